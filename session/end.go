@@ -1,0 +1,393 @@
+package session
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+)
+
+// sealedFor is how long a call waits for an end that is under way before it answers ErrSealed.
+const sealedFor = 10 * time.Second
+
+// Finish ends complete sessions, one or many, all or none: each is checked, then each is sealed, then commit
+// runs, and the sessions are Finished when it returns nil. Where commit says that nothing was committed
+// they are open again, and its error is returned.
+//
+// Errors: *EndError wrapping *IncompleteError (said before any seal), ErrGenMoved, ErrLength, ErrNotFound, the error of an
+// ended session, or ErrSealed when another end takes too long; commit's own.
+func (v *Service) Finish(ctx context.Context, commit End, wants ...Want) error {
+	wants = slices.Clone(wants)
+	// One order for all, so that two batches that share sessions do not each hold what the other wants.
+	slices.SortFunc(wants, func(a, b Want) int {
+		if a.ID < b.ID {
+			return -1
+		}
+		return 1
+	})
+	for i, w := range wants {
+		if i > 0 && wants[i-1].ID == w.ID {
+			return &EndError{w.ID, fmt.Errorf("%w: named twice", ErrInvalid)}
+		}
+		s, err := v.settled(ctx, w.ID)
+		if err == nil {
+			err = w.check(&s)
+		}
+		if err != nil {
+			return &EndError{w.ID, err}
+		}
+	}
+	var sealed []Session
+	for _, w := range wants {
+		s, err := v.seal(ctx, w)
+		if err != nil {
+			return errors.Join(&EndError{w.ID, err}, v.reopen(ctx, sealed))
+		}
+		sealed = append(sealed, s)
+	}
+	return v.end(ctx, sealed, Finished, commit)
+}
+
+// check says whether the session is what the caller wants to finish.
+func (w Want) check(s *Session) error {
+	if err := s.State.refusal(); err != nil {
+		return err
+	}
+	if w.Gen != 0 && w.Gen != s.Gen {
+		return ErrGenMoved
+	}
+	length := s.BytesExpected
+	if w.Bytes >= 0 {
+		if length >= 0 && length != w.Bytes {
+			return fmt.Errorf("%w: %d bytes, not %d", ErrLength, length, w.Bytes)
+		}
+		length = w.Bytes
+	}
+	if length < 0 {
+		return fmt.Errorf("%w: it is not known", ErrLength)
+	}
+	if n := len(s.Received); n > 0 && s.Received[n-1].End > length {
+		return fmt.Errorf("%w: %d bytes, but %d were received", ErrLength, length, s.Received[n-1].End)
+	}
+	const most = 1000
+	if gaps := Gaps(s.Received, Range{0, length}, most+1); len(gaps) > 0 {
+		return &IncompleteError{s.ID, gaps[:min(len(gaps), most)], len(gaps) > most}
+	}
+	return nil
+}
+
+// seal seals the session as w wants it.
+func (v *Service) seal(ctx context.Context, w Want) (Session, error) {
+	for {
+		s, err := v.settled(ctx, w.ID)
+		if err == nil {
+			err = w.check(&s)
+		}
+		if err != nil {
+			return s, err
+		}
+		if s.BytesExpected < 0 {
+			c := v.change()
+			c.Length = w.Bytes
+			if s, err = v.store.Record(ctx, s.ID, s.Gen, c); errors.Is(err, ErrFenced) || errors.Is(err, ErrSealed) {
+				continue
+			}
+			if err != nil {
+				return s, err
+			}
+		}
+		s, err = v.move(ctx, s, Sealed)
+		if !errors.Is(err, ErrFenced) && !errors.Is(err, ErrSealed) {
+			return s, err
+		}
+	}
+}
+
+// move takes one step from s, under a generation drawn for it.
+func (v *Service) move(ctx context.Context, s Session, to State) (Session, error) {
+	var raw [4]byte
+	if _, err := io.ReadFull(v.cfg.Rand, raw[:]); err != nil {
+		return s, fmt.Errorf("session: drawing a generation: %w", err)
+	}
+	next := s.Gen + 1 + uint64(binary.BigEndian.Uint32(raw[:]))
+	return v.store.Move(ctx, s.ID, Step{Gen: s.Gen, To: to, Next: next, Seen: v.Running()})
+}
+
+// settled gives the session once no end is under way, or ErrSealed when that takes too long.
+func (v *Service) settled(ctx context.Context, id SessionID) (Session, error) {
+	l := v.hold(id)
+	defer v.release(id, l)
+	pause, deadline := time.Millisecond, time.Now().Add(sealedFor)
+	for {
+		changed := l.watch()
+		s, err := v.store.Load(ctx, id)
+		if err != nil || s.State != Sealed {
+			return s, err
+		}
+		if time.Now().After(deadline) {
+			return s, ErrSealed
+		}
+		if err := sleep(ctx, changed, &pause); err != nil {
+			return s, err
+		}
+	}
+}
+
+// end runs the caller's part for sealed sessions and moves them to their end, or opens them again.
+func (v *Service) end(ctx context.Context, sealed []Session, to State, part End) error {
+	// Once begun, an end is carried through, whoever has stopped listening.
+	ctx = context.WithoutCancel(ctx)
+	if part != nil {
+		if err := part(ctx, sealed); err != nil {
+			if errors.Is(err, ErrUnknownOutcome) {
+				return err
+			}
+			if again := v.reopen(ctx, sealed); again != nil {
+				return errors.Join(err, again)
+			}
+			return err
+		}
+	}
+	for _, s := range sealed {
+		_, err := v.move(ctx, s, to)
+		v.notify(s.ID)
+		if err != nil {
+			return fmt.Errorf("%w: session %s is committed, but could not be moved to %s: %w", ErrUnknownOutcome, s.ID, to, err)
+		}
+	}
+	return nil
+}
+
+func (v *Service) reopen(ctx context.Context, sealed []Session) error {
+	ctx = context.WithoutCancel(ctx)
+	var errs []error
+	for _, s := range sealed {
+		_, err := v.move(ctx, s, Open)
+		v.notify(s.ID)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("session %s stays sealed: %w", s.ID, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Abort ends an open session, complete or not; running puts are fenced. Repeating it is fine. ErrFinished and
+// ErrExpired where another end was first; an error of release, and the session is open again.
+func (v *Service) Abort(ctx context.Context, id SessionID, release End) error {
+	_, err := v.drop(ctx, id, Aborted, release, nil)
+	if errors.Is(err, ErrAborted) {
+		return nil
+	}
+	return err
+}
+
+// drop ends one session without its being complete; still, if set, is asked again once nothing can change any more.
+func (v *Service) drop(ctx context.Context, id SessionID, to State, release End, still func(*Session) bool) (bool, error) {
+	l := v.hold(id)
+	defer v.release(id, l)
+	for {
+		s, err := v.settled(ctx, id)
+		if err == nil {
+			err = s.State.refusal()
+		}
+		if err != nil {
+			return false, err
+		}
+		s, err = v.move(ctx, s, Sealed)
+		if errors.Is(err, ErrFenced) || errors.Is(err, ErrSealed) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		if still != nil && !still(&s) {
+			return false, v.reopen(ctx, []Session{s})
+		}
+		for _, p := range l.running(All()) {
+			if err := l.fence(ctx, p); err != nil {
+				return false, errors.Join(err, v.reopen(ctx, []Session{s}))
+			}
+		}
+		return true, v.end(ctx, []Session{s}, to, release)
+	}
+}
+
+// TickTTL lets the running time advance to now, by one Config.Tick at most (so that a clock that jumps expires
+// nobody), ends the sessions whose time to live is over, and removes what was kept of ended ones
+// longer than Config.Keep. It gives the number of sessions it expired; its cost is that of what it ends. A session with a running put is left alone.
+// Call it every Config.Tick or more often, on every Service of a Store.
+func (v *Service) TickTTL(ctx context.Context, now time.Time, release End) (int, error) {
+	v.mu.Lock()
+	step := min(max(now.Sub(v.lastTick), 0), v.cfg.Tick)
+	v.lastTick = now
+	v.mu.Unlock()
+	running := v.running.Add(step.Milliseconds())
+	expired := 0
+	due := running - v.cfg.TTL.Milliseconds()
+	if due > 0 {
+		err := Page(ctx, v.store, Query{Due: due, Limit: 100}, func(s Session) (bool, error) {
+			if v.busy(s.ID) {
+				_, err := v.Touch(ctx, s.ID)
+				return true, err
+			}
+			done, err := v.drop(ctx, s.ID, Expired, release, func(s *Session) bool { return s.Seen < due })
+			if done && err == nil {
+				expired++
+			}
+			if isState(err) || errors.Is(err, ErrNotFound) {
+				err = nil
+			}
+			return true, err
+		})
+		if err != nil {
+			return expired, err
+		}
+	}
+	if due = running - v.cfg.Keep.Milliseconds(); due <= 0 {
+		return expired, nil
+	}
+	err := Page(ctx, v.store, Query{Due: due, State: Finished, Limit: 100}, func(s Session) (bool, error) {
+		_, err := v.move(ctx, s, Gone)
+		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrFenced) {
+			err = nil
+		}
+		return true, err
+	})
+	return expired, err
+}
+
+// busy reports whether a put of this Service runs on the session.
+func (v *Service) busy(id SessionID) bool {
+	v.mu.Lock()
+	l := v.live[id]
+	v.mu.Unlock()
+	return l != nil && len(l.running(All())) > 0
+}
+
+// ClearAll aborts every open session and gives their number.
+func (v *Service) ClearAll(ctx context.Context, release End) (int, error) {
+	n := 0
+	err := Page(ctx, v.store, Query{State: Open, Limit: 100}, func(s Session) (bool, error) {
+		done, err := v.drop(ctx, s.ID, Aborted, release, nil)
+		if done && err == nil {
+			n++
+		}
+		if isState(err) || errors.Is(err, ErrNotFound) {
+			err = nil
+		}
+		return true, err
+	})
+	return n, err
+}
+
+// Recover settles sessions that are sealed although no end of theirs is under way: after a restart of a store whose
+// seals are durable, or after ErrUnknownOutcome. outcome says what became of each: Open (certainly nothing was
+// committed), or the state of its end.
+func (v *Service) Recover(ctx context.Context, outcome func(context.Context, Session) (State, error)) error {
+	return Page(ctx, v.store, Query{State: Sealed, Limit: 100}, func(s Session) (bool, error) {
+		to, err := outcome(ctx, s)
+		if err != nil {
+			return false, err
+		}
+		_, err = v.move(ctx, s, to)
+		v.notify(s.ID)
+		return true, err
+	})
+}
+
+// Drop forgets the received bytes of r: they were lost, or are to be replaced. Puts on them are fenced as by a
+// takeover, and so are those that run through other Services. Entries that r cuts are replaced by what recut makes of their rest; without
+// recut such a cut is ErrInvalid. A range without received bytes changes nothing.
+func (v *Service) Drop(ctx context.Context, id SessionID, r Range, recut Recut) (Session, error) {
+	l := v.hold(id)
+	defer v.release(id, l)
+	for _, p := range l.running(r) {
+		if err := l.fence(ctx, p); err != nil {
+			return Session{}, err
+		}
+	}
+	for {
+		s, err := v.open(ctx, id)
+		if err != nil || !Touches(s.Received, r) {
+			return v.dated(s), err
+		}
+		c := v.change()
+		c.Drop = r
+		if err := v.cut(ctx, id, r, recut, &c); err != nil {
+			return s, err
+		}
+		after, err := v.store.Record(ctx, id, s.Gen, c)
+		if err == nil {
+			l.notify()
+			return v.dated(after), nil
+		}
+		if !errors.Is(err, ErrFenced) && !errors.Is(err, ErrOverlap) {
+			return s, err
+		}
+	}
+}
+
+// cut puts into c what a Drop of r does to the entries.
+func (v *Service) cut(ctx context.Context, id SessionID, r Range, recut Recut, c *Change) error {
+	entries, err := v.store.Entries(ctx, id, r, 0)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		c.Remove = append(c.Remove, e.Range)
+		for _, rest := range []Range{{e.Off, r.Off}, {r.End, e.End}} {
+			if rest.Empty() {
+				continue
+			}
+			if recut == nil {
+				return fmt.Errorf("%w: bytes %d to %d cut a recorded piece", ErrInvalid, r.Off, r.End-1)
+			}
+			note, err := recut(ctx, e, rest)
+			if err != nil {
+				return err
+			}
+			c.Add = append(c.Add, Entry{rest, note})
+		}
+	}
+	return nil
+}
+
+// Fix gives a session of unknown length its length, which must not cut off received bytes. The length it has already is fine, another is ErrLength.
+func (v *Service) Fix(ctx context.Context, id SessionID, length int64) (Session, error) {
+	if length < 0 {
+		return Session{}, fmt.Errorf("%w: length %d", ErrInvalid, length)
+	}
+	for {
+		s, err := v.open(ctx, id)
+		if err != nil {
+			return s, err
+		}
+		if s.BytesExpected == length {
+			return v.dated(s), nil
+		}
+		c := v.change()
+		c.Length = length
+		after, err := v.store.Record(ctx, id, s.Gen, c)
+		if err == nil {
+			v.notify(id)
+		}
+		if !errors.Is(err, ErrFenced) {
+			return v.dated(after), err
+		}
+	}
+}
+
+// Preempt stops the puts of this Service that run on the session, and returns when they have recorded what they keep.
+func (v *Service) Preempt(ctx context.Context, id SessionID) (Session, error) {
+	l := v.hold(id)
+	defer v.release(id, l)
+	for _, p := range l.running(All()) {
+		if err := l.stop(ctx, p); err != nil {
+			return Session{}, err
+		}
+	}
+	return v.Touch(ctx, id)
+}

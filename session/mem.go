@@ -1,0 +1,357 @@
+package session
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Mem is a Store in memory: the reference that the conformance suite was written
+// against, and the base of a store that keeps its operations in a file. Its lists sort
+// what is there; it is meant for few sessions.
+type Mem struct {
+	mu       sync.Mutex
+	hooks    MemHooks
+	sessions map[SessionID]*memRow
+	idem     map[[2]string]SessionID
+	stats    Stats // the totals and Newest only
+}
+
+// MemHooks let others take part in Mem's commits. Both are called under its lock, before
+// the change shows, and an error of theirs refuses the call and is returned as it is.
+type MemHooks struct {
+	// Changed sees each Create (before is nil) and each Record.
+	Changed func(before *Session, after Session) error
+	// Log sees each operation that changes something, once it is certain to succeed.
+	Log func(Op) error
+}
+
+type memRow struct {
+	s       Session
+	entries []Entry // sorted
+}
+
+// Op is one operation of a Store as data, so that it can be written down and done again.
+type Op struct {
+	Kind    OpKind
+	Session Session   // OpCreate, OpRow
+	Entries []Entry   // OpRow
+	ID      SessionID // the others
+	Gen     uint64    // OpRecord
+	Change  Change    // OpRecord
+	Step    Step      // OpMove
+}
+
+// OpKind names the method.
+type OpKind uint8
+
+// The kinds of Op. OpRow is no method: it puts a session as it is, with its entries.
+const (
+	OpCreate OpKind = iota + 1
+	OpRecord
+	OpMove
+	OpRow
+)
+
+// NewMem makes an empty store.
+func NewMem(hooks MemHooks) *Mem {
+	return &Mem{hooks: hooks, sessions: map[SessionID]*memRow{}, idem: map[[2]string]SessionID{}}
+}
+
+// Do carries op out, as its method would, without calling the hooks.
+func (m *Mem) Do(op Op) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var err error
+	switch op.Kind {
+	case OpCreate:
+		_, _, err = m.create(op.Session, MemHooks{})
+	case OpRecord:
+		_, err = m.record(op.ID, op.Gen, op.Change, MemHooks{})
+	case OpMove:
+		_, err = m.move(op.ID, op.Step, MemHooks{})
+	case OpRow:
+		m.put(&memRow{copied(op.Session), slices.Clone(op.Entries)})
+		m.stats.Newest = max(m.stats.Newest, op.Session.Seen)
+	default:
+		err = fmt.Errorf("unknown operation %d", op.Kind)
+	}
+	return err
+}
+
+// Rows gives operations that bring an empty store to this one's state, but for the totals of Stats.
+func (m *Mem) Rows() []Op {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ops := make([]Op, 0, len(m.sessions))
+	for _, row := range m.sessions {
+		ops = append(ops, Op{Kind: OpRow, Session: copied(row.s), Entries: copiedEntries(row.entries)})
+	}
+	return ops
+}
+
+// put stores the row and keeps the index of (Owner, Idem) in step.
+func (m *Mem) put(row *memRow) {
+	m.sessions[row.s.ID] = row
+	if row.s.Idem == "" {
+		return
+	}
+	key := [2]string{row.s.Owner, row.s.Idem}
+	switch row.s.State {
+	case Open, Sealed, Finished:
+		m.idem[key] = row.s.ID
+	default:
+		if m.idem[key] == row.s.ID {
+			delete(m.idem, key)
+		}
+	}
+}
+
+// Create implements Store.
+func (m *Mem) Create(_ context.Context, s Session) (Session, bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.create(s, m.hooks)
+}
+
+func (m *Mem) create(s Session, hooks MemHooks) (Session, bool, error) {
+	if s.Idem != "" {
+		if id, ok := m.idem[[2]string{s.Owner, s.Idem}]; ok {
+			return copied(m.sessions[id].s), false, nil
+		}
+	}
+	if _, ok := m.sessions[s.ID]; ok {
+		return Session{}, false, ErrTaken
+	}
+	s.State, s.Gen, s.Rev = Open, 1, 1
+	s = copied(s)
+	if err := hooks.run(nil, s, Op{Kind: OpCreate, Session: s}); err != nil {
+		return Session{}, false, err
+	}
+	m.put(&memRow{s: s})
+	m.stats.Begun++
+	m.stats.Newest = max(m.stats.Newest, s.Seen)
+	return copied(s), true, nil
+}
+
+// Load implements Store.
+func (m *Mem) Load(_ context.Context, id SessionID) (Session, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	row, ok := m.sessions[id]
+	if !ok {
+		return Session{}, ErrNotFound
+	}
+	return copied(row.s), nil
+}
+
+// Record implements Store.
+func (m *Mem) Record(_ context.Context, id SessionID, gen uint64, c Change) (Session, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.record(id, gen, c, m.hooks)
+}
+
+func (m *Mem) record(id SessionID, gen uint64, c Change, hooks MemHooks) (Session, error) {
+	row, ok := m.sessions[id]
+	if !ok {
+		return Session{}, ErrNotFound
+	}
+	after, err := Apply(row.s, gen, c)
+	if err != nil {
+		return Session{}, err
+	}
+	entries := slices.Clone(row.entries)
+	for _, r := range c.Remove {
+		i, ok := slices.BinarySearchFunc(entries, r.Off, func(e Entry, off int64) int { return cmp.Compare(e.Off, off) })
+		if !ok || entries[i].Range != r {
+			return Session{}, ErrOverlap
+		}
+		entries = slices.Delete(entries, i, i+1)
+	}
+	for _, e := range copiedEntries(c.Add) {
+		i, _ := slices.BinarySearchFunc(entries, e.Off, func(e Entry, off int64) int { return cmp.Compare(e.Off, off) })
+		entries = slices.Insert(entries, i, e)
+	}
+	if err := hooks.run(&row.s, after, Op{Kind: OpRecord, ID: id, Gen: gen, Change: c}); err != nil {
+		return Session{}, err
+	}
+	m.put(&memRow{after, entries})
+	m.stats.Newest = max(m.stats.Newest, after.Seen)
+	return copied(after), nil
+}
+
+// Move implements Store.
+func (m *Mem) Move(_ context.Context, id SessionID, step Step) (Session, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.move(id, step, m.hooks)
+}
+
+func (m *Mem) move(id SessionID, step Step, hooks MemHooks) (Session, error) {
+	row, ok := m.sessions[id]
+	if !ok {
+		return Session{}, ErrNotFound
+	}
+	after, changed, err := Transition(row.s, step)
+	if err != nil || !changed {
+		return copied(after), err
+	}
+	if hooks.Log != nil {
+		if err := hooks.Log(Op{Kind: OpMove, ID: id, Step: step}); err != nil {
+			return Session{}, err
+		}
+	}
+	next := &memRow{after, row.entries}
+	if step.To.Ended() {
+		next.entries = nil
+	}
+	m.put(next)
+	switch step.To {
+	case Finished:
+		m.stats.Finished++
+	case Aborted:
+		m.stats.Aborted++
+	case Expired:
+		m.stats.Expired++
+	case Gone:
+		delete(m.sessions, id)
+	}
+	m.stats.Newest = max(m.stats.Newest, after.Seen)
+	return copied(after), nil
+}
+
+// Entries implements Store.
+func (m *Mem) Entries(_ context.Context, id SessionID, r Range, n int) ([]Entry, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	row, ok := m.sessions[id]
+	if !ok {
+		return nil, ErrNotFound
+	}
+	var out []Entry
+	for _, e := range row.entries {
+		if e.Overlaps(r) && (n == 0 || len(out) < n) {
+			out = append(out, e)
+		}
+	}
+	return copiedEntries(out), nil
+}
+
+// List implements Store.
+func (m *Mem) List(_ context.Context, q Query) ([]Session, string, error) {
+	var after memCursor
+	if q.After != "" {
+		if _, err := fmt.Sscanf(q.After, "%d.%d.%d", &after.group, &after.order, &after.id); err != nil {
+			return nil, "", fmt.Errorf("%w: cursor %.64q", ErrInvalid, q.After)
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var at []memCursor
+	for id, row := range m.sessions {
+		c, ok := q.place(&row.s)
+		c.id = id
+		if ok && (q.After == "" || c.compare(after) > 0) {
+			at = append(at, c)
+		}
+	}
+	slices.SortFunc(at, memCursor.compare)
+	var next string
+	if len(at) > q.Limit {
+		at = at[:q.Limit]
+		last := at[len(at)-1]
+		next = fmt.Sprintf("%d.%d.%d", last.group, last.order, last.id)
+	}
+	page := make([]Session, len(at))
+	for i, c := range at {
+		page[i] = copied(m.sessions[c.id].s)
+	}
+	return page, next, nil
+}
+
+// memCursor is a session's place in a list.
+type memCursor struct {
+	group State
+	order int64
+	id    SessionID
+}
+
+func (c memCursor) compare(o memCursor) int {
+	return cmp.Or(cmp.Compare(c.group, o.group), cmp.Compare(c.order, o.order), cmp.Compare(c.id, o.id))
+}
+
+// place says where s stands in the list that q asks for, if it is in it.
+func (q Query) place(s *Session) (memCursor, bool) {
+	if q.Due != 0 {
+		in := s.State == Open
+		if q.State.Ended() {
+			in = s.State.Ended()
+		}
+		return memCursor{order: s.Seen}, in && s.Seen < q.Due
+	}
+	in := (q.Owner == nil || *q.Owner == s.Owner) && (q.State == 0 || q.State == s.State)
+	return memCursor{group: s.State, order: -s.Began.UnixMilli()}, in
+}
+
+// Stats implements Store.
+func (m *Mem) Stats(context.Context) (Stats, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	st := m.stats
+	for _, row := range m.sessions {
+		switch row.s.State {
+		case Open:
+			st.Open++
+			if seen := row.s.LastSeen.UnixMilli(); st.OldestSeen == 0 || seen < st.OldestSeen {
+				st.OldestSeen = seen
+			}
+		case Sealed:
+			st.Sealed++
+		default:
+			continue
+		}
+		st.BytesExpected += max(row.s.BytesExpected, 0)
+		st.BytesReceived += row.s.Bytes()
+	}
+	return st, nil
+}
+
+// run calls the hooks of a change to a session's row.
+func (h MemHooks) run(before *Session, after Session, op Op) error {
+	if h.Changed != nil {
+		if before != nil {
+			b := copied(*before)
+			before = &b
+		}
+		if err := h.Changed(before, copied(after)); err != nil {
+			return err
+		}
+	}
+	if h.Log != nil {
+		return h.Log(op)
+	}
+	return nil
+}
+
+// copied shares nothing with s. Times lose what a store does not keep: less than a millisecond.
+func copied(s Session) Session {
+	s.Note = slices.Clone(s.Note)
+	s.Received = slices.Clone(s.Received)
+	s.Dropped = slices.Clone(s.Dropped)
+	s.Began = s.Began.UTC().Truncate(time.Millisecond)
+	s.LastSeen = s.LastSeen.UTC().Truncate(time.Millisecond)
+	s.Ends = time.Time{}
+	return s
+}
+
+func copiedEntries(es []Entry) []Entry {
+	out := slices.Clone(es)
+	for i := range out {
+		out[i].Note = slices.Clone(out[i].Note)
+	}
+	return out
+}

@@ -1,0 +1,318 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"time"
+)
+
+// PutChunk stores chunk idx: exactly its length (while the length is unknown: or less, which fixes it), else
+// nothing. r must end with io.EOF; any other error is a cut, and records nothing. When nil is returned the chunk is
+// recorded, as safe as the sink's Commit made it. Repeating it with the same bytes is fine; other bytes are refused by the sink's Verifier.
+//
+// Errors: ErrShort, ErrLong, ErrRange, ErrSuperseded, ErrConflict, ErrLimit, ErrNotFound and those of an ended session; the reader's and the sink's own pass through.
+func (v *Service) PutChunk(ctx context.Context, id SessionID, idx int64, r io.Reader, sink ByteSink) error {
+	s, err := v.open(ctx, id)
+	if err != nil {
+		return err
+	}
+	if idx < 0 || idx > (math.MaxInt64-s.ChunkSize)/s.ChunkSize {
+		return fmt.Errorf("%w: chunk index %d", ErrRange, idx)
+	}
+	want := Range{idx * s.ChunkSize, (idx + 1) * s.ChunkSize}
+	if s.BytesExpected >= 0 {
+		if want.Off >= s.BytesExpected {
+			return fmt.Errorf("%w: chunk index %d of %d chunks", ErrRange, idx, s.Chunks())
+		}
+		want.End = min(want.End, s.BytesExpected)
+	}
+	_, err = v.put(ctx, s, want, r, sink, putMode{whole: true, exact: true})
+	return err
+}
+
+// PutAt stores bytes from off on, as many as come: n of them are recorded when it returns, also
+// with an error. It records at the edges of chunks, every Config.Flush, and what a cut leaves; whole makes it all or
+// nothing. Errors as PutChunk's.
+func (v *Service) PutAt(ctx context.Context, id SessionID, off int64, r io.Reader, sink ByteSink, whole bool) (n int64, err error) {
+	s, err := v.open(ctx, id)
+	if err != nil {
+		return 0, err
+	}
+	want := Range{off, math.MaxInt64}
+	if s.BytesExpected >= 0 {
+		want.End = s.BytesExpected
+	}
+	if off < 0 || off > want.End || off == want.End && s.BytesExpected > 0 {
+		return 0, fmt.Errorf("%w: offset %d of %d bytes", ErrRange, off, s.BytesExpected)
+	}
+	return v.put(ctx, s, want, r, sink, putMode{whole: whole})
+}
+
+// open loads a session that can be put into.
+func (v *Service) open(ctx context.Context, id SessionID) (Session, error) {
+	s, err := v.store.Load(ctx, id)
+	if err == nil {
+		err = s.State.refusal()
+	}
+	return s, err
+}
+
+type putMode struct {
+	whole bool // all or nothing
+	exact bool // the body must fill the range
+}
+
+// stream is one put on its way.
+type stream struct {
+	*put
+	v     *Service
+	l     *live
+	s     Session // as of the last record
+	since uint64  // the generation it began at
+	sink  ByteSink
+	mode  putMode
+
+	pos     int64   // next byte to come
+	kept    int64   // everything below is recorded
+	pending []Range // written, not yet recorded
+	flushed time.Time
+}
+
+func (v *Service) put(ctx context.Context, s Session, want Range, r io.Reader, sink ByteSink, mode putMode) (int64, error) {
+	l := v.hold(s.ID)
+	defer v.release(s.ID, l)
+	p := newPut(want, mode.whole, r)
+	if err := v.claim(ctx, l, p); err != nil {
+		return 0, err
+	}
+	defer l.unclaim(p)
+	// What an older put recorded before it left is to be seen here.
+	s, err := v.open(ctx, s.ID)
+	if err != nil {
+		return 0, err
+	}
+	if err := v.full(s, want.Off); err != nil {
+		return 0, err
+	}
+	t := &stream{put: p, v: v, l: l, s: s, since: s.Gen, sink: sink, mode: mode, pos: want.Off, kept: want.Off, flushed: time.Now()}
+	err = t.run(ctx, r)
+	return t.kept - want.Off, err
+}
+
+// full refuses a put that would open a gap or add a piece past the bounds.
+func (v *Service) full(s Session, off int64) error {
+	inside := Touches(s.Received, Range{off - 1, off}) || off == 0
+	switch {
+	case s.Pieces >= v.cfg.MaxEntries:
+		return &LimitError{firstGap(s), fmt.Sprintf("the session has %d pieces", s.Pieces)}
+	case len(s.Received) > v.cfg.MaxGaps && !inside:
+		return &LimitError{firstGap(s), fmt.Sprintf("the session has %d gaps", len(s.Received)-1)}
+	}
+	return nil
+}
+
+func firstGap(s Session) Range {
+	if gaps := s.Missing(1); len(gaps) > 0 {
+		return gaps[0]
+	}
+	return Range{}
+}
+
+// run streams the body and records it.
+func (t *stream) run(ctx context.Context, r io.Reader) error {
+	cut := t.copy(ctx, r)
+	if cut != nil && (t.mode.whole || errors.Is(cut, errFatal)) {
+		return t.reason(cut)
+	}
+	if cut == nil && t.mode.exact {
+		if err := t.exact(); err != nil {
+			return err
+		}
+	}
+	if err := t.record(ctx, true); err != nil {
+		return err
+	}
+	return t.reason(cut)
+}
+
+// reason gives the error that a put which stopped early is answered with.
+func (t *stream) reason(cut error) error {
+	if cut == nil {
+		return nil
+	}
+	t.door.Lock()
+	defer t.door.Unlock()
+	if t.stopped {
+		return ErrSuperseded
+	}
+	return cut
+}
+
+// exact checks that a body which ended cleanly has the length of its chunk, and
+// gives the session its length where this was the short last chunk of an unknown one.
+func (t *stream) exact() error {
+	if t.pos == t.r.End {
+		return nil
+	}
+	if t.s.BytesExpected >= 0 {
+		return fmt.Errorf("%w: %d bytes of %d", ErrShort, t.pos-t.r.Off, t.r.Len())
+	}
+	if n := len(t.s.Received); n > 0 && t.s.Received[n-1].End > t.pos {
+		return fmt.Errorf("%w: %d bytes, but bytes beyond them are here already", ErrShort, t.pos-t.r.Off)
+	}
+	return nil
+}
+
+// errFatal marks an error after which not even what arrived may be recorded.
+var errFatal = errors.New("fatal")
+
+// copy reads the body to its end and hands it to the sink. The error is nil only after a clean end.
+func (t *stream) copy(ctx context.Context, r io.Reader) error {
+	pool := &t.v.small
+	buf := pool.Get().(*[]byte)
+	defer func() { pool.Put(buf) }()
+	for fills := 0; ; {
+		if fills == 2 && pool == &t.v.small {
+			pool.Put(buf)
+			pool = &t.v.large
+			buf = pool.Get().(*[]byte)
+		}
+		room := min(int64(len(*buf)), t.r.End-t.pos)
+		n, end := t.fill(r, (*buf)[:room])
+		if int64(n) == int64(len(*buf)) {
+			fills++
+		}
+		if err := t.deliver((*buf)[:n]); err != nil {
+			return err
+		}
+		if end == io.EOF {
+			return nil
+		}
+		if end != nil {
+			return end
+		}
+		if t.pos == t.r.End {
+			return nothingMore(r)
+		}
+		if !t.mode.whole && (t.pos%t.s.ChunkSize == 0 || time.Since(t.flushed) >= t.v.cfg.Flush) {
+			if err := t.record(ctx, false); err != nil {
+				return fmt.Errorf("%w: %w", errFatal, err)
+			}
+		} else if t.v.Running()-t.s.Seen >= t.v.cfg.TTL.Milliseconds()/8 {
+			if err := t.touch(ctx); err != nil {
+				return fmt.Errorf("%w: %w", errFatal, err)
+			}
+		}
+	}
+}
+
+// fill reads until buf is full, or the body ends, or what is there should be recorded. It
+// never lets bytes of two chunks into one buffer where pieces are recorded as they come.
+func (t *stream) fill(r io.Reader, buf []byte) (n int, err error) {
+	if !t.mode.whole {
+		edge := t.s.ChunkSize - t.pos%t.s.ChunkSize
+		buf = buf[:min(int64(len(buf)), edge)]
+	}
+	for empty := 0; n < len(buf) && err == nil; {
+		var m int
+		m, err = r.Read(buf[n:])
+		n += m
+		if m == 0 && err == nil {
+			if empty++; empty == 100 {
+				return n, io.ErrNoProgress
+			}
+			continue
+		}
+		empty = 0
+		if !t.mode.whole && time.Since(t.flushed) >= t.v.cfg.Flush {
+			break
+		}
+	}
+	return n, err
+}
+
+// nothingMore checks that the body ends here.
+func nothingMore(r io.Reader) error {
+	var one [1]byte
+	for range 100 {
+		n, err := r.Read(one[:])
+		if n > 0 {
+			return ErrLong
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return io.ErrNoProgress
+}
+
+// deliver hands the bytes at t.pos to the sink, split at what is recorded already.
+func (t *stream) deliver(b []byte) error {
+	for len(b) > 0 {
+		at := Range{t.pos, t.pos + int64(len(b))}
+		recorded := false
+		if i := find(t.s.Received, t.pos); i < len(t.s.Received) {
+			if next := t.s.Received[i]; next.Off <= t.pos {
+				recorded = true
+				at.End = min(at.End, next.End)
+			} else {
+				at.End = min(at.End, next.Off)
+			}
+		}
+		if err := t.hand(b[:at.Len()], at, recorded); err != nil {
+			return err
+		}
+		b = b[at.Len():]
+		t.pos = at.End
+	}
+	return nil
+}
+
+// hand makes one call of the sink, behind the door.
+func (t *stream) hand(b []byte, at Range, recorded bool) error {
+	if err := t.enter(false); err != nil {
+		return err
+	}
+	defer t.door.Unlock()
+	if recorded {
+		if ver, ok := t.sink.(Verifier); ok {
+			return ver.VerifyAt(b, at.Off)
+		}
+		return nil
+	}
+	for off := at.Off; len(b) > 0; {
+		n, err := t.sink.WriteAt(b, off)
+		if err == nil && n < len(b) && n <= 0 {
+			err = io.ErrShortWrite
+		}
+		if err != nil {
+			return err
+		}
+		b, off = b[n:], off+int64(n)
+	}
+	if n := len(t.pending); n > 0 && t.pending[n-1].End == at.Off && at.Off%t.s.ChunkSize != 0 {
+		t.pending[n-1].End = at.End
+	} else {
+		t.pending = append(t.pending, at)
+	}
+	return nil
+}
+
+// touch counts as activity although nothing is recorded yet.
+func (t *stream) touch(ctx context.Context) error {
+	after, err := t.v.Touch(ctx, t.s.ID)
+	if err == nil {
+		t.s.Seen = after.Seen
+	}
+	return err
+}
+
+// sameEntry reports whether a store's entry is the very one that was to be recorded.
+func sameEntry(a, b Entry) bool { return a.Range == b.Range && bytes.Equal(a.Note, b.Note) }

@@ -1,0 +1,237 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// record makes the pending bytes safe and records them in one commit. From here on the put can't be taken over.
+// last is set at the end of the body; before it, pieces too small to be worth an entry wait for more.
+func (t *stream) record(ctx context.Context, last bool) error {
+	// A request that was cut must not take along what had arrived.
+	ctx = context.WithoutCancel(ctx)
+	keep, tooSmall := t.worthwhile()
+	if !last && len(keep) == 0 {
+		return nil
+	}
+	if err := t.enter(true); err != nil {
+		return err
+	}
+	t.committing = true
+	t.door.Unlock()
+	defer func() {
+		t.door.Lock()
+		t.committing = false
+		t.door.Unlock()
+	}()
+	add := make([]Entry, 0, len(keep))
+	for _, r := range keep {
+		e := Entry{Range: r}
+		if c, ok := t.sink.(Committer); ok {
+			note, err := c.Commit(ctx, r)
+			if err != nil {
+				return err
+			}
+			if len(note) > MaxEntryNote {
+				return fmt.Errorf("%w: note of %d bytes", ErrInvalid, len(note))
+			}
+			e.Note = note
+		}
+		add = append(add, e)
+	}
+	length := Unknown
+	if last && t.mode.exact && t.s.BytesExpected < 0 && t.pos < t.r.End {
+		length = t.pos
+	}
+	after, err := t.store(ctx, add, length)
+	if err != nil {
+		return err
+	}
+	t.s, t.flushed = after, time.Now()
+	t.pending = tooSmall
+	t.kept = t.pos
+	if len(tooSmall) > 0 {
+		t.kept = tooSmall[0].Off
+	}
+	if rec, ok := t.sink.(Recorder); ok {
+		rec.Recorded(after)
+	}
+	t.l.notify()
+	if last && len(tooSmall) > 0 {
+		return &LimitError{firstGap(t.s), fmt.Sprintf("a piece of %d bytes is below the smallest of %d that is recorded alone", tooSmall[0].Len(), t.v.cfg.MinPiece)}
+	}
+	return nil
+}
+
+// worthwhile splits what is pending into what is recorded now and a rest that is too small for an entry
+// of its own: it neither closes a gap, nor ends the session, nor joins a piece of its chunk.
+func (t *stream) worthwhile() (keep, rest []Range) {
+	if t.mode.whole || len(t.pending) == 0 {
+		return t.pending, nil
+	}
+	p := t.pending[len(t.pending)-1]
+	cs := t.s.ChunkSize
+	left := p.Off%cs != 0 && Touches(t.s.Received, Range{p.Off - 1, p.Off})
+	right := Touches(t.s.Received, Range{p.End, p.End + 1})
+	if p.Len() >= t.v.cfg.MinPiece || left || right || p.End == t.s.BytesExpected || p.Len() == cs {
+		return t.pending, nil
+	}
+	n := len(t.pending) - 1
+	return t.pending[:n:n], t.pending[n:]
+}
+
+// store records the entries under whatever generation the session has by now, as long as none of the put's own
+// bytes were dropped since it began.
+func (t *stream) store(ctx context.Context, add []Entry, length int64) (Session, error) {
+	mine := Range{t.r.Off, t.pos}
+	cur := t.s
+	for range 100 {
+		if len(add) == 0 && length < 0 {
+			// Everything was there already. Was it still, when the last byte had been compared?
+			after, err := t.v.Touch(ctx, cur.ID)
+			if err == nil {
+				err = after.State.refusal()
+			}
+			if err == nil && !mine.Empty() && (after.Stale(t.since, mine) || !Covers(after.Received, Range{mine.Off, t.keptEnd()})) {
+				err = ErrSuperseded
+			}
+			return after, err
+		}
+		c := t.v.change()
+		c.Length = length
+		if err := t.v.join(ctx, cur, add, &c); err != nil {
+			return cur, err
+		}
+		if err := t.v.bounded(cur, c); err != nil {
+			return cur, err
+		}
+		after, err := t.v.store.Record(ctx, cur.ID, cur.Gen, c)
+		if err == nil {
+			return after, nil
+		}
+		if !errors.Is(err, ErrFenced) && !errors.Is(err, ErrOverlap) {
+			return cur, err
+		}
+		overlap := errors.Is(err, ErrOverlap)
+		if cur, err = t.v.open(ctx, cur.ID); err != nil {
+			return cur, err
+		}
+		if cur.Stale(t.since, mine) {
+			return cur, ErrSuperseded
+		}
+		if overlap {
+			if add, err = t.settle(ctx, cur, add, c.Add); err != nil {
+				return cur, err
+			}
+		}
+	}
+	return cur, fmt.Errorf("%w: the session keeps changing", ErrSuperseded)
+}
+
+// keptEnd is the end of what this put may claim to have found or recorded.
+func (t *stream) keptEnd() int64 {
+	if n := len(t.pending); n > 0 {
+		if _, rest := t.worthwhile(); len(rest) > 0 {
+			return rest[0].Off
+		}
+	}
+	return t.pos
+}
+
+// settle finds out who recorded where our entries should go: we ourselves (an answer was lost), or another
+// Service, whose bytes the sink then compares with ours. It gives the entries that are still to be recorded.
+func (t *stream) settle(ctx context.Context, cur Session, add, asked []Entry) ([]Entry, error) {
+	left := add[:0:0]
+	for _, e := range add {
+		if !Touches(cur.Received, e.Range) {
+			left = append(left, e)
+			continue
+		}
+		theirs, err := t.v.store.Entries(ctx, cur.ID, e.Range, 2)
+		if err != nil {
+			return nil, err
+		}
+		if len(theirs) == 1 && slices.ContainsFunc(asked, func(a Entry) bool { return a.Contains(e.Range) && sameEntry(a, theirs[0]) }) {
+			continue
+		}
+		m, ok := t.sink.(Matcher)
+		if !ok || len(theirs) != 1 || theirs[0].Range != e.Range {
+			return nil, ErrSuperseded
+		}
+		if err := m.Match(ctx, e, theirs[0]); err != nil {
+			return nil, err
+		}
+	}
+	return left, nil
+}
+
+// join puts the entries into c, merged with each other and with their recorded neighbours of the same chunk where Config.Merge can.
+func (v *Service) join(ctx context.Context, s Session, add []Entry, c *Change) error {
+	c.Add, c.Remove = nil, nil
+	if v.cfg.Merge == nil {
+		c.Add = add
+		return nil
+	}
+	neighbour := func(r Range) (Entry, bool, error) {
+		if r.Off < 0 || !Touches(s.Received, r) {
+			return Entry{}, false, nil
+		}
+		es, err := v.store.Entries(ctx, s.ID, r, 1)
+		if err != nil || len(es) == 0 {
+			return Entry{}, false, err
+		}
+		return es[0], true, nil
+	}
+	merge := func(a, b Entry) (Entry, bool) {
+		if a.End != b.Off || b.Off%s.ChunkSize == 0 {
+			return Entry{}, false
+		}
+		note, ok := v.cfg.Merge(a, b)
+		return Entry{Range{a.Off, b.End}, note}, ok && len(note) <= MaxEntryNote
+	}
+	for _, e := range add {
+		if n := len(c.Add); n > 0 {
+			if m, ok := merge(c.Add[n-1], e); ok {
+				c.Add[n-1] = m
+				e = Entry{}
+			}
+		}
+		if !e.Empty() {
+			left, ok, err := neighbour(Range{e.Off - 1, e.Off})
+			if err != nil {
+				return err
+			}
+			if m, joined := merge(left, e); ok && joined && !slices.Contains(c.Remove, left.Range) {
+				e, c.Remove = m, append(c.Remove, left.Range)
+			}
+			c.Add = append(c.Add, e)
+		}
+		last := &c.Add[len(c.Add)-1]
+		right, ok, err := neighbour(Range{last.End, last.End + 1})
+		if err != nil {
+			return err
+		}
+		if m, joined := merge(*last, right); ok && joined {
+			*last, c.Remove = m, append(c.Remove, right.Range)
+		}
+	}
+	return nil
+}
+
+// bounded refuses a change that would grow the book-keeping past its bounds.
+func (v *Service) bounded(s Session, c Change) error {
+	if s.Pieces+len(c.Add)-len(c.Remove) > v.cfg.MaxEntries {
+		return &LimitError{firstGap(s), fmt.Sprintf("the session has %d pieces", s.Pieces)}
+	}
+	received := s.Received
+	for _, e := range c.Add {
+		received = Add(received, e.Range)
+	}
+	if len(received)-1 > v.cfg.MaxGaps && len(received) > len(s.Received) {
+		return &LimitError{firstGap(s), fmt.Sprintf("the session has %d gaps", len(s.Received)-1)}
+	}
+	return nil
+}

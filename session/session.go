@@ -1,0 +1,373 @@
+// Package session is a generic engine for work that arrives in pieces: it
+// hands out ids, keeps the book of the byte ranges that have been received,
+// isolates concurrent writers of one session from each other, and ends
+// sessions by finish, abort or a time to live.
+//
+// It owns:
+//
+//   - session ids, their states, and idempotent begin
+//   - received ranges, and the opaque notes that belong to them
+//   - claims and take-overs between puts, fencing of stale writers
+//   - sliding time to live, in time during which the engine ran
+//
+// It does not own bytes, and does not know what they are for: a caller hands
+// every put a [ByteSink], and every end a function that does the caller's part
+// of it. There are no files, MIME types, hashes, users or HTTP in here; whatever
+// could only be needed by one workflow belongs to that workflow.
+//
+// The life of a session:
+//
+//	           Begin
+//	             │
+//	             ▼     Finish, Abort, TickTTL: seal     End says yes
+//	put ──▶    Open ────────────────────────▶ Sealed ─────────────▶ Finished
+//	             ▲                               │                  Aborted
+//	             └───────────────────────────────┘                  Expired
+//	              End says: certainly nothing was committed            │
+//	                                                  Config.Keep later ▼
+//	                                                                  Gone
+//
+// A put is recorded in this order, and only then answered:
+//
+//	claim ─▶ stream to the sink ─▶ Committer.Commit ─▶ Store.Record ─▶ answer
+//
+// so that a recorded byte is always one that the sink has made safe, and a
+// recorded byte is never handed to WriteAt again.
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+)
+
+// SessionID names a session. It is random, never 0, and never reused. Its text form is
+// a decimal number.
+type SessionID uint64
+
+// String gives the decimal form.
+func (id SessionID) String() string { return strconv.FormatUint(uint64(id), 10) }
+
+// ParseID reads the decimal form strictly: digits only, no sign, no leading
+// zero, not 0.
+func ParseID(s string) (SessionID, error) {
+	if s == "" || s[0] == '0' || s[0] == '+' || s[0] == '-' {
+		return 0, fmt.Errorf("session id %.24q is not a positive decimal number", s)
+	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("session id %.24q is not a positive decimal number below 2^64", s)
+	}
+	return SessionID(n), nil
+}
+
+// State says where a session is in its life. See the package comment.
+type State uint8
+
+// The states. Gone is only ever the target of a [Store.Move]: it removes what
+// is kept of an ended session.
+const (
+	Open State = iota + 1
+	Sealed
+	Finished
+	Aborted
+	Expired
+	Gone
+)
+
+// Ended reports whether no further change of state but Gone can follow.
+func (s State) Ended() bool { return s >= Finished }
+
+// String gives the lower-case word.
+func (s State) String() string {
+	switch s {
+	case Open:
+		return "open"
+	case Sealed:
+		return "sealed"
+	case Finished:
+		return "finished"
+	case Aborted:
+		return "aborted"
+	case Expired:
+		return "expired"
+	case Gone:
+		return "gone"
+	}
+	return "state(" + strconv.Itoa(int(s)) + ")"
+}
+
+// Unknown is the value of Spec.BytesExpected while the length is not known.
+const Unknown int64 = -1
+
+// MaxNote bounds Spec.Note, MaxEntryNote Entry.Note, in bytes.
+const (
+	MaxNote      = 4 << 10
+	MaxEntryNote = 1 << 10
+)
+
+// Spec is what a caller says of a session when it begins.
+type Spec struct {
+	// ChunkSize is the length of every chunk but the last, ≥ 1 byte.
+	ChunkSize int64
+	// BytesExpected is the whole length, ≥ 0, or Unknown until a short last
+	// chunk, Fix or Finish gives it.
+	BytesExpected int64
+	// Owner and Idem are opaque. At most one session per (Owner, Idem) is open,
+	// sealed or finished at a time; an empty Idem is always new.
+	Owner, Idem string
+	// Note is opaque, ≤ MaxNote bytes, stored in the same commit as the session.
+	Note []byte
+}
+
+// Session is a snapshot: changing it changes nothing. Everything in it is
+// durable, but for the seal where a store keeps that in memory (see Store.Move).
+type Session struct {
+	ID SessionID
+	Spec
+	State State
+	// Gen is the fence: it grows with each seal, each reopening and each Drop, by any amount.
+	// Rev grows with each change at all.
+	Gen, Rev uint64
+	// Received is coalesced and sorted. Pieces is the number of entries it is made of.
+	Received []Range
+	Pieces   int
+	// Dropped are the latest Drops, oldest first, so that whoever derived
+	// something from received bytes can tell whether it is stale (see Stale). It
+	// is bounded; older ones are folded into a wider, newer one.
+	Dropped []Dropped
+	// Began and LastSeen are wall-clock times, for people. Ends is when the time
+	// to live is over if nothing more arrives; zero once the session has ended.
+	// Stores leave Ends zero: the Service works it out.
+	Began, LastSeen, Ends time.Time
+	// Seen is the engine's own running time (milliseconds) when the session was
+	// last touched; expiry counts from here. See Service.TickTTL.
+	Seen int64
+}
+
+// Dropped says that Range was forgotten by the Drop that moved the session to Gen.
+type Dropped struct {
+	Gen uint64
+	Range
+}
+
+// Bytes is the number of bytes received.
+func (s *Session) Bytes() int64 { return Total(s.Received) }
+
+// Complete reports whether the length is known and every byte is there.
+func (s *Session) Complete() bool {
+	return s.BytesExpected >= 0 && s.Bytes() == s.BytesExpected
+}
+
+// Missing lists what is not received, in order, at most max ranges of it (0: all). While
+// the length is unknown only the gaps below the last received byte count.
+func (s *Session) Missing(max int) []Range {
+	end := s.BytesExpected
+	if end < 0 {
+		end = 0
+		if n := len(s.Received); n > 0 {
+			end = s.Received[n-1].End
+		}
+	}
+	return Gaps(s.Received, Range{0, end}, max)
+}
+
+// Chunks is the number of chunks, or Unknown.
+func (s *Session) Chunks() int64 {
+	if s.BytesExpected < 0 {
+		return Unknown
+	}
+	return (s.BytesExpected + s.ChunkSize - 1) / s.ChunkSize
+}
+
+// Prefix is the number of bytes that were received without a gap from 0 on.
+func (s *Session) Prefix() int64 {
+	if len(s.Received) == 0 || s.Received[0].Off != 0 {
+		return 0
+	}
+	return s.Received[0].End
+}
+
+// Stale reports whether bytes of r were dropped after gen: whatever was derived
+// from r while the session was at gen is void then.
+func (s *Session) Stale(gen uint64, r Range) bool {
+	for _, d := range s.Dropped {
+		if d.Gen > gen && d.Overlaps(r) {
+			return true
+		}
+	}
+	return false
+}
+
+// Entry is one recorded piece. Its note came from the sink's Commit and was
+// stored in the same commit as the range.
+type Entry struct {
+	Range
+	Note []byte
+}
+
+// EndError says which session of a Finish was refused.
+type EndError struct {
+	ID  SessionID
+	Err error
+}
+
+func (e *EndError) Error() string { return fmt.Sprintf("session %s: %v", e.ID, e.Err) }
+
+// Unwrap gives the reason.
+func (e *EndError) Unwrap() error { return e.Err }
+
+// ByteSink takes the bytes of one put: in order of their offsets, one call at a
+// time, and never a byte that is recorded already. A put splits around those.
+type ByteSink interface {
+	WriteAt(p []byte, off int64) (int, error)
+}
+
+// Committer is a sink that has something to do before a range may be recorded:
+// when Commit returns nil, r is as safe as the sink's owner promises. It is
+// called once for each range that will be recorded, in order, with the writes of
+// r done; note (≤ MaxEntryNote) is stored with the range. ctx is not cancelled with the put.
+type Committer interface {
+	Commit(ctx context.Context, r Range) (note []byte, err error)
+}
+
+// Verifier is a sink that compares bytes which are recorded already. It
+// returns an error that wraps [ErrConflict] where p differs. Without it, such
+// bytes are read and ignored. Calls interleave with WriteAt in order of offset.
+type Verifier interface {
+	VerifyAt(p []byte, off int64) error
+}
+
+// Recorder is a sink that wants to know when ranges of its put have been
+// recorded. s is the session as of that record.
+type Recorder interface {
+	Recorded(s Session)
+}
+
+// Matcher is a sink that can settle a race which only exists where several
+// Services share one Store: mine was streamed and committed here, while another
+// Service recorded theirs for the very same range. A nil answer says that both
+// hold the same bytes, and theirs stays; else the error is the put's. Without
+// it the put ends with [ErrSuperseded].
+type Matcher interface {
+	Match(ctx context.Context, mine, theirs Entry) error
+}
+
+// DeadlineReader is a reader whose blocked Read can be woken. A put that is
+// taken over wakes it by a deadline in the past.
+type DeadlineReader interface {
+	io.Reader
+	SetReadDeadline(time.Time) error
+}
+
+// End is the caller's part of an end, run while the sessions are sealed and
+// not cancelled with the request. It must be idempotent by (ID, Gen). An error
+// says that nothing was committed, and the sessions open again; where that is
+// not certain it must wrap [ErrUnknownOutcome], and they stay sealed.
+type End func(ctx context.Context, sealed []Session) error
+
+// Recut gives the note of rest, a part of e that a Drop leaves standing. An
+// error refuses the Drop.
+type Recut func(ctx context.Context, e Entry, rest Range) (note []byte, err error)
+
+// Want names a session for Finish and what its caller has verified of it.
+type Want struct {
+	ID SessionID
+	// Gen is the generation that was verified: the seal is refused with
+	// ErrGenMoved if it is another by then. 0 accepts any.
+	Gen uint64
+	// Bytes is the whole length, which fixes an unknown one; Unknown accepts what is there.
+	Bytes int64
+}
+
+// Clock tells the time. Only its differences between ticks count for expiry.
+type Clock interface{ Now() time.Time }
+
+// Config is what a Service needs beside its Store. The zero value of a field
+// takes the default that is named.
+type Config struct {
+	// TTL is how long a session lives without a byte or a touch (168 h).
+	TTL time.Duration
+	// Tick is the longest step that one TickTTL may count for (1 min).
+	Tick time.Duration
+	// Keep is how long an ended session stays readable (48 h of running time).
+	Keep time.Duration
+	// MaxGaps and MaxEntries bound the book-keeping of one session (16,384; 65,536).
+	MaxGaps, MaxEntries int
+	// MinPiece is the smallest piece, in bytes, that PutAt records where it
+	// neither closes a gap nor ends the session (1).
+	MinPiece int64
+	// Flush is how long PutAt lets arrived bytes go unrecorded (1 s).
+	Flush time.Duration
+	// Buffer is the size of the pooled copy buffers in bytes (256 KiB).
+	Buffer int
+	// Merge, if set, joins two adjacent entries of one chunk into one, whose
+	// note it returns; ok is false where they can't be joined.
+	Merge func(a, b Entry) (note []byte, ok bool)
+	// Clock (the system's) and Rand (crypto/rand).
+	Clock Clock
+	Rand  io.Reader
+}
+
+// The engine's errors. Callers test with errors.Is, and errors.As for [*IncompleteError] and [*LimitError].
+var (
+	// ErrNotFound: no session has this id.
+	ErrNotFound = errors.New("session not found")
+	// ErrFinished, ErrAborted, ErrExpired: the session has ended so; fix the request.
+	ErrFinished = errors.New("session is finished")
+	ErrAborted  = errors.New("session was aborted")
+	ErrExpired  = errors.New("session has expired")
+	// ErrSealed: an end is under way; try again.
+	ErrSealed = errors.New("session is being ended")
+	// ErrIncomplete: bytes are missing. Always an *IncompleteError.
+	ErrIncomplete = errors.New("session is incomplete")
+	// ErrSuperseded: a newer put on the same bytes, or a Drop, took over.
+	ErrSuperseded = errors.New("superseded by a newer request for the same bytes")
+	// ErrConflict: these bytes are recorded already, with other content.
+	ErrConflict = errors.New("other bytes are recorded here already")
+	// ErrShort, ErrLong: the body does not have the chunk's length. Nothing is recorded.
+	ErrShort = errors.New("body ends before the chunk does")
+	ErrLong  = errors.New("body goes on past the end")
+	// ErrRange: the index or offset lies outside the session.
+	ErrRange = errors.New("outside of the session")
+	// ErrLength: the length differs from the one that is fixed already, or cuts off received bytes.
+	ErrLength = errors.New("length differs")
+	// ErrLimit: the session's book-keeping is full. Always a *LimitError.
+	ErrLimit = errors.New("too many pieces")
+	// ErrInvalid: the Spec or an argument is malformed.
+	ErrInvalid = errors.New("invalid argument")
+	// ErrGenMoved: something was dropped or ended since the caller verified.
+	ErrGenMoved = errors.New("session has changed since it was verified")
+	// ErrUnknownOutcome marks an End's error after which the commit may have happened.
+	ErrUnknownOutcome = errors.New("outcome of the commit is unknown")
+)
+
+// IncompleteError says which bytes are missing: at most 1,000 ranges, then More.
+type IncompleteError struct {
+	ID      SessionID
+	Missing []Range
+	More    bool
+}
+
+func (e *IncompleteError) Error() string {
+	return fmt.Sprintf("session %d is incomplete: %d ranges are missing", uint64(e.ID), len(e.Missing))
+}
+
+// Unwrap makes errors.Is(err, ErrIncomplete) true.
+func (e *IncompleteError) Unwrap() error { return ErrIncomplete }
+
+// LimitError says which gap to fill first.
+type LimitError struct {
+	Gap   Range
+	Limit string // what was reached, in words
+}
+
+func (e *LimitError) Error() string {
+	return fmt.Sprintf("%s; fill the gap of bytes %d to %d first", e.Limit, e.Gap.Off, e.Gap.End-1)
+}
+
+// Unwrap makes errors.Is(err, ErrLimit) true.
+func (e *LimitError) Unwrap() error { return ErrLimit }

@@ -1,0 +1,113 @@
+package session
+
+import "context"
+
+// Store keeps the records of sessions. It is linearizable and may be shared by
+// any number of Services. A call that returned survives the death of the
+// process, and what is not durable is not shown: no method tells of a change
+// whose own call could still be taken back by a crash. Every implementation
+// passes sessiontest.TestStore.
+type Store interface {
+	// Create stores s (State Open, Gen and Rev 1), atomically on s.ID and, where Idem
+	// is not empty, on (s.Owner, s.Idem): if an open, sealed or finished session
+	// holds that pair, it is returned with created false and nothing is stored.
+	// An ID that is taken: ErrTaken.
+	Create(ctx context.Context, s Session) (stored Session, created bool, err error)
+
+	// Load gives the session, in any state. Unknown or Gone: ErrNotFound.
+	Load(ctx context.Context, id SessionID) (Session, error)
+
+	// Record applies c to an open session of generation gen in one commit, and
+	// returns the session after it. Refusals change nothing: ErrNotFound; the
+	// ended states' errors and ErrSealed; ErrFenced if gen is not the session's;
+	// ErrOverlap if c.Add overlaps what is received (c.Remove taken off before), or
+	// c.Remove names an entry that is not there; ErrLength if c.Length is not Unknown
+	// and differs from a known length or cuts off received bytes.
+	Record(ctx context.Context, id SessionID, gen uint64, c Change) (Session, error)
+
+	// Move changes the state by compare-and-set; see Step. A repeat of the very same
+	// Step is a no-op that returns the session; where another has moved it:
+	// ErrFenced, ErrNotFound, or the error of the state that the session is in.
+	// Aborted and Expired give (Owner, Idem) free; every end forgets the
+	// entries. A store whose catalog commit also ends the session may
+	// keep a seal in memory alone.
+	Move(ctx context.Context, id SessionID, step Step) (Session, error)
+
+	// Entries gives the recorded entries that overlap r, sorted, at most n (0: all).
+	Entries(ctx context.Context, id SessionID, r Range, n int) ([]Entry, error)
+
+	// List gives at most q.Limit sessions and where to go on; see Query. Its
+	// cost is that of what it returns.
+	List(ctx context.Context, q Query) (page []Session, next string, err error)
+
+	// Stats costs the same with one session as with a million.
+	Stats(ctx context.Context) (Stats, error)
+}
+
+// Change is what one Record does. The zero Change is a touch.
+type Change struct {
+	// Remove are entries to take out, each exactly as recorded; Add are entries to put in.
+	Remove []Range
+	Add    []Entry
+	// Drop, if not empty, moves Gen by one and is noted in Session.Dropped.
+	Drop Range
+	// Length gives an unknown length; Unknown leaves it.
+	Length int64
+	// Seen is the running time in ms; a smaller one than stored is ignored. Now is for LastSeen, in Unix ms.
+	Seen, Now int64
+}
+
+// Step is one change of state: from Open to Sealed, from Sealed back to Open, from either to
+// Finished, Aborted or Expired, and from one of those to Gone.
+type Step struct {
+	// Gen is the generation the session must have.
+	Gen uint64
+	To  State
+	// Next is the generation after it where To is Sealed or Open; it is above Gen by an amount that was drawn for
+	// this step, so that two who seal at once are told apart, and a repeat is known as one.
+	Next uint64
+	// Seen is the running time of the step, from which keeping an ended session counts.
+	Seen int64
+}
+
+// Query selects sessions. Without Due and State: those of all states, Open first.
+type Query struct {
+	// Owner, if set, gives only this owner's.
+	Owner *string
+	// State, if not 0, gives only these. Newest first within a state.
+	State State
+	// Due, if not 0, gives instead the Open ones (State 0 or Open) or the ended ones (State Finished, Aborted, or Expired: any of the three) whose Seen
+	// is below it, the longest unseen first; Owner is ignored.
+	Due int64
+	// After is a former call's next, or empty. A malformed one is ErrInvalid.
+	After string
+	// Limit is 1 to 10,000.
+	Limit int
+}
+
+// Stats are the figures of a Store.
+type Stats struct {
+	Open, Sealed int64
+	// BytesExpected (unknown lengths count 0) and BytesReceived of the open and sealed ones.
+	BytesExpected, BytesReceived int64
+	// OldestSeen is the smallest LastSeen of the open ones in Unix ms, 0 where there is none; to the precision of a tick.
+	OldestSeen int64
+	// Totals since the store was made.
+	Begun, Finished, Aborted, Expired int64
+	// Newest is the largest Seen ever stored: a Service continues its running time from here.
+	Newest int64
+}
+
+// Errors of Stores beside those of the engine.
+var (
+	// ErrTaken: the ID is in use.
+	ErrTaken = constError("session id is taken")
+	// ErrFenced: the generation is another.
+	ErrFenced = constError("session has moved to another generation")
+	// ErrOverlap: an entry would overlap a recorded one, or one to remove is not there.
+	ErrOverlap = constError("entries overlap")
+)
+
+type constError string
+
+func (e constError) Error() string { return string(e) }
