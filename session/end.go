@@ -53,7 +53,7 @@ func (v *Service) Finish(ctx context.Context, commit End, wants ...Want) error {
 
 // check says whether the session is what the caller wants to finish.
 func (w Want) check(s *Session) error {
-	if err := s.State.refusal(); err != nil {
+	if err := s.State.Err(); err != nil {
 		return err
 	}
 	if w.Gen != 0 && w.Gen != s.Gen {
@@ -191,7 +191,7 @@ func (v *Service) drop(ctx context.Context, id SessionID, to State, release End,
 	for {
 		s, err := v.settled(ctx, id)
 		if err == nil {
-			err = s.State.refusal()
+			err = s.State.Err()
 		}
 		if err != nil {
 			return false, err

@@ -43,17 +43,20 @@ type Op struct {
 	Gen     uint64    // OpRecord
 	Change  Change    // OpRecord
 	Step    Step      // OpMove
+	Totals  Stats     // OpTotals: Begun, Finished, Aborted, Expired and Newest
 }
 
 // OpKind names the method.
 type OpKind uint8
 
-// The kinds of Op. OpRow is no method: it puts a session as it is, with its entries.
+// The kinds of Op. Two are no methods: OpRow puts a session as it is, with its entries; OpTotals sets
+// what Stats counts since the store was made.
 const (
 	OpCreate OpKind = iota + 1
 	OpRecord
 	OpMove
 	OpRow
+	OpTotals
 )
 
 // NewMem makes an empty store.
@@ -76,17 +79,20 @@ func (m *Mem) Do(op Op) error {
 	case OpRow:
 		m.put(&memRow{copied(op.Session), slices.Clone(op.Entries)})
 		m.stats.Newest = max(m.stats.Newest, op.Session.Seen)
+	case OpTotals:
+		m.stats = op.Totals
 	default:
 		err = fmt.Errorf("unknown operation %d", op.Kind)
 	}
 	return err
 }
 
-// Rows gives operations that bring an empty store to this one's state, but for the totals of Stats.
+// Rows gives operations that bring an empty store to this one's state.
 func (m *Mem) Rows() []Op {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	ops := make([]Op, 0, len(m.sessions))
+	ops := make([]Op, 0, 1+len(m.sessions))
+	ops = append(ops, Op{Kind: OpTotals, Totals: m.stats})
 	for _, row := range m.sessions {
 		ops = append(ops, Op{Kind: OpRow, Session: copied(row.s), Entries: copiedEntries(row.entries)})
 	}

@@ -56,7 +56,7 @@ func (v *Service) PutAt(ctx context.Context, id SessionID, off int64, r io.Reade
 func (v *Service) open(ctx context.Context, id SessionID) (Session, error) {
 	s, err := v.store.Load(ctx, id)
 	if err == nil {
-		err = s.State.refusal()
+		err = s.State.Err()
 	}
 	return s, err
 }

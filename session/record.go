@@ -93,7 +93,7 @@ func (t *stream) store(ctx context.Context, add []Entry, length int64) (Session,
 			// Everything was there already. Was it still, when the last byte had been compared?
 			after, err := t.v.Touch(ctx, cur.ID)
 			if err == nil {
-				err = after.State.refusal()
+				err = after.State.Err()
 			}
 			if err == nil && !mine.Empty() && (after.Stale(t.since, mine) || !Covers(after.Received, Range{mine.Off, t.keptEnd()})) {
 				err = ErrSuperseded

@@ -14,7 +14,7 @@ const maxDropped = 64
 // it. It does not look at entries: that those of c.Remove exist is for the Store
 // to check (ErrOverlap).
 func Apply(s Session, gen uint64, c Change) (Session, error) {
-	if err := s.State.refusal(); err != nil {
+	if err := s.State.Err(); err != nil {
 		return s, err
 	}
 	if s.Gen != gen {
@@ -78,10 +78,10 @@ func Transition(s Session, step Step) (after Session, changed bool, err error) {
 			return s, false, nil
 		}
 		if step.To == Sealed && s.State != Open {
-			return s, false, s.State.refusal()
+			return s, false, s.State.Err()
 		}
 		if s.State.Ended() {
-			return s, false, s.State.refusal()
+			return s, false, s.State.Err()
 		}
 		if s.State == step.To || s.Gen != step.Gen || step.Next <= step.Gen {
 			return s, false, ErrFenced
@@ -96,7 +96,7 @@ func Transition(s Session, step Step) (after Session, changed bool, err error) {
 			return s, false, nil
 		}
 		if s.State.Ended() {
-			return s, false, s.State.refusal()
+			return s, false, s.State.Err()
 		}
 		if s.Gen != step.Gen {
 			return s, false, ErrFenced
@@ -111,8 +111,8 @@ func Transition(s Session, step Step) (after Session, changed bool, err error) {
 	return s, true, nil
 }
 
-// refusal is the error of a put into a session of this state, nil for Open.
-func (s State) refusal() error {
+// Err is the error of a put into a session of this state, nil for Open.
+func (s State) Err() error {
 	switch s {
 	case Open:
 		return nil

@@ -1,0 +1,46 @@
+# Two targets do everything: `make run` starts a server that is ready to use,
+# `make test` installs what the tests need and runs all of them.
+
+GO     ?= go
+TOOL    = $(GO) tool -modfile=tools/go.mod
+BIN     = bin/sluice
+VERSION = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+BUILD   = $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)"
+
+.PHONY: run build test check format needs demo bench clean
+
+run: build
+	./$(BIN) serve
+
+build:
+	$(BUILD) -o $(BIN) ./cmd/sluice
+
+# Everything that must hold before a change lands.
+test: needs check
+	$(GO) test -race -timeout 8m ./...
+
+# Formatting, vet, staticcheck. The layer rules are the tests of internal/arch.
+check:
+	@bad=$$($(TOOL) gofumpt -l $$(git ls-files '*.go')); \
+	if [ -n "$$bad" ]; then echo "not formatted (make format):"; echo "$$bad"; exit 1; fi
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+	$(GO) test -count=1 ./internal/arch
+
+format:
+	$(TOOL) gofumpt -w $$(git ls-files '*.go')
+
+# What the tests need beside Go: a C compiler for the race detector, and curl for the README's first upload.
+needs:
+	@./scripts/needs gcc curl
+
+# A real upload, with the server killed in the middle: ten lines to read.
+demo: build
+	./scripts/demo ./$(BIN)
+
+# The figures of docs/benchmarks.md that are measured so far.
+bench: build
+	./scripts/memory ./$(BIN)
+
+clean:
+	rm -rf bin

@@ -1,0 +1,80 @@
+package download
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"sluice/session"
+)
+
+// begin settles what a former Get left, throws away another content's pieces, and gives the session of this one.
+func (j *job) begin(ctx context.Context) (s session.Session, created bool, err error) {
+	// Time never counts against a download: nobody ticks.
+	if j.engine, err = session.New(ctx, j.journal, session.Config{}); err != nil {
+		return s, false, err
+	}
+	if err := j.engine.Recover(ctx, j.outcome); err != nil {
+		return s, false, fmt.Errorf("settling an interrupted end: %w", err)
+	}
+	idem := j.idem()
+	var others []session.SessionID
+	err = session.Page(ctx, j.journal, session.Query{State: session.Open, Limit: 100}, func(s session.Session) (bool, error) {
+		if s.Idem != idem || s.ChunkSize != chunkSize {
+			others = append(others, s.ID)
+		}
+		return true, nil
+	})
+	for _, id := range others {
+		if err == nil {
+			j.Log.Info("starting over: the file was begun with another content")
+			err = j.engine.Abort(ctx, id, j.discard)
+		}
+	}
+	if err != nil {
+		return s, false, fmt.Errorf("giving up another content: %w", err)
+	}
+	return j.engine.Begin(ctx, session.Spec{ChunkSize: chunkSize, BytesExpected: j.size, Idem: idem})
+}
+
+// idem names the content: a session of another one is of no use.
+func (j *job) idem() string {
+	return hex.EncodeToString(j.digest[:]) + " " + strconv.FormatInt(j.size, 10)
+}
+
+// outcome says what became of a session that a former Get left sealed: the rename was the commit.
+func (j *job) outcome(ctx context.Context, s session.Session) (session.State, error) {
+	_, err := os.Lstat(j.partPath())
+	if err == nil {
+		return session.Open, nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return 0, err
+	}
+	digest, size, err := contentOf(s)
+	if err != nil {
+		return 0, err
+	}
+	same, err := hasContent(ctx, j.Dest, size, digest)
+	if err != nil {
+		return 0, err
+	}
+	if !same {
+		// Its pieces are gone, as after an abort.
+		return session.Aborted, nil
+	}
+	// The name may not be on the disk yet.
+	return session.Finished, syncDir(filepath.Dir(j.Dest))
+}
+
+// contentOf reads what idem wrote.
+func contentOf(s session.Session) (digest [32]byte, size int64, err error) {
+	if n, err := hex.Decode(digest[:], []byte(s.Idem[:min(len(s.Idem), 64)])); err != nil || n != len(digest) {
+		return digest, 0, fmt.Errorf("the journal names no content: %.80q", s.Idem)
+	}
+	return digest, s.BytesExpected, nil
+}

@@ -1,0 +1,256 @@
+// Package download fetches one content into one file: in parallel ranges, resumable after
+// kill -9 and power loss, verified by its SHA-256 before it gets its name.
+//
+// It is a workflow on the session engine, as uploading is: the pieces that have arrived are
+// the entries of a session, kept in a journal beside the file; the [session.ByteSink] is the file. It owns the part
+// file, what is read back to trust it, retries, and what finishing means. It does not own the
+// protocol by which bytes come (that is the [Source]), nor any rule of sessions.
+//
+// # The files
+//
+//	DEST.part     the bytes, at their offsets, as long as the content from the start
+//	DEST.sluice   the journal: which pieces of DEST.part have arrived, each with its CRC-32C
+//	DEST          the content, whole, once it is verified; a former file of that name is replaced in one step
+//
+// # What is trusted when
+//
+// A piece is recorded when it has been written, not when it is on the disk: that would cost a sync each. So a
+// resumed download reads every recorded piece back and forgets those whose bytes are
+// not the ones that were recorded. That finds what a power cut took. At the end
+//
+//	seal (durable) ─▶ sync DEST.part ─▶ rename to DEST ─▶ sync the folder ─▶ finished (durable) ─▶ remove DEST.sluice
+//
+// and a crash between two of these steps is settled by the next Get: DEST.part is there, so
+// nothing was renamed; or it isn't, and DEST has the SHA-256 or the download starts over.
+package download
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"sluice/session"
+	"sluice/session/journal"
+)
+
+const (
+	// chunkSize is the size in bytes of a recorded piece: what a cut connection or a kill can cost each
+	// connection, against one synced line in the journal each.
+	chunkSize = 2 << 20
+	// requestSize is how many bytes one request asks for, if so many are missing in a row.
+	requestSize = 8 << 20
+	// defaultParallel is how many requests run at a time.
+	defaultParallel = 4
+	// defaultPatience is how long a Get goes on trying without a byte recorded.
+	defaultPatience = 5 * time.Minute
+	// maxParallel bounds Request.Parallel.
+	maxParallel = 64
+)
+
+// Source is where the bytes come from. It always is the same content.
+type Source interface {
+	// Size is the content's length in bytes, ≥ 0.
+	Size() int64
+	// SHA256 is the content's digest.
+	SHA256() [32]byte
+	// Open gives the n ≥ 1 bytes from off on; off + n is at most Size. A body that ends earlier is taken for cut, one
+	// that goes on is not read further. Both Open and the body's Read return when ctx ends. An error that wraps ErrPermanent ends the
+	// download, any other is tried again. It is called concurrently.
+	Open(ctx context.Context, off, n int64) (io.ReadCloser, error)
+}
+
+// Request says what Get is to do.
+type Request struct {
+	Source Source
+	// Dest is the file to be made. Its folder must exist; Dest+".part" and Dest+".sluice" are Get's own.
+	Dest string
+	// Parallel is how many requests may run at a time, 1 to 64; 0 means 4.
+	Parallel int
+	// Patience is how long to go on trying while nothing arrives; 0 means five minutes.
+	Patience time.Duration
+	// Progress, if set, is told how many bytes of the content are here, one call at a time. After a cut done may go back a little.
+	Progress func(done, total int64)
+	// Log, if set, is told of retries and of what had to be fetched again.
+	Log *slog.Logger
+}
+
+var (
+	// ErrPermanent is for a Source's errors that trying again won't cure.
+	ErrPermanent = errors.New("not worth trying again")
+	// ErrBusy: another Get is at work on this Dest.
+	ErrBusy = errors.New("another download of this file is running")
+	// ErrDigest: the bytes that the Source gave are not those of its SHA-256. What was fetched is thrown away.
+	ErrDigest = errors.New("the content does not have the SHA-256 that it should have")
+)
+
+// job is one running Get.
+type job struct {
+	Request
+	size    int64
+	digest  [32]byte
+	journal *journal.Journal
+	engine  *session.Service
+	id      session.SessionID
+	part    *os.File
+
+	mu    sync.Mutex // of what follows
+	done  int64      // recorded bytes
+	ahead int64      // bytes that have arrived and are not recorded yet
+	moved time.Time  // when the last bytes were recorded
+}
+
+// Get makes r.Dest: it goes on where an earlier Get of the same content stopped, however that
+// ended, and starts over where r.Dest was begun with another content. When nil is returned the file has its
+// name, has the Source's SHA-256, and survives power loss; otherwise what has arrived stays for the next Get. Any number of Gets
+// may run at once, of the same Dest only one (ErrBusy). ctx stops it at once.
+//
+// Errors: ErrBusy, ErrDigest, those of Source that wrap ErrPermanent, the last one when patience has run out, those of the file system.
+func Get(ctx context.Context, r Request) (err error) {
+	if r.Parallel == 0 {
+		r.Parallel = defaultParallel
+	}
+	if r.Parallel < 1 || r.Parallel > maxParallel {
+		return fmt.Errorf("download: parallel is %d, not 1 to %d", r.Parallel, maxParallel)
+	}
+	if r.Patience == 0 {
+		r.Patience = defaultPatience
+	}
+	if r.Log == nil {
+		r.Log = slog.New(slog.DiscardHandler)
+	}
+	j := &job{Request: r, size: r.Source.Size(), digest: r.Source.SHA256(), moved: time.Now()}
+	if err := j.open(); err != nil {
+		return fmt.Errorf("download to %s: %w", r.Dest, err)
+	}
+	defer func() { err = errors.Join(err, j.journal.Close()) }()
+	if err := j.run(ctx); err != nil {
+		return fmt.Errorf("download to %s: %w", r.Dest, err)
+	}
+	return nil
+}
+
+func (r Request) partPath() string    { return r.Dest + ".part" }
+func (r Request) journalPath() string { return r.Dest + ".sluice" }
+
+// open takes the journal. One that is damaged is worth no more than what it remembers: the download starts over.
+func (j *job) open() error {
+	opened, err := journal.Open(j.journalPath())
+	if errors.Is(err, journal.ErrDamaged) {
+		j.Log.Warn("starting over", "why", err)
+		if err := os.Remove(j.journalPath()); err != nil {
+			return err
+		}
+		opened, err = journal.Open(j.journalPath())
+	}
+	if errors.Is(err, journal.ErrLocked) {
+		return ErrBusy
+	}
+	if err != nil {
+		return err
+	}
+	j.journal = opened
+	return nil
+}
+
+// run does the download with the journal open.
+func (j *job) run(ctx context.Context) error {
+	s, created, err := j.begin(ctx)
+	if err != nil {
+		return err
+	}
+	if s.State == session.Finished {
+		// A former Get was killed between the end of its session and that of its journal.
+		same, err := hasContent(ctx, j.Dest, j.size, j.digest)
+		if err != nil {
+			return err
+		}
+		if same {
+			j.report(j.size, 0)
+			return j.journal.Remove()
+		}
+		// The file was taken away since: once more from the start.
+		if err := j.journal.Remove(); err != nil {
+			return err
+		}
+		if err := j.open(); err != nil {
+			return err
+		}
+		if s, created, err = j.begin(ctx); err != nil {
+			return err
+		}
+	}
+	j.id = s.ID
+	mode := os.O_RDWR | os.O_CREATE
+	if created {
+		mode |= os.O_TRUNC
+	}
+	if j.part, err = os.OpenFile(j.partPath(), mode, 0o666); err != nil {
+		return err
+	}
+	err = j.fill(ctx)
+	useless := errors.Is(err, errUseless)
+	if useless {
+		// Nothing that is here may ever be used: neither by this Get nor by the next.
+		err = errors.Join(err, j.engine.Abort(ctx, j.id, j.discard))
+	}
+	err = errors.Join(err, j.part.Close())
+	if err == nil || useless {
+		err = errors.Join(err, j.journal.Remove())
+	}
+	return err
+}
+
+// fill fetches what is missing, verifies the whole and gives it its name.
+func (j *job) fill(ctx context.Context) error {
+	// The length is set at once, whatever was left there: bytes that never arrived read as zeros.
+	if err := j.part.Truncate(j.size); err != nil {
+		return err
+	}
+	for again := false; ; again = true {
+		if err := j.distrust(ctx); err != nil {
+			return err
+		}
+		gen, sum, err := j.fetch(ctx)
+		if err != nil {
+			return err
+		}
+		if sum == j.digest {
+			return j.finish(ctx, gen)
+		}
+		if again {
+			return fmt.Errorf("%w: %w", errUseless, ErrDigest)
+		}
+		// Either the file does not hold what was written to it, which reading it back will tell, or the Source is wrong.
+		j.Log.Warn("the SHA-256 is wrong: reading back what has arrived")
+	}
+}
+
+// errUseless marks an error after which what has arrived must not be kept.
+var errUseless = errors.New("what was fetched is thrown away")
+
+func (j *job) discard(context.Context, []session.Session) error {
+	if err := os.Remove(j.partPath()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return syncDir(filepath.Dir(j.Dest))
+}
+
+// report tells the caller how far the download is.
+func (j *job) report(recorded, ahead int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.done += recorded
+	j.ahead += ahead
+	if recorded > 0 {
+		j.moved = time.Now()
+	}
+	if j.Progress != nil {
+		j.Progress(min(j.done+max(j.ahead, 0), j.size), j.size)
+	}
+}

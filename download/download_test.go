@@ -1,0 +1,389 @@
+package download
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"sluice/session"
+	"sluice/session/journal"
+)
+
+func TestMain(m *testing.M) {
+	if dest := os.Getenv(childDest); dest != "" {
+		os.Exit(child(dest))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// content is a Source in memory. What goes wrong is said by body, where it is set.
+type content struct {
+	b      []byte
+	digest [32]byte
+	asked  atomic.Int64 // bytes
+	body   func(ctx context.Context, off int64, b []byte) (io.ReadCloser, error)
+}
+
+func newContent(n int) *content {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{byte(n)}).Read(b)
+	return &content{b: b, digest: sha256.Sum256(b)}
+}
+
+func (c *content) Size() int64      { return int64(len(c.b)) }
+func (c *content) SHA256() [32]byte { return c.digest }
+
+func (c *content) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
+	c.asked.Add(n)
+	b := c.b[off : off+n]
+	if c.body != nil {
+		return c.body(ctx, off, b)
+	}
+	return io.NopCloser(bytes.NewReader(b)), nil
+}
+
+var errCut = errors.New("connection reset")
+
+// cutAfter gives the first n bytes of b, and then err.
+func cutAfter(b []byte, n int, err error) io.ReadCloser {
+	return io.NopCloser(io.MultiReader(bytes.NewReader(b[:min(n, len(b))]), failing{err}))
+}
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+func dest(t testing.TB) string { return filepath.Join(t.TempDir(), "a file") }
+
+// whole checks that the file is there, and nothing beside it.
+func whole(t testing.TB, dest string, c *content) {
+	t.Helper()
+	got, err := os.ReadFile(dest)
+	if err != nil || !bytes.Equal(got, c.b) {
+		t.Errorf("the file has %d bytes of %d, or wrong ones: %v", len(got), len(c.b), err)
+	}
+	left, err := os.ReadDir(filepath.Dir(dest))
+	if err != nil || len(left) != 1 {
+		t.Errorf("left over: %v, %v", left, err)
+	}
+}
+
+func get(t testing.TB, dest string, c *content) error {
+	t.Helper()
+	return Get(t.Context(), Request{Source: c, Dest: dest})
+}
+
+// interrupted downloads until limit bytes have been given out, and stops for good then.
+func interrupted(t testing.TB, dest string, c *content, limit int) {
+	t.Helper()
+	var given atomic.Int64
+	c.body = func(_ context.Context, _ int64, b []byte) (io.ReadCloser, error) {
+		n := limit - int(given.Add(int64(len(b)))-int64(len(b)))
+		if n >= len(b) {
+			return io.NopCloser(bytes.NewReader(b)), nil
+		}
+		return cutAfter(b, max(n, 0), fmt.Errorf("%w: %w", ErrPermanent, errCut)), nil
+	}
+	if err := get(t, dest, c); !errors.Is(err, errCut) {
+		t.Fatalf("interrupted: %v", err)
+	}
+	c.body = nil
+	c.asked.Store(0)
+	if _, err := os.Stat(dest); !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("half a file has the name: %v", err)
+	}
+}
+
+func TestEverySizeArrivesWhole(t *testing.T) {
+	const c = chunkSize
+	for _, n := range []int{0, 1, c - 1, c, c + 1, 3*c + 5, requestSize, 2*requestSize + c + 1} {
+		for _, parallel := range []int{1, 3, 16} {
+			src, to := newContent(n), dest(t)
+			var last, total int64
+			err := Get(t.Context(), Request{Source: src, Dest: to, Parallel: parallel, Progress: func(d, all int64) {
+				if d < last || d > all {
+					t.Errorf("progress goes from %d to %d of %d", last, d, all)
+				}
+				last, total = d, all
+			}})
+			if err != nil {
+				t.Fatalf("%d bytes by %d: %v", n, parallel, err)
+			}
+			whole(t, to, src)
+			if last != int64(n) || total != int64(n) || src.asked.Load() != int64(n) {
+				t.Errorf("%d bytes by %d: progress ended at %d of %d, %d were asked for", n, parallel, last, total, src.asked.Load())
+			}
+		}
+	}
+}
+
+func TestAnInterruptedDownloadGoesOn(t *testing.T) {
+	src, to := newContent(20<<20), dest(t)
+	interrupted(t, to, src, 9<<20)
+	if err := get(t, to, src); err != nil {
+		t.Fatal(err)
+	}
+	whole(t, to, src)
+	// 9 MiB were given out. Of those a chunk may have been on its way, no more.
+	if most := int64(20-9+2) << 20; src.asked.Load() > most {
+		t.Errorf("%d bytes were asked for again, at most %d are missing", src.asked.Load(), most)
+	}
+}
+
+func TestWhatThePowerCutTookIsFetchedAgain(t *testing.T) {
+	for name, harm := range map[string]func(part string) error{
+		"zeros for a page": func(part string) error {
+			f, err := os.OpenFile(part, os.O_RDWR, 0)
+			if err != nil {
+				return err
+			}
+			_, err = f.WriteAt(make([]byte, 4096), chunkSize+8192)
+			return errors.Join(err, f.Close())
+		},
+		"a shorter file": func(part string) error { return os.Truncate(part, chunkSize+1) },
+		"a longer file":  func(part string) error { return os.Truncate(part, 50<<20) },
+		"no file":        os.Remove,
+	} {
+		t.Run(name, func(t *testing.T) {
+			src, to := newContent(12<<20), dest(t)
+			interrupted(t, to, src, 8<<20)
+			if err := harm(to + ".part"); err != nil {
+				t.Fatal(err)
+			}
+			if err := get(t, to, src); err != nil {
+				t.Fatal(err)
+			}
+			whole(t, to, src)
+			if name == "zeros for a page" && src.asked.Load() > 6<<20 {
+				t.Errorf("%d bytes were asked for to replace one piece of %d", src.asked.Load(), chunkSize)
+			}
+		})
+	}
+}
+
+func TestAnotherContentStartsOver(t *testing.T) {
+	for name, n := range map[string]int{"shorter": 9 << 20, "of equal length": 20 << 20, "longer": 23 << 20, "empty": 0} {
+		t.Run(name, func(t *testing.T) {
+			old, to := newContent(20<<20), dest(t)
+			interrupted(t, to, old, 16<<20)
+			src := newContent(n)
+			if n == len(old.b) {
+				src.b[5]++
+				src.digest = sha256.Sum256(src.b)
+			}
+			if err := get(t, to, src); err != nil {
+				t.Fatal(err)
+			}
+			whole(t, to, src)
+			if src.asked.Load() != int64(n) {
+				t.Errorf("%d bytes were asked for, of %d", src.asked.Load(), n)
+			}
+		})
+	}
+}
+
+func TestAWrongContentNeverGetsTheName(t *testing.T) {
+	src, to := newContent(7<<20), dest(t)
+	src.digest[0]++
+	if err := os.WriteFile(to, []byte("former"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := get(t, to, src); !errors.Is(err, ErrDigest) {
+		t.Fatalf("error is %v", err)
+	}
+	whole(t, to, &content{b: []byte("former")})
+	src.digest = sha256.Sum256(src.b)
+	if err := get(t, to, src); err != nil {
+		t.Fatal(err)
+	}
+	whole(t, to, src)
+}
+
+// A file that changes between the arrival of a piece and the hashing of it costs that piece, not the download.
+func TestARottenPieceIsFoundAndReplaced(t *testing.T) {
+	const size = 2*requestSize + chunkSize
+	src, to := newContent(size), dest(t)
+	rotten := make(chan struct{})
+	src.body = func(ctx context.Context, off int64, b []byte) (io.ReadCloser, error) {
+		switch {
+		case off == 0 && len(b) == requestSize:
+			// Nothing is hashed before the first byte is here.
+			select {
+			case <-rotten:
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		case off == 2*requestSize:
+			// The second request is done with, since the third is made while the first waits.
+			f, err := os.OpenFile(to+".part", os.O_RDWR, 0)
+			if err != nil {
+				return nil, err
+			}
+			defer f.Close()
+			if _, err := f.WriteAt([]byte{^src.b[requestSize]}, requestSize); err != nil {
+				return nil, err
+			}
+			close(rotten)
+		}
+		return io.NopCloser(bytes.NewReader(b)), nil
+	}
+	if err := Get(t.Context(), Request{Source: src, Dest: to, Parallel: 2}); err != nil {
+		t.Fatal(err)
+	}
+	whole(t, to, src)
+	if got := src.asked.Load(); got != size+chunkSize {
+		t.Errorf("%d bytes were asked for, of %d", got, size)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// Every crash between two steps of an end, made by ending the session as Get does, up to that step.
+func TestACrashInTheEndIsSettled(t *testing.T) {
+	crash := fmt.Errorf("%w: killed", session.ErrUnknownOutcome)
+	for name, c := range map[string]struct {
+		end   func(j *job) error
+		again bool // must the bytes be fetched again?
+	}{
+		"sealed": {func(j *job) error {
+			return j.engine.Finish(context.Background(), func(context.Context, []session.Session) error { return crash }, session.Want{ID: j.id, Bytes: j.size})
+		}, false},
+		"renamed": {func(j *job) error {
+			return j.engine.Finish(context.Background(), func(ctx context.Context, s []session.Session) error {
+				return errors.Join(j.publish(ctx, s), crash)
+			}, session.Want{ID: j.id, Bytes: j.size})
+		}, false},
+		"renamed, then another file took the name": {func(j *job) error {
+			return j.engine.Finish(context.Background(), func(ctx context.Context, s []session.Session) error {
+				return errors.Join(j.publish(ctx, s), os.WriteFile(j.Dest, []byte("mine"), 0o600), crash)
+			}, session.Want{ID: j.id, Bytes: j.size})
+		}, true},
+		"finished": {func(j *job) error {
+			return j.engine.Finish(context.Background(), j.publish, session.Want{ID: j.id, Bytes: j.size})
+		}, false},
+		"finished, then the file was removed": {func(j *job) error {
+			return errors.Join(j.engine.Finish(context.Background(), j.publish, session.Want{ID: j.id, Bytes: j.size}), os.Remove(j.Dest))
+		}, true},
+		"aborting": {func(j *job) error {
+			return j.engine.Abort(context.Background(), j.id, func(ctx context.Context, s []session.Session) error {
+				return errors.Join(j.discard(ctx, s), crash)
+			})
+		}, true},
+		"aborting, nothing removed yet": {func(j *job) error {
+			return j.engine.Abort(context.Background(), j.id, func(context.Context, []session.Session) error { return crash })
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			src, to := newContent(5<<20), dest(t)
+			j := &job{Request: Request{Source: src, Dest: to, Parallel: 2, Log: discardLog()}, size: src.Size(), digest: src.SHA256()}
+			if err := j.open(); err != nil {
+				t.Fatal(err)
+			}
+			s, _, err := j.begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			j.id = s.ID
+			if j.part, err = os.Create(j.partPath()); err != nil {
+				t.Fatal(err)
+			}
+			if _, sum, err := j.fetch(t.Context()); err != nil || sum != j.digest {
+				t.Fatal(err)
+			}
+			if err := c.end(j); err != nil && !errors.Is(err, crash) && !errors.Is(err, session.ErrUnknownOutcome) {
+				t.Fatal(err)
+			}
+			if err := errors.Join(j.part.Close(), j.journal.Close()); err != nil {
+				t.Fatal(err)
+			}
+			src.asked.Store(0)
+			if err := get(t, to, src); err != nil {
+				t.Fatal(err)
+			}
+			whole(t, to, src)
+			want := int64(0)
+			if c.again {
+				want = src.Size()
+			}
+			if got := src.asked.Load(); got != want {
+				t.Errorf("%d bytes were asked for, not %d", got, want)
+			}
+		})
+	}
+}
+
+func TestOneGetOfAFileAtATime(t *testing.T) {
+	src, to := newContent(3<<20), dest(t)
+	src.body = func(_ context.Context, _ int64, b []byte) (io.ReadCloser, error) {
+		if err := get(t, to, newContent(3<<20)); !errors.Is(err, ErrBusy) {
+			t.Errorf("a second Get: %v", err)
+		}
+		return io.NopCloser(bytes.NewReader(b)), nil
+	}
+	if err := get(t, to, src); err != nil {
+		t.Fatal(err)
+	}
+	whole(t, to, src)
+}
+
+func TestGetsOfDifferentFilesRunAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	var wg sync.WaitGroup
+	for i := range 5 {
+		wg.Go(func() {
+			src, to := newContent(i<<20+i), filepath.Join(dir, fmt.Sprint(i))
+			if err := get(t, to, src); err != nil {
+				t.Error(err)
+			}
+			if got, _ := os.ReadFile(to); !bytes.Equal(got, src.b) {
+				t.Errorf("file %d is wrong", i)
+			}
+		})
+	}
+	wg.Wait()
+	left, _ := os.ReadDir(dir)
+	names := slices.Collect(func(yield func(string) bool) {
+		for _, e := range left {
+			if !yield(e.Name()) {
+				return
+			}
+		}
+	})
+	if !slices.Equal(names, []string{"0", "1", "2", "3", "4"}) {
+		t.Errorf("the folder has %v", names)
+	}
+}
+
+func TestADamagedJournalStartsOver(t *testing.T) {
+	src, to := newContent(6<<20), dest(t)
+	interrupted(t, to, src, 4<<20)
+	b, err := os.ReadFile(to + ".sluice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[40] ^= 1
+	if err := os.WriteFile(to+".sluice", b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := journal.Open(to + ".sluice"); !errors.Is(err, journal.ErrDamaged) {
+		t.Fatalf("the journal is not damaged: %v", err)
+	}
+	if err := get(t, to, src); err != nil {
+		t.Fatal(err)
+	}
+	whole(t, to, src)
+}

@@ -1,0 +1,183 @@
+package download
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/session"
+)
+
+const (
+	// stallAfter is how long a request may stand still before it is given up and made again.
+	stallAfter = 30 * time.Second
+	// firstPause and longestPause bound the time between a failed request and the next.
+	firstPause, longestPause = 100 * time.Millisecond, 10 * time.Second
+)
+
+// fetch gets every missing chunk, while the file is hashed behind it; see follow for what it gives.
+func (j *job) fetch(ctx context.Context) (gen uint64, sum [32]byte, err error) {
+	s, err := j.engine.Status(ctx, j.id)
+	if err != nil {
+		return 0, sum, err
+	}
+	runs := requests(s)
+	var next atomic.Int64
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var workers sync.WaitGroup
+	for range min(j.Parallel, len(runs)) {
+		workers.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(runs)); i = next.Add(1) - 1 {
+				if err := j.persist(ctx, runs[i]); err != nil {
+					stop(err) // the first one counts
+					return
+				}
+			}
+		})
+	}
+	gen, sum, err = j.follow(ctx)
+	if err != nil {
+		stop(err)
+	}
+	workers.Wait()
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	return gen, sum, err
+}
+
+// requests cuts what the session misses into ranges for one request each: whole chunks, in order.
+func requests(s session.Session) (runs []session.Range) {
+	for _, gap := range s.Missing(0) {
+		for off := gap.Off - gap.Off%chunkSize; off < gap.End; off += requestSize {
+			end := min(off+requestSize, gap.End)
+			runs = append(runs, session.Range{Off: off, End: min(end+(chunkSize-end%chunkSize)%chunkSize, s.BytesExpected)})
+		}
+	}
+	return runs
+}
+
+// persist gets the chunks of r, with as many requests as it takes.
+func (j *job) persist(ctx context.Context, r session.Range) error {
+	for pause := firstPause; !r.Empty(); {
+		n, err := j.request(ctx, r)
+		r.Off += n
+		if n > 0 {
+			pause = firstPause
+		}
+		if err == nil {
+			continue
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		var cut *cutError
+		if !errors.As(err, &cut) || errors.Is(err, ErrPermanent) {
+			return err
+		}
+		if waited := j.sinceMoved(); waited > j.Patience {
+			return fmt.Errorf("nothing has arrived for %s: %w", waited.Round(time.Second), err)
+		}
+		j.Log.Info("trying again", "offset", r.Off, "in", pause, "why", err)
+		t := time.NewTimer(pause/2 + rand.N(pause/2))
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return context.Cause(ctx)
+		case <-t.C:
+		}
+		pause = min(2*pause, longestPause)
+	}
+	return nil
+}
+
+func (j *job) sinceMoved() time.Duration {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return time.Since(j.moved)
+}
+
+// cutError is a failure of the Source, not of this machine: another request may go better.
+type cutError struct{ err error }
+
+func (e *cutError) Error() string { return e.err.Error() }
+func (e *cutError) Unwrap() error { return e.err }
+
+var errStalled = fmt.Errorf("no byte in %s", stallAfter)
+
+// request makes one request for r and records its chunks one by one as they come; n is the length of those that are recorded.
+func (j *job) request(ctx context.Context, r session.Range) (n int64, err error) {
+	watched, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	b := &body{j: j, ctx: watched, stall: time.AfterFunc(stallAfter, func() { cancel(errStalled) })}
+	defer b.stall.Stop()
+	stream, err := j.Source.Open(watched, r.Off, r.Len())
+	b.stall.Stop()
+	if err != nil {
+		return 0, b.failed(err)
+	}
+	defer stream.Close()
+	b.stream = stream
+	for ; r.Off+n < r.End; n += b.taken {
+		at := session.Range{Off: r.Off + n, End: min(r.Off+n+chunkSize, r.End)}
+		b.left, b.taken = at.Len(), 0
+		sink := j.newPiece(at)
+		if err := j.engine.PutChunk(ctx, j.id, at.Off/chunkSize, b, sink); err != nil {
+			j.report(0, -b.taken)
+			if sink.err == nil && b.err != nil {
+				return n, b.err
+			}
+			return n, err
+		}
+		j.report(b.taken, -b.taken)
+	}
+	return n, nil
+}
+
+// body is the part of a request's body that is one chunk: it ends with io.EOF behind
+// the chunk's last byte, and with a cutError wherever else.
+type body struct {
+	j           *job
+	ctx         context.Context // of the request
+	stall       *time.Timer
+	stream      io.Reader
+	left, taken int64
+	err         *cutError
+}
+
+// Read implements io.Reader.
+func (b *body) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		return 0, io.EOF
+	}
+	b.stall.Reset(stallAfter)
+	n, err := b.stream.Read(p[:min(int64(len(p)), b.left)])
+	b.stall.Stop()
+	b.left -= int64(n)
+	b.taken += int64(n)
+	if n > 0 {
+		b.j.report(0, int64(n))
+	}
+	switch {
+	case b.left == 0 || err == nil:
+		return n, nil
+	case err == io.EOF:
+		err = io.ErrUnexpectedEOF
+	}
+	return n, b.failed(err)
+}
+
+// failed notes that the Source is to blame.
+func (b *body) failed(err error) error {
+	if errors.Is(context.Cause(b.ctx), errStalled) {
+		err = errStalled
+	}
+	b.err = &cutError{err}
+	return b.err
+}

@@ -1,0 +1,169 @@
+package download
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"path/filepath"
+
+	"sluice/session"
+)
+
+// piece is the sink of one chunk: it writes into the part file and keeps the CRC-32C of what it wrote.
+type piece struct {
+	j       *job
+	table   *crc32.Table
+	written session.Range
+	crc     uint32
+	err     error // the disk's
+}
+
+func (j *job) newPiece(r session.Range) *piece {
+	return &piece{j: j, table: crc32.MakeTable(crc32.Castagnoli), written: session.Range{Off: r.Off, End: r.Off}}
+}
+
+// WriteAt implements session.ByteSink.
+func (p *piece) WriteAt(b []byte, off int64) (int, error) {
+	n, err := p.j.part.WriteAt(b, off)
+	if err != nil {
+		p.err = err
+		return n, err
+	}
+	p.crc = crc32.Update(p.crc, p.table, b)
+	p.written.End += int64(n)
+	return n, nil
+}
+
+// Commit implements session.Committer. The bytes survive the death of the process; what a power cut takes is found by distrust.
+func (p *piece) Commit(_ context.Context, r session.Range) ([]byte, error) {
+	if r != p.written {
+		return nil, fmt.Errorf("bytes %v were written, not %v", p.written, r)
+	}
+	return binary.BigEndian.AppendUint32(nil, p.crc), nil
+}
+
+// distrust reads every recorded piece back, and drops those that are not what was recorded.
+func (j *job) distrust(ctx context.Context) error {
+	entries, err := j.engine.Entries(ctx, j.id, session.All(), 0)
+	if err != nil {
+		return err
+	}
+	var good, bad int64
+	buf := make([]byte, 256<<10)
+	for _, e := range entries {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		h := crc32.New(crc32.MakeTable(crc32.Castagnoli))
+		_, err := io.CopyBuffer(onlyWriter{h}, io.NewSectionReader(j.part, e.Off, e.Len()), buf)
+		if err == nil && string(e.Note) == string(binary.BigEndian.AppendUint32(nil, h.Sum32())) {
+			good += e.Len()
+			continue
+		}
+		// A piece that can't be read is as lost as one that was changed.
+		if _, err := j.engine.Drop(ctx, j.id, e.Range, nil); err != nil {
+			return err
+		}
+		bad += e.Len()
+	}
+	if bad > 0 {
+		j.Log.Warn("some of what had arrived is lost, and is fetched again", "bytes", bad)
+	}
+	j.mu.Lock()
+	j.done, j.ahead = 0, 0
+	j.mu.Unlock()
+	j.report(good, 0)
+	return nil
+}
+
+// onlyWriter keeps io.CopyBuffer from finding ways around its buffer.
+type onlyWriter struct{ io.Writer }
+
+// follow hashes the file as its beginning grows without a gap, and gives the SHA-256 of the whole
+// and the generation of the session that it holds for.
+func (j *job) follow(ctx context.Context) (gen uint64, sum [32]byte, err error) {
+	h := sha256.New()
+	buf := make([]byte, 256<<10)
+	s, err := j.engine.Status(ctx, j.id)
+	for at := int64(0); err == nil; {
+		if err := s.State.Err(); err != nil {
+			return 0, sum, err
+		}
+		end := s.Prefix()
+		if _, err := io.CopyBuffer(onlyWriter{h}, io.NewSectionReader(j.part, at, end-at), buf); err != nil {
+			return 0, sum, fmt.Errorf("reading back for the SHA-256: %w", err)
+		}
+		if at = end; at == j.size {
+			return s.Gen, [32]byte(h.Sum(nil)), nil
+		}
+		s, err = j.engine.Wait(ctx, j.id, s.Rev)
+	}
+	return 0, sum, err
+}
+
+// finish gives the verified file its name. See the package comment for the steps.
+func (j *job) finish(ctx context.Context, gen uint64) error {
+	err := j.engine.Finish(ctx, j.publish, session.Want{ID: j.id, Gen: gen, Bytes: j.size})
+	if errors.Is(err, errNotSynced) {
+		// The disk may have dropped pages and forgotten that it did: reading back would find them in no way.
+		return fmt.Errorf("%w: %w", errUseless, err)
+	}
+	return err
+}
+
+var errNotSynced = errors.New("the disk did not keep the file")
+
+// publish is the session.End of a download. Its rename is the commit.
+func (j *job) publish(context.Context, []session.Session) error {
+	if err := j.part.Sync(); err != nil {
+		return fmt.Errorf("%w: %w", errNotSynced, err)
+	}
+	if err := os.Rename(j.partPath(), j.Dest); err != nil {
+		return err
+	}
+	if err := syncDir(filepath.Dir(j.Dest)); err != nil {
+		return fmt.Errorf("%w: %w", session.ErrUnknownOutcome, err)
+	}
+	return nil
+}
+
+// hasContent reports whether the file at path is there and has this content.
+func hasContent(ctx context.Context, path string, size int64, digest [32]byte) (bool, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() || info.Size() != size {
+		return false, err
+	}
+	h := sha256.New()
+	buf := make([]byte, 256<<10)
+	for err == nil && ctx.Err() == nil {
+		var n int
+		n, err = f.Read(buf)
+		h.Write(buf[:n])
+	}
+	if err != nil && err != io.EOF {
+		return false, err
+	}
+	return [32]byte(h.Sum(nil)) == digest, ctx.Err()
+}
+
+// syncDir makes the entries of a folder durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

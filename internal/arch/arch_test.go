@@ -1,0 +1,180 @@
+// Package arch holds the repository's rules of structure, as tests: which package may
+// import which, what the session engine may know, how long a file may get, and that each package says
+// what it owns. It has no code of its own.
+package arch
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// arrows says which packages of this module a package may import. The tests of a package may import more (its conformance
+// suites). A package without a row fails: add it to the ownership table of the README first.
+var arrows = map[string][]string{
+	"session":             {},
+	"session/sessiontest": {"session"},
+	"session/journal":     {"session", "internal/durable"},
+	"catalog":             {},
+	"access":              {"catalog"},
+	"upload":              {"session", "catalog", "access"},
+	"upload/uploadtest":   {"upload", "session", "catalog", "access"},
+	"memories":            {"catalog", "access"},
+	"keeper":              {"session", "catalog", "upload"},
+	"store/localblob":     {"upload", "session", "catalog", "internal/durable"},
+	"store/pebblemeta":    {"session", "catalog", "internal/durable"},
+	"api":                 {"session", "catalog", "access", "upload", "memories"},
+	"sender":              {"api"},
+	"download":            {"session", "session/journal", "internal/durable"},
+	"internal/durable":    {},
+	"internal/arch":       {},
+	"cmd/sluice":          nil, // wires everything
+}
+
+// standardOnly may import nothing but the standard library and this module.
+var standardOnly = []string{"session", "session/journal", "download", "internal/durable"}
+
+// concrete stores are named by cmd alone.
+var concrete = []string{"store/localblob", "store/pebblemeta"}
+
+const module = "sluice/"
+
+type pkg struct {
+	ImportPath, Dir, Doc string
+	GoFiles, Imports     []string
+}
+
+func packages(t *testing.T) []pkg {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Dir,Doc,GoFiles,Imports", "./...")
+	cmd.Dir = root(t)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []pkg
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p pkg
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+func root(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestArrowsPointOneWay(t *testing.T) {
+	for _, p := range packages(t) {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		allowed, known := arrows[name]
+		if !known {
+			t.Errorf("%s has no row in the table of arrows", name)
+			continue
+		}
+		for _, i := range p.Imports {
+			to, ours := strings.CutPrefix(i, module)
+			if ours && allowed != nil && !slices.Contains(allowed, to) {
+				t.Errorf("%s imports %s, and may import only %v", name, to, allowed)
+			}
+			if ours && slices.Contains(concrete, to) && name != "cmd/sluice" {
+				t.Errorf("%s names the concrete store %s: only cmd wires", name, to)
+			}
+			if !ours && slices.Contains(standardOnly, name) && strings.Contains(strings.SplitN(i, "/", 2)[0], ".") {
+				t.Errorf("%s imports %s, and may import only the standard library", name, i)
+			}
+		}
+	}
+}
+
+// The engine must stay generic: none of these words may be part of one of its names.
+func TestSessionKnowsNothingOfUploads(t *testing.T) {
+	banned := []string{"upload", "mime", "hash", "sha256", "digest", "http", "file", "memory", "capsule", "asset", "catalog", "blob"}
+	files, err := filepath.Glob(filepath.Join(root(t), "session", "*.go"))
+	if err != nil || len(files) == 0 {
+		t.Fatal("no files", err)
+	}
+	for _, f := range files {
+		tree, err := parser.ParseFile(token.NewFileSet(), f, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(tree, func(n ast.Node) bool {
+			id, ok := n.(*ast.Ident)
+			if !ok || strings.HasSuffix(f, "_test.go") {
+				return true
+			}
+			for _, word := range banned {
+				if strings.Contains(strings.ToLower(id.Name), word) {
+					t.Errorf("%s: the name %s is about something that the engine does not know", filepath.Base(f), id.Name)
+				}
+			}
+			return true
+		})
+	}
+}
+
+func TestEachPackageSaysWhatItOwns(t *testing.T) {
+	for _, p := range packages(t) {
+		if len(p.GoFiles) > 0 && len(p.Doc) < 40 {
+			t.Errorf("%s: the package comment says too little: %q", p.ImportPath, p.Doc)
+		}
+	}
+}
+
+func TestFilesStayReadable(t *testing.T) {
+	const most = 400
+	err := filepath.WalkDir(root(t), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && len(d.Name()) > 1 || d.Name() == "bin" || d.Name() == "sluice-data") {
+			return filepath.SkipDir
+		}
+		if !strings.HasSuffix(path, ".go") {
+			return nil
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		lines := 0
+		for sc := bufio.NewScanner(f); sc.Scan(); lines++ {
+			for _, mark := range []string{"TO" + "DO", "FIX" + "ME", "XX" + "X"} {
+				if strings.Contains(sc.Text(), mark) {
+					t.Errorf("%s:%d is left to do", path, lines+1)
+				}
+			}
+		}
+		if lines > most && !strings.HasSuffix(path, "_test.go") {
+			t.Errorf("%s has %d lines: split it along its topics", path, lines)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,282 @@
+// Package journal keeps the records of sessions in one file, for one process:
+// a [session.Store] that is [session.Mem] plus the list of what was done to it.
+//
+// It owns the format of that file, its durability, its lock and its recovery.
+// It does not own the rules of sessions (they are those of session.Mem), nor
+// any bytes of content. It is meant for the few sessions of a command: everything is in memory, and
+// calls that change something wait for the disk one after the other.
+//
+// # The file
+//
+//	┌──────────────────────────────┐
+//	│ header, 16 bytes             │ "sluice journal" 0x00 version
+//	├──────────┬──────────┬────────┴─────────┐
+//	│ length   │ CRC-32C  │ operation, JSON  │ one frame for each operation
+//	│ u32 LE   │ u32 LE   │ length bytes     │
+//	├──────────┼──────────┼──────────────────┤
+//	│ …        │ …        │ …                │
+//
+// The check sum covers the length and the operation, so that a tail of zeros is
+// no frame. An operation is one that changed the store (see stored). The state of the store is what they
+// make when they are done in order on an empty one.
+//
+// # Durability
+//
+// A frame is written and synced before the change that it describes shows, so a
+// call that returned survives kill -9 and power loss, seals included, and nothing shows
+// that a crash could take back. A call that failed may or may not have happened.
+// After a failed sync nothing more is written (the disk may have dropped what a second
+// sync would then call safe); after a failed write the file is cut back to its last
+// whole frame and stays usable.
+//
+// Opening drops one unfinished frame at the end, which a crash may have left there and
+// which was never acknowledged. Any other damage is [ErrDamaged]. Where more than half
+// of the file describes what is no more, opening writes the file anew: beside it, synced, renamed, the folder
+// synced.
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"sluice/session"
+)
+
+var (
+	// ErrLocked: another Journal, of this or another process, has the file open.
+	ErrLocked = errors.New("journal is in use")
+	// ErrDamaged: the file is no journal, or was changed other than by appending to it. It is left as it is.
+	ErrDamaged = errors.New("journal is damaged")
+	// ErrVersion: a newer program has written the file. It is left as it is.
+	ErrVersion = errors.New("journal was written by a newer version")
+	// ErrClosed: the Journal was closed, or its file removed.
+	ErrClosed = errors.New("journal is closed")
+)
+
+// Journal is a session.Store on a file. It is safe for concurrent use, by any number of Services of this
+// process.
+type Journal struct {
+	*session.Mem
+	path string
+
+	mu   sync.Mutex // taken under Mem's lock, never the other way round
+	file file
+	end  int64 // behind the last whole frame
+	err  error // why nothing can be written any more
+}
+
+// file is what a Journal needs of an open file; crash tests have another.
+type file interface {
+	io.WriterAt
+	Sync() error
+	Truncate(size int64) error
+	Close() error
+}
+
+// compactFrom is the size in bytes below which rewriting a file gains nothing.
+const compactFrom = 16 << 10
+
+// suffixNew is the name, beside the journal's, under which it is written anew.
+const suffixNew = ".new"
+
+// Open opens the journal at path, or makes an empty one, and locks it until Close. Its folder must exist.
+// Errors: ErrLocked, ErrDamaged, ErrVersion, those of the file system.
+func Open(path string) (*Journal, error) {
+	f, err := openLocked(path)
+	if err != nil {
+		return nil, err
+	}
+	j, err := load(path, f)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("opening the journal %s: %w", path, err), f.Close())
+	}
+	return j, nil
+}
+
+// load reads the file into memory and brings it in order. When it fails f is still the caller's.
+func load(path string, f *os.File) (*Journal, error) {
+	size, err := begun(path, f)
+	if err != nil {
+		return nil, err
+	}
+	j := &Journal{path: path}
+	j.Mem = session.NewMem(session.MemHooks{Log: j.log})
+	j.end, err = replay(f, size, j.Do)
+	if err != nil {
+		return nil, err
+	}
+	if j.end < size {
+		if err := errors.Join(f.Truncate(j.end), f.Sync()); err != nil {
+			return nil, fmt.Errorf("cutting off an unfinished frame: %w", err)
+		}
+	}
+	// What a crash may have left of a rewriting; whoever holds the lock owns it.
+	if err := os.Remove(path + suffixNew); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	live, err := image(j.Rows())
+	if err != nil {
+		return nil, err
+	}
+	if j.end > compactFrom && int64(len(live)) < j.end/2 {
+		anew, err := rewrite(path, live)
+		if err != nil {
+			return nil, fmt.Errorf("writing it anew: %w", err)
+		}
+		// The old file has no name any more, and its lock is of no use.
+		_ = f.Close()
+		f, j.end = anew, int64(len(live))
+	}
+	j.file = f
+	return j, nil
+}
+
+// begun gives the file's size, after writing the header where a crash, or nobody yet, has done so. No
+// frame is acknowledged before the header is durable, so that a torn one means an empty journal.
+func begun(path string, f *os.File) (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if !info.Mode().IsRegular() {
+		return 0, fmt.Errorf("%w: it is not a regular file", ErrDamaged)
+	}
+	if info.Size() >= headerSize {
+		return info.Size(), checkHeader(f)
+	}
+	torn := make([]byte, info.Size())
+	if _, err := io.ReadFull(f, torn); err != nil {
+		return 0, err
+	}
+	if !tornHeader(torn) {
+		return 0, fmt.Errorf("%w: it does not begin as one", ErrDamaged)
+	}
+	if _, err := f.WriteAt(header(), 0); err != nil {
+		return 0, err
+	}
+	return headerSize, errors.Join(f.Sync(), syncDir(filepath.Dir(path)))
+}
+
+// rewrite replaces the file at path by one with this content, and gives it open and locked. The caller
+// holds the lock of the old one.
+func rewrite(path string, content []byte) (*os.File, error) {
+	temp := path + suffixNew
+	f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o666)
+	if err != nil {
+		return nil, err
+	}
+	// Locked before it has the name that others look for.
+	err = lock(f)
+	if err == nil {
+		_, err = f.Write(content)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = os.Rename(temp, path)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// log makes one operation durable. It runs under Mem's lock, before the change shows.
+func (j *Journal) log(op session.Op) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.err != nil {
+		return j.err
+	}
+	b, err := frame(op)
+	if err != nil {
+		return err
+	}
+	if _, err := j.file.WriteAt(b, j.end); err != nil {
+		if cut := errors.Join(j.file.Truncate(j.end), j.file.Sync()); cut != nil {
+			j.err = fmt.Errorf("journal %s can't be written any more: %w", j.path, cut)
+		}
+		return fmt.Errorf("writing to the journal %s: %w", j.path, err)
+	}
+	if err := j.file.Sync(); err != nil {
+		j.err = fmt.Errorf("journal %s can't be written any more: %w", j.path, err)
+		return j.err
+	}
+	j.end += int64(len(b))
+	return nil
+}
+
+// Close gives the file and its lock up. Calls that change something fail with ErrClosed from then on. Repeating it is fine.
+func (j *Journal) Close() error { return j.close(func() error { return nil }) }
+
+// Remove closes the journal and deletes its file, durably: nothing of it is
+// needed any more. It keeps the lock until the file is gone.
+func (j *Journal) Remove() error {
+	return j.close(func() error {
+		if err := os.Remove(j.path); err != nil {
+			return err
+		}
+		return syncDir(filepath.Dir(j.path))
+	})
+}
+
+func (j *Journal) close(first func() error) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if errors.Is(j.err, ErrClosed) {
+		return nil
+	}
+	j.err = ErrClosed
+	return errors.Join(first(), j.file.Close())
+}
+
+// openLocked opens path, makes it where it is missing, and locks it. The file that is locked is the one that has the name:
+// another process may have removed or replaced it between the two steps.
+func openLocked(path string) (*os.File, error) {
+	for {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666)
+		if err != nil {
+			return nil, err
+		}
+		if err := lock(f); err != nil {
+			return nil, errors.Join(fmt.Errorf("%s: %w", path, err), f.Close())
+		}
+		same, err := named(f, path)
+		if err == nil && same {
+			return f, nil
+		}
+		if err := errors.Join(err, f.Close()); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// named reports whether f is the file that has this name.
+func named(f *os.File, path string) (bool, error) {
+	mine, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	its, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && os.SameFile(mine, its), err
+}
+
+// syncDir makes the entries of a folder durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
