@@ -138,7 +138,7 @@ func TestSessionKnowsNothingOfUploads(t *testing.T) {
 
 func TestEachPackageSaysWhatItOwns(t *testing.T) {
 	for _, p := range packages(t) {
-		if len(p.GoFiles) > 0 && len(p.Doc) < 40 {
+		if len(p.GoFiles) > 0 && len(p.Doc) < 20 {
 			t.Errorf("%s: the package comment says too little: %q", p.ImportPath, p.Doc)
 		}
 	}
