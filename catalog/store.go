@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"iter"
-	"math"
 )
 
 // Store runs transactions over the catalog's rows. It is serializable and safe
@@ -267,5 +266,3 @@ func (k DueKey) AppendKey(b []byte) []byte {
 
 // appendString ends s with a NUL, which no string of a key contains, so that a shorter one sorts first and no two keys run together.
 func appendString(b []byte, s string) []byte { return append(append(b, s...), 0) }
-
-const lastSeq = math.MaxUint64
