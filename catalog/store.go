@@ -174,7 +174,7 @@ func (k RoleKey) AppendKey(b []byte) []byte {
 	return append(appendString(b, k.Principal), k.Capsule...)
 }
 
-// OrderKey lists a capsule's memories, those in the trash apart, by the number of their event: that of their creation, or that of their deletion.
+// OrderKey lists a capsule's memories, those in the trash apart, by the number of the event of their creation.
 type OrderKey struct {
 	Capsule string
 	Trash   bool

@@ -1,0 +1,98 @@
+package access
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"sluice/catalog"
+)
+
+// Allow decides whether the caller may do a to a capsule, and gives the capsule. It looks the token and the principal up
+// again, so that asked inside the transaction that commits it decides by what is true then.
+//
+// Errors: ErrUnauthenticated where the token or the principal is gone, catalog.ErrNotFound where the
+// capsule is absent or the caller may not know of it, ErrForbidden.
+func Allow(r catalog.Reader, c Caller, a Action, capsule string, now time.Time) (catalog.Capsule, error) {
+	admin, err := live(r, c, now)
+	if err != nil {
+		return catalog.Capsule{}, err
+	}
+	row, err := catalog.Capsules.Get(r, catalog.Name(capsule))
+	if err != nil {
+		return row, err
+	}
+	owner := slices.Contains(row.Owners, c.Principal)
+	controller := owner || slices.Contains(row.Controllers, c.Principal)
+	member := controller || row.Subject == c.Principal
+	if !member && !admin {
+		return catalog.Capsule{}, catalog.ErrNotFound
+	}
+	if c.ReadOnly && a != Read && a != Inspect {
+		return catalog.Capsule{}, fmt.Errorf("%w: the token is read-only", ErrForbidden)
+	}
+	var allowed bool
+	switch a {
+	case Read, Write:
+		allowed = member
+	case Delete, Manage:
+		allowed = controller
+	case Own:
+		allowed = owner
+	case Inspect:
+		allowed = true
+	case Quota:
+		allowed = admin
+	}
+	if !allowed {
+		return catalog.Capsule{}, fmt.Errorf("%w: your role in capsule %s is not enough", ErrForbidden, capsule)
+	}
+	return row, nil
+}
+
+// AllowAny decides whether the caller may do something that concerns no capsule that exists: change says that it changes something.
+func AllowAny(r catalog.Reader, c Caller, change bool, now time.Time) error {
+	if _, err := live(r, c, now); err != nil {
+		return err
+	}
+	if change && c.ReadOnly {
+		return fmt.Errorf("%w: the token is read-only", ErrForbidden)
+	}
+	return nil
+}
+
+// AllowAdmin decides whether the caller has the admin right; change says that it changes something.
+func AllowAdmin(r catalog.Reader, c Caller, change bool, now time.Time) error {
+	admin, err := live(r, c, now)
+	if err != nil {
+		return err
+	}
+	if !admin {
+		return fmt.Errorf("%w: only an admin may", ErrForbidden)
+	}
+	if change && c.ReadOnly {
+		return fmt.Errorf("%w: the token is read-only", ErrForbidden)
+	}
+	return nil
+}
+
+// live reports whether the caller is still who it was when it was authenticated, and an admin.
+func live(r catalog.Reader, c Caller, now time.Time) (admin bool, err error) {
+	t, err := catalog.Tokens.Get(r, catalog.TokenKey(c.Token))
+	if errors.Is(err, catalog.ErrNotFound) {
+		return false, ErrUnauthenticated
+	}
+	if err != nil {
+		return false, err
+	}
+	p, err := catalog.Principals.Get(r, catalog.Name(t.Principal))
+	if errors.Is(err, catalog.ErrNotFound) || err == nil && (expired(t, now) || t.Principal != c.Principal) {
+		return false, ErrUnauthenticated
+	}
+	return p.Admin, err
+}
+
+func expired(t catalog.Token, now time.Time) bool {
+	return !t.Expires.IsZero() && !now.Before(t.Expires)
+}

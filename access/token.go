@@ -1,0 +1,47 @@
+package access
+
+import (
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/binary"
+	"hash/crc32"
+	"io"
+	"strings"
+
+	"sluice/catalog"
+)
+
+// A secret is
+//
+//	slc_ <32 digits: 160 random bits> <7 digits: CRC-32 of all before>
+//
+// in base32 digits a-z2-7. The check sum lets secret scanners find a leaked one, and a mistyped one
+// is refused before anything is looked up.
+const (
+	prefix    = "slc_"
+	secretLen = len(prefix) + 32 + 7
+)
+
+var digits = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+func newSecret(rand io.Reader) (string, error) {
+	var raw [20]byte
+	if _, err := io.ReadFull(rand, raw[:]); err != nil {
+		return "", err
+	}
+	s := prefix + digits.EncodeToString(raw[:])
+	return s + checkSum(s), nil
+}
+
+func checkSum(s string) string {
+	return digits.EncodeToString(binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE([]byte(s))))
+}
+
+// hashOf gives the name under which a secret's token is stored, if s can be one at all. What is looked up by is the hash of 160 random
+// bits, so that the time of a look-up tells nothing about any secret.
+func hashOf(s string) (catalog.SHA256, bool) {
+	if len(s) != secretLen || !strings.HasPrefix(s, prefix) || checkSum(s[:secretLen-7]) != s[secretLen-7:] {
+		return catalog.SHA256{}, false
+	}
+	return sha256.Sum256([]byte(s)), true
+}

@@ -1,0 +1,140 @@
+package catalog
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+)
+
+// Moment is now on both clocks: the wall's, for people, and the session engine's running time in ms, by which things become due.
+type Moment struct {
+	Now     time.Time
+	Running int64
+}
+
+// NewCapsule stores c, which has an id, its roles and its quotas. ErrExists where the id is taken.
+func NewCapsule(tx Tx, c Capsule, at Moment) (Capsule, error) {
+	if !ValidCapsuleID(c.ID) {
+		return c, &FieldError{Field: "capsule_id", Problem: "must match [a-z0-9][a-z0-9._-]{0,62}"}
+	}
+	if _, taken, err := Capsules.Find(tx, Name(c.ID)); err != nil || taken {
+		return c, errors.Join(err, errIf(taken, ErrExists))
+	}
+	if err := checkCapsule(c); err != nil {
+		return c, err
+	}
+	c.Created = at.Now
+	c.Memories, c.Bytes, c.Trashed, c.Sessions, c.Reserved = 0, 0, 0, 0, 0
+	// The numbers of events go on where a capsule of the same name had stopped.
+	c.Seq = 0
+	for e, err := range Events.Back(tx, EventKey{c.ID, 0}, EventKey{c.ID, math.MaxUint64}) {
+		if err != nil {
+			return c, err
+		}
+		c.Seq = e.Seq
+		break
+	}
+	if err := emit(tx, &c, Event{Type: CapsuleCreated, Time: at.Now}); err != nil {
+		return c, err
+	}
+	return c, errors.Join(putRoles(tx, Capsule{}, c), Capsules.Put(tx, Name(c.ID), c))
+}
+
+func errIf(yes bool, err error) error {
+	if yes {
+		return err
+	}
+	return nil
+}
+
+// ChangeCapsule lets change edit a copy of the row: its name, roles and quotas.
+func ChangeCapsule(tx Tx, id string, change func(*Capsule) error, at Moment) (Capsule, error) {
+	before, err := Capsules.Get(tx, Name(id))
+	if err != nil {
+		return before, err
+	}
+	c := before
+	c.Owners, c.Controllers = slices.Clone(c.Owners), slices.Clone(c.Controllers)
+	if err := change(&c); err != nil {
+		return before, err
+	}
+	if err := checkCapsule(c); err != nil {
+		return before, err
+	}
+	if err := emit(tx, &c, Event{Type: CapsuleUpdated, Time: at.Now}); err != nil {
+		return c, err
+	}
+	return c, errors.Join(putRoles(tx, before, c), Capsules.Put(tx, Name(id), c))
+}
+
+// DeleteCapsule removes an empty capsule: one that has no memory, not even in the trash, and no open session. ErrNotEmpty.
+func DeleteCapsule(tx Tx, id string, at Moment) error {
+	c, err := Capsules.Get(tx, Name(id))
+	if err != nil {
+		return err
+	}
+	if c.Memories > 0 || c.Sessions > 0 {
+		return fmt.Errorf("%w: %d memories, %d of them in the trash, and %d open sessions", ErrNotEmpty, c.Memories, c.Trashed, c.Sessions)
+	}
+	if err := emit(tx, &c, Event{Type: CapsuleDeleted, Time: at.Now}); err != nil {
+		return err
+	}
+	return errors.Join(putRoles(tx, c, Capsule{}), Capsules.Delete(tx, Name(id)))
+}
+
+// maxRoles bounds the owners, and the controllers, of one capsule.
+const maxRoles = 100
+
+func checkCapsule(c Capsule) error {
+	if err := checkText("name", c.Name, 0, maxName, false); err != nil {
+		return err
+	}
+	switch {
+	case len(c.Owners) == 0:
+		return &FieldError{Field: "owners", Problem: "must name at least one principal"}
+	case len(c.Owners) > maxRoles || len(c.Controllers) > maxRoles:
+		return &FieldError{Field: "owners and controllers", Problem: fmt.Sprintf("may name %d principals each", maxRoles)}
+	case c.QuotaBytes < 0 || c.QuotaMemories < 0:
+		return &FieldError{Field: "quota", Problem: "must not be negative; 0 is no bound"}
+	}
+	return nil
+}
+
+// Members lists who has a role, each once.
+func (c Capsule) Members() []string {
+	all := append(slices.Clone(c.Owners), c.Controllers...)
+	if c.Subject != "" {
+		all = append(all, c.Subject)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// putRoles brings the index of roles from one state of the capsule to another.
+func putRoles(tx Tx, before, after Capsule) error {
+	was, is := before.Members(), after.Members()
+	for _, p := range was {
+		if !slices.Contains(is, p) {
+			if err := Roles.Delete(tx, RoleKey{p, before.ID}); err != nil {
+				return err
+			}
+		}
+	}
+	for _, p := range is {
+		if !slices.Contains(was, p) {
+			if err := Roles.Put(tx, RoleKey{p, after.ID}, RoleKey{p, after.ID}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// emit numbers the event by the capsule's own count, without a gap. The caller stores the capsule.
+func emit(tx Tx, c *Capsule, e Event) error {
+	c.Seq++
+	e.Capsule, e.Seq = c.ID, c.Seq
+	return Events.Put(tx, EventKey{c.ID, c.Seq}, e)
+}

@@ -1,0 +1,200 @@
+package catalog
+
+import (
+	"errors"
+	"iter"
+	"math"
+	"slices"
+	"time"
+)
+
+// visible gives a memory that is not in the trash, and its capsule.
+func visible(tx Tx, id MemoryID) (m Memory, c Capsule, err error) {
+	if m, err = Memories.Get(tx, MemoryKey(id)); err != nil {
+		return m, c, err
+	}
+	if !m.Trashed.IsZero() {
+		return m, c, ErrNotFound
+	}
+	c, err = Capsules.Get(tx, Name(m.Capsule))
+	return m, c, err
+}
+
+// ChangeMemory lets change edit a copy of the row's metadata.
+func ChangeMemory(tx Tx, id MemoryID, change func(*Meta) error, at Moment) (Memory, error) {
+	m, c, err := visible(tx, id)
+	if err != nil {
+		return m, err
+	}
+	m.Tags = slices.Clone(m.Tags)
+	if err := change(&m.Meta); err != nil {
+		return m, err
+	}
+	if m.Meta, err = m.Meta.Validate(); err != nil {
+		return m, err
+	}
+	if err := emit(tx, &c, Event{Type: MemoryUpdated, Time: at.Now, ID: id, Memory: &m}); err != nil {
+		return m, err
+	}
+	return m, errors.Join(Memories.Put(tx, MemoryKey(id), m), Capsules.Put(tx, Name(c.ID), c))
+}
+
+// Trash hides a memory for keep of running time, in which Untrash brings it back; it still counts. ErrNotFound where it is trashed already.
+func Trash(tx Tx, id MemoryID, keep time.Duration, at Moment) error {
+	m, c, err := visible(tx, id)
+	if err != nil {
+		return err
+	}
+	if err := hide(tx, m); err != nil {
+		return err
+	}
+	m.Trashed, m.PurgeAt = at.Now, at.in(keep)
+	c.Trashed++
+	return errors.Join(
+		emit(tx, &c, Event{Type: MemoryDeleted, Time: at.Now, ID: id}),
+		Order.Put(tx, OrderKey{m.Capsule, true, m.Seq}, id),
+		due(tx, m.PurgeAt, DuePurge, string(id[:])),
+		Memories.Put(tx, MemoryKey(id), m),
+		Capsules.Put(tx, Name(c.ID), c),
+	)
+}
+
+// Untrash brings a memory back, in its old place of every list. ErrNotFound where it is not in the trash.
+func Untrash(tx Tx, id MemoryID, at Moment) (Memory, error) {
+	m, err := Memories.Get(tx, MemoryKey(id))
+	if err != nil {
+		return m, err
+	}
+	if m.Trashed.IsZero() {
+		return m, ErrNotFound
+	}
+	c, err := Capsules.Get(tx, Name(m.Capsule))
+	if err != nil {
+		return m, err
+	}
+	err = untrash(tx, &m, &c)
+	return m, errors.Join(
+		err,
+		emit(tx, &c, Event{Type: MemoryRestored, Time: at.Now, ID: id, Memory: &m}),
+		show(tx, m),
+		Memories.Put(tx, MemoryKey(id), m),
+		Capsules.Put(tx, Name(c.ID), c),
+	)
+}
+
+// untrash undoes what Trash has written beside the rows of the memory and the capsule.
+func untrash(tx Tx, m *Memory, c *Capsule) error {
+	key := DueKey{m.PurgeAt, DuePurge, string(m.ID[:])}
+	m.Trashed, m.PurgeAt = time.Time{}, 0
+	c.Trashed--
+	return errors.Join(Order.Delete(tx, OrderKey{m.Capsule, true, m.Seq}), Dues.Delete(tx, key))
+}
+
+// Purge removes a memory for good, in the trash or not. Its idem and its session's outcome are told of for a while longer.
+func Purge(tx Tx, id MemoryID, at Moment) error {
+	m, err := Memories.Get(tx, MemoryKey(id))
+	if err != nil {
+		return err
+	}
+	c, err := Capsules.Get(tx, Name(m.Capsule))
+	if err != nil {
+		return err
+	}
+	if m.Trashed.IsZero() {
+		err = hide(tx, m)
+	} else {
+		err = untrash(tx, &m, &c)
+	}
+	if err := errors.Join(err, unrefer(tx, m, at)); err != nil {
+		return err
+	}
+	if m.By != 0 {
+		err = errors.Join(err, forgetLater(tx, DueOutcome, Number(m.By), at))
+	}
+	if m.Idem != "" {
+		err = errors.Join(err, forgetLater(tx, DueIdem, IdemKey{m.Capsule, m.Owner, m.Idem}, at))
+	}
+	c.Memories--
+	c.Bytes -= m.Bytes
+	return errors.Join(
+		err,
+		emit(tx, &c, Event{Type: MemoryPurged, Time: at.Now, ID: id}),
+		Memories.Delete(tx, MemoryKey(id)),
+		Capsules.Put(tx, Name(c.ID), c),
+	)
+}
+
+// FinishedIdem gives what was finished under a key. deleted says that the memory is gone or in the trash, m is zero then.
+func FinishedIdem(r Reader, capsule, owner, key string) (row Idem, m Memory, deleted, ok bool, err error) {
+	row, ok, err = Idems.Find(r, IdemKey{capsule, owner, key})
+	if err != nil || !ok {
+		return row, m, false, false, err
+	}
+	m, found, err := Memories.Find(r, MemoryKey(row.Memory))
+	if err != nil || !found || !m.Trashed.IsZero() {
+		return row, Memory{}, true, err == nil, err
+	}
+	return row, m, false, true, nil
+}
+
+// SaveState keeps a state of the rolling hash; a newer one at the same offset stays.
+func SaveState(tx Tx, st HashState) error {
+	had, ok, err := States.Find(tx, StateKey{st.Session, st.Off})
+	if err != nil || ok && had.Gen > st.Gen {
+		return err
+	}
+	return States.Put(tx, StateKey{st.Session, st.Off}, st)
+}
+
+// LatestState gives the saved states of a session, the furthest first.
+func LatestState(r Reader, session uint64) iter.Seq2[HashState, error] {
+	return States.Back(r, StateKey{session, 0}, StateKey{session, math.MaxInt64})
+}
+
+// ForgetStates removes all saved states of a session.
+func ForgetStates(tx Tx, session uint64) error {
+	var offs []int64
+	for st, err := range LatestState(tx, session) {
+		if err != nil {
+			return err
+		}
+		offs = append(offs, st.Off)
+	}
+	for _, off := range offs {
+		if err := States.Delete(tx, StateKey{session, off}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// DueBy gives what is due at this running time (ms), the longest due first, at most n.
+func DueBy(r Reader, running int64, n int) (out []Due, err error) {
+	for d, err := range Dues.Scan(r, DueKey{}, DueKey{At: running + 1}) {
+		if err != nil || len(out) == n {
+			return out, err
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+// Settle does what is due, but for the deletion of a place's bytes, which must have happened before. A repeat does nothing.
+func Settle(tx Tx, d Due, at Moment) error {
+	key := DueKey(d)
+	if _, ok, err := Dues.Find(tx, key); err != nil || !ok {
+		return err
+	}
+	var err error
+	switch d.Kind {
+	case DuePurge:
+		err = Purge(tx, MemoryID([]byte(d.Key)), at)
+	case DuePlace:
+		err = Places.Delete(tx, Name(d.Key))
+	case DueOutcome:
+		err = tx.Delete(OutcomeTable, []byte(d.Key))
+	case DueIdem:
+		err = tx.Delete(IdemTable, []byte(d.Key))
+	}
+	return errors.Join(err, Dues.Delete(tx, key))
+}

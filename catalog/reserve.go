@@ -1,0 +1,131 @@
+package catalog
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Bounds are the server's own bounds on what one owner may have open; 0 is no bound. A principal's row may set others.
+type Bounds struct {
+	// MaxSessions is the number of open sessions, QuotaBytes what they may bring together.
+	MaxSessions, QuotaBytes int64
+}
+
+func (e *QuotaError) Error() string {
+	unit := "bytes"
+	if e.Count {
+		unit = "memories"
+	}
+	return fmt.Sprintf("the %s may have %d %s; %d are used or reserved, and %d more are wanted", e.Of, e.Limit, unit, e.Used, e.Wanted)
+}
+
+// Unwrap makes errors.Is(err, ErrQuota) true.
+func (e *QuotaError) Unwrap() error { return ErrQuota }
+
+// Reserve takes from the capsule's and the owner's bounds what a session may bring. For a session that has a
+// reservation already it takes only what is more. Errors: *QuotaError, ErrTooManySessions, ErrNotFound for the capsule.
+func Reserve(tx Tx, r Reservation, b Bounds) error {
+	had, again, err := Reservations.Find(tx, Number(r.Session))
+	if err != nil {
+		return err
+	}
+	if again && r.Bytes <= had.Bytes {
+		return nil
+	}
+	more, one := r.Bytes-had.Bytes, int64(1)
+	if again {
+		one = 0
+	}
+	c, err := Capsules.Get(tx, Name(r.Capsule))
+	if err != nil {
+		return err
+	}
+	if err := c.room(more, one); err != nil {
+		return err
+	}
+	u, _, err := Usages.Find(tx, Name(r.Owner))
+	if err != nil {
+		return err
+	}
+	if p, ok, err := Principals.Find(tx, Name(r.Owner)); err != nil {
+		return err
+	} else if ok {
+		b.MaxSessions, b.QuotaBytes = override(b.MaxSessions, p.MaxOpenSessions), override(b.QuotaBytes, p.QuotaBytes)
+	}
+	if b.MaxSessions > 0 && u.Sessions+one > b.MaxSessions {
+		return fmt.Errorf("%w: %d are open, and %d are allowed; finish or abort some", ErrTooManySessions, u.Sessions, b.MaxSessions)
+	}
+	if b.QuotaBytes > 0 && u.Reserved+more > b.QuotaBytes {
+		return &QuotaError{Of: "principal", Limit: b.QuotaBytes, Used: u.Reserved, Wanted: more}
+	}
+	c.Sessions += one
+	c.Reserved += more
+	u.Owner = r.Owner
+	u.Sessions += one
+	u.Reserved += more
+	return errors.Join(
+		Reservations.Put(tx, Number(r.Session), r),
+		Capsules.Put(tx, Name(c.ID), c),
+		Usages.Put(tx, Name(r.Owner), u),
+	)
+}
+
+func override(standard, own int64) int64 {
+	if own > 0 {
+		return own
+	}
+	return standard
+}
+
+// room asks whether the capsule's quota has room for so many more bytes and memories.
+func (c Capsule) room(bytes, memories int64) error {
+	if used := c.Bytes + c.Reserved; c.QuotaBytes > 0 && bytes > 0 && used+bytes > c.QuotaBytes {
+		return &QuotaError{Of: "capsule", Limit: c.QuotaBytes, Used: used, Wanted: bytes}
+	}
+	if used := c.Memories + c.Sessions; c.QuotaMemories > 0 && memories > 0 && used+memories > c.QuotaMemories {
+		return &QuotaError{Of: "capsule", Limit: c.QuotaMemories, Used: used, Wanted: memories, Count: true}
+	}
+	return nil
+}
+
+// unreserve gives back what the session holds of c and of its owner's bounds. The caller stores c. It does nothing
+// for a session that holds nothing.
+func unreserve(tx Tx, c *Capsule, session uint64) error {
+	r, ok, err := Reservations.Find(tx, Number(session))
+	if err != nil || !ok {
+		return err
+	}
+	u, err := Usages.Get(tx, Name(r.Owner))
+	if err != nil {
+		return err
+	}
+	c.Sessions--
+	c.Reserved -= r.Bytes
+	u.Sessions--
+	u.Reserved -= r.Bytes
+	if u.Sessions == 0 && u.Reserved == 0 {
+		err = Usages.Delete(tx, Name(r.Owner))
+	} else {
+		err = Usages.Put(tx, Name(r.Owner), u)
+	}
+	return errors.Join(err, Reservations.Delete(tx, Number(session)))
+}
+
+// SessionEnded gives back what an aborted or expired session held, and tells of it. A repeat does nothing.
+func SessionEnded(tx Tx, session uint64, what EventType, at Moment) error {
+	r, ok, err := Reservations.Find(tx, Number(session))
+	if err != nil || !ok {
+		return err
+	}
+	c, err := Capsules.Get(tx, Name(r.Capsule))
+	if err != nil {
+		return err
+	}
+	if err := unreserve(tx, &c, session); err != nil {
+		return err
+	}
+	if err := emit(tx, &c, Event{Type: what, Time: at.Now, Session: session}); err != nil {
+		return err
+	}
+	return Capsules.Put(tx, Name(c.ID), c)
+}

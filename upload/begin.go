@@ -1,0 +1,194 @@
+package upload
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"sluice/access"
+	"sluice/catalog"
+	"sluice/session"
+)
+
+// reserveStep is how quota is reserved while a length is unknown, in bytes.
+const reserveStep = 64 << 20
+
+// Begin makes a session for one file, or answers the one that the same request made before under its idem: as far as it
+// has got, or finished. It costs one synced commit; no file is made yet.
+//
+// Errors: *catalog.FieldError, session.ErrInvalid, ErrTooLarge, ErrIdem, *catalog.QuotaError, catalog.ErrTooManySessions,
+// ErrFull, and access's.
+func (u *Service) Begin(ctx context.Context, c access.Caller, req BeginRequest) (Upload, error) {
+	meta, err := req.Meta.Validate()
+	if err != nil {
+		return Upload{}, err
+	}
+	req.Meta = meta
+	if err := checkKeys(&req.Capsule, req.Idem); err != nil {
+		return Upload{}, err
+	}
+	size, err := u.chunkSize(req)
+	if err != nil {
+		return Upload{}, err
+	}
+	mark, err := fingerprint(meta, req.Bytes, req.ChunkSize)
+	if err != nil {
+		return Upload{}, err
+	}
+	n := note{Capsule: req.Capsule, Idem: req.Idem, Fingerprint: mark, Meta: meta}
+	done, known, err := u.known(ctx, c, n)
+	if err != nil || known {
+		return done, err
+	}
+	if err := u.room(ctx, req.Bytes); err != nil {
+		return Upload{}, err
+	}
+	encoded, err := n.encode()
+	if err != nil {
+		return Upload{}, err
+	}
+	spec := session.Spec{ChunkSize: size, BytesExpected: req.Bytes, Owner: c.Principal, Note: encoded}
+	if req.Idem != "" {
+		spec.Idem = n.Capsule + "\x00" + req.Idem
+	}
+	s, created, err := u.Sessions.Begin(ctx, spec)
+	if err != nil {
+		return Upload{}, err
+	}
+	if created {
+		return Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, Idem: n.Idem}, nil
+	}
+	old, err := decodeNote(s.Note)
+	if err != nil {
+		return Upload{}, fmt.Errorf("session %s: %w", s.ID, err)
+	}
+	if !bytes.Equal(old.Fingerprint, mark) {
+		return Upload{}, ErrIdem
+	}
+	if s, err = u.trusted(ctx, s, AfterReboot); err != nil {
+		return Upload{}, err
+	}
+	return u.view(ctx, s, old)
+}
+
+// checkKeys checks the capsule's id, which defaults to "default", and the idempotency key.
+func checkKeys(capsule *string, idem string) error {
+	if *capsule == "" {
+		*capsule = "default"
+	}
+	if !catalog.ValidCapsuleID(*capsule) {
+		return &catalog.FieldError{Field: "capsule_id", Problem: "must match [a-z0-9][a-z0-9._-]{0,62}"}
+	}
+	if idem == "" {
+		return nil
+	}
+	return catalog.ValidIdem(idem)
+}
+
+// chunkSize validates the sizes and picks the chunk size where the client does not: the usual one, or the smallest
+// multiple of a MiB with which MaxChunks holds.
+func (u *Service) chunkSize(req BeginRequest) (int64, error) {
+	l, size := u.Config.Limits, req.ChunkSize
+	switch {
+	case req.Bytes < session.Unknown:
+		return 0, &catalog.FieldError{Field: "meta.bytes", Problem: "must not be negative"}
+	case req.Bytes > l.MaxBytes:
+		return 0, fmt.Errorf("%w: %d bytes, and an upload may have %d", ErrTooLarge, req.Bytes, l.MaxBytes)
+	case size != 0 && (size < l.ChunkSizeMin || size > l.ChunkSizeMax):
+		return 0, &catalog.FieldError{Field: "chunk_size", Problem: fmt.Sprintf("must be %d to %d", l.ChunkSizeMin, l.ChunkSizeMax)}
+	}
+	if size == 0 {
+		size = l.ChunkSize
+		if least := (req.Bytes + l.MaxChunks - 1) / l.MaxChunks; least > size {
+			const mib = 1 << 20
+			size = (least + mib - 1) / mib * mib
+		}
+	}
+	if req.Bytes == session.Unknown {
+		if req.Chunks >= 0 {
+			return 0, &catalog.FieldError{Field: "expected_chunks", Problem: "needs meta.bytes"}
+		}
+		return size, nil
+	}
+	chunks := (req.Bytes + size - 1) / size
+	if chunks > l.MaxChunks {
+		return 0, fmt.Errorf("%w: %d chunks of %d bytes, and an upload may have %d; take larger chunks", ErrTooLarge, chunks, size, l.MaxChunks)
+	}
+	if req.Chunks >= 0 && req.Chunks != chunks {
+		return 0, &catalog.FieldError{Field: "expected_chunks", Problem: fmt.Sprintf("is %d, but %d bytes in chunks of %d are %d", req.Chunks, req.Bytes, size, chunks)}
+	}
+	return size, nil
+}
+
+// known asks whether the caller may write, and whether the key has a finished upload already.
+func (u *Service) known(ctx context.Context, c access.Caller, n note) (up Upload, ok bool, err error) {
+	err = u.Catalog.View(ctx, func(r catalog.Reader) error {
+		up, ok = Upload{}, false
+		if _, err := access.Allow(r, c, access.Write, n.Capsule, u.Clock.Now()); err != nil || n.Idem == "" {
+			return err
+		}
+		row, m, deleted, found, err := catalog.FinishedIdem(r, n.Capsule, c.Principal, n.Idem)
+		if err != nil || !found {
+			return err
+		}
+		if !bytes.Equal(row.Fingerprint, n.Fingerprint) {
+			return ErrIdem
+		}
+		ok = true
+		up = Upload{Capsule: n.Capsule, Meta: n.Meta, Idem: n.Idem, Memory: row.Memory, Deleted: deleted}
+		up.ID, up.State = session.SessionID(row.Session), session.Finished
+		up.ChunkSize, up.BytesExpected = u.Config.Limits.ChunkSize, m.Bytes
+		up.Began, up.LastSeen = m.Created, m.Created
+		up.Received = session.Add(nil, session.Range{End: m.Bytes})
+		return nil
+	})
+	if err != nil || !ok || up.ID == 0 {
+		return up, ok, err
+	}
+	// While the engine still remembers the session, what it says is more exact.
+	if s, err := u.Sessions.Status(ctx, up.ID); err == nil {
+		up.Session = s
+	} else if !errors.Is(err, session.ErrNotFound) {
+		return up, ok, err
+	}
+	return up, ok, nil
+}
+
+// room refuses early what the content store could not hold.
+func (u *Service) room(ctx context.Context, n int64) error {
+	free, err := u.Blobs.Free(ctx)
+	if err != nil {
+		return fmt.Errorf("asking for free space: %w", err)
+	}
+	if n > free || free <= 0 {
+		return fmt.Errorf("%w: %d bytes are wanted, %d are free", ErrFull, n, free)
+	}
+	return nil
+}
+
+// Reserving gives the hook that a session store runs inside the commits that create a session, or
+// record into one of unknown length: it takes quota for what the session may bring.
+func Reserving(bounds catalog.Bounds) func(tx catalog.Tx, before *session.Session, after session.Session) error {
+	return func(tx catalog.Tx, before *session.Session, after session.Session) error {
+		n, err := decodeNote(after.Note)
+		if err != nil {
+			return fmt.Errorf("session %s: %w", after.ID, err)
+		}
+		return catalog.Reserve(tx, catalog.Reservation{
+			Session: uint64(after.ID), Capsule: n.Capsule, Owner: after.Owner, Bytes: reserved(after),
+		}, bounds)
+	}
+}
+
+// reserved is the quota that a session holds, in bytes.
+func reserved(s session.Session) int64 {
+	if s.BytesExpected >= 0 {
+		return s.BytesExpected
+	}
+	end := int64(0)
+	if n := len(s.Received); n > 0 {
+		end = s.Received[n-1].End
+	}
+	return (end/reserveStep + 1) * reserveStep
+}

@@ -1,0 +1,89 @@
+package upload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"sluice/catalog"
+	"sluice/session"
+)
+
+// Blobs is what uploads need of a content store. Every implementation passes
+// uploadtest.TestBlobs. All methods are safe for concurrent use.
+type Blobs interface {
+	// Writer opens a place for the bytes of a session, at offsets of the session. Calls
+	// with the same session and gen may share a place; gen grows when bytes were dropped, and then
+	// the place must be another, because a recorded extent never changes. Nothing exists in the
+	// store before the first byte is written.
+	Writer(ctx context.Context, id session.SessionID, gen uint64) (Writer, error)
+	// Settle makes the extents survive a power loss before it returns nil. A *LostError names
+	// those that are gone for good: the failed place is poisoned, and never synced again.
+	Settle(ctx context.Context, extents []catalog.Extent) error
+	// Read gives the n bytes from off of the content that the extents make up. The reader
+	// fails (ErrRotten) rather than end early; where it is an io.WriterTo or an io.Seeker the caller may use that.
+	// It stays readable to its end although its place is deleted meanwhile. ErrNoPlace where a place is gone.
+	Read(ctx context.Context, extents []catalog.Extent, off, n int64) (io.ReadCloser, error)
+	// Check re-reads the extent past every cache and compares its CRC: nil, ErrRotten or ErrNoPlace, or
+	// the error of the attempt. With care other than Always it returns nil at once where nothing has happened since that could have harmed it.
+	Check(ctx context.Context, e catalog.Extent, care Care) error
+	// Delete removes a place. Repeats, and places that are not there, are no error. Only the collector calls it.
+	Delete(ctx context.Context, place string) error
+	// Places lists what exists, sorted by name, after the given name, at most n.
+	Places(ctx context.Context, after string, n int) ([]PlaceInfo, error)
+	// Free is the number of bytes that can still be written.
+	Free(ctx context.Context) (int64, error)
+}
+
+// Writer writes one put's bytes. It is used by one goroutine at a time; any number
+// of Writers may share a place, each with ranges of its own.
+type Writer interface {
+	// WriteAt writes p at this offset of the session. A failure harms this put alone.
+	io.WriterAt
+	// Commit makes the n bytes from off, all written through this Writer, as safe as the durability
+	// asks for (at least: they survive the death of the process), and gives their
+	// extent; crc is the CRC-32C of these bytes, as its caller computed it.
+	Commit(ctx context.Context, off, n int64, crc uint32) (catalog.Extent, error)
+	// Close releases the Writer. What was not committed is garbage.
+	Close() error
+}
+
+// Care says when a Check may trust without looking.
+type Care uint8
+
+const (
+	// AfterReboot trusts what was written since the machine (or the folder) last came back without a clean stop.
+	AfterReboot Care = iota + 1
+	// AfterDeath trusts what was written since the process last came back without a clean stop.
+	AfterDeath
+	// Always trusts nothing.
+	Always
+)
+
+// PlaceInfo describes a place.
+type PlaceInfo struct {
+	Name    string
+	Session session.SessionID // whose bytes it was made for
+	Bytes   int64             // allocated
+}
+
+var (
+	// ErrRotten: the bytes are not those that were stored.
+	ErrRotten = errors.New("stored bytes do not match their checksum")
+	// ErrNoPlace: the place does not exist.
+	ErrNoPlace = errors.New("the place is gone")
+	// ErrFull: the store has no room left. What is recorded is safe.
+	ErrFull = errors.New("no space left")
+)
+
+// LostError names extents whose bytes the store could not keep.
+type LostError struct {
+	Lost []catalog.Extent
+	Err  error
+}
+
+func (e *LostError) Error() string { return fmt.Sprintf("%d extents lost: %v", len(e.Lost), e.Err) }
+
+// Unwrap gives the cause.
+func (e *LostError) Unwrap() error { return e.Err }

@@ -1,0 +1,41 @@
+package upload
+
+import (
+	"hash"
+	"hash/crc32"
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// combineCRC gives the CRC-32C of A‖B from those of A and of B, and the length of B in
+// bytes: zlib's crc32_combine, which appends len zero bits to A's CRC by multiplying with
+// powers of x in GF(2) modulo the (reflected) polynomial.
+func combineCRC(a, b uint32, lenB int64) uint32 {
+	shift := uint32(1) << 31 // x^0
+	power := uint32(1) << 23 // x^8: one byte
+	for n := uint64(lenB); n > 0; n >>= 1 {
+		if n&1 == 1 {
+			shift = multiply(shift, power)
+		}
+		power = multiply(power, power)
+	}
+	return multiply(shift, a) ^ b
+}
+
+// multiply multiplies two polynomials over GF(2), bits reflected, modulo Castagnoli's.
+func multiply(a, b uint32) (p uint32) {
+	for bit := uint32(1) << 31; bit != 0; bit >>= 1 {
+		if a&bit != 0 {
+			p ^= b
+		}
+		if b&1 != 0 {
+			b = b>>1 ^ crc32.Castagnoli
+		} else {
+			b >>= 1
+		}
+	}
+	return p
+}
+
+// newCRC gives a running CRC-32C.
+func newCRC() hash.Hash32 { return crc32.New(castagnoli) }

@@ -1,0 +1,247 @@
+package upload
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+
+	"github.com/google/uuid"
+
+	"sluice/access"
+	"sluice/catalog"
+	"sluice/session"
+)
+
+// Create is a whole upload in one request, of any size. With an idem that has finished already it answers that memory without
+// reading the body. Contents of one chunk or less cost one synced commit and no session; larger ones, and those of
+// unknown length, go through one that ends with the request. A body that is cut leaves nothing.
+//
+// Errors: as Begin's, PutChunk's and Finish's; ErrAlreadyFinished where the idem's memory was deleted.
+func (u *Service) Create(ctx context.Context, c access.Caller, req CreateRequest, body io.Reader) (catalog.Memory, error) {
+	meta, err := req.Meta.Validate()
+	if err != nil {
+		return catalog.Memory{}, err
+	}
+	if err := checkKeys(&req.Capsule, req.Idem); err != nil {
+		return catalog.Memory{}, err
+	}
+	if most := u.Config.Limits.MaxBytes; req.Put.Length > most {
+		return catalog.Memory{}, fmt.Errorf("%w: %d bytes, and an upload may have %d", ErrTooLarge, req.Put.Length, most)
+	}
+	mark, err := fingerprint(meta, req.Put.Length, 0)
+	if err != nil {
+		return catalog.Memory{}, err
+	}
+	n := note{Capsule: req.Capsule, Idem: req.Idem, Fingerprint: mark, Meta: meta}
+	done, ok, err := u.known(ctx, c, n)
+	if err != nil {
+		return catalog.Memory{}, err
+	}
+	if ok {
+		return u.answer(ctx, done)
+	}
+	if err := u.room(ctx, max(req.Put.Length, 0)); err != nil {
+		return catalog.Memory{}, err
+	}
+	if req.Put.Length >= 0 && req.Put.Length <= u.Config.Limits.ChunkSize {
+		return u.createSmall(ctx, c, n, req.Put, body)
+	}
+	return u.createLarge(ctx, c, n, req.Put, body)
+}
+
+// answer gives the memory of an upload that had finished.
+func (u *Service) answer(ctx context.Context, done Upload) (m catalog.Memory, err error) {
+	if done.Deleted {
+		return m, ErrAlreadyFinished
+	}
+	err = u.Catalog.View(ctx, func(r catalog.Reader) (err error) {
+		m, err = catalog.Memories.Get(r, catalog.MemoryKey(done.Memory))
+		return err
+	})
+	if errors.Is(err, catalog.ErrNotFound) {
+		return m, ErrAlreadyFinished
+	}
+	return m, err
+}
+
+// createSmall streams the body into a place of its own, or keeps it inline, and publishes it.
+func (u *Service) createSmall(ctx context.Context, c access.Caller, n note, p Put, body io.Reader) (catalog.Memory, error) {
+	sum, crc := sha256.New(), newCRC()
+	var extents []catalog.Extent
+	var inline []byte
+	var err error
+	if p.Length <= u.Config.Limits.InlineMax {
+		inline, err = io.ReadAll(io.LimitReader(body, p.Length+1))
+		sum.Write(inline)
+		crc.Write(inline)
+		if err == nil && int64(len(inline)) != p.Length {
+			err = fmt.Errorf("%w: %d bytes of %d", session.ErrShort, len(inline), p.Length)
+		}
+	} else {
+		id, done, e := u.borrow()
+		if e != nil {
+			return catalog.Memory{}, e
+		}
+		defer done()
+		extents, err = u.write(ctx, id, io.TeeReader(body, io.MultiWriter(sum, crc)), p.Length, crc.Sum32)
+	}
+	if err != nil {
+		return catalog.Memory{}, err
+	}
+	content := catalog.Content{Capsule: n.Capsule, Bytes: p.Length, Extents: extents, Inline: inline}
+	if inline != nil {
+		content.CRC32C = crc.Sum32()
+	}
+	copy(content.SHA256[:], sum.Sum(nil))
+	if err := p.compare(content.SHA256[:], crc.Sum32()); err != nil {
+		return catalog.Memory{}, err
+	}
+	ctx = context.WithoutCancel(ctx)
+	if err := u.Blobs.Settle(ctx, extents); err != nil {
+		return catalog.Memory{}, err
+	}
+	return u.publish(ctx, c, n, content)
+}
+
+// borrow gives an id that no session has, for the place of a create. The collector leaves it alone until done.
+func (u *Service) borrow() (id session.SessionID, done func(), err error) {
+	var raw [8]byte
+	if _, err := rand.Read(raw[:]); err != nil {
+		return 0, nil, err
+	}
+	id = session.SessionID(binary.BigEndian.Uint64(raw[:]) | 1)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.creating[id] = struct{}{}
+	return id, func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		delete(u.creating, id)
+	}, nil
+}
+
+// write copies exactly n bytes to a new place.
+func (u *Service) write(ctx context.Context, id session.SessionID, body io.Reader, n int64, crc func() uint32) ([]catalog.Extent, error) {
+	w, err := u.Blobs.Writer(ctx, id, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer w.Close()
+	buf := make([]byte, min(n, 256<<10))
+	for at := int64(0); at < n; {
+		k, err := io.ReadFull(body, buf[:min(int64(len(buf)), n-at)])
+		if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil, fmt.Errorf("%w: %d bytes of %d", session.ErrShort, at+int64(k), n)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if _, err := w.WriteAt(buf[:k], at); err != nil {
+			return nil, err
+		}
+		at += int64(k)
+	}
+	if k, err := body.Read(buf[:1]); k > 0 {
+		return nil, session.ErrLong
+	} else if err != nil && err != io.EOF {
+		return nil, err
+	}
+	e, err := w.Commit(context.WithoutCancel(ctx), 0, n, crc())
+	return []catalog.Extent{e}, err
+}
+
+// publish makes a content that is settled a memory, in the one transaction of a create without a session.
+func (u *Service) publish(ctx context.Context, c access.Caller, n note, content catalog.Content) (m catalog.Memory, err error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return m, err
+	}
+	at := u.moment()
+	draft := catalog.Memory{
+		ID: id, Capsule: n.Capsule, Meta: n.Meta, Bytes: content.Bytes, SHA256: content.SHA256, Created: at.Now,
+		Owner: c.Principal, Idem: n.Idem,
+	}
+	err = u.Catalog.Update(ctx, func(tx catalog.Tx) error {
+		if _, err := access.Allow(tx, c, access.Write, n.Capsule, at.Now); err != nil {
+			return err
+		}
+		if n.Idem != "" {
+			row, old, deleted, found, err := catalog.FinishedIdem(tx, n.Capsule, c.Principal, n.Idem)
+			if err != nil {
+				return err
+			}
+			if found {
+				// Another request with the same key was faster; what this one brought is garbage.
+				if !bytes.Equal(row.Fingerprint, n.Fingerprint) {
+					return ErrIdem
+				}
+				if deleted {
+					return ErrAlreadyFinished
+				}
+				m = old
+				return catalog.Discard(tx, placesOf(content.Extents), at)
+			}
+		}
+		m, err = catalog.Publish(tx, catalog.Publication{
+			Memory: draft, Content: content, IdemKey: n.Idem, Fingerprint: n.Fingerprint, At: at,
+		})
+		return err
+	})
+	return m, err
+}
+
+// createLarge sends the body through a session of its own, which is aborted where the request fails.
+func (u *Service) createLarge(ctx context.Context, c access.Caller, n note, p Put, body io.Reader) (m catalog.Memory, err error) {
+	size, err := u.chunkSize(BeginRequest{Bytes: p.Length, Chunks: -1})
+	if err != nil {
+		return m, err
+	}
+	encoded, err := n.encode()
+	if err != nil {
+		return m, err
+	}
+	s, _, err := u.Sessions.Begin(ctx, session.Spec{ChunkSize: size, BytesExpected: p.Length, Owner: c.Principal, Note: encoded})
+	if err != nil {
+		return m, err
+	}
+	defer func() {
+		if err != nil {
+			if e := u.Sessions.Abort(context.WithoutCancel(ctx), s.ID, u.Release); e != nil && !errors.Is(e, session.ErrFinished) {
+				u.Log.Warn("aborting a failed create", "session", s.ID, "err", e)
+			}
+			u.tracks.forget(s.ID)
+		}
+	}()
+	length, err := u.pour(ctx, s, p, body)
+	if err != nil {
+		return m, err
+	}
+	return u.Finish(context.WithoutCancel(ctx), c, FinishRequest{ID: s.ID, Length: length, Trusting: true})
+}
+
+// pour puts the whole body into the session, and compares the body's digest at its end.
+func (u *Service) pour(ctx context.Context, s session.Session, p Put, body io.Reader) (int64, error) {
+	most := s.ChunkSize * u.Config.Limits.MaxChunks
+	if s.BytesExpected >= 0 {
+		most = s.BytesExpected
+	}
+	// Pieces are recorded as they come, so the digest of the whole can only be compared behind them: the session ends with
+	// the request either way.
+	k := u.newSink(ctx, s, p)
+	k.streaming = true
+	defer k.close()
+	n, err := u.Sessions.PutAt(ctx, s.ID, 0, &bounded{body, min(most, math.MaxInt64-1)}, k, false)
+	if err == nil {
+		err = k.compare()
+	}
+	if err == nil && s.BytesExpected >= 0 && n != s.BytesExpected {
+		err = fmt.Errorf("%w: %d bytes of %d", session.ErrShort, n, s.BytesExpected)
+	}
+	return n, err
+}

@@ -1,0 +1,336 @@
+package upload
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+
+	"sluice/access"
+	"sluice/catalog"
+	"sluice/session"
+)
+
+// verified is a session whose content has been compared with what its client says of it.
+type verified struct {
+	s       session.Session
+	n       note
+	sum     catalog.SHA256
+	length  int64
+	extents []catalog.Extent
+	draft   catalog.Memory
+	done    *catalog.Memory // it had been finished before
+}
+
+// Finish verifies the session's length and SHA-256 and makes it a memory: readable, listed and counted when
+// it returns, and not before. It costs one synced commit. A repeat gives the same memory.
+//
+// Errors: *session.IncompleteError, *ChecksumError and *LengthError (the session stays open and complete, and a finished one as it is),
+// ErrAlreadyFinished where the memory was deleted since, *catalog.QuotaError, session's and access's.
+func (u *Service) Finish(ctx context.Context, c access.Caller, req FinishRequest) (catalog.Memory, error) {
+	ms, err := u.FinishBatch(ctx, c, []FinishRequest{req})
+	var batch *BatchError
+	if errors.As(err, &batch) {
+		err = batch.Failures[0].Err
+	}
+	if err != nil {
+		return catalog.Memory{}, err
+	}
+	return ms[0], nil
+}
+
+// FinishBatch finishes sessions of one capsule in one transaction: all become visible at once, or none does and a *BatchError
+// says why. The memories come in the order of the requests.
+func (u *Service) FinishBatch(ctx context.Context, c access.Caller, reqs []FinishRequest) ([]catalog.Memory, error) {
+	seen := map[session.SessionID]bool{}
+	for _, req := range reqs {
+		if seen[req.ID] {
+			return nil, &catalog.FieldError{Field: "finishes", Problem: fmt.Sprintf("names session %s twice", req.ID)}
+		}
+		seen[req.ID] = true
+	}
+	// What was verified may be replaced, or finished by somebody else, before the seal: then it is looked at again.
+	for range 10 {
+		ms, again, err := u.finishOnce(ctx, c, reqs)
+		if !again {
+			return ms, err
+		}
+	}
+	return nil, fmt.Errorf("%w: the sessions keep changing while they are finished", ErrUnavailable)
+}
+
+func (u *Service) finishOnce(ctx context.Context, c access.Caller, reqs []FinishRequest) (ms []catalog.Memory, again bool, err error) {
+	vs := make([]*verified, len(reqs))
+	var failures []Failure
+	for i, req := range reqs {
+		if vs[i], err = u.verify(ctx, c, req); err != nil {
+			if ctx.Err() != nil {
+				return nil, false, ctx.Err()
+			}
+			failures = append(failures, Failure{req.ID, err})
+		}
+	}
+	if failures != nil {
+		return nil, false, &BatchError{failures}
+	}
+	var open []*verified
+	var wants []session.Want
+	for _, v := range vs {
+		if v.n.Capsule != vs[0].n.Capsule {
+			return nil, false, &catalog.FieldError{Field: "finishes", Problem: "must be sessions of one capsule"}
+		}
+		if v.done == nil {
+			open = append(open, v)
+			wants = append(wants, session.Want{ID: v.s.ID, Gen: v.s.Gen, Bytes: v.length})
+		}
+	}
+	if len(open) > 0 {
+		err := u.Sessions.Finish(ctx, u.committing(c, open), wants...)
+		if errors.Is(err, session.ErrGenMoved) || errors.Is(err, session.ErrFinished) {
+			return nil, true, nil
+		}
+		if err != nil {
+			return nil, false, u.failed(ctx, open, err)
+		}
+	}
+	for _, v := range vs {
+		u.tracks.forget(v.s.ID)
+		ms = append(ms, *v.done)
+	}
+	return ms, false, nil
+}
+
+// failed turns the error of an end into that of its batch, and drops what the content store could not keep.
+func (u *Service) failed(ctx context.Context, open []*verified, err error) error {
+	id := open[0].s.ID
+	var end *session.EndError
+	if errors.As(err, &end) {
+		id, err = end.ID, end.Err
+	}
+	var lost *LostError
+	if !errors.As(err, &lost) {
+		return &BatchError{[]Failure{{id, err}}}
+	}
+	var failures []Failure
+	for _, v := range open {
+		after, hit, e := u.dropExtents(context.WithoutCancel(ctx), v.s, lost)
+		switch {
+		case e != nil:
+			failures = append(failures, Failure{v.s.ID, errors.Join(err, e)})
+		case hit:
+			gaps := session.Gaps(after.Received, session.Range{End: v.length}, 1001)
+			failures = append(failures, Failure{v.s.ID, &session.IncompleteError{ID: v.s.ID, Missing: gaps[:min(len(gaps), 1000)], More: len(gaps) > 1000}})
+		}
+	}
+	if failures == nil {
+		failures = []Failure{{id, err}}
+	}
+	return &BatchError{failures}
+}
+
+// dropExtents drops the entries whose bytes lie in lost extents.
+func (u *Service) dropExtents(ctx context.Context, s session.Session, lost *LostError) (after session.Session, hit bool, err error) {
+	entries, err := u.Sessions.Entries(ctx, s.ID, session.All(), 0)
+	if err != nil {
+		return s, false, err
+	}
+	after = s
+	for _, e := range entries {
+		p, err := decodePiece(e.Note)
+		if err != nil {
+			return s, hit, err
+		}
+		at := session.Range{Off: p.Off, End: p.Off + e.Len()}
+		for _, l := range lost.Lost {
+			if l.Place == p.Place && at.Overlaps(session.Range{Off: l.Off, End: l.Off + l.Len}) {
+				u.Log.Error("the disk lost a recorded piece; it will be asked for again", "session", s.ID, "from", e.Off, "bytes", e.Len(), "err", lost.Err)
+				if after, err = u.Sessions.Drop(ctx, s.ID, e.Range, u.recut); err != nil {
+					return after, hit, err
+				}
+				hit = true
+				break
+			}
+		}
+	}
+	return after, hit, nil
+}
+
+// verify compares one session with what its finish says, waiting for the hash where it has not kept up.
+func (u *Service) verify(ctx context.Context, c access.Caller, req FinishRequest) (*verified, error) {
+	s, n, err := u.mine(ctx, c, req.ID, true)
+	if err != nil {
+		return nil, err
+	}
+	if s.State == session.Finished {
+		return u.finished(ctx, s, n, req)
+	}
+	if s.State.Ended() {
+		return nil, s.State.Err()
+	}
+	end := s.BytesExpected
+	if k := len(s.Received); k > 0 && end < 0 && s.Received[k-1].End > req.Length {
+		end = s.Received[k-1].End
+	}
+	if end >= 0 && end != req.Length {
+		return nil, &LengthError{Want: end, Got: req.Length}
+	}
+	if s, err = u.trusted(ctx, s, AfterDeath); err != nil {
+		return nil, err
+	}
+	if gaps := session.Gaps(s.Received, session.Range{End: req.Length}, 1001); len(gaps) > 0 {
+		return nil, &session.IncompleteError{ID: s.ID, Missing: gaps[:min(len(gaps), 1000)], More: len(gaps) > 1000}
+	}
+	sum, s, err := u.digest(ctx, s.ID, req.Length)
+	if err != nil {
+		return nil, err
+	}
+	if sum != req.SHA256 && !req.Trusting {
+		return nil, u.mismatch(ctx, s, sum, req)
+	}
+	return u.assemble(ctx, c, s, n, sum, req.Length)
+}
+
+// assemble gathers what the commit of a verified session will need.
+func (u *Service) assemble(ctx context.Context, c access.Caller, s session.Session, n note, sum catalog.SHA256, length int64) (*verified, error) {
+	entries, err := u.Sessions.Entries(ctx, s.ID, session.All(), 0)
+	if err != nil {
+		return nil, err
+	}
+	extents, err := extentsOf(entries)
+	if err != nil {
+		return nil, fmt.Errorf("session %s: %w", s.ID, err)
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, err
+	}
+	return &verified{
+		s: s, n: n, sum: sum, length: length, extents: coalesce(extents),
+		draft: catalog.Memory{
+			ID: id, Capsule: n.Capsule, Meta: n.Meta, Bytes: length, SHA256: sum, Created: u.Clock.Now(),
+			Owner: c.Principal, By: uint64(s.ID), Idem: n.Idem,
+		},
+	}, nil
+}
+
+// finished answers the repeat of a finish.
+func (u *Service) finished(ctx context.Context, s session.Session, n note, req FinishRequest) (*verified, error) {
+	v := &verified{s: s, n: n}
+	err := u.Catalog.View(ctx, func(r catalog.Reader) error {
+		out, m, err := outcome(r, s.ID)
+		switch {
+		case errors.Is(err, catalog.ErrNotFound):
+			return ErrAlreadyFinished
+		case err != nil:
+			return err
+		case out.Bytes != req.Length:
+			return &LengthError{Want: out.Bytes, Got: req.Length}
+		case out.SHA256 != req.SHA256 && !req.Trusting:
+			return &ChecksumError{What: "sha256", Want: hex.EncodeToString(req.SHA256[:]), Got: hex.EncodeToString(out.SHA256[:])}
+		case m.ID != out.Memory:
+			return ErrAlreadyFinished
+		}
+		v.done = &m
+		return nil
+	})
+	return v, err
+}
+
+// mismatch says what is wrong, and, where the client gave its chunks' CRCs, which chunks.
+func (u *Service) mismatch(ctx context.Context, s session.Session, sum catalog.SHA256, req FinishRequest) error {
+	e := &ChecksumError{What: "sha256", Want: hex.EncodeToString(req.SHA256[:]), Got: hex.EncodeToString(sum[:])}
+	if req.CRC32C == nil {
+		return e
+	}
+	chunks, err := u.chunkCRCs(ctx, s)
+	if err != nil {
+		return err
+	}
+	if len(chunks) != len(req.CRC32C) {
+		return &catalog.FieldError{Field: "chunk_crc32c", Problem: fmt.Sprintf("has %d values for %d chunks", len(req.CRC32C), len(chunks))}
+	}
+	for i, chunk := range chunks {
+		if chunk.CRC32C != req.CRC32C[i] {
+			e.Bad = session.Add(e.Bad, session.Range{Off: chunk.Index, End: chunk.Index + 1})
+		}
+	}
+	return e
+}
+
+// committing is the upload's part of the end: everything becomes durable, and then visible in one transaction, in which the
+// role and the token are asked for again. It is idempotent by session id, and fenced by the session's generation.
+func (u *Service) committing(c access.Caller, open []*verified) session.End {
+	return func(ctx context.Context, sealed []session.Session) error {
+		gens := map[session.SessionID]uint64{}
+		for _, s := range sealed {
+			gens[s.ID] = s.Gen
+		}
+		var extents []catalog.Extent
+		for _, v := range open {
+			extents = append(extents, v.extents...)
+		}
+		if err := u.Blobs.Settle(ctx, extents); err != nil {
+			return err
+		}
+		at := u.moment()
+		memories := make([]catalog.Memory, len(open))
+		err := u.Catalog.Update(ctx, func(tx catalog.Tx) error {
+			if err := u.allow(tx, c, open[0].n.Capsule); err != nil {
+				return err
+			}
+			for i, v := range open {
+				if err := tx.EndSession(uint64(v.s.ID), gens[v.s.ID], uint8(session.Finished)); err != nil {
+					return &session.EndError{ID: v.s.ID, Err: err}
+				}
+				m, err := catalog.Publish(tx, catalog.Publication{
+					Memory:  v.draft,
+					Content: catalog.Content{Capsule: v.n.Capsule, SHA256: v.sum, Bytes: v.length, Extents: v.extents},
+					IdemKey: v.n.Idem, Fingerprint: v.n.Fingerprint, At: at,
+				})
+				if err != nil {
+					return &session.EndError{ID: v.s.ID, Err: err}
+				}
+				if err := catalog.ForgetStates(tx, uint64(v.s.ID)); err != nil {
+					return err
+				}
+				memories[i] = m
+			}
+			return nil
+		})
+		if errors.Is(err, catalog.ErrUnknown) {
+			return fmt.Errorf("%w: %w", session.ErrUnknownOutcome, err)
+		}
+		if err != nil {
+			return err
+		}
+		for i, v := range open {
+			v.done = &memories[i]
+		}
+		return nil
+	}
+}
+
+// mostExtents is how many extents a content may have before small ones are joined into longer ones.
+const mostExtents = 1024
+
+// coalesce joins neighbours that lie side by side at one place: up to 8 MiB, and further where there would be too many. A
+// joined extent is checked as one.
+func coalesce(extents []catalog.Extent) []catalog.Extent {
+	for most := int64(8 << 20); ; most *= 2 {
+		var out []catalog.Extent
+		for _, e := range extents {
+			if n := len(out) - 1; n >= 0 && out[n].Place == e.Place && out[n].Off+out[n].Len == e.Off && out[n].Len+e.Len <= most {
+				out[n].CRC32C = combineCRC(out[n].CRC32C, e.CRC32C, e.Len)
+				out[n].Len += e.Len
+			} else {
+				out = append(out, e)
+			}
+		}
+		if len(out) <= mostExtents || most > 1<<50 {
+			return out
+		}
+		extents = out
+	}
+}

@@ -1,0 +1,144 @@
+package upload
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"sluice/catalog"
+	"sluice/session"
+)
+
+// A session's note and an entry's note are a version byte and CBOR:
+//
+//	session  01 [capsule, idem, fingerprint, name, path, mime, description, tags, width, height, taken_at ms]
+//	entry    01 [place, offset in it, crc32c, gen, hashed, state]
+//
+// where state is SHA-256's over the first `hashed` bytes of the session, computed while the session was at gen;
+// hashed is 0 where there is none.
+const noteVersion = 1
+
+var errNote = errors.New("damaged or unknown note")
+
+// note is what a session of an upload is for.
+type note struct {
+	Capsule, Idem string
+	Fingerprint   []byte
+	Meta          catalog.Meta
+}
+
+type storedNote struct {
+	_                       struct{} `cbor:",toarray"`
+	Capsule, Idem           string
+	Fingerprint             []byte
+	Name, Path, MIME, Descr string
+	Tags                    []string
+	Width, Height, TakenAt  int64
+}
+
+func (n note) encode() ([]byte, error) {
+	m := n.Meta
+	st := storedNote{
+		Capsule: n.Capsule, Idem: n.Idem, Fingerprint: n.Fingerprint,
+		Name: m.Name, Path: m.Path, MIME: m.MIME, Descr: m.Description, Tags: m.Tags, Width: m.Width, Height: m.Height,
+	}
+	if !m.TakenAt.IsZero() {
+		st.TakenAt = m.TakenAt.UnixMilli()
+	}
+	return encodeNoted(st)
+}
+
+func decodeNote(b []byte) (note, error) {
+	var st storedNote
+	if err := decodeNoted(b, &st); err != nil {
+		return note{}, err
+	}
+	n := note{Capsule: st.Capsule, Idem: st.Idem, Fingerprint: st.Fingerprint, Meta: catalog.Meta{
+		Name: st.Name, Path: st.Path, MIME: st.MIME, Description: st.Descr, Tags: st.Tags, Width: st.Width, Height: st.Height,
+	}}
+	if st.TakenAt != 0 {
+		n.Meta.TakenAt = time.UnixMilli(st.TakenAt).UTC()
+	}
+	return n, nil
+}
+
+// piece is what an entry's note says: where its bytes are, and how far SHA-256 had got with it.
+type piece struct {
+	Place  string
+	Off    int64
+	CRC    uint32
+	Gen    uint64
+	Hashed int64
+	State  []byte
+}
+
+type storedPiece struct {
+	_      struct{} `cbor:",toarray"`
+	Place  string
+	Off    int64
+	CRC    uint32
+	Gen    uint64
+	Hashed int64
+	State  []byte
+}
+
+func (p piece) encode() ([]byte, error) {
+	return encodeNoted(storedPiece{Place: p.Place, Off: p.Off, CRC: p.CRC, Gen: p.Gen, Hashed: p.Hashed, State: p.State})
+}
+
+func decodePiece(b []byte) (piece, error) {
+	var st storedPiece
+	err := decodeNoted(b, &st)
+	return piece{st.Place, st.Off, st.CRC, st.Gen, st.Hashed, st.State}, err
+}
+
+// extent gives the extent of an entry.
+func (p piece) extent(r session.Range) catalog.Extent {
+	return catalog.Extent{Place: p.Place, Off: p.Off, Len: r.Len(), CRC32C: p.CRC}
+}
+
+func encodeNoted(v any) ([]byte, error) {
+	b, err := cbor.Marshal(v)
+	return append([]byte{noteVersion}, b...), err
+}
+
+func decodeNoted(b []byte, v any) error {
+	if len(b) == 0 || b[0] != noteVersion {
+		return errNote
+	}
+	if err := cbor.Unmarshal(b[1:], v); err != nil {
+		return fmt.Errorf("%w: %w", errNote, err)
+	}
+	return nil
+}
+
+// Merge joins two adjacent entries of one chunk that lie side by side at one
+// place: their CRCs are combined, and of their hash states the later one is kept. It is session.Config.Merge.
+func Merge(a, b session.Entry) ([]byte, bool) {
+	pa, errA := decodePiece(a.Note)
+	pb, errB := decodePiece(b.Note)
+	if errA != nil || errB != nil || pa.Place != pb.Place || pa.Off+a.Len() != pb.Off {
+		return nil, false
+	}
+	out := pa
+	out.CRC = combineCRC(pa.CRC, pb.CRC, b.Len())
+	if pb.Hashed > pa.Hashed {
+		out.Gen, out.Hashed, out.State = pb.Gen, pb.Hashed, pb.State
+	}
+	encoded, err := out.encode()
+	return encoded, err == nil
+}
+
+// fingerprint tells one request from another under the same idempotency key. What the server chose is no part of it.
+func fingerprint(m catalog.Meta, bytes, chunkSize int64) ([]byte, error) {
+	b, err := note{Meta: m}.encode()
+	if err != nil {
+		return nil, err
+	}
+	b = fmt.Appendf(b, "|%d|%d", bytes, chunkSize)
+	sum := sha256.Sum256(b)
+	return sum[:16], nil
+}

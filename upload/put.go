@@ -1,0 +1,176 @@
+package upload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"sluice/access"
+	"sluice/catalog"
+	"sluice/session"
+)
+
+// PutChunk stores chunk idx of the caller's session: whole, or nothing of it. When it returns nil the chunk survives the death of
+// the process, and power loss where the content store is set to that. The same bytes again are fine; it costs one synced commit.
+//
+// Errors: session's (ErrShort, ErrLong, ErrRange, ErrConflict, ErrSuperseded, ErrLimit, ended states), ErrTooLarge, *ChecksumError, ErrFull, ErrUnavailable, access's.
+// A body must end with io.EOF; its other errors are cuts, and pass through.
+func (u *Service) PutChunk(ctx context.Context, c access.Caller, id session.SessionID, idx int64, body io.Reader, p Put) error {
+	s, err := u.puttable(ctx, c, id)
+	if err != nil {
+		return err
+	}
+	if idx < 0 || idx >= u.Config.Limits.MaxChunks && s.BytesExpected < 0 {
+		return fmt.Errorf("%w: chunk index %d", session.ErrRange, idx)
+	}
+	r := session.Range{Off: idx * s.ChunkSize, End: (idx + 1) * s.ChunkSize}
+	if s.BytesExpected >= 0 {
+		r.End = min(r.End, s.BytesExpected)
+		if idx >= s.Chunks() {
+			return fmt.Errorf("%w: chunk index %d of %d chunks", session.ErrRange, idx, s.Chunks())
+		}
+	}
+	switch {
+	case p.Length > r.Len():
+		return fmt.Errorf("%w: %d bytes for a chunk of %d", session.ErrLong, p.Length, r.Len())
+	case p.Length >= 0 && p.Length < r.Len() && s.BytesExpected >= 0:
+		return fmt.Errorf("%w: %d bytes for a chunk of %d", session.ErrShort, p.Length, r.Len())
+	}
+	if p.Replace {
+		if s, err = u.Sessions.Drop(ctx, id, r, u.recut); err != nil {
+			return err
+		}
+	}
+	k := u.newSink(ctx, s, p)
+	defer k.close()
+	if err = u.Sessions.PutChunk(ctx, id, idx, body, k); err == nil {
+		err = k.digested()
+	}
+	return u.after(ctx, id, r, err)
+}
+
+// PutRange stores bytes from off on: n of them are recorded when it returns, also with an error, in pieces as they come. With a digest it
+// is all or nothing. Replace needs p.Length. Otherwise as PutChunk.
+func (u *Service) PutRange(ctx context.Context, c access.Caller, id session.SessionID, off int64, body io.Reader, p Put) (n int64, err error) {
+	s, err := u.puttable(ctx, c, id)
+	if err != nil {
+		return 0, err
+	}
+	most := s.ChunkSize * u.Config.Limits.MaxChunks
+	if s.BytesExpected >= 0 {
+		most = s.BytesExpected
+	}
+	switch {
+	case off < 0 || off > most || off == most && most > 0:
+		return 0, fmt.Errorf("%w: offset %d, and the upload ends at %d", session.ErrRange, off, most)
+	case p.Length > most-off:
+		return 0, fmt.Errorf("%w: %d bytes from %d, and the upload ends at %d", session.ErrLong, p.Length, off, most)
+	case p.Replace && p.Length < 0:
+		return 0, &catalog.FieldError{Field: "replace", Problem: "needs a Content-Length"}
+	}
+	r := session.Range{Off: off, End: most}
+	if p.Length >= 0 {
+		r.End = off + p.Length
+	}
+	if p.Replace {
+		if s, err = u.Sessions.Drop(ctx, id, r, u.recut); err != nil {
+			return 0, err
+		}
+	}
+	k := u.newSink(ctx, s, p)
+	defer k.close()
+	whole := p.SHA256 != nil || p.CRC32C != nil
+	n, err = u.Sessions.PutAt(ctx, id, off, &bounded{body, most - off}, k, whole)
+	if err == nil {
+		err = k.digested()
+	}
+	return n, u.after(ctx, id, r, err)
+}
+
+// puttable loads a session for a put of its creator, whose pieces can be trusted.
+func (u *Service) puttable(ctx context.Context, c access.Caller, id session.SessionID) (session.Session, error) {
+	s, _, err := u.mine(ctx, c, id, false)
+	if err != nil {
+		return s, err
+	}
+	return u.trusted(ctx, s, AfterReboot)
+}
+
+// after looks at how a put ended: it lets a follower hash what came ahead, and drops what turned out to be lost.
+func (u *Service) after(ctx context.Context, id session.SessionID, r session.Range, err error) error {
+	if errors.Is(err, ErrRotten) || errors.Is(err, ErrNoPlace) {
+		u.Log.Error("recorded bytes are lost; they will be asked for again", "session", id, "from", r.Off, "err", err)
+		if e := u.dropLost(context.WithoutCancel(ctx), id, r); e != nil {
+			return errors.Join(err, e)
+		}
+		return fmt.Errorf("%w: what was recorded here is lost, look at the status", session.ErrSuperseded)
+	}
+	s, e := u.Sessions.Status(ctx, id)
+	if e != nil || s.State != session.Open {
+		return err
+	}
+	t := u.tracks.hold(id)
+	defer u.tracks.release(t)
+	if roll, e := u.cursor(ctx, t, s); e == nil && roll.off < s.Prefix() {
+		u.follow(id)
+	}
+	return err
+}
+
+// recut gives the note of what a Drop leaves of an entry: its bytes are read again, and checked as a whole.
+func (u *Service) recut(ctx context.Context, e session.Entry, rest session.Range) ([]byte, error) {
+	p, err := decodePiece(e.Note)
+	if err != nil {
+		return nil, err
+	}
+	body, err := u.Blobs.Read(ctx, []catalog.Extent{p.extent(e.Range)}, 0, e.Len())
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	crc := newCRC()
+	if _, err := io.CopyN(io.Discard, body, rest.Off-e.Off); err != nil {
+		return nil, err
+	}
+	if _, err := io.CopyN(crc, body, rest.Len()); err != nil {
+		return nil, err
+	}
+	if _, err := io.Copy(io.Discard, body); err != nil { // to the end: the store compares its CRC there
+		return nil, err
+	}
+	p.Off += rest.Off - e.Off
+	p.CRC = crc.Sum32()
+	if p.Hashed > rest.End {
+		p.Gen, p.Hashed, p.State = 0, 0, nil
+	}
+	return p.encode()
+}
+
+// bounded fails a body that goes on past n bytes, where the session itself has no end yet.
+type bounded struct {
+	io.Reader
+	n int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.n <= 0 {
+		var one [1]byte
+		if n, err := b.Reader.Read(one[:]); n == 0 {
+			return 0, err
+		}
+		return 0, session.ErrLong
+	}
+	n, err := b.Reader.Read(p[:min(int64(len(p)), b.n)])
+	b.n -= int64(n)
+	return n, err
+}
+
+// SetReadDeadline lets a newer put wake this one, where the body can be woken.
+func (b *bounded) SetReadDeadline(t time.Time) error {
+	if d, ok := b.Reader.(session.DeadlineReader); ok {
+		return d.SetReadDeadline(t)
+	}
+	return errors.ErrUnsupported
+}

@@ -1,0 +1,65 @@
+package upload
+
+import (
+	"context"
+
+	"sluice/access"
+	"sluice/catalog"
+	"sluice/session"
+)
+
+// Abort ends the caller's session; what it had received becomes garbage. Repeating it is fine. session.ErrFinished where a finish was first.
+func (u *Service) Abort(ctx context.Context, c access.Caller, id session.SessionID) error {
+	if _, _, err := u.mine(ctx, c, id, false); err != nil {
+		return err
+	}
+	defer u.tracks.forget(id)
+	return u.Sessions.Abort(ctx, id, u.Release)
+}
+
+// Release is the upload's part of an abort: the reservation is given back and the bytes are marked as garbage in the
+// commit that ends the session. It is a session.End.
+func (u *Service) Release(ctx context.Context, sealed []session.Session) error {
+	return u.release(ctx, sealed, session.Aborted, catalog.SessionAborted)
+}
+
+// Expire is Release for the end of the time to live.
+func (u *Service) Expire(ctx context.Context, sealed []session.Session) error {
+	return u.release(ctx, sealed, session.Expired, catalog.SessionExpired)
+}
+
+func (u *Service) release(ctx context.Context, sealed []session.Session, to session.State, event catalog.EventType) error {
+	places := make([][]string, len(sealed))
+	for i, s := range sealed {
+		entries, err := u.Sessions.Entries(ctx, s.ID, session.All(), 0)
+		if err != nil {
+			return err
+		}
+		var extents []catalog.Extent
+		for _, e := range entries {
+			// A note that can't be read names no place: the sweep for orphans will find what it was for.
+			if p, err := decodePiece(e.Note); err == nil {
+				extents = append(extents, p.extent(e.Range))
+			}
+		}
+		places[i] = placesOf(extents)
+	}
+	at := u.moment()
+	return u.Catalog.Update(ctx, func(tx catalog.Tx) error {
+		for i, s := range sealed {
+			if err := tx.EndSession(uint64(s.ID), s.Gen, uint8(to)); err != nil {
+				return err
+			}
+			if err := catalog.SessionEnded(tx, uint64(s.ID), event, at); err != nil {
+				return err
+			}
+			if err := catalog.Discard(tx, places[i], at); err != nil {
+				return err
+			}
+			if err := catalog.ForgetStates(tx, uint64(s.ID)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,127 @@
+package upload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"sluice/access"
+	"sluice/catalog"
+	"sluice/session"
+)
+
+// Limits bound what a client may ask for. Sizes are bytes.
+type Limits struct {
+	// InlineMax is the largest content that is kept in the catalog itself.
+	InlineMax int64
+	// ChunkSize is what the server picks, where MaxChunks allows; ChunkSizeMin and ChunkSizeMax bound a client's wish.
+	ChunkSize, ChunkSizeMin, ChunkSizeMax int64
+	MaxChunks                             int64
+	// MaxBytes bounds one upload.
+	MaxBytes int64
+	// TTL is a session's sliding time to live.
+	TTL time.Duration
+}
+
+// DefaultLimits are API.md's.
+func DefaultLimits() Limits {
+	return Limits{
+		InlineMax: 4 << 10, ChunkSize: 8 << 20, ChunkSizeMin: 4 << 10, ChunkSizeMax: 64 << 20,
+		MaxChunks: 16384, MaxBytes: 16384 * (64 << 20), TTL: 168 * time.Hour,
+	}
+}
+
+// Config is what a Service works with; every field but Log is needed.
+type Config struct {
+	Sessions *session.Service
+	Catalog  catalog.Store
+	Blobs    Blobs
+	Clock    session.Clock
+	Limits   Limits
+	Log      *slog.Logger
+}
+
+// Service carries out the uploads_* operations. It is safe for concurrent use, by any
+// number of callers and beside other Services on the same stores. Close it to stop what it does in the background.
+type Service struct {
+	Config
+	stop   context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	tracks tracks
+	slots  chan struct{} // bounds the followers that read at one time
+
+	mu       sync.Mutex
+	creating map[session.SessionID]struct{}
+}
+
+// New makes a Service.
+func New(cfg Config) *Service {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Service{
+		Config: cfg, stop: ctx, cancel: cancel,
+		slots: make(chan struct{}, 2), creating: map[session.SessionID]struct{}{},
+		tracks: tracks{all: map[session.SessionID]*track{}},
+	}
+}
+
+// Close stops hashing and checking in the background and waits for it. What it had done is kept.
+func (u *Service) Close() {
+	u.cancel()
+	u.wg.Wait()
+}
+
+// Limits gives the limits that are in force.
+func (u *Service) Limits() Limits { return u.Config.Limits }
+
+// Active reports whether bytes are being written under this id although no session has it: a create in one request.
+func (u *Service) Active(id session.SessionID) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	_, ok := u.creating[id]
+	return ok
+}
+
+// mine loads a session for its creator: for anybody else it does not exist. A creator whose role was
+// taken away is refused with access.ErrForbidden.
+func (u *Service) mine(ctx context.Context, c access.Caller, id session.SessionID, touch bool) (session.Session, note, error) {
+	load := u.Sessions.Status
+	if touch {
+		load = u.Sessions.Touch
+	}
+	s, err := load(ctx, id)
+	if err != nil {
+		return s, note{}, err
+	}
+	if s.Owner != c.Principal {
+		return s, note{}, session.ErrNotFound
+	}
+	n, err := decodeNote(s.Note)
+	if err != nil {
+		return s, n, fmt.Errorf("session %s: %w", id, err)
+	}
+	err = u.Catalog.View(ctx, func(r catalog.Reader) error {
+		return u.allow(r, c, n.Capsule)
+	})
+	return s, n, err
+}
+
+// allow asks whether the creator of a session may still write into its capsule. He knows that it exists.
+func (u *Service) allow(r catalog.Reader, c access.Caller, capsule string) error {
+	_, err := access.Allow(r, c, access.Write, capsule, u.Clock.Now())
+	if errors.Is(err, catalog.ErrNotFound) {
+		return fmt.Errorf("%w: you have no role in capsule %s any more", access.ErrForbidden, capsule)
+	}
+	return err
+}
+
+// moment is now, on both clocks.
+func (u *Service) moment() catalog.Moment {
+	return catalog.Moment{Now: u.Clock.Now(), Running: u.Sessions.Running()}
+}

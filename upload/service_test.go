@@ -1,0 +1,448 @@
+package upload_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"sluice/access"
+	"sluice/catalog"
+	"sluice/session"
+	"sluice/upload"
+	"sluice/upload/uploadtest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// world is an upload service on stores in memory, with an owner of capsule "default" and a stranger.
+type world struct {
+	*upload.Service
+	t        *testing.T
+	sessions *session.Service
+	catalog  catalog.Store
+	blobs    *uploadtest.Blobs
+	stores   uploadtest.Stores
+	access   *access.Service
+	me       access.Caller
+	stranger access.Caller
+}
+
+type clock struct{}
+
+func (clock) Now() time.Time { return time.Now() }
+
+const chunk = 4096
+
+func limits() upload.Limits {
+	l := upload.DefaultLimits()
+	l.ChunkSize, l.ChunkSizeMin, l.InlineMax = chunk, 1, 64
+	return l
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, blobs: uploadtest.NewBlobs(), stores: uploadtest.NewStores(catalog.Bounds{MaxSessions: 1000})}
+	w.catalog = w.stores.Catalog
+	w.access = access.New(w.catalog, clock{}, nil)
+	secret, err := w.access.Bootstrap(t.Context())
+	w.check(err)
+	w.me, err = w.access.Authenticate(t.Context(), secret)
+	w.check(err)
+	w.stranger = w.join("stranger")
+	w.restart()
+	t.Cleanup(func() { w.Close() })
+	return w
+}
+
+// join makes a principal without any role.
+func (w *world) join(name string) access.Caller {
+	p, err := w.access.CreatePrincipal(w.t.Context(), w.me, name, false)
+	w.check(err)
+	_, secret, err := w.access.CreateToken(w.t.Context(), w.me, p.ID, name, false, 0)
+	w.check(err)
+	c, err := w.access.Authenticate(w.t.Context(), secret)
+	w.check(err)
+	return c
+}
+
+// restart makes new Services on the same stores, as a new process would.
+func (w *world) restart() {
+	if w.Service != nil {
+		w.Close()
+	}
+	var err error
+	w.sessions, err = session.New(w.t.Context(), w.stores.Sessions, session.Config{Merge: upload.Merge, TTL: time.Hour})
+	w.check(err)
+	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: w.blobs, Clock: clock{}, Limits: limits()})
+}
+
+func (w *world) check(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) begin(n int64) upload.Upload {
+	w.t.Helper()
+	up, err := w.Begin(w.t.Context(), w.me, upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Bytes: n, Chunks: -1})
+	w.check(err)
+	return up
+}
+
+func (w *world) put(id session.SessionID, idx int64, b []byte) error {
+	return w.PutChunk(w.t.Context(), w.me, id, idx, bytes.NewReader(b), upload.Put{Length: int64(len(b))})
+}
+
+func (w *world) finish(id session.SessionID, b []byte) (catalog.Memory, error) {
+	return w.Finish(w.t.Context(), w.me, upload.FinishRequest{ID: id, SHA256: sha256.Sum256(b), Length: int64(len(b))})
+}
+
+// content reads back what a memory points to.
+func (w *world) content(m catalog.Memory) []byte {
+	w.t.Helper()
+	var row catalog.Content
+	w.check(w.catalog.View(w.t.Context(), func(r catalog.Reader) (err error) {
+		row, err = catalog.Contents.Get(r, catalog.ContentKey{Capsule: m.Capsule, SHA256: m.SHA256})
+		return err
+	}))
+	if row.Inline != nil {
+		return row.Inline
+	}
+	body, err := w.blobs.Read(w.t.Context(), row.Extents, 0, row.Bytes)
+	w.check(err)
+	defer body.Close()
+	b, err := io.ReadAll(body)
+	w.check(err)
+	return b
+}
+
+func random(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(rand.Uint32())
+	}
+	return b
+}
+
+func chunks(b []byte) [][]byte {
+	var out [][]byte
+	for len(b) > chunk {
+		out = append(out, b[:chunk])
+		b = b[chunk:]
+	}
+	return append(out, b)
+}
+
+func TestAnyOrderGivesTheSameMemory(t *testing.T) {
+	w := newWorld(t)
+	for _, size := range []int{1, chunk - 1, chunk, chunk + 1, 5*chunk + 7} {
+		for _, order := range []string{"forward", "backward", "shuffled", "twice"} {
+			b := random(size)
+			up := w.begin(int64(size))
+			cs := chunks(b)
+			idx := make([]int, len(cs))
+			for i := range idx {
+				idx[i] = i
+				if order == "backward" {
+					idx[i] = len(cs) - 1 - i
+				}
+			}
+			if order == "shuffled" {
+				rand.Shuffle(len(idx), func(i, j int) { idx[i], idx[j] = idx[j], idx[i] })
+			}
+			if order == "twice" {
+				idx = append(idx, idx...)
+			}
+			for _, i := range idx {
+				w.check(w.put(up.ID, int64(i), cs[i]))
+			}
+			m, err := w.finish(up.ID, b)
+			w.check(err)
+			if got := w.content(m); !bytes.Equal(got, b) {
+				t.Errorf("%d bytes %s: content differs", size, order)
+			}
+		}
+	}
+}
+
+func TestAnEmptyFileHasNoChunks(t *testing.T) {
+	w := newWorld(t)
+	up := w.begin(0)
+	if err := w.put(up.ID, 0, nil); !errors.Is(err, session.ErrRange) {
+		t.Errorf("put: %v", err)
+	}
+	m, err := w.finish(up.ID, nil)
+	w.check(err)
+	if m.Bytes != 0 || len(w.content(m)) != 0 {
+		t.Errorf("%+v", m)
+	}
+}
+
+func TestTheHashSurvivesARestart(t *testing.T) {
+	w := newWorld(t)
+	b := random(6 * chunk)
+	up := w.begin(int64(len(b)))
+	for i, c := range chunks(b) {
+		w.check(w.put(up.ID, int64(i), c))
+		w.restart()
+	}
+	reads := w.blobs.Reads()
+	_, err := w.finish(up.ID, b)
+	w.check(err)
+	if n := w.blobs.Reads() - reads; n != 0 {
+		t.Errorf("finish read back %d times although every chunk came in order", n)
+	}
+}
+
+// † a cut put must not move the rolling hash.
+func TestACutPutDoesNotMoveTheHash(t *testing.T) {
+	w := newWorld(t)
+	b := random(2 * chunk)
+	up := w.begin(int64(len(b)))
+	bad := io.MultiReader(bytes.NewReader(random(chunk/2)), cut{})
+	if err := w.PutChunk(t.Context(), w.me, up.ID, 0, bad, upload.Put{Length: -1}); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Fatal(err)
+	}
+	for i, c := range chunks(b) {
+		w.check(w.put(up.ID, int64(i), c))
+	}
+	_, err := w.finish(up.ID, b)
+	w.check(err)
+}
+
+type cut struct{}
+
+func (cut) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+
+// † other bytes for a recorded chunk are refused, and the recorded ones stay; so with a retry that dies half-way.
+func TestRecordedBytesAreNeverRewritten(t *testing.T) {
+	w := newWorld(t)
+	b := random(2 * chunk)
+	up := w.begin(int64(len(b)))
+	w.check(w.put(up.ID, 0, b[:chunk]))
+	if err := w.put(up.ID, 0, random(chunk)); !errors.Is(err, session.ErrConflict) {
+		t.Errorf("other bytes: %v", err)
+	}
+	dying := io.MultiReader(bytes.NewReader(random(chunk/2)), cut{})
+	if err := w.PutChunk(t.Context(), w.me, up.ID, 0, dying, upload.Put{Length: -1}); err == nil {
+		t.Error("a retry that died was accepted")
+	}
+	if n, err := w.PutRange(t.Context(), w.me, up.ID, chunk/2, bytes.NewReader(append(random(chunk/2), b[chunk:]...)), upload.Put{Length: -1}); n != 0 || !errors.Is(err, session.ErrConflict) {
+		t.Errorf("overlap: %d, %v", n, err)
+	}
+	w.check(w.put(up.ID, 1, b[chunk:]))
+	m, err := w.finish(up.ID, b)
+	w.check(err)
+	if !bytes.Equal(w.content(m), b) {
+		t.Error("content differs")
+	}
+}
+
+func TestReplaceWithdrawsAndStoresElsewhere(t *testing.T) {
+	w := newWorld(t)
+	b, old := random(3*chunk), random(3*chunk)
+	up := w.begin(int64(len(b)))
+	for i, c := range chunks(old) {
+		w.check(w.put(up.ID, int64(i), c))
+	}
+	crcs := make([]uint32, 3)
+	for i, c := range chunks(b) {
+		crcs[i] = crc32.Checksum(c, crc32.MakeTable(crc32.Castagnoli))
+	}
+	copy(b[:chunk], old[:chunk]) // the first chunk is right already
+	crcs[0] = crc32.Checksum(b[:chunk], crc32.MakeTable(crc32.Castagnoli))
+	_, err := w.Finish(t.Context(), w.me, upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(b), Length: int64(len(b)), CRC32C: crcs})
+	var sum *upload.ChecksumError
+	if !errors.As(err, &sum) || fmt.Sprint(sum.Bad) != "[{1 3}]" {
+		t.Fatalf("finish: %v, %+v", err, sum)
+	}
+	for i := 1; i < 3; i++ {
+		c := chunks(b)[i]
+		w.check(w.PutChunk(t.Context(), w.me, up.ID, int64(i), bytes.NewReader(c), upload.Put{Length: chunk, Replace: true}))
+	}
+	m, err := w.finish(up.ID, b)
+	w.check(err)
+	if !bytes.Equal(w.content(m), b) {
+		t.Error("content differs")
+	}
+}
+
+func TestTenFinishesAtOnceGiveOneMemory(t *testing.T) {
+	w := newWorld(t)
+	b := random(3 * chunk)
+	up := w.begin(int64(len(b)))
+	for i, c := range chunks(b) {
+		w.check(w.put(up.ID, int64(i), c))
+	}
+	var wg sync.WaitGroup
+	ids := make([]catalog.MemoryID, 10)
+	for i := range ids {
+		wg.Go(func() {
+			m, err := w.finish(up.ID, b)
+			if err != nil {
+				t.Error(err)
+			}
+			ids[i] = m.ID
+		})
+	}
+	wg.Wait()
+	for _, id := range ids {
+		if id != ids[0] {
+			t.Errorf("memories %s and %s", id, ids[0])
+		}
+	}
+	w.check(w.catalog.View(t.Context(), func(r catalog.Reader) error {
+		c, err := catalog.Capsules.Get(r, "default")
+		if c.Memories != 1 || c.Bytes != int64(len(b)) || c.Sessions != 0 || c.Reserved != 0 {
+			t.Errorf("counters %+v", c)
+		}
+		return err
+	}))
+}
+
+func TestABatchAppearsAtOnceOrNotAtAll(t *testing.T) {
+	w := newWorld(t)
+	var reqs []upload.FinishRequest
+	for i := range 100 {
+		b := random(100 + i)
+		up := w.begin(int64(len(b)))
+		w.check(w.put(up.ID, 0, b))
+		reqs = append(reqs, upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(b), Length: int64(len(b))})
+	}
+	bad := reqs[57]
+	reqs[57].SHA256[0] ^= 1
+	_, err := w.FinishBatch(t.Context(), w.me, reqs)
+	var batch *upload.BatchError
+	if !errors.As(err, &batch) || len(batch.Failures) != 1 || batch.Failures[0].ID != bad.ID || !errors.Is(err, upload.ErrChecksum) {
+		t.Fatalf("%v", err)
+	}
+	if n := w.memories(); n != 0 {
+		t.Fatalf("%d memories of a refused batch", n)
+	}
+	reqs[57] = bad
+	first, err := w.FinishBatch(t.Context(), w.me, reqs)
+	w.check(err)
+	again, err := w.FinishBatch(t.Context(), w.me, reqs)
+	w.check(err)
+	if n := w.memories(); n != 100 || first[3].ID != again[3].ID {
+		t.Errorf("%d memories", n)
+	}
+}
+
+func (w *world) memories() (n int64) {
+	w.check(w.catalog.View(w.t.Context(), func(r catalog.Reader) error {
+		c, err := catalog.Capsules.Get(r, "default")
+		n = c.Memories
+		return err
+	}))
+	return n
+}
+
+func TestNobodyElseSeesASession(t *testing.T) {
+	w := newWorld(t)
+	up := w.begin(chunk)
+	ctx := context.Background()
+	for name, err := range map[string]error{
+		"put":    w.PutChunk(ctx, w.stranger, up.ID, 0, bytes.NewReader(random(chunk)), upload.Put{Length: -1}),
+		"abort":  w.Abort(ctx, w.stranger, up.ID),
+		"status": second(w.Status(ctx, w.stranger, up.ID)),
+		"finish": second(w.Finish(ctx, w.stranger, upload.FinishRequest{ID: up.ID})),
+	} {
+		if !errors.Is(err, session.ErrNotFound) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := w.Begin(ctx, w.stranger, upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Bytes: 1, Chunks: -1}); !errors.Is(err, catalog.ErrNotFound) {
+		t.Errorf("begin in a capsule without a role: %v", err)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func TestIdemAnswersTheSameUpload(t *testing.T) {
+	w := newWorld(t)
+	b := random(chunk + 1)
+	req := upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Bytes: int64(len(b)), Chunks: -1, Idem: "k"}
+	up, err := w.Begin(t.Context(), w.me, req)
+	w.check(err)
+	w.check(w.put(up.ID, 1, b[chunk:]))
+	again, err := w.Begin(t.Context(), w.me, req)
+	w.check(err)
+	if again.ID != up.ID || again.Bytes() != 1 {
+		t.Fatalf("%+v", again)
+	}
+	other := req
+	other.Meta.Name = "b"
+	if _, err := w.Begin(t.Context(), w.me, other); !errors.Is(err, upload.ErrIdem) {
+		t.Errorf("another request: %v", err)
+	}
+	w.check(w.put(up.ID, 0, b[:chunk]))
+	m, err := w.finish(up.ID, b)
+	w.check(err)
+	done, err := w.Begin(t.Context(), w.me, req)
+	w.check(err)
+	if done.State != session.Finished || done.Memory != m.ID || done.Deleted {
+		t.Errorf("%+v", done)
+	}
+}
+
+func TestAFailedSyncAsksForWhatIsLost(t *testing.T) {
+	w := newWorld(t)
+	b := random(2 * chunk)
+	up := w.begin(int64(len(b)))
+	for i, c := range chunks(b) {
+		w.check(w.put(up.ID, int64(i), c))
+	}
+	w.blobs.FailSettle(func(es []catalog.Extent) error { return &upload.LostError{Lost: es, Err: errors.New("EIO")} })
+	var inc *session.IncompleteError
+	if _, err := w.finish(up.ID, b); !errors.As(err, &inc) {
+		t.Fatal(err)
+	}
+	w.blobs.FailSettle(nil)
+	if n := w.memories(); n != 0 {
+		t.Errorf("%d memories", n)
+	}
+	for i, c := range chunks(b) {
+		w.check(w.put(up.ID, int64(i), c))
+	}
+	m, err := w.finish(up.ID, b)
+	w.check(err)
+	if !bytes.Equal(w.content(m), b) {
+		t.Error("content differs")
+	}
+}
+
+func TestCreateInOneRequest(t *testing.T) {
+	w := newWorld(t)
+	for _, size := range []int{0, 1, 64, 65, chunk, chunk + 1, 10*chunk + 3} {
+		for _, length := range []int64{int64(size), -1} {
+			b := random(size)
+			m, err := w.Create(t.Context(), w.me, upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: length}}, bytes.NewReader(b))
+			w.check(err)
+			if m.Bytes != int64(size) || !bytes.Equal(w.content(m), b) {
+				t.Errorf("%d bytes, length %d: %+v", size, length, m)
+			}
+		}
+	}
+	sum := catalog.SHA256{1}
+	for _, size := range []int{10, chunk, 3 * chunk} {
+		_, err := w.Create(t.Context(), w.me, upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: int64(size), SHA256: &sum}}, bytes.NewReader(random(size)))
+		if !errors.Is(err, upload.ErrChecksum) {
+			t.Errorf("%d bytes with a wrong digest: %v", size, err)
+		}
+	}
+	if st, _ := w.sessions.Stats(t.Context()); st.Open != 0 || st.BytesReceived != 0 {
+		t.Errorf("left over: %+v", st)
+	}
+}

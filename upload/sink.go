@@ -1,0 +1,288 @@
+package upload
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"io"
+
+	"sluice/catalog"
+	"sluice/session"
+)
+
+// sink takes the bytes of one put. Each buffer goes once through here: it is written to the content store, its
+// CRC-32C is kept for the entry that will name it, and where it continues the rolling SHA-256 it is hashed into a clone of
+// that state. The clone becomes the state only in Recorded: the bytes of a put that was cut or superseded never move the hash.
+//
+//	WriteAt  ─┬─▶ Writer ─────────▶ place          Commit: extent, CRC and hash state become the entry's note
+//	          ├─▶ CRC-32C per piece                Recorded: the clone is published
+//	          └─▶ clone of SHA-256, body's digest
+//	VerifyAt ───▶ the same, but compared with what is read back instead of written
+type sink struct {
+	u    *Service
+	ctx  context.Context
+	s    session.Session
+	t    *track
+	put  Put
+	w    Writer
+	run  []run // written, not yet committed
+	roll *rolling
+
+	body    hash.Hash // of the whole body, where the client gave a digest
+	bodyCRC uint32
+	// streaming: pieces are recorded before the body's digest can be known; the caller compares at the end.
+	streaming bool
+
+	back    io.ReadCloser // recorded bytes being compared
+	backAt  int64
+	backEnd int64
+	buf     []byte
+}
+
+// run is a piece as the engine will record it: contiguous, within one chunk.
+type run struct {
+	session.Range
+	crc uint32
+}
+
+// newSink prepares a put into s. close must follow.
+func (u *Service) newSink(ctx context.Context, s session.Session, p Put) *sink {
+	k := &sink{u: u, ctx: context.WithoutCancel(ctx), s: s, t: u.tracks.hold(s.ID), put: p}
+	if p.SHA256 != nil {
+		k.body = sha256.New()
+	}
+	return k
+}
+
+func (k *sink) close() {
+	if k.w != nil {
+		if err := k.w.Close(); err != nil {
+			k.u.Log.Warn("closing a place failed", "session", k.s.ID, "err", err)
+		}
+	}
+	if k.back != nil {
+		k.back.Close()
+	}
+	k.u.tracks.release(k.t)
+}
+
+// WriteAt implements session.ByteSink.
+func (k *sink) WriteAt(p []byte, off int64) (int, error) {
+	if k.w == nil {
+		w, err := k.u.Blobs.Writer(k.ctx, k.s.ID, placeGen(k.s))
+		if err != nil {
+			return 0, err
+		}
+		k.w = w
+	}
+	n, err := k.w.WriteAt(p, off)
+	if err != nil {
+		return n, err
+	}
+	if i := len(k.run) - 1; i >= 0 && k.run[i].End == off && off%k.s.ChunkSize != 0 {
+		k.run[i].End += int64(len(p))
+		k.run[i].crc = crc32.Update(k.run[i].crc, castagnoli, p)
+	} else {
+		k.run = append(k.run, run{session.Range{Off: off, End: off + int64(len(p))}, crc32.Checksum(p, castagnoli)})
+	}
+	return n, k.advance(p, off)
+}
+
+// placeGen is the generation in the name of a place: it moves with each Drop, so that bytes which replace others go elsewhere.
+func placeGen(s session.Session) uint64 {
+	if n := len(s.Dropped); n > 0 {
+		return s.Dropped[n-1].Gen
+	}
+	return 0
+}
+
+// advance lets the digests take p.
+func (k *sink) advance(p []byte, off int64) error {
+	if k.body != nil {
+		k.body.Write(p)
+	}
+	if k.put.CRC32C != nil {
+		k.bodyCRC = crc32.Update(k.bodyCRC, castagnoli, p)
+	}
+	end := off + int64(len(p))
+	if k.roll == nil {
+		r, err := k.u.cursor(k.ctx, k.t, k.s)
+		if err != nil || r.off < off || r.off >= end {
+			return err
+		}
+		k.roll = &r
+	}
+	if k.roll.off >= off && k.roll.off < end {
+		k.roll.h.Write(p[k.roll.off-off:])
+		k.roll.off = end
+	}
+	return nil
+}
+
+// VerifyAt implements session.Verifier: it always reads the recorded bytes back.
+func (k *sink) VerifyAt(p []byte, off int64) error {
+	if k.back == nil || k.backAt != off || k.backEnd < off+int64(len(p)) {
+		if err := k.readBack(off); err != nil {
+			return err
+		}
+	}
+	if cap(k.buf) < len(p) {
+		k.buf = make([]byte, len(p))
+	}
+	b := k.buf[:len(p)]
+	if _, err := io.ReadFull(k.back, b); err != nil {
+		return fmt.Errorf("comparing with what is recorded at %d: %w", off, err)
+	}
+	k.backAt += int64(len(p))
+	if !bytes.Equal(b, p) {
+		return session.ErrConflict
+	}
+	return k.advance(p, off)
+}
+
+// window is how far a comparison reads at least without asking for entries again, in bytes: more than any buffer of a put.
+const window = 1 << 20
+
+// readBack opens what is recorded from off on, for some chunks.
+func (k *sink) readBack(off int64) error {
+	if k.back != nil {
+		k.back.Close()
+		k.back = nil
+	}
+	entries, err := k.u.Sessions.Entries(k.ctx, k.s.ID, session.Range{Off: off, End: off + 2*k.s.ChunkSize + window}, 0)
+	if err != nil {
+		return err
+	}
+	for i := 1; i < len(entries); i++ {
+		if entries[i-1].End != entries[i].Off {
+			entries = entries[:i]
+		}
+	}
+	if len(entries) == 0 || entries[0].Off > off {
+		return session.ErrSuperseded // dropped since
+	}
+	extents, err := extentsOf(entries)
+	if err != nil {
+		return err
+	}
+	first := entries[0].Off
+	k.backAt, k.backEnd = off, entries[len(entries)-1].End
+	k.back, err = k.u.Blobs.Read(k.ctx, extents, off-first, k.backEnd-off)
+	return err
+}
+
+// Commit implements session.Committer: what it returns is the note of the entry.
+func (k *sink) Commit(ctx context.Context, r session.Range) ([]byte, error) {
+	if err := k.digested(); err != nil {
+		return nil, err
+	}
+	if len(k.run) == 0 || k.run[0].Range != r {
+		return nil, fmt.Errorf("bytes %d to %d were not written as one piece", r.Off, r.End-1)
+	}
+	e, err := k.w.Commit(ctx, r.Off, r.Len(), k.run[0].crc)
+	if err != nil {
+		return nil, err
+	}
+	k.run = k.run[1:]
+	p := piece{Place: e.Place, Off: e.Off, CRC: e.CRC32C}
+	if k.roll != nil && k.roll.off == r.End {
+		p.Gen, p.Hashed = k.roll.gen, k.roll.off
+		if p.State, err = k.roll.encoded(); err != nil {
+			return nil, err
+		}
+	}
+	return p.encode()
+}
+
+// digested compares the body's digest with the client's before anything is recorded: a digest makes a put all or nothing, so
+// the body is whole when this is first asked.
+func (k *sink) digested() error {
+	if k.streaming {
+		return nil
+	}
+	return k.compare()
+}
+
+func (k *sink) compare() error {
+	var sum []byte
+	if k.body != nil {
+		sum = k.body.Sum(nil)
+	}
+	return k.put.compare(sum, k.bodyCRC)
+}
+
+// compare says whether a body with these digests is the one that the client announced. sum is not looked at where the client gave none.
+func (p Put) compare(sum []byte, crc uint32) error {
+	if want := p.SHA256; want != nil && !bytes.Equal(sum, want[:]) {
+		return &ChecksumError{What: "sha-256 of the body", Want: hex.EncodeToString(want[:]), Got: hex.EncodeToString(sum)}
+	}
+	if want := p.CRC32C; want != nil && *want != crc {
+		return &ChecksumError{What: "crc32c of the body", Want: fmt.Sprintf("%08x", *want), Got: fmt.Sprintf("%08x", crc)}
+	}
+	return nil
+}
+
+// Recorded implements session.Recorder.
+func (k *sink) Recorded(s session.Session) {
+	if k.roll != nil {
+		k.t.publish(s, *k.roll)
+	}
+}
+
+// Match implements session.Matcher: another node recorded the same range first. Its bytes are the same where length
+// and CRC-32C are; ours become garbage at their own place.
+func (k *sink) Match(_ context.Context, mine, theirs session.Entry) error {
+	a, err := decodePiece(mine.Note)
+	if err != nil {
+		return err
+	}
+	b, err := decodePiece(theirs.Note)
+	if err != nil {
+		return err
+	}
+	if a.CRC != b.CRC {
+		return session.ErrConflict
+	}
+	return nil
+}
+
+var (
+	_ session.ByteSink  = (*sink)(nil)
+	_ session.Verifier  = (*sink)(nil)
+	_ session.Committer = (*sink)(nil)
+	_ session.Recorder  = (*sink)(nil)
+	_ session.Matcher   = (*sink)(nil)
+)
+
+// chunkCRC combines the CRCs of the entries of one complete chunk.
+func chunkCRC(entries []session.Entry) (crc uint32, err error) {
+	for i, e := range entries {
+		p, err := decodePiece(e.Note)
+		if err != nil {
+			return 0, err
+		}
+		if i == 0 {
+			crc = p.CRC
+		} else {
+			crc = combineCRC(crc, p.CRC, e.Len())
+		}
+	}
+	return crc, nil
+}
+
+// placesOf lists the distinct places of extents.
+func placesOf(extents []catalog.Extent) []string {
+	var out []string
+	seen := map[string]bool{}
+	for _, e := range extents {
+		if e.Place != "" && !seen[e.Place] {
+			seen[e.Place] = true
+			out = append(out, e.Place)
+		}
+	}
+	return out
+}

@@ -1,0 +1,118 @@
+package upload
+
+import (
+	"context"
+	"errors"
+
+	"sluice/access"
+	"sluice/catalog"
+	"sluice/session"
+)
+
+// Status gives the caller's session, also an ended one for a day at least.
+func (u *Service) Status(ctx context.Context, c access.Caller, id session.SessionID) (Upload, error) {
+	s, n, err := u.mine(ctx, c, id, true)
+	if err != nil {
+		return Upload{}, err
+	}
+	if s, err = u.trusted(ctx, s, AfterReboot); err != nil {
+		return Upload{}, err
+	}
+	return u.view(ctx, s, n)
+}
+
+// view adds to a session what its note and its outcome say.
+func (u *Service) view(ctx context.Context, s session.Session, n note) (Upload, error) {
+	up := Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, Idem: n.Idem}
+	if s.State != session.Finished {
+		return up, nil
+	}
+	err := u.Catalog.View(ctx, func(r catalog.Reader) error {
+		out, m, err := outcome(r, s.ID)
+		if errors.Is(err, catalog.ErrNotFound) {
+			up.Deleted = true
+			return nil
+		}
+		up.Memory, up.Deleted = out.Memory, m.ID != out.Memory
+		return err
+	})
+	return up, err
+}
+
+// outcome gives what a finished session became; m is the zero Memory where that is gone or in the trash.
+func outcome(r catalog.Reader, id session.SessionID) (out catalog.Outcome, m catalog.Memory, err error) {
+	if out, err = catalog.Outcomes.Get(r, catalog.Number(id)); err != nil {
+		return out, m, err
+	}
+	m, ok, err := catalog.Memories.Find(r, catalog.MemoryKey(out.Memory))
+	if err != nil || !ok || !m.Trashed.IsZero() {
+		return out, catalog.Memory{}, err
+	}
+	return out, m, nil
+}
+
+// List gives a page of the caller's own open sessions, newest first: what can be resumed, from any device. Those whose capsule the caller has no
+// role in any more are left out, so a page may be short and still have a next one.
+func (u *Service) List(ctx context.Context, c access.Caller, cursor string, limit int) (page []Upload, next string, err error) {
+	q := session.Query{Owner: &c.Principal, State: session.Open, After: cursor, Limit: limit}
+	sessions, next, err := u.Sessions.List(ctx, q)
+	if err != nil {
+		return nil, "", err
+	}
+	for _, s := range sessions {
+		n, err := decodeNote(s.Note)
+		if err != nil {
+			return nil, "", err
+		}
+		err = u.Catalog.View(ctx, func(r catalog.Reader) error { return u.allow(r, c, n.Capsule) })
+		if errors.Is(err, access.ErrForbidden) {
+			continue
+		}
+		if err != nil {
+			return nil, "", err
+		}
+		if s, err = u.trusted(ctx, s, AfterReboot); err != nil {
+			return nil, "", err
+		}
+		page = append(page, Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, Idem: n.Idem})
+	}
+	return page, next, nil
+}
+
+// ChunkCRCs gives the CRC-32C of every chunk of the caller's session that is complete, in order.
+func (u *Service) ChunkCRCs(ctx context.Context, c access.Caller, id session.SessionID) ([]ChunkCRC, error) {
+	s, _, err := u.mine(ctx, c, id, true)
+	if err != nil {
+		return nil, err
+	}
+	if s, err = u.trusted(ctx, s, AfterReboot); err != nil {
+		return nil, err
+	}
+	return u.chunkCRCs(ctx, s)
+}
+
+func (u *Service) chunkCRCs(ctx context.Context, s session.Session) ([]ChunkCRC, error) {
+	entries, err := u.Sessions.Entries(ctx, s.ID, session.All(), 0)
+	if err != nil {
+		return nil, err
+	}
+	var out []ChunkCRC
+	for len(entries) > 0 {
+		idx := entries[0].Off / s.ChunkSize
+		end := (idx + 1) * s.ChunkSize
+		n, bytes := 0, int64(0)
+		for n < len(entries) && entries[n].Off < end {
+			bytes += entries[n].Len()
+			n++
+		}
+		if bytes == s.ChunkSize || entries[n-1].End == s.BytesExpected && entries[0].Off == idx*s.ChunkSize && bytes == s.BytesExpected-idx*s.ChunkSize {
+			crc, err := chunkCRC(entries[:n])
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, ChunkCRC{idx, crc})
+		}
+		entries = entries[n:]
+	}
+	return out, nil
+}

@@ -1,0 +1,109 @@
+package upload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"sluice/session"
+)
+
+// checkFor is how long a request waits for the check of its session before it is asked to come again.
+const checkFor = 10 * time.Second
+
+// trusted makes sure that the session's pieces are what was acknowledged, as far as care asks for: after a restart of the
+// machine nothing is told of a session before its unsynced pieces have been compared with their CRCs, and after
+// the mere death of the process no finish trusts them before. What is lost is dropped, durably, and shows as missing.
+// Normally nothing has happened, and it costs a look at the entries once in a session's stay in memory. ErrUnavailable when it takes
+// longer than 10 s: the check goes on.
+func (u *Service) trusted(ctx context.Context, s session.Session, care Care) (session.Session, error) {
+	if s.State.Ended() || len(s.Received) == 0 {
+		return s, nil
+	}
+	t := u.tracks.hold(s.ID)
+	defer u.tracks.release(t)
+	late := time.NewTimer(checkFor)
+	defer late.Stop()
+	for waited := false; ; waited = true {
+		t.mu.Lock()
+		done, changed, failed := t.trusted >= care, t.changed, t.checkErr
+		if !done && !t.checking {
+			if waited && failed != nil {
+				t.checkErr = nil
+				t.mu.Unlock()
+				return s, failed
+			}
+			if u.stop.Err() != nil {
+				t.mu.Unlock()
+				return s, ErrUnavailable
+			}
+			t.checking = true
+			u.check(t, care)
+		}
+		t.mu.Unlock()
+		if done {
+			if !waited {
+				return s, nil
+			}
+			return u.Sessions.Status(ctx, s.ID)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return s, ctx.Err()
+		case <-late.C:
+			return s, fmt.Errorf("%w: the session's pieces are being checked after a restart", ErrUnavailable)
+		}
+	}
+}
+
+// check runs in the background until the session's entries are compared. t.mu is held.
+func (u *Service) check(t *track, care Care) {
+	u.tracks.mu.Lock()
+	t.refs++
+	u.tracks.mu.Unlock()
+	u.wg.Go(func() {
+		defer u.tracks.release(t)
+		err := u.drop(u.stop, t.id, session.All(), care)
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.checking, t.checkErr = false, err
+		if err == nil {
+			t.trusted = max(t.trusted, care)
+		}
+		t.notify()
+	})
+}
+
+// dropLost re-reads every recorded piece that overlaps r and drops those that are not what they were.
+func (u *Service) dropLost(ctx context.Context, id session.SessionID, r session.Range) error {
+	return u.drop(ctx, id, r, Always)
+}
+
+func (u *Service) drop(ctx context.Context, id session.SessionID, r session.Range, care Care) error {
+	entries, err := u.Sessions.Entries(ctx, id, r, 0)
+	if errors.Is(err, session.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		p, err := decodePiece(e.Note)
+		if err == nil {
+			err = u.Blobs.Check(ctx, p.extent(e.Range), care)
+		}
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, ErrRotten) && !errors.Is(err, ErrNoPlace) && !errors.Is(err, errNote) {
+			return err
+		}
+		u.Log.Warn("a recorded piece is lost and will be asked for again", "session", id, "from", e.Off, "bytes", e.Len(), "err", err)
+		if _, err := u.Sessions.Drop(ctx, id, e.Range, u.recut); err != nil {
+			return err
+		}
+	}
+	return nil
+}

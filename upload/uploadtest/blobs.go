@@ -1,0 +1,186 @@
+package uploadtest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"slices"
+	"sync"
+
+	"sluice/catalog"
+	"sluice/session"
+	"sluice/upload"
+)
+
+// Blobs is a content store in memory, which can be told to fail.
+type Blobs struct {
+	mu     sync.Mutex
+	places map[string]*memPlace
+	reads  int
+	settle func([]catalog.Extent) error
+	write  func(place string, off int64) error
+}
+
+var _ upload.Blobs = (*Blobs)(nil)
+
+type memPlace struct {
+	id session.SessionID
+	b  []byte
+}
+
+// NewBlobs makes an empty store.
+func NewBlobs() *Blobs { return &Blobs{places: map[string]*memPlace{}} }
+
+// FailSettle lets f answer for every Settle; nil ends that.
+func (s *Blobs) FailSettle(f func([]catalog.Extent) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settle = f
+}
+
+// FailWrite lets f refuse writes, by its error; nil ends that.
+func (s *Blobs) FailWrite(f func(place string, off int64) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.write = f
+}
+
+// Reads is how often Read was called.
+func (s *Blobs) Reads() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reads
+}
+
+// Corrupt turns over a bit.
+func (s *Blobs) Corrupt(place string, off int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.places[place].b[off] ^= 1
+}
+
+// Writer implements upload.Blobs.
+func (s *Blobs) Writer(_ context.Context, id session.SessionID, gen uint64) (upload.Writer, error) {
+	return &memWriter{s, id, fmt.Sprintf("%016x-%x", uint64(id), gen)}, nil
+}
+
+type memWriter struct {
+	s    *Blobs
+	id   session.SessionID
+	name string
+}
+
+// WriteAt implements upload.Writer.
+func (w *memWriter) WriteAt(p []byte, off int64) (int, error) {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	if w.s.write != nil {
+		if err := w.s.write(w.name, off); err != nil {
+			return 0, err
+		}
+	}
+	place := w.s.places[w.name]
+	if place == nil {
+		place = &memPlace{id: w.id}
+		w.s.places[w.name] = place
+	}
+	if need := off + int64(len(p)); need > int64(len(place.b)) {
+		place.b = append(place.b, make([]byte, need-int64(len(place.b)))...)
+	}
+	return copy(place.b[off:], p), nil
+}
+
+// Commit implements upload.Writer.
+func (w *memWriter) Commit(_ context.Context, off, n int64, crc uint32) (catalog.Extent, error) {
+	return catalog.Extent{Place: w.name, Off: off, Len: n, CRC32C: crc}, nil
+}
+
+// Close implements upload.Writer.
+func (w *memWriter) Close() error { return nil }
+
+// Settle implements upload.Blobs.
+func (s *Blobs) Settle(_ context.Context, extents []catalog.Extent) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.settle != nil {
+		return s.settle(extents)
+	}
+	return nil
+}
+
+// bytesOf gives the bytes of an extent, checked. s.mu is held.
+func (s *Blobs) bytesOf(e catalog.Extent) ([]byte, error) {
+	place := s.places[e.Place]
+	if place == nil {
+		return nil, fmt.Errorf("%s: %w", e.Place, upload.ErrNoPlace)
+	}
+	if e.Off+e.Len > int64(len(place.b)) {
+		return nil, fmt.Errorf("%s: %w", e.Place, upload.ErrRotten)
+	}
+	b := place.b[e.Off : e.Off+e.Len]
+	if crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) != e.CRC32C {
+		return nil, fmt.Errorf("%s at %d: %w", e.Place, e.Off, upload.ErrRotten)
+	}
+	return b, nil
+}
+
+// Read implements upload.Blobs.
+func (s *Blobs) Read(_ context.Context, extents []catalog.Extent, off, n int64) (io.ReadCloser, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reads++
+	var all []byte
+	at := int64(0)
+	for _, e := range extents {
+		if at < off+n && at+e.Len > off {
+			b, err := s.bytesOf(e)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, b[max(off-at, 0):min(off+n-at, e.Len)]...)
+		}
+		at += e.Len
+	}
+	if int64(len(all)) != n {
+		return nil, fmt.Errorf("the extents have %d of the %d bytes: %w", len(all), n, upload.ErrRotten)
+	}
+	return io.NopCloser(bytes.NewReader(all)), nil
+}
+
+// Check implements upload.Blobs.
+func (s *Blobs) Check(_ context.Context, e catalog.Extent, care upload.Care) error {
+	if care != upload.Always {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, err := s.bytesOf(e)
+	return err
+}
+
+// Delete implements upload.Blobs.
+func (s *Blobs) Delete(_ context.Context, place string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.places, place)
+	return nil
+}
+
+// Places implements upload.Blobs.
+func (s *Blobs) Places(_ context.Context, after string, n int) ([]upload.PlaceInfo, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []upload.PlaceInfo
+	for name, p := range s.places {
+		if name > after {
+			out = append(out, upload.PlaceInfo{Name: name, Session: p.id, Bytes: int64(len(p.b))})
+		}
+	}
+	slices.SortFunc(out, func(a, b upload.PlaceInfo) int { return bytes.Compare([]byte(a.Name), []byte(b.Name)) })
+	return out[:min(len(out), n)], nil
+}
+
+// Free implements upload.Blobs.
+func (s *Blobs) Free(context.Context) (int64, error) { return 1 << 50, nil }
