@@ -1,0 +1,208 @@
+// Package keeper does what nobody asks for: it ends sessions whose time is over, empties the trash, deletes the bytes that nothing
+// names any more, and finds those that no record ever named.
+//
+// It owns when and in which order that is done. It does not own what it means: the session engine says what is
+// expired, the catalog keeps the list of what is due, the upload service carries an expiry out. Everything counts the
+// engine's running time, so that neither a clock that jumps nor a server that was off deletes anything early.
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"sluice/catalog"
+	"sluice/session"
+	"sluice/upload"
+)
+
+// Sessions is what the keeper needs of the session engine.
+type Sessions interface {
+	TickTTL(ctx context.Context, now time.Time, release session.End) (int, error)
+	Status(ctx context.Context, id session.SessionID) (session.Session, error)
+	Running() int64
+}
+
+// Uploads is what the keeper needs of the upload service.
+type Uploads interface {
+	// Expire is the upload's part of an expiry.
+	Expire(ctx context.Context, sealed []session.Session) error
+	// Active reports whether bytes are being written under an id that no session has.
+	Active(id session.SessionID) bool
+}
+
+// Config is what a Keeper works with; every field but Log is needed.
+type Config struct {
+	Sessions Sessions
+	Uploads  Uploads
+	Catalog  catalog.Store
+	Blobs    upload.Blobs
+	Clock    session.Clock
+	Log      *slog.Logger
+}
+
+// Keeper keeps a data folder clean. Its methods may be called at any time, beside each other and Run.
+type Keeper struct {
+	cfg Config
+
+	mu       sync.Mutex // one Tick, and one Sweep, at a time
+	suspects map[string]int64
+}
+
+// New makes a Keeper; nothing runs until Run.
+func New(cfg Config) *Keeper {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Keeper{cfg: cfg}
+}
+
+const (
+	tickEvery = 15 * time.Second
+	// sweepEvery is how often all places are looked through for orphans.
+	sweepEvery = time.Hour
+	// batch is how much of what is due is done before asking again.
+	batch = 200
+)
+
+// Run ticks and sweeps until ctx ends.
+func (k *Keeper) Run(ctx context.Context) {
+	tick, sweep := time.NewTicker(tickEvery), time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	defer sweep.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			_, err = k.Tick(ctx)
+		case <-sweep.C:
+			_, err = k.Sweep(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			k.cfg.Log.Error("cleaning up failed; it is tried again", "err", err)
+		}
+	}
+}
+
+// Tick lets time pass: it ends the sessions whose time to live is over, and does what is due. It gives the number of sessions that expired. With
+// nothing due it costs nothing.
+func (k *Keeper) Tick(ctx context.Context) (expired int, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	expired, err = k.cfg.Sessions.TickTTL(ctx, k.cfg.Clock.Now(), k.cfg.Uploads.Expire)
+	return expired, errors.Join(err, k.settle(ctx))
+}
+
+// settle works off what is due. One failure does not keep the others from being done.
+func (k *Keeper) settle(ctx context.Context) error {
+	var failed error
+	skip := map[catalog.Due]bool{}
+	for ctx.Err() == nil {
+		var todo []catalog.Due
+		err := k.cfg.Catalog.View(ctx, func(r catalog.Reader) (err error) {
+			todo, err = catalog.DueBy(r, k.cfg.Sessions.Running(), batch+len(skip))
+			return err
+		})
+		if err != nil {
+			return errors.Join(failed, err)
+		}
+		did := 0
+		for _, d := range todo {
+			if skip[d] {
+				continue
+			}
+			did++
+			if err := k.do(ctx, d); err != nil {
+				skip[d] = true
+				failed = errors.Join(failed, err)
+			}
+		}
+		if did == 0 || len(skip) > batch {
+			return failed
+		}
+	}
+	return errors.Join(failed, ctx.Err())
+}
+
+// do carries one thing out. A place's bytes go first, and then the row that remembers them: a crash between the two repeats a deletion, which is fine.
+func (k *Keeper) do(ctx context.Context, d catalog.Due) error {
+	if d.Kind == catalog.DuePlace {
+		if err := k.cfg.Blobs.Delete(ctx, d.Key); err != nil {
+			return fmt.Errorf("deleting place %s: %w", d.Key, err)
+		}
+	}
+	at := catalog.Moment{Now: k.cfg.Clock.Now(), Running: k.cfg.Sessions.Running()}
+	err := k.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error { return catalog.Settle(tx, d, at) })
+	if err != nil {
+		return fmt.Errorf("settling what is due (kind %d, %x): %w", d.Kind, d.Key, err)
+	}
+	return nil
+}
+
+// maxSuspects bounds what a Sweep remembers for the next one.
+const maxSuspects = 10_000
+
+// Sweep looks through all places for orphans: those that no row of the catalog names and whose session has ended or never was. One
+// that was an orphan at an earlier Sweep, catalog.PlaceGrace of running time ago, is deleted: no upload can be about to name it. It gives
+// the number that was deleted.
+func (k *Keeper) Sweep(ctx context.Context) (deleted int, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	was, is := k.suspects, map[string]int64{}
+	now := k.cfg.Sessions.Running()
+	for after := ""; ; {
+		places, err := k.cfg.Blobs.Places(ctx, after, 1000)
+		if err != nil {
+			return deleted, err
+		}
+		if len(places) == 0 {
+			k.suspects = is
+			return deleted, nil
+		}
+		for _, p := range places {
+			after = p.Name
+			orphan, err := k.orphan(ctx, p)
+			if err != nil {
+				return deleted, err
+			}
+			since, before := was[p.Name]
+			switch {
+			case !orphan:
+			case before && now-since >= catalog.PlaceGrace.Milliseconds():
+				if err := k.cfg.Blobs.Delete(ctx, p.Name); err != nil {
+					return deleted, fmt.Errorf("deleting orphan %s: %w", p.Name, err)
+				}
+				k.cfg.Log.Info("deleted a place that nothing names", "place", p.Name, "bytes", p.Bytes)
+				deleted++
+			case before:
+				is[p.Name] = since
+			case len(is) < maxSuspects:
+				is[p.Name] = now
+			}
+		}
+	}
+}
+
+func (k *Keeper) orphan(ctx context.Context, p upload.PlaceInfo) (bool, error) {
+	if k.cfg.Uploads.Active(p.Session) {
+		return false, nil
+	}
+	s, err := k.cfg.Sessions.Status(ctx, p.Session)
+	if err != nil && !errors.Is(err, session.ErrNotFound) {
+		return false, err
+	}
+	if err == nil && !s.State.Ended() {
+		return false, nil
+	}
+	named := false
+	err = k.cfg.Catalog.View(ctx, func(r catalog.Reader) (err error) {
+		_, named, err = catalog.Places.Find(r, catalog.Name(p.Name))
+		return err
+	})
+	return !named, err
+}

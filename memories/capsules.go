@@ -1,0 +1,175 @@
+package memories
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+
+	"github.com/google/uuid"
+
+	"sluice/access"
+	"sluice/catalog"
+)
+
+// CapsuleRequest is what a new capsule is made from.
+type CapsuleRequest struct {
+	ID, Name, Subject   string // without an ID it gets a UUIDv7
+	Owners, Controllers []string
+}
+
+// CapsuleChange is what UpdateCapsule changes: nil leaves a field. The quotas are an admin's.
+type CapsuleChange struct {
+	Name, Subject             *string
+	Owners, Controllers       *[]string
+	QuotaBytes, QuotaMemories *int64
+}
+
+// CreateCapsule makes a capsule; the caller is its owner where none is named. Only an admin may make one that it has no role in.
+// catalog.ErrExists where the id is taken.
+func (s *Service) CreateCapsule(ctx context.Context, c access.Caller, req CapsuleRequest) (row catalog.Capsule, err error) {
+	if req.ID == "" {
+		id, err := uuid.NewV7()
+		if err != nil {
+			return row, err
+		}
+		req.ID = id.String()
+	}
+	if len(req.Owners) == 0 {
+		req.Owners = []string{c.Principal}
+	}
+	fresh := catalog.Capsule{ID: req.ID, Name: req.Name, Subject: req.Subject, Owners: req.Owners, Controllers: req.Controllers}
+	at := s.moment()
+	err = s.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error {
+		if err := access.AllowAny(tx, c, true, at.Now); err != nil {
+			return err
+		}
+		if row, err = catalog.NewCapsule(tx, fresh, at); err != nil {
+			return err
+		}
+		if _, err := access.Allow(tx, c, access.Read, row.ID, at.Now); err != nil && access.AllowAdmin(tx, c, true, at.Now) != nil {
+			return fmt.Errorf("%w: only an admin may make a capsule for others", access.ErrForbidden)
+		}
+		return checkMembers(tx, row)
+	})
+	return row, err
+}
+
+// checkMembers wants every principal that is named to exist.
+func checkMembers(r catalog.Reader, c catalog.Capsule) error {
+	for _, id := range c.Members() {
+		if _, ok, err := catalog.Principals.Find(r, catalog.Name(id)); err != nil {
+			return err
+		} else if !ok {
+			return &catalog.FieldError{Field: "owners, controllers or subject", Problem: fmt.Sprintf("names a principal that does not exist: %.60q", id)}
+		}
+	}
+	return nil
+}
+
+// ReadCapsule gives a capsule with its counters, to whoever has a role in it and to admins.
+func (s *Service) ReadCapsule(ctx context.Context, c access.Caller, id string) (row catalog.Capsule, err error) {
+	err = s.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
+		row, err = access.Allow(r, c, access.Inspect, id, s.cfg.Clock.Now())
+		return err
+	})
+	return row, err
+}
+
+// ListCapsules gives a page of the capsules that the caller may inspect, sorted by id.
+func (s *Service) ListCapsules(ctx context.Context, c access.Caller, cursor string, limit int) (page []catalog.Capsule, next string, err error) {
+	if limit < 1 || limit > 1000 {
+		return nil, "", &catalog.FieldError{Field: "limit", Problem: "must be 1 to 1000"}
+	}
+	after, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
+	if err != nil || len(after) > 0 && !catalog.ValidCapsuleID(string(after)) {
+		return nil, "", ErrCursor
+	}
+	err = s.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
+		page, next = nil, ""
+		now := s.cfg.Clock.Now()
+		if err := access.AllowAny(r, c, false, now); err != nil {
+			return err
+		}
+		for row, err := range s.inspectable(r, c, string(after)) {
+			if err != nil {
+				return err
+			}
+			if len(page) == limit {
+				next = base64.RawURLEncoding.EncodeToString([]byte(page[limit-1].ID))
+				return nil
+			}
+			page = append(page, row)
+		}
+		return nil
+	})
+	return page, next, err
+}
+
+// inspectable gives the capsules behind an id: an admin's are all, anybody else's those with a role.
+func (s *Service) inspectable(r catalog.Reader, c access.Caller, after string) func(func(catalog.Capsule, error) bool) {
+	if access.AllowAdmin(r, c, false, s.cfg.Clock.Now()) == nil {
+		return catalog.Capsules.After(r, catalog.Name(after))
+	}
+	return func(yield func(catalog.Capsule, error) bool) {
+		// 0x7f is behind every character of an id.
+		for role, err := range catalog.Roles.Scan(r, catalog.RoleKey{Principal: c.Principal, Capsule: after}, catalog.RoleKey{Principal: c.Principal, Capsule: "\x7f"}) {
+			var row catalog.Capsule
+			if err == nil {
+				if role.Capsule == after {
+					continue
+				}
+				row, err = catalog.Capsules.Get(r, catalog.Name(role.Capsule))
+			}
+			if !yield(row, err) {
+				return
+			}
+		}
+	}
+}
+
+// UpdateCapsule changes the name (owners and controllers may), the roles (owners), or the quotas (admins).
+func (s *Service) UpdateCapsule(ctx context.Context, c access.Caller, id string, change CapsuleChange) (row catalog.Capsule, err error) {
+	var wants []access.Action
+	if change.Name != nil {
+		wants = append(wants, access.Manage)
+	}
+	if change.Subject != nil || change.Owners != nil || change.Controllers != nil {
+		wants = append(wants, access.Own)
+	}
+	if change.QuotaBytes != nil || change.QuotaMemories != nil {
+		wants = append(wants, access.Quota)
+	}
+	if len(wants) == 0 {
+		return row, &catalog.FieldError{Field: "request", Problem: "names nothing to change"}
+	}
+	at := s.moment()
+	err = s.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error {
+		for _, a := range wants {
+			if _, err := access.Allow(tx, c, a, id, at.Now); err != nil {
+				return err
+			}
+		}
+		row, err = catalog.ChangeCapsule(tx, id, func(to *catalog.Capsule) error {
+			set(&to.Name, change.Name)
+			set(&to.Subject, change.Subject)
+			set(&to.Owners, change.Owners)
+			set(&to.Controllers, change.Controllers)
+			set(&to.QuotaBytes, change.QuotaBytes)
+			set(&to.QuotaMemories, change.QuotaMemories)
+			return checkMembers(tx, *to)
+		}, at)
+		return err
+	})
+	return row, err
+}
+
+// DeleteCapsule deletes an empty capsule; catalog.ErrNotEmpty where it is not. Owners may, and nobody else.
+func (s *Service) DeleteCapsule(ctx context.Context, c access.Caller, id string) error {
+	at := s.moment()
+	return s.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error {
+		if _, err := access.Allow(tx, c, access.Own, id, at.Now); err != nil {
+			return err
+		}
+		return catalog.DeleteCapsule(tx, id, at)
+	})
+}

@@ -1,0 +1,45 @@
+package memories
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+)
+
+// errLost: the catalog names content that is not there. It is nobody's mistake but ours.
+var errLost = errors.New("the stored content is lost")
+
+// Body gives the n bytes from off on; both lie within the memory. Bytes that are not what was stored are never given for good: reading fails.
+//
+// Between looking up and opening, the content may have moved to another copy (a re-upload of the same bytes) and the
+// former may have been collected: then it is looked up once more.
+func (f *File) Body(ctx context.Context, off, n int64) (io.ReadCloser, error) {
+	if off < 0 || n < 0 || off+n > f.Memory.Bytes {
+		return nil, fmt.Errorf("bytes %d to %d of %d", off, off+n, f.Memory.Bytes)
+	}
+	body, err := f.body(ctx, off, n)
+	if err == nil {
+		return body, nil
+	}
+	content, e := f.again(ctx)
+	if e != nil {
+		return nil, e
+	}
+	f.content = content
+	return f.body(ctx, off, n)
+}
+
+func (f *File) body(ctx context.Context, off, n int64) (io.ReadCloser, error) {
+	switch {
+	case n == 0:
+		return io.NopCloser(bytes.NewReader(nil)), nil
+	case f.content.Inline == nil:
+		return f.from.Read(ctx, f.content.Extents, off, n)
+	case int64(len(f.content.Inline)) != f.content.Bytes || crc32.Checksum(f.content.Inline, crc32.MakeTable(crc32.Castagnoli)) != f.content.CRC32C:
+		return nil, fmt.Errorf("inline content of memory %s does not match its checksum: %w", f.Memory.ID, errLost)
+	}
+	return io.NopCloser(bytes.NewReader(f.content.Inline[off : off+n])), nil
+}

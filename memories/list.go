@@ -1,0 +1,108 @@
+package memories
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"math"
+	"strings"
+
+	"sluice/access"
+	"sluice/catalog"
+)
+
+// ListRequest selects memories of one capsule, newest first.
+type ListRequest struct {
+	Capsule    string // "" is "default"
+	PathPrefix string // whole parts: "a" selects "a" and "a/b", not "ab"
+	Name       string
+	SHA256     *catalog.SHA256
+	Trash      bool
+	Limit      int // 1 to 1000
+	Cursor     string
+}
+
+// ErrCursor: the cursor is not one that this list gave.
+var ErrCursor = errors.New("malformed cursor")
+
+// mostLooked bounds how many rows one List looks at, so that a filter which nothing passes costs no more than a page of it.
+const mostLooked = 10_000
+
+// List gives a page, and the cursor of the next one while there may be more: a page under filters may be short and still have a next one. What
+// is added or deleted between two pages neither repeats nor hides others. A memory's place in the order never changes.
+func (s *Service) List(ctx context.Context, c access.Caller, req ListRequest) (page []catalog.Memory, next string, err error) {
+	if req.Capsule == "" {
+		req.Capsule = "default"
+	}
+	if req.Limit < 1 || req.Limit > 1000 {
+		return nil, "", &catalog.FieldError{Field: "limit", Problem: "must be 1 to 1000"}
+	}
+	before := uint64(math.MaxUint64)
+	if req.Cursor != "" {
+		if before, err = parseCursor(req.Cursor); err != nil {
+			return nil, "", err
+		}
+	}
+	err = s.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
+		page, next = nil, ""
+		if _, err := access.Allow(r, c, access.Read, req.Capsule, s.cfg.Clock.Now()); err != nil {
+			return err
+		}
+		looked, last := 0, uint64(0)
+		for id, err := range req.rows(r, before) {
+			if err != nil {
+				return err
+			}
+			if len(page) == req.Limit || looked == mostLooked {
+				next = cursorOf(last)
+				return nil
+			}
+			m, err := catalog.Memories.Get(r, catalog.MemoryKey(id))
+			if err != nil {
+				return fmt.Errorf("memory %s of the list: %w", id, err)
+			}
+			looked, last = looked+1, m.Seq
+			if req.selects(m) {
+				page = append(page, m)
+			}
+		}
+		return nil
+	})
+	return page, next, err
+}
+
+// rows gives the ids below a number of order, the newest first, by the index that fits best.
+func (req ListRequest) rows(r catalog.Reader, before uint64) func(func(catalog.MemoryID, error) bool) {
+	if req.SHA256 != nil && !req.Trash {
+		return catalog.Digests.Back(r,
+			catalog.DigestKey{Capsule: req.Capsule, SHA256: *req.SHA256},
+			catalog.DigestKey{Capsule: req.Capsule, SHA256: *req.SHA256, Seq: before})
+	}
+	return catalog.Order.Back(r,
+		catalog.OrderKey{Capsule: req.Capsule, Trash: req.Trash},
+		catalog.OrderKey{Capsule: req.Capsule, Trash: req.Trash, Seq: before})
+}
+
+func (req ListRequest) selects(m catalog.Memory) bool {
+	prefix := strings.TrimSuffix(req.PathPrefix, "/")
+	return (prefix == "" || m.Path == prefix || strings.HasPrefix(m.Path, prefix+"/")) &&
+		(req.Name == "" || m.Name == req.Name) &&
+		(req.SHA256 == nil || m.SHA256 == *req.SHA256)
+}
+
+// A cursor is the number in the order of the last memory that was looked at, and a check sum against typing.
+func cursorOf(seq uint64) string {
+	b := binary.BigEndian.AppendUint64([]byte{1}, seq)
+	return base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b)))
+}
+
+func parseCursor(s string) (uint64, error) {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	if err != nil || len(b) != 13 || b[0] != 1 || crc32.ChecksumIEEE(b[:9]) != binary.BigEndian.Uint32(b[9:]) {
+		return 0, ErrCursor
+	}
+	return binary.BigEndian.Uint64(b[1:]), nil
+}
