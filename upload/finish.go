@@ -69,6 +69,9 @@ func (u *Service) finishOnce(ctx context.Context, c access.Caller, reqs []Finish
 			if ctx.Err() != nil {
 				return nil, false, ctx.Err()
 			}
+			if errors.Is(err, session.ErrFinished) {
+				return nil, true, nil // just now, by another finish: what became of it is the answer
+			}
 			failures = append(failures, Failure{req.ID, err})
 		}
 	}

@@ -221,6 +221,21 @@ func TestACutPutDoesNotMoveTheHash(t *testing.T) {
 	w.check(err)
 }
 
+// A state that was rolled over bytes which were replaced since is not believed after a restart either.
+func TestAStaleHashStateIsNotBelieved(t *testing.T) {
+	w := newWorld(t)
+	old, b := random(2*chunk), random(2*chunk)
+	copy(b[chunk:], old[chunk:])
+	up := w.begin(int64(len(b)))
+	for i, c := range chunks(old) {
+		w.check(w.put(up.ID, int64(i), c))
+	}
+	w.check(w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(b[:chunk]), upload.Put{Length: chunk, Replace: true}))
+	w.restart()
+	_, err := w.finish(up.ID, b)
+	w.check(err)
+}
+
 type cut struct{}
 
 func (cut) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
@@ -270,6 +285,9 @@ func TestReplaceWithdrawsAndStoresElsewhere(t *testing.T) {
 	for i := 1; i < 3; i++ {
 		c := chunks(b)[i]
 		w.check(w.PutChunk(t.Context(), w.me, up.ID, int64(i), bytes.NewReader(c), upload.Put{Length: chunk, Replace: true}))
+	}
+	if places, err := w.blobs.Places(t.Context(), "", 10); err != nil || len(places) < 2 {
+		t.Errorf("what was replaced lies where the replacement does: %v, %v", places, err)
 	}
 	m, err := w.finish(up.ID, b)
 	w.check(err)

@@ -300,6 +300,9 @@ func (u *Service) digest(ctx context.Context, id session.SessionID, length int64
 		if s, err = u.Sessions.Status(ctx, id); err != nil {
 			return sum, s, err
 		}
+		if s.State.Ended() {
+			return sum, s, s.State.Err() // by somebody else: its pieces are forgotten, there is nothing left to hash
+		}
 		if s.Prefix() < length {
 			return sum, s, &session.IncompleteError{ID: id, Missing: session.Gaps(s.Received, session.Range{End: length}, 1000)}
 		}
