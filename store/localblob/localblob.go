@@ -1,0 +1,224 @@
+// Package localblob keeps content in files of one folder: the embedded content store. It owns the layout of that folder, what of it survives
+// which kind of stop, and finding out after a bad one. It knows nothing of memories, and of sessions only the number in a place's name.
+//
+// # Format 1
+//
+//	DIR/format                   "sluice content, format 1"; a newer one is refused, and nothing is touched
+//	DIR/lock                     locked while a process has the folder open
+//	DIR/state                    JSON, replaced whole:
+//	                               life      how often the folder was opened
+//	                               trusted   the first life since the last stop that was not clean
+//	                               rebooted  the first life since the last such stop that was the machine's (or the folder was copied)
+//	                               boot      the machine's boot id
+//	                               folder    device and inode of DIR
+//	                               clean     written by Close, when everything is on the disk; taken away by Open
+//	DIR/places/SS/NAME           the bytes of one place; SS are the first two digits of NAME
+//
+//	NAME = <session, 16 hex digits>-<generation, hex>-<life, hex>[-<spare, hex>]
+//
+// A place holds the bytes of one session at their offsets in the session (a sparse file). The generation is that of the session's last
+// Drop, so that bytes which replace others go to another file; the life is that of its writer, so that no file is written by two
+// lives, and whether an extent is in doubt after a bad stop can be read from its place's name. The spare counts the places
+// before it that a failed sync has poisoned.
+//
+// # What is safe when
+//
+//	WriteAt   the bytes are in the page cache: they survive the death of the process
+//	Commit    the same; with Power they are on the disk, and so is the folder's entry
+//	Settle    they are on the disk, and so is the folder's entry
+//
+// A sync that failed is never tried again: the kernel has forgotten the bytes by then, and a second one would succeed. What was written since the last
+// good one is lost, and is said to be.
+//
+// All bytes go through [writer.WriteAt] in write.go: direct I/O, and packs for small files, would be another writer there.
+package localblob
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"sluice/internal/durable"
+	"sluice/upload"
+)
+
+// Durability says what a committed extent survives before it is settled.
+type Durability uint8
+
+const (
+	// Process: the death of the process.
+	Process Durability = iota
+	// Power: power loss too.
+	Power
+)
+
+// Options are what a Store needs beside its folder. Each may be left out.
+type Options struct {
+	Durability Durability
+	// Reserve is how many bytes of the disk stay free for everything else (64 MiB).
+	Reserve int64
+	Log     *slog.Logger
+}
+
+// Store is an open folder. It is safe for concurrent use.
+type Store struct {
+	dir  string
+	opts Options
+	lock *os.File
+	state
+	sync func(*os.File) error // fsync; tests let it fail
+
+	mu       sync.Mutex
+	files    map[string]*file
+	idle     []*file // open and used by nobody, the longest first
+	spares   map[string]uint64
+	folders  [256]group
+	closed   bool
+	written  atomic.Int64
+	poisoned atomic.Bool
+}
+
+var _ upload.Blobs = (*Store)(nil)
+
+const (
+	format     = 1
+	formatLine = "sluice content, format %d\n"
+	// maxIdle is how many files are kept open that nobody uses. One that is closed to make room is synced first.
+	maxIdle = 256
+)
+
+// state is the file of that name.
+type state struct {
+	Life     uint64 `json:"life"`
+	Trusted  uint64 `json:"trusted"`
+	Rebooted uint64 `json:"rebooted"`
+	Boot     string `json:"boot"`
+	Folder   string `json:"folder"`
+	Clean    bool   `json:"clean"`
+}
+
+// Open opens the folder and makes it where there is none. One that another process has open, and one of a newer format, are refused.
+func Open(dir string, opts Options) (s *Store, err error) {
+	if opts.Reserve == 0 {
+		opts.Reserve = 64 << 20
+	}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("opening the content folder: %w", err)
+	}
+	lock, err := durable.Lock(filepath.Join(dir, "lock"))
+	if errors.Is(err, durable.ErrLocked) {
+		return nil, fmt.Errorf("another sluice server is using this content folder: %s", dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening the content folder: %w", err)
+	}
+	s = &Store{dir: dir, opts: opts, lock: lock, files: map[string]*file{}, spares: map[string]uint64{}, sync: (*os.File).Sync}
+	if err := errors.Join(s.prepare()); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening the content folder %s: %w", dir, err), lock.Close())
+	}
+	return s, nil
+}
+
+// prepare checks the format, makes what is missing, and begins a life.
+func (s *Store) prepare() error {
+	path := filepath.Join(s.dir, "format")
+	text, err := os.ReadFile(path)
+	switch have := 0; {
+	case errors.Is(err, fs.ErrNotExist):
+		if names, err := filepath.Glob(filepath.Join(s.dir, "places", "*", "*")); err != nil || len(names) > 0 {
+			return errors.Join(errors.New("there is content, but no file format that says in which one"), err)
+		}
+		if err := durable.WriteFile(path, fmt.Appendf(nil, formatLine, format), 0o600); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	default:
+		if _, err := fmt.Sscanf(string(text), formatLine, &have); err != nil || have < 1 {
+			return fmt.Errorf("its file format is not one of sluice's: %.60q", text)
+		}
+		if have > format {
+			return fmt.Errorf("it has format %d, and this program knows formats up to %d: use a newer sluice", have, format)
+		}
+	}
+	for i := range s.folders {
+		if err := os.MkdirAll(s.folder(i), 0o700); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(durable.SyncDir(filepath.Join(s.dir, "places")), durable.SyncDir(s.dir)); err != nil {
+		return err
+	}
+	return s.live()
+}
+
+// live begins a life, and notes what the last one's end makes doubtful.
+func (s *Store) live() error {
+	old := state{Clean: true}
+	text, err := os.ReadFile(s.statePath())
+	if err == nil {
+		err = json.Unmarshal(text, &old)
+	} else if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	if err != nil {
+		return fmt.Errorf("its file state: %w", err)
+	}
+	now := state{Life: old.Life + 1, Trusted: old.Trusted, Rebooted: old.Rebooted, Boot: bootID()}
+	if now.Folder, err = identity(s.dir); err != nil {
+		return err
+	}
+	moved := old.Folder != "" && old.Folder != now.Folder
+	if !old.Clean || moved {
+		now.Trusted = now.Life
+		if moved || now.Boot == "" || now.Boot != old.Boot {
+			now.Rebooted = now.Life
+		}
+	}
+	s.state = now
+	return s.writeState()
+}
+
+func (s *Store) statePath() string { return filepath.Join(s.dir, "state") }
+
+func (s *Store) writeState() error {
+	text, err := json.Marshal(s.state)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(s.statePath(), append(text, '\n'), 0o600)
+}
+
+// Close brings everything to the disk, and leaves a mark that it did. Writers must be closed before.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	var all []*file
+	for _, f := range s.files {
+		all = append(all, f)
+	}
+	s.mu.Unlock()
+	var errs []error
+	for _, f := range all {
+		errs = append(errs, f.settle(), f.close())
+	}
+	err := errors.Join(errs...)
+	if err == nil && !s.poisoned.Load() {
+		s.Clean = true
+		err = s.writeState()
+	}
+	return errors.Join(err, s.lock.Close())
+}

@@ -1,0 +1,146 @@
+package localblob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+
+	"sluice/catalog"
+	"sluice/session"
+	"sluice/upload"
+)
+
+// Read implements upload.Blobs. An extent that is read whole is compared with its CRC before its last piece is handed out; of one that is
+// read in part nothing can be said.
+func (s *Store) Read(_ context.Context, extents []catalog.Extent, off, n int64) (io.ReadCloser, error) {
+	r := &reader{files: map[string]*file{}, table: crc32.MakeTable(crc32.Castagnoli)}
+	want := session.Range{Off: off, End: off + n}
+	at, total := int64(0), int64(0)
+	for _, e := range extents {
+		part := session.Range{Off: at, End: at + e.Len}.Intersect(want)
+		if !part.Empty() {
+			if err := r.open(s, e.Place); err != nil {
+				return nil, errors.Join(err, r.Close())
+			}
+			r.parts = append(r.parts, piece{e, part.Off - at, part.End - at, part.Len() == e.Len})
+			total += part.Len()
+		}
+		at += e.Len
+	}
+	if total != n {
+		return nil, errors.Join(fmt.Errorf("the extents have %d of %d bytes: %w", total, n, upload.ErrRotten), r.Close())
+	}
+	return r, nil
+}
+
+// piece is what is still to be read of one extent: from byte `from` of it up to `to`.
+type piece struct {
+	e        catalog.Extent
+	from, to int64
+	whole    bool // all of the extent is read
+}
+
+// reader streams pieces. It holds their places open, so that it can be read to its end although they are deleted meanwhile.
+type reader struct {
+	files map[string]*file
+	parts []piece
+	crc   uint32
+	table *crc32.Table
+}
+
+func (r *reader) open(s *Store, name string) error {
+	if r.files[name] != nil {
+		return nil
+	}
+	p, ok := parse(name)
+	if !ok {
+		return fmt.Errorf("place %.80q is not one of this store: %w", name, upload.ErrNoPlace)
+	}
+	f, err := s.hold(p, false)
+	if err == nil {
+		r.files[name] = f
+	}
+	return err
+}
+
+// Read implements io.Reader.
+func (r *reader) Read(p []byte) (int, error) {
+	if len(r.parts) == 0 {
+		return 0, io.EOF
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	part := &r.parts[0]
+	p = p[:min(int64(len(p)), part.to-part.from)]
+	n, err := r.files[part.e.Place].f.ReadAt(p, part.e.Off+part.from)
+	if n < len(p) {
+		if err == io.EOF {
+			err = fmt.Errorf("place %s ends early: %w", part.e.Place, upload.ErrRotten)
+		}
+		return 0, err
+	}
+	if part.from == 0 {
+		r.crc = 0
+	}
+	r.crc = crc32.Update(r.crc, r.table, p)
+	if part.from += int64(n); part.from < part.to {
+		return n, nil
+	}
+	if part.whole && r.crc != part.e.CRC32C {
+		return 0, fmt.Errorf("place %s, bytes %d to %d: %w", part.e.Place, part.e.Off, part.e.Off+part.e.Len, upload.ErrRotten)
+	}
+	r.parts = r.parts[1:]
+	return n, nil
+}
+
+// Close implements io.Closer.
+func (r *reader) Close() error {
+	for _, f := range r.files {
+		f.release()
+	}
+	r.files, r.parts = nil, nil
+	return nil
+}
+
+// Check implements upload.Blobs.
+func (s *Store) Check(ctx context.Context, e catalog.Extent, care upload.Care) error {
+	p, ok := parse(e.Place)
+	if !ok {
+		return fmt.Errorf("place %.80q is not one of this store: %w", e.Place, upload.ErrNoPlace)
+	}
+	if care == upload.AfterReboot && p.life >= s.Rebooted || care == upload.AfterDeath && p.life >= s.Trusted {
+		return nil
+	}
+	f, err := s.hold(p, false)
+	if err != nil {
+		return err
+	}
+	defer f.release()
+	// Only what the disk holds counts: what is dirty is written, and what is cached forgotten.
+	if err := f.settle(); err != nil && f.hasLost(session.Range{Off: e.Off, End: e.Off + e.Len}) {
+		return fmt.Errorf("%w: %w", upload.ErrRotten, err)
+	}
+	forget(f.f, e.Off, e.Len)
+	crc, buf := crc32.New(crc32.MakeTable(crc32.Castagnoli)), make([]byte, min(e.Len, 256<<10))
+	for at := int64(0); at < e.Len; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := f.f.ReadAt(buf[:min(int64(len(buf)), e.Len-at)], e.Off+at)
+		if n == 0 && err != nil {
+			if err == io.EOF {
+				err = upload.ErrRotten
+			}
+			return fmt.Errorf("place %s at %d: %w", e.Place, e.Off+at, err)
+		}
+		crc.Write(buf[:n])
+		at += int64(n)
+	}
+	if crc.Sum32() != e.CRC32C {
+		return fmt.Errorf("place %s, bytes %d to %d: %w", e.Place, e.Off, e.Off+e.Len, upload.ErrRotten)
+	}
+	return nil
+}

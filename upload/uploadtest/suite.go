@@ -1,0 +1,222 @@
+package uploadtest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"hash/crc32"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"sluice/catalog"
+	"sluice/session"
+	"sluice/upload"
+)
+
+// TestBlobs is what every content store passes. open gives an empty one; corrupt turns over a bit of what a place holds, at an offset in it.
+func TestBlobs(t *testing.T, open func(t *testing.T) (s upload.Blobs, corrupt func(place string, off int64))) {
+	t.Run("nothing exists before the first byte", func(t *testing.T) {
+		s, _ := open(t)
+		w, err := s.Writer(t.Context(), 1, 0)
+		check(t, err)
+		check(t, w.Close())
+		if places(t, s) != nil {
+			t.Error("a place without a byte")
+		}
+	})
+	t.Run("any part of any extents", func(t *testing.T) {
+		s, _ := open(t)
+		var all []byte
+		var extents []catalog.Extent
+		for i := range 7 {
+			b := Random(1 + rand.IntN(70_000))
+			extents = append(extents, store(t, s, session.SessionID(1+i/2), uint64(i%3), int64(i)*100_000, b))
+			all = append(all, b...)
+		}
+		check(t, s.Settle(t.Context(), extents))
+		rapid.Check(t, func(rt *rapid.T) {
+			off := rapid.IntRange(0, len(all)).Draw(rt, "off")
+			n := rapid.IntRange(0, len(all)-off).Draw(rt, "n")
+			body, err := s.Read(t.Context(), extents, int64(off), int64(n))
+			if err != nil {
+				rt.Fatal(err)
+			}
+			defer body.Close()
+			got, err := io.ReadAll(body)
+			if err != nil || !bytes.Equal(got, all[off:off+n]) {
+				rt.Fatalf("%d of %d bytes from %d, %v", len(got), n, off, err)
+			}
+		})
+		if _, err := s.Read(t.Context(), extents, int64(len(all)), 1); !errors.Is(err, upload.ErrRotten) {
+			t.Errorf("past the end: %v", err)
+		}
+	})
+	t.Run("writers share a place", func(t *testing.T) {
+		s, _ := open(t)
+		const n = 10_001 // no multiple of a block
+		var wg sync.WaitGroup
+		extents := make([]catalog.Extent, 20)
+		want := make([][]byte, len(extents))
+		for i := range extents {
+			want[i] = Random(n)
+			wg.Go(func() { extents[i] = store(t, s, 5, 0, int64(i)*n, want[i]) })
+		}
+		wg.Wait()
+		read(t, s, extents, bytes.Join(want, nil))
+	})
+	t.Run("another generation is another place", func(t *testing.T) {
+		s, _ := open(t)
+		old, fresh := Random(5000), Random(5000)
+		a := store(t, s, 9, 0, 0, old)
+		b := store(t, s, 9, 7, 0, fresh)
+		if a.Place == b.Place {
+			t.Fatal("the same place")
+		}
+		read(t, s, []catalog.Extent{a}, old)
+		read(t, s, []catalog.Extent{b}, fresh)
+	})
+	t.Run("a flipped bit is found", func(t *testing.T) {
+		s, corrupt := open(t)
+		e := store(t, s, 3, 0, 0, Random(300_000))
+		other := store(t, s, 3, 0, 300_000, Random(1000))
+		check(t, s.Settle(t.Context(), []catalog.Extent{e, other}))
+		check(t, s.Check(t.Context(), e, upload.Always))
+		corrupt(e.Place, e.Off+123_456)
+		if err := s.Check(t.Context(), e, upload.Always); !errors.Is(err, upload.ErrRotten) {
+			t.Errorf("check: %v", err)
+		}
+		check(t, s.Check(t.Context(), other, upload.Always))
+		body, err := s.Read(t.Context(), []catalog.Extent{e}, 0, e.Len)
+		if err == nil {
+			var n int64
+			n, err = io.Copy(io.Discard, body)
+			body.Close()
+			if n == e.Len {
+				t.Error("rotten bytes were handed out to the end")
+			}
+		}
+		if !errors.Is(err, upload.ErrRotten) {
+			t.Errorf("read: %v", err)
+		}
+	})
+	t.Run("deleting", func(t *testing.T) {
+		s, _ := open(t)
+		b := Random(200_000)
+		e := store(t, s, 4, 0, 0, b)
+		body, err := s.Read(t.Context(), []catalog.Extent{e}, 0, e.Len)
+		check(t, err)
+		for range 2 {
+			check(t, s.Delete(t.Context(), e.Place))
+		}
+		got, err := io.ReadAll(body)
+		body.Close()
+		if err != nil || !bytes.Equal(got, b) {
+			t.Errorf("a reader lost its place: %v", err)
+		}
+		if _, err := s.Read(t.Context(), []catalog.Extent{e}, 0, 1); !errors.Is(err, upload.ErrNoPlace) {
+			t.Errorf("read: %v", err)
+		}
+		if err := s.Check(t.Context(), e, upload.Always); !errors.Is(err, upload.ErrNoPlace) {
+			t.Errorf("check: %v", err)
+		}
+		var lost *upload.LostError
+		if err := s.Settle(t.Context(), []catalog.Extent{e}); err != nil && !errors.As(err, &lost) {
+			t.Errorf("settle: %v", err)
+		}
+	})
+	t.Run("places are listed in order, page by page", func(t *testing.T) {
+		s, _ := open(t)
+		want := map[string]session.SessionID{}
+		for range 50 {
+			id := session.SessionID(rand.Uint64() | 1)
+			want[store(t, s, id, 0, 0, []byte("x")).Place] = id
+		}
+		for _, p := range places(t, s) {
+			if want[p.Name] != p.Session {
+				t.Errorf("%+v", p)
+			}
+			delete(want, p.Name)
+		}
+		if len(want) > 0 {
+			t.Errorf("%d are not listed", len(want))
+		}
+	})
+	t.Run("there is room", func(t *testing.T) {
+		s, _ := open(t)
+		if n, err := s.Free(t.Context()); err != nil || n <= 0 {
+			t.Errorf("%d, %v", n, err)
+		}
+	})
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Random gives n random bytes.
+func Random(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(rand.Uint32())
+	}
+	return b
+}
+
+// store writes b in pieces at an offset of the session.
+func store(t testing.TB, s upload.Blobs, id session.SessionID, gen uint64, off int64, b []byte) catalog.Extent {
+	t.Helper()
+	w, err := s.Writer(context.Background(), id, gen)
+	if err != nil {
+		t.Error(err)
+		return catalog.Extent{}
+	}
+	for at := 0; at < len(b); {
+		n := min(len(b)-at, 1+rand.IntN(40_000))
+		if k, err := w.WriteAt(b[at:at+n], off+int64(at)); err != nil || k != n {
+			t.Errorf("wrote %d of %d: %v", k, n, err)
+			return catalog.Extent{}
+		}
+		at += n
+	}
+	e, err := w.Commit(context.Background(), off, int64(len(b)), crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+	if err = errors.Join(err, w.Close()); err != nil {
+		t.Error(err)
+	}
+	return e
+}
+
+func read(t testing.TB, s upload.Blobs, extents []catalog.Extent, want []byte) {
+	t.Helper()
+	body, err := s.Read(t.Context(), extents, 0, int64(len(want)))
+	check(t, err)
+	defer body.Close()
+	if got, err := io.ReadAll(body); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes differ from %d, %v", len(got), len(want), err)
+	}
+}
+
+func places(t testing.TB, s upload.Blobs) (all []upload.PlaceInfo) {
+	t.Helper()
+	after := ""
+	for {
+		page, err := s.Places(t.Context(), after, 3)
+		check(t, err)
+		if len(page) == 0 {
+			return all
+		}
+		for _, p := range page {
+			if p.Name <= after {
+				t.Errorf("%s comes after %s", p.Name, after)
+			}
+			after = p.Name
+		}
+		all = append(all, page...)
+	}
+}
