@@ -1,0 +1,196 @@
+package api
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"sluice/session"
+)
+
+const (
+	// lingerFor and lingerBytes bound how long, and for how much, a refused body is still read, so that the client sees the answer
+	// before it sees the connection closing.
+	lingerFor   = 5 * time.Second
+	lingerBytes = 16 << 20
+)
+
+// body is a request's body. It tells a clean end (io.EOF) from every cut (*cutError), holds the client to the minimum rate, and
+// can be woken: a deadline in the past, which is how a newer put takes over, stays whatever the rate allows. It knows when the
+// request is over, so that a late wake-up doesn't hit the connection's next request.
+//
+// One goroutine reads; SetReadDeadline may be called by any.
+type body struct {
+	r      io.Reader
+	rc     *http.ResponseController
+	length int64 // as announced, or -1
+	n      int64 // read so far
+	pace   pace
+	end    error // what Read answers from now on
+
+	mu    sync.Mutex
+	armed time.Time // the deadline that is set, if any
+	wake  time.Time // the deadline that was asked for, if any
+	over  bool      // nothing may touch the connection's deadline any more
+}
+
+var _ session.DeadlineReader = (*body)(nil)
+
+// pace is the minimum rate: per bytes every window.
+type pace struct {
+	window time.Duration
+	per    int64
+
+	due  time.Time // when the running window must be full
+	got  int64     // in the running window
+	left time.Time // when the last Read returned
+}
+
+func newBody(r *http.Request, w http.ResponseWriter, rate int64, window time.Duration) *body {
+	b := &body{
+		r: r.Body, rc: http.NewResponseController(w), length: r.ContentLength,
+		pace: pace{window: window, per: int64(float64(rate) * window.Seconds())},
+	}
+	if b.length == 0 {
+		b.end, b.over = io.EOF, true
+	}
+	return b
+}
+
+// Read gives io.EOF only where the client has ended its body.
+func (b *body) Read(p []byte) (int, error) {
+	if b.end != nil {
+		return 0, b.end
+	}
+	if err := b.arm(); err != nil {
+		return 0, b.fail(err)
+	}
+	n, err := b.r.Read(p)
+	b.n += int64(n)
+	b.pace.read(int64(n), time.Now())
+	if err == nil {
+		return n, nil
+	}
+	if err == io.EOF && b.length >= 0 && b.n != b.length {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, b.fail(err)
+}
+
+// fail settles how the body ended.
+func (b *body) fail(err error) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case err == io.EOF:
+		b.end = io.EOF
+	case errors.Is(err, os.ErrDeadlineExceeded) && b.wake.IsZero():
+		b.end = errSlow
+	default:
+		b.end = &cutError{err}
+	}
+	if b.end == io.EOF {
+		b.release()
+	}
+	return b.end
+}
+
+// arm sets the deadline of the next Read: when the running window ends, or earlier where somebody asked for it.
+func (b *body) arm() error {
+	now := time.Now()
+	due := b.pace.start(now)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.wake.IsZero() {
+		if !b.wake.After(now) {
+			return os.ErrDeadlineExceeded
+		}
+		if b.wake.Before(due) {
+			due = b.wake
+		}
+	}
+	// Not at every Read: a deadline that is a little early costs a client nothing that sends at all.
+	if d := due.Sub(b.armed); b.over || (!b.armed.IsZero() && d >= 0 && d < b.pace.window/16) {
+		return nil
+	}
+	b.armed = due
+	return b.set(due)
+}
+
+// set is SetReadDeadline where the connection has it.
+func (b *body) set(t time.Time) error {
+	if err := b.rc.SetReadDeadline(t); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	return nil
+}
+
+// SetReadDeadline wakes a Read that is blocked at t. It does not end the minimum rate, and once the body or its request is over it
+// does nothing.
+func (b *body) SetReadDeadline(t time.Time) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.over {
+		return nil
+	}
+	if b.wake.IsZero() || t.Before(b.wake) {
+		b.wake = t
+	}
+	if !b.armed.IsZero() && b.armed.Before(b.wake) {
+		return nil
+	}
+	b.armed = b.wake
+	return b.set(b.wake)
+}
+
+// release gives the connection's deadline back. mu is held.
+func (b *body) release() {
+	if !b.over {
+		b.over = true
+		_ = b.set(time.Time{})
+	}
+}
+
+// unread reports whether the client may still be sending.
+func (b *body) unread() bool { return b.end != io.EOF && b.length != 0 }
+
+// close ends the body with its request: it waits for nothing, and from now on nothing touches the connection.
+func (b *body) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.release()
+}
+
+// linger reads on for a while after a refusal was sent on a connection that closes. Whoever reads the answer stops sending.
+func (b *body) linger(expects bool) {
+	b.mu.Lock()
+	b.over = true
+	err := b.set(time.Now().Add(lingerFor))
+	b.mu.Unlock()
+	// A client that waits for "100 Continue" and has not been told to go on sends nothing.
+	if err == nil && !(expects && b.n == 0) {
+		_, _ = io.CopyN(io.Discard, b.r, lingerBytes)
+	}
+}
+
+// start begins a Read: time that was spent elsewhere (a slow disk) is not the client's.
+func (p *pace) start(now time.Time) (due time.Time) {
+	switch {
+	case p.due.IsZero():
+		p.due = now.Add(p.window)
+	case !p.left.IsZero():
+		p.due = p.due.Add(now.Sub(p.left))
+	}
+	return p.due
+}
+
+// read counts what came. A full window starts the next one.
+func (p *pace) read(n int64, now time.Time) {
+	p.left = now
+	if p.got += n; p.got >= p.per {
+		p.got, p.due = 0, now.Add(p.window)
+	}
+}

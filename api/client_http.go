@@ -1,0 +1,142 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json"
+)
+
+// maxAnswer bounds a JSON answer in bytes.
+const maxAnswer = 64 << 20
+
+func (c *Client) get(ctx context.Context, path string, q url.Values, out any) error {
+	req, err := c.request(ctx, http.MethodGet, path, q, nil, 0)
+	if err != nil {
+		return err
+	}
+	_, err = c.do(req, out)
+	return err
+}
+
+func (c *Client) post(ctx context.Context, path string, in, out any) error {
+	b, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	req, err := c.request(ctx, http.MethodPost, path, nil, bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	_, err = c.do(req, out)
+	return err
+}
+
+// request makes a request whose body has n bytes, or an unknown number where n is -1. A body that can be read at any
+// offset can be sent again, so that the transport may repeat a request which a closing connection never took.
+func (c *Client) request(ctx context.Context, method, path string, q url.Values, body io.Reader, n int64) (*http.Request, error) {
+	if len(q) > 0 {
+		path += "?" + q.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	if body == nil || n == 0 {
+		return req, nil
+	}
+	req.ContentLength = n
+	req.Body = io.NopCloser(body)
+	at, ok := body.(interface {
+		io.ReaderAt
+		io.Seeker
+	})
+	if !ok || n < 0 {
+		return req, nil
+	}
+	start, err := at.Seek(0, io.SeekCurrent)
+	if err != nil { // a pipe: it can be sent once
+		return req, nil
+	}
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(io.NewSectionReader(at, start, n)), nil }
+	req.Body, err = req.GetBody()
+	return req, err
+}
+
+// do sends req and decodes a good answer into out, where it is not nil.
+func (c *Client) do(req *http.Request, out any) (http.Header, error) {
+	req.Header.Set("Accept", "application/json")
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	if res.StatusCode < 200 || res.StatusCode > 299 {
+		return res.Header, refusal(res)
+	}
+	if out == nil {
+		_, err = io.Copy(io.Discard, io.LimitReader(res.Body, maxAnswer))
+		return res.Header, err
+	}
+	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
+		return res.Header, err
+	}
+	if err := json.Unmarshal(b, out); err != nil {
+		return res.Header, &Error{Foreign: true, Recorded: -1, Problem: Problem{Title: res.Status, Fault: Fault{Status: res.StatusCode, Detail: brief(b)}}}
+	}
+	return res.Header, nil
+}
+
+// refusal reads an error answer. What is not a problem of ours is Foreign.
+func refusal(res *http.Response) error {
+	b, _ := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	e := &Error{Recorded: -1}
+	if n, err := strconv.ParseInt(res.Header.Get("Upload-Received"), 10, 64); err == nil {
+		e.Recorded = n
+	}
+	if s, err := strconv.ParseInt(res.Header.Get("Retry-After"), 10, 32); err == nil && s >= 0 {
+		e.RetryAfter = time.Duration(s) * time.Second
+	}
+	kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
+	if kind != "application/problem+json" || json.Unmarshal(b, &e.Problem) != nil || e.Code == "" {
+		e.Foreign = true
+		e.Problem = Problem{Title: res.Status, Fault: Fault{Status: res.StatusCode, Detail: brief(b)}}
+		return e
+	}
+	if e.RetryAfterMS > 0 {
+		e.RetryAfter = time.Duration(e.RetryAfterMS) * time.Millisecond
+	}
+	if e.RequestID == "" {
+		e.RequestID = res.Header.Get("X-Request-Id")
+	}
+	return e
+}
+
+// brief is the beginning of an answer, fit for a terminal.
+func brief(b []byte) string { return strconv.QuoteToASCII(string(b[:min(len(b), 200)])) }
+
+func page(cursor string, limit int) url.Values {
+	q := url.Values{}
+	setIf(q, "cursor", cursor)
+	if limit > 0 {
+		q.Set("limit", strconv.Itoa(limit))
+	}
+	return q
+}
+
+func setIf(q url.Values, k, v string) {
+	if v != "" {
+		q.Set(k, v)
+	}
+}

@@ -1,0 +1,198 @@
+package api
+
+import (
+	"encoding/base64"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"sluice/catalog"
+)
+
+// pieceBytes is how much of a content is written under one deadline.
+const pieceBytes = 256 << 10
+
+// readContent answers a memory's bytes: all of them, or one range (RFC 9110 §14). A list of several ranges, one in another
+// unit, or a malformed one is ignored, as the RFC allows; so no request costs more than the content once.
+func (s *Server) readContent(c *call) error {
+	id, err := c.memoryID()
+	if err != nil {
+		return err
+	}
+	f, err := s.cfg.Memories.Open(c.Context(), c.caller, id)
+	if err != nil {
+		return err
+	}
+	m := f.Memory
+	h := c.Header()
+	etag := contentHeaders(h, m)
+	if noneMatch(c.Request.Header.Values("If-None-Match"), etag) {
+		c.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	off, n, status := int64(0), m.Bytes, http.StatusOK
+	if want := c.Request.Header.Values("Range"); len(want) == 1 && c.Method == http.MethodGet && ifRange(c.Request.Header, etag) {
+		first, count, ok := oneRange(want[0], m.Bytes)
+		switch {
+		case ok && count == 0:
+			for _, name := range contentOnly {
+				h.Del(name)
+			}
+			h.Set("Content-Range", fmt.Sprintf("bytes */%d", m.Bytes))
+			return fmt.Errorf("%w: %d bytes are there", errUnsatisfiable, m.Bytes)
+		case ok:
+			off, n, status = first, count, http.StatusPartialContent
+			h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", off, off+n-1, m.Bytes))
+		}
+	}
+	if c.Method == http.MethodHead || n == 0 {
+		h.Set("Content-Length", strconv.FormatInt(n, 10))
+		c.WriteHeader(status)
+		return nil
+	}
+	body, err := f.Body(c.Context(), off, n)
+	if err != nil {
+		for _, name := range contentOnly {
+			h.Del(name)
+		}
+		h.Del("Content-Range")
+		return err
+	}
+	defer body.Close()
+	h.Set("Content-Length", strconv.FormatInt(n, 10))
+	c.WriteHeader(status)
+	return s.send(c, body, n)
+}
+
+// send copies the content, holding the client to the minimum rate. An error here cuts the answer off, which the client sees.
+func (s *Server) send(c *call, body io.Reader, n int64) error {
+	buf := make([]byte, min(n, pieceBytes))
+	allowed := s.cfg.RateWindow + time.Duration(float64(len(buf))/float64(s.cfg.MinRate)*float64(time.Second))
+	for n > 0 {
+		k, err := io.ReadFull(body, buf[:min(n, int64(len(buf)))])
+		if err != nil {
+			return fmt.Errorf("reading content: %w", err)
+		}
+		_ = c.body.rc.SetWriteDeadline(time.Now().Add(allowed)) // where there is none, there is nothing to hold to
+		if _, err := c.Write(buf[:k]); err != nil {
+			return &cutError{err}
+		}
+		n -= int64(k)
+	}
+	return nil
+}
+
+// contentOnly are the headers that describe the content, and not a refusal.
+var contentOnly = []string{"ETag", "Repr-Digest", "Content-Type", "Content-Disposition", "Accept-Ranges"}
+
+// contentHeaders says what the content is, and keeps a browser from ever taking it for a part of this origin.
+func contentHeaders(h http.Header, m catalog.Memory) (etag string) {
+	etag = `"sha256:` + fmt.Sprintf("%x", m.SHA256) + `"`
+	h.Set("ETag", etag)
+	h.Set("Repr-Digest", "sha-256=:"+base64.StdEncoding.EncodeToString(m.SHA256[:])+":")
+	h.Set("Accept-Ranges", "bytes")
+	h.Set("Content-Type", m.MIME)
+	h.Set("Content-Disposition", disposition(m.Name, m.MIME))
+	// Always asked again: the right to read may end.
+	h.Set("Cache-Control", "private, no-cache")
+	h.Set("Content-Security-Policy", "sandbox; default-src 'none'; frame-ancestors 'none'")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Referrer-Policy", "no-referrer")
+	return etag
+}
+
+// passive reports whether a browser shows this type without ever running anything of it.
+func passive(kind string) bool {
+	media, _, err := mime.ParseMediaType(kind)
+	if err != nil || strings.HasSuffix(media, "+xml") {
+		return false
+	}
+	kind, _, _ = strings.Cut(media, "/")
+	return kind == "image" || kind == "audio" || kind == "video" || media == "text/plain" || media == "application/pdf"
+}
+
+// disposition gives Content-Disposition with both forms of the name (RFC 6266 §4.3, RFC 8187).
+func disposition(name, kind string) string {
+	form := "attachment"
+	if passive(kind) {
+		form = "inline"
+	}
+	safe := strings.Map(func(r rune) rune {
+		if r == '/' || r == '\\' || unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == unicode.ReplacementChar {
+			return '_'
+		}
+		return r
+	}, name)
+	plain := strings.Map(func(r rune) rune {
+		if r > '~' || r == '"' || r == '%' {
+			return '_'
+		}
+		return r
+	}, safe)
+	return fmt.Sprintf(`%s; filename="%s"; filename*=UTF-8''%s`, form, plain, strings.ReplaceAll(url.QueryEscape(safe), "+", "%20"))
+}
+
+// noneMatch is RFC 9110 §13.1.2, whose comparison is weak.
+func noneMatch(lines []string, etag string) bool {
+	for _, line := range lines {
+		for tag := range strings.SplitSeq(line, ",") {
+			tag = strings.TrimPrefix(strings.TrimSpace(tag), "W/")
+			if tag == "*" || tag == etag {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// ifRange reports whether a range may be given (RFC 9110 §13.1.5): a date, a weak or another tag says that the client has something else.
+func ifRange(h http.Header, etag string) bool {
+	v := h.Get("If-Range")
+	return v == "" || v == etag
+}
+
+// oneRange reads a Range field with one byte range. ok is false where it is to be ignored; n is 0 where it can't be satisfied.
+func oneRange(field string, size int64) (off, n int64, ok bool) {
+	unit, spec, found := strings.Cut(field, "=")
+	if !found || !strings.EqualFold(strings.TrimSpace(unit), "bytes") {
+		return 0, 0, false
+	}
+	from, to, found := strings.Cut(strings.TrimSpace(spec), "-")
+	if !found || !digits(from) || !digits(to) || from+to == "" {
+		return 0, 0, false
+	}
+	if from == "" {
+		n = min(atMost(to), size)
+		return size - n, n, true
+	}
+	off, last := atMost(from), size-1
+	if to != "" {
+		if last = atMost(to); last < off {
+			return 0, 0, false // reversed: malformed
+		}
+		last = min(last, size-1)
+	}
+	if off >= size {
+		return 0, 0, true
+	}
+	return off, last - off + 1, true
+}
+
+func digits(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r < '0' || r > '9' }) < 0
+}
+
+// atMost reads digits; what 63 bits don't hold is past every end anyway.
+func atMost(s string) int64 {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		return 1<<63 - 1
+	}
+	return n
+}

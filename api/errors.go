@@ -1,0 +1,237 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"sluice/access"
+	"sluice/catalog"
+	"sluice/memories"
+	"sluice/session"
+	"sluice/upload"
+)
+
+// denial is an error that arises at this door, with its code.
+type denial struct {
+	code   Code
+	detail string
+	retry  time.Duration
+}
+
+func (e *denial) Error() string { return e.detail }
+
+// invalid says what is wrong with which field.
+func invalid(field, problem string) error {
+	return &denial{code: CodeInvalidArgument, detail: field + " " + problem}
+}
+
+// cutError is a body that did not end cleanly; Err says how.
+type cutError struct{ Err error }
+
+func (e *cutError) Error() string { return fmt.Sprintf("the body was cut off: %v", e.Err) }
+
+func (e *cutError) Unwrap() error { return e.Err }
+
+var (
+	errNotFound = &denial{code: CodeNotFound, detail: "not found"}
+	errEncoded  = &denial{code: CodeUnsupportedMediaType, detail: "Content-Encoding is not taken: send the bytes as they are"}
+	errDraining = &denial{code: CodeUnavailable, detail: "the server is stopping", retry: 5 * time.Second}
+	errBusy     = &denial{code: CodeUnavailable, detail: "too many requests are running", retry: time.Second}
+	// errSlow: the body came in more slowly than the minimum rate.
+	errSlow = errors.New("the body came too slowly")
+	// errPanic: the log has it.
+	errPanic = errors.New("panic")
+	// errUnsatisfiable marks a range that starts past the end.
+	errUnsatisfiable = errors.New("the range starts past the end")
+)
+
+// answers says what each code is on the wire.
+var answers = map[Code]struct {
+	status int
+	title  string
+}{
+	CodeInvalidArgument:      {http.StatusBadRequest, "Invalid argument"},
+	CodeUnauthenticated:      {http.StatusUnauthorized, "A valid token is needed"},
+	CodeForbidden:            {http.StatusForbidden, "Not allowed"},
+	CodeQuotaExceeded:        {http.StatusForbidden, "Quota exceeded"},
+	CodeNotFound:             {http.StatusNotFound, "Not found"},
+	CodeSessionExpired:       {http.StatusGone, "Session expired"},
+	CodeChunkConflict:        {http.StatusConflict, "Other bytes are there already"},
+	CodeIdempotencyConflict:  {http.StatusConflict, "The idempotency key was used for another request"},
+	CodeAlreadyExists:        {http.StatusConflict, "Already exists"},
+	CodeNotEmpty:             {http.StatusConflict, "Not empty"},
+	CodeIncomplete:           {http.StatusConflict, "Bytes are missing"},
+	CodeAlreadyFinished:      {http.StatusConflict, "Already finished"},
+	CodeAlreadyAborted:       {http.StatusConflict, "Already aborted"},
+	CodeSuperseded:           {http.StatusConflict, "Superseded by a newer request"},
+	CodeMethodNotAllowed:     {http.StatusMethodNotAllowed, "Method not allowed"},
+	CodeTimeout:              {http.StatusRequestTimeout, "Too slow"},
+	CodeTooLarge:             {http.StatusRequestEntityTooLarge, "Too large"},
+	CodeUnsupportedMediaType: {http.StatusUnsupportedMediaType, "Unsupported media type"},
+	CodeRangeNotSatisfiable:  {http.StatusRequestedRangeNotSatisfiable, "Range not satisfiable"},
+	CodeChecksumMismatch:     {http.StatusUnprocessableEntity, "Checksum mismatch"},
+	CodeLengthMismatch:       {http.StatusUnprocessableEntity, "Length mismatch"},
+	CodeResourceExhausted:    {http.StatusTooManyRequests, "Too many"},
+	CodeInternal:             {http.StatusInternalServerError, "Internal error"},
+	CodeUnavailable:          {http.StatusServiceUnavailable, "Temporarily unavailable"},
+	CodeStorageFull:          {http.StatusInsufficientStorage, "Storage is full"},
+}
+
+// rules is the one table from error to code: the first that errors.Is matches. Whatever is not in it is Internal.
+var rules = []struct {
+	is    error
+	code  Code
+	retry time.Duration
+}{
+	// Unknown outcomes wrap their causes, so they come first.
+	{session.ErrUnknownOutcome, CodeUnavailable, time.Second},
+	{catalog.ErrUnknown, CodeUnavailable, time.Second},
+	{upload.ErrUnavailable, CodeUnavailable, time.Second},
+	{session.ErrSealed, CodeUnavailable, time.Second},
+	{session.ErrGenMoved, CodeUnavailable, time.Second},
+	{access.ErrUnauthenticated, CodeUnauthenticated, 0},
+	{access.ErrForbidden, CodeForbidden, 0},
+	{session.ErrNotFound, CodeNotFound, 0},
+	{catalog.ErrNotFound, CodeNotFound, 0},
+	{session.ErrExpired, CodeSessionExpired, 0},
+	{session.ErrAborted, CodeAlreadyAborted, 0},
+	{session.ErrFinished, CodeAlreadyFinished, 0},
+	{upload.ErrAlreadyFinished, CodeAlreadyFinished, 0},
+	{catalog.ErrDeleted, CodeAlreadyFinished, 0},
+	{session.ErrSuperseded, CodeSuperseded, 0},
+	{session.ErrConflict, CodeChunkConflict, 0},
+	{session.ErrIncomplete, CodeIncomplete, 0},
+	{upload.ErrIdem, CodeIdempotencyConflict, 0},
+	{catalog.ErrExists, CodeAlreadyExists, 0},
+	{catalog.ErrNotEmpty, CodeNotEmpty, 0},
+	{catalog.ErrQuota, CodeQuotaExceeded, 0},
+	{catalog.ErrTooManySessions, CodeResourceExhausted, time.Minute},
+	{session.ErrLimit, CodeResourceExhausted, time.Second},
+	{upload.ErrChecksum, CodeChecksumMismatch, 0},
+	{upload.ErrLengthMismatch, CodeLengthMismatch, 0},
+	{session.ErrLength, CodeLengthMismatch, 0},
+	{upload.ErrTooLarge, CodeTooLarge, 0},
+	{session.ErrLong, CodeTooLarge, 0},
+	{session.ErrShort, CodeInvalidArgument, 0},
+	{errUnsatisfiable, CodeRangeNotSatisfiable, 0},
+	{session.ErrRange, CodeInvalidArgument, 0},
+	{session.ErrInvalid, CodeInvalidArgument, 0},
+	{catalog.ErrInvalid, CodeInvalidArgument, 0},
+	{memories.ErrCursor, CodeInvalidArgument, 0},
+	{upload.ErrFull, CodeStorageFull, time.Minute},
+	{errSlow, CodeTimeout, 0},
+}
+
+// codeOf finds the code of an error, when to try again, and what to tell of it.
+func codeOf(err error) (code Code, retry time.Duration, detail string) {
+	var (
+		r     *denial
+		field *catalog.FieldError
+		cut   *cutError
+		quota *catalog.QuotaError
+	)
+	switch {
+	case errors.As(err, &r):
+		return r.code, r.retry, r.detail
+	case errors.As(err, &field) && field.MIME:
+		return CodeUnsupportedMediaType, 0, err.Error()
+	case errors.As(err, &quota):
+		return CodeQuotaExceeded, 0, quotaDetail(quota)
+	}
+	for _, rule := range rules {
+		if errors.Is(err, rule.is) {
+			return rule.code, rule.retry, err.Error()
+		}
+	}
+	switch {
+	case errors.As(err, &cut):
+		return CodeInvalidArgument, 0, "the body was cut off"
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return CodeUnavailable, time.Second, ""
+	}
+	return CodeInternal, 0, ""
+}
+
+func quotaDetail(q *catalog.QuotaError) string {
+	unit := "bytes"
+	if q.Count {
+		unit = "memories"
+	}
+	return fmt.Sprintf("the %s may hold %d %s and holds %d: %d more don't fit", q.Of, q.Limit, unit, q.Used, q.Wanted)
+}
+
+// faultOf describes an error to the client. sizeOf gives a session's chunk size, or 0; it is asked only where chunks are missing.
+func faultOf(err error, sizeOf func(session.SessionID) int64) Fault {
+	code, retry, detail := codeOf(err)
+	f := Fault{Status: answers[code].status, Code: code, Detail: detail, RetryAfterMS: retry.Milliseconds()}
+	switch {
+	case code == CodeInternal:
+		f.Detail = "something went wrong here; the log has it under this request_id"
+	case code == CodeStorageFull:
+		f.Detail = "no room is left; nothing that was acknowledged is lost"
+	case f.Status >= 500 && f.Detail != errDraining.detail && f.Detail != errBusy.detail:
+		f.Detail = "not now; try again in a moment"
+	}
+	var (
+		incomplete *session.IncompleteError
+		limit      *session.LimitError
+		sum        *upload.ChecksumError
+		length     *upload.LengthError
+	)
+	switch {
+	case errors.As(err, &incomplete):
+		var more bool
+		f.Missing, f.More = cut(chunkRanges(incomplete.Missing, sizeOf(incomplete.ID)))
+		f.MissingBytes, more = cut(byteRanges(incomplete.Missing))
+		f.More = f.More || more || incomplete.More
+	case errors.As(err, &limit):
+		f.MissingBytes = byteRanges([]session.Range{limit.Gap})
+	case errors.As(err, &sum):
+		f.Expected, f.Got = sum.Want, sum.Got
+		for _, r := range sum.Bad {
+			f.Bad = append(f.Bad, Range{r.Off, r.End - 1})
+		}
+		var more bool
+		f.Bad, more = cut(f.Bad)
+		f.More = f.More || more
+	case errors.As(err, &length):
+		f.Expected, f.Got = strconv.FormatInt(length.Want, 10), strconv.FormatInt(length.Got, 10)
+	case errors.Is(err, upload.ErrAlreadyFinished), errors.Is(err, catalog.ErrDeleted):
+		f.Deleted = true
+	}
+	return f
+}
+
+// problemOf makes the answer to an error.
+func problemOf(err error, requestID string, sizeOf func(session.SessionID) int64) Problem {
+	p := Problem{Fault: faultOf(err, sizeOf)}
+	p.Type, p.Title = "/problems/"+slug(p.Code), answers[p.Code].title
+	if p.Status >= 500 {
+		p.RequestID = requestID
+	}
+	var batch *upload.BatchError
+	if errors.As(err, &batch) {
+		for _, f := range batch.Failures {
+			p.Failures = append(p.Failures, Failure{SessionID: f.ID.String(), Fault: faultOf(f.Err, sizeOf)})
+		}
+	}
+	return p
+}
+
+// slug turns ChecksumMismatch into checksum-mismatch.
+func slug(c Code) string {
+	var b strings.Builder
+	for i, r := range string(c) {
+		if unicode.IsUpper(r) && i > 0 {
+			b.WriteByte('-')
+		}
+		b.WriteRune(unicode.ToLower(r))
+	}
+	return b.String()
+}

@@ -1,0 +1,284 @@
+package api
+
+import (
+	"log/slog"
+	"math"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/google/uuid"
+
+	"sluice/access"
+	"sluice/session"
+)
+
+// call is one request on its way through an operation. It is the http.ResponseWriter that the handlers get, so that what belongs to
+// the request travels with it and not in its context.
+type call struct {
+	*http.Request
+	http.ResponseWriter
+	body   *body
+	id     string // of the request
+	caller access.Caller
+	query  map[string]string // what was given; checked against the route
+	status int               // as answered; 0: nothing yet
+	out    int64             // bytes answered
+}
+
+// Unwrap is for http.ResponseController.
+func (c *call) Unwrap() http.ResponseWriter { return c.ResponseWriter }
+
+// WriteHeader keeps the first final status. Where the client may still be sending, the answer goes out at once, and the connection closes behind it.
+func (c *call) WriteHeader(status int) {
+	if c.status == 0 && status >= 200 {
+		c.status = status
+		if c.body.unread() && c.ProtoMajor < 2 {
+			_ = c.body.rc.EnableFullDuplex() // else net/http reads the body before it answers
+			c.closing()
+		}
+	}
+	c.ResponseWriter.WriteHeader(status)
+}
+
+func (c *call) Write(p []byte) (int, error) {
+	if c.status == 0 {
+		c.WriteHeader(http.StatusOK)
+	}
+	n, err := c.ResponseWriter.Write(p)
+	c.out += int64(n)
+	return n, err
+}
+
+// closing makes the connection close after this answer, where it has no other requests on it.
+func (c *call) closing() {
+	if c.ProtoMajor < 2 {
+		c.Header().Set("Connection", "close")
+	}
+}
+
+// Header is the answer's; the request's are c.Request.Header.
+func (c *call) Header() http.Header { return c.ResponseWriter.Header() }
+
+// guard is what every request goes through first: it gets its id (never the client's), is counted, logged, and survived.
+func (s *Server) guard(next http.Handler) http.Handler {
+	return s.counted(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		began := time.Now()
+		c := &call{Request: r, ResponseWriter: w, body: newBody(r, w, s.cfg.MinRate, s.cfg.RateWindow), id: newRequestID()}
+		defer c.body.close()
+		h := w.Header()
+		h.Set("X-Request-Id", c.id)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cache-Control", "no-store")
+		defer func() {
+			lost := recover()
+			if lost != nil && lost != http.ErrAbortHandler {
+				s.log.Error("panic", "request_id", c.id, "route", r.Pattern, "panic", lost, "stack", string(debug.Stack()))
+				if c.status == 0 {
+					s.refuse(c, errPanic)
+					lost = nil
+				} else {
+					lost = http.ErrAbortHandler
+				}
+			}
+			s.log.Debug("request", "request_id", c.id, "method", r.Method, "route", r.Pattern, "status", c.status,
+				"principal", c.caller.Principal, "in", c.body.n, "out", c.out, "ms", time.Since(began).Milliseconds())
+			if lost != nil {
+				panic(lost)
+			}
+		}()
+		if s.running.Load() > s.cfg.MaxRequests {
+			s.refuse(c, errBusy)
+			return
+		}
+		next.ServeHTTP(c, r)
+		if c.body.unread() && r.ProtoMajor < 2 {
+			_ = c.body.rc.Flush()
+			c.body.linger(r.Header.Get("Expect") != "")
+		}
+	}))
+}
+
+// counted lets Serve wait for the requests that run, and admits none once it has stopped.
+func (s *Server) counted(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		if s.stopped {
+			s.mu.Unlock()
+			panic(http.ErrAbortHandler)
+		}
+		s.requests.Add(1)
+		s.mu.Unlock()
+		defer s.requests.Done()
+		s.running.Add(1)
+		defer s.running.Add(-1)
+		next.ServeHTTP(w, r)
+	})
+}
+
+func newRequestID() string {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return uuid.Nil.String()
+	}
+	return id.String()
+}
+
+// mux routes the table's operations. A path that is not in its plain form is no path of ours, and is not mended by a redirect.
+func (s *Server) mux(table []route) http.Handler {
+	mux := http.NewServeMux()
+	byPath := map[string]map[string]*route{}
+	for i := range table {
+		r := &table[i]
+		if byPath[r.path] == nil {
+			byPath[r.path] = map[string]*route{}
+		}
+		byPath[r.path][r.method] = r
+	}
+	for path, methods := range byPath {
+		mux.Handle(path, s.methods(methods))
+	}
+	mux.Handle("/", s.serve(func(*call) error { return errNotFound }))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p := r.URL.EscapedPath(); !strings.HasPrefix(p, "/") || strings.Contains(p, "//") || slices.ContainsFunc(strings.Split(r.URL.Path, "/"), dots) {
+			s.serve(func(*call) error { return errNotFound }).ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+func dots(part string) bool { return part == "." || part == ".." }
+
+// methods picks the route of a path by its method.
+func (s *Server) methods(routes map[string]*route) http.Handler {
+	var allow []string
+	for m := range routes {
+		allow = append(allow, m)
+		if m == http.MethodGet {
+			allow = append(allow, http.MethodHead)
+		}
+	}
+	allow = append(allow, http.MethodOptions)
+	slices.Sort(allow)
+	return s.serve(func(c *call) error {
+		method := c.Method
+		if method == http.MethodHead {
+			method = http.MethodGet
+		}
+		r := routes[method]
+		switch {
+		case r != nil:
+			return s.run(c, r)
+		case c.Method == http.MethodOptions:
+			c.Header().Set("Allow", strings.Join(allow, ", "))
+			c.WriteHeader(http.StatusNoContent)
+			return nil
+		}
+		c.Header().Set("Allow", strings.Join(allow, ", "))
+		return &denial{code: CodeMethodNotAllowed, detail: "this path takes " + strings.Join(allow, ", ")}
+	})
+}
+
+// run checks what all operations have in common, and runs one.
+func (s *Server) run(c *call, r *route) error {
+	if r.auth != open {
+		secret, ok := bearer(c.Request.Header)
+		if !ok {
+			return access.ErrUnauthenticated
+		}
+		var err error
+		if c.caller, err = s.cfg.Access.Authenticate(c.Context(), secret); err != nil {
+			return err
+		}
+	}
+	if r.auth == admin {
+		if err := s.cfg.Access.Admin(c.Context(), c.caller, r.method != http.MethodGet); err != nil {
+			return err
+		}
+	}
+	if r.starts && s.draining.Load() {
+		return errDraining
+	}
+	if err := c.checkQuery(r.query); err != nil {
+		return err
+	}
+	if r.raw && c.Request.Header.Get("Content-Encoding") != "" {
+		return errEncoded
+	}
+	return r.serve(s, c)
+}
+
+// bearer gives the secret of RFC 6750 §2.1, where there is exactly one.
+func bearer(h http.Header) (string, bool) {
+	all := h.Values("Authorization")
+	if len(all) != 1 {
+		return "", false
+	}
+	scheme, secret, _ := strings.Cut(all[0], " ")
+	secret = strings.Trim(secret, " ")
+	return secret, strings.EqualFold(scheme, "Bearer") && secret != ""
+}
+
+// serve turns an operation into a handler of a call: its error becomes a problem.
+func (s *Server) serve(f func(*call) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := w.(*call) // guard made it
+		c.Request = r
+		if err := f(c); err != nil {
+			s.refuse(c, err)
+		}
+	})
+}
+
+// refuse answers an error.
+func (s *Server) refuse(c *call, err error) {
+	if c.status != 0 { // half an answer is out: the cut must be seen
+		s.log.Warn("answer cut off", "request_id", c.id, "err", err)
+		panic(http.ErrAbortHandler)
+	}
+	p := problemOf(err, c.id, func(id session.SessionID) int64 {
+		u, err := s.cfg.Uploads.Status(c.Context(), c.caller, id)
+		if err != nil {
+			return 0
+		}
+		return u.ChunkSize
+	})
+	level := slog.LevelDebug
+	if p.Code == CodeInternal {
+		level = slog.LevelError
+	} else if p.Status >= 500 && c.Context().Err() == nil {
+		level = slog.LevelWarn
+	}
+	s.log.Log(c.Context(), level, "refused", "request_id", c.id, "route", c.Pattern, "code", string(p.Code), "err", err)
+	h := c.Header()
+	if p.Code == CodeUnauthenticated {
+		h.Set("WWW-Authenticate", "Bearer")
+	}
+	if p.RetryAfterMS > 0 {
+		h.Set("Retry-After", strconv.FormatInt(int64(math.Ceil(float64(p.RetryAfterMS)/1000)), 10))
+	}
+	if p.Code == CodeSuperseded {
+		c.closing()
+	}
+	c.answer(p.Status, "application/problem+json", p)
+}
+
+// answer writes a JSON answer.
+func (c *call) answer(status int, kind string, v any) {
+	b, err := json.Marshal(v, json.Deterministic(true))
+	if err != nil {
+		panic(err) // a wire message that has no JSON form is a mistake of ours
+	}
+	h := c.Header()
+	h.Set("Content-Type", kind)
+	h.Set("Content-Length", strconv.Itoa(len(b)))
+	c.WriteHeader(status)
+	if c.Method != http.MethodHead {
+		_, _ = c.Write(b) // a client that is gone is none of our errors
+	}
+}

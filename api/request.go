@@ -1,0 +1,146 @@
+package api
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+
+	"github.com/dunglas/httpsfv"
+
+	"sluice/catalog"
+	"sluice/session"
+	"sluice/upload"
+)
+
+const (
+	defaultLimit = 100
+	maxLimit     = 1000
+)
+
+// checkQuery takes the query apart. A parameter that the route doesn't have, or that is there twice, is refused, so that a misspelt
+// option is never silently ignored.
+func (c *call) checkQuery(params []param) error {
+	q, err := url.ParseQuery(c.URL.RawQuery)
+	if err != nil {
+		return invalid("the query", "is malformed")
+	}
+	c.query = make(map[string]string, len(q))
+	for name, values := range q {
+		known := slices.ContainsFunc(params, func(p param) bool { return p.name == name })
+		switch {
+		case !known:
+			return &denial{code: CodeInvalidArgument, detail: fmt.Sprintf("there is no query parameter %.64q", name)}
+		case len(values) > 1:
+			return invalid(name, "is there twice")
+		}
+		c.query[name] = values[0]
+	}
+	return nil
+}
+
+// flag reads a query parameter that is true or false, and false where it is absent.
+func (c *call) flag(name string) (bool, error) {
+	switch v, ok := c.query[name]; {
+	case !ok || v == "false":
+		return false, nil
+	case v == "true":
+		return true, nil
+	}
+	return false, invalid(name, "must be true or false")
+}
+
+// limit reads the page size.
+func (c *call) limit() (int, error) {
+	v, ok := c.query["limit"]
+	if !ok {
+		return defaultLimit, nil
+	}
+	n, ok := decimal(v)
+	if !ok || n < 1 || n > maxLimit {
+		return 0, invalid("limit", fmt.Sprintf("must be 1 to %d", maxLimit))
+	}
+	return int(n), nil
+}
+
+// decimal reads a number as the wire writes it: digits alone, and no zeros in front.
+func decimal(s string) (int64, bool) {
+	n, err := strconv.ParseInt(s, 10, 64)
+	return n, err == nil && n >= 0 && strconv.FormatInt(n, 10) == s
+}
+
+// sessionID reads the path's session id. A malformed one names nothing.
+func (c *call) sessionID() (session.SessionID, error) {
+	id, err := session.ParseID(c.PathValue("session_id"))
+	if err != nil {
+		return 0, errNotFound
+	}
+	return id, nil
+}
+
+// memoryID reads the path's memory id. A malformed one names nothing.
+func (c *call) memoryID() (catalog.MemoryID, error) {
+	id, ok := memoryID(c.PathValue("memory_id"))
+	if !ok {
+		return id, errNotFound
+	}
+	return id, nil
+}
+
+// put reads what qualifies a put: its length, its Content-Digest, and replace where the route has it.
+func (c *call) put() (p upload.Put, err error) {
+	p.Length = c.ContentLength
+	if p.Replace, err = c.flag("replace"); err != nil {
+		return p, err
+	}
+	p.SHA256, p.CRC32C, err = contentDigest(c.Request.Header)
+	return p, err
+}
+
+// contentDigest reads the Content-Digest field (RFC 9530 §2). Algorithms that are not ours are ignored, as the RFC has it; crc32c
+// is big-endian.
+func contentDigest(h http.Header) (sum *catalog.SHA256, crc *uint32, err error) {
+	lines := h.Values("Content-Digest")
+	if len(lines) == 0 {
+		return nil, nil, nil
+	}
+	malformed := func(why string) error { return invalid("Content-Digest", why) }
+	dict, err := httpsfv.UnmarshalDictionary(lines)
+	if err != nil {
+		return nil, nil, malformed("is not a dictionary of digests (RFC 9530)")
+	}
+	for _, name := range dict.Names() {
+		member, _ := dict.Get(name)
+		item, ok := member.(httpsfv.Item)
+		value, bytes := item.Value.([]byte)
+		if !ok || !bytes {
+			return nil, nil, malformed("has a member that is not a byte sequence (RFC 9530)")
+		}
+		switch name {
+		case "sha-256":
+			if len(value) != 32 {
+				return nil, nil, malformed("must have 32 bytes for sha-256")
+			}
+			sum = (*catalog.SHA256)(value)
+		case "crc32c":
+			if len(value) != 4 {
+				return nil, nil, malformed("must have 4 bytes for crc32c")
+			}
+			v := binary.BigEndian.Uint32(value)
+			crc = &v
+		}
+	}
+	return sum, crc, nil
+}
+
+// index reads a number of the path, up to what 64 bits hold.
+func (c *call) index(name string) (int64, error) {
+	n, ok := decimal(c.PathValue(name))
+	if !ok {
+		return 0, invalid(name, fmt.Sprintf("must be a decimal number of 0 to %d", int64(math.MaxInt64)))
+	}
+	return n, nil
+}

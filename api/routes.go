@@ -1,0 +1,183 @@
+package api
+
+import (
+	"net/http"
+	"reflect"
+)
+
+// auth says who may ask for an operation at all; what each caller may do there, the operation decides.
+type auth int
+
+const (
+	open   auth = iota // anybody
+	member             // whoever has a valid token
+	admin              // principals with the admin right
+)
+
+// param is a query parameter.
+type param struct {
+	name, about string
+	kind        string // JSON schema type
+	enum        []any
+}
+
+// route is one operation: the mux and the OpenAPI document are both made from it.
+type route struct {
+	method, path string
+	about        string
+	auth         auth
+	query        []param
+	operation
+	// codes are the refusals beside those that every route has.
+	codes []Code
+	// starts: begins something new, and is refused while the server drains.
+	starts bool
+}
+
+// operation is what a route does, and the wire types that it takes and gives.
+type operation struct {
+	in, out reflect.Type // nil: no JSON
+	raw     bool         // the request's body is raw bytes
+	content bool         // the answer's body is raw bytes
+	status  int
+	// header names a header of the good answer, with its meaning.
+	header, headerAbout string
+	serve               func(*Server, *call) error
+}
+
+// answering gives an operation without a request body.
+func answering[Out any](f func(*Server, *call) (Out, error)) operation {
+	return operation{out: reflect.TypeFor[Out](), status: http.StatusOK, serve: func(s *Server, c *call) error {
+		out, err := f(s, c)
+		if err == nil {
+			c.answer(http.StatusOK, "application/json", out)
+		}
+		return err
+	}}
+}
+
+// exchanging gives an operation from JSON to JSON.
+func exchanging[In, Out any](f func(*Server, *call, In) (Out, error)) operation {
+	o := answering(func(s *Server, c *call) (out Out, err error) {
+		var in In
+		if err := decode(c.Request, c.body, maxJSONOf[In](), &in); err != nil {
+			return out, err
+		}
+		return f(s, c, in)
+	})
+	o.in = reflect.TypeFor[In]()
+	return o
+}
+
+// commanding gives an operation from JSON to nothing.
+func commanding[In any](f func(*Server, *call, In) error) operation {
+	return operation{in: reflect.TypeFor[In](), status: http.StatusNoContent, serve: func(s *Server, c *call) error {
+		var in In
+		if err := decode(c.Request, c.body, maxJSONOf[In](), &in); err != nil {
+			return err
+		}
+		if err := f(s, c, in); err != nil {
+			return err
+		}
+		c.WriteHeader(http.StatusNoContent)
+		return nil
+	}}
+}
+
+func maxJSONOf[In any]() int64 {
+	if reflect.TypeFor[In]() == reflect.TypeFor[FinishBatchRequest]() {
+		return maxBatchJSON
+	}
+	return maxJSON
+}
+
+// with adds to an operation.
+func (o operation) with(change func(*operation)) operation {
+	change(&o)
+	return o
+}
+
+func takesBytes(o *operation) { o.raw = true }
+
+const contentPath = "/v1/memories_content/"
+
+// routes is the table.
+func routes() []route {
+	const get, post, put = http.MethodGet, http.MethodPost, http.MethodPut
+	cursor := param{name: "cursor", about: "next_cursor of the page before", kind: "string"}
+	limit := param{name: "limit", about: "how many at most, 1 to 1000 (100)", kind: "integer"}
+	capsule := param{name: "capsule_id", about: "the capsule (default)", kind: "string"}
+	path := param{name: "path", about: "where the file was in a folder that is uploaded: relative, / between parts", kind: "string"}
+	idem := param{name: "idem", about: "idempotency key: a repeat answers the same memory", kind: "string"}
+	replace := param{name: "replace", about: "withdraws what is recorded there, then stores", kind: "boolean"}
+	ended := []Code{CodeNotFound, CodeForbidden, CodeAlreadyFinished, CodeAlreadyAborted, CodeSessionExpired}
+	bytes := append([]Code{CodeTooLarge, CodeUnsupportedMediaType, CodeChecksumMismatch, CodeTimeout, CodeStorageFull, CodeResourceExhausted}, ended...)
+	puts := append([]Code{CodeChunkConflict, CodeSuperseded, CodeQuotaExceeded}, bytes...)
+	finishes := append([]Code{CodeIncomplete, CodeChecksumMismatch, CodeLengthMismatch, CodeQuotaExceeded}, ended...)
+	creates := append([]Code{CodeIdempotencyConflict, CodeQuotaExceeded, CodeSuperseded}, bytes...)
+	mine := []Code{CodeNotFound, CodeForbidden}
+
+	return []route{
+		{method: get, path: "/v1/upload_config", auth: member, operation: answering((*Server).uploadConfig), about: "The limits in force."},
+		{method: post, path: "/v1/uploads_begin", auth: member, operation: exchanging((*Server).begin), starts: true,
+			codes: append([]Code{CodeQuotaExceeded, CodeIdempotencyConflict, CodeTooLarge, CodeUnsupportedMediaType, CodeResourceExhausted, CodeStorageFull, CodeAlreadyFinished}, mine...),
+			about: "Makes a session, or answers the one that the same idem has."},
+		{method: put, path: "/v1/uploads_put_chunk/{session_id}/{chunk_idx}", auth: member, query: []param{replace}, codes: puts,
+			operation: operation{raw: true, status: http.StatusNoContent, serve: (*Server).putChunk},
+			about:     "Stores one chunk: whole, or nothing of it. 204 is a durable promise."},
+		{method: put, path: "/v1/uploads_put_range/{session_id}/{offset}", auth: member, query: []param{replace}, codes: append([]Code{CodeRangeNotSatisfiable}, puts...),
+			operation: operation{raw: true, status: http.StatusNoContent, serve: (*Server).putRange, header: receivedHeader, headerAbout: "bytes recorded"},
+			about:     "Stores bytes of any length at an offset. What arrived is recorded, even of a request that was cut."},
+		{method: post, path: "/v1/uploads_finish", auth: member, operation: exchanging((*Server).finish), codes: finishes,
+			about: "Verifies the whole content and makes it a memory. A repeat answers the same one."},
+		{method: post, path: "/v1/uploads_finish_batch", auth: member, operation: exchanging((*Server).finishBatch), codes: append([]Code{CodeTooLarge}, finishes...),
+			about: "Finishes up to 1,000 sessions of one capsule together, or none of them."},
+		{method: post, path: "/v1/uploads_abort", auth: member, operation: commanding((*Server).abort), codes: ended,
+			about: "Ends a session; a repeat is fine."},
+		{method: get, path: "/v1/uploads_status/{session_id}", auth: member, codes: mine, operation: answering((*Server).status),
+			query: []param{{name: "crc", about: "adds the CRC-32C of each whole chunk", kind: "boolean"}},
+			about: "The caller's session: what has arrived, and what is missing."},
+		{method: get, path: "/v1/uploads_list", auth: member, query: []param{cursor, limit}, operation: answering((*Server).uploadsList),
+			about: "The caller's own open sessions, newest first."},
+
+		{method: post, path: "/v1/memories_create", auth: member, starts: true, codes: creates,
+			query:     []param{capsule, {name: "name", about: "of the file", kind: "string"}, path, idem},
+			operation: answering((*Server).create).with(takesBytes), about: "A whole upload in one request, of any size."},
+		{method: put, path: "/v1/memories_create/{name}", auth: member, starts: true, codes: creates, query: []param{capsule, path, idem},
+			operation: answering((*Server).create).with(takesBytes), about: "The same, for curl -T."},
+		{method: get, path: "/v1/memories_read/{memory_id}", auth: member, codes: mine, operation: answering((*Server).readMemory), about: "One memory."},
+		{method: get, path: "/v1/memories_list", auth: member, codes: mine, operation: answering((*Server).listMemories),
+			query: []param{
+				capsule, {name: "path_prefix", about: "only this folder", kind: "string"}, {name: "name", about: "only this name", kind: "string"},
+				{name: "sha256", about: "only this content", kind: "string"}, {name: "trash", about: "those in the trash instead", kind: "boolean"}, cursor, limit,
+			},
+			about: "The memories of a capsule, newest first."},
+		{method: post, path: "/v1/memories_update", auth: member, codes: mine, operation: exchanging((*Server).updateMemory), about: "Changes what is given."},
+		{method: post, path: "/v1/memories_delete", auth: member, codes: mine, operation: commanding((*Server).deleteMemory),
+			about: "Puts a memory into the trash, or with purge removes it for good."},
+		{method: post, path: "/v1/memories_restore", auth: member, codes: mine, operation: exchanging((*Server).restoreMemory), about: "Takes a memory out of the trash."},
+		{method: post, path: "/v1/memories_ping", auth: member, operation: exchanging((*Server).ping), about: "Which of at most 1,000 memories the caller could read."},
+		{method: get, path: contentPath + "{memory_id}", auth: member, codes: append([]Code{CodeRangeNotSatisfiable}, mine...),
+			operation: operation{content: true, status: http.StatusOK, serve: (*Server).readContent}, about: "The content, whole or one range of it."},
+
+		{method: post, path: "/v1/capsules_create", auth: member, starts: true, codes: []Code{CodeForbidden, CodeAlreadyExists}, operation: exchanging((*Server).createCapsule), about: "Makes a capsule."},
+		{method: get, path: "/v1/capsules_read/{capsule_id}", auth: member, codes: mine, operation: answering((*Server).readCapsule), about: "A capsule with its counters."},
+		{method: get, path: "/v1/capsules_list", auth: member, query: []param{cursor, limit}, operation: answering((*Server).listCapsules), about: "The capsules that the caller has a role in; an admin sees all."},
+		{method: post, path: "/v1/capsules_update", auth: member, codes: mine, operation: exchanging((*Server).updateCapsule), about: "Changes what is given: name, roles, or, for an admin, quotas."},
+		{method: post, path: "/v1/capsules_delete", auth: member, codes: append([]Code{CodeNotEmpty}, mine...), operation: commanding((*Server).deleteCapsule), about: "Deletes an empty capsule."},
+
+		{method: get, path: "/v1/sessions_list", auth: admin, operation: answering((*Server).sessionsList),
+			query: []param{
+				{name: "owner", about: "only this principal's", kind: "string"},
+				{name: "state", about: "only these", kind: "string", enum: []any{"open", "sealed", "finished", "aborted", "expired"}}, cursor, limit,
+			},
+			about: "Anybody's sessions."},
+		{method: get, path: "/v1/sessions_stats", auth: admin, operation: answering((*Server).sessionsStats), about: "The engine's figures."},
+		{method: post, path: "/v1/sessions_clear_all", auth: admin, operation: exchanging((*Server).sessionsClearAll), about: "Aborts every open session."},
+		{method: post, path: "/v1/sessions_cleanup_expired", auth: admin, operation: exchanging((*Server).sessionsCleanup), about: "Ends what is past its time to live, now."},
+
+		{method: get, path: "/healthz", operation: answering((*Server).healthz), about: "The process is up."},
+		{method: get, path: "/readyz", operation: answering((*Server).readyz), about: "The stores answer, and the server is not draining."},
+		{method: get, path: "/openapi.json", operation: operation{out: reflect.TypeFor[map[string]any](), status: http.StatusOK, serve: (*Server).openapi}, about: "This document."},
+	}
+}

@@ -1,0 +1,203 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/access"
+	"sluice/catalog"
+	"sluice/memories"
+	"sluice/session"
+	"sluice/upload"
+)
+
+// Uploads carries out the uploads_* operations; upload.Service has it. Each method is safe for concurrent use; which errors it gives, and
+// what a repeat does, upload says.
+type Uploads interface {
+	Begin(ctx context.Context, c access.Caller, req upload.BeginRequest) (upload.Upload, error)
+	// PutChunk and PutRange read the body on the calling goroutine, and have stopped when they return.
+	PutChunk(ctx context.Context, c access.Caller, id session.SessionID, idx int64, body io.Reader, p upload.Put) error
+	PutRange(ctx context.Context, c access.Caller, id session.SessionID, off int64, body io.Reader, p upload.Put) (n int64, err error)
+	Finish(ctx context.Context, c access.Caller, req upload.FinishRequest) (catalog.Memory, error)
+	FinishBatch(ctx context.Context, c access.Caller, reqs []upload.FinishRequest) ([]catalog.Memory, error)
+	Abort(ctx context.Context, c access.Caller, id session.SessionID) error
+	Status(ctx context.Context, c access.Caller, id session.SessionID) (upload.Upload, error)
+	ChunkCRCs(ctx context.Context, c access.Caller, id session.SessionID) ([]upload.ChunkCRC, error)
+	List(ctx context.Context, c access.Caller, cursor string, limit int) (page []upload.Upload, next string, err error)
+	Create(ctx context.Context, c access.Caller, req upload.CreateRequest, body io.Reader) (catalog.Memory, error)
+	Limits() upload.Limits
+	// Release is the session.End of an abort.
+	Release(ctx context.Context, sealed []session.Session) error
+}
+
+// Memories carries out the memories_* and capsules_* operations; memories.Service has it.
+type Memories interface {
+	Read(ctx context.Context, c access.Caller, id catalog.MemoryID) (catalog.Memory, error)
+	List(ctx context.Context, c access.Caller, req memories.ListRequest) (page []catalog.Memory, next string, err error)
+	Update(ctx context.Context, c access.Caller, id catalog.MemoryID, change memories.Change) (catalog.Memory, error)
+	Delete(ctx context.Context, c access.Caller, id catalog.MemoryID, purge bool) error
+	Restore(ctx context.Context, c access.Caller, id catalog.MemoryID) (catalog.Memory, error)
+	Ping(ctx context.Context, c access.Caller, ids []catalog.MemoryID) (map[catalog.MemoryID]bool, error)
+	// Open gives a memory whose content can be read; the File needs no closing.
+	Open(ctx context.Context, c access.Caller, id catalog.MemoryID) (*memories.File, error)
+	CreateCapsule(ctx context.Context, c access.Caller, req memories.CapsuleRequest) (catalog.Capsule, error)
+	ReadCapsule(ctx context.Context, c access.Caller, id string) (catalog.Capsule, error)
+	ListCapsules(ctx context.Context, c access.Caller, cursor string, limit int) (page []catalog.Capsule, next string, err error)
+	UpdateCapsule(ctx context.Context, c access.Caller, id string, change memories.CapsuleChange) (catalog.Capsule, error)
+	DeleteCapsule(ctx context.Context, c access.Caller, id string) error
+}
+
+// Sessions is the admin's view of the engine; session.Service has it.
+type Sessions interface {
+	List(ctx context.Context, q session.Query) (page []session.Session, next string, err error)
+	Stats(ctx context.Context) (session.Stats, error)
+	ClearAll(ctx context.Context, release session.End) (int, error)
+}
+
+// Access tells who calls; access.Service has it.
+type Access interface {
+	// Authenticate gives access.ErrUnauthenticated where the secret is no valid token.
+	Authenticate(ctx context.Context, secret string) (access.Caller, error)
+	// Admin gives nil where the caller has the admin right now, and, for a change, a token that may change things.
+	Admin(ctx context.Context, c access.Caller, change bool) error
+}
+
+// Config is what a Server works with. Zero values of the last group take the defaults that are named.
+type Config struct {
+	Uploads  Uploads
+	Memories Memories
+	Sessions Sessions
+	Access   Access
+	// Ready says whether the stores answer; nil always does.
+	Ready func(ctx context.Context) error
+	// Expire ends what is past its time to live now, and gives the number.
+	Expire func(ctx context.Context) (int, error)
+
+	Log *slog.Logger // discards
+	// MinRate is how many bytes a second a body must bring, on an average over RateWindow (1,024 over 30 s). Slower clients are
+	// cut off, going up and coming down.
+	MinRate    int64
+	RateWindow time.Duration
+	// MaxRequests bounds the requests that run at one time (16,384); more are answered 503 at once.
+	MaxRequests int64
+}
+
+// Server answers the /v1 operations. Its handlers are safe for concurrent use. It has no goroutines of its own but in Serve.
+type Server struct {
+	cfg      Config
+	log      *slog.Logger
+	public   http.Handler
+	admin    http.Handler
+	document []byte
+
+	draining atomic.Bool
+	running  atomic.Int64
+
+	mu       sync.Mutex
+	stopped  bool // no request is admitted any more
+	requests sync.WaitGroup
+}
+
+// New makes a Server.
+func New(cfg Config) (*Server, error) {
+	if cfg.Uploads == nil || cfg.Memories == nil || cfg.Sessions == nil || cfg.Access == nil || cfg.Expire == nil {
+		return nil, errors.New("api: Uploads, Memories, Sessions, Access and Expire are needed")
+	}
+	if cfg.Ready == nil {
+		cfg.Ready = func(context.Context) error { return nil }
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	cfg.MinRate = cmp.Or(cfg.MinRate, 1<<10)
+	cfg.RateWindow = cmp.Or(cfg.RateWindow, 30*time.Second)
+	cfg.MaxRequests = cmp.Or(cfg.MaxRequests, 16<<10)
+	s := &Server{cfg: cfg, log: cfg.Log}
+	routes := routes()
+	var err error
+	if s.document, err = document(routes); err != nil {
+		return nil, err
+	}
+	s.public = s.guard(s.mux(routes))
+	s.admin = s.adminMux()
+	return s, nil
+}
+
+// Handler is for the public listener.
+func (s *Server) Handler() http.Handler { return s.public }
+
+// AdminHandler is for the admin listener, which asks for no token and therefore belongs on loopback: /metrics and /debug/pprof.
+func (s *Server) AdminHandler() http.Handler { return s.admin }
+
+// Drain makes the server refuse what would begin something new (503, also from /readyz). Puts and finishes of sessions
+// that exist still go through.
+func (s *Server) Drain() { s.draining.Store(true) }
+
+// Serve answers on the public and, unless it is nil, the admin listener until ctx ends or a listener fails. Then it drains: it
+// listens no more, and running requests get up to grace to end, after which they are cut off. When it
+// returns no request is running, so that the stores may be closed. It closes the listeners.
+func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace time.Duration) error {
+	base, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	servers := []*http.Server{s.httpServer(base, s.public)}
+	listeners := []net.Listener{public}
+	if admin != nil {
+		servers, listeners = append(servers, s.httpServer(base, s.admin)), append(listeners, admin)
+	}
+	failed := make(chan error, len(servers))
+	for i, h := range servers {
+		go func() { failed <- h.Serve(listeners[i]) }()
+	}
+	var first error
+	waiting := len(servers)
+	select {
+	case <-ctx.Done():
+	case first = <-failed:
+		waiting--
+	}
+	s.Drain()
+	until, stop := context.WithTimeout(base, grace)
+	defer stop()
+	for _, h := range servers {
+		if err := h.Shutdown(until); err != nil {
+			s.log.Warn("requests are still running at the end of the drain; they are cut off", "running", s.running.Load())
+			cut()
+			_ = h.Close()
+		}
+	}
+	for ; waiting > 0; waiting-- {
+		if err := <-failed; first == nil && !errors.Is(err, http.ErrServerClosed) {
+			first = err
+		}
+	}
+	cut()
+	s.mu.Lock()
+	s.stopped = true
+	s.mu.Unlock()
+	s.requests.Wait()
+	return first
+}
+
+// httpServer bounds what a connection may cost before a handler runs. There is no absolute limit of time on bodies: the minimum
+// rate is the limit.
+func (s *Server) httpServer(base context.Context, h http.Handler) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler: h, Protocols: protocols,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 250},
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 60 << 10, // net/http allows 4 KiB more
+		BaseContext:    func(net.Listener) context.Context { return base },
+		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+}

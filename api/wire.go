@@ -1,0 +1,282 @@
+package api
+
+import (
+	"fmt"
+	"time"
+)
+
+// Time is a point in time as the wire has it: RFC 3339 in UTC with milliseconds.
+type Time struct{ time.Time }
+
+const timeForm = "2006-01-02T15:04:05.000Z"
+
+// MarshalJSON writes the wire's form.
+func (t Time) MarshalJSON() ([]byte, error) {
+	u := t.UTC()
+	if y := u.Year(); y < 0 || y > 9999 {
+		return nil, fmt.Errorf("year %d has no RFC 3339 form", y)
+	}
+	return u.AppendFormat(nil, `"`+timeForm+`"`), nil
+}
+
+// UnmarshalJSON reads RFC 3339 with any offset and any fraction, and keeps milliseconds.
+func (t *Time) UnmarshalJSON(b []byte) error {
+	var v time.Time
+	if err := v.UnmarshalJSON(b); err != nil {
+		return fmt.Errorf("must be a time as RFC 3339 writes it, such as 2026-01-31T12:00:00Z")
+	}
+	t.Time = v.UTC().Truncate(time.Millisecond)
+	return nil
+}
+
+// Range is [first, last], both inclusive: of chunk indexes, or of bytes where the member's name says so.
+type Range [2]int64
+
+// UploadConfig answers upload_config: the limits in force, in bytes where not said otherwise.
+type UploadConfig struct {
+	InlineMax         int64 `json:"inline_max"`
+	ChunkSize         int64 `json:"chunk_size"`
+	ChunkSizeMin      int64 `json:"chunk_size_min"`
+	ChunkSizeMax      int64 `json:"chunk_size_max"`
+	MaxChunks         int64 `json:"max_chunks"`
+	MaxBytes          int64 `json:"max_bytes"`
+	SessionTTLSeconds int64 `json:"session_ttl_seconds"`
+}
+
+// Meta is what a client says of a file.
+type Meta struct {
+	Name        string   `json:"name"`
+	MIMEType    string   `json:"mime_type,omitzero"`
+	Bytes       *int64   `json:"bytes,omitzero"` // nil: the length is not known yet
+	Path        string   `json:"path,omitzero"`
+	Description string   `json:"description,omitzero"`
+	Tags        []string `json:"tags,omitzero"`
+	Width       int64    `json:"width,omitzero"`
+	Height      int64    `json:"height,omitzero"`
+	TakenAt     Time     `json:"taken_at,omitzero"`
+}
+
+// BeginRequest asks uploads_begin for a session. A nil ExpectedChunks and a zero ChunkSize leave these to the server.
+type BeginRequest struct {
+	CapsuleID      string `json:"capsule_id"`
+	Meta           Meta   `json:"meta"`
+	ExpectedChunks *int64 `json:"expected_chunks,omitzero"`
+	ChunkSize      int64  `json:"chunk_size,omitzero"`
+	Idem           string `json:"idem,omitzero"`
+}
+
+// Session is an upload as its creator sees it.
+type Session struct {
+	// SessionID is decimal. It is "0" where an idem answers an upload that needed no session (a small memories_create).
+	SessionID string `json:"session_id"`
+	// State is open, sealed, finished, aborted or expired.
+	State     string `json:"state"`
+	ChunkSize int64  `json:"chunk_size"`
+	// ExpectedChunks and BytesExpected are nil while the length is not known.
+	ExpectedChunks *int64 `json:"expected_chunks"`
+	BytesExpected  *int64 `json:"bytes_expected"`
+	BytesReceived  int64  `json:"bytes_received"`
+	// Missing are chunks that are not whole, MissingBytes exactly the bytes that are not there: at most 1,000
+	// ranges each, then More.
+	Missing      []Range `json:"missing"`
+	MissingBytes []Range `json:"missing_bytes"`
+	More         bool    `json:"more,omitzero"`
+	CapsuleID    string  `json:"capsule_id"`
+	Meta         Meta    `json:"meta"`
+	Idem         string  `json:"idem,omitzero"`
+	CreatedAt    Time    `json:"created_at"`
+	LastSeen     Time    `json:"last_seen"`
+	ExpiresAt    Time    `json:"expires_at,omitzero"` // absent once it has ended
+	// MemoryID is what a finished upload became; Deleted if that is gone or in the trash.
+	MemoryID string `json:"memory_id,omitzero"`
+	Deleted  bool   `json:"deleted,omitzero"`
+	// CRC32C gives, where asked for, the CRC-32C of each whole chunk: index in decimal to 8 hex digits.
+	CRC32C map[string]string `json:"crc32c,omitzero"`
+}
+
+// SessionList is a page of the caller's own open sessions, newest first.
+type SessionList struct {
+	Sessions   []Session `json:"sessions"`
+	NextCursor string    `json:"next_cursor,omitzero"`
+}
+
+// FinishRequest says what the whole content of a session must be.
+type FinishRequest struct {
+	SessionID string `json:"session_id"`
+	SHA256    string `json:"sha256"` // 64 lower-case hex digits
+	TotalLen  int64  `json:"total_len"`
+	// ChunkCRC32C, if given, is the CRC-32C of every chunk as 8 hex digits: a mismatch then names the bad chunks.
+	ChunkCRC32C []string `json:"chunk_crc32c,omitzero"`
+}
+
+// FinishBatchRequest finishes 1 to 1,000 sessions of one capsule together.
+type FinishBatchRequest struct {
+	Finishes []FinishRequest `json:"finishes"`
+}
+
+// AbortRequest names the session to abort.
+type AbortRequest struct {
+	SessionID string `json:"session_id"`
+}
+
+// Memory is a stored file.
+type Memory struct {
+	MemoryID    string   `json:"memory_id"`
+	CapsuleID   string   `json:"capsule_id"`
+	Name        string   `json:"name"`
+	Path        string   `json:"path,omitzero"`
+	MIMEType    string   `json:"mime_type"`
+	Description string   `json:"description,omitzero"`
+	Tags        []string `json:"tags,omitzero"`
+	Width       int64    `json:"width,omitzero"`
+	Height      int64    `json:"height,omitzero"`
+	TakenAt     Time     `json:"taken_at,omitzero"`
+	Bytes       int64    `json:"bytes"`
+	SHA256      string   `json:"sha256"`
+	CreatedAt   Time     `json:"created_at"`
+	// ContentURL is a path on the server that answered: a Host header never becomes a URL.
+	ContentURL string `json:"content_url"`
+	DeletedAt  Time   `json:"deleted_at,omitzero"` // only for those in the trash
+}
+
+// MemoryList is a page of memories, newest first.
+type MemoryList struct {
+	Memories   []Memory `json:"memories"`
+	NextCursor string   `json:"next_cursor,omitzero"`
+}
+
+// MemoryBatch holds those that a batch made, in the order of its requests.
+type MemoryBatch struct {
+	Memories []Memory `json:"memories"`
+}
+
+// UpdateMemoryRequest changes what is not nil.
+type UpdateMemoryRequest struct {
+	MemoryID    string    `json:"memory_id"`
+	Name        *string   `json:"name,omitzero"`
+	Path        *string   `json:"path,omitzero"`
+	Description *string   `json:"description,omitzero"`
+	Tags        *[]string `json:"tags,omitzero"`
+}
+
+// DeleteMemoryRequest puts a memory into the trash, or with Purge removes it for good.
+type DeleteMemoryRequest struct {
+	MemoryID string `json:"memory_id"`
+	Purge    bool   `json:"purge,omitzero"`
+}
+
+// RestoreMemoryRequest takes a memory out of the trash.
+type RestoreMemoryRequest struct {
+	MemoryID string `json:"memory_id"`
+}
+
+// PingRequest asks which of at most 1,000 memories the caller could read.
+type PingRequest struct {
+	MemoryIDs []string `json:"memory_ids"`
+}
+
+// PingResponse has an entry for each id that was asked for.
+type PingResponse struct {
+	Present map[string]bool `json:"present"`
+}
+
+// CreateCapsuleRequest makes a capsule. Without a CapsuleID the server makes one up; the caller is the owner where none is named.
+type CreateCapsuleRequest struct {
+	CapsuleID   string   `json:"capsule_id,omitzero"`
+	Name        string   `json:"name,omitzero"`
+	Subject     string   `json:"subject,omitzero"`
+	Owners      []string `json:"owners,omitzero"`
+	Controllers []string `json:"controllers,omitzero"`
+}
+
+// UpdateCapsuleRequest changes what is not nil. The quotas are an admin's to change; 0 is no bound.
+type UpdateCapsuleRequest struct {
+	CapsuleID     string    `json:"capsule_id"`
+	Name          *string   `json:"name,omitzero"`
+	Subject       *string   `json:"subject,omitzero"`
+	Owners        *[]string `json:"owners,omitzero"`
+	Controllers   *[]string `json:"controllers,omitzero"`
+	QuotaBytes    *int64    `json:"quota_bytes,omitzero"`
+	QuotaMemories *int64    `json:"quota_memories,omitzero"`
+}
+
+// DeleteCapsuleRequest names the capsule to delete; it must be empty.
+type DeleteCapsuleRequest struct {
+	CapsuleID string `json:"capsule_id"`
+}
+
+// Capsule is a container with its roles (ids of principals) and counters.
+type Capsule struct {
+	CapsuleID   string   `json:"capsule_id"`
+	Name        string   `json:"name"`
+	Subject     string   `json:"subject,omitzero"`
+	Owners      []string `json:"owners"`
+	Controllers []string `json:"controllers"`
+	CreatedAt   Time     `json:"created_at"`
+	// Memories and Bytes count the trash too; Trashed is how many are in it.
+	Memories int64 `json:"memories"`
+	Bytes    int64 `json:"bytes"`
+	Trashed  int64 `json:"trashed"`
+	// OpenSessions and ReservedBytes are what is being uploaded.
+	OpenSessions  int64 `json:"open_sessions"`
+	ReservedBytes int64 `json:"reserved_bytes"`
+	QuotaBytes    int64 `json:"quota_bytes,omitzero"`
+	QuotaMemories int64 `json:"quota_memories,omitzero"`
+}
+
+// CapsuleList is a page of capsules.
+type CapsuleList struct {
+	Capsules   []Capsule `json:"capsules"`
+	NextCursor string    `json:"next_cursor,omitzero"`
+}
+
+// AdminSession is a session as an admin sees it: nothing of what it is for.
+type AdminSession struct {
+	SessionID      string `json:"session_id"`
+	State          string `json:"state"`
+	Owner          string `json:"owner"`
+	ChunkSize      int64  `json:"chunk_size"`
+	ExpectedChunks *int64 `json:"expected_chunks"`
+	BytesExpected  *int64 `json:"bytes_expected"`
+	BytesReceived  int64  `json:"bytes_received"`
+	CreatedAt      Time   `json:"created_at"`
+	LastSeen       Time   `json:"last_seen"`
+	ExpiresAt      Time   `json:"expires_at,omitzero"`
+}
+
+// AdminSessionList is a page of anybody's sessions.
+type AdminSessionList struct {
+	Sessions   []AdminSession `json:"sessions"`
+	NextCursor string         `json:"next_cursor,omitzero"`
+}
+
+// SessionStats are the figures of the session engine. Open to BytesReceived are of now, Begun to Expired totals since the store was made.
+type SessionStats struct {
+	Open           int64 `json:"open"`
+	Sealed         int64 `json:"sealed"`
+	BytesExpected  int64 `json:"bytes_expected"`
+	BytesReceived  int64 `json:"bytes_received"`
+	OldestLastSeen Time  `json:"oldest_last_seen,omitzero"` // of the open ones; absent where there is none
+	Begun          int64 `json:"begun"`
+	Finished       int64 `json:"finished"`
+	Aborted        int64 `json:"aborted"`
+	Expired        int64 `json:"expired"`
+}
+
+// Cleared answers sessions_clear_all.
+type Cleared struct {
+	Cleared int64 `json:"cleared"`
+}
+
+// CleanedUp answers sessions_cleanup_expired.
+type CleanedUp struct {
+	Expired int64 `json:"expired"`
+}
+
+// Health answers /healthz and /readyz.
+type Health struct {
+	Status string `json:"status"`
+}
+
+// Empty is the body of a request that needs no member: nothing at all, or {}.
+type Empty struct{}

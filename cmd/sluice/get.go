@@ -1,0 +1,302 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+	"unicode"
+
+	"sluice/api"
+	"sluice/download"
+)
+
+type getCmd struct {
+	remote
+	ID         string        `arg:"" optional:"" help:"The memory."`
+	Output     string        `short:"o" placeholder:"FILE" help:"Where to write: a file, - for standard output, or with --path-prefix a folder. Else the memory's name in this folder."`
+	PathPrefix string        `placeholder:"PATH" help:"Fetch all memories of this folder instead of one."`
+	Capsule    string        `default:"default" env:"SLUICE_CAPSULE" help:"The capsule of --path-prefix."`
+	Parallel   int           `default:"4" help:"Requests at a time."`
+	Patience   time.Duration `default:"5m" help:"How long to go on trying while nothing arrives."`
+	Force      bool          `help:"Replace a file that is there and differs."`
+}
+
+// Run fetches.
+func (c *getCmd) Run(e *env) error {
+	switch {
+	case (c.ID == "") == (c.PathPrefix == ""):
+		return usageError("get needs the id of a memory, or --path-prefix")
+	case c.Parallel < 1 || c.Parallel > 64:
+		return usageError("--parallel must be 1 to 64")
+	case c.PathPrefix != "" && c.Output == "-":
+		return usageError("a folder can't be written to standard output")
+	}
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	g := &getter{e: e, c: c, client: client, bars: newProgress(e)}
+	defer g.bars.close()
+	if c.PathPrefix != "" {
+		return g.folder()
+	}
+	m, err := client.ReadMemory(e.ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	if c.Output == "-" {
+		return g.stream(m)
+	}
+	dest := c.Output
+	if dest == "" {
+		dest = safeName(m.Name)
+	} else if info, err := os.Stat(dest); err == nil && info.IsDir() {
+		dest = filepath.Join(dest, safeName(m.Name))
+	}
+	return g.file(m, dest)
+}
+
+type getter struct {
+	e      *env
+	c      *getCmd
+	client *api.Client
+	bars   *progress
+}
+
+// got is the result of one get.
+type got struct {
+	MemoryID string `json:"memory_id"`
+	File     string `json:"file"`
+	Bytes    int64  `json:"bytes"`
+	SHA256   string `json:"sha256"`
+}
+
+// file fetches a memory into a file.
+func (g *getter) file(m api.Memory, dest string) error {
+	src, err := newSource(g.client, m)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Lstat(dest); err == nil {
+		same, err := sameContent(dest, src)
+		if err != nil {
+			return err
+		}
+		if !same && !g.c.Force {
+			return fmt.Errorf("%s is there already and differs; give another name with -o, or --force", dest)
+		}
+		if same {
+			g.tell(m, dest)
+			return nil
+		}
+	}
+	log := slog.New(slog.DiscardHandler)
+	if !g.e.json {
+		log = slog.New(&messages{out: g.bars})
+	}
+	err = download.Get(g.e.ctx, download.Request{
+		Source: src, Dest: dest, Parallel: g.c.Parallel, Patience: g.c.Patience, Log: log,
+		Progress: func(done, total int64) { g.bars.set(dest, done, total) },
+	})
+	g.bars.end(dest)
+	if g.e.ctx.Err() != nil {
+		return errors.New("stopped; the same command goes on where it was")
+	}
+	if err == nil {
+		g.tell(m, dest)
+	}
+	return err
+}
+
+func (g *getter) tell(m api.Memory, dest string) {
+	g.e.print(got{m.MemoryID, dest, m.Bytes, m.SHA256}, "%s  %s  %s", m.MemoryID, size(m.Bytes), clean(dest))
+}
+
+// sameContent reports whether the file has the content already.
+func sameContent(dest string, src *source) (bool, error) {
+	info, err := os.Stat(dest)
+	if err != nil {
+		return false, err
+	}
+	if !info.Mode().IsRegular() {
+		return false, fmt.Errorf("%s is not a regular file", dest)
+	}
+	if info.Size() != src.m.Bytes {
+		return false, nil
+	}
+	f, err := os.Open(dest)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return false, err
+	}
+	return [32]byte(h.Sum(nil)) == src.sum, nil
+}
+
+// folder fetches all memories below a path. Of several with one path and name the newest counts.
+func (g *getter) folder() error {
+	root := g.c.Output
+	if root == "" {
+		root = "."
+	}
+	seen := map[string]bool{}
+	failed := false
+	err := pages(func(cursor string) (string, error) {
+		page, err := g.client.ListMemories(g.e.ctx, api.MemoryQuery{CapsuleID: g.c.Capsule, PathPrefix: g.c.PathPrefix, Cursor: cursor, Limit: 1000})
+		if err != nil {
+			return "", err
+		}
+		for _, m := range page.Memories {
+			dest := filepath.Join(root, safePath(m.Path), safeName(m.Name))
+			if seen[dest] {
+				g.e.say("left out, as a newer one has the same name: %s  %s", m.MemoryID, clean(dest))
+				continue
+			}
+			seen[dest] = true
+			err := os.MkdirAll(filepath.Dir(dest), 0o777)
+			if err == nil {
+				err = g.file(m, dest)
+			}
+			if g.e.ctx.Err() != nil {
+				return "", err
+			}
+			if err != nil {
+				g.e.failOf(dest, err)
+				failed = true
+			}
+		}
+		return page.NextCursor, nil
+	})
+	switch {
+	case err != nil:
+		return err
+	case failed:
+		return errSaid
+	case len(seen) == 0:
+		return fmt.Errorf("there is nothing below %s", g.c.PathPrefix)
+	}
+	return nil
+}
+
+// stream writes a memory to standard output in order, going on where a connection broke.
+func (g *getter) stream(m api.Memory) error {
+	h := sha256.New()
+	out := io.MultiWriter(g.e.stdout, h)
+	at, moved := int64(0), time.Now()
+	for at < m.Bytes {
+		body, _, err := g.client.Content(g.e.ctx, m.MemoryID, at, -1)
+		if err == nil {
+			var n int64
+			n, err = io.Copy(&writing{w: out}, body)
+			body.Close()
+			if at += n; n > 0 {
+				moved = time.Now()
+			}
+			if err == nil && at < m.Bytes {
+				err = io.ErrUnexpectedEOF
+			}
+		}
+		var broken *writeError
+		switch {
+		case err == nil:
+		case g.e.ctx.Err() != nil || errors.As(err, &broken) || permanent(err) || time.Since(moved) > g.c.Patience:
+			return err
+		default:
+			select {
+			case <-time.After(time.Second):
+			case <-g.e.ctx.Done():
+			}
+		}
+	}
+	if got := hex.EncodeToString(h.Sum(nil)); got != m.SHA256 {
+		return fmt.Errorf("what arrived has SHA-256 %s, not %s", got, m.SHA256)
+	}
+	return nil
+}
+
+// writing marks the errors of standard output, which trying again does not mend.
+type writing struct{ w io.Writer }
+
+type writeError struct{ error }
+
+func (w *writing) Write(p []byte) (int, error) {
+	n, err := w.w.Write(p)
+	if err != nil {
+		err = &writeError{err}
+	}
+	return n, err
+}
+
+// source gives the bytes of a memory.
+type source struct {
+	client *api.Client
+	m      api.Memory
+	sum    [32]byte
+}
+
+func newSource(client *api.Client, m api.Memory) (*source, error) {
+	s := &source{client: client, m: m}
+	if n, err := hex.Decode(s.sum[:], []byte(m.SHA256)); err != nil || n != len(s.sum) {
+		return nil, fmt.Errorf("the server names no SHA-256: %.80q", m.SHA256)
+	}
+	return s, nil
+}
+
+// Size implements download.Source.
+func (s *source) Size() int64 { return s.m.Bytes }
+
+// SHA256 implements download.Source.
+func (s *source) SHA256() [32]byte { return s.sum }
+
+// Open implements download.Source.
+func (s *source) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
+	body, _, err := s.client.Content(ctx, s.m.MemoryID, off, n)
+	if err != nil && permanent(err) {
+		err = fmt.Errorf("%w: %w", download.ErrPermanent, err)
+	}
+	return body, err
+}
+
+// permanent: the server's refusals that trying again won't cure.
+func permanent(err error) bool {
+	var refused *api.Error
+	return errors.As(err, &refused) && !refused.Foreign && refused.Status < 500 && refused.Status != http.StatusTooManyRequests
+}
+
+// safeName makes a memory's name that of a file in one folder, whatever it holds.
+func safeName(name string) string {
+	name = strings.Map(func(r rune) rune {
+		if r == '/' || r == '\\' || unicode.IsControl(r) {
+			return '_'
+		}
+		return r
+	}, name)
+	if name == "" || name == "." || name == ".." {
+		return strings.Repeat("_", max(len(name), 1))
+	}
+	return name
+}
+
+// safePath makes a memory's path one below a folder.
+func safePath(p string) string {
+	var parts []string
+	for part := range strings.SplitSeq(p, "/") {
+		if part != "" {
+			parts = append(parts, safeName(part))
+		}
+	}
+	return filepath.FromSlash(path.Join(parts...))
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+
+	"github.com/go-json-experiment/json"
+
+	"sluice/api"
+)
+
+// print writes one result: v as JSON, or a line for people. Strings among args that came from elsewhere must have been through clean.
+func (e *env) print(v any, format string, args ...any) {
+	if !e.json {
+		fmt.Fprintf(e.stdout, format+"\n", args...)
+		return
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		e.fail(err)
+		return
+	}
+	fmt.Fprintf(e.stdout, "%s\n", b)
+}
+
+// failure is an error as JSON.
+type failure struct {
+	Error struct {
+		Code   string `json:"code,omitzero"`
+		Status int    `json:"status,omitzero"`
+		Detail string `json:"detail"`
+		File   string `json:"file,omitzero"`
+	} `json:"error"`
+}
+
+// fail tells of an error, on standard error.
+func (e *env) fail(err error) { e.failOf("", err) }
+
+// failOf tells of the error of one file of many.
+func (e *env) failOf(file string, err error) {
+	if e.json {
+		var f failure
+		f.Error.Detail, f.Error.File = err.Error(), file
+		var refused *api.Error
+		if errors.As(err, &refused) {
+			f.Error.Code, f.Error.Status = string(refused.Code), refused.Status
+		}
+		if b, err := json.Marshal(f); err == nil {
+			fmt.Fprintf(e.stderr, "%s\n", b)
+		}
+		return
+	}
+	if file != "" {
+		file = clean(file) + ": "
+	}
+	fmt.Fprintf(e.stderr, "sluice: %s%s\n", file, cleanLines(err.Error()))
+}
+
+// say writes a message for people, on standard error.
+func (e *env) say(format string, args ...any) {
+	if !e.json {
+		fmt.Fprintf(e.stderr, format+"\n", args...)
+	}
+}
+
+// clean makes a name from elsewhere harmless for a terminal: what can't be printed is shown as its code.
+func clean(s string) string {
+	if strings.IndexFunc(s, odd) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if odd(r) {
+			fmt.Fprintf(&b, "\\u{%x}", r)
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// odd: control characters, and those that change the direction of what follows, or show nothing.
+func odd(r rune) bool { return r != ' ' && !unicode.IsPrint(r) && r != '\u200d' && r != '\ufe0f' }
+
+func cleanLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i := range lines {
+		lines[i] = clean(lines[i])
+	}
+	return strings.Join(lines, "; ")
+}
+
+// size is a number of bytes for people.
+func size(n int64) string {
+	if n < 1000 {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, units := float64(n), []string{"kB", "MB", "GB", "TB", "PB"}
+	for i := 0; ; i++ {
+		if f /= 1000; f < 999.95 || i == len(units)-1 {
+			return fmt.Sprintf("%.1f %s", f, units[i])
+		}
+	}
+}
+
+// memory prints one memory.
+func (e *env) memory(m api.Memory) {
+	name := m.Name
+	if m.Path != "" {
+		name = m.Path + "/" + name
+	}
+	e.print(m, "%s  %s  %12s  %s", m.MemoryID, m.CreatedAt.Format("2006-01-02 15:04"), size(m.Bytes), clean(name))
+}

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"mime"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/text/unicode/norm"
+
+	"sluice/sender"
+)
+
+type putCmd struct {
+	remote
+	Files    []string      `arg:"" name:"file" help:"Files and folders; - reads standard input."`
+	Capsule  string        `default:"default" env:"SLUICE_CAPSULE" help:"The capsule to store into."`
+	Parallel int           `default:"4" help:"Requests at a time."`
+	Name     string        `help:"What to call it (one file, or -)."`
+	Patience time.Duration `default:"5m" help:"How long to go on trying while nothing moves."`
+}
+
+// Run stores files. One bad file of many does not keep the others from being stored.
+func (c *putCmd) Run(e *env) error {
+	switch {
+	case c.Parallel < 1 || c.Parallel > 64:
+		return usageError("--parallel must be 1 to 64")
+	case c.Name != "" && len(c.Files) != 1:
+		return usageError("--name needs exactly one file")
+	}
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	bars := newProgress(e)
+	defer bars.close()
+	log := slog.New(slog.DiscardHandler)
+	if !e.json {
+		log = slog.New(&messages{out: bars})
+	}
+	p := &putter{e: e, bars: bars}
+	p.sender = sender.New(client, sender.Options{
+		Capsule: c.Capsule, Parallel: c.Parallel, Patience: c.Patience, Log: log,
+		Progress: func(f sender.File, done, total int64) { bars.set(f.Disk, done, total) },
+	})
+	ctx, stop := context.WithCancel(e.ctx)
+	defer stop()
+	// Files of one request each go several at a time; a large one uses all requests for itself.
+	p.slots = make(chan struct{}, c.Parallel)
+	for _, arg := range c.Files {
+		if ctx.Err() == nil {
+			c.add(ctx, p, arg)
+		}
+	}
+	p.wg.Wait()
+	if e.ctx.Err() != nil {
+		return errors.New("stopped; the same command goes on where it was")
+	}
+	if p.failed {
+		return errSaid
+	}
+	return nil
+}
+
+// putter sends files and tells what became of them.
+type putter struct {
+	e      *env
+	bars   *progress
+	sender *sender.Sender
+	slots  chan struct{}
+	wg     sync.WaitGroup
+
+	mu     sync.Mutex
+	failed bool
+}
+
+// add sends what one argument names.
+func (c *putCmd) add(ctx context.Context, p *putter, arg string) {
+	if arg == "-" {
+		name := c.Name
+		if name == "" {
+			name = "stdin"
+		}
+		f := sender.File{Disk: name, Name: name, MIME: mimeOf(name)}
+		p.wg.Wait()
+		m, err := p.sender.SendPipe(ctx, f, p.e.stdin)
+		p.bars.end(f.Disk)
+		p.done(f, func() { p.e.memory(m) }, err)
+		return
+	}
+	info, err := os.Stat(arg)
+	if err != nil {
+		p.done(sender.File{Disk: arg}, nil, err)
+		return
+	}
+	if !info.IsDir() {
+		name := c.Name
+		if name == "" {
+			name = filepath.Base(arg)
+		}
+		p.send(ctx, sender.File{Disk: arg, Name: name, MIME: mimeOf(name)}, info.Size())
+		return
+	}
+	if c.Name != "" {
+		p.done(sender.File{Disk: arg}, nil, usageError("--name is for a file, and this is a folder"))
+		return
+	}
+	p.folder(ctx, arg)
+}
+
+// folder sends a folder with its paths. Links are not followed, and what is no regular file is left out.
+func (p *putter) folder(ctx context.Context, root string) {
+	abs, err := filepath.Abs(root)
+	if err != nil {
+		p.done(sender.File{Disk: root}, nil, err)
+		return
+	}
+	top := filepath.Base(abs)
+	err = filepath.WalkDir(root, func(disk string, d fs.DirEntry, err error) error {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			p.done(sender.File{Disk: disk}, nil, err)
+			return nil
+		}
+		if d.IsDir() {
+			return nil
+		}
+		if !d.Type().IsRegular() {
+			p.e.say("left out, as it is no regular file: %s", clean(disk))
+			return nil
+		}
+		rel, err := filepath.Rel(root, disk)
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			p.done(sender.File{Disk: disk}, nil, err)
+			return nil
+		}
+		dir := path.Dir(path.Join(top, filepath.ToSlash(rel)))
+		p.send(ctx, sender.File{Disk: disk, Name: d.Name(), Dir: norm.NFC.String(strings.Trim(dir, "/")), MIME: mimeOf(disk)}, info.Size())
+		return nil
+	})
+	if err != nil && ctx.Err() == nil {
+		p.done(sender.File{Disk: root}, nil, err)
+	}
+}
+
+// alone is from where on a file has all requests for itself, in bytes.
+const alone = 8 << 20
+
+func (p *putter) send(ctx context.Context, f sender.File, n int64) {
+	one := func() {
+		m, err := p.sender.Send(ctx, f)
+		p.bars.end(f.Disk)
+		p.done(f, func() { p.e.memory(m) }, err)
+	}
+	if n >= alone {
+		p.wg.Wait()
+		one()
+		return
+	}
+	p.slots <- struct{}{}
+	p.wg.Go(func() {
+		defer func() { <-p.slots }()
+		one()
+	})
+}
+
+// done tells what became of a file.
+func (p *putter) done(f sender.File, tell func(), err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case err == nil:
+		tell()
+	case p.e.ctx.Err() != nil:
+		p.failed = true // that it was stopped is said once, at the end
+	default:
+		p.failed = true
+		p.e.failOf(f.Disk, err)
+	}
+}
+
+// mimeOf goes by the name's ending.
+func mimeOf(name string) string { return mime.TypeByExtension(strings.ToLower(filepath.Ext(name))) }
+
+// messages writes log records as plain lines, above the bars.
+type messages struct {
+	out  *progress
+	with []slog.Attr
+}
+
+func (m *messages) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
+
+func (m *messages) Handle(_ context.Context, r slog.Record) error {
+	line := r.Message
+	add := func(a slog.Attr) bool {
+		line += fmt.Sprintf("  %s=%s", a.Key, clean(a.Value.String()))
+		return true
+	}
+	for _, a := range m.with {
+		add(a)
+	}
+	r.Attrs(add)
+	_, err := fmt.Fprintln(m.out.out(), line)
+	return err
+}
+
+func (m *messages) WithAttrs(as []slog.Attr) slog.Handler {
+	return &messages{m.out, append(m.with[:len(m.with):len(m.with)], as...)}
+}
+
+func (m *messages) WithGroup(string) slog.Handler { return m }

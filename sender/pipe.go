@@ -1,0 +1,113 @@
+package sender
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/api"
+)
+
+// SendPipe stores what r brings until its end. Chunks are kept in memory until they are acknowledged, one more than run at a time: it survives the server's
+// restarts, but not its own end, since nobody could read the pipe again; then nothing is stored.
+func (s *Sender) SendPipe(ctx context.Context, f File, r io.Reader) (m api.Memory, err error) {
+	p := &pipe{Sender: s, f: f, wait: newWaiter(s)}
+	err = p.wait.try(ctx, func() (err error) {
+		p.s, err = s.api.Begin(ctx, api.BeginRequest{CapsuleID: s.Capsule, Meta: api.Meta{Name: f.Name, Path: f.Dir, MIMEType: f.MIME}})
+		return err
+	})
+	if err != nil {
+		return m, err
+	}
+	defer func() {
+		if err != nil {
+			// Best effort: the session's time to live would end it too.
+			ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+			defer stop()
+			_ = s.api.Abort(ctx, p.s.SessionID)
+		}
+	}()
+	d := newDigester(p.s.ChunkSize)
+	total, err := p.pour(ctx, r, d)
+	if err != nil {
+		return m, err
+	}
+	sum, crcs := d.sum()
+	err = p.wait.try(ctx, func() (err error) {
+		m, err = s.api.Finish(ctx, api.FinishRequest{SessionID: p.s.SessionID, SHA256: hex.EncodeToString(sum[:]), TotalLen: total, ChunkCRC32C: crcs})
+		return err
+	})
+	return m, err
+}
+
+type pipe struct {
+	*Sender
+	f     File
+	s     api.Session
+	wait  *waiter
+	there atomic.Int64
+}
+
+// pour puts chunk after chunk, several at a time, and gives the length.
+func (p *pipe) pour(ctx context.Context, r io.Reader, d *digester) (total int64, err error) {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	free := make(chan []byte, p.Parallel+1)
+	for range cap(free) {
+		free <- nil // made when it is needed
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for idx := int64(0); ; idx++ {
+		var buf []byte
+		select {
+		case buf = <-free:
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+		if buf == nil {
+			buf = make([]byte, p.s.ChunkSize)
+		}
+		n, err := io.ReadFull(r, buf)
+		last := err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF)
+		if err != nil && !last {
+			stop(err)
+			return 0, err
+		}
+		d.Write(buf[:n])
+		total += int64(n)
+		if n > 0 {
+			// A short chunk would give the length, and may only come when all before it are there.
+			if last {
+				wg.Wait()
+				if ctx.Err() != nil {
+					return 0, context.Cause(ctx)
+				}
+			}
+			wg.Go(func() {
+				if err := p.put(ctx, idx, buf[:n]); err != nil {
+					stop(err)
+				}
+				free <- buf
+			})
+		}
+		if last {
+			wg.Wait()
+			return total, context.Cause(ctx)
+		}
+	}
+}
+
+func (p *pipe) put(ctx context.Context, idx int64, b []byte) error {
+	return (&chunk{
+		Sender: p.Sender, wait: p.wait, session: p.s.SessionID, size: p.s.ChunkSize, idx: idx,
+		from: bytes.NewReader(b), n: int64(len(b)),
+		fly:   func(n int64) { p.Progress(p.f, p.there.Add(n), -1) },
+		acked: func(n int64) { p.Progress(p.f, p.there.Add(n), -1) },
+	}).put(ctx)
+}

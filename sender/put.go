@@ -1,0 +1,223 @@
+package sender
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+
+	"sluice/api"
+)
+
+// content is where a chunk's bytes are: a file, or a chunk of a pipe in memory.
+type content interface {
+	io.ReaderAt
+}
+
+// chunk is one chunk on its way.
+type chunk struct {
+	*Sender
+	wait    *waiter
+	session string
+	size    int64 // of the session's chunks
+	idx     int64
+	from    content
+	off     int64 // in from
+	n       int64
+	replace bool
+	fly     func(n int64) // bytes that were taken off to the server, or less than 0: that have to go again
+	acked   func(n int64)
+}
+
+// putChunk puts one chunk of the file, however long it takes.
+func (j *job) putChunk(ctx context.Context, idx int64, replace bool) error {
+	off := idx * j.s.ChunkSize
+	return (&chunk{
+		Sender: j.Sender, wait: j.wait, session: j.s.SessionID, size: j.s.ChunkSize, idx: idx,
+		from: j.disk, off: off, n: min(j.s.ChunkSize, j.size()-off), replace: replace,
+		fly: func(n int64) { j.flying.Add(n); j.report() },
+		acked: func(n int64) {
+			if !replace {
+				j.acked.Add(n)
+			}
+			j.report()
+		},
+	}).put(ctx)
+}
+
+// put stores the chunk whole; where that does not get through twice, or something between the server and us refuses it, in ranges.
+func (c *chunk) put(ctx context.Context) error {
+	for attempt, cuts := 0, 0; ; attempt++ {
+		err := c.whole(ctx)
+		if err == nil {
+			c.wait.progress()
+			c.acked(c.n)
+			return nil
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		var refused *api.Error
+		ours := errors.As(err, &refused) && !refused.Foreign
+		switch k := classify(err); {
+		case ours && refused.Code == api.CodeChunkConflict && !c.replace:
+			// An earlier attempt stored other bytes here: the file is right.
+			c.replace = true
+			continue
+		case k == final:
+			return err
+		case k == cut:
+			cuts++
+		}
+		// The server must answer before anything is sent again; and if it answers at once after a cut, the connection is not what is wrong.
+		if err := c.wait.pause(ctx, attempt, err); err != nil {
+			return err
+		}
+		if _, err := c.missing(ctx); err != nil {
+			return err
+		}
+		if tooBig(err) || cuts >= 2 && c.n > least {
+			if tooBig(err) {
+				c.Log.Info("something between here and the server refuses large requests (nginx: client_max_body_size): sending smaller ones", "answer", brief(err))
+			} else {
+				c.Log.Info("whole chunks do not get through: sending smaller pieces", "because", brief(err))
+			}
+			return c.ranges(ctx)
+		}
+	}
+}
+
+// tooBig: a proxy's own limit of size.
+func tooBig(err error) bool {
+	var refused *api.Error
+	return errors.As(err, &refused) && refused.Foreign && refused.Status == http.StatusRequestEntityTooLarge
+}
+
+func (c *chunk) body(from, n int64) *moving {
+	return &moving{r: io.NewSectionReader(c.from, c.off+from, n), moved: c.fly}
+}
+
+// landed takes what was flying out of the count.
+func (m *moving) landed() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.moved(-m.at)
+	m.at = 0
+}
+
+func (c *chunk) whole(ctx context.Context) error {
+	body := c.body(0, c.n)
+	defer body.landed()
+	ctx, stop := body.watch(ctx)
+	defer stop()
+	return c.api.PutChunk(ctx, c.session, c.idx, body, c.n, api.PutOptions{Replace: c.replace})
+}
+
+// least is the smallest range that is tried, and most the largest, in bytes.
+const least = 4 << 10
+
+// ranges stores what is missing of the chunk in pieces: half as large after each failure, twice as large after some successes.
+func (c *chunk) ranges(ctx context.Context) error {
+	size, good := max(c.n/2, least), 0
+	counted := int64(0) // of the chunk, told as acknowledged
+	for attempt := 0; ; {
+		gaps, err := c.missing(ctx)
+		if err != nil {
+			return err
+		}
+		left := int64(0)
+		for _, g := range gaps {
+			left += g[1] - g[0] + 1
+		}
+		if there := c.n - left; there != counted {
+			if there > counted {
+				c.wait.progress()
+			}
+			c.acked(there - counted)
+			counted = there
+		}
+		if len(gaps) == 0 {
+			return nil
+		}
+		for at := gaps[0][0]; at <= gaps[0][1]; {
+			n := min(size, gaps[0][1]-at+1)
+			err := c.piece(ctx, at, n)
+			if err != nil {
+				if ctx.Err() != nil {
+					return context.Cause(ctx)
+				}
+				k := classify(err)
+				if k == final {
+					return err
+				}
+				if k == cut {
+					size, good = max(size/2, least), 0
+				}
+				if err := c.wait.pause(ctx, min(attempt, 4), err); err != nil {
+					return err
+				}
+				attempt++
+				break // what it left is looked up
+			}
+			attempt = 0
+			c.wait.progress()
+			at += n
+			c.acked(n)
+			counted += n
+			if good++; good%8 == 0 {
+				size = min(size*2, max(c.n/2, least))
+			}
+		}
+	}
+}
+
+// piece puts n bytes from `at` of the session.
+func (c *chunk) piece(ctx context.Context, at, n int64) error {
+	body := c.body(at-c.idx*c.size, n)
+	defer body.landed()
+	ctx, stop := body.watch(ctx)
+	defer stop()
+	_, err := c.api.PutRange(ctx, c.session, at, body, n, api.PutOptions{})
+	return err
+}
+
+// missing asks which bytes of the chunk are not there, in offsets of the session. It waits for the server.
+func (c *chunk) missing(ctx context.Context) (gaps []api.Range, err error) {
+	var s api.Session
+	err = c.wait.try(ctx, func() (err error) {
+		s, err = c.api.Status(ctx, c.session, false)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := ended(s); err != nil {
+		return nil, err
+	}
+	first, last := c.idx*c.size, c.idx*c.size+c.n-1
+	for _, g := range s.MissingBytes {
+		if lo, hi := max(g[0], first), min(g[1], last); lo <= hi {
+			gaps = append(gaps, api.Range{lo, hi})
+		}
+	}
+	if s.BytesExpected == nil {
+		// While the length is unknown only gaps are listed, and what is behind the last byte is not.
+		end := s.BytesReceived
+		for _, g := range s.MissingBytes {
+			end += g[1] - g[0] + 1
+		}
+		if lo := max(end, first); lo <= last {
+			gaps = append(gaps, api.Range{lo, last})
+		}
+	}
+	return gaps, nil
+}
+
+// ended gives the refusal that a put into an ended session would get.
+func ended(s api.Session) error {
+	code := map[string]api.Code{"finished": api.CodeAlreadyFinished, "aborted": api.CodeAlreadyAborted, "expired": api.CodeSessionExpired}[s.State]
+	if code == "" {
+		return nil
+	}
+	return &api.Error{Recorded: -1, Problem: api.Problem{Fault: api.Fault{Code: code, Status: http.StatusConflict, Detail: "the upload is " + s.State}}}
+}

@@ -1,0 +1,107 @@
+package pebblemeta
+
+import (
+	"encoding/binary"
+
+	"sluice/session"
+)
+
+// The first byte of a key. See the package comment.
+const (
+	keySession  = 'S'
+	keyEntry    = 'E'
+	keyIdem     = 'I'
+	keyNewest   = 'N'
+	keyOwner    = 'O'
+	keyUnseen   = 'T'
+	keyEnded    = 'X'
+	keyCatalog  = 'C'
+	keyPosition = 16 // bytes at the end of a key of N, O, T, X: what it is sorted by, and the id
+)
+
+var totalsKey = []byte{'M'}
+
+func appendUint(b []byte, n uint64) []byte { return binary.BigEndian.AppendUint64(b, n) }
+
+// signed orders as the signed number does.
+func signed(n int64) uint64 { return uint64(n) ^ 1<<63 }
+
+func appendStr(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func sessionKey(id session.SessionID) []byte {
+	return appendUint([]byte{keySession}, uint64(id))
+}
+
+func entriesPrefix(id session.SessionID) []byte {
+	return appendUint(append(make([]byte, 0, 17), keyEntry), uint64(id))
+}
+
+func entryKey(id session.SessionID, off int64) []byte {
+	return appendUint(entriesPrefix(id), signed(off))
+}
+
+func idemKey(s *session.Session) []byte {
+	return append(appendStr([]byte{keyIdem}, s.Owner), s.Idem...)
+}
+
+func statePrefix(st session.State) []byte { return []byte{keyNewest, byte(st)} }
+
+func ownerPrefix(owner string, st session.State) []byte {
+	return append(appendStr([]byte{keyOwner}, owner), byte(st))
+}
+
+// place is where a session stands in a list.
+type place struct {
+	order uint64
+	id    session.SessionID
+}
+
+func (p place) compare(o place) int {
+	switch {
+	case p == o:
+		return 0
+	case p.order < o.order || (p.order == o.order && p.id < o.id):
+		return -1
+	}
+	return 1
+}
+
+func (p place) appendTo(prefix []byte) []byte {
+	return appendUint(appendUint(prefix, p.order), uint64(p.id))
+}
+
+// placeIn reads it from the end of a key.
+func placeIn(key []byte) (place, bool) {
+	i := len(key) - keyPosition
+	if i < 0 {
+		return place{}, false
+	}
+	return place{binary.BigEndian.Uint64(key[i:]), session.SessionID(binary.BigEndian.Uint64(key[i+8:]))}, true
+}
+
+// newest sorts the youngest first.
+func newest(s *session.Session) place { return place{^signed(s.Began.UnixMilli()), s.ID} }
+
+// unseen sorts the longest unseen first.
+func unseen(s *session.Session) place { return place{signed(s.Seen), s.ID} }
+
+// unseenPrefix is the index by Seen that a session of this state is in.
+func unseenPrefix(st session.State) []byte {
+	if st.Ended() {
+		return []byte{keyEnded}
+	}
+	return []byte{keyUnseen}
+}
+
+// behind gives the first key that does not begin with the prefix.
+func behind(prefix []byte) []byte {
+	end := append([]byte(nil), prefix...)
+	for i := len(end) - 1; i >= 0; i-- {
+		if end[i]++; end[i] != 0 {
+			return end[:i+1]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,299 @@
+package pebblemeta
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"sluice/session"
+)
+
+// look is a view with the seals that lie over it.
+type look struct {
+	*view
+	seals map[session.SessionID]seal
+}
+
+// look gives a consistent look at all sessions. The caller must release its view.
+func (db *DB) look(ctx context.Context) (look, error) {
+	of, seq := db.seals.all()
+	v, err := db.views.at(ctx, seq)
+	return look{v, of}, err
+}
+
+func (l look) session(id session.SessionID) (session.Session, error) {
+	s, err := loadSession(l.view, id)
+	if err == nil {
+		l.seals[id].over(&s)
+	}
+	return s, err
+}
+
+// Entries implements session.Store.
+func (st sessions) Entries(ctx context.Context, id session.SessionID, r session.Range, n int) ([]session.Entry, error) {
+	if err := st.db.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer st.db.calls.leave()
+	v, err := st.db.views.at(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer st.db.views.release(v)
+	if row, err := get(v, sessionKey(id)); err != nil || row == nil {
+		if err == nil {
+			err = session.ErrNotFound
+		}
+		return nil, err
+	}
+	prefix := entriesPrefix(id)
+	it, err := v.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: behind(prefix)})
+	if err != nil {
+		return nil, err
+	}
+	var out []session.Entry
+	// The last entry that begins before r may reach into it.
+	ok := it.SeekLT(entryKey(id, max(r.Off, 0)))
+	if !ok {
+		ok = it.First()
+	}
+	for ; ok && (n == 0 || len(out) < n); ok = it.Next() {
+		p, _ := placeIn(it.Key())
+		off := int64(uint64(p.id) ^ 1<<63)
+		e, err := decodeEntry(off, it.Value())
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("row of session %s, entry at %d: %w", id, off, err), it.Close())
+		}
+		if e.Off >= r.End {
+			break
+		}
+		if e.Overlaps(r) {
+			out = append(out, e)
+		}
+	}
+	return out, errors.Join(it.Error(), it.Close())
+}
+
+// Stats implements session.Store.
+func (st sessions) Stats(ctx context.Context) (session.Stats, error) {
+	if err := st.db.enter(ctx); err != nil {
+		return session.Stats{}, err
+	}
+	defer st.db.calls.leave()
+	l, err := st.db.look(ctx)
+	if err != nil {
+		return session.Stats{}, err
+	}
+	defer st.db.views.release(l.view)
+	t, err := loadTotals(l.view)
+	if err != nil {
+		return session.Stats{}, err
+	}
+	out := session.Stats{
+		Open: t.Open, BytesExpected: t.Expected, BytesReceived: t.Received,
+		Begun: t.Begun, Finished: t.Finished, Aborted: t.Aborted, Expired: t.Expired, Newest: t.Newest,
+	}
+	for id := range l.seals {
+		switch s, err := l.session(id); {
+		case err == nil && s.State == session.Sealed:
+			out.Open, out.Sealed = out.Open-1, out.Sealed+1
+		case err != nil && !errors.Is(err, session.ErrNotFound):
+			return session.Stats{}, err
+		}
+	}
+	err = l.walk([]byte{keyUnseen}, place{}, nil, session.Open, func(s session.Session, _ place) bool {
+		out.OldestSeen = s.LastSeen.UnixMilli()
+		return false
+	})
+	return out, err
+}
+
+// walk visits the sessions of this state that an index leads to, from after on (a zero one: from the beginning), below end (nil: to the
+// end of the index), until visit returns false. State 0 is any that has ended.
+func (l look) walk(prefix []byte, after place, end []byte, st session.State, visit func(session.Session, place) bool) error {
+	lo := prefix
+	if after != (place{}) {
+		lo = append(after.appendTo(slices.Clone(prefix)), 0)
+	}
+	if end == nil {
+		end = behind(prefix)
+	}
+	it, err := l.NewIter(&pebble.IterOptions{LowerBound: lo, UpperBound: end})
+	if err != nil {
+		return err
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		p, whole := placeIn(it.Key())
+		if !whole {
+			return errors.Join(fmt.Errorf("row %x: %w", it.Key(), errDamaged), it.Close())
+		}
+		s, err := l.session(p.id)
+		if err != nil {
+			return errors.Join(fmt.Errorf("row %x leads to session %s: %w", it.Key(), p.id, err), it.Close())
+		}
+		if s.State != st && (st != 0 || !s.State.Ended()) {
+			continue // sealed, and found as an open one
+		}
+		if !visit(s, p) {
+			break
+		}
+	}
+	return errors.Join(it.Error(), it.Close())
+}
+
+// List implements session.Store.
+func (st sessions) List(ctx context.Context, q session.Query) ([]session.Session, string, error) {
+	if err := st.db.enter(ctx); err != nil {
+		return nil, "", err
+	}
+	defer st.db.calls.leave()
+	if q.Limit < 1 || q.Limit > 10_000 {
+		return nil, "", fmt.Errorf("%w: limit %d is not within 1 to 10,000", session.ErrInvalid, q.Limit)
+	}
+	after, err := parseCursor(q)
+	if err != nil {
+		return nil, "", err
+	}
+	l, err := st.db.look(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	defer st.db.views.release(l.view)
+	p := page{query: q}
+	if q.Due != 0 {
+		err = l.due(&p, after)
+	} else {
+		err = l.states(&p, after)
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	return p.sessions, p.next, nil
+}
+
+// page collects a page of a list.
+type page struct {
+	query    session.Query
+	sessions []session.Session
+	last     cursor
+	next     string
+}
+
+// add takes the next session; it is false when the page is full, which is known only when there is one more.
+func (p *page) add(s session.Session, at cursor) bool {
+	if len(p.sessions) == p.query.Limit {
+		p.next = p.last.String()
+		return false
+	}
+	p.sessions, p.last = append(p.sessions, s), at
+	return true
+}
+
+// due lists by Seen.
+func (l look) due(p *page, after cursor) error {
+	st, prefix := session.Open, unseenPrefix(session.Open)
+	if p.query.State.Ended() {
+		st, prefix = 0, unseenPrefix(session.Finished)
+	}
+	end := appendUint(slices.Clone(prefix), signed(p.query.Due))
+	return l.walk(prefix, after.place, end, st, func(s session.Session, at place) bool {
+		return p.add(s, cursor{kind: prefix[0], place: at})
+	})
+}
+
+// states lists state by state, the newest first in each.
+func (l look) states(p *page, after cursor) error {
+	from := max(after.state, session.Open)
+	for st := from; st < session.Gone; st++ {
+		if p.query.State != 0 && p.query.State != st {
+			continue
+		}
+		start := place{}
+		if st == after.state {
+			start = after.place
+		}
+		visit := func(s session.Session, at place) bool {
+			return p.add(s, cursor{kind: keyNewest, state: st, place: at})
+		}
+		var err error
+		switch {
+		case st == session.Sealed:
+			err = l.sealed(p.query.Owner, start, visit)
+		case p.query.Owner != nil:
+			err = l.walk(ownerPrefix(*p.query.Owner, st), start, nil, st, visit)
+		default:
+			err = l.walk(statePrefix(st), start, nil, st, visit)
+		}
+		if err != nil || p.next != "" {
+			return err
+		}
+	}
+	return nil
+}
+
+// sealed visits the sealed sessions as walk does.
+func (l look) sealed(owner *string, after place, visit func(session.Session, place) bool) error {
+	var found []session.Session
+	for id := range l.seals {
+		s, err := l.session(id)
+		if errors.Is(err, session.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if s.State == session.Sealed && (owner == nil || *owner == s.Owner) && newest(&s).compare(after) > 0 {
+			found = append(found, s)
+		}
+	}
+	slices.SortFunc(found, func(a, b session.Session) int { return newest(&a).compare(newest(&b)) })
+	for _, s := range found {
+		if !visit(s, newest(&s)) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// cursor is a place in one of the lists.
+type cursor struct {
+	kind  byte          // the index
+	state session.State // with keyNewest
+	place place
+}
+
+const cursorVersion = 1
+
+// String gives the opaque form: version, kind, state, place, CRC-32C, in base64url.
+func (c cursor) String() string {
+	b := c.place.appendTo([]byte{cursorVersion, c.kind, byte(c.state)})
+	sum := crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli))
+	return base64.RawURLEncoding.EncodeToString(append(b, byte(sum>>24), byte(sum>>16), byte(sum>>8), byte(sum)))
+}
+
+// parseCursor reads q.After, which must come from a list of the same kind.
+func parseCursor(q session.Query) (cursor, error) {
+	kind := byte(keyNewest)
+	if q.Due != 0 {
+		kind = unseenPrefix(max(q.State, session.Open))[0]
+	}
+	if q.After == "" {
+		return cursor{kind: kind}, nil
+	}
+	bad := fmt.Errorf("%w: cursor %.64q", session.ErrInvalid, q.After)
+	b, err := base64.RawURLEncoding.DecodeString(q.After)
+	if err != nil || len(b) != 3+keyPosition+4 {
+		return cursor{}, bad
+	}
+	c := cursor{kind: b[1], state: session.State(b[2])}
+	c.place, _ = placeIn(b[:3+keyPosition])
+	if c.String() != q.After || c.kind != kind {
+		return cursor{}, bad
+	}
+	return c, nil
+}

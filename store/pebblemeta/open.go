@@ -1,0 +1,180 @@
+package pebblemeta
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"slices"
+	"sync"
+	"syscall"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"sluice/session"
+)
+
+const (
+	// format is the version of this package's rows and of the Pebble below them.
+	format = 1
+	// pebbleFormat belongs to it: a newer Pebble must not move it by itself, or an older program could not say why it refuses.
+	pebbleFormat = pebble.FormatValueSeparation
+
+	formatFile = "FORMAT"
+	formatTemp = "FORMAT.new"
+	formatLine = "sluice metadata, format %d\n"
+	lockFile   = "LOCK"
+)
+
+// Open opens the database in the folder dir, and makes it where there is none. A folder of a newer format, one that
+// another process has open, and one whose FORMAT is lost are refused, and nothing in them is touched.
+func Open(dir string, opts Options) (*DB, error) {
+	if opts.fs == nil {
+		opts.fs = vfs.Default
+	}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if opts.Die == nil {
+		opts.Die = func(err error) { panic(err) }
+	}
+	lock, err := prepare(opts.fs, dir)
+	if err != nil {
+		return nil, err
+	}
+	var once sync.Once // whoever comes second waits for the process to end
+	db := &DB{lock: lock, changed: opts.Changed, die: func(err error) { once.Do(func() { opts.Die(err) }) }}
+	fail := func(err error) (*DB, error) {
+		return nil, errors.Join(fmt.Errorf("opening the metadata in %s: %w", dir, err), lock.Close())
+	}
+	if db.peb, err = pebble.Open(dir, db.pebbleOptions(opts, lock)); err != nil {
+		return fail(err)
+	}
+	if db.totals, err = loadTotals(db.peb); err != nil {
+		return fail(errors.Join(err, db.peb.Close()))
+	}
+	// After the mere death of the process the log that is replayed need not have been synced to its end. Pebble writes what it
+	// replayed into tables, and syncs those, before Open returns: so all of it is durable now.
+	db.views.open(db.peb.NewSnapshot())
+	db.seals.of = map[session.SessionID]seal{}
+	return db, nil
+}
+
+// pebbleOptions keep the database small: at most 8 MiB of cache and three tables in memory of 4 MiB.
+func (db *DB) pebbleOptions(opts Options, lock *pebble.Lock) *pebble.Options {
+	o := &pebble.Options{
+		FS: opts.fs, Lock: lock, FormatMajorVersion: pebbleFormat,
+		CacheSize: 8 << 20, MemTableSize: 4 << 20, MemTableStopWritesThreshold: 3,
+		L0CompactionThreshold: 2, L0StopWritesThreshold: 24, LBaseMaxBytes: 16 << 20,
+		MaxOpenFiles: 256,
+		Logger:       logger{opts.Log, db},
+	}
+	o.EnsureDefaults()
+	return o
+}
+
+// logger passes Pebble's complaints on and drops its chatter.
+type logger struct {
+	to *slog.Logger
+	db *DB
+}
+
+func (logger) Infof(string, ...any) {}
+
+func (l logger) Errorf(f string, args ...any) {
+	l.to.Error("metadata store: " + fmt.Sprintf(f, args...))
+}
+
+// Fatalf must not return, says Pebble.
+func (l logger) Fatalf(f string, args ...any) {
+	l.db.fatal(fmt.Errorf("metadata store: "+f, args...))
+}
+
+// prepare makes the folder, locks it, and checks or writes its FORMAT.
+func prepare(disk vfs.FS, dir string) (*pebble.Lock, error) {
+	if _, err := disk.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		if err := disk.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("making the metadata folder: %w", err)
+		}
+		if err := syncDir(disk, disk.PathDir(dir)); err != nil {
+			return nil, err
+		}
+	}
+	lock, err := pebble.LockDirectory(dir, disk)
+	if errors.Is(err, syscall.EAGAIN) || (err != nil && err.Error() == "lock held by current process") {
+		return nil, fmt.Errorf("another sluice server is using this data folder: %s", dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("locking the metadata folder: %w", err)
+	}
+	if err := checkFormat(disk, dir); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return lock, nil
+}
+
+// checkFormat refuses what this program can't read, and writes FORMAT into a folder that is empty but for the lock.
+func checkFormat(disk vfs.FS, dir string) error {
+	f, err := disk.Open(disk.PathJoin(dir, formatFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		names, err := disk.List(dir)
+		if err != nil {
+			return fmt.Errorf("reading the metadata folder: %w", err)
+		}
+		if i := slices.IndexFunc(names, func(n string) bool { return n != lockFile && n != formatTemp }); i >= 0 {
+			return fmt.Errorf("%s holds %s, but no file %s that says what format it is", dir, names[i], formatFile)
+		}
+		return writeFormat(disk, dir)
+	}
+	if err != nil {
+		return fmt.Errorf("reading the metadata's format: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, 1<<10))
+	if err != nil {
+		return fmt.Errorf("reading the metadata's format: %w", err)
+	}
+	var have int
+	if _, err := fmt.Sscanf(string(text), formatLine, &have); err != nil || have < 1 {
+		return fmt.Errorf("%s in %s is not one of sluice's: %.64q", formatFile, dir, text)
+	}
+	if have > format {
+		return fmt.Errorf("the metadata in %s has format %d, and this program knows formats up to %d: use a newer sluice", dir, have, format)
+	}
+	return nil
+}
+
+// writeFormat writes FORMAT so that a crash leaves all of it or nothing.
+func writeFormat(disk vfs.FS, dir string) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("writing the metadata's format: %w", err)
+		}
+	}()
+	temp := disk.PathJoin(dir, formatTemp)
+	f, err := disk.Create(temp, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(f, formatLine, format)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := disk.Rename(temp, disk.PathJoin(dir, formatFile)); err != nil {
+		return err
+	}
+	return syncDir(disk, dir)
+}
+
+func syncDir(disk vfs.FS, dir string) error {
+	d, err := disk.OpenDir(dir)
+	if err != nil {
+		return fmt.Errorf("syncing folder %s: %w", dir, err)
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

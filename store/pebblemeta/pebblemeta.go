@@ -1,0 +1,143 @@
+// Package pebblemeta keeps the records of sessions and the rows of the catalog in one Pebble database, so that a commit may
+// change both: an upload's finish, or a begin with its reservation. It is the embedded default.
+//
+// It owns the format of the stored rows, the order of commits, and what readers may see. It does not own the rules: what a
+// change does to a session is session.Apply and session.Transition, what it does to the catalog is its caller's closure.
+//
+// # What is durable is shown, and nothing else
+//
+// Pebble shows a commit to readers before the log is synced. So nobody here reads the database itself but a writer under its locks. Each
+// commit takes a snapshot at the moment it is applied, with no other commit between the two, and publishes it when its own sync has
+// returned: as the log is written in order, everything in that snapshot is durable by then. Readers get the newest published one.
+//
+//	lock ─▶ read newest rows ─▶ [ apply ─▶ snapshot ] ─▶ unlock ─▶ wait for the sync ─▶ publish ─▶ return
+//
+// No lock is held during the wait, so that commits share a sync. A call that turns out to change nothing (a repeat, a refusal) waits
+// until what it has read is published. Locks, in this order: the catalog's (closures of Update, and what runs the Changed hook), that of the
+// session's stripe, that of the commit.
+//
+// A seal is kept in memory alone, with its generation: the commit that ends the session makes it durable, and a restart finds the session open. A
+// reopening is a commit, so that a generation which was seen open is never given up by a crash.
+//
+// # Format 1
+//
+// The file FORMAT says "sluice metadata, format 1". Numbers in keys are big-endian, signed ones with the top bit turned over, so that keys
+// sort as the numbers do; ~ is the complement, which sorts the other way. A str is its length as a uvarint, then its bytes. A row
+// that is not empty begins with its version.
+//
+//	key                                    row                                      kept
+//	S id                                   1, CBOR of the session                   until it is Gone
+//	E id off                               1, uvarint length, note                  while open
+//	I str(owner) idem                      id                                       while open or finished
+//	N state ~began id                      -                                        with S
+//	O str(owner) state ~began id           -                                        with S
+//	T seen id                              -                                        while open
+//	X seen id                              -                                        when ended, with S
+//	M                                      1, CBOR of the totals                    always
+//	C table key                            1, CBOR of the row (see rows.go)         as the catalog says
+//
+// The session's received ranges are uvarints: for each, the gap before it and its length.
+package pebblemeta
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"sluice/catalog"
+	"sluice/session"
+)
+
+// Options are what a DB needs beside its folder. Each may be left out.
+type Options struct {
+	// Changed runs inside the commit that creates a session (before is nil) and inside each that records into one whose length is unknown
+	// until then. What it writes is part of that commit; its error refuses the call and is returned as it is. It is pure, as a closure of
+	// catalog.Store's Update is.
+	Changed func(tx catalog.Tx, before *session.Session, after session.Session) error
+	// Die is called when the database can't go on: its log could not be written. What was acknowledged is safe, and whether the
+	// commit under way is, only a new start can tell. It must end the process; should it return, the calling goroutine panics. Default: a panic.
+	Die func(error)
+	// Log gets what Pebble complains of.
+	Log *slog.Logger
+
+	fs vfs.FS // for tests: a disk that crashes
+}
+
+// DB is an open database. All of it is safe for concurrent use.
+type DB struct {
+	peb     *pebble.DB
+	lock    *pebble.Lock
+	changed func(tx catalog.Tx, before *session.Session, after session.Session) error
+	die     func(error)
+
+	catalogMu sync.Mutex
+	stripes   [stripes]sync.Mutex
+	apply     sync.Mutex
+	applied   uint64 // the number of the newest commit, under apply
+	totals    totals // as of applied, under apply
+
+	views views
+	seals seals
+	calls calls
+}
+
+// stripes is the number of locks that sessions share, by id.
+const stripes = 256
+
+// ErrClosed: the DB was closed before the call.
+var ErrClosed = errors.New("the metadata store is closed")
+
+// Sessions is the DB as the record keeper of sessions.
+func (db *DB) Sessions() session.Store { return sessions{db} }
+
+// Catalog is the DB as the keeper of the catalog's rows.
+func (db *DB) Catalog() catalog.Store { return rows{db} }
+
+// Close waits for running calls, refuses later ones with ErrClosed, and closes the database. A repeat does nothing.
+func (db *DB) Close() error {
+	if !db.calls.close() {
+		return nil
+	}
+	db.views.close()
+	return errors.Join(db.peb.Close(), db.lock.Close())
+}
+
+// calls counts those that are running.
+type calls struct {
+	mu      sync.Mutex
+	closed  bool
+	running sync.WaitGroup
+}
+
+// enter is followed by leave, unless it fails.
+func (c *calls) enter() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return ErrClosed
+	}
+	c.running.Add(1)
+	return nil
+}
+
+func (c *calls) leave() { c.running.Done() }
+
+// close waits for the running calls; it is false where another has closed already.
+func (c *calls) close() bool {
+	c.mu.Lock()
+	first := !c.closed
+	c.closed = true
+	c.mu.Unlock()
+	c.running.Wait()
+	return first
+}
+
+// fatal ends the process by Options.Die.
+func (db *DB) fatal(err error) {
+	db.die(err)
+	panic(fmt.Sprintf("pebblemeta: %v", err))
+}

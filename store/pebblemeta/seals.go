@@ -1,0 +1,61 @@
+package pebblemeta
+
+import (
+	"maps"
+	"sync"
+
+	"sluice/session"
+)
+
+// seals are the sessions that are sealed, in memory alone. Of a row and a seal that which has the greater Rev is the newer.
+type seals struct {
+	mu sync.Mutex
+	of map[session.SessionID]seal
+}
+
+// seal is what a seal changes of a session.
+type seal struct {
+	gen, rev uint64
+	seen     int64  // the running time when it was sealed
+	seq      uint64 // the newest commit by then: an older view does not have the row that was sealed
+}
+
+func (ss *seals) get(id session.SessionID) (s seal, ok bool) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	s, ok = ss.of[id]
+	return s, ok
+}
+
+// all gives a copy, and the commit that a view must have to be read with it.
+func (ss *seals) all() (of map[session.SessionID]seal, seq uint64) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	for _, s := range ss.of {
+		seq = max(seq, s.seq)
+	}
+	return maps.Clone(ss.of), seq
+}
+
+// put seals s, whose row is as of commit seq or older.
+func (ss *seals) put(s *session.Session, seen int64, seq uint64) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	ss.of[s.ID] = seal{s.Gen, s.Rev, seen, seq}
+}
+
+// lift forgets a seal that s, whose row is shown by now, is newer than.
+func (ss *seals) lift(s session.Session) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	if o, ok := ss.of[s.ID]; ok && o.rev < s.Rev {
+		delete(ss.of, s.ID)
+	}
+}
+
+// over puts the seal, if there is one, over the row of s.
+func (o seal) over(s *session.Session) {
+	if o.rev > s.Rev {
+		s.State, s.Gen, s.Rev = session.Sealed, o.gen, o.rev
+	}
+}

@@ -1,0 +1,129 @@
+package pebblemeta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"sluice/session"
+)
+
+// txn is one read-modify-write: it reads the newest rows, durable or not, and so may let nobody see what it read
+// before commit or refuse has returned. It is used by one goroutine.
+type txn struct {
+	db    *DB
+	batch *pebble.Batch
+	rows  pebble.Reader // the newest rows, and in an indexed batch what was written
+	// What is locked. Stripes may be taken in any order: only who holds the catalog's lock takes a second one.
+	catalog bool
+	held    [stripes]bool
+
+	delta totals // what the commit adds
+	moved []session.Session
+}
+
+// begin starts a txn on sessions. The caller must close it.
+func (db *DB) begin() *txn {
+	return &txn{db: db, batch: db.peb.NewBatch(), rows: db.peb}
+}
+
+// beginCatalog starts one that may also change the catalog, and sees what it wrote itself. The caller must close it.
+func (db *DB) beginCatalog() *txn {
+	db.catalogMu.Lock()
+	b := db.peb.NewIndexedBatch()
+	return &txn{db: db, batch: b, rows: b, catalog: true}
+}
+
+// lockSession keeps all others from changing the session until unlock.
+func (t *txn) lockSession(id session.SessionID) {
+	if i := id % stripes; !t.held[i] {
+		t.db.stripes[i].Lock()
+		t.held[i] = true
+	}
+}
+
+func (t *txn) unlock() {
+	for i, held := range t.held {
+		if held {
+			t.db.stripes[i].Unlock()
+			t.held[i] = false
+		}
+	}
+	if t.catalog {
+		t.db.catalogMu.Unlock()
+		t.catalog = false
+	}
+}
+
+// close gives up what is locked still, and the batch.
+func (t *txn) close() {
+	t.unlock()
+	_ = t.batch.Close()
+}
+
+// commit applies what was written, and returns when that is durable and shown.
+func (t *txn) commit() error {
+	seq, snap, err := t.apply()
+	t.unlock()
+	if err != nil {
+		return err
+	}
+	if err := t.batch.SyncWait(); err != nil {
+		t.db.fatal(fmt.Errorf("writing the metadata's log: %w", err))
+	}
+	t.db.views.publish(snap, seq)
+	for _, s := range t.moved {
+		t.db.seals.lift(s)
+	}
+	return nil
+}
+
+// apply gives the commit its place in the order of all.
+func (t *txn) apply() (seq uint64, snap *pebble.Snapshot, err error) {
+	db := t.db
+	db.apply.Lock()
+	defer db.apply.Unlock()
+	if after := db.totals.plus(t.delta); after != db.totals {
+		row, err := after.encode()
+		if err != nil {
+			return 0, nil, err
+		}
+		if err := t.batch.Set(totalsKey, row, nil); err != nil {
+			return 0, nil, err
+		}
+		db.totals = after
+	}
+	if err := db.peb.ApplyNoSyncWait(t.batch, pebble.Sync); err != nil {
+		// Pebble says so only when it can't go on.
+		db.fatal(fmt.Errorf("applying a commit to the metadata: %w", err))
+	}
+	db.applied++
+	return db.applied, db.peb.NewSnapshot(), nil
+}
+
+// refuse ends a txn that changes nothing, and returns err when everything that led to it is durable and shown.
+func (t *txn) refuse(ctx context.Context, err error) error {
+	t.db.apply.Lock()
+	seq := t.db.applied
+	t.db.apply.Unlock()
+	t.unlock()
+	if lost := t.db.views.wait(ctx, seq); lost != nil {
+		return lost
+	}
+	return err
+}
+
+// get copies a row. It is nil where there is none.
+func get(r pebble.Reader, key []byte) ([]byte, error) {
+	row, done, err := r.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading row %x: %w", key, err)
+	}
+	row = append(make([]byte, 0, len(row)), row...)
+	return row, done.Close()
+}

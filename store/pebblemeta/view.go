@@ -1,0 +1,80 @@
+package pebblemeta
+
+import (
+	"context"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// views hands out the newest snapshot that is durable.
+type views struct {
+	mu      sync.Mutex
+	current *view
+	changed chan struct{} // closed, and made anew, when current changes
+}
+
+// view is a snapshot taken together with commit seq. It is closed when the last who uses it has released it.
+type view struct {
+	*pebble.Snapshot
+	seq  uint64
+	refs int // under views.mu; one is that of being current
+}
+
+func (vs *views) open(s *pebble.Snapshot) {
+	vs.current, vs.changed = &view{Snapshot: s, refs: 1}, make(chan struct{})
+}
+
+func (vs *views) close() { vs.release(vs.current) }
+
+// at gives a view that is at least as new as commit seq, which the caller must release. It waits until there is one.
+func (vs *views) at(ctx context.Context, seq uint64) (*view, error) {
+	for {
+		vs.mu.Lock()
+		v, changed := vs.current, vs.changed
+		if v.seq >= seq {
+			v.refs++
+			vs.mu.Unlock()
+			return v, nil
+		}
+		vs.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// wait returns when commit seq is durable and shown.
+func (vs *views) wait(ctx context.Context, seq uint64) error {
+	v, err := vs.at(ctx, seq)
+	if err == nil {
+		vs.release(v)
+	}
+	return err
+}
+
+func (vs *views) release(v *view) {
+	vs.mu.Lock()
+	v.refs--
+	last := v.refs == 0
+	vs.mu.Unlock()
+	if last {
+		// Of a snapshot that only holds a number nothing can fail.
+		_ = v.Close()
+	}
+}
+
+// publish shows the snapshot of commit seq, which is durable, unless a newer one is shown already.
+func (vs *views) publish(s *pebble.Snapshot, seq uint64) {
+	v := &view{Snapshot: s, seq: seq, refs: 1}
+	vs.mu.Lock()
+	if vs.current.seq < seq {
+		v, vs.current = vs.current, v
+		close(vs.changed)
+		vs.changed = make(chan struct{})
+	}
+	vs.mu.Unlock()
+	vs.release(v)
+}
