@@ -39,7 +39,7 @@ func (e *cutError) Error() string { return fmt.Sprintf("the body was cut off: %v
 func (e *cutError) Unwrap() error { return e.Err }
 
 var (
-	errNotFound = &denial{code: CodeNotFound, detail: "not found"}
+	errNotFound = &denial{code: CodeNotFound, detail: "there is no such thing, or none that you may know of"}
 	errEncoded  = &denial{code: CodeUnsupportedMediaType, detail: "Content-Encoding is not taken: send the bytes as they are"}
 	errDraining = &denial{code: CodeUnavailable, detail: "the server is stopping", retry: 5 * time.Second}
 	errBusy     = &denial{code: CodeUnavailable, detail: "too many requests are running", retry: time.Second}
@@ -173,6 +173,8 @@ func faultOf(err error, sizeOf func(session.SessionID) int64) Fault {
 	switch {
 	case code == CodeInternal:
 		f.Detail = "something went wrong here; the log has it under this request_id"
+	case code == CodeNotFound:
+		f.Detail = errNotFound.detail // the same for what is not there and for what the caller may not know of
 	case code == CodeStorageFull:
 		f.Detail = "no room is left; nothing that was acknowledged is lost"
 	case f.Status >= 500 && f.Detail != errDraining.detail && f.Detail != errBusy.detail:

@@ -99,7 +99,9 @@ func (w *wire) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func problem(c api.Code) api.Problem { return api.Problem{Fault: api.Fault{Code: c, Detail: string(c)}} }
+func problem(c api.Code) api.Problem {
+	return api.Problem{Fault: api.Fault{Code: c, Detail: string(c)}}
+}
 
 func (w *wire) serve(parts []string, r *http.Request, body []byte) (int, any) {
 	switch parts[0] {

@@ -69,12 +69,20 @@ func (c *chunk) put(ctx context.Context) error {
 		case k == cut:
 			cuts++
 		}
-		// The server must answer before anything is sent again; and if it answers at once after a cut, the connection is not what is wrong.
 		if err := c.wait.pause(ctx, attempt, err); err != nil {
 			return err
 		}
-		if _, err := c.missing(ctx); err != nil {
-			return err
+		if ours && refused.Code == api.CodeSuperseded {
+			// Somebody else sends the same bytes: look before sending them again.
+			gaps, err := c.missing(ctx)
+			if err != nil {
+				return err
+			}
+			if len(gaps) == 0 && !c.replace {
+				c.wait.progress()
+				c.acked(c.n)
+				return nil
+			}
 		}
 		if tooBig(err) || cuts >= 2 && c.n > least {
 			if tooBig(err) {
@@ -156,8 +164,10 @@ func (c *chunk) ranges(ctx context.Context) error {
 				if err := c.wait.pause(ctx, min(attempt, 4), err); err != nil {
 					return err
 				}
-				attempt++
-				break // what it left is looked up
+				if attempt++; attempt%2 == 1 {
+					continue // at once, smaller: what is there already is only compared
+				}
+				break // what is there is looked up
 			}
 			attempt = 0
 			c.wait.progress()

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"unicode"
 
@@ -28,10 +29,11 @@ func (e *env) print(v any, format string, args ...any) {
 // failure is an error as JSON.
 type failure struct {
 	Error struct {
-		Code   string `json:"code,omitzero"`
-		Status int    `json:"status,omitzero"`
-		Detail string `json:"detail"`
-		File   string `json:"file,omitzero"`
+		Code      string `json:"code,omitzero"`
+		Status    int    `json:"status,omitzero"`
+		Detail    string `json:"detail"`
+		Of        string `json:"of,omitzero"` // the file or id that it is about
+		RequestID string `json:"request_id,omitzero"`
 	} `json:"error"`
 }
 
@@ -42,15 +44,22 @@ func (e *env) fail(err error) { e.failOf("", err) }
 func (e *env) failOf(file string, err error) {
 	if e.json {
 		var f failure
-		f.Error.Detail, f.Error.File = err.Error(), file
+		f.Error.Detail, f.Error.Of = err.Error(), file
 		var refused *api.Error
 		if errors.As(err, &refused) {
-			f.Error.Code, f.Error.Status = string(refused.Code), refused.Status
+			f.Error.Code, f.Error.Status, f.Error.RequestID = string(refused.Code), refused.Status, refused.RequestID
+			if err == error(refused) && !refused.Foreign {
+				f.Error.Detail = refused.Detail
+			}
 		}
 		if b, err := json.Marshal(f); err == nil {
 			fmt.Fprintf(e.stderr, "%s\n", b)
 		}
 		return
+	}
+	var step *fs.PathError
+	if file != "" && errors.As(err, &step) && step.Path == file {
+		err = step.Err // the file is named anyway
 	}
 	if file != "" {
 		file = clean(file) + ": "
