@@ -134,13 +134,13 @@ func TestANewerPutTakesOver(t *testing.T) {
 				old := newSlow()
 				done := make(chan error, 1)
 				go func() { done <- v.PutChunk(t.Context(), s.ID, 0, body(old), p) }()
-				old.ch <- []byte("XXXX")
+				old.ch <- []byte("####")
 				synctest.Wait()
 				if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("01234567")), p); err != nil {
 					t.Fatal(err)
 				}
 				if name == "deaf" {
-					old.ch <- []byte("XXXX") // what it still sends reaches nothing
+					old.ch <- []byte("####") // what it still sends reaches nothing
 					close(old.ch)
 				}
 				if err := <-done; !errors.Is(err, session.ErrSuperseded) {

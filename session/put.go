@@ -253,10 +253,10 @@ func nothingMore(r io.Reader) error {
 	return io.ErrNoProgress
 }
 
-// deliver hands the bytes at t.pos to the sink, split at what is recorded already.
+// deliver hands the bytes at t.pos to the sink, split at the edges of chunks, which no entry crosses, and at what is recorded already.
 func (t *stream) deliver(b []byte) error {
 	for len(b) > 0 {
-		at := Range{t.pos, t.pos + int64(len(b))}
+		at := Range{t.pos, t.pos + min(int64(len(b)), t.s.ChunkSize-t.pos%t.s.ChunkSize)}
 		recorded := false
 		if i := find(t.s.Received, t.pos); i < len(t.s.Received) {
 			if next := t.s.Received[i]; next.Off <= t.pos {

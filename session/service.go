@@ -111,7 +111,7 @@ func (v *Service) Begin(ctx context.Context, spec Spec) (s Session, created bool
 		}
 		now := v.cfg.Clock.Now()
 		mine := Session{ID: id, Spec: spec, State: Open, Gen: 1, Rev: 1, Began: now, LastSeen: now, Seen: v.Running()}
-		s, created, err = v.store.Create(ctx, mine)
+		s, _, err = v.store.Create(ctx, mine)
 		if errors.Is(err, ErrTaken) {
 			// The answer to our own Create may have been lost and repeated by the store.
 			if s, err = v.store.Load(ctx, id); err == nil && s.Rev == 1 && s.Owner == spec.Owner && s.Idem == spec.Idem && bytes.Equal(s.Note, spec.Note) {
@@ -122,7 +122,8 @@ func (v *Service) Begin(ctx context.Context, spec Spec) (s Session, created bool
 		if err != nil {
 			return Session{}, false, err
 		}
-		if !created {
+		// Also true where the store had to repeat the call, and found it done already.
+		if created = s.ID == id; !created {
 			s, err = v.Touch(ctx, s.ID)
 		}
 		return v.dated(s), created, err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"testing"
@@ -35,7 +36,7 @@ func (p *page) Commit(_ context.Context, r session.Range) ([]byte, error) {
 		p.t.Errorf("bytes %v are recorded twice", r)
 	}
 	p.written = session.Add(p.written, r)
-	return []byte("note"), nil
+	return fmt.Appendf(nil, "%p", p), nil // of this page alone
 }
 
 func (p *page) VerifyAt(b []byte, off int64) error {
@@ -124,6 +125,20 @@ func TestNothingOfABadChunkIsRecorded(t *testing.T) {
 				t.Errorf("%v is recorded", got.Received)
 			}
 		})
+	}
+}
+
+func TestNoPieceCrossesTheEdgeOfAChunk(t *testing.T) {
+	for _, whole := range []bool{true, false} {
+		v := start(t, session.Config{})
+		s := begin(t, v, 4, 10)
+		if n, err := v.PutAt(t.Context(), s.ID, 1, bytes.NewReader([]byte("123456789")), newPage(t, 10), whole); n != 9 || err != nil {
+			t.Fatal(n, err)
+		}
+		got, err := v.Entries(t.Context(), s.ID, session.All(), 0)
+		if err != nil || len(got) != 3 || got[0].End != 4 || got[1].End != 8 || got[2].End != 10 {
+			t.Errorf("whole %v: %v, %v", whole, got, err)
+		}
 	}
 }
 

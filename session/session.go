@@ -202,7 +202,7 @@ func (s *Session) Stale(gen uint64, r Range) bool {
 	return false
 }
 
-// Entry is one recorded piece. Its note came from the sink's Commit and was
+// Entry is one recorded piece; it lies within one chunk. Its note came from the sink's Commit and was
 // stored in the same commit as the range.
 type Entry struct {
 	Range
@@ -229,7 +229,10 @@ type ByteSink interface {
 // Committer is a sink that has something to do before a range may be recorded:
 // when Commit returns nil, r is as safe as the sink's owner promises. It is
 // called once for each range that will be recorded, in order, with the writes of
-// r done; note (≤ MaxEntryNote) is stored with the range. ctx is not cancelled with the put.
+// r done; note (≤ MaxEntryNote) is stored with the range. Where several Services
+// share one Store, two notes for one range must differ if their bytes may: an
+// entry with the very same note is taken for this put's own, whose answer was
+// lost. ctx is not cancelled with the put.
 type Committer interface {
 	Commit(ctx context.Context, r Range) (note []byte, err error)
 }

@@ -44,7 +44,7 @@ type Store interface {
 	Stats(ctx context.Context) (Stats, error)
 }
 
-// Change is what one Record does. The zero Change is a touch.
+// Change is what one Record does. With a Length that is Unknown and nothing else, it is a touch.
 type Change struct {
 	// Remove are entries to take out, each exactly as recorded; Add are entries to put in.
 	Remove []Range

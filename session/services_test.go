@@ -1,0 +1,103 @@
+package session_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+
+	"sluice/session"
+)
+
+// two are Services on one Store, with a session of three chunks of 4 bytes.
+func two(t *testing.T) (a, b *session.Service, s session.Session) {
+	t.Helper()
+	store := session.NewMem(session.MemHooks{})
+	for _, v := range []**session.Service{&a, &b} {
+		var err error
+		if *v, err = session.New(t.Context(), store, session.Config{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return a, b, begin(t, a, 4, 12)
+}
+
+// matcher is a page that compares what another Service has recorded, by what both wrote.
+type matcher struct {
+	*page
+	theirs *page
+}
+
+func (m matcher) Match(_ context.Context, mine, _ session.Entry) error {
+	if !bytes.Equal(m.b[mine.Off:mine.End], m.theirs.b[mine.Off:mine.End]) {
+		return session.ErrConflict
+	}
+	return nil
+}
+
+// † A put whose recorded bytes another Service drops is not answered for them.
+func TestADropThroughAnotherServiceFencesAPut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, s := two(t)
+		body := newSlow()
+		done := make(chan error, 1)
+		go func() {
+			_, err := a.PutAt(t.Context(), s.ID, 0, body, newPage(t, 12), false)
+			done <- err
+		}()
+		body.ch <- []byte("0123")
+		synctest.Wait()
+		if got, err := b.Drop(t.Context(), s.ID, session.Range{Off: 0, End: 4}, nil); err != nil || len(got.Dropped) != 1 {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		body.ch <- []byte("4567")
+		close(body.ch)
+		if err := <-done; !errors.Is(err, session.ErrSuperseded) {
+			t.Errorf("the put: %v", err)
+		}
+		if got, err := b.Status(t.Context(), s.ID); err != nil || got.Bytes() != 0 {
+			t.Errorf("%+v, %v", got, err)
+		}
+	})
+}
+
+// † Where two Services bring the same chunk, one is recorded; the other is answered as a repeat is, or that its bytes are others.
+func TestTwoServicesBringTheSameChunk(t *testing.T) {
+	for name, c := range map[string]struct {
+		body  string
+		match bool
+		want  error
+	}{
+		"the same bytes":                    {"0123", true, nil},
+		"other bytes":                       {"01x3", true, session.ErrConflict},
+		"the same bytes, and no comparison": {"0123", false, session.ErrSuperseded},
+		"other bytes, and no comparison":    {"01x3", false, session.ErrSuperseded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, b, s := two(t)
+				mine, theirs := newPage(t, 12), newPage(t, 12)
+				var sink session.ByteSink = mine
+				if c.match {
+					sink = matcher{mine, theirs}
+				}
+				body := newSlow()
+				done := make(chan error, 1)
+				go func() { done <- a.PutChunk(t.Context(), s.ID, 0, body, sink) }()
+				body.ch <- []byte(c.body)
+				synctest.Wait()
+				if err := b.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("0123")), theirs); err != nil {
+					t.Fatal(err)
+				}
+				close(body.ch)
+				if err := <-done; !errors.Is(err, c.want) || (err == nil) != (c.want == nil) {
+					t.Errorf("the second: %v, not %v", err, c.want)
+				}
+				if got, err := a.Status(t.Context(), s.ID); err != nil || got.Bytes() != 4 || got.Pieces != 1 {
+					t.Errorf("%+v, %v", got, err)
+				}
+			})
+		})
+	}
+}

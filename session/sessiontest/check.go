@@ -1,0 +1,176 @@
+package sessiontest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"sluice/session"
+)
+
+// check holds all that is kept against the model.
+func (w *world) check() {
+	ctx := context.Background()
+	v := w.services[len(w.sessions)%w.n]
+	want := w.stats
+	kept := map[session.State]int{}
+	for _, k := range w.sessions {
+		w.same(k)
+		s, err := v.Status(ctx, k.id)
+		if k.state == session.Gone {
+			w.expect("status", err, session.ErrNotFound)
+			continue
+		}
+		w.must(err)
+		if s.State != k.state {
+			w.t.Fatalf("session %s is %v, not %v", k.id, s.State, k.state)
+		}
+		kept[k.state]++
+		if s.Gen < k.gen || s.Rev < k.rev || s.Seen < k.seen || s.Ends.IsZero() != k.state.Ended() {
+			w.t.Fatalf("session %s went back: %+v", k.id, s)
+		}
+		k.gen, k.rev, k.seen = s.Gen, s.Rev, s.Seen
+		if k.state.Ended() {
+			continue
+		}
+		if s.BytesExpected != k.BytesExpected || s.ChunkSize != k.ChunkSize || s.Owner != k.Owner || s.Idem != k.Idem || !bytes.Equal(s.Note, k.Note) {
+			w.t.Fatalf("session %s: %+v, not %+v", k.id, s, k.Spec)
+		}
+		want.BytesExpected += max(0, s.BytesExpected)
+		want.BytesReceived += s.Bytes()
+		if again, err := v.Wait(ctx, k.id, s.Rev-1); err != nil || again.Rev != s.Rev {
+			w.t.Fatalf("waiting for what has happened: revision %d of %d, %v", again.Rev, s.Rev, err)
+		}
+	}
+	want.Open, want.Sealed = int64(kept[session.Open]), int64(kept[session.Sealed])
+	got, err := v.Stats(ctx)
+	w.must(err)
+	got.OldestSeen, got.Newest = 0, 0
+	if got != want {
+		w.t.Fatalf("figures: %+v, not %+v", got, want)
+	}
+	for state := session.Open; state < session.Gone; state++ {
+		n := 0
+		w.must(session.Page(ctx, w.store, session.Query{State: state, Limit: 2}, func(session.Session) (bool, error) { n++; return true, nil }))
+		if n != kept[state] {
+			w.t.Fatalf("%d sessions are listed as %v, not %d", n, state, kept[state])
+		}
+	}
+}
+
+// same checks that what is recorded of a session is what it should be, byte by byte.
+func (w *world) same(k *known) {
+	if k.state.Ended() {
+		return
+	}
+	s, err := w.store.Load(context.Background(), k.id)
+	w.must(err)
+	es, err := w.store.Entries(context.Background(), k.id, session.All(), 0)
+	w.must(err)
+	var content [maxBytes]byte
+	for i, e := range es {
+		if i > 0 && es[i-1].End > e.Off {
+			w.t.Fatalf("entries overlap: %v", es)
+		}
+		copy(content[e.Off:], w.disk.read(e))
+	}
+	if content != k.content || s.Pieces != len(es) || !slices.Equal(s.Received, k.received()) {
+		w.t.Fatalf("session %s holds %v in %d pieces (%d entries), received %v; expected %v", k.id, content, s.Pieces, len(es), s.Received, k.content)
+	}
+}
+
+// atOnceModel lets clients of all Services bring the same sessions at once, all chunks in any order, and finish them at once.
+func atOnceModel(t *testing.T, st session.Store, services int) {
+	ctx := t.Context()
+	d := &disk{pages: map[string]*page{}}
+	var vs []*session.Service
+	for range services {
+		v, err := session.New(ctx, st, session.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		vs = append(vs, v)
+	}
+	for round := range 5 {
+		const chunk = 4
+		var ids [3]session.SessionID
+		var commits [len(ids)]atomic.Int32
+		var wg sync.WaitGroup
+		for client := range 6 {
+			v := vs[client%services]
+			wg.Go(func() {
+				for i := range ids {
+					s, _, err := v.Begin(ctx, session.Spec{ChunkSize: chunk, BytesExpected: maxBytes, Idem: fmt.Sprint(round, i)})
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					for _, idx := range rand.Perm(maxBytes / chunk) {
+						bring(t, v, s.ID, int64(idx), chunk, &sink{disk: d, name: fmt.Sprint(s.ID, "/", client%services), session: s.ID, store: st})
+					}
+					err = v.Finish(ctx, func(ctx context.Context, sealed []session.Session) error {
+						commits[i].Add(1)
+						es, err := st.Entries(ctx, s.ID, session.All(), 0)
+						if err != nil {
+							return err
+						}
+						for _, e := range es {
+							for off, b := range d.read(e) {
+								if b != byteOf(e.Off+int64(off), 0) {
+									t.Errorf("byte %d of %v is %d", off, e, b)
+								}
+							}
+						}
+						if !sealed[0].Complete() {
+							t.Errorf("finished with %v", sealed[0].Received)
+						}
+						return nil
+					}, session.Want{ID: s.ID, Bytes: session.Unknown})
+					if err != nil && !errors.Is(err, session.ErrFinished) {
+						t.Errorf("finish: %v", err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		for i := range commits {
+			if n := commits[i].Load(); n != 1 {
+				t.Errorf("session %d was committed %d times", i, n)
+			}
+		}
+	}
+	if st, err := st.Stats(ctx); err != nil || st.Finished != 15 || st.Begun != 15 || st.Open+st.Sealed != 0 {
+		t.Errorf("%+v, %v", st, err)
+	}
+	for _, b := range d.broken {
+		t.Error(b)
+	}
+	if err := shut(st); err != nil {
+		t.Error(err)
+	}
+}
+
+// bring puts one chunk until it is there, or the session has been finished by another.
+func bring(t *testing.T, v *session.Service, id session.SessionID, idx, chunk int64, s *sink) {
+	b := make([]byte, chunk)
+	for i := range b {
+		b[i] = byteOf(idx*chunk+int64(i), 0)
+	}
+	var err error
+	for range 1000 {
+		own := *s
+		err = v.PutChunk(t.Context(), id, idx, bytes.NewReader(b), matching{&own})
+		if !errors.Is(err, session.ErrSuperseded) {
+			break
+		}
+	}
+	if err != nil && !errors.Is(err, session.ErrFinished) && !errors.Is(err, session.ErrSealed) {
+		t.Errorf("chunk %d: %v", idx, err)
+	}
+}

@@ -1,0 +1,248 @@
+package sessiontest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"sluice/session"
+)
+
+var errRefused = errors.New("the commit was refused")
+
+// part draws the caller's part of an end: it goes well, or is refused, or nobody knows.
+func (w *world) part(of ...*known) (session.End, error) {
+	answer := rapid.SampledFrom([]error{nil, nil, errRefused, session.ErrUnknownOutcome}).Draw(w.t, "part")
+	return func(ctx context.Context, sealed []session.Session) error {
+		if len(sealed) != len(of) {
+			w.t.Errorf("%d sessions are sealed, not %d", len(sealed), len(of))
+		}
+		for _, s := range sealed {
+			i := slices.IndexFunc(of, func(k *known) bool { return k.id == s.ID })
+			if i < 0 || s.State != session.Sealed || s.Gen <= of[i].gen || !slices.Equal(s.Received, of[i].received()) {
+				w.t.Errorf("sealed: %+v", s)
+				continue
+			}
+			w.same(of[i])
+			if err := w.services[0].PutChunk(ctx, s.ID, 0, bytes.NewReader(nil), &sink{disk: w.disk, name: "?", store: w.store}); !errors.Is(err, session.ErrSealed) {
+				w.t.Errorf("a put during the end: %v", err)
+			}
+		}
+		return answer
+	}, answer
+}
+
+// ended says what the end with that answer has made of an open session.
+func (w *world) ended(k *known, to session.State, answer error) {
+	k.disturb()
+	switch {
+	case errors.Is(answer, session.ErrUnknownOutcome):
+		k.state = session.Sealed
+	case answer == nil:
+		k.state = to
+		w.count(to)
+	}
+}
+
+func (w *world) count(to session.State) {
+	switch to {
+	case session.Finished:
+		w.stats.Finished++
+	case session.Aborted:
+		w.stats.Aborted++
+	case session.Expired:
+		w.stats.Expired++
+	}
+}
+
+func (w *world) finish() {
+	var of []*known
+	var wants []session.Want
+	for range w.draw("batch", 1, 3) {
+		k := w.pick()
+		if slices.Contains(of, k) {
+			continue
+		}
+		want := session.Want{ID: k.id, Bytes: session.Unknown}
+		if k.BytesExpected < 0 || w.draw("bytes", 0, 3) == 0 {
+			want.Bytes = k.end() + max(0, w.draw("more", -6, 1)) - max(0, w.draw("less", -6, 1))
+		}
+		if s, err := w.any().Status(context.Background(), k.id); err == nil && w.draw("gen", 0, 1) == 1 {
+			want.Gen = s.Gen - uint64(w.draw("old", 0, 4)/4)
+		}
+		of, wants = append(of, k), append(wants, want)
+	}
+	// The first in the order of their ids says why not.
+	slices.SortFunc(wants, func(a, b session.Want) int {
+		if a.ID < b.ID {
+			return -1
+		}
+		return 1
+	})
+	var expected error
+	var at session.SessionID
+	for _, want := range wants {
+		k := of[slices.IndexFunc(of, func(k *known) bool { return k.id == want.ID })]
+		if err := w.refuses(k, want); err != nil {
+			expected, at = err, k.id
+			break
+		}
+	}
+	commit, answer := w.part(of...)
+	ran := false
+	err := w.any().Finish(context.Background(), func(ctx context.Context, sealed []session.Session) error {
+		ran = true
+		return commit(ctx, sealed)
+	}, wants...)
+	if expected != nil {
+		var end *session.EndError
+		if w.expect("finish", err, expected); !errors.As(err, &end) || end.ID != at || ran {
+			w.t.Fatalf("finish: %v, not of %s; commit ran: %v", err, at, ran)
+		}
+		return
+	}
+	w.expect("finish", err, answer)
+	if !ran {
+		w.t.Fatal("commit has not run")
+	}
+	for _, k := range of {
+		k.BytesExpected = k.end()
+		w.ended(k, session.Finished, answer)
+	}
+}
+
+// refuses gives the reason why a session can't be finished as wanted.
+func (w *world) refuses(k *known, want session.Want) error {
+	if err := k.err(); err != nil {
+		return err
+	}
+	s, err := w.any().Status(context.Background(), k.id)
+	w.must(err)
+	n := k.BytesExpected
+	if n < 0 {
+		n = want.Bytes
+	}
+	switch {
+	case want.Gen != 0 && want.Gen != s.Gen:
+		return session.ErrGenMoved
+	case n < 0 || want.Bytes >= 0 && n != want.Bytes || n < k.end():
+		return session.ErrLength
+	case !slices.Equal(k.received(), session.Add(nil, rng(0, n))):
+		return session.ErrIncomplete
+	}
+	return nil
+}
+
+func (w *world) abort() {
+	k := w.pick()
+	release, answer := w.part(k)
+	want := k.err()
+	switch k.state {
+	case session.Open:
+		want = answer
+	case session.Aborted:
+		want = nil
+	}
+	open := k.state == session.Open
+	k.disturb()
+	v := w.any()
+	w.expect("abort", v.Abort(context.Background(), k.id, release), want)
+	if open {
+		k.fence(v, session.All())
+		w.ended(k, session.Aborted, answer)
+	}
+}
+
+func (w *world) clear() {
+	v, want := w.any(), 0
+	for _, k := range w.sessions {
+		if k.state == session.Open {
+			want++
+			w.ended(k, session.Aborted, nil)
+			k.fence(v, session.All())
+		}
+	}
+	n, err := v.ClearAll(context.Background(), nil)
+	w.must(err)
+	if n != want {
+		w.t.Fatalf("%d of %d sessions were cleared", n, want)
+	}
+}
+
+func (w *world) preempt() {
+	k := w.pick()
+	k.disturb()
+	v := w.any()
+	_, err := v.Preempt(context.Background(), k.id)
+	k.fence(v, session.All())
+	if k.state == session.Gone {
+		w.expect("preempt", err, session.ErrNotFound)
+	} else {
+		w.must(err)
+	}
+}
+
+// settle tells of every sealed session what has become of it.
+func (w *world) settle() {
+	to := rapid.SampledFrom([]session.State{session.Open, session.Finished, session.Aborted}).Draw(w.t, "outcome")
+	w.must(w.any().Recover(context.Background(), func(_ context.Context, s session.Session) (session.State, error) {
+		if i := slices.IndexFunc(w.sessions, func(k *known) bool { return k.id == s.ID && k.state == session.Sealed }); i < 0 {
+			return 0, fmt.Errorf("session %s is not sealed", s.ID)
+		}
+		return to, nil
+	}))
+	for _, k := range w.sessions {
+		if k.state == session.Sealed {
+			k.state = to
+			w.count(to)
+		}
+	}
+}
+
+// time lets the clock go on, or jump, and lets every Service know.
+func (w *world) time() {
+	w.now = w.now.Add(rapid.SampledFrom([]time.Duration{time.Second, tick, tick, tick, 3 * tick, 9000 * time.Hour, -time.Hour}).Draw(w.t, "time"))
+	for _, v := range w.services {
+		type before struct {
+			seen int64
+			busy bool
+		}
+		was := map[*known]before{}
+		for _, k := range w.sessions {
+			if s, err := v.Status(context.Background(), k.id); err == nil {
+				was[k] = before{s.Seen, slices.ContainsFunc(k.puts, func(p *put) bool { return p.on == v })}
+			}
+			k.disturb()
+		}
+		running := v.Running() + min(max(w.now.Sub(v.lastTick), 0), tick).Milliseconds()
+		v.lastTick = w.now
+		n, err := v.TickTTL(context.Background(), w.now, nil)
+		w.must(err)
+		if v.Running() != running {
+			w.t.Fatalf("the running time is %d, not %d", v.Running(), running)
+		}
+		for k, b := range was {
+			due := b.seen < running-ttl.Milliseconds()
+			switch {
+			case k.state == session.Open && due:
+				// What only a stopped put held is not held any more: that is known only to the Service.
+				if s, err := v.Status(context.Background(), k.id); b.busy && err == nil && s.State == session.Open {
+					continue
+				}
+				k.state = session.Expired
+				w.count(session.Expired)
+				n--
+			case k.state.Ended() && b.seen < running-keep.Milliseconds():
+				k.state = session.Gone
+			}
+		}
+		if n != 0 {
+			w.t.Fatalf("%d more were expired than have", n)
+		}
+	}
+}

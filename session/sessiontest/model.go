@@ -1,0 +1,332 @@
+package sessiontest
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"sluice/session"
+)
+
+// TestModel runs any history of calls on that many Services over one Store, each call on any of them, and holds every answer
+// and all that is kept against a model: what was begun, which bytes were answered for, what has ended how. A few sessions go on at once, and puts
+// stay open while other calls happen. open gives an empty Store. Where it has a method Restart() error, that is called when the
+// history restarts the program: what was only in memory may be lost then. Where it has Close, that is called in the end.
+func TestModel(t *testing.T, open func(t *testing.T) session.Store, services int) {
+	t.Run("any history", func(t *testing.T) {
+		rapid.Check(t, func(rt *rapid.T) {
+			w := newWorld(rt, open(t), services)
+			defer w.close()
+			rt.Repeat(map[string]func(*rapid.T){
+				"":       w.step(w.check),
+				"begin":  w.step(w.begin),
+				"put":    w.step(w.put),
+				"start":  w.step(w.start),
+				"go on":  w.step(w.goOn),
+				"drop":   w.step(w.drop),
+				"finish": w.step(w.finish),
+				"abort":  w.step(w.abort),
+				"time":   w.step(w.time),
+				"other":  w.step(func() { w.other()() }),
+			})
+		})
+	})
+	t.Run("at once", func(t *testing.T) { atOnceModel(t, open(t), services) })
+}
+
+const (
+	maxBytes = 24 // of a session
+	ttl      = 4 * time.Minute
+	keep     = 3 * time.Minute
+	tick     = time.Minute
+)
+
+// restart and shut use what a store may have beside its methods.
+func restart(st session.Store) error {
+	if r, ok := st.(interface{ Restart() error }); ok {
+		return r.Restart()
+	}
+	return nil
+}
+
+func shut(st session.Store) error {
+	if c, ok := st.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
+}
+
+// world is the model and what it is a model of.
+type world struct {
+	t        *rapid.T
+	store    session.Store
+	disk     *disk
+	now      time.Time
+	rand     io.Reader
+	merge    bool
+	match    bool
+	services []*service
+	n        int // number of Services there
+	born     int // Services ever made
+	sessions []*known
+	stats    session.Stats // the totals
+}
+
+// service is a Service with what it can't be asked for.
+type service struct {
+	*session.Service
+	name     string
+	lastTick time.Time
+}
+
+// known is what the model knows of a session.
+type known struct {
+	session.Spec // BytesExpected as it is by now
+	id           session.SessionID
+	state        session.State
+	content      [maxBytes]byte // 0: not recorded
+	puts         []*put
+	gen, rev     uint64 // at least
+	seen         int64  // at least
+}
+
+func (w *world) Now() time.Time { return w.now }
+
+func newWorld(t *rapid.T, st session.Store, services int) *world {
+	var seed [32]byte
+	binary.BigEndian.PutUint64(seed[:], rapid.Uint64().Draw(t, "seed"))
+	w := &world{
+		t: t, store: st, disk: &disk{pages: map[string]*page{}}, now: began, n: services,
+		rand: rand.NewChaCha8(seed), merge: rapid.Bool().Draw(t, "merge"), match: rapid.Bool().Draw(t, "match"),
+	}
+	w.wake()
+	return w
+}
+
+// wake makes the Services.
+func (w *world) wake() {
+	w.services = nil
+	for range w.n {
+		cfg := session.Config{TTL: ttl, Keep: keep, Tick: tick, Flush: time.Hour, Clock: w, Rand: w.rand, Buffer: 16}
+		if w.merge {
+			cfg.Merge = func(a, b session.Entry) ([]byte, bool) { return a.Note, string(a.Note) == string(b.Note) }
+		}
+		v, err := session.New(context.Background(), w.store, cfg)
+		w.must(err)
+		w.born++
+		w.services = append(w.services, &service{v, fmt.Sprint(w.born), w.now})
+	}
+}
+
+// restart ends the program, with the puts that are under way, and starts it again.
+func (w *world) restart() {
+	for _, k := range w.sessions {
+		for _, p := range slices.Clone(k.puts) {
+			w.endPut(k, p, errCut)
+		}
+	}
+	w.must(restart(w.store))
+	w.wake()
+	for _, k := range w.sessions {
+		if k.state != session.Sealed {
+			continue
+		}
+		s, err := w.any().Status(context.Background(), k.id)
+		w.must(err)
+		if s.State == session.Open {
+			// The seal was in memory alone, and so was its generation.
+			k.state, k.gen, k.rev = session.Open, s.Gen, s.Rev
+		}
+	}
+}
+
+func (w *world) close() {
+	for _, k := range w.sessions {
+		for _, p := range k.puts {
+			p.end(errCut)
+		}
+	}
+	if err := shut(w.store); err != nil {
+		w.t.Errorf("closing: %v", err)
+	}
+}
+
+// step makes f an action.
+func (w *world) step(f func()) func(*rapid.T) {
+	return func(t *rapid.T) {
+		w.t = t
+		f()
+		w.disk.mu.Lock()
+		defer w.disk.mu.Unlock()
+		for _, b := range w.disk.broken {
+			t.Fatal(b)
+		}
+	}
+}
+
+func (w *world) must(err error) {
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) draw(what string, from, to int64) int64 {
+	return rapid.Int64Range(from, to).Draw(w.t, what)
+}
+
+// any draws a Service.
+func (w *world) any() *service { return w.services[w.draw("service", 0, int64(w.n-1))] }
+
+// pick draws a session that is not sealed: whoever asks for a sealed one waits for its end.
+func (w *world) pick() *known {
+	var all []*known
+	for _, k := range w.sessions {
+		if k.state != session.Sealed {
+			all = append(all, k)
+		}
+	}
+	if len(all) == 0 {
+		w.t.Skip("no session")
+	}
+	// Mostly the younger ones, which are open.
+	return all[max(0, int64(len(all))-1-w.draw("session", 0, 3))]
+}
+
+// other draws one of the rarer calls.
+func (w *world) other() func() {
+	return []func(){w.fix, w.preempt, w.settle, w.clear, w.restart}[w.draw("call", 0, 4)]
+}
+
+// sink is a new put's.
+func (w *world) sink(id session.SessionID, on *service) session.ByteSink {
+	s := &sink{disk: w.disk, name: id.String() + "/" + on.name, session: id, store: w.store}
+	if w.match {
+		return matching{s}
+	}
+	return s
+}
+
+// disturb says that something happens to the session.
+func (k *known) disturb() {
+	for _, p := range k.puts {
+		p.disturbed = true
+	}
+}
+
+// err is the answer to a put into a session that is not open.
+func (k *known) err() error { return k.state.Err() }
+
+// expect checks an error: nil, or one that wraps want.
+func (w *world) expect(what string, err, want error) {
+	w.t.Helper()
+	if (want == nil) != (err == nil) || !errors.Is(err, want) {
+		w.t.Fatalf("%s: %v, not %v", what, err, want)
+	}
+}
+
+func (w *world) begin() {
+	open := 0
+	for _, k := range w.sessions {
+		if k.state == session.Open {
+			open++
+		}
+	}
+	if open == 3 {
+		w.t.Skip("enough sessions")
+	}
+	spec := session.Spec{
+		ChunkSize: w.draw("chunk size", 1, 9), BytesExpected: w.draw("bytes", -1, maxBytes),
+		Owner: rapid.SampledFrom([]string{"a", "b"}).Draw(w.t, "owner"), Idem: rapid.SampledFrom([]string{"", "i", "j"}).Draw(w.t, "idem"),
+		Note: fmt.Append(nil, "note ", len(w.sessions)),
+	}
+	var holder *known
+	for _, k := range w.sessions {
+		if spec.Idem != "" && k.Owner == spec.Owner && k.Idem == spec.Idem && k.state <= session.Finished {
+			holder = k
+		}
+	}
+	s, created, err := w.any().Begin(context.Background(), spec)
+	w.must(err)
+	if created != (holder == nil) {
+		w.t.Fatalf("begin: created %v session %s, and the idem is held by %+v", created, s.ID, holder)
+	}
+	if holder != nil {
+		if s.ID != holder.id {
+			w.t.Fatalf("begin answers %s, not %s", s.ID, holder.id)
+		}
+		holder.disturb()
+		return
+	}
+	w.stats.Begun++
+	w.sessions = append(w.sessions, &known{Spec: spec, id: s.ID, state: session.Open})
+}
+
+func (w *world) drop() {
+	k := w.pick()
+	off := w.draw("off", 0, maxBytes-1)
+	if len(k.puts) > 0 && w.draw("at a put", 0, 3) > 0 {
+		off = k.puts[0].off
+	}
+	r := rng(off, w.draw("end", off+1, maxBytes))
+	keep := func(_ context.Context, e session.Entry, _ session.Range) ([]byte, error) { return e.Note, nil }
+	k.disturb()
+	v := w.any()
+	s, err := v.Drop(context.Background(), k.id, r, keep)
+	w.expect("drop", err, k.err())
+	k.fence(v, r)
+	if err != nil {
+		return
+	}
+	dropped := false
+	for i := r.Off; i < r.End; i++ {
+		dropped = dropped || k.content[i] != 0
+		k.content[i] = 0
+	}
+	if dropped && s.Gen == k.gen {
+		w.t.Fatal("a drop does not fence")
+	}
+	w.disk.thaw(k.id, r)
+}
+
+func (w *world) fix() {
+	k := w.pick()
+	n := w.draw("length", 0, maxBytes)
+	want := k.err()
+	if want == nil && (k.BytesExpected >= 0 && k.BytesExpected != n || k.end() > n) {
+		want = session.ErrLength
+	}
+	k.disturb()
+	_, err := w.any().Fix(context.Background(), k.id, n)
+	w.expect("fix", err, want)
+	if err == nil {
+		k.BytesExpected = n
+	}
+}
+
+// end is behind the last recorded byte.
+func (k *known) end() (end int64) {
+	for i, b := range k.content {
+		if b != 0 {
+			end = int64(i) + 1
+		}
+	}
+	return end
+}
+
+// received is what must be recorded.
+func (k *known) received() (rs []session.Range) {
+	for i, b := range k.content {
+		if b != 0 {
+			rs = session.Add(rs, rng(int64(i), int64(i)+1))
+		}
+	}
+	return rs
+}

@@ -1,0 +1,239 @@
+package sessiontest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"sluice/session"
+)
+
+// disk is where the model's puts write: a page for each session and Service, whose name is the note of what it holds.
+type disk struct {
+	mu     sync.Mutex
+	pages  map[string]*page
+	broken []string // what went wrong in a sink
+}
+
+// page holds bytes at their offsets. Those of recorded ranges are never written again.
+type page struct {
+	bytes  [maxBytes]byte
+	frozen []session.Range
+}
+
+// page gives the one of that name. The disk is locked.
+func (d *disk) page(name string) *page {
+	if d.pages[name] == nil {
+		d.pages[name] = &page{}
+	}
+	return d.pages[name]
+}
+
+// thaw is told of a drop: its bytes may be written again.
+func (d *disk) thaw(id session.SessionID, r session.Range) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for name, p := range d.pages {
+		var of session.SessionID
+		if _, _ = fmt.Sscanf(name, "%d/", &of); of == id {
+			p.frozen = session.Sub(p.frozen, r)
+		}
+	}
+}
+
+// read gives the bytes of an entry.
+func (d *disk) read(e session.Entry) []byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return bytes.Clone(d.page(string(e.Note)).bytes[e.Off:e.End])
+}
+
+// sink is one put's way to its page.
+type sink struct {
+	disk    *disk
+	name    string // of the page
+	session session.SessionID
+	store   session.Store
+	done    []session.Range // committed
+	closed  bool            // nothing may come any more
+}
+
+// matching is a sink that can settle a race between Services.
+type matching struct{ *sink }
+
+func (s *sink) shut() {
+	s.disk.mu.Lock()
+	defer s.disk.mu.Unlock()
+	s.closed = true
+}
+
+// WriteAt implements session.ByteSink.
+func (s *sink) WriteAt(b []byte, off int64) (int, error) {
+	s.disk.mu.Lock()
+	defer s.disk.mu.Unlock()
+	p := s.disk.page(s.name)
+	if r := rng(off, off+int64(len(b))); session.Touches(p.frozen, r) {
+		s.disk.broken = append(s.disk.broken, fmt.Sprintf("recorded bytes within %v of %s are written again", r, s.name))
+	}
+	if s.closed {
+		s.disk.broken = append(s.disk.broken, fmt.Sprintf("a put that was stopped writes at %d of %s", off, s.name))
+	}
+	return copy(p.bytes[off:], b), nil
+}
+
+// Commit implements session.Committer.
+func (s *sink) Commit(_ context.Context, r session.Range) ([]byte, error) {
+	s.done = append(s.done, r)
+	return []byte(s.name), nil
+}
+
+// Recorded implements session.Recorder.
+func (s *sink) Recorded(session.Session) {
+	s.disk.mu.Lock()
+	defer s.disk.mu.Unlock()
+	p := s.disk.page(s.name)
+	for _, r := range s.done {
+		p.frozen = session.Add(p.frozen, r)
+	}
+	s.done = nil
+}
+
+// VerifyAt implements session.Verifier.
+func (s *sink) VerifyAt(b []byte, off int64) error {
+	at := rng(off, off+int64(len(b)))
+	es, err := s.store.Entries(context.Background(), s.session, at, 0)
+	if err != nil {
+		return err
+	}
+	for _, e := range es {
+		in := e.Intersect(at)
+		if !bytes.Equal(s.disk.read(session.Entry{Range: in, Note: e.Note}), b[in.Off-off:in.End-off]) {
+			return session.ErrConflict
+		}
+	}
+	return nil
+}
+
+// Match implements session.Matcher.
+func (s matching) Match(_ context.Context, mine, theirs session.Entry) error {
+	if !bytes.Equal(s.disk.read(mine), s.disk.read(theirs)) {
+		return session.ErrConflict
+	}
+	return nil
+}
+
+// body is what a put reads: it comes as the test sends it. The engine is known to have taken all that was sent when it
+// asks for more, or has returned.
+type body struct {
+	sent chan []byte // closed: the end, which is why
+	why  error       // io.EOF, or a cut
+	more chan struct{}
+	rest []byte
+}
+
+var errCut = errors.New("the connection was cut")
+
+func newBody() *body { return &body{sent: make(chan []byte), more: make(chan struct{})} }
+
+// Read implements io.Reader.
+func (b *body) Read(p []byte) (int, error) {
+	if len(b.rest) == 0 {
+		b.more <- struct{}{}
+		var open bool
+		if b.rest, open = <-b.sent; !open {
+			return 0, b.why
+		}
+	}
+	n := copy(p, b.rest)
+	b.rest = b.rest[n:]
+	return n, nil
+}
+
+// put is a put that is under way.
+type put struct {
+	on      *service
+	chunk   int64 // its index, or -1 for PutAt
+	off     int64
+	whole   bool
+	version byte
+	sent    int64 // bytes
+	// disturbed is set by everything else that happens to the session meanwhile: from then on it may lose.
+	disturbed bool
+
+	sink     *sink
+	body     *body
+	asked    bool // the engine waits for more
+	finished chan struct{}
+	n        int64
+	err      error
+}
+
+// start begins the put, and returns when it waits for its body or has been refused.
+func (p *put) start(id session.SessionID, to session.ByteSink) {
+	p.body, p.finished = newBody(), make(chan struct{})
+	switch s := to.(type) {
+	case *sink:
+		p.sink = s
+	case matching:
+		p.sink = s.sink
+	}
+	go func() {
+		defer close(p.finished)
+		if p.chunk >= 0 {
+			p.err = p.on.PutChunk(context.Background(), id, p.chunk, p.body, to)
+		} else {
+			p.n, p.err = p.on.PutAt(context.Background(), id, p.off, p.body, to, p.whole)
+		}
+	}()
+	p.wait()
+}
+
+// wait returns when the engine asks for more, or has returned.
+func (p *put) wait() {
+	select {
+	case <-p.body.more:
+		p.asked = true
+	case <-p.finished:
+	}
+}
+
+// over reports whether the engine has returned.
+func (p *put) over() bool {
+	select {
+	case <-p.finished:
+		return true
+	default:
+		return false
+	}
+}
+
+// send gives it the next n bytes, as far as there are any.
+func (p *put) send(n int64) {
+	b := make([]byte, max(0, min(n, maxBytes-p.off-p.sent)))
+	for i := range b {
+		b[i] = byteOf(p.off+p.sent+int64(i), p.version)
+	}
+	if len(b) > 0 && p.asked {
+		p.sent += int64(len(b))
+		p.asked = false
+		p.body.sent <- b
+		p.wait()
+	}
+}
+
+// end ends the body, and waits for the answer.
+func (p *put) end(why error) {
+	p.body.why = why
+	close(p.body.sent)
+	for !p.over() {
+		p.wait()
+	}
+}
+
+var _ io.Reader = (*body)(nil)
+
+// byteOf is the byte at off in a version of a session's content. It is never 0, which stands for a byte that is not recorded.
+func byteOf(off int64, version byte) byte { return byte(1+2*off) + version }
