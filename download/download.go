@@ -35,6 +35,7 @@ import (
 	"sync"
 	"time"
 
+	"sluice/internal/durable"
 	"sluice/session"
 	"sluice/session/journal"
 )
@@ -238,7 +239,7 @@ func (j *job) discard(context.Context, []session.Session) error {
 	if err := os.Remove(j.partPath()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return syncDir(filepath.Dir(j.Dest))
+	return durable.SyncDir(filepath.Dir(j.Dest))
 }
 
 // report tells the caller how far the download is.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"sluice/internal/durable"
 	"sluice/session"
 )
 
@@ -126,7 +127,7 @@ func (j *job) publish(context.Context, []session.Session) error {
 	if err := os.Rename(j.partPath(), j.Dest); err != nil {
 		return err
 	}
-	if err := syncDir(filepath.Dir(j.Dest)); err != nil {
+	if err := durable.SyncDir(filepath.Dir(j.Dest)); err != nil {
 		return fmt.Errorf("%w: %w", session.ErrUnknownOutcome, err)
 	}
 	return nil
@@ -157,13 +158,4 @@ func hasContent(ctx context.Context, path string, size int64, digest [32]byte) (
 		return false, err
 	}
 	return [32]byte(h.Sum(nil)) == digest, ctx.Err()
-}
-
-// syncDir makes the entries of a folder durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

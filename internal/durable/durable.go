@@ -9,29 +9,28 @@ import (
 	"path/filepath"
 )
 
-// WriteFile makes path have exactly this content, or leaves it as it was: temporary file, fsync, rename, fsync of the folder.
-func WriteFile(path string, data []byte, perm os.FileMode) (err error) {
+// WriteFile makes path have exactly this content, or leaves it as it was: temporary file, fsync, rename, fsync of the folder. Where only the last of
+// these failed, the new content is there until a power loss may bring the old one back.
+func WriteFile(path string, data []byte, perm os.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("writing %s: %w", path, errors.Join(err, os.Remove(f.Name())))
-		}
-	}()
 	_, err = f.Write(data)
 	err = errors.Join(err, f.Chmod(perm))
 	if err == nil {
 		err = f.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, errors.Join(err, os.Remove(f.Name())))
 	}
-	return SyncDir(filepath.Dir(path))
+	if err := SyncDir(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return nil
 }
 
 // MkdirAll makes path and what is missing above it. A folder that is there already is left as it is.

@@ -43,6 +43,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"sluice/internal/durable"
 	"sluice/session"
 )
 
@@ -158,7 +159,7 @@ func begun(path string, f *os.File) (int64, error) {
 	if _, err := f.WriteAt(header(), 0); err != nil {
 		return 0, err
 	}
-	return headerSize, errors.Join(f.Sync(), syncDir(filepath.Dir(path)))
+	return headerSize, errors.Join(f.Sync(), durable.SyncDir(filepath.Dir(path)))
 }
 
 // rewrite replaces the file at path by one with this content, and gives it open and locked. The caller
@@ -181,7 +182,7 @@ func rewrite(path string, content []byte) (*os.File, error) {
 		err = os.Rename(temp, path)
 	}
 	if err == nil {
-		err = syncDir(filepath.Dir(path))
+		err = durable.SyncDir(filepath.Dir(path))
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -224,7 +225,7 @@ func (j *Journal) Remove() error {
 		if err := os.Remove(j.path); err != nil {
 			return err
 		}
-		return syncDir(filepath.Dir(j.path))
+		return durable.SyncDir(filepath.Dir(j.path))
 	})
 }
 
@@ -272,11 +273,14 @@ func named(f *os.File, path string) (bool, error) {
 	return err == nil && os.SameFile(mine, its), err
 }
 
-// syncDir makes the entries of a folder durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
+// lock takes the file for this open Journal alone, or says ErrLocked at once. It ends with the file's closing, and so with the process.
+func lock(f *os.File) error {
+	err := durable.LockFile(f)
+	if errors.Is(err, durable.ErrLocked) {
+		return ErrLocked
 	}
-	return errors.Join(d.Sync(), d.Close())
+	if err != nil {
+		return fmt.Errorf("locking: %w", err)
+	}
+	return nil
 }
