@@ -1,7 +1,9 @@
 package localblob
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -48,7 +50,39 @@ func writeBack(f *os.File, off, n int64) {
 	_ = unix.SyncFileRange(int(f.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
 }
 
-// forget takes clean pages out of the cache, so that the next read asks the disk. Where the file system can't, the read is as good as it gets.
-func forget(f *os.File, off, n int64) {
-	_ = unix.Fadvise(int(f.Fd()), off, n, unix.FADV_DONTNEED)
+// syncDisk syncs all of the file system that f is on.
+func syncDisk(f *os.File) error { return unix.Syncfs(int(f.Fd())) }
+
+// pastCache reads whole blocks at the place of f past the cache: by direct I/O, or, where the file system has none, through a cache that has forgotten
+// the n bytes from off. Where it can't forget either, as in memory, the read is as good as it gets.
+func pastCache(f *os.File, off, n int64) (read func(p []byte, off int64) (int, error), done func() error) {
+	buffered := func(p []byte, at int64) (int, error) {
+		// Only whole pages are forgotten, and some are large.
+		const page = 2 << 20
+		from, to := off/page*page, (off+n+page-1)/page*page
+		if at <= off {
+			_ = unix.Fadvise(int(f.Fd()), from, to-from, unix.FADV_DONTNEED)
+		}
+		return f.ReadAt(p, at)
+	}
+	direct, err := os.OpenFile(f.Name(), os.O_RDONLY|unix.O_DIRECT, 0)
+	if err != nil {
+		return buffered, func() error { return nil }
+	}
+	return func(p []byte, at int64) (int, error) {
+		for {
+			n, err := unix.Pread(int(direct.Fd()), p, at)
+			switch {
+			case errors.Is(err, unix.EINTR):
+				continue
+			case errors.Is(err, unix.EINVAL):
+				return buffered(p, at)
+			case err != nil:
+				return 0, err
+			case n == 0:
+				return 0, io.EOF
+			}
+			return n, nil
+		}
+	}, direct.Close
 }

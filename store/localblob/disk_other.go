@@ -38,6 +38,13 @@ func freeSpace(dir string) (int64, error) {
 	return int64(st.Bavail) * int64(st.Bsize), nil
 }
 
-// writeBack and forget are hints, which this system has no call for.
+// syncDisk: the system has no call for one file system.
+func syncDisk(*os.File) error { return unix.Sync() }
+
+// writeBack is a hint, which this system has no call for.
 func writeBack(*os.File, int64, int64) {}
-func forget(*os.File, int64, int64)    {}
+
+// pastCache: this system has no way past the cache that needs no other alignment.
+func pastCache(f *os.File, _, _ int64) (read func(p []byte, off int64) (int, error), done func() error) {
+	return f.ReadAt, func() error { return nil }
+}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"sluice/session"
 	"sluice/upload"
@@ -17,18 +18,20 @@ import (
 type file struct {
 	s    *Store
 	p    place
-	refs int  // under Store.mu
-	gone bool // deleted: closed with the last who has it open; under Store.mu
+	refs int         // under Store.mu
+	gone atomic.Bool // deleted: closed with the last who has it open
 
-	f     *os.File
-	syncs group
+	opening sync.Mutex
+	f       *os.File // nil until somebody has opened it, never changed then
+	syncs   group
 
-	mu     sync.Mutex
-	dirty  []session.Range // committed, and not synced yet
-	old    bool            // of a former life, and not synced in this one: who knows what is dirty
-	listed bool            // the folder's entry is on the disk
-	failed error           // a sync has failed
-	lost   []session.Range // what that took
+	mu       sync.Mutex
+	dirty    []session.Range // committed, and in no sync yet
+	syncing  []session.Range // in the sync that is running
+	old      bool            // of a former life, and not synced in this one: who knows what is dirty
+	unlisted bool            // the folder's entry may not be on the disk
+	failed   error           // a sync has failed
+	lost     []session.Range // what that took
 }
 
 // hold opens a place, or joins those who have it open. The caller must release it. A place that is to be
@@ -36,193 +39,158 @@ type file struct {
 func (s *Store) hold(p place, write bool) (*file, error) {
 	name := p.String()
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.closed {
+		s.mu.Unlock()
 		return nil, fs.ErrClosed
 	}
 	f := s.files[name]
 	if f == nil {
-		mode := os.O_RDWR // also for a reader: a writer may join it
-		if write {
-			mode |= os.O_CREATE
-		}
-		opened, err := os.OpenFile(s.path(p), mode, 0o600)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("place %s: %w", name, upload.ErrNoPlace)
-		}
-		if err != nil {
-			return nil, full(err)
-		}
-		// What this life has written and closed again was synced before.
-		former := p.life != s.Life
-		f = &file{s: s, p: p, f: opened, old: former, listed: !write && !former}
+		f = &file{s: s, p: p}
 		s.files[name] = f
 	} else if f.refs == 0 {
 		s.idle = slices.DeleteFunc(s.idle, func(o *file) bool { return o == f })
 	}
 	f.refs++
+	s.mu.Unlock()
+	if err := f.open(write); err != nil {
+		f.release()
+		return nil, err
+	}
 	return f, nil
 }
 
-// release lets go. The file stays open for the next one; where too many do, the one that was unused longest is synced and closed.
+// open opens the file where nobody has yet. Only who wants the same place waits for it.
+func (f *file) open(write bool) error {
+	f.opening.Lock()
+	defer f.opening.Unlock()
+	if f.f != nil {
+		return nil
+	}
+	// What this life has written and closed again was synced before. A new entry counts as unlisted before it is there, so that no sync of the folder misses it.
+	old := f.p.life != f.s.Life
+	f.mu.Lock()
+	f.old, f.unlisted = old, old || write
+	f.mu.Unlock()
+	mode := os.O_RDWR // also for a reader: a writer may join it
+	if write {
+		mode |= os.O_CREATE
+	}
+	opened, err := os.OpenFile(f.s.path(f.p), mode, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("place %s: %w", f.p, upload.ErrNoPlace)
+	}
+	if err != nil {
+		return full(err)
+	}
+	f.f = opened
+	return nil
+}
+
+// release lets go. The file stays open for the next one; where too many do, those that were unused longest are synced and closed behind the
+// caller's back. Only where that lags far behind does the caller see to one.
 func (f *file) release() {
 	s := f.s
 	s.mu.Lock()
-	if f.refs--; f.refs > 0 || f.gone {
-		if f.refs == 0 {
-			_ = f.close() // nobody misses what was deleted
-		}
+	f.refs--
+	switch {
+	case f.refs > 0 || s.closed && !f.gone.Load(): // somebody else, or Close, sees to it
+		s.mu.Unlock()
+		return
+	case f.gone.Load() || !f.isOpen():
+		s.forget(f)
+		s.mu.Unlock()
+		_ = f.close() // nobody misses what was deleted
+		return
+	case f.failure() != nil: // what it has lost must not be forgotten
 		s.mu.Unlock()
 		return
 	}
 	s.idle = append(s.idle, f)
-	var oldest *file
-	if len(s.idle) > maxIdle {
-		oldest = s.idle[0]
-		s.idle = s.idle[1:]
-		oldest.refs++ // while it is synced
+	if len(s.idle) > maxIdle && !s.trimming {
+		s.trimming = true
+		s.trims.Go(s.trim)
 	}
+	late := len(s.idle) > mostIdle
 	s.mu.Unlock()
-	if oldest == nil {
+	if late {
+		s.closeOldest()
+	}
+}
+
+// trim closes files until few enough stay open.
+func (s *Store) trim() {
+	for {
+		s.closeOldest()
+		s.mu.Lock()
+		if s.trimming = len(s.idle) > maxIdle && !s.closed; !s.trimming {
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+	}
+}
+
+// closeOldest syncs and closes the file that was unused longest, if there are too many.
+func (s *Store) closeOldest() {
+	s.mu.Lock()
+	if len(s.idle) <= maxIdle || s.closed {
+		s.mu.Unlock()
 		return
 	}
-	err := oldest.settle()
+	f := s.idle[0]
+	s.idle = slices.Delete(s.idle, 0, 1)
+	f.refs++ // while it is synced
+	s.mu.Unlock()
+	err := f.settle()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	oldest.refs--
+	f.refs--
 	switch {
-	case oldest.refs > 0:
-	case oldest.gone:
-		_ = oldest.close()
-	case err != nil:
-		s.idle = append(s.idle, oldest) // what it has lost must not be forgotten
-	default:
-		delete(s.files, oldest.p.String())
-		if err := oldest.close(); err != nil {
-			s.opts.Log.Warn("closing a place", "place", oldest.p.String(), "err", err)
-		}
+	case f.refs > 0 || !f.gone.Load() && (s.closed || err != nil):
+		s.mu.Unlock()
+		return
+	case !f.gone.Load() && !f.clean(): // written again meanwhile
+		s.idle = append(s.idle, f)
+		s.mu.Unlock()
+		return
+	}
+	s.forget(f)
+	s.mu.Unlock()
+	if err := f.close(); err != nil {
+		s.opts.Log.Warn("closing a place", "place", f.p.String(), "err", err)
 	}
 }
 
-// drop forgets a file that is being deleted. s.mu is held.
-func (s *Store) drop(f *file) {
-	f.gone = true
-	delete(s.files, f.p.String())
-	s.idle = slices.DeleteFunc(s.idle, func(o *file) bool { return o == f })
-	if f.refs == 0 {
-		_ = f.close()
+// forget lets the next one open the place anew. s.mu is held.
+func (s *Store) forget(f *file) {
+	if name := f.p.String(); s.files[name] == f {
+		delete(s.files, name)
 	}
 }
 
-func (f *file) close() error { return f.f.Close() }
+func (f *file) isOpen() bool {
+	f.opening.Lock()
+	defer f.opening.Unlock()
+	return f.f != nil
+}
 
-// committed notes that r must get to the disk.
-func (f *file) committed(r session.Range) {
+func (f *file) close() error {
+	if !f.isOpen() {
+		return nil
+	}
+	return f.f.Close()
+}
+
+// usable gives the reason why nothing may be written to the place any more.
+func (f *file) usable() error {
+	if f.gone.Load() {
+		return fmt.Errorf("place %s: %w", f.p, upload.ErrNoPlace)
+	}
+	return f.failure()
+}
+
+// failure gives the error of the sync that has poisoned the place.
+func (f *file) failure() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.dirty = session.Add(f.dirty, r)
-}
-
-// settle brings to the disk what was committed, unless it is there. Who asks at the same time shares one sync. After a failure there is never another one.
-func (f *file) settle() error {
-	f.mu.Lock()
-	clean, failed := len(f.dirty) == 0 && !f.old && f.listed, f.failed
-	f.mu.Unlock()
-	if clean || failed != nil {
-		return failed
-	}
-	return f.syncs.do(f.syncOnce)
-}
-
-func (f *file) syncOnce() error {
-	f.mu.Lock()
-	if f.failed != nil {
-		defer f.mu.Unlock()
-		return f.failed
-	}
-	dirty, listed := f.dirty, f.listed
-	f.mu.Unlock()
-	err := f.s.sync(f.f)
-	if err == nil && !listed {
-		err = f.s.syncFolder(f.p)
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if err != nil {
-		f.failed = fmt.Errorf("syncing place %s: %w", f.p, full(err))
-		f.lost = f.dirty
-		if f.old {
-			f.lost = []session.Range{session.All()}
-		}
-		f.s.poison(f.p)
-		return f.failed
-	}
-	f.listed, f.old = true, false
-	for _, r := range dirty {
-		f.dirty = session.Sub(f.dirty, r)
-	}
-	return nil
-}
-
-// hasLost reports whether a failed sync took bytes of r.
-func (f *file) hasLost(r session.Range) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return session.Touches(f.lost, r)
-}
-
-// poison lets later writers of the same session go elsewhere.
-func (s *Store) poison(p place) {
-	s.poisoned.Store(true)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if p.life == s.Life {
-		base := place{p.id, p.gen, p.life, 0}.String()
-		s.spares[base] = max(s.spares[base], p.spare+1)
-	}
-}
-
-// syncFolder brings a place's entry, or that it is gone, to the disk.
-func (s *Store) syncFolder(p place) error {
-	i := p.folderOf()
-	return s.folders[i].do(func() error {
-		d, err := os.Open(s.folder(i))
-		if err != nil {
-			return err
-		}
-		return errors.Join(s.sync(d), d.Close())
-	})
-}
-
-// group lets callers share runs of a sync: one who asks while a run is on waits for the next, which begins after it has asked.
-type group struct {
-	mu          sync.Mutex
-	turn        sync.Cond
-	running     bool
-	asked, done uint64
-	err         error // of the run that did done
-}
-
-func (g *group) do(run func() error) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.turn.L == nil {
-		g.turn.L = &g.mu
-	}
-	g.asked++
-	mine := g.asked
-	for g.done < mine {
-		if g.running {
-			g.turn.Wait()
-			continue
-		}
-		g.running = true
-		covers := g.asked
-		g.mu.Unlock()
-		err := run()
-		g.mu.Lock()
-		g.running, g.done, g.err = false, covers, err
-		g.turn.Broadcast()
-	}
-	return g.err
+	return f.failed
 }

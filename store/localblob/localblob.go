@@ -39,8 +39,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -72,15 +74,20 @@ type Store struct {
 	opts Options
 	lock *os.File
 	state
-	sync func(*os.File) error // fsync; tests let it fail
+	// What tests let fail: fsync, and the sync of all that is on the folder's disk.
+	sync, syncDisk func(*os.File) error
 
 	mu       sync.Mutex
 	files    map[string]*file
-	idle     []*file // open and used by nobody, the longest first
+	idle     []*file // open, sound, and used by nobody: the longest first
+	trimming bool
 	spares   map[string]uint64
-	folders  [256]group
 	closed   bool
-	written  atomic.Int64
+
+	folders  [256]group
+	trims    sync.WaitGroup
+	room     atomic.Int64 // how many bytes may be written before the next look at the free space
+	buffers  sync.Pool    // of *[]byte, for Check
 	poisoned atomic.Bool
 }
 
@@ -89,8 +96,9 @@ var _ upload.Blobs = (*Store)(nil)
 const (
 	format     = 1
 	formatLine = "sluice content, format %d\n"
-	// maxIdle is how many files are kept open that nobody uses. One that is closed to make room is synced first.
-	maxIdle = 256
+	// maxIdle is how many files are kept open that nobody uses, and mostIdle how far that may be exceeded while they are being closed. One that
+	// is closed is synced first.
+	maxIdle, mostIdle = 256, 512
 )
 
 // state is the file of that name.
@@ -121,8 +129,8 @@ func Open(dir string, opts Options) (s *Store, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the content folder: %w", err)
 	}
-	s = &Store{dir: dir, opts: opts, lock: lock, files: map[string]*file{}, spares: map[string]uint64{}, sync: (*os.File).Sync}
-	if err := errors.Join(s.prepare()); err != nil {
+	s = &Store{dir: dir, opts: opts, lock: lock, files: map[string]*file{}, spares: map[string]uint64{}, sync: (*os.File).Sync, syncDisk: syncDisk}
+	if err := s.prepare(); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the content folder %s: %w", dir, err), lock.Close())
 	}
 	return s, nil
@@ -134,8 +142,8 @@ func (s *Store) prepare() error {
 	text, err := os.ReadFile(path)
 	switch have := 0; {
 	case errors.Is(err, fs.ErrNotExist):
-		if names, err := filepath.Glob(filepath.Join(s.dir, "places", "*", "*")); err != nil || len(names) > 0 {
-			return errors.Join(errors.New("there is content, but no file format that says in which one"), err)
+		if err := s.empty("format"); err != nil {
+			return err
 		}
 		if err := durable.WriteFile(path, fmt.Appendf(nil, formatLine, format), 0o600); err != nil {
 			return err
@@ -161,6 +169,15 @@ func (s *Store) prepare() error {
 	return s.live()
 }
 
+// empty refuses a folder that has content but not this file, without which the content is not understood.
+func (s *Store) empty(file string) error {
+	names, err := filepath.Glob(filepath.Join(s.dir, "places", "*", "*"))
+	if err == nil && len(names) > 0 {
+		err = fmt.Errorf("there is content, but no file %s that belongs to it", file)
+	}
+	return err
+}
+
 // live begins a life, and notes what the last one's end makes doubtful.
 func (s *Store) live() error {
 	old := state{Clean: true}
@@ -168,7 +185,7 @@ func (s *Store) live() error {
 	if err == nil {
 		err = json.Unmarshal(text, &old)
 	} else if errors.Is(err, fs.ErrNotExist) {
-		err = nil
+		err = s.empty("state") // else a life would be lived twice
 	}
 	if err != nil {
 		return fmt.Errorf("its file state: %w", err)
@@ -198,7 +215,8 @@ func (s *Store) writeState() error {
 	return durable.WriteFile(s.statePath(), append(text, '\n'), 0o600)
 }
 
-// Close brings everything to the disk, and leaves a mark that it did. Writers must be closed before.
+// Close brings everything to the disk, and leaves a mark that it did. Writers must be closed before. Where the last stop was not clean, nobody knows what
+// the life before it has left in the cache: then all of the disk is synced, which may take a while.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -206,16 +224,26 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.closed = true
-	var all []*file
-	for _, f := range s.files {
-		all = append(all, f)
-	}
 	s.mu.Unlock()
+	s.trims.Wait()
+	s.mu.Lock()
+	all := slices.Collect(maps.Values(s.files))
+	s.mu.Unlock()
+	var mu sync.Mutex
 	var errs []error
-	for _, f := range all {
-		errs = append(errs, f.settle(), f.close())
-	}
+	each(all, func(f *file) {
+		var err error
+		if f.isOpen() {
+			err = errors.Join(f.settle(), f.close())
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		errs = append(errs, err)
+	})
 	err := errors.Join(errs...)
+	if err == nil && s.Trusted == s.Life {
+		err = s.syncDisk(s.lock)
+	}
 	if err == nil && !s.poisoned.Load() {
 		s.Clean = true
 		err = s.writeState()

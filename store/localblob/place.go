@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -63,17 +62,22 @@ func (s *Store) Delete(_ context.Context, name string) error {
 	if !ok {
 		return fmt.Errorf("place %.80q is not one of this store", name)
 	}
-	s.mu.Lock()
-	if f := s.files[name]; f != nil {
-		s.drop(f)
+	f, err := s.hold(p, false) // keeps the unlinking short: the blocks go with the last who has it open
+	if errors.Is(err, upload.ErrNoPlace) {
+		return nil
 	}
-	s.mu.Unlock()
-	if err := os.Remove(s.path(p)); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
+	if err != nil {
 		return err
 	}
+	defer f.release()
+	// Unlinked before it is forgotten, so that nobody opens in between what is about to go.
+	if err := os.Remove(s.path(p)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	s.mu.Lock()
+	f.gone.Store(true)
+	s.forget(f)
+	s.mu.Unlock()
 	return s.syncFolder(p)
 }
 
@@ -87,14 +91,13 @@ func (s *Store) Places(ctx context.Context, after string, n int) (out []upload.P
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		entries, err := os.ReadDir(s.folder(i))
+		entries, err := os.ReadDir(s.folder(i)) // sorted
 		if err != nil {
 			return nil, err
 		}
-		slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 		for _, e := range entries {
 			p, ok := parse(e.Name())
-			if !ok || e.Name() <= after {
+			if !ok || e.Name() <= after || p.folderOf() != i || !e.Type().IsRegular() {
 				continue
 			}
 			info, err := e.Info()

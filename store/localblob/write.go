@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"syscall"
 
 	"sluice/catalog"
@@ -41,10 +40,11 @@ func (w *writer) WriteAt(p []byte, off int64) (int, error) {
 			return 0, err
 		}
 	}
-	if before := w.s.written.Add(int64(len(p))) - int64(len(p)); before/askSpace != (before+int64(len(p)))/askSpace || before == 0 {
-		if free, err := w.s.Free(context.Background()); err == nil && free == 0 {
-			return 0, fmt.Errorf("the disk is down to its reserve: %w", upload.ErrFull)
-		}
+	if err := w.f.usable(); err != nil {
+		return 0, err
+	}
+	if err := w.s.take(int64(len(p))); err != nil {
+		return 0, err
 	}
 	n, err := w.f.f.WriteAt(p, off)
 	if err != nil {
@@ -62,12 +62,37 @@ func (w *writer) WriteAt(p []byte, off int64) (int, error) {
 
 // open makes the place, or a spare one where it is poisoned.
 func (w *writer) open() error {
-	w.s.mu.Lock()
-	w.p.spare = w.s.spares[w.p.String()]
-	w.s.mu.Unlock()
-	f, err := w.s.hold(w.p, true)
-	w.f = f
-	return err
+	for base := w.p.String(); ; {
+		w.s.mu.Lock()
+		w.p.spare = w.s.spares[base]
+		w.s.mu.Unlock()
+		f, err := w.s.hold(w.p, true)
+		if err != nil {
+			return err
+		}
+		if f.usable() == nil {
+			w.f = f
+			return nil
+		}
+		f.release() // poisoned since, or deleted: then the next is another
+	}
+}
+
+// take asks for room for n bytes. It looks at the disk only now and then, but at every write where there is none.
+func (s *Store) take(n int64) error {
+	if s.room.Add(-n) >= 0 {
+		return nil
+	}
+	free, err := freeSpace(s.dir)
+	if err != nil {
+		return err
+	}
+	if free -= s.opts.Reserve; free < n {
+		s.room.Store(0)
+		return fmt.Errorf("the disk is down to its reserve: %w", upload.ErrFull)
+	}
+	s.room.Store(min(askSpace, free) - n)
+	return nil
 }
 
 // flow lets the kernel begin to write what it has; it does not wait.
@@ -84,7 +109,9 @@ func (w *writer) Commit(_ context.Context, off, n int64, crc uint32) (catalog.Ex
 		return catalog.Extent{}, errors.New("nothing was written")
 	}
 	e := catalog.Extent{Place: w.p.String(), Off: off, Len: n, CRC32C: crc}
-	w.f.committed(session.Range{Off: off, End: off + n})
+	if err := w.f.committed(session.Range{Off: off, End: off + n}); err != nil {
+		return catalog.Extent{}, err
+	}
 	if w.s.opts.Durability == Power {
 		return e, w.f.settle()
 	}
@@ -109,69 +136,4 @@ func full(err error) error {
 		return fmt.Errorf("%w: %w", upload.ErrFull, err)
 	}
 	return err
-}
-
-// settleAtOnce is how many places one Settle syncs at a time.
-const settleAtOnce = 16
-
-// Settle implements upload.Blobs.
-func (s *Store) Settle(_ context.Context, extents []catalog.Extent) error {
-	of := map[string][]catalog.Extent{}
-	for _, e := range extents {
-		of[e.Place] = append(of[e.Place], e)
-	}
-	var (
-		wg    sync.WaitGroup
-		slots = make(chan struct{}, settleAtOnce)
-		mu    sync.Mutex
-		lost  []catalog.Extent
-		errs  []error
-	)
-	for name, es := range of {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			gone, err := s.settlePlace(name, es)
-			mu.Lock()
-			defer mu.Unlock()
-			lost = append(lost, gone...)
-			if err != nil {
-				errs = append(errs, err)
-			}
-		})
-	}
-	wg.Wait()
-	err := errors.Join(errs...)
-	if len(lost) > 0 {
-		return &upload.LostError{Lost: lost, Err: err}
-	}
-	return err
-}
-
-// settlePlace syncs one place, and says which of its extents are gone.
-func (s *Store) settlePlace(name string, es []catalog.Extent) (lost []catalog.Extent, err error) {
-	p, ok := parse(name)
-	if !ok {
-		return es, fmt.Errorf("place %.80q is not one of this store", name)
-	}
-	f, err := s.hold(p, false)
-	if errors.Is(err, upload.ErrNoPlace) {
-		return es, err
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.release()
-	if err = f.settle(); err == nil {
-		return nil, nil
-	}
-	for _, e := range es {
-		if f.hasLost(session.Range{Off: e.Off, End: e.Off + e.Len}) {
-			lost = append(lost, e)
-		}
-	}
-	if len(lost) == 0 {
-		return nil, nil // what these are is older than the failure
-	}
-	return lost, err
 }

@@ -1,0 +1,84 @@
+package localblob
+
+import (
+	"context"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"unsafe"
+
+	"sluice/catalog"
+	"sluice/session"
+	"sluice/upload"
+)
+
+// Check implements upload.Blobs.
+func (s *Store) Check(ctx context.Context, e catalog.Extent, care upload.Care) error {
+	p, ok := parse(e.Place)
+	if !ok {
+		return fmt.Errorf("place %.80q is not one of this store: %w", e.Place, upload.ErrNoPlace)
+	}
+	if care == upload.AfterReboot && p.life >= s.Rebooted || care == upload.AfterDeath && p.life >= s.Trusted {
+		return nil
+	}
+	f, err := s.hold(p, false)
+	if err != nil {
+		return err
+	}
+	defer f.release()
+	// Only what the disk holds counts. What a sync has failed to bring there is lost, whatever a read may still find.
+	if err := f.settle(); err != nil && f.hasLost(session.Range{Off: e.Off, End: e.Off + e.Len}) {
+		return fmt.Errorf("%w: %w", upload.ErrRotten, err)
+	}
+	crc, err := s.reread(ctx, f, e)
+	if err == io.EOF || err == nil && crc != e.CRC32C {
+		err = upload.ErrRotten
+	}
+	if err != nil {
+		return fmt.Errorf("place %s, bytes %d to %d: %w", e.Place, e.Off, e.Off+e.Len, err)
+	}
+	return nil
+}
+
+const (
+	// block is what direct I/O asks offsets, lengths and addresses to be multiples of.
+	block = 4096
+	// checkAtOnce is how many bytes a check reads at a time.
+	checkAtOnce = 256 << 10
+)
+
+// reread gives the CRC-32C of what the disk holds of an extent; io.EOF where the file ends before.
+func (s *Store) reread(ctx context.Context, f *file, e catalog.Extent) (crc uint32, err error) {
+	buf, ok := s.buffers.Get().(*[]byte)
+	if !ok {
+		buf = aligned(checkAtOnce)
+	}
+	defer s.buffers.Put(buf)
+	read, done := pastCache(f.f, e.Off, e.Len)
+	defer done()
+	table, end := crc32.MakeTable(crc32.Castagnoli), e.Off+e.Len
+	for at := e.Off &^ (block - 1); at < end; {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		want := min((end-at+block-1)&^(block-1), checkAtOnce)
+		n, err := read((*buf)[:want], at)
+		if n == 0 && err != nil {
+			return 0, err
+		}
+		if n%block != 0 && at+int64(n) < end {
+			return 0, io.EOF
+		}
+		crc = crc32.Update(crc, table, (*buf)[max(e.Off-at, 0):min(int64(n), end-at)])
+		at += int64(n)
+	}
+	return crc, nil
+}
+
+// aligned gives n bytes that begin at the edge of a block.
+func aligned(n int) *[]byte {
+	b := make([]byte, n+block)
+	skip := -uintptr(unsafe.Pointer(unsafe.SliceData(b))) & (block - 1)
+	b = b[skip : skip+uintptr(n)]
+	return &b
+}

@@ -1,0 +1,208 @@
+package localblob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+
+	"sluice/catalog"
+	"sluice/session"
+	"sluice/upload"
+)
+
+// Settle implements upload.Blobs.
+func (s *Store) Settle(_ context.Context, extents []catalog.Extent) error {
+	of := map[string][]catalog.Extent{}
+	var names []string
+	for _, e := range extents {
+		if of[e.Place] == nil {
+			names = append(names, e.Place)
+		}
+		of[e.Place] = append(of[e.Place], e)
+	}
+	var (
+		mu   sync.Mutex
+		lost []catalog.Extent
+		errs []error
+	)
+	each(names, func(name string) {
+		gone, err := s.settlePlace(name, of[name])
+		mu.Lock()
+		defer mu.Unlock()
+		lost, errs = append(lost, gone...), append(errs, err)
+	})
+	err := errors.Join(errs...)
+	if len(lost) > 0 {
+		return &upload.LostError{Lost: lost, Err: err}
+	}
+	return err
+}
+
+// settlePlace syncs one place, and says which of its extents are gone.
+func (s *Store) settlePlace(name string, es []catalog.Extent) (lost []catalog.Extent, err error) {
+	p, ok := parse(name)
+	if !ok {
+		return es, fmt.Errorf("place %.80q is not one of this store", name)
+	}
+	f, err := s.hold(p, false)
+	if errors.Is(err, upload.ErrNoPlace) {
+		return es, err
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.release()
+	if err = f.settle(); err == nil {
+		return nil, nil
+	}
+	for _, e := range es {
+		if f.hasLost(session.Range{Off: e.Off, End: e.Off + e.Len}) {
+			lost = append(lost, e)
+		}
+	}
+	if len(lost) == 0 {
+		return nil, nil // what these are is older than the failure
+	}
+	return lost, err
+}
+
+// syncsAtOnce is how many places one Settle, or Close, syncs at a time.
+const syncsAtOnce = 16
+
+// each does it for every item, some at a time, and returns when all are done.
+func each[T any](items []T, do func(T)) {
+	if len(items) == 1 {
+		do(items[0])
+		return
+	}
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, syncsAtOnce)
+	for _, item := range items {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			do(item)
+		})
+	}
+	wg.Wait()
+}
+
+// committed notes that r must get to the disk. A place that a sync has poisoned takes nothing more: that sync may have swallowed
+// the failure of these very bytes.
+func (f *file) committed(r session.Range) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.failed == nil {
+		f.dirty = session.Add(f.dirty, r)
+	}
+	return f.failed
+}
+
+// clean reports whether everything that was committed is on the disk.
+func (f *file) clean() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.dirty) == 0 && len(f.syncing) == 0 && !f.old && !f.unlisted && f.failed == nil
+}
+
+// settle brings to the disk what was committed, unless it is there. Who asks at the same time shares one sync. After a failure there is never another one.
+func (f *file) settle() error {
+	if f.clean() {
+		return nil
+	}
+	return f.syncs.do(f.syncOnce)
+}
+
+func (f *file) syncOnce() error {
+	f.mu.Lock()
+	if f.failed != nil {
+		defer f.mu.Unlock()
+		return f.failed
+	}
+	f.syncing, f.dirty = f.dirty, nil
+	unlisted := f.unlisted
+	f.mu.Unlock()
+	err := f.s.sync(f.f)
+	if err == nil && unlisted {
+		err = f.s.syncFolder(f.p)
+	}
+	if err != nil {
+		f.fail(err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.failed == nil {
+		f.syncing, f.old, f.unlisted = nil, false, false
+	}
+	return f.failed
+}
+
+// fail poisons the place: what is not on the disk by now is lost, and later writers of the same session go elsewhere.
+func (f *file) fail(err error) {
+	f.s.poison(f.p) // first, so that who finds the failure finds the other place too
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.failed != nil {
+		return
+	}
+	f.failed = fmt.Errorf("syncing place %s: %w", f.p, full(err))
+	f.lost = f.dirty
+	for _, r := range f.syncing {
+		f.lost = session.Add(f.lost, r)
+	}
+	if f.old {
+		f.lost = []session.Range{session.All()}
+	}
+}
+
+// hasLost reports whether a failed sync took bytes of r.
+func (f *file) hasLost(r session.Range) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return session.Touches(f.lost, r)
+}
+
+// poison lets later writers of the same session go elsewhere.
+func (s *Store) poison(p place) {
+	s.poisoned.Store(true)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.life == s.Life {
+		base := place{p.id, p.gen, p.life, 0}.String()
+		s.spares[base] = max(s.spares[base], p.spare+1)
+	}
+}
+
+// syncFolder brings a place's entry, or that it is gone, to the disk. Its failure is that of every place whose entry it was to bring there.
+func (s *Store) syncFolder(p place) error {
+	i := p.folderOf()
+	return s.folders[i].do(func() error {
+		d, err := os.Open(s.folder(i))
+		if err != nil {
+			return err
+		}
+		if err = errors.Join(s.sync(d), d.Close()); err == nil {
+			return nil
+		}
+		s.mu.Lock()
+		var there []*file
+		for _, f := range s.files {
+			if f.p.folderOf() == i {
+				there = append(there, f)
+			}
+		}
+		s.mu.Unlock()
+		there = slices.DeleteFunc(there, func(f *file) bool {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return !f.unlisted
+		})
+		for _, f := range there {
+			f.fail(err)
+		}
+		return err
+	})
+}

@@ -1,0 +1,322 @@
+package localblob
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"sluice/catalog"
+	"sluice/session"
+	"sluice/upload"
+)
+
+// † a failed sync poisons the place: what was written since the last good one is lost, there is no second sync, and what comes next goes elsewhere.
+func TestAFailedSyncIsNeverTriedAgain(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	var syncs atomic.Int64
+	var broken atomic.Bool
+	s.sync = func(f *os.File) error {
+		syncs.Add(1)
+		if broken.Load() {
+			return errors.New("EIO")
+		}
+		return f.Sync()
+	}
+	good := write(t, s, 1, 0, 0, []byte("good"))
+	if err := s.Settle(t.Context(), []catalog.Extent{good}); err != nil {
+		t.Fatal(err)
+	}
+	bad := write(t, s, 1, 0, 4, []byte("bad"))
+	broken.Store(true)
+	var lost *upload.LostError
+	if err := s.Settle(t.Context(), []catalog.Extent{good, bad}); !errors.As(err, &lost) || len(lost.Lost) != 1 || lost.Lost[0] != bad {
+		t.Fatalf("%v", err)
+	}
+	broken.Store(false)
+	n := syncs.Load()
+	if err := s.Settle(t.Context(), []catalog.Extent{bad}); !errors.As(err, &lost) {
+		t.Errorf("the second time it is fine: %v", err)
+	}
+	if err := s.Settle(t.Context(), []catalog.Extent{good}); err != nil {
+		t.Errorf("what was synced before: %v", err)
+	}
+	if syncs.Load() != n {
+		t.Error("it was synced again")
+	}
+	next := write(t, s, 1, 0, 4, []byte("new"))
+	if next.Place == bad.Place {
+		t.Error("the next bytes went to the poisoned place")
+	}
+	if err := s.Settle(t.Context(), []catalog.Extent{good, next}); err != nil {
+		t.Error(err)
+	}
+	body, err := s.Read(t.Context(), []catalog.Extent{good, next}, 0, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(body); err != nil || string(b) != "goodnew" {
+		t.Errorf("%q, %v", b, err)
+	}
+	body.Close()
+	// With something lost the stop is not clean, whatever Close says.
+	s.Close()
+	s = open(t, dir, Options{})
+	defer s.Close()
+	if s.Trusted != s.Life {
+		t.Error("the stop counts as clean")
+	}
+}
+
+// What is settled already, and what many settle at once, costs no sync of its own.
+func TestSyncsAreShared(t *testing.T) {
+	s := open(t, t.TempDir(), Options{})
+	defer s.Close()
+	var files atomic.Int64
+	enter, leave := make(chan struct{}, 100), make(chan struct{})
+	s.sync = func(f *os.File) error {
+		if info, err := f.Stat(); err == nil && !info.IsDir() {
+			files.Add(1)
+			enter <- struct{}{}
+			<-leave
+		}
+		return f.Sync()
+	}
+	e := write(t, s, 1, 0, 0, []byte("x"))
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			if err := s.Settle(t.Context(), []catalog.Extent{e}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	<-enter
+	close(leave)
+	wg.Wait()
+	if n := files.Load(); n > 2 {
+		t.Errorf("%d syncs for 20 who asked", n)
+	}
+	n := files.Load()
+	if err := s.Settle(t.Context(), []catalog.Extent{e}); err != nil || files.Load() != n {
+		t.Errorf("settled again with %d syncs, %v", files.Load()-n, err)
+	}
+}
+
+// † bytes that an open writer had under way when a sync failed are never called safe.
+func TestAWriterDoesNotOutliveAFailedSync(t *testing.T) {
+	s := open(t, t.TempDir(), Options{})
+	defer s.Close()
+	first := write(t, s, 1, 0, 0, []byte("first"))
+	w, err := s.Writer(t.Context(), 1, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if _, err := w.WriteAt([]byte("under way"), 5); err != nil {
+		t.Fatal(err)
+	}
+	s.sync = func(*os.File) error { return errors.New("EIO") }
+	var lost *upload.LostError
+	if err := s.Settle(t.Context(), []catalog.Extent{first}); !errors.As(err, &lost) {
+		t.Fatal(err)
+	}
+	s.sync = (*os.File).Sync
+	if _, err := w.WriteAt([]byte("x"), 14); err == nil {
+		t.Error("a poisoned place takes more")
+	}
+	e, err := w.Commit(t.Context(), 5, 9, crc32.Checksum([]byte("under way"), crc32.MakeTable(crc32.Castagnoli)))
+	if err == nil {
+		t.Error("committed to a poisoned place")
+		if err := s.Settle(t.Context(), []catalog.Extent{e}); err == nil {
+			t.Error("and settled without a sync")
+		}
+	}
+}
+
+// What is written while a sync runs is not what that sync has brought to the disk, though it is the same range.
+func TestASyncCoversWhatWasThereWhenItBegan(t *testing.T) {
+	s := open(t, t.TempDir(), Options{})
+	defer s.Close()
+	e := write(t, s, 1, 0, 0, []byte("x"))
+	var files atomic.Int64
+	s.sync = func(f *os.File) error {
+		if info, err := f.Stat(); err == nil && !info.IsDir() && files.Add(1) == 1 {
+			write(t, s, 1, 0, 0, []byte("x"))
+		}
+		return f.Sync()
+	}
+	for range 2 {
+		if err := s.Settle(t.Context(), []catalog.Extent{e}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if files.Load() != 2 {
+		t.Errorf("%d syncs", files.Load())
+	}
+}
+
+// A failed sync of a folder takes every entry that it was to bring to the disk.
+func TestAFailedFolderSync(t *testing.T) {
+	s := open(t, t.TempDir(), Options{})
+	defer s.Close()
+	a, b := write(t, s, 1, 0, 0, []byte("a")), write(t, s, 2, 0, 0, []byte("b"))
+	s.sync = func(f *os.File) error {
+		if info, err := f.Stat(); err == nil && info.IsDir() {
+			return errors.New("EIO")
+		}
+		return f.Sync()
+	}
+	var lost *upload.LostError
+	if err := s.Settle(t.Context(), []catalog.Extent{a}); !errors.As(err, &lost) {
+		t.Fatal(err)
+	}
+	s.sync = (*os.File).Sync
+	if err := s.Settle(t.Context(), []catalog.Extent{b}); !errors.As(err, &lost) {
+		t.Errorf("an entry of the same folder: %v", err)
+	}
+	if err := s.Settle(t.Context(), []catalog.Extent{write(t, s, 2, 0, 0, []byte("c"))}); err != nil {
+		t.Errorf("the next: %v", err)
+	}
+}
+
+// More sessions than files may stay open: the oldest are synced and closed, and nothing changes.
+func TestFewFilesStayOpen(t *testing.T) {
+	s := open(t, t.TempDir(), Options{})
+	defer s.Close()
+	var es []catalog.Extent
+	for i := range 3 * maxIdle {
+		es = append(es, write(t, s, session.SessionID(1+i), 0, 0, fmt.Append(nil, i)))
+	}
+	s.trims.Wait()
+	s.mu.Lock()
+	n := len(s.files)
+	s.mu.Unlock()
+	if n != maxIdle {
+		t.Errorf("%d files are open", n)
+	}
+	for i, e := range es {
+		body, err := s.Read(t.Context(), []catalog.Extent{e}, 0, e.Len)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(body); err != nil || string(b) != fmt.Sprint(i) {
+			t.Errorf("%q, %v", b, err)
+		}
+		body.Close()
+	}
+	if err := s.Settle(t.Context(), es); err != nil {
+		t.Error(err)
+	}
+}
+
+// With Process nothing that a put does waits for the disk, however many sessions are open.
+func TestAPutSyncsNothing(t *testing.T) {
+	s := open(t, t.TempDir(), Options{})
+	defer s.Close()
+	var syncs atomic.Int64
+	s.sync = func(f *os.File) error {
+		if syncs.Add(1); strings.Contains(string(debug.Stack()), "(*writer)") {
+			t.Errorf("a put waits for a sync")
+		}
+		return nil
+	}
+	for i := range maxIdle + 10 {
+		write(t, s, session.SessionID(i+1), 0, 0, []byte("x"))
+	}
+	if s.trims.Wait(); syncs.Load() == 0 {
+		t.Error("nothing was synced at all: the test sees nothing")
+	}
+}
+
+func TestAWriteAllocatesNothing(t *testing.T) {
+	s := open(t, t.TempDir(), Options{})
+	defer s.Close()
+	w, err := s.Writer(t.Context(), 1, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	b, off := make([]byte, 64<<10), int64(0)
+	if n := testing.AllocsPerRun(100, func() {
+		if _, err := w.WriteAt(b, off); err != nil {
+			t.Fatal(err)
+		}
+		off += int64(len(b))
+	}); n > 0 {
+		t.Errorf("%v allocations a write", n)
+	}
+}
+
+// † a clean mark is not left while the life that died may have left something in the cache.
+func TestAStopAfterADeathSyncsTheDisk(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	write(t, s, 1, 0, 0, []byte("x"))
+	s.kill()
+	s = open(t, dir, Options{})
+	s.syncDisk = func(*os.File) error { return errors.New("EIO") }
+	if err := s.Close(); err == nil {
+		t.Error("closed without")
+	}
+	s = open(t, dir, Options{})
+	if s.Trusted != s.Life {
+		t.Error("the stop counts as clean")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir, Options{})
+	s.syncDisk = func(*os.File) error { return errors.New("asked for in vain") }
+	if err := s.Close(); err != nil {
+		t.Errorf("after a clean stop: %v", err)
+	}
+}
+
+// A place that is deleted while others come and go is never mistaken for the one that they have.
+func TestDeletingAmongReadersAndWriters(t *testing.T) {
+	s := open(t, t.TempDir(), Options{})
+	defer s.Close()
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 200 {
+				w, err := s.Writer(t.Context(), 1, 0)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_, err = w.WriteAt([]byte("x"), 0)
+				e, committed := w.Commit(t.Context(), 0, 1, crc32.Checksum([]byte("x"), crc32.MakeTable(crc32.Castagnoli)))
+				if err = errors.Join(err, committed); err != nil && !errors.Is(err, upload.ErrNoPlace) {
+					t.Error(err)
+				}
+				if err := s.Check(t.Context(), e, upload.Always); err != nil && !errors.Is(err, upload.ErrNoPlace) && !errors.Is(err, upload.ErrRotten) {
+					t.Error(err)
+				}
+				w.Close()
+			}
+		})
+		wg.Go(func() {
+			for range 200 {
+				if err := s.Delete(t.Context(), place{id: 1, life: s.Life}.String()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err := s.Delete(t.Context(), place{id: 1, life: s.Life}.String()); err != nil {
+		t.Error(err)
+	}
+	if len(s.files) != 0 {
+		t.Errorf("%d files are known", len(s.files))
+	}
+}
