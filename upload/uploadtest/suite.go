@@ -7,8 +7,10 @@ import (
 	"hash/crc32"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
+	"testing/iotest"
 
 	"pgregory.net/rapid"
 
@@ -68,6 +70,52 @@ func TestBlobs(t *testing.T, open func(t *testing.T) (s upload.Blobs, corrupt fu
 		wg.Wait()
 		read(t, s, extents, bytes.Join(want, nil))
 	})
+	t.Run("what a put left uncommitted is written again", func(t *testing.T) {
+		s, _ := open(t)
+		kept, fresh := Random(7000), Random(5000)
+		a := store(t, s, 6, 0, 0, kept)
+		cut, err := s.Writer(t.Context(), 6, 0)
+		check(t, err)
+		_, err = cut.WriteAt(Random(3000), 7000)
+		check(t, errors.Join(err, cut.Close()))
+		b := store(t, s, 6, 0, 7000, fresh)
+		check(t, s.Settle(t.Context(), []catalog.Extent{a, b}))
+		check(t, s.Check(t.Context(), a, upload.Always))
+		check(t, s.Check(t.Context(), b, upload.Always))
+		read(t, s, []catalog.Extent{b, a, b}, slices.Concat(fresh, kept, fresh))
+	})
+	t.Run("content without a byte", func(t *testing.T) {
+		s, _ := open(t)
+		check(t, s.Settle(t.Context(), nil))
+		read(t, s, nil, nil)
+		e := store(t, s, 6, 0, 0, []byte("x"))
+		for off := range int64(2) {
+			body, err := s.Read(t.Context(), []catalog.Extent{e}, off, 0)
+			check(t, err)
+			if b, err := io.ReadAll(body); len(b) > 0 || err != nil {
+				t.Errorf("from %d: %q, %v", off, b, err)
+			}
+			check(t, body.Close())
+		}
+	})
+	t.Run("readers keep to the rules", func(t *testing.T) {
+		s, _ := open(t)
+		var wg sync.WaitGroup
+		a, b := Random(3001), Random(777)
+		extents := []catalog.Extent{store(t, s, 6, 0, 0, a), store(t, s, 7, 0, 0, b)}
+		for range 4 {
+			wg.Go(func() {
+				body, err := s.Read(context.Background(), extents, 0, 3778)
+				if err == nil {
+					err = errors.Join(iotest.TestReader(body, slices.Concat(a, b)), body.Close())
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+	})
 	t.Run("another generation is another place", func(t *testing.T) {
 		s, _ := open(t)
 		old, fresh := Random(5000), Random(5000)
@@ -112,11 +160,6 @@ func TestBlobs(t *testing.T, open func(t *testing.T) (s upload.Blobs, corrupt fu
 		for range 2 {
 			check(t, s.Delete(t.Context(), e.Place))
 		}
-		got, err := io.ReadAll(body)
-		body.Close()
-		if err != nil || !bytes.Equal(got, b) {
-			t.Errorf("a reader lost its place: %v", err)
-		}
 		if _, err := s.Read(t.Context(), []catalog.Extent{e}, 0, 1); !errors.Is(err, upload.ErrNoPlace) {
 			t.Errorf("read: %v", err)
 		}
@@ -126,6 +169,14 @@ func TestBlobs(t *testing.T, open func(t *testing.T) (s upload.Blobs, corrupt fu
 		var lost *upload.LostError
 		if err := s.Settle(t.Context(), []catalog.Extent{e}); err != nil && !errors.As(err, &lost) {
 			t.Errorf("settle: %v", err)
+		}
+		if ps := places(t, s); ps != nil {
+			t.Errorf("still listed: %v", ps)
+		}
+		got, err := io.ReadAll(body)
+		body.Close()
+		if err != nil || !bytes.Equal(got, b) {
+			t.Errorf("a reader lost its place: %v", err)
 		}
 	})
 	t.Run("places are listed in order, page by page", func(t *testing.T) {
@@ -143,6 +194,24 @@ func TestBlobs(t *testing.T, open func(t *testing.T) (s upload.Blobs, corrupt fu
 		}
 		if len(want) > 0 {
 			t.Errorf("%d are not listed", len(want))
+		}
+	})
+	t.Run("a place that ends early is rotten", func(t *testing.T) {
+		s, _ := open(t)
+		e := store(t, s, 3, 0, 0, Random(9000))
+		for _, r := range []session.Range{{Off: 0, End: 9001}, {Off: 8999, End: 9500}, {Off: 9100, End: 9101}, {Off: 1 << 20, End: 2 << 20}} {
+			e.Off, e.Len = r.Off, r.Len()
+			if err := s.Check(t.Context(), e, upload.Always); !errors.Is(err, upload.ErrRotten) {
+				t.Errorf("check of %v: %v", r, err)
+			}
+			body, err := s.Read(t.Context(), []catalog.Extent{e}, 0, e.Len)
+			if err == nil {
+				_, err = io.Copy(io.Discard, body)
+				body.Close()
+			}
+			if !errors.Is(err, upload.ErrRotten) {
+				t.Errorf("read of %v: %v", r, err)
+			}
 		}
 	})
 	t.Run("there is room", func(t *testing.T) {
