@@ -94,13 +94,8 @@ func (l logger) Fatalf(f string, args ...any) {
 
 // prepare makes the folder, locks it, and checks or writes its FORMAT.
 func prepare(disk vfs.FS, dir string) (*pebble.Lock, error) {
-	if _, err := disk.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		if err := disk.MkdirAll(dir, 0o700); err != nil {
-			return nil, fmt.Errorf("making the metadata folder: %w", err)
-		}
-		if err := syncDir(disk, disk.PathDir(dir)); err != nil {
-			return nil, err
-		}
+	if err := makeDir(disk, dir); err != nil {
+		return nil, fmt.Errorf("making the metadata folder: %w", err)
 	}
 	lock, err := pebble.LockDirectory(dir, disk)
 	if errors.Is(err, syscall.EAGAIN) || (err != nil && err.Error() == "lock held by current process") {
@@ -169,6 +164,23 @@ func writeFormat(disk vfs.FS, dir string) (err error) {
 		return err
 	}
 	return syncDir(disk, dir)
+}
+
+// makeDir makes the folder, and those above it, so that a crash does not take one of them away with all that is in it.
+func makeDir(disk vfs.FS, dir string) error {
+	if _, err := disk.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	parent := disk.PathDir(dir)
+	if parent != dir {
+		if err := makeDir(disk, parent); err != nil {
+			return err
+		}
+	}
+	if err := disk.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return syncDir(disk, parent)
 }
 
 func syncDir(disk vfs.FS, dir string) error {

@@ -1,0 +1,90 @@
+package pebblemeta
+
+import (
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.uber.org/goleak"
+
+	"sluice/catalog"
+	"sluice/session"
+	"sluice/session/sessiontest"
+	"sluice/upload/uploadtest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// opened opens a database on a disk in memory. The caller closes it.
+func opened(t *testing.T, disk vfs.FS, opts Options) *DB {
+	t.Helper()
+	opts.fs = disk
+	db, err := Open("data/meta", opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+// open is opened, and closes it with the test.
+func open(t *testing.T, disk vfs.FS, opts Options) *DB {
+	t.Helper()
+	db := opened(t, disk, opts)
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return db
+}
+
+func TestSessionsAreAStore(t *testing.T) {
+	sessiontest.TestStore(t, func(t *testing.T) session.Store { return open(t, vfs.NewMem(), Options{}).Sessions() })
+}
+
+// mortal is a store whose restart is a power cut, which takes back whatever was not synced.
+type mortal struct {
+	session.Store
+	t    *testing.T
+	db   *DB
+	disk *vfs.MemFS
+}
+
+func newMortal(t *testing.T) session.Store {
+	m := &mortal{t: t, disk: vfs.NewCrashableMem()}
+	m.boot()
+	return m
+}
+
+func (m *mortal) boot() {
+	m.db = opened(m.t, m.disk, Options{})
+	m.Store = m.db.Sessions()
+}
+
+// Restart cuts the power and opens what is left.
+func (m *mortal) Restart() error {
+	left := m.disk.CrashClone(vfs.CrashCloneCfg{})
+	err := m.db.Close()
+	m.disk = left
+	m.boot()
+	return err
+}
+
+// Close closes the database.
+func (m *mortal) Close() error { return m.db.Close() }
+
+func TestAnyHistoryOfTwoServices(t *testing.T) { sessiontest.TestModel(t, newMortal, 2) }
+
+func TestAnyHistoryOverLostAnswers(t *testing.T) {
+	sessiontest.TestModel(t, func(t *testing.T) session.Store { return sessiontest.Repeating(newMortal(t)) }, 1)
+}
+
+func TestCatalogIsAStore(t *testing.T) {
+	uploadtest.TestCatalog(t, func(t *testing.T) catalog.Store { return open(t, vfs.NewMem(), Options{}).Catalog() })
+}
+
+func TestBothCommitJointly(t *testing.T) {
+	uploadtest.TestJoint(t, func(t *testing.T) uploadtest.Stores {
+		db := open(t, vfs.NewMem(), Options{})
+		return uploadtest.Stores{Sessions: db.Sessions(), Catalog: db.Catalog()}
+	})
+}
