@@ -126,8 +126,8 @@ func (c *Client) Uploads(ctx context.Context, cursor string, limit int) (out Ses
 // CreateRequest is what memories_create takes beside the body. Only Name is needed.
 type CreateRequest struct {
 	CapsuleID, Name, Path, Idem, MIMEType string
-	CRC32C                          *uint32
-	SHA256                          *[32]byte
+	CRC32C                                *uint32
+	SHA256                                *[32]byte
 }
 
 // Create is a whole upload in one request, of n bytes (-1: to the end of body).

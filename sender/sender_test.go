@@ -145,7 +145,7 @@ func TestMishaps(t *testing.T) {
 		}),
 		"502 of a proxy for bodies": every(2, hasBody, func(w http.ResponseWriter, r *http.Request) bool {
 			io.Copy(io.Discard, r.Body)
-			http.Error(w, "<html>bad gateway</html>", 502)
+			http.Error(w, "<html>bad gateway</html>", http.StatusBadGateway)
 			return true
 		}),
 	}
