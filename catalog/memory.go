@@ -50,8 +50,10 @@ func Trash(tx Tx, id MemoryID, keep time.Duration, at Moment) error {
 	}
 	m.Trashed, m.PurgeAt = at.Now, at.in(keep)
 	c.Trashed++
+	if err := emit(tx, &c, Event{Type: MemoryDeleted, Time: at.Now, ID: id}); err != nil {
+		return err
+	}
 	return errors.Join(
-		emit(tx, &c, Event{Type: MemoryDeleted, Time: at.Now, ID: id}),
 		Order.Put(tx, OrderKey{m.Capsule, true, m.Seq}, id),
 		due(tx, m.PurgeAt, DuePurge, string(id[:])),
 		Memories.Put(tx, MemoryKey(id), m),
@@ -72,10 +74,13 @@ func Untrash(tx Tx, id MemoryID, at Moment) (Memory, error) {
 	if err != nil {
 		return m, err
 	}
-	err = untrash(tx, &m, &c)
+	if err := untrash(tx, &m, &c); err != nil {
+		return m, err
+	}
+	if err := emit(tx, &c, Event{Type: MemoryRestored, Time: at.Now, ID: id, Memory: &m}); err != nil {
+		return m, err
+	}
 	return m, errors.Join(
-		err,
-		emit(tx, &c, Event{Type: MemoryRestored, Time: at.Now, ID: id, Memory: &m}),
 		show(tx, m),
 		Memories.Put(tx, MemoryKey(id), m),
 		Capsules.Put(tx, Name(c.ID), c),
@@ -116,9 +121,9 @@ func Purge(tx Tx, id MemoryID, at Moment) error {
 	}
 	c.Memories--
 	c.Bytes -= m.Bytes
+	err = errors.Join(err, emit(tx, &c, Event{Type: MemoryPurged, Time: at.Now, ID: id}))
 	return errors.Join(
 		err,
-		emit(tx, &c, Event{Type: MemoryPurged, Time: at.Now, ID: id}),
 		Memories.Delete(tx, MemoryKey(id)),
 		Capsules.Put(tx, Name(c.ID), c),
 	)
