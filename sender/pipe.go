@@ -3,6 +3,7 @@ package sender
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"io"
@@ -17,8 +18,10 @@ import (
 // restarts, but not its own end, since nobody could read the pipe again; then nothing is stored.
 func (s *Sender) SendPipe(ctx context.Context, f File, r io.Reader) (m api.Memory, err error) {
 	p := &pipe{Sender: s, f: f, wait: newWaiter(s)}
+	// Of this pipe alone, so that a begin whose answer was lost can be repeated.
+	req := api.BeginRequest{CapsuleID: s.Capsule, Idem: "pipe-" + rand.Text(), Meta: api.Meta{Name: f.Name, Path: f.Dir, MIMEType: f.MIME}}
 	err = p.wait.try(ctx, func() (err error) {
-		p.s, err = s.api.Begin(ctx, api.BeginRequest{CapsuleID: s.Capsule, Meta: api.Meta{Name: f.Name, Path: f.Dir, MIMEType: f.MIME}})
+		p.s, err = s.api.Begin(ctx, req)
 		return err
 	})
 	if err != nil {

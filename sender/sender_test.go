@@ -189,9 +189,10 @@ func TestAProxyThatRefusesLargeBodies(t *testing.T) {
 
 // The server acts, and its answer is lost: the repeat has no second effect.
 func TestLostAnswers(t *testing.T) {
-	for _, op := range []string{"memories_create", "uploads_begin", "uploads_put_chunk", "uploads_finish"} {
-		t.Run(op, func(t *testing.T) {
+	for _, name := range []string{"memories_create", "uploads_begin", "uploads_put_chunk", "uploads_finish", "uploads_begin of a pipe"} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			op, pipe := strings.CutSuffix(name, " of a pipe")
 			n := large
 			if op == "memories_create" {
 				n = 1000
@@ -204,7 +205,15 @@ func TestLostAnswers(t *testing.T) {
 					cutOff()
 				}
 			}
-			w.stored(file(t, b), b)
+			if pipe {
+				m, err := w.sender().SendPipe(t.Context(), sender.File{Name: "pipe"}, bytes.NewReader(b))
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.holds(m, b)
+			} else {
+				w.stored(file(t, b), b)
+			}
 			if !lost {
 				t.Fatalf("%s was never asked for", op)
 			}
