@@ -178,3 +178,25 @@ func TestFilesStayReadable(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// Whoever adds a dependency says what it is for.
+func TestEachDependencyHasItsReason(t *testing.T) {
+	read := func(name string) string {
+		b, err := os.ReadFile(filepath.Join(root(t), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	reasons := read("docs/dependencies.md")
+	for line := range strings.Lines(read("go.mod")) {
+		name, _, _ := strings.Cut(strings.TrimSpace(line), " v")
+		if strings.Contains(line, "// indirect") || !strings.Contains(name, ".") || strings.Contains(name, " ") {
+			continue
+		}
+		short := strings.TrimPrefix(name, "golang.org/")
+		if !strings.Contains(reasons, name) && !strings.Contains(reasons, short) {
+			t.Errorf("%s has no line in docs/dependencies.md", name)
+		}
+	}
+}
