@@ -11,6 +11,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"sluice/access"
 	"sluice/catalog"
 	"sluice/session"
 	"sluice/upload"
@@ -222,6 +223,53 @@ func TestWhoLosesItsRoleLosesTheUpload(t *testing.T) {
 	}
 	if n := w.memories(); n != 0 {
 		t.Errorf("%d memories", n)
+	}
+}
+
+// What is taken away while a finish, or a create, is committing is asked for once more inside the commit.
+func TestTheCommitAsksOnceMore(t *testing.T) {
+	controllers := func(w *world, ids ...string) {
+		w.check(w.catalog.Update(t.Context(), func(tx catalog.Tx) error {
+			_, err := catalog.ChangeCapsule(tx, "default", func(c *catalog.Capsule) error {
+				c.Controllers = ids
+				return nil
+			}, catalog.Moment{})
+			return err
+		}))
+	}
+	b := random(chunk)
+	takes := map[string]func(w *world, c access.Caller){
+		"role": func(w *world, _ access.Caller) { controllers(w) },
+		"token": func(w *world, c access.Caller) {
+			w.check(w.catalog.Update(t.Context(), func(tx catalog.Tx) error { return catalog.Tokens.Delete(tx, catalog.TokenKey(c.Token)) }))
+		},
+	}
+	for what, take := range takes {
+		for _, op := range []string{"finish", "create"} {
+			t.Run(what+" at "+op, func(t *testing.T) {
+				w := newWorld(t)
+				who := w.join("who")
+				controllers(w, who.Principal)
+				up, err := w.Begin(t.Context(), who, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: chunk, Chunks: -1})
+				w.check(err)
+				w.check(w.PutChunk(t.Context(), who, up.ID, 0, bytes.NewReader(b), upload.Put{Length: -1}))
+				commits := 0
+				w.blobs.FailSettle(func([]catalog.Extent) error {
+					commits++
+					take(w, who)
+					return nil
+				})
+				if op == "finish" {
+					_, err = w.Finish(t.Context(), who, upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(b), Length: chunk})
+				} else {
+					_, err = w.Create(t.Context(), who, upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: chunk}}, bytes.NewReader(b))
+				}
+				refused := errors.Is(err, access.ErrForbidden) || errors.Is(err, access.ErrUnauthenticated) || errors.Is(err, catalog.ErrNotFound)
+				if !refused || commits != 1 || w.memories() != 0 {
+					t.Errorf("%v; %d commits, %d memories", err, commits, w.memories())
+				}
+			})
+		}
 	}
 }
 
