@@ -88,6 +88,8 @@ type Config struct {
 	RateWindow time.Duration
 	// MaxRequests bounds the requests that run at one time (16,384); more are answered 503 at once.
 	MaxRequests int64
+	// MaxConns bounds the open connections of the public listener (0: no bound); more are answered 503 and closed.
+	MaxConns int64
 }
 
 // Server answers the /v1 operations. Its handlers are safe for concurrent use. It has no goroutines of its own but in Serve.
@@ -148,7 +150,7 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace ti
 	base, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	servers := []*http.Server{s.httpServer(base, s.public)}
-	listeners := []net.Listener{public}
+	listeners := []net.Listener{bound(public, s.cfg.MaxConns)}
 	if admin != nil {
 		servers, listeners = append(servers, s.httpServer(base, s.admin)), append(listeners, admin)
 	}

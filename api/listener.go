@@ -1,0 +1,98 @@
+package api
+
+import (
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// bounded is a listener that keeps at most max connections open. What comes beyond is answered 503 at once and closed, so that the stores never lack
+// the descriptors that they need, and the client knows that it is to come again.
+type bounded struct {
+	net.Listener
+	max   int64
+	open  atomic.Int64
+	slots chan struct{} // bounds the refusals that are under way
+	wg    sync.WaitGroup
+}
+
+// refusing is how many refusals may be under way at one time, each for refuseFor at most.
+const (
+	refusing  = 64
+	refuseFor = time.Second
+)
+
+// full is the answer: to a client that speaks another protocol the closing says enough.
+const full = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 154\r\n\r\n" +
+	`{"type":"/problems/unavailable","title":"Temporarily unavailable","status":503,"code":"Unavailable","detail":"too many connections","retry_after_ms":1000}`
+
+func bound(l net.Listener, max int64) net.Listener {
+	if max <= 0 {
+		return l
+	}
+	return &bounded{Listener: l, max: max, slots: make(chan struct{}, refusing)}
+}
+
+// Accept implements net.Listener.
+func (b *bounded) Accept() (net.Conn, error) {
+	for {
+		c, err := b.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if b.open.Add(1) <= b.max {
+			return &counted{Conn: c, done: sync.OnceFunc(func() { b.open.Add(-1) })}, nil
+		}
+		b.open.Add(-1)
+		select {
+		case b.slots <- struct{}{}:
+			b.wg.Go(func() {
+				refuse(c)
+				<-b.slots
+			})
+		default:
+			c.Close()
+		}
+	}
+}
+
+// Close implements net.Listener. It waits for the refusals that are under way.
+func (b *bounded) Close() error {
+	defer b.wg.Wait()
+	return b.Listener.Close()
+}
+
+// refuse answers, and reads on for a moment: a connection that is closed with unread bytes takes its answer along.
+func refuse(c net.Conn) {
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(refuseFor))
+	if _, err := io.WriteString(c, full); err != nil {
+		return
+	}
+	if w, ok := c.(interface{ CloseWrite() error }); ok {
+		_ = w.CloseWrite()
+	}
+	_, _ = io.CopyN(io.Discard, c, 1<<20)
+}
+
+// counted is a connection that is counted until it is closed.
+type counted struct {
+	net.Conn
+	done func()
+}
+
+// Close implements net.Conn.
+func (c *counted) Close() error {
+	defer c.done()
+	return c.Conn.Close()
+}
+
+// ReadFrom lets the system copy from a file where it can.
+func (c *counted) ReadFrom(r io.Reader) (int64, error) {
+	if f, ok := c.Conn.(io.ReaderFrom); ok {
+		return f.ReadFrom(r)
+	}
+	return io.Copy(struct{ io.Writer }{c.Conn}, r)
+}
