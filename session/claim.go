@@ -18,9 +18,9 @@ type put struct {
 	// door is held while the sink is called, so that whoever holds it knows that
 	// nothing is being written.
 	door       sync.Mutex
-	stopped    bool // a newer put wants these bytes: stop, and record what may be kept
-	fenced     bool // nothing of this put may reach the sink or the store any more
-	committing bool // past the point where it can be taken over
+	stopped    bool          // a newer put wants these bytes: stop, and record what may be kept
+	fenced     bool          // nothing of this put may reach the sink or the store any more
+	committing chan struct{} // past the point where it can be taken over, until this is closed; nil while it streams
 }
 
 // takeover remembers that somebody took these bytes over from a running put.
@@ -103,40 +103,36 @@ func (l *live) remove(p *put) {
 func (l *live) stop(ctx context.Context, o *put) error {
 	o.door.Lock()
 	o.stopped = true
-	committing := o.committing
 	o.door.Unlock()
 	if o.wake != nil {
 		o.wake()
-	}
-	if committing || o.wake != nil {
-		var late <-chan time.Time
-		if !committing {
-			t := time.NewTimer(wakeFor)
-			defer t.Stop()
-			late = t.C
-		}
+		late := time.NewTimer(wakeFor)
+		defer late.Stop()
 		select {
 		case <-o.done:
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-late:
+		case <-late.C:
 		}
 	}
 	return l.fence(ctx, o)
 }
 
-// fence closes o's door for ever, or waits where o is committing.
+// fence closes o's door for ever, after the commit that is under way where there is one: of a put that records as
+// it goes that is not its end.
 func (l *live) fence(ctx context.Context, o *put) error {
-	o.door.Lock()
-	o.stopped = true
-	committing := o.committing
-	o.fenced = o.fenced || !committing
-	o.door.Unlock()
-	if committing {
+	for {
+		o.door.Lock()
+		o.stopped = true
+		committing := o.committing
+		o.fenced = o.fenced || committing == nil
+		o.door.Unlock()
+		if committing == nil {
+			break
+		}
 		select {
-		case <-o.done:
-			return nil
+		case <-committing:
 		case <-ctx.Done():
 			return ctx.Err()
 		}

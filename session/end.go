@@ -226,37 +226,62 @@ func (v *Service) TickTTL(ctx context.Context, now time.Time, release End) (int,
 	v.mu.Unlock()
 	running := v.running.Add(step.Milliseconds())
 	expired := 0
+	var failed failures
 	due := running - v.cfg.TTL.Milliseconds()
 	if due > 0 {
 		err := Page(ctx, v.store, Query{Due: due, Limit: 100}, func(s Session) (bool, error) {
 			if v.busy(s.ID) {
 				_, err := v.Touch(ctx, s.ID)
-				return true, err
+				return failed.goOn(ctx, s.ID, err)
 			}
 			done, err := v.drop(ctx, s.ID, Expired, release, func(s *Session) bool { return s.Seen < due })
 			if done && err == nil {
 				expired++
 			}
-			if isState(err) || errors.Is(err, ErrNotFound) {
-				err = nil
-			}
-			return true, err
+			return failed.goOn(ctx, s.ID, err)
 		})
 		if err != nil {
-			return expired, err
+			return expired, errors.Join(err, failed.join())
 		}
 	}
 	if due = running - v.cfg.Keep.Milliseconds(); due <= 0 {
-		return expired, nil
+		return expired, failed.join()
 	}
 	err := Page(ctx, v.store, Query{Due: due, State: Finished, Limit: 100}, func(s Session) (bool, error) {
 		_, err := v.move(ctx, s, Gone)
-		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrFenced) {
+		if errors.Is(err, ErrFenced) {
 			err = nil
 		}
-		return true, err
+		return failed.goOn(ctx, s.ID, err)
 	})
-	return expired, err
+	return expired, errors.Join(err, failed.join())
+}
+
+// failures collects what went wrong with single sessions of many, so that one does not keep the others from being ended.
+type failures struct {
+	errs []error
+	more int
+}
+
+// goOn is the answer to Page after the end of one session came to err. That somebody else has ended it is as good.
+func (f *failures) goOn(ctx context.Context, id SessionID, err error) (bool, error) {
+	switch {
+	case err == nil || isState(err) || errors.Is(err, ErrNotFound):
+	case ctx.Err() != nil:
+		return false, ctx.Err()
+	case len(f.errs) < 10:
+		f.errs = append(f.errs, fmt.Errorf("session %s: %w", id, err))
+	default:
+		f.more++
+	}
+	return true, nil
+}
+
+func (f *failures) join() error {
+	if f.more > 0 {
+		return errors.Join(append(f.errs, fmt.Errorf("and %d sessions more", f.more))...)
+	}
+	return errors.Join(f.errs...)
 }
 
 // busy reports whether a put of this Service runs on the session.
@@ -270,17 +295,15 @@ func (v *Service) busy(id SessionID) bool {
 // ClearAll aborts every open session and gives their number.
 func (v *Service) ClearAll(ctx context.Context, release End) (int, error) {
 	n := 0
+	var failed failures
 	err := Page(ctx, v.store, Query{State: Open, Limit: 100}, func(s Session) (bool, error) {
 		done, err := v.drop(ctx, s.ID, Aborted, release, nil)
 		if done && err == nil {
 			n++
 		}
-		if isState(err) || errors.Is(err, ErrNotFound) {
-			err = nil
-		}
-		return true, err
+		return failed.goOn(ctx, s.ID, err)
 	})
-	return n, err
+	return n, errors.Join(err, failed.join())
 }
 
 // Recover settles sessions that are sealed although no end of theirs is under way: after a restart of a store whose
@@ -296,98 +319,4 @@ func (v *Service) Recover(ctx context.Context, outcome func(context.Context, Ses
 		v.notify(s.ID)
 		return true, err
 	})
-}
-
-// Drop forgets the received bytes of r: they were lost, or are to be replaced. Puts on them are fenced as by a
-// takeover, and so are those that run through other Services. Entries that r cuts are replaced by what recut makes of their rest; without
-// recut such a cut is ErrInvalid. A range without received bytes changes nothing.
-func (v *Service) Drop(ctx context.Context, id SessionID, r Range, recut Recut) (Session, error) {
-	l := v.hold(id)
-	defer v.release(id, l)
-	for _, p := range l.running(r) {
-		if err := l.fence(ctx, p); err != nil {
-			return Session{}, err
-		}
-	}
-	for {
-		s, err := v.open(ctx, id)
-		if err != nil || !Touches(s.Received, r) {
-			return v.dated(s), err
-		}
-		c := v.change()
-		c.Drop = r
-		if err := v.cut(ctx, id, r, recut, &c); err != nil {
-			return s, err
-		}
-		after, err := v.store.Record(ctx, id, s.Gen, c)
-		if err == nil {
-			l.notify()
-			return v.dated(after), nil
-		}
-		if !errors.Is(err, ErrFenced) && !errors.Is(err, ErrOverlap) {
-			return s, err
-		}
-	}
-}
-
-// cut puts into c what a Drop of r does to the entries.
-func (v *Service) cut(ctx context.Context, id SessionID, r Range, recut Recut, c *Change) error {
-	entries, err := v.store.Entries(ctx, id, r, 0)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		c.Remove = append(c.Remove, e.Range)
-		for _, rest := range []Range{{e.Off, r.Off}, {r.End, e.End}} {
-			if rest.Empty() {
-				continue
-			}
-			if recut == nil {
-				return fmt.Errorf("%w: bytes %d to %d cut a recorded piece", ErrInvalid, r.Off, r.End-1)
-			}
-			note, err := recut(ctx, e, rest)
-			if err != nil {
-				return err
-			}
-			c.Add = append(c.Add, Entry{rest, note})
-		}
-	}
-	return nil
-}
-
-// Fix gives a session of unknown length its length, which must not cut off received bytes. The length it has already is fine, another is ErrLength.
-func (v *Service) Fix(ctx context.Context, id SessionID, length int64) (Session, error) {
-	if length < 0 {
-		return Session{}, fmt.Errorf("%w: length %d", ErrInvalid, length)
-	}
-	for {
-		s, err := v.open(ctx, id)
-		if err != nil {
-			return s, err
-		}
-		if s.BytesExpected == length {
-			return v.dated(s), nil
-		}
-		c := v.change()
-		c.Length = length
-		after, err := v.store.Record(ctx, id, s.Gen, c)
-		if err == nil {
-			v.notify(id)
-		}
-		if !errors.Is(err, ErrFenced) {
-			return v.dated(after), err
-		}
-	}
-}
-
-// Preempt stops the puts of this Service that run on the session, and returns when they have recorded what they keep.
-func (v *Service) Preempt(ctx context.Context, id SessionID) (Session, error) {
-	l := v.hold(id)
-	defer v.release(id, l)
-	for _, p := range l.running(All()) {
-		if err := l.stop(ctx, p); err != nil {
-			return Session{}, err
-		}
-	}
-	return v.Touch(ctx, id)
 }

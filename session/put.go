@@ -36,7 +36,7 @@ func (v *Service) PutChunk(ctx context.Context, id SessionID, idx int64, r io.Re
 
 // PutAt stores bytes from off on, as many as come: n of them are recorded when it returns, also
 // with an error. It records at the edges of chunks, every Config.Flush, and what a cut leaves; whole makes it all or
-// nothing. Errors as PutChunk's.
+// nothing. It claims the bytes to the session's end, or as many as r is limited to (LimitedReader). Errors as PutChunk's.
 func (v *Service) PutAt(ctx context.Context, id SessionID, off int64, r io.Reader, sink ByteSink, whole bool) (n int64, err error) {
 	s, err := v.open(ctx, id)
 	if err != nil {
@@ -48,6 +48,11 @@ func (v *Service) PutAt(ctx context.Context, id SessionID, off int64, r io.Reade
 	}
 	if off < 0 || off > want.End || off == want.End && s.BytesExpected > 0 {
 		return 0, fmt.Errorf("%w: offset %d of %d bytes", ErrRange, off, s.BytesExpected)
+	}
+	if l, ok := r.(LimitedReader); ok {
+		if n := l.Limit(); n >= 0 && n < want.End-off {
+			want.End = off + n
+		}
 	}
 	return v.put(ctx, s, want, r, sink, putMode{whole: whole})
 }
@@ -103,13 +108,16 @@ func (v *Service) put(ctx context.Context, s Session, want Range, r io.Reader, s
 	return t.kept - want.Off, err
 }
 
-// full refuses a put that would open a gap or add a piece past the bounds.
+// full refuses early a put that would open a gap or add a piece past the bounds. One that begins at what is recorded may be a repeat, or make the
+// pieces fewer: that shows when it is recorded.
 func (v *Service) full(s Session, off int64) error {
-	inside := Touches(s.Received, Range{off - 1, off}) || off == 0
+	if Touches(s.Received, Range{off - 1, off + 1}) {
+		return nil
+	}
 	switch {
 	case s.Pieces >= v.cfg.MaxEntries:
 		return &LimitError{firstGap(s), fmt.Sprintf("the session has %d pieces", s.Pieces)}
-	case len(s.Received) > v.cfg.MaxGaps && !inside:
+	case len(s.Received) > v.cfg.MaxGaps && off > 0:
 		return &LimitError{firstGap(s), fmt.Sprintf("the session has %d gaps", len(s.Received)-1)}
 	}
 	return nil

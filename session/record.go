@@ -20,12 +20,14 @@ func (t *stream) record(ctx context.Context, last bool) error {
 	if err := t.enter(true); err != nil {
 		return err
 	}
-	t.committing = true
+	over := make(chan struct{})
+	t.committing = over
 	t.door.Unlock()
 	defer func() {
 		t.door.Lock()
-		t.committing = false
+		t.committing = nil
 		t.door.Unlock()
+		close(over)
 	}()
 	add := make([]Entry, 0, len(keep))
 	for _, r := range keep {
@@ -76,7 +78,12 @@ func (t *stream) worthwhile() (keep, rest []Range) {
 	cs := t.s.ChunkSize
 	left := p.Off%cs != 0 && Touches(t.s.Received, Range{p.Off - 1, p.Off})
 	right := Touches(t.s.Received, Range{p.End, p.End + 1})
-	if p.Len() >= t.v.cfg.MinPiece || left || right || p.End == t.s.BytesExpected || p.Len() == cs {
+	last := p.End == t.s.BytesExpected
+	if t.s.BytesExpected < 0 {
+		// What goes on where everything so far ends may be the end.
+		last = Total(t.s.Received) == p.Off && t.s.Prefix() == p.Off
+	}
+	if p.Len() >= t.v.cfg.MinPiece || left || right || last || p.Len() == cs {
 		return t.pending, nil
 	}
 	n := len(t.pending) - 1

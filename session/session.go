@@ -266,6 +266,12 @@ type DeadlineReader interface {
 	SetReadDeadline(time.Time) error
 }
 
+// LimitedReader is a reader that knows how many bytes it gives at most: a put claims no more. Less than 0: it does not know.
+type LimitedReader interface {
+	io.Reader
+	Limit() int64
+}
+
 // End is the caller's part of an end, run while the sessions are sealed and
 // not cancelled with the request. It must be idempotent by (ID, Gen). An error
 // says that nothing was committed, and the sessions open again; where that is
@@ -301,7 +307,7 @@ type Config struct {
 	// MaxGaps and MaxEntries bound the book-keeping of one session (16,384; 65,536).
 	MaxGaps, MaxEntries int
 	// MinPiece is the smallest piece, in bytes, that PutAt records where it
-	// neither closes a gap nor ends the session (1).
+	// neither closes a gap nor ends the session, as far as is known (1).
 	MinPiece int64
 	// Flush is how long PutAt lets arrived bytes go unrecorded (1 s).
 	Flush time.Duration

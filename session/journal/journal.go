@@ -159,7 +159,7 @@ func begun(path string, f *os.File) (int64, error) {
 	if _, err := f.WriteAt(header(), 0); err != nil {
 		return 0, err
 	}
-	return headerSize, errors.Join(f.Sync(), durable.SyncDir(filepath.Dir(path)))
+	return headerSize, errors.Join(f.Sync(), durable.SyncDir(durable.OS{}, filepath.Dir(path)))
 }
 
 // rewrite replaces the file at path by one with this content, and gives it open and locked. The caller
@@ -182,7 +182,7 @@ func rewrite(path string, content []byte) (*os.File, error) {
 		err = os.Rename(temp, path)
 	}
 	if err == nil {
-		err = durable.SyncDir(filepath.Dir(path))
+		err = durable.SyncDir(durable.OS{}, filepath.Dir(path))
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -225,7 +225,7 @@ func (j *Journal) Remove() error {
 		if err := os.Remove(j.path); err != nil {
 			return err
 		}
-		return durable.SyncDir(filepath.Dir(j.path))
+		return durable.SyncDir(durable.OS{}, filepath.Dir(j.path))
 	})
 }
 

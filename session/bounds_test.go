@@ -1,0 +1,97 @@
+package session_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"sluice/session"
+)
+
+// With as many pieces as are allowed, what is recorded may be repeated, and pieces may become fewer.
+func TestAFullSessionTakesRepeatsAndClosesGaps(t *testing.T) {
+	merge := func(a, b session.Entry) ([]byte, bool) { return a.Note, true }
+	v := start(t, session.Config{MaxEntries: 2, MaxGaps: 100, Merge: merge})
+	s := begin(t, v, 16, 16)
+	p := newPage(t, 16)
+	for _, off := range []int64{0, 8} {
+		if _, err := v.PutAt(t.Context(), s.ID, off, cutReader("0123"), p, false); errors.Is(err, session.ErrLimit) {
+			t.Fatal(err)
+		}
+	}
+	if n, err := v.PutAt(t.Context(), s.ID, 0, bytes.NewReader([]byte("01")), p, false); err != nil {
+		t.Errorf("a repeat of recorded bytes: %d, %v", n, err)
+	}
+	if n, err := v.PutAt(t.Context(), s.ID, 4, bytes.NewReader([]byte("4567")), p, false); err != nil {
+		t.Errorf("what closes the gap and leaves one piece: %d, %v", n, err)
+	}
+}
+
+// With as many gaps as are allowed, a recorded chunk may be repeated.
+func TestAChunkIsRepeatedAmongManyGaps(t *testing.T) {
+	v := start(t, session.Config{MaxGaps: 1})
+	s := begin(t, v, 4, 20)
+	p := newPage(t, 20)
+	for _, idx := range []int64{0, 2} {
+		if err := v.PutChunk(t.Context(), s.ID, idx, bytes.NewReader([]byte("0123")), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := v.PutChunk(t.Context(), s.ID, 2, bytes.NewReader([]byte("0123")), p); err != nil {
+		t.Errorf("the repeat of a recorded chunk: %v", err)
+	}
+}
+
+// One session whose release fails does not keep the others from expiring.
+func TestOneBadSessionDoesNotStopExpiry(t *testing.T) {
+	v := start(t, session.Config{TTL: time.Minute, Tick: time.Minute})
+	now := time.Now()
+	tick := func(release session.End) (n int, err error) {
+		now = now.Add(time.Minute)
+		return v.TickTTL(t.Context(), now, release)
+	}
+	bad := begin(t, v, 4, 4)
+	if _, err := tick(nil); err != nil {
+		t.Fatal(err)
+	}
+	good := begin(t, v, 4, 4)
+	for range 5 {
+		_, _ = tick(func(_ context.Context, sealed []session.Session) error {
+			if sealed[0].ID == bad.ID {
+				return errors.New("its row is damaged")
+			}
+			return nil
+		})
+	}
+	if s, _ := v.Status(t.Context(), good.ID); s.State != session.Expired {
+		t.Errorf("another session is still %v after five times its time to live", s.State)
+	}
+}
+
+// A piece below the smallest is recorded where it may be the end of an unknown length, and refused where it can't be.
+func TestASmallPieceMayBeTheEnd(t *testing.T) {
+	v := start(t, session.Config{MinPiece: 3})
+	s, _, err := v.Begin(t.Context(), session.Spec{ChunkSize: 4, BytesExpected: session.Unknown})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newPage(t, 16)
+	put := func(off int64, b string) error {
+		_, err := v.PutAt(t.Context(), s.ID, off, bytes.NewReader([]byte(b)), p, false)
+		return err
+	}
+	if err := put(8, "x"); !errors.Is(err, session.ErrLimit) {
+		t.Errorf("behind a gap: %v", err)
+	}
+	if err := put(0, "01234"); err != nil {
+		t.Errorf("the end: %v", err)
+	}
+	if err := put(12, "xyz"); err != nil {
+		t.Fatal(err)
+	}
+	if err := put(8, "x"); !errors.Is(err, session.ErrLimit) {
+		t.Errorf("among others: %v", err)
+	}
+}

@@ -1,0 +1,132 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Drop forgets the received bytes of r: they were lost, or are to be replaced. Puts on them are fenced as by a
+// takeover, and so are those that run through other Services. Entries that r cuts are replaced by what recut makes of their rest; without
+// recut such a cut is ErrInvalid. A range without received bytes changes nothing.
+func (v *Service) Drop(ctx context.Context, id SessionID, r Range, recut Recut) (Session, error) {
+	l := v.hold(id)
+	defer v.release(id, l)
+	for _, p := range l.running(r) {
+		if err := l.fence(ctx, p); err != nil {
+			return Session{}, err
+		}
+	}
+	for {
+		s, err := v.open(ctx, id)
+		if err != nil || !Touches(s.Received, r) {
+			return v.dated(s), err
+		}
+		c := v.change()
+		c.Drop = r
+		if err := v.cut(ctx, id, r, recut, &c); err != nil {
+			return s, err
+		}
+		after, err := v.store.Record(ctx, id, s.Gen, c)
+		if err == nil {
+			l.notify()
+			return v.dated(after), nil
+		}
+		if !errors.Is(err, ErrFenced) && !errors.Is(err, ErrOverlap) {
+			return s, err
+		}
+	}
+}
+
+// DropEntry forgets one recorded piece, if it is still there exactly as given: what was recorded in its place meanwhile stays. Otherwise as Drop.
+func (v *Service) DropEntry(ctx context.Context, id SessionID, e Entry) (Session, error) {
+	l := v.hold(id)
+	defer v.release(id, l)
+	for {
+		s, err := v.open(ctx, id)
+		if err != nil {
+			return v.dated(s), err
+		}
+		there, err := v.store.Entries(ctx, id, e.Range, 2)
+		if err != nil || len(there) != 1 || !sameEntry(there[0], e) {
+			return v.dated(s), err
+		}
+		for _, p := range l.running(e.Range) {
+			if err := l.fence(ctx, p); err != nil {
+				return s, err
+			}
+		}
+		c := v.change()
+		c.Drop, c.Remove = e.Range, []Range{e.Range}
+		after, err := v.store.Record(ctx, id, s.Gen, c)
+		if err == nil {
+			l.notify()
+			return v.dated(after), nil
+		}
+		if !errors.Is(err, ErrFenced) && !errors.Is(err, ErrOverlap) {
+			return s, err
+		}
+	}
+}
+
+// cut puts into c what a Drop of r does to the entries.
+func (v *Service) cut(ctx context.Context, id SessionID, r Range, recut Recut, c *Change) error {
+	entries, err := v.store.Entries(ctx, id, r, 0)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		c.Remove = append(c.Remove, e.Range)
+		for _, rest := range []Range{{e.Off, r.Off}, {r.End, e.End}} {
+			if rest.Empty() {
+				continue
+			}
+			if recut == nil {
+				return fmt.Errorf("%w: bytes %d to %d cut a recorded piece", ErrInvalid, r.Off, r.End-1)
+			}
+			note, err := recut(ctx, e, rest)
+			if err != nil {
+				return err
+			}
+			c.Add = append(c.Add, Entry{rest, note})
+		}
+	}
+	return nil
+}
+
+// Fix gives a session of unknown length its length, which must not cut off received bytes. The length it has already is fine, another is ErrLength.
+func (v *Service) Fix(ctx context.Context, id SessionID, length int64) (Session, error) {
+	if length < 0 {
+		return Session{}, fmt.Errorf("%w: length %d", ErrInvalid, length)
+	}
+	for {
+		s, err := v.open(ctx, id)
+		if err != nil {
+			return s, err
+		}
+		if s.BytesExpected == length {
+			return v.dated(s), nil
+		}
+		c := v.change()
+		c.Length = length
+		after, err := v.store.Record(ctx, id, s.Gen, c)
+		if err == nil {
+			v.notify(id)
+		}
+		if !errors.Is(err, ErrFenced) {
+			return v.dated(after), err
+		}
+	}
+}
+
+// Preempt stops the puts of this Service that run on the session, and returns when they have recorded what they keep.
+func (v *Service) Preempt(ctx context.Context, id SessionID) (Session, error) {
+	l := v.hold(id)
+	defer v.release(id, l)
+	for _, p := range l.running(All()) {
+		if err := l.stop(ctx, p); err != nil {
+			return Session{}, err
+		}
+	}
+	return v.Touch(ctx, id)
+}

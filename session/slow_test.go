@@ -1,0 +1,122 @@
+package session_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/session"
+)
+
+// gated is a page whose next Commit waits.
+type gated struct {
+	*page
+	in, out chan struct{}
+}
+
+func (g *gated) Commit(ctx context.Context, r session.Range) ([]byte, error) {
+	if g.in != nil {
+		in := g.in
+		g.in = nil
+		close(in)
+		<-g.out
+	}
+	return g.page.Commit(ctx, r)
+}
+
+// A Drop that meets a streaming put in one of its records waits for that record, and not for the put's next Read, which may never return.
+func TestADropDoesNotWaitForASlowRead(t *testing.T) {
+	meets(t, func(v *session.Service, id session.SessionID) error {
+		_, err := v.Drop(context.Background(), id, session.Range{Off: 8, End: 12}, nil)
+		return err
+	})
+}
+
+// The same for a newer put on the bytes behind.
+func TestATakeoverDoesNotWaitForASlowRead(t *testing.T) {
+	meets(t, func(v *session.Service, id session.SessionID) error {
+		_, err := v.PutAt(context.Background(), id, 8, bytes.NewReader([]byte("89ab")), newPage(t, 12), false)
+		return err
+	})
+}
+
+func meets(t *testing.T, other func(*session.Service, session.SessionID) error) {
+	for _, wakeable := range []bool{false, true} {
+		t.Run(fmt.Sprint("wakeable ", wakeable), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				v := start(t, session.Config{})
+				s := begin(t, v, 4, 12)
+				body := newSlow()
+				var from io.Reader = deaf{body}
+				if wakeable {
+					from = body
+				}
+				sink := &gated{newPage(t, 12), make(chan struct{}), make(chan struct{})}
+				in, out := sink.in, sink.out
+				ended, did := make(chan error, 1), make(chan error, 1)
+				go func() {
+					_, err := v.PutAt(context.Background(), s.ID, 0, from, sink, false)
+					ended <- err
+				}()
+				body.ch <- []byte("0123")
+				<-in // the first chunk is being committed
+				go func() { did <- other(v, s.ID) }()
+				synctest.Wait()
+				close(out) // the commit ends; the body then stands still
+				select {
+				case err := <-did:
+					if err != nil {
+						t.Error(err)
+					}
+				case <-time.After(time.Minute):
+					t.Error("it waits for the slow Read of the put that it has stopped")
+				}
+				body.once.Do(func() { close(body.late) })
+				<-ended
+			})
+		})
+	}
+}
+
+// limited is a body that says how long it is.
+type limited struct {
+	io.Reader
+	n int64
+}
+
+func (l limited) Limit() int64 { return l.n }
+
+// Two puts of announced lengths that share no byte run side by side.
+func TestDisjointRangesDoNotTakeEachOtherOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := start(t, session.Config{})
+		s := begin(t, v, 8, 16)
+		p := newPage(t, 16)
+		first := newSlow()
+		ended := make(chan error, 1)
+		go func() {
+			_, err := v.PutAt(context.Background(), s.ID, 0, limited{first, 8}, p, false)
+			ended <- err
+		}()
+		first.ch <- []byte("01")
+		if _, err := v.PutAt(t.Context(), s.ID, 8, bytes.NewReader([]byte("89abcdef")), p, false); err != nil {
+			t.Errorf("the second: %v", err)
+		}
+		first.ch <- []byte("234567")
+		close(first.ch)
+		if err := <-ended; err != nil {
+			t.Errorf("the first: %v", err)
+		}
+		if got, err := v.Status(t.Context(), s.ID); err != nil || !got.Complete() {
+			t.Errorf("%+v, %v", got, err)
+		}
+		if _, err := v.PutAt(t.Context(), s.ID, 0, limited{bytes.NewReader([]byte("0123")), 3}, p, false); !errors.Is(err, session.ErrLong) {
+			t.Errorf("more than was announced: %v", err)
+		}
+	})
+}
