@@ -32,7 +32,7 @@ func (v *Service) Finish(ctx context.Context, commit End, wants ...Want) error {
 		if i > 0 && wants[i-1].ID == w.ID {
 			return &EndError{w.ID, fmt.Errorf("%w: named twice", ErrInvalid)}
 		}
-		s, err := v.settled(ctx, w.ID)
+		s, err := v.Settled(ctx, w.ID)
 		if err == nil {
 			err = w.check(&s)
 		}
@@ -82,7 +82,7 @@ func (w Want) check(s *Session) error {
 // seal seals the session as w wants it.
 func (v *Service) seal(ctx context.Context, w Want) (Session, error) {
 	for {
-		s, err := v.settled(ctx, w.ID)
+		s, err := v.Settled(ctx, w.ID)
 		if err == nil {
 			err = w.check(&s)
 		}
@@ -116,8 +116,8 @@ func (v *Service) move(ctx context.Context, s Session, to State) (Session, error
 	return v.store.Move(ctx, s.ID, Step{Gen: s.Gen, To: to, Next: next, Seen: v.Running()})
 }
 
-// settled gives the session once no end is under way, or ErrSealed when that takes too long.
-func (v *Service) settled(ctx context.Context, id SessionID) (Session, error) {
+// Settled gives the session once no end is under way, or ErrSealed when that takes longer than 10 s. It does not count as activity.
+func (v *Service) Settled(ctx context.Context, id SessionID) (Session, error) {
 	l := v.hold(id)
 	defer v.release(id, l)
 	pause, deadline := time.Millisecond, time.Now().Add(sealedFor)
@@ -189,7 +189,7 @@ func (v *Service) drop(ctx context.Context, id SessionID, to State, release End,
 	l := v.hold(id)
 	defer v.release(id, l)
 	for {
-		s, err := v.settled(ctx, id)
+		s, err := v.Settled(ctx, id)
 		if err == nil {
 			err = s.State.Err()
 		}

@@ -69,9 +69,9 @@ func (t *stream) record(ctx context.Context, last bool) error {
 }
 
 // worthwhile splits what is pending into what is recorded now and a rest that is too small for an entry
-// of its own: it neither closes a gap, nor ends the session, nor joins a piece of its chunk.
+// of its own: all that the put has brought is small, and neither closes a gap, nor ends the session, nor joins a piece of its chunk.
 func (t *stream) worthwhile() (keep, rest []Range) {
-	if t.mode.whole || len(t.pending) == 0 {
+	if t.mode.whole || len(t.pending) == 0 || t.pos-t.r.Off >= t.v.cfg.MinPiece {
 		return t.pending, nil
 	}
 	p := t.pending[len(t.pending)-1]

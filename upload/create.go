@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 
 	"github.com/google/uuid"
 
@@ -20,7 +19,7 @@ import (
 
 // Create is a whole upload in one request, of any size. With an idem that has finished already it answers that memory without
 // reading the body. Contents of one chunk or less cost one synced commit and no session; larger ones, and those of
-// unknown length, go through one that ends with the request. A body that is cut leaves nothing.
+// unknown length, go through one that ends with the request. A body that is cut leaves nothing but what the collector takes away.
 //
 // Errors: as Begin's, PutChunk's and Finish's; ErrAlreadyFinished where the idem's memory was deleted.
 func (u *Service) Create(ctx context.Context, c access.Caller, req CreateRequest, body io.Reader) (catalog.Memory, error) {
@@ -218,7 +217,7 @@ func (u *Service) createLarge(ctx context.Context, c access.Caller, n note, p Pu
 			u.tracks.forget(s.ID)
 		}
 	}()
-	length, err := u.pour(ctx, s, p, body)
+	length, err := u.pour(ctx, c, n, s, p, body)
 	if err != nil {
 		return m, err
 	}
@@ -226,22 +225,19 @@ func (u *Service) createLarge(ctx context.Context, c access.Caller, n note, p Pu
 }
 
 // pour puts the whole body into the session, and compares the body's digest at its end.
-func (u *Service) pour(ctx context.Context, s session.Session, p Put, body io.Reader) (int64, error) {
-	most := s.ChunkSize * u.Config.Limits.MaxChunks
-	if s.BytesExpected >= 0 {
-		most = s.BytesExpected
-	}
+func (u *Service) pour(ctx context.Context, c access.Caller, n note, s session.Session, p Put, body io.Reader) (int64, error) {
+	most := u.most(s)
 	// Pieces are recorded as they come, so the digest of the whole can only be compared behind them: the session ends with
 	// the request either way.
-	k := u.newSink(ctx, s, p)
+	k := u.newSink(ctx, c, n.Capsule, s, p)
 	k.streaming = true
 	defer k.close()
-	n, err := u.Sessions.PutAt(ctx, s.ID, 0, &bounded{body, min(most, math.MaxInt64-1)}, k, false)
+	length, err := u.Sessions.PutAt(ctx, s.ID, 0, &bounded{body, most}, k, false)
 	if err == nil {
 		err = k.compare()
 	}
-	if err == nil && s.BytesExpected >= 0 && n != s.BytesExpected {
-		err = fmt.Errorf("%w: %d bytes of %d", session.ErrShort, n, s.BytesExpected)
+	if err == nil && s.BytesExpected >= 0 && length != s.BytesExpected {
+		err = fmt.Errorf("%w: %d bytes of %d", session.ErrShort, length, s.BytesExpected)
 	}
-	return n, err
+	return length, err
 }

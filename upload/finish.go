@@ -149,7 +149,7 @@ func (u *Service) dropExtents(ctx context.Context, s session.Session, lost *Lost
 		for _, l := range lost.Lost {
 			if l.Place == p.Place && at.Overlaps(session.Range{Off: l.Off, End: l.Off + l.Len}) {
 				u.Log.Error("the disk lost a recorded piece; it will be asked for again", "session", s.ID, "from", e.Off, "bytes", e.Len(), "err", lost.Err)
-				if after, err = u.Sessions.Drop(ctx, s.ID, e.Range, u.recut); err != nil {
+				if after, err = u.Sessions.DropEntry(ctx, s.ID, e); err != nil {
 					return after, hit, err
 				}
 				hit = true
@@ -162,7 +162,7 @@ func (u *Service) dropExtents(ctx context.Context, s session.Session, lost *Lost
 
 // verify compares one session with what its finish says, waiting for the hash where it has not kept up.
 func (u *Service) verify(ctx context.Context, c access.Caller, req FinishRequest) (*verified, error) {
-	s, n, err := u.mine(ctx, c, req.ID, true)
+	s, n, err := u.mine(ctx, c, req.ID, access.Write, true)
 	if err != nil {
 		return nil, err
 	}
@@ -280,7 +280,7 @@ func (u *Service) committing(c access.Caller, open []*verified) session.End {
 		at := u.moment()
 		memories := make([]catalog.Memory, len(open))
 		err := u.Catalog.Update(ctx, func(tx catalog.Tx) error {
-			if err := u.allow(tx, c, open[0].n.Capsule); err != nil {
+			if err := u.allow(tx, c, access.Write, open[0].n.Capsule); err != nil {
 				return err
 			}
 			for i, v := range open {

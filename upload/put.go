@@ -18,20 +18,19 @@ import (
 // Errors: session's (ErrShort, ErrLong, ErrRange, ErrConflict, ErrSuperseded, ErrLimit, ended states), ErrTooLarge, *ChecksumError, ErrFull, ErrUnavailable, access's.
 // A body must end with io.EOF; its other errors are cuts, and pass through.
 func (u *Service) PutChunk(ctx context.Context, c access.Caller, id session.SessionID, idx int64, body io.Reader, p Put) error {
-	s, err := u.puttable(ctx, c, id)
+	s, capsule, err := u.puttable(ctx, c, id)
 	if err != nil {
 		return err
 	}
-	if idx < 0 || idx >= u.Config.Limits.MaxChunks && s.BytesExpected < 0 {
-		return fmt.Errorf("%w: chunk index %d", session.ErrRange, idx)
+	most := u.most(s)
+	chunks := (most + s.ChunkSize - 1) / s.ChunkSize
+	switch {
+	case idx >= chunks && s.BytesExpected < 0:
+		return fmt.Errorf("%w: chunk index %d, and an upload in such chunks may have %d", ErrTooLarge, idx, chunks)
+	case idx < 0 || idx >= chunks:
+		return fmt.Errorf("%w: chunk index %d of %d chunks", session.ErrRange, idx, chunks)
 	}
-	r := session.Range{Off: idx * s.ChunkSize, End: (idx + 1) * s.ChunkSize}
-	if s.BytesExpected >= 0 {
-		r.End = min(r.End, s.BytesExpected)
-		if idx >= s.Chunks() {
-			return fmt.Errorf("%w: chunk index %d of %d chunks", session.ErrRange, idx, s.Chunks())
-		}
-	}
+	r := session.Range{Off: idx * s.ChunkSize, End: min((idx+1)*s.ChunkSize, most)}
 	switch {
 	case p.Length > r.Len():
 		return fmt.Errorf("%w: %d bytes for a chunk of %d", session.ErrLong, p.Length, r.Len())
@@ -43,9 +42,9 @@ func (u *Service) PutChunk(ctx context.Context, c access.Caller, id session.Sess
 			return err
 		}
 	}
-	k := u.newSink(ctx, s, p)
+	k := u.newSink(ctx, c, capsule, s, p)
 	defer k.close()
-	if err = u.Sessions.PutChunk(ctx, id, idx, body, k); err == nil {
+	if err = u.Sessions.PutChunk(ctx, id, idx, &bounded{body, r.Len()}, k); err == nil {
 		err = k.digested()
 	}
 	return u.after(ctx, id, r, err)
@@ -54,15 +53,14 @@ func (u *Service) PutChunk(ctx context.Context, c access.Caller, id session.Sess
 // PutRange stores bytes from off on: n of them are recorded when it returns, also with an error, in pieces as they come. With a digest it
 // is all or nothing. Replace needs p.Length. Otherwise as PutChunk.
 func (u *Service) PutRange(ctx context.Context, c access.Caller, id session.SessionID, off int64, body io.Reader, p Put) (n int64, err error) {
-	s, err := u.puttable(ctx, c, id)
+	s, capsule, err := u.puttable(ctx, c, id)
 	if err != nil {
 		return 0, err
 	}
-	most := s.ChunkSize * u.Config.Limits.MaxChunks
-	if s.BytesExpected >= 0 {
-		most = s.BytesExpected
-	}
+	most := u.most(s)
 	switch {
+	case off >= most && s.BytesExpected < 0:
+		return 0, fmt.Errorf("%w: offset %d, and an upload in chunks of %d bytes may have %d", ErrTooLarge, off, s.ChunkSize, most)
 	case off < 0 || off > most || off == most && most > 0:
 		return 0, fmt.Errorf("%w: offset %d, and the upload ends at %d", session.ErrRange, off, most)
 	case p.Length > most-off:
@@ -79,23 +77,32 @@ func (u *Service) PutRange(ctx context.Context, c access.Caller, id session.Sess
 			return 0, err
 		}
 	}
-	k := u.newSink(ctx, s, p)
+	k := u.newSink(ctx, c, capsule, s, p)
 	defer k.close()
 	whole := p.SHA256 != nil || p.CRC32C != nil
-	n, err = u.Sessions.PutAt(ctx, id, off, &bounded{body, most - off}, k, whole)
+	n, err = u.Sessions.PutAt(ctx, id, off, &bounded{body, r.Len()}, k, whole)
 	if err == nil {
 		err = k.digested()
 	}
 	return n, u.after(ctx, id, r, err)
 }
 
-// puttable loads a session for a put of its creator, whose pieces can be trusted.
-func (u *Service) puttable(ctx context.Context, c access.Caller, id session.SessionID) (session.Session, error) {
-	s, _, err := u.mine(ctx, c, id, false)
-	if err != nil {
-		return s, err
+// most is how many bytes the session may have.
+func (u *Service) most(s session.Session) int64 {
+	if s.BytesExpected >= 0 {
+		return s.BytesExpected
 	}
-	return u.trusted(ctx, s, AfterReboot)
+	return min(s.ChunkSize*u.Config.Limits.MaxChunks, u.Config.Limits.MaxBytes)
+}
+
+// puttable loads a session for a put of its creator, whose pieces can be trusted, and the capsule that it is for.
+func (u *Service) puttable(ctx context.Context, c access.Caller, id session.SessionID) (session.Session, string, error) {
+	s, n, err := u.mine(ctx, c, id, access.Write, false)
+	if err != nil {
+		return s, "", err
+	}
+	s, err = u.trusted(ctx, s, AfterReboot)
+	return s, n.Capsule, err
 }
 
 // after looks at how a put ended: it lets a follower hash what came ahead, and drops what turned out to be lost.
@@ -108,6 +115,12 @@ func (u *Service) after(ctx context.Context, id session.SessionID, r session.Ran
 		return fmt.Errorf("%w: what was recorded here is lost, look at the status", session.ErrSuperseded)
 	}
 	s, e := u.Sessions.Status(ctx, id)
+	if errors.Is(err, session.ErrSealed) {
+		// An end has come between: what becomes of it is the answer.
+		if s, e = u.Sessions.Settled(ctx, id); e == nil && s.State != session.Open {
+			err = s.State.Err()
+		}
+	}
 	if e != nil || s.State != session.Open {
 		return err
 	}
@@ -148,11 +161,14 @@ func (u *Service) recut(ctx context.Context, e session.Entry, rest session.Range
 	return p.encode()
 }
 
-// bounded fails a body that goes on past n bytes, where the session itself has no end yet.
+// bounded fails a body that goes on past n bytes: those it announced, or where the session itself has no end yet, those it may have.
 type bounded struct {
 	io.Reader
 	n int64
 }
+
+// Limit implements session.LimitedReader.
+func (b *bounded) Limit() int64 { return b.n }
 
 func (b *bounded) Read(p []byte) (int, error) {
 	if b.n <= 0 {

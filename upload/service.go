@@ -89,13 +89,9 @@ func (u *Service) Active(id session.SessionID) bool {
 }
 
 // mine loads a session for its creator: for anybody else it does not exist. A creator whose role was
-// taken away is refused with access.ErrForbidden.
-func (u *Service) mine(ctx context.Context, c access.Caller, id session.SessionID, touch bool) (session.Session, note, error) {
-	load := u.Sessions.Status
-	if touch {
-		load = u.Sessions.Touch
-	}
-	s, err := load(ctx, id)
+// taken away is refused with access.ErrForbidden. Only a request that is not refused counts as activity.
+func (u *Service) mine(ctx context.Context, c access.Caller, id session.SessionID, a access.Action, touch bool) (session.Session, note, error) {
+	s, err := u.Sessions.Status(ctx, id)
 	if err != nil {
 		return s, note{}, err
 	}
@@ -107,14 +103,17 @@ func (u *Service) mine(ctx context.Context, c access.Caller, id session.SessionI
 		return s, n, fmt.Errorf("session %s: %w", id, err)
 	}
 	err = u.Catalog.View(ctx, func(r catalog.Reader) error {
-		return u.allow(r, c, n.Capsule)
+		return u.allow(r, c, a, n.Capsule)
 	})
+	if err == nil && touch {
+		s, err = u.Sessions.Touch(ctx, id)
+	}
 	return s, n, err
 }
 
-// allow asks whether the creator of a session may still write into its capsule. He knows that it exists.
-func (u *Service) allow(r catalog.Reader, c access.Caller, capsule string) error {
-	_, err := access.Allow(r, c, access.Write, capsule, u.Clock.Now())
+// allow asks whether the creator of a session may still act on it in its capsule. He knows that it exists.
+func (u *Service) allow(r catalog.Reader, c access.Caller, a access.Action, capsule string) error {
+	_, err := access.Allow(r, c, a, capsule, u.Clock.Now())
 	if errors.Is(err, catalog.ErrNotFound) {
 		return fmt.Errorf("%w: you have no role in capsule %s any more", access.ErrForbidden, capsule)
 	}

@@ -10,6 +10,7 @@ import (
 	"hash/crc32"
 	"io"
 
+	"sluice/access"
 	"sluice/catalog"
 	"sluice/session"
 )
@@ -23,8 +24,12 @@ import (
 //	          └─▶ clone of SHA-256, body's digest
 //	VerifyAt ───▶ the same, but compared with what is read back instead of written
 type sink struct {
-	u    *Service
-	ctx  context.Context
+	u   *Service
+	ctx context.Context
+	// c must still be allowed to write into capsule when bytes are recorded.
+	c       access.Caller
+	capsule string
+
 	s    session.Session
 	t    *track
 	put  Put
@@ -50,8 +55,8 @@ type run struct {
 }
 
 // newSink prepares a put into s. close must follow.
-func (u *Service) newSink(ctx context.Context, s session.Session, p Put) *sink {
-	k := &sink{u: u, ctx: context.WithoutCancel(ctx), s: s, t: u.tracks.hold(s.ID), put: p}
+func (u *Service) newSink(ctx context.Context, c access.Caller, capsule string, s session.Session, p Put) *sink {
+	k := &sink{u: u, ctx: context.WithoutCancel(ctx), c: c, capsule: capsule, s: s, t: u.tracks.hold(s.ID), put: p}
 	if p.SHA256 != nil {
 		k.body = sha256.New()
 	}
@@ -139,9 +144,27 @@ func (k *sink) VerifyAt(p []byte, off int64) error {
 	}
 	k.backAt += int64(len(p))
 	if !bytes.Equal(b, p) {
-		return session.ErrConflict
+		return k.conflict(off)
 	}
 	return k.advance(p, off)
+}
+
+// conflict says why recorded bytes differ from the put's: they are others, or they have rotted.
+func (k *sink) conflict(off int64) error {
+	entries, err := k.u.Sessions.Entries(k.ctx, k.s.ID, session.Range{Off: off, End: off + int64(len(k.buf))}, 0)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		p, err := decodePiece(e.Note)
+		if err != nil {
+			return err
+		}
+		if err := k.u.Blobs.Check(k.ctx, p.extent(e.Range), Always); err != nil {
+			return err
+		}
+	}
+	return session.ErrConflict
 }
 
 // window is how far a comparison reads at least without asking for entries again, in bytes: more than any buffer of a put.
@@ -178,6 +201,10 @@ func (k *sink) readBack(off int64) error {
 // Commit implements session.Committer: what it returns is the note of the entry.
 func (k *sink) Commit(ctx context.Context, r session.Range) ([]byte, error) {
 	if err := k.digested(); err != nil {
+		return nil, err
+	}
+	// The body may have taken long: a role or a token may have been taken away meanwhile.
+	if err := k.u.Catalog.View(ctx, func(r catalog.Reader) error { return k.u.allow(r, k.c, access.Write, k.capsule) }); err != nil {
 		return nil, err
 	}
 	if len(k.run) == 0 || k.run[0].Range != r {

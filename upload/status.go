@@ -11,7 +11,7 @@ import (
 
 // Status gives the caller's session, also an ended one for a day at least.
 func (u *Service) Status(ctx context.Context, c access.Caller, id session.SessionID) (Upload, error) {
-	s, n, err := u.mine(ctx, c, id, true)
+	s, n, err := u.mine(ctx, c, id, access.Read, true)
 	if err != nil {
 		return Upload{}, err
 	}
@@ -64,7 +64,7 @@ func (u *Service) List(ctx context.Context, c access.Caller, cursor string, limi
 		if err != nil {
 			return nil, "", err
 		}
-		err = u.Catalog.View(ctx, func(r catalog.Reader) error { return u.allow(r, c, n.Capsule) })
+		err = u.Catalog.View(ctx, func(r catalog.Reader) error { return u.allow(r, c, access.Read, n.Capsule) })
 		if errors.Is(err, access.ErrForbidden) {
 			continue
 		}
@@ -81,7 +81,7 @@ func (u *Service) List(ctx context.Context, c access.Caller, cursor string, limi
 
 // ChunkCRCs gives the CRC-32C of every chunk of the caller's session that is complete, in order.
 func (u *Service) ChunkCRCs(ctx context.Context, c access.Caller, id session.SessionID) ([]ChunkCRC, error) {
-	s, _, err := u.mine(ctx, c, id, true)
+	s, _, err := u.mine(ctx, c, id, access.Read, true)
 	if err != nil {
 		return nil, err
 	}

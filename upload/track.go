@@ -1,6 +1,7 @@
 package upload
 
 import (
+	"container/list"
 	"context"
 	"crypto/sha256"
 	"encoding"
@@ -19,7 +20,8 @@ import (
 // track may be forgotten at any time.
 type track struct {
 	id   session.SessionID
-	refs int // under tracks.mu
+	refs int           // under tracks.mu
+	idle *list.Element // in tracks.idle while nobody works on it
 
 	mu        sync.Mutex
 	roll      rolling
@@ -39,10 +41,11 @@ type rolling struct {
 	h   hash.Hash
 }
 
-// tracks holds the sessions being worked on, and some more for the next request.
+// tracks holds the sessions being worked on, and those that were last, for the next request.
 type tracks struct {
-	mu  sync.Mutex
-	all map[session.SessionID]*track
+	mu   sync.Mutex
+	all  map[session.SessionID]*track
+	idle list.List // of *track, the longest unused first
 }
 
 // idleTracks is how many may be kept without anybody working on them, at about 300 bytes each.
@@ -56,16 +59,34 @@ func (ts *tracks) hold(id session.SessionID) *track {
 		t = &track{id: id, changed: make(chan struct{})}
 		ts.all[id] = t
 	}
-	t.refs++
+	ts.use(t)
 	return t
+}
+
+// use counts one more who works on t. mu is held.
+func (ts *tracks) use(t *track) {
+	if t.refs++; t.idle != nil {
+		ts.idle.Remove(t.idle)
+		t.idle = nil
+	}
 }
 
 func (ts *tracks) release(t *track) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	if t.refs--; t.refs == 0 && len(ts.all) > idleTracks {
-		delete(ts.all, t.id)
+	if t.refs--; t.refs > 0 {
+		return
 	}
+	t.idle = ts.idle.PushBack(t)
+	if ts.idle.Len() > idleTracks {
+		ts.drop(ts.idle.Front().Value.(*track))
+	}
+}
+
+// drop forgets a track that nobody works on. mu is held.
+func (ts *tracks) drop(t *track) {
+	ts.idle.Remove(t.idle)
+	delete(ts.all, t.id)
 }
 
 // forget drops what is known of a session that has ended.
@@ -73,7 +94,7 @@ func (ts *tracks) forget(id session.SessionID) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	if t := ts.all[id]; t != nil && t.refs == 0 {
-		delete(ts.all, id)
+		ts.drop(t)
 	}
 }
 
@@ -210,7 +231,7 @@ func (u *Service) catchUp(ctx context.Context, t *track) error {
 		if err != nil || r.off >= s.Prefix() {
 			return err
 		}
-		to := min(s.Prefix(), r.off+ladder)
+		from, to := r.off, min(s.Prefix(), r.off+ladder)
 		if err := u.hashRange(ctx, s, &r, to); err != nil {
 			if errors.Is(err, ErrRotten) || errors.Is(err, ErrNoPlace) {
 				return errors.Join(err, u.dropLost(ctx, t.id, session.Range{Off: r.off, End: to}))
@@ -221,7 +242,7 @@ func (u *Service) catchUp(ctx context.Context, t *track) error {
 			return err
 		}
 		t.publish(s, r)
-		if r.off-to == 0 && to < s.BytesExpected {
+		if r.off/ladder > from/ladder {
 			if err := u.saveState(ctx, s, r); err != nil {
 				return err
 			}
@@ -302,6 +323,9 @@ func (u *Service) digest(ctx context.Context, id session.SessionID, length int64
 		}
 		if s.State.Ended() {
 			return sum, s, s.State.Err() // by somebody else: its pieces are forgotten, there is nothing left to hash
+		}
+		if s.Prefix() > length {
+			return sum, s, &LengthError{Want: s.Prefix(), Got: length} // somebody goes on sending
 		}
 		if s.Prefix() < length {
 			return sum, s, &session.IncompleteError{ID: id, Missing: session.Gaps(s.Received, session.Range{End: length}, 1000)}

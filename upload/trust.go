@@ -61,7 +61,7 @@ func (u *Service) trusted(ctx context.Context, s session.Session, care Care) (se
 // check runs in the background until the session's entries are compared. t.mu is held.
 func (u *Service) check(t *track, care Care) {
 	u.tracks.mu.Lock()
-	t.refs++
+	u.tracks.use(t)
 	u.tracks.mu.Unlock()
 	u.wg.Go(func() {
 		defer u.tracks.release(t)
@@ -101,7 +101,7 @@ func (u *Service) drop(ctx context.Context, id session.SessionID, r session.Rang
 			return err
 		}
 		u.Log.Warn("a recorded piece is lost and will be asked for again", "session", id, "from", e.Off, "bytes", e.Len(), "err", err)
-		if _, err := u.Sessions.Drop(ctx, id, e.Range, u.recut); err != nil {
+		if _, err := u.Sessions.DropEntry(ctx, id, e); err != nil {
 			return err
 		}
 	}

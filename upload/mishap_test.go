@@ -1,0 +1,248 @@
+package upload_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluice/access"
+	"sluice/catalog"
+	"sluice/session"
+	"sluice/upload"
+)
+
+// engine is the session store with hooks.
+type engine struct {
+	session.Store
+	load    func()
+	entries func(n int)
+}
+
+func (e *engine) Load(ctx context.Context, id session.SessionID) (session.Session, error) {
+	if e.load != nil {
+		e.load()
+	}
+	return e.Store.Load(ctx, id)
+}
+
+func (e *engine) Entries(ctx context.Context, id session.SessionID, r session.Range, n int) ([]session.Entry, error) {
+	es, err := e.Store.Entries(ctx, id, r, n)
+	if e.entries != nil {
+		e.entries(len(es))
+	}
+	return es, err
+}
+
+// rewire makes the Services anew, on hooked stores, with the engine's settings of cmd/sluice.
+func (w *world) rewire(blobs upload.Blobs, limits upload.Limits) *engine {
+	w.Close()
+	e := &engine{Store: w.stores.Sessions}
+	var err error
+	w.sessions, err = session.New(w.t.Context(), e, session.Config{Merge: upload.Merge, TTL: time.Hour, MinPiece: 4 << 10})
+	w.check(err)
+	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: blobs, Clock: clock{}, Limits: limits})
+	return e
+}
+
+// `echo hi | curl -T - URL`: a body of unknown length whose last piece is below the smallest that is recorded alone.
+func TestASmallPipeCanBeStored(t *testing.T) {
+	w := newWorld(t)
+	l := limits()
+	l.ChunkSize = 8 << 10
+	w.rewire(w.blobs, l)
+	for _, n := range []int{0, 3, 4095, 4096, 8 << 10, 8<<10 + 1, 16<<10 + 4000} {
+		b := random(n)
+		m, err := w.Create(t.Context(), w.me, upload.CreateRequest{
+			Capsule: "default", Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: -1},
+		}, struct{ io.Reader }{bytes.NewReader(b)})
+		if err != nil {
+			t.Errorf("%d bytes: %v", n, err)
+		} else if !bytes.Equal(w.content(m), b) {
+			t.Errorf("%d bytes: other content", n)
+		}
+	}
+}
+
+// The bound of an upload holds for those of unknown length too.
+func TestAnUnknownLengthIsBoundedByMaxBytes(t *testing.T) {
+	w := newWorld(t)
+	l := limits()
+	l.MaxBytes = 2 * chunk
+	w.rewire(w.blobs, l)
+	b := random(5 * chunk)
+	if _, err := w.Create(t.Context(), w.me, upload.CreateRequest{
+		Capsule: "default", Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: -1},
+	}, struct{ io.Reader }{bytes.NewReader(b)}); err == nil {
+		t.Errorf("create: %d bytes are stored, and %d are allowed", len(b), l.MaxBytes)
+	}
+	up := w.begin(session.Unknown)
+	for i, c := range chunks(b) {
+		_ = w.put(up.ID, int64(i), c)
+	}
+	if _, err := w.finish(up.ID, b); err == nil {
+		t.Errorf("finish: %d bytes are stored, and %d are allowed", len(b), l.MaxBytes)
+	}
+}
+
+// A finish of an unknown length that is overtaken by a put behind that length is refused, and does not wait for ever.
+func TestAFinishThatIsOvertakenEnds(t *testing.T) {
+	w := newWorld(t)
+	e := w.rewire(w.blobs, limits())
+	up := w.begin(session.Unknown)
+	b := random(2 * chunk)
+	w.check(w.put(up.ID, 0, b[:chunk]))
+	var loads atomic.Int64
+	var once sync.Once
+	e.load = func() {
+		if loads.Add(1) == 3 { // mine: Status, Touch; digest: Status
+			once.Do(func() { w.check(w.put(up.ID, 1, b[chunk:])) })
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	_, err := w.Finish(ctx, w.me, upload.FinishRequest{ID: up.ID, Length: chunk, Trusting: true})
+	if !errors.Is(err, upload.ErrLengthMismatch) {
+		t.Errorf("%v; the session was loaded %d times", err, loads.Load())
+	}
+}
+
+// checked is a Blobs whose Check waits.
+type checked struct {
+	upload.Blobs
+	check func()
+}
+
+func (c *checked) Check(ctx context.Context, e catalog.Extent, care upload.Care) error {
+	err := c.Blobs.Check(ctx, e, care)
+	if err != nil && c.check != nil {
+		c.check()
+	}
+	return err
+}
+
+// Two requests find the same rotten chunk. The one drops it, and its client stores it anew. The other's drop leaves the new one alone.
+func TestADropTakesOnlyWhatWasFoundLost(t *testing.T) {
+	w := newWorld(t)
+	blobs := &checked{Blobs: w.blobs}
+	w.rewire(blobs, limits())
+	up := w.begin(2 * chunk)
+	b := random(2 * chunk)
+	w.check(w.put(up.ID, 0, b[:chunk]))
+	es, err := w.sessions.Entries(t.Context(), up.ID, session.All(), 0)
+	w.check(err)
+	if len(es) != 1 {
+		t.Fatal(es)
+	}
+	places, err := w.blobs.Places(t.Context(), "", 10)
+	w.check(err)
+	w.blobs.Corrupt(places[0].Name, 5)
+	blobs.check = func() {
+		blobs.check = nil // the first request has found it rotten, and is about to drop it
+		if err := w.put(up.ID, 0, b[:chunk]); !errors.Is(err, session.ErrSuperseded) {
+			t.Errorf("the second request: %v", err)
+		}
+		w.check(w.put(up.ID, 0, b[:chunk])) // acknowledged
+	}
+	if err := w.put(up.ID, 0, b[:chunk]); !errors.Is(err, session.ErrSuperseded) {
+		t.Errorf("the first request: %v", err)
+	}
+	s, err := w.Status(t.Context(), w.me, up.ID)
+	w.check(err)
+	if !session.Covers(s.Received, session.Range{End: chunk}) {
+		t.Errorf("an acknowledged chunk is gone: %v", s.Received)
+	}
+}
+
+// revoking is a body in the middle of which its token is revoked.
+type revoking struct {
+	io.Reader
+	revoke func()
+}
+
+func (r *revoking) Read(p []byte) (int, error) {
+	if r.revoke != nil {
+		r.revoke()
+		r.revoke = nil
+	}
+	return r.Reader.Read(p[:min(len(p), 100)])
+}
+
+// A token that is revoked while a chunk arrives: nothing of it is recorded.
+func TestATokenThatIsRevokedInMidBody(t *testing.T) {
+	w := newWorld(t)
+	tok, secret, err := w.access.CreateToken(t.Context(), w.me, w.me.Principal, "second", false, 0)
+	w.check(err)
+	c, err := w.access.Authenticate(t.Context(), secret)
+	w.check(err)
+	up := w.begin(chunk)
+	b := random(chunk)
+	err = w.PutChunk(t.Context(), c, up.ID, 0, &revoking{bytes.NewReader(b), func() {
+		w.check(w.access.RevokeToken(t.Context(), w.me, tok.ID))
+	}}, upload.Put{Length: chunk})
+	s, e := w.sessions.Status(t.Context(), up.ID)
+	w.check(e)
+	if !errors.Is(err, access.ErrUnauthenticated) || len(s.Received) > 0 {
+		t.Errorf("%v, received %v", err, s.Received)
+	}
+}
+
+// Sessions that have ended otherwise than by their client do not crowd out what is remembered of those that are worked on.
+func TestAPutDoesNotLoadAllEntries(t *testing.T) {
+	w := newWorld(t)
+	e := w.rewire(w.blobs, limits())
+	b := random(chunk)
+	perPut := func(n int64) int64 {
+		up := w.begin(n * chunk)
+		var rows atomic.Int64
+		for i := range n {
+			if i == n/2 {
+				e.entries = func(k int) { rows.Add(int64(k)) }
+			}
+			w.check(w.put(up.ID, i, b))
+		}
+		e.entries = nil
+		_ = w.Abort(t.Context(), w.me, up.ID)
+		return rows.Load() / (n - n/2)
+	}
+	before := perPut(200)
+	for range 2 {
+		for range 600 {
+			up := w.begin(chunk)
+			w.check(w.put(up.ID, 0, b))
+		}
+		_, err := w.sessions.ClearAll(t.Context(), w.Release) // or an expiry
+		w.check(err)
+	}
+	if after := perPut(200); after > 3*before+10 {
+		t.Errorf("a put loads %d entries, and loaded %d before", after, before)
+	}
+}
+
+// A follower of chunks that come out of order stores a state now and then, and not each time that it has caught up.
+func TestTheLadderHasAStateForEach64MiB(t *testing.T) {
+	w := newWorld(t)
+	b := random(400 * chunk)
+	up := w.begin(int64(len(b)))
+	cs := chunks(b)
+	for i := 0; i < len(cs); i += 2 {
+		w.check(w.put(up.ID, int64(i+1), cs[i+1]))
+		w.check(w.put(up.ID, int64(i), cs[i]))
+		time.Sleep(2 * time.Millisecond)
+	}
+	rows := 0
+	w.check(w.catalog.View(t.Context(), func(r catalog.Reader) error {
+		rows = 0
+		for range catalog.LatestState(r, uint64(up.ID)) {
+			rows++
+		}
+		return nil
+	}))
+	if rows > 2 {
+		t.Errorf("%d states for %d chunks, %d MiB", rows, len(cs), len(b)>>20)
+	}
+}
