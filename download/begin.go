@@ -69,7 +69,7 @@ func (j *job) outcome(ctx context.Context, s session.Session) (session.State, er
 		return session.Aborted, nil
 	}
 	// The name may not be on the disk yet.
-	return session.Finished, durable.SyncDir(filepath.Dir(j.Dest))
+	return session.Finished, durable.SyncDir(durable.OS{}, filepath.Dir(j.Dest))
 }
 
 // contentOf reads what idem wrote.

@@ -8,9 +8,9 @@
 //
 // # The files
 //
-//	DEST.part     the bytes, at their offsets, as long as the content from the start
-//	DEST.sluice   the journal: which pieces of DEST.part have arrived, each with its CRC-32C
-//	DEST          the content, whole, once it is verified; a former file of that name is replaced in one step
+//	DEST.sluice-part     the bytes, at their offsets, as long as the content from the start
+//	DEST.sluice-journal  which pieces of them have arrived, each with its CRC-32C
+//	DEST                 the content, whole, once it is verified; a former file of that name is replaced in one step
 //
 // # What is trusted when
 //
@@ -18,20 +18,23 @@
 // resumed download reads every recorded piece back and forgets those whose bytes are
 // not the ones that were recorded. That finds what a power cut took. At the end
 //
-//	seal (durable) ─▶ sync DEST.part ─▶ rename to DEST ─▶ sync the folder ─▶ finished (durable) ─▶ remove DEST.sluice
+//	seal (durable) ─▶ sync the part ─▶ rename it to DEST ─▶ sync the folder ─▶ finished (durable) ─▶ remove the journal
 //
-// and a crash between two of these steps is settled by the next Get: DEST.part is there, so
+// and a crash between two of these steps is settled by the next Get: the part is there, so
 // nothing was renamed; or it isn't, and DEST has the SHA-256 or the download starts over.
 package download
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -69,7 +72,7 @@ type Source interface {
 // Request says what Get is to do.
 type Request struct {
 	Source Source
-	// Dest is the file to be made. Its folder must exist; Dest+".part" and Dest+".sluice" are Get's own.
+	// Dest is the file to be made. Its folder must exist; Dest+".sluice-part" and Dest+".sluice-journal" are Get's own.
 	Dest string
 	// Parallel is how many requests may run at a time, 1 to 64; 0 means 4.
 	Parallel int
@@ -111,7 +114,7 @@ type job struct {
 // name, has the Source's SHA-256, and survives power loss; otherwise what has arrived stays for the next Get. Any number of Gets
 // may run at once, of the same Dest only one (ErrBusy). ctx stops it at once.
 //
-// Errors: ErrBusy, ErrDigest, those of Source that wrap ErrPermanent, the last one when patience has run out, those of the file system.
+// Errors, which do not name r.Dest: ErrBusy, ErrDigest, those of Source that wrap ErrPermanent, the last one when patience has run out, those of the file system.
 func Get(ctx context.Context, r Request) (err error) {
 	if r.Parallel == 0 {
 		r.Parallel = defaultParallel
@@ -127,17 +130,27 @@ func Get(ctx context.Context, r Request) (err error) {
 	}
 	j := &job{Request: r, size: r.Source.Size(), digest: r.Source.SHA256(), moved: time.Now()}
 	if err := j.open(); err != nil {
-		return fmt.Errorf("download to %s: %w", r.Dest, err)
+		return err
 	}
 	defer func() { err = errors.Join(err, j.journal.Close()) }()
-	if err := j.run(ctx); err != nil {
-		return fmt.Errorf("download to %s: %w", r.Dest, err)
-	}
-	return nil
+	return j.run(ctx)
 }
 
-func (r Request) partPath() string    { return r.Dest + ".part" }
-func (r Request) journalPath() string { return r.Dest + ".sluice" }
+func (r Request) partPath() string    { return beside(r.Dest, ".sluice-part") }
+func (r Request) journalPath() string { return beside(r.Dest, ".sluice-journal") }
+
+// longest is how long a name may be with what is appended to it: file systems have a bound of 255 bytes, and the journal appends something itself.
+const longest = 240
+
+// beside names a file of Get's own. A long name is cut, and told from others by its hash.
+func beside(dest, suffix string) string {
+	dir, name := filepath.Split(dest)
+	if len(name)+len(suffix) > longest {
+		sum := sha256.Sum256([]byte(name))
+		name = strings.ToValidUTF8(name[:longest-len(suffix)-33], "") + "~" + hex.EncodeToString(sum[:16])
+	}
+	return dir + name + suffix
+}
 
 // open takes the journal. One that is damaged is worth no more than what it remembers: the download starts over.
 func (j *job) open() error {
@@ -239,7 +252,7 @@ func (j *job) discard(context.Context, []session.Session) error {
 	if err := os.Remove(j.partPath()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return durable.SyncDir(filepath.Dir(j.Dest))
+	return durable.SyncDir(durable.OS{}, filepath.Dir(j.Dest))
 }
 
 // report tells the caller how far the download is.

@@ -159,7 +159,7 @@ func TestWhatThePowerCutTookIsFetchedAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			src, to := newContent(12<<20), dest(t)
 			interrupted(t, to, src, 8<<20)
-			if err := harm(to + ".part"); err != nil {
+			if err := harm(to + ".sluice-part"); err != nil {
 				t.Fatal(err)
 			}
 			if err := get(t, to, src); err != nil {
@@ -227,7 +227,7 @@ func TestARottenPieceIsFoundAndReplaced(t *testing.T) {
 			}
 		case off == 2*requestSize:
 			// The second request is done with, since the third is made while the first waits.
-			f, err := os.OpenFile(to+".part", os.O_RDWR, 0)
+			f, err := os.OpenFile(to+".sluice-part", os.O_RDWR, 0)
 			if err != nil {
 				return nil, err
 			}
@@ -371,15 +371,15 @@ func TestGetsOfDifferentFilesRunAtOnce(t *testing.T) {
 func TestADamagedJournalStartsOver(t *testing.T) {
 	src, to := newContent(6<<20), dest(t)
 	interrupted(t, to, src, 4<<20)
-	b, err := os.ReadFile(to + ".sluice")
+	b, err := os.ReadFile(to + ".sluice-journal")
 	if err != nil {
 		t.Fatal(err)
 	}
 	b[40] ^= 1
-	if err := os.WriteFile(to+".sluice", b, 0o600); err != nil {
+	if err := os.WriteFile(to+".sluice-journal", b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := journal.Open(to + ".sluice"); !errors.Is(err, journal.ErrDamaged) {
+	if _, err := journal.Open(to + ".sluice-journal"); !errors.Is(err, journal.ErrDamaged) {
 		t.Fatalf("the journal is not damaged: %v", err)
 	}
 	if err := get(t, to, src); err != nil {

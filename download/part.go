@@ -127,7 +127,7 @@ func (j *job) publish(context.Context, []session.Session) error {
 	if err := os.Rename(j.partPath(), j.Dest); err != nil {
 		return err
 	}
-	if err := durable.SyncDir(filepath.Dir(j.Dest)); err != nil {
+	if err := durable.SyncDir(durable.OS{}, filepath.Dir(j.Dest)); err != nil {
 		return fmt.Errorf("%w: %w", session.ErrUnknownOutcome, err)
 	}
 	return nil

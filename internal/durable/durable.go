@@ -1,81 +1,181 @@
 // Package durable is the small leaf of file steps that survive power loss: write a file, make a folder, remove a name. Each returns when
 // the step is on the disk, folder entries included. It owns no format and no policy.
+//
+// It also declares what such steps need of a file system, [FS] and [File], so that the same code runs on the operating system's ([OS]) and on
+// a simulated disk that loses power (package crashfs).
 package durable
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
 
+// FS is a file system. Nothing that its methods do is durable before the file, or the folder whose entries changed, is synced. Errors are
+// those of package os: errors.Is knows fs.ErrNotExist, fs.ErrExist and the system's numbers. It is safe for concurrent use.
+type FS interface {
+	// OpenFile opens a file, or a folder for its Sync, as os.OpenFile does.
+	OpenFile(path string, flag int, perm fs.FileMode) (File, error)
+	// Mkdir makes a folder; fs.ErrExist where the name is taken.
+	Mkdir(path string, perm fs.FileMode) error
+	// Remove removes a name. Who has the file open keeps it.
+	Remove(path string) error
+	// Rename gives a file another name, and takes that from whatever had it, at once.
+	Rename(from, to string) error
+	// List gives the names in a folder, sorted.
+	List(path string) ([]string, error)
+	// Stat describes what has the name, or what a link there leads to.
+	Stat(path string) (Info, error)
+	// Free is the number of bytes that can still be written on the disk that path is on.
+	Free(path string) (int64, error)
+}
+
+// File is an open file, or folder. It is safe for concurrent use.
+type File interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+	// Sync makes what was written, or a folder's entries, survive power loss. After a failure nobody knows what is on the disk, and
+	// another Sync that succeeds says nothing of what was written before the failed one.
+	Sync() error
+	// WriteBack is a hint to begin with bringing n bytes from off to the disk. It does not wait; an error shows at the Sync.
+	WriteBack(off, n int64)
+	// PastCache gives a way to read past the cache what the disk holds of the n bytes from off: whole blocks of [Block] bytes, into memory at
+	// such an address, short only at the file's end. Where the file system can't, the read is as good as it gets. done ends it.
+	PastCache(off, n int64) (read func(p []byte, off int64) (int, error), done func() error)
+	// Lock takes the file's exclusive lock until Close, or the end of the process, without waiting; ErrLocked where another open file has it.
+	Lock() error
+}
+
+// Block is what reads past the cache ask offsets, lengths and addresses to be multiples of.
+const Block = 4096
+
+// Info describes a file or a folder.
+type Info struct {
+	Dir     bool
+	Regular bool   // a plain file itself, not a link to one
+	ID      string // tells it from a copy of it
+	Bytes   int64  // what is allocated
+}
+
+// ErrLocked: somebody else holds the lock.
+var ErrLocked = errors.New("locked by another process")
+
+// SyncDisk syncs the whole disk that a file is on, where the file system can; else it fails.
+func SyncDisk(f File) error {
+	if d, ok := f.(interface{ SyncDisk() error }); ok {
+		return d.SyncDisk()
+	}
+	return errors.ErrUnsupported
+}
+
+// Boot tells one run of the machine below the file system from another; "" where that is not known.
+func Boot(on FS) string {
+	if b, ok := on.(interface{ Boot() string }); ok {
+		return b.Boot()
+	}
+	return ""
+}
+
 // WriteFile makes path have exactly this content, or leaves it as it was: temporary file, fsync, rename, fsync of the folder. Where only the last of
 // these failed, the new content is there until a power loss may bring the old one back.
-func WriteFile(path string, data []byte, perm os.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(perm))
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, errors.Join(err, os.Remove(f.Name())))
-	}
-	if err := SyncDir(filepath.Dir(path)); err != nil {
+func WriteFile(on FS, path string, data []byte, perm fs.FileMode) error {
+	if err := writeFile(on, path, data, perm); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	return nil
 }
 
-// MkdirAll makes path and what is missing above it. A folder that is there already is left as it is.
-func MkdirAll(path string, perm os.FileMode) error {
-	info, err := os.Stat(path)
+func writeFile(on FS, path string, data []byte, perm fs.FileMode) error {
+	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."+rand.Text())
+	f, err := on.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	if err != nil {
+		return err
+	}
+	if _, err = f.WriteAt(data, 0); err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = on.Rename(temp, path)
+	}
+	if err != nil {
+		return errors.Join(err, on.Remove(temp))
+	}
+	return SyncDir(on, filepath.Dir(path))
+}
+
+// ReadFile gives a file's content.
+func ReadFile(on FS, path string) ([]byte, error) {
+	f, err := on.OpenFile(path, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<62))
+	return data, errors.Join(err, f.Close())
+}
+
+// MkdirAll makes path and what is missing above it. A folder that is there already is left as it is, but for its name: whoever made it may have died
+// before that was durable.
+func MkdirAll(on FS, path string, perm fs.FileMode) error {
+	parent := filepath.Dir(path)
+	info, err := on.Stat(path)
 	if err == nil {
-		if !info.IsDir() {
+		if !info.Dir {
 			return fmt.Errorf("%s is not a folder", path)
+		}
+		// Above a folder that was given to us nothing can be read, perhaps.
+		if err := SyncDir(on, parent); !errors.Is(err, fs.ErrPermission) {
+			return err
 		}
 		return nil
 	}
-	if !errors.Is(err, os.ErrNotExist) {
+	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	parent := filepath.Dir(path)
 	if parent != path {
-		if err := MkdirAll(parent, perm); err != nil {
+		if err := MkdirAll(on, parent, perm); err != nil {
 			return err
 		}
 	}
-	if err := os.Mkdir(path, perm); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := on.Mkdir(path, perm); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return SyncDir(parent)
+	return SyncDir(on, parent)
 }
 
 // Remove removes a file's name. One that is not there is fine.
-func Remove(path string) error {
-	if err := os.Remove(path); err != nil {
-		if errors.Is(err, os.ErrNotExist) {
+func Remove(on FS, path string) error {
+	if err := on.Remove(path); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		return err
 	}
-	return SyncDir(filepath.Dir(path))
+	return SyncDir(on, filepath.Dir(path))
 }
 
 // SyncDir makes the entries of a folder survive power loss.
-func SyncDir(path string) error {
-	d, err := os.Open(path)
+func SyncDir(on FS, path string) error {
+	d, err := on.OpenFile(path, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// ErrLocked: somebody else holds the lock.
-var ErrLocked = errors.New("locked by another process")
+// Lock takes the exclusive lock of the file at path, which it makes where there is none, until the file is closed or
+// the process ends. ErrLocked where another open file has it, also one of this process.
+func Lock(on FS, path string) (File, error) {
+	f, err := on.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Lock(); err != nil {
+		return nil, errors.Join(fmt.Errorf("locking %s: %w", path, err), f.Close())
+	}
+	return f, nil
+}

@@ -4,15 +4,18 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"sluice/internal/durable"
 )
 
+var disk durable.OS
+
 func TestAFileIsReplacedWhole(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	for _, want := range []string{"first", "", "third"} {
-		if err := durable.WriteFile(path, []byte(want), 0o600); err != nil {
+		if err := durable.WriteFile(disk, path, []byte(want), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile(path)
@@ -23,10 +26,13 @@ func TestAFileIsReplacedWhole(t *testing.T) {
 			t.Errorf("%v, %v", info.Mode(), err)
 		}
 	}
+	if got, err := durable.ReadFile(disk, path); err != nil || string(got) != "third" {
+		t.Errorf("%q, %v", got, err)
+	}
 	if names, err := os.ReadDir(filepath.Dir(path)); err != nil || len(names) != 1 {
 		t.Errorf("left over: %v, %v", names, err)
 	}
-	if err := durable.WriteFile(filepath.Join(path, "below a file"), nil, 0o600); err == nil {
+	if err := durable.WriteFile(disk, filepath.Join(path, "below a file"), nil, 0o600); err == nil {
 		t.Error("written below a file")
 	}
 }
@@ -34,19 +40,19 @@ func TestAFileIsReplacedWhole(t *testing.T) {
 func TestFoldersAreMadeOnce(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b", "c")
 	for range 2 {
-		if err := durable.MkdirAll(dir, 0o700); err != nil {
+		if err := durable.MkdirAll(disk, dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
 	file := filepath.Join(dir, "f")
-	if err := durable.WriteFile(file, nil, 0o600); err != nil {
+	if err := durable.WriteFile(disk, file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := durable.MkdirAll(file, 0o700); err == nil {
+	if err := durable.MkdirAll(disk, file, 0o700); err == nil {
 		t.Error("a file was taken for a folder")
 	}
 	for range 2 {
-		if err := durable.Remove(file); err != nil {
+		if err := durable.Remove(disk, file); err != nil {
 			t.Error(err)
 		}
 	}
@@ -54,18 +60,56 @@ func TestFoldersAreMadeOnce(t *testing.T) {
 
 func TestALockHasOneHolder(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
-	f, err := durable.Lock(path)
+	f, err := durable.Lock(disk, path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := durable.Lock(path); !errors.Is(err, durable.ErrLocked) {
+	if _, err := durable.Lock(disk, path); !errors.Is(err, durable.ErrLocked) {
 		t.Errorf("a second holder: %v", err)
 	}
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if f, err = durable.Lock(path); err != nil {
+	if f, err = durable.Lock(disk, path); err != nil {
 		t.Fatal(err)
 	}
 	f.Close()
+}
+
+// What a link leads to is described, and the link is not taken for a plain file.
+func TestStat(t *testing.T) {
+	dir := t.TempDir()
+	file, link, toDir := filepath.Join(dir, "file"), filepath.Join(dir, "link"), filepath.Join(dir, "dir")
+	for _, err := range []error{
+		durable.WriteFile(disk, file, make([]byte, 5000), 0o600), os.Symlink(file, link), os.Symlink(dir, toDir),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	stat := func(path string) durable.Info {
+		info, err := disk.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info
+	}
+	if got := stat(file); got.Dir || !got.Regular || got.Bytes < 5000 || got.ID == "" || got.ID == stat(dir).ID {
+		t.Errorf("%+v", got)
+	}
+	if got := stat(link); got.Regular || got.ID != stat(file).ID {
+		t.Errorf("a link: %+v", got)
+	}
+	if got := stat(toDir); !got.Dir || got.ID != stat(dir).ID {
+		t.Errorf("a link to a folder: %+v", got)
+	}
+	if _, err := disk.Stat(filepath.Join(dir, "nothing")); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+	if names, err := disk.List(dir); err != nil || !slices.Equal(names, []string{"dir", "file", "link"}) {
+		t.Errorf("%v, %v", names, err)
+	}
+	if n, err := disk.Free(dir); err != nil || n <= 0 {
+		t.Errorf("%d, %v", n, err)
+	}
 }

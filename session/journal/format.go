@@ -160,6 +160,16 @@ type stored struct {
 	Totals *storedTotals  `json:"totals,omitempty"`
 }
 
+// kinds is how many operations it is; one that stands beside another would be an effect that is lost.
+func (st stored) kinds() (n int) {
+	for _, there := range []bool{st.Create != nil, st.Record != nil, st.Move != nil, st.Row != nil, st.Totals != nil} {
+		if there {
+			n++
+		}
+	}
+	return n
+}
+
 type storedSession struct {
 	ID       uint64          `json:"id"`
 	Chunk    int64           `json:"chunk"`
@@ -257,6 +267,12 @@ func parse(body []byte) (session.Op, error) {
 	d.DisallowUnknownFields()
 	if err := d.Decode(&st); err != nil {
 		return session.Op{}, err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return session.Op{}, errors.New("something follows it")
+	}
+	if st.kinds() > 1 {
+		return session.Op{}, errors.New("it is several in one")
 	}
 	switch {
 	case st.Create != nil:

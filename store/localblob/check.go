@@ -2,12 +2,15 @@ package localblob
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"syscall"
 	"unsafe"
 
 	"sluice/catalog"
+	"sluice/internal/durable"
 	"sluice/session"
 	"sluice/upload"
 )
@@ -34,15 +37,23 @@ func (s *Store) Check(ctx context.Context, e catalog.Extent, care upload.Care) e
 	if err == io.EOF || err == nil && crc != e.CRC32C {
 		err = upload.ErrRotten
 	}
+	err = unreadable(err)
 	if err != nil {
 		return fmt.Errorf("place %s, bytes %d to %d: %w", e.Place, e.Off, e.Off+e.Len, err)
 	}
 	return nil
 }
 
+// unreadable marks the error of a sector that can't be read: what was there is as lost as what reads otherwise.
+func unreadable(err error) error {
+	if errors.Is(err, syscall.EIO) {
+		return fmt.Errorf("%w: %w", upload.ErrRotten, err)
+	}
+	return err
+}
+
 const (
-	// block is what direct I/O asks offsets, lengths and addresses to be multiples of.
-	block = 4096
+	block = durable.Block
 	// checkAtOnce is how many bytes a check reads at a time.
 	checkAtOnce = 256 << 10
 )
@@ -54,7 +65,7 @@ func (s *Store) reread(ctx context.Context, f *file, e catalog.Extent) (crc uint
 		buf = aligned(checkAtOnce)
 	}
 	defer s.buffers.Put(buf)
-	read, done := pastCache(f.f, e.Off, e.Len)
+	read, done := f.f.PastCache(e.Off, e.Len)
 	defer done()
 	table, end := crc32.MakeTable(crc32.Castagnoli), e.Off+e.Len
 	for at := e.Off &^ (block - 1); at < end; {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"sluice/internal/durable"
 	"sluice/session"
 	"sluice/upload"
 )
@@ -22,7 +23,7 @@ type file struct {
 	gone atomic.Bool // deleted: closed with the last who has it open
 
 	opening sync.Mutex
-	f       *os.File // nil until somebody has opened it, never changed then
+	f       durable.File // nil until somebody has opened it, never changed then
 	syncs   group
 
 	mu       sync.Mutex
@@ -75,7 +76,7 @@ func (f *file) open(write bool) error {
 	if write {
 		mode |= os.O_CREATE
 	}
-	opened, err := os.OpenFile(f.s.path(f.p), mode, 0o600)
+	opened, err := f.s.fs.OpenFile(f.s.path(f.p), mode, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("place %s: %w", f.p, upload.ErrNoPlace)
 	}

@@ -40,7 +40,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -65,17 +64,18 @@ type Options struct {
 	Durability Durability
 	// Reserve is how many bytes of the disk stay free for everything else (64 MiB).
 	Reserve int64
-	Log     *slog.Logger
+	// FS is the file system that the folder is on (the operating system's).
+	FS  durable.FS
+	Log *slog.Logger
 }
 
 // Store is an open folder. It is safe for concurrent use.
 type Store struct {
 	dir  string
 	opts Options
-	lock *os.File
+	fs   durable.FS
+	lock durable.File
 	state
-	// What tests let fail: fsync, and the sync of all that is on the folder's disk.
-	sync, syncDisk func(*os.File) error
 
 	mu       sync.Mutex
 	files    map[string]*file
@@ -116,20 +116,23 @@ func Open(dir string, opts Options) (s *Store, err error) {
 	if opts.Reserve == 0 {
 		opts.Reserve = 64 << 20
 	}
+	if opts.FS == nil {
+		opts.FS = durable.OS{}
+	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	if err := durable.MkdirAll(dir, 0o700); err != nil {
+	if err := durable.MkdirAll(opts.FS, dir, 0o700); err != nil {
 		return nil, fmt.Errorf("opening the content folder: %w", err)
 	}
-	lock, err := durable.Lock(filepath.Join(dir, "lock"))
+	lock, err := durable.Lock(opts.FS, filepath.Join(dir, "lock"))
 	if errors.Is(err, durable.ErrLocked) {
 		return nil, fmt.Errorf("another sluice server is using this content folder: %s", dir)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("opening the content folder: %w", err)
 	}
-	s = &Store{dir: dir, opts: opts, lock: lock, files: map[string]*file{}, spares: map[string]uint64{}, sync: (*os.File).Sync, syncDisk: syncDisk}
+	s = &Store{dir: dir, opts: opts, fs: opts.FS, lock: lock, files: map[string]*file{}, spares: map[string]uint64{}}
 	if err := s.prepare(); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the content folder %s: %w", dir, err), lock.Close())
 	}
@@ -139,13 +142,13 @@ func Open(dir string, opts Options) (s *Store, err error) {
 // prepare checks the format, makes what is missing, and begins a life.
 func (s *Store) prepare() error {
 	path := filepath.Join(s.dir, "format")
-	text, err := os.ReadFile(path)
+	text, err := durable.ReadFile(s.fs, path)
 	switch have := 0; {
 	case errors.Is(err, fs.ErrNotExist):
 		if err := s.empty("format"); err != nil {
 			return err
 		}
-		if err := durable.WriteFile(path, fmt.Appendf(nil, formatLine, format), 0o600); err != nil {
+		if err := durable.WriteFile(s.fs, path, fmt.Appendf(nil, formatLine, format), 0o600); err != nil {
 			return err
 		}
 	case err != nil:
@@ -158,30 +161,45 @@ func (s *Store) prepare() error {
 			return fmt.Errorf("it has format %d, and this program knows formats up to %d: use a newer sluice", have, format)
 		}
 	}
-	for i := range s.folders {
-		if err := os.MkdirAll(s.folder(i), 0o700); err != nil {
-			return err
-		}
-	}
-	if err := errors.Join(durable.SyncDir(filepath.Join(s.dir, "places")), durable.SyncDir(s.dir)); err != nil {
+	if err := s.makeFolders(); err != nil {
 		return err
 	}
 	return s.live()
 }
 
+// makeFolders makes the folders of the places, with one sync for all.
+func (s *Store) makeFolders() error {
+	places := filepath.Join(s.dir, "places")
+	if err := durable.MkdirAll(s.fs, places, 0o700); err != nil {
+		return err
+	}
+	for i := range s.folders {
+		if err := s.fs.Mkdir(s.folder(i), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	// Also where all are there: the life that made them may have died before it synced.
+	return durable.SyncDir(s.fs, places)
+}
+
 // empty refuses a folder that has content but not this file, without which the content is not understood.
 func (s *Store) empty(file string) error {
-	names, err := filepath.Glob(filepath.Join(s.dir, "places", "*", "*"))
-	if err == nil && len(names) > 0 {
-		err = fmt.Errorf("there is content, but no file %s that belongs to it", file)
+	for i := range s.folders {
+		names, err := s.fs.List(s.folder(i))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if len(names) > 0 {
+			return fmt.Errorf("there is content, but no file %s that belongs to it", file)
+		}
 	}
-	return err
+	return nil
 }
 
 // live begins a life, and notes what the last one's end makes doubtful.
 func (s *Store) live() error {
 	old := state{Clean: true}
-	text, err := os.ReadFile(s.statePath())
+	text, err := durable.ReadFile(s.fs, s.statePath())
 	if err == nil {
 		err = json.Unmarshal(text, &old)
 	} else if errors.Is(err, fs.ErrNotExist) {
@@ -190,10 +208,12 @@ func (s *Store) live() error {
 	if err != nil {
 		return fmt.Errorf("its file state: %w", err)
 	}
-	now := state{Life: old.Life + 1, Trusted: old.Trusted, Rebooted: old.Rebooted, Boot: bootID()}
-	if now.Folder, err = identity(s.dir); err != nil {
+	now := state{Life: old.Life + 1, Trusted: old.Trusted, Rebooted: old.Rebooted, Boot: durable.Boot(s.fs)}
+	info, err := s.fs.Stat(s.dir)
+	if err != nil {
 		return err
 	}
+	now.Folder = info.ID
 	moved := old.Folder != "" && old.Folder != now.Folder
 	if !old.Clean || moved {
 		now.Trusted = now.Life
@@ -212,7 +232,7 @@ func (s *Store) writeState() error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(s.statePath(), append(text, '\n'), 0o600)
+	return durable.WriteFile(s.fs, s.statePath(), append(text, '\n'), 0o600)
 }
 
 // Close brings everything to the disk, and leaves a mark that it did. Writers must be closed before. Where the last stop was not clean, nobody knows what
@@ -242,7 +262,7 @@ func (s *Store) Close() error {
 	})
 	err := errors.Join(errs...)
 	if err == nil && s.Trusted == s.Life {
-		err = s.syncDisk(s.lock)
+		err = durable.SyncDisk(s.lock)
 	}
 	if err == nil && !s.poisoned.Load() {
 		s.Clean = true

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -71,7 +70,7 @@ func (s *Store) Delete(_ context.Context, name string) error {
 	}
 	defer f.release()
 	// Unlinked before it is forgotten, so that nobody opens in between what is about to go.
-	if err := os.Remove(s.path(p)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.fs.Remove(s.path(p)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	s.mu.Lock()
@@ -91,23 +90,23 @@ func (s *Store) Places(ctx context.Context, after string, n int) (out []upload.P
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		entries, err := os.ReadDir(s.folder(i)) // sorted
+		names, err := s.fs.List(s.folder(i))
 		if err != nil {
 			return nil, err
 		}
-		for _, e := range entries {
-			p, ok := parse(e.Name())
-			if !ok || e.Name() <= after || p.folderOf() != i || !e.Type().IsRegular() {
+		for _, name := range names {
+			p, ok := parse(name)
+			if !ok || name <= after || p.folderOf() != i {
 				continue
 			}
-			info, err := e.Info()
-			if errors.Is(err, fs.ErrNotExist) {
+			info, err := s.fs.Stat(s.path(p))
+			if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Regular {
 				continue
 			}
 			if err != nil {
 				return nil, err
 			}
-			if out = append(out, upload.PlaceInfo{Name: e.Name(), Session: p.id, Bytes: allocated(info)}); len(out) == n {
+			if out = append(out, upload.PlaceInfo{Name: name, Session: p.id, Bytes: info.Bytes}); len(out) == n {
 				return out, nil
 			}
 		}
@@ -117,6 +116,6 @@ func (s *Store) Places(ctx context.Context, after string, n int) (out []upload.P
 
 // Free implements upload.Blobs: what is left of the disk beside the reserve.
 func (s *Store) Free(context.Context) (int64, error) {
-	free, err := freeSpace(s.dir)
+	free, err := s.fs.Free(s.dir)
 	return max(free-s.opts.Reserve, 0), err
 }

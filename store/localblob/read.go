@@ -80,7 +80,7 @@ func (r *reader) Read(p []byte) (int, error) {
 		if err == io.EOF {
 			err = fmt.Errorf("place %s ends early: %w", part.e.Place, upload.ErrRotten)
 		}
-		return 0, err
+		return 0, unreadable(err)
 	}
 	if part.from == 0 {
 		r.crc = 0

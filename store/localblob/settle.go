@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"sync"
 
 	"sluice/catalog"
+	"sluice/internal/durable"
 	"sluice/session"
 	"sluice/upload"
 )
@@ -125,7 +125,7 @@ func (f *file) syncOnce() error {
 	f.syncing, f.dirty = f.dirty, nil
 	unlisted := f.unlisted
 	f.mu.Unlock()
-	err := f.s.sync(f.f)
+	err := f.f.Sync()
 	if err == nil && unlisted {
 		err = f.s.syncFolder(f.p)
 	}
@@ -180,11 +180,8 @@ func (s *Store) poison(p place) {
 func (s *Store) syncFolder(p place) error {
 	i := p.folderOf()
 	return s.folders[i].do(func() error {
-		d, err := os.Open(s.folder(i))
-		if err != nil {
-			return err
-		}
-		if err = errors.Join(s.sync(d), d.Close()); err == nil {
+		err := durable.SyncDir(s.fs, s.folder(i))
+		if err == nil {
 			return nil
 		}
 		s.mu.Lock()

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"os"
+	"io/fs"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -13,22 +13,59 @@ import (
 	"testing"
 
 	"sluice/catalog"
+	"sluice/internal/durable"
 	"sluice/session"
 	"sluice/upload"
 )
 
+// hooked is the operating system's file system with syncs that a test sees, and may let fail.
+type hooked struct {
+	durable.OS
+	sync     func(f *hookedFile) error
+	syncDisk func() error
+}
+
+type hookedFile struct {
+	durable.File
+	on  *hooked
+	dir bool
+}
+
+func (h *hooked) OpenFile(path string, flag int, perm fs.FileMode) (durable.File, error) {
+	f, err := h.OS.OpenFile(path, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	info, err := h.Stat(path)
+	return &hookedFile{f, h, info.Dir}, err
+}
+
+func (f *hookedFile) Sync() error {
+	if f.on.sync == nil {
+		return f.File.Sync()
+	}
+	return f.on.sync(f)
+}
+
+func (f *hookedFile) SyncDisk() error {
+	if f.on.syncDisk == nil {
+		return durable.SyncDisk(f.File)
+	}
+	return f.on.syncDisk()
+}
+
 // † a failed sync poisons the place: what was written since the last good one is lost, there is no second sync, and what comes next goes elsewhere.
 func TestAFailedSyncIsNeverTriedAgain(t *testing.T) {
-	dir := t.TempDir()
-	s := open(t, dir, Options{})
+	dir, disk := t.TempDir(), &hooked{}
+	s := open(t, dir, Options{FS: disk})
 	var syncs atomic.Int64
 	var broken atomic.Bool
-	s.sync = func(f *os.File) error {
+	disk.sync = func(f *hookedFile) error {
 		syncs.Add(1)
 		if broken.Load() {
 			return errors.New("EIO")
 		}
-		return f.Sync()
+		return f.File.Sync()
 	}
 	good := write(t, s, 1, 0, 0, []byte("good"))
 	if err := s.Settle(t.Context(), []catalog.Extent{good}); err != nil {
@@ -77,17 +114,18 @@ func TestAFailedSyncIsNeverTriedAgain(t *testing.T) {
 
 // What is settled already, and what many settle at once, costs no sync of its own.
 func TestSyncsAreShared(t *testing.T) {
-	s := open(t, t.TempDir(), Options{})
+	disk := &hooked{}
+	s := open(t, t.TempDir(), Options{FS: disk})
 	defer s.Close()
 	var files atomic.Int64
 	enter, leave := make(chan struct{}, 100), make(chan struct{})
-	s.sync = func(f *os.File) error {
-		if info, err := f.Stat(); err == nil && !info.IsDir() {
+	disk.sync = func(f *hookedFile) error {
+		if !f.dir {
 			files.Add(1)
 			enter <- struct{}{}
 			<-leave
 		}
-		return f.Sync()
+		return f.File.Sync()
 	}
 	e := write(t, s, 1, 0, 0, []byte("x"))
 	var wg sync.WaitGroup
@@ -112,7 +150,8 @@ func TestSyncsAreShared(t *testing.T) {
 
 // † bytes that an open writer had under way when a sync failed are never called safe.
 func TestAWriterDoesNotOutliveAFailedSync(t *testing.T) {
-	s := open(t, t.TempDir(), Options{})
+	disk := &hooked{}
+	s := open(t, t.TempDir(), Options{FS: disk})
 	defer s.Close()
 	first := write(t, s, 1, 0, 0, []byte("first"))
 	w, err := s.Writer(t.Context(), 1, 0)
@@ -123,12 +162,12 @@ func TestAWriterDoesNotOutliveAFailedSync(t *testing.T) {
 	if _, err := w.WriteAt([]byte("under way"), 5); err != nil {
 		t.Fatal(err)
 	}
-	s.sync = func(*os.File) error { return errors.New("EIO") }
+	disk.sync = func(*hookedFile) error { return errors.New("EIO") }
 	var lost *upload.LostError
 	if err := s.Settle(t.Context(), []catalog.Extent{first}); !errors.As(err, &lost) {
 		t.Fatal(err)
 	}
-	s.sync = (*os.File).Sync
+	disk.sync = nil
 	if _, err := w.WriteAt([]byte("x"), 14); err == nil {
 		t.Error("a poisoned place takes more")
 	}
@@ -143,15 +182,16 @@ func TestAWriterDoesNotOutliveAFailedSync(t *testing.T) {
 
 // What is written while a sync runs is not what that sync has brought to the disk, though it is the same range.
 func TestASyncCoversWhatWasThereWhenItBegan(t *testing.T) {
-	s := open(t, t.TempDir(), Options{})
+	disk := &hooked{}
+	s := open(t, t.TempDir(), Options{FS: disk})
 	defer s.Close()
 	e := write(t, s, 1, 0, 0, []byte("x"))
 	var files atomic.Int64
-	s.sync = func(f *os.File) error {
-		if info, err := f.Stat(); err == nil && !info.IsDir() && files.Add(1) == 1 {
+	disk.sync = func(f *hookedFile) error {
+		if !f.dir && files.Add(1) == 1 {
 			write(t, s, 1, 0, 0, []byte("x"))
 		}
-		return f.Sync()
+		return f.File.Sync()
 	}
 	for range 2 {
 		if err := s.Settle(t.Context(), []catalog.Extent{e}); err != nil {
@@ -165,20 +205,21 @@ func TestASyncCoversWhatWasThereWhenItBegan(t *testing.T) {
 
 // A failed sync of a folder takes every entry that it was to bring to the disk.
 func TestAFailedFolderSync(t *testing.T) {
-	s := open(t, t.TempDir(), Options{})
+	disk := &hooked{}
+	s := open(t, t.TempDir(), Options{FS: disk})
 	defer s.Close()
 	a, b := write(t, s, 1, 0, 0, []byte("a")), write(t, s, 2, 0, 0, []byte("b"))
-	s.sync = func(f *os.File) error {
-		if info, err := f.Stat(); err == nil && info.IsDir() {
+	disk.sync = func(f *hookedFile) error {
+		if f.dir {
 			return errors.New("EIO")
 		}
-		return f.Sync()
+		return f.File.Sync()
 	}
 	var lost *upload.LostError
 	if err := s.Settle(t.Context(), []catalog.Extent{a}); !errors.As(err, &lost) {
 		t.Fatal(err)
 	}
-	s.sync = (*os.File).Sync
+	disk.sync = nil
 	if err := s.Settle(t.Context(), []catalog.Extent{b}); !errors.As(err, &lost) {
 		t.Errorf("an entry of the same folder: %v", err)
 	}
@@ -219,10 +260,11 @@ func TestFewFilesStayOpen(t *testing.T) {
 
 // With Process nothing that a put does waits for the disk, however many sessions are open.
 func TestAPutSyncsNothing(t *testing.T) {
-	s := open(t, t.TempDir(), Options{})
+	disk := &hooked{}
+	s := open(t, t.TempDir(), Options{FS: disk})
 	defer s.Close()
 	var syncs atomic.Int64
-	s.sync = func(f *os.File) error {
+	disk.sync = func(f *hookedFile) error {
 		if syncs.Add(1); strings.Contains(string(debug.Stack()), "(*writer)") {
 			t.Errorf("a put waits for a sync")
 		}
@@ -261,8 +303,7 @@ func TestAStopAfterADeathSyncsTheDisk(t *testing.T) {
 	s := open(t, dir, Options{})
 	write(t, s, 1, 0, 0, []byte("x"))
 	s.kill()
-	s = open(t, dir, Options{})
-	s.syncDisk = func(*os.File) error { return errors.New("EIO") }
+	s = open(t, dir, Options{FS: &hooked{syncDisk: func() error { return errors.New("EIO") }}})
 	if err := s.Close(); err == nil {
 		t.Error("closed without")
 	}
@@ -273,8 +314,7 @@ func TestAStopAfterADeathSyncsTheDisk(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s = open(t, dir, Options{})
-	s.syncDisk = func(*os.File) error { return errors.New("asked for in vain") }
+	s = open(t, dir, Options{FS: &hooked{syncDisk: func() error { return errors.New("asked for in vain") }}})
 	if err := s.Close(); err != nil {
 		t.Errorf("after a clean stop: %v", err)
 	}

@@ -83,7 +83,7 @@ func (s *Store) take(n int64) error {
 	if s.room.Add(-n) >= 0 {
 		return nil
 	}
-	free, err := freeSpace(s.dir)
+	free, err := s.fs.Free(s.dir)
 	if err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func (s *Store) take(n int64) error {
 // flow lets the kernel begin to write what it has; it does not wait.
 func (w *writer) flow() {
 	if w.to > w.from {
-		writeBack(w.f.f, w.from, w.to-w.from)
+		w.f.f.WriteBack(w.from, w.to-w.from)
 	}
 	w.from = w.to
 }

@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"slices"
-	"sync"
+	"strings"
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -31,8 +31,8 @@ const (
 // Open opens the database in the folder dir, and makes it where there is none. A folder of a newer format, one that
 // another process has open, and one whose FORMAT is lost are refused, and nothing in them is touched.
 func Open(dir string, opts Options) (*DB, error) {
-	if opts.fs == nil {
-		opts.fs = vfs.Default
+	if opts.FS == nil {
+		opts.FS = vfs.Default
 	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
@@ -40,16 +40,22 @@ func Open(dir string, opts Options) (*DB, error) {
 	if opts.Die == nil {
 		opts.Die = func(err error) { panic(err) }
 	}
-	lock, err := prepare(opts.fs, dir)
+	lock, err := prepare(opts.FS, dir)
 	if err != nil {
 		return nil, err
 	}
-	var once sync.Once // whoever comes second waits for the process to end
-	db := &DB{lock: lock, changed: opts.Changed, die: func(err error) { once.Do(func() { opts.Die(err) }) }}
+	db := &DB{lock: lock, disk: opts.FS, dir: dir, changed: opts.Changed, die: opts.Die}
 	fail := func(err error) (*DB, error) {
 		return nil, errors.Join(fmt.Errorf("opening the metadata in %s: %w", dir, err), lock.Close())
 	}
-	if db.peb, err = pebble.Open(dir, db.pebbleOptions(opts, lock)); err != nil {
+	po := db.pebbleOptions(opts, lock)
+	if po.ErrorIfNotExists, err = lived(opts.FS, dir); err != nil {
+		return fail(err)
+	}
+	if err := checkLogs(opts.FS, dir); err != nil {
+		return fail(err)
+	}
+	if db.peb, err = pebble.Open(dir, po); err != nil {
 		return fail(err)
 	}
 	if db.totals, err = loadTotals(db.peb); err != nil {
@@ -65,14 +71,48 @@ func Open(dir string, opts Options) (*DB, error) {
 // pebbleOptions keep the database small: at most 8 MiB of cache and three tables in memory of 4 MiB.
 func (db *DB) pebbleOptions(opts Options, lock *pebble.Lock) *pebble.Options {
 	o := &pebble.Options{
-		FS: opts.fs, Lock: lock, FormatMajorVersion: pebbleFormat,
+		FS: failStop{opts.FS, db}, Lock: lock, FormatMajorVersion: pebbleFormat,
 		CacheSize: 8 << 20, MemTableSize: 4 << 20, MemTableStopWritesThreshold: 3,
 		L0CompactionThreshold: 2, L0StopWritesThreshold: 24, LBaseMaxBytes: 16 << 20,
 		MaxOpenFiles: 256,
 		Logger:       logger{opts.Log, db},
+		// Pebble tries again at once, and for ever, what it could not flush or compact, until commits wait for it.
+		EventListener: &pebble.EventListener{BackgroundError: func(err error) {
+			if !errors.Is(err, pebble.ErrClosed) {
+				db.fatal(fmt.Errorf("tidying the metadata: %w", err))
+			}
+		}},
 	}
 	o.EnsureDefaults()
 	return o
+}
+
+// failStop is Pebble's file system. Where a folder can't be synced Pebble panics, in a goroutine of its own perhaps; the process shall end by Die.
+type failStop struct {
+	vfs.FS
+	db *DB
+}
+
+// OpenDir implements vfs.FS.
+func (s failStop) OpenDir(name string) (vfs.File, error) {
+	d, err := s.FS.OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	return folder{d, s.db}, nil
+}
+
+type folder struct {
+	vfs.File
+	db *DB
+}
+
+// Sync implements vfs.File.
+func (f folder) Sync() error {
+	if err := f.File.Sync(); err != nil {
+		f.db.fatal(fmt.Errorf("syncing the metadata's folder: %w", err))
+	}
+	return nil
 }
 
 // logger passes Pebble's complaints on and drops its chatter.
@@ -108,6 +148,13 @@ func prepare(disk vfs.FS, dir string) (*pebble.Lock, error) {
 		return nil, errors.Join(err, lock.Close())
 	}
 	return lock, nil
+}
+
+// lived reports whether the folder has held a database: where its rows or its log are, but not Pebble's marker that leads to them, an empty
+// one must not be made in their place.
+func lived(disk vfs.FS, dir string) (bool, error) {
+	names, err := disk.List(dir)
+	return slices.ContainsFunc(names, func(n string) bool { return strings.HasSuffix(n, ".log") || strings.HasSuffix(n, ".sst") }), err
 }
 
 // checkFormat refuses what this program can't read, and writes FORMAT into a folder that is empty but for the lock.
@@ -166,12 +213,21 @@ func writeFormat(disk vfs.FS, dir string) (err error) {
 	return syncDir(disk, dir)
 }
 
-// makeDir makes the folder, and those above it, so that a crash does not take one of them away with all that is in it.
+// makeDir makes the folder, and those above it, so that a crash does not take one of them away with all that is in it: also where an
+// earlier process made it, and died before its name was durable.
 func makeDir(disk vfs.FS, dir string) error {
-	if _, err := disk.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+	parent := disk.PathDir(dir)
+	_, err := disk.Stat(dir)
+	if err == nil {
+		// Above a folder that was given to us nothing can be read, perhaps.
+		if err := syncDir(disk, parent); !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
+		return nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	parent := disk.PathDir(dir)
 	if parent != dir {
 		if err := makeDir(disk, parent); err != nil {
 			return err

@@ -165,6 +165,48 @@ func TestALogThatCannotBeWrittenEndsTheProcess(t *testing.T) {
 	}
 }
 
+// † a folder that an earlier process made, and died before its name was durable, does not vanish with what is stored in it since.
+func TestAFolderThatWasThereIsMadeDurable(t *testing.T) {
+	disk := vfs.NewCrashableMem()
+	if err := disk.MkdirAll("data", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	db, err := Open("data", Options{FS: disk})
+	if err != nil {
+		t.Fatal(err)
+	}
+	create(t, db, 1, "")
+	left, err := Open("data", Options{FS: disk.CrashClone(vfs.CrashCloneCfg{})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := all(t, left); len(got.Sessions) != 1 {
+		t.Errorf("%d sessions are left", len(got.Sessions))
+	}
+	if err := errors.Join(left.Close(), db.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
+// Pebble would try for ever, without a pause, to flush to a disk that takes no more tables.
+func TestTablesThatCannotBeWrittenEndTheProcess(t *testing.T) {
+	if os.Getenv(child) != "" {
+		disk := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if op.Kind == errorfs.OpCreate && strings.HasSuffix(op.Path, ".sst") {
+				return errorfs.ErrInjected
+			}
+			return nil
+		}))
+		db := opened(t, disk, Options{Die: func(err error) { fmt.Println("died:", err); os.Exit(7) }})
+		create(t, db, 1, "")
+		fmt.Println("flushed:", db.peb.Flush())
+		os.Exit(0)
+	}
+	if code, out := in(t, "yes"); code != 7 || strings.Count(out, "died: ") != 1 {
+		t.Errorf("status %d: %s", code, out)
+	}
+}
+
 func TestAFolderThatIsNotOursIsLeftAlone(t *testing.T) {
 	for name, c := range map[string]struct {
 		files map[string]string
@@ -214,6 +256,30 @@ func TestAFolderThatIsNotOursIsLeftAlone(t *testing.T) {
 	}
 	if err := db.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// † a folder that has held rows is never taken for a new one.
+func TestALostMarkerIsNoNewDatabase(t *testing.T) {
+	dir := t.TempDir()
+	db, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	create(t, db, 1, "")
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	markers, err := filepath.Glob(filepath.Join(dir, "marker.manifest.*"))
+	if err != nil || len(markers) != 1 {
+		t.Fatal(markers, err)
+	}
+	if err := os.Remove(markers[0]); err != nil {
+		t.Fatal(err)
+	}
+	if db, err := Open(dir, Options{}); err == nil {
+		t.Errorf("opened, with %+v", all(t, db))
+		db.Close()
 	}
 }
 

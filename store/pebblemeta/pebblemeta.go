@@ -59,18 +59,21 @@ type Options struct {
 	// catalog.Store's Update is.
 	Changed func(tx catalog.Tx, before *session.Session, after session.Session) error
 	// Die is called when the database can't go on: its log could not be written. What was acknowledged is safe, and whether the
-	// commit under way is, only a new start can tell. It must end the process; should it return, the calling goroutine panics. Default: a panic.
+	// commit under way is, only a new start can tell. It must end the process, and may be called by several goroutines; should it return, the calling
+	// one panics. Default: a panic.
 	Die func(error)
 	// Log gets what Pebble complains of.
 	Log *slog.Logger
-
-	fs vfs.FS // for tests: a disk that crashes
+	// FS is the file system that the folder is on (the operating system's).
+	FS vfs.FS
 }
 
 // DB is an open database. All of it is safe for concurrent use.
 type DB struct {
 	peb     *pebble.DB
 	lock    *pebble.Lock
+	disk    vfs.FS
+	dir     string
 	changed func(tx catalog.Tx, before *session.Session, after session.Session) error
 	die     func(error)
 
@@ -103,7 +106,11 @@ func (db *DB) Close() error {
 		return nil
 	}
 	db.views.close()
-	return errors.Join(db.peb.Close(), db.lock.Close())
+	err := db.peb.Close()
+	if err == nil {
+		err = markClean(db.disk, db.dir)
+	}
+	return errors.Join(err, db.lock.Close())
 }
 
 // calls counts those that are running.

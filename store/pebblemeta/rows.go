@@ -152,10 +152,11 @@ type contentRow struct {
 	Inline  []byte      `cbor:"5,keyasint,omitempty"`
 	CRC     uint32      `cbor:"6,keyasint,omitempty"`
 	Refs    int64       `cbor:"7,keyasint,omitempty"`
+	Damaged stamp       `cbor:"8,keyasint,omitempty"`
 }
 
 func storeContent(c catalog.Content) contentRow {
-	r := contentRow{c.Capsule, c.SHA256, c.Bytes, nil, c.Inline, c.CRC32C, c.Refs}
+	r := contentRow{c.Capsule, c.SHA256, c.Bytes, nil, c.Inline, c.CRC32C, c.Refs, storeTime(c.Damaged)}
 	for _, e := range c.Extents {
 		r.Extents = append(r.Extents, extentRow{Place: e.Place, Off: e.Off, Len: e.Len, CRC: e.CRC32C})
 	}
@@ -163,7 +164,9 @@ func storeContent(c catalog.Content) contentRow {
 }
 
 func loadContent(r contentRow) catalog.Content {
-	c := catalog.Content{Capsule: r.Capsule, SHA256: r.SHA256, Bytes: r.Bytes, Inline: r.Inline, CRC32C: r.CRC, Refs: r.Refs}
+	c := catalog.Content{
+		Capsule: r.Capsule, SHA256: r.SHA256, Bytes: r.Bytes, Inline: r.Inline, CRC32C: r.CRC, Refs: r.Refs, Damaged: loadTime(r.Damaged),
+	}
 	for _, e := range r.Extents {
 		c.Extents = append(c.Extents, catalog.Extent{Place: e.Place, Off: e.Off, Len: e.Len, CRC32C: e.CRC})
 	}

@@ -17,7 +17,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // opened opens a database on a disk in memory. The caller closes it.
 func opened(t *testing.T, disk vfs.FS, opts Options) *DB {
 	t.Helper()
-	opts.fs = disk
+	opts.FS = disk
 	db, err := Open("data/meta", opts)
 	if err != nil {
 		t.Fatal(err)

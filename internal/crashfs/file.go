@@ -1,0 +1,186 @@
+package crashfs
+
+import (
+	"io"
+	"io/fs"
+	"sync/atomic"
+	"syscall"
+
+	"sluice/internal/durable"
+)
+
+// file is an open file or folder.
+type file struct {
+	d      *Disk
+	ino    *inode
+	path   string
+	told   int // failed write-backs of the file that it need not be told of
+	heard  int // the same of the disk
+	closed atomic.Bool
+}
+
+// use begins a call. d.mu is held.
+func (f *file) use(op Op) error {
+	if f.closed.Load() {
+		return &fs.PathError{Op: string(op), Path: f.path, Err: fs.ErrClosed}
+	}
+	return nil
+}
+
+// ReadAt implements durable.File.
+func (f *file) ReadAt(p []byte, off int64) (n int, err error) {
+	return f.read(p, off, func() []*sector { return f.ino.cache })
+}
+
+func (f *file) read(p []byte, off int64, from func() []*sector) (n int, err error) {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	if err := f.use(OpRead); err != nil {
+		return 0, err
+	}
+	if fault := f.d.step(OpRead, f.path, len(p)); fault != nil {
+		return 0, failed(OpRead, f.path, fault.Err)
+	}
+	return f.ino.read(from(), p, off)
+}
+
+// PastCache implements durable.File.
+func (f *file) PastCache(_, _ int64) (read func(p []byte, off int64) (int, error), done func() error) {
+	return func(p []byte, off int64) (int, error) {
+		if off%durable.Block != 0 || len(p)%durable.Block != 0 {
+			return 0, failed(OpRead, f.path, syscall.EINVAL)
+		}
+		n, err := f.read(p, off, func() []*sector {
+			f.ino.writeBack(int(off/sectorSize), sectors(off+int64(len(p))))
+			return f.ino.drive
+		})
+		if n > 0 {
+			err = nil
+		}
+		return n, err
+	}, func() error { return nil }
+}
+
+// WriteAt implements durable.File.
+func (f *file) WriteAt(p []byte, off int64) (int, error) {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	return f.write(p, off)
+}
+
+func (f *file) write(p []byte, off int64) (int, error) {
+	if err := f.use(OpWrite); err != nil {
+		return 0, err
+	}
+	n := len(p)
+	fault := f.d.step(OpWrite, f.path, n)
+	switch {
+	case fault != nil && !fault.After:
+		n = min(fault.Short, n)
+	case f.d.room != roomy && f.d.used()+int64(n) > f.d.room:
+		return 0, failed(OpWrite, f.path, syscall.ENOSPC)
+	}
+	if n > 0 {
+		f.ino.write(p[:n], off)
+	}
+	switch {
+	case fault != nil && fault.Err != 0:
+		return n, failed(OpWrite, f.path, fault.Err)
+	case n < len(p):
+		return n, io.ErrShortWrite
+	}
+	return n, nil
+}
+
+// WriteBack implements durable.File.
+func (f *file) WriteBack(off, n int64) {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	if f.use(OpWriteBack) != nil {
+		return
+	}
+	switch fault := f.d.step(OpWriteBack, f.path, int(n)); {
+	case fault != nil && !fault.After:
+		f.d.lose(f.ino)
+	default:
+		f.ino.writeBack(int(off/sectorSize), sectors(off+n))
+	}
+}
+
+// Sync implements durable.File.
+func (f *file) Sync() error {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	if f.ino.dir {
+		if err := f.use(OpSyncDir); err != nil {
+			return err
+		}
+		return f.d.do(OpSyncDir, f.path, func() error { f.d.syncDir(f.ino); return nil })
+	}
+	if err := f.use(OpSync); err != nil {
+		return err
+	}
+	fault := f.d.step(OpSync, f.path, 0)
+	if fault != nil && !fault.After {
+		f.d.lose(f.ino)
+		f.told = f.ino.failures
+		return failed(OpSync, f.path, fault.Err)
+	}
+	f.ino.sync()
+	switch {
+	case fault != nil:
+		return failed(OpSync, f.path, fault.Err)
+	case f.told != f.ino.failures:
+		f.told = f.ino.failures
+		return failed(OpSync, f.path, syscall.EIO)
+	}
+	return nil
+}
+
+// SyncDisk syncs everything.
+func (f *file) SyncDisk() error {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	if err := f.use(OpSync); err != nil {
+		return err
+	}
+	return f.d.do(OpSync, "/", func() error {
+		f.d.root.walk("/", func(_ string, ino *inode) {
+			if ino.dir {
+				f.d.syncDir(ino)
+			} else {
+				ino.sync()
+			}
+		})
+		f.d.syncDir(f.d.root)
+		if f.heard != f.d.failures {
+			f.heard = f.d.failures
+			return failed(OpSync, "/", syscall.EIO)
+		}
+		return nil
+	})
+}
+
+// Lock implements durable.File.
+func (f *file) Lock() error {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	if f.ino.locked != nil && f.ino.locked != f {
+		return durable.ErrLocked
+	}
+	f.ino.locked = f
+	return nil
+}
+
+// Close implements durable.File.
+func (f *file) Close() error {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	if f.closed.Swap(true) {
+		return &fs.PathError{Op: "close", Path: f.path, Err: fs.ErrClosed}
+	}
+	if f.ino.locked == f {
+		f.ino.locked = nil
+	}
+	return nil
+}

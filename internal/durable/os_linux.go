@@ -1,0 +1,61 @@
+package durable
+
+import (
+	"errors"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Boot is the machine's boot id.
+func (OS) Boot() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// WriteBack implements File.
+func (f osFile) WriteBack(off, n int64) {
+	_ = unix.SyncFileRange(int(f.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
+}
+
+// SyncDisk syncs all of the file system that f is on.
+func (f osFile) SyncDisk() error { return unix.Syncfs(int(f.Fd())) }
+
+// PastCache implements File: by direct I/O, or, where the file system has none, through a cache that has forgotten the n bytes from off.
+// Where it can't forget either, as in memory, that is all.
+func (f osFile) PastCache(off, n int64) (read func(p []byte, off int64) (int, error), done func() error) {
+	buffered := func(p []byte, at int64) (int, error) {
+		// Only whole pages are forgotten, and some are large.
+		const page = 2 << 20
+		from, to := off/page*page, (off+n+page-1)/page*page
+		if at <= off {
+			_ = unix.Fadvise(int(f.Fd()), from, to-from, unix.FADV_DONTNEED)
+		}
+		return f.ReadAt(p, at)
+	}
+	direct, err := os.OpenFile(f.Name(), os.O_RDONLY|unix.O_DIRECT, 0)
+	if err != nil {
+		return buffered, func() error { return nil }
+	}
+	return func(p []byte, at int64) (int, error) {
+		for {
+			n, err := unix.Pread(int(direct.Fd()), p, at)
+			switch {
+			case errors.Is(err, unix.EINTR):
+				continue
+			case errors.Is(err, unix.EINVAL):
+				return buffered(p, at)
+			case err != nil:
+				return 0, err
+			case n == 0:
+				return 0, io.EOF
+			}
+			return n, nil
+		}
+	}, direct.Close
+}

@@ -1,0 +1,16 @@
+//go:build unix && !linux
+
+package durable
+
+import "golang.org/x/sys/unix"
+
+// WriteBack is a hint that this system has no call for.
+func (osFile) WriteBack(int64, int64) {}
+
+// SyncDisk: this system has no call for one file system.
+func (osFile) SyncDisk() error { return unix.Sync() }
+
+// PastCache: this system has no way past the cache that needs no other alignment.
+func (f osFile) PastCache(int64, int64) (read func(p []byte, off int64) (int, error), done func() error) {
+	return f.ReadAt, func() error { return nil }
+}

@@ -1,0 +1,124 @@
+package pebblemeta
+
+import (
+	"context"
+	"fmt"
+
+	"sluice/catalog"
+)
+
+// Format is the version of the rows that Walk gives and Fill takes.
+const Format = format
+
+// Frozen is the state of the database at one moment, all of which is durable. It costs nothing but what
+// later changes replace, which is kept until Close. It is used by one goroutine, and the DB's Close waits for its own.
+type Frozen struct {
+	db *DB
+	v  *view
+}
+
+// Freeze holds the newest durable state: everything that was acknowledged before the call is in it, and no half of a commit.
+func (db *DB) Freeze(ctx context.Context) (*Frozen, error) {
+	if err := db.enter(ctx); err != nil {
+		return nil, err
+	}
+	v, err := db.views.at(ctx, 0)
+	if err != nil {
+		db.calls.leave()
+		return nil, err
+	}
+	return &Frozen{db, v}, nil
+}
+
+// Close lets the state go. A repeat does nothing.
+func (f *Frozen) Close() {
+	if f.v != nil {
+		f.db.views.release(f.v)
+		f.db.calls.leave()
+		f.v = nil
+	}
+}
+
+// Walk visits all rows in the order of their keys. Neither key nor row may be kept. Pebble compares each block it reads with its checksum.
+func (f *Frozen) Walk(ctx context.Context, visit func(key, row []byte) error) (err error) {
+	it, err := f.v.NewIterWithContext(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("reading the metadata: %w", err)
+	}
+	defer func() {
+		if closed := it.Close(); err == nil && closed != nil {
+			err = fmt.Errorf("reading the metadata: %w", closed)
+		}
+	}()
+	for ok := it.First(); ok; ok = it.Next() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		row, err := it.ValueAndErr()
+		if err != nil {
+			return fmt.Errorf("reading the metadata, row %x: %w", it.Key(), err)
+		}
+		if err := visit(it.Key(), row); err != nil {
+			return err
+		}
+	}
+	return it.Error()
+}
+
+// Decode gives what a row says: a session.Session, a session.Entry, a row of the catalog as its table's type, or nil for the totals and
+// for what only leads to other rows. A row that is damaged, or that this program does not know, is an error that names it. Nothing in it is shared with row.
+func Decode(key, row []byte) (any, error) {
+	fail := func(err error) (any, error) { return nil, fmt.Errorf("row %x: %w", key, err) }
+	if len(key) == 0 {
+		return fail(errDamaged)
+	}
+	switch key[0] {
+	case keySession:
+		p, ok := placeIn(append(make([]byte, 8, keyPosition), key[1:]...))
+		if !ok || len(key) != 9 {
+			return fail(errDamaged)
+		}
+		s, err := decodeSession(p.id, row)
+		if err != nil {
+			return fail(err)
+		}
+		return s, nil
+	case keyEntry:
+		p, ok := placeIn(key)
+		if !ok || len(key) != 1+keyPosition {
+			return fail(errDamaged)
+		}
+		e, err := decodeEntry(int64(uint64(p.id)^1<<63), row)
+		if err != nil {
+			return fail(err)
+		}
+		return e, nil
+	case keyCatalog:
+		if len(key) < 2 {
+			return fail(errDamaged)
+		}
+		table := catalog.TableID(key[1])
+		v, err := decodeCatalog(table, row)
+		if err != nil {
+			return nil, rowError(table, key[2:], err)
+		}
+		return v, nil
+	case totalsKey[0]:
+		var t totals
+		if err := decodeRow(rowVersion, row, &t); err != nil || len(key) != 1 {
+			return fail(errDamaged)
+		}
+		return nil, nil
+	case keyIdem:
+		if len(row) != 8 {
+			return fail(errDamaged)
+		}
+		return nil, nil
+	case keyNewest, keyOwner, keyUnseen, keyEnded:
+		if _, whole := placeIn(key); !whole {
+			return fail(errDamaged)
+		}
+		return nil, nil
+	}
+	return fail(fmt.Errorf("%w: no such kind of row", errDamaged))
+}
