@@ -135,6 +135,9 @@ type Content struct {
 	CRC32C uint32
 	// Refs is how many memories point here.
 	Refs int64
+	// Damaged is when the bytes were found not to be what was stored; zero: as far as anybody knows they are. Nobody reads them then, and an
+	// upload of the same bytes brings a row without it.
+	Damaged time.Time
 }
 
 // Reservation is what one open session holds of its capsule's and owner's bounds.

@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	// PlaceGrace is how long a place that nothing names is kept, in running time. A reader holds its place open, so this
-	// only has to exceed the time between looking up an extent and opening it.
-	PlaceGrace = time.Hour
+	// PlaceGrace is how long a place that nothing names any more is kept, in running time. A reader holds its place open, and looks its extents up
+	// again where one is gone already, so this need not be long: whoever deletes something wants the room.
+	PlaceGrace = time.Minute
 	// keepOutcome is how long after its memory is gone a finished session is told what it became.
 	keepOutcome = 48 * time.Hour
 )
@@ -176,7 +176,7 @@ func refer(tx Tx, content Content, at Moment) error {
 func unplace(tx Tx, name string, at Moment) error {
 	place, err := Places.Get(tx, Name(name))
 	if err != nil {
-		return fmt.Errorf("place %s: %w", name, err)
+		return fmt.Errorf("place %s: %v", name, err) // not found is our fault, and not the caller's
 	}
 	place.Refs--
 	if err := Places.Put(tx, Name(name), place); err != nil || place.Refs > 0 {
@@ -190,7 +190,7 @@ func unrefer(tx Tx, m Memory, at Moment) error {
 	key := ContentKey{m.Capsule, m.SHA256}
 	content, err := Contents.Get(tx, key)
 	if err != nil {
-		return fmt.Errorf("content of memory %s: %w", m.ID, err)
+		return fmt.Errorf("content of memory %s: %v", m.ID, err)
 	}
 	if content.Refs--; content.Refs > 0 {
 		return Contents.Put(tx, key, content)

@@ -312,3 +312,24 @@ func TestACapsuleThatIsMadeAgainGoesOnCountingItsEvents(t *testing.T) {
 		t.Errorf("the second life begins with event %d", last)
 	}
 }
+
+// A place that nothing names any more is garbage for ever: what would name it again is refused.
+func TestGarbageIsNeverReferredToAgain(t *testing.T) {
+	store := catalog.NewMem(nil)
+	at := catalog.Moment{Now: time.Now()}
+	must(t, store.Update(t.Context(), func(tx catalog.Tx) error {
+		_, err := catalog.NewCapsule(tx, catalog.Capsule{ID: "c", Owners: []string{"o"}}, at)
+		return errors.Join(err, catalog.Discard(tx, []string{"place"}, at))
+	}))
+	err := store.Update(t.Context(), func(tx catalog.Tx) error {
+		_, err := catalog.Publish(tx, catalog.Publication{
+			Memory:  catalog.Memory{ID: catalog.MemoryID{1}, Capsule: "c", Meta: catalog.Meta{Name: "a"}, Bytes: 1, SHA256: catalog.SHA256{1}, Created: at.Now, Owner: "o"},
+			Content: catalog.Content{Capsule: "c", SHA256: catalog.SHA256{1}, Bytes: 1, Extents: []catalog.Extent{{Place: "place", Len: 1}}},
+			At:      at,
+		})
+		return err
+	})
+	if err == nil {
+		t.Error("content names a place that is about to be deleted")
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/catalog"
@@ -50,6 +51,7 @@ type Keeper struct {
 
 	mu       sync.Mutex // one Tick, and one Sweep, at a time
 	suspects map[string]int64
+	holds    atomic.Int64
 }
 
 // New makes a Keeper; nothing runs until Run.
@@ -64,8 +66,12 @@ const (
 	tickEvery = 15 * time.Second
 	// sweepEvery is how often all places are looked through for orphans.
 	sweepEvery = time.Hour
+	// orphanGrace is how long a place that no row names stays one before it is deleted: longer than any put takes from its first byte to its record.
+	orphanGrace = time.Hour
 	// batch is how much of what is due is done before asking again.
 	batch = 200
+	// mostSkipped is how much of what is due may be left aside, since it fails or is held, before the rest has to wait too.
+	mostSkipped = 10 * batch
 )
 
 // Run ticks and sweeps until ctx ends.
@@ -117,12 +123,14 @@ func (k *Keeper) settle(ctx context.Context) error {
 				continue
 			}
 			did++
-			if err := k.do(ctx, d); err != nil {
+			if d.Kind == catalog.DuePlace && k.held() {
+				skip[d] = true
+			} else if err := k.do(ctx, d); err != nil {
 				skip[d] = true
 				failed = errors.Join(failed, err)
 			}
 		}
-		if did == 0 || len(skip) > batch {
+		if did == 0 || len(skip) > mostSkipped {
 			return failed
 		}
 	}
@@ -148,7 +156,7 @@ func (k *Keeper) do(ctx context.Context, d catalog.Due) error {
 const maxSuspects = 10_000
 
 // Sweep looks through all places for orphans: those that no row of the catalog names and whose session has ended or never was. One
-// that was an orphan at an earlier Sweep, catalog.PlaceGrace of running time ago, is deleted: no upload can be about to name it. It gives
+// that was an orphan at an earlier Sweep, orphanGrace of running time ago, is deleted: no upload can be about to name it. It gives
 // the number that was deleted.
 func (k *Keeper) Sweep(ctx context.Context) (deleted int, err error) {
 	k.mu.Lock()
@@ -173,7 +181,7 @@ func (k *Keeper) Sweep(ctx context.Context) (deleted int, err error) {
 			since, before := was[p.Name]
 			switch {
 			case !orphan:
-			case before && now-since >= catalog.PlaceGrace.Milliseconds():
+			case before && now-since >= orphanGrace.Milliseconds() && !k.held():
 				if err := k.cfg.Blobs.Delete(ctx, p.Name); err != nil {
 					return deleted, fmt.Errorf("deleting orphan %s: %w", p.Name, err)
 				}

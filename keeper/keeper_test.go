@@ -147,11 +147,11 @@ func TestTheTrashIsEmptied(t *testing.T) {
 	if !there() {
 		t.Error("purged early")
 	}
-	w.pass(2 * minute)
+	w.pass(minute)
 	if there() || w.places() != 1 {
 		t.Errorf("still there: %v; places %d", there(), w.places())
 	}
-	w.pass(61 * minute)
+	w.pass(minute) // of grace
 	if w.places() != 0 {
 		t.Error("the bytes are still there")
 	}

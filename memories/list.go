@@ -62,7 +62,7 @@ func (s *Service) List(ctx context.Context, c access.Caller, req ListRequest) (p
 			}
 			m, err := catalog.Memories.Get(r, catalog.MemoryKey(id))
 			if err != nil {
-				return fmt.Errorf("memory %s of the list: %w", id, err)
+				return fmt.Errorf("memory %s of the list: %v", id, err)
 			}
 			looked, last = looked+1, m.Seq
 			if req.selects(m) {
@@ -104,5 +104,9 @@ func parseCursor(s string) (uint64, error) {
 	if err != nil || len(b) != 13 || b[0] != 1 || crc32.ChecksumIEEE(b[:9]) != binary.BigEndian.Uint32(b[9:]) {
 		return 0, ErrCursor
 	}
-	return binary.BigEndian.Uint64(b[1:]), nil
+	seq := binary.BigEndian.Uint64(b[1:])
+	if cursorOf(seq) != s { // base64 passes over the ends of lines
+		return 0, ErrCursor
+	}
+	return seq, nil
 }

@@ -160,7 +160,11 @@ type File struct {
 	from    Content
 }
 
-// Open looks a memory's content up. It may be read later than the memory's deletion, for as long as a place is kept.
+// ErrDamaged: the content is marked as damaged. The memory is there, and a new upload of the same bytes heals it.
+var ErrDamaged = errors.New("the stored content is damaged")
+
+// Open looks a memory's content up. It may be read later than the memory's deletion, for as long as a place is kept. ErrDamaged where a check
+// has found that it is not what was stored.
 func (s *Service) Open(ctx context.Context, c access.Caller, id catalog.MemoryID) (*File, error) {
 	f := &File{from: s.cfg.Content}
 	look := func(ctx context.Context) (content catalog.Content, err error) {
@@ -175,6 +179,9 @@ func (s *Service) Open(ctx context.Context, c access.Caller, id catalog.MemoryID
 			content, err = catalog.Contents.Get(r, catalog.ContentKey{Capsule: m.Capsule, SHA256: m.SHA256})
 			if err != nil {
 				return fmt.Errorf("content of memory %s: %w", id, errLost)
+			}
+			if !content.Damaged.IsZero() {
+				return fmt.Errorf("%w: memory %s, found on %s", ErrDamaged, id, content.Damaged.Format(time.RFC3339))
 			}
 			f.Memory = m
 			return nil

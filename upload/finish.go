@@ -19,7 +19,8 @@ type verified struct {
 	n       note
 	sum     catalog.SHA256
 	length  int64
-	extents []catalog.Extent
+	pieces  []catalog.Extent // as they were recorded
+	extents []catalog.Extent // joined, as they are published
 	draft   catalog.Memory
 	done    *catalog.Memory // it had been finished before
 }
@@ -152,7 +153,7 @@ func (u *Service) dropExtents(ctx context.Context, s session.Session, lost *Lost
 				if after, err = u.Sessions.DropEntry(ctx, s.ID, e); err != nil {
 					return after, hit, err
 				}
-				hit = true
+				hit = hit || !session.Covers(after.Received, e.Range)
 				break
 			}
 		}
@@ -210,7 +211,7 @@ func (u *Service) assemble(ctx context.Context, c access.Caller, s session.Sessi
 		return nil, err
 	}
 	return &verified{
-		s: s, n: n, sum: sum, length: length, extents: coalesce(extents),
+		s: s, n: n, sum: sum, length: length, pieces: extents, extents: coalesce(extents),
 		draft: catalog.Memory{
 			ID: id, Capsule: n.Capsule, Meta: n.Meta, Bytes: length, SHA256: sum, Created: u.Clock.Now(),
 			Owner: c.Principal, By: uint64(s.ID), Idem: n.Idem,
@@ -272,7 +273,7 @@ func (u *Service) committing(c access.Caller, open []*verified) session.End {
 		}
 		var extents []catalog.Extent
 		for _, v := range open {
-			extents = append(extents, v.extents...)
+			extents = append(extents, v.pieces...)
 		}
 		if err := u.Blobs.Settle(ctx, extents); err != nil {
 			return err
@@ -302,11 +303,8 @@ func (u *Service) committing(c access.Caller, open []*verified) session.End {
 			}
 			return nil
 		})
-		if errors.Is(err, catalog.ErrUnknown) {
-			return fmt.Errorf("%w: %w", session.ErrUnknownOutcome, err)
-		}
 		if err != nil {
-			return err
+			return unknown(err)
 		}
 		for i, v := range open {
 			v.done = &memories[i]

@@ -21,6 +21,38 @@ type engine struct {
 	session.Store
 	load    func()
 	entries func(n int)
+	seal    func()
+}
+
+func (e *engine) Move(ctx context.Context, id session.SessionID, step session.Step) (session.Session, error) {
+	if seal := e.seal; seal != nil && step.To == session.Sealed {
+		e.seal = nil
+		seal()
+	}
+	return e.Store.Move(ctx, id, step)
+}
+
+// What was verified and then replaced is not published: the seal is refused, and the finish looks again.
+func TestWhatIsReplacedAfterItWasVerifiedIsNotPublished(t *testing.T) {
+	w := newWorld(t)
+	e := w.rewire(w.blobs, limits())
+	b, fresh := random(2*chunk), random(chunk)
+	up := w.begin(int64(len(b)))
+	for i, c := range chunks(b) {
+		w.check(w.put(up.ID, int64(i), c))
+	}
+	e.seal = func() {
+		w.check(w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(fresh), upload.Put{Length: chunk, Replace: true}))
+	}
+	if _, err := w.finish(up.ID, b); !errors.Is(err, upload.ErrChecksum) || w.memories() != 0 {
+		t.Errorf("%v; %d memories", err, w.memories())
+	}
+	copy(b, fresh)
+	m, err := w.finish(up.ID, b)
+	w.check(err)
+	if !bytes.Equal(w.content(m), b) {
+		t.Error("content differs")
+	}
 }
 
 func (e *engine) Load(ctx context.Context, id session.SessionID) (session.Session, error) {

@@ -2,6 +2,8 @@ package upload
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"sluice/access"
 	"sluice/catalog"
@@ -45,7 +47,7 @@ func (u *Service) release(ctx context.Context, sealed []session.Session, to sess
 		places[i] = placesOf(extents)
 	}
 	at := u.moment()
-	return u.Catalog.Update(ctx, func(tx catalog.Tx) error {
+	err := u.Catalog.Update(ctx, func(tx catalog.Tx) error {
 		for i, s := range sealed {
 			if err := tx.EndSession(uint64(s.ID), s.Gen, uint8(to)); err != nil {
 				return err
@@ -62,4 +64,13 @@ func (u *Service) release(ctx context.Context, sealed []session.Session, to sess
 		}
 		return nil
 	})
+	return unknown(err)
+}
+
+// unknown tells the engine that a commit may have happened.
+func unknown(err error) error {
+	if errors.Is(err, catalog.ErrUnknown) {
+		return fmt.Errorf("%w: %w", session.ErrUnknownOutcome, err)
+	}
+	return err
 }

@@ -258,6 +258,9 @@ func (u *Service) saveState(ctx context.Context, s session.Session, r rolling) e
 		return err
 	}
 	return u.Catalog.Update(ctx, func(tx catalog.Tx) error {
+		if _, open, err := catalog.Reservations.Find(tx, catalog.Number(s.ID)); err != nil || !open {
+			return err // it has ended meanwhile, and its states are forgotten
+		}
 		return catalog.SaveState(tx, catalog.HashState{Session: uint64(s.ID), Off: r.off, Gen: r.gen, State: state})
 	})
 }

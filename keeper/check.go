@@ -1,0 +1,284 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"sluice/catalog"
+	"sluice/session"
+	"sluice/upload"
+)
+
+// CheckConfig is what a Check works on: stores that nobody else has open. Those without "may be nil" are needed.
+type CheckConfig struct {
+	Sessions session.Store
+	Catalog  catalog.Store
+	Blobs    upload.Blobs
+	Clock    session.Clock
+	// Repair mends what can be mended; see the docs of Check.
+	Repair bool
+	// Found is called for each finding, in the order in which they are found.
+	Found func(Finding)
+	// Progress, which may be nil, is told how many bytes have been read, of how many.
+	Progress func(done, total int64)
+	// File, which may be nil, says which file a place is, for people.
+	File func(place string) string
+	// Metadata, which may be nil, lets the metadata's store look through what only it can see; it calls found for each thing that is wrong.
+	Metadata func(ctx context.Context, found func(problem string)) error
+}
+
+// Kind says what sort of thing was found, for programs. The words are never given another meaning.
+type Kind string
+
+// The kinds.
+const (
+	KindContent  Kind = "content"  // the bytes of a memory are not what was stored
+	KindPiece    Kind = "piece"    // a recorded piece of an open session is not what was stored
+	KindHash     Kind = "hash"     // a saved state of SHA-256 is not that of the bytes
+	KindRecord   Kind = "record"   // a record can't be read, or contradicts itself
+	KindIndex    Kind = "index"    // an index and what it leads to differ
+	KindCounter  Kind = "counter"  // a counter, or a count of references, is wrong
+	KindReserved Kind = "reserved" // a reservation and its session differ
+	KindDue      Kind = "due"      // what is to be cleaned up is not what is garbage
+	KindEvent    Kind = "event"    // the numbers of the events have a gap
+	KindLeftover Kind = "leftover" // something that nothing names; always a note
+)
+
+// Finding is one thing that was found, in words for the owner of the data.
+type Finding struct {
+	Kind Kind
+	Text string
+	// What it is about, as far as it is about one.
+	Capsule string
+	Memory  catalog.MemoryID
+	Session session.SessionID
+	Place   string
+	// Range are the bytes of the memory or the session that are meant; empty where none are.
+	session.Range
+	// Note: nothing is wrong, but it is worth knowing.
+	Note bool
+	// Remedy is what Repair does, or did, about it; empty where there is nothing that it could do.
+	Remedy string
+	// Repaired: it was done, and nothing is wrong any more. Quarantined: it was done, and the memory is damaged still.
+	Repaired, Quarantined bool
+	// Err is why it could not be done.
+	Err error
+
+	fix   func(ctx context.Context) error
+	needs bool // the fix follows from rows that all have to be readable
+	hold  bool // it only quarantines
+}
+
+// Summary counts what was looked at and what was found.
+type Summary struct {
+	Capsules, Memories, Contents, Sessions, Places int64
+	// Bytes of content and of pieces that were read.
+	Bytes int64
+	// Wrong is the number of findings but notes; Repaired and Quarantined say what became of them. Mendable is for how many there is a remedy.
+	Wrong, Mendable, Repaired, Quarantined, Notes int64
+}
+
+// Left is the number of things that are still wrong.
+func (s Summary) Left() int64 { return s.Wrong - s.Repaired }
+
+// Check reads everything that is stored, past the caches, and compares it: each extent with its CRC-32C, each content with its SHA-256, and the rows of the
+// catalog, the sessions and the places with each other, both ways. It calls Found for each thing that is wrong. An error says that it
+// could not go on.
+//
+// With Repair it mends, each thing in a transaction of its own, so that a stop at any moment leaves what was mended and what was not:
+//
+//   - what follows from other rows is computed anew: indexes, counters, references, reservations, what is due. Where a row
+//     that it follows from can't be read, it is left alone.
+//   - pieces of open sessions whose bytes are lost are dropped: the client is asked for them again.
+//   - content whose bytes are not what was stored is marked as damaged (catalog.Content.Damaged): nobody reads it, and an upload of
+//     the same bytes heals it. The mark goes when a later Check finds the bytes right.
+//
+// It deletes no bytes, no memory and no content. Places that nothing names are told of and left to the collector.
+func Check(ctx context.Context, cfg CheckConfig) (Summary, error) {
+	c := &check{CheckConfig: cfg}
+	if c.File == nil {
+		c.File = func(place string) string { return place }
+	}
+	if c.Progress == nil {
+		c.Progress = func(int64, int64) {}
+	}
+	steps := []func(context.Context) error{c.metadata, c.readSessions, c.rows, c.pieces, c.contents, c.places}
+	for _, step := range steps {
+		if err := step(ctx); err != nil {
+			return c.sum, err
+		}
+	}
+	return c.sum, nil
+}
+
+// check is one run of Check.
+type check struct {
+	CheckConfig
+	sum     Summary
+	pending []*Finding // found, not yet told of
+	broken  bool       // some rows could not be read
+	now     catalog.Moment
+	done    int64
+	total   int64
+
+	sessions map[session.SessionID]*opened
+	finished []session.SessionID
+	holders  map[string]session.SessionID // place: the open session whose pieces are there
+	known    map[string]bool              // places that a row or a session names
+	gone     map[catalog.ContentKey]bool  // contents that memories name and that are not there
+}
+
+// wrong notes a finding; say what it is about in the result.
+func (c *check) wrong(kind Kind, format string, args ...any) *Finding {
+	f := &Finding{Kind: kind, Text: fmt.Sprintf(format, args...)}
+	c.pending = append(c.pending, f)
+	return f
+}
+
+// mend says what repairs it, in one transaction of the catalog, as a consequence of other rows.
+func (f *Finding) mend(c *check, remedy string, do func(catalog.Tx) error) *Finding {
+	f.Remedy, f.needs = remedy, true
+	f.fix = func(ctx context.Context) error { return c.Catalog.Update(ctx, do) }
+	return f
+}
+
+var errDepends = errors.New("it follows from records that can't be read")
+
+// tell repairs and tells what was found since it was last called. No transaction may be running.
+func (c *check) tell(ctx context.Context) error {
+	found := c.pending
+	c.pending = nil
+	for _, f := range found {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if f.fix != nil {
+			c.sum.Mendable++
+		}
+		if c.Repair && f.fix != nil {
+			if f.Err = errDepends; !f.needs || !c.broken {
+				f.Err = f.fix(ctx)
+			}
+			f.Repaired, f.Quarantined = f.Err == nil && !f.hold, f.Err == nil && f.hold
+		}
+		switch {
+		case f.Note:
+			c.sum.Notes++
+		case f.Repaired:
+			c.sum.Wrong, c.sum.Repaired = c.sum.Wrong+1, c.sum.Repaired+1
+		case f.Quarantined:
+			c.sum.Wrong, c.sum.Quarantined = c.sum.Wrong+1, c.sum.Quarantined+1
+		default:
+			c.sum.Wrong++
+		}
+		c.Found(*f)
+	}
+	return nil
+}
+
+// metadata lets the store of the metadata look first: what it says of damage below the rows explains the rest.
+func (c *check) metadata(ctx context.Context) error {
+	if c.Metadata == nil {
+		return nil
+	}
+	err := c.Metadata(ctx, func(problem string) { c.wrong(KindRecord, "the metadata is damaged: %s", problem) })
+	c.broken = c.broken || len(c.pending) > 0
+	return errors.Join(c.tell(ctx), err)
+}
+
+// opened is what is remembered of a session that has not ended.
+type opened struct {
+	catalog.Reservation
+	s    session.Session // without its ranges and its note
+	name string
+}
+
+// readSessions lists all sessions. Of the open ones it remembers what they hold, of the finished ones that they exist.
+func (c *check) readSessions(ctx context.Context) error {
+	stats, err := c.Sessions.Stats(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the figures of the sessions: %w", err)
+	}
+	c.now = catalog.Moment{Now: c.Clock.Now(), Running: max(stats.Newest, 1)}
+	c.sessions, c.holders = map[session.SessionID]*opened{}, map[string]session.SessionID{}
+	for _, st := range []session.State{session.Open, session.Sealed, session.Finished, session.Aborted, session.Expired} {
+		err := session.Page(ctx, c.Sessions, session.Query{State: st, Limit: 500}, func(s session.Session) (bool, error) {
+			c.sum.Sessions++
+			if s.State == session.Finished {
+				c.finished = append(c.finished, s.ID)
+			}
+			if !s.State.Ended() {
+				return true, c.readSession(ctx, s)
+			}
+			return true, ctx.Err()
+		})
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			c.broken = true
+			c.wrong(KindRecord, "the %s sessions can't all be read: %v", st, err)
+		}
+	}
+	return c.tell(ctx)
+}
+
+func (c *check) readSession(ctx context.Context, s session.Session) error {
+	meta, holds, err := upload.InspectSession(s)
+	o := &opened{Reservation: holds, s: s, name: meta.Name}
+	if meta.Path != "" {
+		o.name = meta.Path + "/" + o.name
+	}
+	if err != nil {
+		c.broken = true
+		c.wrong(KindRecord, "session %s: what it is for can't be read: %v", s.ID, err).Session = s.ID
+	}
+	entries, err := c.Sessions.Entries(ctx, s.ID, session.All(), 0)
+	if err != nil {
+		c.broken = true
+		c.wrong(KindRecord, "%s: its pieces can't be read: %v", o, err).Session = s.ID
+	}
+	o.s.Received, o.s.Note, c.total = nil, nil, c.total+session.Total(s.Received)
+	var got []session.Range
+	for _, e := range entries {
+		if session.Touches(got, e.Range) || s.BytesExpected >= 0 && e.End > s.BytesExpected || e.Off/s.ChunkSize != (e.End-1)/s.ChunkSize {
+			f := c.wrong(KindRecord, "%s: the piece at bytes %s is where none can be", o, span(e.Range))
+			f.Session, f.Range = s.ID, e.Range
+		}
+		got = session.Add(got, e.Range)
+		if p, err := upload.InspectPiece(e); err == nil {
+			c.holders[p.Extent.Place] = s.ID
+		}
+	}
+	if err == nil && (!slices.Equal(got, s.Received) || len(entries) != s.Pieces) {
+		c.wrong(KindRecord, "%s: its record says that %s is there in %d pieces, and its pieces are %s in %d",
+			o, ranges(s.Received), s.Pieces, ranges(got), len(entries)).Session = s.ID
+	}
+	c.sessions[s.ID] = o
+	return nil
+}
+
+// String names the session for people.
+func (o *opened) String() string {
+	return fmt.Sprintf("upload of %q under way (session %s, capsule %s)", o.name, o.s.ID, o.Capsule)
+}
+
+// span says which bytes are meant, as API.md counts them: the last one included.
+func span(r session.Range) string {
+	if r.Len() == 1 {
+		return fmt.Sprint(r.Off)
+	}
+	return fmt.Sprintf("%d to %d", r.Off, r.End-1)
+}
+
+func ranges(rs []session.Range) string {
+	switch len(rs) {
+	case 0:
+		return "nothing"
+	case 1:
+		return "bytes " + span(rs[0])
+	}
+	return fmt.Sprintf("bytes %s and %d more ranges", span(rs[0]), len(rs)-1)
+}

@@ -1,0 +1,254 @@
+package keeper
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"sluice/catalog"
+	"sluice/session"
+	"sluice/upload"
+)
+
+// keepFor is how long what became of an upload is kept, where nothing says when to forget it.
+const keepFor = 48 * time.Hour
+
+// later makes something due after so much running time.
+func (c *check) later(tx catalog.Tx, after time.Duration, kind catalog.DueKind, key string) error {
+	d := catalog.Due{At: c.now.Running + after.Milliseconds(), Kind: kind, Key: key}
+	return catalog.Dues.Put(tx, catalog.DueKey(d), d)
+}
+
+// readDues makes sure that nothing is due that would take away what is in use.
+func (b *books) readDues() {
+	b.dues.places, b.dues.outcomes, b.dues.idems = map[string]bool{}, map[string]bool{}, map[string]bool{}
+	each(b, catalog.Dues, "things to clean up", func(d catalog.Due) catalog.DueKey { return catalog.DueKey(d) }, func(d catalog.Due) {
+		var what string // is due and must not be
+		switch d.Kind {
+		case catalog.DuePlace:
+			b.dues.places[d.Key] = true
+			if _, ok, err := catalog.Places.Find(b.r, catalog.Name(d.Key)); err == nil && !ok {
+				what = fmt.Sprintf("the deletion of place %s, which is no garbage", d.Key)
+			}
+		case catalog.DuePurge:
+			id := catalog.MemoryID{}
+			copy(id[:], d.Key)
+			m, ok, err := catalog.Memories.Find(b.r, catalog.MemoryKey(id))
+			if err == nil && (!ok || m.Trashed.IsZero() || m.PurgeAt != d.At) {
+				what = fmt.Sprintf("the end of memory %s, which is not in the trash until then", id)
+			}
+		case catalog.DueOutcome:
+			b.dues.outcomes[d.Key] = true
+			if len(d.Key) != 8 {
+				what = "what became of a session that has no number"
+				break
+			}
+			n := binary.BigEndian.Uint64([]byte(d.Key))
+			out, ok, err := catalog.Outcomes.Find(b.r, catalog.Number(n))
+			m, _, errM := catalog.Memories.Find(b.r, catalog.MemoryKey(out.Memory))
+			if err == nil && errM == nil && (!ok || m.By == n) {
+				what = fmt.Sprintf("to forget what became of session %d, which is to be remembered", n)
+			}
+		case catalog.DueIdem:
+			b.dues.idems[d.Key] = true
+			row, err := b.r.Get(catalog.IdemTable, []byte(d.Key))
+			idem, ok := row.(catalog.Idem)
+			_, lives, errM := catalog.Memories.Find(b.r, catalog.MemoryKey(idem.Memory))
+			if (err == nil && ok || isNotFound(err)) && errM == nil && (!ok || lives) {
+				what = fmt.Sprintf("to forget the idempotency key %q, which is to be remembered", idem.Key)
+			}
+		default:
+			b.broken = true
+			b.wrong(KindDue, "something unknown is due (kind %d)", d.Kind)
+		}
+		if what != "" {
+			b.wrong(KindDue, "this is due and must not be: %s", what).
+				mend(b.check, "it is taken off the list", func(tx catalog.Tx) error { return catalog.Dues.Delete(tx, catalog.DueKey(d)) })
+		}
+	})
+}
+
+// checkPlaces compares the counts of references, and makes sure that what nothing names any more is going to be collected, and nothing else.
+func (b *books) checkPlaces() {
+	seen := map[string]bool{}
+	each(b, catalog.Places, "places", func(p catalog.Place) catalog.Name { return catalog.Name(p.Name) }, func(p catalog.Place) {
+		seen[p.Name], b.known[p.Name] = true, true
+		b.place(p)
+	})
+	for _, name := range sorted(b.places) {
+		if !seen[name] {
+			b.wrong(KindCounter, "%s is in use, and nothing says so", b.File(name)).at(name).
+				mend(b.check, "it is noted", func(tx catalog.Tx) error {
+					return catalog.Places.Put(tx, catalog.Name(name), catalog.Place{Name: name, Refs: b.places[name]})
+				})
+		}
+	}
+	for name := range b.holders {
+		b.known[name] = true
+	}
+}
+
+func (f *Finding) at(place string) *Finding {
+	f.Place = place
+	return f
+}
+
+func (b *books) place(p catalog.Place) {
+	want, holder := b.places[p.Name], b.holders[p.Name]
+	file := b.File(p.Name)
+	switch {
+	case want > 0 && p.Refs != want:
+		text := fmt.Sprintf("%s: %d contents are counted that have their bytes there, and there are %d", file, p.Refs, want)
+		b.wrong(KindCounter, "%s", text).at(p.Name).mend(b.check, "it is counted anew", func(tx catalog.Tx) error {
+			return b.inUse(tx, p.Name, &catalog.Place{Name: p.Name, Refs: want})
+		})
+	case want > 0 || holder != 0 && p.Refs > 0:
+		if b.dues.places[p.Name] {
+			b.wrong(KindDue, "%s is in use and is about to be deleted", file).at(p.Name).
+				mend(b.check, "it is taken off the list", func(tx catalog.Tx) error { return b.inUse(tx, p.Name, &p) })
+		}
+	case holder != 0:
+		f := b.wrong(KindDue, "%s is about to be deleted, and has pieces of the %s", file, b.sessions[holder]).at(p.Name)
+		f.Session = holder
+		f.mend(b.check, "it is kept", func(tx catalog.Tx) error { return b.inUse(tx, p.Name, nil) })
+	case p.Refs != 0:
+		f := b.wrong(KindCounter, "%s: %d contents are counted that have their bytes there, and there are none", file, p.Refs).at(p.Name)
+		if len(b.gone) > 0 {
+			f.Text += "; it may hold what is missing elsewhere, so it is kept"
+			return
+		}
+		f.mend(b.check, "it is left to the collector", func(tx catalog.Tx) error { return b.garbage(tx, p.Name) })
+	case !b.dues.places[p.Name]:
+		b.wrong(KindDue, "%s is garbage, and nothing will delete it", file).at(p.Name).
+			mend(b.check, "it is left to the collector", func(tx catalog.Tx) error { return b.garbage(tx, p.Name) })
+	}
+}
+
+// inUse stores a place's row (nil: there is none while only a session uses it), and takes its deletion off the list.
+func (b *books) inUse(tx catalog.Tx, name string, row *catalog.Place) error {
+	var due []catalog.Due
+	for d, err := range catalog.Dues.After(tx, catalog.DueKey{}) {
+		if err != nil {
+			return err
+		}
+		if d.Kind == catalog.DuePlace && d.Key == name {
+			due = append(due, d)
+		}
+	}
+	for _, d := range due {
+		if err := catalog.Dues.Delete(tx, catalog.DueKey(d)); err != nil {
+			return err
+		}
+	}
+	if row == nil {
+		return catalog.Places.Delete(tx, catalog.Name(name))
+	}
+	return catalog.Places.Put(tx, catalog.Name(name), *row)
+}
+
+// garbage gives a place to the collector, with the usual grace.
+func (b *books) garbage(tx catalog.Tx, name string) error {
+	if err := catalog.Places.Put(tx, catalog.Name(name), catalog.Place{Name: name}); err != nil {
+		return err
+	}
+	return b.later(tx, catalog.PlaceGrace, catalog.DuePlace, name)
+}
+
+// checkReservations compares what is reserved with the sessions that are open, and what their owners hold with that.
+func (b *books) checkReservations() {
+	held := map[session.SessionID]catalog.Reservation{}
+	each(b, catalog.Reservations, "reservations", func(r catalog.Reservation) catalog.Number { return catalog.Number(r.Session) }, func(r catalog.Reservation) {
+		id := session.SessionID(r.Session)
+		o := b.sessions[id]
+		switch {
+		case o == nil:
+			f := b.wrong(KindReserved, "%d bytes of capsule %s are reserved for session %s, which is not open", r.Bytes, r.Capsule, id)
+			f.Session, f.Capsule = id, r.Capsule
+			f.mend(b.check, "they are given back", func(tx catalog.Tx) error { return catalog.Reservations.Delete(tx, catalog.Number(r.Session)) })
+		case r.Capsule == o.Capsule && r.Owner == o.Owner && upload.Reserves(o.Bytes, r.Bytes):
+			held[id] = r
+		}
+	})
+	usages := map[string]*catalog.Usage{}
+	for _, id := range sorted(b.sessions) {
+		o := b.sessions[id]
+		r, ok := held[id]
+		if !ok {
+			r = o.Reservation
+			f := b.wrong(KindReserved, "%s: %d bytes are to be reserved for it, and are not", o, r.Bytes)
+			f.Session, f.Capsule = id, o.Capsule
+			f.mend(b.check, "they are reserved", func(tx catalog.Tx) error { return catalog.Reservations.Put(tx, catalog.Number(id), r) })
+		}
+		if t := b.capsules[r.Capsule]; t != nil {
+			t.sessions++
+			t.reserved += r.Bytes
+		}
+		if usages[r.Owner] == nil {
+			usages[r.Owner] = &catalog.Usage{Owner: r.Owner}
+		}
+		usages[r.Owner].Sessions++
+		usages[r.Owner].Reserved += r.Bytes
+	}
+	var keys [][]byte
+	for _, owner := range sorted(usages) {
+		want := *usages[owner]
+		keys = append(keys, []byte(owner))
+		if has, err := catalog.Usages.Get(b.r, catalog.Name(owner)); err != nil || has != want {
+			b.wrong(KindCounter, "principal %s counts %d uploads under way with %d bytes, and there are %d with %d", owner, has.Sessions, has.Reserved, want.Sessions, want.Reserved).
+				mend(b.check, "it is counted anew", func(tx catalog.Tx) error { return catalog.Usages.Put(tx, catalog.Name(owner), want) })
+		}
+	}
+	if count(b.r, catalog.UsageTable) != int64(len(keys)) {
+		b.strays(catalog.UsageTable, keys, "a principal counts uploads under way, and has none")
+	}
+}
+
+// checkIdems makes sure that a key is remembered for as long as its memory lives, and forgotten some time.
+func (b *books) checkIdems() {
+	each(b, catalog.Idems, "idempotency keys", func(i catalog.Idem) catalog.IdemKey {
+		return catalog.IdemKey{Capsule: i.Capsule, Owner: i.Owner, Key: i.Key}
+	}, func(i catalog.Idem) {
+		key := string(catalog.IdemKey{Capsule: i.Capsule, Owner: i.Owner, Key: i.Key}.AppendKey(nil))
+		if _, ok, err := catalog.Memories.Find(b.r, catalog.MemoryKey(i.Memory)); err == nil && !ok && !b.dues.idems[key] {
+			b.wrong(KindDue, "the idempotency key %q in capsule %s is of memory %s, which is gone, and nothing will forget it", i.Key, i.Capsule, i.Memory).
+				mend(b.check, "it is put on the list", func(tx catalog.Tx) error { return b.later(tx, keepFor, catalog.DueIdem, key) })
+		}
+	})
+}
+
+// checkOutcomes does the same for what became of sessions.
+func (b *books) checkOutcomes() {
+	each(b, catalog.Outcomes, "outcomes of sessions", func(o catalog.Outcome) catalog.Number { return catalog.Number(o.Session) }, func(o catalog.Outcome) {
+		key := string(catalog.Number(o.Session).AppendKey(nil))
+		if _, ok, err := catalog.Memories.Find(b.r, catalog.MemoryKey(o.Memory)); err == nil && !ok && !b.dues.outcomes[key] {
+			b.wrong(KindDue, "session %d became memory %s, which is gone, and nothing will forget that", o.Session, o.Memory).
+				mend(b.check, "it is put on the list", func(tx catalog.Tx) error { return b.later(tx, keepFor, catalog.DueOutcome, key) })
+		}
+	})
+	for _, id := range b.finished {
+		if _, ok, err := catalog.Outcomes.Find(b.r, catalog.Number(id)); err == nil && !ok && !b.became[id] {
+			b.wrong(KindRecord, "session %s is finished, and what it became is not known", id).Session = id
+		}
+	}
+}
+
+// checkStates makes sure that states of the hash are kept for open sessions alone.
+func (b *books) checkStates() {
+	each(b, catalog.States, "states of hashes", func(st catalog.HashState) catalog.StateKey {
+		return catalog.StateKey{Session: st.Session, Off: st.Off}
+	}, func(st catalog.HashState) {
+		if b.sessions[session.SessionID(st.Session)] == nil {
+			f := b.wrong(KindHash, "a state of the hash at byte %d is kept for session %d, which is not open", st.Off, st.Session)
+			f.Session = session.SessionID(st.Session)
+			f.mend(b.check, "it is removed", func(tx catalog.Tx) error {
+				return catalog.States.Delete(tx, catalog.StateKey{Session: st.Session, Off: st.Off})
+			})
+		}
+	})
+}
+
+// checkAccess reads what decides who may come in.
+func (b *books) checkAccess() {
+	each(b, catalog.Principals, "principals", func(p catalog.Principal) catalog.Name { return catalog.Name(p.ID) }, func(catalog.Principal) {})
+	each(b, catalog.Tokens, "tokens", func(t catalog.Token) catalog.TokenKey { return catalog.TokenKey(t.Hash) }, func(catalog.Token) {})
+}

@@ -1,0 +1,75 @@
+package keeper
+
+import (
+	"bytes"
+	"cmp"
+	"maps"
+	"slices"
+	"sort"
+
+	"sluice/catalog"
+)
+
+// count counts the rows of a table, those that can't be read too.
+func count(r catalog.Reader, table catalog.TableID) (n int64) {
+	for range r.Scan(table, nil, nil, false) {
+		n++
+	}
+	return n
+}
+
+// others gives the keys of a table that are none of these. A catalog shows its rows without their keys, and those of an index do not
+// say where they are: so the keys between two that are known are found by asking where there is a row.
+func others(r catalog.Reader, table catalog.TableID, keys [][]byte) (found [][]byte) {
+	slices.SortFunc(keys, bytes.Compare)
+	lo := []byte{}
+	for i := 0; i <= len(keys); i++ {
+		var hi []byte
+		if i < len(keys) {
+			hi = keys[i]
+		}
+		for some(r, table, lo, hi) {
+			k := firstKey(r, table, lo)
+			if len(k) > longestKey {
+				return found
+			}
+			found = append(found, k)
+			lo = next(k)
+		}
+		lo = next(hi)
+	}
+	return found
+}
+
+// next is the key right behind k.
+func next(k []byte) []byte { return append(slices.Clip(slices.Clone(k)), 0) }
+
+// longestKey bounds the search; no key is longer, in bytes.
+const longestKey = 4096
+
+// some reports whether there is a row with lo ≤ key < hi.
+func some(r catalog.Reader, table catalog.TableID, lo, hi []byte) bool {
+	if hi != nil && bytes.Compare(lo, hi) >= 0 {
+		return false
+	}
+	for range r.Scan(table, lo, hi, false) {
+		return true
+	}
+	return false
+}
+
+// firstKey gives the first key from lo on; there is one. It finds it a byte at a time.
+func firstKey(r catalog.Reader, table catalog.TableID, lo []byte) []byte {
+	key := []byte{}
+	for len(key) <= longestKey {
+		if bytes.Compare(key, lo) >= 0 && some(r, table, key, next(key)) {
+			return key
+		}
+		b := sort.Search(255, func(b int) bool { return some(r, table, lo, append(slices.Clone(key), byte(b+1))) })
+		key = append(key, byte(b))
+	}
+	return key
+}
+
+// sorted gives the keys of m in order.
+func sorted[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }

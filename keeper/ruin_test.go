@@ -1,0 +1,292 @@
+package keeper_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"testing"
+	"time"
+
+	"sluice/access"
+	"sluice/catalog"
+	"sluice/internal/crashfs"
+	"sluice/keeper"
+	"sluice/memories"
+	"sluice/session"
+	"sluice/store/localblob"
+	"sluice/store/pebblemeta"
+	"sluice/upload"
+	"sluice/upload/uploadtest"
+)
+
+// house is a small data folder with one of everything, for tests that ruin it.
+type house struct {
+	ctx      context.Context
+	sessions session.Store
+	catalog  catalog.Store
+	meta     *pebblemeta.DB // nil where the rows are in memory
+	blobs    *localblob.Store
+	engine   *session.Service
+	uploads  *upload.Service
+	memories *memories.Service
+	me       access.Caller
+}
+
+// facts are what a house holds.
+type facts struct {
+	Secret   string
+	Contents map[string][]byte // by memory
+	Open     session.SessionID // with pieces
+	Whole    []byte            // what is to become of it
+	Received []session.Range
+	Killed   *crashfs.Disk // the disk as it is when the process dies before it leaves
+}
+
+// houseLimits make everything small, so that every byte can be ruined.
+func houseLimits() upload.Limits {
+	return upload.Limits{InlineMax: 16, ChunkSize: 32, ChunkSizeMin: 8, ChunkSizeMax: 64, MaxChunks: 64, MaxBytes: 1 << 20, TTL: 24 * time.Hour}
+}
+
+// enter opens a house that is on a disk in memory. stores are in memory, or nil for Pebble on the disk.
+func enter(ctx context.Context, disk *crashfs.Disk, stores *uploadtest.Stores, secret string) (h *house, err error) {
+	h = &house{ctx: ctx}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, h.leave())
+		}
+	}()
+	if stores != nil {
+		h.sessions, h.catalog = stores.Sessions, stores.Catalog
+	} else {
+		h.meta, err = pebblemeta.Open("/meta", pebblemeta.Options{Changed: upload.Reserving(catalog.Bounds{}), Die: dies, FS: disk.VFS()})
+		if err != nil {
+			return h, err
+		}
+		h.sessions, h.catalog = h.meta.Sessions(), h.meta.Catalog()
+	}
+	if h.blobs, err = localblob.Open("/content", localblob.Options{FS: disk}); err != nil {
+		return h, err
+	}
+	clock := wall{}
+	if h.engine, err = session.New(ctx, h.sessions, session.Config{Merge: upload.Merge, Clock: clock}); err != nil {
+		return h, err
+	}
+	h.uploads = upload.New(upload.Config{Sessions: h.engine, Catalog: h.catalog, Blobs: h.blobs, Clock: clock, Limits: houseLimits()})
+	h.memories = memories.New(memories.Config{Catalog: h.catalog, Content: h.blobs, Clock: clock, Running: h.engine.Running, TrashFor: time.Hour})
+	a := access.New(h.catalog, clock, nil)
+	if secret == "" {
+		return h, nil
+	}
+	h.me, err = a.Authenticate(ctx, secret)
+	return h, err
+}
+
+// dies is what a child process does when its metadata is damaged.
+func dies(err error) {
+	fmt.Println("the metadata's store gave up:", err)
+	os.Exit(codeRefused)
+}
+
+type wall struct{}
+
+func (wall) Now() time.Time { return time.Now() }
+
+func (h *house) leave() (err error) {
+	if h.uploads != nil {
+		h.uploads.Close()
+	}
+	if h.blobs != nil {
+		err = h.blobs.Close()
+	}
+	if h.meta != nil {
+		err = errors.Join(err, h.meta.Close())
+	}
+	return err
+}
+
+// check runs a Check of the house.
+func (h *house) check(repair bool) (found []keeper.Finding, sum keeper.Summary, err error) {
+	cfg := keeper.CheckConfig{
+		Sessions: h.sessions, Catalog: h.catalog, Blobs: h.blobs, Clock: wall{}, Repair: repair,
+		Found: func(f keeper.Finding) { found = append(found, f) },
+	}
+	if h.meta != nil {
+		cfg.Metadata = h.meta.Verify
+	}
+	sum, err = keeper.Check(h.ctx, cfg)
+	return found, sum, err
+}
+
+// text is n bytes that are like no others.
+func text(seed, n int) []byte {
+	b := make([]byte, 0, n+32)
+	for i := 0; len(b) < n; i++ {
+		sum := sha256.Sum256(fmt.Append(nil, seed, i))
+		b = append(b, sum[:]...)
+	}
+	return b[:n]
+}
+
+// create stores bytes in one request.
+func (h *house) create(name string, b []byte) (catalog.Memory, error) {
+	return h.uploads.Create(h.ctx, h.me, upload.CreateRequest{Meta: catalog.Meta{Name: name}, Idem: "idem of " + name, Put: upload.Put{Length: int64(len(b))}}, bytes.NewReader(b))
+}
+
+// begin begins an upload of chunks of 16 bytes, and puts those that are named.
+func (h *house) begin(name string, b []byte, chunks ...int64) (upload.Upload, error) {
+	up, err := h.uploads.Begin(h.ctx, h.me, upload.BeginRequest{Meta: catalog.Meta{Name: name}, Bytes: int64(len(b)), Chunks: -1, ChunkSize: 16})
+	for _, i := range chunks {
+		err = errors.Join(err, h.put(up.ID, b, i, upload.Put{Length: -1}))
+	}
+	return up, err
+}
+
+func (h *house) put(id session.SessionID, b []byte, i int64, p upload.Put) error {
+	return h.uploads.PutChunk(h.ctx, h.me, id, i, bytes.NewReader(b[i*16:min((i+1)*16, int64(len(b)))]), p)
+}
+
+func (h *house) finish(id session.SessionID, b []byte) (catalog.Memory, error) {
+	return h.uploads.Finish(h.ctx, h.me, upload.FinishRequest{ID: id, SHA256: sha256.Sum256(b), Length: int64(len(b))})
+}
+
+// furnish fills an empty house.
+func furnish(t *testing.T, disk *crashfs.Disk, stores *uploadtest.Stores) (f facts) {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	h, err := enter(t.Context(), disk, stores, "")
+	must(err)
+	a := access.New(h.catalog, wall{}, nil)
+	f.Secret, err = a.Bootstrap(t.Context())
+	must(err)
+	h.me, err = a.Authenticate(t.Context(), f.Secret)
+	must(err)
+	f.Contents = map[string][]byte{}
+	keep := func(m catalog.Memory, err error, b []byte) catalog.Memory {
+		t.Helper()
+		must(err)
+		f.Contents[m.ID.String()] = b
+		return m
+	}
+	inline, one, twice, trashed := text(1, 11), text(2, 30), text(3, 25), text(4, 20)
+	m, err := h.create("inline", inline)
+	keep(m, err, inline)
+	m, err = h.create("one place", one)
+	keep(m, err, one)
+	m, err = h.create("twice", twice)
+	keep(m, err, twice)
+	m, err = h.create("in the trash", trashed)
+	must(err)
+	must(h.memories.Delete(h.ctx, h.me, m.ID, false))
+	// A chunk that was replaced is at another place.
+	many := text(5, 40)
+	up, err := h.begin("several places", many, 0, 2)
+	must(err)
+	must(h.put(up.ID, text(6, 40), 1, upload.Put{Length: -1}))
+	must(h.put(up.ID, many, 1, upload.Put{Length: 16, Replace: true}))
+	m, err = h.finish(up.ID, many)
+	keep(m, err, many)
+	if h.meta != nil { // a second life, so that there are tables and a log
+		must(h.leave())
+		h, err = enter(t.Context(), disk, stores, f.Secret)
+		must(err)
+	}
+	m, err = h.create("twice, again", twice)
+	keep(m, err, twice)
+	up, err = h.begin("given up", text(7, 20), 0)
+	must(err)
+	must(h.uploads.Abort(h.ctx, h.me, up.ID))
+	f.Whole = text(8, 76)
+	up, err = h.begin("under way", f.Whole, 0, 1, 3)
+	must(err)
+	f.Open = up.ID
+	up, err = h.uploads.Status(h.ctx, h.me, up.ID)
+	must(err)
+	f.Received = up.Received
+	if found, sum, err := h.check(false); err != nil || sum.Wrong > 0 {
+		t.Fatalf("a new house: %v, %+v", err, found)
+	}
+	f.Killed = disk.Kill()
+	must(h.leave())
+	return f
+}
+
+// look reads every memory. It gives those that are right, and an error where one is given out that is not what was stored.
+func (h *house) look(f facts) (right map[string]bool, err error) {
+	right = map[string]bool{}
+	for id, want := range f.Contents {
+		var m catalog.MemoryID
+		if err := m.UnmarshalText([]byte(id)); err != nil {
+			return nil, err
+		}
+		got, e := h.read(m, int64(len(want)))
+		switch {
+		case e != nil:
+		case !bytes.Equal(got, want):
+			err = errors.Join(err, fmt.Errorf("memory %s is given out as %x and is %x", id, got, want))
+		default:
+			right[id] = true
+		}
+	}
+	return right, err
+}
+
+func (h *house) read(id catalog.MemoryID, n int64) ([]byte, error) {
+	file, err := h.memories.Open(h.ctx, h.me, id)
+	if err != nil {
+		return nil, err
+	}
+	body, err := file.Body(h.ctx, 0, file.Memory.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	b, err := io.ReadAll(body)
+	if err == nil && int64(len(b)) != n {
+		err = fmt.Errorf("%d bytes", len(b))
+	}
+	return b, err
+}
+
+// goOn finishes the upload under way, sending what is missing, stores all memories' bytes again, and a new one. Afterwards everything is right.
+func (h *house) goOn(f facts) error {
+	up, err := h.uploads.Status(h.ctx, h.me, f.Open)
+	if err != nil {
+		return fmt.Errorf("the upload under way: %w", err)
+	}
+	for i := range int64(5) {
+		r := session.Range{Off: i * 16, End: min((i+1)*16, int64(len(f.Whole)))}
+		if !session.Covers(up.Received, r) {
+			if err := h.put(f.Open, f.Whole, i, upload.Put{Length: -1}); err != nil {
+				return fmt.Errorf("putting chunk %d: %w", i, err)
+			}
+		}
+	}
+	m, err := h.finish(f.Open, f.Whole)
+	if err != nil {
+		return fmt.Errorf("finishing: %w", err)
+	}
+	f.Contents[m.ID.String()] = f.Whole
+	for _, b := range f.Contents {
+		m, err := h.uploads.Create(h.ctx, h.me, upload.CreateRequest{Meta: catalog.Meta{Name: "again"}, Put: upload.Put{Length: int64(len(b))}}, bytes.NewReader(b))
+		if err != nil {
+			return fmt.Errorf("storing once more: %w", err)
+		}
+		if got, err := h.read(m.ID, int64(len(b))); err != nil || !bytes.Equal(got, b) {
+			return fmt.Errorf("reading what was just stored: %x, %w", got, err)
+		}
+	}
+	right, err := h.look(f)
+	if err == nil && len(right) != len(f.Contents) {
+		err = fmt.Errorf("%d of %d memories are right after all were stored again", len(right), len(f.Contents))
+	}
+	return err
+}

@@ -1,0 +1,170 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"sluice/catalog"
+	"sluice/upload"
+)
+
+const (
+	// scrubEvery is how long after its beginning a pass over all content is followed by the next, at the earliest.
+	scrubEvery = 24 * time.Hour
+	// scrubRetry is how long a Scrub rests that could not go on, and before it begins: a start has other things to do.
+	scrubRetry = time.Minute
+)
+
+// Scrub re-reads all stored content past the caches, on and on until ctx ends, at most perSecond bytes a second on the average, and compares each extent with
+// its CRC-32C. Content that is not what was stored is told of in the log and marked as damaged, as Check does it. Nothing is remembered from one start to
+// the next: each begins at a content that pick chooses (0 ≤ pick(n) < n), so that many short lives look at everything too.
+//
+// Nothing is said about an extent before its content's row was looked up again: where a re-upload, or a deletion, has changed it meanwhile, the collector may
+// have deleted the bytes, and that is nothing to tell of.
+func (k *Keeper) Scrub(ctx context.Context, perSecond int64, pick func(n int64) int64) {
+	s := &scrub{k: k, perSecond: perSecond}
+	pause(ctx, scrubRetry)
+	from, err := k.anywhere(ctx, pick)
+	for ctx.Err() == nil {
+		began := k.cfg.Clock.Now()
+		if err == nil {
+			s.bytes, s.damaged = 0, 0
+			err = s.pass(ctx, from)
+		}
+		wait := scrubEvery - k.cfg.Clock.Now().Sub(began)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			k.cfg.Log.Error("re-reading the stored content failed; it is tried again", "err", err)
+			err, wait = nil, scrubRetry
+		default:
+			k.cfg.Log.Info("all stored content was read again", "bytes", s.bytes, "damaged", s.damaged)
+		}
+		pause(ctx, min(max(wait, scrubRetry), scrubEvery))
+	}
+}
+
+// pause returns after d, or when ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// scrub is a run of Scrub.
+type scrub struct {
+	k              *Keeper
+	perSecond      int64
+	bytes, damaged int64 // of this pass
+}
+
+// anywhere chooses a content to begin at: a capsule by the bytes it has, and there any digest.
+func (k *Keeper) anywhere(ctx context.Context, pick func(n int64) int64) (from catalog.ContentKey, err error) {
+	err = k.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
+		from = catalog.ContentKey{}
+		total := int64(0)
+		for c, err := range catalog.Capsules.After(r, "") {
+			if err != nil {
+				return err
+			}
+			if total += c.Bytes; c.Bytes > 0 && pick(total) < c.Bytes {
+				from.Capsule = c.ID
+			}
+		}
+		return nil
+	})
+	for i := range from.SHA256 {
+		from.SHA256[i] = byte(pick(256))
+	}
+	return from, err
+}
+
+// pass looks at each content once: from the given key to the end, and then from the beginning.
+func (s *scrub) pass(ctx context.Context, from catalog.ContentKey) error {
+	after, around := &from, false
+	for {
+		content, ok, err := contentAfter(ctx, s.k.cfg.Catalog, after)
+		if err != nil {
+			return err
+		}
+		key := catalog.ContentKey{Capsule: content.Capsule, SHA256: content.SHA256}
+		switch {
+		case !ok && around, around && slices.Compare(key.AppendKey(nil), from.AppendKey(nil)) > 0:
+			return nil
+		case !ok:
+			after, around = nil, true
+			continue
+		}
+		after = &key
+		if err := s.content(ctx, content); err != nil {
+			return err
+		}
+	}
+}
+
+// content checks one content. What is marked already is not looked at: it is damaged until it is stored again, or a Check finds it right.
+func (s *scrub) content(ctx context.Context, content catalog.Content) error {
+	if !content.Damaged.IsZero() {
+		s.damaged++
+		return nil
+	}
+	if len(content.Extents) == 0 {
+		s.bytes += content.Bytes
+		if found := damagesInline(content); len(found) > 0 {
+			return s.rotten(ctx, content, catalog.Extent{}, errors.New(found[0].what))
+		}
+		return nil
+	}
+	for _, e := range content.Extents {
+		began := time.Now()
+		err := s.k.cfg.Blobs.Check(ctx, e, upload.Always)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		s.bytes += e.Len
+		if err != nil {
+			return s.rotten(ctx, content, e, err)
+		}
+		if took := time.Duration(float64(e.Len) / float64(s.perSecond) * float64(time.Second)); took > 0 {
+			pause(ctx, took-time.Since(began))
+		}
+	}
+	return ctx.Err()
+}
+
+// rotten tells of content that is not what was stored, if it is the capsule's still.
+func (s *scrub) rotten(ctx context.Context, content catalog.Content, e catalog.Extent, cause error) error {
+	k := s.k
+	key := catalog.ContentKey{Capsule: content.Capsule, SHA256: content.SHA256}
+	var now catalog.Content
+	var there bool
+	err := k.cfg.Catalog.View(ctx, func(r catalog.Reader) (err error) {
+		now, there, err = catalog.Contents.Find(r, key)
+		return err
+	})
+	if err != nil || !there || !same(now, content) {
+		return err
+	}
+	if e.Place != "" && !lost(cause) {
+		k.cfg.Log.Error("stored content could not be read; it is tried again in the next pass", "sha256", fmt.Sprintf("%x", content.SHA256), "place", e.Place, "err", cause)
+		return nil
+	}
+	marked, err := mark(ctx, k.cfg.Catalog, content, k.cfg.Clock.Now())
+	if err != nil || !marked {
+		return err
+	}
+	s.damaged++
+	memories, err := memoriesOf(ctx, k.cfg.Catalog, content)
+	for _, m := range memories {
+		k.cfg.Log.Error("a memory is damaged: its bytes are not what was stored; it is not given out until the same bytes are stored again",
+			"memory", m.ID, "capsule", m.Capsule, "name", m.Name, "bytes", m.Bytes, "place", e.Place, "err", cause)
+	}
+	return err
+}

@@ -1,0 +1,216 @@
+package keeper_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/catalog"
+	"sluice/keeper"
+	"sluice/memories"
+	"sluice/upload"
+)
+
+// peeked is a content store whose checks a test sees.
+type peeked struct {
+	upload.Blobs
+	check func(e catalog.Extent) error // runs before each check; its error is the answer
+}
+
+func (p *peeked) Check(ctx context.Context, e catalog.Extent, care upload.Care) error {
+	if p.check != nil {
+		if err := p.check(e); err != nil {
+			return err
+		}
+	}
+	return p.Blobs.Check(ctx, e, care)
+}
+
+// scrubbed is a world with a Scrub that runs until the test ends, and its log.
+type scrubbed struct {
+	*world
+	blobs *peeked
+	mu    sync.Mutex
+	log   bytes.Buffer
+}
+
+func (s *scrubbed) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.log.Write(p)
+}
+
+func (s *scrubbed) said(what string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Contains(s.log.String(), what)
+}
+
+func scrub(t *testing.T, perSecond int64) *scrubbed {
+	w := newWorld(t)
+	s := &scrubbed{world: w, blobs: &peeked{Blobs: w.blobs}}
+	k := keeper.New(keeper.Config{
+		Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: s.blobs, Clock: wall{}, Log: slog.New(slog.NewTextHandler(s, nil)),
+	})
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { k.Scrub(ctx, perSecond, func(n int64) int64 { return n / 2 }) })
+	t.Cleanup(func() { stop(); wg.Wait() })
+	return s
+}
+
+// store stores bytes in one request.
+func (s *scrubbed) store(b []byte) catalog.Memory {
+	s.t.Helper()
+	m, err := s.uploads.Create(s.t.Context(), s.me, upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: int64(len(b))}}, bytes.NewReader(b))
+	s.check(err)
+	return m
+}
+
+func (s *scrubbed) content(m catalog.Memory) (c catalog.Content) {
+	s.t.Helper()
+	s.check(s.catalog.View(s.t.Context(), func(r catalog.Reader) (err error) {
+		c, err = catalog.Contents.Get(r, catalog.ContentKey{Capsule: m.Capsule, SHA256: m.SHA256})
+		return err
+	}))
+	return c
+}
+
+// Rot is told of in words and marked; who reads is told so, and a new upload of the same bytes heals it.
+func TestScrubFindsRot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := scrub(t, 1<<30)
+		good, bad := s.store(text(1, 9000)), s.store(body)
+		s.world.blobs.Corrupt(s.content(bad).Extents[0].Place, 77)
+		time.Sleep(2 * time.Minute)
+		if s.content(bad).Damaged.IsZero() || !s.content(good).Damaged.IsZero() {
+			t.Fatalf("marked: %v, %v", s.content(bad).Damaged, s.content(good).Damaged)
+		}
+		if !s.said(bad.ID.String()) || !s.said("is damaged") || s.said(good.ID.String()) {
+			t.Errorf("the log: %s", s.log.String())
+		}
+		reader := memories.New(memories.Config{Catalog: s.catalog, Content: s.blobs, Clock: wall{}, Running: s.sessions.Running})
+		if _, err := reader.Open(t.Context(), s.me, bad.ID); !errors.Is(err, memories.ErrDamaged) {
+			t.Errorf("reading it: %v", err)
+		}
+		s.store(body)
+		if !s.content(bad).Damaged.IsZero() {
+			t.Error("the upload did not heal it")
+		}
+		if f, err := reader.Open(t.Context(), s.me, bad.ID); err != nil {
+			t.Error(err)
+		} else if b, err := f.Body(t.Context(), 0, bad.Bytes); err != nil {
+			t.Error(err)
+		} else {
+			b.Close()
+		}
+		time.Sleep(25 * time.Hour) // the next pass
+		if !s.content(bad).Damaged.IsZero() {
+			t.Error("marked again")
+		}
+	})
+}
+
+// What has changed between the look at a row and the look at its bytes is nothing to tell of, whatever the bytes are by then.
+func TestScrubLooksAgainBeforeItSpeaks(t *testing.T) {
+	for what, change := range map[string]func(s *scrubbed, m catalog.Memory){
+		"stored again": func(s *scrubbed, _ catalog.Memory) { s.store(body) },
+		"purged": func(s *scrubbed, m catalog.Memory) {
+			s.check(s.catalog.Update(s.t.Context(), func(tx catalog.Tx) error {
+				return catalog.Purge(tx, m.ID, catalog.Moment{Now: time.Now(), Running: s.sessions.Running()})
+			}))
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := scrub(t, 1<<30)
+				m := s.store(body)
+				place, once := s.content(m).Extents[0].Place, false
+				s.blobs.check = func(e catalog.Extent) error {
+					if e.Place != place || once {
+						return nil
+					}
+					once = true
+					change(s, m)
+					s.check(s.blobs.Delete(t.Context(), place))
+					return nil
+				}
+				time.Sleep(2 * time.Minute)
+				if !once {
+					t.Fatal("it was not looked at")
+				}
+				if s.said("level=ERROR") {
+					t.Errorf("the log: %s", s.log.String())
+				}
+				if what == "stored again" && !s.content(m).Damaged.IsZero() {
+					t.Error("the new copy was marked")
+				}
+			})
+		})
+	}
+}
+
+// Content that comes and goes while it is scrubbed and collected is never called damaged.
+func TestScrubAmongUploadsAndTheCollector(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := scrub(t, 100_000)
+		for i := range 200 {
+			m := s.store(text(i%3, 8000))
+			time.Sleep(50 * time.Millisecond)
+			if i%2 == 0 {
+				s.check(s.catalog.Update(t.Context(), func(tx catalog.Tx) error {
+					return catalog.Purge(tx, m.ID, catalog.Moment{Now: time.Now(), Running: s.sessions.Running()})
+				}))
+			}
+			if i%20 == 0 {
+				s.pass(70 * minute)
+			}
+			if i == 100 {
+				time.Sleep(24 * time.Hour)
+			}
+		}
+		time.Sleep(24 * time.Hour)
+		if s.said("level=ERROR") || !s.said("all stored content was read again") {
+			t.Errorf("the log: %s", s.log.String())
+		}
+	})
+}
+
+// It reads no faster than it is told to.
+func TestScrubKeepsItsRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := scrub(t, 1000)
+		var last time.Time
+		n := 0
+		s.blobs.check = func(catalog.Extent) error { last, n = time.Now(), n+1; return nil }
+		for i := range 10 {
+			s.store(text(i, 6000))
+		}
+		began := time.Now()
+		time.Sleep(time.Hour)
+		if took := last.Sub(began); n != 10 || took < time.Minute+54*time.Second || took > time.Minute+60*time.Second {
+			t.Errorf("%d contents of 6 s each were read in %v", n, took)
+		}
+	})
+}
+
+// A read that fails for another reason is no proof of rot.
+func TestScrubDoesNotMarkWhatItCouldNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := scrub(t, 1<<30)
+		m := s.store(body)
+		s.blobs.check = func(catalog.Extent) error { return errors.New("EIO") }
+		time.Sleep(2 * time.Minute)
+		if !s.content(m).Damaged.IsZero() || !s.said("could not be read") || !s.said(fmt.Sprintf("%x", sha256.Sum256(body))) {
+			t.Errorf("%v; the log: %s", s.content(m).Damaged, s.log.String())
+		}
+	})
+}
