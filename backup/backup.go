@@ -1,0 +1,165 @@
+// Package backup copies a data folder, while it is in use, into a folder of its own, and makes a data folder of that again.
+//
+// It owns the layout of the backup folder, what is verified on the way, and what a crash at any moment leaves. It does not own the
+// stores: it sees the metadata as rows that mean something only to their store, and content as extents at places. It runs no server, and
+// decides nobody's access: who may read the data folder may back it up.
+//
+// # What is in a backup
+//
+// The rows of one durable state of the metadata, all of them, and every extent that they name: of what is stored, the trash included, and of uploads
+// under way. As a recorded extent never changes and no place's name is given twice, the bytes may be copied long after the
+// state was taken, so long as nobody deletes the places meanwhile (see [Source].Hold), and what an earlier backup has copied need not be copied again.
+//
+// # Format 1
+//
+//	DIR/BACKUP            "sluice backup, format 1" and the id of the data folder; a newer one is refused, and nothing is touched
+//	DIR/lock              locked while somebody writes or reads a backup
+//	DIR/manifest          JSON, and in the last line the SHA-256 of that: which rows file, its SHA-256, and what is in the backup
+//	DIR/rows-N            the rows of the Nth backup (see rows.go)
+//	DIR/content/SS/PLACE  the bytes of one place, at their offsets in it; SS are the first two characters of its name
+//
+// The manifest makes the backup: its rename ends one and takes the place of the former. It vouches for the rows by their SHA-256, and the rows
+// for each extent by its CRC-32C and for each content by its SHA-256. Only when it is on the disk is anything removed that the former one needs.
+package backup
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"sluice/catalog"
+	"sluice/internal/durable"
+)
+
+// The errors that a caller may want to tell apart.
+var (
+	// ErrNotBackup: the folder holds something else, or the backup of another data folder.
+	ErrNotBackup = errors.New("not a folder for this backup")
+	// ErrNone: the folder holds no finished backup.
+	ErrNone = errors.New("there is no finished backup")
+	// ErrDamaged: the backup is not what was written.
+	ErrDamaged = errors.New("the backup is damaged")
+	// ErrFull: the disk that is written to is full.
+	ErrFull = errors.New("no space left")
+	// ErrBusy: somebody else is writing or reading this backup.
+	ErrBusy = errors.New("in use by another backup or restore")
+)
+
+// Frozen is one durable state of the metadata.
+type Frozen interface {
+	// Walk visits all rows in the order of their keys. Neither key nor row may be kept.
+	Walk(ctx context.Context, visit func(key, row []byte) error) error
+	Close()
+}
+
+// Decode gives what a row says: a session.Session, a session.Entry, a row of the catalog as its table's type, or nil for what only leads to other rows.
+type Decode func(key, row []byte) (any, error)
+
+// Content is what is needed of a content store.
+type Content interface {
+	// Read is upload.Blobs' Read.
+	Read(ctx context.Context, extents []catalog.Extent, off, n int64) (io.ReadCloser, error)
+}
+
+// Source is a data folder that is backed up. Log may be left out.
+type Source struct {
+	// ID tells the folder from all others, but for those restored from its backups; see [Identity].
+	ID string
+	// Freeze gives the newest durable state.
+	Freeze func(ctx context.Context) (Frozen, error)
+	Decode Decode
+	// Rows is the version of the rows.
+	Rows    int
+	Content Content
+	// Hold keeps places from being deleted until release is called. It is called before Freeze.
+	Hold func() (release func())
+	Log  *slog.Logger
+}
+
+// Summary says what is in a backup.
+type Summary struct {
+	Made     time.Time `json:"made"`
+	Memories int64     `json:"memories"` // those in the trash included
+	Contents int64     `json:"contents"`
+	Sessions int64     `json:"sessions"` // open uploads
+	Pieces   int64     `json:"pieces"`   // recorded of those
+	Rows     int64     `json:"rows"`
+	Bytes    int64     `json:"bytes"` // of contents and pieces
+}
+
+// Damage is content that could not be copied since the data folder itself does not have it whole any more.
+type Damage struct {
+	Capsule string `json:"capsule,omitempty"` // empty: a piece of an upload under way, which will be asked for again
+	SHA256  string `json:"sha256,omitempty"`
+	Place   string `json:"place,omitempty"`
+	Off     int64  `json:"off"`
+	Len     int64  `json:"len"`
+	CRC32C  uint32 `json:"crc32c"`
+	Reason  string `json:"reason"`
+}
+
+// String names it for people.
+func (d Damage) String() string {
+	if d.Capsule == "" {
+		return fmt.Sprintf("a piece of an upload under way, bytes %d to %d of place %s: %s", d.Off, d.Off+d.Len, d.Place, d.Reason)
+	}
+	return fmt.Sprintf("content %s of capsule %s: %s", d.SHA256, d.Capsule, d.Reason)
+}
+
+// key tells one damage from another.
+func (d Damage) key() string {
+	if d.Capsule != "" {
+		return d.Capsule + "/" + d.SHA256
+	}
+	return fmt.Sprintf("%s %d %d %08x", d.Place, d.Off, d.Len, d.CRC32C)
+}
+
+// Result is what a backup, or a restore, did.
+type Result struct {
+	Summary
+	// Number counts the backups in the folder.
+	Number uint64 `json:"number"`
+	// Copied is how many of Bytes were copied; the others were there.
+	Copied int64 `json:"copied_bytes"`
+	// Damaged is what is not whole: in the data folder when it was backed up, or in the backup when that was salvaged.
+	Damaged []Damage `json:"damaged,omitempty"`
+}
+
+// Progress is told of bytes that are done; total is -1 where nobody knows.
+type Progress func(done, total int64)
+
+// identity is the file in the data folder that tells it from others.
+const identity = "id"
+
+var validID = regexp.MustCompile(`^[A-Z2-7]{26}$`)
+
+// Identity gives the id of a data folder, and draws one where there is none yet. The caller has the folder to itself.
+func Identity(on durable.FS, data string) (string, error) {
+	path := filepath.Join(data, identity)
+	text, err := durable.ReadFile(on, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		id := rand.Text()
+		return id, SetIdentity(on, data, id)
+	}
+	if err != nil {
+		return "", err
+	}
+	id := strings.TrimSpace(string(text))
+	if !validID.MatchString(id) {
+		return "", fmt.Errorf("%s does not hold an id: %.40q", path, text)
+	}
+	return id, nil
+}
+
+// SetIdentity gives a data folder its id.
+func SetIdentity(on durable.FS, data, id string) error {
+	return durable.WriteFile(on, filepath.Join(data, identity), []byte(id+"\n"), 0o600)
+}

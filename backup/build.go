@@ -1,0 +1,101 @@
+package backup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"syscall"
+
+	"sluice/internal/durable"
+)
+
+// ErrNotEmpty: there is something where a data folder is to be made.
+var ErrNotEmpty = errors.New("is not empty")
+
+const (
+	// besides is added to the name of a folder that is being made.
+	besides = ".restoring"
+	// inside is what it is called there.
+	inside = "unfinished"
+)
+
+// Build makes the folder path, which must be empty or not there, all or nothing: fill fills another one beside it, which gets the name when it is
+// on the disk. What an earlier Build has left beside it is removed. fill brings to the disk what it makes, but for the entries of dir itself.
+func Build(on durable.FS, path string, fill func(dir string) error) (err error) {
+	path = filepath.Clean(path)
+	parent, work := filepath.Dir(path), path+besides
+	if err := free(on, path); err != nil {
+		return err
+	}
+	if err := durable.MkdirAll(on, parent, 0o700); err != nil {
+		return err
+	}
+	if err := durable.MkdirAll(on, work, 0o700); err != nil {
+		return err
+	}
+	lock, err := lockDir(on, work)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Close(), removeAll(on, work)) }()
+	dir := filepath.Join(work, inside)
+	if err := removeAll(on, dir); err != nil {
+		return err
+	}
+	if err := on.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	if err := fill(dir); err != nil {
+		return err
+	}
+	if err := durable.SyncDir(on, dir); err != nil {
+		return err
+	}
+	if err := on.Rename(dir, path); err != nil {
+		return fmt.Errorf("%s was made meanwhile, or can't be: %w", path, err)
+	}
+	return errors.Join(durable.SyncDir(on, work), durable.SyncDir(on, parent))
+}
+
+// free makes sure that nothing is at path; an empty folder gives way.
+func free(on durable.FS, path string) error {
+	info, err := on.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if !info.Dir {
+		return fmt.Errorf("%s is not a folder", path)
+	}
+	if names, err := on.List(path); err != nil || len(names) > 0 {
+		return errors.Join(fmt.Errorf("%s %w: a backup is restored into a folder that is empty, or not there", path, ErrNotEmpty), err)
+	}
+	if err := on.Remove(path); err != nil {
+		if errors.Is(err, syscall.EBUSY) {
+			return fmt.Errorf("%s is a mount point, and can't be made in one step: restore into a folder in it", path)
+		}
+		return err
+	}
+	return durable.SyncDir(on, filepath.Dir(path))
+}
+
+// removeAll removes path and what is in it. Links are removed, and not followed.
+func removeAll(on durable.FS, path string) error {
+	err := on.Remove(path)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	names, listed := on.List(path)
+	if listed != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := removeAll(on, filepath.Join(path, name)); err != nil {
+			return err
+		}
+	}
+	return on.Remove(path)
+}

@@ -1,0 +1,192 @@
+package backup
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"io"
+
+	"sluice/catalog"
+)
+
+// sourceError is a failure of what is copied from, as opposed to what is copied to.
+type sourceError struct {
+	e   catalog.Extent
+	err error
+}
+
+func (e *sourceError) Error() string { return e.err.Error() }
+func (e *sourceError) Unwrap() error { return e.err }
+
+// do carries out one job. Only a failure of the backup folder is an error.
+func (r *run) do(ctx context.Context, c *copies, j job) (err error) {
+	defer func() { err = errors.Join(err, c.close()) }()
+	if j.content != nil {
+		err = r.copyContent(ctx, c, *j.content, j.known)
+	} else {
+		err = r.copyPieces(ctx, c, j.pieces, j.known)
+	}
+	return err
+}
+
+// copyContent copies those extents of a content that the backup does not have, and compares the whole with its SHA-256.
+func (r *run) copyContent(ctx context.Context, c *copies, v catalog.Content, known bool) error {
+	if known {
+		there, err := c.allThere(v.Extents)
+		if err != nil {
+			return err
+		}
+		if there {
+			r.advance(v.Bytes, 0)
+			return nil
+		}
+	}
+	sum := sha256.New()
+	sum.Write(v.Inline)
+	for _, e := range v.Extents {
+		err := r.copyExtent(ctx, c, e, sum)
+		var source *sourceError
+		if errors.As(err, &source) {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			r.damaged(damageOf(v, source))
+			break
+		}
+		if err != nil {
+			return err
+		}
+		r.advance(e.Len, 0)
+		if e == v.Extents[len(v.Extents)-1] && !sameSum(sum, v) {
+			r.damaged(damageOf(v, &sourceError{err: errors.New("its extents are what was stored, but not in sum: their SHA-256 is another")}))
+		}
+	}
+	if len(v.Extents) == 0 && !sameSum(sum, v) {
+		r.damaged(damageOf(v, &sourceError{err: errors.New("its SHA-256 is another")}))
+	}
+	return r.settle(c)
+}
+
+func sameSum(sum hash.Hash, v catalog.Content) bool { return catalog.SHA256(sum.Sum(nil)) == v.SHA256 }
+
+// copyPieces copies those pieces of an upload under way that the backup does not have.
+func (r *run) copyPieces(ctx context.Context, c *copies, es []catalog.Extent, known bool) error {
+	for _, e := range es {
+		if known {
+			there, err := c.there(e)
+			if err != nil {
+				return err
+			}
+			if there {
+				r.advance(e.Len, 0)
+				continue
+			}
+		}
+		err := r.copyExtent(ctx, c, e, nil)
+		var source *sourceError
+		if errors.As(err, &source) {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			r.damaged(damageOfPiece(e, source))
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		r.advance(e.Len, 0)
+	}
+	return r.settle(c)
+}
+
+// settle is that of the copies, and notes the folders whose entries have to be synced too.
+func (r *run) settle(c *copies) error {
+	r.mu.Lock()
+	for place := range c.files {
+		r.folders[place[:2]] = true
+	}
+	r.mu.Unlock()
+	return c.settle()
+}
+
+// copyExtent brings one extent into the backup, unless it is there already, and its bytes into sum, where that is wanted.
+func (r *run) copyExtent(ctx context.Context, c *copies, e catalog.Extent, sum hash.Hash) error {
+	whole, err := c.whole(e)
+	if err != nil || whole && sum == nil {
+		return err
+	}
+	var from io.Reader
+	var to *copying
+	if whole {
+		from = io.NewSectionReader(c.files[e.Place], e.Off, e.Len)
+	} else {
+		read, err := r.src.Content.Read(ctx, []catalog.Extent{e}, 0, e.Len)
+		if err != nil {
+			return &sourceError{e, err}
+		}
+		defer read.Close()
+		if to, err = c.begin(e); err != nil {
+			return err
+		}
+		defer to.close()
+		from = read
+	}
+	crc, at := uint32(0), e.Off
+	for end := e.Off + e.Len; at < end; {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		p := c.buf[:min(int64(len(c.buf)), end-at)]
+		if _, err := io.ReadFull(from, p); err != nil {
+			return &sourceError{e, err}
+		}
+		crc = crc32.Update(crc, castagnoli, p)
+		if sum != nil {
+			sum.Write(p)
+		}
+		if to != nil {
+			if err := to.write(p, at); err != nil {
+				return err
+			}
+		}
+		at += int64(len(p))
+	}
+	if crc != e.CRC32C {
+		return &sourceError{e, fmt.Errorf("place %s, bytes %d to %d: CRC-32C %08x, not %08x", e.Place, e.Off, e.Off+e.Len, crc, e.CRC32C)}
+	}
+	if to != nil {
+		c.fresh = append(c.fresh, e)
+		r.advance(0, to.written)
+	}
+	return nil
+}
+
+func (c *copies) allThere(es []catalog.Extent) (bool, error) {
+	for _, e := range es {
+		if ok, err := c.there(e); err != nil || !ok {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// damageOf says that a content is not whole.
+func damageOf(v catalog.Content, source *sourceError) Damage {
+	d := Damage{Capsule: v.Capsule, SHA256: hex.EncodeToString(v.SHA256[:])}
+	if source != nil {
+		d.Place, d.Off, d.Len, d.CRC32C, d.Reason = source.e.Place, source.e.Off, source.e.Len, source.e.CRC32C, source.Error()
+	}
+	return d
+}
+
+func damageOfPiece(e catalog.Extent, source *sourceError) Damage {
+	d := Damage{Place: e.Place, Off: e.Off, Len: e.Len, CRC32C: e.CRC32C}
+	if source != nil {
+		d.Reason = source.Error()
+	}
+	return d
+}

@@ -1,0 +1,332 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"sluice/catalog"
+	"sluice/internal/durable"
+	"sluice/session"
+	"sluice/upload"
+)
+
+const (
+	// copiers is how many contents are copied at a time.
+	copiers = 4
+	// batch is how many pieces of uploads under way are copied, and synced, together.
+	batch = 256
+)
+
+// Run makes a backup of src in the folder dir, which it makes where there is none. Until it has returned nil the backup that was there is whole and
+// is what is restored, whatever happens; what was copied by then is found by the next Run. Errors of content that src itself does not have whole
+// are no failure, but told of in the Result.
+func Run(ctx context.Context, on durable.FS, dir string, src Source, now time.Time, tell Progress) (res Result, err error) {
+	defer func() {
+		if err = full(err); err != nil && ctx.Err() != nil {
+			err = ctx.Err()
+		}
+	}()
+	if src.Log == nil {
+		src.Log = slog.New(slog.DiscardHandler)
+	}
+	lock, err := prepare(on, dir, src.ID)
+	if err != nil {
+		return res, err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	r := &run{on: on, dir: dir, src: src, tell: tell, lost: map[string]bool{}, folders: map[string]bool{}}
+	if err := r.begin(); err != nil {
+		return res, err
+	}
+	defer r.former.close()
+	release := src.Hold()
+	defer release()
+	if err := r.copy(ctx, now); err != nil {
+		return res, err
+	}
+	if err := r.publish(); err != nil {
+		return res, err
+	}
+	r.tidy(ctx)
+	return Result{r.new.Summary, r.new.Number, r.copied, r.new.Damaged}, nil
+}
+
+// run is one backup under way.
+type run struct {
+	on     durable.FS
+	dir    string
+	src    Source
+	tell   Progress
+	former former
+	lost   map[string]bool // what the former backup names but does not have
+	new    manifest
+	named  []uint64 // hashes of the names of all places
+
+	mu      sync.Mutex
+	folders map[string]bool // of places: to be synced
+	copied  int64
+	done    int64
+}
+
+// begin looks at the backup that is there. One that is damaged is as good as none: then everything is copied, or found to be there.
+func (r *run) begin() error {
+	if err := durable.MkdirAll(r.on, filepath.Join(r.dir, contentDir), 0o700); err != nil {
+		return err
+	}
+	old, err := readManifest(r.on, r.dir)
+	if err == nil {
+		for _, d := range old.Damaged {
+			r.lost[d.key()] = true
+		}
+		r.former.r, err = openRows(r.on, filepath.Join(r.dir, old.Rows.Name), old.Rows)
+	}
+	switch {
+	case errors.Is(err, ErrDamaged):
+		r.src.Log.Warn("the backup that is there can't be restored; everything is compared or copied anew", "err", err)
+	case err != nil && !errors.Is(err, ErrNone):
+		return err
+	}
+	// A number that nobody has used: not even one whose manifest is unreadable.
+	names, err := r.on.List(r.dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if n, is := rowsNumber(name); is {
+			r.new.Number = max(r.new.Number, n)
+		}
+	}
+	r.new.Number = max(r.new.Number, old.Number) + 1
+	return nil
+}
+
+// job is what one copier does at a time: one content, or some pieces.
+type job struct {
+	content *catalog.Content
+	pieces  []catalog.Extent
+	known   bool // the former backup has all of it
+}
+
+// copy writes the rows, and copies what they name.
+func (r *run) copy(ctx context.Context, now time.Time) (err error) {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	state, err := r.src.Freeze(ctx)
+	if err != nil {
+		return err
+	}
+	defer state.Close()
+	r.new.Of, r.new.RowsFormat, r.new.Summary.Made = r.src.ID, r.src.Rows, now.UTC().Truncate(time.Millisecond)
+	name := rowsName(r.new.Number)
+	rows, err := createRows(r.on, filepath.Join(r.dir, name))
+	if err != nil {
+		return err
+	}
+	jobs := make(chan job)
+	var wg sync.WaitGroup
+	for range copiers {
+		wg.Go(func() {
+			c := newCopies(r.on, r.dir, true)
+			for j := range jobs {
+				if ctx.Err() == nil {
+					if err := r.do(ctx, c, j); err != nil {
+						stop(err)
+					}
+				}
+			}
+		})
+	}
+	w := walker{r: r, ctx: ctx, rows: rows, jobs: jobs}
+	err = state.Walk(ctx, w.visit)
+	if err == nil {
+		err = w.flush()
+	}
+	close(jobs)
+	wg.Wait()
+	r.new.Rows, err = closeRows(rows, name, err)
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err == nil && r.former.failed != nil {
+		r.src.Log.Warn("the rows of the backup that was there are damaged; what they had was compared or copied anew", "err", r.former.failed)
+	}
+	slices.SortFunc(r.new.Damaged, func(a, b Damage) int { return strings.Compare(a.key(), b.key()) })
+	return err
+}
+
+func closeRows(rows *rowsWriter, name string, failed error) (file, error) {
+	f, err := rows.close(name)
+	return f, errors.Join(failed, err)
+}
+
+// walker turns rows into jobs.
+type walker struct {
+	r      *run
+	ctx    context.Context
+	rows   *rowsWriter
+	jobs   chan<- job
+	pieces job
+}
+
+func (w *walker) visit(key, row []byte) error {
+	r, sum := w.r, &w.r.new.Summary
+	if err := w.rows.add(key, row); err != nil {
+		return err
+	}
+	sum.Rows++
+	what, err := r.src.Decode(key, row)
+	if err != nil {
+		return fmt.Errorf("the metadata is damaged: %w", err)
+	}
+	old, had := r.former.at(key)
+	switch v := what.(type) {
+	case catalog.Memory:
+		sum.Memories++
+	case session.Session:
+		if !v.State.Ended() {
+			sum.Sessions++
+		}
+	case catalog.Content:
+		sum.Contents++
+		sum.Bytes += v.Bytes
+		for _, e := range v.Extents {
+			r.name(e.Place)
+		}
+		j := job{content: &v}
+		if had && !r.lost[damageOf(v, nil).key()] {
+			was, err := r.src.Decode(key, old)
+			c, ok := was.(catalog.Content)
+			j.known = err == nil && ok && reflect.DeepEqual(c.Extents, v.Extents)
+		}
+		return w.send(j)
+	case session.Entry:
+		return w.piece(v, had && slices.Equal(old, row))
+	}
+	return nil
+}
+
+// piece takes a piece of an upload under way. They come by session, and are copied some at a time.
+func (w *walker) piece(v session.Entry, known bool) error {
+	w.r.new.Summary.Pieces++
+	w.r.new.Summary.Bytes += v.Len()
+	p, err := upload.InspectPiece(v)
+	if err != nil {
+		w.r.damaged(Damage{Off: v.Off, Len: v.Len(), Reason: err.Error()})
+		return nil
+	}
+	e := p.Extent
+	w.r.name(e.Place)
+	known = known && !w.r.lost[damageOfPiece(e, nil).key()]
+	if n := len(w.pieces.pieces); n > 0 && (n == batch || w.pieces.known != known || w.pieces.pieces[n-1].Place != e.Place) {
+		if err := w.flush(); err != nil {
+			return err
+		}
+	}
+	w.pieces.known = known
+	w.pieces.pieces = append(w.pieces.pieces, e)
+	return nil
+}
+
+func (w *walker) flush() error {
+	j := w.pieces
+	w.pieces = job{}
+	if len(j.pieces) == 0 {
+		return nil
+	}
+	return w.send(j)
+}
+
+func (w *walker) send(j job) error {
+	select {
+	case w.jobs <- j:
+		return nil
+	case <-w.ctx.Done():
+		return context.Cause(w.ctx)
+	}
+}
+
+// name notes that the backup needs a place.
+func (r *run) name(place string) {
+	h := hashOf(place)
+	if n := len(r.named); n == 0 || r.named[n-1] != h {
+		r.named = append(r.named, h)
+	}
+}
+
+func hashOf(name string) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(name))
+	return h.Sum64()
+}
+
+func (r *run) damaged(d Damage) {
+	r.src.Log.Warn("not in the backup, since the data folder does not have it whole", "what", d.String())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.new.Damaged = append(r.new.Damaged, d)
+}
+
+// advance counts bytes that are done.
+func (r *run) advance(done, copied int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.done += done
+	r.copied += copied
+	if r.tell != nil {
+		r.tell(r.done, -1)
+	}
+}
+
+// publish makes the new backup the one that is there.
+func (r *run) publish() error {
+	content := filepath.Join(r.dir, contentDir)
+	for name := range r.folders {
+		if err := durable.SyncDir(r.on, filepath.Join(content, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	b, err := r.new.encode()
+	if err == nil {
+		err = errors.Join(durable.SyncDir(r.on, content), durable.SyncDir(r.on, r.dir))
+	}
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(r.on, filepath.Join(r.dir, manifestName), b, 0o600)
+}
+
+// tidy removes what no backup names any more. What it fails to remove the next one will.
+func (r *run) tidy(ctx context.Context) {
+	slices.Sort(r.named)
+	names, err := r.on.List(r.dir)
+	for _, name := range names {
+		if _, is := rowsNumber(name); is && name != r.new.Rows.Name || strings.HasPrefix(name, "."+manifestName+".") {
+			err = errors.Join(err, r.on.Remove(filepath.Join(r.dir, name)))
+		}
+	}
+	content := filepath.Join(r.dir, contentDir)
+	folders, listed := r.on.List(content)
+	err = errors.Join(err, listed)
+	for _, folder := range folders {
+		places, listed := r.on.List(filepath.Join(content, folder))
+		err = errors.Join(err, listed)
+		for _, place := range places {
+			if _, needed := slices.BinarySearch(r.named, hashOf(place)); !needed && ctx.Err() == nil {
+				err = errors.Join(err, r.on.Remove(filepath.Join(content, folder, place)))
+			}
+		}
+	}
+	if err != nil {
+		r.src.Log.Warn("the backup is made, but not everything of the former one could be removed", "err", err)
+	}
+}
