@@ -73,8 +73,9 @@ func (c *Client) PutRange(ctx context.Context, sessionID string, off int64, body
 	if err != nil {
 		return 0, err
 	}
-	if recorded, err = strconv.ParseInt(h.Get("Upload-Received"), 10, 64); err != nil {
-		return 0, fmt.Errorf("Upload-Received of the answer: %w", err)
+	recorded, err = strconv.ParseInt(h.Get("Upload-Received"), 10, 64)
+	if err != nil || recorded < 0 || n >= 0 && recorded > n {
+		return 0, fmt.Errorf("the answer says that %.20q bytes of %d are recorded", h.Get("Upload-Received"), n)
 	}
 	return recorded, nil
 }
@@ -286,7 +287,7 @@ func (c *Client) Content(ctx context.Context, memoryID string, off, n int64) (io
 	case res.StatusCode == http.StatusPartialContent && !whole:
 		var last int64
 		form := res.Header.Get("Content-Range")
-		if _, err := fmt.Sscanf(form, "bytes %d-%d/%d", &info.Off, &last, &info.Bytes); err != nil || info.Off != off {
+		if _, err := fmt.Sscanf(form, "bytes %d-%d/%d", &info.Off, &last, &info.Bytes); err != nil || info.Off != off || last < off || last >= info.Bytes || n > 0 && last >= off+n {
 			res.Body.Close()
 			return nil, info, fmt.Errorf("content: asked for bytes from %d, got Content-Range %.60q", off, form)
 		}

@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -84,6 +85,9 @@ func (c *Client) do(req *http.Request, out any) (http.Header, error) {
 	if res.StatusCode < 200 || res.StatusCode > 299 {
 		return res.Header, refusal(res)
 	}
+	if out == nil && req.Method != http.MethodGet && res.StatusCode != http.StatusNoContent {
+		return res.Header, foreign(res, nil) // a page in between has answered, and nobody has promised anything
+	}
 	if out == nil {
 		_, err = io.Copy(io.Discard, io.LimitReader(res.Body, maxAnswer))
 		return res.Header, err
@@ -92,17 +96,35 @@ func (c *Client) do(req *http.Request, out any) (http.Header, error) {
 	if err != nil {
 		return res.Header, err
 	}
-	if err := json.Unmarshal(b, out); err != nil {
-		return res.Header, &Error{Foreign: true, Recorded: -1, Problem: Problem{Title: res.Status, Fault: Fault{Status: res.StatusCode, Detail: brief(b)}}}
+	if json.Unmarshal(b, out) != nil || !named(out) {
+		return res.Header, foreign(res, b)
 	}
 	return res.Header, nil
+}
+
+// named reports whether an answer names what it is about: whatever JSON something in between answers must not be taken for a promise.
+func named(out any) bool {
+	switch v := out.(type) {
+	case *Session:
+		return v.State != ""
+	case *Memory:
+		return v.MemoryID != ""
+	case *MemoryBatch:
+		return len(v.Memories) > 0 && !slices.ContainsFunc(v.Memories, func(m Memory) bool { return m.MemoryID == "" })
+	}
+	return true
+}
+
+// foreign is the error of an answer that is not the server's.
+func foreign(res *http.Response, b []byte) *Error {
+	return &Error{Foreign: true, Recorded: -1, Problem: Problem{Title: res.Status, Fault: Fault{Status: res.StatusCode, Detail: brief(b)}}}
 }
 
 // refusal reads an error answer. What is not a problem of ours is Foreign.
 func refusal(res *http.Response) error {
 	b, _ := io.ReadAll(io.LimitReader(res.Body, 1<<20))
 	e := &Error{Recorded: -1}
-	if n, err := strconv.ParseInt(res.Header.Get("Upload-Received"), 10, 64); err == nil {
+	if n, err := strconv.ParseInt(res.Header.Get("Upload-Received"), 10, 64); err == nil && n >= 0 {
 		e.Recorded = n
 	}
 	if s, err := strconv.ParseInt(res.Header.Get("Retry-After"), 10, 32); err == nil && s >= 0 {

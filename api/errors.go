@@ -171,6 +171,8 @@ func faultOf(err error, sizeOf func(session.SessionID) int64) Fault {
 	code, retry, detail := codeOf(err)
 	f := Fault{Status: answers[code].status, Code: code, Detail: detail, RetryAfterMS: retry.Milliseconds()}
 	switch {
+	case errors.Is(err, memories.ErrDamaged):
+		f.Detail = "the stored content is damaged and is not given out; storing the same bytes again heals it"
 	case code == CodeInternal:
 		f.Detail = "something went wrong here; the log has it under this request_id"
 	case code == CodeNotFound:

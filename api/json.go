@@ -37,10 +37,9 @@ func decode(r *http.Request, body io.Reader, max int64, v any) error {
 	if int64(len(b)) > max {
 		return &denial{code: CodeTooLarge, detail: fmt.Sprintf("the body has more than %d bytes", max)}
 	}
-	if _, empty := v.(*Empty); empty && len(b) == 0 {
-		return nil
-	}
-	if kind := r.Header.Get("Content-Type"); kind != "" {
+	if len(b) == 0 {
+		b = []byte("{}") // what is missing is told by its name
+	} else if kind := r.Header.Get("Content-Type"); kind != "" {
 		if media, _, err := mime.ParseMediaType(kind); err != nil || media != "application/json" {
 			return &denial{code: CodeUnsupportedMediaType, detail: "the body must be sent with Content-Type: application/json"}
 		}

@@ -3,9 +3,11 @@ package api_test
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -67,4 +69,42 @@ func TestConnectionsAreBounded(t *testing.T) {
 		}
 	}
 	t.Error("a closed connection is still counted")
+}
+
+// A server that drains lets clients go on with what they have begun, and says on /readyz that it is stopping.
+func TestADrainingServerIsStillToBeSeen(t *testing.T) {
+	w := newWorld(t, nil)
+	b := random(2 * chunk)
+	s := w.begin(2 * chunk)
+	body, pour := io.Pipe()
+	put := make(chan error, 1)
+	go func() { put <- w.client.PutChunk(t.Context(), s.SessionID, 0, body, chunk, api.PutOptions{}) }()
+	const most = chunk - 1 // more than a client keeps back
+	_, err := pour.Write(b[:most])
+	w.check(err)
+	for running := false; !running; { // until the put has come to the server
+		rec := httptest.NewRecorder()
+		w.server.AdminHandler().ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
+		running = strings.Contains(rec.Body.String(), "sluice_requests_running 2\n") // this one is another
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- w.stop() }()
+	for until := time.Now().Add(10 * time.Second); ; {
+		err := w.stranger.Ready(t.Context())
+		var refused *api.Error
+		if errors.As(err, &refused) && refused.Code == api.CodeUnavailable {
+			break
+		}
+		if time.Now().After(until) {
+			t.Fatalf("while it drains: %v", err)
+		}
+	}
+	if err := w.put(s.SessionID, 1, b[chunk:]); err != nil {
+		t.Errorf("a chunk of a session that was begun before: %v", err)
+	}
+	_, err = pour.Write(b[most:chunk])
+	w.check(err)
+	w.check(pour.Close())
+	w.check(<-put)
+	w.check(<-stopped)
 }

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -144,7 +145,7 @@ func (s *Server) mux(table []route) http.Handler {
 	}
 	mux.Handle("/", s.serve(func(*call) error { return errNotFound }))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if p := r.URL.EscapedPath(); !strings.HasPrefix(p, "/") || strings.Contains(p, "//") || slices.ContainsFunc(strings.Split(r.URL.Path, "/"), dots) {
+		if p := r.URL.EscapedPath(); !strings.HasPrefix(p, "/") || strings.Contains(p, "//") || slices.ContainsFunc(strings.Split(p, "/"), dots) {
 			s.serve(func(*call) error { return errNotFound }).ServeHTTP(w, r)
 			return
 		}
@@ -152,7 +153,11 @@ func (s *Server) mux(table []route) http.Handler {
 	})
 }
 
-func dots(part string) bool { return part == "." || part == ".." }
+// dots reports whether a part of an escaped path is one that a file system would walk by. A name that only contains such parts is a name.
+func dots(part string) bool {
+	plain, err := url.PathUnescape(part)
+	return err != nil || plain == "." || plain == ".."
+}
 
 // methods picks the route of a path by its method.
 func (s *Server) methods(routes map[string]*route) http.Handler {

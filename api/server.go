@@ -143,8 +143,8 @@ func (s *Server) AdminHandler() http.Handler { return s.admin }
 // that exist still go through.
 func (s *Server) Drain() { s.draining.Store(true) }
 
-// Serve answers on the public and, unless it is nil, the admin listener until ctx ends or a listener fails. Then it drains: it
-// listens no more, and running requests get up to grace to end, after which they are cut off. When it
+// Serve answers on the public and, unless it is nil, the admin listener until ctx ends or a listener fails. Then it drains: it begins
+// nothing new, listens a little longer while requests run, and these get up to grace to end, after which they are cut off. When it
 // returns no request is running, so that the stores may be closed. It closes the listeners.
 func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace time.Duration) error {
 	base, cut := context.WithCancel(context.WithoutCancel(ctx))
@@ -168,6 +168,7 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace ti
 	s.Drain()
 	until, stop := context.WithTimeout(base, grace)
 	defer stop()
+	s.lastCalls(min(grace/2, lastCallsFor))
 	for _, h := range servers {
 		if err := h.Shutdown(until); err != nil {
 			s.log.Warn("requests are still running at the end of the drain; they are cut off", "running", s.running.Load())
@@ -186,6 +187,19 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace ti
 	s.mu.Unlock()
 	s.requests.Wait()
 	return first
+}
+
+// lastCallsFor is how long a server that drains goes on listening while requests run: clients go on with what they have begun, and whoever asks /readyz
+// learns that it is stopping.
+const lastCallsFor = 3 * time.Second
+
+// lastCalls waits until no request runs, for at most d.
+func (s *Server) lastCalls(d time.Duration) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(d); s.running.Load() > 0 && time.Now().Before(end); {
+		<-tick.C
+	}
 }
 
 // httpServer bounds what a connection may cost before a handler runs. There is no absolute limit of time on bodies: the minimum

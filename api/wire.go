@@ -22,7 +22,7 @@ func (t Time) MarshalJSON() ([]byte, error) {
 // UnmarshalJSON reads RFC 3339 with any offset and any fraction, and keeps milliseconds.
 func (t *Time) UnmarshalJSON(b []byte) error {
 	var v time.Time
-	if err := v.UnmarshalJSON(b); err != nil {
+	if err := v.UnmarshalJSON(b); err != nil || v.UTC().Year() < 0 || v.UTC().Year() > 9999 {
 		return fmt.Errorf("must be a time as RFC 3339 writes it, such as 2026-01-31T12:00:00Z")
 	}
 	t.Time = v.UTC().Truncate(time.Millisecond)

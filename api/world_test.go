@@ -11,8 +11,9 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/http/httptest"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,84 +31,136 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const chunk = 4096
+const (
+	chunk       = 4096
+	inlineMax   = 64
+	maxSessions = 120 // of one principal
+)
 
 type clock struct{}
 
 func (clock) Now() time.Time { return time.Now() }
 
-// world is a server on stores in memory that listens, with an admin who owns capsule "default", and a stranger.
-type world struct {
-	t        *testing.T
+// parts are a server on stores in memory, and what it is made of.
+type parts struct {
 	server   *api.Server
-	url      string
-	secret   string // the admin's
-	foreign  string // the stranger's
-	me       access.Caller
+	blobs    *uploadtest.Blobs
 	access   *access.Service
 	sessions *session.Service
 	uploads  *upload.Service
-	client   *api.Client
-	stranger *api.Client
-	stop     func() error // ends Serve and gives its error
+	secret   string // the admin's, who owns capsule "default"
 }
 
-// newWorld makes one; change may alter the server's configuration.
+func assemble(ctx context.Context, cfg api.Config, engine session.Config) (p parts, err error) {
+	stores := uploadtest.NewStores(catalog.Bounds{MaxSessions: maxSessions})
+	p.blobs, p.access = uploadtest.NewBlobs(), access.New(stores.Catalog, clock{}, nil)
+	if p.secret, err = p.access.Bootstrap(ctx); err != nil {
+		return p, err
+	}
+	engine.Merge, engine.TTL = upload.Merge, time.Hour
+	if p.sessions, err = session.New(ctx, stores.Sessions, engine); err != nil {
+		return p, err
+	}
+	limits := upload.DefaultLimits()
+	limits.ChunkSize, limits.ChunkSizeMin, limits.InlineMax = chunk, 1, inlineMax
+	p.uploads = upload.New(upload.Config{Sessions: p.sessions, Catalog: stores.Catalog, Blobs: p.blobs, Clock: clock{}, Limits: limits})
+	cfg.Uploads, cfg.Sessions, cfg.Access = p.uploads, p.sessions, p.access
+	cfg.Memories = memories.New(memories.Config{Catalog: stores.Catalog, Content: p.blobs, Clock: clock{}, Running: p.sessions.Running, TrashFor: time.Hour})
+	if cfg.Expire == nil {
+		cfg.Expire = func(ctx context.Context) (int, error) { return p.sessions.TickTTL(ctx, time.Now(), p.uploads.Expire) }
+	}
+	p.server, err = api.New(cfg)
+	return p, err
+}
+
+// listen serves on a port of its own until stop, which gives Serve's error.
+func (p *parts) listen() (url string, stop func() error, err error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- p.server.Serve(ctx, ln, nil, 10*time.Second) }()
+	return "http://" + ln.Addr().String(), func() error {
+		cancel()
+		defer p.uploads.Close()
+		return <-done
+	}, nil
+}
+
+// serveInMemory is such a server for an example.
+func serveInMemory(ctx context.Context) (url, token string, stop func()) {
+	p, err := assemble(ctx, api.Config{}, session.Config{})
+	if err != nil {
+		panic(err)
+	}
+	url, end, err := p.listen()
+	if err != nil {
+		panic(err)
+	}
+	return url, p.secret, func() {
+		http.DefaultClient.CloseIdleConnections()
+		if err := end(); err != nil {
+			panic(err)
+		}
+	}
+}
+
+// world is such a server that listens, with its admin and a stranger.
+type world struct {
+	parts
+	t         *testing.T
+	url       string
+	foreign   string // the stranger's secret
+	me        access.Caller
+	transport *http.Transport
+	stop      func() error // as the end of the test does, only earlier
+	client    *api.Client
+	stranger  *api.Client
+}
+
+// newWorld makes one that ends with the test; change, if any, is of the server's configuration.
 func newWorld(t *testing.T, change func(*api.Config)) *world {
 	t.Helper()
-	w := &world{t: t}
-	blobs, stores := uploadtest.NewBlobs(), uploadtest.NewStores(catalog.Bounds{MaxSessions: 50})
-	w.access = access.New(stores.Catalog, clock{}, nil)
+	cfg := api.Config{Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	if change != nil {
+		change(&cfg)
+	}
+	return openWorld(t, cfg, session.Config{})
+}
+
+func openWorld(t *testing.T, cfg api.Config, engine session.Config) *world {
+	t.Helper()
+	w := &world{t: t, transport: &http.Transport{}}
 	var err error
-	w.secret, err = w.access.Bootstrap(t.Context())
+	w.parts, err = assemble(t.Context(), cfg, engine)
 	w.check(err)
 	w.me, err = w.access.Authenticate(t.Context(), w.secret)
 	w.check(err)
 	_, w.foreign = w.join("stranger", false)
-	w.sessions, err = session.New(t.Context(), stores.Sessions, session.Config{Merge: upload.Merge, TTL: time.Hour})
+	url, stop, err := w.listen()
 	w.check(err)
-	limits := upload.DefaultLimits()
-	limits.ChunkSize, limits.ChunkSizeMin, limits.InlineMax = chunk, 1, 64
-	w.uploads = upload.New(upload.Config{Sessions: w.sessions, Catalog: stores.Catalog, Blobs: blobs, Clock: clock{}, Limits: limits})
-	cfg := api.Config{
-		Log:     slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
-		Uploads: w.uploads, Sessions: w.sessions, Access: w.access,
-		Memories: memories.New(memories.Config{Catalog: stores.Catalog, Content: blobs, Clock: clock{}, Running: w.sessions.Running, TrashFor: time.Hour}),
-		Expire:   func(ctx context.Context) (int, error) { return w.sessions.TickTTL(ctx, time.Now(), w.uploads.Expire) },
-	}
-	if change != nil {
-		change(&cfg)
-	}
-	w.server, err = api.New(cfg)
-	w.check(err)
-	w.listen()
+	w.stop = sync.OnceValue(stop)
+	t.Cleanup(func() {
+		w.transport.CloseIdleConnections()
+		w.check(w.stop())
+	})
+	w.url = url
+	w.client, w.stranger = w.as(w.secret), w.as(w.foreign)
 	return w
 }
 
-// listen serves on a port of its own until the test ends.
-func (w *world) listen() {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	w.check(err)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- w.server.Serve(ctx, ln, nil, 10*time.Second) }()
-	w.url = "http://" + ln.Addr().String()
-	transport := &http.Transport{}
-	hc := &http.Client{Transport: transport}
-	w.client, w.stranger = api.NewClient(w.url, w.secret, hc), api.NewClient(w.url, w.foreign, hc)
-	var ended error
-	stopped := false
-	w.stop = func() error {
-		if !stopped {
-			stopped = true
-			transport.CloseIdleConnections()
-			cancel()
-			ended = <-done
-			w.uploads.Close()
-		}
-		return ended
-	}
-	w.t.Cleanup(func() { w.check(w.stop()) })
+// in is the same world for a subtest.
+func (w *world) in(t *testing.T) *world {
+	of := *w
+	of.t = t
+	return &of
+}
+
+// as is a client that bears the secret.
+func (w *world) as(secret string) *api.Client {
+	return api.NewClient(w.url, secret, &http.Client{Transport: w.transport})
 }
 
 // join makes a principal without any role, and its token.
@@ -134,19 +187,24 @@ type answer struct {
 	problem api.Problem
 }
 
-// do sends a request as the admin; extra headers come in pairs, an empty value removes.
+// do sends a request as the admin. Headers come in pairs, instead of the usual ones: an empty value removes, and a name
+// that is there twice is sent twice.
 func (w *world) do(method, path, body string, headers ...string) answer {
 	w.t.Helper()
 	req, err := http.NewRequestWithContext(w.t.Context(), method, w.url+path, strings.NewReader(body))
 	w.check(err)
 	req.Header.Set("Authorization", "Bearer "+w.secret)
+	given := http.Header{}
 	for i := 0; i < len(headers); i += 2 {
-		req.Header.Del(headers[i])
-		if headers[i+1] != "" {
-			req.Header.Set(headers[i], headers[i+1])
-		}
+		given.Add(headers[i], headers[i+1])
 	}
-	res, err := http.DefaultTransport.RoundTrip(req)
+	for name, values := range given {
+		req.Header[name] = slices.DeleteFunc(values, func(v string) bool { return v == "" })
+	}
+	if given.Get("Transfer-Encoding") != "" { // the length is not announced
+		req.ContentLength = -1
+	}
+	res, err := w.transport.RoundTrip(req)
 	w.check(err)
 	return w.read(res)
 }
@@ -156,7 +214,6 @@ func (w *world) read(res *http.Response) answer {
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
 	w.check(err)
-	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
 	a := answer{Response: res, body: b}
 	if res.Header.Get("Content-Type") == "application/problem+json" && len(b) > 0 {
 		w.check(json.Unmarshal(b, &a.problem))
@@ -225,9 +282,38 @@ func (w *world) codeIs(err error, code api.Code) *api.Error {
 	return e
 }
 
-// record serves one request without a network.
-func (w *world) record(r *http.Request) *httptest.ResponseRecorder {
-	rec := httptest.NewRecorder()
-	w.server.Handler().ServeHTTP(rec, r)
-	return rec
+// limit sets capsule default's quotas; 0 is none.
+func (w *world) limit(bytes, memories int64) {
+	w.t.Helper()
+	_, err := w.client.UpdateCapsule(w.t.Context(), api.UpdateCapsuleRequest{CapsuleID: "default", QuotaBytes: &bytes, QuotaMemories: &memories})
+	w.check(err)
+}
+
+// pass lets the engine's time run on, in the steps that it counts.
+func (w *world) pass(d time.Duration) {
+	w.t.Helper()
+	from := time.Now()
+	for at := time.Duration(0); at <= d; at += time.Minute {
+		_, err := w.sessions.TickTTL(w.t.Context(), from.Add(at), w.uploads.Expire)
+		w.check(err)
+	}
+}
+
+// holds fails where m's content is not b.
+func (w *world) holds(m api.Memory, b []byte) {
+	w.t.Helper()
+	a := w.do("GET", m.ContentURL, "")
+	if a.StatusCode != 200 || !bytes.Equal(a.body, b) || m.Bytes != int64(len(b)) || m.SHA256 != hexSum(b) {
+		w.t.Errorf("content of %s: %d, %d bytes, not the %d of %s", m.Name, a.StatusCode, len(a.body), len(b), hexSum(b))
+	}
+}
+
+// coded gives the code of a refusal, and "" of anything else.
+func coded(err error) api.Code {
+	var e *api.Error
+	errors.As(err, &e)
+	if e == nil {
+		return ""
+	}
+	return e.Code
 }
