@@ -158,6 +158,9 @@ func (j *job) finish(ctx context.Context) (m api.Memory, err error) {
 	todo, more := j.s.Missing, j.s.More
 	for bad, rounds := 0, 0; ; rounds++ {
 		if err := j.putAll(ctx, todo, bad > 0); err != nil {
+			if errors.Is(err, ErrChanged) {
+				err = j.giveUp(ctx, err)
+			}
 			return m, err
 		}
 		if more {

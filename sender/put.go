@@ -25,6 +25,7 @@ type chunk struct {
 	off     int64 // in from
 	n       int64
 	replace bool
+	same    func() error  // says ErrChanged where the content is not what it was; nil: it can't change
 	fly     func(n int64) // bytes that were taken off to the server, or less than 0: that have to go again
 	acked   func(n int64)
 }
@@ -34,7 +35,7 @@ func (j *job) putChunk(ctx context.Context, idx int64, replace bool) error {
 	off := idx * j.s.ChunkSize
 	return (&chunk{
 		Sender: j.Sender, wait: j.wait, session: j.s.SessionID, size: j.s.ChunkSize, idx: idx,
-		from: j.disk, off: off, n: min(j.s.ChunkSize, j.size()-off), replace: replace,
+		from: j.disk, off: off, n: min(j.s.ChunkSize, j.size()-off), replace: replace, same: j.unchanged,
 		fly: func(n int64) { j.flying.Add(n); j.report() },
 		acked: func(n int64) {
 			if !replace {
@@ -58,6 +59,9 @@ func (c *chunk) put(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		var refused *api.Error
+		if err := c.changed(); err != nil {
+			return err
+		}
 		ours := errors.As(err, &refused) && !refused.Foreign
 		switch k := classify(err); {
 		case ours && refused.Code == api.CodeChunkConflict && !c.replace:
@@ -93,6 +97,14 @@ func (c *chunk) put(ctx context.Context) error {
 			return c.ranges(ctx)
 		}
 	}
+}
+
+// changed looks after a failure whether it was the content's.
+func (c *chunk) changed() error {
+	if c.same == nil {
+		return nil
+	}
+	return c.same()
 }
 
 // tooBig: a proxy's own limit of size.
@@ -153,6 +165,9 @@ func (c *chunk) ranges(ctx context.Context) error {
 			if err != nil {
 				if ctx.Err() != nil {
 					return context.Cause(ctx)
+				}
+				if err := c.changed(); err != nil {
+					return err
 				}
 				k := classify(err)
 				if k == final {

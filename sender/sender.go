@@ -110,17 +110,21 @@ const small = 1 << 20
 //
 // Errors: ErrChanged, ErrPatience, *api.Error, those of the file, and ctx's.
 func (s *Sender) Send(ctx context.Context, f File) (api.Memory, error) {
-	disk, err := os.Open(f.Disk)
-	if err != nil {
-		return api.Memory{}, err
-	}
-	defer disk.Close()
-	info, err := disk.Stat()
+	// Before it is opened: opening a pipe would wait for its other end.
+	info, err := os.Stat(f.Disk)
 	if err != nil {
 		return api.Memory{}, err
 	}
 	if !info.Mode().IsRegular() {
 		return api.Memory{}, fmt.Errorf("%s is not a regular file", f.Disk)
+	}
+	disk, err := os.Open(f.Disk)
+	if err != nil {
+		return api.Memory{}, err
+	}
+	defer disk.Close()
+	if info, err = disk.Stat(); err != nil {
+		return api.Memory{}, err
 	}
 	abs, err := filepath.Abs(f.Disk)
 	if err != nil {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
+	"net/url"
 	"sync"
 	"time"
 
@@ -46,6 +48,10 @@ func classify(err error) kind {
 		if errors.Is(err, context.Canceled) && !errors.Is(err, errStalled) {
 			return final
 		}
+		var dial *net.OpError
+		if errors.As(err, &dial) && dial.Op == "dial" {
+			return later // nobody is there: smaller requests are no help
+		}
 		return cut // the transport's
 	}
 	switch {
@@ -68,13 +74,17 @@ func (w *waiter) pause(ctx context.Context, attempt int, why error) error {
 	if idle > w.s.Patience {
 		return fmt.Errorf("%w: %w", ErrPatience, why)
 	}
-	if !said {
+	var refused *api.Error
+	switch superseded := errors.As(why, &refused) && refused.Code == api.CodeSuperseded; {
+	case said:
+	case superseded:
+		w.s.Log.Info("somebody else sends the same bytes: looking at what is there")
+	default:
 		w.s.Log.Info("waiting for the server", "because", brief(why))
 	}
 	d := min(100*time.Millisecond<<min(attempt, 10), 5*time.Second)
 	d = d/2 + rand.N(d/2+1)
-	var refused *api.Error
-	if errors.As(why, &refused) {
+	if refused != nil {
 		d = max(d, min(refused.RetryAfter, time.Minute))
 	}
 	t := time.NewTimer(d)
@@ -89,6 +99,10 @@ func (w *waiter) pause(ctx context.Context, attempt int, why error) error {
 
 // brief is an error in one line that a user can read.
 func brief(err error) string {
+	var unanswered *url.Error
+	if errors.As(err, &unanswered) {
+		err = unanswered.Err // and not the request's whole address
+	}
 	s := err.Error()
 	if len(s) > 200 {
 		s = s[:200] + "…"

@@ -53,11 +53,13 @@ func (c *capsulesShowCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	row, err := client.ReadCapsule(e.ctx, c.ID)
-	if err == nil {
-		e.capsule(row)
-	}
-	return err
+	return e.each([]string{c.ID}, func(id string) error {
+		row, err := client.ReadCapsule(e.ctx, id)
+		if err == nil {
+			e.capsule(row)
+		}
+		return err
+	})
 }
 
 type capsulesCreateCmd struct {

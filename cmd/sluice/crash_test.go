@@ -27,49 +27,56 @@ type child struct {
 	cmd    *exec.Cmd
 	url    string
 	client *api.Client
-	said   *bytes.Buffer
+	said   *bytes.Buffer // on standard error; to be read when done is closed
 	done   chan struct{}
+
+	greeting string // what it said at first
 }
 
-// startServer runs `sluice serve` on a data folder. The test binary is the program where its name is sluice.
+// startServer runs `sluice serve` on a data folder.
 func startServer(t *testing.T, data string, flags ...string) *child {
 	t.Helper()
-	exe, err := os.Executable()
+	c, err := launch(exec.Command("sluice", append([]string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "", "--data", data}, flags...)...))
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(exe)
-	cmd.Args = append([]string{"sluice", "serve", "--listen", "127.0.0.1:0", "--admin-listen", "", "--data", data}, flags...)
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	c := &child{cmd: cmd, said: &bytes.Buffer{}, done: make(chan struct{})}
 	t.Cleanup(c.kill)
-	lines := bufio.NewScanner(stderr)
-	for lines.Scan() {
-		fmt.Fprintln(c.said, lines.Text())
-		if at, ok := strings.CutPrefix(lines.Text(), "listening on "); ok {
-			c.url = at
-			break
-		}
-	}
-	if c.url == "" {
-		t.Fatalf("the server did not start: %s", c.said)
-	}
-	go func() {
-		defer close(c.done)
-		io.Copy(c.said, stderr)
-	}()
 	token, err := os.ReadFile(filepath.Join(data, "admin-token"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.client = api.NewClient(c.url, strings.TrimSpace(string(token)), nil)
 	return c
+}
+
+// launch starts a server, and returns when it has said where it is and what to try.
+func launch(cmd *exec.Cmd) (*child, error) {
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	c := &child{cmd: cmd, said: &bytes.Buffer{}, done: make(chan struct{})}
+	lines := bufio.NewReader(stderr)
+	for line := ""; err == nil && !strings.HasPrefix(line, "or a folder: "); {
+		line, err = lines.ReadString('\n')
+		c.said.WriteString(line)
+		if at, ok := strings.CutPrefix(line, "listening on "); ok {
+			c.url = strings.TrimSpace(at)
+		}
+	}
+	if err != nil {
+		_ = cmd.Wait()
+		return nil, fmt.Errorf("the server did not start: %s", c.said)
+	}
+	c.greeting = c.said.String()
+	go func() {
+		defer close(c.done)
+		io.Copy(c.said, lines)
+	}()
+	return c, nil
 }
 
 // kill is kill -9.

@@ -50,20 +50,26 @@ func (c *getCmd) Run(e *env) error {
 	if c.PathPrefix != "" {
 		return g.folder()
 	}
-	m, err := client.ReadMemory(e.ctx, c.ID)
-	if err != nil {
-		return err
-	}
-	if c.Output == "-" {
-		return g.stream(m)
-	}
-	dest := c.Output
-	if dest == "" {
-		dest = safeName(m.Name)
-	} else if info, err := os.Stat(dest); err == nil && info.IsDir() {
-		dest = filepath.Join(dest, safeName(m.Name))
-	}
-	return g.file(m, dest)
+	return e.each([]string{c.ID}, func(id string) error {
+		m, err := client.ReadMemory(e.ctx, id)
+		if err != nil {
+			return err
+		}
+		if c.Output == "-" {
+			return g.stream(m)
+		}
+		dest := c.Output
+		if dest == "" {
+			dest = safeName(m.Name)
+		} else if info, err := os.Stat(dest); err == nil && info.IsDir() {
+			dest = filepath.Join(dest, safeName(m.Name))
+		}
+		if err := g.file(m, dest); err != nil {
+			e.failOf(dest, err)
+			return errSaid
+		}
+		return nil
+	})
 }
 
 type getter struct {
@@ -81,7 +87,7 @@ type got struct {
 	SHA256   string `json:"sha256"`
 }
 
-// file fetches a memory into a file.
+// file fetches a memory into a file. Its errors do not name the file.
 func (g *getter) file(m api.Memory, dest string) error {
 	src, err := newSource(g.client, m)
 	if err != nil {
@@ -93,20 +99,29 @@ func (g *getter) file(m api.Memory, dest string) error {
 			return err
 		}
 		if !same && !g.c.Force {
-			return fmt.Errorf("%s is there already and differs; give another name with -o, or --force", dest)
+			return errors.New("a file of this name is there already and differs; give another name with -o, or --force")
 		}
 		if same {
 			g.tell(m, dest)
 			return nil
 		}
+	} else if _, err := os.Stat(filepath.Dir(dest)); err != nil {
+		return err
 	}
 	log := slog.New(slog.DiscardHandler)
 	if !g.e.json {
 		log = slog.New(&messages{out: g.bars})
 	}
+	begun := false
 	err = download.Get(g.e.ctx, download.Request{
 		Source: src, Dest: dest, Parallel: g.c.Parallel, Patience: g.c.Patience, Log: log,
-		Progress: func(done, total int64) { g.bars.set(dest, done, total) },
+		Progress: func(done, total int64) {
+			if !begun && done > 0 && done < total {
+				log.Info("going on", "file", dest, "bytes_there", done, "bytes", total)
+			}
+			begun = true
+			g.bars.set(dest, done, total)
+		},
 	})
 	g.bars.end(dest)
 	if g.e.ctx.Err() != nil {
@@ -129,7 +144,7 @@ func sameContent(dest string, src *source) (bool, error) {
 		return false, err
 	}
 	if !info.Mode().IsRegular() {
-		return false, fmt.Errorf("%s is not a regular file", dest)
+		return false, errors.New("it is not a regular file")
 	}
 	if info.Size() != src.m.Bytes {
 		return false, nil
@@ -157,7 +172,7 @@ func (g *getter) folder() error {
 	err := pages(func(cursor string) (string, error) {
 		page, err := g.client.ListMemories(g.e.ctx, api.MemoryQuery{CapsuleID: g.c.Capsule, PathPrefix: g.c.PathPrefix, Cursor: cursor, Limit: 1000})
 		if err != nil {
-			return "", err
+			return "", ofCapsule(g.c.Capsule, err)
 		}
 		for _, m := range page.Memories {
 			dest := filepath.Join(root, safePath(m.Path), safeName(m.Name))

@@ -1,6 +1,10 @@
 package main
 
-import "sluice/api"
+import (
+	"errors"
+
+	"sluice/api"
+)
 
 type lsCmd struct {
 	remote
@@ -29,13 +33,16 @@ func (c *lsCmd) Run(e *env) error {
 			q.Limit = min(q.Limit, c.Limit-n)
 		}
 		page, err := client.ListMemories(e.ctx, q)
+		if err != nil {
+			return "", ofCapsule(c.Capsule, err)
+		}
 		for _, m := range page.Memories {
 			e.memory(m)
 		}
 		if n += len(page.Memories); c.Limit > 0 && n >= c.Limit {
-			return "", err
+			return "", nil
 		}
-		return page.NextCursor, err
+		return page.NextCursor, nil
 	})
 }
 
@@ -54,10 +61,11 @@ func pages(fetch func(cursor string) (next string, err error)) error {
 func (e *env) each(ids []string, do func(id string) error) error {
 	failed := false
 	for _, id := range ids {
-		if err := do(id); err != nil {
+		err := do(id)
+		if err != nil && !errors.Is(err, errSaid) {
 			e.failOf(id, err)
-			failed = true
 		}
+		failed = failed || err != nil
 	}
 	if failed {
 		return errSaid

@@ -11,6 +11,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"reflect"
+	"slices"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -33,6 +35,9 @@ type cli struct {
 	Undelete undeleteCmd `cmd:"" help:"Take memories out of the trash."`
 	Capsules capsulesCmd `cmd:"" help:"Make, list, change and delete capsules, the containers of memories."`
 	Sessions sessionsCmd `cmd:"" help:"Look at everybody's uploads under way, and end them (admins)."`
+	Check    checkCmd    `cmd:"" help:"Verify everything in a data folder that no server has open, and repair it."`
+	Backup   backupCmd   `cmd:"" help:"Back a data folder up, also while its server runs."`
+	Restore  restoreCmd  `cmd:"" help:"Make a data folder of a backup."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
 
@@ -42,6 +47,7 @@ type env struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	json           bool
+	lost           error // that a result could not be written
 }
 
 // usageError is a mistake on the command line: exit status 2.
@@ -66,7 +72,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	parser, err := kong.New(&c,
 		kong.Name("sluice"), kong.Description("Takes big and small files over bad networks, and promises to have them."),
 		kong.Vars{"server": defaultServer}, kong.Writers(stdout, stderr), kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.Exit(func(code int) { status = code }), kong.Bind(e),
+		kong.Exit(func(code int) { status = code }), kong.Bind(e), kong.KindMapper(reflect.String, kong.MapperFunc(asIs)),
 	)
 	if err != nil {
 		fmt.Fprintln(stderr, "sluice:", err)
@@ -79,12 +85,19 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if status >= 0 { // --help has been printed
 		return status
 	}
-	e.json = c.JSON
 	if err != nil {
-		e.fail(usageError(err.Error() + " (see sluice --help)"))
+		e.json = wantsJSON(args)
+		e.fail(usageError(fmt.Sprintf("%v (see %s --help)", err, commandOf(err))))
 		return 2
 	}
+	e.json = c.JSON
 	err = parsed.Run(e)
+	if err == nil && e.lost != nil {
+		err = fmt.Errorf("a result could not be written: %w", e.lost)
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = errors.New("stopped")
+	}
 	switch usage := usageError(""); {
 	case err == nil:
 		return 0
@@ -95,6 +108,36 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		e.fail(err)
 	}
 	return 1
+}
+
+// asIs takes an argument as it is: kong's own mapper would change what is not UTF-8, and file names may be that.
+func asIs(ctx *kong.DecodeContext, target reflect.Value) error {
+	t, err := ctx.Scan.PopValue("string")
+	if err == nil {
+		target.SetString(t.String())
+	}
+	return err
+}
+
+// wantsJSON looks for --json on a command line that could not be parsed, so that the error is told as it was asked for.
+func wantsJSON(args []string) bool {
+	if end := slices.Index(args, "--"); end >= 0 {
+		args = args[:end]
+	}
+	return slices.Contains(args, "--json")
+}
+
+// commandOf names the command that a mistake was made with, for its help.
+func commandOf(err error) string {
+	var wrong *kong.ParseError
+	if errors.As(err, &wrong) && wrong.Context != nil {
+		for node := wrong.Context.Selected(); node != nil; node = node.Parent {
+			if node.Type == kong.CommandNode {
+				return node.FullPath()
+			}
+		}
+	}
+	return "sluice"
 }
 
 type versionCmd struct{}

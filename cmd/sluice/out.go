@@ -4,26 +4,30 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"sluice/api"
 )
 
 // print writes one result: v as JSON, or a line for people. Strings among args that came from elsewhere must have been through clean.
 func (e *env) print(v any, format string, args ...any) {
-	if !e.json {
-		fmt.Fprintf(e.stdout, format+"\n", args...)
-		return
+	line := fmt.Appendf(nil, format, args...)
+	var err error
+	if e.json {
+		line, err = json.Marshal(v, jsontext.AllowInvalidUTF8(true), json.Deterministic(true))
 	}
-	b, err := json.Marshal(v)
-	if err != nil {
-		e.fail(err)
-		return
+	if err == nil {
+		_, err = e.stdout.Write(append(line, '\n'))
 	}
-	fmt.Fprintf(e.stdout, "%s\n", b)
+	if err != nil && e.lost == nil {
+		e.lost = err
+	}
 }
 
 // failure is an error as JSON.
@@ -44,15 +48,15 @@ func (e *env) fail(err error) { e.failOf("", err) }
 func (e *env) failOf(file string, err error) {
 	if e.json {
 		var f failure
-		f.Error.Detail, f.Error.Of = err.Error(), file
+		f.Error.Detail, f.Error.Of = detail(err), file
 		var refused *api.Error
 		if errors.As(err, &refused) {
 			f.Error.Code, f.Error.Status, f.Error.RequestID = string(refused.Code), refused.Status, refused.RequestID
-			if err == error(refused) && !refused.Foreign {
-				f.Error.Detail = refused.Detail
+			if refused.Code != "" {
+				f.Error.Detail = strings.TrimPrefix(f.Error.Detail, string(refused.Code)+": ")
 			}
 		}
-		if b, err := json.Marshal(f); err == nil {
+		if b, err := json.Marshal(f, jsontext.AllowInvalidUTF8(true)); err == nil {
 			fmt.Fprintf(e.stderr, "%s\n", b)
 		}
 		return
@@ -64,7 +68,34 @@ func (e *env) failOf(file string, err error) {
 	if file != "" {
 		file = clean(file) + ": "
 	}
-	fmt.Fprintf(e.stderr, "sluice: %s%s\n", file, cleanLines(err.Error()))
+	fmt.Fprintf(e.stderr, "sluice: %s%s\n", file, cleanLines(detail(err)))
+}
+
+// detail is an error's text for a user: which server could not be reached, and not by which request; and what to do about a token.
+func detail(err error) string {
+	s := err.Error()
+	var unanswered *url.Error
+	if errors.As(err, &unanswered) {
+		server := unanswered.URL
+		if u, err := url.Parse(server); err == nil {
+			server = u.Scheme + "://" + u.Host
+		}
+		s = strings.Replace(s, unanswered.Error(), fmt.Sprintf("can't reach %s: %v", server, unanswered.Err), 1)
+	}
+	var refused *api.Error
+	if errors.As(err, &refused) && refused.Code == api.CodeUnauthenticated {
+		s += "; the server does not know the one that was given, or it has ended (see --token-file, SLUICE_TOKEN)"
+	}
+	return s
+}
+
+// tell writes a message that programs may want too, on standard error: v as JSON, or a line for people.
+func (e *env) tell(v any, format string, args ...any) {
+	if b, err := json.Marshal(v); e.json && err == nil {
+		fmt.Fprintf(e.stderr, "%s\n", b)
+		return
+	}
+	e.say(format, args...)
 }
 
 // say writes a message for people, on standard error.
@@ -76,14 +107,17 @@ func (e *env) say(format string, args ...any) {
 
 // clean makes a name from elsewhere harmless for a terminal: what can't be printed is shown as its code.
 func clean(s string) string {
-	if strings.IndexFunc(s, odd) < 0 {
+	if strings.IndexFunc(s, odd) < 0 && utf8.ValidString(s) {
 		return s
 	}
 	var b strings.Builder
-	for _, r := range s {
-		if odd(r) {
+	for i, r := range s {
+		switch {
+		case r == utf8.RuneError && !strings.HasPrefix(s[i:], string(utf8.RuneError)):
+			fmt.Fprintf(&b, "\\x%02x", s[i])
+		case odd(r):
 			fmt.Fprintf(&b, "\\u{%x}", r)
-		} else {
+		default:
 			b.WriteRune(r)
 		}
 	}
@@ -99,6 +133,15 @@ func cleanLines(s string) string {
 		lines[i] = clean(lines[i])
 	}
 	return strings.Join(lines, "; ")
+}
+
+// ofCapsule says that it is the capsule which is not there.
+func ofCapsule(id string, err error) error {
+	var refused *api.Error
+	if errors.As(err, &refused) && refused.Code == api.CodeNotFound {
+		return fmt.Errorf("capsule %s: %w", id, err)
+	}
+	return err
 }
 
 // size is a number of bytes for people.

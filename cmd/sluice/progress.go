@@ -3,8 +3,11 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vbauerster/mpb/v8"
@@ -24,14 +27,15 @@ type progress struct {
 // plainEvery is how often a plain line is written at most.
 const plainEvery = 10 * time.Second
 
-// meter is one file on its way.
+// meter is one file on its way. The bar's own goroutine reads it while it draws, and whoever sets the bar waits for that: so nobody may
+// hold a lock in the one that the other takes.
 type meter struct {
 	bar     *mpb.Bar
 	name    string
 	started time.Time
-	said    time.Time
-	first   int64 // bytes that were there at the start
-	last    int64
+	said    time.Time // under progress.mu
+	first   int64     // bytes that were there at the start
+	last    atomic.Int64
 }
 
 func newProgress(e *env) *progress {
@@ -53,7 +57,6 @@ func (p *progress) out() io.Writer {
 // set says how far a file is; total is -1 where it is not known. It may go back.
 func (p *progress) set(name string, done, total int64) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	now := time.Now()
 	m := p.files[name]
 	if m == nil {
@@ -63,15 +66,18 @@ func (p *progress) set(name string, done, total int64) {
 			m.bar = p.add(m, total)
 		}
 	}
-	m.last = done
+	m.last.Store(done)
+	speak := m.bar == nil && !p.e.json && now.Sub(m.said) >= plainEvery
+	if speak {
+		m.said = now
+	}
+	p.mu.Unlock()
 	if m.bar != nil {
-		m.bar.SetCurrent(min(done, max(total, done)))
+		m.bar.SetCurrent(done)
+	}
+	if !speak {
 		return
 	}
-	if now.Sub(m.said) < plainEvery || p.e.json {
-		return
-	}
-	m.said = now
 	rate, left := m.rate(now, total)
 	if total < 0 {
 		p.e.say("%s: %s, %s", clean(name), size(done), rate)
@@ -83,7 +89,8 @@ func (p *progress) set(name string, done, total int64) {
 // rate gives the average since the start, and what it means for the rest.
 func (m *meter) rate(now time.Time, total int64) (rate, left string) {
 	t := now.Sub(m.started).Seconds()
-	moved := m.last - m.first
+	last := m.last.Load()
+	moved := last - m.first
 	if t < 0.2 || moved <= 0 {
 		return "- /s", "? left"
 	}
@@ -92,13 +99,11 @@ func (m *meter) rate(now time.Time, total int64) (rate, left string) {
 	if total < 0 {
 		return rate, ""
 	}
-	return rate, (time.Duration(float64(total-m.last)/perSecond) * time.Second).String() + " left"
+	return rate, (time.Duration(float64(total-last)/perSecond) * time.Second).String() + " left"
 }
 
 func (p *progress) add(m *meter, total int64) *mpb.Bar {
 	show := decor.Any(func(s decor.Statistics) string {
-		p.mu.Lock()
-		defer p.mu.Unlock()
 		rate, left := m.rate(time.Now(), total)
 		if total < 0 {
 			return fmt.Sprintf(" %s  %s", size(s.Current), rate)
@@ -131,9 +136,10 @@ func (p *progress) close() {
 		return
 	}
 	p.mu.Lock()
-	for _, m := range p.files {
+	left := slices.Collect(maps.Values(p.files))
+	p.mu.Unlock()
+	for _, m := range left {
 		m.bar.Abort(true)
 	}
-	p.mu.Unlock()
 	p.bars.Wait()
 }

@@ -4,15 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"mime"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
 
@@ -35,6 +38,13 @@ func (c *putCmd) Run(e *env) error {
 		return usageError("--parallel must be 1 to 64")
 	case c.Name != "" && len(c.Files) != 1:
 		return usageError("--name needs exactly one file")
+	case slices.Contains(c.Files, ""):
+		return usageError("an empty argument names no file")
+	case slices.Contains(c.Files[slices.Index(c.Files, "-")+1:], "-"):
+		return usageError("- can be read once")
+	}
+	if info, err := os.Stat(c.Files[0]); err == nil && info.IsDir() && c.Name != "" {
+		return usageError("--name is for a file, and " + c.Files[0] + " is a folder")
 	}
 	client, err := c.client()
 	if err != nil {
@@ -62,6 +72,9 @@ func (c *putCmd) Run(e *env) error {
 	}
 	p.wg.Wait()
 	if e.ctx.Err() != nil {
+		if slices.Contains(c.Files, "-") {
+			return errors.New("stopped; of standard input nothing was stored, and for files the same command goes on where it was")
+		}
 		return errors.New("stopped; the same command goes on where it was")
 	}
 	if p.failed {
@@ -91,7 +104,7 @@ func (c *putCmd) add(ctx context.Context, p *putter, arg string) {
 		}
 		f := sender.File{Disk: name, Name: name, MIME: mimeOf(name)}
 		p.wg.Wait()
-		m, err := p.sender.SendPipe(ctx, f, p.e.stdin)
+		m, err := p.sender.SendPipe(ctx, f, &interruptible{ctx: ctx, from: p.e.stdin})
 		p.bars.end(f.Disk)
 		p.done(f, func() { p.e.memory(m) }, err)
 		return
@@ -99,6 +112,10 @@ func (c *putCmd) add(ctx context.Context, p *putter, arg string) {
 	info, err := os.Stat(arg)
 	if err != nil {
 		p.done(sender.File{Disk: arg}, nil, err)
+		return
+	}
+	if !info.IsDir() && !info.Mode().IsRegular() {
+		p.done(sender.File{Disk: arg}, nil, errors.New("it is not a regular file; what a pipe brings is stored with: sluice put - --name NAME"))
 		return
 	}
 	if !info.IsDir() {
@@ -109,11 +126,43 @@ func (c *putCmd) add(ctx context.Context, p *putter, arg string) {
 		p.send(ctx, sender.File{Disk: arg, Name: name, MIME: mimeOf(name)}, info.Size())
 		return
 	}
-	if c.Name != "" {
-		p.done(sender.File{Disk: arg}, nil, usageError("--name is for a file, and this is a folder"))
-		return
-	}
 	p.folder(ctx, arg)
+}
+
+// interruptible is a reader whose Read returns when ctx ends, though nothing may ever come. The Read below it is left to the end of the process.
+type interruptible struct {
+	ctx  context.Context
+	from io.Reader
+	rest []byte
+	err  error
+}
+
+// Read implements io.Reader.
+func (r *interruptible) Read(p []byte) (int, error) {
+	if len(r.rest) == 0 && r.err == nil {
+		type read struct {
+			b   []byte
+			err error
+		}
+		came := make(chan read, 1)
+		go func() {
+			b := make([]byte, 256<<10)
+			n, err := r.from.Read(b)
+			came <- read{b[:n], err}
+		}()
+		select {
+		case got := <-came:
+			r.rest, r.err = got.b, got.err
+		case <-r.ctx.Done():
+			return 0, context.Cause(r.ctx)
+		}
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	if len(r.rest) == 0 {
+		return n, r.err
+	}
+	return n, nil
 }
 
 // folder sends a folder with its paths. Links are not followed, and what is no regular file is left out.
@@ -161,6 +210,10 @@ func (p *putter) folder(ctx context.Context, root string) {
 const alone = 8 << 20
 
 func (p *putter) send(ctx context.Context, f sender.File, n int64) {
+	if !utf8.ValidString(f.Dir + f.Name) {
+		p.done(f, nil, errors.New("its name is not UTF-8; rename it, or store it with --name"))
+		return
+	}
 	one := func() {
 		m, err := p.sender.Send(ctx, f)
 		p.bars.end(f.Disk)
@@ -189,37 +242,64 @@ func (p *putter) done(f sender.File, tell func(), err error) {
 		p.failed = true // that it was stopped is said once, at the end
 	default:
 		p.failed = true
-		p.e.failOf(f.Disk, err)
+		p.e.failOf(f.Disk, ofCapsule(p.sender.Capsule, err))
 	}
 }
 
 // mimeOf goes by the name's ending.
 func mimeOf(name string) string { return mime.TypeByExtension(strings.ToLower(filepath.Ext(name))) }
 
-// messages writes log records as plain lines, above the bars.
+// messages writes log records as plain lines, above the bars: each kind of message once in a while.
 type messages struct {
 	out  *progress
 	with []slog.Attr
+
+	mu   sync.Mutex
+	said map[string]time.Time
+}
+
+// due reports whether no message of this kind was written lately.
+func (m *messages) due(kind string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if last, ok := m.said[kind]; ok && time.Since(last) < plainEvery {
+		return false
+	}
+	if m.said == nil {
+		m.said = map[string]time.Time{}
+	}
+	m.said[kind] = time.Now()
+	return true
 }
 
 func (m *messages) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
 
 func (m *messages) Handle(_ context.Context, r slog.Record) error {
-	line := r.Message
+	line, kind := r.Message, r.Message
 	add := func(a slog.Attr) bool {
-		line += fmt.Sprintf("  %s=%s", a.Key, clean(a.Value.String()))
+		value := a.Value.String()
+		if a.Key == "file" {
+			kind += value
+		}
+		if err, ok := a.Value.Any().(error); ok {
+			value = detail(err)
+		}
+		line += fmt.Sprintf("  %s=%s", a.Key, cleanLines(value))
 		return true
 	}
 	for _, a := range m.with {
 		add(a)
 	}
 	r.Attrs(add)
+	if !m.due(kind) {
+		return nil
+	}
 	_, err := fmt.Fprintln(m.out.out(), line)
 	return err
 }
 
 func (m *messages) WithAttrs(as []slog.Attr) slog.Handler {
-	return &messages{m.out, append(m.with[:len(m.with):len(m.with)], as...)}
+	return &messages{out: m.out, with: append(m.with[:len(m.with):len(m.with)], as...)}
 }
 
 func (m *messages) WithGroup(string) slog.Handler { return m }

@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,14 +30,15 @@ import (
 
 // serveCmd runs the server.
 type serveCmd struct {
-	Listen          string        `default:"127.0.0.1:8080" env:"SLUICE_LISTEN" placeholder:"HOST:PORT" help:"Where to listen; port 0 takes a free one."`
-	Data            string        `default:"sluice-data" env:"SLUICE_DATA" placeholder:"DIR" help:"The data folder; it is made if it is not there."`
-	AdminListen     string        `default:"127.0.0.1:8081" env:"SLUICE_ADMIN_LISTEN" placeholder:"HOST:PORT" help:"Where /metrics and /debug/pprof are; empty: nowhere."`
+	Listen          string        `default:"127.0.0.1:8080" env:"SLUICE_LISTEN" placeholder:"HOST:PORT" help:"Where to listen; port 0 takes a free one (${default})."`
+	Data            string        `default:"sluice-data" env:"SLUICE_DATA" placeholder:"DIR" help:"The data folder; it is made if it is not there (${default})."`
+	AdminListen     string        `default:"127.0.0.1:8081" env:"SLUICE_ADMIN_LISTEN" placeholder:"HOST:PORT" help:"Where /metrics and /debug/pprof are; empty: nowhere (${default})."`
 	SessionTTL      time.Duration `name:"session-ttl" default:"168h" env:"SLUICE_SESSION_TTL" help:"How long an upload may rest before it is thrown away."`
-	MaxOpenSessions int64         `default:"1000" env:"SLUICE_MAX_OPEN_SESSIONS" placeholder:"N" help:"Open uploads per principal."`
-	MaxBytes        int64         `default:"1099511627776" env:"SLUICE_MAX_BYTES" placeholder:"BYTES" help:"The largest upload."`
-	TrashDays       int           `default:"7" env:"SLUICE_TRASH_DAYS" placeholder:"DAYS" help:"How long deleted memories can be restored; 0: not at all."`
-	Durability      string        `default:"process" enum:"process,power" env:"SLUICE_DURABILITY" placeholder:"process|power" help:"What an acknowledged chunk survives: the death of the server (process), or power loss too (power). A finished memory always survives both."`
+	MaxOpenSessions int64         `default:"1000" env:"SLUICE_MAX_OPEN_SESSIONS" placeholder:"N" help:"Open uploads per principal (${default})."`
+	MaxBytes        int64         `default:"1099511627776" env:"SLUICE_MAX_BYTES" placeholder:"BYTES" help:"The largest upload (${default})."`
+	TrashDays       int           `default:"7" env:"SLUICE_TRASH_DAYS" placeholder:"DAYS" help:"How long deleted memories can be restored; 0: not at all (${default})."`
+	Durability      string        `default:"process" enum:"process,power" env:"SLUICE_DURABILITY" placeholder:"process|power" help:"What an acknowledged chunk survives: the death of the server (process), or power loss too (power). A finished memory always survives both (${default})."`
+	ScrubRate       int64         `default:"10000000" env:"SLUICE_SCRUB_RATE" placeholder:"BYTES" help:"Bytes a second that are re-read in the background to find damage early; 0: none (${default})."`
 	DrainTimeout    time.Duration `default:"30s" env:"SLUICE_DRAIN_TIMEOUT" help:"How long running requests get after SIGTERM."`
 	Verbose         bool          `short:"v" help:"Log every request."`
 }
@@ -48,8 +50,13 @@ func (systemClock) Now() time.Time { return time.Now() }
 
 // Run serves until a signal, then drains.
 func (c *serveCmd) Run(e *env) error {
-	if c.SessionTTL < time.Second || c.MaxOpenSessions < 1 || c.MaxBytes < 1 || c.TrashDays < 0 || c.DrainTimeout < 0 {
-		return usageError("--session-ttl must be a second at least, --max-open-sessions and --max-bytes 1 at least, --trash-days and --drain-timeout not negative")
+	switch {
+	case c.SessionTTL < time.Second:
+		return usageError(fmt.Sprintf("--session-ttl must be a second at least, and not %s", c.SessionTTL))
+	case c.MaxOpenSessions < 1 || c.MaxBytes < 1:
+		return usageError("--max-open-sessions and --max-bytes must be 1 at least")
+	case c.TrashDays < 0 || c.DrainTimeout < 0 || c.ScrubRate < 0:
+		return usageError("--trash-days, --drain-timeout and --scrub-rate must not be negative")
 	}
 	ctx, stop := signal.NotifyContext(e.ctx, syscall.SIGTERM, os.Interrupt)
 	defer stop()
@@ -58,11 +65,14 @@ func (c *serveCmd) Run(e *env) error {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: level}))
+	if e.json {
+		log = slog.New(slog.NewJSONHandler(e.stderr, &slog.HandlerOptions{Level: level}))
+	}
 	s, err := c.open(ctx, log)
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.serve(ctx, s, e.stderr), s.close())
+	return errors.Join(c.serve(ctx, s, e), s.close())
 }
 
 // server is everything that runs on one data folder.
@@ -72,6 +82,7 @@ type server struct {
 	uploads *upload.Service
 	keeper  *keeper.Keeper
 	api     *api.Server
+	door    *door // nil where the folder can't have one
 }
 
 // open opens the data folder and wires the services. It is the only place that names stores.
@@ -82,7 +93,10 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger) (s *server, err e
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if err := durable.MkdirAll(c.Data, 0o700); err != nil {
+	if err := c.mine(); err != nil {
+		return s, err
+	}
+	if err := durable.MkdirAll(durable.OS{}, c.Data, 0o700); err != nil {
 		return s, err
 	}
 	hook := upload.Reserving(catalog.Bounds{MaxSessions: c.MaxOpenSessions})
@@ -111,6 +125,7 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger) (s *server, err e
 		return s, err
 	}
 	s.keeper = keeper.New(keeper.Config{Sessions: engine, Uploads: s.uploads, Catalog: rows, Blobs: s.blobs, Clock: clock, Log: log})
+	s.openDoor(c.Data, log)
 	s.api, err = api.New(api.Config{
 		Uploads: s.uploads,
 		Memories: memories.New(memories.Config{
@@ -148,13 +163,13 @@ func (c *serveCmd) bootstrap(ctx context.Context, who *access.Service) error {
 			return fmt.Errorf("making a token for the admin: %w", err)
 		}
 	}
-	return durable.WriteFile(path, []byte(secret+"\n"), 0o600)
+	return durable.WriteFile(durable.OS{}, path, []byte(secret+"\n"), 0o600)
 }
 
 func (c *serveCmd) tokenFile() string { return filepath.Join(c.Data, "admin-token") }
 
 // serve listens until ctx ends, and then lets running requests end.
-func (c *serveCmd) serve(ctx context.Context, s *server, stderr io.Writer) error {
+func (c *serveCmd) serve(ctx context.Context, s *server, e *env) error {
 	public, err := net.Listen("tcp", c.Listen)
 	if err != nil {
 		return err
@@ -168,14 +183,23 @@ func (c *serveCmd) serve(ctx context.Context, s *server, stderr io.Writer) error
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() { s.keeper.Run(background) })
+	if c.ScrubRate > 0 {
+		wg.Go(func() { s.keeper.Scrub(background, c.ScrubRate, rand.Int64N) })
+	}
+	if s.door != nil {
+		// Until the signal, or the end of the server for another reason: a backup does not hold up either.
+		open, shut := context.WithCancel(ctx)
+		defer context.AfterFunc(background, shut)()
+		wg.Go(func() { s.door.serve(open) })
+	}
 	wg.Go(func() {
 		select {
 		case <-ctx.Done():
-			fmt.Fprintln(stderr, "draining: running requests get up to", c.DrainTimeout)
+			e.tell(map[string]string{"draining": c.DrainTimeout.String()}, "draining: running requests get up to %s", c.DrainTimeout)
 		case <-background.Done():
 		}
 	})
-	c.greet(stderr, public, admin)
+	c.greet(e, public, admin)
 	err = s.api.Serve(ctx, public, admin, c.DrainTimeout)
 	stop()
 	wg.Wait()
@@ -183,11 +207,12 @@ func (c *serveCmd) serve(ctx context.Context, s *server, stderr io.Writer) error
 }
 
 // greet says where the server is, and in two lines what to try next.
-func (c *serveCmd) greet(stderr io.Writer, public, admin net.Listener) {
+func (c *serveCmd) greet(e *env, public, admin net.Listener) {
 	base := "http://" + public.Addr().String()
-	fmt.Fprintln(stderr, "listening on", base)
+	e.tell(map[string]string{"listening": base}, "listening on %s", base)
 	if admin != nil {
-		fmt.Fprintln(stderr, "admin listening on http://"+admin.Addr().String())
+		at := "http://" + admin.Addr().String()
+		e.tell(map[string]string{"admin_listening": at}, "admin listening on %s", at)
 	}
 	server, token := "", ""
 	if base != defaultServer {
@@ -196,8 +221,26 @@ func (c *serveCmd) greet(stderr io.Writer, public, admin net.Listener) {
 	if c.Data != "sluice-data" {
 		token = " --token-file " + quote(c.tokenFile())
 	}
-	fmt.Fprintf(stderr, "store a file:  curl -T FILE -H \"Authorization: Bearer $(cat %s)\" %s/v1/memories_create/\n", quote(c.tokenFile()), base)
-	fmt.Fprintf(stderr, "or a folder:   %s put%s%s FOLDER\n", quote(os.Args[0]), server, token)
+	e.say("store a file:  curl -T FILE -H \"Authorization: Bearer $(cat %s)\" %s/v1/memories_create/", quote(c.tokenFile()), base)
+	e.say("or a folder:   %s put%s%s FOLDER", quote(os.Args[0]), server, token)
+}
+
+// mine refuses a folder that holds something else: its files would lie among those of a data folder.
+func (c *serveCmd) mine() error {
+	names, err := os.ReadDir(c.Data)
+	names = slices.DeleteFunc(names, func(d os.DirEntry) bool { return d.Name() == "lost+found" })
+	if errors.Is(err, os.ErrNotExist) || err == nil && len(names) == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, of := range []string{"meta", "content", "admin-token"} {
+		if _, err := os.Lstat(filepath.Join(c.Data, of)); err == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s is no data folder of sluice, and not empty (it has %s): give an empty one, or one that is not there yet, with --data", c.Data, names[0].Name())
 }
 
 // quote makes a word of a shell's command line.

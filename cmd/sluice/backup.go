@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"sluice/backup"
+	"sluice/internal/durable"
+	"sluice/store/localblob"
+	"sluice/store/pebblemeta"
+)
+
+// backupCmd makes a backup.
+type backupCmd struct {
+	Data string `default:"sluice-data" env:"SLUICE_DATA" placeholder:"DIR" help:"The data folder. A server may have it open: then the server makes the backup."`
+	Dir  string `arg:"" name:"dir" help:"The folder for the backup; it is made if it is not there. A second backup into it copies only what is new."`
+}
+
+// restoreCmd makes a data folder of a backup.
+type restoreCmd struct {
+	Data    string `default:"sluice-data" env:"SLUICE_DATA" placeholder:"DIR" help:"The data folder to make; it must be empty, or not there."`
+	Check   bool   `help:"Only read and verify the backup; make nothing."`
+	Salvage bool   `help:"Restore what is whole from a backup that is damaged; what is not is named."`
+	Dir     string `arg:"" name:"dir" help:"The folder with the backup."`
+}
+
+// backupDone and restoreDone are the results as JSON.
+type backupDone struct {
+	Backup string `json:"backup"`
+	backup.Result
+}
+
+type restoreDone struct {
+	Backup   string `json:"backup"`
+	Restored string `json:"restored,omitempty"`
+	backup.Result
+}
+
+// Run makes a backup.
+func (c *backupCmd) Run(e *env) error {
+	dir, err := filepath.Abs(c.Dir)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(c.Data, "meta")); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%s is not a data folder of sluice (see --data)", c.Data)
+		}
+		return err
+	}
+	p := newProgress(e)
+	defer p.close()
+	tell := seldom(func(done, total int64) { p.set(c.Dir, done, total) })
+	res, err := askServer(e.ctx, c.Data, dir, tell)
+	if errors.Is(err, errNoServer) {
+		res, err = c.alone(e, dir, tell)
+	}
+	p.end(c.Dir)
+	if err != nil {
+		return fmt.Errorf("%w%s", err, unharmed(err))
+	}
+	e.print(backupDone{c.Dir, res}, "backup %d in %s: %s; %s copied", res.Number, clean(c.Dir), summary(res.Summary), size(res.Copied))
+	return told(e, res, "the data folder does not have it whole, so neither has the backup")
+}
+
+// unharmed says what a failure has left, where that is not clear.
+func unharmed(err error) string {
+	if errors.Is(err, backup.ErrFull) || errors.Is(err, context.Canceled) {
+		return " (the backup that was there, if any, is as it was)"
+	}
+	return ""
+}
+
+func summary(s backup.Summary) string {
+	return fmt.Sprintf("%d memories, %d uploads under way, %s, as of %s", s.Memories, s.Sessions, size(s.Bytes), s.Made.Format(time.RFC3339))
+}
+
+// told names what is not whole.
+func told(e *env, res backup.Result, why string) error {
+	for _, d := range res.Damaged {
+		e.failOf("", fmt.Errorf("%s (%s)", d, why))
+	}
+	if len(res.Damaged) > 0 {
+		return errSaid
+	}
+	return nil
+}
+
+// alone makes the backup where no server runs.
+func (c *backupCmd) alone(e *env, dir string, tell backup.Progress) (res backup.Result, err error) {
+	log := slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	meta, err := pebblemeta.Open(filepath.Join(c.Data, "meta"), pebblemeta.Options{Die: die, Log: log})
+	if err != nil {
+		return res, err
+	}
+	defer func() { err = errors.Join(err, meta.Close()) }()
+	blobs, err := localblob.Open(filepath.Join(c.Data, "content"), localblob.Options{Log: log})
+	if err != nil {
+		return res, err
+	}
+	defer func() { err = errors.Join(err, blobs.Close()) }()
+	src, err := backupSource(c.Data, meta, blobs, func() func() { return func() {} }, nil)
+	if err != nil {
+		return res, err
+	}
+	return backupInto(e.ctx, c.Data, dir, src, tell)
+}
+
+// backupSource is an open data folder as something to be backed up.
+func backupSource(data string, meta *pebblemeta.DB, blobs *localblob.Store, hold func() func(), log *slog.Logger) (backup.Source, error) {
+	id, err := backup.Identity(durable.OS{}, data)
+	return backup.Source{
+		ID: id,
+		Freeze: func(ctx context.Context) (backup.Frozen, error) {
+			f, err := meta.Freeze(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return f, nil
+		},
+		Decode: pebblemeta.Decode, Rows: pebblemeta.Format, Content: blobs, Hold: hold, Log: log,
+	}, err
+}
+
+// backupInto makes a backup in a folder that is no part of what is backed up.
+func backupInto(ctx context.Context, data, dir string, src backup.Source, tell backup.Progress) (backup.Result, error) {
+	within, err := inside(data, dir)
+	if err == nil && within {
+		err = fmt.Errorf("%s is in the data folder: a backup belongs elsewhere, best on another disk", dir)
+	}
+	if err != nil {
+		return backup.Result{}, err
+	}
+	return backup.Run(ctx, durable.OS{}, dir, src, time.Now(), tell)
+}
+
+// inside reports whether a path, which need not be there, is in a folder.
+func inside(folder, path string) (bool, error) {
+	folder, err := filepath.Abs(folder)
+	if err == nil {
+		folder, err = filepath.EvalSymlinks(folder)
+	}
+	if err != nil {
+		return false, err
+	}
+	rest := ""
+	for {
+		real, err := filepath.EvalSymlinks(path)
+		if err == nil {
+			path = filepath.Join(real, rest)
+			break
+		}
+		if !errors.Is(err, fs.ErrNotExist) || filepath.Dir(path) == path {
+			return false, err
+		}
+		path, rest = filepath.Dir(path), filepath.Join(filepath.Base(path), rest)
+	}
+	rel, err := filepath.Rel(folder, path)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator)), err
+}
+
+// Run makes a data folder of a backup.
+func (c *restoreCmd) Run(e *env) (err error) {
+	disk := durable.OS{}
+	b, err := backup.Open(disk, c.Dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	p := newProgress(e)
+	defer p.close()
+	tell := seldom(func(done, total int64) { p.set(c.Dir, done, total) })
+	target := backup.Target{Decode: pebblemeta.Decode, Rows: pebblemeta.Format, Salvage: c.Salvage}
+	var res backup.Result
+	if c.Check {
+		res, err = b.Restore(e.ctx, target, tell)
+	} else {
+		res, err = c.restore(e, disk, b, target, tell)
+	}
+	p.end(c.Dir)
+	if err != nil {
+		return err
+	}
+	if c.Check {
+		e.print(restoreDone{Backup: c.Dir, Result: res}, "backup %d in %s is whole: %s", res.Number, clean(c.Dir), summary(res.Summary))
+	} else {
+		e.print(restoreDone{c.Dir, c.Data, res}, "restored %s from backup %d: %s", clean(c.Data), res.Number, summary(res.Summary))
+	}
+	return told(e, res, "it is not in the backup")
+}
+
+// restore fills a new data folder. The first admin's token is not in a backup: the server writes a new one when it starts.
+func (c *restoreCmd) restore(e *env, disk durable.FS, b *backup.Backup, target backup.Target, tell backup.Progress) (res backup.Result, err error) {
+	data, err := filepath.Abs(c.Data)
+	if real, linked := filepath.EvalSymlinks(data); linked == nil {
+		data = real
+	}
+	if err != nil {
+		return res, err
+	}
+	err = backup.Build(disk, data, func(dir string) error {
+		if free, err := disk.Free(dir); err != nil || free < b.Summary().Bytes {
+			return errors.Join(err, fmt.Errorf("%w: the backup has %s, and there is room for %s beside %s", backup.ErrFull, size(b.Summary().Bytes), size(free), data))
+		}
+		meta, err := pebblemeta.Fill(filepath.Join(dir, "meta"), pebblemeta.Options{Die: dieRestoring})
+		if err != nil {
+			return err
+		}
+		defer meta.Abandon()
+		blobs, err := localblob.Open(filepath.Join(dir, "content"), localblob.Options{})
+		if err != nil {
+			return err
+		}
+		target.Row, target.Place = meta.Add, blobs.Adopt
+		if res, err = b.Restore(e.ctx, target, tell); err == nil {
+			err = meta.Close(e.ctx)
+		}
+		if err == nil {
+			err = backup.SetIdentity(disk, dir, b.ID())
+		}
+		return errors.Join(err, blobs.CloseAdopted())
+	})
+	return res, err
+}
+
+// dieRestoring ends the process when the disk fails under the metadata: no data folder has appeared.
+func dieRestoring(err error) {
+	fmt.Fprintf(os.Stderr, "sluice: the restore failed, and has made nothing: %v\n", err)
+	os.Exit(1)
+}

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"sluice/catalog"
+	"sluice/keeper"
+	"sluice/store/localblob"
+	"sluice/store/pebblemeta"
+	"sluice/upload"
+)
+
+// checkCmd reads and compares everything in a data folder.
+type checkCmd struct {
+	Data   string `default:"sluice-data" env:"SLUICE_DATA" placeholder:"DIR" help:"The data folder; no server may have it open."`
+	Repair bool   `help:"Mend what can be mended. See above."`
+}
+
+// Help is what --help says beside the flags.
+func (checkCmd) Help() string {
+	return `Reads every byte and every record past the caches, and compares them with their checksums and with each other. Each thing that is wrong is one line: which memory, which bytes, which file. Exit status 0: all is well; 1: something is wrong.
+
+--repair computes anew what follows from other records (indexes, counters, references, reservations, what is to be cleaned up); drops lost pieces of uploads under way, so that the client sends them again; and marks memories whose bytes are damaged: they are listed, but not given out, and storing the same bytes again heals them. The mark goes when a later check --repair finds the bytes right. It deletes no bytes and no memory. Files that nothing names are listed; the server deletes them an hour after its start. It can be stopped at any time and repeated. With it, exit status 0 says that everything that was wrong is mended.`
+}
+
+// foundLine is a finding as JSON.
+type foundLine struct {
+	Kind        keeper.Kind `json:"kind"`
+	Text        string      `json:"text"`
+	Capsule     string      `json:"capsule_id,omitzero"`
+	Memory      string      `json:"memory_id,omitzero"`
+	Session     string      `json:"session_id,omitzero"`
+	File        string      `json:"file,omitzero"`
+	Bytes       []int64     `json:"bytes,omitempty"` // the first and the last
+	Note        bool        `json:"note,omitzero"`
+	Remedy      string      `json:"remedy,omitzero"`
+	Repaired    bool        `json:"repaired,omitzero"`
+	Quarantined bool        `json:"quarantined,omitzero"`
+	Error       string      `json:"error,omitzero"`
+}
+
+// summaryLine is the end, as JSON.
+type summaryLine struct {
+	Summary struct {
+		Capsules    int64 `json:"capsules"`
+		Memories    int64 `json:"memories"`
+		Contents    int64 `json:"contents"`
+		Sessions    int64 `json:"sessions"`
+		Places      int64 `json:"places"`
+		Bytes       int64 `json:"bytes"`
+		Wrong       int64 `json:"wrong"`
+		Mendable    int64 `json:"mendable"`
+		Repaired    int64 `json:"repaired"`
+		Quarantined int64 `json:"quarantined"`
+		Notes       int64 `json:"notes"`
+	} `json:"summary"`
+}
+
+// Run checks. The stores may say that the metadata is damaged by ending the process: that is a finding too, and the last one.
+func (c *checkCmd) Run(e *env) error {
+	if err := c.exists(); err != nil {
+		return err
+	}
+	type result struct {
+		sum keeper.Summary
+		err error
+	}
+	died, done := make(chan error), make(chan result)
+	go func() {
+		sum, err := c.check(e, func(err error) {
+			died <- err
+			select {} // nothing may go on with this store
+		})
+		done <- result{sum, err}
+	}()
+	select {
+	case err := <-died:
+		c.tell(e, keeper.Finding{Kind: keeper.KindRecord, Text: fmt.Sprintf("the metadata in %s is damaged, and can't be read further: %v", filepath.Join(c.Data, "meta"), err)})
+		return fmt.Errorf("the check ended early; %w", errDamagedData)
+	case r := <-done:
+		if r.err != nil {
+			return r.err
+		}
+		return c.conclude(e, r.sum)
+	}
+}
+
+var errDamagedData = errors.New("the data folder is damaged")
+
+// exists refuses a folder that is none of ours, which opening would otherwise make.
+func (c *checkCmd) exists() error {
+	for _, file := range []string{"meta", "content"} {
+		if _, err := os.Stat(filepath.Join(c.Data, file)); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s is no data folder of sluice: it has no %s (see --data)", c.Data, file)
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// check opens the stores, and runs the check on them.
+func (c *checkCmd) check(e *env, die func(error)) (sum keeper.Summary, err error) {
+	var to slog.Handler = slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})
+	if e.json {
+		to = slog.NewJSONHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})
+	}
+	log := slog.New(to)
+	meta, err := pebblemeta.Open(filepath.Join(c.Data, "meta"), pebblemeta.Options{Changed: upload.Reserving(catalog.Bounds{}), Die: die, Log: log})
+	if err != nil {
+		return sum, err
+	}
+	defer func() { err = errors.Join(err, meta.Close()) }()
+	blobs, err := localblob.Open(filepath.Join(c.Data, "content"), localblob.Options{Log: log})
+	if err != nil {
+		return sum, err
+	}
+	defer func() { err = errors.Join(err, blobs.Close()) }()
+	p := newProgress(e)
+	defer p.close()
+	defer p.end("check")
+	return keeper.Check(e.ctx, keeper.CheckConfig{
+		Sessions: meta.Sessions(), Catalog: meta.Catalog(), Blobs: blobs, Clock: systemClock{}, Repair: c.Repair,
+		Found:    func(f keeper.Finding) { c.tell(e, f) },
+		Progress: func(done, total int64) { p.set("check", done, total) },
+		File:     c.file,
+		Metadata: func(ctx context.Context, found func(string)) error { return meta.Verify(ctx, found) },
+	})
+}
+
+// file is where localblob has a place.
+func (c *checkCmd) file(place string) string {
+	if len(place) < 2 {
+		return place
+	}
+	return filepath.Join(c.Data, "content", "places", place[:2], place)
+}
+
+// tell prints one finding.
+func (c *checkCmd) tell(e *env, f keeper.Finding) {
+	line := foundLine{
+		Kind: f.Kind, Text: f.Text, Capsule: f.Capsule, Note: f.Note, Remedy: f.Remedy, Repaired: f.Repaired, Quarantined: f.Quarantined,
+	}
+	if f.Memory != (catalog.MemoryID{}) {
+		line.Memory = f.Memory.String()
+	}
+	if f.Session != 0 {
+		line.Session = f.Session.String()
+	}
+	if f.Place != "" {
+		line.File = c.file(f.Place)
+	}
+	if !f.Empty() {
+		line.Bytes = []int64{f.Off, f.End - 1}
+	}
+	state, more := "wrong", ""
+	switch {
+	case f.Note:
+		state = "note"
+	case f.Repaired:
+		state, more = "repaired", ": "+f.Remedy
+	case f.Quarantined:
+		state, more = "quarantined", ": "+f.Remedy
+	case f.Err != nil:
+		state, more, line.Error = "not repaired", ": "+f.Err.Error(), f.Err.Error()
+	case f.Remedy != "":
+		more = " (with --repair " + f.Remedy + ")"
+	}
+	e.print(line, "%s: %s%s", state, clean(f.Text), clean(more))
+}
+
+// conclude prints the summary.
+func (c *checkCmd) conclude(e *env, s keeper.Summary) error {
+	var line summaryLine
+	l := &line.Summary
+	l.Capsules, l.Memories, l.Contents, l.Sessions, l.Places, l.Bytes = s.Capsules, s.Memories, s.Contents, s.Sessions, s.Places, s.Bytes
+	l.Wrong, l.Mendable, l.Repaired, l.Quarantined, l.Notes = s.Wrong, s.Mendable, s.Repaired, s.Quarantined, s.Notes
+	verdict := "all is well"
+	switch {
+	case s.Left() > 0 && c.Repair:
+		verdict = fmt.Sprintf("%d things are wrong still, %d of them quarantined; %d were repaired", s.Left(), s.Quarantined, s.Repaired)
+	case s.Left() > 0:
+		verdict = fmt.Sprintf("%d things are wrong; for %d of them sluice check --repair can do something", s.Left(), s.Mendable)
+	case s.Repaired > 0:
+		verdict = fmt.Sprintf("%d things were wrong, and all are repaired", s.Repaired)
+	}
+	e.print(line, "%d memories in %d capsules, %d sessions, %d files; %s read: %s", s.Memories, s.Capsules, s.Sessions, s.Places, size(s.Bytes), verdict)
+	if s.Left() > 0 {
+		return errSaid
+	}
+	return nil
+}

@@ -1,0 +1,245 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"sluice/backup"
+)
+
+// The door is a socket in the data folder by which `sluice backup` asks the server that has the folder open. Who may read the folder may use it;
+// it is on no network. It takes one line of JSON, and answers in lines of JSON until it closes:
+//
+//	▶ {"backup":"/absolute/folder"}
+//	◀ {"done":4096}                       bytes, now and then
+//	◀ {"result":{…}} or {"error":"…"}
+//
+// Who hangs up has changed his mind: the backup stops.
+type door struct {
+	data     string
+	source   func() (backup.Source, error)
+	log      *slog.Logger
+	listener net.Listener
+	busy     sync.Mutex
+}
+
+const doorName = "socket"
+
+// doorRequest and doorAnswer are what is said.
+type doorRequest struct {
+	Backup string `json:"backup"`
+}
+
+type doorAnswer struct {
+	Done   *int64         `json:"done,omitempty"`
+	Result *backup.Result `json:"result,omitempty"`
+	Error  string         `json:"error,omitempty"`
+}
+
+// maxSocketPath is what a socket's name may have on every system (sun_path).
+const maxSocketPath = 100
+
+// doorPath gives a name for the socket that is short enough. done lets it go.
+func doorPath(data string) (path string, done func(), err error) {
+	path = filepath.Join(data, doorName)
+	if len(path) <= maxSocketPath {
+		return path, func() {}, nil
+	}
+	dir, err := os.Open(data)
+	if err != nil {
+		return "", nil, err
+	}
+	path = fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), doorName)
+	if _, err := os.Stat(filepath.Dir(path)); err != nil {
+		dir.Close()
+		return "", nil, fmt.Errorf("the name of the data folder is too long for a socket in it: %s", data)
+	}
+	return path, func() { dir.Close() }, nil
+}
+
+// open makes the socket. The caller has the folder to himself: one that is there was left by a server that is dead.
+func (d *door) open() error {
+	path, done, err := doorPath(d.data)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return err
+	}
+	l.SetUnlinkOnClose(false) // by then the name may be another's
+	d.listener = l
+	return os.Chmod(path, 0o600)
+}
+
+// openDoor opens the door. Where that is not possible the server runs without.
+func (s *server) openDoor(data string, log *slog.Logger) {
+	d := &door{data: data, log: log, source: func() (backup.Source, error) {
+		return backupSource(data, s.meta, s.blobs, s.keeper.Hold, log)
+	}}
+	if err := d.open(); err != nil {
+		log.Warn("no backup can be made while this server runs: there can be no socket in the data folder", "err", err)
+		return
+	}
+	s.door = d
+}
+
+// serve answers until ctx ends, and returns when nothing runs any more.
+func (d *door) serve(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	stop := context.AfterFunc(ctx, func() {
+		os.Remove(filepath.Join(d.data, doorName))
+		d.listener.Close()
+	})
+	defer stop()
+	for {
+		conn, err := d.listener.Accept()
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			d.log.Error("the socket for backups failed", "err", err)
+			select {
+			case <-time.After(time.Second):
+				continue
+			case <-ctx.Done():
+				return
+			}
+		}
+		wg.Go(func() { d.answer(ctx, conn) })
+	}
+}
+
+var (
+	errStopping = errors.New("the server is stopping")
+	errGone     = errors.New("whoever asked for the backup has gone")
+)
+
+// answer serves one connection.
+func (d *door) answer(server context.Context, conn net.Conn) {
+	defer conn.Close()
+	ctx, cancel := context.WithCancel(server)
+	defer cancel()
+	say := func(a doorAnswer) {
+		b, _ := json.Marshal(a)
+		_ = conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
+		if _, err := conn.Write(append(b, '\n')); err != nil {
+			cancel()
+		}
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	lines := bufio.NewReader(io.LimitReader(conn, 64<<10))
+	line, err := lines.ReadBytes('\n')
+	var want doorRequest
+	if err == nil {
+		err = json.Unmarshal(line, &want)
+	}
+	if err != nil || !filepath.IsAbs(want.Backup) {
+		say(doorAnswer{Error: "the request is not understood"})
+		return
+	}
+	if !d.busy.TryLock() {
+		say(doorAnswer{Error: "a backup is running already"})
+		return
+	}
+	defer d.busy.Unlock()
+	_ = conn.SetReadDeadline(time.Time{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_, _ = lines.ReadByte() // nothing more is to come
+		cancel()
+	})
+	defer wg.Wait()
+	defer conn.Close() // before the wait
+	src, err := d.source()
+	var res backup.Result
+	if err == nil {
+		res, err = backupInto(ctx, d.data, want.Backup, src, seldom(func(done, _ int64) { say(doorAnswer{Done: &done}) }))
+	}
+	if err != nil {
+		if server.Err() != nil {
+			err = errStopping
+		} else if ctx.Err() != nil {
+			err = errGone
+		}
+		d.log.Warn("a backup failed", "folder", want.Backup, "err", err)
+		say(doorAnswer{Error: err.Error()})
+		return
+	}
+	d.log.Info("a backup was made", "folder", want.Backup, "number", res.Number, "bytes", res.Bytes, "copied", res.Copied, "damaged", len(res.Damaged))
+	say(doorAnswer{Result: &res})
+}
+
+// seldom passes on a few times a second what is told often.
+func seldom(tell backup.Progress) backup.Progress {
+	var last time.Time
+	return func(done, total int64) {
+		if now := time.Now(); now.Sub(last) >= 200*time.Millisecond {
+			last = now
+			tell(done, total)
+		}
+	}
+}
+
+// errNoServer: no server has the data folder open, as far as its socket says.
+var errNoServer = errors.New("no server answers")
+
+// askServer lets the server that has the data folder open make the backup. errNoServer where there is none.
+func askServer(ctx context.Context, data, dir string, tell backup.Progress) (backup.Result, error) {
+	fail := func(err error) (backup.Result, error) {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return backup.Result{}, err
+	}
+	path, done, err := doorPath(data)
+	if err != nil {
+		return fail(err)
+	}
+	defer done()
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "unix", path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return fail(errNoServer)
+	}
+	if err != nil {
+		return fail(fmt.Errorf("asking the server for a backup: %w", err))
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	line, _ := json.Marshal(doorRequest{Backup: dir})
+	if _, err := conn.Write(append(line, '\n')); err != nil {
+		return fail(fmt.Errorf("asking the server for a backup: %w", err))
+	}
+	for answers := json.NewDecoder(conn); ; {
+		var a doorAnswer
+		if err := answers.Decode(&a); err != nil {
+			return fail(fmt.Errorf("the server went away before the backup was made; the one that was there is as it was (%w)", err))
+		}
+		switch {
+		case a.Error != "":
+			return fail(errors.New(a.Error))
+		case a.Result != nil:
+			return *a.Result, nil
+		case a.Done != nil:
+			tell(*a.Done, -1)
+		}
+	}
+}

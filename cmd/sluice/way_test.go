@@ -1,0 +1,150 @@
+package main
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+)
+
+// gate is a way to a server on which a script can stop everything at a known point, so that what happens in the middle of a transfer does not
+// depend on who is faster. It knows nothing of HTTP.
+type gate struct {
+	listener net.Listener
+	wg       sync.WaitGroup
+
+	mu     sync.Mutex
+	moved  sync.Cond // left, opened or closed changed
+	left   int64     // bytes that may still pass
+	opened bool
+	closed bool
+	server string
+	conns  map[net.Conn]bool
+}
+
+func newGate(n int64) (*gate, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	g := &gate{listener: l, left: n, conns: map[net.Conn]bool{}}
+	g.moved.L = &g.mu
+	g.wg.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			g.wg.Go(func() { g.connect(client) })
+		}
+	})
+	return g, nil
+}
+
+// to says where the server is now.
+func (g *gate) to(url string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.server = strings.TrimPrefix(url, "http://")
+}
+
+func (g *gate) open() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.opened = true
+	g.moved.Broadcast()
+}
+
+// close cuts everything, and returns when nothing of it runs any more.
+func (g *gate) close() {
+	g.listener.Close()
+	g.mu.Lock()
+	g.closed = true
+	for c := range g.conns {
+		c.Close()
+	}
+	g.moved.Broadcast()
+	g.mu.Unlock()
+	g.wg.Wait()
+}
+
+// connect joins a client with the server. Where there is none it is cut off.
+func (g *gate) connect(client net.Conn) {
+	defer client.Close()
+	g.mu.Lock()
+	at := g.server
+	g.mu.Unlock()
+	server, err := net.Dial("tcp", at)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	if !g.keep(client, server) {
+		return
+	}
+	var wg sync.WaitGroup
+	pour := func(to, from net.Conn) {
+		// Either end closes both: who is left must learn of it.
+		defer to.Close()
+		defer from.Close()
+		io.Copy(passing{g, to}, from)
+	}
+	wg.Go(func() { pour(server, client) })
+	wg.Go(func() { pour(client, server) })
+	wg.Wait()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.conns, client)
+	delete(g.conns, server)
+}
+
+// keep notes connections that close must cut; it is false where it has been.
+func (g *gate) keep(conns ...net.Conn) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, c := range conns {
+		g.conns[c] = true
+	}
+	return !g.closed
+}
+
+// passing writes what the gate lets pass.
+type passing struct {
+	g  *gate
+	to io.Writer
+}
+
+func (p passing) Write(b []byte) (int, error) {
+	g, n := p.g, int64(len(b))
+	g.mu.Lock()
+	for !g.opened && !g.closed && g.left < n {
+		g.left = 0 // what comes behind must not overtake
+		g.moved.Wait()
+	}
+	g.left -= n
+	closed := g.closed
+	g.mu.Unlock()
+	if closed {
+		return 0, net.ErrClosed
+	}
+	return p.to.Write(b)
+}
+
+// newProxy makes a proxy that refuses bodies of more than most bytes.
+func newProxy(to *url.URL, most int64) *httptest.Server {
+	proxy := httputil.NewSingleHostReverseProxy(to)
+	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength <= most {
+			proxy.ServeHTTP(w, r)
+			return
+		}
+		io.Copy(io.Discard, r.Body) // else the answer may be lost
+		w.Header().Set("Content-Type", "text/html")
+		w.WriteHeader(http.StatusRequestEntityTooLarge)
+		io.WriteString(w, "<html><head><title>413 Request Entity Too Large</title></head></html>\r\n")
+	}))
+}
