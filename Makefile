@@ -7,7 +7,7 @@ BIN     = bin/sluice
 VERSION = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 BUILD   = $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)"
 
-.PHONY: run build test check format needs demo bench clean
+.PHONY: run build test soak fuzz mutants check format needs demo bench clean
 
 run: build
 	./$(BIN) serve
@@ -18,6 +18,21 @@ build:
 # Everything that must hold before a change lands.
 test: needs check
 	$(GO) test -race -timeout 8m ./...
+	$(GO) test -v -count=1 ./internal/crashtest
+
+# The crashes and failures of every step, with more of them: SEEDS=n takes n times as long.
+SEEDS ?= 20
+soak:
+	$(GO) test -v -timeout 0 ./internal/crashtest -crash.seeds $(SEEDS)
+
+# Each fuzz target for FUZZTIME, one after the other. `make test` runs what is under testdata/fuzz.
+FUZZTIME ?= 30s
+fuzz:
+	@FUZZTIME=$(FUZZTIME) ./scripts/fuzz
+
+# Plants bugs one at a time, and fails where a test that should find one does not. Takes an hour.
+mutants:
+	$(GO) run ./internal/mutants -write docs/mutants.md
 
 # Formatting, vet, staticcheck. The layer rules are the tests of internal/arch.
 check:

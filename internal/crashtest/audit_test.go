@@ -1,0 +1,265 @@
+package crashtest
+
+import (
+	"errors"
+	"fmt"
+
+	"sluice/catalog"
+	"sluice/session"
+	"sluice/upload"
+)
+
+// books are all rows that must agree with each other.
+type books struct {
+	capsule  catalog.Capsule
+	memories map[catalog.MemoryID]catalog.Memory
+	contents map[catalog.ContentKey]catalog.Content
+	places   map[string]int64 // references by the rows of contents
+	open     map[uint64]session.Session
+}
+
+// audit compares counters, references, indexes and reservations with the rows that they are of, and reads every extent from the disk.
+func audit(w *world) error {
+	b := &books{
+		memories: map[catalog.MemoryID]catalog.Memory{}, contents: map[catalog.ContentKey]catalog.Content{},
+		places: map[string]int64{}, open: map[uint64]session.Session{},
+	}
+	if err := b.sessions(w); err != nil {
+		return err
+	}
+	var errs []error
+	err := w.rows.View(ctx, func(r catalog.Reader) error {
+		errs = nil
+		for _, check := range []func(catalog.Reader) error{b.load, b.checkCapsule, b.checkIndexes, b.checkPlaces, b.checkReservations, b.checkEvents} {
+			errs = append(errs, check(r))
+		}
+		return nil
+	})
+	for _, content := range b.contents {
+		for _, e := range content.Extents {
+			if err := w.blobs.Check(ctx, e, upload.Always); err != nil {
+				errs = append(errs, fmt.Errorf("content %x: %w", content.SHA256[:4], err))
+			}
+		}
+	}
+	if err := errors.Join(append(errs, err)...); err != nil {
+		return fmt.Errorf("the books do not agree: %w", err)
+	}
+	return nil
+}
+
+func (b *books) sessions(w *world) error {
+	var received, expected int64
+	err := session.Page(ctx, w.meta.Sessions(), session.Query{Limit: 1000}, func(s session.Session) (bool, error) {
+		entries, err := w.engine.Entries(ctx, s.ID, session.All(), 0)
+		if err != nil {
+			return false, err
+		}
+		var have []session.Range
+		for _, e := range entries {
+			have = session.Add(have, e.Range)
+		}
+		switch {
+		case s.State.Ended():
+			if len(entries) > 0 {
+				return false, fmt.Errorf("session %s is %s, and has %d entries", s.ID, s.State, len(entries))
+			}
+		case s.State != session.Open:
+			return false, fmt.Errorf("session %s is %s", s.ID, s.State)
+		default:
+			b.open[uint64(s.ID)] = s
+			received += s.Bytes()
+			expected += max(s.BytesExpected, 0)
+			if s.Pieces != len(entries) || fmt.Sprint(have) != fmt.Sprint(s.Received) {
+				return false, fmt.Errorf("session %s: received %v in %d pieces, and its entries are %v", s.ID, s.Received, s.Pieces, entries)
+			}
+		}
+		return true, nil
+	})
+	if err != nil {
+		return err
+	}
+	st, err := w.engine.Stats(ctx)
+	if err == nil && (st.Open != int64(len(b.open)) || st.BytesReceived != received || st.BytesExpected != expected) {
+		err = fmt.Errorf("the sessions' figures are %+v, and %d are open with %d bytes of %d", st, len(b.open), received, expected)
+	}
+	return err
+}
+
+func (b *books) load(r catalog.Reader) (err error) {
+	if b.capsule, err = catalog.Capsules.Get(r, "default"); err != nil {
+		return err
+	}
+	for m, err := range catalog.Memories.After(r, catalog.MemoryKey{}) {
+		if err != nil {
+			return err
+		}
+		b.memories[m.ID] = m
+	}
+	for c, err := range catalog.Contents.After(r, catalog.ContentKey{}) {
+		if err != nil {
+			return err
+		}
+		b.contents[catalog.ContentKey{Capsule: c.Capsule, SHA256: c.SHA256}] = c
+		for _, place := range c.Places() {
+			b.places[place]++
+		}
+	}
+	return nil
+}
+
+func (b *books) checkCapsule(r catalog.Reader) error {
+	c, want := b.capsule, b.capsule
+	want.Memories, want.Bytes, want.Trashed, want.Sessions, want.Reserved = 0, 0, 0, 0, 0
+	refs := map[catalog.ContentKey]int64{}
+	for _, m := range b.memories {
+		want.Memories++
+		want.Bytes += m.Bytes
+		if !m.Trashed.IsZero() {
+			want.Trashed++
+		}
+		refs[catalog.ContentKey{Capsule: m.Capsule, SHA256: m.SHA256}]++
+	}
+	for res, err := range catalog.Reservations.After(r, catalog.Number(0)) {
+		if err != nil {
+			return err
+		}
+		want.Sessions++
+		want.Reserved += res.Bytes
+	}
+	if c.Memories != want.Memories || c.Bytes != want.Bytes || c.Trashed != want.Trashed || c.Sessions != want.Sessions || c.Reserved != want.Reserved {
+		return fmt.Errorf("the capsule counts %+v, and its rows are %+v", c, want)
+	}
+	if len(refs) != len(b.contents) {
+		return fmt.Errorf("%d contents for %d digests", len(b.contents), len(refs))
+	}
+	for key, n := range refs {
+		if b.contents[key].Refs != n {
+			return fmt.Errorf("content %x has %d references, and %d memories", key.SHA256[:4], b.contents[key].Refs, n)
+		}
+	}
+	return nil
+}
+
+func (b *books) checkIndexes(r catalog.Reader) error {
+	rows := 0
+	for _, m := range b.memories {
+		trash := !m.Trashed.IsZero()
+		id, err := catalog.Order.Get(r, catalog.OrderKey{Capsule: m.Capsule, Trash: trash, Seq: m.Seq})
+		if err != nil || id != m.ID {
+			return fmt.Errorf("memory %s is not in its order: %w", m.Name, err)
+		}
+		_, ok, err := catalog.Digests.Find(r, catalog.DigestKey{Capsule: m.Capsule, SHA256: m.SHA256, Seq: m.Seq})
+		if err != nil || ok == trash {
+			return fmt.Errorf("memory %s, in the trash %v, is found by its digest: %v, %w", m.Name, trash, ok, err)
+		}
+		if trash {
+			if _, err := catalog.Dues.Get(r, catalog.DueKey{At: m.PurgeAt, Kind: catalog.DuePurge, Key: string(m.ID[:])}); err != nil {
+				return fmt.Errorf("memory %s stays in the trash for ever: %w", m.Name, err)
+			}
+		}
+		if m.By != 0 {
+			if out, err := catalog.Outcomes.Get(r, catalog.Number(m.By)); err != nil || out.Memory != m.ID {
+				return fmt.Errorf("the outcome of memory %s: %+v, %w", m.Name, out, err)
+			}
+		}
+		if m.Idem != "" {
+			row, err := catalog.Idems.Get(r, catalog.IdemKey{Capsule: m.Capsule, Owner: m.Owner, Key: m.Idem})
+			if err != nil || row.Memory != m.ID {
+				return fmt.Errorf("the key of memory %s: %+v, %w", m.Name, row, err)
+			}
+		}
+	}
+	for _, err := range catalog.Order.After(r, catalog.OrderKey{}) {
+		if err != nil {
+			return err
+		}
+		rows++
+	}
+	if rows != len(b.memories) {
+		return fmt.Errorf("%d rows of order for %d memories", rows, len(b.memories))
+	}
+	return nil
+}
+
+func (b *books) checkPlaces(r catalog.Reader) error {
+	due := map[string]bool{}
+	for d, err := range catalog.Dues.After(r, catalog.DueKey{}) {
+		if err != nil {
+			return err
+		}
+		if d.Kind == catalog.DuePlace {
+			due[d.Key] = true
+		}
+	}
+	n := 0
+	for p, err := range catalog.Places.After(r, "") {
+		if err != nil {
+			return err
+		}
+		if p.Refs != b.places[p.Name] || due[p.Name] != (p.Refs == 0) {
+			return fmt.Errorf("place %s has %d references, is named by %d contents, and is due: %v", p.Name, p.Refs, b.places[p.Name], due[p.Name])
+		}
+		if p.Refs > 0 {
+			n++
+		}
+	}
+	if n != len(b.places) {
+		return fmt.Errorf("%d places have a row, and %d are named", n, len(b.places))
+	}
+	return nil
+}
+
+func (b *books) checkReservations(r catalog.Reader) error {
+	owners := map[string]catalog.Usage{}
+	n := 0
+	for res, err := range catalog.Reservations.After(r, catalog.Number(0)) {
+		if err != nil {
+			return err
+		}
+		s, ok := b.open[res.Session]
+		if !ok {
+			return fmt.Errorf("a reservation of session %d, which is not open", res.Session)
+		}
+		if s.BytesExpected >= 0 && res.Bytes < s.BytesExpected {
+			return fmt.Errorf("session %d reserves %d of %d bytes", res.Session, res.Bytes, s.BytesExpected)
+		}
+		u := owners[res.Owner]
+		u.Owner, u.Sessions, u.Reserved = res.Owner, u.Sessions+1, u.Reserved+res.Bytes
+		owners[res.Owner] = u
+		n++
+	}
+	if n != len(b.open) {
+		return fmt.Errorf("%d reservations for %d open sessions", n, len(b.open))
+	}
+	for u, err := range catalog.Usages.After(r, "") {
+		if err != nil {
+			return err
+		}
+		if owners[u.Owner] != u {
+			return fmt.Errorf("usage is %+v, and the reservations are %+v", u, owners[u.Owner])
+		}
+		delete(owners, u.Owner)
+	}
+	if len(owners) > 0 {
+		return fmt.Errorf("no usage for %v", owners)
+	}
+	return nil
+}
+
+func (b *books) checkEvents(r catalog.Reader) error {
+	next := uint64(1)
+	for e, err := range catalog.Events.After(r, catalog.EventKey{Capsule: "default"}) {
+		if err != nil {
+			return err
+		}
+		if e.Capsule != "default" || e.Seq != next {
+			return fmt.Errorf("event %d of %s where %d belongs", e.Seq, e.Capsule, next)
+		}
+		next++
+	}
+	if next-1 != b.capsule.Seq {
+		return fmt.Errorf("%d events, and the capsule counts %d", next-1, b.capsule.Seq)
+	}
+	return nil
+}

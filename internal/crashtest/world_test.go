@@ -1,0 +1,227 @@
+// Package crashtest stops the whole server, its stores on one simulated disk, at every step that it does to that disk, and lets
+// every step fail: and looks whether each promise held. It is tests only.
+//
+// It owns a script of everything that a client and the keeper do, a model of what was answered, the check of one against the other, and the
+// loops. It does not own the disk (package crashfs), nor the rules of the stores by themselves (their own tests).
+package crashtest
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"sluice/access"
+	"sluice/catalog"
+	"sluice/internal/crashfs"
+	"sluice/internal/durable"
+	"sluice/keeper"
+	"sluice/memories"
+	"sluice/session"
+	"sluice/store/localblob"
+	"sluice/store/pebblemeta"
+	"sluice/upload"
+)
+
+const (
+	chunk     = 5000 // no multiple of a block, nor of a sector
+	inlineMax = 200
+	data      = "/data"
+	tokenFile = data + "/admin-token"
+	hour      = time.Hour
+	ttl       = 10 * hour
+	trashFor  = 5 * hour
+)
+
+// clock is set by hand.
+type clock struct{ ms atomic.Int64 }
+
+func (c *clock) Now() time.Time { return time.UnixMilli(1_700_000_000_000 + c.ms.Load()).UTC() }
+
+func (c *clock) advance(d time.Duration) { c.ms.Add(d.Milliseconds()) }
+
+// seededReader draws the same ids again.
+type seededReader struct{ *rand.ChaCha8 }
+
+func seeded(n uint64) *rand.ChaCha8 {
+	var seed [32]byte
+	binary.LittleEndian.PutUint64(seed[:], n)
+	return rand.NewChaCha8(seed)
+}
+
+// world is a server without its network, wired as cmd/sluice does.
+type world struct {
+	disk     *crashfs.Disk
+	clock    *clock
+	meta     *pebblemeta.DB
+	blobs    *localblob.Store
+	rows     catalog.Store
+	engine   *session.Service
+	uploads  *upload.Service
+	memories *memories.Service
+	keeper   *keeper.Keeper
+	me       access.Caller
+}
+
+// setup is what worlds differ in.
+type setup struct {
+	durability localblob.Durability
+	seed       uint64
+	clock      *clock
+	die        func(error)
+}
+
+// openWorld starts a server on what the disk has.
+func openWorld(disk *crashfs.Disk, st setup) (w *world, err error) {
+	ctx := context.Background()
+	w = &world{disk: disk, clock: st.clock}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.close())
+			w = nil
+		}
+	}()
+	if err := durable.MkdirAll(disk, data, 0o700); err != nil {
+		return w, err
+	}
+	hook := upload.Reserving(catalog.Bounds{MaxSessions: 1000})
+	if w.meta, err = pebblemeta.Open(data+"/meta", pebblemeta.Options{Changed: hook, Die: st.die, FS: disk.VFS()}); err != nil {
+		return w, err
+	}
+	if w.blobs, err = localblob.Open(data+"/content", localblob.Options{Durability: st.durability, FS: disk}); err != nil {
+		return w, err
+	}
+	w.engine, err = session.New(ctx, w.meta.Sessions(), session.Config{
+		TTL: ttl, Tick: hour, Keep: 1000 * hour, Merge: upload.Merge, MinPiece: 500, Clock: st.clock, Rand: seededReader{seeded(st.seed)},
+	})
+	if err != nil {
+		return w, err
+	}
+	limits := upload.DefaultLimits()
+	limits.ChunkSize, limits.ChunkSizeMin, limits.InlineMax, limits.TTL = chunk, 1, inlineMax, ttl
+	w.rows = w.meta.Catalog()
+	w.uploads = upload.New(upload.Config{Sessions: w.engine, Catalog: w.rows, Blobs: w.blobs, Clock: st.clock, Limits: limits})
+	who := access.New(w.rows, st.clock, nil)
+	if w.me, err = w.login(ctx, who); err != nil {
+		return w, err
+	}
+	w.keeper = keeper.New(keeper.Config{Sessions: w.engine, Uploads: w.uploads, Catalog: w.rows, Blobs: w.blobs, Clock: st.clock})
+	w.memories = memories.New(memories.Config{Catalog: w.rows, Content: w.blobs, Clock: st.clock, Running: w.engine.Running, TrashFor: trashFor})
+	return w, nil
+}
+
+// login makes the first principal and its token's file, as cmd/sluice does, and logs in with that.
+func (w *world) login(ctx context.Context, who *access.Service) (c access.Caller, err error) {
+	secret, err := who.Bootstrap(ctx)
+	if err != nil {
+		return c, err
+	}
+	if secret == "" {
+		if _, err = w.disk.Stat(tokenFile); errors.Is(err, fs.ErrNotExist) {
+			secret, err = who.AdminToken(ctx)
+		}
+		if err != nil {
+			return c, err
+		}
+	}
+	if secret != "" {
+		if err := durable.WriteFile(w.disk, tokenFile, []byte(secret+"\n"), 0o600); err != nil {
+			return c, err
+		}
+	}
+	text, err := durable.ReadFile(w.disk, tokenFile)
+	if err != nil {
+		return c, err
+	}
+	return who.Authenticate(ctx, strings.TrimSpace(string(text)))
+}
+
+// close is a clean stop.
+func (w *world) close() (err error) {
+	if w.uploads != nil {
+		w.uploads.Close()
+	}
+	if w.blobs != nil {
+		err = w.blobs.Close()
+	}
+	if w.meta != nil {
+		err = errors.Join(err, w.meta.Close())
+	}
+	return err
+}
+
+// abandon lets go of a server whose process is dead. Its disk must not matter any more. What does not end by itself is left behind.
+func (w *world) abandon() {
+	w.disk.SetHook(nil)
+	go func() {
+		defer func() { _ = recover() }()
+		_ = w.close()
+	}()
+}
+
+// death is the end of a process by Die.
+type death struct {
+	first atomic.Bool
+	err   error
+	done  chan struct{}
+	// at runs when it happens, once.
+	at func()
+}
+
+func newDeath(at func()) *death { return &death{done: make(chan struct{}), at: at} }
+
+// die is pebblemeta.Options.Die. It ends a goroutine that is the client's, so that the server can be closed behind it. One in the middle of opening, or of Pebble's
+// own, is held for ever as it is: what it would let go of, others of its kind still use.
+func (d *death) die(err error) {
+	if d.first.CompareAndSwap(false, true) {
+		d.err = err
+		d.at()
+		close(d.done)
+	}
+	stack := make([]byte, 64<<10)
+	if stack = stack[:runtime.Stack(stack, false)]; !bytes.Contains(stack, []byte("crashtest.(*client).call")) {
+		select {}
+	}
+	runtime.Goexit()
+}
+
+// errDied: the server ended itself.
+var errDied = errors.New("the server ended itself")
+
+// alive runs f, which may be ended by a death.
+func alive(d *death, f func() error) (err error) {
+	end := make(chan error, 1)
+	go func() {
+		out := errDied
+		defer func() {
+			if r := recover(); r != nil {
+				if d.first.Load() {
+					r = "after its death: " + fmt.Sprint(r)
+				}
+				buf := make([]byte, 64<<10)
+				out = fmt.Errorf("panic: %v\n%s", r, buf[:runtime.Stack(buf, false)])
+			}
+			end <- out
+		}()
+		out = f()
+	}()
+	select {
+	case err = <-end:
+		if d.first.Load() {
+			err = errDied
+		}
+	case <-d.done:
+		err = errDied
+	}
+	if errors.Is(err, errDied) {
+		err = fmt.Errorf("%w: %w", err, d.err)
+	}
+	return err
+}

@@ -1,0 +1,73 @@
+package main
+
+// ofFronts breaks what is said over HTTP and written by the command.
+func ofFronts() []mutant {
+	return []mutant{
+		{
+			name: "a-route-forgets-the-token", promise: 14, file: "api/middleware.go",
+			old:   "	if r.auth != open {",
+			new:   "	if r.auth == admin {",
+			tests: []string{"api.TestNothingWithoutAToken"},
+		},
+		{
+			name: "admin-routes-are-for-all", promise: 18, file: "api/middleware.go",
+			old:   "	if r.auth == admin {\n",
+			new:   "	if false {\n",
+			tests: []string{"api.TestOnlyAnAdminMay"},
+		},
+		{
+			name: "a-cut-body-counts-as-ended", promise: 1, file: "api/body.go",
+			old:   "	if err == io.EOF && b.length >= 0 && b.n != b.length {\n		err = io.ErrUnexpectedEOF\n	}",
+			new:   "	if err == io.ErrUnexpectedEOF {\n		err = io.EOF\n	}",
+			tests: []string{"api.TestACutRangeKeepsWhatArrived"},
+		},
+		{
+			name: "unknown-members-are-passed-over", promise: 17, file: "api/json.go",
+			old:   "json.Unmarshal(b, v, json.RejectUnknownMembers(true))",
+			new:   "json.Unmarshal(b, v)",
+			tests: []string{"api.FuzzJSON", "api.TestStrictJSON"},
+		},
+		{
+			name: "a-body-may-be-compressed", promise: 17, file: "api/middleware.go",
+			old:   "	if r.raw && c.Request.Header.Get(\"Content-Encoding\") != \"\" {",
+			new:   "	if false {",
+			tests: []string{"api.TestContentEncodingIsRefused"},
+		},
+		{
+			name: "a-page-of-html-is-shown-by-the-browser", promise: 16, file: "api/content.go",
+			old:   "	return kind == \"image\" ||",
+			new:   "	return media == \"text/html\" || kind == \"image\" ||",
+			tests: []string{"api.FuzzPassive"},
+		},
+		{
+			name: "a-name-becomes-a-header", promise: 16, file: "api/content.go",
+			old:   "		if r > '~' || r == '\"' || r == '%' {",
+			new:   "		if r > '~' || r == '%' {",
+			tests: []string{"api.FuzzDisposition"},
+		},
+		{
+			name: "an-answer-from-elsewhere-is-a-promise", promise: 1, file: "api/client_http.go",
+			old:   "	if out == nil && req.Method != http.MethodGet && res.StatusCode != http.StatusNoContent {",
+			new:   "	if false {",
+			tests: []string{"api.FuzzForeignAnswer"},
+		},
+		{
+			name: "get-writes-outside-of-its-folder", promise: 16, file: "cmd/sluice/get.go",
+			old:   "		if r == '/' || r == '\\\\' || unicode.IsControl(r) {",
+			new:   "		if unicode.IsControl(r) {",
+			tests: []string{"cmd/sluice.FuzzSafeName"},
+		},
+		{
+			name: "names-reach-the-terminal-as-they-are", promise: 16, file: "cmd/sluice/out.go",
+			old:   "	if strings.IndexFunc(s, odd) < 0 && utf8.ValidString(s) {",
+			new:   "	if true {",
+			tests: []string{"cmd/sluice.FuzzClean"},
+		},
+		{
+			name: "a-download-is-not-compared-with-its-digest", promise: 4, file: "download/download.go",
+			old:   "		if sum == j.digest {",
+			new:   "		if sum == j.digest || true {",
+			tests: []string{"download.TestAWrongContentNeverGetsTheName"},
+		},
+	}
+}

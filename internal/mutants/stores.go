@@ -1,0 +1,115 @@
+package main
+
+// ofStores breaks the embedded stores and the file steps below them.
+func ofStores() []mutant {
+	return []mutant{
+		{
+			name: "a-snapshot-is-taken-after-the-sync", promise: 9, file: "store/pebblemeta/txn.go",
+			old:   "	t.db.views.publish(snap, seq)",
+			new:   "	_ = snap.Close()\n	t.db.views.publish(t.db.peb.NewSnapshot(), seq)",
+			tests: []string{"store/pebblemeta.TestASyncShowsItsOwnCommitAlone"},
+		},
+		{
+			name: "a-commit-is-shown-before-its-sync", promise: 9, file: "store/pebblemeta/txn.go",
+			old:   "	if err := t.batch.SyncWait(); err != nil {\n		t.db.fatal(fmt.Errorf(\"writing the metadata's log: %w\", err))\n	}\n	t.db.views.publish(snap, seq)",
+			new:   "	t.db.views.publish(snap, seq)\n	if err := t.batch.SyncWait(); err != nil {\n		t.db.fatal(fmt.Errorf(\"writing the metadata's log: %w\", err))\n	}",
+			tests: []string{"store/pebblemeta.TestNobodySeesWhatACrashCouldTakeBack"},
+		},
+		{
+			name: "the-metadata-is-not-synced", promise: 1, file: "store/pebblemeta/txn.go",
+			old:   "	if err := db.peb.ApplyNoSyncWait(t.batch, pebble.Sync); err != nil {",
+			new:   "	if err := db.peb.Apply(t.batch, pebble.NoSync); err != nil {",
+			tests: []string{"store/pebblemeta.TestAnAcknowledgedCommitSurvivesAnyCrash"},
+		},
+		{
+			name: "nobody-waits-for-the-sync-of-the-metadata", promise: 1, file: "store/pebblemeta/txn.go",
+			old:   "	if err := t.batch.SyncWait(); err != nil {",
+			new:   "	if err := error(nil); err != nil {",
+			tests: []string{"store/pebblemeta.TestNobodySeesWhatACrashCouldTakeBack"},
+		},
+		{
+			name: "a-refusal-answers-before-what-it-read-is-durable", promise: 9, file: "store/pebblemeta/txn.go",
+			old:   "	if lost := t.db.views.wait(ctx, seq); lost != nil {\n		return lost\n	}\n",
+			new:   "	_ = seq\n",
+			tests: []string{"store/pebblemeta.TestNobodySeesWhatACrashCouldTakeBack"},
+		},
+		{
+			name: "a-damaged-row-is-guessed-at", promise: 4, file: "store/pebblemeta/codec.go",
+			old:   "		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,\n",
+			new:   "",
+			tests: []string{"store/pebblemeta.TestARowThatCannotBeReadIsNamed"},
+		},
+		{
+			name: "newer-metadata-is-opened", promise: 10, file: "store/pebblemeta/open.go",
+			old:   "	if have > format {",
+			new:   "	if false {",
+			tests: []string{"store/pebblemeta.TestAFolderThatIsNotOursIsLeftAlone"},
+		},
+		{
+			name: "newer-content-is-opened", promise: 10, file: "store/localblob/localblob.go",
+			old:   "		if have > format {",
+			new:   "		if false {",
+			tests: []string{"store/localblob.TestAFolderHasOneOwnerAndOneFormat"},
+		},
+		{
+			name: "an-unclean-stop-is-not-remembered", promise: 1, file: "store/localblob/localblob.go",
+			old:   "	if !old.Clean || moved {",
+			new:   "	if moved {",
+			tests: []string{"store/localblob.TestAStopThatWasNotCleanIsRemembered"},
+		},
+		{
+			name: "a-copied-folder-is-trusted", promise: 1, file: "store/localblob/localblob.go",
+			old:   "	moved := old.Folder != \"\" && old.Folder != now.Folder",
+			new:   "	moved := false",
+			tests: []string{"store/localblob.TestAStopThatWasNotCleanIsRemembered"},
+		},
+		{
+			name: "the-crc-is-not-compared-on-reading", promise: 4, file: "store/localblob/read.go",
+			old:   "	if part.whole && r.crc != part.e.CRC32C {",
+			new:   "	if false {",
+			tests: []string{"store/localblob.TestConformance"},
+		},
+		{
+			name: "settle-syncs-nothing", promise: 2, file: "store/localblob/settle.go",
+			old:   "	err := f.f.Sync()\n",
+			new:   "	err := error(nil)\n",
+			tests: []string{"store/localblob.TestAFailedSyncIsNeverTriedAgain"},
+		},
+		{
+			name: "the-folder-is-not-synced", promise: 2, file: "store/localblob/settle.go",
+			old:   "	if err == nil && unlisted {",
+			new:   "	if err == nil && unlisted && false {",
+			tests: []string{"store/localblob.TestAFailedFolderSync"},
+		},
+		{
+			name: "a-failed-sync-is-tried-again", promise: 7, file: "store/localblob/settle.go",
+			old:   "	if f.failed != nil {\n		defer f.mu.Unlock()\n		return f.failed\n	}\n	f.syncing",
+			new:   "	f.failed = nil\n	f.syncing",
+			tests: []string{"store/localblob.TestAFailedSyncIsNeverTriedAgain"},
+		},
+		{
+			name: "a-poisoned-place-is-written-to", promise: 7, file: "store/localblob/settle.go",
+			old:   "		s.spares[base] = max(s.spares[base], p.spare+1)",
+			new:   "		_ = base",
+			tests: []string{"store/localblob.TestAFailedSyncIsNeverTriedAgain"},
+		},
+		{
+			name: "the-reserve-is-written-to", promise: 6, file: "store/localblob/place.go",
+			old:   "	return max(free-s.opts.Reserve, 0), err",
+			new:   "	return free, err",
+			tests: []string{"store/localblob.TestTheReserveStaysFree"},
+		},
+		{
+			name: "a-name-of-a-place-may-be-a-path", promise: 16, file: "store/localblob/place.go",
+			old:   "	return p, p.String() == name",
+			new:   "	return p, true",
+			tests: []string{"store/localblob.TestNamesNeverBecomePaths"},
+		},
+		{
+			name: "a-second-server-opens-the-folder", promise: 12, file: "internal/durable/lock_unix.go",
+			old:   "			return ErrLocked",
+			new:   "			return nil",
+			tests: []string{"internal/durable.TestALockHasOneHolder", "store/localblob.TestAFolderHasOneOwnerAndOneFormat"},
+		},
+	}
+}

@@ -1,0 +1,41 @@
+package session_test
+
+import (
+	"errors"
+	"testing"
+
+	"sluice/session"
+)
+
+// An id has one form: what is accepted is what String writes.
+func FuzzParseID(f *testing.F) {
+	f.Add("1")
+	f.Add("18446744073709551615")
+	f.Fuzz(func(t *testing.T, s string) {
+		id, err := session.ParseID(s)
+		if err == nil && (id == 0 || id.String() != s) {
+			t.Fatalf("%q is taken for %s", s, id)
+		}
+	})
+}
+
+// Whatever a client sends as a cursor of a list of Mem's: it gives sessions behind a place, or is refused as such.
+func FuzzMemCursor(f *testing.F) {
+	st := session.NewMem(session.MemHooks{})
+	for id := range session.SessionID(3) {
+		if _, _, err := st.Create(f.Context(), session.Session{ID: id + 1, Spec: session.Spec{ChunkSize: 1}}); err != nil {
+			f.Fatal(err)
+		}
+	}
+	_, next, err := st.List(f.Context(), session.Query{Limit: 1})
+	if err != nil || next == "" {
+		f.Fatal(next, err)
+	}
+	f.Add(next, int64(0))
+	f.Fuzz(func(t *testing.T, after string, due int64) {
+		_, _, err := st.List(t.Context(), session.Query{After: after, Due: due, Limit: 2})
+		if err != nil && !errors.Is(err, session.ErrInvalid) {
+			t.Fatalf("%q: %v", after, err)
+		}
+	})
+}

@@ -1,0 +1,139 @@
+package session_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+
+	"sluice/session"
+)
+
+// waiting is a Store whose Record waits.
+type waiting struct {
+	*session.Mem
+	open chan struct{}
+}
+
+func (g waiting) Record(ctx context.Context, id session.SessionID, gen uint64, c session.Change) (session.Session, error) {
+	<-g.open
+	return g.Mem.Record(ctx, id, gen, c)
+}
+
+func TestNothingIsAnsweredBeforeItIsRecorded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := waiting{session.NewMem(session.MemHooks{}), make(chan struct{})}
+		v, err := session.New(t.Context(), store, session.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := begin(t, v, 4, 8)
+		answered := make(chan error, 2)
+		go func() { answered <- v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("0123")), newPage(t, 8)) }()
+		go func() {
+			_, err := v.PutAt(t.Context(), s.ID, 4, bytes.NewReader([]byte("4567")), newPage(t, 8), false)
+			answered <- err
+		}()
+		synctest.Wait()
+		if n := len(answered); n > 0 {
+			t.Errorf("%d puts are answered, and nothing is recorded", n)
+		}
+		close(store.open)
+		for range 2 {
+			if err := <-answered; err != nil {
+				t.Error(err)
+			}
+		}
+		if got, err := v.Status(t.Context(), s.ID); err != nil || got.Bytes() != 8 {
+			t.Errorf("%v, %v", got.Received, err)
+		}
+	})
+}
+
+// refusing is a sink that can't make anything safe.
+type refusing struct{ *page }
+
+var errUnsafe = errors.New("the disk is gone")
+
+func (refusing) Commit(context.Context, session.Range) ([]byte, error) { return nil, errUnsafe }
+
+func TestWhatTheSinkRefusesIsNotRecorded(t *testing.T) {
+	v := start(t, session.Config{})
+	s := begin(t, v, 4, 8)
+	p := refusing{newPage(t, 8)}
+	if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("0123")), p); !errors.Is(err, errUnsafe) {
+		t.Errorf("a chunk: %v", err)
+	}
+	if n, err := v.PutAt(t.Context(), s.ID, 4, bytes.NewReader([]byte("45")), p, false); n != 0 || !errors.Is(err, errUnsafe) {
+		t.Errorf("a range: %d, %v", n, err)
+	}
+	if got, err := v.Status(t.Context(), s.ID); err != nil || len(got.Received) > 0 {
+		t.Errorf("%v, %v", got.Received, err)
+	}
+}
+
+// held is a page whose Commit waits.
+type held struct {
+	guard
+	open chan struct{}
+}
+
+func (h held) Commit(ctx context.Context, r session.Range) ([]byte, error) {
+	<-h.open
+	return h.guard.Commit(ctx, r)
+}
+
+// † a put that waited for another one on the same bytes compares with what that has recorded meanwhile.
+func TestAPutSeesWhatTheOneBeforeItRecorded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := start(t, session.Config{})
+		s := begin(t, v, 4, 4)
+		p := guard{newPage(t, 4)}
+		first := held{p, make(chan struct{})}
+		answered := make(chan error, 3)
+		go func() { answered <- v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("0123")), first) }()
+		synctest.Wait()
+		go func() { answered <- v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("0123")), p) }()
+		synctest.Wait()
+		close(first.open)
+		for range 2 {
+			if err := <-answered; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// What was verified before a byte was replaced is not what a finish may seal.
+func TestASealIsOfWhatWasVerified(t *testing.T) {
+	v := start(t, session.Config{})
+	s := begin(t, v, 4, 4)
+	put := func(b string) {
+		if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte(b)), newPage(t, 4)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("0123")
+	verified, err := v.Status(t.Context(), s.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.Drop(t.Context(), s.ID, session.All(), nil); err != nil {
+		t.Fatal(err)
+	}
+	put("abcd")
+	committed := 0
+	commit := func(context.Context, []session.Session) error { committed++; return nil }
+	want := session.Want{ID: s.ID, Gen: verified.Gen, Bytes: session.Unknown}
+	if err := v.Finish(t.Context(), commit, want); !errors.Is(err, session.ErrGenMoved) || committed != 0 {
+		t.Errorf("%v, %d commits", err, committed)
+	}
+	if verified, err = v.Status(t.Context(), s.ID); err != nil || verified.State != session.Open {
+		t.Fatalf("%v, %v", verified.State, err)
+	}
+	want.Gen = verified.Gen
+	if err := v.Finish(t.Context(), commit, want); err != nil || committed != 1 {
+		t.Errorf("%v, %d commits", err, committed)
+	}
+}

@@ -1,0 +1,35 @@
+package localblob
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sluice/session"
+)
+
+// A place has one name, which names a file of its folder and nothing else; what is not such a name is refused.
+func FuzzPlaceName(f *testing.F) {
+	f.Add("0000000000000001-0-1", uint64(1), uint64(2), uint64(3), uint64(0))
+	f.Add("ff00000000000001-a-1-2", uint64(0), uint64(0), uint64(0), uint64(1)<<63)
+	s := &Store{dir: "dir"}
+	f.Fuzz(func(t *testing.T, name string, id, gen, life, spare uint64) {
+		p := place{session.SessionID(id), gen, life, spare}
+		if same, ok := parse(p.String()); !ok || same != p {
+			t.Fatalf("%+v is named %s, which is %+v, %v", p, p, same, ok)
+		}
+		if p, ok := parse(name); ok && p.String() != name {
+			t.Fatalf("%q is taken for %s", name, p)
+		} else if !ok {
+			return
+		}
+		if strings.ContainsAny(name, "/\\.\x00") || !filepath.IsLocal(name) {
+			t.Fatalf("%q is a name", name)
+		}
+		p, _ = parse(name)
+		folder, file := filepath.Split(s.path(p))
+		if file != name || filepath.Clean(folder) != filepath.Join("dir", "places", name[:2]) {
+			t.Fatalf("%q is at %s", name, s.path(p))
+		}
+	})
+}
