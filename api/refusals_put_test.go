@@ -91,7 +91,7 @@ func TestAnIndexThatIsNoneIsRefused(t *testing.T) {
 		w.refused(api.CodeInvalidArgument, "PUT", chunkPath(id, idx), string(b[chunk:2*chunk]))
 	}
 	for _, idx := range []int{16384, math.MaxInt64} { // max_chunks bounds an unknown length
-		w.refused(api.CodeInvalidArgument, "PUT", chunkPath(unknown, idx), "x")
+		w.refused(api.CodeTooLarge, "PUT", chunkPath(unknown, idx), "x")
 	}
 	for _, off := range []string{"-1", "9223372036854775808", "0x1", "01", "1e3", "one"} {
 		w.refused(api.CodeInvalidArgument, "PUT", rangePath(id, off), "x")
@@ -114,7 +114,7 @@ func TestARangePastTheEndIsRefused(t *testing.T) {
 		{id, end, 1, api.CodeRangeNotSatisfiable},
 		{id, end, 0, api.CodeRangeNotSatisfiable},
 		{id, "9223372036854775807", 1, api.CodeRangeNotSatisfiable},
-		{unknown, "67108864", 1, api.CodeRangeNotSatisfiable}, // chunk_size × max_chunks
+		{unknown, "67108864", 1, api.CodeTooLarge}, // chunk_size × max_chunks: there is no end that it would lie behind
 		{empty, "1", 1, api.CodeRangeNotSatisfiable},
 		{empty, "0", 1, api.CodeTooLarge},
 		{id, strconv.Itoa(len(b) - 1), 2, api.CodeTooLarge},
