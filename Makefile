@@ -18,12 +18,14 @@ build:
 # Everything that must hold before a change lands.
 test: needs check
 	$(GO) test -race -timeout 8m ./...
-	$(GO) test -v -count=1 ./internal/crashtest
+	$(GO) test -v -count=1 ./internal/crashtest ./internal/soak
 
-# The crashes and failures of every step, with more of them: SEEDS=n takes n times as long.
+# The crashes and failures of every step, with more of them, and the real program through one mishap after the other: SEEDS=n takes n times as
+# long. Its log of rounds is soak.log.
 SEEDS ?= 20
 soak:
 	$(GO) test -v -timeout 0 ./internal/crashtest -crash.seeds $(SEEDS)
+	$(GO) test -v -timeout 0 ./internal/soak -soak.series $(SEEDS) -soak.rounds 50 -soak.log $(CURDIR)/soak.log
 
 # Each fuzz target for FUZZTIME, one after the other. `make test` runs what is under testdata/fuzz.
 FUZZTIME ?= 30s

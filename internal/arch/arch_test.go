@@ -42,6 +42,7 @@ var arrows = map[string][]string{
 	"internal/durable":    {},
 	"internal/crashfs":    {"internal/durable"},
 	"internal/crashtest":  {}, // tests alone, which may name concrete stores
+	"internal/soak":       {},
 	"internal/mutants":    {},
 	"internal/arch":       {},
 	"cmd/sluice":          nil, // wires everything

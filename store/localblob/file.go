@@ -142,14 +142,14 @@ func (s *Store) closeOldest() {
 	s.idle = slices.Delete(s.idle, 0, 1)
 	f.refs++ // while it is synced
 	s.mu.Unlock()
-	err := f.settle()
+	_ = f.settle() // what it has lost stays open, and says so
 	s.mu.Lock()
 	f.refs--
 	switch {
-	case f.refs > 0 || !f.gone.Load() && (s.closed || err != nil):
+	case f.refs > 0 || !f.gone.Load() && (s.closed || f.failure() != nil):
 		s.mu.Unlock()
 		return
-	case !f.gone.Load() && !f.clean(): // written again meanwhile
+	case !f.gone.Load() && !f.clean(): // written again meanwhile, or not to be synced just now
 		s.idle = append(s.idle, f)
 		s.mu.Unlock()
 		return

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"syscall"
 
 	"sluice/catalog"
 	"sluice/internal/durable"
@@ -55,8 +56,8 @@ func (s *Store) settlePlace(name string, es []catalog.Extent) (lost []catalog.Ex
 		return nil, err
 	}
 	defer f.release()
-	if err = f.settle(); err == nil {
-		return nil, nil
+	if err = f.settle(); err == nil || f.failure() == nil {
+		return nil, err
 	}
 	for _, e := range es {
 		if f.hasLost(session.Range{Off: e.Off, End: e.Off + e.Len}) {
@@ -126,18 +127,30 @@ func (f *file) syncOnce() error {
 	unlisted := f.unlisted
 	f.mu.Unlock()
 	err := f.f.Sync()
+	var later error
 	if err == nil && unlisted {
-		err = f.s.syncFolder(f.p)
+		if err = f.s.syncFolder(f.p); notTried(err) {
+			err, later = nil, fmt.Errorf("syncing the folder of place %s: %w", f.p, full(err))
+		}
 	}
 	if err != nil {
 		f.fail(err)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.failed == nil {
-		f.syncing, f.old, f.unlisted = nil, false, false
+	if f.failed != nil {
+		return f.failed
 	}
-	return f.failed
+	f.syncing, f.old = nil, false
+	if later == nil {
+		f.unlisted = false
+	}
+	return later
+}
+
+// notTried reports whether a sync failed for want of a descriptor: then nothing has been tried, nothing is lost, and it may be done later.
+func notTried(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
 // fail poisons the place: what is not on the disk by now is lost, and later writers of the same session go elsewhere.
@@ -181,8 +194,8 @@ func (s *Store) syncFolder(p place) error {
 	i := p.folderOf()
 	return s.folders[i].do(func() error {
 		err := durable.SyncDir(s.fs, s.folder(i))
-		if err == nil {
-			return nil
+		if err == nil || notTried(err) {
+			return err
 		}
 		s.mu.Lock()
 		var there []*file

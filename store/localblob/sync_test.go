@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"sluice/catalog"
@@ -225,6 +226,35 @@ func TestAFailedFolderSync(t *testing.T) {
 	}
 	if err := s.Settle(t.Context(), []catalog.Extent{write(t, s, 2, 0, 0, []byte("c"))}); err != nil {
 		t.Errorf("the next: %v", err)
+	}
+}
+
+// Without a descriptor for the folder nothing is tried and nothing is lost: it is done later.
+func TestAFolderThatCannotBeOpenedTakesNothing(t *testing.T) {
+	disk := &hooked{}
+	s := open(t, t.TempDir(), Options{FS: disk})
+	defer s.Close()
+	e := []catalog.Extent{write(t, s, 1, 0, 0, []byte("a"))}
+	synced := 0
+	disk.sync = func(f *hookedFile) error {
+		if f.dir {
+			return syscall.EMFILE
+		}
+		synced++
+		return f.File.Sync()
+	}
+	for range 2 {
+		var lost *upload.LostError
+		if err := s.Settle(t.Context(), e); !errors.Is(err, upload.ErrUnavailable) || errors.As(err, &lost) {
+			t.Fatal(err)
+		}
+	}
+	disk.sync = nil
+	if err := s.Settle(t.Context(), e); err != nil || synced == 0 {
+		t.Errorf("later: %v", err)
+	}
+	if err := s.Check(t.Context(), e[0], upload.Always); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -130,10 +130,13 @@ func (w *writer) Close() error {
 	return nil
 }
 
-// full marks the errors that mean that there is no room.
+// full marks the errors that mean that there is no room, or for the moment no descriptor.
 func full(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	switch {
+	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
 		return fmt.Errorf("%w: %w", upload.ErrFull, err)
+	case notTried(err):
+		return fmt.Errorf("%w: %w", upload.ErrUnavailable, err)
 	}
 	return err
 }

@@ -1,0 +1,344 @@
+package soak
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"sluice/api"
+)
+
+// chunkSize is no multiple of a block.
+const chunkSize = 20_000
+
+// facts are what clients were told, and what they asked for without getting an answer. The first must hold after whatever
+// happens to the server, of the second either all or nothing.
+type facts struct {
+	mu       sync.Mutex
+	uploads  map[string]*upload  // by session id
+	memories map[string]*memory  // by id
+	creates  map[string]*memory  // by idem, without an answer
+	batches  map[string][]string // sessions of a finish_batch without an answer, by a name of its own
+
+	answers atomic.Int64 // acknowledgements
+	names   atomic.Int64
+}
+
+// upload is a session that was begun.
+type upload struct {
+	id, name string
+	chunks   [][]byte
+	acked    map[int]bool
+	state    string // as answered: open, finished, aborted
+	asked    string // an end that was asked for without an answer; or "nothing", while a client works on it
+}
+
+// memory is a stored file.
+type memory struct {
+	sum  string
+	body []byte // only where it may have to be asked for again
+	// state: stored, trashed, purged; asked is another that was asked for without an answer.
+	state, asked string
+}
+
+func newFacts() *facts {
+	return &facts{uploads: map[string]*upload{}, memories: map[string]*memory{}, creates: map[string]*memory{}, batches: map[string][]string{}}
+}
+
+func (u *upload) content() []byte { return bytes.Join(u.chunks, nil) }
+
+func sum(b []byte) string {
+	s := sha256.Sum256(b)
+	return hex.EncodeToString(s[:])
+}
+
+// told runs f under the lock, for an answer that has come.
+func (f *facts) told(do func()) {
+	f.answers.Add(1)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	do()
+}
+
+func (f *facts) locked(do func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	do()
+}
+
+func (f *facts) name() string { return strconv.FormatInt(f.names.Add(1), 10) }
+
+// client is one of those who work at the same time, with a source of randomness of its own.
+type client struct {
+	*facts
+	api  *api.Client
+	rand *rand.Rand
+}
+
+// work does one thing after the other until ctx ends. A refusal that the server is entitled to while it suffers is none of its business.
+func (c *client) work(ctx context.Context) error {
+	for ctx.Err() == nil {
+		ops := []func(context.Context) error{c.create, c.create, c.upload, c.upload, c.upload, c.goOn, c.goOn, c.remove, c.restore, c.batch}
+		err := ops[c.rand.IntN(len(ops))](ctx)
+		var refused *api.Error
+		switch {
+		case err == nil || ctx.Err() != nil:
+		case errors.As(err, &refused) && (refused.Code == api.CodeStorageFull || refused.Code == api.CodeUnavailable || refused.Code == api.CodeResourceExhausted):
+		case errors.As(err, &refused):
+			return err
+		default:
+			return nil // the connection is gone
+		}
+	}
+	return nil
+}
+
+func (c *client) noise(n int) []byte {
+	b := make([]byte, n)
+	for i := 0; i < n; i += 8 {
+		v := c.rand.Uint64()
+		for j := i; j < min(n, i+8); j++ {
+			b[j] = byte(v >> (8 * (j - i)))
+		}
+	}
+	return b
+}
+
+// create stores a file in one request, under a key with which it can be asked for again.
+func (c *client) create(ctx context.Context) error {
+	idem, b := "create-"+c.name(), c.noise(c.rand.IntN(3*chunkSize))
+	m := &memory{sum: sum(b), body: b, state: "stored"}
+	c.locked(func() { c.creates[idem] = m })
+	return c.createAs(ctx, idem, m)
+}
+
+func (c *client) createAs(ctx context.Context, idem string, m *memory) error {
+	got, err := c.api.Create(ctx, api.CreateRequest{Name: idem, Idem: idem}, bytes.NewReader(m.body), int64(len(m.body)))
+	if err != nil {
+		return err
+	}
+	if got.SHA256 != m.sum {
+		return fmt.Errorf("create %s answers SHA-256 %s, not %s", idem, got.SHA256, m.sum)
+	}
+	c.told(func() {
+		delete(c.creates, idem)
+		m.body = nil
+		c.memories[got.MemoryID] = m
+	})
+	return nil
+}
+
+// upload begins one, puts its chunks in any order, some as ranges, and mostly ends it.
+func (c *client) upload(ctx context.Context) error {
+	u := &upload{name: "upload-" + c.name(), acked: map[int]bool{}, state: "open"}
+	size := int64(0)
+	for range 1 + c.rand.IntN(6) {
+		u.chunks = append(u.chunks, c.noise(chunkSize))
+		size += chunkSize
+	}
+	last, cut := len(u.chunks)-1, c.rand.IntN(chunkSize-1)
+	u.chunks[last] = u.chunks[last][cut:]
+	size -= int64(cut)
+	s, err := c.api.Begin(ctx, api.BeginRequest{CapsuleID: "default", Meta: api.Meta{Name: u.name, Bytes: &size}, ChunkSize: chunkSize, Idem: u.name})
+	if err != nil {
+		return err
+	}
+	u.id, u.asked = s.SessionID, "nothing"
+	c.told(func() { c.uploads[u.id] = u })
+	defer c.give(u)
+	return c.carry(ctx, u)
+}
+
+// take gives an open upload that nobody works on, and takes it out of the others' sight until give.
+func (f *facts) take(n int) (us []*upload) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, u := range f.uploads {
+		if len(us) < n && u.state == "open" && u.asked == "" {
+			u.asked = "nothing"
+			us = append(us, u)
+		}
+	}
+	return us
+}
+
+func (f *facts) give(us ...*upload) {
+	f.locked(func() {
+		for _, u := range us {
+			if u.asked == "nothing" {
+				u.asked = ""
+			}
+		}
+	})
+}
+
+// goOn goes on with an upload that was left.
+func (c *client) goOn(ctx context.Context) error {
+	us := c.take(1)
+	if len(us) == 0 {
+		return nil
+	}
+	defer c.give(us...)
+	return c.carry(ctx, us[0])
+}
+
+// carry puts what is missing and ends the upload in one of several ways, or leaves it.
+func (c *client) carry(ctx context.Context, u *upload) error {
+	for _, i := range c.rand.Perm(len(u.chunks)) {
+		var have bool
+		c.locked(func() { have = u.acked[i] })
+		if have && c.rand.IntN(8) > 0 {
+			continue
+		}
+		if err := c.put(ctx, u, i); err != nil {
+			return err
+		}
+		if c.rand.IntN(12) == 0 {
+			return nil
+		}
+	}
+	switch c.rand.IntN(6) {
+	case 0:
+		return nil
+	case 1:
+		c.locked(func() { u.asked = "aborted" })
+		err := c.api.Abort(ctx, u.id)
+		if err == nil {
+			c.told(func() { u.state, u.asked = "aborted", "" })
+		}
+		return err
+	}
+	c.locked(func() { u.asked = "finished" })
+	b := u.content()
+	m, err := c.api.Finish(ctx, api.FinishRequest{SessionID: u.id, SHA256: sum(b), TotalLen: int64(len(b))})
+	if err != nil {
+		return err
+	}
+	c.finished(u, m)
+	return nil
+}
+
+func (c *client) finished(u *upload, m api.Memory) {
+	c.told(func() {
+		u.state, u.asked = "finished", ""
+		c.memories[m.MemoryID] = &memory{sum: sum(u.content()), state: "stored"}
+	})
+}
+
+// put puts chunk i: whole, or as two ranges.
+func (c *client) put(ctx context.Context, u *upload, i int) error {
+	b := u.chunks[i]
+	if half := int64(len(b) / 2); half > 4096 && c.rand.IntN(4) == 0 {
+		off := int64(i) * chunkSize
+		for _, r := range [][2]int64{{0, half}, {half, int64(len(b))}} {
+			if _, err := c.api.PutRange(ctx, u.id, off+r[0], bytes.NewReader(b[r[0]:r[1]]), r[1]-r[0], api.PutOptions{}); err != nil {
+				return err
+			}
+		}
+	} else if err := c.api.PutChunk(ctx, u.id, int64(i), bytes.NewReader(b), int64(len(b)), api.PutOptions{}); err != nil {
+		return err
+	}
+	c.told(func() { u.acked[i] = true })
+	return nil
+}
+
+// batch finishes several together.
+func (c *client) batch(ctx context.Context) error {
+	us := c.take(3)
+	defer c.give(us...)
+	var reqs []api.FinishRequest
+	var ids []string
+	for _, u := range us {
+		for i := range u.chunks {
+			if err := c.put(ctx, u, i); err != nil {
+				return err
+			}
+		}
+		b := u.content()
+		reqs, ids = append(reqs, api.FinishRequest{SessionID: u.id, SHA256: sum(b), TotalLen: int64(len(b))}), append(ids, u.id)
+	}
+	if len(us) == 0 {
+		return nil
+	}
+	name := c.name()
+	c.locked(func() {
+		for _, u := range us {
+			u.asked = "finished"
+		}
+		c.batches[name] = ids
+	})
+	ms, err := c.api.FinishBatch(ctx, reqs)
+	if err != nil {
+		return err
+	}
+	for i, m := range ms {
+		c.finished(us[i], m)
+	}
+	c.locked(func() { delete(c.batches, name) })
+	return nil
+}
+
+// pick gives a memory of this state, with another asked for.
+func (f *facts) pick(state, asked string) (id string, m *memory) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, m := range f.memories {
+		if m.state == state && m.asked == "" {
+			m.asked = asked
+			return id, m
+		}
+	}
+	return "", nil
+}
+
+func (c *client) remove(ctx context.Context) error {
+	purge := c.rand.IntN(3) == 0
+	to := "trashed"
+	if purge {
+		to = "purged"
+	}
+	id, m := c.pick("stored", to)
+	if m == nil {
+		return nil
+	}
+	err := c.api.DeleteMemory(ctx, id, purge)
+	if err == nil {
+		c.told(func() { m.state, m.asked = to, "" })
+	}
+	return err
+}
+
+func (c *client) restore(ctx context.Context) error {
+	id, m := c.pick("trashed", "stored")
+	if m == nil {
+		return nil
+	}
+	_, err := c.api.RestoreMemory(ctx, id)
+	if err == nil {
+		c.told(func() { m.state, m.asked = "stored", "" })
+	}
+	return err
+}
+
+func crc(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
+
+func reader(b []byte) *bytes.Reader { return bytes.NewReader(b) }
+
+// read gives a memory's bytes.
+func read(ctx context.Context, c *api.Client, id string) ([]byte, error) {
+	body, _, err := c.Content(ctx, id, 0, -1)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	return io.ReadAll(body)
+}
