@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,22 +23,38 @@ import (
 // peeked is a content store whose checks a test sees.
 type peeked struct {
 	upload.Blobs
-	check func(e catalog.Extent) error // runs before each check; its error is the answer
+	check atomic.Pointer[func(e catalog.Extent) error] // runs before each check; its error is the answer
 }
 
+func (p *peeked) onCheck(f func(e catalog.Extent) error) { p.check.Store(&f) }
+
 func (p *peeked) Check(ctx context.Context, e catalog.Extent, care upload.Care) error {
-	if p.check != nil {
-		if err := p.check(e); err != nil {
+	if check := p.check.Load(); check != nil {
+		if err := (*check)(e); err != nil {
 			return err
 		}
 	}
 	return p.Blobs.Check(ctx, e, care)
 }
 
+// peekedRows is a catalog whose transactions a test sees.
+type peekedRows struct {
+	catalog.Store
+	update atomic.Pointer[func()] // runs before the next
+}
+
+func (p *peekedRows) Update(ctx context.Context, f func(catalog.Tx) error) error {
+	if update := p.update.Swap(nil); update != nil {
+		(*update)()
+	}
+	return p.Store.Update(ctx, f)
+}
+
 // scrubbed is a world with a Scrub that runs until the test ends, and its log.
 type scrubbed struct {
 	*world
 	blobs *peeked
+	rows  *peekedRows
 	mu    sync.Mutex
 	log   bytes.Buffer
 }
@@ -56,15 +73,21 @@ func (s *scrubbed) said(what string) bool {
 
 func scrub(t *testing.T, perSecond int64) *scrubbed {
 	w := newWorld(t)
-	s := &scrubbed{world: w, blobs: &peeked{Blobs: w.blobs}}
+	s := &scrubbed{world: w, blobs: &peeked{Blobs: w.blobs}, rows: &peekedRows{Store: w.catalog}}
 	k := keeper.New(keeper.Config{
-		Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: s.blobs, Clock: wall{}, Log: slog.New(slog.NewTextHandler(s, nil)),
+		Sessions: w.sessions, Uploads: w.uploads, Catalog: s.rows, Blobs: s.blobs, Clock: wall{}, Log: slog.New(slog.NewTextHandler(s, nil)),
 	})
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { k.Scrub(ctx, perSecond, func(n int64) int64 { return n / 2 }) })
 	t.Cleanup(func() { stop(); wg.Wait() })
 	return s
+}
+
+// rest lets time pass, and whoever has something to do then do it.
+func rest(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
 }
 
 // store stores bytes in one request.
@@ -134,7 +157,7 @@ func TestScrubLooksAgainBeforeItSpeaks(t *testing.T) {
 				s := scrub(t, 1<<30)
 				m := s.store(body)
 				place, once := s.content(m).Extents[0].Place, false
-				s.blobs.check = func(e catalog.Extent) error {
+				s.blobs.onCheck(func(e catalog.Extent) error {
 					if e.Place != place || once {
 						return nil
 					}
@@ -142,8 +165,8 @@ func TestScrubLooksAgainBeforeItSpeaks(t *testing.T) {
 					change(s, m)
 					s.check(s.blobs.Delete(t.Context(), place))
 					return nil
-				}
-				time.Sleep(2 * time.Minute)
+				})
+				rest(2 * time.Minute)
 				if !once {
 					t.Fatal("it was not looked at")
 				}
@@ -156,6 +179,24 @@ func TestScrubLooksAgainBeforeItSpeaks(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The same holds for what changes between the second look and the mark.
+func TestScrubMarksOnlyWhatItHasLookedAt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := scrub(t, 1<<30)
+		m := s.store(body)
+		s.world.blobs.Corrupt(s.content(m).Extents[0].Place, 77)
+		update := func() { s.store(body) }
+		s.rows.update.Store(&update)
+		rest(2 * time.Minute)
+		if s.rows.update.Load() != nil {
+			t.Fatal("nothing was to be marked")
+		}
+		if !s.content(m).Damaged.IsZero() || s.said("level=ERROR") {
+			t.Errorf("the new copy was marked; the log: %s", s.log.String())
+		}
+	})
 }
 
 // Content that comes and goes while it is scrubbed and collected is never called damaged.
@@ -190,12 +231,12 @@ func TestScrubKeepsItsRate(t *testing.T) {
 		s := scrub(t, 1000)
 		var last time.Time
 		n := 0
-		s.blobs.check = func(catalog.Extent) error { last, n = time.Now(), n+1; return nil }
+		s.blobs.onCheck(func(catalog.Extent) error { last, n = time.Now(), n+1; return nil })
 		for i := range 10 {
 			s.store(text(i, 6000))
 		}
 		began := time.Now()
-		time.Sleep(time.Hour)
+		rest(time.Hour)
 		if took := last.Sub(began); n != 10 || took < time.Minute+54*time.Second || took > time.Minute+60*time.Second {
 			t.Errorf("%d contents of 6 s each were read in %v", n, took)
 		}
@@ -207,8 +248,8 @@ func TestScrubDoesNotMarkWhatItCouldNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := scrub(t, 1<<30)
 		m := s.store(body)
-		s.blobs.check = func(catalog.Extent) error { return errors.New("EIO") }
-		time.Sleep(2 * time.Minute)
+		s.blobs.onCheck(func(catalog.Extent) error { return errors.New("EIO") })
+		rest(2 * time.Minute)
 		if !s.content(m).Damaged.IsZero() || !s.said("could not be read") || !s.said(fmt.Sprintf("%x", sha256.Sum256(body))) {
 			t.Errorf("%v; the log: %s", s.content(m).Damaged, s.log.String())
 		}
