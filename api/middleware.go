@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"log/slog"
 	"math"
 	"net/http"
@@ -243,7 +244,11 @@ func (s *Server) serve(f func(*call) error) http.Handler {
 // refuse answers an error.
 func (s *Server) refuse(c *call, err error) {
 	if c.status != 0 { // half an answer is out: the cut must be seen
-		s.log.Warn("answer cut off", "request_id", c.id, "err", err)
+		level, gone := slog.LevelWarn, (*cutError)(nil)
+		if errors.As(err, &gone) { // the client has left
+			level = slog.LevelDebug
+		}
+		s.log.Log(c.Context(), level, "answer cut off", "request_id", c.id, "err", err)
 		panic(http.ErrAbortHandler)
 	}
 	p := problemOf(err, c.id, func(id session.SessionID) int64 {

@@ -137,7 +137,8 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger) (s *server, err e
 		Ready: func(ctx context.Context) error {
 			return rows.View(ctx, func(catalog.Reader) error { return nil })
 		},
-		Log: log,
+		MaxConns: maxConnections(),
+		Log:      log,
 	})
 	return s, err
 }
