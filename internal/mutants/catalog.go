@@ -22,6 +22,18 @@ func ofCatalog() []mutant {
 			tests: []string{"catalog.TestAPlaceLivesAsLongAsItIsNamed"},
 		},
 		{
+			name: "what-nothing-names-goes-without-grace", promise: 8, file: "catalog/publish.go",
+			old:   "	return due(tx, at.in(PlaceGrace), DuePlace, name)",
+			new:   "	return due(tx, at.in(0), DuePlace, name)",
+			tests: []string{"catalog.TestAPlaceLivesAsLongAsItIsNamed"},
+		},
+		{
+			name: "what-an-abort-leaves-goes-without-grace", promise: 8, file: "catalog/publish.go",
+			old:   "		if err := due(tx, at.in(PlaceGrace), DuePlace, name); err != nil {",
+			new:   "		if err := due(tx, at.in(0), DuePlace, name); err != nil {",
+			tests: []string{"keeper.TestAnAbandonedSessionGoesWithItsBytes"},
+		},
+		{
 			name: "an-aborted-session-keeps-its-reservation", promise: 7, file: "catalog/reserve.go",
 			old:   "	c.Sessions--\n	c.Reserved -= r.Bytes\n",
 			new:   "",
