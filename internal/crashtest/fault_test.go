@@ -151,7 +151,7 @@ func (a *attempt) try() (ok bool, err error) {
 		if a.w != nil {
 			a.w.abandon()
 		}
-		if a.fault.lose {
+		if a.loses() {
 			a.model.losePower()
 		}
 		return true, tr.finish(a.image.Kill(), a.model, ms)
@@ -163,10 +163,16 @@ func (a *attempt) try() (ok bool, err error) {
 		return true, err
 	}
 	a.lift()
-	if a.fault.lose {
+	if a.loses() {
 		a.m.losePower()
 	}
 	return true, tr.finish(a.disk, a.m, ms)
+}
+
+// loses reports whether any upload that is open may have lost what was not synced: the disk has lost it unseen, or from some sync of the content on it
+// has failed them all, also those with which the server stops.
+func (a *attempt) loses() bool {
+	return a.fault.lose || a.fault.forever && a.hit.Op == crashfs.OpSync && side(a.hit.Path) == "content"
 }
 
 // alone: a failure that happens once harms one upload at most.
