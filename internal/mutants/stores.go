@@ -88,10 +88,10 @@ func ofStores() []mutant {
 			tests: []string{"store/localblob.TestAFailedSyncIsNeverTriedAgain"},
 		},
 		{
-			name: "a-poisoned-place-is-written-to", promise: 7, file: "store/localblob/settle.go",
-			old:   "		s.spares[base] = max(s.spares[base], p.spare+1)",
-			new:   "		_ = base",
-			tests: []string{"store/localblob.TestAFailedSyncIsNeverTriedAgain"},
+			name: "what-a-poisoned-place-takes-is-acknowledged", promise: 7, file: "store/localblob/settle.go",
+			old:   "		f.dirty = session.Add(f.dirty, r)\n	}\n	return f.failed",
+			new:   "		f.dirty = session.Add(f.dirty, r)\n	}\n	return nil",
+			tests: []string{"store/localblob.TestAWriterDoesNotOutliveAFailedSync"},
 		},
 		{
 			name: "the-reserve-is-written-to", promise: 6, file: "store/localblob/place.go",

@@ -78,7 +78,7 @@ func ofUpload() []mutant {
 		{
 			name: "a-batch-is-published-in-part", promise: 3, file: "upload/finish.go",
 			old:   "	if failures != nil {\n		return nil, false, &BatchError{failures}\n	}\n	var open",
-			new:   "	vs = slices.DeleteFunc(vs, func(v *verified) bool { return v == nil })\n	if len(vs) == 0 {\n		return nil, false, &BatchError{failures}\n	}\n	var open",
+			new:   "	good := vs[:0]\n	for _, v := range vs {\n		if v != nil {\n			good = append(good, v)\n		}\n	}\n	vs = good\n	if len(vs) == 0 {\n		return nil, false, &BatchError{failures}\n	}\n	var open",
 			tests: []string{"upload.TestABatchAppearsAtOnceOrNotAtAll"},
 		},
 		{
