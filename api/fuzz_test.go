@@ -159,7 +159,7 @@ func FuzzPassive(f *testing.F) {
 				t.Fatalf("%q", kind)
 			}
 		}
-		if media, _, err := mime.ParseMediaType(kind); passive(kind) && (err != nil || strings.HasSuffix(media, "xml")) {
+		if media, _, err := mime.ParseMediaType(kind); passive(kind) && (err != nil || strings.HasSuffix(media, "+xml")) {
 			t.Fatalf("%q: %v", kind, err)
 		}
 	})

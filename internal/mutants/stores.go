@@ -24,7 +24,7 @@ func ofStores() []mutant {
 		{
 			name: "nobody-waits-for-the-sync-of-the-metadata", promise: 1, file: "store/pebblemeta/txn.go",
 			old:   "	if err := t.batch.SyncWait(); err != nil {",
-			new:   "	if err := error(nil); err != nil {",
+			new:   "	late := t.batch\n	t.batch = t.db.peb.NewBatch()\n	go func() { _, _ = late.SyncWait(), late.Close() }()\n	if err := error(nil); err != nil {",
 			tests: []string{"store/pebblemeta.TestNobodySeesWhatACrashCouldTakeBack"},
 		},
 		{
