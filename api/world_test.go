@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -18,18 +19,18 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
-	"go.uber.org/goleak"
 
 	"sluice/access"
 	"sluice/api"
 	"sluice/catalog"
+	"sluice/internal/leak"
 	"sluice/memories"
 	"sluice/session"
 	"sluice/upload"
 	"sluice/upload/uploadtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 
 const (
 	chunk       = 4096

@@ -7,19 +7,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"go.uber.org/goleak"
 
 	"sluice/access"
 	"sluice/backup"
 	"sluice/catalog"
 	"sluice/internal/crashfs"
 	"sluice/internal/durable"
+	"sluice/internal/leak"
 	"sluice/keeper"
 	"sluice/session"
 	"sluice/store/localblob"
@@ -27,7 +28,7 @@ import (
 	"sluice/upload"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 
 const chunk = 5000 // no multiple of a block, nor of a sector
 

@@ -15,8 +15,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"go.uber.org/goleak"
-
+	"sluice/internal/leak"
 	"sluice/session"
 	"sluice/session/journal"
 )
@@ -25,7 +24,7 @@ func TestMain(m *testing.M) {
 	if dest := os.Getenv(childDest); dest != "" {
 		os.Exit(child(dest))
 	}
-	goleak.VerifyTestMain(m)
+	os.Exit(leak.Check(m).Run())
 }
 
 // content is a Source in memory. What goes wrong is said by body, where it is set.

@@ -4,20 +4,20 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"os"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"sluice/access"
 	"sluice/catalog"
+	"sluice/internal/leak"
 	"sluice/keeper"
 	"sluice/session"
 	"sluice/upload"
 	"sluice/upload/uploadtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 
 // clock is moved by hand.
 type clock struct{ now time.Time }

@@ -6,20 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"sluice/access"
 	"sluice/catalog"
+	"sluice/internal/leak"
 	"sluice/memories"
 	"sluice/session"
 	"sluice/upload"
 	"sluice/upload/uploadtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 
 type clock struct{}
 

@@ -16,13 +16,12 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"sluice/api"
+	"sluice/internal/leak"
 	"sluice/sender"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 
 // large goes through a session, in several chunks of which the last is short.
 const large = 1<<20 + chunk + 123

@@ -9,20 +9,20 @@ import (
 	"hash/crc32"
 	"io"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"sluice/access"
 	"sluice/catalog"
+	"sluice/internal/leak"
 	"sluice/session"
 	"sluice/upload"
 	"sluice/upload/uploadtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 
 // world is an upload service on stores in memory, with an owner of capsule "default" and a stranger.
 type world struct {

@@ -19,6 +19,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sluice/internal/leak"
 )
 
 // arrows says which packages of this module a package may import. The tests of a package may import more (its conformance
@@ -42,8 +44,11 @@ var arrows = map[string][]string{
 	"internal/durable":    {},
 	"internal/crashfs":    {"internal/durable"},
 	"internal/crashtest":  {}, // tests alone, which may name concrete stores
+	"internal/load":       {"api"},
 	"internal/soak":       {},
+	"internal/realdisk":   {},
 	"internal/mutants":    {},
+	"internal/leak":       {},
 	"internal/arch":       {},
 	"cmd/sluice":          nil, // wires everything
 }
@@ -57,13 +62,13 @@ var concrete = []string{"store/localblob", "store/pebblemeta"}
 const module = "sluice/"
 
 type pkg struct {
-	ImportPath, Dir, Doc string
-	GoFiles, Imports     []string
+	ImportPath, Dir, Doc                        string
+	GoFiles, TestGoFiles, XTestGoFiles, Imports []string
 }
 
 func packages(t *testing.T) []pkg {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-json=ImportPath,Dir,Doc,GoFiles,Imports", "./...")
+	cmd := exec.Command("go", "list", "-json=ImportPath,Dir,Doc,GoFiles,TestGoFiles,XTestGoFiles,Imports", "./...")
 	cmd.Dir = root(t)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
@@ -183,6 +188,28 @@ func TestFilesStayReadable(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// held has the packages whose tests leave goroutines behind on purpose: those of a server that died in the middle of something.
+var held = []string{"internal/crashtest"}
+
+func TestNoTestsLeaveAnythingBehind(t *testing.T) {
+	for _, p := range packages(t) {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		var text []byte
+		for _, f := range slices.Concat(p.TestGoFiles, p.XTestGoFiles) {
+			b, err := os.ReadFile(filepath.Join(p.Dir, f))
+			if err != nil {
+				t.Fatal(err)
+			}
+			text = append(text, b...)
+		}
+		if len(text) > 0 && !slices.Contains(held, name) && !bytes.Contains(text, []byte("leak.Check(m)")) && name != "internal/leak" {
+			t.Errorf("%s: its tests have no TestMain with leak.Check", name)
+		}
+	}
+}
+
+func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 
 // Whoever adds a dependency says what it is for.
 func TestEachDependencyHasItsReason(t *testing.T) {

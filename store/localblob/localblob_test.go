@@ -10,15 +10,14 @@ import (
 	"strings"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"sluice/catalog"
+	"sluice/internal/leak"
 	"sluice/session"
 	"sluice/upload"
 	"sluice/upload/uploadtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 
 func open(t *testing.T, dir string, opts Options) *Store {
 	t.Helper()

@@ -1,18 +1,19 @@
 package pebblemeta
 
 import (
+	"os"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"go.uber.org/goleak"
 
 	"sluice/catalog"
+	"sluice/internal/leak"
 	"sluice/session"
 	"sluice/session/sessiontest"
 	"sluice/upload/uploadtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 
 // opened opens a database on a disk in memory. The caller closes it.
 func opened(t *testing.T, disk vfs.FS, opts Options) *DB {
