@@ -49,7 +49,8 @@ type Config struct {
 type Keeper struct {
 	cfg Config
 
-	mu       sync.Mutex // one Tick, and one Sweep, at a time
+	ticks    sync.Mutex // one Tick at a time
+	sweeps   sync.Mutex // and one Sweep, which may take long
 	suspects map[string]int64
 	holds    atomic.Int64
 }
@@ -98,8 +99,8 @@ func (k *Keeper) Run(ctx context.Context) {
 // Tick lets time pass: it ends the sessions whose time to live is over, and does what is due. It gives the number of sessions that expired. With
 // nothing due it costs nothing.
 func (k *Keeper) Tick(ctx context.Context) (expired int, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.ticks.Lock()
+	defer k.ticks.Unlock()
 	expired, err = k.cfg.Sessions.TickTTL(ctx, k.cfg.Clock.Now(), k.cfg.Uploads.Expire)
 	return expired, errors.Join(err, k.settle(ctx))
 }
@@ -155,41 +156,47 @@ func (k *Keeper) do(ctx context.Context, d catalog.Due) error {
 // maxSuspects bounds what a Sweep remembers for the next one.
 const maxSuspects = 10_000
 
+// mostErrors bounds what one Sweep tells.
+const mostErrors = 20
+
 // Sweep looks through all places for orphans: those that no row of the catalog names and whose session has ended or never was. One
 // that was an orphan at an earlier Sweep, orphanGrace of running time ago, is deleted: no upload can be about to name it. It gives
-// the number that was deleted.
+// the number that was deleted. A place that can't be looked at or deleted does not keep the others from it.
 func (k *Keeper) Sweep(ctx context.Context) (deleted int, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.sweeps.Lock()
+	defer k.sweeps.Unlock()
 	was, is := k.suspects, map[string]int64{}
 	now := k.cfg.Sessions.Running()
+	failures := 0
 	for after := ""; ; {
-		places, err := k.cfg.Blobs.Places(ctx, after, 1000)
-		if err != nil {
-			return deleted, err
+		places, failed := k.cfg.Blobs.Places(ctx, after, 1000)
+		if failed != nil || ctx.Err() != nil {
+			return deleted, errors.Join(err, failed, ctx.Err())
 		}
 		if len(places) == 0 {
 			k.suspects = is
-			return deleted, nil
+			return deleted, err
 		}
 		for _, p := range places {
 			after = p.Name
-			orphan, err := k.orphan(ctx, p)
-			if err != nil {
-				return deleted, err
-			}
 			since, before := was[p.Name]
-			switch {
-			case !orphan:
-			case before && now-since >= orphanGrace.Milliseconds() && !k.held():
-				if err := k.cfg.Blobs.Delete(ctx, p.Name); err != nil {
-					return deleted, fmt.Errorf("deleting orphan %s: %w", p.Name, err)
+			orphan, failed := k.orphan(ctx, p)
+			if orphan && before && now-since >= orphanGrace.Milliseconds() && !k.held() {
+				if failed = k.cfg.Blobs.Delete(ctx, p.Name); failed == nil {
+					k.cfg.Log.Info("deleted a place that nothing names", "place", p.Name, "bytes", p.Bytes)
+					deleted++
+					continue
 				}
-				k.cfg.Log.Info("deleted a place that nothing names", "place", p.Name, "bytes", p.Bytes)
-				deleted++
-			case before:
+			}
+			if failed != nil {
+				if failures++; failures <= mostErrors {
+					err = errors.Join(err, fmt.Errorf("place %s, which nothing may name: %w", p.Name, failed))
+				}
+			}
+			switch {
+			case (orphan || failed != nil) && before:
 				is[p.Name] = since
-			case len(is) < maxSuspects:
+			case orphan && len(is) < maxSuspects:
 				is[p.Name] = now
 			}
 		}

@@ -10,20 +10,22 @@ import (
 
 	"sluice/catalog"
 	"sluice/keeper"
+	"sluice/session"
 	"sluice/upload"
 	"sluice/upload/uploadtest"
 )
 
-// stubborn is a content store that deletes nothing while it is told so.
+// stubborn is a content store that deletes nothing, or not that place, while it is told so.
 type stubborn struct {
 	*uploadtest.Blobs
 	fails bool
+	place string
 }
 
 var errStubborn = errors.New("EIO")
 
 func (s *stubborn) Delete(ctx context.Context, place string) error {
-	if s.fails {
+	if s.fails || s.place == place {
 		return errStubborn
 	}
 	return s.Blobs.Delete(ctx, place)
@@ -32,7 +34,7 @@ func (s *stubborn) Delete(ctx context.Context, place string) error {
 // A place whose bytes could not be deleted stays due.
 func TestWhatCannotBeDeletedIsTriedAgain(t *testing.T) {
 	w := newWorld(t)
-	blobs := &stubborn{w.blobs, true}
+	blobs := &stubborn{Blobs: w.blobs, fails: true}
 	w.keeper = keeper.New(keeper.Config{Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: blobs, Clock: w.clock})
 	up := w.begun()
 	w.check(w.uploads.Abort(t.Context(), w.me, up.ID))
@@ -49,6 +51,35 @@ func TestWhatCannotBeDeletedIsTriedAgain(t *testing.T) {
 	w.pass(minute)
 	if w.places() != 0 {
 		t.Error("the bytes are left for ever")
+	}
+}
+
+// An orphan that can't be deleted does not keep the others, and is tried again itself.
+func TestOneBadOrphanKeepsNoOther(t *testing.T) {
+	w := newWorld(t)
+	for id := range session.SessionID(3) {
+		writer, err := w.blobs.Writer(t.Context(), id+1, 99)
+		w.check(err)
+		_, err = writer.WriteAt([]byte("x"), 0)
+		w.check(errors.Join(err, writer.Close()))
+	}
+	places, err := w.blobs.Places(t.Context(), "", 10)
+	w.check(err)
+	blobs := &stubborn{Blobs: w.blobs, place: places[0].Name}
+	w.keeper = keeper.New(keeper.Config{Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: blobs, Clock: w.clock})
+	sweep := func(want int, fails error) {
+		t.Helper()
+		if n, err := w.keeper.Sweep(t.Context()); n != want || !errors.Is(err, fails) {
+			t.Errorf("%d deleted, want %d: %v", n, want, err)
+		}
+	}
+	sweep(0, nil)
+	w.pass(time.Hour)
+	sweep(2, errStubborn)
+	blobs.place = ""
+	sweep(1, nil)
+	if w.places() != 0 {
+		t.Errorf("%d are left", w.places())
 	}
 }
 

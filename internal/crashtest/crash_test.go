@@ -95,7 +95,7 @@ func (tr *trial) start(disk *crashfs.Disk, m *model, ms int64) (*client, *death,
 	tr.seed += 1_000_003
 	var c *client
 	err := alive(dead, func() error {
-		w, err := openWorld(disk, setup{tr.d, tr.seed, cl, dead.die})
+		w, err := openWorld(disk, setup{durability: tr.d, seed: tr.seed, clock: cl, die: dead.die})
 		c = &client{w: w, m: m}
 		return err
 	})

@@ -7,6 +7,7 @@ package crashtest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -76,6 +77,7 @@ type setup struct {
 	seed       uint64
 	clock      *clock
 	die        func(error)
+	keep       time.Duration // how long ended sessions are remembered
 }
 
 // openWorld starts a server on what the disk has.
@@ -99,7 +101,7 @@ func openWorld(disk *crashfs.Disk, st setup) (w *world, err error) {
 		return w, err
 	}
 	w.engine, err = session.New(ctx, w.meta.Sessions(), session.Config{
-		TTL: ttl, Tick: hour, Keep: 1000 * hour, Merge: upload.Merge, MinPiece: 500, Clock: st.clock, Rand: seededReader{seeded(st.seed)},
+		TTL: ttl, Tick: hour, Keep: cmp.Or(st.keep, 1000*hour), Merge: upload.Merge, MinPiece: 500, Clock: st.clock, Rand: seededReader{seeded(st.seed)},
 	})
 	if err != nil {
 		return w, err

@@ -119,21 +119,39 @@ func ofUpload() []mutant {
 		},
 		{
 			name: "orphans-go-without-grace", promise: 7, file: "keeper/keeper.go",
-			old:   "case before && now-since >= ",
-			new:   "case before && now-since >= 0*",
+			old:   "before && now-since >= ",
+			new:   "before && now-since >= 0*",
 			tests: []string{"keeper.TestOrphansAreSweptWhenNobodyCanBeAboutToNameThem"},
+		},
+		{
+			name: "orphans-stay", promise: 7, file: "keeper/keeper.go",
+			old:   "before && now-since >= ",
+			new:   "before && now-since < ",
+			tests: []string{"internal/crashtest.TestNothingGrowsFromDayToDay", "keeper.TestOneBadOrphanKeepsNoOther"},
+		},
+		{
+			name: "keys-are-kept-for-ever", promise: 7, file: "catalog/memory.go",
+			old:   "		err = tx.Delete(IdemTable, []byte(d.Key))\n",
+			new:   "",
+			tests: []string{"internal/crashtest.TestNothingGrowsFromDayToDay"},
+		},
+		{
+			name: "ended-sessions-are-kept-for-ever", promise: 7, file: "session/end.go",
+			old:   "v.cfg.Keep.Milliseconds(); due <= 0 {",
+			new:   "v.cfg.Keep.Milliseconds(); due <= 1<<60 {",
+			tests: []string{"internal/crashtest.TestNothingGrowsFromDayToDay"},
 		},
 		{
 			name: "the-sweep-takes-what-open-sessions-have", promise: 1, file: "keeper/keeper.go",
 			old:   "	if err == nil && !s.State.Ended() {",
 			new:   "	if err == nil && !s.State.Ended() && false {",
-			tests: []string{"keeper.TestOrphansAreSweptWhenNobodyCanBeAboutToNameThem"},
+			tests: []string{"keeper.TestOrphansAreSweptWhenNobodyCanBeAboutToNameThem", "internal/crashtest.TestTheCollectorAmongEverything"},
 		},
 		{
 			name: "the-sweep-takes-what-a-create-is-writing", promise: 2, file: "keeper/keeper.go",
 			old:   "	if k.cfg.Uploads.Active(p.Session) {",
 			new:   "	if false {",
-			tests: []string{"keeper.TestACreateThatTakesLongKeepsItsPlace"},
+			tests: []string{"keeper.TestACreateThatTakesLongKeepsItsPlace", "internal/crashtest.TestTheCollectorAmongEverything"},
 		},
 		{
 			name: "the-row-goes-before-the-bytes", promise: 7, file: "keeper/keeper.go",
