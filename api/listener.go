@@ -28,10 +28,8 @@ const (
 const full = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 154\r\n\r\n" +
 	`{"type":"/problems/unavailable","title":"Temporarily unavailable","status":503,"code":"Unavailable","detail":"too many connections","retry_after_ms":1000}`
 
+// bound makes conns of what l accepts; with max 0 as many as come.
 func bound(l net.Listener, max int64) net.Listener {
-	if max <= 0 {
-		return l
-	}
 	return &bounded{Listener: l, max: max, slots: make(chan struct{}, refusing)}
 }
 
@@ -42,8 +40,8 @@ func (b *bounded) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if b.open.Add(1) <= b.max {
-			return &counted{Conn: c, done: sync.OnceFunc(func() { b.open.Add(-1) })}, nil
+		if b.open.Add(1) <= b.max || b.max <= 0 {
+			return &conn{Conn: c, done: sync.OnceFunc(func() { b.open.Add(-1) })}, nil
 		}
 		b.open.Add(-1)
 		select {
@@ -77,20 +75,36 @@ func refuse(c net.Conn) {
 	_, _ = io.CopyN(io.Discard, c, 1<<20)
 }
 
-// counted is a connection that is counted until it is closed.
-type counted struct {
+// conn is a connection that is counted until it is closed, and whose requests' framing is looked at.
+type conn struct {
 	net.Conn
-	done func()
+	done    func()
+	framing framing
+}
+
+// Read implements net.Conn.
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.framing.saw(p[:n])
+	return n, err
 }
 
 // Close implements net.Conn.
-func (c *counted) Close() error {
+func (c *conn) Close() error {
 	defer c.done()
 	return c.Conn.Close()
 }
 
+// CloseWrite lets net/http end its side first: what closes with unread bytes takes its answer along.
+func (c *conn) CloseWrite() error {
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return nil
+}
+
 // ReadFrom lets the system copy from a file where it can.
-func (c *counted) ReadFrom(r io.Reader) (int64, error) {
+func (c *conn) ReadFrom(r io.Reader) (int64, error) {
 	if f, ok := c.Conn.(io.ReaderFrom); ok {
 		return f.ReadFrom(r)
 	}

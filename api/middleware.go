@@ -97,7 +97,11 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			s.refuse(c, errBusy)
 			return
 		}
-		next.ServeHTTP(c, r)
+		if err := c.ambiguous(); err != nil {
+			s.refuse(c, err)
+		} else {
+			next.ServeHTTP(c, r)
+		}
 		if c.body.unread() && r.ProtoMajor < 2 {
 			_ = c.body.rc.Flush()
 			c.body.linger(r.Header.Get("Expect") != "")

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -269,13 +270,13 @@ func TestOurOwnTroubles(t *testing.T) {
 	t.Run("too many requests", func(t *testing.T) {
 		w := newWorld(t, func(c *api.Config) { c.MaxRequests = 1 })
 		id, b := w.partial()
-		hanging := w.send("PUT", chunkPath(id, 1), chunk, b[chunk:chunk+1])
-		a := w.do("GET", "/healthz", "")
-		for until := time.Now().Add(10 * time.Second); a.StatusCode == 200 && time.Now().Before(until); { // until the put has got in
-			a = w.do("GET", "/healthz", "")
+		hanging := w.sendWith("PUT", chunkPath(id, 1), chunk, nil, "Expect: 100-continue")
+		res, err := http.ReadResponse(hanging.from, nil) // it has got in
+		if w.check(err); res.StatusCode != http.StatusContinue {
+			t.Fatal(res.Status)
 		}
-		w.problem(a, api.CodeUnavailable)
-		_, err := hanging.Write(b[chunk+1 : 2*chunk])
+		w.problem(w.do("GET", "/healthz", ""), api.CodeUnavailable)
+		_, err = hanging.Write(b[chunk : 2*chunk])
 		w.check(err)
 		if a := hanging.answer(); a.StatusCode != 204 {
 			t.Errorf("the one that runs: %d %s", a.StatusCode, a.body)

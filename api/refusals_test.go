@@ -129,6 +129,12 @@ type wire struct {
 // send announces n bytes (-1: chunks of HTTP) and sends only these.
 func (w *world) send(method, path string, n int64, body []byte) wire {
 	w.t.Helper()
+	return w.sendWith(method, path, n, body)
+}
+
+// sendWith is send with more fields.
+func (w *world) sendWith(method, path string, n int64, body []byte, fields ...string) wire {
+	w.t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
 	w.check(err)
 	w.t.Cleanup(func() { conn.Close() })
@@ -136,6 +142,7 @@ func (w *world) send(method, path string, n int64, body []byte) wire {
 	if n < 0 {
 		length, framed = "Transfer-Encoding: chunked", fmt.Appendf(nil, "%x\r\n%s\r\n", len(body), body)
 	}
+	length = strings.Join(append(fields, length), "\r\n")
 	_, err = fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n%s\r\n\r\n%s", method, path, w.secret, length, framed)
 	w.check(err)
 	return wire{conn.(*net.TCPConn), bufio.NewReader(conn), w}

@@ -214,6 +214,7 @@ func (s *Server) httpServer(base context.Context, h http.Handler) *http.Server {
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 60 << 10, // net/http allows 4 KiB more
 		BaseContext:    func(net.Listener) context.Context { return base },
-		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ConnContext:    withFraming, ConnState: nextHead,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 }

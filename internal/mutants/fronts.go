@@ -69,5 +69,17 @@ func ofFronts() []mutant {
 			new:   "		if sum == j.digest || true {",
 			tests: []string{"download.TestAWrongContentNeverGetsTheName"},
 		},
+		{
+			name: "two-framings-are-accepted", promise: 20, file: "api/framing.go",
+			old:   "	if both && seen {",
+			new:   "	if false {",
+			tests: []string{"api.TestAmbiguousFramingIsRefused"},
+		},
+		{
+			name: "a-head-that-was-not-seen-is-believed", promise: 20, file: "api/framing.go",
+			old:   "	if !seen || both {",
+			new:   "	if both {",
+			tests: []string{"api.TestAmbiguousFramingIsRefused"},
+		},
 	}
 }
