@@ -248,7 +248,10 @@ func (m *machine) Check(t *rapid.T) {
 }
 
 func TestHistoriesKeepTheBooks(t *testing.T) {
+	histories, steps := 0, 0
+	defer func() { t.Logf("%d histories, %d steps", histories, steps) }()
 	rapid.Check(t, func(t *rapid.T) {
+		histories++
 		m := &machine{
 			store: catalog.NewMem(nil), now: catalog.Moment{Now: time.UnixMilli(1e12).UTC(), Running: 1},
 			live: map[catalog.MemoryID]catalog.Memory{}, trash: map[catalog.MemoryID]catalog.Memory{}, open: map[uint64]int64{},
@@ -258,7 +261,8 @@ func TestHistoriesKeepTheBooks(t *testing.T) {
 			return err
 		}))
 		t.Repeat(map[string]func(*rapid.T){
-			"begin": m.Begin, "abort": m.Abort, "finish": m.Finish, "trash": m.Trash, "untrash": m.Untrash, "purge": m.Purge, "time": m.Time, "": m.Check,
+			"begin": m.Begin, "abort": m.Abort, "finish": m.Finish, "trash": m.Trash, "untrash": m.Untrash, "purge": m.Purge, "time": m.Time,
+			"": func(t *rapid.T) { steps++; m.Check(t) },
 		})
 	})
 }

@@ -22,11 +22,15 @@ import (
 // history restarts the program: what was only in memory may be lost then. Where it has Close, that is called in the end.
 func TestModel(t *testing.T, open func(t *testing.T) session.Store, services int) {
 	t.Run("any history", func(t *testing.T) {
+		histories, steps := 0, 0
+		defer func() { t.Logf("%d histories, %d steps", histories, steps) }()
 		rapid.Check(t, func(rt *rapid.T) {
 			w := newWorld(rt, open(t), services)
 			defer w.close()
+			histories++
+			defer func() { steps += w.steps }()
 			rt.Repeat(map[string]func(*rapid.T){
-				"":       w.step(w.check),
+				"":       func(t *rapid.T) { w.t = t; w.check() },
 				"begin":  w.step(w.begin),
 				"put":    w.step(w.put),
 				"start":  w.step(w.start),
@@ -78,6 +82,7 @@ type world struct {
 	born     int // Services ever made
 	sessions []*known
 	stats    session.Stats // the totals
+	steps    int           // that the model has taken
 }
 
 // service is a Service with what it can't be asked for.
@@ -163,6 +168,7 @@ func (w *world) close() {
 func (w *world) step(f func()) func(*rapid.T) {
 	return func(t *rapid.T) {
 		w.t = t
+		w.steps++
 		f()
 		w.disk.mu.Lock()
 		defer w.disk.mu.Unlock()
