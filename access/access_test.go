@@ -20,11 +20,13 @@ type world struct {
 	store *catalog.Mem
 	clock *clock
 	admin access.Caller
+
+	running int64
 }
 
 func newWorld(t *testing.T) *world {
 	w := &world{store: catalog.NewMem(nil), clock: &clock{time.Now()}}
-	w.Service = access.New(w.store, w.clock, nil)
+	w.Service = access.New(w.store, w.clock, func() int64 { return w.running }, nil)
 	secret, err := w.Bootstrap(t.Context())
 	if err != nil || secret == "" {
 		t.Fatal(secret, err)
@@ -146,6 +148,14 @@ func TestATokenEnds(t *testing.T) {
 	c, _, secret = w.join(t, "expired", false, time.Hour)
 	w.clock.now = w.clock.now.Add(time.Hour)
 	gone("expired", c, secret)
+	w.clock.now = w.clock.now.Add(-time.Hour) // it was never asked for while its time was over
+	w.running += time.Hour.Milliseconds()
+	for _, d := range w.due(t) {
+		if err := w.store.Update(t.Context(), func(tx catalog.Tx) error { return catalog.Settle(tx, d, catalog.Moment{Now: w.clock.now, Running: w.running}) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gone("expired, and the clock was set back", c, secret)
 
 	c, _, secret = w.join(t, "deleted", false, 0)
 	if err := w.store.Update(t.Context(), func(tx catalog.Tx) error {
@@ -154,6 +164,18 @@ func TestATokenEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone("deleted principal", c, secret)
+}
+
+// due is what the collector has to do by now.
+func (w *world) due(t *testing.T) (out []catalog.Due) {
+	t.Helper()
+	if err := w.store.View(t.Context(), func(r catalog.Reader) (err error) {
+		out, err = catalog.DueBy(r, w.running, 10)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
 
 func TestSecretsAreCheckedBeforeTheyAreLookedUp(t *testing.T) {

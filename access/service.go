@@ -18,17 +18,18 @@ type Clock interface{ Now() time.Time }
 
 // Service keeps principals and tokens. It is safe for concurrent use and holds no state of its own: what is revoked ends with the next request.
 type Service struct {
-	store catalog.Store
-	clock Clock
-	rand  io.Reader
+	store   catalog.Store
+	clock   Clock
+	running func() int64
+	rand    io.Reader
 }
 
-// New makes a Service; a nil random takes crypto/rand.
-func New(store catalog.Store, clock Clock, random io.Reader) *Service {
+// New makes a Service; a nil random takes crypto/rand. running is the running time of the session engine in ms, which no clock that jumps moves.
+func New(store catalog.Store, clock Clock, running func() int64, random io.Reader) *Service {
 	if random == nil {
 		random = rand.Reader
 	}
-	return &Service{store, clock, random}
+	return &Service{store, clock, running, random}
 }
 
 // Authenticate tells who bears the secret, or ErrUnauthenticated.
@@ -141,7 +142,7 @@ func (s *Service) CreateToken(ctx context.Context, by Caller, principal, name st
 		if _, err := catalog.Principals.Get(tx, catalog.Name(principal)); err != nil {
 			return fmt.Errorf("principal: %w", err)
 		}
-		return catalog.Tokens.Put(tx, catalog.TokenKey(t.Hash), t)
+		return catalog.PutToken(tx, t, catalog.Moment{Now: t.Created, Running: s.running()})
 	})
 }
 

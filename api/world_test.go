@@ -42,6 +42,9 @@ type clock struct{}
 
 func (clock) Now() time.Time { return time.Now() }
 
+// still is a running time: no token here has an end.
+func still() int64 { return 0 }
+
 // parts are a server on stores in memory, and what it is made of.
 type parts struct {
 	server   *api.Server
@@ -54,7 +57,7 @@ type parts struct {
 
 func assemble(ctx context.Context, cfg api.Config, engine session.Config) (p parts, err error) {
 	stores := uploadtest.NewStores(catalog.Bounds{MaxSessions: maxSessions})
-	p.blobs, p.access = uploadtest.NewBlobs(), access.New(stores.Catalog, clock{}, nil)
+	p.blobs, p.access = uploadtest.NewBlobs(), access.New(stores.Catalog, clock{}, still, nil)
 	if p.secret, err = p.access.Bootstrap(ctx); err != nil {
 		return p, err
 	}

@@ -95,7 +95,7 @@ func start(ctx context.Context, on disk, data string) (s *server, err error) {
 	s.rows = s.meta.Catalog()
 	s.uploads = upload.New(upload.Config{Sessions: s.engine, Catalog: s.rows, Blobs: s.blobs, Clock: s.clock, Limits: limits})
 	s.keeper = keeper.New(keeper.Config{Sessions: s.engine, Uploads: s.uploads, Catalog: s.rows, Blobs: s.blobs, Clock: s.clock})
-	who := access.New(s.rows, s.clock, nil)
+	who := access.New(s.rows, s.clock, s.engine.Running, nil)
 	secret, err := who.Bootstrap(ctx)
 	if err == nil && secret == "" {
 		secret, err = who.AdminToken(ctx)

@@ -229,12 +229,13 @@ type HashState struct {
 // DueKind is what is to be done when its time comes.
 type DueKind uint8
 
-// The kinds. Key of each: a memory's id, a place, a session's id in decimal, IdemKey's bytes.
+// The kinds. Key of each: a memory's id, a place, a session's id as 8 bytes, IdemKey's bytes, a token's hash.
 const (
 	DuePurge DueKind = iota + 1
 	DuePlace
 	DueOutcome
 	DueIdem
+	DueToken
 )
 
 // Due is work for the collector. At counts the running time of the session

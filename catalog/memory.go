@@ -200,6 +200,18 @@ func Settle(tx Tx, d Due, at Moment) error {
 		err = tx.Delete(OutcomeTable, []byte(d.Key))
 	case DueIdem:
 		err = tx.Delete(IdemTable, []byte(d.Key))
+	case DueToken:
+		err = tx.Delete(TokenTable, []byte(d.Key))
 	}
 	return errors.Join(err, Dues.Delete(tx, key))
+}
+
+// PutToken stores a new token. One that has an end is gone for good after as much running time as it was made for, so that a wall clock that is set back
+// does not bring it to life again.
+func PutToken(tx Tx, t Token, at Moment) error {
+	err := Tokens.Put(tx, TokenKey(t.Hash), t)
+	if err != nil || t.Expires.IsZero() {
+		return err
+	}
+	return due(tx, at.in(t.Expires.Sub(t.Created)), DueToken, string(t.Hash[:]))
 }

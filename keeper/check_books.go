@@ -57,6 +57,11 @@ func (b *books) readDues() {
 			if (err == nil && ok || isNotFound(err)) && errM == nil && (!ok || lives) {
 				what = fmt.Sprintf("to forget the idempotency key %q, which is to be remembered", idem.Key)
 			}
+		case catalog.DueToken:
+			row, err := b.r.Get(catalog.TokenTable, []byte(d.Key))
+			if t, ok := row.(catalog.Token); err == nil && ok && t.Expires.IsZero() {
+				what = fmt.Sprintf("the end of token %s, which has none", t.ID)
+			}
 		default:
 			b.broken = true
 			b.wrong(KindDue, "something unknown is due (kind %d)", d.Kind)

@@ -199,6 +199,14 @@ func TestEachContradictionIsFoundAndRepaired(t *testing.T) {
 			d := catalog.Due{At: 5, Kind: catalog.DueIdem, Key: string(catalog.IdemKey{Capsule: "default", Owner: s.one.Owner, Key: s.one.Idem}.AppendKey(nil))}
 			s.must(catalog.Dues.Put(s, catalog.DueKey(d), d))
 		}, keeper.KindDue, "which is to be remembered", 0},
+		{"a token without an end is to be ended", func(s *spoiled) {
+			for t, err := range catalog.Tokens.After(s, catalog.TokenKey{}) {
+				s.must(err)
+				d := catalog.Due{At: 5, Kind: catalog.DueToken, Key: string(t.Hash[:])}
+				s.must(catalog.Dues.Put(s, catalog.DueKey(d), d))
+				return
+			}
+		}, keeper.KindDue, "which has none", 0},
 		{"state of a hash that is wrong", func(s *spoiled) {
 			st, err := sha256.New().(interface{ MarshalBinary() ([]byte, error) }).MarshalBinary()
 			s.must(err)

@@ -47,7 +47,7 @@ func newWorld(t *testing.T) *world {
 	w.uploads = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: w.blobs, Clock: w.clock, Limits: upload.DefaultLimits()})
 	t.Cleanup(w.uploads.Close)
 	w.keeper = keeper.New(keeper.Config{Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: w.blobs, Clock: w.clock})
-	a := access.New(w.catalog, w.clock, nil)
+	a := access.New(w.catalog, w.clock, w.sessions.Running, nil)
 	secret, err := a.Bootstrap(t.Context())
 	w.check(err)
 	w.me, err = a.Authenticate(t.Context(), secret)

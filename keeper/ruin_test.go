@@ -77,7 +77,7 @@ func enter(ctx context.Context, disk *crashfs.Disk, stores *uploadtest.Stores, s
 	}
 	h.uploads = upload.New(upload.Config{Sessions: h.engine, Catalog: h.catalog, Blobs: h.blobs, Clock: clock, Limits: houseLimits()})
 	h.memories = memories.New(memories.Config{Catalog: h.catalog, Content: h.blobs, Clock: clock, Running: h.engine.Running, TrashFor: time.Hour})
-	a := access.New(h.catalog, clock, nil)
+	a := access.New(h.catalog, clock, h.engine.Running, nil)
 	if secret == "" {
 		return h, nil
 	}
@@ -164,7 +164,7 @@ func furnish(t *testing.T, disk *crashfs.Disk, stores *uploadtest.Stores) (f fac
 	}
 	h, err := enter(t.Context(), disk, stores, "")
 	must(err)
-	a := access.New(h.catalog, wall{}, nil)
+	a := access.New(h.catalog, wall{}, h.engine.Running, nil)
 	f.Secret, err = a.Bootstrap(t.Context())
 	must(err)
 	h.me, err = a.Authenticate(t.Context(), f.Secret)

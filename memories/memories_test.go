@@ -25,6 +25,9 @@ type clock struct{}
 
 func (clock) Now() time.Time { return time.Now() }
 
+// still is a running time: no token here has an end.
+func still() int64 { return 0 }
+
 type world struct {
 	*memories.Service
 	t            *testing.T
@@ -38,7 +41,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	stores := uploadtest.NewStores(catalog.Bounds{})
-	w := &world{t: t, blobs: uploadtest.NewBlobs(), catalog: stores.Catalog, access: access.New(stores.Catalog, clock{}, nil)}
+	w := &world{t: t, blobs: uploadtest.NewBlobs(), catalog: stores.Catalog, access: access.New(stores.Catalog, clock{}, still, nil)}
 	engine, err := session.New(t.Context(), stores.Sessions, session.Config{Merge: upload.Merge})
 	w.check(err)
 	limits := upload.DefaultLimits()

@@ -120,7 +120,7 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger) (s *server, err e
 	limits.MaxBytes, limits.TTL = c.MaxBytes, c.SessionTTL
 	rows := s.meta.Catalog()
 	s.uploads = upload.New(upload.Config{Sessions: engine, Catalog: rows, Blobs: s.blobs, Clock: clock, Limits: limits, Log: log})
-	who := access.New(rows, clock, nil)
+	who := access.New(rows, clock, engine.Running, nil)
 	if err := c.bootstrap(ctx, who); err != nil {
 		return s, err
 	}

@@ -110,7 +110,7 @@ func openWorld(disk *crashfs.Disk, st setup) (w *world, err error) {
 	limits.ChunkSize, limits.ChunkSizeMin, limits.InlineMax, limits.TTL = chunk, 1, inlineMax, ttl
 	w.rows = w.meta.Catalog()
 	w.uploads = upload.New(upload.Config{Sessions: w.engine, Catalog: w.rows, Blobs: w.blobs, Clock: st.clock, Limits: limits})
-	who := access.New(w.rows, st.clock, nil)
+	who := access.New(w.rows, st.clock, w.engine.Running, nil)
 	if w.me, err = w.login(ctx, who); err != nil {
 		return w, err
 	}

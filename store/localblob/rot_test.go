@@ -42,7 +42,7 @@ func newWorld(t *testing.T, dir string, disk durable.FS, stores uploadtest.Store
 	var err error
 	w.blobs, err = Open(dir, Options{FS: disk})
 	check(err)
-	who := access.New(stores.Catalog, clock{}, nil)
+	who := access.New(stores.Catalog, clock{}, func() int64 { return 0 }, nil)
 	secret, err := who.Bootstrap(t.Context())
 	check(err)
 	if secret == "" {
