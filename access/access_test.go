@@ -151,7 +151,9 @@ func TestATokenEnds(t *testing.T) {
 	w.clock.now = w.clock.now.Add(-time.Hour) // it was never asked for while its time was over
 	w.running += time.Hour.Milliseconds()
 	for _, d := range w.due(t) {
-		if err := w.store.Update(t.Context(), func(tx catalog.Tx) error { return catalog.Settle(tx, d, catalog.Moment{Now: w.clock.now, Running: w.running}) }); err != nil {
+		if err := w.store.Update(t.Context(), func(tx catalog.Tx) error {
+			return catalog.Settle(tx, d, catalog.Moment{Now: w.clock.now, Running: w.running})
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/pprof"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"sluice/session"
+	"sluice/upload"
 )
 
 // readyFor bounds how long the stores may take to say that they are there.
@@ -79,6 +81,9 @@ func (s *Server) readyz(c *call) (Health, error) {
 	defer stop()
 	if err := s.cfg.Ready(ctx); err != nil {
 		s.log.Warn("not ready", "request_id", c.id, "err", err)
+		if errors.Is(err, upload.ErrFull) {
+			return Health{}, errDegraded
+		}
 		return Health{}, &denial{code: CodeUnavailable, detail: "a store does not answer", retry: 5 * time.Second}
 	}
 	return Health{"ready"}, nil

@@ -37,39 +37,63 @@ func (u *Service) Begin(ctx context.Context, c access.Caller, req BeginRequest) 
 		return Upload{}, err
 	}
 	n := note{Capsule: req.Capsule, Idem: req.Idem, Fingerprint: mark, Meta: meta}
+	// What is found may end before it is answered, and another request may finish under the key: then it is looked at again.
+	for range 10 {
+		up, again, err := u.beginOnce(ctx, c, req, n, size)
+		if !again {
+			return up, err
+		}
+	}
+	return Upload{}, fmt.Errorf("%w: the sessions of this key keep ending while it is begun", ErrUnavailable)
+}
+
+// errKeyFinished: a create has finished under the key since that was asked for.
+var errKeyFinished = errors.New("the idempotency key has been finished meanwhile")
+
+func (u *Service) beginOnce(ctx context.Context, c access.Caller, req BeginRequest, n note, size int64) (up Upload, again bool, err error) {
 	done, known, err := u.known(ctx, c, n)
 	if err != nil || known {
-		return done, err
+		return done, false, err
 	}
 	if err := u.room(ctx, req.Bytes); err != nil {
-		return Upload{}, err
+		return up, false, err
 	}
 	encoded, err := n.encode()
 	if err != nil {
-		return Upload{}, err
+		return up, false, err
 	}
 	spec := session.Spec{ChunkSize: size, BytesExpected: req.Bytes, Owner: c.Principal, Note: encoded}
 	if req.Idem != "" {
 		spec.Idem = n.Capsule + "\x00" + req.Idem
 	}
 	s, created, err := u.Sessions.Begin(ctx, spec)
+	if errors.Is(err, errKeyFinished) {
+		return up, true, nil
+	}
 	if err != nil {
-		return Upload{}, err
+		return up, false, err
 	}
 	if created {
-		return Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, Idem: n.Idem}, nil
+		return Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, Idem: n.Idem}, false, nil
+	}
+	if s, err = u.trusted(ctx, s, AfterReboot); err != nil {
+		return up, false, err
+	}
+	if done, known, err = u.known(ctx, c, n); err != nil || known {
+		return done, false, err
+	}
+	if s.State == session.Aborted || s.State == session.Expired {
+		return up, true, nil // and has given the key up
 	}
 	old, err := decodeNote(s.Note)
 	if err != nil {
-		return Upload{}, fmt.Errorf("session %s: %w", s.ID, err)
+		return up, false, fmt.Errorf("session %s: %w", s.ID, err)
 	}
-	if !bytes.Equal(old.Fingerprint, mark) {
-		return Upload{}, ErrIdem
+	if !bytes.Equal(old.Fingerprint, n.Fingerprint) {
+		return up, false, ErrIdem
 	}
-	if s, err = u.trusted(ctx, s, AfterReboot); err != nil {
-		return Upload{}, err
-	}
-	return u.view(ctx, s, old)
+	up, err = u.view(ctx, s, old)
+	return up, false, err
 }
 
 // checkKeys checks the capsule's id, which defaults to "default", and the idempotency key.
@@ -155,8 +179,11 @@ func (u *Service) known(ctx context.Context, c access.Caller, n note) (up Upload
 	return up, ok, nil
 }
 
-// room refuses early what the content store could not hold.
+// room refuses early what the stores could not hold.
 func (u *Service) room(ctx context.Context, n int64) error {
+	if err := u.Room(); err != nil {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
 	free, err := u.Blobs.Free(ctx)
 	if err != nil {
 		return fmt.Errorf("asking for free space: %w", err)
@@ -168,12 +195,20 @@ func (u *Service) room(ctx context.Context, n int64) error {
 }
 
 // Reserving gives the hook that a session store runs inside the commits that create a session, or
-// record into one of unknown length: it takes quota for what the session may bring.
+// record into one of unknown length: it takes quota for what the session may bring, and refuses a key that has been finished.
 func Reserving(bounds catalog.Bounds) func(tx catalog.Tx, before *session.Session, after session.Session) error {
 	return func(tx catalog.Tx, before *session.Session, after session.Session) error {
 		n, err := decodeNote(after.Note)
 		if err != nil {
 			return fmt.Errorf("session %s: %w", after.ID, err)
+		}
+		if before == nil && after.Idem != "" {
+			if _, _, _, done, err := catalog.FinishedIdem(tx, n.Capsule, after.Owner, n.Idem); err != nil || done {
+				if err == nil {
+					err = errKeyFinished
+				}
+				return err
+			}
 		}
 		return catalog.Reserve(tx, catalog.Reservation{
 			Session: uint64(after.ID), Capsule: n.Capsule, Owner: after.Owner, Bytes: reserved(after),

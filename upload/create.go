@@ -60,7 +60,9 @@ func (u *Service) answer(ctx context.Context, done Upload) (m catalog.Memory, er
 		return m, ErrAlreadyFinished
 	}
 	err = u.Catalog.View(ctx, func(r catalog.Reader) (err error) {
-		m, err = catalog.Memories.Get(r, catalog.MemoryKey(done.Memory))
+		if m, err = catalog.Memories.Get(r, catalog.MemoryKey(done.Memory)); err == nil && !m.Trashed.IsZero() {
+			err = catalog.ErrNotFound // since it was found
+		}
 		return err
 	})
 	if errors.Is(err, catalog.ErrNotFound) {

@@ -34,14 +34,17 @@ func DefaultLimits() Limits {
 	}
 }
 
-// Config is what a Service works with; every field but Log is needed.
+// Config is what a Service works with; every field but Room and Log is needed.
 type Config struct {
 	Sessions *session.Service
 	Catalog  catalog.Store
 	Blobs    Blobs
 	Clock    session.Clock
 	Limits   Limits
-	Log      *slog.Logger
+	// Room gives an error while the disk of sessions and catalog is full: then nothing is begun or put (ErrFull), and what is left serves to
+	// finish, abort and delete. It is asked often.
+	Room func() error
+	Log  *slog.Logger
 }
 
 // Service carries out the uploads_* operations. It is safe for concurrent use, by any
@@ -62,6 +65,9 @@ type Service struct {
 func New(cfg Config) *Service {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Room == nil {
+		cfg.Room = func() error { return nil }
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Service{

@@ -52,7 +52,7 @@ func outcome(r catalog.Reader, id session.SessionID) (out catalog.Outcome, m cat
 }
 
 // List gives a page of the caller's own open sessions, newest first: what can be resumed, from any device. Those whose capsule the caller has no
-// role in any more are left out, so a page may be short and still have a next one.
+// role in any more, and those that end meanwhile, are left out, so a page may be short and still have a next one.
 func (u *Service) List(ctx context.Context, c access.Caller, cursor string, limit int) (page []Upload, next string, err error) {
 	q := session.Query{Owner: &c.Principal, State: session.Open, After: cursor, Limit: limit}
 	sessions, next, err := u.Sessions.List(ctx, q)
@@ -73,6 +73,9 @@ func (u *Service) List(ctx context.Context, c access.Caller, cursor string, limi
 		}
 		if s, err = u.trusted(ctx, s, AfterReboot); err != nil {
 			return nil, "", err
+		}
+		if s.State.Ended() {
+			continue // while its pieces were checked
 		}
 		page = append(page, Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, Idem: n.Idem})
 	}

@@ -100,7 +100,7 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger) (s *server, err e
 		return s, err
 	}
 	hook := upload.Reserving(catalog.Bounds{MaxSessions: c.MaxOpenSessions})
-	s.meta, err = pebblemeta.Open(filepath.Join(c.Data, "meta"), pebblemeta.Options{Changed: hook, Die: die, Log: log})
+	s.meta, err = pebblemeta.Open(filepath.Join(c.Data, "meta"), pebblemeta.Options{Changed: hook, Die: die, Log: log, Reserve: metaReserve})
 	if err != nil {
 		return s, err
 	}
@@ -108,6 +108,7 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger) (s *server, err e
 	if c.Durability == "power" {
 		kind = localblob.Power
 	}
+	s.meta.Spare()
 	if s.blobs, err = localblob.Open(filepath.Join(c.Data, "content"), localblob.Options{Durability: kind, Log: log}); err != nil {
 		return s, err
 	}
@@ -119,7 +120,7 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger) (s *server, err e
 	limits := upload.DefaultLimits()
 	limits.MaxBytes, limits.TTL = c.MaxBytes, c.SessionTTL
 	rows := s.meta.Catalog()
-	s.uploads = upload.New(upload.Config{Sessions: engine, Catalog: rows, Blobs: s.blobs, Clock: clock, Limits: limits, Log: log})
+	s.uploads = upload.New(upload.Config{Sessions: engine, Catalog: rows, Blobs: s.blobs, Clock: clock, Limits: limits, Room: s.meta.Room, Log: log})
 	who := access.New(rows, clock, engine.Running, nil)
 	if err := c.bootstrap(ctx, who); err != nil {
 		return s, err
@@ -134,9 +135,7 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger) (s *server, err e
 		Sessions: engine,
 		Access:   who,
 		Expire:   s.keeper.Tick,
-		Ready: func(ctx context.Context) error {
-			return rows.View(ctx, func(catalog.Reader) error { return nil })
-		},
+		Ready:    s.ready,
 		MaxConns: maxConnections(),
 		Log:      log,
 	})
@@ -184,6 +183,7 @@ func (c *serveCmd) serve(ctx context.Context, s *server, e *env) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() { s.keeper.Run(background) })
+	wg.Go(func() { s.keepRoom(background) })
 	if c.ScrubRate > 0 {
 		wg.Go(func() { s.keeper.Scrub(background, c.ScrubRate, rand.Int64N) })
 	}
@@ -260,6 +260,7 @@ func (s *server) close() (err error) {
 		s.uploads.Close()
 	}
 	if s.blobs != nil {
+		s.meta.Spare()
 		err = s.blobs.Close()
 	}
 	if s.meta != nil {

@@ -59,3 +59,17 @@ func (f osFile) PastCache(off, n int64) (read func(p []byte, off int64) (int, er
 		}
 	}, direct.Close
 }
+
+// Allocate gives an open file n bytes of the disk, as zeros. Where the file system can't, the error is errors.ErrUnsupported.
+func Allocate(fd uintptr, n int64) error {
+	for {
+		err := unix.Fallocate(int(fd), 0, 0, n)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EBADF): // a file that has no descriptor
+			return errors.ErrUnsupported
+		default:
+			return err
+		}
+	}
+}

@@ -2,7 +2,11 @@
 
 package durable
 
-import "golang.org/x/sys/unix"
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
 
 // WriteBack is a hint that this system has no call for.
 func (osFile) WriteBack(int64, int64) {}
@@ -14,3 +18,6 @@ func (osFile) SyncDisk() error { return unix.Sync() }
 func (f osFile) PastCache(int64, int64) (read func(p []byte, off int64) (int, error), done func() error) {
 	return f.ReadAt, func() error { return nil }
 }
+
+// Allocate: this system has no call that all file systems understand alike.
+func Allocate(uintptr, int64) error { return errors.ErrUnsupported }

@@ -44,7 +44,10 @@ func Open(dir string, opts Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{lock: lock, disk: opts.FS, dir: dir, changed: opts.Changed, die: opts.Die}
+	db := &DB{lock: lock, dir: dir, changed: opts.Changed, die: opts.Die}
+	db.reserve = openReserve(opts.FS, dir, opts.Reserve, opts.Log)
+	db.disk = withReserve{opts.FS, db.reserve}
+	opts.FS = db.disk
 	fail := func(err error) (*DB, error) {
 		return nil, errors.Join(fmt.Errorf("opening the metadata in %s: %w", dir, err), lock.Close())
 	}
@@ -65,6 +68,12 @@ func Open(dir string, opts Options) (*DB, error) {
 	// replayed into tables, and syncs those, before Open returns: so all of it is durable now.
 	db.views.open(db.peb.NewSnapshot())
 	db.seals.of = map[session.SessionID]seal{}
+	if err := db.reserve.fill(); errors.Is(err, ErrNoRoom) {
+		db.reserve.full.Store(true)
+		opts.Log.Warn("the disk has no room for the metadata's reserve: nothing new is taken until it has")
+	} else if err != nil {
+		opts.Log.Warn("making the metadata's reserve", "err", err)
+	}
 	return db, nil
 }
 
@@ -78,7 +87,7 @@ func (db *DB) pebbleOptions(opts Options, lock *pebble.Lock) *pebble.Options {
 		Logger:       logger{opts.Log, db},
 		// Pebble tries again at once, and for ever, what it could not flush or compact, until commits wait for it.
 		EventListener: &pebble.EventListener{BackgroundError: func(err error) {
-			if !errors.Is(err, pebble.ErrClosed) {
+			if !errors.Is(err, pebble.ErrClosed) && !errors.Is(err, errTidy) {
 				db.fatal(fmt.Errorf("tidying the metadata: %w", err))
 			}
 		}},

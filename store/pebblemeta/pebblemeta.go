@@ -36,6 +36,8 @@
 //	M                                      1, CBOR of the totals                    always
 //	C table key                            1, CBOR of the row (see rows.go)         as the catalog says
 //
+// Beside Pebble's own files the folder has CLEAN (rot.go) and RESERVE-00, RESERVE-01, … (reserve.go): room that is taken so that others can't.
+//
 // The session's received ranges are uvarints: for each, the gap before it and its length.
 package pebblemeta
 
@@ -66,6 +68,9 @@ type Options struct {
 	Log *slog.Logger
 	// FS is the file system that the folder is on (the operating system's).
 	FS vfs.FS
+	// Reserve is how many bytes of the disk are kept for the metadata, in files that make way when the disk is full (0: none are made,
+	// but those that are there are used).
+	Reserve int64
 }
 
 // DB is an open database. All of it is safe for concurrent use.
@@ -74,6 +79,7 @@ type DB struct {
 	lock    *pebble.Lock
 	disk    vfs.FS
 	dir     string
+	reserve *reserve
 	changed func(tx catalog.Tx, before *session.Session, after session.Session) error
 	die     func(error)
 
@@ -106,6 +112,7 @@ func (db *DB) Close() error {
 		return nil
 	}
 	db.views.close()
+	close(db.reserve.closed)
 	err := db.peb.Close()
 	if err == nil {
 		err = markClean(db.disk, db.dir)

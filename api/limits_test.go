@@ -1,0 +1,108 @@
+package api_test
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/api"
+	"sluice/session"
+)
+
+// head sends a request's head alone, and gives the answer that comes although no byte of the body does.
+func (w *world) head(head string) *http.Response {
+	w.t.Helper()
+	c, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
+	w.check(err)
+	w.t.Cleanup(func() { c.Close() })
+	_, err = fmt.Fprintf(c, "%s\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", head, w.secret)
+	w.check(err)
+	w.check(c.SetReadDeadline(time.Now().Add(time.Minute)))
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	w.check(err)
+	w.check(res.Body.Close())
+	return res
+}
+
+// Each limit that overload meets is said before anything of the body is read, with a time to come again.
+func TestALimitIsSaidBeforeTheBody(t *testing.T) {
+	const large = 10 << 20
+	for name, c := range map[string]struct {
+		status int
+		change func(*api.Config)
+		meet   func(w *world) string // gives the head of the request that is one too many
+	}{
+		"open sessions": {http.StatusTooManyRequests, nil, func(w *world) string {
+			for range maxSessions {
+				w.begin(1)
+			}
+			return fmt.Sprintf("PUT /v1/memories_create/large HTTP/1.1\r\nContent-Length: %d", large)
+		}},
+		"running requests": {http.StatusServiceUnavailable, func(c *api.Config) { c.MaxRequests = 1 }, func(w *world) string {
+			s := w.begin(2 * chunk)
+			c, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
+			w.check(err)
+			w.t.Cleanup(func() { c.Close() })
+			_, err = fmt.Fprintf(c, "PUT %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", chunkPath(s.SessionID, 0), w.secret, chunk)
+			w.check(err)
+			_, err = bufio.NewReader(c).ReadString('\n') // 100 Continue: it runs
+			w.check(err)
+			return fmt.Sprintf("PUT %s HTTP/1.1\r\nContent-Length: %d", chunkPath(s.SessionID, 1), chunk)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, c.change)
+			res := w.head(c.meet(w))
+			if res.StatusCode != c.status || res.Header.Get("Retry-After") == "" {
+				t.Errorf("%s, Retry-After %q", res.Status, res.Header.Get("Retry-After"))
+			}
+		})
+	}
+}
+
+// One-byte ranges, every second byte first, are refused where they would be pieces of their own, with the gap that is to be closed; where they are
+// not, the content is right in the end.
+func TestOneByteRangesInTheWorstOrder(t *testing.T) {
+	b := random(600)
+	put := func(w *world, id string, i int) error {
+		_, err := w.client.PutRange(t.Context(), id, int64(i), bytes.NewReader(b[i:i+1]), 1, api.PutOptions{})
+		return err
+	}
+	t.Run("refused", func(t *testing.T) {
+		w := openWorld(t, api.Config{}, session.Config{MinPiece: 4096})
+		s := w.begin(int64(len(b)))
+		for i := 1; i < len(b)-1; i += 2 {
+			var said *api.Error
+			if err := put(w, s.SessionID, i); !errors.As(err, &said) || said.Code != api.CodeResourceExhausted || said.RetryAfterMS == 0 ||
+				len(said.MissingBytes) != 1 || !strings.Contains(said.Detail, "below the smallest of 4096") {
+				t.Fatalf("byte %d: %v", i, err)
+			}
+		}
+		got, err := w.client.Status(t.Context(), s.SessionID, false)
+		if err != nil || got.BytesReceived != 0 {
+			t.Errorf("%d bytes are recorded, %v", got.BytesReceived, err)
+		}
+		w.check(w.put(s.SessionID, 0, b)) // as the message says
+		_, err = w.client.Finish(t.Context(), finishOf(s.SessionID, b))
+		w.check(err)
+	})
+	t.Run("taken", func(t *testing.T) {
+		w := newWorld(t, nil)
+		s := w.begin(int64(len(b)))
+		for _, first := range []int{1, 0} {
+			for i := first; i < len(b); i += 2 {
+				w.check(put(w, s.SessionID, i))
+			}
+		}
+		m, err := w.client.Finish(t.Context(), finishOf(s.SessionID, b))
+		if err != nil || m.SHA256 != hexSum(b) {
+			t.Errorf("%v, %v", m.SHA256, err)
+		}
+	})
+}

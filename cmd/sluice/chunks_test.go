@@ -1,0 +1,111 @@
+//go:build cgo
+
+package main
+
+import (
+	"crypto/sha256"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluice/catalog"
+	"sluice/upload"
+)
+
+// sampled is n zeros, and looks at the heap now and then while they are read.
+type sampled struct {
+	left, since int64
+	peak        *atomic.Int64
+}
+
+func (s *sampled) Read(p []byte) (int, error) {
+	if s.left == 0 {
+		return 0, io.EOF
+	}
+	if s.since += int64(len(p)); s.since >= 4<<20 {
+		s.since = 0
+		if n := liveHeap(); n > s.peak.Load() {
+			s.peak.Store(n)
+		}
+	}
+	n := min(int64(len(p)), s.left)
+	clear(p[:n])
+	s.left -= n
+	return int(n), nil
+}
+
+// liveHeap is what the program holds in Go's heap.
+func liveHeap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// A chunk of the largest size passes through buffers that are much smaller, and so do many of the smallest size.
+func TestMemoryDoesNotDependOnTheSizeOfChunks(t *testing.T) {
+	const streams = 4
+	data := filepath.Join(t.TempDir(), "data")
+	cmd := serveCmd{Data: data, SessionTTL: time.Hour, MaxOpenSessions: 1000, MaxBytes: 1 << 40, Durability: "process"}
+	s, err := cmd.open(t.Context(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	who := s.admin(t, data)
+	limits := s.uploads.Limits()
+	for name, c := range map[string]struct {
+		size   int64
+		chunks int64
+	}{"the largest": {limits.ChunkSizeMax, streams}, "the smallest": {limits.ChunkSizeMin, 2000}} {
+		t.Run(name, func(t *testing.T) {
+			total := c.size * c.chunks
+			up, err := s.uploads.Begin(t.Context(), who, upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: name}, Bytes: total, Chunks: c.chunks, ChunkSize: c.size})
+			if err != nil {
+				t.Fatal(err)
+			}
+			before, peak := liveHeap(), atomic.Int64{}
+			var wg sync.WaitGroup
+			for k := range int64(streams) {
+				wg.Go(func() {
+					for i := k; i < c.chunks; i += streams {
+						if err := s.uploads.PutChunk(t.Context(), who, up.ID, i, &sampled{left: c.size, peak: &peak}, upload.Put{Length: c.size}); err != nil {
+							t.Errorf("chunk %d: %v", i, err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			peak.Store(max(peak.Load(), liveHeap()))
+			sum := sha256.New()
+			_, _ = io.CopyN(sum, zero{}, total)
+			if _, err := s.uploads.Finish(t.Context(), who, upload.FinishRequest{ID: up.ID, SHA256: [32]byte(sum.Sum(nil)), Length: total}); err != nil {
+				t.Error(err)
+			}
+			// For each stream a buffer of 256 KiB, and another for who hashes behind it; the index of what has arrived; and a little.
+			bound := streams*2*(256<<10) + c.chunks*1024 + 2<<20
+			t.Logf("the heap has grown by %d KiB at most, %d are the bound", (peak.Load()-before)>>10, bound>>10)
+			if peak.Load()-before > bound {
+				t.Errorf("the heap has grown by %d bytes, and %d are the bound", peak.Load()-before, bound)
+			}
+		})
+	}
+}
+
+// zero is zeros without end.
+type zero struct{}
+
+func (zero) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"sluice/catalog"
+	"sluice/upload"
+)
+
+const (
+	// metaReserve is how many bytes of the disk are kept for the metadata, so that what was begun can end on a full disk.
+	metaReserve = 16 << 20
+	// askRoom is how often a server that nobody asks for anything looks whether a full disk has room again.
+	askRoom = 5 * time.Second
+)
+
+// ready says what keeps the server from its work: a store that does not answer, or a full disk.
+func (s *server) ready(ctx context.Context) error {
+	if err := s.meta.Room(); err != nil {
+		return fmt.Errorf("%w: %w", upload.ErrFull, err)
+	}
+	if free, err := s.blobs.Free(ctx); err != nil {
+		return err
+	} else if free == 0 {
+		return fmt.Errorf("the disk is down to its reserve: %w", upload.ErrFull)
+	}
+	return s.meta.Catalog().View(ctx, func(catalog.Reader) error { return nil })
+}
+
+// keepRoom makes the reserve whole again once there is room.
+func (s *server) keepRoom(ctx context.Context) {
+	tick := time.NewTicker(askRoom)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			_ = s.meta.Room() // it says so itself
+		}
+	}
+}

@@ -1,0 +1,292 @@
+package pebblemeta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"sluice/catalog"
+	"sluice/internal/crashfs"
+)
+
+// testReserve is so much that it has all its parts.
+const testReserve = mostParts * leastPart
+
+// openOn opens a database with a reserve on a disk. A death fails the test.
+func openOn(t *testing.T, disk *crashfs.Disk) *DB {
+	t.Helper()
+	db, err := Open("/meta", Options{FS: disk.VFS(), Reserve: testReserve, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Die: func(err error) {
+		t.Errorf("the process ends: %v", err)
+		select {} // as the process would; the test's time limit ends it
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closed(t, db) })
+	return db
+}
+
+func closed(t *testing.T, db *DB) {
+	t.Helper()
+	if err := db.Close(); err != nil {
+		t.Errorf("closing: %v", err)
+	}
+}
+
+// used is how much a disk holds.
+func used(t *testing.T, disk *crashfs.Disk) int64 {
+	t.Helper()
+	const plenty = 1 << 39 // at its full size a disk does not count
+	disk.SetRoom(plenty)
+	free, err := disk.Free("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plenty - free
+}
+
+// fillUp leaves no byte.
+func fillUp(t *testing.T, disk *crashfs.Disk) { disk.SetRoom(used(t, disk)) }
+
+func parts(t *testing.T, disk *crashfs.Disk) (n int) {
+	t.Helper()
+	names, err := disk.List("/meta")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, "RESERVE-") {
+			n++
+		}
+	}
+	return n
+}
+
+// commit writes a row of n bytes that can't be made smaller.
+func commit(db *DB, key string, n int) error {
+	value := make([]byte, n)
+	rng := rand.NewChaCha8([32]byte([]byte(fmt.Sprintf("%32s", key))))
+	_, _ = rng.Read(value)
+	return db.Catalog().Update(context.Background(), func(tx catalog.Tx) error {
+		return catalog.Contents.Put(tx, catalog.ContentKey{Capsule: key}, catalog.Content{Capsule: key, Bytes: int64(n), Inline: value})
+	})
+}
+
+// On a disk that others have filled to the last byte commits go on, Room says that nothing new is to be taken, and the reserve is there again when
+// the room is.
+func TestCommitsGoOnWhenTheDiskIsFull(t *testing.T) {
+	disk := crashfs.New()
+	db := openOn(t, disk)
+	if got := parts(t, disk); got != mostParts {
+		t.Fatalf("%d parts", got)
+	}
+	if err := db.Room(); err != nil {
+		t.Fatal(err)
+	}
+	fillUp(t, disk)
+	for i := range 40 { // several parts
+		if err := commit(db, fmt.Sprint("full ", i), 4000); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := parts(t, disk); got == mostParts || got == 0 {
+		t.Errorf("%d parts are left", got)
+	}
+	if err := db.Room(); !errors.Is(err, ErrNoRoom) {
+		t.Errorf("on a full disk: %v", err)
+	}
+	disk.SetRoom(used(t, disk) + testReserve) // room for the reserve, and for nothing beside
+	if err := db.Room(); !errors.Is(err, ErrNoRoom) {
+		t.Errorf("on a disk with hardly any room: %v", err)
+	}
+	used(t, disk)
+	if err := db.Room(); err != nil {
+		t.Errorf("on a disk with room: %v", err)
+	}
+	if got := parts(t, disk); got != mostParts {
+		t.Errorf("%d parts are there again", got)
+	}
+	closed(t, db)
+	db = openOn(t, disk)
+	for i := range 40 {
+		if err := committed(db, fmt.Sprint("full ", i)); err != nil {
+			t.Errorf("row %d: %v", i, err)
+		}
+	}
+}
+
+// committed reads such a row.
+func committed(db *DB, key string) error {
+	return db.Catalog().View(context.Background(), func(r catalog.Reader) error {
+		_, err := catalog.Contents.Get(r, catalog.ContentKey{Capsule: key})
+		return err
+	})
+}
+
+// A server can be stopped and started on a full disk, and tells of it.
+func TestAStartOnAFullDisk(t *testing.T) {
+	disk := crashfs.New()
+	db := openOn(t, disk)
+	if err := commit(db, "before", 100); err != nil {
+		t.Fatal(err)
+	}
+	fillUp(t, disk)
+	closed(t, db)
+	db = openOn(t, disk)
+	if err := db.Room(); !errors.Is(err, ErrNoRoom) {
+		t.Errorf("%v", err)
+	}
+	if err := commit(db, "after", 100); err != nil {
+		t.Fatal(err)
+	}
+	used(t, disk)
+	if err := db.Room(); err != nil || parts(t, disk) != mostParts {
+		t.Errorf("%v, %d parts", err, parts(t, disk))
+	}
+}
+
+// Where also the reserve is used up, the process ends, as with any log that can't be written: nothing that was acknowledged is lost.
+func TestTheReserveHasAnEnd(t *testing.T) {
+	disk := crashfs.New()
+	died := make(chan error, 1)
+	var once atomic.Bool
+	db, err := Open("/meta", Options{FS: disk.VFS(), Reserve: 2 * leastPart, Die: func(err error) {
+		if once.CompareAndSwap(false, true) {
+			died <- err
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := parts(t, disk); got != 2 {
+		t.Fatalf("%d parts", got)
+	}
+	fillUp(t, disk)
+	kept := 0
+	ended := make(chan bool)
+	go func() {
+		defer close(ended)
+		defer func() { _ = recover() }() // Die returned
+		for ; commit(db, fmt.Sprint(kept), 4000) == nil; kept++ {
+		}
+	}()
+	select {
+	case err := <-died:
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("died of %v", err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("it goes on for ever")
+	}
+	<-ended
+	if kept < 10 {
+		t.Errorf("only %d commits", kept)
+	}
+	after := disk.Image().Kill()
+	used(t, after)
+	used(t, disk)
+	_ = db.Close() // what is left of it
+	back := openOn(t, after)
+	for i := range kept {
+		if err := committed(back, fmt.Sprint(i)); err != nil {
+			t.Errorf("commit %d of %d: %v", i, kept, err)
+		}
+	}
+}
+
+// Tidying draws nothing from the reserve, ends no process when it finds no room, and is done when there is some.
+func TestTidyingWaitsForRoom(t *testing.T) {
+	disk := crashfs.New()
+	db := openOn(t, disk)
+	table := func() {
+		for i := range 50 {
+			if err := commit(db, fmt.Sprint(i), 4000); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := db.peb.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	table()
+	if err := db.peb.Compact(t.Context(), []byte{0}, []byte{255}, false); err != nil {
+		t.Fatal(err)
+	}
+	fillUp(t, disk)
+	table() // overlaps the other, and there is no room to make one of the two
+	left := parts(t, disk)
+	tidy := func() error {
+		ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+		defer stop()
+		return db.peb.Compact(ctx, []byte{0}, []byte{255}, false)
+	}
+	for range 2 {
+		if err := tidy(); !errors.Is(err, errTidy) {
+			t.Errorf("on a full disk: %v", err)
+		}
+	}
+	if got := parts(t, disk); got != left || left == 0 {
+		t.Errorf("%d parts were left, and then %d", left, got)
+	}
+	if err := db.Room(); !errors.Is(err, ErrNoRoom) {
+		t.Errorf("%v", err)
+	}
+	if err := commit(db, "meanwhile", 100); err != nil {
+		t.Fatal(err)
+	}
+	used(t, disk)
+	if err := db.Room(); err != nil {
+		t.Fatal(err)
+	}
+	if err := tidy(); err != nil {
+		t.Errorf("with room: %v", err)
+	}
+}
+
+// A part that is not whole is made anew: cut by a crash, or a hole in a copy of the folder.
+func TestAPartThatIsNotWholeIsMadeAnew(t *testing.T) {
+	dir := t.TempDir()
+	open := func() *DB {
+		db, err := Open(dir, Options{Reserve: testReserve})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return db
+	}
+	taken := func() (n int64) {
+		for i := range mostParts {
+			info, err := vfs.Default.Stat(vfs.Default.PathJoin(dir, fmt.Sprintf(reserveFile, i)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += allocated(info)
+		}
+		return n
+	}
+	closed(t, open())
+	if got := taken(); got < testReserve {
+		t.Fatalf("%d bytes are taken", got)
+	}
+	for i, size := range []int64{0, 1000, leastPart} {
+		path := vfs.Default.PathJoin(dir, fmt.Sprintf(reserveFile, i))
+		if err := syscall.Truncate(path, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Truncate(path, size); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closed(t, open())
+	if got := taken(); got < testReserve {
+		t.Errorf("%d bytes are taken", got)
+	}
+}

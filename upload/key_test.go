@@ -1,0 +1,134 @@
+package upload_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"sluice/catalog"
+	"sluice/session"
+	"sluice/upload"
+)
+
+// meeting is a session store where something else happens just before a session is created, or just after one was found.
+type meeting struct {
+	session.Store
+	before, after func()
+}
+
+func (m *meeting) Create(ctx context.Context, s session.Session) (session.Session, bool, error) {
+	run := func(f *func()) {
+		if g := *f; g != nil {
+			*f = nil
+			g()
+		}
+	}
+	run(&m.before)
+	got, created, err := m.Store.Create(ctx, s)
+	run(&m.after)
+	return got, created, err
+}
+
+func (w *world) meet() *meeting {
+	m := &meeting{Store: w.stores.Sessions}
+	w.stores.Sessions = m
+	w.restart()
+	return m
+}
+
+// A begin and a create that meet under one key: whichever was first, the key is one upload's, and nothing stays open beside it.
+func TestABeginThatMeetsACreateOfItsKey(t *testing.T) {
+	b := random(100)
+	meta := catalog.Meta{Name: "a"}
+	req := upload.BeginRequest{Capsule: "default", Meta: meta, Bytes: 100, Chunks: -1, Idem: "k"}
+	for name, open := range map[string]bool{"a new one": false, "one that is open": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			m := w.meet()
+			var made catalog.Memory
+			create := func() {
+				var err error
+				made, err = w.Create(t.Context(), w.me, upload.CreateRequest{Capsule: "default", Meta: meta, Idem: "k", Put: upload.Put{Length: 100}}, bytes.NewReader(b))
+				w.check(err)
+			}
+			if open {
+				_, err := w.Begin(t.Context(), w.me, req)
+				w.check(err)
+				m.after = create
+			} else {
+				m.before = create
+			}
+			up, err := w.Begin(t.Context(), w.me, req)
+			w.check(err)
+			if up.State != session.Finished || up.Memory != made.ID || up.Deleted {
+				t.Errorf("%s, %s: the create was first, and made %s", up.State, up.Memory, made.ID)
+			}
+			if st, err := w.sessions.Stats(t.Context()); err != nil || (st.Open > 0) != open {
+				t.Errorf("%d sessions are open: %v", st.Open, err)
+			}
+			other := req
+			other.Bytes = 99
+			if _, err := w.Begin(t.Context(), w.me, other); !errors.Is(err, upload.ErrIdem) {
+				t.Errorf("another request under the key: %v", err)
+			}
+		})
+	}
+}
+
+// What a begin finds under its key may be aborted before it answers: the key is free then, and it begins anew.
+func TestABeginThatMeetsAnAbort(t *testing.T) {
+	w := newWorld(t)
+	m := w.meet()
+	req := upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Bytes: 100, Chunks: -1, Idem: "k"}
+	first, err := w.Begin(t.Context(), w.me, req)
+	w.check(err)
+	m.after = func() { w.check(w.Abort(t.Context(), w.me, first.ID)) }
+	up, err := w.Begin(t.Context(), w.me, req)
+	w.check(err)
+	if up.State != session.Open || up.ID == first.ID {
+		t.Errorf("session %s, %s; the one that was found is %s", up.ID, up.State, first.ID)
+	}
+}
+
+// looking is a catalog where something else happens between two looks at it.
+type looking struct {
+	catalog.Store
+	views int
+	at    func(n int)
+}
+
+func (l *looking) View(ctx context.Context, f func(catalog.Reader) error) error {
+	l.views++
+	l.at(l.views)
+	return l.Store.View(ctx, f)
+}
+
+// What a repeated create has found under its key may be deleted before it answers: it is not given as if it were there.
+func TestARepeatedCreateThatMeetsADelete(t *testing.T) {
+	w := newWorld(t)
+	b := random(100)
+	create := func() (catalog.Memory, error) {
+		return w.Create(t.Context(), w.me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Idem: "k", Put: upload.Put{Length: 100}}, bytes.NewReader(b))
+	}
+	first, err := create()
+	w.check(err)
+	rows := w.catalog
+	trash := func() error {
+		return rows.Update(t.Context(), func(tx catalog.Tx) error {
+			return catalog.Trash(tx, first.ID, time.Hour, catalog.Moment{Now: time.Now()})
+		})
+	}
+	met := false
+	w.catalog = &looking{Store: rows, at: func(n int) {
+		if n == 2 {
+			met = true
+			w.check(trash())
+		}
+	}}
+	w.restart()
+	if m, err := create(); !errors.Is(err, upload.ErrAlreadyFinished) || !met {
+		t.Errorf("%+v, %v; it was deleted meanwhile: %v", m, err, met)
+	}
+}
