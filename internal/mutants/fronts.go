@@ -81,5 +81,11 @@ func ofFronts() []mutant {
 			new:   "	if both {",
 			tests: []string{"api.TestAmbiguousFramingIsRefused"},
 		},
+		{
+			name: "a-panic-is-not-answered", promise: 13, file: "api/middleware.go",
+			old:   "			lost := recover()\n",
+			new:   "			lost := any(nil)\n",
+			tests: []string{"api.TestOurOwnTroubles"},
+		},
 	}
 }

@@ -89,7 +89,7 @@ func ofUpload() []mutant {
 		},
 		{
 			name: "an-idem-answers-another-request-while-it-is-open", promise: 5, file: "upload/begin.go",
-			old:   "	if !bytes.Equal(old.Fingerprint, mark) {",
+			old:   "	if !bytes.Equal(old.Fingerprint, n.Fingerprint) {",
 			new:   "	if false {",
 			tests: []string{"upload.TestIdemAnswersTheSameUpload"},
 		},

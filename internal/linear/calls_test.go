@@ -1,0 +1,186 @@
+package linear
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"hash/crc32"
+	"io"
+	"math"
+
+	"sluice/catalog"
+	"sluice/memories"
+	"sluice/session"
+	"sluice/upload"
+)
+
+// do makes the call itself.
+func (c *client) do(ctx context.Context, o *op) (err error) {
+	w := c.w
+	switch o.kind {
+	case begin:
+		req := upload.BeginRequest{
+			Capsule: capsule, Meta: catalog.Meta{Name: o.name}, Bytes: int64(len(contents[o.content])), Chunks: -1, Idem: keyName(o.key),
+		}
+		if o.chunked {
+			req.ChunkSize = req.Bytes / pieces
+		}
+		up, err := w.uploads.Begin(ctx, w.me, req)
+		return c.show(o, err, up)
+	case create:
+		req := upload.CreateRequest{Capsule: capsule, Meta: catalog.Meta{Name: o.name}, Put: upload.Put{Length: int64(len(contents[o.content]))}}
+		if o.key >= 0 {
+			req.Idem = keyName(o.key)
+		}
+		m, err := w.uploads.Create(ctx, w.me, req, bytes.NewReader(contents[o.content]))
+		o.rows = []row{rowOf(m)}
+		return err
+	case put:
+		return c.put(ctx, o)
+	case finish, batch:
+		return c.finish(ctx, o)
+	case abort:
+		return w.uploads.Abort(ctx, w.me, session.SessionID(o.sids[0]))
+	case status:
+		up, err := w.uploads.Status(ctx, w.me, session.SessionID(o.sids[0]))
+		return c.show(o, err, up)
+	case sessions:
+		ups, _, err := w.uploads.List(ctx, w.me, "", 1000)
+		return c.show(o, err, ups...)
+	case trash, purge:
+		return w.memories.Delete(ctx, w.me, o.id, o.kind == purge)
+	case restore, update, read:
+		return c.memory(ctx, o)
+	default:
+		return c.look(ctx, o)
+	}
+}
+
+func (c *client) put(ctx context.Context, o *op) error {
+	all, id := contents[o.content], session.SessionID(o.sids[0])
+	n := len(all) / pieces
+	b := all[o.piece*n : (o.piece+1)*n]
+	if o.chunked {
+		return c.w.uploads.PutChunk(ctx, c.w.me, id, int64(o.piece), bytes.NewReader(b), upload.Put{Length: int64(n)})
+	}
+	crc := crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) // with it the put is all or nothing
+	_, err := c.w.uploads.PutRange(ctx, c.w.me, id, int64(o.piece*n), bytes.NewReader(b), upload.Put{Length: int64(n), CRC32C: &crc})
+	return err
+}
+
+func (c *client) finish(ctx context.Context, o *op) (err error) {
+	var reqs []upload.FinishRequest
+	for _, sid := range o.sids {
+		b := contents[c.h.contentOf(sid)]
+		req := upload.FinishRequest{ID: session.SessionID(sid), SHA256: sha256.Sum256(b), Length: int64(len(b))}
+		if o.only {
+			req.SHA256[0]++
+		}
+		reqs = append(reqs, req)
+	}
+	var ms []catalog.Memory
+	if o.kind == batch {
+		ms, err = c.w.uploads.FinishBatch(ctx, c.w.me, reqs)
+	} else {
+		var m catalog.Memory
+		m, err = c.w.uploads.Finish(ctx, c.w.me, reqs[0])
+		ms = []catalog.Memory{m}
+	}
+	for _, m := range ms {
+		o.rows = append(o.rows, rowOf(m))
+	}
+	return err
+}
+
+// show notes sessions as they are shown.
+func (c *client) show(o *op, err error, ups ...upload.Upload) error {
+	if err != nil {
+		return err
+	}
+	for _, up := range ups {
+		s := shown{target: targetOf(up), state: up.State, memory: up.Memory, deleted: up.Deleted}
+		n := max(up.BytesExpected/pieces, 1)
+		for i := range int64(pieces) {
+			switch r := (session.Range{Off: i * n, End: (i + 1) * n}); {
+			case session.Covers(up.Received, r):
+				s.have |= 1 << i
+			case session.Covers(session.Gaps(up.Received, session.Range{End: up.BytesExpected}, 0), r):
+			default:
+				s.have |= 1 << 7 // a part of a piece
+			}
+		}
+		o.shown = append(o.shown, s)
+	}
+	return nil
+}
+
+func (c *client) memory(ctx context.Context, o *op) (err error) {
+	var m catalog.Memory
+	switch o.kind {
+	case restore:
+		m, err = c.w.memories.Restore(ctx, c.w.me, o.id)
+	case update:
+		m, err = c.w.memories.Update(ctx, c.w.me, o.id, memories.Change{Description: &o.version})
+	default:
+		if c.rng.IntN(2) == 0 {
+			m, err = c.w.memories.Read(ctx, c.w.me, o.id)
+		} else {
+			m, err = c.content(ctx, o)
+		}
+	}
+	o.rows = []row{rowOf(m)}
+	return err
+}
+
+// content reads a memory with its bytes, which must be what was sent.
+func (c *client) content(ctx context.Context, o *op) (m catalog.Memory, err error) {
+	f, err := c.w.memories.Open(ctx, c.w.me, o.id)
+	if err != nil {
+		return m, err
+	}
+	m = f.Memory // a second look may find it changed
+	body, err := f.Body(ctx, 0, m.Bytes)
+	if err != nil {
+		return m, err
+	}
+	defer body.Close()
+	b, err := io.ReadAll(body)
+	if i := contentOf(m.SHA256, m.Bytes); err == nil && (i < 0 || !bytes.Equal(b, contents[i])) {
+		err = errors.New("these are not the bytes that were sent")
+	}
+	return m, err
+}
+
+func (c *client) look(ctx context.Context, o *op) (err error) {
+	switch o.kind {
+	case ping:
+		var present map[catalog.MemoryID]bool
+		present, err = c.w.memories.Ping(ctx, c.w.me, o.ids)
+		for _, id := range o.ids {
+			o.present = append(o.present, present[id])
+		}
+	case counters:
+		var row catalog.Capsule
+		row, err = c.w.memories.ReadCapsule(ctx, c.w.me, capsule)
+		o.counts = counts{row.Memories, row.Bytes, row.Trashed, row.Sessions, row.Reserved, row.Seq}
+	case feed:
+		o.events, err = c.w.events(ctx, o.from)
+	case list:
+		req := memories.ListRequest{Capsule: capsule, Trash: o.inTrash, Limit: o.limit}
+		if o.only {
+			sum := catalog.SHA256(sha256.Sum256(contents[o.content]))
+			req.SHA256 = &sum
+		}
+		if o.from != math.MaxUint64 {
+			req.Cursor = c.next
+		}
+		var page []catalog.Memory
+		page, c.next, err = c.w.memories.List(ctx, c.w.me, req)
+		o.more = c.next != ""
+		for _, m := range page {
+			o.rows = append(o.rows, rowOf(m))
+		}
+	}
+	return err
+}

@@ -1,0 +1,240 @@
+package linear
+
+import (
+	"slices"
+
+	"sluice/catalog"
+	"sluice/session"
+)
+
+// fingerprintOf tells one request from another under the same key.
+func fingerprintOf(content int, chunked bool) int64 {
+	n := int64(len(contents[content])) << 1
+	if chunked {
+		n++
+	}
+	return n
+}
+
+// shows reports whether this is what a session in such a state shows.
+func (s *state) shows(u *up, got shown) bool {
+	if got.sid != u.sid {
+		return false
+	}
+	switch u.state {
+	case session.Open:
+		return (got.state == session.Open || got.state == session.Sealed) && got.have == u.have
+	case session.Finished:
+		m := s.bySeq(u.memory)
+		return got.state == session.Finished && got.memory == m.id && got.deleted == (m.life != visible)
+	default:
+		return got.state == u.state
+	}
+}
+
+func (c *checker) begin(s *state, o *op) bool {
+	mark := fingerprintOf(o.content, o.chunked)
+	row, u := s.idemOf(o.key), s.openOf(o.key)
+	switch {
+	case row != nil && o.lost, row == nil && u != nil && o.lost:
+		return true
+	case row != nil && row.fingerprint != mark, row == nil && u != nil && u.fingerprint != mark:
+		return o.answer == otherIdem
+	case o.answer != ok && !o.lost:
+		return false
+	case row != nil:
+		got, m := o.shown[0], s.bySeq(row.memory)
+		return got.sid == row.sid && got.state == session.Finished && got.memory == m.id && got.deleted == (m.life != visible)
+	case u != nil:
+		return s.learn(u, o.shown[0].sid) && s.shows(s.bySID(o.shown[0].sid), o.shown[0])
+	}
+	fresh := up{key: o.key, fingerprint: mark, content: o.content, state: session.Open}
+	if !o.lost {
+		if fresh.sid = o.shown[0].sid; fresh.sid == 0 || s.bySID(fresh.sid) != nil || !s.shows(&fresh, o.shown[0]) {
+			return false
+		}
+	}
+	s.insert(fresh)
+	return true
+}
+
+func (c *checker) create(s *state, o *op) bool {
+	mark := fingerprintOf(o.content, false)
+	if row := s.idemOf(o.key); row != nil {
+		m := s.bySeq(row.memory)
+		switch {
+		case o.lost:
+			return true
+		case row.fingerprint != mark:
+			return o.answer == otherIdem
+		case m.life != visible:
+			return o.answer == gone
+		}
+		return o.answer == ok && o.rows[0] == m.row
+	}
+	if o.answer != ok && !o.lost {
+		return false
+	}
+	m, done := c.publish(s, o.name, o.content, 0, o.key, mark)
+	return done && (o.lost || o.rows[0] == m.row)
+}
+
+func (c *checker) session(s *state, o *op) bool {
+	u := s.bySID(o.sids[0])
+	if u == nil {
+		return false // its id was told by an answer
+	}
+	switch o.kind {
+	case put:
+		switch {
+		case u.state != session.Open:
+			return o.lost || o.answer == map[session.State]answer{session.Finished: finished, session.Aborted: aborted}[u.state]
+		case o.answer == superseded && !o.lost:
+			return true
+		}
+		u.have |= 1 << o.piece
+		return o.lost || o.answer == ok
+	case abort:
+		switch {
+		case u.state == session.Aborted:
+			return o.lost || o.answer == ok
+		case u.state == session.Finished:
+			return o.lost || o.answer == finished
+		}
+		u.state, u.have = session.Aborted, 0
+		e, done := c.emit(s, catalog.SessionAborted)
+		return done && e.session == u.sid && (o.lost || o.answer == ok)
+	case status:
+		return o.answer == ok && s.shows(u, o.shown[0])
+	case echo:
+		m := s.bySeq(u.memory)
+		return u.state == session.Finished && m.life == visible && o.rows[0] == m.row
+	case batch:
+		return c.finishBatch(s, o)
+	}
+	return c.finish(s, u, o)
+}
+
+func (c *checker) finish(s *state, u *up, o *op) bool {
+	switch {
+	case u.state == session.Aborted:
+		return o.lost || o.answer == aborted
+	case o.lost && (!u.complete() || u.state == session.Finished || o.only):
+		return true
+	case u.state == session.Open && !u.complete():
+		return o.answer == incomplete
+	case o.only:
+		return o.answer == mismatch
+	case u.state == session.Finished:
+		m := s.bySeq(u.memory)
+		if m.life != visible {
+			return o.answer == gone
+		}
+		return o.answer == ok && o.rows[0] == m.row
+	case o.answer != ok && !o.lost:
+		return false
+	}
+	m, done := c.publishUp(s, u)
+	return done && (o.lost || o.rows[0] == m.row)
+}
+
+// finishBatch is one that was not refused: all at one moment. What was finished before must have been visible too, but each when it was looked at (echo).
+func (c *checker) finishBatch(s *state, o *op) bool {
+	for i, sid := range o.sids {
+		u := s.bySID(sid)
+		if u == nil || u.state == session.Aborted || !u.complete() {
+			return false
+		}
+		m, done := s.bySeq(u.memory), true
+		if u.state == session.Open {
+			m, done = c.publishUp(s, u)
+		}
+		if !done || !o.lost && (o.rows[i].id != m.id || o.rows[i].seq != m.seq) {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *checker) memory(s *state, o *op) bool {
+	m := s.byID(o.id)
+	if m == nil {
+		return false
+	}
+	there := m.life == visible || m.life == trashed && (o.kind == purge || o.kind == restore)
+	if !there || o.answer != ok && !o.lost {
+		return !there && (o.answer == notFound || o.lost)
+	}
+	done := true
+	switch {
+	case o.kind == trash:
+		m.life, m.inTrash = trashed, true
+		done = c.emitOf(s, catalog.MemoryDeleted, m)
+	case o.kind == purge:
+		m.life = purged
+		done = c.emitOf(s, catalog.MemoryPurged, m)
+	case o.kind == restore && m.life == trashed:
+		m.life, m.inTrash = visible, false
+		done = c.emitOf(s, catalog.MemoryRestored, m)
+	case o.kind == update:
+		m.version = o.version
+		done = c.emitOf(s, catalog.MemoryUpdated, m)
+	}
+	return done && (o.lost || len(o.rows) == 0 || o.rows[0] == m.row)
+}
+
+// look is what reads the whole capsule.
+func (c *checker) look(s *state, o *op) bool {
+	switch o.kind {
+	case counters:
+		return o.counts == s.counts()
+	case feed:
+		return s.seq >= o.from && slices.Equal(o.events, c.events[min(o.from-c.start, uint64(len(c.events))):s.seq-c.start])
+	case ping:
+		for i, id := range o.ids {
+			if m := s.byID(id); m == nil || o.present[i] != (m.life == visible) {
+				return false
+			}
+		}
+		return true
+	case sessions:
+		return c.sessions(s, o)
+	}
+	want, more := []row(nil), false
+	for i := len(s.memories) - 1; i >= 0; i-- {
+		m := s.memories[i]
+		if m.life == purged || (m.life == trashed) != o.inTrash || m.seq >= o.from || o.only && m.content != o.content {
+			continue
+		}
+		if more = len(want) == o.limit; more {
+			break
+		}
+		want = append(want, m.row)
+	}
+	return more == o.more && slices.Equal(want, o.rows)
+}
+
+// sessions: all that are open are listed, but those that are just being ended may be missing. What is told of each is compared by itself (status).
+func (c *checker) sessions(s *state, o *op) bool {
+	listed := map[uint64]bool{}
+	for _, got := range o.shown {
+		u := s.bySID(got.sid)
+		if u == nil {
+			// Nobody knew it: the one of this key that a lost begin has made.
+			if u = s.openOf(got.key); u == nil || !s.learn(u, got.sid) {
+				return false
+			}
+			u = s.bySID(got.sid)
+		}
+		if u.state != session.Open || listed[got.sid] {
+			return false
+		}
+		listed[got.sid] = true
+	}
+	for _, u := range s.ups {
+		if u.state == session.Open && !listed[u.sid] && !slices.Contains(o.ending, u.sid) {
+			return false
+		}
+	}
+	return true
+}
