@@ -21,6 +21,7 @@ type client struct {
 	// failed gets what a call has failed with; where it is nil, no call may fail.
 	failed func(name, doing string, err error)
 	err    error // of the first call that may not fail
+	trace  func(doing string, answered bool, err error)
 }
 
 var ctx = context.Background()
@@ -32,7 +33,9 @@ func (c *client) call(name, doing string, widen func(), do func() error, has, un
 	}
 	doing += " " + name
 	c.m.start(doing, widen)
+	c.tell(doing, false, nil)
 	err := do()
+	c.tell(doing, true, err)
 	if err == nil {
 		c.m.ack(has)
 		return true
@@ -53,6 +56,12 @@ func (c *client) call(name, doing string, widen func(), do func() error, has, un
 	return false
 }
 
+func (c *client) tell(doing string, answered bool, err error) {
+	if c.trace != nil {
+		c.trace(doing, answered, err)
+	}
+}
+
 // begin begins an upload of these bytes.
 func (c *client) begin(f file) {
 	f.can = nowhere
@@ -71,7 +80,7 @@ func (c *client) beginAgain(f *file) bool {
 		if f.unknown {
 			size = session.Unknown
 		}
-		up, err = c.w.uploads.Begin(ctx, c.w.me, upload.BeginRequest{
+		up, err = c.w.uploads.Begin(ctx, c.as(f), upload.BeginRequest{
 			Capsule: "default", Meta: catalog.Meta{Name: f.name}, Bytes: size, Chunks: -1, ChunkSize: chunk, Idem: f.idem,
 		})
 		return err
@@ -92,7 +101,7 @@ func (c *client) chunk(name string, i int64) bool {
 	}
 	r := session.Range{Off: i * chunk, End: min((i+1)*chunk, int64(len(f.content)))}
 	return c.call(name, fmt.Sprintf("put chunk %d of", i), func() { f.may = session.Add(f.may, r) }, func() error {
-		return c.w.uploads.PutChunk(ctx, c.w.me, f.id, i, bytes.NewReader(f.content[r.Off:r.End]), upload.Put{Length: r.Len()})
+		return c.w.uploads.PutChunk(ctx, c.as(f), f.id, i, bytes.NewReader(f.content[r.Off:r.End]), upload.Put{Length: r.Len()})
 	}, func() { f.must = session.Add(f.must, r) }, nil)
 }
 
@@ -109,8 +118,8 @@ func (c *client) put(name string, off, n, cut int64) bool {
 		if cut >= 0 {
 			body = io.MultiReader(io.LimitReader(body, cut), broken{})
 		}
-		got, err = c.w.uploads.PutRange(ctx, c.w.me, f.id, off, body, upload.Put{Length: n})
-		if cut >= 0 && errors.Is(err, errCut) {
+		got, err = c.w.uploads.PutRange(ctx, c.as(f), f.id, off, body, upload.Put{Length: n})
+		if cut >= 0 && errors.Is(err, errCut) || (n < minPiece || cut >= 0 && cut < minPiece) && errors.Is(err, session.ErrLimit) {
 			return nil
 		}
 		return err
@@ -142,10 +151,17 @@ func (c *client) putReplacing(f *file, r session.Range) error {
 	p := upload.Put{Length: r.Len(), Replace: true}
 	body := bytes.NewReader(f.content[r.Off:r.End])
 	if r.Off%chunk == 0 && (r.End-r.Off == chunk || r.End == int64(len(f.content))) {
-		return c.w.uploads.PutChunk(ctx, c.w.me, f.id, r.Off/chunk, body, p)
+		return c.w.uploads.PutChunk(ctx, c.as(f), f.id, r.Off/chunk, body, p)
 	}
-	_, err := c.w.uploads.PutRange(ctx, c.w.me, f.id, r.Off, body, p)
+	_, err := c.w.uploads.PutRange(ctx, c.as(f), f.id, r.Off, body, p)
 	return err
+}
+
+// replaceAgain repeats a replacement that was not answered.
+func (c *client) replaceAgain(f *file) bool {
+	r := f.old[0].Range
+	return c.call(f.name, fmt.Sprintf("replace bytes %d to %d again of", r.Off, r.End), func() { f.must = session.Sub(f.must, r) },
+		func() error { return c.putReplacing(f, r) }, func() { f.must, f.old = session.Add(f.must, r), f.without(r) }, nil)
 }
 
 // without gives the old versions but that of r.
@@ -174,7 +190,7 @@ func (c *client) finish(names ...string) bool {
 			}
 		}
 	}, func() (err error) {
-		ms, err = c.w.uploads.FinishBatch(ctx, c.w.me, reqs)
+		ms, err = c.w.uploads.FinishBatch(ctx, c.as(fs[0]), reqs)
 		return err
 	}, func() {
 		for i, f := range fs {
@@ -199,11 +215,11 @@ func (c *client) create(name, idem string, content []byte) {
 func (c *client) createAgain(f *file) bool {
 	var m catalog.Memory
 	return c.call(f.name, "create", func() { f.can |= visible }, func() (err error) {
-		m, err = c.w.uploads.Create(ctx, c.w.me, upload.CreateRequest{
+		m, err = c.w.uploads.Create(ctx, c.as(f), upload.CreateRequest{
 			Capsule: "default", Meta: catalog.Meta{Name: f.name}, Idem: f.idem, Put: upload.Put{Length: int64(len(f.content))},
 		}, bytes.NewReader(f.content))
 		return err
-	}, func() { f.can, f.memory = visible, m.ID }, func() { f.can = nowhere })
+	}, func() { f.can, f.memory = visible, m.ID }, func() { f.can = f.before })
 }
 
 // turn is a call that moves an upload from one fate to another.
@@ -216,7 +232,7 @@ func (c *client) turn(name, doing string, from, to fate, do func(f *file) error)
 }
 
 func (c *client) abort(name string) {
-	c.turn(name, "abort", open, aborted, func(f *file) error { return c.w.uploads.Abort(ctx, c.w.me, f.id) })
+	c.turn(name, "abort", open, aborted, func(f *file) error { return c.w.uploads.Abort(ctx, c.as(f), f.id) })
 }
 
 func (c *client) trash(name string) {
@@ -254,7 +270,14 @@ func (c *client) tick(ends ...string) {
 			}
 		}
 	}
-	c.call("", "tick", func() { end(false) }, func() error { _, err := c.w.keeper.Tick(ctx); return err }, func() { end(true) }, nil)
+	var token func(int64)
+	c.call("", "tick", func() {
+		end(false)
+		token = c.m.guest.tick(c.w.engine.Running(), hour)
+	}, func() error { _, err := c.w.keeper.Tick(ctx); return err }, func() {
+		end(true)
+		token(c.w.engine.Running())
+	}, nil)
 }
 
 func (c *client) sweep() {

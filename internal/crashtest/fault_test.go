@@ -62,6 +62,7 @@ type attempt struct {
 
 	mu       sync.Mutex
 	hit      *crashfs.Step // what failed first
+	during   string        // which call that was
 	lifted   bool
 	failures []failure
 	dead     *death
@@ -109,6 +110,9 @@ func (a *attempt) step(s crashfs.Step) *crashfs.Fault {
 		return nil
 	case a.hit == nil && s.N == a.k:
 		a.hit = &s
+		a.m.mu.Lock()
+		a.during = a.m.doing
+		a.m.mu.Unlock()
 		if a.reopening(s) {
 			a.lifted = true
 			return nil
@@ -130,9 +134,7 @@ func (a *attempt) step(s crashfs.Step) *crashfs.Fault {
 // reopening reports whether Pebble is being opened on what it has written before. When that fails late, Pebble closes its caches while a goroutine of its own
 // still reads the tables, which panics. That is a stop too, as the other loop has at this very step, but none that a test survives.
 func (a *attempt) reopening(s crashfs.Step) bool {
-	a.m.mu.Lock()
-	defer a.m.mu.Unlock()
-	return side(s.Path) == "meta" && a.st.seed > 1 && a.m.doing == "opening"
+	return side(s.Path) == "meta" && a.st.seed > 1 && a.during == "opening"
 }
 
 // try runs the script, and then looks. It is false where there was no such step.
@@ -170,9 +172,10 @@ func (a *attempt) try() (ok bool, err error) {
 }
 
 // loses reports whether any upload that is open may have lost what was not synced: the disk has lost it unseen, or from some sync of the content on it
-// has failed them all, also those with which the server stops.
+// has failed them all, or that one with which the server stops, which no client hears of.
 func (a *attempt) loses() bool {
-	return a.fault.lose || a.fault.forever && a.hit.Op == crashfs.OpSync && side(a.hit.Path) == "content"
+	stop := a.during == "closing" && a.st.durability == localblob.Process
+	return a.fault.lose || (a.fault.forever || stop) && a.hit.Op == crashfs.OpSync && side(a.hit.Path) == "content"
 }
 
 // alone: a failure that happens once harms one upload at most.
@@ -229,7 +232,7 @@ func TestAFailureOfEveryStep(t *testing.T) {
 							died++
 						}
 						if err != nil {
-							err = fmt.Errorf("%s, while %s: %w; failed: %v", a.hit, a.m.doing, err, a.failures)
+							err = fmt.Errorf("%s, while %s: %w; failed: %v", a.hit, a.during, err, a.failures)
 						}
 						return err
 					})

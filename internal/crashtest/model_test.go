@@ -57,6 +57,7 @@ type file struct {
 	may    []session.Range // sent
 	old    []patch
 	harmed bool // what was acknowledged may have been lost, and then must be said to be missing
+	age
 }
 
 // model is what was answered, and what is under way.
@@ -67,6 +68,7 @@ type model struct {
 	turn  int    // counts calls
 	seq   uint64 // the newest number of an event that a reader saw
 	shown map[string]fate
+	guest *guest // where there is one
 }
 
 func newModel() *model { return &model{files: map[string]*file{}, shown: map[string]fate{}} }
@@ -84,6 +86,10 @@ func (m *model) clone() *model {
 			c.can &= seen
 		}
 		out.files[name] = &c
+	}
+	if m.guest != nil {
+		g := *m.guest
+		out.guest = &g
 	}
 	return out
 }

@@ -34,11 +34,14 @@ import (
 const (
 	chunk     = 5000 // no multiple of a block, nor of a sector
 	inlineMax = 200
+	minPiece  = 500
 	data      = "/data"
 	tokenFile = data + "/admin-token"
 	hour      = time.Hour
 	ttl       = 10 * hour
 	trashFor  = 5 * hour
+	// metaReserve is two files.
+	metaReserve = 128 << 10
 )
 
 // clock is set by hand.
@@ -68,7 +71,9 @@ type world struct {
 	uploads  *upload.Service
 	memories *memories.Service
 	keeper   *keeper.Keeper
+	who      *access.Service
 	me       access.Caller
+	between  func() // runs once in the middle of a finish or a create, when it has looked and before it commits
 }
 
 // setup is what worlds differ in.
@@ -94,14 +99,14 @@ func openWorld(disk *crashfs.Disk, st setup) (w *world, err error) {
 		return w, err
 	}
 	hook := upload.Reserving(catalog.Bounds{MaxSessions: 1000})
-	if w.meta, err = pebblemeta.Open(data+"/meta", pebblemeta.Options{Changed: hook, Die: st.die, FS: disk.VFS()}); err != nil {
+	if w.meta, err = pebblemeta.Open(data+"/meta", pebblemeta.Options{Changed: hook, Die: st.die, FS: disk.VFS(), Reserve: metaReserve}); err != nil {
 		return w, err
 	}
 	if w.blobs, err = localblob.Open(data+"/content", localblob.Options{Durability: st.durability, FS: disk}); err != nil {
 		return w, err
 	}
 	w.engine, err = session.New(ctx, w.meta.Sessions(), session.Config{
-		TTL: ttl, Tick: hour, Keep: cmp.Or(st.keep, 1000*hour), Merge: upload.Merge, MinPiece: 500, Clock: st.clock, Rand: seededReader{seeded(st.seed)},
+		TTL: ttl, Tick: hour, Keep: cmp.Or(st.keep, 1000*hour), Merge: upload.Merge, MinPiece: minPiece, Clock: st.clock, Rand: seededReader{seeded(st.seed)},
 	})
 	if err != nil {
 		return w, err
@@ -109,14 +114,28 @@ func openWorld(disk *crashfs.Disk, st setup) (w *world, err error) {
 	limits := upload.DefaultLimits()
 	limits.ChunkSize, limits.ChunkSizeMin, limits.InlineMax, limits.TTL = chunk, 1, inlineMax, ttl
 	w.rows = w.meta.Catalog()
-	w.uploads = upload.New(upload.Config{Sessions: w.engine, Catalog: w.rows, Blobs: w.blobs, Clock: st.clock, Limits: limits})
-	who := access.New(w.rows, st.clock, w.engine.Running, nil)
-	if w.me, err = w.login(ctx, who); err != nil {
+	w.uploads = upload.New(upload.Config{Sessions: w.engine, Catalog: w.rows, Blobs: interposed{w.blobs, w}, Clock: st.clock, Limits: limits, Room: w.meta.Room})
+	w.who = access.New(w.rows, st.clock, w.engine.Running, nil)
+	if w.me, err = w.login(ctx, w.who); err != nil {
 		return w, err
 	}
 	w.keeper = keeper.New(keeper.Config{Sessions: w.engine, Uploads: w.uploads, Catalog: w.rows, Blobs: w.blobs, Clock: st.clock})
 	w.memories = memories.New(memories.Config{Catalog: w.rows, Content: w.blobs, Clock: st.clock, Running: w.engine.Running, TrashFor: trashFor})
 	return w, nil
+}
+
+// interposed lets something happen before a commit.
+type interposed struct {
+	upload.Blobs
+	w *world
+}
+
+func (b interposed) Settle(ctx context.Context, extents []catalog.Extent) error {
+	if f := b.w.between; f != nil {
+		b.w.between = nil
+		f()
+	}
+	return b.Blobs.Settle(ctx, extents)
 }
 
 // login makes the first principal and its token's file, as cmd/sluice does, and logs in with that.

@@ -1,0 +1,598 @@
+package crashtest
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"sluice/access"
+	"sluice/catalog"
+	"sluice/memories"
+	"sluice/session"
+	"sluice/upload"
+)
+
+// age is what a file's end by time is told from: running time, and since when it is counted.
+type age struct {
+	guest   bool          // it is the guest's
+	shaken  bool          // harmed by a loss of power alone: what is lost is known after the next look
+	idle    time.Duration // since it was surely touched, or trashed
+	rest    time.Duration // since it may have been touched, in this life
+	settled int           // the life that rest is of
+}
+
+// whole reports whether everything is acknowledged, and no replacement under way.
+func (f *file) whole() bool {
+	return len(f.old) == 0 && len(session.Gaps(f.must, session.Range{End: int64(len(f.content))}, 1)) == 0
+}
+
+// forgotten reports whether the server may have forgotten what became of it.
+func (f *file) forgotten() bool { return f.can == purged && f.idle > 40*hour }
+
+// errWrong: an answer that no failure excuses.
+var errWrong = errors.New("the answer is wrong")
+
+// sizes of contents: none, inline, and about the borders of chunks.
+var sizes = []int{0, 1, 150, inlineMax, inlineMax + 1, 3000, chunk - 1, chunk, chunk + 1, chunk + 900, 2 * chunk, 2*chunk + 1234, 3 * chunk}
+
+// content draws one of few, so that equal ones meet.
+func (l *life) content() []byte {
+	return bytesOf("content", l.rng.Uint64N(2), sizes[l.rng.IntN(len(sizes))])
+}
+
+func (l *life) name() string {
+	l.named++
+	return fmt.Sprintf("f%d.%d", l.n, l.named)
+}
+
+func (l *life) add(f *file) {
+	l.m.mu.Lock()
+	defer l.m.mu.Unlock()
+	f.settled = l.n
+	l.m.files[f.name] = f
+}
+
+// pick draws one of the files that are like that, or nil.
+func (l *life) pick(like func(*file) bool) *file {
+	var out []*file
+	for _, name := range l.m.names() {
+		if f := l.m.files[name]; like(f) {
+			out = append(out, f)
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return out[l.rng.IntN(len(out))]
+}
+
+// on notes that these are what the next call is about.
+func (l *life) on(fs ...*file) {
+	l.m.mu.Lock()
+	defer l.m.mu.Unlock()
+	l.loose = false
+	for _, f := range fs {
+		l.loose = l.loose || f.harmed
+		f.rest, f.settled = 0, l.n
+	}
+}
+
+// touched notes that a call has surely counted as activity, or has begun a new stay.
+func (l *life) touched(f *file, surely bool) {
+	if surely {
+		l.m.mu.Lock()
+		defer l.m.mu.Unlock()
+		f.idle = 0
+	}
+}
+
+// callRefused runs a call that must fail with one of these.
+func (l *life) callRefused(name, doing string, wants []error, do func() error) {
+	l.call(name, doing, nil, func() error {
+		err := do()
+		switch {
+		case slices.ContainsFunc(wants, func(want error) bool { return errors.Is(err, want) }):
+			return nil
+		case err == nil:
+			return fmt.Errorf("%w: it was not refused", errWrong)
+		}
+		return err
+	}, func() {}, nil)
+}
+
+func (l *life) tryBegin(f *file, as access.Caller) error {
+	_, err := l.w.uploads.Begin(ctx, as, l.beginning(f))
+	return err
+}
+
+func (l *life) beginning(f *file) upload.BeginRequest {
+	size := int64(len(f.content))
+	if f.unknown {
+		size = session.Unknown
+	}
+	return upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: f.name}, Bytes: size, Chunks: -1, ChunkSize: chunk, Idem: f.idem}
+}
+
+func (l *life) tryCreate(f *file, as access.Caller) error {
+	_, err := l.w.uploads.Create(ctx, as, upload.CreateRequest{
+		Capsule: "default", Meta: catalog.Meta{Name: f.name}, Idem: f.idem, Put: upload.Put{Length: int64(len(f.content))},
+	}, bytes.NewReader(f.content))
+	return err
+}
+
+func (l *life) tryFinish(f *file, as access.Caller) error {
+	_, err := l.w.uploads.Finish(ctx, as, upload.FinishRequest{ID: f.id, SHA256: sha256.Sum256(f.content), Length: int64(len(f.content))})
+	return err
+}
+
+func (l *life) newFile() *file {
+	f := &file{name: l.name(), content: l.content(), can: nowhere}
+	f.guest = l.rng.IntN(3) == 0
+	if l.rng.IntN(2) == 0 {
+		f.idem = "key " + f.name
+	}
+	return f
+}
+
+// steps are what a history is drawn from, each with its weight.
+var steps = []struct {
+	weight int
+	run    func(l *life)
+}{
+	{10, (*life).doBegin},
+	{8, (*life).doCreate},
+	{14, (*life).doChunk},
+	{8, (*life).doPut},
+	{8, (*life).doFill},
+	{5, (*life).doReplace},
+	{12, (*life).doFinish},
+	{4, (*life).doBatch},
+	{4, (*life).doFinishWrongly},
+	{6, (*life).doRepeat},
+	{2, (*life).doAbort},
+	{4, (*life).doTrash},
+	{3, (*life).doRestore},
+	{3, (*life).doPurge},
+	{6, (*life).doTick},
+	{1, (*life).doWait},
+	{2, (*life).doJump},
+	{2, func(l *life) { l.on(); l.sweep() }},
+	{2, (*life).doReadSlowly},
+	{6, (*life).rights},
+	{3, (*life).midway},
+	{2, func(l *life) {
+		if f := l.pick(func(f *file) bool { return true }); f != nil {
+			l.meddle(f)
+		}
+	}},
+}
+
+// step draws one.
+func (l *life) step() {
+	total := 0
+	for _, s := range steps {
+		total += s.weight
+	}
+	n := l.rng.IntN(total)
+	for _, s := range steps {
+		if n -= s.weight; n < 0 {
+			s.run(l)
+			return
+		}
+	}
+}
+
+// mine picks an upload for a call of its owner; where the owner may not, that is tried instead.
+func (l *life) mine(like func(*file) bool) *file {
+	f := l.pick(like)
+	if f != nil && l.barred(f) {
+		l.refused(f)
+		return nil
+	}
+	if f != nil {
+		l.on(f)
+	}
+	return f
+}
+
+func isOpen(f *file) bool { return f.can == open && f.id != 0 }
+
+func (l *life) doBegin() {
+	if l.pick(isOpen) != nil && l.rng.IntN(4) == 0 {
+		l.beginTwice()
+		return
+	}
+	if f := l.mine(func(f *file) bool { return f.can == nowhere && !f.created }); f != nil {
+		l.beginAgain(f) // what was not answered
+		return
+	}
+	f := l.newFile()
+	f.unknown = l.rng.IntN(4) == 0
+	if l.barred(f) {
+		l.add(f)
+		l.refused(f)
+		return
+	}
+	l.on()
+	l.add(f)
+	l.beginAgain(f)
+}
+
+// beginTwice asks for what was begun under its key.
+func (l *life) beginTwice() {
+	f := l.mine(func(f *file) bool { return f.idem != "" && !f.created && f.id != 0 && !f.forgotten() })
+	if f == nil {
+		return
+	}
+	id, memory := f.id, f.memory
+	switch f.can {
+	case open:
+		if l.beginAgain(f) {
+			l.touched(f, true)
+		}
+		if f.id != id && l.err == nil {
+			l.err = fmt.Errorf("%s: begun again it is another session than %d", f, id)
+		}
+	case aborted, expired:
+		l.m.mu.Lock()
+		f.id, f.can, f.must, f.may, f.old, f.idle = 0, nowhere, nil, nil, nil, 0
+		l.m.mu.Unlock()
+		if l.beginAgain(f) && f.id == id && l.err == nil {
+			l.err = fmt.Errorf("%s: begun again it is the session that had ended", f)
+		}
+	default:
+		l.call(f.name, "begin again", nil, func() error {
+			up, err := l.w.uploads.Begin(ctx, l.as(f), l.beginning(f))
+			if err == nil && (up.ID != id || up.Memory != memory || up.Deleted != (f.can != visible)) {
+				err = fmt.Errorf("%w: it is session %d with memory %s, deleted %v", errWrong, up.ID, up.Memory, up.Deleted)
+			}
+			return err
+		}, func() {}, nil)
+	}
+}
+
+func (l *life) doCreate() {
+	f := l.newFile()
+	f.created = true
+	l.add(f)
+	if l.barred(f) {
+		l.refused(f)
+		return
+	}
+	l.on(f)
+	l.createAgain(f)
+}
+
+func (l *life) doChunk() {
+	f := l.mine(func(f *file) bool { return isOpen(f) && len(f.content) > 0 })
+	if f == nil {
+		return
+	}
+	if len(f.old) > 0 {
+		l.touched(f, l.replaceAgain(f))
+		return
+	}
+	had := f.must
+	i := l.rng.Int64N((int64(len(f.content))-1)/chunk + 1)
+	l.touched(f, l.chunk(f.name, i) && !slices.Equal(had, f.must))
+}
+
+func (l *life) doPut() {
+	f := l.mine(func(f *file) bool { return isOpen(f) && len(f.content) > 0 && len(f.old) == 0 })
+	if f == nil {
+		return
+	}
+	had := f.must
+	off := l.rng.Int64N(int64(len(f.content)))
+	n, cut := 1+l.rng.Int64N(int64(len(f.content))-off), int64(-1)
+	if l.rng.IntN(3) == 0 {
+		cut = l.rng.Int64N(n)
+	}
+	l.touched(f, l.put(f.name, off, n, cut) && !slices.Equal(had, f.must))
+}
+
+// doFill puts what is missing.
+func (l *life) doFill() {
+	f := l.mine(func(f *file) bool { return isOpen(f) && len(f.old) == 0 && !f.whole() })
+	if f == nil {
+		return
+	}
+	for _, gap := range session.Gaps(f.must, session.Range{End: int64(len(f.content))}, 0) {
+		if !l.put(f.name, gap.Off, gap.Len(), -1) {
+			return
+		}
+		l.touched(f, true)
+	}
+}
+
+func (l *life) doReplace() {
+	f := l.mine(func(f *file) bool { return isOpen(f) && len(f.content) > 0 && len(f.old) == 0 })
+	if f == nil {
+		return
+	}
+	size := int64(len(f.content))
+	off := l.rng.Int64N(max(size-minPiece, 1))
+	least := min(minPiece, size-off)
+	n := least + l.rng.Int64N(size-off-least+1)
+	if l.rng.IntN(2) == 0 {
+		off -= off % chunk
+		n = min(chunk, size-off) // a whole chunk
+	}
+	l.named++
+	l.touched(f, l.replace(f.name, off, bytesOf(f.name, uint64(l.named), int(n))))
+}
+
+func (l *life) doFinish() {
+	if f := l.mine(func(f *file) bool { return isOpen(f) && f.whole() }); f != nil {
+		l.finish(f.name)
+	}
+}
+
+func (l *life) doBatch() {
+	guests := l.rng.IntN(3) == 0
+	var fs []*file
+	var names []string
+	for _, name := range l.m.names() {
+		if f := l.m.files[name]; isOpen(f) && f.whole() && f.guest == guests && !l.barred(f) {
+			fs, names = append(fs, f), append(names, name)
+		}
+	}
+	if len(fs) > 1 {
+		l.on(fs...)
+		l.finish(names...)
+	}
+}
+
+// doFinishWrongly finishes what is incomplete, or with another digest or length: it is refused, and nothing is lost.
+func (l *life) doFinishWrongly() {
+	f := l.mine(func(f *file) bool { return isOpen(f) && len(f.old) == 0 })
+	if f == nil {
+		return
+	}
+	req := upload.FinishRequest{ID: f.id, SHA256: sha256.Sum256(f.content), Length: int64(len(f.content))}
+	doing, wants := "finish without all bytes", []error{session.ErrIncomplete}
+	if f.whole() {
+		wants = append(wants[:0], upload.ErrChecksum)
+		doing = "finish with another digest"
+		req.SHA256[0]++
+		if f.harmed {
+			wants = append(wants, session.ErrIncomplete)
+		}
+	} else if l.rng.IntN(2) == 0 && !f.unknown {
+		req.Length++
+		doing, wants = "finish with another length", []error{upload.ErrLengthMismatch}
+	}
+	l.callRefused(f.name, doing, wants, func() error { _, err := l.w.uploads.Finish(ctx, l.as(f), req); return err })
+}
+
+// doRepeat repeats what has ended: it has no second effect.
+func (l *life) doRepeat() {
+	if l.rng.IntN(3) == 0 {
+		l.beginTwice()
+		return
+	}
+	f := l.mine(func(f *file) bool { return f.can&(open|nowhere) == 0 && (f.id != 0 || f.idem != "") && !f.forgotten() })
+	if f == nil {
+		return
+	}
+	ends := map[fate]error{
+		visible: session.ErrFinished, trashed: session.ErrFinished, purged: session.ErrFinished, aborted: session.ErrAborted, expired: session.ErrExpired,
+	}
+	end := ends[f.can]
+	switch n := l.rng.IntN(4); {
+	case f.created && f.can == visible || n == 0 && f.can == visible:
+		was := f.memory
+		if f.created {
+			l.createAgain(f)
+		} else {
+			l.finish(f.name)
+		}
+		if f.memory != was && l.err == nil {
+			l.err = fmt.Errorf("%s: it was %s, and repeated it is %s", f, was, f.memory)
+		}
+	case f.created:
+		l.callRefused(f.name, "create again", []error{upload.ErrAlreadyFinished}, func() error { return l.tryCreate(f, l.as(f)) })
+	case n == 0 && f.can&(trashed|purged) != 0:
+		l.callRefused(f.name, "finish again", []error{upload.ErrAlreadyFinished}, func() error { return l.tryFinish(f, l.as(f)) })
+	case n == 0:
+		l.callRefused(f.name, "finish again", []error{end}, func() error { return l.tryFinish(f, l.as(f)) })
+	case n == 1 && f.can == aborted:
+		l.call(f.name, "abort again", nil, func() error { return l.w.uploads.Abort(ctx, l.as(f), f.id) }, func() {}, nil)
+	case n == 1:
+		l.callRefused(f.name, "abort", []error{end}, func() error { return l.w.uploads.Abort(ctx, l.as(f), f.id) })
+	case len(f.content) > 0:
+		b := f.content[:min(chunk, len(f.content))]
+		l.callRefused(f.name, "put again", []error{end}, func() error {
+			return l.w.uploads.PutChunk(ctx, l.as(f), f.id, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b)), Replace: n == 3})
+		})
+	}
+}
+
+func (l *life) doAbort() {
+	if f := l.mine(isOpen); f != nil {
+		l.abort(f.name)
+	}
+}
+
+func (l *life) doTrash() {
+	if f := l.pick(func(f *file) bool { return f.can == visible }); f != nil {
+		l.on(f)
+		l.touched(f, true)
+		l.trash(f.name)
+	}
+}
+
+func (l *life) doRestore() {
+	f := l.pick(func(f *file) bool { return f.can&(trashed|purged) != 0 })
+	if f == nil {
+		return
+	}
+	l.on(f)
+	if f.can == trashed {
+		l.restore(f.name)
+		return
+	}
+	l.callRefused(f.name, "restore what is purged", []error{catalog.ErrNotFound}, func() error {
+		_, err := l.w.memories.Restore(ctx, l.w.me, f.memory)
+		return err
+	})
+}
+
+func (l *life) doPurge() {
+	f := l.pick(func(f *file) bool { return f.can&(visible|trashed|purged) != 0 })
+	if f == nil {
+		return
+	}
+	l.on(f)
+	if f.can != purged {
+		l.touched(f, true)
+		l.purge(f.name, f.can)
+		return
+	}
+	l.callRefused(f.name, "purge again", []error{catalog.ErrNotFound}, func() error { return l.w.memories.Delete(ctx, l.w.me, f.memory, true) })
+}
+
+// doTick lets some time pass, on the whole less than an hour, and the keeper work.
+func (l *life) doTick() { l.pass(time.Duration(1+l.rng.IntN(4)) * hour / 4) }
+
+// doWait lets so much time pass that what nobody touches ends.
+func (l *life) doWait() {
+	for range 5 + l.rng.IntN(8) {
+		if l.err != nil || l.over() {
+			return
+		}
+		l.pass(hour)
+	}
+}
+
+// doJump lets the clock jump; the next tick counts one hour at most.
+func (l *life) doJump() {
+	by := []time.Duration{-7 * hour, -90 * time.Minute, 40 * hour, 8760 * hour}[l.rng.IntN(4)]
+	l.w.clock.advance(by)
+	l.tell(fmt.Sprintf("the clock jumps by %v", by), true, nil)
+	if l.rng.IntN(2) == 0 {
+		l.pass(time.Minute)
+	}
+}
+
+// pass advances the clock and ticks. Nothing ends before its time has been counted, whatever the clock says.
+func (l *life) pass(by time.Duration) {
+	l.on()
+	l.w.clock.advance(by)
+	now := l.w.clock.Now()
+	counted := min(max(now.Sub(l.ticked), 0), hour)
+	l.ticked = now
+	l.counted += counted
+	unsure := false
+	end := func(sure bool) {
+		for _, f := range l.m.files {
+			if !sure {
+				f.idle += counted
+				f.rest += counted
+				if f.can&open != 0 && f.idle+ttl/64 >= ttl {
+					f.can |= expired
+				}
+				if f.can&trashed != 0 && f.idle >= trashFor {
+					f.can |= purged
+				}
+				continue
+			}
+			switch in := f.settled == l.n; {
+			case in && f.rest > ttl && f.can == open|expired:
+				f.can = expired
+			case in && f.rest >= trashFor && f.can == trashed|purged:
+				f.can = purged
+			}
+			unsure = unsure || f.can&(f.can-1) != 0
+		}
+	}
+	var token func(int64)
+	ok := l.call("", fmt.Sprintf("tick after %v", by), func() {
+		end(false)
+		token = l.m.guest.tick(l.w.engine.Running(), hour)
+	}, func() error {
+		_, err := l.w.keeper.Tick(ctx)
+		return err
+	}, func() {
+		end(true)
+		token(l.w.engine.Running())
+	}, nil)
+	if (unsure || !ok) && l.err == nil {
+		l.resolve()
+	}
+}
+
+// resolve finds out what a tick has ended, without touching it.
+func (l *life) resolve() {
+	for _, name := range l.m.names() {
+		f := l.m.files[name]
+		is := fate(0)
+		var err error
+		switch f.can {
+		case open | expired:
+			var s session.Session
+			if s, err = l.w.engine.Status(ctx, f.id); err == nil {
+				is = map[session.State]fate{session.Open: open, session.Expired: expired}[s.State]
+			}
+		case trashed | purged:
+			err = l.w.rows.View(ctx, func(r catalog.Reader) error {
+				_, ok, err := catalog.Memories.Find(r, catalog.MemoryKey(f.memory))
+				is = map[bool]fate{true: trashed, false: purged}[ok]
+				return err
+			})
+		}
+		l.m.mu.Lock()
+		if is != 0 {
+			f.can = is
+		}
+		l.m.mu.Unlock()
+		if err != nil && l.err == nil {
+			l.err = fmt.Errorf("%s: %w", f, err)
+		}
+	}
+}
+
+// doReadSlowly looks a memory up, lets its content lose its last name, or be stored again, and then reads it: a place is kept a while.
+func (l *life) doReadSlowly() {
+	f := l.pick(func(f *file) bool { return f.can == visible })
+	if f == nil || l.over() {
+		return
+	}
+	l.pass(time.Second) // a jump of the clock is counted before
+	l.on(f)
+	was := *f
+	var reading *memories.File
+	if !l.call(f.name, "open", nil, func() (err error) { reading, err = l.w.memories.Open(ctx, l.w.me, was.memory); return err }, func() {}, nil) {
+		return
+	}
+	if l.rng.IntN(3) > 0 {
+		l.purge(f.name, visible)
+	} else {
+		twin := &file{name: l.name(), content: f.content, created: true, can: nowhere}
+		l.add(twin)
+		l.on(twin)
+		l.createAgain(twin)
+	}
+	l.pass(20 * time.Second)
+	l.on()
+	l.sweep()
+	if l.err != nil {
+		return
+	}
+	l.call("", "go on reading "+was.name, nil, func() error {
+		body, err := reading.Body(ctx, 0, int64(len(was.content)))
+		if err != nil {
+			return err
+		}
+		defer body.Close()
+		b, err := io.ReadAll(body)
+		if err == nil && !bytes.Equal(b, was.content) {
+			err = errWrong
+		}
+		return err
+	}, func() {}, nil)
+}
