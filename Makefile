@@ -18,7 +18,7 @@ build:
 # Everything that must hold before a change lands.
 test: needs check
 	$(GO) test -race -timeout 8m ./...
-	$(GO) test -v -count=1 ./internal/crashtest ./internal/soak
+	$(GO) test -v -count=1 ./internal/crashtest ./internal/soak ./internal/realdisk
 
 # The crashes and failures of every step, with more of them, and the real program through one mishap after the other: SEEDS=n takes n times as
 # long. Its log of rounds is soak.log.
@@ -26,6 +26,7 @@ SEEDS ?= 20
 soak:
 	$(GO) test -v -timeout 0 ./internal/crashtest -crash.seeds $(SEEDS)
 	$(GO) test -v -timeout 0 ./internal/soak -soak.series $(SEEDS) -soak.rounds 50 -soak.log $(CURDIR)/soak.log
+	$(GO) test -v -timeout 0 ./internal/realdisk -realdisk.images $$((20 * $(SEEDS))) -realdisk.rounds $(SEEDS)
 
 # Each fuzz target for FUZZTIME, one after the other. `make test` runs what is under testdata/fuzz.
 FUZZTIME ?= 30s
@@ -47,9 +48,11 @@ check:
 format:
 	$(TOOL) gofumpt -w $$(git ls-files '*.go')
 
-# What the tests need beside Go: a C compiler for the race detector, and curl for the README's first upload.
+# What the tests need beside Go: a C compiler for the race detector, and curl for the README's first upload. Root can also mount file systems on a disk
+# that fails; where their tools are not to be had, those tests say so and are skipped.
 needs:
 	@./scripts/needs gcc curl
+	@[ "$$(id -u)" != 0 ] || ./scripts/needs mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs || true
 
 # A real upload, with the server killed in the middle: ten lines to read.
 demo: build

@@ -47,6 +47,7 @@ var arrows = map[string][]string{
 	"internal/load":       {"api"},
 	"internal/soak":       {},
 	"internal/realdisk":   {},
+	"internal/linear":     {}, // tests alone, which may name concrete stores
 	"internal/mutants":    {},
 	"internal/leak":       {},
 	"internal/arch":       {},

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"sluice/internal/load"
 )
 
 // mishap is what happens to a server under load. When do returns, the server has ended.
@@ -16,13 +18,13 @@ type mishap struct {
 	small bool // needs a small disk
 	// before gives what the shell does before it becomes the server, and what undoes it.
 	before func(r *run) (line string, undo func(), err error)
-	do     func(r *run, srv *child) error
+	do     func(r *run, srv *load.Server) error
 }
 
 var mishaps = []mishap{
 	{name: "kill -9", do: killed},
-	{name: "kill -9 again and again while it starts", do: func(r *run, srv *child) error {
-		srv.kill()
+	{name: "kill -9 again and again while it starts", do: func(r *run, srv *load.Server) error {
+		srv.Kill()
 		for range 3 {
 			cmd := exec.Command(r.exe, "serve", "--listen", "127.0.0.1:0", "--admin-listen", "", "--data", r.data())
 			if err := cmd.Start(); err != nil {
@@ -34,34 +36,34 @@ var mishaps = []mishap{
 		}
 		return nil
 	}},
-	{name: "SIGTERM", do: func(_ *run, srv *child) error { return srv.stop() }},
-	{name: "SIGTERM, and kill -9 while it drains", do: func(r *run, srv *child) error {
-		srv.signal(syscall.SIGTERM)
+	{name: "SIGTERM", do: func(_ *run, srv *load.Server) error { return srv.Stop() }},
+	{name: "SIGTERM, and kill -9 while it drains", do: func(r *run, srv *load.Server) error {
+		srv.Signal(syscall.SIGTERM)
 		r.sleep(1, 40)
-		srv.kill()
+		srv.Kill()
 		return nil
 	}},
-	{name: "SIGSTOP", do: func(r *run, srv *child) error {
+	{name: "SIGSTOP", do: func(r *run, srv *load.Server) error {
 		for range 2 {
-			srv.signal(syscall.SIGSTOP)
+			srv.Signal(syscall.SIGSTOP)
 			r.sleep(50, 500)
-			srv.signal(syscall.SIGCONT)
+			srv.Signal(syscall.SIGCONT)
 			r.sleep(20, 200)
 		}
-		srv.kill()
+		srv.Kill()
 		return nil
 	}},
-	{name: "a second server", do: func(r *run, srv *child) error {
-		if second, err := start(r.exe, r.data(), ""); err == nil {
-			second.kill()
-			srv.kill()
+	{name: "a second server", do: func(r *run, srv *load.Server) error {
+		if second, err := load.Start(r.exe, r.data(), ""); err == nil {
+			second.Kill()
+			srv.Kill()
 			return errors.New("a second server runs on the same folder")
 		}
 		return killed(r, srv)
 	}},
 	{name: "few descriptors", before: func(*run) (string, func(), error) { return "ulimit -n 48;", func() {}, nil }, do: survived},
 	{name: "little memory", before: memoryLimit, do: killed},
-	{name: "a full disk", small: true, do: func(r *run, srv *child) error {
+	{name: "a full disk", small: true, do: func(r *run, srv *load.Server) error {
 		ballast := filepath.Join(r.root, "ballast")
 		f, err := os.Create(ballast)
 		if err != nil {
@@ -78,7 +80,7 @@ var mishaps = []mishap{
 		r.sleep(20, 200)
 		return survived(r, srv)
 	}},
-	{name: "no inodes", small: true, do: func(r *run, srv *child) error {
+	{name: "no inodes", small: true, do: func(r *run, srv *load.Server) error {
 		dir := filepath.Join(r.root, "ballast")
 		err := os.Mkdir(dir, 0o700)
 		for i := 0; err == nil; i++ {
@@ -93,19 +95,19 @@ var mishaps = []mishap{
 	}},
 }
 
-func killed(r *run, srv *child) error {
+func killed(r *run, srv *load.Server) error {
 	r.sleep(1, 300)
-	srv.kill()
+	srv.Kill()
 	return nil
 }
 
 // survived wants the server to be there still, and then kills it.
-func survived(r *run, srv *child) error {
+func survived(r *run, srv *load.Server) error {
 	r.sleep(100, 300)
-	if !srv.alive() {
-		return fmt.Errorf("the server ended by itself: %s", srv.output())
+	if !srv.Alive() {
+		return fmt.Errorf("the server ended by itself: %s", srv.Output())
 	}
-	srv.kill()
+	srv.Kill()
 	return nil
 }
 

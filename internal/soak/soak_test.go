@@ -1,7 +1,7 @@
 // Package soak runs the real program under load and lets things happen to it: it is killed, stopped, paused, its disk and its inodes run out, it gets
 // few descriptors and little memory. After each round everything that a client was told is asked for.
 //
-// It owns the load, the mishaps, and the memory of what was promised. It knows nothing of how the program works: it sees the command line and the
+// It owns the mishaps; package load has the clients, and the memory of what was promised. It knows nothing of how the program works: it sees the command line and the
 // client of package api. `go test ./internal/soak` is a short run; `make soak` a long one, with a log of its rounds.
 package soak
 
@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"sluice/internal/load"
 )
 
 var (
@@ -39,7 +41,7 @@ type run struct {
 	rand  *rand.Rand
 	root  string // of its files
 	small bool   // root is a small disk in memory, whose room runs out
-	facts *facts
+	facts *load.Facts
 	log   func(entry)
 }
 
@@ -58,12 +60,9 @@ func TestSoak(t *testing.T) {
 	if withRace {
 		t.Skip("runs the program without the race detector: go test ./internal/soak")
 	}
-	exe := *program
-	if exe == "" {
-		exe = filepath.Join(t.TempDir(), "sluice")
-		if out, err := exec.Command("go", "build", "-o", exe, "sluice/cmd/sluice").CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
+	exe, err := load.Program(*program, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
 	}
 	version, err := exec.Command(exe, "version").Output()
 	if err != nil {
@@ -85,14 +84,14 @@ func TestSoak(t *testing.T) {
 	count := map[string]int{}
 	var answers int64
 	for i := range uint64(*series) {
-		r := &run{t: t, exe: exe, seed: seed + i, rand: rand.New(rand.NewPCG(seed+i, 1)), facts: newFacts()}
+		r := &run{t: t, exe: exe, seed: seed + i, rand: rand.New(rand.NewPCG(seed+i, 1)), facts: load.New()}
 		r.log = func(e entry) {
-			e.Time, e.Program, e.Seed, e.Answers = time.Now().UTC(), strings.TrimSpace(string(version)), r.seed, r.facts.answers.Load()
+			e.Time, e.Program, e.Seed, e.Answers = time.Now().UTC(), strings.TrimSpace(string(version)), r.seed, r.facts.Answers()
 			log(e)
 			count[e.Mishap]++
 		}
 		r.series(i%3 == 0 || *only != "")
-		answers += r.facts.answers.Load()
+		answers += r.facts.Answers()
 	}
 	t.Logf("%d series of %d rounds, seeds from %d: %d acknowledgements, none was a lie; %v", *series, *rounds, seed, answers, count)
 	if answers < int64(*series**rounds) {
@@ -161,23 +160,23 @@ func (r *run) round(m mishap) error {
 	defer undo()
 	ctx, cancel := context.WithTimeout(r.t.Context(), 2*time.Minute)
 	defer cancel()
-	srv, err := start(r.exe, r.data(), "")
+	srv, err := load.Start(r.exe, r.data(), "")
 	if err != nil {
 		return err
 	}
 	defer func() {
-		if srv.alive() {
-			srv.kill()
+		if srv.Alive() {
+			srv.Kill()
 		}
 	}()
-	if err := r.facts.check(ctx, srv.client); err != nil {
+	if err := r.facts.Check(ctx, srv.Client, load.Everything); err != nil {
 		return err
 	}
 	if before != "" { // the check needs more than the round allows
-		if err := srv.stop(); err != nil {
+		if err := srv.Stop(); err != nil {
 			return err
 		}
-		if srv, err = start(r.exe, r.data(), before); err != nil {
+		if srv, err = load.Start(r.exe, r.data(), before); err != nil {
 			return err
 		}
 	}
@@ -186,9 +185,9 @@ func (r *run) round(m mishap) error {
 	var wg sync.WaitGroup
 	refused := make(chan error, 6)
 	for range cap(refused) {
-		c := &client{facts: r.facts, api: srv.client, rand: rand.New(rand.NewPCG(r.rand.Uint64(), 2))}
+		c := r.facts.Client(srv.Client, rand.New(rand.NewPCG(r.rand.Uint64(), 2)))
 		wg.Go(func() {
-			if err := c.work(work); err != nil {
+			if err := c.Work(work); err != nil {
 				refused <- err
 			}
 		})
@@ -212,22 +211,22 @@ func (r *run) round(m mishap) error {
 func (r *run) last() error {
 	ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Minute)
 	defer cancel()
-	for _, step := range []func(*child) error{
-		func(c *child) error { return r.facts.check(ctx, c.client) },
-		func(c *child) error {
-			return errors.Join(r.facts.finishAll(ctx, c.client), r.facts.check(ctx, c.client))
+	for _, step := range []func(*load.Server) error{
+		func(c *load.Server) error { return r.facts.Check(ctx, c.Client, load.Everything) },
+		func(c *load.Server) error {
+			return errors.Join(r.facts.FinishAll(ctx, c.Client, load.Everything), r.facts.Check(ctx, c.Client, load.Everything))
 		},
-		func(c *child) error { return r.facts.check(ctx, c.client) },
+		func(c *load.Server) error { return r.facts.Check(ctx, c.Client, load.Everything) },
 	} {
-		srv, err := start(r.exe, r.data(), "")
+		srv, err := load.Start(r.exe, r.data(), "")
 		if err != nil {
 			return err
 		}
 		if err := step(srv); err != nil {
-			srv.kill()
+			srv.Kill()
 			return err
 		}
-		if err := srv.stop(); err != nil {
+		if err := srv.Stop(); err != nil {
 			return err
 		}
 	}

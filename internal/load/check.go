@@ -1,15 +1,31 @@
-package soak
+package load
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"sluice/api"
 )
 
-// check asks the server for everything that was told, and settles what was asked for without an answer: it must have happened wholly or not at all.
-func (f *facts) check(ctx context.Context, c *api.Client) error {
+// Demand says what must be there of what was told.
+type Demand int
+
+const (
+	// Everything that was answered.
+	Everything Demand = iota
+	// ButChunks forgives chunks that the server says to be missing: after a power loss, where they were not promised to survive it. Chunks that are there are
+	// what was sent.
+	ButChunks
+	// ButDoubted forgives chunks that the server finds to be missing only when it is asked to finish: after a file system has lost what it could not write, and the server
+	// could not see that.
+	ButDoubted
+)
+
+// Check asks the server for everything that was told, and settles what was asked for without an answer: it must have happened wholly or not at all.
+func (f *Facts) Check(ctx context.Context, c *api.Client, want Demand) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	listed, err := list(ctx, c, false)
@@ -20,7 +36,7 @@ func (f *facts) check(ctx context.Context, c *api.Client) error {
 	if err != nil {
 		return err
 	}
-	if err := f.checkUploads(ctx, c); err != nil {
+	if err := f.checkUploads(ctx, c, want); err != nil {
 		return err
 	}
 	for id, m := range f.memories {
@@ -47,7 +63,7 @@ func (f *facts) check(ctx context.Context, c *api.Client) error {
 	}
 	// A create whose answer was lost is asked for again, and is one memory.
 	for idem, m := range f.creates {
-		one := &client{facts: newFacts(), api: c}
+		one := &Client{Facts: New(), api: c}
 		if err := one.createAs(ctx, idem, &memory{sum: m.sum, body: m.body, state: "stored"}); err != nil {
 			return fmt.Errorf("create %s again: %w", idem, err)
 		}
@@ -79,7 +95,7 @@ func list(ctx context.Context, c *api.Client, trash bool) (map[string]bool, erro
 	}
 }
 
-func (f *facts) checkUploads(ctx context.Context, c *api.Client) error {
+func (f *Facts) checkUploads(ctx context.Context, c *api.Client, want Demand) error {
 	for id, u := range f.uploads {
 		s, err := c.Status(ctx, id, true)
 		if err != nil {
@@ -96,9 +112,11 @@ func (f *facts) checkUploads(ctx context.Context, c *api.Client) error {
 			continue
 		}
 		for i := range u.acked {
-			want := fmt.Sprintf("%08x", crc(u.chunks[i]))
-			if got := s.CRC32C[fmt.Sprint(i)]; got != want {
-				return fmt.Errorf("session %s: chunk %d was acknowledged, and has CRC %q, not %s", id, i, got, want)
+			sent, got := fmt.Sprintf("%08x", crc(u.chunks[i])), s.CRC32C[fmt.Sprint(i)]
+			if want != Everything && got == "" && missing(s, int64(i)) {
+				delete(u.acked, i) // its client sends it again
+			} else if got != sent {
+				return fmt.Errorf("session %s: chunk %d was acknowledged, and has CRC %q, not %s", id, i, got, sent)
 			}
 		}
 	}
@@ -115,8 +133,13 @@ func (f *facts) checkUploads(ctx context.Context, c *api.Client) error {
 	return nil
 }
 
+// missing reports whether the server says that it lacks a chunk.
+func missing(s api.Session, chunk int64) bool {
+	return slices.ContainsFunc(s.Missing, func(r api.Range) bool { return r[0] <= chunk && chunk <= r[1] })
+}
+
 // checkCounters compares the capsule's figures with what is there.
-func (f *facts) checkCounters(ctx context.Context, c *api.Client) error {
+func (f *Facts) checkCounters(ctx context.Context, c *api.Client) error {
 	row, err := c.ReadCapsule(ctx, "default")
 	if err != nil {
 		return err
@@ -150,26 +173,48 @@ func (f *facts) checkCounters(ctx context.Context, c *api.Client) error {
 	return nil
 }
 
-// finishAll lets every client go on to its end.
-func (f *facts) finishAll(ctx context.Context, c *api.Client) error {
-	one := &client{facts: f, api: c}
+// FinishAll lets every client go on to its end.
+func (f *Facts) FinishAll(ctx context.Context, c *api.Client, want Demand) error {
+	one := &Client{Facts: f, api: c}
 	for _, u := range f.take(1 << 30) {
-		for i := range u.chunks {
-			if !u.acked[i] {
-				if err := c.PutChunk(ctx, u.id, int64(i), reader(u.chunks[i]), int64(len(u.chunks[i])), api.PutOptions{}); err != nil {
-					return fmt.Errorf("going on with session %s: %w", u.id, err)
-				}
+		m, err := u.finish(ctx, c)
+		for range 5 {
+			if want != ButDoubted || !lacks(err) {
+				break
 			}
+			s, failed := c.Status(ctx, u.id, false)
+			if failed != nil {
+				return failed
+			}
+			maps.DeleteFunc(u.acked, func(i int, _ bool) bool { return missing(s, int64(i)) })
+			m, err = u.finish(ctx, c)
 		}
-		b := u.content()
-		m, err := c.Finish(ctx, api.FinishRequest{SessionID: u.id, SHA256: sum(b), TotalLen: int64(len(b))})
 		if err != nil {
-			return fmt.Errorf("finishing session %s: %w", u.id, err)
+			return fmt.Errorf("going on with session %s: %w", u.id, err)
 		}
-		if m.SHA256 != sum(b) {
+		if m.SHA256 != sum(u.content()) {
 			return errors.New("finish answered another digest")
 		}
 		one.finished(u, m)
 	}
 	return nil
+}
+
+// lacks reports whether the server has found that bytes are lost: then the status says which.
+func lacks(err error) bool {
+	var refused *api.Error
+	return errors.As(err, &refused) && (refused.Code == api.CodeIncomplete || refused.Code == api.CodeSuperseded)
+}
+
+// finish sends what is not acknowledged, and ends the upload.
+func (u *upload) finish(ctx context.Context, c *api.Client) (m api.Memory, err error) {
+	for i := range u.chunks {
+		if !u.acked[i] {
+			if err := c.PutChunk(ctx, u.id, int64(i), reader(u.chunks[i]), int64(len(u.chunks[i])), api.PutOptions{}); err != nil {
+				return m, err
+			}
+		}
+	}
+	b := u.content()
+	return c.Finish(ctx, api.FinishRequest{SessionID: u.id, SHA256: sum(b), TotalLen: int64(len(b))})
 }

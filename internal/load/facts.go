@@ -1,4 +1,9 @@
-package soak
+// Package load is what clients do to a real server, and the memory of what they were told: it starts the program as a process, works on it from several
+// sides at once, and asks afterwards for everything that was answered.
+//
+// It owns the operations and the facts. What happens to the server meanwhile belongs to whoever uses it: packages soak (mishaps of the process) and realdisk
+// (mishaps of the disk). It is for tests alone.
+package load
 
 import (
 	"bytes"
@@ -9,6 +14,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"strconv"
 	"sync"
@@ -20,16 +26,16 @@ import (
 // chunkSize is no multiple of a block.
 const chunkSize = 20_000
 
-// facts are what clients were told, and what they asked for without getting an answer. The first must hold after whatever
+// Facts are what clients were told, and what they asked for without getting an answer. The first must hold after whatever
 // happens to the server, of the second either all or nothing.
-type facts struct {
+type Facts struct {
 	mu       sync.Mutex
 	uploads  map[string]*upload  // by session id
 	memories map[string]*memory  // by id
 	creates  map[string]*memory  // by idem, without an answer
 	batches  map[string][]string // sessions of a finish_batch without an answer, by a name of its own
 
-	answers atomic.Int64 // acknowledgements
+	answers atomic.Int64
 	names   atomic.Int64
 }
 
@@ -50,8 +56,35 @@ type memory struct {
 	state, asked string
 }
 
-func newFacts() *facts {
-	return &facts{uploads: map[string]*upload{}, memories: map[string]*memory{}, creates: map[string]*memory{}, batches: map[string][]string{}}
+// New gives facts of a server that nobody has talked to.
+func New() *Facts {
+	return &Facts{uploads: map[string]*upload{}, memories: map[string]*memory{}, creates: map[string]*memory{}, batches: map[string][]string{}}
+}
+
+// Answers is the number of acknowledgements so far.
+func (f *Facts) Answers() int64 { return f.answers.Load() }
+
+// Frozen gives a copy of the facts, and runs moment before any client can note anything new. Where the server's disk stands still until moment, they hold for the disk as it
+// is then.
+func (f *Facts) Frozen(moment func() error) (*Facts, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := New()
+	c.answers.Store(f.answers.Load())
+	c.names.Store(f.names.Load())
+	for id, u := range f.uploads {
+		one := *u
+		one.acked = maps.Clone(u.acked)
+		c.uploads[id] = &one
+	}
+	for from, to := range map[*map[string]*memory]map[string]*memory{&f.memories: c.memories, &f.creates: c.creates} {
+		for id, m := range *from {
+			one := *m
+			to[id] = &one
+		}
+	}
+	maps.Copy(c.batches, f.batches)
+	return c, moment()
 }
 
 func (u *upload) content() []byte { return bytes.Join(u.chunks, nil) }
@@ -62,30 +95,35 @@ func sum(b []byte) string {
 }
 
 // told runs f under the lock, for an answer that has come.
-func (f *facts) told(do func()) {
+func (f *Facts) told(do func()) {
 	f.answers.Add(1)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	do()
 }
 
-func (f *facts) locked(do func()) {
+func (f *Facts) locked(do func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	do()
 }
 
-func (f *facts) name() string { return strconv.FormatInt(f.names.Add(1), 10) }
+func (f *Facts) name() string { return strconv.FormatInt(f.names.Add(1), 10) }
 
-// client is one of those who work at the same time, with a source of randomness of its own.
-type client struct {
-	*facts
+// Client is one of those who work at the same time, with a source of randomness of its own.
+type Client struct {
+	*Facts
 	api  *api.Client
 	rand *rand.Rand
 }
 
-// work does one thing after the other until ctx ends. A refusal that the server is entitled to while it suffers is none of its business.
-func (c *client) work(ctx context.Context) error {
+// Client gives one who talks to a server.
+func (f *Facts) Client(c *api.Client, r *rand.Rand) *Client {
+	return &Client{Facts: f, api: c, rand: r}
+}
+
+// Work does one thing after the other until ctx ends. A refusal that the server is entitled to while it suffers is none of its business.
+func (c *Client) Work(ctx context.Context) error {
 	for ctx.Err() == nil {
 		ops := []func(context.Context) error{c.create, c.create, c.upload, c.upload, c.upload, c.goOn, c.goOn, c.remove, c.restore, c.batch}
 		err := ops[c.rand.IntN(len(ops))](ctx)
@@ -102,7 +140,7 @@ func (c *client) work(ctx context.Context) error {
 	return nil
 }
 
-func (c *client) noise(n int) []byte {
+func (c *Client) noise(n int) []byte {
 	b := make([]byte, n)
 	for i := 0; i < n; i += 8 {
 		v := c.rand.Uint64()
@@ -114,14 +152,14 @@ func (c *client) noise(n int) []byte {
 }
 
 // create stores a file in one request, under a key with which it can be asked for again.
-func (c *client) create(ctx context.Context) error {
+func (c *Client) create(ctx context.Context) error {
 	idem, b := "create-"+c.name(), c.noise(c.rand.IntN(3*chunkSize))
 	m := &memory{sum: sum(b), body: b, state: "stored"}
 	c.locked(func() { c.creates[idem] = m })
 	return c.createAs(ctx, idem, m)
 }
 
-func (c *client) createAs(ctx context.Context, idem string, m *memory) error {
+func (c *Client) createAs(ctx context.Context, idem string, m *memory) error {
 	got, err := c.api.Create(ctx, api.CreateRequest{Name: idem, Idem: idem}, bytes.NewReader(m.body), int64(len(m.body)))
 	if err != nil {
 		return err
@@ -138,7 +176,7 @@ func (c *client) createAs(ctx context.Context, idem string, m *memory) error {
 }
 
 // upload begins one, puts its chunks in any order, some as ranges, and mostly ends it.
-func (c *client) upload(ctx context.Context) error {
+func (c *Client) upload(ctx context.Context) error {
 	u := &upload{name: "upload-" + c.name(), acked: map[int]bool{}, state: "open"}
 	size := int64(0)
 	for range 1 + c.rand.IntN(6) {
@@ -159,7 +197,7 @@ func (c *client) upload(ctx context.Context) error {
 }
 
 // take gives an open upload that nobody works on, and takes it out of the others' sight until give.
-func (f *facts) take(n int) (us []*upload) {
+func (f *Facts) take(n int) (us []*upload) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, u := range f.uploads {
@@ -171,7 +209,7 @@ func (f *facts) take(n int) (us []*upload) {
 	return us
 }
 
-func (f *facts) give(us ...*upload) {
+func (f *Facts) give(us ...*upload) {
 	f.locked(func() {
 		for _, u := range us {
 			if u.asked == "nothing" {
@@ -182,7 +220,7 @@ func (f *facts) give(us ...*upload) {
 }
 
 // goOn goes on with an upload that was left.
-func (c *client) goOn(ctx context.Context) error {
+func (c *Client) goOn(ctx context.Context) error {
 	us := c.take(1)
 	if len(us) == 0 {
 		return nil
@@ -192,7 +230,7 @@ func (c *client) goOn(ctx context.Context) error {
 }
 
 // carry puts what is missing and ends the upload in one of several ways, or leaves it.
-func (c *client) carry(ctx context.Context, u *upload) error {
+func (c *Client) carry(ctx context.Context, u *upload) error {
 	for _, i := range c.rand.Perm(len(u.chunks)) {
 		var have bool
 		c.locked(func() { have = u.acked[i] })
@@ -227,7 +265,7 @@ func (c *client) carry(ctx context.Context, u *upload) error {
 	return nil
 }
 
-func (c *client) finished(u *upload, m api.Memory) {
+func (c *Client) finished(u *upload, m api.Memory) {
 	c.told(func() {
 		u.state, u.asked = "finished", ""
 		c.memories[m.MemoryID] = &memory{sum: sum(u.content()), state: "stored"}
@@ -235,7 +273,7 @@ func (c *client) finished(u *upload, m api.Memory) {
 }
 
 // put puts chunk i: whole, or as two ranges.
-func (c *client) put(ctx context.Context, u *upload, i int) error {
+func (c *Client) put(ctx context.Context, u *upload, i int) error {
 	b := u.chunks[i]
 	if half := int64(len(b) / 2); half > 4096 && c.rand.IntN(4) == 0 {
 		off := int64(i) * chunkSize
@@ -252,7 +290,7 @@ func (c *client) put(ctx context.Context, u *upload, i int) error {
 }
 
 // batch finishes several together.
-func (c *client) batch(ctx context.Context) error {
+func (c *Client) batch(ctx context.Context) error {
 	us := c.take(3)
 	defer c.give(us...)
 	var reqs []api.FinishRequest
@@ -288,7 +326,7 @@ func (c *client) batch(ctx context.Context) error {
 }
 
 // pick gives a memory of this state, with another asked for.
-func (f *facts) pick(state, asked string) (id string, m *memory) {
+func (f *Facts) pick(state, asked string) (id string, m *memory) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for id, m := range f.memories {
@@ -300,7 +338,7 @@ func (f *facts) pick(state, asked string) (id string, m *memory) {
 	return "", nil
 }
 
-func (c *client) remove(ctx context.Context) error {
+func (c *Client) remove(ctx context.Context) error {
 	purge := c.rand.IntN(3) == 0
 	to := "trashed"
 	if purge {
@@ -317,7 +355,7 @@ func (c *client) remove(ctx context.Context) error {
 	return err
 }
 
-func (c *client) restore(ctx context.Context) error {
+func (c *Client) restore(ctx context.Context) error {
 	id, m := c.pick("trashed", "stored")
 	if m == nil {
 		return nil

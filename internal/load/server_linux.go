@@ -1,0 +1,135 @@
+package load
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"sluice/api"
+)
+
+// Program gives the sluice to run: the given one, or one that it builds in a folder.
+func Program(given, dir string) (string, error) {
+	if given != "" {
+		return given, nil
+	}
+	exe := filepath.Join(dir, "sluice")
+	if out, err := exec.Command("go", "build", "-o", exe, "sluice/cmd/sluice").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building the program: %w: %s", err, out)
+	}
+	return exe, nil
+}
+
+// Server is a server in a process of its own.
+type Server struct {
+	Client *api.Client // as its admin
+
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended
+
+	mu   sync.Mutex
+	said bytes.Buffer
+	err  error // of Wait
+}
+
+// Start runs `sluice serve` on a data folder, below a shell that first runs the line before (limits). It returns when the server listens.
+func Start(exe, data, before string, flags ...string) (*Server, error) {
+	args := append([]string{"-c", before + ` exec "$0" "$@"`, exe, "serve", "--listen", "127.0.0.1:0", "--admin-listen", "", "--data", data}, flags...)
+	c := &Server{cmd: exec.Command("/bin/sh", args...), done: make(chan struct{})}
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	stderr, err := c.cmd.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.cmd.Start(); err != nil {
+		return nil, err
+	}
+	url := make(chan string, 1)
+	go func() {
+		lines := bufio.NewReader(stderr)
+		for {
+			line, err := lines.ReadString('\n')
+			c.mu.Lock()
+			if c.said.Len() < 1<<20 {
+				c.said.WriteString(line)
+			}
+			c.mu.Unlock()
+			if at, ok := strings.CutPrefix(strings.TrimSpace(line), "listening on "); ok {
+				url <- at
+			}
+			if err != nil {
+				break
+			}
+		}
+		_, _ = io.Copy(io.Discard, lines)
+		c.err = c.cmd.Wait()
+		close(c.done)
+	}()
+	select {
+	case at := <-url:
+		token, err := os.ReadFile(filepath.Join(data, "admin-token"))
+		if err != nil {
+			c.Kill()
+			return nil, err
+		}
+		c.Client = api.NewClient(at, strings.TrimSpace(string(token)), nil)
+		return c, nil
+	case <-c.done:
+		return nil, fmt.Errorf("the server did not start: %w: %s", c.err, c.Output())
+	case <-time.After(time.Minute):
+		c.Kill()
+		return nil, fmt.Errorf("the server does not listen after a minute: %s", c.Output())
+	}
+}
+
+// Output is what it has said on standard error.
+func (c *Server) Output() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.said.String()
+}
+
+// Done is closed when it has ended.
+func (c *Server) Done() <-chan struct{} { return c.done }
+
+// Alive reports whether it has not ended.
+func (c *Server) Alive() bool {
+	select {
+	case <-c.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// Signal sends it a signal.
+func (c *Server) Signal(s syscall.Signal) { _ = c.cmd.Process.Signal(s) } // it may have ended
+
+// Kill is kill -9.
+func (c *Server) Kill() {
+	c.Signal(syscall.SIGKILL)
+	<-c.done
+}
+
+// Stop is SIGTERM; the server must drain and end with 0.
+func (c *Server) Stop() error {
+	c.Signal(syscall.SIGTERM)
+	select {
+	case <-c.done:
+	case <-time.After(time.Minute):
+		c.Kill()
+		return fmt.Errorf("the server has not ended a minute after SIGTERM: %s", c.Output())
+	}
+	if c.err != nil {
+		return fmt.Errorf("the server ended with %w after SIGTERM: %s", c.err, c.Output())
+	}
+	return nil
+}

@@ -1,0 +1,5 @@
+//go:build !race
+
+package realdisk
+
+const withRace = false
