@@ -16,6 +16,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -52,7 +53,16 @@ func (c *clock) Now() time.Time { return time.UnixMilli(1_700_000_000_000 + c.ms
 func (c *clock) advance(d time.Duration) { c.ms.Add(d.Milliseconds()) }
 
 // seededReader draws the same ids again.
-type seededReader struct{ *rand.ChaCha8 }
+type seededReader struct {
+	mu   sync.Mutex
+	from *rand.ChaCha8
+}
+
+func (r *seededReader) Read(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.from.Read(p)
+}
 
 func seeded(n uint64) *rand.ChaCha8 {
 	var seed [32]byte
@@ -106,7 +116,7 @@ func openWorld(disk *crashfs.Disk, st setup) (w *world, err error) {
 		return w, err
 	}
 	w.engine, err = session.New(ctx, w.meta.Sessions(), session.Config{
-		TTL: ttl, Tick: hour, Keep: cmp.Or(st.keep, 1000*hour), Merge: upload.Merge, MinPiece: minPiece, Clock: st.clock, Rand: seededReader{seeded(st.seed)},
+		TTL: ttl, Tick: hour, Keep: cmp.Or(st.keep, 1000*hour), Merge: upload.Merge, MinPiece: minPiece, Clock: st.clock, Rand: &seededReader{from: seeded(st.seed)},
 	})
 	if err != nil {
 		return w, err
