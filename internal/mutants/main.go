@@ -49,7 +49,7 @@ var errTable = errors.New("the table does not fit")
 func main() {
 	write := flag.String("write", "", "write the table to this `file`; only without names")
 	list := flag.Bool("list", false, "only list the mutants")
-	limit := flag.Duration("timeout", 3*time.Minute, "how long the tests of one mutant and package may take")
+	limit := flag.Duration("timeout", 4*time.Minute, "how long the tests of one mutant and package may take")
 	flag.Parse()
 	os.Exit(run(flag.Args(), *list, *write, *limit, os.Stdout))
 }

@@ -19,7 +19,7 @@ func ofSession() []mutant {
 			name: "a-put-is-answered-before-it-is-recorded", promise: 1, file: "session/put.go",
 			old:   "	if err := t.record(ctx, true); err != nil {\n		return err\n	}\n	return t.reason(cut)",
 			new:   "	go func() { _ = t.record(ctx, true) }()\n	t.kept = t.pos\n	return t.reason(cut)",
-			tests: []string{"session.TestNothingIsAnsweredBeforeItIsRecorded"},
+			tests: []string{"session.TestNothingIsAnsweredBeforeItIsRecorded", "internal/crashtest.TestAnyHistory"},
 		},
 		{
 			name: "a-put-is-recorded-before-the-sink-made-it-safe", promise: 1, file: "session/record.go",
@@ -67,7 +67,7 @@ func ofSession() []mutant {
 			name: "time-is-the-wall-clock", promise: 9, file: "session/end.go",
 			old:   "	step := min(max(now.Sub(v.lastTick), 0), v.cfg.Tick)",
 			new:   "	step := max(now.Sub(v.lastTick), 0)",
-			tests: []string{"session.TestTimeCountsInTicks", "keeper.TestAClockThatJumpsEndsNothing"},
+			tests: []string{"session.TestTimeCountsInTicks", "keeper.TestAClockThatJumpsEndsNothing", "internal/crashtest.TestAnyHistory"},
 		},
 		{
 			name: "a-session-with-a-running-put-expires", promise: 1, file: "session/end.go",

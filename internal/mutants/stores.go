@@ -19,7 +19,7 @@ func ofStores() []mutant {
 			name: "the-metadata-is-not-synced", promise: 1, file: "store/pebblemeta/txn.go",
 			old:   "	if err := db.peb.ApplyNoSyncWait(t.batch, pebble.Sync); err != nil {",
 			new:   "	if err := db.peb.Apply(t.batch, pebble.NoSync); err != nil {",
-			tests: []string{"store/pebblemeta.TestAnAcknowledgedCommitSurvivesAnyCrash"},
+			tests: []string{"store/pebblemeta.TestAnAcknowledgedCommitSurvivesAnyCrash", "internal/crashtest.TestAnyHistory", "internal/realdisk.TestNoPowerLossTakesWhatWasAcknowledged"},
 		},
 		{
 			name: "nobody-waits-for-the-sync-of-the-metadata", promise: 1, file: "store/pebblemeta/txn.go",
@@ -55,7 +55,7 @@ func ofStores() []mutant {
 			name: "an-unclean-stop-is-not-remembered", promise: 1, file: "store/localblob/localblob.go",
 			old:   "	if !old.Clean || moved {",
 			new:   "	if moved {",
-			tests: []string{"store/localblob.TestAStopThatWasNotCleanIsRemembered"},
+			tests: []string{"store/localblob.TestAStopThatWasNotCleanIsRemembered", "internal/crashtest.TestAnyHistory"},
 		},
 		{
 			name: "a-copied-folder-is-trusted", promise: 1, file: "store/localblob/localblob.go",
@@ -73,19 +73,19 @@ func ofStores() []mutant {
 			name: "settle-syncs-nothing", promise: 2, file: "store/localblob/settle.go",
 			old:   "	err := f.f.Sync()\n",
 			new:   "	err := error(nil)\n",
-			tests: []string{"store/localblob.TestAFailedSyncIsNeverTriedAgain"},
+			tests: []string{"store/localblob.TestAFailedSyncIsNeverTriedAgain", "internal/crashtest.TestAnyHistory", "internal/realdisk.TestNoPowerLossTakesWhatWasAcknowledged"},
 		},
 		{
 			name: "the-folder-is-not-synced", promise: 2, file: "store/localblob/settle.go",
 			old:   "	if err == nil && unlisted {",
 			new:   "	if err == nil && unlisted && false {",
-			tests: []string{"store/localblob.TestAFailedFolderSync"},
+			tests: []string{"store/localblob.TestAFailedFolderSync", "internal/crashtest.TestAnyHistory"},
 		},
 		{
 			name: "a-failed-sync-is-tried-again", promise: 7, file: "store/localblob/settle.go",
 			old:   "	if f.failed != nil {\n		defer f.mu.Unlock()\n		return f.failed\n	}\n	f.syncing",
 			new:   "	f.failed = nil\n	f.syncing",
-			tests: []string{"store/localblob.TestAFailedSyncIsNeverTriedAgain"},
+			tests: []string{"store/localblob.TestAFailedSyncIsNeverTriedAgain", "internal/realdisk.TestAFailedWriteOfContentHarmsItsUploadAlone"},
 		},
 		{
 			name: "what-a-poisoned-place-takes-is-acknowledged", promise: 7, file: "store/localblob/settle.go",
@@ -110,6 +110,12 @@ func ofStores() []mutant {
 			old:   "			return ErrLocked",
 			new:   "			return nil",
 			tests: []string{"internal/durable.TestALockHasOneHolder", "store/localblob.TestAFolderHasOneOwnerAndOneFormat"},
+		},
+		{
+			name: "a-failing-disk-of-the-metadata-is-put-up-with", promise: 6, file: "store/pebblemeta/pebblemeta.go",
+			old:   "func (db *DB) fatal(err error) {\n",
+			new:   "func (db *DB) fatal(err error) {\n	if err != nil {\n		return\n	}\n",
+			tests: []string{"store/pebblemeta.TestALogThatCannotBeWrittenEndsTheProcess", "internal/crashtest.TestAFailureOfEveryStep"},
 		},
 	}
 }

@@ -43,7 +43,7 @@ func ofUpload() []mutant {
 			name: "finish-does-not-settle", promise: 2, file: "upload/finish.go",
 			old:   "		if err := u.Blobs.Settle(ctx, extents); err != nil {\n			return err\n		}\n		at := u.moment()",
 			new:   "		at := u.moment()",
-			tests: []string{"upload.TestAFailedSyncAsksForWhatIsLost"},
+			tests: []string{"upload.TestAFailedSyncAsksForWhatIsLost", "internal/crashtest.TestACrashAtEveryStep"},
 		},
 		{
 			name: "create-does-not-settle", promise: 2, file: "upload/create.go",
@@ -55,19 +55,19 @@ func ofUpload() []mutant {
 			name: "what-a-failed-sync-lost-is-not-dropped", promise: 7, file: "upload/finish.go",
 			old:   "	if !errors.As(err, &lost) {",
 			new:   "	if !errors.As(err, &lost) || true {",
-			tests: []string{"upload.TestAFailedSyncAsksForWhatIsLost"},
+			tests: []string{"upload.TestAFailedSyncAsksForWhatIsLost", "internal/crashtest.TestAFailureOfEveryStep"},
 		},
 		{
 			name: "the-role-is-not-asked-for-in-the-commit-of-a-finish", promise: 15, file: "upload/finish.go",
 			old:   "			if err := u.allow(tx, c, access.Write, open[0].n.Capsule); err != nil {\n				return err\n			}\n",
 			new:   "",
-			tests: []string{"upload.TestTheCommitAsksOnceMore"},
+			tests: []string{"upload.TestTheCommitAsksOnceMore", "internal/crashtest.TestAnyHistory"},
 		},
 		{
 			name: "the-role-is-not-asked-for-in-the-commit-of-a-create", promise: 15, file: "upload/create.go",
 			old:   "		if _, err := access.Allow(tx, c, access.Write, n.Capsule, at.Now); err != nil {\n			return err\n		}\n",
 			new:   "",
-			tests: []string{"upload.TestTheCommitAsksOnceMore"},
+			tests: []string{"upload.TestTheCommitAsksOnceMore", "internal/crashtest.TestAnyHistory"},
 		},
 		{
 			name: "anybody-has-every-session", promise: 15, file: "upload/service.go",
