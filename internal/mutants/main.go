@@ -139,9 +139,10 @@ func (m mutant) try(ctx context.Context, root string, limit time.Duration) (pass
 		return nil, err
 	}
 	for pkg, tests := range m.byPackage() {
-		cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-vet=off", "-ldflags=-s -w", "-timeout", limit.String(), "-overlay", filepath.Join(dir, "overlay.json"),
+		cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-vet=off", "-ldflags=-s -w", "-timeout", limit.String(),
 			"-run", "^("+strings.Join(tests, "|")+")$", "./"+pkg)
 		cmd.Dir = root
+		cmd.Env = append(os.Environ(), "GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+filepath.Join(dir, "overlay.json")) // also for the programs that tests build
 		out, _ := cmd.Output() // that it fails is hoped for
 		failed, err := failures(out)
 		if err != nil {

@@ -25,7 +25,7 @@ func ofSession() []mutant {
 			name: "a-put-is-recorded-before-the-sink-made-it-safe", promise: 1, file: "session/record.go",
 			old:   "			note, err := c.Commit(ctx, r)\n			if err != nil {\n				return err\n			}",
 			new:   "			note, _ := c.Commit(ctx, r)",
-			tests: []string{"session.TestWhatTheSinkRefusesIsNotRecorded"},
+			tests: []string{"session.TestWhatTheSinkRefusesIsNotRecorded", "internal/crashtest.TestAFailureOfEveryStep"},
 		},
 		{
 			name: "part-of-a-cut-chunk-is-recorded", promise: 1, file: "session/put.go",

@@ -85,7 +85,7 @@ func ofStores() []mutant {
 			name: "a-failed-sync-is-tried-again", promise: 7, file: "store/localblob/settle.go",
 			old:   "	if f.failed != nil {\n		defer f.mu.Unlock()\n		return f.failed\n	}\n	f.syncing",
 			new:   "	f.failed = nil\n	f.syncing",
-			tests: []string{"store/localblob.TestAFailedSyncIsNeverTriedAgain", "internal/realdisk.TestAFailedWriteOfContentHarmsItsUploadAlone"},
+			tests: []string{"store/localblob.TestAFailedSyncIsNeverTriedAgain"},
 		},
 		{
 			name: "what-a-poisoned-place-takes-is-acknowledged", promise: 7, file: "store/localblob/settle.go",
@@ -115,7 +115,7 @@ func ofStores() []mutant {
 			name: "a-failing-disk-of-the-metadata-is-put-up-with", promise: 6, file: "store/pebblemeta/pebblemeta.go",
 			old:   "func (db *DB) fatal(err error) {\n",
 			new:   "func (db *DB) fatal(err error) {\n	if err != nil {\n		return\n	}\n",
-			tests: []string{"store/pebblemeta.TestALogThatCannotBeWrittenEndsTheProcess", "internal/crashtest.TestAFailureOfEveryStep"},
+			tests: []string{"store/pebblemeta.TestALogThatCannotBeWrittenEndsTheProcess"},
 		},
 	}
 }
