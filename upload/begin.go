@@ -32,7 +32,7 @@ func (u *Service) Begin(ctx context.Context, c access.Caller, req BeginRequest) 
 	if err != nil {
 		return Upload{}, err
 	}
-	mark, err := fingerprint(meta, req.Bytes)
+	mark, err := fingerprint(meta, req.Bytes, req.ChunkSize)
 	if err != nil {
 		return Upload{}, err
 	}
@@ -89,7 +89,7 @@ func (u *Service) beginOnce(ctx context.Context, c access.Caller, req BeginReque
 	if err != nil {
 		return up, false, fmt.Errorf("session %s: %w", s.ID, err)
 	}
-	if !bytes.Equal(old.Fingerprint, n.Fingerprint) || req.ChunkSize != 0 && req.ChunkSize != s.ChunkSize {
+	if !bytes.Equal(old.Fingerprint, n.Fingerprint) {
 		return up, false, ErrIdem
 	}
 	up, err = u.view(ctx, s, old)

@@ -33,7 +33,7 @@ func (u *Service) Create(ctx context.Context, c access.Caller, req CreateRequest
 	if most := u.Config.Limits.MaxBytes; req.Put.Length > most {
 		return catalog.Memory{}, fmt.Errorf("%w: %d bytes, and an upload may have %d", ErrTooLarge, req.Put.Length, most)
 	}
-	mark, err := fingerprint(meta, req.Put.Length)
+	mark, err := fingerprint(meta, req.Put.Length, 0)
 	if err != nil {
 		return catalog.Memory{}, err
 	}

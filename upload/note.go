@@ -132,14 +132,13 @@ func Merge(a, b session.Entry) ([]byte, bool) {
 	return encoded, err == nil
 }
 
-// fingerprint tells one request from another under the same idempotency key. The size of chunks is no part of it: where the client left that to the
-// server, it may name it when it repeats the request.
-func fingerprint(m catalog.Meta, bytes int64) ([]byte, error) {
+// fingerprint tells one request from another under the same idempotency key. What the server chose is no part of it.
+func fingerprint(m catalog.Meta, bytes, chunkSize int64) ([]byte, error) {
 	b, err := note{Meta: m}.encode()
 	if err != nil {
 		return nil, err
 	}
-	b = fmt.Appendf(b, "|%d", bytes)
+	b = fmt.Appendf(b, "|%d|%d", bytes, chunkSize)
 	sum := sha256.Sum256(b)
 	return sum[:16], nil
 }

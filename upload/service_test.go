@@ -408,16 +408,6 @@ func TestIdemAnswersTheSameUpload(t *testing.T) {
 	if _, err := w.Begin(t.Context(), w.me, other); !errors.Is(err, upload.ErrIdem) {
 		t.Errorf("another request: %v", err)
 	}
-	other = req
-	other.ChunkSize = up.ChunkSize // as the server had chosen
-	again, err = w.Begin(t.Context(), w.me, other)
-	if w.check(err); again.ID != up.ID {
-		t.Errorf("with the size of chunks named: %+v", again)
-	}
-	other.ChunkSize = up.ChunkSize / 2
-	if _, err := w.Begin(t.Context(), w.me, other); !errors.Is(err, upload.ErrIdem) {
-		t.Errorf("with other chunks: %v", err)
-	}
 	w.check(w.put(up.ID, 0, b[:chunk]))
 	m, err := w.finish(up.ID, b)
 	w.check(err)

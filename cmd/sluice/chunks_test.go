@@ -3,7 +3,9 @@
 package main
 
 import (
+	"bytes"
 	"crypto/sha256"
+	"errors"
 	"io"
 	"log/slog"
 	"path/filepath"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	"sluice/catalog"
+	"sluice/session"
 	"sluice/upload"
 )
 
@@ -99,6 +102,29 @@ func TestMemoryDoesNotDependOnTheSizeOfChunks(t *testing.T) {
 				t.Errorf("the heap has grown by %d bytes, and %d are the bound", peak.Load()-before, bound)
 			}
 		})
+	}
+}
+
+// Ranges of one byte are no pieces of their own here: each would cost an entry.
+func TestTheServerHasASmallestPiece(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "data")
+	cmd := serveCmd{Data: data, SessionTTL: time.Hour, MaxOpenSessions: 1000, MaxBytes: 1 << 40, Durability: "process"}
+	s, err := cmd.open(t.Context(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	who := s.admin(t, data)
+	up, err := s.uploads.Begin(t.Context(), who, upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: "pieces"}, Bytes: 1 << 20, Chunks: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.uploads.PutRange(t.Context(), who, up.ID, 1000, bytes.NewReader([]byte{1}), upload.Put{Length: 1}); !errors.Is(err, session.ErrLimit) {
+		t.Errorf("a byte behind a gap: %v", err)
 	}
 }
 

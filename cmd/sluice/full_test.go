@@ -25,6 +25,12 @@ import (
 func smallDisk(t *testing.T, options string) string {
 	t.Helper()
 	root := t.TempDir()
+	smallDiskAt(t, root, options)
+	return root
+}
+
+func smallDiskAt(t *testing.T, root, options string) {
+	t.Helper()
 	if err := syscall.Mount("tmpfs", root, "tmpfs", 0, options); err != nil {
 		t.Skipf("needs a small disk of its own, which only root may mount: %v", err)
 	}
@@ -33,7 +39,6 @@ func smallDisk(t *testing.T, options string) string {
 			t.Error(err)
 		}
 	})
-	return root
 }
 
 // hog is somebody else's file, which takes all the room that it can get.
@@ -247,6 +252,38 @@ func TestTheReserveComesBackByItself(t *testing.T) {
 		if time.Now().After(until) {
 			t.Fatalf("%d parts after a minute", w.parts())
 		}
+	}
+	w.srv.stop(t)
+}
+
+// The metadata has a disk of its own, and that one is full: nothing new is taken, although the content's has room.
+func TestAFullDiskOfTheMetadataAlone(t *testing.T) {
+	w := &fullWorld{t: t, data: filepath.Join(t.TempDir(), "data"), body: make([]byte, 2*fullChunk)}
+	meta := filepath.Join(w.data, "meta")
+	w.must(os.MkdirAll(meta, 0o700))
+	smallDiskAt(t, meta, "size=192m")
+	w.srv = startServer(t, w.data)
+	whole, partial := w.begin("whole", 2), w.begin("partial", 1)
+	others := newHog(t, meta)
+	others.eat()
+	w.srv.kill()
+	others.eat()
+	w.srv = startServer(t, w.data)
+	if got := w.parts(); got == 16 { // a start needs room
+		t.Fatal("nothing was given up")
+	}
+	_, err := w.srv.client.Begin(t.Context(), api.BeginRequest{CapsuleID: "default", Meta: api.Meta{Name: "new"}})
+	w.refused("begin", err)
+	_, err = w.srv.client.Create(t.Context(), api.CreateRequest{Name: "new"}, strings.NewReader("small"), 5)
+	w.refused("create", err)
+	w.refused("put", w.put(partial, 1))
+	if _, err := w.finish(whole); err != nil {
+		t.Errorf("finish: %v", err)
+	}
+	others.leave()
+	w.must(w.put(partial, 1))
+	if _, err := w.finish(partial); err != nil {
+		t.Errorf("finish when there is room: %v", err)
 	}
 	w.srv.stop(t)
 }

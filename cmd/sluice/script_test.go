@@ -27,6 +27,7 @@ func TestScript(t *testing.T) {
 		t.Fatal(err)
 	}
 	testscript.Run(t, testscript.Params{
+		WorkdirRoot: t.TempDir(), // else its folder stays where only some scripts run
 		Dir: filepath.Join("testdata", "script"),
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("README", readme)

@@ -15,7 +15,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -30,12 +29,57 @@ const (
 	perConnection = 32<<10 + 2*(4<<10) + 3*(8<<10)
 	// baseMemory is what the server needs itself: the cache and the tables of the metadata, the program, and the pooled buffers of the good client.
 	baseMemory = 96 << 20
+	// baseHeap is the part of it that is in Go's heap.
+	baseHeap = 8 << 20
+	// perGoroutine and baseGoroutines: one serves a connection, one looks whether its client has left; and what runs anyhow.
+	perGoroutine, baseGoroutines = 2, 60
 )
 
-// Many connections that bring a byte now and then cost bounded memory and descriptors; what comes past the bound is told to come again; and who
-// brings his bytes is served in the midst of them.
+// Many connections that bring a byte now and then cost bounded memory, goroutines and descriptors; what comes past the bound is told to come again;
+// and who brings his bytes is served in the midst of them.
 func TestTricklingConnections(t *testing.T) {
-	n := *tricklers
+	// The server cuts off what brings too little for half a minute: where so many can't be opened and looked at in that time, as many as can.
+	for n := *tricklers; ; n /= 2 {
+		if n < 10 {
+			t.Skip("needs a machine that opens 10 connections within half a minute")
+		}
+		w := newTrickle(t, n)
+		wrong := w.run()
+		late := w.n <= 5000 && (w.late || w.cut() > 0)
+		w.close()
+		if late {
+			t.Logf("the first of %d connections were cut off before all was measured, trying half as many", w.n)
+			continue
+		}
+		for _, what := range wrong {
+			t.Error(what)
+		}
+		return
+	}
+}
+
+// trickle is a server and the connections that trickle.
+type trickle struct {
+	t           *testing.T
+	n, most     int // tricklers, and connections that the server may have
+	descriptors int
+	srv         *child
+	admin       string
+	secret      string
+	all         []*trickler
+	transport   *http.Transport
+	late        bool // the server may have cut off what was needed open
+}
+
+// trickler is a connection of which all answers are read. They are complete when done is closed.
+type trickler struct {
+	net.Conn
+	said bytes.Buffer
+	done chan struct{}
+}
+
+func newTrickle(t *testing.T, n int) *trickle {
+	t.Helper()
 	own := uint64(n + n/4 + 500)
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
@@ -50,58 +94,94 @@ func TestTricklingConnections(t *testing.T) {
 		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 			t.Skipf("needs %d descriptors for the clients: %v", own, err)
 		}
-		defer func() { _ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old) }()
+		t.Cleanup(func() { _ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old) })
 	}
-	descriptors := 2*(n+n/20) + 1024 // so many that there may be n + n/20 connections
-	if uint64(descriptors) > limit.Max {
-		descriptors = int(limit.Max)
+	w := &trickle{t: t, transport: &http.Transport{MaxConnsPerHost: 4}}
+	w.descriptors = 2*(n+n/20) + 1024 // so many that there may be n + n/20 connections
+	if uint64(w.descriptors) > limit.Max {
+		w.descriptors = int(limit.Max)
 	}
-	most := (descriptors - 1024) / 2
-	n = min(n, most-most/20)
+	w.most = (w.descriptors - 1024) / 2
+	w.most = max(w.most, w.descriptors/4)
+	w.n = min(n, w.most-w.most/20)
 	data := filepath.Join(t.TempDir(), "data")
-	srv, err := launch(exec.Command("/bin/sh", "-c", fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, descriptors),
-		"sluice", "serve", "--listen", "127.0.0.1:0", "--admin-listen", "", "--data", data))
+	srv, err := launch(exec.Command("/bin/sh", "-c", fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, w.descriptors),
+		"sluice", "serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data", data))
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.srv = srv
 	t.Cleanup(srv.kill)
+	for line := range strings.Lines(srv.greeting) {
+		if at, ok := strings.CutPrefix(line, "admin listening on "); ok {
+			w.admin = strings.TrimSpace(at)
+		}
+	}
 	token, err := os.ReadFile(filepath.Join(data, "admin-token"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	secret := strings.TrimSpace(string(token))
-	transport := &http.Transport{MaxConnsPerHost: 4}
-	defer transport.CloseIdleConnections()
-	good := api.NewClient(srv.url, secret, &http.Client{Transport: transport})
+	w.secret = strings.TrimSpace(string(token))
+	return w
+}
+
+func (w *trickle) close() {
+	for _, c := range w.all {
+		c.Close()
+		<-c.done
+	}
+	w.transport.CloseIdleConnections()
+	w.srv.kill()
+}
+
+func (w *trickle) dial() *trickler {
+	w.t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(w.srv.url, "http://"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	c := &trickler{Conn: conn, done: make(chan struct{})}
+	go func() {
+		defer close(c.done)
+		_, _ = io.Copy(&c.said, conn)
+	}()
+	w.all = append(w.all, c)
+	return c
+}
+
+// cut is how many of the tricklers have ended.
+func (w *trickle) cut() (n int) {
+	for _, c := range w.all[:w.n] {
+		select {
+		case <-c.done:
+			n++
+		default:
+		}
+	}
+	return n
+}
+
+// run opens the connections and gives what is wrong.
+func (w *trickle) run() (wrong []string) {
+	t, n := w.t, w.n
+	t.Helper()
+	bad := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
+	good := api.NewClient(w.srv.url, w.secret, &http.Client{Transport: w.transport})
 	const chunk = 1 << 20
 	size := int64(n) * chunk
 	s, err := good.Begin(t.Context(), api.BeginRequest{CapsuleID: "default", Meta: api.Meta{Name: "trickled", Bytes: &size}, ChunkSize: chunk})
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := rss(t, srv.cmd.Process.Pid)
-	var all []net.Conn
-	defer func() {
-		for _, c := range all {
-			c.Close()
-		}
-	}()
-	dial := func() net.Conn {
-		c, err := net.Dial("tcp", strings.TrimPrefix(srv.url, "http://"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, c)
-		return c
-	}
+	before := rss(t, w.srv.cmd.Process.Pid)
 	for i := range n {
-		_, err := fmt.Fprintf(dial(), "PUT /v1/uploads_put_chunk/%s/%d HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\nx", s.SessionID, i, secret, chunk)
+		_, err := fmt.Fprintf(w.dial(), "PUT /v1/uploads_put_chunk/%s/%d HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\nx", s.SessionID, i, w.secret, chunk)
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
 	for range 3 { // bytes now and then
-		for _, c := range all {
+		for _, c := range w.all {
 			_, _ = c.Write([]byte("y"))
 		}
 	}
@@ -109,68 +189,111 @@ func TestTricklingConnections(t *testing.T) {
 	body := make([]byte, 20<<20)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(body)
 	if m, err := good.Create(t.Context(), api.CreateRequest{Name: "good"}, bytes.NewReader(body), int64(len(body))); err != nil || m.Bytes != int64(len(body)) {
-		t.Errorf("a good client among %d: %d bytes, %v", n, m.Bytes, err)
+		bad("a good client among %d: %d bytes, %v", n, m.Bytes, err)
 	}
-	after := rss(t, srv.cmd.Process.Pid)
+	after := rss(t, w.srv.cmd.Process.Pid)
 	if bound := int64(n)*perConnection + baseMemory; after > bound {
-		t.Errorf("%d connections: %d bytes resident, and %d are the bound", n, after, bound)
+		bad("%d connections: %d bytes resident, and %d are the bound", n, after, bound)
 	}
-	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", srv.cmd.Process.Pid))
+	heap := w.figure("heap?gc=1&debug=1", "# HeapAlloc = %d")
+	if bound := int64(n)*perConnection + baseHeap; heap > bound {
+		bad("%d connections: %d bytes in the heap, and %d are the bound", n, heap, bound)
+	}
+	goroutines := w.figure("goroutine?debug=1", "goroutine profile: total %d")
+	if bound := int64(n)*perGoroutine + baseGoroutines; goroutines > bound {
+		bad("%d connections: %d goroutines, and %d are the bound", n, goroutines, bound)
+	}
+	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", w.srv.cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(fds) > descriptors {
-		t.Errorf("%d descriptors of %d", len(fds), descriptors)
+	if most := n + n/20 + 300; len(fds) > most { // one for each, and those of the stores
+		bad("%d connections: %d descriptors, and %d are the bound", n, len(fds), most)
 	}
-	t.Logf("%d connections: resident set from %d to %d KiB, %.1f KiB for each; %d descriptors", n, before>>10, after>>10, float64(after-before)/1024/float64(n), len(fds))
+	t.Logf("%d connections: resident set from %d to %d KiB, %.1f KiB for each; heap %d KiB, %d goroutines, %d descriptors",
+		n, before>>10, after>>10, float64(after-before)/1024/float64(n), heap>>10, goroutines, len(fds))
+	if w.n > 5000 { // the first are cut off before the last have come
+		w.cutOff(bad)
+		return wrong
+	}
+	w.refusals(bad)
+	return wrong
+}
 
-	// Beyond the bound: 503, at once, and nothing of the request is read.
-	refused := 0
-	for range most - n + 400 {
-		if refused >= 5 {
-			break
+// figure reads a number of a profile.
+func (w *trickle) figure(profile, line string) (n int64) {
+	w.t.Helper()
+	res, err := http.Get(w.admin + "/debug/pprof/" + profile)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer http.DefaultClient.CloseIdleConnections()
+	defer res.Body.Close()
+	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
+		if _, err := fmt.Sscanf(lines.Text(), line, &n); err == nil {
+			return n
 		}
-		c := dial()
-		_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond)) // one that is taken waits for a request
-		res, err := http.ReadResponse(bufio.NewReader(c), nil)
-		if err != nil {
+	}
+	w.t.Fatalf("no %q in %s", line, profile)
+	return 0
+}
+
+// refusals opens more connections than there may be: those beyond the bound get 503, and nothing of a request is waited for.
+func (w *trickle) refusals(bad func(string, ...any)) {
+	const past, headFor = 20, 10 * time.Second // how long the server waits for a request's head
+	began := time.Now()
+	var more []*trickler
+	for range w.most - w.n + past {
+		more = append(more, w.dial())
+	}
+	w.late = time.Since(began) > headFor/2
+	answered := make(chan *trickler, len(more))
+	for _, c := range more {
+		go func() {
+			<-c.done
+			answered <- c
+		}()
+	}
+	refused := 0
+	for range more { // those that are not refused end when no head has come
+		c := <-answered
+		if c.said.Len() == 0 {
 			continue
 		}
-		_, _ = io.Copy(io.Discard, res.Body)
+		res, err := http.ReadResponse(bufio.NewReader(&c.said), nil)
+		if err != nil {
+			bad("past the bound: %v", err)
+			continue
+		}
 		res.Body.Close()
 		if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" {
-			t.Errorf("past the bound: %s, Retry-After %q", res.Status, res.Header.Get("Retry-After"))
+			bad("past the bound: %s, Retry-After %q", res.Status, res.Header.Get("Retry-After"))
 		}
-		refused++
+		if refused++; refused == past {
+			return
+		}
 	}
-	if refused < 5 && *tricklers <= 5000 { // where there are many, the first are cut off before the last have come
-		t.Errorf("%d connections were refused past the bound of %d", refused, most)
-	}
-	if *tricklers > 5000 {
-		cutOff(t, all[:n])
-	}
+	bad("%d connections were refused past the bound of %d, and %d came", refused, w.most, len(more)+w.n)
 }
 
 // cutOff waits until the server has answered 408 to all and closed.
-func cutOff(t *testing.T, conns []net.Conn) {
-	var wg sync.WaitGroup
-	var mu sync.Mutex
+func (w *trickle) cutOff(bad func(string, ...any)) {
+	limit := time.After(2 * time.Minute)
 	cut := 0
-	for _, c := range conns {
-		wg.Go(func() {
-			_ = c.SetReadDeadline(time.Now().Add(2 * time.Minute))
-			b, _ := io.ReadAll(c)
-			mu.Lock()
-			defer mu.Unlock()
-			if bytes.HasPrefix(b, []byte("HTTP/1.1 408 ")) {
+	for _, c := range w.all {
+		select {
+		case <-c.done:
+			if bytes.HasPrefix(c.said.Bytes(), []byte("HTTP/1.1 408 ")) {
 				cut++
 			}
-		})
+		case <-limit:
+			bad("only %d of %d were cut off by the minimum rate in two minutes", cut, len(w.all))
+			return
+		}
 	}
-	wg.Wait()
-	t.Logf("%d of %d were cut off", cut, len(conns))
-	if cut != len(conns) {
-		t.Errorf("only %d of %d were cut off by the minimum rate", cut, len(conns))
+	w.t.Logf("%d of %d were cut off", cut, len(w.all))
+	if cut != len(w.all) {
+		bad("only %d of %d were cut off by the minimum rate", cut, len(w.all))
 	}
 }
 

@@ -275,6 +275,9 @@ func (c *client) call(o *op) bool {
 	var known bool
 	o.answer, known = answerOf(err)
 	// Looked at after the answer, and set before the image is taken: what was answered is in the image.
+	if errors.Is(err, session.ErrSealed) && o.kind == put {
+		known, drop = true, true // not now, the client is told: an end was under way, which then came to nothing
+	}
 	if c.h.dead.Load() || drop || !known && ctx.Err() != nil {
 		o.lost = true
 		c.h.record(o)

@@ -89,8 +89,8 @@ func ofUpload() []mutant {
 		},
 		{
 			name: "an-idem-answers-another-request-while-it-is-open", promise: 5, file: "upload/begin.go",
-			old:   "	if !bytes.Equal(old.Fingerprint, n.Fingerprint) || ",
-			new:   "	if ",
+			old:   "	if !bytes.Equal(old.Fingerprint, n.Fingerprint) {",
+			new:   "	if false {",
 			tests: []string{"upload.TestIdemAnswersTheSameUpload"},
 		},
 		{
@@ -151,7 +151,7 @@ func ofUpload() []mutant {
 			name: "the-sweep-takes-what-a-create-is-writing", promise: 2, file: "keeper/keeper.go",
 			old:   "	if k.cfg.Uploads.Active(p.Session) {",
 			new:   "	if false {",
-			tests: []string{"keeper.TestACreateThatTakesLongKeepsItsPlace", "internal/crashtest.TestTheCollectorAmongEverything"},
+			tests: []string{"keeper.TestACreateThatTakesLongKeepsItsPlace"},
 		},
 		{
 			name: "the-row-goes-before-the-bytes", promise: 7, file: "keeper/keeper.go",

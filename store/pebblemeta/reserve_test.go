@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -21,18 +22,38 @@ import (
 // testReserve is so much that it has all its parts.
 const testReserve = mostParts * leastPart
 
-// openOn opens a database with a reserve on a disk. A death fails the test.
-func openOn(t *testing.T, disk *crashfs.Disk) *DB {
+// living runs a test with databases that may die: then it fails at once, whatever still waits for them.
+func living(t *testing.T, test func(t *testing.T, open func(*crashfs.Disk) *DB)) {
 	t.Helper()
-	db, err := Open("/meta", Options{FS: disk.VFS(), Reserve: testReserve, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Die: func(err error) {
-		t.Errorf("the process ends: %v", err)
-		select {} // as the process would; the test's time limit ends it
-	}})
-	if err != nil {
-		t.Fatal(err)
+	died, ended := make(chan error, 1), make(chan struct{})
+	var dead atomic.Bool
+	open := func(disk *crashfs.Disk) *DB {
+		db, err := Open("/meta", Options{FS: disk.VFS(), Reserve: testReserve, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Die: func(err error) {
+			if dead.CompareAndSwap(false, true) {
+				died <- err
+			}
+			select {} // nothing goes on, as in a process that has ended
+		}})
+		if err != nil {
+			t.Error(err)
+			runtime.Goexit()
+		}
+		t.Cleanup(func() {
+			if !dead.Load() {
+				closed(t, db)
+			}
+		})
+		return db
 	}
-	t.Cleanup(func() { closed(t, db) })
-	return db
+	go func() {
+		defer close(ended)
+		test(t, open)
+	}()
+	select {
+	case <-ended:
+	case err := <-died:
+		t.Fatalf("the process ends: %v", err)
+	}
 }
 
 func closed(t *testing.T, db *DB) {
@@ -83,9 +104,11 @@ func commit(db *DB, key string, n int) error {
 
 // On a disk that others have filled to the last byte commits go on, Room says that nothing new is to be taken, and the reserve is there again when
 // the room is.
-func TestCommitsGoOnWhenTheDiskIsFull(t *testing.T) {
+func TestCommitsGoOnWhenTheDiskIsFull(t *testing.T) { living(t, commitsGoOnWhenTheDiskIsFull) }
+
+func commitsGoOnWhenTheDiskIsFull(t *testing.T, open func(*crashfs.Disk) *DB) {
 	disk := crashfs.New()
-	db := openOn(t, disk)
+	db := open(disk)
 	if got := parts(t, disk); got != mostParts {
 		t.Fatalf("%d parts", got)
 	}
@@ -116,7 +139,7 @@ func TestCommitsGoOnWhenTheDiskIsFull(t *testing.T) {
 		t.Errorf("%d parts are there again", got)
 	}
 	closed(t, db)
-	db = openOn(t, disk)
+	db = open(disk)
 	for i := range 40 {
 		if err := committed(db, fmt.Sprint("full ", i)); err != nil {
 			t.Errorf("row %d: %v", i, err)
@@ -133,15 +156,17 @@ func committed(db *DB, key string) error {
 }
 
 // A server can be stopped and started on a full disk, and tells of it.
-func TestAStartOnAFullDisk(t *testing.T) {
+func TestAStartOnAFullDisk(t *testing.T) { living(t, aStartOnAFullDisk) }
+
+func aStartOnAFullDisk(t *testing.T, open func(*crashfs.Disk) *DB) {
 	disk := crashfs.New()
-	db := openOn(t, disk)
+	db := open(disk)
 	if err := commit(db, "before", 100); err != nil {
 		t.Fatal(err)
 	}
 	fillUp(t, disk)
 	closed(t, db)
-	db = openOn(t, disk)
+	db = open(disk)
 	if err := db.Room(); !errors.Is(err, ErrNoRoom) {
 		t.Errorf("%v", err)
 	}
@@ -171,23 +196,28 @@ func TestTheReserveHasAnEnd(t *testing.T) {
 		t.Fatalf("%d parts", got)
 	}
 	fillUp(t, disk)
+	const many = 2000 // fifty times what is there for them
 	kept := 0
 	ended := make(chan bool)
 	go func() {
 		defer close(ended)
 		defer func() { _ = recover() }() // Die returned
-		for ; commit(db, fmt.Sprint(kept), 4000) == nil; kept++ {
+		for ; kept < many && commit(db, fmt.Sprint(kept), 4000) == nil; kept++ {
 		}
 	}()
+	select {
+	case <-ended:
+	case <-time.After(time.Minute):
+		t.Fatal("it neither goes on nor ends")
+	}
 	select {
 	case err := <-died:
 		if !errors.Is(err, syscall.ENOSPC) {
 			t.Errorf("died of %v", err)
 		}
-	case <-time.After(time.Minute):
-		t.Fatal("it goes on for ever")
+	default:
+		t.Fatalf("%d commits on a full disk, and it lives", kept)
 	}
-	<-ended
 	if kept < 10 {
 		t.Errorf("only %d commits", kept)
 	}
@@ -195,18 +225,22 @@ func TestTheReserveHasAnEnd(t *testing.T) {
 	used(t, after)
 	used(t, disk)
 	_ = db.Close() // what is left of it
-	back := openOn(t, after)
-	for i := range kept {
-		if err := committed(back, fmt.Sprint(i)); err != nil {
-			t.Errorf("commit %d of %d: %v", i, kept, err)
+	living(t, func(t *testing.T, open func(*crashfs.Disk) *DB) {
+		back := open(after)
+		for i := range kept {
+			if err := committed(back, fmt.Sprint(i)); err != nil {
+				t.Errorf("commit %d of %d: %v", i, kept, err)
+			}
 		}
-	}
+	})
 }
 
 // Tidying draws nothing from the reserve, ends no process when it finds no room, and is done when there is some.
-func TestTidyingWaitsForRoom(t *testing.T) {
+func TestTidyingWaitsForRoom(t *testing.T) { living(t, tidyingWaitsForRoom) }
+
+func tidyingWaitsForRoom(t *testing.T, open func(*crashfs.Disk) *DB) {
 	disk := crashfs.New()
-	db := openOn(t, disk)
+	db := open(disk)
 	table := func() {
 		for i := range 50 {
 			if err := commit(db, fmt.Sprint(i), 4000); err != nil {

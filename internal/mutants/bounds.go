@@ -1,0 +1,103 @@
+package main
+
+// ofBounds takes away what bounds the server's memory and requests, and what it does on a full disk.
+func ofBounds() []mutant {
+	return []mutant{
+		{
+			name: "each-put-has-a-large-buffer", promise: 11, file: "session/service.go",
+			old:   "const smallBuffer = 32 << 10",
+			new:   "const smallBuffer = 512 << 10",
+			tests: []string{"cmd/sluice.TestTricklingConnections"},
+		},
+		{
+			name: "each-request-has-another-goroutine", promise: 11, file: "api/middleware.go",
+			old:   "		if s.running.Load() > s.cfg.MaxRequests {",
+			new:   "		for range 2 {\n			go func() { <-r.Context().Done() }()\n		}\n		if s.running.Load() > s.cfg.MaxRequests {",
+			tests: []string{"cmd/sluice.TestTricklingConnections"},
+		},
+		{
+			name: "connections-are-not-bounded", promise: 11, file: "cmd/sluice/serve.go",
+			old:   "		MaxConns: maxConnections(),\n",
+			new:   "",
+			tests: []string{"cmd/sluice.TestTricklingConnections"},
+		},
+		{
+			name: "any-byte-is-fast-enough", promise: 11, file: "api/body.go",
+			old:   "	if p.got += n; p.got >= p.per {",
+			new:   "	if p.got += n; n > 0 {",
+			tests: []string{"api.TestAByteNowAndThenIsTooSlow"},
+		},
+		{
+			name: "there-is-no-minimum-rate", promise: 11, file: "api/body.go",
+			old:   "		p.due = now.Add(p.window)\n	case",
+			new:   "		p.due = now.Add(24 * time.Hour)\n	case",
+			tests: []string{"api.TestAByteNowAndThenIsTooSlow", "api.TestEveryCodeOfTheContract"},
+		},
+		{
+			name: "open-sessions-are-kept-in-memory", promise: 11, file: "session/service.go",
+			old:   "		return v.dated(s), created, err\n	}\n}",
+			new:   "		v.hold(s.ID)\n		return v.dated(s), created, err\n	}\n}",
+			tests: []string{"cmd/sluice.TestOpenSessionsAreNotInMemory"},
+		},
+		{
+			name: "a-buffer-is-as-large-as-the-chunk", promise: 11, file: "session/put.go",
+			old:   "	buf := pool.Get().(*[]byte)\n	defer",
+			new:   "	all := make([]byte, t.r.Len())\n	buf := &all\n	defer",
+			tests: []string{"cmd/sluice.TestMemoryDoesNotDependOnTheSizeOfChunks"},
+		},
+		{
+			name: "small-pieces-are-recorded-alone", promise: 11, file: "session/record.go",
+			old:   "	if t.mode.whole || len(t.pending) == 0 ||",
+			new:   "	if true ||",
+			tests: []string{"api.TestOneByteRangesInTheWorstOrder", "cmd/sluice.TestTheServerHasASmallestPiece"},
+		},
+		{
+			name: "the-server-has-no-smallest-piece", promise: 11, file: "cmd/sluice/serve.go",
+			old:   "MinPiece: 4 << 10, ",
+			new:   "",
+			tests: []string{"cmd/sluice.TestTheServerHasASmallestPiece"},
+		},
+		{
+			name: "running-requests-are-not-bounded", promise: 12, file: "api/middleware.go",
+			old:   "		if s.running.Load() > s.cfg.MaxRequests {",
+			new:   "		if false {",
+			tests: []string{"api.TestALimitIsSaidBeforeTheBody"},
+		},
+		{
+			name: "a-limit-is-said-after-the-body", promise: 12, file: "upload/create.go",
+			old:   "	size, err := u.chunkSize(BeginRequest{Bytes: p.Length, Chunks: -1})",
+			new:   "	kept, _ := io.ReadAll(body)\n	body = bytes.NewReader(kept)\n	size, err := u.chunkSize(BeginRequest{Bytes: p.Length, Chunks: -1})",
+			tests: []string{"api.TestALimitIsSaidBeforeTheBody"},
+		},
+		{
+			name: "the-reserve-is-not-used", promise: 6, file: "store/pebblemeta/full.go",
+			old:   "	for noRoom(err) && w.r.give() {",
+			new:   "	for false {",
+			tests: []string{"store/pebblemeta.TestAStartOnAFullDisk", "store/pebblemeta.TestCommitsGoOnWhenTheDiskIsFull"},
+		},
+		{
+			name: "what-found-no-room-is-not-tried-again", promise: 6, file: "store/pebblemeta/full.go",
+			old:   "	for noRoom(err) && w.r.give() {\n		err = do()\n	}",
+			new:   "	if noRoom(err) {\n		w.r.give()\n	}",
+			tests: []string{"store/pebblemeta.TestAStartOnAFullDisk", "store/pebblemeta.TestCommitsGoOnWhenTheDiskIsFull"},
+		},
+		{
+			name: "a-start-forgets-that-the-disk-is-full", promise: 6, file: "store/pebblemeta/open.go",
+			old:   "		db.reserve.full.Store(true)\n",
+			new:   "		db.reserve.full.Store(false)\n",
+			tests: []string{"store/pebblemeta.TestAStartOnAFullDisk", "cmd/sluice.TestAFullDiskOfTheMetadataAlone"},
+		},
+		{
+			name: "the-reserve-is-given-up-without-end", promise: 6, file: "store/pebblemeta/reserve.go",
+			old:   "	for len(r.held) > 0 {\n		last := r.held[len(r.held)-1]\n		r.held = r.held[:len(r.held)-1]\n		if r.disk.Remove(last) == nil {\n			return true\n		}\n	}\n	return false",
+			new:   "	for len(r.held) > 0 {\n		last := r.held[len(r.held)-1]\n		r.held = r.held[:len(r.held)-1]\n		if r.disk.Remove(last) == nil {\n			return true\n		}\n	}\n	return true",
+			tests: []string{"store/pebblemeta.TestTheReserveHasAnEnd"},
+		},
+		{
+			name: "uploads-do-not-ask-the-metadata-for-room", promise: 6, file: "cmd/sluice/serve.go",
+			old:   "Room: s.meta.Room, ",
+			new:   "",
+			tests: []string{"cmd/sluice.TestAFullDiskOfTheMetadataAlone"},
+		},
+	}
+}
