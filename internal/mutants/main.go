@@ -143,7 +143,7 @@ func (m mutant) try(ctx context.Context, root string, limit time.Duration) (pass
 			"-run", "^("+strings.Join(tests, "|")+")$", "./"+pkg)
 		cmd.Dir = root
 		cmd.Env = append(os.Environ(), "GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+filepath.Join(dir, "overlay.json")) // also for the programs that tests build
-		out, _ := cmd.Output() // that it fails is hoped for
+		out, _ := cmd.Output()                                                                                          // that it fails is hoped for
 		failed, err := failures(out)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", pkg, err)
