@@ -311,3 +311,34 @@ func TestRottenPiecesAreAskedForAgain(t *testing.T) {
 		}
 	}
 }
+
+// Who replaces a part of a piece that has rotted is told so, once, and goes on.
+func TestAPartOfARottenPieceIsReplaced(t *testing.T) {
+	w := newWorld(t)
+	b := random(2 * chunk)
+	up := w.begin(int64(len(b)))
+	w.check(w.put(up.ID, 0, b[:chunk]))
+	places, err := w.blobs.Places(t.Context(), "", 10)
+	w.check(err)
+	w.blobs.Corrupt(places[0].Name, 7)
+	replace := func() error {
+		_, err := w.PutRange(t.Context(), w.me, up.ID, 100, bytes.NewReader(b[100:300]), upload.Put{Length: 200, Replace: true})
+		return err
+	}
+	if err := replace(); !errors.Is(err, session.ErrSuperseded) {
+		t.Fatal(err)
+	}
+	st, err := w.Status(t.Context(), w.me, up.ID)
+	if w.check(err); st.Bytes() != 0 {
+		t.Errorf("%v is there still", st.Received)
+	}
+	w.check(replace())
+	for _, r := range []session.Range{{End: 100}, {Off: 300, End: 2 * chunk}} {
+		_, err := w.PutRange(t.Context(), w.me, up.ID, r.Off, bytes.NewReader(b[r.Off:r.End]), upload.Put{Length: r.Len()})
+		w.check(err)
+	}
+	m, err := w.finish(up.ID, b)
+	if w.check(err); !bytes.Equal(w.content(m), b) {
+		t.Error("other bytes")
+	}
+}

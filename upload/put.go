@@ -74,7 +74,7 @@ func (u *Service) PutRange(ctx context.Context, c access.Caller, id session.Sess
 	}
 	if p.Replace {
 		if s, err = u.Sessions.Drop(ctx, id, r, u.recut); err != nil {
-			return 0, err
+			return 0, u.after(ctx, id, r, err)
 		}
 	}
 	k := u.newSink(ctx, c, capsule, s, p)

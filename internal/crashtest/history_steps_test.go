@@ -74,10 +74,12 @@ func (l *life) pick(like func(*file) bool) *file {
 func (l *life) on(fs ...*file) {
 	l.m.mu.Lock()
 	defer l.m.mu.Unlock()
-	l.loose = false
+	l.loose, l.about = false, fs
 	for _, f := range fs {
 		l.loose = l.loose || f.harmed
-		f.rest, f.settled = 0, l.n
+		if f.can != trashed { // its stay in the trash goes on
+			f.rest, f.settled = 0, l.n
+		}
 	}
 }
 

@@ -38,6 +38,7 @@ type life struct {
 	ticked  time.Time     // the clock at the last tick
 	counted time.Duration // running time
 	loose   bool          // the call is about what may be lost
+	about   []*file       // what it is about
 
 	mu       sync.Mutex
 	left     int // steps of the disk until the event
@@ -84,6 +85,14 @@ func (l *life) hooked(s crashfs.Step) *crashfs.Fault {
 			l.m.mu.Unlock()
 		}
 		return nil
+	}
+	if side(s.Path) == "content" { // the upload may be harmed also where the call is answered
+		l.m.mu.Lock()
+		for _, f := range l.about {
+			f.harmed, f.shaken = true, false
+		}
+		l.loose = true
+		l.m.mu.Unlock()
 	}
 	out := &crashfs.Fault{Err: l.fault.err, After: l.fault.after}
 	if l.fault.short && s.Op == crashfs.OpWrite {

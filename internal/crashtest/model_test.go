@@ -140,7 +140,9 @@ func (m *model) now() int {
 // losePower notes that unsynced bytes may be lost.
 func (m *model) losePower() {
 	for _, f := range m.files {
-		f.harmed = f.harmed || f.can&open != 0
+		if f.can&open != 0 {
+			f.harmed, f.shaken = true, false
+		}
 	}
 }
 

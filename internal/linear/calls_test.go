@@ -173,11 +173,11 @@ func (c *client) look(ctx context.Context, o *op) (err error) {
 			req.SHA256 = &sum
 		}
 		if o.from != math.MaxUint64 {
-			req.Cursor = c.next
+			req.Cursor = c.page.next
 		}
 		var page []catalog.Memory
-		page, c.next, err = c.w.memories.List(ctx, c.w.me, req)
-		o.more = c.next != ""
+		page, o.next, err = c.w.memories.List(ctx, c.w.me, req)
+		o.more = o.next != ""
 		for _, m := range page {
 			o.rows = append(o.rows, rowOf(m))
 		}

@@ -94,7 +94,6 @@ type client struct {
 	w   *world
 	// page is where the list that it is reading goes on.
 	page *op
-	next string
 }
 
 // answers are the errors that are answers.

@@ -151,6 +151,7 @@ type op struct {
 	shown   []shown
 	ending  []uint64 // sessions that were being ended meanwhile
 	more    bool
+	next    string // where the list goes on, for whoever gets the answer
 	present []bool
 	counts  counts
 	events  []event

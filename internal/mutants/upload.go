@@ -159,5 +159,11 @@ func ofUpload() []mutant {
 			new:   "			k.cfg.Log.Error(\"deleting\", \"err\", err)",
 			tests: []string{"keeper.TestWhatCannotBeDeletedIsTriedAgain"},
 		},
+		{
+			name: "a-part-of-a-rotten-piece-can-not-be-replaced", promise: 6, file: "upload/put.go",
+			old:   "			return 0, u.after(ctx, id, r, err)",
+			new:   "			return 0, err",
+			tests: []string{"upload.TestAPartOfARottenPieceIsReplaced"},
+		},
 	}
 }
