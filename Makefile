@@ -58,9 +58,12 @@ needs:
 demo: build
 	./scripts/demo ./$(BIN)
 
-# The figures of docs/benchmarks.md that are measured so far.
+# The figures of docs/benchmarks.md: memory and the client's rates; then the standard scenarios beside the peers (built at the first run) and the
+# floors, in its short form, whose tables and chart are written there. BENCH has more flags for it: see `cd bench && go run . -help`.
+BENCH ?=
 bench: build
 	./scripts/memory ./$(BIN)
+	cd bench && $(GO) run . -sluice ../$(BIN) -docs ../docs $(BENCH)
 
 clean:
 	rm -rf bin

@@ -1,0 +1,236 @@
+// Command bench measures Sluice beside its peers and the floors below it: the scenarios of docs/benchmarks.md, interleaved, several rounds, in one
+// process that is the client of all. It builds the peers from the versions that peers/go.mod pins, checks every answer, reads back
+// what was stored, and writes tables and a chart.
+//
+// A scenario is a row of scenario.go, a system a row of system.go with a file that speaks its protocol. It is a module of its own, and the peers
+// another: none of what they need is a dependency of Sluice. Benchmarks of single functions are beside their code.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// run is what the flags ask for.
+type run struct {
+	here, bins, dir, sluice, docs string
+	rounds                        int
+	z                             sizes
+	scenarios, systems            []string // empty: all
+	flags                         string
+	out                           io.Writer // tables
+	progress                      io.Writer
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	r, err := parse(os.Args[1:])
+	if err == nil {
+		err = r.do(ctx)
+	}
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+func parse(args []string) (*run, error) {
+	r := &run{z: shortForm, out: os.Stdout, progress: os.Stderr}
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	quick := f.Bool("quick", false, "one round of tiny sizes: does every system work? Its figures mean nothing")
+	list := func(to *[]string, name, about string) {
+		f.Func(name, about, func(s string) error {
+			*to = strings.Split(s, ",")
+			r.flags += " -" + name + " " + s
+			return nil
+		})
+	}
+	list(&r.scenarios, "scenarios", "`names`, separated by commas: a,b,c,d,create,read,read-small,finish,growth (all)")
+	list(&r.systems, "systems", "`names`, separated by commas: sluice,floor,floor-1,bare,pack,tusd,tusd-synced,registry,versitygw (all)")
+	f.IntVar(&r.rounds, "rounds", 5, "rounds")
+	mib := func(to *int64, name, about string) {
+		f.Func(name, about, func(s string) error {
+			var n float64
+			if _, err := fmt.Sscan(s, &n); err != nil || n <= 0 {
+				return errors.New("must be a number of MiB")
+			}
+			*to = int64(n * (1 << 20))
+			r.flags += " -" + name + " " + s
+			return nil
+		})
+	}
+	mib(&r.z.large, "large", "`MiB` of the upload of a, b and read (512)")
+	mib(&r.z.each, "each", "`MiB` of each upload of c (128)")
+	mib(&r.z.finish, "finish", "`MiB` of the large upload of finish (4096)")
+	f.IntVar(&r.z.many, "many", r.z.many, "uploads of d, create and read-small")
+	f.IntVar(&r.z.growTo, "grow", r.z.growTo, "sessions and memories that growth goes to")
+	f.StringVar(&r.dir, "dir", "", "a folder on the disk that is to be measured (a new one for temporary files)")
+	f.StringVar(&r.sluice, "sluice", "", "the `program` to measure (one that is built from the tree)")
+	f.StringVar(&r.docs, "docs", "", "the `folder` whose benchmarks.md and chart are written (none)")
+	f.StringVar(&r.here, "bench", ".", "the folder of this module")
+	if err := f.Parse(args); err != nil {
+		return nil, err
+	}
+	if f.NArg() > 0 {
+		return nil, fmt.Errorf("unexpected argument %q", f.Arg(0))
+	}
+	if *quick {
+		r.rounds, r.z = 1, quickForm
+	}
+	f.Visit(func(g *flag.Flag) {
+		if slices.Contains([]string{"quick", "rounds", "many", "grow"}, g.Name) { // paths are nobody's business, the others are there
+			r.flags += " -" + g.Name + " " + g.Value.String()
+		}
+	})
+	return r, r.check()
+}
+
+// check finds names that are none.
+func (r *run) check() error {
+	known := []string{"finish", "growth"}
+	for _, s := range scenarios(r.z) {
+		known = append(known, s.name)
+	}
+	for _, n := range r.scenarios {
+		if !slices.Contains(known, n) {
+			return fmt.Errorf("no scenario is called %q: %s", n, strings.Join(known, ", "))
+		}
+	}
+	for _, n := range r.systems {
+		if _, ok := systemOf(n); !ok {
+			return fmt.Errorf("no system is called %q", n)
+		}
+	}
+	if r.rounds < 1 || r.z.many < 1 || r.z.growTo < r.z.growFrom {
+		return fmt.Errorf("rounds and many must be at least 1, grow at least %d", r.z.growFrom)
+	}
+	var err error
+	r.here, err = filepath.Abs(r.here)
+	r.bins = filepath.Join(r.here, "bin")
+	return err
+}
+
+func (r *run) wants(scenario string) bool {
+	return len(r.scenarios) == 0 || slices.Contains(r.scenarios, scenario)
+}
+
+func (r *run) has(system string) bool {
+	return len(r.systems) == 0 || slices.Contains(r.systems, system)
+}
+
+func (r *run) do(ctx context.Context) error {
+	fmt.Fprintln(r.progress, "building")
+	if err := build(ctx, r.here, r.bins, r.sluice, r.has); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(r.dir, "bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	// The arena is as large as the largest scenario, but for the upload of finish, which goes around it.
+	a, err := newArena(max(r.z.large, 8*r.z.each, int64(r.z.many)*r.z.small, chunk))
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	b := &about{when: time.Now(), commit: commit(ctx, r.here), machine: shape(dir), versions: versions(ctx, r.here), flags: r.flags, rounds: r.rounds, z: r.z}
+	all, err := r.measure(ctx, a, dir)
+	if err != nil {
+		return err
+	}
+	b.took = time.Since(b.when)
+	if r.docs == "" {
+		_, err := io.WriteString(r.out, all.markdown(b, ""))
+		return err
+	}
+	const chart = "benchmarks.svg"
+	if err := all.chart(filepath.Join(r.docs, chart)); err != nil {
+		return err
+	}
+	section := all.markdown(b, chart)
+	if err := write(r.docs, section); err != nil {
+		return err
+	}
+	_, err = io.WriteString(r.out, section)
+	return err
+}
+
+// measure lets the systems take turns.
+func (r *run) measure(ctx context.Context, a *arena, dir string) (*results, error) {
+	all := &results{turns: map[string]map[string][]turn{}}
+	cut := map[string][]item{}
+	for _, s := range scenarios(r.z) {
+		s.systems = slices.DeleteFunc(s.systems, func(n string) bool { return !r.has(n) })
+		if r.wants(s.name) && len(s.systems) > 0 {
+			all.scenarios = append(all.scenarios, s)
+			all.turns[s.name] = map[string][]turn{}
+			cut[s.name] = s.cut(a)
+		}
+	}
+	finish := inner{what: "finish", small: "1 MiB", large: bytesOf(r.z.finish), most: 2}
+	ends := [2]item{a.item("finish", 0, 1<<20, chunk), a.item("finish", 0, r.z.finish, chunk)}
+	for round := range r.rounds {
+		for _, s := range all.scenarios {
+			for i := range s.systems {
+				sys, _ := systemOf(s.systems[(i+round)%len(s.systems)])
+				err := r.turn(dir, func(dir string) error {
+					t, err := s.run(ctx, sys, r.bins, dir, cut[s.name])
+					if err != nil {
+						return err
+					}
+					all.turns[s.name][sys.name] = append(all.turns[s.name][sys.name], t)
+					fmt.Fprintf(r.progress, "round %d, %s, %s: %.0f %s, %.2f CPU s/GiB, %.0f MiB\n", round+1, s.name, sys.name, t.speed, s.unit(), t.perGiB, t.peakMiB)
+					return nil
+				})
+				if err != nil {
+					return nil, fmt.Errorf("%s, %s: %w", s.name, sys.name, err)
+				}
+			}
+		}
+		if r.wants("finish") && r.has("sluice") {
+			if err := r.turn(dir, func(dir string) error { return finishes(ctx, r.bins, dir, ends, &finish) }); err != nil {
+				return nil, fmt.Errorf("finish: %w", err)
+			}
+		}
+	}
+	if r.wants("finish") && r.has("sluice") {
+		all.inner = append(all.inner, finish)
+	}
+	if r.wants("growth") && r.has("sluice") {
+		err := r.turn(dir, func(dir string) (err error) {
+			g, err := grown(ctx, r.bins, dir, a, r.z)
+			all.inner = append(all.inner, g...)
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("growth: %w", err)
+		}
+	}
+	return all, nil
+}
+
+// turn gives f an empty folder, and leaves nothing behind for the next: no file, and no page that the kernel has still to write.
+func (r *run) turn(dir string, f func(dir string) error) error {
+	own, err := os.MkdirTemp(dir, "")
+	if err != nil {
+		return err
+	}
+	err = f(own)
+	err = errors.Join(err, os.RemoveAll(own))
+	unix.Sync()
+	return err
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// process is a server under measurement.
+type process struct {
+	cmd  *exec.Cmd
+	log  string // where its output is
+	done chan struct{}
+}
+
+// launch starts a program; its output goes into a file in dir.
+func launch(dir string, env []string, exe string, args ...string) (*process, error) {
+	p := &process{cmd: exec.Command(exe, args...), log: filepath.Join(dir, "output"), done: make(chan struct{})}
+	out, err := os.Create(p.log)
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close()
+	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Dir = out, out, dir
+	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		_ = p.cmd.Wait() // how it ended is in its output
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// stop ends it; what it wrote is thrown away, so it need not end well.
+func (p *process) stop() {
+	_ = p.cmd.Process.Kill()
+	<-p.done
+}
+
+// said waits for a line of its output and gives the pattern's first group.
+func (p *process) said(ctx context.Context, pattern string) (string, error) {
+	re := regexp.MustCompile(pattern)
+	var found string
+	err := p.until(ctx, func() bool {
+		b, _ := os.ReadFile(p.log)
+		if m := re.FindSubmatch(b); m != nil {
+			found = string(m[1])
+		}
+		return found != ""
+	})
+	return found, err
+}
+
+// listens waits until an address takes connections.
+func (p *process) listens(ctx context.Context, addr string) error {
+	return p.until(ctx, func() bool {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	})
+}
+
+func (p *process) until(ctx context.Context, ready func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for !ready() {
+		select {
+		case <-p.done:
+			return fmt.Errorf("%s ended: %s", p.cmd.Path, p.tail())
+		case <-ctx.Done():
+			return fmt.Errorf("%s does not listen: %w: %s", p.cmd.Path, ctx.Err(), p.tail())
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+func (p *process) tail() string {
+	b, _ := os.ReadFile(p.log)
+	return string(b[max(0, len(b)-2000):])
+}
+
+// cpu is the processor time it has had, user and system: its clock as clock_getcpuclockid(3) names it, in nanoseconds where /proc/PID/stat has
+// hundredths of a second. What the kernel does later in threads of its own (write-back) is in neither.
+func (p *process) cpu() (time.Duration, error) {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(int32(^p.cmd.Process.Pid<<3|2), &ts); err != nil {
+		return 0, fmt.Errorf("the clock of %s: %w", p.cmd.Path, err)
+	}
+	return time.Duration(ts.Nano()), nil
+}
+
+// peak is its largest resident set so far, in bytes.
+func (p *process) peak() (int64, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if v, ok := strings.CutPrefix(s.Text(), "VmHWM:"); ok {
+			kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(v), " kB"), 10, 64)
+			return kib << 10, err
+		}
+	}
+	return 0, errors.New("no VmHWM in /proc/PID/status")
+}
+
+// freeAddr finds a port for those that can't say which one they took.
+func freeAddr() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// about is what a run says of itself.
+type about struct {
+	when                             time.Time
+	commit, machine, versions, flags string
+	rounds                           int
+	z                                sizes
+	took                             time.Duration
+}
+
+// markdown writes what a run gave as a section of docs/benchmarks.md.
+func (r *results) markdown(b *about, chart string) string {
+	var w strings.Builder
+	fmt.Fprintf(&w, "## Beside its peers\n\n`make bench` (`bench/`%s), %s, commit %s, %s. %s, interleaved: in each round every system has its turn at a scenario, the first one "+
+		"another each time; a turn is a fresh server on an empty folder; file systems are synced between turns. It took %s. Speeds are of one machine on one day: compare ratios, not numbers.\n\n",
+		b.flags, b.when.Format(time.DateOnly), b.commit, b.machine, plural(b.rounds, "round"), b.took.Round(time.Second))
+	fmt.Fprintf(&w, "Client and server share the cores. The client is the same for all: net/http, HTTP/1.1 over loopback, connections kept alive, random bytes from a file in memory "+
+		"(sendfile), every status and every digest in an answer checked; after the time that counts all is read back and its SHA-256 compared. "+
+		"CPU is the server process's, user and system, without what the kernel writes back later; RSS is the largest of any round (`VmHWM`); p50 and p99 are medians over the rounds, "+
+		"of requests that carry content in a–c, of whole uploads or reads elsewhere. Peers: %s, built from one module, so with its versions of what they share.\n\n", b.versions)
+	if b.z == quickForm {
+		fmt.Fprint(&w, "**One round of tiny sizes, to see that everything works: these figures mean nothing.**\n\n")
+	}
+	if chart != "" {
+		fmt.Fprintf(&w, "![Medians, with minimum and maximum](%s)\n\n", chart)
+	}
+	r.goals(&w)
+	for _, s := range r.scenarios {
+		r.table(&w, s)
+	}
+	r.within(&w)
+	fmt.Fprintf(&w, "### How each runs\n\n| system | settings, and what an answer promises |\n| --- | --- |\n")
+	for _, s := range systems {
+		fmt.Fprintf(&w, "| %s | %s |\n", s.label, s.settings)
+	}
+	return w.String()
+}
+
+func (r *results) goals(w *strings.Builder) {
+	var rows []string
+	for _, g := range goals() {
+		if ratio := r.ratio(g); !math.IsNaN(ratio) {
+			want, met := g.verdict(ratio)
+			rows = append(rows, fmt.Sprintf("| %s | %s | %.2f | %s |\n", g.what, want, ratio, met))
+		}
+	}
+	peak := 0.0
+	for _, s := range r.scenarios {
+		if s.how != reading && len(r.turns[s.name]["sluice"]) > 0 {
+			peak = max(peak, r.peakOf(s.name, "sluice"))
+		}
+	}
+	if peak > 0 {
+		rows = append(rows, fmt.Sprintf("| resident set in all that upload, MiB | ≤ 64 | %.0f | %s |\n", peak, yes(peak <= 64)))
+	}
+	if len(rows) > 0 {
+		fmt.Fprintf(w, "### The goals: ratios of Sluice's medians to…\n\n| | goal | measured | |\n| --- | --- | --- | --- |\n%s\n", strings.Join(rows, ""))
+	}
+}
+
+func (r *results) table(w *strings.Builder, s scenario) {
+	fmt.Fprintf(w, "### %s: %s\n\n%s.\n\n| | %s: median (min–max) | p50, ms | p99, ms | CPU s/GiB (min–max) | RSS, MiB |\n| --- | --- | --- | --- | --- | --- |\n",
+		s.name, s.title, s.describe(), s.unit())
+	for _, sys := range s.systems {
+		if len(r.turns[s.name][sys]) == 0 {
+			continue
+		}
+		v, _ := systemOf(sys)
+		sp, cpu := r.of(s.name, sys, speed), r.of(s.name, sys, perGiB)
+		p50 := r.of(s.name, sys, func(t turn) float64 { return ms(t.p50) })
+		p99 := r.of(s.name, sys, func(t turn) float64 { return ms(t.p99) })
+		fmt.Fprintf(w, "| %s | %.0f (%.0f–%.0f) | %.2f | %.2f | %.2f (%.2f–%.2f) | %.0f |\n",
+			v.label, sp.median, sp.min, sp.max, p50.median, p99.median, cpu.median, cpu.min, cpu.max, r.peakOf(s.name, sys))
+	}
+	fmt.Fprintln(w)
+}
+
+func ms(d time.Duration) float64 { return d.Seconds() * 1000 }
+
+func (r *results) within(w *strings.Builder) {
+	if len(r.inner) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "### Sluice alone: finish and growth\n\nOne client. Medians (min–max) of n, in ms: finish after the last chunk in order; the others with few and with many there already.\n\n"+
+		"| | small | large | ratio | goal | |\n| --- | --- | --- | --- | --- | --- |\n")
+	for _, f := range r.inner {
+		goal, met := "reported", ""
+		if f.most > 0 {
+			goal, met = fmt.Sprintf("≤ %g", f.most), yes(f.ratio() <= f.most)
+		}
+		fmt.Fprintf(w, "| %s | %s: %s | %s: %s | %.2f | %s | %s |\n", f.what, f.small, times(f.at[0]), f.large, times(f.at[1]), f.ratio(), goal, met)
+	}
+	fmt.Fprintln(w)
+}
+
+func times(all []time.Duration) string {
+	return fmt.Sprintf("%.2f (%.2f–%.2f), n = %d", ms(quantile(all, 0.5)), ms(quantile(all, 0)), ms(quantile(all, 1)), len(all))
+}
+
+const (
+	from = "<!-- bench: from here to the end mark `make bench` writes -->"
+	to   = "<!-- bench: end -->"
+)
+
+// write puts the section between its marks in docs/benchmarks.md; what is outside stays as it is. Without marks it goes to the end.
+func write(docs, section string) error {
+	path := filepath.Join(docs, "benchmarks.md")
+	old, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	text, err := between(string(old), section)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return os.WriteFile(path, []byte(text), 0o644)
+}
+
+func between(old, section string) (string, error) {
+	section = from + "\n\n" + strings.TrimSpace(section) + "\n\n" + to
+	before, rest, found := strings.Cut(old, from)
+	if !found {
+		return strings.TrimLeft(strings.TrimRight(old, "\n")+"\n\n"+section+"\n", "\n"), nil
+	}
+	_, after, found := strings.Cut(rest, to)
+	if !found {
+		return "", fmt.Errorf("the mark %q has no %q after it: put it back", from, to)
+	}
+	return before + section + after, nil
+}
