@@ -19,6 +19,7 @@ build:
 test: needs check
 	$(GO) test -race -timeout 8m ./...
 	$(GO) test -v -count=1 ./internal/crashtest ./internal/soak ./internal/realdisk
+	$(GO) test -v -count=1 -run 'OpenSessions|Trickling' ./cmd/sluice
 
 # The crashes and failures of every step, with more of them, and the real program through one mishap after the other: SEEDS=n takes n times as
 # long. Its log of rounds is soak.log.

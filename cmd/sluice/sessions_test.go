@@ -31,6 +31,9 @@ var (
 
 // Open sessions lie in the store and not in memory: four times as many cost hardly more.
 func TestOpenSessionsAreNotInMemory(t *testing.T) {
+	if withRace {
+		t.Skip("the race detector takes memory of its own: go test ./cmd/sluice -run OpenSessions")
+	}
 	n := *openSessions
 	data := filepath.Join(t.TempDir(), "data")
 	cmd := serveCmd{Data: data, SessionTTL: time.Hour, MaxOpenSessions: 1 << 40, MaxBytes: 1 << 40, Durability: "process"}

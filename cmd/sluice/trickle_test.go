@@ -38,6 +38,9 @@ const (
 // Many connections that bring a byte now and then cost bounded memory, goroutines and descriptors; what comes past the bound is told to come again;
 // and who brings his bytes is served in the midst of them.
 func TestTricklingConnections(t *testing.T) {
+	if withRace {
+		t.Skip("the race detector takes memory of its own: go test ./cmd/sluice -run Trickling")
+	}
 	// The server cuts off what brings too little for half a minute: where so many can't be opened and looked at in that time, as many as can.
 	for n := *tricklers; ; n /= 2 {
 		if n < 10 {
