@@ -179,10 +179,18 @@ func (u *Service) known(ctx context.Context, c access.Caller, n note) (up Upload
 	return up, ok, nil
 }
 
-// room refuses early what the stores could not hold.
-func (u *Service) room(ctx context.Context, n int64) error {
+// hasRoom is Config.Room, as the reason that clients get.
+func (u *Service) hasRoom() error {
 	if err := u.Room(); err != nil {
 		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return nil
+}
+
+// room refuses early what the stores could not hold.
+func (u *Service) room(ctx context.Context, n int64) error {
+	if err := u.hasRoom(); err != nil {
+		return err
 	}
 	free, err := u.Blobs.Free(ctx)
 	if err != nil {

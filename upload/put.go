@@ -101,8 +101,8 @@ func (u *Service) puttable(ctx context.Context, c access.Caller, id session.Sess
 	if err != nil {
 		return s, "", err
 	}
-	if err := u.Room(); err != nil {
-		return s, "", fmt.Errorf("%w: %w", ErrFull, err)
+	if err := u.hasRoom(); err != nil {
+		return s, "", err
 	}
 	s, err = u.trusted(ctx, s, AfterReboot)
 	return s, n.Capsule, err

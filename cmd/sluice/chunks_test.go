@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/access"
 	"sluice/catalog"
 	"sluice/session"
 	"sluice/upload"
@@ -50,21 +51,27 @@ func liveHeap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// A chunk of the largest size passes through buffers that are much smaller, and so do many of the smallest size.
-func TestMemoryDoesNotDependOnTheSizeOfChunks(t *testing.T) {
-	const streams = 4
+// opened is a server without its network, which ends with the test, and its admin.
+func opened(t *testing.T) (*server, access.Caller) {
+	t.Helper()
 	data := filepath.Join(t.TempDir(), "data")
 	cmd := serveCmd{Data: data, SessionTTL: time.Hour, MaxOpenSessions: 1000, MaxBytes: 1 << 40, Durability: "process"}
 	s, err := cmd.open(t.Context(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		if err := s.close(); err != nil {
 			t.Error(err)
 		}
-	}()
-	who := s.admin(t, data)
+	})
+	return s, s.admin(t, data)
+}
+
+// A chunk of the largest size passes through buffers that are much smaller, and so do many of the smallest size.
+func TestMemoryDoesNotDependOnTheSizeOfChunks(t *testing.T) {
+	const streams = 4
+	s, who := opened(t)
 	limits := s.uploads.Limits()
 	for name, c := range map[string]struct {
 		size   int64
@@ -107,18 +114,7 @@ func TestMemoryDoesNotDependOnTheSizeOfChunks(t *testing.T) {
 
 // Ranges of one byte are no pieces of their own here: each would cost an entry.
 func TestTheServerHasASmallestPiece(t *testing.T) {
-	data := filepath.Join(t.TempDir(), "data")
-	cmd := serveCmd{Data: data, SessionTTL: time.Hour, MaxOpenSessions: 1000, MaxBytes: 1 << 40, Durability: "process"}
-	s, err := cmd.open(t.Context(), slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := s.close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	who := s.admin(t, data)
+	s, who := opened(t)
 	up, err := s.uploads.Begin(t.Context(), who, upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: "pieces"}, Bytes: 1 << 20, Chunks: -1})
 	if err != nil {
 		t.Fatal(err)
