@@ -216,15 +216,14 @@ func (v *Service) drop(ctx context.Context, id SessionID, to State, release End,
 }
 
 // TickTTL lets the running time advance to now, by one Config.Tick at most (so that a clock that jumps expires
-// nobody), ends the sessions whose time to live is over, and removes what was kept of ended ones
+// nobody), or to where another Service of the Store has brought it, ends the sessions whose time to live is over, and removes what was kept of ended ones
 // longer than Config.Keep. It gives the number of sessions it expired; its cost is that of what it ends. A session with a running put is left alone.
 // Call it every Config.Tick or more often, on every Service of a Store.
 func (v *Service) TickTTL(ctx context.Context, now time.Time, release End) (int, error) {
-	v.mu.Lock()
-	step := min(max(now.Sub(v.lastTick), 0), v.cfg.Tick)
-	v.lastTick = now
-	v.mu.Unlock()
-	running := v.running.Add(step.Milliseconds())
+	running, err := v.advance(ctx, now)
+	if err != nil {
+		return 0, err
+	}
 	expired := 0
 	var failed failures
 	due := running - v.cfg.TTL.Milliseconds()
@@ -247,7 +246,7 @@ func (v *Service) TickTTL(ctx context.Context, now time.Time, release End) (int,
 	if due = running - v.cfg.Keep.Milliseconds(); due <= 0 {
 		return expired, failed.join()
 	}
-	err := Page(ctx, v.store, Query{Due: due, State: Finished, Limit: 100}, func(s Session) (bool, error) {
+	err = Page(ctx, v.store, Query{Due: due, State: Finished, Limit: 100}, func(s Session) (bool, error) {
 		_, err := v.move(ctx, s, Gone)
 		if errors.Is(err, ErrFenced) {
 			err = nil
@@ -255,6 +254,29 @@ func (v *Service) TickTTL(ctx context.Context, now time.Time, release End) (int,
 		return failed.goOn(ctx, s.ID, err)
 	})
 	return expired, errors.Join(err, failed.join())
+}
+
+// advance lets the running time go on to now, and keeps it with every Config.Tick that has passed: what counts by it, in the caller's
+// books too, must end in time on a server that is often restarted and seldom used. Services of one Store learn from it how far another is.
+func (v *Service) advance(ctx context.Context, now time.Time) (int64, error) {
+	v.mu.Lock()
+	step := min(max(now.Sub(v.lastTick), 0), v.cfg.Tick)
+	v.lastTick = now
+	running := v.running.Add(step.Milliseconds())
+	due := running-v.kept >= v.cfg.Tick.Milliseconds()
+	v.mu.Unlock()
+	if !due {
+		return running, nil
+	}
+	newest, err := v.store.KeepTime(ctx, running)
+	if err != nil {
+		return 0, fmt.Errorf("session: keeping the running time: %w", err)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.kept = max(v.kept, newest)
+	v.running.Store(max(v.running.Load(), newest))
+	return v.running.Load(), nil
 }
 
 // failures collects what went wrong with single sessions of many, so that one does not keep the others from being ended.

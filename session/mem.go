@@ -43,7 +43,7 @@ type Op struct {
 	Gen     uint64    // OpRecord
 	Change  Change    // OpRecord
 	Step    Step      // OpMove
-	Totals  Stats     // OpTotals: Begun, Finished, Aborted, Expired and Newest
+	Totals  Stats     // OpTotals: Begun, Finished, Aborted, Expired and Newest (which KeepTime changes)
 }
 
 // OpKind names the method.
@@ -301,6 +301,24 @@ func (q Query) place(s *Session) (memCursor, bool) {
 	}
 	in := (q.Owner == nil || *q.Owner == s.Owner) && (q.State == 0 || q.State == s.State)
 	return memCursor{group: s.State, order: -s.Began.UnixMilli()}, in
+}
+
+// KeepTime implements Store.
+func (m *Mem) KeepTime(_ context.Context, running int64) (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	after := m.stats
+	after.Newest = max(after.Newest, running)
+	if after == m.stats {
+		return after.Newest, nil
+	}
+	if m.hooks.Log != nil {
+		if err := m.hooks.Log(Op{Kind: OpTotals, Totals: after}); err != nil {
+			return 0, err
+		}
+	}
+	m.stats = after
+	return after.Newest, nil
 }
 
 // Stats implements Store.

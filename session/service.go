@@ -25,6 +25,7 @@ type Service struct {
 	mu       sync.Mutex
 	live     map[SessionID]*live
 	lastTick time.Time
+	kept     int64 // the running time that the store has for certain
 
 	running      atomic.Int64 // ms
 	small, large sync.Pool    // of *[]byte
@@ -67,7 +68,7 @@ func New(ctx context.Context, store Store, cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("session: reading the store's figures: %w", err)
 	}
-	v := &Service{store: store, cfg: cfg, live: map[SessionID]*live{}, lastTick: cfg.Clock.Now()}
+	v := &Service{store: store, cfg: cfg, live: map[SessionID]*live{}, lastTick: cfg.Clock.Now(), kept: st.Newest}
 	v.running.Store(max(st.Newest, 1))
 	v.small.New = func() any { b := make([]byte, smallBuffer); return &b }
 	v.large.New = func() any { b := make([]byte, cfg.Buffer); return &b }
@@ -82,7 +83,7 @@ func orDefault[T comparable](v *T, d T) {
 }
 
 // Running is the engine's running time in ms: it advances with TickTTL only, never goes
-// back, and survives a restart to the newest value that was stored with a session.
+// back, and survives a restart but for less than one Config.Tick.
 func (v *Service) Running() int64 { return v.running.Load() }
 
 // TTL is the time to live that new activity gives a session.

@@ -214,6 +214,42 @@ func TestAFailedEndOpensAgain(t *testing.T) {
 	}
 }
 
+// A program that is started anew again and again, and that nobody uses, still comes to the end of what waits.
+func TestTheRunningTimeIsKept(t *testing.T) {
+	store := session.NewMem(session.MemHooks{})
+	at := func() *session.Service {
+		v, err := session.New(t.Context(), store, session.Config{Tick: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	now := time.Now().Add(time.Minute)
+	tick := func(v *session.Service, by time.Duration) {
+		now = now.Add(by)
+		if _, err := v.TickTTL(t.Context(), now, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for life := range int64(10) {
+		v := at()
+		if got := v.Running() / time.Minute.Milliseconds(); got != life*3 {
+			t.Fatalf("life %d begins at minute %d", life, got)
+		}
+		for range 3 {
+			tick(v, time.Minute)
+		}
+		tick(v, 59*time.Second) // what may be forgotten
+	}
+	other, v := at(), at()
+	for range 5 {
+		tick(v, time.Minute)
+	}
+	if tick(other, time.Minute); other.Running() != v.Running() {
+		t.Errorf("one Service is at %d, and another of the same Store stays at %d", v.Running(), other.Running())
+	}
+}
+
 func TestTimeCountsInTicks(t *testing.T) {
 	v := start(t, session.Config{TTL: time.Hour, Tick: time.Minute})
 	s := begin(t, v, 4, 10)

@@ -40,6 +40,10 @@ type Store interface {
 	// cost is that of what it returns.
 	List(ctx context.Context, q Query) (page []Session, next string, err error)
 
+	// KeepTime stores that the running time has come to running, in ms, and gives the newest that is stored, which others may have
+	// brought further. A smaller one than stored changes nothing.
+	KeepTime(ctx context.Context, running int64) (newest int64, err error)
+
 	// Stats costs the same with one session as with a million.
 	Stats(ctx context.Context) (Stats, error)
 }
@@ -94,7 +98,7 @@ type Stats struct {
 	OldestSeen int64
 	// Totals since the store was made.
 	Begun, Finished, Aborted, Expired int64
-	// Newest is the largest Seen ever stored: a Service continues its running time from here.
+	// Newest is the newest running time ever stored, by KeepTime or as the Seen of a session: a Service continues from here.
 	Newest int64
 }
 

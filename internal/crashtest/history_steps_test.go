@@ -18,11 +18,10 @@ import (
 
 // age is what a file's end by time is told from: running time, and since when it is counted.
 type age struct {
-	guest   bool          // it is the guest's
-	shaken  bool          // harmed by a loss of power alone: what is lost is known after the next look
-	idle    time.Duration // since it was surely touched, or trashed
-	rest    time.Duration // since it may have been touched, in this life
-	settled int           // the life that rest is of
+	guest  bool          // it is the guest's
+	shaken bool          // harmed by a loss of power alone: what is lost is known after the next look
+	idle   time.Duration // since it was surely touched, or trashed, at most
+	rest   time.Duration // since it may have been touched, at least
 }
 
 // whole reports whether everything is acknowledged, and no replacement under way.
@@ -52,7 +51,6 @@ func (l *life) name() string {
 func (l *life) add(f *file) {
 	l.m.mu.Lock()
 	defer l.m.mu.Unlock()
-	f.settled = l.n
 	l.m.files[f.name] = f
 }
 
@@ -78,7 +76,7 @@ func (l *life) on(fs ...*file) {
 	for _, f := range fs {
 		l.loose = l.loose || f.harmed
 		if f.can != trashed { // its stay in the trash goes on
-			f.rest, f.settled = 0, l.n
+			f.rest = 0
 		}
 	}
 }
@@ -491,6 +489,11 @@ func (l *life) pass(by time.Duration) {
 	l.counted += counted
 	unsure := false
 	end := func(sure bool) {
+		if !sure {
+			l.m.unkept += counted
+		} else if l.m.unkept >= hour {
+			l.m.unkept = 0
+		}
 		for _, f := range l.m.files {
 			if !sure {
 				f.idle += counted
@@ -503,10 +506,10 @@ func (l *life) pass(by time.Duration) {
 				}
 				continue
 			}
-			switch in := f.settled == l.n; {
-			case in && f.rest > ttl && f.can == open|expired:
+			switch {
+			case f.rest > ttl && f.can == open|expired:
 				f.can = expired
-			case in && f.rest >= trashFor && f.can == trashed|purged:
+			case f.rest >= trashFor && f.can == trashed|purged:
 				f.can = purged
 			}
 			unsure = unsure || f.can&(f.can-1) != 0

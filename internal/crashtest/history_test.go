@@ -219,7 +219,7 @@ func (l *life) lookAt() {
 	for name, f := range l.m.files {
 		if !l.blind(f) {
 			if f.can == open {
-				f.idle, f.rest, f.settled = 0, 0, l.n
+				f.idle, f.rest = 0, 0
 			}
 			if f.shaken {
 				f.harmed, f.shaken = false, false
@@ -334,6 +334,7 @@ func (h *history) born() *life {
 	cl := &clock{}
 	cl.ms.Store(h.ms)
 	l.dead = newDeath(func() { l.stopAt("the server ends itself") })
+	h.model.forgetTime()
 	l.disk, l.m, l.st = h.disk, h.model, setup{durability: h.d, seed: h.seed*1_000_003 + uint64(h.lives)*100, clock: cl, die: l.dead.die}
 	l.hook, l.failed, l.trace = l.hooked, l.wasRefused, l.traced
 	l.fault = onceFaults[h.rng.IntN(len(onceFaults))]

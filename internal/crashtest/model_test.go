@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"time"
 
 	"sluice/catalog"
 	"sluice/session"
@@ -69,6 +70,8 @@ type model struct {
 	seq   uint64 // the newest number of an event that a reader saw
 	shown map[string]fate
 	guest *guest // where there is one
+	// unkept is how much running time the server may forget with its end.
+	unkept time.Duration
 }
 
 func newModel() *model { return &model{files: map[string]*file{}, shown: map[string]fate{}} }
@@ -77,7 +80,7 @@ func newModel() *model { return &model{files: map[string]*file{}, shown: map[str
 func (m *model) clone() *model {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	out := &model{files: make(map[string]*file, len(m.files)), doing: m.doing, seq: m.seq, shown: map[string]fate{}}
+	out := &model{files: make(map[string]*file, len(m.files)), doing: m.doing, seq: m.seq, shown: map[string]fate{}, unkept: m.unkept}
 	for name, f := range m.files {
 		c := *f
 		c.must, c.may, c.old = slices.Clone(f.must), slices.Clone(f.may), slices.Clone(f.old)
@@ -92,6 +95,14 @@ func (m *model) clone() *model {
 		out.guest = &g
 	}
 	return out
+}
+
+// forgetTime takes back what the end of a server may have taken of the running time.
+func (m *model) forgetTime() {
+	for _, f := range m.files {
+		f.rest -= m.unkept
+	}
+	m.unkept = 0
 }
 
 func (m *model) names() []string { return slices.Sorted(maps.Keys(m.files)) }

@@ -70,6 +70,12 @@ func ofSession() []mutant {
 			tests: []string{"session.TestTimeCountsInTicks", "keeper.TestAClockThatJumpsEndsNothing", "internal/crashtest.TestAnyHistory"},
 		},
 		{
+			name: "the-running-time-is-not-kept", promise: 9, file: "session/end.go",
+			old:   "	due := running-v.kept >= v.cfg.Tick.Milliseconds()",
+			new:   "	due := false",
+			tests: []string{"session.TestTheRunningTimeIsKept", "session.TestAnyHistory"},
+		},
+		{
 			name: "a-session-with-a-running-put-expires", promise: 1, file: "session/end.go",
 			old:   "			if v.busy(s.ID) {",
 			new:   "			if false {",

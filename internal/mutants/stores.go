@@ -22,6 +22,12 @@ func ofStores() []mutant {
 			tests: []string{"store/pebblemeta.TestAnAcknowledgedCommitSurvivesAnyCrash", "internal/crashtest.TestAnyHistory", "internal/realdisk.TestNoPowerLossTakesWhatWasAcknowledged"},
 		},
 		{
+			name: "the-running-time-is-in-memory-alone", promise: 9, file: "store/pebblemeta/list.go",
+			old:   "	t := st.db.begin()\n	defer t.close()\n	t.delta.Newest = running\n",
+			new:   "	if running > 0 {\n		return running, nil\n	}\n	t := st.db.begin()\n	defer t.close()\n",
+			tests: []string{"store/pebblemeta.TestSessionsAreAStore", "store/pebblemeta.TestAnyHistoryOfTwoServices", "internal/crashtest.TestAnyHistory"},
+		},
+		{
 			name: "nobody-waits-for-the-sync-of-the-metadata", promise: 1, file: "store/pebblemeta/txn.go",
 			old:   "	if err := t.batch.SyncWait(); err != nil {",
 			new:   "	late := t.batch\n	t.batch = t.db.peb.NewBatch()\n	go func() { _, _ = late.SyncWait(), late.Close() }()\n	if err := error(nil); err != nil {",

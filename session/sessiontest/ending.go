@@ -221,10 +221,20 @@ func (w *world) time() {
 		}
 		running := v.Running() + min(max(w.now.Sub(v.lastTick), 0), tick).Milliseconds()
 		v.lastTick = w.now
+		stored, err := v.Stats(context.Background())
+		w.must(err)
+		if running-v.kept >= tick.Milliseconds() {
+			running = max(running, stored.Newest)
+			v.kept = running
+			w.kept = max(w.kept, running)
+		}
 		n, err := v.TickTTL(context.Background(), w.now, nil)
 		w.must(err)
 		if v.Running() != running {
 			w.t.Fatalf("the running time is %d, not %d", v.Running(), running)
+		}
+		if stored, err = v.Stats(context.Background()); err != nil || stored.Newest < w.kept {
+			w.t.Fatalf("the running time that is stored is %d, not at least %d: %v", stored.Newest, w.kept, err)
 		}
 		for k, b := range was {
 			due := b.seen < running-ttl.Milliseconds()

@@ -2,6 +2,7 @@ package sessiontest
 
 import (
 	"errors"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -211,6 +212,39 @@ func figures(t *testing.T, st store) {
 	st.move(s, session.Step{Gen: s.Gen, To: session.Gone})
 	st.move(u, session.Step{Gen: u.Gen, To: session.Gone})
 	check("their going")
+}
+
+func keepsTime(t *testing.T, st store) {
+	keep := func(running, want int64) {
+		t.Helper()
+		newest, err := st.KeepTime(t.Context(), running)
+		if kept := st.stats().Newest; err != nil || newest != want || kept != want {
+			t.Errorf("keeping %d: %d, %v, and %d is kept, not %d", running, newest, err, kept, want)
+		}
+	}
+	keep(5, 5)
+	keep(5, 5)
+	keep(4, 5)
+	st.create(spec(1, "o", "")) // seen at 7
+	keep(6, 7)
+	keep(math.MaxInt64, math.MaxInt64)
+	st.same(spec(1, "o", ""), st.load(1))
+	if got, want := st.stats(), (session.Stats{Open: 1, BytesExpected: 100, Begun: 1, Newest: math.MaxInt64, OldestSeen: began.UnixMilli()}); got != want {
+		t.Errorf("figures: %+v, not %+v", got, want)
+	}
+}
+
+func keepsTimeAtOnce(t *testing.T, st store) {
+	const n = 20
+	atOnce(n, func(i int) {
+		running := int64(100 + i)
+		if newest, err := st.KeepTime(t.Context(), running); err != nil || newest < running {
+			t.Errorf("keeping %d: %d, %v", running, newest, err)
+		}
+	})
+	if kept := st.stats().Newest; kept != 100+n-1 {
+		t.Errorf("%d is kept", kept)
+	}
 }
 
 func copies(t *testing.T, st store) {

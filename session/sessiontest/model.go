@@ -82,6 +82,7 @@ type world struct {
 	born     int // Services ever made
 	sessions []*known
 	stats    session.Stats // the totals
+	kept     int64         // the running time that was kept at least
 	steps    int           // that the model has taken
 }
 
@@ -90,6 +91,7 @@ type service struct {
 	*session.Service
 	name     string
 	lastTick time.Time
+	kept     int64 // of the running time, for certain
 }
 
 // known is what the model knows of a session.
@@ -119,6 +121,8 @@ func newWorld(t *rapid.T, st session.Store, services int) *world {
 // wake makes the Services.
 func (w *world) wake() {
 	w.services = nil
+	stored, err := w.store.Stats(context.Background())
+	w.must(err)
 	for range w.n {
 		cfg := session.Config{TTL: ttl, Keep: keep, Tick: tick, Flush: time.Hour, Clock: w, Rand: w.rand, Buffer: 16}
 		if w.merge {
@@ -127,7 +131,10 @@ func (w *world) wake() {
 		v, err := session.New(context.Background(), w.store, cfg)
 		w.must(err)
 		w.born++
-		w.services = append(w.services, &service{v, fmt.Sprint(w.born), w.now})
+		if v.Running() < w.kept {
+			w.t.Fatalf("the running time was at %d, and begins at %d", w.kept, v.Running())
+		}
+		w.services = append(w.services, &service{v, fmt.Sprint(w.born), w.now, stored.Newest})
 	}
 }
 

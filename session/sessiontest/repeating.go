@@ -76,6 +76,12 @@ func (r *repeating) List(ctx context.Context, q session.Query) (page []session.S
 	return page, next, err
 }
 
+// KeepTime implements session.Store.
+func (r *repeating) KeepTime(ctx context.Context, running int64) (newest int64, err error) {
+	r.again(func() { newest, err = r.store.KeepTime(ctx, running) })
+	return newest, err
+}
+
 // Stats implements session.Store.
 func (r *repeating) Stats(ctx context.Context) (s session.Stats, err error) {
 	r.again(func() { s, err = r.store.Stats(ctx) })

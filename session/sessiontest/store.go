@@ -50,6 +50,8 @@ func TestStore(t *testing.T, open func(t *testing.T) session.Store) {
 		{"lists of what is due", dueLists},
 		{"a list goes on where it stopped", pages},
 		{"figures", figures},
+		{"the running time is kept", keepsTime},
+		{"the running time is kept by many at once", keepsTimeAtOnce},
 		{"what is handed out is a copy", copies},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, store{open(t), t}) })

@@ -81,6 +81,12 @@ func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 				},
 			},
 		},
+		"the running time": {
+			func(w world) error { _, err := w.db.Sessions().KeepTime(context.Background(), 77); return err },
+			map[string]func(w world) error{
+				"a smaller one": func(w world) error { _, err := w.db.Sessions().KeepTime(context.Background(), 76); return err },
+			},
+		},
 		"reopening": {
 			func(w world) error {
 				_, err := w.db.Sessions().Move(context.Background(), w.sealed.ID, session.Step{Gen: w.sealed.Gen, To: session.Open, Next: w.sealed.Gen + 1})

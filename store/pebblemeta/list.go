@@ -79,6 +79,32 @@ func (st sessions) Entries(ctx context.Context, id session.SessionID, r session.
 	return out, errors.Join(it.Error(), it.Close())
 }
 
+// KeepTime implements session.Store. It takes no lock of sessions or the catalog.
+func (st sessions) KeepTime(ctx context.Context, running int64) (int64, error) {
+	if err := st.db.enter(ctx); err != nil {
+		return 0, err
+	}
+	defer st.db.calls.leave()
+	if newest, err := st.newest(ctx); err != nil || newest >= running {
+		return newest, err
+	}
+	t := st.db.begin()
+	defer t.close()
+	t.delta.Newest = running
+	if err := t.commit(); err != nil {
+		return 0, err
+	}
+	return st.newest(ctx)
+}
+
+// newest gives the newest running time that was stored, once it is durable.
+func (st sessions) newest(ctx context.Context) (int64, error) {
+	st.db.apply.Lock()
+	newest, seq := st.db.totals.Newest, st.db.applied
+	st.db.apply.Unlock()
+	return newest, st.db.views.wait(ctx, seq)
+}
+
 // Stats implements session.Store.
 func (st sessions) Stats(ctx context.Context) (session.Stats, error) {
 	if err := st.db.enter(ctx); err != nil {
