@@ -13,10 +13,11 @@ type put struct {
 	r     Range
 	whole bool
 	wake  func() // wakes a blocked Read; nil where the reader can't be woken
+	quiet func() // Lender.Quiet, under the door; nil where the sink has none, and when the put has ended
 	done  chan struct{}
 
 	// door is held while the sink is called, so that whoever holds it knows that
-	// nothing is being written.
+	// nothing is being written, but for what quiet waits for.
 	door       sync.Mutex
 	stopped    bool          // a newer put wants these bytes: stop, and record what may be kept
 	fenced     bool          // nothing of this put may reach the sink or the store any more
@@ -126,7 +127,10 @@ func (l *live) fence(ctx context.Context, o *put) error {
 		o.door.Lock()
 		o.stopped = true
 		committing := o.committing
-		o.fenced = o.fenced || committing == nil
+		if committing == nil {
+			o.fenced = true
+			o.hush()
+		}
 		o.door.Unlock()
 		if committing == nil {
 			break
@@ -144,6 +148,13 @@ func (l *live) fence(ctx context.Context, o *put) error {
 		o.wake()
 	}
 	return nil
+}
+
+// hush waits for what the sink is still writing. The door is held.
+func (p *put) hush() {
+	if p.quiet != nil {
+		p.quiet()
+	}
 }
 
 // running lists the puts that overlap r.

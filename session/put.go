@@ -95,6 +95,15 @@ func (v *Service) put(ctx context.Context, s Session, want Range, r io.Reader, s
 		return 0, err
 	}
 	defer l.unclaim(p)
+	if lender, ok := sink.(Lender); ok {
+		p.quiet = lender.Quiet
+		defer func() {
+			p.door.Lock()
+			defer p.door.Unlock()
+			p.hush()
+			p.quiet = nil
+		}()
+	}
 	// What an older put recorded before it left is to be seen here.
 	s, err := v.open(ctx, s.ID)
 	if err != nil {
@@ -177,89 +186,6 @@ func (t *stream) exact() error {
 
 // errFatal marks an error after which not even what arrived may be recorded.
 var errFatal = errors.New("fatal")
-
-// copy reads the body to its end and hands it to the sink. The error is nil only after a clean end.
-func (t *stream) copy(ctx context.Context, r io.Reader) error {
-	pool := &t.v.small
-	buf := pool.Get().(*[]byte)
-	defer func() { pool.Put(buf) }()
-	for fills := 0; ; {
-		if fills == 2 && pool == &t.v.small {
-			pool.Put(buf)
-			pool = &t.v.large
-			buf = pool.Get().(*[]byte)
-		}
-		room := min(int64(len(*buf)), t.r.End-t.pos)
-		n, end := t.fill(r, (*buf)[:room])
-		if int64(n) == int64(len(*buf)) {
-			fills++
-		}
-		if err := t.deliver((*buf)[:n]); err != nil {
-			return err
-		}
-		if end == io.EOF {
-			return nil
-		}
-		if end != nil {
-			return end
-		}
-		if t.pos == t.r.End {
-			return nothingMore(r)
-		}
-		if !t.mode.whole && (t.pos%t.s.ChunkSize == 0 || time.Since(t.flushed) >= t.v.cfg.Flush) {
-			if err := t.record(ctx, false); err != nil {
-				return fmt.Errorf("%w: %w", errFatal, err)
-			}
-		} else if t.v.Running()-t.s.Seen >= t.v.cfg.TTL.Milliseconds()/8 {
-			if err := t.touch(ctx); err != nil {
-				return fmt.Errorf("%w: %w", errFatal, err)
-			}
-		}
-	}
-}
-
-// fill reads until buf is full, or the body ends, or what is there should be recorded. It
-// never lets bytes of two chunks into one buffer where pieces are recorded as they come.
-func (t *stream) fill(r io.Reader, buf []byte) (n int, err error) {
-	if !t.mode.whole {
-		edge := t.s.ChunkSize - t.pos%t.s.ChunkSize
-		buf = buf[:min(int64(len(buf)), edge)]
-	}
-	for empty := 0; n < len(buf) && err == nil; {
-		var m int
-		m, err = r.Read(buf[n:])
-		n += m
-		if m == 0 && err == nil {
-			if empty++; empty == 100 {
-				return n, io.ErrNoProgress
-			}
-			continue
-		}
-		empty = 0
-		if !t.mode.whole && time.Since(t.flushed) >= t.v.cfg.Flush {
-			break
-		}
-	}
-	return n, err
-}
-
-// nothingMore checks that the body ends here.
-func nothingMore(r io.Reader) error {
-	var one [1]byte
-	for range 100 {
-		n, err := r.Read(one[:])
-		if n > 0 {
-			return ErrLong
-		}
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return io.ErrNoProgress
-}
 
 // deliver hands the bytes at t.pos to the sink, split at the edges of chunks, which no entry crosses, and at what is recorded already.
 func (t *stream) deliver(b []byte) error {

@@ -29,6 +29,7 @@ type Service struct {
 
 	running      atomic.Int64 // ms
 	small, large sync.Pool    // of *[]byte
+	spare        atomic.Int64 // large ones that nobody has
 }
 
 // live is what a Service keeps in memory of a session while calls work on it.
@@ -45,9 +46,6 @@ type systemClock struct{}
 
 func (systemClock) Now() time.Time { return time.Now() }
 
-// smallBuffer is what a put starts with, in bytes; streams that fill it go on with Config.Buffer.
-const smallBuffer = 32 << 10
-
 // New makes a Service whose running time continues from the newest that the store has seen.
 func New(ctx context.Context, store Store, cfg Config) (*Service, error) {
 	orDefault(&cfg.TTL, 168*time.Hour)
@@ -57,7 +55,9 @@ func New(ctx context.Context, store Store, cfg Config) (*Service, error) {
 	orDefault(&cfg.MaxEntries, 65536)
 	orDefault(&cfg.MinPiece, 1)
 	orDefault(&cfg.Flush, time.Second)
+	orDefault(&cfg.Small, 32<<10)
 	orDefault(&cfg.Buffer, 256<<10)
+	orDefault(&cfg.Buffers, 64)
 	if cfg.Clock == nil {
 		cfg.Clock = systemClock{}
 	}
@@ -70,8 +70,9 @@ func New(ctx context.Context, store Store, cfg Config) (*Service, error) {
 	}
 	v := &Service{store: store, cfg: cfg, live: map[SessionID]*live{}, lastTick: cfg.Clock.Now(), kept: st.Newest}
 	v.running.Store(max(st.Newest, 1))
-	v.small.New = func() any { b := make([]byte, smallBuffer); return &b }
+	v.small.New = func() any { b := make([]byte, cfg.Small); return &b }
 	v.large.New = func() any { b := make([]byte, cfg.Buffer); return &b }
+	v.spare.Store(int64(cfg.Buffers))
 	return v, nil
 }
 

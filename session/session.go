@@ -244,6 +244,20 @@ type Verifier interface {
 	VerifyAt(p []byte, off int64) error
 }
 
+// Lender is a sink that brings memory of its own for a put that comes fast, and may still be busy with the bytes of one WriteAt while the next are
+// read. All calls of one put, those of WriteAt among them, are made one at a time.
+type Lender interface {
+	// Lend gives memory for the bytes from off on, of which at most n come, or nil: then the engine reads into its own. It is not empty, and
+	// nothing else is lent at that time.
+	Lend(off, n int64) []byte
+	// Done says that the engine does not touch what was lent any more. WriteAt was given parts of it, and whatever the sink
+	// does with them it may do until it lends this memory anew.
+	Done()
+	// Quiet returns when nothing that WriteAt was given is being written any more: then a newer put may have the same bytes. How that
+	// went is for Commit to tell.
+	Quiet()
+}
+
 // Recorder is a sink that wants to know when ranges of its put have been
 // recorded. s is the session as of that record.
 type Recorder interface {
@@ -292,7 +306,7 @@ type Want struct {
 	Bytes int64
 }
 
-// Clock tells the time. Only its differences between ticks count for expiry.
+// Clock tells the time. Only its differences between ticks count for expiry, and that within a put for how much memory it is given.
 type Clock interface{ Now() time.Time }
 
 // Config is what a Service needs beside its Store. The zero value of a field
@@ -311,8 +325,9 @@ type Config struct {
 	MinPiece int64
 	// Flush is how long PutAt lets arrived bytes go unrecorded (1 s).
 	Flush time.Duration
-	// Buffer is the size of the pooled copy buffers in bytes (256 KiB).
-	Buffer int
+	// Small is the size in bytes of the buffer that a put begins with, and a slow one stays with (32 KiB); Buffer that of what a
+	// fast one goes on with where its sink lends none (256 KiB), and Buffers how many of these there are at most (64).
+	Small, Buffer, Buffers int
 	// Merge, if set, joins two adjacent entries of one chunk into one, whose
 	// note it returns; ok is false where they can't be joined.
 	Merge func(a, b Entry) (note []byte, ok bool)

@@ -49,6 +49,14 @@ type Writer interface {
 	Close() error
 }
 
+// Lender is a Writer that brings memory for a put that comes fast, and may be busy with the bytes of one WriteAt while the next are read: as
+// session.Lender, with Commit for Quiet's error.
+type Lender interface {
+	Lend(off, n int64) []byte
+	Done()
+	Quiet()
+}
+
 // Care says when a Check may trust without looking.
 type Care uint8
 

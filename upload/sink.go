@@ -19,6 +19,7 @@ import (
 // CRC-32C is kept for the entry that will name it, and where it continues the rolling SHA-256 it is hashed into a clone of
 // that state. The clone becomes the state only in Recorded: the bytes of a put that was cut or superseded never move the hash.
 //
+//	Lend, Done ─▶ Writer            the memory that a fast put is read into
 //	WriteAt  ─┬─▶ Writer ─────────▶ place          Commit: extent, CRC and hash state become the entry's note
 //	          ├─▶ CRC-32C per piece                Recorded: the clone is published
 //	          └─▶ clone of SHA-256, body's digest
@@ -77,12 +78,8 @@ func (k *sink) close() {
 
 // WriteAt implements session.ByteSink.
 func (k *sink) WriteAt(p []byte, off int64) (int, error) {
-	if k.w == nil {
-		w, err := k.u.Blobs.Writer(k.ctx, k.s.ID, placeGen(k.s))
-		if err != nil {
-			return 0, err
-		}
-		k.w = w
+	if err := k.open(); err != nil {
+		return 0, err
 	}
 	n, err := k.w.WriteAt(p, off)
 	if err != nil {
@@ -95,6 +92,35 @@ func (k *sink) WriteAt(p []byte, off int64) (int, error) {
 		k.run = append(k.run, run{session.Range{Off: off, End: off + int64(len(p))}, crc32.Checksum(p, castagnoli)})
 	}
 	return n, k.advance(p, off)
+}
+
+// open has a Writer of the content store.
+func (k *sink) open() (err error) {
+	if k.w == nil {
+		k.w, err = k.u.Blobs.Writer(k.ctx, k.s.ID, placeGen(k.s))
+	}
+	return err
+}
+
+// Lend implements session.Lender: the memory is that of the content store, if it has any.
+func (k *sink) Lend(off, n int64) []byte {
+	if k.open() != nil {
+		return nil // WriteAt will say why
+	}
+	if l, ok := k.w.(Lender); ok {
+		return l.Lend(off, n)
+	}
+	return nil
+}
+
+// Done implements session.Lender.
+func (k *sink) Done() { k.w.(Lender).Done() }
+
+// Quiet implements session.Lender.
+func (k *sink) Quiet() {
+	if l, ok := k.w.(Lender); ok {
+		l.Quiet()
+	}
 }
 
 // placeGen is the generation in the name of a place: it moves with each Drop, so that bytes which replace others go elsewhere.
@@ -284,6 +310,7 @@ var (
 	_ session.Committer = (*sink)(nil)
 	_ session.Recorder  = (*sink)(nil)
 	_ session.Matcher   = (*sink)(nil)
+	_ session.Lender    = (*sink)(nil)
 )
 
 // chunkCRC combines the CRCs of the entries of one complete chunk.

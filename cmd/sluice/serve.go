@@ -100,13 +100,15 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger) (s *server, err e
 		return s, err
 	}
 	hook := upload.Reserving(catalog.Bounds{MaxSessions: c.MaxOpenSessions})
-	s.meta, err = pebblemeta.Open(filepath.Join(c.Data, "meta"), pebblemeta.Options{Changed: hook, Die: die, Log: log, Reserve: metaReserve})
-	if err != nil {
-		return s, err
-	}
 	kind := localblob.Process
 	if c.Durability == "power" {
 		kind = localblob.Power
+	}
+	s.meta, err = pebblemeta.Open(filepath.Join(c.Data, "meta"), pebblemeta.Options{
+		Changed: hook, Die: die, Log: log, Reserve: metaReserve, Process: kind == localblob.Process,
+	})
+	if err != nil {
+		return s, err
 	}
 	s.meta.Spare()
 	if s.blobs, err = localblob.Open(filepath.Join(c.Data, "content"), localblob.Options{Durability: kind, Log: log}); err != nil {

@@ -36,11 +36,12 @@ var arrows = map[string][]string{
 	"memories":            {"catalog", "access"},
 	"keeper":              {"session", "catalog", "upload"},
 	"backup":              {"session", "catalog", "upload", "internal/durable"},
-	"store/localblob":     {"upload", "session", "catalog", "internal/durable"},
+	"store/localblob":     {"upload", "session", "catalog", "internal/direct", "internal/durable"},
 	"store/pebblemeta":    {"session", "catalog", "internal/durable"},
 	"api":                 {"session", "catalog", "access", "upload", "memories"},
 	"sender":              {"api"},
 	"download":            {"session", "session/journal", "internal/durable"},
+	"internal/direct":     {"internal/durable"},
 	"internal/durable":    {},
 	"internal/crashfs":    {"internal/durable"},
 	"internal/crashtest":  {}, // tests alone, which may name concrete stores

@@ -1,10 +1,12 @@
 package crashfs
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"sync/atomic"
 	"syscall"
+	"unsafe"
 
 	"sluice/internal/durable"
 )
@@ -90,6 +92,33 @@ func (f *file) write(p []byte, off int64) (int, error) {
 		return n, io.ErrShortWrite
 	}
 	return n, nil
+}
+
+// Direct implements durable.File.
+func (f *file) Direct() (durable.DirectFile, error) {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	if err := f.use(OpOpen); err != nil {
+		return nil, err
+	}
+	if fault := f.d.step(OpOpen, f.path, 0); fault != nil {
+		return nil, failed(OpOpen, f.path, fault.Err)
+	}
+	return directFile{&file{d: f.d, ino: f.ino, path: f.path, told: f.ino.failures, heard: f.d.failures}}, nil
+}
+
+// directFile writes whole sectors from memory at such an address, which the drive has at once, and the platter with the next sync or never.
+type directFile struct{ *file }
+
+func (f directFile) WriteAt(p []byte, off int64) (int, error) {
+	if off%sectorSize != 0 || len(p)%sectorSize != 0 || uintptr(unsafe.Pointer(unsafe.SliceData(p)))%sectorSize != 0 {
+		return 0, errors.ErrUnsupported
+	}
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	n, err := f.write(p, off)
+	f.ino.writeBack(int(off/sectorSize), sectors(off+int64(n)))
+	return n, err
 }
 
 // WriteBack implements durable.File.

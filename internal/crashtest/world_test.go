@@ -23,6 +23,7 @@ import (
 	"sluice/access"
 	"sluice/catalog"
 	"sluice/internal/crashfs"
+	"sluice/internal/direct"
 	"sluice/internal/durable"
 	"sluice/keeper"
 	"sluice/memories"
@@ -109,14 +110,14 @@ func openWorld(disk *crashfs.Disk, st setup) (w *world, err error) {
 		return w, err
 	}
 	hook := upload.Reserving(catalog.Bounds{MaxSessions: 1000})
-	if w.meta, err = pebblemeta.Open(data+"/meta", pebblemeta.Options{Changed: hook, Die: st.die, FS: disk.VFS(), Reserve: metaReserve}); err != nil {
+	if w.meta, err = pebblemeta.Open(data+"/meta", pebblemeta.Options{Changed: hook, Die: st.die, FS: disk.VFS(), Reserve: metaReserve, Process: st.durability == localblob.Process}); err != nil {
 		return w, err
 	}
-	if w.blobs, err = localblob.Open(data+"/content", localblob.Options{Durability: st.durability, FS: disk}); err != nil {
+	if w.blobs, err = localblob.Open(data+"/content", localblob.Options{Durability: st.durability, FS: disk, Direct: direct.Config{Block: 512, Buffer: 2048, Buffers: 3}}); err != nil {
 		return w, err
 	}
 	w.engine, err = session.New(ctx, w.meta.Sessions(), session.Config{
-		TTL: ttl, Tick: hour, Keep: cmp.Or(st.keep, 1000*hour), Merge: upload.Merge, MinPiece: minPiece, Clock: st.clock, Rand: &seededReader{from: seeded(st.seed)},
+		Small: 700, TTL: ttl, Tick: hour, Keep: cmp.Or(st.keep, 1000*hour), Merge: upload.Merge, MinPiece: minPiece, Clock: st.clock, Rand: &seededReader{from: seeded(st.seed)},
 	})
 	if err != nil {
 		return w, err

@@ -47,8 +47,19 @@ type File interface {
 	// PastCache gives a way to read past the cache what the disk holds of the n bytes from off: whole blocks of [Block] bytes, into memory at
 	// such an address, short only at the file's end. Where the file system can't, the read is as good as it gets. done ends it.
 	PastCache(off, n int64) (read func(p []byte, off int64) (int, error), done func() error)
+	// Direct opens the file once more, for writes past the cache. errors.ErrUnsupported where the file system has none; then, or where there is no
+	// descriptor for it, write through the cache.
+	Direct() (DirectFile, error)
 	// Lock takes the file's exclusive lock until Close, or the end of the process, without waiting; ErrLocked where another open file has it.
 	Lock() error
+}
+
+// DirectFile writes past the cache: whole blocks of [Block] bytes, and of a page, from memory at such an address; what is not, or what the file
+// system can't, is errors.ErrUnsupported, and has changed nothing. What was written is no safer than through the cache before the File's Sync. It is safe for
+// concurrent use.
+type DirectFile interface {
+	io.WriterAt
+	io.Closer
 }
 
 // Block is what reads past the cache ask offsets, lengths and addresses to be multiples of.

@@ -60,6 +60,29 @@ func (f osFile) PastCache(off, n int64) (read func(p []byte, off int64) (int, er
 	}, direct.Close
 }
 
+// Direct implements File.
+func (f osFile) Direct() (DirectFile, error) {
+	d, err := os.OpenFile(f.Name(), os.O_WRONLY|unix.O_DIRECT, 0)
+	if errors.Is(err, unix.EINVAL) {
+		return nil, errors.ErrUnsupported
+	}
+	if err != nil {
+		return nil, err
+	}
+	return directFile{d}, nil
+}
+
+// directFile is a file that was opened with O_DIRECT.
+type directFile struct{ *os.File }
+
+func (f directFile) WriteAt(p []byte, off int64) (int, error) {
+	n, err := f.File.WriteAt(p, off)
+	if errors.Is(err, unix.EINVAL) && n == 0 {
+		return 0, errors.ErrUnsupported
+	}
+	return n, err
+}
+
 // Allocate gives an open file n bytes of the disk, as zeros. Where the file system can't, the error is errors.ErrUnsupported.
 func Allocate(fd uintptr, n int64) error {
 	for {

@@ -19,5 +19,8 @@ func (f osFile) PastCache(int64, int64) (read func(p []byte, off int64) (int, er
 	return f.ReadAt, func() error { return nil }
 }
 
+// Direct: this system has no writes past the cache that all file systems understand alike.
+func (f osFile) Direct() (DirectFile, error) { return nil, errors.ErrUnsupported }
+
 // Allocate: this system has no call that all file systems understand alike.
 func Allocate(uintptr, int64) error { return errors.ErrUnsupported }

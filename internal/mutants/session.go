@@ -70,6 +70,12 @@ func ofSession() []mutant {
 			tests: []string{"session.TestTimeCountsInTicks", "keeper.TestAClockThatJumpsEndsNothing", "internal/crashtest.TestAnyHistory"},
 		},
 		{
+			name: "a-takeover-does-not-wait-for-a-write-under-way", promise: 4, file: "session/claim.go",
+			old:   "			o.hush()\n",
+			new:   "",
+			tests: []string{"session.TestAnyHistory"},
+		},
+		{
 			name: "the-running-time-is-not-kept", promise: 9, file: "session/end.go",
 			old:   "	due := running-v.kept >= v.cfg.Tick.Milliseconds()",
 			new:   "	due := false",

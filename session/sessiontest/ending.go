@@ -160,15 +160,19 @@ func (w *world) abort() {
 
 func (w *world) clear() {
 	v, want := w.any(), 0
+	var cleared []*known
 	for _, k := range w.sessions {
 		if k.state == session.Open {
 			want++
 			w.ended(k, session.Aborted, nil)
-			k.fence(v, session.All())
+			cleared = append(cleared, k)
 		}
 	}
 	n, err := v.ClearAll(context.Background(), nil)
 	w.must(err)
+	for _, k := range cleared {
+		k.fence(v, session.All())
+	}
 	if n != want {
 		w.t.Fatalf("%d of %d sessions were cleared", n, want)
 	}

@@ -77,6 +77,7 @@ type world struct {
 	rand     io.Reader
 	merge    bool
 	match    bool
+	lend     bool
 	services []*service
 	n        int // number of Services there
 	born     int // Services ever made
@@ -112,7 +113,7 @@ func newWorld(t *rapid.T, st session.Store, services int) *world {
 	binary.BigEndian.PutUint64(seed[:], rapid.Uint64().Draw(t, "seed"))
 	w := &world{
 		t: t, store: st, disk: &disk{pages: map[string]*page{}}, now: began, n: services,
-		rand: rand.NewChaCha8(seed), merge: rapid.Bool().Draw(t, "merge"), match: rapid.Bool().Draw(t, "match"),
+		rand: rand.NewChaCha8(seed), merge: rapid.Bool().Draw(t, "merge"), match: rapid.Bool().Draw(t, "match"), lend: rapid.Bool().Draw(t, "lend"),
 	}
 	w.wake()
 	return w
@@ -125,6 +126,9 @@ func (w *world) wake() {
 	w.must(err)
 	for range w.n {
 		cfg := session.Config{TTL: ttl, Keep: keep, Tick: tick, Flush: time.Hour, Clock: w, Rand: w.rand, Buffer: 16}
+		if w.lend {
+			cfg.Small, cfg.Buffer, cfg.Buffers = 2, 4, 1
+		}
 		if w.merge {
 			cfg.Merge = func(a, b session.Entry) ([]byte, bool) { return a.Note, string(a.Note) == string(b.Note) }
 		}
@@ -220,7 +224,7 @@ func (w *world) other() func() {
 
 // sink is a new put's.
 func (w *world) sink(id session.SessionID, on *service) session.ByteSink {
-	s := &sink{disk: w.disk, name: id.String() + "/" + on.name, session: id, store: w.store}
+	s := &sink{disk: w.disk, name: id.String() + "/" + on.name, session: id, store: w.store, lends: w.lend}
 	if w.match {
 		return matching{s}
 	}

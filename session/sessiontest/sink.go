@@ -59,6 +59,11 @@ type sink struct {
 	store   session.Store
 	done    []session.Range // committed
 	closed  bool            // nothing may come any more
+
+	lends bool    // it is a session.Lender that writes as late as it may
+	mem   [5]byte // what it lends
+	lent  bool    // the engine has it
+	late  func()  // the write that is still to be done
 }
 
 // matching is a sink that can settle a race between Services.
@@ -70,8 +75,45 @@ func (s *sink) shut() {
 	s.closed = true
 }
 
+// Lend implements session.Lender.
+func (s *sink) Lend(_, n int64) []byte {
+	if s.Quiet(); !s.lends || n < 2 {
+		return nil
+	}
+	if s.lent {
+		panic("lent twice")
+	}
+	s.lent = true
+	return s.mem[:]
+}
+
+// Done implements session.Lender.
+func (s *sink) Done() {
+	if !s.lent {
+		panic("nothing was lent")
+	}
+	s.lent = false
+}
+
+// Quiet implements session.Lender.
+func (s *sink) Quiet() {
+	if s.late != nil {
+		s.late()
+		s.late = nil
+	}
+}
+
 // WriteAt implements session.ByteSink.
 func (s *sink) WriteAt(b []byte, off int64) (int, error) {
+	s.Quiet()
+	if at := len(s.mem) - cap(b); s.lent && at >= 0 && &s.mem[at] == &b[0] {
+		s.late = func() { s.write(b, off) }
+		return len(b), nil
+	}
+	return s.write(b, off)
+}
+
+func (s *sink) write(b []byte, off int64) (int, error) {
 	s.disk.mu.Lock()
 	defer s.disk.mu.Unlock()
 	p := s.disk.page(s.name)
@@ -86,6 +128,7 @@ func (s *sink) WriteAt(b []byte, off int64) (int, error) {
 
 // Commit implements session.Committer.
 func (s *sink) Commit(_ context.Context, r session.Range) ([]byte, error) {
+	s.Quiet()
 	s.done = append(s.done, r)
 	return []byte(s.name), nil
 }
@@ -233,7 +276,10 @@ func (p *put) end(why error) {
 	}
 }
 
-var _ io.Reader = (*body)(nil)
+var (
+	_ io.Reader      = (*body)(nil)
+	_ session.Lender = (*sink)(nil)
+)
 
 // byteOf is the byte at off in a version of a session's content. It is never 0, which stands for a byte that is not recorded.
 func byteOf(off int64, version byte) byte { return byte(1+2*off) + version }

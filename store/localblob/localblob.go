@@ -23,14 +23,14 @@
 //
 // # What is safe when
 //
-//	WriteAt   the bytes are in the page cache: they survive the death of the process
-//	Commit    the same; with Power they are on the disk, and so is the folder's entry
+//	WriteAt   nothing yet
+//	Commit    the bytes are in the page cache, or the drive has them: they survive the death of the process; with Power they are on the disk, and so is the folder's entry
 //	Settle    they are on the disk, and so is the folder's entry
 //
 // A sync that failed is never tried again: the kernel has forgotten the bytes by then, and a second one would succeed. What was written since the last
 // good one is lost, and is said to be.
 //
-// All bytes go through [writer.WriteAt] in write.go: direct I/O, and packs for small files, would be another writer there.
+// All bytes go through [writer.WriteAt] in write.go: those that come fast past the page cache, see package direct. Packs for small files would be another writer there.
 package localblob
 
 import (
@@ -45,6 +45,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"sluice/internal/direct"
 	"sluice/internal/durable"
 	"sluice/upload"
 )
@@ -64,6 +65,8 @@ type Options struct {
 	Durability Durability
 	// Reserve is how many bytes of the disk stay free for everything else (64 MiB).
 	Reserve int64
+	// Direct is how content that comes fast is written past the cache.
+	Direct direct.Config
 	// FS is the file system that the folder is on (the operating system's).
 	FS  durable.FS
 	Log *slog.Logger
@@ -88,6 +91,7 @@ type Store struct {
 	trims    sync.WaitGroup
 	room     atomic.Int64 // how many bytes may be written before the next look at the free space
 	buffers  sync.Pool    // of *[]byte, for Check
+	pool     *direct.Pool
 	poisoned atomic.Bool
 }
 
@@ -132,7 +136,7 @@ func Open(dir string, opts Options) (s *Store, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the content folder: %w", err)
 	}
-	s = &Store{dir: dir, opts: opts, fs: opts.FS, lock: lock, files: map[string]*file{}, spares: map[string]uint64{}}
+	s = &Store{dir: dir, opts: opts, fs: opts.FS, lock: lock, files: map[string]*file{}, spares: map[string]uint64{}, pool: direct.NewPool(opts.Direct)}
 	if err := s.prepare(); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the content folder %s: %w", dir, err), lock.Close())
 	}

@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"sluice/catalog"
+	"sluice/internal/direct"
 	"sluice/session"
 	"sluice/upload"
 )
@@ -16,13 +17,14 @@ func (s *Store) Writer(_ context.Context, id session.SessionID, gen uint64) (upl
 	return &writer{s: s, p: place{id: id, gen: gen, life: s.Life}}, nil
 }
 
-// writer writes through the page cache.
+// writer writes one put's bytes. It is an upload.Lender: what comes in its memory is written past the cache, the rest through it.
 type writer struct {
-	s *Store
-	p place
-	f *file // nil until the first byte
+	s    *Store
+	p    place
+	f    *file // nil until the first byte
+	past direct.Writer
 
-	from, to int64 // written, and not on its way to the disk yet
+	from, to int64 // written through the cache, and not on its way to the disk yet
 }
 
 const (
@@ -32,6 +34,8 @@ const (
 	// askSpace is how many bytes all writers together write between two looks at the free space.
 	askSpace = 8 << 20
 )
+
+var _ upload.Lender = (*writer)(nil)
 
 // WriteAt implements upload.Writer.
 func (w *writer) WriteAt(p []byte, off int64) (int, error) {
@@ -46,8 +50,8 @@ func (w *writer) WriteAt(p []byte, off int64) (int, error) {
 	if err := w.s.take(int64(len(p))); err != nil {
 		return 0, err
 	}
-	n, err := w.f.f.WriteAt(p, off)
-	if err != nil {
+	n, past, err := w.past.WriteAt(p, off)
+	if err != nil || past {
 		return n, full(err)
 	}
 	if w.to != off {
@@ -72,6 +76,7 @@ func (w *writer) open() error {
 		}
 		if f.usable() == nil {
 			w.f = f
+			w.past.Use(f.f)
 			return nil
 		}
 		f.release() // poisoned since, or deleted: then the next is another
@@ -108,6 +113,9 @@ func (w *writer) Commit(_ context.Context, off, n int64, crc uint32) (catalog.Ex
 	if w.f == nil {
 		return catalog.Extent{}, errors.New("nothing was written")
 	}
+	if err := w.past.Wait(); err != nil {
+		return catalog.Extent{}, full(err)
+	}
 	e := catalog.Extent{Place: w.p.String(), Off: off, Len: n, CRC32C: crc}
 	if err := w.f.committed(session.Range{Off: off, End: off + n}); err != nil {
 		return catalog.Extent{}, err
@@ -118,8 +126,18 @@ func (w *writer) Commit(_ context.Context, off, n int64, crc uint32) (catalog.Ex
 	return e, nil
 }
 
+// Lend implements upload.Lender.
+func (w *writer) Lend(off, n int64) []byte { return w.past.Lend(w.s.pool, off, n) }
+
+// Done implements upload.Lender.
+func (w *writer) Done() { w.past.Done() }
+
+// Quiet implements upload.Lender.
+func (w *writer) Quiet() { _ = w.past.Wait() } // the error stays
+
 // Close implements upload.Writer.
 func (w *writer) Close() error {
+	w.past.Close()
 	if w.f != nil {
 		if w.to-w.from >= 1<<20 {
 			w.flow()

@@ -44,7 +44,7 @@ func Open(dir string, opts Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{lock: lock, dir: dir, changed: opts.Changed, die: opts.Die}
+	db := &DB{lock: lock, dir: dir, changed: opts.Changed, die: opts.Die, process: opts.Process}
 	db.reserve = openReserve(opts.FS, dir, opts.Reserve, opts.Log)
 	db.disk = withReserve{opts.FS, db.reserve}
 	opts.FS = db.disk
@@ -80,7 +80,7 @@ func Open(dir string, opts Options) (*DB, error) {
 // pebbleOptions keep the database small: at most 8 MiB of cache and three tables in memory of 4 MiB.
 func (db *DB) pebbleOptions(opts Options, lock *pebble.Lock) *pebble.Options {
 	o := &pebble.Options{
-		FS: failStop{opts.FS, db}, Lock: lock, FormatMajorVersion: pebbleFormat,
+		FS: failStop{lightLogs{opts.FS, db}, db}, Lock: lock, FormatMajorVersion: pebbleFormat,
 		CacheSize: 8 << 20, MemTableSize: 4 << 20, MemTableStopWritesThreshold: 3,
 		L0CompactionThreshold: 2, L0StopWritesThreshold: 24, LBaseMaxBytes: 16 << 20,
 		MaxOpenFiles: 256,

@@ -16,6 +16,8 @@
 // until what it has read is published. Locks, in this order: the catalog's (closures of Update, and what runs the Changed hook), that of the
 // session's stripe, that of the commit.
 //
+// With Options.Process a commit that only records received bytes does not wait for the disk, as their content does not either: see light.go.
+//
 // A seal is kept in memory alone, with its generation: the commit that ends the session makes it durable, and a restart finds the session open. A
 // reopening is a commit, so that a generation which was seen open is never given up by a crash.
 //
@@ -68,6 +70,9 @@ type Options struct {
 	Log *slog.Logger
 	// FS is the file system that the folder is on (the operating system's).
 	FS vfs.FS
+	// Process lets a Record of nothing but received bytes return when it survives the death of the process; a power loss may take it back, with all
+	// later ones, until something else is committed. Else every commit is on the disk when its call returns.
+	Process bool
 	// Reserve is how many bytes of the disk are kept for the metadata, in files that make way when the disk is full (0: none are made,
 	// but those that are there are used).
 	Reserve int64
@@ -82,6 +87,8 @@ type DB struct {
 	reserve *reserve
 	changed func(tx catalog.Tx, before *session.Session, after session.Session) error
 	die     func(error)
+	process bool
+	light   light
 
 	catalogMu sync.Mutex
 	stripes   [stripes]sync.Mutex

@@ -205,8 +205,31 @@ func readChunk(block []byte, at int) (c chunk, ok bool) {
 		c.synced = binary.LittleEndian.Uint64(block[at+11:])
 	}
 	c.payload = block[at+head : c.end]
-	sum := crc32.Checksum(block[at+6:c.end], castagnoli)
-	return c, (sum>>15|sum<<17)+0xa282ead8 == binary.LittleEndian.Uint32(block[at:])
+	return c, chunkSum(block[at+6:c.end]) == binary.LittleEndian.Uint32(block[at:])
+}
+
+func chunkSum(b []byte) uint32 {
+	sum := crc32.Checksum(b, castagnoli)
+	return (sum>>15 | sum<<17) + 0xa282ead8
+}
+
+// noteSynced lowers to synced what the chunks in p, which is written at this offset of a log, say of how much was.
+func noteSynced(p []byte, off int64, synced uint64) {
+	for len(p) > 0 {
+		block := p[:min(int64(len(p)), logBlock-off%logBlock)]
+		off, p = off+int64(len(block)), p[len(block):]
+		for at := 0; at < len(block); {
+			c, ok := readChunk(block, at)
+			if !ok {
+				break
+			}
+			if c.synced > synced {
+				binary.LittleEndian.PutUint64(block[at+11:], synced)
+				binary.LittleEndian.PutUint32(block[at:], chunkSum(block[at+6:c.end]))
+			}
+			at = c.end
+		}
+	}
 }
 
 // checkChunks looks through the log of this number (0: a MANIFEST).

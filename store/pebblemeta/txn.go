@@ -21,6 +21,7 @@ type txn struct {
 	held    [stripes]bool
 
 	delta totals // what the commit adds
+	light bool   // it need not survive a power loss
 	moved []session.Session
 }
 
@@ -63,8 +64,9 @@ func (t *txn) close() {
 	_ = t.batch.Close()
 }
 
-// commit applies what was written, and returns when that is durable and shown.
+// commit applies what was written, and returns when that is durable (or as safe as a light one is to be) and shown.
 func (t *txn) commit() error {
+	defer t.db.light.begin(t.light)()
 	seq, snap, err := t.apply()
 	t.unlock()
 	if err != nil {

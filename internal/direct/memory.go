@@ -1,0 +1,21 @@
+//go:build unix
+
+package direct
+
+import (
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// memory gives n bytes that begin at a page, outside of Go's heap: they would make it collect less often, and grow by as much again.
+func memory(n int) ([]byte, error) {
+	return unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+}
+
+// newBuffer gives the memory back when nobody knows the buffer any more.
+func newBuffer(mem []byte) *buffer {
+	b := &buffer{mem: mem}
+	runtime.AddCleanup(b, func(mem []byte) { _ = unix.Munmap(mem) }, mem)
+	return b
+}

@@ -1,0 +1,248 @@
+package pebblemeta
+
+import (
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"sluice/session"
+)
+
+// A record that need only survive the process does not wait for the disk, and survives the process; what else is committed waits.
+func TestALightCommitWaitsForNoSync(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := newSlowDisk()
+		dead := opened(t, disk, Options{Process: true})
+		s := create(t, dead, 1, "a")
+		disk.stop()
+		s, err := record(dead, s, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := all(t, dead); len(got.Entries[0]) != 1 {
+			t.Errorf("a reader sees %v", got.Entries)
+		}
+		for name, heavy := range map[string]func() error{
+			"a drop": func() error {
+				_, err := dead.Sessions().Record(t.Context(), s.ID, s.Gen, session.Change{Drop: session.Range{Off: 100, End: 200}, Length: session.Unknown})
+				return err
+			},
+			"a row":            func() error { return putRow(dead, "row", 1) },
+			"the running time": func() error { _, err := dead.Sessions().KeepTime(t.Context(), 1<<40); return err },
+		} {
+			done := make(chan error, 1)
+			go func() { done <- heavy() }()
+			synctest.Wait()
+			select {
+			case err := <-done:
+				t.Errorf("%s does not wait for the disk: %v", name, err)
+			default:
+				disk.one()
+				if err := <-done; err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+		}
+		if s, err = dead.Sessions().Load(t.Context(), s.ID); err != nil {
+			t.Fatal(err)
+		}
+		if _, err = record(dead, s, 2); err != nil {
+			t.Fatal(err)
+		}
+		next := opened(t, &slowDisk{FS: disk.mem, mem: disk.mem}, Options{Process: true})
+		if got := all(t, next); len(got.Entries) != 1 || len(got.Entries[0]) != 2 {
+			t.Errorf("the death of the process left %v", got.Entries)
+		}
+		if err := next.Close(); err != nil {
+			t.Error(err)
+		}
+		disk.resume()
+		_ = dead.Close() // its files were taken over
+	})
+}
+
+// After a power loss that keeps any part of what was not synced, also of a log that another has followed: the folder opens, what was not light is there with all
+// that came before it, and of the light ones no later one without an earlier.
+func TestAPowerLossTakesTheNewestLightCommitsAlone(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	lost := 0
+	for round := range 40 {
+		disk := vfs.NewCrashableMem()
+		db := opened(t, disk, Options{Process: true})
+		var wg sync.WaitGroup
+		const each = 60
+		for w := range session.SessionID(3) {
+			wg.Go(func() {
+				s := create(t, db, w+1, "")
+				for i := range int64(each) {
+					if _, err := record(db, s, i); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if round%2 == 0 { // a new log
+			if err := db.peb.Flush(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s := create(t, db, 10, "")
+		if round%4 < 2 {
+			if err := putRow(db, "row", 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range int64(each) {
+			if _, err := record(db, s, i); err != nil {
+				t.Fatal(err)
+			}
+		}
+		left := opened(t, disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng}), Options{Process: true})
+		got := all(t, left)
+		if len(got.Sessions) != 4 || len(got.Rows) != (3-round%4)/2 {
+			t.Fatalf("%d sessions and %d rows are left", len(got.Sessions), len(got.Rows))
+		}
+		for i, s := range got.Sessions {
+			offs := make([]int64, len(got.Entries[i]))
+			for i, e := range got.Entries[i] {
+				offs[i] = e.Off
+			}
+			want := make([]int64, len(offs))
+			for i := range want {
+				want[i] = int64(i)
+			}
+			if s.ID != 10 && len(offs) != each || !slices.Equal(offs, want) {
+				t.Errorf("of session %s %v is left", s.ID, offs)
+			}
+			lost += each - len(offs)
+		}
+		if err := left.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if lost == 0 {
+		t.Error("no power loss took anything: the test is blind")
+	}
+}
+
+// A log that another follows is on the disk before that has anything, although its last commits were light.
+func TestALogIsSyncedBeforeTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := vfs.NewCrashableMem()
+		gate := make(chan struct{}) // what the log holds does not get into a table meanwhile
+		disk := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if strings.HasSuffix(op.Path, ".sst") {
+				<-gate
+			}
+			return nil
+		}))
+		db := opened(t, disk, Options{Process: true})
+		s := create(t, db, 1, "")
+		end := db.light.begin(true) // one that is still under way when the log is closed
+		if _, err := record(db, s, 5); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.peb.AsyncFlush(); err != nil {
+			t.Fatal(err)
+		}
+		end()
+		create(t, db, 2, "")
+		left := opened(t, mem.CrashClone(vfs.CrashCloneCfg{}), Options{})
+		if got := all(t, left); len(got.Sessions) != 2 || len(got.Entries[0])+len(got.Entries[1]) != 1 {
+			t.Errorf("left are %v with %v", got.Sessions, got.Entries)
+		}
+		if err := left.Close(); err != nil {
+			t.Error(err)
+		}
+		close(gate)
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// What a log says of how much of it had been synced is never more than was: Pebble's format is as it is read here.
+func TestALogSaysWhatWasSynced(t *testing.T) {
+	disk := vfs.NewCrashableMem()
+	db := opened(t, disk, Options{Process: true})
+	if err := db.peb.Flush(); err != nil { // the log of an opening says nothing
+		t.Fatal(err)
+	}
+	s := create(t, db, 1, "")
+	for i := range int64(50) {
+		if _, err := record(db, s, i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	create(t, db, 2, "")
+	if _, err := record(db, s, 99); err != nil {
+		t.Fatal(err)
+	}
+	left := disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+	names, err := logFiles(left, "data/meta")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := readAll(left, "data/meta/"+names[len(names)-2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var at int
+	var said []uint64
+	for at < len(data) {
+		c, ok := readChunk(data[:min(len(data), logBlock)], at)
+		if !ok {
+			break
+		}
+		said = append(said, c.synced)
+		at = c.end
+	}
+	// The create is the first that is synced; 50 records follow it, then another.
+	if len(said) != 53 || said[1] == 0 || said[51] != said[1] || said[52] <= said[51] {
+		t.Errorf("the chunks say %v", said)
+	}
+	if err := db.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// The speed that it is for, beside what it was.
+func BenchmarkRecord(b *testing.B) {
+	for name, process := range map[string]bool{"process": true, "power": false} {
+		b.Run(name, func(b *testing.B) {
+			db, err := Open(b.TempDir(), Options{Process: process})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer db.Close()
+			now := time.UnixMilli(1e12).UTC()
+			s, _, err := db.Sessions().Create(b.Context(), session.Session{ID: 1, Spec: session.Spec{ChunkSize: 1 << 40, BytesExpected: 1 << 50}, Began: now, LastSeen: now})
+			if err != nil {
+				b.Fatal(err)
+			}
+			for i := int64(0); b.Loop(); i++ {
+				var c session.Change
+				c.Length = session.Unknown
+				c.Add = []session.Entry{{Range: session.Range{Off: i, End: i + 1}}}
+				if i > 0 {
+					c.Remove = []session.Range{{Off: 0, End: i}}
+					c.Add[0].Off = 0
+				}
+				if _, err := db.Sessions().Record(b.Context(), s.ID, s.Gen, c); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
