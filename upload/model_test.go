@@ -273,6 +273,43 @@ func TestTheCommitAsksOnceMore(t *testing.T) {
 	}
 }
 
+// A right that ends in the middle of a body ends the put, also one that only repeats what is recorded.
+func TestARightThatEndsInTheBody(t *testing.T) {
+	b := random(chunk)
+	for what, had := range map[string]int{"new": 0, "the rest": 100, "a repeat": chunk} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld(t)
+			who := w.join("who")
+			member := func(ids ...string) {
+				w.check(w.catalog.Update(t.Context(), func(tx catalog.Tx) error {
+					_, err := catalog.ChangeCapsule(tx, "default", func(c *catalog.Capsule) error { c.Controllers = ids; return nil }, catalog.Moment{})
+					return err
+				}))
+			}
+			member(who.Principal)
+			up, err := w.Begin(t.Context(), who, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: chunk, Chunks: -1})
+			w.check(err)
+			if had > 0 {
+				_, err = w.PutRange(t.Context(), who, up.ID, 0, bytes.NewReader(b[:had]), upload.Put{Length: int64(had)})
+				w.check(err)
+			}
+			body := io.MultiReader(bytes.NewReader(b[:chunk-1]), readerFunc(func([]byte) (int, error) { member(); return 0, io.EOF }), bytes.NewReader(b[chunk-1:]))
+			err = w.PutChunk(t.Context(), who, up.ID, 0, body, upload.Put{Length: chunk})
+			if !errors.Is(err, access.ErrForbidden) && !errors.Is(err, catalog.ErrNotFound) {
+				t.Errorf("the put: %v", err)
+			}
+			member(who.Principal)
+			if s, err := w.Status(t.Context(), who, up.ID); err != nil || s.Bytes() != int64(had) {
+				t.Errorf("recorded are %d bytes, %v", s.Bytes(), err)
+			}
+		})
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
 // Content that has rotted between its acknowledgement and finish is found by its CRC, named, and asked for again.
 func TestRottenPiecesAreAskedForAgain(t *testing.T) {
 	w := newWorld(t)

@@ -45,7 +45,7 @@ func (u *Service) PutChunk(ctx context.Context, c access.Caller, id session.Sess
 	k := u.newSink(ctx, c, capsule, s, p)
 	defer k.close()
 	if err = u.Sessions.PutChunk(ctx, id, idx, &bounded{body, r.Len()}, k); err == nil {
-		err = k.digested()
+		err = k.over()
 	}
 	return u.after(ctx, id, r, err)
 }
@@ -82,7 +82,7 @@ func (u *Service) PutRange(ctx context.Context, c access.Caller, id session.Sess
 	whole := p.SHA256 != nil || p.CRC32C != nil
 	n, err = u.Sessions.PutAt(ctx, id, off, &bounded{body, r.Len()}, k, whole)
 	if err == nil {
-		err = k.digested()
+		err = k.over()
 	}
 	return n, u.after(ctx, id, r, err)
 }

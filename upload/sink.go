@@ -42,6 +42,7 @@ type sink struct {
 	bodyCRC uint32
 	// streaming: pieces are recorded before the body's digest can be known; the caller compares at the end.
 	streaming bool
+	asked     bool // whether the caller still may, since the body began
 
 	back    io.ReadCloser // recorded bytes being compared
 	backAt  int64
@@ -229,8 +230,7 @@ func (k *sink) Commit(ctx context.Context, r session.Range) ([]byte, error) {
 	if err := k.digested(); err != nil {
 		return nil, err
 	}
-	// The body may have taken long: a role or a token may have been taken away meanwhile.
-	if err := k.u.Catalog.View(ctx, func(r catalog.Reader) error { return k.u.allow(r, k.c, access.Write, k.capsule) }); err != nil {
+	if err := k.allowed(ctx); err != nil {
 		return nil, err
 	}
 	if len(k.run) == 0 || k.run[0].Range != r {
@@ -249,6 +249,20 @@ func (k *sink) Commit(ctx context.Context, r session.Range) ([]byte, error) {
 		}
 	}
 	return p.encode()
+}
+
+// allowed asks again whether the caller may: the body may have taken long, and a role or a token may have been taken away meanwhile.
+func (k *sink) allowed(ctx context.Context) error {
+	k.asked = true
+	return k.u.Catalog.View(ctx, func(r catalog.Reader) error { return k.u.allow(r, k.c, access.Write, k.capsule) })
+}
+
+// over is the end of a put that went well, also of one whose bytes were all there already, so that nothing was committed.
+func (k *sink) over() error {
+	if err := k.digested(); err != nil || k.asked {
+		return err
+	}
+	return k.allowed(k.ctx)
 }
 
 // digested compares the body's digest with the client's before anything is recorded: a digest makes a put all or nothing, so

@@ -4,6 +4,12 @@ package main
 func ofUpload() []mutant {
 	return []mutant{
 		{
+			name: "a-put-that-repeats-does-not-ask-again", promise: 15, file: "upload/sink.go",
+			old:   "	if err := k.digested(); err != nil || k.asked {",
+			new:   "	if err := k.digested(); err != nil || true {",
+			tests: []string{"upload.TestARightThatEndsInTheBody"},
+		},
+		{
 			name: "a-cut-put-moves-the-hash", promise: 4, file: "upload/sink.go",
 			old:   "		k.roll.h.Write(p[k.roll.off-off:])\n		k.roll.off = end\n",
 			new:   "		k.roll.h.Write(p[k.roll.off-off:])\n		k.roll.off = end\n		k.t.mu.Lock()\n		k.t.roll, k.t.loaded = *k.roll, true\n		k.t.mu.Unlock()\n",
