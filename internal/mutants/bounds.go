@@ -5,8 +5,8 @@ func ofBounds() []mutant {
 	return []mutant{
 		{
 			name: "each-put-has-a-large-buffer", promise: 11, file: "session/service.go",
-			old:   "const smallBuffer = 32 << 10",
-			new:   "const smallBuffer = 512 << 10",
+			old:   "	orDefault(&cfg.Small, 32<<10)",
+			new:   "	orDefault(&cfg.Small, 1<<20)",
 			tests: []string{"cmd/sluice.TestTricklingConnections"},
 		},
 		{
@@ -40,9 +40,9 @@ func ofBounds() []mutant {
 			tests: []string{"cmd/sluice.TestOpenSessionsAreNotInMemory"},
 		},
 		{
-			name: "a-buffer-is-as-large-as-the-chunk", promise: 11, file: "session/put.go",
-			old:   "	buf := pool.Get().(*[]byte)\n	defer",
-			new:   "	all := make([]byte, t.r.Len())\n	buf := &all\n	defer",
+			name: "a-buffer-is-as-large-as-the-chunk", promise: 11, file: "session/copy.go",
+			old:   "	if m.lent = m.lend(off, n); m.lent != nil {\n		return m.lent\n	}",
+			new:   "	if n > 0 {\n		return make([]byte, n)\n	}",
 			tests: []string{"cmd/sluice.TestMemoryDoesNotDependOnTheSizeOfChunks"},
 		},
 		{
