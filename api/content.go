@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -9,10 +10,12 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 	"unicode"
 
 	"sluice/catalog"
+	"sluice/upload"
 )
 
 // pieceBytes is how much of a content is written under one deadline.
@@ -72,20 +75,62 @@ func (s *Server) readContent(c *call) error {
 
 // send copies the content, holding the client to the minimum rate. An error here cuts the answer off, which the client sees.
 func (s *Server) send(c *call, body io.Reader, n int64) error {
-	buf := make([]byte, min(n, pieceBytes))
-	allowed := s.cfg.RateWindow + time.Duration(float64(len(buf))/float64(s.cfg.MinRate)*float64(time.Second))
-	for n > 0 {
-		k, err := io.ReadFull(body, buf[:min(n, int64(len(buf)))])
-		if err != nil {
-			return fmt.Errorf("reading content: %w", err)
-		}
-		_ = c.body.rc.SetWriteDeadline(time.Now().Add(allowed)) // where there is none, there is nothing to hold to
-		if _, err := c.Write(buf[:k]); err != nil {
-			return &cutError{err}
-		}
-		n -= int64(k)
+	to := &paced{c: c, allowed: s.cfg.RateWindow + time.Duration(float64(min(n, pieceBytes))/float64(s.cfg.MinRate)*float64(time.Second))}
+	var err error
+	if sender, ok := body.(upload.Sender); ok && c.ProtoMajor < 2 && c.TLS == nil {
+		_, err = sender.Send(to)
+	} else {
+		_, err = io.CopyBuffer(to, struct{ io.Reader }{io.LimitReader(body, n)}, make([]byte, min(n, pieceBytes)))
 	}
-	return nil
+	if err == nil && to.sent < n {
+		err = io.ErrUnexpectedEOF
+	}
+	if err == nil || to.cut != nil {
+		return to.cut
+	}
+	return fmt.Errorf("reading content: %w", err)
+}
+
+// paced writes an answer, each piece of pieceBytes at most within the time that is allowed.
+type paced struct {
+	c       *call
+	allowed time.Duration
+	sent    int64
+	cut     error // the client's
+}
+
+func (p *paced) hurry() {
+	_ = p.c.body.rc.SetWriteDeadline(time.Now().Add(p.allowed)) // where there is none, there is nothing to hold to
+}
+
+// Write implements io.Writer.
+func (p *paced) Write(b []byte) (int, error) {
+	p.hurry()
+	n, err := p.c.Write(b)
+	if p.sent += int64(n); err != nil {
+		p.cut = &cutError{err}
+	}
+	return n, err
+}
+
+// TakeFile implements upload.FileTaker.
+func (p *paced) TakeFile(f io.Reader, n int64) (sent int64, err error) {
+	for sent < n && err == nil {
+		p.hurry()
+		piece := min(n-sent, pieceBytes)
+		k, failed := p.c.ReadFrom(&io.LimitedReader{R: f, N: piece})
+		sent, p.sent = sent+k, p.sent+k
+		switch {
+		case errors.Is(failed, syscall.EIO):
+			return sent, failed // the disk's
+		case failed != nil:
+			p.cut = &cutError{failed}
+			return sent, p.cut
+		case k < piece:
+			return sent, nil
+		}
+	}
+	return sent, err
 }
 
 // contentOnly are the headers that describe the content, and not a refusal.

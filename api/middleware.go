@@ -2,6 +2,7 @@ package api
 
 import (
 	"errors"
+	"io"
 	"log/slog"
 	"math"
 	"net/http"
@@ -53,6 +54,16 @@ func (c *call) Write(p []byte) (int, error) {
 	}
 	n, err := c.ResponseWriter.Write(p)
 	c.out += int64(n)
+	return n, err
+}
+
+// ReadFrom lets net/http hand a file to the system.
+func (c *call) ReadFrom(r io.Reader) (int64, error) {
+	if c.status == 0 {
+		c.WriteHeader(http.StatusOK)
+	}
+	n, err := io.Copy(c.ResponseWriter, r)
+	c.out += n
 	return n, err
 }
 

@@ -168,6 +168,8 @@ func (s *Store) forget(f *file) {
 	}
 }
 
+func (f *file) path() string { return f.s.path(f.p) }
+
 func (f *file) isOpen() bool {
 	f.opening.Lock()
 	defer f.opening.Unlock()

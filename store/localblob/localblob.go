@@ -65,6 +65,8 @@ type Options struct {
 	Durability Durability
 	// Reserve is how many bytes of the disk stay free for everything else (64 MiB).
 	Reserve int64
+	// VerifyReads compares also what a Sender sends with its checksum.
+	VerifyReads bool
 	// Direct is how content that comes fast is written past the cache.
 	Direct direct.Config
 	// FS is the file system that the folder is on (the operating system's).

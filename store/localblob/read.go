@@ -6,16 +6,18 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"os"
+	"syscall"
 
 	"sluice/catalog"
 	"sluice/session"
 	"sluice/upload"
 )
 
-// Read implements upload.Blobs. An extent that is read whole is compared with its CRC before its last piece is handed out; of one that is
+// Read implements upload.Blobs; what it gives is an upload.Sender. An extent that is read whole is compared with its CRC before its last piece is handed out; of one that is
 // read in part nothing can be said.
 func (s *Store) Read(_ context.Context, extents []catalog.Extent, off, n int64) (io.ReadCloser, error) {
-	r := &reader{files: map[string]*file{}, table: crc32.MakeTable(crc32.Castagnoli)}
+	r := &reader{s: s, files: map[string]*file{}, table: crc32.MakeTable(crc32.Castagnoli)}
 	want := session.Range{Off: off, End: off + n}
 	at, total := int64(0), int64(0)
 	for _, e := range extents {
@@ -44,6 +46,7 @@ type piece struct {
 
 // reader streams pieces. It holds their places open, so that it can be read to its end although they are deleted meanwhile.
 type reader struct {
+	s     *Store
 	files map[string]*file
 	parts []piece
 	crc   uint32
@@ -94,6 +97,59 @@ func (r *reader) Read(p []byte) (int, error) {
 	}
 	r.parts = r.parts[1:]
 	return n, nil
+}
+
+var _ upload.Sender = (*reader)(nil)
+
+// Send implements upload.Sender.
+func (r *reader) Send(to upload.FileTaker) (sent int64, err error) {
+	for len(r.parts) > 0 {
+		n, err := r.sendFile(to)
+		if sent += n; err != nil {
+			return sent, err
+		}
+		if n == 0 { // not to be had as a file
+			n, err = io.CopyN(to, r, r.parts[0].to-r.parts[0].from)
+			if sent += n; err != nil {
+				return sent, err
+			}
+		}
+	}
+	return sent, nil
+}
+
+// sendFile sends what lies at one stretch of one place, as a file of its own: the system reads from where that file stands. It sends nothing where
+// reads are to be verified, or where the place can't be opened again.
+func (r *reader) sendFile(to upload.FileTaker) (int64, error) {
+	if r.s.opts.VerifyReads || r.parts[0].from > 0 && r.parts[0].whole {
+		return 0, nil
+	}
+	first := r.parts[0]
+	from, end, n := first.e.Off+first.from, first.e.Off+first.to, 1
+	for ; n < len(r.parts) && r.parts[n].e.Place == first.e.Place && r.parts[n].e.Off+r.parts[n].from == end; n++ {
+		end = r.parts[n].e.Off + r.parts[n].to
+	}
+	opened, err := r.s.fs.OpenFile(r.files[first.e.Place].path(), os.O_RDONLY, 0)
+	if err != nil {
+		return 0, nil
+	}
+	defer opened.Close()
+	f, ok := opened.(interface {
+		io.ReadSeeker
+		syscall.Conn
+	})
+	if !ok {
+		return 0, nil
+	}
+	if _, err := f.Seek(from, io.SeekStart); err != nil {
+		return 0, unreadable(err)
+	}
+	sent, err := to.TakeFile(f, end-from)
+	if err == nil && sent < end-from {
+		err = fmt.Errorf("place %s ends early: %w", first.e.Place, upload.ErrRotten)
+	}
+	r.parts = r.parts[n:]
+	return sent, unreadable(err)
 }
 
 // Close implements io.Closer.
