@@ -88,6 +88,12 @@ func ofStores() []mutant {
 			tests: []string{"store/pebblemeta.TestNobodySeesWhatACrashCouldTakeBack"},
 		},
 		{
+			name: "the-rows-get-another-version", promise: 10, file: "store/pebblemeta/sessionrow.go",
+			old:   "const rowVersion = 1",
+			new:   "const rowVersion = 2",
+			tests: []string{"cmd/sluice.TestFoldersOfEarlierVersions"},
+		},
+		{
 			name: "a-damaged-row-is-guessed-at", promise: 4, file: "store/pebblemeta/codec.go",
 			old:   "		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,\n",
 			new:   "",
