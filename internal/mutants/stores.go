@@ -88,9 +88,9 @@ func ofStores() []mutant {
 			tests: []string{"store/pebblemeta.TestNobodySeesWhatACrashCouldTakeBack"},
 		},
 		{
-			name: "the-rows-get-another-version", promise: 10, file: "store/pebblemeta/sessionrow.go",
-			old:   "const rowVersion = 1",
-			new:   "const rowVersion = 2",
+			name: "pieces-get-another-key", promise: 10, file: "store/pebblemeta/keys.go",
+			old:   "	keyEntry    = 'E'",
+			new:   "	keyEntry    = 'e'",
 			tests: []string{"cmd/sluice.TestFoldersOfEarlierVersions"},
 		},
 		{
