@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -29,8 +30,8 @@ const (
 	perConnection = 32<<10 + 2*(4<<10) + 3*(8<<10)
 	// baseMemory is what the server needs itself: the cache and the tables of the metadata, the program, and the pooled buffers of the good client.
 	baseMemory = 96 << 20
-	// baseHeap is the part of it that is in Go's heap.
-	baseHeap = 8 << 20
+	// baseHeap is the part of it that is in Go's heap, with the large buffers that puts may have which seem to be fast.
+	baseHeap = 8<<20 + 64*(256<<10)
 	// perGoroutine and baseGoroutines: one serves a connection, one looks whether its client has left; and what runs anyhow.
 	perGoroutine, baseGoroutines = 2, 60
 )
@@ -176,9 +177,14 @@ func (w *trickle) run() (wrong []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	alone := w.goodSpeed(good, bad)
 	before := rss(t, w.srv.cmd.Process.Pid)
 	for i := range n {
-		_, err := fmt.Fprintf(w.dial(), "PUT /v1/uploads_put_chunk/%s/%d HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\nx", s.SessionID, i, w.secret, chunk)
+		first := "x"
+		if i%10 == 0 {
+			first = strings.Repeat("x", 100<<10) // it begins as if it were fast
+		}
+		_, err := fmt.Fprintf(w.dial(), "PUT /v1/uploads_put_chunk/%s/%d HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s", s.SessionID, i, w.secret, chunk, first)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -189,11 +195,8 @@ func (w *trickle) run() (wrong []string) {
 		}
 	}
 	// A good client in the midst of them.
-	body := make([]byte, 20<<20)
-	_, _ = rand.NewChaCha8([32]byte{1}).Read(body)
-	if m, err := good.Create(t.Context(), api.CreateRequest{Name: "good"}, bytes.NewReader(body), int64(len(body))); err != nil || m.Bytes != int64(len(body)) {
-		bad("a good client among %d: %d bytes, %v", n, m.Bytes, err)
-	}
+	among := w.goodSpeed(good, bad)
+	t.Logf("a good client's 20 MiB, five times: %.0f MiB/s (%.0f to %.0f) before the others came, %.0f (%.0f to %.0f) among them", alone[2], alone[0], alone[4], among[2], among[0], among[4])
 	after := rss(t, w.srv.cmd.Process.Pid)
 	if bound := int64(n)*perConnection + baseMemory; after > bound {
 		bad("%d connections: %d bytes resident, and %d are the bound", n, after, bound)
@@ -221,6 +224,22 @@ func (w *trickle) run() (wrong []string) {
 	}
 	w.refusals(bad)
 	return wrong
+}
+
+// goodSpeed lets a good client create five memories, and gives how fast that was in MiB/s, the slowest first.
+func (w *trickle) goodSpeed(good *api.Client, bad func(string, ...any)) (speeds []float64) {
+	body := make([]byte, 20<<20)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(body)
+	for i := range 5 {
+		began := time.Now()
+		m, err := good.Create(w.t.Context(), api.CreateRequest{Name: fmt.Sprint("good ", i)}, bytes.NewReader(body), int64(len(body)))
+		if err != nil || m.Bytes != int64(len(body)) {
+			bad("a good client: %d bytes, %v", m.Bytes, err)
+		}
+		speeds = append(speeds, float64(len(body)>>20)/time.Since(began).Seconds())
+	}
+	slices.Sort(speeds)
+	return speeds
 }
 
 // figure reads a number of a profile.
