@@ -92,6 +92,7 @@ func (c *call) memoryID() (catalog.MemoryID, error) {
 
 // put reads what qualifies a put: its length, its Content-Digest, and replace where the route has it.
 func (c *call) put() (p upload.Put, err error) {
+	p.Multiplexed = c.ProtoMajor >= 2
 	p.Length = c.ContentLength
 	if p.Replace, err = c.flag("replace"); err != nil {
 		return p, err

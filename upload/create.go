@@ -234,8 +234,9 @@ func (u *Service) pour(ctx context.Context, c access.Caller, n note, s session.S
 	k := u.newSink(ctx, c, n.Capsule, s, p)
 	k.streaming = true
 	defer k.close()
-	length, err := u.Sessions.PutAt(ctx, s.ID, 0, &bounded{body, most}, k, false)
-	if err == nil {
+	in := k.from(body, session.Range{End: most})
+	length, err := u.Sessions.PutAt(ctx, s.ID, 0, in, k, false)
+	if in.leave(); err == nil {
 		err = k.compare()
 	}
 	if err == nil && s.BytesExpected >= 0 && length != s.BytesExpected {

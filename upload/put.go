@@ -44,7 +44,9 @@ func (u *Service) PutChunk(ctx context.Context, c access.Caller, id session.Sess
 	}
 	k := u.newSink(ctx, c, capsule, s, p)
 	defer k.close()
-	if err = u.Sessions.PutChunk(ctx, id, idx, &bounded{body, r.Len()}, k); err == nil {
+	in := k.from(body, r)
+	err = u.Sessions.PutChunk(ctx, id, idx, in, k)
+	if in.leave(); err == nil {
 		err = k.over()
 	}
 	return u.after(ctx, id, r, err)
@@ -80,8 +82,9 @@ func (u *Service) PutRange(ctx context.Context, c access.Caller, id session.Sess
 	k := u.newSink(ctx, c, capsule, s, p)
 	defer k.close()
 	whole := p.SHA256 != nil || p.CRC32C != nil
-	n, err = u.Sessions.PutAt(ctx, id, off, &bounded{body, r.Len()}, k, whole)
-	if err == nil {
+	in := k.from(body, r)
+	n, err = u.Sessions.PutAt(ctx, id, off, in, k, whole)
+	if in.leave(); err == nil {
 		err = k.over()
 	}
 	return n, u.after(ctx, id, r, err)

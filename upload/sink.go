@@ -34,6 +34,7 @@ type sink struct {
 	s    session.Session
 	t    *track
 	put  Put
+	turn *turn
 	w    Writer
 	run  []run // written, not yet committed
 	roll *rolling
@@ -63,6 +64,14 @@ func (u *Service) newSink(ctx context.Context, c access.Caller, capsule string, 
 		k.body = sha256.New()
 	}
 	return k
+}
+
+// from gives the put's body, in its turn among the session's puts. leave must follow.
+func (k *sink) from(body io.Reader, r session.Range) *turn {
+	// So that it is known who is first. What keeps it from being loaded will be said by the put itself.
+	_, _ = k.u.cursor(k.ctx, k.t, k.s)
+	k.turn = k.t.take(&bounded{body, r.Len()}, r.Off, k.put)
+	return k.turn
 }
 
 func (k *sink) close() {
@@ -103,10 +112,10 @@ func (k *sink) open() (err error) {
 	return err
 }
 
-// Lend implements session.Lender: the memory is that of the content store, if it has any.
+// Lend implements session.Lender: the memory is that of the content store, if it has any. What is to be read back stays in the page cache.
 func (k *sink) Lend(off, n int64) []byte {
-	if k.open() != nil {
-		return nil // WriteAt will say why
+	if k.turn.ahead() || k.open() != nil { // WriteAt will say why
+		return nil
 	}
 	if l, ok := k.w.(Lender); ok {
 		return l.Lend(off, n)

@@ -32,6 +32,8 @@ type track struct {
 	err       error // of the last follower
 	checkErr  error // of the last check
 	changed   chan struct{}
+	turns     []*turn // the puts that are running
+	pace      pace
 }
 
 // rolling is the state of SHA-256 over the first off bytes of the session, as they were at gen.

@@ -47,6 +47,8 @@ type Put struct {
 	// SHA256 and CRC32C, where given, must be those of the body (RFC 9530 Content-Digest).
 	SHA256 *catalog.SHA256
 	CRC32C *uint32
+	// Multiplexed: the body shares its connection's flow control with others, so that holding it back can hold them back.
+	Multiplexed bool
 }
 
 // FinishRequest says which session, and what its whole content must be.

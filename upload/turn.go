@@ -1,0 +1,150 @@
+package upload
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"sluice/session"
+)
+
+// Several puts of one session at a time bring its bytes out of order, while SHA-256 takes them in order: what comes ahead must be read back to be hashed.
+// Where the server is what all wait for, that is a loss. So the put at the hash cursor goes first, and those ahead of it are held back a little, each
+// before it reads on, for as long as the first one is not waiting for its client:
+//
+//	cursor ─▶ put 0  ▓▓▓▓▓▓▓▓░░      reads as fast as the server takes it
+//	          put 1            ▓░░   held: its bytes wait in the client's and the kernel's buffers
+//	          put 2                  held
+//
+// On a slow link nobody is held: there the first one waits for the network, and that is seen within a window. Nor where the puts share the flow control of
+// one connection (HTTP/2), where a stream that is held can keep the others from moving at all; nor for longer than holdFor.
+const (
+	holdFor = time.Second
+	// paceWindow is what the first one is judged by: the server is what it waits for if less than a fifth of it goes by in its Reads, and
+	// paceBytes have come.
+	paceWindow = 100 * time.Millisecond
+	paceBytes  = 1 << 20
+	// stuckFor is how long one of its Reads may take until it is known to wait for its client.
+	stuckFor = paceWindow / 2
+)
+
+// pace is what the puts that were first have waited for. track.mu guards it.
+type pace struct {
+	since   time.Time // bytes and waited count
+	bytes   int64
+	waited  time.Duration
+	starved bool // in the last window they waited for their client
+}
+
+// read counts a Read of the first.
+func (p *pace) read(n int, began, now time.Time) {
+	p.waited, p.bytes = p.waited+now.Sub(began), p.bytes+int64(n)
+	switch past := now.Sub(p.since); {
+	case past >= 10*paceWindow: // nothing was read for a while
+		*p = pace{since: now, starved: p.starved}
+	case past >= paceWindow:
+		*p = pace{since: now, starved: p.waited >= past/5 || p.bytes < paceBytes}
+	}
+}
+
+// turn is a put's body, in the order that the session's puts take.
+type turn struct {
+	*bounded
+	t     *track
+	at    session.Range // where the put's bytes lie
+	alone bool          // it is never held
+	held  time.Duration
+	woken chan struct{} // closed when it is to be held no more
+	once  sync.Once
+
+	reading time.Time // since when the Read runs that is running; zero: none is. Under track.mu
+}
+
+// take puts a body in order. leave must follow.
+func (t *track) take(r *bounded, off int64, p Put) *turn {
+	n := &turn{bounded: r, t: t, at: session.Range{Off: off, End: off + r.n}, alone: p.Multiplexed, woken: make(chan struct{})}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.turns = append(t.turns, n)
+	return n
+}
+
+// leave lets the next one be first.
+func (n *turn) leave() {
+	n.t.mu.Lock()
+	defer n.t.mu.Unlock()
+	n.t.turns = slices.DeleteFunc(n.t.turns, func(o *turn) bool { return o == n })
+	n.t.notify()
+}
+
+// first reports whether the hash cursor is within the put. t.mu is held.
+func (n *turn) first() bool { return n.t.loaded && n.at.Off <= n.t.roll.off && n.t.roll.off < n.at.End }
+
+// ahead reports whether the put's bytes lie behind the hash cursor's put, and so will have to be read back.
+func (n *turn) ahead() bool {
+	n.t.mu.Lock()
+	defer n.t.mu.Unlock()
+	return !n.first()
+}
+
+// SetReadDeadline implements session.DeadlineReader.
+func (n *turn) SetReadDeadline(at time.Time) error {
+	n.once.Do(func() { close(n.woken) })
+	return n.bounded.SetReadDeadline(at)
+}
+
+// Read implements io.Reader.
+func (n *turn) Read(p []byte) (int, error) {
+	n.wait()
+	began := time.Now()
+	n.t.mu.Lock()
+	n.reading = began
+	n.t.mu.Unlock()
+	k, err := n.bounded.Read(p)
+	n.t.mu.Lock()
+	defer n.t.mu.Unlock()
+	if n.reading = (time.Time{}); n.first() {
+		n.t.pace.read(k, began, time.Now())
+	}
+	return k, err
+}
+
+// wait holds the put while another is first that waits for the server alone.
+func (n *turn) wait() {
+	for !n.alone && n.held < holdFor {
+		changed, hold := n.holds()
+		if !hold {
+			return
+		}
+		began := time.Now()
+		look := time.NewTimer(paceWindow / 10)
+		select {
+		case <-changed:
+		case <-look.C:
+		case <-n.woken:
+			n.alone = true
+		}
+		look.Stop()
+		n.held += time.Since(began)
+	}
+}
+
+// holds reports whether the put is to wait, and for what to look again.
+func (n *turn) holds() (changed <-chan struct{}, hold bool) {
+	n.t.mu.Lock()
+	defer n.t.mu.Unlock()
+	if n.t.pace.starved || n.first() {
+		return nil, false
+	}
+	for _, o := range n.t.turns {
+		if o.first() && o.at.Off < n.at.Off {
+			return n.t.changed, o.reading.IsZero() || time.Since(o.reading) < stuckFor
+		}
+	}
+	return nil, false
+}
+
+var (
+	_ session.DeadlineReader = (*turn)(nil)
+	_ session.LimitedReader  = (*turn)(nil)
+)

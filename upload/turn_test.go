@@ -1,0 +1,131 @@
+package upload
+
+import (
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/session"
+)
+
+// link is a body that comes at that speed: each Read takes a while and brings so many bytes.
+type link struct {
+	wait time.Duration
+	n    int
+}
+
+func (l link) Read(p []byte) (int, error) {
+	time.Sleep(l.wait)
+	return min(l.n, len(p)), nil
+}
+
+// turns are puts of a GiB each on one session, whose hash cursor is at the first.
+func turns(links ...io.Reader) (t *track, all []*turn) {
+	t = &track{loaded: true, changed: make(chan struct{})}
+	for i, l := range links {
+		all = append(all, t.take(&bounded{l, 1 << 30}, int64(i)<<30, Put{}))
+	}
+	return t, all
+}
+
+// read tells how long a Read takes.
+func read(t *testing.T, n *turn) time.Duration {
+	t.Helper()
+	began := time.Now()
+	if _, err := n.Read(make([]byte, 64<<10)); err != nil {
+		t.Error(err)
+	}
+	return time.Since(began)
+}
+
+// moveTo lets the hash cursor move.
+func (t *track) moveTo(off int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.roll.off = off
+	t.notify()
+}
+
+var quick = link{0, 64 << 10}
+
+// Who is ahead is held until the hash has got to him; who is at the cursor, or behind it, never.
+func TestTheFirstGoesFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr, all := turns(quick, quick, quick)
+		if took := read(t, all[0]); took != 0 {
+			t.Errorf("the first was held for %s", took)
+		}
+		time.AfterFunc(300*time.Millisecond, func() { tr.moveTo(1 << 30); all[0].leave() })
+		done := make(chan time.Duration)
+		for _, n := range all[1:] {
+			go func() { done <- read(t, n) }()
+		}
+		if took := <-done; took != 300*time.Millisecond {
+			t.Errorf("the second was held for %s", took)
+		}
+		tr.moveTo(2 << 30)
+		if took := <-done; took != 300*time.Millisecond {
+			t.Errorf("the third was held for %s", took)
+		}
+	})
+}
+
+func TestNobodyIsHeldInVain(t *testing.T) {
+	for name, c := range map[string]struct {
+		first io.Reader
+		do    func(tr *track, all []*turn)
+		most  time.Duration
+	}{
+		"longer than a second":               {quick, func(*track, []*turn) {}, holdFor + paceWindow},
+		"for one whose Read does not return": {link{time.Hour, 1}, func(_ *track, all []*turn) { go all[0].Read(make([]byte, 10)) }, stuckFor + paceWindow/10},
+		"for one that waits for its client": {link{30 * time.Millisecond, 64 << 10}, func(_ *track, all []*turn) {
+			for range 8 {
+				_, _ = all[0].Read(make([]byte, 64<<10))
+			}
+		}, 0},
+		"for one that brings little": {link{time.Millisecond, 100}, func(_ *track, all []*turn) {
+			for range 30 {
+				_, _ = all[0].Read(make([]byte, 64<<10))
+				time.Sleep(20 * time.Millisecond)
+			}
+		}, 0},
+		"where streams share a connection": {quick, func(_ *track, all []*turn) { all[1].alone = true }, 0},
+		"where nobody is at the cursor":    {quick, func(_ *track, all []*turn) { all[0].leave() }, 0},
+		"where the cursor is not known":    {quick, func(tr *track, _ []*turn) { tr.loaded = false }, 0},
+		"when it is taken over": {quick, func(_ *track, all []*turn) {
+			time.AfterFunc(70*time.Millisecond, func() { _ = all[1].SetReadDeadline(time.Unix(1, 0)) })
+		}, 70 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tr, all := turns(c.first, quick)
+				c.do(tr, all)
+				began := time.Now()
+				for range 20 { // what it was held counts for the whole put
+					read(t, all[1])
+				}
+				if took := time.Since(began); took > c.most {
+					t.Errorf("held for %s", took)
+				}
+				time.Sleep(2 * time.Hour) // all that was begun ends
+			})
+		})
+	}
+}
+
+// Time passes in the server too: one that waits for the disk between its Reads is waited for.
+func TestASlowDiskIsNotTheClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, all := turns(quick, quick)
+		for range 50 {
+			read(t, all[0])
+			time.Sleep(5 * time.Millisecond)
+		}
+		if took := read(t, all[1]); took < holdFor {
+			t.Errorf("held for %s", took)
+		}
+	})
+}
+
+var _ session.DeadlineReader = (*turn)(nil)
