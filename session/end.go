@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -224,36 +226,49 @@ func (v *Service) TickTTL(ctx context.Context, now time.Time, release End) (int,
 	if err != nil {
 		return 0, err
 	}
-	expired := 0
-	var failed failures
+	var expired atomic.Int64
 	due := running - v.cfg.TTL.Milliseconds()
 	if due > 0 {
-		err := Page(ctx, v.store, Query{Due: due, Limit: 100}, func(s Session) (bool, error) {
+		err = v.each(ctx, Query{Due: due}, func(s Session) error {
 			if v.busy(s.ID) {
 				_, err := v.Touch(ctx, s.ID)
-				return failed.goOn(ctx, s.ID, err)
+				return err
 			}
 			done, err := v.drop(ctx, s.ID, Expired, release, func(s *Session) bool { return s.Seen < due })
 			if done && err == nil {
-				expired++
+				expired.Add(1)
 			}
-			return failed.goOn(ctx, s.ID, err)
+			return err
 		})
-		if err != nil {
-			return expired, errors.Join(err, failed.join())
-		}
 	}
-	if due = running - v.cfg.Keep.Milliseconds(); due <= 0 {
-		return expired, failed.join()
+	if due = running - v.cfg.Keep.Milliseconds(); due > 0 && ctx.Err() == nil {
+		err = errors.Join(err, v.each(ctx, Query{Due: due, State: Finished}, func(s Session) error {
+			_, err := v.move(ctx, s, Gone)
+			if errors.Is(err, ErrFenced) {
+				return nil
+			}
+			return err
+		}))
 	}
-	err = Page(ctx, v.store, Query{Due: due, State: Finished, Limit: 100}, func(s Session) (bool, error) {
-		_, err := v.move(ctx, s, Gone)
-		if errors.Is(err, ErrFenced) {
-			err = nil
-		}
-		return failed.goOn(ctx, s.ID, err)
+	return int(expired.Load()), err
+}
+
+// each does something to all sessions that q selects, Config.AtOnce at a time, so that their commits share syncs. What fails with one keeps no other from it.
+func (v *Service) each(ctx context.Context, q Query, do func(Session) error) error {
+	var failed failures
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, v.cfg.AtOnce)
+	q.Limit = 100
+	err := Page(ctx, v.store, q, func(s Session) (bool, error) {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			failed.add(ctx, s.ID, do(s))
+		})
+		return true, ctx.Err()
 	})
-	return expired, errors.Join(err, failed.join())
+	wg.Wait()
+	return errors.Join(err, failed.join())
 }
 
 // advance lets the running time go on to now, and keeps it with every Config.Tick that has passed: what counts by it, in the caller's
@@ -281,22 +296,22 @@ func (v *Service) advance(ctx context.Context, now time.Time) (int64, error) {
 
 // failures collects what went wrong with single sessions of many, so that one does not keep the others from being ended.
 type failures struct {
+	mu   sync.Mutex
 	errs []error
 	more int
 }
 
-// goOn is the answer to Page after the end of one session came to err. That somebody else has ended it is as good.
-func (f *failures) goOn(ctx context.Context, id SessionID, err error) (bool, error) {
+// add notes what the end of one session came to. That somebody else has ended it is as good, and that the caller has given up he knows.
+func (f *failures) add(ctx context.Context, id SessionID, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	switch {
-	case err == nil || isState(err) || errors.Is(err, ErrNotFound):
-	case ctx.Err() != nil:
-		return false, ctx.Err()
+	case err == nil || isState(err) || errors.Is(err, ErrNotFound) || ctx.Err() != nil:
 	case len(f.errs) < 10:
 		f.errs = append(f.errs, fmt.Errorf("session %s: %w", id, err))
 	default:
 		f.more++
 	}
-	return true, nil
 }
 
 func (f *failures) join() error {
@@ -316,16 +331,15 @@ func (v *Service) busy(id SessionID) bool {
 
 // ClearAll aborts every open session and gives their number.
 func (v *Service) ClearAll(ctx context.Context, release End) (int, error) {
-	n := 0
-	var failed failures
-	err := Page(ctx, v.store, Query{State: Open, Limit: 100}, func(s Session) (bool, error) {
+	var n atomic.Int64
+	err := v.each(ctx, Query{State: Open}, func(s Session) error {
 		done, err := v.drop(ctx, s.ID, Aborted, release, nil)
 		if done && err == nil {
-			n++
+			n.Add(1)
 		}
-		return failed.goOn(ctx, s.ID, err)
+		return err
 	})
-	return n, errors.Join(err, failed.join())
+	return int(n.Load()), err
 }
 
 // Recover settles sessions that are sealed although no end of theirs is under way: after a restart of a store whose

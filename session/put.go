@@ -91,19 +91,19 @@ func (v *Service) put(ctx context.Context, s Session, want Range, r io.Reader, s
 	l := v.hold(s.ID)
 	defer v.release(s.ID, l)
 	p := newPut(want, mode.whole, r)
+	if lender, ok := sink.(Lender); ok {
+		p.quiet = lender.Quiet
+	}
 	if err := v.claim(ctx, l, p); err != nil {
 		return 0, err
 	}
 	defer l.unclaim(p)
-	if lender, ok := sink.(Lender); ok {
-		p.quiet = lender.Quiet
-		defer func() {
-			p.door.Lock()
-			defer p.door.Unlock()
-			p.hush()
-			p.quiet = nil
-		}()
-	}
+	defer func() {
+		p.door.Lock()
+		defer p.door.Unlock()
+		p.hush()
+		p.quiet = nil
+	}()
 	// What an older put recorded before it left is to be seen here.
 	s, err := v.open(ctx, s.ID)
 	if err != nil {

@@ -58,6 +58,7 @@ func New(ctx context.Context, store Store, cfg Config) (*Service, error) {
 	orDefault(&cfg.Small, 32<<10)
 	orDefault(&cfg.Buffer, 256<<10)
 	orDefault(&cfg.Buffers, 64)
+	orDefault(&cfg.AtOnce, 16)
 	if cfg.Clock == nil {
 		cfg.Clock = systemClock{}
 	}

@@ -328,10 +328,12 @@ type Config struct {
 	// Small is the size in bytes of the buffer that a put begins with, and a slow one stays with (32 KiB); Buffer that of what a
 	// fast one goes on with where its sink lends none (256 KiB), and Buffers how many of these there are at most (64).
 	Small, Buffer, Buffers int
+	// AtOnce is how many sessions TickTTL and ClearAll end at a time (16).
+	AtOnce int
 	// Merge, if set, joins two adjacent entries of one chunk into one, whose
 	// note it returns; ok is false where they can't be joined.
 	Merge func(a, b Entry) (note []byte, ok bool)
-	// Clock (the system's) and Rand (crypto/rand).
+	// Clock (the system's) and Rand (crypto/rand), each safe for concurrent use.
 	Clock Clock
 	Rand  io.Reader
 }

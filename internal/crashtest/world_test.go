@@ -117,7 +117,7 @@ func openWorld(disk *crashfs.Disk, st setup) (w *world, err error) {
 		return w, err
 	}
 	w.engine, err = session.New(ctx, w.meta.Sessions(), session.Config{
-		Small: 700, TTL: ttl, Tick: hour, Keep: cmp.Or(st.keep, 1000*hour), Merge: upload.Merge, MinPiece: minPiece, Clock: st.clock, Rand: &seededReader{from: seeded(st.seed)},
+		AtOnce: 1, Small: 700, TTL: ttl, Tick: hour, Keep: cmp.Or(st.keep, 1000*hour), Merge: upload.Merge, MinPiece: minPiece, Clock: st.clock, Rand: &seededReader{from: seeded(st.seed)},
 	})
 	if err != nil {
 		return w, err

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -87,6 +88,19 @@ type world struct {
 	steps    int           // that the model has taken
 }
 
+// locked is a source that many may read at once.
+type locked struct {
+	mu   sync.Mutex
+	from io.Reader
+}
+
+// Read implements io.Reader.
+func (l *locked) Read(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.from.Read(p)
+}
+
 // service is a Service with what it can't be asked for.
 type service struct {
 	*session.Service
@@ -113,7 +127,7 @@ func newWorld(t *rapid.T, st session.Store, services int) *world {
 	binary.BigEndian.PutUint64(seed[:], rapid.Uint64().Draw(t, "seed"))
 	w := &world{
 		t: t, store: st, disk: &disk{pages: map[string]*page{}}, now: began, n: services,
-		rand: rand.NewChaCha8(seed), merge: rapid.Bool().Draw(t, "merge"), match: rapid.Bool().Draw(t, "match"), lend: rapid.Bool().Draw(t, "lend"),
+		rand: &locked{from: rand.NewChaCha8(seed)}, merge: rapid.Bool().Draw(t, "merge"), match: rapid.Bool().Draw(t, "match"), lend: rapid.Bool().Draw(t, "lend"),
 	}
 	w.wake()
 	return w
