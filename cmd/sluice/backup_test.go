@@ -42,7 +42,7 @@ func TestKillNineDuringABackup(t *testing.T) {
 	store(5)
 	must("backup", "--data", data, dir)
 	cut := 0
-	for round := range 12 {
+	for round := range 6 {
 		store(4)
 		alone := round%3 == 2
 		if alone {
