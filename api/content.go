@@ -80,7 +80,7 @@ func (s *Server) send(c *call, body io.Reader, n int64) error {
 	if sender, ok := body.(upload.Sender); ok && c.ProtoMajor < 2 && c.TLS == nil {
 		_, err = sender.Send(to)
 	} else {
-		_, err = io.CopyBuffer(to, struct{ io.Reader }{io.LimitReader(body, n)}, make([]byte, min(n, pieceBytes)))
+		_, err = io.CopyBuffer(to, io.LimitReader(body, n), make([]byte, min(n, pieceBytes)))
 	}
 	if err == nil && to.sent < n {
 		err = io.ErrUnexpectedEOF
@@ -115,22 +115,22 @@ func (p *paced) Write(b []byte) (int, error) {
 
 // TakeFile implements upload.FileTaker.
 func (p *paced) TakeFile(f io.Reader, n int64) (sent int64, err error) {
-	for sent < n && err == nil {
+	for sent < n {
 		p.hurry()
 		piece := min(n-sent, pieceBytes)
-		k, failed := p.c.ReadFrom(&io.LimitedReader{R: f, N: piece})
+		k, err := p.c.ReadFrom(&io.LimitedReader{R: f, N: piece})
 		sent, p.sent = sent+k, p.sent+k
 		switch {
-		case errors.Is(failed, syscall.EIO):
-			return sent, failed // the disk's
-		case failed != nil:
-			p.cut = &cutError{failed}
+		case errors.Is(err, syscall.EIO):
+			return sent, err // the disk's
+		case err != nil:
+			p.cut = &cutError{err}
 			return sent, p.cut
 		case k < piece:
 			return sent, nil
 		}
 	}
-	return sent, err
+	return sent, nil
 }
 
 // contentOnly are the headers that describe the content, and not a refusal.

@@ -4,25 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"hash/crc32"
-	"io"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"sluice/catalog"
 	"sluice/upload"
+	"sluice/upload/uploadtest"
 )
-
-// taker takes what a Sender sends, and counts what came as files.
-type taker struct {
-	bytes.Buffer
-	files int
-}
-
-func (t *taker) TakeFile(f io.Reader, n int64) (int64, error) {
-	t.files++
-	return io.Copy(&t.Buffer, io.LimitReader(f, n))
-}
 
 // stored writes pieces of content into places of a session each, and gives their extents in this order.
 func stored(t *testing.T, s *Store, content []byte, sizes ...int) (extents []catalog.Extent) {
@@ -50,7 +39,7 @@ func stored(t *testing.T, s *Store, content []byte, sizes ...int) (extents []cat
 	return extents
 }
 
-func send(t *testing.T, s *Store, extents []catalog.Extent, off, n int64, before func()) (*taker, error) {
+func send(t *testing.T, s *Store, extents []catalog.Extent, off, n int64, before func()) (*uploadtest.Taker, error) {
 	t.Helper()
 	r, err := s.Read(t.Context(), extents, off, n)
 	if err != nil {
@@ -58,7 +47,7 @@ func send(t *testing.T, s *Store, extents []catalog.Extent, off, n int64, before
 	}
 	defer r.Close()
 	before()
-	var to taker
+	var to uploadtest.Taker
 	sent, err := r.(upload.Sender).Send(&to)
 	if sent != int64(to.Len()) {
 		t.Errorf("%d bytes are said to be sent, of %d", sent, to.Len())
@@ -85,8 +74,8 @@ func TestSend(t *testing.T) {
 				if err != nil || !bytes.Equal(to.Bytes(), content[off:off+n]) {
 					t.Fatalf("%d bytes from %d: %v", n, off, err)
 				}
-				if verify != (to.files == 0) || to.files > 3 {
-					t.Fatalf("%d bytes from %d: %d files", n, off, to.files)
+				if verify != (to.Files == 0) || to.Files > 3 {
+					t.Fatalf("%d bytes from %d: %d files", n, off, to.Files)
 				}
 			}
 		}
@@ -97,8 +86,8 @@ func TestSend(t *testing.T) {
 				}
 			}
 		})
-		if err != nil || !bytes.Equal(to.Bytes(), content) || to.files > 0 {
-			t.Errorf("deleted meanwhile: %d bytes, %d files, %v", to.Len(), to.files, err)
+		if err != nil || !bytes.Equal(to.Bytes(), content) || to.Files > 0 {
+			t.Errorf("deleted meanwhile: %d bytes, %d files, %v", to.Len(), to.Files, err)
 		}
 		if err := s.Close(); err != nil {
 			t.Error(err)

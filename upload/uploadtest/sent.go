@@ -9,11 +9,15 @@ import (
 	"sluice/upload"
 )
 
-// taker is an upload.FileTaker.
-type taker struct{ bytes.Buffer }
+// Taker is an upload.FileTaker that keeps what it takes, and counts what came as files.
+type Taker struct {
+	bytes.Buffer
+	Files int
+}
 
 // TakeFile implements upload.FileTaker.
-func (t *taker) TakeFile(f io.Reader, n int64) (int64, error) {
+func (t *Taker) TakeFile(f io.Reader, n int64) (int64, error) {
+	t.Files++
 	return io.Copy(&t.Buffer, io.LimitReader(f, n))
 }
 
@@ -29,7 +33,7 @@ func sent(t *testing.T, s upload.Blobs, extents []catalog.Extent, all []byte, of
 	if !ok {
 		return
 	}
-	var to taker
+	var to Taker
 	if k, err := sender.Send(&to); err != nil || k != n || !bytes.Equal(to.Bytes(), all[off:off+n]) {
 		t.Errorf("sending %d bytes from %d: %d, %v", n, off, k, err)
 	}
