@@ -140,7 +140,7 @@ func until(ts *testscript.TestScript, neg bool, args []string) {
 //
 // server kill
 //
-// is kill -9.
+// is kill -9; connections through a gate are lost with all that they held.
 func serverCommand(ts *testscript.TestScript, neg bool, args []string) {
 	w := worldOf(ts)
 	verb := ""
@@ -157,6 +157,10 @@ func serverCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if verb == "kill" {
 		w.server.kill()
+		if w.gate != nil {
+			// Else what the system has taken from the server is still given to the client, and that may be all that was missing.
+			w.gate.cut()
+		}
 	} else {
 		ts.Check(w.server.cmd.Process.Signal(syscall.SIGTERM))
 		<-w.server.done

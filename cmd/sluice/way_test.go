@@ -18,10 +18,11 @@ type gate struct {
 	wg       sync.WaitGroup
 
 	mu     sync.Mutex
-	moved  sync.Cond // left, opened or closed changed
+	moved  sync.Cond // left, opened or cuts changed
 	left   int64     // bytes that may still pass
 	opened bool
 	closed bool
+	cuts   int // how often everything that ran was cut
 	server string
 	conns  map[net.Conn]bool
 }
@@ -59,16 +60,24 @@ func (g *gate) open() {
 	g.moved.Broadcast()
 }
 
+// cut ends every connection, and what was on its way is lost, as where a machine dies with all that it had sent. Later ones pass.
+func (g *gate) cut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.cuts++
+	for c := range g.conns {
+		c.Close()
+	}
+	g.moved.Broadcast()
+}
+
 // close cuts everything, and returns when nothing of it runs any more.
 func (g *gate) close() {
 	g.listener.Close()
 	g.mu.Lock()
 	g.closed = true
-	for c := range g.conns {
-		c.Close()
-	}
-	g.moved.Broadcast()
 	g.mu.Unlock()
+	g.cut()
 	g.wg.Wait()
 }
 
@@ -76,14 +85,14 @@ func (g *gate) close() {
 func (g *gate) connect(client net.Conn) {
 	defer client.Close()
 	g.mu.Lock()
-	at := g.server
+	at, cuts := g.server, g.cuts
 	g.mu.Unlock()
 	server, err := net.Dial("tcp", at)
 	if err != nil {
 		return
 	}
 	defer server.Close()
-	if !g.keep(client, server) {
+	if !g.keep(cuts, client, server) {
 		return
 	}
 	var wg sync.WaitGroup
@@ -91,7 +100,7 @@ func (g *gate) connect(client net.Conn) {
 		// Either end closes both: who is left must learn of it.
 		defer to.Close()
 		defer from.Close()
-		io.Copy(passing{g, to}, from)
+		io.Copy(passing{g, cuts, to}, from)
 	}
 	wg.Go(func() { pour(server, client) })
 	wg.Go(func() { pour(client, server) })
@@ -102,33 +111,34 @@ func (g *gate) connect(client net.Conn) {
 	delete(g.conns, server)
 }
 
-// keep notes connections that close must cut; it is false where it has been.
-func (g *gate) keep(conns ...net.Conn) bool {
+// keep notes connections that cut must close; it is false where it has been, after the given number of cuts.
+func (g *gate) keep(cuts int, conns ...net.Conn) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, c := range conns {
 		g.conns[c] = true
 	}
-	return !g.closed
+	return !g.closed && cuts == g.cuts
 }
 
 // passing writes what the gate lets pass.
 type passing struct {
-	g  *gate
-	to io.Writer
+	g    *gate
+	cuts int // when its connection began
+	to   io.Writer
 }
 
 func (p passing) Write(b []byte) (int, error) {
 	g, n := p.g, int64(len(b))
 	g.mu.Lock()
-	for !g.opened && !g.closed && g.left < n {
+	for !g.opened && p.cuts == g.cuts && g.left < n {
 		g.left = 0 // what comes behind must not overtake
 		g.moved.Wait()
 	}
 	g.left -= n
-	closed := g.closed
+	cut := p.cuts != g.cuts
 	g.mu.Unlock()
-	if closed {
+	if cut {
 		return 0, net.ErrClosed
 	}
 	return p.to.Write(b)
