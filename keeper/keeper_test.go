@@ -170,7 +170,7 @@ func TestTheTrashIsEmptied(t *testing.T) {
 func TestOrphansAreSweptWhenNobodyCanBeAboutToNameThem(t *testing.T) {
 	w := newWorld(t)
 	stray := func(id session.SessionID) {
-		writer, err := w.blobs.Writer(t.Context(), id, 99)
+		writer, err := w.blobs.Writer(t.Context(), id, 99, -1)
 		w.check(err)
 		_, err = writer.WriteAt([]byte("x"), 0)
 		w.check(err)

@@ -58,7 +58,7 @@ func TestWhatCannotBeDeletedIsTriedAgain(t *testing.T) {
 func TestOneBadOrphanKeepsNoOther(t *testing.T) {
 	w := newWorld(t)
 	for id := range session.SessionID(3) {
-		writer, err := w.blobs.Writer(t.Context(), id+1, 99)
+		writer, err := w.blobs.Writer(t.Context(), id+1, 99, -1)
 		w.check(err)
 		_, err = writer.WriteAt([]byte("x"), 0)
 		w.check(errors.Join(err, writer.Close()))

@@ -16,8 +16,9 @@ type Blobs interface {
 	// Writer opens a place for the bytes of a session, at offsets of the session. Calls
 	// with the same session and gen may share a place; gen grows when bytes were dropped, and then
 	// the place must be another, because a recorded extent never changes. Nothing exists in the
-	// store before the first byte is written.
-	Writer(ctx context.Context, id session.SessionID, gen uint64) (Writer, error)
+	// store before the first byte is written. size is how long the session's content is where all of it is to come in
+	// one piece, else -1: a store may keep small ones together.
+	Writer(ctx context.Context, id session.SessionID, gen uint64, size int64) (Writer, error)
 	// Settle makes the extents survive a power loss before it returns nil. A *LostError names
 	// those that are gone for good: the failed place is poisoned, and never synced again.
 	Settle(ctx context.Context, extents []catalog.Extent) error

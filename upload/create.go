@@ -129,7 +129,7 @@ func (u *Service) borrow() (id session.SessionID, done func(), err error) {
 
 // write copies exactly n bytes to a new place.
 func (u *Service) write(ctx context.Context, id session.SessionID, body io.Reader, n int64, crc func() uint32) ([]catalog.Extent, error) {
-	w, err := u.Blobs.Writer(ctx, id, 0)
+	w, err := u.Blobs.Writer(ctx, id, 0, n)
 	if err != nil {
 		return nil, err
 	}

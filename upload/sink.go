@@ -107,7 +107,7 @@ func (k *sink) WriteAt(p []byte, off int64) (int, error) {
 // open has a Writer of the content store.
 func (k *sink) open() (err error) {
 	if k.w == nil {
-		k.w, err = k.u.Blobs.Writer(k.ctx, k.s.ID, placeGen(k.s))
+		k.w, err = k.u.Blobs.Writer(k.ctx, k.s.ID, placeGen(k.s), whole(k.s))
 	}
 	return err
 }
@@ -131,6 +131,14 @@ func (k *sink) Quiet() {
 	if l, ok := k.w.(Lender); ok {
 		l.Quiet()
 	}
+}
+
+// whole is how long the session's content is, where one chunk has it all, else -1.
+func whole(s session.Session) int64 {
+	if s.BytesExpected > s.ChunkSize {
+		return -1
+	}
+	return s.BytesExpected
 }
 
 // placeGen is the generation in the name of a place: it moves with each Drop, so that bytes which replace others go elsewhere.

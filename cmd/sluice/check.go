@@ -136,10 +136,8 @@ func (c *checkCmd) check(e *env, die func(error)) (sum keeper.Summary, err error
 
 // file is where localblob has a place.
 func (c *checkCmd) file(place string) string {
-	if len(place) < 2 {
-		return place
-	}
-	return filepath.Join(c.Data, "content", "places", place[:2], place)
+	file, _ := localblob.Where(place)
+	return filepath.Join(c.Data, "content", file)
 }
 
 // tell prints one finding.

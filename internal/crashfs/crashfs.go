@@ -48,6 +48,7 @@ const (
 	OpRemove    Op = "remove"
 	OpMkdir     Op = "mkdir"
 	OpLink      Op = "link"
+	OpPunch     Op = "punch"
 )
 
 // Step is something that is about to be done to the disk.

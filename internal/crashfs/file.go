@@ -94,6 +94,34 @@ func (f *file) write(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
+// Punch implements durable.File: as a write of zeros, none of which takes room.
+func (f *file) Punch(off, n int64) error {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	if err := f.use(OpPunch); err != nil {
+		return err
+	}
+	if off%sectorSize != 0 || n%sectorSize != 0 {
+		return failed(OpPunch, f.path, syscall.EINVAL)
+	}
+	return f.d.do(OpPunch, f.path, func() error { f.ino.punch(int(off/sectorSize), sectors(off+n)); return nil })
+}
+
+// NextData implements durable.File.
+func (f *file) NextData(off int64) (int64, error) {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	if err := f.use(OpRead); err != nil {
+		return off, err
+	}
+	for i := int(off / sectorSize); i < len(f.ino.cache); i++ {
+		if s := f.ino.cache[i]; s != nil && s != hole {
+			return max(off, int64(i)*sectorSize), nil
+		}
+	}
+	return off, io.EOF
+}
+
 // Direct implements durable.File.
 func (f *file) Direct() (durable.DirectFile, error) {
 	f.d.mu.Lock()

@@ -8,6 +8,9 @@ const sectorSize = 512
 // sector is never changed once it is in an inode: so that copies of a disk share them. nil is zeros.
 type sector [sectorSize]byte
 
+// hole is what was punched: zeros that take no room.
+var hole = new(sector)
+
 // inode is a file or a folder.
 type inode struct {
 	num uint64
@@ -46,7 +49,7 @@ func (ino *inode) walk(path string, visit func(path string, ino *inode)) {
 
 func (ino *inode) allocated() (n int64) {
 	for _, s := range ino.cache {
-		if s != nil {
+		if s != nil && s != hole {
 			n += sectorSize
 		}
 	}
@@ -81,6 +84,17 @@ func (ino *inode) write(p []byte, off int64) {
 		ino.dirty[i] = true
 	}
 	ino.size = max(ino.size, end)
+}
+
+// punch puts holes into the cache: like bytes they get to the platter with the next sync, or never.
+func (ino *inode) punch(from, to int) {
+	for i := from; i < min(to, len(ino.cache)); i++ {
+		ino.cache[i] = hole
+		if ino.dirty == nil {
+			ino.dirty = map[int]bool{}
+		}
+		ino.dirty[i] = true
+	}
 }
 
 // read copies from the cache, or from the drive.

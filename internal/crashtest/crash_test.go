@@ -57,10 +57,13 @@ func points(t *testing.T, d localblob.Durability) (all []point) {
 	dead := newDeath(func() {})
 	r := newRun(d, dead)
 	r.look = true
-	folders := 0
+	folders, packs := 0, map[crashfs.Op]int{}
 	r.hook = func(s crashfs.Step) *crashfs.Fault {
 		if !s.Changes() {
 			return nil
+		}
+		if strings.Contains(s.Path, "/packs/") {
+			packs[s.Op]++
 		}
 		if s.Op == crashfs.OpMkdir && strings.Contains(s.Path, "/places/") {
 			if folders++; folders%64 != 2 {
@@ -75,6 +78,12 @@ func points(t *testing.T, d localblob.Durability) (all []point) {
 	if err != nil {
 		t.Fatalf("the script itself fails: %v", err)
 	}
+	for _, op := range []crashfs.Op{crashfs.OpCreate, crashfs.OpWrite, crashfs.OpSync, crashfs.OpPunch, crashfs.OpRemove} {
+		if packs[op] == 0 && (op != crashfs.OpRemove || d == localblob.Power) {
+			t.Errorf("no step was: %s a pack", op)
+		}
+	}
+	t.Logf("steps on packs: %v", packs)
 	all = append(all, point{r.disk.Steps() + 1, "the end", r.disk.Image(), r.m.clone(), r.st.clock.ms.Load()})
 	return all
 }

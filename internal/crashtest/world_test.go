@@ -96,6 +96,14 @@ type setup struct {
 	keep       time.Duration // how long ended sessions are remembered
 }
 
+// packSize lets two small contents share a pack; with power it has one, so that packs go when it is deleted.
+func packSize(d localblob.Durability) int64 {
+	if d == localblob.Power {
+		return 8 << 10
+	}
+	return 12 << 10
+}
+
 // openWorld starts a server on what the disk has.
 func openWorld(disk *crashfs.Disk, st setup) (w *world, err error) {
 	ctx := context.Background()
@@ -113,7 +121,7 @@ func openWorld(disk *crashfs.Disk, st setup) (w *world, err error) {
 	if w.meta, err = pebblemeta.Open(data+"/meta", pebblemeta.Options{Changed: hook, Die: st.die, FS: disk.VFS(), Reserve: metaReserve, Process: st.durability == localblob.Process}); err != nil {
 		return w, err
 	}
-	if w.blobs, err = localblob.Open(data+"/content", localblob.Options{Durability: st.durability, FS: disk, Direct: direct.Config{Block: 512, Buffer: 2048, Buffers: 3}}); err != nil {
+	if w.blobs, err = localblob.Open(data+"/content", localblob.Options{Durability: st.durability, FS: disk, Direct: direct.Config{Block: 512, Buffer: 2048, Buffers: 3}, PackSize: packSize(st.durability)}); err != nil {
 		return w, err
 	}
 	w.engine, err = session.New(ctx, w.meta.Sessions(), session.Config{

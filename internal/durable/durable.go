@@ -50,6 +50,11 @@ type File interface {
 	// Direct opens the file once more, for writes past the cache. errors.ErrUnsupported where the file system has none; then, or where there is no
 	// descriptor for it, write through the cache.
 	Direct() (DirectFile, error)
+	// Punch gives n bytes from off back to the disk: they read as zeros then, and the file stays as long as it is. Both are to be multiples of [Block].
+	// errors.ErrUnsupported where the file system can't, and then nothing has changed.
+	Punch(off, n int64) error
+	// NextData gives where, from off on, there may be something else than what was punched or never written; io.EOF where there is nothing more.
+	NextData(off int64) (int64, error)
 	// Lock takes the file's exclusive lock until Close, or the end of the process, without waiting; ErrLocked where another open file has it.
 	Lock() error
 }

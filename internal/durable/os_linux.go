@@ -60,6 +60,29 @@ func (f osFile) PastCache(off, n int64) (read func(p []byte, off int64) (int, er
 	}, direct.Close
 }
 
+// Punch implements File.
+func (f osFile) Punch(off, n int64) error {
+	for {
+		err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS):
+			return errors.ErrUnsupported
+		default:
+			return err
+		}
+	}
+}
+
+// NextData implements File.
+func (f osFile) NextData(off int64) (int64, error) {
+	at, err := unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
+	if errors.Is(err, unix.ENXIO) {
+		return off, io.EOF
+	}
+	return at, err
+}
+
 // Direct implements File.
 func (f osFile) Direct() (DirectFile, error) {
 	d, err := os.OpenFile(f.Name(), os.O_WRONLY|unix.O_DIRECT, 0)

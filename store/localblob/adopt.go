@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 
+	"sluice/catalog"
 	"sluice/internal/durable"
 )
 
@@ -20,6 +21,13 @@ func (s *Store) Adopt(name string) (durable.File, error) {
 	f, err := s.fs.OpenFile(s.path(p), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, full(err)
+	}
+	if p.in > 0 {
+		packed, err := s.adoptItem(p, f)
+		if err != nil {
+			return nil, errors.Join(full(err), f.Close())
+		}
+		f = packed
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -45,4 +53,43 @@ func (s *Store) CloseAdopted() error {
 		err = s.writeState()
 	}
 	return errors.Join(err, s.lock.Close())
+}
+
+// adoptItem makes the pack of a place where it is not there, and the item's header.
+func (s *Store) adoptItem(p place, f durable.File) (durable.File, error) {
+	s.packs.mu.Lock()
+	defer s.packs.mu.Unlock()
+	key, sound, err := readKey(f)
+	if err != nil {
+		return nil, err
+	}
+	if !sound {
+		if has, err := hasData(f); err != nil || has {
+			return nil, errors.Join(fmt.Errorf("pack %s is damaged", p.file()), err)
+		}
+		key = newKey()
+		if _, err := f.WriteAt(key.head(), 0); err != nil {
+			return nil, err
+		}
+	}
+	b := make([]byte, itemHeader)
+	key.header(b, p)
+	if _, err := f.WriteAt(b, p.off); err != nil {
+		return nil, err
+	}
+	return adopted{f, p}, nil
+}
+
+// adopted is an item as a file of its own, for who writes its content.
+type adopted struct {
+	durable.File
+	p place
+}
+
+// WriteAt implements durable.File.
+func (a adopted) WriteAt(b []byte, off int64) (int, error) {
+	if !a.p.has(catalog.Extent{Off: off, Len: int64(len(b))}) {
+		return 0, fmt.Errorf("place %s has no bytes %d to %d", a.p, off, off+int64(len(b)))
+	}
+	return a.File.WriteAt(b, a.p.base()+off)
 }

@@ -24,16 +24,20 @@ func (s *Store) Check(ctx context.Context, e catalog.Extent, care upload.Care) e
 	if care == upload.AfterReboot && p.life >= s.Rebooted || care == upload.AfterDeath && p.life >= s.Trusted {
 		return nil
 	}
-	f, err := s.hold(p, false)
+	h, err := s.enter(e.Place)
 	if err != nil {
 		return err
 	}
-	defer f.release()
+	defer h.exit()
+	if err := h.ends(e); err != nil {
+		return err
+	}
+	f, r := h.f, p.of(e)
 	// Only what the disk holds counts. What a sync has failed to bring there is lost, whatever a read may still find.
-	if err := f.settle(); err != nil && f.hasLost(session.Range{Off: e.Off, End: e.Off + e.Len}) {
+	if err := f.settle(); err != nil && f.hasLost(r) {
 		return fmt.Errorf("%w: %w", upload.ErrRotten, err)
 	}
-	crc, err := s.reread(ctx, f, e)
+	crc, err := s.reread(ctx, f, r)
 	if err == io.EOF || err == nil && crc != e.CRC32C {
 		err = upload.ErrRotten
 	}
@@ -58,17 +62,17 @@ const (
 	checkAtOnce = 256 << 10
 )
 
-// reread gives the CRC-32C of what the disk holds of an extent; io.EOF where the file ends before.
-func (s *Store) reread(ctx context.Context, f *file, e catalog.Extent) (crc uint32, err error) {
+// reread gives the CRC-32C of what the disk holds of a part of a file; io.EOF where the file ends before.
+func (s *Store) reread(ctx context.Context, f *file, r session.Range) (crc uint32, err error) {
 	buf, ok := s.buffers.Get().(*[]byte)
 	if !ok {
 		buf = aligned(checkAtOnce)
 	}
 	defer s.buffers.Put(buf)
-	read, done := f.f.PastCache(e.Off, e.Len)
+	read, done := f.f.PastCache(r.Off, r.Len())
 	defer done()
-	table, end := crc32.MakeTable(crc32.Castagnoli), e.Off+e.Len
-	for at := e.Off &^ (block - 1); at < end; {
+	table, end := crc32.MakeTable(crc32.Castagnoli), r.End
+	for at := r.Off &^ (block - 1); at < end; {
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
@@ -80,7 +84,7 @@ func (s *Store) reread(ctx context.Context, f *file, e catalog.Extent) (crc uint
 		if n%block != 0 && at+int64(n) < end {
 			return 0, io.EOF
 		}
-		crc = crc32.Update(crc, table, (*buf)[max(e.Off-at, 0):min(int64(n), end-at)])
+		crc = crc32.Update(crc, table, (*buf)[max(r.Off-at, 0):min(int64(n), end-at)])
 		at += int64(n)
 	}
 	return crc, nil

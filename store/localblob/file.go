@@ -31,6 +31,7 @@ type file struct {
 	syncing  []session.Range // in the sync that is running
 	old      bool            // of a former life, and not synced in this one: who knows what is dirty
 	unlisted bool            // the folder's entry may not be on the disk
+	pack     *pack           // nil: it is none
 	failed   error           // a sync has failed
 	lost     []session.Range // what that took
 }
@@ -38,7 +39,7 @@ type file struct {
 // hold opens a place, or joins those who have it open. The caller must release it. A place that is to be
 // written is made where it is not there.
 func (s *Store) hold(p place, write bool) (*file, error) {
-	name := p.String()
+	name := p.file()
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -46,7 +47,7 @@ func (s *Store) hold(p place, write bool) (*file, error) {
 	}
 	f := s.files[name]
 	if f == nil {
-		f = &file{s: s, p: p}
+		f = newFile(s, p)
 		s.files[name] = f
 	} else if f.refs == 0 {
 		s.idle = slices.DeleteFunc(s.idle, func(o *file) bool { return o == f })
@@ -58,6 +59,15 @@ func (s *Store) hold(p place, write bool) (*file, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+func newFile(s *Store, p place) *file {
+	f := &file{s: s, p: p}
+	if p.in > 0 {
+		f.p = p.pack()
+		f.pack = &pack{key: newKey(), readers: map[int64]int{}, doomed: map[int64]place{}}
+	}
+	return f
 }
 
 // open opens the file where nobody has yet. Only who wants the same place waits for it.
@@ -82,6 +92,14 @@ func (f *file) open(write bool) error {
 	}
 	if err != nil {
 		return full(err)
+	}
+	if f.pack != nil && !write {
+		// Without its key a pack's items can be read by those who know their names, but not be found.
+		if key, sound, err := readKey(opened); err == nil && sound {
+			f.pack.key = key
+		} else {
+			f.s.opts.Log.Error("a pack's first block is damaged: its places can't be listed", "pack", f.p.file(), "err", err)
+		}
 	}
 	f.f = opened
 	return nil
@@ -163,7 +181,7 @@ func (s *Store) closeOldest() {
 
 // forget lets the next one open the place anew. s.mu is held.
 func (s *Store) forget(f *file) {
-	if name := f.p.String(); s.files[name] == f {
+	if name := f.p.file(); s.files[name] == f {
 		delete(s.files, name)
 	}
 }

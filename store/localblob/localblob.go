@@ -1,9 +1,9 @@
 // Package localblob keeps content in files of one folder: the embedded content store. It owns the layout of that folder, what of it survives
 // which kind of stop, and finding out after a bad one. It knows nothing of memories, and of sessions only the number in a place's name.
 //
-// # Format 1
+// # Format 2
 //
-//	DIR/format                   "sluice content, format 1"; a newer one is refused, and nothing is touched
+//	DIR/format                   "sluice content, format 2"; a newer one is refused, and nothing is touched. Format 1 had no packs
 //	DIR/lock                     locked while a process has the folder open
 //	DIR/state                    JSON, replaced whole:
 //	                               life      how often the folder was opened
@@ -13,6 +13,7 @@
 //	                               folder    device and inode of DIR
 //	                               clean     written by Close, when everything is on the disk; taken away by Open
 //	DIR/places/SS/NAME           the bytes of one place; SS are the first two digits of NAME
+//	DIR/packs/PACK               many places, of small contents
 //
 //	NAME = <session, 16 hex digits>-<generation, hex>-<life, hex>[-<spare, hex>]
 //
@@ -20,6 +21,20 @@
 // Drop, so that bytes which replace others go to another file; the life is that of its writer, so that no file is written by two
 // lives, and whether an extent is in doubt after a bad stop can be read from its place's name. The spare counts the places
 // before it that a failed sync has poisoned.
+//
+// Content of up to 1 MiB that comes in one piece is an item of a pack, so that one file, one entry in a folder and one sync serve many. It has a place of its own all the same:
+//
+//	PACK = p<life, 16 hex digits>-<number, 8>
+//	NAME = PACK-<offset of the item, 8>-<bytes of content, 6>-<session, 16>
+//
+//	│ "sluice pack, format 1\n" key, SHA-256 of both │ item │ item │ hole │ item │ …     each begins at a block
+//	                                                   │
+//	                                                   ╰─ "sluiceit" session, offset, bytes, SHA-256 with the key │ content │ zeros
+//
+// An item never moves. Who appends takes the next blocks and writes them past the cache, each for himself; the first block, with the key, is on the disk before. The header is for
+// listing alone: names say everything. Its checksum is made with the key, which nobody is told, so that no content can look like an item. Deleting punches a
+// hole, when the last reader has left; a pack that gets no more items goes with its last one. What an append has left that came to no end is punched at
+// once, or at the start after a stop that was not clean. Where the file system can't punch there are no packs.
 //
 // # What is safe when
 //
@@ -30,7 +45,7 @@
 // A sync that failed is never tried again: the kernel has forgotten the bytes by then, and a second one would succeed. What was written since the last
 // good one is lost, and is said to be.
 //
-// All bytes go through [writer.WriteAt] in write.go: those that come fast past the page cache, see package direct. Packs for small files would be another writer there.
+// All bytes go through [writer.WriteAt] in write.go: small content to pack.go; the rest, where it comes fast, past the page cache, see package direct.
 package localblob
 
 import (
@@ -69,6 +84,10 @@ type Options struct {
 	VerifyReads bool
 	// Direct is how content that comes fast is written past the cache.
 	Direct direct.Config
+	// Packed is how many bytes of content one may have that goes into a pack (1 MiB less the header; negative: none does).
+	Packed int64
+	// PackSize is how long a pack gets, in bytes: what one failed sync can harm, and what a listing has to walk through (64 MiB).
+	PackSize int64
 	// FS is the file system that the folder is on (the operating system's).
 	FS  durable.FS
 	Log *slog.Logger
@@ -88,8 +107,9 @@ type Store struct {
 	trimming bool
 	spares   map[string]uint64
 	closed   bool
+	packs    packs
 
-	folders  [256]group
+	folders  [packFolder + 1]group
 	trims    sync.WaitGroup
 	room     atomic.Int64 // how many bytes may be written before the next look at the free space
 	buffers  sync.Pool    // of *[]byte, for Check
@@ -100,7 +120,7 @@ type Store struct {
 var _ upload.Blobs = (*Store)(nil)
 
 const (
-	format     = 1
+	format     = 2
 	formatLine = "sluice content, format %d\n"
 	// maxIdle is how many files are kept open that nobody uses, and mostIdle how far that may be exceeded while they are being closed. One that
 	// is closed is synced first.
@@ -122,6 +142,12 @@ func Open(dir string, opts Options) (s *Store, err error) {
 	if opts.Reserve == 0 {
 		opts.Reserve = 64 << 20
 	}
+	if opts.Packed == 0 || opts.Packed > mostPacked {
+		opts.Packed = mostPacked
+	}
+	if opts.PackSize == 0 {
+		opts.PackSize = 64 << 20
+	}
 	if opts.FS == nil {
 		opts.FS = durable.OS{}
 	}
@@ -139,6 +165,7 @@ func Open(dir string, opts Options) (s *Store, err error) {
 		return nil, fmt.Errorf("opening the content folder: %w", err)
 	}
 	s = &Store{dir: dir, opts: opts, fs: opts.FS, lock: lock, files: map[string]*file{}, spares: map[string]uint64{}, pool: direct.NewPool(opts.Direct)}
+	s.packs.init(opts.Direct)
 	if err := s.prepare(); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the content folder %s: %w", dir, err), lock.Close())
 	}
@@ -166,6 +193,11 @@ func (s *Store) prepare() error {
 		if have > format {
 			return fmt.Errorf("it has format %d, and this program knows formats up to %d: use a newer sluice", have, format)
 		}
+		if have < format { // nothing else is to be done: format 2 only adds packs
+			if err := durable.WriteFile(s.fs, path, fmt.Appendf(nil, formatLine, format), 0o600); err != nil {
+				return err
+			}
+		}
 	}
 	if err := s.makeFolders(); err != nil {
 		return err
@@ -179,13 +211,13 @@ func (s *Store) makeFolders() error {
 	if err := durable.MkdirAll(s.fs, places, 0o700); err != nil {
 		return err
 	}
-	for i := range s.folders {
+	for i := range packFolder {
 		if err := s.fs.Mkdir(s.folder(i), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	}
 	// Also where all are there: the life that made them may have died before it synced.
-	return durable.SyncDir(s.fs, places)
+	return errors.Join(durable.SyncDir(s.fs, places), durable.MkdirAll(s.fs, s.folder(packFolder), 0o700))
 }
 
 // empty refuses a folder that has content but not this file, without which the content is not understood.
@@ -228,6 +260,9 @@ func (s *Store) live() error {
 		}
 	}
 	s.state = now
+	if err := s.mendPacks(!old.Clean || moved, old.Life); err != nil { // again, if it does not come to its end
+		return err
+	}
 	return s.writeState()
 }
 
@@ -252,6 +287,9 @@ func (s *Store) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 	s.trims.Wait()
+	s.packs.mu.Lock()
+	s.retire()
+	s.packs.mu.Unlock()
 	s.mu.Lock()
 	all := slices.Collect(maps.Values(s.files))
 	s.mu.Unlock()

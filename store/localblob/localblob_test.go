@@ -35,6 +35,9 @@ func (s *Store) kill() {
 	s.mu.Unlock()
 	s.trims.Wait()
 	for _, f := range s.files {
+		if f.pack != nil && f.pack.past != nil {
+			f.pack.past.Close()
+		}
 		f.close()
 	}
 	s.lock.Close()
@@ -42,7 +45,9 @@ func (s *Store) kill() {
 
 func corrupt(t *testing.T, dir, name string, off int64) {
 	t.Helper()
-	f, err := os.OpenFile(filepath.Join(dir, "places", name[:2], name), os.O_RDWR, 0)
+	file, base := Where(name)
+	off += base
+	f, err := os.OpenFile(filepath.Join(dir, file), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +64,7 @@ func corrupt(t *testing.T, dir, name string, off int64) {
 
 func write(t *testing.T, s *Store, id session.SessionID, gen uint64, off int64, b []byte) catalog.Extent {
 	t.Helper()
-	w, err := s.Writer(t.Context(), id, gen)
+	w, err := s.Writer(t.Context(), id, gen, -1)
 	if err == nil {
 		_, err = w.WriteAt(b, off)
 	}
@@ -100,10 +105,10 @@ func TestAFolderHasOneOwnerAndOneFormat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "format"), []byte("sluice content, format 2\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "format"), []byte("sluice content, format 3\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(dir, Options{}); err == nil || !strings.Contains(err.Error(), "format 2") {
+	if _, err := Open(dir, Options{}); err == nil || !strings.Contains(err.Error(), "format 3") {
 		t.Errorf("a newer format: %v", err)
 	}
 	if after, err := os.ReadFile(filepath.Join(dir, "state")); err != nil || !bytes.Equal(before, after) {
@@ -181,7 +186,7 @@ func TestAStopThatWasNotCleanIsRemembered(t *testing.T) {
 func TestTheReserveStaysFree(t *testing.T) {
 	s := open(t, t.TempDir(), Options{Reserve: 1 << 62})
 	defer s.Close()
-	w, err := s.Writer(t.Context(), 1, 0)
+	w, err := s.Writer(t.Context(), 1, 0, -1)
 	if err != nil {
 		t.Fatal(err)
 	}

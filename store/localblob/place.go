@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"sluice/catalog"
 	"sluice/session"
 	"sluice/upload"
 )
@@ -17,9 +18,15 @@ import (
 type place struct {
 	id               session.SessionID
 	gen, life, spare uint64
+	// Of one in a pack: the pack's number, where its item begins, and how many bytes of content that has. Where in is zero it is no such place, and where
+	// off is zero too the pack itself.
+	in, off, len int64
 }
 
 func (p place) String() string {
+	if p.in > 0 {
+		return fmt.Sprintf("%s-%08x-%06x-%016x", p.file(), p.off, p.len, uint64(p.id))
+	}
 	s := fmt.Sprintf("%016x-%x-%x", uint64(p.id), p.gen, p.life)
 	if p.spare > 0 {
 		s += fmt.Sprintf("-%x", p.spare)
@@ -27,8 +34,78 @@ func (p place) String() string {
 	return s
 }
 
+// file is the name of the file that the place is in.
+func (p place) file() string {
+	if p.in > 0 {
+		return fmt.Sprintf("p%016x-%08x", p.life, p.in)
+	}
+	return p.String()
+}
+
+// pack is the place's pack.
+func (p place) pack() place { return place{life: p.life, in: p.in} }
+
+// base is where in its file the place begins.
+func (p place) base() int64 {
+	if p.in > 0 {
+		return p.off + itemHeader
+	}
+	return 0
+}
+
+// size is how long the place's item is in its pack.
+func (p place) size() int64 { return (itemHeader + p.len + block - 1) / block * block }
+
+// of gives an extent's bytes as they are in the place's file.
+func (p place) of(e catalog.Extent) session.Range {
+	return session.Range{Off: p.base() + e.Off, End: p.base() + e.Off + e.Len}
+}
+
+// has reports whether the extent can be one of this place.
+func (p place) has(e catalog.Extent) bool { return p.in == 0 || e.Off >= 0 && e.Off+e.Len <= p.len }
+
+// parsePacked is parse for a place in a pack.
+func parsePacked(name string) (p place, ok bool) {
+	n, ok := numbers(name, 16, 8, 8, 6, 16)
+	if !ok {
+		return p, false
+	}
+	p = place{id: session.SessionID(n[4]), life: n[0], in: int64(n[1]), off: int64(n[2]), len: int64(n[3])}
+	return p, p.in > 0 && p.off > 0 && p.String() == name
+}
+
+// numbers reads a p and hexadecimal numbers with so many digits, with - between them.
+func numbers(name string, digits ...int) (n [5]uint64, ok bool) {
+	at := 0
+	for i, d := range digits {
+		if at+1+d > len(name) {
+			return n, false
+		}
+		v, err := strconv.ParseUint(name[at+1:at+1+d], 16, 64)
+		if err != nil {
+			return n, false
+		}
+		n[i] = v
+		at += 1 + d
+	}
+	return n, at == len(name)
+}
+
+// parsePack reads the name of a pack.
+func parsePack(name string) (p place, ok bool) {
+	n, ok := numbers(name, 16, 8)
+	if !ok {
+		return p, false
+	}
+	p = place{life: n[0], in: int64(n[1])}
+	return p, p.in > 0 && p.file() == name
+}
+
 // parse reads a name strictly, so that no name that comes from elsewhere ever becomes a path.
 func parse(name string) (p place, ok bool) {
+	if strings.HasPrefix(name, "p") {
+		return parsePacked(name)
+	}
 	parts := strings.Split(name, "-")
 	if len(parts) != 3 && len(parts) != 4 {
 		return p, false
@@ -41,25 +118,45 @@ func parse(name string) (p place, ok bool) {
 		}
 		n[i] = v
 	}
-	p = place{session.SessionID(n[0]), n[1], n[2], n[3]}
+	p = place{id: session.SessionID(n[0]), gen: n[1], life: n[2], spare: n[3]}
 	return p, p.String() == name
 }
 
-// folder is where the names that begin with these two digits are.
+// folder is where the names that begin with these two digits are, or the packs.
 func (s *Store) folder(i int) string {
+	if i == packFolder {
+		return filepath.Join(s.dir, "packs")
+	}
 	return filepath.Join(s.dir, "places", fmt.Sprintf("%02x", i))
 }
 
 // folderOf gives the number of the folder that a place is in.
-func (p place) folderOf() int { return int(uint64(p.id) >> 56) }
+func (p place) folderOf() int {
+	if p.in > 0 {
+		return packFolder
+	}
+	return int(uint64(p.id) >> 56)
+}
 
-func (s *Store) path(p place) string { return filepath.Join(s.folder(p.folderOf()), p.String()) }
+func (s *Store) path(p place) string { return filepath.Join(s.folder(p.folderOf()), p.file()) }
+
+// Where gives the file below a store's folder that a place is in, and where in it the place begins; the name itself where it is not one of this kind of store.
+func Where(name string) (file string, off int64) {
+	p, ok := parse(name)
+	if !ok {
+		return name, 0
+	}
+	return (&Store{}).path(p), p.base()
+}
 
 // Delete implements upload.Blobs.
 func (s *Store) Delete(_ context.Context, name string) error {
 	p, ok := parse(name)
 	if !ok {
 		return fmt.Errorf("place %.80q is not one of this store", name)
+	}
+	if p.in > 0 {
+		return s.deleteItem(p)
 	}
 	f, err := s.hold(p, false) // keeps the unlinking short: the blocks go with the last who has it open
 	if errors.Is(err, upload.ErrNoPlace) {
@@ -86,7 +183,7 @@ func (s *Store) Places(ctx context.Context, after string, n int) (out []upload.P
 	if p, ok := parse(after); ok {
 		first = p.folderOf()
 	}
-	for i := first; i < len(s.folders); i++ {
+	for i := first; i < packFolder; i++ {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
@@ -111,7 +208,7 @@ func (s *Store) Places(ctx context.Context, after string, n int) (out []upload.P
 			}
 		}
 	}
-	return out, nil
+	return s.items(ctx, after, n, out)
 }
 
 // Free implements upload.Blobs: what is left of the disk beside the reserve.

@@ -17,13 +17,13 @@ import (
 // Read implements upload.Blobs; what it gives is an upload.Sender. An extent that is read whole is compared with its CRC before its last piece is handed out; of one that is
 // read in part nothing can be said.
 func (s *Store) Read(_ context.Context, extents []catalog.Extent, off, n int64) (io.ReadCloser, error) {
-	r := &reader{s: s, files: map[string]*file{}, table: crc32.MakeTable(crc32.Castagnoli)}
+	r := &reader{s: s, files: map[string]held{}, table: crc32.MakeTable(crc32.Castagnoli)}
 	want := session.Range{Off: off, End: off + n}
 	at, total := int64(0), int64(0)
 	for _, e := range extents {
 		part := session.Range{Off: at, End: at + e.Len}.Intersect(want)
 		if !part.Empty() {
-			if err := r.open(s, e.Place); err != nil {
+			if err := r.open(s, e); err != nil {
 				return nil, errors.Join(err, r.Close())
 			}
 			r.parts = append(r.parts, piece{e, part.Off - at, part.End - at, part.Len() == e.Len})
@@ -47,25 +47,58 @@ type piece struct {
 // reader streams pieces. It holds their places open, so that it can be read to its end although they are deleted meanwhile.
 type reader struct {
 	s     *Store
-	files map[string]*file
+	files map[string]held
 	parts []piece
 	crc   uint32
 	table *crc32.Table
 }
 
-func (r *reader) open(s *Store, name string) error {
-	if r.files[name] != nil {
-		return nil
-	}
+// held is a place that is being read.
+type held struct {
+	f *file
+	p place
+}
+
+// enter opens a place to read from it; exit must follow.
+func (s *Store) enter(name string) (h held, err error) {
 	p, ok := parse(name)
 	if !ok {
-		return fmt.Errorf("place %.80q is not one of this store: %w", name, upload.ErrNoPlace)
+		return h, fmt.Errorf("place %.80q is not one of this store: %w", name, upload.ErrNoPlace)
 	}
 	f, err := s.hold(p, false)
-	if err == nil {
-		r.files[name] = f
+	if err != nil {
+		return h, err
 	}
-	return err
+	if err := f.enter(p); err != nil {
+		f.release()
+		return h, err
+	}
+	return held{f, p}, nil
+}
+
+func (h held) exit() {
+	h.f.exit(h.p)
+	h.f.release()
+}
+
+func (r *reader) open(s *Store, e catalog.Extent) error {
+	if h, ok := r.files[e.Place]; ok {
+		return h.ends(e)
+	}
+	h, err := s.enter(e.Place)
+	if err != nil {
+		return err
+	}
+	r.files[e.Place] = h
+	return h.ends(e)
+}
+
+// ends refuses an extent that goes past the place's end, where that is known.
+func (h held) ends(e catalog.Extent) error {
+	if !h.p.has(e) {
+		return fmt.Errorf("place %s ends early: %w", e.Place, upload.ErrRotten)
+	}
+	return nil
 }
 
 // Read implements io.Reader.
@@ -78,7 +111,8 @@ func (r *reader) Read(p []byte) (int, error) {
 	}
 	part := &r.parts[0]
 	p = p[:min(int64(len(p)), part.to-part.from)]
-	n, err := r.files[part.e.Place].f.ReadAt(p, part.e.Off+part.from)
+	in := r.files[part.e.Place]
+	n, err := in.f.f.ReadAt(p, in.p.of(part.e).Off+part.from)
 	if n < len(p) {
 		if err == io.EOF {
 			err = fmt.Errorf("place %s ends early: %w", part.e.Place, upload.ErrRotten)
@@ -125,11 +159,12 @@ func (r *reader) sendFile(to upload.FileTaker) (int64, error) {
 		return 0, nil
 	}
 	first := r.parts[0]
+	in := r.files[first.e.Place]
 	from, end, n := first.e.Off+first.from, first.e.Off+first.to, 1
 	for ; n < len(r.parts) && r.parts[n].e.Place == first.e.Place && r.parts[n].e.Off+r.parts[n].from == end; n++ {
 		end = r.parts[n].e.Off + r.parts[n].to
 	}
-	opened, err := r.s.fs.OpenFile(r.files[first.e.Place].path(), os.O_RDONLY, 0)
+	opened, err := r.s.fs.OpenFile(in.f.path(), os.O_RDONLY, 0)
 	if err != nil {
 		return 0, nil
 	}
@@ -141,7 +176,7 @@ func (r *reader) sendFile(to upload.FileTaker) (int64, error) {
 	if !ok {
 		return 0, nil
 	}
-	if _, err := f.Seek(from, io.SeekStart); err != nil {
+	if _, err := f.Seek(in.p.base()+from, io.SeekStart); err != nil {
 		return 0, unreadable(err)
 	}
 	sent, err := to.TakeFile(f, end-from)
@@ -154,8 +189,8 @@ func (r *reader) sendFile(to upload.FileTaker) (int64, error) {
 
 // Close implements io.Closer.
 func (r *reader) Close() error {
-	for _, f := range r.files {
-		f.release()
+	for _, h := range r.files {
+		h.exit()
 	}
 	r.files, r.parts = nil, nil
 	return nil

@@ -18,7 +18,7 @@ func stored(t *testing.T, s *Store, content []byte, sizes ...int) (extents []cat
 	t.Helper()
 	at := 0
 	for i, n := range sizes {
-		w, err := s.Writer(t.Context(), 7, uint64(i/2)) // two to a place
+		w, err := s.Writer(t.Context(), 7, uint64(i/2), -1) // two to a place
 		if err != nil {
 			t.Fatal(err)
 		}

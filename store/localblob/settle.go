@@ -60,7 +60,7 @@ func (s *Store) settlePlace(name string, es []catalog.Extent) (lost []catalog.Ex
 		return nil, err
 	}
 	for _, e := range es {
-		if f.hasLost(session.Range{Off: e.Off, End: e.Off + e.Len}) {
+		if f.hasLost(p.of(e)) {
 			lost = append(lost, e)
 		}
 	}
@@ -161,7 +161,7 @@ func (f *file) fail(err error) {
 	if f.failed != nil {
 		return
 	}
-	f.failed = fmt.Errorf("syncing place %s: %w", f.p, full(err))
+	f.failed = fmt.Errorf("syncing place %s: %w", f.p.file(), full(err))
 	f.lost = f.dirty
 	for _, r := range f.syncing {
 		f.lost = session.Add(f.lost, r)
@@ -183,8 +183,8 @@ func (s *Store) poison(p place) {
 	s.poisoned.Store(true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p.life == s.Life {
-		base := place{p.id, p.gen, p.life, 0}.String()
+	if p.life == s.Life && p.in == 0 { // a pack is not appended to any more
+		base := place{id: p.id, gen: p.gen, life: p.life}.String()
 		s.spares[base] = max(s.spares[base], p.spare+1)
 	}
 }

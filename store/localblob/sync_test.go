@@ -155,7 +155,7 @@ func TestAWriterDoesNotOutliveAFailedSync(t *testing.T) {
 	s := open(t, t.TempDir(), Options{FS: disk})
 	defer s.Close()
 	first := write(t, s, 1, 0, 0, []byte("first"))
-	w, err := s.Writer(t.Context(), 1, 0)
+	w, err := s.Writer(t.Context(), 1, 0, -1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,7 +311,7 @@ func TestAPutSyncsNothing(t *testing.T) {
 func TestAWriteAllocatesNothing(t *testing.T) {
 	s := open(t, t.TempDir(), Options{})
 	defer s.Close()
-	w, err := s.Writer(t.Context(), 1, 0)
+	w, err := s.Writer(t.Context(), 1, 0, -1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -358,7 +358,7 @@ func TestDeletingAmongReadersAndWriters(t *testing.T) {
 	for range 4 {
 		wg.Go(func() {
 			for range 200 {
-				w, err := s.Writer(t.Context(), 1, 0)
+				w, err := s.Writer(t.Context(), 1, 0, -1)
 				if err != nil {
 					t.Error(err)
 					return

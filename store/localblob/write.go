@@ -13,16 +13,24 @@ import (
 )
 
 // Writer implements upload.Blobs.
-func (s *Store) Writer(_ context.Context, id session.SessionID, gen uint64) (upload.Writer, error) {
-	return &writer{s: s, p: place{id: id, gen: gen, life: s.Life}}, nil
+func (s *Store) Writer(_ context.Context, id session.SessionID, gen uint64, size int64) (upload.Writer, error) {
+	w := &writer{s: s, p: place{id: id, gen: gen, life: s.Life}}
+	if size > 0 && size <= s.opts.Packed {
+		w.whole = size
+	}
+	return w, nil
 }
 
-// writer writes one put's bytes. It is an upload.Lender: what comes in its memory is written past the cache, the rest through it.
+// writer writes one put's bytes. It is an upload.Lender: what comes in its memory is written past the cache, the rest through it. Content that is small and comes
+// at once goes into a pack.
 type writer struct {
 	s    *Store
 	p    place
 	f    *file // nil until the first byte
 	past direct.Writer
+	// whole is how long content is that may be packed; 0: none is.
+	whole int64
+	start int64 // where in the session the packed content begins
 
 	from, to int64 // written through the cache, and not on its way to the disk yet
 }
@@ -39,10 +47,19 @@ var _ upload.Lender = (*writer)(nil)
 
 // WriteAt implements upload.Writer.
 func (w *writer) WriteAt(p []byte, off int64) (int, error) {
+	if w.f == nil && int64(len(p)) == w.whole {
+		n, err := w.pack(p, off)
+		if !errors.Is(err, errNoPack) {
+			return n, err
+		}
+	}
 	if w.f == nil {
 		if err := w.open(); err != nil {
 			return 0, err
 		}
+	}
+	if w.p.in > 0 {
+		return 0, fmt.Errorf("place %s is full", w.p)
 	}
 	if err := w.f.usable(); err != nil {
 		return 0, err
@@ -62,6 +79,19 @@ func (w *writer) WriteAt(p []byte, off int64) (int, error) {
 		w.flow()
 	}
 	return n, nil
+}
+
+// pack appends all of the content to a pack.
+func (w *writer) pack(p []byte, off int64) (int, error) {
+	if err := w.s.take(int64(len(p))); err != nil {
+		return 0, err
+	}
+	at, f, err := w.s.append(w.p.id, p)
+	if err != nil {
+		return 0, err
+	}
+	w.p, w.f, w.start = at, f, off
+	return len(p), nil
 }
 
 // open makes the place, or a spare one where it is poisoned.
@@ -116,8 +146,8 @@ func (w *writer) Commit(_ context.Context, off, n int64, crc uint32) (catalog.Ex
 	if err := w.past.Wait(); err != nil {
 		return catalog.Extent{}, full(err)
 	}
-	e := catalog.Extent{Place: w.p.String(), Off: off, Len: n, CRC32C: crc}
-	if err := w.f.committed(session.Range{Off: off, End: off + n}); err != nil {
+	e := catalog.Extent{Place: w.p.String(), Off: off - w.start, Len: n, CRC32C: crc}
+	if err := w.f.committed(w.p.of(e)); err != nil {
 		return catalog.Extent{}, err
 	}
 	if w.s.opts.Durability == Power {

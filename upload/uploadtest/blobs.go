@@ -62,7 +62,7 @@ func (s *Blobs) Corrupt(place string, off int64) {
 }
 
 // Writer implements upload.Blobs.
-func (s *Blobs) Writer(_ context.Context, id session.SessionID, gen uint64) (upload.Writer, error) {
+func (s *Blobs) Writer(_ context.Context, id session.SessionID, gen uint64, _ int64) (upload.Writer, error) {
 	return &memWriter{s, id, fmt.Sprintf("%016x-%x", uint64(id), gen)}, nil
 }
 

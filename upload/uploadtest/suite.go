@@ -19,11 +19,21 @@ import (
 	"sluice/upload"
 )
 
-// TestBlobs is what every content store passes. open gives an empty one; corrupt turns over a bit of what a place holds, at an offset in it.
+// TestBlobs is what every content store passes, with small contents that the store is told of and without. open gives an empty one; corrupt turns over a bit of what a place
+// holds, at an offset in it.
 func TestBlobs(t *testing.T, open func(t *testing.T) (s upload.Blobs, corrupt func(place string, off int64))) {
+	for name, store := range map[string]storing{"in pieces": storePieces, "in one piece": storeWhole} {
+		t.Run(name, func(t *testing.T) { testBlobs(t, open, store) })
+	}
+}
+
+// storing stores b at an offset of the session.
+type storing func(t testing.TB, s upload.Blobs, id session.SessionID, gen uint64, off int64, b []byte) catalog.Extent
+
+func testBlobs(t *testing.T, open func(t *testing.T) (s upload.Blobs, corrupt func(place string, off int64)), store storing) {
 	t.Run("nothing exists before the first byte", func(t *testing.T) {
 		s, _ := open(t)
-		w, err := s.Writer(t.Context(), 1, 0)
+		w, err := s.Writer(t.Context(), 1, 0, -1)
 		check(t, err)
 		check(t, w.Close())
 		if places(t, s) != nil {
@@ -75,7 +85,7 @@ func TestBlobs(t *testing.T, open func(t *testing.T) (s upload.Blobs, corrupt fu
 		s, _ := open(t)
 		kept, fresh := Random(7000), Random(5000)
 		a := store(t, s, 6, 0, 0, kept)
-		cut, err := s.Writer(t.Context(), 6, 0)
+		cut, err := s.Writer(t.Context(), 6, 0, -1)
 		check(t, err)
 		_, err = cut.WriteAt(Random(3000), 7000)
 		check(t, errors.Join(err, cut.Close()))
@@ -239,16 +249,28 @@ func Random(n int) []byte {
 	return b
 }
 
-// store writes b in pieces at an offset of the session.
-func store(t testing.TB, s upload.Blobs, id session.SessionID, gen uint64, off int64, b []byte) catalog.Extent {
+// storeWhole tells the store that b is all there will be, and writes it at once.
+func storeWhole(t testing.TB, s upload.Blobs, id session.SessionID, gen uint64, off int64, b []byte) catalog.Extent {
 	t.Helper()
-	w, err := s.Writer(context.Background(), id, gen)
+	return storeAs(t, s, id, gen, int64(len(b)), off, b, len(b))
+}
+
+// storePieces writes b in pieces.
+func storePieces(t testing.TB, s upload.Blobs, id session.SessionID, gen uint64, off int64, b []byte) catalog.Extent {
+	t.Helper()
+	return storeAs(t, s, id, gen, -1, off, b, 1+rand.IntN(40_000))
+}
+
+// storeAs writes b in pieces of at most so many bytes.
+func storeAs(t testing.TB, s upload.Blobs, id session.SessionID, gen uint64, size, off int64, b []byte, most int) catalog.Extent {
+	t.Helper()
+	w, err := s.Writer(context.Background(), id, gen, size)
 	if err != nil {
 		t.Error(err)
 		return catalog.Extent{}
 	}
 	for at := 0; at < len(b); {
-		n := min(len(b)-at, 1+rand.IntN(40_000))
+		n := min(len(b)-at, most)
 		if k, err := w.WriteAt(b[at:at+n], off+int64(at)); err != nil || k != n {
 			t.Errorf("wrote %d of %d: %v", k, n, err)
 			return catalog.Extent{}

@@ -1,0 +1,159 @@
+package localblob
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"io"
+
+	"sluice/internal/durable"
+	"sluice/session"
+	"sluice/upload"
+)
+
+const (
+	// itemHeader is how long an item's header is, in bytes.
+	itemHeader = 64
+	packMagic  = "sluice pack, format 1\n"
+	itemMagic  = "sluiceit"
+)
+
+// packKey makes the headers of one pack such that no content can look like one: it is random, and nobody is told.
+type packKey [16]byte
+
+func newKey() (k packKey) {
+	_, _ = rand.Read(k[:]) // never fails
+	return k
+}
+
+// head gives the first block of a pack.
+func (k packKey) head() []byte {
+	b := make([]byte, block)
+	n := copy(b, packMagic)
+	n += copy(b[n:], k[:])
+	sum := sha256.Sum256(b[:n])
+	copy(b[n:], sum[:])
+	return b
+}
+
+// readKey reads it. Where there is none that is whole, ok is false.
+func readKey(f io.ReaderAt) (k packKey, ok bool, err error) {
+	b := make([]byte, block)
+	if _, err := f.ReadAt(b, 0); err != nil && err != io.EOF {
+		return k, false, err
+	}
+	copy(k[:], b[len(packMagic):])
+	return k, bytes.Equal(b, k.head()), nil
+}
+
+// header puts the header of p into b.
+func (k packKey) header(b []byte, p place) {
+	n := copy(b[:itemHeader], itemMagic)
+	binary.BigEndian.PutUint64(b[n:], uint64(p.id))
+	binary.BigEndian.PutUint64(b[n+8:], uint64(p.off))
+	binary.BigEndian.PutUint64(b[n+16:], uint64(p.len))
+	sum := sha256.Sum256(append(k[:], b[:n+24]...))
+	copy(b[n+24:itemHeader], sum[:])
+}
+
+// read gives the item of the pack `in` whose header b is, at off.
+func (k packKey) read(b []byte, in place, off int64) (p place, ok bool) {
+	n := len(itemMagic)
+	p = in
+	p.id, p.off, p.len = session.SessionID(binary.BigEndian.Uint64(b[n:])), int64(binary.BigEndian.Uint64(b[n+8:])), int64(binary.BigEndian.Uint64(b[n+16:]))
+	var want [itemHeader]byte
+	k.header(want[:], p)
+	return p, p.off == off && bytes.Equal(b, want[:])
+}
+
+// walk visits the items from off on, in order; torn, if set, the blocks between them that hold something else. Either ends it by false.
+func (k packKey) walk(f durable.File, in place, off int64, item func(p place) bool, torn func(off int64) bool) error {
+	var b [itemHeader]byte
+	for {
+		at, err := f.NextData(off)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		off = max(off, at/block*block)
+		clear(b[:])
+		if _, err := f.ReadAt(b[:], off); err != nil && err != io.EOF {
+			if !errors.Is(unreadable(err), upload.ErrRotten) {
+				return err
+			}
+			clear(b[:])
+		}
+		if p, ok := k.read(b[:], in, off); ok {
+			if !item(p) {
+				return nil
+			}
+			off += p.size()
+			continue
+		}
+		if torn != nil && !torn(off) {
+			return nil
+		}
+		off += block
+	}
+}
+
+// hasData reports whether anything is in a pack behind its first block.
+func hasData(f durable.File) (bool, error) {
+	_, err := f.NextData(block)
+	if err == io.EOF {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// items lists the places in packs that come after a name, until there are n.
+func (s *Store) items(ctx context.Context, after string, n int, out []upload.PlaceInfo) ([]upload.PlaceInfo, error) {
+	last, _ := parsePacked(after)
+	names, err := s.fs.List(s.folder(packFolder))
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		p, ok := parsePack(name)
+		if !ok || last.in > 0 && name < last.file() {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		from := int64(block)
+		if last.in > 0 && p == last.pack() {
+			from = last.off + last.size()
+		}
+		if out, err = s.itemsOf(p, from, n, out); err != nil || len(out) == n {
+			return out, err
+		}
+	}
+	return out, nil
+}
+
+func (s *Store) itemsOf(in place, from int64, n int, out []upload.PlaceInfo) ([]upload.PlaceInfo, error) {
+	f, err := s.hold(in, false)
+	if errors.Is(err, upload.ErrNoPlace) {
+		return out, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.release()
+	err = f.pack.key.walk(f.f, in, from, func(p place) bool {
+		f.mu.Lock()
+		_, doomed := f.pack.doomed[p.off]
+		f.mu.Unlock()
+		if !doomed {
+			out = append(out, upload.PlaceInfo{Name: p.String(), Session: p.id, Bytes: p.size()})
+		}
+		return len(out) < n
+	}, nil)
+	return out, err
+}

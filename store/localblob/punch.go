@@ -1,0 +1,193 @@
+package localblob
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"sluice/internal/durable"
+	"sluice/upload"
+)
+
+// enter begins to use what an item holds: until exit it is not punched. upload.ErrNoPlace where it was.
+func (f *file) enter(p place) error {
+	if p.in == 0 {
+		return nil
+	}
+	f.mu.Lock()
+	_, doomed := f.pack.doomed[p.off]
+	if !doomed {
+		f.pack.readers[p.off]++
+	}
+	f.mu.Unlock()
+	if doomed {
+		return fmt.Errorf("place %s: %w", p, upload.ErrNoPlace)
+	}
+	// A header that can't be read, or is not what it was, harms nobody who knows the place's name.
+	var b [itemHeader]byte
+	if _, err := f.f.ReadAt(b[:], p.off); (err == nil || err == io.EOF) && b == [itemHeader]byte{} {
+		f.exit(p)
+		return fmt.Errorf("place %s: %w", p, upload.ErrNoPlace)
+	}
+	return nil
+}
+
+// exit is the end of enter. The last who uses a deleted item punches it.
+func (f *file) exit(p place) {
+	if p.in == 0 {
+		return
+	}
+	f.mu.Lock()
+	f.pack.readers[p.off]--
+	left := f.pack.readers[p.off]
+	if left == 0 {
+		delete(f.pack.readers, p.off)
+	}
+	gone, doomed := f.pack.doomed[p.off]
+	f.mu.Unlock()
+	if left == 0 && doomed {
+		if err := f.s.punch(f, gone); err != nil {
+			f.s.opts.Log.Warn("deleting a place that was being read; the search for orphans will do it", "place", gone.String(), "err", err)
+		}
+	}
+}
+
+// deleteItem is Delete for a place in a pack. Nobody begins to read it from here on; who does so already sees to the rest.
+func (s *Store) deleteItem(p place) error {
+	f, err := s.hold(p.pack(), false)
+	if errors.Is(err, upload.ErrNoPlace) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.release()
+	f.mu.Lock()
+	_, doomed := f.pack.doomed[p.off]
+	f.pack.doomed[p.off] = p
+	read := f.pack.readers[p.off] > 0
+	f.mu.Unlock()
+	if doomed || read {
+		return nil
+	}
+	return s.punch(f, p)
+}
+
+// punch gives back an item's blocks, and the pack with its last item. No sync: an item that power loss brings back is an orphan.
+func (s *Store) punch(f *file, p place) error {
+	err := s.punchable(f, p)
+	if err == nil {
+		err = f.f.Punch(p.off, p.size())
+		if errors.Is(err, errors.ErrUnsupported) { // the folder has come from another file system: the blocks are given back with the last item
+			_, err = f.f.WriteAt(make([]byte, p.size()), p.off)
+		}
+	}
+	f.mu.Lock()
+	delete(f.pack.doomed, p.off)
+	f.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("deleting place %s: %w", p, err)
+	}
+	s.leave(f)
+	return nil
+}
+
+// punchable refuses a name that is none of this pack's, before it takes the bytes of others.
+func (s *Store) punchable(f *file, p place) error {
+	var other error
+	err := f.pack.key.walk(f.f, f.p, p.off, func(is place) bool {
+		if is != p && is.off < p.off+p.size() {
+			other = fmt.Errorf("another place is there: %s", is)
+		}
+		return false
+	}, func(off int64) bool { return off+block < p.off+p.size() })
+	return errors.Join(err, other)
+}
+
+// unlink removes a pack that has nothing in it.
+func (s *Store) unlink(f *file) error {
+	s.mu.Lock()
+	if f.gone.Load() {
+		s.mu.Unlock()
+		return nil
+	}
+	s.mu.Unlock()
+	if err := s.fs.Remove(f.path()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	s.mu.Lock()
+	f.gone.Store(true)
+	s.forget(f)
+	s.mu.Unlock()
+	return s.syncFolder(f.p)
+}
+
+// mendPacks removes packs that have nothing in them. After a stop that was not clean it first clears the last life's of what was written in part: an item that has no
+// header was never told of to anybody, or is lost.
+func (s *Store) mendPacks(unclean bool, life uint64) error {
+	names, err := s.fs.List(s.folder(packFolder))
+	if err != nil {
+		return err
+	}
+	removed := false
+	for _, name := range names {
+		p, ok := parsePack(name)
+		if !ok {
+			continue
+		}
+		torn := unclean && p.life == life
+		if info, err := s.fs.Stat(s.path(p)); err != nil || !torn && info.Bytes > 2*block {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		empty, err := s.mendPack(p, torn)
+		if err != nil {
+			return fmt.Errorf("pack %s: %w", name, err)
+		}
+		if empty {
+			if err := s.fs.Remove(s.path(p)); err != nil {
+				return err
+			}
+			removed = true
+		}
+	}
+	if removed {
+		return durable.SyncDir(s.fs, s.folder(packFolder))
+	}
+	return nil
+}
+
+// mendPack clears one pack of what was written in part, and reports whether nothing is left.
+func (s *Store) mendPack(p place, torn bool) (empty bool, err error) {
+	f, err := s.fs.OpenFile(s.path(p), os.O_RDWR, 0)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	key, sound, err := readKey(f)
+	if err != nil {
+		return false, err
+	}
+	if torn && sound {
+		var at []int64
+		if err := key.walk(f, p, block, func(place) bool { return true }, func(off int64) bool { at = append(at, off); return true }); err != nil {
+			return false, err
+		}
+		for _, off := range at {
+			if err := f.Punch(off, block); err != nil {
+				return false, err
+			}
+		}
+		if len(at) > 0 {
+			if err := f.Sync(); err != nil {
+				return false, err
+			}
+		}
+	}
+	has, err := hasData(f)
+	return !has, err
+}
