@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -512,6 +513,89 @@ func TestAdoptedItems(t *testing.T) {
 	}
 	if files := packsOn(t, to, "/d"); len(files) > 0 {
 		t.Errorf("packs %q are left", files)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// slow is a disk whose writes past the cache wait, while they are to.
+type slow struct {
+	*crashfs.Disk
+	wait func()
+}
+
+type slowFile struct {
+	durable.File
+	on slow
+}
+
+type slowDirect struct {
+	durable.DirectFile
+	on slow
+}
+
+func (d slow) OpenFile(path string, flag int, perm fs.FileMode) (durable.File, error) {
+	f, err := d.Disk.OpenFile(path, flag, perm)
+	return slowFile{f, d}, err
+}
+
+func (f slowFile) Direct() (durable.DirectFile, error) {
+	d, err := f.File.Direct()
+	return slowDirect{d, f.on}, err
+}
+
+func (f slowDirect) WriteAt(p []byte, off int64) (int, error) {
+	f.on.wait()
+	return f.DirectFile.WriteAt(p, off)
+}
+
+// A pack that an item is still being written to stays, although it gets no more and nothing is in it yet.
+func TestAPackThatIsWrittenToStays(t *testing.T) {
+	disk := crashfs.New()
+	begun, waiting, over := make(chan struct{}), make(chan struct{}), make(chan catalog.Extent)
+	var writes atomic.Int64
+	s := open(t, "/d", Options{FS: slow{disk, func() {
+		if writes.Add(1) == 1 {
+			close(begun)
+			<-waiting
+		}
+	}}, PackSize: 2 * block})
+	go func() {
+		e, err := tryPacked(s, 1, []byte("late"))
+		if err != nil {
+			t.Error(err)
+		}
+		over <- e
+	}()
+	<-begun
+	next := packed(t, s, 2, []byte("next"))
+	close(waiting)
+	late := <-over
+	settle(t, s, next, late)
+	after := disk.Kill()
+	s.kill()
+	s = open(t, "/d", Options{FS: after})
+	holds(t, s, next, []byte("next"))
+	holds(t, s, late, []byte("late"))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A folder without packs gets the number of the format that has them, so that no older program opens it.
+func TestAFolderOfFormat1IsRaised(t *testing.T) {
+	disk := crashfs.New()
+	if err := open(t, "/d", Options{FS: disk}).Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(disk.Remove("/d/packs"), durable.WriteFile(disk, "/d/format", []byte("sluice content, format 1\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, "/d", Options{FS: disk})
+	packed(t, s, 1, []byte("x"))
+	if text, err := durable.ReadFile(disk, "/d/format"); err != nil || string(text) != "sluice content, format 2\n" {
+		t.Errorf("%q, %v", text, err)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)

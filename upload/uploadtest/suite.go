@@ -189,6 +189,12 @@ func testBlobs(t *testing.T, open func(t *testing.T) (s upload.Blobs, corrupt fu
 		if err != nil || !bytes.Equal(got, b) {
 			t.Errorf("a reader lost its place: %v", err)
 		}
+		if _, err := s.Read(t.Context(), []catalog.Extent{e}, 0, 1); !errors.Is(err, upload.ErrNoPlace) {
+			t.Errorf("read, when it has left: %v", err)
+		}
+		if ps := places(t, s); ps != nil {
+			t.Errorf("listed again: %v", ps)
+		}
 	})
 	t.Run("places are listed in order, page by page", func(t *testing.T) {
 		s, _ := open(t)
