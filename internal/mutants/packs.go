@@ -53,7 +53,7 @@ func ofPacks() []mutant {
 		},
 		{
 			name: "what-a-failed-append-wrote-stays", promise: 7, file: "store/localblob/pack.go",
-			old:   "	if err := f.f.Punch(p.off, p.size()); err != nil {",
+			old:   "	if err := b.f.f.Punch(b.off, b.n); err != nil {",
 			new:   "	if err := error(nil); err != nil {",
 			tests: []string{"store/localblob.TestAFailedAppend"},
 		},

@@ -11,17 +11,32 @@ import (
 	"sluice/upload"
 )
 
-// packs is the pack that items are appended to.
+// packs is the pack that items are appended to, and who does so. Items come to the disk in batches: while one is written, the next is filled.
+//
+//	append ─┬─▶ batch ── written by the first of its members, when the one before is done ─▶ pack
+//	append ─┤
+//	append ─╯
 type packs struct {
 	pool *direct.Pool
-	// slots are taken by who has memory of the pool.
-	slots chan struct{}
 
 	mu      sync.Mutex
-	current *file // held; nil: none yet
-	end     int64 // of what was given out in it
-	made    int64 // the number of the last one
-	unable  bool  // the file system can't give back parts of a file
+	next    *batch // that takes items; nil: none
+	last    *batch // that was closed last; nil: none
+	current *file  // held; nil: none yet
+	end     int64  // of what was given out in it
+	made    int64  // the number of the last one
+	unable  bool   // the file system can't give back parts of a file
+}
+
+// batch is items on their way to the disk, one behind the other.
+type batch struct {
+	f           *file // held, and counted in its pack's writing
+	off         int64
+	m           *direct.Whole
+	n, most     int64 // bytes; under packs.mu until it is closed
+	items       int
+	closed, got chan struct{} // it takes nothing more; err is known
+	err         error
 }
 
 // pack is what a file has that is a pack; under its mu.
@@ -42,74 +57,135 @@ const (
 // errNoPack: the content gets a file of its own.
 var errNoPack = errors.New("not to be packed")
 
-const (
-	// appendsAtOnce is how many items are written at a time; who comes then waits for memory.
-	appendsAtOnce = 16
-	// mostPacked is how much content an item has at most, in bytes.
-	mostPacked = 1<<20 - itemHeader
-)
+// mostPacked is how much content an item has at most, in bytes.
+const mostPacked = 1<<20 - itemHeader
 
 func (ps *packs) init(cfg direct.Config) {
-	ps.pool = direct.NewPool(direct.Config{Off: cfg.Off, Buffers: appendsAtOnce, Buffer: 1 << 20})
-	ps.slots = make(chan struct{}, appendsAtOnce)
+	// One that is written, and one that is filled.
+	ps.pool = direct.NewPool(direct.Config{Off: cfg.Off, Buffers: 2, Buffer: 1 << 20})
 }
 
 // append writes an item behind all others. The file is held; the caller releases it. errNoPack where it is to get a file of its own instead.
 func (s *Store) append(id session.SessionID, content []byte) (p place, f *file, err error) {
 	p = place{id: id, life: s.Life, len: int64(len(content))}
-	s.packs.slots <- struct{}{}
-	defer func() { <-s.packs.slots }()
-	m := s.packs.pool.Whole(p.size())
-	if m == nil {
-		return p, nil, errNoPack
-	}
-	defer m.Free()
-	f, p.off, err = s.reserve(p.size())
+	b, mine, err := s.join(&p, content)
 	if err != nil {
 		return p, nil, err
 	}
-	p.in = f.p.in
-	f.pack.key.header(m.Mem, p)
-	clear(m.Mem[itemHeader+copy(m.Mem[itemHeader:], content):])
-	if err = m.Write(f.f, f.pack.past, p.off); err != nil {
-		err = full(fmt.Errorf("appending to pack %s: %w", f.p.file(), err))
-		s.spoil(f, p)
+	if mine {
+		s.write(b)
 	}
-	f.mu.Lock()
-	f.pack.writing--
-	f.mu.Unlock()
-	s.leave(f)
-	if err != nil {
-		f.release()
-		return p, nil, err
+	<-b.got
+	if b.err == nil {
+		return p, b.f, nil
 	}
-	return p, f, nil
+	b.f.release()
+	if b.items > 1 {
+		return p, nil, errNoPack // what one of them has met must not harm the others
+	}
+	return p, nil, b.err
 }
 
-// reserve gives n bytes at the end of the current pack, which is held once more.
-func (s *Store) reserve(n int64) (f *file, off int64, err error) {
-	s.packs.mu.Lock()
-	defer s.packs.mu.Unlock()
-	if f = s.packs.current; f == nil || f.usable() != nil || s.packs.end > block && s.packs.end+n > s.opts.PackSize {
+// join puts an item into the batch that takes items, and holds its file for the caller. mine: the caller has to write the batch.
+func (s *Store) join(p *place, content []byte) (b *batch, mine bool, err error) {
+	ps, n := &s.packs, p.size()
+	ps.mu.Lock()
+	for ps.next != nil && ps.next.n+n > ps.next.most {
+		full := ps.next.closed
+		ps.mu.Unlock()
+		<-full
+		ps.mu.Lock()
+	}
+	defer ps.mu.Unlock()
+	if mine = ps.next == nil; mine {
+		if ps.next, err = s.newBatch(n); err != nil {
+			ps.next = nil
+			return nil, false, err
+		}
+	}
+	b = ps.next
+	if _, err = s.hold(b.f.p, false); err != nil {
+		if mine { // nobody else has joined
+			ps.next = nil
+			s.over(b)
+		}
+		return nil, false, err
+	}
+	p.in, p.off = b.f.p.in, b.off+b.n
+	item := b.m.Mem[b.n : b.n+n]
+	b.f.pack.key.header(item, *p)
+	clear(item[itemHeader+copy(item[itemHeader:], content):])
+	b.n += n
+	b.items++
+	ps.end += n
+	return b, mine, nil
+}
+
+// newBatch begins a batch, the first item of which is n bytes long. ps.mu is held.
+func (s *Store) newBatch(n int64) (*batch, error) {
+	ps := &s.packs
+	f := ps.current
+	if f == nil || f.usable() != nil || ps.end > block && ps.end+n > s.opts.PackSize {
 		s.retire()
 		// Made under the lock, once in a long while: who comes meanwhile needs it too.
+		var err error
 		if f, err = s.newPack(); err != nil {
 			if !errors.Is(err, errNoPack) && !errors.Is(err, upload.ErrFull) {
 				s.opts.Log.Warn("making a pack failed; small contents get files of their own", "err", err)
 			}
-			return nil, 0, errNoPack
+			return nil, errNoPack
 		}
-		s.packs.current, s.packs.end = f, block
+		ps.current, ps.end = f, block
 	}
-	if f, err = s.hold(f.p, false); err != nil {
-		return nil, 0, err
+	m := ps.pool.Whole(1 << 20)
+	if m == nil {
+		return nil, errNoPack
+	}
+	if _, err := s.hold(f.p, false); err != nil {
+		m.Free()
+		return nil, err
 	}
 	f.mu.Lock()
 	f.pack.writing++
 	f.mu.Unlock()
-	off = s.packs.end
-	s.packs.end += n
-	return f, off, nil
+	return &batch{
+		f: f, off: ps.end, m: m, most: max(min(int64(len(m.Mem)), s.opts.PackSize-ps.end), n),
+		closed: make(chan struct{}), got: make(chan struct{}),
+	}, nil
+}
+
+// write waits for the batch before, closes this one, writes it, and tells its members.
+func (s *Store) write(b *batch) {
+	ps := &s.packs
+	ps.mu.Lock()
+	before := ps.last
+	ps.mu.Unlock()
+	if before != nil {
+		<-before.got
+	}
+	ps.mu.Lock()
+	ps.next, ps.last = nil, b
+	ps.mu.Unlock()
+	close(b.closed)
+	b.m.Mem = b.m.Mem[:b.n]
+	err := b.m.Write(b.f.f, b.f.pack.past, b.off)
+	if err != nil {
+		err = full(fmt.Errorf("appending to pack %s: %w", b.f.p.file(), err))
+		s.spoil(b)
+	}
+	s.over(b)
+	b.err = err
+	close(b.got)
+}
+
+// over gives back what a batch had.
+func (s *Store) over(b *batch) {
+	b.m.Free()
+	b.f.mu.Lock()
+	b.f.pack.writing--
+	b.f.mu.Unlock()
+	s.leave(b.f)
+	b.f.release() // its members hold it
 }
 
 // newPack makes an empty pack, of which the key is on the disk, and its name.
@@ -157,15 +233,15 @@ func (s *Store) retire() {
 	f.release()
 }
 
-// spoil sees to an item that was not written whole: nothing more goes into its pack, for whose disk fails may fail again.
-func (s *Store) spoil(f *file, p place) {
+// spoil sees to a batch that was not written whole: nothing more goes into its pack, for whose disk fails may fail again.
+func (s *Store) spoil(b *batch) {
 	s.packs.mu.Lock()
-	if s.packs.current == f {
+	if s.packs.current == b.f {
 		s.retire()
 	}
 	s.packs.mu.Unlock()
-	if err := f.f.Punch(p.off, p.size()); err != nil {
-		s.opts.Log.Warn("what a failed write has left stays until the next unclean start", "pack", f.p.file(), "err", err)
+	if err := b.f.f.Punch(b.off, b.n); err != nil {
+		s.opts.Log.Warn("what a failed write has left stays until the next unclean start", "pack", b.f.p.file(), "err", err)
 	}
 }
 

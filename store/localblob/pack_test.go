@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"sluice/catalog"
 	"sluice/internal/crashfs"
@@ -376,8 +377,13 @@ func TestAPackWithoutItsKey(t *testing.T) {
 	}
 	file, _ := Where(e.Place)
 	f, err := disk.OpenFile("/d/"+file, 2, 0)
+	b30 := make([]byte, 1)
 	if err == nil {
-		_, err = f.WriteAt([]byte{0}, 30)
+		_, err = f.ReadAt(b30, 30)
+	}
+	if err == nil {
+		b30[0] ^= 1
+		_, err = f.WriteAt(b30, 30)
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
@@ -553,7 +559,7 @@ func (f slowDirect) WriteAt(p []byte, off int64) (int, error) {
 // A pack that an item is still being written to stays, although it gets no more and nothing is in it yet.
 func TestAPackThatIsWrittenToStays(t *testing.T) {
 	disk := crashfs.New()
-	begun, waiting, over := make(chan struct{}), make(chan struct{}), make(chan catalog.Extent)
+	waiting, begun := make(chan struct{}), make(chan struct{})
 	var writes atomic.Int64
 	s := open(t, "/d", Options{FS: slow{disk, func() {
 		if writes.Add(1) == 1 {
@@ -561,17 +567,24 @@ func TestAPackThatIsWrittenToStays(t *testing.T) {
 			<-waiting
 		}
 	}}, PackSize: 2 * block})
-	go func() {
-		e, err := tryPacked(s, 1, []byte("late"))
-		if err != nil {
-			t.Error(err)
-		}
-		over <- e
-	}()
+	var late, next catalog.Extent
+	var wg sync.WaitGroup
+	store := func(e *catalog.Extent, id session.SessionID, what string) {
+		wg.Go(func() {
+			var err error
+			if *e, err = tryPacked(s, id, []byte(what)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	store(&late, 1, "late")
 	<-begun
-	next := packed(t, s, 2, []byte("next"))
+	store(&next, 2, "next")
+	for len(packsOn(t, disk, "/d")) < 2 { // until the first one gets no more
+		time.Sleep(time.Millisecond)
+	}
 	close(waiting)
-	late := <-over
+	wg.Wait()
 	settle(t, s, next, late)
 	after := disk.Kill()
 	s.kill()
