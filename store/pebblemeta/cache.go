@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	// cacheSets and cacheWays bound how many rows are kept: 4096. cacheLargest bounds each, in bytes as stored. In memory a row takes up to twice
-	// that, so that all are at most 8 MiB, and in ordinary use 2.
-	cacheSets, cacheWays, cacheLargest = 1024, 4, 1 << 10
+	// cacheSets and cacheWays bound how many rows are kept: 8192. cacheLargest bounds each, in bytes as stored. In memory a row takes up to twice
+	// that, so that all are at most 16 MiB, and in ordinary use 4.
+	cacheSets, cacheWays, cacheLargest = 2048, 4, 1 << 10
 )
 
 // cache keeps decoded rows of the catalog, so that what each request asks for anew (who it is from, what it may, where the bytes are) is looked up once.
