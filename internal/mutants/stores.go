@@ -53,8 +53,8 @@ func ofStores() []mutant {
 		},
 		{
 			name: "an-update-reads-the-cache-for-what-it-wrote", promise: 9, file: "store/pebblemeta/catalog.go",
-			old:   "	if t.touched&(1<<table) == 0 {",
-			new:   "	if t.catalog {",
+			old:   "	if t.touched&(1<<table) != 0 {",
+			new:   "	if !t.catalog {",
 			tests: []string{"store/pebblemeta.TestTheCacheGivesWhatTheViewHas"},
 		},
 		{

@@ -50,13 +50,13 @@ func (c rows) Update(ctx context.Context, f func(catalog.Tx) error) error {
 	return t.commit()
 }
 
-// Get implements catalog.Reader. Who holds the catalog's lock sees what the newest commit has, and only the batch knows what it wrote itself.
+// Get implements catalog.Reader. Who holds the catalog's lock sees what the newest commit has, in the cache too, and in the batch what it wrote itself; looking
+// there as well costs more, so only where there is something of the table.
 func (t *txn) Get(table catalog.TableID, key []byte) (any, error) {
-	r := reader{Reader: t.rows}
-	if t.touched&(1<<table) == 0 {
-		r.cache, r.seq = t.db.cache, t.seq
+	if t.touched&(1<<table) != 0 {
+		return reader{Reader: t.rows}.Get(table, key)
 	}
-	return r.Get(table, key)
+	return reader{t.db.peb, t.db.cache, t.seq}.Get(table, key)
 }
 
 // Scan implements catalog.Reader. What is written while it runs may or may not be seen.
@@ -81,8 +81,8 @@ func (t *txn) Delete(table catalog.TableID, key []byte) error {
 // touch gives the key under which a row is stored that is about to be written.
 func (t *txn) touch(table catalog.TableID, key []byte) []byte {
 	stored := catalogKey(table, key)
+	t.touched |= 1 << table
 	if caches(table) {
-		t.touched |= 1 << table
 		t.wrote = append(t.wrote, stored)
 	}
 	return stored

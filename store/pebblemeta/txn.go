@@ -27,7 +27,7 @@ type txn struct {
 
 	seq     uint64   // with the catalog's lock: a commit that has all of the catalog as it is
 	wrote   [][]byte // the rows of the catalog that the cache must forget, by their keys
-	touched uint32   // their tables, a bit for each
+	touched uint32   // the tables that the batch has rows of, a bit for each
 }
 
 // begin starts a txn on sessions. The caller must close it.
