@@ -159,7 +159,7 @@ func LatestState(r Reader, session uint64) iter.Seq2[HashState, error] {
 // ForgetStates removes all saved states of a session.
 func ForgetStates(tx Tx, session uint64) error {
 	var offs []int64
-	for st, err := range LatestState(tx, session) {
+	for st, err := range States.Scan(tx, StateKey{session, 0}, StateKey{session, math.MaxInt64}) { // forwards: that is cheaper
 		if err != nil {
 			return err
 		}

@@ -94,7 +94,7 @@ var (
 
 // Get gives the row, or ErrNotFound.
 func (t Table[K, V]) Get(r Reader, k K) (v V, err error) {
-	row, err := r.Get(t.ID, k.AppendKey(nil))
+	row, err := r.Get(t.ID, keyOf(k))
 	if err != nil {
 		return v, err
 	}
@@ -137,10 +137,13 @@ func (t Table[K, V]) rows(seq iter.Seq2[any, error]) iter.Seq2[V, error] {
 }
 
 // Put stores the row.
-func (t Table[K, V]) Put(tx Tx, k K, v V) error { return tx.Put(t.ID, k.AppendKey(nil), v) }
+func (t Table[K, V]) Put(tx Tx, k K, v V) error { return tx.Put(t.ID, keyOf(k), v) }
 
 // Delete removes the row, if it is there.
-func (t Table[K, V]) Delete(tx Tx, k K) error { return tx.Delete(t.ID, k.AppendKey(nil)) }
+func (t Table[K, V]) Delete(tx Tx, k K) error { return tx.Delete(t.ID, keyOf(k)) }
+
+// keyOf encodes a key with room for most, so that it grows once.
+func keyOf[K Key](k K) []byte { return k.AppendKey(make([]byte, 0, 64)) }
 
 // Place counts how many content rows name a place. At 0 it is garbage, for ever.
 type Place struct {

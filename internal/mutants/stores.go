@@ -22,6 +22,42 @@ func ofStores() []mutant {
 			tests: []string{"store/pebblemeta.TestAnAcknowledgedCommitSurvivesAnyCrash", "internal/crashtest.TestAnyHistory", "internal/realdisk.TestNoPowerLossTakesWhatWasAcknowledged"},
 		},
 		{
+			name: "a-commit-leaves-its-rows-in-the-cache", promise: 9, file: "store/pebblemeta/txn.go",
+			old:   "		db.cache.wrote(catalog.TableID(key[1]), key[2:], db.applied)\n",
+			new:   "		_ = catalog.TableID(key[1])\n",
+			tests: []string{"store/pebblemeta.TestTheCacheGivesWhatTheViewHas", "store/pebblemeta.TestTheCacheShowsNothingBeforeItIsDurable", "store/pebblemeta.TestTheCacheAmongReadersAndWriters"},
+		},
+		{
+			name: "the-cache-shows-what-is-not-durable", promise: 9, file: "store/pebblemeta/cache.go",
+			old:   "r != nil && r.from <= seq {",
+			new:   "r != nil {",
+			tests: []string{"store/pebblemeta.TestTheCacheShowsNothingBeforeItIsDurable", "store/pebblemeta.TestTheCacheGivesWhatTheViewHas"},
+		},
+		{
+			name: "an-old-view-fills-the-cache", promise: 9, file: "store/pebblemeta/cache.go",
+			old:   "	if seq < s.written {\n		return",
+			new:   "	if seq > 1<<62 {\n		return",
+			tests: []string{"store/pebblemeta.TestTheCacheShowsNothingBeforeItIsDurable", "store/pebblemeta.TestTheCacheGivesWhatTheViewHas"},
+		},
+		{
+			name: "what-the-cache-has-can-be-changed", promise: 9, file: "store/pebblemeta/cache.go",
+			old:   "		return cached[table](r.row)",
+			new:   "		return r.row",
+			tests: []string{"store/pebblemeta.TestNobodyChangesWhatTheCacheHas"},
+		},
+		{
+			name: "the-cache-keeps-what-its-reader-has", promise: 9, file: "store/pebblemeta/cache.go",
+			old:   "s.written, cached[table](row)}",
+			new:   "s.written, row}",
+			tests: []string{"store/pebblemeta.TestNobodyChangesWhatTheCacheHas"},
+		},
+		{
+			name: "an-update-reads-the-cache-for-what-it-wrote", promise: 9, file: "store/pebblemeta/catalog.go",
+			old:   "	if t.touched&(1<<table) != 0 {",
+			new:   "	if !t.catalog {",
+			tests: []string{"store/pebblemeta.TestTheCacheGivesWhatTheViewHas"},
+		},
+		{
 			name: "the-running-time-is-in-memory-alone", promise: 9, file: "store/pebblemeta/list.go",
 			old:   "	t := st.db.begin()\n	defer t.close()\n	t.delta.Newest = running\n",
 			new:   "	if running > 0 {\n		return running, nil\n	}\n	t := st.db.begin()\n	defer t.close()\n",

@@ -33,7 +33,7 @@ func (c rows) View(ctx context.Context, f func(catalog.Reader) error) error {
 		return err
 	}
 	defer c.db.views.release(v)
-	return f(reader{v})
+	return f(reader{v, c.db.cache, v.seq})
 }
 
 // Update implements catalog.Store. The closure runs once.
@@ -50,14 +50,18 @@ func (c rows) Update(ctx context.Context, f func(catalog.Tx) error) error {
 	return t.commit()
 }
 
-// Get implements catalog.Reader.
+// Get implements catalog.Reader. Who holds the catalog's lock sees what the newest commit has, in the cache too, and in the batch what it wrote itself; looking
+// there as well costs more, so only where there is something of the table.
 func (t *txn) Get(table catalog.TableID, key []byte) (any, error) {
-	return reader{t.rows}.Get(table, key)
+	if t.touched&(1<<table) != 0 {
+		return reader{Reader: t.rows}.Get(table, key)
+	}
+	return reader{t.db.peb, t.db.cache, t.seq}.Get(table, key)
 }
 
 // Scan implements catalog.Reader. What is written while it runs may or may not be seen.
 func (t *txn) Scan(table catalog.TableID, lo, hi []byte, desc bool) iter.Seq2[any, error] {
-	return reader{t.rows}.Scan(table, lo, hi, desc)
+	return reader{Reader: t.rows}.Scan(table, lo, hi, desc)
 }
 
 // Put implements catalog.Tx.
@@ -66,12 +70,22 @@ func (t *txn) Put(table catalog.TableID, key []byte, row any) error {
 	if err != nil {
 		return rowError(table, key, err)
 	}
-	return t.batch.Set(catalogKey(table, key), b, nil)
+	return t.batch.Set(t.touch(table, key), b, nil)
 }
 
 // Delete implements catalog.Tx.
 func (t *txn) Delete(table catalog.TableID, key []byte) error {
-	return t.batch.Delete(catalogKey(table, key), nil)
+	return t.batch.Delete(t.touch(table, key), nil)
+}
+
+// touch gives the key under which a row is stored that is about to be written.
+func (t *txn) touch(table catalog.TableID, key []byte) []byte {
+	stored := catalogKey(table, key)
+	t.touched |= 1 << table
+	if caches(table) {
+		t.wrote = append(t.wrote, stored)
+	}
+	return stored
 }
 
 // EndSession implements catalog.Tx. Keeping the ended session counts from its seal.
@@ -97,10 +111,20 @@ func (t *txn) EndSession(id, gen uint64, state uint8) error {
 }
 
 // reader implements catalog.Reader.
-type reader struct{ pebble.Reader }
+type reader struct {
+	pebble.Reader
+	cache *cache // of rows that the Reader has too, as of commit seq; nil: none
+	seq   uint64
+}
 
 // Get implements catalog.Reader.
 func (r reader) Get(table catalog.TableID, key []byte) (any, error) {
+	kept := r.cache != nil && caches(table)
+	if kept {
+		if row := r.cache.get(table, key, r.seq); row != nil {
+			return row, nil
+		}
+	}
 	b, err := get(r.Reader, catalogKey(table, key))
 	if err != nil {
 		return nil, err
@@ -111,6 +135,9 @@ func (r reader) Get(table catalog.TableID, key []byte) (any, error) {
 	row, err := decodeCatalog(table, b)
 	if err != nil {
 		return nil, rowError(table, key, err)
+	}
+	if kept && len(b) <= cacheLargest {
+		r.cache.put(table, key, r.seq, row)
 	}
 	return row, nil
 }

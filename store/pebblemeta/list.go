@@ -57,8 +57,8 @@ func (st sessions) Entries(ctx context.Context, id session.SessionID, r session.
 		return nil, err
 	}
 	var out []session.Entry
-	// The last entry that begins before r may reach into it.
-	ok := it.SeekLT(entryKey(id, max(r.Off, 0)))
+	// The last entry that begins before r may reach into it. Looking backwards is dear, so not where there can be none.
+	ok := r.Off > 0 && it.SeekLT(entryKey(id, r.Off))
 	if !ok {
 		ok = it.First()
 	}

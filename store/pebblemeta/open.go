@@ -44,7 +44,7 @@ func Open(dir string, opts Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{lock: lock, dir: dir, changed: opts.Changed, die: opts.Die, process: opts.Process}
+	db := &DB{lock: lock, dir: dir, changed: opts.Changed, die: opts.Die, process: opts.Process, cache: newCache()}
 	db.reserve = openReserve(opts.FS, dir, opts.Reserve, opts.Log)
 	db.disk = withReserve{opts.FS, db.reserve}
 	opts.FS = db.disk

@@ -16,6 +16,8 @@
 // until what it has read is published. Locks, in this order: the catalog's (closures of Update, and what runs the Changed hook), that of the
 // session's stripe, that of the commit.
 //
+// The catalog's rows that every request asks for are kept decoded, in a bounded cache that shows each view what its snapshot has: cache.go.
+//
 // With Options.Process a commit that only records received bytes does not wait for the disk, as their content does not either: see light.go.
 //
 // A seal is kept in memory alone, with its generation: the commit that ends the session makes it durable, and a restart finds the session open. A
@@ -97,6 +99,7 @@ type DB struct {
 	totals    totals // as of applied, under apply
 
 	views views
+	cache *cache
 	seals seals
 	calls calls
 }

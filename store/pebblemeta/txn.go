@@ -7,6 +7,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"sluice/catalog"
 	"sluice/session"
 )
 
@@ -23,6 +24,10 @@ type txn struct {
 	delta totals // what the commit adds
 	light bool   // it need not survive a power loss
 	moved []session.Session
+
+	seq     uint64   // with the catalog's lock: a commit that has all of the catalog as it is
+	wrote   [][]byte // the rows of the catalog that the cache must forget, by their keys
+	touched uint32   // the tables that the batch has rows of, a bit for each
 }
 
 // begin starts a txn on sessions. The caller must close it.
@@ -33,8 +38,11 @@ func (db *DB) begin() *txn {
 // beginCatalog starts one that may also change the catalog, and sees what it wrote itself. The caller must close it.
 func (db *DB) beginCatalog() *txn {
 	db.catalogMu.Lock()
+	db.apply.Lock()
+	seq := db.applied
+	db.apply.Unlock()
 	b := db.peb.NewIndexedBatch()
-	return &txn{db: db, batch: b, rows: b, catalog: true}
+	return &txn{db: db, batch: b, rows: b, catalog: true, seq: seq}
 }
 
 // lockSession keeps all others from changing the session until unlock.
@@ -102,6 +110,9 @@ func (t *txn) apply() (seq uint64, snap *pebble.Snapshot, err error) {
 		db.fatal(fmt.Errorf("applying a commit to the metadata: %w", err))
 	}
 	db.applied++
+	for _, key := range t.wrote {
+		db.cache.wrote(catalog.TableID(key[1]), key[2:], db.applied)
+	}
 	return db.applied, db.peb.NewSnapshot(), nil
 }
 

@@ -1,0 +1,130 @@
+package pebblemeta
+
+import (
+	"hash/maphash"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"sluice/catalog"
+)
+
+const (
+	// cacheSets and cacheWays bound how many rows are kept: 8192. cacheLargest bounds each, in bytes as stored. In memory a row takes up to twice
+	// that, so that all are at most 16 MiB, and in ordinary use 4.
+	cacheSets, cacheWays, cacheLargest = 2048, 4, 1 << 10
+)
+
+// cache keeps decoded rows of the catalog, so that what each request asks for anew (who it is from, what it may, where the bytes are) is looked up once.
+//
+// A row in it is what the newest applied commit has, and what every commit since its from has had. The commit that writes a row takes it out at its place in
+// the order of commits, before there is a view that shows the commit, and leaves its number with the set: a reader of an older view can't put back what it
+// still sees. So a view may use what it finds, unless it is older than from; and what is not durable yet is behind the from of its row.
+//
+// Looking up takes no lock.
+type cache struct {
+	seed maphash.Seed
+	sets [cacheSets]cacheSet
+}
+
+// cacheSet has the rows whose keys have the same hash.
+type cacheSet struct {
+	rows [cacheWays]atomic.Pointer[cachedRow]
+
+	mu      sync.Mutex // of changes
+	written uint64     // the newest commit that wrote one of the set's rows
+	next    uint8      // which gives way
+}
+
+// cachedRow never changes.
+type cachedRow struct {
+	table catalog.TableID
+	key   string
+	from  uint64
+	row   any
+}
+
+func newCache() *cache { return &cache{seed: maphash.MakeSeed()} }
+
+// cached are the tables whose rows are kept, and how one is copied, so that nobody changes what is kept.
+var cached = [...]func(row any) any{
+	catalog.CapsuleTable:   copyCapsule,
+	catalog.MemoryTable:    copyMemory,
+	catalog.ContentTable:   copyContent,
+	catalog.PrincipalTable: func(row any) any { return row },
+	catalog.TokenTable:     func(row any) any { return row },
+}
+
+// caches reports whether a table's rows are kept.
+func caches(table catalog.TableID) bool { return int(table) < len(cached) && cached[table] != nil }
+
+func copyCapsule(row any) any {
+	c := row.(catalog.Capsule)
+	c.Owners, c.Controllers = slices.Clone(c.Owners), slices.Clone(c.Controllers)
+	return c
+}
+
+func copyMemory(row any) any {
+	m := row.(catalog.Memory)
+	if m.Tags == nil {
+		return row
+	}
+	m.Tags = slices.Clone(m.Tags)
+	return m
+}
+
+func copyContent(row any) any {
+	c := row.(catalog.Content)
+	c.Extents, c.Inline = slices.Clone(c.Extents), slices.Clone(c.Inline)
+	return c
+}
+
+func (c *cache) set(table catalog.TableID, key []byte) *cacheSet {
+	return &c.sets[(maphash.Bytes(c.seed, key)+uint64(table))%cacheSets]
+}
+
+// get gives a copy of a row for a view of commit seq; nil where it is not known here.
+func (c *cache) get(table catalog.TableID, key []byte, seq uint64) any {
+	s := c.set(table, key)
+	if r, _ := s.find(table, key); r != nil && r.from <= seq {
+		return cached[table](r.row)
+	}
+	return nil
+}
+
+// put keeps a copy of a row that was read in a view of commit seq.
+func (c *cache) put(table catalog.TableID, key []byte, seq uint64, row any) {
+	s := c.set(table, key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if seq < s.written {
+		return // it may be the one that was written since
+	}
+	had, i := s.find(table, key)
+	if had == nil {
+		i = int(s.next % cacheWays)
+		s.next++
+	}
+	s.rows[i].Store(&cachedRow{table, string(key), s.written, cached[table](row)})
+}
+
+// find gives a row, or nil, and its place in the set.
+func (s *cacheSet) find(table catalog.TableID, key []byte) (*cachedRow, int) {
+	for i := range s.rows {
+		if r := s.rows[i].Load(); r != nil && r.table == table && r.key == string(key) {
+			return r, i
+		}
+	}
+	return nil, 0
+}
+
+// wrote takes a row out, which commit seq writes. Calls come in the order of commits.
+func (c *cache) wrote(table catalog.TableID, key []byte, seq uint64) {
+	s := c.set(table, key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.written = seq
+	if had, i := s.find(table, key); had != nil {
+		s.rows[i].Store(nil)
+	}
+}

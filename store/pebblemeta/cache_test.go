@@ -1,0 +1,253 @@
+package pebblemeta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"sluice/catalog"
+)
+
+// Whatever is committed and read in whatever order: every view gives, out of the cache or not, what its snapshot has; and so does an Update of what
+// it has written itself.
+func TestTheCacheGivesWhatTheViewHas(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		db := opened(t, vfs.NewMem(), Options{})
+		var held []*view
+		defer func() { // also where rapid gives a run up
+			for _, v := range held {
+				db.views.release(v)
+			}
+			if err := db.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		hold := func() {
+			v, err := db.views.at(t.Context(), 0)
+			if err != nil {
+				rt.Fatal(err)
+			}
+			held = append(held, v)
+		}
+		hold()
+		keys := rapid.SampledFrom([]catalog.Name{"a", "b", "c"})
+		compare := func(cached, direct catalog.Reader, key catalog.Name) {
+			got, ok, err := catalog.Capsules.Find(cached, key)
+			want, there, err2 := catalog.Capsules.Find(direct, key)
+			if diff := cmp.Diff(want, got); ok != there || err != nil || err2 != nil || diff != "" {
+				rt.Errorf("capsule %s: %s, %v, %v", key, diff, err, err2)
+			}
+		}
+		n := int64(0)
+		rt.Repeat(map[string]func(*rapid.T){
+			"commit": func(rt *rapid.T) {
+				wrote := rapid.SliceOfN(keys, 1, 3).Draw(rt, "wrote")
+				read := keys.Draw(rt, "read")
+				refused := rapid.Bool().Draw(rt, "refused")
+				remove := rapid.Bool().Draw(rt, "remove")
+				refusal := errors.New("refused")
+				err := db.Catalog().Update(t.Context(), func(tx catalog.Tx) error {
+					for _, key := range wrote {
+						compare(tx, reader{Reader: tx.(*txn).rows}, read)
+						n++
+						err := catalog.Capsules.Put(tx, key, catalog.Capsule{ID: string(key), Memories: n})
+						if remove {
+							err = catalog.Capsules.Delete(tx, key)
+						}
+						if err != nil {
+							return err
+						}
+						compare(tx, reader{Reader: tx.(*txn).rows}, read)
+					}
+					if refused {
+						return refusal
+					}
+					return nil
+				})
+				if err != nil && !(refused && err == refusal) {
+					rt.Fatal(err)
+				}
+			},
+			"hold": func(*rapid.T) { hold() },
+			"read": func(rt *rapid.T) {
+				v := rapid.SampledFrom(held).Draw(rt, "view")
+				compare(reader{v, db.cache, v.seq}, reader{Reader: v}, keys.Draw(rt, "key"))
+			},
+		})
+	})
+}
+
+// † A row is shown when the commit that wrote it is durable, also where a later Update has it in the cache already.
+func TestTheCacheShowsNothingBeforeItIsDurable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := newSlowDisk()
+		db := opened(t, disk, Options{})
+		name := func(r catalog.Reader) (string, error) {
+			p, err := catalog.Principals.Get(r, "p")
+			return p.Name, err
+		}
+		see := func(want string) {
+			t.Helper()
+			err := db.Catalog().View(context.Background(), func(r catalog.Reader) error {
+				got, err := name(r)
+				if got != want {
+					t.Errorf("%q is shown instead of %q", got, want)
+				}
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		rename := func(to string) {
+			err := db.Catalog().Update(context.Background(), func(tx catalog.Tx) error {
+				return catalog.Principals.Put(tx, "p", catalog.Principal{ID: "p", Name: to})
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		rename("old")
+		see("old")
+		disk.stop()
+		var wg sync.WaitGroup
+		wg.Go(func() { rename("new") })
+		synctest.Wait()
+		wg.Go(func() {
+			err := db.Catalog().Update(context.Background(), func(tx catalog.Tx) error {
+				got, err := name(tx)
+				if got != "new" {
+					t.Errorf("an Update reads %q", got)
+				}
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		see("old")
+		disk.resume()
+		wg.Wait()
+		see("new")
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// What a closure does to a row that it was given, nobody else sees.
+func TestNobodyChangesWhatTheCacheHas(t *testing.T) {
+	db := open(t, vfs.NewMem(), Options{})
+	capsule := catalog.Capsule{ID: "c", Owners: []string{"o"}, Controllers: []string{"k"}}
+	memory := catalog.Memory{ID: memoryID(1), Capsule: "c", Meta: catalog.Meta{Tags: []string{"t"}}}
+	content := catalog.Content{Capsule: "c", Extents: []catalog.Extent{{Place: "p", Len: 1}}, Inline: []byte("inline")}
+	err := db.Catalog().Update(t.Context(), func(tx catalog.Tx) error {
+		return errors.Join(
+			catalog.Capsules.Put(tx, "c", capsule),
+			catalog.Memories.Put(tx, catalog.MemoryKey(memory.ID), memory),
+			catalog.Contents.Put(tx, catalog.ContentKey{Capsule: "c"}, content),
+		)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The first reads from the database, the second from what the first has left, and so on.
+	for range 3 {
+		err := db.Catalog().View(t.Context(), func(r catalog.Reader) error {
+			c, err1 := catalog.Capsules.Get(r, "c")
+			m, err2 := catalog.Memories.Get(r, catalog.MemoryKey(memory.ID))
+			d, err3 := catalog.Contents.Get(r, catalog.ContentKey{Capsule: "c"})
+			if diff := cmp.Diff(capsule, c) + cmp.Diff(memory, m) + cmp.Diff(content, d); diff != "" {
+				t.Error(diff)
+			}
+			c.Owners[0], c.Controllers[0], m.Tags[0], d.Extents[0].Place, d.Inline[0] = "x", "x", "x", "x", 'x'
+			return errors.Join(err1, err2, err3)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if row, ok := db.cache.get(catalog.CapsuleTable, []byte("c"), db.applied).(catalog.Capsule); !ok {
+		t.Error("nothing was kept")
+	} else if row.Owners[0] != "o" {
+		t.Errorf("%+v", row)
+	}
+}
+
+func TestALargeRowIsNotKept(t *testing.T) {
+	db := open(t, vfs.NewMem(), Options{})
+	for _, n := range []int{cacheLargest / 2, cacheLargest} {
+		p := catalog.Principal{ID: "p", Name: strings.Repeat("n", n)}
+		err := db.Catalog().Update(t.Context(), func(tx catalog.Tx) error { return catalog.Principals.Put(tx, "p", p) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = db.Catalog().View(t.Context(), func(r catalog.Reader) error {
+			_, err := catalog.Principals.Get(r, "p")
+			return err
+		})
+		if kept := db.cache.get(catalog.PrincipalTable, []byte("p"), db.applied) != nil; err != nil || kept != (n < cacheLargest) {
+			t.Errorf("%d bytes: kept %v, %v", n, kept, err)
+		}
+	}
+}
+
+// Readers and writers at once: nobody reads less than what was acknowledged before, and no two Updates have the same row before them.
+func TestTheCacheAmongReadersAndWriters(t *testing.T) {
+	db := open(t, vfs.NewMem(), Options{})
+	const writers, readers, each = 4, 4, 100
+	var acknowledged atomic.Int64
+	var wg sync.WaitGroup
+	increment := func() error {
+		wrote := int64(0)
+		err := db.Catalog().Update(t.Context(), func(tx catalog.Tx) error {
+			c, _, err := catalog.Capsules.Find(tx, "c")
+			c.ID, c.Memories = "c", c.Memories+1
+			wrote = c.Memories
+			return errors.Join(err, catalog.Capsules.Put(tx, "c", c))
+		})
+		for old := acknowledged.Load(); old < wrote && !acknowledged.CompareAndSwap(old, wrote); old = acknowledged.Load() {
+		}
+		return err
+	}
+	for range writers {
+		wg.Go(func() {
+			for range each {
+				if err := increment(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for range readers {
+		wg.Go(func() {
+			for last := int64(0); last < writers*each && !t.Failed(); {
+				least := max(last, acknowledged.Load())
+				err := db.Catalog().View(t.Context(), func(r catalog.Reader) error {
+					c, _, err := catalog.Capsules.Find(r, "c")
+					if last = c.Memories; last < least {
+						err = fmt.Errorf("%d is shown, and %d was", last, least)
+					}
+					return err
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := acknowledged.Load(); n != writers*each {
+		t.Errorf("%d increments made %d", writers*each, n)
+	}
+}
