@@ -126,6 +126,7 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 	metric("counter", "sessions_ended_total", "Sessions ended since the store was made.",
 		`{how="finished"}`, st.Finished, `{how="aborted"}`, st.Aborted, `{how="expired"}`, st.Expired)
 	metric("gauge", "requests_running", "Requests that run now.", "", s.running.Load())
+	metric("gauge", "http2_unread_bytes", "Bytes of bodies that have come on HTTP/2 and are not read yet.", "", s.unread.size())
 	draining := 0
 	if s.draining.Load() {
 		draining = 1

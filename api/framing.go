@@ -1,10 +1,10 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 )
 
@@ -19,7 +19,7 @@ type framing struct {
 	on      bool // in a head
 	line    []byte
 	lines   int
-	first   string // the request line, or how it begins
+	first   []byte // the request line, or how it begins
 	length  bool   // there is a Content-Length
 	encoded bool   // there is a Transfer-Encoding
 	whole   bool   // the blank line was seen
@@ -32,7 +32,7 @@ const longestLine = 64
 func (f *framing) next() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.on, f.line, f.lines, f.first = true, f.line[:0], 0, ""
+	f.on, f.line, f.lines, f.first = true, f.line[:0], 0, f.first[:0]
 	f.length, f.encoded, f.whole = false, false, false
 }
 
@@ -40,35 +40,30 @@ func (f *framing) next() {
 func (f *framing) saw(p []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, b := range p {
-		switch {
-		case !f.on:
-			return
-		case b != '\n':
-			if len(f.line) < longestLine {
-				f.line = append(f.line, b)
-			}
-		default:
-			f.ended(strings.TrimSuffix(string(f.line), "\r"))
+	for f.on && len(p) > 0 {
+		part, rest, ends := bytes.Cut(p, []byte("\n"))
+		f.line = append(f.line, part[:min(len(part), longestLine-len(f.line))]...)
+		if p = rest; ends {
+			f.ended(bytes.TrimSuffix(f.line, []byte("\r")))
 			f.line = f.line[:0]
 		}
 	}
 }
 
 // ended takes one line.
-func (f *framing) ended(line string) {
+func (f *framing) ended(line []byte) {
 	f.lines++
-	name, _, _ := strings.Cut(line, ":")
+	name, _, _ := bytes.Cut(line, []byte(":"))
 	switch {
-	case f.lines == 1 && line == "":
+	case f.lines == 1 && len(line) == 0:
 		f.lines = 0 // a blank line before a request is skipped (RFC 9112, section 2.2)
 	case f.lines == 1:
-		f.first = line
-	case line == "":
+		f.first = append(f.first[:0], line...)
+	case len(line) == 0:
 		f.on, f.whole = false, true
-	case strings.EqualFold(name, "Content-Length"):
+	case bytes.EqualFold(name, []byte("Content-Length")):
 		f.length = true
-	case strings.EqualFold(name, "Transfer-Encoding"):
+	case bytes.EqualFold(name, []byte("Transfer-Encoding")):
 		f.encoded = true
 	}
 }
@@ -80,7 +75,7 @@ func (f *framing) of(r *http.Request) (seen, both bool) {
 	defer f.mu.Unlock()
 	line := r.Method + " " + r.RequestURI + " " + r.Proto
 	first := func(s string) string { return s[:min(len(s), longestLine)] }
-	seen = f.whole && (first(f.first) == first(line) || first(f.first) == first(line[1:]))
+	seen = f.whole && (string(f.first) == first(line) || string(f.first) == first(line[1:]))
 	return seen, f.length && f.encoded
 }
 

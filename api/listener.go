@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"io"
 	"net"
 	"sync"
@@ -12,10 +13,11 @@ import (
 // the descriptors that they need, and the client knows that it is to come again.
 type bounded struct {
 	net.Listener
-	max   int64
-	open  atomic.Int64
-	slots chan struct{} // bounds the refusals that are under way
-	wg    sync.WaitGroup
+	max    int64
+	unread *backlog
+	open   atomic.Int64
+	slots  chan struct{} // bounds the refusals that are under way
+	wg     sync.WaitGroup
 }
 
 // refusing is how many refusals may be under way at one time, each for refuseFor at most.
@@ -28,9 +30,9 @@ const (
 const full = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 154\r\n\r\n" +
 	`{"type":"/problems/unavailable","title":"Temporarily unavailable","status":503,"code":"Unavailable","detail":"too many connections","retry_after_ms":1000}`
 
-// bound makes conns of what l accepts; with max 0 as many as come.
-func bound(l net.Listener, max int64) net.Listener {
-	return &bounded{Listener: l, max: max, slots: make(chan struct{}, refusing)}
+// bound makes conns of what l accepts; with max 0 as many as come. What they send and nobody reads is counted in unread.
+func bound(l net.Listener, max int64, unread *backlog) net.Listener {
+	return &bounded{Listener: l, max: max, unread: unread, slots: make(chan struct{}, refusing)}
 }
 
 // Accept implements net.Listener.
@@ -41,7 +43,7 @@ func (b *bounded) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if b.open.Add(1) <= b.max || b.max <= 0 {
-			return &conn{Conn: c, done: sync.OnceFunc(func() { b.open.Add(-1) })}, nil
+			return &conn{Conn: c, meter: meter{all: b.unread}, done: sync.OnceFunc(func() { b.open.Add(-1) })}, nil
 		}
 		b.open.Add(-1)
 		select {
@@ -75,23 +77,34 @@ func refuse(c net.Conn) {
 	_, _ = io.CopyN(io.Discard, c, 1<<20)
 }
 
-// conn is a connection that is counted until it is closed, and whose requests' framing is looked at.
+// conn is a connection that is counted until it is closed, and whose requests' framing and backlog are looked at.
 type conn struct {
 	net.Conn
 	done    func()
 	framing framing
+	meter   meter
 }
 
 // Read implements net.Conn.
 func (c *conn) Read(p []byte) (int, error) {
+	c.meter.wait()
 	n, err := c.Conn.Read(p)
-	c.framing.saw(p[:n])
-	return n, err
+	if !c.meter.on() {
+		c.framing.saw(p[:n])
+	}
+	return n, cmp.Or(c.meter.came(p[:n]), err)
+}
+
+// Write implements net.Conn.
+func (c *conn) Write(p []byte) (int, error) {
+	c.meter.writes(p) // before the client has it, and sends more
+	return c.Conn.Write(p)
 }
 
 // Close implements net.Conn.
 func (c *conn) Close() error {
 	defer c.done()
+	defer c.meter.close()
 	return c.Conn.Close()
 }
 

@@ -99,6 +99,7 @@ type Server struct {
 	public   http.Handler
 	admin    http.Handler
 	document []byte
+	unread   *backlog
 
 	draining atomic.Bool
 	running  atomic.Int64
@@ -122,7 +123,7 @@ func New(cfg Config) (*Server, error) {
 	cfg.MinRate = cmp.Or(cfg.MinRate, 1<<10)
 	cfg.RateWindow = cmp.Or(cfg.RateWindow, 30*time.Second)
 	cfg.MaxRequests = cmp.Or(cfg.MaxRequests, 16<<10)
-	s := &Server{cfg: cfg, log: cfg.Log}
+	s := &Server{cfg: cfg, log: cfg.Log, unread: newBacklog(mostBacklog)}
 	routes := routes()
 	var err error
 	if s.document, err = document(routes); err != nil {
@@ -150,9 +151,9 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace ti
 	base, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	servers := []*http.Server{s.httpServer(base, s.public)}
-	listeners := []net.Listener{bound(public, s.cfg.MaxConns)}
+	listeners := []net.Listener{bound(public, s.cfg.MaxConns, s.unread)}
 	if admin != nil {
-		servers, listeners = append(servers, s.httpServer(base, s.admin)), append(listeners, admin)
+		servers, listeners = append(servers, s.httpServer(base, s.admin)), append(listeners, bound(admin, 0, s.unread))
 	}
 	failed := make(chan error, len(servers))
 	for i, h := range servers {
@@ -210,7 +211,7 @@ func (s *Server) httpServer(base context.Context, h http.Handler) *http.Server {
 	protocols.SetUnencryptedHTTP2(true)
 	return &http.Server{
 		Handler: h, Protocols: protocols,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 250},
+		HTTP2:             flowControl(s.cfg.RateWindow),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 60 << 10, // net/http allows 4 KiB more
 		BaseContext:    func(net.Listener) context.Context { return base },

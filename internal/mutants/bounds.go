@@ -34,6 +34,48 @@ func ofBounds() []mutant {
 			tests: []string{"api.TestAByteNowAndThenIsTooSlow", "api.TestEveryCodeOfTheContract"},
 		},
 		{
+			name: "a-stream-has-gos-own-window", promise: 11, file: "api/backlog.go",
+			old:   "		MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: connWindow,\n",
+			new:   "",
+			tests: []string{"api.TestOneStreamFillsALongWay"},
+		},
+		{
+			name: "a-connection-has-the-window-of-one-stream", promise: 11, file: "api/backlog.go",
+			old:   "	connWindow = 4 * streamWindow",
+			new:   "	connWindow = streamWindow",
+			tests: []string{"api.TestAStreamThatIsNotReadHoldsUpNoOther"},
+		},
+		{
+			name: "frames-may-be-long", promise: 11, file: "api/backlog.go",
+			old:   "	maxFrame = 16 << 10",
+			new:   "	maxFrame = 1 << 20",
+			tests: []string{"api.TestOneStreamFillsALongWay"},
+		},
+		{
+			name: "the-backlog-holds-nobody", promise: 11, file: "api/backlog.go",
+			old:   "	for m.all.bytes > m.all.most &&",
+			new:   "	for false &&",
+			tests: []string{"api.TestWhatIsNotReadIsBounded"},
+		},
+		{
+			name: "the-backlog-holds-everybody", promise: 11, file: "api/backlog.go",
+			old:   " && m.mine > lowBacklog && !m.gone {",
+			new:   " && !m.gone {",
+			tests: []string{"api.TestWhatIsNotReadIsBounded"},
+		},
+		{
+			name: "a-closed-connection-keeps-its-backlog", promise: 11, file: "api/backlog.go",
+			old:   "	m.all.bytes -= m.mine\n",
+			new:   "",
+			tests: []string{"api.TestWhatIsNotReadIsBounded"},
+		},
+		{
+			name: "more-than-the-window-is-taken", promise: 11, file: "api/backlog.go",
+			old:   "	if n > 0 && m.add(n) > connWindow {",
+			new:   "	if m.add(n) < 0 {",
+			tests: []string{"api.TestTheMeterReadsTheWire"},
+		},
+		{
 			name: "open-sessions-are-kept-in-memory", promise: 11, file: "session/service.go",
 			old:   "		return v.dated(s), created, err\n	}\n}",
 			new:   "		v.hold(s.ID)\n		return v.dated(s), created, err\n	}\n}",

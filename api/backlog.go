@@ -1,0 +1,194 @@
+package api
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// On HTTP/2 net/http keeps in its own memory what a client has sent and the handler has not read yet, up to the flow-control windows that the client was
+// given. So these say how fast one upload can be over a long way, and how much memory it takes where the disk is slower than the network:
+//
+//	client ──▶ kernel ──▶ conn.Read ──▶ net/http's buffers ──▶ handler ──▶ disk
+//	             ╰─ held here while the backlog is full
+//
+// docs/adr/0012 has the figures.
+const (
+	// streamWindow fills 1 Gbit/s over 100 ms (12.5 MB), with some to spare for credit that is on its way.
+	streamWindow = 16 << 20
+	// connWindow keeps a connection moving while three of its streams are full and nobody reads them.
+	connWindow = 4 * streamWindow
+	// maxFrame is the longest frame. net/http makes room for a whole one when its first 9 bytes have come, and keeps it for as long as the connection lives.
+	maxFrame = 16 << 10
+	// mostBacklog bounds the backlog of all connections, but for lowBacklog and a frame of each: with no more than that a connection always goes on.
+	mostBacklog = 128 << 20
+	lowBacklog  = 32 << 10
+)
+
+// flowControl is the server's side of HTTP/2. A client that takes nothing for stuck is gone.
+func flowControl(stuck time.Duration) *http.HTTP2Config {
+	return &http.HTTP2Config{
+		MaxConcurrentStreams: 250, MaxReadFrameSize: maxFrame, WriteByteTimeout: stuck,
+		MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: connWindow,
+	}
+}
+
+// backlog counts the bytes of bodies that have come on HTTP/2 and that no handler has read, over all connections. While there are more than most, those
+// that have a good part of them are not read from: their clients wait for TCP, as on HTTP/1.1.
+type backlog struct {
+	most int64
+
+	mu    sync.Mutex
+	less  sync.Cond // there is less of it, or a connection less
+	bytes int64
+}
+
+func newBacklog(most int64) *backlog {
+	b := &backlog{most: most}
+	b.less.L = &b.mu
+	return b
+}
+
+// size is the backlog in bytes.
+func (b *backlog) size() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.bytes
+}
+
+// meter is one connection's part of the backlog. It is read off the wire: DATA frames bring it, and the credit that net/http gives back for the connection
+// says what was read or thrown away (RFC 9113, sections 5.2 and 6.9). On HTTP/1.1 it does nothing.
+//
+// One goroutine reads the connection, one at a time writes it, and any closes it.
+type meter struct {
+	all *backlog
+
+	begun   int  // how much of the preface has come
+	not     bool // it is not HTTP/2
+	in, out frames
+	word    [4]byte // of the credit that is being written
+	have    int
+	opened  bool // the first credit, which only widens the window to connWindow, is out
+
+	// all.mu guards these.
+	mine int64
+	gone bool
+}
+
+// preface is how HTTP/2 begins (RFC 9113, section 3.4).
+const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+const (
+	dataFrame   = 0x0
+	creditFrame = 0x8 // WINDOW_UPDATE
+)
+
+var errFlow = errors.New("the client has sent more than HTTP/2's flow control let it")
+
+func (m *meter) on() bool { return !m.not && m.begun == len(preface) }
+
+// wait holds a Read while the backlog is full and a good part of it is this connection's.
+func (m *meter) wait() {
+	if !m.on() {
+		return
+	}
+	m.all.mu.Lock()
+	defer m.all.mu.Unlock()
+	for m.all.bytes > m.all.most && m.mine > lowBacklog && !m.gone {
+		m.all.less.Wait()
+	}
+}
+
+// came counts what was read. It gives errFlow where that is more than the client may send.
+func (m *meter) came(p []byte) error {
+	for !m.not && m.begun < len(preface) && len(p) > 0 {
+		m.not = p[0] != preface[m.begun]
+		m.begun, p = m.begun+1, p[1:]
+	}
+	if !m.on() {
+		return nil
+	}
+	var n int64
+	m.in.each(p, func(kind byte, _ uint32, payload []byte) {
+		if kind == dataFrame {
+			n += int64(len(payload))
+		}
+	})
+	if n > 0 && m.add(n) > connWindow {
+		return errFlow
+	}
+	return nil
+}
+
+// writes counts what is about to be written.
+func (m *meter) writes(p []byte) {
+	if !m.on() {
+		return
+	}
+	m.out.each(p, func(kind byte, stream uint32, payload []byte) {
+		if kind != creditFrame || stream != 0 {
+			return
+		}
+		if m.have += copy(m.word[m.have:], payload); m.have < len(m.word) {
+			return
+		}
+		if m.opened {
+			m.add(-int64(binary.BigEndian.Uint32(m.word[:])))
+		}
+		m.have, m.opened = 0, true
+	})
+}
+
+// add changes the connection's part, and gives it.
+func (m *meter) add(n int64) int64 {
+	m.all.mu.Lock()
+	defer m.all.mu.Unlock()
+	if m.gone {
+		return 0
+	}
+	if n < 0 && m.all.bytes > m.all.most {
+		m.all.less.Broadcast()
+	}
+	m.mine, m.all.bytes = m.mine+n, m.all.bytes+n
+	return m.mine
+}
+
+// close takes the connection's part away.
+func (m *meter) close() {
+	m.all.mu.Lock()
+	defer m.all.mu.Unlock()
+	m.all.bytes -= m.mine
+	m.mine, m.gone = 0, true
+	m.all.less.Broadcast()
+}
+
+// frames finds the frames of one direction (RFC 9113, section 4.1):
+//
+//	length 24 │ type 8 │ flags 8 │ stream 32 │ payload …
+type frames struct {
+	head [9]byte
+	have int // of head
+	left int // of the payload
+}
+
+// each calls part for every payload in p, or as much of it as p has.
+func (f *frames) each(p []byte, part func(kind byte, stream uint32, payload []byte)) {
+	for len(p) > 0 {
+		if f.have < len(f.head) {
+			n := copy(f.head[f.have:], p)
+			if f.have, p = f.have+n, p[n:]; f.have < len(f.head) {
+				return
+			}
+			f.left = int(f.head[0])<<16 | int(f.head[1])<<8 | int(f.head[2])
+		}
+		n := min(f.left, len(p))
+		if n > 0 {
+			part(f.head[3], binary.BigEndian.Uint32(f.head[5:])&(1<<31-1), p[:n])
+		}
+		if f.left, p = f.left-n, p[n:]; f.left == 0 {
+			f.have = 0
+		}
+	}
+}
