@@ -32,6 +32,7 @@ type file struct {
 	old      bool            // of a former life, and not synced in this one: who knows what is dirty
 	unlisted bool            // the folder's entry may not be on the disk
 	pack     *pack           // nil: it is none
+	spare    []durable.File  // of a pack: open for who sends from it
 	failed   error           // a sync has failed
 	lost     []session.Range // what that took
 }
@@ -198,7 +199,16 @@ func (f *file) close() error {
 	if !f.isOpen() {
 		return nil
 	}
-	return f.f.Close()
+	f.mu.Lock()
+	spare := f.spare
+	f.spare = nil
+	f.mu.Unlock()
+	f.s.spare.Add(-int64(len(spare)))
+	err := f.f.Close()
+	for _, o := range spare {
+		err = errors.Join(err, o.Close())
+	}
+	return err
 }
 
 // usable gives the reason why nothing may be written to the place any more.

@@ -108,6 +108,7 @@ type Store struct {
 	spares   map[string]uint64
 	closed   bool
 	packs    packs
+	spare    atomic.Int64 // how many files have in spare, together
 
 	folders  [packFolder + 1]group
 	trims    sync.WaitGroup

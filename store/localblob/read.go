@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"sluice/catalog"
+	"sluice/internal/durable"
 	"sluice/session"
 	"sluice/upload"
 )
@@ -164,11 +165,11 @@ func (r *reader) sendFile(to upload.FileTaker) (int64, error) {
 	for ; n < len(r.parts) && r.parts[n].e.Place == first.e.Place && r.parts[n].e.Off+r.parts[n].from == end; n++ {
 		end = r.parts[n].e.Off + r.parts[n].to
 	}
-	opened, err := r.s.fs.OpenFile(in.f.path(), os.O_RDONLY, 0)
+	opened, err := in.f.borrow()
 	if err != nil {
 		return 0, nil
 	}
-	defer opened.Close()
+	defer in.f.giveBack(opened)
 	f, ok := opened.(interface {
 		io.ReadSeeker
 		syscall.Conn
@@ -185,6 +186,36 @@ func (r *reader) sendFile(to upload.FileTaker) (int64, error) {
 	}
 	r.parts = r.parts[n:]
 	return sent, unreadable(err)
+}
+
+// mostSpare is how many descriptors of packs are kept for who sends from one next.
+const mostSpare = 64
+
+// borrow opens a file once more, for one who moves where it stands; of a pack, which many send from, some stay open.
+func (f *file) borrow() (durable.File, error) {
+	f.mu.Lock()
+	if n := len(f.spare); n > 0 {
+		last := f.spare[n-1]
+		f.spare = f.spare[:n-1]
+		f.mu.Unlock()
+		f.s.spare.Add(-1)
+		return last, nil
+	}
+	f.mu.Unlock()
+	return f.s.fs.OpenFile(f.path(), os.O_RDONLY, 0)
+}
+
+func (f *file) giveBack(opened durable.File) {
+	if f.pack != nil && f.s.spare.Add(1) <= mostSpare {
+		f.mu.Lock()
+		f.spare = append(f.spare, opened)
+		f.mu.Unlock()
+		return
+	}
+	if f.pack != nil {
+		f.s.spare.Add(-1)
+	}
+	_ = opened.Close() // it was read from
 }
 
 // Close implements io.Closer.
