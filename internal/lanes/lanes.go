@@ -1,8 +1,8 @@
 // Package lanes decides how many requests run at a time over a link whose nature nobody knows: few at first, twice as many where that moves more
 // bytes, and back where it does not. It owns the count and the measure; what the requests are is the caller's.
 //
-//	2 lanes ── measured ──▶ 4 ── a sixth more? ──▶ 8 ── no more ──▶ 4 ── some measures of rest ──▶ 8 …
-//	                                       refused, or cut: half as many
+//	4 lanes ── measured ──▶ 8 ── a sixth more? ──▶ 16 ── no more ──▶ 8 ── some measures of rest ──▶ 16 …
+//	                                        refused, or cut: half as many
 //
 // What is measured are bytes that went by, from one end of a request to a later one, after as many requests have ended as there are lanes: so what a
 // new lane puts into the system's own buffers at once is not taken for speed. Nothing is ever held back for a measure, and nothing
@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	// first is the number of lanes at the start: one request's bytes go while the other one waits for its answer.
-	first = 2
+	// first is the number of lanes at the start: few, but enough that one's bytes go while others wait for their answers, or have a slow connection. (With two a
+	// link of 1 Gbit/s and 100 ms gave an eighth less in a file of 512 MiB, and no processor time was saved over loopback.)
+	first = 4
 	// window is the shortest measure.
 	window = 250 * time.Millisecond
 	// worth is by what the speed must grow for twice as many lanes to be kept.

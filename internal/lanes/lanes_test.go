@@ -90,17 +90,17 @@ func TestTheWidthFollowsTheLink(t *testing.T) {
 		want int // lanes at the end
 		most int // that were ever tried
 	}{
-		"one connection fills it":                    {link{10 * mega, 1000 * mega, time.Millisecond}, 2, 4},
+		"one connection fills it":                    {link{10 * mega, 1000 * mega, time.Millisecond}, 4, 8},
 		"each connection gets a quarter":             {link{40 * mega, 10 * mega, time.Millisecond}, 4, 8},
 		"each connection gets a fifteenth":           {link{150 * mega, 10 * mega, time.Millisecond}, 16, 16},
 		"the answers take as long as three requests": {link{1000 * mega, 100 * mega, 240 * time.Millisecond}, 16, 16},
-		"slow and far":                               {link{mega, mega, 100 * time.Millisecond}, 2, 4},
+		"slow and far":                               {link{mega, mega, 100 * time.Millisecond}, 4, 8},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newClock()
 			l := Adaptive(16, c.now)
 			got := c.ride(t, l, func() link { return like.link }, 8*mega, 80)
-			if got[0] != 2 || most(got) > like.most || !within(got, like.want) {
+			if got[0] != 4 || most(got) > like.most || !within(got, like.want) {
 				t.Errorf("the widths were %v, to end at %d, with %d at most", got, like.want, like.most)
 			}
 		})
@@ -133,8 +133,8 @@ func TestGuessesThatBringNothingGetRare(t *testing.T) {
 	c := newClock()
 	l := Adaptive(16, c.now)
 	widths := c.ride(t, l, func() link { return link{100 * mega, 100 * mega, 0} }, mega, 20000)
-	if len(widths) < 3 || len(widths) > 40 || most(widths) != 4 {
-		t.Errorf("%d changes in 200 s, of at most 4 lanes: %v", len(widths), widths)
+	if len(widths) < 3 || len(widths) > 40 || most(widths) != 8 {
+		t.Errorf("%d changes in 200 s, of at most 8 lanes: %v", len(widths), widths)
 	}
 }
 
@@ -149,7 +149,7 @@ func TestWithoutMoreToDoThanLanesNothingIsGuessed(t *testing.T) {
 		l.Moved(mega)
 		l.Leave()
 	}
-	if w := l.Width(); w != 2 {
+	if w := l.Width(); w != 4 {
 		t.Errorf("one request after the other, and %d lanes", w)
 	}
 }
