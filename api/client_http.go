@@ -69,7 +69,7 @@ func (c *Client) request(ctx context.Context, method, path string, q url.Values,
 	if err != nil { // a pipe: it can be sent once
 		return req, nil
 	}
-	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(io.NewSectionReader(at, start, n)), nil }
+	req.GetBody = func() (io.ReadCloser, error) { return newSection(at, start, n), nil }
 	req.Body, err = req.GetBody()
 	return req, err
 }

@@ -58,7 +58,7 @@ func parse(args []string) (*run, error) {
 			return nil
 		})
 	}
-	list(&r.scenarios, "scenarios", "`names`, separated by commas: a,b,c,d,create,read,read-small,finish,growth (all)")
+	list(&r.scenarios, "scenarios", "`names`, separated by commas: a,b,c,d,create,read,read-small,finish,growth (all of these), links")
 	list(&r.systems, "systems", "`names`, separated by commas: sluice,floor,floor-1,bare,pack,tusd,tusd-synced,registry,versitygw (all)")
 	f.IntVar(&r.rounds, "rounds", 5, "rounds")
 	mib := func(to *int64, name, about string) {
@@ -100,7 +100,7 @@ func parse(args []string) (*run, error) {
 
 // check finds names that are none.
 func (r *run) check() error {
-	known := []string{"finish", "growth"}
+	known := []string{"finish", "growth", "links"}
 	for _, s := range scenarios(r.z) {
 		known = append(known, s.name)
 	}
@@ -183,6 +183,9 @@ func (r *run) measure(ctx context.Context, a *arena, dir string) (*results, erro
 	}
 	finish := inner{what: "finish", small: "1 MiB", large: bytesOf(r.z.finish), most: 2}
 	ends := [2]item{a.item("finish", 0, 1<<20, chunk), a.item("finish", 0, r.z.finish, chunk)}
+	if slices.Contains(r.scenarios, "links") && r.has("sluice") { // it takes minutes, and is asked for by name
+		all.links = linkShapes()
+	}
 	for round := range r.rounds {
 		for _, s := range all.scenarios {
 			for i := range s.systems {
@@ -200,6 +203,10 @@ func (r *run) measure(ctx context.Context, a *arena, dir string) (*results, erro
 					return nil, fmt.Errorf("%s, %s: %w", s.name, sys.name, err)
 				}
 			}
+		}
+		say := func(what string) { fmt.Fprintf(r.progress, "round %d, %s\n", round+1, what) }
+		if err := r.turn(dir, func(dir string) error { return links(ctx, r.bins, dir, a, all.links, say) }); err != nil {
+			return nil, fmt.Errorf("links: %w", err)
 		}
 		if r.wants("finish") && r.has("sluice") {
 			if err := r.turn(dir, func(dir string) error { return finishes(ctx, r.bins, dir, ends, &finish) }); err != nil {

@@ -41,6 +41,7 @@ func (r *results) markdown(b *about, chart string) string {
 		r.table(&w, s)
 	}
 	r.within(&w)
+	linkTable(&w, r.links)
 	fmt.Fprintf(&w, "### How each runs\n\n| system | settings, and what an answer promises |\n| --- | --- |\n")
 	for _, s := range systems {
 		fmt.Fprintf(&w, "| %s | %s |\n", s.label, s.settings)

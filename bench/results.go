@@ -12,6 +12,7 @@ type results struct {
 	scenarios []scenario
 	turns     map[string]map[string][]turn
 	inner     []inner
+	links     []*onLink
 }
 
 // spread is what several rounds gave.

@@ -10,6 +10,7 @@
 //
 //	DEST.sluice-part     the bytes, at their offsets, as long as the content from the start
 //	DEST.sluice-journal  which pieces of them have arrived, each with its CRC-32C
+//	                     (neither lasts for a content of one piece, which is fetched into memory)
 //	DEST                 the content, whole, once it is verified; a former file of that name is replaced in one step
 //
 // # What is trusted when
@@ -39,6 +40,7 @@ import (
 	"time"
 
 	"sluice/internal/durable"
+	"sluice/internal/lanes"
 	"sluice/session"
 	"sluice/session/journal"
 )
@@ -49,8 +51,8 @@ const (
 	chunkSize = 2 << 20
 	// requestSize is how many bytes one request asks for, if so many are missing in a row.
 	requestSize = 8 << 20
-	// defaultParallel is how many requests run at a time.
-	defaultParallel = 4
+	// mostLanes is how many requests run at a time at most where their number is not given.
+	mostLanes = 16
 	// defaultPatience is how long a Get goes on trying without a byte recorded.
 	defaultPatience = 5 * time.Minute
 	// maxParallel bounds Request.Parallel.
@@ -74,7 +76,7 @@ type Request struct {
 	Source Source
 	// Dest is the file to be made. Its folder must exist; Dest+".sluice-part" and Dest+".sluice-journal" are Get's own.
 	Dest string
-	// Parallel is how many requests may run at a time, 1 to 64; 0 means 4.
+	// Parallel is how many requests run at a time, 1 to 64; 0 means as many as the link gives most with, 1 to 16, which is found out on the way.
 	Parallel int
 	// Patience is how long to go on trying while nothing arrives; 0 means five minutes.
 	Patience time.Duration
@@ -101,6 +103,7 @@ type job struct {
 	journal *journal.Journal
 	engine  *session.Service
 	id      session.SessionID
+	lanes   *lanes.Lanes
 	part    *os.File
 
 	mu    sync.Mutex // of what follows
@@ -116,11 +119,8 @@ type job struct {
 //
 // Errors, which do not name r.Dest: ErrBusy, ErrDigest, those of Source that wrap ErrPermanent, the last one when patience has run out, those of the file system.
 func Get(ctx context.Context, r Request) (err error) {
-	if r.Parallel == 0 {
-		r.Parallel = defaultParallel
-	}
-	if r.Parallel < 1 || r.Parallel > maxParallel {
-		return fmt.Errorf("download: parallel is %d, not 1 to %d", r.Parallel, maxParallel)
+	if r.Parallel < 0 || r.Parallel > maxParallel {
+		return fmt.Errorf("download: parallel is %d, not 0 to %d", r.Parallel, maxParallel)
 	}
 	if r.Patience == 0 {
 		r.Patience = defaultPatience
@@ -128,12 +128,22 @@ func Get(ctx context.Context, r Request) (err error) {
 	if r.Log == nil {
 		r.Log = slog.New(slog.DiscardHandler)
 	}
-	j := &job{Request: r, size: r.Source.Size(), digest: r.Source.SHA256(), moved: time.Now()}
+	j := &job{Request: r, size: r.Source.Size(), digest: r.Source.SHA256(), moved: time.Now(), lanes: lanesOf(r.Parallel)}
+	if done, err := j.small(ctx); done || err != nil {
+		return err
+	}
 	if err := j.open(); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, j.journal.Close()) }()
 	return j.run(ctx)
+}
+
+func lanesOf(parallel int) *lanes.Lanes {
+	if parallel > 0 {
+		return lanes.Fixed(parallel)
+	}
+	return lanes.Adaptive(mostLanes, time.Now)
 }
 
 func (r Request) partPath() string    { return beside(r.Dest, ".sluice-part") }
@@ -200,14 +210,15 @@ func (j *job) run(ctx context.Context) error {
 		}
 	}
 	j.id = s.ID
-	mode := os.O_RDWR | os.O_CREATE
-	if created {
-		mode |= os.O_TRUNC
-	}
-	if j.part, err = os.OpenFile(j.partPath(), mode, 0o666); err != nil {
+	if err := j.openPart(); err != nil {
 		return err
 	}
-	err = j.fill(ctx)
+	if created {
+		err = j.part.Truncate(0)
+	}
+	if err == nil {
+		err = j.fill(ctx)
+	}
 	useless := errors.Is(err, errUseless)
 	if useless {
 		// Nothing that is here may ever be used: neither by this Get nor by the next.

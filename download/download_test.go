@@ -288,7 +288,7 @@ func TestACrashInTheEndIsSettled(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			src, to := newContent(5<<20), dest(t)
-			j := &job{Request: Request{Source: src, Dest: to, Parallel: 2, Log: discardLog()}, size: src.Size(), digest: src.SHA256()}
+			j := &job{Request: Request{Source: src, Dest: to, Parallel: 2, Log: discardLog()}, size: src.Size(), digest: src.SHA256(), lanes: lanesOf(2)}
 			if err := j.open(); err != nil {
 				t.Fatal(err)
 			}
@@ -326,17 +326,52 @@ func TestACrashInTheEndIsSettled(t *testing.T) {
 }
 
 func TestOneGetOfAFileAtATime(t *testing.T) {
-	src, to := newContent(3<<20), dest(t)
-	src.body = func(_ context.Context, _ int64, b []byte) (io.ReadCloser, error) {
-		if err := get(t, to, newContent(3<<20)); !errors.Is(err, ErrBusy) {
-			t.Errorf("a second Get: %v", err)
+	for _, n := range [][2]int{{3 << 20, 3 << 20}, {1 << 20, 1 << 20}, {1 << 20, 3 << 20}, {3 << 20, 1 << 20}} {
+		src, to := newContent(n[0]), dest(t)
+		src.body = func(_ context.Context, _ int64, b []byte) (io.ReadCloser, error) {
+			if err := get(t, to, newContent(n[1])); !errors.Is(err, ErrBusy) {
+				t.Errorf("a second Get, %v bytes: %v", n, err)
+			}
+			return io.NopCloser(bytes.NewReader(b)), nil
 		}
-		return io.NopCloser(bytes.NewReader(b)), nil
+		if err := get(t, to, src); err != nil {
+			t.Fatal(err)
+		}
+		// What the second one found out about the journal, it may have left behind empty; the next Get of the same content takes it away.
+		if err := get(t, to, src); err != nil {
+			t.Fatal(err)
+		}
+		whole(t, to, src)
+	}
+}
+
+// A small content needs no journal, and goes on over nothing that another left.
+func TestASmallContentIsFetchedThroughMemory(t *testing.T) {
+	src, to := newContent(1<<20), dest(t)
+	if err := os.WriteFile(to+".sluice-part", bytes.Repeat([]byte{1}, 3<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	src.body = func(_ context.Context, _ int64, b []byte) (io.ReadCloser, error) {
+		if _, err := os.Stat(to + ".sluice-journal"); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("a journal: %v", err)
+		}
+		return cutAfter(b, 600_000, errCut), nil
 	}
 	if err := get(t, to, src); err != nil {
 		t.Fatal(err)
 	}
 	whole(t, to, src)
+	if want := int64(1<<20 + 1<<20 - 600_000); src.asked.Load() != want {
+		t.Errorf("%d bytes were asked for, and %d suffice", src.asked.Load(), want)
+	}
+	wrong, other := newContent(1<<20), dest(t)
+	wrong.digest[0] ^= 1
+	if err := get(t, other, wrong); !errors.Is(err, ErrDigest) {
+		t.Errorf("with another SHA-256: %v", err)
+	}
+	if left, err := os.ReadDir(filepath.Dir(other)); err != nil || len(left) != 0 {
+		t.Errorf("left over: %v, %v", left, err)
+	}
 }
 
 func TestGetsOfDifferentFilesRunAtOnce(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"sluice/session"
@@ -26,21 +25,22 @@ func (j *job) fetch(ctx context.Context) (gen uint64, sum [32]byte, err error) {
 	if err != nil {
 		return 0, sum, err
 	}
-	runs := requests(s)
-	var next atomic.Int64
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var workers sync.WaitGroup
-	for range min(j.Parallel, len(runs)) {
-		workers.Go(func() {
-			for i := next.Add(1) - 1; i < int64(len(runs)); i = next.Add(1) - 1 {
-				if err := j.persist(ctx, runs[i]); err != nil {
-					stop(err) // the first one counts
-					return
-				}
+	workers.Go(func() {
+		for _, r := range requests(s) {
+			if j.lanes.Enter(ctx) != nil {
+				return
 			}
-		})
-	}
+			workers.Go(func() {
+				defer j.lanes.Leave()
+				if err := j.persist(ctx, r, j.request); err != nil {
+					stop(err) // the first one counts
+				}
+			})
+		}
+	})
 	gen, sum, err = j.follow(ctx)
 	if err != nil {
 		stop(err)
@@ -63,10 +63,10 @@ func requests(s session.Session) (runs []session.Range) {
 	return runs
 }
 
-// persist gets the chunks of r, with as many requests as it takes.
-func (j *job) persist(ctx context.Context, r session.Range) error {
+// persist gets the bytes of r, with as many requests as it takes. One request gives how many it has got, also with an error.
+func (j *job) persist(ctx context.Context, r session.Range, request func(context.Context, session.Range) (int64, error)) error {
 	for pause := firstPause; !r.Empty(); {
-		n, err := j.request(ctx, r)
+		n, err := request(ctx, r)
 		r.Off += n
 		if n > 0 {
 			pause = firstPause
@@ -84,6 +84,7 @@ func (j *job) persist(ctx context.Context, r session.Range) error {
 		if waited := j.sinceMoved(); waited > j.Patience {
 			return fmt.Errorf("nothing has arrived for %s: %w", waited.Round(time.Second), err)
 		}
+		j.lanes.Troubled()
 		j.Log.Info("trying again", "offset", r.Off, "in", pause, "why", err)
 		t := time.NewTimer(pause/2 + rand.N(pause/2))
 		select {
@@ -130,6 +131,7 @@ func (j *job) request(ctx context.Context, r session.Range) (n int64, err error)
 		sink := j.newPiece(at)
 		if err := j.engine.PutChunk(ctx, j.id, at.Off/chunkSize, b, sink); err != nil {
 			j.report(0, -b.taken)
+			j.lanes.Moved(-b.taken)
 			if sink.err == nil && b.err != nil {
 				return n, b.err
 			}
@@ -163,6 +165,7 @@ func (b *body) Read(p []byte) (int, error) {
 	b.taken += int64(n)
 	if n > 0 {
 		b.j.report(0, int64(n))
+		b.j.lanes.Moved(int64(n))
 	}
 	switch {
 	case b.left == 0 || err == nil:

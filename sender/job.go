@@ -169,6 +169,7 @@ func (j *job) finish(ctx context.Context) (m api.Memory, err error) {
 			}
 			continue
 		}
+		j.sums.upTo(j.size())
 		sum, crcs, err := j.sums.wait(ctx)
 		if err != nil {
 			return m, err
@@ -218,32 +219,25 @@ func (j *job) giveUp(ctx context.Context, why error) error {
 	return errors.Join(why, j.api.Abort(ctx, j.s.SessionID))
 }
 
-// putAll puts ranges of chunks, several at a time.
+// putAll puts ranges of chunks, in their order, as many at a time as there are lanes. The content is hashed as far as it is on its way.
 func (j *job) putAll(ctx context.Context, chunks []api.Range, replace bool) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	next := make(chan int64)
 	var wg sync.WaitGroup
-	for range j.Parallel {
-		wg.Go(func() {
-			for idx := range next {
+	for _, r := range chunks {
+		for idx := r[0]; idx <= r[1]; idx++ {
+			if j.lanes.Enter(ctx) != nil {
+				break
+			}
+			j.sums.upTo((idx + 1) * j.s.ChunkSize)
+			wg.Go(func() {
+				defer j.lanes.Leave()
 				if err := j.putChunk(ctx, idx, replace); err != nil {
 					stop(err)
 				}
-			}
-		})
-	}
-feed:
-	for _, r := range chunks {
-		for idx := r[0]; idx <= r[1]; idx++ {
-			select {
-			case next <- idx:
-			case <-ctx.Done():
-				break feed
-			}
+			})
 		}
 	}
-	close(next)
 	wg.Wait()
 	return context.Cause(ctx)
 }

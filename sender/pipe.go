@@ -14,7 +14,8 @@ import (
 	"sluice/api"
 )
 
-// SendPipe stores what r brings until its end. Chunks are kept in memory until they are acknowledged, one more than run at a time: it survives the server's
+// SendPipe stores what r brings until its end. Chunks are kept in memory until they are acknowledged, one more than run at a time (where that adapts, about
+// 128 MiB at most): it survives the server's
 // restarts, but not its own end, since nobody could read the pipe again; then nothing is stored.
 func (s *Sender) SendPipe(ctx context.Context, f File, r io.Reader) (m api.Memory, err error) {
 	p := &pipe{Sender: s, f: f, wait: newWaiter(s)}
@@ -60,7 +61,7 @@ type pipe struct {
 func (p *pipe) pour(ctx context.Context, r io.Reader, d *digester) (total int64, err error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	free := make(chan []byte, p.Parallel+1)
+	free := make(chan []byte, p.buffers())
 	for range cap(free) {
 		free <- nil // made when it is needed
 	}
@@ -92,7 +93,11 @@ func (p *pipe) pour(ctx context.Context, r io.Reader, d *digester) (total int64,
 					return 0, context.Cause(ctx)
 				}
 			}
+			if p.lanes.Enter(ctx) != nil {
+				return 0, context.Cause(ctx)
+			}
 			wg.Go(func() {
+				defer p.lanes.Leave()
 				if err := p.put(ctx, idx, buf[:n]); err != nil {
 					stop(err)
 				}
@@ -106,11 +111,23 @@ func (p *pipe) pour(ctx context.Context, r io.Reader, d *digester) (total int64,
 	}
 }
 
+// buffers is how many chunks there may be in memory: at least two that go and one that is filled.
+func (p *pipe) buffers() int {
+	if p.Parallel > 0 {
+		return p.Parallel + 1
+	}
+	return int(min(max(128<<20/p.s.ChunkSize, 3), MaxParallel+1))
+}
+
 func (p *pipe) put(ctx context.Context, idx int64, b []byte) error {
 	return (&chunk{
 		Sender: p.Sender, wait: p.wait, session: p.s.SessionID, size: p.s.ChunkSize, idx: idx,
 		from: bytes.NewReader(b), n: int64(len(b)),
-		fly:   func(n int64) { p.Progress(p.f, p.there.Add(n), -1) },
-		acked: func(n int64) { p.Progress(p.f, p.there.Add(n), -1) },
+		fly: p.moved, acked: p.moved,
 	}).put(ctx)
+}
+
+func (p *pipe) moved(n int64) {
+	p.lanes.Moved(n)
+	p.Progress(p.f, p.there.Add(n), -1)
 }

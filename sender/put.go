@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 
 	"sluice/api"
 )
@@ -36,8 +37,9 @@ func (j *job) putChunk(ctx context.Context, idx int64, replace bool) error {
 	return (&chunk{
 		Sender: j.Sender, wait: j.wait, session: j.s.SessionID, size: j.s.ChunkSize, idx: idx,
 		from: j.disk, off: off, n: min(j.s.ChunkSize, j.size()-off), replace: replace, same: j.unchanged,
-		fly: func(n int64) { j.flying.Add(n); j.report() },
+		fly: func(n int64) { j.lanes.Moved(n); j.flying.Add(n); j.report() },
 		acked: func(n int64) {
+			j.lanes.Moved(n)
 			if !replace {
 				j.acked.Add(n)
 			}
@@ -73,6 +75,7 @@ func (c *chunk) put(ctx context.Context) error {
 		case k == cut:
 			cuts++
 		}
+		c.lanes.Troubled()
 		if err := c.wait.pause(ctx, attempt, err); err != nil {
 			return err
 		}
@@ -114,7 +117,9 @@ func tooBig(err error) bool {
 }
 
 func (c *chunk) body(from, n int64) *moving {
-	return &moving{r: io.NewSectionReader(c.from, c.off+from, n), moved: c.fly}
+	m := &moving{r: io.NewSectionReader(c.from, c.off+from, n), moved: c.fly, off: c.off + from}
+	m.file, _ = c.from.(*os.File)
+	return m
 }
 
 // landed takes what was flying out of the count.

@@ -1,10 +1,10 @@
 // Package sender sends files to a Sluice server, whatever happens on the way: it is the client's counterpart of package upload.
 //
-// It owns how a file becomes chunks and requests: several at a time, tried again with growing pauses, as smaller ranges where something
+// It owns how a file becomes chunks and requests: as many at a time as the link gives most with (package lanes), tried again with growing pauses, as smaller ranges where something
 // between refuses whole chunks, going on where an earlier attempt stopped. It owns no flags, no terminal, and no state on disk: which session
 // belongs to a file is told by its idem, which follows from the file's path, size and time of change.
 //
-//	hash the file, in order ─────────────────────────────┐
+//	hash the file, in order, as far as it is on its way ─┐
 //	begin (idem) ─▶ missing chunks ─▶ put … put … put ─▶ finish (SHA-256, CRCs) ─▶ memory
 //	                     ▲   server away: wait  │ refused or cut: ranges   │ incomplete, or bad chunks named
 //	                     └──────────────────────┴──────────────────────────┘
@@ -24,12 +24,13 @@ import (
 	"time"
 
 	"sluice/api"
+	"sluice/internal/lanes"
 )
 
 // Options say how to send. Zero values take the defaults that are named.
 type Options struct {
 	Capsule string // default
-	// Parallel is how many requests run at a time (4).
+	// Parallel is how many chunks are sent at a time, of all files together. 0: as many as the link gives most with, 1 to MaxParallel, which is found out on the way.
 	Parallel int
 	// Patience is how long to go on trying while not a byte is acknowledged (5 min).
 	Patience time.Duration
@@ -48,10 +49,14 @@ type File struct {
 	MIME string // "" lets the server say application/octet-stream
 }
 
+// MaxParallel is the most chunks at a time where their number is not given.
+const MaxParallel = 16
+
 // Sender sends to one server. It is safe for concurrent use.
 type Sender struct {
 	api *api.Client
 	Options
+	lanes *lanes.Lanes // for chunks
 
 	once   sync.Mutex
 	config *api.UploadConfig
@@ -69,9 +74,6 @@ func New(c *api.Client, o Options) *Sender {
 	if o.Capsule == "" {
 		o.Capsule = "default"
 	}
-	if o.Parallel < 1 {
-		o.Parallel = 4
-	}
 	if o.Patience <= 0 {
 		o.Patience = 5 * time.Minute
 	}
@@ -81,7 +83,11 @@ func New(c *api.Client, o Options) *Sender {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Sender{api: c, Options: o}
+	s := &Sender{api: c, Options: o, lanes: lanes.Adaptive(MaxParallel, time.Now)}
+	if o.Parallel > 0 {
+		s.lanes = lanes.Fixed(o.Parallel)
+	}
+	return s
 }
 
 // limits gives the server's, asked for once.

@@ -7,6 +7,7 @@ import (
 	"hash"
 	"hash/crc32"
 	"io"
+	"sync"
 )
 
 func newCRC() hash.Hash32 { return crc32.New(crc32.MakeTable(crc32.Castagnoli)) }
@@ -53,8 +54,10 @@ func (d *digester) sum() (sum [32]byte, crcs []string) {
 	return sum, d.crcs
 }
 
-// sums are computed beside the sending, in one pass from the beginning to the end.
+// sums are computed beside the sending, in one pass from the beginning to the end that stays close to what is being sent: so that a large file is read from its
+// disk once, and is in memory for whichever comes second.
 type sums struct {
+	far    chan int64 // the farthest that is allowed, in bytes; empty where the pass knows
 	done   chan struct{}
 	cancel context.CancelFunc
 	sum    [32]byte
@@ -64,27 +67,62 @@ type sums struct {
 
 func startSums(ctx context.Context, from io.ReaderAt, size, chunk int64) *sums {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &sums{done: make(chan struct{}), cancel: cancel}
+	s := &sums{far: make(chan int64, 1), done: make(chan struct{}), cancel: cancel}
 	go func() {
 		defer close(s.done)
-		d, buf := newDigester(chunk), make([]byte, 1<<20)
+		d := newDigester(chunk)
 		for at := int64(0); at < size; {
-			if s.err = ctx.Err(); s.err != nil {
-				return
-			}
-			n, err := from.ReadAt(buf[:min(int64(len(buf)), size-at)], at)
-			d.Write(buf[:n])
-			if at += int64(n); n == 0 || err != nil && err != io.EOF {
-				s.err = fmt.Errorf("reading at %d: %w", at, err)
-				if err == io.EOF {
-					s.err = ErrChanged // it got shorter
+			select {
+			case to := <-s.far:
+				if s.err = d.read(ctx, from, at, min(to, size)); s.err != nil {
+					return
 				}
+				at = max(at, min(to, size))
+			case <-ctx.Done():
+				s.err = ctx.Err()
 				return
 			}
 		}
 		s.sum, s.crcs = d.sum()
 	}()
 	return s
+}
+
+// read takes the bytes from at up to to, which may be less.
+func (d *digester) read(ctx context.Context, from io.ReaderAt, at, to int64) error {
+	buf := sumBuffers.Get().(*[sumBuffer]byte)
+	defer sumBuffers.Put(buf)
+	for at < to {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := from.ReadAt(buf[:min(int64(len(buf)), to-at)], at)
+		d.Write(buf[:n])
+		if at += int64(n); n == 0 || err != nil && err != io.EOF {
+			if err == io.EOF {
+				return ErrChanged // it got shorter
+			}
+			return fmt.Errorf("reading at %d: %w", at, err)
+		}
+	}
+	return nil
+}
+
+// sumBuffer is in bytes: what stays in a processor's cache between being read and being hashed.
+const sumBuffer = 256 << 10
+
+var sumBuffers = sync.Pool{New: func() any { return new([sumBuffer]byte) }}
+
+// upTo allows the pass to go on to so many bytes. It never waits.
+func (s *sums) upTo(to int64) {
+	for {
+		select {
+		case s.far <- to:
+			return
+		case before := <-s.far:
+			to = max(to, before)
+		}
+	}
 }
 
 func (s *sums) wait(ctx context.Context) ([32]byte, []string, error) {

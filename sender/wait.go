@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/url"
+	"os"
 	"sync"
 	"time"
 
@@ -138,6 +139,8 @@ var errStalled = errors.New("the connection stands still")
 type moving struct {
 	r     *io.SectionReader
 	moved func(n int64) // told of bytes that were taken; less than 0 when the body starts over
+	file  *os.File      // whose bytes they are, from off on; nil: they are in memory
+	off   int64
 
 	mu   sync.Mutex
 	at   int64
@@ -172,6 +175,12 @@ func (m *moving) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (m *moving) Seek(off int64, whence int) (int64, error) { return m.r.Seek(off, whence) }
+
+// File and Taken let them go out without passing through here.
+func (m *moving) File() (*os.File, int64) { return m.file, m.off }
+
+// Taken is how far the body is gone.
+func (m *moving) Taken(to int64) { m.note(to) }
 
 func (m *moving) Read(p []byte) (int, error) {
 	n, err := m.r.Read(p)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -80,16 +81,23 @@ func newHTTPClient() *http.Client {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}
+	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := dialer.DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return api.FastConn(c), nil
+	}
 	return &http.Client{
 		Transport: &http.Transport{
 			Proxy:                 http.ProxyFromEnvironment,
-			DialContext:           dialer.DialContext,
+			DialContext:           dial,
 			Protocols:             &protocols,
 			MaxIdleConns:          maxConns,
 			MaxIdleConnsPerHost:   maxConns,
 			IdleConnTimeout:       time.Minute,
 			TLSHandshakeTimeout:   10 * time.Second,
-			WriteBufferSize:       256 << 10,
+			WriteBufferSize:       16 << 10, // of heads, and of the beginning of a body: the rest goes around it
 			ReadBufferSize:        256 << 10,
 			DisableCompression:    true,
 			ExpectContinueTimeout: time.Second,

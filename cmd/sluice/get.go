@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -13,6 +14,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 
@@ -26,7 +28,7 @@ type getCmd struct {
 	Output     string        `short:"o" placeholder:"FILE" help:"Where to write: a file, - for standard output, or with --path-prefix a folder. Else the memory's name in this folder."`
 	PathPrefix string        `placeholder:"PATH" help:"Fetch all memories of this folder instead of one."`
 	Capsule    string        `default:"default" env:"SLUICE_CAPSULE" help:"The capsule of --path-prefix."`
-	Parallel   int           `default:"4" help:"Requests at a time."`
+	Parallel   *int          `placeholder:"N" help:"Requests at a time, 1 to 64; else as many as the link gives most with."`
 	Patience   time.Duration `default:"5m" help:"How long to go on trying while nothing arrives."`
 	Force      bool          `help:"Replace a file that is there and differs."`
 }
@@ -36,7 +38,7 @@ func (c *getCmd) Run(e *env) error {
 	switch {
 	case (c.ID == "") == (c.PathPrefix == ""):
 		return usageError("get needs the id of a memory, or --path-prefix")
-	case c.Parallel < 1 || c.Parallel > 64:
+	case c.Parallel != nil && (*c.Parallel < 1 || *c.Parallel > 64):
 		return usageError("--parallel must be 1 to 64")
 	case c.PathPrefix != "" && c.Output == "-":
 		return usageError("a folder can't be written to standard output")
@@ -46,6 +48,9 @@ func (c *getCmd) Run(e *env) error {
 		return err
 	}
 	g := &getter{e: e, c: c, client: client, bars: newProgress(e)}
+	if c.Parallel != nil {
+		g.parallel = *c.Parallel
+	}
 	defer g.bars.close()
 	if c.PathPrefix != "" {
 		return g.folder()
@@ -77,6 +82,10 @@ type getter struct {
 	c      *getCmd
 	client *api.Client
 	bars   *progress
+	// parallel is how many requests run at a time; 0: as many as the link gives most with.
+	parallel int
+
+	mu sync.Mutex // of the terminal, and of a folder's outcome
 }
 
 // got is the result of one get.
@@ -114,7 +123,7 @@ func (g *getter) file(m api.Memory, dest string) error {
 	}
 	begun := false
 	err = download.Get(g.e.ctx, download.Request{
-		Source: src, Dest: dest, Parallel: g.c.Parallel, Patience: g.c.Patience, Log: log,
+		Source: src, Dest: dest, Parallel: g.parallel, Patience: g.c.Patience, Log: log,
 		Progress: func(done, total int64) {
 			if !begun && done > 0 && done < total {
 				log.Info("going on", "file", dest, "bytes_there", done, "bytes", total)
@@ -125,7 +134,7 @@ func (g *getter) file(m api.Memory, dest string) error {
 	})
 	g.bars.end(dest)
 	if g.e.ctx.Err() != nil {
-		return errors.New("stopped; the same command goes on where it was")
+		return errStopped
 	}
 	if err == nil {
 		g.tell(m, dest)
@@ -134,6 +143,8 @@ func (g *getter) file(m api.Memory, dest string) error {
 }
 
 func (g *getter) tell(m api.Memory, dest string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.e.print(got{m.MemoryID, dest, m.Bytes, m.SHA256}, "%s  %s  %s", m.MemoryID, size(m.Bytes), clean(dest))
 }
 
@@ -161,14 +172,34 @@ func sameContent(dest string, src *source) (bool, error) {
 	return [32]byte(h.Sum(nil)) == src.sum, nil
 }
 
-// folder fetches all memories below a path. Of several with one path and name the newest counts.
+// atATime is how many small files of a folder are fetched at a time where their number is not given: they wait for the disk, not for the link.
+const atATime = 16
+
+// folder fetches all memories below a path, small ones several at a time. Of several with one path and name the newest counts.
 func (g *getter) folder() error {
 	root := g.c.Output
 	if root == "" {
 		root = "."
 	}
 	seen := map[string]bool{}
-	failed := false
+	failed := false // under mu
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, cmp.Or(g.parallel, atATime))
+	one := func(m api.Memory, dest string) {
+		err := os.MkdirAll(filepath.Dir(dest), 0o777)
+		if err == nil {
+			err = g.file(m, dest)
+		}
+		if err == nil {
+			return
+		}
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		failed = true
+		if g.e.ctx.Err() == nil { // that it was stopped is said once, at the end
+			g.e.failOf(dest, err)
+		}
+	}
 	err := pages(func(cursor string) (string, error) {
 		page, err := g.client.ListMemories(g.e.ctx, api.MemoryQuery{CapsuleID: g.c.Capsule, PathPrefix: g.c.PathPrefix, Cursor: cursor, Limit: 1000})
 		if err != nil {
@@ -177,25 +208,32 @@ func (g *getter) folder() error {
 		for _, m := range page.Memories {
 			dest := filepath.Join(root, safePath(m.Path), safeName(m.Name))
 			if seen[dest] {
+				g.mu.Lock()
 				g.e.say("left out, as a newer one has the same name: %s  %s", m.MemoryID, clean(dest))
+				g.mu.Unlock()
 				continue
 			}
 			seen[dest] = true
-			err := os.MkdirAll(filepath.Dir(dest), 0o777)
-			if err == nil {
-				err = g.file(m, dest)
+			if m.Bytes >= alone {
+				wg.Wait()
+				one(m, dest)
+			} else {
+				slots <- struct{}{}
+				wg.Go(func() {
+					defer func() { <-slots }()
+					one(m, dest)
+				})
 			}
 			if g.e.ctx.Err() != nil {
-				return "", err
-			}
-			if err != nil {
-				g.e.failOf(dest, err)
-				failed = true
+				return "", errStopped
 			}
 		}
 		return page.NextCursor, nil
 	})
+	wg.Wait()
 	switch {
+	case g.e.ctx.Err() != nil:
+		return errStopped
 	case err != nil:
 		return err
 	case failed:
@@ -205,6 +243,8 @@ func (g *getter) folder() error {
 	}
 	return nil
 }
+
+var errStopped = errors.New("stopped; the same command goes on where it was")
 
 // stream writes a memory to standard output in order, going on where a connection broke.
 func (g *getter) stream(m api.Memory) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +27,7 @@ type putCmd struct {
 	remote
 	Files    []string      `arg:"" name:"file" help:"Files and folders; - reads standard input."`
 	Capsule  string        `default:"default" env:"SLUICE_CAPSULE" help:"The capsule to store into."`
-	Parallel int           `default:"4" help:"Requests at a time."`
+	Parallel *int          `placeholder:"N" help:"Requests at a time, 1 to 64; else as many as the link gives most with."`
 	Name     string        `help:"What to call it (one file, or -)."`
 	Patience time.Duration `default:"5m" help:"How long to go on trying while nothing moves."`
 }
@@ -34,7 +35,7 @@ type putCmd struct {
 // Run stores files. One bad file of many does not keep the others from being stored.
 func (c *putCmd) Run(e *env) error {
 	switch {
-	case c.Parallel < 1 || c.Parallel > 64:
+	case c.Parallel != nil && (*c.Parallel < 1 || *c.Parallel > 64):
 		return usageError("--parallel must be 1 to 64")
 	case c.Name != "" && len(c.Files) != 1:
 		return usageError("--name needs exactly one file")
@@ -50,6 +51,10 @@ func (c *putCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
+	parallel := 0
+	if c.Parallel != nil {
+		parallel = *c.Parallel
+	}
 	bars := newProgress(e)
 	defer bars.close()
 	log := slog.New(slog.DiscardHandler)
@@ -58,13 +63,13 @@ func (c *putCmd) Run(e *env) error {
 	}
 	p := &putter{e: e, bars: bars}
 	p.sender = sender.New(client, sender.Options{
-		Capsule: c.Capsule, Parallel: c.Parallel, Patience: c.Patience, Log: log,
+		Capsule: c.Capsule, Parallel: parallel, Patience: c.Patience, Log: log,
 		Progress: func(f sender.File, done, total int64) { bars.set(f.Disk, done, total) },
 	})
 	ctx, stop := context.WithCancel(e.ctx)
 	defer stop()
 	// Files of one request each go several at a time; a large one uses all requests for itself.
-	p.slots = make(chan struct{}, c.Parallel)
+	p.slots = make(chan struct{}, cmp.Or(parallel, sender.MaxParallel))
 	for _, arg := range c.Files {
 		if ctx.Err() == nil {
 			c.add(ctx, p, arg)

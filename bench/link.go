@@ -1,0 +1,169 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// linkShape is what a simulated link gives.
+type linkShape struct {
+	bits  float64       // a second, of all connections together, towards the server; the other way only the delay counts
+	delay time.Duration // there and back
+	slow  float64       // of its second connection, bits a second; 0: it is as the others
+}
+
+func (s linkShape) String() string {
+	rate := fmt.Sprintf("%g Mbit/s", s.bits/1e6)
+	if s.bits >= 1e9 {
+		rate = fmt.Sprintf("%g Gbit/s", s.bits/1e9)
+	}
+	if s.slow > 0 {
+		return fmt.Sprintf("%s, %d ms, one connection with %g", rate, s.delay.Milliseconds(), s.slow/1e6)
+	}
+	return fmt.Sprintf("%s, %d ms", rate, s.delay.Milliseconds())
+}
+
+// link is a relay before a server that is as slow and as far as its shape says. It takes from a client what the rate allows, keeps it for the delay, and
+// passes it on; what is under way is bounded by rate × delay and a little, so that a client is held by it as by a real link. What it does
+// not have are loss, and TCP's slow start over a long way.
+type link struct {
+	linkShape
+	to string
+	l  net.Listener
+	wg sync.WaitGroup
+
+	mu    sync.Mutex
+	next  time.Time // when the wire is free
+	conns []net.Conn
+	shut  bool
+}
+
+func newLink(s linkShape, to string) (*link, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	k := &link{linkShape: s, to: to, l: l}
+	k.wg.Go(k.accept)
+	return k, nil
+}
+
+func (k *link) addr() string { return k.l.Addr().String() }
+
+// close ends the link and all of its connections, and returns when they have.
+func (k *link) close() {
+	_ = k.l.Close()
+	k.mu.Lock()
+	k.shut = true
+	for _, c := range k.conns {
+		_ = c.Close()
+	}
+	k.mu.Unlock()
+	k.wg.Wait()
+}
+
+func (k *link) accept() {
+	for n := 0; ; n++ {
+		near, err := k.l.Accept()
+		if err != nil {
+			return
+		}
+		far, err := net.Dial("tcp", k.to)
+		if err != nil {
+			_ = near.Close()
+			continue
+		}
+		k.mu.Lock()
+		if k.conns = append(k.conns, near, far); k.shut {
+			_ = near.Close()
+			_ = far.Close()
+		}
+		k.mu.Unlock()
+		// The link's own buffers must not swallow what the link can't carry.
+		_ = near.(*net.TCPConn).SetReadBuffer(256 << 10)
+		own := k.bits
+		if k.slow > 0 && n == 1 {
+			own = k.slow
+		}
+		k.wg.Go(func() { k.carry(far, near, k.bits, own) })
+		k.wg.Go(func() { k.carry(near, far, 0, 0) })
+	}
+}
+
+const (
+	// piece is how much is taken at a time, in bytes: what shares the wire fairly.
+	piece = 16 << 10
+	// ahead is for how long the wire may be given away before a taker waits: timers are late by some of it.
+	ahead = 3 * time.Millisecond
+)
+
+type packet struct {
+	b  []byte
+	at time.Time // when it arrives
+}
+
+// carry takes bytes one way until they end; bits is the wire's rate, own that of the connection; 0 is without bound.
+func (k *link) carry(to, from net.Conn, bits, own float64) {
+	under := 64
+	if bits > 0 {
+		under += int(bits / 8 * k.delay.Seconds() / 2 / piece)
+	}
+	way := make(chan packet, under)
+	k.wg.Go(func() {
+		var failed error
+		for p := range way {
+			time.Sleep(time.Until(p.at))
+			if failed == nil {
+				_, failed = to.Write(p.b)
+			}
+		}
+		if c, ok := to.(*net.TCPConn); ok {
+			_ = c.CloseWrite()
+		}
+		if failed != nil {
+			_ = from.Close()
+		}
+	})
+	defer close(way)
+	var mine time.Time
+	for {
+		b := make([]byte, piece)
+		n, err := from.Read(b)
+		if n > 0 {
+			leaves := time.Now()
+			if bits > 0 {
+				leaves = k.slot(n, bits, own, &mine)
+			}
+			way <- packet{b[:n], leaves.Add(k.delay / 2)}
+			time.Sleep(time.Until(leaves) - ahead)
+		}
+		if err != nil {
+			if !errors.Is(err, io.EOF) {
+				_ = to.Close()
+			}
+			return
+		}
+	}
+}
+
+// slot gives the time at which n bytes have left: after those before them on the wire, and on their connection.
+func (k *link) slot(n int, bits, own float64, mine *time.Time) time.Time {
+	at := func(free time.Time, rate float64) time.Time {
+		if now := time.Now(); free.Before(now) {
+			free = now
+		}
+		return free.Add(time.Duration(float64(n) * 8 / rate * 1e9))
+	}
+	*mine = at(*mine, own)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.next = at(k.next, bits)
+	if mine.After(k.next) {
+		return *mine
+	}
+	return k.next
+}
