@@ -49,7 +49,7 @@ func contentKept(name string) []byte {
 func TestFoldersOfEarlierVersions(t *testing.T) {
 	if *makeFolder != "" {
 		for _, how := range []string{"stopped", "killed"} {
-			makeKept(t, filepath.Join(*makeFolder, "format-1-"+how+".tar.gz"), how == "killed")
+			makeKept(t, filepath.Join(*makeFolder, "format-2-"+how+".tar.gz"), how == "killed")
 		}
 		return
 	}
