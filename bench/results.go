@@ -11,7 +11,8 @@ import (
 type results struct {
 	scenarios []scenario
 	turns     map[string]map[string][]turn
-	inner     []inner
+	finish    *inner  // nil: not measured
+	growth    *growth // nil: not measured
 }
 
 // spread is what several rounds gave.
