@@ -67,8 +67,9 @@ type growth struct {
 type grown struct {
 	seed         string
 	took         [growFigures][][]time.Duration
-	fresh, after []float64 // after a start, and after the requests
-	disk         int64     // bytes of the metadata
+	cpu          [growTick][][]time.Duration // of the server, from sending the request to having its answer
+	fresh, after []float64                   // after a start, and after the requests
+	disk         int64                       // bytes of the metadata
 }
 
 // steps are the sizes from the smallest to the largest, each ten times the one before.
@@ -206,7 +207,7 @@ func (r *run) growthRound(ctx context.Context, a *arena, dir string, round int, 
 		}
 		s.stop()
 		for j := range s.took {
-			s.at.took[j] = append(s.at.took[j], s.took[j])
+			s.at.took[j], s.at.cpu[j] = append(s.at.took[j], s.took[j]), append(s.at.cpu[j], s.cpu[j])
 		}
 	}
 	for _, s := range servers {
@@ -229,6 +230,7 @@ type grownServer struct {
 	c    *client
 	did  int // of each request
 	took [startClean][]time.Duration
+	cpu  [startClean][]time.Duration
 }
 
 func (s *grownServer) stop() {
@@ -246,8 +248,10 @@ func (r *run) startGrown(ctx context.Context, s *grownServer, figure int) (err e
 	if err := s.ask(s.c, "GET", "/v1/uploads_list?limit=1", nil, nil); err != nil {
 		return closing(s.p, err)
 	}
-	s.at.took[figure] = append(s.at.took[figure], []time.Duration{time.Since(start)})
-	return nil
+	took := time.Since(start)
+	cpu, err := s.p.cpu()
+	s.at.took[figure], s.at.cpu[figure] = append(s.at.took[figure], []time.Duration{took}), append(s.at.cpu[figure], []time.Duration{cpu})
+	return err
 }
 
 // again measures a start after kill -9, and then, without a server, ticks.
@@ -289,28 +293,39 @@ func (s *grownServer) requests(a *arena, n int, warming bool) error {
 			growUploads:  func() error { return s.ask(s.c, "GET", "/v1/uploads_list?limit=100", nil, nil) },
 			growStats:    func() error { return s.ask(s.c, "GET", "/v1/sessions_stats", nil, nil) },
 		} {
+			before, err := s.p.cpu()
+			if err != nil {
+				return err
+			}
 			from := time.Now()
 			if err := do(); err != nil {
 				return err
 			}
+			took := time.Since(from)
+			after, err := s.p.cpu()
+			if err != nil {
+				return err
+			}
 			if !warming {
-				s.took[j] = append(s.took[j], time.Since(from))
+				s.took[j], s.cpu[j] = append(s.took[j], took), append(s.cpu[j], after-before)
 			}
 		}
 	}
 	return nil
 }
 
-// p50 is what the rounds' medians were, in ms.
-func (g *grown) p50(figure int) spread {
+// medians is what the rounds' medians were, in ms.
+func medians(rounds [][]time.Duration) spread {
 	var all []float64
-	for _, round := range g.took[figure] {
+	for _, round := range rounds {
 		all = append(all, ms(quantile(round, 0.5)))
 	}
 	return spreadOf(all)
 }
 
-// p99 is that of all rounds together, in ms.
+// p50 is what the rounds' medians were, in ms, and p99 that of all rounds together.
+func (g *grown) p50(figure int) spread { return medians(g.took[figure]) }
+
 func (g *grown) p99(figure int) float64 { return ms(quantile(slices.Concat(g.took[figure]...), 0.99)) }
 
 // last says what the last round gave.
@@ -323,9 +338,8 @@ func (g *grown) last() string {
 	return strings.Join(all, ", ") + fmt.Sprintf(" ms, RSS %.0f MiB", g.after[len(g.after)-1]/(1<<20))
 }
 
-// ratio is that of the largest size's p50 to the smallest's, of each round.
-func (g *growth) ratio(figure int) spread {
-	small, large := g.at[0].took[figure], g.at[len(g.at)-1].took[figure]
+// ratios are those of the large size's p50 to the small one's, of each round.
+func ratios(small, large [][]time.Duration) spread {
 	var all []float64
 	for i := range small {
 		all = append(all, float64(quantile(large[i], 0.5))/float64(quantile(small[i], 0.5)))

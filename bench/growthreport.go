@@ -52,7 +52,7 @@ func (g *growth) table(w *strings.Builder, rounds, samples int) {
 				fmt.Fprintf(w, "; %s", digits(at.p99(i)))
 			}
 		}
-		r := g.ratio(i)
+		r := ratios(g.at[0].took[i], top.took[i])
 		goal, met := "reported", ""
 		switch {
 		case o.most > 0:
@@ -79,6 +79,26 @@ func (g *growth) table(w *strings.Builder, rounds, samples int) {
 	row("resident set after the requests, MiB", rss(func(at *grown) []float64 { return at.after }),
 		fmt.Sprintf("%.0f bytes for each more | ≤ %d each | %s", g.each(), mostEach, yes(g.each() <= mostEach)))
 	row("metadata on the disk, MiB", func(at *grown) string { return fmt.Sprintf("%.1f", float64(at.disk)/(1<<20)) }, "| |")
+	fmt.Fprintln(w)
+	g.cpu(w)
+}
+
+// cpu is the table that is steadier where others use the machine as well.
+func (g *growth) cpu(w *strings.Builder) {
+	fmt.Fprint(w, "The server's own processor time for the same, in ms, with what it does in the background meanwhile: the median of the rounds' p50 (min–max).\n\n|")
+	for _, n := range g.sizes {
+		fmt.Fprintf(w, " | %s", grouped(n))
+	}
+	fmt.Fprintf(w, " | ratio |\n|%s\n", strings.Repeat(" --- |", len(g.sizes)+2))
+	for i := range g.at[0].cpu {
+		fmt.Fprintf(w, "| %s", operations[i].what)
+		for j := range g.at {
+			p := medians(g.at[j].cpu[i])
+			fmt.Fprintf(w, " | %s (%s–%s)", digits(p.median), digits(p.min), digits(p.max))
+		}
+		r := ratios(g.at[0].cpu[i], g.at[len(g.at)-1].cpu[i])
+		fmt.Fprintf(w, " | %.2f (%.2f–%.2f) |\n", r.median, r.min, r.max)
+	}
 	fmt.Fprintln(w)
 }
 
