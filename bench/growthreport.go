@@ -17,7 +17,7 @@ import (
 // markdown writes growth as a section of its own.
 func (g *growth) markdown(b *about, chart string) string {
 	var w strings.Builder
-	fmt.Fprintf(&w, "## Growth\n\n`make growth` (`bench/`%s), %s, commit %s, %s. It took %s, of which most was making the folders.\n\n",
+	fmt.Fprintf(&w, "## Growth\n\n`make growth` (`bench/`%s), %s, commit %s, %s. It took %s.\n\n",
 		b.flags, b.when.Format(time.DateOnly), b.commit, b.machine, b.took.Round(time.Second))
 	if b.z == quickForm {
 		fmt.Fprint(&w, "**One round of tiny sizes, to see that everything works: these figures mean nothing.**\n\n")
