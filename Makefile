@@ -7,7 +7,7 @@ BIN     = bin/sluice
 VERSION = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 BUILD   = $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)"
 
-.PHONY: run build test soak fuzz mutants check format needs demo bench clean
+.PHONY: run build test soak fuzz mutants check format needs demo bench growth clean
 
 run: build
 	./$(BIN) serve
@@ -65,6 +65,10 @@ BENCH ?=
 bench: build
 	./scripts/memory ./$(BIN)
 	cd bench && $(GO) run . -sluice ../$(BIN) -docs ../docs $(BENCH)
+
+# The section of docs/benchmarks.md and the chart on growth: up to a million open sessions and memories, which takes half an hour and 2 GB of the disk.
+growth: build
+	cd bench && $(GO) run . -scenarios growth -systems sluice -grow 1000000 -rounds 7 -sluice ../$(BIN) -docs ../docs $(BENCH)
 
 clean:
 	rm -rf bin

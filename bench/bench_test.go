@@ -52,18 +52,18 @@ func TestEverySystemStoresAndGivesBackWhatItWasSent(t *testing.T) {
 }
 
 func TestOnlyWhatIsBetweenTheMarksIsWritten(t *testing.T) {
-	first, err := between("# By hand\n", "one")
+	first, err := peersMarks.between("# By hand\n", "one")
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := between(first+"\n## Also by hand\n", "two")
+	second, err := peersMarks.between(first+"\n## Also by hand\n", "two")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "# By hand\n\n" + from + "\n\ntwo\n\n" + to + "\n\n## Also by hand\n"; second != want {
+	if want := "# By hand\n\n" + peersMarks.from + "\n\ntwo\n\n" + peersMarks.to + "\n\n## Also by hand\n"; second != want {
 		t.Errorf("got %q, want %q", second, want)
 	}
-	if _, err := between("# By hand\n\n"+from+"\nno end\n", "three"); err == nil {
+	if _, err := peersMarks.between("# By hand\n\n"+peersMarks.from+"\nno end\n", "three"); err == nil {
 		t.Error("a mark without an end is taken for one with an end: all below it would be lost")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"image/color"
 	"os"
+	"slices"
 	"strings"
 
 	"gonum.org/v1/plot"
@@ -17,27 +18,30 @@ import (
 const columns = 2
 
 // chart draws a bar for each system in each scenario: the median, with minimum and maximum.
-func (r *results) chart(path string) (err error) {
-	var plots [][]*plot.Plot
-	n := 0
+func (r *results) chart(path string) error {
+	var plots []*plot.Plot
 	for _, s := range r.scenarios {
 		p, err := r.bars(s)
 		if err != nil {
 			return err
 		}
-		if p == nil {
-			continue
+		if p != nil {
+			plots = append(plots, p)
 		}
-		if n%columns == 0 {
-			plots = append(plots, make([]*plot.Plot, columns))
-		}
-		plots[n/columns][n%columns] = p
-		n++
 	}
-	if n == 0 {
+	return tiled(path, plots, 7*vg.Centimeter)
+}
+
+// tiled draws charts beside and below each other; of none it makes no file.
+func tiled(path string, all []*plot.Plot, height vg.Length) (err error) {
+	if len(all) == 0 {
 		return nil
 	}
-	canvas := vgsvg.New(columns*14*vg.Centimeter, vg.Length(len(plots))*7*vg.Centimeter)
+	var plots [][]*plot.Plot
+	for row := range slices.Chunk(all, columns) {
+		plots = append(plots, append(slices.Clone(row), make([]*plot.Plot, columns-len(row))...))
+	}
+	canvas := vgsvg.New(columns*14*vg.Centimeter, vg.Length(len(plots))*height)
 	dc := draw.New(canvas)
 	dc.SetColor(color.White)
 	dc.Fill(dc.Rectangle.Path())

@@ -24,13 +24,13 @@ import (
 
 // run is what the flags ask for.
 type run struct {
-	here, bins, dir, sluice, docs string
-	rounds                        int
-	z                             sizes
-	scenarios, systems            []string // empty: all
-	flags                         string
-	out                           io.Writer // tables
-	progress                      io.Writer
+	here, bins, dir, sluice, docs, grown string
+	rounds                               int
+	z                                    sizes
+	scenarios, systems                   []string // empty: all
+	flags                                string
+	out                                  io.Writer // tables
+	progress                             io.Writer
 }
 
 func main() {
@@ -76,10 +76,11 @@ func parse(args []string) (*run, error) {
 	mib(&r.z.each, "each", "`MiB` of each upload of c (128)")
 	mib(&r.z.finish, "finish", "`MiB` of the large upload of finish (4096)")
 	f.IntVar(&r.z.many, "many", r.z.many, "uploads of d, create and read-small")
-	f.IntVar(&r.z.growTo, "grow", r.z.growTo, "sessions and memories that growth goes to")
+	f.IntVar(&r.z.growTo, "grow", r.z.growTo, "open sessions, and memories, that growth goes to")
 	f.StringVar(&r.dir, "dir", "", "a folder on the disk that is to be measured (a new one for temporary files)")
+	f.StringVar(&r.grown, "grown", "", "a `folder` that keeps the data folders of growth, so that the next run need not make them (none)")
 	f.StringVar(&r.sluice, "sluice", "", "the `program` to measure (one that is built from the tree)")
-	f.StringVar(&r.docs, "docs", "", "the `folder` whose benchmarks.md and chart are written (none)")
+	f.StringVar(&r.docs, "docs", "", "the `folder` whose benchmarks.md and chart are written (none); growth alone is a section and a chart of its own")
 	f.StringVar(&r.here, "bench", ".", "the folder of this module")
 	if err := f.Parse(args); err != nil {
 		return nil, err
@@ -127,6 +128,8 @@ func (r *run) wants(scenario string) bool {
 	return len(r.scenarios) == 0 || slices.Contains(r.scenarios, scenario)
 }
 
+func (r *run) growthAlone() bool { return slices.Equal(r.scenarios, []string{"growth"}) }
+
 func (r *run) has(system string) bool {
 	return len(r.systems) == 0 || slices.Contains(r.systems, system)
 }
@@ -142,7 +145,11 @@ func (r *run) do(ctx context.Context) error {
 	}
 	defer os.RemoveAll(dir)
 	// The arena is as large as the largest scenario, but for the upload of finish, which goes around it.
-	a, err := newArena(max(r.z.large, 8*r.z.each, int64(r.z.many)*r.z.small, chunk))
+	room := max(r.z.large, 8*r.z.each, int64(r.z.many)*r.z.small, chunk)
+	if r.growthAlone() {
+		room = 8 * chunk
+	}
+	a, err := newArena(room)
 	if err != nil {
 		return err
 	}
@@ -153,20 +160,30 @@ func (r *run) do(ctx context.Context) error {
 		return err
 	}
 	b.took = time.Since(b.when)
-	if r.docs == "" {
-		_, err := io.WriteString(r.out, all.markdown(b, ""))
-		return err
-	}
-	const chart = "benchmarks.svg"
-	if err := all.chart(filepath.Join(r.docs, chart)); err != nil {
-		return err
-	}
-	section := all.markdown(b, chart)
-	if err := write(r.docs, section); err != nil {
+	section, err := r.report(all, b)
+	if err != nil {
 		return err
 	}
 	_, err = io.WriteString(r.out, section)
 	return err
+}
+
+// report gives the section that a run is, and writes it and its chart where they were asked for. Growth alone is a section of its own, so that a run
+// to a size that takes longer stays when all is measured anew.
+func (r *run) report(all *results, b *about) (section string, err error) {
+	at, chart, draw := peersMarks, "benchmarks.svg", all.chart
+	write := all.markdown
+	if r.growthAlone() && all.growth != nil {
+		at, chart, draw, write = growthMarks, "growth.svg", all.growth.chart, all.growth.markdown
+	}
+	if r.docs == "" {
+		return write(b, ""), nil
+	}
+	if err := draw(filepath.Join(r.docs, chart)); err != nil {
+		return "", err
+	}
+	section = write(b, chart)
+	return section, at.write(r.docs, section)
 }
 
 // measure lets the systems take turns.
@@ -182,9 +199,15 @@ func (r *run) measure(ctx context.Context, a *arena, dir string) (*results, erro
 		}
 	}
 	finish := inner{what: "finish", small: "1 MiB", large: bytesOf(r.z.finish), most: 2}
+<<<<<<< HEAD
 	ends := [2]item{a.item("finish", 0, 1<<20, chunk), a.item("finish", 0, r.z.finish, chunk)}
 	if slices.Contains(r.scenarios, "links") && r.has("sluice") { // it takes minutes, and is asked for by name
 		all.links = linkShapes()
+=======
+	var ends [2]item
+	if r.wants("finish") && r.has("sluice") {
+		ends = [2]item{a.item("finish", 0, 1<<20, chunk), a.item("finish", 0, r.z.finish, chunk)}
+>>>>>>> growth
 	}
 	for round := range r.rounds {
 		for _, s := range all.scenarios {
@@ -215,12 +238,11 @@ func (r *run) measure(ctx context.Context, a *arena, dir string) (*results, erro
 		}
 	}
 	if r.wants("finish") && r.has("sluice") {
-		all.inner = append(all.inner, finish)
+		all.finish = &finish
 	}
 	if r.wants("growth") && r.has("sluice") {
 		err := r.turn(dir, func(dir string) (err error) {
-			g, err := grown(ctx, r.bins, dir, a, r.z)
-			all.inner = append(all.inner, g...)
+			all.growth, err = r.grow(ctx, a, dir)
 			return err
 		})
 		if err != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -50,6 +49,22 @@ func launch(dir string, env []string, exe string, args ...string) (*process, err
 func (p *process) stop() {
 	_ = p.cmd.Process.Kill()
 	<-p.done
+}
+
+// end lets it end by itself, so that the next start finds all in order.
+func (p *process) end() error {
+	if err := p.cmd.Process.Signal(unix.SIGTERM); err != nil {
+		return err
+	}
+	select {
+	case <-p.done:
+	case <-time.After(time.Minute):
+		p.stop()
+	}
+	if !p.cmd.ProcessState.Success() {
+		return fmt.Errorf("%s ended badly (%s): %s", p.cmd.Path, p.cmd.ProcessState, p.tail())
+	}
+	return nil
 }
 
 // said waits for a line of its output and gives the pattern's first group.
@@ -108,19 +123,22 @@ func (p *process) cpu() (time.Duration, error) {
 }
 
 // peak is its largest resident set so far, in bytes.
-func (p *process) peak() (int64, error) {
+func (p *process) peak() (int64, error) { return p.memory("VmHWM") }
+
+// memory is a line of /proc/PID/status, in bytes.
+func (p *process) memory(line string) (int64, error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
 	for s := bufio.NewScanner(f); s.Scan(); {
-		if v, ok := strings.CutPrefix(s.Text(), "VmHWM:"); ok {
+		if v, ok := strings.CutPrefix(s.Text(), line+":"); ok {
 			kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(v), " kB"), 10, 64)
 			return kib << 10, err
 		}
 	}
-	return 0, errors.New("no VmHWM in /proc/PID/status")
+	return 0, fmt.Errorf("no %s in /proc/PID/status", line)
 }
 
 // freeAddr finds a port for those that can't say which one they took.

@@ -1,12 +1,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"math"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 )
@@ -40,8 +36,13 @@ func (r *results) markdown(b *about, chart string) string {
 	for _, s := range r.scenarios {
 		r.table(&w, s)
 	}
+<<<<<<< HEAD
 	r.within(&w)
 	linkTable(&w, r.links)
+=======
+	r.finishing(&w)
+	r.growth.table(&w, b.rounds, b.z.samples)
+>>>>>>> growth
 	fmt.Fprintf(&w, "### How each runs\n\n| system | settings, and what an answer promises |\n| --- | --- |\n")
 	for _, s := range systems {
 		fmt.Fprintf(&w, "| %s | %s |\n", s.label, s.settings)
@@ -90,54 +91,16 @@ func (r *results) table(w *strings.Builder, s scenario) {
 
 func ms(d time.Duration) float64 { return d.Seconds() * 1000 }
 
-func (r *results) within(w *strings.Builder) {
-	if len(r.inner) == 0 {
+func (r *results) finishing(w *strings.Builder) {
+	f := r.finish
+	if f == nil {
 		return
 	}
-	fmt.Fprintf(w, "### Sluice alone: finish and growth\n\nOne client. Medians (min–max) of n, in ms: finish after the last chunk in order; the others with few and with many there already.\n\n"+
-		"| | small | large | ratio | goal | |\n| --- | --- | --- | --- | --- | --- |\n")
-	for _, f := range r.inner {
-		goal, met := "reported", ""
-		if f.most > 0 {
-			goal, met = fmt.Sprintf("≤ %g", f.most), yes(f.ratio() <= f.most)
-		}
-		fmt.Fprintf(w, "| %s | %s: %s | %s: %s | %.2f | %s | %s |\n", f.what, f.small, times(f.at[0]), f.large, times(f.at[1]), f.ratio(), goal, met)
-	}
-	fmt.Fprintln(w)
+	fmt.Fprintf(w, "### Sluice alone: finish\n\nOne client, after the last chunk in order. Medians (min–max) of n, in ms.\n\n"+
+		"| small | large | ratio | goal | |\n| --- | --- | --- | --- | --- |\n| %s: %s | %s: %s | %.2f | ≤ %g | %s |\n\n",
+		f.small, times(f.at[0]), f.large, times(f.at[1]), f.ratio(), f.most, yes(f.ratio() <= f.most))
 }
 
 func times(all []time.Duration) string {
 	return fmt.Sprintf("%.2f (%.2f–%.2f), n = %d", ms(quantile(all, 0.5)), ms(quantile(all, 0)), ms(quantile(all, 1)), len(all))
-}
-
-const (
-	from = "<!-- bench: from here to the end mark `make bench` writes -->"
-	to   = "<!-- bench: end -->"
-)
-
-// write puts the section between its marks in docs/benchmarks.md; what is outside stays as it is. Without marks it goes to the end.
-func write(docs, section string) error {
-	path := filepath.Join(docs, "benchmarks.md")
-	old, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	text, err := between(string(old), section)
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return os.WriteFile(path, []byte(text), 0o644)
-}
-
-func between(old, section string) (string, error) {
-	section = from + "\n\n" + strings.TrimSpace(section) + "\n\n" + to
-	before, rest, found := strings.Cut(old, from)
-	if !found {
-		return strings.TrimLeft(strings.TrimRight(old, "\n")+"\n\n"+section+"\n", "\n"), nil
-	}
-	_, after, found := strings.Cut(rest, to)
-	if !found {
-		return "", fmt.Errorf("the mark %q has no %q after it: put it back", from, to)
-	}
-	return before + section + after, nil
 }

@@ -46,18 +46,18 @@ type sizes struct {
 	many, clients        int   // uploads of d and create, and how many at a time
 	repeats, smallPasses int   // of reading the large one, and the small ones
 	finish               int64 // bytes of the large upload of finish
-	growFrom, growTo     int
-	samples              int // of each operation of growth
+	growFrom, growTo     int   // sessions and memories
+	samples              int   // of each operation of growth, in each round
 }
 
 var (
 	shortForm = sizes{
 		large: 512 << 20, each: 128 << 20, small: 64 << 10, many: 1000, clients: 16, repeats: 4, smallPasses: 4,
-		finish: 4 << 30, growFrom: 1000, growTo: 20000, samples: 300,
+		finish: 4 << 30, growFrom: 1000, growTo: 100_000, samples: 100,
 	}
 	quickForm = sizes{
 		large: 20<<20 + 5, each: 9 << 20, small: 64 << 10, many: 20, clients: 4, repeats: 1, smallPasses: 1,
-		finish: 24 << 20, growFrom: 10, growTo: 40, samples: 5,
+		finish: 24 << 20, growFrom: 4, growTo: 60, samples: 5,
 	}
 )
 

@@ -77,11 +77,19 @@ func Open(dir string, opts Options) (*DB, error) {
 	return db, nil
 }
 
-// pebbleOptions keep the database small: at most 8 MiB of cache and three tables in memory of 4 MiB.
+const (
+	// memTable is the size of a table in memory, and memTables how many there are at most: one that is written, the others on their way to the disk or kept for the next.
+	memTable, memTables = 4 << 20, 3
+	// blockCache is what is kept of the tables on the disk.
+	blockCache = 8 << 20
+)
+
+// pebbleOptions keep the database small. Pebble takes the tables in memory out of its cache: one of no more than these leaves no room for a single
+// block, and then each read of a row reads the disk's pages and unpacks them anew.
 func (db *DB) pebbleOptions(opts Options, lock *pebble.Lock) *pebble.Options {
 	o := &pebble.Options{
 		FS: failStop{lightLogs{opts.FS, db}, db}, Lock: lock, FormatMajorVersion: pebbleFormat,
-		CacheSize: 8 << 20, MemTableSize: 4 << 20, MemTableStopWritesThreshold: 3,
+		CacheSize: blockCache + memTables*memTable, MemTableSize: memTable, MemTableStopWritesThreshold: memTables,
 		L0CompactionThreshold: 2, L0StopWritesThreshold: 24, LBaseMaxBytes: 16 << 20,
 		MaxOpenFiles: 256,
 		Logger:       logger{opts.Log, db},
