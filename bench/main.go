@@ -199,15 +199,12 @@ func (r *run) measure(ctx context.Context, a *arena, dir string) (*results, erro
 		}
 	}
 	finish := inner{what: "finish", small: "1 MiB", large: bytesOf(r.z.finish), most: 2}
-<<<<<<< HEAD
-	ends := [2]item{a.item("finish", 0, 1<<20, chunk), a.item("finish", 0, r.z.finish, chunk)}
 	if slices.Contains(r.scenarios, "links") && r.has("sluice") { // it takes minutes, and is asked for by name
 		all.links = linkShapes()
-=======
+	}
 	var ends [2]item
 	if r.wants("finish") && r.has("sluice") {
 		ends = [2]item{a.item("finish", 0, 1<<20, chunk), a.item("finish", 0, r.z.finish, chunk)}
->>>>>>> growth
 	}
 	for round := range r.rounds {
 		for _, s := range all.scenarios {

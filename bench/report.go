@@ -36,13 +36,9 @@ func (r *results) markdown(b *about, chart string) string {
 	for _, s := range r.scenarios {
 		r.table(&w, s)
 	}
-<<<<<<< HEAD
-	r.within(&w)
-	linkTable(&w, r.links)
-=======
 	r.finishing(&w)
+	linkTable(&w, r.links)
 	r.growth.table(&w, b.rounds, b.z.samples)
->>>>>>> growth
 	fmt.Fprintf(&w, "### How each runs\n\n| system | settings, and what an answer promises |\n| --- | --- |\n")
 	for _, s := range systems {
 		fmt.Fprintf(&w, "| %s | %s |\n", s.label, s.settings)

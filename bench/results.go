@@ -11,13 +11,9 @@ import (
 type results struct {
 	scenarios []scenario
 	turns     map[string]map[string][]turn
-<<<<<<< HEAD
-	inner     []inner
 	links     []*onLink
-=======
 	finish    *inner  // nil: not measured
 	growth    *growth // nil: not measured
->>>>>>> growth
 }
 
 // spread is what several rounds gave.
