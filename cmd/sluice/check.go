@@ -188,7 +188,7 @@ func (c *checkCmd) conclude(e *env, s keeper.Summary) error {
 	case s.Repaired > 0:
 		verdict = fmt.Sprintf("%d things were wrong, and all are repaired", s.Repaired)
 	}
-	e.print(line, "%d memories in %d capsules, %d sessions, %d files; %s read: %s", s.Memories, s.Capsules, s.Sessions, s.Places, size(s.Bytes), verdict)
+	e.print(line, "%d memories in %d capsules, %d sessions, %d places; %s read: %s", s.Memories, s.Capsules, s.Sessions, s.Places, size(s.Bytes), verdict)
 	if s.Left() > 0 {
 		return errSaid
 	}
