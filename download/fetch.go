@@ -114,17 +114,11 @@ var errStalled = fmt.Errorf("no byte in %s", stallAfter)
 
 // request makes one request for r and records its chunks one by one as they come; n is the length of those that are recorded.
 func (j *job) request(ctx context.Context, r session.Range) (n int64, err error) {
-	watched, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	b := &body{j: j, ctx: watched, stall: time.AfterFunc(stallAfter, func() { cancel(errStalled) })}
-	defer b.stall.Stop()
-	stream, err := j.Source.Open(watched, r.Off, r.Len())
-	b.stall.Stop()
+	b, err := j.ask(ctx, r)
 	if err != nil {
-		return 0, b.failed(err)
+		return 0, err
 	}
-	defer stream.Close()
-	b.stream = stream
+	defer b.close()
 	for ; r.Off+n < r.End; n += b.taken {
 		at := session.Range{Off: r.Off + n, End: min(r.Off+n+chunkSize, r.End)}
 		b.left, b.taken = at.Len(), 0
@@ -142,13 +136,29 @@ func (j *job) request(ctx context.Context, r session.Range) (n int64, err error)
 	return n, nil
 }
 
+// ask makes a request for r, whose body must be closed.
+func (j *job) ask(ctx context.Context, r session.Range) (*body, error) {
+	watched, cancel := context.WithCancelCause(ctx)
+	b := &body{j: j, ctx: watched, cancel: cancel, stall: time.AfterFunc(stallAfter, func() { cancel(errStalled) })}
+	stream, err := j.Source.Open(watched, r.Off, r.Len())
+	b.stall.Stop()
+	if err != nil {
+		err = b.failed(err)
+		cancel(nil)
+		return nil, err
+	}
+	b.stream = stream
+	return b, nil
+}
+
 // body is the part of a request's body that is one chunk: it ends with io.EOF behind
 // the chunk's last byte, and with a cutError wherever else.
 type body struct {
 	j           *job
 	ctx         context.Context // of the request
+	cancel      context.CancelCauseFunc
 	stall       *time.Timer
-	stream      io.Reader
+	stream      io.ReadCloser
 	left, taken int64
 	err         *cutError
 }
@@ -174,6 +184,12 @@ func (b *body) Read(p []byte) (int, error) {
 		err = io.ErrUnexpectedEOF
 	}
 	return n, b.failed(err)
+}
+
+func (b *body) close() {
+	b.stream.Close()
+	b.stall.Stop()
+	b.cancel(nil)
 }
 
 // failed notes that the Source is to blame.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 
 	"sluice/internal/durable"
 	"sluice/session"
@@ -84,17 +83,12 @@ func (j *job) bytes(ctx context.Context) ([]byte, error) {
 
 // into makes one request for r, and keeps what has come of it.
 func (j *job) into(ctx context.Context, r session.Range, p []byte) (int64, error) {
-	watched, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	b := &body{j: j, ctx: watched, stall: time.AfterFunc(stallAfter, func() { cancel(errStalled) }), left: r.Len()}
-	defer b.stall.Stop()
-	stream, err := j.Source.Open(watched, r.Off, r.Len())
-	b.stall.Stop()
+	b, err := j.ask(ctx, r)
 	if err != nil {
-		return 0, b.failed(err)
+		return 0, err
 	}
-	defer stream.Close()
-	b.stream = stream
+	defer b.close()
+	b.left = r.Len()
 	n, err := io.ReadFull(b, p)
 	j.report(int64(n), -int64(n))
 	if err != nil && b.err != nil {
@@ -104,40 +98,10 @@ func (j *job) into(ctx context.Context, r session.Range, p []byte) (int64, error
 }
 
 // openPart opens the part, and locks it until it is closed: so that a Get with a journal and one without keep out of each other's way. ErrBusy.
-func (j *job) openPart() error {
-	for {
-		f, err := os.OpenFile(j.partPath(), os.O_RDWR|os.O_CREATE, 0o666)
-		if err != nil {
-			return err
-		}
-		err = durable.LockFile(f)
-		if errors.Is(err, durable.ErrLocked) {
-			err = ErrBusy
-		}
-		same := false
-		if err == nil {
-			// The file that is locked must be the one that has the name: another Get may have renamed it between the two steps.
-			same, err = named(f, j.partPath())
-		}
-		if err == nil && same {
-			j.part = f
-			return nil
-		}
-		if err := errors.Join(err, f.Close()); err != nil {
-			return err
-		}
+func (j *job) openPart() (err error) {
+	j.part, err = durable.OpenLocked(j.partPath(), 0o666)
+	if errors.Is(err, durable.ErrLocked) {
+		return ErrBusy
 	}
-}
-
-// named reports whether f is the file that has this name.
-func named(f *os.File, path string) (bool, error) {
-	mine, err := f.Stat()
-	if err != nil {
-		return false, err
-	}
-	its, err := os.Stat(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil && os.SameFile(mine, its), err
+	return err
 }

@@ -239,38 +239,13 @@ func (j *Journal) close(first func() error) error {
 	return errors.Join(first(), j.file.Close())
 }
 
-// openLocked opens path, makes it where it is missing, and locks it. The file that is locked is the one that has the name:
-// another process may have removed or replaced it between the two steps.
+// openLocked opens path, makes it where it is missing, and takes it for this open Journal alone; ErrLocked where that can't be.
 func openLocked(path string) (*os.File, error) {
-	for {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666)
-		if err != nil {
-			return nil, err
-		}
-		if err := lock(f); err != nil {
-			return nil, errors.Join(fmt.Errorf("%s: %w", path, err), f.Close())
-		}
-		same, err := named(f, path)
-		if err == nil && same {
-			return f, nil
-		}
-		if err := errors.Join(err, f.Close()); err != nil {
-			return nil, err
-		}
+	f, err := durable.OpenLocked(path, 0o666)
+	if errors.Is(err, durable.ErrLocked) {
+		return nil, fmt.Errorf("%s: %w", path, ErrLocked)
 	}
-}
-
-// named reports whether f is the file that has this name.
-func named(f *os.File, path string) (bool, error) {
-	mine, err := f.Stat()
-	if err != nil {
-		return false, err
-	}
-	its, err := os.Stat(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil && os.SameFile(mine, its), err
+	return f, err
 }
 
 // lock takes the file for this open Journal alone, or says ErrLocked at once. It ends with the file's closing, and so with the process.

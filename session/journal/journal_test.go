@@ -378,28 +378,3 @@ func TestOneOwnerAtATime(t *testing.T) {
 		t.Errorf("a new journal has %v", got.Sessions)
 	}
 }
-
-// Between the opening and the locking of a file another process may take its name away, or give it to another file.
-func TestAFileIsKnownByItsName(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "j")
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	check := func(what string, want bool) {
-		t.Helper()
-		if got, err := named(f, path); err != nil || got != want {
-			t.Errorf("%s: %v, %v", what, got, err)
-		}
-	}
-	check("untouched", true)
-	if err := os.Rename(path, path+".old"); err != nil {
-		t.Fatal(err)
-	}
-	check("removed", false)
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	check("replaced", false)
-}
