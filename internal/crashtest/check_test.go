@@ -60,9 +60,10 @@ func (c *client) check() error {
 	for _, f := range c.m.files {
 		f.batch = ""
 	}
+	newest := c.m.newest()
 	row, err := c.w.memories.ReadCapsule(ctx, c.w.me, "default")
-	if err == nil && row.Seq < c.m.seq {
-		err = fmt.Errorf("the newest event is %d, and a reader saw %d", row.Seq, c.m.seq)
+	if err == nil && row.Seq < newest {
+		err = fmt.Errorf("the newest event is %d, and a reader saw %d", row.Seq, newest)
 	}
 	return err
 }

@@ -142,6 +142,13 @@ func (m *model) saw(turn int, seq uint64, found map[string]fate) {
 	}
 }
 
+// newest is the newest event that a reader saw.
+func (m *model) newest() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.seq
+}
+
 func (m *model) now() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
