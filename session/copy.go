@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -10,39 +11,49 @@ import (
 // slowRate is how fast a stream must be, in bytes a second, to be given more memory than a small buffer.
 const slowRate = 1 << 20
 
-// slow reports whether n bytes that came since then came slowly.
-func (t *stream) slow(n int, since time.Time) bool {
-	return t.v.cfg.Clock.Now().Sub(since) > time.Duration(n)*time.Second/slowRate
+// input reads a body into memory that suits how fast it comes.
+type input struct {
+	v    *Service
+	r    io.Reader
+	m    buffers
+	fast bool
+	due  func() bool // whether what is there should be handed on
 }
 
-// buffers are what a put reads into: its small buffer, and while it comes fast a larger one, which the sink lends or which is one of
+// buffers are what a body is read into: a small buffer, and while it comes fast a larger one, which the sink lends or which is one of
 // a bounded number that the Service has.
 type buffers struct {
-	t      *stream
-	lender Lender // nil where the sink is none
-	small  *[]byte
-	large  *[]byte // nil: none
-	lent   []byte  // nil: none
+	v     *Service
+	lend  func(off, n int64) []byte // nil: nothing is lent
+	done  func()
+	small *[]byte
+	large *[]byte // nil: none
+	lent  []byte  // nil: none
 }
 
-func (t *stream) newBuffers() *buffers {
-	m := &buffers{t: t, small: t.v.small.Get().(*[]byte)}
-	m.lender, _ = t.sink.(Lender)
-	return m
+// newInput reads r; free must follow.
+func (v *Service) newInput(r io.Reader, due func() bool) *input {
+	return &input{v: v, r: r, due: due, m: buffers{v: v, small: v.small.Get().(*[]byte)}}
+}
+
+// slow reports whether n bytes that came since then came slowly.
+func (in *input) slow(n int, since time.Time) bool {
+	return in.v.cfg.Clock.Now().Sub(since) > time.Duration(n)*time.Second/slowRate
 }
 
 // grow gives larger memory for the bytes from off on, of which at most n come, or nil.
 func (m *buffers) grow(off, n int64) []byte {
-	if m.lent = m.lend(off, n); m.lent != nil {
-		return m.lent
+	if m.lend != nil {
+		if m.lent = m.lend(off, n); m.lent != nil {
+			return m.lent
+		}
 	}
-	v := m.t.v
 	if m.large == nil && n > int64(len(*m.small)) {
-		if v.spare.Add(-1) < 0 {
-			v.spare.Add(1)
+		if m.v.spare.Add(-1) < 0 {
+			m.v.spare.Add(1)
 			return nil
 		}
-		m.large = v.large.Get().(*[]byte)
+		m.large = m.v.large.Get().(*[]byte)
 	}
 	if m.large == nil {
 		return nil
@@ -50,30 +61,19 @@ func (m *buffers) grow(off, n int64) []byte {
 	return *m.large
 }
 
-func (m *buffers) lend(off, n int64) []byte {
-	if m.lender == nil || m.t.enter(false) != nil {
-		return nil
-	}
-	defer m.t.door.Unlock()
-	return m.lender.Lend(off, n)
-}
-
 // used gives back what was lent, after its bytes were delivered.
 func (m *buffers) used() {
-	if m.lent == nil {
-		return
+	if m.lent != nil {
+		m.lent = nil
+		m.done()
 	}
-	m.lent = nil
-	m.t.door.Lock()
-	defer m.t.door.Unlock()
-	m.lender.Done()
 }
 
 // shrink goes back to the small buffer.
 func (m *buffers) shrink() {
 	if m.large != nil {
-		m.t.v.large.Put(m.large)
-		m.t.v.spare.Add(1)
+		m.v.large.Put(m.large)
+		m.v.spare.Add(1)
 		m.large = nil
 	}
 }
@@ -81,19 +81,66 @@ func (m *buffers) shrink() {
 func (m *buffers) free() {
 	m.used()
 	m.shrink()
-	m.t.v.small.Put(m.small)
+	m.v.small.Put(m.small)
+}
+
+// lend and unlend are buffers' for a put: its sink is only called behind the door.
+func (t *stream) lend(off, n int64) []byte {
+	if t.enter(false) != nil {
+		return nil
+	}
+	defer t.door.Unlock()
+	return t.sink.(Lender).Lend(off, n)
+}
+
+func (t *stream) unlend() {
+	t.door.Lock()
+	defer t.door.Unlock()
+	t.sink.(Lender).Done()
+}
+
+// Copy reads a body of exactly n bytes, and hands them to the sink in order, from offset 0 on. They are read as those of a put in one piece: into little memory while
+// they come slowly, and what the sink lends where it is a Lender. Its other sides, Committer and the like, are not called, and nothing is recorded.
+//
+// Errors: ErrShort and ErrLong for a body of another length; the body's and the sink's own.
+func (v *Service) Copy(sink ByteSink, body io.Reader, n int64) error {
+	in := v.newInput(body, func() bool { return false })
+	defer in.m.free()
+	if l, ok := sink.(Lender); ok {
+		in.m.lend, in.m.done = l.Lend, l.Done
+	}
+	for at := int64(0); at < n; {
+		b, end := in.next(at, n-at)
+		if err := writeAll(sink, b, at); err != nil {
+			return err
+		}
+		in.m.used()
+		if at += int64(len(b)); at == n {
+			break
+		}
+		if end == io.EOF || errors.Is(end, io.ErrUnexpectedEOF) {
+			return fmt.Errorf("%w: %d bytes of %d", ErrShort, at, n)
+		}
+		if end != nil {
+			return end
+		}
+	}
+	return nothingMore(body)
 }
 
 // copy reads the body to its end and hands it to the sink. The error is nil only after a clean end.
 func (t *stream) copy(ctx context.Context, r io.Reader) error {
-	m := t.newBuffers()
-	defer m.free()
-	for fast := false; ; {
-		b, end := t.next(r, m, &fast)
+	in := t.v.newInput(r, func() bool { return !t.mode.whole && time.Since(t.flushed) >= t.v.cfg.Flush })
+	defer in.m.free()
+	if _, ok := t.sink.(Lender); ok {
+		in.m.lend, in.m.done = t.lend, t.unlend
+	}
+	for {
+		b, end := in.next(t.pos, t.room())
 		if err := t.deliver(b); err != nil {
 			return err
 		}
-		m.used()
+		in.m.used()
 		if end == io.EOF {
 			return nil
 		}
@@ -115,29 +162,29 @@ func (t *stream) copy(ctx context.Context, r io.Reader) error {
 	}
 }
 
-// next reads the next bytes into the memory that suits how fast they come. A put begins with the small buffer; what fills that at once goes on in a
-// larger one, into which its bytes are taken along.
-func (t *stream) next(r io.Reader, m *buffers, fast *bool) (b []byte, end error) {
-	began, room := t.v.cfg.Clock.Now(), t.room()
+// next reads the next bytes, at off, of which at most room are asked for, into the memory that suits how fast they come. A body begins with the small buffer; what
+// fills that at once goes on in a larger one, into which its bytes are taken along.
+func (in *input) next(off, room int64) (b []byte, end error) {
+	m, began := &in.m, in.v.cfg.Clock.Now()
 	var have []byte
-	if !*fast {
+	if !in.fast {
 		m.shrink()
-		have, end = t.fill(r, cut(*m.small, room))
-		if end != nil || len(have) < len(*m.small) || int64(len(have)) == room || t.slow(len(have), began) {
+		have, end = in.fill(cut(*m.small, room))
+		if end != nil || len(have) < len(*m.small) || int64(len(have)) == room || in.slow(len(have), began) {
 			return have, end
 		}
 	}
-	if b = cut(m.grow(t.pos, room), room); len(b) <= len(have) {
+	if b = cut(m.grow(off, room), room); len(b) <= len(have) {
 		m.used()
-		if *fast = false; have == nil {
-			return t.fill(r, cut(*m.small, room))
+		if in.fast = false; have == nil {
+			return in.fill(cut(*m.small, room))
 		}
 		return have, nil
 	}
 	n := copy(b, have)
-	filled, end := t.fill(r, b[n:])
+	filled, end := in.fill(b[n:])
 	n += len(filled)
-	*fast = n == len(b) && !t.slow(n, began)
+	in.fast = n == len(b) && !in.slow(n, began)
 	return b[:n], end
 }
 
@@ -152,12 +199,12 @@ func (t *stream) room() int64 {
 
 func cut(b []byte, n int64) []byte { return b[:min(int64(len(b)), n)] }
 
-// fill reads until buf is full, or the body ends, or what is there should be recorded.
-func (t *stream) fill(r io.Reader, buf []byte) (got []byte, err error) {
+// fill reads until buf is full, or the body ends, or what is there should be handed on.
+func (in *input) fill(buf []byte) (got []byte, err error) {
 	n := 0
 	for empty := 0; n < len(buf) && err == nil; {
 		var m int
-		m, err = r.Read(buf[n:])
+		m, err = in.r.Read(buf[n:])
 		n += m
 		if m == 0 && err == nil {
 			if empty++; empty == 100 {
@@ -166,7 +213,7 @@ func (t *stream) fill(r io.Reader, buf []byte) (got []byte, err error) {
 			continue
 		}
 		empty = 0
-		if !t.mode.whole && time.Since(t.flushed) >= t.v.cfg.Flush {
+		if in.due() {
 			break
 		}
 	}

@@ -221,20 +221,28 @@ func (t *stream) hand(b []byte, at Range, recorded bool) error {
 		}
 		return nil
 	}
-	for off := at.Off; len(b) > 0; {
-		n, err := t.sink.WriteAt(b, off)
-		if err == nil && n < len(b) && n <= 0 {
+	if err := writeAll(t.sink, b, at.Off); err != nil {
+		return err
+	}
+	if n := len(t.pending); n > 0 && t.pending[n-1].End == at.Off && at.Off%t.s.ChunkSize != 0 {
+		t.pending[n-1].End = at.End
+	} else {
+		t.pending = append(t.pending, at)
+	}
+	return nil
+}
+
+// writeAll hands all of b to the sink, which may take it in parts.
+func writeAll(sink ByteSink, b []byte, off int64) error {
+	for len(b) > 0 {
+		n, err := sink.WriteAt(b, off)
+		if err == nil && n <= 0 {
 			err = io.ErrShortWrite
 		}
 		if err != nil {
 			return err
 		}
 		b, off = b[n:], off+int64(n)
-	}
-	if n := len(t.pending); n > 0 && t.pending[n-1].End == at.Off && at.Off%t.s.ChunkSize != 0 {
-		t.pending[n-1].End = at.End
-	} else {
-		t.pending = append(t.pending, at)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 
 	"github.com/google/uuid"
@@ -90,7 +91,7 @@ func (u *Service) createSmall(ctx context.Context, c access.Caller, n note, p Pu
 			return catalog.Memory{}, e
 		}
 		defer done()
-		extents, err = u.write(ctx, id, io.TeeReader(body, io.MultiWriter(sum, crc)), p.Length, crc.Sum32)
+		extents, err = u.write(ctx, id, body, p.Length, sum, crc)
 	}
 	if err != nil {
 		return catalog.Memory{}, err
@@ -127,34 +128,43 @@ func (u *Service) borrow() (id session.SessionID, done func(), err error) {
 	}, nil
 }
 
-// write copies exactly n bytes to a new place.
-func (u *Service) write(ctx context.Context, id session.SessionID, body io.Reader, n int64, crc func() uint32) ([]catalog.Extent, error) {
+// write copies exactly n bytes to a new place, and into both digests.
+func (u *Service) write(ctx context.Context, id session.SessionID, body io.Reader, n int64, sum hash.Hash, crc hash.Hash32) ([]catalog.Extent, error) {
 	w, err := u.Blobs.Writer(ctx, id, 0, n)
 	if err != nil {
 		return nil, err
 	}
 	defer w.Close()
-	buf := make([]byte, min(n, 256<<10))
-	for at := int64(0); at < n; {
-		k, err := io.ReadFull(body, buf[:min(int64(len(buf)), n-at)])
-		if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
-			return nil, fmt.Errorf("%w: %d bytes of %d", session.ErrShort, at+int64(k), n)
-		}
-		if err != nil {
-			return nil, err
-		}
-		if _, err := w.WriteAt(buf[:k], at); err != nil {
-			return nil, err
-		}
-		at += int64(k)
+	to := digesting{w, io.MultiWriter(sum, crc)}
+	if lender, ok := w.(Lender); ok {
+		err = u.Sessions.Copy(lending{to, lender}, body, n)
+	} else {
+		err = u.Sessions.Copy(to, body, n)
 	}
-	if k, err := body.Read(buf[:1]); k > 0 {
-		return nil, session.ErrLong
-	} else if err != nil && err != io.EOF {
+	if err != nil {
 		return nil, err
 	}
-	e, err := w.Commit(context.WithoutCancel(ctx), 0, n, crc())
+	e, err := w.Commit(context.WithoutCancel(ctx), 0, n, crc.Sum32())
 	return []catalog.Extent{e}, err
+}
+
+// digesting writes to a place, and what was written into digests.
+type digesting struct {
+	w    Writer
+	sums io.Writer
+}
+
+// WriteAt implements session.ByteSink.
+func (d digesting) WriteAt(p []byte, off int64) (int, error) {
+	n, err := d.w.WriteAt(p, off)
+	_, _ = d.sums.Write(p[:n]) // digests take everything
+	return n, err
+}
+
+// lending is digesting where the store has memory for it.
+type lending struct {
+	digesting
+	Lender
 }
 
 // publish makes a content that is settled a memory, in the one transaction of a create without a session.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"path/filepath"
 	"runtime"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"sluice/access"
 	"sluice/catalog"
 	"sluice/session"
+	"sluice/store/localblob"
 	"sluice/upload"
 )
 
@@ -122,6 +124,46 @@ func TestTheServerHasASmallestPiece(t *testing.T) {
 	if _, err := s.uploads.PutRange(t.Context(), who, up.ID, 1000, bytes.NewReader([]byte{1}), upload.Put{Length: 1}); !errors.Is(err, session.ErrLimit) {
 		t.Errorf("a byte behind a gap: %v", err)
 	}
+}
+
+// Contents that come whole in one request share files, whatever a buffer holds; larger ones do not.
+func TestSmallCreatesShareAFile(t *testing.T) {
+	s, who := opened(t)
+	create := func(n int64) {
+		t.Helper()
+		req := upload.CreateRequest{Meta: catalog.Meta{Name: "small"}, Put: upload.Put{Length: n}}
+		if m, err := s.uploads.Create(t.Context(), who, req, io.LimitReader(rand.NewChaCha8([32]byte{byte(n >> 12), byte(n)}), n)); err != nil || m.Bytes != n {
+			t.Fatalf("%d bytes: %+v, %v", n, m, err)
+		}
+	}
+	create(64 << 10)
+	before := s.files(t)
+	for _, n := range []int64{5 << 10, 32 << 10, 33 << 10, 100 << 10, 256 << 10, 257 << 10, 700_001, 1<<20 - 64} {
+		create(n)
+		if now := s.files(t); now != before {
+			t.Errorf("a content of %d bytes has a file of its own", n)
+			before = now
+		}
+	}
+	create(1 << 20)
+	if now := s.files(t); now != before+1 {
+		t.Errorf("a larger one has %d files", now-before)
+	}
+}
+
+// files counts the files that the contents are in.
+func (s *server) files(t *testing.T) int {
+	t.Helper()
+	places, err := s.blobs.Places(t.Context(), "", 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := map[string]bool{}
+	for _, p := range places {
+		file, _ := localblob.Where(p.Name)
+		in[file] = true
+	}
+	return len(in)
 }
 
 // zero is zeros without end.

@@ -1,0 +1,156 @@
+package session_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"testing/synctest"
+	"time"
+
+	"sluice/session"
+)
+
+// parts is a sink that keeps what it gets, in the parts in which it comes; it takes at most so many bytes at once.
+type parts struct {
+	all  []byte
+	lens []int
+	most int
+	err  error
+}
+
+func (p *parts) WriteAt(b []byte, off int64) (int, error) {
+	if int(off) != len(p.all) {
+		return 0, fmt.Errorf("at %d, behind %d bytes", off, len(p.all))
+	}
+	if p.most > 0 {
+		b = b[:min(len(b), p.most)]
+	}
+	p.all = append(p.all, b...)
+	p.lens = append(p.lens, len(b))
+	return len(b), p.err
+}
+
+// lends is parts with memory of its own.
+type lends struct {
+	parts
+	mem  []byte
+	lent bool
+	own  int // bytes that came in it
+}
+
+func (l *lends) Lend(_, n int64) []byte {
+	if l.lent {
+		panic("lent twice")
+	}
+	if n < int64(len(l.mem))/2 {
+		return nil
+	}
+	l.lent = true
+	return l.mem
+}
+
+func (l *lends) Done() {
+	if !l.lent {
+		panic("nothing was lent")
+	}
+	l.lent = false
+}
+
+func (l *lends) Quiet() {}
+
+func (l *lends) WriteAt(b []byte, off int64) (int, error) {
+	if l.lent && &b[0] == &l.mem[0] {
+		l.own += len(b)
+	}
+	return l.parts.WriteAt(b, off)
+}
+
+func newCopier(t *testing.T) *session.Service {
+	return start(t, session.Config{Small: 4, Buffer: 16, Buffers: 1})
+}
+
+func TestCopyHandsAFastBodyOnInOnePiece(t *testing.T) {
+	v := newCopier(t)
+	for n := range int64(40) {
+		content := bytes.Repeat([]byte("abcdefg"), 6)[:n]
+		var to parts
+		if err := v.Copy(&to, bytes.NewReader(content), n); err != nil || !bytes.Equal(to.all, content) {
+			t.Fatalf("%d bytes: %q, %v", n, to.all, err)
+		}
+		if want := int(n+15) / 16; len(to.lens) != want {
+			t.Errorf("%d bytes came in %v", n, to.lens)
+		}
+		to = parts{most: 3}
+		if err := v.Copy(&to, iotest.OneByteReader(bytes.NewReader(content)), n); err != nil || !bytes.Equal(to.all, content) {
+			t.Fatalf("%d bytes, a few at a time: %q, %v", n, to.all, err)
+		}
+	}
+}
+
+func TestCopyReadsIntoWhatIsLent(t *testing.T) {
+	v := newCopier(t)
+	for n := range int64(100) {
+		content := bytes.Repeat([]byte("abcdefg"), 15)[:n]
+		to := lends{mem: make([]byte, 32)}
+		if err := v.Copy(&to, bytes.NewReader(content), n); err != nil || !bytes.Equal(to.all, content) {
+			t.Fatalf("%d bytes: %q, %v", n, to.all, err)
+		}
+		if to.lent || n >= 16 && to.own < int(n)-16 {
+			t.Errorf("%d bytes: %d of them in lent memory, which it has: %v", n, to.own, to.lent)
+		}
+	}
+}
+
+func TestCopyRefusesAnotherLength(t *testing.T) {
+	v := newCopier(t)
+	own, cut := errors.New("the sink's own"), errors.New("the body's own")
+	for name, c := range map[string]struct {
+		body io.Reader
+		to   parts
+		want error
+	}{
+		"too short":      {body: bytes.NewReader(make([]byte, 19)), want: session.ErrShort},
+		"empty":          {body: bytes.NewReader(nil), want: session.ErrShort},
+		"cut":            {body: io.MultiReader(bytes.NewReader(make([]byte, 5)), iotest.ErrReader(io.ErrUnexpectedEOF)), want: session.ErrShort},
+		"too long":       {body: bytes.NewReader(make([]byte, 21)), want: session.ErrLong},
+		"broken":         {body: io.MultiReader(bytes.NewReader(make([]byte, 5)), iotest.ErrReader(cut)), want: cut},
+		"broken behind":  {body: io.MultiReader(bytes.NewReader(make([]byte, 20)), iotest.ErrReader(cut)), want: cut},
+		"the sink fails": {body: bytes.NewReader(make([]byte, 20)), to: parts{err: own}, want: own},
+	} {
+		if err := v.Copy(&c.to, c.body, 20); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// sleepy is a body that comes a byte a second.
+type sleepy struct{ io.Reader }
+
+func (s sleepy) Read(p []byte) (int, error) {
+	time.Sleep(time.Second)
+	return s.Reader.Read(p[:min(len(p), 1)])
+}
+
+// A body that comes slowly has no more than a small buffer, so that the larger ones are there for those that come fast.
+func TestCopyGivesASlowBodyLittleMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newCopier(t)
+		var slow parts
+		ended := make(chan error, 1)
+		go func() { ended <- v.Copy(&slow, sleepy{strings.NewReader("abcdefghijkl")}, 12) }()
+		for range 11 {
+			time.Sleep(time.Second)
+			var fast parts
+			if err := v.Copy(&fast, bytes.NewReader(make([]byte, 16)), 16); err != nil || len(fast.lens) != 1 {
+				t.Errorf("beside a slow body a fast one came in %v, %v", fast.lens, err)
+			}
+		}
+		if err := <-ended; err != nil || string(slow.all) != "abcdefghijkl" || len(slow.lens) != 3 {
+			t.Errorf("%q in %v, %v", slow.all, slow.lens, err)
+		}
+	})
+}
