@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,9 +21,11 @@ import (
 func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 
 // clock is moved by hand.
-type clock struct{ now time.Time }
+type clock struct{ now atomic.Pointer[time.Time] }
 
-func (c *clock) Now() time.Time { return c.now }
+func (c *clock) Now() time.Time { return *c.now.Load() }
+
+func (c *clock) set(now time.Time) { c.now.Store(&now) }
 
 const minute = time.Minute
 
@@ -40,7 +43,8 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	stores := uploadtest.NewStores(catalog.Bounds{})
-	w := &world{t: t, clock: &clock{time.Now()}, blobs: uploadtest.NewBlobs(), catalog: stores.Catalog}
+	w := &world{t: t, clock: &clock{}, blobs: uploadtest.NewBlobs(), catalog: stores.Catalog}
+	w.clock.set(time.Now())
 	var err error
 	w.sessions, err = session.New(t.Context(), stores.Sessions, session.Config{Merge: upload.Merge, Clock: w.clock, TTL: 10 * minute})
 	w.check(err)
@@ -66,7 +70,7 @@ func (w *world) check(err error) {
 func (w *world) pass(d time.Duration) (expired int) {
 	w.t.Helper()
 	for range d / minute {
-		w.clock.now = w.clock.now.Add(minute)
+		w.clock.set(w.clock.Now().Add(minute))
 		n, err := w.keeper.Tick(w.t.Context())
 		w.check(err)
 		expired += n
@@ -122,7 +126,7 @@ func TestAnAbandonedSessionGoesWithItsBytes(t *testing.T) {
 func TestAClockThatJumpsEndsNothing(t *testing.T) {
 	w := newWorld(t)
 	w.begun()
-	w.clock.now = w.clock.now.AddDate(1, 0, 0)
+	w.clock.set(w.clock.Now().AddDate(1, 0, 0))
 	if n, err := w.keeper.Tick(t.Context()); n != 0 || err != nil {
 		t.Errorf("%d expired, %v", n, err)
 	}
@@ -134,7 +138,7 @@ func TestTheTrashIsEmptied(t *testing.T) {
 	m, err := w.uploads.Finish(t.Context(), w.me, upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(body), Length: int64(len(body))})
 	w.check(err)
 	w.check(w.catalog.Update(t.Context(), func(tx catalog.Tx) error {
-		return catalog.Trash(tx, m.ID, time.Hour, catalog.Moment{Now: w.clock.now, Running: w.sessions.Running()})
+		return catalog.Trash(tx, m.ID, time.Hour, catalog.Moment{Now: w.clock.Now(), Running: w.sessions.Running()})
 	}))
 	there := func() (ok bool) {
 		w.check(w.catalog.View(t.Context(), func(r catalog.Reader) (err error) {

@@ -40,7 +40,7 @@ func TestWhatCannotBeDeletedIsTriedAgain(t *testing.T) {
 	w.check(w.uploads.Abort(t.Context(), w.me, up.ID))
 	var failed error
 	for range 2 * time.Hour / minute {
-		w.clock.now = w.clock.now.Add(minute)
+		w.clock.set(w.clock.Now().Add(minute))
 		_, err := w.keeper.Tick(t.Context())
 		failed = errors.Join(failed, err)
 	}
