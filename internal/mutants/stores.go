@@ -23,8 +23,8 @@ func ofStores() []mutant {
 		},
 		{
 			name: "a-commit-leaves-its-rows-in-the-cache", promise: 9, file: "store/pebblemeta/txn.go",
-			old:   "		db.cache.wrote(catalog.TableID(key[1]), key[2:], db.applied)\n",
-			new:   "		_ = catalog.TableID(key[1])\n",
+			old:   "		db.cache.wrote(catalog.TableID(w.key[1]), w.key[2:], db.applied, w.row)\n",
+			new:   "		_ = catalog.TableID(w.key[1])\n",
 			tests: []string{"store/pebblemeta.TestTheCacheGivesWhatTheViewHas", "store/pebblemeta.TestTheCacheShowsNothingBeforeItIsDurable", "store/pebblemeta.TestTheCacheAmongReadersAndWriters"},
 		},
 		{

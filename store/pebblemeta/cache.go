@@ -17,9 +17,9 @@ const (
 
 // cache keeps decoded rows of the catalog, so that what each request asks for anew (who it is from, what it may, where the bytes are) is looked up once.
 //
-// A row in it is what the newest applied commit has, and what every commit since its from has had. The commit that writes a row takes it out at its place in
-// the order of commits, before there is a view that shows the commit, and leaves its number with the set: a reader of an older view can't put back what it
-// still sees. So a view may use what it finds, unless it is older than from; and what is not durable yet is behind the from of its row.
+// A row in it is what the newest applied commit has, and what every commit since its from has had. The commit that writes a row takes it out, or puts the new one in
+// its place, at its place in the order of commits, before there is a view that shows the commit, and leaves its number with the set: a reader of an older view
+// can't put back what it still sees. So a view may use what it finds, unless it is older than from; and what is not durable yet is behind the from of its row.
 //
 // Looking up takes no lock.
 type cache struct {
@@ -60,8 +60,25 @@ func caches(table catalog.TableID) bool { return int(table) < len(cached) && cac
 
 func copyCapsule(row any) any {
 	c := row.(catalog.Capsule)
-	c.Owners, c.Controllers = slices.Clone(c.Owners), slices.Clone(c.Controllers)
+	c.Owners, c.Controllers = cloned(c.Owners), cloned(c.Controllers)
 	return c
+}
+
+// cloned is nil for an empty list, as when it is read.
+func cloned(list []string) []string {
+	if len(list) == 0 {
+		return nil
+	}
+	return slices.Clone(list)
+}
+
+// replaces gives what the cache shall have instead of a row that is written; nil: nothing. That is worth it for a capsule, which every commit writes and reads. It
+// must be what would be read back: without parts of a millisecond, and without empty lists.
+func replaces(table catalog.TableID, row any) any {
+	if table != catalog.CapsuleTable {
+		return nil
+	}
+	return loadCapsule(storeCapsule(copyCapsule(row).(catalog.Capsule)))
 }
 
 func copyMemory(row any) any {
@@ -118,13 +135,19 @@ func (s *cacheSet) find(table catalog.TableID, key []byte) (*cachedRow, int) {
 	return nil, 0
 }
 
-// wrote takes a row out, which commit seq writes. Calls come in the order of commits.
-func (c *cache) wrote(table catalog.TableID, key []byte, seq uint64) {
+// wrote takes a row out, which commit seq writes, or puts what replaces it in its place. Calls come in the order of commits.
+func (c *cache) wrote(table catalog.TableID, key []byte, seq uint64, row any) {
 	s := c.set(table, key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.written = seq
-	if had, i := s.find(table, key); had != nil {
-		s.rows[i].Store(nil)
+	had, i := s.find(table, key)
+	if had == nil {
+		return
 	}
+	if row == nil {
+		s.rows[i].Store(nil)
+		return
+	}
+	s.rows[i].Store(&cachedRow{table, had.key, seq, row})
 }

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/google/go-cmp/cmp"
@@ -55,11 +56,12 @@ func TestTheCacheGivesWhatTheViewHas(t *testing.T) {
 				refused := rapid.Bool().Draw(rt, "refused")
 				remove := rapid.Bool().Draw(rt, "remove")
 				refusal := errors.New("refused")
+				owners := rapid.SampledFrom([][]string{nil, {}, {"o"}}).Draw(rt, "owners")
 				err := db.Catalog().Update(t.Context(), func(tx catalog.Tx) error {
 					for _, key := range wrote {
 						compare(tx, reader{Reader: tx.(*txn).rows}, read)
 						n++
-						err := catalog.Capsules.Put(tx, key, catalog.Capsule{ID: string(key), Memories: n})
+						err := catalog.Capsules.Put(tx, key, catalog.Capsule{ID: string(key), Memories: n, Owners: owners, Created: time.Unix(n, n)})
 						if remove {
 							err = catalog.Capsules.Delete(tx, key)
 						}

@@ -70,20 +70,20 @@ func (t *txn) Put(table catalog.TableID, key []byte, row any) error {
 	if err != nil {
 		return rowError(table, key, err)
 	}
-	return t.batch.Set(t.touch(table, key), b, nil)
+	return t.batch.Set(t.touch(table, key, replaces(table, row)), b, nil)
 }
 
 // Delete implements catalog.Tx.
 func (t *txn) Delete(table catalog.TableID, key []byte) error {
-	return t.batch.Delete(t.touch(table, key), nil)
+	return t.batch.Delete(t.touch(table, key, nil), nil)
 }
 
-// touch gives the key under which a row is stored that is about to be written.
-func (t *txn) touch(table catalog.TableID, key []byte) []byte {
+// touch gives the key under which a row is stored that is about to be written; the cache then has what replaces it.
+func (t *txn) touch(table catalog.TableID, key []byte, row any) []byte {
 	stored := catalogKey(table, key)
 	t.touched |= 1 << table
 	if caches(table) {
-		t.wrote = append(t.wrote, stored)
+		t.wrote = append(t.wrote, written{stored, row})
 	}
 	return stored
 }

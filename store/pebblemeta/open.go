@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"sluice/session"
@@ -100,6 +101,9 @@ func (db *DB) pebbleOptions(opts Options, lock *pebble.Lock) *pebble.Options {
 			}
 		}},
 	}
+	// Most of what a commit looks up is not there: whether the content is known, the key taken. Below the lowest level, which Pebble asks no filter for, that costs no read.
+	o.Levels[0].FilterPolicy = bloom.FilterPolicy(10)
+	o.Levels[len(o.Levels)-1].FilterPolicy = pebble.NoFilterPolicy
 	o.EnsureDefaults()
 	return o
 }

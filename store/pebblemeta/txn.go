@@ -25,9 +25,15 @@ type txn struct {
 	light bool   // it need not survive a power loss
 	moved []session.Session
 
-	seq     uint64   // with the catalog's lock: a commit that has all of the catalog as it is
-	wrote   [][]byte // the rows of the catalog that the cache must forget, by their keys
-	touched uint32   // the tables that the batch has rows of, a bit for each
+	seq     uint64    // with the catalog's lock: a commit that has all of the catalog as it is
+	wrote   []written // the rows of the catalog that the cache may have
+	touched uint32    // the tables that the batch has rows of, a bit for each
+}
+
+// written is a row that a commit writes.
+type written struct {
+	key []byte // as stored
+	row any    // for the cache; nil: it forgets the row
 }
 
 // begin starts a txn on sessions. The caller must close it.
@@ -110,8 +116,8 @@ func (t *txn) apply() (seq uint64, snap *pebble.Snapshot, err error) {
 		db.fatal(fmt.Errorf("applying a commit to the metadata: %w", err))
 	}
 	db.applied++
-	for _, key := range t.wrote {
-		db.cache.wrote(catalog.TableID(key[1]), key[2:], db.applied)
+	for _, w := range t.wrote {
+		db.cache.wrote(catalog.TableID(w.key[1]), w.key[2:], db.applied, w.row)
 	}
 	return db.applied, db.peb.NewSnapshot(), nil
 }
