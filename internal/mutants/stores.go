@@ -190,6 +190,12 @@ func ofStores() []mutant {
 			tests: []string{"store/localblob.TestAWriterDoesNotOutliveAFailedSync"},
 		},
 		{
+			name: "a-failed-sync-on-the-way-is-forgotten", promise: 7, file: "store/localblob/settle.go",
+			old:   "		_ = f.syncs.do(f.syncOnce) // the file remembers",
+			new:   "		_ = f.f.Sync()",
+			tests: []string{"store/localblob.TestAFailedSyncOnTheWayIsTold"},
+		},
+		{
 			name: "the-reserve-is-written-to", promise: 6, file: "store/localblob/place.go",
 			old:   "	return max(free-s.opts.Reserve, 0), err",
 			new:   "	return free, err",

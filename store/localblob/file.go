@@ -35,6 +35,9 @@ type file struct {
 	spare    []durable.File  // of a pack: open for who sends from it
 	failed   error           // a sync has failed
 	lost     []session.Range // what that took
+
+	loose    int64 // bytes written since the last sync that nobody waits for began
+	flushing bool  // one runs
 }
 
 // hold opens a place, or joins those who have it open. The caller must release it. A place that is to be

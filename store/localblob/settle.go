@@ -117,6 +117,38 @@ func (f *file) settle() error {
 	return f.syncs.do(f.syncOnce)
 }
 
+const (
+	// flushAfter is after how many bytes a place is synced although nobody waits for that, and flushEvery after how many more it is again. What a disk
+	// keeps in its cache it writes at the next flush, at its own speed: the more there is, the longer whoever finishes waits.
+	flushAfter, flushEvery = 8 << 20, 2 << 20
+)
+
+// wrote counts n bytes that were written, and syncs the place now and then behind the caller's back. Where such a sync fails, it is as with any
+// other: what was not on the disk is lost, and a Commit says so. The caller holds the file.
+func (f *file) wrote(n int64) {
+	f.mu.Lock()
+	f.loose += n
+	start := f.loose >= flushAfter && !f.flushing && f.failed == nil
+	if start {
+		f.loose, f.flushing = flushAfter-flushEvery, true
+	}
+	f.mu.Unlock()
+	if !start {
+		return
+	}
+	s := f.s
+	s.mu.Lock()
+	f.refs++
+	s.mu.Unlock()
+	s.trims.Go(func() {
+		defer f.release()
+		_ = f.syncs.do(f.syncOnce) // the file remembers
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.flushing = false
+	})
+}
+
 func (f *file) syncOnce() error {
 	f.mu.Lock()
 	if f.failed != nil {

@@ -308,6 +308,92 @@ func TestAPutSyncsNothing(t *testing.T) {
 	}
 }
 
+// A large place is synced while it is written, so that its end has little left to do. No write waits for that, and a small one is left alone.
+func TestALargePlaceIsSyncedOnTheWay(t *testing.T) {
+	disk := &hooked{}
+	s := open(t, t.TempDir(), Options{FS: disk})
+	defer s.Close()
+	var syncs atomic.Int64
+	enter, leave := make(chan struct{}, 100), make(chan struct{})
+	disk.sync = func(f *hookedFile) error {
+		if f.dir {
+			return nil
+		}
+		syncs.Add(1)
+		enter <- struct{}{}
+		<-leave
+		return f.File.Sync()
+	}
+	w, err := s.Writer(t.Context(), 1, 0, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	put := func(from, to int64) {
+		t.Helper()
+		for b := make([]byte, 1<<20); from < to; from += int64(len(b)) {
+			if _, err := w.WriteAt(b, from); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	put(0, flushAfter-1<<20)
+	if n := syncs.Load(); n != 0 {
+		t.Errorf("%d syncs of a small place", n)
+	}
+	put(flushAfter-1<<20, flushAfter)
+	<-enter
+	put(flushAfter, 2*flushAfter) // while the sync goes on
+	if n := syncs.Load(); n != 1 {
+		t.Errorf("%d syncs at once", n)
+	}
+	close(leave)
+	s.trims.Wait()
+	put(2*flushAfter, 2*flushAfter+flushEvery)
+	<-enter
+	s.trims.Wait()
+	if n := syncs.Load(); n != 2 {
+		t.Errorf("%d syncs", n)
+	}
+}
+
+// † such a sync may have swallowed the failure of what no Commit has named yet: then none succeeds.
+func TestAFailedSyncOnTheWayIsTold(t *testing.T) {
+	disk := &hooked{}
+	s := open(t, t.TempDir(), Options{FS: disk})
+	defer s.Close()
+	var syncs atomic.Int64
+	disk.sync = func(f *hookedFile) error {
+		if !f.dir && syncs.Add(1) == 1 {
+			return syscall.EIO
+		}
+		return f.File.Sync()
+	}
+	early := write(t, s, 1, 0, 0, []byte("committed before"))
+	w, err := s.Writer(t.Context(), 1, 0, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if _, err := w.WriteAt(make([]byte, flushAfter), 100); err != nil {
+		t.Fatal(err)
+	}
+	s.trims.Wait()
+	if _, err := w.Commit(t.Context(), 100, flushAfter, 0); !errors.Is(err, syscall.EIO) {
+		t.Errorf("what the failed sync had: %v", err)
+	}
+	if _, err := w.WriteAt(make([]byte, 1), 100+flushAfter); !errors.Is(err, syscall.EIO) {
+		t.Errorf("a write after it: %v", err)
+	}
+	var lost *upload.LostError
+	if err := s.Settle(t.Context(), []catalog.Extent{early}); !errors.As(err, &lost) {
+		t.Errorf("what was committed before it: %v", err)
+	}
+	if n := syncs.Load(); n != 1 {
+		t.Errorf("%d syncs", n)
+	}
+}
+
 func TestAWriteAllocatesNothing(t *testing.T) {
 	s := open(t, t.TempDir(), Options{})
 	defer s.Close()

@@ -68,6 +68,9 @@ func (w *writer) WriteAt(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	n, past, err := w.past.WriteAt(p, off)
+	if err == nil {
+		w.f.wrote(int64(n))
+	}
 	if err != nil || past {
 		return n, full(err)
 	}
