@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -18,8 +19,13 @@ import (
 	"sluice/upload"
 )
 
-// pieceBytes is how much of a content is written under one deadline.
-const pieceBytes = 256 << 10
+const (
+	// pieceBytes is how much of a content is written under one deadline.
+	pieceBytes = 256 << 10
+	// pieceMost is how much the system copies from a file in one go to who takes it fast: pieceBytes within pieceFast.
+	pieceMost = 2 << 20
+	pieceFast = 100 * time.Millisecond
+)
 
 // readContent answers a memory's bytes: all of them, or one range (RFC 9110 §14). A list of several ranges, one in another
 // unit, or a malformed one is ignored, as the RFC allows; so no request costs more than the content once.
@@ -113,21 +119,40 @@ func (p *paced) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// TakeFile implements upload.FileTaker.
+// TakeFile implements upload.FileTaker. Who has taken a piece fast gets more in one go, under the deadline of one piece: who has had no more than that when it is over is
+// too slow, and the others go on in single pieces.
 func (p *paced) TakeFile(f io.Reader, n int64) (sent int64, err error) {
+	piece := int64(pieceBytes)
+	at, _ := f.(io.Seeker) // nil: single pieces
+	start := int64(0)
+	if at != nil && n > piece {
+		if start, err = at.Seek(0, io.SeekCurrent); err != nil {
+			return 0, err
+		}
+	}
 	for sent < n {
+		began := time.Now()
 		p.hurry()
-		piece := min(n-sent, pieceBytes)
-		k, err := p.c.ReadFrom(&io.LimitedReader{R: f, N: piece})
+		want := min(n-sent, piece)
+		k, err := p.c.ReadFrom(&io.LimitedReader{R: f, N: want})
 		sent, p.sent = sent+k, p.sent+k
 		switch {
 		case errors.Is(err, syscall.EIO):
 			return sent, err // the disk's
+		case errors.Is(err, os.ErrDeadlineExceeded) && piece > pieceBytes && k >= pieceBytes:
+			// Where it was not the system that copied, more was read than was sent.
+			if _, err := at.Seek(start+sent, io.SeekStart); err != nil {
+				return sent, err
+			}
 		case err != nil:
 			p.cut = &cutError{err}
 			return sent, p.cut
-		case k < piece:
+		case k < want:
 			return sent, nil
+		}
+		fast := err == nil && time.Since(began)*pieceBytes <= pieceFast*time.Duration(want)
+		if piece = min(2*piece, pieceMost); !fast || at == nil {
+			piece = pieceBytes
 		}
 	}
 	return sent, nil
