@@ -2,9 +2,11 @@ package api
 
 import (
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"net/url"
@@ -161,19 +163,24 @@ func (p *paced) TakeFile(f io.Reader, n int64) (sent int64, err error) {
 // contentOnly are the headers that describe the content, and not a refusal.
 var contentOnly = []string{"ETag", "Repr-Digest", "Content-Type", "Content-Disposition", "Accept-Ranges"}
 
+// sameHeaders are those that every content has, under their canonical names. Nobody changes the lists, and what is added to one goes into a copy.
+var sameHeaders = map[string][]string{
+	"Accept-Ranges": {"bytes"},
+	// Always asked again: the right to read may end.
+	"Cache-Control":                {"private, no-cache"},
+	"Content-Security-Policy":      {"sandbox; default-src 'none'; frame-ancestors 'none'"},
+	"Cross-Origin-Resource-Policy": {"same-origin"},
+	"Referrer-Policy":              {"no-referrer"},
+}
+
 // contentHeaders says what the content is, and keeps a browser from ever taking it for a part of this origin.
 func contentHeaders(h http.Header, m catalog.Memory) (etag string) {
-	etag = `"sha256:` + fmt.Sprintf("%x", m.SHA256) + `"`
+	etag = `"sha256:` + hex.EncodeToString(m.SHA256[:]) + `"`
+	maps.Copy(h, sameHeaders)
 	h.Set("ETag", etag)
 	h.Set("Repr-Digest", "sha-256=:"+base64.StdEncoding.EncodeToString(m.SHA256[:])+":")
-	h.Set("Accept-Ranges", "bytes")
 	h.Set("Content-Type", m.MIME)
 	h.Set("Content-Disposition", disposition(m.Name, m.MIME))
-	// Always asked again: the right to read may end.
-	h.Set("Cache-Control", "private, no-cache")
-	h.Set("Content-Security-Policy", "sandbox; default-src 'none'; frame-ancestors 'none'")
-	h.Set("Cross-Origin-Resource-Policy", "same-origin")
-	h.Set("Referrer-Policy", "no-referrer")
 	return etag
 }
 
@@ -193,19 +200,28 @@ func disposition(name, kind string) string {
 	if passive(kind) {
 		form = "inline"
 	}
-	safe := strings.Map(func(r rune) rune {
-		if r == '/' || r == '\\' || unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == unicode.ReplacementChar {
-			return '_'
-		}
-		return r
-	}, name)
-	plain := strings.Map(func(r rune) rune {
-		if r > '~' || r == '"' || r == '%' {
-			return '_'
-		}
-		return r
-	}, safe)
-	return fmt.Sprintf(`%s; filename="%s"; filename*=UTF-8''%s`, form, plain, strings.ReplaceAll(url.QueryEscape(safe), "+", "%20"))
+	safe, plain, encoded := name, name, name
+	if strings.ContainsFunc(name, func(r rune) bool { return !plainRune(r) }) {
+		safe = strings.Map(func(r rune) rune {
+			if r == '/' || r == '\\' || unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == unicode.ReplacementChar {
+				return '_'
+			}
+			return r
+		}, name)
+		plain = strings.Map(func(r rune) rune {
+			if r > '~' || r == '"' || r == '%' {
+				return '_'
+			}
+			return r
+		}, safe)
+		encoded = strings.ReplaceAll(url.QueryEscape(safe), "+", "%20")
+	}
+	return form + `; filename="` + plain + `"; filename*=UTF-8''` + encoded
+}
+
+// plainRune reports whether a rune is the same in all forms of a name.
+func plainRune(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '-' || r == '_'
 }
 
 // noneMatch is RFC 9110 §13.1.2, whose comparison is weak.
