@@ -123,27 +123,20 @@ func (p *paced) Write(b []byte) (int, error) {
 
 // TakeFile implements upload.FileTaker. Who has taken a piece fast gets more in one go, under the deadline of one piece: who has had no more than that when it is over is
 // too slow, and the others go on in single pieces.
-func (p *paced) TakeFile(f io.Reader, n int64) (sent int64, err error) {
-	piece := int64(pieceBytes)
-	at, _ := f.(io.Seeker) // nil: single pieces
-	start := int64(0)
-	if at != nil && n > piece {
-		if start, err = at.Seek(0, io.SeekCurrent); err != nil {
-			return 0, err
-		}
-	}
-	for sent < n {
+func (p *paced) TakeFile(f io.ReadSeeker, n int64) (sent int64, err error) {
+	for piece := int64(pieceBytes); sent < n; {
 		began := time.Now()
 		p.hurry()
 		want := min(n-sent, piece)
-		k, err := p.c.ReadFrom(&io.LimitedReader{R: f, N: want})
+		from := &io.LimitedReader{R: f, N: want}
+		k, err := p.c.ReadFrom(from)
 		sent, p.sent = sent+k, p.sent+k
 		switch {
 		case errors.Is(err, syscall.EIO):
 			return sent, err // the disk's
 		case errors.Is(err, os.ErrDeadlineExceeded) && piece > pieceBytes && k >= pieceBytes:
 			// Where it was not the system that copied, more was read than was sent.
-			if _, err := at.Seek(start+sent, io.SeekStart); err != nil {
+			if _, err := f.Seek(k-(want-from.N), io.SeekCurrent); err != nil {
 				return sent, err
 			}
 		case err != nil:
@@ -152,8 +145,9 @@ func (p *paced) TakeFile(f io.Reader, n int64) (sent int64, err error) {
 		case k < want:
 			return sent, nil
 		}
-		fast := err == nil && time.Since(began)*pieceBytes <= pieceFast*time.Duration(want)
-		if piece = min(2*piece, pieceMost); !fast || at == nil {
+		if err == nil && time.Since(began)*pieceBytes <= pieceFast*time.Duration(want) {
+			piece = min(2*piece, pieceMost)
+		} else {
 			piece = pieceBytes
 		}
 	}
@@ -200,9 +194,9 @@ func disposition(name, kind string) string {
 	if passive(kind) {
 		form = "inline"
 	}
-	safe, plain, encoded := name, name, name
-	if strings.ContainsFunc(name, func(r rune) bool { return !plainRune(r) }) {
-		safe = strings.Map(func(r rune) rune {
+	plain, encoded := name, name
+	if strings.ContainsFunc(name, special) {
+		safe := strings.Map(func(r rune) rune {
 			if r == '/' || r == '\\' || unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == unicode.ReplacementChar {
 				return '_'
 			}
@@ -219,9 +213,9 @@ func disposition(name, kind string) string {
 	return form + `; filename="` + plain + `"; filename*=UTF-8''` + encoded
 }
 
-// plainRune reports whether a rune is the same in all forms of a name.
-func plainRune(r rune) bool {
-	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '-' || r == '_'
+// special reports whether a rune may differ between the forms of a name.
+func special(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '.' && r != '-' && r != '_'
 }
 
 // noneMatch is RFC 9110 §13.1.2, whose comparison is weak.

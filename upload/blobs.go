@@ -68,7 +68,7 @@ type Sender interface {
 // FileTaker takes bytes, or the n that follow in a file; fewer, without an error, where that ends.
 type FileTaker interface {
 	io.Writer
-	TakeFile(f io.Reader, n int64) (int64, error)
+	TakeFile(f io.ReadSeeker, n int64) (int64, error)
 }
 
 // Care says when a Check may trust without looking.

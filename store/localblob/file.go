@@ -36,8 +36,8 @@ type file struct {
 	failed   error           // a sync has failed
 	lost     []session.Range // what that took
 
-	loose    int64 // bytes written since the last sync that nobody waits for began
-	flushing bool  // one runs
+	loose    int64 // bytes written, towards flushAfter
+	flushing bool  // a sync runs that nobody waits for
 }
 
 // hold opens a place, or joins those who have it open. The caller must release it. A place that is to be

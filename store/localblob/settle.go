@@ -117,11 +117,9 @@ func (f *file) settle() error {
 	return f.syncs.do(f.syncOnce)
 }
 
-const (
-	// flushAfter is after how many bytes a place is synced although nobody waits for that, and flushEvery after how many more it is again. What a disk
-	// keeps in its cache it writes at the next flush, at its own speed: the more there is, the longer whoever finishes waits.
-	flushAfter, flushEvery = 8 << 20, 2 << 20
-)
+// flushAfter is after how many bytes a place is synced although nobody waits for that, and flushEvery after how many more it is again. What a disk
+// keeps in its cache it writes at the next flush, at its own speed: the more there is, the longer whoever finishes waits.
+const flushAfter, flushEvery = 8 << 20, 2 << 20
 
 // wrote counts n bytes that were written, and syncs the place now and then behind the caller's back. Where such a sync fails, it is as with any
 // other: what was not on the disk is lost, and a Commit says so. The caller holds the file.

@@ -55,6 +55,21 @@ func (f *hookedFile) SyncDisk() error {
 	return f.on.syncDisk()
 }
 
+// gate counts the syncs of files, and holds each, once it has said so, until leave is closed.
+func (h *hooked) gate() (files *atomic.Int64, enter <-chan struct{}, leave chan struct{}) {
+	files, leave = new(atomic.Int64), make(chan struct{})
+	entered := make(chan struct{}, 100)
+	h.sync = func(f *hookedFile) error {
+		if !f.dir {
+			files.Add(1)
+			entered <- struct{}{}
+			<-leave
+		}
+		return f.File.Sync()
+	}
+	return files, entered, leave
+}
+
 // † a failed sync poisons the place: what was written since the last good one is lost, there is no second sync, and what comes next goes elsewhere.
 func TestAFailedSyncIsNeverTriedAgain(t *testing.T) {
 	dir, disk := t.TempDir(), &hooked{}
@@ -118,16 +133,7 @@ func TestSyncsAreShared(t *testing.T) {
 	disk := &hooked{}
 	s := open(t, t.TempDir(), Options{FS: disk})
 	defer s.Close()
-	var files atomic.Int64
-	enter, leave := make(chan struct{}, 100), make(chan struct{})
-	disk.sync = func(f *hookedFile) error {
-		if !f.dir {
-			files.Add(1)
-			enter <- struct{}{}
-			<-leave
-		}
-		return f.File.Sync()
-	}
+	files, enter, leave := disk.gate()
 	e := write(t, s, 1, 0, 0, []byte("x"))
 	var wg sync.WaitGroup
 	for range 20 {
@@ -313,17 +319,7 @@ func TestALargePlaceIsSyncedOnTheWay(t *testing.T) {
 	disk := &hooked{}
 	s := open(t, t.TempDir(), Options{FS: disk})
 	defer s.Close()
-	var syncs atomic.Int64
-	enter, leave := make(chan struct{}, 100), make(chan struct{})
-	disk.sync = func(f *hookedFile) error {
-		if f.dir {
-			return nil
-		}
-		syncs.Add(1)
-		enter <- struct{}{}
-		<-leave
-		return f.File.Sync()
-	}
+	syncs, enter, leave := disk.gate()
 	w, err := s.Writer(t.Context(), 1, 0, -1)
 	if err != nil {
 		t.Fatal(err)

@@ -68,11 +68,11 @@ func (w *writer) WriteAt(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	n, past, err := w.past.WriteAt(p, off)
-	if err == nil {
-		w.f.wrote(int64(n))
-	}
-	if err != nil || past {
+	if err != nil {
 		return n, full(err)
+	}
+	if w.f.wrote(int64(n)); past {
+		return n, nil
 	}
 	if w.to != off {
 		w.flow()

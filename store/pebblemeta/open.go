@@ -101,7 +101,7 @@ func (db *DB) pebbleOptions(opts Options, lock *pebble.Lock) *pebble.Options {
 			}
 		}},
 	}
-	// Most of what a commit looks up is not there: whether the content is known, the key taken. Below the lowest level, which Pebble asks no filter for, that costs no read.
+	// Most of what a commit looks up is not there: whether the content is known, the key taken. Above the lowest level, which Pebble asks no filter for, that costs no read.
 	o.Levels[0].FilterPolicy = bloom.FilterPolicy(10)
 	o.Levels[len(o.Levels)-1].FilterPolicy = pebble.NoFilterPolicy
 	o.EnsureDefaults()

@@ -16,7 +16,7 @@ type Taker struct {
 }
 
 // TakeFile implements upload.FileTaker.
-func (t *Taker) TakeFile(f io.Reader, n int64) (int64, error) {
+func (t *Taker) TakeFile(f io.ReadSeeker, n int64) (int64, error) {
 	t.Files++
 	return io.Copy(&t.Buffer, io.LimitReader(f, n))
 }
