@@ -74,35 +74,39 @@ func newCopier(t *testing.T) *session.Service {
 }
 
 func TestCopyHandsAFastBodyOnInOnePiece(t *testing.T) {
-	v := newCopier(t)
-	for n := range int64(40) {
-		content := bytes.Repeat([]byte("abcdefg"), 6)[:n]
-		var to parts
-		if err := v.Copy(&to, bytes.NewReader(content), n); err != nil || !bytes.Equal(to.all, content) {
-			t.Fatalf("%d bytes: %q, %v", n, to.all, err)
+	synctest.Test(t, func(t *testing.T) {
+		v := newCopier(t)
+		for n := range int64(40) {
+			content := bytes.Repeat([]byte("abcdefg"), 6)[:n]
+			var to parts
+			if err := v.Copy(&to, bytes.NewReader(content), n); err != nil || !bytes.Equal(to.all, content) {
+				t.Fatalf("%d bytes: %q, %v", n, to.all, err)
+			}
+			if want := int(n+15) / 16; len(to.lens) != want {
+				t.Errorf("%d bytes came in %v", n, to.lens)
+			}
+			to = parts{most: 3}
+			if err := v.Copy(&to, iotest.OneByteReader(bytes.NewReader(content)), n); err != nil || !bytes.Equal(to.all, content) {
+				t.Fatalf("%d bytes, a few at a time: %q, %v", n, to.all, err)
+			}
 		}
-		if want := int(n+15) / 16; len(to.lens) != want {
-			t.Errorf("%d bytes came in %v", n, to.lens)
-		}
-		to = parts{most: 3}
-		if err := v.Copy(&to, iotest.OneByteReader(bytes.NewReader(content)), n); err != nil || !bytes.Equal(to.all, content) {
-			t.Fatalf("%d bytes, a few at a time: %q, %v", n, to.all, err)
-		}
-	}
+	})
 }
 
 func TestCopyReadsIntoWhatIsLent(t *testing.T) {
-	v := newCopier(t)
-	for n := range int64(100) {
-		content := bytes.Repeat([]byte("abcdefg"), 15)[:n]
-		to := lends{mem: make([]byte, 32)}
-		if err := v.Copy(&to, bytes.NewReader(content), n); err != nil || !bytes.Equal(to.all, content) {
-			t.Fatalf("%d bytes: %q, %v", n, to.all, err)
+	synctest.Test(t, func(t *testing.T) {
+		v := newCopier(t)
+		for n := range int64(100) {
+			content := bytes.Repeat([]byte("abcdefg"), 15)[:n]
+			to := lends{mem: make([]byte, 32)}
+			if err := v.Copy(&to, bytes.NewReader(content), n); err != nil || !bytes.Equal(to.all, content) {
+				t.Fatalf("%d bytes: %q, %v", n, to.all, err)
+			}
+			if to.lent || n >= 16 && to.own < int(n)-16 {
+				t.Errorf("%d bytes: %d of them in lent memory, which it has: %v", n, to.own, to.lent)
+			}
 		}
-		if to.lent || n >= 16 && to.own < int(n)-16 {
-			t.Errorf("%d bytes: %d of them in lent memory, which it has: %v", n, to.own, to.lent)
-		}
-	}
+	})
 }
 
 func TestCopyRefusesAnotherLength(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"sluice/access"
@@ -128,27 +129,29 @@ func TestTheServerHasASmallestPiece(t *testing.T) {
 
 // Contents that come whole in one request share files, whatever a buffer holds; larger ones do not.
 func TestSmallCreatesShareAFile(t *testing.T) {
-	s, who := opened(t)
-	create := func(n int64) {
-		t.Helper()
-		req := upload.CreateRequest{Meta: catalog.Meta{Name: "small"}, Put: upload.Put{Length: n}}
-		if m, err := s.uploads.Create(t.Context(), who, req, io.LimitReader(rand.NewChaCha8([32]byte{byte(n >> 12), byte(n)}), n)); err != nil || m.Bytes != n {
-			t.Fatalf("%d bytes: %+v, %v", n, m, err)
+	synctest.Test(t, func(t *testing.T) { // whose time stands still meanwhile: every content comes fast
+		s, who := opened(t)
+		create := func(n int64) {
+			t.Helper()
+			req := upload.CreateRequest{Meta: catalog.Meta{Name: "small"}, Put: upload.Put{Length: n}}
+			if m, err := s.uploads.Create(t.Context(), who, req, io.LimitReader(rand.NewChaCha8([32]byte{byte(n >> 12), byte(n)}), n)); err != nil || m.Bytes != n {
+				t.Fatalf("%d bytes: %+v, %v", n, m, err)
+			}
 		}
-	}
-	create(64 << 10)
-	before := s.files(t)
-	for _, n := range []int64{5 << 10, 32 << 10, 33 << 10, 100 << 10, 256 << 10, 257 << 10, 700_001, 1<<20 - 64} {
-		create(n)
-		if now := s.files(t); now != before {
-			t.Errorf("a content of %d bytes has a file of its own", n)
-			before = now
+		create(64 << 10)
+		before := s.files(t)
+		for _, n := range []int64{5 << 10, 32 << 10, 33 << 10, 100 << 10, 256 << 10, 257 << 10, 700_001, 1<<20 - 64} {
+			create(n)
+			if now := s.files(t); now != before {
+				t.Errorf("a content of %d bytes has a file of its own", n)
+				before = now
+			}
 		}
-	}
-	create(1 << 20)
-	if now := s.files(t); now != before+1 {
-		t.Errorf("a larger one has %d files", now-before)
-	}
+		create(1 << 20)
+		if now := s.files(t); now != before+1 {
+			t.Errorf("a larger one has %d files", now-before)
+		}
+	})
 }
 
 // files counts the files that the contents are in.

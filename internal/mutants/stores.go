@@ -77,9 +77,15 @@ func ofStores() []mutant {
 		},
 		{
 			name: "a-log-says-that-it-was-synced", promise: 1, file: "store/pebblemeta/light.go",
-			old:   "		noteSynced(f.buf, f.written, uint64(f.synced))\n",
-			new:   "",
+			old:   "	noteSynced(f.buf, f.written, uint64(f.synced))\n",
+			new:   "	noteSynced(f.buf, f.written, uint64(f.written))\n",
 			tests: []string{"store/pebblemeta.TestALogSaysWhatWasSynced", "internal/crashtest.TestAnyHistory"},
+		},
+		{
+			name: "a-log-says-less-than-was-synced", promise: 4, file: "store/pebblemeta/rot.go",
+			old:   "if c.kind > 8 && c.synced != synced {",
+			new:   "if c.synced > synced {",
+			tests: []string{"store/pebblemeta.TestALogSaysAllThatWasSynced"},
 		},
 		{
 			name: "a-commit-does-not-wait-for-the-direct-write", promise: 1, file: "store/localblob/write.go",

@@ -15,7 +15,7 @@ import (
 // that nothing in the next one can be on the disk without it.
 //
 // Pebble notes in the log how much of it had been synced, from which an unclean start tells rot from a torn end (rot.go). Of the syncs that were left out it
-// must not say so: the file puts there what is true.
+// must not say so; and it learns of a sync only after those who waited for it, so that the next commit may not say it yet. The file puts there what is true.
 type light struct {
 	// heavy are the commits that wait for a real sync. Each counts from before it is applied until its sync has returned, so that whichever sync covers it finds it here.
 	heavy atomic.Int64
@@ -67,12 +67,9 @@ type lightLog struct {
 
 // Write implements vfs.File. Pebble writes whole chunks.
 func (f *lightLog) Write(p []byte) (int, error) {
-	if f.synced < f.written {
-		f.buf = append(f.buf[:0], p...)
-		noteSynced(f.buf, f.written, uint64(f.synced))
-		p = f.buf
-	}
-	n, err := f.File.Write(p)
+	f.buf = append(f.buf[:0], p...)
+	noteSynced(f.buf, f.written, uint64(f.synced))
+	n, err := f.File.Write(f.buf)
 	f.written += int64(n)
 	return n, err
 }

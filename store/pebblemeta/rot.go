@@ -213,7 +213,7 @@ func chunkSum(b []byte) uint32 {
 	return (sum>>15 | sum<<17) + 0xa282ead8
 }
 
-// noteSynced lowers to synced what the chunks in p, which is written at this offset of a log, say of how much was.
+// noteSynced sets to synced what the chunks in p, which is written at this offset of a log, say of how much was.
 func noteSynced(p []byte, off int64, synced uint64) {
 	for len(p) > 0 {
 		block := p[:min(int64(len(p)), logBlock-off%logBlock)]
@@ -223,7 +223,7 @@ func noteSynced(p []byte, off int64, synced uint64) {
 			if !ok {
 				break
 			}
-			if c.synced > synced {
+			if c.kind > 8 && c.synced != synced {
 				binary.LittleEndian.PutUint64(block[at+11:], synced)
 				binary.LittleEndian.PutUint32(block[at:], chunkSum(block[at+6:c.end]))
 			}
