@@ -70,8 +70,8 @@ func (u *Service) finishOnce(ctx context.Context, c access.Caller, reqs []Finish
 			if ctx.Err() != nil {
 				return nil, false, ctx.Err()
 			}
-			if errors.Is(err, session.ErrFinished) {
-				return nil, true, nil // just now, by another finish: what became of it is the answer
+			if errors.Is(err, session.ErrFinished) || errors.Is(err, session.ErrGenMoved) {
+				return nil, true, nil // just now, by another request: what became of it is the answer
 			}
 			failures = append(failures, Failure{req.ID, err})
 		}
@@ -204,7 +204,7 @@ func (u *Service) assemble(ctx context.Context, c access.Caller, s session.Sessi
 	}
 	extents, err := extentsOf(entries)
 	if err != nil {
-		return nil, fmt.Errorf("session %s: %w", s.ID, err)
+		return nil, u.moved(ctx, s, fmt.Errorf("session %s: %w", s.ID, err))
 	}
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -253,7 +253,7 @@ func (u *Service) mismatch(ctx context.Context, s session.Session, sum catalog.S
 		return err
 	}
 	if len(chunks) != len(req.CRC32C) {
-		return &catalog.FieldError{Field: "chunk_crc32c", Problem: fmt.Sprintf("has %d values for %d chunks", len(req.CRC32C), len(chunks))}
+		return u.moved(ctx, s, &catalog.FieldError{Field: "chunk_crc32c", Problem: fmt.Sprintf("has %d values for %d chunks", len(req.CRC32C), len(chunks))})
 	}
 	for i, chunk := range chunks {
 		if chunk.CRC32C != req.CRC32C[i] {

@@ -3,11 +3,13 @@ package upload_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"io"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"sluice/access"
@@ -20,6 +22,7 @@ import (
 type engine struct {
 	session.Store
 	load    func()
+	list    func()
 	entries func(n int)
 	seal    func()
 }
@@ -63,6 +66,10 @@ func (e *engine) Load(ctx context.Context, id session.SessionID) (session.Sessio
 }
 
 func (e *engine) Entries(ctx context.Context, id session.SessionID, r session.Range, n int) ([]session.Entry, error) {
+	if list := e.list; list != nil {
+		e.list = nil
+		list()
+	}
 	es, err := e.Store.Entries(ctx, id, r, n)
 	if e.entries != nil {
 		e.entries(len(es))
@@ -187,6 +194,82 @@ func TestADropTakesOnlyWhatWasFoundLost(t *testing.T) {
 	w.check(err)
 	if !session.Covers(s.Received, session.Range{End: chunk}) {
 		t.Errorf("an acknowledged chunk is gone: %v", s.Received)
+	}
+}
+
+// rereading is a Blobs in which something happens after its first read.
+type rereading struct {
+	upload.Blobs
+	read func()
+}
+
+func (r *rereading) Read(ctx context.Context, extents []catalog.Extent, off, n int64) (io.ReadCloser, error) {
+	body, err := r.Blobs.Read(ctx, extents, off, n)
+	if read := r.read; read != nil {
+		r.read = nil
+		read()
+	}
+	return body, err
+}
+
+// A finish waits for the follower, who has read a piece that is lost; by then it has been dropped, and stored anew.
+func TestAFinishReadsWhatReplacedALostPiece(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		blobs := &rereading{Blobs: w.blobs}
+		w.rewire(blobs, limits())
+		b := random(3 * chunk)
+		up := w.begin(int64(len(b)))
+		for i := range int64(2) { // ahead of the rolling hash, so that they are read back
+			w.check(w.put(up.ID, i+1, b[(i+1)*chunk:(i+2)*chunk]))
+		}
+		places, err := w.blobs.Places(t.Context(), "", 10)
+		w.check(err)
+		w.blobs.Corrupt(places[0].Name, 2*chunk+7)
+		blobs.read = func() {
+			time.Sleep(time.Second) // the finish waits
+			w.check(w.PutChunk(t.Context(), w.me, up.ID, 2, bytes.NewReader(b[2*chunk:]), upload.Put{Length: chunk, Replace: true}))
+		}
+		w.check(w.put(up.ID, 0, b[:chunk]))
+		m, err := w.finish(up.ID, b)
+		w.check(err)
+		if blobs.read != nil || !bytes.Equal(w.content(m), b) {
+			t.Error("content differs")
+		}
+	})
+}
+
+// A finish that has verified a piece which is dropped before it is published, or before the chunks are compared, asks for it.
+func TestAFinishAsksForWhatIsDroppedMeanwhile(t *testing.T) {
+	w := newWorld(t)
+	e := w.rewire(w.blobs, limits())
+	b := random(3 * chunk)
+	up := w.begin(int64(len(b)))
+	finish := upload.FinishRequest{ID: up.ID, Length: int64(len(b)), CRC32C: make([]uint32, 3)}
+	good := finish
+	good.SHA256 = sha256.Sum256(b)
+	for i, c := range chunks(b) {
+		w.check(w.put(up.ID, int64(i), c))
+	}
+	if _, err := w.Finish(t.Context(), w.me, finish); !errors.Is(err, upload.ErrChecksum) { // its pieces are trusted from here on
+		t.Fatal(err)
+	}
+	for name, req := range map[string]upload.FinishRequest{"published": good, "compared": finish} {
+		e.list = func() {
+			_, err := w.sessions.Drop(t.Context(), up.ID, session.Range{Off: chunk, End: 2 * chunk}, nil)
+			w.check(err)
+		}
+		var inc *session.IncompleteError
+		_, err := w.Finish(t.Context(), w.me, req)
+		if !errors.As(err, &inc) || e.list != nil || w.memories() != 0 {
+			t.Errorf("%s: %v, %d memories", name, err, w.memories())
+		}
+		w.check(w.put(up.ID, 1, b[chunk:2*chunk]))
+	}
+	m, err := w.Finish(t.Context(), w.me, good)
+	w.check(err)
+	if !bytes.Equal(w.content(m), b) {
+		t.Error("content differs")
 	}
 }
 

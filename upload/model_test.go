@@ -335,9 +335,6 @@ func TestRottenPiecesAreAskedForAgain(t *testing.T) {
 		w.check(e)
 		missing := st.Missing(0)
 		if len(missing) == 0 || sent > 3 {
-			if errors.Is(err, upload.ErrRotten) {
-				continue // it is dropped in the background
-			}
 			t.Fatal(err)
 		}
 		for _, r := range missing {

@@ -236,7 +236,12 @@ func (u *Service) catchUp(ctx context.Context, t *track) error {
 		from, to := r.off, min(s.Prefix(), r.off+ladder)
 		if err := u.hashRange(ctx, s, &r, to); err != nil {
 			if errors.Is(err, ErrRotten) || errors.Is(err, ErrNoPlace) {
-				return errors.Join(err, u.dropLost(ctx, t.id, session.Range{Off: r.off, End: to}))
+				if e := u.dropLost(ctx, t.id, session.Range{Off: r.off, End: to}); e != nil {
+					return errors.Join(err, e)
+				}
+			}
+			if err = u.moved(ctx, s, err); errors.Is(err, session.ErrGenMoved) {
+				continue
 			}
 			return err
 		}
@@ -251,6 +256,18 @@ func (u *Service) catchUp(ctx context.Context, t *track) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// moved gives session.ErrGenMoved instead of err where something of the session was dropped since it was s: then what failed may be gone from it.
+func (u *Service) moved(ctx context.Context, s session.Session, err error) error {
+	now, e := u.Sessions.Status(ctx, s.ID)
+	switch {
+	case e != nil:
+		return errors.Join(err, e)
+	case now.Gen != s.Gen:
+		return session.ErrGenMoved
+	}
+	return err
 }
 
 // saveState keeps the state of a follower through a restart.

@@ -218,6 +218,7 @@ func (r *series) look(m *mounted, facts *load.Facts, want load.Demand, started .
 		srv.Stop,
 	} {
 		if err := step(); err != nil {
+			srv.Kill() // whose last words are complete then
 			return fmt.Errorf("%w\nthe server said: %s", err, srv.Output())
 		}
 	}
