@@ -11,21 +11,15 @@ import (
 // slowRate is how fast a stream must be, in bytes a second, to be given more memory than a small buffer.
 const slowRate = 1 << 20
 
-// input reads a body into memory that suits how fast it comes.
+// input reads a body into memory that suits how fast it comes: a small buffer, and while it comes fast a larger one, which the sink lends or which is one of a
+// bounded number that the Service has.
 type input struct {
-	v    *Service
-	r    io.Reader
-	m    buffers
-	fast bool
-	due  func() bool // whether what is there should be handed on
-}
-
-// buffers are what a body is read into: a small buffer, and while it comes fast a larger one, which the sink lends or which is one of
-// a bounded number that the Service has.
-type buffers struct {
 	v     *Service
+	r     io.Reader
+	due   func() bool               // whether what is there should be handed on
 	lend  func(off, n int64) []byte // nil: nothing is lent
 	done  func()
+	fast  bool
 	small *[]byte
 	large *[]byte // nil: none
 	lent  []byte  // nil: none
@@ -33,7 +27,7 @@ type buffers struct {
 
 // newInput reads r; free must follow.
 func (v *Service) newInput(r io.Reader, due func() bool) *input {
-	return &input{v: v, r: r, due: due, m: buffers{v: v, small: v.small.Get().(*[]byte)}}
+	return &input{v: v, r: r, due: due, small: v.small.Get().(*[]byte)}
 }
 
 // slow reports whether n bytes that came since then came slowly.
@@ -42,49 +36,49 @@ func (in *input) slow(n int, since time.Time) bool {
 }
 
 // grow gives larger memory for the bytes from off on, of which at most n come, or nil.
-func (m *buffers) grow(off, n int64) []byte {
-	if m.lend != nil {
-		if m.lent = m.lend(off, n); m.lent != nil {
-			return m.lent
+func (in *input) grow(off, n int64) []byte {
+	if in.lend != nil {
+		if in.lent = in.lend(off, n); in.lent != nil {
+			return in.lent
 		}
 	}
-	if m.large == nil && n > int64(len(*m.small)) {
-		if m.v.spare.Add(-1) < 0 {
-			m.v.spare.Add(1)
+	if in.large == nil && n > int64(len(*in.small)) {
+		if in.v.spare.Add(-1) < 0 {
+			in.v.spare.Add(1)
 			return nil
 		}
-		m.large = m.v.large.Get().(*[]byte)
+		in.large = in.v.large.Get().(*[]byte)
 	}
-	if m.large == nil {
+	if in.large == nil {
 		return nil
 	}
-	return *m.large
+	return *in.large
 }
 
 // used gives back what was lent, after its bytes were delivered.
-func (m *buffers) used() {
-	if m.lent != nil {
-		m.lent = nil
-		m.done()
+func (in *input) used() {
+	if in.lent != nil {
+		in.lent = nil
+		in.done()
 	}
 }
 
 // shrink goes back to the small buffer.
-func (m *buffers) shrink() {
-	if m.large != nil {
-		m.v.large.Put(m.large)
-		m.v.spare.Add(1)
-		m.large = nil
+func (in *input) shrink() {
+	if in.large != nil {
+		in.v.large.Put(in.large)
+		in.v.spare.Add(1)
+		in.large = nil
 	}
 }
 
-func (m *buffers) free() {
-	m.used()
-	m.shrink()
-	m.v.small.Put(m.small)
+func (in *input) free() {
+	in.used()
+	in.shrink()
+	in.v.small.Put(in.small)
 }
 
-// lend and unlend are buffers' for a put: its sink is only called behind the door.
+// lend and unlend are an input's for a put: its sink is only called behind the door.
 func (t *stream) lend(off, n int64) []byte {
 	if t.enter(false) != nil {
 		return nil
@@ -105,16 +99,16 @@ func (t *stream) unlend() {
 // Errors: ErrShort and ErrLong for a body of another length; the body's and the sink's own.
 func (v *Service) Copy(sink ByteSink, body io.Reader, n int64) error {
 	in := v.newInput(body, func() bool { return false })
-	defer in.m.free()
+	defer in.free()
 	if l, ok := sink.(Lender); ok {
-		in.m.lend, in.m.done = l.Lend, l.Done
+		in.lend, in.done = l.Lend, l.Done
 	}
 	for at := int64(0); at < n; {
 		b, end := in.next(at, n-at)
 		if err := writeAll(sink, b, at); err != nil {
 			return err
 		}
-		in.m.used()
+		in.used()
 		if at += int64(len(b)); at == n {
 			break
 		}
@@ -131,16 +125,16 @@ func (v *Service) Copy(sink ByteSink, body io.Reader, n int64) error {
 // copy reads the body to its end and hands it to the sink. The error is nil only after a clean end.
 func (t *stream) copy(ctx context.Context, r io.Reader) error {
 	in := t.v.newInput(r, func() bool { return !t.mode.whole && time.Since(t.flushed) >= t.v.cfg.Flush })
-	defer in.m.free()
+	defer in.free()
 	if _, ok := t.sink.(Lender); ok {
-		in.m.lend, in.m.done = t.lend, t.unlend
+		in.lend, in.done = t.lend, t.unlend
 	}
 	for {
 		b, end := in.next(t.pos, t.room())
 		if err := t.deliver(b); err != nil {
 			return err
 		}
-		in.m.used()
+		in.used()
 		if end == io.EOF {
 			return nil
 		}
@@ -165,19 +159,19 @@ func (t *stream) copy(ctx context.Context, r io.Reader) error {
 // next reads the next bytes, at off, of which at most room are asked for, into the memory that suits how fast they come. A body begins with the small buffer; what
 // fills that at once goes on in a larger one, into which its bytes are taken along.
 func (in *input) next(off, room int64) (b []byte, end error) {
-	m, began := &in.m, in.v.cfg.Clock.Now()
+	began := in.v.cfg.Clock.Now()
 	var have []byte
 	if !in.fast {
-		m.shrink()
-		have, end = in.fill(cut(*m.small, room))
-		if end != nil || len(have) < len(*m.small) || int64(len(have)) == room || in.slow(len(have), began) {
+		in.shrink()
+		have, end = in.fill(cut(*in.small, room))
+		if end != nil || len(have) < len(*in.small) || int64(len(have)) == room || in.slow(len(have), began) {
 			return have, end
 		}
 	}
-	if b = cut(m.grow(off, room), room); len(b) <= len(have) {
-		m.used()
+	if b = cut(in.grow(off, room), room); len(b) <= len(have) {
+		in.used()
 		if in.fast = false; have == nil {
-			return in.fill(cut(*m.small, room))
+			return in.fill(cut(*in.small, room))
 		}
 		return have, nil
 	}

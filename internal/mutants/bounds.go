@@ -83,8 +83,8 @@ func ofBounds() []mutant {
 		},
 		{
 			name: "a-buffer-is-as-large-as-the-chunk", promise: 11, file: "session/copy.go",
-			old:   "	if m.lend != nil {\n		if m.lent",
-			new:   "	if n > 0 {\n		return make([]byte, n)\n	}\n	if m.lend != nil {\n		if m.lent",
+			old:   "	if in.lend != nil {\n		if in.lent",
+			new:   "	if n > 0 {\n		return make([]byte, n)\n	}\n	if in.lend != nil {\n		if in.lent",
 			tests: []string{"cmd/sluice.TestMemoryDoesNotDependOnTheSizeOfChunks"},
 		},
 		{
