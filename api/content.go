@@ -169,13 +169,15 @@ var sameHeaders = map[string][]string{
 
 // contentHeaders says what the content is, and keeps a browser from ever taking it for a part of this origin.
 func contentHeaders(h http.Header, m catalog.Memory) (etag string) {
-	etag = `"sha256:` + hex.EncodeToString(m.SHA256[:]) + `"`
+	v := [...]string{
+		`"sha256:` + hex.EncodeToString(m.SHA256[:]) + `"`,
+		"sha-256=:" + base64.StdEncoding.EncodeToString(m.SHA256[:]) + ":",
+		m.MIME,
+		disposition(m.Name, m.MIME),
+	}
 	maps.Copy(h, sameHeaders)
-	h.Set("ETag", etag)
-	h.Set("Repr-Digest", "sha-256=:"+base64.StdEncoding.EncodeToString(m.SHA256[:])+":")
-	h.Set("Content-Type", m.MIME)
-	h.Set("Content-Disposition", disposition(m.Name, m.MIME))
-	return etag
+	h["Etag"], h["Repr-Digest"], h["Content-Type"], h["Content-Disposition"] = v[0:1:1], v[1:2:2], v[2:3:3], v[3:4:4]
+	return v[0]
 }
 
 // passive reports whether a browser shows this type without ever running anything of it.

@@ -43,16 +43,16 @@ type file struct {
 // hold opens a place, or joins those who have it open. The caller must release it. A place that is to be
 // written is made where it is not there.
 func (s *Store) hold(p place, write bool) (*file, error) {
-	name := p.file()
+	p = p.home()
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
 		return nil, fs.ErrClosed
 	}
-	f := s.files[name]
+	f := s.files[p]
 	if f == nil {
 		f = newFile(s, p)
-		s.files[name] = f
+		s.files[p] = f
 	} else if f.refs == 0 {
 		s.idle = slices.DeleteFunc(s.idle, func(o *file) bool { return o == f })
 	}
@@ -68,7 +68,6 @@ func (s *Store) hold(p place, write bool) (*file, error) {
 func newFile(s *Store, p place) *file {
 	f := &file{s: s, p: p}
 	if p.in > 0 {
-		f.p = p.pack()
 		f.pack = &pack{key: newKey(), readers: map[int64]int{}, doomed: map[int64]place{}}
 	}
 	return f
@@ -185,8 +184,8 @@ func (s *Store) closeOldest() {
 
 // forget lets the next one open the place anew. s.mu is held.
 func (s *Store) forget(f *file) {
-	if name := f.p.file(); s.files[name] == f {
-		delete(s.files, name)
+	if s.files[f.p] == f {
+		delete(s.files, f.p)
 	}
 }
 

@@ -102,7 +102,7 @@ type Store struct {
 	state
 
 	mu       sync.Mutex
-	files    map[string]*file
+	files    map[place]*file
 	idle     []*file // open, sound, and used by nobody: the longest first
 	trimming bool
 	spares   map[string]uint64
@@ -165,7 +165,7 @@ func Open(dir string, opts Options) (s *Store, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the content folder: %w", err)
 	}
-	s = &Store{dir: dir, opts: opts, fs: opts.FS, lock: lock, files: map[string]*file{}, spares: map[string]uint64{}, pool: direct.NewPool(opts.Direct)}
+	s = &Store{dir: dir, opts: opts, fs: opts.FS, lock: lock, files: map[place]*file{}, spares: map[string]uint64{}, pool: direct.NewPool(opts.Direct)}
 	s.packs.init(opts.Direct)
 	if err := s.prepare(); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the content folder %s: %w", dir, err), lock.Close())

@@ -24,22 +24,46 @@ type place struct {
 }
 
 func (p place) String() string {
+	b := make([]byte, 0, 64)
 	if p.in > 0 {
-		return fmt.Sprintf("%s-%08x-%06x-%016x", p.file(), p.off, p.len, uint64(p.id))
+		b = appendHex(append(p.appendFile(b), '-'), uint64(p.off), 8)
+		b = appendHex(append(b, '-'), uint64(p.len), 6)
+		return string(appendHex(append(b, '-'), uint64(p.id), 16))
 	}
-	s := fmt.Sprintf("%016x-%x-%x", uint64(p.id), p.gen, p.life)
-	if p.spare > 0 {
-		s += fmt.Sprintf("-%x", p.spare)
-	}
-	return s
+	return string(p.appendFile(b))
 }
 
 // file is the name of the file that the place is in.
-func (p place) file() string {
+func (p place) file() string { return string(p.appendFile(make([]byte, 0, 64))) }
+
+func (p place) appendFile(b []byte) []byte {
 	if p.in > 0 {
-		return fmt.Sprintf("p%016x-%08x", p.life, p.in)
+		b = appendHex(append(b, 'p'), p.life, 16)
+		return appendHex(append(b, '-'), uint64(p.in), 8)
 	}
-	return p.String()
+	b = appendHex(b, uint64(p.id), 16)
+	b = appendHex(append(b, '-'), p.gen, 1)
+	b = appendHex(append(b, '-'), p.life, 1)
+	if p.spare > 0 {
+		b = appendHex(append(b, '-'), p.spare, 1)
+	}
+	return b
+}
+
+// appendHex appends n in at least so many digits.
+func appendHex(b []byte, n uint64, digits int) []byte {
+	for d := digits - 1; d > 0 && n>>(4*d) == 0; d-- {
+		b = append(b, '0')
+	}
+	return strconv.AppendUint(b, n, 16)
+}
+
+// home is the place that has a file of its own, which the place is or is in.
+func (p place) home() place {
+	if p.in > 0 {
+		return p.pack()
+	}
+	return p
 }
 
 // pack is the place's pack.
