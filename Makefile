@@ -66,7 +66,7 @@ bench: build
 	./scripts/memory ./$(BIN)
 	cd bench && $(GO) run . -sluice ../$(BIN) -docs ../docs $(BENCH)
 
-# The section of docs/benchmarks.md and the chart on growth: up to a million open sessions and memories, which takes half an hour and 2 GB of the disk.
+# The section of docs/benchmarks.md and the chart on growth: up to a million open sessions and memories, which takes some minutes and 2 GB of the disk.
 growth: build
 	cd bench && $(GO) run . -scenarios growth -systems sluice -grow 1000000 -rounds 7 -sluice ../$(BIN) -docs ../docs $(BENCH)
 
