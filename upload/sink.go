@@ -9,6 +9,7 @@ import (
 	"hash"
 	"hash/crc32"
 	"io"
+	"slices"
 
 	"sluice/access"
 	"sluice/catalog"
@@ -95,13 +96,18 @@ func (k *sink) WriteAt(p []byte, off int64) (int, error) {
 	if err != nil {
 		return n, err
 	}
-	if i := len(k.run) - 1; i >= 0 && k.run[i].End == off && off%k.s.ChunkSize != 0 {
-		k.run[i].End += int64(len(p))
-		k.run[i].crc = crc32.Update(k.run[i].crc, castagnoli, p)
-	} else {
-		k.run = append(k.run, run{session.Range{Off: off, End: off + int64(len(p))}, crc32.Checksum(p, castagnoli)})
+	if i := len(k.run) - 1; i < 0 || k.run[i].End != off || off%k.s.ChunkSize == 0 {
+		k.run = append(k.run, run{Range: session.Range{Off: off, End: off}})
 	}
-	return n, k.advance(p, off)
+	at := &k.run[len(k.run)-1]
+	for part := range slices.Chunk(p, hot) {
+		if err := k.advance(part, at.End); err != nil {
+			return n, err
+		}
+		at.crc = crc32.Update(at.crc, castagnoli, part)
+		at.End += int64(len(part))
+	}
+	return n, nil
 }
 
 // open has a Writer of the content store.
@@ -151,12 +157,18 @@ func placeGen(s session.Session) uint64 {
 
 // advance lets the digests take p.
 func (k *sink) advance(p []byte, off int64) error {
+	err := k.hash(p, off)
 	if k.body != nil {
 		k.body.Write(p)
 	}
 	if k.put.CRC32C != nil {
 		k.bodyCRC = crc32.Update(k.bodyCRC, castagnoli, p)
 	}
+	return err
+}
+
+// hash lets the session's rolling hash take p, if that is where it has got to.
+func (k *sink) hash(p []byte, off int64) error {
 	end := off + int64(len(p))
 	if k.roll == nil {
 		r, err := k.u.cursor(k.ctx, k.t, k.s)
