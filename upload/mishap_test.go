@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"hash/crc32"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -360,4 +361,44 @@ func TestTheLadderHasAStateForEach64MiB(t *testing.T) {
 	if rows > 2 {
 		t.Errorf("%d states for %d chunks, %d MiB", rows, len(cs), len(b)>>20)
 	}
+}
+
+// What a piece and a content are checked by is the CRC-32C of all their bytes, also of those that came in one large buffer.
+func TestTheChecksumIsOfAllBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // all comes fast
+		w := newWorld(t)
+		l := limits()
+		l.ChunkSize = 1 << 20
+		w.rewire(w.blobs, l)
+		table := crc32.MakeTable(crc32.Castagnoli)
+		for _, n := range []int{64 << 10, 64<<10 + 1, 300_001, 1 << 20} {
+			b := random(n)
+			up := w.begin(int64(n))
+			w.check(w.put(up.ID, 0, b))
+			entries, err := w.sessions.Entries(t.Context(), up.ID, session.All(), 0)
+			w.check(err)
+			p, err := upload.InspectPiece(entries[0])
+			w.check(err)
+			if len(entries) != 1 || p.Extent.CRC32C != crc32.Checksum(b, table) || p.Hashed != int64(n) {
+				t.Errorf("%d bytes: %d pieces, %+v", n, len(entries), p.Extent)
+			}
+			m, err := w.finish(up.ID, b)
+			w.check(err)
+			b = random(n)
+			created, err := w.Create(t.Context(), w.me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: int64(n)}}, bytes.NewReader(b))
+			w.check(err)
+			for _, m := range []catalog.Memory{m, created} {
+				w.check(w.catalog.View(t.Context(), func(r catalog.Reader) error {
+					c, err := catalog.Contents.Get(r, catalog.ContentKey{Capsule: m.Capsule, SHA256: m.SHA256})
+					for _, e := range c.Extents {
+						err = errors.Join(err, w.blobs.Check(t.Context(), e, upload.Always))
+					}
+					return err
+				}))
+			}
+			if got := sha256.Sum256(b); created.SHA256 != got {
+				t.Errorf("%d bytes: another SHA-256", n)
+			}
+		}
+	})
 }

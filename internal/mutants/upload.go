@@ -124,6 +124,12 @@ func ofUpload() []mutant {
 			tests: []string{"upload.FuzzMerge", "upload.TestAnyHistoryEndsInTheRightBytes"},
 		},
 		{
+			name: "the-crc-is-of-the-first-part-of-a-buffer", promise: 4, file: "upload/sink.go",
+			old:   "		at.crc = crc32.Update(at.crc, castagnoli, part)\n",
+			new:   "		if at.End-off < hot {\n			at.crc = crc32.Update(at.crc, castagnoli, part)\n		}\n",
+			tests: []string{"upload.TestTheChecksumIsOfAllBytes"},
+		},
+		{
 			name: "orphans-go-without-grace", promise: 7, file: "keeper/keeper.go",
 			old:   "before && now-since >= ",
 			new:   "before && now-since >= 0*",
