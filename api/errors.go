@@ -82,6 +82,7 @@ var answers = map[Code]struct {
 	CodeInternal:             {http.StatusInternalServerError, "Internal error"},
 	CodeUnavailable:          {http.StatusServiceUnavailable, "Temporarily unavailable"},
 	CodeStorageFull:          {http.StatusInsufficientStorage, "Storage is full"},
+	CodeDamaged:              {http.StatusInternalServerError, "The stored content is damaged"},
 }
 
 // rules is the one table from error to code: the first that errors.Is matches. Whatever is not in it is Internal.
@@ -127,6 +128,7 @@ var rules = []struct {
 	{memories.ErrCursor, CodeInvalidArgument, 0},
 	{upload.ErrFull, CodeStorageFull, time.Minute},
 	{errSlow, CodeTimeout, 0},
+	{memories.ErrDamaged, CodeDamaged, 0},
 }
 
 // codeOf finds the code of an error, when to try again, and what to tell of it.
@@ -172,7 +174,7 @@ func faultOf(err error, sizeOf func(session.SessionID) int64) Fault {
 	code, retry, detail := codeOf(err)
 	f := Fault{Status: answers[code].status, Code: code, Detail: detail, RetryAfterMS: retry.Milliseconds()}
 	switch {
-	case errors.Is(err, memories.ErrDamaged):
+	case code == CodeDamaged:
 		f.Detail = "the stored content is damaged and is not given out; storing the same bytes again heals it"
 	case code == CodeInternal:
 		f.Detail = "something went wrong here; the log has it under this request_id"

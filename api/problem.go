@@ -36,6 +36,8 @@ const (
 	CodeInternal             Code = "Internal"
 	CodeUnavailable          Code = "Unavailable"
 	CodeStorageFull          Code = "StorageFull"
+	// CodeDamaged: what is stored is not what was; trying again does not help, storing the same bytes again does.
+	CodeDamaged Code = "Damaged"
 )
 
 // Problem is an error answer: RFC 9457 application/problem+json.

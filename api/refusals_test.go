@@ -3,6 +3,7 @@ package api_test
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
@@ -17,17 +18,18 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sluice/api"
+	"sluice/catalog"
 	"sluice/upload"
 )
 
-// statuses is the table of errors of API.md, but for Rejected (nothing inspects content yet), and with Timeout, its extension.
+// statuses is the table of errors of API.md, but for Rejected (nothing inspects content yet), and with Timeout and Damaged, its extensions.
 var statuses = map[api.Code]int{
 	api.CodeInvalidArgument: 400, api.CodeUnauthenticated: 401, api.CodeForbidden: 403, api.CodeQuotaExceeded: 403, api.CodeNotFound: 404,
 	api.CodeSessionExpired: 410, api.CodeChunkConflict: 409, api.CodeIdempotencyConflict: 409, api.CodeAlreadyExists: 409,
 	api.CodeNotEmpty: 409, api.CodeIncomplete: 409, api.CodeAlreadyFinished: 409, api.CodeAlreadyAborted: 409, api.CodeSuperseded: 409,
 	api.CodeMethodNotAllowed: 405, api.CodeTimeout: 408, api.CodeTooLarge: 413, api.CodeUnsupportedMediaType: 415,
 	api.CodeRangeNotSatisfiable: 416, api.CodeChecksumMismatch: 422, api.CodeLengthMismatch: 422, api.CodeResourceExhausted: 429,
-	api.CodeInternal: 500, api.CodeUnavailable: 503, api.CodeStorageFull: 507,
+	api.CodeInternal: 500, api.CodeUnavailable: 503, api.CodeStorageFull: 507, api.CodeDamaged: 500,
 }
 
 // seen is all that anybody can see of what is stored.
@@ -307,6 +309,18 @@ func TestEveryCodeOfTheContract(t *testing.T) {
 			}
 			w.blobs.FailWrite(nil)
 			w.check(w.put(id, 1, b[chunk:2*chunk]))
+		},
+		api.CodeDamaged: func(w *world) {
+			b := random(chunk)
+			m, err := w.client.Finish(w.t.Context(), finishOf(w.full(b).SessionID, b))
+			w.check(err)
+			key := catalog.ContentKey{Capsule: "default", SHA256: sha256.Sum256(b)}
+			w.check(w.catalog.Update(w.t.Context(), func(tx catalog.Tx) error {
+				content, err := catalog.Contents.Get(tx, key)
+				content.Damaged = time.Now()
+				return errors.Join(err, catalog.Contents.Put(tx, key, content))
+			}))
+			w.refused(api.CodeDamaged, "GET", "/v1/memories_content/"+m.MemoryID, "")
 		},
 	}
 	for code := range statuses {

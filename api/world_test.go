@@ -50,6 +50,7 @@ type parts struct {
 	server   *api.Server
 	blobs    *uploadtest.Blobs
 	access   *access.Service
+	catalog  catalog.Store
 	sessions *session.Service
 	uploads  *upload.Service
 	secret   string // the admin's, who owns capsule "default"
@@ -57,7 +58,7 @@ type parts struct {
 
 func assemble(ctx context.Context, cfg api.Config, engine session.Config) (p parts, err error) {
 	stores := uploadtest.NewStores(catalog.Bounds{MaxSessions: maxSessions})
-	p.blobs, p.access = uploadtest.NewBlobs(), access.New(stores.Catalog, clock{}, still, nil)
+	p.catalog, p.blobs, p.access = stores.Catalog, uploadtest.NewBlobs(), access.New(stores.Catalog, clock{}, still, nil)
 	if p.secret, err = p.access.Bootstrap(ctx); err != nil {
 		return p, err
 	}
