@@ -34,7 +34,7 @@ FUZZTIME ?= 30s
 fuzz:
 	@FUZZTIME=$(FUZZTIME) ./scripts/fuzz
 
-# Plants bugs one at a time, and fails where a test that should find one does not. Takes an hour.
+# Plants bugs one at a time, and fails where a test that should find one does not. Takes half an hour.
 mutants:
 	$(GO) run ./internal/mutants -write docs/mutants.md
 

@@ -11,7 +11,7 @@ import (
 
 // linkShape is what a simulated link gives.
 type linkShape struct {
-	bits  float64       // a second, of all connections together, towards the server; the other way only the delay counts
+	bits  float64       // a second each way, of all connections together
 	delay time.Duration // there and back
 	slow  float64       // of its second connection, bits a second; 0: it is as the others
 }
@@ -36,10 +36,17 @@ type link struct {
 	l  net.Listener
 	wg sync.WaitGroup
 
+	up, down wire
+
 	mu    sync.Mutex
-	next  time.Time // when the wire is free
 	conns []net.Conn
 	shut  bool
+}
+
+// wire is one way of the link.
+type wire struct {
+	mu   sync.Mutex
+	next time.Time // when it is free
 }
 
 func newLink(s linkShape, to string) (*link, error) {
@@ -84,13 +91,15 @@ func (k *link) accept() {
 		}
 		k.mu.Unlock()
 		// The link's own buffers must not swallow what the link can't carry.
-		_ = near.(*net.TCPConn).SetReadBuffer(256 << 10)
+		for _, c := range []net.Conn{near, far} {
+			_ = c.(*net.TCPConn).SetReadBuffer(256 << 10)
+		}
 		own := k.bits
 		if k.slow > 0 && n == 1 {
 			own = k.slow
 		}
-		k.wg.Go(func() { k.carry(far, near, k.bits, own) })
-		k.wg.Go(func() { k.carry(near, far, 0, 0) })
+		k.wg.Go(func() { k.carry(far, near, &k.up, own) })
+		k.wg.Go(func() { k.carry(near, far, &k.down, own) })
 	}
 }
 
@@ -106,13 +115,9 @@ type packet struct {
 	at time.Time // when it arrives
 }
 
-// carry takes bytes one way until they end; bits is the wire's rate, own that of the connection; 0 is without bound.
-func (k *link) carry(to, from net.Conn, bits, own float64) {
-	under := 64
-	if bits > 0 {
-		under += int(bits / 8 * k.delay.Seconds() / 2 / piece)
-	}
-	way := make(chan packet, under)
+// carry takes bytes one way until they end; own is the connection's rate.
+func (k *link) carry(to, from net.Conn, w *wire, own float64) {
+	way := make(chan packet, 64+int(k.bits/8*k.delay.Seconds()/2/piece))
 	k.wg.Go(func() {
 		var failed error
 		for p := range way {
@@ -134,10 +139,7 @@ func (k *link) carry(to, from net.Conn, bits, own float64) {
 		b := make([]byte, piece)
 		n, err := from.Read(b)
 		if n > 0 {
-			leaves := time.Now()
-			if bits > 0 {
-				leaves = k.slot(n, bits, own, &mine)
-			}
+			leaves := w.slot(n, k.bits, own, &mine)
 			way <- packet{b[:n], leaves.Add(k.delay / 2)}
 			time.Sleep(time.Until(leaves) - ahead)
 		}
@@ -151,7 +153,7 @@ func (k *link) carry(to, from net.Conn, bits, own float64) {
 }
 
 // slot gives the time at which n bytes have left: after those before them on the wire, and on their connection.
-func (k *link) slot(n int, bits, own float64, mine *time.Time) time.Time {
+func (w *wire) slot(n int, bits, own float64, mine *time.Time) time.Time {
 	at := func(free time.Time, rate float64) time.Time {
 		if now := time.Now(); free.Before(now) {
 			free = now
@@ -159,11 +161,11 @@ func (k *link) slot(n int, bits, own float64, mine *time.Time) time.Time {
 		return free.Add(time.Duration(float64(n) * 8 / rate * 1e9))
 	}
 	*mine = at(*mine, own)
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.next = at(k.next, bits)
-	if mine.After(k.next) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.next = at(w.next, bits)
+	if mine.After(w.next) {
 		return *mine
 	}
-	return k.next
+	return w.next
 }

@@ -18,11 +18,16 @@ import (
 type onLink struct {
 	shape linkShape
 	bytes int64
-	ways  map[string][]float64 // by the way of sending, one of each round
+	ways  map[string][]float64 // by the way of using it, one of each round
 }
 
-// ways are the ways of sending over a link, in the order of the table.
-var ways = []string{"chunks one after the other", "4 chunks at a time", "`sluice put`", nobody}
+// ways are the ways of using a link, in the order of the table.
+var ways = []string{"chunks one after the other", "4 chunks at a time", puts, gets, nobody}
+
+const (
+	puts = "`sluice put`"
+	gets = "`sluice get`"
+)
 
 // nobody is what the link gives to four connections that nobody holds: less than it should where the machine is too busy to simulate it.
 const nobody = "the bare link"
@@ -37,11 +42,11 @@ func linkShapes() []*onLink {
 	}
 }
 
-// links measures uploads over simulated links, by the bench's client and by the program's own.
+// links measures uploads and a download over simulated links, by the bench's client and by the program's own.
 func links(ctx context.Context, bins, dir string, a *arena, all []*onLink, say func(string)) error {
 	for _, l := range all {
 		for _, way := range ways {
-			share, err := l.send(ctx, bins, dir, a, way)
+			share, err := l.use(ctx, bins, dir, a, way)
 			if err != nil {
 				return fmt.Errorf("%s, %s: %w", l.shape, way, err)
 			}
@@ -52,8 +57,8 @@ func links(ctx context.Context, bins, dir string, a *arena, all []*onLink, say f
 	return nil
 }
 
-// send uploads once over a fresh link to a fresh server, and gives the share.
-func (l *onLink) send(ctx context.Context, bins, dir string, a *arena, way string) (float64, error) {
+// use goes once over a fresh link to a fresh server, and gives the share.
+func (l *onLink) use(ctx context.Context, bins, dir string, a *arena, way string) (float64, error) {
 	if way == nobody {
 		took, err := l.bare()
 		return l.share(took), err
@@ -84,9 +89,14 @@ func (l *onLink) send(ctx context.Context, bins, dir string, a *arena, way strin
 	near := "http://" + k.addr()
 	var took time.Duration
 	var ref string
-	if way == ways[2] {
+	switch way {
+	case puts:
 		ref, took, err = l.put(ctx, bins, dir, near, s, it)
-	} else {
+	case gets:
+		if ref, err = s.store(c, it, 4); err == nil {
+			_, took, err = s.run(ctx, bins, "get", "--server", near, "-o", filepath.Join(dir, "got"), ref) // it compares the SHA-256
+		}
+	default:
 		inflight := 1
 		if way == ways[1] {
 			inflight = 4
@@ -181,17 +191,23 @@ func (l *onLink) put(ctx context.Context, bins, dir, url string, s *sluice, it i
 	if err := f.Close(); err != nil {
 		return "", 0, err
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(bins, "sluice"), "put", "--server", url, path)
+	out, took, err := s.run(ctx, bins, "put", "--server", url, path)
+	ref, _, _ = strings.Cut(out, " ")
+	return ref, took, err
+}
+
+// run runs the program as a client of the server.
+func (s *sluice) run(ctx context.Context, bins string, args ...string) (out string, took time.Duration, err error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(bins, "sluice"), args...)
 	cmd.Env = append(os.Environ(), "SLUICE_TOKEN="+strings.TrimPrefix(s.token[0], "Bearer "))
 	var problems strings.Builder
 	cmd.Stderr = &problems
 	start := time.Now()
-	out, err := cmd.Output()
+	b, err := cmd.Output()
 	if err != nil {
-		return "", 0, fmt.Errorf("sluice put: %w: %s", err, problems.String())
+		return "", 0, fmt.Errorf("sluice %s: %w: %s", args[0], err, problems.String())
 	}
-	ref, _, _ = strings.Cut(string(out), " ")
-	return ref, time.Since(start), nil
+	return string(b), time.Since(start), nil
 }
 
 func closeAfter(f *os.File, err error) error {
@@ -203,7 +219,7 @@ func linkTable(w *strings.Builder, all []*onLink) {
 	if len(all) == 0 {
 		return
 	}
-	fmt.Fprintf(w, "### links: one upload over simulated links\n\nShares of what the link gives, medians (min–max); chunks of %s. The delay is there and back; no loss, no slow start.\n\n| link | size |", bytesOf(chunk))
+	fmt.Fprintf(w, "### links: one upload, and one download, over simulated links\n\nShares of what the link gives, medians (min–max); chunks of %s. The delay is there and back; no loss, no slow start.\n\n| link | size |", bytesOf(chunk))
 	for _, way := range ways {
 		fmt.Fprintf(w, " %s |", way)
 	}
