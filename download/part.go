@@ -45,6 +45,7 @@ func (p *piece) Commit(_ context.Context, r session.Range) ([]byte, error) {
 	if r != p.written {
 		return nil, fmt.Errorf("bytes %v were written, not %v", p.written, r)
 	}
+	durable.WriteBack(p.j.part, r.Off, r.Len()) // so that little is left for the sync at the end
 	return binary.BigEndian.AppendUint32(nil, p.crc), nil
 }
 

@@ -76,5 +76,8 @@ func (OS) Free(path string) (int64, error) {
 // osFile is a file of the operating system.
 type osFile struct{ *os.File }
 
+// WriteBack is File's for a file that was opened otherwise.
+func WriteBack(f *os.File, off, n int64) { osFile{f}.WriteBack(off, n) }
+
 // Lock implements File.
 func (f osFile) Lock() error { return LockFile(f.File) }
