@@ -274,7 +274,7 @@ func (s *Server) refuse(c *call, err error) {
 		return u.ChunkSize
 	})
 	level := slog.LevelDebug
-	if p.Code == CodeInternal {
+	if p.Code == CodeInternal || p.Code == CodeDamaged {
 		level = slog.LevelError
 	} else if p.Status >= 500 && c.Context().Err() == nil {
 		level = slog.LevelWarn

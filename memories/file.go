@@ -3,14 +3,13 @@ package memories
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
 )
 
-// errLost: the catalog names content that is not there. It is nobody's mistake but ours.
-var errLost = errors.New("the stored content is lost")
+// errLost: the catalog names content that is not there, or is not what was stored. It is nobody's mistake but ours.
+var errLost = fmt.Errorf("%w: it is lost", ErrDamaged)
 
 // Body gives the n bytes from off on; both lie within the memory. Bytes that are not what was stored are never given for good: reading fails.
 //

@@ -160,7 +160,7 @@ type File struct {
 	from    Content
 }
 
-// ErrDamaged: the content is marked as damaged. The memory is there, and a new upload of the same bytes heals it.
+// ErrDamaged: the content is marked as damaged, or has turned out to be. The memory is there, and a new upload of the same bytes heals it.
 var ErrDamaged = errors.New("the stored content is damaged")
 
 // Open looks a memory's content up. It may be read later than the memory's deletion, for as long as a place is kept. ErrDamaged where a check

@@ -96,7 +96,8 @@ func (u *Service) finishOnce(ctx context.Context, c access.Caller, reqs []Finish
 			return nil, true, nil
 		}
 		if err != nil {
-			return nil, false, u.failed(ctx, open, err)
+			again, err := u.failed(ctx, open, err)
+			return nil, again, err
 		}
 	}
 	for _, v := range vs {
@@ -106,8 +107,9 @@ func (u *Service) finishOnce(ctx context.Context, c access.Caller, reqs []Finish
 	return ms, false, nil
 }
 
-// failed turns the error of an end into that of its batch, and drops what the content store could not keep.
-func (u *Service) failed(ctx context.Context, open []*verified, err error) error {
+// failed turns the error of an end into that of its batch, and drops what the content store could not keep. Where that is in the sessions no more, since others have
+// dropped or replaced it, the finish is to be tried again.
+func (u *Service) failed(ctx context.Context, open []*verified, err error) (again bool, _ error) {
 	id := open[0].s.ID
 	var end *session.EndError
 	if errors.As(err, &end) {
@@ -115,7 +117,7 @@ func (u *Service) failed(ctx context.Context, open []*verified, err error) error
 	}
 	var lost *LostError
 	if !errors.As(err, &lost) {
-		return &BatchError{[]Failure{{id, err}}}
+		return false, &BatchError{[]Failure{{id, err}}}
 	}
 	var failures []Failure
 	for _, v := range open {
@@ -124,14 +126,13 @@ func (u *Service) failed(ctx context.Context, open []*verified, err error) error
 		case e != nil:
 			failures = append(failures, Failure{v.s.ID, errors.Join(err, e)})
 		case hit:
-			gaps := session.Gaps(after.Received, session.Range{End: v.length}, 1001)
-			failures = append(failures, Failure{v.s.ID, &session.IncompleteError{ID: v.s.ID, Missing: gaps[:min(len(gaps), 1000)], More: len(gaps) > 1000}})
+			failures = append(failures, Failure{v.s.ID, incomplete(after, v.length)})
 		}
 	}
 	if failures == nil {
-		failures = []Failure{{id, err}}
+		return true, nil
 	}
-	return &BatchError{failures}
+	return false, &BatchError{failures}
 }
 
 // dropExtents drops the entries whose bytes lie in lost extents.
@@ -183,8 +184,8 @@ func (u *Service) verify(ctx context.Context, c access.Caller, req FinishRequest
 	if s, err = u.trusted(ctx, s, AfterDeath); err != nil {
 		return nil, err
 	}
-	if gaps := session.Gaps(s.Received, session.Range{End: req.Length}, 1001); len(gaps) > 0 {
-		return nil, &session.IncompleteError{ID: s.ID, Missing: gaps[:min(len(gaps), 1000)], More: len(gaps) > 1000}
+	if !session.Covers(s.Received, session.Range{End: req.Length}) {
+		return nil, incomplete(s, req.Length)
 	}
 	sum, s, err := u.digest(ctx, s.ID, req.Length)
 	if err != nil {
@@ -194,6 +195,12 @@ func (u *Service) verify(ctx context.Context, c access.Caller, req FinishRequest
 		return nil, u.mismatch(ctx, s, sum, req)
 	}
 	return u.assemble(ctx, c, s, n, sum, req.Length)
+}
+
+// incomplete says what a session of this length lacks: its first 1,000 gaps.
+func incomplete(s session.Session, length int64) error {
+	gaps := session.Gaps(s.Received, session.Range{End: length}, 1001)
+	return &session.IncompleteError{ID: s.ID, Missing: gaps[:min(len(gaps), 1000)], More: len(gaps) > 1000}
 }
 
 // assemble gathers what the commit of a verified session will need.
@@ -260,7 +267,7 @@ func (u *Service) mismatch(ctx context.Context, s session.Session, sum catalog.S
 			e.Bad = session.Add(e.Bad, session.Range{Off: chunk.Index, End: chunk.Index + 1})
 		}
 	}
-	return e
+	return u.moved(ctx, s, e)
 }
 
 // committing is the upload's part of the end: everything becomes durable, and then visible in one transaction, in which the

@@ -190,6 +190,9 @@ func (k *sink) VerifyAt(p []byte, off int64) error {
 		if err := k.readBack(off); err != nil {
 			return err
 		}
+		if k.backEnd < off+int64(len(p)) {
+			return session.ErrSuperseded // some of it was dropped since
+		}
 	}
 	if cap(k.buf) < len(p) {
 		k.buf = make([]byte, len(p))
@@ -200,18 +203,20 @@ func (k *sink) VerifyAt(p []byte, off int64) error {
 	}
 	k.backAt += int64(len(p))
 	if !bytes.Equal(b, p) {
-		return k.conflict(off)
+		return k.conflict(session.Range{Off: off, End: off + int64(len(p))})
 	}
 	return k.advance(p, off)
 }
 
 // conflict says why recorded bytes differ from the put's: they are others, or they have rotted.
-func (k *sink) conflict(off int64) error {
-	entries, err := k.u.Sessions.Entries(k.ctx, k.s.ID, session.Range{Off: off, End: off + int64(len(k.buf))}, 0)
+func (k *sink) conflict(r session.Range) error {
+	entries, err := k.u.Sessions.Entries(k.ctx, k.s.ID, r, 0)
 	if err != nil {
 		return err
 	}
+	var there []session.Range
 	for _, e := range entries {
+		there = session.Add(there, e.Range)
 		p, err := decodePiece(e.Note)
 		if err != nil {
 			return err
@@ -219,6 +224,9 @@ func (k *sink) conflict(off int64) error {
 		if err := k.u.Blobs.Check(k.ctx, p.extent(e.Range), Always); err != nil {
 			return err
 		}
+	}
+	if !session.Covers(there, r) {
+		return session.ErrSuperseded // dropped since
 	}
 	return session.ErrConflict
 }

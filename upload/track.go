@@ -258,13 +258,13 @@ func (u *Service) catchUp(ctx context.Context, t *track) error {
 	return ctx.Err()
 }
 
-// moved gives session.ErrGenMoved instead of err where something of the session was dropped since it was s: then what failed may be gone from it.
+// moved gives session.ErrGenMoved instead of err where the session is not what it was in s any more: then what failed may be gone from it.
 func (u *Service) moved(ctx context.Context, s session.Session, err error) error {
 	now, e := u.Sessions.Status(ctx, s.ID)
 	switch {
 	case e != nil:
 		return errors.Join(err, e)
-	case now.Gen != s.Gen:
+	case now.Rev != s.Rev:
 		return session.ErrGenMoved
 	}
 	return err
@@ -350,7 +350,7 @@ func (u *Service) digest(ctx context.Context, id session.SessionID, length int64
 			return sum, s, &LengthError{Want: s.Prefix(), Got: length} // somebody goes on sending
 		}
 		if s.Prefix() < length {
-			return sum, s, &session.IncompleteError{ID: id, Missing: session.Gaps(s.Received, session.Range{End: length}, 1000)}
+			return sum, s, incomplete(s, length)
 		}
 		r, err := u.cursor(ctx, t, s)
 		if err != nil {

@@ -1,0 +1,160 @@
+package upload_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/catalog"
+	"sluice/session"
+	"sluice/upload"
+)
+
+// large is a chunk that may be recorded in two pieces.
+const large = 64 << 10
+
+// newLargeWorld is newWorld with chunks that may be recorded in two pieces.
+func newLargeWorld(t *testing.T, blobs func(upload.Blobs) upload.Blobs, store func(session.Store) session.Store) *world {
+	w := newWorld(t)
+	w.Close()
+	var err error
+	w.sessions, err = session.New(t.Context(), store(w.stores.Sessions), session.Config{Merge: upload.Merge, TTL: time.Hour, MinPiece: 4 << 10})
+	w.check(err)
+	l := limits()
+	l.ChunkSize = large
+	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: blobs(w.blobs), Clock: clock{}, Limits: l})
+	return w
+}
+
+// twoPieces records a chunk in two pieces, and gives the second.
+func (w *world) twoPieces(id session.SessionID, b []byte) session.Entry {
+	w.check(w.put(id, 0, b[:large]))
+	_, err := w.PutRange(w.t.Context(), w.me, id, large/2, bytes.NewReader(b[large/2:large]), upload.Put{Length: large / 2, Replace: true})
+	w.check(err)
+	es, err := w.sessions.Entries(w.t.Context(), id, session.All(), 0)
+	w.check(err)
+	if len(es) != 2 {
+		w.t.Fatalf("%d pieces", len(es))
+	}
+	return es[1]
+}
+
+// A rotten piece is merged with its neighbour between being found and being dropped: it is looked at once more, and asked for.
+func TestARottenPieceThatIsMergedMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var blobs *checked
+		w := newLargeWorld(t, func(b upload.Blobs) upload.Blobs { blobs = &checked{Blobs: b}; return blobs }, func(s session.Store) session.Store { return s })
+		b := random(2 * large)
+		up := w.begin(int64(len(b)))
+		put := func(from, to int64) {
+			_, err := w.PutRange(t.Context(), w.me, up.ID, from, bytes.NewReader(b[from:to]), upload.Put{Length: to - from})
+			w.check(err)
+		}
+		put(large, large*3/2)
+		places, err := w.blobs.Places(t.Context(), "", 10)
+		w.check(err)
+		w.blobs.Corrupt(places[0].Name, large+7)
+		done := make(chan error, 1)
+		blobs.check = func() {
+			blobs.check = nil
+			put(large*3/2, 2*large) // merges
+			go func() {
+				_, err := w.finish(up.ID, b)
+				done <- err
+			}()
+			time.Sleep(time.Second) // the finish waits for the follower
+		}
+		put(0, large)
+		var inc *session.IncompleteError
+		if err := <-done; !errors.As(err, &inc) {
+			t.Errorf("%v", err)
+		}
+		w.check(w.put(up.ID, 1, b[large:]))
+		m, err := w.finish(up.ID, b)
+		w.check(err)
+		if !bytes.Equal(w.content(m), b) {
+			t.Error("content differs")
+		}
+	})
+}
+
+// What a sync has lost is replaced before it is dropped: the finish tries what is there now.
+func TestWhatASyncLostIsReplacedMeanwhile(t *testing.T) {
+	w := newWorld(t)
+	e := w.rewire(w.blobs, limits())
+	b := random(2 * chunk)
+	up := w.begin(int64(len(b)))
+	for i, c := range chunks(b) {
+		w.check(w.put(up.ID, int64(i), c))
+	}
+	failed := false
+	w.blobs.FailSettle(func(es []catalog.Extent) error {
+		if failed {
+			return nil
+		}
+		failed = true
+		e.list = func() {
+			for i, c := range chunks(b) {
+				w.check(w.PutChunk(t.Context(), w.me, up.ID, int64(i), bytes.NewReader(c), upload.Put{Length: chunk, Replace: true}))
+			}
+		}
+		return &upload.LostError{Lost: es, Err: errors.New("EIO")}
+	})
+	m, err := w.finish(up.ID, b)
+	w.check(err)
+	if !failed || !bytes.Equal(w.content(m), b) {
+		t.Error("content differs")
+	}
+}
+
+// recording is a session store in which something happens before a drop is recorded.
+type recording struct {
+	session.Store
+	record func()
+}
+
+func (r *recording) Record(ctx context.Context, id session.SessionID, gen uint64, c session.Change) (session.Session, error) {
+	if f := r.record; f != nil && !c.Drop.Empty() {
+		r.record = nil
+		f()
+	}
+	return r.Store.Record(ctx, id, gen, c)
+}
+
+// A put that is compared with what is recorded, half of which is dropped before it is read back, is told to look at the status: its bytes are right, or
+// not, but there is nothing to say so.
+func TestAComparisonWithWhatIsDroppedMeanwhile(t *testing.T) {
+	for name, change := range map[string]byte{"the same bytes": 0, "others": 1} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var rec *recording
+				w := newLargeWorld(t, func(b upload.Blobs) upload.Blobs { return b }, func(s session.Store) session.Store { rec = &recording{Store: s}; return rec })
+				b := random(2 * large)
+				up := w.begin(int64(len(b)))
+				second := w.twoPieces(up.ID, b)
+				body, writer := io.Pipe()
+				done := make(chan error, 1)
+				rec.record = func() {
+					go func() { done <- w.PutChunk(t.Context(), w.me, up.ID, 0, body, upload.Put{Length: large}) }()
+					synctest.Wait()
+				}
+				_, err := w.sessions.DropEntry(t.Context(), up.ID, second)
+				w.check(err)
+				sent := bytes.Clone(b[:large])
+				sent[large-1] ^= change
+				go func() {
+					_, err := writer.Write(sent)
+					_ = writer.CloseWithError(err)
+				}()
+				if err := <-done; !errors.Is(err, session.ErrSuperseded) {
+					t.Error(err)
+				}
+				_ = body.Close()
+			})
+		})
+	}
+}
