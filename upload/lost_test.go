@@ -97,11 +97,12 @@ func TestWhatASyncLostIsReplacedMeanwhile(t *testing.T) {
 			return nil
 		}
 		failed = true
-		e.list = func() {
+		replace := func() {
 			for i, c := range chunks(b) {
 				w.check(w.PutChunk(t.Context(), w.me, up.ID, int64(i), bytes.NewReader(c), upload.Put{Length: chunk, Replace: true}))
 			}
 		}
+		e.list.Store(&replace)
 		return &upload.LostError{Lost: es, Err: errors.New("EIO")}
 	})
 	m, err := w.finish(up.ID, b)

@@ -23,7 +23,7 @@ import (
 type engine struct {
 	session.Store
 	load    func()
-	list    func()
+	list    atomic.Pointer[func()] // once, before entries are listed
 	entries func(n int)
 	seal    func()
 }
@@ -67,9 +67,8 @@ func (e *engine) Load(ctx context.Context, id session.SessionID) (session.Sessio
 }
 
 func (e *engine) Entries(ctx context.Context, id session.SessionID, r session.Range, n int) ([]session.Entry, error) {
-	if list := e.list; list != nil {
-		e.list = nil
-		list()
+	if list := e.list.Swap(nil); list != nil {
+		(*list)()
 	}
 	es, err := e.Store.Entries(ctx, id, r, n)
 	if e.entries != nil {
@@ -256,13 +255,14 @@ func TestAFinishAsksForWhatIsDroppedMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, req := range map[string]upload.FinishRequest{"published": good, "compared": finish} {
-		e.list = func() {
+		drop := func() {
 			_, err := w.sessions.Drop(t.Context(), up.ID, session.Range{Off: chunk, End: 2 * chunk}, nil)
 			w.check(err)
 		}
+		e.list.Store(&drop)
 		var inc *session.IncompleteError
 		_, err := w.Finish(t.Context(), w.me, req)
-		if !errors.As(err, &inc) || e.list != nil || w.memories() != 0 {
+		if !errors.As(err, &inc) || e.list.Load() != nil || w.memories() != 0 {
 			t.Errorf("%s: %v, %d memories", name, err, w.memories())
 		}
 		w.check(w.put(up.ID, 1, b[chunk:2*chunk]))
