@@ -2,7 +2,6 @@ package upload_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"testing"
@@ -17,37 +16,19 @@ import (
 // large is a chunk that may be recorded in two pieces.
 const large = 64 << 10
 
-// newLargeWorld is newWorld with chunks that may be recorded in two pieces.
-func newLargeWorld(t *testing.T, blobs func(upload.Blobs) upload.Blobs, store func(session.Store) session.Store) *world {
-	w := newWorld(t)
-	w.Close()
-	var err error
-	w.sessions, err = session.New(t.Context(), store(w.stores.Sessions), session.Config{Merge: upload.Merge, TTL: time.Hour, MinPiece: 4 << 10})
-	w.check(err)
+// ofTwoPieces are limits with such chunks.
+func ofTwoPieces() upload.Limits {
 	l := limits()
 	l.ChunkSize = large
-	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: blobs(w.blobs), Clock: clock{}, Limits: l})
-	return w
-}
-
-// twoPieces records a chunk in two pieces, and gives the second.
-func (w *world) twoPieces(id session.SessionID, b []byte) session.Entry {
-	w.check(w.put(id, 0, b[:large]))
-	_, err := w.PutRange(w.t.Context(), w.me, id, large/2, bytes.NewReader(b[large/2:large]), upload.Put{Length: large / 2, Replace: true})
-	w.check(err)
-	es, err := w.sessions.Entries(w.t.Context(), id, session.All(), 0)
-	w.check(err)
-	if len(es) != 2 {
-		w.t.Fatalf("%d pieces", len(es))
-	}
-	return es[1]
+	return l
 }
 
 // A rotten piece is merged with its neighbour between being found and being dropped: it is looked at once more, and asked for.
 func TestARottenPieceThatIsMergedMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var blobs *checked
-		w := newLargeWorld(t, func(b upload.Blobs) upload.Blobs { blobs = &checked{Blobs: b}; return blobs }, func(s session.Store) session.Store { return s })
+		w := newWorld(t)
+		blobs := &checked{Blobs: w.blobs}
+		w.rewire(blobs, ofTwoPieces())
 		b := random(2 * large)
 		up := w.begin(int64(len(b)))
 		put := func(from, to int64) {
@@ -74,11 +55,7 @@ func TestARottenPieceThatIsMergedMeanwhile(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 		w.check(w.put(up.ID, 1, b[large:]))
-		m, err := w.finish(up.ID, b)
-		w.check(err)
-		if !bytes.Equal(w.content(m), b) {
-			t.Error("content differs")
-		}
+		w.finishes(up.ID, b)
 	})
 }
 
@@ -88,9 +65,7 @@ func TestWhatASyncLostIsReplacedMeanwhile(t *testing.T) {
 	e := w.rewire(w.blobs, limits())
 	b := random(2 * chunk)
 	up := w.begin(int64(len(b)))
-	for i, c := range chunks(b) {
-		w.check(w.put(up.ID, int64(i), c))
-	}
+	w.putAll(up.ID, b)
 	failed := false
 	w.blobs.FailSettle(func(es []catalog.Extent) error {
 		if failed {
@@ -112,38 +87,32 @@ func TestWhatASyncLostIsReplacedMeanwhile(t *testing.T) {
 	}
 }
 
-// recording is a session store in which something happens before a drop is recorded.
-type recording struct {
-	session.Store
-	record func()
-}
-
-func (r *recording) Record(ctx context.Context, id session.SessionID, gen uint64, c session.Change) (session.Session, error) {
-	if f := r.record; f != nil && !c.Drop.Empty() {
-		r.record = nil
-		f()
-	}
-	return r.Store.Record(ctx, id, gen, c)
-}
-
 // A put that is compared with what is recorded, half of which is dropped before it is read back, is told to look at the status: its bytes are right, or
 // not, but there is nothing to say so.
 func TestAComparisonWithWhatIsDroppedMeanwhile(t *testing.T) {
 	for name, change := range map[string]byte{"the same bytes": 0, "others": 1} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var rec *recording
-				w := newLargeWorld(t, func(b upload.Blobs) upload.Blobs { return b }, func(s session.Store) session.Store { rec = &recording{Store: s}; return rec })
+				w := newWorld(t)
+				e := w.rewire(w.blobs, ofTwoPieces())
 				b := random(2 * large)
 				up := w.begin(int64(len(b)))
-				second := w.twoPieces(up.ID, b)
+				w.check(w.put(up.ID, 0, b[:large]))
+				_, err := w.PutRange(t.Context(), w.me, up.ID, large/2, bytes.NewReader(b[large/2:large]), upload.Put{Length: large / 2, Replace: true})
+				w.check(err)
+				es, err := w.sessions.Entries(t.Context(), up.ID, session.All(), 0)
+				w.check(err)
+				if len(es) != 2 {
+					t.Fatalf("%d pieces", len(es))
+				}
 				body, writer := io.Pipe()
 				done := make(chan error, 1)
-				rec.record = func() {
+				start := func() {
 					go func() { done <- w.PutChunk(t.Context(), w.me, up.ID, 0, body, upload.Put{Length: large}) }()
 					synctest.Wait()
 				}
-				_, err := w.sessions.DropEntry(t.Context(), up.ID, second)
+				e.drop.Store(&start)
+				_, err = w.sessions.DropEntry(t.Context(), up.ID, es[1])
 				w.check(err)
 				sent := bytes.Clone(b[:large])
 				sent[large-1] ^= change

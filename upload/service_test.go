@@ -111,6 +111,24 @@ func (w *world) finish(id session.SessionID, b []byte) (catalog.Memory, error) {
 	return w.Finish(w.t.Context(), w.me, upload.FinishRequest{ID: id, SHA256: sha256.Sum256(b), Length: int64(len(b))})
 }
 
+// putAll puts all chunks of b.
+func (w *world) putAll(id session.SessionID, b []byte) {
+	w.t.Helper()
+	for i, c := range chunks(b) {
+		w.check(w.put(id, int64(i), c))
+	}
+}
+
+// finishes finishes the session, whose content must be b.
+func (w *world) finishes(id session.SessionID, b []byte) {
+	w.t.Helper()
+	m, err := w.finish(id, b)
+	w.check(err)
+	if !bytes.Equal(w.content(m), b) {
+		w.t.Error("content differs")
+	}
+}
+
 // content reads back what a memory points to.
 func (w *world) content(m catalog.Memory) []byte {
 	w.t.Helper()
@@ -217,9 +235,7 @@ func TestACutPutDoesNotMoveTheHash(t *testing.T) {
 	if err := w.PutChunk(t.Context(), w.me, up.ID, 0, bad, upload.Put{Length: -1}); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Fatal(err)
 	}
-	for i, c := range chunks(b) {
-		w.check(w.put(up.ID, int64(i), c))
-	}
+	w.putAll(up.ID, b)
 	_, err := w.finish(up.ID, b)
 	w.check(err)
 }
@@ -230,9 +246,7 @@ func TestAStaleHashStateIsNotBelieved(t *testing.T) {
 	old, b := random(2*chunk), random(2*chunk)
 	copy(b[chunk:], old[chunk:])
 	up := w.begin(int64(len(b)))
-	for i, c := range chunks(old) {
-		w.check(w.put(up.ID, int64(i), c))
-	}
+	w.putAll(up.ID, old)
 	w.check(w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(b[:chunk]), upload.Put{Length: chunk, Replace: true}))
 	w.restart()
 	_, err := w.finish(up.ID, b)
@@ -260,20 +274,14 @@ func TestRecordedBytesAreNeverRewritten(t *testing.T) {
 		t.Errorf("overlap: %d, %v", n, err)
 	}
 	w.check(w.put(up.ID, 1, b[chunk:]))
-	m, err := w.finish(up.ID, b)
-	w.check(err)
-	if !bytes.Equal(w.content(m), b) {
-		t.Error("content differs")
-	}
+	w.finishes(up.ID, b)
 }
 
 func TestReplaceWithdrawsAndStoresElsewhere(t *testing.T) {
 	w := newWorld(t)
 	b, old := random(3*chunk), random(3*chunk)
 	up := w.begin(int64(len(b)))
-	for i, c := range chunks(old) {
-		w.check(w.put(up.ID, int64(i), c))
-	}
+	w.putAll(up.ID, old)
 	crcs := make([]uint32, 3)
 	for i, c := range chunks(b) {
 		crcs[i] = crc32.Checksum(c, crc32.MakeTable(crc32.Castagnoli))
@@ -292,20 +300,14 @@ func TestReplaceWithdrawsAndStoresElsewhere(t *testing.T) {
 	if places, err := w.blobs.Places(t.Context(), "", 10); err != nil || len(places) < 2 {
 		t.Errorf("what was replaced lies where the replacement does: %v, %v", places, err)
 	}
-	m, err := w.finish(up.ID, b)
-	w.check(err)
-	if !bytes.Equal(w.content(m), b) {
-		t.Error("content differs")
-	}
+	w.finishes(up.ID, b)
 }
 
 func TestTenFinishesAtOnceGiveOneMemory(t *testing.T) {
 	w := newWorld(t)
 	b := random(3 * chunk)
 	up := w.begin(int64(len(b)))
-	for i, c := range chunks(b) {
-		w.check(w.put(up.ID, int64(i), c))
-	}
+	w.putAll(up.ID, b)
 	var wg sync.WaitGroup
 	ids := make([]catalog.MemoryID, 10)
 	for i := range ids {
@@ -422,9 +424,7 @@ func TestAFailedSyncAsksForWhatIsLost(t *testing.T) {
 	w := newWorld(t)
 	b := random(2 * chunk)
 	up := w.begin(int64(len(b)))
-	for i, c := range chunks(b) {
-		w.check(w.put(up.ID, int64(i), c))
-	}
+	w.putAll(up.ID, b)
 	w.blobs.FailSettle(func(es []catalog.Extent) error { return &upload.LostError{Lost: es, Err: errors.New("EIO")} })
 	var inc *session.IncompleteError
 	if _, err := w.finish(up.ID, b); !errors.As(err, &inc) {
@@ -434,14 +434,8 @@ func TestAFailedSyncAsksForWhatIsLost(t *testing.T) {
 	if n := w.memories(); n != 0 {
 		t.Errorf("%d memories", n)
 	}
-	for i, c := range chunks(b) {
-		w.check(w.put(up.ID, int64(i), c))
-	}
-	m, err := w.finish(up.ID, b)
-	w.check(err)
-	if !bytes.Equal(w.content(m), b) {
-		t.Error("content differs")
-	}
+	w.putAll(up.ID, b)
+	w.finishes(up.ID, b)
 }
 
 func TestCreateInOneRequest(t *testing.T) {

@@ -174,6 +174,22 @@ func TestALogIsSyncedBeforeTheNext(t *testing.T) {
 	})
 }
 
+// whatItSays lists what each chunk of a log says of how much of it had been synced.
+func whatItSays(data []byte) (said []uint64) {
+	for base := 0; base < len(data); base += logBlock {
+		block := data[base:min(base+logBlock, len(data))]
+		for at := 0; ; {
+			c, ok := readChunk(block, at)
+			if !ok {
+				break
+			}
+			said = append(said, c.synced)
+			at = c.end
+		}
+	}
+	return said
+}
+
 // What a log says of how much of it had been synced is never more than was: Pebble's format is as it is read here.
 func TestALogSaysWhatWasSynced(t *testing.T) {
 	disk := vfs.NewCrashableMem()
@@ -200,16 +216,7 @@ func TestALogSaysWhatWasSynced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var at int
-	var said []uint64
-	for at < len(data) {
-		c, ok := readChunk(data[:min(len(data), logBlock)], at)
-		if !ok {
-			break
-		}
-		said = append(said, c.synced)
-		at = c.end
-	}
+	said := whatItSays(data)
 	// The create is the first that is synced; 50 records follow it, then another.
 	if len(said) != 53 || said[1] == 0 || said[51] != said[1] || said[52] <= said[51] {
 		t.Errorf("the chunks say %v", said)
@@ -228,7 +235,7 @@ func TestALogSaysAllThatWasSynced(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := &lightLog{File: file, of: new(light)}
-	var want, said []uint64
+	var want []uint64
 	for i := range 5000 { // over several blocks, which they fill
 		c := make([]byte, 19+13)
 		binary.LittleEndian.PutUint16(c[4:], 13)
@@ -256,18 +263,7 @@ func TestALogSaysAllThatWasSynced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for base := 0; base < len(data); base += logBlock {
-		block := data[base:min(base+logBlock, len(data))]
-		for at := 0; ; {
-			c, ok := readChunk(block, at)
-			if !ok {
-				break
-			}
-			said = append(said, c.synced)
-			at = c.end
-		}
-	}
-	if !slices.Equal(said, want) {
+	if said := whatItSays(data); !slices.Equal(said, want) {
 		t.Errorf("%d chunks say otherwise than the %d syncs", len(said), len(want))
 	}
 	if err := checkChunks(data, 1); err != nil {
