@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"net/http"
 	"time"
 )
 
@@ -88,6 +89,11 @@ type Error struct {
 	// Foreign: the answer is not Sluice's. Something between (a proxy, with its own limit of size or time) refused the
 	// request. Status is all that is known then.
 	Foreign bool
+}
+
+// Permanent reports whether it is of no use to try a read or a create again. What is not Sluice's answer never is permanent.
+func (e *Error) Permanent() bool {
+	return !e.Foreign && (e.Code == CodeDamaged || e.Status < 500 && e.Status != http.StatusTooManyRequests)
 }
 
 // Error says what happened, with the id under which the server's log has it.

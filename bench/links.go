@@ -22,9 +22,11 @@ type onLink struct {
 }
 
 // ways are the ways of using a link, in the order of the table.
-var ways = []string{"chunks one after the other", "4 chunks at a time", puts, gets, nobody}
+var ways = []string{"chunks one after the other", atATime, puts, gets, nobody}
 
 const (
+	atATime = "4 chunks at a time"
+
 	puts = "`sluice put`"
 	gets = "`sluice get`"
 )
@@ -98,7 +100,7 @@ func (l *onLink) use(ctx context.Context, bins, dir string, a *arena, way string
 		}
 	default:
 		inflight := 1
-		if way == ways[1] {
+		if way == atATime {
 			inflight = 4
 		}
 		s.url = near

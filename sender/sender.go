@@ -197,7 +197,7 @@ func (j *job) sendSmall(ctx context.Context) (m api.Memory, deleted, ok bool, er
 		return m, false, true, nil
 	case errors.As(err, &refused) && refused.Deleted:
 		return m, true, true, nil
-	case errors.As(err, &refused) && !refused.Foreign && refused.Status < 500 && refused.Status != 429:
+	case errors.As(err, &refused) && refused.Permanent():
 		return m, false, true, err
 	}
 	return m, false, false, ctx.Err()

@@ -74,6 +74,11 @@ func (w Want) check(s *Session) error {
 	if n := len(s.Received); n > 0 && s.Received[n-1].End > length {
 		return fmt.Errorf("%w: %d bytes, but %d were received", ErrLength, length, s.Received[n-1].End)
 	}
+	return s.Incomplete(length)
+}
+
+// Incomplete gives an *IncompleteError where the session lacks some of its first length bytes, else nil.
+func (s *Session) Incomplete(length int64) error {
 	const most = 1000
 	if gaps := Gaps(s.Received, Range{0, length}, most+1); len(gaps) > 0 {
 		return &IncompleteError{s.ID, gaps[:min(len(gaps), most)], len(gaps) > most}

@@ -126,7 +126,7 @@ func (u *Service) failed(ctx context.Context, open []*verified, err error) (agai
 		case e != nil:
 			failures = append(failures, Failure{v.s.ID, errors.Join(err, e)})
 		case hit:
-			failures = append(failures, Failure{v.s.ID, incomplete(after, v.length)})
+			failures = append(failures, Failure{v.s.ID, after.Incomplete(v.length)})
 		}
 	}
 	if failures == nil {
@@ -184,8 +184,8 @@ func (u *Service) verify(ctx context.Context, c access.Caller, req FinishRequest
 	if s, err = u.trusted(ctx, s, AfterDeath); err != nil {
 		return nil, err
 	}
-	if !session.Covers(s.Received, session.Range{End: req.Length}) {
-		return nil, incomplete(s, req.Length)
+	if err := s.Incomplete(req.Length); err != nil {
+		return nil, err
 	}
 	sum, s, err := u.digest(ctx, s.ID, req.Length)
 	if err != nil {
@@ -195,12 +195,6 @@ func (u *Service) verify(ctx context.Context, c access.Caller, req FinishRequest
 		return nil, u.mismatch(ctx, s, sum, req)
 	}
 	return u.assemble(ctx, c, s, n, sum, req.Length)
-}
-
-// incomplete says what a session of this length lacks: its first 1,000 gaps.
-func incomplete(s session.Session, length int64) error {
-	gaps := session.Gaps(s.Received, session.Range{End: length}, 1001)
-	return &session.IncompleteError{ID: s.ID, Missing: gaps[:min(len(gaps), 1000)], More: len(gaps) > 1000}
 }
 
 // assemble gathers what the commit of a verified session will need.

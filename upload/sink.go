@@ -186,12 +186,10 @@ func (k *sink) hash(p []byte, off int64) error {
 
 // VerifyAt implements session.Verifier: it always reads the recorded bytes back.
 func (k *sink) VerifyAt(p []byte, off int64) error {
-	if k.back == nil || k.backAt != off || k.backEnd < off+int64(len(p)) {
-		if err := k.readBack(off); err != nil {
+	r := session.Range{Off: off, End: off + int64(len(p))}
+	if k.back == nil || k.backAt != off || k.backEnd < r.End {
+		if err := k.readBack(r); err != nil {
 			return err
-		}
-		if k.backEnd < off+int64(len(p)) {
-			return session.ErrSuperseded // some of it was dropped since
 		}
 	}
 	if cap(k.buf) < len(p) {
@@ -201,9 +199,9 @@ func (k *sink) VerifyAt(p []byte, off int64) error {
 	if _, err := io.ReadFull(k.back, b); err != nil {
 		return fmt.Errorf("comparing with what is recorded at %d: %w", off, err)
 	}
-	k.backAt += int64(len(p))
+	k.backAt = r.End
 	if !bytes.Equal(b, p) {
-		return k.conflict(session.Range{Off: off, End: off + int64(len(p))})
+		return k.conflict(r)
 	}
 	return k.advance(p, off)
 }
@@ -234,13 +232,13 @@ func (k *sink) conflict(r session.Range) error {
 // window is how far a comparison reads at least without asking for entries again, in bytes: more than any buffer of a put.
 const window = 1 << 20
 
-// readBack opens what is recorded from off on, for some chunks.
-func (k *sink) readBack(off int64) error {
+// readBack opens what is recorded from r on, for some chunks.
+func (k *sink) readBack(r session.Range) error {
 	if k.back != nil {
 		k.back.Close()
 		k.back = nil
 	}
-	entries, err := k.u.Sessions.Entries(k.ctx, k.s.ID, session.Range{Off: off, End: off + 2*k.s.ChunkSize + window}, 0)
+	entries, err := k.u.Sessions.Entries(k.ctx, k.s.ID, session.Range{Off: r.Off, End: r.Off + 2*k.s.ChunkSize + window}, 0)
 	if err != nil {
 		return err
 	}
@@ -249,16 +247,16 @@ func (k *sink) readBack(off int64) error {
 			entries = entries[:i]
 		}
 	}
-	if len(entries) == 0 || entries[0].Off > off {
-		return session.ErrSuperseded // dropped since
+	if len(entries) == 0 || entries[0].Off > r.Off || entries[len(entries)-1].End < r.End {
+		return session.ErrSuperseded // some of it was dropped since
 	}
 	extents, err := extentsOf(entries)
 	if err != nil {
 		return err
 	}
 	first := entries[0].Off
-	k.backAt, k.backEnd = off, entries[len(entries)-1].End
-	k.back, err = k.u.Blobs.Read(k.ctx, extents, off-first, k.backEnd-off)
+	k.backAt, k.backEnd = r.Off, entries[len(entries)-1].End
+	k.back, err = k.u.Blobs.Read(k.ctx, extents, r.Off-first, k.backEnd-r.Off)
 	return err
 }
 

@@ -350,7 +350,7 @@ func (u *Service) digest(ctx context.Context, id session.SessionID, length int64
 			return sum, s, &LengthError{Want: s.Prefix(), Got: length} // somebody goes on sending
 		}
 		if s.Prefix() < length {
-			return sum, s, incomplete(s, length)
+			return sum, s, s.Incomplete(length)
 		}
 		r, err := u.cursor(ctx, t, s)
 		if err != nil {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"os"
 	"path"
 	"path/filepath"
@@ -328,7 +327,7 @@ func (s *source) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) 
 // permanent: the server's refusals that trying again won't cure.
 func permanent(err error) bool {
 	var refused *api.Error
-	return errors.As(err, &refused) && !refused.Foreign && (refused.Code == api.CodeDamaged || refused.Status < 500 && refused.Status != http.StatusTooManyRequests)
+	return errors.As(err, &refused) && refused.Permanent()
 }
 
 // safeName makes a memory's name that of a file in one folder, whatever it holds.

@@ -105,7 +105,7 @@ type Store struct {
 	files    map[place]*file
 	idle     []*file // open, sound, and used by nobody: the longest first
 	trimming bool
-	spares   map[string]uint64
+	spares   map[place]uint64 // by the place without one
 	closed   bool
 	packs    packs
 	spare    atomic.Int64 // how many files have in spare, together
@@ -165,7 +165,7 @@ func Open(dir string, opts Options) (s *Store, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the content folder: %w", err)
 	}
-	s = &Store{dir: dir, opts: opts, fs: opts.FS, lock: lock, files: map[place]*file{}, spares: map[string]uint64{}, pool: direct.NewPool(opts.Direct)}
+	s = &Store{dir: dir, opts: opts, fs: opts.FS, lock: lock, files: map[place]*file{}, spares: map[place]uint64{}, pool: direct.NewPool(opts.Direct)}
 	s.packs.init(opts.Direct)
 	if err := s.prepare(); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the content folder %s: %w", dir, err), lock.Close())

@@ -214,7 +214,7 @@ func (s *Store) poison(p place) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p.life == s.Life && p.in == 0 { // a pack is not appended to any more
-		base := place{id: p.id, gen: p.gen, life: p.life}.String()
+		base := place{id: p.id, gen: p.gen, life: p.life}
 		s.spares[base] = max(s.spares[base], p.spare+1)
 	}
 }

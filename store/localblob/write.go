@@ -99,7 +99,7 @@ func (w *writer) pack(p []byte, off int64) (int, error) {
 
 // open makes the place, or a spare one where it is poisoned.
 func (w *writer) open() error {
-	for base := w.p.String(); ; {
+	for base := w.p; ; {
 		w.s.mu.Lock()
 		w.p.spare = w.s.spares[base]
 		w.s.mu.Unlock()
