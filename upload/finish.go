@@ -203,7 +203,7 @@ func (u *Service) assemble(ctx context.Context, c access.Caller, s session.Sessi
 	if err != nil {
 		return nil, err
 	}
-	extents, err := extentsOf(entries)
+	extents, err := extentsOf(entries, 0)
 	if err != nil {
 		return nil, u.moved(ctx, s, fmt.Errorf("session %s: %w", s.ID, err))
 	}

@@ -128,3 +128,40 @@ func TestAComparisonWithWhatIsDroppedMeanwhile(t *testing.T) {
 		})
 	}
 }
+
+// A chunk is replaced while the follower, who still has the session as it was, goes on from the hash that the replacing put has set: what it finds begins behind
+// a gap, and is not hashed as if there were none.
+func TestTheHashLeavesNothingOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		blobs := &rereading{Blobs: w.blobs}
+		e := w.rewire(blobs, limits())
+		b := random(4 * chunk)
+		up := w.begin(int64(len(b)))
+		w.check(w.put(up.ID, 1, random(chunk)))
+		w.check(w.put(up.ID, 2, b[2*chunk:3*chunk]))
+		body, writer := io.Pipe()
+		done := make(chan error, 1)
+		send := func() {
+			_, err := writer.Write(b[chunk : 2*chunk])
+			w.check(errors.Join(err, writer.Close(), <-done))
+		}
+		replace := func() {
+			go func() {
+				done <- w.PutChunk(t.Context(), w.me, up.ID, 1, body, upload.Put{Length: chunk, Replace: true})
+			}()
+			time.Sleep(time.Second) // it has dropped the chunk, and waits for its body
+		}
+		again := func() { e.loaded.Store(&replace) }
+		more := func() { // the follower reads chunks 1 and 2
+			w.check(w.put(up.ID, 3, b[3*chunk:]))
+			blobs.read.Store(&send)
+			e.loaded.Store(&again) // it looks whether they are there still, and then for more
+		}
+		blobs.read.Store(&more)
+		w.check(w.put(up.ID, 0, b[:chunk]))
+		time.Sleep(time.Minute)
+		blobs.read.fire() // it has seen the gap, and not read on
+		w.finishes(up.ID, b)
+	})
+}

@@ -32,6 +32,7 @@ func (h *hook) fire() {
 type engine struct {
 	session.Store
 	load    func()
+	loaded  hook // after a session was loaded
 	list    hook // before entries are listed
 	drop    hook // before a drop is recorded
 	entries func(n int)
@@ -67,7 +68,9 @@ func (e *engine) Load(ctx context.Context, id session.SessionID) (session.Sessio
 	if e.load != nil {
 		e.load()
 	}
-	return e.Store.Load(ctx, id)
+	s, err := e.Store.Load(ctx, id)
+	e.loaded.fire()
+	return s, err
 }
 
 func (e *engine) Entries(ctx context.Context, id session.SessionID, r session.Range, n int) ([]session.Entry, error) {
@@ -209,15 +212,12 @@ func TestADropTakesOnlyWhatWasFoundLost(t *testing.T) {
 // rereading is a Blobs in which something happens after its first read.
 type rereading struct {
 	upload.Blobs
-	read func()
+	read hook
 }
 
 func (r *rereading) Read(ctx context.Context, extents []catalog.Extent, off, n int64) (io.ReadCloser, error) {
 	body, err := r.Blobs.Read(ctx, extents, off, n)
-	if read := r.read; read != nil {
-		r.read = nil
-		read()
-	}
+	r.read.fire()
 	return body, err
 }
 
@@ -235,14 +235,15 @@ func TestAFinishReadsWhatReplacedALostPiece(t *testing.T) {
 		places, err := w.blobs.Places(t.Context(), "", 10)
 		w.check(err)
 		w.blobs.Corrupt(places[0].Name, 2*chunk+7)
-		blobs.read = func() {
+		replace := func() {
 			time.Sleep(time.Second) // the finish waits
 			w.check(w.PutChunk(t.Context(), w.me, up.ID, 2, bytes.NewReader(b[2*chunk:]), upload.Put{Length: chunk, Replace: true}))
 		}
+		blobs.read.Store(&replace)
 		w.check(w.put(up.ID, 0, b[:chunk]))
 		m, err := w.finish(up.ID, b)
 		w.check(err)
-		if blobs.read != nil || !bytes.Equal(w.content(m), b) {
+		if blobs.read.Load() != nil || !bytes.Equal(w.content(m), b) {
 			t.Error("content differs")
 		}
 	})

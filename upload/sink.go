@@ -250,7 +250,7 @@ func (k *sink) readBack(r session.Range) error {
 	if len(entries) == 0 || entries[0].Off > r.Off || entries[len(entries)-1].End < r.End {
 		return session.ErrSuperseded // some of it was dropped since
 	}
-	extents, err := extentsOf(entries)
+	extents, err := extentsOf(entries, r.Off)
 	if err != nil {
 		return err
 	}

@@ -291,8 +291,11 @@ func (u *Service) hashRange(ctx context.Context, s session.Session, r *rolling, 
 	if err != nil {
 		return err
 	}
-	extents, err := extentsOf(entries)
-	if err != nil || len(entries) == 0 {
+	if len(entries) == 0 {
+		return nil
+	}
+	extents, err := extentsOf(entries, r.off)
+	if err != nil {
 		return err
 	}
 	from, end := entries[0].Off, entries[len(entries)-1].End
@@ -319,16 +322,18 @@ func (u *Service) hashRange(ctx context.Context, s session.Session, r *rolling, 
 	return nil
 }
 
-// extentsOf gives the extents of contiguous entries.
-func extentsOf(entries []session.Entry) ([]catalog.Extent, error) {
+// extentsOf gives the extents of entries that follow each other without a gap, from `from` or before it on. An error where they don't: something was dropped since
+// it was known to be there.
+func extentsOf(entries []session.Entry, from int64) ([]catalog.Extent, error) {
 	extents := make([]catalog.Extent, len(entries))
 	for i, e := range entries {
+		if e.Off > from || i > 0 && e.Off != from {
+			return nil, fmt.Errorf("bytes from %d are not recorded", from)
+		}
+		from = e.End
 		p, err := decodePiece(e.Note)
 		if err != nil {
 			return nil, fmt.Errorf("bytes from %d: %w", e.Off, err)
-		}
-		if i > 0 && entries[i-1].End != e.Off {
-			return nil, fmt.Errorf("bytes from %d are not recorded", entries[i-1].End)
 		}
 		extents[i] = p.extent(e.Range)
 	}

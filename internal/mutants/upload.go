@@ -124,6 +124,12 @@ func ofUpload() []mutant {
 			tests: []string{"upload.FuzzMerge", "upload.TestAnyHistoryEndsInTheRightBytes"},
 		},
 		{
+			name: "the-hash-begins-behind-a-gap", promise: 4, file: "upload/track.go",
+			old:   "		if e.Off > from || i > 0 && e.Off != from {\n",
+			new:   "		if i > 0 && e.Off != from {\n",
+			tests: []string{"upload.TestTheHashLeavesNothingOut"},
+		},
+		{
 			name: "the-crc-is-of-the-first-part-of-a-buffer", promise: 4, file: "upload/sink.go",
 			old:   "		at.crc = crc32.Update(at.crc, castagnoli, part)\n",
 			new:   "		if at.End-off < hot {\n			at.crc = crc32.Update(at.crc, castagnoli, part)\n		}\n",
