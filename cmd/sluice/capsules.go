@@ -87,10 +87,10 @@ func (c *capsulesCreateCmd) Run(e *env) error {
 type capsulesUpdateCmd struct {
 	remote
 	ID            string    `arg:"" help:"The capsule."`
-	Name          *string   `help:"Its name, for people."`
-	Subject       *string   `placeholder:"ID" help:"The principal it is about."`
+	Name          *string   `empty:"" help:"Its name, for people; empty: none."`
+	Subject       *string   `empty:"" placeholder:"ID" help:"The principal it is about; empty: none."`
 	Owner         *[]string `placeholder:"ID" help:"Principals that own it, instead of those that do."`
-	Controller    *[]string `placeholder:"ID" help:"Principals that may read, write and delete, instead of those that may."`
+	Controller    *[]string `empty:"" placeholder:"ID" help:"Principals that may read, write and delete, instead of those that may; empty: none."`
 	QuotaBytes    *int64    `placeholder:"N" help:"The most bytes it may hold; 0: no bound (admins)."`
 	QuotaMemories *int64    `placeholder:"N" help:"The most memories it may hold; 0: no bound (admins)."`
 }

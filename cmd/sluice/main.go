@@ -73,6 +73,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		kong.Name("sluice"), kong.Description("Takes big and small files over bad networks, and promises to have them."),
 		kong.Vars{"server": defaultServer}, kong.Writers(stdout, stderr), kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Exit(func(code int) { status = code }), kong.Bind(e), kong.KindMapper(reflect.String, kong.MapperFunc(asIs)),
+		kong.PostBuild(unsetEmpty),
 	)
 	if err != nil {
 		fmt.Fprintln(stderr, "sluice:", err)
@@ -91,7 +92,9 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return 2
 	}
 	e.json = c.JSON
-	err = parsed.Run(e)
+	if err = refuseEmpty(parsed); err == nil {
+		err = parsed.Run(e)
+	}
 	if err == nil && e.lost != nil {
 		err = fmt.Errorf("a result could not be written: %w", e.lost)
 	}

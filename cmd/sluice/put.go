@@ -39,8 +39,6 @@ func (c *putCmd) Run(e *env) error {
 		return usageError("--parallel must be 1 to 64")
 	case c.Name != "" && len(c.Files) != 1:
 		return usageError("--name needs exactly one file")
-	case slices.Contains(c.Files, ""):
-		return usageError("an empty argument names no file")
 	case slices.Contains(c.Files[slices.Index(c.Files, "-")+1:], "-"):
 		return usageError("- can be read once")
 	}

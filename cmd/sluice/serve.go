@@ -33,7 +33,7 @@ import (
 type serveCmd struct {
 	Listen          string        `default:"127.0.0.1:8080" env:"SLUICE_LISTEN" placeholder:"HOST:PORT" help:"Where to listen; port 0 takes a free one (${default})."`
 	Data            string        `default:"sluice-data" env:"SLUICE_DATA" placeholder:"DIR" help:"The data folder; it is made if it is not there (${default})."`
-	AdminListen     string        `default:"127.0.0.1:8081" env:"SLUICE_ADMIN_LISTEN" placeholder:"HOST:PORT" help:"Where /metrics and /debug/pprof are; empty: nowhere (${default})."`
+	AdminListen     string        `default:"127.0.0.1:8081" env:"SLUICE_ADMIN_LISTEN" empty:"" placeholder:"HOST:PORT" help:"Where /metrics and /debug/pprof are; '': nowhere (${default})."`
 	SessionTTL      time.Duration `name:"session-ttl" default:"168h" env:"SLUICE_SESSION_TTL" help:"How long an upload may rest before it is thrown away."`
 	MaxOpenSessions int64         `default:"1000" env:"SLUICE_MAX_OPEN_SESSIONS" placeholder:"N" help:"Open uploads per principal (${default})."`
 	MaxBytes        int64         `default:"1099511627776" env:"SLUICE_MAX_BYTES" placeholder:"BYTES" help:"The largest upload (${default})."`
@@ -71,11 +71,38 @@ func (c *serveCmd) Run(e *env) error {
 	if e.json {
 		log = slog.New(slog.NewJSONHandler(e.stderr, &slog.HandlerOptions{Level: level}))
 	}
-	s, err := c.open(ctx, log)
+	// First the ports: one that is taken leaves nothing behind. Who connects before the folder is open waits in the system's queue.
+	public, admin, err := c.listen()
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.serve(ctx, s, e), s.close())
+	s, err := c.open(ctx, log)
+	if err != nil {
+		return errors.Join(err, closeAll(public, admin))
+	}
+	return errors.Join(c.serve(ctx, s, public, admin, e), s.close())
+}
+
+// listen opens the listeners; admin is nil where there is to be none.
+func (c *serveCmd) listen() (public, admin net.Listener, err error) {
+	if public, err = net.Listen("tcp", c.Listen); err != nil {
+		return nil, nil, err
+	}
+	if c.AdminListen != "" {
+		if admin, err = net.Listen("tcp", c.AdminListen); err != nil {
+			return nil, nil, errors.Join(fmt.Errorf("the admin listener (--admin-listen): %w", err), public.Close())
+		}
+	}
+	return public, admin, nil
+}
+
+func closeAll(listeners ...net.Listener) (err error) {
+	for _, l := range listeners {
+		if l != nil {
+			err = errors.Join(err, l.Close())
+		}
+	}
+	return err
 }
 
 // server is everything that runs on one data folder.
@@ -175,18 +202,8 @@ func (c *serveCmd) bootstrap(ctx context.Context, who *access.Service) error {
 
 func (c *serveCmd) tokenFile() string { return filepath.Join(c.Data, "admin-token") }
 
-// serve listens until ctx ends, and then lets running requests end.
-func (c *serveCmd) serve(ctx context.Context, s *server, e *env) error {
-	public, err := net.Listen("tcp", c.Listen)
-	if err != nil {
-		return err
-	}
-	var admin net.Listener
-	if c.AdminListen != "" {
-		if admin, err = net.Listen("tcp", c.AdminListen); err != nil {
-			return errors.Join(fmt.Errorf("the admin listener (--admin-listen): %w", err), public.Close())
-		}
-	}
+// serve answers until ctx ends, and then lets running requests end. It closes the listeners.
+func (c *serveCmd) serve(ctx context.Context, s *server, public, admin net.Listener, e *env) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() { s.keeper.Run(background) })
@@ -208,7 +225,7 @@ func (c *serveCmd) serve(ctx context.Context, s *server, e *env) error {
 		}
 	})
 	c.greet(e, public, admin)
-	err = s.api.Serve(ctx, public, admin, c.DrainTimeout)
+	err := s.api.Serve(ctx, public, admin, c.DrainTimeout)
 	stop()
 	wg.Wait()
 	return err

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"maps"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/alecthomas/kong"
+)
+
+// allowsEmpty are the flags for which an empty text means something.
+var allowsEmpty = []string{"capsules update --name", "capsules update --subject", "capsules update --controller", "serve --admin-listen"}
+
+// eachValue visits all flags and arguments of all commands; needed are those that the command can't be without.
+func eachValue(t *testing.T, visit func(command string, v *kong.Value, needed []string)) {
+	t.Helper()
+	parser, err := kong.New(&cli{}, kong.Vars{"server": defaultServer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, leaf := range parser.Model.Leaves(false) {
+		command := strings.TrimSpace(strings.TrimPrefix(leaf.FullPath(), parser.Model.Name))
+		var needed []string
+		for _, v := range leaf.Positional {
+			visit(command, v, nil)
+			if v.Required {
+				needed = append(needed, "x")
+			}
+		}
+		for _, f := range leaf.Flags {
+			visit(command, f.Value, needed)
+		}
+	}
+}
+
+func takesText(v *kong.Value) bool {
+	of := v.Target.Type()
+	for of.Kind() == reflect.Pointer || of.Kind() == reflect.Slice {
+		of = of.Elem()
+	}
+	return of.Kind() == reflect.String
+}
+
+// An empty argument is refused before anything is done, with the name of the flag, but where its help says what it means.
+func TestAnEmptyArgumentIsNoValue(t *testing.T) {
+	t.Chdir(t.TempDir())
+	tried := map[string]bool{}
+	eachValue(t, func(command string, v *kong.Value, needed []string) {
+		name := "--" + v.Name
+		args := append(append(strings.Fields(command), name+"="), needed...)
+		if v.Flag == nil {
+			name, args = v.Name, append(strings.Fields(command), "")
+		}
+		tried[command+" "+name] = true
+		if slices.Contains(allowsEmpty, command+" "+name) {
+			if !v.Tag.Has("empty") || !strings.Contains(v.Help, "empty: ") && !strings.Contains(v.Help, "'': ") {
+				t.Errorf("%s %s: its help does not say what an empty value means", command, name)
+			}
+			return
+		}
+		var stderr bytes.Buffer
+		if status := Main(args, strings.NewReader(""), io.Discard, &stderr); status != 2 || takesText(v) && !strings.Contains(stderr.String(), v.Name) {
+			t.Errorf("%q: status %d, %s", args, status, stderr.String())
+		}
+	})
+	for _, name := range allowsEmpty {
+		if !tried[name] {
+			t.Errorf("there is no %s", name)
+		}
+	}
+	if len(tried) < 60 {
+		t.Errorf("only %d", len(tried))
+	}
+}
+
+// A variable that is set to nothing is not set: the flag has its default.
+func TestAnEmptyVariableIsNotSet(t *testing.T) {
+	envs := map[string]bool{}
+	eachValue(t, func(_ string, v *kong.Value, _ []string) {
+		for _, name := range v.Tag.Envs {
+			envs[name] = true
+		}
+	})
+	if len(envs) < 14 {
+		t.Errorf("only %v", slices.Sorted(maps.Keys(envs)))
+	}
+	want, got := cli{}, cli{}
+	parse := func(c *cli, args ...string) {
+		t.Helper()
+		parser, err := kong.New(c, kong.Vars{"server": defaultServer}, kong.PostBuild(unsetEmpty))
+		if err == nil {
+			_, err = parser.Parse(args)
+		}
+		if err != nil {
+			t.Fatalf("%q: %v", args, err)
+		}
+	}
+	commands := [][]string{{"serve"}, {"put", "x"}, {"ls"}, {"check"}, {"backup", "x"}, {"restore", "x"}}
+	for name := range envs {
+		t.Setenv(name, "x") // so that it is put back
+	}
+	for _, args := range commands {
+		for name := range envs {
+			t.Setenv(name, "")
+		}
+		parse(&got, args...)
+		for name := range envs {
+			if err := os.Unsetenv(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		parse(&want, args...)
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%q: %+v, not %+v", args, got, want)
+		}
+	}
+}
