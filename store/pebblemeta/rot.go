@@ -180,6 +180,9 @@ type chunk struct {
 	end     int // in the block
 }
 
+// begins reports whether the chunk is the first of its record.
+func (c chunk) begins() bool { return c.kind%4 == 1 || c.kind%4 == 2 }
+
 // readChunk reads the chunk that begins at this byte of a block.
 func readChunk(block []byte, at int) (c chunk, ok bool) {
 	if at+7 > len(block) {
@@ -255,13 +258,13 @@ func checkChunks(data []byte, log uint32) error {
 }
 
 // checkTorn makes sure that a log ends where its first broken chunk is: nothing behind it was written after that had been synced. A MANIFEST is synced with each
-// record.
+// record: so another record that begins there is proof, but a later chunk of the same record is not, as a power loss may keep any of its blocks.
 func checkTorn(data []byte, broken int, log uint32) error {
 	for base := broken / logBlock * logBlock; base < len(data); base += logBlock {
 		block := data[base:min(base+logBlock, len(data))]
 		for at := max(broken+1-base, 0); at < len(block); at++ {
 			c, ok := readChunk(block, at)
-			if ok && c.log == log && (c.synced > uint64(broken) || log == 0 && len(c.payload) > 0) {
+			if ok && c.log == log && (c.synced > uint64(broken) || log == 0 && c.begins() && len(c.payload) > 0) {
 				return fmt.Errorf("byte %d or one behind it: %w", broken, errRotten)
 			}
 		}
