@@ -172,7 +172,7 @@ func TestATokenEnds(t *testing.T) {
 func (w *world) due(t *testing.T) (out []catalog.Due) {
 	t.Helper()
 	if err := w.store.View(t.Context(), func(r catalog.Reader) (err error) {
-		out, err = catalog.DueBy(r, w.running, 10)
+		out, err = catalog.DueBy(r, catalog.DueKey{}, w.running, 10)
 		return err
 	}); err != nil {
 		t.Fatal(err)

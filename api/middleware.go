@@ -222,8 +222,10 @@ func (s *Server) run(c *call, r *route) error {
 			return err
 		}
 	}
-	if r.starts && s.draining.Load() {
-		return errDraining
+	if r.starts {
+		if err := s.refusesNew(); err != nil {
+			return err
+		}
 	}
 	if err := c.checkQuery(r.query); err != nil {
 		return err
@@ -232,6 +234,14 @@ func (s *Server) run(c *call, r *route) error {
 		return errEncoded
 	}
 	return r.serve(s, c)
+}
+
+// refusesNew gives the reason why nothing new is begun: the server drains.
+func (s *Server) refusesNew() error {
+	if s.draining.Load() {
+		return errDraining
+	}
+	return nil
 }
 
 // bearer gives the secret of RFC 6750 §2.1, where there is exactly one.

@@ -211,12 +211,12 @@ func TestQuotas(t *testing.T) {
 	w.limit(30, 0)
 	const quota = api.CodeQuotaExceeded
 	w.refused(quota, "POST", begins, beginBody("a", 11, ""))
-	w.refused(quota, "POST", begins, `{"capsule_id":"default","meta":{"name":"a"}}`) // unknown: a step of 64 MiB
 	w.refused(quota, "POST", creates+"?name=a", string(random(11)))
 	w.refused(quota, "POST", creates+"?name=a", string(random(chunk+1)))
-	w.refused(quota, "POST", creates+"?name=a", "x", chunked...)
 	w.store("a", "", random(10))
 	w.refused(quota, "POST", creates+"?name=a", "x")
+	w.refused(quota, "POST", creates+"?name=a", "x", chunked...)
+	w.refused(quota, "POST", begins, `{"capsule_id":"default","meta":{"name":"a"}}`)
 
 	w.limit(0, 3) // two are there, and one is open
 	w.refused(quota, "POST", begins, beginBody("a", 0, ""))
@@ -242,6 +242,23 @@ func TestDraining(t *testing.T) {
 	m, err := w.client.Finish(t.Context(), finishOf(id, b))
 	w.check(err)
 	w.holds(m, b)
+}
+
+// What repeats a begin or a create is answered also while the server drains: it begins nothing.
+func TestARepeatIsAnsweredWhileDraining(t *testing.T) {
+	w := newWorld(t, nil)
+	begun := w.do("POST", begins, beginBody("a", chunk, `,"idem":"key"`))
+	created := w.do("POST", creates+"?name=a&idem=other", "x")
+	if begun.StatusCode != 200 || created.StatusCode != 200 {
+		t.Fatalf("%d, %d", begun.StatusCode, created.StatusCode)
+	}
+	w.server.Drain()
+	if a := w.do("POST", begins, beginBody("a", chunk, `,"idem":"key"`)); a.StatusCode != 200 || !bytes.Equal(a.body[:40], begun.body[:40]) { // to behind the session's id
+		t.Errorf("begin: %d %s, not %s", a.StatusCode, a.body, begun.body)
+	}
+	if a := w.do("POST", creates+"?name=a&idem=other", "x"); a.StatusCode != 200 || !bytes.Equal(a.body, created.body) {
+		t.Errorf("create: %d %s, not %s", a.StatusCode, a.body, created.body)
+	}
 }
 
 // What is wrong on our side is said without telling what; it harms one request alone.

@@ -30,7 +30,7 @@ type route struct {
 	operation
 	// codes are the refusals beside those that every route has.
 	codes []Code
-	// starts: begins something new, and is refused while the server drains.
+	// starts: only ever begins something new, and is refused while the server drains. What may also be a repeat is asked by upload.
 	starts bool
 }
 
@@ -120,7 +120,7 @@ func routes() []route {
 	return []route{
 		{method: get, path: "/v1/upload_config", auth: member, operation: answering((*Server).uploadConfig), about: "The limits in force."},
 		{
-			method: post, path: "/v1/uploads_begin", auth: member, operation: exchanging((*Server).begin), starts: true,
+			method: post, path: "/v1/uploads_begin", auth: member, operation: exchanging((*Server).begin),
 			codes: append([]Code{CodeQuotaExceeded, CodeIdempotencyConflict, CodeTooLarge, CodeUnsupportedMediaType, CodeResourceExhausted, CodeStorageFull, CodeAlreadyFinished}, mine...),
 			about: "Makes a session, or answers the one that the same idem has.",
 		},
@@ -157,12 +157,12 @@ func routes() []route {
 		},
 
 		{
-			method: post, path: "/v1/memories_create", auth: member, starts: true, codes: creates,
+			method: post, path: "/v1/memories_create", auth: member, codes: creates,
 			query:     []param{capsule, {name: "name", about: "of the file", kind: "string"}, path, idem},
 			operation: answering((*Server).create).with(takesBytes), about: "A whole upload in one request, of any size.",
 		},
 		{
-			method: put, path: "/v1/memories_create/{name}", auth: member, starts: true, codes: creates, query: []param{capsule, path, idem},
+			method: put, path: "/v1/memories_create/{name}", auth: member, codes: creates, query: []param{capsule, path, idem},
 			operation: answering((*Server).create).with(takesBytes), about: "The same, for curl -T.",
 		},
 		{method: get, path: "/v1/memories_read/{memory_id}", auth: member, codes: mine, operation: answering((*Server).readMemory), about: "One memory."},

@@ -31,6 +31,7 @@ func (s *Server) begin(c *call, in BeginRequest) (Session, error) {
 	if err != nil {
 		return Session{}, err
 	}
+	req.Refuse = s.refusesNew()
 	u, err := s.cfg.Uploads.Begin(c.Context(), c.caller, req)
 	if err != nil {
 		return Session{}, err
@@ -182,7 +183,7 @@ func (s *Server) create(c *call) (Memory, error) {
 		kind = ""
 	}
 	req := upload.CreateRequest{
-		Capsule: cmp.Or(c.query["capsule_id"], "default"), Idem: c.query["idem"], Put: p,
+		Capsule: cmp.Or(c.query["capsule_id"], "default"), Idem: c.query["idem"], Put: p, Refuse: s.refusesNew(),
 		Meta: catalog.Meta{Name: name, Path: c.query["path"], MIME: kind},
 	}
 	m, err := s.cfg.Uploads.Create(c.Context(), c.caller, req, c.body)

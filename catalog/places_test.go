@@ -58,8 +58,8 @@ func TestAPlaceLivesAsLongAsItIsNamed(t *testing.T) {
 			if err != nil || place.Refs != refs {
 				t.Errorf("%+v, %v; want %d references", place, err, refs)
 			}
-			due, err := catalog.DueBy(r, catalog.PlaceGrace.Milliseconds(), 10)
-			early, err2 := catalog.DueBy(r, catalog.PlaceGrace.Milliseconds()-1, 10)
+			due, err := catalog.DueBy(r, catalog.DueKey{}, catalog.PlaceGrace.Milliseconds(), 10)
+			early, err2 := catalog.DueBy(r, catalog.DueKey{}, catalog.PlaceGrace.Milliseconds()-1, 10)
 			if len(due) != garbage || len(early) > 0 || err2 != nil {
 				t.Errorf("due are %v, and %v without grace, %v", due, early, err2)
 			}

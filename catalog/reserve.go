@@ -22,25 +22,25 @@ func (e *QuotaError) Error() string {
 // Unwrap makes errors.Is(err, ErrQuota) true.
 func (e *QuotaError) Unwrap() error { return ErrQuota }
 
-// Reserve takes from the capsule's and the owner's bounds what a session may bring. For a session that has a
-// reservation already it takes only what is more. Errors: *QuotaError, ErrTooManySessions, ErrNotFound for the capsule.
-func Reserve(tx Tx, r Reservation, b Bounds) error {
+// Reserve takes from the capsule's and the owner's bounds what a session may bring: r.Bytes, or, where less is left of them, at least `least`, which is
+// what it is known to bring. For a session that has a reservation already it takes only what is more, and gives back what is less once the two are the
+// same. Errors: *QuotaError, ErrTooManySessions, ErrNotFound for the capsule.
+func Reserve(tx Tx, r Reservation, least int64, b Bounds) error {
 	had, again, err := Reservations.Find(tx, Number(r.Session))
 	if err != nil {
 		return err
 	}
-	if again && r.Bytes <= had.Bytes {
-		return nil
-	}
-	more, one := r.Bytes-had.Bytes, int64(1)
+	more, need, one := r.Bytes-had.Bytes, max(least-had.Bytes, 0), int64(1)
 	if again {
-		one = 0
+		if one = 0; more == 0 || more < 0 && least < r.Bytes {
+			return nil
+		}
 	}
 	c, err := Capsules.Get(tx, Name(r.Capsule))
 	if err != nil {
 		return err
 	}
-	if err := c.room(more, one); err != nil {
+	if err := c.room(need, one); err != nil {
 		return err
 	}
 	u, _, err := Usages.Find(tx, Name(r.Owner))
@@ -55,9 +55,19 @@ func Reserve(tx Tx, r Reservation, b Bounds) error {
 	if b.MaxSessions > 0 && u.Sessions+one > b.MaxSessions {
 		return fmt.Errorf("%w: %d are open, and %d are allowed; finish or abort some", ErrTooManySessions, u.Sessions, b.MaxSessions)
 	}
-	if b.QuotaBytes > 0 && u.Reserved+more > b.QuotaBytes {
-		return &QuotaError{Of: "principal", Limit: b.QuotaBytes, Used: u.Reserved, Wanted: more}
+	if b.QuotaBytes > 0 && need > 0 && u.Reserved+need > b.QuotaBytes {
+		return &QuotaError{Of: "principal", Limit: b.QuotaBytes, Used: u.Reserved, Wanted: need}
 	}
+	if c.QuotaBytes > 0 {
+		more = min(more, max(c.QuotaBytes-c.Bytes-c.Reserved, need))
+	}
+	if b.QuotaBytes > 0 {
+		more = min(more, max(b.QuotaBytes-u.Reserved, need))
+	}
+	if again && more == 0 {
+		return nil
+	}
+	r.Bytes = had.Bytes + more
 	c.Sessions += one
 	c.Reserved += more
 	u.Owner = r.Owner

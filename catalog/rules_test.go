@@ -68,7 +68,7 @@ func (m *machine) Begin(t *rapid.T) {
 	m.next++
 	n := rapid.Int64Range(0, 100).Draw(t, "bytes")
 	err := m.update(t, func(tx catalog.Tx) error {
-		return catalog.Reserve(tx, catalog.Reservation{Session: m.next, Capsule: "c", Owner: "o", Bytes: n}, bounds)
+		return catalog.Reserve(tx, catalog.Reservation{Session: m.next, Capsule: "c", Owner: "o", Bytes: n}, n, bounds)
 	})
 	if len(m.open) == 5 {
 		if !errors.Is(err, catalog.ErrTooManySessions) {
@@ -156,7 +156,7 @@ func (m *machine) Time(t *rapid.T) {
 	for {
 		var due []catalog.Due
 		must(t, m.store.View(context.Background(), func(r catalog.Reader) (err error) {
-			due, err = catalog.DueBy(r, m.now.Running, 3)
+			due, err = catalog.DueBy(r, catalog.DueKey{}, m.now.Running, 3)
 			return err
 		}))
 		if len(due) == 0 {
@@ -272,7 +272,7 @@ func TestQuotasCountWhatIsReserved(t *testing.T) {
 	at := catalog.Moment{Now: time.Now()}
 	reserve := func(id uint64, n int64) error {
 		return store.Update(t.Context(), func(tx catalog.Tx) error {
-			return catalog.Reserve(tx, catalog.Reservation{Session: id, Capsule: "c", Owner: "o", Bytes: n}, catalog.Bounds{QuotaBytes: 1000})
+			return catalog.Reserve(tx, catalog.Reservation{Session: id, Capsule: "c", Owner: "o", Bytes: n}, n, catalog.Bounds{QuotaBytes: 1000})
 		})
 	}
 	must(t, store.Update(t.Context(), func(tx catalog.Tx) error {

@@ -193,6 +193,8 @@ type opened struct {
 	catalog.Reservation
 	s    session.Session // without its ranges and its note
 	name string
+	// reserves reports whether it may hold so many bytes of quota.
+	reserves func(bytes int64) bool
 }
 
 // readSessions lists all sessions. Of the open ones it remembers what they hold, of the finished ones that they exist.
@@ -228,6 +230,8 @@ func (c *check) readSessions(ctx context.Context) error {
 func (c *check) readSession(ctx context.Context, s session.Session) error {
 	meta, holds, err := upload.InspectSession(s)
 	o := &opened{Reservation: holds, s: s, name: meta.Name}
+	whole := session.Session{Spec: session.Spec{BytesExpected: s.BytesExpected}, Received: s.Received[max(len(s.Received)-1, 0):]}
+	o.reserves = func(bytes int64) bool { return upload.Reserves(whole, bytes) }
 	if meta.Path != "" {
 		o.name = meta.Path + "/" + o.name
 	}

@@ -7,7 +7,6 @@ import (
 
 	"sluice/catalog"
 	"sluice/session"
-	"sluice/upload"
 )
 
 // keepFor is how long what became of an upload is kept, where nothing says when to forget it.
@@ -170,7 +169,7 @@ func (b *books) checkReservations() {
 			f := b.wrong(KindReserved, "%d bytes of capsule %s are reserved for session %s, which is not open", r.Bytes, r.Capsule, id)
 			f.Session, f.Capsule = id, r.Capsule
 			f.mend(b.check, "they are given back", func(tx catalog.Tx) error { return catalog.Reservations.Delete(tx, catalog.Number(r.Session)) })
-		case r.Capsule == o.Capsule && r.Owner == o.Owner && upload.Reserves(o.Bytes, r.Bytes):
+		case r.Capsule == o.Capsule && r.Owner == o.Owner && o.reserves(r.Bytes):
 			held[id] = r
 		}
 	})

@@ -173,7 +173,7 @@ func TestEachContradictionIsFoundAndRepaired(t *testing.T) {
 			s.must(catalog.Reservations.Put(s, catalog.Number(s.open), catalog.Reservation{Session: uint64(s.open), Capsule: "default", Owner: s.capsule.Owners[0], Bytes: 5}))
 		}, keeper.KindReserved, "are to be reserved", 0},
 		{"reservation of no session", func(s *spoiled) {
-			s.must(catalog.Reserve(s, catalog.Reservation{Session: 99, Capsule: "default", Owner: "ghost", Bytes: 5}, catalog.Bounds{}))
+			s.must(catalog.Reserve(s, catalog.Reservation{Session: 99, Capsule: "default", Owner: "ghost", Bytes: 5}, 5, catalog.Bounds{}))
 		}, keeper.KindReserved, "reserved for session 99, which is not open", 0},
 		{"usage", func(s *spoiled) {
 			s.must(catalog.Usages.Put(s, catalog.Name(s.capsule.Owners[0]), catalog.Usage{Owner: s.capsule.Owners[0], Sessions: 9}))

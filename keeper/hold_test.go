@@ -1,8 +1,11 @@
 package keeper_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
+
+	"sluice/catalog"
 )
 
 // Held places stay, however long they are due, and go when the last one lets go; the rest of what is due is done meanwhile.
@@ -24,4 +27,30 @@ func TestHeldPlacesStay(t *testing.T) {
 	if w.places() != 0 {
 		t.Error("it is still there")
 	}
+}
+
+// However much is held, and due for longer, keeps nothing else that is due from being done.
+func TestHeldPlacesKeepNothingElse(t *testing.T) {
+	w := newWorld(t)
+	defer w.keeper.Hold()()
+	idem := catalog.IdemKey{Capsule: "default", Owner: w.me.Principal, Key: "k"}
+	w.check(w.catalog.Update(t.Context(), func(tx catalog.Tx) error {
+		for i := range 5000 {
+			w.check(catalog.Discard(tx, []string{fmt.Sprintf("garbage-%d", i)}, catalog.Moment{}))
+		}
+		d := catalog.Due{At: 2 * catalog.PlaceGrace.Milliseconds(), Kind: catalog.DueIdem, Key: string(idem.AppendKey(nil))}
+		w.check(catalog.Dues.Put(tx, catalog.DueKey(d), d))
+		return catalog.Idems.Put(tx, idem, catalog.Idem{Capsule: idem.Capsule, Owner: idem.Owner, Key: idem.Key})
+	}))
+	w.pass(3 * minute)
+	w.check(w.catalog.View(t.Context(), func(r catalog.Reader) error {
+		if _, there, err := catalog.Idems.Find(r, idem); err != nil || there {
+			t.Errorf("what is due behind held places is still there; %v", err)
+		}
+		due, err := catalog.DueBy(r, catalog.DueKey{}, w.sessions.Running(), 10_000)
+		if len(due) != 5000 {
+			t.Errorf("%d places are due still, of 5000 that are held", len(due))
+		}
+		return err
+	}))
 }

@@ -69,10 +69,8 @@ const (
 	sweepEvery = time.Hour
 	// orphanGrace is how long a place that no row names stays one before it is deleted: longer than any put takes from its first byte to its record.
 	orphanGrace = time.Hour
-	// batch is how much of what is due is done before asking again.
+	// batch is how much of what is due is looked up at a time.
 	batch = 200
-	// mostSkipped is how much of what is due may be left aside, since it fails or is held, before the rest has to wait too.
-	mostSkipped = 10 * batch
 )
 
 // Run ticks and sweeps until ctx ends.
@@ -105,37 +103,53 @@ func (k *Keeper) Tick(ctx context.Context) (expired int, err error) {
 	return expired, errors.Join(err, k.settle(ctx))
 }
 
-// settle works off what is due. One failure does not keep the others from being done.
+// settle works off what is due, each thing once: what fails, or is held, keeps none of the others from being done.
 func (k *Keeper) settle(ctx context.Context) error {
-	var failed error
-	skip := map[catalog.Due]bool{}
-	for ctx.Err() == nil {
+	var failed failures
+	for from := (catalog.DueKey{}); ctx.Err() == nil; {
 		var todo []catalog.Due
 		err := k.cfg.Catalog.View(ctx, func(r catalog.Reader) (err error) {
-			todo, err = catalog.DueBy(r, k.cfg.Sessions.Running(), batch+len(skip))
+			todo, err = catalog.DueBy(r, from, k.cfg.Sessions.Running(), batch)
 			return err
 		})
-		if err != nil {
-			return errors.Join(failed, err)
+		if err != nil || len(todo) == 0 {
+			return errors.Join(failed.join(), err)
 		}
-		did := 0
 		for _, d := range todo {
-			if skip[d] {
-				continue
+			if d.Kind != catalog.DuePlace || !k.held() {
+				failed.add(k.do(ctx, d))
 			}
-			did++
-			if d.Kind == catalog.DuePlace && k.held() {
-				skip[d] = true
-			} else if err := k.do(ctx, d); err != nil {
-				skip[d] = true
-				failed = errors.Join(failed, err)
-			}
-		}
-		if did == 0 || len(skip) > mostSkipped {
-			return failed
+			from = catalog.DueKey(d)
+			from.Key += "\x00" // the next key there can be
 		}
 	}
-	return errors.Join(failed, ctx.Err())
+	return errors.Join(failed.join(), ctx.Err())
+}
+
+// failures collects errors of which each keeps none of the others from being tried.
+type failures struct {
+	errs []error
+	more int
+}
+
+// mostErrors bounds what one Tick or Sweep tells.
+const mostErrors = 20
+
+func (f *failures) add(err error) {
+	switch {
+	case err == nil:
+	case len(f.errs) < mostErrors:
+		f.errs = append(f.errs, err)
+	default:
+		f.more++
+	}
+}
+
+func (f *failures) join() error {
+	if f.more > 0 {
+		return errors.Join(append(f.errs, fmt.Errorf("and %d failures more", f.more))...)
+	}
+	return errors.Join(f.errs...)
 }
 
 // do carries one thing out. A place's bytes go first, and then the row that remembers them: a crash between the two repeats a deletion, which is fine.
@@ -156,9 +170,6 @@ func (k *Keeper) do(ctx context.Context, d catalog.Due) error {
 // maxSuspects bounds what a Sweep remembers for the next one.
 const maxSuspects = 10_000
 
-// mostErrors bounds what one Sweep tells.
-const mostErrors = 20
-
 // Sweep looks through all places for orphans: those that no row of the catalog names and whose session has ended or never was. One
 // that was an orphan at an earlier Sweep, orphanGrace of running time ago, is deleted: no upload can be about to name it. It gives
 // the number that was deleted. A place that can't be looked at or deleted does not keep the others from it.
@@ -167,34 +178,32 @@ func (k *Keeper) Sweep(ctx context.Context) (deleted int, err error) {
 	defer k.sweeps.Unlock()
 	was, is := k.suspects, map[string]int64{}
 	now := k.cfg.Sessions.Running()
-	failures := 0
+	var failed failures
 	for after := ""; ; {
-		places, failed := k.cfg.Blobs.Places(ctx, after, 1000)
-		if failed != nil || ctx.Err() != nil {
-			return deleted, errors.Join(err, failed, ctx.Err())
+		places, err := k.cfg.Blobs.Places(ctx, after, 1000)
+		if err != nil || ctx.Err() != nil {
+			return deleted, errors.Join(failed.join(), err, ctx.Err())
 		}
 		if len(places) == 0 {
 			k.suspects = is
-			return deleted, err
+			return deleted, failed.join()
 		}
 		for _, p := range places {
 			after = p.Name
 			since, before := was[p.Name]
-			orphan, failed := k.orphan(ctx, p)
+			orphan, err := k.orphan(ctx, p)
 			if orphan && before && now-since >= orphanGrace.Milliseconds() && !k.held() {
-				if failed = k.cfg.Blobs.Delete(ctx, p.Name); failed == nil {
+				if err = k.cfg.Blobs.Delete(ctx, p.Name); err == nil {
 					k.cfg.Log.Info("deleted a place that nothing names", "place", p.Name, "bytes", p.Bytes)
 					deleted++
 					continue
 				}
 			}
-			if failed != nil {
-				if failures++; failures <= mostErrors {
-					err = errors.Join(err, fmt.Errorf("place %s, which nothing may name: %w", p.Name, failed))
-				}
+			if err != nil {
+				failed.add(fmt.Errorf("place %s, which nothing may name: %w", p.Name, err))
 			}
 			switch {
-			case (orphan || failed != nil) && before:
+			case (orphan || err != nil) && before:
 				is[p.Name] = since
 			case orphan && len(is) < maxSuspects:
 				is[p.Name] = now

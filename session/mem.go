@@ -292,6 +292,9 @@ func (c memCursor) compare(o memCursor) int {
 
 // place says where s stands in the list that q asks for, if it is in it.
 func (q Query) place(s *Session) (memCursor, bool) {
+	if q.Idem != "" {
+		return memCursor{}, s.Owner == *q.Owner && s.Idem == q.Idem && s.State <= Finished
+	}
 	if q.Due != 0 {
 		in := s.State == Open
 		if q.State.Ended() {

@@ -133,6 +133,18 @@ func (v *Service) Begin(ctx context.Context, spec Spec) (s Session, created bool
 	}
 }
 
+// Holder gives the session that (owner, idem) has, which Begin would answer; its ID is 0 where there is none. It counts as activity.
+func (v *Service) Holder(ctx context.Context, owner, idem string) (Session, error) {
+	if idem == "" {
+		return Session{}, nil
+	}
+	page, _, err := v.store.List(ctx, Query{Owner: &owner, Idem: idem, Limit: 1})
+	if err != nil || len(page) == 0 {
+		return Session{}, err
+	}
+	return v.Touch(ctx, page[0].ID)
+}
+
 // Status gives the session in any state, or ErrNotFound. It does not count as activity.
 func (v *Service) Status(ctx context.Context, id SessionID) (Session, error) {
 	s, err := v.store.Load(ctx, id)

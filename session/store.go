@@ -83,6 +83,8 @@ type Query struct {
 	// Due, if not 0, gives instead the Open ones (State 0 or Open) or the ended ones (State Finished, Aborted, or Expired: any of the three) whose Seen
 	// is below it, the longest unseen first; Owner is ignored.
 	Due int64
+	// Idem, if not empty, gives instead the one session that holds (Owner, Idem), if any does; Owner is set then, and the others are ignored.
+	Idem string
 	// After is a former call's next, or empty. A malformed one is ErrInvalid.
 	After string
 	// Limit is 1 to 10,000.

@@ -11,7 +11,7 @@ import (
 	"sluice/session"
 )
 
-// reserveStep is how quota is reserved while a length is unknown, in bytes.
+// reserveStep is how quota is reserved while a length is unknown, in bytes; less where no more is left.
 const reserveStep = 64 << 20
 
 // Begin makes a session for one file, or answers the one that the same request made before under its idem: as far as it
@@ -28,10 +28,6 @@ func (u *Service) Begin(ctx context.Context, c access.Caller, req BeginRequest) 
 	if err := checkKeys(&req.Capsule, req.Idem); err != nil {
 		return Upload{}, err
 	}
-	size, err := u.chunkSize(req)
-	if err != nil {
-		return Upload{}, err
-	}
 	mark, err := fingerprint(meta, req.Bytes, req.ChunkSize)
 	if err != nil {
 		return Upload{}, err
@@ -39,7 +35,7 @@ func (u *Service) Begin(ctx context.Context, c access.Caller, req BeginRequest) 
 	n := note{Capsule: req.Capsule, Idem: req.Idem, Fingerprint: mark, Meta: meta}
 	// What is found may end before it is answered, and another request may finish under the key: then it is looked at again.
 	for range 10 {
-		up, again, err := u.beginOnce(ctx, c, req, n, size)
+		up, again, err := u.beginOnce(ctx, c, req, n)
 		if !again {
 			return up, err
 		}
@@ -50,31 +46,28 @@ func (u *Service) Begin(ctx context.Context, c access.Caller, req BeginRequest) 
 // errKeyFinished: a create has finished under the key since that was asked for.
 var errKeyFinished = errors.New("the idempotency key has been finished meanwhile")
 
-func (u *Service) beginOnce(ctx context.Context, c access.Caller, req BeginRequest, n note, size int64) (up Upload, again bool, err error) {
+func (u *Service) beginOnce(ctx context.Context, c access.Caller, req BeginRequest, n note) (up Upload, again bool, err error) {
 	done, known, err := u.known(ctx, c, n)
 	if err != nil || known {
 		return done, false, err
 	}
-	if err := u.room(ctx, req.Bytes); err != nil {
+	// What only a first begin needs is asked for when it is known to be one.
+	s, err := u.Sessions.Holder(ctx, c.Principal, n.key())
+	if err != nil && !errors.Is(err, session.ErrNotFound) {
 		return up, false, err
 	}
-	encoded, err := n.encode()
-	if err != nil {
-		return up, false, err
-	}
-	spec := session.Spec{ChunkSize: size, BytesExpected: req.Bytes, Owner: c.Principal, Note: encoded}
-	if req.Idem != "" {
-		spec.Idem = n.Capsule + "\x00" + req.Idem
-	}
-	s, created, err := u.Sessions.Begin(ctx, spec)
-	if errors.Is(err, errKeyFinished) {
-		return up, true, nil
-	}
-	if err != nil {
-		return up, false, err
-	}
-	if created {
-		return Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, Idem: n.Idem}, false, nil
+	if s.ID == 0 {
+		var created bool
+		s, created, err = u.beginNew(ctx, c, req, n)
+		if errors.Is(err, errKeyFinished) {
+			return up, true, nil
+		}
+		if err != nil {
+			return up, false, err
+		}
+		if created {
+			return Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, Idem: n.Idem}, false, nil
+		}
 	}
 	if s, err = u.trusted(ctx, s, AfterReboot); err != nil {
 		return up, false, err
@@ -94,6 +87,22 @@ func (u *Service) beginOnce(ctx context.Context, c access.Caller, req BeginReque
 	}
 	up, err = u.view(ctx, s, old)
 	return up, false, err
+}
+
+// beginNew makes the session of a key that none has, unless another request is faster: then created is false.
+func (u *Service) beginNew(ctx context.Context, c access.Caller, req BeginRequest, n note) (s session.Session, created bool, err error) {
+	size, err := u.chunkSize(req)
+	if err == nil {
+		err = u.takesNew(ctx, req.Refuse, req.Bytes)
+	}
+	if err != nil {
+		return s, false, err
+	}
+	encoded, err := n.encode()
+	if err != nil {
+		return s, false, err
+	}
+	return u.Sessions.Begin(ctx, session.Spec{ChunkSize: size, BytesExpected: req.Bytes, Owner: c.Principal, Idem: n.key(), Note: encoded})
 }
 
 // checkKeys checks the capsule's id, which defaults to "default", and the idempotency key.
@@ -187,8 +196,11 @@ func (u *Service) hasRoom() error {
 	return nil
 }
 
-// room refuses early what the stores could not hold.
-func (u *Service) room(ctx context.Context, n int64) error {
+// takesNew refuses early what would begin something new of n bytes: by refuse, if that is set, and where the stores could not hold it.
+func (u *Service) takesNew(ctx context.Context, refuse error, n int64) error {
+	if refuse != nil {
+		return refuse
+	}
 	if err := u.hasRoom(); err != nil {
 		return err
 	}
@@ -218,20 +230,20 @@ func Reserving(bounds catalog.Bounds) func(tx catalog.Tx, before *session.Sessio
 				return err
 			}
 		}
-		return catalog.Reserve(tx, catalog.Reservation{
-			Session: uint64(after.ID), Capsule: n.Capsule, Owner: after.Owner, Bytes: reserved(after),
-		}, bounds)
+		least, most := reserves(after)
+		return catalog.Reserve(tx, catalog.Reservation{Session: uint64(after.ID), Capsule: n.Capsule, Owner: after.Owner, Bytes: most}, least, bounds)
 	}
 }
 
-// reserved is the quota that a session holds, in bytes.
-func reserved(s session.Session) int64 {
+// reserves is the quota that a session takes, in bytes: the most, and the least where a bound does not leave that much. While its length is unknown it is
+// reserved in steps, so that not each piece has to change the capsule's row.
+func reserves(s session.Session) (least, most int64) {
 	if s.BytesExpected >= 0 {
-		return s.BytesExpected
+		return s.BytesExpected, s.BytesExpected
 	}
-	end := int64(0)
+	least = 1 // what has no room for a single byte is refused when it is begun
 	if n := len(s.Received); n > 0 {
-		end = s.Received[n-1].End
+		least = s.Received[n-1].End
 	}
-	return (end/reserveStep + 1) * reserveStep
+	return least, (least + reserveStep - 1) / reserveStep * reserveStep
 }

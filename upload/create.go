@@ -32,9 +32,6 @@ func (u *Service) Create(ctx context.Context, c access.Caller, req CreateRequest
 	if err := checkKeys(&req.Capsule, req.Idem); err != nil {
 		return catalog.Memory{}, err
 	}
-	if most := u.Config.Limits.MaxBytes; req.Put.Length > most {
-		return catalog.Memory{}, fmt.Errorf("%w: %d bytes, and an upload may have %d", ErrTooLarge, req.Put.Length, most)
-	}
 	mark, err := fingerprint(meta, req.Put.Length, 0)
 	if err != nil {
 		return catalog.Memory{}, err
@@ -47,13 +44,17 @@ func (u *Service) Create(ctx context.Context, c access.Caller, req CreateRequest
 	if ok {
 		return u.answer(ctx, done)
 	}
-	if err := u.room(ctx, max(req.Put.Length, 0)); err != nil {
+	size, err := u.chunkSize(BeginRequest{Bytes: req.Put.Length, Chunks: -1})
+	if err == nil {
+		err = u.takesNew(ctx, req.Refuse, max(req.Put.Length, 0))
+	}
+	if err != nil {
 		return catalog.Memory{}, err
 	}
 	if req.Put.Length >= 0 && req.Put.Length <= u.Config.Limits.ChunkSize {
 		return u.createSmall(ctx, c, n, req.Put, body)
 	}
-	return u.createLarge(ctx, c, n, req.Put, body)
+	return u.createLarge(ctx, c, n, req.Put, size, body)
 }
 
 // answer gives the memory of an upload that had finished.
@@ -211,11 +212,7 @@ func (u *Service) publish(ctx context.Context, c access.Caller, n note, content 
 }
 
 // createLarge sends the body through a session of its own, which is aborted where the request fails.
-func (u *Service) createLarge(ctx context.Context, c access.Caller, n note, p Put, body io.Reader) (m catalog.Memory, err error) {
-	size, err := u.chunkSize(BeginRequest{Bytes: p.Length, Chunks: -1})
-	if err != nil {
-		return m, err
-	}
+func (u *Service) createLarge(ctx context.Context, c access.Caller, n note, p Put, size int64, body io.Reader) (m catalog.Memory, err error) {
 	encoded, err := n.encode()
 	if err != nil {
 		return m, err

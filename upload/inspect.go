@@ -31,14 +31,16 @@ func WithoutState(e session.Entry) ([]byte, error) {
 	return p.encode()
 }
 
-// InspectSession reads a session's note: of which file it is, and what it reserves.
+// InspectSession reads a session's note: of which file it is, and what it is to reserve.
 func InspectSession(s session.Session) (catalog.Meta, catalog.Reservation, error) {
 	n, err := decodeNote(s.Note)
-	return n.Meta, catalog.Reservation{Session: uint64(s.ID), Capsule: n.Capsule, Owner: s.Owner, Bytes: reserved(s)}, err
+	_, most := reserves(s)
+	return n.Meta, catalog.Reservation{Session: uint64(s.ID), Capsule: n.Capsule, Owner: s.Owner, Bytes: most}, err
 }
 
-// Reserves reports whether an open session that reserves `least` may hold so many bytes: just those, or whole steps of a time when its length was
-// not known, since what is taken so is given back at the end only.
-func Reserves(least, bytes int64) bool {
-	return bytes == least || bytes > least && bytes%reserveStep == 0
+// Reserves reports whether an open session may hold so many bytes of quota: what it brings, or more in whole steps, since older programs gave back at
+// the end only what they had taken so; and while its length is unknown also less than a step, where no more was left.
+func Reserves(s session.Session, bytes int64) bool {
+	least, most := reserves(s)
+	return bytes >= least && (bytes <= most || bytes%reserveStep == 0)
 }

@@ -19,16 +19,23 @@ type meeting struct {
 }
 
 func (m *meeting) Create(ctx context.Context, s session.Session) (session.Session, bool, error) {
-	run := func(f *func()) {
-		if g := *f; g != nil {
-			*f = nil
-			g()
-		}
+	once(&m.before)
+	return m.Store.Create(ctx, s)
+}
+
+func (m *meeting) List(ctx context.Context, q session.Query) ([]session.Session, string, error) {
+	page, next, err := m.Store.List(ctx, q)
+	if len(page) > 0 {
+		once(&m.after)
 	}
-	run(&m.before)
-	got, created, err := m.Store.Create(ctx, s)
-	run(&m.after)
-	return got, created, err
+	return page, next, err
+}
+
+func once(f *func()) {
+	if g := *f; g != nil {
+		*f = nil
+		g()
+	}
 }
 
 func (w *world) meet() *meeting {

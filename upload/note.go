@@ -30,6 +30,14 @@ type note struct {
 	Meta          catalog.Meta
 }
 
+// key is the idempotency key as the engine has it; empty where there is none.
+func (n note) key() string {
+	if n.Idem == "" {
+		return ""
+	}
+	return n.Capsule + "\x00" + n.Idem
+}
+
 type storedNote struct {
 	_                       struct{} `cbor:",toarray"`
 	Capsule, Idem           string

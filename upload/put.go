@@ -37,6 +37,9 @@ func (u *Service) PutChunk(ctx context.Context, c access.Caller, id session.Sess
 	case p.Length >= 0 && p.Length < r.Len() && s.BytesExpected >= 0:
 		return fmt.Errorf("%w: %d bytes for a chunk of %d", session.ErrShort, p.Length, r.Len())
 	}
+	if err := u.takesFirst(s, r.Off, p); err != nil {
+		return err
+	}
 	if p.Replace {
 		if s, err = u.Sessions.Drop(ctx, id, r, u.recut); err != nil {
 			return err
@@ -74,6 +77,9 @@ func (u *Service) PutRange(ctx context.Context, c access.Caller, id session.Sess
 	if p.Length >= 0 {
 		r.End = off + p.Length
 	}
+	if err := u.takesFirst(s, off, p); err != nil {
+		return 0, err
+	}
 	if p.Replace {
 		if s, err = u.Sessions.Drop(ctx, id, r, u.recut); err != nil {
 			return 0, u.after(ctx, id, r, err)
@@ -104,11 +110,17 @@ func (u *Service) puttable(ctx context.Context, c access.Caller, id session.Sess
 	if err != nil {
 		return s, "", err
 	}
-	if err := u.hasRoom(); err != nil {
-		return s, "", err
-	}
 	s, err = u.trusted(ctx, s, AfterReboot)
 	return s, n.Capsule, err
+}
+
+// takesFirst refuses a put early that brings something new from its first byte on, where there is no room for that. A repeat needs none; what is
+// new behind it is refused when it comes (sink.open).
+func (u *Service) takesFirst(s session.Session, off int64, p Put) error {
+	if !p.Replace && session.Covers(s.Received, session.Range{Off: off, End: off + 1}) {
+		return nil
+	}
+	return u.hasRoom()
 }
 
 // after looks at how a put ended: it lets a follower hash what came ahead, and drops what turned out to be lost.

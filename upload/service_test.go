@@ -54,7 +54,12 @@ func limits() upload.Limits {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, blobs: uploadtest.NewBlobs(), stores: uploadtest.NewStores(catalog.Bounds{MaxSessions: 1000})}
+	return newWorldOn(t, uploadtest.NewStores(catalog.Bounds{MaxSessions: 1000}))
+}
+
+func newWorldOn(t *testing.T, stores uploadtest.Stores) *world {
+	t.Helper()
+	w := &world{t: t, blobs: uploadtest.NewBlobs(), stores: stores}
 	w.catalog = w.stores.Catalog
 	w.access = access.New(w.catalog, clock{}, still, nil)
 	secret, err := w.access.Bootstrap(t.Context())
@@ -87,6 +92,15 @@ func (w *world) restart() {
 	w.sessions, err = session.New(w.t.Context(), w.stores.Sessions, session.Config{Merge: upload.Merge, TTL: time.Hour})
 	w.check(err)
 	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: w.blobs, Clock: clock{}, Limits: limits()})
+}
+
+// quota bounds capsule default, in bytes; 0: not at all.
+func (w *world) quota(n int64) {
+	w.t.Helper()
+	w.check(w.catalog.Update(w.t.Context(), func(tx catalog.Tx) error {
+		_, err := catalog.ChangeCapsule(tx, "default", func(c *catalog.Capsule) error { c.QuotaBytes = n; return nil }, catalog.Moment{})
+		return err
+	}))
 }
 
 func (w *world) check(err error) {

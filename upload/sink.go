@@ -113,6 +113,9 @@ func (k *sink) WriteAt(p []byte, off int64) (int, error) {
 // open has a Writer of the content store.
 func (k *sink) open() (err error) {
 	if k.w == nil {
+		if err := k.u.hasRoom(); err != nil {
+			return err
+		}
 		k.w, err = k.u.Blobs.Writer(k.ctx, k.s.ID, placeGen(k.s), whole(k.s))
 	}
 	return err

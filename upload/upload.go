@@ -25,6 +25,8 @@ type BeginRequest struct {
 	// ChunkSize in bytes; 0: the server picks it.
 	ChunkSize int64
 	Idem      string
+	// Refuse, if set, is the error of a request that would begin something new; one that repeats another is answered.
+	Refuse error
 }
 
 // Upload is a session as its creator sees it.
@@ -68,6 +70,8 @@ type CreateRequest struct {
 	Meta    catalog.Meta
 	Idem    string
 	Put     Put // Replace is ignored
+	// Refuse is as a BeginRequest's.
+	Refuse error
 }
 
 // ChunkCRC is the CRC-32C of one complete chunk.

@@ -107,8 +107,8 @@ func ofBounds() []mutant {
 		},
 		{
 			name: "a-limit-is-said-after-the-body", promise: 12, file: "upload/create.go",
-			old:   "	size, err := u.chunkSize(BeginRequest{Bytes: p.Length, Chunks: -1})",
-			new:   "	kept, _ := io.ReadAll(body)\n	body = bytes.NewReader(kept)\n	size, err := u.chunkSize(BeginRequest{Bytes: p.Length, Chunks: -1})",
+			old:   "	encoded, err := n.encode()",
+			new:   "	kept, _ := io.ReadAll(body)\n	body = bytes.NewReader(kept)\n	encoded, err := n.encode()",
 			tests: []string{"api.TestALimitIsSaidBeforeTheBody"},
 		},
 		{

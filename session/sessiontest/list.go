@@ -123,6 +123,23 @@ func dueLists(t *testing.T, st store) {
 	}
 }
 
+func holders(t *testing.T, st store) {
+	for i, state := range []session.State{session.Open, session.Sealed, session.Finished, session.Aborted, session.Expired} {
+		s := st.create(spec(session.SessionID(1+i), "o", state.String()))
+		if state != session.Open {
+			s = st.move(s, session.Step{Gen: 1, To: state, Next: 4, Seen: s.Seen})
+		}
+		want := []session.Session{s}
+		if state > session.Finished {
+			want = nil
+		}
+		owner, other := "o", "p"
+		st.same(want, st.list(session.Query{Owner: &owner, Idem: state.String(), Limit: 1}))
+		st.same(0, len(st.list(session.Query{Owner: &other, Idem: state.String(), Limit: 1})))
+		st.same(0, len(st.list(session.Query{Owner: &owner, Idem: state.String() + "x", Limit: 1})))
+	}
+}
+
 func pages(t *testing.T, st store) {
 	crowd(st)
 	for _, q := range []session.Query{{Limit: 5}, {Limit: 2, State: session.Open}, {Limit: 2, Due: 5000}, {Limit: 3, Due: 5000, State: session.Finished}} {

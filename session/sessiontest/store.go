@@ -48,6 +48,7 @@ func TestStore(t *testing.T, open func(t *testing.T) session.Store) {
 		{"entries that overlap a range", entriesOf},
 		{"lists", lists},
 		{"lists of what is due", dueLists},
+		{"who holds an idem", holders},
 		{"a list goes on where it stopped", pages},
 		{"figures", figures},
 		{"the running time is kept", keepsTime},

@@ -191,9 +191,12 @@ func (st sessions) List(ctx context.Context, q session.Query) ([]session.Session
 	}
 	defer st.db.views.release(l.view)
 	p := page{query: q}
-	if q.Due != 0 {
+	switch {
+	case q.Idem != "":
+		err = l.holder(&p)
+	case q.Due != 0:
 		err = l.due(&p, after)
-	} else {
+	default:
 		err = l.states(&p, after)
 	}
 	if err != nil {
@@ -218,6 +221,23 @@ func (p *page) add(s session.Session, at cursor) bool {
 	}
 	p.sessions, p.last = append(p.sessions, s), at
 	return true
+}
+
+// holder lists the session that has (Owner, Idem).
+func (l look) holder(p *page) error {
+	row, err := get(l.view, idemKey(&session.Session{Spec: session.Spec{Owner: *p.query.Owner, Idem: p.query.Idem}}))
+	if err != nil || row == nil {
+		return err
+	}
+	id, ok := placeIn(append(make([]byte, 8, keyPosition), row...))
+	if !ok || len(row) != 8 {
+		return fmt.Errorf("row of the key %q: %w", p.query.Idem, errDamaged)
+	}
+	s, err := l.session(id.id)
+	if err == nil && holds(s.State) {
+		p.add(s, cursor{})
+	}
+	return err
 }
 
 // due lists by Seen.

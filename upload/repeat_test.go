@@ -1,0 +1,156 @@
+package upload_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"sluice/catalog"
+	"sluice/session"
+	"sluice/upload"
+	"sluice/upload/uploadtest"
+)
+
+// scarce is a content store with so much room.
+type scarce struct {
+	*uploadtest.Blobs
+	free int64
+}
+
+func (s *scarce) Free(context.Context) (int64, error) { return s.free, nil }
+
+// A repeat, and a resume, pay for nothing that only a first time needs: free space, the metadata's reserve, a limit that is lower by now, a place among the
+// open sessions, a server that takes new ones.
+func TestARepeatPaysForNothingNew(t *testing.T) {
+	stores := uploadtest.NewStores(catalog.Bounds{MaxSessions: 2})
+	w := newWorldOn(t, stores)
+	blobs := &scarce{Blobs: w.blobs, free: 1 << 40}
+	w.rewire(blobs, limits())
+	b := random(2 * chunk)
+	begin := upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(len(b)), Chunks: -1, Idem: "open"}
+	create := upload.CreateRequest{Meta: catalog.Meta{Name: "b"}, Idem: "made", Put: upload.Put{Length: 3 * chunk}}
+	done := begin
+	done.Idem = "done"
+	up, err := w.Begin(t.Context(), w.me, begin)
+	w.check(err)
+	w.check(w.put(up.ID, 0, b[:chunk]))
+	finished, err := w.Begin(t.Context(), w.me, done)
+	w.check(err)
+	w.putAll(finished.ID, b)
+	w.finishes(finished.ID, b)
+	made, err := w.Create(t.Context(), w.me, create, strings.NewReader(strings.Repeat("x", 3*chunk)))
+	w.check(err)
+	w.begin(1) // and no third may be open
+
+	full, draining := errors.New("full"), errors.New("draining")
+	l := limits()
+	for name, c := range map[string]struct {
+		change func()
+		refuse error
+		want   error
+	}{
+		"nothing is free":        {func() { blobs.free = 0 }, nil, upload.ErrFull},
+		"less is free":           {func() { blobs.free = chunk }, nil, upload.ErrFull},
+		"the metadata has none":  {func() { w.Room = func() error { return full } }, nil, full},
+		"the limit is lower":     {func() { l.MaxBytes = chunk }, nil, upload.ErrTooLarge},
+		"the server drains":      {func() {}, draining, draining},
+		"no more may be open":    {func() {}, nil, catalog.ErrTooManySessions},
+		"the quota is too small": {func() { w.quota(1) }, nil, catalog.ErrQuota},
+	} {
+		blobs.free, l = 1<<40, limits()
+		w.quota(0)
+		c.change()
+		room := w.Room
+		w.rewire(blobs, l)
+		w.Room = room
+		fresh, open, ended, again := begin, begin, done, create
+		fresh.Idem = "fresh"
+		fresh.Refuse, open.Refuse, ended.Refuse, again.Refuse = c.refuse, c.refuse, c.refuse, c.refuse
+		if _, err := w.Begin(t.Context(), w.me, fresh); !errors.Is(err, c.want) {
+			t.Errorf("%s: a first begin: %v, not %v", name, err, c.want)
+		}
+		if got, err := w.Begin(t.Context(), w.me, open); err != nil || got.ID != up.ID || got.Bytes() != chunk {
+			t.Errorf("%s: a resume: %s with %d bytes, %v", name, got.ID, got.Bytes(), err)
+		}
+		if got, err := w.Begin(t.Context(), w.me, ended); err != nil || got.State != session.Finished {
+			t.Errorf("%s: a begin of what has finished: %v, %v", name, got.State, err)
+		}
+		if m, err := w.Create(t.Context(), w.me, again, unreadable{t}); err != nil || m.ID != made.ID {
+			t.Errorf("%s: a repeated create: %s, %v", name, m.ID, err)
+		}
+		if err := w.put(up.ID, 0, b[:chunk]); err != nil {
+			t.Errorf("%s: a chunk that is there already: %v", name, err)
+		}
+		w.Room = func() error { return nil }
+	}
+}
+
+// What a repeat brings behind what is recorded is new, and needs room.
+func TestWhatComesBehindARepeatNeedsRoom(t *testing.T) {
+	w := newWorld(t)
+	b := random(2 * chunk)
+	up := w.begin(int64(len(b)))
+	w.check(w.put(up.ID, 0, b[:chunk]))
+	full := errors.New("full")
+	w.Room = func() error { return full }
+	if _, err := w.PutRange(t.Context(), w.me, up.ID, 0, strings.NewReader(string(b)), upload.Put{Length: -1}); !errors.Is(err, upload.ErrFull) {
+		t.Errorf("put: %v", err)
+	}
+	if s, err := w.sessions.Status(t.Context(), up.ID); err != nil || s.Bytes() != chunk {
+		t.Errorf("%d bytes, %v", s.Bytes(), err)
+	}
+}
+
+// Quota for an unknown length is taken in steps, and where less is left, what is left: what fits is never refused for its step.
+func TestAnUnknownLengthTakesWhatIsLeft(t *testing.T) {
+	const mib = 1 << 20
+	w := newWorld(t)
+	l := limits()
+	l.ChunkSize = mib
+	w.rewire(w.blobs, l)
+	reserved := func(want int64) {
+		t.Helper()
+		w.check(w.catalog.View(t.Context(), func(r catalog.Reader) error {
+			c, err := catalog.Capsules.Get(r, "default")
+			if c.Reserved != want {
+				t.Errorf("%d bytes are reserved, not %d", c.Reserved, want)
+			}
+			return err
+		}))
+	}
+	w.quota(20 * mib)
+	b := random(10 * mib)
+	putAll := func(id session.SessionID) {
+		t.Helper()
+		for i := range int64(10) {
+			w.check(w.put(id, i, b[i*mib:(i+1)*mib]))
+		}
+	}
+	up := w.begin(session.Unknown)
+	reserved(20 * mib)
+	putAll(up.ID)
+	w.finishes(up.ID, b)
+	up = w.begin(session.Unknown)
+	reserved(10 * mib)
+	if _, err := w.Begin(t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: session.Unknown, Chunks: -1}); !errors.Is(err, catalog.ErrQuota) {
+		t.Errorf("a begin where not a byte is left: %v", err)
+	}
+	putAll(up.ID)
+	if err := w.put(up.ID, 10, b[:mib]); !errors.Is(err, catalog.ErrQuota) {
+		t.Errorf("a chunk past the quota: %v", err)
+	}
+
+	// A whole number of steps takes just those, and a length that is known what it is.
+	w.check(w.Abort(t.Context(), w.me, up.ID))
+	w.quota(200 * mib)
+	up = w.begin(session.Unknown)
+	for i := range int64(64) {
+		w.check(w.put(up.ID, i, b[:mib]))
+	}
+	reserved(64 * mib)
+	w.check(w.put(up.ID, 64, b[:mib]))
+	reserved(128 * mib)
+	w.check(w.put(up.ID, 65, b[:5]))
+	reserved(65*mib + 5)
+}
