@@ -96,7 +96,7 @@ func told(e *env, res backup.Result, why string) error {
 // alone makes the backup where no server runs.
 func (c *backupCmd) alone(e *env, dir string, tell backup.Progress) (res backup.Result, err error) {
 	log := slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	meta, err := pebblemeta.Open(filepath.Join(c.Data, "meta"), pebblemeta.Options{Die: die, Log: log})
+	meta, err := pebblemeta.Open(filepath.Join(c.Data, "meta"), pebblemeta.Options{Die: e.die, Log: log})
 	if err != nil {
 		return res, err
 	}

@@ -47,7 +47,8 @@ type env struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	json           bool
-	lost           error // that a result could not be written
+	lost           error  // that a result could not be written
+	end            func() // gives the log a moment to be written; it may be called again
 }
 
 // usageError is a mistake on the command line: exit status 2.
@@ -61,13 +62,18 @@ var errSaid = errors.New("failed")
 func main() { os.Exit(Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
 // Main runs one command and gives its exit status: 0, 1 (it failed) or 2 (the command line is wrong). Results go to stdout, everything else to
-// stderr. SIGINT and SIGTERM end it in good order, the second one at once.
+// stderr. SIGINT, SIGTERM and SIGHUP end it in good order, the second one at once, as kill -9 does. SIGHUP that was ignored at the start (nohup) stays so.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		ends = append(ends, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	defer stop()
 	context.AfterFunc(ctx, stop)
 	var c cli
-	e := &env{ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr}
+	e := &env{ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr, end: func() {}}
+	defer func() { e.end() }()
 	status := -1
 	parser, err := kong.New(&c,
 		kong.Name("sluice"), kong.Description("Takes big and small files over bad networks, and promises to have them."),

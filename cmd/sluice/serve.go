@@ -8,12 +8,10 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"sluice/access"
@@ -61,26 +59,28 @@ func (c *serveCmd) Run(e *env) error {
 	case c.TrashDays < 0 || c.DrainTimeout < 0 || c.ScrubRate < 0:
 		return usageError("--trash-days, --drain-timeout and --scrub-rate must not be negative")
 	}
-	ctx, stop := signal.NotifyContext(e.ctx, syscall.SIGTERM, os.Interrupt)
-	defer stop()
 	level := slog.LevelInfo
 	if c.Verbose {
 		level = slog.LevelDebug
 	}
-	log := slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: level}))
-	if e.json {
-		log = slog.New(slog.NewJSONHandler(e.stderr, &slog.HandlerOptions{Level: level}))
-	}
+	log := e.queueLog(level)
 	// First the ports: one that is taken leaves nothing behind. Who connects before the folder is open waits in the system's queue.
 	public, admin, err := c.listen()
 	if err != nil {
 		return err
 	}
-	s, err := c.open(ctx, log)
+	s, err := c.open(e.ctx, log, e.die)
 	if err != nil {
 		return errors.Join(err, closeAll(public, admin))
 	}
-	return errors.Join(c.serve(ctx, s, public, admin, e), s.close())
+	return errors.Join(c.serve(e.ctx, s, public, admin, e), s.close())
+}
+
+// Help is what --help says beside the flags.
+func (serveCmd) Help() string {
+	return `SIGTERM, SIGINT (^C) and SIGHUP (the terminal was closed; not under nohup) let running requests end, for --drain-timeout at most; a second one ends the server at once. Nothing that was acknowledged is lost either way.
+
+The log goes to standard error. Nothing waits for its reader: past 1 MiB that is not read, lines are dropped and counted, and the log says so when it is read again.`
 }
 
 // listen opens the listeners; admin is nil where there is to be none.
@@ -116,7 +116,7 @@ type server struct {
 }
 
 // open opens the data folder and wires the services. It is the only place that names stores.
-func (c *serveCmd) open(ctx context.Context, log *slog.Logger) (s *server, err error) {
+func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error)) (s *server, err error) {
 	s = &server{}
 	defer func() {
 		if err != nil {
@@ -174,12 +174,6 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger) (s *server, err e
 		Log:      log,
 	})
 	return s, err
-}
-
-// die ends the process when the metadata's disk fails: what was acknowledged is safe, and a new start tells what the disk kept.
-func die(err error) {
-	fmt.Fprintf(os.Stderr, "sluice: the disk of the metadata failed, stopping now; nothing that was acknowledged is lost: %v\n", err)
-	os.Exit(1)
 }
 
 // bootstrap makes the admin and its token in a new folder, and a new token where its file was lost.

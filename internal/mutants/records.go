@@ -15,5 +15,35 @@ func ofRecords() []mutant {
 			new:   "log == 0 && c.begins() && len(c.payload) > 1<<20",
 			tests: []string{"store/pebblemeta.TestRotBeforeTheEndOfALogIsFound"},
 		},
+		{
+			name: "the-log-is-waited-for", promise: 11, file: "cmd/sluice/logqueue.go",
+			old:   "	if q.closed || len(q.waiting)+len(p) > logBacklog {",
+			new:   "	for !q.closed && len(q.waiting)+len(p) > 4<<10 {\n		q.mu.Unlock()\n		time.Sleep(time.Millisecond)\n		q.mu.Lock()\n	}\n	if q.closed {",
+			tests: []string{"cmd/sluice.TestAServerWhoseLogNobodyReads"},
+		},
+		{
+			name: "the-end-waits-for-the-log", promise: 12, file: "cmd/sluice/logqueue.go",
+			old:   "	case <-t.C:\n",
+			new:   "",
+			tests: []string{"cmd/sluice.TestTheEndWaitsASecondForTheLog"},
+		},
+		{
+			name: "a-log-without-a-reader-ends-the-server", promise: 11, file: "cmd/sluice/log.go",
+			old:   "	signal.Ignore(syscall.SIGPIPE)\n",
+			new:   "	signal.Reset(syscall.SIGPIPE)\n",
+			tests: []string{"cmd/sluice.TestAServerWhoseLogHasNoReader"},
+		},
+		{
+			name: "a-closed-terminal-kills-the-server", promise: 12, file: "cmd/sluice/main.go",
+			old:   "	if !signal.Ignored(syscall.SIGHUP) {",
+			new:   "	if signal.Ignored(syscall.SIGHUP) {",
+			tests: []string{"cmd/sluice.TestAClosedTerminalDrains", "cmd/sluice.TestNohupIsHeeded"},
+		},
+		{
+			name: "a-second-signal-waits-for-the-drain", promise: 12, file: "cmd/sluice/main.go",
+			old:   "	context.AfterFunc(ctx, stop)\n",
+			new:   "",
+			tests: []string{"cmd/sluice.TestASecondSignalEndsTheServerAtOnce"},
+		},
 	}
 }

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"sync"
+	"time"
+)
+
+const (
+	// logBacklog is how many bytes of the log may wait for its reader.
+	logBacklog = 1 << 20
+	// logFlush is how long the end of the program waits for it.
+	logFlush = time.Second
+)
+
+// logQueue passes a log on to a writer that may stand still, or whose reader may be gone. Its Write never waits and never fails: what finds the queue full is dropped
+// and counted, and the count is told when the log moves again. One Write is one line.
+type logQueue struct {
+	to   io.Writer
+	tell func(to io.Writer, dropped int64)
+	wake chan struct{} // has one place; closed by close
+	done chan struct{}
+
+	mu      sync.Mutex
+	waiting []byte
+	dropped int64
+	closed  bool
+}
+
+// newLogQueue starts passing on; close ends it. tell writes that so many lines were dropped.
+func newLogQueue(to io.Writer, tell func(to io.Writer, dropped int64)) *logQueue {
+	q := &logQueue{to: to, tell: tell, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	go q.run()
+	return q
+}
+
+// Write implements io.Writer.
+func (q *logQueue) Write(p []byte) (int, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed || len(q.waiting)+len(p) > logBacklog {
+		q.dropped++
+		return len(p), nil
+	}
+	q.waiting = append(q.waiting, p...)
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+	return len(p), nil
+}
+
+func (q *logQueue) run() {
+	defer close(q.done)
+	var lines []byte
+	for range q.wake {
+		q.mu.Lock()
+		lines, q.waiting = q.waiting, lines[:0]
+		dropped := q.dropped
+		q.mu.Unlock()
+		if _, err := q.to.Write(lines); err != nil {
+			q.drop(int64(bytes.Count(lines, []byte("\n"))))
+			continue
+		}
+		if dropped > 0 {
+			q.drop(-dropped)
+			q.tell(q.to, dropped)
+		}
+	}
+}
+
+func (q *logQueue) drop(lines int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.dropped += lines
+}
+
+// close gives what waits a second to be written. What is written later is dropped. A repeat does nothing.
+func (q *logQueue) close() {
+	q.mu.Lock()
+	first := !q.closed
+	q.closed = true
+	q.mu.Unlock()
+	if first {
+		close(q.wake)
+	}
+	t := time.NewTimer(logFlush)
+	defer t.Stop()
+	select {
+	case <-q.done:
+	case <-t.C:
+	}
+}
