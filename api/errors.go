@@ -44,6 +44,7 @@ var (
 	errDraining = &denial{code: CodeUnavailable, detail: "the server is stopping", retry: 5 * time.Second}
 	errDegraded = &denial{code: CodeUnavailable, detail: "degraded: the disk is full; nothing new is taken, all else goes on", retry: 5 * time.Second}
 	errBusy     = &denial{code: CodeUnavailable, detail: "too many requests are running", retry: time.Second}
+	errShare    = &denial{code: CodeResourceExhausted, detail: "too much of yours is under way at one time", retry: time.Second}
 	// errSlow: the body came in more slowly than the minimum rate.
 	errSlow = errors.New("the body came too slowly")
 	// errPanic: the log has it.

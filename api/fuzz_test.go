@@ -193,7 +193,7 @@ func FuzzJSON(f *testing.F) {
 			r := httptest.NewRequest(http.MethodPost, "/", nil)
 			r.Header.Set("Content-Type", "application/json")
 			r.ContentLength = -1
-			return v.Interface(), decode(r, bytes.NewReader(b), maxJSON, v.Interface())
+			return v.Interface(), decode(r, bytes.NewReader(b), maxJSON, shapeOf(of), func(int64) error { return nil }, v.Interface())
 		}
 		v, err := accepts(b)
 		if err != nil {

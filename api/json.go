@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -20,34 +21,85 @@ const (
 	maxBatchJSON = 8 << 20
 )
 
+// jsonCost is what a byte of a JSON body counts for: itself and the buffer that grows for it, and what is made of it (api TestWhatJSONCosts).
+const jsonCost = 4
+
 // decode reads the request's JSON body into v, strictly: names are case-sensitive and neither unknown, repeated nor missing,
-// nothing trails, the text is UTF-8, and a null stands only where the member may be absent and has a meaning without a value. How
-// deep it nests is bounded by v's type. Where v has no member at all, an empty body will do.
-func decode(r *http.Request, body io.Reader, max int64, v any) error {
+// nothing trails, the text is UTF-8, a null stands only where the member may be absent and has a meaning without a value, and there is not more of anything than
+// its shape lets in, which is compared while the body is read. charge is asked for what is kept before it is kept. Where v has no member at all, an empty body will do.
+func decode(r *http.Request, body io.Reader, max int64, of *shape, charge func(n int64) error, v any) error {
 	if r.Header.Get("Content-Encoding") != "" {
 		return errEncoded
 	}
 	if r.ContentLength > max {
-		return &denial{code: CodeTooLarge, detail: fmt.Sprintf("the body has more than %d bytes", max)}
+		return tooLong(max)
 	}
-	b, err := io.ReadAll(io.LimitReader(body, max+1))
+	in := &text{from: body, max: max, charge: charge}
+	d := jsontext.NewDecoder(in)
+	kind := d.PeekKind()
+	if len(in.b) > 0 {
+		if kind := r.Header.Get("Content-Type"); kind != "" {
+			if media, _, err := mime.ParseMediaType(kind); err != nil || media != "application/json" {
+				return &denial{code: CodeUnsupportedMediaType, detail: "the body must be sent with Content-Type: application/json"}
+			}
+		}
+	} else if kind == 0 && in.err == nil {
+		in.b = append(in.b, "{}"...) // what is missing is told by its name
+		d = jsontext.NewDecoder(bytes.NewReader(in.b))
+	}
+	err := of.check(d)
+	if err == nil {
+		if _, behind := d.ReadToken(); behind != io.EOF {
+			err = &denial{code: CodeInvalidArgument, detail: fmt.Sprintf("the body goes on behind its JSON value, at byte %d", d.InputOffset())}
+		}
+	}
+	if in.err != nil {
+		return in.err
+	}
 	if err != nil {
 		return err
 	}
-	if int64(len(b)) > max {
-		return &denial{code: CodeTooLarge, detail: fmt.Sprintf("the body has more than %d bytes", max)}
-	}
-	if len(b) == 0 {
-		b = []byte("{}") // what is missing is told by its name
-	} else if kind := r.Header.Get("Content-Type"); kind != "" {
-		if media, _, err := mime.ParseMediaType(kind); err != nil || media != "application/json" {
-			return &denial{code: CodeUnsupportedMediaType, detail: "the body must be sent with Content-Type: application/json"}
-		}
-	}
-	if err := json.Unmarshal(b, v, json.RejectUnknownMembers(true)); err != nil {
+	if err := json.Unmarshal(in.b, v); err != nil {
 		return malformed(err)
 	}
-	return present(b, reflect.TypeOf(v).Elem(), "")
+	return nil
+}
+
+func tooLong(max int64) error {
+	return &denial{code: CodeTooLarge, detail: fmt.Sprintf("the body has more than %d bytes", max)}
+}
+
+// text keeps what is read.
+type text struct {
+	from   io.Reader
+	max    int64
+	charge func(n int64) error
+	b      []byte
+	err    error // why it ended, unless it ended well
+}
+
+// Read implements io.Reader.
+func (t *text) Read(p []byte) (int, error) {
+	if t.err != nil {
+		return 0, t.err
+	}
+	n, err := t.from.Read(p)
+	if int64(len(t.b)+n) > t.max {
+		t.err = tooLong(t.max)
+	} else if n > 0 {
+		t.err = t.charge(jsonCost * int64(n))
+	}
+	if t.err != nil {
+		return 0, t.err
+	}
+	if len(t.b)+n > cap(t.b) { // append would leave more garbage behind
+		t.b = append(make([]byte, 0, max(2*cap(t.b), len(t.b)+n, 512)), t.b...)
+	}
+	t.b = append(t.b, p[:n]...)
+	if err != nil && err != io.EOF {
+		t.err = err
+	}
+	return n, err
 }
 
 // malformed says where the JSON is wrong, in the client's words.
@@ -56,8 +108,6 @@ func malformed(err error) error {
 	if errors.As(err, &semantic) {
 		at := dotted(semantic.JSONPointer)
 		switch {
-		case errors.Is(err, json.ErrUnknownName):
-			return &denial{code: CodeInvalidArgument, detail: fmt.Sprintf("there is no member %q", at)}
 		case semantic.GoType != nil && semantic.GoType != reflect.TypeFor[Time]():
 			return invalid(orBody(at), "must be "+inWords(semantic.GoType))
 		case semantic.Err != nil:
@@ -114,50 +164,4 @@ func inWords(t reflect.Type) string {
 		return "an array"
 	}
 	return "an object"
-}
-
-// present finds members that are required and missing, and nulls that mean nothing. It runs on what has been decoded without an error.
-func present(b jsontext.Value, t reflect.Type, at string) error {
-	nullable := t.Kind() == reflect.Pointer
-	for t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	switch {
-	case b.Kind() == 'n':
-		if nullable {
-			return nil
-		}
-		return invalid(orBody(at), "must not be null")
-	case t == reflect.TypeFor[Time]():
-		return nil
-	case t.Kind() == reflect.Slice:
-		var items []jsontext.Value
-		if err := json.Unmarshal(b, &items); err != nil {
-			return malformed(err)
-		}
-		for i, item := range items {
-			if err := present(item, t.Elem(), fmt.Sprintf("%s[%d]", at, i)); err != nil {
-				return err
-			}
-		}
-	case t.Kind() == reflect.Struct:
-		var members map[string]jsontext.Value
-		if err := json.Unmarshal(b, &members); err != nil {
-			return malformed(err)
-		}
-		for i := range t.NumField() {
-			name, options, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-			path := strings.TrimPrefix(at+"."+name, ".")
-			member, ok := members[name]
-			switch {
-			case ok:
-				if err := present(member, t.Field(i).Type, path); err != nil {
-					return err
-				}
-			case !strings.Contains(options, "omitzero"):
-				return invalid(path, "is required")
-			}
-		}
-	}
-	return nil
 }

@@ -79,9 +79,6 @@ func (s *Server) restoreMemory(c *call, in RestoreMemoryRequest) (Memory, error)
 }
 
 func (s *Server) ping(c *call, in PingRequest) (PingResponse, error) {
-	if len(in.MemoryIDs) > maxBatch {
-		return PingResponse{}, invalid("memory_ids", fmt.Sprintf("must be at most %d", maxBatch))
-	}
 	ids := make([]catalog.MemoryID, len(in.MemoryIDs))
 	for i, text := range in.MemoryIDs {
 		var err error

@@ -31,6 +31,7 @@ type call struct {
 	query  map[string]string // what was given; checked against the route
 	status int               // as answered; 0: nothing yet
 	out    int64             // bytes answered
+	holds                    // of what is bounded for all
 }
 
 // Unwrap is for http.ResponseController.
@@ -104,18 +105,21 @@ func (s *Server) guard(next http.Handler) http.Handler {
 				panic(lost)
 			}
 		}()
-		if s.running.Load() > s.cfg.MaxRequests {
-			s.refuse(c, errBusy)
-			return
-		}
-		if err := c.ambiguous(); err != nil {
+		defer s.leave(c)
+		if err := s.enter(c); err != nil {
+			s.refuse(c, err)
+		} else if err := c.ambiguous(); err != nil {
 			s.refuse(c, err)
 		} else {
 			next.ServeHTTP(c, r)
 		}
 		if c.body.unread() && r.ProtoMajor < 2 {
+			s.leave(c) // before the client can know
 			_ = c.body.rc.Flush()
-			c.body.linger(r.Header.Get("Expect") != "")
+			if s.lingers.acquire("", 1) == nil {
+				defer s.lingers.release("", 1)
+				c.body.linger(r.Header.Get("Expect") != "")
+			}
 		}
 	}))
 }
@@ -161,6 +165,11 @@ func (s *Server) mux(table []route) http.Handler {
 	}
 	mux.Handle("/", s.serve(func(*call) error { return errNotFound }))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodOptions && r.RequestURI == "*" {
+			w.Header().Set("Allow", "GET, HEAD, OPTIONS, POST, PUT")
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
 		if p := r.URL.EscapedPath(); !strings.HasPrefix(p, "/") || strings.Contains(p, "//") || slices.ContainsFunc(strings.Split(p, "/"), dots) {
 			s.serve(func(*call) error { return errNotFound }).ServeHTTP(w, r)
 			return
@@ -214,6 +223,9 @@ func (s *Server) run(c *call, r *route) error {
 		}
 		var err error
 		if c.caller, err = s.cfg.Access.Authenticate(c.Context(), secret); err != nil {
+			return err
+		}
+		if err := s.own(c); err != nil {
 			return err
 		}
 	}

@@ -130,7 +130,7 @@ func header(about string) obj { return obj{"description": about, "schema": obj{"
 func refusals(r route) map[string][]string {
 	codes := append(slices.Clone(everywhere), r.codes...)
 	if r.auth != open {
-		codes = append(codes, CodeUnauthenticated)
+		codes = append(codes, CodeUnauthenticated, CodeResourceExhausted)
 	}
 	if r.auth == admin {
 		codes = append(codes, CodeForbidden)

@@ -292,7 +292,10 @@ func TestOurOwnTroubles(t *testing.T) {
 		if w.check(err); res.StatusCode != http.StatusContinue {
 			t.Fatal(res.Status)
 		}
-		w.problem(w.do("GET", "/healthz", ""), api.CodeUnavailable)
+		w.problem(w.do("GET", "/v1/upload_config", ""), api.CodeUnavailable)
+		if a := w.do("GET", "/healthz", ""); a.StatusCode != 200 {
+			t.Errorf("/healthz: %d %s", a.StatusCode, a.body)
+		}
 		_, err = hanging.Write(b[chunk : 2*chunk])
 		w.check(err)
 		if a := hanging.answer(); a.StatusCode != 204 {

@@ -58,9 +58,10 @@ func answering[Out any](f func(*Server, *call) (Out, error)) operation {
 
 // exchanging gives an operation from JSON to JSON.
 func exchanging[In, Out any](f func(*Server, *call, In) (Out, error)) operation {
+	of := shapeOf(reflect.TypeFor[In]())
 	o := answering(func(s *Server, c *call) (out Out, err error) {
 		var in In
-		if err := decode(c.Request, c.body, maxJSONOf[In](), &in); err != nil {
+		if err := decode(c.Request, c.body, maxJSONOf[In](), of, s.chargeJSON(c), &in); err != nil {
 			return out, err
 		}
 		return f(s, c, in)
@@ -71,9 +72,10 @@ func exchanging[In, Out any](f func(*Server, *call, In) (Out, error)) operation 
 
 // commanding gives an operation from JSON to nothing.
 func commanding[In any](f func(*Server, *call, In) error) operation {
+	of := shapeOf(reflect.TypeFor[In]())
 	return operation{in: reflect.TypeFor[In](), status: http.StatusNoContent, serve: func(s *Server, c *call) error {
 		var in In
-		if err := decode(c.Request, c.body, maxJSONOf[In](), &in); err != nil {
+		if err := decode(c.Request, c.body, maxJSONOf[In](), of, s.chargeJSON(c), &in); err != nil {
 			return err
 		}
 		if err := f(s, c, in); err != nil {

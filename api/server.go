@@ -86,7 +86,8 @@ type Config struct {
 	// cut off, going up and coming down.
 	MinRate    int64
 	RateWindow time.Duration
-	// MaxRequests bounds the requests that run at one time (16,384); more are answered 503 at once.
+	// MaxRequests bounds the requests that run at one time (16,384); more are answered 503 at once. One principal has at most half of them, and is answered
+	// 429 beyond; /healthz and /readyz have places of their own.
 	MaxRequests int64
 	// MaxConns bounds the open connections of the public listener (0: no bound); more are answered 503 and closed.
 	MaxConns int64
@@ -100,6 +101,8 @@ type Server struct {
 	admin    http.Handler
 	document []byte
 	unread   *backlog
+
+	limits
 
 	draining atomic.Bool
 	running  atomic.Int64
@@ -123,7 +126,7 @@ func New(cfg Config) (*Server, error) {
 	cfg.MinRate = cmp.Or(cfg.MinRate, 1<<10)
 	cfg.RateWindow = cmp.Or(cfg.RateWindow, 30*time.Second)
 	cfg.MaxRequests = cmp.Or(cfg.MaxRequests, 16<<10)
-	s := &Server{cfg: cfg, log: cfg.Log, unread: newBacklog(mostBacklog)}
+	s := &Server{cfg: cfg, log: cfg.Log, unread: newBacklog(mostBacklog), limits: newLimits(cfg.MaxRequests)}
 	routes := routes()
 	var err error
 	if s.document, err = document(routes); err != nil {
@@ -216,6 +219,7 @@ func (s *Server) httpServer(base context.Context, h http.Handler) *http.Server {
 		MaxHeaderBytes: 60 << 10, // net/http allows 4 KiB more
 		BaseContext:    func(net.Listener) context.Context { return base },
 		ConnContext:    withFraming, ConnState: nextHead,
-		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		DisableGeneralOptionsHandler: true, // its answer has no bounds, and no id
+		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 }

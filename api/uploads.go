@@ -15,9 +15,6 @@ import (
 // receivedHeader says how many bytes of a put_range were recorded, also on a refusal.
 const receivedHeader = "Upload-Received"
 
-// maxBatch bounds finish_batch and ping.
-const maxBatch = 1000
-
 func (s *Server) uploadConfig(*call) (UploadConfig, error) {
 	l := s.cfg.Uploads.Limits()
 	return UploadConfig{
@@ -99,8 +96,8 @@ func (s *Server) finish(c *call, in FinishRequest) (Memory, error) {
 }
 
 func (s *Server) finishBatch(c *call, in FinishBatchRequest) (MemoryBatch, error) {
-	if n := len(in.Finishes); n < 1 || n > maxBatch {
-		return MemoryBatch{}, invalid("finishes", fmt.Sprintf("must be 1 to %d", maxBatch))
+	if len(in.Finishes) == 0 {
+		return MemoryBatch{}, invalid("finishes", "must not be empty")
 	}
 	reqs := make([]upload.FinishRequest, len(in.Finishes))
 	for i, f := range in.Finishes {

@@ -50,7 +50,7 @@ type Meta struct {
 	Bytes       *int64   `json:"bytes,omitzero"` // nil: the length is not known yet
 	Path        string   `json:"path,omitzero"`
 	Description string   `json:"description,omitzero"`
-	Tags        []string `json:"tags,omitzero"`
+	Tags        []string `json:"tags,omitzero" max:"64"`
 	Width       int64    `json:"width,omitzero"`
 	Height      int64    `json:"height,omitzero"`
 	TakenAt     Time     `json:"taken_at,omitzero"`
@@ -106,12 +106,12 @@ type FinishRequest struct {
 	SHA256    string `json:"sha256"` // 64 lower-case hex digits
 	TotalLen  int64  `json:"total_len"`
 	// ChunkCRC32C, if given, is the CRC-32C of every chunk as 8 hex digits: a mismatch then names the bad chunks.
-	ChunkCRC32C []string `json:"chunk_crc32c,omitzero"`
+	ChunkCRC32C []string `json:"chunk_crc32c,omitzero" max:"16384" hex:"8"`
 }
 
 // FinishBatchRequest finishes 1 to 1,000 sessions of one capsule together.
 type FinishBatchRequest struct {
-	Finishes []FinishRequest `json:"finishes"`
+	Finishes []FinishRequest `json:"finishes" max:"1000"`
 }
 
 // AbortRequest names the session to abort.
@@ -156,7 +156,7 @@ type UpdateMemoryRequest struct {
 	Name        *string   `json:"name,omitzero"`
 	Path        *string   `json:"path,omitzero"`
 	Description *string   `json:"description,omitzero"`
-	Tags        *[]string `json:"tags,omitzero"`
+	Tags        *[]string `json:"tags,omitzero" max:"64"`
 }
 
 // DeleteMemoryRequest puts a memory into the trash, or with Purge removes it for good.
@@ -172,7 +172,7 @@ type RestoreMemoryRequest struct {
 
 // PingRequest asks which of at most 1,000 memories the caller could read.
 type PingRequest struct {
-	MemoryIDs []string `json:"memory_ids"`
+	MemoryIDs []string `json:"memory_ids" max:"1000"`
 }
 
 // PingResponse has an entry for each id that was asked for.
@@ -185,8 +185,8 @@ type CreateCapsuleRequest struct {
 	CapsuleID   string   `json:"capsule_id,omitzero"`
 	Name        string   `json:"name,omitzero"`
 	Subject     string   `json:"subject,omitzero"`
-	Owners      []string `json:"owners,omitzero"`
-	Controllers []string `json:"controllers,omitzero"`
+	Owners      []string `json:"owners,omitzero" max:"100"`
+	Controllers []string `json:"controllers,omitzero" max:"100"`
 }
 
 // UpdateCapsuleRequest changes what is not nil. The quotas are an admin's to change; 0 is no bound.
@@ -194,8 +194,8 @@ type UpdateCapsuleRequest struct {
 	CapsuleID     string    `json:"capsule_id"`
 	Name          *string   `json:"name,omitzero"`
 	Subject       *string   `json:"subject,omitzero"`
-	Owners        *[]string `json:"owners,omitzero"`
-	Controllers   *[]string `json:"controllers,omitzero"`
+	Owners        *[]string `json:"owners,omitzero" max:"100"`
+	Controllers   *[]string `json:"controllers,omitzero" max:"100"`
 	QuotaBytes    *int64    `json:"quota_bytes,omitzero"`
 	QuotaMemories *int64    `json:"quota_memories,omitzero"`
 }

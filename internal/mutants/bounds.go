@@ -11,8 +11,8 @@ func ofBounds() []mutant {
 		},
 		{
 			name: "each-request-has-another-goroutine", promise: 11, file: "api/middleware.go",
-			old:   "		if s.running.Load() > s.cfg.MaxRequests {",
-			new:   "		for range 2 {\n			go func() { <-r.Context().Done() }()\n		}\n		if s.running.Load() > s.cfg.MaxRequests {",
+			old:   "		if err := s.enter(c); err != nil {",
+			new:   "		for range 2 {\n			go func() { <-r.Context().Done() }()\n		}\n		if err := s.enter(c); err != nil {",
 			tests: []string{"cmd/sluice.TestTricklingConnections"},
 		},
 		{
@@ -100,9 +100,9 @@ func ofBounds() []mutant {
 			tests: []string{"cmd/sluice.TestTheServerHasASmallestPiece"},
 		},
 		{
-			name: "running-requests-are-not-bounded", promise: 12, file: "api/middleware.go",
-			old:   "		if s.running.Load() > s.cfg.MaxRequests {",
-			new:   "		if false {",
+			name: "running-requests-are-not-bounded", promise: 12, file: "api/limiter.go",
+			old:   "	if l.used+n > l.most {",
+			new:   "	if false {",
 			tests: []string{"api.TestALimitIsSaidBeforeTheBody"},
 		},
 		{

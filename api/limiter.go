@@ -1,0 +1,162 @@
+package api
+
+import (
+	"net/http"
+	"sync"
+)
+
+// limiter bounds what all requests hold together, places or bytes, and what those of one principal do.
+type limiter struct {
+	most  int64 // of all
+	share int64 // of one principal
+	// unknown is the share of the requests whose principal is not known (yet).
+	unknown int64
+
+	mu   sync.Mutex
+	used int64
+	by   map[string]int64 // by principal; those that hold nothing are not in it
+}
+
+func newLimiter(most, share, unknown int64) *limiter {
+	return &limiter{most: most, share: max(share, 1), unknown: max(unknown, 1), by: map[string]int64{}}
+}
+
+// acquire takes n for a principal, "" where it is not known. It never waits: it gives errBusy where all have too much, and errShare where the principal has.
+func (l *limiter) acquire(principal string, n int64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.used+n > l.most {
+		return errBusy
+	}
+	if err := l.fits(principal, n); err != nil {
+		return err
+	}
+	l.used += n
+	l.by[principal] += n
+	return nil
+}
+
+// move gives what nobody known holds to a principal, or an error, and then it stays where it was.
+func (l *limiter) move(principal string, n int64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.fits(principal, n); err != nil {
+		return err
+	}
+	l.drop("", n)
+	l.by[principal] += n
+	return nil
+}
+
+// release gives n back.
+func (l *limiter) release(principal string, n int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.used -= n
+	l.drop(principal, n)
+}
+
+// fits compares with the principal's share. mu is held.
+func (l *limiter) fits(principal string, n int64) error {
+	share, err := l.share, errShare
+	if principal == "" {
+		share, err = l.unknown, errBusy
+	}
+	if l.by[principal]+n > share {
+		return err
+	}
+	return nil
+}
+
+// drop takes n from a principal's part. mu is held.
+func (l *limiter) drop(principal string, n int64) {
+	if l.by[principal] -= n; l.by[principal] == 0 {
+		delete(l.by, principal)
+	}
+}
+
+// held is what is used now.
+func (l *limiter) held() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.used
+}
+
+// Bounds of what all requests hold together.
+const (
+	// mostText is for the bodies of JSON requests that are under way, each byte of which counts jsonCost times.
+	mostText = 64 << 20
+	// mostProbes is how many requests for /healthz and /readyz may run at one time, beside all others.
+	mostProbes = 64
+	// mostLingers is how many refused requests may be read on at one time, so that their clients see the answer. Others are closed at once.
+	mostLingers = 256
+)
+
+// limits are the server's. One principal has at most half of the requests, and three quarters of the bytes; requests whose principal is not known have a quarter.
+type limits struct {
+	places, probes, lingers *limiter // requests
+	text                    *limiter // bytes
+}
+
+func newLimits(requests int64) limits {
+	return limits{
+		places:  newLimiter(requests, requests/2, requests/4),
+		probes:  newLimiter(mostProbes, 0, mostProbes),
+		lingers: newLimiter(mostLingers, 0, mostLingers),
+		text:    newLimiter(mostText, mostText/4*3, 0),
+	}
+}
+
+// holds is what one request has of the limits.
+type holds struct {
+	place  *limiter // nil: none
+	holder string   // the principal that it counts for
+	text   int64
+}
+
+// probe reports whether a request asks how the server is. It has a place when no other request gets one.
+func probe(r *http.Request) bool { return r.URL.Path == "/healthz" || r.URL.Path == "/readyz" }
+
+// enter gives the request a place, or an error at once.
+func (s *Server) enter(c *call) error {
+	place := s.places
+	if probe(c.Request) {
+		place = s.probes
+	}
+	if err := place.acquire("", 1); err != nil {
+		return err
+	}
+	c.place = place
+	return nil
+}
+
+// own makes the request's place its principal's.
+func (s *Server) own(c *call) error {
+	if err := s.places.move(c.caller.Principal, 1); err != nil {
+		return err
+	}
+	c.holder = c.caller.Principal
+	return nil
+}
+
+// chargeJSON gives the charge for the body of a request.
+func (s *Server) chargeJSON(c *call) func(n int64) error {
+	return func(n int64) error {
+		if err := s.text.acquire(c.holder, n); err != nil {
+			return err
+		}
+		c.text += n
+		return nil
+	}
+}
+
+// leave gives back what the request holds. It may be called again.
+func (s *Server) leave(c *call) {
+	if c.place != nil {
+		c.place.release(c.holder, 1)
+	}
+	if c.text > 0 {
+		s.text.release(c.holder, c.text)
+	}
+	c.holds = holds{}
+}

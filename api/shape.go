@@ -1,0 +1,160 @@
+package api
+
+import (
+	"cmp"
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// maxString is how many bytes a string may have in a request, escapes included: the longest that any member may hold has 2 KiB before it is escaped.
+const maxString = 16 << 10
+
+// shape is what a wire type lets in, made once from the type and its tags. It is compared with the JSON while that is read, so that a list is refused at its
+// first element too many, before anything is made of it.
+//
+//	json:"name"  max:"1000" (elements of a list)  hex:"8" (digits of each element)
+type shape struct {
+	of       reflect.Type
+	nullable bool
+	object   bool
+	members  []property // of an object
+	elem     *shape     // of a list
+	most     int        // elements
+	digits   int        // of a string that has exactly so many; 0: any string
+}
+
+type property struct {
+	name     string
+	required bool
+	*shape
+}
+
+// shapeOf panics where a list has no bound: that is a mistake in the wire type.
+func shapeOf(t reflect.Type) *shape {
+	s := &shape{of: t, nullable: t.Kind() == reflect.Pointer}
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	s.of = t
+	if t.Kind() == reflect.Slice {
+		s.elem = shapeOf(t.Elem())
+	}
+	if t.Kind() != reflect.Struct || t == reflect.TypeFor[Time]() {
+		return s
+	}
+	s.object = true
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+		m := property{name, !strings.Contains(options, "omitzero"), shapeOf(f.Type)}
+		if m.elem != nil {
+			var err error
+			if m.most, err = strconv.Atoi(f.Tag.Get("max")); err != nil {
+				panic(fmt.Sprintf("api: the list %s.%s has no bound: %v", t, f.Name, err))
+			}
+			m.elem.digits, _ = strconv.Atoi(cmp.Or(f.Tag.Get("hex"), "0"))
+		}
+		s.members = append(s.members, m)
+	}
+	return s
+}
+
+// check reads one value: its kinds, the names, what is missing, nulls that mean nothing, and how much there is of it.
+func (s *shape) check(d *jsontext.Decoder) error {
+	kind := d.PeekKind()
+	switch {
+	case kind == 'n':
+		if _, err := d.ReadToken(); err != nil {
+			return malformed(err)
+		}
+		if !s.nullable {
+			return invalid(here(d), "must not be null")
+		}
+		return nil
+	case s.elem != nil && kind == '[':
+		return s.checkList(d)
+	case s.object && kind == '{':
+		return s.checkObject(d)
+	case kind == '[' || kind == '{' || (s.elem != nil || s.object) && kind != 0:
+		if _, err := d.ReadToken(); err != nil {
+			return malformed(err)
+		}
+		return invalid(here(d), "must be "+inWords(s.of))
+	}
+	v, err := d.ReadValue()
+	if err != nil {
+		return malformed(err)
+	}
+	if kind == '"' && s.digits > 0 && len(v) != s.digits+2 {
+		return invalid(here(d), fmt.Sprintf("must be %d hex digits", s.digits))
+	}
+	if len(v) > maxString {
+		return invalid(here(d), fmt.Sprintf("is longer than %d bytes", maxString))
+	}
+	return nil
+}
+
+func (s *shape) checkList(d *jsontext.Decoder) error {
+	if _, err := d.ReadToken(); err != nil {
+		return malformed(err)
+	}
+	for n := 0; d.PeekKind() != ']'; n++ {
+		if n == s.most {
+			at := d.StackPointer()
+			return invalid(dotted(at.Parent()), fmt.Sprintf("may have at most %d elements", s.most))
+		}
+		if err := s.elem.check(d); err != nil {
+			return err
+		}
+	}
+	return readEnd(d)
+}
+
+func (s *shape) checkObject(d *jsontext.Decoder) error {
+	if _, err := d.ReadToken(); err != nil {
+		return malformed(err)
+	}
+	var seen uint64 // of the members, of which no type has 64
+	for d.PeekKind() == '"' {
+		name, err := d.ReadToken()
+		if err != nil {
+			return malformed(err)
+		}
+		text, known := name.String(), false
+		for i, m := range s.members {
+			if m.name != text {
+				continue
+			}
+			known, seen = true, seen|1<<i
+			if err := m.check(d); err != nil {
+				return err
+			}
+		}
+		if !known {
+			return &denial{code: CodeInvalidArgument, detail: fmt.Sprintf("there is no member %q", dotted(d.StackPointer()))}
+		}
+	}
+	if err := readEnd(d); err != nil {
+		return err
+	}
+	for i, m := range s.members {
+		if m.required && seen&(1<<i) == 0 {
+			return invalid(strings.TrimPrefix(dotted(d.StackPointer())+"."+m.name, "."), "is required")
+		}
+	}
+	return nil
+}
+
+func readEnd(d *jsontext.Decoder) error {
+	if _, err := d.ReadToken(); err != nil {
+		return malformed(err)
+	}
+	return nil
+}
+
+// here names the value that was read last.
+func here(d *jsontext.Decoder) string { return orBody(dotted(d.StackPointer())) }
