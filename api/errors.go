@@ -116,6 +116,7 @@ var rules = []struct {
 	{catalog.ErrQuota, CodeQuotaExceeded, 0},
 	{catalog.ErrTooManySessions, CodeResourceExhausted, time.Minute},
 	{session.ErrLimit, CodeResourceExhausted, time.Second},
+	{session.ErrBusy, CodeResourceExhausted, time.Second},
 	{upload.ErrChecksum, CodeChecksumMismatch, 0},
 	{upload.ErrLengthMismatch, CodeLengthMismatch, 0},
 	{session.ErrLength, CodeLengthMismatch, 0},

@@ -12,12 +12,10 @@ import (
 func (v *Service) Drop(ctx context.Context, id SessionID, r Range, recut Recut) (Session, error) {
 	l := v.hold(id)
 	defer v.release(id, l)
-	for _, p := range l.running(r) {
-		if err := l.fence(ctx, p); err != nil {
+	for {
+		if err := v.fenceAll(ctx, l, r); err != nil {
 			return Session{}, err
 		}
-	}
-	for {
 		s, err := v.open(ctx, id)
 		if err != nil || !Touches(s.Received, r) {
 			return v.dated(s), err
@@ -32,10 +30,15 @@ func (v *Service) Drop(ctx context.Context, id SessionID, r Range, recut Recut) 
 			l.notify()
 			return v.dated(after), nil
 		}
-		if !errors.Is(err, ErrFenced) && !errors.Is(err, ErrOverlap) {
+		if !moved(err) {
 			return s, err
 		}
 	}
+}
+
+// moved says of a store's refusal that the session is another by now: it is to be looked at again. An end that was under way is waited for then.
+func moved(err error) bool {
+	return errors.Is(err, ErrFenced) || errors.Is(err, ErrOverlap) || errors.Is(err, ErrSealed)
 }
 
 // DropEntry forgets one recorded piece, if it is still there exactly as given: what was recorded in its place meanwhile stays. Otherwise as Drop.
@@ -51,10 +54,8 @@ func (v *Service) DropEntry(ctx context.Context, id SessionID, e Entry) (Session
 		if err != nil || len(there) != 1 || !sameEntry(there[0], e) {
 			return v.dated(s), err
 		}
-		for _, p := range l.running(e.Range) {
-			if err := l.fence(ctx, p); err != nil {
-				return s, err
-			}
+		if err := v.fenceAll(ctx, l, e.Range); err != nil {
+			return s, err
 		}
 		c := v.change()
 		c.Drop, c.Remove = e.Range, []Range{e.Range}
@@ -63,7 +64,7 @@ func (v *Service) DropEntry(ctx context.Context, id SessionID, e Entry) (Session
 			l.notify()
 			return v.dated(after), nil
 		}
-		if !errors.Is(err, ErrFenced) && !errors.Is(err, ErrOverlap) {
+		if !moved(err) {
 			return s, err
 		}
 	}
@@ -113,7 +114,7 @@ func (v *Service) Fix(ctx context.Context, id SessionID, length int64) (Session,
 		if err == nil {
 			v.notify(id)
 		}
-		if !errors.Is(err, ErrFenced) {
+		if !moved(err) {
 			return v.dated(after), err
 		}
 	}
@@ -123,10 +124,16 @@ func (v *Service) Fix(ctx context.Context, id SessionID, length int64) (Session,
 func (v *Service) Preempt(ctx context.Context, id SessionID) (Session, error) {
 	l := v.hold(id)
 	defer v.release(id, l)
-	for _, p := range l.running(All()) {
-		if err := l.stop(ctx, p); err != nil {
-			return Session{}, err
+	err := v.within(ctx, func(ctx context.Context) error {
+		for _, p := range l.running(All()) {
+			if err := l.stop(ctx, p); err != nil {
+				return err
+			}
 		}
+		return nil
+	})
+	if err != nil {
+		return Session{}, err
 	}
 	return v.Touch(ctx, id)
 }

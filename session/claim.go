@@ -2,6 +2,8 @@ package session
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"sync"
@@ -10,7 +12,7 @@ import (
 
 // put is one running put of one Service.
 type put struct {
-	r     Range
+	r     Range // under live.mu
 	whole bool
 	wake  func() // wakes a blocked Read; nil where the reader can't be woken
 	quiet func() // Lender.Quiet, under the door; nil where the sink has none, and when the put has ended
@@ -22,6 +24,8 @@ type put struct {
 	stopped    bool          // a newer put wants these bytes: stop, and record what may be kept
 	fenced     bool          // nothing of this put may reach the sink or the store any more
 	committing chan struct{} // past the point where it can be taken over, until this is closed; nil while it streams
+
+	firm bool // a newer put has had to wait for it, and so have all after that; under live.mu
 }
 
 // takeover remembers that somebody took these bytes over from a running put.
@@ -48,40 +52,80 @@ func newPut(r Range, whole bool, from io.Reader) *put {
 }
 
 // claim makes p the only running put on its bytes: it takes over from puts that
-// stream, and waits for those that commit. The caller must unclaim.
+// stream, and waits for those that commit. ErrBusy where that takes too long. The caller must unclaim.
 func (v *Service) claim(ctx context.Context, l *live, p *put) error {
-	for {
-		l.mu.Lock()
-		i := slices.IndexFunc(l.puts, func(o *put) bool { return o.r.Overlaps(p.r) })
-		if i < 0 {
-			l.puts = append(l.puts, p)
-			l.mu.Unlock()
-			return nil
-		}
-		o, now := l.puts[i], v.cfg.Clock.Now()
-		l.takeovers = slices.DeleteFunc(l.takeovers, func(t takeover) bool { return now.Sub(t.at) > fairFor })
-		n := 0
-		for _, t := range l.takeovers {
-			if t.r.Overlaps(p.r) {
-				n++
+	o, firm := v.meet(l, p)
+	if o == nil {
+		return nil
+	}
+	return v.within(ctx, func(ctx context.Context) error {
+		for ; o != nil; o, firm = v.meet(l, p) {
+			if !firm {
+				if err := l.stop(ctx, o); err != nil {
+					return err
+				}
+				continue
 			}
-		}
-		if n < fairTakeovers {
-			l.takeovers = append(l.takeovers, takeover{p.r.Intersect(o.r), now})
-		}
-		l.mu.Unlock()
-		if n >= fairTakeovers {
 			select {
 			case <-o.done:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			continue
 		}
-		if err := l.stop(ctx, o); err != nil {
-			return err
+		return nil
+	})
+}
+
+// within does something that waits for other calls of the session, for Config.Wait at most: ErrBusy where that is not enough.
+func (v *Service) within(ctx context.Context, do func(context.Context) error) error {
+	limited, cancel := context.WithTimeout(ctx, v.cfg.Wait)
+	defer cancel()
+	err := do(limited)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return fmt.Errorf("%w: an earlier request for the same bytes is still under way", ErrBusy)
+	}
+	return err
+}
+
+// meet claims p's bytes, or gives a running put that has some of them. A firm one is to be waited for, others may be stopped.
+func (v *Service) meet(l *live, p *put) (o *put, firm bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := slices.IndexFunc(l.puts, func(o *put) bool { return o.r.Overlaps(p.r) })
+	if i < 0 {
+		l.puts = append(l.puts, p)
+		return nil, false
+	}
+	now := v.cfg.Clock.Now()
+	o = l.puts[i]
+	l.takeovers = slices.DeleteFunc(l.takeovers, func(t takeover) bool { return now.Sub(t.at) > fairFor })
+	n := 0
+	for _, t := range l.takeovers {
+		if t.r.Overlaps(p.r) {
+			n++
 		}
 	}
+	if o.firm = o.firm || n >= fairTakeovers; !o.firm {
+		l.takeovers = append(l.takeovers, takeover{p.r.Intersect(o.r), now})
+	}
+	return o, o.firm
+}
+
+// enter counts one more put of the session, running or waiting; leave must follow a nil error.
+func (l *live) enter(most int) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open >= most {
+		return fmt.Errorf("%w: %d requests are putting into this session", ErrBusy, l.open)
+	}
+	l.open++
+	return nil
+}
+
+func (l *live) leave() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open--
 }
 
 // unclaim ends p's claim.
@@ -124,14 +168,7 @@ func (l *live) stop(ctx context.Context, o *put) error {
 // it goes that is not its end.
 func (l *live) fence(ctx context.Context, o *put) error {
 	for {
-		o.door.Lock()
-		o.stopped = true
-		committing := o.committing
-		if committing == nil {
-			o.fenced = true
-			o.hush()
-		}
-		o.door.Unlock()
+		committing := o.shut()
 		if committing == nil {
 			break
 		}
@@ -148,6 +185,34 @@ func (l *live) fence(ctx context.Context, o *put) error {
 		o.wake()
 	}
 	return nil
+}
+
+// shut fences the put, unless it is committing: then it gives what is closed when that is over.
+func (p *put) shut() (committing chan struct{}) {
+	p.door.Lock()
+	defer p.door.Unlock()
+	p.stopped = true
+	if p.committing == nil {
+		p.fenced = true
+		p.hush()
+	}
+	return p.committing
+}
+
+// fenceAll fences the puts that overlap r. ErrBusy where a commit of theirs takes too long.
+func (v *Service) fenceAll(ctx context.Context, l *live, r Range) error {
+	puts := l.running(r)
+	if len(puts) == 0 {
+		return nil
+	}
+	return v.within(ctx, func(ctx context.Context) error {
+		for _, p := range puts {
+			if err := l.fence(ctx, p); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // hush waits for what the sink is still writing. The door is held.

@@ -12,9 +12,6 @@ import (
 	"time"
 )
 
-// sealedFor is how long a call waits for an end that is under way before it answers ErrSealed.
-const sealedFor = 10 * time.Second
-
 // Finish ends complete sessions, one or many, all or none: each is checked, then each is sealed, then commit
 // runs, and the sessions are Finished when it returns nil. Where commit says that nothing was committed
 // they are open again, and its error is returned.
@@ -123,11 +120,11 @@ func (v *Service) move(ctx context.Context, s Session, to State) (Session, error
 	return v.store.Move(ctx, s.ID, Step{Gen: s.Gen, To: to, Next: next, Seen: v.Running()})
 }
 
-// Settled gives the session once no end is under way, or ErrSealed when that takes longer than 10 s. It does not count as activity.
+// Settled gives the session once no end is under way, or ErrSealed when that takes longer than Config.Wait. It does not count as activity.
 func (v *Service) Settled(ctx context.Context, id SessionID) (Session, error) {
 	l := v.hold(id)
 	defer v.release(id, l)
-	pause, deadline := time.Millisecond, time.Now().Add(sealedFor)
+	pause, deadline := time.Millisecond, time.Now().Add(v.cfg.Wait)
 	for {
 		changed := l.watch()
 		s, err := v.store.Load(ctx, id)
@@ -148,7 +145,14 @@ func (v *Service) end(ctx context.Context, sealed []Session, to State, part End)
 	// Once begun, an end is carried through, whoever has stopped listening.
 	ctx = context.WithoutCancel(ctx)
 	if part != nil {
-		if err := part(ctx, sealed); err != nil {
+		returned := false
+		defer func() {
+			if !returned { // but panicked: a store that saw a commit keeps the session ended
+				_ = v.reopen(ctx, sealed)
+			}
+		}()
+		err := part(ctx, sealed)
+		if returned = true; err != nil {
 			if errors.Is(err, ErrUnknownOutcome) {
 				return err
 			}
@@ -213,10 +217,8 @@ func (v *Service) drop(ctx context.Context, id SessionID, to State, release End,
 		if still != nil && !still(&s) {
 			return false, v.reopen(ctx, []Session{s})
 		}
-		for _, p := range l.running(All()) {
-			if err := l.fence(ctx, p); err != nil {
-				return false, errors.Join(err, v.reopen(ctx, []Session{s}))
-			}
+		if err := v.fenceAll(ctx, l, All()); err != nil {
+			return false, errors.Join(err, v.reopen(ctx, []Session{s}))
 		}
 		return true, v.end(ctx, []Session{s}, to, release)
 	}

@@ -14,7 +14,10 @@ import (
 // nothing. r must end with io.EOF; any other error is a cut, and records nothing. When nil is returned the chunk is
 // recorded, as safe as the sink's Commit made it. Repeating it with the same bytes is fine; other bytes are refused by the sink's Verifier.
 //
-// Errors: ErrShort, ErrLong, ErrRange, ErrSuperseded, ErrConflict, ErrLimit, ErrNotFound and those of an ended session; the reader's and the sink's own pass through.
+// An end that is under way is waited for: where it is taken back, the put goes on.
+//
+// Errors: ErrShort, ErrLong, ErrRange, ErrSuperseded, ErrBusy, ErrConflict, ErrLimit, ErrNotFound and those of an ended session, or ErrSealed where an end takes
+// too long; the reader's and the sink's own pass through.
 func (v *Service) PutChunk(ctx context.Context, id SessionID, idx int64, r io.Reader, sink ByteSink) error {
 	s, err := v.open(ctx, id)
 	if err != nil {
@@ -57,9 +60,9 @@ func (v *Service) PutAt(ctx context.Context, id SessionID, off int64, r io.Reade
 	return v.put(ctx, s, want, r, sink, putMode{whole: whole})
 }
 
-// open loads a session that can be put into.
+// open loads a session that can be put into. It waits for an end that is under way.
 func (v *Service) open(ctx context.Context, id SessionID) (Session, error) {
-	s, err := v.store.Load(ctx, id)
+	s, err := v.Settled(ctx, id)
 	if err == nil {
 		err = s.State.Err()
 	}
@@ -90,6 +93,10 @@ type stream struct {
 func (v *Service) put(ctx context.Context, s Session, want Range, r io.Reader, sink ByteSink, mode putMode) (int64, error) {
 	l := v.hold(s.ID)
 	defer v.release(s.ID, l)
+	if err := l.enter(v.cfg.Puts); err != nil {
+		return 0, err
+	}
+	defer l.leave()
 	p := newPut(want, mode.whole, r)
 	if lender, ok := sink.(Lender); ok {
 		p.quiet = lender.Quiet
@@ -104,17 +111,37 @@ func (v *Service) put(ctx context.Context, s Session, want Range, r io.Reader, s
 		p.hush()
 		p.quiet = nil
 	}()
-	// What an older put recorded before it left is to be seen here.
+	// What an older put recorded before it left is to be seen here, what was dropped, and a length that was fixed meanwhile.
 	s, err := v.open(ctx, s.ID)
 	if err != nil {
+		return 0, err
+	}
+	if err := l.clip(p, s, mode.exact); err != nil {
 		return 0, err
 	}
 	if err := v.full(s, want.Off); err != nil {
 		return 0, err
 	}
+	if c, ok := sink.(Claimer); ok {
+		c.Claimed(s)
+	}
 	t := &stream{put: p, v: v, l: l, s: s, since: s.Gen, sink: sink, mode: mode, pos: want.Off, kept: want.Off, flushed: time.Now()}
 	err = t.run(ctx, r)
 	return t.kept - want.Off, err
+}
+
+// clip ends p's claim where the session does.
+func (l *live) clip(p *put, s Session, exact bool) error {
+	if s.BytesExpected < 0 {
+		return nil
+	}
+	if off := p.r.Off; off > s.BytesExpected || off == s.BytesExpected && (exact || off > 0) {
+		return fmt.Errorf("%w: offset %d of %d bytes", ErrRange, off, s.BytesExpected)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p.r.End = min(p.r.End, s.BytesExpected)
+	return nil
 }
 
 // full refuses early a put that would open a gap or add a piece past the bounds. One that begins at what is recorded may be a repeat, or make the

@@ -17,6 +17,43 @@ func (t *stream) record(ctx context.Context, last bool) error {
 	if !last && len(keep) == 0 {
 		return nil
 	}
+	length := Unknown
+	if last && t.mode.exact && t.s.BytesExpected < 0 && t.pos < t.r.End {
+		length = t.pos
+	}
+	var add []Entry // nil until the sink has made them safe
+	for range tries {
+		err := t.commit(func() (err error) {
+			if add == nil {
+				if add, err = t.safe(ctx, keep); err != nil {
+					return err
+				}
+			}
+			after, err := t.store(ctx, add, length)
+			if err == nil {
+				t.recorded(after, tooSmall)
+			}
+			return err
+		})
+		switch {
+		case err == nil && last && len(tooSmall) > 0:
+			return &LimitError{firstGap(t.s), fmt.Sprintf("a piece of %d bytes is below the smallest of %d that is recorded alone", tooSmall[0].Len(), t.v.cfg.MinPiece)}
+		case !errors.Is(err, ErrSealed):
+			return err
+		}
+		// An end has come between. It may fence this put, which must not be committing while it waits for what becomes of that.
+		if _, err := t.v.open(ctx, t.s.ID); err != nil {
+			return err
+		}
+	}
+	return ErrSealed
+}
+
+// tries bounds how often a put looks again at a session that others keep changing.
+const tries = 100
+
+// commit does a step that nothing interrupts: who wants to fence the put waits for it.
+func (t *stream) commit(step func() error) error {
 	if err := t.enter(true); err != nil {
 		return err
 	}
@@ -29,43 +66,40 @@ func (t *stream) record(ctx context.Context, last bool) error {
 		t.door.Unlock()
 		close(over)
 	}()
+	return step()
+}
+
+// safe lets the sink make the ranges safe, and gives the entries to record.
+func (t *stream) safe(ctx context.Context, keep []Range) ([]Entry, error) {
 	add := make([]Entry, 0, len(keep))
 	for _, r := range keep {
 		e := Entry{Range: r}
 		if c, ok := t.sink.(Committer); ok {
 			note, err := c.Commit(ctx, r)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			if len(note) > MaxEntryNote {
-				return fmt.Errorf("%w: note of %d bytes", ErrInvalid, len(note))
+				return nil, fmt.Errorf("%w: note of %d bytes", ErrInvalid, len(note))
 			}
 			e.Note = note
 		}
 		add = append(add, e)
 	}
-	length := Unknown
-	if last && t.mode.exact && t.s.BytesExpected < 0 && t.pos < t.r.End {
-		length = t.pos
-	}
-	after, err := t.store(ctx, add, length)
-	if err != nil {
-		return err
-	}
+	return add, nil
+}
+
+// recorded notes what a record has left: the session as it is after it, and pieces that wait for more.
+func (t *stream) recorded(after Session, rest []Range) {
 	t.s, t.flushed = after, time.Now()
-	t.pending = tooSmall
-	t.kept = t.pos
-	if len(tooSmall) > 0 {
-		t.kept = tooSmall[0].Off
+	t.pending, t.kept = rest, t.pos
+	if len(rest) > 0 {
+		t.kept = rest[0].Off
 	}
 	if rec, ok := t.sink.(Recorder); ok {
 		rec.Recorded(after)
 	}
 	t.l.notify()
-	if last && len(tooSmall) > 0 {
-		return &LimitError{firstGap(t.s), fmt.Sprintf("a piece of %d bytes is below the smallest of %d that is recorded alone", tooSmall[0].Len(), t.v.cfg.MinPiece)}
-	}
-	return nil
 }
 
 // worthwhile splits what is pending into what is recorded now and a rest that is too small for an entry
@@ -95,7 +129,7 @@ func (t *stream) worthwhile() (keep, rest []Range) {
 func (t *stream) store(ctx context.Context, add []Entry, length int64) (Session, error) {
 	mine := Range{t.r.Off, t.pos}
 	cur := t.s
-	for range 100 {
+	for range tries {
 		if len(add) == 0 && length < 0 {
 			// Everything was there already. Was it still, when the last byte had been compared?
 			after, err := t.v.Touch(ctx, cur.ID)
@@ -123,7 +157,10 @@ func (t *stream) store(ctx context.Context, add []Entry, length int64) (Session,
 			return cur, err
 		}
 		overlap := errors.Is(err, ErrOverlap)
-		if cur, err = t.v.open(ctx, cur.ID); err != nil {
+		if cur, err = t.v.store.Load(ctx, cur.ID); err == nil {
+			err = cur.State.Err()
+		}
+		if err != nil {
 			return cur, err
 		}
 		if cur.Stale(t.since, mine) {

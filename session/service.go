@@ -37,6 +37,7 @@ type live struct {
 	refs int // under Service.mu
 
 	mu        sync.Mutex
+	open      int // calls that put, also those that wait, and those that were fenced and have not returned yet
 	puts      []*put
 	takeovers []takeover
 	changed   chan struct{} // closed, and made anew, with each change
@@ -59,6 +60,8 @@ func New(ctx context.Context, store Store, cfg Config) (*Service, error) {
 	orDefault(&cfg.Buffer, 256<<10)
 	orDefault(&cfg.Buffers, 64)
 	orDefault(&cfg.AtOnce, 16)
+	orDefault(&cfg.Wait, 10*time.Second)
+	orDefault(&cfg.Puts, 64)
 	if cfg.Clock == nil {
 		cfg.Clock = systemClock{}
 	}

@@ -244,6 +244,12 @@ type Verifier interface {
 	VerifyAt(p []byte, off int64) error
 }
 
+// Claimer is a sink that wants the session as it is once its put has its bytes to itself. What was loaded earlier must not be used for them: they may
+// have been dropped since.
+type Claimer interface {
+	Claimed(s Session)
+}
+
 // Lender is a sink that brings memory of its own for a put that comes fast, and may still be busy with the bytes of one WriteAt while the next are
 // read. All calls of one put, those of WriteAt among them, are made one at a time.
 type Lender interface {
@@ -328,6 +334,11 @@ type Config struct {
 	// Small is the size in bytes of the buffer that a put begins with, and a slow one stays with (32 KiB); Buffer that of what a
 	// fast one goes on with where its sink lends none (256 KiB), and Buffers how many of these there are at most (64).
 	Small, Buffer, Buffers int
+	// Wait is how long a call waits for others of its session (10 s): a put for earlier ones of the same bytes, any call for a commit or
+	// an end that is under way.
+	Wait time.Duration
+	// Puts is how many puts may run on one session, or wait for each other, at a time; more are ErrBusy (64).
+	Puts int
 	// AtOnce is how many sessions TickTTL and ClearAll end at a time (16).
 	AtOnce int
 	// Merge, if set, joins two adjacent entries of one chunk into one, whose
@@ -348,6 +359,8 @@ var (
 	ErrExpired  = errors.New("session has expired")
 	// ErrSealed: an end is under way; try again.
 	ErrSealed = errors.New("session is being ended")
+	// ErrBusy: other requests have what this one needs, for longer than it may wait; try again.
+	ErrBusy = errors.New("too many requests for one session")
 	// ErrIncomplete: bytes are missing. Always an *IncompleteError.
 	ErrIncomplete = errors.New("session is incomplete")
 	// ErrSuperseded: a newer put on the same bytes, or a Drop, took over.

@@ -244,9 +244,12 @@ func (u *Service) pour(ctx context.Context, c access.Caller, n note, s session.S
 	k := u.newSink(ctx, c, n.Capsule, s, p)
 	k.streaming = true
 	defer k.close()
-	in := k.from(body, session.Range{End: most})
-	length, err := u.Sessions.PutAt(ctx, s.ID, 0, in, k, false)
-	if in.leave(); err == nil {
+	var length int64
+	err := k.stream(body, session.Range{End: most}, func(in *turn) (err error) {
+		length, err = u.Sessions.PutAt(ctx, s.ID, 0, in, k, false)
+		return err
+	})
+	if err == nil {
 		err = k.compare()
 	}
 	if err == nil && s.BytesExpected >= 0 && length != s.BytesExpected {

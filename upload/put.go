@@ -42,14 +42,13 @@ func (u *Service) PutChunk(ctx context.Context, c access.Caller, id session.Sess
 	}
 	if p.Replace {
 		if s, err = u.Sessions.Drop(ctx, id, r, u.recut); err != nil {
-			return err
+			return u.after(ctx, id, r, err)
 		}
 	}
 	k := u.newSink(ctx, c, capsule, s, p)
 	defer k.close()
-	in := k.from(body, r)
-	err = u.Sessions.PutChunk(ctx, id, idx, in, k)
-	if in.leave(); err == nil {
+	err = k.stream(body, r, func(in *turn) error { return u.Sessions.PutChunk(ctx, id, idx, in, k) })
+	if err == nil {
 		err = k.over()
 	}
 	return u.after(ctx, id, r, err)
@@ -88,9 +87,11 @@ func (u *Service) PutRange(ctx context.Context, c access.Caller, id session.Sess
 	k := u.newSink(ctx, c, capsule, s, p)
 	defer k.close()
 	whole := p.SHA256 != nil || p.CRC32C != nil
-	in := k.from(body, r)
-	n, err = u.Sessions.PutAt(ctx, id, off, in, k, whole)
-	if in.leave(); err == nil {
+	err = k.stream(body, r, func(in *turn) (err error) {
+		n, err = u.Sessions.PutAt(ctx, id, off, in, k, whole)
+		return err
+	})
+	if err == nil {
 		err = k.over()
 	}
 	return n, u.after(ctx, id, r, err)
@@ -125,7 +126,14 @@ func (u *Service) takesFirst(s session.Session, off int64, p Put) error {
 
 // after looks at how a put ended: it lets a follower hash what came ahead, and drops what turned out to be lost.
 func (u *Service) after(ctx context.Context, id session.SessionID, r session.Range, err error) error {
-	if errors.Is(err, ErrRotten) || errors.Is(err, ErrNoPlace) {
+	lost := errors.Is(err, ErrRotten) || errors.Is(err, ErrNoPlace)
+	if lost || errors.Is(err, session.ErrSuperseded) {
+		// An end takes the pieces and their places away, and fences what runs: what has become of the session is the answer then.
+		if s, e := u.Sessions.Settled(context.WithoutCancel(ctx), id); e == nil && s.State.Ended() {
+			return s.State.Err()
+		}
+	}
+	if lost {
 		u.Log.Error("recorded bytes are lost; they will be asked for again", "session", id, "from", r.Off, "err", err)
 		if e := u.dropLost(context.WithoutCancel(ctx), id, r); e != nil {
 			return errors.Join(err, e)
@@ -133,12 +141,6 @@ func (u *Service) after(ctx context.Context, id session.SessionID, r session.Ran
 		return fmt.Errorf("%w: what was recorded here is lost, look at the status", session.ErrSuperseded)
 	}
 	s, e := u.Sessions.Status(ctx, id)
-	if errors.Is(err, session.ErrSealed) {
-		// An end has come between: what becomes of it is the answer.
-		if s, e = u.Sessions.Settled(ctx, id); e == nil && s.State != session.Open {
-			err = s.State.Err()
-		}
-	}
 	if e != nil || s.State != session.Open {
 		return err
 	}

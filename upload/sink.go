@@ -67,24 +67,28 @@ func (u *Service) newSink(ctx context.Context, c access.Caller, capsule string, 
 	return k
 }
 
-// from gives the put's body, in its turn among the session's puts. leave must follow.
-func (k *sink) from(body io.Reader, r session.Range) *turn {
+// stream puts the body, in its turn among the session's puts.
+func (k *sink) stream(body io.Reader, r session.Range, put func(in *turn) error) error {
 	// So that it is known who is first. What keeps it from being loaded will be said by the put itself.
 	_, _ = k.u.cursor(k.ctx, k.t, k.s)
 	k.turn = k.t.take(&bounded{body, r.Len()}, r.Off, k.put)
-	return k.turn
+	defer k.turn.leave()
+	return put(k.turn)
 }
 
+// Claimed implements session.Claimer.
+func (k *sink) Claimed(s session.Session) { k.s = s }
+
 func (k *sink) close() {
+	defer k.u.tracks.release(k.t)
+	if k.back != nil {
+		defer k.back.Close()
+	}
 	if k.w != nil {
 		if err := k.w.Close(); err != nil {
 			k.u.Log.Warn("closing a place failed", "session", k.s.ID, "err", err)
 		}
 	}
-	if k.back != nil {
-		k.back.Close()
-	}
-	k.u.tracks.release(k.t)
 }
 
 // WriteAt implements session.ByteSink.
@@ -361,6 +365,7 @@ var (
 	_ session.Verifier  = (*sink)(nil)
 	_ session.Committer = (*sink)(nil)
 	_ session.Recorder  = (*sink)(nil)
+	_ session.Claimer   = (*sink)(nil)
 	_ session.Matcher   = (*sink)(nil)
 	_ session.Lender    = (*sink)(nil)
 )

@@ -38,8 +38,7 @@ type mutant struct {
 
 // table gives all mutants, by promise.
 func table() []mutant {
-	all := slices.Concat(ofSession(), ofUpload(), ofCatalog(), ofStores(), ofPacks(), ofFronts(), ofBounds(), ofMeetings(), ofRecords(), ofCleanup())
-	all = append(all, ofWire()...)
+	all := slices.Concat(ofSession(), ofUpload(), ofCatalog(), ofStores(), ofPacks(), ofFronts(), ofBounds(), ofMeetings(), ofRecords(), ofCleanup(), ofWire(), ofWaits())
 	slices.SortStableFunc(all, func(a, b mutant) int { return a.promise - b.promise })
 	return all
 }

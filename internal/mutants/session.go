@@ -23,7 +23,7 @@ func ofSession() []mutant {
 		},
 		{
 			name: "a-put-is-recorded-before-the-sink-made-it-safe", promise: 1, file: "session/record.go",
-			old:   "			note, err := c.Commit(ctx, r)\n			if err != nil {\n				return err\n			}",
+			old:   "			note, err := c.Commit(ctx, r)\n			if err != nil {\n				return nil, err\n			}",
 			new:   "			note, _ := c.Commit(ctx, r)",
 			tests: []string{"session.TestWhatTheSinkRefusesIsNotRecorded", "internal/crashtest.TestAFailureOfEveryStep"},
 		},
@@ -71,8 +71,8 @@ func ofSession() []mutant {
 		},
 		{
 			name: "a-takeover-does-not-wait-for-a-write-under-way", promise: 4, file: "session/claim.go",
-			old:   "			o.hush()\n",
-			new:   "",
+			old:   "		p.hush()\n	}\n	return p.committing",
+			new:   "	}\n	return p.committing",
 			tests: []string{"session.TestAnyHistory"},
 		},
 		{

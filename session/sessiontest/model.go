@@ -139,7 +139,8 @@ func (w *world) wake() {
 	stored, err := w.store.Stats(context.Background())
 	w.must(err)
 	for range w.n {
-		cfg := session.Config{TTL: ttl, Keep: keep, Tick: tick, Flush: time.Hour, Clock: w, Rand: w.rand, Buffer: 16}
+		// Wait: an end whose outcome nobody knows never settles, and each call that meets it waits so long.
+		cfg := session.Config{TTL: ttl, Keep: keep, Tick: tick, Flush: time.Hour, Clock: w, Rand: w.rand, Buffer: 16, Wait: 2 * time.Millisecond}
 		if w.lend {
 			cfg.Small, cfg.Buffer, cfg.Buffers = 2, 4, 1
 		}

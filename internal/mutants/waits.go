@@ -1,0 +1,61 @@
+package main
+
+// ofWaits breaks what ends waits, what is given back, and what is looked at again.
+func ofWaits() []mutant {
+	return []mutant{
+		{
+			name: "a-wait-for-an-earlier-put-never-ends", promise: 11, file: "session/claim.go",
+			old:   "	limited, cancel := context.WithTimeout(ctx, v.cfg.Wait)",
+			new:   "	limited, cancel := context.WithCancel(ctx)",
+			tests: []string{"session.TestAWaitForAnEarlierPutEnds"},
+		},
+		{
+			name: "a-put-that-was-waited-for-is-taken-over", promise: 5, file: "session/claim.go",
+			old:   "o.firm = o.firm || n >= fairTakeovers",
+			new:   "o.firm = n >= fairTakeovers",
+			tests: []string{"session.TestAWaitForAnEarlierPutEnds"},
+		},
+		{
+			name: "the-puts-of-a-session-have-no-bound", promise: 11, file: "session/claim.go",
+			old:   "	if l.open >= most {",
+			new:   "	if l.open < 0 {",
+			tests: []string{"session.TestTheNumberOfPutsIsBounded"},
+		},
+		{
+			name: "a-put-does-not-wait-for-an-end", promise: 5, file: "session/put.go",
+			old:   "	s, err := v.Settled(ctx, id)\n	if err == nil {\n		err = s.State.Err()",
+			new:   "	s, err := v.store.Load(ctx, id)\n	if err == nil {\n		err = s.State.Err()",
+			tests: []string{"session.TestAPutWaitsForTheEndThatItMeets", "upload.TestAReplacementMeetsAFinish"},
+		},
+		{
+			name: "a-record-does-not-wait-for-an-end", promise: 5, file: "session/record.go",
+			old:   "		case !errors.Is(err, ErrSealed):\n			return err",
+			new:   "		case true:\n			return err",
+			tests: []string{"session.TestAPutWaitsForTheEndThatItMeets"},
+		},
+		{
+			name: "an-end-that-panics-stays-sealed", promise: 13, file: "session/end.go",
+			old:   "				_ = v.reopen(ctx, sealed)\n",
+			new:   "",
+			tests: []string{"session.TestAPanicLeavesNothing"},
+		},
+		{
+			name: "a-put-that-panics-keeps-its-turn", promise: 13, file: "upload/sink.go",
+			old:   "	defer k.turn.leave()\n	return put(k.turn)",
+			new:   "	err := put(k.turn)\n	k.turn.leave()\n	return err",
+			tests: []string{"upload.TestAPanicLeavesItsTurn"},
+		},
+		{
+			name: "a-put-writes-where-the-withdrawn-lies", promise: 4, file: "upload/sink.go",
+			old:   "func (k *sink) Claimed(s session.Session) { k.s = s }",
+			new:   "func (k *sink) Claimed(session.Session) {}",
+			tests: []string{"upload.TestWhatWasWithdrawnIsNotWrittenAgain"},
+		},
+		{
+			name: "a-put-does-not-see-a-length-that-was-fixed", promise: 5, file: "session/put.go",
+			old:   "	p.r.End = min(p.r.End, s.BytesExpected)\n",
+			new:   "",
+			tests: []string{"session.TestALengthIsFixedBeforeTheClaim"},
+		},
+	}
+}

@@ -1,0 +1,378 @@
+package session_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/session"
+)
+
+// A put that has to wait for an earlier one of the same bytes does so for ten seconds and no longer, and the one that it waited for is taken over by
+// nobody after that: else two eager clients would starve each other all the same, only more slowly.
+func TestAWaitForAnEarlierPutEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := start(t, session.Config{})
+		s := begin(t, v, 8, 8)
+		p := guard{newPage(t, 8)}
+		var last *slow
+		done := make(chan error, 3)
+		for range 3 {
+			last = newSlow()
+			go func(body *slow) { done <- v.PutChunk(t.Context(), s.ID, 0, body, p) }(last)
+			synctest.Wait()
+		}
+		for range 2 {
+			began := time.Now()
+			if err := v.PutChunk(t.Context(), s.ID, 0, newSlow(), p); !errors.Is(err, session.ErrBusy) || time.Since(began) != 10*time.Second {
+				t.Errorf("after %s: %v", time.Since(began), err)
+			}
+			time.Sleep(time.Minute)
+		}
+		last.ch <- []byte("01234567")
+		close(last.ch)
+		answers := map[bool]int{}
+		for range 3 {
+			answers[<-done == nil]++
+		}
+		if answers[true] != 1 || string(p.b) != "01234567" {
+			t.Errorf("%d of 3 puts went well, %q", answers[true], p.b)
+		}
+		if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("01234567")), p); err != nil {
+			t.Errorf("a repeat: %v", err)
+		}
+	})
+}
+
+// stuck is a sink whose Commit never ends.
+type stuck struct {
+	*page
+	never chan struct{}
+}
+
+func (s stuck) Commit(context.Context, session.Range) ([]byte, error) {
+	<-s.never
+	return nil, errUnsafe
+}
+
+// Whatever has to wait for a commit that never ends is refused after ten seconds.
+func TestNobodyWaitsForEverForACommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := start(t, session.Config{})
+		s := begin(t, v, 8, 16)
+		sink := stuck{newPage(t, 16), make(chan struct{})}
+		done := make(chan error, 1)
+		go func() { done <- v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("01234567")), sink) }()
+		synctest.Wait()
+		for name, call := range map[string]func() error{
+			"put":   func() error { return v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader(nil), newPage(t, 8)) },
+			"drop":  func() error { _, err := v.Drop(t.Context(), s.ID, session.All(), nil); return err },
+			"abort": func() error { return v.Abort(t.Context(), s.ID, nil) },
+			"stop":  func() error { _, err := v.Preempt(t.Context(), s.ID); return err },
+		} {
+			began := time.Now()
+			if err := call(); !errors.Is(err, session.ErrBusy) || time.Since(began) != 10*time.Second {
+				t.Errorf("%s, after %s: %v", name, time.Since(began), err)
+			}
+		}
+		close(sink.never)
+		if err := <-done; err == nil {
+			t.Error("the put went well")
+		}
+		if err := v.Abort(t.Context(), s.ID, nil); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A session takes 64 puts at a time, those that wait and those that were fenced included.
+func TestTheNumberOfPutsIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := start(t, session.Config{})
+		s := begin(t, v, 8, 8*80)
+		p := newPage(t, 8*80)
+		bodies := make([]*slow, 64)
+		done := make(chan error, len(bodies))
+		for i := range bodies {
+			bodies[i] = newSlow()
+			go func() { done <- v.PutChunk(t.Context(), s.ID, int64(i/2), deaf{bodies[i]}, p) }() // every second one is fenced, and stays
+		}
+		synctest.Wait()
+		if err := v.PutChunk(t.Context(), s.ID, 70, bytes.NewReader([]byte("01234567")), p); !errors.Is(err, session.ErrBusy) {
+			t.Errorf("one more: %v", err)
+		}
+		for _, b := range bodies {
+			close(b.ch)
+		}
+		for range bodies {
+			<-done
+		}
+		if err := v.PutChunk(t.Context(), s.ID, 70, bytes.NewReader([]byte("01234567")), p); err != nil {
+			t.Errorf("when they have left: %v", err)
+		}
+	})
+}
+
+// dropped is a session store that lets something happen once, after a session was loaded or before something is recorded.
+type dropped struct {
+	session.Store
+	loaded, record func()
+	looks          int // to come before loaded happens
+}
+
+func (d *dropped) Load(ctx context.Context, id session.SessionID) (session.Session, error) {
+	s, err := d.Store.Load(ctx, id)
+	if d.looks--; d.looks < 0 && d.loaded != nil {
+		f := d.loaded
+		d.loaded = nil
+		f()
+	}
+	return s, err
+}
+
+func (d *dropped) Record(ctx context.Context, id session.SessionID, gen uint64, c session.Change) (session.Session, error) {
+	if f := d.record; f != nil {
+		d.record = nil
+		f()
+	}
+	return d.Store.Record(ctx, id, gen, c)
+}
+
+// claims is a sink that notes the session that it is told of.
+type claims struct {
+	*page
+	s session.Session
+}
+
+func (c *claims) Claimed(s session.Session) { c.s = s }
+
+// What a put works with is the session as it is once the put has its bytes to itself, not as it was when the put came.
+func TestAPutKnowsWhatWasDroppedBeforeItsClaim(t *testing.T) {
+	st := &dropped{Store: session.NewMem(session.MemHooks{})}
+	v, err := session.New(t.Context(), st, session.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := begin(t, v, 8, 8)
+	old := newPage(t, 8)
+	if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("01234567")), old); err != nil {
+		t.Fatal(err)
+	}
+	st.loaded = func() {
+		if _, err := v.Drop(t.Context(), s.ID, session.All(), nil); err != nil {
+			t.Error(err)
+		}
+	}
+	sink := &claims{page: newPage(t, 8)}
+	if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("abcdefgh")), sink); err != nil {
+		t.Error(err)
+	}
+	if !sink.s.Stale(s.Gen, session.All()) {
+		t.Errorf("the sink was told of %+v", sink.s)
+	}
+}
+
+// A length that is fixed between a put's look and its claim is that put's too.
+func TestALengthIsFixedBeforeTheClaim(t *testing.T) {
+	for name, c := range map[string]struct {
+		length int64
+		body   string
+		want   error
+	}{
+		"the last chunk is whole": {12, "89ab", nil},
+		"it has too much":         {12, "89abc", session.ErrLong},
+		"there is no such chunk":  {8, "89ab", session.ErrRange},
+	} {
+		t.Run(name, func(t *testing.T) {
+			st := &dropped{Store: session.NewMem(session.MemHooks{})}
+			v, err := session.New(t.Context(), st, session.Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := begin(t, v, 8, session.Unknown)
+			st.loaded = func() {
+				if _, err := v.Fix(t.Context(), s.ID, c.length); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := v.PutChunk(t.Context(), s.ID, 1, bytes.NewReader([]byte(c.body)), newPage(t, 16)); !errors.Is(err, c.want) {
+				t.Errorf("%v, not %v", err, c.want)
+			}
+		})
+	}
+}
+
+var errRefused = errors.New("refused")
+
+// A put that meets an end waits for what becomes of it: before it has begun, and when it is about to record. Where the end is taken back it goes on.
+func TestAPutWaitsForTheEndThatItMeets(t *testing.T) {
+	ends := map[string]struct {
+		end  func(*session.Service, session.SessionID, session.End) error
+		want error
+	}{
+		"finish": {func(v *session.Service, id session.SessionID, end session.End) error {
+			return v.Finish(context.Background(), end, session.Want{ID: id, Bytes: 8})
+		}, session.ErrFinished},
+		"abort": {func(v *session.Service, id session.SessionID, end session.End) error {
+			return v.Abort(context.Background(), id, end)
+		}, session.ErrAborted},
+		"expiry": {func(v *session.Service, id session.SessionID, end session.End) error {
+			_, err := v.ClearAll(context.Background(), end)
+			return err
+		}, session.ErrAborted},
+	}
+	for name, end := range ends {
+		for _, at := range []string{"before it begins", "before it looks for the last time", "before it records"} {
+			if name == "finish" && at == "before it records" {
+				continue // what is complete has nothing to be recorded
+			}
+			for _, answer := range []error{nil, errRefused} {
+				t.Run(name+" "+at, func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) { meetsAnEnd(t, end.end, at, answer, end.want) })
+				})
+			}
+		}
+	}
+}
+
+func meetsAnEnd(t *testing.T, end func(*session.Service, session.SessionID, session.End) error, at string, answer, ended error) {
+	st := &dropped{Store: session.NewMem(session.MemHooks{})}
+	v, err := session.New(t.Context(), st, session.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := begin(t, v, 8, session.Unknown)
+	p := newPage(t, 16)
+	if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("01234567")), p); err != nil {
+		t.Fatal(err)
+	}
+	sealed, goOn := make(chan struct{}), make(chan struct{})
+	ending := make(chan error, 1)
+	begins := func() {
+		go func() {
+			ending <- end(v, s.ID, func(context.Context, []session.Session) error {
+				close(sealed)
+				<-goOn
+				return answer
+			})
+		}()
+	}
+	idx, meet := int64(0), func() {
+		begins()
+		time.Sleep(time.Millisecond) // until it can go no further
+	}
+	switch at {
+	case "before it begins":
+		meet()
+	case "before it looks for the last time":
+		st.loaded, st.looks = meet, 1 // it is loaded once before the claim, and once after
+	case "before it records":
+		st.record, idx = meet, 1
+	}
+	put := make(chan error, 1)
+	go func() { put <- v.PutChunk(t.Context(), s.ID, idx, bytes.NewReader([]byte("01234567")), p) }()
+	time.Sleep(100 * time.Millisecond)
+	began := time.Now()
+	select {
+	case err := <-put:
+		// An abort fences the puts before it is carried out.
+		if put <- err; !errors.Is(err, session.ErrSuperseded) || ended == session.ErrFinished {
+			t.Errorf("answered before the end was decided: %v", err)
+		}
+	default:
+	}
+	close(goOn)
+	if err := <-ending; !errors.Is(err, answer) {
+		t.Errorf("the end: %v", err)
+	}
+	err = <-put
+	switch {
+	case answer == nil && !errors.Is(err, ended) && !errors.Is(err, session.ErrSuperseded):
+		t.Errorf("the session has ended: %v", err)
+	case answer != nil && err != nil && !errors.Is(err, session.ErrSuperseded):
+		t.Errorf("the end was taken back: %v", err)
+	}
+	if time.Since(began) >= time.Second {
+		t.Errorf("it took %s", time.Since(began))
+	}
+}
+
+// broken is a sink that panics, or ends its goroutine, at that step.
+type broken struct {
+	*page
+	at   string
+	exit bool
+}
+
+func (b broken) fall(at string) {
+	if at == b.at && b.exit {
+		runtime.Goexit()
+	}
+	if at == b.at {
+		panic(at)
+	}
+}
+
+func (b broken) WriteAt(p []byte, off int64) (int, error) {
+	b.fall("write")
+	return b.page.WriteAt(p, off)
+}
+
+func (b broken) Commit(ctx context.Context, r session.Range) ([]byte, error) {
+	b.fall("commit")
+	return b.page.Commit(ctx, r)
+}
+
+func (b broken) Recorded(session.Session) { b.fall("recorded") }
+func (b broken) Lend(int64, int64) []byte { b.fall("lend"); return nil }
+func (b broken) Done()                    {}
+func (b broken) Quiet()                   { b.fall("quiet") }
+
+// fallen runs what does not return.
+func fallen(do func()) {
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		defer func() { _ = recover() }()
+		do()
+	}()
+	<-over
+}
+
+// A put that panics, or ends its goroutine, wherever it may be, leaves nothing behind that others wait for.
+func TestAPanicLeavesNothing(t *testing.T) {
+	for _, at := range []string{"write", "commit", "recorded", "lend", "quiet"} {
+		for _, exit := range []bool{false, true} {
+			t.Run(at, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					v := start(t, session.Config{Puts: 1, Small: 2, Buffer: 4, Buffers: 1})
+					s := begin(t, v, 8, 8)
+					p := newPage(t, 8)
+					fallen(func() {
+						_ = v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("01234567")), broken{p, at, exit})
+					})
+					began := time.Now()
+					if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("01234567")), p); err != nil {
+						t.Error(err)
+					}
+					fallen(func() {
+						_ = v.Finish(t.Context(), func(context.Context, []session.Session) error {
+							broken{nil, "end", exit}.fall("end")
+							return nil
+						}, session.Want{ID: s.ID, Bytes: 8})
+					})
+					if err := v.Finish(t.Context(), nil, session.Want{ID: s.ID, Bytes: 8}); err != nil {
+						t.Error(err)
+					}
+					if time.Since(began) != 0 {
+						t.Errorf("it took %s", time.Since(began))
+					}
+				})
+			})
+		}
+	}
+}

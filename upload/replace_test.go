@@ -1,0 +1,194 @@
+package upload_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/catalog"
+	"sluice/session"
+	"sluice/upload"
+	"sluice/upload/uploadtest"
+)
+
+// settling is a Blobs with a hook in Settle, and its answer.
+type settling struct {
+	*uploadtest.Blobs
+	settle hook
+	err    error
+}
+
+func (s *settling) Settle(ctx context.Context, es []catalog.Extent) error {
+	if s.settle.fire(); s.err != nil {
+		return s.err
+	}
+	return s.Blobs.Settle(ctx, es)
+}
+
+// replace puts chunk 0 anew.
+func (w *world) replace(id session.SessionID, b []byte) error {
+	return w.PutChunk(w.t.Context(), w.me, id, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b)), Replace: true})
+}
+
+// A replacement that comes while a finish commits is answered by what becomes of that: it is too late, or it goes on.
+func TestAReplacementMeetsAFinish(t *testing.T) {
+	for _, refused := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			b, fresh := random(2*chunk), random(chunk)
+			up := w.begin(int64(len(b)))
+			w.putAll(up.ID, b)
+			sealed, goOn := make(chan struct{}), make(chan struct{})
+			settle := func() {
+				close(sealed)
+				<-goOn
+			}
+			s := &settling{Blobs: w.blobs}
+			s.settle.Store(&settle)
+			if refused {
+				s.err = errors.New("the disk is gone")
+			}
+			w.rewire(s, limits())
+			finished, put := make(chan error, 1), make(chan error, 1)
+			go func() { finished <- second(w.finish(up.ID, b)) }()
+			<-sealed
+			go func() { put <- w.replace(up.ID, fresh) }()
+			time.Sleep(time.Second)
+			close(goOn)
+			if err := <-finished; (err != nil) != refused {
+				t.Errorf("the finish: %v", err)
+			}
+			if err := <-put; !refused && !errors.Is(err, session.ErrFinished) || refused && err != nil {
+				t.Errorf("refused %v: the replacement: %v", refused, err)
+			}
+			if s.err = nil; refused {
+				copy(b, fresh)
+				w.finishes(up.ID, b)
+			}
+		})
+	}
+}
+
+// Whatever a replacement meets, both get an answer that says what has become of them, never that they are to try again.
+func TestAReplacementMeetsAnything(t *testing.T) {
+	b, fresh := random(2*chunk), random(chunk)
+	other := append(slices.Clone(fresh), b[chunk:]...)
+	for name, c := range map[string]struct {
+		do    func(w *world, id session.SessionID) error
+		put   []error // what the replacement may be told
+		other []error // and the other
+	}{
+		"finish": {
+			func(w *world, id session.SessionID) error { return second(w.finish(id, b)) },
+			[]error{session.ErrFinished},
+			[]error{session.ErrIncomplete, upload.ErrChecksum},
+		},
+		"batch": {
+			func(w *world, id session.SessionID) error {
+				more := w.begin(0)
+				reqs := []upload.FinishRequest{{ID: id, Trusting: true, Length: int64(len(b))}, {ID: more.ID, Trusting: true}}
+				return second(w.FinishBatch(w.t.Context(), w.me, reqs))
+			},
+			[]error{session.ErrFinished},
+			[]error{session.ErrIncomplete},
+		},
+		"abort": {
+			func(w *world, id session.SessionID) error { return w.Abort(w.t.Context(), w.me, id) },
+			[]error{session.ErrAborted},
+			nil,
+		},
+		"expiry": {
+			func(w *world, _ session.SessionID) error {
+				return second(w.sessions.ClearAll(w.t.Context(), w.Expire))
+			},
+			[]error{session.ErrExpired},
+			nil,
+		},
+		"replacement": {
+			func(w *world, id session.SessionID) error { return w.replace(id, fresh) },
+			[]error{session.ErrSuperseded},
+			[]error{session.ErrSuperseded},
+		},
+		"put_range": {
+			func(w *world, id session.SessionID) error {
+				return second(w.PutRange(w.t.Context(), w.me, id, 0, bytes.NewReader(other), upload.Put{Length: int64(len(other))}))
+			},
+			[]error{session.ErrSuperseded},
+			[]error{session.ErrSuperseded, session.ErrConflict},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range 50 {
+				w := newWorld(t)
+				up := w.begin(int64(len(b)))
+				w.putAll(up.ID, b)
+				var wg sync.WaitGroup
+				var put, do error
+				wg.Go(func() { put = w.replace(up.ID, fresh) })
+				wg.Go(func() { do = c.do(w, up.ID) })
+				wg.Wait()
+				among(t, "the replacement", put, c.put)
+				among(t, "the other", do, c.other)
+			}
+		})
+	}
+}
+
+// among fails the test where err is set and none of those.
+func among(t *testing.T, who string, err error, of []error) {
+	t.Helper()
+	if err != nil && !slices.ContainsFunc(of, func(o error) bool { return errors.Is(err, o) }) {
+		t.Errorf("%s: %v", who, err)
+	}
+}
+
+// A put that found the session before a chunk was dropped from it does not write where that chunk lies: somebody may be reading it.
+func TestWhatWasWithdrawnIsNotWrittenAgain(t *testing.T) {
+	w := newWorld(t)
+	e := w.rewire(w.blobs, limits())
+	b, fresh := random(chunk), random(chunk)
+	up := w.begin(int64(len(b)))
+	w.check(w.put(up.ID, 0, b))
+	w.check(second(w.Status(t.Context(), w.me, up.ID))) // what is recorded is trusted from here on, and not looked at again
+	var places []string
+	w.blobs.FailWrite(func(place string, _ int64) error {
+		places = append(places, place)
+		return nil
+	})
+	was, err := w.blobs.Places(t.Context(), "", 10)
+	w.check(err)
+	drop := func() { w.check(second(w.sessions.Drop(context.Background(), up.ID, session.All(), nil))) }
+	e.loaded.Store(&drop)
+	w.check(w.put(up.ID, 0, fresh))
+	if len(was) != 1 || len(places) == 0 || slices.Contains(places, was[0].Name) {
+		t.Errorf("it was in %v, and %v were written to", was, places)
+	}
+	w.finishes(up.ID, fresh)
+}
+
+// A put that panics does not keep the session's other puts waiting for their turn.
+func TestAPanicLeavesItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		b := random(2 * chunk)
+		up := w.begin(int64(len(b)))
+		w.blobs.FailWrite(func(string, int64) error { panic("the store is broken") })
+		func() {
+			defer func() { _ = recover() }()
+			_ = w.put(up.ID, 0, b[:chunk])
+		}()
+		w.blobs.FailWrite(nil)
+		began := time.Now()
+		w.check(w.put(up.ID, 1, b[chunk:]))
+		if took := time.Since(began); took != 0 {
+			t.Errorf("the next put was held for %s", took)
+		}
+		w.check(w.put(up.ID, 0, b[:chunk]))
+		w.finishes(up.ID, b)
+	})
+}
