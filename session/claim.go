@@ -58,6 +58,10 @@ func (v *Service) claim(ctx context.Context, l *live, p *put) error {
 	if o == nil {
 		return nil
 	}
+	if err := l.count(&l.waiting, v.cfg.Waiting); err != nil {
+		return err
+	}
+	defer l.uncount(&l.waiting)
 	return v.within(ctx, func(ctx context.Context) error {
 		for ; o != nil; o, firm = v.meet(l, p) {
 			if !firm {
@@ -111,21 +115,21 @@ func (v *Service) meet(l *live, p *put) (o *put, firm bool) {
 	return o, o.firm
 }
 
-// enter counts one more put of the session, running or waiting; leave must follow a nil error.
-func (l *live) enter(most int) error {
+// count counts one more put in n, which is one of l's; uncount must follow a nil error.
+func (l *live) count(n *int, most int) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open >= most {
-		return fmt.Errorf("%w: %d requests are putting into this session", ErrBusy, l.open)
+	if *n >= most {
+		return fmt.Errorf("%w: %d requests are putting into this session, %d wait for others of the same bytes", ErrBusy, l.open, l.waiting)
 	}
-	l.open++
+	*n++
 	return nil
 }
 
-func (l *live) leave() {
+func (l *live) uncount(n *int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.open--
+	*n--
 }
 
 // unclaim ends p's claim.

@@ -93,10 +93,10 @@ type stream struct {
 func (v *Service) put(ctx context.Context, s Session, want Range, r io.Reader, sink ByteSink, mode putMode) (int64, error) {
 	l := v.hold(s.ID)
 	defer v.release(s.ID, l)
-	if err := l.enter(v.cfg.Puts); err != nil {
+	if err := l.count(&l.open, v.cfg.Puts); err != nil {
 		return 0, err
 	}
-	defer l.leave()
+	defer l.uncount(&l.open)
 	p := newPut(want, mode.whole, r)
 	if lender, ok := sink.(Lender); ok {
 		p.quiet = lender.Quiet

@@ -38,6 +38,7 @@ type live struct {
 
 	mu        sync.Mutex
 	open      int // calls that put, also those that wait, and those that were fenced and have not returned yet
+	waiting   int // of these, for others of the same bytes
 	puts      []*put
 	takeovers []takeover
 	changed   chan struct{} // closed, and made anew, with each change
@@ -61,7 +62,8 @@ func New(ctx context.Context, store Store, cfg Config) (*Service, error) {
 	orDefault(&cfg.Buffers, 64)
 	orDefault(&cfg.AtOnce, 16)
 	orDefault(&cfg.Wait, 10*time.Second)
-	orDefault(&cfg.Puts, 64)
+	orDefault(&cfg.Puts, 1024)
+	orDefault(&cfg.Waiting, 16)
 	if cfg.Clock == nil {
 		cfg.Clock = systemClock{}
 	}

@@ -337,8 +337,9 @@ type Config struct {
 	// Wait is how long a call waits for others of its session (10 s): a put for earlier ones of the same bytes, any call for a commit or
 	// an end that is under way.
 	Wait time.Duration
-	// Puts is how many puts may run on one session, or wait for each other, at a time; more are ErrBusy (64).
-	Puts int
+	// Puts is how many puts may run on one session at a time, those that wait included (1,024), and Waiting how many of these may wait for others of the
+	// same bytes (16). More are ErrBusy.
+	Puts, Waiting int
 	// AtOnce is how many sessions TickTTL and ClearAll end at a time (16).
 	AtOnce int
 	// Merge, if set, joins two adjacent entries of one chunk into one, whose

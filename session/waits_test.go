@@ -89,20 +89,33 @@ func TestNobodyWaitsForEverForACommit(t *testing.T) {
 	})
 }
 
-// A session takes 64 puts at a time, those that wait and those that were fenced included.
+// A session takes so many puts at a time, and so many of those that wait for others of the same bytes.
 func TestTheNumberOfPutsIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v := start(t, session.Config{})
+		const most, waiting = 8, 3
+		v := start(t, session.Config{Puts: most, Waiting: waiting})
 		s := begin(t, v, 8, 8*80)
 		p := newPage(t, 8*80)
-		bodies := make([]*slow, 64)
-		done := make(chan error, len(bodies))
-		for i := range bodies {
-			bodies[i] = newSlow()
-			go func() { done <- v.PutChunk(t.Context(), s.ID, int64(i/2), deaf{bodies[i]}, p) }() // every second one is fenced, and stays
+		put := func(idx int64, body string) error {
+			return v.PutChunk(t.Context(), s.ID, idx, bytes.NewReader([]byte(body)), p)
 		}
-		synctest.Wait()
-		if err := v.PutChunk(t.Context(), s.ID, 70, bytes.NewReader([]byte("01234567")), p); !errors.Is(err, session.ErrBusy) {
+		var bodies []*slow
+		done := make(chan error, most)
+		run := func(idx int64) {
+			b := newSlow()
+			bodies = append(bodies, b)
+			go func() { done <- v.PutChunk(t.Context(), s.ID, idx, deaf{b}, p) }()
+			synctest.Wait()
+		}
+		for range 3 + waiting { // two are fenced, one runs
+			run(0)
+		}
+		if err := put(0, "01234567"); !errors.Is(err, session.ErrBusy) {
+			t.Errorf("one more that would wait: %v", err)
+		}
+		run(1)
+		run(2)
+		if err := put(3, "01234567"); !errors.Is(err, session.ErrBusy) {
 			t.Errorf("one more: %v", err)
 		}
 		for _, b := range bodies {
@@ -111,8 +124,10 @@ func TestTheNumberOfPutsIsBounded(t *testing.T) {
 		for range bodies {
 			<-done
 		}
-		if err := v.PutChunk(t.Context(), s.ID, 70, bytes.NewReader([]byte("01234567")), p); err != nil {
-			t.Errorf("when they have left: %v", err)
+		for idx := range int64(4) {
+			if err := put(idx, "01234567"); err != nil {
+				t.Errorf("when they have left: %v", err)
+			}
 		}
 	})
 }

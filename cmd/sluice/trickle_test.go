@@ -171,20 +171,23 @@ func (w *trickle) run() (wrong []string) {
 	t.Helper()
 	bad := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 	good := api.NewClient(w.srv.url, w.secret, &http.Client{Transport: w.transport})
-	const chunk = 1 << 20
-	size := int64(n) * chunk
-	s, err := good.Begin(t.Context(), api.BeginRequest{CapsuleID: "default", Meta: api.Meta{Name: "trickled", Bytes: &size}, ChunkSize: chunk})
-	if err != nil {
-		t.Fatal(err)
-	}
+	const chunk, each = 1 << 20, 1000 // of a session's puts
+	var id string
 	alone := w.goodSpeed(good, bad)
 	before := rss(t, w.srv.cmd.Process.Pid)
 	for i := range n {
+		if size := int64(each * chunk); i%each == 0 {
+			s, err := good.Begin(t.Context(), api.BeginRequest{CapsuleID: "default", Meta: api.Meta{Name: "trickled", Bytes: &size}, ChunkSize: chunk})
+			if err != nil {
+				t.Fatal(err)
+			}
+			id = s.SessionID
+		}
 		first := "x"
 		if i%10 == 0 {
 			first = strings.Repeat("x", 100<<10) // it begins as if it were fast
 		}
-		_, err := fmt.Fprintf(w.dial(), "PUT /v1/uploads_put_chunk/%s/%d HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s", s.SessionID, i, w.secret, chunk, first)
+		_, err := fmt.Fprintf(w.dial(), "PUT /v1/uploads_put_chunk/%s/%d HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s", id, i%each, w.secret, chunk, first)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -17,8 +17,8 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "the-puts-of-a-session-have-no-bound", promise: 11, file: "session/claim.go",
-			old:   "	if l.open >= most {",
-			new:   "	if l.open < 0 {",
+			old:   "	if *n >= most {",
+			new:   "	if *n < 0 {",
 			tests: []string{"session.TestTheNumberOfPutsIsBounded"},
 		},
 		{
