@@ -37,7 +37,6 @@ package session
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -349,65 +348,3 @@ type Config struct {
 	Clock Clock
 	Rand  io.Reader
 }
-
-// The engine's errors. Callers test with errors.Is, and errors.As for [*IncompleteError] and [*LimitError].
-var (
-	// ErrNotFound: no session has this id.
-	ErrNotFound = errors.New("session not found")
-	// ErrFinished, ErrAborted, ErrExpired: the session has ended so; fix the request.
-	ErrFinished = errors.New("session is finished")
-	ErrAborted  = errors.New("session was aborted")
-	ErrExpired  = errors.New("session has expired")
-	// ErrSealed: an end is under way; try again.
-	ErrSealed = errors.New("session is being ended")
-	// ErrBusy: other requests have what this one needs, for longer than it may wait; try again.
-	ErrBusy = errors.New("too many requests for one session")
-	// ErrIncomplete: bytes are missing. Always an *IncompleteError.
-	ErrIncomplete = errors.New("session is incomplete")
-	// ErrSuperseded: a newer put on the same bytes, or a Drop, took over.
-	ErrSuperseded = errors.New("superseded by a newer request for the same bytes")
-	// ErrConflict: these bytes are recorded already, with other content.
-	ErrConflict = errors.New("other bytes are recorded here already")
-	// ErrShort, ErrLong: the body does not have the chunk's length. Nothing is recorded.
-	ErrShort = errors.New("body ends before the chunk does")
-	ErrLong  = errors.New("body goes on past the end")
-	// ErrRange: the index or offset lies outside the session.
-	ErrRange = errors.New("outside of the session")
-	// ErrLength: the length differs from the one that is fixed already, or cuts off received bytes.
-	ErrLength = errors.New("length differs")
-	// ErrLimit: the session's book-keeping is full. Always a *LimitError.
-	ErrLimit = errors.New("too many pieces")
-	// ErrInvalid: the Spec or an argument is malformed.
-	ErrInvalid = errors.New("invalid argument")
-	// ErrGenMoved: something was dropped or ended since the caller verified.
-	ErrGenMoved = errors.New("session has changed since it was verified")
-	// ErrUnknownOutcome marks an End's error after which the commit may have happened.
-	ErrUnknownOutcome = errors.New("outcome of the commit is unknown")
-)
-
-// IncompleteError says which bytes are missing: at most 1,000 ranges, then More.
-type IncompleteError struct {
-	ID      SessionID
-	Missing []Range
-	More    bool
-}
-
-func (e *IncompleteError) Error() string {
-	return fmt.Sprintf("session %d is incomplete: %d ranges are missing", uint64(e.ID), len(e.Missing))
-}
-
-// Unwrap makes errors.Is(err, ErrIncomplete) true.
-func (e *IncompleteError) Unwrap() error { return ErrIncomplete }
-
-// LimitError says which gap to fill first.
-type LimitError struct {
-	Gap   Range
-	Limit string // what was reached, in words
-}
-
-func (e *LimitError) Error() string {
-	return fmt.Sprintf("%s; fill the gap of bytes %d to %d first", e.Limit, e.Gap.Off, e.Gap.End-1)
-}
-
-// Unwrap makes errors.Is(err, ErrLimit) true.
-func (e *LimitError) Unwrap() error { return ErrLimit }
