@@ -21,12 +21,15 @@ type Client struct {
 }
 
 // NewClient makes a Client of the server at baseURL (such as http://127.0.0.1:8080), which bears token. A nil hc takes http.DefaultClient.
-// hc must not have a Timeout: bodies take as long as they take; contexts bound calls.
+// hc must not have a Timeout: bodies take as long as they take; contexts bound calls. No redirect is followed, whatever hc says: it would take the token,
+// or a body, elsewhere.
 func NewClient(baseURL, token string, hc *http.Client) *Client {
 	if hc == nil {
 		hc = http.DefaultClient
 	}
-	return &Client{base: strings.TrimRight(baseURL, "/"), token: token, http: hc}
+	stays := *hc
+	stays.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &Client{base: strings.TrimRight(baseURL, "/"), token: token, http: &stays}
 }
 
 // URL gives the absolute form of a path on the server, such as [Memory].ContentURL.
@@ -261,7 +264,7 @@ type ContentInfo struct {
 }
 
 // Content gives n bytes of a memory's content from off on, or all of the rest where n is -1. The caller closes the body; an error in reading it
-// means that it was cut. Past the end: CodeRangeNotSatisfiable. n of 0 is an error.
+// means that it was cut. Past the end: CodeRangeNotSatisfiable. ErrWhole where something on the way gives no parts. n of 0 is an error.
 func (c *Client) Content(ctx context.Context, memoryID string, off, n int64) (io.ReadCloser, ContentInfo, error) {
 	req, err := c.request(ctx, http.MethodGet, "/v1/memories_content/"+url.PathEscape(memoryID), nil, nil, 0)
 	if err != nil {
@@ -276,7 +279,7 @@ func (c *Client) Content(ctx context.Context, memoryID string, off, n int64) (io
 	case !whole:
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", off))
 	}
-	res, err := c.http.Do(req)
+	res, err := c.send(req)
 	if err != nil {
 		return nil, ContentInfo{}, err
 	}
@@ -295,5 +298,8 @@ func (c *Client) Content(ctx context.Context, memoryID string, off, n int64) (io
 		return res.Body, info, nil
 	}
 	defer res.Body.Close()
+	if res.StatusCode == http.StatusOK {
+		return nil, info, wholeOf(res)
+	}
 	return nil, info, refusal(res)
 }

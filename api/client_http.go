@@ -77,7 +77,7 @@ func (c *Client) request(ctx context.Context, method, path string, q url.Values,
 // do sends req and decodes a good answer into out, where it is not nil.
 func (c *Client) do(req *http.Request, out any) (http.Header, error) {
 	req.Header.Set("Accept", "application/json")
-	res, err := c.http.Do(req)
+	res, err := c.send(req)
 	if err != nil {
 		return nil, err
 	}
@@ -115,26 +115,16 @@ func named(out any) bool {
 	return true
 }
 
-// foreign is the error of an answer that is not the server's.
-func foreign(res *http.Response, b []byte) *Error {
-	return &Error{Foreign: true, Recorded: -1, Problem: Problem{Title: res.Status, Fault: Fault{Status: res.StatusCode, Detail: brief(b)}}}
-}
-
 // refusal reads an error answer. What is not a problem of ours is Foreign.
 func refusal(res *http.Response) error {
 	b, _ := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	e := &Error{Recorded: -1}
+	e := &Error{Recorded: -1, RetryAfter: retryAfter(res.Header)}
 	if n, err := strconv.ParseInt(res.Header.Get("Upload-Received"), 10, 64); err == nil && n >= 0 {
 		e.Recorded = n
 	}
-	if s, err := strconv.ParseInt(res.Header.Get("Retry-After"), 10, 32); err == nil && s >= 0 {
-		e.RetryAfter = time.Duration(s) * time.Second
-	}
 	kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
 	if kind != "application/problem+json" || json.Unmarshal(b, &e.Problem) != nil || e.Code == "" {
-		e.Foreign = true
-		e.Problem = Problem{Title: res.Status, Fault: Fault{Status: res.StatusCode, Detail: brief(b)}}
-		return e
+		return foreign(res, b)
 	}
 	if e.RetryAfterMS > 0 {
 		e.RetryAfter = time.Duration(e.RetryAfterMS) * time.Millisecond
@@ -144,9 +134,6 @@ func refusal(res *http.Response) error {
 	}
 	return e
 }
-
-// brief is the beginning of an answer, fit for a terminal.
-func brief(b []byte) string { return strconv.QuoteToASCII(string(b[:min(len(b), 200)])) }
 
 func page(cursor string, limit int) url.Values {
 	q := url.Values{}

@@ -2,7 +2,7 @@ package api
 
 import (
 	"fmt"
-	"net/http"
+	"strings"
 	"time"
 )
 
@@ -87,19 +87,14 @@ type Error struct {
 	// Recorded is how many bytes of a put_range were recorded although it was refused; -1 where the answer does not say.
 	Recorded int64
 	// Foreign: the answer is not Sluice's. Something between (a proxy, with its own limit of size or time) refused the
-	// request. Status is all that is known then.
+	// request. Status and Detail, a sentence about it, are all that is known then; [ClassOf] says what to do.
 	Foreign bool
-}
-
-// Permanent reports whether it is of no use to try a read or a create again. What is not Sluice's answer never is permanent.
-func (e *Error) Permanent() bool {
-	return !e.Foreign && (e.Code == CodeDamaged || e.Status < 500 && e.Status != http.StatusTooManyRequests)
 }
 
 // Error says what happened, with the id under which the server's log has it.
 func (e *Error) Error() string {
 	if e.Foreign {
-		return fmt.Sprintf("%s: answer %d that is not from Sluice: %s", e.Title, e.Status, e.Detail)
+		return fmt.Sprintf("%s (answer %s)", e.Detail, strings.TrimSpace(fmt.Sprintf("%d %s", e.Status, e.Title)))
 	}
 	s := fmt.Sprintf("%s: %s", e.Code, e.Detail)
 	if e.RequestID != "" && e.Status >= 500 {

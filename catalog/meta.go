@@ -26,6 +26,10 @@ const (
 // defaultMIME is what content is where nobody says (RFC 9110 §8.3).
 const defaultMIME = "application/octet-stream"
 
+// Comparable gives the one form in which two names or paths are compared: NFC. Both sides are brought into it, stored ones too: names
+// are stored as they were given, and an earlier version may have stored a path in another form.
+func Comparable(s string) string { return norm.NFC.String(s) }
+
 // Validate checks the metadata, and gives it in normal form: the path in NFC, the MIME type's names in lower case and
 // application/octet-stream where there is none. Malformed: a *FieldError.
 func (m Meta) Validate() (Meta, error) {
@@ -91,7 +95,7 @@ func cleanPath(p string) (string, error) {
 	if err := checkText("meta.path", p, 0, maxPath, false); err != nil {
 		return "", err
 	}
-	p = norm.NFC.String(p)
+	p = Comparable(p)
 	if len(p) > maxPath {
 		return "", &FieldError{Field: "meta.path", Problem: fmt.Sprintf("has more than %d bytes in NFC", maxPath)}
 	}

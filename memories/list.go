@@ -17,7 +17,7 @@ import (
 // ListRequest selects memories of one capsule, newest first.
 type ListRequest struct {
 	Capsule    string // "" is "default"
-	PathPrefix string // whole parts: "a" selects "a" and "a/b", not "ab"
+	PathPrefix string // whole parts: "a" selects "a" and "a/b", not "ab"; in any form of Unicode, as Name
 	Name       string
 	SHA256     *catalog.SHA256
 	Trash      bool
@@ -46,6 +46,7 @@ func (s *Service) List(ctx context.Context, c access.Caller, req ListRequest) (p
 			return nil, "", err
 		}
 	}
+	req.PathPrefix, req.Name = catalog.Comparable(strings.TrimSuffix(req.PathPrefix, "/")), catalog.Comparable(req.Name)
 	err = s.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
 		page, next = nil, ""
 		if _, err := access.Allow(r, c, access.Read, req.Capsule, s.cfg.Clock.Now()); err != nil {
@@ -86,10 +87,11 @@ func (req ListRequest) rows(r catalog.Reader, before uint64) func(func(catalog.M
 		catalog.OrderKey{Capsule: req.Capsule, Trash: req.Trash, Seq: before})
 }
 
+// selects expects PathPrefix and Name in the form in which they are compared.
 func (req ListRequest) selects(m catalog.Memory) bool {
-	prefix := strings.TrimSuffix(req.PathPrefix, "/")
-	return (prefix == "" || m.Path == prefix || strings.HasPrefix(m.Path, prefix+"/")) &&
-		(req.Name == "" || m.Name == req.Name) &&
+	path, prefix := catalog.Comparable(m.Path), req.PathPrefix
+	return (prefix == "" || path == prefix || strings.HasPrefix(path, prefix+"/")) &&
+		(req.Name == "" || catalog.Comparable(m.Name) == req.Name) &&
 		(req.SHA256 == nil || m.SHA256 == *req.SHA256)
 }
 

@@ -166,6 +166,35 @@ func TestListsSelect(t *testing.T) {
 	}
 }
 
+// What was stored under a name and a path is found under them, in whichever form of Unicode either side gives them.
+func TestListsCompareInOneFormOfUnicode(t *testing.T) {
+	const composed, apart = "caf\u00e9", "cafe\u0301"
+	for _, stored := range []string{composed, apart} {
+		w := newWorld(t)
+		m := w.store(stored, stored+"/inner", []byte("x"))
+		if m.Name != stored || m.Path != composed+"/inner" {
+			t.Errorf("stored as %+q in %+q", m.Name, m.Path)
+		}
+		moved := w.store("other", "", []byte("y"))
+		path := stored
+		if _, err := w.Update(t.Context(), w.me, moved.ID, memories.Change{Path: &path}); err != nil {
+			t.Fatal(err)
+		}
+		for _, asked := range []string{composed, apart} {
+			for _, req := range []memories.ListRequest{{Name: asked}, {PathPrefix: asked + "/inner"}, {PathPrefix: asked + "/inner/"}, {PathPrefix: asked, Name: asked}} {
+				req.Limit = 10
+				page, _, err := w.List(t.Context(), w.me, req)
+				if err != nil || len(page) != 1 || page[0].ID != m.ID {
+					t.Errorf("stored as %+q, asked for %+v: %d, %v", stored, req, len(page), err)
+				}
+			}
+			if page, _, err := w.List(t.Context(), w.me, memories.ListRequest{PathPrefix: asked, Limit: 10}); err != nil || len(page) != 2 {
+				t.Errorf("below %+q: %d, %v", asked, len(page), err)
+			}
+		}
+	}
+}
+
 func TestPagesNeitherRepeatNorSkip(t *testing.T) {
 	w := newWorld(t)
 	var ms []catalog.Memory

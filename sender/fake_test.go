@@ -50,8 +50,12 @@ type memory struct {
 	deleted bool
 }
 
+func emptyWire(t *testing.T) *wire {
+	return &wire{t: t, sessions: map[string]*upload{}, idems: map[string]*upload{}, memories: map[string]*memory{}}
+}
+
 func newWire(t *testing.T) *wire {
-	w := &wire{t: t, sessions: map[string]*upload{}, idems: map[string]*upload{}, memories: map[string]*memory{}}
+	w := emptyWire(t)
 	srv := httptest.NewUnstartedServer(w)
 	srv.Start()
 	tr := &http.Transport{MaxIdleConnsPerHost: 8}

@@ -18,9 +18,8 @@ type job struct {
 	*Sender
 	f    File
 	disk *os.File
-	info os.FileInfo
+	at   state // as it was when what is sent was hashed
 	idem string
-	wait *waiter
 
 	s      api.Session
 	sums   *sums
@@ -28,22 +27,22 @@ type job struct {
 	flying atomic.Int64
 }
 
-func (j *job) size() int64 { return j.info.Size() }
+func (j *job) size() int64 { return j.at.size }
 
 func (j *job) report() {
 	j.Progress(j.f, max(min(j.acked.Load()+j.flying.Load(), j.size()), 0), j.size())
 }
 
-// send stores the file under its idem. deleted says that the memory which the idem stands for is gone.
-func (j *job) send(ctx context.Context) (m api.Memory, deleted bool, err error) {
+// send stores the file under its idem. other says why the memory that the idem stands for is not that of the file.
+func (j *job) send(ctx context.Context) (m api.Memory, other outdated, err error) {
 	if j.size() <= small {
-		if m, deleted, ok, err := j.sendSmall(ctx); ok || err != nil {
-			return m, deleted, err
+		if m, other, ok, err := j.sendSmall(ctx); ok || err != nil {
+			return m, other, err
 		}
 	}
 	for lives := 0; ; lives++ {
-		if m, done, deleted, err := j.begin(ctx); err != nil || done || deleted {
-			return m, deleted, err
+		if m, done, other, err := j.begin(ctx); err != nil || done || other != "" {
+			return m, other, err
 		}
 		m, err := j.finish(ctx)
 		var refused *api.Error
@@ -55,38 +54,35 @@ func (j *job) send(ctx context.Context) (m api.Memory, deleted bool, err error) 
 				continue
 			}
 		}
-		return m, false, err
+		return m, "", err
 	}
 }
 
 // begin gives j its session; done is true where the file is stored already.
-func (j *job) begin(ctx context.Context) (m api.Memory, done, deleted bool, err error) {
+func (j *job) begin(ctx context.Context) (m api.Memory, done bool, other outdated, err error) {
 	size := j.size()
 	req := api.BeginRequest{
 		CapsuleID: j.Capsule, Idem: j.idem,
 		Meta: api.Meta{Name: j.f.Name, Path: j.f.Dir, MIMEType: j.f.MIME, Bytes: &size},
 	}
-	err = j.wait.try(ctx, func() (err error) {
+	err = j.ask(ctx, func(ctx context.Context) (err error) {
 		j.s, err = j.api.Begin(ctx, req)
 		return err
 	})
+	var refused *api.Error
+	if errors.As(err, &refused) && refused.Code == api.CodeIdempotencyConflict {
+		return m, false, differs, nil
+	}
 	if err != nil {
-		return m, false, false, err
+		return m, false, "", err
 	}
 	if j.s.State == "finished" {
-		if j.s.Deleted {
-			return m, false, true, nil
-		}
-		err = j.wait.try(ctx, func() (err error) {
-			m, err = j.api.ReadMemory(ctx, j.s.MemoryID)
-			return err
-		})
-		j.Progress(j.f, size, size)
-		return m, true, false, err
+		m, other, err = j.stored(ctx)
+		return m, true, other, err
 	}
 	if j.s.BytesReceived == 0 && size > j.s.ChunkSize {
 		if err := j.adopt(ctx); err != nil {
-			return m, false, false, err
+			return m, false, "", err
 		}
 	}
 	if j.s.BytesReceived > 0 {
@@ -94,7 +90,32 @@ func (j *job) begin(ctx context.Context) (m api.Memory, done, deleted bool, err 
 	}
 	j.acked.Store(j.s.BytesReceived)
 	j.report()
-	return m, false, false, nil
+	return m, false, "", nil
+}
+
+// stored gives the memory of a finished session, if it still is that of the file.
+func (j *job) stored(ctx context.Context) (m api.Memory, other outdated, err error) {
+	if j.s.Deleted {
+		return m, deleted, nil
+	}
+	err = j.ask(ctx, func(ctx context.Context) (err error) {
+		m, err = j.api.ReadMemory(ctx, j.s.MemoryID)
+		return err
+	})
+	if err != nil {
+		return m, "", err
+	}
+	if j.at.fresh(j.s.CreatedAt.Time) {
+		sum, _, err := j.digest(ctx, max(j.size(), 1))
+		if err != nil {
+			return m, "", err
+		}
+		if hex.EncodeToString(sum[:]) != m.SHA256 {
+			return m, differs, nil
+		}
+	}
+	j.Progress(j.f, j.size(), j.size())
+	return m, "", nil
 }
 
 // adopt looks for an open upload of the same content under another idem: the file was moved, or touched, since. All that it
@@ -103,7 +124,7 @@ func (j *job) adopt(ctx context.Context) error {
 	cursor := ""
 	for {
 		var page api.SessionList
-		err := j.wait.try(ctx, func() (err error) {
+		err := j.ask(ctx, func(ctx context.Context) (err error) {
 			page, err = j.api.Uploads(ctx, cursor, 100)
 			return err
 		})
@@ -116,16 +137,18 @@ func (j *job) adopt(ctx context.Context) error {
 			if !same {
 				continue
 			}
-			st, err := j.api.Status(ctx, other.SessionID, true)
+			var st api.Session
+			err := j.ask(ctx, func(ctx context.Context) (err error) {
+				st, err = j.api.Status(ctx, other.SessionID, true)
+				return err
+			})
 			if err != nil || len(st.CRC32C) == 0 || !j.agrees(st) {
 				continue
 			}
 			j.Log.Info("found an upload of the same content", "file", j.f.Disk)
-			if err := j.api.Abort(ctx, j.s.SessionID); err != nil {
-				return err
-			}
+			err = j.abort(ctx)
 			j.s = st
-			return nil
+			return err
 		}
 		if cursor = page.NextCursor; cursor == "" {
 			return nil
@@ -149,19 +172,18 @@ func (j *job) agrees(s api.Session) bool {
 	return true
 }
 
-// finish sends what is missing and finishes, again where the server names more that is missing or bad.
+// finish sends what is missing and finishes, again where the server names more that is missing or bad, or the file was touched.
 func (j *job) finish(ctx context.Context) (m api.Memory, err error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	j.sums = startSums(ctx, j.disk, j.size(), j.s.ChunkSize)
 	defer j.sums.stop()
 	todo, more := j.s.Missing, j.s.More
-	for bad, rounds := 0, 0; ; rounds++ {
-		if err := j.putAll(ctx, todo, bad > 0); err != nil {
-			if errors.Is(err, ErrChanged) {
-				err = j.giveUp(ctx, err)
-			}
-			return m, err
+	var sum [32]byte
+	var crcs []string
+	for bad, rounds, touches := 0, 0, 0; ; rounds++ {
+		if err := j.putAll(ctx, todo, bad > 0 || touches > 0); err != nil {
+			return m, j.giveUp(ctx, err)
 		}
 		if more {
 			if todo, more, err = j.missing(ctx); err != nil {
@@ -170,14 +192,28 @@ func (j *job) finish(ctx context.Context) (m api.Memory, err error) {
 			continue
 		}
 		j.sums.upTo(j.size())
-		sum, crcs, err := j.sums.wait(ctx)
-		if err != nil {
-			return m, err
+		if touches == 0 {
+			if sum, crcs, err = j.sums.wait(ctx); err != nil {
+				return m, j.giveUp(ctx, err)
+			}
 		}
-		if err := j.unchanged(); err != nil {
+		switch _, touched, err := j.look(); {
+		case err != nil:
 			return m, j.giveUp(ctx, err)
+		case touched && touches == mostReads:
+			return m, j.giveUp(ctx, ErrChanged)
+		case touched:
+			touches++
+			before := crcs
+			if sum, crcs, err = j.digest(ctx, j.s.ChunkSize); err != nil {
+				return m, j.giveUp(ctx, err)
+			}
+			if todo = unlike(before, crcs); len(todo) > 0 {
+				j.Log.Warn("the file changed while it was sent: sending again what differs", "file", j.f.Disk)
+			}
+			continue
 		}
-		err = j.wait.try(ctx, func() (err error) {
+		err = j.ask(ctx, func(ctx context.Context) (err error) {
 			m, err = j.api.Finish(ctx, api.FinishRequest{SessionID: j.s.SessionID, SHA256: hex.EncodeToString(sum[:]), TotalLen: j.size(), ChunkCRC32C: crcs})
 			return err
 		})
@@ -202,9 +238,19 @@ func (j *job) finish(ctx context.Context) (m api.Memory, err error) {
 	}
 }
 
+// unlike names the chunks whose CRC-32C is not the same in both.
+func unlike(a, b []string) (chunks []api.Range) {
+	for i := range int64(min(len(a), len(b))) {
+		if a[i] != b[i] {
+			chunks = append(chunks, api.Range{i, i})
+		}
+	}
+	return chunks
+}
+
 // missing asks which chunks are not whole.
 func (j *job) missing(ctx context.Context) ([]api.Range, bool, error) {
-	err := j.wait.try(ctx, func() (err error) {
+	err := j.ask(ctx, func(ctx context.Context) (err error) {
 		s, err := j.api.Status(ctx, j.s.SessionID, false)
 		if err == nil {
 			j.s = s
@@ -214,9 +260,16 @@ func (j *job) missing(ctx context.Context) ([]api.Range, bool, error) {
 	return j.s.Missing, j.s.More, err
 }
 
-// giveUp aborts an upload that can't be finished any more, and returns why.
+func (j *job) abort(ctx context.Context) error {
+	return j.ask(ctx, func(ctx context.Context) error { return j.api.Abort(ctx, j.s.SessionID) })
+}
+
+// giveUp returns why an upload ends. One of a file that has changed can't go on later, and is aborted.
 func (j *job) giveUp(ctx context.Context, why error) error {
-	return errors.Join(why, j.api.Abort(ctx, j.s.SessionID))
+	if errors.Is(why, ErrChanged) {
+		return errors.Join(why, j.abort(context.WithoutCancel(ctx)))
+	}
+	return why
 }
 
 // putAll puts ranges of chunks, in their order, as many at a time as there are lanes. The content is hashed as far as it is on its way.

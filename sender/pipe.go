@@ -18,10 +18,10 @@ import (
 // 128 MiB at most): it survives the server's
 // restarts, but not its own end, since nobody could read the pipe again; then nothing is stored.
 func (s *Sender) SendPipe(ctx context.Context, f File, r io.Reader) (m api.Memory, err error) {
-	p := &pipe{Sender: s, f: f, wait: newWaiter(s)}
+	p := &pipe{Sender: s, f: f}
 	// Of this pipe alone, so that a begin whose answer was lost can be repeated.
 	req := api.BeginRequest{CapsuleID: s.Capsule, Idem: "pipe-" + rand.Text(), Meta: api.Meta{Name: f.Name, Path: f.Dir, MIMEType: f.MIME}}
-	err = p.wait.try(ctx, func() (err error) {
+	err = p.ask(ctx, func(ctx context.Context) (err error) {
 		p.s, err = s.api.Begin(ctx, req)
 		return err
 	})
@@ -42,7 +42,7 @@ func (s *Sender) SendPipe(ctx context.Context, f File, r io.Reader) (m api.Memor
 		return m, err
 	}
 	sum, crcs := d.sum()
-	err = p.wait.try(ctx, func() (err error) {
+	err = p.ask(ctx, func(ctx context.Context) (err error) {
 		m, err = s.api.Finish(ctx, api.FinishRequest{SessionID: p.s.SessionID, SHA256: hex.EncodeToString(sum[:]), TotalLen: total, ChunkCRC32C: crcs})
 		return err
 	})
@@ -53,7 +53,6 @@ type pipe struct {
 	*Sender
 	f     File
 	s     api.Session
-	wait  *waiter
 	there atomic.Int64
 }
 
@@ -121,13 +120,13 @@ func (p *pipe) buffers() int {
 
 func (p *pipe) put(ctx context.Context, idx int64, b []byte) error {
 	return (&chunk{
-		Sender: p.Sender, wait: p.wait, session: p.s.SessionID, size: p.s.ChunkSize, idx: idx,
+		Sender: p.Sender, session: p.s.SessionID, size: p.s.ChunkSize, idx: idx,
 		from: bytes.NewReader(b), n: int64(len(b)),
-		fly: p.moved, acked: p.moved,
+		fly: p.took, acked: p.took,
 	}).put(ctx)
 }
 
-func (p *pipe) moved(n int64) {
+func (p *pipe) took(n int64) {
 	p.lanes.Moved(n)
 	p.Progress(p.f, p.there.Add(n), -1)
 }

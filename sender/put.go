@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
+	"time"
 
 	"sluice/api"
 )
@@ -18,7 +20,6 @@ type content interface {
 // chunk is one chunk on its way.
 type chunk struct {
 	*Sender
-	wait    *waiter
 	session string
 	size    int64 // of the session's chunks
 	idx     int64
@@ -26,7 +27,7 @@ type chunk struct {
 	off     int64 // in from
 	n       int64
 	replace bool
-	same    func() error  // says ErrChanged where the content is not what it was; nil: it can't change
+	same    func() error  // says ErrChanged where the content has not the length that it had; nil: it can't change
 	fly     func(n int64) // bytes that were taken off to the server, or less than 0: that have to go again
 	acked   func(n int64)
 }
@@ -35,8 +36,8 @@ type chunk struct {
 func (j *job) putChunk(ctx context.Context, idx int64, replace bool) error {
 	off := idx * j.s.ChunkSize
 	return (&chunk{
-		Sender: j.Sender, wait: j.wait, session: j.s.SessionID, size: j.s.ChunkSize, idx: idx,
-		from: j.disk, off: off, n: min(j.s.ChunkSize, j.size()-off), replace: replace, same: j.unchanged,
+		Sender: j.Sender, session: j.s.SessionID, size: j.s.ChunkSize, idx: idx,
+		from: j.disk, off: off, n: min(j.s.ChunkSize, j.size()-off), replace: replace, same: j.resized,
 		fly: func(n int64) { j.lanes.Moved(n); j.flying.Add(n); j.report() },
 		acked: func(n int64) {
 			j.lanes.Moved(n)
@@ -48,35 +49,45 @@ func (j *job) putChunk(ctx context.Context, idx int64, replace bool) error {
 	}).put(ctx)
 }
 
+// fewCuts is how often a body may be cut, or not be passed on, before a shorter one is tried.
+const fewCuts = 2
+
 // put stores the chunk whole; where that does not get through twice, or something between the server and us refuses it, in ranges.
 func (c *chunk) put(ctx context.Context) error {
-	for attempt, cuts := 0, 0; ; attempt++ {
-		err := c.whole(ctx)
+	cuts := 0
+	for a := c.attempt(); ; {
+		if c.refusedFor(c.n) {
+			return c.ranges(ctx)
+		}
+		err := a.once(ctx, func() error { return c.whole(ctx, c.allowed(a.left())) })
 		if err == nil {
-			c.wait.progress()
+			c.moved()
 			c.acked(c.n)
 			return nil
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		var refused *api.Error
-		if err := c.changed(); err != nil {
+		if err := c.changed(err); err != nil {
 			return err
 		}
+		var refused *api.Error
 		ours := errors.As(err, &refused) && !refused.Foreign
-		switch k := classify(err); {
+		switch class := classOf(err); {
 		case ours && refused.Code == api.CodeChunkConflict && !c.replace:
 			// An earlier attempt stored other bytes here: the file is right.
 			c.replace = true
 			continue
-		case k == final:
+		case class == api.Permanent, class == api.TooLarge && c.n <= least:
 			return err
-		case k == cut:
+		case class == api.TooLarge:
+			c.refuses(c.n, err)
+			continue
+		case class == api.Cut, class == api.Gateway:
 			cuts++
 		}
 		c.lanes.Troubled()
-		if err := c.wait.pause(ctx, attempt, err); err != nil {
+		if err := a.again(ctx, err); err != nil {
 			return err
 		}
 		if ours && refused.Code == api.CodeSuperseded {
@@ -86,38 +97,52 @@ func (c *chunk) put(ctx context.Context) error {
 				return err
 			}
 			if len(gaps) == 0 && !c.replace {
-				c.wait.progress()
+				c.moved()
 				c.acked(c.n)
 				return nil
 			}
 		}
-		if tooBig(err) || cuts >= 2 && c.n > least {
-			if tooBig(err) {
-				c.Log.Info("something between here and the server refuses large requests (nginx: client_max_body_size): sending smaller ones", "answer", brief(err))
-			} else {
-				c.Log.Info("whole chunks do not get through: sending smaller pieces", "because", brief(err))
-			}
+		if cuts >= fewCuts && c.n > least {
+			c.Log.Info("whole chunks do not get through: sending smaller pieces", "because", brief(err))
 			return c.ranges(ctx)
 		}
 	}
 }
 
 // changed looks after a failure whether it was the content's.
-func (c *chunk) changed() error {
+func (c *chunk) changed(why error) error {
+	var disk *fs.PathError
+	if errors.As(why, &disk) {
+		return why
+	}
 	if c.same == nil {
 		return nil
 	}
 	return c.same()
 }
 
-// tooBig: a proxy's own limit of size.
-func tooBig(err error) bool {
-	var refused *api.Error
-	return errors.As(err, &refused) && refused.Foreign && refused.Status == http.StatusRequestEntityTooLarge
+// refuses notes that something on the way takes no body of n bytes.
+func (s *Sender) refuses(n int64, answer error) {
+	s.mu.Lock()
+	first := s.tooBig == 0
+	if first || n < s.tooBig {
+		s.tooBig = n
+	}
+	s.mu.Unlock()
+	if first {
+		s.Log.Info("something between here and the server refuses large requests (nginx: client_max_body_size): sending smaller ones", "answer", brief(answer))
+	}
 }
 
-func (c *chunk) body(from, n int64) *moving {
-	m := &moving{r: io.NewSectionReader(c.from, c.off+from, n), moved: c.fly, off: c.off + from}
+// refusedFor reports whether a body of n bytes is known to be too large for something on the way. The shortest of all is always tried.
+func (s *Sender) refusedFor(n int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tooBig > 0 && n >= s.tooBig && n > least
+}
+
+func (c *chunk) body(from, n int64, most time.Duration) *moving {
+	m := &moving{r: io.NewSectionReader(c.from, c.off+from, n), moved: c.fly, off: c.off + from, most: most}
 	m.file, _ = c.from.(*os.File)
 	return m
 }
@@ -130,8 +155,8 @@ func (m *moving) landed() {
 	m.at = 0
 }
 
-func (c *chunk) whole(ctx context.Context) error {
-	body := c.body(0, c.n)
+func (c *chunk) whole(ctx context.Context, most time.Duration) error {
+	body := c.body(0, c.n, most)
 	defer body.landed()
 	ctx, stop := body.watch(ctx)
 	defer stop()
@@ -141,11 +166,11 @@ func (c *chunk) whole(ctx context.Context) error {
 // least is the smallest range that is tried, and most the largest, in bytes.
 const least = 4 << 10
 
-// ranges stores what is missing of the chunk in pieces: half as large after each failure, twice as large after some successes.
+// ranges stores what is missing of the chunk in pieces: half as large after each failure that a shorter one may not have, twice as large after some successes.
 func (c *chunk) ranges(ctx context.Context) error {
 	size, good := max(c.n/2, least), 0
 	counted := int64(0) // of the chunk, told as acknowledged
-	for attempt := 0; ; {
+	for a := c.attempt(); ; {
 		gaps, err := c.missing(ctx)
 		if err != nil {
 			return err
@@ -156,7 +181,7 @@ func (c *chunk) ranges(ctx context.Context) error {
 		}
 		if there := c.n - left; there != counted {
 			if there > counted {
-				c.wait.progress()
+				c.moved()
 			}
 			c.acked(there - counted)
 			counted = there
@@ -165,36 +190,43 @@ func (c *chunk) ranges(ctx context.Context) error {
 			return nil
 		}
 		for at := gaps[0][0]; at <= gaps[0][1]; {
+			for c.refusedFor(size) {
+				size = max(size/2, least)
+			}
 			n := min(size, gaps[0][1]-at+1)
-			err := c.piece(ctx, at, n)
+			err := a.once(ctx, func() error { return c.piece(ctx, at, n, c.allowed(a.left())) })
 			if err != nil {
 				if ctx.Err() != nil {
 					return context.Cause(ctx)
 				}
-				if err := c.changed(); err != nil {
+				if err := c.changed(err); err != nil {
 					return err
 				}
-				k := classify(err)
-				if k == final {
+				switch classOf(err) {
+				case api.Permanent:
 					return err
-				}
-				if k == cut {
+				case api.TooLarge:
+					if n <= least {
+						return err
+					}
+					c.refuses(n, err)
+				case api.Cut, api.Gateway:
 					size, good = max(size/2, least), 0
 				}
-				if err := c.wait.pause(ctx, min(attempt, 4), err); err != nil {
+				if err := a.again(ctx, err); err != nil {
 					return err
 				}
-				if attempt++; attempt%2 == 1 {
+				if a.failed%2 == 1 {
 					continue // at once, smaller: what is there already is only compared
 				}
 				break // what is there is looked up
 			}
-			attempt = 0
-			c.wait.progress()
+			a = c.attempt()
+			c.moved()
 			at += n
 			c.acked(n)
 			counted += n
-			if good++; good%8 == 0 {
+			if good++; good%8 == 0 && !c.refusedFor(size*2) {
 				size = min(size*2, max(c.n/2, least))
 			}
 		}
@@ -202,8 +234,8 @@ func (c *chunk) ranges(ctx context.Context) error {
 }
 
 // piece puts n bytes from `at` of the session.
-func (c *chunk) piece(ctx context.Context, at, n int64) error {
-	body := c.body(at-c.idx*c.size, n)
+func (c *chunk) piece(ctx context.Context, at, n int64, most time.Duration) error {
+	body := c.body(at-c.idx*c.size, n, most)
 	defer body.landed()
 	ctx, stop := body.watch(ctx)
 	defer stop()
@@ -214,7 +246,7 @@ func (c *chunk) piece(ctx context.Context, at, n int64) error {
 // missing asks which bytes of the chunk are not there, in offsets of the session. It waits for the server.
 func (c *chunk) missing(ctx context.Context) (gaps []api.Range, err error) {
 	var s api.Session
-	err = c.wait.try(ctx, func() (err error) {
+	err = c.ask(ctx, func(ctx context.Context) (err error) {
 		s, err = c.api.Status(ctx, c.session, false)
 		return err
 	})

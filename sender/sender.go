@@ -2,7 +2,7 @@
 //
 // It owns how a file becomes chunks and requests: as many at a time as the link gives most with (package lanes), tried again with growing pauses, as smaller ranges where something
 // between refuses whole chunks, going on where an earlier attempt stopped. It owns no flags, no terminal, and no state on disk: which session
-// belongs to a file is told by its idem, which follows from the file's path, size and time of change.
+// belongs to a file is told by its idem, which follows from the file's path and from what its inode says of it.
 //
 //	hash the file, in order, as far as it is on its way ─┐
 //	begin (idem) ─▶ missing chunks ─▶ put … put … put ─▶ finish (SHA-256, CRCs) ─▶ memory
@@ -16,14 +16,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"sluice/api"
+	"sluice/internal/backoff"
 	"sluice/internal/lanes"
 )
 
@@ -56,17 +55,25 @@ const MaxParallel = 16
 type Sender struct {
 	api *api.Client
 	Options
-	lanes *lanes.Lanes // for chunks
+	lanes *lanes.Lanes   // for chunks
+	pace  backoff.Shared // of all requests
 
-	once   sync.Mutex
+	once   chan struct{} // holds one while the limits are asked for
 	config *api.UploadConfig
+
+	mu     sync.Mutex // of what follows
+	said   bool       // that the server is waited for
+	wrong  error      // why no request can get to it
+	tooBig int64      // length of the shortest body that something on the way refused for its length; 0: none
 }
 
 var (
-	// ErrChanged: the file changed while it was sent; nothing of it was stored.
-	ErrChanged = errors.New("the file changed while it was sent")
+	// ErrChanged: the file went on changing while it was sent; nothing of it was stored.
+	ErrChanged = errors.New("the file changed while it was sent, and nothing of it was stored; put it again when it is at rest, or what it has now: cat FILE | sluice put - --name NAME")
 	// ErrPatience: nothing has moved for Options.Patience. What was sent stays for the next attempt.
 	ErrPatience = errors.New("giving up: nothing has moved for a long time")
+	// ErrServer: the server can't be used at all: it knows no such token, or the address is not that of a Sluice server. Every Send fails with it.
+	ErrServer = errors.New("nothing can be stored there")
 )
 
 // New makes a Sender.
@@ -83,7 +90,7 @@ func New(c *api.Client, o Options) *Sender {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Sender{api: c, Options: o, lanes: lanes.Adaptive(MaxParallel, time.Now)}
+	s := &Sender{api: c, Options: o, once: make(chan struct{}, 1), lanes: lanes.Adaptive(MaxParallel, time.Now)}
 	if o.Parallel > 0 {
 		s.lanes = lanes.Fixed(o.Parallel)
 	}
@@ -91,16 +98,24 @@ func New(c *api.Client, o Options) *Sender {
 }
 
 // limits gives the server's, asked for once.
-func (s *Sender) limits(ctx context.Context, w *waiter) (api.UploadConfig, error) {
-	s.once.Lock()
-	defer s.once.Unlock()
+func (s *Sender) limits(ctx context.Context) (api.UploadConfig, error) {
+	select {
+	case s.once <- struct{}{}:
+		defer func() { <-s.once }()
+	case <-ctx.Done():
+		return api.UploadConfig{}, context.Cause(ctx)
+	}
 	if s.config == nil {
 		var c api.UploadConfig
-		err := w.try(ctx, func() (err error) {
+		err := s.ask(ctx, func(ctx context.Context) (err error) {
 			c, err = s.api.UploadConfig(ctx)
 			return err
 		})
 		if err != nil {
+			if ctx.Err() == nil {
+				s.useless(err) // the others need not find that out
+				err = s.unusable()
+			}
 			return c, err
 		}
 		s.config = &c
@@ -108,97 +123,135 @@ func (s *Sender) limits(ctx context.Context, w *waiter) (api.UploadConfig, error
 	return *s.config, nil
 }
 
+// useless notes that no request can get through.
+func (s *Sender) useless(why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.wrong == nil && !errors.Is(why, ErrServer) {
+		s.wrong = &serverError{why}
+	}
+}
+
+func (s *Sender) unusable() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.wrong
+}
+
+// serverError is ErrServer, and reads as its reason.
+type serverError struct{ error }
+
+func (e *serverError) Unwrap() []error { return []error{e.error, ErrServer} }
+
 // small is up to which size a file goes in one request, in bytes.
 const small = 1 << 20
 
 // Send stores one file, or goes on with it where an earlier Send stopped, however that ended. The same unchanged file again gives the same memory
-// without sending a byte, while the server remembers it; if that memory was deleted, it is stored anew.
+// without sending a byte, while the server remembers it; if that memory was deleted, or has other bytes than the file, it is stored anew. A file whose length
+// is not what the system says it is (in /proc, /sys) is stored as what reading it brings, as SendPipe does.
 //
-// Errors: ErrChanged, ErrPatience, *api.Error, those of the file, and ctx's.
+// Errors: ErrChanged, ErrPatience, ErrServer, *api.Error, those of the file, and ctx's.
 func (s *Sender) Send(ctx context.Context, f File) (api.Memory, error) {
-	// Before it is opened: opening a pipe would wait for its other end.
-	info, err := os.Stat(f.Disk)
-	if err != nil {
-		return api.Memory{}, err
-	}
-	if !info.Mode().IsRegular() {
-		return api.Memory{}, fmt.Errorf("%s is not a regular file", f.Disk)
-	}
-	disk, err := os.Open(f.Disk)
+	disk, at, err := open(f.Disk)
 	if err != nil {
 		return api.Memory{}, err
 	}
 	defer disk.Close()
-	if info, err = disk.Stat(); err != nil {
-		return api.Memory{}, err
-	}
 	abs, err := filepath.Abs(f.Disk)
 	if err != nil {
 		return api.Memory{}, err
 	}
-	w := newWaiter(s)
-	limits, err := s.limits(ctx, w)
+	limits, err := s.limits(ctx)
 	if err != nil {
 		return api.Memory{}, err
 	}
-	if info.Size() > limits.MaxBytes {
-		return api.Memory{}, fmt.Errorf("%s has %d bytes, and the server takes %d", f.Disk, info.Size(), limits.MaxBytes)
+	honest, err := at.honest(disk)
+	if err != nil {
+		return api.Memory{}, err
 	}
-	j := &job{Sender: s, f: f, disk: disk, info: info, wait: w}
-	for try := 0; ; try++ {
-		j.idem = idemOf(abs, info, s.Capsule, f, try)
-		m, deleted, err := j.send(ctx)
-		if !deleted {
+	if !honest {
+		return s.SendPipe(ctx, f, disk)
+	}
+	if at.size > limits.MaxBytes {
+		return api.Memory{}, fmt.Errorf("%s has %d bytes, and the server takes %d", f.Disk, at.size, limits.MaxBytes)
+	}
+	j := &job{Sender: s, f: f, disk: disk, at: at}
+	for try := 0; try < mostTries; try++ {
+		j.idem = idemOf(abs, at, s.Capsule, f, try)
+		m, other, err := j.send(ctx)
+		if other == "" || err != nil {
 			return m, err
 		}
-		s.Log.Info("it was stored before and deleted since: storing it anew", "file", f.Disk)
+		s.Log.Info(string(other)+": storing it anew", "file", f.Disk)
 	}
+	return api.Memory{}, errors.New("the server has other bytes under every name that this file has had")
 }
 
-// idemOf names an unchanged file at its place. try counts its former memories that were deleted.
-func idemOf(abs string, info os.FileInfo, capsule string, f File, try int) string {
+// mostTries bounds how many former memories of a file are looked at.
+const mostTries = 1000
+
+// outdated says why the memory that an idem stands for is not that of the file; "" where it is.
+type outdated string
+
+const (
+	deleted outdated = "it was stored before and deleted since"
+	differs outdated = "its content is another than what was stored before"
+)
+
+// idemOf names an unchanged file at its place. Whatever writes to a file changes its ctime, which nobody can set; its time of modification can be. A file that was
+// moved, copied or restored has another idem: its upload is found by its content (adopt). try counts its former memories that are not its own any more.
+func idemOf(abs string, at state, capsule string, f File, try int) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "sluice put 1\x00%s\x00%d\x00%d\x00%s\x00%s\x00%s\x00%d", abs, info.Size(), info.ModTime().UnixNano(), capsule, f.Dir, f.Name, try)
+	fmt.Fprintf(h, "sluice put 2\x00%s\x00%d\x00%d\x00%d\x00%d\x00%s\x00%s\x00%s\x00%d", abs, at.size, at.modified, at.changed, at.inode, capsule, f.Dir, f.Name, try)
 	return "put-" + hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// unchanged compares the file with what it was at first.
-func (j *job) unchanged() error {
-	now, err := os.Stat(j.f.Disk)
-	if err != nil {
-		return err
-	}
-	if now.Size() != j.info.Size() || !now.ModTime().Equal(j.info.ModTime()) {
-		return ErrChanged
-	}
-	return nil
-}
-
-// sendSmall stores the file in one request. ok is false where that did not get through: a session may.
-func (j *job) sendSmall(ctx context.Context) (m api.Memory, deleted, ok bool, err error) {
-	b := make([]byte, j.info.Size())
-	if _, err := j.disk.ReadAt(b, 0); err != nil && err != io.EOF {
-		return m, false, true, err
-	}
-	if err := j.unchanged(); err != nil {
-		return m, false, true, err
+// sendSmall stores the file in one request. ok is false where that did not get through for its length: in pieces it may.
+func (j *job) sendSmall(ctx context.Context) (m api.Memory, other outdated, ok bool, err error) {
+	b, err := j.read()
+	if err != nil || j.refusedFor(int64(len(b))) {
+		return m, "", err != nil, err
 	}
 	sum := sha256.Sum256(b)
-	body := &moving{r: newBytes(b), moved: func(n int64) {}}
-	reqCtx, stop := body.watch(ctx)
-	m, err = j.api.Create(reqCtx, api.CreateRequest{
-		CapsuleID: j.Capsule, Name: j.f.Name, Path: j.f.Dir, Idem: j.idem, MIMEType: j.f.MIME, SHA256: &sum,
-	}, body, int64(len(b)))
-	stop()
-	var refused *api.Error
-	switch {
-	case err == nil:
-		j.Progress(j.f, int64(len(b)), int64(len(b)))
-		return m, false, true, nil
-	case errors.As(err, &refused) && refused.Deleted:
-		return m, true, true, nil
-	case errors.As(err, &refused) && refused.Permanent():
-		return m, false, true, err
+	req := api.CreateRequest{CapsuleID: j.Capsule, Name: j.f.Name, Path: j.f.Dir, Idem: j.idem, MIMEType: j.f.MIME, SHA256: &sum}
+	cuts := 0
+	for a := j.attempt(); ; {
+		err = a.once(ctx, func() (err error) {
+			body := &moving{r: newBytes(b), moved: func(n int64) {}, most: j.allowed(a.left())}
+			reqCtx, stop := body.watch(ctx)
+			defer stop()
+			m, err = j.api.Create(reqCtx, req, body, int64(len(b)))
+			return err
+		})
+		var refused *api.Error
+		switch {
+		case err == nil && m.SHA256 != hex.EncodeToString(sum[:]):
+			return m, differs, true, nil
+		case err == nil:
+			j.moved()
+			j.Progress(j.f, int64(len(b)), int64(len(b)))
+			return m, "", true, nil
+		case ctx.Err() != nil:
+			return m, "", true, context.Cause(ctx)
+		case errors.As(err, &refused) && refused.Deleted:
+			return m, deleted, true, nil
+		case errors.As(err, &refused) && refused.Code == api.CodeIdempotencyConflict:
+			return m, differs, true, nil
+		}
+		switch classOf(err) {
+		case api.Permanent:
+			return m, "", true, err
+		case api.TooLarge:
+			j.refuses(int64(len(b)), err)
+			return m, "", false, nil
+		case api.Cut, api.Gateway:
+			cuts++
+		}
+		if err := a.again(ctx, err); err != nil {
+			return m, "", true, err
+		}
+		if cuts >= fewCuts && len(b) > least {
+			return m, "", false, nil
+		}
 	}
-	return m, false, false, ctx.Err()
 }

@@ -6,89 +6,95 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/url"
 	"os"
 	"sync"
 	"time"
 
 	"sluice/api"
+	"sluice/internal/backoff"
 )
 
-// waiter decides what is worth trying again, and for how long.
-type waiter struct {
-	s *Sender
-
-	mu     sync.Mutex
-	moved  time.Time // when something was acknowledged last
-	silent bool      // that the server is away was said
+// attempt is one request that is made until it is answered for good: it decides what is worth trying again (the classes of package api), and for how long.
+//
+//	class      what is done
+//	Permanent  it ends; where the whole server is meant, every other request does too
+//	Later      all requests wait together, as long as they are told to, and go on a few at a time
+//	Gateway    so too; a body is sent in pieces where that comes again and again
+//	TooLarge   the body is sent in pieces, as are later ones of its length
+//	Cut        the same again, after a pause of its own; a body is sent in pieces when it has been cut twice
+type attempt struct {
+	s      *Sender
+	began  time.Time
+	failed int // times in a row
 }
 
-func newWaiter(s *Sender) *waiter { return &waiter{s: s, moved: time.Now()} }
+func (s *Sender) attempt() *attempt { return &attempt{s: s, began: time.Now()} }
 
-// progress notes that something was acknowledged.
-func (w *waiter) progress() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.moved, w.silent = time.Now(), false
+// left is for how long this may still go on with nothing moving.
+func (a *attempt) left() time.Duration { return a.s.Patience - a.s.pace.Idle(a.began) }
+
+// once makes the request when it is its turn.
+func (a *attempt) once(ctx context.Context, request func() error) error {
+	if err := a.s.unusable(); err != nil {
+		return err
+	}
+	if err := a.s.pace.Enter(ctx, a.left()); err != nil {
+		return err
+	}
+	err := request()
+	outcome, after := outcomeOf(err)
+	a.s.pace.Exit(outcome, after)
+	if err != nil && api.NoServer(err) {
+		a.s.useless(err)
+		return a.s.unusable()
+	}
+	return err
 }
 
-// kind says what an error means for the request.
-type kind uint8
+// classOf is api's, of errors that have not been settled yet.
+func classOf(err error) api.Class {
+	if errors.Is(err, ErrServer) {
+		return api.Permanent
+	}
+	return api.ClassOf(err)
+}
 
-const (
-	final kind = iota // of no use to try again
-	later             // the same request, later
-	cut               // the connection broke, or somebody between refused: perhaps a smaller request gets through
-)
-
-func classify(err error) kind {
+// outcomeOf says what an error means for all other requests.
+func outcomeOf(err error) (backoff.Outcome, time.Duration) {
+	if err == nil {
+		return backoff.Answered, 0
+	}
 	var refused *api.Error
-	if !errors.As(err, &refused) {
-		if errors.Is(err, context.Canceled) && !errors.Is(err, errStalled) {
-			return final
-		}
-		var dial *net.OpError
-		if errors.As(err, &dial) && dial.Op == "dial" {
-			return later // nobody is there: smaller requests are no help
-		}
-		return cut // the transport's
+	answered := errors.As(err, &refused)
+	switch class := classOf(err); {
+	case answered && (class == api.Later || class == api.Gateway) && api.Everywhere(err):
+		return backoff.Refused, refused.RetryAfter
+	case class == api.Later && !answered:
+		return backoff.Away, 0
+	case answered:
+		return backoff.Answered, 0
 	}
-	switch {
-	case refused.Foreign && (refused.Status == 401 || refused.Status == 403 || refused.Status == 404 || refused.Status == 407):
-		return final
-	case refused.Foreign:
-		return cut
-	case refused.Code == api.CodeSuperseded, refused.Status == 429, refused.Status == 503, refused.Status == 500:
-		return later
-	}
-	return final
+	return backoff.Unknown, 0
 }
 
-// pause waits before the next attempt, longer each time, or as long as the server asks. ErrPatience when nothing has moved for too long.
-func (w *waiter) pause(ctx context.Context, attempt int, why error) error {
-	w.mu.Lock()
-	idle, said := time.Since(w.moved), w.silent
-	w.silent = true
-	w.mu.Unlock()
-	if idle > w.s.Patience {
+// again waits before the next attempt, unless all wait anyway. ErrPatience when nothing has moved for too long.
+func (a *attempt) again(ctx context.Context, why error) error {
+	left := a.left()
+	if left <= 0 {
 		return fmt.Errorf("%w: %w", ErrPatience, why)
 	}
+	a.s.waiting(why)
+	d := backoff.Pause(a.failed)
+	a.failed++
 	var refused *api.Error
-	switch superseded := errors.As(why, &refused) && refused.Code == api.CodeSuperseded; {
-	case said:
-	case superseded:
-		w.s.Log.Info("somebody else sends the same bytes: looking at what is there")
-	default:
-		w.s.Log.Info("waiting for the server", "because", brief(why))
+	if errors.As(why, &refused) {
+		d = max(d, refused.RetryAfter)
 	}
-	d := min(100*time.Millisecond<<min(attempt, 10), 5*time.Second)
-	d = d/2 + rand.N(d/2+1)
-	if refused != nil {
-		d = max(d, min(refused.RetryAfter, time.Minute))
+	if outcome, _ := outcomeOf(why); outcome == backoff.Refused || outcome == backoff.Away {
+		return ctx.Err()
 	}
-	t := time.NewTimer(d)
+	t := time.NewTimer(min(d, left))
 	defer t.Stop()
 	select {
 	case <-t.C:
@@ -96,6 +102,53 @@ func (w *waiter) pause(ctx context.Context, attempt int, why error) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// ask repeats a request without a body of its own until it is answered for good. Each has so long to be answered as nothing may move.
+func (s *Sender) ask(ctx context.Context, request func(context.Context) error) error {
+	for a := s.attempt(); ; {
+		err := a.once(ctx, func() error {
+			limited, stop := context.WithTimeoutCause(ctx, s.allowed(a.left()), errStalled)
+			defer stop()
+			return request(limited)
+		})
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		if class := classOf(err); class == api.Permanent || class == api.TooLarge {
+			return err // there is nothing that could be made shorter
+		}
+		if err := a.again(ctx, err); err != nil {
+			return err
+		}
+	}
+}
+
+// allowed is how long a request may stand still: no longer than patience lasts, but so long that an answer can come.
+func (s *Sender) allowed(d time.Duration) time.Duration { return max(min(d, s.Patience), time.Second) }
+
+// waiting says once, until something moves again, that the server is waited for.
+func (s *Sender) waiting(why error) {
+	s.mu.Lock()
+	said := s.said
+	s.said = true
+	s.mu.Unlock()
+	var refused *api.Error
+	switch superseded := errors.As(why, &refused) && refused.Code == api.CodeSuperseded; {
+	case said:
+	case superseded:
+		s.Log.Info("somebody else sends the same bytes: looking at what is there")
+	default:
+		s.Log.Info("waiting for the server", "because", brief(why))
+	}
+}
+
+// moved notes that something was acknowledged.
+func (s *Sender) moved() {
+	s.pace.Moved()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.said = false
 }
 
 // brief is an error in one line that a user can read.
@@ -111,23 +164,7 @@ func brief(err error) string {
 	return s
 }
 
-// try repeats a request without a body of its own until it is answered for good.
-func (w *waiter) try(ctx context.Context, request func() error) error {
-	for attempt := 0; ; attempt++ {
-		err := request()
-		if err == nil || classify(err) == final {
-			return err
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err := w.pause(ctx, attempt, err); err != nil {
-			return err
-		}
-	}
-}
-
-// A request whose body stands still for stallFor is cancelled; once the body is sent, the server has answerFor to answer.
+// A request whose body stands still for stallFor is cancelled; once the body is sent, the server has answerFor to answer. Neither lasts longer than patience.
 const (
 	stallFor  = 30 * time.Second
 	answerFor = 2 * time.Minute
@@ -141,6 +178,7 @@ type moving struct {
 	moved func(n int64) // told of bytes that were taken; less than 0 when the body starts over
 	file  *os.File      // whose bytes they are, from off on; nil: they are in memory
 	off   int64
+	most  time.Duration // that it may stand still
 
 	mu   sync.Mutex
 	at   int64
@@ -154,7 +192,7 @@ func newBytes(b []byte) *io.SectionReader {
 // watch gives the context for the request; stop must be called when it is over.
 func (m *moving) watch(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	t := time.AfterFunc(stallFor, func() { cancel(errStalled) })
+	t := time.AfterFunc(min(stallFor, m.most), func() { cancel(errStalled) })
 	m.mu.Lock()
 	m.kick = func(d time.Duration) { t.Reset(d) }
 	m.mu.Unlock()
@@ -199,8 +237,8 @@ func (m *moving) note(at int64) {
 		return
 	}
 	if at >= m.r.Size() {
-		m.kick(answerFor)
+		m.kick(min(answerFor, m.most))
 	} else {
-		m.kick(stallFor)
+		m.kick(min(stallFor, m.most))
 	}
 }

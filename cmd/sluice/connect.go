@@ -90,19 +90,18 @@ func newHTTPClient() *http.Client {
 	}
 	return &http.Client{
 		Transport: &http.Transport{
-			Proxy:                 http.ProxyFromEnvironment,
-			DialContext:           dial,
-			Protocols:             &protocols,
-			MaxIdleConns:          maxConns,
-			MaxIdleConnsPerHost:   maxConns,
-			IdleConnTimeout:       time.Minute,
-			TLSHandshakeTimeout:   10 * time.Second,
-			WriteBufferSize:       16 << 10, // of heads, and of the beginning of a body: the rest goes around it
-			ReadBufferSize:        256 << 10,
-			DisableCompression:    true,
-			ExpectContinueTimeout: time.Second,
+			Proxy:                  http.ProxyFromEnvironment,
+			OnProxyConnectResponse: api.RefusedByProxy,
+			DialContext:            dial,
+			Protocols:              &protocols,
+			MaxIdleConns:           maxConns,
+			MaxIdleConnsPerHost:    maxConns,
+			IdleConnTimeout:        time.Minute,
+			TLSHandshakeTimeout:    10 * time.Second,
+			WriteBufferSize:        16 << 10, // of heads, and of the beginning of a body: the rest goes around it
+			ReadBufferSize:         256 << 10,
+			DisableCompression:     true,
+			ExpectContinueTimeout:  time.Second,
 		},
-		// A redirect would take the token, or a body, elsewhere.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }

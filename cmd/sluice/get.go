@@ -324,11 +324,8 @@ func (s *source) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) 
 	return body, err
 }
 
-// permanent: the server's refusals that trying again won't cure.
-func permanent(err error) bool {
-	var refused *api.Error
-	return errors.As(err, &refused) && refused.Permanent()
-}
+// permanent: trying again won't cure it.
+func permanent(err error) bool { return api.ClassOf(err) == api.Permanent }
 
 // safeName makes a memory's name that of a file in one folder, whatever it holds.
 func safeName(name string) string {

@@ -39,10 +39,11 @@ var arrows = map[string][]string{
 	"store/localblob":     {"upload", "session", "catalog", "internal/direct", "internal/durable"},
 	"store/pebblemeta":    {"session", "catalog", "internal/durable"},
 	"api":                 {"session", "catalog", "access", "upload", "memories"},
-	"sender":              {"api", "internal/lanes"},
-	"download":            {"session", "session/journal", "internal/durable", "internal/lanes"},
+	"sender":              {"api", "internal/backoff", "internal/lanes"},
+	"download":            {"session", "session/journal", "internal/backoff", "internal/durable", "internal/lanes"},
 	"internal/direct":     {"internal/durable"},
 	"internal/durable":    {},
+	"internal/backoff":    {},
 	"internal/crashfs":    {"internal/durable"},
 	"internal/crashtest":  {}, // tests alone, which may name concrete stores
 	"internal/lanes":      {},

@@ -39,6 +39,7 @@ type mutant struct {
 // table gives all mutants, by promise.
 func table() []mutant {
 	all := slices.Concat(ofSession(), ofUpload(), ofCatalog(), ofStores(), ofPacks(), ofFronts(), ofBounds(), ofMeetings(), ofRecords(), ofCleanup(), ofWire(), ofWaits())
+	all = append(all, ofClient()...)
 	slices.SortStableFunc(all, func(a, b mutant) int { return a.promise - b.promise })
 	return all
 }
