@@ -280,25 +280,49 @@ func memoriesOf(ctx context.Context, store catalog.Store, content catalog.Conten
 
 // places looks for what is stored and that nothing names.
 func (c *check) places(ctx context.Context) error {
+	var strange []upload.PlaceInfo
 	for after := ""; ; {
 		page, err := c.Blobs.Places(ctx, after, 1000)
 		if err != nil {
 			return fmt.Errorf("listing the content: %w", err)
 		}
 		if len(page) == 0 {
+			c.strange(strange)
 			return c.tell(ctx)
 		}
 		for _, p := range page {
 			after = p.Name
 			c.sum.Places++
+			if p.Holds != nil {
+				strange = append(strange, p)
+				continue
+			}
 			if c.known[p.Name] || c.sessions[p.Session] != nil {
 				continue
 			}
-			c.wrong(KindLeftover, "nothing names %s (%d bytes): it is left of an upload that was cut, and the server deletes it an hour after its start; move it away if you miss something",
+			c.wrong(KindLeftover, "nothing names %s (%d bytes): it is left of an upload that was cut, and the server deletes it within minutes of its start; move it away if you miss something",
 				c.File(p.Name), p.Bytes).at(p.Name).Note = true
 		}
 		if err := c.tell(ctx); err != nil {
 			return err
 		}
+	}
+}
+
+// strange tells of stretches of which the store can't tell whose they are.
+func (c *check) strange(stretches []upload.PlaceInfo) {
+	for _, p := range stretches {
+		var names []string
+		for name := range c.known {
+			if p.Holds(name) {
+				names = append(names, name)
+			}
+		}
+		slices.Sort(names)
+		text := fmt.Sprintf("nothing names the %d bytes at %s: they are left of an upload that was cut, and the server gives them back", p.Bytes, c.File(p.Name))
+		if len(names) > 0 {
+			text = fmt.Sprintf("the head of %s is damaged (and of %d places more): its content was read all the same, and is kept", names[0], len(names)-1)
+		}
+		c.wrong(KindLeftover, "%s", text).at(p.Name).Note = true
 	}
 }

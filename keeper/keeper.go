@@ -22,9 +22,16 @@ import (
 
 // Sessions is what the keeper needs of the session engine.
 type Sessions interface {
+	Lister
 	TickTTL(ctx context.Context, now time.Time, release session.End) (int, error)
 	Status(ctx context.Context, id session.SessionID) (session.Session, error)
 	Running() int64
+}
+
+// Lister reads sessions: an engine, or its store.
+type Lister interface {
+	List(ctx context.Context, q session.Query) (page []session.Session, next string, err error)
+	Entries(ctx context.Context, id session.SessionID, r session.Range, n int) ([]session.Entry, error)
 }
 
 // Uploads is what the keeper needs of the upload service.
@@ -65,17 +72,15 @@ func New(cfg Config) *Keeper {
 
 const (
 	tickEvery = 15 * time.Second
-	// sweepEvery is how often all places are looked through for orphans.
-	sweepEvery = time.Hour
-	// orphanGrace is how long a place that no row names stays one before it is deleted: longer than any put takes from its first byte to its record.
-	orphanGrace = time.Hour
+	// sweepEvery is how often all places are looked through for orphans, firstSweep how soon after the start: a life that was killed may have left some.
+	sweepEvery, firstSweep = time.Hour, time.Minute
 	// batch is how much of what is due is looked up at a time.
 	batch = 200
 )
 
 // Run ticks and sweeps until ctx ends.
 func (k *Keeper) Run(ctx context.Context) {
-	tick, sweep := time.NewTicker(tickEvery), time.NewTicker(sweepEvery)
+	tick, sweep := time.NewTicker(tickEvery), time.NewTimer(firstSweep)
 	defer tick.Stop()
 	defer sweep.Stop()
 	for {
@@ -87,6 +92,7 @@ func (k *Keeper) Run(ctx context.Context) {
 			_, err = k.Tick(ctx)
 		case <-sweep.C:
 			_, err = k.Sweep(ctx)
+			sweep.Reset(sweepEvery)
 		}
 		if err != nil && ctx.Err() == nil {
 			k.cfg.Log.Error("cleaning up failed; it is tried again", "err", err)
@@ -165,68 +171,4 @@ func (k *Keeper) do(ctx context.Context, d catalog.Due) error {
 		return fmt.Errorf("settling what is due (kind %d, %x): %w", d.Kind, d.Key, err)
 	}
 	return nil
-}
-
-// maxSuspects bounds what a Sweep remembers for the next one.
-const maxSuspects = 10_000
-
-// Sweep looks through all places for orphans: those that no row of the catalog names and whose session has ended or never was. One
-// that was an orphan at an earlier Sweep, orphanGrace of running time ago, is deleted: no upload can be about to name it. It gives
-// the number that was deleted. A place that can't be looked at or deleted does not keep the others from it.
-func (k *Keeper) Sweep(ctx context.Context) (deleted int, err error) {
-	k.sweeps.Lock()
-	defer k.sweeps.Unlock()
-	was, is := k.suspects, map[string]int64{}
-	now := k.cfg.Sessions.Running()
-	var failed failures
-	for after := ""; ; {
-		places, err := k.cfg.Blobs.Places(ctx, after, 1000)
-		if err != nil || ctx.Err() != nil {
-			return deleted, errors.Join(failed.join(), err, ctx.Err())
-		}
-		if len(places) == 0 {
-			k.suspects = is
-			return deleted, failed.join()
-		}
-		for _, p := range places {
-			after = p.Name
-			since, before := was[p.Name]
-			orphan, err := k.orphan(ctx, p)
-			if orphan && before && now-since >= orphanGrace.Milliseconds() && !k.held() {
-				if err = k.cfg.Blobs.Delete(ctx, p.Name); err == nil {
-					k.cfg.Log.Info("deleted a place that nothing names", "place", p.Name, "bytes", p.Bytes)
-					deleted++
-					continue
-				}
-			}
-			if err != nil {
-				failed.add(fmt.Errorf("place %s, which nothing may name: %w", p.Name, err))
-			}
-			switch {
-			case (orphan || err != nil) && before:
-				is[p.Name] = since
-			case orphan && len(is) < maxSuspects:
-				is[p.Name] = now
-			}
-		}
-	}
-}
-
-func (k *Keeper) orphan(ctx context.Context, p upload.PlaceInfo) (bool, error) {
-	if k.cfg.Uploads.Active(p.Session) {
-		return false, nil
-	}
-	s, err := k.cfg.Sessions.Status(ctx, p.Session)
-	if err != nil && !errors.Is(err, session.ErrNotFound) {
-		return false, err
-	}
-	if err == nil && !s.State.Ended() {
-		return false, nil
-	}
-	named := false
-	err = k.cfg.Catalog.View(ctx, func(r catalog.Reader) (err error) {
-		_, named, err = catalog.Places.Find(r, catalog.Name(p.Name))
-		return err
-	})
-	return !named, err
 }

@@ -88,6 +88,11 @@ type PlaceInfo struct {
 	Name    string
 	Session session.SessionID // whose bytes it was made for
 	Bytes   int64             // allocated
+	// Old: it was made in an earlier life of the store, so that nobody writes to it any more.
+	Old bool
+	// Holds, where it is set, says that the store can't tell whose bytes these are, and reports whether those of a place may be among them: they are
+	// garbage only if no row names such a place.
+	Holds func(place string) bool
 }
 
 var (

@@ -24,9 +24,9 @@ type checkCmd struct {
 
 // Help is what --help says beside the flags.
 func (checkCmd) Help() string {
-	return `Reads every byte and every record past the caches, and compares them with their checksums and with each other. Each thing that is wrong is one line: which memory, which bytes, which file. Exit status 0: all is well; 1: something is wrong.
+	return `Reads every byte and every record past the caches, and compares them with their checksums and with each other. Without --repair nothing in the folder is changed, not a byte and not a time. Each thing that is wrong is one line: which memory, which bytes, which file. Exit status 0: all is well; 1: something is wrong.
 
---repair computes anew what follows from other records (indexes, counters, references, reservations, what is to be cleaned up); drops lost pieces of uploads under way, so that the client sends them again; and marks memories whose bytes are damaged: they are listed, but not given out, and storing the same bytes again heals them. The mark goes when a later check --repair finds the bytes right. It deletes no bytes and no memory. Files that nothing names are listed; the server deletes them an hour after its start. It can be stopped at any time and repeated. With it, exit status 0 says that everything that was wrong is mended.`
+--repair computes anew what follows from other records (indexes, counters, references, reservations, what is to be cleaned up); drops lost pieces of uploads under way, so that the client sends them again; and marks memories whose bytes are damaged: they are listed, but not given out, and storing the same bytes again heals them. The mark goes when a later check --repair finds the bytes right. It deletes no bytes and no memory. Files that nothing names are listed; the server deletes them within minutes of its start. It can be stopped at any time and repeated. With it, exit status 0 says that everything that was wrong is mended.`
 }
 
 // foundLine is a finding as JSON.
@@ -112,12 +112,14 @@ func (c *checkCmd) check(e *env, die func(error)) (sum keeper.Summary, err error
 		to = slog.NewJSONHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})
 	}
 	log := slog.New(to)
-	meta, err := pebblemeta.Open(filepath.Join(c.Data, "meta"), pebblemeta.Options{Changed: upload.Reserving(catalog.Bounds{}), Die: die, Log: log})
+	meta, err := pebblemeta.Open(filepath.Join(c.Data, "meta"), pebblemeta.Options{
+		Changed: upload.Reserving(catalog.Bounds{}), Die: die, Log: log, ReadOnly: !c.Repair,
+	})
 	if err != nil {
 		return sum, err
 	}
 	defer func() { err = errors.Join(err, meta.Close()) }()
-	blobs, err := localblob.Open(filepath.Join(c.Data, "content"), localblob.Options{Log: log})
+	blobs, err := localblob.Open(filepath.Join(c.Data, "content"), localblob.Options{Log: log, ReadOnly: !c.Repair})
 	if err != nil {
 		return sum, err
 	}

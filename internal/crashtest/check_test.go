@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"maps"
 	"slices"
 
 	"sluice/catalog"
@@ -320,13 +321,24 @@ func (c *client) collect() error {
 		return err
 	}
 	for _, p := range places {
+		if p.Holds != nil { // its head is damaged
+			before := len(named)
+			maps.DeleteFunc(named, func(name string, _ bool) bool { return p.Holds(name) })
+			if len(named) == before {
+				return fmt.Errorf("%s is left over: it is of no place that is named", p.Name)
+			}
+			continue
+		}
 		s, err := c.w.engine.Status(ctx, p.Session)
 		if !named[p.Name] && (err != nil || s.State.Ended()) {
 			return fmt.Errorf("place %s is left over (its session: %s, %w)", p.Name, s.State, err)
 		}
 	}
-	if len(places) < len(named) {
-		return fmt.Errorf("%d places are there, and %d are named", len(places), len(named))
+	for _, p := range places {
+		delete(named, p.Name)
+	}
+	if len(named) > 0 {
+		return fmt.Errorf("%v are named, and not there", named)
 	}
 	return nil
 }

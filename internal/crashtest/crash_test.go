@@ -1,10 +1,13 @@
 package crashtest
 
 import (
+	"bytes"
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -30,25 +33,62 @@ type point struct {
 	ms    int64
 }
 
-// variant is what is left of the disk: keep per cent of what was not synced, or everything (the process was killed).
+// variant is what is left of the disk: keep per cent of what was not synced, or everything (the process was killed), and then perhaps with a bit turned over in
+// the head of each item of the packs.
 type variant int
 
-const killed variant = -1
+const killed, beheaded variant = -1, -2
 
-var variants = []variant{killed, 0, 10, 50, 90, 100}
+var variants = []variant{killed, beheaded, 0, 10, 50, 90, 100}
 
 func (v variant) String() string {
-	if v == killed {
+	switch v {
+	case killed:
 		return "kill"
+	case beheaded:
+		return "kill, and damaged heads"
 	}
 	return fmt.Sprintf("power loss, keep %d", int(v))
 }
 
-func (v variant) of(im *crashfs.Image, rng *rand.Rand) *crashfs.Disk {
-	if v == killed {
-		return im.Kill()
+func (v variant) of(im *crashfs.Image, rng *rand.Rand) (*crashfs.Disk, error) {
+	switch v {
+	case killed:
+		return im.Kill(), nil
+	case beheaded:
+		disk := im.Kill()
+		return disk, behead(disk, rng)
 	}
-	return im.Crash(rng, int(v))
+	return im.Crash(rng, int(v)), nil
+}
+
+// behead turns over a bit in each head of the packs.
+func behead(disk *crashfs.Disk, rng *rand.Rand) error {
+	const folder, head, block = data + "/content/packs/", 64, 4096
+	names, err := disk.List(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, name := range names {
+		f, e := disk.OpenFile(folder+name, os.O_RDWR, 0)
+		if e != nil {
+			return e
+		}
+		for off := int64(block); ; off += block {
+			b := make([]byte, head)
+			if _, e := f.ReadAt(b, off); e != nil {
+				break
+			}
+			if !bytes.HasPrefix(b, []byte("sluiceit")) {
+				continue
+			}
+			i := rng.IntN(head)
+			_, e := f.WriteAt([]byte{b[i] ^ 1<<rng.IntN(8)}, off+int64(i))
+			err = errors.Join(err, e)
+		}
+		err = errors.Join(err, f.Close())
+	}
+	return err
 }
 
 // points runs the script and gives the moment before each step that changes the disk.
@@ -117,10 +157,13 @@ func (tr *trial) start(disk *crashfs.Disk, m *model, ms int64) (*client, *death,
 // recover checks what a crash has left, and lets the client go on.
 func (tr *trial) recover(p point, v variant) error {
 	m := p.model.clone()
-	if v != killed && tr.d == localblob.Process {
+	if v >= 0 && tr.d == localblob.Process {
 		m.losePower()
 	}
-	disk := v.of(p.image, tr.rng)
+	disk, err := v.of(p.image, tr.rng)
+	if err != nil {
+		return err
+	}
 	var again *point
 	if tr.deep {
 		at := disk.Steps() + 1 + tr.rng.IntN(150)

@@ -456,7 +456,11 @@ func (h *history) bury(l *life, when string, err error) error {
 		h.totals.crashes[how+at]++
 		h.log = append(h.log, "  "+v.String())
 	}
-	h.disk, h.model, h.ms = v.of(p.image, rand.New(rand.NewPCG(h.rng.Uint64(), 2))), p.model, p.ms+1000
+	disk, failed := v.of(p.image, rand.New(rand.NewPCG(h.rng.Uint64(), 2)))
+	if failed != nil {
+		return failed
+	}
+	h.disk, h.model, h.ms = disk, p.model, p.ms+1000
 	if v != killed && h.d == localblob.Process {
 		for _, f := range h.model.files {
 			if f.can&open != 0 && !f.harmed {

@@ -114,7 +114,7 @@ func hasData(f durable.File) (bool, error) {
 // items lists the places in packs that come after a name, until there are n.
 func (s *Store) items(ctx context.Context, after string, n int, out []upload.PlaceInfo) ([]upload.PlaceInfo, error) {
 	last, _ := parsePacked(after)
-	names, err := s.fs.List(s.folder(packFolder))
+	names, err := s.list(packFolder)
 	if err != nil {
 		return nil, err
 	}
@@ -146,14 +146,78 @@ func (s *Store) itemsOf(in place, from int64, n int, out []upload.PlaceInfo) ([]
 		return nil, err
 	}
 	defer f.release()
-	err = f.pack.key.walk(f.f, in, from, func(p place) bool {
-		f.mu.Lock()
-		_, doomed := f.pack.doomed[p.off]
-		f.mu.Unlock()
-		if !doomed {
-			out = append(out, upload.PlaceInfo{Name: p.String(), Session: p.id, Bytes: p.size()})
-		}
-		return len(out) < n
-	}, nil)
-	return out, err
+	first := len(out)
+	l := &listing{f: f, n: n, out: out}
+	torn := l.torn
+	if in.life == s.Life {
+		torn = nil // it may be on its way
+	}
+	if err := f.pack.key.walk(f.f, in, from, l.item, torn); err != nil {
+		return l.out, err
+	}
+	l.flush()
+	if len(l.out) > first || from > block || torn == nil {
+		return l.out, nil
+	}
+	if has, err := hasData(f.f); has || err != nil {
+		return l.out, err
+	}
+	l.rest = place{life: in.life, in: in.in, off: block}
+	l.flush() // a pack without anything goes with the deletion of nothing
+	return l.out, nil
+}
+
+// listing is how the items of a pack are listed, and the stretches between them that hold something else.
+type listing struct {
+	f    *file
+	n    int // so many at most
+	out  []upload.PlaceInfo
+	rest place // unrecognised blocks so far; in is 0 where there are none
+}
+
+// mostRest is how long a stretch of unrecognised blocks is listed as one, in bytes.
+const mostRest = 1 << 20
+
+func (l *listing) item(p place) bool {
+	if l.flush(); len(l.out) == l.n {
+		return false
+	}
+	l.f.mu.Lock()
+	_, doomed := l.f.pack.doomed[p.off]
+	l.f.mu.Unlock()
+	if !doomed {
+		l.out = append(l.out, upload.PlaceInfo{Name: p.String(), Session: p.id, Bytes: p.size(), Old: p.life != l.f.s.Life})
+	}
+	return len(l.out) < l.n
+}
+
+// torn takes a block that belongs to no item that can be recognised. Where the file system can't punch, one of zeros is what a deletion has left.
+func (l *listing) torn(off int64) bool {
+	var b [block]byte
+	if _, err := l.f.f.ReadAt(b[:], off); (err == nil || err == io.EOF) && b == [block]byte{} {
+		return true
+	}
+	if l.rest.in > 0 && (off != l.rest.off+l.rest.size() || l.rest.size() == mostRest) {
+		l.flush()
+	}
+	if l.rest.in == 0 {
+		l.rest = l.f.p
+		l.rest.off, l.rest.len = off, block-itemHeader
+	} else {
+		l.rest.len += block
+	}
+	return len(l.out) < l.n
+}
+
+// flush lists the stretch that was gathered.
+func (l *listing) flush() {
+	if l.rest.in == 0 || len(l.out) == l.n {
+		return
+	}
+	rest := l.rest
+	l.rest = place{}
+	l.out = append(l.out, upload.PlaceInfo{Name: rest.String(), Bytes: rest.size(), Old: true, Holds: func(name string) bool {
+		p, ok := parse(name)
+		return ok && p.in > 0 && p.pack() == rest.pack() && p.off < rest.off+rest.size() && p.off+p.size() > rest.off
+	}})
 }

@@ -34,7 +34,8 @@
 // An item never moves. Who appends takes the next blocks and writes them past the cache, each for himself; the first block, with the key, is on the disk before. The header is for
 // listing alone: names say everything. Its checksum is made with the key, which nobody is told, so that no content can look like an item. Deleting punches a
 // hole, when the last reader has left; a pack that gets no more items goes with its last one. What an append has left that came to no end is punched at
-// once, or at the start after a stop that was not clean. Where the file system can't punch there are no packs.
+// once; or, after a stop in its middle, listed as a place of session 0, since it may as well be an item whose header has rotted: the records know whose
+// bytes these are, if anybody's. Where the file system can't punch there are no packs.
 //
 // # What is safe when
 //
@@ -88,6 +89,8 @@ type Options struct {
 	Packed int64
 	// PackSize is how long a pack gets, in bytes: what one failed sync can harm, and what a listing has to walk through (64 MiB).
 	PackSize int64
+	// ReadOnly changes nothing in the folder, also where it is opened after a bad stop: what would write fails with ErrReadOnly.
+	ReadOnly bool
 	// FS is the file system that the folder is on (the operating system's).
 	FS  durable.FS
 	Log *slog.Logger
@@ -155,7 +158,9 @@ func Open(dir string, opts Options) (s *Store, err error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	if err := durable.MkdirAll(opts.FS, dir, 0o700); err != nil {
+	if opts.ReadOnly {
+		opts.FS = readOnly{opts.FS}
+	} else if err := durable.MkdirAll(opts.FS, dir, 0o700); err != nil {
 		return nil, fmt.Errorf("opening the content folder: %w", err)
 	}
 	lock, err := durable.Lock(opts.FS, filepath.Join(dir, "lock"))
@@ -182,7 +187,7 @@ func (s *Store) prepare() error {
 		if err := s.empty("format"); err != nil {
 			return err
 		}
-		if err := durable.WriteFile(s.fs, path, fmt.Appendf(nil, formatLine, format), 0o600); err != nil {
+		if err := s.writeFile("format", fmt.Appendf(nil, formatLine, format)); err != nil {
 			return err
 		}
 	case err != nil:
@@ -195,10 +200,13 @@ func (s *Store) prepare() error {
 			return fmt.Errorf("it has format %d, and this program knows formats up to %d: use a newer sluice", have, format)
 		}
 		if have < format { // nothing else is to be done: format 2 only adds packs
-			if err := durable.WriteFile(s.fs, path, fmt.Appendf(nil, formatLine, format), 0o600); err != nil {
+			if err := s.writeFile("format", fmt.Appendf(nil, formatLine, format)); err != nil {
 				return err
 			}
 		}
+	}
+	if s.opts.ReadOnly {
+		return s.live()
 	}
 	if err := s.makeFolders(); err != nil {
 		return err
@@ -261,9 +269,6 @@ func (s *Store) live() error {
 		}
 	}
 	s.state = now
-	if err := s.mendPacks(!old.Clean || moved, old.Life); err != nil { // again, if it does not come to its end
-		return err
-	}
 	return s.writeState()
 }
 
@@ -274,7 +279,15 @@ func (s *Store) writeState() error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(s.fs, s.statePath(), append(text, '\n'), 0o600)
+	return s.writeFile("state", append(text, '\n'))
+}
+
+// writeFile replaces a file of the store's own.
+func (s *Store) writeFile(name string, text []byte) error {
+	if s.opts.ReadOnly {
+		return nil
+	}
+	return durable.WriteFile(s.fs, filepath.Join(s.dir, name), text, 0o600)
 }
 
 // Close brings everything to the disk, and leaves a mark that it did. Writers must be closed before. Where the last stop was not clean, nobody knows what
@@ -306,7 +319,7 @@ func (s *Store) Close() error {
 		errs = append(errs, err)
 	})
 	err := errors.Join(errs...)
-	if err == nil && s.Trusted == s.Life {
+	if err == nil && s.Trusted == s.Life && !s.opts.ReadOnly {
 		err = durable.SyncDisk(s.lock)
 	}
 	if err == nil && !s.poisoned.Load() {

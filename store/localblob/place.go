@@ -211,7 +211,7 @@ func (s *Store) Places(ctx context.Context, after string, n int) (out []upload.P
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		names, err := s.fs.List(s.folder(i))
+		names, err := s.list(i)
 		if err != nil {
 			return nil, err
 		}
@@ -227,12 +227,21 @@ func (s *Store) Places(ctx context.Context, after string, n int) (out []upload.P
 			if err != nil {
 				return nil, err
 			}
-			if out = append(out, upload.PlaceInfo{Name: name, Session: p.id, Bytes: info.Bytes}); len(out) == n {
+			if out = append(out, upload.PlaceInfo{Name: name, Session: p.id, Bytes: info.Bytes, Old: p.life != s.Life}); len(out) == n {
 				return out, nil
 			}
 		}
 	}
 	return s.items(ctx, after, n, out)
+}
+
+// list gives the names in a folder. One that is only read may have been made by a program that had no packs.
+func (s *Store) list(i int) ([]string, error) {
+	names, err := s.fs.List(s.folder(i))
+	if s.opts.ReadOnly && errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return names, err
 }
 
 // Free implements upload.Blobs: what is left of the disk beside the reserve.

@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 
-	"sluice/internal/durable"
 	"sluice/upload"
 )
 
@@ -122,72 +120,4 @@ func (s *Store) unlink(f *file) error {
 	s.forget(f)
 	s.mu.Unlock()
 	return s.syncFolder(f.p)
-}
-
-// mendPacks removes packs that have nothing in them. After a stop that was not clean it first clears the last life's of what was written in part: an item that has no
-// header was never told of to anybody, or is lost.
-func (s *Store) mendPacks(unclean bool, life uint64) error {
-	names, err := s.fs.List(s.folder(packFolder))
-	if err != nil {
-		return err
-	}
-	removed := false
-	for _, name := range names {
-		p, ok := parsePack(name)
-		if !ok {
-			continue
-		}
-		torn := unclean && p.life == life
-		if info, err := s.fs.Stat(s.path(p)); err != nil || !torn && info.Bytes > 2*block {
-			if err != nil {
-				return err
-			}
-			continue
-		}
-		empty, err := s.mendPack(p, torn)
-		if err != nil {
-			return fmt.Errorf("pack %s: %w", name, err)
-		}
-		if empty {
-			if err := s.fs.Remove(s.path(p)); err != nil {
-				return err
-			}
-			removed = true
-		}
-	}
-	if removed {
-		return durable.SyncDir(s.fs, s.folder(packFolder))
-	}
-	return nil
-}
-
-// mendPack clears one pack of what was written in part, and reports whether nothing is left.
-func (s *Store) mendPack(p place, torn bool) (empty bool, err error) {
-	f, err := s.fs.OpenFile(s.path(p), os.O_RDWR, 0)
-	if err != nil {
-		return false, err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	key, sound, err := readKey(f)
-	if err != nil {
-		return false, err
-	}
-	if torn && sound {
-		var at []int64
-		if err := key.walk(f, p, block, func(place) bool { return true }, func(off int64) bool { at = append(at, off); return true }); err != nil {
-			return false, err
-		}
-		for _, off := range at {
-			if err := f.Punch(off, block); err != nil {
-				return false, err
-			}
-		}
-		if len(at) > 0 {
-			if err := f.Sync(); err != nil {
-				return false, err
-			}
-		}
-	}
-	has, err := hasData(f)
-	return !has, err
 }

@@ -41,11 +41,14 @@ func Open(dir string, opts Options) (*DB, error) {
 	if opts.Die == nil {
 		opts.Die = func(err error) { panic(err) }
 	}
+	if opts.ReadOnly {
+		opts.FS = readOnly{opts.FS}
+	}
 	lock, err := prepare(opts.FS, dir)
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{lock: lock, dir: dir, changed: opts.Changed, die: opts.Die, process: opts.Process, cache: newCache()}
+	db := &DB{lock: lock, dir: dir, changed: opts.Changed, die: opts.Die, process: opts.Process, readOnly: opts.ReadOnly, cache: newCache()}
 	db.reserve = openReserve(opts.FS, dir, opts.Reserve, opts.Log)
 	db.disk = withReserve{opts.FS, db.reserve}
 	opts.FS = db.disk
@@ -56,7 +59,11 @@ func Open(dir string, opts Options) (*DB, error) {
 	if po.ErrorIfNotExists, err = lived(opts.FS, dir); err != nil {
 		return fail(err)
 	}
-	if err := checkLogs(opts.FS, dir); err != nil {
+	clean, err := checkLogs(opts.FS, dir)
+	if err == nil && clean && !opts.ReadOnly {
+		err = unmarkClean(opts.FS, dir)
+	}
+	if err != nil {
 		return fail(err)
 	}
 	if db.peb, err = pebble.Open(dir, po); err != nil {
@@ -69,6 +76,9 @@ func Open(dir string, opts Options) (*DB, error) {
 	// replayed into tables, and syncs those, before Open returns: so all of it is durable now.
 	db.views.open(db.peb.NewSnapshot())
 	db.seals.of = map[session.SessionID]seal{}
+	if opts.ReadOnly {
+		return db, nil
+	}
 	if err := db.reserve.fill(); errors.Is(err, ErrNoRoom) {
 		db.reserve.full.Store(true)
 		opts.Log.Warn("the disk has no room for the metadata's reserve: nothing new is taken until it has")
@@ -92,7 +102,7 @@ func (db *DB) pebbleOptions(opts Options, lock *pebble.Lock) *pebble.Options {
 		FS: failStop{lightLogs{opts.FS, db}, db}, Lock: lock, FormatMajorVersion: pebbleFormat,
 		CacheSize: blockCache + memTables*memTable, MemTableSize: memTable, MemTableStopWritesThreshold: memTables,
 		L0CompactionThreshold: 2, L0StopWritesThreshold: 24, LBaseMaxBytes: 16 << 20,
-		MaxOpenFiles: 256,
+		MaxOpenFiles: 256, ReadOnly: opts.ReadOnly,
 		Logger:       logger{opts.Log, db},
 		// Pebble tries again at once, and for ever, what it could not flush or compact, until commits wait for it.
 		EventListener: &pebble.EventListener{BackgroundError: func(err error) {

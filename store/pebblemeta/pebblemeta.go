@@ -78,6 +78,8 @@ type Options struct {
 	// Reserve is how many bytes of the disk are kept for the metadata, in files that make way when the disk is full (0: none are made,
 	// but those that are there are used).
 	Reserve int64
+	// ReadOnly changes nothing in the folder, also where it is opened after a bad stop: what would write fails.
+	ReadOnly bool
 }
 
 // DB is an open database. All of it is safe for concurrent use.
@@ -90,6 +92,8 @@ type DB struct {
 	changed func(tx catalog.Tx, before *session.Session, after session.Session) error
 	die     func(error)
 	process bool
+	// readOnly: nothing in the folder changes.
+	readOnly bool
 	light   light
 
 	catalogMu sync.Mutex
@@ -124,7 +128,7 @@ func (db *DB) Close() error {
 	db.views.close()
 	close(db.reserve.closed)
 	err := db.peb.Close()
-	if err == nil {
+	if err == nil && !db.readOnly {
 		err = markClean(db.disk, db.dir)
 	}
 	return errors.Join(err, db.lock.Close())

@@ -31,27 +31,29 @@ const cleanFile = "CLEAN"
 // errRotten: a log is damaged. Nothing was touched.
 var errRotten = errors.New("it is damaged where it was safe already; restore a backup, or ask for help before anything is removed")
 
-// checkLogs refuses a database whose logs have rotted. Afterwards there is no CLEAN.
-func checkLogs(disk vfs.FS, dir string) error {
+// checkLogs refuses a database whose logs have rotted. marked: it has a CLEAN, which must not outlive the next change.
+func checkLogs(disk vfs.FS, dir string) (marked bool, err error) {
 	clean, err := readAll(disk, disk.PathJoin(dir, cleanFile))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return checkTails(disk, dir)
+		return false, checkTails(disk, dir)
 	case err != nil:
-		return err
+		return false, err
 	}
 	lines, err := describeLogs(disk, dir)
 	if err != nil {
-		return err
+		return true, err
 	}
 	if ours, sound := unsummed(clean); !sound {
 		err = checkTails(disk, dir)
 	} else if i := firstOf(ours, lines); i != "" {
 		err = fmt.Errorf("%s: %w", i, errRotten)
 	}
-	if err != nil {
-		return err
-	}
+	return true, err
+}
+
+// unmarkClean removes CLEAN.
+func unmarkClean(disk vfs.FS, dir string) error {
 	return errors.Join(disk.Remove(disk.PathJoin(dir, cleanFile)), syncDir(disk, dir))
 }
 

@@ -1,0 +1,172 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"sluice/catalog"
+	"sluice/session"
+	"sluice/upload"
+)
+
+const (
+	// orphanGrace is how long a place that no row names stays one before it is deleted: longer than any put takes from its first byte to its record.
+	orphanGrace = time.Hour
+	// maxSuspects bounds what a Sweep remembers of this life for the next one.
+	maxSuspects = 100_000
+)
+
+// Sweep looks through all places for orphans: those that no row of the catalog names and whose session has ended or never was. One of an earlier life
+// of the store is deleted: what was recorded of it is in the records. One of this life is, if it was an orphan at an earlier Sweep, orphanGrace of running
+// time ago: no upload can be about to name it; and whoever left it has mostly seen to it already (Reclaim). It gives the number that was deleted. A place that can't be
+// looked at or deleted does not keep the others from it.
+func (k *Keeper) Sweep(ctx context.Context) (deleted int, err error) {
+	k.sweeps.Lock()
+	defer k.sweeps.Unlock()
+	s := &sweep{k: k, is: map[string]int64{}, now: k.cfg.Sessions.Running()}
+	for after := ""; ; {
+		places, err := k.cfg.Blobs.Places(ctx, after, 1000)
+		if err != nil || ctx.Err() != nil {
+			return s.deleted, errors.Join(s.failed.join(), err, ctx.Err())
+		}
+		if len(places) == 0 {
+			break
+		}
+		for _, p := range places {
+			after = p.Name
+			s.place(ctx, p)
+		}
+	}
+	k.suspects = s.is
+	s.unknown(ctx)
+	return s.deleted, errors.Join(s.failed.join(), ctx.Err())
+}
+
+// sweep is a run of Sweep.
+type sweep struct {
+	k       *Keeper
+	now     int64
+	is      map[string]int64 // the orphans of this life, and since when each is one
+	strange []upload.PlaceInfo
+	deleted int
+	failed  failures
+}
+
+// place deletes a place that is an orphan for long enough.
+func (s *sweep) place(ctx context.Context, p upload.PlaceInfo) {
+	if p.Holds != nil {
+		if len(s.strange) < maxSuspects {
+			s.strange = append(s.strange, p)
+		}
+		return
+	}
+	since, before := s.k.suspects[p.Name]
+	orphan, err := s.k.orphan(ctx, p)
+	if orphan && (p.Old || before && s.now-since >= orphanGrace.Milliseconds()) && !s.k.held() {
+		if err = s.delete(ctx, p); err == nil {
+			return
+		}
+	}
+	if err != nil {
+		s.failed.add(fmt.Errorf("place %s, which nothing may name: %w", p.Name, err))
+	}
+	switch {
+	case (orphan || err != nil) && before:
+		s.is[p.Name] = since
+	case orphan && len(s.is) < maxSuspects:
+		s.is[p.Name] = s.now
+	}
+}
+
+func (s *sweep) delete(ctx context.Context, p upload.PlaceInfo) error {
+	if err := s.k.cfg.Blobs.Delete(ctx, p.Name); err != nil {
+		return err
+	}
+	s.k.cfg.Log.Info("deleted a place that nothing names", "place", p.Name, "bytes", p.Bytes)
+	s.deleted++
+	return nil
+}
+
+// unknown sees to stretches of which the store can't tell whose they are: torn ends, and places whose head is damaged. They are garbage where no row names a
+// place that is there.
+func (s *sweep) unknown(ctx context.Context) {
+	if len(s.strange) == 0 || s.k.held() {
+		return
+	}
+	named, err := NamedIn(ctx, s.k.cfg.Catalog, s.k.cfg.Sessions, s.strange)
+	if err != nil {
+		s.failed.add(fmt.Errorf("looking for what names places whose heads can't be read: %w", err))
+		return
+	}
+	for _, p := range s.strange {
+		if names := named[p.Name]; len(names) > 0 {
+			s.k.cfg.Log.Warn("the head of a place that is in use is damaged: its content can be read and is kept", "place", names[0], "bytes", p.Bytes, "places", len(names))
+		} else if err := s.delete(ctx, p); err != nil {
+			s.failed.add(fmt.Errorf("what is left at %s: %w", p.Name, err))
+		}
+	}
+}
+
+// NamedIn gives, by the name of each stretch (see upload.PlaceInfo.Holds), the places that a row names and whose bytes may be there.
+func NamedIn(ctx context.Context, rows catalog.Store, sessions Lister, stretches []upload.PlaceInfo) (map[string][]string, error) {
+	named := map[string][]string{}
+	look := func(place string) {
+		for _, p := range stretches {
+			if p.Holds(place) && !slices.Contains(named[p.Name], place) {
+				named[p.Name] = append(named[p.Name], place)
+			}
+		}
+	}
+	// Sessions first: what they have recorded moves to the catalog, and never back.
+	for _, st := range []session.State{session.Open, session.Sealed} {
+		err := session.Page(ctx, sessions, session.Query{State: st, Limit: 500}, func(s session.Session) (bool, error) {
+			entries, err := sessions.Entries(ctx, s.ID, session.All(), 0)
+			if errors.Is(err, session.ErrNotFound) {
+				err = nil
+			}
+			for _, e := range entries {
+				// Of one that can't be read nobody knows where it is: then all is kept.
+				p, bad := upload.InspectPiece(e)
+				if bad != nil {
+					return false, fmt.Errorf("session %s, byte %d: %w", s.ID, e.Off, bad)
+				}
+				look(p.Extent.Place)
+			}
+			return true, errors.Join(err, ctx.Err())
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return named, rows.View(ctx, func(r catalog.Reader) error {
+		for p, err := range catalog.Places.After(r, "") {
+			if err != nil {
+				return err
+			}
+			look(p.Name)
+		}
+		return nil
+	})
+}
+
+func (k *Keeper) orphan(ctx context.Context, p upload.PlaceInfo) (bool, error) {
+	if k.cfg.Uploads.Active(p.Session) {
+		return false, nil
+	}
+	s, err := k.cfg.Sessions.Status(ctx, p.Session)
+	if err != nil && !errors.Is(err, session.ErrNotFound) {
+		return false, err
+	}
+	if err == nil && !s.State.Ended() {
+		return false, nil
+	}
+	named := false
+	err = k.cfg.Catalog.View(ctx, func(r catalog.Reader) (err error) {
+		_, named, err = catalog.Places.Find(r, catalog.Name(p.Name))
+		return err
+	})
+	return !named, err
+}
