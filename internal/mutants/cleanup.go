@@ -33,5 +33,35 @@ func ofCleanup() []mutant {
 			new:   "			if d.Kind == catalog.DuePlace && k.held() {\n				return nil\n			}\n			failed.add(k.do(ctx, d))\n",
 			tests: []string{"keeper.TestHeldPlacesKeepNothingElse"},
 		},
+		{
+			name: "what-cannot-be-recognised-is-garbage", promise: 7, file: "keeper/sweep.go",
+			old:   "		if names := named[p.Name]; len(names) > 0 {",
+			new:   "		if names := named[p.Name]; false {",
+			tests: []string{"keeper.TestWhatCannotBeRecognisedIsKeptWhereItIsNamed"},
+		},
+		{
+			name: "what-sessions-name-is-not-looked-for", promise: 1, file: "keeper/sweep.go",
+			old:   "				look(p.Extent.Place)",
+			new:   "				_ = p",
+			tests: []string{"keeper.TestWhatCannotBeRecognisedIsKeptWhereItIsNamed"},
+		},
+		{
+			name: "what-earlier-lives-left-waits", promise: 7, file: "keeper/sweep.go",
+			old:   "	if orphan && (p.Old || before &&",
+			new:   "	if orphan && (before &&",
+			tests: []string{"keeper.TestWhatAnEarlierLifeLeftGoesAtOnce"},
+		},
+		{
+			name: "a-check-opens-the-metadata-for-writing", promise: 10, file: "cmd/sluice/check.go",
+			old:   "Die: die, Log: log, ReadOnly: !c.Repair,",
+			new:   "Die: die, Log: log,",
+			tests: []string{"cmd/sluice.TestACheckWritesNothing"},
+		},
+		{
+			name: "a-check-opens-the-content-for-writing", promise: 10, file: "cmd/sluice/check.go",
+			old:   "localblob.Options{Log: log, ReadOnly: !c.Repair}",
+			new:   "localblob.Options{Log: log}",
+			tests: []string{"cmd/sluice.TestACheckWritesNothing"},
+		},
 	}
 }

@@ -46,9 +46,9 @@ func ofPacks() []mutant {
 			tests: []string{"store/localblob.TestNoContentLooksLikeAnItem"},
 		},
 		{
-			name: "items-torn-by-a-crash-stay", promise: 7, file: "store/localblob/punch.go",
-			old:   "		torn := unclean && p.life == life",
-			new:   "		torn := false",
+			name: "items-torn-by-a-crash-stay", promise: 7, file: "store/localblob/item.go",
+			old:   "	if in.life == s.Life {\n		torn = nil",
+			new:   "	if true {\n		torn = nil",
 			tests: []string{"store/localblob.TestPowerLossLeavesNothingInPacks"},
 		},
 		{

@@ -136,15 +136,15 @@ func ofUpload() []mutant {
 			tests: []string{"upload.TestTheChecksumIsOfAllBytes"},
 		},
 		{
-			name: "orphans-go-without-grace", promise: 7, file: "keeper/keeper.go",
-			old:   "before && now-since >= ",
-			new:   "before && now-since >= 0*",
+			name: "orphans-go-without-grace", promise: 7, file: "keeper/sweep.go",
+			old:   "before && s.now-since >= ",
+			new:   "before && s.now-since >= 0*",
 			tests: []string{"keeper.TestOrphansAreSweptWhenNobodyCanBeAboutToNameThem"},
 		},
 		{
-			name: "orphans-stay", promise: 7, file: "keeper/keeper.go",
-			old:   "before && now-since >= ",
-			new:   "before && now-since < ",
+			name: "orphans-stay", promise: 7, file: "keeper/sweep.go",
+			old:   "before && s.now-since >= ",
+			new:   "before && s.now-since < ",
 			tests: []string{"internal/crashtest.TestNothingGrowsFromDayToDay", "keeper.TestOneBadOrphanKeepsNoOther"},
 		},
 		{
@@ -160,13 +160,13 @@ func ofUpload() []mutant {
 			tests: []string{"internal/crashtest.TestNothingGrowsFromDayToDay"},
 		},
 		{
-			name: "the-sweep-takes-what-open-sessions-have", promise: 1, file: "keeper/keeper.go",
+			name: "the-sweep-takes-what-open-sessions-have", promise: 1, file: "keeper/sweep.go",
 			old:   "	if err == nil && !s.State.Ended() {",
 			new:   "	if err == nil && !s.State.Ended() && false {",
 			tests: []string{"keeper.TestOrphansAreSweptWhenNobodyCanBeAboutToNameThem", "internal/crashtest.TestTheCollectorAmongEverything"},
 		},
 		{
-			name: "the-sweep-takes-what-a-create-is-writing", promise: 2, file: "keeper/keeper.go",
+			name: "the-sweep-takes-what-a-create-is-writing", promise: 2, file: "keeper/sweep.go",
 			old:   "	if k.cfg.Uploads.Active(p.Session) {",
 			new:   "	if false {",
 			tests: []string{"keeper.TestACreateThatTakesLongKeepsItsPlace"},

@@ -94,7 +94,7 @@ type DB struct {
 	process bool
 	// readOnly: nothing in the folder changes.
 	readOnly bool
-	light   light
+	light    light
 
 	catalogMu sync.Mutex
 	stripes   [stripes]sync.Mutex
