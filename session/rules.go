@@ -131,7 +131,8 @@ func (s State) Err() error {
 // Page fetches every session that q selects, page by page, until visit returns false or an error.
 func Page(ctx context.Context, st interface {
 	List(ctx context.Context, q Query) (page []Session, next string, err error)
-}, q Query, visit func(Session) (bool, error)) error {
+}, q Query, visit func(Session) (bool, error),
+) error {
 	for {
 		page, next, err := st.List(ctx, q)
 		if err != nil {
