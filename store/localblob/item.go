@@ -147,7 +147,9 @@ func (s *Store) itemsOf(in place, from int64, n int, out []upload.PlaceInfo) ([]
 	}
 	defer f.release()
 	first := len(out)
-	l := &listing{f: f, n: n, out: out}
+	s.packs.mu.Lock()
+	l := &listing{f: f, n: n, out: out, rigid: s.packs.unable}
+	s.packs.mu.Unlock()
 	torn := l.torn
 	if in.life == s.Life {
 		torn = nil // it may be on its way
@@ -169,10 +171,12 @@ func (s *Store) itemsOf(in place, from int64, n int, out []upload.PlaceInfo) ([]
 
 // listing is how the items of a pack are listed, and the stretches between them that hold something else.
 type listing struct {
-	f    *file
-	n    int // so many at most
-	out  []upload.PlaceInfo
-	rest place // unrecognised blocks so far; in is 0 where there are none
+	f   *file
+	n   int // so many at most
+	out []upload.PlaceInfo
+	// rigid: the file system can't punch, and a deletion leaves zeros.
+	rigid bool
+	rest  place // unrecognised blocks so far; in is 0 where there are none
 }
 
 // mostRest is how long a stretch of unrecognised blocks is listed as one, in bytes.
@@ -191,11 +195,13 @@ func (l *listing) item(p place) bool {
 	return len(l.out) < l.n
 }
 
-// torn takes a block that belongs to no item that can be recognised. Where the file system can't punch, one of zeros is what a deletion has left.
+// torn takes a block that belongs to no item that can be recognised.
 func (l *listing) torn(off int64) bool {
-	var b [block]byte
-	if _, err := l.f.f.ReadAt(b[:], off); (err == nil || err == io.EOF) && b == [block]byte{} {
-		return true
+	if l.rigid {
+		var b [block]byte
+		if _, err := l.f.f.ReadAt(b[:], off); (err == nil || err == io.EOF) && b == [block]byte{} {
+			return true
+		}
 	}
 	if l.rest.in > 0 && (off != l.rest.off+l.rest.size() || l.rest.size() == mostRest) {
 		l.flush()
