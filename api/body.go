@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net/http"
@@ -24,12 +25,15 @@ const (
 //
 // One goroutine reads; SetReadDeadline may be called by any.
 type body struct {
-	r      io.Reader
-	rc     *http.ResponseController
-	length int64 // as announced, or -1
-	n      int64 // read so far
-	pace   pace
-	end    error // what Read answers from now on
+	r        io.Reader
+	request  *http.Request
+	promises promises
+	rc       *http.ResponseController
+	length   int64 // as announced, or -1
+	n        int64 // read so far
+	pace     pace
+	end      error // what Read answers from now on
+	read     bool  // to its end
 
 	mu    sync.Mutex
 	armed time.Time // the deadline that is set, if any
@@ -51,11 +55,11 @@ type pace struct {
 
 func newBody(r *http.Request, w http.ResponseWriter, rate int64, window time.Duration) *body {
 	b := &body{
-		r: r.Body, rc: http.NewResponseController(w), length: r.ContentLength,
+		r: r.Body, request: r, rc: http.NewResponseController(w), length: r.ContentLength,
 		pace: pace{window: window, per: int64(float64(rate) * window.Seconds())},
 	}
 	if b.length == 0 {
-		b.end, b.over = io.EOF, true
+		b.end, b.read, b.over = io.EOF, true, true
 	}
 	return b
 }
@@ -70,12 +74,17 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	n, err := b.r.Read(p)
 	b.n += int64(n)
+	b.promises.saw(p[:n])
 	b.pace.read(int64(n), time.Now())
 	if err == nil {
 		return n, nil
 	}
 	if err == io.EOF && b.length >= 0 && b.n != b.length {
 		err = io.ErrUnexpectedEOF
+	}
+	if err == io.EOF {
+		b.read = true
+		err = cmp.Or(b.promises.kept(b.request.Trailer), err)
 	}
 	return n, b.fail(err)
 }
@@ -85,14 +94,14 @@ func (b *body) fail(err error) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
-	case err == io.EOF:
-		b.end = io.EOF
+	case b.read:
+		b.end = err
 	case errors.Is(err, os.ErrDeadlineExceeded) && b.wake.IsZero():
 		b.end = errSlow
 	default:
 		b.end = &cutError{err}
 	}
-	if b.end == io.EOF {
+	if b.read {
 		b.release()
 	}
 	return b.end
@@ -155,7 +164,7 @@ func (b *body) release() {
 }
 
 // unread reports whether the client may still be sending.
-func (b *body) unread() bool { return b.end != io.EOF && b.length != 0 }
+func (b *body) unread() bool { return !b.read && b.length != 0 }
 
 // close ends the body with its request: it waits for nothing, and from now on nothing touches the connection.
 func (b *body) close() {

@@ -42,19 +42,21 @@ func (s *Server) readContent(c *call) error {
 	}
 	m := f.Memory
 	h := c.Header()
-	etag := contentHeaders(h, m)
-	if noneMatch(c.Request.Header.Values("If-None-Match"), etag) {
+	v := contentHeaders(h, m)
+	switch v.conditions(c.Request.Header) {
+	case http.StatusNotModified:
 		c.WriteHeader(http.StatusNotModified)
 		return nil
+	case http.StatusPreconditionFailed:
+		withhold(h)
+		return &denial{code: CodePreconditionFailed, detail: "the content is not the one that If-Match or If-Unmodified-Since asks for"}
 	}
 	off, n, status := int64(0), m.Bytes, http.StatusOK
-	if want := c.Request.Header.Values("Range"); len(want) == 1 && c.Method == http.MethodGet && ifRange(c.Request.Header, etag) {
+	if want := c.Request.Header.Values("Range"); len(want) == 1 && c.Method == http.MethodGet && v.ifRange(c.Request.Header) {
 		first, count, ok := oneRange(want[0], m.Bytes)
 		switch {
 		case ok && count == 0:
-			for _, name := range contentOnly {
-				h.Del(name)
-			}
+			withhold(h)
 			h.Set("Content-Range", fmt.Sprintf("bytes */%d", m.Bytes))
 			return fmt.Errorf("%w: %d bytes are there", errUnsatisfiable, m.Bytes)
 		case ok:
@@ -69,10 +71,7 @@ func (s *Server) readContent(c *call) error {
 	}
 	body, err := f.Body(c.Context(), off, n)
 	if err != nil {
-		for _, name := range contentOnly {
-			h.Del(name)
-		}
-		h.Del("Content-Range")
+		withhold(h)
 		return err
 	}
 	defer body.Close()
@@ -154,8 +153,12 @@ func (p *paced) TakeFile(f io.ReadSeeker, n int64) (sent int64, err error) {
 	return sent, nil
 }
 
-// contentOnly are the headers that describe the content, and not a refusal.
-var contentOnly = []string{"ETag", "Repr-Digest", "Content-Type", "Content-Disposition", "Accept-Ranges"}
+// withhold takes away the headers that describe the content, and not a refusal.
+func withhold(h http.Header) {
+	for _, name := range []string{"Etag", "Last-Modified", "Repr-Digest", "Content-Type", "Content-Disposition", "Accept-Ranges", "Content-Range"} {
+		delete(h, name)
+	}
+}
 
 // sameHeaders are those that every content has, under their canonical names. Nobody changes the lists, and what is added to one goes into a copy.
 var sameHeaders = map[string][]string{
@@ -167,17 +170,84 @@ var sameHeaders = map[string][]string{
 	"Referrer-Policy":              {"no-referrer"},
 }
 
+// validators tell one content from another (RFC 9110 §8.8). A memory's never changes, so that both are strong.
+type validators struct {
+	etag     string
+	modified time.Time // zero: not told
+}
+
 // contentHeaders says what the content is, and keeps a browser from ever taking it for a part of this origin.
-func contentHeaders(h http.Header, m catalog.Memory) (etag string) {
+func contentHeaders(h http.Header, m catalog.Memory) validators {
 	v := [...]string{
 		`"sha256:` + hex.EncodeToString(m.SHA256[:]) + `"`,
 		"sha-256=:" + base64.StdEncoding.EncodeToString(m.SHA256[:]) + ":",
 		m.MIME,
 		disposition(m.Name, m.MIME),
+		m.Created.UTC().Format(http.TimeFormat),
 	}
 	maps.Copy(h, sameHeaders)
 	h["Etag"], h["Repr-Digest"], h["Content-Type"], h["Content-Disposition"] = v[0:1:1], v[1:2:2], v[2:3:3], v[3:4:4]
-	return v[0]
+	if m.Created.After(time.Now()) { // the clock was wrong then or is now (RFC 9110 §8.8.2.1)
+		return validators{etag: v[0]}
+	}
+	h["Last-Modified"] = v[4:5:5]
+	return validators{v[0], m.Created.Truncate(time.Second)}
+}
+
+// conditions evaluates a read's preconditions in the order of RFC 9110 §13.2.2, and gives the status that they ask for; 0 where the content is to be given. A date that is malformed is
+// ignored, and one that there is nothing to compare with.
+func (v validators) conditions(h http.Header) int {
+	if tags := h.Values("If-Match"); len(tags) > 0 {
+		if !v.matches(tags, false) {
+			return http.StatusPreconditionFailed
+		}
+	} else if t, ok := v.date(h, "If-Unmodified-Since"); ok && v.modified.After(t) {
+		return http.StatusPreconditionFailed
+	}
+	if tags := h.Values("If-None-Match"); len(tags) > 0 {
+		if v.matches(tags, true) {
+			return http.StatusNotModified
+		}
+	} else if t, ok := v.date(h, "If-Modified-Since"); ok && !v.modified.After(t) {
+		return http.StatusNotModified
+	}
+	return 0
+}
+
+// date reads a field that is one date.
+func (v validators) date(h http.Header, field string) (t time.Time, ok bool) {
+	lines := h.Values(field)
+	if len(lines) != 1 || v.modified.IsZero() {
+		return t, false
+	}
+	t, err := http.ParseTime(lines[0])
+	return t, err == nil
+}
+
+// matches compares with a list of entity tags (RFC 9110 §8.8.3.2).
+func (v validators) matches(lines []string, weak bool) bool {
+	for _, line := range lines {
+		for tag := range strings.SplitSeq(line, ",") {
+			tag = strings.TrimSpace(tag)
+			if weak {
+				tag = strings.TrimPrefix(tag, "W/")
+			}
+			if tag == "*" || tag == v.etag {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// ifRange reports whether a range may be given (RFC 9110 §13.1.5): another date, a weak or another tag says that the client has something else.
+func (v validators) ifRange(h http.Header) bool {
+	lines := h.Values("If-Range")
+	if len(lines) == 0 {
+		return true
+	}
+	t, ok := v.date(h, "If-Range")
+	return len(lines) == 1 && (lines[0] == v.etag || ok && t.Equal(v.modified))
 }
 
 // passive reports whether a browser shows this type without ever running anything of it.
@@ -218,25 +288,6 @@ func disposition(name, kind string) string {
 // special reports whether a rune may differ between the forms of a name.
 func special(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '.' && r != '-' && r != '_'
-}
-
-// noneMatch is RFC 9110 §13.1.2, whose comparison is weak.
-func noneMatch(lines []string, etag string) bool {
-	for _, line := range lines {
-		for tag := range strings.SplitSeq(line, ",") {
-			tag = strings.TrimPrefix(strings.TrimSpace(tag), "W/")
-			if tag == "*" || tag == etag {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// ifRange reports whether a range may be given (RFC 9110 §13.1.5): a date, a weak or another tag says that the client has something else.
-func ifRange(h http.Header, etag string) bool {
-	v := h.Get("If-Range")
-	return v == "" || v == etag
 }
 
 // oneRange reads a Range field with one byte range. ok is false where it is to be ignored; n is 0 where it can't be satisfied.

@@ -76,6 +76,7 @@ var answers = map[Code]struct {
 	CodeTimeout:              {http.StatusRequestTimeout, "Too slow"},
 	CodeTooLarge:             {http.StatusRequestEntityTooLarge, "Too large"},
 	CodeUnsupportedMediaType: {http.StatusUnsupportedMediaType, "Unsupported media type"},
+	CodePreconditionFailed:   {http.StatusPreconditionFailed, "Another content is there"},
 	CodeRangeNotSatisfiable:  {http.StatusRequestedRangeNotSatisfiable, "Range not satisfiable"},
 	CodeChecksumMismatch:     {http.StatusUnprocessableEntity, "Checksum mismatch"},
 	CodeLengthMismatch:       {http.StatusUnprocessableEntity, "Length mismatch"},

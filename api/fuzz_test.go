@@ -20,33 +20,41 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// Content-Digest gives digests only of the right length, and gives back those that a client of ours writes.
+// A field of digests gives only those of an algorithm that is compared, of the right length, and gives back those that a client of ours writes.
 func FuzzContentDigest(f *testing.F) {
 	f.Add("sha-256=:"+base64.StdEncoding.EncodeToString(make([]byte, 32))+":", "crc32c=:AAAAAA==:")
+	f.Add("SHA-256="+base64.StdEncoding.EncodeToString(make([]byte, 32)), "id-sha=,MD5=x")
+	f.Add(base64.StdEncoding.EncodeToString(make([]byte, 16)), "")
 	f.Fuzz(func(t *testing.T, one, two string) {
-		h := http.Header{"Content-Digest": {one, two}}
-		sum, crc, err := contentDigest(h)
-		if err != nil {
-			wantDenial(t, err)
-			return
-		}
-		for algorithm, there := range map[string]bool{"sha-256": sum != nil, "crc32c": crc != nil} {
-			if there && !strings.Contains(one+two, algorithm) {
-				t.Errorf("%s out of nowhere", algorithm)
+		for _, field := range digestFields {
+			all, err := digestsIn(http.Header{field: {one, two}})
+			if err != nil {
+				wantDenial(t, err)
+				continue
 			}
-		}
-		if sum != nil {
-			again := http.Header{}
-			PutOptions{SHA256: (*[32]byte)(sum)}.apply(again)
-			if got, _, err := contentDigest(again); err != nil || *got != *sum {
-				t.Errorf("%x: %x, %v", *sum, got, err)
+			if len(all) == 0 {
+				t.Errorf("%s: a promise is ignored", field)
 			}
-		}
-		if crc != nil {
-			again := http.Header{}
-			PutOptions{CRC32C: crc}.apply(again)
-			if _, got, err := contentDigest(again); err != nil || *got != *crc {
-				t.Errorf("%x: %x, %v", *crc, got, err)
+			for _, d := range all {
+				if d.field != field || len(d.sum) != algorithms[d.algorithm]().Size() {
+					t.Errorf("%+v", d)
+				}
+				if field != "Content-Md5" && !strings.Contains(strings.ToLower(one+two), d.algorithm) {
+					t.Errorf("%s out of nowhere", d.algorithm)
+				}
+				again := http.Header{}
+				switch d.algorithm {
+				case "sha-256":
+					PutOptions{SHA256: (*[32]byte)(d.sum)}.apply(again)
+				case "crc32c":
+					sum := binary.BigEndian.Uint32(d.sum)
+					PutOptions{CRC32C: &sum}.apply(again)
+				default:
+					continue
+				}
+				if got, err := digestsIn(again); err != nil || len(got) != 1 || !bytes.Equal(got[0].sum, d.sum) {
+					t.Errorf("%x: %+v, %v", d.sum, got, err)
+				}
 			}
 		}
 	})
@@ -100,12 +108,16 @@ func FuzzIfNoneMatch(f *testing.F) {
 	f.Add(etag, `W/"x"`)
 	f.Add(`"a", `+etag, "")
 	f.Fuzz(func(t *testing.T, one, two string) {
-		got := noneMatch([]string{one, two}, etag)
+		v := validators{etag: etag}
+		got := v.matches([]string{one, two}, true)
 		if could := strings.Contains(one+"\n"+two, etag) || strings.Contains(one+two, "*"); got && !could {
 			t.Fatalf("%q, %q: %v", one, two, got)
 		}
-		if !noneMatch([]string{one, etag}, etag) || !noneMatch([]string{"W/" + etag}, etag) || !noneMatch([]string{`"x", ` + etag}, etag) {
+		if !v.matches([]string{one, etag}, true) || !v.matches([]string{"W/" + etag}, true) || !v.matches([]string{`"x", ` + etag}, true) {
 			t.Fatal("does not match itself")
+		}
+		if strong := v.matches([]string{one, two}, false); strong && !got || v.matches([]string{"W/" + etag}, false) {
+			t.Fatal("a weak tag is taken for a strong one")
 		}
 	})
 }

@@ -28,9 +28,6 @@ const jsonCost = 4
 // nothing trails, the text is UTF-8, a null stands only where the member may be absent and has a meaning without a value, and there is not more of anything than
 // its shape lets in, which is compared while the body is read. charge is asked for what is kept before it is kept. Where v has no member at all, an empty body will do.
 func decode(r *http.Request, body io.Reader, max int64, of *shape, charge func(n int64) error, v any) error {
-	if r.Header.Get("Content-Encoding") != "" {
-		return errEncoded
-	}
 	if r.ContentLength > max {
 		return tooLong(max)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/google/uuid"
 
 	"sluice/access"
+	"sluice/catalog"
 	"sluice/session"
 )
 
@@ -29,9 +30,11 @@ type call struct {
 	id     string // of the request
 	caller access.Caller
 	query  map[string]string // what was given; checked against the route
-	status int               // as answered; 0: nothing yet
-	out    int64             // bytes answered
-	holds                    // of what is bounded for all
+	sha256 *catalog.SHA256   // of a raw body, as its head says; nil: it does not
+	crc32c *uint32
+	status int   // as answered; 0: nothing yet
+	out    int64 // bytes answered
+	holds        // of what is bounded for all
 }
 
 // Unwrap is for http.ResponseController.
@@ -242,8 +245,8 @@ func (s *Server) run(c *call, r *route) error {
 	if err := c.checkQuery(r.query); err != nil {
 		return err
 	}
-	if r.raw && c.Request.Header.Get("Content-Encoding") != "" {
-		return errEncoded
+	if err := c.heed(r); err != nil {
+		return err
 	}
 	return r.serve(s, c)
 }

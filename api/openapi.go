@@ -108,6 +108,7 @@ func describe(r route, schemas schemaSet, problem obj) (obj, error) {
 		raw := obj{"*/*": obj{"schema": obj{}}}
 		good["content"] = raw
 		headers["ETag"], headers["Repr-Digest"], headers["Content-Disposition"] = header("sha256:… in quotes"), header("RFC 9530"), header("RFC 6266")
+		headers["Last-Modified"] = header("when the memory was made; its content never changes")
 		responses["206"] = obj{"description": "One range", "headers": obj{"Content-Range": header("RFC 9110 §14.4")}, "content": raw}
 		responses["304"] = obj{"description": "Not modified"}
 	case r.out != nil:
@@ -136,7 +137,7 @@ func refusals(r route) map[string][]string {
 		codes = append(codes, CodeForbidden)
 	}
 	if r.in != nil {
-		codes = append(codes, CodeTooLarge, CodeUnsupportedMediaType, CodeTimeout)
+		codes = append(codes, CodeTooLarge, CodeUnsupportedMediaType, CodeChecksumMismatch, CodeTimeout)
 	}
 	out := map[string][]string{}
 	for _, code := range codes {
@@ -170,11 +171,14 @@ func parameters(r route) []any {
 		}
 		out = append(out, obj{"name": p.name, "in": "query", "description": p.about, "schema": schema})
 	}
-	if r.raw {
-		out = append(out, obj{"name": "Content-Digest", "in": "header", "description": "RFC 9530: sha-256 or crc32c of the body", "schema": obj{"type": "string"}})
+	if r.raw || r.in != nil {
+		for _, name := range digestFields {
+			about := "of the body, compared before anything is done: sha-256, sha-512, crc32c, md5 or sha (RFC 9530, 3230, 1864); also in an announced trailer"
+			out = append(out, obj{"name": name, "in": "header", "description": about, "schema": obj{"type": "string"}})
+		}
 	}
 	if r.content {
-		for _, name := range []string{"Range", "If-Range", "If-None-Match"} {
+		for _, name := range []string{"Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"} {
 			out = append(out, obj{"name": name, "in": "header", "description": "RFC 9110", "schema": obj{"type": "string"}})
 		}
 	}

@@ -30,6 +30,7 @@ const (
 	CodeTimeout              Code = "Timeout"
 	CodeTooLarge             Code = "TooLarge"
 	CodeUnsupportedMediaType Code = "UnsupportedMediaType"
+	CodePreconditionFailed   Code = "PreconditionFailed"
 	CodeRangeNotSatisfiable  Code = "RangeNotSatisfiable"
 	CodeChecksumMismatch     Code = "ChecksumMismatch"
 	CodeLengthMismatch       Code = "LengthMismatch"

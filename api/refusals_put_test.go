@@ -191,7 +191,7 @@ func crc32cField(b []byte) string {
 	return "crc32c=:" + base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, crcOf(b))) + ":"
 }
 
-// A Content-Digest is checked before anything is recorded, on every way in; what is not ours is ignored.
+// A Content-Digest is checked before anything is recorded, on every way in; what is not ours is ignored beside what is, and refused alone.
 func TestContentDigest(t *testing.T) {
 	good, other := random(chunk), random(chunk)
 	crcSwapped := binary.LittleEndian.AppendUint32(nil, crcOf(good))
@@ -204,7 +204,8 @@ func TestContentDigest(t *testing.T) {
 		{"little-endian", "crc32c=:" + base64.StdEncoding.EncodeToString(crcSwapped) + ":", api.CodeChecksumMismatch},
 		{"right and wrong", sha256Field(good) + ", " + crc32cField(other), api.CodeChecksumMismatch},
 		{"wrong and right", sha256Field(other) + ", " + crc32cField(good), api.CodeChecksumMismatch},
-		{"wrong beside a foreign one", "md5=:AAAA:, " + sha256Field(other), api.CodeChecksumMismatch},
+		{"wrong beside a foreign one", "unixsum=:AAAA:, " + sha256Field(other), api.CodeChecksumMismatch},
+		{"wrong beside another algorithm", crc32cField(good) + ", md5=:" + base64.StdEncoding.EncodeToString(make([]byte, 16)) + ":", api.CodeChecksumMismatch},
 		{"hex", "sha-256=" + hexSum(good), api.CodeInvalidArgument},
 		{"no base64", "sha-256=:!!!!:", api.CodeInvalidArgument},
 		{"no end", strings.TrimSuffix(sha256Field(good), ":"), api.CodeInvalidArgument},
@@ -216,7 +217,10 @@ func TestContentDigest(t *testing.T) {
 		{"sha-256", sha256Field(good), ""},
 		{"crc32c", crc32cField(good), ""},
 		{"both", sha256Field(good) + ", " + crc32cField(good), ""},
-		{"foreign", "md5=:AAAA:, unixsum=:AAAA:", ""},
+		{"too short an md5", "md5=:AAAA:, " + sha256Field(good), api.CodeInvalidArgument},
+		{"foreign", "unixsum=:AAAA:, adler=:AAAAAA==:", api.CodeInvalidArgument},
+		{"empty", " ", api.CodeInvalidArgument},
+		{"right beside a foreign one", "unixsum=:AAAA:, " + sha256Field(good), ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			w := newWorld(t, nil)

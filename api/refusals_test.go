@@ -22,14 +22,14 @@ import (
 	"sluice/upload"
 )
 
-// statuses is the table of errors of API.md, but for Rejected (nothing inspects content yet), and with Timeout and Damaged, its extensions.
+// statuses is the table of errors of API.md, but for Rejected (nothing inspects content yet), and with Timeout, PreconditionFailed and Damaged, its extensions.
 var statuses = map[api.Code]int{
 	api.CodeInvalidArgument: 400, api.CodeUnauthenticated: 401, api.CodeForbidden: 403, api.CodeQuotaExceeded: 403, api.CodeNotFound: 404,
 	api.CodeSessionExpired: 410, api.CodeChunkConflict: 409, api.CodeIdempotencyConflict: 409, api.CodeAlreadyExists: 409,
 	api.CodeNotEmpty: 409, api.CodeIncomplete: 409, api.CodeAlreadyFinished: 409, api.CodeAlreadyAborted: 409, api.CodeSuperseded: 409,
 	api.CodeMethodNotAllowed: 405, api.CodeTimeout: 408, api.CodeTooLarge: 413, api.CodeUnsupportedMediaType: 415,
-	api.CodeRangeNotSatisfiable: 416, api.CodeChecksumMismatch: 422, api.CodeLengthMismatch: 422, api.CodeResourceExhausted: 429,
-	api.CodeInternal: 500, api.CodeUnavailable: 503, api.CodeStorageFull: 507, api.CodeDamaged: 500,
+	api.CodePreconditionFailed: 412, api.CodeRangeNotSatisfiable: 416, api.CodeChecksumMismatch: 422, api.CodeLengthMismatch: 422,
+	api.CodeResourceExhausted: 429, api.CodeInternal: 500, api.CodeUnavailable: 503, api.CodeStorageFull: 507, api.CodeDamaged: 500,
 }
 
 // seen is all that anybody can see of what is stored.
@@ -269,6 +269,9 @@ func TestEveryCodeOfTheContract(t *testing.T) {
 		},
 		api.CodeUnsupportedMediaType: func(w *world) {
 			w.refused(api.CodeUnsupportedMediaType, "POST", begins, `{"capsule_id":"default","meta":{"name":"a","mime_type":"image"}}`)
+		},
+		api.CodePreconditionFailed: func(w *world) {
+			w.refused(api.CodePreconditionFailed, "GET", w.store("a", "", []byte("a")).ContentURL, "", "If-Match", `"x"`)
 		},
 		api.CodeRangeNotSatisfiable: func(w *world) {
 			id, b := w.partial()

@@ -1,15 +1,11 @@
 package api
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
-	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
-
-	"github.com/dunglas/httpsfv"
 
 	"sluice/catalog"
 	"sluice/session"
@@ -90,51 +86,13 @@ func (c *call) memoryID() (catalog.MemoryID, error) {
 	return id, nil
 }
 
-// put reads what qualifies a put: its length, its Content-Digest, and replace where the route has it.
+// put gives what qualifies a put: its length, its digests, and replace where the route has it.
 func (c *call) put() (p upload.Put, err error) {
-	p.Multiplexed = c.ProtoMajor >= 2
-	p.Length = c.ContentLength
-	if p.Replace, err = c.flag("replace"); err != nil {
-		return p, err
+	p = upload.Put{
+		Length: c.ContentLength, SHA256: c.sha256, CRC32C: c.crc32c, Whole: c.body.promises.promised(), Multiplexed: c.ProtoMajor >= 2,
 	}
-	p.SHA256, p.CRC32C, err = contentDigest(c.Request.Header)
+	p.Replace, err = c.flag("replace")
 	return p, err
-}
-
-// contentDigest reads the Content-Digest field (RFC 9530 §2). Algorithms that are not ours are ignored, as the RFC has it; crc32c
-// is big-endian.
-func contentDigest(h http.Header) (sum *catalog.SHA256, crc *uint32, err error) {
-	lines := h.Values("Content-Digest")
-	if len(lines) == 0 {
-		return nil, nil, nil
-	}
-	malformed := func(why string) error { return invalid("Content-Digest", why) }
-	dict, err := httpsfv.UnmarshalDictionary(lines)
-	if err != nil {
-		return nil, nil, malformed("is not a dictionary of digests (RFC 9530)")
-	}
-	for _, name := range dict.Names() {
-		member, _ := dict.Get(name)
-		item, ok := member.(httpsfv.Item)
-		value, bytes := item.Value.([]byte)
-		if !ok || !bytes {
-			return nil, nil, malformed("has a member that is not a byte sequence (RFC 9530)")
-		}
-		switch name {
-		case "sha-256":
-			if len(value) != 32 {
-				return nil, nil, malformed("must have 32 bytes for sha-256")
-			}
-			sum = (*catalog.SHA256)(value)
-		case "crc32c":
-			if len(value) != 4 {
-				return nil, nil, malformed("must have 4 bytes for crc32c")
-			}
-			v := binary.BigEndian.Uint32(value)
-			crc = &v
-		}
-	}
-	return sum, crc, nil
 }
 
 // index reads a number of the path, up to what 64 bits hold.

@@ -188,7 +188,7 @@ func routes() []route {
 		{method: post, path: "/v1/memories_restore", auth: member, codes: mine, operation: exchanging((*Server).restoreMemory), about: "Takes a memory out of the trash."},
 		{method: post, path: "/v1/memories_ping", auth: member, operation: exchanging((*Server).ping), about: "Which of at most 1,000 memories the caller could read."},
 		{
-			method: get, path: contentPath + "{memory_id}", auth: member, codes: append([]Code{CodeRangeNotSatisfiable, CodeDamaged}, mine...),
+			method: get, path: contentPath + "{memory_id}", auth: member, codes: append([]Code{CodePreconditionFailed, CodeRangeNotSatisfiable, CodeDamaged}, mine...),
 			operation: operation{content: true, status: http.StatusOK, serve: (*Server).readContent}, about: "The content, whole or one range of it.",
 		},
 

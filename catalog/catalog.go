@@ -37,6 +37,8 @@ var (
 	ErrTooManySessions = errors.New("too many open sessions")
 	// ErrInvalid: see *FieldError.
 	ErrInvalid = errors.New("invalid")
+	// ErrKeyTaken: the idempotency key belongs to another request, or to the same one with other bytes.
+	ErrKeyTaken = errors.New("the idempotency key belongs to other bytes")
 	// ErrDeleted: the memory that an idempotency row points to is gone or in the trash.
 	ErrDeleted = errors.New("the memory was deleted")
 )

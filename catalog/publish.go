@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -27,12 +28,14 @@ type Publication struct {
 	// IdemKey, if not empty, remembers the memory under (capsule, owner, key), with the request's Fingerprint.
 	IdemKey     string
 	Fingerprint []byte
-	At          Moment
+	// Keyed: only the key's own memory will do. Else what finds its key taken by another request is published without it.
+	Keyed bool
+	At    Moment
 }
 
 // Publish makes an upload visible: the memory, its content, the counters, the event, the memory's idem and outcome, and the end of the
 // session's reservation. A repeat by the same session gives the same memory, and ErrDeleted where that is gone. Another upload of the same request under the same key, faster
-// than this one, leaves one memory: its own, which is returned.
+// than this one, leaves one memory: its own, which is returned where the bytes are the same. ErrKeyTaken and ErrDeleted where p is Keyed and the key has other bytes, or none any more.
 func Publish(tx Tx, p Publication) (Memory, error) {
 	m, at := p.Memory, p.At
 	if m.By != 0 {
@@ -59,6 +62,8 @@ func Publish(tx Tx, p Publication) (Memory, error) {
 			return m, err
 		case found && !deleted && bytes.Equal(row.Fingerprint, p.Fingerprint) && old.SHA256 == m.SHA256:
 			return old, errors.Join(duplicate(tx, old, p), Capsules.Put(tx, Name(c.ID), c))
+		case found && p.Keyed:
+			return m, cmp.Or(errIf(deleted && bytes.Equal(row.Fingerprint, p.Fingerprint), ErrDeleted), ErrKeyTaken)
 		case found:
 			p.IdemKey = "" // the key stays with whom it belongs to
 		}

@@ -42,7 +42,7 @@ func (u *Service) Create(ctx context.Context, c access.Caller, req CreateRequest
 		return catalog.Memory{}, err
 	}
 	if ok {
-		return u.answer(ctx, done)
+		return u.answer(ctx, done, req.Put, body)
 	}
 	size, err := u.chunkSize(BeginRequest{Bytes: req.Put.Length, Chunks: -1})
 	if err == nil {
@@ -57,8 +57,9 @@ func (u *Service) Create(ctx context.Context, c access.Caller, req CreateRequest
 	return u.createLarge(ctx, c, n, req.Put, size, body)
 }
 
-// answer gives the memory of an upload that had finished.
-func (u *Service) answer(ctx context.Context, done Upload) (m catalog.Memory, err error) {
+// answer gives the memory of an upload that had finished, where nothing that the client says of its bytes speaks against it. A SHA-256 is compared with the memory's, and the body
+// left alone; where the client promises something else the body is read and hashed.
+func (u *Service) answer(ctx context.Context, done Upload, p Put, body io.Reader) (m catalog.Memory, err error) {
 	if done.Deleted {
 		return m, ErrAlreadyFinished
 	}
@@ -68,10 +69,27 @@ func (u *Service) answer(ctx context.Context, done Upload) (m catalog.Memory, er
 		}
 		return err
 	})
-	if errors.Is(err, catalog.ErrNotFound) {
+	switch {
+	case errors.Is(err, catalog.ErrNotFound):
 		return m, ErrAlreadyFinished
+	case err != nil:
+		return m, err
+	case p.SHA256 != nil && *p.SHA256 != m.SHA256:
+		return m, fmt.Errorf("%w: its memory has the SHA-256 %x", ErrIdem, m.SHA256)
+	case p.CRC32C == nil && !p.Whole:
+		return m, nil
 	}
-	return m, err
+	sum, crc := sha256.New(), newCRC()
+	if _, err := io.Copy(io.MultiWriter(sum, crc), io.LimitReader(body, m.Bytes+1)); err != nil {
+		return m, err
+	}
+	if err := p.compare(sum.Sum(nil), crc.Sum32()); err != nil {
+		return m, err
+	}
+	if !bytes.Equal(sum.Sum(nil), m.SHA256[:]) {
+		return m, fmt.Errorf("%w: its memory has the SHA-256 %x", ErrIdem, m.SHA256)
+	}
+	return m, nil
 }
 
 // createSmall streams the body into a place of its own, or keeps it inline, and publishes it.
@@ -186,29 +204,20 @@ func (u *Service) publish(ctx context.Context, c access.Caller, n note, content 
 		if _, err := access.Allow(tx, c, access.Write, n.Capsule, at.Now); err != nil {
 			return err
 		}
-		if n.Idem != "" {
-			row, old, deleted, found, err := catalog.FinishedIdem(tx, n.Capsule, c.Principal, n.Idem)
-			if err != nil {
-				return err
-			}
-			if found {
-				// Another request with the same key was faster; what this one brought is garbage.
-				if !bytes.Equal(row.Fingerprint, n.Fingerprint) {
-					return ErrIdem
-				}
-				if deleted {
-					return ErrAlreadyFinished
-				}
-				m = old
-				return catalog.Discard(tx, placesOf(content.Extents), at)
-			}
-		}
 		m, err = catalog.Publish(tx, catalog.Publication{
-			Memory: draft, Content: content, IdemKey: n.Idem, Fingerprint: n.Fingerprint, At: at,
+			Memory: draft, Content: content, IdemKey: n.Idem, Fingerprint: n.Fingerprint, Keyed: true, At: at,
 		})
 		return err
 	})
-	return m, err
+	return m, keyTaken(err)
+}
+
+// keyTaken gives the reason that clients get.
+func keyTaken(err error) error {
+	if errors.Is(err, catalog.ErrKeyTaken) {
+		return fmt.Errorf("%w: %w", ErrIdem, err)
+	}
+	return err
 }
 
 // createLarge sends the body through a session of its own, which is aborted where the request fails.
@@ -233,7 +242,7 @@ func (u *Service) createLarge(ctx context.Context, c access.Caller, n note, p Pu
 	if err != nil {
 		return m, err
 	}
-	return u.Finish(context.WithoutCancel(ctx), c, FinishRequest{ID: s.ID, Length: length, Trusting: true})
+	return u.Finish(context.WithoutCancel(ctx), c, FinishRequest{ID: s.ID, Length: length, Trusting: true, Keyed: true})
 }
 
 // pour puts the whole body into the session, and compares the body's digest at its end.

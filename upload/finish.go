@@ -19,6 +19,7 @@ type verified struct {
 	n       note
 	sum     catalog.SHA256
 	length  int64
+	keyed   bool
 	pieces  []catalog.Extent // as they were recorded
 	extents []catalog.Extent // joined, as they are published
 	draft   catalog.Memory
@@ -194,11 +195,11 @@ func (u *Service) verify(ctx context.Context, c access.Caller, req FinishRequest
 	if sum != req.SHA256 && !req.Trusting {
 		return nil, u.mismatch(ctx, s, sum, req)
 	}
-	return u.assemble(ctx, c, s, n, sum, req.Length)
+	return u.assemble(ctx, c, s, n, sum, req)
 }
 
 // assemble gathers what the commit of a verified session will need.
-func (u *Service) assemble(ctx context.Context, c access.Caller, s session.Session, n note, sum catalog.SHA256, length int64) (*verified, error) {
+func (u *Service) assemble(ctx context.Context, c access.Caller, s session.Session, n note, sum catalog.SHA256, req FinishRequest) (*verified, error) {
 	entries, err := u.Sessions.Entries(ctx, s.ID, session.All(), 0)
 	if err != nil {
 		return nil, err
@@ -212,9 +213,9 @@ func (u *Service) assemble(ctx context.Context, c access.Caller, s session.Sessi
 		return nil, err
 	}
 	return &verified{
-		s: s, n: n, sum: sum, length: length, pieces: extents, extents: coalesce(extents),
+		s: s, n: n, sum: sum, length: req.Length, keyed: req.Keyed, pieces: extents, extents: coalesce(extents),
 		draft: catalog.Memory{
-			ID: id, Capsule: n.Capsule, Meta: n.Meta, Bytes: length, SHA256: sum, Created: u.Clock.Now(),
+			ID: id, Capsule: n.Capsule, Meta: n.Meta, Bytes: req.Length, SHA256: sum, Created: u.Clock.Now(),
 			Owner: c.Principal, By: uint64(s.ID), Idem: n.Idem,
 		},
 	}, nil
@@ -292,10 +293,10 @@ func (u *Service) committing(c access.Caller, open []*verified) session.End {
 				m, err := catalog.Publish(tx, catalog.Publication{
 					Memory:  v.draft,
 					Content: catalog.Content{Capsule: v.n.Capsule, SHA256: v.sum, Bytes: v.length, Extents: v.extents},
-					IdemKey: v.n.Idem, Fingerprint: v.n.Fingerprint, At: at,
+					IdemKey: v.n.Idem, Fingerprint: v.n.Fingerprint, Keyed: v.keyed, At: at,
 				})
 				if err != nil {
-					return &session.EndError{ID: v.s.ID, Err: err}
+					return &session.EndError{ID: v.s.ID, Err: keyTaken(err)}
 				}
 				if err := catalog.ForgetStates(tx, uint64(v.s.ID)); err != nil {
 					return err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"testing"
 	"time"
 
@@ -137,5 +138,58 @@ func TestARepeatedCreateThatMeetsADelete(t *testing.T) {
 	w.restart()
 	if m, err := create(); !errors.Is(err, upload.ErrAlreadyFinished) || !met {
 		t.Errorf("%+v, %v; it was deleted meanwhile: %v", m, err, met)
+	}
+}
+
+// late is a body before which something else happens.
+type late struct {
+	io.Reader
+	first func()
+}
+
+func (l *late) Read(p []byte) (int, error) {
+	if first := l.first; first != nil {
+		l.first = nil
+		first()
+	}
+	return l.Reader.Read(p)
+}
+
+// Two creates of one key at once are one memory where they bring the same bytes. One that brings others, or comes when the memory of the faster one is deleted already, is refused and
+// leaves nothing: it is neither answered with a memory of other bytes, nor made a second one.
+func TestTwoCreatesOfAKeyAtOnce(t *testing.T) {
+	for _, size := range []int{10, chunk, 3 * chunk} {
+		for _, length := range []int64{int64(size), -1} {
+			for name, want := range map[string]error{"the same": nil, "others": upload.ErrIdem, "deleted": catalog.ErrDeleted} {
+				w := newWorld(t)
+				b := random(size)
+				create := func(b []byte, first func()) (catalog.Memory, error) {
+					req := upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Idem: "k", Put: upload.Put{Length: length}}
+					return w.Create(t.Context(), w.me, req, &late{bytes.NewReader(b), first})
+				}
+				var one catalog.Memory
+				faster := func() {
+					var err error
+					one, err = create(b, nil)
+					w.check(err)
+					if want == catalog.ErrDeleted {
+						w.check(w.catalog.Update(t.Context(), func(tx catalog.Tx) error {
+							return catalog.Trash(tx, one.ID, time.Hour, catalog.Moment{Now: time.Now()})
+						}))
+					}
+				}
+				mine := b
+				if want == upload.ErrIdem {
+					mine = random(size)
+				}
+				m, err := create(mine, faster)
+				if !errors.Is(err, want) || err == nil && m.ID != one.ID || w.memories() != 1 {
+					t.Errorf("%s, %d bytes of length %d: %v, %d memories", name, size, length, err, w.memories())
+				}
+				if st, err := w.sessions.Stats(t.Context()); err != nil || st.Open > 0 {
+					t.Errorf("%s, %d bytes of length %d: %+v is left over, %v", name, size, length, st, err)
+				}
+			}
+		}
 	}
 }

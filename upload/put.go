@@ -86,7 +86,7 @@ func (u *Service) PutRange(ctx context.Context, c access.Caller, id session.Sess
 	}
 	k := u.newSink(ctx, c, capsule, s, p)
 	defer k.close()
-	whole := p.SHA256 != nil || p.CRC32C != nil
+	whole := p.SHA256 != nil || p.CRC32C != nil || p.Whole
 	err = k.stream(body, r, func(in *turn) (err error) {
 		n, err = u.Sessions.PutAt(ctx, id, off, in, k, whole)
 		return err

@@ -49,6 +49,8 @@ type Put struct {
 	// SHA256 and CRC32C, where given, must be those of the body (RFC 9530 Content-Digest).
 	SHA256 *catalog.SHA256
 	CRC32C *uint32
+	// Whole: whether the body is what its client promised shows at its end alone, where it fails if it is not (an MD5, a digest in a trailer). Then nothing is recorded before.
+	Whole bool
 	// Multiplexed: the body shares its connection's flow control with others, so that holding it back can hold them back.
 	Multiplexed bool
 }
@@ -62,6 +64,8 @@ type FinishRequest struct {
 	CRC32C []uint32
 	// Trusting takes the server's own digest where the client gave none (SHA256 is ignored).
 	Trusting bool
+	// Keyed refuses what is not the memory of its idempotency key (ErrIdem, catalog.ErrDeleted) rather than finish it without the key.
+	Keyed bool
 }
 
 // CreateRequest is a whole upload in one request.

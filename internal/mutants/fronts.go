@@ -28,8 +28,8 @@ func ofFronts() []mutant {
 			tests: []string{"api.FuzzJSON", "api.TestStrictJSON"},
 		},
 		{
-			name: "a-body-may-be-compressed", promise: 17, file: "api/middleware.go",
-			old:   "	if r.raw && c.Request.Header.Get(\"Content-Encoding\") != \"\" {",
+			name: "a-body-may-be-compressed", promise: 17, file: "api/headers.go",
+			old:   "	if h.Get(\"Content-Encoding\") != \"\" {",
 			new:   "	if false {",
 			tests: []string{"api.TestContentEncodingIsRefused"},
 		},

@@ -40,6 +40,7 @@ type mutant struct {
 func table() []mutant {
 	all := slices.Concat(ofSession(), ofUpload(), ofCatalog(), ofStores(), ofPacks(), ofFronts(), ofBounds(), ofMeetings(), ofRecords(), ofCleanup(), ofWire(), ofWaits())
 	all = append(all, ofClient()...)
+	all = append(all, ofPromised()...)
 	slices.SortStableFunc(all, func(a, b mutant) int { return a.promise - b.promise })
 	return all
 }

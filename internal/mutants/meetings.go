@@ -28,9 +28,9 @@ func ofMeetings() []mutant {
 			tests: []string{"internal/linear.TestConcurrentHistoriesAreLinearizable"},
 		},
 		{
-			name: "a-create-asks-for-its-key-before-its-commit", promise: 5, file: "upload/create.go",
-			old:   "		if n.Idem != \"\" {\n			row, old, deleted, found, err := catalog.FinishedIdem(tx",
-			new:   "		if false {\n			row, old, deleted, found, err := catalog.FinishedIdem(tx",
+			name: "a-create-asks-for-its-key-before-its-commit", promise: 5, file: "catalog/publish.go",
+			old:   "	if p.IdemKey != \"\" {\n		row, old, deleted, found, err := FinishedIdem(tx",
+			new:   "	if false {\n		row, old, deleted, found, err := FinishedIdem(tx",
 			tests: []string{"internal/linear.TestConcurrentHistoriesAreLinearizable"},
 		},
 		{

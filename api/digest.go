@@ -1,0 +1,176 @@
+package api
+
+import (
+	"bytes"
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/dunglas/httpsfv"
+	"golang.org/x/net/http/httpguts"
+
+	"sluice/upload"
+)
+
+// digest is what one field of a request promises of its body.
+type digest struct {
+	field, algorithm string
+	sum              []byte
+}
+
+// algorithms are those that are compared, under their names of RFC 9530. A sum is big-endian.
+var algorithms = map[string]func() hash.Hash{
+	"sha-512": sha512.New,
+	"sha-256": sha256.New,
+	"sha":     sha1.New,
+	"md5":     md5.New,
+	"crc32c":  func() hash.Hash { return crc32.New(crc32.MakeTable(crc32.Castagnoli)) },
+}
+
+// digestFields are the fields that promise something of a body, in a head or in a trailer. A body is never encoded and never a part, so that
+// content and representation are the same bytes.
+var digestFields = []string{"Content-Digest", "Repr-Digest", "Digest", "Content-Md5"}
+
+// digestsIn reads the fields Content-Digest and Repr-Digest (RFC 9530 §2 and §3), Digest (RFC 3230 §4.3.2) and Content-MD5 (RFC 1864). Each that is there must have an
+// algorithm that can be compared: a promise is never ignored. Beside such a one, others are.
+func digestsIn(h http.Header) (all []digest, err error) {
+	for _, field := range digestFields {
+		lines := h.Values(field)
+		if len(lines) == 0 {
+			continue
+		}
+		var found []digest
+		switch field {
+		case "Digest":
+			found, err = oldDigests(lines)
+		case "Content-Md5":
+			found = []digest{{algorithm: "md5"}}
+			if found[0].sum, err = base64.StdEncoding.DecodeString(lines[0]); err != nil || len(lines) > 1 {
+				err = errors.New("must be one base64 value (RFC 1864)")
+			}
+		default:
+			found, err = dictionary(lines)
+		}
+		if err != nil {
+			return nil, invalid(field, err.Error())
+		}
+		n := len(all)
+		for _, d := range found {
+			algorithm, known := algorithms[d.algorithm]
+			if !known {
+				continue
+			}
+			if size := algorithm().Size(); len(d.sum) != size {
+				return nil, invalid(field, fmt.Sprintf("must have %d bytes for %s", size, d.algorithm))
+			}
+			d.field = field
+			all = append(all, d)
+		}
+		if len(all) == n {
+			return nil, invalid(field, "has no digest that can be compared here: send sha-256, sha-512, crc32c, md5 or sha")
+		}
+	}
+	return all, nil
+}
+
+// dictionary reads a field of RFC 9530.
+func dictionary(lines []string) (found []digest, err error) {
+	dict, err := httpsfv.UnmarshalDictionary(lines)
+	if err != nil {
+		return nil, errors.New("is not a dictionary of digests (RFC 9530)")
+	}
+	for _, name := range dict.Names() {
+		member, _ := dict.Get(name)
+		item, ok := member.(httpsfv.Item)
+		value, bytes := item.Value.([]byte)
+		if !ok || !bytes {
+			return nil, errors.New("has a member that is not a byte sequence (RFC 9530)")
+		}
+		found = append(found, digest{algorithm: name, sum: value})
+	}
+	return found, nil
+}
+
+// oldDigests reads the field of RFC 3230.
+func oldDigests(lines []string) (found []digest, err error) {
+	for part := range strings.SplitSeq(strings.Join(lines, ","), ",") {
+		name, value, ok := strings.Cut(strings.TrimSpace(part), "=")
+		name = strings.TrimPrefix(strings.ToLower(name), "id-")
+		if _, known := algorithms[name]; ok && !known {
+			continue // its encoding is its own affair
+		}
+		sum, err := base64.StdEncoding.DecodeString(value)
+		if !ok || err != nil {
+			return nil, errors.New("must be algorithm=base64, separated by commas (RFC 3230)")
+		}
+		found = append(found, digest{algorithm: name, sum: sum})
+	}
+	return found, nil
+}
+
+// promises are the digests that a body is compared with when it ends, before its reader is told that it has: one that does not keep them never ends cleanly.
+type promises struct {
+	want []digest
+	late bool // the trailer was announced to have some
+	sums map[string]hash.Hash
+}
+
+// expect begins the comparison of a body with what is said of it: with want, and with what comes in the trailer.
+func (b *body) expect(want []digest) error {
+	p := promises{want: want, sums: map[string]hash.Hash{}}
+	p.late = slices.ContainsFunc(digestFields, func(field string) bool {
+		_, announced := b.request.Trailer[field]
+		return announced || httpguts.HeaderValuesContainsToken(b.request.Header["Trailer"], field) // there net/http leaves it where none can come
+	})
+	for _, d := range want {
+		p.sums[d.algorithm] = algorithms[d.algorithm]()
+	}
+	if p.late {
+		for name, algorithm := range algorithms {
+			p.sums[name] = algorithm()
+		}
+	}
+	if b.promises = p; b.length == 0 {
+		return p.kept(b.request.Trailer)
+	}
+	return nil
+}
+
+// promised reports whether what is expected of the body can only be known at its end.
+func (p *promises) promised() bool { return len(p.want) > 0 || p.late }
+
+// saw takes the next bytes of the body.
+func (p *promises) saw(b []byte) {
+	for _, h := range p.sums {
+		h.Write(b)
+	}
+}
+
+// kept gives the reason why a body that has ended is not what was promised.
+func (p *promises) kept(trailer http.Header) error {
+	late, err := digestsIn(trailer)
+	switch {
+	case err != nil:
+		return err
+	case len(late) > 0 && !p.late:
+		return invalid(late[0].field, "in a trailer must be announced by the field Trailer")
+	case len(late) == 0 && p.late:
+		return invalid("Trailer", "announces a digest that did not come")
+	}
+	for _, d := range slices.Concat(p.want, late) {
+		if got := p.sums[d.algorithm].Sum(nil); !bytes.Equal(got, d.sum) {
+			return &upload.ChecksumError{What: d.algorithm + " of the body", Want: hex.EncodeToString(d.sum), Got: hex.EncodeToString(got)}
+		}
+	}
+	return nil
+}

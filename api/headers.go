@@ -1,0 +1,139 @@
+package api
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+
+	"sluice/catalog"
+)
+
+// notTaken is a field of a request that would change what the request or its body means, and that is not supported: ignored, it would make an answer a lie.
+// A name that ends in - stands for all that begin so.
+type notTaken struct{ field, why string }
+
+// Fields that are heeded elsewhere: Authorization, Content-Length, Transfer-Encoding (framing.go, net/http), Content-Encoding (errEncoded), the digests and Trailer (digest.go), Content-Type
+// (create, decode, whole), Range and the conditions of a content (readContent). Ignored, since they only ask for a favour or describe: Accept and its kind, Prefer, Want-Content-Digest,
+// Want-Repr-Digest, Content-Location, Content-Language, Content-Disposition, Date, TE, and on JSON that has no validators If-None-Match, If-Modified-Since, If-Range and Range.
+
+// refusedAlways are refused on every request.
+var refusedAlways = []notTaken{
+	{"X-Http-Method-Override", "is not taken: send the method itself"},
+	{"X-Http-Method", "is not taken: send the method itself"},
+	{"X-Method-Override", "is not taken: send the method itself"},
+}
+
+// refusedChanges are refused on requests that change something. No operation replaces what is at an address, so that there is nothing to compare.
+var refusedChanges = []notTaken{
+	{"If-Match", "is not taken here: nothing is replaced by this request"},
+	{"If-None-Match", "is not taken here: nothing is replaced by this request; an idem makes a repeat safe"},
+	{"If-Unmodified-Since", "is not taken here: nothing is replaced by this request"},
+	{"If-Modified-Since", "is not taken here: nothing is replaced by this request"},
+	{"If", "is not taken here: nothing is replaced by this request"},
+}
+
+// refusedReads are refused on requests for what has no validators.
+var refusedReads = []notTaken{
+	{"If-Match", "is not taken here: only contents have an ETag"},
+	{"If-Unmodified-Since", "is not taken here: only contents have a Last-Modified"},
+}
+
+// refusedBodies are refused with raw bytes.
+var refusedBodies = []notTaken{
+	{"Content-Range", "is not taken: the body is the whole content; a part of one goes to uploads_put_range"},
+	{"Range", "is not taken on a body: a part of a content goes to uploads_put_range"},
+	{"If-Range", "is not taken on a body"},
+	{"Content-Transfer-Encoding", "is not taken: send the bytes as they are"},
+	// Other protocols, which say in their own way what a body is, or what it must be.
+	{"Tus-", "is not taken: this address does not speak tus"},
+	{"Upload-", "is not taken: this address speaks no protocol of resumable uploads but its own"},
+	{"X-Amz-Checksum-", "is not taken: send Content-Digest"},
+	{"X-Amz-Content-Sha256", "is not taken: send Content-Digest"},
+	{"X-Amz-Decoded-Content-Length", "is not taken: send the bytes as they are"},
+	{"X-Amz-Copy-Source", "is not taken: send the bytes"},
+	{"X-Goog-Hash", "is not taken: send Content-Digest"},
+	{"X-Goog-Copy-Source", "is not taken: send the bytes"},
+	{"X-Ms-Blob-Content-Md5", "is not taken: send Content-Digest"},
+	{"X-Ms-Content-Crc64", "is not taken: send Content-Digest"},
+	{"X-Ms-Copy-Source", "is not taken: send the bytes"},
+	{"X-Ms-Range", "is not taken: a part of a content goes to uploads_put_range"},
+	{"X-Checksum-", "is not taken: send Content-Digest"},
+	{"Oc-Checksum", "is not taken: send Content-Digest"},
+	{"Oc-Chunked", "is not taken: send the content whole, or in chunks of an upload"},
+}
+
+// refused gives the error of the first field of h that the table has.
+func refused(h http.Header, table []notTaken) error {
+	for _, r := range table {
+		if _, there := h[r.field]; there {
+			return invalid(r.field, r.why)
+		}
+		if !strings.HasSuffix(r.field, "-") {
+			continue
+		}
+		for name := range h {
+			if strings.HasPrefix(name, r.field) {
+				return invalid(name, r.why)
+			}
+		}
+	}
+	return nil
+}
+
+// heed verifies or refuses the fields of a request that change what it means. Of the digests of raw bytes package upload compares the first SHA-256 and CRC-32C itself, the
+// body all others.
+func (c *call) heed(r *route) error {
+	h := c.Request.Header
+	if err := refused(h, refusedAlways); err != nil {
+		return err
+	}
+	if v := h.Get("Expect"); v != "" && !strings.EqualFold(v, "100-continue") { // over HTTP/1.1 net/http says 417
+		return invalid("Expect", "must be 100-continue, or absent")
+	}
+	if r.method == http.MethodGet {
+		if r.content {
+			return nil
+		}
+		return refused(h, refusedReads)
+	}
+	if h.Get("Content-Encoding") != "" {
+		return errEncoded
+	}
+	err := refused(h, refusedChanges)
+	if err == nil && r.raw {
+		err = cmp.Or(refused(h, refusedBodies), whole(h))
+	}
+	if err != nil {
+		return err
+	}
+	want, err := digestsIn(h)
+	if err != nil {
+		return err
+	}
+	return c.body.expect(slices.DeleteFunc(want, func(d digest) bool {
+		switch {
+		case r.raw && d.algorithm == "sha-256" && c.sha256 == nil:
+			c.sha256 = (*catalog.SHA256)(d.sum)
+		case r.raw && d.algorithm == "crc32c" && c.crc32c == nil:
+			sum := binary.BigEndian.Uint32(d.sum)
+			c.crc32c = &sum
+		default:
+			return false
+		}
+		return true
+	}))
+}
+
+// whole refuses the types of bodies in which a content is only a part.
+func whole(h http.Header) error {
+	kind, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
+	if !slices.Contains([]string{"multipart/form-data", "multipart/byteranges"}, kind) {
+		return nil
+	}
+	return &denial{code: CodeUnsupportedMediaType, detail: fmt.Sprintf(
+		"%s is not taken: the body must be the bytes of the content alone; send a file with curl -T FILE, or --data-binary @FILE, instead of -F", kind)}
+}

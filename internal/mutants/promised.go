@@ -1,0 +1,67 @@
+package main
+
+// ofPromised are bugs that ignore what a request says of its bytes, or what is known of those that are read.
+func ofPromised() []mutant {
+	return []mutant{
+		{
+			name: "a-finished-key-answers-another-digest", promise: 5, file: "upload/create.go",
+			old:   "	case p.SHA256 != nil && *p.SHA256 != m.SHA256:",
+			new:   "	case false:",
+			tests: []string{"api.TestAKeyIsTiedToTheBytes"},
+		},
+		{
+			name: "a-finished-key-does-not-read-the-body", promise: 5, file: "upload/create.go",
+			old:   "	case p.CRC32C == nil && !p.Whole:",
+			new:   "	case true:",
+			tests: []string{"api.TestAKeyIsTiedToTheBytes"},
+		},
+		{
+			name: "a-create-is-answered-with-anothers-bytes", promise: 5, file: "catalog/publish.go",
+			old:   "bytes.Equal(row.Fingerprint, p.Fingerprint) && old.SHA256 == m.SHA256:",
+			new:   "bytes.Equal(row.Fingerprint, p.Fingerprint):",
+			tests: []string{"upload.TestTwoCreatesOfAKeyAtOnce"},
+		},
+		{
+			name: "a-create-gives-its-key-up", promise: 5, file: "catalog/publish.go",
+			old:   "		case found && p.Keyed:",
+			new:   "		case false:",
+			tests: []string{"upload.TestTwoCreatesOfAKeyAtOnce"},
+		},
+		{
+			name: "an-md5-is-not-compared", promise: 4, file: "api/digest.go",
+			old:   "got := p.sums[d.algorithm].Sum(nil); !bytes.Equal(got, d.sum) {",
+			new:   "got := p.sums[d.algorithm].Sum(nil); d.algorithm != \"md5\" && !bytes.Equal(got, d.sum) {",
+			tests: []string{"api.TestPromisesOfABodyAreKept"},
+		},
+		{
+			name: "a-trailer-is-not-looked-at", promise: 4, file: "api/digest.go",
+			old:   "	late, err := digestsIn(trailer)",
+			new:   "	late, err := digestsIn(nil)",
+			tests: []string{"api.TestPromisesInATrailer"},
+		},
+		{
+			name: "a-range-with-an-md5-is-recorded-as-it-comes", promise: 4, file: "upload/put.go",
+			old:   "p.CRC32C != nil || p.Whole",
+			new:   "p.CRC32C != nil",
+			tests: []string{"api.TestPromisesOfABodyAreKept"},
+		},
+		{
+			name: "a-content-range-is-ignored", promise: 4, file: "api/headers.go",
+			old:   "		if _, there := h[r.field]; there {",
+			new:   "		if _, there := h[r.field]; there && r.field != \"Content-Range\" {",
+			tests: []string{"api.TestWhatChangesTheMeaningOfABodyIsRefused"},
+		},
+		{
+			name: "a-form-is-stored-with-its-boundaries", promise: 4, file: "api/headers.go",
+			old:   "cmp.Or(refused(h, refusedBodies), whole(h))",
+			new:   "refused(h, refusedBodies)",
+			tests: []string{"api.TestWhatChangesTheMeaningOfABodyIsRefused"},
+		},
+		{
+			name: "a-weak-tag-is-taken-for-a-strong-one", promise: 4, file: "api/content.go",
+			old:   "if !v.matches(tags, false) {",
+			new:   "if !v.matches(tags, true) {",
+			tests: []string{"api.TestConditionsOfAContent"},
+		},
+	}
+}
