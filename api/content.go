@@ -64,11 +64,7 @@ func (s *Server) readContent(c *call) error {
 			h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", off, off+n-1, m.Bytes))
 		}
 	}
-	if c.Method == http.MethodHead || n == 0 {
-		h.Set("Content-Length", strconv.FormatInt(n, 10))
-		c.WriteHeader(status)
-		return nil
-	}
+	// Also where only the head is asked for: what is lost is told then too.
 	body, err := f.Body(c.Context(), off, n)
 	if err != nil {
 		withhold(h)
@@ -77,6 +73,9 @@ func (s *Server) readContent(c *call) error {
 	defer body.Close()
 	h.Set("Content-Length", strconv.FormatInt(n, 10))
 	c.WriteHeader(status)
+	if c.Method == http.MethodHead || n == 0 {
+		return nil
+	}
 	return s.send(c, body, n)
 }
 

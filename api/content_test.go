@@ -113,6 +113,22 @@ func (w *world) describes(a answer, m api.Memory, b []byte) {
 	}
 }
 
+// Content that is found lost when it is opened is as damaged as what a scrub has marked, however a reader learns of it.
+func TestContentThatIsGoneIsDamaged(t *testing.T) {
+	w := newWorld(t, nil)
+	m := w.store("a", "image/png", random(2*chunk))
+	places, err := w.blobs.Places(t.Context(), "", 10)
+	w.check(err)
+	for _, p := range places {
+		w.check(w.blobs.Delete(t.Context(), p.Name))
+	}
+	w.problem(w.do("GET", m.ContentURL, ""), api.CodeDamaged)
+	w.problem(w.do("GET", m.ContentURL, "", "Range", "bytes=1-2"), api.CodeDamaged)
+	if a := w.do("HEAD", m.ContentURL, ""); a.StatusCode != 500 || a.Header.Get("ETag") != "" {
+		t.Errorf("HEAD: %d, %v", a.StatusCode, a.Header)
+	}
+}
+
 // What a client has already is not sent again, and what it has of something else is not added to.
 func TestConditions(t *testing.T) {
 	w := newWorld(t, nil)

@@ -132,6 +132,9 @@ var rules = []struct {
 	{upload.ErrFull, CodeStorageFull, time.Minute},
 	{errSlow, CodeTimeout, 0},
 	{memories.ErrDamaged, CodeDamaged, 0},
+	// What is found when it is opened is as lost as what a scrub has marked.
+	{upload.ErrRotten, CodeDamaged, 0},
+	{upload.ErrNoPlace, CodeDamaged, 0},
 }
 
 // codeOf finds the code of an error, when to try again, and what to tell of it.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -260,6 +261,9 @@ func (v *Service) TickTTL(ctx context.Context, now time.Time, release End) (int,
 	return int(expired.Load()), err
 }
 
+// errBroken: what was to be done to one session panicked.
+var errBroken = errors.New("panic")
+
 // each does something to all sessions that q selects, Config.AtOnce at a time, so that their commits share syncs. What fails with one keeps no other from it.
 func (v *Service) each(ctx context.Context, q Query, do func(Session) error) error {
 	var failed failures
@@ -269,8 +273,15 @@ func (v *Service) each(ctx context.Context, q Query, do func(Session) error) err
 	err := Page(ctx, v.store, q, func(s Session) (bool, error) {
 		slots <- struct{}{}
 		wg.Go(func() {
-			defer func() { <-slots }()
-			failed.add(ctx, s.ID, do(s))
+			err := errBroken
+			defer func() {
+				if err == errBroken {
+					err = fmt.Errorf("%w: %v\n%s", err, recover(), debug.Stack())
+				}
+				failed.add(ctx, s.ID, err)
+				<-slots
+			}()
+			err = do(s)
 		})
 		return true, ctx.Err()
 	})

@@ -55,7 +55,8 @@ type Service struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	tracks tracks
-	slots  chan struct{} // bounds the followers that read at one time
+	// hashers bound the followers that read at one time.
+	hashers hashers
 
 	mu       sync.Mutex
 	creating map[session.SessionID]struct{}
@@ -72,8 +73,9 @@ func New(cfg Config) *Service {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Service{
 		Config: cfg, stop: ctx, cancel: cancel,
-		slots: make(chan struct{}, 2), creating: map[session.SessionID]struct{}{},
-		tracks: tracks{all: map[session.SessionID]*track{}},
+		creating: map[session.SessionID]struct{}{},
+		hashers:  hashers{free: 2},
+		tracks:   tracks{all: map[session.SessionID]*track{}},
 	}
 }
 

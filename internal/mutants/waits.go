@@ -57,5 +57,47 @@ func ofWaits() []mutant {
 			new:   "",
 			tests: []string{"session.TestALengthIsFixedBeforeTheClaim"},
 		},
+		{
+			name: "a-hash-holds-its-place-to-the-end", promise: 11, file: "upload/hashers.go",
+			old:   "	slice = 16 << 20",
+			new:   "	slice = 1 << 50",
+			tests: []string{"upload.TestASmallFinishDoesNotWaitForLargeHashes"},
+		},
+		{
+			name: "a-place-to-hash-goes-to-the-eldest", promise: 11, file: "upload/hashers.go",
+			old:   "	if h.picks++; h.picks%eldestOf != 0 {",
+			new:   "	if h.picks++; false {",
+			tests: []string{"upload.TestAPlaceGoesToTheShortestThatIsAwaited", "upload.TestASmallFinishDoesNotWaitForLargeHashes"},
+		},
+		{
+			name: "short-hashes-starve-long-ones", promise: 11, file: "upload/hashers.go",
+			old:   "	if h.picks++; h.picks%eldestOf != 0 {",
+			new:   "	if h.picks++; true {",
+			tests: []string{"upload.TestAPlaceGoesToTheShortestThatIsAwaited"},
+		},
+		{
+			name: "a-place-to-hash-is-lost", promise: 11, file: "upload/hashers.go",
+			old:   "		h.pass() // it was given meanwhile\n",
+			new:   "		_ = i\n",
+			tests: []string{"upload.TestAPlaceIsNotLost"},
+		},
+		{
+			name: "a-panic-behind-the-puts-ends-the-process", promise: 13, file: "upload/follow.go",
+			old:   "		if p := recover(); p != nil {",
+			new:   "		if p := any(nil); p != nil {",
+			tests: []string{"upload.TestAPanicBehindThePutsIsAnError"},
+		},
+		{
+			name: "a-sync-that-panics-is-forgotten", promise: 2, file: "store/localblob/settle.go",
+			old:   "		if err == errUnfinished { // it panicked",
+			new:   "		if false { // it panicked",
+			tests: []string{"store/localblob.TestASyncThatPanicsIsAFailedOne"},
+		},
+		{
+			name: "content-that-is-gone-is-an-internal-error", promise: 4, file: "api/errors.go",
+			old:   "	{upload.ErrNoPlace, CodeDamaged, 0},\n",
+			new:   "",
+			tests: []string{"api.TestContentThatIsGoneIsDamaged"},
+		},
 	}
 }

@@ -1,6 +1,9 @@
 package localblob
 
-import "sync"
+import (
+	"errors"
+	"sync"
+)
 
 // group lets callers share runs of a sync: one who asks while a run is on waits for the next, which begins after it has asked. Each gets
 // the error of the run that served it. The zero group is ready.
@@ -13,6 +16,9 @@ type turn struct {
 	over chan struct{}
 	err  error
 }
+
+// errUnfinished is what a run has come to that did not return.
+var errUnfinished = errors.New("a sync has broken off")
 
 func (g *group) do(run func() error) error {
 	g.mu.Lock()
@@ -33,12 +39,15 @@ func (g *group) do(run func() error) error {
 		g.now, g.next = mine, nil // from here on it covers nobody else
 		g.mu.Unlock()
 	}
+	defer func() { // also of a run that panics: others wait for its end
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if g.now == mine {
+			g.now = nil
+		}
+		close(mine.over)
+	}()
+	mine.err = errUnfinished
 	mine.err = run()
-	g.mu.Lock()
-	if g.now == mine {
-		g.now = nil
-	}
-	g.mu.Unlock()
-	close(mine.over)
 	return mine.err
 }

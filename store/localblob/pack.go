@@ -168,14 +168,17 @@ func (s *Store) write(b *batch) {
 	ps.mu.Unlock()
 	close(b.closed)
 	b.m.Mem = b.m.Mem[:b.n]
-	err := b.m.Write(b.f.f, b.f.pack.past, b.off)
-	if err != nil {
-		err = full(fmt.Errorf("appending to pack %s: %w", b.f.p.file(), err))
-		s.spoil(b)
-	}
-	s.over(b)
-	b.err = err
-	close(b.got)
+	err := errUnfinished
+	defer func() { // also of a write that panics: the members wait for its end
+		if err != nil {
+			err = full(fmt.Errorf("appending to pack %s: %w", b.f.p.file(), err))
+			s.spoil(b)
+		}
+		s.over(b)
+		b.err = err
+		close(b.got)
+	}()
+	err = b.m.Write(b.f.f, b.f.pack.past, b.off)
 }
 
 // over gives back what a batch had.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"sluice/catalog"
@@ -80,15 +81,24 @@ func each[T any](items []T, do func(T)) {
 		return
 	}
 	var wg sync.WaitGroup
+	var broken atomic.Pointer[any]
 	slots := make(chan struct{}, syncsAtOnce)
 	for _, item := range items {
 		slots <- struct{}{}
 		wg.Go(func() {
-			defer func() { <-slots }()
+			defer func() {
+				if p := recover(); p != nil {
+					broken.Store(&p)
+				}
+				<-slots
+			}()
 			do(item)
 		})
 	}
 	wg.Wait()
+	if p := broken.Load(); p != nil {
+		panic(*p) // it is the caller's, and not the process's end
+	}
 }
 
 // committed notes that r must get to the disk. A place that a sync has poisoned takes nothing more: that sync may have swallowed
@@ -156,7 +166,13 @@ func (f *file) syncOnce() error {
 	f.syncing, f.dirty = f.dirty, nil
 	unlisted := f.unlisted
 	f.mu.Unlock()
-	err := f.f.Sync()
+	err := errUnfinished
+	defer func() {
+		if err == errUnfinished { // it panicked: nobody knows what is on the disk
+			f.fail(err)
+		}
+	}()
+	err = f.f.Sync()
 	var later error
 	if err == nil && unlisted {
 		if err = f.s.syncFolder(f.p); notTried(err) {

@@ -1,0 +1,60 @@
+package localblob
+
+import (
+	"errors"
+	"testing"
+
+	"sluice/catalog"
+	"sluice/upload"
+)
+
+// A sync that panics poisons its place as one that fails does, and whoever waits for it, or comes later, is told: by Settle, not by the end of the process.
+func TestASyncThatPanicsIsAFailedOne(t *testing.T) {
+	disk := &hooked{}
+	s := open(t, t.TempDir(), Options{FS: disk})
+	one, two := write(t, s, 1, 0, 0, []byte("one")), write(t, s, 2, 0, 0, []byte("two"))
+	disk.sync = func(*hookedFile) error { panic("the disk is broken") }
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("the panic was swallowed")
+			}
+		}()
+		_ = s.Settle(t.Context(), []catalog.Extent{one, two})
+	}()
+	disk.sync = nil
+	for _, e := range []catalog.Extent{one, two} {
+		var lost *upload.LostError
+		if err := s.Settle(t.Context(), []catalog.Extent{e}); !errors.As(err, &lost) {
+			t.Errorf("%s: %v", e.Place, err)
+		}
+	}
+	next := write(t, s, 1, 0, 0, []byte("new"))
+	if err := s.Settle(t.Context(), []catalog.Extent{next}); err != nil || next.Place == one.Place {
+		t.Errorf("%s after %s: %v", next.Place, one.Place, err)
+	}
+}
+
+// Those that share a run which panics are told that it came to nothing, and the next one runs.
+func TestAGroupOutlivesAPanic(t *testing.T) {
+	var g group
+	begun, goOn, shared := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	first := make(chan any, 1)
+	go func() {
+		defer func() { first <- recover() }()
+		_ = g.do(func() error {
+			close(begun)
+			<-goOn
+			panic("broken")
+		})
+	}()
+	<-begun
+	go func() { shared <- g.do(func() error { return nil }) }()
+	close(goOn)
+	if p := <-first; p != "broken" {
+		t.Errorf("the panic: %v", p)
+	}
+	if err := <-shared; err != nil {
+		t.Errorf("the next run: %v", err)
+	}
+}

@@ -1,0 +1,91 @@
+package upload_test
+
+import (
+	"context"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/catalog"
+	"sluice/session"
+	"sluice/upload"
+	"sluice/upload/uploadtest"
+)
+
+// gatedReads is a Blobs each Read of which waits until it is let go, and tells whose it is.
+type gatedReads struct {
+	*uploadtest.Blobs
+	reads chan string
+	goOn  chan struct{}
+}
+
+func (g *gatedReads) Read(ctx context.Context, es []catalog.Extent, off, n int64) (io.ReadCloser, error) {
+	g.reads <- es[0].Place
+	select {
+	case <-g.goOn:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return g.Blobs.Read(ctx, es, off, n)
+}
+
+// Two large sessions that are being hashed hold up a small one that is finished for one slice of theirs, not to their ends.
+func TestASmallFinishDoesNotWaitForLargeHashes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		blobs := &gatedReads{w.blobs, make(chan string, 10), make(chan struct{})}
+		l := limits()
+		l.ChunkSize, l.ChunkSizeMax = 16<<20, 16<<20
+		w.rewire(blobs, l)
+		behind := func(size int64, n int) session.SessionID {
+			up, err := w.Begin(t.Context(), w.me, upload.BeginRequest{
+				Capsule: "default", Meta: catalog.Meta{Name: "a"}, Bytes: size * int64(n), Chunks: -1, ChunkSize: size,
+			})
+			w.check(err)
+			for i := range n { // the first comes last, so that all of the rest is to be read back
+				w.check(w.put(up.ID, int64((i+1)%n), make([]byte, size)))
+			}
+			time.Sleep(time.Second)
+			return up.ID
+		}
+		behind(16<<20, 3)
+		behind(16<<20, 3)
+		small := behind(chunk, 2)
+		finished := make(chan error, 1)
+		go func() { finished <- second(w.finish(small, make([]byte, 2*chunk))) }()
+		time.Sleep(time.Second)
+		if len(blobs.reads) != 2 {
+			t.Fatalf("%d are reading", len(blobs.reads))
+		}
+		one, two := <-blobs.reads, <-blobs.reads
+		blobs.goOn <- struct{}{}
+		if place := <-blobs.reads; place == one || place == two {
+			t.Errorf("the next slice is of %s, which had its turn", place)
+		}
+		blobs.goOn <- struct{}{} // one of the two that read, which it is nobody knows
+		blobs.goOn <- struct{}{}
+		w.check(<-finished)
+	})
+}
+
+// A store that panics behind a put fails what asked for it, and not the process.
+func TestAPanicBehindThePutsIsAnError(t *testing.T) {
+	w := newWorld(t)
+	b := random(2 * chunk)
+	up := w.begin(int64(len(b)))
+	w.check(w.put(up.ID, 1, b[chunk:]))
+	w.rewire(panicking{w.blobs}, limits())
+	w.check(w.put(up.ID, 0, b[:chunk]))
+	if _, err := w.finish(up.ID, b); err == nil {
+		t.Error("it was finished")
+	}
+	w.restart()
+	w.finishes(up.ID, b)
+}
+
+type panicking struct{ *uploadtest.Blobs }
+
+func (panicking) Read(context.Context, []catalog.Extent, int64, int64) (io.ReadCloser, error) {
+	panic("the store is broken")
+}

@@ -1,0 +1,67 @@
+package upload
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+)
+
+// Of those that somebody waits for the one with least left goes first; each fourth turn is that of whoever has waited longest.
+func TestAPlaceGoesToTheShortestThatIsAwaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := hashers{}
+		var order []int64
+		want := func(left int64, awaited bool) {
+			go func() {
+				if err := h.enter(t.Context(), left, func() bool { return awaited }); err != nil {
+					t.Error(err)
+				}
+				order = append(order, left)
+			}()
+			synctest.Wait()
+		}
+		want(100, false)
+		want(1, false)
+		for _, left := range []int64{60, 50, 10, 20, 30, 40} {
+			want(left, true)
+		}
+		for range 8 {
+			h.leave()
+			synctest.Wait()
+		}
+		if !slices.Equal(order, []int64{10, 20, 30, 100, 40, 50, 60, 1}) {
+			t.Errorf("%v", order)
+		}
+	})
+}
+
+// Whoever gives up waiting takes no place along.
+func TestAPlaceIsNotLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := hashers{free: 1}
+		never := func() bool { return false }
+		if err := h.enter(t.Context(), 1, never); err != nil {
+			t.Fatal(err)
+		}
+		for _, given := range []bool{false, true} {
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- h.enter(ctx, 1, never) }()
+			synctest.Wait()
+			cancel()
+			if given {
+				h.leave() // at the same moment
+			}
+			if err := <-done; err == nil {
+				h.leave()
+			} else if !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+		}
+		if h.free != 1 || len(h.queue) != 0 {
+			t.Errorf("%d places are free, %d wait", h.free, len(h.queue))
+		}
+	})
+}
