@@ -91,6 +91,8 @@ type Config struct {
 	MaxRequests int64
 	// MaxConns bounds the open connections of the public listener (0: no bound); more are answered 503 and closed.
 	MaxConns int64
+	// Unread bounds what clients have sent on HTTP/2 and no request has read, in bytes (128 MiB).
+	Unread int64
 }
 
 // Server answers the /v1 operations. Its handlers are safe for concurrent use. It has no goroutines of its own but in Serve.
@@ -126,7 +128,7 @@ func New(cfg Config) (*Server, error) {
 	cfg.MinRate = cmp.Or(cfg.MinRate, 1<<10)
 	cfg.RateWindow = cmp.Or(cfg.RateWindow, 30*time.Second)
 	cfg.MaxRequests = cmp.Or(cfg.MaxRequests, 16<<10)
-	s := &Server{cfg: cfg, log: cfg.Log, unread: newBacklog(mostBacklog), limits: newLimits(cfg.MaxRequests)}
+	s := &Server{cfg: cfg, log: cfg.Log, unread: newBacklog(cmp.Or(cfg.Unread, mostBacklog)), limits: newLimits(cfg.MaxRequests)}
 	routes := routes()
 	var err error
 	if s.document, err = document(routes); err != nil {

@@ -11,6 +11,9 @@ import (
 // slowRate is how fast a stream must be, in bytes a second, to be given more memory than a small buffer.
 const slowRate = 1 << 20
 
+// holdFor is how long a put may take to fill larger memory: at slowRate a mebibyte comes in that time.
+const holdFor = time.Second
+
 // input reads a body into memory that suits how fast it comes: a small buffer, and while it comes fast a larger one, which the sink lends or which is one of a
 // bounded number that the Service has.
 type input struct {
@@ -21,8 +24,9 @@ type input struct {
 	done  func()
 	fast  bool
 	small *[]byte
-	large *[]byte // nil: none
-	lent  []byte  // nil: none
+	large *[]byte   // nil: none
+	lent  []byte    // nil: none
+	until time.Time // what has come by then is handed on; zero: when there is enough
 }
 
 // newInput reads r; free must follow.
@@ -176,7 +180,10 @@ func (in *input) next(off, room int64) (b []byte, end error) {
 		return have, nil
 	}
 	n := copy(b, have)
+	// A body that goes on slowly, or stands still, must not keep what others could use until this memory is full.
+	in.until = in.v.cfg.Clock.Now().Add(holdFor)
 	filled, end := in.fill(b[n:])
+	in.until = time.Time{}
 	n += len(filled)
 	in.fast = n == len(b) && !in.slow(n, began)
 	return b[:n], end
@@ -207,7 +214,7 @@ func (in *input) fill(buf []byte) (got []byte, err error) {
 			continue
 		}
 		empty = 0
-		if in.due() {
+		if in.due() || !in.until.IsZero() && in.v.cfg.Clock.Now().After(in.until) {
 			break
 		}
 	}

@@ -158,3 +158,24 @@ func TestCopyGivesASlowBodyLittleMemory(t *testing.T) {
 		}
 	})
 }
+
+// A body that begins fast and then trickles gives its larger buffer back.
+func TestATrickleKeepsNoLargeBuffer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newCopier(t)
+		var slow parts
+		ended := make(chan error, 1)
+		go func() {
+			body := io.MultiReader(strings.NewReader("abcdefgh"), sleepy{strings.NewReader("ijklmnopqrst")})
+			ended <- v.Copy(&slow, body, 20)
+		}()
+		time.Sleep(3500 * time.Millisecond)
+		var fast parts
+		if err := v.Copy(&fast, bytes.NewReader(make([]byte, 16)), 16); err != nil || len(fast.lens) != 1 {
+			t.Errorf("beside a trickle a fast body came in %v, %v", fast.lens, err)
+		}
+		if err := <-ended; err != nil || string(slow.all) != "abcdefghijklmnopqrst" {
+			t.Errorf("%q in %v, %v", slow.all, slow.lens, err)
+		}
+	})
+}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	"sluice/access"
 	"sluice/api"
 	"sluice/catalog"
+	"sluice/internal/budget"
 	"sluice/internal/direct"
 	"sluice/internal/durable"
 	"sluice/keeper"
@@ -129,25 +131,32 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error)) 
 	if err := durable.MkdirAll(durable.OS{}, c.Data, 0o700); err != nil {
 		return s, err
 	}
+	b := budget.Of(budget.Read())
+	if b.Heap > 0 && os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(b.Heap)
+	}
+	log.Info("limits of this machine (0: none), and what is used of them at most", "descriptors", b.Descriptors, "memory", b.Memory,
+		"connections", b.Connections, "requests", b.Requests, "files_kept_open", b.Files)
 	hook := upload.Reserving(catalog.Bounds{MaxSessions: c.MaxOpenSessions})
 	kind := localblob.Process
 	if c.Durability == "power" {
 		kind = localblob.Power
 	}
 	s.meta, err = pebblemeta.Open(filepath.Join(c.Data, "meta"), pebblemeta.Options{
-		Changed: hook, Die: die, Log: log, Reserve: metaReserve, Process: kind == localblob.Process,
+		Changed: hook, Die: die, Log: log, Reserve: metaReserve, Process: kind == localblob.Process, Tables: b.Tables,
 	})
 	if err != nil {
 		return s, err
 	}
 	s.meta.Spare()
 	if s.blobs, err = localblob.Open(filepath.Join(c.Data, "content"), localblob.Options{
-		Durability: kind, VerifyReads: c.VerifyReads, Direct: direct.Config{Off: c.DirectIO == "off"}, Log: log,
+		Durability: kind, VerifyReads: c.VerifyReads, Direct: direct.Config{Off: c.DirectIO == "off", Buffers: b.Lent}, Log: log,
+		Files: b.Files, Senders: b.Senders,
 	}); err != nil {
 		return s, err
 	}
 	clock := systemClock{}
-	engine, err := session.New(ctx, s.meta.Sessions(), session.Config{TTL: c.SessionTTL, Merge: upload.Merge, MinPiece: 4 << 10, Clock: clock})
+	engine, err := session.New(ctx, s.meta.Sessions(), session.Config{TTL: c.SessionTTL, Merge: upload.Merge, MinPiece: 4 << 10, Clock: clock, Buffers: b.Large})
 	if err != nil {
 		return s, err
 	}
@@ -170,8 +179,8 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error)) 
 		Access:   who,
 		Expire:   s.keeper.Tick,
 		Ready:    s.ready,
-		MaxConns: maxConnections(),
-		Log:      log,
+		MaxConns: b.Connections, MaxRequests: b.Requests, Unread: b.Unread,
+		Log: log,
 	})
 	return s, err
 }

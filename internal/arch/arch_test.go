@@ -41,6 +41,7 @@ var arrows = map[string][]string{
 	"api":                 {"session", "catalog", "access", "upload", "memories"},
 	"sender":              {"api", "internal/backoff", "internal/lanes"},
 	"download":            {"session", "session/journal", "internal/backoff", "internal/durable", "internal/lanes"},
+	"internal/budget":     {},
 	"internal/direct":     {"internal/durable"},
 	"internal/durable":    {},
 	"internal/backoff":    {},

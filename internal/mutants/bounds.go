@@ -17,8 +17,8 @@ func ofBounds() []mutant {
 		},
 		{
 			name: "connections-are-not-bounded", promise: 11, file: "cmd/sluice/serve.go",
-			old:   "		MaxConns: maxConnections(),\n",
-			new:   "",
+			old:   "		MaxConns: b.Connections, ",
+			new:   "		",
 			tests: []string{"cmd/sluice.TestTricklingConnections"},
 		},
 		{

@@ -99,5 +99,41 @@ func ofWaits() []mutant {
 			new:   "",
 			tests: []string{"api.TestContentThatIsGoneIsDamaged"},
 		},
+		{
+			name: "a-trickle-keeps-a-large-buffer", promise: 11, file: "session/copy.go",
+			old:   "	in.until = in.v.cfg.Clock.Now().Add(holdFor)\n",
+			new:   "",
+			tests: []string{"session.TestATrickleKeepsNoLargeBuffer"},
+		},
+		{
+			name: "resting-uploads-keep-the-last-descriptor", promise: 6, file: "store/localblob/file.go",
+			old:   "	for tries := 0; notTried(err) && tries < 3 && s.shed(); tries++ {",
+			new:   "	for tries := 0; notTried(err) && tries < 0 && s.shed(); tries++ {",
+			tests: []string{"store/localblob.TestRestingUploadsMakeWay"},
+		},
+		{
+			name: "no-descriptor-is-kept-for-closing-others", promise: 6, file: "store/localblob/file.go",
+			old:   "	if keep {\n		s.hoarded, _ =",
+			new:   "	if false {\n		s.hoarded, _ =",
+			tests: []string{"store/localblob.TestRestingUploadsMakeWay"},
+		},
+		{
+			name: "the-number-of-kept-files-is-fixed", promise: 11, file: "store/localblob/file.go",
+			old:   "	if len(s.idle) > s.opts.Files && !s.trimming {",
+			new:   "	if len(s.idle) > 256 && !s.trimming {",
+			tests: []string{"store/localblob.TestTheNumberOfKeptFilesIsGiven"},
+		},
+		{
+			name: "the-least-limit-of-memory-is-not-taken", promise: 11, file: "internal/budget/machine_linux.go",
+			old:   "(least == 0 || n < least)",
+			new:   "least == 0",
+			tests: []string{"internal/budget.TestTheMemoryLimitOfAControlGroup"},
+		},
+		{
+			name: "connections-do-not-follow-the-memory", promise: 11, file: "internal/budget/budget.go",
+			old:   "		b.Connections = min(b.Connections, max(n/4/perConnection, 16))\n",
+			new:   "",
+			tests: []string{"internal/budget.TestTheSumIsBelowTheLimit"},
+		},
 	}
 }

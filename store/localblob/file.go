@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -89,7 +90,7 @@ func (f *file) open(write bool) error {
 	if write {
 		mode |= os.O_CREATE
 	}
-	opened, err := f.s.fs.OpenFile(f.s.path(f.p), mode, 0o600)
+	opened, err := f.s.openFile(f.s.path(f.p), mode)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("place %s: %w", f.p, upload.ErrNoPlace)
 	}
@@ -128,23 +129,23 @@ func (f *file) release() {
 		return
 	}
 	s.idle = append(s.idle, f)
-	if len(s.idle) > maxIdle && !s.trimming {
+	if len(s.idle) > s.opts.Files && !s.trimming {
 		s.trimming = true
 		s.trims.Go(s.trim)
 	}
-	late := len(s.idle) > mostIdle
+	late := len(s.idle) > 2*s.opts.Files
 	s.mu.Unlock()
 	if late {
-		s.closeOldest()
+		s.closeOldest(s.opts.Files)
 	}
 }
 
 // trim closes files until few enough stay open.
 func (s *Store) trim() {
 	for {
-		s.closeOldest()
+		s.closeOldest(s.opts.Files)
 		s.mu.Lock()
-		if s.trimming = len(s.idle) > maxIdle && !s.closed; !s.trimming {
+		if s.trimming = len(s.idle) > s.opts.Files && !s.closed; !s.trimming {
 			s.mu.Unlock()
 			return
 		}
@@ -152,10 +153,10 @@ func (s *Store) trim() {
 	}
 }
 
-// closeOldest syncs and closes the file that was unused longest, if there are too many.
-func (s *Store) closeOldest() {
+// closeOldest syncs and closes the file that was unused longest, if there are more than that.
+func (s *Store) closeOldest(keep int) {
 	s.mu.Lock()
-	if len(s.idle) <= maxIdle || s.closed {
+	if len(s.idle) <= keep || s.closed {
 		s.mu.Unlock()
 		return
 	}
@@ -179,6 +180,55 @@ func (s *Store) closeOldest() {
 	s.mu.Unlock()
 	if err := f.close(); err != nil {
 		s.opts.Log.Warn("closing a place", "place", f.p.String(), "err", err)
+	}
+}
+
+// openFile opens a file, and where the system has no descriptor left, once more without those that only wait for their next user.
+func (s *Store) openFile(path string, mode int) (durable.File, error) {
+	f, err := s.fs.OpenFile(path, mode, 0o600)
+	for tries := 0; notTried(err) && tries < 3 && s.shed(); tries++ {
+		f, err = s.fs.OpenFile(path, mode, 0o600)
+	}
+	return f, err
+}
+
+// shedAtOnce is how many idle files are closed where the system has no descriptor left.
+const shedAtOnce = 8
+
+// shed closes what is kept open for the next user only, and reports whether that was anything.
+func (s *Store) shed() bool {
+	s.shedding.Lock()
+	defer s.shedding.Unlock()
+	s.hoard(false)      // a file that is closed is synced before, with its folder, which has to be opened
+	defer s.hoard(true) // Close gives it back, and comes when nobody uses the store
+	s.mu.Lock()
+	var spare []durable.File
+	for _, f := range s.files {
+		f.mu.Lock()
+		spare = append(spare, f.spare...)
+		f.spare = nil
+		f.mu.Unlock()
+	}
+	idle := len(s.idle)
+	s.mu.Unlock()
+	s.spare.Add(-int64(len(spare)))
+	for _, o := range spare {
+		_ = o.Close() // it was read from
+	}
+	for i := range min(idle, shedAtOnce) {
+		s.closeOldest(max(idle-i-1, 0))
+	}
+	return len(spare) > 0 || idle > 0
+}
+
+// hoard keeps a descriptor for when there is none, or gives it back. shedding is held.
+func (s *Store) hoard(keep bool) {
+	if s.hoarded != nil {
+		_ = s.hoarded.Close()
+		s.hoarded = nil
+	}
+	if keep {
+		s.hoarded, _ = s.fs.OpenFile(filepath.Join(s.dir, "format"), os.O_RDONLY, 0)
 	}
 }
 

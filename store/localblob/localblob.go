@@ -91,6 +91,9 @@ type Options struct {
 	PackSize int64
 	// ReadOnly changes nothing in the folder, also where it is opened after a bad stop: what would write fails with ErrReadOnly.
 	ReadOnly bool
+	// Files is how many files stay open that nobody uses (256), until they are twice as many while they are being closed; one that is closed is synced first.
+	// Senders is how many descriptors of packs are kept for the next one who sends from one (64).
+	Files, Senders int
 	// FS is the file system that the folder is on (the operating system's).
 	FS  durable.FS
 	Log *slog.Logger
@@ -108,6 +111,8 @@ type Store struct {
 	files    map[place]*file
 	idle     []*file // open, sound, and used by nobody: the longest first
 	trimming bool
+	shedding sync.Mutex
+	hoarded  durable.File     // nil: none; under shedding
 	spares   map[place]uint64 // by the place without one
 	closed   bool
 	packs    packs
@@ -126,9 +131,6 @@ var _ upload.Blobs = (*Store)(nil)
 const (
 	format     = 2
 	formatLine = "sluice content, format %d\n"
-	// maxIdle is how many files are kept open that nobody uses, and mostIdle how far that may be exceeded while they are being closed. One that
-	// is closed is synced first.
-	maxIdle, mostIdle = 256, 512
 )
 
 // state is the file of that name.
@@ -151,6 +153,12 @@ func Open(dir string, opts Options) (s *Store, err error) {
 	}
 	if opts.PackSize == 0 {
 		opts.PackSize = 64 << 20
+	}
+	if opts.Files == 0 {
+		opts.Files = 256
+	}
+	if opts.Senders == 0 {
+		opts.Senders = 64
 	}
 	if opts.FS == nil {
 		opts.FS = durable.OS{}
@@ -175,6 +183,9 @@ func Open(dir string, opts Options) (s *Store, err error) {
 	if err := s.prepare(); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the content folder %s: %w", dir, err), lock.Close())
 	}
+	s.shedding.Lock()
+	defer s.shedding.Unlock()
+	s.hoard(true)
 	return s, nil
 }
 
@@ -300,6 +311,9 @@ func (s *Store) Close() error {
 	}
 	s.closed = true
 	s.mu.Unlock()
+	s.shedding.Lock()
+	s.hoard(false)
+	s.shedding.Unlock()
 	s.trims.Wait()
 	s.packs.mu.Lock()
 	s.retire()

@@ -188,9 +188,6 @@ func (r *reader) sendFile(to upload.FileTaker) (int64, error) {
 	return sent, unreadable(err)
 }
 
-// mostSpare is how many descriptors of packs are kept for who sends from one next.
-const mostSpare = 64
-
 // borrow opens a file once more, for one who moves where it stands; of a pack, which many send from, some stay open.
 func (f *file) borrow() (durable.File, error) {
 	f.mu.Lock()
@@ -202,11 +199,11 @@ func (f *file) borrow() (durable.File, error) {
 		return last, nil
 	}
 	f.mu.Unlock()
-	return f.s.fs.OpenFile(f.path(), os.O_RDONLY, 0)
+	return f.s.openFile(f.path(), os.O_RDONLY)
 }
 
 func (f *file) giveBack(opened durable.File) {
-	if f.pack != nil && f.s.spare.Add(1) <= mostSpare {
+	if f.pack != nil && f.s.spare.Add(1) <= int64(f.s.opts.Senders) {
 		f.mu.Lock()
 		f.spare = append(f.spare, opened)
 		f.mu.Unlock()

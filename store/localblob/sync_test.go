@@ -269,14 +269,14 @@ func TestFewFilesStayOpen(t *testing.T) {
 	s := open(t, t.TempDir(), Options{})
 	defer s.Close()
 	var es []catalog.Extent
-	for i := range 3 * maxIdle {
+	for i := range 3 * 256 {
 		es = append(es, write(t, s, session.SessionID(1+i), 0, 0, fmt.Append(nil, i)))
 	}
 	s.trims.Wait()
 	s.mu.Lock()
 	n := len(s.files)
 	s.mu.Unlock()
-	if n != maxIdle {
+	if n != 256 {
 		t.Errorf("%d files are open", n)
 	}
 	for i, e := range es {
@@ -306,7 +306,7 @@ func TestAPutSyncsNothing(t *testing.T) {
 		}
 		return nil
 	}
-	for i := range maxIdle + 10 {
+	for i := range 256 + 10 {
 		write(t, s, session.SessionID(i+1), 0, 0, []byte("x"))
 	}
 	if s.trims.Wait(); syncs.Load() == 0 {

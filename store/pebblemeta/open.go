@@ -1,6 +1,7 @@
 package pebblemeta
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -102,7 +103,7 @@ func (db *DB) pebbleOptions(opts Options, lock *pebble.Lock) *pebble.Options {
 		FS: failStop{lightLogs{opts.FS, db}, db}, Lock: lock, FormatMajorVersion: pebbleFormat,
 		CacheSize: blockCache + memTables*memTable, MemTableSize: memTable, MemTableStopWritesThreshold: memTables,
 		L0CompactionThreshold: 2, L0StopWritesThreshold: 24, LBaseMaxBytes: 16 << 20,
-		MaxOpenFiles: 256, ReadOnly: opts.ReadOnly,
+		MaxOpenFiles: cmp.Or(opts.Tables, 256), ReadOnly: opts.ReadOnly,
 		Logger: logger{opts.Log, db},
 		// Pebble tries again at once, and for ever, what it could not flush or compact, until commits wait for it.
 		EventListener: &pebble.EventListener{BackgroundError: func(err error) {

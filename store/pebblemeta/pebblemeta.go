@@ -78,6 +78,8 @@ type Options struct {
 	// Reserve is how many bytes of the disk are kept for the metadata, in files that make way when the disk is full (0: none are made,
 	// but those that are there are used).
 	Reserve int64
+	// Tables is how many tables stay open (256).
+	Tables int
 	// ReadOnly changes nothing in the folder, also where it is opened after a bad stop: what would write fails.
 	ReadOnly bool
 }
