@@ -3,9 +3,7 @@ package download
 import (
 	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 
@@ -33,7 +31,7 @@ func (j *job) begin(ctx context.Context) (s session.Session, created bool, err e
 	for _, id := range others {
 		if err == nil {
 			j.Log.Info("starting over: the file was begun with another content")
-			err = j.engine.Abort(ctx, id, j.discard)
+			err = j.engine.Abort(ctx, id, func(context.Context, []session.Session) error { return nil }) // its bytes are written over
 		}
 	}
 	if err != nil {
@@ -49,12 +47,8 @@ func (j *job) idem() string {
 
 // outcome says what became of a session that a former Get left sealed: the rename was the commit.
 func (j *job) outcome(ctx context.Context, s session.Session) (session.State, error) {
-	_, err := os.Lstat(j.partPath())
-	if err == nil {
-		return session.Open, nil
-	}
-	if !errors.Is(err, os.ErrNotExist) {
-		return 0, err
+	if !j.fresh {
+		return session.Open, nil // else there was no part any more
 	}
 	digest, size, err := contentOf(s)
 	if err != nil {

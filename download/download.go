@@ -8,10 +8,13 @@
 //
 // # The files
 //
-//	DEST.sluice-part     the bytes, at their offsets, as long as the content from the start
+//	DEST.sluice-part     the bytes, at their offsets, and behind them a mark of 48 bytes, which goes when all are there
 //	DEST.sluice-journal  which pieces of them have arrived, each with its CRC-32C
 //	                     (neither lasts for a content of one piece, which is fetched into memory)
 //	DEST                 the content, whole, once it is verified; a former file of that name is replaced in one step
+//
+// Other files of these names are never changed, nor links followed: a journal is known by how it begins, a part by its mark, or by a piece in it that its journal has the CRC-32C of, or
+// as all of the content. What is not known to be Get's own is an [InTheWayError].
 //
 // # What is trusted when
 //
@@ -39,6 +42,7 @@ import (
 	"sync"
 	"time"
 
+	"sluice/internal/backoff"
 	"sluice/internal/durable"
 	"sluice/internal/lanes"
 	"sluice/session"
@@ -74,14 +78,19 @@ type Source interface {
 // Request says what Get is to do.
 type Request struct {
 	Source Source
-	// Dest is the file to be made. Its folder must exist; Dest+".sluice-part" and Dest+".sluice-journal" are Get's own.
+	// Dest is the file to be made. Its folder must exist; Dest+".sluice-part" and Dest+".sluice-journal" are Get's own. A file that is replaced leaves its mode to
+	// the new one, and its owner where that is allowed.
 	Dest string
+	// New: Dest must not be there at the end either, and is not replaced then (fs.ErrExist). What was fetched stays.
+	New bool
 	// Parallel is how many requests run at a time, 1 to 64; 0 means as many as the link gives most with, 1 to 16, which is found out on the way.
 	Parallel int
 	// Patience is how long to go on trying while nothing arrives; 0 means five minutes.
 	Patience time.Duration
 	// Progress, if set, is told how many bytes of the content are here, one call at a time. After a cut done may go back a little.
 	Progress func(done, total int64)
+	// Pace, if set, is the back-off that this Get shares with others of the same server.
+	Pace *backoff.Shared
 	// Log, if set, is told of retries and of what had to be fetched again.
 	Log *slog.Logger
 }
@@ -89,11 +98,22 @@ type Request struct {
 var (
 	// ErrPermanent is for a Source's errors that trying again won't cure.
 	ErrPermanent = errors.New("not worth trying again")
+	// ErrNoParts is for a Source's error that says that it gives no parts; after it the Source is asked for all of the rest, in one request at a time.
+	ErrNoParts = errors.New("only the whole can be had")
 	// ErrBusy: another Get is at work on this Dest.
 	ErrBusy = errors.New("another download of this file is running")
 	// ErrDigest: the bytes that the Source gave are not those of its SHA-256. What was fetched is thrown away.
 	ErrDigest = errors.New("the content does not have the SHA-256 that it should have")
 )
+
+// LaterError is a Source's error that asks every request to wait.
+type LaterError struct {
+	Err   error
+	After time.Duration // 0: it does not say for how long
+}
+
+func (e *LaterError) Error() string { return e.Err.Error() }
+func (e *LaterError) Unwrap() error { return e.Err }
 
 // job is one running Get.
 type job struct {
@@ -104,7 +124,9 @@ type job struct {
 	engine  *session.Service
 	id      session.SessionID
 	lanes   *lanes.Lanes
-	part    *os.File
+	part    *os.File // locked
+	fresh   bool     // the part was made by this Get
+	serial  bool     // the Source gives no parts
 
 	mu    sync.Mutex // of what follows
 	done  int64      // recorded bytes
@@ -125,15 +147,26 @@ func Get(ctx context.Context, r Request) (err error) {
 	if r.Patience == 0 {
 		r.Patience = defaultPatience
 	}
+	if r.Pace == nil {
+		r.Pace = &backoff.Shared{}
+	}
 	if r.Log == nil {
 		r.Log = slog.New(slog.DiscardHandler)
 	}
 	j := &job{Request: r, size: r.Source.Size(), digest: r.Source.SHA256(), moved: time.Now(), lanes: lanesOf(r.Parallel)}
-	if done, err := j.small(ctx); done || err != nil {
+	if err := j.openPart(); err != nil {
 		return err
 	}
-	if err := j.open(); err != nil {
+	defer func() { err = errors.Join(err, j.closePart()) }()
+	begun, err := journal.Is(j.journalPath())
+	if err != nil {
 		return err
+	}
+	if j.size <= chunkSize && !begun {
+		return j.small(ctx)
+	}
+	if err := j.open(); err != nil {
+		return errors.Join(err, j.unmake())
 	}
 	defer func() { err = errors.Join(err, j.journal.Close()) }()
 	return j.run(ctx)
@@ -146,8 +179,10 @@ func lanesOf(parallel int) *lanes.Lanes {
 	return lanes.Adaptive(mostLanes, time.Now)
 }
 
-func (r Request) partPath() string    { return beside(r.Dest, ".sluice-part") }
-func (r Request) journalPath() string { return beside(r.Dest, ".sluice-journal") }
+func (r Request) partPath() string    { return beside(r.Dest, partSuffix) }
+func (r Request) journalPath() string { return beside(r.Dest, journalSuffix) }
+
+const partSuffix, journalSuffix = ".sluice-part", ".sluice-journal"
 
 // longest is how long a name may be with what is appended to it: file systems have a bound of 255 bytes, and the journal appends something itself.
 const longest = 240
@@ -164,6 +199,11 @@ func beside(dest, suffix string) string {
 
 // open takes the journal. One that is damaged is worth no more than what it remembers: the download starts over.
 func (j *job) open() error {
+	if _, err := os.Lstat(j.journalPath()); err == nil {
+		if is, err := journal.Is(j.journalPath()); err != nil || !is {
+			return errors.Join(err, &InTheWayError{j.journalPath()})
+		}
+	}
 	opened, err := journal.Open(j.journalPath())
 	if errors.Is(err, journal.ErrDamaged) {
 		j.Log.Warn("starting over", "why", err)
@@ -196,7 +236,7 @@ func (j *job) run(ctx context.Context) error {
 		}
 		if same {
 			j.report(j.size, 0)
-			return j.journal.Remove()
+			return errors.Join(j.unmake(), j.journal.Remove())
 		}
 		// The file was taken away since: once more from the start.
 		if err := j.journal.Remove(); err != nil {
@@ -210,9 +250,6 @@ func (j *job) run(ctx context.Context) error {
 		}
 	}
 	j.id = s.ID
-	if err := j.openPart(); err != nil {
-		return err
-	}
 	if created {
 		err = j.part.Truncate(0)
 	}
@@ -224,7 +261,6 @@ func (j *job) run(ctx context.Context) error {
 		// Nothing that is here may ever be used: neither by this Get nor by the next.
 		err = errors.Join(err, j.engine.Abort(ctx, j.id, j.discard))
 	}
-	err = errors.Join(err, j.part.Close())
 	if err == nil || useless {
 		err = errors.Join(err, j.journal.Remove())
 	}
@@ -234,7 +270,7 @@ func (j *job) run(ctx context.Context) error {
 // fill fetches what is missing, verifies the whole and gives it its name.
 func (j *job) fill(ctx context.Context) error {
 	// The length is set at once, whatever was left there: bytes that never arrived read as zeros.
-	if err := j.part.Truncate(j.size); err != nil {
+	if err := j.stamp(j.part); err != nil {
 		return err
 	}
 	for again := false; ; again = true {
@@ -259,8 +295,12 @@ func (j *job) fill(ctx context.Context) error {
 // errUseless marks an error after which what has arrived must not be kept.
 var errUseless = errors.New("what was fetched is thrown away")
 
+// discard takes the part's name away. Its bytes are of no use.
 func (j *job) discard(context.Context, []session.Session) error {
-	if err := os.Remove(j.partPath()); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if mine, err := durable.Named(j.part, j.partPath()); err != nil || !mine {
+		return err
+	}
+	if err := os.Remove(j.partPath()); err != nil {
 		return err
 	}
 	return durable.SyncDir(durable.OS{}, filepath.Dir(j.Dest))

@@ -14,7 +14,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"sluice/internal/backoff"
 	"sluice/internal/leak"
 	"sluice/session"
 	"sluice/session/journal"
@@ -288,7 +290,7 @@ func TestACrashInTheEndIsSettled(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			src, to := newContent(5<<20), dest(t)
-			j := &job{Request: Request{Source: src, Dest: to, Parallel: 2, Log: discardLog()}, size: src.Size(), digest: src.SHA256(), lanes: lanesOf(2)}
+			j := &job{Request: Request{Source: src, Dest: to, Parallel: 2, Patience: time.Minute, Pace: &backoff.Shared{}, Log: discardLog()}, moved: time.Now(), size: src.Size(), digest: src.SHA256(), lanes: lanesOf(2)}
 			if err := j.open(); err != nil {
 				t.Fatal(err)
 			}
@@ -348,9 +350,6 @@ func TestOneGetOfAFileAtATime(t *testing.T) {
 // A small content needs no journal, and goes on over nothing that another left.
 func TestASmallContentIsFetchedThroughMemory(t *testing.T) {
 	src, to := newContent(1<<20), dest(t)
-	if err := os.WriteFile(to+".sluice-part", bytes.Repeat([]byte{1}, 3<<20), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	src.body = func(_ context.Context, _ int64, b []byte) (io.ReadCloser, error) {
 		if _, err := os.Stat(to + ".sluice-journal"); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("a journal: %v", err)

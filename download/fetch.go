@@ -5,22 +5,37 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"sync"
 	"time"
 
+	"sluice/internal/backoff"
+	"sluice/internal/lanes"
 	"sluice/session"
 )
 
-const (
-	// stallAfter is how long a request may stand still before it is given up and made again.
-	stallAfter = 30 * time.Second
-	// firstPause and longestPause bound the time between a failed request and the next.
-	firstPause, longestPause = 100 * time.Millisecond, 10 * time.Second
-)
+// stallAfter is how long a request may stand still before it is given up and made again; patience may end it earlier.
+const stallAfter = 30 * time.Second
 
 // fetch gets every missing chunk, while the file is hashed behind it; see follow for what it gives.
 func (j *job) fetch(ctx context.Context) (gen uint64, sum [32]byte, err error) {
+	gen, sum, err = j.fetchParts(ctx)
+	if j.noParts(err) {
+		return j.fetchParts(ctx)
+	}
+	return gen, sum, err
+}
+
+// noParts goes over to fetching in one go, once, where the Source gives no parts.
+func (j *job) noParts(err error) bool {
+	if !errors.Is(err, ErrNoParts) || j.serial {
+		return false
+	}
+	j.Log.Warn("parts can't be had, so that it is fetched from its beginning to its end in one go", "because", err)
+	j.serial, j.lanes = true, lanes.Fixed(1)
+	return true
+}
+
+func (j *job) fetchParts(ctx context.Context) (gen uint64, sum [32]byte, err error) {
 	s, err := j.engine.Status(ctx, j.id)
 	if err != nil {
 		return 0, sum, err
@@ -29,7 +44,7 @@ func (j *job) fetch(ctx context.Context) (gen uint64, sum [32]byte, err error) {
 	defer stop(nil)
 	var workers sync.WaitGroup
 	workers.Go(func() {
-		for _, r := range requests(s) {
+		for _, r := range j.requests(s) {
 			if j.lanes.Enter(ctx) != nil {
 				return
 			}
@@ -53,7 +68,10 @@ func (j *job) fetch(ctx context.Context) (gen uint64, sum [32]byte, err error) {
 }
 
 // requests cuts what the session misses into ranges for one request each: whole chunks, in order.
-func requests(s session.Session) (runs []session.Range) {
+func (j *job) requests(s session.Session) (runs []session.Range) {
+	if gaps := s.Missing(0); j.serial && len(gaps) > 0 {
+		return []session.Range{{Off: gaps[0].Off - gaps[0].Off%chunkSize, End: s.BytesExpected}}
+	}
 	for _, gap := range s.Missing(0) {
 		for off := gap.Off - gap.Off%chunkSize; off < gap.End; off += requestSize {
 			end := min(off+requestSize, gap.End)
@@ -65,11 +83,16 @@ func requests(s session.Session) (runs []session.Range) {
 
 // persist gets the bytes of r, with as many requests as it takes. One request gives how many it has got, also with an error.
 func (j *job) persist(ctx context.Context, r session.Range, request func(context.Context, session.Range) (int64, error)) error {
-	for pause := firstPause; !r.Empty(); {
+	for failed := 0; !r.Empty(); {
+		if err := j.Pace.Enter(ctx, j.Patience-j.sinceMoved()); err != nil {
+			return err
+		}
 		n, err := request(ctx, r)
+		outcome, after := outcomeOf(err)
+		j.Pace.Exit(outcome, after)
 		r.Off += n
 		if n > 0 {
-			pause = firstPause
+			failed = 0
 		}
 		if err == nil {
 			continue
@@ -78,24 +101,41 @@ func (j *job) persist(ctx context.Context, r session.Range, request func(context
 			return context.Cause(ctx)
 		}
 		var cut *cutError
-		if !errors.As(err, &cut) || errors.Is(err, ErrPermanent) {
+		if !errors.As(err, &cut) || errors.Is(err, ErrPermanent) || errors.Is(err, ErrNoParts) && !j.serial {
 			return err
 		}
-		if waited := j.sinceMoved(); waited > j.Patience {
-			return fmt.Errorf("nothing has arrived for %s: %w", waited.Round(time.Second), err)
+		left := j.Patience - j.sinceMoved()
+		if left <= 0 {
+			return fmt.Errorf("nothing has arrived for %s: %w", j.sinceMoved().Round(time.Second), err)
 		}
 		j.lanes.Troubled()
-		j.Log.Info("trying again", "offset", r.Off, "in", pause, "why", err)
-		t := time.NewTimer(pause/2 + rand.N(pause/2))
+		pause := min(max(backoff.Pause(failed), after), left)
+		failed++
+		j.Log.Info("trying again", "offset", r.Off, "in", pause.Round(10*time.Millisecond), "why", err)
+		if outcome == backoff.Refused {
+			continue // all wait together
+		}
+		t := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
 			t.Stop()
 			return context.Cause(ctx)
 		case <-t.C:
 		}
-		pause = min(2*pause, longestPause)
 	}
 	return nil
+}
+
+// outcomeOf says what an error means for all other requests.
+func outcomeOf(err error) (backoff.Outcome, time.Duration) {
+	var later *LaterError
+	switch {
+	case err == nil:
+		return backoff.Answered, 0
+	case errors.As(err, &later):
+		return backoff.Refused, later.After
+	}
+	return backoff.Unknown, 0
 }
 
 func (j *job) sinceMoved() time.Duration {
@@ -110,7 +150,7 @@ type cutError struct{ err error }
 func (e *cutError) Error() string { return e.err.Error() }
 func (e *cutError) Unwrap() error { return e.err }
 
-var errStalled = fmt.Errorf("no byte in %s", stallAfter)
+var errStalled = errors.New("the connection stands still")
 
 // request makes one request for r and records its chunks one by one as they come; n is the length of those that are recorded.
 func (j *job) request(ctx context.Context, r session.Range) (n int64, err error) {
@@ -136,10 +176,15 @@ func (j *job) request(ctx context.Context, r session.Range) (n int64, err error)
 	return n, nil
 }
 
+// stall is how long a request may stand still.
+func (j *job) stall() time.Duration {
+	return max(min(stallAfter, j.Patience-j.sinceMoved()), time.Second)
+}
+
 // ask makes a request for r, whose body must be closed.
 func (j *job) ask(ctx context.Context, r session.Range) (*body, error) {
 	watched, cancel := context.WithCancelCause(ctx)
-	b := &body{j: j, ctx: watched, cancel: cancel, stall: time.AfterFunc(stallAfter, func() { cancel(errStalled) })}
+	b := &body{j: j, ctx: watched, cancel: cancel, stall: time.AfterFunc(j.stall(), func() { cancel(errStalled) })}
 	stream, err := j.Source.Open(watched, r.Off, r.Len())
 	b.stall.Stop()
 	if err != nil {
@@ -168,7 +213,7 @@ func (b *body) Read(p []byte) (int, error) {
 	if b.left == 0 {
 		return 0, io.EOF
 	}
-	b.stall.Reset(stallAfter)
+	b.stall.Reset(b.j.stall())
 	n, err := b.stream.Read(p[:min(int64(len(p)), b.left)])
 	b.stall.Stop()
 	b.left -= int64(n)

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"sluice/internal/durable"
 	"sluice/session"
@@ -56,14 +57,11 @@ func (j *job) distrust(ctx context.Context) error {
 		return err
 	}
 	var good, bad int64
-	buf := make([]byte, 256<<10)
 	for _, e := range entries {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		h := crc32.New(crc32.MakeTable(crc32.Castagnoli))
-		_, err := io.CopyBuffer(onlyWriter{h}, io.NewSectionReader(j.part, e.Off, e.Len()), buf)
-		if err == nil && string(e.Note) == string(binary.BigEndian.AppendUint32(nil, h.Sum32())) {
+		if holds(j.part, e) {
 			good += e.Len()
 			continue
 		}
@@ -122,16 +120,45 @@ var errNotSynced = errors.New("the disk did not keep the file")
 
 // publish is the session.End of a download. Its rename is the commit.
 func (j *job) publish(context.Context, []session.Session) error {
+	if err := j.part.Truncate(j.size); err != nil {
+		return err
+	}
+	if err := j.inherit(); err != nil {
+		return err
+	}
 	if err := j.part.Sync(); err != nil {
 		return fmt.Errorf("%w: %w", errNotSynced, err)
 	}
-	if err := os.Rename(j.partPath(), j.Dest); err != nil {
+	// Between the opening and now another program may have taken the name.
+	if mine, err := durable.Named(j.part, j.partPath()); err != nil || !mine {
+		return errors.Join(err, &InTheWayError{j.partPath()})
+	}
+	rename := os.Rename
+	if j.New {
+		rename = durable.RenameNew
+	}
+	if err := rename(j.partPath(), j.Dest); err != nil {
 		return err
+	}
+	if mine, err := durable.Named(j.part, j.Dest); err != nil || !mine {
+		return errors.Join(err, fmt.Errorf("another program has replaced %s", j.Dest))
 	}
 	if err := durable.SyncDir(durable.OS{}, filepath.Dir(j.Dest)); err != nil {
 		return fmt.Errorf("%w: %w", session.ErrUnknownOutcome, err)
 	}
 	return nil
+}
+
+// inherit gives the part the mode and, where that is allowed, the owner of the file that it replaces.
+func (j *job) inherit() error {
+	info, err := os.Lstat(j.Dest)
+	if err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok {
+		_ = j.part.Chown(int(owner.Uid), int(owner.Gid))
+	}
+	return j.part.Chmod(info.Mode().Perm())
 }
 
 // hasContent reports whether the file at path is there and has this content.

@@ -43,7 +43,7 @@ func (a *attempt) once(ctx context.Context, request func() error) error {
 		return err
 	}
 	err := request()
-	outcome, after := outcomeOf(err)
+	outcome, after := OutcomeOf(err)
 	a.s.pace.Exit(outcome, after)
 	if err != nil && api.NoServer(err) {
 		a.s.useless(err)
@@ -60,8 +60,8 @@ func classOf(err error) api.Class {
 	return api.ClassOf(err)
 }
 
-// outcomeOf says what an error means for all other requests.
-func outcomeOf(err error) (backoff.Outcome, time.Duration) {
+// OutcomeOf says what an error means for all other requests.
+func OutcomeOf(err error) (backoff.Outcome, time.Duration) {
 	if err == nil {
 		return backoff.Answered, 0
 	}
@@ -91,7 +91,7 @@ func (a *attempt) again(ctx context.Context, why error) error {
 	if errors.As(why, &refused) {
 		d = max(d, refused.RetryAfter)
 	}
-	if outcome, _ := outcomeOf(why); outcome == backoff.Refused || outcome == backoff.Away {
+	if outcome, _ := OutcomeOf(why); outcome == backoff.Refused || outcome == backoff.Away {
 		return ctx.Err()
 	}
 	t := time.NewTimer(min(d, left))

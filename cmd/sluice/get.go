@@ -1,24 +1,20 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
-	"path"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"sluice/api"
 	"sluice/download"
+	"sluice/internal/backoff"
 )
 
 type getCmd struct {
@@ -55,12 +51,13 @@ func (c *getCmd) Run(e *env) error {
 		return g.folder()
 	}
 	return e.each([]string{c.ID}, func(id string) error {
-		m, err := client.ReadMemory(e.ctx, id)
+		var m api.Memory
+		err := g.ask(func(ctx context.Context) (err error) {
+			m, err = client.ReadMemory(ctx, id)
+			return err
+		})
 		if err != nil {
 			return err
-		}
-		if c.Output == "-" {
-			return g.stream(m)
 		}
 		dest := c.Output
 		if dest == "" {
@@ -68,7 +65,10 @@ func (c *getCmd) Run(e *env) error {
 		} else if info, err := os.Stat(dest); err == nil && info.IsDir() {
 			dest = filepath.Join(dest, safeName(m.Name))
 		}
-		if err := g.file(m, dest); err != nil {
+		if c.Output == "-" {
+			return g.stream(m, e.stdout)
+		}
+		if err := g.target(m, dest); err != nil {
 			e.failOf(dest, err)
 			return errSaid
 		}
@@ -81,6 +81,7 @@ type getter struct {
 	c      *getCmd
 	client *api.Client
 	bars   *progress
+	pace   backoff.Shared
 	// parallel is how many requests run at a time; 0: as many as the link gives most with.
 	parallel int
 
@@ -95,19 +96,21 @@ type got struct {
 	SHA256   string `json:"sha256"`
 }
 
-// file fetches a memory into a file. Its errors do not name the file.
+// file fetches a memory into a regular file, which is replaced only where that was asked for. Its errors do not name the file.
 func (g *getter) file(m api.Memory, dest string) error {
 	src, err := newSource(g.client, m)
 	if err != nil {
 		return err
 	}
-	if _, err := os.Lstat(dest); err == nil {
+	_, err = os.Lstat(dest)
+	there := err == nil
+	if there {
 		same, err := sameContent(dest, src)
 		if err != nil {
 			return err
 		}
 		if !same && !g.c.Force {
-			return errors.New("a file of this name is there already and differs; give another name with -o, or --force")
+			return errThere
 		}
 		if same {
 			g.tell(m, dest)
@@ -122,7 +125,7 @@ func (g *getter) file(m api.Memory, dest string) error {
 	}
 	begun := false
 	err = download.Get(g.e.ctx, download.Request{
-		Source: src, Dest: dest, Parallel: g.parallel, Patience: g.c.Patience, Log: log,
+		Source: src, Dest: dest, New: !there, Parallel: g.parallel, Patience: g.c.Patience, Pace: &g.pace, Log: log,
 		Progress: func(done, total int64) {
 			if !begun && done > 0 && done < total {
 				log.Info("going on", "file", dest, "bytes_there", done, "bytes", total)
@@ -135,11 +138,16 @@ func (g *getter) file(m api.Memory, dest string) error {
 	if g.e.ctx.Err() != nil {
 		return errStopped
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		g.tell(m, dest)
+	case errors.Is(err, fs.ErrExist) && !there:
+		return errThere // it appeared meanwhile
 	}
 	return err
 }
+
+var errThere = errors.New("a file of this name is there already and differs; give another name with -o, or --force")
 
 func (g *getter) tell(m api.Memory, dest string) {
 	g.mu.Lock()
@@ -169,185 +177,4 @@ func sameContent(dest string, src *source) (bool, error) {
 		return false, err
 	}
 	return [32]byte(h.Sum(nil)) == src.sum, nil
-}
-
-// atATime is how many small files of a folder are fetched at a time where their number is not given: they wait for the disk, not for the link.
-const atATime = 16
-
-// folder fetches all memories below a path, small ones several at a time. Of several with one path and name the newest counts.
-func (g *getter) folder() error {
-	root := g.c.Output
-	if root == "" {
-		root = "."
-	}
-	seen := map[string]bool{}
-	failed := false // under mu
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, cmp.Or(g.parallel, atATime))
-	one := func(m api.Memory, dest string) {
-		err := os.MkdirAll(filepath.Dir(dest), 0o777)
-		if err == nil {
-			err = g.file(m, dest)
-		}
-		if err == nil {
-			return
-		}
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		failed = true
-		if g.e.ctx.Err() == nil { // that it was stopped is said once, at the end
-			g.e.failOf(dest, err)
-		}
-	}
-	err := pages(func(cursor string) (string, error) {
-		page, err := g.client.ListMemories(g.e.ctx, api.MemoryQuery{CapsuleID: g.c.Capsule, PathPrefix: g.c.PathPrefix, Cursor: cursor, Limit: 1000})
-		if err != nil {
-			return "", ofCapsule(g.c.Capsule, err)
-		}
-		for _, m := range page.Memories {
-			dest := filepath.Join(root, safePath(m.Path), safeName(m.Name))
-			if seen[dest] {
-				g.mu.Lock()
-				g.e.say("left out, as a newer one has the same name: %s  %s", m.MemoryID, clean(dest))
-				g.mu.Unlock()
-				continue
-			}
-			seen[dest] = true
-			if m.Bytes >= alone {
-				wg.Wait()
-				one(m, dest)
-			} else {
-				slots <- struct{}{}
-				wg.Go(func() {
-					defer func() { <-slots }()
-					one(m, dest)
-				})
-			}
-			if g.e.ctx.Err() != nil {
-				return "", errStopped
-			}
-		}
-		return page.NextCursor, nil
-	})
-	wg.Wait()
-	switch {
-	case g.e.ctx.Err() != nil:
-		return errStopped
-	case err != nil:
-		return err
-	case failed:
-		return errSaid
-	case len(seen) == 0:
-		return fmt.Errorf("there is nothing below %s", g.c.PathPrefix)
-	}
-	return nil
-}
-
-var errStopped = errors.New("stopped; the same command goes on where it was")
-
-// stream writes a memory to standard output in order, going on where a connection broke.
-func (g *getter) stream(m api.Memory) error {
-	h := sha256.New()
-	out := io.MultiWriter(g.e.stdout, h)
-	at, moved := int64(0), time.Now()
-	for at < m.Bytes {
-		body, _, err := g.client.Content(g.e.ctx, m.MemoryID, at, -1)
-		if err == nil {
-			var n int64
-			n, err = io.Copy(&writing{w: out}, body)
-			body.Close()
-			if at += n; n > 0 {
-				moved = time.Now()
-			}
-			if err == nil && at < m.Bytes {
-				err = io.ErrUnexpectedEOF
-			}
-		}
-		var broken *writeError
-		switch {
-		case err == nil:
-		case g.e.ctx.Err() != nil || errors.As(err, &broken) || permanent(err) || time.Since(moved) > g.c.Patience:
-			return err
-		default:
-			select {
-			case <-time.After(time.Second):
-			case <-g.e.ctx.Done():
-			}
-		}
-	}
-	if got := hex.EncodeToString(h.Sum(nil)); got != m.SHA256 {
-		return fmt.Errorf("what arrived has SHA-256 %s, not %s", got, m.SHA256)
-	}
-	return nil
-}
-
-// writing marks the errors of standard output, which trying again does not mend.
-type writing struct{ w io.Writer }
-
-type writeError struct{ error }
-
-func (w *writing) Write(p []byte) (int, error) {
-	n, err := w.w.Write(p)
-	if err != nil {
-		err = &writeError{err}
-	}
-	return n, err
-}
-
-// source gives the bytes of a memory.
-type source struct {
-	client *api.Client
-	m      api.Memory
-	sum    [32]byte
-}
-
-func newSource(client *api.Client, m api.Memory) (*source, error) {
-	s := &source{client: client, m: m}
-	if n, err := hex.Decode(s.sum[:], []byte(m.SHA256)); err != nil || n != len(s.sum) {
-		return nil, fmt.Errorf("the server names no SHA-256: %.80q", m.SHA256)
-	}
-	return s, nil
-}
-
-// Size implements download.Source.
-func (s *source) Size() int64 { return s.m.Bytes }
-
-// SHA256 implements download.Source.
-func (s *source) SHA256() [32]byte { return s.sum }
-
-// Open implements download.Source.
-func (s *source) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
-	body, _, err := s.client.Content(ctx, s.m.MemoryID, off, n)
-	if err != nil && permanent(err) {
-		err = fmt.Errorf("%w: %w", download.ErrPermanent, err)
-	}
-	return body, err
-}
-
-// permanent: trying again won't cure it.
-func permanent(err error) bool { return api.ClassOf(err) == api.Permanent }
-
-// safeName makes a memory's name that of a file in one folder, whatever it holds.
-func safeName(name string) string {
-	name = strings.Map(func(r rune) rune {
-		if r == '/' || r == '\\' || unicode.IsControl(r) {
-			return '_'
-		}
-		return r
-	}, name)
-	if name == "" || name == "." || name == ".." {
-		return strings.Repeat("_", max(len(name), 1))
-	}
-	return name
-}
-
-// safePath makes a memory's path one below a folder.
-func safePath(p string) string {
-	var parts []string
-	for part := range strings.SplitSeq(p, "/") {
-		if part != "" {
-			parts = append(parts, safeName(part))
-		}
-	}
-	return filepath.FromSlash(path.Join(parts...))
 }

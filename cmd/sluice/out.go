@@ -91,7 +91,7 @@ func detail(err error) string {
 
 // tell writes a message that programs may want too, on standard error: v as JSON, or a line for people.
 func (e *env) tell(v any, format string, args ...any) {
-	if b, err := json.Marshal(v); e.json && err == nil {
+	if b, err := json.Marshal(v, jsontext.AllowInvalidUTF8(true), json.Deterministic(true)); e.json && err == nil {
 		fmt.Fprintf(e.stderr, "%s\n", b)
 		return
 	}

@@ -6,19 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"mime"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
-
-	"golang.org/x/text/unicode/norm"
 
 	"sluice/sender"
 )
@@ -53,13 +49,16 @@ func (c *putCmd) Run(e *env) error {
 	if c.Parallel != nil {
 		parallel = *c.Parallel
 	}
+	if n := atMost(sender.MaxParallel, descriptorsOfPut); n < cmp.Or(parallel, sender.MaxParallel) {
+		parallel = n
+	}
 	bars := newProgress(e)
 	defer bars.close()
 	log := slog.New(slog.DiscardHandler)
 	if !e.json {
 		log = slog.New(&messages{out: bars})
 	}
-	p := &putter{e: e, bars: bars}
+	p := &putter{e: e, bars: bars, dirs: map[string]string{}}
 	p.sender = sender.New(client, sender.Options{
 		Capsule: c.Capsule, Parallel: parallel, Patience: c.Patience, Log: log,
 		Progress: func(f sender.File, done, total int64) { bars.set(f.Disk, done, total) },
@@ -67,13 +66,17 @@ func (c *putCmd) Run(e *env) error {
 	ctx, stop := context.WithCancel(e.ctx)
 	defer stop()
 	// Files of one request each go several at a time; a large one uses all requests for itself.
-	p.slots = make(chan struct{}, cmp.Or(parallel, sender.MaxParallel))
+	p.slots = make(chan struct{}, atMost(cmp.Or(parallel, sender.MaxParallel), descriptorsOfPut))
 	for _, arg := range c.Files {
 		if ctx.Err() == nil {
 			c.add(ctx, p, arg)
 		}
 	}
 	p.wg.Wait()
+	p.e.sayLeftOut(p.left)
+	if p.unsent > 0 {
+		p.e.tell(map[string]int{"not_tried": p.unsent}, "%d more not tried", p.unsent)
+	}
 	if e.ctx.Err() != nil {
 		if slices.Contains(c.Files, "-") {
 			return errors.New("stopped; of standard input nothing was stored, and for files the same command goes on where it was")
@@ -94,8 +97,13 @@ type putter struct {
 	slots  chan struct{}
 	wg     sync.WaitGroup
 
-	mu     sync.Mutex
-	failed bool
+	dirs map[string]string // the folders that are sent, by the paths that they are stored under
+
+	mu      sync.Mutex // of what follows
+	failed  bool
+	useless bool // that nothing can be stored there was said
+	left    int  // out
+	unsent  int  // files that were not tried, as nothing can be stored there
 }
 
 // add sends what one argument names.
@@ -168,47 +176,6 @@ func (r *interruptible) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// folder sends a folder with its paths. Links are not followed, and what is no regular file is left out.
-func (p *putter) folder(ctx context.Context, root string) {
-	abs, err := filepath.Abs(root)
-	if err != nil {
-		p.done(sender.File{Disk: root}, nil, err)
-		return
-	}
-	top := filepath.Base(abs)
-	err = filepath.WalkDir(root, func(disk string, d fs.DirEntry, err error) error {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			p.done(sender.File{Disk: disk}, nil, err)
-			return nil
-		}
-		if d.IsDir() {
-			return nil
-		}
-		if !d.Type().IsRegular() {
-			p.e.say("left out, as it is no regular file: %s", clean(disk))
-			return nil
-		}
-		rel, err := filepath.Rel(root, disk)
-		if err != nil {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			p.done(sender.File{Disk: disk}, nil, err)
-			return nil
-		}
-		dir := path.Dir(path.Join(top, filepath.ToSlash(rel)))
-		p.send(ctx, sender.File{Disk: disk, Name: d.Name(), Dir: norm.NFC.String(strings.Trim(dir, "/")), MIME: mimeOf(disk)}, info.Size())
-		return nil
-	})
-	if err != nil && ctx.Err() == nil {
-		p.done(sender.File{Disk: root}, nil, err)
-	}
-}
-
 // alone is from where on a file has all requests for itself, in bytes.
 const alone = 8 << 20
 
@@ -243,7 +210,10 @@ func (p *putter) done(f sender.File, tell func(), err error) {
 		tell()
 	case p.e.ctx.Err() != nil:
 		p.failed = true // that it was stopped is said once, at the end
+	case p.useless && errors.Is(err, sender.ErrServer):
+		p.unsent++
 	default:
+		p.useless = p.useless || errors.Is(err, sender.ErrServer)
 		p.failed = true
 		p.e.failOf(f.Disk, ofCapsule(p.sender.Capsule, err))
 	}

@@ -16,7 +16,7 @@ func TestAFileIsKnownByItsName(t *testing.T) {
 	defer f.Close()
 	check := func(what string, want bool) {
 		t.Helper()
-		if got, err := named(f, path); err != nil || got != want {
+		if got, err := Named(f, path); err != nil || got != want {
 			t.Errorf("%s: %v, %v", what, got, err)
 		}
 	}

@@ -3,6 +3,7 @@
 package durable
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -22,18 +23,28 @@ func LockFile(f *os.File) error {
 	}
 }
 
-// OpenLocked opens a file for reading and writing, makes it where it is missing, and takes its lock until it is closed. The file that is locked is the one that
-// has the name: another process may have removed or replaced it between the two steps. ErrLocked where another open file has the lock.
-func OpenLocked(path string, perm os.FileMode) (*os.File, error) {
+// ErrForeign: what has the name is no regular file. It is neither followed nor changed.
+var ErrForeign = errors.New("it is no regular file")
+
+// OpenLocked opens a regular file for reading and writing, and takes its lock until it is closed. The file that is locked is the one that has the name: another
+// process may have removed or replaced it between the two steps. No link is followed, and no pipe waited for. fs.ErrNotExist where there is none,
+// ErrLocked where another open file has the lock, ErrForeign.
+func OpenLocked(path string) (*os.File, error) {
 	for {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, perm)
+		f, err := os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+		if errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENXIO) {
+			return nil, fmt.Errorf("%s: %w", path, ErrForeign)
+		}
 		if err != nil {
 			return nil, err
+		}
+		if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+			return nil, errors.Join(err, fmt.Errorf("%s: %w", path, ErrForeign), f.Close())
 		}
 		if err := LockFile(f); err != nil {
 			return nil, errors.Join(fmt.Errorf("locking %s: %w", path, err), f.Close())
 		}
-		same, err := named(f, path)
+		same, err := Named(f, path)
 		if err == nil && same {
 			return f, nil
 		}
@@ -43,15 +54,56 @@ func OpenLocked(path string, perm os.FileMode) (*os.File, error) {
 	}
 }
 
-// named reports whether f is the file that has this name.
-func named(f *os.File, path string) (bool, error) {
+// CreateLocked makes a file and takes its lock until it is closed. It gets its name when begin has written to it: nobody else ever sees it unlocked, or without
+// that. fs.ErrExist where the name is taken.
+func CreateLocked(path string, perm os.FileMode, begin func(*os.File) error) (*os.File, error) {
+	temp := path + "~" + rand.Text()[:12]
+	f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, perm)
+	if err != nil {
+		return nil, err
+	}
+	err = LockFile(f)
+	if err == nil {
+		err = begin(f)
+	}
+	if err == nil {
+		err = RenameNew(temp, path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close(), os.Remove(temp))
+	}
+	return f, nil
+}
+
+// Named reports whether f is the file that has this name.
+func Named(f *os.File, path string) (bool, error) {
 	mine, err := f.Stat()
 	if err != nil {
 		return false, err
 	}
-	its, err := os.Stat(path)
+	its, err := os.Lstat(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
 	return err == nil && os.SameFile(mine, its), err
+}
+
+// linkNew gives a file another name that nothing has, on systems and file systems that can't rename so.
+func linkNew(from, to string) error {
+	err := os.Link(from, to)
+	if err == nil || errors.Is(err, os.ErrExist) {
+		return errors.Join(err, removeIf(err == nil, from))
+	}
+	// There are no links either: what appears between these two steps is lost.
+	if _, err := os.Lstat(to); !errors.Is(err, os.ErrNotExist) {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: os.ErrExist}
+	}
+	return os.Rename(from, to)
+}
+
+func removeIf(due bool, path string) error {
+	if !due {
+		return nil
+	}
+	return os.Remove(path)
 }

@@ -9,5 +9,65 @@ func ofClient() []mutant {
 			new:   "strings.TrimSuffix(req.PathPrefix, \"/\")), req.Name",
 			tests: []string{"memories.TestListsCompareInOneFormOfUnicode"},
 		},
+		{
+			name: "get-takes-any-file-for-its-part", promise: 6, file: "download/own.go",
+			old:   "	if j.fresh {\n		return true, nil\n	}\n	if is",
+			new:   "	if j.part != nil {\n		return true, nil\n	}\n	if is",
+			tests: []string{"download.TestWhatIsNotGetsOwnIsLeftAsItIs"},
+		},
+		{
+			name: "a-part-that-lost-its-name-is-published", promise: 4, file: "download/part.go",
+			old:   "	if mine, err := durable.Named(j.part, j.partPath()); err != nil || !mine {\n		return errors.Join(err, &InTheWayError",
+			new:   "	if mine, err := durable.Named(j.part, j.partPath()); err != nil || !mine && false {\n		return errors.Join(err, &InTheWayError",
+			tests: []string{"download.TestAPartThatLosesItsNameIsNotPublished"},
+		},
+		{
+			name: "a-link-is-followed-to-a-part", promise: 6, file: "internal/durable/lock_unix.go",
+			old:   "os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK",
+			new:   "os.O_RDWR|syscall.O_NONBLOCK",
+			tests: []string{"download.TestWhatIsNotGetsOwnIsLeftAsItIs"},
+		},
+		{
+			name: "a-file-that-appeared-is-replaced", promise: 6, file: "download/part.go",
+			old:   "	if j.New {",
+			new:   "	if false {",
+			tests: []string{"download.TestAFileThatAppearsMeanwhileIsNotReplaced"},
+		},
+		{
+			name: "a-touched-file-is-not-looked-at-again", promise: 4, file: "sender/state.go",
+			old:   "	return now, now != j.at, nil",
+			new:   "	return now, false, nil",
+			tests: []string{"sender.TestAPartThatIsWrittenAnewIsSentAgainAlone"},
+		},
+		{
+			name: "a-finished-upload-is-not-compared", promise: 5, file: "sender/sender.go",
+			old:   "		case err == nil && m.SHA256 != hex.EncodeToString(sum[:]):",
+			new:   "		case err == nil && m.SHA256 == \"\":",
+			tests: []string{"sender.TestAMemoryWithOtherBytesIsNotTakenForTheFiles"},
+		},
+		{
+			name: "the-size-of-a-file-is-believed", promise: 4, file: "sender/state.go",
+			old:   "		if now.size == st.size {\n			return false, nil",
+			new:   "		if now.size == st.size {\n			return true, nil",
+			tests: []string{"sender.TestASizeThatLiesIsNotBelieved"},
+		},
+		{
+			name: "each-request-backs-off-alone", promise: 12, file: "internal/backoff/backoff.go",
+			old:   "	if until := now.Add(pause); until.After(s.until) {",
+			new:   "	if until := now.Add(pause); false {",
+			tests: []string{"internal/backoff.TestAFrontThatRefusesIsAskedAboutAsOftenAsItTakes", "sender.TestAFrontThatLimitsRequestsIsWaitedForByAllTogether"},
+		},
+		{
+			name: "a-redirect-is-worth-another-attempt", promise: 14, file: "api/client_class.go",
+			old:   "{300, 399, Permanent,",
+			new:   "{300, 399, Gateway,",
+			tests: []string{"sender.TestForeignAnswersAreOfSeveralClasses"},
+		},
+		{
+			name: "patience-does-not-bound-a-pause", promise: 12, file: "sender/wait.go",
+			old:   "	t := time.NewTimer(min(d, left))",
+			new:   "	t := time.NewTimer(d)",
+			tests: []string{"sender.TestPatienceIsABoundEverywhere"},
+		},
 	}
 }

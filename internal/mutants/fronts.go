@@ -52,7 +52,7 @@ func ofFronts() []mutant {
 			tests: []string{"api.FuzzForeignAnswer"},
 		},
 		{
-			name: "get-writes-outside-of-its-folder", promise: 16, file: "cmd/sluice/get.go",
+			name: "get-writes-outside-of-its-folder", promise: 16, file: "cmd/sluice/get_names.go",
 			old:   "		if r == '/' || r == '\\\\' || unicode.IsControl(r) {",
 			new:   "		if unicode.IsControl(r) {",
 			tests: []string{"cmd/sluice.FuzzSafeName"},

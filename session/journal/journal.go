@@ -36,6 +36,7 @@
 package journal
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -115,9 +116,13 @@ func load(path string, f *os.File) (*Journal, error) {
 			return nil, fmt.Errorf("cutting off an unfinished frame: %w", err)
 		}
 	}
-	// What a crash may have left of a rewriting; whoever holds the lock owns it.
-	if err := os.Remove(path + suffixNew); err != nil && !errors.Is(err, os.ErrNotExist) {
+	// What a crash may have left of a rewriting. Another file of that name is left as it is.
+	if is, err := Is(path + suffixNew); err != nil {
 		return nil, err
+	} else if is {
+		if err := os.Remove(path + suffixNew); err != nil {
+			return nil, err
+		}
 	}
 	live, err := image(j.Rows())
 	if err != nil {
@@ -125,12 +130,14 @@ func load(path string, f *os.File) (*Journal, error) {
 	}
 	if j.end > compactFrom && int64(len(live)) < j.end/2 {
 		anew, err := rewrite(path, live)
-		if err != nil {
+		switch {
+		case err == nil:
+			// The old file has no name any more, and its lock is of no use.
+			_ = f.Close()
+			f, j.end = anew, int64(len(live))
+		case !errors.Is(err, os.ErrExist): // then the name is taken by another file, and this one stays as long as it is
 			return nil, fmt.Errorf("writing it anew: %w", err)
 		}
-		// The old file has no name any more, and its lock is of no use.
-		_ = f.Close()
-		f, j.end = anew, int64(len(live))
 	}
 	j.file = f
 	return j, nil
@@ -166,7 +173,7 @@ func begun(path string, f *os.File) (int64, error) {
 // holds the lock of the old one.
 func rewrite(path string, content []byte) (*os.File, error) {
 	temp := path + suffixNew
-	f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o666)
+	f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return nil, err
 	}
@@ -241,11 +248,47 @@ func (j *Journal) close(first func() error) error {
 
 // openLocked opens path, makes it where it is missing, and takes it for this open Journal alone; ErrLocked where that can't be.
 func openLocked(path string) (*os.File, error) {
-	f, err := durable.OpenLocked(path, 0o666)
-	if errors.Is(err, durable.ErrLocked) {
-		return nil, fmt.Errorf("%s: %w", path, ErrLocked)
+	for {
+		f, err := durable.OpenLocked(path)
+		if errors.Is(err, os.ErrNotExist) {
+			f, err = durable.CreateLocked(path, 0o666, func(f *os.File) error {
+				_, err := f.WriteAt(header(), 0)
+				return errors.Join(err, f.Sync())
+			})
+			if err == nil {
+				return f, durable.SyncDir(durable.OS{}, filepath.Dir(path))
+			}
+		}
+		switch {
+		case errors.Is(err, os.ErrExist):
+			continue // another one was faster
+		case errors.Is(err, durable.ErrLocked):
+			return nil, fmt.Errorf("%s: %w", path, ErrLocked)
+		}
+		return f, err
 	}
-	return f, err
+}
+
+// Is reports whether the file at path is a journal, or what a crash has left of one: false where there is none, for a link, and for an empty file.
+func Is(path string) (bool, error) {
+	info, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil || !info.Mode().IsRegular() {
+		return false, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	b := make([]byte, len(magic))
+	n, err := f.ReadAt(b, 0)
+	if err != nil && err != io.EOF {
+		return false, err
+	}
+	return n > 0 && bytes.HasPrefix([]byte(magic), b[:n]), nil
 }
 
 // lock takes the file for this open Journal alone, or says ErrLocked at once. It ends with the file's closing, and so with the process.

@@ -207,7 +207,7 @@ func TestWritingItAnewChangesNothing(t *testing.T) {
 	}
 	before, size := dump(t, j), fileSize(t, path)
 	// What an interrupted rewriting left must not be in the way.
-	if err := os.WriteFile(path+suffixNew, []byte("rest"), 0o600); err != nil {
+	if err := os.WriteFile(path+suffixNew, []byte(magic[:6]), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	j = reopen(t, j)

@@ -1,0 +1,31 @@
+package main
+
+import "syscall"
+
+// leftOut tells of something that was not stored or fetched, and why.
+func (e *env) leftOut(what, why string) {
+	e.tell(map[string]any{"left_out": map[string]string{"of": what, "reason": why}}, "left out, as %s: %s", why, clean(what))
+}
+
+// sayLeftOut says at the end how many there were.
+func (e *env) sayLeftOut(n int) {
+	if n > 0 {
+		e.tell(map[string]int{"left_out": n}, "%d left out", n)
+	}
+}
+
+// Descriptors that one file needs while it is put, or got: itself, connections, and what is kept beside it.
+const (
+	descriptorsOfPut = 3
+	descriptorsOfGet = 8
+)
+
+// atMost bounds how many files are under way at a time by the descriptors that this process may have.
+func atMost(n, each int) int {
+	const others = 24 // of the process itself
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > 1<<20 {
+		return n
+	}
+	return max(min(n, (int(limit.Cur)-others)/each), 1)
+}

@@ -1,0 +1,185 @@
+package download
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"strings"
+
+	"sluice/internal/durable"
+	"sluice/session"
+	"sluice/session/journal"
+)
+
+// InTheWayError: a file that is not Get's own has the name of one that Get needs. It is left as it is.
+type InTheWayError struct{ Path string }
+
+// Error says what to do.
+func (e *InTheWayError) Error() string {
+	return e.Path + " is in the way: it was not left by an earlier get; move it, or give another name with -o"
+}
+
+// The mark behind the bytes of a part: 16 bytes that no other file ends with, and the SHA-256 of the content.
+const (
+	partMark = "\x00sluice part 1\x00\n"
+	markSize = int64(len(partMark) + sha256.Size)
+)
+
+// stamp gives the part its length, with the mark behind the content, whatever there was.
+func (j *job) stamp(f *os.File) error {
+	if err := f.Truncate(j.size + markSize); err != nil {
+		return err
+	}
+	_, err := f.WriteAt(append([]byte(partMark), j.digest[:]...), j.size)
+	return err
+}
+
+// marked reports whether a file ends with the mark of a part, of any content.
+func marked(f *os.File) (bool, error) {
+	info, err := f.Stat()
+	if err != nil || info.Size() < markSize {
+		return false, err
+	}
+	var b [len(partMark)]byte
+	_, err = f.ReadAt(b[:], info.Size()-markSize)
+	return string(b[:]) == partMark, err
+}
+
+// openPart opens the part, or makes it, and locks it until it is closed: it is the lock of Dest. ErrBusy, InTheWayError.
+func (j *job) openPart() error {
+	for {
+		f, err := durable.OpenLocked(j.partPath())
+		if errors.Is(err, os.ErrNotExist) {
+			f, err = durable.CreateLocked(j.partPath(), j.mode(), j.stamp)
+			j.fresh = err == nil
+		}
+		switch {
+		case errors.Is(err, os.ErrExist):
+			continue // another Get was faster
+		case errors.Is(err, durable.ErrLocked):
+			return ErrBusy
+		case errors.Is(err, durable.ErrForeign):
+			return &InTheWayError{j.partPath()}
+		case err != nil:
+			return err
+		}
+		j.part = f
+		if own, err := j.own(); err != nil || !own {
+			return errors.Join(err, &InTheWayError{j.partPath()}, f.Close())
+		}
+		return nil
+	}
+}
+
+// own reports whether the part is known to be one: by its mark, or by what is in it.
+func (j *job) own() (bool, error) {
+	if j.fresh {
+		return true, nil
+	}
+	if is, err := marked(j.part); is || err != nil {
+		return is, err
+	}
+	if is, err := journal.Is(j.journalPath()); err != nil || !is {
+		if j.size == 0 {
+			return false, err
+		}
+		// A small one loses its mark when it is whole.
+		same, err2 := hasContent(context.Background(), j.partPath(), j.size, j.digest)
+		return same, errors.Join(err, err2)
+	}
+	kept, err := journal.Open(j.journalPath())
+	if errors.Is(err, journal.ErrDamaged) {
+		return false, nil
+	}
+	if errors.Is(err, journal.ErrLocked) {
+		return false, ErrBusy
+	}
+	if err != nil {
+		return false, err
+	}
+	defer kept.Close()
+	return holdsPiece(kept, j.part)
+}
+
+// errFound ends a search.
+var errFound = errors.New("found")
+
+// holdsPiece reports whether one of the pieces that the journal has recorded is in the file.
+func holdsPiece(kept *journal.Journal, part io.ReaderAt) (bool, error) {
+	ctx := context.Background()
+	engine, err := session.New(ctx, kept, session.Config{})
+	if err != nil {
+		return false, err
+	}
+	for _, state := range []session.State{session.Open, session.Sealed, session.Finished} {
+		err := session.Page(ctx, kept, session.Query{State: state, Limit: 100}, func(s session.Session) (bool, error) {
+			entries, err := engine.Entries(ctx, s.ID, session.All(), 0)
+			for _, e := range entries {
+				if holds(part, e) {
+					return false, errFound
+				}
+			}
+			return true, err
+		})
+		if errors.Is(err, errFound) {
+			return true, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("looking for what has arrived: %w", err)
+		}
+	}
+	return false, nil
+}
+
+// holds compares what a file has with what was recorded of it.
+func holds(part io.ReaderAt, e session.Entry) bool {
+	h := crc32.New(crc32.MakeTable(crc32.Castagnoli))
+	n, err := io.CopyBuffer(onlyWriter{h}, io.NewSectionReader(part, e.Off, e.Len()), make([]byte, 256<<10))
+	return err == nil && n == e.Len() && string(e.Note) == string(binary.BigEndian.AppendUint32(nil, h.Sum32()))
+}
+
+// unmake takes away a part that this Get has made and has no use for.
+func (j *job) unmake() error {
+	if !j.fresh {
+		return nil
+	}
+	return j.discard(context.Background(), nil)
+}
+
+func (j *job) closePart() error { return j.part.Close() }
+
+// Suffixes are what Get appends to the name of its Dest.
+func Suffixes() []string { return []string{partSuffix, journalSuffix} }
+
+// IsOwn reports whether a file is one that Get keeps beside its Dest.
+func IsOwn(path string) (bool, error) {
+	switch {
+	case strings.HasSuffix(path, journalSuffix):
+		return journal.Is(path)
+	case strings.HasSuffix(path, partSuffix):
+		info, err := os.Lstat(path)
+		if err != nil || !info.Mode().IsRegular() {
+			return false, err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return false, err
+		}
+		defer f.Close()
+		return marked(f)
+	}
+	return false, nil
+}
+
+// mode is that of the file which is replaced: what is secret is so from the beginning.
+func (j *job) mode() os.FileMode {
+	if info, err := os.Lstat(j.Dest); err == nil && info.Mode().IsRegular() {
+		return info.Mode().Perm()
+	}
+	return 0o666
+}
