@@ -3,31 +3,22 @@ package api
 import (
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"mime"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 	"unicode"
 
 	"sluice/catalog"
-	"sluice/upload"
 )
 
-const (
-	// pieceBytes is how much of a content is written under one deadline.
-	pieceBytes = 256 << 10
-	// pieceMost is how much the system copies from a file in one go to who takes it fast: pieceBytes within pieceFast.
-	pieceMost = 2 << 20
-	pieceFast = 100 * time.Millisecond
-)
+// Of a content that is long so much is read, compared and written under one deadline, else pieceShort, and pieceLeast where all that are sent hold much already.
+const pieceBytes, pieceShort, pieceLeast = 256 << 10, 64 << 10, 4 << 10
 
 // readContent answers a memory's bytes: all of them, or one range (RFC 9110 §14). A list of several ranges, one in another
 // unit, or a malformed one is ignored, as the RFC allows; so no request costs more than the content once.
@@ -72,84 +63,57 @@ func (s *Server) readContent(c *call) error {
 	}
 	defer body.Close()
 	h.Set("Content-Length", strconv.FormatInt(n, 10))
-	c.WriteHeader(status)
 	if c.Method == http.MethodHead || n == 0 {
+		c.WriteHeader(status)
 		return nil
 	}
-	return s.send(c, body, n)
+	return s.send(c, body, n, status)
 }
 
-// send copies the content, holding the client to the minimum rate. An error here cuts the answer off, which the client sees.
-func (s *Server) send(c *call, body io.Reader, n int64) error {
-	to := &paced{c: c, allowed: s.cfg.RateWindow + time.Duration(float64(min(n, pieceBytes))/float64(s.cfg.MinRate)*float64(time.Second))}
-	var err error
-	if sender, ok := body.(upload.Sender); ok && c.ProtoMajor < 2 && c.TLS == nil {
-		_, err = sender.Send(to)
-	} else {
-		_, err = io.CopyBuffer(to, io.LimitReader(body, n), make([]byte, min(n, pieceBytes)))
-	}
-	if err == nil && to.sent < n {
-		err = io.ErrUnexpectedEOF
-	}
-	if err == nil || to.cut != nil {
-		return to.cut
-	}
-	return fmt.Errorf("reading content: %w", err)
-}
-
-// paced writes an answer, each piece of pieceBytes at most within the time that is allowed.
-type paced struct {
-	c       *call
-	allowed time.Duration
-	sent    int64
-	cut     error // the client's
-}
-
-func (p *paced) hurry() {
-	_ = p.c.body.rc.SetWriteDeadline(time.Now().Add(p.allowed)) // where there is none, there is nothing to hold to
-}
-
-// Write implements io.Writer.
-func (p *paced) Write(b []byte) (int, error) {
-	p.hurry()
-	n, err := p.c.Write(b)
-	if p.sent += int64(n); err != nil {
-		p.cut = &cutError{err}
-	}
-	return n, err
-}
-
-// TakeFile implements upload.FileTaker. Who has taken a piece fast gets more in one go, under the deadline of one piece: who has had no more than that when it is over is
-// too slow, and the others go on in single pieces.
-func (p *paced) TakeFile(f io.ReadSeeker, n int64) (sent int64, err error) {
-	for piece := int64(pieceBytes); sent < n; {
-		began := time.Now()
-		p.hurry()
-		want := min(n-sent, piece)
-		from := &io.LimitedReader{R: f, N: want}
-		k, err := p.c.ReadFrom(from)
-		sent, p.sent = sent+k, p.sent+k
-		switch {
-		case errors.Is(err, syscall.EIO):
-			return sent, err // the disk's
-		case errors.Is(err, os.ErrDeadlineExceeded) && piece > pieceBytes && k >= pieceBytes:
-			// Where it was not the system that copied, more was read than was sent.
-			if _, err := f.Seek(k-(want-from.N), io.SeekCurrent); err != nil {
-				return sent, err
+// send copies the content, holding the client to the minimum rate. Nothing is answered before the first piece is there and was compared. An error behind it cuts the answer off, which the client sees.
+func (s *Server) send(c *call, body io.Reader, n int64, status int) error {
+	buf, free := s.piece(c, n)
+	defer free()
+	allowed := s.cfg.RateWindow + time.Duration(float64(len(*buf))/float64(s.cfg.MinRate)*float64(time.Second))
+	for sent := int64(0); sent < n; {
+		k, err := body.Read((*buf)[:min(int64(len(*buf)), n-sent)])
+		if err != nil {
+			if c.status == 0 {
+				withhold(c.Header())
 			}
-		case err != nil:
-			p.cut = &cutError{err}
-			return sent, p.cut
-		case k < want:
-			return sent, nil
+			return fmt.Errorf("reading content: %w", err)
 		}
-		if err == nil && time.Since(began)*pieceBytes <= pieceFast*time.Duration(want) {
-			piece = min(2*piece, pieceMost)
-		} else {
-			piece = pieceBytes
+		if c.status == 0 {
+			c.WriteHeader(status)
 		}
+		_ = c.body.rc.SetWriteDeadline(time.Now().Add(allowed)) // where there is none, there is nothing to hold to
+		if _, err := c.Write((*buf)[:k]); err != nil {
+			return &cutError{err}
+		}
+		sent += int64(k)
 	}
-	return sent, nil
+	return nil
+}
+
+// piece gives memory for a piece, which is less where the principal, or all together, wait for their clients with much.
+func (s *Server) piece(c *call, n int64) (buf *[]byte, free func()) {
+	holder, size, from := c.holder, int64(pieceBytes), &s.long
+	if n <= 4*pieceShort {
+		size, from = pieceShort, &s.short
+	}
+	if n <= pieceLeast || s.pieces.acquire(holder, size) != nil {
+		small := make([]byte, min(n, pieceLeast))
+		return &small, func() {}
+	}
+	buf, ok := from.Get().(*[]byte)
+	if !ok {
+		b := make([]byte, size)
+		buf = &b
+	}
+	return buf, func() {
+		from.Put(buf)
+		s.pieces.release(holder, size)
+	}
 }
 
 // withhold takes away the headers that describe the content, and not a refusal.

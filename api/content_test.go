@@ -1,8 +1,10 @@
 package api_test
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"mime"
 	"net/http"
@@ -14,6 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"sluice/api"
+	"sluice/catalog"
 )
 
 // One range is given, what is malformed, or asks for several, is ignored (RFC 9110 §14.2), what starts past the end is refused.
@@ -178,6 +181,43 @@ func TestConditions(t *testing.T) {
 				t.Errorf("%v: %v", row.headers, a.Header)
 			}
 		}
+	}
+}
+
+// Content that is kept in the catalog, or in the content store, and is not what was stored is refused by name, whole or in part, over both protocols.
+func TestRotIsRefused(t *testing.T) {
+	w := newWorld(t, nil)
+	for _, size := range []int{10, chunk} {
+		m := w.store("a", "", random(size))
+		w.check(w.catalog.Update(t.Context(), func(tx catalog.Tx) error {
+			sum, err := hex.DecodeString(m.SHA256)
+			w.check(err)
+			key := catalog.ContentKey{Capsule: "default", SHA256: catalog.SHA256(sum)}
+			content, err := catalog.Contents.Get(tx, key)
+			if err != nil || content.Inline == nil {
+				return err
+			}
+			content.Inline = bytes.Clone(content.Inline)
+			content.Inline[5] ^= 1
+			return catalog.Contents.Put(tx, key, content)
+		}))
+		places, err := w.blobs.Places(t.Context(), "", 10)
+		w.check(err)
+		for _, p := range places {
+			w.blobs.Corrupt(p.Name, 5)
+		}
+		one := w.transport
+		for _, protocol := range []*http.Transport{one, overHTTP2(t)} {
+			w.transport = protocol
+			for _, field := range [][]string{nil, {"Range", "bytes=5-5"}, {"Range", "bytes=0-2"}} {
+				a := w.do("GET", m.ContentURL, "", field...)
+				w.problem(a, api.CodeDamaged)
+				if a.Header.Get("ETag") != "" || a.Header.Get("Content-Range") != "" || a.Header.Get("Last-Modified") != "" {
+					t.Errorf("a refusal is described as the content: %v", a.Header)
+				}
+			}
+		}
+		w.transport = one
 	}
 }
 

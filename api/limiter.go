@@ -86,6 +86,8 @@ func (l *limiter) held() int64 {
 const (
 	// mostText is for the bodies of JSON requests that are under way, each byte of which counts jsonCost times.
 	mostText = 64 << 20
+	// mostPieces is for the pieces of contents that are being sent; past it they are smaller, and none is refused for it.
+	mostPieces = 64 << 20
 	// mostProbes is how many requests for /healthz and /readyz may run at one time, beside all others.
 	mostProbes = 64
 	// mostLingers is how many refused requests may be read on at one time, so that their clients see the answer. Others are closed at once.
@@ -95,7 +97,7 @@ const (
 // limits are the server's. One principal has at most half of the requests, and three quarters of the bytes; requests whose principal is not known have a quarter.
 type limits struct {
 	places, probes, lingers *limiter // requests
-	text                    *limiter // bytes
+	text, pieces            *limiter // bytes
 }
 
 func newLimits(requests int64) limits {
@@ -104,6 +106,7 @@ func newLimits(requests int64) limits {
 		probes:  newLimiter(mostProbes, 0, mostProbes),
 		lingers: newLimiter(mostLingers, 0, mostLingers),
 		text:    newLimiter(mostText, mostText/4*3, 0),
+		pieces:  newLimiter(mostPieces, mostPieces/4*3, 0),
 	}
 }
 

@@ -115,11 +115,3 @@ func (c *conn) CloseWrite() error {
 	}
 	return nil
 }
-
-// ReadFrom lets the system copy from a file where it can.
-func (c *conn) ReadFrom(r io.Reader) (int64, error) {
-	if f, ok := c.Conn.(io.ReaderFrom); ok {
-		return f.ReadFrom(r)
-	}
-	return io.Copy(struct{ io.Writer }{c.Conn}, r)
-}

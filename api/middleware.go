@@ -2,7 +2,6 @@ package api
 
 import (
 	"errors"
-	"io"
 	"log/slog"
 	"math"
 	"net/http"
@@ -58,16 +57,6 @@ func (c *call) Write(p []byte) (int, error) {
 	}
 	n, err := c.ResponseWriter.Write(p)
 	c.out += int64(n)
-	return n, err
-}
-
-// ReadFrom lets net/http hand a file to the system.
-func (c *call) ReadFrom(r io.Reader) (int64, error) {
-	if c.status == 0 {
-		c.WriteHeader(http.StatusOK)
-	}
-	n, err := io.Copy(c.ResponseWriter, r)
-	c.out += n
 	return n, err
 }
 
@@ -284,8 +273,8 @@ func (s *Server) serve(f func(*call) error) http.Handler {
 // refuse answers an error.
 func (s *Server) refuse(c *call, err error) {
 	if c.status != 0 { // half an answer is out: the cut must be seen
-		level, gone := slog.LevelWarn, (*cutError)(nil)
-		if errors.As(err, &gone) { // the client has left
+		level := slog.LevelError
+		if gone := (*cutError)(nil); errors.As(err, &gone) { // the client has left
 			level = slog.LevelDebug
 		}
 		s.log.Log(c.Context(), level, "answer cut off", "request_id", c.id, "err", err)

@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// taker is a connection that takes so many bytes a second; how many may change. It reads ahead, as one does that copies through a buffer.
+// taker is a connection that takes so many bytes a second; how many may change.
 type taker struct {
 	http.ResponseWriter
 	rate  func(sent int64) int64 // 0: it has stopped
 	until time.Time
 	got   bytes.Buffer
-	asked []int64
+	most  int
 }
 
 func (t *taker) SetWriteDeadline(at time.Time) error {
@@ -27,50 +27,44 @@ func (t *taker) SetWriteDeadline(at time.Time) error {
 
 func (*taker) WriteHeader(int) {}
 
-func (t *taker) ReadFrom(r io.Reader) (n int64, err error) {
-	t.asked = append(t.asked, r.(*io.LimitedReader).N)
-	buf := make([]byte, 8<<10)
-	for {
-		k, err := r.Read(buf)
-		for _, b := range buf[:k] {
-			rate := t.rate(int64(t.got.Len()))
-			if rate == 0 {
-				time.Sleep(time.Until(t.until))
-			} else if t.got.Len()%1024 == 0 {
-				time.Sleep(1024 * time.Second / time.Duration(rate))
-			}
-			if !time.Now().Before(t.until) {
-				return n, os.ErrDeadlineExceeded
-			}
-			t.got.WriteByte(b)
-			n++
+func (t *taker) Write(p []byte) (n int, err error) {
+	t.most = max(t.most, len(p))
+	for _, b := range p {
+		rate := t.rate(int64(t.got.Len()))
+		if rate == 0 {
+			time.Sleep(time.Until(t.until))
+		} else if t.got.Len()%1024 == 0 {
+			time.Sleep(1024 * time.Second / time.Duration(rate))
 		}
-		if err == io.EOF {
-			return n, nil
+		if !time.Now().Before(t.until) {
+			return n, os.ErrDeadlineExceeded
 		}
+		t.got.WriteByte(b)
+		n++
 	}
+	return n, nil
 }
 
-// Who takes a content fast gets it in large pieces, and is held to the same rate as everybody once it gets slow.
-func TestAFastReaderThatGetsSlow(t *testing.T) {
+// A reader is held to the minimum rate, whatever it took fast before; and what is kept for it is bounded, also together with others.
+func TestAReaderThatGetsSlow(t *testing.T) {
 	const (
 		rate   = 1 << 10
 		window = 30 * time.Second
 	)
-	content := bytes.Repeat([]byte("0123456789abcdef,"), 1<<23/17)
+	content := bytes.Repeat([]byte("0123456789abcdef,"), 1<<20/17)
 	for name, c := range map[string]struct {
 		after int64 // it is fast until then
 		slow  int64 // and then as fast as this
 		cut   bool
-		most  int64         // the largest piece
-		at    time.Duration // how many times as long as a piece has it may last until it is cut; what came fast before counts for the piece
+		busy  bool // others hold all memory for pieces
 	}{
-		"fast":                {after: 1 << 40, most: pieceMost},
-		"slow from the start": {slow: 2 * rate, most: pieceBytes},
-		"slow":                {after: 3 << 20, slow: 2 * rate, most: pieceMost},
-		"too slow":            {after: 3 << 20, slow: rate / 2, cut: true, most: pieceMost, at: 2},
-		"gone between two":    {after: 1792 << 10, cut: true, most: pieceMost, at: 1},
-		"gone":                {after: 3 << 20, cut: true, most: pieceMost, at: 2},
+		"fast":                {after: 1 << 40},
+		"fast among others":   {after: 1 << 40, busy: true},
+		"slow from the start": {slow: 2 * rate},
+		"slow":                {after: 1 << 19, slow: 2 * rate},
+		"too slow":            {after: 1 << 19, slow: rate / 4, cut: true},
+		"gone":                {after: 1 << 19, cut: true},
+		"gone among others":   {after: 1 << 19, cut: true, busy: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -80,29 +74,65 @@ func TestAFastReaderThatGetsSlow(t *testing.T) {
 					}
 					return c.slow
 				}}
-				p := &paced{
-					c:       &call{ResponseWriter: w, body: &body{rc: http.NewResponseController(w)}},
-					allowed: window + pieceBytes/rate*time.Second,
+				s := &Server{cfg: Config{MinRate: rate, RateWindow: window}, limits: newLimits(10)}
+				most := pieceBytes
+				if c.busy {
+					most = pieceLeast
+					for s.pieces.acquire("them", pieceBytes) == nil || s.pieces.acquire("us", pieceBytes) == nil {
+					}
 				}
+				held := s.pieces.held()
 				began := time.Now()
-				n, err := p.TakeFile(bytes.NewReader(content), int64(len(content)))
-				if cut := errors.As(err, new(*cutError)); cut != c.cut || !cut && (err != nil || n != int64(len(content))) {
-					t.Errorf("%d bytes, %v", n, err)
+				err := s.send(&call{ResponseWriter: w, holds: holds{holder: "us"}, body: &body{rc: http.NewResponseController(w)}}, bytes.NewReader(content), int64(len(content)), 200)
+				took := time.Since(began)
+				if gone := (*cutError)(nil); errors.As(err, &gone) != c.cut || !c.cut && err != nil {
+					t.Errorf("%v", err)
 				}
-				if got := w.got.Bytes(); int64(len(got)) != n || p.sent != n || !bytes.Equal(got, content[:n]) {
-					t.Errorf("%d bytes came of %d that count as sent, or others", len(got), n)
+				if got := w.got.Bytes(); !bytes.Equal(got, content[:len(got)]) || !c.cut && len(got) != len(content) {
+					t.Errorf("%d bytes came, or others", len(got))
 				}
-				var most int64
-				for _, k := range w.asked {
-					most = max(most, k)
+				if w.most != most || s.pieces.held() != held {
+					t.Errorf("pieces of %d bytes, want %d; %d bytes stay held", w.most, most, s.pieces.held()-held)
 				}
-				if most != c.most {
-					t.Errorf("the largest piece had %d bytes, want %d", most, c.most)
-				}
-				if took := time.Since(began); c.cut && took > c.at*p.allowed+time.Second {
-					t.Errorf("it was cut after %v, and a piece has %v", took, p.allowed)
+				if allowed := window + time.Duration(most)*time.Second/rate; c.cut && took > allowed+4*time.Second { // and what came fast before it
+					t.Errorf("it was cut after %v, and a piece has %v", took, allowed)
 				}
 			})
 		})
 	}
 }
+
+// failing gives some bytes and then fails.
+type failing struct {
+	io.Reader
+	err error
+}
+
+func (f failing) Read(p []byte) (int, error) {
+	n, err := f.Reader.Read(p)
+	if err == io.EOF {
+		err = f.err
+	}
+	return n, err
+}
+
+// Content that turns out to be rotten before its first piece was given is refused; after that the answer is cut off.
+func TestNothingIsAnsweredBeforeItWasCompared(t *testing.T) {
+	rot := errors.New("rotten")
+	for _, good := range []int{0, pieceBytes} {
+		w := &taker{rate: func(int64) int64 { return 1 << 40 }}
+		s := &Server{cfg: Config{MinRate: 1, RateWindow: time.Minute}, limits: newLimits(10)}
+		c := &call{ResponseWriter: w, holds: holds{holder: "us"}, body: &body{rc: http.NewResponseController(w)}}
+		w.ResponseWriter = headers{"Etag": {"x"}, "Content-Range": {"x"}}
+		err := s.send(c, failing{bytes.NewReader(make([]byte, good)), rot}, 1<<20, 206)
+		if !errors.Is(err, rot) || errors.As(err, new(*cutError)) || w.got.Len() != good || (c.status == 0) != (good == 0) || (len(w.Header()) == 0) != (good == 0) {
+			t.Errorf("%d good bytes: %d are given, status %d, %v, %v", good, w.got.Len(), c.status, w.Header(), err)
+		}
+	}
+}
+
+type headers http.Header
+
+func (h headers) Header() http.Header       { return http.Header(h) }
+func (headers) Write(p []byte) (int, error) { return len(p), nil }
+func (headers) WriteHeader(int)             {}

@@ -103,6 +103,8 @@ type Server struct {
 	admin    http.Handler
 	document []byte
 	unread   *backlog
+	// long and short are of *[]byte, for pieces.
+	long, short sync.Pool
 
 	limits
 

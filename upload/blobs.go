@@ -22,8 +22,8 @@ type Blobs interface {
 	// Settle makes the extents survive a power loss before it returns nil. A *LostError names
 	// those that are gone for good: the failed place is poisoned, and never synced again.
 	Settle(ctx context.Context, extents []catalog.Extent) error
-	// Read gives the n bytes from off of the content that the extents make up. The reader
-	// fails (ErrRotten) rather than end early; where it is a Sender the caller may use that.
+	// Read gives the n bytes from off of the content that the extents make up, each compared with its extent's CRC since it came from the disk. The reader
+	// fails (ErrRotten) rather than end early, or give the last piece of an extent that is not what was stored; of one that is read in part it gives none.
 	// It stays readable to its end although its place is deleted meanwhile. ErrNoPlace where a place is gone.
 	Read(ctx context.Context, extents []catalog.Extent, off, n int64) (io.ReadCloser, error)
 	// Check re-reads the extent past every cache and compares its CRC: nil, ErrRotten or ErrNoPlace, or
@@ -56,19 +56,6 @@ type Lender interface {
 	Lend(off, n int64) []byte
 	Done()
 	Quiet()
-}
-
-// Sender is a reader that can give what it has as files, for the system to copy by itself (sendfile). What goes this way is not compared with
-// its checksum, unless the store was asked to; what has rotted is then found by scrub and check.
-type Sender interface {
-	// Send sends everything, in pieces, and gives the number of bytes. An error of to passes through, wrapped.
-	Send(to FileTaker) (int64, error)
-}
-
-// FileTaker takes bytes, or the n that follow in a file; fewer, without an error, where that ends.
-type FileTaker interface {
-	io.Writer
-	TakeFile(f io.ReadSeeker, n int64) (int64, error)
 }
 
 // Care says when a Check may trust without looking.

@@ -40,7 +40,6 @@ type serveCmd struct {
 	TrashDays       int           `default:"7" env:"SLUICE_TRASH_DAYS" placeholder:"DAYS" help:"How long deleted memories can be restored; 0: not at all (${default})."`
 	Durability      string        `default:"process" enum:"process,power" env:"SLUICE_DURABILITY" placeholder:"process|power" help:"What an acknowledged chunk survives: the death of the server (process), or power loss too (power). A finished memory always survives both (${default})."`
 	ScrubRate       int64         `default:"10000000" env:"SLUICE_SCRUB_RATE" placeholder:"BYTES" help:"Bytes a second that are re-read in the background to find damage early; 0: none (${default})."`
-	VerifyReads     bool          `env:"SLUICE_VERIFY_READS" help:"Compare stored content with its checksum on every read, not only when it is scrubbed and checked. Costs the server's processor what sendfile saves."`
 	DirectIO        string        `name:"direct-io" default:"auto" enum:"auto,off" env:"SLUICE_DIRECT_IO" placeholder:"auto|off" help:"Write content that comes fast past the page cache, where the file system can (${default})."`
 	DrainTimeout    time.Duration `default:"30s" env:"SLUICE_DRAIN_TIMEOUT" help:"How long running requests get after SIGTERM."`
 	Verbose         bool          `short:"v" help:"Log every request."`
@@ -150,8 +149,8 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error)) 
 	}
 	s.meta.Spare()
 	if s.blobs, err = localblob.Open(filepath.Join(c.Data, "content"), localblob.Options{
-		Durability: kind, VerifyReads: c.VerifyReads, Direct: direct.Config{Off: c.DirectIO == "off", Buffers: b.Lent}, Log: log,
-		Files: b.Files, Senders: b.Senders,
+		Durability: kind, Direct: direct.Config{Off: c.DirectIO == "off", Buffers: b.Lent}, Log: log,
+		Files: b.Files,
 	}); err != nil {
 		return s, err
 	}

@@ -16,8 +16,8 @@ type Budget struct {
 	Machine
 	// Connections may be open, and Requests run, at one time.
 	Connections, Requests int64
-	// Files of content stay open although nobody uses them, Senders of packs that are sent from, and Tables of the metadata.
-	Files, Senders, Tables int
+	// Files of content stay open although nobody uses them, and Tables of the metadata.
+	Files, Tables int
 	// Heap is the soft limit of Go's memory in bytes; 0: none.
 	Heap int64
 	// Unread is how many bytes of bodies that have come on HTTP/2 may wait for their requests.
@@ -37,12 +37,12 @@ const (
 // are. Of the memory a quarter is for connections, an eighth for what HTTP/2 has brought early, a sixteenth each for both kinds of buffers, half of the rest for everything else.
 func Of(m Machine) Budget {
 	b := Budget{
-		Machine: m, Connections: most, Requests: 16384, Files: 256, Senders: 64, Tables: 256, Unread: 128 * mib, Lent: 24, Large: 64,
+		Machine: m, Connections: most, Requests: 16384, Files: 256, Tables: 256, Unread: 128 * mib, Lent: 24, Large: 64,
 	}
 	if n := m.Descriptors; n > 0 {
 		const stores = 1024
 		b.Connections = min(max((n-stores)/2, n/4, 1), most)
-		b.Files, b.Senders, b.Tables = share(n/8, b.Files), share(n/32, b.Senders), share(n/8, b.Tables)
+		b.Files, b.Tables = share(n/8, b.Files), share(n/8, b.Tables)
 	}
 	if n := m.Memory; n > 0 {
 		b.Connections = min(b.Connections, max(n/4/perConnection, 16))

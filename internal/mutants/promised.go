@@ -63,5 +63,29 @@ func ofPromised() []mutant {
 			new:   "if !v.matches(tags, true) {",
 			tests: []string{"api.TestConditionsOfAContent"},
 		},
+		{
+			name: "a-part-of-a-known-extent-is-not-compared", promise: 4, file: "store/localblob/read.go",
+			old:   "		if crc32.Update(mark(part.marks, i-1), castagnoli, b) != mark(part.marks, i) {",
+			new:   "		if false {",
+			tests: []string{"store/localblob.TestReadingRot"},
+		},
+		{
+			name: "what-is-remembered-of-extents-has-no-bound", promise: 11, file: "store/localblob/compared.go",
+			old:   "		if c.n+cost <= mostMarks {",
+			new:   "		if true {",
+			tests: []string{"store/localblob.TestWhatIsRememberedIsBounded"},
+		},
+		{
+			name: "a-content-is-answered-before-it-is-compared", promise: 4, file: "api/content.go",
+			old:   "		k, err := body.Read((*buf)[:min(int64(len(*buf)), n-sent)])\n",
+			new:   "		if c.status == 0 {\n			c.WriteHeader(status)\n		}\n		k, err := body.Read((*buf)[:min(int64(len(*buf)), n-sent)])\n",
+			tests: []string{"api.TestNothingIsAnsweredBeforeItWasCompared"},
+		},
+		{
+			name: "pieces-of-contents-have-no-bound", promise: 11, file: "api/content.go",
+			old:   "	if n <= pieceLeast || s.pieces.acquire(holder, size) != nil {",
+			new:   "	if _ = s.pieces.acquire(holder, size); n <= pieceLeast {",
+			tests: []string{"api.TestAReaderThatGetsSlow"},
+		},
 	}
 }

@@ -167,9 +167,9 @@ func ofStores() []mutant {
 		},
 		{
 			name: "the-crc-is-not-compared-on-reading", promise: 4, file: "store/localblob/read.go",
-			old:   "	if part.whole && r.crc != part.e.CRC32C {",
+			old:   "	if sum.crc != e.CRC32C {",
 			new:   "	if false {",
-			tests: []string{"store/localblob.TestConformance"},
+			tests: []string{"store/localblob.TestReadingRot", "store/localblob.TestConformance"},
 		},
 		{
 			name: "settle-syncs-nothing", promise: 2, file: "store/localblob/settle.go",

@@ -71,7 +71,7 @@ func (s *Store) reread(ctx context.Context, f *file, r session.Range) (crc uint3
 	defer s.buffers.Put(buf)
 	read, done := f.f.PastCache(r.Off, r.Len())
 	defer done()
-	table, end := crc32.MakeTable(crc32.Castagnoli), r.End
+	end := r.End
 	for at := r.Off &^ (block - 1); at < end; {
 		if err := ctx.Err(); err != nil {
 			return 0, err
@@ -84,7 +84,7 @@ func (s *Store) reread(ctx context.Context, f *file, r session.Range) (crc uint3
 		if n%block != 0 && at+int64(n) < end {
 			return 0, io.EOF
 		}
-		crc = crc32.Update(crc, table, (*buf)[max(r.Off-at, 0):min(int64(n), end-at)])
+		crc = crc32.Update(crc, castagnoli, (*buf)[max(r.Off-at, 0):min(int64(n), end-at)])
 		at += int64(n)
 	}
 	return crc, nil

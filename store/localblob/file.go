@@ -33,7 +33,6 @@ type file struct {
 	old      bool            // of a former life, and not synced in this one: who knows what is dirty
 	unlisted bool            // the folder's entry may not be on the disk
 	pack     *pack           // nil: it is none
-	spare    []durable.File  // of a pack: open for who sends from it
 	failed   error           // a sync has failed
 	lost     []session.Range // what that took
 
@@ -202,23 +201,12 @@ func (s *Store) shed() bool {
 	s.hoard(false)      // a file that is closed is synced before, with its folder, which has to be opened
 	defer s.hoard(true) // Close gives it back, and comes when nobody uses the store
 	s.mu.Lock()
-	var spare []durable.File
-	for _, f := range s.files {
-		f.mu.Lock()
-		spare = append(spare, f.spare...)
-		f.spare = nil
-		f.mu.Unlock()
-	}
 	idle := len(s.idle)
 	s.mu.Unlock()
-	s.spare.Add(-int64(len(spare)))
-	for _, o := range spare {
-		_ = o.Close() // it was read from
-	}
 	for i := range min(idle, shedAtOnce) {
 		s.closeOldest(max(idle-i-1, 0))
 	}
-	return len(spare) > 0 || idle > 0
+	return idle > 0
 }
 
 // hoard keeps a descriptor for when there is none, or gives it back. shedding is held.
@@ -251,16 +239,7 @@ func (f *file) close() error {
 	if !f.isOpen() {
 		return nil
 	}
-	f.mu.Lock()
-	spare := f.spare
-	f.spare = nil
-	f.mu.Unlock()
-	f.s.spare.Add(-int64(len(spare)))
-	err := f.f.Close()
-	for _, o := range spare {
-		err = errors.Join(err, o.Close())
-	}
-	return err
+	return f.f.Close()
 }
 
 // usable gives the reason why nothing may be written to the place any more.

@@ -81,8 +81,6 @@ type Options struct {
 	Durability Durability
 	// Reserve is how many bytes of the disk stay free for everything else (64 MiB).
 	Reserve int64
-	// VerifyReads compares also what a Sender sends with its checksum.
-	VerifyReads bool
 	// Direct is how content that comes fast is written past the cache.
 	Direct direct.Config
 	// Packed is how many bytes of content one may have that goes into a pack (1 MiB less the header; negative: none does).
@@ -92,8 +90,7 @@ type Options struct {
 	// ReadOnly changes nothing in the folder, also where it is opened after a bad stop: what would write fails with ErrReadOnly.
 	ReadOnly bool
 	// Files is how many files stay open that nobody uses (256), until they are twice as many while they are being closed; one that is closed is synced first.
-	// Senders is how many descriptors of packs are kept for the next one who sends from one (64).
-	Files, Senders int
+	Files int
 	// FS is the file system that the folder is on (the operating system's).
 	FS  durable.FS
 	Log *slog.Logger
@@ -116,12 +113,13 @@ type Store struct {
 	spares   map[place]uint64 // by the place without one
 	closed   bool
 	packs    packs
-	spare    atomic.Int64 // how many files have in spare, together
 
 	folders  [packFolder + 1]group
 	trims    sync.WaitGroup
 	room     atomic.Int64 // how many bytes may be written before the next look at the free space
 	buffers  sync.Pool    // of *[]byte, for Check
+	blocks   sync.Pool    // of *[]byte, for Read
+	compared compared
 	pool     *direct.Pool
 	poisoned atomic.Bool
 }
@@ -156,9 +154,6 @@ func Open(dir string, opts Options) (s *Store, err error) {
 	}
 	if opts.Files == 0 {
 		opts.Files = 256
-	}
-	if opts.Senders == 0 {
-		opts.Senders = 64
 	}
 	if opts.FS == nil {
 		opts.FS = durable.OS{}

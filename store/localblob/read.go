@@ -6,19 +6,21 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"os"
-	"syscall"
 
 	"sluice/catalog"
-	"sluice/internal/durable"
 	"sluice/session"
 	"sluice/upload"
 )
 
-// Read implements upload.Blobs; what it gives is an upload.Sender. An extent that is read whole is compared with its CRC before its last piece is handed out; of one that is
-// read in part nothing can be said.
+// Read implements upload.Blobs. Each byte was compared since it came from the disk, in the very memory that it is given in: no memory of an earlier look at the disk could say so,
+// since what the page cache has dropped meanwhile is read again.
+//
+//	a whole extent   ── read, and compared at its end, before its last piece is given ─▶ its marks are remembered
+//	a part of one    ── first compared as a whole, unless its marks are remembered; then block by block, each before it is given
+//
+// So the first part that is read of an extent costs the extent once, and any other the blocks that it touches, as long as the marks are remembered.
 func (s *Store) Read(_ context.Context, extents []catalog.Extent, off, n int64) (io.ReadCloser, error) {
-	r := &reader{s: s, files: map[string]held{}, table: crc32.MakeTable(crc32.Castagnoli)}
+	r := &reader{s: s, files: map[string]held{}}
 	want := session.Range{Off: off, End: off + n}
 	at, total := int64(0), int64(0)
 	for _, e := range extents {
@@ -27,7 +29,7 @@ func (s *Store) Read(_ context.Context, extents []catalog.Extent, off, n int64) 
 			if err := r.open(s, e); err != nil {
 				return nil, errors.Join(err, r.Close())
 			}
-			r.parts = append(r.parts, piece{e, part.Off - at, part.End - at, part.Len() == e.Len})
+			r.parts = append(r.parts, piece{e: e, from: part.Off - at, to: part.End - at})
 			total += part.Len()
 		}
 		at += e.Len
@@ -42,7 +44,8 @@ func (s *Store) Read(_ context.Context, extents []catalog.Extent, off, n int64) 
 type piece struct {
 	e        catalog.Extent
 	from, to int64
-	whole    bool // all of the extent is read
+	sum      *summing // of one that is being read whole for the first time
+	marks    []uint32 // of one that was
 }
 
 // reader streams pieces. It holds their places open, so that it can be read to its end although they are deleted meanwhile.
@@ -50,8 +53,6 @@ type reader struct {
 	s     *Store
 	files map[string]held
 	parts []piece
-	crc   uint32
-	table *crc32.Table
 }
 
 // held is a place that is being read.
@@ -103,7 +104,7 @@ func (h held) ends(e catalog.Extent) error {
 }
 
 // Read implements io.Reader.
-func (r *reader) Read(p []byte) (int, error) {
+func (r *reader) Read(p []byte) (n int, err error) {
 	if len(r.parts) == 0 {
 		return 0, io.EOF
 	}
@@ -111,108 +112,126 @@ func (r *reader) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	part := &r.parts[0]
-	p = p[:min(int64(len(p)), part.to-part.from)]
-	in := r.files[part.e.Place]
-	n, err := in.f.f.ReadAt(p, in.p.of(part.e).Off+part.from)
-	if n < len(p) {
-		if err == io.EOF {
-			err = fmt.Errorf("place %s ends early: %w", part.e.Place, upload.ErrRotten)
+	if part.marks == nil && part.sum == nil {
+		if err := r.begin(part); err != nil {
+			return 0, err
 		}
-		return 0, unreadable(err)
 	}
-	if part.from == 0 {
-		r.crc = 0
+	p = p[:min(int64(len(p)), part.to-part.from)]
+	if part.sum != nil {
+		n, err = len(p), r.stream(part, p)
+	} else {
+		n, err = r.blocks(part, p)
 	}
-	r.crc = crc32.Update(r.crc, r.table, p)
-	if part.from += int64(n); part.from < part.to {
-		return n, nil
+	if err != nil {
+		return 0, err
 	}
-	if part.whole && r.crc != part.e.CRC32C {
-		return 0, fmt.Errorf("place %s, bytes %d to %d: %w", part.e.Place, part.e.Off, part.e.Off+part.e.Len, upload.ErrRotten)
+	if part.from += int64(n); part.from == part.to {
+		r.parts = r.parts[1:]
 	}
-	r.parts = r.parts[1:]
 	return n, nil
 }
 
-var _ upload.Sender = (*reader)(nil)
-
-// Send implements upload.Sender.
-func (r *reader) Send(to upload.FileTaker) (sent int64, err error) {
-	for len(r.parts) > 0 {
-		n, err := r.sendFile(to)
-		if sent += n; err != nil {
-			return sent, err
+// begin finds out how a part is compared.
+func (r *reader) begin(part *piece) (err error) {
+	if part.marks = r.s.compared.of(part.e); part.marks != nil {
+		return nil
+	}
+	sum := &summing{}
+	if part.to-part.from == part.e.Len {
+		part.sum = sum
+		return nil
+	}
+	buf := r.s.block()
+	defer r.s.blocks.Put(buf)
+	for at := int64(0); at < part.e.Len; {
+		b := (*buf)[:min(markEvery, part.e.Len-at)]
+		if err := r.readAt(part.e, b, at); err != nil {
+			return err
 		}
-		if n == 0 { // not to be had as a file
-			n, err = io.CopyN(to, r, r.parts[0].to-r.parts[0].from)
-			if sent += n; err != nil {
-				return sent, err
-			}
+		sum.add(b)
+		at += int64(len(b))
+	}
+	part.marks, err = r.compared(part.e, sum)
+	return err
+}
+
+// stream reads the next bytes of an extent that is compared at its end.
+func (r *reader) stream(part *piece, p []byte) error {
+	if err := r.readAt(part.e, p, part.from); err != nil {
+		return err
+	}
+	part.sum.add(p)
+	if part.from+int64(len(p)) < part.to {
+		return nil
+	}
+	_, err := r.compared(part.e, part.sum)
+	return err
+}
+
+// compared gives the marks of an extent that was read to its end, if it is what was stored.
+func (r *reader) compared(e catalog.Extent, sum *summing) ([]uint32, error) {
+	if sum.crc != e.CRC32C {
+		return nil, rotten(e)
+	}
+	r.s.compared.add(e, sum.marks)
+	return sum.marks, nil
+}
+
+// blocks reads the next bytes of an extent whose marks are known: some whole blocks, or what is wanted of one.
+func (r *reader) blocks(part *piece, p []byte) (int, error) {
+	first := part.from / markEvery * markEvery
+	if whole := int64(len(p)) / markEvery * markEvery; part.from == first && whole > 0 {
+		return int(whole), r.known(part, p[:whole], first)
+	}
+	buf := r.s.block() // kept by nobody who waits for a client
+	defer r.s.blocks.Put(buf)
+	b := (*buf)[:min(markEvery, part.e.Len-first)]
+	if err := r.known(part, b, first); err != nil {
+		return 0, err
+	}
+	return copy(p, b[part.from-first:]), nil
+}
+
+// known reads blocks, the first of which begins at off, and compares each with its marks.
+func (r *reader) known(part *piece, p []byte, off int64) error {
+	if err := r.readAt(part.e, p, off); err != nil {
+		return err
+	}
+	for i := off / markEvery; len(p) > 0; i++ {
+		b := p[:min(markEvery, len(p))]
+		if crc32.Update(mark(part.marks, i-1), castagnoli, b) != mark(part.marks, i) {
+			return rotten(part.e)
 		}
+		p = p[len(b):]
 	}
-	return sent, nil
+	return nil
 }
 
-// sendFile sends what lies at one stretch of one place, as a file of its own: the system reads from where that file stands. It sends nothing where
-// reads are to be verified, or where the place can't be opened again.
-func (r *reader) sendFile(to upload.FileTaker) (int64, error) {
-	if r.s.opts.VerifyReads || r.parts[0].from > 0 && r.parts[0].whole {
-		return 0, nil
-	}
-	first := r.parts[0]
-	in := r.files[first.e.Place]
-	from, end, n := first.e.Off+first.from, first.e.Off+first.to, 1
-	for ; n < len(r.parts) && r.parts[n].e.Place == first.e.Place && r.parts[n].e.Off+r.parts[n].from == end; n++ {
-		end = r.parts[n].e.Off + r.parts[n].to
-	}
-	opened, err := in.f.borrow()
-	if err != nil {
-		return 0, nil
-	}
-	defer in.f.giveBack(opened)
-	f, ok := opened.(interface {
-		io.ReadSeeker
-		syscall.Conn
-	})
-	if !ok {
-		return 0, nil
-	}
-	if _, err := f.Seek(in.p.base()+from, io.SeekStart); err != nil {
-		return 0, unreadable(err)
-	}
-	sent, err := to.TakeFile(f, end-from)
-	if err == nil && sent < end-from {
-		err = fmt.Errorf("place %s ends early: %w", first.e.Place, upload.ErrRotten)
-	}
-	r.parts = r.parts[n:]
-	return sent, unreadable(err)
+func rotten(e catalog.Extent) error {
+	return fmt.Errorf("place %s, bytes %d to %d: %w", e.Place, e.Off, e.Off+e.Len, upload.ErrRotten)
 }
 
-// borrow opens a file once more, for one who moves where it stands; of a pack, which many send from, some stay open.
-func (f *file) borrow() (durable.File, error) {
-	f.mu.Lock()
-	if n := len(f.spare); n > 0 {
-		last := f.spare[n-1]
-		f.spare = f.spare[:n-1]
-		f.mu.Unlock()
-		f.s.spare.Add(-1)
-		return last, nil
+// readAt fills p with the bytes of an extent from off on.
+func (r *reader) readAt(e catalog.Extent, p []byte, off int64) error {
+	in := r.files[e.Place]
+	n, err := in.f.f.ReadAt(p, in.p.of(e).Off+off)
+	if n == len(p) {
+		return nil
 	}
-	f.mu.Unlock()
-	return f.s.openFile(f.path(), os.O_RDONLY)
+	if err == io.EOF {
+		err = fmt.Errorf("place %s ends early: %w", e.Place, upload.ErrRotten)
+	}
+	return unreadable(err)
 }
 
-func (f *file) giveBack(opened durable.File) {
-	if f.pack != nil && f.s.spare.Add(1) <= int64(f.s.opts.Senders) {
-		f.mu.Lock()
-		f.spare = append(f.spare, opened)
-		f.mu.Unlock()
-		return
+// block gives a buffer of one block.
+func (s *Store) block() *[]byte {
+	if buf, ok := s.blocks.Get().(*[]byte); ok {
+		return buf
 	}
-	if f.pack != nil {
-		f.s.spare.Add(-1)
-	}
-	_ = opened.Close() // it was read from
+	buf := make([]byte, markEvery)
+	return &buf
 }
 
 // Close implements io.Closer.
