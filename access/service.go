@@ -73,6 +73,9 @@ func (s *Service) Bootstrap(ctx context.Context) (string, error) {
 	err = s.store.Update(ctx, func(tx catalog.Tx) error {
 		made = false
 		for _, err := range catalog.Principals.After(tx, "") {
+			if errors.Is(err, catalog.ErrDamaged) {
+				return nil // there is one, or was
+			}
 			return err
 		}
 		made = true
@@ -93,6 +96,9 @@ func (s *Service) AdminToken(ctx context.Context) (secret string, err error) {
 	}
 	return secret, s.store.Update(ctx, func(tx catalog.Tx) error {
 		for p, err := range catalog.Principals.After(tx, "") { // ids are sorted by time
+			if errors.Is(err, catalog.ErrDamaged) {
+				continue
+			}
 			if err != nil {
 				return err
 			}
@@ -169,6 +175,9 @@ func (s *Service) RevokeToken(ctx context.Context, by Caller, id string) error {
 			return err
 		}
 		for t, err := range catalog.Tokens.After(tx, catalog.TokenKey{}) {
+			if errors.Is(err, catalog.ErrDamaged) {
+				continue
+			}
 			if err != nil {
 				return err
 			}

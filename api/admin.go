@@ -86,6 +86,9 @@ func (s *Server) readyz(c *call) (Health, error) {
 		}
 		return Health{}, &denial{code: CodeUnavailable, detail: "a store does not answer", retry: 5 * time.Second}
 	}
+	if _, what := s.cfg.Damaged(); len(what) > 0 {
+		return Health{"degraded: some records are damaged; what needs them fails, all else goes on; the log has them, and sluice check names all"}, nil
+	}
 	return Health{"ready"}, nil
 }
 
@@ -127,6 +130,8 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 		`{how="finished"}`, st.Finished, `{how="aborted"}`, st.Aborted, `{how="expired"}`, st.Expired)
 	metric("gauge", "requests_running", "Requests that run now.", "", s.running.Load())
 	metric("gauge", "http2_unread_bytes", "Bytes of bodies that have come on HTTP/2 and are not read yet.", "", s.unread.size())
+	damaged, _ := s.cfg.Damaged()
+	metric("counter", "damaged_reads_total", "Reads of records since the start that failed as what they needed is damaged.", "", damaged)
 	draining := 0
 	if s.draining.Load() {
 		draining = 1

@@ -135,6 +135,7 @@ var rules = []struct {
 	// What is found when it is opened is as lost as what a scrub has marked.
 	{upload.ErrRotten, CodeDamaged, 0},
 	{upload.ErrNoPlace, CodeDamaged, 0},
+	{catalog.ErrDamaged, CodeDamaged, 0},
 }
 
 // codeOf finds the code of an error, when to try again, and what to tell of it.
@@ -180,6 +181,8 @@ func faultOf(err error, sizeOf func(session.SessionID) int64) Fault {
 	code, retry, detail := codeOf(err)
 	f := Fault{Status: answers[code].status, Code: code, Detail: detail, RetryAfterMS: retry.Milliseconds()}
 	switch {
+	case errors.Is(err, catalog.ErrDamaged) && code == CodeDamaged:
+		f.Detail = "a record that this needs is damaged; trying again does not help. The log has it under this request_id, and sluice check names all that is"
 	case code == CodeDamaged:
 		f.Detail = "the stored content is damaged and is not given out; storing the same bytes again heals it"
 	case code == CodeInternal:

@@ -78,6 +78,8 @@ type Config struct {
 	Access   Access
 	// Ready says whether the stores answer; nil always does.
 	Ready func(ctx context.Context) error
+	// Damaged says how many reads of the records have failed since the start as what they needed is damaged, and whether there is any; nil: none.
+	Damaged func() (reads int64, what []string)
 	// Expire ends what is past its time to live now, and gives the number.
 	Expire func(ctx context.Context) (int, error)
 
@@ -120,6 +122,9 @@ type Server struct {
 func New(cfg Config) (*Server, error) {
 	if cfg.Uploads == nil || cfg.Memories == nil || cfg.Sessions == nil || cfg.Access == nil || cfg.Expire == nil {
 		return nil, errors.New("api: Uploads, Memories, Sessions, Access and Expire are needed")
+	}
+	if cfg.Damaged == nil {
+		cfg.Damaged = func() (int64, []string) { return 0, nil }
 	}
 	if cfg.Ready == nil {
 		cfg.Ready = func(context.Context) error { return nil }

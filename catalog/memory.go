@@ -173,9 +173,12 @@ func ForgetStates(tx Tx, session uint64) error {
 	return nil
 }
 
-// DueBy gives what is due at this running time (ms), the longest due first, from a key on, at most n.
+// DueBy gives what is due at this running time (ms), the longest due first, from a key on, at most n. What can't be read keeps nothing else from being done.
 func DueBy(r Reader, from DueKey, running int64, n int) (out []Due, err error) {
 	for d, err := range Dues.Scan(r, from, DueKey{At: running + 1}) {
+		if errors.Is(err, ErrDamaged) {
+			continue
+		}
 		if err != nil || len(out) == n {
 			return out, err
 		}

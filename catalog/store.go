@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"iter"
 )
 
@@ -21,6 +22,12 @@ type Store interface {
 	Update(ctx context.Context, f func(Tx) error) error
 }
 
+// ErrDamaged: a stored record is not what was written. All others are as they were: a loop over records goes on behind it.
+var ErrDamaged = errors.New("the stored record is damaged")
+
+// ErrHole is the ErrDamaged of some rows that are lost together: how many, and their keys, nobody knows.
+var ErrHole = fmt.Errorf("%w: some may be lost together", ErrDamaged)
+
 // ErrUnknown: the commit may have happened.
 var ErrUnknown = errors.New("outcome of the commit is unknown")
 
@@ -28,7 +35,8 @@ var ErrUnknown = errors.New("outcome of the commit is unknown")
 type Reader interface {
 	// Get gives the row as the type that its table names, or ErrNotFound. Rows are shared: never change one in place.
 	Get(t TableID, key []byte) (row any, err error)
-	// Scan gives the rows with lo ≤ key < hi (nil: to the end of the table) in the order of their keys, or backwards.
+	// Scan gives the rows with lo ≤ key < hi (nil: to the end of the table) in the order of their keys, or backwards. In place of one row that can't be read, or of
+	// some that are lost together, comes one ErrDamaged (ErrHole), and then the rest.
 	Scan(t TableID, lo, hi []byte, desc bool) iter.Seq2[any, error]
 }
 

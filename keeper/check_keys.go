@@ -3,6 +3,7 @@ package keeper
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"maps"
 	"slices"
 	"sort"
@@ -12,8 +13,10 @@ import (
 
 // count counts the rows of a table, those that can't be read too.
 func count(r catalog.Reader, table catalog.TableID) (n int64) {
-	for range r.Scan(table, nil, nil, false) {
-		n++
+	for _, err := range r.Scan(table, nil, nil, false) {
+		if !errors.Is(err, catalog.ErrHole) {
+			n++
+		}
 	}
 	return n
 }
@@ -52,8 +55,10 @@ func some(r catalog.Reader, table catalog.TableID, lo, hi []byte) bool {
 	if hi != nil && bytes.Compare(lo, hi) >= 0 {
 		return false
 	}
-	for range r.Scan(table, lo, hi, false) {
-		return true
+	for _, err := range r.Scan(table, lo, hi, false) {
+		if !errors.Is(err, catalog.ErrHole) {
+			return true
+		}
 	}
 	return false
 }

@@ -71,6 +71,9 @@ func (k *Keeper) anywhere(ctx context.Context, pick func(n int64) int64) (from c
 		from = catalog.ContentKey{}
 		total := int64(0)
 		for c, err := range catalog.Capsules.After(r, "") {
+			if errors.Is(err, catalog.ErrDamaged) {
+				continue
+			}
 			if err != nil {
 				return err
 			}

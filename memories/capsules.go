@@ -3,6 +3,7 @@ package memories
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 
 	"github.com/google/uuid"
@@ -91,6 +92,9 @@ func (s *Service) ListCapsules(ctx context.Context, c access.Caller, cursor stri
 			return err
 		}
 		for row, err := range s.inspectable(r, c, string(after)) {
+			if errors.Is(err, catalog.ErrDamaged) {
+				continue
+			}
 			if err != nil {
 				return err
 			}

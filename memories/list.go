@@ -32,7 +32,8 @@ var ErrCursor = errors.New("malformed cursor")
 const mostLooked = 10_000
 
 // List gives a page, and the cursor of the next one while there may be more: a page under filters may be short and still have a next one. What
-// is added or deleted between two pages neither repeats nor hides others. A memory's place in the order never changes.
+// is added or deleted between two pages neither repeats nor hides others. A memory's place in the order never changes. One whose record is damaged is left out; its store
+// tells of it.
 func (s *Service) List(ctx context.Context, c access.Caller, req ListRequest) (page []catalog.Memory, next string, err error) {
 	if req.Capsule == "" {
 		req.Capsule = "default"
@@ -54,6 +55,9 @@ func (s *Service) List(ctx context.Context, c access.Caller, req ListRequest) (p
 		}
 		looked, last := 0, uint64(0)
 		for id, err := range req.rows(r, before) {
+			if errors.Is(err, catalog.ErrDamaged) {
+				continue
+			}
 			if err != nil {
 				return err
 			}
@@ -62,6 +66,9 @@ func (s *Service) List(ctx context.Context, c access.Caller, req ListRequest) (p
 				return nil
 			}
 			m, err := catalog.Memories.Get(r, catalog.MemoryKey(id))
+			if errors.Is(err, catalog.ErrDamaged) {
+				continue
+			}
 			if err != nil {
 				return fmt.Errorf("memory %s of the list: %v", id, err)
 			}

@@ -178,6 +178,7 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error)) 
 		Access:   who,
 		Expire:   s.keeper.Tick,
 		Ready:    s.ready,
+		Damaged:  s.meta.Damaged,
 		MaxConns: b.Connections, MaxRequests: b.Requests, Unread: b.Unread,
 		Log: log,
 	})

@@ -45,5 +45,35 @@ func ofRecords() []mutant {
 			new:   "",
 			tests: []string{"cmd/sluice.TestASecondSignalEndsTheServerAtOnce"},
 		},
+		{
+			name: "rot-that-is-read-ends-the-server", promise: 13, file: "store/pebblemeta/open.go",
+			old:   "BackgroundError: db.background, DataCorruption: db.damage.rot,",
+			new:   "BackgroundError: db.background, DataCorruption: func(i pebble.DataCorruptionInfo) { db.fatal(i.Details) },",
+			tests: []string{"store/pebblemeta.TestARottenBlockTakesItsOwnRowsAlone"},
+		},
+		{
+			name: "rot-hides-the-rows-next-to-it", promise: 13, file: "store/pebblemeta/holes.go",
+			old:   "	for i := len(rest) - 1; i >= 0 && !w.done; i-- {",
+			new:   "	for i := -1; i >= 0 && !w.done; i-- {",
+			tests: []string{"store/pebblemeta.TestARottenBlockTakesItsOwnRowsAlone"},
+		},
+		{
+			name: "a-bad-session-ends-the-list", promise: 13, file: "store/pebblemeta/list.go",
+			old:   "			if !l.skips(p.id, err) {\n",
+			new:   "			if err != nil {\n",
+			tests: []string{"store/pebblemeta.TestOneBadRowHarmsItselfAlone", "store/pebblemeta.TestARowThatCannotBeReadIsNamed"},
+		},
+		{
+			name: "bad-totals-refuse-the-start", promise: 13, file: "store/pebblemeta/sessionrow.go",
+			old:   "!errors.Is(err, errDamaged) {\n		return err\n	}\n	log.Error",
+			new:   "err != nil || !errors.Is(err, errDamaged) {\n		return err\n	}\n	log.Error",
+			tests: []string{"store/pebblemeta.TestOneBadRowHarmsItselfAlone"},
+		},
+		{
+			name: "one-bad-due-thing-holds-up-the-rest", promise: 13, file: "catalog/memory.go",
+			old:   "		if errors.Is(err, ErrDamaged) {\n			continue\n		}\n",
+			new:   "",
+			tests: []string{"store/pebblemeta.TestOneBadRowHarmsItselfAlone"},
+		},
 	}
 }

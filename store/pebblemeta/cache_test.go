@@ -82,7 +82,7 @@ func TestTheCacheGivesWhatTheViewHas(t *testing.T) {
 			"hold": func(*rapid.T) { hold() },
 			"read": func(rt *rapid.T) {
 				v := rapid.SampledFrom(held).Draw(rt, "view")
-				compare(reader{v, db.cache, v.seq}, reader{Reader: v}, keys.Draw(rt, "key"))
+				compare(reader{v, db, db.cache, v.seq}, reader{Reader: v, db: db}, keys.Draw(rt, "key"))
 			},
 		})
 	})

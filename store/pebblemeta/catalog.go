@@ -33,7 +33,7 @@ func (c rows) View(ctx context.Context, f func(catalog.Reader) error) error {
 		return err
 	}
 	defer c.db.views.release(v)
-	return f(reader{v, c.db.cache, v.seq})
+	return f(reader{v, c.db, c.db.cache, v.seq})
 }
 
 // Update implements catalog.Store. The closure runs once.
@@ -54,14 +54,14 @@ func (c rows) Update(ctx context.Context, f func(catalog.Tx) error) error {
 // there as well costs more, so only where there is something of the table.
 func (t *txn) Get(table catalog.TableID, key []byte) (any, error) {
 	if t.touched&(1<<table) != 0 {
-		return reader{Reader: t.rows}.Get(table, key)
+		return reader{Reader: t.rows, db: t.db}.Get(table, key)
 	}
-	return reader{t.db.peb, t.db.cache, t.seq}.Get(table, key)
+	return reader{t.db.peb, t.db, t.db.cache, t.seq}.Get(table, key)
 }
 
 // Scan implements catalog.Reader. What is written while it runs may or may not be seen.
 func (t *txn) Scan(table catalog.TableID, lo, hi []byte, desc bool) iter.Seq2[any, error] {
-	return reader{Reader: t.rows}.Scan(table, lo, hi, desc)
+	return reader{Reader: t.rows, db: t.db}.Scan(table, lo, hi, desc)
 }
 
 // Put implements catalog.Tx.
@@ -113,6 +113,7 @@ func (t *txn) EndSession(id, gen uint64, state uint8) error {
 // reader implements catalog.Reader.
 type reader struct {
 	pebble.Reader
+	db    *DB
 	cache *cache // of rows that the Reader has too, as of commit seq; nil: none
 	seq   uint64
 }
@@ -134,7 +135,7 @@ func (r reader) Get(table catalog.TableID, key []byte) (any, error) {
 	}
 	row, err := decodeCatalog(table, b)
 	if err != nil {
-		return nil, rowError(table, key, err)
+		return nil, r.db.unreadable(rowError(table, key, err))
 	}
 	if kept && len(b) <= cacheLargest {
 		r.cache.put(table, key, r.seq, row)
@@ -145,33 +146,27 @@ func (r reader) Get(table catalog.TableID, key []byte) (any, error) {
 // Scan implements catalog.Reader.
 func (r reader) Scan(table catalog.TableID, lo, hi []byte, desc bool) iter.Seq2[any, error] {
 	return func(yield func(any, error) bool) {
-		bounds := pebble.IterOptions{LowerBound: catalogKey(table, lo), UpperBound: catalogKey(table, hi)}
-		if hi == nil {
-			bounds.UpperBound = behind(catalogKey(table, nil))
+		prefix := catalogKey(table, nil)
+		from, to := catalogKey(table, lo), behind(prefix)
+		if hi != nil {
+			to = catalogKey(table, hi)
 		}
-		if string(bounds.LowerBound) >= string(bounds.UpperBound) {
+		if string(from) >= string(to) {
 			return
 		}
-		it, err := r.NewIter(&bounds)
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		defer func() { _ = it.Close() }() // its error is Error's, below
-		start, step := it.First, it.Next
-		if desc {
-			start, step = it.Last, it.Prev
-		}
-		for ok := start(); ok; ok = step() {
-			row, err := decodeCatalog(table, it.Value())
+		more := true
+		err := r.db.each(r.Reader, from, to, desc, func(key, b []byte) bool {
+			row, err := decodeCatalog(table, b)
 			if err != nil {
-				err = rowError(table, it.Key()[len(catalogKey(table, nil)):], err)
+				err = r.db.unreadable(rowError(table, key[len(prefix):], err))
 			}
-			if !yield(row, err) {
-				return
-			}
-		}
-		if err := it.Error(); err != nil {
+			more = yield(row, err)
+			return more
+		}, func(err error) bool {
+			more = yield(nil, fmt.Errorf("table %s: %w", tableName(table), err))
+			return more
+		})
+		if err != nil && more {
 			yield(nil, fmt.Errorf("reading table %s: %w", tableName(table), err))
 		}
 	}

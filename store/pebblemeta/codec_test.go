@@ -3,6 +3,7 @@ package pebblemeta
 import (
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,6 +21,7 @@ import (
 func TestARowThatCannotBeReadIsNamed(t *testing.T) {
 	db := open(t, vfs.NewMem(), Options{})
 	create(t, db, 1, "i")
+	create(t, db, 2, "")
 	if err := putRow(db, "name", 1); err != nil {
 		t.Fatal(err)
 	}
@@ -76,8 +78,17 @@ func TestARowThatCannotBeReadIsNamed(t *testing.T) {
 			whole, _ = get(db.peb, sessionKey(1))
 			spoil(sessionKey(1), c.change)
 			_, err = db.Sessions().Load(t.Context(), 1)
-			_, _, err2 := db.Sessions().List(t.Context(), session.Query{Limit: 1})
+			found, _, err2 := db.Sessions().List(t.Context(), session.Query{Limit: 10})
 			_, err3 := record(db, session.Session{ID: 1, Gen: 1}, 0)
+			if c.damaged { // a list leaves it out, and tells of it
+				if err2 != nil || len(found) != 1 || found[0].ID != 2 {
+					t.Errorf("listed %v, %v", found, err2)
+				}
+				if _, what := db.Damaged(); !slices.ContainsFunc(what, func(w string) bool { return strings.Contains(w, "session 1") }) {
+					t.Errorf("damaged: %q", what)
+				}
+				err2 = err
+			}
 			for _, err := range []error{err, err2, err3} {
 				if err == nil || errors.Is(err, errDamaged) != c.damaged || !strings.Contains(err.Error(), "session 1") || !strings.Contains(err.Error(), c.say) {
 					t.Errorf("session: %v", err)

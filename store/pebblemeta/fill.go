@@ -50,7 +50,7 @@ func Fill(dir string, opts Options) (*Filling, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{die: opts.Die}
+	db := &DB{die: opts.Die, damage: newDamage(opts.Log), reserve: &reserve{closed: make(chan struct{})}}
 	return &Filling{dir: dir, fs: opts.FS, opts: db.pebbleOptions(opts, lock), lock: lock}, nil
 }
 

@@ -39,30 +39,28 @@ func (f *Frozen) Close() {
 	}
 }
 
-// Walk visits all rows in the order of their keys. Neither key nor row may be kept. Pebble compares each block it reads with its checksum.
-func (f *Frozen) Walk(ctx context.Context, visit func(key, row []byte) error) (err error) {
-	it, err := f.v.NewIterWithContext(ctx, nil)
-	if err != nil {
-		return fmt.Errorf("reading the metadata: %w", err)
+// Walk visits all rows in the order of their keys. Neither key nor row may be kept. Pebble compares each block it reads with its checksum. Where one is rotten it ends
+// with a catalog.ErrDamaged that says which rows that may have had.
+func (f *Frozen) Walk(ctx context.Context, visit func(key, row []byte) error) error {
+	return f.Salvage(ctx, visit, func(err error) error { return err })
+}
+
+// Salvage is Walk that calls lost for a rotten block, and goes on behind it.
+func (f *Frozen) Salvage(ctx context.Context, visit func(key, row []byte) error, lost func(error) error) error {
+	var failed error
+	err := f.db.each(f.v.Snapshot, nil, nil, false, func(key, row []byte) bool {
+		if failed = ctx.Err(); failed == nil {
+			failed = visit(key, row)
+		}
+		return failed == nil
+	}, func(err error) bool {
+		failed = lost(err)
+		return failed == nil
+	})
+	if failed == nil && err != nil {
+		failed = fmt.Errorf("reading the metadata: %w", err)
 	}
-	defer func() {
-		if closed := it.Close(); err == nil && closed != nil {
-			err = fmt.Errorf("reading the metadata: %w", closed)
-		}
-	}()
-	for ok := it.First(); ok; ok = it.Next() {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		row, err := it.ValueAndErr()
-		if err != nil {
-			return fmt.Errorf("reading the metadata, row %x: %w", it.Key(), err)
-		}
-		if err := visit(it.Key(), row); err != nil {
-			return err
-		}
-	}
-	return it.Error()
+	return failed
 }
 
 // Decode gives what a row says: a session.Session, a session.Entry, a row of the catalog as its table's type, or nil for the totals and

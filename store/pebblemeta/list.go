@@ -16,6 +16,7 @@ import (
 // look is a view with the seals that lie over it.
 type look struct {
 	*view
+	db    *DB
 	seals map[session.SessionID]seal
 }
 
@@ -23,7 +24,7 @@ type look struct {
 func (db *DB) look(ctx context.Context) (look, error) {
 	of, seq := db.seals.all()
 	v, err := db.views.at(ctx, seq)
-	return look{v, of}, err
+	return look{v, db, of}, err
 }
 
 func (l look) session(id session.SessionID) (session.Session, error) {
@@ -31,7 +32,16 @@ func (l look) session(id session.SessionID) (session.Session, error) {
 	if err == nil {
 		l.seals[id].over(&s)
 	}
-	return s, err
+	return s, l.db.unreadable(err)
+}
+
+// skips reports whether a list leaves a session out since its record can't be read, or is gone although an index leads to it. That keeps no other from being found.
+func (l look) skips(id session.SessionID, err error) bool {
+	if errors.Is(err, session.ErrNotFound) {
+		l.db.damage.note(fmt.Sprintf("an index leads to session %s, which is not there", id))
+		return true
+	}
+	return errors.Is(err, errDamaged)
 }
 
 // Entries implements session.Store.
@@ -76,7 +86,7 @@ func (st sessions) Entries(ctx context.Context, id session.SessionID, r session.
 			out = append(out, e)
 		}
 	}
-	return out, errors.Join(it.Error(), it.Close())
+	return out, damaged(errors.Join(it.Error(), it.Close()))
 }
 
 // KeepTime implements session.Store. It takes no lock of sessions or the catalog.
@@ -117,8 +127,11 @@ func (st sessions) Stats(ctx context.Context) (session.Stats, error) {
 	}
 	defer st.db.views.release(l.view)
 	t, err := loadTotals(l.view)
+	if errors.Is(err, errDamaged) && st.db.readOnly {
+		t, err = st.db.totals, nil // as they were counted at the start
+	}
 	if err != nil {
-		return session.Stats{}, err
+		return session.Stats{}, l.db.unreadable(err)
 	}
 	out := session.Stats{
 		Open: t.Open, BytesExpected: t.Expected, BytesReceived: t.Received,
@@ -128,7 +141,7 @@ func (st sessions) Stats(ctx context.Context) (session.Stats, error) {
 		switch s, err := l.session(id); {
 		case err == nil && s.State == session.Sealed:
 			out.Open, out.Sealed = out.Open-1, out.Sealed+1
-		case err != nil && !errors.Is(err, session.ErrNotFound):
+		case err != nil && !l.skips(id, err):
 			return session.Stats{}, err
 		}
 	}
@@ -140,7 +153,7 @@ func (st sessions) Stats(ctx context.Context) (session.Stats, error) {
 }
 
 // walk visits the sessions of this state that an index leads to, from after on (a zero one: from the beginning), below end (nil: to the
-// end of the index), until visit returns false. State 0 is any that has ended.
+// end of the index), until visit returns false. State 0 is any that has ended. Those whose records can't be read are left out, and noted.
 func (l look) walk(prefix []byte, after place, end []byte, st session.State, visit func(session.Session, place) bool) error {
 	lo := prefix
 	if after != (place{}) {
@@ -149,27 +162,24 @@ func (l look) walk(prefix []byte, after place, end []byte, st session.State, vis
 	if end == nil {
 		end = behind(prefix)
 	}
-	it, err := l.NewIter(&pebble.IterOptions{LowerBound: lo, UpperBound: end})
-	if err != nil {
-		return err
-	}
-	for ok := it.First(); ok; ok = it.Next() {
-		p, whole := placeIn(it.Key())
+	var failed error
+	err := l.db.each(l.Snapshot, lo, end, false, func(key, _ []byte) bool {
+		p, whole := placeIn(key)
 		if !whole {
-			return errors.Join(fmt.Errorf("row %x: %w", it.Key(), errDamaged), it.Close())
+			l.db.damage.note(fmt.Sprintf("row %x leads nowhere", key))
+			return true
 		}
 		s, err := l.session(p.id)
 		if err != nil {
-			return errors.Join(fmt.Errorf("row %x leads to session %s: %w", it.Key(), p.id, err), it.Close())
+			if !l.skips(p.id, err) {
+				failed = fmt.Errorf("row %x leads to session %s: %w", key, p.id, err)
+			}
+			return failed == nil
 		}
-		if s.State != st && (st != 0 || !s.State.Ended()) {
-			continue // sealed, and found as an open one
-		}
-		if !visit(s, p) {
-			break
-		}
-	}
-	return errors.Join(it.Error(), it.Close())
+		// A sealed one is found as an open one.
+		return s.State != st && (st != 0 || !s.State.Ended()) || visit(s, p)
+	}, func(error) bool { return true })
+	return errors.Join(failed, err)
 }
 
 // List implements session.Store.
@@ -287,7 +297,7 @@ func (l look) sealed(owner *string, after place, visit func(session.Session, pla
 	var found []session.Session
 	for id := range l.seals {
 		s, err := l.session(id)
-		if errors.Is(err, session.ErrNotFound) {
+		if errors.Is(err, session.ErrNotFound) || errors.Is(err, errDamaged) {
 			continue
 		}
 		if err != nil {

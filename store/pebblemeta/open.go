@@ -49,7 +49,7 @@ func Open(dir string, opts Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{lock: lock, dir: dir, changed: opts.Changed, die: opts.Die, process: opts.Process, readOnly: opts.ReadOnly, cache: newCache()}
+	db := &DB{damage: newDamage(opts.Log), lock: lock, dir: dir, changed: opts.Changed, die: opts.Die, process: opts.Process, readOnly: opts.ReadOnly, cache: newCache()}
 	db.reserve = openReserve(opts.FS, dir, opts.Reserve, opts.Log)
 	db.disk = withReserve{opts.FS, db.reserve}
 	opts.FS = db.disk
@@ -70,8 +70,12 @@ func Open(dir string, opts Options) (*DB, error) {
 	if db.peb, err = pebble.Open(dir, po); err != nil {
 		return fail(err)
 	}
-	if db.totals, err = loadTotals(db.peb); err != nil {
+	if err := db.loadTotals(opts.Log); err != nil {
+		close(db.reserve.closed)
 		return fail(errors.Join(err, db.peb.Close()))
+	}
+	if !opts.ReadOnly {
+		db.pacer.begin()
 	}
 	// After the mere death of the process the log that is replayed need not have been synced to its end. Pebble writes what it
 	// replayed into tables, and syncs those, before Open returns: so all of it is durable now.
@@ -102,16 +106,14 @@ func (db *DB) pebbleOptions(opts Options, lock *pebble.Lock) *pebble.Options {
 	o := &pebble.Options{
 		FS: failStop{lightLogs{opts.FS, db}, db}, Lock: lock, FormatMajorVersion: pebbleFormat,
 		CacheSize: blockCache + memTables*memTable, MemTableSize: memTable, MemTableStopWritesThreshold: memTables,
-		L0CompactionThreshold: 2, L0StopWritesThreshold: 24, LBaseMaxBytes: 16 << 20,
+		// Where a table has rotted, those that lie over it can't be merged with it: commits go on nevertheless.
+		L0CompactionThreshold: 2, L0StopWritesThreshold: 500, LBaseMaxBytes: 16 << 20,
 		MaxOpenFiles: cmp.Or(opts.Tables, 256), ReadOnly: opts.ReadOnly,
-		Logger: logger{opts.Log, db},
-		// Pebble tries again at once, and for ever, what it could not flush or compact, until commits wait for it.
-		EventListener: &pebble.EventListener{BackgroundError: func(err error) {
-			if !errors.Is(err, pebble.ErrClosed) && !errors.Is(err, errTidy) {
-				db.fatal(fmt.Errorf("tidying the metadata: %w", err))
-			}
-		}},
+		Logger:        logger{opts.Log, db},
+		EventListener: &pebble.EventListener{BackgroundError: db.background, DataCorruption: db.damage.rot, CompactionEnd: db.damage.compacted},
 	}
+	db.pacer.db = db
+	o.Experimental.CompactionScheduler = &db.pacer
 	// Most of what a commit looks up is not there: whether the content is known, the key taken. Above the lowest level, which Pebble asks no filter for, that costs no read.
 	o.Levels[0].FilterPolicy = bloom.FilterPolicy(10)
 	o.Levels[len(o.Levels)-1].FilterPolicy = pebble.NoFilterPolicy

@@ -91,6 +91,8 @@ type DB struct {
 	disk    vfs.FS
 	dir     string
 	reserve *reserve
+	damage  *damage
+	pacer   pacer
 	changed func(tx catalog.Tx, before *session.Session, after session.Session) error
 	die     func(error)
 	process bool

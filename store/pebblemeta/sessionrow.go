@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"time"
 
@@ -184,6 +185,35 @@ func loadTotals(r pebble.Reader) (t totals, err error) {
 	return t, nil
 }
 
+// loadTotals reads the figures at the start. Those that can't be read are counted anew, but for what has ended and is forgotten.
+func (db *DB) loadTotals(log *slog.Logger) (err error) {
+	if db.totals, err = loadTotals(db.peb); !errors.Is(err, errDamaged) {
+		return err
+	}
+	log.Error("the metadata's totals can't be read: they are counted anew", "err", err)
+	t := totals{}
+	prefix := []byte{keySession}
+	err = db.each(db.peb, prefix, behind(prefix), false, func(key, row []byte) bool {
+		id, _ := placeIn(append(make([]byte, 8, keyPosition), key[1:]...))
+		if s, err := decodeSession(id.id, row); db.unreadable(err) == nil {
+			t.count(&s, 1)
+			t.Begun, t.Newest = t.Begun+1, max(t.Newest, s.Seen)
+		}
+		return true
+	}, func(error) bool { return true })
+	if err != nil {
+		return err
+	}
+	if db.totals = t; db.readOnly {
+		return nil
+	}
+	row, err := t.encode()
+	if err != nil {
+		return err
+	}
+	return db.peb.Set(totalsKey, row, pebble.Sync)
+}
+
 // loadSession reads the stored row, or gives session.ErrNotFound.
 func loadSession(r pebble.Reader, id session.SessionID) (session.Session, error) {
 	row, err := get(r, sessionKey(id))
@@ -199,6 +229,3 @@ func loadSession(r pebble.Reader, id session.SessionID) (session.Session, error)
 	}
 	return s, nil
 }
-
-// errDamaged: the bytes of a row are not what was written.
-var errDamaged = errors.New("the stored record is damaged")

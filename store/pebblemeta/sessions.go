@@ -80,7 +80,7 @@ func holds(st session.State) bool { return st <= session.Finished }
 func (t *txn) newest(id session.SessionID) (session.Session, error) {
 	s, err := loadSession(t.rows, id)
 	if err != nil {
-		return s, err
+		return s, t.db.unreadable(err)
 	}
 	if o, ok := t.db.seals.get(id); ok {
 		o.over(&s)
@@ -120,7 +120,7 @@ func (st sessions) Load(ctx context.Context, id session.SessionID) (session.Sess
 	defer st.db.views.release(v)
 	s, err := loadSession(v, id)
 	if err != nil {
-		return session.Session{}, err
+		return session.Session{}, st.db.unreadable(err)
 	}
 	o.over(&s)
 	return s, nil
@@ -287,7 +287,7 @@ func (t *txn) forgetEntries(s *session.Session) error {
 			return errors.Join(err, it.Close())
 		}
 	}
-	return errors.Join(it.Error(), it.Close())
+	return damaged(errors.Join(it.Error(), it.Close()))
 }
 
 // index brings the keys that lead to the session from before to after.

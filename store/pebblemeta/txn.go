@@ -141,7 +141,7 @@ func get(r pebble.Reader, key []byte) ([]byte, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading row %x: %w", key, err)
+		return nil, fmt.Errorf("reading row %x: %w", key, damaged(err))
 	}
 	row = append(make([]byte, 0, len(row)), row...)
 	return row, done.Close()

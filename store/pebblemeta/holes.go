@@ -1,0 +1,305 @@
+package pebblemeta
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/objstorage"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/sstable/block"
+	"github.com/cockroachdb/pebble/v2/sstable/block/blockkind"
+	"github.com/cockroachdb/pebble/v2/sstable/colblk"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"sluice/catalog"
+)
+
+// hole is a range of keys, lo ≤ key < hi, whose rows can't be known, as a block of a table that may have some of them is rotten. What other tables have of the range is
+// no row either: the block may have newer ones.
+type hole struct {
+	lo, hi []byte
+	// at is the last key before lo that the block before the rotten one may have; nil: there is none.
+	at   []byte
+	what string
+}
+
+// holeError says that the rows of a hole can't be read.
+type holeError struct{ hole }
+
+func (e *holeError) Error() string {
+	return fmt.Sprintf("the rows from %s up to %s can't be read: %s", describe(e.lo), describe(e.hi), e.what)
+}
+
+func (e *holeError) Unwrap() error { return catalog.ErrHole }
+
+// each visits the rows with lo ≤ key < hi (nil: from the first, to the last) in order, or backwards, until visit returns false. Where a block is rotten it calls lost, and
+// goes on behind it unless that returns false. Neither key nor row may be kept.
+func (db *DB) each(r pebble.Reader, lo, hi []byte, desc bool, visit func(key, row []byte) bool, lost func(error) bool) error {
+	w := &walk{db: db, r: r, visit: visit, lost: lost, desc: desc}
+	known := -1 // first without holes: few have any
+	var holes []hole
+	for {
+		err := w.run(holes, lo, hi)
+		if w.done || err == nil || !pebble.IsCorruptionError(err) {
+			return err
+		}
+		all := db.damage.holes(db.disk)
+		if len(all) <= known {
+			return damaged(err)
+		}
+		known, holes = len(all), all
+		if w.last != nil && desc {
+			hi = w.last
+		} else if w.last != nil {
+			lo = append(w.last, 0)
+		}
+		w.last = nil
+	}
+}
+
+// walk is one run of each.
+type walk struct {
+	db    *DB
+	r     pebble.Reader
+	visit func(key, row []byte) bool
+	lost  func(error) bool
+	desc  bool
+	last  []byte // visited
+	done  bool   // visit or lost wants no more
+}
+
+// run visits what lies between the holes.
+func (w *walk) run(holes []hole, lo, hi []byte) error {
+	holes = slices.DeleteFunc(slices.Clone(holes), func(h hole) bool {
+		return bytes.Compare(h.hi, lo) <= 0 || hi != nil && bytes.Compare(h.lo, hi) >= 0
+	})
+	if w.desc {
+		for i := len(holes) - 1; i >= 0 && !w.done; i-- {
+			h := holes[i]
+			if err := w.part(h.hi, nil, hi, &h); err != nil || w.done {
+				return err
+			}
+			w.done = !w.lost(&holeError{h})
+			w.last, hi = h.lo, h.lo
+			if h.at != nil && bytes.Compare(h.at, lo) >= 0 && !w.done {
+				w.single(h.at)
+				hi = h.at
+			}
+		}
+		return w.part(lo, nil, hi, nil)
+	}
+	for _, h := range holes {
+		if err := w.part(lo, h.at, h.lo, &h); err != nil || w.done {
+			return err
+		}
+		w.done = w.done || !w.lost(&holeError{h})
+		w.last, lo = before(h.hi), h.hi
+		if w.done {
+			return nil
+		}
+	}
+	return w.part(lo, nil, hi, nil)
+}
+
+// before gives a key that no row has between it and k: k is a key with a zero appended, or an exclusive end.
+func before(k []byte) []byte { return bytes.TrimSuffix(slices.Clone(k), []byte{0}) }
+
+// part visits the rows from lo up to hi, next to the hole, if there is one. As an iterator loads a block with the step that leaves the one before, it ends early at a
+// hole; what other tables have up to there is read from the other side.
+func (w *walk) part(lo, at, hi []byte, next *hole) error {
+	if hi != nil && bytes.Compare(lo, hi) >= 0 || w.done {
+		return nil
+	}
+	last, err := w.iterate(lo, hi, w.desc, w.take)
+	if err == nil || next == nil || w.done || !pebble.IsCorruptionError(err) {
+		return err
+	}
+	type row struct{ key, value []byte }
+	var rest []row
+	keep := func(key, value []byte) bool {
+		rest = append(rest, row{bytes.Clone(key), bytes.Clone(value)})
+		return true
+	}
+	if w.desc {
+		if last != nil {
+			hi = last
+		}
+	} else {
+		if last != nil {
+			lo = append(last, 0)
+		}
+		if at != nil && bytes.Compare(at, lo) >= 0 {
+			if value, err := get(w.r, at); err == nil && value != nil {
+				rest = append(rest, row{at, value})
+			}
+			hi = at
+		}
+	}
+	if hi == nil || bytes.Compare(lo, hi) < 0 {
+		if _, err := w.iterate(lo, hi, !w.desc, keep); err != nil { // lost too
+			next.what += fmt.Sprintf("; and from %s up to %s: %v", describe(lo), describe(hi), err)
+			next.lo = least(next.lo, lo)
+		}
+	}
+	for i := len(rest) - 1; i >= 0 && !w.done; i-- {
+		w.take(rest[i].key, rest[i].value)
+	}
+	return nil
+}
+
+// single visits one row, if it is there and can be read.
+func (w *walk) single(key []byte) {
+	if row, err := get(w.r, key); err == nil && row != nil {
+		w.take(key, row)
+	}
+}
+
+func (w *walk) take(key, row []byte) bool {
+	w.last = append(w.last[:0:0], key...)
+	w.done = !w.visit(key, row)
+	return !w.done
+}
+
+// iterate visits what the reader's own iterator finds; last is the key that was visited last.
+func (w *walk) iterate(lo, hi []byte, desc bool, visit func(key, row []byte) bool) (last []byte, err error) {
+	it, err := w.r.NewIter(&pebble.IterOptions{LowerBound: lo, UpperBound: hi})
+	if err != nil {
+		return nil, err
+	}
+	start, step := it.First, it.Next
+	if desc {
+		start, step = it.Last, it.Prev
+	}
+	for ok := start(); ok; ok = step() {
+		row, failed := it.ValueAndErr()
+		if failed != nil {
+			return last, errors.Join(failed, it.Close())
+		}
+		last = append(last[:0], it.Key()...)
+		if !visit(it.Key(), row) {
+			break
+		}
+	}
+	// Close gives Error's error again.
+	return last, it.Close()
+}
+
+// examine finds the holes that a table makes, whose keys are from lo to hi (both may be in it).
+func examine(disk vfs.FS, path string, lo, hi []byte) ([]hole, error) {
+	whole := func(err error) []hole {
+		return []hole{{lo: lo, hi: append(slices.Clone(hi), 0), what: fmt.Sprintf("table %s is damaged: %v", path, err)}}
+	}
+	f, err := disk.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err != nil {
+		return whole(err), nil
+	}
+	readable, err := sstable.NewSimpleReadable(f)
+	if err != nil {
+		return whole(errors.Join(err, f.Close())), nil
+	}
+	ctx := context.Background()
+	r, err := sstable.NewReader(ctx, readable, tableOptions())
+	if err != nil {
+		return whole(errors.Join(err, readable.Close())), nil
+	}
+	defer r.Close()
+	l, err := r.Layout()
+	if err != nil {
+		return whole(err), nil
+	}
+	for _, h := range append(slices.Clone(l.ValueBlock), l.RangeDel, l.RangeKey, l.ValueIndex) {
+		if err := checkBlock(ctx, r, readable, h); err != nil {
+			return whole(err), nil
+		}
+	}
+	ends, err := separators(ctx, r, l.Index)
+	if err != nil || len(ends) != len(l.Data) {
+		return whole(errors.Join(err, errDamaged)), nil
+	}
+	var out []hole
+	for i, h := range l.Data {
+		err := checkBlock(ctx, r, readable, h.Handle)
+		if err == nil {
+			continue
+		}
+		bad := hole{lo: lo, hi: append(slices.Clone(ends[i]), 0), what: fmt.Sprintf("%s, bytes %d to %d: %v", path, h.Offset, h.Offset+h.Length+block.TrailerLen-1, err)}
+		if i > 0 {
+			bad.at, bad.lo = ends[i-1], append(slices.Clone(ends[i-1]), 0)
+		}
+		if i == len(l.Data)-1 {
+			bad.hi = append(slices.Clone(hi), 0)
+		}
+		out = append(out, bad)
+	}
+	return out, nil
+}
+
+// tableOptions are what a table can be read with by itself.
+func tableOptions() sstable.ReaderOptions {
+	o := &pebble.Options{FormatMajorVersion: pebbleFormat}
+	o.EnsureDefaults()
+	return o.MakeReaderOptions()
+}
+
+func checkBlock(ctx context.Context, r *sstable.Reader, f objstorage.Readable, h block.Handle) error {
+	if h.Length == 0 {
+		return nil
+	}
+	b := make([]byte, h.Length+block.TrailerLen)
+	if err := f.ReadAt(ctx, b, int64(h.Offset)); err != nil {
+		return err
+	}
+	return block.ValidateChecksum(r.BlockReader().ChecksumType(), b, h)
+}
+
+// separators gives, for each data block, a key that no row in it is behind, and no row of a later one before.
+func separators(ctx context.Context, r *sstable.Reader, index []block.Handle) (ends [][]byte, err error) {
+	for _, h := range index {
+		b, err := r.BlockReader().Read(ctx, block.NoReadEnv, nil, h, blockkind.SSTableIndex, colblk.InitIndexBlockMetadata)
+		if err != nil {
+			return nil, err
+		}
+		var it colblk.IndexIter
+		if err := it.InitHandle(r.Comparer, b, block.NoTransforms); err != nil {
+			return nil, err
+		}
+		for ok := it.First(); ok; ok = it.Next() {
+			ends = append(ends, bytes.Clone(it.Separator()))
+		}
+		if err := it.Close(); err != nil {
+			return nil, err
+		}
+	}
+	return ends, nil
+}
+
+// joined sorts holes, and makes one of those that overlap.
+func joined(holes []hole) (out []hole) {
+	slices.SortFunc(holes, func(a, b hole) int { return bytes.Compare(a.lo, b.lo) })
+	for _, h := range holes {
+		if n := len(out); n > 0 && bytes.Compare(h.lo, out[n-1].hi) <= 0 {
+			if bytes.Compare(h.hi, out[n-1].hi) > 0 {
+				out[n-1].hi = h.hi
+			}
+			out[n-1].what += "; " + h.what
+			continue
+		}
+		out = append(out, h)
+	}
+	return out
+}
+
+func least(a, b []byte) []byte {
+	if bytes.Compare(a, b) < 0 {
+		return a
+	}
+	return b
+}
