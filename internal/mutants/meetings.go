@@ -23,8 +23,8 @@ func ofMeetings() []mutant {
 		},
 		{
 			name: "readers-see-what-is-not-synced", promise: 9, file: "store/pebblemeta/catalog.go",
-			old:   "	return f(reader{v, c.db.cache, v.seq})",
-			new:   "	return f(reader{Reader: c.db.peb})",
+			old:   "	return f(reader{v, c.db, c.db.cache, v.seq})",
+			new:   "	return f(reader{Reader: c.db.peb, db: c.db})",
 			tests: []string{"internal/linear.TestConcurrentHistoriesAreLinearizable"},
 		},
 		{
