@@ -68,7 +68,7 @@ func Publish(tx Tx, p Publication) (Memory, error) {
 			p.IdemKey = "" // the key stays with whom it belongs to
 		}
 	}
-	if err := c.room(m.Bytes, 1); err != nil {
+	if err := c.Fits(m.Bytes, 1); err != nil {
 		return m, err
 	}
 	if err := refer(tx, p.Content, at); err != nil {

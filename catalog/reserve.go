@@ -40,7 +40,7 @@ func Reserve(tx Tx, r Reservation, least int64, b Bounds) error {
 	if err != nil {
 		return err
 	}
-	if err := c.room(need, one); err != nil {
+	if err := c.Fits(need, one); err != nil {
 		return err
 	}
 	u, _, err := Usages.Find(tx, Name(r.Owner))
@@ -87,8 +87,8 @@ func override(standard, own int64) int64 {
 	return standard
 }
 
-// room asks whether the capsule's quota has room for so many more bytes and memories.
-func (c Capsule) room(bytes, memories int64) error {
+// Fits asks whether the capsule's quota has room for so many more bytes and memories.
+func (c Capsule) Fits(bytes, memories int64) error {
 	if used := c.Bytes + c.Reserved; c.QuotaBytes > 0 && bytes > 0 && used+bytes > c.QuotaBytes {
 		return &QuotaError{Of: "capsule", Limit: c.QuotaBytes, Used: used, Wanted: bytes}
 	}

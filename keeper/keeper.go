@@ -38,6 +38,12 @@ type Lister interface {
 type Uploads interface {
 	// Expire is the upload's part of an expiry.
 	Expire(ctx context.Context, sealed []session.Session) error
+	// Reclaim gives back what puts, replacements, aborts and creates have left at places; see upload.
+	Reclaim(ctx context.Context, all bool) error
+	// Left has something where Reclaim may give something back at once.
+	Left() <-chan struct{}
+	// Leave hands over a place of an earlier life of the content store, of which its open session may not name all.
+	Leave(place string, id session.SessionID)
 	// Active reports whether bytes are being written under an id that no session has.
 	Active(id session.SessionID) bool
 }
@@ -59,6 +65,7 @@ type Keeper struct {
 	ticks    sync.Mutex // one Tick at a time
 	sweeps   sync.Mutex // and one Sweep, which may take long
 	suspects map[string]int64
+	looked   bool // a Sweep has looked through all places in this life
 	holds    atomic.Int64
 }
 
@@ -90,6 +97,8 @@ func (k *Keeper) Run(ctx context.Context) {
 			return
 		case <-tick.C:
 			_, err = k.Tick(ctx)
+		case <-k.cfg.Uploads.Left():
+			err = k.reclaim(ctx, false)
 		case <-sweep.C:
 			_, err = k.Sweep(ctx)
 			sweep.Reset(sweepEvery)
@@ -106,7 +115,15 @@ func (k *Keeper) Tick(ctx context.Context) (expired int, err error) {
 	k.ticks.Lock()
 	defer k.ticks.Unlock()
 	expired, err = k.cfg.Sessions.TickTTL(ctx, k.cfg.Clock.Now(), k.cfg.Uploads.Expire)
-	return expired, errors.Join(err, k.settle(ctx))
+	return expired, errors.Join(err, k.settle(ctx), k.reclaim(ctx, true))
+}
+
+// reclaim gives back what was left at places, unless they are held.
+func (k *Keeper) reclaim(ctx context.Context, all bool) error {
+	if k.held() {
+		return nil
+	}
+	return k.cfg.Uploads.Reclaim(ctx, all)
 }
 
 // settle works off what is due, each thing once: what fails, or is held, keeps none of the others from being done.

@@ -35,6 +35,8 @@ func (s *stubborn) Delete(ctx context.Context, place string) error {
 func TestWhatCannotBeDeletedIsTriedAgain(t *testing.T) {
 	w := newWorld(t)
 	blobs := &stubborn{Blobs: w.blobs, fails: true}
+	w.uploads = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: blobs, Clock: w.clock, Limits: upload.DefaultLimits()})
+	t.Cleanup(w.uploads.Close)
 	w.keeper = keeper.New(keeper.Config{Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: blobs, Clock: w.clock})
 	up := w.begun()
 	w.check(w.uploads.Abort(t.Context(), w.me, up.ID))

@@ -40,7 +40,7 @@ func (k *Keeper) Sweep(ctx context.Context) (deleted int, err error) {
 			s.place(ctx, p)
 		}
 	}
-	k.suspects = s.is
+	k.suspects, k.looked = s.is, true
 	s.unknown(ctx)
 	return s.deleted, errors.Join(s.failed.join(), ctx.Err())
 }
@@ -64,7 +64,10 @@ func (s *sweep) place(ctx context.Context, p upload.PlaceInfo) {
 		return
 	}
 	since, before := s.k.suspects[p.Name]
-	orphan, err := s.k.orphan(ctx, p)
+	orphan, open, err := s.k.orphan(ctx, p)
+	if open && p.Old && !s.k.looked {
+		s.k.cfg.Uploads.Leave(p.Name, p.Session)
+	}
 	if orphan && (p.Old || before && s.now-since >= orphanGrace.Milliseconds()) && !s.k.held() {
 		if err = s.delete(ctx, p); err == nil {
 			return
@@ -152,21 +155,22 @@ func NamedIn(ctx context.Context, rows catalog.Store, sessions Lister, stretches
 	})
 }
 
-func (k *Keeper) orphan(ctx context.Context, p upload.PlaceInfo) (bool, error) {
+// orphan reports whether nothing names a place, or whether it is that of a session that is open.
+func (k *Keeper) orphan(ctx context.Context, p upload.PlaceInfo) (orphan, open bool, err error) {
 	if k.cfg.Uploads.Active(p.Session) {
-		return false, nil
+		return false, false, nil
 	}
 	s, err := k.cfg.Sessions.Status(ctx, p.Session)
 	if err != nil && !errors.Is(err, session.ErrNotFound) {
-		return false, err
+		return false, false, err
 	}
 	if err == nil && !s.State.Ended() {
-		return false, nil
+		return false, true, nil
 	}
 	named := false
 	err = k.cfg.Catalog.View(ctx, func(r catalog.Reader) (err error) {
 		_, named, err = catalog.Places.Find(r, catalog.Name(p.Name))
 		return err
 	})
-	return !named, err
+	return err == nil && !named, false, err
 }

@@ -127,6 +127,9 @@ func (v *Service) put(ctx context.Context, s Session, want Range, r io.Reader, s
 	}
 	t := &stream{put: p, v: v, l: l, s: s, since: s.Gen, sink: sink, mode: mode, pos: want.Off, kept: want.Off, flushed: time.Now()}
 	err = t.run(ctx, r)
+	if err != nil || len(t.pending) > 0 {
+		t.undo(context.WithoutCancel(ctx))
+	}
 	return t.kept - want.Off, err
 }
 
@@ -142,6 +145,24 @@ func (l *live) clip(p *put, s Session, exact bool) error {
 	defer l.mu.Unlock()
 	p.r.End = min(p.r.End, s.BytesExpected)
 	return nil
+}
+
+// undo lets the sink give back what was not recorded, as far as that is certain.
+func (t *stream) undo(ctx context.Context) {
+	u, ok := t.sink.(Undoer)
+	if !ok {
+		return
+	}
+	s, err := t.v.store.Load(ctx, t.s.ID)
+	if err != nil || s.State.Ended() {
+		return
+	}
+	t.door.Lock()
+	defer t.door.Unlock()
+	if !t.fenced {
+		t.hush()
+		u.Undo(Gaps(s.Received, t.r, 0))
+	}
 }
 
 // full refuses early a put that would open a gap or add a piece past the bounds. One that begins at what is recorded may be a repeat, or make the

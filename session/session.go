@@ -263,6 +263,13 @@ type Lender interface {
 	Quiet()
 }
 
+// Undoer is a sink that gives back what it was handed and what is not recorded.
+type Undoer interface {
+	// Undo is called at most once, at the end of a put that has left something unrecorded, before another put may have its bytes: rest are those of
+	// the put's range that are not recorded. It is not called where another has taken them over already.
+	Undo(rest []Range)
+}
+
 // Recorder is a sink that wants to know when ranges of its put have been
 // recorded. s is the session as of that record.
 type Recorder interface {

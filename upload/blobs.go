@@ -29,7 +29,9 @@ type Blobs interface {
 	// Check re-reads the extent past every cache and compares its CRC: nil, ErrRotten or ErrNoPlace, or
 	// the error of the attempt. With care other than Always it returns nil at once where nothing has happened since that could have harmed it.
 	Check(ctx context.Context, e catalog.Extent, care Care) error
-	// Delete removes a place. Repeats, and places that are not there, are no error. Only the collector calls it.
+	// Trim gives back what is stored at a place and is in none of the extents to keep, in whole blocks. Nobody writes to the place meanwhile.
+	Trim(ctx context.Context, place string, keep []catalog.Extent) error
+	// Delete removes a place. Repeats, and places that are not there, are no error. Only the collector calls it, and who has made a place that nobody names.
 	Delete(ctx context.Context, place string) error
 	// Places lists what exists, sorted by name, after the given name, at most n.
 	Places(ctx context.Context, after string, n int) ([]PlaceInfo, error)
@@ -46,6 +48,9 @@ type Writer interface {
 	// asks for (at least: they survive the death of the process), and gives their
 	// extent; crc is the CRC-32C of these bytes, as its caller computed it.
 	Commit(ctx context.Context, off, n int64, crc uint32) (catalog.Extent, error)
+	// Undo gives back, in whole blocks, what this Writer has written of these ranges of the session: none of it is recorded, and nobody else writes there. It
+	// gives the name of the place where some of that may be left, empty where nothing is.
+	Undo(ranges []session.Range) (place string, err error)
 	// Close releases the Writer. What was not committed is garbage.
 	Close() error
 }

@@ -11,6 +11,7 @@ import (
 	"hash"
 	"io"
 	"slices"
+	"sync"
 
 	"github.com/google/uuid"
 
@@ -92,43 +93,89 @@ func (u *Service) answer(ctx context.Context, done Upload, p Put, body io.Reader
 	return m, nil
 }
 
-// createSmall streams the body into a place of its own, or keeps it inline, and publishes it.
-func (u *Service) createSmall(ctx context.Context, c access.Caller, n note, p Put, body io.Reader) (catalog.Memory, error) {
+// createSmall streams the body into a place of its own, or keeps it inline, and publishes it. What it can't publish it takes away itself: nobody else knows the place.
+func (u *Service) createSmall(ctx context.Context, c access.Caller, n note, p Put, body io.Reader) (m catalog.Memory, err error) {
+	arrived, err := u.expect(ctx, n.Capsule, p.Length)
+	if err != nil {
+		return m, err
+	}
+	defer arrived()
 	sum, crc := sha256.New(), newCRC()
-	var extents []catalog.Extent
-	var inline []byte
-	var err error
+	content := catalog.Content{Capsule: n.Capsule, Bytes: p.Length}
 	if p.Length <= u.Config.Limits.InlineMax {
-		inline, err = io.ReadAll(io.LimitReader(body, p.Length+1))
-		sum.Write(inline)
-		crc.Write(inline)
-		if err == nil && int64(len(inline)) != p.Length {
-			err = fmt.Errorf("%w: %d bytes of %d", session.ErrShort, len(inline), p.Length)
+		content.Inline, err = io.ReadAll(io.LimitReader(body, p.Length+1))
+		sum.Write(content.Inline)
+		crc.Write(content.Inline)
+		if err == nil && int64(len(content.Inline)) != p.Length {
+			err = fmt.Errorf("%w: %d bytes of %d", session.ErrShort, len(content.Inline), p.Length)
 		}
+		content.CRC32C = crc.Sum32()
 	} else {
 		id, done, e := u.borrow()
 		if e != nil {
-			return catalog.Memory{}, e
+			return m, e
 		}
 		defer done()
-		extents, err = u.write(ctx, id, body, p.Length, sum, crc)
+		defer func() {
+			if err != nil && !errors.Is(err, catalog.ErrUnknown) {
+				u.giveUp(ctx, id, placesOf(content.Extents)...)
+			}
+		}()
+		content.Extents, err = u.write(ctx, id, body, p.Length, sum, crc)
 	}
 	if err != nil {
-		return catalog.Memory{}, err
-	}
-	content := catalog.Content{Capsule: n.Capsule, Bytes: p.Length, Extents: extents, Inline: inline}
-	if inline != nil {
-		content.CRC32C = crc.Sum32()
+		return m, err
 	}
 	copy(content.SHA256[:], sum.Sum(nil))
 	if err := p.compare(content.SHA256[:], crc.Sum32()); err != nil {
-		return catalog.Memory{}, err
+		return m, err
 	}
 	ctx = context.WithoutCancel(ctx)
-	if err := u.Blobs.Settle(ctx, extents); err != nil {
-		return catalog.Memory{}, err
+	if err := u.Blobs.Settle(ctx, content.Extents); err != nil {
+		return m, err
 	}
+	arrived() // the commit counts it
 	return u.publish(ctx, c, n, content)
+}
+
+// coming is what creates that are under way will bring to a capsule.
+type coming struct{ bytes, memories int64 }
+
+// expect makes sure, before a byte of a create is read, that its capsule has room for it beside the others that are under way. arrived must follow.
+func (u *Service) expect(ctx context.Context, capsule string, n int64) (arrived func(), err error) {
+	add := func(bytes, memories int64) coming {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		is := u.coming[capsule]
+		is.bytes, is.memories = is.bytes+bytes, is.memories+memories
+		if u.coming[capsule] = is; is == (coming{}) {
+			delete(u.coming, capsule)
+		}
+		return is
+	}
+	all := add(n, 1)
+	arrived = sync.OnceFunc(func() { add(-n, -1) })
+	err = u.Catalog.View(ctx, func(r catalog.Reader) error {
+		c, err := catalog.Capsules.Get(r, catalog.Name(capsule))
+		if err == nil {
+			err = c.Fits(all.bytes, all.memories)
+		}
+		return err
+	})
+	if err != nil {
+		arrived()
+	}
+	return arrived, err
+}
+
+// giveUp takes away places that nobody names.
+func (u *Service) giveUp(ctx context.Context, id session.SessionID, places ...string) {
+	for _, place := range places {
+		if err := u.Blobs.Delete(context.WithoutCancel(ctx), place); err != nil {
+			u.Log.Warn("taking away what a create has left; it is tried again", "place", place, "err", err)
+			u.leave(place, id, whatMayCome)
+		}
+	}
 }
 
 // borrow gives an id that no session has, for the place of a create. The collector leaves it alone until done.
@@ -161,11 +208,19 @@ func (u *Service) write(ctx context.Context, id session.SessionID, body io.Reade
 	} else {
 		err = u.Sessions.Copy(to, body, n)
 	}
+	var e catalog.Extent
+	if err == nil {
+		e, err = w.Commit(context.WithoutCancel(ctx), 0, n, crc.Sum32())
+	}
 	if err != nil {
+		if place, failed := w.Undo([]session.Range{{End: n}}); place != "" {
+			u.giveUp(ctx, id, place)
+		} else if failed != nil {
+			u.Log.Warn("taking away what a create has left", "err", failed)
+		}
 		return nil, err
 	}
-	e, err := w.Commit(context.WithoutCancel(ctx), 0, n, crc.Sum32())
-	return []catalog.Extent{e}, err
+	return []catalog.Extent{e}, nil
 }
 
 // digesting writes to a place, and what was written into digests.
@@ -209,6 +264,11 @@ func (u *Service) publish(ctx context.Context, c access.Caller, n note, content 
 		})
 		return err
 	})
+	if err == nil && m.ID != draft.ID { // another request with the same key was faster
+		for _, place := range placesOf(content.Extents) {
+			u.leave(place, 0, whatMayCome)
+		}
+	}
 	return m, keyTaken(err)
 }
 

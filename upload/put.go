@@ -41,7 +41,7 @@ func (u *Service) PutChunk(ctx context.Context, c access.Caller, id session.Sess
 		return err
 	}
 	if p.Replace {
-		if s, err = u.Sessions.Drop(ctx, id, r, u.recut); err != nil {
+		if s, err = u.withdraw(ctx, id, r); err != nil {
 			return u.after(ctx, id, r, err)
 		}
 	}
@@ -80,7 +80,7 @@ func (u *Service) PutRange(ctx context.Context, c access.Caller, id session.Sess
 		return 0, err
 	}
 	if p.Replace {
-		if s, err = u.Sessions.Drop(ctx, id, r, u.recut); err != nil {
+		if s, err = u.withdraw(ctx, id, r); err != nil {
 			return 0, u.after(ctx, id, r, err)
 		}
 	}

@@ -64,6 +64,13 @@ func (u *Service) release(ctx context.Context, sealed []session.Session, to sess
 		}
 		return nil
 	})
+	if err == nil && to == session.Aborted {
+		for i, s := range sealed { // it was asked for: nobody reads that still
+			for _, place := range places[i] {
+				u.leave(place, s.ID, whatMayCome)
+			}
+		}
+	}
 	return unknown(err)
 }
 

@@ -60,6 +60,10 @@ type Service struct {
 
 	mu       sync.Mutex
 	creating map[session.SessionID]struct{}
+	coming   map[string]coming // by capsule: creates under way
+	left     map[string]leftover
+	leaves   uint64 // how often something was left
+	leavings chan struct{}
 }
 
 // New makes a Service.
@@ -76,6 +80,7 @@ func New(cfg Config) *Service {
 		creating: map[session.SessionID]struct{}{},
 		hashers:  hashers{free: 2},
 		tracks:   tracks{all: map[session.SessionID]*track{}},
+		coming:   map[string]coming{}, left: map[string]leftover{}, leavings: make(chan struct{}, 1),
 	}
 }
 

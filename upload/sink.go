@@ -39,6 +39,9 @@ type sink struct {
 	w    Writer
 	run  []run // written, not yet committed
 	roll *rolling
+	gen  uint64 // under which it counts as writing
+	// undone: what it has left is told of.
+	undone bool
 
 	body    hash.Hash // of the whole body, where the client gave a digest
 	bodyCRC uint32
@@ -64,6 +67,8 @@ func (u *Service) newSink(ctx context.Context, c access.Caller, capsule string, 
 	if p.SHA256 != nil {
 		k.body = sha256.New()
 	}
+	k.gen = placeGen(s)
+	k.t.writes(k.gen)
 	return k
 }
 
@@ -81,14 +86,31 @@ func (k *sink) Claimed(s session.Session) { k.s = s }
 
 func (k *sink) close() {
 	defer k.u.tracks.release(k.t)
+	defer k.t.wrote(k.gen)
 	if k.back != nil {
 		defer k.back.Close()
 	}
 	if k.w != nil {
+		if len(k.run) > 0 {
+			k.Undo(nil) // others have taken its bytes over: what of them is left shows later
+		}
 		if err := k.w.Close(); err != nil {
 			k.u.Log.Warn("closing a place failed", "session", k.s.ID, "err", err)
 		}
 	}
+}
+
+// Undo implements session.Undoer.
+func (k *sink) Undo(rest []session.Range) {
+	if k.w == nil || k.undone {
+		return
+	}
+	k.undone = true
+	place, err := k.w.Undo(rest)
+	if err != nil {
+		k.u.Log.Warn("giving back what a failed put has written", "session", k.s.ID, "err", err)
+	}
+	k.u.leave(place, k.s.ID, placeGen(k.s))
 }
 
 // WriteAt implements session.ByteSink.
@@ -366,6 +388,7 @@ var (
 	_ session.Committer = (*sink)(nil)
 	_ session.Recorder  = (*sink)(nil)
 	_ session.Claimer   = (*sink)(nil)
+	_ session.Undoer    = (*sink)(nil)
 	_ session.Matcher   = (*sink)(nil)
 	_ session.Lender    = (*sink)(nil)
 )

@@ -32,7 +32,9 @@ type track struct {
 	checkErr  error // of the last check
 	changed   chan struct{}
 	turns     []*turn // the puts that are running
-	pace      pace
+	// writing counts the puts that may write, by the generation in the name of their place.
+	writing map[uint64]int
+	pace    pace
 }
 
 // rolling is the state of SHA-256 over the first off bytes of the session, as they were at gen.

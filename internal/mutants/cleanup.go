@@ -23,8 +23,8 @@ func ofCleanup() []mutant {
 		},
 		{
 			name: "a-step-of-quota-does-not-shrink", promise: 6, file: "catalog/reserve.go",
-			old:   "	if err := c.room(need, one); err != nil {",
-			new:   "	if err := c.room(max(more, 0), one); err != nil {",
+			old:   "	if err := c.Fits(need, one); err != nil {",
+			new:   "	if err := c.Fits(max(more, 0), one); err != nil {",
 			tests: []string{"upload.TestAnUnknownLengthTakesWhatIsLeft"},
 		},
 		{
@@ -62,6 +62,72 @@ func ofCleanup() []mutant {
 			old:   "localblob.Options{Log: log, ReadOnly: !c.Repair}",
 			new:   "localblob.Options{Log: log}",
 			tests: []string{"cmd/sluice.TestACheckWritesNothing"},
+		},
+		{
+			name: "a-create-asks-for-quota-after-its-body", promise: 6, file: "upload/create.go",
+			old:   "			err = c.Fits(all.bytes, all.memories)",
+			new:   "			_ = c",
+			tests: []string{"internal/crashtest.TestTheDiskIsBoundedByTheQuota"},
+		},
+		{
+			name: "a-create-that-fails-leaves-its-place", promise: 7, file: "upload/create.go",
+			old:   "			if err != nil && !errors.Is(err, catalog.ErrUnknown) {\n				u.giveUp(",
+			new:   "			if false {\n				u.giveUp(",
+			tests: []string{"internal/crashtest.TestTheDiskIsBoundedByTheQuota"},
+		},
+		{
+			name: "a-put-that-fails-gives-nothing-back", promise: 7, file: "session/put.go",
+			old:   "	if err != nil || len(t.pending) > 0 {",
+			new:   "	if false {",
+			tests: []string{"internal/crashtest.TestTheDiskIsBoundedByTheQuota"},
+		},
+		{
+			name: "what-was-taken-over-is-undone", promise: 1, file: "session/put.go",
+			old:   "	if !t.fenced {\n		t.hush()",
+			new:   "	if true {\n		t.hush()",
+			tests: []string{"session.TestWhatIsUndone"},
+		},
+		{
+			name: "what-is-recorded-is-undone", promise: 1, file: "session/put.go",
+			old:   "		u.Undo(Gaps(s.Received, t.r, 0))",
+			new:   "		u.Undo([]Range{t.r})",
+			tests: []string{"session.TestWhatIsUndone"},
+		},
+		{
+			name: "what-is-replaced-stays", promise: 7, file: "upload/leftover.go",
+			old:   "			u.leave(p.Place, id, placeGen(s)-1)",
+			new:   "			_ = p",
+			tests: []string{"internal/crashtest.TestTheDiskIsBoundedByTheQuota"},
+		},
+		{
+			name: "what-an-abort-leaves-waits", promise: 7, file: "upload/release.go",
+			old:   "	if err == nil && to == session.Aborted {",
+			new:   "	if false {",
+			tests: []string{"internal/crashtest.TestTheDiskIsBoundedByTheQuota"},
+		},
+		{
+			name: "a-place-that-is-written-is-reclaimed", promise: 1, file: "upload/leftover.go",
+			old:   "			if gen <= l.gen {\n				return l, nil",
+			new:   "			if false {\n				return l, nil",
+			tests: []string{"upload.TestAPlaceThatIsWrittenIsNotReclaimed"},
+		},
+		{
+			name: "a-trim-takes-what-is-recorded", promise: 1, file: "store/localblob/trim.go",
+			old:   "		at = max(at, e.Off+e.Len)",
+			new:   "		at = max(at, e.Off)",
+			tests: []string{"store/localblob.TestConformance", "internal/crashtest.TestWhatAKilledLifeLeftAtAnOpenSession"},
+		},
+		{
+			name: "an-undo-takes-the-blocks-of-neighbours", promise: 1, file: "store/localblob/trim.go",
+			old:   "	for at := (r.Off + page - 1) / page * page; at < end; {",
+			new:   "	for at := r.Off / page * page; at < end; {",
+			tests: []string{"store/localblob.TestConformance"},
+		},
+		{
+			name: "what-a-killed-life-left-at-an-open-session-stays", promise: 7, file: "keeper/sweep.go",
+			old:   "	if open && p.Old && !s.k.looked {",
+			new:   "	if false {",
+			tests: []string{"internal/crashtest.TestWhatAKilledLifeLeftAtAnOpenSession"},
 		},
 	}
 }

@@ -32,7 +32,8 @@ type writer struct {
 	whole int64
 	start int64 // where in the session the packed content begins
 
-	from, to int64 // written through the cache, and not on its way to the disk yet
+	from, to int64         // written through the cache, and not on its way to the disk yet
+	wrote    session.Range // all that was handed to it lies in here
 }
 
 const (
@@ -47,6 +48,10 @@ var _ upload.Lender = (*writer)(nil)
 
 // WriteAt implements upload.Writer.
 func (w *writer) WriteAt(p []byte, off int64) (int, error) {
+	if w.wrote.Empty() {
+		w.wrote.Off = off
+	}
+	w.wrote.Off, w.wrote.End = min(w.wrote.Off, off), max(w.wrote.End, off+int64(len(p)))
 	if w.f == nil && int64(len(p)) == w.whole {
 		n, err := w.pack(p, off)
 		if !errors.Is(err, errNoPack) {
@@ -167,6 +172,27 @@ func (w *writer) Done() { w.past.Done() }
 
 // Quiet implements upload.Lender.
 func (w *writer) Quiet() { _ = w.past.Wait() } // the error stays
+
+// Undo implements upload.Writer. What shares a block with somebody else's bytes stays.
+func (w *writer) Undo(ranges []session.Range) (place string, err error) {
+	if w.f == nil {
+		return "", nil
+	}
+	_ = w.past.Wait() // that it failed is known
+	place = w.p.String()
+	if w.p.in > 0 {
+		if session.Covers(ranges, w.wrote) {
+			return "", w.s.deleteItem(w.p)
+		}
+		return place, nil
+	}
+	for _, r := range ranges {
+		if err := w.f.trim(r.Intersect(w.wrote)); err != nil {
+			return place, err
+		}
+	}
+	return place, nil
+}
 
 // Close implements upload.Writer.
 func (w *writer) Close() error {

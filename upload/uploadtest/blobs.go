@@ -97,8 +97,49 @@ func (w *memWriter) Commit(_ context.Context, off, n int64, crc uint32) (catalog
 	return catalog.Extent{Place: w.name, Off: off, Len: n, CRC32C: crc}, nil
 }
 
+// Undo implements upload.Writer.
+func (w *memWriter) Undo(ranges []session.Range) (string, error) {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	place := w.s.places[w.name]
+	if place == nil {
+		return "", nil
+	}
+	for _, r := range ranges {
+		place.clear(r)
+	}
+	return w.name, nil
+}
+
+// clear gives the bytes of r back.
+func (p *memPlace) clear(r session.Range) {
+	if end := min(r.End, int64(len(p.b))); r.Off < end {
+		clear(p.b[r.Off:end])
+	}
+}
+
 // Close implements upload.Writer.
 func (w *memWriter) Close() error { return nil }
+
+// Trim implements upload.Blobs.
+func (s *Blobs) Trim(_ context.Context, name string, keep []catalog.Extent) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	place := s.places[name]
+	if place == nil {
+		return nil
+	}
+	var kept []session.Range
+	for _, e := range keep {
+		if e.Place == name {
+			kept = session.Add(kept, session.Range{Off: e.Off, End: e.Off + e.Len})
+		}
+	}
+	for _, r := range session.Gaps(kept, session.All(), 0) {
+		place.clear(r)
+	}
+	return nil
+}
 
 // Settle implements upload.Blobs.
 func (s *Blobs) Settle(_ context.Context, extents []catalog.Extent) error {

@@ -94,6 +94,28 @@ func testBlobs(t *testing.T, open func(t *testing.T) (s upload.Blobs, corrupt fu
 		check(t, s.Check(t.Context(), b, upload.Always))
 		read(t, s, []catalog.Extent{b, a, b}, slices.Concat(fresh, kept, fresh))
 	})
+	t.Run("what is undone and trimmed harms no neighbour", func(t *testing.T) {
+		s, _ := open(t)
+		left, right := Random(9000), Random(20_000)
+		a, b := store(t, s, 6, 0, 0, left), store(t, s, 6, 0, 59_000, right)
+		w, err := s.Writer(t.Context(), 6, 0, -1)
+		check(t, err)
+		_, err = w.WriteAt(Random(50_000), 9000)
+		check(t, err)
+		place, err := w.Undo([]session.Range{{Off: 9000, End: 59_000}})
+		check(t, errors.Join(err, w.Close()))
+		both := []catalog.Extent{a, b}
+		for range 2 {
+			for _, e := range both {
+				check(t, s.Check(t.Context(), e, upload.Always))
+			}
+			read(t, s, both, slices.Concat(left, right))
+			if place != "" {
+				check(t, s.Trim(t.Context(), place, both))
+			}
+		}
+		check(t, s.Trim(t.Context(), "0000000000000009-0-1", nil)) // there is none
+	})
 	t.Run("content without a byte", func(t *testing.T) {
 		s, _ := open(t)
 		check(t, s.Settle(t.Context(), nil))

@@ -1,0 +1,205 @@
+package upload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+
+	"sluice/catalog"
+	"sluice/session"
+)
+
+// leftover is a place at which something may be left that no record names: of a put that failed, of what was replaced, of a session that was aborted, of a
+// create that was refused. Whoever leaves it says so, and it is given back as soon as nobody can be writing there; nobody has to search for it. What is known
+// here is lost with the process; then the search for orphans finds the places of its life.
+type leftover struct {
+	id session.SessionID
+	// gen is that of the session's last Drop when it was written: puts that begin after a later one write elsewhere. At whatMayCome nobody writes any more.
+	gen uint64
+	// waits: the session is open, and its next puts write to this place too: over what is left, or it goes with the session.
+	waits bool
+	n     uint64 // tells it from what is left there later
+}
+
+const (
+	whatMayCome = math.MaxUint64
+	// mostLeft bounds how many are remembered. What is more goes with its session.
+	mostLeft = 100_000
+)
+
+// leave remembers that something is left at a place.
+func (u *Service) leave(place string, id session.SessionID, gen uint64) {
+	if place == "" {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	was, known := u.left[place]
+	if !known && len(u.left) >= mostLeft {
+		return
+	}
+	u.leaves++
+	u.left[place] = leftover{id: id, gen: max(gen, was.gen), n: u.leaves}
+	select {
+	case u.leavings <- struct{}{}:
+	default:
+	}
+}
+
+// Leave remembers a place of an earlier life of the content store: what of it no record names is given back.
+func (u *Service) Leave(place string, id session.SessionID) { u.leave(place, id, whatMayCome) }
+
+// Left has something where a Reclaim may give something back at once.
+func (u *Service) Left() <-chan struct{} { return u.leavings }
+
+// Reclaim gives back what has been left, as far as nobody can be writing there; all looks also at what waits for its session. No place may be held meanwhile by
+// whoever copies what the records name. One failure keeps none of the others.
+func (u *Service) Reclaim(ctx context.Context, all bool) error {
+	u.mu.Lock()
+	todo := maps.Clone(u.left)
+	u.mu.Unlock()
+	var failed error
+	for place, l := range todo {
+		if ctx.Err() != nil {
+			return errors.Join(failed, ctx.Err())
+		}
+		if l.waits && !all {
+			continue
+		}
+		now, err := u.reclaim(ctx, place, l)
+		if err != nil {
+			failed = fmt.Errorf("giving back what is left at %s: %w", place, err) // they are alike
+		}
+		u.mu.Lock()
+		if is, ok := u.left[place]; ok && is.n == l.n {
+			if u.left[place] = now; now == (leftover{}) {
+				delete(u.left, place)
+			}
+		}
+		u.mu.Unlock()
+	}
+	return failed
+}
+
+// reclaim gives back what is left at a place, and says what then still is: nothing, as the zero leftover. While it decides nobody begins to write there: who does so
+// afterwards finds no place, or one with a hole where nothing was recorded, and records what he has written himself.
+func (u *Service) reclaim(ctx context.Context, place string, l leftover) (leftover, error) {
+	t := u.tracks.hold(l.id)
+	defer u.tracks.release(t)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s, err := u.Sessions.Status(ctx, l.id)
+	switch {
+	case err != nil && !errors.Is(err, session.ErrNotFound):
+		return l, err
+	case err != nil || s.State.Ended():
+		return u.reclaimEnded(ctx, place, l)
+	case s.State != session.Open:
+		return l, nil // whether it ends shows
+	}
+	if l.gen != whatMayCome {
+		if l.waits = l.gen >= placeGen(s); l.waits {
+			return l, nil
+		}
+		for gen := range t.writing {
+			if gen <= l.gen {
+				return l, nil
+			}
+		}
+	}
+	entries, err := u.Sessions.Entries(ctx, l.id, session.All(), 0)
+	if err != nil {
+		return l, err
+	}
+	var keep []catalog.Extent
+	for _, e := range entries {
+		p, err := decodePiece(e.Note)
+		if err != nil {
+			return l, err
+		}
+		if p.Place == place {
+			keep = append(keep, p.extent(e.Range))
+		}
+	}
+	if keep == nil {
+		err = u.Blobs.Delete(ctx, place)
+	} else {
+		err = u.Blobs.Trim(ctx, place, keep)
+	}
+	if err != nil {
+		return l, err
+	}
+	return leftover{}, nil
+}
+
+// reclaimEnded is reclaim where the session has ended: nobody records anything of it any more. What it has become is content, or garbage.
+func (u *Service) reclaimEnded(ctx context.Context, place string, l leftover) (leftover, error) {
+	var row catalog.Place
+	var keep []catalog.Extent
+	err := u.Catalog.View(ctx, func(r catalog.Reader) (err error) {
+		keep = nil
+		if row, _, err = catalog.Places.Find(r, catalog.Name(place)); err != nil || row.Refs != 1 {
+			return err
+		}
+		out, ok, err := catalog.Outcomes.Find(r, catalog.Number(l.id))
+		if err != nil || !ok {
+			return err
+		}
+		content, _, err := catalog.Contents.Find(r, catalog.ContentKey{Capsule: out.Capsule, SHA256: out.SHA256})
+		for _, e := range content.Extents {
+			if e.Place == place {
+				keep = append(keep, e)
+			}
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+	case row.Refs == 0:
+		err = u.Blobs.Delete(ctx, place)
+	case keep != nil:
+		err = u.Blobs.Trim(ctx, place, keep)
+	}
+	if err != nil {
+		return l, err
+	}
+	return leftover{}, nil
+}
+
+// withdraw forgets what is recorded of r, whose bytes are garbage then.
+func (u *Service) withdraw(ctx context.Context, id session.SessionID, r session.Range) (session.Session, error) {
+	entries, err := u.Sessions.Entries(ctx, id, r, 0)
+	if err != nil {
+		return session.Session{}, err
+	}
+	s, err := u.Sessions.Drop(ctx, id, r, u.recut)
+	if err != nil || placeGen(s) == 0 {
+		return s, err
+	}
+	for _, e := range entries {
+		if p, err := decodePiece(e.Note); err == nil {
+			u.leave(p.Place, id, placeGen(s)-1)
+		}
+	}
+	return s, nil
+}
+
+// writes counts a put that may write to the places of a generation, or of a later one, until wrote.
+func (t *track) writes(gen uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.writing == nil {
+		t.writing = map[uint64]int{}
+	}
+	t.writing[gen]++
+}
+
+func (t *track) wrote(gen uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.writing[gen]--; t.writing[gen] == 0 {
+		delete(t.writing, gen)
+	}
+}

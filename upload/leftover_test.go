@@ -1,0 +1,81 @@
+package upload_test
+
+import (
+	"bytes"
+	"io"
+	"testing"
+	"testing/synctest"
+
+	"sluice/catalog"
+	"sluice/session"
+	"sluice/upload"
+)
+
+// What was replaced is given back when no put can be writing to its place any more: one that began before is waited for, and keeps what it has written.
+func TestAPlaceThatIsWrittenIsNotReclaimed(t *testing.T) {
+	w := newWorld(t)
+	l := limits()
+	l.ChunkSize = 128 << 10
+	w.rewire(w.blobs, l)
+	b := random(3 * 128 << 10)
+	part := func(i int) []byte { return b[i*128<<10 : (i+1)*128<<10] }
+	up := w.begin(int64(len(b)))
+	w.check(w.put(up.ID, 0, part(0)))
+	body, send := io.Pipe()
+	done := make(chan error)
+	go func() {
+		done <- w.PutChunk(t.Context(), w.me, up.ID, 1, body, upload.Put{Length: 128 << 10})
+	}()
+	_, err := send.Write(part(1)[:100<<10])
+	w.check(err)
+	w.check(w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(part(0)), upload.Put{Length: 128 << 10, Replace: true}))
+	for range 3 {
+		w.check(w.Reclaim(t.Context(), true))
+	}
+	_, err = send.Write(part(1)[100<<10:])
+	w.check(err)
+	w.check(send.Close())
+	w.check(<-done)
+	w.check(w.Reclaim(t.Context(), true))
+	w.check(w.put(up.ID, 2, part(2)))
+	w.finishes(up.ID, b)
+	w.check(w.Reclaim(t.Context(), true))
+	if all, err := w.blobs.Places(t.Context(), "", 10); err != nil || len(all) != 2 {
+		t.Errorf("%d places, %v", len(all), err)
+	}
+}
+
+// What a failed put has left at a place that the next puts write to stays until the session ends, and then goes, recorded or not.
+func TestWhatAFailedPutLeftGoesWithItsSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		places := func(want int) {
+			t.Helper()
+			w.check(w.Reclaim(t.Context(), true))
+			if all, err := w.blobs.Places(t.Context(), "", 10); err != nil || len(all) != want {
+				t.Errorf("%d places, not %d; %v", len(all), want, err)
+			}
+		}
+		wrong := &catalog.SHA256{1}
+		b := random(2 * chunk)
+		up := w.begin(2 * chunk)
+		if err := w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(b[:chunk]), upload.Put{Length: chunk, SHA256: wrong}); err == nil {
+			t.Error("a wrong digest was taken")
+		}
+		places(1)
+		w.check(w.put(up.ID, 1, b[chunk:]))
+		places(1)
+		w.check(w.put(up.ID, 0, b[:chunk]))
+		w.finishes(up.ID, b)
+		places(1)
+		up = w.begin(2 * chunk)
+		_ = w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(b[:chunk]), upload.Put{Length: chunk, SHA256: wrong})
+		places(2)
+		w.check(w.Abort(t.Context(), w.me, up.ID))
+		places(1)
+		if s, err := w.sessions.Status(t.Context(), up.ID); err != nil || s.State != session.Aborted {
+			t.Errorf("%v, %v", s.State, err)
+		}
+		w.Close()
+	})
+}
