@@ -116,6 +116,7 @@ var rules = []struct {
 	{catalog.ErrNotEmpty, CodeNotEmpty, 0},
 	{catalog.ErrQuota, CodeQuotaExceeded, 0},
 	{catalog.ErrTooManySessions, CodeResourceExhausted, time.Minute},
+	{upload.ErrTooManyEnded, CodeResourceExhausted, time.Hour},
 	{session.ErrLimit, CodeResourceExhausted, time.Second},
 	{session.ErrBusy, CodeResourceExhausted, time.Second},
 	{upload.ErrChecksum, CodeChecksumMismatch, 0},

@@ -132,9 +132,40 @@ func putRoles(tx Tx, before, after Capsule) error {
 	return nil
 }
 
-// emit numbers the event by the capsule's own count, without a gap. The caller stores the capsule.
+// MostEvents is how many events a capsule keeps: the newest. Which one is the oldest says the first row.
+const MostEvents = 10_000
+
+// emit numbers the event by the capsule's own count, without a gap, and forgets the one that is too old by it. The caller stores the capsule.
 func emit(tx Tx, c *Capsule, e Event) error {
 	c.Seq++
 	e.Capsule, e.Seq = c.ID, c.Seq
+	if c.Seq > MostEvents {
+		if err := Events.Delete(tx, EventKey{c.ID, c.Seq - MostEvents}); err != nil {
+			return err
+		}
+	}
 	return Events.Put(tx, EventKey{c.ID, c.Seq}, e)
+}
+
+// ForgetEvents removes events of a capsule that are too old, at most n: those that programs have left which kept them all. more: there may be others.
+func ForgetEvents(tx Tx, capsule string, n int) (more bool, err error) {
+	c, err := Capsules.Get(tx, Name(capsule))
+	if err != nil || c.Seq <= MostEvents {
+		return false, err
+	}
+	var old []EventKey
+	for e, err := range Events.Scan(tx, EventKey{c.ID, 0}, EventKey{c.ID, c.Seq - MostEvents + 1}) {
+		if err != nil {
+			return false, err
+		}
+		if old = append(old, EventKey{c.ID, e.Seq}); len(old) == n {
+			break
+		}
+	}
+	for _, key := range old {
+		if err := Events.Delete(tx, key); err != nil {
+			return false, err
+		}
+	}
+	return len(old) == n, nil
 }

@@ -307,6 +307,11 @@ func (b *books) checkEvents() {
 	each(b, catalog.Events, "events", func(e catalog.Event) catalog.EventKey { return catalog.EventKey{Capsule: e.Capsule, Seq: e.Seq} }, func(e catalog.Event) {
 		if e.Capsule != capsule {
 			capsule, last = e.Capsule, 0
+			if t := b.capsules[capsule]; t == nil {
+				last = e.Seq - 1 // how many it has forgotten nobody knows any more
+			} else if t.Seq > catalog.MostEvents {
+				last = min(e.Seq-1, t.Seq-catalog.MostEvents)
+			}
 		}
 		if e.Seq > last+1 {
 			b.gap(capsule, last+1, e.Seq-1)

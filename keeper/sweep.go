@@ -42,7 +42,36 @@ func (k *Keeper) Sweep(ctx context.Context) (deleted int, err error) {
 	}
 	k.suspects, k.looked = s.is, true
 	s.unknown(ctx)
+	s.failed.add(k.forgetEvents(ctx))
 	return s.deleted, errors.Join(s.failed.join(), ctx.Err())
+}
+
+// forgetEvents removes the events that are more than a capsule keeps.
+func (k *Keeper) forgetEvents(ctx context.Context) error {
+	var ids []string
+	err := k.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
+		ids = ids[:0]
+		for c, err := range catalog.Capsules.After(r, "") {
+			if err != nil {
+				return err
+			}
+			if c.Seq > catalog.MostEvents {
+				ids = append(ids, c.ID)
+			}
+		}
+		return nil
+	})
+	for _, id := range ids {
+		for more := true; more && err == nil && ctx.Err() == nil; {
+			err = k.cfg.Catalog.Update(ctx, func(tx catalog.Tx) (err error) {
+				if more, err = catalog.ForgetEvents(tx, id, batch); errors.Is(err, catalog.ErrNotFound) {
+					err = nil
+				}
+				return err
+			})
+		}
+	}
+	return err
 }
 
 // sweep is a run of Sweep.

@@ -98,6 +98,9 @@ func (u *Service) beginNew(ctx context.Context, c access.Caller, req BeginReques
 	if err != nil {
 		return s, false, err
 	}
+	if err := u.mayEnd(c.Principal); err != nil {
+		return s, false, err
+	}
 	encoded, err := n.encode()
 	if err != nil {
 		return s, false, err

@@ -282,6 +282,9 @@ func keyTaken(err error) error {
 
 // createLarge sends the body through a session of its own, which is aborted where the request fails.
 func (u *Service) createLarge(ctx context.Context, c access.Caller, n note, p Put, size int64, body io.Reader) (m catalog.Memory, err error) {
+	if err := u.mayEnd(c.Principal); err != nil {
+		return m, err
+	}
 	encoded, err := n.encode()
 	if err != nil {
 		return m, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"sluice/access"
 	"sluice/catalog"
@@ -64,6 +65,9 @@ func (u *Service) release(ctx context.Context, sealed []session.Session, to sess
 		}
 		return nil
 	})
+	if err == nil {
+		u.countEnded(sealed)
+	}
 	if err == nil && to == session.Aborted {
 		for i, s := range sealed { // it was asked for: nobody reads that still
 			for _, place := range places[i] {
@@ -80,4 +84,35 @@ func unknown(err error) error {
 		return fmt.Errorf("%w: %w", session.ErrUnknownOutcome, err)
 	}
 	return err
+}
+
+// endedFor is how long the ended sessions of an owner count together, in running time: as long as one is remembered.
+const endedFor = 48 * time.Hour
+
+// ended counts the sessions of an owner that were aborted or have expired since a moment of the running time, in ms.
+type ended struct{ since, n int64 }
+
+func (u *Service) countEnded(sessions []session.Session) {
+	now := u.Sessions.Running()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, s := range sessions {
+		e := u.ended[s.Owner]
+		if e.n == 0 || now-e.since >= endedFor.Milliseconds() {
+			e = ended{since: now}
+		}
+		e.n++
+		u.ended[s.Owner] = e
+	}
+}
+
+// mayEnd refuses a session that would be one too many for its owner once it has ended: what is remembered of ended ones is in no quota.
+func (u *Service) mayEnd(owner string) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	e := u.ended[owner]
+	if most := u.Config.Limits.MaxEnded; most > 0 && e.n >= most && u.Sessions.Running()-e.since < endedFor.Milliseconds() {
+		return fmt.Errorf("%w: %d of yours within %s", ErrTooManyEnded, e.n, endedFor)
+	}
+	return nil
 }

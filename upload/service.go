@@ -24,6 +24,8 @@ type Limits struct {
 	MaxBytes int64
 	// TTL is a session's sliding time to live.
 	TTL time.Duration
+	// MaxEnded bounds the sessions of one owner that are aborted, or expire, in endedFor: each is remembered for as long.
+	MaxEnded int64
 }
 
 // DefaultLimits are API.md's.
@@ -31,6 +33,7 @@ func DefaultLimits() Limits {
 	return Limits{
 		InlineMax: 4 << 10, ChunkSize: 8 << 20, ChunkSizeMin: 4 << 10, ChunkSizeMax: 64 << 20,
 		MaxChunks: 16384, MaxBytes: 16384 * (64 << 20), TTL: 168 * time.Hour,
+		MaxEnded: 20_000,
 	}
 }
 
@@ -60,6 +63,7 @@ type Service struct {
 
 	mu       sync.Mutex
 	creating map[session.SessionID]struct{}
+	ended    map[string]ended  // by owner
 	coming   map[string]coming // by capsule: creates under way
 	left     map[string]leftover
 	leaves   uint64 // how often something was left
@@ -80,7 +84,7 @@ func New(cfg Config) *Service {
 		creating: map[session.SessionID]struct{}{},
 		hashers:  hashers{free: 2},
 		tracks:   tracks{all: map[session.SessionID]*track{}},
-		coming:   map[string]coming{}, left: map[string]leftover{}, leavings: make(chan struct{}, 1),
+		coming:   map[string]coming{}, ended: map[string]ended{}, left: map[string]leftover{}, leavings: make(chan struct{}, 1),
 	}
 }
 

@@ -96,6 +96,8 @@ var (
 	ErrTooLarge = errors.New("too large")
 	// ErrUnavailable: try again later (a check after an unclean stop is under way, or the server is stopping).
 	ErrUnavailable = errors.New("temporarily unavailable")
+	// ErrTooManyEnded: the owner has aborted, or let expire, so many sessions lately that no more are begun for a while.
+	ErrTooManyEnded = errors.New("too many uploads were aborted or have expired lately")
 	// ErrAlreadyFinished: the create's key belongs to a memory that was deleted since.
 	ErrAlreadyFinished = errors.New("already finished, and deleted since")
 )

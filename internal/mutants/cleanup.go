@@ -129,5 +129,17 @@ func ofCleanup() []mutant {
 			new:   "	if false {",
 			tests: []string{"internal/crashtest.TestWhatAKilledLifeLeftAtAnOpenSession"},
 		},
+		{
+			name: "events-are-kept-for-ever", promise: 7, file: "catalog/capsule.go",
+			old:   "	if c.Seq > MostEvents {\n		if err",
+			new:   "	if false {\n		if err",
+			tests: []string{"catalog.TestEventsAreForgotten"},
+		},
+		{
+			name: "ended-sessions-are-not-bounded", promise: 17, file: "upload/release.go",
+			old:   "		e.n++",
+			new:   "		e.n = 1",
+			tests: []string{"upload.TestEndedSessionsAreBounded"},
+		},
 	}
 }

@@ -53,7 +53,7 @@ func ofUpload() []mutant {
 		},
 		{
 			name: "create-does-not-settle", promise: 2, file: "upload/create.go",
-			old:   "	if err := u.Blobs.Settle(ctx, extents); err != nil {\n		return catalog.Memory{}, err\n	}\n",
+			old:   "	if err := u.Blobs.Settle(ctx, content.Extents); err != nil {\n		return m, err\n	}\n",
 			new:   "",
 			tests: []string{"upload.TestWhatCannotBeSettledIsNotPublished"},
 		},

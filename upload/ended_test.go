@@ -1,0 +1,40 @@
+package upload_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"sluice/catalog"
+	"sluice/session"
+	"sluice/upload"
+)
+
+// What is remembered of ended sessions is bounded: who aborts without end is refused new ones, and nobody else is.
+func TestEndedSessionsAreBounded(t *testing.T) {
+	w := newWorld(t)
+	l := limits()
+	l.MaxEnded = 5
+	w.rewire(w.blobs, l)
+	last := w.begin(1)
+	for range l.MaxEnded {
+		w.check(w.Abort(t.Context(), w.me, w.begin(1).ID))
+	}
+	req := upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: 1, Chunks: -1}
+	if _, err := w.Begin(t.Context(), w.me, req); !errors.Is(err, upload.ErrTooManyEnded) {
+		t.Errorf("a begin: %v", err)
+	}
+	if _, err := w.Create(t.Context(), w.me, upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: session.Unknown}}, strings.NewReader("x")); !errors.Is(err, upload.ErrTooManyEnded) {
+		t.Errorf("a create: %v", err)
+	}
+	// What is open goes on, and what needs no session is stored.
+	w.check(w.put(last.ID, 0, []byte("x")))
+	w.finishes(last.ID, []byte("x"))
+	_, err := w.Create(t.Context(), w.me, upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: 1}}, strings.NewReader("x"))
+	w.check(err)
+	_, err = w.access.CreatePrincipal(t.Context(), w.me, "other", false)
+	w.check(err)
+	if _, err := w.Begin(t.Context(), w.stranger, req); errors.Is(err, upload.ErrTooManyEnded) {
+		t.Errorf("somebody else: %v", err)
+	}
+}
