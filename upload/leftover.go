@@ -203,3 +203,29 @@ func (t *track) wrote(gen uint64) {
 		delete(t.writing, gen)
 	}
 }
+
+// Undo implements session.Undoer.
+func (k *sink) Undo(rest []session.Range) {
+	if k.w == nil || k.undone {
+		return
+	}
+	k.undone = true
+	place, err := k.w.Undo(rest)
+	if err != nil {
+		k.u.Log.Warn("giving back what a failed put has written", "session", k.s.ID, "err", err)
+	}
+	k.u.leave(place, k.s.ID, placeGen(k.s))
+}
+
+// placesOf lists the distinct places of extents.
+func placesOf(extents []catalog.Extent) []string {
+	var out []string
+	seen := map[string]bool{}
+	for _, e := range extents {
+		if e.Place != "" && !seen[e.Place] {
+			seen[e.Place] = true
+			out = append(out, e.Place)
+		}
+	}
+	return out
+}

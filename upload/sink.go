@@ -100,19 +100,6 @@ func (k *sink) close() {
 	}
 }
 
-// Undo implements session.Undoer.
-func (k *sink) Undo(rest []session.Range) {
-	if k.w == nil || k.undone {
-		return
-	}
-	k.undone = true
-	place, err := k.w.Undo(rest)
-	if err != nil {
-		k.u.Log.Warn("giving back what a failed put has written", "session", k.s.ID, "err", err)
-	}
-	k.u.leave(place, k.s.ID, placeGen(k.s))
-}
-
 // WriteAt implements session.ByteSink.
 func (k *sink) WriteAt(p []byte, off int64) (int, error) {
 	if err := k.open(); err != nil {
@@ -407,17 +394,4 @@ func chunkCRC(entries []session.Entry) (crc uint32, err error) {
 		}
 	}
 	return crc, nil
-}
-
-// placesOf lists the distinct places of extents.
-func placesOf(extents []catalog.Extent) []string {
-	var out []string
-	seen := map[string]bool{}
-	for _, e := range extents {
-		if e.Place != "" && !seen[e.Place] {
-			seen[e.Place] = true
-			out = append(out, e.Place)
-		}
-	}
-	return out
 }
