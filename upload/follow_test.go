@@ -3,6 +3,7 @@ package upload_test
 import (
 	"context"
 	"io"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,9 +19,13 @@ type gatedReads struct {
 	*uploadtest.Blobs
 	reads chan string
 	goOn  chan struct{}
+	long  atomic.Bool // more was asked for than is hashed in one turn
 }
 
 func (g *gatedReads) Read(ctx context.Context, es []catalog.Extent, off, n int64) (io.ReadCloser, error) {
+	if n > 16<<20 {
+		g.long.Store(true)
+	}
 	g.reads <- es[0].Place
 	select {
 	case <-g.goOn:
@@ -34,7 +39,7 @@ func (g *gatedReads) Read(ctx context.Context, es []catalog.Extent, off, n int64
 func TestASmallFinishDoesNotWaitForLargeHashes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		blobs := &gatedReads{w.blobs, make(chan string, 10), make(chan struct{})}
+		blobs := &gatedReads{Blobs: w.blobs, reads: make(chan string, 10), goOn: make(chan struct{})}
 		l := limits()
 		l.ChunkSize, l.ChunkSizeMax = 16<<20, 16<<20
 		w.rewire(blobs, l)
@@ -66,6 +71,9 @@ func TestASmallFinishDoesNotWaitForLargeHashes(t *testing.T) {
 		blobs.goOn <- struct{}{} // one of the two that read, which it is nobody knows
 		blobs.goOn <- struct{}{}
 		w.check(<-finished)
+		if blobs.long.Load() {
+			t.Error("more than 16 MiB were hashed in one turn")
+		}
 	})
 }
 

@@ -67,7 +67,7 @@ func ofWaits() []mutant {
 			name: "a-place-to-hash-goes-to-the-eldest", promise: 11, file: "upload/hashers.go",
 			old:   "	if h.picks++; h.picks%eldestOf != 0 {",
 			new:   "	if h.picks++; false {",
-			tests: []string{"upload.TestAPlaceGoesToTheShortestThatIsAwaited", "upload.TestASmallFinishDoesNotWaitForLargeHashes"},
+			tests: []string{"upload.TestAPlaceGoesToTheShortestThatIsAwaited"},
 		},
 		{
 			name: "short-hashes-starve-long-ones", promise: 11, file: "upload/hashers.go",
@@ -85,7 +85,7 @@ func ofWaits() []mutant {
 			name: "a-panic-behind-the-puts-ends-the-process", promise: 13, file: "upload/follow.go",
 			old:   "		if p := recover(); p != nil {",
 			new:   "		if p := any(nil); p != nil {",
-			tests: []string{"upload.TestAPanicBehindThePutsIsAnError"},
+			tests: []string{"upload.TestAPanicIsMadeAnError"},
 		},
 		{
 			name: "a-sync-that-panics-is-forgotten", promise: 2, file: "store/localblob/settle.go",
