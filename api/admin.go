@@ -101,7 +101,12 @@ func (s *Server) adminMux() http.Handler {
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	return s.counted(mux)
+	return s.counted(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c := connOf(r); c != nil && c.framing.last {
+			w.Header().Set("Connection", "close")
+		}
+		mux.ServeHTTP(w, r)
+	}))
 }
 
 // metrics writes the engine's figures in Prometheus' text format 0.0.4.
@@ -132,6 +137,9 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 	metric("gauge", "http2_unread_bytes", "Bytes of bodies that have come on HTTP/2 and are not read yet.", "", s.unread.size())
 	damaged, _ := s.cfg.Damaged()
 	metric("counter", "damaged_reads_total", "Reads of records since the start that failed as what they needed is damaged.", "", damaged)
+	metric("gauge", "request_json_bytes", "What the bodies of JSON requests under way count for.", "", s.text.held())
+	metric("gauge", "answer_bytes", "Bytes of answers that are made and not taken yet.", "", s.answers.held())
+	metric("counter", "refused_total", "Connections, requests and answers that a bound has refused or cut off.", s.refused.rows()...)
 	draining := 0
 	if s.draining.Load() {
 		draining = 1

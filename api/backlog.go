@@ -82,7 +82,11 @@ const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 const (
 	dataFrame   = 0x0
+	headFrame   = 0x1 // HEADERS
 	creditFrame = 0x8 // WINDOW_UPDATE
+	moreFrame   = 0x9 // CONTINUATION
+
+	endHeaders = 0x4 // a flag of the two that have fields
 )
 
 var errFlow = errors.New("the client has sent more than HTTP/2's flow control let it")
@@ -168,9 +172,15 @@ func (m *meter) close() {
 //
 //	length 24 │ type 8 │ flags 8 │ stream 32 │ payload …
 type frames struct {
-	head [9]byte
-	have int // of head
-	left int // of the payload
+	head  [9]byte
+	have  int  // of head
+	left  int  // of the payload
+	block bool // the fields of a head go on in the next frame
+}
+
+// open reports whether something else than DATA is under way: a frame, or a head that is split into several.
+func (f *frames) open() bool {
+	return f.block || f.have > 0 && (f.have < len(f.head) || f.head[3] != dataFrame)
 }
 
 // each calls part for every payload in p, or as much of it as p has.
@@ -182,6 +192,9 @@ func (f *frames) each(p []byte, part func(kind byte, stream uint32, payload []by
 				return
 			}
 			f.left = int(f.head[0])<<16 | int(f.head[1])<<8 | int(f.head[2])
+			if kind := f.head[3]; kind == headFrame || kind == moreFrame {
+				f.block = f.head[4]&endHeaders == 0
+			}
 		}
 		n := min(f.left, len(p))
 		if n > 0 {

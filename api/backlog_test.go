@@ -57,6 +57,7 @@ func newWire(t *testing.T, most int64) *wire {
 	ctx, letGo := context.WithCancel(context.Background())
 	w.letGo = letGo
 	s := &Server{cfg: Config{RateWindow: 30 * time.Second}, log: slog.New(slog.DiscardHandler)}
+	l := bound(w.in, 0, w.unread, paceOf(1<<10, 30*time.Second), new(counters))
 	w.server = s.httpServer(context.Background(), http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/wait" {
 			select {
@@ -65,11 +66,11 @@ func newWire(t *testing.T, most int64) *wire {
 			}
 		}
 		_, _ = io.Copy(io.Discard, r.Body)
-	}))
+	}), l)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = w.server.Serve(bound(w.in, 0, w.unread))
+		_ = w.server.Serve(l)
 	}()
 	t.Cleanup(func() {
 		letGo()

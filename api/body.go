@@ -53,10 +53,14 @@ type pace struct {
 	left time.Time // when the last Read returned
 }
 
+func paceOf(rate int64, window time.Duration) pace {
+	return pace{window: window, per: int64(float64(rate) * window.Seconds())}
+}
+
 func newBody(r *http.Request, w http.ResponseWriter, rate int64, window time.Duration) *body {
 	b := &body{
 		r: r.Body, request: r, rc: http.NewResponseController(w), length: r.ContentLength,
-		pace: pace{window: window, per: int64(float64(rate) * window.Seconds())},
+		pace: paceOf(rate, window),
 	}
 	if b.length == 0 {
 		b.end, b.read, b.over = io.EOF, true, true
@@ -174,15 +178,20 @@ func (b *body) close() {
 }
 
 // linger reads on for a while after a refusal was sent on a connection that closes. Whoever reads the answer stops sending.
-func (b *body) linger(expects bool) {
+func (b *body) linger(d time.Duration, expects bool) {
 	b.mu.Lock()
 	b.over = true
-	err := b.set(time.Now().Add(lingerFor))
+	err := b.set(time.Now().Add(d))
 	b.mu.Unlock()
 	// A client that waits for "100 Continue" and has not been told to go on sends nothing.
 	if err == nil && !(expects && b.n == 0) {
 		_, _ = io.CopyN(io.Discard, b.r, lingerBytes)
 	}
+}
+
+// allowed is how long n bytes of an answer may take.
+func (p *pace) allowed(n int64) time.Duration {
+	return p.window + time.Duration(float64(n)/float64(p.per)*float64(p.window))
 }
 
 // start begins a Read: time that was spent elsewhere (a slow disk) is not the client's.

@@ -44,6 +44,7 @@ var (
 	errDraining = &denial{code: CodeUnavailable, detail: "the server is stopping", retry: 5 * time.Second}
 	errDegraded = &denial{code: CodeUnavailable, detail: "degraded: the disk is full; nothing new is taken, all else goes on", retry: 5 * time.Second}
 	errBusy     = &denial{code: CodeUnavailable, detail: "too many requests are running", retry: time.Second}
+	errCrowded  = &denial{code: CodeUnavailable, detail: "too many connections", retry: time.Second}
 	errShare    = &denial{code: CodeResourceExhausted, detail: "too much of yours is under way at one time", retry: time.Second}
 	// errSlow: the body came in more slowly than the minimum rate.
 	errSlow = errors.New("the body came too slowly")
@@ -192,7 +193,7 @@ func faultOf(err error, sizeOf func(session.SessionID) int64) Fault {
 		f.Detail = errNotFound.detail // the same for what is not there and for what the caller may not know of
 	case code == CodeStorageFull:
 		f.Detail = "no room is left on the server; nothing that was acknowledged is lost. What has arrived can be finished or aborted; once there is room again, go on"
-	case f.Status >= 500 && f.Detail != errDraining.detail && f.Detail != errDegraded.detail && f.Detail != errBusy.detail:
+	case f.Status >= 500 && f.Detail != errDraining.detail && f.Detail != errDegraded.detail && f.Detail != errBusy.detail && f.Detail != errCrowded.detail:
 		f.Detail = "not now; try again in a moment"
 	}
 	var (

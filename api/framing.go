@@ -5,110 +5,190 @@ import (
 	"context"
 	"net"
 	"net/http"
-	"sync"
+	"strconv"
 )
 
-// framing is what the head of a request says of where its body ends. Of a request that has a Content-Length and a Transfer-Encoding net/http believes the latter and
-// forgets the former, while a proxy before us may have believed the other: what is a body to one is the next request to the other (RFC 9112,
-// sections 6.1 and 11.2). So the connection is looked at as well.
+// framing reads the heads of the requests on an HTTP/1 connection as net/http will, byte by byte, and hands net/http no byte past the end of a request before
+// it asks for more. So it is never in doubt about which bytes are a head. net/http believes one of several framings and forgets the others, while a proxy before us may have
+// believed another: what is a body to one is the next request to the other (RFC 9112, sections 6.1 and 11.2).
 //
-//	between requests ── first line ── fields ── blank line ── body …
-//	        └────────── each byte is seen once ───────┘
+//	head ── blank line ── Content-Length bytes ── head …
+//	                  └── anything else: the last request of the connection; its end does not matter
+//
+// One goroutine at a time reads. What is said of a request is set before net/http has its head, and is not touched until its handler has returned.
 type framing struct {
-	mu      sync.Mutex
-	on      bool // in a head
-	line    []byte
-	lines   int
-	first   []byte // the request line, or how it begins
-	length  bool   // there is a Content-Length
+	line  []byte // what has come of it
+	lines int    // of the head that is read
+	head  head
+
+	left int64  // of the body that is read
+	last bool   // no other request is taken
+	kept []byte // what came along behind the request; net/http has not seen it
+	of   head   // the request that net/http has
+}
+
+// head is what matters of one.
+type head struct {
+	old     bool // HTTP/1.0, or what is no version of ours
+	lengths int  // Content-Length fields
+	length  int64
 	encoded bool   // there is a Transfer-Encoding
-	whole   bool   // the blank line was seen
+	odd     bool   // a line ends as not all software sees it
+	wrong   string // why the request is refused
 }
 
-// longestLine is how much of a line is kept: enough for the names of the two fields, and to tell a request line from what it is not.
-const longestLine = 64
+// keepLine is how much memory for lines a connection keeps.
+const keepLine = 1 << 10
 
-// next begins the head of another request.
-func (f *framing) next() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.on, f.line, f.lines, f.first = true, f.line[:0], 0, f.first[:0]
-	f.length, f.encoded, f.whole = false, false, false
+// next gives what has come before more is read.
+func (f *framing) next(p []byte) int {
+	if len(f.kept) == 0 {
+		return 0
+	}
+	n := f.saw(p[:copy(p, f.kept)])
+	if f.kept = f.kept[n:]; len(f.kept) == 0 {
+		f.kept = nil
+	}
+	return n
 }
 
-// saw takes what was read from the connection.
-func (f *framing) saw(p []byte) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for f.on && len(p) > 0 {
-		part, rest, ends := bytes.Cut(p, []byte("\n"))
-		f.line = append(f.line, part[:min(len(part), longestLine-len(f.line))]...)
-		if p = rest; ends {
-			f.ended(bytes.TrimSuffix(f.line, []byte("\r")))
-			f.line = f.line[:0]
+// want is how much may be read at most.
+func (f *framing) want(n int) int {
+	if f.left > 0 && !f.last {
+		return int(min(int64(n), f.left))
+	}
+	return n
+}
+
+// take looks at what was read, and gives how much of it net/http gets now.
+func (f *framing) take(p []byte) int {
+	n := f.saw(p)
+	if n < len(p) {
+		f.kept = append(f.kept, p[n:]...)
+	}
+	return n
+}
+
+// saw follows p to the end of the request, and gives how far that is.
+func (f *framing) saw(p []byte) int {
+	if f.last {
+		return len(p)
+	}
+	if f.left > 0 {
+		f.left -= int64(len(p)) // want saw to it that there is no more; of what was kept the rest follows
+		if f.left < 0 {
+			n := len(p) + int(f.left)
+			f.left = 0
+			return n
+		}
+		return len(p)
+	}
+	for i := 0; i < len(p); {
+		end := bytes.IndexByte(p[i:], '\n')
+		part := p[i:]
+		if end >= 0 {
+			part = part[:end]
+		}
+		f.line = append(f.line, part...)
+		if i += len(part); end < 0 {
+			break
+		}
+		i++
+		if f.ended() {
+			if rest := int64(len(p) - i); !f.last && rest > f.left {
+				i, f.left = i+int(f.left), 0
+				return i
+			} else if !f.last {
+				f.left -= rest
+			}
+			return len(p)
 		}
 	}
+	return len(p)
 }
 
-// ended takes one line.
-func (f *framing) ended(line []byte) {
-	f.lines++
-	name, _, _ := bytes.Cut(line, []byte(":"))
+// ended takes one line, and reports whether it is the end of the head.
+func (f *framing) ended() bool {
+	h := &f.head
+	line, cr := bytes.CutSuffix(f.line, []byte("\r"))
+	if f.line = f.line[:0]; cap(f.line) > keepLine {
+		f.line = nil
+	}
+	if f.lines == 0 && len(line) == 0 {
+		return false // a blank line before a request is skipped (RFC 9112, section 2.2)
+	}
+	h.odd = h.odd || !cr
+	if bytes.IndexByte(line, '\r') >= 0 {
+		h.wrong = "a CR stands inside of a line of the head"
+	}
+	if f.lines++; f.lines == 1 {
+		h.old = !bytes.HasSuffix(line, []byte(" HTTP/1.1"))
+		h.odd = h.odd || bytes.HasPrefix(line, []byte("CONNECT "))
+		return false
+	}
+	if len(line) > 0 {
+		h.field(line)
+		return false
+	}
 	switch {
-	case f.lines == 1 && len(line) == 0:
-		f.lines = 0 // a blank line before a request is skipped (RFC 9112, section 2.2)
-	case f.lines == 1:
-		f.first = append(f.first[:0], line...)
-	case len(line) == 0:
-		f.on, f.whole = false, true
-	case bytes.EqualFold(name, []byte("Content-Length")):
-		f.length = true
-	case bytes.EqualFold(name, []byte("Transfer-Encoding")):
-		f.encoded = true
+	case h.wrong != "":
+	case h.encoded && h.old:
+		h.wrong = "a request of HTTP/1.0 has no Transfer-Encoding"
+	case h.encoded && h.lengths > 0:
+		h.wrong = "a request has a Content-Length or a Transfer-Encoding, and not both"
+	case h.lengths > 1:
+		h.wrong = "a request has one Content-Length"
+	}
+	f.last = h.wrong != "" || h.old || h.odd || h.encoded
+	f.left, f.of, f.head, f.lines = h.length, *h, head{}, 0
+	return true
+}
+
+func (h *head) field(line []byte) {
+	name, value, _ := bytes.Cut(line, []byte(":"))
+	value = bytes.Trim(value, " \t")
+	switch trimmed := bytes.TrimRight(name, " \t"); {
+	case line[0] == ' ' || line[0] == '\t':
+		h.wrong = "a field of the head goes on in another line"
+	case bytes.EqualFold(trimmed, []byte("Content-Length")):
+		h.lengths++
+		var err error
+		if h.length, err = strconv.ParseInt(string(value), 10, 64); err != nil || value[0] < '0' || value[0] > '9' {
+			h.wrong = "Content-Length is no number"
+		}
+	case bytes.EqualFold(trimmed, []byte("Transfer-Encoding")):
+		h.encoded = true
 	}
 }
 
-// of says whether the head that was seen is this request's, and whether it has both fields. The first byte may be missing: net/http reads one ahead, to
-// learn that a client has gone.
-func (f *framing) of(r *http.Request) (seen, both bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	line := r.Method + " " + r.RequestURI + " " + r.Proto
-	first := func(s string) string { return s[:min(len(s), longestLine)] }
-	seen = f.whole && (string(f.first) == first(line) || string(f.first) == first(line[1:]))
-	return seen, f.length && f.encoded
-}
-
-// ambiguous refuses a request whose body ends in two places. Where its head was not seen, since it came along with the end of the one before, the connection
-// closes behind the answer: then nothing can be smuggled behind it.
+// ambiguous refuses a request whose body ends in two places, and closes the connection behind it and behind every one whose end this server and a proxy
+// could see in different places.
 func (c *call) ambiguous() error {
-	f, ok := c.Context().Value(framingKey{}).(*framing)
-	if !ok || c.ProtoMajor != 1 || len(c.TransferEncoding) == 0 {
+	conn := connOf(c.Request)
+	if conn == nil || conn.meter.on() {
 		return nil
 	}
-	seen, both := f.of(c.Request)
-	if !seen || both {
+	if conn.framing.last {
 		c.closing()
 	}
-	if both && seen {
-		return &denial{code: CodeInvalidArgument, detail: "a request has a Content-Length or a Transfer-Encoding, and not both"}
+	if why := conn.framing.of.wrong; why != "" {
+		return &denial{code: CodeInvalidArgument, detail: why}
+	}
+	if c.ProtoMajor != 1 { // what begins as HTTP/2 does, and goes on otherwise
+		return &denial{code: CodeInvalidArgument, detail: "the protocol must be HTTP/1.1 or HTTP/2"}
 	}
 	return nil
 }
 
-type framingKey struct{}
+type connKey struct{}
 
-// withFraming is an http.Server's ConnContext.
-func withFraming(ctx context.Context, c net.Conn) context.Context {
-	if c, ok := c.(*conn); ok {
-		return context.WithValue(ctx, framingKey{}, &c.framing)
-	}
-	return ctx
+// connOf gives the connection of a request, or nil where it is not one of ours.
+func connOf(r *http.Request) *conn {
+	c, _ := r.Context().Value(connKey{}).(*conn)
+	return c
 }
 
-// nextHead is an http.Server's ConnState.
-func nextHead(c net.Conn, state http.ConnState) {
-	if c, ok := c.(*conn); ok && (state == http.StateNew || state == http.StateIdle) {
-		c.framing.next()
-	}
+// withConn is an http.Server's ConnContext.
+func withConn(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, c)
 }

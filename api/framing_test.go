@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -60,28 +62,104 @@ func TestAmbiguousFramingIsRefused(t *testing.T) {
 			t.Errorf("%.40q: %d answers, closed %v: %+v", both, len(answers), closed, answers)
 		}
 	}
-	// Chunks alone are fine, also on a connection that is used again, one request behind the other.
-	c, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
-	w.check(err)
-	defer c.Close()
-	in := bufio.NewReader(c)
-	for i := range 3 {
-		_, err := io.WriteString(c, head(chunked)+create(fmt.Sprint("alone", i)))
-		w.check(err)
-		res, err := http.ReadResponse(in, nil)
-		w.check(err)
-		if _, err := io.Copy(io.Discard, res.Body); err != nil || res.StatusCode != http.StatusOK || res.Close {
-			t.Fatalf("request %d: %d, close %v, %v", i, res.StatusCode, res.Close, err)
+	// Chunks alone are fine; where they end is not asked for, and the connection closes behind them.
+	answers, closed := w.exchange(head(chunked)+create("alone")+smuggled, 2)
+	if len(answers) != 1 || answers[0].StatusCode != http.StatusOK || !closed {
+		t.Errorf("chunks alone: %d answers, closed %v: %+v", len(answers), closed, answers)
+	}
+	// The same behind other requests, which came along with it or not.
+	plain := head("Content-Length: 2") + "{}"
+	answers, closed = w.exchange(smuggled+plain+smuggled+head(chunked, "Content-Length: 3")+create("later")+smuggled, 5)
+	if len(answers) != 4 || answers[3].StatusCode != http.StatusBadRequest || !closed {
+		t.Errorf("behind others: %d answers, closed %v", len(answers), closed)
+	}
+}
+
+// Whatever a head is cut into, what is in doubt is refused or the last request of its connection, and a request that stands in it is never served.
+func TestNoHeadSmugglesARequest(t *testing.T) {
+	w := newWorld(t, nil)
+	const inner = "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+	auth := "Host: x\r\nAuthorization: Bearer " + w.secret + "\r\n"
+	const post, ping = "POST /v1/memories_ping HTTP/1.1\r\n", `{"memory_ids":[]}`
+	chunks := fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(ping), ping)
+	for name, row := range map[string]struct {
+		text     string
+		statuses []int // of the answers; after the last one the connection is closed
+	}{
+		"both":                     {post + auth + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, []int{400}},
+		"both, the other way":      {post + auth + "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n" + chunks, []int{400}},
+		"a request in a value":     {post + auth + "X: GET /openapi.json HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, []int{400}},
+		"1.0 with chunks":          {"POST /v1/memories_ping HTTP/1.0\r\n" + auth + "Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, []int{400}},
+		"1.0 with both":            {"POST /v1/memories_ping HTTP/1.0\r\n" + auth + "Connection: keep-alive\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, []int{400}},
+		"1.0 that stays":           {"GET /healthz HTTP/1.0\r\n" + auth + "Connection: keep-alive\r\n\r\n", []int{200}},
+		"two codings":              {post + auth + "Transfer-Encoding: chunked, chunked\r\n\r\n" + chunks, []int{501}},
+		"two fields of codings":    {post + auth + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, []int{501}},
+		"identity":                 {post + auth + "Transfer-Encoding: identity\r\nContent-Length: 17\r\n\r\n" + ping, []int{501}},
+		"a coding nobody has":      {post + auth + "Transfer-Encoding: xchunked\r\n\r\n" + chunks, []int{501}},
+		"a space before the colon": {post + auth + "Transfer-Encoding : chunked\r\n\r\n" + chunks, []int{400}},
+		"a folded field":           {post + auth + "X: a\r\n Transfer-Encoding: chunked\r\nContent-Length: 17\r\n\r\n" + ping, []int{400}},
+		"a folded coding":          {post + auth + "Transfer-Encoding:\r\n chunked\r\n\r\n" + chunks, []int{400}},
+		"two lengths":              {post + auth + "Content-Length: 17\r\nContent-Length: 0\r\n\r\n" + ping, []int{400}},
+		"a length twice":           {post + auth + "Content-Length: 17\r\nContent-Length: 17\r\n\r\n" + ping, []int{400}},
+		"a list of lengths":        {post + auth + "Content-Length: 17, 17\r\n\r\n" + ping, []int{400}},
+		"a signed length":          {post + auth + "Content-Length: +17\r\n\r\n" + ping, []int{400}},
+		"a negative length":        {post + auth + "Content-Length: -1\r\n\r\n" + ping, []int{400}},
+		"a length in hex":          {post + auth + "Content-Length: 0x11\r\n\r\n" + ping, []int{400}},
+		"no length":                {post + auth + "Content-Length:\r\n\r\n" + ping, []int{400}},
+		"a bare CR":                {post + auth + "X: a\rTransfer-Encoding: chunked\r\nContent-Length: 17\r\n\r\n" + ping, []int{400}},
+		"bare LFs":                 {"GET /healthz HTTP/1.1\nHost: x\n\n", []int{200}},
+		"one bare LF":              {"GET /healthz HTTP/1.1\r\nHost: x\nX: y\r\n\r\n", []int{200}},
+		"no version":               {"GET /healthz\r\nHost: x\r\n\r\n", []int{400}},
+		"another version":          {"GET /healthz HTTP/1.2\r\nHost: x\r\n\r\n", []int{200}},
+		"HTTP/3":                   {"GET /healthz HTTP/3.0\r\nHost: x\r\n\r\n", []int{505}},
+		"half of HTTP/2":           {"PRI * HTTP/2.0\r\n\r\nSM\r\n\rx", []int{400}},
+		"no host":                  {"GET /healthz HTTP/1.1\r\n\r\n", []int{400}},
+		"a tunnel":                 {"CONNECT /healthz HTTP/1.1\r\n" + auth + "Content-Length: 0\r\n\r\n", []int{405}},
+		"an expectation":           {post + auth + "Expect: 200-ok\r\nContent-Length: 17\r\n\r\n" + ping, []int{417}},
+		"behind a good one":        {post + auth + "Content-Length: 17\r\n\r\n" + ping + post + auth + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, []int{200, 400}},
+		"chunks":                   {post + auth + "Transfer-Encoding: chunked\r\n\r\n" + chunks, []int{200}},
+		"chunks with extensions":   {post + auth + "Transfer-Encoding: chunked\r\n\r\n11;a=b\r\n" + ping + "\r\n0;c\r\n\r\n", []int{200}},
+		"chunks that end in LF":    {post + auth + "Transfer-Encoding: chunked\r\n\r\n11\n" + ping + "\n0\n\n", []int{400}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := w.in(t)
+			text := row.text + inner
+			for at := 1; at < len(row.text)+2; at++ {
+				statuses, ids, closed := w.cutAt(text, at, len(row.statuses)+1)
+				if !slices.Equal(statuses, row.statuses) || !ids || !closed {
+					t.Fatalf("cut at %d: %v, want %v; ids %v, closed %v", at, statuses, row.statuses, ids, closed)
+				}
+			}
+		})
+	}
+	// What is in no doubt goes on, and is found again behind each body.
+	good := post + auth + "Content-Length: 17\r\n\r\n" + ping + "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+	for at := 1; at < 2*len(good); at++ {
+		if statuses, _, closed := w.cutAt(good+good, at, 4); !slices.Equal(statuses, []int{200, 200, 200, 200}) || closed {
+			t.Fatalf("cut at %d: %v, closed %v", at, statuses, closed)
 		}
 	}
-	_, err = io.WriteString(c, head(chunked, "Content-Length: 3")+create("later")+smuggled)
+}
+
+// cutAt sends text in two packets, and gives the statuses of the answers, whether each has an id, and whether the connection is closed behind them.
+func (w *world) cutAt(text string, at, most int) (statuses []int, ids, closed bool) {
+	w.t.Helper()
+	c := w.dial()
+	defer c.Close()
+	w.check(c.SetDeadline(time.Now().Add(20 * time.Second)))
+	_, err := io.WriteString(c, text[:at])
 	w.check(err)
-	if res, err := http.ReadResponse(in, nil); err != nil || res.StatusCode != http.StatusBadRequest || !res.Close {
-		t.Errorf("on a connection that is used again: %+v, %v", res, err)
+	runtime.Gosched() // most packets come apart
+	_, _ = io.WriteString(c, text[at:])
+	in, ids := bufio.NewReader(c), true
+	for len(statuses) < most {
+		res, err := http.ReadResponse(in, nil)
+		if err != nil {
+			return statuses, ids, true
+		}
+		_, _ = io.Copy(io.Discard, res.Body)
+		statuses = append(statuses, res.StatusCode)
+		ids = ids && res.Header.Get("X-Request-Id") != ""
 	}
-	// A head that came along with the request before it was not seen: nothing is answered behind it.
-	answers, closed := w.exchange(smuggled+head(chunked, "Content-Length: 3")+create("unseen")+smuggled, 3)
-	if len(answers) != 2 || !answers[1].Close || !closed {
-		t.Errorf("behind another: %d answers, closed %v", len(answers), closed)
-	}
+	return statuses, ids, false
 }

@@ -92,12 +92,18 @@ const (
 	mostProbes = 64
 	// mostLingers is how many refused requests may be read on at one time, so that their clients see the answer. Others are closed at once.
 	mostLingers = 256
+	// mostAnswers is for JSON answers that are made and not yet taken. Answers of at most smallAnswer do not count: they wait in
+	// net/http's own buffers.
+	mostAnswers = 64 << 20
+	smallAnswer = 4 << 10
+	// longAnswer is what an answer counts for before its length is known: a page ends at about half of that.
+	longAnswer = 512 << 10
 )
 
 // limits are the server's. One principal has at most half of the requests, and three quarters of the bytes; requests whose principal is not known have a quarter.
 type limits struct {
 	places, probes, lingers *limiter // requests
-	text, pieces            *limiter // bytes
+	text, pieces, answers   *limiter // bytes
 }
 
 func newLimits(requests int64) limits {
@@ -107,6 +113,7 @@ func newLimits(requests int64) limits {
 		lingers: newLimiter(mostLingers, 0, mostLingers),
 		text:    newLimiter(mostText, mostText/4*3, 0),
 		pieces:  newLimiter(mostPieces, mostPieces/4*3, 0),
+		answers: newLimiter(mostAnswers, mostAnswers/4*3, mostAnswers/4),
 	}
 }
 
@@ -115,6 +122,7 @@ type holds struct {
 	place  *limiter // nil: none
 	holder string   // the principal that it counts for
 	text   int64
+	answer int64
 }
 
 // probe reports whether a request asks how the server is. It has a place when no other request gets one.
@@ -125,8 +133,12 @@ func (s *Server) enter(c *call) error {
 	place := s.places
 	if probe(c.Request) {
 		place = s.probes
+	} else if conn := connOf(c.Request); conn != nil && conn.spare {
+		c.closing()
+		return errCrowded
 	}
 	if err := place.acquire("", 1); err != nil {
+		s.refused.requests.Add(1)
 		return err
 	}
 	c.place = place
@@ -136,6 +148,7 @@ func (s *Server) enter(c *call) error {
 // own makes the request's place its principal's.
 func (s *Server) own(c *call) error {
 	if err := s.places.move(c.caller.Principal, 1); err != nil {
+		s.refused.principal.Add(1)
 		return err
 	}
 	c.holder = c.caller.Principal
@@ -146,11 +159,36 @@ func (s *Server) own(c *call) error {
 func (s *Server) chargeJSON(c *call) func(n int64) error {
 	return func(n int64) error {
 		if err := s.text.acquire(c.holder, n); err != nil {
+			s.refused.text.Add(1)
 			return err
 		}
 		c.text += n
 		return nil
 	}
+}
+
+// reserve counts n bytes of an answer before they are made.
+func (s *Server) reserve(c *call, n int64) error {
+	if err := s.answers.acquire(c.holder, n); err != nil {
+		s.refused.answers.Add(1)
+		return err
+	}
+	c.holds.answer += n
+	return nil
+}
+
+// made counts an answer for what it has become. It is sent also where it is longer than was thought: what it tells of is done.
+func (s *Server) made(c *call, n int) {
+	more := int64(n) - c.holds.answer
+	if n <= smallAnswer {
+		more = -c.holds.answer
+	}
+	if more < 0 {
+		s.answers.release(c.holder, -more)
+	} else if more == 0 || s.answers.acquire(c.holder, more) != nil {
+		return
+	}
+	c.holds.answer += more
 }
 
 // leave gives back what the request holds. It may be called again.
@@ -160,6 +198,9 @@ func (s *Server) leave(c *call) {
 	}
 	if c.text > 0 {
 		s.text.release(c.holder, c.text)
+	}
+	if c.holds.answer > 0 {
+		s.answers.release(c.holder, c.holds.answer)
 	}
 	c.holds = holds{}
 }

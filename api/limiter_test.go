@@ -105,13 +105,10 @@ func TestJSONBodiesAreBoundedTogether(t *testing.T) {
 func TestOnePrincipalHasAShareOfThePlaces(t *testing.T) {
 	w := newWorld(t, func(c *api.Config) { c.MaxRequests = 8 })
 	id := w.begin(64 * chunk).SessionID
-	runs := func(n int64) func() bool {
-		return func() bool { got, _ := w.server.Held(); return got == n }
-	}
 	for i := range 4 {
 		w.sendWith("PUT", chunkPath(id, i), chunk, nil)
+		w.until("it runs", func() bool { return w.server.Owned() == int64(i+1) })
 	}
-	w.until("four run", runs(4))
 	w.come(w.do("GET", "/v1/upload_config", ""), api.CodeResourceExhausted)
 	if a := w.do("GET", "/v1/upload_config", "", "Authorization", "Bearer "+w.foreign); a.StatusCode != 200 {
 		t.Errorf("another principal: %d %s", a.StatusCode, a.body)
@@ -144,12 +141,13 @@ func TestHealthIsToldWhenAllPlacesAreTaken(t *testing.T) {
 	w := newWorld(t, func(c *api.Config) { c.MaxRequests = 2 })
 	id := w.begin(64 * chunk).SessionID
 	w.sendWith("PUT", chunkPath(id, 0), chunk, nil)
+	w.until("the first place is taken", func() bool { return w.server.Owned() == 1 })
 	theirs, err := w.stranger.CreateCapsule(t.Context(), api.CreateCapsuleRequest{})
 	w.check(err)
 	body, pour := io.Pipe()
 	defer pour.Close()
 	go w.stranger.Create(t.Context(), api.CreateRequest{CapsuleID: theirs.CapsuleID, Name: "a"}, body, 1<<20)
-	w.until("both places are taken", func() bool { got, _ := w.server.Held(); return got == 2 })
+	w.until("both places are taken", func() bool { return w.server.Owned() == 2 })
 	for range 3 {
 		w.come(w.do("GET", "/v1/upload_config", ""), api.CodeUnavailable)
 		for _, path := range []string{"/healthz", "/readyz"} {

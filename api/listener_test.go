@@ -2,8 +2,8 @@ package api_test
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -12,63 +12,62 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-json-experiment/json"
-
 	"sluice/api"
 )
 
-// What comes past the bound of connections is told to come again, and room is there as soon as one closes.
+// get asks over a connection, and gives the answer's status and whether the connection goes on.
+func (w *world) get(c net.Conn, path string) (status int, stays bool) {
+	w.t.Helper()
+	w.check(c.SetDeadline(time.Now().Add(20 * time.Second)))
+	_, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", path, w.secret)
+	w.check(err)
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	w.check(err)
+	if a := w.read(res); a.StatusCode == http.StatusServiceUnavailable {
+		w.come(a, api.CodeUnavailable)
+	}
+	return res.StatusCode, !res.Close
+}
+
+func (w *world) dial() net.Conn {
+	w.t.Helper()
+	c, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
+	w.check(err)
+	w.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// While every connection is at work, one too many is told to come again, and may only ask how the server is; those that are there go on, and one that closes makes way.
 func TestConnectionsAreBounded(t *testing.T) {
 	const most = 3
 	w := newWorld(t, func(c *api.Config) { c.MaxConns = most })
-	dial := func() net.Conn {
-		c, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
-		w.check(err)
-		t.Cleanup(func() { c.Close() })
-		return c
+	id := w.begin(most * chunk).SessionID
+	w.transport.CloseIdleConnections()
+	var busy []wire
+	for i := range most {
+		busy = append(busy, w.sendWith("PUT", chunkPath(id, i), chunk, nil))
+		w.until("it runs", func() bool { return w.server.Owned() == int64(i+1) })
 	}
-	healthy := func(c net.Conn) int {
-		_, err := io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-		w.check(err)
-		b := make([]byte, 4096)
-		n, err := io.ReadAtLeast(c, b, len("HTTP/1.1 200"))
-		w.check(err)
-		res, err := http.ReadResponse(bufio.NewReader(io.MultiReader(bytes.NewReader(b[:n]), c)), nil)
-		w.check(err)
-		body, err := io.ReadAll(res.Body)
-		w.check(err)
-		if res.StatusCode == http.StatusServiceUnavailable {
-			var p api.Problem
-			w.check(json.Unmarshal(body, &p))
-			if p.Code != api.CodeUnavailable || p.RetryAfterMS == 0 || res.Header.Get("Retry-After") == "" {
-				t.Errorf("%s", body)
-			}
-		}
-		return res.StatusCode
-	}
-	var open []net.Conn
-	for range most {
-		c := dial()
-		if got := healthy(c); got != http.StatusOK {
-			t.Fatal(got)
-		}
-		open = append(open, c)
-	}
-	if got := healthy(dial()); got != http.StatusServiceUnavailable {
-		t.Errorf("one too many got %d", got)
-	}
-	for _, c := range open { // those that are there go on
-		if got := healthy(c); got != http.StatusOK {
-			t.Error(got)
+	for _, path := range []string{"/healthz", "/readyz"} {
+		if got, _ := w.get(w.dial(), path); got != http.StatusOK {
+			t.Errorf("%s: %d", path, got)
 		}
 	}
-	open[0].Close()
-	for until := time.Now().Add(10 * time.Second); time.Now().Before(until); { // the server sees the closing a little later
-		if healthy(dial()) == http.StatusOK {
-			return
+	for range 40 {
+		if got, stays := w.get(w.dial(), "/v1/upload_config"); got != http.StatusServiceUnavailable || stays {
+			t.Fatalf("one too many got %d, and may go on: %v", got, stays)
 		}
 	}
-	t.Error("a closed connection is still counted")
+	_, err := busy[0].Write(random(chunk))
+	w.check(err)
+	if a := busy[0].answer(); a.StatusCode != http.StatusNoContent {
+		t.Errorf("one that was there: %d", a.StatusCode)
+	}
+	busy[1].Close()
+	w.until("a connection that has closed makes way", func() bool {
+		got, _ := w.get(w.dial(), "/v1/upload_config")
+		return got == http.StatusOK
+	})
 }
 
 // A server that drains lets clients go on with what they have begun, and says on /readyz that it is stopping.

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"os"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -98,9 +99,13 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			}
 		}()
 		defer s.leave(c)
-		if err := s.enter(c); err != nil {
-			s.refuse(c, err)
-		} else if err := c.ambiguous(); err != nil {
+		err := c.ambiguous()
+		if err != nil {
+			s.refused.framing.Add(1)
+		} else {
+			err = s.enter(c)
+		}
+		if err != nil {
 			s.refuse(c, err)
 		} else {
 			next.ServeHTTP(c, r)
@@ -108,10 +113,13 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		if c.body.unread() && r.ProtoMajor < 2 {
 			s.leave(c) // before the client can know
 			_ = c.body.rc.Flush()
+			wait := lingerFor
 			if s.lingers.acquire("", 1) == nil {
 				defer s.lingers.release("", 1)
-				c.body.linger(r.Header.Get("Expect") != "")
+			} else {
+				wait = 0
 			}
+			c.body.linger(wait, r.Header.Get("Expect") != "")
 		}
 	}))
 }
@@ -127,6 +135,9 @@ func (s *Server) counted(next http.Handler) http.Handler {
 		s.requests.Add(1)
 		s.mu.Unlock()
 		defer s.requests.Done()
+		if c := connOf(r); c != nil && r.ProtoMajor < 2 {
+			c.serving.Store(true)
+		}
 		s.running.Add(1)
 		defer s.running.Add(-1)
 		next.ServeHTTP(w, r)
@@ -237,6 +248,11 @@ func (s *Server) run(c *call, r *route) error {
 	if err := c.heed(r); err != nil {
 		return err
 	}
+	if r.long {
+		if err := s.reserve(c, longAnswer); err != nil {
+			return err
+		}
+	}
 	return r.serve(s, c)
 }
 
@@ -277,6 +293,9 @@ func (s *Server) refuse(c *call, err error) {
 		if gone := (*cutError)(nil); errors.As(err, &gone) { // the client has left
 			level = slog.LevelDebug
 		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			s.refused.slowAnswers.Add(1)
+		}
 		s.log.Log(c.Context(), level, "answer cut off", "request_id", c.id, "err", err)
 		panic(http.ErrAbortHandler)
 	}
@@ -301,23 +320,43 @@ func (s *Server) refuse(c *call, err error) {
 	if p.RetryAfterMS > 0 {
 		h.Set("Retry-After", strconv.FormatInt(int64(math.Ceil(float64(p.RetryAfterMS)/1000)), 10))
 	}
+	if p.Code == CodeTimeout {
+		s.refused.slowBodies.Add(1)
+	}
 	if p.Code == CodeSuperseded {
 		c.closing()
 	}
-	c.answer(p.Status, "application/problem+json", p)
+	s.answer(c, p.Status, "application/problem+json", p)
 }
 
 // answer writes a JSON answer.
-func (c *call) answer(status int, kind string, v any) {
+func (s *Server) answer(c *call, status int, kind string, v any) {
 	b, err := json.Marshal(v, json.Deterministic(true))
 	if err != nil {
 		panic(err) // a wire message that has no JSON form is a mistake of ours
 	}
+	s.made(c, len(b))
 	h := c.Header()
 	h.Set("Content-Type", kind)
 	h.Set("Content-Length", strconv.Itoa(len(b)))
 	c.WriteHeader(status)
-	if c.Method != http.MethodHead {
-		_, _ = c.Write(b) // a client that is gone is none of our errors
+	if c.Method != http.MethodHead && !c.send(b) {
+		s.refused.slowAnswers.Add(1)
 	}
+}
+
+// send writes the body of an answer, each piece within the time that the minimum rate gives it: on HTTP/1.1 the connection sees to it. It is false where the client
+// has not taken it in time; one that is gone is none of our errors.
+func (c *call) send(b []byte) bool {
+	for len(b) > 0 {
+		piece := b[:min(len(b), answerPiece)]
+		if c.ProtoMajor >= 2 {
+			_ = c.body.rc.SetWriteDeadline(time.Now().Add(c.body.pace.allowed(int64(len(piece)))))
+		}
+		if _, err := c.Write(piece); err != nil {
+			return !errors.Is(err, os.ErrDeadlineExceeded)
+		}
+		b = b[len(piece):]
+	}
+	return true
 }

@@ -19,7 +19,7 @@ func (s *Server) openapi(c *call) error {
 	h.Set("Content-Length", strconv.Itoa(len(s.document)))
 	c.WriteHeader(http.StatusOK)
 	if c.Method != http.MethodHead {
-		_, _ = c.Write(s.document)
+		c.send(s.document)
 	}
 	return nil
 }

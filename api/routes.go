@@ -32,6 +32,8 @@ type route struct {
 	codes []Code
 	// starts: only ever begins something new, and is refused while the server drains. What may also be a repeat is asked by upload.
 	starts bool
+	// long: the answer may have more than a few KiB, and counts before it is made.
+	long bool
 }
 
 // operation is what a route does, and the wire types that it takes and gives.
@@ -50,7 +52,7 @@ func answering[Out any](f func(*Server, *call) (Out, error)) operation {
 	return operation{out: reflect.TypeFor[Out](), status: http.StatusOK, serve: func(s *Server, c *call) error {
 		out, err := f(s, c)
 		if err == nil {
-			c.answer(http.StatusOK, "application/json", out)
+			s.answer(c, http.StatusOK, "application/json", out)
 		}
 		return err
 	}}
@@ -141,7 +143,7 @@ func routes() []route {
 			about: "Verifies the whole content and makes it a memory. A repeat answers the same one.",
 		},
 		{
-			method: post, path: "/v1/uploads_finish_batch", auth: member, operation: exchanging((*Server).finishBatch), codes: append([]Code{CodeTooLarge}, finishes...),
+			method: post, path: "/v1/uploads_finish_batch", long: true, auth: member, operation: exchanging((*Server).finishBatch), codes: append([]Code{CodeTooLarge}, finishes...),
 			about: "Finishes up to 1,000 sessions of one capsule together, or none of them.",
 		},
 		{
@@ -149,12 +151,12 @@ func routes() []route {
 			about: "Ends a session; a repeat is fine.",
 		},
 		{
-			method: get, path: "/v1/uploads_status/{session_id}", auth: member, codes: mine, operation: answering((*Server).status),
+			method: get, path: "/v1/uploads_status/{session_id}", long: true, auth: member, codes: mine, operation: answering((*Server).status),
 			query: []param{{name: "crc", about: "adds the CRC-32C of each whole chunk", kind: "boolean"}},
 			about: "The caller's session: what has arrived, and what is missing.",
 		},
 		{
-			method: get, path: "/v1/uploads_list", auth: member, query: []param{cursor, limit}, operation: answering((*Server).uploadsList),
+			method: get, path: "/v1/uploads_list", long: true, auth: member, query: []param{cursor, limit}, operation: answering((*Server).uploadsList),
 			about: "The caller's own open sessions, newest first.",
 		},
 
@@ -169,7 +171,7 @@ func routes() []route {
 		},
 		{method: get, path: "/v1/memories_read/{memory_id}", auth: member, codes: mine, operation: answering((*Server).readMemory), about: "One memory."},
 		{
-			method: get, path: "/v1/memories_list", auth: member, codes: mine, operation: answering((*Server).listMemories),
+			method: get, path: "/v1/memories_list", long: true, auth: member, codes: mine, operation: answering((*Server).listMemories),
 			query: []param{
 				capsule,
 				{name: "path_prefix", about: "only this folder", kind: "string"},
@@ -186,7 +188,7 @@ func routes() []route {
 			about: "Puts a memory into the trash, or with purge removes it for good.",
 		},
 		{method: post, path: "/v1/memories_restore", auth: member, codes: mine, operation: exchanging((*Server).restoreMemory), about: "Takes a memory out of the trash."},
-		{method: post, path: "/v1/memories_ping", auth: member, operation: exchanging((*Server).ping), about: "Which of at most 1,000 memories the caller could read."},
+		{method: post, path: "/v1/memories_ping", long: true, auth: member, operation: exchanging((*Server).ping), about: "Which of at most 1,000 memories the caller could read."},
 		{
 			method: get, path: contentPath + "{memory_id}", auth: member, codes: append([]Code{CodePreconditionFailed, CodeRangeNotSatisfiable, CodeDamaged}, mine...),
 			operation: operation{content: true, status: http.StatusOK, serve: (*Server).readContent}, about: "The content, whole or one range of it.",
@@ -194,12 +196,12 @@ func routes() []route {
 
 		{method: post, path: "/v1/capsules_create", auth: member, starts: true, codes: []Code{CodeForbidden, CodeAlreadyExists}, operation: exchanging((*Server).createCapsule), about: "Makes a capsule."},
 		{method: get, path: "/v1/capsules_read/{capsule_id}", auth: member, codes: mine, operation: answering((*Server).readCapsule), about: "A capsule with its counters."},
-		{method: get, path: "/v1/capsules_list", auth: member, query: []param{cursor, limit}, operation: answering((*Server).listCapsules), about: "The capsules that the caller has a role in; an admin sees all."},
+		{method: get, path: "/v1/capsules_list", long: true, auth: member, query: []param{cursor, limit}, operation: answering((*Server).listCapsules), about: "The capsules that the caller has a role in; an admin sees all."},
 		{method: post, path: "/v1/capsules_update", auth: member, codes: mine, operation: exchanging((*Server).updateCapsule), about: "Changes what is given: name, roles, or, for an admin, quotas."},
 		{method: post, path: "/v1/capsules_delete", auth: member, codes: append([]Code{CodeNotEmpty}, mine...), operation: commanding((*Server).deleteCapsule), about: "Deletes an empty capsule."},
 
 		{
-			method: get, path: "/v1/sessions_list", auth: admin, operation: answering((*Server).sessionsList),
+			method: get, path: "/v1/sessions_list", long: true, auth: admin, operation: answering((*Server).sessionsList),
 			query: []param{
 				{name: "owner", about: "only this principal's", kind: "string"},
 				{name: "state", about: "only these", kind: "string", enum: []any{"open", "sealed", "finished", "aborted", "expired"}},

@@ -91,7 +91,8 @@ type Config struct {
 	// MaxRequests bounds the requests that run at one time (16,384); more are answered 503 at once. One principal has at most half of them, and is answered
 	// 429 beyond; /healthz and /readyz have places of their own.
 	MaxRequests int64
-	// MaxConns bounds the open connections of the public listener (0: no bound); more are answered 503 and closed.
+	// MaxConns bounds the open connections of the public listener (0: no bound). One more takes the place of the one that is idle longest; where none is
+	// it is answered 503 and closed, but for a few that ask for /healthz or /readyz.
 	MaxConns int64
 	// Unread bounds what clients have sent on HTTP/2 and no request has read, in bytes (128 MiB).
 	Unread int64
@@ -109,6 +110,7 @@ type Server struct {
 	long, short sync.Pool
 
 	limits
+	refused counters
 
 	draining atomic.Bool
 	running  atomic.Int64
@@ -162,10 +164,13 @@ func (s *Server) Drain() { s.draining.Store(true) }
 func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace time.Duration) error {
 	base, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
-	servers := []*http.Server{s.httpServer(base, s.public)}
-	listeners := []net.Listener{bound(public, s.cfg.MaxConns, s.unread)}
+	rate := paceOf(s.cfg.MinRate, s.cfg.RateWindow)
+	listeners := []*bounded{bound(public, s.cfg.MaxConns, s.unread, rate, &s.refused)}
+	servers := []*http.Server{s.httpServer(base, s.public, listeners[0])}
 	if admin != nil {
-		servers, listeners = append(servers, s.httpServer(base, s.admin)), append(listeners, bound(admin, 0, s.unread))
+		listeners = append(listeners, bound(admin, mostAdminConns, s.unread, rate, &s.refused))
+		servers = append(servers, s.httpServer(base, s.admin, listeners[1]))
+		servers[1].Protocols.SetUnencryptedHTTP2(false) // its answers have the deadlines of HTTP/1.1 alone
 	}
 	failed := make(chan error, len(servers))
 	for i, h := range servers {
@@ -202,6 +207,13 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace ti
 	return first
 }
 
+const (
+	// mostAdminConns bounds the connections of the admin listener.
+	mostAdminConns = 64
+	// maxHead is how many bytes the head of a request may have.
+	maxHead = 64 << 10
+)
+
 // lastCallsFor is how long a server that drains goes on listening while requests run: clients go on with what they have begun, and whoever asks /readyz
 // learns that it is stopping.
 const lastCallsFor = 3 * time.Second
@@ -217,17 +229,17 @@ func (s *Server) lastCalls(d time.Duration) {
 
 // httpServer bounds what a connection may cost before a handler runs. There is no absolute limit of time on bodies: the minimum
 // rate is the limit.
-func (s *Server) httpServer(base context.Context, h http.Handler) *http.Server {
+func (s *Server) httpServer(base context.Context, h http.Handler, l *bounded) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
 	return &http.Server{
 		Handler: h, Protocols: protocols,
 		HTTP2:             flowControl(s.cfg.RateWindow),
-		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: 60 << 10, // net/http allows 4 KiB more
+		ReadHeaderTimeout: headFor, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: maxHead - 4<<10, // net/http allows 4 KiB more
 		BaseContext:    func(net.Listener) context.Context { return base },
-		ConnContext:    withFraming, ConnState: nextHead,
+		ConnContext:    withConn, ConnState: l.state,
 		DisableGeneralOptionsHandler: true, // its answer has no bounds, and no id
 		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}

@@ -95,9 +95,15 @@ func (s *Server) finish(c *call, in FinishRequest) (Memory, error) {
 	return memoryOf(m), nil
 }
 
+// mostMemory is about how long a memory may be in an answer.
+const mostMemory = 5 << 10
+
 func (s *Server) finishBatch(c *call, in FinishBatchRequest) (MemoryBatch, error) {
 	if len(in.Finishes) == 0 {
 		return MemoryBatch{}, invalid("finishes", "must not be empty")
+	}
+	if err := s.reserve(c, int64(len(in.Finishes))*mostMemory); err != nil {
+		return MemoryBatch{}, err
 	}
 	reqs := make([]upload.FinishRequest, len(in.Finishes))
 	for i, f := range in.Finishes {

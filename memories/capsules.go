@@ -87,7 +87,7 @@ func (s *Service) ListCapsules(ctx context.Context, c access.Caller, cursor stri
 	}
 	err = s.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
 		page, next = nil, ""
-		now := s.cfg.Clock.Now()
+		size, now := 0, s.cfg.Clock.Now()
 		if err := access.AllowAny(r, c, false, now); err != nil {
 			return err
 		}
@@ -98,11 +98,11 @@ func (s *Service) ListCapsules(ctx context.Context, c access.Caller, cursor stri
 			if err != nil {
 				return err
 			}
-			if len(page) == limit {
-				next = base64.RawURLEncoding.EncodeToString([]byte(page[limit-1].ID))
+			if len(page) == limit || size >= pageBytes {
+				next = base64.RawURLEncoding.EncodeToString([]byte(page[len(page)-1].ID))
 				return nil
 			}
-			page = append(page, row)
+			page, size = append(page, row), size+512+len(row.Name)+40*(len(row.Owners)+len(row.Controllers))
 		}
 		return nil
 	})

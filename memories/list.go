@@ -31,6 +31,18 @@ var ErrCursor = errors.New("malformed cursor")
 // mostLooked bounds how many rows one List looks at, so that a filter which nothing passes costs no more than a page of it.
 const mostLooked = 10_000
 
+// pageBytes is about how many bytes a page has at most, so that its answer is bounded whatever the rows hold.
+const pageBytes = 256 << 10
+
+// sizeOf is about what a memory takes on the wire.
+func sizeOf(m catalog.Memory) int {
+	n := 512 + len(m.Name) + len(m.Path) + len(m.MIME) + len(m.Description)
+	for _, tag := range m.Tags {
+		n += len(tag) + 3
+	}
+	return n
+}
+
 // List gives a page, and the cursor of the next one while there may be more: a page under filters may be short and still have a next one. What
 // is added or deleted between two pages neither repeats nor hides others. A memory's place in the order never changes. One whose record is damaged is left out; its store
 // tells of it.
@@ -53,7 +65,7 @@ func (s *Service) List(ctx context.Context, c access.Caller, req ListRequest) (p
 		if _, err := access.Allow(r, c, access.Read, req.Capsule, s.cfg.Clock.Now()); err != nil {
 			return err
 		}
-		looked, last := 0, uint64(0)
+		looked, last, size := 0, uint64(0), 0
 		for id, err := range req.rows(r, before) {
 			if errors.Is(err, catalog.ErrDamaged) {
 				continue
@@ -61,7 +73,7 @@ func (s *Service) List(ctx context.Context, c access.Caller, req ListRequest) (p
 			if err != nil {
 				return err
 			}
-			if len(page) == req.Limit || looked == mostLooked {
+			if len(page) == req.Limit || looked == mostLooked || size >= pageBytes {
 				next = cursorOf(last)
 				return nil
 			}
@@ -74,7 +86,7 @@ func (s *Service) List(ctx context.Context, c access.Caller, req ListRequest) (p
 			}
 			looked, last = looked+1, m.Seq
 			if req.selects(m) {
-				page = append(page, m)
+				page, size = append(page, m), size+sizeOf(m)
 			}
 		}
 		return nil

@@ -266,15 +266,19 @@ func (m *Mem) List(_ context.Context, q Query) ([]Session, string, error) {
 		}
 	}
 	slices.SortFunc(at, memCursor.compare)
-	var next string
-	if len(at) > q.Limit {
-		at = at[:q.Limit]
-		last := at[len(at)-1]
-		next = fmt.Sprintf("%d.%d.%d", last.group, last.order, last.id)
-	}
-	page := make([]Session, len(at))
+	var (
+		page []Session
+		next string
+		size int
+	)
 	for i, c := range at {
-		page[i] = copied(m.sessions[c.id].s)
+		if i == q.Limit || size >= PageBytes {
+			last := at[i-1]
+			next = fmt.Sprintf("%d.%d.%d", last.group, last.order, last.id)
+			break
+		}
+		page = append(page, copied(m.sessions[c.id].s))
+		size += page[i].Size()
 	}
 	return page, next, nil
 }

@@ -174,6 +174,12 @@ func (s *Session) Missing(max int) []Range {
 	return Gaps(s.Received, Range{0, end}, max)
 }
 
+// PageBytes is about how many bytes of sessions a page has at most: more than one session only where those before take less.
+const PageBytes = 256 << 10
+
+// Size is about how many bytes a session takes in memory.
+func (s *Session) Size() int { return 512 + 16*(len(s.Received)+len(s.Dropped)) + len(s.Note) }
+
 // Chunks is the number of chunks, or Unknown.
 func (s *Session) Chunks() int64 {
 	if s.BytesExpected < 0 {

@@ -11,8 +11,8 @@ func ofBounds() []mutant {
 		},
 		{
 			name: "each-request-has-another-goroutine", promise: 11, file: "api/middleware.go",
-			old:   "		if err := s.enter(c); err != nil {",
-			new:   "		for range 2 {\n			go func() { <-r.Context().Done() }()\n		}\n		if err := s.enter(c); err != nil {",
+			old:   "		err := c.ambiguous()",
+			new:   "		for range 2 {\n			go func() { <-r.Context().Done() }()\n		}\n		err := c.ambiguous()",
 			tests: []string{"cmd/sluice.TestTricklingConnections"},
 		},
 		{

@@ -77,15 +77,9 @@ func ofFronts() []mutant {
 		},
 		{
 			name: "two-framings-are-accepted", promise: 20, file: "api/framing.go",
-			old:   "	if both && seen {",
-			new:   "	if false {",
-			tests: []string{"api.TestAmbiguousFramingIsRefused"},
-		},
-		{
-			name: "a-head-that-was-not-seen-is-believed", promise: 20, file: "api/framing.go",
-			old:   "	if !seen || both {",
-			new:   "	if both {",
-			tests: []string{"api.TestAmbiguousFramingIsRefused"},
+			old:   "	case h.encoded && h.lengths > 0:",
+			new:   "	case false:",
+			tests: []string{"api.TestAmbiguousFramingIsRefused", "api.TestNoHeadSmugglesARequest"},
 		},
 		{
 			name: "a-panic-is-not-answered", promise: 13, file: "api/middleware.go",

@@ -304,3 +304,23 @@ func copies(t *testing.T, st store) {
 	spoil(sealed)
 	st.same(want, st.all(1))
 }
+
+func heavyPages(t *testing.T, st store) {
+	const n = 100
+	for i := range n {
+		s := spec(session.SessionID(i+1), "a", "")
+		s.Note = make([]byte, session.MaxNote)
+		st.create(s)
+	}
+	page, next, err := st.List(t.Context(), session.Query{Limit: 1000})
+	size := 0
+	for _, s := range page {
+		size += s.Size()
+	}
+	if err != nil || next == "" || len(page) == 0 || size < session.PageBytes || size > session.PageBytes+2*session.MaxNote {
+		t.Errorf("%d sessions of %d bytes, next %q, %v", len(page), size, next, err)
+	}
+	if all := st.list(session.Query{Limit: 1000}); len(all) != n {
+		t.Errorf("%d sessions in all", len(all))
+	}
+}

@@ -219,17 +219,18 @@ func (st sessions) List(ctx context.Context, q session.Query) ([]session.Session
 type page struct {
 	query    session.Query
 	sessions []session.Session
+	size     int
 	last     cursor
 	next     string
 }
 
 // add takes the next session; it is false when the page is full, which is known only when there is one more.
 func (p *page) add(s session.Session, at cursor) bool {
-	if len(p.sessions) == p.query.Limit {
+	if len(p.sessions) == p.query.Limit || p.size >= session.PageBytes {
 		p.next = p.last.String()
 		return false
 	}
-	p.sessions, p.last = append(p.sessions, s), at
+	p.sessions, p.last, p.size = append(p.sessions, s), at, p.size+s.Size()
 	return true
 }
 

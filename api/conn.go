@@ -1,0 +1,173 @@
+package api
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-json-experiment/json"
+)
+
+// conn is a connection that is counted until it is closed, whose requests' framing and backlog are looked at, and on which no answer waits for ever: each piece has
+// the time that the minimum rate gives it.
+type conn struct {
+	net.Conn
+	of      *bounded
+	spare   bool        // it is one beyond the bound, and may only ask how the server is
+	serving atomic.Bool // a request has come to a handler; until then what is written is net/http's own
+	framing framing
+	meter   meter
+	begun   time.Time // HTTP/2: when what can't wait for its end began; zero: nothing is under way
+
+	held  bool      // a handler has set the deadline of writes
+	armed time.Time // the deadline of writes that is set
+
+	// of.mu guards these.
+	counted      bool
+	since        time.Time
+	in           *queue
+	before, next *conn
+}
+
+const (
+	// headFor is how long a head may take from its first byte to its last.
+	headFor = 10 * time.Second
+	// answerPiece is how much is written under one deadline.
+	answerPiece = 64 << 10
+)
+
+// Read implements net.Conn.
+func (c *conn) Read(p []byte) (int, error) {
+	if c.meter.on() {
+		return c.readFrames(p)
+	}
+	if n := c.framing.next(p); n > 0 {
+		return n, nil
+	}
+	n, err := c.Conn.Read(p[:c.framing.want(len(p))])
+	if flow := c.meter.came(p[:n]); flow != nil {
+		return 0, flow
+	}
+	return c.framing.take(p[:n]), err
+}
+
+// readFrames is Read on HTTP/2. net/http puts no end to a head that is split into many frames, nor to a frame of which a part has come; what is DATA has the
+// deadline of its body.
+func (c *conn) readFrames(p []byte) (int, error) {
+	c.meter.wait()
+	switch open := c.meter.in.open(); {
+	case open && c.begun.IsZero():
+		c.begun = time.Now()
+		_ = c.Conn.SetReadDeadline(c.begun.Add(headFor))
+	case !open && !c.begun.IsZero():
+		c.begun = time.Time{}
+		_ = c.Conn.SetReadDeadline(time.Time{})
+	}
+	n, err := c.Conn.Read(p)
+	if flow := c.meter.came(p[:n]); flow != nil {
+		return 0, flow
+	}
+	return n, err
+}
+
+// Write implements net.Conn. On HTTP/2 net/http has deadlines of its own.
+func (c *conn) Write(p []byte) (n int, err error) {
+	if c.meter.on() {
+		c.meter.writes(p) // before the client has it, and sends more
+		return c.Conn.Write(p)
+	}
+	said := p
+	if !c.serving.Load() {
+		said = c.own(p)
+	}
+	for len(said) > 0 && err == nil {
+		piece := said
+		if !c.held { // a handler writes in pieces of its own
+			piece = said[:min(len(said), answerPiece)]
+			c.arm(len(piece))
+		}
+		var k int
+		k, err = c.Conn.Write(piece)
+		n, said = n+k, said[k:]
+	}
+	if err == nil {
+		return len(p), nil
+	}
+	return min(n, len(p)), err
+}
+
+// arm sets the deadline of n bytes, unless there is one that is good enough.
+func (c *conn) arm(n int) {
+	allowed := c.of.pace.allowed(int64(n))
+	if left := time.Until(c.armed); left < allowed/2 || left > allowed {
+		c.armed = time.Now().Add(allowed)
+		_ = c.Conn.SetWriteDeadline(c.armed)
+	}
+}
+
+// SetWriteDeadline implements net.Conn. To have none is to have that of the minimum rate.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	if t.IsZero() && !c.meter.on() {
+		if c.held {
+			c.held, c.armed = false, time.Time{}
+		}
+		return nil
+	}
+	c.held = !t.IsZero()
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// own makes an answer of ours of one that net/http gives itself, to a head that it can't read.
+func (c *conn) own(p []byte) []byte {
+	status, err := strconv.Atoi(string(p[min(len(p), len("HTTP/1.1 ")):min(len(p), len("HTTP/1.1 400"))]))
+	if err != nil || status < 400 || !bytes.HasPrefix(p, []byte("HTTP/1.")) {
+		return p
+	}
+	f := Fault{Status: status, Code: CodeInvalidArgument, Detail: "the head of the request is malformed"}
+	switch status {
+	case http.StatusRequestHeaderFieldsTooLarge:
+		f.Code, f.Detail = CodeTooLarge, fmt.Sprintf("the head of the request has more than %d bytes", maxHead)
+	case http.StatusExpectationFailed:
+		f.Detail = "Expect may be 100-continue alone"
+	}
+	c.of.count.heads.Add(1)
+	_ = c.Conn.SetReadDeadline(time.Now().Add(refuseFor)) // net/http would wait for the body without an end
+	return problemText(Problem{Type: "/problems/" + slug(f.Code), Title: http.StatusText(status), Fault: f}, newRequestID())
+}
+
+// problemText is a whole answer that closes its connection.
+func problemText(p Problem, id string) []byte {
+	body, err := json.Marshal(p, json.Deterministic(true))
+	if err != nil {
+		panic(err)
+	}
+	retry := ""
+	if p.RetryAfterMS > 0 {
+		retry = fmt.Sprintf("Retry-After: %d\r\n", (p.RetryAfterMS+999)/1000)
+	}
+	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: application/problem+json\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\nX-Request-Id: %s\r\n%sConnection: close\r\nContent-Length: %d\r\n\r\n%s",
+		p.Status, http.StatusText(p.Status), id, retry, len(body), body)
+}
+
+// Close implements net.Conn.
+func (c *conn) Close() error {
+	defer func() {
+		c.of.mu.Lock()
+		defer c.of.mu.Unlock()
+		c.of.drop(c)
+	}()
+	defer c.meter.close()
+	return c.Conn.Close()
+}
+
+// CloseWrite lets net/http end its side first: what closes with unread bytes takes its answer along.
+func (c *conn) CloseWrite() error {
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return nil
+}

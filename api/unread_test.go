@@ -1,0 +1,265 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// hostile is the whole server, without stores, on connections that hold nothing. /long answers a long JSON document.
+func hostile(t *testing.T, conns int64) (s *Server, dial func() net.Conn) {
+	s = &Server{cfg: Config{MinRate: 1 << 10, RateWindow: 30 * time.Second}, log: slog.New(slog.DiscardHandler), unread: newBacklog(mostBacklog), limits: newLimits(1 << 10)}
+	long := Problem{Title: strings.Repeat("x", longAnswer)}
+	in := &pipes{conns: make(chan net.Conn)}
+	in.closed, in.close = context.WithCancel(context.Background())
+	l := bound(in, conns, s.unread, paceOf(s.cfg.MinRate, s.cfg.RateWindow), &s.refused)
+	server := s.httpServer(context.Background(), s.guard(s.serve(func(c *call) error {
+		if err := s.reserve(c, longAnswer); err != nil {
+			return err
+		}
+		s.answer(c, http.StatusOK, "application/json", long)
+		return nil
+	})), l)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.Serve(l)
+	}()
+	t.Cleanup(func() {
+		_ = server.Close()
+		<-done
+	})
+	return s, func() net.Conn {
+		client, conn := net.Pipe()
+		in.conns <- conn
+		t.Cleanup(func() { client.Close() })
+		return client
+	}
+}
+
+// ended gives how long the server keeps a connection, of which nothing is read that takes it not further.
+func ended(c net.Conn) time.Duration {
+	began := time.Now()
+	_, _ = io.Copy(io.Discard, c)
+	return time.Since(began)
+}
+
+// An answer that nobody reads is cut off, also one of net/http's own, and what is taken at the minimum rate is not.
+func TestAnAnswerThatNobodyReadsIsCut(t *testing.T) {
+	const allowed = 30*time.Second + answerPiece/(1<<10)*time.Second
+	for name, request := range map[string]string{
+		"JSON":              "GET /long HTTP/1.1\r\nHost: x\r\n\r\n",
+		"of a bad head":     "GET\r\n\r\n",
+		"of an expectation": "GET /long HTTP/1.1\r\nHost: x\r\nExpect: x\r\nContent-Length: 1\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, dial := hostile(t, 1000)
+				c := dial()
+				_, err := io.WriteString(c, request)
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(allowed + time.Second)
+				synctest.Wait()
+				if n, err := c.Read(make([]byte, 1)); err == nil {
+					t.Errorf("%d bytes are still to be had after %v", n, allowed)
+				}
+				if s.places.held() != 0 || s.answers.held() != 0 {
+					t.Errorf("%d places and %d bytes are held", s.places.held(), s.answers.held())
+				}
+			})
+		})
+	}
+	t.Run("slow", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			_, dial := hostile(t, 1000)
+			c := dial()
+			_, err := io.WriteString(c, "GET /long HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+			for n := 0; err == nil; {
+				var k int
+				k, err = c.Read(make([]byte, 1<<10))
+				n += k
+				time.Sleep(time.Second)
+				if err == io.EOF && n < longAnswer {
+					t.Errorf("cut after %d bytes", n)
+				}
+			}
+		})
+	})
+}
+
+// framed is an HTTP/2 client that lets the server send nothing but heads.
+type framed struct {
+	*http2.Framer
+	net.Conn
+	fields bytes.Buffer
+	enc    *hpack.Encoder
+}
+
+func speakHTTP2(t *testing.T, c net.Conn) *framed {
+	t.Helper()
+	f := &framed{Framer: http2.NewFramer(c, c), Conn: c}
+	f.enc = hpack.NewEncoder(&f.fields)
+	if _, err := io.WriteString(c, http2.ClientPreface); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// get begins a request; whole says whether its head ends.
+func (f *framed) get(stream uint32, whole bool) error { return f.ask("GET", stream, whole) }
+
+func (f *framed) ask(method string, stream uint32, whole bool) error {
+	f.fields.Reset()
+	for _, field := range [][2]string{{":method", method}, {":scheme", "http"}, {":authority", "x"}, {":path", "/long"}} {
+		if err := f.enc.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]}); err != nil {
+			return err
+		}
+	}
+	return f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: f.fields.Bytes(), EndHeaders: whole, EndStream: true})
+}
+
+// However many streams let nothing through, what is kept for them is bounded, and they are cut; health is told meanwhile.
+func TestClosedWindowsHoldLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, dial := hostile(t, 1000)
+		const conns, streams = 4, 60
+		for range conns {
+			f := speakHTTP2(t, dial())
+			go func() {
+				for {
+					if _, err := f.ReadFrame(); err != nil {
+						return
+					}
+				}
+			}()
+			for i := range streams {
+				if err := f.get(uint32(2*i+1), true); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		synctest.Wait()
+		if held := s.answers.held(); held > mostAnswers || held < 16*longAnswer {
+			t.Errorf("%d bytes of answers are held", held)
+		}
+		if s.refused.answers.Load() == 0 {
+			t.Error("no answer was refused")
+		}
+		time.Sleep(30*time.Second + answerPiece/(1<<10)*time.Second + time.Second)
+		synctest.Wait()
+		if s.places.held() != 0 || s.answers.held() != 0 || s.refused.slowAnswers.Load() == 0 {
+			t.Errorf("%d places and %d bytes are held, %d answers were slow", s.places.held(), s.answers.held(), s.refused.slowAnswers.Load())
+		}
+	})
+}
+
+// What is begun on HTTP/2, but for the body of a request, ends within ten seconds, however it is cut; what idles may.
+func TestAHeadThatNeverEndsIsCut(t *testing.T) {
+	for name, send := range map[string]func(f *framed) error{
+		"without an end": func(f *framed) error { return f.get(1, false) },
+		"in ever more frames": func(f *framed) error {
+			err := f.get(1, false)
+			for err == nil {
+				time.Sleep(time.Second)
+				f.fields.Reset()
+				if err = f.enc.WriteField(hpack.HeaderField{Name: "x", Value: fmt.Sprint(time.Now().Unix())}); err == nil {
+					err = f.WriteContinuation(1, false, f.fields.Bytes())
+				}
+			}
+			return nil
+		},
+		"half of a frame's head": func(f *framed) error { _, err := f.Conn.Write([]byte{0, 0, 9}); return err },
+		"half of a frame":        func(f *framed) error { _, err := f.Conn.Write([]byte{0, 0, 9, 1, 5, 0, 0, 0, 1, 0x82}); return err },
+		"half of settings":       func(f *framed) error { _, err := f.Conn.Write([]byte{0, 0, 6, 4, 0, 0, 0, 0, 0, 0}); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				_, dial := hostile(t, 1000)
+				f := speakHTTP2(t, dial())
+				took := make(chan time.Duration, 1)
+				go func() { took <- ended(f.Conn) }()
+				time.Sleep(time.Minute) // an idle connection stays
+				began := time.Now()
+				if err := send(f); err != nil {
+					t.Fatal(err)
+				}
+				<-took
+				if d := time.Since(began); d > headFor+2*time.Second {
+					t.Errorf("it ended after %v", d)
+				}
+			})
+		})
+	}
+	t.Run("half of a preface", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			_, dial := hostile(t, 1000)
+			c := dial()
+			if _, err := io.WriteString(c, http2.ClientPreface[:20]); err != nil {
+				t.Fatal(err)
+			}
+			if d := ended(c); d > headFor+2*time.Second {
+				t.Errorf("it ended after %v", d)
+			}
+		})
+	})
+}
+
+// At the bound the connection that is idle longest makes way for a newcomer, over HTTP/1.1 and HTTP/2.
+func TestTheLongestIdleConnectionMakesWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, dial := hostile(t, 3)
+		begin := func() (net.Conn, *bool) {
+			c, ended := dial(), new(bool)
+			go func() {
+				_, _ = io.Copy(io.Discard, c)
+				*ended = true
+			}()
+			return c, ended
+		}
+		ask := func(c net.Conn) {
+			t.Helper()
+			if _, err := io.WriteString(c, "HEAD /long HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			time.Sleep(time.Second)
+		}
+		first, firstEnded := begin()
+		ask(first)
+		second, secondEnded := begin()
+		f := speakHTTP2(t, second)
+		if err := f.ask("HEAD", 1, true); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		third, thirdEnded := begin()
+		ask(third)
+		ask(first) // now the second is idle longest
+		for i, want := range [][3]bool{{false, true, false}, {false, true, true}, {true, true, true}} {
+			c, ended := begin()
+			ask(c)
+			if got := [3]bool{*firstEnded, *secondEnded, *thirdEnded}; got != want || *ended {
+				t.Errorf("newcomer %d: closed are %v, want %v; itself %v", i, got, want, *ended)
+			}
+		}
+		if n := s.refused.idle.Load(); n != 3 || s.refused.connections.Load() != 0 {
+			t.Errorf("%d connections made way, %d were refused", n, s.refused.connections.Load())
+		}
+	})
+}
