@@ -5,8 +5,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -111,4 +114,39 @@ func TestOneByteRangesInTheWorstOrder(t *testing.T) {
 			t.Errorf("%v, %v", m.SHA256, err)
 		}
 	})
+}
+
+// What each bound refused is counted under a name of its own, and there are no others.
+func TestRefusalsAreCounted(t *testing.T) {
+	w := newWorld(t, func(c *api.Config) { c.MaxRequests = 1 })
+	bounds := func() map[string]string {
+		rec := httptest.NewRecorder()
+		w.server.AdminHandler().ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
+		out := map[string]string{}
+		for _, m := range regexp.MustCompile(`sluice_refused_total\{bound="(\w+)"\} (\d+)`).FindAllStringSubmatch(rec.Body.String(), -1) {
+			out[m[1]] = m[2]
+		}
+		return out
+	}
+	want := map[string]string{}
+	for _, name := range []string{
+		"connections", "idle_connections", "head", "framing", "requests", "principal", "json_bytes", "answer_bytes", "slow_body", "slow_answer",
+	} {
+		want[name] = "0"
+	}
+	if got := bounds(); !maps.Equal(got, want) {
+		t.Errorf("%v", got)
+	}
+	w.exchange("GET\r\n\r\n", 1)
+	w.exchange("GET /healthz HTTP/1.1\r\nHost: x\r\nX: a\r\n b\r\n\r\n", 1)
+	id := w.begin(chunk).SessionID
+	w.sendWith("PUT", chunkPath(id, 0), chunk, nil)
+	w.until("it runs", func() bool { return w.server.Owned() == 1 })
+	w.come(w.do("GET", "/v1/upload_config", ""), api.CodeUnavailable)
+	for _, name := range []string{"head", "framing", "requests"} {
+		want[name] = "1"
+	}
+	if got := bounds(); !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
 }

@@ -76,7 +76,7 @@ func TestAListIsBoundedWhileItIsRead(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("%v; want %q", err, c.says)
 			}
-			if read > c.most || allocated > 2*jsonCost*read+512<<10 || charged > jsonCost*read {
+			if read > c.most || allocated > 2*jsonCost*read+512<<10 || charged != jsonCost*read && !strings.Contains(c.says, "has more than") {
 				t.Errorf("%d bytes were read, %d allocated, %d charged", read, allocated, charged)
 			}
 		})

@@ -12,6 +12,8 @@ import (
 const (
 	// metaReserve is how many bytes of the disk are kept for the metadata, so that what was begun can end on a full disk.
 	metaReserve = 16 << 20
+	// contentReserve is how many bytes of the disk stay free for everything else.
+	contentReserve = 64 << 20
 	// askRoom is how often a server that nobody asks for anything looks whether a full disk has room again.
 	askRoom = 5 * time.Second
 )

@@ -135,7 +135,7 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error)) 
 		debug.SetMemoryLimit(b.Heap)
 	}
 	log.Info("limits of this machine (0: none), and what is used of them at most", "descriptors", b.Descriptors, "memory", b.Memory,
-		"connections", b.Connections, "requests", b.Requests, "files_kept_open", b.Files)
+		"connections", b.Connections, "requests", b.Requests, "files_kept_open", b.Files, "disk_kept_free", int64(metaReserve+contentReserve))
 	hook := upload.Reserving(catalog.Bounds{MaxSessions: c.MaxOpenSessions})
 	kind := localblob.Process
 	if c.Durability == "power" {
@@ -149,7 +149,7 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error)) 
 	}
 	s.meta.Spare()
 	if s.blobs, err = localblob.Open(filepath.Join(c.Data, "content"), localblob.Options{
-		Durability: kind, Direct: direct.Config{Off: c.DirectIO == "off", Buffers: b.Lent}, Log: log,
+		Durability: kind, Reserve: contentReserve, Direct: direct.Config{Off: c.DirectIO == "off", Buffers: b.Lent}, Log: log,
 		Files: b.Files,
 	}); err != nil {
 		return s, err
