@@ -84,6 +84,9 @@ func (s *Server) readyz(c *call) (Health, error) {
 		if errors.Is(err, upload.ErrFull) {
 			return Health{}, errDegraded
 		}
+		if errors.Is(err, upload.ErrAway) {
+			return Health{}, errAway
+		}
 		return Health{}, &denial{code: CodeUnavailable, detail: "a store does not answer", retry: 5 * time.Second}
 	}
 	if _, what := s.cfg.Damaged(); len(what) > 0 {

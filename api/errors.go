@@ -43,6 +43,7 @@ var (
 	errEncoded  = &denial{code: CodeUnsupportedMediaType, detail: "Content-Encoding is not taken: send the bytes as they are"}
 	errDraining = &denial{code: CodeUnavailable, detail: "the server is stopping", retry: 5 * time.Second}
 	errDegraded = &denial{code: CodeUnavailable, detail: "degraded: the disk is full; nothing new is taken, all else goes on", retry: 5 * time.Second}
+	errAway     = &denial{code: CodeUnavailable, detail: "the server's data folder is not in its place (a disk that is not mounted, or a folder that was moved): nothing is taken until it is back, and what was acknowledged is safe there", retry: 5 * time.Second}
 	errBusy     = &denial{code: CodeUnavailable, detail: "too many requests are running", retry: time.Second}
 	errCrowded  = &denial{code: CodeUnavailable, detail: "too many connections", retry: time.Second}
 	errShare    = &denial{code: CodeResourceExhausted, detail: "too much of yours is under way at one time", retry: time.Second}
@@ -97,6 +98,7 @@ var rules = []struct {
 	// Unknown outcomes wrap their causes, so they come first.
 	{session.ErrUnknownOutcome, CodeUnavailable, time.Second},
 	{catalog.ErrUnknown, CodeUnavailable, time.Second},
+	{upload.ErrAway, CodeUnavailable, 5 * time.Second},
 	{upload.ErrUnavailable, CodeUnavailable, time.Second},
 	{session.ErrSealed, CodeUnavailable, time.Second},
 	{session.ErrGenMoved, CodeUnavailable, time.Second},
@@ -187,13 +189,15 @@ func faultOf(err error, sizeOf func(session.SessionID) int64) Fault {
 		f.Detail = "a record that this needs is damaged; trying again does not help. The log has it under this request_id, and sluice check names all that is"
 	case code == CodeDamaged:
 		f.Detail = "the stored content is damaged and is not given out; storing the same bytes again heals it"
+	case errors.Is(err, upload.ErrAway):
+		f.Detail = errAway.detail
 	case code == CodeInternal:
 		f.Detail = "something went wrong here; the log has it under this request_id"
 	case code == CodeNotFound:
 		f.Detail = errNotFound.detail // the same for what is not there and for what the caller may not know of
 	case code == CodeStorageFull:
 		f.Detail = "no room is left on the server; nothing that was acknowledged is lost. What has arrived can be finished or aborted; once there is room again, go on"
-	case f.Status >= 500 && f.Detail != errDraining.detail && f.Detail != errDegraded.detail && f.Detail != errBusy.detail && f.Detail != errCrowded.detail:
+	case f.Status >= 500 && f.Detail != errDraining.detail && f.Detail != errDegraded.detail && f.Detail != errAway.detail && f.Detail != errBusy.detail && f.Detail != errCrowded.detail:
 		f.Detail = "not now; try again in a moment"
 	}
 	var (

@@ -28,10 +28,7 @@ func Build(on durable.FS, path string, fill func(dir string) error) (err error) 
 	if err := free(on, path); err != nil {
 		return err
 	}
-	if err := durable.MkdirAll(on, parent, 0o700); err != nil {
-		return err
-	}
-	if err := durable.MkdirAll(on, work, 0o700); err != nil {
+	if err := durable.Mkdir(on, work, 0o700); err != nil {
 		return err
 	}
 	lock, err := lockDir(on, work)

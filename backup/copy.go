@@ -11,6 +11,7 @@ import (
 	"io"
 
 	"sluice/catalog"
+	"sluice/upload"
 )
 
 // sourceError is a failure of what is copied from, as opposed to what is copied to.
@@ -51,8 +52,8 @@ func (r *run) copyContent(ctx context.Context, c *copies, v catalog.Content, kno
 		err := r.copyExtent(ctx, c, e, sum)
 		var source *sourceError
 		if errors.As(err, &source) {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
+			if err := r.passing(ctx, source); err != nil {
+				return err
 			}
 			r.damaged(damageOf(v, source))
 			break
@@ -69,6 +70,17 @@ func (r *run) copyContent(ctx context.Context, c *copies, v catalog.Content, kno
 		r.damaged(damageOf(v, &sourceError{err: errors.New("its SHA-256 is another")}))
 	}
 	return r.settle(c)
+}
+
+// passing gives an error where a failure of the data folder says nothing about the extent: the backup stops, or all of the content is away.
+func (r *run) passing(ctx context.Context, source *sourceError) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if errors.Is(source, upload.ErrUnavailable) {
+		return source
+	}
+	return nil
 }
 
 func sameSum(sum hash.Hash, v catalog.Content) bool { return catalog.SHA256(sum.Sum(nil)) == v.SHA256 }
@@ -89,8 +101,8 @@ func (r *run) copyPieces(ctx context.Context, c *copies, es []catalog.Extent, kn
 		err := r.copyExtent(ctx, c, e, nil)
 		var source *sourceError
 		if errors.As(err, &source) {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
+			if err := r.passing(ctx, source); err != nil {
+				return err
 			}
 			r.damaged(damageOfPiece(e, source))
 			continue

@@ -123,7 +123,7 @@ func prepare(on durable.FS, dir, id string) (lock durable.File, err error) {
 	if _, err := usable(on, dir, id); err != nil {
 		return nil, err
 	}
-	if err := durable.MkdirAll(on, dir, 0o700); err != nil {
+	if err := durable.Mkdir(on, dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the backup folder: %w", err)
 	}
 	if lock, err = lockDir(on, dir); err != nil {

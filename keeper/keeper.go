@@ -55,7 +55,11 @@ type Config struct {
 	Catalog  catalog.Store
 	Blobs    upload.Blobs
 	Clock    session.Clock
-	Log      *slog.Logger
+	// InPlace, which may be nil, looks whether what is stored is where it was opened, and gives an upload.ErrAway where it is not. It is asked before anything is deleted or marked.
+	InPlace func() error
+	// Known, which may be nil, reports whether the catalog can know what was made in a life of the content store. What it can't know is no garbage for having no row.
+	Known func(life uint64) bool
+	Log   *slog.Logger
 }
 
 // Keeper keeps a data folder clean. Its methods may be called at any time, beside each other and Run.
@@ -73,6 +77,12 @@ type Keeper struct {
 func New(cfg Config) *Keeper {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.InPlace == nil {
+		cfg.InPlace = func() error { return nil }
+	}
+	if cfg.Known == nil {
+		cfg.Known = func(uint64) bool { return true }
 	}
 	return &Keeper{cfg: cfg}
 }
@@ -103,7 +113,7 @@ func (k *Keeper) Run(ctx context.Context) {
 			_, err = k.Sweep(ctx)
 			sweep.Reset(sweepEvery)
 		}
-		if err != nil && ctx.Err() == nil {
+		if err != nil && ctx.Err() == nil && !errors.Is(err, upload.ErrAway) { // that has been said
 			k.cfg.Log.Error("cleaning up failed; it is tried again", "err", err)
 		}
 	}
@@ -114,6 +124,9 @@ func (k *Keeper) Run(ctx context.Context) {
 func (k *Keeper) Tick(ctx context.Context) (expired int, err error) {
 	k.ticks.Lock()
 	defer k.ticks.Unlock()
+	if err := k.cfg.InPlace(); err != nil {
+		return 0, err
+	}
 	expired, err = k.cfg.Sessions.TickTTL(ctx, k.cfg.Clock.Now(), k.cfg.Uploads.Expire)
 	return expired, errors.Join(err, k.settle(ctx), k.reclaim(ctx, true))
 }
@@ -122,6 +135,9 @@ func (k *Keeper) Tick(ctx context.Context) (expired int, err error) {
 func (k *Keeper) reclaim(ctx context.Context, all bool) error {
 	if k.held() {
 		return nil
+	}
+	if err := k.cfg.InPlace(); err != nil {
+		return err
 	}
 	return k.cfg.Uploads.Reclaim(ctx, all)
 }
@@ -178,7 +194,7 @@ func (f *failures) join() error {
 // do carries one thing out. A place's bytes go first, and then the row that remembers them: a crash between the two repeats a deletion, which is fine.
 func (k *Keeper) do(ctx context.Context, d catalog.Due) error {
 	if d.Kind == catalog.DuePlace {
-		if err := k.cfg.Blobs.Delete(ctx, d.Key); err != nil {
+		if err := k.delete(ctx, d.Key); err != nil {
 			return fmt.Errorf("deleting place %s: %w", d.Key, err)
 		}
 	}
@@ -188,4 +204,12 @@ func (k *Keeper) do(ctx context.Context, d catalog.Due) error {
 		return fmt.Errorf("settling what is due (kind %d, %x): %w", d.Kind, d.Key, err)
 	}
 	return nil
+}
+
+// delete deletes a place, unless the folder is not the one that was opened.
+func (k *Keeper) delete(ctx context.Context, place string) error {
+	if err := k.cfg.InPlace(); err != nil {
+		return err
+	}
+	return k.cfg.Blobs.Delete(ctx, place)
 }

@@ -114,6 +114,9 @@ func (s *scrub) pass(ctx context.Context, from catalog.ContentKey) error {
 
 // content checks one content. What is marked already is not looked at: it is damaged until it is stored again, or a Check finds it right.
 func (s *scrub) content(ctx context.Context, content catalog.Content) error {
+	if err := s.k.cfg.InPlace(); err != nil {
+		return err
+	}
 	if !content.Damaged.IsZero() {
 		s.damaged++
 		return nil
@@ -130,6 +133,9 @@ func (s *scrub) content(ctx context.Context, content catalog.Content) error {
 		err := s.k.cfg.Blobs.Check(ctx, e, upload.Always)
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if errors.Is(err, upload.ErrUnavailable) { // as for every other content
+			return err
 		}
 		s.bytes += e.Len
 		if err != nil {
@@ -153,6 +159,9 @@ func (s *scrub) rotten(ctx context.Context, content catalog.Content, e catalog.E
 		return err
 	})
 	if err != nil || !there || !same(now, content) {
+		return err
+	}
+	if err := k.cfg.InPlace(); err != nil {
 		return err
 	}
 	if e.Place != "" && !lost(cause) {

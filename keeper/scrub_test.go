@@ -71,11 +71,13 @@ func (s *scrubbed) said(what string) bool {
 	return strings.Contains(s.log.String(), what)
 }
 
-func scrub(t *testing.T, perSecond int64) *scrubbed {
+func scrub(t *testing.T, perSecond int64) *scrubbed { return scrubOf(t, perSecond, nil) }
+
+func scrubOf(t *testing.T, perSecond int64, inPlace func() error) *scrubbed {
 	w := newWorld(t)
 	s := &scrubbed{world: w, blobs: &peeked{Blobs: w.blobs}, rows: &peekedRows{Store: w.catalog}}
 	k := keeper.New(keeper.Config{
-		Sessions: w.sessions, Uploads: w.uploads, Catalog: s.rows, Blobs: s.blobs, Clock: wall{}, Log: slog.New(slog.NewTextHandler(s, nil)),
+		Sessions: w.sessions, Uploads: w.uploads, Catalog: s.rows, Blobs: s.blobs, Clock: wall{}, InPlace: inPlace, Log: slog.New(slog.NewTextHandler(s, nil)),
 	})
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup

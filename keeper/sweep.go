@@ -22,10 +22,13 @@ const (
 // Sweep looks through all places for orphans: those that no row of the catalog names and whose session has ended or never was. One of an earlier life
 // of the store is deleted: what was recorded of it is in the records. One of this life is, if it was an orphan at an earlier Sweep, orphanGrace of running
 // time ago: no upload can be about to name it; and whoever left it has mostly seen to it already (Reclaim). It gives the number that was deleted. A place that can't be
-// looked at or deleted does not keep the others from it.
+// looked at or deleted does not keep the others from it. What was made in a life that the catalog can't know is told of and stays.
 func (k *Keeper) Sweep(ctx context.Context) (deleted int, err error) {
 	k.sweeps.Lock()
 	defer k.sweeps.Unlock()
+	if err := k.cfg.InPlace(); err != nil {
+		return 0, err
+	}
 	s := &sweep{k: k, is: map[string]int64{}, now: k.cfg.Sessions.Running()}
 	for after := ""; ; {
 		places, err := k.cfg.Blobs.Places(ctx, after, 1000)
@@ -41,6 +44,9 @@ func (k *Keeper) Sweep(ctx context.Context) (deleted int, err error) {
 		}
 	}
 	k.suspects, k.looked = s.is, true
+	if s.newer > 0 {
+		k.cfg.Log.Warn("places that nothing names are kept: they were made after this copy of the metadata", "places", s.newer, "bytes", s.newerBytes)
+	}
 	s.unknown(ctx)
 	s.failed.add(k.forgetEvents(ctx))
 	return s.deleted, errors.Join(s.failed.join(), ctx.Err())
@@ -80,20 +86,30 @@ type sweep struct {
 	now     int64
 	is      map[string]int64 // the orphans of this life, and since when each is one
 	strange []upload.PlaceInfo
-	deleted int
-	failed  failures
+	// newer are orphans that the metadata can't know.
+	newer, newerBytes int64
+	deleted           int
+	failed            failures
 }
 
 // place deletes a place that is an orphan for long enough.
 func (s *sweep) place(ctx context.Context, p upload.PlaceInfo) {
 	if p.Holds != nil {
-		if len(s.strange) < maxSuspects {
+		if !s.k.cfg.Known(p.Life) {
+			s.keep(p)
+		} else if len(s.strange) < maxSuspects {
 			s.strange = append(s.strange, p)
 		}
 		return
 	}
 	since, before := s.k.suspects[p.Name]
 	orphan, open, err := s.k.orphan(ctx, p)
+	if !s.k.cfg.Known(p.Life) {
+		if orphan {
+			s.keep(p)
+		}
+		return
+	}
 	if open && p.Old && !s.k.looked {
 		s.k.cfg.Uploads.Leave(p.Name, p.Session)
 	}
@@ -113,8 +129,13 @@ func (s *sweep) place(ctx context.Context, p upload.PlaceInfo) {
 	}
 }
 
+// keep counts an orphan that may be another copy's of the metadata.
+func (s *sweep) keep(p upload.PlaceInfo) {
+	s.newer, s.newerBytes = s.newer+1, s.newerBytes+p.Bytes
+}
+
 func (s *sweep) delete(ctx context.Context, p upload.PlaceInfo) error {
-	if err := s.k.cfg.Blobs.Delete(ctx, p.Name); err != nil {
+	if err := s.k.delete(ctx, p.Name); err != nil {
 		return err
 	}
 	s.k.cfg.Log.Info("deleted a place that nothing names", "place", p.Name, "bytes", p.Bytes)

@@ -193,10 +193,11 @@ func (u *Service) known(ctx context.Context, c access.Caller, n note) (up Upload
 
 // hasRoom is Config.Room, as the reason that clients get.
 func (u *Service) hasRoom() error {
-	if err := u.Room(); err != nil {
-		return fmt.Errorf("%w: %w", ErrFull, err)
+	err := u.Room()
+	if err == nil || errors.Is(err, ErrAway) {
+		return err
 	}
-	return nil
+	return fmt.Errorf("%w: %w", ErrFull, err)
 }
 
 // takesNew refuses early what would begin something new of n bytes: by refuse, if that is set, and where the stores could not hold it.

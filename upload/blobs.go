@@ -79,6 +79,7 @@ const (
 type PlaceInfo struct {
 	Name    string
 	Session session.SessionID // whose bytes it was made for
+	Life    uint64            // which of the store's lives it was made in
 	Bytes   int64             // allocated
 	// Old: it was made in an earlier life of the store, so that nobody writes to it any more.
 	Old bool

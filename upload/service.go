@@ -45,7 +45,7 @@ type Config struct {
 	Clock    session.Clock
 	Limits   Limits
 	// Room gives an error while the disk of sessions and catalog is full: then nothing is begun or put (ErrFull), and what is left serves to
-	// finish, abort and delete. It is asked often.
+	// finish, abort and delete. ErrAway where they are not in their place. It is asked often.
 	Room func() error
 	Log  *slog.Logger
 }

@@ -98,6 +98,8 @@ var (
 	ErrUnavailable = errors.New("temporarily unavailable")
 	// ErrTooManyEnded: the owner has aborted, or let expire, so many sessions lately that no more are begun for a while.
 	ErrTooManyEnded = errors.New("too many uploads were aborted or have expired lately")
+	// ErrAway: what is stored is not in its place (an unmounted or exchanged disk, a renamed folder). Nothing is taken until it is back. It is ErrUnavailable, too.
+	ErrAway = fmt.Errorf("%w: the data folder is not in its place", ErrUnavailable)
 	// ErrAlreadyFinished: the create's key belongs to a memory that was deleted since.
 	ErrAlreadyFinished = errors.New("already finished, and deleted since")
 )

@@ -13,6 +13,7 @@ import (
 
 	"sluice/backup"
 	"sluice/internal/durable"
+	"sluice/store/folder"
 	"sluice/store/localblob"
 	"sluice/store/pebblemeta"
 )
@@ -47,12 +48,6 @@ type restoreDone struct {
 func (c *backupCmd) Run(e *env) error {
 	dir, err := filepath.Abs(c.Dir)
 	if err != nil {
-		return err
-	}
-	if _, err := os.Stat(filepath.Join(c.Data, "meta")); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("%s is not a data folder of sluice (see --data)", c.Data)
-		}
 		return err
 	}
 	p := newProgress(e)
@@ -96,36 +91,34 @@ func told(e *env, res backup.Result, why string) error {
 // alone makes the backup where no server runs.
 func (c *backupCmd) alone(e *env, dir string, tell backup.Progress) (res backup.Result, err error) {
 	log := slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	meta, err := pebblemeta.Open(filepath.Join(c.Data, "meta"), pebblemeta.Options{Die: e.die, Log: log})
+	d, err := openData(c.Data, folder.Options{Existing: true, Log: log}, pebblemeta.Options{Die: e.die, Log: log}, localblob.Options{Log: log})
 	if err != nil {
 		return res, err
 	}
-	defer func() { err = errors.Join(err, meta.Close()) }()
-	blobs, err := localblob.Open(filepath.Join(c.Data, "content"), localblob.Options{Log: log})
-	if err != nil {
-		return res, err
-	}
-	defer func() { err = errors.Join(err, blobs.Close()) }()
-	src, err := backupSource(c.Data, meta, blobs, func() func() { return func() {} }, nil)
+	defer func() { err = errors.Join(err, d.close()) }()
+	src, err := d.source(func() func() { return func() {} }, nil)
 	if err != nil {
 		return res, err
 	}
 	return backupInto(e.ctx, c.Data, dir, src, tell)
 }
 
-// backupSource is an open data folder as something to be backed up.
-func backupSource(data string, meta *pebblemeta.DB, blobs *localblob.Store, hold func() func(), log *slog.Logger) (backup.Source, error) {
-	id, err := backup.Identity(durable.OS{}, data)
+// source is the data folder as something to be backed up.
+func (d *data) source(hold func() func(), log *slog.Logger) (backup.Source, error) {
+	if err := d.look(); err != nil {
+		return backup.Source{}, err
+	}
+	id, err := backup.Identity(d.folder.FS, d.folder.Path)
 	return backup.Source{
 		ID: id,
 		Freeze: func(ctx context.Context) (backup.Frozen, error) {
-			f, err := meta.Freeze(ctx)
+			f, err := d.meta.Freeze(ctx)
 			if err != nil {
 				return nil, err
 			}
 			return f, nil
 		},
-		Decode: pebblemeta.Decode, Rows: pebblemeta.Format, Content: blobs, Hold: hold, Log: log,
+		Decode: pebblemeta.Decode, Rows: pebblemeta.Format, Content: d.blobs, Hold: hold, Log: log,
 	}, err
 }
 
@@ -209,12 +202,17 @@ func (c *restoreCmd) restore(e *env, disk durable.FS, b *backup.Backup, target b
 		if free, err := disk.Free(dir); err != nil || free < b.Summary().Bytes {
 			return errors.Join(err, fmt.Errorf("%w: the backup has %s, and there is room for %s beside %s", backup.ErrFull, size(b.Summary().Bytes), size(free), data))
 		}
-		meta, err := pebblemeta.Fill(filepath.Join(dir, "meta"), pebblemeta.Options{Die: dieRestoring})
+		f, err := folder.Open(dir, folder.Options{FS: disk})
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		meta, err := pebblemeta.Fill(f.Meta.Path, pebblemeta.Options{Die: dieRestoring})
 		if err != nil {
 			return err
 		}
 		defer meta.Abandon()
-		blobs, err := localblob.Open(filepath.Join(dir, "content"), localblob.Options{})
+		blobs, err := localblob.Open(f.Content.Path, localblob.Options{})
 		if err != nil {
 			return err
 		}
@@ -225,7 +223,14 @@ func (c *restoreCmd) restore(e *env, disk durable.FS, b *backup.Backup, target b
 		if err == nil {
 			err = backup.SetIdentity(disk, dir, b.ID())
 		}
-		return errors.Join(err, blobs.CloseAdopted())
+		if err := errors.Join(err, blobs.CloseAdopted()); err != nil {
+			return err
+		}
+		life, _, err := localblob.Peek(f.Content.Path, disk)
+		if err != nil {
+			return err
+		}
+		return f.Restored(life)
 	})
 	return res, err
 }

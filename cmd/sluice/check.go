@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 
 	"sluice/catalog"
 	"sluice/keeper"
+	"sluice/store/folder"
 	"sluice/store/localblob"
 	"sluice/store/pebblemeta"
 	"sluice/upload"
@@ -20,13 +19,16 @@ import (
 type checkCmd struct {
 	Data   string `default:"sluice-data" env:"SLUICE_DATA" placeholder:"DIR" help:"The data folder; no server may have it open."`
 	Repair bool   `help:"Mend what can be mended. See above."`
+	Rejoin bool   `help:"Take halves that don't belong together for one data folder from now on; with --repair. See above."`
 }
 
 // Help is what --help says beside the flags.
 func (checkCmd) Help() string {
 	return `Reads every byte and every record past the caches, and compares them with their checksums and with each other. Without --repair nothing in the folder is changed, not a byte and not a time. Each thing that is wrong is one line: which memory, which bytes, which file. Exit status 0: all is well; 1: something is wrong.
 
---repair computes anew what follows from other records (indexes, counters, references, reservations, what is to be cleaned up); drops lost pieces of uploads under way, so that the client sends them again; and marks memories whose bytes are damaged: they are listed, but not given out, and storing the same bytes again heals them. The mark goes when a later check --repair finds the bytes right. It deletes no bytes and no memory. Files that nothing names are listed; the server deletes them within minutes of its start. It can be stopped at any time and repeated. With it, exit status 0 says that everything that was wrong is mended.`
+--repair computes anew what follows from other records (indexes, counters, references, reservations, what is to be cleaned up); drops lost pieces of uploads under way, so that the client sends them again; and marks memories whose bytes are damaged: they are listed, but not given out, and storing the same bytes again heals them. The mark goes when a later check --repair finds the bytes right. It deletes no bytes and no memory. Files that nothing names are listed; the server deletes them within minutes of its start. It can be stopped at any time and repeated. With it, exit status 0 says that everything that was wrong is mended.
+
+--rejoin, with --repair, is for a folder that is refused since its content is gone for good, an older copy, or one of which nobody knows that it belongs to the metadata: what is there is one data folder from now on, and content that is gone begins anew, empty. Make sure first that no disk is merely not mounted. What is missing then is marked as damaged; storing the same bytes again heals it.`
 }
 
 // foundLine is a finding as JSON.
@@ -64,8 +66,8 @@ type summaryLine struct {
 
 // Run checks. The stores may say that the metadata is damaged by ending the process: that is a finding too, and the last one.
 func (c *checkCmd) Run(e *env) error {
-	if err := c.exists(); err != nil {
-		return err
+	if c.Rejoin && !c.Repair {
+		return usageError("--rejoin changes the folder: it goes with --repair")
 	}
 	type result struct {
 		sum keeper.Summary
@@ -93,18 +95,6 @@ func (c *checkCmd) Run(e *env) error {
 
 var errDamagedData = errors.New("the data folder is damaged")
 
-// exists refuses a folder that is none of ours, which opening would otherwise make.
-func (c *checkCmd) exists() error {
-	for _, file := range []string{"meta", "content"} {
-		if _, err := os.Stat(filepath.Join(c.Data, file)); errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%s is no data folder of sluice: it has no %s (see --data)", c.Data, file)
-		} else if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // check opens the stores, and runs the check on them.
 func (c *checkCmd) check(e *env, die func(error)) (sum keeper.Summary, err error) {
 	var to slog.Handler = slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})
@@ -112,18 +102,13 @@ func (c *checkCmd) check(e *env, die func(error)) (sum keeper.Summary, err error
 		to = slog.NewJSONHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})
 	}
 	log := slog.New(to)
-	meta, err := pebblemeta.Open(filepath.Join(c.Data, "meta"), pebblemeta.Options{
-		Changed: upload.Reserving(catalog.Bounds{}), Die: die, Log: log, ReadOnly: !c.Repair,
-	})
+	d, err := openData(c.Data, folder.Options{Existing: true, ReadOnly: !c.Repair, Rejoin: c.Rejoin, Log: log},
+		pebblemeta.Options{Changed: upload.Reserving(catalog.Bounds{}), Die: die, Log: log, ReadOnly: !c.Repair}, localblob.Options{Log: log, ReadOnly: !c.Repair})
 	if err != nil {
 		return sum, err
 	}
-	defer func() { err = errors.Join(err, meta.Close()) }()
-	blobs, err := localblob.Open(filepath.Join(c.Data, "content"), localblob.Options{Log: log, ReadOnly: !c.Repair})
-	if err != nil {
-		return sum, err
-	}
-	defer func() { err = errors.Join(err, blobs.Close()) }()
+	defer func() { err = errors.Join(err, d.close()) }()
+	meta, blobs := d.meta, d.blobs
 	p := newProgress(e)
 	defer p.close()
 	defer p.end("check")

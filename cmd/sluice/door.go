@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"sluice/backup"
+	"sluice/store/folder"
 )
 
 // The door is a socket in the data folder by which `sluice backup` asks the server that has the folder open. Who may read the folder may use it;
@@ -28,7 +29,7 @@ import (
 //
 // Who hangs up has changed his mind: the backup stops.
 type door struct {
-	data     string
+	folder   *folder.Folder
 	source   func() (backup.Source, error)
 	log      *slog.Logger
 	listener net.Listener
@@ -71,12 +72,12 @@ func doorPath(data string) (path string, done func(), err error) {
 
 // open makes the socket. The caller has the folder to himself: one that is there was left by a server that is dead.
 func (d *door) open() error {
-	path, done, err := doorPath(d.data)
+	path, done, err := doorPath(d.folder.Way)
 	if err != nil {
 		return err
 	}
 	defer done()
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := d.remove(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -88,10 +89,13 @@ func (d *door) open() error {
 	return os.Chmod(path, 0o600)
 }
 
+// remove takes the socket's name away, in the folder that is open: another server may have the folder's name by now.
+func (d *door) remove() error { return d.folder.FS.Remove(filepath.Join(d.folder.Path, doorName)) }
+
 // openDoor opens the door. Where that is not possible the server runs without.
-func (s *server) openDoor(data string, log *slog.Logger) {
-	d := &door{data: data, log: log, source: func() (backup.Source, error) {
-		return backupSource(data, s.meta, s.blobs, s.keeper.Hold, log)
+func (s *server) openDoor(log *slog.Logger) {
+	d := &door{folder: s.folder, log: log, source: func() (backup.Source, error) {
+		return s.source(s.keeper.Hold, log)
 	}}
 	if err := d.open(); err != nil {
 		log.Warn("no backup can be made while this server runs: there can be no socket in the data folder", "err", err)
@@ -105,7 +109,7 @@ func (d *door) serve(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	stop := context.AfterFunc(ctx, func() {
-		os.Remove(filepath.Join(d.data, doorName))
+		_ = d.remove() // one that nobody listens at harms nobody
 		d.listener.Close()
 	})
 	defer stop()
@@ -171,7 +175,7 @@ func (d *door) answer(server context.Context, conn net.Conn) {
 	src, err := d.source()
 	var res backup.Result
 	if err == nil {
-		res, err = backupInto(ctx, d.data, want.Backup, src, seldom(func(done, _ int64) { say(doorAnswer{Done: &done}) }))
+		res, err = backupInto(ctx, d.folder.Path, want.Backup, src, seldom(func(done, _ int64) { say(doorAnswer{Done: &done}) }))
 	}
 	if err != nil {
 		if server.Err() != nil {

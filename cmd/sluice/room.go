@@ -18,8 +18,19 @@ const (
 	askRoom = 5 * time.Second
 )
 
-// ready says what keeps the server from its work: a store that does not answer, or a full disk.
+// room says why nothing new may be taken: the data folder is not in its place, or the metadata's disk is full.
+func (s *server) room() error {
+	if err := s.inPlace(); err != nil {
+		return err
+	}
+	return s.meta.Room()
+}
+
+// ready says what keeps the server from its work: a data folder that is not in its place, a store that does not answer, or a full disk.
 func (s *server) ready(ctx context.Context) error {
+	if err := s.inPlace(); err != nil {
+		return err
+	}
 	if err := s.meta.Room(); err != nil {
 		return fmt.Errorf("%w: %w", upload.ErrFull, err)
 	}

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +23,7 @@ import (
 	"sluice/keeper"
 	"sluice/memories"
 	"sluice/session"
+	"sluice/store/folder"
 	"sluice/store/localblob"
 	"sluice/store/pebblemeta"
 	"sluice/upload"
@@ -70,7 +70,7 @@ func (c *serveCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	s, err := c.open(e.ctx, log, e.die)
+	s, err := c.open(e.ctx, log, e.die, func() { e.tell(map[string]string{"made": c.Data}, "new data folder made: %s", clean(c.Data)) })
 	if err != nil {
 		return errors.Join(err, closeAll(public, admin))
 	}
@@ -108,8 +108,7 @@ func closeAll(listeners ...net.Listener) (err error) {
 
 // server is everything that runs on one data folder.
 type server struct {
-	meta    *pebblemeta.DB
-	blobs   *localblob.Store
+	*data
 	uploads *upload.Service
 	keeper  *keeper.Keeper
 	api     *api.Server
@@ -117,19 +116,13 @@ type server struct {
 }
 
 // open opens the data folder and wires the services. It is the only place that names stores.
-func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error)) (s *server, err error) {
-	s = &server{}
+func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error), made func()) (s *server, err error) {
+	s = &server{data: &data{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if err := c.mine(); err != nil {
-		return s, err
-	}
-	if err := durable.MkdirAll(durable.OS{}, c.Data, 0o700); err != nil {
-		return s, err
-	}
 	b := budget.Of(budget.Read())
 	if b.Heap > 0 && os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(b.Heap)
@@ -141,17 +134,12 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error)) 
 	if c.Durability == "power" {
 		kind = localblob.Power
 	}
-	s.meta, err = pebblemeta.Open(filepath.Join(c.Data, "meta"), pebblemeta.Options{
-		Changed: hook, Die: die, Log: log, Reserve: metaReserve, Process: kind == localblob.Process, Tables: b.Tables,
-	})
+	s.data, err = openData(c.Data, folder.Options{Made: made, Log: log},
+		pebblemeta.Options{Changed: hook, Die: die, Log: log, Reserve: metaReserve, Process: kind == localblob.Process, Tables: b.Tables},
+		localblob.Options{
+			Durability: kind, Reserve: contentReserve, Direct: direct.Config{Off: c.DirectIO == "off", Buffers: b.Lent}, Log: log, Files: b.Files,
+		})
 	if err != nil {
-		return s, err
-	}
-	s.meta.Spare()
-	if s.blobs, err = localblob.Open(filepath.Join(c.Data, "content"), localblob.Options{
-		Durability: kind, Reserve: contentReserve, Direct: direct.Config{Off: c.DirectIO == "off", Buffers: b.Lent}, Log: log,
-		Files: b.Files,
-	}); err != nil {
 		return s, err
 	}
 	clock := systemClock{}
@@ -162,13 +150,13 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error)) 
 	limits := upload.DefaultLimits()
 	limits.MaxBytes, limits.TTL = c.MaxBytes, c.SessionTTL
 	rows := s.meta.Catalog()
-	s.uploads = upload.New(upload.Config{Sessions: engine, Catalog: rows, Blobs: s.blobs, Clock: clock, Limits: limits, Room: s.meta.Room, Log: log})
+	s.uploads = upload.New(upload.Config{Sessions: engine, Catalog: rows, Blobs: s.blobs, Clock: clock, Limits: limits, Room: s.room, Log: log})
 	who := access.New(rows, clock, engine.Running, nil)
-	if err := c.bootstrap(ctx, who); err != nil {
+	if err := s.bootstrap(ctx, who); err != nil {
 		return s, err
 	}
-	s.keeper = keeper.New(keeper.Config{Sessions: engine, Uploads: s.uploads, Catalog: rows, Blobs: s.blobs, Clock: clock, Log: log})
-	s.openDoor(c.Data, log)
+	s.keeper = keeper.New(keeper.Config{Sessions: engine, Uploads: s.uploads, Catalog: rows, Blobs: s.blobs, Clock: clock, InPlace: s.look, Known: s.folder.Known, Log: log})
+	s.openDoor(log)
 	s.api, err = api.New(api.Config{
 		Uploads: s.uploads,
 		Memories: memories.New(memories.Config{
@@ -186,21 +174,21 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error)) 
 }
 
 // bootstrap makes the admin and its token in a new folder, and a new token where its file was lost.
-func (c *serveCmd) bootstrap(ctx context.Context, who *access.Service) error {
+func (s *server) bootstrap(ctx context.Context, who *access.Service) error {
 	secret, err := who.Bootstrap(ctx)
 	if err != nil {
 		return fmt.Errorf("making the first principal: %w", err)
 	}
-	path := c.tokenFile()
+	path := filepath.Join(s.folder.Path, "admin-token")
 	if secret == "" {
-		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		if _, err := s.folder.FS.Stat(path); !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 		if secret, err = who.AdminToken(ctx); err != nil {
 			return fmt.Errorf("making a token for the admin: %w", err)
 		}
 	}
-	return durable.WriteFile(durable.OS{}, path, []byte(secret+"\n"), 0o600)
+	return durable.WriteFile(s.folder.FS, path, []byte(secret+"\n"), 0o600)
 }
 
 func (c *serveCmd) tokenFile() string { return filepath.Join(c.Data, "admin-token") }
@@ -211,6 +199,7 @@ func (c *serveCmd) serve(ctx context.Context, s *server, public, admin net.Liste
 	var wg sync.WaitGroup
 	wg.Go(func() { s.keeper.Run(background) })
 	wg.Go(func() { s.keepRoom(background) })
+	wg.Go(func() { s.folder.Watch(background) })
 	if c.ScrubRate > 0 {
 		wg.Go(func() { s.keeper.Scrub(background, c.ScrubRate, rand.Int64N) })
 	}
@@ -253,24 +242,6 @@ func (c *serveCmd) greet(e *env, public, admin net.Listener) {
 	e.say("or a folder:   %s put%s%s FOLDER", quote(os.Args[0]), server, token)
 }
 
-// mine refuses a folder that holds something else: its files would lie among those of a data folder.
-func (c *serveCmd) mine() error {
-	names, err := os.ReadDir(c.Data)
-	names = slices.DeleteFunc(names, func(d os.DirEntry) bool { return d.Name() == "lost+found" })
-	if errors.Is(err, os.ErrNotExist) || err == nil && len(names) == 0 {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for _, of := range []string{"meta", "content", "admin-token"} {
-		if _, err := os.Lstat(filepath.Join(c.Data, of)); err == nil {
-			return nil
-		}
-	}
-	return fmt.Errorf("%s is no data folder of sluice, and not empty (it has %s): give an empty one, or one that is not there yet, with --data", c.Data, names[0].Name())
-}
-
 // quote makes a word of a shell's command line.
 func quote(s string) string {
 	if strings.IndexFunc(s, func(r rune) bool {
@@ -281,17 +252,10 @@ func quote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// close closes what is open, the stores last.
-func (s *server) close() (err error) {
+// close closes what is open, the data folder last.
+func (s *server) close() error {
 	if s.uploads != nil {
 		s.uploads.Close()
 	}
-	if s.blobs != nil {
-		s.meta.Spare()
-		err = s.blobs.Close()
-	}
-	if s.meta != nil {
-		err = errors.Join(err, s.meta.Close())
-	}
-	return err
+	return s.data.close()
 }

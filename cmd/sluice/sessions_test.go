@@ -39,7 +39,7 @@ func TestOpenSessionsAreNotInMemory(t *testing.T) {
 	cmd := serveCmd{Data: data, SessionTTL: time.Hour, MaxOpenSessions: 1 << 40, MaxBytes: 1 << 40, Durability: "process"}
 	open := func() *server {
 		began := time.Now()
-		s, err := cmd.open(t.Context(), slog.New(slog.DiscardHandler), func(err error) { panic(err) })
+		s, err := cmd.open(t.Context(), slog.New(slog.DiscardHandler), func(err error) { panic(err) }, func() {})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -37,6 +37,7 @@ var arrows = map[string][]string{
 	"keeper":              {"session", "catalog", "upload"},
 	"backup":              {"session", "catalog", "upload", "internal/durable"},
 	"store/localblob":     {"upload", "session", "catalog", "internal/direct", "internal/durable"},
+	"store/folder":        {"internal/durable"},
 	"store/pebblemeta":    {"session", "catalog", "internal/durable"},
 	"api":                 {"session", "catalog", "access", "upload", "memories"},
 	"sender":              {"api", "internal/backoff", "internal/lanes"},
@@ -62,7 +63,7 @@ var arrows = map[string][]string{
 var standardOnly = []string{"session", "session/journal", "download"}
 
 // concrete stores are named by cmd alone.
-var concrete = []string{"store/localblob", "store/pebblemeta"}
+var concrete = []string{"store/folder", "store/localblob", "store/pebblemeta"}
 
 const module = "sluice/"
 

@@ -134,6 +134,8 @@ type trial struct {
 	rng  *rand.Rand
 	seed uint64
 	deep bool // also collect, crash again, and look after that
+	// halves: first without one half and the other, and with both exchanged
+	halves bool
 }
 
 // start opens a server on a disk.
@@ -163,6 +165,11 @@ func (tr *trial) recover(p point, v variant) error {
 	disk, err := v.of(p.image, tr.rng)
 	if err != nil {
 		return err
+	}
+	if tr.halves {
+		if err := tr.withoutHalves(disk, m, p.ms); err != nil {
+			return err
+		}
 	}
 	var again *point
 	if tr.deep {
@@ -265,7 +272,8 @@ func (p *pool) do(name string, f func() error) bool {
 
 var durabilities = map[string]localblob.Durability{"process": localblob.Process, "power": localblob.Power}
 
-// † A crash at every step, by power loss and by kill -9: nothing that was acknowledged is lost, nothing is half there, and the client goes on.
+// † A crash at every step, by power loss and by kill -9: nothing that was acknowledged is lost, nothing is half there, and the client goes on. With a half of the folder
+// away, or both exchanged, nothing starts and nothing changes.
 func TestACrashAtEveryStep(t *testing.T) {
 	if withRace {
 		t.Skip("runs without the race detector: go test ./internal/crashtest")
@@ -282,7 +290,7 @@ func TestACrashAtEveryStep(t *testing.T) {
 					}
 					for j, v := range variants {
 						seed := *seed0 + uint64(round)
-						tr := &trial{d: d, rng: rand.New(rand.NewPCG(seed, uint64(at.n*100+j))), seed: seed, deep: (i+j+round)%4 == 0}
+						tr := &trial{d: d, rng: rand.New(rand.NewPCG(seed, uint64(at.n*100+j))), seed: seed, deep: (i+j+round)%4 == 0, halves: (i+j+round)%4 == 1}
 						images++
 						if !p.do(fmt.Sprintf("%s, %s (-run '/%s' -crash.step %d -crash.seed %d)", at.what, v, name, at.n, seed), func() error { return tr.recover(at, v) }) {
 							break

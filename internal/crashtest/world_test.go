@@ -28,6 +28,7 @@ import (
 	"sluice/keeper"
 	"sluice/memories"
 	"sluice/session"
+	"sluice/store/folder"
 	"sluice/store/localblob"
 	"sluice/store/pebblemeta"
 	"sluice/upload"
@@ -75,6 +76,7 @@ func seeded(n uint64) *rand.ChaCha8 {
 type world struct {
 	disk     *crashfs.Disk
 	clock    *clock
+	folder   *folder.Folder
 	meta     *pebblemeta.DB
 	blobs    *localblob.Store
 	rows     catalog.Store
@@ -114,14 +116,27 @@ func openWorld(disk *crashfs.Disk, st setup) (w *world, err error) {
 			w = nil
 		}
 	}()
-	if err := durable.MkdirAll(disk, data, 0o700); err != nil {
+	if w.folder, err = folder.Open(data, folder.Options{FS: disk}); err != nil {
 		return w, err
 	}
 	hook := upload.Reserving(catalog.Bounds{MaxSessions: 1000})
-	if w.meta, err = pebblemeta.Open(data+"/meta", pebblemeta.Options{Changed: hook, Die: st.die, FS: disk.VFS(), Reserve: metaReserve, Process: st.durability == localblob.Process}); err != nil {
+	if w.meta, err = pebblemeta.Open(w.folder.Meta.Path, pebblemeta.Options{
+		Changed: hook, Die: st.die, FS: disk.VFS(), Reserve: metaReserve, Process: st.durability == localblob.Process, Existing: w.folder.Lived(), Allow: w.folder.Away,
+	}); err != nil {
 		return w, err
 	}
-	if w.blobs, err = localblob.Open(data+"/content", localblob.Options{Durability: st.durability, FS: disk, Direct: direct.Config{Block: 512, Buffer: 2048, Buffers: 3}, PackSize: packSize(st.durability)}); err != nil {
+	var last folder.Last
+	if last.Life, last.Clean, err = localblob.Peek(w.folder.Content.Path, disk); err != nil {
+		return w, err
+	}
+	after, err := w.folder.Begin(last)
+	if err != nil {
+		return w, err
+	}
+	if w.blobs, err = localblob.Open(w.folder.Content.Path, localblob.Options{Durability: st.durability, After: after, FS: disk, Direct: direct.Config{Block: 512, Buffer: 2048, Buffers: 3}, PackSize: packSize(st.durability)}); err != nil {
+		return w, err
+	}
+	if err := w.folder.Begun(); err != nil {
 		return w, err
 	}
 	w.engine, err = session.New(ctx, w.meta.Sessions(), session.Config{
@@ -138,7 +153,7 @@ func openWorld(disk *crashfs.Disk, st setup) (w *world, err error) {
 	if w.me, err = w.login(ctx, w.who); err != nil {
 		return w, err
 	}
-	w.keeper = keeper.New(keeper.Config{Sessions: w.engine, Uploads: w.uploads, Catalog: w.rows, Blobs: w.blobs, Clock: st.clock})
+	w.keeper = keeper.New(keeper.Config{Sessions: w.engine, Uploads: w.uploads, Catalog: w.rows, Blobs: w.blobs, Clock: st.clock, InPlace: w.folder.Look, Known: w.folder.Known})
 	w.memories = memories.New(memories.Config{Catalog: w.rows, Content: w.blobs, Clock: st.clock, Running: w.engine.Running, TrashFor: trashFor})
 	return w, nil
 }
@@ -189,10 +204,13 @@ func (w *world) close() (err error) {
 		w.uploads.Close()
 	}
 	if w.blobs != nil {
-		err = w.blobs.Close()
+		err = errors.Join(w.folder.End(), w.blobs.Close())
 	}
 	if w.meta != nil {
 		err = errors.Join(err, w.meta.Close())
+	}
+	if w.folder != nil {
+		err = errors.Join(err, w.folder.Close())
 	}
 	return err
 }

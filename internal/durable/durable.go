@@ -163,6 +163,15 @@ func MkdirAll(on FS, path string, perm fs.FileMode) error {
 	return SyncDir(on, parent)
 }
 
+// Mkdir is MkdirAll for the last part of the path alone: what is missing above it may be on a disk that is not mounted.
+func Mkdir(on FS, path string, perm fs.FileMode) error {
+	parent := filepath.Dir(path)
+	if _, err := on.Stat(parent); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s is not there, and only the last part of %s is made: is its disk mounted? Else make it first (%w)", parent, path, fs.ErrNotExist)
+	}
+	return MkdirAll(on, path, perm)
+}
+
 // Remove removes a file's name. One that is not there is fine.
 func Remove(on FS, path string) error {
 	if err := on.Remove(path); err != nil {

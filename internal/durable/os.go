@@ -22,7 +22,7 @@ func (OS) OpenFile(path string, flag int, perm fs.FileMode) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return osFile{f}, nil
+	return osFile{f, nil}, nil
 }
 
 // Mkdir implements FS.
@@ -74,10 +74,21 @@ func (OS) Free(path string) (int64, error) {
 }
 
 // osFile is a file of the operating system.
-type osFile struct{ *os.File }
+type osFile struct {
+	*os.File
+	in *Held // nil: it was opened by its path alone
+}
+
+// again opens the file once more.
+func (f osFile) again(flag int) (*os.File, error) {
+	if f.in != nil {
+		return f.in.open(f.Name(), flag, 0)
+	}
+	return os.OpenFile(f.Name(), flag, 0)
+}
 
 // WriteBack is File's for a file that was opened otherwise.
-func WriteBack(f *os.File, off, n int64) { osFile{f}.WriteBack(off, n) }
+func WriteBack(f *os.File, off, n int64) { osFile{f, nil}.WriteBack(off, n) }
 
 // Lock implements File.
 func (f osFile) Lock() error { return LockFile(f.File) }

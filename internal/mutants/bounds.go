@@ -137,7 +137,7 @@ func ofBounds() []mutant {
 		},
 		{
 			name: "uploads-do-not-ask-the-metadata-for-room", promise: 6, file: "cmd/sluice/serve.go",
-			old:   "Room: s.meta.Room, ",
+			old:   "Room: s.room, ",
 			new:   "",
 			tests: []string{"cmd/sluice.TestAFullDiskOfTheMetadataAlone"},
 		},

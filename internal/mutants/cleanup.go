@@ -53,8 +53,8 @@ func ofCleanup() []mutant {
 		},
 		{
 			name: "a-check-opens-the-metadata-for-writing", promise: 10, file: "cmd/sluice/check.go",
-			old:   "Die: die, Log: log, ReadOnly: !c.Repair,",
-			new:   "Die: die, Log: log,",
+			old:   "Die: die, Log: log, ReadOnly: !c.Repair}",
+			new:   "Die: die, Log: log}",
 			tests: []string{"cmd/sluice.TestACheckWritesNothing"},
 		},
 		{

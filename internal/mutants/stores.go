@@ -149,8 +149,8 @@ func ofStores() []mutant {
 		},
 		{
 			name: "newer-content-is-opened", promise: 10, file: "store/localblob/localblob.go",
-			old:   "		if have > format {",
-			new:   "		if false {",
+			old:   "	if have > format {",
+			new:   "	if false {",
 			tests: []string{"store/localblob.TestAFolderHasOneOwnerAndOneFormat"},
 		},
 		{

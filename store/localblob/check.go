@@ -2,11 +2,9 @@ package localblob
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
-	"syscall"
 	"unsafe"
 
 	"sluice/catalog"
@@ -41,19 +39,11 @@ func (s *Store) Check(ctx context.Context, e catalog.Extent, care upload.Care) e
 	if err == io.EOF || err == nil && crc != e.CRC32C {
 		err = upload.ErrRotten
 	}
-	err = unreadable(err)
+	err = s.unreadable(p, err)
 	if err != nil {
 		return fmt.Errorf("place %s, bytes %d to %d: %w", e.Place, e.Off, e.Off+e.Len, err)
 	}
 	return nil
-}
-
-// unreadable marks the error of a sector that can't be read: what was there is as lost as what reads otherwise.
-func unreadable(err error) error {
-	if errors.Is(err, syscall.EIO) {
-		return fmt.Errorf("%w: %w", upload.ErrRotten, err)
-	}
-	return err
 }
 
 const (

@@ -91,6 +91,9 @@ func (f *file) open(write bool) error {
 	}
 	opened, err := f.s.openFile(f.s.path(f.p), mode)
 	if errors.Is(err, fs.ErrNotExist) {
+		if gone := f.s.there(f.p.folderOf()); gone != nil {
+			return gone
+		}
 		return fmt.Errorf("place %s: %w", f.p, upload.ErrNoPlace)
 	}
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"syscall"
 
 	"sluice/internal/durable"
 	"sluice/session"
@@ -83,7 +84,7 @@ func (k packKey) walk(f durable.File, in place, off int64, item func(p place) bo
 		off = max(off, at/block*block)
 		clear(b[:])
 		if _, err := f.ReadAt(b[:], off); err != nil && err != io.EOF {
-			if !errors.Is(unreadable(err), upload.ErrRotten) {
+			if !errors.Is(err, syscall.EIO) {
 				return err
 			}
 			clear(b[:])
@@ -190,7 +191,7 @@ func (l *listing) item(p place) bool {
 	_, doomed := l.f.pack.doomed[p.off]
 	l.f.mu.Unlock()
 	if !doomed {
-		l.out = append(l.out, upload.PlaceInfo{Name: p.String(), Session: p.id, Bytes: p.size(), Old: p.life != l.f.s.Life})
+		l.out = append(l.out, upload.PlaceInfo{Name: p.String(), Session: p.id, Life: p.life, Bytes: p.size(), Old: p.life != l.f.s.Life})
 	}
 	return len(l.out) < l.n
 }
@@ -222,7 +223,7 @@ func (l *listing) flush() {
 	}
 	rest := l.rest
 	l.rest = place{}
-	l.out = append(l.out, upload.PlaceInfo{Name: rest.String(), Bytes: rest.size(), Old: true, Holds: func(name string) bool {
+	l.out = append(l.out, upload.PlaceInfo{Name: rest.String(), Life: rest.life, Bytes: rest.size(), Old: true, Holds: func(name string) bool {
 		p, ok := parse(name)
 		return ok && p.in > 0 && p.pack() == rest.pack() && p.off < rest.off+rest.size() && p.off+p.size() > rest.off
 	}})

@@ -91,6 +91,8 @@ type Options struct {
 	ReadOnly bool
 	// Files is how many files stay open that nobody uses (256), until they are twice as many while they are being closed; one that is closed is synced first.
 	Files int
+	// After is a life that others know of: the one that begins comes after it, and where the folder itself knows nothing of it, it is an older copy, in which nothing is trusted.
+	After uint64
 	// FS is the file system that the folder is on (the operating system's).
 	FS  durable.FS
 	Log *slog.Logger
@@ -184,32 +186,62 @@ func Open(dir string, opts Options) (s *Store, err error) {
 	return s, nil
 }
 
+// Peek says which life of the folder was the last, and whether it ended cleanly; 0 where it was never opened. A folder of a newer format is refused. Nothing is touched.
+func Peek(dir string, on durable.FS) (life uint64, clean bool, err error) {
+	var st state
+	if _, err = readFormat(on, dir); err == nil {
+		st, _, err = readState(on, dir)
+	}
+	if err != nil {
+		return 0, false, fmt.Errorf("opening the content folder %s: %w", dir, err)
+	}
+	return st.Life, st.Clean, nil
+}
+
+// readFormat gives the folder's format; 0 where it has none.
+func readFormat(on durable.FS, dir string) (have int, err error) {
+	text, err := durable.ReadFile(on, filepath.Join(dir, "format"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	if _, err := fmt.Sscanf(string(text), formatLine, &have); err != nil || have < 1 {
+		return 0, fmt.Errorf("its file format is not one of sluice's: %.60q", text)
+	}
+	if have > format {
+		return 0, fmt.Errorf("it has format %d, and this program knows formats up to %d: use a newer sluice", have, format)
+	}
+	return have, nil
+}
+
+// readState gives what the last life has left; ok is false where there was none.
+func readState(on durable.FS, dir string) (st state, ok bool, err error) {
+	text, err := durable.ReadFile(on, filepath.Join(dir, "state"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return state{Clean: true}, false, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &st)
+	}
+	if err != nil {
+		return st, false, fmt.Errorf("its file state: %w", err)
+	}
+	return st, true, nil
+}
+
 // prepare checks the format, makes what is missing, and begins a life.
 func (s *Store) prepare() error {
-	path := filepath.Join(s.dir, "format")
-	text, err := durable.ReadFile(s.fs, path)
-	switch have := 0; {
-	case errors.Is(err, fs.ErrNotExist):
-		if err := s.empty("format"); err != nil {
-			return err
-		}
-		if err := s.writeFile("format", fmt.Appendf(nil, formatLine, format)); err != nil {
-			return err
-		}
-	case err != nil:
+	have, err := readFormat(s.fs, s.dir)
+	if err == nil && have == 0 {
+		err = s.empty("format")
+	}
+	if err == nil && have < format { // nothing else is to be done: format 2 only adds packs
+		err = s.writeFile("format", fmt.Appendf(nil, formatLine, format))
+	}
+	if err != nil {
 		return err
-	default:
-		if _, err := fmt.Sscanf(string(text), formatLine, &have); err != nil || have < 1 {
-			return fmt.Errorf("its file format is not one of sluice's: %.60q", text)
-		}
-		if have > format {
-			return fmt.Errorf("it has format %d, and this program knows formats up to %d: use a newer sluice", have, format)
-		}
-		if have < format { // nothing else is to be done: format 2 only adds packs
-			if err := s.writeFile("format", fmt.Appendf(nil, formatLine, format)); err != nil {
-				return err
-			}
-		}
 	}
 	if s.opts.ReadOnly {
 		return s.live()
@@ -251,23 +283,20 @@ func (s *Store) empty(file string) error {
 
 // live begins a life, and notes what the last one's end makes doubtful.
 func (s *Store) live() error {
-	old := state{Clean: true}
-	text, err := durable.ReadFile(s.fs, s.statePath())
-	if err == nil {
-		err = json.Unmarshal(text, &old)
-	} else if errors.Is(err, fs.ErrNotExist) {
+	old, lived, err := readState(s.fs, s.dir)
+	if err == nil && !lived {
 		err = s.empty("state") // else a life would be lived twice
 	}
 	if err != nil {
-		return fmt.Errorf("its file state: %w", err)
+		return err
 	}
-	now := state{Life: old.Life + 1, Trusted: old.Trusted, Rebooted: old.Rebooted, Boot: durable.Boot(s.fs)}
+	now := state{Life: max(old.Life, s.opts.After) + 1, Trusted: old.Trusted, Rebooted: old.Rebooted, Boot: durable.Boot(s.fs)}
 	info, err := s.fs.Stat(s.dir)
 	if err != nil {
 		return err
 	}
 	now.Folder = info.ID
-	moved := old.Folder != "" && old.Folder != now.Folder
+	moved := old.Folder != "" && old.Folder != now.Folder || old.Life < s.opts.After
 	if !old.Clean || moved {
 		now.Trusted = now.Life
 		if moved || now.Boot == "" || now.Boot != old.Boot {
@@ -277,8 +306,6 @@ func (s *Store) live() error {
 	s.state = now
 	return s.writeState()
 }
-
-func (s *Store) statePath() string { return filepath.Join(s.dir, "state") }
 
 func (s *Store) writeState() error {
 	text, err := json.Marshal(s.state)

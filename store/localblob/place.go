@@ -227,7 +227,7 @@ func (s *Store) Places(ctx context.Context, after string, n int) (out []upload.P
 			if err != nil {
 				return nil, err
 			}
-			if out = append(out, upload.PlaceInfo{Name: name, Session: p.id, Bytes: info.Bytes, Old: p.life != s.Life}); len(out) == n {
+			if out = append(out, upload.PlaceInfo{Name: name, Session: p.id, Life: p.life, Bytes: info.Bytes, Old: p.life != s.Life}); len(out) == n {
 				return out, nil
 			}
 		}

@@ -222,7 +222,7 @@ func (r *reader) readAt(e catalog.Extent, p []byte, off int64) error {
 	if err == io.EOF {
 		err = fmt.Errorf("place %s ends early: %w", e.Place, upload.ErrRotten)
 	}
-	return unreadable(err)
+	return r.s.unreadable(in.p, err)
 }
 
 // block gives a buffer of one block.

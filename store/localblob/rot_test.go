@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -98,11 +99,13 @@ func TestARottenChunkIsNotTakenForAConflict(t *testing.T) {
 type sick struct {
 	durable.FS
 	bad bool
+	all bool // also of what each content folder has
 }
 
 type sickFile struct {
 	durable.File
-	s *sick
+	s    *sick
+	here bool
 }
 
 func (s *sick) OpenFile(path string, flag int, perm os.FileMode) (durable.File, error) {
@@ -110,11 +113,11 @@ func (s *sick) OpenFile(path string, flag int, perm os.FileMode) (durable.File, 
 	if err != nil {
 		return nil, err
 	}
-	return &sickFile{f, s}, nil
+	return &sickFile{f, s, s.all || !strings.HasSuffix(path, "/format")}, nil
 }
 
 func (f *sickFile) ReadAt(p []byte, off int64) (int, error) {
-	if f.s.bad {
+	if f.s.bad && f.here {
 		return 0, syscall.EIO
 	}
 	return f.File.ReadAt(p, off)
@@ -123,7 +126,7 @@ func (f *sickFile) ReadAt(p []byte, off int64) (int, error) {
 func (f *sickFile) PastCache(off, n int64) (func([]byte, int64) (int, error), func() error) {
 	read, done := f.File.PastCache(off, n)
 	return func(p []byte, at int64) (int, error) {
-		if f.s.bad {
+		if f.s.bad && f.here {
 			return 0, syscall.EIO
 		}
 		return read(p, at)

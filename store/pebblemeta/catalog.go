@@ -38,7 +38,7 @@ func (c rows) View(ctx context.Context, f func(catalog.Reader) error) error {
 
 // Update implements catalog.Store. The closure runs once.
 func (c rows) Update(ctx context.Context, f func(catalog.Tx) error) error {
-	if err := c.db.enter(ctx); err != nil {
+	if err := c.db.enterChange(ctx); err != nil {
 		return err
 	}
 	defer c.db.calls.leave()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
@@ -43,10 +44,11 @@ func Fill(dir string, opts Options) (*Filling, error) {
 	if err := makeDir(opts.FS, dir); err != nil {
 		return nil, fmt.Errorf("making the metadata folder: %w", err)
 	}
-	if names, err := opts.FS.List(dir); err != nil || len(names) > 0 {
+	names, err := opts.FS.List(dir)
+	if names = slices.DeleteFunc(names, besides); err != nil || len(names) > 0 {
 		return nil, errors.Join(fmt.Errorf("the metadata folder %s is not empty", dir), err)
 	}
-	lock, err := prepare(opts.FS, dir)
+	lock, err := prepare(opts.FS, dir, false)
 	if err != nil {
 		return nil, err
 	}

@@ -42,14 +42,17 @@ func Open(dir string, opts Options) (*DB, error) {
 	if opts.Die == nil {
 		opts.Die = func(err error) { panic(err) }
 	}
+	if opts.Allow == nil {
+		opts.Allow = func() error { return nil }
+	}
 	if opts.ReadOnly {
 		opts.FS = readOnly{opts.FS}
 	}
-	lock, err := prepare(opts.FS, dir)
+	lock, err := prepare(opts.FS, dir, opts.Existing)
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{damage: newDamage(opts.Log), lock: lock, dir: dir, changed: opts.Changed, die: opts.Die, process: opts.Process, readOnly: opts.ReadOnly, cache: newCache()}
+	db := &DB{damage: newDamage(opts.Log), lock: lock, dir: dir, changed: opts.Changed, die: opts.Die, allow: opts.Allow, process: opts.Process, readOnly: opts.ReadOnly, cache: newCache()}
 	db.reserve = openReserve(opts.FS, dir, opts.Reserve, opts.Log)
 	db.disk = withReserve{opts.FS, db.reserve}
 	opts.FS = db.disk
@@ -60,6 +63,7 @@ func Open(dir string, opts Options) (*DB, error) {
 	if po.ErrorIfNotExists, err = lived(opts.FS, dir); err != nil {
 		return fail(err)
 	}
+	po.ErrorIfNotExists = po.ErrorIfNotExists || opts.Existing
 	clean, err := checkLogs(opts.FS, dir)
 	if err == nil && clean && !opts.ReadOnly {
 		err = unmarkClean(opts.FS, dir)
@@ -167,7 +171,7 @@ func (l logger) Fatalf(f string, args ...any) {
 }
 
 // prepare makes the folder, locks it, and checks or writes its FORMAT.
-func prepare(disk vfs.FS, dir string) (*pebble.Lock, error) {
+func prepare(disk vfs.FS, dir string, existing bool) (*pebble.Lock, error) {
 	if err := makeDir(disk, dir); err != nil {
 		return nil, fmt.Errorf("making the metadata folder: %w", err)
 	}
@@ -178,7 +182,7 @@ func prepare(disk vfs.FS, dir string) (*pebble.Lock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("locking the metadata folder: %w", err)
 	}
-	if err := checkFormat(disk, dir); err != nil {
+	if err := checkFormat(disk, dir, existing); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	return lock, nil
@@ -192,15 +196,18 @@ func lived(disk vfs.FS, dir string) (bool, error) {
 }
 
 // checkFormat refuses what this program can't read, and writes FORMAT into a folder that is empty but for the lock.
-func checkFormat(disk vfs.FS, dir string) error {
+func checkFormat(disk vfs.FS, dir string, existing bool) error {
 	f, err := disk.Open(disk.PathJoin(dir, formatFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		names, err := disk.List(dir)
 		if err != nil {
 			return fmt.Errorf("reading the metadata folder: %w", err)
 		}
-		if i := slices.IndexFunc(names, func(n string) bool { return n != lockFile && n != formatTemp }); i >= 0 {
+		if i := slices.IndexFunc(names, func(n string) bool { return !besides(n) }); i >= 0 {
 			return fmt.Errorf("%s holds %s, but no file %s that says what format it is", dir, names[i], formatFile)
+		}
+		if existing {
+			return fmt.Errorf("%s has held metadata, and is empty now: is its disk whole? Restore a backup", dir)
 		}
 		return writeFormat(disk, dir)
 	}
@@ -220,6 +227,11 @@ func checkFormat(disk vfs.FS, dir string) error {
 		return fmt.Errorf("the metadata in %s has format %d, and this program knows formats up to %d: use a newer sluice", dir, have, format)
 	}
 	return nil
+}
+
+// besides reports whether a file is there in a folder that holds no metadata: ours from before FORMAT, the file system's, or what its owner (package folder) has put there.
+func besides(name string) bool {
+	return name == lockFile || name == formatTemp || name == "lost+found" || strings.HasPrefix(strings.TrimPrefix(name, "."), "FOLDER")
 }
 
 // writeFormat writes FORMAT so that a crash leaves all of it or nothing.

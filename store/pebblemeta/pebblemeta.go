@@ -46,6 +46,7 @@
 package pebblemeta
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -72,6 +73,10 @@ type Options struct {
 	Log *slog.Logger
 	// FS is the file system that the folder is on (the operating system's).
 	FS vfs.FS
+	// Existing refuses a folder without a database: there was one.
+	Existing bool
+	// Allow gives an error while nothing may be changed: then sessions are neither begun nor recorded into, and the catalog is not updated. It is asked often.
+	Allow func() error
 	// Process lets a Record of nothing but received bytes return when it survives the death of the process; a power loss may take it back, with all
 	// later ones, until something else is committed. Else every commit is on the disk when its call returns.
 	Process bool
@@ -95,6 +100,7 @@ type DB struct {
 	pacer   pacer
 	changed func(tx catalog.Tx, before *session.Session, after session.Session) error
 	die     func(error)
+	allow   func() error
 	process bool
 	// readOnly: nothing in the folder changes.
 	readOnly bool
@@ -154,6 +160,14 @@ func (c *calls) enter() error {
 	}
 	c.running.Add(1)
 	return nil
+}
+
+// enterChange is enter for what may be refused by Options.Allow.
+func (db *DB) enterChange(ctx context.Context) error {
+	if err := db.allow(); err != nil {
+		return err
+	}
+	return db.enter(ctx)
 }
 
 func (c *calls) leave() { c.running.Done() }

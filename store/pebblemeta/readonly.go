@@ -45,7 +45,13 @@ func (readOnly) MkdirAll(string, os.FileMode) error { return ErrReadOnly }
 
 // Lock implements vfs.FS. Pebble's own empties the file, which moves its time.
 func (r readOnly) Lock(name string) (io.Closer, error) {
-	if r.FS != vfs.Default {
+	if h, ok := r.FS.(held); ok {
+		way, err := h.path("lock", name)
+		if err != nil {
+			return nil, err
+		}
+		name = way
+	} else if r.FS != vfs.Default {
 		return r.FS.Lock(name)
 	}
 	f, err := os.OpenFile(name, os.O_RDWR, 0)

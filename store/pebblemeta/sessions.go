@@ -17,7 +17,7 @@ type sessions struct{ db *DB }
 
 // Create implements session.Store.
 func (st sessions) Create(ctx context.Context, s session.Session) (session.Session, bool, error) {
-	if err := st.db.enter(ctx); err != nil {
+	if err := st.db.enterChange(ctx); err != nil {
 		return session.Session{}, false, err
 	}
 	defer st.db.calls.leave()
@@ -128,7 +128,7 @@ func (st sessions) Load(ctx context.Context, id session.SessionID) (session.Sess
 
 // Record implements session.Store. Where the length is known it takes no lock but the session's.
 func (st sessions) Record(ctx context.Context, id session.SessionID, gen uint64, c session.Change) (session.Session, error) {
-	if err := st.db.enter(ctx); err != nil {
+	if err := st.db.enterChange(ctx); err != nil {
 		return session.Session{}, err
 	}
 	defer st.db.calls.leave()

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"sluice/store/folder"
+	"sluice/store/localblob"
+	"sluice/store/pebblemeta"
+	"sluice/upload"
+)
+
+// data is an open data folder with its stores.
+type data struct {
+	folder *folder.Folder
+	meta   *pebblemeta.DB
+	blobs  *localblob.Store
+	frozen bool // nothing is changed
+}
+
+// openData opens a data folder and its stores, all of them relative to the folder that is there now. The options' file systems are set here.
+func openData(path string, of folder.Options, mo pebblemeta.Options, bo localblob.Options) (d *data, err error) {
+	d = &data{frozen: of.ReadOnly}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.close())
+		}
+	}()
+	if d.folder, err = folder.Open(path, of); err != nil {
+		return d, err
+	}
+	meta, content := d.folder.Meta, d.folder.Content
+	mo.FS, mo.Existing, mo.Allow = pebblemeta.Held(meta.Path, meta.Way), d.folder.Lived(), d.inPlace
+	if d.meta, err = pebblemeta.Open(meta.Path, mo); err != nil {
+		return d, err
+	}
+	if !d.frozen {
+		d.meta.Spare()
+	}
+	var last folder.Last
+	if last.Life, last.Clean, err = localblob.Peek(content.Path, content.FS); err != nil {
+		return d, err
+	}
+	if bo.After, err = d.folder.Begin(last); err != nil {
+		return d, err
+	}
+	bo.FS = content.FS
+	if d.blobs, err = localblob.Open(content.Path, bo); err == nil {
+		err = d.folder.Begun()
+	}
+	return d, err
+}
+
+// inPlace says why nothing may be changed now, as the services pass it on.
+func (d *data) inPlace() error { return away(d.folder.Away()) }
+
+// look is inPlace for who is about to delete, or to call something damaged: it looks now.
+func (d *data) look() error { return away(d.folder.Look()) }
+
+func away(err error) error {
+	if err != nil {
+		return fmt.Errorf("%w: %w", upload.ErrAway, err)
+	}
+	return nil
+}
+
+// close closes what is open, the folder last.
+func (d *data) close() (err error) {
+	if d.blobs != nil && !d.frozen {
+		d.meta.Spare()
+	}
+	if d.blobs != nil {
+		err = errors.Join(d.folder.End(), d.blobs.Close())
+	}
+	if d.meta != nil {
+		err = errors.Join(err, d.meta.Close())
+	}
+	if d.folder != nil {
+		err = errors.Join(err, d.folder.Close())
+	}
+	return err
+}

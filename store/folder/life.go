@@ -1,0 +1,107 @@
+package folder
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Last is what the content says of itself before it is opened.
+type Last struct {
+	Life  uint64 // the last one; 0: it has not been opened yet
+	Clean bool   // it was closed cleanly since
+}
+
+// Begin notes that the content is about to be opened, and says after which life the one that begins then is to come. The stores have been looked at, and are of formats that this
+// program knows. Where the folder has no ids yet it gets them. Content that is older than the metadata is refused. Begun is to follow.
+func (f *Folder) Begin(last Last) (after uint64, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m := f.meta
+	known := max(m.Life, m.Next)
+	after = max(last.Life, m.Life, max(m.Next, 1)-1)
+	switch {
+	case known == 0: // nothing was noted yet
+	case f.rejoin:
+		m.Unknown = nil
+	case last.Life < m.Life:
+		return 0, f.Content.refuse("is an older copy than its metadata: its last life was %d, and that of the metadata %d", f.Content.remedy(), last.Life, m.Life)
+	case last.Life > known || last.Life == known && last.Clean && (m.Open || m.Next > 0):
+		from := known
+		if m.Next == 0 && !m.Open { // this copy of the metadata has all of that life
+			from++
+		}
+		m.Unknown = append(slices.Clone(m.Unknown), [2]uint64{from, last.Life})
+		f.log.Warn("the metadata is an older copy: what was stored since is in the content alone, and is left there", "from_life", from, "to_life", last.Life)
+	}
+	if f.frozen {
+		return after, nil
+	}
+	m.Folder, m.Part, m.Life, m.Next, m.Open = f.id, f.Meta.part, last.Life, after+1, false
+	if f.joining {
+		if err := f.write(joining); err != nil {
+			return 0, err
+		}
+		if err := write(f.Content.FS, f.Content.markPath(), mark{Folder: f.id, Part: f.Content.part}); err != nil {
+			return 0, err
+		}
+	}
+	if err := f.note(m); err != nil {
+		return 0, err
+	}
+	if f.joining {
+		if err := f.write(""); err != nil {
+			return 0, err
+		}
+	}
+	f.joining, f.rejoin = false, false
+	return after, nil
+}
+
+// Begun notes that the content is open: the life that Begin spoke of has begun.
+func (f *Folder) Begun() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m := f.meta
+	m.Life, m.Next, m.Open = m.Next, 0, true
+	return f.note(m)
+}
+
+// note writes the mark of the metadata.
+func (f *Folder) note(m mark) error {
+	if f.frozen {
+		return nil
+	}
+	if err := write(f.Meta.FS, f.Meta.markPath(), m); err != nil {
+		return fmt.Errorf("noting the content's life: %w", err)
+	}
+	f.meta = m
+	return nil
+}
+
+// End notes that the metadata knows of all that was made in this life. It goes before the content is closed.
+func (f *Folder) End() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m := f.meta
+	if !m.Open {
+		return nil
+	}
+	m.Open = false
+	return f.note(m)
+}
+
+// Restored gives the halves in a folder that is being restored their ids: the content has lived up to there.
+func (f *Folder) Restored(life uint64) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m := f.meta
+	m.Life = life
+	return f.note(m)
+}
+
+// Known reports whether the metadata knows what was made in a life of the content.
+func (f *Folder) Known(life uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !slices.ContainsFunc(f.meta.Unknown, func(u [2]uint64) bool { return u[0] <= life && life <= u[1] })
+}

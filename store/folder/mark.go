@@ -1,0 +1,114 @@
+package folder
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"regexp"
+	"slices"
+
+	"sluice/internal/durable"
+)
+
+// markFormat is the version of the marks.
+const markFormat = 1
+
+// mark is what the folder, or a half, says of itself.
+type mark struct {
+	Format int    `json:"format"`
+	Folder string `json:"folder"`
+	Part   string `json:"part"`
+	State  string `json:"state,omitempty"`
+	// Of the metadata:
+	Life    uint64      `json:"life,omitempty"` // the newest that has begun
+	Next    uint64      `json:"next,omitempty"` // the one that is about to
+	Open    bool        `json:"open,omitempty"`
+	Unknown [][2]uint64 `json:"unknown,omitempty"` // from, to
+}
+
+const (
+	whole   = "whole"
+	isNew   = "new"
+	joining = "joining"
+)
+
+var validID = regexp.MustCompile(`^[A-Z2-7]{26}$`)
+
+// read gives the mark in a file; ok is false where there is none.
+func read(on durable.FS, path string) (m mark, ok bool, err error) {
+	text, err := durable.ReadFile(on, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return m, false, nil
+	}
+	if err != nil {
+		return m, false, err
+	}
+	if err := json.Unmarshal(text, &m); err == nil && m.Format > markFormat {
+		return m, false, fmt.Errorf("%s has format %d, and this program knows formats up to %d: use a newer sluice", path, m.Format, markFormat)
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	m = mark{}
+	if err := d.Decode(&m); err != nil || m.Format < 1 || !validID.MatchString(m.Folder) {
+		return m, false, fmt.Errorf("%s is not one of sluice's: %.80q", path, text)
+	}
+	return m, true, nil
+}
+
+func write(on durable.FS, path string, m mark) error {
+	m.Format = markFormat
+	text, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(on, path, append(text, '\n'), 0o600)
+}
+
+func (f *Folder) markPath() string { return filepath.Join(f.Path, "folder") }
+
+func (h *Half) markPath() string { return filepath.Join(h.Path, h.file) }
+
+// state is what there is of a half.
+type state struct {
+	there  bool   // the folder is
+	blank  bool   // nothing is in it, or it is not there
+	lived  bool   // a store has made something in it
+	first  string // a file that is in it
+	mark   mark
+	marked bool
+}
+
+// look opens a half and looks what is there.
+func (f *Folder) look(h *Half) (s state, err error) {
+	names, err := f.FS.List(h.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return state{blank: true}, nil
+	}
+	if err != nil {
+		return s, err
+	}
+	s.there = true
+	if err := f.enter(h); err != nil {
+		return s, err
+	}
+	if s.mark, s.marked, err = read(h.FS, h.markPath()); err != nil {
+		return s, err
+	}
+	s.lived = slices.Contains(names, h.format)
+	names = slices.DeleteFunc(names, leftover)
+	if s.blank = len(names) == 0; !s.blank {
+		s.first = names[0]
+	}
+	return s, nil
+}
+
+// enter opens a half, which is there.
+func (f *Folder) enter(h *Half) (err error) {
+	if h.FS, err = f.hold(f.FS, h.Path); err == nil {
+		h.Way = wayOf(h.FS, h.Path)
+	}
+	return err
+}

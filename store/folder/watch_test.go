@@ -1,0 +1,86 @@
+package folder
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/internal/durable"
+)
+
+// A folder, or a half, that is not where it was opened is noticed, and so is that it is back: a name that is gone, another folder under it, and marks that are gone or another's.
+func TestAFolderThatMovesIsNoticed(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "data")
+	f, err := Open(data, Options{})
+	must(t, err)
+	defer f.Close()
+	_, err = f.Begin(Last{})
+	must(t, err)
+	must(t, f.Look())
+	for _, of := range []string{"", "meta", "content"} {
+		path := filepath.Join(data, of)
+		for name, c := range map[string]struct{ away, back func() error }{
+			"gone":     {func() error { return os.Rename(path, data+".moved") }, func() error { return os.Rename(data+".moved", path) }},
+			"another":  {func() error { return errors.Join(os.Rename(path, data+".moved"), os.Mkdir(path, 0o700)) }, func() error { return errors.Join(os.Remove(path), os.Rename(data+".moved", path)) }},
+			"no mark":  {func() error { return os.Rename(markIn(path), data+".mark") }, func() error { return os.Rename(data+".mark", markIn(path)) }},
+			"its mark": {func() error { return swap(markIn(path), data+".mark") }, func() error { return os.Rename(data+".mark", markIn(path)) }},
+		} {
+			must(t, c.away())
+			if err := f.Look(); err == nil || f.Away() == nil || !strings.Contains(err.Error(), path) {
+				t.Errorf("%s, %s: %v", path, name, err)
+			}
+			must(t, c.back())
+			if err := f.Look(); err != nil || f.Away() != nil {
+				t.Errorf("%s, %s, back: %v", path, name, err)
+			}
+		}
+	}
+}
+
+// markIn gives the file of the mark in a folder.
+func markIn(path string) string {
+	if _, err := os.Stat(filepath.Join(path, "FOLDER")); err == nil || filepath.Base(path) == "meta" {
+		return filepath.Join(path, "FOLDER")
+	}
+	return filepath.Join(path, "folder")
+}
+
+// swap keeps a mark, and puts that of another folder in its place.
+func swap(path, keep string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	m, _, err := read(durable.OS{}, path)
+	other := strings.Replace(string(b), m.Folder, strings.Repeat("A", 26), 1)
+	return errors.Join(err, os.Rename(path, keep), os.WriteFile(path, []byte(other), 0o600))
+}
+
+// The folder is looked at every two seconds, and a second process, or a second Open of this one, gets none.
+func TestAFolderIsWatchedAndLocked(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "data")
+	f, err := Open(data, Options{})
+	must(t, err)
+	defer f.Close()
+	if _, err := Open(data, Options{}); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), data) {
+		t.Errorf("a second one: %v", err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		go f.Watch(t.Context())
+		must(t, os.Rename(data, data+".moved"))
+		time.Sleep(lookEvery + 1)
+		synctest.Wait()
+		if err := f.Away(); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("away: %v", err)
+		}
+		must(t, os.Rename(data+".moved", data))
+		time.Sleep(lookEvery)
+		synctest.Wait()
+		must(t, f.Away())
+	})
+}

@@ -1,0 +1,60 @@
+package localblob
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"sluice/internal/durable"
+	"sluice/upload"
+)
+
+// there gives an error, an upload.ErrUnavailable, where the content folder itself, or that of these places, is gone or can't be read from the disk. Then a place that is missing or
+// can't be read says nothing about that place: all are so.
+func (s *Store) there(folder int) error {
+	err := s.known()
+	if err == nil {
+		var info durable.Info
+		if info, err = s.fs.Stat(s.folder(folder)); err == nil && !info.Dir {
+			err = syscall.ENOTDIR
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%w: the content folder is gone, or can't be read: %w", upload.ErrUnavailable, err)
+	}
+	return nil
+}
+
+// known reads, past the cache, the file that each content folder has.
+func (s *Store) known() (err error) {
+	f, err := s.fs.OpenFile(filepath.Join(s.dir, "format"), os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	read, done := f.PastCache(0, block)
+	defer func() { err = errors.Join(err, done()) }()
+	b := *aligned(block)
+	n, err := read(b, 0)
+	if err != nil && err != io.EOF {
+		return err
+	}
+	if want := fmt.Sprintf(formatLine, format); string(b[:n]) != want {
+		return fmt.Errorf("its file format is %.40q", b[:n])
+	}
+	return nil
+}
+
+// unreadable marks the error of a sector that can't be read: what was there is as lost as what reads otherwise; unless nothing can be read there.
+func (s *Store) unreadable(p place, err error) error {
+	if !errors.Is(err, syscall.EIO) {
+		return err
+	}
+	if gone := s.there(p.folderOf()); gone != nil {
+		return gone
+	}
+	return fmt.Errorf("%w: %w", upload.ErrRotten, err)
+}

@@ -1,0 +1,126 @@
+package localblob
+
+import (
+	"bytes"
+	"errors"
+	"hash/crc32"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"sluice/catalog"
+	"sluice/internal/durable"
+	"sluice/upload"
+)
+
+// twoPlaces writes one place of its own, and one in a pack.
+func twoPlaces(t *testing.T, s *Store) (es []catalog.Extent) {
+	t.Helper()
+	for i, b := range [][]byte{bytes.Repeat([]byte("a"), 3<<20), []byte("small")} {
+		size := int64(-1)
+		if i == 1 {
+			size = int64(len(b))
+		}
+		w, err := s.Writer(t.Context(), 7, uint64(i), size)
+		if err == nil {
+			_, err = w.WriteAt(b, 0)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := w.Commit(t.Context(), 0, int64(len(b)), crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+		if err := errors.Join(err, w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		es = append(es, e)
+	}
+	return es
+}
+
+// Where the whole folder is gone, or nothing in it can be read, that is no loss of any place: nobody is told that one is gone or rotten, and no deletion counts as done.
+func TestAFolderThatIsGoneIsNoLossOfPlaces(t *testing.T) {
+	for name, vanish := range map[string]func(t *testing.T, dir string, disk *sick){
+		"removed": func(t *testing.T, dir string, _ *sick) { check(t, os.RemoveAll(dir)) },
+		"emptied": func(t *testing.T, dir string, _ *sick) {
+			for _, of := range []string{"format", "places", "packs"} {
+				check(t, os.RemoveAll(filepath.Join(dir, of)))
+			}
+		},
+		"places alone": func(t *testing.T, dir string, _ *sick) {
+			check(t, errors.Join(os.RemoveAll(filepath.Join(dir, "places")), os.RemoveAll(filepath.Join(dir, "packs"))))
+		},
+		"a dead disk": func(_ *testing.T, _ string, disk *sick) { disk.bad = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "content")
+			s, err := Open(dir, Options{})
+			check(t, err)
+			es := twoPlaces(t, s)
+			check(t, s.Close())
+			disk := &sick{FS: durable.OS{}, all: true}
+			s, err = Open(dir, Options{FS: disk})
+			check(t, err)
+			vanish(t, dir, disk)
+			for _, e := range es {
+				want := func(what string, err error) {
+					t.Helper()
+					if !errors.Is(err, upload.ErrUnavailable) || errors.Is(err, upload.ErrNoPlace) || errors.Is(err, upload.ErrRotten) {
+						t.Errorf("%s of %s: %v", what, e.Place, err)
+					}
+				}
+				r, err := s.Read(t.Context(), []catalog.Extent{e}, 0, e.Len)
+				if err == nil {
+					_, err = io.Copy(io.Discard, r)
+					check(t, r.Close())
+				}
+				want("read", err)
+				want("check", s.Check(t.Context(), e, upload.Always))
+				if disk.bad {
+					continue
+				}
+				want("settle", s.Settle(t.Context(), []catalog.Extent{e}))
+				want("delete", s.Delete(t.Context(), e.Place))
+			}
+			disk.bad = false
+			_ = s.Close()
+		})
+	}
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A folder that is older than what others know of it lives no life again, and trusts nothing.
+func TestAnOlderFolderLivesOn(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(dir, Options{})
+	check(t, err)
+	es := twoPlaces(t, s)
+	check(t, s.Close())
+	if life, clean, err := Peek(dir, durable.OS{}); life != 1 || !clean || err != nil {
+		t.Errorf("life %d, %v, %v", life, clean, err)
+	}
+	s, err = Open(dir, Options{After: 9})
+	check(t, err)
+	if s.Life != 10 {
+		t.Errorf("life %d", s.Life)
+	}
+	if life, clean, err := Peek(dir, durable.OS{}); life != 10 || clean || err != nil {
+		t.Errorf("life %d, %v, %v", life, clean, err)
+	}
+	check(t, s.Check(t.Context(), es[0], upload.AfterReboot))
+	missing := es[0]
+	missing.Place = place{id: 7, gen: 3, life: 8}.String()
+	if err := s.Check(t.Context(), missing, upload.AfterReboot); !errors.Is(err, upload.ErrNoPlace) {
+		t.Errorf("a place of a life that this copy does not know: %v", err)
+	}
+	check(t, s.Close())
+	if life, _, err := Peek(filepath.Join(dir, "none"), durable.OS{}); life != 0 || err != nil {
+		t.Errorf("no folder: life %d, %v", life, err)
+	}
+}
