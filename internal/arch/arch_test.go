@@ -47,6 +47,7 @@ var arrows = map[string][]string{
 	"internal/durable":    {},
 	"internal/backoff":    {},
 	"internal/crashfs":    {"internal/durable"},
+	"internal/attack":     {}, // tests alone, which may name concrete stores
 	"internal/crashtest":  {}, // tests alone, which may name concrete stores
 	"internal/lanes":      {},
 	"internal/load":       {"api"},

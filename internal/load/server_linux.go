@@ -31,6 +31,8 @@ func Program(given, dir string) (string, error) {
 // Server is a server in a process of its own.
 type Server struct {
 	Client *api.Client // as its admin
+	URL    string      // where it listens
+	Admin  string      // where its admin listener is
 
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
@@ -42,7 +44,7 @@ type Server struct {
 
 // Start runs `sluice serve` on a data folder, below a shell that first runs the line before (limits). It returns when the server listens.
 func Start(exe, data, before string, flags ...string) (*Server, error) {
-	args := append([]string{"-c", before + ` exec "$0" "$@"`, exe, "serve", "--listen", "127.0.0.1:0", "--admin-listen", "", "--data", data}, flags...)
+	args := append([]string{"-c", before + ` exec "$0" "$@"`, exe, "serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data", data}, flags...)
 	c := &Server{cmd: exec.Command("/bin/sh", args...), done: make(chan struct{})}
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stderr, err := c.cmd.StderrPipe()
@@ -52,8 +54,9 @@ func Start(exe, data, before string, flags ...string) (*Server, error) {
 	if err := c.cmd.Start(); err != nil {
 		return nil, err
 	}
-	url := make(chan string, 1)
+	listens := make(chan [2]string, 1)
 	go func() {
+		var public string
 		lines := bufio.NewReader(stderr)
 		for {
 			line, err := lines.ReadString('\n')
@@ -63,7 +66,9 @@ func Start(exe, data, before string, flags ...string) (*Server, error) {
 			}
 			c.mu.Unlock()
 			if at, ok := strings.CutPrefix(strings.TrimSpace(line), "listening on "); ok {
-				url <- at
+				public = at
+			} else if at, ok := strings.CutPrefix(strings.TrimSpace(line), "admin listening on "); ok {
+				listens <- [2]string{public, at}
 			}
 			if err != nil {
 				break
@@ -74,13 +79,14 @@ func Start(exe, data, before string, flags ...string) (*Server, error) {
 		close(c.done)
 	}()
 	select {
-	case at := <-url:
+	case at := <-listens:
 		token, err := os.ReadFile(filepath.Join(data, "admin-token"))
 		if err != nil {
 			c.Kill()
 			return nil, err
 		}
-		c.Client = api.NewClient(at, strings.TrimSpace(string(token)), nil)
+		c.URL, c.Admin = at[0], at[1]
+		c.Client = api.NewClient(c.URL, strings.TrimSpace(string(token)), nil)
 		return c, nil
 	case <-c.done:
 		return nil, fmt.Errorf("the server did not start: %w: %s", c.err, c.Output())
@@ -96,6 +102,9 @@ func (c *Server) Output() string {
 	defer c.mu.Unlock()
 	return c.said.String()
 }
+
+// PID is its process's.
+func (c *Server) PID() int { return c.cmd.Process.Pid }
 
 // Done is closed when it has ended.
 func (c *Server) Done() <-chan struct{} { return c.done }

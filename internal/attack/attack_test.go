@@ -1,0 +1,359 @@
+// Package attack has the clients that a server must bear: those that send without end, never read, wait, hold and
+// flood, over HTTP/1.1 and HTTP/2. It runs the real program in 256 MiB of memory.
+//
+// It owns the attacks and what is asked of the server meanwhile: it lives, its memory, goroutines and descriptors stay
+// below stated bounds and come back, its health is answered, and a good client of another principal gets every answer
+// at the first try. It does not own the bounds themselves, which the tests of package api and upload pin one by one,
+// nor mishaps of process and disk (packages soak and realdisk). `go test ./internal/attack` makes each attack once;
+// `make soak` makes them again and again, and measures the good client's speed among them.
+package attack
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sluice/access"
+	"sluice/api"
+	"sluice/internal/load"
+	"sluice/store/pebblemeta"
+)
+
+var (
+	program = flag.String("attack.program", "", "the sluice to run; empty builds one")
+	times   = flag.Int("attack.times", 1, "how often each attack is made, on one server")
+	speed   = flag.Int("attack.speed", 0, "measure the good client alone and among the attackers, in so many rounds")
+)
+
+const (
+	// memory is what the server may have, in bytes.
+	memory = 256 << 20
+	// settled is how long the server has to give everything back once the attackers have left. It is longer than any
+	// deadline of the server for a client that has gone.
+	settled = 90 * time.Second
+)
+
+// attack is one way of harming a server.
+type attack struct {
+	name  string
+	limit string   // what the shell does before it becomes the server
+	flags []string // of the server
+	// prepare stores what the attack needs; nil: nothing.
+	prepare func(v *victim)
+	// strike returns while the attack goes on: its connections are the victim's to close.
+	strike func(v *victim)
+	// after asks for what this attack might have broken, while it goes on.
+	after func(v *victim)
+}
+
+var attacks = slices.Concat(bodies, answers, connections, frames)
+
+func TestAttacks(t *testing.T) {
+	if withRace {
+		t.Skip("the race detector takes memory of its own: go test ./internal/attack")
+	}
+	exe, err := load.Program(*program, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range attacks {
+		t.Run(strings.ReplaceAll(a.name, " ", "-"), func(t *testing.T) {
+			v := newVictim(t, exe, a)
+			for range *times {
+				v.bear(a)
+			}
+			v.stop()
+		})
+	}
+	t.Run("all-at-once", func(t *testing.T) {
+		v := newVictim(t, exe, attack{})
+		for range *times {
+			v.bear(together())
+		}
+		v.stop()
+	})
+}
+
+// together is every attack that needs no limit of its own, one after the other, none of them ended before the last.
+func together() attack {
+	all := attack{prepare: func(*victim) {}, strike: func(*victim) {}}
+	for _, a := range attacks {
+		if a.limit != "" || a.flags != nil {
+			continue
+		}
+		prepare, strike := all.prepare, all.strike
+		all.prepare = func(v *victim) {
+			prepare(v)
+			if a.prepare != nil {
+				a.prepare(v)
+			}
+		}
+		all.strike = func(v *victim) { strike(v); a.strike(v) }
+	}
+	return all
+}
+
+// victim is a server, the attackers' way in, and the good client.
+type victim struct {
+	*testing.T
+	srv      *load.Server
+	addr     string // of the public listener
+	attacker string // the attackers' token
+	mallory  *api.Client
+	good     *api.Client
+	http     []*http.Transport
+	rand     *rand.ChaCha8
+
+	mu   sync.Mutex
+	held []io.Closer // what the attackers have open
+	wg   sync.WaitGroup
+}
+
+// newVictim starts a server that has an attacker's and a good client's principal, each with a capsule of its own.
+func newVictim(t *testing.T, exe string, a attack) *victim {
+	t.Helper()
+	v := &victim{T: t, rand: rand.NewChaCha8([32]byte{byte(len(a.name))})}
+	data := filepath.Join(t.TempDir(), "data")
+	first, err := load.Start(exe, data, "")
+	v.must(err)
+	admin := first.Client
+	secrets := map[string]string{}
+	v.must(first.Stop())
+	ids := v.principals(data, secrets)
+	before, undo := v.group()
+	t.Cleanup(undo)
+	v.srv, err = load.Start(exe, data, before+a.limit, a.flags...)
+	v.must(err)
+	t.Cleanup(func() {
+		v.leave()
+		if v.srv.Alive() {
+			v.srv.Kill()
+		}
+		for _, h := range v.http {
+			h.CloseIdleConnections()
+		}
+	})
+	v.addr = strings.TrimPrefix(v.srv.URL, "http://")
+	admin = v.srv.Client
+	for name, id := range ids {
+		_, err := admin.CreateCapsule(t.Context(), api.CreateCapsuleRequest{CapsuleID: name, Owners: []string{id}})
+		v.must(err)
+	}
+	v.attacker = secrets["mallory"]
+	v.mallory, v.good = v.client(secrets["mallory"]), v.client(secrets["alice"])
+	http.DefaultClient.CloseIdleConnections()
+	return v
+}
+
+func (v *victim) client(secret string) *api.Client {
+	tr := &http.Transport{MaxConnsPerHost: 16, MaxIdleConnsPerHost: 16}
+	v.http = append(v.http, tr)
+	return api.NewClient(v.srv.URL, secret, &http.Client{Transport: tr})
+}
+
+// principals makes them in the data folder, since no request can.
+func (v *victim) principals(data string, secrets map[string]string) (ids map[string]string) {
+	v.Helper()
+	db, err := pebblemeta.Open(filepath.Join(data, "meta"), pebblemeta.Options{})
+	v.must(err)
+	defer func() { v.must(db.Close()) }()
+	token, err := os.ReadFile(filepath.Join(data, "admin-token"))
+	v.must(err)
+	who := access.New(db.Catalog(), wall{}, func() int64 { return 0 }, nil)
+	admin, err := who.Authenticate(v.Context(), strings.TrimSpace(string(token)))
+	v.must(err)
+	ids = map[string]string{}
+	for _, name := range []string{"mallory", "alice"} {
+		p, err := who.CreatePrincipal(v.Context(), admin, name, false)
+		v.must(err)
+		ids[name] = p.ID
+		_, secrets[name], err = who.CreateToken(v.Context(), admin, p.ID, "", false, 0)
+		v.must(err)
+	}
+	return ids
+}
+
+type wall struct{}
+
+func (wall) Now() time.Time { return time.Now() }
+
+// group gives the line that puts the server into a control group of its own, where the machine has them.
+func (v *victim) group() (line string, undo func()) {
+	name := fmt.Sprintf("sluice-attack-%d", os.Getpid())
+	for _, kind := range [][3]string{
+		{"/sys/fs/cgroup/memory", "memory.limit_in_bytes"},
+		{"/sys/fs/cgroup", "memory.max"},
+	} {
+		dir := filepath.Join(kind[0], name)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(dir, kind[1]), []byte(strconv.Itoa(memory)), 0o600); err != nil {
+			_ = os.Remove(dir)
+			continue
+		}
+		return "echo $$ > " + dir + "/cgroup.procs;", func() { _ = os.Remove(dir) }
+	}
+	return "", func() {} // then the bound is only looked at
+}
+
+func (v *victim) must(err error) {
+	v.Helper()
+	if err != nil {
+		v.Fatal(err)
+	}
+}
+
+// bear makes the attack, and asks of the server what it must bear.
+func (v *victim) bear(a attack) {
+	v.Helper()
+	if a.prepare != nil {
+		a.prepare(v)
+	}
+	v.goodRound("before")
+	quiet := v.state()
+	if *speed > 0 {
+		v.race(a)
+	}
+	a.strike(v)
+	v.alive()
+	v.healthy()
+	v.goodRound("in the midst of it")
+	if a.after != nil {
+		a.after(v)
+	}
+	v.alive()
+	worst := v.state()
+	if worst.peak > memory {
+		v.Errorf("%d MiB were resident at the worst, and %d are the bound", worst.peak>>20, memory>>20)
+	}
+	v.leave()
+	v.comesBack(quiet)
+	v.goodRound("afterwards")
+	v.Logf("at the worst %d MiB resident, %d descriptors, %d goroutines; before %d and %d",
+		worst.peak>>20, worst.files, worst.goroutines, quiet.files, quiet.goroutines)
+}
+
+// alive wants the server not to have ended.
+func (v *victim) alive() {
+	v.Helper()
+	if !v.srv.Alive() {
+		v.Fatalf("the server has ended: %s", v.srv.Output())
+	}
+}
+
+// healthy asks for the server's health, on a connection of its own.
+func (v *victim) healthy() {
+	v.Helper()
+	for _, path := range []string{"/healthz", "/readyz"} {
+		ctx, cancel := context.WithTimeout(v.Context(), 20*time.Second)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, v.srv.URL+path, nil)
+		v.must(err)
+		tr := &http.Transport{DisableKeepAlives: true}
+		res, err := tr.RoundTrip(req)
+		if err != nil {
+			v.Errorf("%s: %v", path, err)
+		} else {
+			res.Body.Close()
+			if res.StatusCode != http.StatusOK {
+				v.Errorf("%s: %s", path, res.Status)
+			}
+		}
+		cancel()
+		tr.CloseIdleConnections()
+	}
+}
+
+// goodRound is what a good client does: each request must be answered well at the first try.
+func (v *victim) goodRound(when string) {
+	v.Helper()
+	ctx, cancel := context.WithTimeout(v.Context(), time.Minute)
+	defer cancel()
+	if err := v.work(ctx); err != nil {
+		v.Errorf("a good client, %s: %v", when, err)
+	}
+}
+
+// work stores a megabyte in one request and in chunks, reads, lists and deletes it.
+func (v *victim) work(ctx context.Context) error {
+	body := make([]byte, 1<<20)
+	_, _ = v.rand.Read(body)
+	whole, err := v.good.Create(ctx, api.CreateRequest{CapsuleID: "alice", Name: "whole"}, bytes.NewReader(body), int64(len(body)))
+	if err != nil {
+		return fmt.Errorf("create: %w", err)
+	}
+	size, chunk := int64(len(body)), int64(256<<10)
+	s, err := v.good.Begin(ctx, api.BeginRequest{CapsuleID: "alice", Meta: api.Meta{Name: "chunks", Bytes: &size}, ChunkSize: chunk})
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	for i := range size / chunk {
+		if err := v.good.PutChunk(ctx, s.SessionID, i, bytes.NewReader(body[i*chunk:(i+1)*chunk]), chunk, api.PutOptions{}); err != nil {
+			return fmt.Errorf("put: %w", err)
+		}
+	}
+	m, err := v.good.Finish(ctx, api.FinishRequest{SessionID: s.SessionID, SHA256: whole.SHA256, TotalLen: size})
+	if err != nil {
+		return fmt.Errorf("finish: %w", err)
+	}
+	content, _, err := v.good.Content(ctx, m.MemoryID, 0, -1)
+	if err != nil {
+		return fmt.Errorf("read: %w", err)
+	}
+	got, err := io.ReadAll(content)
+	if err := errors.Join(err, content.Close()); err != nil {
+		return fmt.Errorf("read: %w", err)
+	}
+	if !bytes.Equal(got, body) {
+		return errors.New("read: other bytes than were stored")
+	}
+	if page, err := v.good.ListMemories(ctx, api.MemoryQuery{CapsuleID: "alice"}); err != nil || len(page.Memories) < 2 {
+		return fmt.Errorf("list: %d memories, %w", len(page.Memories), err)
+	}
+	for _, id := range []string{m.MemoryID, whole.MemoryID} {
+		if err := v.good.DeleteMemory(ctx, id, true); err != nil {
+			return fmt.Errorf("delete: %w", err)
+		}
+	}
+	return nil
+}
+
+// keep notes what an attacker has open.
+func (v *victim) keep(c io.Closer) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.held = append(v.held, c)
+}
+
+// leave ends the attack.
+func (v *victim) leave() {
+	v.mu.Lock()
+	for _, c := range v.held {
+		_ = c.Close()
+	}
+	v.held = nil
+	v.mu.Unlock()
+	v.wg.Wait()
+}
+
+// stop ends the server as a supervisor does.
+func (v *victim) stop() {
+	v.Helper()
+	for _, h := range v.http {
+		h.CloseIdleConnections()
+	}
+	v.must(v.srv.Stop())
+}
