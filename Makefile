@@ -18,15 +18,16 @@ build:
 # Everything that must hold before a change lands.
 test: needs check
 	$(GO) test -race -timeout 8m ./...
-	$(GO) test -v -count=1 ./internal/crashtest ./internal/soak ./internal/realdisk
+	$(GO) test -v -count=1 ./internal/crashtest ./internal/soak ./internal/realdisk ./internal/attack
 	$(GO) test -v -count=1 -run 'OpenSessions|Trickling' ./cmd/sluice
 
-# The crashes and failures of every step, with more of them, and the real program through one mishap after the other: SEEDS=n takes n times as
-# long. Its log of rounds is soak.log.
+# The crashes and failures of every step, with more of them, the real program through one mishap after the other, and among
+# hostile clients, with the speed of a good one: SEEDS=n takes n times as long. The log of the mishaps is soak.log.
 SEEDS ?= 20
 soak:
 	$(GO) test -v -timeout 0 ./internal/crashtest -crash.seeds $(SEEDS)
 	$(GO) test -v -timeout 0 ./internal/soak -soak.series $(SEEDS) -soak.rounds 50 -soak.log $(CURDIR)/soak.log
+	$(GO) test -v -timeout 0 ./internal/attack -attack.times $$(( ($(SEEDS) + 3) / 4 )) -attack.speed 7
 	$(GO) test -v -timeout 0 ./internal/realdisk -realdisk.images $$((20 * $(SEEDS))) -realdisk.rounds $(SEEDS)
 
 # Each fuzz target for FUZZTIME, one after the other. `make test` runs what is under testdata/fuzz.
