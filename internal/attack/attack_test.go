@@ -55,6 +55,7 @@ type attack struct {
 	prepare func(v *victim)
 	// strike returns while the attack goes on: its connections are the victim's to close.
 	strike func(v *victim)
+	keeps int // descriptors that the server may keep open for the attackers' uploads
 	// after asks for what this attack might have broken, while it goes on.
 	after func(v *victim)
 }
@@ -113,6 +114,8 @@ type victim struct {
 	addr     string // of the public listener
 	attacker string // the attackers' token
 	mallory  *api.Client
+	session  string // an open upload of the attackers'
+	content  string // a large memory of theirs
 	good     *api.Client
 	http     []*http.Transport
 	rand     *rand.ChaCha8
@@ -241,7 +244,7 @@ func (v *victim) bear(a attack) {
 		v.Errorf("%d MiB were resident at the worst, and %d are the bound", worst.peak>>20, memory>>20)
 	}
 	v.leave()
-	v.comesBack(quiet)
+	v.comesBack(quiet, a.keeps)
 	v.goodRound("afterwards")
 	v.Logf("at the worst %d MiB resident, %d descriptors, %d goroutines; before %d and %d",
 		worst.peak>>20, worst.files, worst.goroutines, quiet.files, quiet.goroutines)

@@ -94,7 +94,7 @@ var bodies = []attack{
 		})
 	}},
 	{name: "puts that bring a little", prepare: (*victim).begin, strike: func(v *victim) {
-		s := v.session()
+		s := v.session
 		some := make([]byte, 100<<10)
 		each(400, func(i int) {
 			send(v.dial(), fmt.Appendf(nil, "PUT /v1/uploads_put_chunk/%s/%d HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n",
@@ -102,14 +102,14 @@ var bodies = []attack{
 		})
 	}},
 	{name: "puts of the same bytes", prepare: (*victim).begin, strike: func(v *victim) {
-		s := v.session()
+		s := v.session
 		each(600, func(i int) {
 			send(v.dial(), fmt.Appendf(nil, "PUT /v1/uploads_put_chunk/%s/0 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\nx",
 				s, v.attacker, 1<<20))
 		})
 	}},
 	{name: "tiny chunks of a chunked body", prepare: (*victim).begin, strike: func(v *victim) {
-		s := v.session()
+		s := v.session
 		tiny := bytes.Repeat([]byte("1;"+strings.Repeat("e", 1000)+"\r\nx\r\n"), 500)
 		each(100, func(i int) {
 			send(v.dial(), fmt.Appendf(nil, "PUT /v1/uploads_put_chunk/%s/%d HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -118,16 +118,15 @@ var bodies = []attack{
 	}},
 }
 
-// begin is nothing to prepare but what session makes; it is here so that the good client's first round comes before.
-func (v *victim) begin() {}
-
-// session begins an upload of the attacker with chunks of 1 MiB.
-func (v *victim) session() string {
+// begin begins an upload of the attacker with chunks of 1 MiB.
+func (v *victim) begin() {
 	v.Helper()
 	size := int64(1 << 30)
-	s, err := v.mallory.Begin(v.Context(), api.BeginRequest{CapsuleID: "mallory", Meta: api.Meta{Name: "attack", Bytes: &size}, ChunkSize: 1 << 20})
+	s, err := v.mallory.Begin(v.Context(), api.BeginRequest{
+		CapsuleID: "mallory", Meta: api.Meta{Name: "attack", Bytes: &size}, ChunkSize: 1 << 20, Idem: "attack",
+	})
 	v.must(err)
-	return s.SessionID
+	v.session = s.SessionID
 }
 
 // answers are attacks by what is not read.
@@ -147,16 +146,14 @@ var answers = []attack{
 		each(100, func(int) { send(v.dial(), many) })
 	}},
 	{name: "content that nobody reads", prepare: (*victim).large, strike: func(v *victim) {
-		id := v.largest()
 		each(300, func(int) {
-			send(v.dial(), fmt.Appendf(nil, "GET /v1/memories_content/%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", id, v.attacker))
+			send(v.dial(), fmt.Appendf(nil, "GET /v1/memories_content/%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", v.content, v.attacker))
 		})
 	}},
 	{name: "single bytes of large content", prepare: (*victim).large, strike: func(v *victim) {
-		id := v.largest()
 		each(500, func(i int) {
 			send(v.dial(), fmt.Appendf(nil, "GET /v1/memories_content/%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nRange: bytes=%d-%d\r\n\r\n",
-				id, v.attacker, i*100_000, i*100_000))
+				v.content, v.attacker, i*100_000, i*100_000))
 		})
 	}},
 }
@@ -193,18 +190,12 @@ const largeBytes = 64 << 20
 // large stores a large memory of the attacker.
 func (v *victim) large() {
 	v.Helper()
-	_, err := v.mallory.Create(v.Context(), api.CreateRequest{CapsuleID: "mallory", Name: "large", Idem: "large"}, io.LimitReader(v.rand, largeBytes), largeBytes)
-	v.must(err)
-}
-
-func (v *victim) largest() string {
-	v.Helper()
-	page, err := v.mallory.ListMemories(v.Context(), api.MemoryQuery{CapsuleID: "mallory", Name: "large"})
-	v.must(err)
-	if len(page.Memories) == 0 {
-		v.Fatal("the large memory is not listed")
+	if v.content != "" {
+		return
 	}
-	return page.Memories[0].MemoryID
+	m, err := v.mallory.Create(v.Context(), api.CreateRequest{CapsuleID: "mallory", Name: "large"}, io.LimitReader(v.rand, largeBytes), largeBytes)
+	v.must(err)
+	v.content = m.MemoryID
 }
 
 // connections are attacks by what is open.
@@ -234,7 +225,7 @@ var connections = []attack{
 		})
 	}},
 	{
-		name: "more resting uploads than descriptors", limit: "ulimit -n 256;", strike: func(v *victim) {
+		name: "more resting uploads than descriptors", limit: "ulimit -n 256;", keeps: 256 / 4, strike: func(v *victim) {
 			block := make([]byte, 64<<10)
 			each(300, func(i int) {
 				size := int64(16 << 20)

@@ -66,27 +66,25 @@ var frames = []attack{
 		})
 	}},
 	{name: "content on streams without a window", prepare: (*victim).large, strike: func(v *victim) {
-		id := v.largest()
 		each(8, func(int) {
 			p := v.peer(0)
-			head := p.head("GET", "/v1/memories_content/"+id)
+			head := p.head("GET", "/v1/memories_content/"+v.content)
 			for range streams {
 				p.begin(true, head)
 			}
 		})
 	}},
 	{name: "content on streams with a window but no connection's", prepare: (*victim).large, strike: func(v *victim) {
-		id := v.largest()
 		each(8, func(int) {
 			p := v.peer(1 << 20)
-			head := p.head("GET", "/v1/memories_content/"+id)
+			head := p.head("GET", "/v1/memories_content/"+v.content)
 			for range streams {
 				p.begin(true, head)
 			}
 		})
 	}},
-	{name: "puts of the same bytes on many streams", strike: func(v *victim) {
-		s := v.session()
+	{name: "puts of the same bytes on many streams", prepare: (*victim).begin, strike: func(v *victim) {
+		s := v.session
 		each(67, func(int) {
 			p := v.peer(1 << 20)
 			head := p.head("PUT", fmt.Sprintf("/v1/uploads_put_chunk/%s/0", s), "content-length", fmt.Sprint(1<<20))
@@ -96,8 +94,8 @@ var frames = []attack{
 			}
 		})
 	}},
-	{name: "bodies that fill their windows", strike: func(v *victim) {
-		s := v.session()
+	{name: "bodies that fill their windows", prepare: (*victim).begin, strike: func(v *victim) {
+		s := v.session
 		block := make([]byte, 16<<10)
 		each(16, func(i int) {
 			p := v.peer(1 << 20)
@@ -152,8 +150,8 @@ var frames = []attack{
 			}
 		})
 	}},
-	{name: "data frames of nothing", strike: func(v *victim) {
-		s := v.session()
+	{name: "data frames of nothing", prepare: (*victim).begin, strike: func(v *victim) {
+		s := v.session
 		each(8, func(int) {
 			p := v.peer(1 << 20)
 			stream := p.begin(false, p.head("PUT", fmt.Sprintf("/v1/uploads_put_chunk/%s/0", s), "content-length", fmt.Sprint(1<<20)))

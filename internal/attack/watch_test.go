@@ -54,12 +54,12 @@ func (v *victim) state() (s state) {
 }
 
 // comesBack wants everything that the attackers took to be given back.
-func (v *victim) comesBack(quiet state) {
+func (v *victim) comesBack(quiet state, keeps int) {
 	v.Helper()
 	var now state
 	for end := time.Now().Add(settled); ; time.Sleep(100 * time.Millisecond) {
 		now = v.state()
-		if now.files <= quiet.files+moreFiles && now.goroutines <= quiet.goroutines+moreGoroutines {
+		if now.files <= quiet.files+moreFiles+keeps && now.goroutines <= quiet.goroutines+moreGoroutines {
 			return
 		}
 		if time.Now().After(end) {
