@@ -158,13 +158,13 @@ var answers = []attack{
 	}},
 }
 
-// manyMemories stores a thousand memories that are all metadata.
+// manyMemories stores many memories that are all metadata.
 func (v *victim) manyMemories() {
 	v.Helper()
 	if page, err := v.mallory.ListMemories(v.Context(), api.MemoryQuery{CapsuleID: "mallory", Limit: 1000}); err == nil && len(page.Memories) > 500 || page.NextCursor != "" {
 		return
 	}
-	const n = 1000
+	const n = 900 // a principal may have 1,000 open uploads
 	all := make([]api.FinishRequest, n)
 	none := int64(0)
 	each(n, func(i int) {
@@ -179,8 +179,8 @@ func (v *victim) manyMemories() {
 	if v.Failed() {
 		v.FailNow()
 	}
-	for part := range n / 250 {
-		_, err := v.mallory.FinishBatch(v.Context(), all[part*250:(part+1)*250])
+	for part := range n / 225 {
+		_, err := v.mallory.FinishBatch(v.Context(), all[part*225:(part+1)*225])
 		v.must(err)
 	}
 }
