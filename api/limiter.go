@@ -84,17 +84,17 @@ func (l *limiter) held() int64 {
 
 // Bounds of what all requests hold together.
 const (
-	// mostText is for the bodies of JSON requests that are under way, each byte of which counts jsonCost times.
-	mostText = 64 << 20
-	// mostPieces is for the pieces of contents that are being sent; past it they are smaller, and none is refused for it.
-	mostPieces = 64 << 20
+	// mostHeld is, unless Config.Held says less, for each of three: the bodies of JSON requests that are under way, each
+	// byte of which counts jsonCost times; JSON answers that are made and not yet taken; and the pieces of contents that are
+	// being sent, which are smaller past it, and none is refused for it.
+	mostHeld = 64 << 20
+	// leastText lets one principal send the longest of all JSON bodies.
+	leastText = jsonCost * maxBatchJSON / 3 * 4
 	// mostProbes is how many requests for /healthz and /readyz may run at one time, beside all others.
 	mostProbes = 64
 	// mostLingers is how many refused requests may be read on at one time, so that their clients see the answer. Others are closed at once.
 	mostLingers = 256
-	// mostAnswers is for JSON answers that are made and not yet taken. Answers of at most smallAnswer do not count: they wait in
-	// net/http's own buffers.
-	mostAnswers = 64 << 20
+	// smallAnswer is the longest answer that does not count: it waits in net/http's own buffers.
 	smallAnswer = 4 << 10
 	// longAnswer is what an answer counts for before its length is known: a page ends at about half of that.
 	longAnswer = 512 << 10
@@ -106,14 +106,15 @@ type limits struct {
 	text, pieces, answers   *limiter // bytes
 }
 
-func newLimits(requests int64) limits {
+func newLimits(requests, held int64) limits {
+	text := max(held, leastText)
 	return limits{
 		places:  newLimiter(requests, requests/2, requests/4),
 		probes:  newLimiter(mostProbes, 0, mostProbes),
 		lingers: newLimiter(mostLingers, 0, mostLingers),
-		text:    newLimiter(mostText, mostText/4*3, 0),
-		pieces:  newLimiter(mostPieces, mostPieces/4*3, 0),
-		answers: newLimiter(mostAnswers, mostAnswers/4*3, mostAnswers/4),
+		text:    newLimiter(text, text/4*3, 0),
+		pieces:  newLimiter(held, held/4*3, 0),
+		answers: newLimiter(held, held/4*3, held/4),
 	}
 }
 

@@ -96,6 +96,9 @@ type Config struct {
 	MaxConns int64
 	// Unread bounds what clients have sent on HTTP/2 and no request has read, in bytes (128 MiB).
 	Unread int64
+	// Held bounds what requests hold in bytes, for each of JSON bodies, JSON answers and pieces of contents (64 MiB). One
+	// body of the longest kind has room in any case.
+	Held int64
 }
 
 // Server answers the /v1 operations. Its handlers are safe for concurrent use. It has no goroutines of its own but in Serve.
@@ -137,7 +140,7 @@ func New(cfg Config) (*Server, error) {
 	cfg.MinRate = cmp.Or(cfg.MinRate, 1<<10)
 	cfg.RateWindow = cmp.Or(cfg.RateWindow, 30*time.Second)
 	cfg.MaxRequests = cmp.Or(cfg.MaxRequests, 16<<10)
-	s := &Server{cfg: cfg, log: cfg.Log, unread: newBacklog(cmp.Or(cfg.Unread, mostBacklog)), limits: newLimits(cfg.MaxRequests)}
+	s := &Server{cfg: cfg, log: cfg.Log, unread: newBacklog(cmp.Or(cfg.Unread, mostBacklog)), limits: newLimits(cfg.MaxRequests, cmp.Or(cfg.Held, mostHeld))}
 	routes := routes()
 	var err error
 	if s.document, err = document(routes); err != nil {

@@ -19,7 +19,7 @@ import (
 
 // hostile is the whole server, without stores, on connections that hold nothing. /long answers a long JSON document.
 func hostile(t *testing.T, conns int64) (s *Server, dial func() net.Conn) {
-	s = &Server{cfg: Config{MinRate: 1 << 10, RateWindow: 30 * time.Second}, log: slog.New(slog.DiscardHandler), unread: newBacklog(mostBacklog), limits: newLimits(1 << 10)}
+	s = &Server{cfg: Config{MinRate: 1 << 10, RateWindow: 30 * time.Second}, log: slog.New(slog.DiscardHandler), unread: newBacklog(mostBacklog), limits: newLimits(1<<10, mostHeld)}
 	long := Problem{Title: strings.Repeat("x", longAnswer)}
 	in := &pipes{conns: make(chan net.Conn)}
 	in.closed, in.close = context.WithCancel(context.Background())
@@ -155,7 +155,7 @@ func TestClosedWindowsHoldLittle(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		if held := s.answers.held(); held > mostAnswers || held < 16*longAnswer {
+		if held := s.answers.held(); held > mostHeld || held < 16*longAnswer {
 			t.Errorf("%d bytes of answers are held", held)
 		}
 		if s.refused.answers.Load() == 0 {

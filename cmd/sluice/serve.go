@@ -167,7 +167,7 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error), 
 		Expire:   s.keeper.Tick,
 		Ready:    s.ready,
 		Damaged:  s.meta.Damaged,
-		MaxConns: b.Connections, MaxRequests: b.Requests, Unread: b.Unread,
+		MaxConns: b.Connections, MaxRequests: b.Requests, Unread: b.Unread, Held: b.Held,
 		Log: log,
 	})
 	return s, err

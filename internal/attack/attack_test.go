@@ -56,7 +56,7 @@ type attack struct {
 	prepare func(v *victim)
 	// strike returns while the attack goes on: its connections are the victim's to close.
 	strike func(v *victim)
-	keeps int // descriptors that the server may keep open for the attackers' uploads
+	keeps  int // descriptors that the server may keep open for the attackers' uploads
 	// after asks for what this attack might have broken, while it goes on.
 	after func(v *victim)
 }

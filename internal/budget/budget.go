@@ -22,6 +22,8 @@ type Budget struct {
 	Heap int64
 	// Unread is how many bytes of bodies that have come on HTTP/2 may wait for their requests.
 	Unread int64
+	// Held is how many bytes requests may hold of each of JSON bodies, JSON answers and pieces of contents.
+	Held int64
 	// Lent are the buffers of 1 MiB, and Large those of 256 KiB, that uploads which come fast share.
 	Lent, Large int
 }
@@ -34,10 +36,11 @@ const (
 )
 
 // Of divides what a machine gives. A connection needs a descriptor for itself and mostly one for a file, and the stores need some of their own, however many clients there
-// are. Of the memory a quarter is for connections, an eighth for what HTTP/2 has brought early, a sixteenth each for both kinds of buffers, half of the rest for everything else.
+// are. Of the memory a quarter is for connections, an eighth for what HTTP/2 has brought early, a sixteenth each for both
+// kinds of buffers and for each kind of what requests hold, and the rest for everything else.
 func Of(m Machine) Budget {
 	b := Budget{
-		Machine: m, Connections: most, Requests: 16384, Files: 256, Tables: 256, Unread: 128 * mib, Lent: 24, Large: 64,
+		Machine: m, Connections: most, Requests: 16384, Files: 256, Tables: 256, Unread: 128 * mib, Held: 64 * mib, Lent: 24, Large: 64,
 	}
 	if n := m.Descriptors; n > 0 {
 		const stores = 1024
@@ -47,7 +50,7 @@ func Of(m Machine) Budget {
 	if n := m.Memory; n > 0 {
 		b.Connections = min(b.Connections, max(n/4/perConnection, 16))
 		b.Requests = min(b.Requests, max(n/4/perConnection, 64))
-		b.Unread = min(b.Unread, n/8)
+		b.Unread, b.Held = min(b.Unread, n/8), min(b.Held, n/16)
 		b.Lent, b.Large = share(n/16/mib, b.Lent), share(n/16/(256<<10), b.Large)
 		// What is outside of Go's heap: the lent buffers, those of packs, and the metadata's cache.
 		const outside = 40 * mib
