@@ -80,32 +80,6 @@ func TestAttacks(t *testing.T) {
 			v.stop()
 		})
 	}
-	t.Run("all-at-once", func(t *testing.T) {
-		v := newVictim(t, exe, attack{})
-		for range *times {
-			v.bear(together())
-		}
-		v.stop()
-	})
-}
-
-// together is every attack that needs no limit of its own, one after the other, none of them ended before the last.
-func together() attack {
-	all := attack{prepare: func(*victim) {}, strike: func(*victim) {}}
-	for _, a := range attacks {
-		if a.limit != "" || a.flags != nil {
-			continue
-		}
-		prepare, strike := all.prepare, all.strike
-		all.prepare = func(v *victim) {
-			prepare(v)
-			if a.prepare != nil {
-				a.prepare(v)
-			}
-		}
-		all.strike = func(v *victim) { strike(v); a.strike(v) }
-	}
-	return all
 }
 
 // victim is a server, the attackers' way in, and the good client.
@@ -255,7 +229,7 @@ func (v *victim) bear(a attack) {
 func (v *victim) alive() {
 	v.Helper()
 	if !v.srv.Alive() {
-		v.Fatalf("the server has ended: %s", v.srv.Output())
+		v.Fatalf("the server has ended (%v): %.2000s", v.srv.Err(), v.srv.Output())
 	}
 }
 

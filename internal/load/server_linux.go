@@ -106,6 +106,9 @@ func (c *Server) Output() string {
 // PID is its process's.
 func (c *Server) PID() int { return c.cmd.Process.Pid }
 
+// Err is how it has ended; only after Done.
+func (c *Server) Err() error { return c.err }
+
 // Done is closed when it has ended.
 func (c *Server) Done() <-chan struct{} { return c.done }
 
