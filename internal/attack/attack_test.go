@@ -107,7 +107,6 @@ func newVictim(t *testing.T, exe string, a attack) *victim {
 	data := filepath.Join(t.TempDir(), "data")
 	first, err := load.Start(exe, data, "")
 	v.must(err)
-	admin := first.Client
 	secrets := map[string]string{}
 	v.must(first.Stop())
 	ids := v.principals(data, secrets)
@@ -125,9 +124,8 @@ func newVictim(t *testing.T, exe string, a attack) *victim {
 		}
 	})
 	v.addr = strings.TrimPrefix(v.srv.URL, "http://")
-	admin = v.srv.Client
 	for name, id := range ids {
-		_, err := admin.CreateCapsule(t.Context(), api.CreateCapsuleRequest{CapsuleID: name, Owners: []string{id}})
+		_, err := v.srv.Client.CreateCapsule(t.Context(), api.CreateCapsuleRequest{CapsuleID: name, Owners: []string{id}})
 		v.must(err)
 	}
 	v.attacker = secrets["mallory"]
