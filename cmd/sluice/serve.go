@@ -212,6 +212,7 @@ func (c *serveCmd) serve(ctx context.Context, s *server, public, admin net.Liste
 	wg.Go(func() {
 		select {
 		case <-ctx.Done():
+			e.unhook() // before anybody can know of the drain: the next signal ends the server
 			e.tell(map[string]string{"draining": c.DrainTimeout.String()}, "draining: running requests get up to %s", c.DrainTimeout)
 		case <-background.Done():
 		}
