@@ -181,7 +181,7 @@ func movedTo(res *http.Response) string {
 	if err != nil || to.Host == "" || to.Scheme != "http" && to.Scheme != "https" {
 		return ""
 	}
-	// What was asked for is no part of the server's address. An address that does not have it is another page's.
+	// The base of the server is what comes before the path of the operation. Without that it is another page.
 	at := strings.Index(to.Path, "/v1/")
 	base := (&url.URL{Scheme: to.Scheme, Host: to.Host, Path: to.Path[:max(at, 0)]}).String()
 	if at < 0 || len(base) > 200 || strings.ContainsFunc(base, func(r rune) bool { return r <= ' ' || r > '~' }) {

@@ -17,7 +17,8 @@ import (
 	"sluice/catalog"
 )
 
-// Of a content that is long so much is read, compared and written under one deadline, else pieceShort, and pieceLeast where all that are sent hold much already.
+// pieceBytes of a long content are read, compared and written under one deadline; of a short one pieceShort; and pieceLeast
+// where the contents that are being sent hold much already.
 const pieceBytes, pieceShort, pieceLeast = 256 << 10, 64 << 10, 4 << 10
 
 // readContent answers a memory's bytes: all of them, or one range (RFC 9110 §14). A list of several ranges, one in another

@@ -136,7 +136,7 @@ var rules = []struct {
 	{upload.ErrFull, CodeStorageFull, time.Minute},
 	{errSlow, CodeTimeout, 0},
 	{memories.ErrDamaged, CodeDamaged, 0},
-	// What is found when it is opened is as lost as what a scrub has marked.
+	// A loss that is found at opening is the same as one that a scrub has marked.
 	{upload.ErrRotten, CodeDamaged, 0},
 	{upload.ErrNoPlace, CodeDamaged, 0},
 	{catalog.ErrDamaged, CodeDamaged, 0},

@@ -162,12 +162,8 @@ func IsOwn(path string) (bool, error) {
 	case strings.HasSuffix(path, journalSuffix):
 		return journal.Is(path)
 	case strings.HasSuffix(path, partSuffix):
-		info, err := os.Lstat(path)
-		if err != nil || !info.Mode().IsRegular() {
-			return false, err
-		}
-		f, err := os.Open(path)
-		if err != nil {
+		f, err := durable.OpenRegular(path)
+		if f == nil {
 			return false, err
 		}
 		defer f.Close()

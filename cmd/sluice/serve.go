@@ -65,7 +65,8 @@ func (c *serveCmd) Run(e *env) error {
 		level = slog.LevelDebug
 	}
 	log := e.queueLog(level)
-	// First the ports: one that is taken leaves nothing behind. Who connects before the folder is open waits in the system's queue.
+	// First the ports: one that is taken leaves nothing behind. A connection that comes
+	// before the folder is open waits in the system's queue.
 	public, admin, err := c.listen()
 	if err != nil {
 		return err

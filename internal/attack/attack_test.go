@@ -50,15 +50,12 @@ const (
 // attack is one way of harming a server.
 type attack struct {
 	name  string
-	limit string   // what the shell does before it becomes the server
-	flags []string // of the server
+	limit string // what the shell does before it becomes the server
 	// prepare stores what the attack needs; nil: nothing.
 	prepare func(v *victim)
 	// strike returns while the attack goes on: its connections are the victim's to close.
 	strike func(v *victim)
 	keeps  int // descriptors that the server may keep open for the attackers' uploads
-	// after asks for what this attack might have broken, while it goes on.
-	after func(v *victim)
 }
 
 var attacks = slices.Concat(bodies, answers, connections, frames)
@@ -112,7 +109,7 @@ func newVictim(t *testing.T, exe string, a attack) *victim {
 	ids := v.principals(data, secrets)
 	before, undo := v.group()
 	t.Cleanup(undo)
-	v.srv, err = load.Start(exe, data, before+a.limit, a.flags...)
+	v.srv, err = load.Start(exe, data, before+a.limit)
 	v.must(err)
 	t.Cleanup(func() {
 		v.leave()
@@ -208,9 +205,6 @@ func (v *victim) bear(a attack) {
 	v.alive()
 	v.healthy()
 	v.goodRound("in the midst of it")
-	if a.after != nil {
-		a.after(v)
-	}
 	v.alive()
 	worst := v.state()
 	if worst.peak > memory {

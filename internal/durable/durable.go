@@ -204,3 +204,13 @@ func Lock(on FS, path string) (File, error) {
 	}
 	return f, nil
 }
+
+// OpenRegular opens a file for reading that is a regular one, and no link to one. It gives nil where something else has the
+// name, and fs.ErrNotExist where nothing has.
+func OpenRegular(path string) (*os.File, error) {
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return nil, err
+	}
+	return os.Open(path)
+}

@@ -271,15 +271,11 @@ func openLocked(path string) (*os.File, error) {
 
 // Is reports whether the file at path is a journal, or what a crash has left of one: false where there is none, for a link, and for an empty file.
 func Is(path string) (bool, error) {
-	info, err := os.Lstat(path)
+	f, err := durable.OpenRegular(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
-	if err != nil || !info.Mode().IsRegular() {
-		return false, err
-	}
-	f, err := os.Open(path)
-	if err != nil {
+	if f == nil {
 		return false, err
 	}
 	defer f.Close()

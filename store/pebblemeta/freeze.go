@@ -42,11 +42,6 @@ func (f *Frozen) Close() {
 // Walk visits all rows in the order of their keys. Neither key nor row may be kept. Pebble compares each block it reads with its checksum. Where one is rotten it ends
 // with a catalog.ErrDamaged that says which rows that may have had.
 func (f *Frozen) Walk(ctx context.Context, visit func(key, row []byte) error) error {
-	return f.Salvage(ctx, visit, func(err error) error { return err })
-}
-
-// Salvage is Walk that calls lost for a rotten block, and goes on behind it.
-func (f *Frozen) Salvage(ctx context.Context, visit func(key, row []byte) error, lost func(error) error) error {
 	var failed error
 	err := f.db.each(f.v.Snapshot, nil, nil, false, func(key, row []byte) bool {
 		if failed = ctx.Err(); failed == nil {
@@ -54,8 +49,8 @@ func (f *Frozen) Salvage(ctx context.Context, visit func(key, row []byte) error,
 		}
 		return failed == nil
 	}, func(err error) bool {
-		failed = lost(err)
-		return failed == nil
+		failed = err
+		return false
 	})
 	if failed == nil && err != nil {
 		failed = fmt.Errorf("reading the metadata: %w", err)
