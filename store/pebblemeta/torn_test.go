@@ -9,6 +9,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -215,11 +217,12 @@ func TestAPowerLossWhileTheManifestGrows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, long := 0, string(bytes.Repeat([]byte("k"), 700)) // the MANIFEST names each table's first and last key
+	long := string(bytes.Repeat([]byte("k"), 700)) // the MANIFEST names each table's first and last key
+	var n atomic.Int64                             // commits begun
 	commit := func() {
 		t.Helper()
-		n++
-		if err := putRow(db, fmt.Sprintf("%04d%s", n, long), int64(n)); err != nil {
+		n := n.Add(1)
+		if err := putRow(db, fmt.Sprintf("%04d%s", n, long), n); err != nil {
 			t.Fatal(err)
 		}
 		if err := db.peb.Flush(); err != nil {
@@ -239,33 +242,41 @@ func TestAPowerLossWhileTheManifestGrows(t *testing.T) {
 	}
 	type moment struct {
 		image     *crashfs.Image
-		committed int
+		committed int64
 		crosses   bool // the MANIFEST is being written across a block
 	}
+	var mu sync.Mutex // guards moments: compactions write beside the commits
 	var moments []moment
+	watch := func(s crashfs.Step) *crashfs.Fault {
+		if s.Changes() {
+			mu.Lock()
+			defer mu.Unlock()
+			moments = append(moments, moment{s.Image(), n.Load() - 1, false})
+		}
+		return nil
+	}
 	crossed := 0
-	for block := int64(1); block <= 3; block++ {
-		for size() < block*logBlock-4000 {
+	for crossed < 3 && n.Load() < 300 {
+		at := size()
+		if at%logBlock < logBlock-4000 {
 			commit()
+			continue
 		}
-		disk.SetHook(func(s crashfs.Step) *crashfs.Fault {
-			if s.Changes() {
-				moments = append(moments, moment{s.Image(), n - 1, false})
-			}
-			return nil
-		})
-		for size() <= block*logBlock {
-			before := size() / logBlock
-			from := len(moments)
-			commit()
-			if size()/logBlock != before {
-				crossed++
-				for i := range moments[from:] {
-					moments[from+i].crosses = true
-				}
-			}
-		}
+		mu.Lock()
+		from := len(moments)
+		mu.Unlock()
+		disk.SetHook(watch)
+		commit()
 		disk.SetHook(nil)
+		if size()/logBlock == at/logBlock {
+			continue
+		}
+		crossed++
+		mu.Lock()
+		for i := range moments[from:] {
+			moments[from+i].crosses = true
+		}
+		mu.Unlock()
 	}
 	if err := db.Close(); err != nil {
 		t.Error(err)
@@ -284,7 +295,7 @@ func TestAPowerLossWhileTheManifestGrows(t *testing.T) {
 			if err != nil {
 				t.Fatalf("after %d commits: %v", m.committed, err)
 			}
-			for i := 1; i <= m.committed; i++ {
+			for i := int64(1); i <= m.committed; i++ {
 				if err := placed(got, fmt.Sprintf("%04d%s", i, long)); err != nil {
 					t.Errorf("commit %d of %d: %v", i, m.committed, err)
 				}
@@ -294,7 +305,7 @@ func TestAPowerLossWhileTheManifestGrows(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d commits, the MANIFEST crossed a block %d times, %d images", n, crossed, images)
+	t.Logf("%d commits, the MANIFEST crossed a block %d times, %d images", n.Load(), crossed, images)
 	if crossed < 3 {
 		t.Errorf("the MANIFEST crossed a block %d times", crossed)
 	}
