@@ -43,6 +43,7 @@ func (c *getCmd) Run(e *env) error {
 		return err
 	}
 	g := &getter{e: e, c: c, client: client, bars: newProgress(e)}
+	g.log = newMessages(g.bars)
 	if c.Parallel != nil {
 		g.parallel = *c.Parallel
 	}
@@ -81,6 +82,7 @@ type getter struct {
 	c      *getCmd
 	client *api.Client
 	bars   *progress
+	log    *slog.Logger
 	pace   backoff.Shared
 	// parallel is how many requests run at a time; 0: as many as the link gives most with.
 	parallel int
@@ -119,16 +121,12 @@ func (g *getter) file(m api.Memory, dest string) error {
 	} else if _, err := os.Stat(filepath.Dir(dest)); err != nil {
 		return err
 	}
-	log := slog.New(slog.DiscardHandler)
-	if !g.e.json {
-		log = slog.New(&messages{out: g.bars})
-	}
 	begun := false
 	err = download.Get(g.e.ctx, download.Request{
-		Source: src, Dest: dest, New: !there, Parallel: g.parallel, Patience: g.c.Patience, Pace: &g.pace, Log: log,
+		Source: src, Dest: dest, New: !there, Parallel: g.parallel, Patience: g.c.Patience, Pace: &g.pace, Log: g.log,
 		Progress: func(done, total int64) {
 			if !begun && done > 0 && done < total {
-				log.Info("going on", "file", dest, "bytes_there", done, "bytes", total)
+				g.log.Info("going on", "file", dest, "bytes_there", done, "bytes", total)
 			}
 			begun = true
 			g.bars.set(dest, done, total)

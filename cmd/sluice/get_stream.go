@@ -184,7 +184,9 @@ func (g *getter) ask(request func(context.Context) error) error {
 			return errStopped
 		case err == nil, permanent(err), left <= 0:
 			return err
-		case outcome == backoff.Refused:
+		}
+		g.log.Info("waiting for the server", "because", detail(err))
+		if outcome == backoff.Refused {
 			continue
 		}
 		select {

@@ -54,10 +54,7 @@ func (c *putCmd) Run(e *env) error {
 	}
 	bars := newProgress(e)
 	defer bars.close()
-	log := slog.New(slog.DiscardHandler)
-	if !e.json {
-		log = slog.New(&messages{out: bars})
-	}
+	log := newMessages(bars)
 	p := &putter{e: e, bars: bars, dirs: map[string]string{}}
 	p.sender = sender.New(client, sender.Options{
 		Capsule: c.Capsule, Parallel: parallel, Patience: c.Patience, Log: log,
@@ -229,6 +226,14 @@ type messages struct {
 
 	mu   sync.Mutex
 	said map[string]time.Time
+}
+
+// newMessages gives a log that a person reads, above the bars; with --json nothing is written.
+func newMessages(p *progress) *slog.Logger {
+	if p.e.json {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(&messages{out: p})
 }
 
 // due reports whether no message of this kind was written lately.
