@@ -19,17 +19,15 @@ import (
 const maxRanges = 1000
 
 func sessionOf(u upload.Upload) Session {
-	gaps := u.Session.Missing(0)
+	gaps := u.Session.Missing(maxRanges + 1)
 	s := Session{
 		SessionID: u.ID.String(), State: u.State.String(), ChunkSize: u.ChunkSize,
 		BytesReceived: u.Bytes(), CapsuleID: u.Capsule, Meta: metaOf(u.Meta, u.BytesExpected), Idem: u.Idem,
 		CreatedAt: Time{u.Began}, LastSeen: Time{u.LastSeen}, ExpiresAt: Time{u.Ends}, Deleted: u.Deleted,
 	}
 	s.ExpectedChunks, s.BytesExpected = known(u.Chunks()), known(u.BytesExpected)
-	var more bool
-	s.Missing, s.More = cut(chunkRanges(gaps, u.ChunkSize))
-	s.MissingBytes, more = cut(byteRanges(gaps))
-	s.More = s.More || more
+	s.MissingBytes, s.More = byteRanges(gaps)
+	s.Missing = chunkRanges(gaps[:len(s.MissingBytes)], u.ChunkSize)
 	if u.Memory != uuid.Nil {
 		s.MemoryID = u.Memory.String()
 	}
@@ -44,18 +42,14 @@ func known(n int64) *int64 {
 	return &n
 }
 
-// cut bounds a list of ranges; more says that it was longer.
-func cut(rs []Range) (out []Range, more bool) {
-	return rs[:min(len(rs), maxRanges)], len(rs) > maxRanges
-}
-
-// byteRanges gives the inclusive form.
-func byteRanges(rs []session.Range) []Range {
-	out := make([]Range, len(rs))
-	for i, r := range rs {
+// byteRanges gives the inclusive form of the first 1,000 ranges; more says that there are others.
+func byteRanges(rs []session.Range) (out []Range, more bool) {
+	n := min(len(rs), maxRanges)
+	out = make([]Range, n)
+	for i, r := range rs[:n] {
 		out[i] = Range{r.Off, r.End - 1}
 	}
-	return out
+	return out, len(rs) > n
 }
 
 // chunkRanges gives the chunks that the bytes touch, inclusive, neighbours joined.

@@ -208,20 +208,17 @@ func faultOf(err error, sizeOf func(session.SessionID) int64) Fault {
 	)
 	switch {
 	case errors.As(err, &incomplete):
-		var more bool
-		f.Missing, f.More = cut(chunkRanges(incomplete.Missing, sizeOf(incomplete.ID)))
-		f.MissingBytes, more = cut(byteRanges(incomplete.Missing))
-		f.More = f.More || more || incomplete.More
+		f.Missing = chunkRanges(incomplete.Missing, sizeOf(incomplete.ID))
+		f.MissingBytes, f.More = byteRanges(incomplete.Missing)
+		f.More = f.More || incomplete.More
 	case errors.As(err, &limit):
-		f.MissingBytes = byteRanges([]session.Range{limit.Gap})
+		f.MissingBytes, _ = byteRanges([]session.Range{limit.Gap})
 	case errors.As(err, &sum):
 		f.Expected, f.Got = sum.Want, sum.Got
-		for _, r := range sum.Bad {
-			f.Bad = append(f.Bad, Range{r.Off, r.End - 1})
+		if sum.Bad != nil {
+			f.Bad, f.More = byteRanges(sum.Bad)
 		}
-		var more bool
-		f.Bad, more = cut(f.Bad)
-		f.More = f.More || more
+		f.More = f.More || sum.More
 	case errors.As(err, &length):
 		f.Expected, f.Got = strconv.FormatInt(length.Want, 10), strconv.FormatInt(length.Got, 10)
 	case errors.Is(err, upload.ErrAlreadyFinished), errors.Is(err, catalog.ErrDeleted):

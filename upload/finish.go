@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -26,6 +27,29 @@ type verified struct {
 	done    *catalog.Memory // it had been finished before
 }
 
+// mostFailedRanges bounds the ranges that the failures of a batch name together. A session alone has a bound of its own.
+const mostFailedRanges = 10_000
+
+// shorten takes the ranges that err names from what is left, and leaves out those that are too many.
+func shorten(err error, left *int) error {
+	cut := func(rs []session.Range, more *bool) []session.Range {
+		if len(rs) > *left {
+			rs, *more = slices.Clone(rs[:*left]), true
+		}
+		*left -= len(rs)
+		return rs
+	}
+	var incomplete *session.IncompleteError
+	var sum *ChecksumError
+	switch {
+	case errors.As(err, &incomplete):
+		incomplete.Missing = cut(incomplete.Missing, &incomplete.More)
+	case errors.As(err, &sum):
+		sum.Bad = cut(sum.Bad, &sum.More)
+	}
+	return err
+}
+
 // Finish verifies the session's length and SHA-256 and makes it a memory: readable, listed and counted when
 // it returns, and not before. It costs one synced commit. A repeat gives the same memory.
 //
@@ -44,7 +68,8 @@ func (u *Service) Finish(ctx context.Context, c access.Caller, req FinishRequest
 }
 
 // FinishBatch finishes sessions of one capsule in one transaction: all become visible at once, or none does and a *BatchError
-// says why. The memories come in the order of the requests.
+// says why. The memories come in the order of the requests. A *catalog.FieldError where their sessions have more than
+// [Limits].BatchPieces.
 func (u *Service) FinishBatch(ctx context.Context, c access.Caller, reqs []FinishRequest) ([]catalog.Memory, error) {
 	seen := map[session.SessionID]bool{}
 	for _, req := range reqs {
@@ -66,6 +91,7 @@ func (u *Service) FinishBatch(ctx context.Context, c access.Caller, reqs []Finis
 func (u *Service) finishOnce(ctx context.Context, c access.Caller, reqs []FinishRequest) (ms []catalog.Memory, again bool, err error) {
 	vs := make([]*verified, len(reqs))
 	var failures []Failure
+	ranges, pieces := mostFailedRanges, 0
 	for i, req := range reqs {
 		if vs[i], err = u.verify(ctx, c, req); err != nil {
 			if ctx.Err() != nil {
@@ -74,7 +100,13 @@ func (u *Service) finishOnce(ctx context.Context, c access.Caller, reqs []Finish
 			if errors.Is(err, session.ErrFinished) || errors.Is(err, session.ErrGenMoved) {
 				return nil, true, nil // just now, by another request: what became of it is the answer
 			}
-			failures = append(failures, Failure{req.ID, err})
+			failures = append(failures, Failure{req.ID, shorten(err, &ranges)})
+			continue
+		}
+		most := u.Config.Limits.BatchPieces
+		if pieces += len(vs[i].pieces); most > 0 && pieces > most && len(reqs) > 1 {
+			problem := fmt.Sprintf("have more than %d pieces together; finish them in smaller batches", most)
+			return nil, false, &catalog.FieldError{Field: "finishes", Problem: problem}
 		}
 	}
 	if failures != nil {
@@ -121,13 +153,14 @@ func (u *Service) failed(ctx context.Context, open []*verified, err error) (agai
 		return false, &BatchError{[]Failure{{id, err}}}
 	}
 	var failures []Failure
+	ranges := mostFailedRanges
 	for _, v := range open {
 		after, hit, e := u.dropExtents(context.WithoutCancel(ctx), v.s, lost)
 		switch {
 		case e != nil:
 			failures = append(failures, Failure{v.s.ID, errors.Join(err, e)})
 		case hit:
-			failures = append(failures, Failure{v.s.ID, after.Incomplete(v.length)})
+			failures = append(failures, Failure{v.s.ID, shorten(after.Incomplete(v.length), &ranges)})
 		}
 	}
 	if failures == nil {

@@ -26,6 +26,8 @@ type Limits struct {
 	TTL time.Duration
 	// MaxEnded bounds the sessions of one owner that are aborted, or expire, in endedFor: each is remembered for as long.
 	MaxEnded int64
+	// BatchPieces bounds the recorded pieces of the sessions of one FinishBatch together; 0 is no bound.
+	BatchPieces int
 }
 
 // DefaultLimits are API.md's.
@@ -33,7 +35,7 @@ func DefaultLimits() Limits {
 	return Limits{
 		InlineMax: 4 << 10, ChunkSize: 8 << 20, ChunkSizeMin: 4 << 10, ChunkSizeMax: 64 << 20,
 		MaxChunks: 16384, MaxBytes: 16384 * (64 << 20), TTL: 168 * time.Hour,
-		MaxEnded: 20_000,
+		MaxEnded: 20_000, BatchPieces: 1 << 18,
 	}
 }
 

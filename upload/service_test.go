@@ -475,3 +475,67 @@ func TestCreateInOneRequest(t *testing.T) {
 		t.Errorf("left over: %+v", st)
 	}
 }
+
+// What the failures of a batch name is bounded together: a thousand sessions with a thousand gaps each would be a million ranges.
+func TestTheFailuresOfABatchNameSoManyRanges(t *testing.T) {
+	w := newWorld(t)
+	const gaps = 700
+	var reqs []upload.FinishRequest
+	for range 16 {
+		up := w.begin(2 * gaps)
+		for i := range int64(gaps) {
+			_, err := w.PutRange(t.Context(), w.me, up.ID, 2*i, bytes.NewReader([]byte{1}), upload.Put{Length: 1})
+			w.check(err)
+		}
+		reqs = append(reqs, upload.FinishRequest{ID: up.ID, Length: 2 * gaps})
+	}
+	_, err := w.FinishBatch(t.Context(), w.me, reqs)
+	var batch *upload.BatchError
+	if !errors.As(err, &batch) || len(batch.Failures) != len(reqs) {
+		t.Fatalf("%v", err)
+	}
+	left := 10_000
+	for i, f := range batch.Failures {
+		var incomplete *session.IncompleteError
+		if !errors.As(f.Err, &incomplete) || f.ID != reqs[i].ID {
+			t.Fatalf("failure %d: %v", i, f.Err)
+		}
+		if n := len(incomplete.Missing); n != min(left, gaps) || incomplete.More != (n < gaps) {
+			t.Errorf("failure %d names %d ranges, more %v, where %d are left", i, n, incomplete.More, left)
+		}
+		left -= len(incomplete.Missing)
+	}
+	if left != 0 {
+		t.Errorf("%d ranges more could be named", left)
+	}
+}
+
+// The pieces of a batch are all in memory until it ends: so there are so many, and a session that has more goes alone.
+func TestABatchHasSoManyPieces(t *testing.T) {
+	w := newWorld(t)
+	l := limits()
+	l.BatchPieces = 10
+	w.rewire(w.blobs, l)
+	b := random(6 * chunk)
+	var reqs []upload.FinishRequest
+	for range 2 {
+		up := w.begin(int64(len(b)))
+		w.putAll(up.ID, b)
+		reqs = append(reqs, upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(b), Length: int64(len(b))})
+	}
+	var field *catalog.FieldError
+	if _, err := w.FinishBatch(t.Context(), w.me, reqs); !errors.As(err, &field) || field.Field != "finishes" || w.memories() != 0 {
+		t.Errorf("%v; %d memories", err, w.memories())
+	}
+	l.BatchPieces = 5
+	w.rewire(w.blobs, l)
+	for _, req := range reqs {
+		_, err := w.FinishBatch(t.Context(), w.me, []upload.FinishRequest{req})
+		w.check(err)
+	}
+	l.BatchPieces = 12
+	w.rewire(w.blobs, l)
+	if _, err := w.FinishBatch(t.Context(), w.me, reqs); err != nil || w.memories() != 2 {
+		t.Errorf("finished again: %v; %d memories", err, w.memories())
+	}
+}

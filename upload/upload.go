@@ -109,6 +109,7 @@ type ChecksumError struct {
 	What      string // "sha256" of the whole, or "content-digest" of a body
 	Want, Got string // hex
 	Bad       []session.Range
+	More      bool // Bad is not all
 }
 
 func (e *ChecksumError) Error() string {

@@ -141,5 +141,17 @@ func ofBounds() []mutant {
 			new:   "",
 			tests: []string{"cmd/sluice.TestAFullDiskOfTheMetadataAlone"},
 		},
+		{
+			name: "each-failure-of-a-batch-names-all-its-gaps", promise: 11, file: "upload/finish.go",
+			old:   "		if len(rs) > *left {",
+			new:   "		if false {",
+			tests: []string{"upload.TestTheFailuresOfABatchNameSoManyRanges"},
+		},
+		{
+			name: "a-batch-has-any-number-of-pieces", promise: 11, file: "upload/finish.go",
+			old:   "most > 0 && pieces > most && len(reqs) > 1 {",
+			new:   "most < 0 {",
+			tests: []string{"upload.TestABatchHasSoManyPieces"},
+		},
 	}
 }
