@@ -251,7 +251,8 @@ func TestABackupUnderLoadIsOneTrueMoment(t *testing.T) {
 		res           backup.Result
 	}
 	var all []made
-	for range 5 {
+	small := func(b backup.Result) bool { return b.Memories < 20 || b.Sessions < 5 }
+	for n := 0; (n < 5 || small(all[n-1].res)) && !t.Failed(); n++ { // on a slow machine it takes more of them until there is much
 		time.Sleep(100 * time.Millisecond)
 		before := f.copyOf()
 		src := s.source()
@@ -274,8 +275,5 @@ func TestABackupUnderLoadIsOneTrueMoment(t *testing.T) {
 			t.Errorf("%v", m.res.Damaged)
 		}
 		compare(t, restored(t, m.disk, dir), m.before, m.after)
-	}
-	if last := all[len(all)-1].res; last.Memories < 20 || last.Sessions < 5 {
-		t.Errorf("that was no load: %+v", last)
 	}
 }
