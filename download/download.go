@@ -154,7 +154,7 @@ func Get(ctx context.Context, r Request) (err error) {
 		r.Log = slog.New(slog.DiscardHandler)
 	}
 	j := &job{Request: r, size: r.Source.Size(), digest: r.Source.SHA256(), moved: time.Now(), lanes: lanesOf(r.Parallel)}
-	if err := j.openPart(); err != nil {
+	if err := j.openPart(ctx); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, j.closePart()) }()

@@ -51,8 +51,11 @@ func marked(f *os.File) (bool, error) {
 }
 
 // openPart opens the part, or makes it, and locks it until it is closed: it is the lock of Dest. ErrBusy, InTheWayError.
-func (j *job) openPart() error {
+func (j *job) openPart(ctx context.Context) error {
 	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		f, err := durable.OpenLocked(j.partPath())
 		if errors.Is(err, os.ErrNotExist) {
 			f, err = durable.CreateLocked(j.partPath(), j.mode(), j.stamp)
