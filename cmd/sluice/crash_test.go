@@ -49,6 +49,19 @@ func startServer(t *testing.T, data string, flags ...string) *child {
 	return c
 }
 
+// refused runs a command that must end by itself, as one does that is refused: what would go on, such as a
+// server that starts all the same, is killed after a minute and fails the test.
+func refused(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	out, err := exec.CommandContext(ctx, "sluice", args...).CombinedOutput()
+	if ctx.Err() != nil {
+		t.Fatalf("sluice %q does not end: %s", args, out)
+	}
+	return string(out), err
+}
+
 // launch starts a server, and returns when it has said where it is and what to try.
 func launch(cmd *exec.Cmd) (*child, error) {
 	stderr, err := cmd.StderrPipe()

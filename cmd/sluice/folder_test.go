@@ -90,8 +90,8 @@ func TestAFolderOfANewerVersionIsLeftAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := filesOf(t, filepath.Join(data, filepath.Dir(file)))
-			out, err := exec.Command("sluice", "serve", "--listen", "127.0.0.1:0", "--admin-listen", "", "--data", data).CombinedOutput()
-			if err == nil || !strings.Contains(string(out), "format 9") || !strings.Contains(string(out), knows) || !strings.Contains(string(out), "newer sluice") {
+			out, err := refused(t, "serve", "--listen", "127.0.0.1:0", "--admin-listen", "", "--data", data)
+			if err == nil || !strings.Contains(out, "format 9") || !strings.Contains(out, knows) || !strings.Contains(out, "newer sluice") {
 				t.Errorf("%v: %s", err, out)
 			}
 			if after := filesOf(t, filepath.Join(data, filepath.Dir(file))); !slices.Equal(before, after) {

@@ -225,8 +225,8 @@ func TestAHalfIsAMountOfItsOwn(t *testing.T) {
 		srv.stop(t)
 		unmount()
 		for _, args := range [][]string{{"serve", "--listen", "127.0.0.1:0", "--admin-listen", ""}, {"check", "--repair"}, {"backup", filepath.Join(base, "backup")}} {
-			out, err := exec.Command("sluice", append(args, "--data", data)...).CombinedOutput()
-			if err == nil || !strings.Contains(string(out), at+" is empty") || !strings.Contains(string(out), "mounted") {
+			out, err := refused(t, append(args, "--data", data)...)
+			if err == nil || !strings.Contains(out, at+" is empty") || !strings.Contains(out, "mounted") {
 				t.Errorf("%q without %s: %v: %s", args, half, err, out)
 			}
 			if left, err := os.ReadDir(at); len(left) > 0 || err != nil {

@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -23,8 +22,8 @@ func TestATakenPortLeavesNothingBehind(t *testing.T) {
 		"admin":  {"--listen", "127.0.0.1:0", "--admin-listen", taken.Addr().String()},
 	} {
 		data := filepath.Join(t.TempDir(), "data")
-		out, err := exec.Command("sluice", append([]string{"serve", "--data", data}, args...)...).CombinedOutput()
-		if err == nil || !strings.Contains(string(out), "address already in use") {
+		out, err := refused(t, append([]string{"serve", "--data", data}, args...)...)
+		if err == nil || !strings.Contains(out, "address already in use") {
 			t.Errorf("%s: %v: %s", name, err, out)
 		}
 		if _, err := os.Stat(data); !errors.Is(err, fs.ErrNotExist) {
