@@ -219,7 +219,7 @@ func TestHalvesThatDoNotBelongTogether(t *testing.T) {
 		do   func(t *testing.T, disk durable.FS)
 		says string
 	}{
-		"exchanged":                {lived, func(t *testing.T, d durable.FS) { exchange(t, d, at+"/meta", at+"/content") }, "/data/meta"},
+		"exchanged":                {lived, func(t *testing.T, d durable.FS) { exchange(t, d, at+"/meta", at+"/content") }, "/data/meta holds the other half of this data folder (content)"},
 		"exchanged, of an earlier": {older, func(t *testing.T, d durable.FS) { exchange(t, d, at+"/meta", at+"/content") }, "/data/meta is no half of a data folder"},
 		"metadata of another":      {lived, func(t *testing.T, d durable.FS) { second(t, d); exchange(t, d, at+"/meta", "/other/meta") }, "/data/meta belongs to another data folder"},
 		"content of another":       {lived, func(t *testing.T, d durable.FS) { second(t, d); exchange(t, d, at+"/content", "/other/content") }, "/data/content belongs to another data folder"},

@@ -94,7 +94,12 @@ func (f *Folder) look(h *Half) (s state, err error) {
 	if err := f.enter(h); err != nil {
 		return s, err
 	}
-	if s.mark, s.marked, err = read(h.FS, h.markPath()); err != nil {
+	for _, file := range []string{h.file, f.Meta.file, f.Content.file} { // a mark of the other half tells that both are exchanged
+		if s.mark, s.marked, err = read(h.FS, filepath.Join(h.Path, file)); err != nil || s.marked {
+			break
+		}
+	}
+	if err != nil {
 		return s, err
 	}
 	s.lived = slices.Contains(names, h.format)
