@@ -61,7 +61,7 @@ func ofClient() []mutant {
 			name: "a-redirect-is-worth-another-attempt", promise: 14, file: "api/client_class.go",
 			old:   "{300, 399, Permanent,",
 			new:   "{300, 399, Gateway,",
-			tests: []string{"sender.TestForeignAnswersAreOfSeveralClasses"},
+			tests: []string{"cmd/sluice.TestAGetThatIsSentElsewhereEnds"},
 		},
 		{
 			name: "patience-does-not-bound-a-pause", promise: 12, file: "sender/wait.go",
