@@ -203,6 +203,10 @@ func (w *world) start(ts *testscript.TestScript, args []string) {
 // sets GATE to the address of a way to the server that lets so many bytes pass, both directions together, and then stands still. Each time it is
 // another way, with an address of its own; the last one leads to the server also where that is started anew.
 //
+// gate wait
+//
+// returns when something stands still there.
+//
 // gate open
 //
 // lets everything pass, from now on.
@@ -217,10 +221,12 @@ func gateCommand(ts *testscript.TestScript, neg bool, args []string) {
 		w.gate.to(w.server.url)
 		w.ends = append(w.ends, w.gate.close)
 		ts.Setenv("GATE", "http://"+w.gate.listener.Addr().String())
+	case !neg && len(args) == 1 && args[0] == "wait" && w.gate != nil:
+		w.gate.wait()
 	case !neg && len(args) == 1 && args[0] == "open" && w.gate != nil:
 		w.gate.open()
 	default:
-		usage(ts, false, "gate hold BYTES | open, with a server running")
+		usage(ts, false, "gate hold BYTES | wait | open, with a server running")
 	}
 }
 

@@ -18,8 +18,9 @@ type gate struct {
 	wg       sync.WaitGroup
 
 	mu     sync.Mutex
-	moved  sync.Cond // left, opened or cuts changed
+	moved  sync.Cond // left, held, opened or cuts changed
 	left   int64     // bytes that may still pass
+	held   bool      // something came that may not
 	opened bool
 	closed bool
 	cuts   int // how often everything that ran was cut
@@ -58,6 +59,15 @@ func (g *gate) open() {
 	defer g.mu.Unlock()
 	g.opened = true
 	g.moved.Broadcast()
+}
+
+// wait returns when the gate holds something: a request is under way then, and stays so.
+func (g *gate) wait() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for !g.held && !g.closed {
+		g.moved.Wait()
+	}
 }
 
 // cut ends every connection, and what was on its way is lost, as where a machine dies with all that it had sent. Later ones pass.
@@ -133,6 +143,10 @@ func (p passing) Write(b []byte) (int, error) {
 	g.mu.Lock()
 	for !g.opened && p.cuts == g.cuts && g.left < n {
 		g.left = 0 // what comes behind must not overtake
+		if !g.held {
+			g.held = true
+			g.moved.Broadcast()
+		}
 		g.moved.Wait()
 	}
 	g.left -= n
