@@ -108,7 +108,7 @@ func ofCleanup() []mutant {
 		{
 			name: "a-place-that-is-written-is-reclaimed", promise: 1, file: "upload/leftover.go",
 			old:   "			if gen <= l.gen {\n				return l, nil",
-			new:   "			if false {\n				return l, nil",
+			new:   "			if gen <= l.gen && false {\n				return l, nil",
 			tests: []string{"upload.TestAPlaceThatIsWrittenIsNotReclaimed"},
 		},
 		{
