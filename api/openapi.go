@@ -222,6 +222,9 @@ func (set schemaSet) ref(t reflect.Type, closed bool) (obj, error) {
 			return nil, err
 		}
 		tidy(schema, closed)
+		if closed {
+			shapeOf(t).bound(schema)
+		}
 		set[t.Name()] = schema
 	}
 	return obj{"$ref": "#/components/schemas/" + t.Name()}, nil
@@ -243,5 +246,20 @@ func tidy(s *jsonschema.Schema, closed bool) {
 		tidy(s.AdditionalProperties, closed)
 	} else if !closed {
 		s.AdditionalProperties = nil
+	}
+}
+
+// bound says in a request's schema what its shape refuses: too long a list, and a string that has not so many hex digits.
+func (s *shape) bound(schema *jsonschema.Schema) {
+	for _, m := range s.members {
+		p := schema.Properties[m.name]
+		if m.elem != nil {
+			p.MaxItems = &m.most
+			m.elem.bound(p.Items)
+		}
+		m.bound(p)
+	}
+	if s.digits > 0 {
+		schema.Pattern = fmt.Sprintf("^[0-9a-fA-F]{%d}$", s.digits)
 	}
 }

@@ -3,6 +3,7 @@ package api_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -102,6 +103,28 @@ func TestTheDocumentIsValidOpenAPI(t *testing.T) {
 	for _, frozen := range []string{"uploads_begin", "uploads_put_chunk/{session_id}/{chunk_idx}", "uploads_finish", "uploads_abort", "sessions_list", "sessions_stats", "sessions_clear_all", "sessions_cleanup_expired"} {
 		if paths["/v1/"+frozen] == nil {
 			t.Errorf("%s is not documented", frozen)
+		}
+	}
+}
+
+// What a request is refused for as it is read, the document says: how long a list may be, and what stands in it.
+func TestTheDocumentBoundsLists(t *testing.T) {
+	w := newWorld(t, nil)
+	doc := string(w.do("GET", "/openapi.json", "", "Authorization", "").body)
+	for path, want := range map[string]string{
+		"FinishRequest.properties.chunk_crc32c.maxItems":                                "16384",
+		"FinishRequest.properties.chunk_crc32c.items.pattern":                           "^[0-9a-fA-F]{8}$",
+		"FinishBatchRequest.properties.finishes.maxItems":                               "1000",
+		"FinishBatchRequest.properties.finishes.items.properties.chunk_crc32c.maxItems": "16384",
+	} {
+		at := any(nil)
+		w.check(json.Unmarshal([]byte(doc), &at))
+		for _, name := range append([]string{"components", "schemas"}, strings.Split(path, ".")...) {
+			members, _ := at.(map[string]any)
+			at = members[name]
+		}
+		if got := fmt.Sprint(at); got != want {
+			t.Errorf("%s is %s, not %s", path, got, want)
 		}
 	}
 }
