@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"sluice/catalog"
+	"sluice/internal/panics"
 	"sluice/session"
 	"sluice/upload"
 )
@@ -101,18 +102,19 @@ func (k *Keeper) Run(ctx context.Context) {
 	defer tick.Stop()
 	defer sweep.Stop()
 	for {
-		var err error
+		var step func() error
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			_, err = k.Tick(ctx)
+			step = func() error { _, err := k.Tick(ctx); return err }
 		case <-k.cfg.Uploads.Left():
-			err = k.reclaim(ctx, false)
+			step = func() error { return k.reclaim(ctx, false) }
 		case <-sweep.C:
-			_, err = k.Sweep(ctx)
+			step = func() error { _, err := k.Sweep(ctx); return err }
 			sweep.Reset(sweepEvery)
 		}
+		err := panics.Try(step)
 		if err != nil && ctx.Err() == nil && !errors.Is(err, upload.ErrAway) { // that has been said
 			k.cfg.Log.Error("cleaning up failed; it is tried again", "err", err)
 		}
@@ -127,8 +129,12 @@ func (k *Keeper) Tick(ctx context.Context) (expired int, err error) {
 	if err := k.cfg.InPlace(); err != nil {
 		return 0, err
 	}
-	expired, err = k.cfg.Sessions.TickTTL(ctx, k.cfg.Clock.Now(), k.cfg.Uploads.Expire)
-	return expired, errors.Join(err, k.settle(ctx), k.reclaim(ctx, true))
+	err = panics.Try(func() (err error) {
+		expired, err = k.cfg.Sessions.TickTTL(ctx, k.cfg.Clock.Now(), k.cfg.Uploads.Expire)
+		return err
+	})
+	settled := panics.Try(func() error { return k.settle(ctx) })
+	return expired, errors.Join(err, settled, k.reclaim(ctx, true))
 }
 
 // reclaim gives back what was left at places, unless they are held.
@@ -156,7 +162,7 @@ func (k *Keeper) settle(ctx context.Context) error {
 		}
 		for _, d := range todo {
 			if d.Kind != catalog.DuePlace || !k.held() {
-				failed.add(k.do(ctx, d))
+				failed.add(panics.Try(func() error { return k.do(ctx, d) }))
 			}
 			from = catalog.DueKey(d)
 			from.Key += "\x00" // the next key there can be

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/catalog"
+	"sluice/internal/panics"
 	"sluice/upload"
 )
 
@@ -106,7 +107,10 @@ func (s *scrub) pass(ctx context.Context, from catalog.ContentKey) error {
 			continue
 		}
 		after = &key
-		if err := s.content(ctx, content); err != nil {
+		err = panics.Try(func() error { return s.content(ctx, content) })
+		if lost := (*panics.Error)(nil); errors.As(err, &lost) {
+			s.k.cfg.Log.Error("looking at a stored content failed; the others are looked at", "sha256", fmt.Sprintf("%x", content.SHA256), "err", err)
+		} else if err != nil {
 			return err
 		}
 	}

@@ -144,6 +144,29 @@ func TestScrubFindsRot(t *testing.T) {
 	})
 }
 
+// A content at which the store panics keeps no other from being looked at.
+func TestScrubSurvivesAPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := scrub(t, 1<<30)
+		var stored []catalog.Memory
+		for i := range 4 {
+			stored = append(stored, s.store(text(i, 9000)))
+		}
+		broken, bad := s.content(stored[1]).Extents[0], stored[2]
+		s.blobs.onCheck(func(e catalog.Extent) error {
+			if e == broken {
+				panic("the store is broken")
+			}
+			return nil
+		})
+		s.world.blobs.Corrupt(s.content(bad).Extents[0].Place, 77)
+		time.Sleep(2 * time.Minute)
+		if s.content(bad).Damaged.IsZero() || !s.said("the store is broken") || !s.said("all stored content was read again") {
+			t.Errorf("marked: %v; the log: %s", s.content(bad).Damaged, s.log.String())
+		}
+	})
+}
+
 // What has changed between the look at a row and the look at its bytes is nothing to tell of, whatever the bytes are by then.
 func TestScrubLooksAgainBeforeItSpeaks(t *testing.T) {
 	for what, change := range map[string]func(s *scrubbed, m catalog.Memory){

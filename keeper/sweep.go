@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/catalog"
+	"sluice/internal/panics"
 	"sluice/session"
 	"sluice/upload"
 )
@@ -40,7 +41,7 @@ func (k *Keeper) Sweep(ctx context.Context) (deleted int, err error) {
 		}
 		for _, p := range places {
 			after = p.Name
-			s.place(ctx, p)
+			s.failed.add(panics.Try(func() error { return s.place(ctx, p) }))
 		}
 	}
 	k.suspects, k.looked = s.is, true
@@ -55,9 +56,13 @@ func (k *Keeper) Sweep(ctx context.Context) (deleted int, err error) {
 // forgetEvents removes the events that are more than a capsule keeps.
 func (k *Keeper) forgetEvents(ctx context.Context) error {
 	var ids []string
+	var failed failures
 	err := k.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
 		ids = ids[:0]
 		for c, err := range catalog.Capsules.After(r, "") {
+			if errors.Is(err, catalog.ErrDamaged) {
+				continue
+			}
 			if err != nil {
 				return err
 			}
@@ -67,17 +72,22 @@ func (k *Keeper) forgetEvents(ctx context.Context) error {
 		}
 		return nil
 	})
+	failed.add(err)
 	for _, id := range ids {
-		for more := true; more && err == nil && ctx.Err() == nil; {
-			err = k.cfg.Catalog.Update(ctx, func(tx catalog.Tx) (err error) {
+		for more := true; more && ctx.Err() == nil; {
+			err := k.cfg.Catalog.Update(ctx, func(tx catalog.Tx) (err error) {
 				if more, err = catalog.ForgetEvents(tx, id, batch); errors.Is(err, catalog.ErrNotFound) {
 					err = nil
 				}
 				return err
 			})
+			if err != nil {
+				failed.add(fmt.Errorf("forgetting the old events of capsule %s: %w", id, err))
+				break
+			}
 		}
 	}
-	return err
+	return failed.join()
 }
 
 // sweep is a run of Sweep.
@@ -93,14 +103,14 @@ type sweep struct {
 }
 
 // place deletes a place that is an orphan for long enough.
-func (s *sweep) place(ctx context.Context, p upload.PlaceInfo) {
+func (s *sweep) place(ctx context.Context, p upload.PlaceInfo) error {
 	if p.Holds != nil {
 		if !s.k.cfg.Known(p.Life) {
 			s.keep(p)
 		} else if len(s.strange) < maxSuspects {
 			s.strange = append(s.strange, p)
 		}
-		return
+		return nil
 	}
 	since, before := s.k.suspects[p.Name]
 	orphan, open, err := s.k.orphan(ctx, p)
@@ -108,18 +118,18 @@ func (s *sweep) place(ctx context.Context, p upload.PlaceInfo) {
 		if orphan {
 			s.keep(p)
 		}
-		return
+		return nil
 	}
 	if open && p.Old && !s.k.looked {
 		s.k.cfg.Uploads.Leave(p.Name, p.Session)
 	}
 	if orphan && (p.Old || before && s.now-since >= orphanGrace.Milliseconds()) && !s.k.held() {
 		if err = s.delete(ctx, p); err == nil {
-			return
+			return nil
 		}
 	}
 	if err != nil {
-		s.failed.add(fmt.Errorf("place %s, which nothing may name: %w", p.Name, err))
+		err = fmt.Errorf("place %s, which nothing may name: %w", p.Name, err)
 	}
 	switch {
 	case (orphan || err != nil) && before:
@@ -127,6 +137,7 @@ func (s *sweep) place(ctx context.Context, p upload.PlaceInfo) {
 	case orphan && len(s.is) < maxSuspects:
 		s.is[p.Name] = s.now
 	}
+	return err
 }
 
 // keep counts an orphan that may be another copy's of the metadata.

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"testing"
 
 	"sluice/catalog"
+	"sluice/internal/panics"
 	"sluice/keeper"
 	"sluice/session"
 	"sluice/upload"
@@ -91,5 +93,111 @@ func TestWhatCannotBeRecognisedIsKeptWhereItIsNamed(t *testing.T) {
 		if got := fmt.Sprint(blobs.holds); len(blobs.holds) != 2 || blobs.holds["~3"] != "" {
 			t.Errorf("left are %s", got)
 		}
+	}
+}
+
+// panicking is a content store that panics where one of its places is to be deleted.
+type panicking struct {
+	upload.Blobs
+	at string
+}
+
+func (p panicking) Delete(ctx context.Context, place string) error {
+	if place == p.at {
+		panic("the store is broken")
+	}
+	return p.Blobs.Delete(ctx, place)
+}
+
+// One place at which the store panics keeps no other from being deleted, by a sweep or by a tick.
+func TestAPanicAtOnePlaceKeepsNoOther(t *testing.T) {
+	w := newWorld(t)
+	for id := range session.SessionID(5) {
+		w.stray(1000 + id)
+	}
+	all, err := w.blobs.Places(t.Context(), "", 100)
+	w.check(err)
+	w.on(panicking{aged{Blobs: w.blobs}, all[2].Name})
+	var lost *panics.Error
+	if n, err := w.keeper.Sweep(t.Context()); n != 4 || !errors.As(err, &lost) {
+		t.Errorf("%d deleted, %v", n, err)
+	}
+
+	w.check(w.catalog.Update(t.Context(), func(tx catalog.Tx) error {
+		for i := range 5 {
+			d := catalog.Due{Kind: catalog.DuePlace, Key: fmt.Sprint("place", i)}
+			if err := catalog.Dues.Put(tx, catalog.DueKey(d), d); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	w.on(panicking{w.blobs, "place2"})
+	if _, err := w.keeper.Tick(t.Context()); !errors.As(err, &lost) {
+		t.Errorf("%v", err)
+	}
+	left := 0
+	w.check(w.catalog.View(t.Context(), func(r catalog.Reader) error {
+		for d, err := range catalog.Dues.After(r, catalog.DueKey{}) {
+			if left++; err != nil || d.Key != "place2" {
+				t.Errorf("left to do: %+v, %v", d, err)
+			}
+		}
+		return nil
+	}))
+	if left != 1 {
+		t.Errorf("%d are left to do", left)
+	}
+}
+
+// holed is a catalog in which the first capsule's row is lost to whoever reads them all.
+type holed struct{ catalog.Store }
+
+func (h holed) View(ctx context.Context, f func(catalog.Reader) error) error {
+	return h.Store.View(ctx, func(r catalog.Reader) error { return f(holedReader{r}) })
+}
+
+type holedReader struct{ catalog.Reader }
+
+func (r holedReader) Scan(t catalog.TableID, lo, hi []byte, desc bool) iter.Seq2[any, error] {
+	return func(yield func(any, error) bool) {
+		bad := t == catalog.CapsuleTable
+		for row, err := range r.Reader.Scan(t, lo, hi, desc) {
+			if bad {
+				row, err, bad = nil, catalog.ErrHole, false
+			}
+			if !yield(row, err) {
+				return
+			}
+		}
+	}
+}
+
+// A capsule whose row can't be read keeps no other capsule from forgetting its old events.
+func TestABadCapsuleKeepsNoOtherFromForgetting(t *testing.T) {
+	w := newWorld(t)
+	const old = catalog.MostEvents + 10
+	w.check(w.catalog.Update(t.Context(), func(tx catalog.Tx) error {
+		for _, id := range []string{"a", "zz"} {
+			w.check(catalog.Capsules.Put(tx, catalog.Name(id), catalog.Capsule{ID: id, Seq: old}))
+			for n := uint64(1); n <= 20; n++ {
+				w.check(catalog.Events.Put(tx, catalog.EventKey{Capsule: id, Seq: n}, catalog.Event{Capsule: id, Seq: n}))
+			}
+		}
+		return nil
+	}))
+	w.keeper = keeper.New(keeper.Config{Sessions: w.sessions, Uploads: w.uploads, Catalog: holed{w.catalog}, Blobs: w.blobs, Clock: w.clock})
+	_, err := w.keeper.Sweep(t.Context())
+	w.check(err)
+	for id, want := range map[string]uint64{"a": 1, "zz": 11} {
+		w.check(w.catalog.View(t.Context(), func(r catalog.Reader) error {
+			for e, err := range catalog.Events.After(r, catalog.EventKey{Capsule: id}) {
+				if err != nil || e.Capsule != id || e.Seq != want {
+					t.Errorf("the oldest event of %s is %+v, %v; want %d", id, e, err, want)
+				}
+				break
+			}
+			return nil
+		}))
 	}
 }

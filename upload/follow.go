@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime/debug"
 
 	"sluice/catalog"
+	"sluice/internal/panics"
 	"sluice/session"
 )
 
@@ -24,7 +24,7 @@ func (u *Service) follow(id session.SessionID) {
 	}
 	u.wg.Go(func() {
 		defer u.tracks.release(t)
-		err := guarded(func() error { return u.catchUp(u.stop, t) })
+		err := panics.Try(func() error { return u.catchUp(u.stop, t) })
 		if err != nil && u.stop.Err() == nil {
 			u.Log.Warn("hashing ahead failed", "session", id, "err", err)
 		}
@@ -33,16 +33,6 @@ func (u *Service) follow(id session.SessionID) {
 		t.following, t.err = false, err
 		t.notify()
 	})
-}
-
-// guarded makes an error of a panic: what runs behind the requests must not take all of them along.
-func guarded(do func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-		}
-	}()
-	return do()
 }
 
 // ladder is how much is hashed between two saved states, in bytes: what a restart or a Drop costs at most.

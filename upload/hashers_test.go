@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 )
@@ -65,16 +64,4 @@ func TestAPlaceIsNotLost(t *testing.T) {
 			t.Errorf("%d places are free, %d wait", h.free, len(h.queue))
 		}
 	})
-}
-
-// What runs behind the requests makes an error of a panic, so that it does not take all of them along.
-func TestAPanicIsMadeAnError(t *testing.T) {
-	defer func() {
-		if p := recover(); p != nil {
-			t.Errorf("it went on: %v", p)
-		}
-	}()
-	if err := guarded(func() error { panic("broken") }); err == nil || !strings.Contains(err.Error(), "broken") {
-		t.Errorf("%v", err)
-	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sluice/catalog"
+	"sluice/internal/panics"
 	"sluice/session"
 	"sluice/upload"
 	"sluice/upload/uploadtest"
@@ -149,4 +150,35 @@ func TestWhatRottedWhileTheServerWasDeadIsNotPublished(t *testing.T) {
 	}
 	w.check(w.put(up.ID, 1, b[chunk:]))
 	w.finishes(up.ID, b)
+}
+
+// A store that panics while what is recorded is compared after a restart fails what asked for that, and not the process; later finishes go on.
+func TestAPanicOfTheComparisonIsAnError(t *testing.T) {
+	w := newWorld(t)
+	b := random(2 * chunk)
+	up := w.begin(int64(len(b)))
+	w.putAll(up.ID, b)
+	w.restart()
+	w.Close()
+	blobs := &brittle{Blobs: w.blobs, broken: true}
+	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: blobs, Clock: clock{}, Limits: limits()})
+	var lost *panics.Error
+	if _, err := w.finish(up.ID, b); !errors.As(err, &lost) {
+		t.Fatalf("%v", err)
+	}
+	blobs.broken = false
+	w.finishes(up.ID, b)
+}
+
+// brittle is a content store that panics while it is broken.
+type brittle struct {
+	*uploadtest.Blobs
+	broken bool
+}
+
+func (s *brittle) Check(ctx context.Context, e catalog.Extent, care upload.Care) error {
+	if s.broken {
+		panic("the store is broken")
+	}
+	return s.Blobs.Check(ctx, e, care)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"sluice/internal/panics"
 	"sluice/session"
 )
 
@@ -65,7 +66,7 @@ func (u *Service) check(t *track, care Care) {
 	u.tracks.mu.Unlock()
 	u.wg.Go(func() {
 		defer u.tracks.release(t)
-		err := u.drop(u.stop, t.id, session.All(), care)
+		err := panics.Try(func() error { return u.drop(u.stop, t.id, session.All(), care) })
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		t.checking, t.checkErr = false, err

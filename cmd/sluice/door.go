@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"sluice/backup"
+	"sluice/internal/panics"
 	"sluice/store/folder"
 )
 
@@ -175,7 +176,10 @@ func (d *door) answer(server context.Context, conn net.Conn) {
 	src, err := d.source()
 	var res backup.Result
 	if err == nil {
-		res, err = backupInto(ctx, d.folder.Path, want.Backup, src, seldom(func(done, _ int64) { say(doorAnswer{Done: &done}) }))
+		err = panics.Try(func() (err error) {
+			res, err = backupInto(ctx, d.folder.Path, want.Backup, src, seldom(func(done, _ int64) { say(doorAnswer{Done: &done}) }))
+			return err
+		})
 	}
 	if err != nil {
 		if server.Err() != nil {

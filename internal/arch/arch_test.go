@@ -31,10 +31,10 @@ var arrows = map[string][]string{
 	"session/journal":     {"session", "internal/durable"},
 	"catalog":             {},
 	"access":              {"catalog"},
-	"upload":              {"session", "catalog", "access"},
+	"upload":              {"session", "catalog", "access", "internal/panics"},
 	"upload/uploadtest":   {"upload", "session", "catalog", "access"},
 	"memories":            {"catalog", "access"},
-	"keeper":              {"session", "catalog", "upload"},
+	"keeper":              {"session", "catalog", "upload", "internal/panics"},
 	"backup":              {"session", "catalog", "upload", "internal/durable"},
 	"store/localblob":     {"upload", "session", "catalog", "internal/direct", "internal/durable"},
 	"store/folder":        {"internal/durable"},
@@ -50,6 +50,7 @@ var arrows = map[string][]string{
 	"internal/attack":     {}, // tests alone, which may name concrete stores
 	"internal/crashtest":  {}, // tests alone, which may name concrete stores
 	"internal/lanes":      {},
+	"internal/panics":     {},
 	"internal/load":       {"api"},
 	"internal/soak":       {},
 	"internal/realdisk":   {},

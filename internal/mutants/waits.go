@@ -83,9 +83,39 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "a-panic-behind-the-puts-ends-the-process", promise: 13, file: "upload/follow.go",
-			old:   "		if p := recover(); p != nil {",
-			new:   "		if p := any(nil); p != nil {",
-			tests: []string{"upload.TestAPanicIsMadeAnError"},
+			old:   "		err := panics.Try(func() error { return u.catchUp(u.stop, t) })",
+			new:   "		err := func() error { _ = panics.Try; return u.catchUp(u.stop, t) }()",
+			tests: []string{"upload.TestAPanicBehindThePutsIsAnError"},
+		},
+		{
+			name: "a-panic-of-the-comparison-ends-the-process", promise: 13, file: "upload/trust.go",
+			old:   "		err := panics.Try(func() error { return u.drop(u.stop, t.id, session.All(), care) })",
+			new:   "		err := func() error { _ = panics.Try; return u.drop(u.stop, t.id, session.All(), care) }()",
+			tests: []string{"upload.TestAPanicOfTheComparisonIsAnError"},
+		},
+		{
+			name: "a-panic-at-one-place-ends-the-sweep", promise: 13, file: "keeper/sweep.go",
+			old:   "			s.failed.add(panics.Try(func() error { return s.place(ctx, p) }))",
+			new:   "			if err := panics.Try(func() error { return s.place(ctx, p) }); err != nil {\n				return s.deleted, err\n			}",
+			tests: []string{"keeper.TestAPanicAtOnePlaceKeepsNoOther"},
+		},
+		{
+			name: "a-panic-at-what-is-due-ends-the-tick", promise: 13, file: "keeper/keeper.go",
+			old:   "				failed.add(panics.Try(func() error { return k.do(ctx, d) }))",
+			new:   "				failed.add(k.do(ctx, d))",
+			tests: []string{"keeper.TestAPanicAtOnePlaceKeepsNoOther"},
+		},
+		{
+			name: "a-panic-at-one-content-ends-the-pass", promise: 13, file: "keeper/scrub.go",
+			old:   "		if lost := (*panics.Error)(nil); errors.As(err, &lost) {",
+			new:   "		if lost := (*panics.Error)(nil); errors.As(err, &lost) && s == nil {",
+			tests: []string{"keeper.TestScrubSurvivesAPanic"},
+		},
+		{
+			name: "a-bad-capsule-keeps-all-events", promise: 13, file: "keeper/sweep.go",
+			old:   "			if errors.Is(err, catalog.ErrDamaged) {\n				continue\n			}",
+			new:   "",
+			tests: []string{"keeper.TestABadCapsuleKeepsNoOtherFromForgetting"},
 		},
 		{
 			name: "a-sync-that-panics-is-forgotten", promise: 2, file: "store/localblob/settle.go",
