@@ -35,9 +35,9 @@ func Build(on durable.FS, path string, fill func(dir string) error) (err error) 
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, lock.Close(), removeAll(on, work)) }()
+	defer func() { err = errors.Join(err, lock.Close(), durable.RemoveAll(on, work)) }()
 	dir := filepath.Join(work, inside)
-	if err := removeAll(on, dir); err != nil {
+	if err := durable.RemoveAll(on, dir); err != nil {
 		return err
 	}
 	if err := on.Mkdir(dir, 0o700); err != nil {
@@ -77,22 +77,4 @@ func free(on durable.FS, path string) error {
 		return err
 	}
 	return durable.SyncDir(on, filepath.Dir(path))
-}
-
-// removeAll removes path and what is in it. Links are removed, and not followed.
-func removeAll(on durable.FS, path string) error {
-	err := on.Remove(path)
-	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	names, listed := on.List(path)
-	if listed != nil {
-		return err
-	}
-	for _, name := range names {
-		if err := removeAll(on, filepath.Join(path, name)); err != nil {
-			return err
-		}
-	}
-	return on.Remove(path)
 }

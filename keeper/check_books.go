@@ -101,6 +101,9 @@ func (b *books) place(p catalog.Place) {
 	want, holder := b.places[p.Name], b.holders[p.Name]
 	file := b.File(p.Name)
 	switch {
+	case want < p.Refs && !b.Known(p.Name):
+		f := b.wrong(KindLeftover, "%s: %d contents had their bytes there, and the records of %d are lost; it is kept", file, p.Refs, p.Refs-want).at(p.Name)
+		f.Note = true
 	case want > 0 && p.Refs != want:
 		text := fmt.Sprintf("%s: %d contents are counted that have their bytes there, and there are %d", file, p.Refs, want)
 		b.wrong(KindCounter, "%s", text).at(p.Name).mend(b.check, "it is counted anew", func(tx catalog.Tx) error {

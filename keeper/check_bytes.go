@@ -300,6 +300,10 @@ func (c *check) places(ctx context.Context) error {
 			if c.known[p.Name] || c.sessions[p.Session] != nil {
 				continue
 			}
+			if !c.Known(p.Name) {
+				c.wrong(KindLeftover, "nothing names %s (%d bytes): the record of what it is may be lost, or in a newer copy of the metadata; it is kept", c.File(p.Name), p.Bytes).at(p.Name).Note = true
+				continue
+			}
 			c.wrong(KindLeftover, "nothing names %s (%d bytes): it is left of an upload that was cut, and the server deletes it within minutes of its start; move it away if you miss something",
 				c.File(p.Name), p.Bytes).at(p.Name).Note = true
 		}
@@ -320,6 +324,9 @@ func (c *check) strange(stretches []upload.PlaceInfo) {
 		}
 		slices.Sort(names)
 		text := fmt.Sprintf("nothing names the %d bytes at %s: they are left of an upload that was cut, and the server gives them back", p.Bytes, c.File(p.Name))
+		if !c.Known(p.Name) {
+			text = fmt.Sprintf("nothing names the %d bytes at %s: the record of what they are may be lost, or in a newer copy of the metadata; they are kept", p.Bytes, c.File(p.Name))
+		}
 		if len(names) > 0 {
 			text = fmt.Sprintf("the head of %s is damaged (and of %d places more): its content was read all the same, and is kept", names[0], len(names)-1)
 		}

@@ -46,7 +46,7 @@ func (k *Keeper) Sweep(ctx context.Context) (deleted int, err error) {
 	}
 	k.suspects, k.looked = s.is, true
 	if s.newer > 0 {
-		k.cfg.Log.Warn("places that nothing names are kept: they were made after this copy of the metadata", "places", s.newer, "bytes", s.newerBytes)
+		k.cfg.Log.Warn("places that nothing names are kept: the records of what they are may be lost, or in a newer copy of the metadata", "places", s.newer, "bytes", s.newerBytes)
 	}
 	s.unknown(ctx)
 	s.failed.add(k.forgetEvents(ctx))

@@ -102,13 +102,22 @@ func (c *checkCmd) check(e *env, die func(error)) (sum keeper.Summary, err error
 		to = slog.NewJSONHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})
 	}
 	log := slog.New(to)
+	if c.Repair {
+		if sum, done, err := c.salvage(e, log, die); err != nil || done {
+			return sum, err
+		}
+	}
 	d, err := openData(c.Data, folder.Options{Existing: true, ReadOnly: !c.Repair, Rejoin: c.Rejoin, Log: log},
 		pebblemeta.Options{Changed: upload.Reserving(catalog.Bounds{}), Die: die, Log: log, ReadOnly: !c.Repair}, localblob.Options{Log: log, ReadOnly: !c.Repair})
 	if err != nil {
 		return sum, err
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
-	meta, blobs := d.meta, d.blobs
+	return c.run(e, d.meta, d.blobs, func(place string) bool { return d.folder.Known(localblob.LifeOf(place)) })
+}
+
+// run checks what is in stores.
+func (c *checkCmd) run(e *env, meta *pebblemeta.DB, blobs *localblob.Store, known func(place string) bool) (keeper.Summary, error) {
 	p := newProgress(e)
 	defer p.close()
 	defer p.end("check")
@@ -117,6 +126,7 @@ func (c *checkCmd) check(e *env, die func(error)) (sum keeper.Summary, err error
 		Found:    func(f keeper.Finding) { c.tell(e, f) },
 		Progress: func(done, total int64) { p.set("check", done, total) },
 		File:     c.file,
+		Known:    known,
 		Metadata: func(ctx context.Context, found func(string)) error { return meta.Verify(ctx, found) },
 	})
 }

@@ -183,6 +183,24 @@ func Remove(on FS, path string) error {
 	return SyncDir(on, filepath.Dir(path))
 }
 
+// RemoveAll removes path and what is in it. Links are removed, and not followed.
+func RemoveAll(on FS, path string) error {
+	err := on.Remove(path)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	names, listed := on.List(path)
+	if listed != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := RemoveAll(on, filepath.Join(path, name)); err != nil {
+			return err
+		}
+	}
+	return on.Remove(path)
+}
+
 // SyncDir makes the entries of a folder survive power loss.
 func SyncDir(on FS, path string) error {
 	d, err := on.OpenFile(path, os.O_RDONLY, 0)

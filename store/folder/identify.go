@@ -10,6 +10,9 @@ import (
 
 // identify makes sure that the halves are this folder's, and gives a folder that holds nothing its ids.
 func (f *Folder) identify(existing bool) error {
+	if err := f.goOn(); err != nil {
+		return err
+	}
 	root, named, err := read(f.FS, f.markPath())
 	if err != nil {
 		return err

@@ -38,23 +38,33 @@ func (f *Folder) Begin(last Last) (after uint64, err error) {
 	}
 	m.Folder, m.Part, m.Life, m.Next, m.Open = f.id, f.Meta.part, last.Life, after+1, false
 	if f.joining {
-		if err := f.write(joining); err != nil {
-			return 0, err
-		}
-		if err := write(f.Content.FS, f.Content.markPath(), mark{Folder: f.id, Part: f.Content.part}); err != nil {
-			return 0, err
-		}
+		err = f.join(m)
+	} else {
+		err = f.note(m)
 	}
-	if err := f.note(m); err != nil {
+	if err != nil {
 		return 0, err
 	}
-	if f.joining {
-		if err := f.write(""); err != nil {
-			return 0, err
-		}
+	f.rejoin = false
+	return after, nil
+}
+
+// join gives the halves their ids.
+func (f *Folder) join(m mark) error {
+	if err := f.write(joining); err != nil {
+		return err
+	}
+	if err := write(f.Content.FS, f.Content.markPath(), mark{Folder: f.id, Part: f.Content.part}); err != nil {
+		return err
+	}
+	if err := f.note(m); err != nil {
+		return err
+	}
+	if err := f.write(""); err != nil {
+		return err
 	}
 	f.joining, f.rejoin = false, false
-	return after, nil
+	return nil
 }
 
 // Begun notes that the content is open: the life that Begin spoke of has begun.

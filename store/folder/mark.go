@@ -22,6 +22,8 @@ type mark struct {
 	Folder string `json:"folder"`
 	Part   string `json:"part"`
 	State  string `json:"state,omitempty"`
+	// Replaced is, while metadata are being replaced, the name that the old are to have.
+	Replaced string `json:"replaced,omitempty"`
 	// Of the metadata:
 	Life    uint64      `json:"life,omitempty"` // the newest that has begun
 	Next    uint64      `json:"next,omitempty"` // the one that is about to

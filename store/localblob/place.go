@@ -173,6 +173,12 @@ func Where(name string) (file string, off int64) {
 	return (&Store{}).path(p), p.base()
 }
 
+// LifeOf gives the life of the store in which a place was made; 0 where it is not one of this kind of store.
+func LifeOf(name string) uint64 {
+	p, _ := parse(name)
+	return p.life
+}
+
 // Delete implements upload.Blobs.
 func (s *Store) Delete(_ context.Context, name string) error {
 	p, ok := parse(name)

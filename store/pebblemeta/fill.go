@@ -25,6 +25,7 @@ type Filling struct {
 	size   int
 	last   []byte
 	rows   int64
+	finish func(*pebble.DB) error // what is to be done with the rows beside; nil: nothing
 }
 
 // tableSize is how many bytes of rows go into one table.
@@ -109,6 +110,9 @@ func (f *Filling) Close(ctx context.Context) (err error) {
 	}
 	if err == nil {
 		err = f.count(peb)
+	}
+	if err == nil && f.finish != nil {
+		err = f.finish(peb)
 	}
 	if err = errors.Join(err, peb.Close()); err != nil {
 		return fmt.Errorf("making the metadata: %w", err)

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"syscall"
+	"time"
+
+	"sluice/catalog"
+	"sluice/keeper"
+	"sluice/store/folder"
+	"sluice/store/localblob"
+	"sluice/store/pebblemeta"
+	"sluice/upload"
+)
+
+// salvage makes new metadata of what is left of the old, if tables of those are rotten, cut or gone, and puts them in place. done is false where they are whole. lost is how many things are missing, or may be older than
+// they were; sum is of the check of everything else.
+func (c *checkCmd) salvage(e *env, log *slog.Logger, die func(error)) (sum keeper.Summary, done bool, err error) {
+	f, err := folder.Open(c.Data, folder.Options{Existing: true, Rejoin: c.Rejoin, Log: log})
+	if err != nil {
+		return sum, false, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	wreck, err := pebblemeta.OpenWreck(f.Meta.Path, pebblemeta.Options{FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: die, Log: log})
+	if err != nil {
+		return sum, false, err
+	}
+	defer func() { err = errors.Join(err, wreck.Close()) }()
+	if len(wreck.Holes()) == 0 {
+		return sum, false, nil
+	}
+	if err := movable(f); err != nil {
+		return sum, false, err
+	}
+	s := salvage{checkCmd: c, e: e, log: log, die: die, folder: f, wreck: wreck}
+	for _, hole := range wreck.Holes() {
+		s.found(keeper.Finding{Kind: keeper.KindRecord, Text: "the metadata is damaged: " + hole})
+	}
+	next, err := f.Beside()
+	if err != nil {
+		return sum, false, err
+	}
+	sum, err = s.make(next)
+	sum.Wrong += s.lost
+	if err != nil {
+		return sum, false, err
+	}
+	life, stopped, err := localblob.Peek(f.Content.Path, f.Content.FS)
+	if err != nil {
+		return sum, false, err
+	}
+	kept, err := f.Replace(next, folder.Last{Life: life, Clean: stopped}, time.Now())
+	if err != nil {
+		return sum, false, err
+	}
+	e.tell(map[string]string{"old_metadata": kept}, "new metadata are in place; the old ones are kept in %s: remove them when nothing is missed", clean(kept))
+	return sum, true, nil
+}
+
+// salvage is one under way.
+type salvage struct {
+	*checkCmd
+	e      *env
+	log    *slog.Logger
+	die    func(error)
+	folder *folder.Folder
+	wreck  *pebblemeta.Wreck
+	lost   int64
+}
+
+// found tells of something that is missing.
+func (s *salvage) found(f keeper.Finding) {
+	s.lost++
+	s.tell(s.e, f)
+}
+
+// make makes the new metadata, and checks and repairs them.
+func (s *salvage) make(next folder.Half) (sum keeper.Summary, err error) {
+	rescue := keeper.Rescue{Lost: s.wreck.Lost, Found: s.found}
+	options := pebblemeta.Options{FS: pebblemeta.Held(next.Path, next.Way), Die: s.die, Log: s.log, Changed: upload.Reserving(catalog.Bounds{})}
+	err = s.wreck.Salvage(s.e.ctx, next.Path, options, rescue.Keep, func(what string) {
+		s.found(keeper.Finding{Kind: keeper.KindLost, Text: what})
+	})
+	if err != nil {
+		return sum, err
+	}
+	options.Existing = true
+	meta, err := pebblemeta.Open(next.Path, options)
+	if err != nil {
+		return sum, err
+	}
+	defer func() { err = errors.Join(err, meta.Close()) }()
+	if err := rescue.Settle(s.e.ctx, meta.Sessions(), meta.Catalog(), systemClock{}); err != nil {
+		return sum, err
+	}
+	content := s.folder.Content
+	blobs, err := localblob.Open(content.Path, localblob.Options{FS: content.FS, Log: s.log, ReadOnly: true})
+	if err != nil {
+		return sum, err
+	}
+	defer func() { err = errors.Join(err, blobs.Close()) }()
+	return s.run(s.e, meta, blobs, func(string) bool { return false })
+}
+
+// movable refuses metadata that can't get another name, before anything is done.
+func movable(f *folder.Folder) error {
+	var whole, meta syscall.Stat_t
+	if err := errors.Join(syscall.Stat(f.Path, &whole), syscall.Lstat(f.Meta.Path, &meta)); err != nil {
+		return err
+	}
+	if meta.Dev != whole.Dev {
+		return fmt.Errorf("%s is a mount point, and new metadata can't take its place. Nothing was touched. Mount that disk elsewhere, and make %[1]s a link to a folder on it", f.Meta.Path)
+	}
+	return nil
+}

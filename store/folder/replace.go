@@ -1,0 +1,136 @@
+package folder
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"sluice/internal/durable"
+)
+
+// The metadata is replaced in steps, each of which is on the disk before the next:
+//
+//	DIR/meta.salvaged is filled, and gets the mark of the metadata as its last file
+//	DIR/folder gets "state":"replacing" and the name that the old metadata is to have
+//	DIR/meta gets that name
+//	DIR/meta.salvaged becomes DIR/meta
+//	DIR/folder loses its state
+//
+// Until the second step the old metadata is what there is, and from then on the new: whoever opens the folder next goes on.
+const (
+	salvaged  = "meta.salvaged"
+	replacing = "replacing"
+)
+
+// Beside makes an empty folder for metadata that are to take the place of those that are there, by Replace.
+func (f *Folder) Beside() (h Half, err error) {
+	h = f.Meta
+	h.Path = filepath.Join(f.Path, salvaged)
+	if err := durable.RemoveAll(f.FS, h.Path); err != nil {
+		return h, fmt.Errorf("removing what a former run has left: %w", err)
+	}
+	if err := durable.Mkdir(f.FS, h.Path, 0o700); err != nil {
+		return h, err
+	}
+	if h.FS, err = f.hold(f.FS, h.Path); err == nil {
+		h.Way = wayOf(h.FS, h.Path)
+	}
+	return h, err
+}
+
+// Replace puts the metadata that Beside gave a folder for, and that are closed, in the place of the old, which are kept under the name that it gives. The content was last as is said. What it has of
+// the time until now is no garbage for having no record. The folder is to be closed then.
+func (f *Folder) Replace(next Half, last Last, now time.Time) (kept string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.joining {
+		m := f.meta
+		m.Folder, m.Part = f.id, f.Meta.part
+		if err := f.join(m); err != nil {
+			return "", err
+		}
+	}
+	name := "meta.damaged-" + now.UTC().Format("20060102T150405Z")
+	for n := 2; ; n++ {
+		if _, err := f.FS.Stat(filepath.Join(f.Path, name)); errors.Is(err, fs.ErrNotExist) {
+			break
+		} else if err != nil {
+			return "", err
+		}
+		name = fmt.Sprintf("meta.damaged-%s-%d", now.UTC().Format("20060102T150405Z"), n)
+	}
+	life := max(last.Life, f.meta.Life, f.meta.Next)
+	m := mark{Folder: f.id, Part: f.Meta.part, Life: last.Life, Unknown: [][2]uint64{{0, life}}}
+	if err := write(next.FS, filepath.Join(next.Path, f.Meta.file), m); err != nil {
+		return "", err
+	}
+	if err := durable.SyncDir(f.FS, f.Path); err != nil {
+		return "", err
+	}
+	root := mark{Folder: f.id, Part: whole, State: replacing, Replaced: name}
+	if err := write(f.FS, f.markPath(), root); err != nil {
+		return "", err
+	}
+	return filepath.Join(f.Path, name), f.replace(root)
+}
+
+// replace goes on with a replacement, from whichever step it had got to.
+func (f *Folder) replace(root mark) error {
+	meta, next, kept := f.Meta.Path, filepath.Join(f.Path, salvaged), filepath.Join(f.Path, root.Replaced)
+	there, err := f.there(next)
+	if err != nil {
+		return err
+	}
+	if there {
+		old, err := f.there(kept)
+		if err != nil {
+			return err
+		}
+		if !old {
+			if err := f.FS.Rename(meta, kept); err != nil {
+				// A mount point has no other name: nothing has changed, and nothing will.
+				return errors.Join(fmt.Errorf("%s can't be renamed, so the new metadata can't take its place: %w", meta, err), f.write(""))
+			}
+			if err := durable.SyncDir(f.FS, f.Path); err != nil {
+				return err
+			}
+		}
+		if err := f.FS.Rename(next, meta); err != nil {
+			return err
+		}
+	}
+	if err := durable.SyncDir(f.FS, f.Path); err != nil {
+		return err
+	}
+	return f.write("")
+}
+
+func (f *Folder) there(path string) (bool, error) {
+	_, err := f.FS.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// goOn ends a replacement of the metadata that was stopped.
+func (f *Folder) goOn() error {
+	root, _, err := read(f.FS, f.markPath())
+	if err != nil || root.State != replacing {
+		return err
+	}
+	if f.frozen {
+		return fmt.Errorf("%s: sluice check --repair was stopped while it put new metadata in place; run it again, or start the server, and either goes on", f.Path)
+	}
+	if name := root.Replaced; name == "" || name != filepath.Base(name) {
+		return fmt.Errorf("%s is not one of sluice's", f.markPath())
+	}
+	f.id = root.Folder
+	if err := f.replace(root); err != nil {
+		return err
+	}
+	f.log.Warn("new metadata, made by sluice check --repair, are in place", "old", filepath.Join(f.Path, root.Replaced))
+	return nil
+}

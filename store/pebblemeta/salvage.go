@@ -1,0 +1,188 @@
+package pebblemeta
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"sluice/session"
+)
+
+// Salvage makes a database in the folder dir, which is empty or not there, of what is left: the sure sessions and pieces, and the rows of the catalog that keep takes; sure says
+// that a row is the newest that there was. What leads to sessions, and the totals, is made anew. Each thing that is known to be lost of sessions, and each row that can't be read, is told to lost. The
+// database is on the disk when Salvage has returned nil.
+func (w *Wreck) Salvage(ctx context.Context, dir string, opts Options, keep func(row any, sure bool) bool, lost func(string)) error {
+	f, err := Fill(dir, opts)
+	if err != nil {
+		return err
+	}
+	defer f.Abandon()
+	s := salvage{f: f, keep: keep, lost: lost}
+	if err := w.Walk(ctx, s.row); err != nil {
+		return err
+	}
+	f.finish = func(peb *pebble.DB) error { return s.index(ctx, peb) }
+	return f.Close(ctx)
+}
+
+// salvage is one under way.
+type salvage struct {
+	f      *Filling
+	keep   func(row any, sure bool) bool
+	lost   func(string)
+	totals totals
+}
+
+// row takes a row or leaves it out.
+func (s *salvage) row(key, row []byte, sure bool) error {
+	what, err := Decode(key, row)
+	if err != nil {
+		s.lost(err.Error())
+		return nil
+	}
+	switch kind := key[0]; {
+	case kind == keyCatalog:
+		if !s.keep(what, sure) {
+			return nil
+		}
+	case kind == keySession && !sure:
+		was := what.(session.Session)
+		s.lost(fmt.Sprintf("session %s (%s when it was last readable) is left out: it may have gone on or ended since", was.ID, was.State))
+		return nil
+	case kind == keySession, kind == keyEntry && sure:
+	case bytes.Equal(key, totalsKey):
+		return decodeRow(rowVersion, row, &s.totals)
+	default: // made anew
+		return nil
+	}
+	return s.f.Add(key, row)
+}
+
+// indexBatch is how many bytes are written at a time.
+const indexBatch = 1 << 20
+
+// index brings sessions and their pieces into agreement, and writes what leads to them, and the totals.
+func (s *salvage) index(ctx context.Context, peb *pebble.DB) error {
+	s.totals.Open, s.totals.Expected, s.totals.Received = 0, 0, 0
+	b := peb.NewBatch()
+	defer func() { _ = b.Close() }()
+	pieces, err := peb.NewIter(&pebble.IterOptions{LowerBound: []byte{keyEntry}, UpperBound: []byte{keyEntry + 1}})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pieces.Close() }()
+	prefix := []byte{keySession}
+	rows, err := peb.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: behind(prefix)})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }()
+	of := piecesOf{it: pieces, b: b}
+	pieces.First()
+	for ok := rows.First(); ok && ctx.Err() == nil; ok = rows.Next() {
+		p, _ := placeIn(append(make([]byte, 8, keyPosition), rows.Key()[1:]...))
+		was, err := decodeSession(p.id, rows.Value())
+		if err != nil {
+			return err
+		}
+		is, err := of.session(was)
+		if err != nil {
+			return err
+		}
+		if missing := session.Total(was.Received) - session.Total(is.Received); missing > 0 {
+			s.lost(fmt.Sprintf("session %s: the records of %d of its %d bytes; the client is asked for them again", is.ID, missing, session.Total(was.Received)))
+		}
+		if err := s.add(b, &is); err != nil {
+			return err
+		}
+		if b.Len() < indexBatch {
+			continue
+		}
+		if err := b.Commit(pebble.NoSync); err != nil {
+			return err
+		}
+		b.Reset()
+	}
+	if err := errors.Join(ctx.Err(), rows.Error(), of.rest(), pieces.Error()); err != nil {
+		return err
+	}
+	row, err := s.totals.encode()
+	if err == nil {
+		err = b.Set(totalsKey, row, nil)
+	}
+	if err == nil {
+		err = b.Commit(pebble.Sync)
+	}
+	if err != nil {
+		return err
+	}
+	return peb.Flush()
+}
+
+// add writes a session's row and what leads to it.
+func (s *salvage) add(b *pebble.Batch, is *session.Session) error {
+	s.totals.count(is, 1)
+	s.totals.Newest = max(s.totals.Newest, is.Seen)
+	row, err := encodeSession(is)
+	if err == nil {
+		err = b.Set(sessionKey(is.ID), row, nil)
+	}
+	if err != nil {
+		return err
+	}
+	return (&txn{batch: b}).index(nil, is)
+}
+
+// piecesOf walks the pieces of all sessions alongside those.
+type piecesOf struct {
+	it *pebble.Iterator // at the first piece that was not looked at
+	b  *pebble.Batch
+}
+
+// session gives the session as its pieces say. Those before it have none, and those of one that has ended go.
+func (p *piecesOf) session(s session.Session) (session.Session, error) {
+	prefix := entriesPrefix(s.ID)
+	var got []session.Range
+	n := 0
+	for ; p.it.Valid() && bytes.Compare(p.it.Key(), behind(prefix)) < 0; p.it.Next() {
+		at, _ := placeIn(p.it.Key())
+		e, err := decodeEntry(int64(uint64(at.id)^1<<63), p.it.Value())
+		ours := err == nil && bytes.HasPrefix(p.it.Key(), prefix) && !s.State.Ended() && session.Covers(s.Received, e.Range) && !session.Touches(got, e.Range)
+		if ours {
+			got, n = session.Add(got, e.Range), n+1
+			continue
+		}
+		if err := p.b.Delete(p.it.Key(), nil); err != nil {
+			return s, err
+		}
+	}
+	if s.State.Ended() {
+		return s, nil
+	}
+	missing := slices.Clone(s.Received)
+	for _, r := range got {
+		missing = session.Sub(missing, r)
+	}
+	for _, r := range missing {
+		var err error
+		if s, err = session.Apply(s, s.Gen, session.Change{Remove: []session.Range{r}, Drop: r, Length: session.Unknown}); err != nil {
+			return s, err
+		}
+	}
+	s.Pieces = n
+	return s, nil
+}
+
+// rest removes the pieces of sessions that are not there.
+func (p *piecesOf) rest() error {
+	for ; p.it.Valid(); p.it.Next() {
+		if err := p.b.Delete(p.it.Key(), nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}

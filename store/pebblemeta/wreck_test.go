@@ -1,0 +1,104 @@
+package pebblemeta
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// wreckOf opens what is left, and gives its rows.
+func wreckOf(t *testing.T, disk vfs.FS) (w *Wreck, sure, doubtful map[string]string) {
+	t.Helper()
+	w, err := OpenWreck("data/meta", Options{FS: disk})
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	sure, doubtful = map[string]string{}, map[string]string{}
+	var last []byte
+	err = w.Walk(t.Context(), func(key, row []byte, is bool) error {
+		if last != nil && bytes.Compare(last, key) >= 0 {
+			return fmt.Errorf("%x comes after %x", key, last)
+		}
+		last = bytes.Clone(key)
+		if is {
+			sure[string(key)] = string(row)
+		} else {
+			doubtful[string(key)] = string(row)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return w, sure, doubtful
+}
+
+// Whatever happens to one table, a block of it, its end, or all of it: each row that is given as sure is what it was, each that was and is not given is told of as lost, and what lies over and beside the hole is all there.
+func TestAWreckGivesWhatIsSure(t *testing.T) {
+	furnished, want := damageable(t)
+	undamaged, sure, doubtful := wreckOf(t, furnished)
+	if len(undamaged.Holes()) > 0 || len(doubtful) > 0 || len(sure) != len(want) {
+		t.Errorf("undamaged: %v, %d rows and %d of %d", undamaged.Holes(), len(doubtful), len(sure), len(want))
+	}
+	if err := undamaged.Close(); err != nil {
+		t.Error(err)
+	}
+	damages := 0
+	for _, path := range tables(t, furnished) {
+		b, err := readAll(furnished, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		damage := map[string]func(vfs.FS){
+			"gone":  func(disk vfs.FS) { _ = disk.Remove(path) },
+			"cut":   func(disk vfs.FS) { replaceFile(t, disk, path, b[:len(b)/2]) },
+			"empty": func(disk vfs.FS) { replaceFile(t, disk, path, nil) },
+		}
+		for at := 10; at < len(b); at += 1000 {
+			damage[fmt.Sprintf("byte %d", at)] = func(disk vfs.FS) { flip(t, disk, path, at) }
+		}
+		for what, do := range damage {
+			damages++
+			disk := copied(t, furnished)
+			do(disk)
+			w, sure, doubtful := wreckOf(t, disk)
+			for key, row := range want {
+				if is, ok := sure[key]; ok && is != row {
+					t.Errorf("%s, %s: row %.20q is another", path, what, key)
+				} else if _, old := doubtful[key]; !ok && !old && !w.lost([]byte(key)) {
+					t.Errorf("%s, %s: row %.20q is lost in silence", path, what, key)
+				}
+			}
+			for key := range sure {
+				if _, ok := want[key]; !ok {
+					t.Errorf("%s, %s: row %.20q was deleted", path, what, key)
+				}
+			}
+			if lost := len(want) - len(sure) - len(doubtful); lost > len(want)/8 && what[0] == 'b' {
+				t.Logf("%s, %s: %d of %d rows are lost, %d doubtful", path, what, lost, len(want), len(doubtful))
+			}
+			if err := w.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	t.Log(damages)
+	_ = pebble.ErrClosed
+}
+
+func replaceFile(t *testing.T, disk vfs.FS, path string, b []byte) {
+	t.Helper()
+	f, err := disk.Create(path, vfs.WriteCategoryUnspecified)
+	if err == nil {
+		_, err = f.Write(b)
+	}
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
