@@ -28,8 +28,9 @@ type CheckConfig struct {
 	// Known, which may be nil, reports whether the catalog can know what a place is: records of what was made may be lost, or be in a newer copy of the catalog. Such
 	// a place is no garbage for having no record.
 	Known func(place string) bool
-	// Metadata, which may be nil, lets the metadata's store look through what only it can see; it calls found for each thing that is wrong.
-	Metadata func(ctx context.Context, found func(problem string)) error
+	// Metadata, which may be nil, lets the metadata's store look through what only it can see; it calls found for each thing that is wrong. hole: rows
+	// are lost together, and new metadata have to be made of the others.
+	Metadata func(ctx context.Context, found func(problem string, hole bool)) error
 }
 
 // Kind says what sort of thing was found, for programs. The words are never given another meaning.
@@ -160,7 +161,7 @@ func (c *check) tell(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if f.fix != nil {
+		if f.Remedy != "" {
 			c.sum.Mendable++
 		}
 		if c.Repair && f.fix != nil {
@@ -189,7 +190,12 @@ func (c *check) metadata(ctx context.Context) error {
 	if c.Metadata == nil {
 		return nil
 	}
-	err := c.Metadata(ctx, func(problem string) { c.wrong(KindRecord, "the metadata is damaged: %s", problem) })
+	err := c.Metadata(ctx, func(problem string, hole bool) {
+		f := c.wrong(KindRecord, "the metadata is damaged: %s", problem)
+		if hole {
+			f.Remedy = "new metadata are made of all that is left"
+		}
+	})
 	c.broken = c.broken || len(c.pending) > 0
 	return errors.Join(c.tell(ctx), err)
 }

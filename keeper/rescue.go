@@ -192,7 +192,7 @@ func (r *Rescue) memories(rows catalog.Reader) error {
 			fallthrough
 		default:
 			if err = r.put(rows, m); err == nil {
-				r.tellOf(m, KindOlder, ": its record may be older than it was")
+				r.tellOf(m, KindOlder, ": its record may be older than it was, or it was deleted since")
 			}
 		}
 		if err != nil {

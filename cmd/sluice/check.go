@@ -20,6 +20,8 @@ type checkCmd struct {
 	Data   string `default:"sluice-data" env:"SLUICE_DATA" placeholder:"DIR" help:"The data folder; no server may have it open."`
 	Repair bool   `help:"Mend what can be mended. See above."`
 	Rejoin bool   `help:"Take halves that don't belong together for one data folder from now on; with --repair. See above."`
+
+	lost int64 // that could not be brought out of damaged metadata, or may be older than it was
 }
 
 // Help is what --help says beside the flags.
@@ -27,6 +29,8 @@ func (checkCmd) Help() string {
 	return `Reads every byte and every record past the caches, and compares them with their checksums and with each other. Without --repair nothing in the folder is changed, not a byte and not a time. Each thing that is wrong is one line: which memory, which bytes, which file. Exit status 0: all is well; 1: something is wrong.
 
 --repair computes anew what follows from other records (indexes, counters, references, reservations, what is to be cleaned up); drops lost pieces of uploads under way, so that the client sends them again; and marks memories whose bytes are damaged: they are listed, but not given out, and storing the same bytes again heals them. The mark goes when a later check --repair finds the bytes right. It deletes no bytes and no memory. Files that nothing names are listed; the server deletes them within minutes of its start. It can be stopped at any time and repeated. With it, exit status 0 says that everything that was wrong is mended.
+
+Where tables of the metadata are rotten, cut or gone, --repair makes new metadata of all that can be read, puts them in place, and keeps the old in DIR/meta.damaged-TIME. What is known to be missing is named ("lost"), and so is what may be older than it was, or may have been deleted since ("older"). Memories come back from the events of their capsule where those have them; tokens that may have been revoked are void, and roles that nothing confirms are taken away; content whose records are lost stays in DIR/content, and nothing deletes it until a check --repair --rejoin says that it may. Exit status 1 says that this was done, and the next check says whether all is well.
 
 --rejoin, with --repair, is for a folder that is refused since its content is gone for good, an older copy, or one of which nobody knows that it belongs to the metadata: what is there is one data folder from now on, and content that is gone begins anew, empty. Make sure first that no disk is merely not mounted. What is missing then is marked as damaged; storing the same bytes again heals it.`
 }
@@ -127,7 +131,7 @@ func (c *checkCmd) run(e *env, meta *pebblemeta.DB, blobs *localblob.Store, know
 		Progress: func(done, total int64) { p.set("check", done, total) },
 		File:     c.file,
 		Known:    known,
-		Metadata: func(ctx context.Context, found func(string)) error { return meta.Verify(ctx, found) },
+		Metadata: func(ctx context.Context, found func(string, bool)) error { return meta.Verify(ctx, found) },
 	})
 }
 
@@ -158,6 +162,8 @@ func (c *checkCmd) tell(e *env, f keeper.Finding) {
 	switch {
 	case f.Note:
 		state = "note"
+	case f.Kind == keeper.KindLost, f.Kind == keeper.KindOlder:
+		state = string(f.Kind)
 	case f.Repaired:
 		state, more = "repaired", ": "+f.Remedy
 	case f.Quarantined:
@@ -178,6 +184,9 @@ func (c *checkCmd) conclude(e *env, s keeper.Summary) error {
 	l.Wrong, l.Mendable, l.Repaired, l.Quarantined, l.Notes = s.Wrong, s.Mendable, s.Repaired, s.Quarantined, s.Notes
 	verdict := "all is well"
 	switch {
+	case c.lost > 0:
+		verdict = fmt.Sprintf("the metadata were made anew of what was left: %d things that are damaged, lost or perhaps older are named above; %d were repaired; %d are wrong still, %d of them quarantined",
+			c.lost, s.Repaired, s.Left()-c.lost, s.Quarantined)
 	case s.Left() > 0 && c.Repair:
 		verdict = fmt.Sprintf("%d things are wrong still, %d of them quarantined; %d were repaired", s.Left(), s.Quarantined, s.Repaired)
 	case s.Left() > 0:

@@ -43,7 +43,7 @@ func (c *checkCmd) salvage(e *env, log *slog.Logger, die func(error)) (sum keepe
 		return sum, false, err
 	}
 	sum, err = s.make(next)
-	sum.Wrong += s.lost
+	sum.Wrong += c.lost
 	if err != nil {
 		return sum, false, err
 	}
@@ -67,7 +67,6 @@ type salvage struct {
 	die    func(error)
 	folder *folder.Folder
 	wreck  *pebblemeta.Wreck
-	lost   int64
 }
 
 // found tells of something that is missing.

@@ -72,7 +72,7 @@ func Open(dir string, opts Options) (*DB, error) {
 		return fail(err)
 	}
 	if db.peb, err = pebble.Open(dir, po); err != nil {
-		return fail(err)
+		return fail(explain(err))
 	}
 	if err := db.loadTotals(opts.Log); err != nil {
 		close(db.reserve.closed)

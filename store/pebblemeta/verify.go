@@ -15,8 +15,8 @@ import (
 
 // Verify reads every row, and so every block of the database with its checksum, and calls found for what is wrong with those that only this package sees: keys
 // that mean nothing, rows of sessions and pieces that can't be read, indexes that differ from the sessions, and the totals. What the rows of
-// the catalog say is not looked at. Behind a rotten block it goes on, once it has told which rows that may have had. An error says that it could not read on.
-func (db *DB) Verify(ctx context.Context, found func(problem string)) error {
+// the catalog say is not looked at. Behind a rotten block it goes on, once it has told of that hole, and which rows it may have had. An error says that it could not read on.
+func (db *DB) Verify(ctx context.Context, found func(problem string, hole bool)) error {
 	if err := db.enter(ctx); err != nil {
 		return err
 	}
@@ -26,15 +26,15 @@ func (db *DB) Verify(ctx context.Context, found func(problem string)) error {
 		return err
 	}
 	defer db.views.release(v)
-	w := verifier{r: v, found: found}
+	w := verifier{r: v, found: func(problem string) { found(problem, false) }}
 	err = db.each(v.Snapshot, nil, nil, false, func(key, row []byte) bool {
 		if err := w.row(key, row); err != nil {
-			found(fmt.Sprintf("row %x: %v", key, err))
+			found(fmt.Sprintf("row %x: %v", key, err), false)
 		}
 		return ctx.Err() == nil
 	}, func(err error) bool {
 		w.holes = true
-		found(err.Error())
+		found(err.Error(), true)
 		return ctx.Err() == nil
 	})
 	if err := errors.Join(ctx.Err(), err); err != nil {

@@ -56,7 +56,7 @@ func TestVerifyNamesWhatContradicts(t *testing.T) {
 			}
 			defer db.Close()
 			var found []string
-			err = db.Verify(t.Context(), func(problem string) { found = append(found, problem) })
+			err = db.Verify(t.Context(), func(problem string, _ bool) { found = append(found, problem) })
 			if all := strings.Join(found, "\n"); err != nil || (len(found) > 0) != (c.says != "") || !strings.Contains(all, c.says) {
 				t.Errorf("%v, %q", err, all)
 			}

@@ -111,6 +111,20 @@ type tableOf struct {
 	lo, hi []byte // its first and its last key
 }
 
+// ErrTables: tables are missing, or not as long as they were.
+var ErrTables = errors.New("make sure that its disk is whole and mounted; then sluice check --repair brings out all that is left, and sluice backup --salvage backs that up")
+
+// broken finds in Pebble's refusal that tables are missing or cut.
+var broken = regexp.MustCompile(`\(type sstable\) unknown|object size mismatch`)
+
+// explain adds to Pebble's refusal what can be done about it.
+func explain(err error) error {
+	if err != nil && broken.MatchString(err.Error()) {
+		err = fmt.Errorf("%w. %w", err, ErrTables)
+	}
+	return err
+}
+
 // gone finds in Pebble's refusal the numbers of the tables that are not there.
 var gone = regexp.MustCompile(`file (\d+) \(type sstable\) unknown`)
 

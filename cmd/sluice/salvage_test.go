@@ -1,0 +1,381 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/access"
+	"sluice/api"
+	"sluice/catalog"
+	"sluice/session"
+	"sluice/store/folder"
+	"sluice/store/localblob"
+	"sluice/store/pebblemeta"
+)
+
+// wrecked is a data folder whose metadata are in several tables and a log, and what it has.
+type wrecked struct {
+	data     string
+	memories map[catalog.MemoryID]catalog.Memory
+	tokens   map[string]bool // their ids
+	revoked  map[string]bool
+	purged   map[string]bool // memories
+	open     map[session.SessionID]bool
+}
+
+// furnishWreck makes the folder: memories of all sizes in two capsules, some changed, in the trash, restored or gone; uploads under way, finished and aborted; principals and tokens.
+func furnishWreck(t *testing.T) *wrecked {
+	t.Helper()
+	w := &wrecked{data: filepath.Join(t.TempDir(), "data"), revoked: map[string]bool{}, purged: map[string]bool{}}
+	var ids []string
+	put := func(srv *child, from, to int) {
+		for i := from; i < to; i++ {
+			b := contentOf(fmt.Sprint(i), 500+i%3*15_000)
+			m, err := srv.client.Create(t.Context(), api.CreateRequest{CapsuleID: []string{"default", "second"}[i%2], Name: fmt.Sprintf("file %d", i), Idem: fmt.Sprintf("key %d", i)}, bytes.NewReader(b), int64(len(b)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, m.MemoryID)
+		}
+	}
+	upload := func(srv *child, name string, chunks int64) string {
+		three, whole := int64(3), int64(3*64<<10)
+		s, err := srv.client.Begin(t.Context(), api.BeginRequest{CapsuleID: "second", Meta: api.Meta{Name: name, Bytes: &whole}, ExpectedChunks: &three, ChunkSize: 64 << 10})
+		for i := int64(0); i < chunks && err == nil; i++ {
+			err = srv.client.PutChunk(t.Context(), s.SessionID, i, bytes.NewReader(contentOf(name, 64<<10)), 64<<10, api.PutOptions{})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.SessionID
+	}
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	srv := startServer(t, w.data, "--scrub-rate", "0")
+	_, err := srv.client.CreateCapsule(t.Context(), api.CreateCapsuleRequest{CapsuleID: "second", Name: "second"})
+	check(err)
+	put(srv, 0, 50)
+	for i := range 4 {
+		upload(srv, fmt.Sprintf("open %d", i), int64(i))
+	}
+	check(srv.client.Abort(t.Context(), upload(srv, "aborted", 2)))
+	whole := bytes.Repeat(contentOf("finished", 64<<10), 3)
+	_, err = srv.client.Finish(t.Context(), api.FinishRequest{SessionID: upload(srv, "finished", 3), SHA256: sum(whole), TotalLen: int64(len(whole))})
+	check(err)
+	for _, id := range ids[:4] {
+		check(srv.client.DeleteMemory(t.Context(), id, false))
+	}
+	srv.stop(t)
+	w.furnishTokens(t)
+	srv = startServer(t, w.data, "--scrub-rate", "0")
+	put(srv, 50, 60)
+	name := "changed"
+	for i, id := range ids[10:20] {
+		if i%2 == 0 {
+			_, err := srv.client.UpdateMemory(t.Context(), api.UpdateMemoryRequest{MemoryID: id, Name: &name})
+			check(err)
+			continue
+		}
+		w.purged[id] = true
+		check(srv.client.DeleteMemory(t.Context(), id, true))
+	}
+	_, err = srv.client.RestoreMemory(t.Context(), ids[1])
+	check(err)
+	upload(srv, "late", 2)
+	srv.stop(t)
+	// While a block is rotten the tables over it are not merged with it.
+	mend := rotEvents(t, w.data)
+	for n := 60; n < 66; n += 3 {
+		srv = startServer(t, w.data, "--scrub-rate", "0")
+		put(srv, n, n+3)
+		check(srv.client.DeleteMemory(t.Context(), ids[n-30], false))
+		w.purged[ids[n-40]] = true
+		check(srv.client.DeleteMemory(t.Context(), ids[n-40], true))
+		upload(srv, fmt.Sprintf("late %d", n), 1)
+		srv.kill()
+	}
+	mend()
+	if len(tablesOf(t, w.data)) < 2 {
+		t.Fatal("the metadata are in one table")
+	}
+	look := filepath.Join(t.TempDir(), "look") // an open that may write would merge the tables
+	copyDir(t, w.data, look)
+	w.memories, w.tokens, w.open = w.read(t, look)
+	return w
+}
+
+// rotEvents flips a bit in a block that has events alone. The server does without those.
+func rotEvents(t *testing.T, data string) (mend func()) {
+	t.Helper()
+	path := tablesOf(t, data)[0]
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(b); i += 500 {
+		rotten := bytes.Clone(b)
+		rotten[i] ^= 1
+		if err := os.WriteFile(path, rotten, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		wreck, err := pebblemeta.OpenWreck(filepath.Dir(path), pebblemeta.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		holes := wreck.Holes()
+		if err := wreck.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if len(holes) == 1 && strings.Count(holes[0], "events") == 2 {
+			return func() {
+				if err := os.WriteFile(path, b, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	t.Fatal("there is no block with nothing but events")
+	return nil
+}
+
+// furnishTokens makes tokens for two principals, and revokes some.
+func (w *wrecked) furnishTokens(t *testing.T) {
+	t.Helper()
+	d := w.openData(t, w.data)
+	who := access.New(d.meta.Catalog(), systemClock{}, func() int64 { return 1 }, nil)
+	secret, err := os.ReadFile(filepath.Join(w.data, "admin-token"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin, err := who.Authenticate(t.Context(), strings.TrimSpace(string(secret)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := who.CreatePrincipal(t.Context(), admin, "friend", false)
+	for i := 0; i < 30 && err == nil; i++ {
+		var tok catalog.Token
+		if tok, _, err = who.CreateToken(t.Context(), admin, p.ID, fmt.Sprintf("token %d", i), false, time.Hour); err == nil && i%5 == 0 {
+			w.revoked[tok.ID] = true
+			err = who.RevokeToken(t.Context(), admin, tok.ID)
+		}
+	}
+	if err = errors.Join(err, d.close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *wrecked) openData(t *testing.T, dir string) *data {
+	t.Helper()
+	d, err := openData(dir, folder.Options{Existing: true}, pebblemeta.Options{}, localblob.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// read gives what a folder has.
+func (w *wrecked) read(t *testing.T, dir string) (memories map[catalog.MemoryID]catalog.Memory, tokens map[string]bool, open map[session.SessionID]bool) {
+	t.Helper()
+	d := w.openData(t, dir)
+	memories, tokens, open = map[catalog.MemoryID]catalog.Memory{}, map[string]bool{}, map[session.SessionID]bool{}
+	err := d.meta.Catalog().View(t.Context(), func(r catalog.Reader) error {
+		for m, err := range catalog.Memories.After(r, catalog.MemoryKey{}) {
+			if err != nil {
+				return err
+			}
+			m.Idem = "" // it may be forgotten
+			memories[m.ID] = m
+		}
+		for tok, err := range catalog.Tokens.After(r, catalog.TokenKey{}) {
+			if err != nil {
+				return err
+			}
+			tokens[tok.ID] = true
+		}
+		return nil
+	})
+	err = errors.Join(err, session.Page(t.Context(), d.meta.Sessions(), session.Query{State: session.Open, Limit: 100}, func(s session.Session) (bool, error) {
+		open[s.ID] = true
+		return true, nil
+	}))
+	if err = errors.Join(err, d.close()); err != nil {
+		t.Fatal(err)
+	}
+	return memories, tokens, open
+}
+
+// copyDir copies a folder, holes and all.
+func copyDir(t *testing.T, from, to string) {
+	t.Helper()
+	if out, err := exec.Command("cp", "-a", "--sparse=auto", from, to).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+// run runs a command in this process.
+func runHere(args ...string) (status int, out string) {
+	var b bytes.Buffer
+	status = Main(args, strings.NewReader(""), &b, &b)
+	return status, b.String()
+}
+
+func tablesOf(t *testing.T, data string) []string {
+	t.Helper()
+	tables, err := filepath.Glob(filepath.Join(data, "meta", "*.sst"))
+	if err != nil || len(tables) == 0 {
+		t.Fatal(tables, err)
+	}
+	return tables
+}
+
+// damages are what may befall the tables, by name.
+func damages(t *testing.T, data string, step int) map[string]func(data string) error {
+	t.Helper()
+	out := map[string]func(string) error{}
+	for _, path := range tablesOf(t, data) {
+		name := filepath.Base(path)
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := func(data string) string { return filepath.Join(data, "meta", name) }
+		out[name+" gone"] = func(data string) error { return os.Remove(at(data)) }
+		out[name+" cut"] = func(data string) error { return os.Truncate(at(data), int64(len(b)/2)) }
+		for i := step / 2; i < len(b); i += step {
+			rotten := bytes.Clone(b)
+			rotten[i] ^= 4
+			out[fmt.Sprintf("%s byte %d", name, i)] = func(data string) error { return os.WriteFile(at(data), rotten, 0o600) }
+		}
+	}
+	return out
+}
+
+// Whatever rots of the metadata, a block, a table or its end: sluice check --repair brings out all the rest, says what is missing, and leaves a folder that is sound. What was deleted stays so, or is told of; what was
+// revoked lets nobody in; no bytes go.
+func TestWhatIsLeftOfTheMetadata(t *testing.T) {
+	w := furnishWreck(t)
+	step := 1500
+	if testing.Short() {
+		step = 9000
+	}
+	all := damages(t, w.data, step)
+	t.Logf("%d tables, %d damages, %d memories", len(tablesOf(t, w.data)), len(all), len(w.memories))
+	kinds := map[string]int{}
+	for _, what := range slices.Sorted(maps.Keys(all)) {
+		t.Run(what, func(t *testing.T) { w.salvaged(t, all[what], kinds) })
+	}
+	t.Log(kinds)
+}
+
+func (w *wrecked) salvaged(t *testing.T, damage func(string) error, kinds map[string]int) {
+	data := filepath.Join(t.TempDir(), "data")
+	copyDir(t, w.data, data)
+	if err := damage(data); err != nil {
+		t.Fatal(err)
+	}
+	had := contentFiles(t, data)
+	sure, lost := w.sure(t, data)
+	status, said := runHere("check", "--repair", "--data", data)
+	if status != 1 || !strings.Contains(said, "the metadata is damaged") || !strings.Contains(said, "meta.damaged-") {
+		t.Fatalf("check --repair: %d: %s", status, said)
+	}
+	if now := contentFiles(t, data); !slices.Equal(now, had) {
+		t.Errorf("content was touched")
+	}
+	status, again := runHere("check", "--data", data)
+	for line := range strings.Lines(again) {
+		if strings.HasPrefix(line, "wrong: ") && !strings.Contains(line, "are damaged") {
+			t.Errorf("after the repair: %s", line)
+		}
+	}
+	if status != 0 {
+		kinds["quarantined"]++
+	}
+	memories, tokens, open := w.read(t, data)
+	for id, m := range w.memories {
+		is, there := memories[id]
+		switch {
+		case !there && !lost(catalog.MemoryTable, id[:]):
+			t.Errorf("memory %s (%s) is gone, and its record was there", id, m.Name)
+		case !there:
+			kinds["lost"]++
+		case fmt.Sprint(is) != fmt.Sprint(m) && (sure[id.String()] || !strings.Contains(said, id.String())):
+			t.Errorf("memory %s is %+v, and was %+v", id, is, m)
+		case fmt.Sprint(is) != fmt.Sprint(m):
+			kinds["older"]++
+		}
+	}
+	for id, m := range memories {
+		if _, was := w.memories[id]; was {
+			continue
+		}
+		kinds["back"]++
+		if sure[id.String()] || !strings.Contains(said, id.String()) {
+			t.Errorf("memory %s (%s) was deleted, and is back in silence", id, m.Name)
+		}
+	}
+	for id := range tokens {
+		if !w.tokens[id] {
+			t.Errorf("token %s is back; revoked: %v", id, w.revoked[id])
+		}
+	}
+	for id := range sure {
+		if w.tokens[id] && !tokens[id] {
+			t.Errorf("token %s is gone", id)
+		}
+	}
+	for id := range open {
+		if !w.open[id] {
+			t.Errorf("session %s is open again", id)
+		}
+	}
+	if len(memories) < len(w.memories) && !strings.Contains(said, "lost: ") {
+		kinds["lost without a name"]++
+	}
+}
+
+// sure gives what the damaged metadata surely have: ids of memories and tokens.
+func (w *wrecked) sure(t *testing.T, data string) (ids map[string]bool, lost func(catalog.TableID, []byte) bool) {
+	t.Helper()
+	meta, err := filepath.Abs(filepath.Join(data, "meta"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wreck, err := pebblemeta.OpenWreck(meta, pebblemeta.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids = map[string]bool{}
+	err = wreck.Walk(t.Context(), func(key, row []byte, sure bool) error {
+		what, err := pebblemeta.Decode(key, row)
+		if err != nil || !sure {
+			return err
+		}
+		switch v := what.(type) {
+		case catalog.Memory:
+			ids[v.ID.String()] = true
+		case catalog.Token:
+			ids[v.ID] = true
+		}
+		return nil
+	})
+	if err = errors.Join(err, wreck.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return ids, wreck.Lost
+}

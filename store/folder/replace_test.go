@@ -1,0 +1,131 @@
+package folder
+
+import (
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"sluice/internal/crashfs"
+	"sluice/internal/durable"
+)
+
+var when = time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+
+// replace replaces the metadata by others, as sluice check --repair does.
+func replace(disk durable.FS) (err error) {
+	f, err := Open(at, Options{FS: disk, Existing: true})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	next, err := f.Beside()
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"FORMAT", "salvaged"} {
+		if err := durable.WriteFile(next.FS, next.Path+"/"+name, []byte("1"), 0o600); err != nil {
+			return err
+		}
+	}
+	kept, err := f.Replace(next, lastOf(disk), when)
+	if err == nil && kept != at+"/meta.damaged-20261130T120000Z" {
+		err = errors.New(kept)
+	}
+	return err
+}
+
+// isReplaced reports which metadata are in place; there must be some, and the old must be somewhere.
+func isReplaced(t *testing.T, disk durable.FS) bool {
+	t.Helper()
+	files := contents(t, disk, at)
+	_, is := files[at+"/meta/salvaged"]
+	if _, was := files[at+"/meta/old"]; was == is {
+		t.Errorf("in place: old %v, new %v", was, is)
+	}
+	if _, kept := files[at+"/meta.damaged-20261130T120000Z/old"]; kept != is {
+		t.Errorf("kept: %v, replaced: %v", kept, is)
+	}
+	return is
+}
+
+// † A replacement of the metadata that is stopped at any step, by kill -9 or power loss, leaves the old in place or, once it was decided, the new: with the next start. The halves belong together, the old are
+// kept, what the content has from before is no garbage for having no record, and a repeat succeeds.
+func TestAReplacementThatIsStoppedAnywhere(t *testing.T) {
+	for name, from := range map[string]func(*testing.T) *crashfs.Disk{"earlier": older, "lived": lived} {
+		t.Run(name, func(t *testing.T) {
+			disk := from(t)
+			must(t, fill(disk, "meta/old"))
+			var images []*crashfs.Image
+			disk.SetHook(func(s crashfs.Step) *crashfs.Fault {
+				if s.Changes() {
+					images = append(images, s.Image())
+				}
+				return nil
+			})
+			must(t, replace(disk))
+			disk.SetHook(nil)
+			if !isReplaced(t, disk) {
+				t.Fatal("it is not replaced")
+			}
+			before, after := 0, 0
+			for step, im := range images {
+				for _, keep := range []int{-1, 0, 50, 100} {
+					left := im.Kill()
+					if keep >= 0 {
+						left = im.Crash(rand.New(rand.NewPCG(uint64(step), uint64(keep))), keep)
+					}
+					if _, err := session(left); err != nil {
+						t.Fatalf("step %d, keep %d: %v", step, keep, err)
+					}
+					if !isReplaced(t, left) {
+						before++
+						if err := replace(left); err != nil {
+							t.Errorf("step %d, keep %d: again: %v", step, keep, err)
+						}
+						continue
+					}
+					after++
+					f, err := Open(at, Options{FS: left})
+					must(t, err)
+					for life, known := range map[uint64]bool{1: false, lastOf(disk).Life: false, lastOf(left).Life: true} {
+						if f.Known(life) != known {
+							t.Errorf("step %d, keep %d: life %d: %v", step, keep, life, !known)
+						}
+					}
+					must(t, f.Close())
+				}
+			}
+			t.Log(before, after)
+			if before < 10 || after < 10 {
+				t.Errorf("%d, %d", before, after)
+			}
+		})
+	}
+}
+
+// A replacement that is under way is told of to who may not go on with it, and what can't be renamed is left as it was.
+func TestAReplacementThatCannotBe(t *testing.T) {
+	disk := lived(t)
+	must(t, fill(disk, "meta/old"))
+	var half *crashfs.Image
+	disk.SetHook(func(s crashfs.Step) *crashfs.Fault {
+		if strings.Contains(s.String(), "meta.damaged") && half == nil {
+			half = s.Image()
+			return &crashfs.Fault{Err: syscall.EBUSY}
+		}
+		return nil
+	})
+	if err := replace(disk); !errors.Is(err, syscall.EBUSY) {
+		t.Errorf("%v", err)
+	}
+	disk.SetHook(nil)
+	if _, err := session(disk); err != nil || isReplaced(t, disk) {
+		t.Errorf("%v", err)
+	}
+	if _, err := Open(at, Options{FS: half.Kill(), Existing: true, ReadOnly: true}); err == nil || !strings.Contains(err.Error(), "check --repair was stopped") {
+		t.Errorf("reading alone: %v", err)
+	}
+}
