@@ -84,7 +84,7 @@ func (r *Rescue) Settle(ctx context.Context, sessions session.Store, rows catalo
 		return err
 	}
 	r.store, r.now = rows, catalog.Moment{Now: clock.Now(), Running: max(stats.Newest, 1)}
-	for _, step := range []func(catalog.Reader) error{r.principals, r.memories, r.members, r.outcomes} {
+	for _, step := range []func(catalog.Reader) error{r.principals, r.memories, r.members, r.holders, r.outcomes} {
 		r.changed = nil
 		if err := rows.View(ctx, step); err != nil {
 			return err
@@ -120,27 +120,19 @@ func (r *Rescue) change(f func(catalog.Tx) error) { r.changed = append(r.changed
 
 // principals gives tokens their principals back. Without an admin nobody could come in.
 func (r *Rescue) principals(rows catalog.Reader) error {
-	admin := false
+	admin, made := false, map[string]bool{}
 	for p, err := range catalog.Principals.After(rows, "") {
 		if err != nil {
 			return err
 		}
 		admin = admin || p.Admin
 	}
-	made := map[string]bool{}
-	put := func(p catalog.Principal) {
-		made[p.ID] = true
-		r.change(func(tx catalog.Tx) error { return catalog.Principals.Put(tx, catalog.Name(p.ID), p) })
-	}
 	for t, err := range catalog.Tokens.After(rows, catalog.TokenKey{}) {
+		if err == nil {
+			err = r.need(rows, made, t.Principal, "a token")
+		}
 		if err != nil {
 			return err
-		}
-		if _, ok, err := catalog.Principals.Find(rows, catalog.Name(t.Principal)); err != nil {
-			return err
-		} else if !ok && !made[t.Principal] {
-			r.tell(KindLost, "principal %s: its record; it is made anew without its name, its bounds and, if it had it, the admin right; its tokens are valid", t.Principal)
-			put(catalog.Principal{ID: t.Principal, Name: "recovered", Created: r.now.Now})
 		}
 	}
 	if !admin {
@@ -149,9 +141,41 @@ func (r *Rescue) principals(rows catalog.Reader) error {
 			return err
 		}
 		r.tell(KindLost, "every admin: principal %s is one from now on; remove the file admin-token, and the next start writes a token for it", id)
-		put(catalog.Principal{ID: id.String(), Name: "admin", Admin: true, Created: r.now.Now})
+		r.putPrincipal(catalog.Principal{ID: id.String(), Name: "admin", Admin: true, Created: r.now.Now})
 	}
 	return nil
+}
+
+// holders gives roles their principals back.
+func (r *Rescue) holders(rows catalog.Reader) error {
+	made := map[string]bool{}
+	for c, err := range catalog.Capsules.After(rows, "") {
+		if err != nil {
+			return err
+		}
+		for _, p := range c.Members() {
+			if err := r.need(rows, made, p, "a role in capsule "+c.ID); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// need makes a principal that something names and that is not there.
+func (r *Rescue) need(rows catalog.Reader, made map[string]bool, id, what string) error {
+	_, ok, err := catalog.Principals.Find(rows, catalog.Name(id))
+	if err != nil || ok || made[id] {
+		return err
+	}
+	made[id] = true
+	r.tell(KindLost, "principal %s, who has %s: the record; it is made anew without its name, its bounds and, if it had it, the admin right", id, what)
+	r.putPrincipal(catalog.Principal{ID: id, Name: "recovered", Created: r.now.Now})
+	return nil
+}
+
+func (r *Rescue) putPrincipal(p catalog.Principal) {
+	r.change(func(tx catalog.Tx) error { return catalog.Principals.Put(tx, catalog.Name(p.ID), p) })
 }
 
 // story is what the events say of a memory.

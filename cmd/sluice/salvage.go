@@ -78,7 +78,8 @@ func (s *salvage) found(f keeper.Finding) {
 // make makes the new metadata, and checks and repairs them.
 func (s *salvage) make(next folder.Half) (sum keeper.Summary, err error) {
 	rescue := keeper.Rescue{Lost: s.wreck.Lost, Found: s.found}
-	options := pebblemeta.Options{FS: pebblemeta.Held(next.Path, next.Way), Die: s.die, Log: s.log, Changed: upload.Reserving(catalog.Bounds{})}
+	disk := pebblemeta.Held(next.Path, next.Way)
+	options := pebblemeta.Options{FS: pebblemeta.Unsynced(disk), Die: s.die, Log: s.log, Changed: upload.Reserving(catalog.Bounds{})}
 	err = s.wreck.Salvage(s.e.ctx, next.Path, options, rescue.Keep, func(what string) {
 		s.found(keeper.Finding{Kind: keeper.KindLost, Text: what})
 	})
@@ -90,7 +91,11 @@ func (s *salvage) make(next folder.Half) (sum keeper.Summary, err error) {
 	if err != nil {
 		return sum, err
 	}
-	defer func() { err = errors.Join(err, meta.Close()) }()
+	defer func() {
+		if err = errors.Join(err, meta.Close()); err == nil {
+			err = pebblemeta.SyncAll(disk, next.Path)
+		}
+	}()
 	if err := rescue.Settle(s.e.ctx, meta.Sessions(), meta.Catalog(), systemClock{}); err != nil {
 		return sum, err
 	}

@@ -2,10 +2,10 @@ package pebblemeta
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"testing"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -86,7 +86,7 @@ func TestAWreckGivesWhatIsSure(t *testing.T) {
 		}
 	}
 	t.Log(damages)
-	_ = pebble.ErrClosed
+
 }
 
 func replaceFile(t *testing.T, disk vfs.FS, path string, b []byte) {
@@ -100,5 +100,62 @@ func replaceFile(t *testing.T, disk vfs.FS, path string, b []byte) {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What was salvaged survives a power loss once it was synced, is what was left, and can be opened and changed. What leads to sessions is made anew, and so are the totals.
+func TestWhatIsSalvagedIsADatabase(t *testing.T) {
+	furnished, want := damageable(t)
+	for _, path := range tables(t, furnished) {
+		for _, at := range []int{10, 1500, 3000, 5000, 7000, -1} {
+			disk := vfs.NewCrashableMem()
+			if _, err := vfs.Clone(furnished, disk, "data", "data"); err != nil {
+				t.Fatal(err)
+			}
+			if info, err := disk.Stat(path); err != nil || int64(at) >= info.Size() {
+				continue
+			}
+			if at < 0 {
+				_ = disk.Remove(path)
+			} else {
+				flip(t, disk, path, at)
+			}
+			w, sure, _ := wreckOf(t, disk)
+			late := Unsynced(disk)
+			told := 0
+			keep := func(_ any, sure bool) bool { return sure }
+			if err := w.Salvage(t.Context(), "data/new", Options{FS: late}, keep, func(string) { told++ }); err != nil {
+				t.Fatalf("%s, %d: %v", path, at, err)
+			}
+			if err := errors.Join(w.Close(), SyncAll(disk, "data/new"), syncDir(disk, "data"), syncDir(disk, "/")); err != nil {
+				t.Fatal(err)
+			}
+			left := disk.CrashClone(vfs.CrashCloneCfg{})
+			db, err := Open("data/new", Options{FS: left, Existing: true})
+			if err != nil {
+				t.Fatalf("%s, %d: %v", path, at, err)
+			}
+			got := map[string]string{}
+			if holes := walked(t, db, false, got); len(holes) > 0 {
+				t.Errorf("%s, %d: %v", path, at, holes)
+			}
+			if err := db.Verify(t.Context(), func(problem string, _ bool) { t.Errorf("%s, %d: %s", path, at, problem) }); err != nil {
+				t.Error(err)
+			}
+			for key, row := range sure {
+				if is := got[key]; is != row && (key[0] == keyCatalog || key[0] == keySession) {
+					t.Errorf("%s, %d: row %.20q is %q", path, at, key, is)
+				}
+			}
+			for key := range got {
+				if _, was := want[key]; !was {
+					t.Errorf("%s, %d: row %.20q was not there", path, at, key)
+				}
+			}
+			create(t, db, 77, "key")
+			if err := db.Close(); err != nil {
+				t.Error(err)
+			}
+		}
 	}
 }
