@@ -86,7 +86,6 @@ func TestAWreckGivesWhatIsSure(t *testing.T) {
 		}
 	}
 	t.Log(damages)
-
 }
 
 func replaceFile(t *testing.T, disk vfs.FS, path string, b []byte) {
