@@ -1,0 +1,168 @@
+package keeper
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/google/uuid"
+
+	"sluice/catalog"
+)
+
+// principals gives tokens their principals back. Without an admin nobody could come in.
+func (r *Rescue) principals(rows catalog.Reader) error {
+	admin, made := false, map[string]bool{}
+	for p, err := range catalog.Principals.After(rows, "") {
+		if err != nil {
+			return err
+		}
+		admin = admin || p.Admin
+	}
+	for t, err := range catalog.Tokens.After(rows, catalog.TokenKey{}) {
+		if err == nil {
+			err = r.need(rows, made, t.Principal, "a token")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if !admin {
+		id, err := uuid.NewV7()
+		if err != nil {
+			return err
+		}
+		r.tell(KindLost, "every admin: principal %s is one from now on; remove the file admin-token, and the next start writes a token for it", id)
+		r.putPrincipal(catalog.Principal{ID: id.String(), Name: "admin", Admin: true, Created: r.now.Now})
+	}
+	return nil
+}
+
+// holders gives roles their principals back.
+func (r *Rescue) holders(rows catalog.Reader) error {
+	made := map[string]bool{}
+	for c, err := range catalog.Capsules.After(rows, "") {
+		if err != nil {
+			return err
+		}
+		for _, p := range c.Members() {
+			if err := r.need(rows, made, p, "a role in capsule "+c.ID); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// need makes a principal that something names and that is not there.
+func (r *Rescue) need(rows catalog.Reader, made map[string]bool, id, what string) error {
+	_, ok, err := catalog.Principals.Find(rows, catalog.Name(id))
+	if err != nil || ok || made[id] {
+		return err
+	}
+	made[id] = true
+	r.tell(KindLost, "principal %s, who has %s: the record; it is made anew without its name, its bounds and, if it had it, the admin right", id, what)
+	r.putPrincipal(catalog.Principal{ID: id, Name: "recovered", Created: r.now.Now})
+	return nil
+}
+
+func (r *Rescue) putPrincipal(p catalog.Principal) {
+	r.change(func(tx catalog.Tx) error { return catalog.Principals.Put(tx, catalog.Name(p.ID), p) })
+}
+
+// members makes the capsules again that are in use, or were not sure. Who has a role there must be confirmed by the index of roles.
+func (r *Rescue) members(rows catalog.Reader) error {
+	roles := map[string][]string{}
+	for k, err := range catalog.Roles.After(rows, catalog.RoleKey{}) {
+		if err != nil {
+			return err
+		}
+		roles[k.Capsule] = append(roles[k.Capsule], k.Principal)
+	}
+	admin := ""
+	for p, err := range catalog.Principals.After(rows, "") {
+		if err != nil {
+			return err
+		}
+		if p.Admin && admin == "" {
+			admin = p.ID
+		}
+	}
+	used, err := r.used(rows)
+	if err != nil {
+		return err
+	}
+	for id := range r.capsules {
+		used[id] = used[id] || len(roles[id]) > 0
+	}
+	for id := range roles {
+		used[id] = true
+	}
+	for _, id := range sorted(used) {
+		if _, there, err := catalog.Capsules.Find(rows, catalog.Name(id)); err != nil || there {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		if !used[id] {
+			continue // deleted: nothing is in it, and nobody has a role there
+		}
+		if c, err := r.capsule(rows, id, roles[id], admin); err != nil {
+			return err
+		} else if catalog.ValidCapsuleID(id) {
+			r.change(func(tx catalog.Tx) error { return catalog.Capsules.Put(tx, catalog.Name(id), c) })
+		}
+	}
+	return nil
+}
+
+// used gives the capsules in which there is something.
+func (r *Rescue) used(rows catalog.Reader) (map[string]bool, error) {
+	used := map[string]bool{}
+	for m, err := range catalog.Memories.After(rows, catalog.MemoryKey{}) {
+		if err != nil {
+			return nil, err
+		}
+		used[m.Capsule] = true
+	}
+	for v, err := range catalog.Reservations.After(rows, catalog.Number(0)) {
+		if err != nil {
+			return nil, err
+		}
+		used[v.Capsule] = true
+	}
+	return used, nil
+}
+
+// capsule makes one again. confirmed are the principals that have a role in it.
+func (r *Rescue) capsule(rows catalog.Reader, id string, confirmed []string, admin string) (catalog.Capsule, error) {
+	c, old := r.capsules[id]
+	f := Finding{Kind: KindOlder, Capsule: id, Text: fmt.Sprintf("capsule %s: its record may be older than it was", id)}
+	if !old {
+		c = catalog.Capsule{ID: id, Name: id, Created: r.now.Now}
+		f.Kind, f.Text = KindLost, fmt.Sprintf("capsule %s: its record, with its name, its quotas and who has which role in it", id)
+	}
+	was := c.Members()
+	gone := func(p string) bool { return !slices.Contains(confirmed, p) }
+	c.Owners, c.Controllers = slices.DeleteFunc(slices.Clone(c.Owners), gone), slices.DeleteFunc(slices.Clone(c.Controllers), gone)
+	if c.Subject != "" && gone(c.Subject) {
+		c.Subject = ""
+	}
+	if len(c.Owners) == 0 {
+		c.Owners = []string{admin}
+		f.Text += fmt.Sprintf("; the admin %s owns it now, and can give it back", admin)
+	}
+	if is := c.Members(); !slices.Equal(is, was) {
+		f.Text += fmt.Sprintf("; roles had: %q then, and now: %q; known to have had one in the end: %q", was, is, confirmed)
+	}
+	for e, err := range catalog.Events.Back(rows, catalog.EventKey{Capsule: id}, catalog.EventKey{Capsule: id, Seq: math.MaxUint64}) {
+		if err != nil {
+			return c, err
+		}
+		c.Seq = max(c.Seq, e.Seq)
+		break
+	}
+	r.Found(f)
+	return c, nil
+}
