@@ -64,7 +64,8 @@ demo: build
 	./scripts/demo ./$(BIN)
 
 # The figures of docs/benchmarks.md: memory and the client's rates; then the standard scenarios beside the peers (built at the first run) and the
-# floors, in its short form, whose tables and chart are written there. BENCH has more flags for it: see `cd bench && go run . -help`.
+# floors, in its short form, whose tables and chart are written there. BENCH has more flags for it (-before PROGRAM puts another build beside
+# this one): see `cd bench && go run . -help`.
 BENCH ?=
 bench: build
 	./scripts/memory ./$(BIN)

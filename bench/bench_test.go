@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -33,6 +34,9 @@ func TestEverySystemStoresAndGivesBackWhatItWasSent(t *testing.T) {
 		t.Errorf("benchmarks.md:\n%s", text)
 	}
 	for _, s := range scenarios(quickForm) {
+		if s.how == readingCold {
+			continue // asked for by name
+		}
 		table, found := "", false
 		if _, table, found = strings.Cut(string(text), "### "+s.name+":"); !found {
 			t.Errorf("no table of %s", s.name)
@@ -48,6 +52,31 @@ func TestEverySystemStoresAndGivesBackWhatItWasSent(t *testing.T) {
 	}
 	if svg, err := os.ReadFile(filepath.Join(docs, "benchmarks.svg")); err != nil || !bytes.Contains(svg, []byte("</svg>")) {
 		t.Errorf("no chart: %v", err)
+	}
+}
+
+// Another build has a turn wherever ours has one, and the ratios are a table.
+func TestAnotherBuildTakesPart(t *testing.T) {
+	r, err := parse([]string{"-quick", "-systems", "sluice", "-scenarios", "b,create,read-small"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out, progress bytes.Buffer
+	r.out, r.progress = &out, &progress
+	r.before = filepath.Join(t.TempDir(), "other")
+	build := exec.Command("go", "build", "-o", r.before, "./cmd/sluice")
+	build.Dir = ".."
+	if b, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, b)
+	}
+	if err := r.do(t.Context()); err != nil {
+		t.Fatalf("%v\n%s", err, progress.String())
+	}
+	_, table, _ := strings.Cut(out.String(), "### Beside another build")
+	for _, name := range []string{"b", "create", "read-small"} {
+		if !strings.Contains(table, "\n| "+name+" | ") || strings.Contains(table, "NaN") {
+			t.Errorf("no ratio of %s:\n%s", name, table)
+		}
 	}
 }
 

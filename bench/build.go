@@ -17,7 +17,7 @@ var peers = []struct{ exe, pkg, module string }{ // exe is the name of the syste
 }
 
 // build makes the programs of the systems that take part. What is built already costs a look at the cache.
-func build(ctx context.Context, here, bins, sluice string, has func(system string) bool) error {
+func build(ctx context.Context, here, bins, sluice, before string, has func(system string) bool) error {
 	if err := os.MkdirAll(bins, 0o755); err != nil {
 		return err
 	}
@@ -34,13 +34,11 @@ func build(ctx context.Context, here, bins, sluice string, has func(system strin
 		if err := run(filepath.Dir(here), "build", "-trimpath", "-o", exe, "./cmd/sluice"); err != nil {
 			return err
 		}
-	} else {
-		_ = os.Remove(exe) // it may be a link already
-		abs, err := filepath.Abs(sluice)
-		if err != nil {
-			return err
-		}
-		if err := os.Symlink(abs, exe); err != nil {
+	} else if err := linkTo(sluice, exe); err != nil {
+		return err
+	}
+	if before != "" {
+		if err := linkTo(before, filepath.Join(bins, otherBuild)); err != nil {
 			return err
 		}
 	}
@@ -62,6 +60,16 @@ func build(ctx context.Context, here, bins, sluice string, has func(system strin
 		}
 	}
 	return nil
+}
+
+// linkTo puts a program where the others are.
+func linkTo(program, at string) error {
+	_ = os.Remove(at) // it may be a link already
+	abs, err := filepath.Abs(program)
+	if err != nil {
+		return err
+	}
+	return os.Symlink(abs, at)
 }
 
 // versions says which peers were built.

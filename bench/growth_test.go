@@ -59,7 +59,7 @@ func TestAFilledFolderIsSound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := build(t.Context(), r.here, r.bins, "", r.has); err != nil {
+	if err := build(t.Context(), r.here, r.bins, "", "", r.has); err != nil {
 		t.Fatal(err)
 	}
 	a, err := newArena(chunk)

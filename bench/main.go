@@ -24,13 +24,13 @@ import (
 
 // run is what the flags ask for.
 type run struct {
-	here, bins, dir, sluice, docs, grown string
-	rounds                               int
-	z                                    sizes
-	scenarios, systems                   []string // empty: all
-	flags                                string
-	out                                  io.Writer // tables
-	progress                             io.Writer
+	here, bins, dir, sluice, before, docs, grown string
+	rounds                                       int
+	z                                            sizes
+	scenarios, systems                           []string // empty: all
+	flags                                        string
+	out                                          io.Writer // tables
+	progress                                     io.Writer
 }
 
 func main() {
@@ -58,7 +58,7 @@ func parse(args []string) (*run, error) {
 			return nil
 		})
 	}
-	list(&r.scenarios, "scenarios", "`names`, separated by commas: a,b,c,d,create,read,read-small,finish,growth (all of these), links")
+	list(&r.scenarios, "scenarios", "`names`, separated by commas: a,b,c,d,create,read,read-small,finish,growth (all of these), read-cold, read-small-cold, links")
 	list(&r.systems, "systems", "`names`, separated by commas: sluice,floor,floor-1,bare,pack,tusd,tusd-synced,registry,versitygw (all)")
 	f.IntVar(&r.rounds, "rounds", 5, "rounds")
 	mib := func(to *int64, name, about string) {
@@ -80,6 +80,7 @@ func parse(args []string) (*run, error) {
 	f.StringVar(&r.dir, "dir", "", "a folder on the disk that is to be measured (a new one for temporary files)")
 	f.StringVar(&r.grown, "grown", "", "a `folder` that keeps the data folders of growth, so that the next run need not make them (none)")
 	f.StringVar(&r.sluice, "sluice", "", "the `program` to measure (one that is built from the tree)")
+	f.StringVar(&r.before, "before", "", "another build of the `program`, which has a turn wherever the first has one; the ratios are a table")
 	f.StringVar(&r.docs, "docs", "", "the `folder` whose benchmarks.md and chart are written (none); growth alone is a section and a chart of its own")
 	f.StringVar(&r.here, "bench", ".", "the folder of this module")
 	if err := f.Parse(args); err != nil {
@@ -131,12 +132,15 @@ func (r *run) wants(scenario string) bool {
 func (r *run) growthAlone() bool { return slices.Equal(r.scenarios, []string{"growth"}) }
 
 func (r *run) has(system string) bool {
+	if system == otherBuild {
+		return r.before != ""
+	}
 	return len(r.systems) == 0 || slices.Contains(r.systems, system)
 }
 
 func (r *run) do(ctx context.Context) error {
 	fmt.Fprintln(r.progress, "building")
-	if err := build(ctx, r.here, r.bins, r.sluice, r.has); err != nil {
+	if err := build(ctx, r.here, r.bins, r.sluice, r.before, r.has); err != nil {
 		return err
 	}
 	dir, err := os.MkdirTemp(r.dir, "bench-")
@@ -188,11 +192,14 @@ func (r *run) report(all *results, b *about) (section string, err error) {
 
 // measure lets the systems take turns.
 func (r *run) measure(ctx context.Context, a *arena, dir string) (*results, error) {
-	all := &results{turns: map[string]map[string][]turn{}}
+	all := &results{turns: map[string]map[string][]turn{}, compared: r.before != "" && r.has("sluice")}
 	cut := map[string][]item{}
 	for _, s := range scenarios(r.z) {
+		if all.compared {
+			s.systems = slices.Insert(s.systems, 1, otherBuild) // all begin with ours
+		}
 		s.systems = slices.DeleteFunc(s.systems, func(n string) bool { return !r.has(n) })
-		if r.wants(s.name) && len(s.systems) > 0 {
+		if (r.wants(s.name) && s.how != readingCold || slices.Contains(r.scenarios, s.name)) && len(s.systems) > 0 {
 			all.scenarios = append(all.scenarios, s)
 			all.turns[s.name] = map[string][]turn{}
 			cut[s.name] = s.cut(a)

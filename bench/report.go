@@ -36,11 +36,15 @@ func (r *results) markdown(b *about, chart string) string {
 	for _, s := range r.scenarios {
 		r.table(&w, s)
 	}
+	r.compare(&w)
 	r.finishing(&w)
 	linkTable(&w, r.links)
 	r.growth.table(&w, b.rounds, b.z.samples)
 	fmt.Fprintf(&w, "### How each runs\n\n| system | settings, and what an answer promises |\n| --- | --- |\n")
 	for _, s := range systems {
+		if s.name == otherBuild && !r.compared {
+			continue
+		}
 		fmt.Fprintf(&w, "| %s | %s |\n", s.label, s.settings)
 	}
 	return w.String()
@@ -56,7 +60,7 @@ func (r *results) goals(w *strings.Builder) {
 	}
 	peak := 0.0
 	for _, s := range r.scenarios {
-		if s.how != reading && len(r.turns[s.name]["sluice"]) > 0 {
+		if !s.reads() && len(r.turns[s.name]["sluice"]) > 0 {
 			peak = max(peak, r.peakOf(s.name, "sluice"))
 		}
 	}
@@ -81,6 +85,21 @@ func (r *results) table(w *strings.Builder, s scenario) {
 		p99 := r.of(s.name, sys, func(t turn) float64 { return ms(t.p99) })
 		fmt.Fprintf(w, "| %s | %.0f (%.0f–%.0f) | %.2f | %.2f | %.2f (%.2f–%.2f) | %.0f |\n",
 			v.label, sp.median, sp.min, sp.max, p50.median, p99.median, cpu.median, cpu.min, cpu.max, r.peakOf(s.name, sys))
+	}
+	fmt.Fprintln(w)
+}
+
+// compare writes what another build of the program did in the same turns. Of each round there is one ratio, and the table has their median.
+func (r *results) compare(w *strings.Builder) {
+	if !r.compared {
+		return
+	}
+	fmt.Fprint(w, "### Beside another build\n\nThis program's speed by the other's, and its processor time by the other's, of each round: median (min–max).\n\n"+
+		"| | speed | CPU |\n| --- | --- | --- |\n")
+	for _, s := range r.scenarios {
+		faster, dearer := r.paired(s.name, speed), r.paired(s.name, perGiB)
+		fmt.Fprintf(w, "| %s | %.2f (%.2f–%.2f) | %.2f (%.2f–%.2f) |\n",
+			s.name, faster.median, faster.min, faster.max, dearer.median, dearer.min, dearer.max)
 	}
 	fmt.Fprintln(w)
 }

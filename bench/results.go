@@ -14,6 +14,19 @@ type results struct {
 	links     []*onLink
 	finish    *inner  // nil: not measured
 	growth    *growth // nil: not measured
+	compared  bool    // with another build
+}
+
+// paired gives the ratios of our turn to that of the other build in the same round.
+func (r *results) paired(scenario string, f func(turn) float64) spread {
+	var all []float64
+	other := r.turns[scenario][otherBuild]
+	for i, t := range r.turns[scenario]["sluice"] {
+		if i < len(other) {
+			all = append(all, f(t)/f(other[i]))
+		}
+	}
+	return spreadOf(all)
 }
 
 // spread is what several rounds gave.

@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"runtime"
 	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // scenario is a row of what is measured: clients that upload, or read, items of one size.
@@ -23,17 +26,20 @@ type scenario struct {
 type how int
 
 const (
-	inChunks   how = iota // with the requests that a resumable upload takes
-	oneRequest            // with the fewest requests that the system has for an upload
-	reading               // of what was uploaded, and verified, before: from a warm page cache
+	inChunks    how = iota // with the requests that a resumable upload takes
+	oneRequest             // with the fewest requests that the system has for an upload
+	reading                // of what was uploaded, and verified, before: from a warm page cache
+	readingCold            // the same with a page cache that was emptied before
 )
+
+func (s scenario) reads() bool { return s.how == reading || s.how == readingCold }
 
 // unit is what a speed is counted in.
 func (s scenario) unit() string {
 	switch {
 	case s.size >= 1<<20:
 		return "MiB/s"
-	case s.how == reading:
+	case s.reads():
 		return "reads/s"
 	default:
 		return "uploads/s"
@@ -88,7 +94,18 @@ func scenarios(z sizes) []scenario {
 			"read-small", "reading small ones", reading, z.many, z.small, z.clients, 1, z.smallPasses,
 			[]string{"sluice", "bare", "tusd", "registry", "versitygw"},
 		},
+		{"read-cold", "reading a large one, from the disk", readingCold, 1, z.large, 1, 1, 1, []string{"sluice", "bare"}},
+		{"read-small-cold", "reading small ones, from the disk", readingCold, z.many, z.small, z.clients, 1, 1, []string{"sluice", "bare"}},
 	}
+}
+
+// emptyCache takes everything out of the page cache, which only root may do.
+func emptyCache() error {
+	unix.Sync()
+	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0); err != nil {
+		return fmt.Errorf("reading from the disk is measured by root alone: %w", err)
+	}
+	return nil
 }
 
 // describe says in words what a scenario does.
@@ -98,7 +115,7 @@ func (s scenario) describe() string {
 		d += ", in chunks of " + bytesOf(chunk)
 	}
 	d += ", " + plural(s.clients, "client")
-	if s.how == reading {
+	if s.reads() {
 		d += fmt.Sprintf(", each read %d times", s.repeats)
 	}
 	return d
@@ -161,7 +178,7 @@ func (s scenario) run(ctx context.Context, sys system, bins, dir string, items [
 	}
 	refs := make([]string, len(items))
 	store := func(i int) (err error) {
-		if s.how == inChunks || s.how == reading && items[i].size > chunk {
+		if s.how == inChunks || s.reads() && items[i].size > chunk {
 			refs[i], err = srv.store(c, items[i], s.inflight)
 		} else {
 			refs[i], err = srv.create(c, items[i])
@@ -183,7 +200,7 @@ func (s scenario) run(ctx context.Context, sys system, bins, dir string, items [
 		return c.read(r, s.size, nowhere{})
 	}
 	t := turn{count: len(items)}
-	if s.how == reading {
+	if s.reads() {
 		if err := parallel(len(items), s.clients, store); err != nil {
 			return t, err
 		}
@@ -191,6 +208,11 @@ func (s scenario) run(ctx context.Context, sys system, bins, dir string, items [
 			return t, err
 		}
 		t.count *= s.repeats
+		if s.how == readingCold {
+			if err := emptyCache(); err != nil {
+				return t, err
+			}
+		}
 		if err := s.measure(&t, srv, c, read); err != nil {
 			return t, err
 		}

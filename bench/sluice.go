@@ -23,9 +23,17 @@ func startSluice(ctx context.Context, bins, dir string) (server, error) {
 	return openSluice(ctx, bins, dir)
 }
 
+func startOther(ctx context.Context, bins, dir string) (server, error) {
+	return open(ctx, filepath.Join(bins, otherBuild), dir)
+}
+
 func openSluice(ctx context.Context, bins, dir string, flags ...string) (*sluice, error) {
+	return open(ctx, filepath.Join(bins, "sluice"), dir, flags...)
+}
+
+func open(ctx context.Context, exe, dir string, flags ...string) (*sluice, error) {
 	data := filepath.Join(dir, "data")
-	p, err := launch(dir, nil, filepath.Join(bins, "sluice"),
+	p, err := launch(dir, nil, exe,
 		append([]string{"serve", "--data", data, "--listen", "127.0.0.1:0", "--admin-listen", ""}, flags...)...)
 	if err != nil {
 		return nil, err

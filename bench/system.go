@@ -23,10 +23,16 @@ type server interface {
 	fetch(ref string) (*http.Request, error)
 }
 
+// otherBuild takes part where -before names it, wherever Sluice does.
+const otherBuild = "before"
+
 // systems are all that there are, in the order of the tables.
 var systems = []system{
 	{
 		"sluice", "**Sluice**", "`sluice serve` with its defaults; SHA-256 verified; an acknowledged chunk survives kill -9, a finished upload power loss", startSluice,
+	},
+	{
+		otherBuild, "Sluice, the other build", "the program of `-before`, as above", startOther,
 	},
 	{
 		"floor", "floor (direct I/O)", "`floors -kind direct`, in the chunks that all others get: reads, hashes, writes past the page cache, syncs file and folder at the end",
