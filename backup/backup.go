@@ -15,6 +15,7 @@
 //	DIR/BACKUP            "sluice backup, format 1" and the id of the data folder; a newer one is refused, and nothing is touched
 //	DIR/lock              locked while somebody writes or reads a backup
 //	DIR/manifest          JSON, and in the last line the SHA-256 of that: which rows file, its SHA-256, and what is in the backup
+//	DIR/incomplete        the same, in place of it, for what was left of a data folder that had lost rows
 //	DIR/rows-N            the rows of the Nth backup (see rows.go)
 //	DIR/content/SS/PLACE  the bytes of one place, at their offsets in it; SS are the first two characters of its name
 //
@@ -25,6 +26,7 @@ package backup
 import (
 	"context"
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -49,14 +51,19 @@ var (
 	ErrDamaged = errors.New("the backup is damaged")
 	// ErrFull: the disk that is written to is full.
 	ErrFull = errors.New("no space left")
+	// ErrKept: what is left of a data folder would take the place of a whole backup.
+	ErrKept = errors.New("the backup that is there is whole, and is kept")
+	// ErrIncomplete: the backup is of what was left of a data folder.
+	ErrIncomplete = errors.New("the backup is not whole")
 	// ErrBusy: somebody else is writing or reading this backup.
 	ErrBusy = errors.New("in use by another backup or restore")
 )
 
 // Frozen is one durable state of the metadata.
 type Frozen interface {
-	// Walk visits all rows in the order of their keys. Neither key nor row may be kept.
-	Walk(ctx context.Context, visit func(key, row []byte) error) error
+	// Walk visits all rows in the order of their keys. Neither key nor row may be kept. lost is called where rows from one key up to another (nil: it is not known which) can't be read:
+	// an error of it ends the walk, and else that goes on.
+	Walk(ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error) error
 	Close()
 }
 
@@ -79,6 +86,8 @@ type Source struct {
 	// Rows is the version of the rows.
 	Rows    int
 	Content Content
+	// Salvage goes on without rows that can't be read. Else they end the backup.
+	Salvage bool
 	// Hold keeps places from being deleted until release is called. It is called before Freeze.
 	Hold func() (release func())
 	Log  *slog.Logger
@@ -122,6 +131,19 @@ func (d Damage) key() string {
 	return fmt.Sprintf("%s %d %d %08x", d.Place, d.Off, d.Len, d.CRC32C)
 }
 
+// Missing are rows that could not be read, from one key up to another, in hex; both empty where it is not known which.
+type Missing struct {
+	From string `json:"from,omitempty"`
+	To   string `json:"to,omitempty"`
+	Why  string `json:"why"`
+}
+
+// Has reports whether a row of this key may be among them.
+func (m Missing) Has(key []byte) bool {
+	k := hex.EncodeToString(key)
+	return m.From <= k && (m.To == "" || k < m.To)
+}
+
 // Result is what a backup, or a restore, did.
 type Result struct {
 	Summary
@@ -131,6 +153,8 @@ type Result struct {
 	Copied int64 `json:"copied_bytes"`
 	// Damaged is what is not whole: in the data folder when it was backed up, or in the backup when that was salvaged.
 	Damaged []Damage `json:"damaged,omitempty"`
+	// Missing are rows that the data folder did not have any more.
+	Missing []Missing `json:"missing,omitempty"`
 }
 
 // Progress is told of bytes that are done; total is -1 where nobody knows.

@@ -425,7 +425,7 @@ func TestEveryRowIsKnown(t *testing.T) {
 			_, _ = pebblemeta.Decode(key[:i], row)
 		}
 		return nil
-	}))
+	}, nil))
 	if got := len(kinds); got < 7 {
 		t.Errorf("kinds %v", slices.Sorted(maps.Keys(kinds)))
 	}

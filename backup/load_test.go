@@ -209,14 +209,14 @@ func compare(t *testing.T, r *server, before, after *facts) {
 // slowly gives the others time to change something while a state is read.
 type slowly struct{ backup.Frozen }
 
-func (s slowly) Walk(ctx context.Context, visit func(key, row []byte) error) error {
+func (s slowly) Walk(ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error) error {
 	n := 0
 	return s.Frozen.Walk(ctx, func(key, row []byte) error {
 		if n++; n%4 == 0 {
 			time.Sleep(time.Millisecond)
 		}
 		return visit(key, row)
-	})
+	}, lost)
 }
 
 // † A backup under load restores to a state that was true at one moment, with all that was acknowledged before it began.

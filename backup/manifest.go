@@ -18,19 +18,30 @@ const (
 	marker       = "BACKUP"
 	markerLine   = "sluice backup, format %d\nof data folder %s\n"
 	manifestName = "manifest"
-	manifestEnd  = "sha256 "
-	contentDir   = "content"
-	lockName     = "lock"
+	// partName is the manifest's name where rows are missing: then the rows may contradict each other, and a program that does not know that finds no backup.
+	partName    = "incomplete"
+	manifestEnd = "sha256 "
+	contentDir  = "content"
+	lockName    = "lock"
 )
 
 // manifest is the file of that name.
 type manifest struct {
-	Number     uint64   `json:"number"`
-	Of         string   `json:"of"`
-	RowsFormat int      `json:"rows_format"`
-	Rows       file     `json:"rows"`
-	Summary    Summary  `json:"summary"`
-	Damaged    []Damage `json:"damaged,omitempty"`
+	Number     uint64    `json:"number"`
+	Of         string    `json:"of"`
+	RowsFormat int       `json:"rows_format"`
+	Rows       file      `json:"rows"`
+	Summary    Summary   `json:"summary"`
+	Damaged    []Damage  `json:"damaged,omitempty"`
+	Missing    []Missing `json:"missing,omitempty"`
+}
+
+// name is that of its file.
+func (m manifest) name() string {
+	if len(m.Missing) > 0 {
+		return partName
+	}
+	return manifestName
 }
 
 func (m manifest) encode() ([]byte, error) {
@@ -65,12 +76,19 @@ func readManifest(on durable.FS, dir string) (manifest, error) {
 	path := filepath.Join(dir, manifestName)
 	b, err := durable.ReadFile(on, path)
 	if errors.Is(err, fs.ErrNotExist) {
+		path = filepath.Join(dir, partName)
+		b, err = durable.ReadFile(on, path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
 		return manifest{}, fmt.Errorf("%w in %s", ErrNone, dir)
 	}
 	if err != nil {
 		return manifest{}, err
 	}
 	m, err := decodeManifest(b)
+	if err == nil && m.name() != filepath.Base(path) {
+		err = errors.New("its name is another's")
+	}
 	if err != nil {
 		return manifest{}, fmt.Errorf("%w: %s: %w", ErrDamaged, path, err)
 	}

@@ -30,7 +30,7 @@ type Target struct {
 	Row func(key, row []byte) error
 	// Place opens a place, and makes it where it is not there. It is synced and closed after it was written to.
 	Place func(name string) (durable.File, error)
-	// Salvage goes on without content that is not whole. Else that is an error, which names it.
+	// Salvage goes on without content that is not whole, and restores what was left of a data folder. Else that is an error, which names it.
 	Salvage bool
 }
 
@@ -79,6 +79,9 @@ func (b *Backup) ID() string { return b.m.Of }
 // Summary says what is in the backup.
 func (b *Backup) Summary() Summary { return b.m.Summary }
 
+// Missing are rows that the data folder had lost when it was backed up: those that are there may contradict each other.
+func (b *Backup) Missing() []Missing { return b.m.Missing }
+
 // maxNamed is how many damages are named before a restore gives up.
 const maxNamed = 20
 
@@ -87,6 +90,9 @@ const maxNamed = 20
 func (b *Backup) Restore(ctx context.Context, to Target, tell Progress) (res Result, err error) {
 	if b.m.RowsFormat > to.Rows {
 		return res, fmt.Errorf("the rows of the backup in %s have format %d, and this program knows formats up to %d: use a newer sluice", b.dir, b.m.RowsFormat, to.Rows)
+	}
+	if len(b.m.Missing) > 0 && !to.Salvage {
+		return res, fmt.Errorf("%w: it is what was left of its data folder, which had lost rows of its metadata; sluice restore --salvage restores it, and says what is missing", ErrIncomplete)
 	}
 	outer := ctx
 	ctx, stop := context.WithCancelCause(ctx)
@@ -127,7 +133,7 @@ func (b *Backup) Restore(ctx context.Context, to Target, tell Progress) (res Res
 	if r.sum != b.m.Summary {
 		return res, fmt.Errorf("%w: its manifest counts %+v, and its rows %+v", ErrDamaged, b.m.Summary, r.sum)
 	}
-	return Result{r.sum, b.m.Number, r.copied, r.damaged}, nil
+	return Result{r.sum, b.m.Number, r.copied, r.damaged, b.m.Missing}, nil
 }
 
 // restore is one under way.

@@ -1,7 +1,9 @@
 package backup
 
 import (
+	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -58,7 +60,7 @@ func Run(ctx context.Context, on durable.FS, dir string, src Source, now time.Ti
 		return res, err
 	}
 	r.tidy(ctx)
-	return Result{r.new.Summary, r.new.Number, r.copied, r.new.Damaged}, nil
+	return Result{r.new.Summary, r.new.Number, r.copied, r.new.Damaged, r.new.Missing}, nil
 }
 
 // run is one backup under way.
@@ -68,6 +70,7 @@ type run struct {
 	src    Source
 	tell   Progress
 	former former
+	whole  bool            // there is a former backup that lacks nothing, or is damaged
 	lost   map[string]bool // what the former backup names but does not have
 	new    manifest
 	named  []uint64 // hashes of the names of all places
@@ -89,6 +92,11 @@ func (r *run) begin() error {
 			r.lost[d.key()] = true
 		}
 		r.former.r, err = openRows(r.on, filepath.Join(r.dir, old.Rows.Name), old.Rows)
+	}
+	if _, err := r.on.Stat(filepath.Join(r.dir, manifestName)); err == nil {
+		r.whole = true
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	switch {
 	case errors.Is(err, ErrDamaged):
@@ -147,7 +155,7 @@ func (r *run) copy(ctx context.Context, now time.Time) (err error) {
 		})
 	}
 	w := walker{r: r, ctx: ctx, rows: rows, jobs: jobs}
-	err = state.Walk(ctx, w.visit)
+	err = state.Walk(ctx, w.visit, r.missing)
 	if err == nil {
 		err = w.flush()
 	}
@@ -180,14 +188,14 @@ type walker struct {
 
 func (w *walker) visit(key, row []byte) error {
 	r, sum := w.r, &w.r.new.Summary
+	what, err := r.src.Decode(key, row)
+	if err != nil {
+		return r.missing(key, append(bytes.Clone(key), 0), fmt.Errorf("the metadata is damaged: %w", err))
+	}
 	if err := w.rows.add(key, row); err != nil {
 		return err
 	}
 	sum.Rows++
-	what, err := r.src.Decode(key, row)
-	if err != nil {
-		return fmt.Errorf("the metadata is damaged: %w", err)
-	}
 	old, had := r.former.at(key)
 	switch v := what.(type) {
 	case catalog.Memory:
@@ -212,6 +220,24 @@ func (w *walker) visit(key, row []byte) error {
 	case session.Entry:
 		return w.piece(v, had && slices.Equal(old, row))
 	}
+	return nil
+}
+
+// mostMissing bounds how much a manifest says of what is missing.
+const mostMissing = 100_000
+
+// missing notes that rows can't be read. What is left takes no whole backup's place.
+func (r *run) missing(from, to []byte, why error) error {
+	switch {
+	case !r.src.Salvage:
+		return fmt.Errorf("%w. Nothing was backed up; sluice backup --salvage backs up all the rest, into another folder, and sluice check --repair brings it out", why)
+	case r.whole:
+		return fmt.Errorf("%w: give another folder for what is left of the data folder (%w)", ErrKept, why)
+	case len(r.new.Missing) == mostMissing:
+		return fmt.Errorf("too much is missing: %w", why)
+	}
+	r.src.Log.Warn("not in the backup, since the data folder does not have it any more", "what", why.Error())
+	r.new.Missing = append(r.new.Missing, Missing{hex.EncodeToString(from), hex.EncodeToString(to), why.Error()})
 	return nil
 }
 
@@ -302,7 +328,7 @@ func (r *run) publish() error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(r.on, filepath.Join(r.dir, manifestName), b, 0o600)
+	return durable.WriteFile(r.on, filepath.Join(r.dir, r.new.name()), b, 0o600)
 }
 
 // tidy removes what no backup names any more. What it fails to remove the next one will.
@@ -310,7 +336,8 @@ func (r *run) tidy(ctx context.Context) {
 	slices.Sort(r.named)
 	names, err := r.on.List(r.dir)
 	for _, name := range names {
-		if _, is := rowsNumber(name); is && name != r.new.Rows.Name || strings.HasPrefix(name, "."+manifestName+".") {
+		if _, is := rowsNumber(name); is && name != r.new.Rows.Name || strings.HasPrefix(name, "."+manifestName+".") || strings.HasPrefix(name, "."+partName+".") ||
+			name == partName && r.new.name() == manifestName {
 			err = errors.Join(err, r.on.Remove(filepath.Join(r.dir, name)))
 		}
 	}

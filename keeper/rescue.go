@@ -21,6 +21,8 @@ type Rescue struct {
 	Lost func(table catalog.TableID, key []byte) bool
 	// Found is called for each thing that is missing, or may be older than it was.
 	Found func(Finding)
+	// Restored: of the content there is nothing but what the rows of contents name.
+	Restored bool
 
 	store    catalog.Store
 	now      catalog.Moment
@@ -81,7 +83,7 @@ func (r *Rescue) Settle(ctx context.Context, sessions session.Store, rows catalo
 		return err
 	}
 	r.store, r.now = rows, catalog.Moment{Now: clock.Now(), Running: max(stats.Newest, 1)}
-	for _, step := range []func(catalog.Reader) error{r.principals, r.memories, r.members, r.holders, r.outcomes} {
+	for _, step := range []func(catalog.Reader) error{r.principals, r.memories, r.members, r.holders, r.outcomes, r.places} {
 		r.changed = nil
 		if err := rows.View(ctx, step); err != nil {
 			return err
@@ -114,6 +116,33 @@ func (r *Rescue) apply(ctx context.Context) error {
 }
 
 func (r *Rescue) change(f func(catalog.Tx) error) { r.changed = append(r.changed, f) }
+
+// places forgets, in restored metadata, the places of contents whose rows were lost.
+func (r *Rescue) places(rows catalog.Reader) error {
+	if !r.Restored {
+		return nil
+	}
+	named := map[string]bool{}
+	for row, err := range rows.Scan(catalog.ContentTable, nil, nil, false) {
+		if err != nil {
+			return err
+		}
+		if c, ok := row.(catalog.Content); ok {
+			for _, name := range c.Places() {
+				named[name] = true
+			}
+		}
+	}
+	for p, err := range catalog.Places.After(rows, "") {
+		if err != nil {
+			return err
+		}
+		if p.Refs > 0 && !named[p.Name] {
+			r.change(func(tx catalog.Tx) error { return catalog.Places.Delete(tx, catalog.Name(p.Name)) })
+		}
+	}
+	return nil
+}
 
 // outcomes notes what sessions have become of which that is lost: those to which a memory leads.
 func (r *Rescue) outcomes(rows catalog.Reader) error {

@@ -22,13 +22,15 @@ import (
 type backupCmd struct {
 	Data string `default:"sluice-data" env:"SLUICE_DATA" placeholder:"DIR" help:"The data folder. A server may have it open: then the server makes the backup."`
 	Dir  string `arg:"" name:"dir" help:"The folder for the backup; it is made if it is not there. A second backup into it copies only what is new."`
+
+	Salvage bool `help:"Back up what is left where rows of the metadata are lost, and say what is missing. A whole backup is never replaced by it."`
 }
 
 // restoreCmd makes a data folder of a backup.
 type restoreCmd struct {
 	Data    string `default:"sluice-data" env:"SLUICE_DATA" placeholder:"DIR" help:"The data folder to make; it must be empty, or not there."`
 	Check   bool   `help:"Only read and verify the backup; make nothing."`
-	Salvage bool   `help:"Restore what is whole from a backup that is damaged; what is not is named."`
+	Salvage bool   `help:"Restore what is whole from a backup that is damaged, or was made with --salvage; what is missing is named."`
 	Dir     string `arg:"" name:"dir" help:"The folder with the backup."`
 }
 
@@ -53,7 +55,7 @@ func (c *backupCmd) Run(e *env) error {
 	p := newProgress(e)
 	defer p.close()
 	tell := seldom(func(done, total int64) { p.set(c.Dir, done, total) })
-	res, err := askServer(e.ctx, c.Data, dir, tell)
+	res, err := askServer(e.ctx, c.Data, doorRequest{Backup: dir, Salvage: c.Salvage}, tell)
 	if errors.Is(err, errNoServer) {
 		res, err = c.alone(e, dir, tell)
 	}
@@ -61,7 +63,11 @@ func (c *backupCmd) Run(e *env) error {
 	if err != nil {
 		return fmt.Errorf("%w%s", err, unharmed(err))
 	}
-	e.print(backupDone{c.Dir, res}, "backup %d in %s: %s; %s copied", res.Number, clean(c.Dir), summary(res.Summary), size(res.Copied))
+	of := ""
+	if len(res.Missing) > 0 {
+		of = "not whole: "
+	}
+	e.print(backupDone{c.Dir, res}, "%sbackup %d in %s: %s; %s copied", of, res.Number, clean(c.Dir), summary(res.Summary), size(res.Copied))
 	return told(e, res, "the data folder does not have it whole, so neither has the backup")
 }
 
@@ -79,10 +85,13 @@ func summary(s backup.Summary) string {
 
 // told names what is not whole.
 func told(e *env, res backup.Result, why string) error {
+	for _, m := range res.Missing {
+		e.failOf("", fmt.Errorf("missing: %s", m.Why))
+	}
 	for _, d := range res.Damaged {
 		e.failOf("", fmt.Errorf("%s (%s)", d, why))
 	}
-	if len(res.Damaged) > 0 {
+	if len(res.Damaged)+len(res.Missing) > 0 {
 		return errSaid
 	}
 	return nil
@@ -91,17 +100,62 @@ func told(e *env, res backup.Result, why string) error {
 // alone makes the backup where no server runs.
 func (c *backupCmd) alone(e *env, dir string, tell backup.Progress) (res backup.Result, err error) {
 	log := slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	if c.Salvage {
+		return c.salvage(e, dir, log, tell)
+	}
 	d, err := openData(c.Data, folder.Options{Existing: true, Log: log}, pebblemeta.Options{Die: e.die, Log: log}, localblob.Options{Log: log})
 	if err != nil {
 		return res, err
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
-	src, err := d.source(func() func() { return func() {} }, nil)
+	src, err := d.source(nobody, nil)
 	if err != nil {
 		return res, err
 	}
 	return backupInto(e.ctx, c.Data, dir, src, tell)
 }
+
+// nobody deletes anything: no server runs.
+func nobody() (release func()) { return func() {} }
+
+// salvage backs up what surely is in a folder that no server has open, though its metadata can't be opened perhaps.
+func (c *backupCmd) salvage(e *env, dir string, log *slog.Logger, tell backup.Progress) (res backup.Result, err error) {
+	f, err := folder.Open(c.Data, folder.Options{Existing: true, Log: log})
+	if err != nil {
+		return res, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	wreck, err := pebblemeta.OpenWreck(f.Meta.Path, pebblemeta.Options{FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: e.die, Log: log})
+	if err != nil {
+		return res, err
+	}
+	defer func() { err = errors.Join(err, wreck.Close()) }()
+	blobs, err := localblob.Open(f.Content.Path, localblob.Options{FS: f.Content.FS, Log: log, ReadOnly: true})
+	if err != nil {
+		return res, err
+	}
+	defer func() { err = errors.Join(err, blobs.Close()) }()
+	id, err := backup.Identity(f.FS, f.Path)
+	if err != nil {
+		return res, err
+	}
+	return backupInto(e.ctx, c.Data, dir, backup.Source{
+		ID:     id,
+		Freeze: func(context.Context) (backup.Frozen, error) { return rest{wreck}, nil },
+		Decode: pebblemeta.Decode, Rows: pebblemeta.Format, Content: blobs, Hold: nobody, Salvage: true,
+	}, tell)
+}
+
+// rest is what surely is in damaged metadata, as a state.
+type rest struct{ *pebblemeta.Wreck }
+
+// Walk implements backup.Frozen.
+func (r rest) Walk(ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error) error {
+	return r.Sure(ctx, visit, lost)
+}
+
+// Close implements backup.Frozen. Who opened the wreck closes it.
+func (rest) Close() {}
 
 // source is the data folder as something to be backed up.
 func (d *data) source(hold func() func(), log *slog.Logger) (backup.Source, error) {
@@ -216,7 +270,11 @@ func (c *restoreCmd) restore(e *env, disk durable.FS, b *backup.Backup, target b
 		if err != nil {
 			return err
 		}
+		r := rejoining{e: e, missing: b.Missing()}
 		target.Row, target.Place = meta.Add, blobs.Adopt
+		if len(r.missing) > 0 {
+			target.Row = r.rows(meta)
+		}
 		if res, err = b.Restore(e.ctx, target, tell); err == nil {
 			err = meta.Close(e.ctx)
 		}
@@ -225,6 +283,11 @@ func (c *restoreCmd) restore(e *env, disk durable.FS, b *backup.Backup, target b
 		}
 		if err := errors.Join(err, blobs.CloseAdopted()); err != nil {
 			return err
+		}
+		if len(r.missing) > 0 {
+			if err := r.settle(f); err != nil {
+				return err
+			}
 		}
 		life, _, err := localblob.Peek(f.Content.Path, disk)
 		if err != nil {

@@ -24,7 +24,7 @@ import (
 // The door is a socket in the data folder by which `sluice backup` asks the server that has the folder open. Who may read the folder may use it;
 // it is on no network. It takes one line of JSON, and answers in lines of JSON until it closes:
 //
-//	▶ {"backup":"/absolute/folder"}
+//	▶ {"backup":"/absolute/folder"}       and "salvage":true
 //	◀ {"done":4096}                       bytes, now and then
 //	◀ {"result":{…}} or {"error":"…"}
 //
@@ -41,7 +41,8 @@ const doorName = "socket"
 
 // doorRequest and doorAnswer are what is said.
 type doorRequest struct {
-	Backup string `json:"backup"`
+	Backup  string `json:"backup"`
+	Salvage bool   `json:"salvage,omitempty"`
 }
 
 type doorAnswer struct {
@@ -174,6 +175,7 @@ func (d *door) answer(server context.Context, conn net.Conn) {
 	defer wg.Wait()
 	defer conn.Close() // before the wait
 	src, err := d.source()
+	src.Salvage = want.Salvage
 	var res backup.Result
 	if err == nil {
 		err = panics.Try(func() (err error) {
@@ -191,7 +193,7 @@ func (d *door) answer(server context.Context, conn net.Conn) {
 		say(doorAnswer{Error: err.Error()})
 		return
 	}
-	d.log.Info("a backup was made", "folder", want.Backup, "number", res.Number, "bytes", res.Bytes, "copied", res.Copied, "damaged", len(res.Damaged))
+	d.log.Info("a backup was made", "folder", want.Backup, "number", res.Number, "bytes", res.Bytes, "copied", res.Copied, "damaged", len(res.Damaged), "missing", len(res.Missing))
 	say(doorAnswer{Result: &res})
 }
 
@@ -210,7 +212,7 @@ func seldom(tell backup.Progress) backup.Progress {
 var errNoServer = errors.New("no server answers")
 
 // askServer lets the server that has the data folder open make the backup. errNoServer where there is none.
-func askServer(ctx context.Context, data, dir string, tell backup.Progress) (backup.Result, error) {
+func askServer(ctx context.Context, data string, want doorRequest, tell backup.Progress) (backup.Result, error) {
 	fail := func(err error) (backup.Result, error) {
 		if ctx.Err() != nil {
 			err = ctx.Err()
@@ -232,7 +234,7 @@ func askServer(ctx context.Context, data, dir string, tell backup.Progress) (bac
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	line, _ := json.Marshal(doorRequest{Backup: dir})
+	line, _ := json.Marshal(want)
 	if _, err := conn.Write(append(line, '\n')); err != nil {
 		return fail(fmt.Errorf("asking the server for a backup: %w", err))
 	}

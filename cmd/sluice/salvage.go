@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"syscall"
 	"time"
 
+	"sluice/backup"
 	"sluice/catalog"
 	"sluice/keeper"
 	"sluice/store/folder"
@@ -106,6 +108,50 @@ func (s *salvage) make(next folder.Half) (sum keeper.Summary, err error) {
 	}
 	defer func() { err = errors.Join(err, blobs.Close()) }()
 	return s.run(s.e, meta, blobs, func(string) bool { return false })
+}
+
+// rejoining brings what a backup has of a data folder that had lost rows into agreement, in the folder that is being restored.
+type rejoining struct {
+	e       *env
+	missing []backup.Missing
+	rescue  keeper.Rescue
+}
+
+// rows gives what takes the rows.
+func (r *rejoining) rows(into *pebblemeta.Filling) func(key, row []byte) error {
+	r.rescue = keeper.Rescue{Restored: true, Found: r.found, Lost: func(table catalog.TableID, key []byte) bool {
+		key = pebblemeta.Key(table, key)
+		return slices.ContainsFunc(r.missing, func(m backup.Missing) bool { return m.Has(key) })
+	}}
+	add := into.Salvage(r.e.ctx, r.rescue.Keep, func(what string) { r.found(keeper.Finding{Kind: keeper.KindLost, Text: what}) })
+	return func(key, row []byte) error { return add(key, row, true) }
+}
+
+// found tells of what does not follow from what is there.
+func (r *rejoining) found(f keeper.Finding) {
+	if !f.Note && !f.Repaired {
+		r.e.failOf("", fmt.Errorf("%s: %s", f.Kind, f.Text))
+	}
+}
+
+// settle works on the restored stores, which are closed.
+func (r *rejoining) settle(f *folder.Folder) (err error) {
+	log := slog.New(slog.NewTextHandler(r.e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	meta, err := pebblemeta.Open(f.Meta.Path, pebblemeta.Options{Die: dieRestoring, Log: log, Existing: true, Changed: upload.Reserving(catalog.Bounds{})})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, meta.Close()) }()
+	if err := r.rescue.Settle(r.e.ctx, meta.Sessions(), meta.Catalog(), systemClock{}); err != nil {
+		return err
+	}
+	blobs, err := localblob.Open(f.Content.Path, localblob.Options{Log: log, ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, blobs.Close()) }()
+	_, err = keeper.Check(r.e.ctx, keeper.CheckConfig{Sessions: meta.Sessions(), Catalog: meta.Catalog(), Blobs: blobs, Clock: systemClock{}, Repair: true, Found: r.found})
+	return err
 }
 
 // movable refuses metadata that can't get another name, before anything is done.

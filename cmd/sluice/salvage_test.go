@@ -345,8 +345,54 @@ func (w *wrecked) salvaged(t *testing.T, damage func(string) error, kinds map[st
 			t.Errorf("session %s is open again", id)
 		}
 	}
+	if kinds["served"]%3 == 1 {
+		w.backedUp(t, damage, sure)
+	}
 	if kinds["served"]++; kinds["served"]%4 == 1 {
 		w.serves(t, data, memories, strings.Contains(said, "every admin"))
+	}
+}
+
+// backedUp makes sure that a backup of what is left has all that is sure, and that what is restored of it agrees.
+func (w *wrecked) backedUp(t *testing.T, damage func(string) error, sure map[string]bool) {
+	t.Helper()
+	dir := t.TempDir()
+	data, into, again := filepath.Join(dir, "data"), filepath.Join(dir, "backup"), filepath.Join(dir, "restored")
+	copyDir(t, w.data, data)
+	if err := damage(data); err != nil {
+		t.Fatal(err)
+	}
+	if status, said := runHere("backup", "--data", data, into); status != 1 || !strings.Contains(said, "backup --salvage") {
+		t.Errorf("backup: %d: %s", status, said)
+	}
+	if status, said := runHere("backup", "--salvage", "--data", data, into); status != 1 || !strings.Contains(said, "not whole: backup") || !strings.Contains(said, "missing: ") {
+		t.Errorf("backup --salvage: %d: %s", status, said)
+	}
+	status, said := runHere("restore", "--salvage", "--data", again, into)
+	if status != 1 || !strings.Contains(said, "restored ") || !strings.Contains(said, "missing: ") {
+		t.Fatalf("restore --salvage: %d: %s", status, said)
+	}
+	_, checked := runHere("check", "--data", again)
+	for line := range strings.Lines(checked) {
+		if strings.HasPrefix(line, "wrong: ") && !strings.Contains(line, "are damaged") {
+			t.Errorf("restored: %s", line)
+		}
+	}
+	memories, tokens, _ := w.read(t, again)
+	for id := range w.memories {
+		if _, there := memories[id]; sure[id.String()] && !there {
+			t.Errorf("restored: memory %s is gone", id)
+		}
+	}
+	for id := range memories {
+		if w.purged[id.String()] {
+			t.Errorf("restored: memory %s was deleted", id)
+		}
+	}
+	for id := range w.tokens {
+		if sure[id] && !tokens[id] {
+			t.Errorf("restored: token %s is gone", id)
+		}
 	}
 }
 

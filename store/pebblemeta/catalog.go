@@ -172,6 +172,9 @@ func (r reader) Scan(table catalog.TableID, lo, hi []byte, desc bool) iter.Seq2[
 	}
 }
 
+// Key is the key under which a row of the catalog is stored.
+func Key(table catalog.TableID, key []byte) []byte { return catalogKey(table, key) }
+
 func catalogKey(table catalog.TableID, key []byte) []byte {
 	return append(append(make([]byte, 0, 2+len(key)), keyCatalog, byte(table)), key...)
 }

@@ -2,6 +2,7 @@ package pebblemeta
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"sluice/catalog"
@@ -39,9 +40,9 @@ func (f *Frozen) Close() {
 	}
 }
 
-// Walk visits all rows in the order of their keys. Neither key nor row may be kept. Pebble compares each block it reads with its checksum. Where one is rotten it ends
-// with a catalog.ErrDamaged that says which rows that may have had.
-func (f *Frozen) Walk(ctx context.Context, visit func(key, row []byte) error) error {
+// Walk visits all rows in the order of their keys. Neither key nor row may be kept. Pebble compares each block it reads with its checksum. Where one is rotten it calls lost with
+// a catalog.ErrDamaged for the rows that that may have had, from one key up to another, and goes on behind them unless lost gives an error.
+func (f *Frozen) Walk(ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error) error {
 	var failed error
 	err := f.db.each(f.v.Snapshot, nil, nil, false, func(key, row []byte) bool {
 		if failed = ctx.Err(); failed == nil {
@@ -49,8 +50,11 @@ func (f *Frozen) Walk(ctx context.Context, visit func(key, row []byte) error) er
 		}
 		return failed == nil
 	}, func(err error) bool {
-		failed = err
-		return false
+		var h *holeError
+		if failed = err; errors.As(err, &h) {
+			failed = lost(h.lo, h.hi, err)
+		}
+		return failed == nil
 	})
 	if failed == nil && err != nil {
 		failed = fmt.Errorf("reading the metadata: %w", err)

@@ -27,7 +27,7 @@ func frozen(t *testing.T, db *DB) (rows []string, what []any) {
 		v, err := Decode(key, row)
 		what = append(what, v)
 		return err
-	})
+	}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestAFrozenStateIsDurable(t *testing.T) {
 		wg.Wait()
 		// It stays as it is, and keeps the DB open.
 		n := 0
-		if err := f.Walk(t.Context(), func([]byte, []byte) error { n++; return nil }); err != nil || n != len(before) {
+		if err := f.Walk(t.Context(), func([]byte, []byte) error { n++; return nil }, nil); err != nil || n != len(before) {
 			t.Errorf("%d rows, and %d before; %v", n, len(before), err)
 		}
 		closed := false
@@ -100,7 +100,7 @@ func TestAFilledDatabaseIsTheSame(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Walk(t.Context(), to.Add); err != nil {
+	if err := f.Walk(t.Context(), to.Add, nil); err != nil {
 		t.Fatal(err)
 	}
 	f.Close()

@@ -21,12 +21,18 @@ func (w *Wreck) Salvage(ctx context.Context, dir string, opts Options, keep func
 		return err
 	}
 	defer f.Abandon()
-	s := salvage{f: f, keep: keep, lost: lost}
-	if err := w.Walk(ctx, s.row); err != nil {
+	add := f.Salvage(ctx, keep, lost)
+	if err := w.Walk(ctx, add); err != nil {
 		return err
 	}
-	f.finish = func(peb *pebble.DB) error { return s.index(ctx, peb) }
 	return f.Close(ctx)
+}
+
+// Salvage makes of a Filling one of rows that are left of others. They are given to add, in the order of their keys, and not to Add; keep and lost are as for a Wreck's Salvage.
+func (f *Filling) Salvage(ctx context.Context, keep func(row any, sure bool) bool, lost func(string)) (add func(key, row []byte, sure bool) error) {
+	s := &salvage{f: f, keep: keep, lost: lost}
+	f.finish = func(peb *pebble.DB) error { return s.index(ctx, peb) }
+	return s.row
 }
 
 // salvage is one under way.

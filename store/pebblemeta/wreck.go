@@ -344,6 +344,21 @@ func (w *Wreck) Walk(ctx context.Context, visit func(key, row []byte, sure bool)
 	return nil
 }
 
+// Sure visits the rows that are sure, as Frozen's Walk does, after it has called lost for each hole.
+func (w *Wreck) Sure(ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error) error {
+	for _, h := range w.holes {
+		if err := lost(h.lo, h.hi, &holeError{h.hole}); err != nil {
+			return err
+		}
+	}
+	return w.Walk(ctx, func(key, row []byte, sure bool) error {
+		if !sure {
+			return nil
+		}
+		return visit(key, row)
+	})
+}
+
 // Close lets the folder go. A repeat does nothing.
 func (w *Wreck) Close() (err error) {
 	if w.peb != nil {
