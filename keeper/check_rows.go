@@ -323,7 +323,11 @@ func (b *books) checkEvents() {
 	})
 	for _, t := range b.capsules {
 		if top := max(t.Seq, t.latest); top > t.last {
-			b.gap(t.ID, t.last+1, top)
+			from := t.last + 1
+			if top > catalog.MostEvents {
+				from = max(from, top-catalog.MostEvents+1)
+			}
+			b.gap(t.ID, from, top)
 			t.last = top
 		}
 	}

@@ -28,6 +28,7 @@ type Rescue struct {
 	now      catalog.Moment
 	capsules map[string]catalog.Capsule // those that are not sure
 	older    map[catalog.MemoryID]bool  // memories that are not sure
+	made     map[string]bool            // principals
 	changed  []func(catalog.Tx) error
 }
 
@@ -82,6 +83,7 @@ func (r *Rescue) Settle(ctx context.Context, sessions session.Store, rows catalo
 	if err != nil {
 		return err
 	}
+	r.made = map[string]bool{}
 	r.store, r.now = rows, catalog.Moment{Now: clock.Now(), Running: max(stats.Newest, 1)}
 	for _, step := range []func(catalog.Reader) error{r.principals, r.memories, r.members, r.holders, r.outcomes, r.places} {
 		r.changed = nil

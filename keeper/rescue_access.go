@@ -12,7 +12,7 @@ import (
 
 // principals gives tokens their principals back. Without an admin nobody could come in.
 func (r *Rescue) principals(rows catalog.Reader) error {
-	admin, made := false, map[string]bool{}
+	admin := false
 	for p, err := range catalog.Principals.After(rows, "") {
 		if err != nil {
 			return err
@@ -21,7 +21,7 @@ func (r *Rescue) principals(rows catalog.Reader) error {
 	}
 	for t, err := range catalog.Tokens.After(rows, catalog.TokenKey{}) {
 		if err == nil {
-			err = r.need(rows, made, t.Principal, "a token")
+			err = r.need(rows, t.Principal, "a token")
 		}
 		if err != nil {
 			return err
@@ -40,13 +40,12 @@ func (r *Rescue) principals(rows catalog.Reader) error {
 
 // holders gives roles their principals back.
 func (r *Rescue) holders(rows catalog.Reader) error {
-	made := map[string]bool{}
 	for c, err := range catalog.Capsules.After(rows, "") {
 		if err != nil {
 			return err
 		}
 		for _, p := range c.Members() {
-			if err := r.need(rows, made, p, "a role in capsule "+c.ID); err != nil {
+			if err := r.need(rows, p, "a role in capsule "+c.ID); err != nil {
 				return err
 			}
 		}
@@ -55,12 +54,12 @@ func (r *Rescue) holders(rows catalog.Reader) error {
 }
 
 // need makes a principal that something names and that is not there.
-func (r *Rescue) need(rows catalog.Reader, made map[string]bool, id, what string) error {
+func (r *Rescue) need(rows catalog.Reader, id, what string) error {
 	_, ok, err := catalog.Principals.Find(rows, catalog.Name(id))
-	if err != nil || ok || made[id] {
+	if err != nil || ok || r.made[id] {
 		return err
 	}
-	made[id] = true
+	r.made[id] = true
 	r.tell(KindLost, "principal %s, who has %s: the record; it is made anew without its name, its bounds and, if it had it, the admin right", id, what)
 	r.putPrincipal(catalog.Principal{ID: id, Name: "recovered", Created: r.now.Now})
 	return nil
@@ -142,6 +141,11 @@ func (r *Rescue) capsule(rows catalog.Reader, id string, confirmed []string, adm
 	if !old {
 		c = catalog.Capsule{ID: id, Name: id, Created: r.now.Now}
 		f.Kind, f.Text = KindLost, fmt.Sprintf("capsule %s: its record, with its name, its quotas and who has which role in it", id)
+	}
+	for _, p := range confirmed {
+		if err := r.need(rows, p, "a role in capsule "+id); err != nil {
+			return c, err
+		}
 	}
 	was := c.Members()
 	gone := func(p string) bool { return !slices.Contains(confirmed, p) }

@@ -61,6 +61,23 @@ func (c *checkCmd) salvage(e *env, log *slog.Logger, die func(error)) (sum keepe
 	return sum, true, nil
 }
 
+// tellHoles says which rows are lost where the metadata can't be opened.
+func (c *checkCmd) tellHoles(e *env, log *slog.Logger, die func(error)) (err error) {
+	f, err := folder.Open(c.Data, folder.Options{Existing: true, ReadOnly: true, Log: log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	wreck, err := pebblemeta.OpenWreck(f.Meta.Path, pebblemeta.Options{FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: die, Log: log})
+	if err != nil {
+		return err
+	}
+	for _, hole := range wreck.Holes() {
+		c.tell(e, keeper.Finding{Kind: keeper.KindRecord, Text: "the metadata is damaged: " + hole, Remedy: "new metadata are made of all that is left"})
+	}
+	return wreck.Close()
+}
+
 // salvage is one under way.
 type salvage struct {
 	*checkCmd

@@ -112,7 +112,7 @@ type tableOf struct {
 }
 
 // ErrTables: tables are missing, or not as long as they were.
-var ErrTables = errors.New("make sure that its disk is whole and mounted; then sluice check --repair brings out all that is left, and sluice backup --salvage backs that up")
+var ErrTables = errors.New("tables of the metadata are missing or cut: if they can't be had back, sluice check --repair brings out all that is left, and sluice backup --salvage backs that up")
 
 // broken finds in Pebble's refusal that tables are missing or cut.
 var broken = regexp.MustCompile(`\(type sstable\) unknown|object size mismatch`)
@@ -120,7 +120,7 @@ var broken = regexp.MustCompile(`\(type sstable\) unknown|object size mismatch`)
 // explain adds to Pebble's refusal what can be done about it.
 func explain(err error) error {
 	if err != nil && broken.MatchString(err.Error()) {
-		err = fmt.Errorf("%w. %w", err, ErrTables)
+		err = fmt.Errorf("%w; %w", ErrTables, err)
 	}
 	return err
 }
