@@ -43,7 +43,7 @@ type mutant struct {
 
 // table gives all mutants, by promise.
 func table() []mutant {
-	all := slices.Concat(ofSession(), ofUpload(), ofCatalog(), ofStores(), ofPacks(), ofFronts(), ofBounds(), ofMeetings(), ofRecords(), ofCleanup(), ofWire(), ofWaits(), ofFolder())
+	all := slices.Concat(ofSession(), ofUpload(), ofCatalog(), ofStores(), ofPacks(), ofFronts(), ofBounds(), ofMeetings(), ofRecords(), ofCleanup(), ofWire(), ofWaits(), ofFolder(), ofSalvage())
 	all = append(all, ofClient()...)
 	all = append(all, ofPromised()...)
 	slices.SortStableFunc(all, func(a, b mutant) int { return a.promise - b.promise })

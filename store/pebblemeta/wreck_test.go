@@ -2,11 +2,17 @@ package pebblemeta
 
 import (
 	"bytes"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"runtime"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"sluice/session"
 )
 
 // wreckOf opens what is left, and gives its rows.
@@ -156,5 +162,101 @@ func TestWhatIsSalvagedIsADatabase(t *testing.T) {
 				t.Error(err)
 			}
 		}
+	}
+}
+
+// The records of some pieces of an upload are lost: what is left says that those bytes are missing, and that what was hashed before does not count. An upload whose newest record is lost is left out, and told of.
+func TestPiecesWhoseRecordsAreLost(t *testing.T) {
+	disk := vfs.NewMem()
+	db := opened(t, disk, Options{})
+	ctx := t.Context()
+	want := map[session.SessionID]session.Session{}
+	for id := session.SessionID(1); id <= 40; id++ {
+		s, _, err := db.Sessions().Create(ctx, session.Session{ID: id, Spec: session.Spec{Owner: "owner", ChunkSize: 100, BytesExpected: 1000, Note: []byte(fmt.Sprint(id))}})
+		for off := int64(0); off < 1000 && err == nil; off += 100 {
+			note := make([]byte, 200)
+			rand.Read(note)
+			s, err = db.Sessions().Record(ctx, id, s.Gen, session.Change{Add: []session.Entry{{Range: session.Range{Off: off, End: off + 100}, Note: note}}, Length: session.Unknown})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		want[id] = s
+	}
+	if err := db.peb.Compact(ctx, []byte{0}, []byte{0xff}, false); err != nil {
+		t.Fatal(err)
+	}
+	for !db.pacer.start() {
+		runtime.Gosched()
+	}
+	// The newest records of all sessions are in a table of their own.
+	for id, s := range want {
+		if _, err := db.Sessions().Record(ctx, id, s.Gen, session.Change{Seen: 5, Length: session.Unknown}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.peb.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	missing, leftOut := 0, 0
+	paths := tables(t, disk)
+	for _, damage := range []func(vfs.FS){
+		func(disk vfs.FS) { flip(t, disk, paths[0], 10_000) },
+		func(disk vfs.FS) { flip(t, disk, paths[0], 50_000) },
+		func(disk vfs.FS) { _ = disk.Remove(paths[len(paths)-1]) },
+	} {
+		disk := copied(t, disk)
+		damage(disk)
+		w, sure, _ := wreckOf(t, disk)
+		var told []string
+		err := w.Salvage(ctx, "data/new", Options{FS: disk}, func(any, bool) bool { return true }, func(what string) { told = append(told, what) })
+		if err := errors.Join(err, w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		db, err := Open("data/new", Options{FS: disk, Existing: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Verify(ctx, func(problem string, _ bool) { t.Error(problem) }); err != nil {
+			t.Error(err)
+		}
+		for id := range want {
+			s, err := db.Sessions().Load(ctx, id)
+			if _, ok := sure[string(sessionKey(id))]; !ok {
+				leftOut++
+				if !errors.Is(err, session.ErrNotFound) {
+					t.Errorf("session %s, whose newest record is lost, is there: %v", id, err)
+				}
+				continue
+			}
+			entries, failed := db.Sessions().Entries(ctx, id, session.All(), 0)
+			if err != nil || failed != nil {
+				t.Fatal(err, failed)
+			}
+			var got []session.Range
+			for _, e := range entries {
+				got = session.Add(got, e.Range)
+			}
+			if !slices.Equal(got, s.Received) || s.Pieces != len(entries) {
+				t.Errorf("session %s has %v in %d pieces, and those are %v in %d", id, s.Received, s.Pieces, got, len(entries))
+			}
+			if lost := 1000 - session.Total(got); lost > 0 {
+				missing++
+				if !s.Stale(1, session.Range{End: 1000}) || !slices.ContainsFunc(told, func(s string) bool {
+					return strings.Contains(s, fmt.Sprintf("session %s: the records of %d of", id, lost))
+				}) {
+					t.Errorf("session %s lacks %d bytes: %v, %q", id, lost, s.Dropped, told)
+				}
+			}
+		}
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if missing == 0 || leftOut < 40 {
+		t.Errorf("%d, %d", missing, leftOut)
 	}
 }

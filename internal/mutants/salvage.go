@@ -1,0 +1,127 @@
+package main
+
+// ofSalvage breaks what becomes of metadata that have lost rows.
+func ofSalvage() []mutant {
+	return []mutant{
+		{
+			name: "an-older-row-is-trusted", promise: 4, file: "store/pebblemeta/wreck.go",
+			old:   "	return h.level < level || h.level == 0 && level == 0 && seq <= h.newest\n",
+			new:   "	return false && seq <= h.newest\n",
+			tests: []string{"store/pebblemeta.TestAWreckGivesWhatIsSure", "cmd/sluice.TestWhatIsLeftOfTheMetadata"},
+		},
+		{
+			name: "the-rows-beside-a-hole-are-lost", promise: 4, file: "store/pebblemeta/wreck.go",
+			old:   "		kv = it.SeekGE(holes[i].hi, 0)\n",
+			new:   "		return nil\n",
+			tests: []string{"store/pebblemeta.TestAWreckGivesWhatIsSure"},
+		},
+		{
+			name: "a-deletion-over-a-hole-is-forgotten", promise: 3, file: "store/pebblemeta/wreck.go",
+			old:   "		if sure && w.inHole(key.UserKey) {",
+			new:   "		if sure && w.inHole(key.UserKey) && key.Kind() == pebble.InternalKeyKindSet {",
+			tests: []string{"store/pebblemeta.TestAWreckGivesWhatIsSure"},
+		},
+		{
+			name: "totals-are-not-made-anew", promise: 4, file: "store/pebblemeta/salvage.go",
+			old:   "	s.totals.Open, s.totals.Expected, s.totals.Received = 0, 0, 0\n",
+			new:   "",
+			tests: []string{"store/pebblemeta.TestWhatIsSalvagedIsADatabase"},
+		},
+		{
+			name: "what-leads-to-sessions-is-not-made-anew", promise: 4, file: "store/pebblemeta/salvage.go",
+			old:   "	return (&txn{batch: b}).index(nil, is)\n",
+			new:   "	return (&txn{batch: b}).index(is, is)\n",
+			tests: []string{"store/pebblemeta.TestWhatIsSalvagedIsADatabase"},
+		},
+		{
+			name: "pieces-whose-records-are-lost-are-acknowledged", promise: 1, file: "store/pebblemeta/salvage.go",
+			old:   "	for _, r := range missing {\n",
+			new:   "	for _, r := range missing[:0] {\n",
+			tests: []string{"store/pebblemeta.TestPiecesWhoseRecordsAreLost"},
+		},
+		{
+			name: "an-upload-that-may-have-ended-goes-on", promise: 5, file: "store/pebblemeta/salvage.go",
+			old:   "	case kind == keySession && !sure:\n",
+			new:   "	case kind == keySession && !sure && len(row) == 0:\n",
+			tests: []string{"store/pebblemeta.TestPiecesWhoseRecordsAreLost"},
+		},
+		{
+			name: "what-is-salvaged-is-not-synced", promise: 2, file: "store/pebblemeta/late.go",
+			old:   "			opened = errors.Join(f.Sync(), f.Close())\n",
+			new:   "			opened = f.Close()\n",
+			tests: []string{"store/pebblemeta.TestWhatIsSalvagedIsADatabase"},
+		},
+		{
+			name: "a-token-that-may-be-revoked-lets-in", promise: 14, file: "keeper/rescue.go",
+			old:   "	case catalog.Token:\n",
+			new:   "	case catalog.Token:\n		return true\n	case *catalog.Token:\n",
+			tests: []string{"keeper.TestNobodyComesInByAnOldRow", "cmd/sluice.TestWhatIsLeftOfTheMetadata"},
+		},
+		{
+			name: "a-role-that-was-taken-away-is-back", promise: 15, file: "keeper/rescue_access.go",
+			old:   "	gone := func(p string) bool { return !slices.Contains(confirmed, p) }\n",
+			new:   "	gone := func(p string) bool { return false }\n",
+			tests: []string{"keeper.TestNobodyComesInByAnOldRow"},
+		},
+		{
+			name: "a-deleted-memory-is-back", promise: 3, file: "keeper/rescue_memories.go",
+			old:   "	if s.last.Type == catalog.MemoryPurged {\n		r.drop(s.last.ID)\n		return nil\n	}\n",
+			new:   "	if s.last.Type == catalog.MemoryPurged && s.state == nil {\n		return nil\n	}\n",
+			tests: []string{"keeper.TestWhatBecameOfAMemory"},
+		},
+		{
+			name: "a-memory-without-content-is-back", promise: 3, file: "keeper/rescue_memories.go",
+			old:   "	if !whole {\n",
+			new:   "	if false {\n",
+			tests: []string{"keeper.TestWhatBecameOfAMemory"},
+		},
+		{
+			name: "the-trash-is-emptied-by-an-older-row", promise: 3, file: "keeper/rescue_memories.go",
+			old:   "			m.PurgeAt = r.now.Running + trashAnew.Milliseconds()\n			fallthrough\n",
+			new:   "			fallthrough\n",
+			tests: []string{"keeper.TestTheTrashBeginsAnew"},
+		},
+		{
+			name: "the-content-of-lost-rows-is-garbage", promise: 7, file: "keeper/check_books.go",
+			old:   "	case want < p.Refs && !b.Known(p.Name):\n",
+			new:   "	case false && !b.Known(p.Name):\n",
+			tests: []string{"keeper.TestContentOfLostRecordsIsKept"},
+		},
+		{
+			name: "the-content-of-lost-rows-is-swept", promise: 7, file: "store/folder/replace.go",
+			old:   "Unknown: [][2]uint64{{0, life}}}",
+			new:   "Unknown: [][2]uint64{{life + 1, life + 1}}}",
+			tests: []string{"store/folder.TestAReplacementThatIsStoppedAnywhere"},
+		},
+		{
+			name: "metadata-are-renamed-before-it-is-decided", promise: 2, file: "store/folder/replace.go",
+			old:   "	if err := write(f.FS, f.markPath(), root); err != nil {\n		return \"\", err\n	}\n",
+			new:   "",
+			tests: []string{"store/folder.TestAReplacementThatIsStoppedAnywhere"},
+		},
+		{
+			name: "a-stopped-replacement-is-not-gone-on-with", promise: 2, file: "store/folder/replace.go",
+			old:   "	if err != nil || root.State != replacing {\n		return err\n	}\n",
+			new:   "	if err != nil || root.State != replacing || root.Folder != \"\" {\n		return err\n	}\n",
+			tests: []string{"store/folder.TestAReplacementThatIsStoppedAnywhere"},
+		},
+		{
+			name: "what-is-left-replaces-a-whole-backup", promise: 10, file: "backup/run.go",
+			old:   "	case r.whole:\n",
+			new:   "	case r.whole && r.new.Number == 0:\n",
+			tests: []string{"backup.TestWhatIsLeftIsNoWholeBackup"},
+		},
+		{
+			name: "a-backup-does-not-say-that-it-is-not-whole", promise: 10, file: "backup/manifest.go",
+			old:   "	if len(m.Missing) > 0 {\n		return partName\n	}\n",
+			new:   "",
+			tests: []string{"backup.TestWhatIsLeftIsNoWholeBackup"},
+		},
+		{
+			name: "a-backup-leaves-out-rot-in-silence", promise: 10, file: "backup/run.go",
+			old:   "	case !r.src.Salvage:\n",
+			new:   "	case false:\n",
+			tests: []string{"backup.TestWhatIsLeftIsNoWholeBackup"},
+		},
+	}
+}
