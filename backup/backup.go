@@ -15,7 +15,7 @@
 //	DIR/BACKUP            "sluice backup, format 1" and the id of the data folder; a newer one is refused, and nothing is touched
 //	DIR/lock              locked while somebody writes or reads a backup
 //	DIR/manifest          JSON, and in the last line the SHA-256 of that: which rows file, its SHA-256, and what is in the backup
-//	DIR/incomplete        the same, in place of it, for what was left of a data folder that had lost rows
+//	DIR/incomplete        the same, in its place, for what was left of a folder that had lost rows
 //	DIR/rows-N            the rows of the Nth backup (see rows.go)
 //	DIR/content/SS/PLACE  the bytes of one place, at their offsets in it; SS are the first two characters of its name
 //
@@ -61,8 +61,9 @@ var (
 
 // Frozen is one durable state of the metadata.
 type Frozen interface {
-	// Walk visits all rows in the order of their keys. Neither key nor row may be kept. lost is called where rows from one key up to another (nil: it is not known which) can't be read:
-	// an error of it ends the walk, and else that goes on.
+	// Walk visits all rows in the order of their keys. Neither key nor row may be kept. lost is
+	// called where rows from one key up to another can't be read: an error of it ends the walk, and
+	// else that goes on.
 	Walk(ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error) error
 	Close()
 }
@@ -131,7 +132,7 @@ func (d Damage) key() string {
 	return fmt.Sprintf("%s %d %d %08x", d.Place, d.Off, d.Len, d.CRC32C)
 }
 
-// Missing are rows that could not be read, from one key up to another, in hex; both empty where it is not known which.
+// Missing are rows that could not be read, from one key up to another, in hex.
 type Missing struct {
 	From string `json:"from,omitempty"`
 	To   string `json:"to,omitempty"`

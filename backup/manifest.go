@@ -18,7 +18,8 @@ const (
 	marker       = "BACKUP"
 	markerLine   = "sluice backup, format %d\nof data folder %s\n"
 	manifestName = "manifest"
-	// partName is the manifest's name where rows are missing: then the rows may contradict each other, and a program that does not know that finds no backup.
+	// partName is the manifest's name where rows are missing: then the rows may contradict each
+	// other, and a program that does not know that finds no backup.
 	partName    = "incomplete"
 	manifestEnd = "sha256 "
 	contentDir  = "content"

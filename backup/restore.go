@@ -30,7 +30,8 @@ type Target struct {
 	Row func(key, row []byte) error
 	// Place opens a place, and makes it where it is not there. It is synced and closed after it was written to.
 	Place func(name string) (durable.File, error)
-	// Salvage goes on without content that is not whole, and restores what was left of a data folder. Else that is an error, which names it.
+	// Salvage goes on without content that is not whole, and restores what was left of a data
+	// folder. Else that is an error, which names it.
 	Salvage bool
 }
 
@@ -79,7 +80,8 @@ func (b *Backup) ID() string { return b.m.Of }
 // Summary says what is in the backup.
 func (b *Backup) Summary() Summary { return b.m.Summary }
 
-// Missing are rows that the data folder had lost when it was backed up: those that are there may contradict each other.
+// Missing are rows that the data folder had lost when it was backed up: those that are there may
+// contradict each other.
 func (b *Backup) Missing() []Missing { return b.m.Missing }
 
 // maxNamed is how many damages are named before a restore gives up.

@@ -43,7 +43,9 @@ func (s *server) holed(m catalog.Memory, salvage bool) backup.Source {
 	return src
 }
 
-// What is left of a data folder is backed up when that is asked for, and not else; it says what it lacks, is restored only when that is asked for, gives way to a whole backup, and never takes the place of one: also where it dies.
+// What is left of a data folder is backed up when that is asked for, and not else; it says what it
+// lacks, is restored only when that is asked for, gives way to a whole backup, and never takes the
+// place of one: also where it dies.
 func TestWhatIsLeftIsNoWholeBackup(t *testing.T) {
 	s := serve(t, simulated(crashfs.New()), "/data")
 	s.create("first", bytesOf("first", 2*chunk))

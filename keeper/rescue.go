@@ -11,11 +11,14 @@ import (
 	"sluice/session"
 )
 
-// Rescue is what becomes of the rows that are left of damaged metadata. First Keep says of each whether it is taken into new metadata; then Settle brings what was taken into
-// agreement, as far as that is more than a Check with Repair does, which is to follow.
+// Rescue is what becomes of the rows that are left of damaged metadata. First Keep says of each
+// whether it is taken into new metadata; then Settle brings what was taken into agreement, as far
+// as that is more than a Check with Repair does, which is to follow.
 //
-// A row that is not sure may be older than it was, or deleted since. None that lets anybody in is taken then: a token may have been revoked, a role taken away. A
-// memory is, since it can be told from the events of its capsule what has become of it, and its bytes can be compared; what follows from other rows is made anew.
+// A row that is not sure may be older than it was, or deleted since. None that lets anybody in is
+// taken then: a token may have been revoked, a role taken away. A memory is, since it can be told
+// from the events of its capsule what has become of it, and its bytes can be compared; what follows
+// from other rows is made anew.
 type Rescue struct {
 	// Lost reports whether the newest row of this key may have been lost.
 	Lost func(table catalog.TableID, key []byte) bool
@@ -76,8 +79,8 @@ func (r *Rescue) tellOf(m catalog.Memory, kind Kind, format string, args ...any)
 	r.Found(*f.about(m))
 }
 
-// Settle makes principals, capsules and memories of what is known of those that were lost, and ends what can't go on. sessions and rows are the new metadata, which nobody
-// else has open.
+// Settle makes principals, capsules and memories of what is known of those that were lost, and ends
+// what can't go on. sessions and rows are the new metadata, which nobody else has open.
 func (r *Rescue) Settle(ctx context.Context, sessions session.Store, rows catalog.Store, clock session.Clock) error {
 	stats, err := sessions.Stats(ctx)
 	if err != nil {

@@ -69,7 +69,8 @@ func (r *Rescue) putPrincipal(p catalog.Principal) {
 	r.change(func(tx catalog.Tx) error { return catalog.Principals.Put(tx, catalog.Name(p.ID), p) })
 }
 
-// members makes the capsules again that are in use, or were not sure. Who has a role there must be confirmed by the index of roles.
+// members makes the capsules again that are in use, or were not sure. Who has a role there must be
+// confirmed by the index of roles.
 func (r *Rescue) members(rows catalog.Reader) error {
 	roles := map[string][]string{}
 	for k, err := range catalog.Roles.After(rows, catalog.RoleKey{}) {

@@ -83,7 +83,8 @@ func (r *Rescue) retell(rows catalog.Reader, s story, ends map[catalog.MemoryID]
 	return r.put(rows, m)
 }
 
-// put stores a memory that is not sure, unless it has no content: then it was deleted, or both are lost.
+// put stores a memory that is not sure, unless it has no content: then it was deleted, or both are
+// lost.
 func (r *Rescue) put(rows catalog.Reader, m catalog.Memory) error {
 	_, whole, err := catalog.Contents.Find(rows, catalog.ContentKey{Capsule: m.Capsule, SHA256: m.SHA256})
 	if err != nil {

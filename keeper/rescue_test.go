@@ -118,7 +118,9 @@ func (r *rescued) says(kind keeper.Kind, what string) bool {
 	return slices.ContainsFunc(r.found, func(f keeper.Finding) bool { return f.Kind == kind && strings.Contains(f.Text, what) })
 }
 
-// What became of a memory whose row is lost, or is an older one, is what its events say: as it was changed last, in the trash, or gone. Without events an older one is taken and told of, unless its content is gone.
+// What became of a memory whose row is lost, or is an older one, is what its events say: as it was
+// changed last, in the trash, or gone. Without events an older one is taken and told of, unless its
+// content is gone.
 func TestWhatBecameOfAMemory(t *testing.T) {
 	type want struct {
 		gone, trashed bool
@@ -184,7 +186,8 @@ func TestWhatBecameOfAMemory(t *testing.T) {
 	}
 }
 
-// A memory of which nobody knows when it went into the trash is not emptied from there at once: it may have been restored since.
+// A memory of which nobody knows when it went into the trash is not emptied from there at once: it
+// may have been restored since.
 func TestTheTrashBeginsAnew(t *testing.T) {
 	r := newRescued(t)
 	r.publish(1, 0)
@@ -209,7 +212,9 @@ func TestTheTrashBeginsAnew(t *testing.T) {
 	}
 }
 
-// Nobody comes in by a row that may be older than it was: tokens that are not sure are void, and roles count that the index of roles surely has. Somebody always can come in, and each capsule has an owner.
+// Nobody comes in by a row that may be older than it was: tokens that are not sure are void, and
+// roles count that the index of roles surely has. Somebody always can come in, and each capsule has
+// an owner.
 func TestNobodyComesInByAnOldRow(t *testing.T) {
 	r := newRescued(t)
 	for _, row := range []any{
@@ -347,7 +352,8 @@ func TestASessionOfWhichNobodyKnows(t *testing.T) {
 	}
 }
 
-// Content whose record may be lost is no garbage: a place that nothing names any more keeps its row, and is told of. Where the metadata know all of it, it is garbage.
+// Content whose record may be lost is no garbage: a place that nothing names any more keeps its
+// row, and is told of. Where the metadata know all of it, it is garbage.
 func TestContentOfLostRecordsIsKept(t *testing.T) {
 	for _, known := range []bool{false, true} {
 		disk, stores := crashfs.New(), uploadtest.NewStores(catalog.Bounds{})

@@ -118,7 +118,8 @@ func (c *backupCmd) alone(e *env, dir string, tell backup.Progress) (res backup.
 // nobody deletes anything: no server runs.
 func nobody() (release func()) { return func() {} }
 
-// salvage backs up what surely is in a folder that no server has open, though its metadata can't be opened perhaps.
+// salvage backs up what surely is in a folder that no server has open. Its metadata need not be such
+// that they can be opened.
 func (c *backupCmd) salvage(e *env, dir string, log *slog.Logger, tell backup.Progress) (res backup.Result, err error) {
 	f, err := folder.Open(c.Data, folder.Options{Existing: true, Log: log})
 	if err != nil {

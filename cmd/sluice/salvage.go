@@ -17,8 +17,9 @@ import (
 	"sluice/upload"
 )
 
-// salvage makes new metadata of what is left of the old, if tables of those are rotten, cut or gone, and puts them in place. done is false where they are whole. lost is how many things are missing, or may be older than
-// they were; sum is of the check of everything else.
+// salvage makes new metadata of what is left of the old, if tables of those are rotten, cut or
+// gone, and puts them in place. done is false where they are whole. lost is how many things are
+// missing, or may be older than they were; sum is of the check of everything else.
 func (c *checkCmd) salvage(e *env, log *slog.Logger, die func(error)) (sum keeper.Summary, done bool, err error) {
 	f, err := folder.Open(c.Data, folder.Options{Existing: true, Rejoin: c.Rejoin, Log: log})
 	if err != nil {
@@ -127,7 +128,8 @@ func (s *salvage) make(next folder.Half) (sum keeper.Summary, err error) {
 	return s.run(s.e, meta, blobs, func(string) bool { return false })
 }
 
-// rejoining brings what a backup has of a data folder that had lost rows into agreement, in the folder that is being restored.
+// rejoining brings what a backup has of a data folder that had lost rows into agreement, in the
+// folder that is being restored.
 type rejoining struct {
 	e       *env
 	missing []backup.Missing

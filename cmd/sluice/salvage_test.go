@@ -35,7 +35,8 @@ type wrecked struct {
 	open     map[session.SessionID]bool
 }
 
-// furnishWreck makes the folder: memories of all sizes in two capsules, some changed, in the trash, restored or gone; uploads under way, finished and aborted; principals and tokens.
+// furnishWreck makes the folder: memories of all sizes in two capsules, some changed, in the trash,
+// restored or gone; uploads under way, finished and aborted; principals and tokens.
 func furnishWreck(t *testing.T) *wrecked {
 	t.Helper()
 	w := &wrecked{data: filepath.Join(t.TempDir(), "data"), revoked: map[string]bool{}, purged: map[string]bool{}}
@@ -266,8 +267,9 @@ func damages(t *testing.T, data string, step int) map[string]func(data string) e
 	return out
 }
 
-// Whatever rots of the metadata, a block, a table or its end: sluice check --repair brings out all the rest, says what is missing, and leaves a folder that is sound. What was deleted stays so, or is told of; what was
-// revoked lets nobody in; no bytes go.
+// Whatever rots of the metadata, a block, a table or its end: sluice check --repair brings out all
+// the rest, says what is missing, and leaves a folder that is sound. What was deleted stays so, or
+// is told of; what was revoked lets nobody in; no bytes go.
 func TestWhatIsLeftOfTheMetadata(t *testing.T) {
 	w := furnishWreck(t)
 	step := 1500
@@ -353,7 +355,8 @@ func (w *wrecked) salvaged(t *testing.T, damage func(string) error, kinds map[st
 	}
 }
 
-// backedUp makes sure that a backup of what is left has all that is sure, and that what is restored of it agrees.
+// backedUp makes sure that a backup of what is left has all that is sure, and that what is restored
+// of it agrees.
 func (w *wrecked) backedUp(t *testing.T, damage func(string) error, sure map[string]bool) {
 	t.Helper()
 	dir := t.TempDir()
@@ -396,7 +399,8 @@ func (w *wrecked) backedUp(t *testing.T, damage func(string) error, sure map[str
 	}
 }
 
-// serves makes sure that a server starts, gives what the folder has, and takes more. newAdmin: the only admin has no role in what there was.
+// serves makes sure that a server starts, gives what the folder has, and takes more. newAdmin: the
+// only admin has no role in what there was.
 func (w *wrecked) serves(t *testing.T, data string, memories map[catalog.MemoryID]catalog.Memory, newAdmin bool) {
 	t.Helper()
 	if err := os.Remove(filepath.Join(data, "admin-token")); err != nil {

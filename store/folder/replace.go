@@ -18,13 +18,15 @@ import (
 //	DIR/meta.salvaged becomes DIR/meta
 //	DIR/folder loses its state
 //
-// Until the second step the old metadata is what there is, and from then on the new: whoever opens the folder next goes on.
+// Until the second step the old metadata is what there is, and from then on the new: whoever opens
+// the folder next goes on.
 const (
 	salvaged  = "meta.salvaged"
 	replacing = "replacing"
 )
 
-// Beside makes an empty folder for metadata that are to take the place of those that are there, by Replace.
+// Beside makes an empty folder for metadata that are to take the place of those that are there, by
+// Replace.
 func (f *Folder) Beside() (h Half, err error) {
 	h = f.Meta
 	h.Path = filepath.Join(f.Path, salvaged)
@@ -40,7 +42,8 @@ func (f *Folder) Beside() (h Half, err error) {
 	return h, err
 }
 
-// Replace puts the metadata that Beside gave a folder for, and that are closed, in the place of the old, which are kept under the name that it gives. The content was last as is said. What it has of
+// Replace puts the metadata that Beside gave a folder for, and that are closed, in the place of the
+// old, which are kept under the name that it gives. The content was last as is said. What it has of
 // the time until now is no garbage for having no record. The folder is to be closed then.
 func (f *Folder) Replace(next Half, last Last, now time.Time) (kept string, err error) {
 	f.mu.Lock()

@@ -37,7 +37,8 @@ func replace(disk durable.FS) (err error) {
 	return err
 }
 
-// isReplaced reports which metadata are in place; there must be some, and the old must be somewhere.
+// isReplaced reports which metadata are in place; there must be some, and the old must be
+// somewhere.
 func isReplaced(t *testing.T, disk durable.FS) bool {
 	t.Helper()
 	files := contents(t, disk, at)
@@ -51,8 +52,10 @@ func isReplaced(t *testing.T, disk durable.FS) bool {
 	return is
 }
 
-// † A replacement of the metadata that is stopped at any step, by kill -9 or power loss, leaves the old in place or, once it was decided, the new: with the next start. The halves belong together, the old are
-// kept, what the content has from before is no garbage for having no record, and a repeat succeeds.
+// † A replacement of the metadata that is stopped at any step, by kill -9 or power loss, leaves the
+// old in place or, once it was decided, the new: with the next start. The halves belong together,
+// the old are kept, what the content has from before is no garbage for having no record, and a
+// repeat succeeds.
 func TestAReplacementThatIsStoppedAnywhere(t *testing.T) {
 	for name, from := range map[string]func(*testing.T) *crashfs.Disk{"earlier": older, "lived": lived} {
 		t.Run(name, func(t *testing.T) {
@@ -106,7 +109,8 @@ func TestAReplacementThatIsStoppedAnywhere(t *testing.T) {
 	}
 }
 
-// A replacement that is under way is told of to who may not go on with it, and what can't be renamed is left as it was.
+// A replacement that is under way is told of to who may not go on with it, and what can't be
+// renamed is left as it was.
 func TestAReplacementThatCannotBe(t *testing.T) {
 	disk := lived(t)
 	must(t, fill(disk, "meta/old"))

@@ -40,8 +40,9 @@ func (f *Frozen) Close() {
 	}
 }
 
-// Walk visits all rows in the order of their keys. Neither key nor row may be kept. Pebble compares each block it reads with its checksum. Where one is rotten it calls lost with
-// a catalog.ErrDamaged for the rows that that may have had, from one key up to another, and goes on behind them unless lost gives an error.
+// Walk visits all rows in the order of their keys. Neither key nor row may be kept. Pebble compares each block it reads with its checksum. Where one is rotten it calls
+// lost, with a catalog.ErrDamaged, for the rows that the block may have had, from one key up to
+// another, and goes on behind them unless lost gives an error.
 func (f *Frozen) Walk(ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error) error {
 	var failed error
 	err := f.db.each(f.v.Snapshot, nil, nil, false, func(key, row []byte) bool {

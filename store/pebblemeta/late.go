@@ -6,8 +6,9 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// Unsynced is a file system whose files and folders are not synced, so that a database can be made and mended in it by many commits in little time. Until SyncAll, after the database was
-// closed, nothing in it survives a power loss.
+// Unsynced is a file system whose files and folders are not synced, so that a database can be made
+// and mended in it by many commits in little time. Until SyncAll, after the database was closed,
+// nothing in it survives a power loss.
 func Unsynced(on vfs.FS) vfs.FS { return unsynced{on} }
 
 type unsynced struct{ vfs.FS }

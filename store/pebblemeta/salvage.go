@@ -12,9 +12,11 @@ import (
 	"sluice/session"
 )
 
-// Salvage makes a database in the folder dir, which is empty or not there, of what is left: the sure sessions and pieces, and the rows of the catalog that keep takes; sure says
-// that a row is the newest that there was. What leads to sessions, and the totals, is made anew. Each thing that is known to be lost of sessions, and each row that can't be read, is told to lost. The
-// database is on the disk when Salvage has returned nil.
+// Salvage makes a database in the folder dir, which is empty or not there, of what is left: the
+// sure sessions and pieces, and the rows of the catalog that keep takes; sure says that a row is
+// the newest that there was. What leads to sessions, and the totals, is made anew. Each thing that
+// is known to be lost of sessions, and each row that can't be read, is told to lost. The database
+// is on the disk when Salvage has returned nil.
 func (w *Wreck) Salvage(ctx context.Context, dir string, opts Options, keep func(row any, sure bool) bool, lost func(string)) error {
 	f, err := Fill(dir, opts)
 	if err != nil {
@@ -28,7 +30,8 @@ func (w *Wreck) Salvage(ctx context.Context, dir string, opts Options, keep func
 	return f.Close(ctx)
 }
 
-// Salvage makes of a Filling one of rows that are left of others. They are given to add, in the order of their keys, and not to Add; keep and lost are as for a Wreck's Salvage.
+// Salvage makes of a Filling one of rows that are left of others. They are given to add, in the
+// order of their keys, and not to Add; keep and lost are as for a Wreck's Salvage.
 func (f *Filling) Salvage(ctx context.Context, keep func(row any, sure bool) bool, lost func(string)) (add func(key, row []byte, sure bool) error) {
 	s := &salvage{f: f, keep: keep, lost: lost}
 	f.finish = func(peb *pebble.DB) error { return s.index(ctx, peb) }
@@ -71,7 +74,8 @@ func (s *salvage) row(key, row []byte, sure bool) error {
 // indexBatch is how many bytes are written at a time.
 const indexBatch = 1 << 20
 
-// index brings sessions and their pieces into agreement, and writes what leads to them, and the totals.
+// index brings sessions and their pieces into agreement, and writes what leads to them, and the
+// totals.
 func (s *salvage) index(ctx context.Context, peb *pebble.DB) error {
 	s.totals.Open, s.totals.Expected, s.totals.Received = 0, 0, 0
 	b := peb.NewBatch()
@@ -149,7 +153,8 @@ type piecesOf struct {
 	b  *pebble.Batch
 }
 
-// session gives the session as its pieces say. Those before it have none, and those of one that has ended go.
+// session gives the session as its pieces say. Those before it have none, and those of one that has
+// ended go.
 func (p *piecesOf) session(s session.Session) (session.Session, error) {
 	prefix := entriesPrefix(s.ID)
 	var got []session.Range

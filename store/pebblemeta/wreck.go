@@ -19,10 +19,12 @@ import (
 	"sluice/catalog"
 )
 
-// Wreck is a database some of whose tables are rotten, cut or gone. It is opened for reading only, and nothing in its folder changes. It is used by one goroutine.
+// Wreck is a database some of whose tables are rotten, cut or gone. It is opened for reading only,
+// and nothing in its folder changes. It is used by one goroutine.
 //
-// Pebble merges the tables. In place of each that is not whole it is given one with the rows that can be read, so that every key has its newest readable row. That may
-// not be the newest that there was: a row is sure unless a hole of a newer table has its key.
+// Pebble merges the tables. In place of each that is not whole it is given one with the rows that
+// can be read, so that every key has its newest readable row. That may not be the newest that there
+// was: a row is sure unless a hole of a newer table has its key.
 type Wreck struct {
 	peb   *pebble.DB
 	lock  *pebble.Lock
@@ -42,8 +44,9 @@ func (h *tableHole) newer(level int, seq pebble.SeqNum) bool {
 	return h.level < level || h.level == 0 && level == 0 && seq <= h.newest
 }
 
-// OpenWreck opens the database in the folder dir, whether or not its tables are whole, and reads every block of them. Of the options FS, Log, Die and Tables count. What is
-// damaged in the logs, and not in the tables, is refused as Open refuses it.
+// OpenWreck opens the database in the folder dir, whether or not its tables are whole, and reads
+// every block of them. Of the options FS, Log, Die and Tables count. What is damaged in the logs,
+// and not in the tables, is refused as Open refuses it.
 func OpenWreck(dir string, opts Options) (w *Wreck, err error) {
 	if opts.FS == nil {
 		opts.FS = vfs.Default
@@ -128,7 +131,8 @@ func explain(err error) error {
 // gone finds in Pebble's refusal the numbers of the tables that are not there.
 var gone = regexp.MustCompile(`file (\d+) \(type sstable\) unknown`)
 
-// tables lists the tables by the MANIFEST. Pebble lists none where one is not there: it is shown an empty file.
+// tables lists the tables by the MANIFEST. Pebble lists none where one is not there: it is shown an
+// empty file.
 func (w *Wreck) tables(dir string, opts Options) (out []tableOf, err error) {
 	shown := overlay{opts.FS, vfs.NewMem(), dir}
 	if err := shown.mem.MkdirAll(dir, 0o700); err != nil {
@@ -274,7 +278,8 @@ func copyTable(disk vfs.FS, path string, w sstable.RawWriter, last []byte, holes
 	return err
 }
 
-// copyRows copies the rows of a table between its holes. The step that enters a rotten block fails, and has given all rows before it.
+// copyRows copies the rows of a table between its holes. The step that enters a rotten block fails,
+// and has given all rows before it.
 func copyRows(it sstable.Iterator, w sstable.RawWriter, last []byte, holes []hole) error {
 	kv := it.First()
 	for i := 0; ; i++ {
@@ -305,7 +310,8 @@ func (w *Wreck) Holes() (out []string) {
 	return out
 }
 
-// Lost reports whether the newest row of this key in the catalog may have been lost, be it a deletion. It is known after a Walk.
+// Lost reports whether the newest row of this key in the catalog may have been lost, be it a
+// deletion. It is known after a Walk.
 func (w *Wreck) Lost(table catalog.TableID, key []byte) bool { return w.lost(catalogKey(table, key)) }
 
 func (w *Wreck) lost(key []byte) bool { return !w.known[string(key)] && w.inHole(key) }
@@ -318,8 +324,9 @@ func (h *hole) has(key []byte) bool {
 	return bytes.Compare(h.lo, key) <= 0 && bytes.Compare(key, h.hi) < 0
 }
 
-// Walk visits the newest readable row of each key, in the order of the keys. sure: it is the newest that there was. Another one may have been replaced or deleted since.
-// Neither key nor row may be kept.
+// Walk visits the newest readable row of each key, in the order of the keys. sure: it is the newest
+// that there was. Another one may have been replaced or deleted since. Neither key nor row may be
+// kept.
 func (w *Wreck) Walk(ctx context.Context, visit func(key, row []byte, sure bool) error) error {
 	w.known = map[string]bool{}
 	err := w.peb.ScanInternal(ctx, block.CategoryUnknown, nil, nil, func(key *pebble.InternalKey, value pebble.LazyValue, at pebble.IteratorLevel) error {
@@ -344,7 +351,8 @@ func (w *Wreck) Walk(ctx context.Context, visit func(key, row []byte, sure bool)
 	return nil
 }
 
-// Sure visits the rows that are sure, as Frozen's Walk does, after it has called lost for each hole.
+// Sure visits the rows that are sure, as Frozen's Walk does, after it has called lost for each
+// hole.
 func (w *Wreck) Sure(ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error) error {
 	for _, h := range w.holes {
 		if err := lost(h.lo, h.hi, &holeError{h.hole}); err != nil {

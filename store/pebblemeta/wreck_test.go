@@ -42,7 +42,9 @@ func wreckOf(t *testing.T, disk vfs.FS) (w *Wreck, sure, doubtful map[string]str
 	return w, sure, doubtful
 }
 
-// Whatever happens to one table, a block of it, its end, or all of it: each row that is given as sure is what it was, each that was and is not given is told of as lost, and what lies over and beside the hole is all there.
+// Whatever happens to one table, a block of it, its end, or all of it: each row that is given as
+// sure is what it was, each that was and is not given is told of as lost, and what lies over and
+// beside the hole is all there.
 func TestAWreckGivesWhatIsSure(t *testing.T) {
 	furnished, want := damageable(t)
 	undamaged, sure, doubtful := wreckOf(t, furnished)
@@ -108,7 +110,8 @@ func replaceFile(t *testing.T, disk vfs.FS, path string, b []byte) {
 	}
 }
 
-// What was salvaged survives a power loss once it was synced, is what was left, and can be opened and changed. What leads to sessions is made anew, and so are the totals.
+// What was salvaged survives a power loss once it was synced, is what was left, and can be opened
+// and changed. What leads to sessions is made anew, and so are the totals.
 func TestWhatIsSalvagedIsADatabase(t *testing.T) {
 	furnished, want := damageable(t)
 	for _, path := range tables(t, furnished) {
@@ -165,7 +168,9 @@ func TestWhatIsSalvagedIsADatabase(t *testing.T) {
 	}
 }
 
-// The records of some pieces of an upload are lost: what is left says that those bytes are missing, and that what was hashed before does not count. An upload whose newest record is lost is left out, and told of.
+// The records of some pieces of an upload are lost: what is left says that those bytes are missing,
+// and that what was hashed before does not count. An upload whose newest record is lost is left
+// out, and told of.
 func TestPiecesWhoseRecordsAreLost(t *testing.T) {
 	disk := vfs.NewMem()
 	db := opened(t, disk, Options{})
