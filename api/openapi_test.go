@@ -7,12 +7,15 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/go-json-experiment/json"
+	"github.com/google/go-cmp/cmp"
 	"github.com/pb33f/libopenapi"
 	validator "github.com/pb33f/libopenapi-validator"
 
@@ -125,6 +128,36 @@ func TestTheDocumentBoundsLists(t *testing.T) {
 		}
 		if got := fmt.Sprint(at); got != want {
 			t.Errorf("%s is %s, not %s", path, got, want)
+		}
+	}
+}
+
+// docs/api.md has a section for each operation, and none of one that is not there. Their examples are run by cmd/sluice.
+func TestTheContractHasEveryOperation(t *testing.T) {
+	w := newWorld(t, nil)
+	served := map[string]bool{}
+	for path, methods := range w.documented() {
+		for method := range methods {
+			if method != "head" { // wherever GET is
+				served[strings.ToUpper(method)+" "+path] = true
+			}
+		}
+	}
+	text, err := os.ReadFile("../docs/api.md")
+	w.check(err)
+	described := map[string]bool{}
+	for _, heading := range regexp.MustCompile("(?m)^### `([A-Z]+ /[^`]*)`$").FindAllStringSubmatch(string(text), -1) {
+		if described[heading[1]] {
+			t.Errorf("%s is described twice", heading[1])
+		}
+		described[heading[1]] = true
+	}
+	if diff := cmp.Diff(served, described); diff != "" || len(served) < 20 {
+		t.Errorf("(-served +described):\n%s", diff)
+	}
+	for code, status := range statuses {
+		if row := fmt.Sprintf("| `%s` | %d", code, status); !strings.Contains(string(text), row) {
+			t.Errorf("no row begins with %q", row)
 		}
 	}
 }
