@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"sluice/catalog"
@@ -12,12 +13,17 @@ type story struct {
 	last  catalog.Event
 	state *catalog.Memory // as the newest event has it that has all of it
 	seq   uint64
+	// open: later events of the capsule are lost.
+	open bool
 }
 
 // memories finds out what has become of memories whose rows were lost, or are not sure.
 func (r *Rescue) memories(rows catalog.Reader) error {
 	stories, err := r.stories(rows)
 	if err != nil {
+		return err
+	}
+	if err := r.endings(rows, stories); err != nil {
 		return err
 	}
 	ends, err := r.purges(rows)
@@ -80,7 +86,51 @@ func (r *Rescue) retell(rows catalog.Reader, s story, ends map[catalog.MemoryID]
 			m.PurgeAt = r.now.Running + trashAnew.Milliseconds()
 		}
 	}
+	if s.open {
+		r.tellOf(m, KindOlder, ": later events of its capsule are lost: it may have been changed or deleted since")
+	}
 	return r.put(rows, m)
+}
+
+// endings finds the stories of which the end may be lost.
+func (r *Rescue) endings(rows catalog.Reader, stories map[catalog.MemoryID]story) error {
+	missing := map[string]uint64{} // the largest number of an event that is missing, by capsule
+	end := func(capsule string, next uint64) error {
+		if capsule == "" {
+			return nil
+		}
+		if r.Lost(catalog.EventTable, catalog.EventKey{Capsule: capsule, Seq: next}.AppendKey(nil)) {
+			missing[capsule] = math.MaxUint64
+			return nil
+		}
+		c, ok, err := catalog.Capsules.Find(rows, catalog.Name(capsule))
+		if ok && c.Seq >= next {
+			missing[capsule] = c.Seq
+		}
+		return err
+	}
+	capsule, next := "", uint64(0)
+	for e, err := range catalog.Events.After(rows, catalog.EventKey{}) {
+		if err == nil && e.Capsule != capsule {
+			err = end(capsule, next)
+			capsule, next = e.Capsule, e.Seq
+		}
+		if err != nil {
+			return err
+		}
+		if e.Seq > next {
+			missing[capsule] = e.Seq - 1
+		}
+		next = e.Seq + 1
+	}
+	if err := end(capsule, next); err != nil {
+		return err
+	}
+	for id, s := range stories {
+		s.open = missing[s.last.Capsule] > s.last.Seq
+		stories[id] = s
+	}
+	return nil
 }
 
 // put stores a memory that is not sure, unless it has no content: then it was deleted, or both are

@@ -107,6 +107,14 @@ func (r *rescued) lose(id byte, older *catalog.Memory) {
 	}
 }
 
+// loseEvent takes an event away.
+func (r *rescued) loseEvent(seq uint64) {
+	r.t.Helper()
+	key := catalog.EventKey{Capsule: "c", Seq: seq}
+	r.lost[fmt.Sprint(catalog.EventTable, key.AppendKey(nil))] = true
+	r.update(func(tx catalog.Tx) error { return catalog.Events.Delete(tx, key) })
+}
+
 func (r *rescued) settle() {
 	r.t.Helper()
 	if err := r.rescue.Settle(r.t.Context(), r.sessions, r.rows, fixed{r.at.Now}); err != nil {
@@ -154,6 +162,8 @@ func TestWhatBecameOfAMemory(t *testing.T) {
 		"lost from the trash, and gone":              {func(r *rescued) { r.trash(1); r.purge(1) }, false, want{gone: true}},
 		"lost, its content too":                      {noContent, false, want{gone: true, says: keeper.KindLost}},
 		"lost, its events too":                       {noEvents, false, want{gone: true, says: keeper.KindLost}},
+		"lost, its last event too":                   {func(r *rescued) { r.rename(1, "new"); r.loseEvent(4) }, false, want{name: "m1", says: keeper.KindOlder}},
+		"lost, an earlier event too":                 {func(r *rescued) { r.loseEvent(3); r.rename(1, "new") }, false, want{name: "new"}},
 		"older than it was changed":                  {func(r *rescued) { r.rename(1, "new") }, true, want{name: "new"}},
 		"older than it went to the trash":            {func(r *rescued) { r.trash(1) }, true, want{name: "m1", trashed: true}},
 		"older than it went":                         {func(r *rescued) { r.purge(1) }, true, want{gone: true}},

@@ -28,7 +28,7 @@ func (c *checkCmd) salvage(e *env, log *slog.Logger, die func(error)) (sum keepe
 	defer func() { err = errors.Join(err, f.Close()) }()
 	wreck, err := pebblemeta.OpenWreck(f.Meta.Path, pebblemeta.Options{FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: die, Log: log})
 	if err != nil {
-		return sum, false, err
+		return sum, false, nil // it is no matter of tables: the ordinary open says what is wrong
 	}
 	defer func() { err = errors.Join(err, wreck.Close()) }()
 	if len(wreck.Holes()) == 0 {

@@ -83,7 +83,8 @@ func furnishWreck(t *testing.T) *wrecked {
 		check(srv.client.DeleteMemory(t.Context(), id, false))
 	}
 	srv.stop(t)
-	w.furnishTokens(t)
+	tokens := w.furnishTokens(t)
+	w.revoke(t, tokens[:3]...)
 	srv = startServer(t, w.data, "--scrub-rate", "0")
 	put(srv, 50, 60)
 	name := "changed"
@@ -110,6 +111,7 @@ func furnishWreck(t *testing.T) *wrecked {
 		check(srv.client.DeleteMemory(t.Context(), ids[n-40], true))
 		upload(srv, fmt.Sprintf("late %d", n), 1)
 		srv.kill()
+		w.revoke(t, tokens[n-50], tokens[n-49])
 	}
 	mend()
 	if len(tablesOf(t, w.data)) < 2 {
@@ -155,8 +157,8 @@ func rotEvents(t *testing.T, data string) (mend func()) {
 	return nil
 }
 
-// furnishTokens makes tokens for two principals, and revokes some.
-func (w *wrecked) furnishTokens(t *testing.T) {
+// asAdmin changes who may come in, while no server runs.
+func (w *wrecked) asAdmin(t *testing.T, do func(who *access.Service, admin access.Caller) error) {
 	t.Helper()
 	d := w.openData(t, w.data)
 	who := access.New(d.meta.Catalog(), systemClock{}, func() int64 { return 1 }, nil)
@@ -165,20 +167,38 @@ func (w *wrecked) furnishTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	admin, err := who.Authenticate(t.Context(), strings.TrimSpace(string(secret)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := who.CreatePrincipal(t.Context(), admin, "friend", false)
-	for i := 0; i < 30 && err == nil; i++ {
-		var tok catalog.Token
-		if tok, _, err = who.CreateToken(t.Context(), admin, p.ID, fmt.Sprintf("token %d", i), false, time.Hour); err == nil && i%5 == 0 {
-			w.revoked[tok.ID] = true
-			err = who.RevokeToken(t.Context(), admin, tok.ID)
-		}
+	if err == nil {
+		err = do(who, admin)
 	}
 	if err = errors.Join(err, d.close()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// furnishTokens makes tokens for another principal, and gives their ids.
+func (w *wrecked) furnishTokens(t *testing.T) (ids []string) {
+	t.Helper()
+	w.asAdmin(t, func(who *access.Service, admin access.Caller) error {
+		p, err := who.CreatePrincipal(t.Context(), admin, "friend", false)
+		for i := 0; i < 30 && err == nil; i++ {
+			var tok catalog.Token
+			tok, _, err = who.CreateToken(t.Context(), admin, p.ID, fmt.Sprintf("token %d", i), false, time.Hour)
+			ids = append(ids, tok.ID)
+		}
+		return err
+	})
+	return ids
+}
+
+func (w *wrecked) revoke(t *testing.T, ids ...string) {
+	t.Helper()
+	w.asAdmin(t, func(who *access.Service, admin access.Caller) (err error) {
+		for _, id := range ids {
+			w.revoked[id] = true
+			err = errors.Join(err, who.RevokeToken(t.Context(), admin, id))
+		}
+		return err
+	})
 }
 
 func (w *wrecked) openData(t *testing.T, dir string) *data {
@@ -272,7 +292,7 @@ func damages(t *testing.T, data string, step int) map[string]func(data string) e
 // is told of; what was revoked lets nobody in; no bytes go.
 func TestWhatIsLeftOfTheMetadata(t *testing.T) {
 	w := furnishWreck(t)
-	step := 1500
+	step := 2500
 	if testing.Short() {
 		step = 9000
 	}

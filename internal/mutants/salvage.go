@@ -70,9 +70,15 @@ func ofSalvage() []mutant {
 			tests: []string{"keeper.TestWhatBecameOfAMemory"},
 		},
 		{
+			name: "a-story-without-its-end-is-believed", promise: 3, file: "keeper/rescue_memories.go",
+			old:   "	if s.open {\n",
+			new:   "	if s.open && s.seq == 0 {\n",
+			tests: []string{"keeper.TestWhatBecameOfAMemory"},
+		},
+		{
 			name: "a-memory-without-content-is-back", promise: 3, file: "keeper/rescue_memories.go",
 			old:   "	if !whole {\n",
-			new:   "	if false {\n",
+			new:   "	if !whole && m.Bytes < 0 {\n",
 			tests: []string{"keeper.TestWhatBecameOfAMemory"},
 		},
 		{

@@ -12,6 +12,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"sluice/catalog"
 	"sluice/session"
 )
 
@@ -55,7 +56,7 @@ func TestAWreckGivesWhatIsSure(t *testing.T) {
 		t.Error(err)
 	}
 	damages := 0
-	for _, path := range tables(t, furnished) {
+	for i, path := range tables(t, furnished) {
 		b, err := readAll(furnished, path)
 		if err != nil {
 			t.Fatal(err)
@@ -79,6 +80,11 @@ func TestAWreckGivesWhatIsSure(t *testing.T) {
 				} else if _, old := doubtful[key]; !ok && !old && !w.lost([]byte(key)) {
 					t.Errorf("%s, %s: row %.20q is lost in silence", path, what, key)
 				}
+			}
+			// It was deleted in the newest table.
+			deleted := []byte("007" + strings.Repeat("x", 200))
+			if i == 0 && w.Lost(catalog.PlaceTable, deleted) {
+				t.Errorf("%s, %s: the deletion of a row was not read", path, what)
 			}
 			for key := range sure {
 				if _, ok := want[key]; !ok {
