@@ -90,6 +90,7 @@ func TestNoHeadSmugglesARequest(t *testing.T) {
 		"both, the other way":      {post + auth + "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n" + chunks, []int{400}},
 		"a request in a value":     {post + auth + "X: GET /openapi.json HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, []int{400}},
 		"1.0 with chunks":          {"POST /v1/memories_ping HTTP/1.0\r\n" + auth + "Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, []int{400}},
+		"1.0 with chunks to a GET": {"GET /healthz HTTP/1.0\r\n" + auth + "Transfer-Encoding: chunked\r\n\r\n" + chunks, []int{400}}, // else they are no body
 		"1.0 with both":            {"POST /v1/memories_ping HTTP/1.0\r\n" + auth + "Connection: keep-alive\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, []int{400}},
 		"1.0 that stays":           {"GET /healthz HTTP/1.0\r\n" + auth + "Connection: keep-alive\r\n\r\n", []int{200}},
 		"two codings":              {post + auth + "Transfer-Encoding: chunked, chunked\r\n\r\n" + chunks, []int{501}},
