@@ -15,24 +15,25 @@ import (
 func TestAPlaceThatIsWrittenIsNotReclaimed(t *testing.T) {
 	w := newWorld(t)
 	l := limits()
-	l.ChunkSize = 128 << 10
+	const size = 4 << 20 // so much that the first of it is written before the last is read
+	l.ChunkSize = size
 	w.rewire(w.blobs, l)
-	b := random(3 * 128 << 10)
-	part := func(i int) []byte { return b[i*128<<10 : (i+1)*128<<10] }
+	b := random(3 * size)
+	part := func(i int) []byte { return b[i*size : (i+1)*size] }
 	up := w.begin(int64(len(b)))
 	w.check(w.put(up.ID, 0, part(0)))
 	body, send := io.Pipe()
 	done := make(chan error)
 	go func() {
-		done <- w.PutChunk(t.Context(), w.me, up.ID, 1, body, upload.Put{Length: 128 << 10})
+		done <- w.PutChunk(t.Context(), w.me, up.ID, 1, body, upload.Put{Length: size})
 	}()
-	_, err := send.Write(part(1)[:100<<10])
+	_, err := send.Write(part(1)[:3<<20])
 	w.check(err)
-	w.check(w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(part(0)), upload.Put{Length: 128 << 10, Replace: true}))
+	w.check(w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(part(0)), upload.Put{Length: size, Replace: true}))
 	for range 3 {
 		w.check(w.Reclaim(t.Context(), true))
 	}
-	_, err = send.Write(part(1)[100<<10:])
+	_, err = send.Write(part(1)[3<<20:])
 	w.check(err)
 	w.check(send.Close())
 	w.check(<-done)
