@@ -35,7 +35,10 @@ func TestWhatIsUndone(t *testing.T) {
 		}
 		is := func(what string, u *undoing, want ...session.Range) {
 			t.Helper()
-			if want == nil && len(u.undone) == 0 {
+			if want == nil {
+				if len(u.undone) > 0 {
+					t.Errorf("%s: undone are %v", what, u.undone)
+				}
 				return
 			}
 			if len(u.undone) != 1 || !slices.Equal(u.undone[0], want) {
@@ -64,15 +67,21 @@ func TestWhatIsUndone(t *testing.T) {
 		go func() { done <- v.PutChunk(t.Context(), s.ID, 2, deaf{slow}, stale) }()
 		slow.ch <- make([]byte, 5)
 		synctest.Wait()
-		fresh := &undoing{}
-		if err := v.PutChunk(t.Context(), s.ID, 2, bytes.NewReader(make([]byte, 10)), fresh); err != nil {
-			t.Fatal(err)
-		}
+		next := newSlow() // which has recorded nothing yet when the stale one ends
+		fresh, taken := &undoing{}, make(chan error)
+		go func() { taken <- v.PutChunk(t.Context(), s.ID, 2, next, fresh) }()
+		next.ch <- make([]byte, 5)
+		synctest.Wait()
 		close(slow.ch)
 		if err := <-done; !errors.Is(err, session.ErrSuperseded) {
 			t.Errorf("the stale put: %v", err)
 		}
 		is("a put that was taken over", stale)
+		next.ch <- make([]byte, 5)
+		close(next.ch)
+		if err := <-taken; err != nil {
+			t.Errorf("the put that took over: %v", err)
+		}
 		is("the one that took over", fresh)
 	})
 }
