@@ -40,6 +40,25 @@ func (c hostile) bounded(what string) {
 	}
 }
 
+// onDisk gives how many bytes of content there are.
+func (c hostile) onDisk() int64 {
+	c.t.Helper()
+	var s size
+	c.ok(s.add(c.w.disk, data+"/content"))
+	return s.bytes
+}
+
+// givesBack makes sure that a put from the beginning of a block on which fails leaves nothing but the block at
+// its end, before it is answered.
+func (c hostile) givesBack(put func()) {
+	c.t.Helper()
+	before := c.onDisk()
+	put()
+	if after := c.onDisk(); after > before+4096 {
+		c.t.Fatalf("a put that failed has left %d bytes", after-before)
+	}
+}
+
 func (c hostile) create(b []byte, put upload.Put, body io.Reader) error {
 	put.Length = int64(len(b))
 	_, err := c.w.uploads.Create(ctx, c.w.me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Put: put}, body)
@@ -59,6 +78,12 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 		"creates past the quota": func(c hostile, i int) {
 			b := bytesOf("a", uint64(i), int(c.quota)+1)
 			c.fails(c.create(b, upload.Put{}, iotest.ErrReader(errors.New("not to be read"))), catalog.ErrQuota)
+		},
+		"small creates past the quota": func(c hostile, i int) {
+			up := c.begin("a", c.quota-7000, "") // what is reserved counts
+			b := bytesOf("a", uint64(i), 3000)
+			c.fails(c.create(b, upload.Put{}, iotest.ErrReader(errors.New("not to be read"))), catalog.ErrQuota)
+			c.abort(up)
 		},
 		"creates at once": func(c hostile, i int) {
 			var wg sync.WaitGroup
@@ -93,14 +118,18 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 			for _, n := range []int64{3 * chunk, 3000} { // the small one is packed
 				up := c.begin("a", n, fmt.Sprint(n))
 				b := bytesOf("a", uint64(i), int(min(n, chunk)))
-				c.fails(c.w.uploads.PutChunk(ctx, c.w.me, up.ID, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b)), SHA256: &wrong}), upload.ErrChecksum)
+				c.givesBack(func() {
+					c.fails(c.w.uploads.PutChunk(ctx, c.w.me, up.ID, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b)), SHA256: &wrong}), upload.ErrChecksum)
+				})
 			}
 		},
 		"chunks that are cut": func(c hostile, i int) {
 			for _, n := range []int64{3 * chunk, 3000} {
 				up := c.begin("a", n, fmt.Sprint(n))
 				b := bytesOf("a", uint64(i), int(min(n, chunk)))
-				c.fails(c.w.uploads.PutChunk(ctx, c.w.me, up.ID, 0, cut(b), upload.Put{Length: int64(len(b))}), errCut)
+				c.givesBack(func() {
+					c.fails(c.w.uploads.PutChunk(ctx, c.w.me, up.ID, 0, cut(b), upload.Put{Length: int64(len(b))}), errCut)
+				})
 			}
 		},
 		"a chunk that is replaced": func(c hostile, i int) {
