@@ -8,7 +8,8 @@
 // A NAME selects the mutants whose names contain it, -new those that docs/mutants.md does not have.
 // -record keeps the results in a file. A mutant that was caught before is not run again as long as its
 // row, and all code that its tests are built from, are the same: a run that was stopped goes on, and
-// several runs make one page. -write needs a result of every mutant in the table.
+// several runs make one page. -write needs a result of every mutant in the table, and that all tests
+// pass without one.
 //
 // A line is written as each mutant ends. A test catches its mutant where it fails, and where the test
 // process ends while that test runs: os.Exit, a panic, a signal. The second is marked with "ended".
@@ -102,12 +103,21 @@ func run(ctx context.Context, root string, all []mutant, o options, out io.Write
 	defer rec.close()
 	chosen = slices.DeleteFunc(chosen, func(m mutant) bool { return rec.caught[m.name] != nil })
 	status := tryAll(ctx, root, chosen, rec, o, out)
-	if o.write != "" && status == 0 {
-		if err := rec.write(o.write, all); err != nil {
-			return fail(err)
-		}
+	if o.write == "" || status != 0 {
+		return status
 	}
-	return status
+	// All tests of a package, and not those of one mutant: that may take longer.
+	bad, err := unsound(ctx, root, all, 4*o.limit)
+	if err == nil && len(bad) > 0 {
+		err = fmt.Errorf("not written: these tests do not pass without a mutant: %s", strings.Join(bad, ", "))
+	}
+	if err == nil {
+		err = rec.write(o.write, all)
+	}
+	if err != nil {
+		return fail(err)
+	}
+	return 0
 }
 
 // choose gives the mutants that are asked for.

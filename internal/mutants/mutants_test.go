@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -189,7 +190,7 @@ func TestRunsAreMerged(t *testing.T) {
 		var out strings.Builder
 		o := o
 		change(&o)
-		if s := run(t.Context(), dir, all, o, &out); s != status || strings.Join(regexp.MustCompile(`caught +\S+|is not written`).FindAllString(out.String(), -1), "; ") != want {
+		if s := run(t.Context(), dir, all, o, &out); s != status || strings.Join(regexp.MustCompile(`caught +\S+|is not written|not written: .*`).FindAllString(out.String(), -1), "; ") != want {
 			t.Errorf("status %d, want %d and %q:\n%s", s, status, want, &out)
 		}
 	}
@@ -212,4 +213,11 @@ func TestRunsAreMerged(t *testing.T) {
 	try(2, "caught    it-is-new; is not written", func(o *options) { o.names = []string{"new"} })
 	try(0, "caught    it-is-known", whole)
 	try(0, "caught    it-is-known; caught    it-is-new", func(o *options) { o.record = "" })
+
+	// A test that fails anyway catches nothing.
+	code, err = os.ReadFile(filepath.Join(dir, "p/p_test.go"))
+	if err := errors.Join(err, os.WriteFile(filepath.Join(dir, "p/p_test.go"), bytes.Replace(code, []byte("if Exits {"), []byte("if true {"), 1), 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	try(2, "caught    it-is-known; caught    it-is-new; not written: these tests do not pass without a mutant: p.TestExits", whole)
 }

@@ -90,14 +90,39 @@ func (m mutant) try(ctx context.Context, root string, limit time.Duration) (map[
 	return found, nil
 }
 
-// goTest runs tests of one package. Where the process ends early, the tests that have neither passed nor
+// unsound gives those tests of all mutants that fail without any: what they say of a mutant means nothing.
+func unsound(ctx context.Context, root string, all []mutant, limit time.Duration) (bad []string, err error) {
+	var every mutant
+	for _, m := range all {
+		every.tests = append(every.tests, m.tests...)
+	}
+	slices.Sort(every.tests)
+	every.tests = slices.Compact(every.tests)
+	byPackage := every.byPackage()
+	for _, pkg := range slices.Sorted(maps.Keys(byPackage)) {
+		said, err := goTest(ctx, root, "", pkg, byPackage[pkg], limit)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", pkg, err)
+		}
+		for _, t := range byPackage[pkg] {
+			if said[t] != passed {
+				bad = append(bad, pkg+"."+t)
+			}
+		}
+	}
+	return bad, nil
+}
+
+// goTest runs tests of one package, over the files that an overlay names ("" for none). Where the process ends early, the tests that have neither passed nor
 // failed are run again, each alone: that tells which of them ends it.
 func goTest(ctx context.Context, root, overlay, pkg string, tests []string, limit time.Duration) (map[string]verdict, error) {
 	cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-vet=off", "-ldflags=-s -w", "-timeout", limit.String(),
 		"-run", "^("+strings.Join(tests, "|")+")$", "./"+pkg)
 	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlay) // also for the programs that tests build
-	out, _ := cmd.Output()                                                               // that it fails is hoped for
+	if overlay != "" {
+		cmd.Env = append(os.Environ(), "GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlay) // also for the programs that tests build
+	}
+	out, _ := cmd.Output() // that it fails is hoped for
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
