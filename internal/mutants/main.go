@@ -8,14 +8,15 @@
 // A NAME selects the mutants whose names contain it, -new those that docs/mutants.md does not have.
 // -record keeps the results in a file. A mutant that was caught before is not run again as long as its
 // row, and all code that its tests are built from, are the same: a run that was stopped goes on, and
-// several runs make one page. -write needs a result of every mutant in the table, and that all tests
-// pass without one.
+// several runs make one page. -write needs that all tests pass without a mutant; the page says which
+// mutants have no result.
 //
 // A line is written as each mutant ends. A test catches its mutant where it fails, and where the test
 // process ends while that test runs: os.Exit, a panic, a signal. The second is marked with "ended".
 //
-// Exit status: 0 where each named test caught its mutant, 1 where one passed or did not end in time, 2
-// where the table does not fit the program (a text that is not there exactly once, code that does not build).
+// Exit status: 0 where each named test caught its mutant, 1 where one passed or did not end in time, or the
+// page has a mutant without a result, 2 where the table does not fit the program (a text that is not there
+// exactly once, code that does not build).
 package main
 
 import (
@@ -73,7 +74,7 @@ func main() {
 	flag.BoolVar(&o.onlyNew, "new", false, "only those that are not in "+page)
 	flag.IntVar(&o.parallel, "parallel", 2, "how many mutants are tried at a time")
 	flag.StringVar(&o.record, "record", "", "keep the results in this `file`, and do not repeat those that still hold")
-	flag.StringVar(&o.write, "write", "", "write the table to this `file` where every mutant of it has been caught")
+	flag.StringVar(&o.write, "write", "", "write the table, and what has been caught, to this `file`")
 	flag.DurationVar(&o.limit, "timeout", 4*time.Minute, "how long the tests of one mutant and package may take")
 	flag.Parse()
 	o.names = flag.Args()
@@ -103,7 +104,7 @@ func run(ctx context.Context, root string, all []mutant, o options, out io.Write
 	defer rec.close()
 	chosen = slices.DeleteFunc(chosen, func(m mutant) bool { return rec.caught[m.name] != nil })
 	status := tryAll(ctx, root, chosen, rec, o, out)
-	if o.write == "" || status != 0 {
+	if o.write == "" {
 		return status
 	}
 	// All tests of a package, and not those of one mutant: that may take longer.
@@ -112,12 +113,16 @@ func run(ctx context.Context, root string, all []mutant, o options, out io.Write
 		err = fmt.Errorf("not written: these tests do not pass without a mutant: %s", strings.Join(bad, ", "))
 	}
 	if err == nil {
-		err = rec.write(o.write, all)
+		err = os.WriteFile(o.write, document(all, rec.caught), 0o666)
 	}
 	if err != nil {
 		return fail(err)
 	}
-	return 0
+	if left := len(all) - len(rec.caught); left > 0 {
+		fmt.Fprintf(out, "%s has %d of %d mutants without a result\n", o.write, left, len(all))
+		status = max(status, 1)
+	}
+	return status
 }
 
 // choose gives the mutants that are asked for.
