@@ -69,7 +69,7 @@ func (r *Rescue) memories(rows catalog.Reader) error {
 			return err
 		}
 	}
-	return r.unknown(rows, stories)
+	return r.nameless(rows, stories)
 }
 
 // retell makes of a memory what the events say.
@@ -184,26 +184,4 @@ func (r *Rescue) purges(rows catalog.Reader) (map[catalog.MemoryID]int64, error)
 		}
 	}
 	return out, nil
-}
-
-// unknown tells of memories that lists lead to, and of which nothing else is known.
-func (r *Rescue) unknown(rows catalog.Reader, stories map[catalog.MemoryID]story) error {
-	for row, err := range rows.Scan(catalog.OrderTable, nil, nil, false) {
-		if err != nil {
-			return err
-		}
-		id, ok := row.(catalog.MemoryID)
-		if !ok || !r.Lost(catalog.MemoryTable, id[:]) {
-			continue
-		}
-		if _, told := stories[id]; told {
-			continue
-		}
-		if _, there, err := catalog.Memories.Find(rows, catalog.MemoryKey(id)); err != nil {
-			return err
-		} else if !there {
-			r.Found(Finding{Kind: KindLost, Memory: id, Text: fmt.Sprintf("memory %s: its record", id)})
-		}
-	}
-	return nil
 }

@@ -320,13 +320,7 @@ func (w *wrecked) salvaged(t *testing.T, damage func(string) error, kinds map[st
 	if now := contentFiles(t, data); !slices.Equal(now, had) {
 		t.Errorf("content was touched")
 	}
-	status, again := runHere("check", "--data", data)
-	for line := range strings.Lines(again) {
-		if strings.HasPrefix(line, "wrong: ") && !strings.Contains(line, "are damaged") {
-			t.Errorf("after the repair: %s", line)
-		}
-	}
-	if status != 0 {
+	if !agrees(t, data) {
 		kinds["quarantined"]++
 	}
 	memories, tokens, open := w.read(t, data)
@@ -375,6 +369,18 @@ func (w *wrecked) salvaged(t *testing.T, damage func(string) error, kinds map[st
 	}
 }
 
+// agrees makes sure that nothing is wrong in a folder but content that is lost; whole: not even that.
+func agrees(t *testing.T, data string) (whole bool) {
+	t.Helper()
+	status, said := runHere("check", "--data", data)
+	for line := range strings.Lines(said) {
+		if strings.HasPrefix(line, "wrong: ") && !strings.Contains(line, "are damaged") {
+			t.Errorf("%s", line)
+		}
+	}
+	return status == 0
+}
+
 // backedUp makes sure that a backup of what is left has all that is sure, and that what is restored
 // of it agrees.
 func (w *wrecked) backedUp(t *testing.T, damage func(string) error, sure map[string]bool) {
@@ -395,12 +401,7 @@ func (w *wrecked) backedUp(t *testing.T, damage func(string) error, sure map[str
 	if status != 1 || !strings.Contains(said, "restored ") || !strings.Contains(said, "missing: ") {
 		t.Fatalf("restore --salvage: %d: %s", status, said)
 	}
-	_, checked := runHere("check", "--data", again)
-	for line := range strings.Lines(checked) {
-		if strings.HasPrefix(line, "wrong: ") && !strings.Contains(line, "are damaged") {
-			t.Errorf("restored: %s", line)
-		}
-	}
+	agrees(t, again)
 	memories, tokens, _ := w.read(t, again)
 	for id := range w.memories {
 		if _, there := memories[id]; sure[id.String()] && !there {
@@ -508,4 +509,53 @@ func (w *wrecked) sure(t *testing.T, data string) (ids map[string]bool, lost fun
 		t.Fatal(err)
 	}
 	return ids, wreck.Lost
+}
+
+// † A repair of damaged metadata that is killed, at any time, is nothing, or all there is: the next
+// one succeeds, and so does a server.
+func TestARepairThatIsKilled(t *testing.T) {
+	w := furnishWreck(t)
+	name := filepath.Base(tablesOf(t, w.data)[0])
+	made := map[bool]int{}
+	for _, after := range []time.Duration{0, 5, 20, 40, 60, 80, 100, 130, 160, 200, 300, 400, 600} {
+		data := filepath.Join(t.TempDir(), "data")
+		copyDir(t, w.data, data)
+		path := filepath.Join(data, "meta", name)
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[len(b)/2] ^= 8
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		sure, _ := w.sure(t, data)
+		cmd := exec.Command("sluice", "check", "--repair", "--data", data)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(after * time.Millisecond)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		kept, err := filepath.Glob(filepath.Join(data, "meta.damaged-*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		made[len(kept) > 0]++
+		if after%40 == 0 { // a server may be the next one
+			startServer(t, data, "--scrub-rate", "0").stop(t)
+		}
+		_, said := runHere("check", "--repair", "--data", data)
+		if kept, err = filepath.Glob(filepath.Join(data, "meta.damaged-*")); len(kept) != 1 || err != nil {
+			t.Errorf("after %d ms: the old metadata are kept %d times: %s", after, len(kept), said)
+		}
+		agrees(t, data)
+		memories, _, _ := w.read(t, data)
+		for id := range w.memories {
+			if _, there := memories[id]; sure[id.String()] && !there {
+				t.Errorf("after %d ms: memory %s is gone", after, id)
+			}
+		}
+	}
+	t.Log(made)
 }

@@ -76,6 +76,12 @@ func ofSalvage() []mutant {
 			tests: []string{"keeper.TestWhatBecameOfAMemory"},
 		},
 		{
+			name: "a-memory-without-a-name-is-left-out", promise: 4, file: "keeper/rescue_nameless.go",
+			old:   "			if !lost[id] {\n",
+			new:   "			if lost[id] {\n",
+			tests: []string{"keeper.TestWhatBecameOfAMemory"},
+		},
+		{
 			name: "a-memory-without-content-is-back", promise: 3, file: "keeper/rescue_memories.go",
 			old:   "	if !whole {\n",
 			new:   "	if !whole && m.Bytes < 0 {\n",

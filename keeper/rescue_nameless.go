@@ -1,0 +1,115 @@
+package keeper
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"sluice/catalog"
+)
+
+// nameless sees to memories that indexes lead to, and of which no event tells. The index by SHA-256
+// leads from a content to the visible ones: such a memory is there, with its bytes and without its
+// name.
+func (r *Rescue) nameless(rows catalog.Reader, stories map[catalog.MemoryID]story) error {
+	lost := map[catalog.MemoryID]bool{}
+	for _, index := range []catalog.TableID{catalog.OrderTable, catalog.DigestTable} {
+		for row, err := range rows.Scan(index, nil, nil, false) {
+			if err != nil {
+				return err
+			}
+			id, ok := row.(catalog.MemoryID)
+			if _, told := stories[id]; told || !ok || !r.Lost(catalog.MemoryTable, id[:]) {
+				continue
+			}
+			_, there, err := catalog.Memories.Find(rows, catalog.MemoryKey(id))
+			if err != nil {
+				return err
+			}
+			lost[id] = lost[id] || !there
+		}
+	}
+	if err := r.renamed(rows, lost); err != nil {
+		return err
+	}
+	for id, is := range lost {
+		if is {
+			r.Found(Finding{Kind: KindLost, Memory: id, Text: fmt.Sprintf("memory %s: its record", id)})
+		}
+	}
+	return nil
+}
+
+// renamed finds the contents of lost memories, and gives those names.
+func (r *Rescue) renamed(rows catalog.Reader, lost map[catalog.MemoryID]bool) error {
+	left := 0
+	for _, is := range lost {
+		if is {
+			left++
+		}
+	}
+	for row, err := range rows.Scan(catalog.ContentTable, nil, nil, false) {
+		if err != nil || left == 0 {
+			return err
+		}
+		c, ok := row.(catalog.Content)
+		if !ok {
+			continue
+		}
+		key := catalog.DigestKey{Capsule: c.Capsule, SHA256: c.SHA256}
+		end := key
+		end.Seq = math.MaxUint64
+		for id, err := range catalog.Digests.Scan(rows, key, end) {
+			if err != nil {
+				return err
+			}
+			if !lost[id] {
+				continue
+			}
+			delete(lost, id)
+			left--
+			m := catalog.Memory{
+				ID: id, Capsule: c.Capsule, Bytes: c.Bytes, SHA256: c.SHA256, Created: madeAt(id, r.now.Now),
+				Meta: catalog.Meta{Name: "recovered-" + id.String(), MIME: "application/octet-stream"},
+			}
+			if m.Seq, err = seqOf(rows, key, id); err != nil {
+				return err
+			}
+			r.tellOf(m, KindLost, ": its name, path, type, tags and owner; it has this name from now on, and its bytes")
+			r.change(func(tx catalog.Tx) error { return catalog.Memories.Put(tx, catalog.MemoryKey(id), m) })
+		}
+	}
+	return nil
+}
+
+// seqOf finds the number under which the index by SHA-256 has a memory.
+func seqOf(rows catalog.Reader, key catalog.DigestKey, id catalog.MemoryID) (uint64, error) {
+	lo, hi := uint64(0), uint64(math.MaxUint64) // lo ≤ number < hi
+	for hi-lo > 1 {
+		middle := lo + (hi-lo)/2
+		from, to := key, key
+		from.Seq, to.Seq = lo, middle
+		within := false
+		for is, err := range catalog.Digests.Scan(rows, from, to) {
+			if err != nil {
+				return 0, err
+			}
+			within = within || is == id
+		}
+		if within {
+			hi = middle
+		} else {
+			lo = middle
+		}
+	}
+	return lo, nil
+}
+
+// madeAt gives the time that an id has in it.
+func madeAt(id catalog.MemoryID, now time.Time) time.Time {
+	if id.Version() != 7 {
+		return now
+	}
+	sec, nsec := id.Time().UnixTime()
+	return time.Unix(sec, nsec).UTC().Truncate(time.Millisecond)
+}
