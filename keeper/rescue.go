@@ -26,6 +26,8 @@ type Rescue struct {
 	Found func(Finding)
 	// Restored: of the content there is nothing but what the rows of contents name.
 	Restored bool
+	// Content, which may be nil, is searched for the bytes of contents whose rows are lost.
+	Content RawPlaces
 
 	store    catalog.Store
 	now      catalog.Moment
@@ -94,6 +96,11 @@ func (r *Rescue) Settle(ctx context.Context, sessions session.Store, rows catalo
 			return err
 		}
 		if err := r.apply(ctx); err != nil {
+			return err
+		}
+	}
+	if r.Content != nil {
+		if err := r.regain(ctx, r.Content); err != nil {
 			return err
 		}
 	}

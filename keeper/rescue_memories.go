@@ -50,7 +50,7 @@ func (r *Rescue) memories(rows catalog.Reader) error {
 			m.PurgeAt = r.now.Running + trashAnew.Milliseconds()
 			fallthrough
 		default:
-			if err = r.put(rows, m); err == nil {
+			if err = r.put(rows, m, false); err == nil {
 				r.tellOf(m, KindOlder, ": its record may be older than it was, or it was deleted since")
 			}
 		}
@@ -89,7 +89,7 @@ func (r *Rescue) retell(rows catalog.Reader, s story, ends map[catalog.MemoryID]
 	if s.open {
 		r.tellOf(m, KindOlder, ": later events of its capsule are lost: it may have been changed or deleted since")
 	}
-	return r.put(rows, m)
+	return r.put(rows, m, !s.open)
 }
 
 // endings finds the stories of which the end may be lost.
@@ -133,14 +133,14 @@ func (r *Rescue) endings(rows catalog.Reader, stories map[catalog.MemoryID]story
 	return nil
 }
 
-// put stores a memory that is not sure, unless it has no content: then it was deleted, or both are
-// lost.
-func (r *Rescue) put(rows catalog.Reader, m catalog.Memory) error {
+// put stores a memory. One that is not known to be there is left out where it has no content: then
+// it was deleted, or both are lost.
+func (r *Rescue) put(rows catalog.Reader, m catalog.Memory, known bool) error {
 	_, whole, err := catalog.Contents.Find(rows, catalog.ContentKey{Capsule: m.Capsule, SHA256: m.SHA256})
 	if err != nil {
 		return err
 	}
-	if !whole {
+	if !whole && !known {
 		r.tellOf(m, KindLost, ": it is left out, as the record of its content is gone too: it was deleted, or both are lost")
 		r.drop(m.ID)
 		return nil

@@ -116,15 +116,16 @@ func (s *salvage) make(next folder.Half) (sum keeper.Summary, err error) {
 			err = pebblemeta.SyncAll(disk, next.Path)
 		}
 	}()
-	if err := rescue.Settle(s.e.ctx, meta.Sessions(), meta.Catalog(), systemClock{}); err != nil {
-		return sum, err
-	}
 	content := s.folder.Content
 	blobs, err := localblob.Open(content.Path, localblob.Options{FS: content.FS, Log: s.log, ReadOnly: true})
 	if err != nil {
 		return sum, err
 	}
 	defer func() { err = errors.Join(err, blobs.Close()) }()
+	rescue.Content = blobs
+	if err := rescue.Settle(s.e.ctx, meta.Sessions(), meta.Catalog(), systemClock{}); err != nil {
+		return sum, err
+	}
 	return s.run(s.e, meta, blobs, func(string) bool { return false })
 }
 

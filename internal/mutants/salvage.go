@@ -76,6 +76,18 @@ func ofSalvage() []mutant {
 			tests: []string{"keeper.TestWhatBecameOfAMemory"},
 		},
 		{
+			name: "the-bytes-of-lost-contents-are-not-looked-for", promise: 4, file: "keeper/rescue.go",
+			old:   "	if r.Content != nil {\n",
+			new:   "	if r.Content != nil && r.Restored {\n",
+			tests: []string{"cmd/sluice.TestWhatIsLeftOfTheMetadata"},
+		},
+		{
+			name: "found-bytes-are-any", promise: 4, file: "keeper/rescue_contents.go",
+			old:   "return err == nil && o.key.SHA256 == sum && o.bytes == w.bytes })",
+			new:   "return err == nil && o.bytes == w.bytes })",
+			tests: []string{"cmd/sluice.TestWhatIsLeftOfTheMetadata"},
+		},
+		{
 			name: "a-memory-without-a-name-is-left-out", promise: 4, file: "keeper/rescue_nameless.go",
 			old:   "			if !lost[id] {\n",
 			new:   "			if lost[id] {\n",
@@ -83,8 +95,8 @@ func ofSalvage() []mutant {
 		},
 		{
 			name: "a-memory-without-content-is-back", promise: 3, file: "keeper/rescue_memories.go",
-			old:   "	if !whole {\n",
-			new:   "	if !whole && m.Bytes < 0 {\n",
+			old:   "	if !whole && !known {\n",
+			new:   "	if !whole && !known && m.Bytes < 0 {\n",
 			tests: []string{"keeper.TestWhatBecameOfAMemory"},
 		},
 		{

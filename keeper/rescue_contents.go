@@ -1,0 +1,162 @@
+package keeper
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"slices"
+
+	"sluice/catalog"
+	"sluice/session"
+	"sluice/upload"
+)
+
+// RawPlaces is the content as a Rescue searches it.
+type RawPlaces interface {
+	// Places is upload.Blobs' Places.
+	Places(ctx context.Context, after string, n int) ([]upload.PlaceInfo, error)
+	// Raw gives the bytes of a place, compared with nothing, until done. n is how many there are;
+	// -1 where that is not known.
+	Raw(place string) (r io.ReaderAt, n int64, done func(), err error)
+}
+
+// wanted is a content whose record is lost, as its memory has it.
+type wanted struct {
+	key   catalog.ContentKey
+	bytes int64
+	by    uint64
+	in    string // a memory, for people
+}
+
+// regain finds the bytes of contents whose records are lost. A place that nothing names any more
+// has them if their SHA-256 is the right one: so what is regained is what was stored.
+func (r *Rescue) regain(ctx context.Context, content RawPlaces) error {
+	r.changed = nil
+	var all []wanted
+	named := map[string]bool{}
+	if err := r.store.View(ctx, func(rows catalog.Reader) (err error) {
+		clear(named)
+		all, err = r.wanted(rows, named)
+		return err
+	}); err != nil || len(all) == 0 {
+		return err
+	}
+	for after := ""; len(all) > 0; {
+		page, err := content.Places(ctx, after, 1000)
+		if err != nil || len(page) == 0 {
+			return errors.Join(err, r.apply(ctx))
+		}
+		for _, p := range page {
+			if after = p.Name; named[p.Name] || p.Holds != nil {
+				continue
+			}
+			if all, err = r.compare(ctx, content, p, all); err != nil {
+				return err
+			}
+		}
+	}
+	return r.apply(ctx)
+}
+
+// wanted lists the contents that memories name and that are not there, and notes the places that
+// are in use, or garbage for good.
+func (r *Rescue) wanted(rows catalog.Reader, named map[string]bool) (all []wanted, err error) {
+	for m, err := range catalog.Memories.After(rows, catalog.MemoryKey{}) {
+		if err != nil {
+			return nil, err
+		}
+		key := catalog.ContentKey{Capsule: m.Capsule, SHA256: m.SHA256}
+		_, there, err := catalog.Contents.Find(rows, key)
+		if err != nil {
+			return nil, err
+		}
+		if !there && m.Bytes > 0 {
+			all = append(all, wanted{key, m.Bytes, m.By, nameOf(m)})
+		}
+	}
+	if len(all) == 0 {
+		return nil, nil
+	}
+	for row, err := range rows.Scan(catalog.ContentTable, nil, nil, false) {
+		if err != nil {
+			return nil, err
+		}
+		if c, ok := row.(catalog.Content); ok {
+			for _, name := range c.Places() {
+				named[name] = true
+			}
+		}
+	}
+	for p, err := range catalog.Places.After(rows, "") {
+		if err != nil {
+			return nil, err
+		}
+		named[p.Name] = named[p.Name] || p.Refs == 0
+	}
+	return all, nil
+}
+
+// compare looks whether a place has one of the contents, and gives those that are wanted still.
+func (r *Rescue) compare(ctx context.Context, content RawPlaces, p upload.PlaceInfo, all []wanted) ([]wanted, error) {
+	body, has, done, err := content.Raw(p.Name)
+	if err != nil {
+		return all, ctx.Err() // it is gone, or can't be read: then it has nothing
+	}
+	defer done()
+	tried := map[int64]bool{}
+	for _, w := range all {
+		if w.by != 0 && session.SessionID(w.by) != p.Session || has >= 0 && w.bytes != has || tried[w.bytes] || !ends(body, w.bytes) {
+			continue
+		}
+		tried[w.bytes] = true
+		extents, sum, err := digest(ctx, body, p.Name, w.bytes)
+		if ctx.Err() != nil {
+			return all, ctx.Err()
+		}
+		i := slices.IndexFunc(all, func(o wanted) bool { return err == nil && o.key.SHA256 == sum && o.bytes == w.bytes })
+		if i < 0 {
+			continue
+		}
+		is := all[i]
+		r.Found(Finding{Kind: KindLost, Capsule: is.key.Capsule, Text: fmt.Sprintf("%s: the record of its content; its bytes were found in place %s", is.in, p.Name)})
+		r.change(func(tx catalog.Tx) error {
+			return catalog.Contents.Put(tx, is.key, catalog.Content{Capsule: is.key.Capsule, SHA256: sum, Bytes: is.bytes, Extents: extents})
+		})
+		return slices.DeleteFunc(all, func(o wanted) bool { return o.key == is.key }), nil
+	}
+	return all, nil
+}
+
+// ends reports whether there are bytes up to there.
+func ends(body io.ReaderAt, n int64) bool {
+	var b [1]byte
+	_, err := body.ReadAt(b[:], n-1)
+	return err == nil
+}
+
+// regainedExtent is how long an extent of a content is that was regained.
+const regainedExtent = 16 << 20
+
+// digest reads the first n bytes of a place.
+func digest(ctx context.Context, body io.ReaderAt, place string, n int64) (extents []catalog.Extent, sum catalog.SHA256, err error) {
+	hash, table := sha256.New(), crc32.MakeTable(crc32.Castagnoli)
+	b := make([]byte, min(n, 1<<20))
+	for at := int64(0); at < n && ctx.Err() == nil; {
+		p := b[:min(int64(len(b)), n-at)]
+		if _, err := body.ReadAt(p, at); err != nil {
+			return nil, sum, err
+		}
+		hash.Write(p)
+		if len(extents) == 0 || extents[len(extents)-1].Len == regainedExtent {
+			extents = append(extents, catalog.Extent{Place: place, Off: at})
+		}
+		e := &extents[len(extents)-1]
+		e.CRC32C = crc32.Update(e.CRC32C, table, p)
+		e.Len += int64(len(p))
+		at += int64(len(p))
+	}
+	return extents, catalog.SHA256(hash.Sum(nil)), ctx.Err()
+}
