@@ -142,6 +142,12 @@ func FinishedIdem(r Reader, capsule, owner, key string) (row Idem, m Memory, del
 	return row, m, false, true, nil
 }
 
+// Damaged gives since when a memory's content is marked as damaged; zero where it is not.
+func Damaged(r Reader, m Memory) (since time.Time, err error) {
+	content, _, err := Contents.Find(r, ContentKey{m.Capsule, m.SHA256})
+	return content.Damaged, err
+}
+
 // SaveState keeps a state of the rolling hash; a newer one at the same offset stays.
 func SaveState(tx Tx, st HashState) error {
 	had, ok, err := States.Find(tx, StateKey{st.Session, st.Off})

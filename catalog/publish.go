@@ -35,7 +35,7 @@ type Publication struct {
 
 // Publish makes an upload visible: the memory, its content, the counters, the event, the memory's idem and outcome, and the end of the
 // session's reservation. A repeat by the same session gives the same memory, and ErrDeleted where that is gone. Another upload of the same request under the same key, faster
-// than this one, leaves one memory: its own, which is returned where the bytes are the same. ErrKeyTaken and ErrDeleted where p is Keyed and the key has other bytes, or none any more.
+// than this one, leaves one memory: its own, which is returned where the bytes are the same; its content is this one where it was damaged. ErrKeyTaken and ErrDeleted where p is Keyed and the key has other bytes, or none any more.
 func Publish(tx Tx, p Publication) (Memory, error) {
 	m, at := p.Memory, p.At
 	if m.By != 0 {
@@ -61,7 +61,7 @@ func Publish(tx Tx, p Publication) (Memory, error) {
 		case err != nil:
 			return m, err
 		case found && !deleted && bytes.Equal(row.Fingerprint, p.Fingerprint) && old.SHA256 == m.SHA256:
-			return old, errors.Join(duplicate(tx, old, p), Capsules.Put(tx, Name(c.ID), c))
+			return old, errors.Join(repeat(tx, old, p), Capsules.Put(tx, Name(c.ID), c))
 		case found && p.Keyed:
 			return m, cmp.Or(errIf(deleted && bytes.Equal(row.Fingerprint, p.Fingerprint), ErrDeleted), ErrKeyTaken)
 		case found:
@@ -71,7 +71,7 @@ func Publish(tx Tx, p Publication) (Memory, error) {
 	if err := c.Fits(m.Bytes, 1); err != nil {
 		return m, err
 	}
-	if err := refer(tx, p.Content, at); err != nil {
+	if err := refer(tx, p.Content, 1, at); err != nil {
 		return m, err
 	}
 	c.Memories++
@@ -95,9 +95,17 @@ func outcomeOf(m Memory) Outcome {
 	return Outcome{Session: m.By, Capsule: m.Capsule, Memory: m.ID, SHA256: m.SHA256, Bytes: m.Bytes}
 }
 
-// duplicate ends an upload whose request another one has carried out: its bytes are garbage, its outcome is the other's memory.
-func duplicate(tx Tx, old Memory, p Publication) error {
-	if err := Discard(tx, p.Content.Places(), p.At); err != nil || p.Memory.By == 0 {
+// repeat ends an upload whose request another one has carried out: its outcome is the other's memory. Its bytes are garbage, or take the place of damaged ones.
+func repeat(tx Tx, old Memory, p Publication) error {
+	since, err := Damaged(tx, old)
+	switch {
+	case err != nil:
+	case since.IsZero():
+		err = Discard(tx, p.Content.Places(), p.At)
+	default:
+		err = refer(tx, p.Content, 0, p.At)
+	}
+	if err != nil || p.Memory.By == 0 {
 		return err
 	}
 	out := outcomeOf(old)
@@ -141,9 +149,9 @@ func (c Content) Places() []string {
 	return out
 }
 
-// refer adds a reference to content. Where the capsule has it already, the row switches to the copy that was just
+// refer adds so many references to content. Where the capsule has it already, the row switches to the copy that was just
 // verified, which heals a rotten one, and the former places lose a reference.
-func refer(tx Tx, content Content, at Moment) error {
+func refer(tx Tx, content Content, refs int64, at Moment) error {
 	key := ContentKey{content.Capsule, content.SHA256}
 	had, _, err := Contents.Find(tx, key)
 	if err != nil {
@@ -173,7 +181,7 @@ func refer(tx Tx, content Content, at Moment) error {
 			return err
 		}
 	}
-	content.Refs = had.Refs + 1
+	content.Refs = had.Refs + refs
 	return Contents.Put(tx, key, content)
 }
 

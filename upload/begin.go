@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"sluice/access"
 	"sluice/catalog"
@@ -47,7 +48,7 @@ func (u *Service) Begin(ctx context.Context, c access.Caller, req BeginRequest) 
 var errKeyFinished = errors.New("the idempotency key has been finished meanwhile")
 
 func (u *Service) beginOnce(ctx context.Context, c access.Caller, req BeginRequest, n note) (up Upload, again bool, err error) {
-	done, known, err := u.known(ctx, c, n)
+	done, known, err := u.known(ctx, c, &n)
 	if err != nil || known {
 		return done, false, err
 	}
@@ -72,7 +73,7 @@ func (u *Service) beginOnce(ctx context.Context, c access.Caller, req BeginReque
 	if s, err = u.trusted(ctx, s, AfterReboot); err != nil {
 		return up, false, err
 	}
-	if done, known, err = u.known(ctx, c, n); err != nil || known {
+	if done, known, err = u.known(ctx, c, &n); err != nil || known {
 		return done, false, err
 	}
 	if s.State == session.Aborted || s.State == session.Expired {
@@ -157,10 +158,11 @@ func (u *Service) chunkSize(req BeginRequest) (int64, error) {
 	return size, nil
 }
 
-// known asks whether the caller may write, and whether the key has a finished upload already.
-func (u *Service) known(ctx context.Context, c access.Caller, n note) (up Upload, ok bool, err error) {
+// known asks whether the caller may write, and whether the key has a finished upload already. One whose content is damaged is none: the same
+// request brings the bytes again, and heals it. That is noted in n.
+func (u *Service) known(ctx context.Context, c access.Caller, n *note) (up Upload, ok bool, err error) {
 	err = u.Catalog.View(ctx, func(r catalog.Reader) error {
-		up, ok = Upload{}, false
+		up, ok, n.damaged = Upload{}, false, time.Time{}
 		if _, err := access.Allow(r, c, access.Write, n.Capsule, u.Clock.Now()); err != nil || n.Idem == "" {
 			return err
 		}
@@ -170,6 +172,11 @@ func (u *Service) known(ctx context.Context, c access.Caller, n note) (up Upload
 		}
 		if !bytes.Equal(row.Fingerprint, n.Fingerprint) {
 			return ErrIdem
+		}
+		if !deleted {
+			if n.damaged, err = catalog.Damaged(r, m); err != nil || !n.damaged.IsZero() {
+				return err
+			}
 		}
 		ok = true
 		up = Upload{Capsule: n.Capsule, Meta: n.Meta, Idem: n.Idem, Memory: row.Memory, Deleted: deleted}
@@ -227,16 +234,29 @@ func Reserving(bounds catalog.Bounds) func(tx catalog.Tx, before *session.Sessio
 			return fmt.Errorf("session %s: %w", after.ID, err)
 		}
 		if before == nil && after.Idem != "" {
-			if _, _, _, done, err := catalog.FinishedIdem(tx, n.Capsule, after.Owner, n.Idem); err != nil || done {
-				if err == nil {
-					err = errKeyFinished
-				}
+			if err := free(tx, n, after.Owner); err != nil {
 				return err
 			}
 		}
 		least, most := reserves(after)
 		return catalog.Reserve(tx, catalog.Reservation{Session: uint64(after.ID), Capsule: n.Capsule, Owner: after.Owner, Bytes: most}, least, bounds)
 	}
+}
+
+// free is errKeyFinished where the key has finished, unless the content is damaged.
+func free(tx catalog.Tx, n note, owner string) error {
+	_, m, deleted, done, err := catalog.FinishedIdem(tx, n.Capsule, owner, n.Idem)
+	if err != nil || !done {
+		return err
+	}
+	if deleted {
+		return errKeyFinished
+	}
+	damaged, err := catalog.Damaged(tx, m)
+	if err == nil && damaged.IsZero() {
+		err = errKeyFinished
+	}
+	return err
 }
 
 // reserves is the quota that a session takes, in bytes: the most, and the least where a bound does not leave that much. While its length is unknown it is

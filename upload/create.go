@@ -38,7 +38,7 @@ func (u *Service) Create(ctx context.Context, c access.Caller, req CreateRequest
 		return catalog.Memory{}, err
 	}
 	n := note{Capsule: req.Capsule, Idem: req.Idem, Fingerprint: mark, Meta: meta}
-	done, ok, err := u.known(ctx, c, n)
+	done, ok, err := u.known(ctx, c, &n)
 	if err != nil {
 		return catalog.Memory{}, err
 	}
@@ -264,7 +264,8 @@ func (u *Service) publish(ctx context.Context, c access.Caller, n note, content 
 		})
 		return err
 	})
-	if err == nil && m.ID != draft.ID { // another request with the same key was faster
+	// Another request with the same key was faster. Where this one has healed its content, the places are not left: they have a row that names them.
+	if err == nil && m.ID != draft.ID {
 		for _, place := range placesOf(content.Extents) {
 			u.leave(place, 0, whatMayCome)
 		}

@@ -28,12 +28,18 @@ type note struct {
 	Capsule, Idem string
 	Fingerprint   []byte
 	Meta          catalog.Meta
+
+	// damaged is since when what the key has finished is damaged. It is not stored.
+	damaged time.Time
 }
 
-// key is the idempotency key as the engine has it; empty where there is none.
+// key is the idempotency key as the engine has it; empty where there is none. The session that finished the key keeps it: so one that heals has another.
 func (n note) key() string {
 	if n.Idem == "" {
 		return ""
+	}
+	if !n.damaged.IsZero() {
+		return fmt.Sprintf("%s\x00%s\x00%d", n.Capsule, n.Idem, n.damaged.UnixMilli())
 	}
 	return n.Capsule + "\x00" + n.Idem
 }

@@ -1,10 +1,13 @@
 package upload_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/catalog"
 	"sluice/session"
@@ -153,4 +156,83 @@ func TestAnUnknownLengthTakesWhatIsLeft(t *testing.T) {
 	reserved(128 * mib)
 	w.check(w.put(up.ID, 65, b[:5]))
 	reserved(65*mib + 5)
+}
+
+// The same request brings the bytes again where those that its key stands for are damaged. It heals them, and answers the memory that they are of.
+func TestARepeatHealsWhatIsDamaged(t *testing.T) {
+	for _, n := range []int{10, 1000, 3 * chunk} {
+		for _, how := range []string{"begin", "create", "create of unknown length"} {
+			t.Run(fmt.Sprint(how, " ", n), func(t *testing.T) {
+				w := newWorld(t)
+				b := random(n)
+				store := func() (catalog.Memory, error) {
+					if how != "begin" {
+						length := int64(n)
+						if how != "create" {
+							length = -1
+						}
+						return w.Create(t.Context(), w.me, upload.CreateRequest{
+							Meta: catalog.Meta{Name: "a"}, Idem: "key", Put: upload.Put{Length: length},
+						}, bytes.NewReader(b))
+					}
+					up, err := w.Begin(t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(n), Chunks: -1, Idem: "key"})
+					w.check(err)
+					if up.State != session.Open {
+						t.Fatalf("it is %s", up.State)
+					}
+					again, err := w.Begin(t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(n), Chunks: -1, Idem: "key"})
+					if w.check(err); again.ID != up.ID {
+						t.Errorf("a repeat has session %s, not %s", again.ID, up.ID)
+					}
+					w.putAll(up.ID, b)
+					return w.finish(up.ID, b)
+				}
+				content := func(m catalog.Memory, change func(*catalog.Content)) (c catalog.Content) {
+					key := catalog.ContentKey{Capsule: m.Capsule, SHA256: m.SHA256}
+					w.check(w.catalog.Update(t.Context(), func(tx catalog.Tx) (err error) {
+						if c, err = catalog.Contents.Get(tx, key); err != nil || change == nil {
+							return err
+						}
+						change(&c)
+						return catalog.Contents.Put(tx, key, c)
+					}))
+					return c
+				}
+				counters := func() (c catalog.Capsule) {
+					w.check(w.catalog.View(t.Context(), func(r catalog.Reader) (err error) {
+						c, err = catalog.Capsules.Get(r, "default")
+						return err
+					}))
+					return c
+				}
+				m, err := store()
+				w.check(err)
+				before := counters()
+				was := content(m, func(c *catalog.Content) { c.Damaged = time.Now() })
+				healed, err := store()
+				w.check(err)
+				if healed.ID != m.ID {
+					t.Errorf("memory %s, not %s", healed.ID, m.ID)
+				}
+				is := content(m, nil)
+				if !is.Damaged.IsZero() || is.Refs != was.Refs || len(was.Extents) > 0 && is.Extents[0].Place == was.Extents[0].Place {
+					t.Errorf("from %+v to %+v", was, is)
+				}
+				if !bytes.Equal(w.content(m), b) {
+					t.Error("other bytes are read")
+				}
+				w.check(w.Reclaim(t.Context(), true))
+				if !bytes.Equal(w.content(m), b) {
+					t.Error("other bytes are read once what was left is given back")
+				}
+				if now := counters(); now.Memories != before.Memories || now.Bytes != before.Bytes || now.Sessions != 0 || now.Reserved != 0 {
+					t.Errorf("counters from %+v to %+v", before, now)
+				}
+				up, err := w.Begin(t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(n), Chunks: -1, Idem: "key"})
+				if how != "create of unknown length" && (err != nil || up.State != session.Finished || up.Memory != m.ID) {
+					t.Errorf("the key has %s %s, %v", up.State, up.Memory, err)
+				}
+			})
+		}
+	}
 }

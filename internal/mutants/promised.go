@@ -87,5 +87,23 @@ func ofPromised() []mutant {
 			new:   "	if _ = s.pieces.acquire(holder, size); n <= pieceLeast {",
 			tests: []string{"api.TestAReaderThatGetsSlow"},
 		},
+		{
+			name: "a-key-of-damaged-bytes-is-finished", promise: 4, file: "upload/begin.go",
+			old:   "err != nil || !n.damaged.IsZero() {",
+			new:   "err != nil {",
+			tests: []string{"upload.TestARepeatHealsWhatIsDamaged"},
+		},
+		{
+			name: "what-would-heal-is-discarded", promise: 4, file: "catalog/publish.go",
+			old:   "	case since.IsZero():\n		err = Discard",
+			new:   "	case err == nil:\n		err = Discard",
+			tests: []string{"upload.TestARepeatHealsWhatIsDamaged"},
+		},
+		{
+			name: "what-heals-counts-once-more", promise: 4, file: "catalog/publish.go",
+			old:   "		err = refer(tx, p.Content, 0, p.At)",
+			new:   "		err = refer(tx, p.Content, 1, p.At)",
+			tests: []string{"upload.TestARepeatHealsWhatIsDamaged"},
+		},
 	}
 }
