@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -34,7 +35,11 @@ func loud(t *testing.T, before string) (c *child, data string, log io.ReadCloser
 	}
 	t.Cleanup(func() { out.Close() })
 	cmd.Stderr = in
-	if err := cmd.Start(); err != nil {
+	heard := make(chan os.Signal, 1) // else SIGHUP is ignored by the server too, where the tests run under nohup
+	signal.Notify(heard, syscall.SIGHUP)
+	err = cmd.Start()
+	signal.Stop(heard)
+	if err != nil {
 		t.Fatal(err)
 	}
 	in.Close()

@@ -119,8 +119,9 @@ func goTest(ctx context.Context, root, overlay, pkg string, tests []string, limi
 	cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-vet=off", "-ldflags=-s -w", "-timeout", limit.String(),
 		"-run", "^("+strings.Join(tests, "|")+")$", "./"+pkg)
 	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "RAPID_NOFAILFILE=true") // else what one mutant fails at is the first that is tried with the next
 	if overlay != "" {
-		cmd.Env = append(os.Environ(), "GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlay) // also for the programs that tests build
+		cmd.Env = append(cmd.Env, "GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlay) // also for the programs that tests build
 	}
 	out, _ := cmd.Output() // that it fails is hoped for
 	if err := ctx.Err(); err != nil {
