@@ -96,7 +96,7 @@ func ofPromised() []mutant {
 		{
 			name: "what-would-heal-is-discarded", promise: 4, file: "catalog/publish.go",
 			old:   "	case since.IsZero():\n		err = Discard",
-			new:   "	case err == nil:\n		err = Discard",
+			new:   "	case since.IsZero() || true:\n		err = Discard",
 			tests: []string{"upload.TestARepeatHealsWhatIsDamaged"},
 		},
 		{
