@@ -237,7 +237,11 @@ func (c *restoreCmd) Run(e *env) (err error) {
 		return err
 	}
 	if c.Check {
-		e.print(restoreDone{Backup: c.Dir, Result: res}, "backup %d in %s is whole: %s", res.Number, clean(c.Dir), summary(res.Summary))
+		is := "is whole"
+		if len(res.Damaged)+len(res.Missing) > 0 {
+			is = "lacks what is named, and is whole else"
+		}
+		e.print(restoreDone{Backup: c.Dir, Result: res}, "backup %d in %s %s: %s", res.Number, clean(c.Dir), is, summary(res.Summary))
 	} else {
 		e.print(restoreDone{c.Dir, c.Data, res}, "restored %s from backup %d: %s", clean(c.Data), res.Number, summary(res.Summary))
 	}

@@ -72,7 +72,7 @@ func (d *damage) note(what string) {
 	}
 	d.mu.Unlock()
 	if !known {
-		d.log.Error("the metadata is damaged: what needs this fails, all else goes on; sluice check names all of it", "what", what)
+		d.log.Error("the metadata is damaged: what needs this fails, all else goes on; sluice check names all of it, and with --repair brings out the rest", "what", what)
 	}
 }
 
