@@ -43,6 +43,7 @@ func (s *Server) sessionsList(c *call) (AdminSessionList, error) {
 	for i, row := range page {
 		out.Sessions[i] = adminSessionOf(row)
 	}
+	_, out.Damaged = s.cfg.Damaged()
 	return out, nil
 }
 

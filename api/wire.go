@@ -248,6 +248,9 @@ type AdminSession struct {
 type AdminSessionList struct {
 	Sessions   []AdminSession `json:"sessions"`
 	NextCursor string         `json:"next_cursor,omitzero"`
+	// Damaged are records that can't be read, as far as they were met since the start, at most 100:
+	// those of sessions are in no list.
+	Damaged []string `json:"damaged,omitzero"`
 }
 
 // SessionStats are the figures of the session engine. Open to BytesReceived are of now, Begun to Expired totals since the store was made.

@@ -1,6 +1,10 @@
 package main
 
-import "sluice/api"
+import (
+	"fmt"
+
+	"sluice/api"
+)
 
 type sessionsCmd struct {
 	Ls      sessionsLsCmd      `cmd:"" help:"List sessions, of anybody."`
@@ -27,6 +31,12 @@ func (c *sessionsLsCmd) Run(e *env) error {
 	}
 	return pages(func(cursor string) (string, error) {
 		page, err := client.AdminSessions(e.ctx, c.Owner, state, cursor, 1000)
+		if err == nil && page.NextCursor == "" && len(page.Damaged) > 0 {
+			for _, what := range page.Damaged {
+				e.failOf("", fmt.Errorf("damaged, and perhaps missing in the list: %s", what))
+			}
+			err = errSaid
+		}
 		for _, s := range page.Sessions {
 			of := "unknown length"
 			if s.BytesExpected != nil {
