@@ -76,7 +76,9 @@ func contentAfter(ctx context.Context, store catalog.Store, after *catalog.Conte
 			if err == nil {
 				content, ok = row.(catalog.Content)
 			}
-			if ok {
+			// One that lies under another's key would lead back.
+			key := catalog.ContentKey{Capsule: content.Capsule, SHA256: content.SHA256}
+			if ok = ok && bytes.Compare(key.AppendKey(nil), lo) >= 0; ok {
 				return nil
 			}
 		}

@@ -388,3 +388,25 @@ func TestLostPiecesAreAskedForAgain(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A content that lies under another's key is told of, and keeps no check from its end.
+func TestAContentUnderAnothersKey(t *testing.T) {
+	disk, stores := crashfs.New(), uploadtest.NewStores(catalog.Bounds{})
+	f := furnish(t, disk, &stores)
+	h, err := enter(t.Context(), disk, &stores, f.Secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.leave()
+	h.spoil(t, f, func(s *spoiled) {
+		key, c := s.content(s.many)
+		for i := range key.SHA256 {
+			key.SHA256[i] = 0xff
+		}
+		s.must(catalog.Contents.Put(s, key, c))
+	})
+	found, sum, err := h.check(true)
+	if err != nil || sum.Wrong == 0 || !found1(found, keeper.KindRecord, "a record of the contents is not where it belongs") {
+		t.Errorf("%v, %+v\n%s", err, sum, list(found))
+	}
+}
