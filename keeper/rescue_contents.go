@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io"
 	"slices"
+	"syscall"
 
 	"sluice/catalog"
 	"sluice/session"
@@ -102,8 +103,11 @@ func (r *Rescue) wanted(rows catalog.Reader, named map[string]bool) (all []wante
 // compare looks whether a place has one of the contents, and gives those that are wanted still.
 func (r *Rescue) compare(ctx context.Context, content RawPlaces, p upload.PlaceInfo, all []wanted) ([]wanted, error) {
 	body, has, done, err := content.Raw(p.Name)
-	if err != nil {
-		return all, ctx.Err() // it is gone, or can't be read: then it has nothing
+	if lost(err) || errors.Is(err, syscall.EIO) {
+		return all, ctx.Err()
+	}
+	if err != nil { // it may have them, and can't be read now
+		return all, fmt.Errorf("place %s: %w", p.Name, err)
 	}
 	defer done()
 	tried := map[int64]bool{}

@@ -85,7 +85,19 @@ func ofSalvage() []mutant {
 			name: "found-bytes-are-any", promise: 4, file: "keeper/rescue_contents.go",
 			old:   "return err == nil && o.key.SHA256 == sum && o.bytes == w.bytes })",
 			new:   "return err == nil && o.bytes == w.bytes })",
-			tests: []string{"cmd/sluice.TestWhatIsLeftOfTheMetadata"},
+			tests: []string{"keeper.TestContentIsFoundByItsBytes"},
+		},
+		{
+			name: "a-table-that-cannot-be-read-now-is-lost", promise: 6, file: "store/pebblemeta/holes.go",
+			old:   "		if errors.Is(err, no) {\n			return true\n		}\n",
+			new:   "		if errors.Is(err, no) && err == nil {\n			return true\n		}\n",
+			tests: []string{"store/pebblemeta.TestATableThatCannotBeReadNow"},
+		},
+		{
+			name: "a-content-under-anothers-key-keeps-a-check-from-its-end", promise: 13, file: "keeper/check_rows.go",
+			old:   "		if bytes.Compare(before, k) >= 0 || errors.Is(err, catalog.ErrNotFound) {\n",
+			new:   "		if false && bytes.Compare(before, k) >= 0 {\n",
+			tests: []string{"keeper.TestAContentUnderAnothersKey"},
 		},
 		{
 			name: "a-memory-without-a-name-is-left-out", promise: 4, file: "keeper/rescue_nameless.go",

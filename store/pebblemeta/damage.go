@@ -105,7 +105,9 @@ func (d *damage) holes(disk vfs.FS) (all []hole) {
 				delete(d.files, path)
 				continue
 			}
-			f.examined = true
+			if f.examined = err == nil; err != nil { // looked at again when it is next needed
+				f.holes = wholly(path, f.lo, f.hi, err)
+			}
 			d.files[path] = f
 		}
 		all = append(all, f.holes...)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/objstorage"
@@ -189,46 +190,63 @@ func (w *walk) iterate(lo, hi []byte, desc bool, visit func(key, row []byte) boo
 	return last, it.Close()
 }
 
-// examine finds the holes that a table makes, whose keys are from lo to hi (both may be in it).
+// passing reports whether an error of reading says nothing of what is read: another try may succeed.
+func passing(err error) bool {
+	for _, no := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EACCES, syscall.EPERM, syscall.EINTR, syscall.EAGAIN} {
+		if errors.Is(err, no) {
+			return true
+		}
+	}
+	return false
+}
+
+// examine finds the holes that a table makes, whose keys are from lo to hi (both may be in it). An
+// error is fs.ErrNotExist, or a passing one, and then it is not known which they are.
 func examine(disk vfs.FS, path string, lo, hi []byte) ([]hole, error) {
-	whole := func(err error) []hole {
-		return []hole{{lo: lo, hi: append(slices.Clone(hi), 0), what: fmt.Sprintf("table %s is damaged: %v", path, err)}}
+	whole := func(err error) ([]hole, error) {
+		if passing(err) {
+			return nil, err
+		}
+		return wholly(path, lo, hi, err), nil
 	}
 	f, err := disk.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	if err != nil {
-		return whole(err), nil
+		return whole(err)
 	}
 	readable, err := sstable.NewSimpleReadable(f)
 	if err != nil {
-		return whole(errors.Join(err, f.Close())), nil
+		return whole(errors.Join(err, f.Close()))
 	}
 	ctx := context.Background()
 	r, err := sstable.NewReader(ctx, readable, tableOptions())
 	if err != nil {
-		return whole(errors.Join(err, readable.Close())), nil
+		return whole(errors.Join(err, readable.Close()))
 	}
 	defer r.Close()
 	l, err := r.Layout()
 	if err != nil {
-		return whole(err), nil
+		return whole(err)
 	}
 	for _, h := range append(slices.Clone(l.ValueBlock), l.RangeDel, l.RangeKey, l.ValueIndex) {
 		if err := checkBlock(ctx, r, readable, h); err != nil {
-			return whole(err), nil
+			return whole(err)
 		}
 	}
 	ends, err := separators(ctx, r, l.Index)
 	if err != nil || len(ends) != len(l.Data) {
-		return whole(errors.Join(err, errDamaged)), nil
+		return whole(errors.Join(err, errDamaged))
 	}
 	var out []hole
 	for i, h := range l.Data {
 		err := checkBlock(ctx, r, readable, h.Handle)
 		if err == nil {
 			continue
+		}
+		if passing(err) {
+			return nil, err
 		}
 		bad := hole{lo: lo, hi: append(slices.Clone(ends[i]), 0), what: fmt.Sprintf("%s, bytes %d to %d: %v", path, h.Offset, h.Offset+h.Length+block.TrailerLen-1, err)}
 		if i > 0 {
@@ -240,6 +258,11 @@ func examine(disk vfs.FS, path string, lo, hi []byte) ([]hole, error) {
 		out = append(out, bad)
 	}
 	return out, nil
+}
+
+// wholly makes a hole of all of a table.
+func wholly(path string, lo, hi []byte, err error) []hole {
+	return []hole{{lo: lo, hi: append(slices.Clone(hi), 0), what: fmt.Sprintf("table %s is damaged: %v", path, err)}}
 }
 
 // tableOptions are what a table can be read with by itself.

@@ -81,7 +81,10 @@ func OpenWreck(dir string, opts Options) (w *Wreck, err error) {
 	}
 	for _, t := range tables {
 		path := opts.FS.PathJoin(dir, fmt.Sprintf("%06d.sst", t.file))
-		holes := lookAt(opts.FS, path, t)
+		holes, err := lookAt(opts.FS, path, t)
+		if err != nil {
+			return w, fmt.Errorf("nothing is known of table %s: %w", path, err)
+		}
 		if len(holes) == 0 {
 			continue
 		}
@@ -167,24 +170,20 @@ func (w *Wreck) tables(dir string, opts Options) (out []tableOf, err error) {
 }
 
 // lookAt is examine for a table that may be gone or cut.
-func lookAt(disk vfs.FS, path string, t tableOf) []hole {
-	whole := func(what string) []hole {
-		return []hole{{lo: t.lo, hi: append(slices.Clone(t.hi), 0), what: what}}
+func lookAt(disk vfs.FS, path string, t tableOf) ([]hole, error) {
+	whole := func(what string) ([]hole, error) {
+		return []hole{{lo: t.lo, hi: append(slices.Clone(t.hi), 0), what: what}}, nil
 	}
 	info, err := disk.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return whole(fmt.Sprintf("table %s is gone", path))
 	case err != nil:
-		return whole(fmt.Sprintf("table %s can't be read: %v", path, err))
+		return nil, err
 	case info.Size() != t.size:
 		return whole(fmt.Sprintf("table %s has %d bytes, and had %d", path, info.Size(), t.size))
 	}
-	holes, err := examine(disk, path, t.lo, t.hi)
-	if err != nil {
-		return whole(fmt.Sprintf("table %s can't be read: %v", path, err))
-	}
-	return holes
+	return examine(disk, path, t.lo, t.hi)
 }
 
 // overlay is a file system in which some files of a folder are others, in memory.

@@ -5,9 +5,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -269,5 +272,49 @@ func TestPiecesWhoseRecordsAreLost(t *testing.T) {
 	}
 	if missing == 0 || leftOut < 40 {
 		t.Errorf("%d, %d", missing, leftOut)
+	}
+}
+
+// unopened is a file system on which one file can't be opened now.
+type unopened struct {
+	vfs.FS
+	path string
+	err  error
+}
+
+func (u *unopened) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
+	if name == u.path {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: u.err}
+	}
+	return u.FS.Open(name, opts...)
+}
+
+// A table that can't be read just now, as there is no descriptor or no right, is no hole: nothing
+// is made of what would be left without it.
+func TestATableThatCannotBeReadNow(t *testing.T) {
+	furnished, _ := damageable(t)
+	paths := tables(t, furnished)
+	for _, no := range []syscall.Errno{syscall.EMFILE, syscall.EACCES} {
+		disk := &unopened{furnished, paths[0], no}
+		if w, err := OpenWreck("data/meta", Options{FS: disk}); !errors.Is(err, no) {
+			t.Errorf("%v, %v", w, err)
+		}
+		if holes, err := examine(disk, paths[0], []byte("a"), []byte("b")); !errors.Is(err, no) {
+			t.Errorf("%v, %v", holes, err)
+		}
+		// A running server leaves all of it out, and looks again.
+		d := newDamage(slog.New(slog.DiscardHandler))
+		d.files[paths[0]] = rotten{lo: []byte("a"), hi: []byte("b")}
+		if holes := d.holes(disk); len(holes) != 1 || string(holes[0].lo) != "a" {
+			t.Errorf("%v", holes)
+		}
+		if disk.path = ""; len(d.holes(disk)) != 0 {
+			t.Errorf("%v", d.holes(disk))
+		}
+	}
+	// What the disk can't read is gone.
+	disk := &unopened{furnished, paths[0], syscall.EIO}
+	if holes, err := examine(disk, paths[0], []byte("a"), []byte("b")); err != nil || len(holes) != 1 {
+		t.Errorf("%v, %v", holes, err)
 	}
 }
