@@ -94,7 +94,7 @@ func ofSalvage() []mutant {
 			tests: []string{"store/pebblemeta.TestATableThatCannotBeReadNow"},
 		},
 		{
-			name: "a-content-under-anothers-key-keeps-a-check-from-its-end", promise: 13, file: "keeper/check_rows.go",
+			name: "a-row-under-anothers-key-is-not-told-of", promise: 13, file: "keeper/check_rows.go",
 			old:   "		if bytes.Compare(before, k) >= 0 || errors.Is(err, catalog.ErrNotFound) {\n",
 			new:   "		if false && bytes.Compare(before, k) >= 0 {\n",
 			tests: []string{"keeper.TestAContentUnderAnothersKey"},
