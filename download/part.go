@@ -66,7 +66,7 @@ func (j *job) distrust(ctx context.Context) error {
 			continue
 		}
 		// A piece that can't be read is as lost as one that was changed.
-		if _, err := j.engine.Drop(ctx, j.id, e.Range, nil); err != nil {
+		if _, _, err := j.engine.Drop(ctx, j.id, e.Range, nil); err != nil {
 			return err
 		}
 		bad += e.Len()

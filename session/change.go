@@ -8,30 +8,30 @@ import (
 
 // Drop forgets the received bytes of r: they were lost, or are to be replaced. Puts on them are fenced as by a
 // takeover, and so are those that run through other Services. Entries that r cuts are replaced by what recut makes of their rest; without
-// recut such a cut is ErrInvalid. A range without received bytes changes nothing.
-func (v *Service) Drop(ctx context.Context, id SessionID, r Range, recut Recut) (Session, error) {
+// recut such a cut is ErrInvalid. A range without received bytes changes nothing. It gives the entries that were recorded and are no longer, those that were cut among them.
+func (v *Service) Drop(ctx context.Context, id SessionID, r Range, recut Recut) (s Session, dropped []Entry, err error) {
 	l := v.hold(id)
 	defer v.release(id, l)
 	for {
 		if err := v.fenceAll(ctx, l, r); err != nil {
-			return Session{}, err
+			return Session{}, nil, err
 		}
 		s, err := v.open(ctx, id)
 		if err != nil || !Touches(s.Received, r) {
-			return v.dated(s), err
+			return v.dated(s), nil, err
 		}
 		c := v.change()
 		c.Drop = r
-		if err := v.cut(ctx, id, r, recut, &c); err != nil {
-			return s, err
+		if dropped, err = v.cut(ctx, id, r, recut, &c); err != nil {
+			return s, nil, err
 		}
-		after, err := v.store.Record(ctx, id, s.Gen, c)
+		after, err := v.store.Record(ctx, id, s.Gen, c) // with exactly these entries, or not at all
 		if err == nil {
 			l.notify()
-			return v.dated(after), nil
+			return v.dated(after), dropped, nil
 		}
 		if !moved(err) {
-			return s, err
+			return s, nil, err
 		}
 	}
 }
@@ -70,11 +70,11 @@ func (v *Service) DropEntry(ctx context.Context, id SessionID, e Entry) (Session
 	}
 }
 
-// cut puts into c what a Drop of r does to the entries.
-func (v *Service) cut(ctx context.Context, id SessionID, r Range, recut Recut, c *Change) error {
+// cut puts into c what a Drop of r does to the entries, and gives those.
+func (v *Service) cut(ctx context.Context, id SessionID, r Range, recut Recut, c *Change) ([]Entry, error) {
 	entries, err := v.store.Entries(ctx, id, r, 0)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, e := range entries {
 		c.Remove = append(c.Remove, e.Range)
@@ -83,16 +83,16 @@ func (v *Service) cut(ctx context.Context, id SessionID, r Range, recut Recut, c
 				continue
 			}
 			if recut == nil {
-				return fmt.Errorf("%w: bytes %d to %d cut a recorded piece", ErrInvalid, r.Off, r.End-1)
+				return nil, fmt.Errorf("%w: bytes %d to %d cut a recorded piece", ErrInvalid, r.Off, r.End-1)
 			}
 			note, err := recut(ctx, e, rest)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			c.Add = append(c.Add, Entry{rest, note})
 		}
 	}
-	return nil
+	return entries, nil
 }
 
 // Fix gives a session of unknown length its length, which must not cut off received bytes. The length it has already is fine, another is ErrLength.

@@ -70,7 +70,7 @@ func TestNobodyWaitsForEverForACommit(t *testing.T) {
 		synctest.Wait()
 		for name, call := range map[string]func() error{
 			"put":   func() error { return v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader(nil), newPage(t, 8)) },
-			"drop":  func() error { _, err := v.Drop(t.Context(), s.ID, session.All(), nil); return err },
+			"drop":  func() error { _, _, err := v.Drop(t.Context(), s.ID, session.All(), nil); return err },
 			"abort": func() error { return v.Abort(t.Context(), s.ID, nil) },
 			"stop":  func() error { _, err := v.Preempt(t.Context(), s.ID); return err },
 		} {
@@ -178,7 +178,7 @@ func TestAPutKnowsWhatWasDroppedBeforeItsClaim(t *testing.T) {
 		t.Fatal(err)
 	}
 	st.loaded = func() {
-		if _, err := v.Drop(t.Context(), s.ID, session.All(), nil); err != nil {
+		if _, _, err := v.Drop(t.Context(), s.ID, session.All(), nil); err != nil {
 			t.Error(err)
 		}
 	}

@@ -170,15 +170,11 @@ func (u *Service) reclaimEnded(ctx context.Context, place string, l leftover) (l
 
 // withdraw forgets what is recorded of r, whose bytes are garbage then.
 func (u *Service) withdraw(ctx context.Context, id session.SessionID, r session.Range) (session.Session, error) {
-	entries, err := u.Sessions.Entries(ctx, id, r, 0)
-	if err != nil {
-		return session.Session{}, err
-	}
-	s, err := u.Sessions.Drop(ctx, id, r, u.recut)
+	s, dropped, err := u.Sessions.Drop(ctx, id, r, u.recut)
 	if err != nil || placeGen(s) == 0 {
 		return s, err
 	}
-	for _, e := range entries {
+	for _, e := range dropped {
 		if p, err := decodePiece(e.Note); err == nil {
 			u.leave(p.Place, id, placeGen(s)-1)
 		}

@@ -46,6 +46,30 @@ func TestAPlaceThatIsWrittenIsNotReclaimed(t *testing.T) {
 	}
 }
 
+// A replacement gives back what it has withdrawn, which may be another than what was there when it began: several at once leave nothing.
+func TestReplacementsAtOnceLeaveNothing(t *testing.T) {
+	w := newWorld(t)
+	e := w.rewire(w.blobs, limits())
+	b := random(chunk)
+	up := w.begin(chunk)
+	w.check(w.put(up.ID, 0, random(chunk)))
+	w.check(second(w.Status(t.Context(), w.me, up.ID))) // what is recorded is trusted from here on, and not looked at again
+	replace := func(b []byte) {
+		w.check(w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(b), upload.Put{Length: chunk, Replace: true}))
+	}
+	other := func() { replace(random(chunk)) }
+	e.list.Store(&other) // before the first one looks at what is there
+	replace(random(chunk))
+	e.drop.Store(&other) // between the look and the withdrawal
+	replace(random(chunk))
+	replace(b)
+	w.finishes(up.ID, b)
+	w.check(w.Reclaim(t.Context(), true))
+	if all, err := w.blobs.Places(t.Context(), "", 10); err != nil || len(all) != 1 {
+		t.Errorf("%d places, %v", len(all), err)
+	}
+}
+
 // What a failed put has left at a place that the next puts write to stays until the session ends, and then goes, recorded or not.
 func TestWhatAFailedPutLeftGoesWithItsSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -141,5 +141,11 @@ func ofCleanup() []mutant {
 			new:   "		e.n = 1",
 			tests: []string{"upload.TestEndedSessionsAreBounded"},
 		},
+		{
+			name: "a-replacement-gives-back-what-was-there-when-it-began", promise: 7, file: "upload/leftover.go",
+			old:   "	s, dropped, err := u.Sessions.Drop(ctx, id, r, u.recut)",
+			new:   "	dropped, err := u.Sessions.Entries(ctx, id, r, 0)\n	if err != nil {\n		return session.Session{}, err\n	}\n	s, _, err := u.Sessions.Drop(ctx, id, r, u.recut)",
+			tests: []string{"upload.TestReplacementsAtOnceLeaveNothing"},
+		},
 	}
 }
