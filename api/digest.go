@@ -39,9 +39,9 @@ var algorithms = map[string]func() hash.Hash{
 
 // digestFields are the fields that promise something of a body, in a head or in a trailer. A body is never encoded and never a part, so that
 // content and representation are the same bytes.
-var digestFields = []string{"Content-Digest", "Repr-Digest", "Digest", "Content-Md5"}
+var digestFields = []string{"Content-Digest", "Repr-Digest", "Unencoded-Digest", "Digest", "Content-Md5"}
 
-// digestsIn reads the fields Content-Digest and Repr-Digest (RFC 9530 §2 and §3), Digest (RFC 3230 §4.3.2) and Content-MD5 (RFC 1864). Each that is there must have an
+// digestsIn reads the fields Content-Digest and Repr-Digest (RFC 9530 §2 and §3), Unencoded-Digest (draft-ietf-httpbis-unencoded-digest), Digest (RFC 3230 §4.3.2) and Content-MD5 (RFC 1864). Each that is there must have an
 // algorithm that can be compared: a promise is never ignored. Beside such a one, others are.
 func digestsIn(h http.Header) (all []digest, err error) {
 	for _, field := range digestFields {
@@ -121,13 +121,14 @@ func oldDigests(lines []string) (found []digest, err error) {
 // promises are the digests that a body is compared with when it ends, before its reader is told that it has: one that does not keep them never ends cleanly.
 type promises struct {
 	want []digest
+	raw  bool // it is the bytes of a content
 	late bool // the trailer was announced to have some
 	sums map[string]hash.Hash
 }
 
 // expect begins the comparison of a body with what is said of it: with want, and with what comes in the trailer.
-func (b *body) expect(want []digest) error {
-	p := promises{want: want, sums: map[string]hash.Hash{}}
+func (b *body) expect(raw bool, want []digest) error {
+	p := promises{want: want, raw: raw, sums: map[string]hash.Hash{}}
 	p.late = slices.ContainsFunc(digestFields, func(field string) bool {
 		_, announced := b.request.Trailer[field]
 		return announced || httpguts.HeaderValuesContainsToken(b.request.Header["Trailer"], field) // there net/http leaves it where none can come
@@ -158,6 +159,9 @@ func (p *promises) saw(b []byte) {
 
 // kept gives the reason why a body that has ended is not what was promised.
 func (p *promises) kept(trailer http.Header) error {
+	if err := meaning(trailer, p.raw); err != nil {
+		return err
+	}
 	late, err := digestsIn(trailer)
 	switch {
 	case err != nil:

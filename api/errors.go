@@ -211,7 +211,7 @@ func faultOf(err error, sizeOf func(session.SessionID) int64) Fault {
 		f.Missing = chunkRanges(incomplete.Missing, sizeOf(incomplete.ID))
 		f.MissingBytes, f.More = byteRanges(incomplete.Missing)
 		f.More = f.More || incomplete.More
-	case errors.As(err, &limit):
+	case errors.As(err, &limit) && !limit.Gap.Empty():
 		f.MissingBytes, _ = byteRanges([]session.Range{limit.Gap})
 	case errors.As(err, &sum):
 		f.Expected, f.Got = sum.Want, sum.Got

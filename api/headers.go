@@ -20,6 +20,9 @@ type notTaken struct{ field, why string }
 // (create, decode, whole), Range and the conditions of a content (readContent). Ignored, since they only ask for a favour or describe: Accept and its kind, Prefer, Want-Content-Digest,
 // Want-Repr-Digest, Content-Location, Content-Language, Content-Disposition, Date, TE, and on JSON that has no validators If-None-Match, If-Modified-Since, If-Range and Range.
 
+// single are the fields that have one value (RFC 9110 §5.3): of two lines different software believes different ones.
+var single = []string{"Content-Type", "Expect", "Content-Range", "Content-Location"}
+
 // refusedAlways are refused on every request.
 var refusedAlways = []notTaken{
 	{"X-Http-Method-Override", "is not taken: send the method itself"},
@@ -34,6 +37,10 @@ var refusedChanges = []notTaken{
 	{"If-Unmodified-Since", "is not taken here: nothing is replaced by this request"},
 	{"If-Modified-Since", "is not taken here: nothing is replaced by this request"},
 	{"If", "is not taken here: nothing is replaced by this request"},
+	{"Idempotency-Key", "is not taken: an idem makes a repeat safe"},
+	{"Content-Range", "is not taken: the body is the whole content; a part of one goes to uploads_put_range"},
+	{"X-Content-Range", "is not taken: the body is the whole content; a part of one goes to uploads_put_range"},
+	{"X-Upload-", "is not taken: this address does not speak that protocol"},
 }
 
 // refusedReads are refused on requests for what has no validators.
@@ -44,7 +51,6 @@ var refusedReads = []notTaken{
 
 // refusedBodies are refused with raw bytes.
 var refusedBodies = []notTaken{
-	{"Content-Range", "is not taken: the body is the whole content; a part of one goes to uploads_put_range"},
 	{"Range", "is not taken on a body: a part of a content goes to uploads_put_range"},
 	{"If-Range", "is not taken on a body"},
 	{"Content-Transfer-Encoding", "is not taken: send the bytes as they are"},
@@ -61,7 +67,12 @@ var refusedBodies = []notTaken{
 	{"X-Ms-Content-Crc64", "is not taken: send Content-Digest"},
 	{"X-Ms-Copy-Source", "is not taken: send the bytes"},
 	{"X-Ms-Range", "is not taken: a part of a content goes to uploads_put_range"},
+	{"X-Ms-Blob-Type", "is not taken: send the bytes as they are"},
 	{"X-Checksum-", "is not taken: send Content-Digest"},
+	{"X-Content-Sha256", "is not taken: send Content-Digest"},
+	{"Content-Crc32c", "is not taken: send Content-Digest"},
+	{"X-Expected-Entity-Length", "is not taken: send Content-Length"},
+	{"X-File-Size", "is not taken: send Content-Length"},
 	{"Oc-Checksum", "is not taken: send Content-Digest"},
 	{"Oc-Chunked", "is not taken: send the content whole, or in chunks of an upload"},
 }
@@ -91,6 +102,11 @@ func (c *call) heed(r *route) error {
 	if err := refused(h, refusedAlways); err != nil {
 		return err
 	}
+	for _, field := range single {
+		if len(h[field]) > 1 {
+			return invalid(field, "comes more than once")
+		}
+	}
 	if v := h.Get("Expect"); v != "" && !strings.EqualFold(v, "100-continue") { // over HTTP/1.1 net/http says 417
 		return invalid("Expect", "must be 100-continue, or absent")
 	}
@@ -100,21 +116,21 @@ func (c *call) heed(r *route) error {
 		}
 		return refused(h, refusedReads)
 	}
-	if h.Get("Content-Encoding") != "" {
-		return errEncoded
+	if err := meaning(h, r.raw); err != nil {
+		return err
 	}
-	err := refused(h, refusedChanges)
-	if err == nil && r.raw {
-		err = cmp.Or(refused(h, refusedBodies), whole(h))
+	announced := http.Header{}
+	for name := range c.Request.Trailer {
+		announced[name] = []string{"announced"}
 	}
-	if err != nil {
+	if err := meaning(announced, r.raw); err != nil {
 		return err
 	}
 	want, err := digestsIn(h)
 	if err != nil {
 		return err
 	}
-	return c.body.expect(slices.DeleteFunc(want, func(d digest) bool {
+	return c.body.expect(r.raw, slices.DeleteFunc(want, func(d digest) bool {
 		switch {
 		case r.raw && d.algorithm == "sha-256" && c.sha256 == nil:
 			c.sha256 = (*catalog.SHA256)(d.sum)
@@ -126,6 +142,20 @@ func (c *call) heed(r *route) error {
 		}
 		return true
 	}))
+}
+
+// meaning refuses the fields, of a head or of a trailer, that would change what a request that changes something means.
+func meaning(h http.Header, raw bool) error {
+	for _, v := range h["Content-Encoding"] {
+		if v != "" {
+			return errEncoded
+		}
+	}
+	err := refused(h, refusedChanges)
+	if err == nil && raw {
+		err = cmp.Or(refused(h, refusedBodies), whole(h))
+	}
+	return err
 }
 
 // whole refuses the types of bodies in which a content is only a part.

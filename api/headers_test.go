@@ -39,6 +39,8 @@ func TestWhatChangesTheMeaningOfABodyIsRefused(t *testing.T) {
 		"Tus-Resumable": "1.0.0", "Upload-Offset": "5", "Upload-Complete": "?0", "Upload-Checksum": "sha1 AAAA",
 		"X-Amz-Checksum-Sha256": "AAAA", "X-Amz-Content-Sha256": "UNSIGNED-PAYLOAD", "X-Amz-Decoded-Content-Length": "9", "X-Amz-Copy-Source": "/a/b",
 		"X-Goog-Hash": "md5=AAAA", "X-Goog-Copy-Source": "/a", "X-Ms-Blob-Content-Md5": "AAAA", "X-Ms-Content-Crc64": "AAAA", "X-Ms-Copy-Source": "/a", "X-Ms-Range": "bytes=0-9",
+		"Idempotency-Key": "k", "X-Content-Range": "bytes 0-9/100", "X-Upload-Content-Length": "9", "X-Ms-Blob-Type": "AppendBlob", "X-Content-Sha256": "aa",
+		"Content-Crc32c": "1", "X-Expected-Entity-Length": "9", "X-File-Size": "9",
 		"X-Checksum-Sha1": "aa", "Oc-Checksum": "MD5:aa", "Oc-Chunked": "1", "X-Http-Method-Override": "DELETE", "X-Http-Method": "DELETE", "X-Method-Override": "DELETE",
 	} {
 		for _, way := range ways {
@@ -63,6 +65,63 @@ func TestWhatChangesTheMeaningOfABodyIsRefused(t *testing.T) {
 		if a.StatusCode >= 300 || a.StatusCode == 200 && !strings.Contains(string(a.body), `"mime_type":"application/octet-stream"`) {
 			t.Errorf("%s: %d %s", way.path, a.StatusCode, a.body)
 		}
+	}
+}
+
+// Of a field with one value that comes twice, or comes empty at first, each line counts.
+func TestAFieldThatComesTwiceIsRefused(t *testing.T) {
+	w := newWorld(t, nil)
+	b := random(chunk)
+	for _, way := range w.bodies(b) {
+		for _, row := range []struct {
+			code  api.Code
+			lines []string
+		}{
+			{api.CodeUnsupportedMediaType, []string{"Content-Encoding: ", "Content-Encoding: gzip"}},
+			{api.CodeInvalidArgument, []string{"Content-Type: application/octet-stream", "Content-Type: multipart/form-data; boundary=x"}},
+			{api.CodeInvalidArgument, []string{"Content-Type: ", "Content-Type: text/plain"}},
+			{api.CodeInvalidArgument, []string{"Expect: 100-continue", "Expect: foo"}},
+		} {
+			before := w.look()
+			w.problem(w.sendWith(way.method, way.path, chunk, b, row.lines...).answer(), row.code)
+			w.unchanged(before)
+		}
+	}
+}
+
+// What is refused in the head is refused in the trailer, announced or not. Nothing of the body is kept, but for a range where nobody announced it.
+func TestWhatChangesTheMeaningIsRefusedInATrailer(t *testing.T) {
+	w := newWorld(t, nil)
+	b := random(chunk)
+	for _, way := range w.bodies(b) {
+		for field, code := range map[string]api.Code{
+			"X-Amz-Checksum-Crc32: AAAA": api.CodeInvalidArgument, "X-Goog-Hash: crc32c=AAAA": api.CodeInvalidArgument,
+			"Content-Encoding: gzip": api.CodeUnsupportedMediaType, "Content-Range: bytes 0-4/10": api.CodeInvalidArgument, "If-None-Match: *": api.CodeInvalidArgument,
+		} {
+			name, _, _ := strings.Cut(field, ":")
+			for _, announced := range []string{"Trailer: " + name, "X-Else: 1"} {
+				before := w.look()
+				c := w.sendWith(way.method, way.path, -1, b, announced)
+				_, err := fmt.Fprintf(c, "0\r\n%s\r\n\r\n", field)
+				w.check(err)
+				w.problem(c.answer(), code)
+				if announced == "X-Else: 1" && strings.HasPrefix(way.path, "/v1/uploads_put_range") {
+					continue // which records as the bytes come
+				}
+				before.Stats = w.look().Stats // a create of unknown length has a session meanwhile
+				w.unchanged(before)
+			}
+		}
+	}
+}
+
+// JSON is one whole text in UTF-8.
+func TestJSONIsWholeAndUTF8(t *testing.T) {
+	w := newWorld(t, nil)
+	w.refused(api.CodeInvalidArgument, "POST", "/v1/capsules_create", `{"capsule_id":"x"}`, "Content-Range", "bytes 0-4/10")
+	w.refused(api.CodeUnsupportedMediaType, "POST", "/v1/capsules_create", `{"capsule_id":"x"}`, "Content-Type", "application/json; charset=utf-16")
+	if a := w.do("POST", "/v1/capsules_create", `{"capsule_id":"x"}`, "Content-Type", "application/json; charset=UTF-8"); a.StatusCode != 200 {
+		t.Errorf("%d %s", a.StatusCode, a.body)
 	}
 }
 

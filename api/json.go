@@ -36,8 +36,12 @@ func decode(r *http.Request, body io.Reader, max int64, of *shape, charge func(n
 	kind := d.PeekKind()
 	if len(in.b) > 0 {
 		if kind := r.Header.Get("Content-Type"); kind != "" {
-			if media, _, err := mime.ParseMediaType(kind); err != nil || media != "application/json" {
+			media, more, err := mime.ParseMediaType(kind)
+			if err != nil || media != "application/json" {
 				return &denial{code: CodeUnsupportedMediaType, detail: "the body must be sent with Content-Type: application/json"}
+			}
+			if set, named := more["charset"]; named && !strings.EqualFold(set, "utf-8") {
+				return &denial{code: CodeUnsupportedMediaType, detail: "JSON is taken in UTF-8 alone (RFC 8259, section 8.1)"}
 			}
 		}
 	} else if kind == 0 && in.err == nil {

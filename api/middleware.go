@@ -110,7 +110,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		} else {
 			next.ServeHTTP(c, r)
 		}
-		if c.body.unread() && r.ProtoMajor < 2 {
+		if c.body.unread() {
 			s.leave(c) // before the client can know
 			_ = c.body.rc.Flush()
 			wait := lingerFor

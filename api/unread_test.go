@@ -25,6 +25,9 @@ func hostile(t *testing.T, conns int64) (s *Server, dial func() net.Conn) {
 	in.closed, in.close = context.WithCancel(context.Background())
 	l := bound(in, conns, s.unread, paceOf(s.cfg.MinRate, s.cfg.RateWindow), &s.refused)
 	server := s.httpServer(context.Background(), s.guard(s.serve(func(c *call) error {
+		if c.Request.URL.Path == "/refused" {
+			return errNotFound
+		}
 		if err := s.reserve(c, longAnswer); err != nil {
 			return err
 		}
@@ -260,6 +263,55 @@ func TestTheLongestIdleConnectionMakesWay(t *testing.T) {
 		}
 		if n := s.refused.idle.Load(); n != 3 || s.refused.connections.Load() != 0 {
 			t.Errorf("%d connections made way, %d were refused", n, s.refused.connections.Load())
+		}
+	})
+}
+
+// The body of a refused request is read on over HTTP/2 too: a stream that is reset behind its answer loses the answer with some clients (curl 7.88).
+func TestARefusedBodyIsReadOnOverHTTP2(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, dial := hostile(t, 10)
+		conn := dial()
+		defer conn.Close()
+		frames := http2.NewFramer(conn, conn)
+		must := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		go func() {
+			_, _ = io.WriteString(conn, http2.ClientPreface)
+			_ = frames.WriteSettings()
+			var head bytes.Buffer
+			e := hpack.NewEncoder(&head)
+			for _, f := range [][2]string{{":method", "PUT"}, {":scheme", "http"}, {":authority", "x"}, {":path", "/refused"}} {
+				_ = e.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
+			}
+			_ = frames.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: head.Bytes(), EndHeaders: true})
+		}()
+		answered := false
+		for {
+			f, err := frames.ReadFrame()
+			must(err)
+			if f.Header().StreamID != 1 {
+				continue
+			}
+			switch f := f.(type) {
+			case *http2.RSTStreamFrame:
+				t.Fatalf("the stream is reset: %v", f.ErrCode)
+			case *http2.DataFrame:
+				if f.StreamEnded() {
+					if !answered {
+						t.Error("the answer ends before the request")
+					}
+					return
+				}
+				if !answered {
+					go func() { _ = frames.WriteData(1, true, make([]byte, 1000)) }()
+				}
+				answered = true
+			}
 		}
 	})
 }

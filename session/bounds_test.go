@@ -95,3 +95,28 @@ func TestASmallPieceMayBeTheEnd(t *testing.T) {
 		t.Errorf("among others: %v", err)
 	}
 }
+
+// Where the length is not known, the gap to close is the one before what was put.
+func TestTheGapOfAnUnknownLength(t *testing.T) {
+	v := start(t, session.Config{MinPiece: 8})
+	s := begin(t, v, 64, session.Unknown)
+	p := newPage(t, 64)
+	put := func(off int64, b string) session.Range {
+		t.Helper()
+		_, err := v.PutAt(t.Context(), s.ID, off, bytes.NewReader([]byte(b)), p, false)
+		var limit *session.LimitError
+		if !errors.As(err, &limit) {
+			t.Fatalf("at %d: %v", off, err)
+		}
+		return limit.Gap
+	}
+	if gap := put(20, "0123"); gap != (session.Range{Off: 0, End: 20}) {
+		t.Errorf("nothing is there, and the gap is %v", gap)
+	}
+	if _, err := v.PutAt(t.Context(), s.ID, 0, bytes.NewReader([]byte("0123456789")), p, false); err != nil {
+		t.Fatal(err)
+	}
+	if gap := put(20, "0123"); gap != (session.Range{Off: 10, End: 20}) {
+		t.Errorf("10 bytes are there, and the gap is %v", gap)
+	}
+}

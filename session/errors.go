@@ -56,11 +56,14 @@ func (e *IncompleteError) Unwrap() error { return ErrIncomplete }
 
 // LimitError says which gap to fill first.
 type LimitError struct {
-	Gap   Range
+	Gap   Range  // empty where there is none
 	Limit string // what was reached, in words
 }
 
 func (e *LimitError) Error() string {
+	if e.Gap.Empty() {
+		return e.Limit
+	}
 	return fmt.Sprintf("%s; fill the gap of bytes %d to %d first", e.Limit, e.Gap.Off, e.Gap.End-1)
 }
 

@@ -173,18 +173,23 @@ func (v *Service) full(s Session, off int64) error {
 	}
 	switch {
 	case s.Pieces >= v.cfg.MaxEntries:
-		return &LimitError{firstGap(s), fmt.Sprintf("the session has %d pieces", s.Pieces)}
+		return &LimitError{firstGap(s, off), fmt.Sprintf("the session has %d pieces", s.Pieces)}
 	case len(s.Received) > v.cfg.MaxGaps && off > 0:
-		return &LimitError{firstGap(s), fmt.Sprintf("the session has %d gaps", len(s.Received)-1)}
+		return &LimitError{firstGap(s, off), fmt.Sprintf("the session has %d gaps", len(s.Received)-1)}
 	}
 	return nil
 }
 
-func firstGap(s Session) Range {
-	if gaps := s.Missing(1); len(gaps) > 0 {
-		return gaps[0]
+// firstGap is the first gap of a session, or before off where its length is not known; empty where there is none.
+func firstGap(s Session, off int64) Range {
+	gaps := s.Missing(1)
+	if len(gaps) == 0 && s.BytesExpected < 0 {
+		gaps = Gaps(s.Received, Range{0, off}, 1)
 	}
-	return Range{}
+	if len(gaps) == 0 {
+		return Range{}
+	}
+	return gaps[0]
 }
 
 // run streams the body and records it.

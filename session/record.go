@@ -37,7 +37,7 @@ func (t *stream) record(ctx context.Context, last bool) error {
 		})
 		switch {
 		case err == nil && last && len(tooSmall) > 0:
-			return &LimitError{firstGap(t.s), fmt.Sprintf("a piece of %d bytes is below the smallest of %d that is recorded alone", tooSmall[0].Len(), t.v.cfg.MinPiece)}
+			return &LimitError{firstGap(t.s, tooSmall[0].Off), fmt.Sprintf("a piece of %d bytes is below the smallest of %d that is recorded alone", tooSmall[0].Len(), t.v.cfg.MinPiece)}
 		case !errors.Is(err, ErrSealed):
 			return err
 		}
@@ -268,14 +268,14 @@ func (v *Service) join(ctx context.Context, s Session, add []Entry, c *Change) e
 // bounded refuses a change that would grow the book-keeping past its bounds.
 func (v *Service) bounded(s Session, c Change) error {
 	if s.Pieces+len(c.Add)-len(c.Remove) > v.cfg.MaxEntries {
-		return &LimitError{firstGap(s), fmt.Sprintf("the session has %d pieces", s.Pieces)}
+		return &LimitError{firstGap(s, c.Add[0].Off), fmt.Sprintf("the session has %d pieces", s.Pieces)}
 	}
 	received := s.Received
 	for _, e := range c.Add {
 		received = Add(received, e.Range)
 	}
 	if len(received)-1 > v.cfg.MaxGaps && len(received) > len(s.Received) {
-		return &LimitError{firstGap(s), fmt.Sprintf("the session has %d gaps", len(s.Received)-1)}
+		return &LimitError{firstGap(s, c.Add[0].Off), fmt.Sprintf("the session has %d gaps", len(s.Received)-1)}
 	}
 	return nil
 }

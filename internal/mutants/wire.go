@@ -147,5 +147,29 @@ func ofWire() []mutant {
 			new:   "			if len(page) == limit {",
 			tests: []string{"api.TestAPageEndsByItsBytes"},
 		},
+		{
+			name: "a-second-line-of-a-field-is-ignored", promise: 17, file: "api/headers.go",
+			old:   "		if len(h[field]) > 1 {",
+			new:   "		if len(h[field]) > 9 {",
+			tests: []string{"api.TestAFieldThatComesTwiceIsRefused"},
+		},
+		{
+			name: "a-trailer-may-change-the-meaning", promise: 17, file: "api/digest.go",
+			old:   "	if err := meaning(trailer, p.raw); err != nil {",
+			new:   "	if err := meaning(trailer, p.raw); false {",
+			tests: []string{"api.TestWhatChangesTheMeaningIsRefusedInATrailer"},
+		},
+		{
+			name: "a-refused-body-is-cut-over-http2", promise: 20, file: "api/middleware.go",
+			old:   "		if c.body.unread() {",
+			new:   "		if c.body.unread() && r.ProtoMajor < 2 {",
+			tests: []string{"api.TestARefusedBodyIsReadOnOverHTTP2"},
+		},
+		{
+			name: "an-unknown-length-has-no-gap", promise: 20, file: "session/put.go",
+			old:   "	if len(gaps) == 0 && s.BytesExpected < 0 {",
+			new:   "	if false {",
+			tests: []string{"session.TestTheGapOfAnUnknownLength"},
+		},
 	}
 }
