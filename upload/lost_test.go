@@ -152,11 +152,12 @@ func TestTheHashLeavesNothingOut(t *testing.T) {
 			}()
 			time.Sleep(time.Second) // it has dropped the chunk, and waits for its body
 		}
-		again := func() { e.loaded.Store(&replace) }
+		inTurn := func() { e.loaded.Store(&replace) }
+		again := func() { e.loaded.Store(&inTurn) }
 		more := func() { // the follower reads chunks 1 and 2
 			w.check(w.put(up.ID, 3, b[3*chunk:]))
 			blobs.read.Store(&send)
-			e.loaded.Store(&again) // it looks whether they are there still, and then for more
+			e.loaded.Store(&again) // it looks whether they are there still, then for more, and again in its turn
 		}
 		blobs.read.Store(&more)
 		w.check(w.put(up.ID, 0, b[:chunk]))
