@@ -85,6 +85,9 @@ func (s *Server) readyz(c *call) (Health, error) {
 		if errors.Is(err, upload.ErrFull) {
 			return Health{}, errDegraded
 		}
+		if errors.Is(err, upload.ErrTaken) {
+			return Health{}, errTaken
+		}
 		if errors.Is(err, upload.ErrAway) {
 			return Health{}, errAway
 		}

@@ -44,9 +44,11 @@ var (
 	errDraining = &denial{code: CodeUnavailable, detail: "the server is stopping", retry: 5 * time.Second}
 	errDegraded = &denial{code: CodeUnavailable, detail: "degraded: the disk is full; nothing new is taken, all else goes on", retry: 5 * time.Second}
 	errAway     = &denial{code: CodeUnavailable, detail: "the server's data folder is not in its place (a disk that is not mounted, or a folder that was moved): nothing is taken until it is back, and what was acknowledged is safe there", retry: 5 * time.Second}
-	errBusy     = &denial{code: CodeUnavailable, detail: "too many requests are running", retry: time.Second}
-	errCrowded  = &denial{code: CodeUnavailable, detail: "too many connections", retry: time.Second}
-	errShare    = &denial{code: CodeResourceExhausted, detail: "too much of yours is under way at one time", retry: time.Second}
+	errTaken    = &denial{code: CodeUnavailable, detail: "the server's data folder is not in its place: another server has been started on it, or its lock file was removed; " +
+		"the log says which. Nothing is taken until this server has been started anew", retry: 5 * time.Second}
+	errBusy    = &denial{code: CodeUnavailable, detail: "too many requests are running", retry: time.Second}
+	errCrowded = &denial{code: CodeUnavailable, detail: "too many connections", retry: time.Second}
+	errShare   = &denial{code: CodeResourceExhausted, detail: "too much of yours is under way at one time", retry: time.Second}
 	// errSlow: the body came in more slowly than the minimum rate.
 	errSlow = errors.New("the body came too slowly")
 	// errPanic: the log has it.
@@ -189,6 +191,8 @@ func faultOf(err error, sizeOf func(session.SessionID) int64) Fault {
 		f.Detail = "a record that this needs is damaged; trying again does not help. The log has it under this request_id, and sluice check names all that is"
 	case code == CodeDamaged:
 		f.Detail = "the stored content is damaged and is not given out; storing the same bytes again heals it"
+	case errors.Is(err, upload.ErrTaken):
+		f.Detail = errTaken.detail
 	case errors.Is(err, upload.ErrAway):
 		f.Detail = errAway.detail
 	case code == CodeInternal:
@@ -197,7 +201,7 @@ func faultOf(err error, sizeOf func(session.SessionID) int64) Fault {
 		f.Detail = errNotFound.detail // the same for what is not there and for what the caller may not know of
 	case code == CodeStorageFull:
 		f.Detail = "no room is left on the server; nothing that was acknowledged is lost. What has arrived can be finished or aborted; once there is room again, go on"
-	case f.Status >= 500 && f.Detail != errDraining.detail && f.Detail != errDegraded.detail && f.Detail != errAway.detail && f.Detail != errBusy.detail && f.Detail != errCrowded.detail:
+	case f.Status >= 500 && f.Detail != errDraining.detail && f.Detail != errDegraded.detail && f.Detail != errAway.detail && f.Detail != errTaken.detail && f.Detail != errBusy.detail && f.Detail != errCrowded.detail:
 		f.Detail = "not now; try again in a moment"
 	}
 	var (

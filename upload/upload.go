@@ -100,6 +100,9 @@ var (
 	ErrTooManyEnded = errors.New("too many uploads were aborted or have expired lately")
 	// ErrAway: what is stored is not in its place (an unmounted or exchanged disk, a renamed folder). Nothing is taken until it is back. It is ErrUnavailable, too.
 	ErrAway = fmt.Errorf("%w: the data folder is not in its place", ErrUnavailable)
+	// ErrTaken: what is stored is, or may be, another server's by now. Nothing is taken until this one is
+	// started anew. It is ErrAway, too.
+	ErrTaken = fmt.Errorf("%w: it may be another server's", ErrAway)
 	// ErrAlreadyFinished: the create's key belongs to a memory that was deleted since.
 	ErrAlreadyFinished = errors.New("already finished, and deleted since")
 )

@@ -58,14 +58,23 @@ func (d *data) inPlace() error { return away(d.folder.Away()) }
 func (d *data) look() error { return away(d.folder.Look()) }
 
 func away(err error) error {
+	if errors.Is(err, folder.ErrTaken) {
+		return fmt.Errorf("%w: %w", upload.ErrTaken, err)
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", upload.ErrAway, err)
 	}
 	return nil
 }
 
-// close closes what is open, the folder last.
+// close closes what is open, the folder last. Where another server has the folder by now the stores are
+// left as they are: what they write at their end is not for its folder.
 func (d *data) close() (err error) {
+	if d.blobs != nil && !d.frozen {
+		if err := d.folder.Taken(); err != nil {
+			return errors.Join(fmt.Errorf("nothing was written at the end: %w", err), d.folder.Close())
+		}
+	}
 	if d.blobs != nil && !d.frozen {
 		d.meta.Spare()
 	}

@@ -86,6 +86,19 @@ func (h *Held) InPlace() error {
 	return nil
 }
 
+// Lock takes the lock of File.Lock for the folder itself. Unlike the lock of a file in it, which may be
+// removed and made anew, it is the lock of whatever opens this folder. errors.ErrUnsupported where the
+// file system can't lock folders.
+func (h *Held) Lock() error {
+	err := LockFile(h.dir)
+	for _, not := range []error{unix.EBADF, unix.EINVAL, unix.ENOLCK, unix.ENOSYS, unix.ENOTSUP, unix.EISDIR} {
+		if errors.Is(err, not) {
+			return fmt.Errorf("locking the folder %s: %w: %w", h.name, errors.ErrUnsupported, err)
+		}
+	}
+	return err
+}
+
 // Close lets the folder go. Nothing below it can be opened any more.
 func (h *Held) Close() error { return h.dir.Close() }
 

@@ -132,6 +132,32 @@ func ofFolder() []mutant {
 			tests: []string{"store/pebblemeta.TestADatabaseThatIsGoneIsNotMadeAnew"},
 		},
 		{
+			name: "lock-files-alone-keep-others-out", promise: 12, file: "store/folder/folder.go",
+			old: "	switch err := held.Lock(); {",
+			new: "	switch err := error(nil); {",
+			tests: []string{
+				"store/folder.TestAFolderIsLockedWithoutItsLockFiles", "store/folder.TestAHalfIsLockedForAllWhoHaveIt", "cmd/sluice.TestASecondServerIsRefusedWithoutLockFiles",
+			},
+		},
+		{
+			name: "another-server-on-the-folder-is-not-noticed", promise: 12, file: "store/folder/watch.go",
+			old:   "	if m.Life != f.meta.Life || m.Next",
+			new:   "	if m.Life > f.meta.Life+9 && m.Next",
+			tests: []string{"store/folder.TestAnotherServerOnTheFolderIsNoticed", "cmd/sluice.TestAServerWhoseFolderWasTakenWritesNothing"},
+		},
+		{
+			name: "a-lock-that-was-removed-is-not-noticed", promise: 12, file: "store/folder/watch.go",
+			old:   "	return f.locked()\n",
+			new:   "	return nil\n",
+			tests: []string{"store/folder.TestAFolderIsLockedWithoutItsLockFiles", "cmd/sluice.TestASecondServerIsRefusedWithoutLockFiles"},
+		},
+		{
+			name: "a-folder-that-was-taken-is-written-at-the-end", promise: 12, file: "cmd/sluice/data.go",
+			old:   "		if err := d.folder.Taken(); err != nil {",
+			new:   "		if err := d.folder.Taken(); err != nil && d.meta == nil {",
+			tests: []string{"cmd/sluice.TestAServerWhoseFolderWasTakenWritesNothing"},
+		},
+		{
 			name: "the-folder-comes-before-the-ports", promise: 12, file: "cmd/sluice/serve.go",
 			old:   "	public, admin, err := c.listen()\n",
 			new:   "	_ = os.Mkdir(c.Data, 0o700)\n	public, admin, err := c.listen()\n",

@@ -8,7 +8,7 @@
 //	DIR/folder          {"format":1,"folder":ID,"part":"whole"}
 //	DIR/content/folder  {"format":1,"folder":ID,"part":"content"}
 //	DIR/meta/FOLDER     {"format":1,"folder":ID,"part":"meta","life":9,"open":true,"unknown":[[5,7]]}
-//	DIR/lock            locked while a process has the folder open
+//	DIR/lock            locked while a process has the folder open, as are DIR, DIR/meta and DIR/content themselves
 //
 // Each is written whole: temporary file, sync, rename. DIR/folder has "state":"new" until both halves have their ids, and in this time alone an empty half is
 // made. It has "state":"joining" while a folder that has none gets its ids: one of an older program, or one whose halves were joined deliberately.
@@ -65,6 +65,7 @@ type Folder struct {
 	frozen  bool // nothing is written
 	held    []*durable.Held
 	lock    durable.File
+	locks   []named // the files of the locks, as they were when they were taken
 	log     *slog.Logger
 
 	mu   sync.Mutex
@@ -82,11 +83,14 @@ type Half struct {
 	// Way is another path for the same, which leads there though the folder was moved; it is Path where the system has none.
 	Way string
 
-	part, file, format string // which half, the file of its mark, and the file that a store makes first
+	part, file, format, lock string // which half, the file of its mark, that which a store makes first, and the lock's
 }
 
 // ErrLocked: another process has the folder open.
 var ErrLocked = errors.New("another sluice server is using this data folder")
+
+// ErrTaken: another process has, or may have, opened the folder that this one has open.
+var ErrTaken = errors.New("another server may have it")
 
 // Open opens the data folder, and makes it, the last part of its path alone, where nothing is. A folder with a half that is missing, empty, or another's is refused, and
 // nothing in it is touched. Begin is to follow before the content is opened, and Begun after it.
@@ -101,8 +105,8 @@ func Open(path string, opts Options) (f *Folder, err error) {
 		return nil, err
 	}
 	f = &Folder{FS: opts.FS, Path: path, Way: path, log: opts.Log, rejoin: opts.Rejoin, frozen: opts.ReadOnly}
-	f.Meta = Half{FS: opts.FS, Path: filepath.Join(path, "meta"), part: "meta", file: "FOLDER", format: "FORMAT"}
-	f.Content = Half{FS: opts.FS, Path: filepath.Join(path, "content"), part: "content", file: "folder", format: "format"}
+	f.Meta = Half{FS: opts.FS, Path: filepath.Join(path, "meta"), part: "meta", file: "FOLDER", format: "FORMAT", lock: "LOCK"}
+	f.Content = Half{FS: opts.FS, Path: filepath.Join(path, "content"), part: "content", file: "folder", format: "format", lock: "lock"}
 	f.Meta.Way, f.Content.Way = f.Meta.Path, f.Content.Path
 	defer func() {
 		if err != nil {
@@ -142,7 +146,8 @@ func (f *Folder) Close() (err error) {
 	return err
 }
 
-// take takes the lock. Where a folder of an earlier program has none, and nothing may be changed, the locks of its halves have to do.
+// take takes the lock's file, which programs before this one know alone. Where a folder has none, and
+// nothing may be changed, the locks of the folders have to do.
 func (f *Folder) take() (err error) {
 	path := filepath.Join(f.Path, "lock")
 	if f.frozen {
@@ -151,12 +156,22 @@ func (f *Folder) take() (err error) {
 		}
 	}
 	if f.lock, err = durable.Lock(f.FS, path); errors.Is(err, durable.ErrLocked) {
-		return fmt.Errorf("%w: %s", ErrLocked, f.Path)
+		return lockedBy(f.Path)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return f.noteLock(f.FS, path)
 }
 
-// hold keeps a folder open where the file system can, and gives what leads into it.
+// lockedBy says that another process has a folder open, and that its locks are no leftover.
+func lockedBy(path string) error {
+	return fmt.Errorf("%w: %s. Stop that one first. Its lock ends with its process by itself; no lock file is to be removed", ErrLocked, path)
+}
+
+// hold keeps a folder open, and locked, where the file system can, and gives what leads into it. The
+// lock is that of the folder itself: lock files can be removed while they are locked, and whoever makes
+// them anew gets other ones.
 func (f *Folder) hold(on durable.FS, path string) (durable.FS, error) {
 	h, ok := on.(interface {
 		Hold(path string) (*durable.Held, error)
@@ -169,6 +184,12 @@ func (f *Folder) hold(on durable.FS, path string) (durable.FS, error) {
 		return nil, err
 	}
 	f.held = append(f.held, held)
+	switch err := held.Lock(); {
+	case errors.Is(err, durable.ErrLocked):
+		return nil, lockedBy(path)
+	case err != nil && !errors.Is(err, errors.ErrUnsupported): // then the lock files have to do, and the watch
+		return nil, err
+	}
 	return held, nil
 }
 

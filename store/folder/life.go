@@ -2,6 +2,7 @@ package folder
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 )
 
@@ -73,6 +74,11 @@ func (f *Folder) Begun() error {
 	defer f.mu.Unlock()
 	m := f.meta
 	m.Life, m.Next, m.Open = m.Next, 0, true
+	for _, h := range []*Half{&f.Meta, &f.Content} {
+		if err := f.noteLock(h.FS, filepath.Join(h.Path, h.lock)); err != nil {
+			return err
+		}
+	}
 	return f.note(m)
 }
 
@@ -95,6 +101,9 @@ func (f *Folder) End() error {
 	m := f.meta
 	if !m.Open {
 		return nil
+	}
+	if err := f.taken(); err != nil {
+		return err
 	}
 	m.Open = false
 	return f.note(m)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"syscall"
 	"time"
 
@@ -57,6 +58,60 @@ func (f *Folder) Watch(ctx context.Context) {
 	}
 }
 
+// named is a file as it was when it was opened.
+type named struct {
+	on       durable.FS
+	path, id string
+}
+
+// noteLock remembers which file a lock is, if there is one.
+func (f *Folder) noteLock(on durable.FS, path string) error {
+	info, err := on.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		f.locks = append(f.locks, named{on, path, info.ID})
+	}
+	return err
+}
+
+// locked gives an error where the file of a lock is not the one that was locked: a program that knows
+// nothing of the folders' own locks may have begun, and so may any where folders can't be locked.
+func (f *Folder) locked() error {
+	for _, l := range f.locks {
+		switch info, err := l.on.Stat(l.path); {
+		case errors.Is(err, fs.ErrNotExist):
+			return fmt.Errorf("%w: its lock file %s was removed. Stop this server and start it again", ErrTaken, l.path)
+		case err != nil:
+			return err
+		case info.ID != l.id:
+			return fmt.Errorf("%w: its lock file %s was removed, and another one made. Stop both and start one", ErrTaken, l.path)
+		}
+	}
+	return nil
+}
+
+// Taken gives an error where another server has been started on this folder: then nothing in it may be
+// written any more.
+func (f *Folder) Taken() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.taken()
+}
+
+// taken compares the life that the metadata's mark has with the one that was written there. f.mu is held.
+func (f *Folder) taken() error {
+	m, ok, err := read(f.Meta.FS, f.Meta.markPath())
+	if err != nil || !ok || m.Folder != f.id {
+		return nil // that is nothing that another server has written
+	}
+	if m.Life != f.meta.Life || m.Next != f.meta.Next || m.Open != f.meta.Open {
+		return fmt.Errorf("%w: another server has been started on this folder, as %s says. Stop both and start one", ErrTaken, f.Meta.markPath())
+	}
+	return nil
+}
+
 // inPlace compares what has the names with what was opened, and its ids.
 func (f *Folder) inPlace() error {
 	for _, h := range f.held {
@@ -79,5 +134,8 @@ func (f *Folder) inPlace() error {
 			return fmt.Errorf("%s is another folder's", p.path)
 		}
 	}
-	return nil
+	if err := f.Taken(); err != nil {
+		return err
+	}
+	return f.locked()
 }
