@@ -34,12 +34,12 @@ func (s *stubborn) Delete(ctx context.Context, place string) error {
 // A place whose bytes could not be deleted stays due.
 func TestWhatCannotBeDeletedIsTriedAgain(t *testing.T) {
 	w := newWorld(t)
+	up := w.begun()
+	w.check(w.uploads.Abort(t.Context(), w.me, up.ID)) // what the next Service knows of it is in the records alone
 	blobs := &stubborn{Blobs: w.blobs, fails: true}
 	w.uploads = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: blobs, Clock: w.clock, Limits: upload.DefaultLimits()})
 	t.Cleanup(w.uploads.Close)
 	w.keeper = keeper.New(keeper.Config{Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: blobs, Clock: w.clock})
-	up := w.begun()
-	w.check(w.uploads.Abort(t.Context(), w.me, up.ID))
 	var failed error
 	for range 2 * time.Hour / minute {
 		w.clock.set(w.clock.Now().Add(minute))
