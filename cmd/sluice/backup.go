@@ -294,7 +294,7 @@ func (c *restoreCmd) restore(e *env, disk durable.FS, b *backup.Backup, target b
 				return err
 			}
 		}
-		life, _, err := localblob.Peek(f.Content.Path, disk)
+		life, _, err := localblob.Peek(f.Content.Path, disk, false)
 		if err != nil {
 			return err
 		}

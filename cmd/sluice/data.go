@@ -30,6 +30,11 @@ func openData(path string, of folder.Options, mo pebblemeta.Options, bo localblo
 		return d, err
 	}
 	meta, content := d.folder.Meta, d.folder.Content
+	// Whatever the content is refused for comes before the metadata is opened, which writes.
+	last, err := suits(d.folder, of.Rejoin)
+	if err != nil {
+		return d, err
+	}
 	mo.FS, mo.Existing, mo.Allow = pebblemeta.Held(meta.Path, meta.Way), d.folder.Lived(), d.inPlace
 	if d.meta, err = pebblemeta.Open(meta.Path, mo); err != nil {
 		return d, err
@@ -37,18 +42,23 @@ func openData(path string, of folder.Options, mo pebblemeta.Options, bo localblo
 	if !d.frozen {
 		d.meta.Spare()
 	}
-	var last folder.Last
-	if last.Life, last.Clean, err = localblob.Peek(content.Path, content.FS); err != nil {
-		return d, err
-	}
 	if bo.After, err = d.folder.Begin(last); err != nil {
 		return d, err
 	}
-	bo.FS = content.FS
-	if d.blobs, err = localblob.Open(content.Path, bo); err == nil {
-		err = d.folder.Begun()
+	bo.FS, bo.Rejoin = content.FS, of.Rejoin
+	if d.blobs, err = localblob.Open(content.Path, bo); err != nil {
+		return d, err
 	}
-	return d, err
+	d.folder.AlsoLook(d.blobs.InPlace)
+	return d, d.folder.Begun()
+}
+
+// suits gives what the content says of itself, and an error where it is to be refused. Nothing is touched.
+func suits(f *folder.Folder, rejoin bool) (last folder.Last, err error) {
+	if last.Life, last.Clean, err = localblob.Peek(f.Content.Path, f.Content.FS, rejoin); err != nil {
+		return last, fmt.Errorf("%w. Nothing was touched", err)
+	}
+	return last, f.Suits(last)
 }
 
 // inPlace says why nothing may be changed now, as the services pass it on.

@@ -244,12 +244,15 @@ func pack(t *testing.T, dir, path string) {
 	}
 	w := tar.NewWriter(z)
 	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() || strings.HasPrefix(d.Name(), "RESERVE-") {
+		if err != nil || !d.Type().IsRegular() && !d.IsDir() || strings.HasPrefix(d.Name(), "RESERVE-") {
 			return err
 		}
 		name, err := filepath.Rel(dir, path)
 		if err != nil {
 			return err
+		}
+		if d.IsDir() {
+			return w.WriteHeader(&tar.Header{Name: filepath.ToSlash(name) + "/", Typeflag: tar.TypeDir, Mode: 0o700})
 		}
 		b, err := os.ReadFile(path)
 		if err != nil {
@@ -286,6 +289,12 @@ func unpack(t *testing.T, path, dir string) {
 			t.Fatal(err)
 		}
 		to := filepath.Join(dir, filepath.FromSlash(h.Name))
+		if h.Typeflag == tar.TypeDir {
+			if err := os.MkdirAll(to, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
 		b, err := io.ReadAll(r)
 		err = errors.Join(err, os.MkdirAll(filepath.Dir(to), 0o700))
 		if err := errors.Join(err, os.WriteFile(to, b, 0o600)); err != nil {

@@ -37,6 +37,10 @@ func (c *checkCmd) salvage(e *env, log *slog.Logger, die func(error)) (sum keepe
 	if err := movable(f); err != nil {
 		return sum, false, err
 	}
+	last, err := suits(f, c.Rejoin)
+	if err != nil {
+		return sum, false, err
+	}
 	s := salvage{checkCmd: c, e: e, log: log, die: die, folder: f, wreck: wreck}
 	for _, hole := range wreck.Holes() {
 		s.found(keeper.Finding{Kind: keeper.KindRecord, Text: "the metadata is damaged: " + hole})
@@ -50,11 +54,7 @@ func (c *checkCmd) salvage(e *env, log *slog.Logger, die func(error)) (sum keepe
 	if err != nil {
 		return sum, false, err
 	}
-	life, stopped, err := localblob.Peek(f.Content.Path, f.Content.FS)
-	if err != nil {
-		return sum, false, err
-	}
-	kept, err := f.Replace(next, folder.Last{Life: life, Clean: stopped}, time.Now())
+	kept, err := f.Replace(next, last, time.Now())
 	if err != nil {
 		return sum, false, err
 	}
@@ -117,7 +117,7 @@ func (s *salvage) make(next folder.Half) (sum keeper.Summary, err error) {
 		}
 	}()
 	content := s.folder.Content
-	blobs, err := localblob.Open(content.Path, localblob.Options{FS: content.FS, Log: s.log, ReadOnly: true})
+	blobs, err := localblob.Open(content.Path, localblob.Options{FS: content.FS, Log: s.log, ReadOnly: true, Rejoin: s.Rejoin})
 	if err != nil {
 		return sum, err
 	}

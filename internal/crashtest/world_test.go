@@ -126,7 +126,7 @@ func openWorld(disk *crashfs.Disk, st setup) (w *world, err error) {
 		return w, err
 	}
 	var last folder.Last
-	if last.Life, last.Clean, err = localblob.Peek(w.folder.Content.Path, disk); err != nil {
+	if last.Life, last.Clean, err = localblob.Peek(w.folder.Content.Path, disk, false); err != nil {
 		return w, err
 	}
 	after, err := w.folder.Begin(last)

@@ -37,8 +37,8 @@ func ofFolder() []mutant {
 		},
 		{
 			name: "an-older-content-is-taken", promise: 7, file: "store/folder/life.go",
-			old:   "	case last.Life < m.Life:",
-			new:   "	case last.Life < m.Life && !f.Lived():",
+			old:   "	if f.rejoin || last.Life >= f.meta.Life {",
+			new:   "	if f.rejoin || last.Life >= f.meta.Life || f.Lived() {",
 			tests: []string{"store/folder.TestHalvesThatDoNotBelongTogether"},
 		},
 		{
@@ -147,8 +147,8 @@ func ofFolder() []mutant {
 		},
 		{
 			name: "a-lock-that-was-removed-is-not-noticed", promise: 12, file: "store/folder/watch.go",
-			old:   "	return f.locked()\n",
-			new:   "	return nil\n",
+			old:   "	if err := f.locked(); err != nil || f.also == nil {",
+			new:   "	if err := error(nil); err != nil || f.also == nil {",
 			tests: []string{"store/folder.TestAFolderIsLockedWithoutItsLockFiles", "cmd/sluice.TestASecondServerIsRefusedWithoutLockFiles"},
 		},
 		{
@@ -156,6 +156,36 @@ func ofFolder() []mutant {
 			old:   "		if err := d.folder.Taken(); err != nil {",
 			new:   "		if err := d.folder.Taken(); err != nil && d.meta == nil {",
 			tests: []string{"cmd/sluice.TestAServerWhoseFolderWasTakenWritesNothing"},
+		},
+		{
+			name: "missing-places-are-made-anew", promise: 7, file: "store/localblob/parts.go",
+			old:   "		if err := was.has(on, filepath.Join(dir, part)); err != nil {",
+			new:   "		if err := was.has(on, filepath.Join(dir, part)); err != nil && was.format > 2 {",
+			tests: []string{"store/localblob.TestPartsThatAreAwayAreNotMadeAnew", "cmd/sluice.TestAPartIsAMountOfItsOwn"},
+		},
+		{
+			name: "places-of-another-content-are-taken", promise: 7, file: "store/localblob/parts.go",
+			old:   "	case whose != was.whose:",
+			new:   "	case whose == was.whose+was.whose:",
+			tests: []string{"store/localblob.TestPartsThatAreAwayAreNotMadeAnew"},
+		},
+		{
+			name: "a-part-that-goes-away-is-not-noticed", promise: 7, file: "store/localblob/parts.go",
+			old:   "		if info.ID != s.parts[i] {",
+			new:   "		if !info.Dir {",
+			tests: []string{"store/localblob.TestPartsThatGoAwayAreNoticed", "cmd/sluice.TestAPartIsAMountOfItsOwn"},
+		},
+		{
+			name: "the-parts-are-not-looked-at", promise: 7, file: "cmd/sluice/data.go",
+			old:   "	d.folder.AlsoLook(d.blobs.InPlace)\n",
+			new:   "",
+			tests: []string{"cmd/sluice.TestAPartIsAMountOfItsOwn"},
+		},
+		{
+			name: "metadata-is-opened-before-the-content-is-looked-at", promise: 7, file: "cmd/sluice/data.go",
+			old:   "	last, err := suits(d.folder, of.Rejoin)\n	if err != nil {",
+			new:   "	last, err := suits(d.folder, of.Rejoin)\n	if m, _ := pebblemeta.Open(meta.Path, pebblemeta.Options{}); m != nil && !d.frozen {\n		_ = m.Close()\n	}\n	if err != nil {",
+			tests: []string{"cmd/sluice.TestWhatIsRefusedIsNotTouched", "cmd/sluice.TestAPartIsAMountOfItsOwn"},
 		},
 		{
 			name: "the-folder-comes-before-the-ports", promise: 12, file: "cmd/sluice/serve.go",

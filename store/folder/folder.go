@@ -72,6 +72,7 @@ type Folder struct {
 	meta mark
 
 	looks sync.Mutex
+	also  func() error
 	away  atomic.Pointer[error]
 }
 

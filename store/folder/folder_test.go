@@ -240,7 +240,7 @@ func TestHalvesThatDoNotBelongTogether(t *testing.T) {
 		}, "format 9, and this program knows formats up to 1"},
 		"a mark that is damaged": {lived, func(t *testing.T, d durable.FS) {
 			must(t, durable.WriteFile(d, at+"/folder", []byte(`{"format":1`), 0o600))
-		}, "/data/folder is not one of sluice's"},
+		}, "/data/folder is damaged, or not one of sluice's"},
 		"a folder of somebody else":  {fresh, func(t *testing.T, d durable.FS) { must(t, errors.Join(d.Mkdir(at, 0o700), fill(d, "letter"))) }, "/data is no data folder of sluice, and not empty (it has letter)"},
 		"a parent that is not there": {fresh, func(*testing.T, durable.FS) {}, ""},
 	} {

@@ -12,11 +12,32 @@ type Last struct {
 	Clean bool   // it was closed cleanly since
 }
 
+// Suits refuses content that is older than the metadata, before either is opened. Nothing is touched.
+func (f *Folder) Suits(last Last) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.suits(last)
+}
+
+// suits is Suits. f.mu is held.
+func (f *Folder) suits(last Last) error {
+	if f.rejoin || last.Life >= f.meta.Life {
+		return nil
+	}
+	if last.Life == 0 {
+		return f.Content.refuse("has no file state, and its metadata know of %d lives of it", f.Content.remedy(), f.meta.Life)
+	}
+	return f.Content.refuse("is an older copy than its metadata: its last life was %d, and that of the metadata %d", f.Content.remedy(), last.Life, f.meta.Life)
+}
+
 // Begin notes that the content is about to be opened, and says after which life the one that begins then is to come. The stores have been looked at, and are of formats that this
 // program knows. Where the folder has no ids yet it gets them. Content that is older than the metadata is refused. Begun is to follow.
 func (f *Folder) Begin(last Last) (after uint64, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.suits(last); err != nil {
+		return 0, err
+	}
 	m := f.meta
 	known := max(m.Life, m.Next)
 	after = max(last.Life, m.Life, max(m.Next, 1)-1)
@@ -24,8 +45,6 @@ func (f *Folder) Begin(last Last) (after uint64, err error) {
 	case known == 0: // nothing was noted yet
 	case f.rejoin:
 		m.Unknown = nil
-	case last.Life < m.Life:
-		return 0, f.Content.refuse("is an older copy than its metadata: its last life was %d, and that of the metadata %d", f.Content.remedy(), last.Life, m.Life)
 	case last.Life > known || last.Life == known && last.Clean && (m.Open || m.Next > 0):
 		from := known
 		if m.Next == 0 && !m.Open { // this copy of the metadata has all of that life

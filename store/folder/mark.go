@@ -37,6 +37,23 @@ const (
 	joining = "joining"
 )
 
+// errMark: a mark can't be understood.
+var errMark = errors.New("is damaged, or not one of sluice's")
+
+// What can be done about such a mark: that of the folder follows from those of its halves.
+const (
+	wholeRemedy = "Remove it, and the next start writes it again, from the marks of meta and content; or restore a backup"
+	halfRemedy  = "Restore a backup; or remove it, and let sluice check --repair --rejoin take the halves for one folder"
+)
+
+// withRemedy says what can be done where a mark can't be understood.
+func withRemedy(err error, remedy string) error {
+	if errors.Is(err, errMark) {
+		return fmt.Errorf("%w. Nothing was touched. %s", err, remedy)
+	}
+	return err
+}
+
 var validID = regexp.MustCompile(`^[A-Z2-7]{26}$`)
 
 // read gives the mark in a file; ok is false where there is none.
@@ -55,7 +72,7 @@ func read(on durable.FS, path string) (m mark, ok bool, err error) {
 	d.DisallowUnknownFields()
 	m = mark{}
 	if err := d.Decode(&m); err != nil || m.Format < 1 || !validID.MatchString(m.Folder) {
-		return m, false, fmt.Errorf("%s is not one of sluice's: %.80q", path, text)
+		return m, false, fmt.Errorf("%s %w: %.80q", path, errMark, text)
 	}
 	return m, true, nil
 }
@@ -102,7 +119,7 @@ func (f *Folder) look(h *Half) (s state, err error) {
 		}
 	}
 	if err != nil {
-		return s, err
+		return s, withRemedy(err, halfRemedy)
 	}
 	s.lived = slices.Contains(names, h.format)
 	names = slices.DeleteFunc(names, leftover)

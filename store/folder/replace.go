@@ -122,7 +122,7 @@ func (f *Folder) there(path string) (bool, error) {
 func (f *Folder) goOn() error {
 	root, _, err := read(f.FS, f.markPath())
 	if err != nil || root.State != replacing {
-		return err
+		return withRemedy(err, wholeRemedy)
 	}
 	if f.frozen {
 		return fmt.Errorf("%s: sluice check --repair was stopped while it put new metadata in place; run it again, or start the server, and either goes on", f.Path)

@@ -137,5 +137,12 @@ func (f *Folder) inPlace() error {
 	if err := f.Taken(); err != nil {
 		return err
 	}
-	return f.locked()
+	if err := f.locked(); err != nil || f.also == nil {
+		return err
+	}
+	return f.also()
 }
+
+// AlsoLook makes each look ask this too: whether what a store has below its half is in its place. It
+// comes before the first look.
+func (f *Folder) AlsoLook(inPlace func() error) { f.also = inPlace }

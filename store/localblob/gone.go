@@ -17,6 +17,9 @@ import (
 func (s *Store) there(folder int) error {
 	err := s.known()
 	if err == nil {
+		err = s.InPlace()
+	}
+	if err == nil {
 		var info durable.Info
 		if info, err = s.fs.Stat(s.folder(folder)); err == nil && !info.Dir {
 			err = syscall.ENOTDIR

@@ -102,7 +102,7 @@ func TestAnOlderFolderLivesOn(t *testing.T) {
 	check(t, err)
 	es := twoPlaces(t, s)
 	check(t, s.Close())
-	if life, clean, err := Peek(dir, durable.OS{}); life != 1 || !clean || err != nil {
+	if life, clean, err := Peek(dir, durable.OS{}, false); life != 1 || !clean || err != nil {
 		t.Errorf("life %d, %v, %v", life, clean, err)
 	}
 	s, err = Open(dir, Options{After: 9})
@@ -110,7 +110,7 @@ func TestAnOlderFolderLivesOn(t *testing.T) {
 	if s.Life != 10 {
 		t.Errorf("life %d", s.Life)
 	}
-	if life, clean, err := Peek(dir, durable.OS{}); life != 10 || clean || err != nil {
+	if life, clean, err := Peek(dir, durable.OS{}, false); life != 10 || clean || err != nil {
 		t.Errorf("life %d, %v, %v", life, clean, err)
 	}
 	check(t, s.Check(t.Context(), es[0], upload.AfterReboot))
@@ -120,7 +120,7 @@ func TestAnOlderFolderLivesOn(t *testing.T) {
 		t.Errorf("a place of a life that this copy does not know: %v", err)
 	}
 	check(t, s.Close())
-	if life, _, err := Peek(filepath.Join(dir, "none"), durable.OS{}); life != 0 || err != nil {
+	if life, _, err := Peek(filepath.Join(dir, "none"), durable.OS{}, false); life != 0 || err != nil {
 		t.Errorf("no folder: life %d, %v", life, err)
 	}
 }

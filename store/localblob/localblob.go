@@ -14,6 +14,7 @@
 //	                               clean     written by Close, when everything is on the disk; taken away by Open
 //	DIR/places/SS/NAME           the bytes of one place; SS are the first two digits of NAME
 //	DIR/packs/PACK               many places, of small contents
+//	DIR/parts                    whose the places and the packs are (parts.go), as DIR/places/part and DIR/packs/part say too
 //
 //	NAME = <session, 16 hex digits>-<generation, hex>-<life, hex>[-<spare, hex>]
 //
@@ -58,6 +59,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -93,6 +95,9 @@ type Options struct {
 	Files int
 	// After is a life that others know of: the one that begins comes after it, and where the folder itself knows nothing of it, it is an older copy, in which nothing is trusted.
 	After uint64
+	// Rejoin takes the folder for what is left of it, and makes anew what is missing of its places, packs
+	// and state: its owner says that they are gone for good.
+	Rejoin bool
 	// FS is the file system that the folder is on (the operating system's).
 	FS  durable.FS
 	Log *slog.Logger
@@ -124,6 +129,7 @@ type Store struct {
 	compared compared
 	pool     *direct.Pool
 	poisoned atomic.Bool
+	parts    [2]string // which folders those of the places and the packs are; "": it is not there
 }
 
 var _ upload.Blobs = (*Store)(nil)
@@ -186,16 +192,14 @@ func Open(dir string, opts Options) (s *Store, err error) {
 	return s, nil
 }
 
-// Peek says which life of the folder was the last, and whether it ended cleanly; 0 where it was never opened. A folder of a newer format is refused. Nothing is touched.
-func Peek(dir string, on durable.FS) (life uint64, clean bool, err error) {
-	var st state
-	if _, err = readFormat(on, dir); err == nil {
-		st, _, err = readState(on, dir)
-	}
+// Peek says which life of the folder was the last, and whether it ended cleanly; 0 where it was never opened. Whatever Open would refuse is refused; rejoin is
+// that of the options. Nothing is touched.
+func Peek(dir string, on durable.FS, rejoin bool) (life uint64, clean bool, err error) {
+	was, err := inspect(on, dir, rejoin)
 	if err != nil {
 		return 0, false, fmt.Errorf("opening the content folder %s: %w", dir, err)
 	}
-	return st.Life, st.Clean, nil
+	return was.state.Life, was.state.Clean, nil
 }
 
 // readFormat gives the folder's format; 0 where it has none.
@@ -208,7 +212,7 @@ func readFormat(on durable.FS, dir string) (have int, err error) {
 		return 0, err
 	}
 	if _, err := fmt.Sscanf(string(text), formatLine, &have); err != nil || have < 1 {
-		return 0, fmt.Errorf("its file format is not one of sluice's: %.60q", text)
+		return 0, fmt.Errorf("its file format is not one of sluice's: %.60q. %s", text, formatRemedy())
 	}
 	if have > format {
 		return 0, fmt.Errorf("it has format %d, and this program knows formats up to %d: use a newer sluice", have, format)
@@ -216,40 +220,57 @@ func readFormat(on durable.FS, dir string) (have int, err error) {
 	return have, nil
 }
 
+// formatRemedy says what can be done where the file format is lost.
+func formatRemedy() string {
+	return "Restore a backup; or, where no newer sluice has had the folder, put the file back, with this line: " + strings.TrimSpace(fmt.Sprintf(formatLine, format))
+}
+
+// errState: the state can't be understood.
+var errState = errors.New("its file state is damaged")
+
+// stateRemedy is what can be done about a state that is gone.
+const stateRemedy = "Is its disk mounted, and the right one? Else restore a backup, or let sluice check --repair --rejoin go on without it: then all content is compared anew"
+
 // readState gives what the last life has left; ok is false where there was none.
 func readState(on durable.FS, dir string) (st state, ok bool, err error) {
 	text, err := durable.ReadFile(on, filepath.Join(dir, "state"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return state{Clean: true}, false, nil
 	}
-	if err == nil {
-		err = json.Unmarshal(text, &st)
-	}
 	if err != nil {
-		return st, false, fmt.Errorf("its file state: %w", err)
+		return st, false, err
+	}
+	if err := json.Unmarshal(text, &st); err != nil || st.Life == 0 {
+		return st, false, fmt.Errorf("%w: it says %.60q. %s", errState, text, stateRemedy)
 	}
 	return st, true, nil
 }
 
-// prepare checks the format, makes what is missing, and begins a life.
+// prepare checks what is there, makes what is missing, and begins a life.
 func (s *Store) prepare() error {
-	have, err := readFormat(s.fs, s.dir)
-	if err == nil && have == 0 {
-		err = s.empty("format")
-	}
-	if err == nil && have < format { // nothing else is to be done: format 2 only adds packs
-		err = s.writeFile("format", fmt.Appendf(nil, formatLine, format))
-	}
+	was, err := inspect(s.fs, s.dir, s.opts.Rejoin)
 	if err != nil {
 		return err
 	}
-	if s.opts.ReadOnly {
-		return s.live()
+	if !s.opts.ReadOnly {
+		line := fmt.Appendf(nil, formatLine, format)
+		if was.format == 0 { // first, so that what follows is known for what it is
+			err = s.writeFile("format", line)
+		}
+		if err == nil {
+			err = s.makeParts(was)
+		}
+		if err == nil && was.format > 0 && was.format < format { // nothing else is to be done: format 2 only adds packs
+			err = s.writeFile("format", line)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	if err := s.makeFolders(); err != nil {
+	if err := s.noteParts(); err != nil {
 		return err
 	}
-	return s.live()
+	return s.live(was)
 }
 
 // makeFolders makes the folders of the places, with one sync for all.
@@ -268,27 +289,28 @@ func (s *Store) makeFolders() error {
 }
 
 // empty refuses a folder that has content but not this file, without which the content is not understood.
-func (s *Store) empty(file string) error {
-	for i := range s.folders {
-		names, err := s.fs.List(s.folder(i))
+func empty(on durable.FS, dir, file, remedy string) error {
+	for i := range packFolder + 1 {
+		names, err := on.List((&Store{dir: dir}).folder(i))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		if len(names) > 0 {
-			return fmt.Errorf("there is content, but no file %s that belongs to it", file)
+		if names = slices.DeleteFunc(names, func(n string) bool { return n == partFile || strings.HasPrefix(n, "."+partFile+".") }); len(names) > 0 {
+			return fmt.Errorf("there is content, but no file %s that belongs to it. %s", file, remedy)
 		}
 	}
 	return nil
 }
 
 // live begins a life, and notes what the last one's end makes doubtful.
-func (s *Store) live() error {
-	old, lived, err := readState(s.fs, s.dir)
-	if err == nil && !lived {
-		err = s.empty("state") // else a life would be lived twice
-	}
-	if err != nil {
-		return err
+func (s *Store) live(was found) error {
+	old := was.state
+	if !was.lived && s.opts.Rejoin {
+		newest, err := s.newest()
+		if err != nil {
+			return err
+		}
+		old.Life, old.Clean = newest, newest == 0
 	}
 	now := state{Life: max(old.Life, s.opts.After) + 1, Trusted: old.Trusted, Rebooted: old.Rebooted, Boot: durable.Boot(s.fs)}
 	info, err := s.fs.Stat(s.dir)

@@ -207,7 +207,7 @@ func checkFormat(disk vfs.FS, dir string, existing bool) error {
 			return fmt.Errorf("reading the metadata folder: %w", err)
 		}
 		if i := slices.IndexFunc(names, func(n string) bool { return !besides(n) }); i >= 0 {
-			return fmt.Errorf("%s holds %s, but no file %s that says what format it is", dir, names[i], formatFile)
+			return fmt.Errorf("%s holds %s, but no file %s that says what format it is. %s", dir, names[i], formatFile, formatRemedy())
 		}
 		if existing {
 			return fmt.Errorf("%s has held metadata, and is empty now: is its disk whole? Restore a backup", dir)
@@ -224,12 +224,17 @@ func checkFormat(disk vfs.FS, dir string, existing bool) error {
 	}
 	var have int
 	if _, err := fmt.Sscanf(string(text), formatLine, &have); err != nil || have < 1 {
-		return fmt.Errorf("%s in %s is not one of sluice's: %.64q", formatFile, dir, text)
+		return fmt.Errorf("%s in %s is not one of sluice's: %.64q. %s", formatFile, dir, text, formatRemedy())
 	}
 	if have > format {
 		return fmt.Errorf("the metadata in %s has format %d, and this program knows formats up to %d: use a newer sluice", dir, have, format)
 	}
 	return nil
+}
+
+// formatRemedy says what can be done where FORMAT is lost.
+func formatRemedy() string {
+	return "Nothing was touched. Restore a backup; or, where no newer sluice has had the folder, put the file back, with this line: " + strings.TrimSpace(fmt.Sprintf(formatLine, format))
 }
 
 // besides reports whether a file is there in a folder that holds no metadata: ours from before FORMAT, the file system's, or what its owner (package folder) has put there.

@@ -1,0 +1,194 @@
+package localblob
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+
+	"sluice/internal/durable"
+)
+
+// The places and the packs may each be on a disk of their own. An empty mount point looks like a folder
+// in which nothing is yet. So each has a file that says whose it is, and the content folder has the same
+// file once both have it:
+//
+//	DIR/places/part   "sluice content, part of ID"
+//	DIR/packs/part    the same
+//	DIR/parts         the same, written last
+//
+// Folders of programs before this one get the files when they are opened.
+const (
+	partFile  = "part"
+	partsFile = "parts"
+	partLine  = "sluice content, part of %s\n"
+)
+
+// found is what there is of a content folder before it is opened.
+type found struct {
+	format int
+	state  state
+	lived  bool   // the state is one that was read
+	whose  string // what its file parts says; "": it has none
+}
+
+// inspect looks what there is, and refuses what can't be opened. Nothing is touched. With rejoin, what
+// is missing of the parts and the state is no reason to refuse.
+func inspect(on durable.FS, dir string, rejoin bool) (was found, err error) {
+	if was.format, err = readFormat(on, dir); err == nil && was.format == 0 {
+		err = empty(on, dir, "format", formatRemedy())
+	}
+	if err != nil {
+		return was, err
+	}
+	if was.state, was.lived, err = readState(on, dir); err != nil && rejoin && errors.Is(err, errState) {
+		was.state, was.lived, err = state{}, false, nil
+	}
+	if err == nil && !was.lived && !rejoin {
+		err = empty(on, dir, "state", stateRemedy) // else a life would be lived twice
+	}
+	if err != nil {
+		return was, err
+	}
+	if was.whose, err = readPart(on, filepath.Join(dir, partsFile)); err != nil || rejoin {
+		return was, err
+	}
+	if !was.lived { // nothing was ever there
+		return was, nil
+	}
+	for _, part := range []string{"places", "packs"} {
+		if part == "packs" && was.format < 2 {
+			continue
+		}
+		if err := was.has(on, filepath.Join(dir, part)); err != nil {
+			return was, err
+		}
+	}
+	return was, nil
+}
+
+// has gives an error unless this part is there, and the folder's own.
+func (was found) has(on durable.FS, path string) error {
+	refuse := func(problem string) error {
+		return fmt.Errorf("%s %s, and this content folder is not new. Is its disk mounted, and the right one? Mount it and start again; "+
+			"if it is lost for good, restore a backup, or let sluice check --repair --rejoin go on without it", path, problem)
+	}
+	names, err := on.List(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return refuse("is not there")
+	case err != nil:
+		return err
+	}
+	places := filepath.Base(path) == "places"
+	held := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "lost+found" })
+	if len(held) == 0 && (places || was.whose != "") { // packs of an earlier program may all be gone
+		return refuse("is empty")
+	}
+	if was.whose == "" {
+		return nil
+	}
+	if places {
+		for i := range packFolder {
+			if name := fmt.Sprintf("%02x", i); !slices.Contains(names, name) {
+				return refuse("has no folder " + name)
+			}
+		}
+	}
+	switch whose, err := readPart(on, filepath.Join(path, partFile)); {
+	case err != nil:
+		return err
+	case whose == "":
+		return refuse("has no file " + partFile + " that says whose it is")
+	case whose != was.whose:
+		return refuse("is another content folder's, as its file " + partFile + " says")
+	}
+	return nil
+}
+
+// readPart gives whose a part is; "" where no file says so.
+func readPart(on durable.FS, path string) (whose string, err error) {
+	text, err := durable.ReadFile(on, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if _, err := fmt.Sscanf(string(text), partLine, &whose); err != nil || whose == "" {
+		return "", fmt.Errorf("%s is not one of sluice's: %.60q. Restore a backup; or put it back as it was: it says the same as the files %s, places/%s and packs/%[4]s of its folder",
+			path, text, partsFile, partFile)
+	}
+	return whose, nil
+}
+
+// makeParts makes the folders of the places and the packs, and the files that say whose they are.
+func (s *Store) makeParts(was found) error {
+	if was.whose != "" && was.lived && was.format == format && !s.opts.Rejoin {
+		return nil // all are there, and were on the disk before the file parts
+	}
+	if err := s.makeFolders(); err != nil {
+		return err
+	}
+	text := fmt.Appendf(nil, partLine, rand.Text())
+	for _, name := range []string{"places/" + partFile, "packs/" + partFile, partsFile} {
+		if err := s.writeFile(name, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// noteParts remembers which folders the parts are.
+func (s *Store) noteParts() error {
+	for i, name := range []string{"places", "packs"} {
+		info, err := s.fs.Stat(filepath.Join(s.dir, name))
+		if errors.Is(err, fs.ErrNotExist) && s.opts.ReadOnly {
+			continue // made by a program that had no packs, or lost for good
+		}
+		if err != nil {
+			return err
+		}
+		s.parts[i] = info.ID
+	}
+	return nil
+}
+
+// InPlace gives an error where the folder of the places, or of the packs, is not the one that was there
+// when the store was opened: its disk is not mounted any more, or another is mounted over it.
+func (s *Store) InPlace() error {
+	for i, name := range []string{"places", "packs"} {
+		if s.parts[i] == "" {
+			continue
+		}
+		path := filepath.Join(s.dir, name)
+		info, err := s.fs.Stat(path)
+		if err != nil {
+			return err
+		}
+		if info.ID != s.parts[i] {
+			return fmt.Errorf("another folder has the name %s", path)
+		}
+	}
+	return nil
+}
+
+// newest gives the newest life that a name in the folder has.
+func (s *Store) newest() (life uint64, err error) {
+	for i := range s.folders {
+		names, err := s.fs.List(s.folder(i))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return 0, err
+		}
+		for _, name := range names {
+			p, ok := parse(name)
+			if !ok {
+				p, _ = parsePack(name)
+			}
+			life = max(life, p.life)
+		}
+	}
+	return life, nil
+}
