@@ -76,9 +76,12 @@ func (c *Client) PutRange(ctx context.Context, sessionID string, off int64, body
 	if err != nil {
 		return 0, err
 	}
-	recorded, err = strconv.ParseInt(h.Get("Upload-Received"), 10, 64)
+	if h.Get(receivedHeader) == "" {
+		return 0, foreignStatus(http.StatusNoContent, noServer+": its answer lacks "+receivedHeader)
+	}
+	recorded, err = strconv.ParseInt(h.Get(receivedHeader), 10, 64)
 	if err != nil || recorded < 0 || n >= 0 && recorded > n {
-		return 0, fmt.Errorf("the answer says that %.20q bytes of %d are recorded", h.Get("Upload-Received"), n)
+		return 0, fmt.Errorf("the answer says that %.20q bytes of %d are recorded", h.Get(receivedHeader), n)
 	}
 	return recorded, nil
 }
@@ -253,7 +256,7 @@ func (c *Client) AdminCleanupExpired(ctx context.Context) (int64, error) {
 }
 
 // Ready returns nil when the server's stores answer and it is not draining.
-func (c *Client) Ready(ctx context.Context) error { return c.get(ctx, "/readyz", nil, nil) }
+func (c *Client) Ready(ctx context.Context) error { return c.get(ctx, "/readyz", nil, new(Health)) }
 
 // ContentInfo describes an answer of [Client.Content].
 type ContentInfo struct {

@@ -39,7 +39,7 @@ var foreignAnswers = []struct {
 	class    Class
 	says     string
 }{
-	{200, 299, Permanent, "this address is answered by something that is no Sluice server; is it the right one?"},
+	{200, 299, Permanent, noServer + "; is it the right one?"},
 	{300, 399, Permanent, "this address leads elsewhere, and nothing is sent after it; is it the right one?"},
 	{401, 401, Permanent, "something in front of the server wants a login of its own"},
 	{407, 407, Permanent, "the proxy on the way wants a login of its own"},
@@ -55,13 +55,15 @@ var foreignAnswers = []struct {
 	{500, 599, Gateway, "something in front of the server gets no answer from it"},
 }
 
+const noServer = "this address is answered by something that is no Sluice server"
+
 func foreignAnswer(status int) (Class, string) {
 	for _, row := range foreignAnswers {
 		if row.from <= status && status <= row.to {
 			return row.class, row.says
 		}
 	}
-	return Permanent, "this address is answered by something that is no Sluice server; is it the right one?"
+	return Permanent, noServer + "; is it the right one?"
 }
 
 // ClassOf is the one place that decides what is worth trying again. err is that of a call, and not nil. An end of the caller's own context is Permanent.
@@ -160,13 +162,27 @@ func foreign(res *http.Response, b []byte) *Error {
 	if res.StatusCode == http.StatusBadRequest && wantsTLS.Match(b) {
 		says = errSpeaksTLS.says
 	}
+	if res.StatusCode == http.StatusRequestEntityTooLarge && res.Request != nil && res.Request.Method == http.MethodGet {
+		says = "something in front of the server does not take this request" // there is nothing large in it
+	}
 	if to := movedTo(res); to != "" {
 		says = "the server has moved to " + to + ": give that address"
 	}
 	if excerpt := excerptOf(b); excerpt != "" {
 		says += ", which says " + excerpt
 	}
-	return &Error{Foreign: true, Recorded: -1, RetryAfter: retryAfter(res.Header), Problem: Problem{Title: http.StatusText(res.StatusCode), Fault: Fault{Status: res.StatusCode, Detail: says}}}
+	e := foreignStatus(res.StatusCode, says)
+	e.RetryAfter = retryAfter(res.Header)
+	return e
+}
+
+// foreignLacking is the error of a good answer that is not the server's, as it has not all that the server's has.
+func foreignLacking(res *http.Response, member string) *Error {
+	return foreignStatus(res.StatusCode, noServer+": its answer lacks "+member)
+}
+
+func foreignStatus(status int, says string) *Error {
+	return &Error{Foreign: true, Recorded: -1, Problem: Problem{Title: http.StatusText(status), Fault: Fault{Status: status, Detail: says}}}
 }
 
 // wantsTLS: how servers answer plain HTTP on a port for TLS (Go, nginx, Apache).

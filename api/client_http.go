@@ -7,7 +7,6 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"time"
 
@@ -85,10 +84,10 @@ func (c *Client) do(req *http.Request, out any) (http.Header, error) {
 	if res.StatusCode < 200 || res.StatusCode > 299 {
 		return res.Header, refusal(res)
 	}
-	if out == nil && req.Method != http.MethodGet && res.StatusCode != http.StatusNoContent {
-		return res.Header, foreign(res, nil) // a page in between has answered, and nobody has promised anything
-	}
 	if out == nil {
+		if res.StatusCode != http.StatusNoContent {
+			return res.Header, foreign(res, nil) // a page in between has answered, and nobody has promised anything
+		}
 		_, err = io.Copy(io.Discard, io.LimitReader(res.Body, maxAnswer))
 		return res.Header, err
 	}
@@ -96,23 +95,7 @@ func (c *Client) do(req *http.Request, out any) (http.Header, error) {
 	if err != nil {
 		return res.Header, err
 	}
-	if json.Unmarshal(b, out) != nil || !named(out) {
-		return res.Header, foreign(res, b)
-	}
-	return res.Header, nil
-}
-
-// named reports whether an answer names what it is about: whatever JSON something in between answers must not be taken for a promise.
-func named(out any) bool {
-	switch v := out.(type) {
-	case *Session:
-		return v.State != ""
-	case *Memory:
-		return v.MemoryID != ""
-	case *MemoryBatch:
-		return len(v.Memories) > 0 && !slices.ContainsFunc(v.Memories, func(m Memory) bool { return m.MemoryID == "" })
-	}
-	return true
+	return res.Header, taken(res, b, out)
 }
 
 // refusal reads an error answer. What is not a problem of ours is Foreign.

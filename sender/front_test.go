@@ -138,7 +138,7 @@ func TestForeignAnswersAreOfSeveralClasses(t *testing.T) {
 		"too many":        {429, map[string]string{"Retry-After": "3600"}, "", "takes no more requests for now", false},
 		"a date to wait":  {503, map[string]string{"Retry-After": "Wed, 21 Oct 2099 07:28:00 GMT"}, "", "the server is away", false},
 		"an odd one":      {520, nil, page("cloud"), "gets no answer from it", false},
-		"a bare too long": {413, nil, page("413"), "refuses large requests", true},
+		"a bare too long": {413, nil, page("413"), "does not take this request, which says", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -69,5 +69,17 @@ func ofClient() []mutant {
 			new:   "	t := time.NewTimer(d)",
 			tests: []string{"sender.TestPatienceIsABoundEverywhere"},
 		},
+		{
+			name: "any-json-is-an-answer", promise: 14, file: "api/client_answer.go",
+			old:   "	if err == nil && lacks != \"\" {",
+			new:   "	if false {",
+			tests: []string{"api.TestNoForeignJSONIsTakenForAnAnswer", "cmd/sluice.TestNoCommandTakesAWebServerForSluice"},
+		},
+		{
+			name: "a-null-is-a-list", promise: 14, file: "api/client_answer.go",
+			old:   "	case kind == 'n' && e.nullable, kind",
+			new:   "	case kind == 'n', kind",
+			tests: []string{"api.TestNoForeignJSONIsTakenForAnAnswer", "api.TestAnAnswerHasAllItsMembers"},
+		},
 	}
 }

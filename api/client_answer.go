@@ -1,0 +1,182 @@
+package api
+
+import (
+	"bytes"
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// expected is what an answer of a wire type must have, made once from the type and its tags: each
+// member without omitzero is there, lists are arrays, and null stands only where the type is a
+// pointer. Other members may be there too: a newer server has more. So a member that an answer gets
+// later must have omitzero, or an older server is taken for none.
+type expected struct {
+	nullable bool
+	members  []expectedMember // of an object
+	elem     *expected        // of a list
+	kind     jsontext.Kind    // '{', '[' or '"'; 0: any but null
+}
+
+type expectedMember struct {
+	name     string
+	required bool
+	*expected
+}
+
+// answerTypes are what the server answers with. Nothing changes it.
+var answerTypes = func() map[reflect.Type]*expected {
+	of := map[reflect.Type]*expected{}
+	for _, v := range []any{
+		UploadConfig{},
+		Session{},
+		SessionList{},
+		Memory{},
+		MemoryList{},
+		MemoryBatch{},
+		PingResponse{},
+		Capsule{},
+		CapsuleList{},
+		AdminSessionList{},
+		SessionStats{},
+		Cleared{},
+		CleanedUp{},
+		Health{},
+	} {
+		of[reflect.TypeOf(v)] = expectedOf(reflect.TypeOf(v))
+	}
+	return of
+}()
+
+func expectedOf(t reflect.Type) *expected {
+	e := &expected{nullable: t.Kind() == reflect.Pointer}
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch {
+	case t == reflect.TypeFor[Time](), t.Kind() == reflect.String:
+		e.kind = '"'
+	case t.Kind() == reflect.Slice, t.Kind() == reflect.Array:
+		e.kind, e.elem = '[', expectedOf(t.Elem())
+	case t.Kind() == reflect.Map:
+		e.kind = '{'
+	case t.Kind() == reflect.Struct:
+		e.kind = '{'
+		for f := range t.Fields() {
+			name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+			e.members = append(e.members, expectedMember{name, !slices.Contains(strings.Split(options, ","), "omitzero"), expectedOf(f.Type)})
+		}
+	}
+	return e
+}
+
+// lacking reads one value and names the first thing that is not as expected, "" where nothing is. at is the value's own name.
+func (e *expected) lacking(d *jsontext.Decoder, at string) (string, error) {
+	switch kind := d.PeekKind(); {
+	case kind == 'n' && e.nullable, kind != 'n' && e.kind == 0:
+		return "", d.SkipValue()
+	case kind != e.kind:
+		return at, d.SkipValue()
+	case e.elem != nil:
+		return e.inList(d, at)
+	case e.members != nil:
+		return e.inObject(d)
+	}
+	return "", d.SkipValue()
+}
+
+func (e *expected) inList(d *jsontext.Decoder, at string) (lacks string, err error) {
+	if _, err := d.ReadToken(); err != nil {
+		return "", err
+	}
+	for d.PeekKind() != ']' {
+		if lacks, err = e.elem.lacking(d, at); lacks != "" || err != nil {
+			return lacks, err
+		}
+	}
+	_, err = d.ReadToken()
+	return "", err
+}
+
+func (e *expected) inObject(d *jsontext.Decoder) (string, error) {
+	if _, err := d.ReadToken(); err != nil {
+		return "", err
+	}
+	var seen uint64 // of the members, of which no type has 64
+	for d.PeekKind() == '"' {
+		name, err := d.ReadToken()
+		if err != nil {
+			return "", err
+		}
+		i := slices.IndexFunc(e.members, func(m expectedMember) bool { return m.name == name.String() })
+		if i < 0 {
+			if err := d.SkipValue(); err != nil {
+				return "", err
+			}
+			continue
+		}
+		seen |= 1 << i
+		m := e.members[i]
+		if d.PeekKind() == 'n' && !m.required { // as good as not there
+			if err := d.SkipValue(); err != nil {
+				return "", err
+			}
+			continue
+		}
+		if lacks, err := m.lacking(d, m.name); lacks != "" || err != nil {
+			return lacks, err
+		}
+	}
+	if _, err := d.ReadToken(); err != nil {
+		return "", err
+	}
+	for i, m := range e.members {
+		if m.required && seen&(1<<i) == 0 {
+			return m.name, nil
+		}
+	}
+	return "", nil
+}
+
+// taken decodes an answer whose body is b into out, a pointer to one of answerTypes. An answer that is not the server's own is [Error].Foreign: whatever JSON
+// something in between answers must not be taken for a promise.
+func taken(res *http.Response, b []byte, out any) error {
+	d := jsontext.NewDecoder(bytes.NewReader(b))
+	if d.PeekKind() != '{' {
+		return foreign(res, b)
+	}
+	lacks, err := answerTypes[reflect.TypeOf(out).Elem()].lacking(d, "")
+	if err == nil && lacks != "" {
+		return foreignLacking(res, lacks)
+	}
+	if err != nil || json.Unmarshal(b, out) != nil {
+		return foreign(res, b)
+	}
+	if lacks = unnamed(out); lacks != "" {
+		return foreignLacking(res, lacks)
+	}
+	return nil
+}
+
+// unnamed says what an answer with all its members leaves empty of what it is about, "" where nothing.
+func unnamed(out any) string {
+	switch v := out.(type) {
+	case *Session:
+		if v.State == "" {
+			return "state"
+		}
+	case *Memory:
+		if v.MemoryID == "" {
+			return "memory_id"
+		}
+	case *MemoryBatch:
+		if len(v.Memories) == 0 || slices.ContainsFunc(v.Memories, func(m Memory) bool { return m.MemoryID == "" }) {
+			return "memory_id"
+		}
+	}
+	return ""
+}

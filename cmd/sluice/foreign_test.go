@@ -1,0 +1,53 @@
+package main
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// No command that asks a server takes what any web server answers for the answer of Sluice.
+func TestNoCommandTakesAWebServerForSluice(t *testing.T) {
+	body := ""
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, body)
+	}))
+	defer front.Close()
+	dir := t.TempDir()
+	for _, name := range []string{"token", "hh"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("slc_any"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const id = "00000000-0000-7000-8000-000000000000"
+	for _, body = range []string{`{"status":"ok"}`, `{}`, `{"memories":null}`} {
+		for _, args := range [][]string{
+			{"put", filepath.Join(dir, "hh")},
+			{"put", dir},
+			{"get", id, "-o", filepath.Join(dir, "file")},
+			{"get", "--path-prefix", "a", "-o", filepath.Join(dir, "files")},
+			{"ls"},
+			{"rm", id},
+			{"undelete", id},
+			{"capsules", "ls"},
+			{"capsules", "show", "default"},
+			{"capsules", "create", "zz"},
+			{"capsules", "update", "zz", "--name", "z"},
+			{"capsules", "rm", "zz"},
+			{"sessions", "ls"},
+			{"sessions", "stats"},
+			{"sessions", "clear", "--yes"},
+			{"sessions", "cleanup"},
+		} {
+			out, err := refused(t, append(args, "--server", front.URL, "--token-file", filepath.Join(dir, "token"))...)
+			if err == nil || !strings.Contains(out, "this address is answered by something that is no Sluice server") || strings.Count(out, "sluice: ") != 1 {
+				t.Errorf("%s takes %s: %v: %s", args, body, err, out)
+			}
+		}
+	}
+}
