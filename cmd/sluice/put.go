@@ -28,6 +28,11 @@ type putCmd struct {
 	Patience time.Duration `default:"5m" help:"How long to go on trying while nothing moves."`
 }
 
+// Help is what --help says beside the flags.
+func (*putCmd) Help() string {
+	return "What is left out of a folder is named, and makes the exit status 1: links, pipes, sockets, devices, the data folder of a server, and half of a get. A link that is named here is followed."
+}
+
 // Run stores files. One bad file of many does not keep the others from being stored.
 func (c *putCmd) Run(e *env) error {
 	switch {

@@ -17,7 +17,7 @@ import (
 	"sluice/sender"
 )
 
-// folder sends a folder with its paths. A link that is named on the command line is followed, those in the folder are not; what is left out is told and counted.
+// folder sends a folder with its paths. A link that is named on the command line is followed, those in the folder are not; what is left out is told and counted, and makes it fail.
 func (p *putter) folder(ctx context.Context, root string) {
 	abs, err := filepath.Abs(root)
 	if err != nil {
@@ -61,7 +61,7 @@ func (p *putter) folder(ctx context.Context, root string) {
 			return nil
 		}
 		if !d.Type().IsRegular() {
-			p.leaveOut(disk, "it is no regular file")
+			p.leaveOut(disk, whyNot(disk, d.Type()))
 			return nil
 		}
 		own, err := download.IsOwn(disk)
@@ -107,10 +107,30 @@ func (p *putter) under(parent, name, disk string) string {
 	}
 }
 
+// whyNot says why something in a folder is left out that is neither a folder nor a regular file.
+func whyNot(disk string, kind fs.FileMode) string {
+	switch {
+	case kind&fs.ModeSymlink != 0:
+		if _, err := os.Stat(disk); err != nil {
+			return "it is a link that leads nowhere"
+		}
+		return "it is a link (name it itself to store what it leads to)"
+	case kind&fs.ModeNamedPipe != 0:
+		return "it is a pipe"
+	case kind&fs.ModeSocket != 0:
+		return "it is a socket"
+	case kind&fs.ModeDevice != 0:
+		return "it is a device"
+	}
+	return "it is no regular file"
+}
+
+// leaveOut tells of something in a folder that is not stored. The exit status says so too: whoever deletes the folder afterwards must know.
 func (p *putter) leaveOut(what, why string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.left++
+	p.failed = true
 	p.e.leftOut(what, why)
 }
 
