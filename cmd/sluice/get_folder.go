@@ -20,19 +20,22 @@ const atATime = 16
 func (g *getter) folder() error {
 	root := cmp.Or(g.c.Output, ".")
 	names := newNames(root)
-	failed, left := false, 0 // under mu
+	failed, left := false, 0 // failed is under mu
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, atMost(cmp.Or(g.parallel, atATime), descriptorsOfGet))
-	one := func(m api.Memory, dest string) {
+	one := func(m api.Memory, dest string, renamed bool) {
 		err := makeBelow(root, dest)
 		if err == nil {
 			err = g.file(m, dest)
 		}
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if err == nil && renamed {
+			g.e.tell(map[string]any{"renamed": map[string]string{"memory_id": m.MemoryID, "name": m.Name, "file": dest}}, "its name is taken here by another one: %s  %s", m.MemoryID, clean(dest))
+		}
 		if err == nil {
 			return
 		}
-		g.mu.Lock()
-		defer g.mu.Unlock()
 		failed = true
 		if g.e.ctx.Err() == nil { // that it was stopped is said once, at the end
 			g.e.failOf(dest, err)
@@ -49,26 +52,21 @@ func (g *getter) folder() error {
 		}
 		for _, m := range page.Memories {
 			dest, older, renamed := names.file(m.Path, m.Name)
-			g.mu.Lock()
-			switch {
-			case older:
-				left++
-				g.e.leftOut(m.MemoryID+"  "+dest, "a newer one has the same name")
-			case renamed:
-				g.e.tell(map[string]any{"renamed": map[string]string{"memory_id": m.MemoryID, "name": m.Name, "file": dest}}, "its name is taken here by another one: %s  %s", m.MemoryID, clean(dest))
-			}
-			g.mu.Unlock()
 			if older {
+				left++
+				g.mu.Lock()
+				g.e.leftOut(m.MemoryID+"  "+dest, "a newer one has the same name")
+				g.mu.Unlock()
 				continue
 			}
 			if m.Bytes >= alone {
 				wg.Wait()
-				one(m, dest)
+				one(m, dest, renamed)
 			} else {
 				slots <- struct{}{}
 				wg.Go(func() {
 					defer func() { <-slots }()
-					one(m, dest)
+					one(m, dest, renamed)
 				})
 			}
 			if g.e.ctx.Err() != nil {

@@ -30,7 +30,7 @@ func (g *getter) target(m api.Memory, dest string) error {
 		if f == nil {
 			return os.ErrNotExist
 		}
-		return g.stream(m, f)
+		return g.told(m, dest, f, g.stream(m, f))
 	}
 	info, err := os.Stat(dest)
 	if err != nil {
@@ -54,6 +54,24 @@ func (g *getter) target(m api.Memory, dest string) error {
 	return errors.New("it is not a regular file")
 }
 
+// told tells of a memory that was written to f, unless that is standard output: a result would go into the content.
+func (g *getter) told(m api.Memory, dest string, f *os.File, err error) error {
+	if err != nil {
+		return err
+	}
+	to, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if stdout, ok := g.e.stdout.(*os.File); ok {
+		if out, err := stdout.Stat(); err == nil && os.SameFile(out, to) {
+			return nil
+		}
+	}
+	g.tell(m, dest)
+	return nil
+}
+
 // into writes a memory to a device or a pipe. Opening a pipe waits for its reader.
 func (g *getter) into(m api.Memory, dest string) error {
 	type opened struct {
@@ -70,7 +88,7 @@ func (g *getter) into(m api.Memory, dest string) error {
 		if o.err != nil {
 			return o.err
 		}
-		return errors.Join(g.stream(m, o.f), o.f.Close())
+		return errors.Join(g.told(m, dest, o.f, g.stream(m, o.f)), o.f.Close())
 	case <-g.e.ctx.Done():
 		return errStopped
 	}
