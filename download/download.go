@@ -100,6 +100,8 @@ var (
 	ErrPermanent = errors.New("not worth trying again")
 	// ErrNoParts is for a Source's error that says that it gives no parts; after it the Source is asked for all of the rest, in one request at a time.
 	ErrNoParts = errors.New("only the whole can be had")
+	// ErrPatience: nothing has arrived for as long as Request.Patience lasts. What has arrived stays.
+	ErrPatience = errors.New("giving up: nothing has arrived for a long time")
 	// ErrBusy: another Get is at work on this Dest.
 	ErrBusy = errors.New("another download of this file is running")
 	// ErrDigest: the bytes that the Source gave are not those of its SHA-256. What was fetched is thrown away.
@@ -139,7 +141,7 @@ type job struct {
 // name, has the Source's SHA-256, and survives power loss; otherwise what has arrived stays for the next Get. Any number of Gets
 // may run at once, of the same Dest only one (ErrBusy). ctx stops it at once.
 //
-// Errors, which do not name r.Dest: ErrBusy, ErrDigest, those of Source that wrap ErrPermanent, the last one when patience has run out, those of the file system.
+// Errors, which do not name r.Dest: ErrBusy, ErrDigest, those of Source that wrap ErrPermanent, the last one with ErrPatience, those of the file system.
 func Get(ctx context.Context, r Request) (err error) {
 	if r.Parallel < 0 || r.Parallel > maxParallel {
 		return fmt.Errorf("download: parallel is %d, not 0 to %d", r.Parallel, maxParallel)

@@ -106,7 +106,7 @@ func (j *job) persist(ctx context.Context, r session.Range, request func(context
 		}
 		left := j.Patience - j.sinceMoved()
 		if left <= 0 {
-			return fmt.Errorf("nothing has arrived for %s: %w", j.sinceMoved().Round(time.Second), err)
+			return fmt.Errorf("%w: %w", ErrPatience, err)
 		}
 		j.lanes.Troubled()
 		pause := min(max(backoff.Pause(failed), after), left)

@@ -78,7 +78,7 @@ func TestPatienceEnds(t *testing.T) {
 		src.body = func(context.Context, int64, []byte) (io.ReadCloser, error) { return nil, errCut }
 		began := time.Now()
 		err := Get(t.Context(), Request{Source: src, Dest: to, Patience: 2 * time.Minute})
-		if waited := time.Since(began); !errors.Is(err, errCut) || waited < 2*time.Minute || waited > 3*time.Minute {
+		if waited := time.Since(began); !errors.Is(err, errCut) || !errors.Is(err, ErrPatience) || waited < 2*time.Minute || waited > 3*time.Minute {
 			t.Errorf("after %s: %v", waited, err)
 		}
 	})

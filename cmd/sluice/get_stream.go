@@ -191,7 +191,7 @@ func (g *getter) ask(request func(context.Context) error) error {
 		if err := g.pace.Enter(g.e.ctx, g.c.Patience-g.pace.Idle(began)); err != nil {
 			return errStopped
 		}
-		ctx, stop := context.WithTimeout(g.e.ctx, max(g.c.Patience-g.pace.Idle(began), time.Second))
+		ctx, stop := context.WithTimeoutCause(g.e.ctx, max(g.c.Patience-g.pace.Idle(began), time.Second), errStandsStill)
 		err := request(ctx)
 		stop()
 		outcome, after := sender.OutcomeOf(err)
@@ -200,8 +200,10 @@ func (g *getter) ask(request func(context.Context) error) error {
 		switch {
 		case g.e.ctx.Err() != nil:
 			return errStopped
-		case err == nil, permanent(err), left <= 0:
+		case err == nil, permanent(err):
 			return err
+		case left <= 0:
+			return fmt.Errorf("%w: %w", download.ErrPatience, err)
 		}
 		g.log.Info("waiting for the server", "because", detail(err))
 		if outcome == backoff.Refused {
