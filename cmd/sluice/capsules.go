@@ -25,7 +25,7 @@ func (e *env) capsule(c api.Capsule) {
 	e.print(c, "%-24s  %6d memories (%d in the trash)  %s%s  %d open uploads  %s", c.CapsuleID, c.Memories, c.Trashed, size(c.Bytes), quota, c.OpenSessions, clean(c.Name))
 }
 
-type capsulesLsCmd struct{ remote }
+type capsulesLsCmd struct{ asking }
 
 // Run lists capsules.
 func (c *capsulesLsCmd) Run(e *env) error {
@@ -43,7 +43,7 @@ func (c *capsulesLsCmd) Run(e *env) error {
 }
 
 type capsulesShowCmd struct {
-	remote
+	asking
 	ID string `arg:"" help:"The capsule."`
 }
 
@@ -63,7 +63,7 @@ func (c *capsulesShowCmd) Run(e *env) error {
 }
 
 type capsulesCreateCmd struct {
-	remote
+	asking
 	ID         string   `arg:"" optional:"" help:"Its id ([a-z0-9][a-z0-9._-]{0,62}); the server makes one up where none is given."`
 	Name       string   `help:"Its name, for people."`
 	Subject    string   `placeholder:"ID" help:"The principal it is about: may read and write."`
@@ -85,7 +85,7 @@ func (c *capsulesCreateCmd) Run(e *env) error {
 }
 
 type capsulesUpdateCmd struct {
-	remote
+	asking
 	ID            string    `arg:"" help:"The capsule."`
 	Name          *string   `empty:"" help:"Its name, for people; empty: none."`
 	Subject       *string   `empty:"" placeholder:"ID" help:"The principal it is about; empty: none."`
@@ -111,7 +111,7 @@ func (c *capsulesUpdateCmd) Run(e *env) error {
 }
 
 type capsulesRmCmd struct {
-	remote
+	asking
 	IDs []string `arg:"" name:"id" help:"Capsules; each must be empty, its trash too."`
 }
 

@@ -23,7 +23,9 @@ type remote struct {
 }
 
 // client makes the client that the flags ask for.
-func (r remote) client() (*api.Client, error) {
+func (r remote) client() (*api.Client, error) { return r.clientOver(newHTTPClient()) }
+
+func (r remote) clientOver(hc *http.Client) (*api.Client, error) {
 	base, err := serverURL(r.Server)
 	if err != nil {
 		return nil, err
@@ -32,7 +34,7 @@ func (r remote) client() (*api.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return api.NewClient(base, token, newHTTPClient()), nil
+	return api.NewClient(base, token, hc), nil
 }
 
 // maxConns bounds the idle connections that are kept: as many as puts may run at a time.

@@ -19,7 +19,7 @@ var allowsEmpty = []string{"capsules update --name", "capsules update --subject"
 // eachValue visits all flags and arguments of all commands; needed are those that the command can't be without.
 func eachValue(t *testing.T, visit func(command string, v *kong.Value, needed []string)) {
 	t.Helper()
-	parser, err := kong.New(&cli{}, kong.Vars{"server": defaultServer})
+	parser, err := kong.New(&cli{}, defaults())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func TestAnEmptyVariableIsNotSet(t *testing.T) {
 	want, got := cli{}, cli{}
 	parse := func(c *cli, args ...string) {
 		t.Helper()
-		parser, err := kong.New(c, kong.Vars{"server": defaultServer}, kong.PostBuild(unsetEmpty))
+		parser, err := kong.New(c, defaults(), kong.PostBuild(unsetEmpty))
 		if err == nil {
 			_, err = parser.Parse(args)
 		}

@@ -7,7 +7,7 @@ import (
 )
 
 type lsCmd struct {
-	remote
+	asking
 	Capsule    string `default:"default" env:"SLUICE_CAPSULE" help:"The capsule."`
 	PathPrefix string `placeholder:"PATH" help:"Only this folder."`
 	Name       string `help:"Only this name."`
@@ -74,7 +74,7 @@ func (e *env) each(ids []string, do func(id string) error) error {
 }
 
 type rmCmd struct {
-	remote
+	asking
 	IDs   []string `arg:"" name:"id" help:"Memories."`
 	Purge bool     `help:"Delete for good, also what is in the trash."`
 }
@@ -99,7 +99,7 @@ func (c *rmCmd) Run(e *env) error {
 }
 
 type undeleteCmd struct {
-	remote
+	asking
 	IDs []string `arg:"" name:"id" help:"Memories in the trash."`
 }
 

@@ -23,6 +23,11 @@ var version = "unknown"
 
 const defaultServer = "http://127.0.0.1:8080"
 
+// defaults are those of flags that several commands have.
+func defaults() kong.Vars {
+	return kong.Vars{"server": defaultServer, "patience": patience, "long_patience": longPatience}
+}
+
 // cli is the command line.
 type cli struct {
 	JSON bool `name:"json" help:"Print one JSON object a line, errors too."`
@@ -78,7 +83,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	status := -1
 	parser, err := kong.New(&c,
 		kong.Name("sluice"), kong.Description("Takes big and small files over bad networks, and promises to have them."),
-		kong.Vars{"server": defaultServer}, kong.Writers(stdout, stderr), kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		defaults(), kong.Writers(stdout, stderr), kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Exit(func(code int) { status = code }), kong.Bind(e), kong.KindMapper(reflect.String, kong.MapperFunc(asIs)),
 		kong.PostBuild(unsetEmpty),
 	)

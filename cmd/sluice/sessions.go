@@ -9,12 +9,12 @@ import (
 type sessionsCmd struct {
 	Ls      sessionsLsCmd      `cmd:"" help:"List sessions, of anybody."`
 	Stats   sessionsStatsCmd   `cmd:"" help:"Print the engine's figures."`
-	Clear   sessionsClearCmd   `cmd:"" help:"Abort all open sessions, of anybody."`
-	Cleanup sessionsCleanupCmd `cmd:"" help:"End what is past its time to live now."`
+	Clear   sessionsClearCmd   `cmd:"" set:"patience=${long_patience}" help:"Abort all open sessions, of anybody."`
+	Cleanup sessionsCleanupCmd `cmd:"" set:"patience=${long_patience}" help:"End what is past its time to live now."`
 }
 
 type sessionsLsCmd struct {
-	remote
+	asking
 	Owner string `placeholder:"ID" help:"Only this principal's."`
 	State string `default:"open" enum:"open,sealed,finished,aborted,expired,all" help:"Only these: open, sealed, finished, aborted, expired, or all."`
 }
@@ -48,7 +48,7 @@ func (c *sessionsLsCmd) Run(e *env) error {
 	})
 }
 
-type sessionsStatsCmd struct{ remote }
+type sessionsStatsCmd struct{ asking }
 
 // Run prints the figures.
 func (c *sessionsStatsCmd) Run(e *env) error {
@@ -70,7 +70,7 @@ func (c *sessionsStatsCmd) Run(e *env) error {
 }
 
 type sessionsClearCmd struct {
-	remote
+	asking
 	Yes bool `help:"Yes, abort everybody's uploads."`
 }
 
@@ -90,7 +90,7 @@ func (c *sessionsClearCmd) Run(e *env) error {
 	return err
 }
 
-type sessionsCleanupCmd struct{ remote }
+type sessionsCleanupCmd struct{ asking }
 
 // Run ends expired sessions.
 func (c *sessionsCleanupCmd) Run(e *env) error {
