@@ -79,6 +79,9 @@ func (d *door) open() error {
 		return err
 	}
 	defer done()
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
+		return fmt.Errorf("%s is no socket, and is left as it is: move it away", filepath.Join(d.folder.Path, doorName))
+	}
 	if err := d.remove(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

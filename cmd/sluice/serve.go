@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -174,7 +175,8 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error), 
 	return s, err
 }
 
-// bootstrap makes the admin and its token in a new folder, and a new token where its file was lost.
+// bootstrap makes the admin and its token in a new folder, and a new token where its file was lost, or
+// is empty.
 func (s *server) bootstrap(ctx context.Context, who *access.Service) error {
 	secret, err := who.Bootstrap(ctx)
 	if err != nil {
@@ -182,7 +184,11 @@ func (s *server) bootstrap(ctx context.Context, who *access.Service) error {
 	}
 	path := filepath.Join(s.folder.Path, "admin-token")
 	if secret == "" {
-		if _, err := s.folder.FS.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		had, err := durable.ReadFile(s.folder.FS, path)
+		if err == nil && len(bytes.TrimSpace(had)) > 0 {
+			return nil
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 		if secret, err = who.AdminToken(ctx); err != nil {

@@ -31,6 +31,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"sluice/internal/durable"
 )
@@ -102,8 +103,9 @@ func Open(path string, opts Options) (f *Folder, err error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
+	named := path
 	if path, err = filepath.Abs(path); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("the folder that %s is to be found from, the current one, is gone: give the whole path with --data (%w)", named, err)
 	}
 	f = &Folder{FS: opts.FS, Path: path, Way: path, log: opts.Log, rejoin: opts.Rejoin, frozen: opts.ReadOnly}
 	f.Meta = Half{FS: opts.FS, Path: filepath.Join(path, "meta"), part: "meta", file: "FOLDER", format: "FORMAT", lock: "LOCK"}
@@ -119,7 +121,9 @@ func Open(path string, opts Options) (f *Folder, err error) {
 	if err != nil {
 		return f, err
 	}
-	if f.FS, err = f.hold(f.FS, path); err != nil {
+	if f.FS, err = f.hold(f.FS, path); errors.Is(err, fs.ErrNotExist) { // something has the name
+		return f, fmt.Errorf("%s is a link that leads nowhere: is its disk mounted? Else make the folder first, or give another with --data (%w)", path, err)
+	} else if err != nil {
 		return f, err
 	}
 	f.Way = wayOf(f.FS, path)
@@ -211,6 +215,8 @@ func (f *Folder) make(existing bool) (made bool, err error) {
 		if existing {
 			return false, fmt.Errorf("%s is no data folder of sluice: there is nothing in it (see --data)", f.Path)
 		}
+	case errors.Is(err, syscall.ENOTDIR):
+		return false, fmt.Errorf("%s is a file, or below one, and no folder: give a folder with --data (%w)", f.Path, err)
 	case err != nil:
 		return false, err
 	default:

@@ -241,6 +241,19 @@ func TestHalvesThatDoNotBelongTogether(t *testing.T) {
 		"a mark that is damaged": {lived, func(t *testing.T, d durable.FS) {
 			must(t, durable.WriteFile(d, at+"/folder", []byte(`{"format":1`), 0o600))
 		}, "/data/folder is damaged, or not one of sluice's"},
+		"one half is left alone": {lived, func(t *testing.T, d durable.FS) {
+			hide(t, d, "meta", false)
+			must(t, d.Remove(at+"/folder"))
+		}, "/data/meta is not there. Nothing was touched. Is its disk mounted"},
+		"the other is left alone": {lived, func(t *testing.T, d durable.FS) {
+			hide(t, d, "content", true)
+			must(t, d.Remove(at+"/folder"))
+		}, "/data/content is empty, and this data folder is not new"},
+		"halves of two, and nothing says which": {lived, func(t *testing.T, d durable.FS) {
+			second(t, d)
+			exchange(t, d, at+"/content", "/other/content")
+			must(t, d.Remove(at+"/folder"))
+		}, "/data/meta and /data/content are halves of two data folders"},
 		"a folder of somebody else":  {fresh, func(t *testing.T, d durable.FS) { must(t, errors.Join(d.Mkdir(at, 0o700), fill(d, "letter"))) }, "/data is no data folder of sluice, and not empty (it has letter)"},
 		"a parent that is not there": {fresh, func(*testing.T, durable.FS) {}, ""},
 	} {

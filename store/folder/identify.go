@@ -44,6 +44,15 @@ func (f *Folder) identify(existing bool) error {
 			return err
 		}
 		return f.write("")
+	case meta.marked && content.marked:
+		return fmt.Errorf("%s and %s are halves of two data folders (%s and %s), and %s, which says which one this is, is gone. Nothing was touched. "+
+			"Put back the half, or the file, that was there; what belongs together beyond doubt sluice check --repair --rejoin takes so",
+			f.Meta.Path, f.Content.Path, meta.mark.Folder, content.mark.Folder, f.markPath())
+	case meta.marked || content.marked: // the other half is not there, empty, or nobody knows what
+		if f.id = meta.mark.Folder; !meta.marked {
+			f.id = content.mark.Folder
+		}
+		return errors.Join(f.Meta.belongs(f, meta, content), f.Content.belongs(f, content, meta))
 	case meta.blank && content.blank:
 		return f.first(existing, meta, content)
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"syscall"
 
 	"sluice/internal/durable"
 )
@@ -105,6 +106,9 @@ func (f *Folder) look(h *Half) (s state, err error) {
 	names, err := f.FS.List(h.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return state{blank: true}, nil
+	}
+	if errors.Is(err, syscall.ENOTDIR) {
+		return s, h.refuse("is a file, and no folder", h.remedy())
 	}
 	if err != nil {
 		return s, err

@@ -1,6 +1,7 @@
 package pebblemeta
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -32,7 +33,21 @@ func (h held) file(op, path string, open func(path string) (vfs.File, error)) (v
 	if err != nil {
 		return nil, err
 	}
-	return open(path)
+	f, err := open(path)
+	return f, h.told(err)
+}
+
+// told gives an error with the folder's name in it, and not with the way.
+func (h held) told(err error) error {
+	var in *fs.PathError
+	if !errors.As(err, &in) {
+		return err
+	}
+	rest, below := strings.CutPrefix(in.Path, h.way)
+	if !below {
+		return err
+	}
+	return &fs.PathError{Op: in.Op, Path: h.name + rest, Err: in.Err}
 }
 
 func (h held) do(op, path string, do func(path string) error) error {
@@ -40,7 +55,7 @@ func (h held) do(op, path string, do func(path string) error) error {
 	if err != nil {
 		return err
 	}
-	return do(path)
+	return h.told(do(path))
 }
 
 func (h held) move(op, from, to string, do func(from, to string) error) error {

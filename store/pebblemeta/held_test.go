@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -94,5 +95,21 @@ func TestADatabaseThatIsGoneIsNotMadeAnew(t *testing.T) {
 	}
 	if err := db.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// An error names the file by the folder's name, and not by the way to it.
+func TestAnErrorOfAHeldFolderNamesIt(t *testing.T) {
+	way := t.TempDir()
+	disk := Held("/data/meta", way)
+	for what, err := range map[string]error{
+		"open":   func() error { _, err := disk.Open("/data/meta/none"); return err }(),
+		"lock":   func() error { _, err := disk.Lock("/data/meta/none/LOCK"); return err }(),
+		"stat":   func() error { _, err := disk.Stat("/data/meta/none"); return err }(),
+		"remove": disk.Remove("/data/meta/none"),
+	} {
+		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "/data/meta/none") || strings.Contains(err.Error(), way) {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }

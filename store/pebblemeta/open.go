@@ -182,6 +182,9 @@ func prepare(disk vfs.FS, dir string, existing bool) (*pebble.Lock, error) {
 	if errors.Is(err, syscall.EAGAIN) || (err != nil && err.Error() == "lock held by current process") {
 		return nil, fmt.Errorf("another sluice server is using this data folder: %s", dir)
 	}
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		err = fmt.Errorf("%w. Is its disk mounted for reading only, or is the folder another user's?", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("locking the metadata folder: %w", err)
 	}
