@@ -186,8 +186,9 @@ func (r *run) timing() {
 		default:
 			r.tick()
 		}
-		if i == 5 {
+		if i == 5 { // what a failing tick leaves behind is for two of them
 			r.chunk("g", 1)
+			r.create("late", "", bytesOf("late", 1, 2500))
 		}
 	}
 	r.sweep()

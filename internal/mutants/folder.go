@@ -120,6 +120,12 @@ func ofFolder() []mutant {
 			tests: []string{"store/folder.TestAFolderThatMovesIsNoticed", "store/folder.TestAFolderIsWatchedAndLocked", "cmd/sluice.TestNothingIsTakenWhileAHalfIsAway"},
 		},
 		{
+			name: "one-failing-read-is-a-folder-that-is-away", promise: 6, file: "store/folder/watch.go",
+			old:   "	if err != nil && was == nil && f.inPlace() == nil {",
+			new:   "	if false {",
+			tests: []string{"store/folder.TestOneFailingStepOfALookIsPutUpWith", "internal/crashtest.TestAFailureOfEveryStep"},
+		},
+		{
 			name: "changes-are-taken-while-the-folder-is-away", promise: 7, file: "store/pebblemeta/pebblemeta.go",
 			old:   "	if err := db.allow(); err != nil {",
 			new:   "	if err := db.allow(); err != nil && db.process != db.process {",

@@ -22,13 +22,17 @@ func (f *Folder) Away() error {
 	return nil
 }
 
-// Look looks now.
+// Look looks now. A look that fails is repeated at once, before everything is refused for it: one
+// failing read says nothing of the folder.
 func (f *Folder) Look() error {
 	f.looks.Lock()
 	defer f.looks.Unlock()
 	err, was := f.inPlace(), f.Away()
 	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
 		return was // it could not be looked
+	}
+	if err != nil && was == nil && f.inPlace() == nil {
+		err = nil
 	}
 	switch {
 	case err != nil && was == nil:

@@ -6,10 +6,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"sluice/internal/crashfs"
 	"sluice/internal/durable"
 )
 
@@ -83,4 +85,41 @@ func TestAFolderIsWatchedAndLocked(t *testing.T) {
 		synctest.Wait()
 		must(t, f.Away())
 	})
+}
+
+// One step of a look that fails says nothing of the folder: nobody is refused for it. A disk that goes
+// on failing is away, until a look finds all in place.
+func TestOneFailingStepOfALookIsPutUpWith(t *testing.T) {
+	disk := lived(t)
+	f, err := Open(at, Options{FS: disk})
+	must(t, err)
+	defer f.Close()
+	n, from, to := 0, 0, 0 // steps, and which of them fail
+	var no syscall.Errno
+	disk.SetHook(func(crashfs.Step) *crashfs.Fault {
+		if n++; from <= n && n <= to {
+			return &crashfs.Fault{Err: no}
+		}
+		return nil
+	})
+	look := func(first, last int) error {
+		n, from, to = 0, first, last
+		return f.Look()
+	}
+	must(t, look(0, 0))
+	steps := n
+	if steps < 6 { // three marks are opened and read
+		t.Fatalf("a look has %d steps", steps)
+	}
+	for _, no = range []syscall.Errno{syscall.EIO, syscall.ENOSPC, syscall.ENOMEM} {
+		for k := 1; k <= steps; k++ {
+			if err := errors.Join(look(k, k), f.Away()); err != nil || n < k {
+				t.Errorf("%v at step %d alone: %v", no, k, err)
+			}
+		}
+		if err := look(1, 1000); !errors.Is(err, no) || !errors.Is(f.Away(), no) {
+			t.Errorf("%v at each step: %v, away: %v", no, err, f.Away())
+		}
+		must(t, errors.Join(look(0, 0), f.Away()))
+	}
 }
