@@ -65,8 +65,8 @@ func ofPacks() []mutant {
 		},
 		{
 			name: "an-older-format-keeps-its-number", promise: 10, file: "store/localblob/localblob.go",
-			old:   "	if err == nil && have < format {",
-			new:   "	if err == nil && have == 0 {",
+			old:   "		if err == nil && was.format > 0 && was.format < format {",
+			new:   "		if err == nil && was.format < 0 {",
 			tests: []string{"store/localblob.TestAFolderOfFormat1IsRaised"},
 		},
 	}

@@ -137,8 +137,8 @@ func ofSalvage() []mutant {
 		},
 		{
 			name: "a-stopped-replacement-is-not-gone-on-with", promise: 2, file: "store/folder/replace.go",
-			old:   "	if err != nil || root.State != replacing {\n		return err\n	}\n",
-			new:   "	if err != nil || root.State != replacing || root.Folder != \"\" {\n		return err\n	}\n",
+			old:   "	if err != nil || root.State != replacing {\n		return withRemedy(err, wholeRemedy)\n	}\n",
+			new:   "	if err != nil || root.State != replacing || root.Folder != \"\" {\n		return withRemedy(err, wholeRemedy)\n	}\n",
 			tests: []string{"store/folder.TestAReplacementThatIsStoppedAnywhere"},
 		},
 		{
