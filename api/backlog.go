@@ -22,15 +22,16 @@ const (
 	connWindow = 4 * streamWindow
 	// maxFrame is the longest frame. net/http makes room for a whole one when its first 9 bytes have come, and keeps it for as long as the connection lives.
 	maxFrame = 16 << 10
-	// mostBacklog bounds the backlog of all connections, but for lowBacklog and a frame of each: with no more than that a connection always goes on.
+	// mostBacklog bounds the backlog of all connections, but for lowBacklog, or less where the bound is less, and a frame of
+	// each: with no more than that a connection always goes on.
 	mostBacklog = 128 << 20
 	lowBacklog  = 32 << 10
 )
 
 // flowControl is the server's side of HTTP/2. A client that takes nothing for stuck is gone.
-func flowControl(stuck time.Duration) *http.HTTP2Config {
+func flowControl(stuck time.Duration, streams int) *http.HTTP2Config {
 	return &http.HTTP2Config{
-		MaxConcurrentStreams: 250, MaxReadFrameSize: maxFrame, WriteByteTimeout: stuck,
+		MaxConcurrentStreams: streams, MaxReadFrameSize: maxFrame, WriteByteTimeout: stuck,
 		MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: connWindow,
 	}
 }
@@ -38,7 +39,7 @@ func flowControl(stuck time.Duration) *http.HTTP2Config {
 // backlog counts the bytes of bodies that have come on HTTP/2 and that no handler has read, over all connections. While there are more than most, those
 // that have a good part of them are not read from: their clients wait for TCP, as on HTTP/1.1.
 type backlog struct {
-	most int64
+	most, low int64
 
 	mu    sync.Mutex
 	less  sync.Cond // there is less of it, or a connection less
@@ -46,7 +47,7 @@ type backlog struct {
 }
 
 func newBacklog(most int64) *backlog {
-	b := &backlog{most: most}
+	b := &backlog{most: most, low: min(lowBacklog, max(most/2048, 1))}
 	b.less.L = &b.mu
 	return b
 }
@@ -63,7 +64,8 @@ func (b *backlog) size() int64 {
 //
 // One goroutine reads the connection, one at a time writes it, and any closes it.
 type meter struct {
-	all *backlog
+	all     *backlog
+	streams streams
 
 	begun   int  // how much of the preface has come
 	not     bool // it is not HTTP/2
@@ -83,9 +85,12 @@ const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 const (
 	dataFrame   = 0x0
 	headFrame   = 0x1 // HEADERS
+	resetFrame  = 0x3 // RST_STREAM
+	leaveFrame  = 0x7 // GOAWAY
 	creditFrame = 0x8 // WINDOW_UPDATE
 	moreFrame   = 0x9 // CONTINUATION
 
+	endStream  = 0x1 // a flag of DATA and HEADERS
 	endHeaders = 0x4 // a flag of the two that have fields
 )
 
@@ -93,14 +98,15 @@ var errFlow = errors.New("the client has sent more than HTTP/2's flow control le
 
 func (m *meter) on() bool { return !m.not && m.begun == len(preface) }
 
-// wait holds a Read while the backlog is full and a good part of it is this connection's.
+// wait holds a Read while the backlog is full and a good part of it is this connection's, or net/http has enough of its streams.
 func (m *meter) wait() {
 	if !m.on() {
 		return
 	}
+	m.streams.wait()
 	m.all.mu.Lock()
 	defer m.all.mu.Unlock()
-	for m.all.bytes > m.all.most && m.mine > lowBacklog && !m.gone {
+	for m.all.bytes > m.all.most && m.mine > m.all.low && !m.gone {
 		m.all.less.Wait()
 	}
 }
@@ -115,7 +121,7 @@ func (m *meter) came(p []byte) error {
 		return nil
 	}
 	var n int64
-	m.in.each(p, func(kind byte, _ uint32, payload []byte) {
+	m.in.each(p, m.streams.began, func(kind byte, _ uint32, payload []byte) {
 		if kind == dataFrame {
 			n += int64(len(payload))
 		}
@@ -131,7 +137,15 @@ func (m *meter) writes(p []byte) {
 	if !m.on() {
 		return
 	}
-	m.out.each(p, func(kind byte, stream uint32, payload []byte) {
+	ends := func(kind byte, stream uint32, _ int) {
+		switch {
+		case kind == resetFrame, kind <= headFrame && m.out.head[4]&endStream != 0:
+			m.streams.ended(stream)
+		case kind == leaveFrame:
+			m.streams.leaves()
+		}
+	}
+	m.out.each(p, ends, func(kind byte, stream uint32, payload []byte) {
 		if kind != creditFrame || stream != 0 {
 			return
 		}
@@ -161,6 +175,7 @@ func (m *meter) add(n int64) int64 {
 
 // close takes the connection's part away.
 func (m *meter) close() {
+	m.streams.close()
 	m.all.mu.Lock()
 	defer m.all.mu.Unlock()
 	m.all.bytes -= m.mine
@@ -183,8 +198,8 @@ func (f *frames) open() bool {
 	return f.block || f.have > 0 && (f.have < len(f.head) || f.head[3] != dataFrame)
 }
 
-// each calls part for every payload in p, or as much of it as p has.
-func (f *frames) each(p []byte, part func(kind byte, stream uint32, payload []byte)) {
+// each calls begun for every frame that begins, when its own head is there, and part for every payload in p, or as much of it as p has.
+func (f *frames) each(p []byte, begun func(kind byte, stream uint32, length int), part func(kind byte, stream uint32, payload []byte)) {
 	for len(p) > 0 {
 		if f.have < len(f.head) {
 			n := copy(f.head[f.have:], p)
@@ -195,13 +210,17 @@ func (f *frames) each(p []byte, part func(kind byte, stream uint32, payload []by
 			if kind := f.head[3]; kind == headFrame || kind == moreFrame {
 				f.block = f.head[4]&endHeaders == 0
 			}
+			begun(f.head[3], f.stream(), f.left)
 		}
 		n := min(f.left, len(p))
 		if n > 0 {
-			part(f.head[3], binary.BigEndian.Uint32(f.head[5:])&(1<<31-1), p[:n])
+			part(f.head[3], f.stream(), p[:n])
 		}
 		if f.left, p = f.left-n, p[n:]; f.left == 0 {
 			f.have = 0
 		}
 	}
 }
+
+// stream is that of the frame.
+func (f *frames) stream() uint32 { return binary.BigEndian.Uint32(f.head[5:]) & (1<<31 - 1) }

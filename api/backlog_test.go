@@ -57,7 +57,7 @@ func newWire(t *testing.T, most int64) *wire {
 	ctx, letGo := context.WithCancel(context.Background())
 	w.letGo = letGo
 	s := &Server{cfg: Config{RateWindow: 30 * time.Second}, log: slog.New(slog.DiscardHandler)}
-	l := bound(w.in, 0, w.unread, paceOf(1<<10, 30*time.Second), new(counters))
+	l := bound(w.in, 0, w.unread, newUnsettled(mostRefused, 100), paceOf(1<<10, 30*time.Second), new(counters))
 	w.server = s.httpServer(context.Background(), http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/wait" {
 			select {
@@ -336,7 +336,7 @@ func TestTheMeterReadsTheWire(t *testing.T) {
 	must(server.WriteData(1, true, []byte{0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 1, 0}))
 	must(server.WriteWindowUpdate(0, 10))
 	for _, by := range []int{1, 2, 3, 5, 7, 13, 1 << 20} {
-		m := meter{all: newBacklog(1)}
+		m := meter{all: newBacklog(1), streams: streams{all: newUnsettled(1, 100)}}
 		feed := func(p []byte, to func([]byte)) {
 			for len(p) > 0 {
 				n := min(by, len(p))
@@ -351,7 +351,7 @@ func TestTheMeterReadsTheWire(t *testing.T) {
 		}
 	}
 
-	plain := meter{all: newBacklog(1)}
+	plain := meter{all: newBacklog(1), streams: streams{all: newUnsettled(1, 100)}}
 	must(plain.came([]byte("PRIX")))
 	must(plain.came(in.Bytes()))
 	plain.writes(out.Bytes())
@@ -359,7 +359,7 @@ func TestTheMeterReadsTheWire(t *testing.T) {
 		t.Errorf("HTTP/1.1: %d bytes", got)
 	}
 
-	m := meter{all: newBacklog(1)}
+	m := meter{all: newBacklog(1), streams: streams{all: newUnsettled(1, 100)}}
 	must(m.came([]byte(preface)))
 	frame := binary.BigEndian.AppendUint32(nil, maxFrame<<8)
 	frame = append(frame, make([]byte, 5+maxFrame)...)

@@ -28,6 +28,7 @@ type conn struct {
 
 	// of.mu guards these.
 	counted      bool
+	places       int // that its requests have
 	since        time.Time
 	in           *queue
 	before, next *conn
@@ -78,6 +79,8 @@ func (c *conn) readFrames(p []byte) (int, error) {
 func (c *conn) Write(p []byte) (n int, err error) {
 	if c.meter.on() {
 		c.meter.writes(p) // before the client has it, and sends more
+		c.meter.streams.writes(true)
+		defer c.meter.streams.writes(false)
 		return c.Conn.Write(p)
 	}
 	said := p
@@ -111,6 +114,9 @@ func (c *conn) arm(n int) {
 
 // SetWriteDeadline implements net.Conn. To have none is to have that of the minimum rate.
 func (c *conn) SetWriteDeadline(t time.Time) error {
+	if !c.serving.Load() && !c.meter.on() {
+		return nil // net/http's own, for what has a deadline in any case
+	}
 	if t.IsZero() && !c.meter.on() {
 		if c.held {
 			c.held, c.armed = false, time.Time{}
@@ -130,7 +136,7 @@ func (c *conn) own(p []byte) []byte {
 	f := Fault{Status: status, Code: CodeInvalidArgument, Detail: "the head of the request is malformed"}
 	switch status {
 	case http.StatusRequestHeaderFieldsTooLarge:
-		f.Code, f.Detail = CodeTooLarge, fmt.Sprintf("the head of the request has more than %d bytes", maxHead)
+		f.Code, f.Detail = CodeTooLarge, fmt.Sprintf("the head of the request has more than %d bytes", c.of.head)
 	case http.StatusExpectationFailed:
 		f.Detail = "Expect may be 100-continue alone"
 	}
@@ -151,6 +157,14 @@ func problemText(p Problem, id string) []byte {
 	}
 	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: application/problem+json\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\nX-Request-Id: %s\r\n%sConnection: close\r\nContent-Length: %d\r\n\r\n%s",
 		p.Status, http.StatusText(p.Status), id, retry, len(body), body)
+}
+
+// works notes that a request has a place (1), or has given it back (-1).
+func (c *conn) works(n int) {
+	c.of.works(c, n)
+	if c.meter.on() {
+		c.meter.streams.placed(n)
+	}
 }
 
 // Close implements net.Conn.

@@ -84,16 +84,16 @@ func (l *limiter) held() int64 {
 
 // Bounds of what all requests hold together.
 const (
-	// mostHeld is, unless Config.Held says less, for each of three: the bodies of JSON requests that are under way, each
+	// mostHeld is, unless Config.JSON and Config.Held say less, for each of three: the bodies of JSON requests that are under way, each
 	// byte of which counts jsonCost times; JSON answers that are made and not yet taken; and the pieces of contents that are
 	// being sent, which are smaller past it, and none is refused for it.
 	mostHeld = 64 << 20
-	// leastText lets one principal send the longest of all JSON bodies.
-	leastText = jsonCost * maxBatchJSON / 3 * 4
 	// mostProbes is how many requests for /healthz and /readyz may run at one time, beside all others.
 	mostProbes = 64
-	// mostLingers is how many refused requests may be read on at one time, so that their clients see the answer. Others are closed at once.
-	mostLingers = 256
+	// mostRefused is, unless Config.Refused says less, how many refused requests may be read on at one time, or wait on
+	// HTTP/2 for a window to be answered in, so that their clients see the answer; and how many streams may be unsettled.
+	// Of others the connection is closed at once, and on HTTP/2 the answer is a head alone.
+	mostRefused = 256
 	// smallAnswer is the longest answer that does not count: it waits in net/http's own buffers.
 	smallAnswer = 4 << 10
 	// longAnswer is what an answer counts for before its length is known: a page ends at about half of that.
@@ -106,12 +106,11 @@ type limits struct {
 	text, pieces, answers   *limiter // bytes
 }
 
-func newLimits(requests, held int64) limits {
-	text := max(held, leastText)
+func newLimits(requests, text, held, refused int64) limits {
 	return limits{
 		places:  newLimiter(requests, requests/2, requests/4),
 		probes:  newLimiter(mostProbes, 0, mostProbes),
-		lingers: newLimiter(mostLingers, 0, mostLingers),
+		lingers: newLimiter(refused, 0, refused),
 		text:    newLimiter(text, text/4*3, 0),
 		pieces:  newLimiter(held, held/4*3, 0),
 		answers: newLimiter(held, held/4*3, held/4),
@@ -122,8 +121,10 @@ func newLimits(requests, held int64) limits {
 type holds struct {
 	place  *limiter // nil: none
 	holder string   // the principal that it counts for
+	conn   *conn    // that has the place; nil: none
 	text   int64
 	answer int64
+	waits  bool // it has a place among those that wait for their clients, which is counted for conn
 }
 
 // probe reports whether a request asks how the server is. It has a place when no other request gets one.
@@ -143,6 +144,9 @@ func (s *Server) enter(c *call) error {
 		return err
 	}
 	c.place = place
+	if c.conn = connOf(c.Request); c.conn != nil {
+		c.conn.works(1)
+	}
 	return nil
 }
 
@@ -197,6 +201,12 @@ func (s *Server) leave(c *call) {
 	if c.place != nil {
 		c.place.release(c.holder, 1)
 	}
+	switch {
+	case c.conn != nil && c.waits:
+		c.conn.meter.streams.placed(-1)
+	case c.conn != nil:
+		c.conn.works(-1)
+	}
 	if c.text > 0 {
 		s.text.release(c.holder, c.text)
 	}
@@ -204,4 +214,19 @@ func (s *Server) leave(c *call) {
 		s.answers.release(c.holder, c.holds.answer)
 	}
 	c.holds = holds{}
+}
+
+// linger gives up the place of a request for one among those that wait for their clients: to take the answer, or to end
+// the body. Past so many the answer of a request on HTTP/2, where it is not made yet, is a head alone, which needs no window.
+func (s *Server) linger(c *call) {
+	s.leave(c)
+	if s.lingers.acquire("", 1) != nil {
+		c.short = c.ProtoMajor >= 2
+		return
+	}
+	c.place, c.waits = s.lingers, true
+	if conn := connOf(c.Request); conn != nil && conn.meter.on() {
+		c.conn = conn
+		conn.meter.streams.placed(1)
+	}
 }

@@ -8,22 +8,27 @@ import (
 	"time"
 )
 
-// bounded is a listener that keeps at most max connections open. One that comes beyond takes the place of the one that is idle longest. Where none is, a few more
+// bounded is a listener that keeps at most max connections open. One that comes beyond takes the place of the one that is idle longest, or of the one that has
+// longest been without a running request otherwise: whose head does not end, say, or whose refused body is read on. Where there is none, a few more
 // are taken that may only ask for /healthz and /readyz; the others are answered 503 at once and closed, so that the stores never lack the descriptors
 // that they need, and the client knows that it is to come again.
 type bounded struct {
 	net.Listener
 	max    int64
 	unread *backlog
-	pace   pace // of answers
+	begun  *unsettled // streams
+	head   int64      // how many bytes a head may have
+	pace   pace       // of answers
 	count  *counters
 	slots  chan struct{} // bounds the refusals that are under way
 	wg     sync.WaitGroup
 
 	mu    sync.Mutex
-	open  int64
+	open  int64 // of the bound
+	over  int64 // beyond it
 	idle  queue // between two requests
-	fresh queue // beyond the bound, and nothing was asked yet
+	waits queue // no request of theirs has a place, and they are not idle
+	fresh queue // beyond the bound, and no request of theirs has a place
 }
 
 const (
@@ -32,13 +37,14 @@ const (
 	refuseFor = time.Second
 	// mostSpare is how many connections may be open beyond the bound.
 	mostSpare = 16
-	// freshFor is how long one of these that has not asked for anything is let alone.
-	freshFor = 2 * time.Second
+	// waitsFor is how long a connection without a running request is let alone.
+	waitsFor = time.Second
 )
 
-// bound makes conns of what l accepts; with max 0 as many as come. What they send and nobody reads is counted in unread, and what nobody takes is held to the pace.
-func bound(l net.Listener, max int64, unread *backlog, p pace, count *counters) *bounded {
-	return &bounded{Listener: l, max: max, unread: unread, pace: p, count: count, slots: make(chan struct{}, refusing)}
+// bound makes conns of what l accepts; with max 0 as many as come. What they send and nobody reads is counted in unread,
+// the streams of HTTP/2 that begin in begun, and what nobody takes is held to the pace.
+func bound(l net.Listener, max int64, unread *backlog, begun *unsettled, p pace, count *counters) *bounded {
+	return &bounded{Listener: l, max: max, unread: unread, begun: begun, pace: p, count: count, slots: make(chan struct{}, refusing)}
 }
 
 // Accept implements net.Listener.
@@ -48,7 +54,7 @@ func (b *bounded) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := &conn{Conn: raw, of: b, meter: meter{all: b.unread}}
+		c := &conn{Conn: raw, of: b, meter: meter{all: b.unread, streams: streams{all: b.begun}}}
 		if b.admit(c) {
 			return c, nil
 		}
@@ -70,21 +76,21 @@ func (b *bounded) admit(c *conn) bool {
 	b.mu.Lock()
 	var out *conn
 	if b.max > 0 && b.open >= b.max {
-		if out = b.idle.first; out == nil && b.open >= b.max+mostSpare && b.fresh.first != nil && time.Since(b.fresh.first.since) >= freshFor {
-			out = b.fresh.first
+		if out = b.idle.first; out == nil {
+			out = b.waits.eldest()
+		}
+		if c.spare = out == nil; c.spare && b.over >= mostSpare {
+			out = b.fresh.eldest()
 		}
 	}
 	if out != nil {
 		b.drop(out)
 	}
-	c.spare = b.max > 0 && b.open >= b.max
-	taken := !c.spare || b.open < b.max+mostSpare
+	taken := !c.spare || b.over < mostSpare
 	if taken {
-		b.open++
 		c.counted = true
-		if c.spare {
-			b.fresh.push(c)
-		}
+		*b.number(c)++
+		b.rest(c, &b.waits)
 	}
 	b.mu.Unlock()
 	if out != nil {
@@ -98,9 +104,26 @@ func (b *bounded) admit(c *conn) bool {
 func (b *bounded) drop(c *conn) {
 	if c.counted {
 		c.counted = false
-		b.open--
+		*b.number(c)--
 		c.leave()
 	}
+}
+
+// number is what a connection counts for.
+func (b *bounded) number(c *conn) *int64 {
+	if c.spare {
+		return &b.over
+	}
+	return &b.open
+}
+
+// rest puts a connection that has no running request into its queue: q, where it is within the bound. mu is held.
+func (b *bounded) rest(c *conn, q *queue) {
+	c.leave()
+	if c.spare {
+		q = &b.fresh
+	}
+	q.push(c)
 }
 
 // state is an http.Server's ConnState.
@@ -117,12 +140,26 @@ func (b *bounded) state(nc net.Conn, state http.ConnState) {
 	if !c.counted {
 		return
 	}
+	if c.places > 0 {
+		return
+	}
 	switch state {
 	case http.StateActive:
-		c.leave()
+		b.rest(c, &b.waits)
 	case http.StateIdle:
-		c.leave()
-		b.idle.push(c)
+		b.rest(c, &b.idle)
+	}
+}
+
+// works notes that a request of a connection has a place (1), or has given it back (-1).
+func (b *bounded) works(c *conn, n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c.places += n; !c.counted {
+		return
+	}
+	if c.leave(); c.places == 0 {
+		b.rest(c, &b.waits)
 	}
 }
 
@@ -137,6 +174,14 @@ func (q *queue) push(c *conn) {
 		q.first = c
 	}
 	q.last = c
+}
+
+// eldest gives the first where it has waited long enough.
+func (q *queue) eldest() *conn {
+	if q.first == nil || time.Since(q.first.since) < waitsFor {
+		return nil
+	}
+	return q.first
 }
 
 // leave takes a connection out of its queue.

@@ -34,6 +34,7 @@ type call struct {
 	crc32c *uint32
 	status int   // as answered; 0: nothing yet
 	out    int64 // bytes answered
+	short  bool  // the answer is a head alone
 	holds        // of what is bounded for all
 }
 
@@ -71,12 +72,20 @@ func (c *call) closing() {
 // Header is the answer's; the request's are c.Request.Header.
 func (c *call) Header() http.Header { return c.ResponseWriter.Header() }
 
+// never is as good as no deadline.
+const never = 10_000 * time.Hour
+
 // guard is what every request goes through first: it gets its id (never the client's), is counted, logged, and survived.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return s.counted(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		c := &call{Request: r, ResponseWriter: w, body: newBody(r, w, s.cfg.MinRate, s.cfg.RateWindow), id: newRequestID()}
 		defer c.body.close()
+		if r.ProtoMajor >= 2 {
+			// That of net/http's own answers ends here. To have none would not do: net/http sets the next one even where the
+			// stream has ended meanwhile, and keeps all of the connection until then.
+			_ = c.body.rc.SetWriteDeadline(began.Add(never))
+		}
 		h := w.Header()
 		h.Set("X-Request-Id", c.id)
 		h.Set("X-Content-Type-Options", "nosniff")
@@ -110,13 +119,15 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		} else {
 			next.ServeHTTP(c, r)
 		}
+		if c.body.unread() && !c.waits {
+			s.linger(c) // before the client can know
+		}
+		if c.body.unread() || c.out > 0 && r.ProtoMajor >= 2 {
+			_ = c.body.rc.Flush() // what waits for a window has a place
+		}
 		if c.body.unread() {
-			s.leave(c) // before the client can know
-			_ = c.body.rc.Flush()
 			wait := lingerFor
-			if s.lingers.acquire("", 1) == nil {
-				defer s.lingers.release("", 1)
-			} else {
+			if !c.waits {
 				wait = 0
 			}
 			c.body.linger(wait, r.Header.Get("Expect") != "")
@@ -135,8 +146,13 @@ func (s *Server) counted(next http.Handler) http.Handler {
 		s.requests.Add(1)
 		s.mu.Unlock()
 		defer s.requests.Done()
-		if c := connOf(r); c != nil && r.ProtoMajor < 2 {
-			c.serving.Store(true)
+		if c := connOf(r); c != nil {
+			if r.ProtoMajor < 2 {
+				c.serving.Store(true)
+			} else {
+				c.meter.streams.handles(1)
+				defer c.meter.streams.handles(-1)
+			}
 		}
 		s.running.Add(1)
 		defer s.running.Add(-1)
@@ -312,7 +328,15 @@ func (s *Server) refuse(c *call, err error) {
 	} else if p.Status >= 500 && c.Context().Err() == nil {
 		level = slog.LevelWarn
 	}
-	s.log.Log(c.Context(), level, "refused", "request_id", c.id, "route", c.Pattern, "code", string(p.Code), "err", err)
+	said := []any{"request_id", c.id, "route", c.Pattern, "code", string(p.Code), "err", err}
+	if level == slog.LevelWarn {
+		if left, ok := s.warnings.of(err).say(time.Now()); !ok {
+			level = slog.LevelDebug
+		} else if left > 0 {
+			said = append(said, "left_out", left)
+		}
+	}
+	s.log.Log(c.Context(), level, "refused", said...)
 	h := c.Header()
 	if p.Code == CodeUnauthenticated {
 		h.Set("WWW-Authenticate", "Bearer")
@@ -336,7 +360,15 @@ func (s *Server) answer(c *call, status int, kind string, v any) {
 		panic(err) // a wire message that has no JSON form is a mistake of ours
 	}
 	s.made(c, len(b))
+	if c.ProtoMajor >= 2 && c.holder == "" && len(b) <= smallAnswer {
+		s.linger(c)
+	}
 	h := c.Header()
+	if c.short { // this waits for no window
+		h.Set("Content-Length", "0")
+		c.WriteHeader(status)
+		return
+	}
 	h.Set("Content-Type", kind)
 	h.Set("Content-Length", strconv.Itoa(len(b)))
 	c.WriteHeader(status)

@@ -74,7 +74,7 @@ func TestAReaderThatGetsSlow(t *testing.T) {
 					}
 					return c.slow
 				}}
-				s := &Server{cfg: Config{MinRate: rate, RateWindow: window}, limits: newLimits(10, mostHeld)}
+				s := &Server{cfg: Config{MinRate: rate, RateWindow: window}, limits: newLimits(10, mostHeld, mostHeld, mostRefused)}
 				most := pieceBytes
 				if c.busy {
 					most = pieceLeast
@@ -121,7 +121,7 @@ func TestNothingIsAnsweredBeforeItWasCompared(t *testing.T) {
 	rot := errors.New("rotten")
 	for _, good := range []int{0, pieceBytes} {
 		w := &taker{rate: func(int64) int64 { return 1 << 40 }}
-		s := &Server{cfg: Config{MinRate: 1, RateWindow: time.Minute}, limits: newLimits(10, mostHeld)}
+		s := &Server{cfg: Config{MinRate: 1, RateWindow: time.Minute}, limits: newLimits(10, mostHeld, mostHeld, mostRefused)}
 		c := &call{ResponseWriter: w, holds: holds{holder: "us"}, body: &body{rc: http.NewResponseController(w)}}
 		w.ResponseWriter = headers{"Etag": {"x"}, "Content-Range": {"x"}}
 		err := s.send(c, failing{bytes.NewReader(make([]byte, good)), rot}, 1<<20, 206)

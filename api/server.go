@@ -84,6 +84,8 @@ type Config struct {
 	Expire func(ctx context.Context) (int, error)
 
 	Log *slog.Logger // discards
+	// MaxHead is how many bytes the head of a request may have (64 KiB; 8 KiB at least).
+	MaxHead int64
 	// MinRate is how many bytes a second a body must bring, on an average over RateWindow (1,024 over 30 s). Slower clients are
 	// cut off, going up and coming down.
 	MinRate    int64
@@ -96,9 +98,12 @@ type Config struct {
 	MaxConns int64
 	// Unread bounds what clients have sent on HTTP/2 and no request has read, in bytes (128 MiB).
 	Unread int64
-	// Held bounds what requests hold in bytes, for each of JSON bodies, JSON answers and pieces of contents (64 MiB). One
-	// body of the longest kind has room in any case.
-	Held int64
+	// JSON bounds what the bodies of JSON requests take in bytes, each byte counting four times, and Held what is held of
+	// each of JSON answers and pieces of contents (64 MiB).
+	JSON, Held int64
+	// Refused bounds the refused requests that wait for their clients, and the streams that have begun and are neither
+	// refused nor let in, but for one of each connection (256).
+	Refused int64
 }
 
 // Server answers the /v1 operations. Its handlers are safe for concurrent use. It has no goroutines of its own but in Serve.
@@ -109,11 +114,13 @@ type Server struct {
 	admin    http.Handler
 	document []byte
 	unread   *backlog
+	begun    *unsettled
 	// long and short are of *[]byte, for pieces.
 	long, short sync.Pool
 
 	limits
-	refused counters
+	refused  counters
+	warnings throttles
 
 	draining atomic.Bool
 	running  atomic.Int64
@@ -140,7 +147,12 @@ func New(cfg Config) (*Server, error) {
 	cfg.MinRate = cmp.Or(cfg.MinRate, 1<<10)
 	cfg.RateWindow = cmp.Or(cfg.RateWindow, 30*time.Second)
 	cfg.MaxRequests = cmp.Or(cfg.MaxRequests, 16<<10)
-	s := &Server{cfg: cfg, log: cfg.Log, unread: newBacklog(cmp.Or(cfg.Unread, mostBacklog)), limits: newLimits(cfg.MaxRequests, cmp.Or(cfg.Held, mostHeld))}
+	cfg.Refused = cmp.Or(cfg.Refused, mostRefused)
+	cfg.MaxHead = cmp.Or(cfg.MaxHead, maxHead)
+	s := &Server{
+		cfg: cfg, log: cfg.Log, unread: newBacklog(cmp.Or(cfg.Unread, mostBacklog)), begun: newUnsettled(int(cfg.Refused), streamsOf(cfg.MaxRequests)),
+		limits: newLimits(cfg.MaxRequests, cmp.Or(cfg.JSON, mostHeld), cmp.Or(cfg.Held, mostHeld), cfg.Refused),
+	}
 	routes := routes()
 	var err error
 	if s.document, err = document(routes); err != nil {
@@ -168,12 +180,13 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace ti
 	base, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	rate := paceOf(s.cfg.MinRate, s.cfg.RateWindow)
-	listeners := []*bounded{bound(public, s.cfg.MaxConns, s.unread, rate, &s.refused)}
+	listeners := []*bounded{bound(public, s.cfg.MaxConns, s.unread, s.begun, rate, &s.refused)}
 	servers := []*http.Server{s.httpServer(base, s.public, listeners[0])}
 	if admin != nil {
-		listeners = append(listeners, bound(admin, mostAdminConns, s.unread, rate, &s.refused))
+		listeners = append(listeners, bound(admin, mostAdminConns, s.unread, s.begun, rate, &s.refused))
 		servers = append(servers, s.httpServer(base, s.admin, listeners[1]))
 		servers[1].Protocols.SetUnencryptedHTTP2(false) // its answers have the deadlines of HTTP/1.1 alone
+		servers[1].WriteTimeout = 0
 	}
 	failed := make(chan error, len(servers))
 	for i, h := range servers {
@@ -213,7 +226,7 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace ti
 const (
 	// mostAdminConns bounds the connections of the admin listener.
 	mostAdminConns = 64
-	// maxHead is how many bytes the head of a request may have.
+	// maxHead is how many bytes the head of a request may have, unless Config.MaxHead says less.
 	maxHead = 64 << 10
 )
 
@@ -233,14 +246,16 @@ func (s *Server) lastCalls(d time.Duration) {
 // httpServer bounds what a connection may cost before a handler runs. There is no absolute limit of time on bodies: the minimum
 // rate is the limit.
 func (s *Server) httpServer(base context.Context, h http.Handler, l *bounded) *http.Server {
+	l.head = cmp.Or(s.cfg.MaxHead, maxHead)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
 	return &http.Server{
 		Handler: h, Protocols: protocols,
-		HTTP2:             flowControl(s.cfg.RateWindow),
+		HTTP2:             flowControl(s.cfg.RateWindow, streamsOf(s.cfg.MaxRequests)),
+		WriteTimeout:      s.cfg.RateWindow, // of answers that no handler of ours gives
 		ReadHeaderTimeout: headFor, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: maxHead - 4<<10, // net/http allows 4 KiB more
+		MaxHeaderBytes: int(l.head) - 4<<10, // net/http allows 4 KiB more
 		BaseContext:    func(net.Listener) context.Context { return base },
 		ConnContext:    withConn, ConnState: l.state,
 		DisableGeneralOptionsHandler: true, // its answer has no bounds, and no id

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -19,21 +20,29 @@ import (
 
 // hostile is the whole server, without stores, on connections that hold nothing. /long answers a long JSON document.
 func hostile(t *testing.T, conns int64) (s *Server, dial func() net.Conn) {
-	s = &Server{cfg: Config{MinRate: 1 << 10, RateWindow: 30 * time.Second}, log: slog.New(slog.DiscardHandler), unread: newBacklog(mostBacklog), limits: newLimits(1<<10, mostHeld)}
 	long := Problem{Title: strings.Repeat("x", longAnswer)}
+	return hostileWith(t, conns, func(s *Server) http.Handler {
+		return s.guard(s.serve(func(c *call) error {
+			if c.Request.URL.Path == "/refused" {
+				return errNotFound
+			}
+			if err := s.reserve(c, longAnswer); err != nil {
+				return err
+			}
+			s.answer(c, http.StatusOK, "application/json", long)
+			return nil
+		}))
+	})
+}
+
+// hostileWith has another handler.
+func hostileWith(t *testing.T, conns int64, handler func(*Server) http.Handler) (s *Server, dial func() net.Conn) {
+	s = &Server{cfg: Config{MinRate: 1 << 10, RateWindow: 30 * time.Second}, log: slog.New(slog.DiscardHandler), unread: newBacklog(mostBacklog), limits: newLimits(1<<10, mostHeld, mostHeld, mostRefused), begun: newUnsettled(mostRefused, 100)}
+	h := handler(s)
 	in := &pipes{conns: make(chan net.Conn)}
 	in.closed, in.close = context.WithCancel(context.Background())
-	l := bound(in, conns, s.unread, paceOf(s.cfg.MinRate, s.cfg.RateWindow), &s.refused)
-	server := s.httpServer(context.Background(), s.guard(s.serve(func(c *call) error {
-		if c.Request.URL.Path == "/refused" {
-			return errNotFound
-		}
-		if err := s.reserve(c, longAnswer); err != nil {
-			return err
-		}
-		s.answer(c, http.StatusOK, "application/json", long)
-		return nil
-	})), l)
+	l := bound(in, conns, s.unread, s.begun, paceOf(s.cfg.MinRate, s.cfg.RateWindow), &s.refused)
+	server := s.httpServer(context.Background(), h, l)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -312,6 +321,69 @@ func TestARefusedBodyIsReadOnOverHTTP2(t *testing.T) {
 				}
 				answered = true
 			}
+		}
+	})
+}
+
+// Where all connections are taken, and none is idle, the one that has longest been without a running request makes way.
+func TestAHeadThatDoesNotEndKeepsNobodyOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const most = 3
+		_, dial := hostile(t, most)
+		ask := func(c net.Conn) (status int) {
+			go func() { _, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n") }()
+			res, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, res.Body)
+			return res.StatusCode
+		}
+		var slow []net.Conn
+		for range most {
+			c := dial()
+			_, _ = io.WriteString(c, "GET / HT")
+			slow = append(slow, c)
+		}
+		if got := ask(dial()); got != http.StatusServiceUnavailable {
+			t.Errorf("at once: %d", got)
+		}
+		time.Sleep(waitsFor)
+		if got := ask(dial()); got != http.StatusOK {
+			t.Errorf("after %v: %d", waitsFor, got)
+		}
+		if _, err := slow[0].Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("the eldest head: %v", err)
+		}
+	})
+}
+
+// A flood of refusals is a few lines of the log, the next of which says how many were left out.
+func TestAFloodDoesNotFloodTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		s, dial := hostile(t, 1000)
+		s.log = slog.New(slog.NewTextHandler(&log, nil))
+		s.limits = newLimits(0, mostHeld, mostHeld, mostRefused)
+		ask := func(n int) {
+			for range n {
+				c := dial()
+				if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+					t.Fatal(err)
+				}
+				go func() { _, _ = io.Copy(io.Discard, c) }()
+				synctest.Wait()
+			}
+		}
+		ask(50)
+		if n := strings.Count(log.String(), "\n"); n != mostLines || strings.Contains(log.String(), "left_out") {
+			t.Errorf("%d lines: %s", n, log.String())
+		}
+		log.Reset()
+		time.Sleep(time.Second)
+		ask(1)
+		if !strings.Contains(log.String(), "left_out=40") {
+			t.Errorf("the next line: %q", log.String())
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"testing"
 	"time"
 
@@ -118,5 +119,41 @@ func TestTheGapOfAnUnknownLength(t *testing.T) {
 	}
 	if gap := put(20, "0123"); gap != (session.Range{Off: 10, End: 20}) {
 		t.Errorf("10 bytes are there, and the gap is %v", gap)
+	}
+}
+
+// What puts keep of the ranges of their sessions is bounded over all sessions; one that has few is always taken.
+func TestRangesThatPutsKeepAreBounded(t *testing.T) {
+	const ranges = 200
+	v := start(t, session.Config{States: 2 * 16 * ranges * 3 / 2})
+	many := func() (session.Session, *page) {
+		s, p := begin(t, v, 1, 2*ranges), newPage(t, 2*ranges)
+		for i := range int64(ranges) {
+			if err := v.PutChunk(t.Context(), s.ID, 2*i, bytes.NewReader([]byte("x")), p); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return s, p
+	}
+	first, p := many()
+	other, q := many()
+	few, r := begin(t, v, 1, 4), newPage(t, 4)
+	body, pour := io.Pipe()
+	done := make(chan error, 1)
+	go func() { done <- v.PutChunk(t.Context(), first.ID, 1, body, p) }()
+	if _, err := pour.Write([]byte("x")); err != nil { // the put has begun to read
+		t.Fatal(err)
+	}
+	if err := v.PutChunk(t.Context(), other.ID, 1, bytes.NewReader([]byte("x")), q); !errors.Is(err, session.ErrBusy) {
+		t.Errorf("a second session in many pieces: %v", err)
+	}
+	if err := v.PutChunk(t.Context(), few.ID, 1, bytes.NewReader([]byte("x")), r); err != nil {
+		t.Errorf("a session in few pieces: %v", err)
+	}
+	if err := errors.Join(pour.Close(), <-done); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.PutChunk(t.Context(), other.ID, 1, bytes.NewReader([]byte("x")), q); err != nil {
+		t.Errorf("afterwards: %v", err)
 	}
 }

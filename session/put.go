@@ -91,8 +91,9 @@ type stream struct {
 }
 
 func (v *Service) put(ctx context.Context, s Session, want Range, r io.Reader, sink ByteSink, mode putMode) (int64, error) {
-	l := v.hold(s.ID)
-	defer v.release(s.ID, l)
+	id := s.ID // so that a put that waits keeps no ranges
+	l := v.hold(id)
+	defer v.release(id, l)
 	if err := l.count(&l.open, v.cfg.Puts); err != nil {
 		return 0, err
 	}
@@ -112,7 +113,7 @@ func (v *Service) put(ctx context.Context, s Session, want Range, r io.Reader, s
 		p.quiet = nil
 	}()
 	// What an older put recorded before it left is to be seen here, what was dropped, and a length that was fixed meanwhile.
-	s, err := v.open(ctx, s.ID)
+	s, err := v.open(ctx, id)
 	if err != nil {
 		return 0, err
 	}
@@ -122,6 +123,11 @@ func (v *Service) put(ctx context.Context, s Session, want Range, r io.Reader, s
 	if err := v.full(s, want.Off); err != nil {
 		return 0, err
 	}
+	n, err := v.keepState(s)
+	if err != nil {
+		return 0, err
+	}
+	defer v.states.Add(-n)
 	if c, ok := sink.(Claimer); ok {
 		c.Claimed(s)
 	}
@@ -178,6 +184,22 @@ func (v *Service) full(s Session, off int64) error {
 		return &LimitError{firstGap(s, off), fmt.Sprintf("the session has %d gaps", len(s.Received)-1)}
 	}
 	return nil
+}
+
+// fewRanges is how many received ranges a session may have without being counted.
+const fewRanges = 128
+
+// keepState counts what a put keeps of the ranges of its session, as they were when it began and when it recorded last.
+func (v *Service) keepState(s Session) (n int64, err error) {
+	if v.cfg.States <= 0 || len(s.Received) <= fewRanges {
+		return 0, nil
+	}
+	n = 2 * 16 * int64(len(s.Received))
+	if v.states.Add(n) > v.cfg.States {
+		v.states.Add(-n)
+		return 0, fmt.Errorf("%w: too many puts into sessions in many pieces", ErrBusy)
+	}
+	return n, nil
 }
 
 // firstGap is the first gap of a session, or before off where its length is not known; empty where there is none.

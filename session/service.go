@@ -30,6 +30,7 @@ type Service struct {
 	running      atomic.Int64 // ms
 	small, large sync.Pool    // of *[]byte
 	spare        atomic.Int64 // large ones that nobody has
+	states       atomic.Int64 // bytes of received ranges that puts keep
 }
 
 // live is what a Service keeps in memory of a session while calls work on it.

@@ -352,6 +352,9 @@ type Config struct {
 	// Puts is how many puts may run on one session at a time, those that wait included (1,024), and Waiting how many of these may wait for others of the
 	// same bytes (16). More are ErrBusy.
 	Puts, Waiting int
+	// States bounds what the received ranges take of the sessions that are put into, in bytes, where a session has many:
+	// puts of more are ErrBusy (0: no bound).
+	States int64
 	// AtOnce is how many sessions TickTTL and ClearAll end at a time (16).
 	AtOnce int
 	// Merge, if set, joins two adjacent entries of one chunk into one, whose

@@ -92,6 +92,8 @@ func (u *Service) finishOnce(ctx context.Context, c access.Caller, reqs []Finish
 	vs := make([]*verified, len(reqs))
 	var failures []Failure
 	ranges, pieces := mostFailedRanges, 0
+	var held int64
+	defer func() { u.finishing.Add(-held) }()
 	for i, req := range reqs {
 		if vs[i], err = u.verify(ctx, c, req); err != nil {
 			if ctx.Err() != nil {
@@ -107,6 +109,11 @@ func (u *Service) finishOnce(ctx context.Context, c access.Caller, reqs []Finish
 		if pieces += len(vs[i].pieces); most > 0 && pieces > most && len(reqs) > 1 {
 			problem := fmt.Sprintf("have more than %d pieces together; finish them in smaller batches", most)
 			return nil, false, &catalog.FieldError{Field: "finishes", Problem: problem}
+		}
+		n := int64(len(vs[i].pieces))
+		held += n
+		if all := u.finishing.Add(n); u.Config.Limits.Pieces > 0 && all > u.Config.Limits.Pieces && all > held {
+			return nil, false, fmt.Errorf("%w: uploads in too many pieces are being finished", session.ErrBusy)
 		}
 	}
 	if failures != nil {

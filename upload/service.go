@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/access"
@@ -28,6 +29,8 @@ type Limits struct {
 	MaxEnded int64
 	// BatchPieces bounds the recorded pieces of the sessions of one FinishBatch together; 0 is no bound.
 	BatchPieces int
+	// Pieces bounds those of all finishes under way; 0 is no bound. One finish alone may have more.
+	Pieces int64
 }
 
 // DefaultLimits are API.md's.
@@ -62,6 +65,8 @@ type Service struct {
 	tracks tracks
 	// hashers bound the followers that read at one time.
 	hashers hashers
+	// finishing are the recorded pieces that finishes hold.
+	finishing atomic.Int64
 
 	mu       sync.Mutex
 	creating map[session.SessionID]struct{}

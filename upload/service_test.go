@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -538,4 +539,42 @@ func TestABatchHasSoManyPieces(t *testing.T) {
 	if _, err := w.FinishBatch(t.Context(), w.me, reqs); err != nil || w.memories() != 2 {
 		t.Errorf("finished again: %v; %d memories", err, w.memories())
 	}
+}
+
+// The pieces of all finishes under way are bounded: past that one is to come again, unless it is alone.
+func TestFinishesTogetherHaveSoManyPieces(t *testing.T) {
+	w := newWorld(t)
+	l := limits()
+	l.Pieces = 10
+	w.rewire(w.blobs, l)
+	came, let := make(chan struct{}), make(chan struct{})
+	var first atomic.Bool
+	w.blobs.FailSettle(func([]catalog.Extent) error {
+		if first.CompareAndSwap(false, true) {
+			close(came)
+			<-let
+		}
+		return nil
+	})
+	b := random(12 * chunk)
+	var reqs []upload.FinishRequest
+	for _, n := range []int{12, 6} {
+		part := b[:n*chunk]
+		up := w.begin(int64(len(part)))
+		w.putAll(up.ID, part)
+		reqs = append(reqs, upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(part), Length: int64(len(part))})
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := w.Finish(t.Context(), w.me, reqs[0])
+		done <- err
+	}()
+	<-came
+	if _, err := w.Finish(t.Context(), w.me, reqs[1]); !errors.Is(err, session.ErrBusy) {
+		t.Errorf("beside another: %v", err)
+	}
+	close(let)
+	w.check(<-done)
+	_, err := w.Finish(t.Context(), w.me, reqs[1])
+	w.check(err)
 }

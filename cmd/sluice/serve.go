@@ -130,7 +130,12 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error), 
 		debug.SetMemoryLimit(b.Heap)
 	}
 	log.Info("limits of this machine (0: none), and what is used of them at most", "descriptors", b.Descriptors, "memory", b.Memory,
-		"connections", b.Connections, "requests", b.Requests, "files_kept_open", b.Files, "disk_kept_free", int64(metaReserve+contentReserve))
+		"connections", b.Connections, "requests", b.Requests, "files_kept_open", b.Files, "disk_kept_free", int64(metaReserve+contentReserve),
+		"go_memory", b.Heap, "head", b.Head, "session_states", b.States, "finished_pieces", b.Pieces, "http2_unread", b.Unread, "json_bodies", b.JSON, "json_answers", b.Held, "content_pieces", b.Held,
+		"buffers", int64(b.Lent)<<20+int64(b.Large)<<18)
+	if b.Memory > 0 && b.Memory < budget.Least {
+		log.Warn("the memory limit is so low that many clients may be too much for it", "memory", b.Memory, "enough", int64(budget.Least))
+	}
 	hook := upload.Reserving(catalog.Bounds{MaxSessions: c.MaxOpenSessions})
 	kind := localblob.Process
 	if c.Durability == "power" {
@@ -145,12 +150,13 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error), 
 		return s, err
 	}
 	clock := systemClock{}
-	engine, err := session.New(ctx, s.meta.Sessions(), session.Config{TTL: c.SessionTTL, Merge: upload.Merge, MinPiece: 4 << 10, Clock: clock, Buffers: b.Large})
+	engine, err := session.New(ctx, s.meta.Sessions(), session.Config{TTL: c.SessionTTL, Merge: upload.Merge, MinPiece: 4 << 10, States: b.States, Clock: clock, Buffers: b.Large})
 	if err != nil {
 		return s, err
 	}
 	limits := upload.DefaultLimits()
 	limits.MaxBytes, limits.TTL = c.MaxBytes, c.SessionTTL
+	limits.Pieces, limits.BatchPieces = b.Pieces, b.BatchPieces
 	rows := s.meta.Catalog()
 	s.uploads = upload.New(upload.Config{Sessions: engine, Catalog: rows, Blobs: s.blobs, Clock: clock, Limits: limits, Room: s.room, Log: log})
 	who := access.New(rows, clock, engine.Running, nil)
@@ -169,7 +175,8 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error), 
 		Expire:   s.keeper.Tick,
 		Ready:    s.ready,
 		Damaged:  s.meta.Damaged,
-		MaxConns: b.Connections, MaxRequests: b.Requests, Unread: b.Unread, Held: b.Held,
+		MaxConns: b.Connections, MaxRequests: b.Requests, Refused: b.Refused,
+		MaxHead: b.Head, Unread: b.Unread, JSON: b.JSON, Held: b.Held,
 		Log: log,
 	})
 	return s, err

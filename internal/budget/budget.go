@@ -1,7 +1,7 @@
 // Package budget divides what the machine gives this process, descriptors and memory, among those who use much of it, so that no number that was fixed on a large
 // machine is too much on a small one.
 //
-// It owns the rule. It does not own the limits (the system's), nor what is done where they are reached. With 2,048 descriptors and 1 GiB of memory, or more,
+// It owns the rule. It does not own the limits (the system's), nor what is done where they are reached. With 2,048 descriptors and 2 GiB of memory, or more,
 // every part has what it has without a limit but for the connections and requests, the number of which goes on growing.
 package budget
 
@@ -14,33 +14,90 @@ type Machine struct {
 // Budget is who may use how much.
 type Budget struct {
 	Machine
-	// Connections may be open, and Requests run, at one time.
-	Connections, Requests int64
+	// Connections may be open, and Requests run, at one time. Refused requests may wait for their clients.
+	Connections, Requests, Refused int64
 	// Files of content stay open although nobody uses them, and Tables of the metadata.
 	Files, Tables int
 	// Heap is the soft limit of Go's memory in bytes; 0: none.
 	Heap int64
+	// Head is how many bytes the head of a request may have.
+	Head int64
+	// States is how many bytes the received ranges of sessions may take that are put into; 0: no bound.
+	States int64
+	// Pieces is how many recorded pieces all finishes under way may have, and BatchPieces those of one batch.
+	Pieces      int64
+	BatchPieces int
 	// Unread is how many bytes of bodies that have come on HTTP/2 may wait for their requests.
 	Unread int64
-	// Held is how many bytes requests may hold of each of JSON bodies, JSON answers and pieces of contents.
-	Held int64
+	// JSON is how many bytes the bodies of JSON requests may take, and Held those of each of JSON answers and pieces of
+	// contents.
+	JSON, Held int64
 	// Lent are the buffers of 1 MiB, and Large those of 256 KiB, that uploads which come fast share.
 	Lent, Large int
 }
 
 const (
-	most = 1 << 16 // connections, without a limit
+	kib  = 1 << 10
 	mib  = 1 << 20
-	// perConnection is what a connection takes in bytes, with a request that holds a small buffer; resident, as measured.
-	perConnection = 96 << 10
+	most = 1 << 16 // connections, without a limit
+	// Least is the memory in bytes from which on the parts have room together.
+	Least = 256 * mib
+
+	// What one of each takes in bytes at most, as measured (package attack); a request comes beside its connection.
+	//
+	// A connection has two buffers and a head that is under way, or those of HTTP/2 with a frame; two stacks, or three.
+	perConnection = 48 * kib
+	// A request has a stack, a buffer each for its body and its answer, and on HTTP/2 what has come of its body and
+	// always may (16 KiB, twice).
+	perRequest = 80 * kib
+	// A recorded piece of an upload that is finished is in memory up to three times.
+	perPiece = 320
+	// A refused request has a stack, its head and its answer.
+	perRefused = 16 * kib
+	// leastJSON lets one principal, which has three quarters, send the longest body of all.
+	leastJSON = 4 * 8 * mib / 3 * 4
+
+	// What does not depend on how many come.
+	//
+	// The metadata's tables and blocks, and the buffers of packs; outside of Go's heap.
+	stores = 22 * mib
+	// The rows that are kept, and everything else that an idle server has.
+	base = 24 * mib
 )
 
+// Part is a part of the memory.
+type Part struct {
+	Name  string
+	Bytes int64
+}
+
+// Parts are those that a limit of the memory is divided into. Together they leave free what the system takes for the
+// process, and what Go's collector needs: see Of.
+func (b Budget) Parts() []Part {
+	return []Part{
+		{"connections", b.Connections * perConnection},
+		{"requests", b.Requests * perRequest},
+		{"refused requests", b.Refused * perRefused},
+		{"unread bodies", b.Unread},
+		{"states of sessions", b.States},
+		{"pieces of finishes", b.Pieces * perPiece},
+		{"JSON bodies", b.JSON},
+		{"JSON answers", b.Held},
+		{"pieces of contents", b.Held},
+		{"lent buffers", int64(b.Lent) * mib},
+		{"large buffers", int64(b.Large) * 256 * kib},
+		{"stores", stores},
+		{"base", base},
+	}
+}
+
 // Of divides what a machine gives. A connection needs a descriptor for itself and mostly one for a file, and the stores need some of their own, however many clients there
-// are. Of the memory a quarter is for connections, an eighth for what HTTP/2 has brought early, a sixteenth each for both
-// kinds of buffers and for each kind of what requests hold, and the rest for everything else.
+// are. A tenth of the memory is the system's (stacks of threads, tables of pages, buffers of sockets), and at least an
+// eighth is for what Go's collector has not collected yet.
 func Of(m Machine) Budget {
 	b := Budget{
-		Machine: m, Connections: most, Requests: 16384, Files: 256, Tables: 256, Unread: 128 * mib, Held: 64 * mib, Lent: 24, Large: 64,
+		Machine: m, Connections: most, Requests: 16384, Refused: 256, Files: 256, Tables: 256,
+		Head: 64 * kib, BatchPieces: 1 << 18, Unread: 128 * mib, JSON: 64 * mib, Held: 64 * mib, Lent: 24, Large: 64,
 	}
 	if n := m.Descriptors; n > 0 {
 		const stores = 1024
@@ -48,13 +105,16 @@ func Of(m Machine) Budget {
 		b.Files, b.Tables = share(n/8, b.Files), share(n/8, b.Tables)
 	}
 	if n := m.Memory; n > 0 {
-		b.Connections = min(b.Connections, max(n/4/perConnection, 16))
-		b.Requests = min(b.Requests, max(n/4/perConnection, 64))
-		b.Unread, b.Held = min(b.Unread, n/8), min(b.Held, n/16)
-		b.Lent, b.Large = share(n/16/mib, b.Lent), share(n/16/(256<<10), b.Large)
-		// What is outside of Go's heap: the lent buffers, those of packs, and the metadata's cache.
-		const outside = 40 * mib
-		b.Heap = max(n-n/8-outside-int64(b.Lent)*mib, n/2)
+		part := n / 32
+		b.Connections = min(b.Connections, max(5*part/2/perConnection, 16))
+		b.Requests = min(b.Requests, max(3*part/perRequest, 64))
+		b.Refused = min(b.Refused, max(part/2/perRefused, 16))
+		b.Head = min(b.Head, max(n/(16*kib), 8*kib))
+		b.States, b.Pieces = part, part/2/perPiece
+		b.BatchPieces = share(b.Pieces, b.BatchPieces)
+		b.Unread, b.JSON, b.Held = min(b.Unread, 2*part), min(b.JSON, max(2*part, leastJSON)), min(b.Held, part)
+		b.Lent, b.Large = share(part/mib, b.Lent), share(part/(256*kib), b.Large)
+		b.Heap = max(n-n/10-stores-int64(b.Lent)*mib, n/2)
 	}
 	return b
 }

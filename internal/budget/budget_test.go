@@ -9,16 +9,26 @@ import (
 func TestTheSumIsBelowTheLimit(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 10_000 {
-		m := Machine{Descriptors: 128 + rng.Int64N(1<<rng.IntN(22)), Memory: 128<<20 + rng.Int64N(1<<(20+rng.IntN(16)))}
+		m := Machine{Descriptors: 128 + rng.Int64N(1<<rng.IntN(22)), Memory: Least + rng.Int64N(1<<(20+rng.IntN(16)))}
 		b := Of(m)
 		// A connection may have a file that it alone uses.
 		if sum := 2*b.Connections + int64(b.Files+b.Tables); sum > m.Descriptors {
 			t.Fatalf("%d descriptors: %+v", m.Descriptors, b)
 		}
-		if sum := b.Connections*perConnection + b.Unread + 3*b.Held + int64(b.Lent)<<20 + int64(b.Large)<<18; sum > m.Memory*13/16 {
-			t.Fatalf("%d bytes: %+v", m.Memory, b)
+		var sum, outside int64
+		for _, p := range b.Parts() {
+			if sum += p.Bytes; p.Bytes < 1 {
+				t.Fatalf("%s has nothing of %+v", p.Name, b)
+			}
+			if p.Name == "stores" || p.Name == "lent buffers" {
+				outside += p.Bytes
+			}
 		}
-		if b.Connections < 1 || b.Requests < 1 || b.Files < 1 || b.Tables < 1 || b.Unread < 1 || b.Held < 1 || b.Lent < 1 || b.Large < 1 || b.Heap < m.Memory/2 || b.Heap >= m.Memory {
+		system, garbage := m.Memory/10, m.Memory/8
+		if sum+system+garbage > m.Memory || sum-outside+garbage > b.Heap || b.Heap+outside+system > m.Memory {
+			t.Fatalf("%d MiB, of which the parts have %d, and Go %d: %+v", m.Memory>>20, sum>>20, b.Heap>>20, b)
+		}
+		if b.Connections < 1 || b.Requests < 1 || b.Files < 1 || b.Tables < 1 || b.Head < 8<<10 {
 			t.Fatalf("%+v", b)
 		}
 	}
@@ -26,14 +36,17 @@ func TestTheSumIsBelowTheLimit(t *testing.T) {
 
 // A large machine changes nothing, and a small one gets what docs/limits.md says.
 func TestTheBudgetOfKnownMachines(t *testing.T) {
-	full := Budget{Connections: 1 << 16, Requests: 16384, Files: 256, Tables: 256, Unread: 128 << 20, Held: 64 << 20, Lent: 24, Large: 64}
+	full := Budget{
+		Connections: 1 << 16, Requests: 16384, Refused: 256, Files: 256, Tables: 256,
+		Head: 64 << 10, BatchPieces: 1 << 18, Unread: 128 << 20, JSON: 64 << 20, Held: 64 << 20, Lent: 24, Large: 64,
+	}
 	if b := Of(Machine{}); b != full {
 		t.Errorf("without limits: %+v", b)
 	}
 	small := Of(Machine{256, 256 << 20})
 	want := Budget{
-		Machine: Machine{256, 256 << 20}, Connections: 64, Requests: 682, Files: 32, Tables: 32,
-		Unread: 32 << 20, Held: 16 << 20, Lent: 16, Large: 64, Heap: 168 << 20,
+		Machine: Machine{256, 256 << 20}, Connections: 64, Requests: 307, Refused: 256, Files: 32, Tables: 32,
+		Head: 16 << 10, States: 8 << 20, Pieces: 13107, BatchPieces: 13107, Unread: 16 << 20, JSON: leastJSON, Held: 8 << 20, Lent: 8, Large: 32, Heap: 210134631,
 	}
 	if small != want {
 		t.Errorf("256 descriptors and MiB: %+v", small)

@@ -59,7 +59,7 @@ func ofBounds() []mutant {
 		},
 		{
 			name: "the-backlog-holds-everybody", promise: 11, file: "api/backlog.go",
-			old:   " && m.mine > lowBacklog && !m.gone {",
+			old:   " && m.mine > m.all.low && !m.gone {",
 			new:   " && !m.gone {",
 			tests: []string{"api.TestWhatIsNotReadIsBounded"},
 		},

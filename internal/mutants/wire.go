@@ -77,8 +77,8 @@ func ofWire() []mutant {
 		},
 		{
 			name: "idle-connections-keep-newcomers-out", promise: 12, file: "api/listener.go",
-			old:   "		if out = b.idle.first; out == nil &&",
-			new:   "		if out == nil &&",
+			old:   "		if out = b.idle.first; out == nil {",
+			new:   "		if out == nil {",
 			tests: []string{"api.TestTheLongestIdleConnectionMakesWay"},
 		},
 		{
