@@ -2,7 +2,8 @@
 // flood, over HTTP/1.1 and HTTP/2. It runs the real program in 256 MiB of memory.
 //
 // It owns the attacks and what is asked of the server meanwhile: it lives, its memory, goroutines and descriptors stay
-// below stated bounds and come back, its health is answered, and a good client of another principal gets its work done. It does not own the bounds themselves, which the tests of package api and upload pin one by one,
+// below stated bounds and come back, its health is answered, and a good client of another principal gets its work done, among each of
+// them, and with -attack.together among all at once. It does not own the bounds themselves, which the tests of package api and upload pin one by one,
 // nor mishaps of process and disk (packages soak and realdisk). `go test ./internal/attack` makes each attack once;
 // `make soak` makes them again and again, and measures the good client's speed among them.
 package attack
@@ -34,6 +35,7 @@ import (
 var (
 	program = flag.String("attack.program", "", "the sluice to run; empty builds one")
 	times   = flag.Int("attack.times", 1, "how often each attack is made, on one server")
+	atOnce  = flag.Bool("attack.together", false, "make all attacks at once, too")
 	speed   = flag.Int("attack.speed", 0, "measure the good client alone and among the attackers, in so many rounds")
 )
 
@@ -55,7 +57,8 @@ type attack struct {
 	prepare func(v *victim)
 	// strike returns while the attack goes on: its connections are the victim's to close.
 	strike func(v *victim)
-	keeps  int // descriptors that the server may keep open for the attackers' uploads
+	keeps  int  // descriptors that the server may keep open for the attackers' uploads
+	many   bool // it is several
 }
 
 var attacks = slices.Concat(bodies, answers, connections, frames)
@@ -77,6 +80,20 @@ func TestAttacks(t *testing.T) {
 			v.stop()
 		})
 	}
+	if !*atOnce {
+		return
+	}
+	t.Run("all-at-once", func(t *testing.T) {
+		v := newVictim(t, exe, attack{})
+		v.bear(mixture(attacks, 0))
+		for i := range *times - 1 { // others of them, and not all, on the same server
+			dice := rand.New(rand.NewPCG(1, uint64(i)))
+			some := slices.Clone(attacks)
+			dice.Shuffle(len(some), func(i, j int) { some[i], some[j] = some[j], some[i] })
+			v.bear(mixture(some[:1+dice.IntN(len(some))], uint64(i+1)))
+		}
+		v.stop()
+	})
 }
 
 // victim is a server, the attackers' way in, and the good client.
@@ -88,13 +105,20 @@ type victim struct {
 	mallory  *api.Client
 	session  string // an open upload of the attackers'
 	content  string // a large memory of theirs
+	gapped   string // an open upload of theirs, in many pieces
 	good     *api.Client
+	grouped  bool // a control group holds the server to its memory: past it, it is killed
 	http     []*http.Transport
 	rand     *rand.ChaCha8
 
+	wg   sync.WaitGroup
+	many bool // several attacks go on, so that one may be refused for the others' sake
+	// again is how often the good client has repeated a request.
+	again int
+
 	mu   sync.Mutex
 	held []io.Closer // what the attackers have open
-	wg   sync.WaitGroup
+	over bool        // they leave, and open nothing more
 }
 
 // newVictim starts a server that has an attacker's and a good client's principal, each with a capsule of its own.
@@ -108,6 +132,7 @@ func newVictim(t *testing.T, exe string, a attack) *victim {
 	v.must(first.Stop())
 	ids := v.principals(data, secrets)
 	before, undo := v.group()
+	v.grouped = before != ""
 	t.Cleanup(undo)
 	v.srv, err = load.Start(exe, data, before+a.limit)
 	v.must(err)
@@ -131,10 +156,12 @@ func newVictim(t *testing.T, exe string, a attack) *victim {
 	return v
 }
 
-func (v *victim) client(secret string) *api.Client {
+func (v *victim) client(secret string) *api.Client { return v.clientAt(v.srv.URL, secret) }
+
+func (v *victim) clientAt(url, secret string) *api.Client {
 	tr := &http.Transport{MaxConnsPerHost: 16, MaxIdleConnsPerHost: 16}
 	v.http = append(v.http, tr)
-	return api.NewClient(v.srv.URL, secret, &http.Client{Transport: tr})
+	return api.NewClient(url, secret, &http.Client{Transport: tr})
 }
 
 // principals makes them in the data folder, since no request can.
@@ -193,6 +220,7 @@ func (v *victim) must(err error) {
 // bear makes the attack, and asks of the server what it must bear.
 func (v *victim) bear(a attack) {
 	v.Helper()
+	v.many = a.many
 	if a.prepare != nil {
 		a.prepare(v)
 	}
@@ -207,14 +235,15 @@ func (v *victim) bear(a attack) {
 	v.goodRound("in the midst of it")
 	v.alive()
 	worst := v.state()
-	if worst.peak > memory {
+	if worst.peak > memory && !v.grouped {
 		v.Errorf("%d MiB were resident at the worst, and %d are the bound", worst.peak>>20, memory>>20)
 	}
 	v.leave()
 	v.comesBack(quiet, a.keeps)
 	v.goodRound("afterwards")
-	v.Logf("at the worst %d MiB resident, %d descriptors, %d goroutines; before %d and %d",
-		worst.peak>>20, worst.files, worst.goroutines, quiet.files, quiet.goroutines)
+	v.Logf("at the worst %d MiB resident, %d descriptors, %d goroutines; before %d and %d; the good client repeated %d requests",
+		worst.peak>>20, worst.files, worst.goroutines, quiet.files, quiet.goroutines, v.again)
+	v.again = 0
 }
 
 // alive wants the server not to have ended.
@@ -285,62 +314,132 @@ func (v *victim) goodRound(when string) {
 func (v *victim) work(ctx context.Context) error {
 	body := make([]byte, 1<<20)
 	_, _ = v.rand.Read(body)
-	whole, err := v.good.Create(ctx, api.CreateRequest{CapsuleID: "alice", Name: "whole"}, bytes.NewReader(body), int64(len(body)))
-	if err != nil {
-		return fmt.Errorf("create: %w", err)
-	}
 	size, chunk := int64(len(body)), int64(256<<10)
-	s, err := v.good.Begin(ctx, api.BeginRequest{CapsuleID: "alice", Meta: api.Meta{Name: "chunks", Bytes: &size}, ChunkSize: chunk})
-	if err != nil {
-		return fmt.Errorf("begin: %w", err)
+	var whole, m api.Memory
+	var s api.Session
+	steps := []step{
+		{"create", func() (err error) {
+			whole, err = v.good.Create(ctx, api.CreateRequest{CapsuleID: "alice", Name: "whole"}, bytes.NewReader(body), size)
+			return err
+		}},
+		{"begin", func() (err error) {
+			s, err = v.good.Begin(ctx, api.BeginRequest{CapsuleID: "alice", Meta: api.Meta{Name: "chunks", Bytes: &size}, ChunkSize: chunk})
+			return err
+		}},
 	}
 	for i := range size / chunk {
-		if err := v.good.PutChunk(ctx, s.SessionID, i, bytes.NewReader(body[i*chunk:(i+1)*chunk]), chunk, api.PutOptions{}); err != nil {
-			return fmt.Errorf("put: %w", err)
-		}
+		steps = append(steps, step{"put", func() error {
+			return v.good.PutChunk(ctx, s.SessionID, i, bytes.NewReader(body[i*chunk:(i+1)*chunk]), chunk, api.PutOptions{})
+		}})
 	}
-	m, err := v.good.Finish(ctx, api.FinishRequest{SessionID: s.SessionID, SHA256: whole.SHA256, TotalLen: size})
-	if err != nil {
-		return fmt.Errorf("finish: %w", err)
-	}
-	content, _, err := v.good.Content(ctx, m.MemoryID, 0, -1)
-	if err != nil {
-		return fmt.Errorf("read: %w", err)
-	}
-	got, err := io.ReadAll(content)
-	if err := errors.Join(err, content.Close()); err != nil {
-		return fmt.Errorf("read: %w", err)
-	}
-	if !bytes.Equal(got, body) {
-		return errors.New("read: other bytes than were stored")
-	}
-	if page, err := v.good.ListMemories(ctx, api.MemoryQuery{CapsuleID: "alice"}); err != nil || len(page.Memories) < 2 {
-		return fmt.Errorf("list: %d memories, %w", len(page.Memories), err)
-	}
-	for _, id := range []string{m.MemoryID, whole.MemoryID} {
-		if err := v.good.DeleteMemory(ctx, id, true); err != nil {
-			return fmt.Errorf("delete: %w", err)
+	steps = append(steps,
+		step{"finish", func() (err error) {
+			m, err = v.good.Finish(ctx, api.FinishRequest{SessionID: s.SessionID, SHA256: whole.SHA256, TotalLen: size})
+			return err
+		}},
+		step{"read", func() error { return v.reads(ctx, m.MemoryID, body) }},
+		step{"list", func() error {
+			page, err := v.good.ListMemories(ctx, api.MemoryQuery{CapsuleID: "alice"})
+			if err == nil && len(page.Memories) < 2 {
+				err = fmt.Errorf("%d memories", len(page.Memories))
+			}
+			return err
+		}},
+		step{"delete", func() error { return v.deletes(ctx, m.MemoryID) }},
+		step{"delete", func() error { return v.deletes(ctx, whole.MemoryID) }},
+	)
+	for _, s := range steps {
+		if err := v.insist(ctx, s); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
 	return nil
 }
 
-// keep notes what an attacker has open.
+// step is a request of the good client's.
+type step struct {
+	name string
+	do   func() error
+}
+
+// insist does a step. Among several attacks the good client repeats a request that is refused or cut off, as `sluice put`
+// does: each of them alone is borne without.
+func (v *victim) insist(ctx context.Context, s step) error {
+	for {
+		err := s.do()
+		var told *api.Error
+		if err == nil || !v.many || errors.As(err, &told) && told.Status != http.StatusServiceUnavailable && told.Status != http.StatusTooManyRequests {
+			return err
+		}
+		v.again++
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// deletes deletes a memory. Where the answer may have been lost, one that is not there is deleted.
+func (v *victim) deletes(ctx context.Context, id string) error {
+	err := v.good.DeleteMemory(ctx, id, true)
+	var told *api.Error
+	if v.many && errors.As(err, &told) && told.Status == http.StatusNotFound {
+		return nil
+	}
+	return err
+}
+
+// reads wants the content of a memory.
+func (v *victim) reads(ctx context.Context, id string, want []byte) error {
+	content, _, err := v.good.Content(ctx, id, 0, -1)
+	if err != nil {
+		return err
+	}
+	got, err := io.ReadAll(content)
+	if err := errors.Join(err, content.Close()); err != nil {
+		return err
+	}
+	if !bytes.Equal(got, want) {
+		return errors.New("other bytes than were stored")
+	}
+	return nil
+}
+
+// keep notes what an attacker has open. After the end of the attack that is nothing.
 func (v *victim) keep(c io.Closer) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.over {
+		_ = c.Close()
+		return
+	}
 	v.held = append(v.held, c)
 }
 
 // leave ends the attack.
 func (v *victim) leave() {
 	v.mu.Lock()
+	v.over = true
+	v.hangUp()
+	v.mu.Unlock()
+	v.wg.Wait()
+	v.over = false
+}
+
+// hangUp closes what the attackers have open. mu is held.
+func (v *victim) hangUp() {
 	for _, c := range v.held {
 		_ = c.Close()
 	}
 	v.held = nil
-	v.mu.Unlock()
-	v.wg.Wait()
+}
+
+// gone reports whether the attackers leave.
+func (v *victim) gone() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.over
 }
 
 // stop ends the server as a supervisor does.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -22,13 +24,19 @@ type peer struct {
 
 // peer opens an HTTP/2 connection on whose streams the server may send window bytes.
 func (v *victim) peer(window uint32) *peer {
+	p := v.mute(window)
+	v.wg.Go(func() { _, _ = io.Copy(io.Discard, p.conn) })
+	return p
+}
+
+// mute is a peer that reads nothing.
+func (v *victim) mute(window uint32) *peer {
 	c := v.dial()
 	_ = c.SetWriteDeadline(time.Now().Add(20 * time.Second))
 	p := &peer{v: v, conn: c, out: http2.NewFramer(c, c), next: 1}
 	_, _ = io.WriteString(c, http2.ClientPreface)
 	_ = p.out.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: window})
 	_ = p.out.WriteSettingsAck()
-	v.wg.Go(func() { _, _ = io.Copy(io.Discard, c) })
 	return p
 }
 
@@ -50,6 +58,19 @@ func (p *peer) begin(end bool, head []byte) uint32 {
 	p.next += 2
 	_ = p.out.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: head, EndHeaders: true, EndStream: end})
 	return stream
+}
+
+// long sends the head of a request without a body in as many frames as it needs.
+func (p *peer) long(block []byte) {
+	const frame = 16 << 10
+	first := block[:min(len(block), frame)]
+	_ = p.out.WriteHeaders(http2.HeadersFrameParam{StreamID: p.next, BlockFragment: first, EndHeaders: len(first) == len(block), EndStream: true})
+	for block = block[len(first):]; len(block) > 0; {
+		part := block[:min(len(block), frame)]
+		block = block[len(part):]
+		_ = p.out.WriteContinuation(p.next, len(block) == 0, part)
+	}
+	p.next += 2
 }
 
 const streams = 250 // that a connection may have
@@ -148,6 +169,31 @@ var frames = []attack{
 					_ = p.out.WriteSettings()
 				}
 			}
+		})
+	}},
+	{name: "heads that are too long on streams without a window", strike: func(v *victim) {
+		each(8, func(int) {
+			p := v.peer(0)
+			block := p.head("GET", "/healthz", "x", strings.Repeat("x", longest+longest/4))
+			for range streams {
+				p.long(block)
+			}
+		})
+	}},
+	{name: "heads that are just short enough", strike: func(v *victim) {
+		each(40, func(int) {
+			p := v.peer(0)
+			block := p.head("PUT", "/v1/uploads_put_chunk/1/0", "x", strings.Repeat("x", longest-5<<10))
+			for range streams {
+				p.long(block)
+			}
+		})
+	}},
+	{name: "pings whose answers nobody reads", strike: func(v *victim) {
+		pings := bytes.Repeat([]byte("\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678"), 500)
+		each(200, func(int) {
+			p := v.mute(1 << 20)
+			send(p.conn, slices.Repeat([][]byte{pings}, 100)...)
 		})
 	}},
 	{name: "data frames of nothing", prepare: (*victim).begin, strike: func(v *victim) {

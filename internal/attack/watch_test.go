@@ -2,15 +2,11 @@ package attack
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"time"
-
-	"sluice/api"
 )
 
 // state is what a server uses.
@@ -68,40 +64,4 @@ func (v *victim) comesBack(quiet state, keeps int) {
 	}
 	v.Errorf("%v after the attack %d descriptors and %d goroutines are there; before it there were %d and %d",
 		settled, now.files, now.goroutines, quiet.files, quiet.goroutines)
-}
-
-// race measures the good client alone and among the attackers, in turn.
-func (v *victim) race(a attack) {
-	v.Helper()
-	const bytesEach, uploads = 8 << 20, 8
-	body := make([]byte, bytesEach)
-	_, _ = v.rand.Read(body)
-	once := func() float64 {
-		began := time.Now()
-		for range uploads {
-			m, err := v.good.Create(v.Context(), api.CreateRequest{CapsuleID: "alice", Name: "fast"}, bytes.NewReader(body), bytesEach)
-			if err != nil {
-				v.Errorf("a good client whose speed is measured: %v", err)
-				return 0
-			}
-			if err := v.good.DeleteMemory(v.Context(), m.MemoryID, true); err != nil {
-				v.Error(err)
-			}
-		}
-		return uploads * bytesEach / time.Since(began).Seconds() / (1 << 20)
-	}
-	var alone, among, ratios []float64
-	for range *speed {
-		one := once()
-		a.strike(v)
-		two := once()
-		v.leave()
-		alone, among, ratios = append(alone, one), append(among, two), append(ratios, two/one)
-	}
-	for _, all := range [][]float64{alone, among, ratios} {
-		slices.Sort(all)
-	}
-	n := *speed
-	v.Logf("good client: alone %.0f (%.0f to %.0f) MiB/s, among them %.0f (%.0f to %.0f), ratio %.2f (%.2f to %.2f)",
-		alone[n/2], alone[0], alone[n-1], among[n/2], among[0], among[n-1], ratios[n/2], ratios[0], ratios[n-1])
 }

@@ -1,0 +1,141 @@
+package attack
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/api"
+)
+
+// The attackers whose effect on a good client's speed is measured are a process of their own, with a quarter of a
+// processor: what is measured is the server, and not two processes on few processors.
+const (
+	attackersShare = 25_000  // of
+	attackersOf    = 100_000 // microseconds
+)
+
+// siege is what a process of attackers is told.
+type siege struct{ Attack, URL, Token, Session, Content, Gapped string }
+
+// TestSiege is that process: it attacks until its standard input ends.
+func TestSiege(t *testing.T) {
+	told := os.Getenv("SLUICE_SIEGE")
+	if told == "" {
+		t.Skip("it is started by TestAttacks -attack.speed")
+	}
+	var s siege
+	if err := json.Unmarshal([]byte(told), &s); err != nil {
+		t.Fatal(err)
+	}
+	v := &victim{T: t, addr: strings.TrimPrefix(s.URL, "http://"), attacker: s.Token, session: s.Session, content: s.Content, gapped: s.Gapped}
+	v.mallory = v.clientAt(s.URL, s.Token)
+	of := slices.DeleteFunc(slices.Clone(attacks), func(a attack) bool { return s.Attack != "" && a.name != s.Attack })
+	v.begins(of, 1)
+	fmt.Println("striking")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	v.leave()
+	for _, h := range v.http {
+		h.CloseIdleConnections()
+	}
+}
+
+// besiege starts it, and gives what ends it.
+func (v *victim) besiege(a attack) (end func()) {
+	v.Helper()
+	told, err := json.Marshal(siege{a.name, v.srv.URL, v.attacker, v.session, v.content, v.gapped})
+	v.must(err)
+	before, undo := few()
+	c := exec.Command("/bin/sh", "-c", before+`exec nice -n 19 "$0" -test.run '^TestSiege$'`, os.Args[0])
+	c.Env = append(os.Environ(), "SLUICE_SIEGE="+string(told))
+	in, err := c.StdinPipe()
+	v.must(err)
+	out, err := c.StdoutPipe()
+	v.must(err)
+	v.must(c.Start())
+	lines := bufio.NewScanner(out)
+	for lines.Scan() && lines.Text() != "striking" {
+	}
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		_, _ = io.Copy(io.Discard, out)
+	}()
+	time.Sleep(3 * time.Second) // until they have what they are after
+	return func() {
+		_ = in.Close()
+		<-drained
+		if err := c.Wait(); err != nil {
+			v.Errorf("the attackers: %v", err)
+		}
+		undo()
+	}
+}
+
+// few gives the line that puts a process where it has little of the processors, if the machine has control groups.
+func few() (line string, undo func()) {
+	for _, kind := range [][2]string{{"/sys/fs/cgroup/cpu", "cpu.cfs_quota_us"}, {"/sys/fs/cgroup", "cpu.max"}} {
+		dir := filepath.Join(kind[0], fmt.Sprintf("sluice-attackers-%d", os.Getpid()))
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			continue
+		}
+		quota := fmt.Sprint(attackersShare)
+		if kind[1] == "cpu.max" {
+			quota += fmt.Sprint(" ", attackersOf)
+		}
+		if err := os.WriteFile(filepath.Join(dir, kind[1]), []byte(quota), 0o600); err != nil {
+			_ = os.Remove(dir)
+			continue
+		}
+		return "echo $$ > " + dir + "/cgroup.procs;", func() { _ = os.Remove(dir) }
+	}
+	return "", func() {}
+}
+
+// race measures the good client alone and among the attackers, in turn.
+func (v *victim) race(a attack) {
+	v.Helper()
+	const bytesEach, uploads = 8 << 20, 16
+	body := make([]byte, bytesEach)
+	_, _ = v.rand.Read(body)
+	v.many = true // the good client repeats what is refused, and is slower for it
+	defer func() { v.many = a.many }()
+	once := func() float64 {
+		began := time.Now()
+		for range uploads {
+			var m api.Memory
+			v.must(v.insist(v.Context(), step{"create", func() (err error) {
+				m, err = v.good.Create(v.Context(), api.CreateRequest{CapsuleID: "alice", Name: "fast"}, bytes.NewReader(body), bytesEach)
+				return err
+			}}))
+			v.must(v.insist(v.Context(), step{"delete", func() error { return v.deletes(v.Context(), m.MemoryID) }}))
+		}
+		return uploads * bytesEach / time.Since(began).Seconds() / (1 << 20)
+	}
+	once()
+	var alone, among, ratios []float64
+	for range *speed {
+		one := once()
+		end := v.besiege(a)
+		two := once()
+		end()
+		alone, among, ratios = append(alone, one), append(among, two), append(ratios, two/one)
+		time.Sleep(time.Second) // what the attackers had is given back
+	}
+	for _, all := range [][]float64{alone, among, ratios} {
+		slices.Sort(all)
+	}
+	n := *speed
+	v.Logf("good client: alone %.0f (%.0f to %.0f) MiB/s, among them %.0f (%.0f to %.0f), ratio %.2f (%.2f to %.2f), %d repeats",
+		alone[n/2], alone[0], alone[n-1], among[n/2], among[0], among[n-1], ratios[n/2], ratios[0], ratios[n-1], v.again)
+	v.again = 0
+}
