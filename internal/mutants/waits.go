@@ -233,8 +233,8 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "a-refused-stream-waits-for-its-window", promise: 11, file: "api/limiter.go",
-			old:   "	if c.short = s.lingers.acquire(\"\", 1) != nil; !c.short {",
-			new:   "	if s.lingers.acquire(\"\", 1) == nil {",
+			old:   "		c.short = c.ProtoMajor >= 2\n",
+			new:   "",
 			tests: []string{"api.TestARefusalNeedsNoWindow"},
 		},
 		{

@@ -41,7 +41,7 @@ func ofWire() []mutant {
 		},
 		{
 			name: "a-refused-request-keeps-its-place-while-it-is-read-on", promise: 12, file: "api/middleware.go",
-			old:   "			s.leave(c) // before the client can know\n",
+			old:   "			s.linger(c) // before the client can know\n",
 			new:   "",
 			tests: []string{"api.TestWhoHasNoTokenHoldsNoPlace"},
 		},
