@@ -19,7 +19,7 @@ build:
 test: needs check
 	$(GO) test -race -timeout 8m ./...
 	$(GO) test -v -count=1 ./internal/crashtest ./internal/soak ./internal/realdisk ./internal/attack
-	$(GO) test -v -count=1 -run 'OpenSessions|Trickling' ./cmd/sluice
+	$(GO) test -v -count=1 -run 'OpenSessions|Trickling|WhatIsLeftOfTheMetadata' ./cmd/sluice
 
 # The crashes and failures of every step, with more of them, the real program through one mishap after the other, and among
 # hostile clients, with the speed of a good one: SEEDS=n takes n times as long. The log of the mishaps is soak.log.

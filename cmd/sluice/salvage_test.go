@@ -344,7 +344,7 @@ func damages(t *testing.T, data string, every int) map[string]func(data string) 
 func TestWhatIsLeftOfTheMetadata(t *testing.T) {
 	w := furnishWreck(t)
 	every := 1
-	if testing.Short() {
+	if testing.Short() || withRace { // make test runs all of them once more without the race detector
 		every = 4
 	}
 	all := damages(t, w.data, every)
