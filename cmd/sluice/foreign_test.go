@@ -7,15 +7,16 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
 // No command that asks a server takes what any web server answers for the answer of Sluice.
 func TestNoCommandTakesAWebServerForSluice(t *testing.T) {
-	body := ""
+	var answer atomic.Value // a string
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		io.WriteString(w, body)
+		io.WriteString(w, answer.Load().(string))
 	}))
 	defer front.Close()
 	dir := t.TempDir()
@@ -25,7 +26,8 @@ func TestNoCommandTakesAWebServerForSluice(t *testing.T) {
 		}
 	}
 	const id = "00000000-0000-7000-8000-000000000000"
-	for _, body = range []string{`{"status":"ok"}`, `{}`, `{"memories":null}`} {
+	for _, body := range []string{`{"status":"ok"}`, `{}`, `{"memories":null}`} {
+		answer.Store(body)
 		for _, args := range [][]string{
 			{"put", filepath.Join(dir, "hh")},
 			{"put", dir},
