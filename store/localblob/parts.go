@@ -127,7 +127,9 @@ func readPart(on durable.FS, path string) (whose string, err error) {
 // makeParts makes the folders of the places and the packs, and the files that say whose they are.
 func (s *Store) makeParts(was found) error {
 	if was.whose != "" && was.lived && was.format == format && !s.opts.Rejoin {
-		return nil // all are there, and were on the disk before the file parts
+		// All are there, and were on the disk before the file parts. The state that was read may not be: the life that
+		// wrote it may have died before it synced, and the metadata are about to go by it.
+		return durable.SyncDir(s.fs, s.dir)
 	}
 	if err := s.makeFolders(); err != nil {
 		return err
