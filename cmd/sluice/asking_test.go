@@ -14,7 +14,6 @@ import (
 // A server that takes a request and does not answer, or stops in the middle of an answer, ends each
 // command that asks once.
 func TestNoCommandWaitsForASilentServerWithoutEnd(t *testing.T) {
-	const id = "00000000-0000-7000-8000-000000000000"
 	for how, answer := range map[string]func(http.ResponseWriter, *http.Request){
 		"silent": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
 		"half": func(w http.ResponseWriter, r *http.Request) {
@@ -24,20 +23,7 @@ func TestNoCommandWaitsForASilentServerWithoutEnd(t *testing.T) {
 			<-r.Context().Done()
 		},
 	} {
-		for _, args := range [][]string{
-			{"ls"},
-			{"rm", id},
-			{"undelete", id},
-			{"capsules", "ls"},
-			{"capsules", "show", "default"},
-			{"capsules", "create", "zz"},
-			{"capsules", "update", "zz", "--name", "z"},
-			{"capsules", "rm", "zz"},
-			{"sessions", "ls"},
-			{"sessions", "stats"},
-			{"sessions", "clear", "--yes"},
-			{"sessions", "cleanup"},
-		} {
+		for _, args := range askingOnce {
 			t.Run(how+" "+strings.Join(args[:min(len(args), 2)], " "), func(t *testing.T) {
 				if how == "half" && slices.Contains(args, "rm") {
 					t.Skip("a good answer to it has no body")
@@ -63,4 +49,23 @@ func TestNoCommandWaitsForASilentServerWithoutEnd(t *testing.T) {
 			})
 		}
 	}
+}
+
+// anyID is the form of a memory's id.
+const anyID = "00000000-0000-7000-8000-000000000000"
+
+// askingOnce are the commands that make one request, each with arguments that will do.
+var askingOnce = [][]string{
+	{"ls"},
+	{"rm", anyID},
+	{"undelete", anyID},
+	{"capsules", "ls"},
+	{"capsules", "show", "default"},
+	{"capsules", "create", "zz"},
+	{"capsules", "update", "zz", "--name", "z"},
+	{"capsules", "rm", "zz"},
+	{"sessions", "ls"},
+	{"sessions", "stats"},
+	{"sessions", "clear", "--yes"},
+	{"sessions", "cleanup"},
 }
