@@ -267,15 +267,19 @@ func (v *Service) join(ctx context.Context, s Session, add []Entry, c *Change) e
 
 // bounded refuses a change that would grow the book-keeping past its bounds.
 func (v *Service) bounded(s Session, c Change) error {
+	off := int64(0)
+	if len(c.Add) > 0 {
+		off = c.Add[0].Off
+	}
 	if s.Pieces+len(c.Add)-len(c.Remove) > v.cfg.MaxEntries {
-		return &LimitError{firstGap(s, c.Add[0].Off), fmt.Sprintf("the session has %d pieces", s.Pieces)}
+		return &LimitError{firstGap(s, off), fmt.Sprintf("the session has %d pieces", s.Pieces)}
 	}
 	received := s.Received
 	for _, e := range c.Add {
 		received = Add(received, e.Range)
 	}
 	if len(received)-1 > v.cfg.MaxGaps && len(received) > len(s.Received) {
-		return &LimitError{firstGap(s, c.Add[0].Off), fmt.Sprintf("the session has %d gaps", len(s.Received)-1)}
+		return &LimitError{firstGap(s, off), fmt.Sprintf("the session has %d gaps", len(s.Received)-1)}
 	}
 	return nil
 }
