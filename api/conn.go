@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -18,6 +19,8 @@ type conn struct {
 	net.Conn
 	of      *bounded
 	spare   bool        // it is one beyond the bound, and may only ask how the server is
+	asked   []byte      // spare: its first bytes
+	over    bool        // spare: they ask for something else, and nothing more is read
 	serving atomic.Bool // a request has come to a handler; until then what is written is net/http's own
 	framing framing
 	meter   meter
@@ -28,7 +31,8 @@ type conn struct {
 
 	// of.mu guards these.
 	counted      bool
-	places       int // that its requests have
+	refused      chan struct{} // spare: it is to be closed; ends when the client has been told. nil: it is not
+	places       int           // that its requests have
 	since        time.Time
 	in           *queue
 	before, next *conn
@@ -41,6 +45,13 @@ const (
 	answerPiece = 64 << 10
 )
 
+// mayAsk are the first bytes of which a connection beyond the bound must have one. What they ask for is looked at again
+// when the whole request has come.
+var mayAsk = [...]string{"GET /healthz", "GET /readyz", "HEAD /healthz", "HEAD /readyz", "PRI * HTTP/2.0"}
+
+// longestAsk is the length of the longest of them.
+const longestAsk = len("PRI * HTTP/2.0")
+
 // Read implements net.Conn.
 func (c *conn) Read(p []byte) (int, error) {
 	if c.meter.on() {
@@ -49,11 +60,32 @@ func (c *conn) Read(p []byte) (int, error) {
 	if n := c.framing.next(p); n > 0 {
 		return n, nil
 	}
+	if c.over {
+		return 0, io.EOF
+	}
 	n, err := c.Conn.Read(p[:c.framing.want(len(p))])
+	if c.spare && !c.asks(p[:n]) {
+		c.of.dismiss(c)
+		c.over = true
+		return 0, io.EOF
+	}
 	if flow := c.meter.came(p[:n]); flow != nil {
 		return 0, flow
 	}
 	return c.framing.take(p[:n]), err
+}
+
+// asks reports whether the first bytes of a connection may be those of a request for /healthz or /readyz, or of HTTP/2.
+func (c *conn) asks(p []byte) bool {
+	if c.asked = append(c.asked, p[:min(len(p), longestAsk-len(c.asked))]...); len(c.asked) == 0 {
+		return true
+	}
+	for _, start := range mayAsk {
+		if n := min(len(start), len(c.asked)); string(c.asked[:n]) == start[:n] {
+			return true
+		}
+	}
+	return false
 }
 
 // readFrames is Read on HTTP/2. net/http puts no end to a head that is split into many frames, nor to a frame of which a part has come; what is DATA has the

@@ -133,10 +133,13 @@ func probe(r *http.Request) bool { return r.URL.Path == "/healthz" || r.URL.Path
 // enter gives the request a place, or an error at once.
 func (s *Server) enter(c *call) error {
 	place := s.places
+	conn := connOf(c.Request)
+	if conn != nil && conn.spare {
+		c.closing() // one that has been answered makes room
+	}
 	if probe(c.Request) {
 		place = s.probes
-	} else if conn := connOf(c.Request); conn != nil && conn.spare {
-		c.closing()
+	} else if conn != nil && conn.spare {
 		return errCrowded
 	}
 	if err := place.acquire("", 1); err != nil {
@@ -144,8 +147,8 @@ func (s *Server) enter(c *call) error {
 		return err
 	}
 	c.place = place
-	if c.conn = connOf(c.Request); c.conn != nil {
-		c.conn.works(1)
+	if c.conn = conn; conn != nil {
+		conn.works(1)
 	}
 	return nil
 }

@@ -8,13 +8,15 @@ import (
 	"time"
 )
 
-// bounded is a listener that keeps at most max connections open. One that comes beyond takes the place of the one that is idle longest, or of the one that has
-// longest been without a running request otherwise: whose head does not end, say, or whose refused body is read on. Where there is none, a few more
-// are taken that may only ask for /healthz and /readyz; the others are answered 503 at once and closed, so that the stores never lack the descriptors
-// that they need, and the client knows that it is to come again.
+// bounded is a listener that keeps at most max connections open. One that comes beyond takes the place of the one that is
+// idle longest, or of the one that has longest been without a running request otherwise: whose head does not end, say, or
+// whose refused body is read on. Where there is none, a few more are taken that may only ask for /healthz and /readyz, each
+// until its first bytes ask for something else, or until as many have come after it. All others are answered 503 and
+// closed, so that the stores never lack the descriptors that they need, and the client knows that it is to come again.
 type bounded struct {
 	net.Listener
 	max    int64
+	spare  int64 // may be open beyond max
 	unread *backlog
 	begun  *unsettled // streams
 	head   int64      // how many bytes a head may have
@@ -35,16 +37,21 @@ const (
 	// refusing is how many refusals may be under way at one time, each for refuseFor at most.
 	refusing  = 64
 	refuseFor = time.Second
-	// mostSpare is how many connections may be open beyond the bound.
-	mostSpare = 16
-	// waitsFor is how long a connection without a running request is let alone.
+	// mostSpare is how many connections may be open beyond the bound, and where that is small leastSpare and a quarter
+	// of it. A supervisor's question has come and is answered before so many others come, also in a flood.
+	// Package budget counts them.
+	mostSpare, leastSpare = 32, 8
+	// waitsFor is how long a connection of the bound without a running request is let alone.
 	waitsFor = time.Second
 )
 
 // bound makes conns of what l accepts; with max 0 as many as come. What they send and nobody reads is counted in unread,
 // the streams of HTTP/2 that begin in begun, and what nobody takes is held to the pace.
 func bound(l net.Listener, max int64, unread *backlog, begun *unsettled, p pace, count *counters) *bounded {
-	return &bounded{Listener: l, max: max, unread: unread, begun: begun, pace: p, count: count, slots: make(chan struct{}, refusing)}
+	return &bounded{
+		Listener: l, max: max, spare: min(max/4+leastSpare, mostSpare), unread: unread, begun: begun, pace: p, count: count,
+		slots: make(chan struct{}, refusing),
+	}
 }
 
 // Accept implements net.Listener.
@@ -58,16 +65,7 @@ func (b *bounded) Accept() (net.Conn, error) {
 		if b.admit(c) {
 			return c, nil
 		}
-		b.count.connections.Add(1)
-		select {
-		case b.slots <- struct{}{}:
-			b.wg.Go(func() {
-				refuse(raw)
-				<-b.slots
-			})
-		default:
-			raw.Close()
-		}
+		b.refuse(raw, func() { raw.Close() })
 	}
 }
 
@@ -79,25 +77,59 @@ func (b *bounded) admit(c *conn) bool {
 		if out = b.idle.first; out == nil {
 			out = b.waits.eldest()
 		}
-		if c.spare = out == nil; c.spare && b.over >= mostSpare {
-			out = b.fresh.eldest()
+		if c.spare = out == nil; c.spare && b.over >= b.spare {
+			out = b.fresh.first
 		}
 	}
 	if out != nil {
 		b.drop(out)
+		if out.spare {
+			out.refused = make(chan struct{})
+		}
 	}
-	taken := !c.spare || b.over < mostSpare
+	taken := !c.spare || b.over < b.spare
 	if taken {
 		c.counted = true
 		*b.number(c)++
 		b.rest(c, &b.waits)
 	}
 	b.mu.Unlock()
-	if out != nil {
+	switch {
+	case out == nil:
+	case out.spare:
+		b.refuse(out.Conn, func() {
+			out.Close()
+			close(out.refused)
+		})
+	default:
 		b.count.idle.Add(1)
 		out.Close()
 	}
 	return taken
+}
+
+// dismiss refuses a connection beyond the bound that asks for something else than it may. Whoever reads from the
+// connection calls it, and closes it next.
+func (b *bounded) dismiss(c *conn) {
+	b.mu.Lock()
+	first := c.refused == nil
+	if first {
+		c.refused = make(chan struct{})
+	}
+	b.drop(c)
+	b.mu.Unlock()
+	if !first {
+		<-c.refused
+		return
+	}
+	b.count.connections.Add(1)
+	select {
+	case b.slots <- struct{}{}:
+		crowded(c.Conn)
+		<-b.slots
+	default:
+	}
+	close(c.refused)
 }
 
 // drop takes a connection out of the count. mu is held.
@@ -209,10 +241,26 @@ func (b *bounded) Close() error {
 	return b.Listener.Close()
 }
 
-// refuse answers, and reads on for a moment: a connection that is closed with unread bytes takes its answer along.
-func refuse(c net.Conn) {
-	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(refuseFor))
+// refuse answers 503 on a connection while others are let in, and closes it by end. Where too many are refused already
+// it is only closed.
+func (b *bounded) refuse(c net.Conn, end func()) {
+	b.count.connections.Add(1)
+	select {
+	case b.slots <- struct{}{}:
+		b.wg.Go(func() {
+			crowded(c)
+			end()
+			<-b.slots
+		})
+	default:
+		end()
+	}
+}
+
+// crowded says so, and reads on for a moment: a connection that is closed with unread bytes takes its answer along.
+func crowded(c net.Conn) {
+	late := time.AfterFunc(refuseFor, func() { c.Close() }) // others may set its deadlines
+	defer late.Stop()
 	id := newRequestID()
 	if _, err := c.Write(problemText(problemOf(errCrowded, id, nil), id)); err != nil {
 		return

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -272,6 +273,62 @@ func TestTheLongestIdleConnectionMakesWay(t *testing.T) {
 		}
 		if n := s.refused.idle.Load(); n != 3 || s.refused.connections.Load() != 0 {
 			t.Errorf("%d connections made way, %d were refused", n, s.refused.connections.Load())
+		}
+	})
+}
+
+// Health is told while every connection is at work and newcomers come without end: those that say nothing, those that
+// ask for something else, and those that pretend to ask for it. All but a few of them are gone a moment later.
+func TestHealthIsToldInAFloodOfConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const busy, newcomers, each = 2, 600, 20
+		s, dial := hostile(t, busy)
+		for range busy {
+			if _, err := io.WriteString(dial(), "GET /long HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		var told, left atomic.Int64
+		for i := range newcomers {
+			time.Sleep(20 * time.Millisecond)
+			c := dial()
+			go func() {
+				_, _ = io.WriteString(c, []string{
+					"", "GET", "GET /long HTTP/1.1\r\nHost: x\r\n\r\n", "GET /healthz HTTP/1.1\r\nHost: ", http2.ClientPreface, "\n",
+				}[i%6])
+			}()
+			left.Add(1)
+			go func() {
+				got, _ := io.ReadAll(c)
+				left.Add(-1)
+				if bytes.HasPrefix(got, []byte("HTTP/1.1 503 ")) && bytes.Contains(got, []byte("\r\nRetry-After: 1\r\n")) {
+					told.Add(1)
+				}
+			}()
+			if i%each != 0 {
+				continue
+			}
+			supervisor := dial()
+			for _, part := range []string{"HEA", "D /rea", "dyz HTTP/1.1\r\nHost: x\r\n\r\n"} {
+				if _, err := io.WriteString(supervisor, part); err != nil {
+					t.Fatalf("newcomer %d: %v", i, err)
+				}
+				synctest.Wait()
+			}
+			res, err := http.ReadResponse(bufio.NewReader(supervisor), &http.Request{Method: "HEAD"})
+			if err != nil || res.StatusCode != http.StatusOK || !res.Close {
+				t.Fatalf("newcomer %d: %v, %v", i, res, err)
+			}
+		}
+		time.Sleep(refuseFor)
+		synctest.Wait()
+		if n := left.Load(); n > leastSpare {
+			t.Errorf("%d newcomers are there, and %d may be", n, leastSpare)
+		}
+		// Some are beyond what is answered at one time, and some speak HTTP/2.
+		if n := told.Load(); n < newcomers/2 || s.refused.connections.Load() < n {
+			t.Errorf("%d of %d were told to come again, %d are counted", n, newcomers, s.refused.connections.Load())
 		}
 	})
 }

@@ -266,7 +266,7 @@ func (w *trickle) figure(profile, line string) (n int64) {
 // refusals opens more connections than there may be: those beyond the bound get 503, and nothing of a request is waited for.
 func (w *trickle) refusals(bad func(string, ...any)) {
 	const past, headFor = 20, 10 * time.Second // how long the server waits for a request's head
-	const spare = 16                           // those that may ask how the server is
+	const spare = 32                           // those that may ask how the server is
 	began := time.Now()
 	var more []*trickler
 	for range w.most - w.n + spare + past {

@@ -47,6 +47,8 @@ const (
 	//
 	// A connection has two buffers and a head that is under way, or those of HTTP/2 with a frame; two stacks, or three.
 	perConnection = 48 * kib
+	// spare connections are beyond the bound, for those who ask for health (package api).
+	spare = 32
 	// A request has a stack, a buffer each for its body and its answer, and on HTTP/2 what has come of its body and
 	// always may (16 KiB, twice).
 	perRequest = 80 * kib
@@ -75,7 +77,7 @@ type Part struct {
 // process, and what Go's collector needs: see Of.
 func (b Budget) Parts() []Part {
 	return []Part{
-		{"connections", b.Connections * perConnection},
+		{"connections", (b.Connections + spare) * perConnection},
 		{"requests", b.Requests * perRequest},
 		{"refused requests", b.Refused * perRefused},
 		{"unread bodies", b.Unread},

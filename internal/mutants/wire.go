@@ -83,14 +83,26 @@ func ofWire() []mutant {
 		},
 		{
 			name: "no-connection-is-spare-for-health", promise: 11, file: "api/listener.go",
-			old:   "	mostSpare = 16",
-			new:   "	mostSpare = 0",
+			old:   "spare: min(max/4+leastSpare, mostSpare)",
+			new:   "spare: 0",
 			tests: []string{"api.TestConnectionsAreBounded"},
 		},
 		{
+			name: "newcomers-keep-out-who-asks-for-health", promise: 11, file: "api/listener.go",
+			old:   "			out = b.fresh.first",
+			new:   "			out = b.fresh.eldest()",
+			tests: []string{"api.TestHealthIsToldInAFloodOfConnections"},
+		},
+		{
+			name: "a-newcomer-that-is-refused-keeps-its-place", promise: 11, file: "api/conn.go",
+			old:   "	if c.spare && !c.asks(p[:n]) {",
+			new:   "	if false {",
+			tests: []string{"api.TestHealthIsToldInAFloodOfConnections"},
+		},
+		{
 			name: "a-spare-connection-is-like-any-other", promise: 11, file: "api/limiter.go",
-			old:   "conn != nil && conn.spare {",
-			new:   "conn != nil && false {",
+			old:   "	} else if conn != nil && conn.spare {",
+			new:   "	} else if false {",
 			tests: []string{"api.TestConnectionsAreBounded"},
 		},
 		{
