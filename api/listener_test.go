@@ -53,8 +53,9 @@ func TestConnectionsAreBounded(t *testing.T) {
 			t.Errorf("%s: %d", path, got)
 		}
 	}
-	for range 40 {
-		if got, stays := w.get(w.dial(), "/v1/upload_config"); got != http.StatusServiceUnavailable || stays {
+	for i := range 40 {
+		path := []string{"/v1/upload_config", "/healthz_of_another"}[i%2]
+		if got, stays := w.get(w.dial(), path); got != http.StatusServiceUnavailable || stays {
 			t.Fatalf("one too many got %d, and may go on: %v", got, stays)
 		}
 	}
