@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -19,7 +20,7 @@ type conn struct {
 	net.Conn
 	of      *bounded
 	spare   bool        // it is one beyond the bound, and may only ask how the server is
-	asked   []byte      // spare: its first bytes
+	first   []byte      // spare: its first bytes
 	over    bool        // spare: they ask for something else, and nothing more is read
 	serving atomic.Bool // a request has come to a handler; until then what is written is net/http's own
 	framing framing
@@ -45,12 +46,17 @@ const (
 	answerPiece = 64 << 10
 )
 
-// mayAsk are the first bytes of which a connection beyond the bound must have one. What they ask for is looked at again
+// starts are the first bytes of which a connection beyond the bound must have one. What they ask for is looked at again
 // when the whole request has come.
-var mayAsk = [...]string{"GET /healthz", "GET /readyz", "HEAD /healthz", "HEAD /readyz", "PRI * HTTP/2.0"}
+var starts = [...]string{"GET /healthz", "GET /readyz", "HEAD /healthz", "HEAD /readyz", http2Start}
 
-// longestAsk is the length of the longest of them.
-const longestAsk = len("PRI * HTTP/2.0")
+const (
+	http2Start = "PRI * HTTP/2.0"
+	// longestStart is the length of the longest of them.
+	longestStart = len(http2Start)
+	// longestQuestion is how long a supervisor's whole request is at most.
+	longestQuestion = 512
+)
 
 // Read implements net.Conn.
 func (c *conn) Read(p []byte) (int, error) {
@@ -64,7 +70,7 @@ func (c *conn) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	n, err := c.Conn.Read(p[:c.framing.want(len(p))])
-	if c.spare && !c.asks(p[:n]) {
+	if c.spare && !c.mayAsk(p[:n]) {
 		c.of.dismiss(c)
 		c.over = true
 		return 0, io.EOF
@@ -75,17 +81,29 @@ func (c *conn) Read(p []byte) (int, error) {
 	return c.framing.take(p[:n]), err
 }
 
-// asks reports whether the first bytes of a connection may be those of a request for /healthz or /readyz, or of HTTP/2.
-func (c *conn) asks(p []byte) bool {
-	if c.asked = append(c.asked, p[:min(len(p), longestAsk-len(c.asked))]...); len(c.asked) == 0 {
+// mayAsk reports whether what has come first, of which p is new, may be the start of a question for health.
+func (c *conn) mayAsk(p []byte) bool {
+	first := len(c.first) == 0
+	if c.first = append(c.first, p[:min(len(p), longestStart-len(c.first))]...); len(c.first) == 0 {
 		return true
 	}
-	for _, start := range mayAsk {
-		if n := min(len(start), len(c.asked)); string(c.asked[:n]) == start[:n] {
-			return true
+	if first {
+		var said [longestQuestion]byte
+		if n := copy(said[:], p); question(said[:n+peek(c.Conn, said[n:])]) { // net/http reads few bytes first
+			c.of.asked(c)
 		}
 	}
-	return false
+	return slices.ContainsFunc(starts[:], func(start string) bool {
+		n := min(len(start), len(c.first))
+		return string(c.first[:n]) == start[:n]
+	})
+}
+
+// question reports whether p is a whole request for /healthz or /readyz.
+func question(p []byte) bool {
+	return bytes.HasSuffix(p, []byte("\r\n\r\n")) && slices.ContainsFunc(starts[:], func(start string) bool {
+		return start != http2Start && bytes.HasPrefix(p, []byte(start))
+	})
 }
 
 // readFrames is Read on HTTP/2. net/http puts no end to a head that is split into many frames, nor to a frame of which a part has come; what is DATA has the

@@ -11,7 +11,7 @@ import (
 // bounded is a listener that keeps at most max connections open. One that comes beyond takes the place of the one that is
 // idle longest, or of the one that has longest been without a running request otherwise: whose head does not end, say, or
 // whose refused body is read on. Where there is none, a few more are taken that may only ask for /healthz and /readyz, each
-// until its first bytes ask for something else, or until as many have come after it. All others are answered 503 and
+// until its first bytes ask for something else, or until as many have come after it and it has not asked. All others are answered 503 and
 // closed, so that the stores never lack the descriptors that they need, and the client knows that it is to come again.
 type bounded struct {
 	net.Listener
@@ -31,6 +31,7 @@ type bounded struct {
 	idle  queue // between two requests
 	waits queue // no request of theirs has a place, and they are not idle
 	fresh queue // beyond the bound, and no request of theirs has a place
+	asks  queue // beyond the bound, and have asked, but not been answered
 }
 
 const (
@@ -61,12 +62,16 @@ func (b *bounded) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := &conn{Conn: raw, of: b, meter: meter{all: b.unread, streams: streams{all: b.begun}}}
+		c := b.conn(raw)
 		if b.admit(c) {
 			return c, nil
 		}
 		b.refuse(raw, func() { raw.Close() })
 	}
+}
+
+func (b *bounded) conn(raw net.Conn) *conn {
+	return &conn{Conn: raw, of: b, meter: meter{all: b.unread, streams: streams{all: b.begun}}}
 }
 
 // admit counts a connection, and closes another for it where that must be.
@@ -78,7 +83,7 @@ func (b *bounded) admit(c *conn) bool {
 			out = b.waits.eldest()
 		}
 		if c.spare = out == nil; c.spare && b.over >= b.spare {
-			out = b.fresh.first
+			out = b.silent()
 		}
 	}
 	if out != nil {
@@ -106,6 +111,30 @@ func (b *bounded) admit(c *conn) bool {
 		out.Close()
 	}
 	return taken
+}
+
+// silent gives the connection beyond the bound that came first and has not asked yet. mu is held.
+func (b *bounded) silent() *conn {
+	for {
+		c := b.fresh.first
+		if c == nil {
+			return b.asks.eldest()
+		}
+		var said [longestQuestion]byte
+		if !question(said[:peek(c.Conn, said[:])]) {
+			return c
+		}
+		b.asks.push(c) // nobody has had the time to read it
+	}
+}
+
+// asked notes that a connection beyond the bound has asked.
+func (b *bounded) asked(c *conn) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c.counted && c.places == 0 {
+		b.asks.push(c)
+	}
 }
 
 // dismiss refuses a connection beyond the bound that asks for something else than it may. Whoever reads from the
@@ -151,8 +180,10 @@ func (b *bounded) number(c *conn) *int64 {
 
 // rest puts a connection that has no running request into its queue: q, where it is within the bound. mu is held.
 func (b *bounded) rest(c *conn, q *queue) {
-	c.leave()
-	if c.spare {
+	switch {
+	case c.spare && c.in == &b.asks:
+		q = &b.asks
+	case c.spare:
 		q = &b.fresh
 	}
 	q.push(c)
@@ -198,7 +229,9 @@ func (b *bounded) works(c *conn, n int) {
 // queue has connections that may be closed for others, the longest first.
 type queue struct{ first, last *conn }
 
+// push makes a connection the last, and takes it out of the queue that it is in.
 func (q *queue) push(c *conn) {
+	c.leave()
 	c.since, c.in, c.before, c.next = time.Now(), q, q.last, nil
 	if q.last != nil {
 		q.last.next = c

@@ -89,13 +89,25 @@ func ofWire() []mutant {
 		},
 		{
 			name: "newcomers-keep-out-who-asks-for-health", promise: 11, file: "api/listener.go",
-			old:   "			out = b.fresh.first",
-			new:   "			out = b.fresh.eldest()",
+			old:   "			return c\n",
+			new:   "			return b.fresh.eldest()\n",
 			tests: []string{"api.TestHealthIsToldInAFloodOfConnections"},
 		},
 		{
+			name: "a-question-that-nobody-has-read-makes-way", promise: 11, file: "api/listener.go",
+			old:   "		if !question(said[:peek(c.Conn, said[:])]) {",
+			new:   "		if true {",
+			tests: []string{"api.TestAQuestionThatHasComeIsKept"},
+		},
+		{
+			name: "a-question-that-is-being-read-makes-way", promise: 11, file: "api/conn.go",
+			old:   "			c.of.asked(c)",
+			new:   "			_ = n",
+			tests: []string{"api.TestAQuestionThatHasComeIsKept"},
+		},
+		{
 			name: "a-newcomer-that-is-refused-keeps-its-place", promise: 11, file: "api/conn.go",
-			old:   "	if c.spare && !c.asks(p[:n]) {",
+			old:   "	if c.spare && !c.mayAsk(p[:n]) {",
 			new:   "	if false {",
 			tests: []string{"api.TestHealthIsToldInAFloodOfConnections"},
 		},

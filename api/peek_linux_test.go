@@ -1,0 +1,68 @@
+package api
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+)
+
+// A question for health that has come is not forgotten for newcomers, however long it takes until somebody reads it; but
+// of those there are not more than of others, and who has only begun to ask makes way.
+func TestAQuestionThatHasComeIsKept(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := bound(l, 1, newBacklog(mostBacklog), newUnsettled(mostRefused, 100), paceOf(1<<10, time.Second), &counters{})
+	defer b.Close()
+	dial := func(said string) *conn {
+		t.Helper()
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		if _, err := io.WriteString(c, said); err != nil {
+			t.Fatal(err)
+		}
+		got, err := b.Listener.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := b.conn(got)
+		t.Cleanup(func() { s.Close() })
+		b.admit(s)
+		return s
+	}
+	busy := dial("")
+	b.works(busy, 1)
+	const question = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+	begun, unread, read := dial(question[:20]), dial(question), dial(question)
+	if _, err := read.Read(make([]byte, 14)); err != nil {
+		t.Fatal(err)
+	}
+	b.state(read, http.StateActive)
+	for range 2 * leastSpare {
+		dial("")
+	}
+	for range 2 * leastSpare {
+		dial(question[:20])
+	}
+	for c, want := range map[*conn]bool{busy: true, begun: false, unread: true, read: true} {
+		b.mu.Lock()
+		if c.counted != want {
+			t.Errorf("one is kept: %v, want %v (busy %v, begun %v, unread %v)", c.counted, want, c == busy, c == begun, c == unread)
+		}
+		b.mu.Unlock()
+	}
+	for range 2 * leastSpare {
+		dial(question)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.over != leastSpare || b.open != 1 {
+		t.Errorf("%d connections, and %d beyond the bound", b.open, b.over)
+	}
+}
