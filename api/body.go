@@ -2,12 +2,15 @@ package api
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"io"
 	"net/http"
 	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"sluice/session"
 )
@@ -177,15 +180,25 @@ func (b *body) close() {
 	b.release()
 }
 
-// linger reads on for a while after a refusal was sent on a connection that closes. Whoever reads the answer stops sending.
-func (b *body) linger(d time.Duration, expects bool) {
+// linger reads on for a while after a refusal was sent on a connection that closes, at the rate that all of them have. A
+// client that reads the answer stops sending.
+func (b *body) linger(d time.Duration, expects bool, all *rate.Limiter) {
 	b.mu.Lock()
 	b.over = true
 	err := b.set(time.Now().Add(d))
 	b.mu.Unlock()
 	// A client that waits for "100 Continue" and has not been told to go on sends nothing.
-	if err == nil && !(expects && b.n == 0) {
-		_, _ = io.CopyN(io.Discard, b.r, lingerBytes)
+	if err != nil || expects && b.n == 0 {
+		return
+	}
+	until, stop := context.WithTimeout(context.Background(), d)
+	defer stop()
+	const piece = 64 << 10
+	for range lingerBytes / piece {
+		n, err := io.CopyN(io.Discard, b.r, piece)
+		if err != nil || all.WaitN(until, int(n)) != nil {
+			return
+		}
 	}
 }
 

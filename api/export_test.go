@@ -1,5 +1,10 @@
 package api
 
+import (
+	"context"
+	"fmt"
+)
+
 // Held gives what the requests that run hold together: places, and what the bodies of JSON count for.
 func (s *Server) Held() (places, text int64) { return s.places.held(), s.text.held() }
 
@@ -12,3 +17,28 @@ func (s *Server) Owned() int64 {
 
 // Answers gives what answers count for that are not taken yet.
 func (s *Server) Answers() int64 { return s.answers.held() }
+
+// Occupy takes all processors for requests that compute, until free is called.
+func (s *Server) Occupy() (free func()) {
+	n := s.computing.most
+	for i := range n {
+		if err := s.computing.enter(context.Background(), fmt.Sprint("occupant ", i)); err != nil {
+			panic(err)
+		}
+	}
+	return func() {
+		for i := range n {
+			s.computing.leave(fmt.Sprint("occupant ", i))
+		}
+	}
+}
+
+// Computing is how many requests compute or wait for it.
+func (s *Server) Computing() (n int) {
+	s.computing.mu.Lock()
+	defer s.computing.mu.Unlock()
+	for _, l := range s.computing.by {
+		n += l.running + len(l.waiting)
+	}
+	return n
+}

@@ -1,8 +1,12 @@
 package api
 
 import (
+	"errors"
 	"net/http"
+	"runtime"
 	"sync"
+
+	"golang.org/x/time/rate"
 )
 
 // limiter bounds what all requests hold together, places or bytes, and what those of one principal do.
@@ -75,6 +79,13 @@ func (l *limiter) drop(principal string, n int64) {
 	}
 }
 
+// alone reports whether no other known principal holds anything.
+func (l *limiter) alone(principal string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.used-l.by[""] == l.by[principal]
+}
+
 // held is what is used now.
 func (l *limiter) held() int64 {
 	l.mu.Lock()
@@ -94,6 +105,9 @@ const (
 	// HTTP/2 for a window to be answered in, so that their clients see the answer; and how many streams may be unsettled.
 	// Of others the connection is closed at once, and on HTTP/2 the answer is a head alone.
 	mostRefused = 256
+	// readOn is how many bytes a second of all refused bodies together are read on, beyond a second's worth at once: who
+	// sends them without end costs no more than that.
+	readOn = 64 << 20
 	// smallAnswer is the longest answer that does not count: it waits in net/http's own buffers.
 	smallAnswer = 4 << 10
 	// longAnswer is what an answer counts for before its length is known: a page ends at about half of that.
@@ -104,16 +118,22 @@ const (
 type limits struct {
 	places, probes, lingers *limiter // requests
 	text, pieces, answers   *limiter // bytes
+	computing               *fairQueue
+	refusedBodies           *rate.Limiter // bytes that are read on
 }
 
 func newLimits(requests, text, held, refused int64) limits {
+	places := newLimiter(requests, requests/2, requests/4)
 	return limits{
-		places:  newLimiter(requests, requests/2, requests/4),
+		places:  places,
 		probes:  newLimiter(mostProbes, 0, mostProbes),
 		lingers: newLimiter(refused, 0, refused),
 		text:    newLimiter(text, text/4*3, 0),
 		pieces:  newLimiter(held, held/4*3, 0),
 		answers: newLimiter(held, held/4*3, held/4),
+
+		computing:     newFairQueue(runtime.GOMAXPROCS(0), places.alone),
+		refusedBodies: rate.NewLimiter(readOn, readOn),
 	}
 }
 
@@ -124,6 +144,7 @@ type holds struct {
 	conn   *conn    // that has the place; nil: none
 	text   int64
 	answer int64
+	busy   bool // it computes
 	waits  bool // it has a place among those that wait for their clients, which is counted for conn
 }
 
@@ -175,6 +196,30 @@ func (s *Server) chargeJSON(c *call) func(n int64) error {
 	}
 }
 
+// compute waits until the caller's request may compute. It ends with computed, at the latest when the request leaves.
+func (s *Server) compute(c *call) error {
+	err := s.computing.enter(c.Context(), c.holder)
+	switch {
+	case errors.Is(err, errShare):
+		s.refused.principal.Add(1)
+	case errors.Is(err, errBusy):
+		s.refused.requests.Add(1)
+	}
+	if err != nil {
+		return err
+	}
+	c.busy = true
+	return nil
+}
+
+// computed lets others compute.
+func (s *Server) computed(c *call) {
+	if c.busy {
+		c.busy = false
+		s.computing.leave(c.holder)
+	}
+}
+
 // reserve counts n bytes of an answer before they are made.
 func (s *Server) reserve(c *call, n int64) error {
 	if err := s.answers.acquire(c.holder, n); err != nil {
@@ -201,6 +246,7 @@ func (s *Server) made(c *call, n int) {
 
 // leave gives back what the request holds. It may be called again.
 func (s *Server) leave(c *call) {
+	s.computed(c)
 	if c.place != nil {
 		c.place.release(c.holder, 1)
 	}

@@ -150,3 +150,37 @@ func TestRefusalsAreCounted(t *testing.T) {
 		t.Errorf("%v, want %v", got, want)
 	}
 }
+
+// What reads many records for one answer waits for a processor of its principal's, also when it is let in; what brings bytes
+// does not.
+func TestLongAnswersTakeTurns(t *testing.T) {
+	w := newWorld(t, nil)
+	id, b := w.begin(2*chunk).SessionID, random(chunk)
+	for name, ask := range map[string]func() error{
+		"status":    func() error { _, err := w.client.Status(t.Context(), id, false); return err },
+		"uploads":   func() error { _, err := w.client.Uploads(t.Context(), "", 0); return err },
+		"memories":  func() error { _, err := w.client.ListMemories(t.Context(), api.MemoryQuery{}); return err },
+		"ping":      func() error { _, err := w.client.Ping(t.Context(), nil); return err },
+		"capsules":  func() error { _, err := w.client.ListCapsules(t.Context(), "", 0); return err },
+		"of admins": func() error { _, err := w.client.AdminSessions(t.Context(), "", "", "", 0); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := w.in(t)
+			free := w.server.Occupy()
+			before := w.server.Computing()
+			done := make(chan error, 1)
+			go func() { done <- ask() }()
+			w.until("it waits", func() bool { return w.server.Computing() == before+1 })
+			w.check(w.put(id, 0, b))
+			select {
+			case err := <-done:
+				t.Errorf("it did not wait: %v", err)
+				free()
+			default:
+				free()
+				w.check(<-done)
+			}
+			w.until("it gives the processor back", func() bool { return w.server.Computing() == 0 })
+		})
+	}
+}

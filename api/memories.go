@@ -86,6 +86,9 @@ func (s *Server) ping(c *call, in PingRequest) (PingResponse, error) {
 			return PingResponse{}, err
 		}
 	}
+	if err := s.compute(c); err != nil {
+		return PingResponse{}, err
+	}
 	present, err := s.cfg.Memories.Ping(c.Context(), c.caller, ids)
 	if err != nil {
 		return PingResponse{}, err

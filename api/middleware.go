@@ -130,7 +130,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			if !c.waits {
 				wait = 0
 			}
-			c.body.linger(wait, r.Header.Get("Expect") != "")
+			c.body.linger(wait, r.Header.Get("Expect") != "", s.refusedBodies)
 		}
 	}))
 }
@@ -268,6 +268,11 @@ func (s *Server) run(c *call, r *route) error {
 		if err := s.reserve(c, longAnswer); err != nil {
 			return err
 		}
+		if r.method == http.MethodGet {
+			if err := s.compute(c); err != nil {
+				return err
+			}
+		}
 	}
 	return r.serve(s, c)
 }
@@ -359,6 +364,7 @@ func (s *Server) answer(c *call, status int, kind string, v any) {
 	if err != nil {
 		panic(err) // a wire message that has no JSON form is a mistake of ours
 	}
+	s.computed(c)
 	s.made(c, len(b))
 	if c.ProtoMajor >= 2 && c.holder == "" && len(b) <= smallAnswer {
 		s.linger(c)

@@ -1,6 +1,11 @@
 package api
 
-import "sync"
+import (
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
 
 // streamsOf is how many streams a connection may have: as many as a principal has requests, where that is within what is
 // usual (RFC 9113, section 6.5.2).
@@ -25,12 +30,18 @@ const (
 	// longFrame is the length in bytes from which DATA of an open stream does not count as one of these: the backlog
 	// counts it.
 	longFrame = 1 << 10
+	// smallFrames is how many frames that carry neither a head nor a part of a body are read in a second of all
+	// connections together, and that many more at once. A client needs a few of those that ask for an answer, of which
+	// each counts as many, and one that says how it goes on for some KiB of an answer.
+	smallFrames = 100_000
+	asksAnswer  = 10
 )
 
 // unsettled counts the streams of all connections that are unsettled. Past the bound a connection has one at a time.
 type unsettled struct {
 	most    int
 	streams int // that a connection may have
+	small   *rate.Limiter
 
 	mu    sync.Mutex
 	count int
@@ -38,12 +49,13 @@ type unsettled struct {
 }
 
 func newUnsettled(most, each int) *unsettled {
-	return &unsettled{most: most, streams: each, held: map[*streams]struct{}{}}
+	return &unsettled{most: most, streams: each, small: rate.NewLimiter(smallFrames, smallFrames), held: map[*streams]struct{}{}}
 }
 
 // streams are those of one connection.
 type streams struct {
-	all *unsettled
+	all   *unsettled
+	small time.Duration // how long the next frame is to wait for the small ones before it; whoever reads has it
 
 	// all.mu guards these.
 	open     map[uint32]struct{} // neither side has ended them
@@ -87,6 +99,7 @@ func (s *streams) settle() {
 
 // began notes the head of a frame that the client sends.
 func (s *streams) began(kind byte, stream uint32, length int) {
+	s.small = max(s.small, s.pace(kind, length))
 	s.all.mu.Lock()
 	defer s.all.mu.Unlock()
 	s.body = kind == dataFrame && length > 0
@@ -111,6 +124,18 @@ func (s *streams) began(kind byte, stream uint32, length int) {
 	s.settle()
 }
 
+// pace counts a frame, and gives how long the next one is to wait.
+func (s *streams) pace(kind byte, length int) time.Duration {
+	n := asksAnswer
+	switch {
+	case kind == headFrame, kind == moreFrame, kind == dataFrame && length > 0:
+		return 0
+	case kind == resetFrame, kind == creditFrame:
+		n = 1
+	}
+	return s.all.small.ReserveN(time.Now(), n).Delay()
+}
+
 // ended notes the head of a frame of ours that ends a stream.
 func (s *streams) ended(stream uint32) { s.change(func() { delete(s.open, stream) }) }
 
@@ -128,6 +153,10 @@ func (s *streams) placed(n int) { s.change(func() { s.places += n }) }
 
 // wait holds a Read for as long as net/http has enough of the connection.
 func (s *streams) wait() {
+	if s.small > 0 {
+		time.Sleep(s.small)
+		s.small = 0
+	}
 	s.all.mu.Lock()
 	defer s.all.mu.Unlock()
 	for s.enough() {

@@ -333,6 +333,29 @@ func TestHealthIsToldInAFloodOfConnections(t *testing.T) {
 	})
 }
 
+// An answer that is made computes no more, however long its client takes to read it.
+func TestAnAnswerThatNobodyTakesComputesNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, dial := hostileWith(t, 10, func(s *Server) http.Handler {
+			return s.guard(s.serve(func(c *call) error {
+				if err := s.compute(c); err != nil {
+					return err
+				}
+				s.answer(c, http.StatusOK, "application/json", Problem{Title: strings.Repeat("x", longAnswer)})
+				return nil
+			}))
+		})
+		if _, err := io.WriteString(dial(), "GET /long HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if s.places.held() != 1 {
+			t.Error("the request has ended")
+		}
+		s.computing.isEmpty(t)
+	})
+}
+
 // The body of a refused request is read on over HTTP/2 too: a stream that is reset behind its answer loses the answer with some clients (curl 7.88).
 func TestARefusedBodyIsReadOnOverHTTP2(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -71,6 +71,32 @@ func (h *hog) eat() {
 	}
 }
 
+// during eats while do runs, too: a server gives up room whenever it has merged tables or removed garbage, and may use
+// what nobody else has taken.
+func (h *hog) during(do func()) {
+	h.t.Helper()
+	h.eat()
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for block := make([]byte, 64<<10); ; {
+			select {
+			case <-stop:
+				return
+			case <-time.After(100 * time.Microsecond):
+			}
+			for n := len(block); n > 0; {
+				if m, err := h.f.Write(block[:n]); err != nil && m == 0 {
+					n /= 16
+				}
+			}
+		}
+	}()
+	do()
+	close(stop)
+	<-stopped
+}
+
 // leave gives the room back.
 func (h *hog) leave() {
 	h.t.Helper()
@@ -168,12 +194,13 @@ func TestADiskThatOthersFill(t *testing.T) {
 		w.must(w.srv.client.Abort(ctx, given[i]))
 		others.eat()
 		w.must(w.srv.client.DeleteMemory(ctx, stored[i].MemoryID, false))
-		others.eat()
-		_, err := w.srv.client.Begin(ctx, api.BeginRequest{CapsuleID: "default", Meta: api.Meta{Name: "new"}})
-		w.refused("begin", err)
-		w.refused("put", w.put(partial[i], 1))
-		_, err = w.srv.client.Create(ctx, api.CreateRequest{Name: "new"}, strings.NewReader("small"), 5)
-		w.refused("create", err)
+		others.during(func() {
+			_, err := w.srv.client.Begin(ctx, api.BeginRequest{CapsuleID: "default", Meta: api.Meta{Name: "new"}})
+			w.refused("begin", err)
+			w.refused("put", w.put(partial[i], 1))
+			_, err = w.srv.client.Create(ctx, api.CreateRequest{Name: "new"}, strings.NewReader("small"), 5)
+			w.refused("create", err)
+		})
 	}
 	ends(0)
 	ends(1)
@@ -272,11 +299,13 @@ func TestAFullDiskOfTheMetadataAlone(t *testing.T) {
 	if got := w.parts(); got == 16 { // a start needs room
 		t.Fatal("nothing was given up")
 	}
-	_, err := w.srv.client.Begin(t.Context(), api.BeginRequest{CapsuleID: "default", Meta: api.Meta{Name: "new"}})
-	w.refused("begin", err)
-	_, err = w.srv.client.Create(t.Context(), api.CreateRequest{Name: "new"}, strings.NewReader("small"), 5)
-	w.refused("create", err)
-	w.refused("put", w.put(partial, 1))
+	others.during(func() {
+		_, err := w.srv.client.Begin(t.Context(), api.BeginRequest{CapsuleID: "default", Meta: api.Meta{Name: "new"}})
+		w.refused("begin", err)
+		_, err = w.srv.client.Create(t.Context(), api.CreateRequest{Name: "new"}, strings.NewReader("small"), 5)
+		w.refused("create", err)
+		w.refused("put", w.put(partial, 1))
+	})
 	if _, err := w.finish(whole); err != nil {
 		t.Errorf("finish: %v", err)
 	}

@@ -3,6 +3,7 @@ package attack
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"sluice/api"
 )
@@ -115,25 +118,46 @@ func few() (line string, undo func()) {
 	return "", func() {}
 }
 
-// race measures the good client alone and among the attackers, in turn.
+// link is that of a good client in bytes a second: 1 Gbit/s.
+const link = 125_000_000
+
+// linked is a body that comes over a link.
+type linked struct {
+	io.Reader
+	rate *rate.Limiter
+}
+
+func (l linked) Read(p []byte) (int, error) {
+	n, err := l.Reader.Read(p[:min(len(p), 64<<10)])
+	_ = l.rate.WaitN(context.Background(), n)
+	return n, err
+}
+
+// race measures the good client alone and among the attackers, in turn: over a link, and as fast as the machine is.
 func (v *victim) race(a attack) {
 	v.Helper()
-	const bytesEach, uploads = 8 << 20, 64
-	body := make([]byte, bytesEach)
-	_, _ = v.rand.Read(body)
 	v.many = true // the good client repeats what is refused, and is slower for it
 	defer func() { v.many = a.many }()
+	v.pairs(a, "over 1 Gbit/s", rate.NewLimiter(link, 256<<10), 16)
+	v.pairs(a, "on this machine", rate.NewLimiter(rate.Inf, 0), 64)
+}
+
+func (v *victim) pairs(a attack, how string, limit *rate.Limiter, uploads int) {
+	v.Helper()
+	const bytesEach = 8 << 20
+	body := make([]byte, bytesEach)
+	_, _ = v.rand.Read(body)
 	once := func() float64 {
 		began := time.Now()
 		for range uploads {
 			var m api.Memory
 			v.must(v.insist(v.Context(), step{"create", func() (err error) {
-				m, err = v.good.Create(v.Context(), api.CreateRequest{CapsuleID: "alice", Name: "fast"}, bytes.NewReader(body), bytesEach)
+				m, err = v.good.Create(v.Context(), api.CreateRequest{CapsuleID: "alice", Name: "fast"}, linked{bytes.NewReader(body), limit}, bytesEach)
 				return err
 			}}))
 			v.must(v.insist(v.Context(), step{"delete", func() error { return v.deletes(v.Context(), m.MemoryID) }}))
 		}
-		return uploads * bytesEach / time.Since(began).Seconds() / (1 << 20)
+		return float64(uploads*bytesEach) / time.Since(began).Seconds() / (1 << 20)
 	}
 	once()
 	var alone, among, ratios []float64
@@ -151,7 +175,7 @@ func (v *victim) race(a attack) {
 		slices.Sort(all)
 	}
 	n := *speed
-	v.Logf("good client: alone %.0f (%.0f to %.0f) MiB/s, among them %.0f (%.0f to %.0f), ratio %.2f (%.2f to %.2f), %d repeats",
+	v.Logf("good client "+how+": alone %.0f (%.0f to %.0f) MiB/s, among them %.0f (%.0f to %.0f), ratio %.2f (%.2f to %.2f), %d repeats",
 		alone[n/2], alone[0], alone[n-1], among[n/2], among[0], among[n-1], ratios[n/2], ratios[0], ratios[n-1], v.again)
 	v.again = 0
 }

@@ -106,6 +106,42 @@ func ofWire() []mutant {
 			tests: []string{"api.TestAQuestionThatHasComeIsKept"},
 		},
 		{
+			name: "lists-of-one-principal-take-all-processors", promise: 11, file: "api/fair.go",
+			old:   "(l.running >= q.most || !q.alone(l.principal))",
+			new:   "l.running >= q.most",
+			tests: []string{"api.TestPrincipalsShareTheProcessors"},
+		},
+		{
+			name: "principals-do-not-take-turns", promise: 11, file: "api/fair.go",
+			old:   "			q.turns = append(q.turns, l)\n		}\n	}",
+			new:   "			q.turns = slices.Insert(q.turns, 0, l)\n		}\n	}",
+			tests: []string{"api.TestPrincipalsTakeTurns"},
+		},
+		{
+			name: "long-answers-do-not-take-turns", promise: 11, file: "api/middleware.go",
+			old:   "		if r.method == http.MethodGet {",
+			new:   "		if false {",
+			tests: []string{"api.TestLongAnswersTakeTurns"},
+		},
+		{
+			name: "a-long-answer-keeps-the-processor-until-it-is-taken", promise: 11, file: "api/middleware.go",
+			old:   "	s.computed(c)\n",
+			new:   "",
+			tests: []string{"api.TestAnAnswerThatNobodyTakesComputesNoMore"},
+		},
+		{
+			name: "refused-bodies-are-read-on-as-fast-as-they-come", promise: 11, file: "api/body.go",
+			old:   "all.WaitN(until, int(n)) != nil",
+			new:   "until.Err() != nil || n < 0",
+			tests: []string{"api.TestRefusedBodiesAreReadOnAtOneRate"},
+		},
+		{
+			name: "frames-of-nothing-are-read-as-fast-as-they-come", promise: 11, file: "api/streams.go",
+			old:   "		time.Sleep(s.small)",
+			new:   "		_ = s.small",
+			tests: []string{"api.TestFramesOfNothingAreReadAtOneRate"},
+		},
+		{
 			name: "a-newcomer-that-is-refused-keeps-its-place", promise: 11, file: "api/conn.go",
 			old:   "	if c.spare && !c.mayAsk(p[:n]) {",
 			new:   "	if false {",

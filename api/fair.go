@@ -1,0 +1,118 @@
+package api
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+)
+
+// fairQueue shares the processors among the principals whose requests compute without waiting for anything: lists, states
+// of uploads, and what else only reads records and makes a long answer. Go's scheduler is fair to goroutines; without the
+// queue a principal with a hundred lists leaves the others a hundredth of the processors.
+//
+// At most `most` of these requests compute at one time, and those of one principal on half of the processors while other
+// principals have requests. Those that wait have their places among the requests (limiter), which bounds them. Principals take
+// turns.
+type fairQueue struct {
+	most  int
+	alone func(principal string) bool // no other principal has a request
+
+	mu      sync.Mutex
+	running int
+	by      map[string]*line // by principal; those that have nothing are not in it
+	turns   []*line          // those with somebody waiting, whose turn is next first
+}
+
+// line is one principal's.
+type line struct {
+	principal string
+	running   int
+	waiting   []chan struct{}
+}
+
+// computeWait is how long a request waits for a processor.
+const computeWait = 10 * time.Second
+
+func newFairQueue(most int, alone func(string) bool) *fairQueue {
+	return &fairQueue{most: most, alone: alone, by: map[string]*line{}}
+}
+
+// enter waits until the principal may compute. After computeWait it gives errShare where the principal's own requests
+// compute, and errBusy where only those of others do.
+func (q *fairQueue) enter(ctx context.Context, principal string) error {
+	q.mu.Lock()
+	l := q.by[principal]
+	if l == nil {
+		l = &line{principal: principal}
+		q.by[principal] = l
+	}
+	mine := make(chan struct{})
+	if l.waiting = append(l.waiting, mine); len(l.waiting) == 1 {
+		q.turns = append(q.turns, l)
+	}
+	q.start()
+	q.mu.Unlock()
+	late := time.NewTimer(computeWait)
+	defer late.Stop()
+	select {
+	case <-mine:
+		return nil
+	case <-ctx.Done():
+	case <-late.C:
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	i := slices.Index(l.waiting, mine)
+	if i < 0 { // it was let in meanwhile
+		return nil
+	}
+	if l.waiting = slices.Delete(l.waiting, i, i+1); len(l.waiting) == 0 {
+		q.turns = slices.DeleteFunc(q.turns, func(t *line) bool { return t == l })
+		q.forget(l)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case l.running > 0:
+		return errShare
+	}
+	return errBusy
+}
+
+// leave ends what enter began.
+func (q *fairQueue) leave(principal string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l := q.by[principal]
+	l.running--
+	q.running--
+	q.forget(l)
+	q.start()
+}
+
+// forget drops a line that has nothing. mu is held.
+func (q *fairQueue) forget(l *line) {
+	if l.running == 0 && len(l.waiting) == 0 {
+		delete(q.by, l.principal)
+	}
+}
+
+// start lets in as many as may compute. mu is held.
+func (q *fairQueue) start() {
+	for i := 0; i < len(q.turns) && q.running < q.most; {
+		l := q.turns[i]
+		if l.running >= max(q.most/2, 1) && (l.running >= q.most || !q.alone(l.principal)) {
+			i++
+			continue
+		}
+		close(l.waiting[0])
+		l.waiting = l.waiting[1:]
+		l.running++
+		q.running++
+		q.turns = slices.Delete(q.turns, i, i+1)
+		if len(l.waiting) > 0 {
+			q.turns = append(q.turns, l)
+		}
+	}
+}

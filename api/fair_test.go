@@ -1,0 +1,195 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// worker asks to compute, for a second each time, again and again.
+func (q *fairQueue) worker(ctx context.Context, principal string, done *atomic.Int64) {
+	for ctx.Err() == nil {
+		if err := q.enter(ctx, principal); err != nil {
+			return
+		}
+		time.Sleep(time.Second)
+		q.leave(principal)
+		done.Add(1)
+	}
+}
+
+// isEmpty wants nothing to be left of all requests.
+func (q *fairQueue) isEmpty(t *testing.T) {
+	t.Helper()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.running != 0 || len(q.by) != 0 || len(q.turns) != 0 {
+		t.Errorf("in the end %d run, %d are known, %d have turns", q.running, len(q.by), len(q.turns))
+	}
+}
+
+// A principal with many requests that compute has all processors while it is alone, and half of them beside another,
+// which waits for nobody but itself.
+func TestPrincipalsShareTheProcessors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const processors, many, seconds = 4, 100, 50
+		var others atomic.Bool
+		q := newFairQueue(processors, func(string) bool { return !others.Load() })
+		var first, second atomic.Int64
+		ctx, stop := context.WithCancel(t.Context())
+		for range many {
+			go q.worker(ctx, "first", &first)
+		}
+		time.Sleep(seconds*time.Second + time.Millisecond)
+		if got := first.Load(); got != processors*seconds {
+			t.Errorf("alone it has had %d turns in %d seconds", got, seconds)
+		}
+		others.Store(true)
+		time.Sleep(time.Second)
+		first.Store(0)
+		go q.worker(ctx, "second", &second)
+		time.Sleep(seconds*time.Second + time.Millisecond)
+		if a, b := first.Load(), second.Load(); a != processors/2*seconds || b != seconds {
+			t.Errorf("the two have had %d and %d turns in %d seconds", a, b, seconds)
+		}
+		stop()
+		time.Sleep(2 * time.Second)
+		q.isEmpty(t)
+	})
+}
+
+// Principals take turns, however many requests each of them has.
+func TestPrincipalsTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newFairQueue(1, func(string) bool { return false })
+		ctx, stop := context.WithCancel(t.Context())
+		var done [3]atomic.Int64
+		for i, n := range []int{50, 5, 1} {
+			for range n {
+				go q.worker(ctx, string(rune('a'+i)), &done[i])
+			}
+		}
+		time.Sleep(30*time.Second + time.Millisecond)
+		stop()
+		for i := range done {
+			if got := done[i].Load(); got < 7 { // one that has just ended waits for the two others, one of them perhaps twice
+				t.Errorf("principal %d has had %d turns of 30", i, got)
+			}
+		}
+		time.Sleep(2 * time.Second)
+	})
+}
+
+// A request does not wait for ever to compute, and is told whose fault that is.
+func TestWaitingToComputeEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newFairQueue(1, func(string) bool { return false })
+		if err := q.enter(t.Context(), "first"); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		for principal, want := range map[string]error{"first": errShare, "second": errBusy} {
+			if err := q.enter(t.Context(), principal); !errors.Is(err, want) {
+				t.Errorf("%s: %v", principal, err)
+			}
+		}
+		if took := time.Since(began); took != 2*computeWait {
+			t.Errorf("it took %v", took)
+		}
+		ctx, stop := context.WithTimeout(t.Context(), time.Second)
+		defer stop()
+		if err := q.enter(ctx, "first"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a client that has gone: %v", err)
+		}
+		q.leave("first")
+		q.isEmpty(t)
+	})
+}
+
+// endless is a body without an end, and counts what was read of it.
+type endless struct{ n atomic.Int64 }
+
+func (e *endless) Read(p []byte) (int, error) {
+	e.n.Add(int64(len(p)))
+	return len(p), nil
+}
+
+// Refused bodies are read on at a rate that all of them share; one alone is read on at once.
+func TestRefusedBodiesAreReadOnAtOneRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := hostile(t, 10)
+		linger := func(e *endless) {
+			r := httptest.NewRequest(http.MethodPut, "/", io.NopCloser(e))
+			b := newBody(r, httptest.NewRecorder(), 1<<10, 30*time.Second)
+			b.linger(lingerFor, false, s.refusedBodies)
+		}
+		began := time.Now()
+		var one endless
+		if linger(&one); one.n.Load() != lingerBytes || time.Since(began) > 0 {
+			t.Errorf("of one body %d bytes were read on in %v", one.n.Load(), time.Since(began))
+		}
+		var all endless
+		for range 200 {
+			go linger(&all)
+		}
+		time.Sleep(2 * lingerFor)
+		synctest.Wait()
+		if got, most := all.n.Load(), int64(readOn*(1+lingerFor/time.Second)); got > most+200*64<<10 || got < most/2 {
+			t.Errorf("of 200 bodies %d MiB were read on, want about %d", got>>20, most>>20)
+		}
+	})
+}
+
+// Frames that carry nothing are read at a rate that all connections share, and what brings something is not held up.
+func TestFramesOfNothingAreReadAtOneRate(t *testing.T) {
+	for name, one := range map[string]struct {
+		frame func(f *http2.Framer) error
+		most  int // in ten seconds
+	}{
+		"pings":    {func(f *http2.Framer) error { return f.WritePing(false, [8]byte{1}) }, smallFrames / asksAnswer},
+		"settings": {func(f *http2.Framer) error { return f.WriteSettings() }, smallFrames / asksAnswer},
+		"resets":   {func(f *http2.Framer) error { return f.WriteRSTStream(1, http2.ErrCodeCancel) }, smallFrames},
+		"credit":   {func(f *http2.Framer) error { return f.WriteWindowUpdate(0, 1) }, smallFrames},
+		"nothing":  {func(f *http2.Framer) error { return f.WriteData(1, false, nil) }, smallFrames / asksAnswer},
+		"bytes":    {func(f *http2.Framer) error { return f.WriteData(1, false, []byte("x")) }, 1 << 30},
+		"heads":    {func(f *http2.Framer) error { return f.WriteContinuation(1, false, nil) }, 1 << 30},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var b bytes.Buffer
+				if err := one.frame(http2.NewFramer(&b, strings.NewReader(""))); err != nil {
+					t.Fatal(err)
+				}
+				all := newUnsettled(mostRefused, 100)
+				const seconds, conns, atMost = 3, 4, 1_000_000
+				var n atomic.Int64
+				end := time.Now().Add(seconds * time.Second)
+				for range conns {
+					s := &streams{all: all}
+					go func() {
+						var in frames
+						for time.Now().Before(end) && n.Add(1) < atMost {
+							s.wait()
+							in.each(b.Bytes(), s.began, func(byte, uint32, []byte) {})
+						}
+					}()
+				}
+				time.Sleep(2 * seconds * time.Second)
+				want := int64((1 + seconds) * one.most)
+				if got := n.Load(); got > want+2*conns || got < min(want, atMost)-2*conns {
+					t.Errorf("%d were read in %d seconds, want about %d", got, seconds, want)
+				}
+			})
+		})
+	}
+}
