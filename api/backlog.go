@@ -137,7 +137,10 @@ func (m *meter) writes(p []byte) {
 	if !m.on() {
 		return
 	}
-	ends := func(kind byte, stream uint32, _ int) {
+	ends := func(kind byte, stream uint32, length int, _ byte) {
+		if kind == dataFrame {
+			m.streams.sends(length)
+		}
 		switch {
 		case kind == resetFrame, kind <= headFrame && m.out.head[4]&endStream != 0:
 			m.streams.ended(stream)
@@ -199,7 +202,7 @@ func (f *frames) open() bool {
 }
 
 // each calls begun for every frame that begins, when its own head is there, and part for every payload in p, or as much of it as p has.
-func (f *frames) each(p []byte, begun func(kind byte, stream uint32, length int), part func(kind byte, stream uint32, payload []byte)) {
+func (f *frames) each(p []byte, begun func(kind byte, stream uint32, length int, flags byte), part func(kind byte, stream uint32, payload []byte)) {
 	for len(p) > 0 {
 		if f.have < len(f.head) {
 			n := copy(f.head[f.have:], p)
@@ -210,7 +213,7 @@ func (f *frames) each(p []byte, begun func(kind byte, stream uint32, length int)
 			if kind := f.head[3]; kind == headFrame || kind == moreFrame {
 				f.block = f.head[4]&endHeaders == 0
 			}
-			begun(f.head[3], f.stream(), f.left)
+			begun(f.head[3], f.stream(), f.left, f.head[4])
 		}
 		n := min(f.left, len(p))
 		if n > 0 {

@@ -196,7 +196,7 @@ func (b *body) linger(d time.Duration, expects bool, all *rate.Limiter) {
 	const piece = 64 << 10
 	for range lingerBytes / piece {
 		n, err := io.CopyN(io.Discard, b.r, piece)
-		if err != nil || all.WaitN(until, int(n)) != nil {
+		if all.WaitN(until, int(n)) != nil || err != nil {
 			return
 		}
 	}

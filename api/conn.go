@@ -21,7 +21,7 @@ type conn struct {
 	of      *bounded
 	spare   bool        // it is one beyond the bound, and may only ask how the server is
 	first   []byte      // spare: its first bytes
-	over    bool        // spare: they ask for something else, and nothing more is read
+	over    atomic.Bool // spare: they ask for something else, and nothing more is read or written
 	serving atomic.Bool // a request has come to a handler; until then what is written is net/http's own
 	framing framing
 	meter   meter
@@ -32,6 +32,8 @@ type conn struct {
 
 	// of.mu guards these.
 	counted      bool
+	principal    string        // of its newest request; "": none is known
+	served       bool          // a request of its has had a place
 	refused      chan struct{} // spare: it is to be closed; ends when the client has been told. nil: it is not
 	places       int           // that its requests have
 	since        time.Time
@@ -52,6 +54,7 @@ var starts = [...]string{"GET /healthz", "GET /readyz", "HEAD /healthz", "HEAD /
 
 const (
 	http2Start = "PRI * HTTP/2.0"
+	endOfHead  = "\r\n\r\n"
 	// longestStart is the length of the longest of them.
 	longestStart = len(http2Start)
 	// longestQuestion is how long a supervisor's whole request is at most.
@@ -66,13 +69,13 @@ func (c *conn) Read(p []byte) (int, error) {
 	if n := c.framing.next(p); n > 0 {
 		return n, nil
 	}
-	if c.over {
+	if c.over.Load() {
 		return 0, io.EOF
 	}
 	n, err := c.Conn.Read(p[:c.framing.want(len(p))])
 	if c.spare && !c.mayAsk(p[:n]) {
+		c.over.Store(true)
 		c.of.dismiss(c)
-		c.over = true
 		return 0, io.EOF
 	}
 	if flow := c.meter.came(p[:n]); flow != nil {
@@ -83,25 +86,25 @@ func (c *conn) Read(p []byte) (int, error) {
 
 // mayAsk reports whether what has come first, of which p is new, may be the start of a question for health.
 func (c *conn) mayAsk(p []byte) bool {
-	first := len(c.first) == 0
-	if c.first = append(c.first, p[:min(len(p), longestStart-len(c.first))]...); len(c.first) == 0 {
-		return true
-	}
-	if first {
-		var said [longestQuestion]byte
-		if n := copy(said[:], p); question(said[:n+peek(c.Conn, said[n:])]) { // net/http reads few bytes first
-			c.of.asked(c)
-		}
-	}
-	return slices.ContainsFunc(starts[:], func(start string) bool {
+	c.first = append(c.first, p[:min(len(p), longestStart-len(c.first))]...)
+	start := slices.IndexFunc(starts[:], func(start string) bool {
 		n := min(len(start), len(c.first))
 		return string(c.first[:n]) == start[:n]
 	})
+	if start < 0 {
+		return false
+	}
+	var end [longestQuestion]byte
+	n := copy(end[:], p[max(0, len(p)-len(endOfHead)):])
+	if n += peek(c.Conn, end[n:]); starts[start] != http2Start && len(c.first) >= len(starts[start]) && bytes.HasSuffix(end[:n], []byte(endOfHead)) {
+		c.of.asked(c) // net/http reads few bytes first
+	}
+	return true
 }
 
 // question reports whether p is a whole request for /healthz or /readyz.
 func question(p []byte) bool {
-	return bytes.HasSuffix(p, []byte("\r\n\r\n")) && slices.ContainsFunc(starts[:], func(start string) bool {
+	return bytes.HasSuffix(p, []byte(endOfHead)) && slices.ContainsFunc(starts[:], func(start string) bool {
 		return start != http2Start && bytes.HasPrefix(p, []byte(start))
 	})
 }
@@ -127,6 +130,9 @@ func (c *conn) readFrames(p []byte) (int, error) {
 
 // Write implements net.Conn. On HTTP/2 net/http has deadlines of its own.
 func (c *conn) Write(p []byte) (n int, err error) {
+	if c.over.Load() {
+		return 0, net.ErrClosed // the client has its answer
+	}
 	if c.meter.on() {
 		c.meter.writes(p) // before the client has it, and sends more
 		c.meter.streams.writes(true)

@@ -201,7 +201,7 @@ func faultOf(err error, sizeOf func(session.SessionID) int64) Fault {
 		f.Detail = errNotFound.detail // the same for what is not there and for what the caller may not know of
 	case code == CodeStorageFull:
 		f.Detail = "no room is left on the server; nothing that was acknowledged is lost. What has arrived can be finished or aborted; once there is room again, go on"
-	case f.Status >= 500 && f.Detail != errDraining.detail && f.Detail != errDegraded.detail && f.Detail != errAway.detail && f.Detail != errTaken.detail && f.Detail != errBusy.detail && f.Detail != errCrowded.detail:
+	case f.Status >= 500 && !errors.As(err, new(*denial)): // a denial's words are ours, and meant for the client
 		f.Detail = "not now; try again in a moment"
 	}
 	var (

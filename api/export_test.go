@@ -22,7 +22,7 @@ func (s *Server) Answers() int64 { return s.answers.held() }
 func (s *Server) Occupy() (free func()) {
 	n := s.computing.most
 	for i := range n {
-		if err := s.computing.enter(context.Background(), fmt.Sprint("occupant ", i)); err != nil {
+		if err := s.computing.wait(context.Background(), fmt.Sprint("occupant ", i)); err != nil {
 			panic(err)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 // queue a principal with a hundred lists leaves the others a hundredth of the processors.
 //
 // At most `most` of these requests compute at one time, and those of one principal on half of the processors while other
-// principals have requests. Those that wait have their places among the requests (limiter), which bounds them. Principals take
+// principals have requests. Requests that wait have their places among the requests (limiter), which bounds them. Principals take
 // turns.
 type fairQueue struct {
 	most  int
@@ -31,16 +31,33 @@ type line struct {
 	waiting   []chan struct{}
 }
 
-// computeWait is how long a request waits for a processor.
-const computeWait = 10 * time.Second
+const (
+	// computeWait is how long a request waits for a processor.
+	computeWait = 10 * time.Second
+	// computeFor is how long a request keeps it. One that takes longer waits for something else, or makes a very long
+	// answer, and goes on beside the others.
+	computeFor = 100 * time.Millisecond
+)
 
 func newFairQueue(most int, alone func(string) bool) *fairQueue {
 	return &fairQueue{most: most, alone: alone, by: map[string]*line{}}
 }
 
-// enter waits until the principal may compute. After computeWait it gives errShare where the principal's own requests
-// compute, and errBusy where only those of others do.
-func (q *fairQueue) enter(ctx context.Context, principal string) error {
+// enter waits until the principal may compute, and gives what ends that; it may be called again. After computeWait it gives
+// errShare where the principal's own requests compute, and errBusy where only those of others do.
+func (q *fairQueue) enter(ctx context.Context, principal string) (leave func(), err error) {
+	if err := q.wait(ctx, principal); err != nil {
+		return nil, err
+	}
+	once := sync.OnceFunc(func() { q.leave(principal) })
+	late := time.AfterFunc(computeFor, once)
+	return func() {
+		late.Stop()
+		once()
+	}, nil
+}
+
+func (q *fairQueue) wait(ctx context.Context, principal string) error {
 	q.mu.Lock()
 	l := q.by[principal]
 	if l == nil {
@@ -80,7 +97,6 @@ func (q *fairQueue) enter(ctx context.Context, principal string) error {
 	return errBusy
 }
 
-// leave ends what enter began.
 func (q *fairQueue) leave(principal string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

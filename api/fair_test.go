@@ -16,14 +16,18 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// worker asks to compute, for a second each time, again and again.
+// computing is for how long a worker computes, and waits for other things where it is longer than computeFor.
+const computing = 50 * time.Millisecond
+
+// worker asks to compute again and again.
 func (q *fairQueue) worker(ctx context.Context, principal string, done *atomic.Int64) {
 	for ctx.Err() == nil {
-		if err := q.enter(ctx, principal); err != nil {
+		leave, err := q.enter(ctx, principal)
+		if err != nil {
 			return
 		}
-		time.Sleep(time.Second)
-		q.leave(principal)
+		time.Sleep(computing)
+		leave()
 		done.Add(1)
 	}
 }
@@ -42,7 +46,7 @@ func (q *fairQueue) isEmpty(t *testing.T) {
 // which waits for nobody but itself.
 func TestPrincipalsShareTheProcessors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const processors, many, seconds = 4, 100, 50
+		const processors, many, turns = 4, 100, 50
 		var others atomic.Bool
 		q := newFairQueue(processors, func(string) bool { return !others.Load() })
 		var first, second atomic.Int64
@@ -50,20 +54,20 @@ func TestPrincipalsShareTheProcessors(t *testing.T) {
 		for range many {
 			go q.worker(ctx, "first", &first)
 		}
-		time.Sleep(seconds*time.Second + time.Millisecond)
-		if got := first.Load(); got != processors*seconds {
-			t.Errorf("alone it has had %d turns in %d seconds", got, seconds)
+		time.Sleep(turns*computing + time.Millisecond)
+		if got := first.Load(); got != processors*turns {
+			t.Errorf("alone it has computed %d times, %d times one after the other", got, turns)
 		}
 		others.Store(true)
-		time.Sleep(time.Second)
+		time.Sleep(computing)
 		first.Store(0)
 		go q.worker(ctx, "second", &second)
-		time.Sleep(seconds*time.Second + time.Millisecond)
-		if a, b := first.Load(), second.Load(); a != processors/2*seconds || b != seconds {
-			t.Errorf("the two have had %d and %d turns in %d seconds", a, b, seconds)
+		time.Sleep(turns*computing + time.Millisecond)
+		if a, b := first.Load(), second.Load(); a != processors/2*turns || b != turns {
+			t.Errorf("the two have computed %d and %d times, %d times one after the other", a, b, turns)
 		}
 		stop()
-		time.Sleep(2 * time.Second)
+		time.Sleep(2 * computing)
 		q.isEmpty(t)
 	})
 }
@@ -79,7 +83,7 @@ func TestPrincipalsTakeTurns(t *testing.T) {
 				go q.worker(ctx, string(rune('a'+i)), &done[i])
 			}
 		}
-		time.Sleep(30*time.Second + time.Millisecond)
+		time.Sleep(30*computing + time.Millisecond)
 		stop()
 		for i := range done {
 			if got := done[i].Load(); got < 7 { // one that has just ended waits for the two others, one of them perhaps twice
@@ -94,12 +98,12 @@ func TestPrincipalsTakeTurns(t *testing.T) {
 func TestWaitingToComputeEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newFairQueue(1, func(string) bool { return false })
-		if err := q.enter(t.Context(), "first"); err != nil {
+		if err := q.wait(t.Context(), "first"); err != nil {
 			t.Fatal(err)
 		}
 		began := time.Now()
 		for principal, want := range map[string]error{"first": errShare, "second": errBusy} {
-			if err := q.enter(t.Context(), principal); !errors.Is(err, want) {
+			if _, err := q.enter(t.Context(), principal); !errors.Is(err, want) {
 				t.Errorf("%s: %v", principal, err)
 			}
 		}
@@ -108,10 +112,29 @@ func TestWaitingToComputeEnds(t *testing.T) {
 		}
 		ctx, stop := context.WithTimeout(t.Context(), time.Second)
 		defer stop()
-		if err := q.enter(ctx, "first"); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := q.enter(ctx, "first"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a client that has gone: %v", err)
 		}
 		q.leave("first")
+		q.isEmpty(t)
+	})
+}
+
+// A request that computes for longer, or waits for something else, no longer keeps others from it.
+func TestAProcessorIsNotKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newFairQueue(1, func(string) bool { return false })
+		first, err := q.enter(t.Context(), "first")
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		second, err := q.enter(t.Context(), "second")
+		if took := time.Since(began); err != nil || took != computeFor {
+			t.Errorf("the second waited for %v: %v", took, err)
+		}
+		first()
+		second()
 		q.isEmpty(t)
 	})
 }
@@ -150,19 +173,24 @@ func TestRefusedBodiesAreReadOnAtOneRate(t *testing.T) {
 	})
 }
 
-// Frames that carry nothing are read at a rate that all connections share, and what brings something is not held up.
-func TestFramesOfNothingAreReadAtOneRate(t *testing.T) {
+// What costs more than it brings is read at a rate that all connections share, beyond what each may do; what brings
+// something is not held up, nor is a client that says what it has taken.
+func TestWhatCostsMoreThanItBringsIsReadAtARate(t *testing.T) {
 	for name, one := range map[string]struct {
 		frame func(f *http2.Framer) error
-		most  int // in ten seconds
+		cost  int
 	}{
-		"pings":    {func(f *http2.Framer) error { return f.WritePing(false, [8]byte{1}) }, smallFrames / asksAnswer},
-		"settings": {func(f *http2.Framer) error { return f.WriteSettings() }, smallFrames / asksAnswer},
-		"resets":   {func(f *http2.Framer) error { return f.WriteRSTStream(1, http2.ErrCodeCancel) }, smallFrames},
-		"credit":   {func(f *http2.Framer) error { return f.WriteWindowUpdate(0, 1) }, smallFrames},
-		"nothing":  {func(f *http2.Framer) error { return f.WriteData(1, false, nil) }, smallFrames / asksAnswer},
-		"bytes":    {func(f *http2.Framer) error { return f.WriteData(1, false, []byte("x")) }, 1 << 30},
-		"heads":    {func(f *http2.Framer) error { return f.WriteContinuation(1, false, nil) }, 1 << 30},
+		"pings":     {func(f *http2.Framer) error { return f.WritePing(false, [8]byte{1}) }, asksAnswer},
+		"settings":  {func(f *http2.Framer) error { return f.WriteSettings() }, asksAnswer},
+		"resets":    {func(f *http2.Framer) error { return f.WriteRSTStream(9, http2.ErrCodeCancel) }, 1},
+		"credit":    {func(f *http2.Framer) error { return f.WriteWindowUpdate(0, 1) }, 1},
+		"nothing":   {func(f *http2.Framer) error { return f.WriteData(1, false, nil) }, 1},
+		"a byte":    {func(f *http2.Framer) error { return f.WriteData(1, false, []byte("x")) }, 1},
+		"the end":   {func(f *http2.Framer) error { return f.WriteData(1, true, nil) }, 0},
+		"bytes":     {func(f *http2.Framer) error { return f.WriteData(1, false, make([]byte, 1<<10)) }, 0},
+		"lost":      {func(f *http2.Framer) error { return f.WriteData(9, false, make([]byte, 1<<10)) }, asksAnswer},
+		"heads":     {func(f *http2.Framer) error { return f.WriteContinuation(1, false, make([]byte, longHead)) }, 0},
+		"long ones": {func(f *http2.Framer) error { return f.WriteContinuation(1, false, make([]byte, longHead+5<<10)) }, 5 * asksAnswer},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -171,25 +199,73 @@ func TestFramesOfNothingAreReadAtOneRate(t *testing.T) {
 					t.Fatal(err)
 				}
 				all := newUnsettled(mostRefused, 100)
-				const seconds, conns, atMost = 3, 4, 1_000_000
+				const seconds, conns, most = 3, 4, 1_000_000
 				var n atomic.Int64
 				end := time.Now().Add(seconds * time.Second)
 				for range conns {
-					s := &streams{all: all}
+					s := &streams{all: all, open: map[uint32]struct{}{1: {}}}
 					go func() {
 						var in frames
-						for time.Now().Before(end) && n.Add(1) < atMost {
+						for time.Now().Before(end) && n.Add(1) < most {
 							s.wait()
 							in.each(b.Bytes(), s.began, func(byte, uint32, []byte) {})
 						}
 					}()
 				}
 				time.Sleep(2 * seconds * time.Second)
-				want := int64((1 + seconds) * one.most)
-				if got := n.Load(); got > want+2*conns || got < min(want, atMost)-2*conns {
+				want := int64(most + conns)
+				if one.cost > 0 {
+					want = int64((1 + seconds) * (allTokens + conns*ownTokens) / one.cost)
+				}
+				if got := n.Load(); got > want+want/20 || got < want-want/20 {
 					t.Errorf("%d were read in %d seconds, want about %d", got, seconds, want)
 				}
 			})
 		})
 	}
+}
+
+// A client that takes much, and says so, is not held up; and a flood of others holds it up for a moment only.
+func TestCreditForWhatIsSentCostsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := newUnsettled(mostRefused, 100)
+		for all.tokens.AllowN(time.Now(), allTokens/100) { // the flood has had all of them
+		}
+		s := &streams{all: all, open: map[uint32]struct{}{1: {}}}
+		began := time.Now()
+		for range 100_000 {
+			s.sends(2 * creditPiece)
+			s.wait()
+			s.began(creditFrame, 0, 4, 0)
+			s.began(creditFrame, 1, 4, 0)
+		}
+		if took := time.Since(began); took > 0 {
+			t.Errorf("it was held up for %v", took)
+		}
+		for all.tokens.ReserveN(began, allTokens).DelayFrom(began) < time.Hour { // a very long queue
+		}
+		s.sent = 0
+		for range 20 {
+			s.began(headFrame, 1, longHead+50<<10, 0)
+			waits := time.Now()
+			if s.wait(); time.Since(waits) > mostPause {
+				t.Errorf("it was held up for %v at once", time.Since(waits))
+			}
+		}
+		if time.Since(began) < mostPause {
+			t.Error("long heads were let in for nothing")
+		}
+		done := make(chan struct{})
+		s.began(headFrame, 1, longHead+100<<10, 0)
+		began = time.Now()
+		go func() {
+			s.wait()
+			close(done)
+		}()
+		synctest.Wait()
+		s.close()
+		if <-done; time.Since(began) > 0 {
+			t.Error("a connection that is closed waits")
+		}
+	})
 }

@@ -139,13 +139,13 @@ func newLimits(requests, text, held, refused int64) limits {
 
 // holds is what one request has of the limits.
 type holds struct {
-	place  *limiter // nil: none
-	holder string   // the principal that it counts for
-	conn   *conn    // that has the place; nil: none
-	text   int64
-	answer int64
-	busy   bool // it computes
-	waits  bool // it has a place among those that wait for their clients, which is counted for conn
+	place   *limiter // nil: none
+	holder  string   // the principal that it counts for
+	conn    *conn    // that has the place; nil: none
+	text    int64
+	answer  int64
+	compute func() // ends that it computes; nil: it does not
+	waits   bool   // it has a place among those that wait for their clients, which is counted for conn
 }
 
 // probe reports whether a request asks how the server is. It has a place when no other request gets one.
@@ -156,7 +156,7 @@ func (s *Server) enter(c *call) error {
 	place := s.places
 	conn := connOf(c.Request)
 	if conn != nil && conn.spare {
-		c.closing() // one that has been answered makes room
+		c.Header().Set("Connection", "close") // one that has been answered makes room, over HTTP/2 too
 	}
 	if probe(c.Request) {
 		place = s.probes
@@ -181,6 +181,9 @@ func (s *Server) own(c *call) error {
 		return err
 	}
 	c.holder = c.caller.Principal
+	if c.conn != nil {
+		c.conn.of.owned(c.conn, c.holder)
+	}
 	return nil
 }
 
@@ -198,7 +201,7 @@ func (s *Server) chargeJSON(c *call) func(n int64) error {
 
 // compute waits until the caller's request may compute. It ends with computed, at the latest when the request leaves.
 func (s *Server) compute(c *call) error {
-	err := s.computing.enter(c.Context(), c.holder)
+	leave, err := s.computing.enter(c.Context(), c.holder)
 	switch {
 	case errors.Is(err, errShare):
 		s.refused.principal.Add(1)
@@ -208,15 +211,15 @@ func (s *Server) compute(c *call) error {
 	if err != nil {
 		return err
 	}
-	c.busy = true
+	c.holds.compute = leave
 	return nil
 }
 
 // computed lets others compute.
-func (s *Server) computed(c *call) {
-	if c.busy {
-		c.busy = false
-		s.computing.leave(c.holder)
+func computed(c *call) {
+	if c.holds.compute != nil {
+		c.holds.compute()
+		c.holds.compute = nil
 	}
 }
 
@@ -246,7 +249,7 @@ func (s *Server) made(c *call, n int) {
 
 // leave gives back what the request holds. It may be called again.
 func (s *Server) leave(c *call) {
-	s.computed(c)
+	computed(c)
 	if c.place != nil {
 		c.place.release(c.holder, 1)
 	}

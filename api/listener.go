@@ -8,9 +8,14 @@ import (
 	"time"
 )
 
-// bounded is a listener that keeps at most max connections open. One that comes beyond takes the place of the one that is
-// idle longest, or of the one that has longest been without a running request otherwise: whose head does not end, say, or
-// whose refused body is read on. Where there is none, a few more are taken that may only ask for /healthz and /readyz, each
+// bounded is a listener that keeps at most max connections open. One that comes beyond takes the place of another one:
+//
+//  1. that is idle longest, a second at least;
+//  2. or has longest been without a running request otherwise, waitsFor at least: its head does not end, say, or its refused
+//     body is read on;
+//  3. or is idle for less, and its principal has as many connections as principals have on an average.
+//
+// So a flood does not close the connections that a client with few of them works on. Where there is none, a few more are taken that may only ask for /healthz and /readyz, each
 // until its first bytes ask for something else, or until as many have come after it and it has not asked. All others are answered 503 and
 // closed, so that the stores never lack the descriptors that they need, and the client knows that it is to come again.
 type bounded struct {
@@ -26,12 +31,13 @@ type bounded struct {
 	wg     sync.WaitGroup
 
 	mu    sync.Mutex
-	open  int64 // of the bound
-	over  int64 // beyond it
-	idle  queue // between two requests
-	waits queue // no request of theirs has a place, and they are not idle
-	fresh queue // beyond the bound, and no request of theirs has a place
-	asks  queue // beyond the bound, and have asked, but not been answered
+	open  int64            // of the bound
+	over  int64            // beyond it
+	by    map[string]int64 // of the bound, by the principal of the newest request; "": none is known
+	idle  queue            // between two requests
+	waits queue            // no request of theirs has a place, and they are not idle
+	fresh queue            // beyond the bound, and no request of theirs has a place
+	asks  queue            // beyond the bound, and have asked, but not been answered
 }
 
 const (
@@ -42,8 +48,11 @@ const (
 	// of it. A supervisor's question has come and is answered before so many others come, also in a flood.
 	// Package budget counts them.
 	mostSpare, leastSpare = 32, 8
-	// waitsFor is how long a connection of the bound without a running request is let alone.
-	waitsFor = time.Second
+	// restsFor and waitsFor are how long a connection of the bound is let alone that is idle, or has no running request
+	// although it is not idle.
+	restsFor, waitsFor = time.Second, 100 * time.Millisecond
+	// looksAt is how many of the connections that are idle longest are looked at for one whose principal has many.
+	looksAt = 64
 )
 
 // bound makes conns of what l accepts; with max 0 as many as come. What they send and nobody reads is counted in unread,
@@ -51,7 +60,7 @@ const (
 func bound(l net.Listener, max int64, unread *backlog, begun *unsettled, p pace, count *counters) *bounded {
 	return &bounded{
 		Listener: l, max: max, spare: min(max/4+leastSpare, mostSpare), unread: unread, begun: begun, pace: p, count: count,
-		slots: make(chan struct{}, refusing),
+		slots: make(chan struct{}, refusing), by: map[string]int64{},
 	}
 }
 
@@ -79,9 +88,7 @@ func (b *bounded) admit(c *conn) bool {
 	b.mu.Lock()
 	var out *conn
 	if b.max > 0 && b.open >= b.max {
-		if out = b.idle.first; out == nil {
-			out = b.waits.eldest()
-		}
+		out = b.restful()
 		if c.spare = out == nil; c.spare && b.over >= b.spare {
 			out = b.silent()
 		}
@@ -95,7 +102,7 @@ func (b *bounded) admit(c *conn) bool {
 	taken := !c.spare || b.over < b.spare
 	if taken {
 		c.counted = true
-		*b.number(c)++
+		b.tally(c, 1)
 		b.rest(c, &b.waits)
 	}
 	b.mu.Unlock()
@@ -113,12 +120,42 @@ func (b *bounded) admit(c *conn) bool {
 	return taken
 }
 
+// restful gives the connection of the bound that makes way for a newcomer; nil: there is none. mu is held.
+func (b *bounded) restful() *conn {
+	if c := b.idle.eldest(restsFor); c != nil {
+		return c
+	}
+	if c := b.waits.eldest(waitsFor); c != nil {
+		return c
+	}
+	c := b.idle.first
+	for i := 0; i < looksAt && c != nil; i++ {
+		if b.by[c.principal]*int64(len(b.by)) >= b.open {
+			return c
+		}
+		c = c.next
+	}
+	return nil
+}
+
+// owned notes whose request a connection has.
+func (b *bounded) owned(c *conn, principal string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !c.counted || c.principal == principal {
+		return
+	}
+	b.tally(c, -1)
+	c.principal = principal
+	b.tally(c, 1)
+}
+
 // silent gives the connection beyond the bound that came first and has not asked yet. mu is held.
 func (b *bounded) silent() *conn {
 	for {
 		c := b.fresh.first
 		if c == nil {
-			return b.asks.eldest()
+			return b.asks.eldest(restsFor)
 		}
 		var said [longestQuestion]byte
 		if !question(said[:peek(c.Conn, said[:])]) {
@@ -165,28 +202,34 @@ func (b *bounded) dismiss(c *conn) {
 func (b *bounded) drop(c *conn) {
 	if c.counted {
 		c.counted = false
-		*b.number(c)--
+		b.tally(c, -1)
 		c.leave()
 	}
 }
 
-// number is what a connection counts for.
-func (b *bounded) number(c *conn) *int64 {
+// tally counts a connection (1), or no longer (-1). mu is held.
+func (b *bounded) tally(c *conn, n int64) {
 	if c.spare {
-		return &b.over
+		b.over += n
+		return
 	}
-	return &b.open
+	b.open += n
+	if b.by[c.principal] += n; b.by[c.principal] == 0 {
+		delete(b.by, c.principal)
+	}
 }
 
-// rest puts a connection that has no running request into its queue: q, where it is within the bound. mu is held.
+// rest puts a connection that has no running request into its queue: q, where it is within the bound. One beyond it keeps
+// the turn that it has, and is the next to go once it has been answered. mu is held.
 func (b *bounded) rest(c *conn, q *queue) {
 	switch {
-	case c.spare && c.in == &b.asks:
-		q = &b.asks
-	case c.spare:
-		q = &b.fresh
+	case !c.spare:
+		q.push(c)
+	case c.served:
+		b.fresh.pushFirst(c)
+	case c.in == nil:
+		b.fresh.push(c)
 	}
-	q.push(c)
 }
 
 // state is an http.Server's ConnState.
@@ -218,6 +261,7 @@ func (b *bounded) state(nc net.Conn, state http.ConnState) {
 func (b *bounded) works(c *conn, n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	c.served = true
 	if c.places += n; !c.counted {
 		return
 	}
@@ -241,9 +285,21 @@ func (q *queue) push(c *conn) {
 	q.last = c
 }
 
-// eldest gives the first where it has waited long enough.
-func (q *queue) eldest() *conn {
-	if q.first == nil || time.Since(q.first.since) < waitsFor {
+// pushFirst makes a connection the first.
+func (q *queue) pushFirst(c *conn) {
+	c.leave()
+	c.since, c.in, c.before, c.next = time.Now(), q, nil, q.first
+	if q.first != nil {
+		q.first.before = c
+	} else {
+		q.last = c
+	}
+	q.first = c
+}
+
+// eldest gives the first where it has waited for d.
+func (q *queue) eldest(d time.Duration) *conn {
+	if q.first == nil || time.Since(q.first.since) < d {
 		return nil
 	}
 	return q.first

@@ -90,6 +90,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		h.Set("X-Request-Id", c.id)
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Cache-Control", "no-store")
+		defer s.leave(c) // also what the answer to a panic holds
 		defer func() {
 			lost := recover()
 			if lost != nil && lost != http.ErrAbortHandler {
@@ -107,7 +108,6 @@ func (s *Server) guard(next http.Handler) http.Handler {
 				panic(lost)
 			}
 		}()
-		defer s.leave(c)
 		err := c.ambiguous()
 		if err != nil {
 			s.refused.framing.Add(1)
@@ -265,13 +265,13 @@ func (s *Server) run(c *call, r *route) error {
 		return err
 	}
 	if r.long {
-		if err := s.reserve(c, longAnswer); err != nil {
-			return err
-		}
 		if r.method == http.MethodGet {
 			if err := s.compute(c); err != nil {
 				return err
 			}
+		}
+		if err := s.reserve(c, longAnswer); err != nil {
+			return err
 		}
 	}
 	return r.serve(s, c)
@@ -364,7 +364,7 @@ func (s *Server) answer(c *call, status int, kind string, v any) {
 	if err != nil {
 		panic(err) // a wire message that has no JSON form is a mistake of ours
 	}
-	s.computed(c)
+	computed(c)
 	s.made(c, len(b))
 	if c.ProtoMajor >= 2 && c.holder == "" && len(b) <= smallAnswer {
 		s.linger(c)

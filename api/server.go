@@ -184,6 +184,7 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace ti
 	servers := []*http.Server{s.httpServer(base, s.public, listeners[0])}
 	if admin != nil {
 		listeners = append(listeners, bound(admin, mostAdminConns, s.unread, s.begun, rate, &s.refused))
+		listeners[1].spare = 0 // it has no health to ask for
 		servers = append(servers, s.httpServer(base, s.admin, listeners[1]))
 		servers[1].Protocols.SetUnencryptedHTTP2(false) // its answers have the deadlines of HTTP/1.1 alone
 		servers[1].WriteTimeout = 0

@@ -30,18 +30,29 @@ const (
 	// longFrame is the length in bytes from which DATA of an open stream does not count as one of these: the backlog
 	// counts it.
 	longFrame = 1 << 10
-	// smallFrames is how many frames that carry neither a head nor a part of a body are read in a second of all
-	// connections together, and that many more at once. A client needs a few of those that ask for an answer, of which
-	// each counts as many, and one that says how it goes on for some KiB of an answer.
-	smallFrames = 100_000
+	// What a client may send that costs the server more than it brings costs tokens: a frame that carries neither a head
+	// nor a part of a body one, ten where it asks for an answer, and fifty where it takes a request back; a long head ten
+	// for each KiB past longHead. A connection has ownTokens a second of its own, and one for each creditPiece bytes of
+	// contents that it is sent, since it says that it has taken them. Past that it has those that all connections share.
+	allTokens   = 100_000
+	ownTokens   = 1_000
 	asksAnswer  = 10
+	takesBack   = 50
+	longHead    = 2 << 10
+	creditPiece = 2 << 10
+	// mostCredit is how many bytes of them count.
+	mostCredit = 16 << 20
+	// tinyData is the length in bytes up to which DATA is a small frame.
+	tinyData = 64
+	// mostPause is how long a connection waits for a token at most.
+	mostPause = time.Second
 )
 
 // unsettled counts the streams of all connections that are unsettled. Past the bound a connection has one at a time.
 type unsettled struct {
 	most    int
 	streams int // that a connection may have
-	small   *rate.Limiter
+	tokens  *rate.Limiter
 
 	mu    sync.Mutex
 	count int
@@ -49,13 +60,12 @@ type unsettled struct {
 }
 
 func newUnsettled(most, each int) *unsettled {
-	return &unsettled{most: most, streams: each, small: rate.NewLimiter(smallFrames, smallFrames), held: map[*streams]struct{}{}}
+	return &unsettled{most: most, streams: each, tokens: rate.NewLimiter(allTokens, allTokens), held: map[*streams]struct{}{}}
 }
 
 // streams are those of one connection.
 type streams struct {
-	all   *unsettled
-	small time.Duration // how long the next frame is to wait for the small ones before it; whoever reads has it
+	all *unsettled
 
 	// all.mu guards these.
 	open     map[uint32]struct{} // neither side has ended them
@@ -67,6 +77,9 @@ type streams struct {
 	frames   int                 // that were read since the last write ended
 	body     bool                // the frame that is read next is DATA
 	leaving  bool                // net/http takes no new stream
+	own      *rate.Limiter       // of tokens; nil: none was needed
+	sent     int                 // bytes of DATA for which no token was taken yet
+	pause    time.Time           // until when it is not read from, for the tokens that are lacking
 	gone     bool
 	free     sync.Cond // it may be read from again
 }
@@ -98,10 +111,10 @@ func (s *streams) settle() {
 }
 
 // began notes the head of a frame that the client sends.
-func (s *streams) began(kind byte, stream uint32, length int) {
-	s.small = max(s.small, s.pace(kind, length))
+func (s *streams) began(kind byte, stream uint32, length int, flags byte) {
 	s.all.mu.Lock()
 	defer s.all.mu.Unlock()
+	s.charge(s.cost(kind, stream, length, flags))
 	s.body = kind == dataFrame && length > 0
 	if s.writing {
 		_, open := s.open[stream]
@@ -124,20 +137,60 @@ func (s *streams) began(kind byte, stream uint32, length int) {
 	s.settle()
 }
 
-// pace counts a frame, and gives how long the next one is to wait.
-func (s *streams) pace(kind byte, length int) time.Duration {
-	n := asksAnswer
+// cost gives the tokens of a frame that the client sends. all.mu is held.
+func (s *streams) cost(kind byte, stream uint32, length int, flags byte) int {
+	_, open := s.open[stream]
 	switch {
-	case kind == headFrame, kind == moreFrame, kind == dataFrame && length > 0:
+	case kind == headFrame, kind == moreFrame:
+		return asksAnswer * (max(length-longHead, 0) >> 10)
+	case kind == dataFrame && open && (length > tinyData || flags&endStream != 0):
 		return 0
-	case kind == resetFrame, kind == creditFrame:
-		n = 1
+	case kind == dataFrame && open, kind == resetFrame && !open, kind == creditFrame:
+		return 1
+	case kind == resetFrame:
+		return takesBack
 	}
-	return s.all.small.ReserveN(time.Now(), n).Delay()
+	return asksAnswer
+}
+
+// charge takes a frame's tokens, or makes the connection wait for them. all.mu is held.
+func (s *streams) charge(n int) {
+	if n == 0 {
+		return
+	}
+	taken := s.sent / creditPiece
+	if s.sent -= min(n, taken) * creditPiece; n <= taken {
+		return
+	}
+	now := time.Now()
+	if s.own == nil {
+		s.own = rate.NewLimiter(ownTokens, ownTokens)
+	}
+	if s.own.AllowN(now, n) {
+		return
+	}
+	if d := min(s.all.tokens.ReserveN(now, n).DelayFrom(now), mostPause); d > 0 {
+		s.pause = now.Add(d)
+		time.AfterFunc(d, s.wake)
+	}
+}
+
+// wake lets a Read look again.
+func (s *streams) wake() {
+	s.all.mu.Lock()
+	defer s.all.mu.Unlock()
+	s.free.Signal()
 }
 
 // ended notes the head of a frame of ours that ends a stream.
 func (s *streams) ended(stream uint32) { s.change(func() { delete(s.open, stream) }) }
+
+// sends notes that DATA of so many bytes is about to be sent.
+func (s *streams) sends(n int) {
+	s.all.mu.Lock()
+	defer s.all.mu.Unlock()
+	s.sent = min(s.sent+n, mostCredit)
+}
 
 // leaves notes that net/http begins no further stream: what it throws away is answered by nobody.
 func (s *streams) leaves() { s.change(func() { s.leaving = true }) }
@@ -153,10 +206,6 @@ func (s *streams) placed(n int) { s.change(func() { s.places += n }) }
 
 // wait holds a Read for as long as net/http has enough of the connection.
 func (s *streams) wait() {
-	if s.small > 0 {
-		time.Sleep(s.small)
-		s.small = 0
-	}
 	s.all.mu.Lock()
 	defer s.all.mu.Unlock()
 	for s.enough() {
@@ -172,6 +221,8 @@ func (s *streams) enough() bool {
 	switch {
 	case s.gone:
 		return false
+	case time.Until(s.pause) > 0:
+		return true
 	case s.writing && s.frames > mostFrames:
 		return true
 	case s.handlers > len(s.open) && s.handlers > s.all.streams-mostUnsettled:

@@ -277,6 +277,84 @@ func TestTheLongestIdleConnectionMakesWay(t *testing.T) {
 	})
 }
 
+// At the bound a newcomer takes the place of a connection that rests, or whose principal has many; the one that a client
+// with few works on is kept.
+func TestAFloodLeavesWorkingConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := &pipes{}
+		b := bound(in, 5, newBacklog(mostBacklog), newUnsettled(mostRefused, 100), paceOf(1<<10, time.Second), &counters{})
+		b.spare = 0
+		open := func() *conn {
+			_, raw := net.Pipe()
+			return b.conn(raw)
+		}
+		works := func(c *conn, principal string) {
+			b.state(c, http.StateActive)
+			b.works(c, 1)
+			b.owned(c, principal)
+		}
+		rests := func(c *conn) {
+			b.works(c, -1)
+			b.state(c, http.StateIdle)
+		}
+		newcomer := func(out *conn) (c *conn) {
+			t.Helper()
+			if c = open(); b.admit(c) != (out != nil) || out != nil && out.counted {
+				t.Errorf("a newcomer is taken: %v; the other is kept: %v", c.counted, out != nil && out.counted)
+			}
+			return c
+		}
+		var many []*conn
+		for range 4 {
+			c := open()
+			b.admit(c)
+			works(c, "many")
+			many = append(many, c)
+		}
+		few := open()
+		b.admit(few)
+		works(few, "few")
+		rests(few)
+		newcomer(nil)
+		rests(many[0])
+		rests(many[1])
+		one := newcomer(many[0])
+		two := newcomer(many[1])
+		newcomer(nil)
+		time.Sleep(waitsFor)
+		newcomer(one)
+		works(two, "few")
+		rests(two)
+		time.Sleep(restsFor)
+		newcomer(few)
+		newcomer(two)
+		if b.open != 5 || b.by["many"] != 2 || b.by["few"] != 0 || b.by[""] != 3 || len(b.by) != 2 {
+			t.Errorf("%d are open, by principal %v", b.open, b.by)
+		}
+	})
+}
+
+// The answer to a panic holds nothing when it is out.
+func TestAPanicHoldsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, dial := hostileWith(t, 10, func(s *Server) http.Handler {
+			return s.guard(s.serve(func(*call) error { panic("at the right moment") }))
+		})
+		c := dial()
+		f := speakHTTP2(t, c)
+		for i := range 3 {
+			if err := f.ask("GET", uint32(2*i+1), true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		go func() { _, _ = io.Copy(io.Discard, c) }()
+		synctest.Wait()
+		if s.places.held() != 0 || s.lingers.held() != 0 || s.running.Load() != 0 {
+			t.Errorf("%d places and %d refused ones are held, %d run", s.places.held(), s.lingers.held(), s.running.Load())
+		}
+	})
+}
+
 // Health is told while every connection is at work and newcomers come without end: those that say nothing, those that
 // ask for something else, and those that pretend to ask for it. All but a few of them are gone a moment later.
 func TestHealthIsToldInAFloodOfConnections(t *testing.T) {

@@ -92,9 +92,11 @@ func (h *hog) during(do func()) {
 			}
 		}
 	}()
+	defer func() {
+		close(stop)
+		<-stopped
+	}()
 	do()
-	close(stop)
-	<-stopped
 }
 
 // leave gives the room back.

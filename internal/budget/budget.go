@@ -47,8 +47,10 @@ const (
 	//
 	// A connection has two buffers and a head that is under way, or those of HTTP/2 with a frame; two stacks, or three.
 	perConnection = 48 * kib
-	// spare connections are beyond the bound, for those who ask for health (package api).
-	spare = 32
+	// spare connections are beyond the bound, for those who ask for health, and refusing are being told that there is no
+	// room (package api).
+	spare, refusing = 32, 64
+	beyond          = spare*perConnection + refusing*perRefused
 	// A request has a stack, a buffer each for its body and its answer, and on HTTP/2 what has come of its body and
 	// always may (16 KiB, twice).
 	perRequest = 80 * kib
@@ -77,7 +79,7 @@ type Part struct {
 // process, and what Go's collector needs: see Of.
 func (b Budget) Parts() []Part {
 	return []Part{
-		{"connections", (b.Connections + spare) * perConnection},
+		{"connections", b.Connections*perConnection + beyond},
 		{"requests", b.Requests * perRequest},
 		{"refused requests", b.Refused * perRefused},
 		{"unread bodies", b.Unread},
@@ -108,7 +110,7 @@ func Of(m Machine) Budget {
 	}
 	if n := m.Memory; n > 0 {
 		part := n / 32
-		b.Connections = min(b.Connections, max(5*part/2/perConnection, 16))
+		b.Connections = min(b.Connections, max((5*part/2-beyond)/perConnection, 16))
 		b.Requests = min(b.Requests, max(3*part/perRequest, 64))
 		b.Refused = min(b.Refused, max(part/2/perRefused, 16))
 		b.Head = min(b.Head, max(n/(16*kib), 8*kib))

@@ -161,7 +161,7 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "connections-do-not-follow-the-memory", promise: 11, file: "internal/budget/budget.go",
-			old:   "		b.Connections = min(b.Connections, max(5*part/2/perConnection, 16))\n",
+			old:   "		b.Connections = min(b.Connections, max((5*part/2-beyond)/perConnection, 16))\n",
 			new:   "",
 			tests: []string{"internal/budget.TestTheSumIsBelowTheLimit"},
 		},
@@ -251,7 +251,7 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "a-head-that-does-not-end-keeps-newcomers-out", promise: 12, file: "api/listener.go",
-			old:   "			out = b.waits.eldest()\n",
+			old:   "	if c := b.waits.eldest(waitsFor); c != nil {\n		return c\n	}\n",
 			new:   "",
 			tests: []string{"api.TestAHeadThatDoesNotEndKeepsNobodyOut"},
 		},

@@ -77,9 +77,9 @@ func ofWire() []mutant {
 		},
 		{
 			name: "idle-connections-keep-newcomers-out", promise: 12, file: "api/listener.go",
-			old:   "		if out = b.idle.first; out == nil {",
-			new:   "		if out == nil {",
-			tests: []string{"api.TestTheLongestIdleConnectionMakesWay"},
+			old:   "	if c := b.idle.eldest(restsFor); c != nil {\n		return c\n	}\n",
+			new:   "",
+			tests: []string{"api.TestAFloodLeavesWorkingConnections"},
 		},
 		{
 			name: "no-connection-is-spare-for-health", promise: 11, file: "api/listener.go",
@@ -89,8 +89,8 @@ func ofWire() []mutant {
 		},
 		{
 			name: "newcomers-keep-out-who-asks-for-health", promise: 11, file: "api/listener.go",
-			old:   "			return c\n",
-			new:   "			return b.fresh.eldest()\n",
+			old:   "said[:])]) {\n			return c\n",
+			new:   "said[:])]) {\n			return b.fresh.eldest(restsFor)\n",
 			tests: []string{"api.TestHealthIsToldInAFloodOfConnections"},
 		},
 		{
@@ -101,8 +101,8 @@ func ofWire() []mutant {
 		},
 		{
 			name: "a-question-that-is-being-read-makes-way", promise: 11, file: "api/conn.go",
-			old:   "			c.of.asked(c)",
-			new:   "			_ = n",
+			old:   "		c.of.asked(c) ",
+			new:   "		",
 			tests: []string{"api.TestAQuestionThatHasComeIsKept"},
 		},
 		{
@@ -125,7 +125,7 @@ func ofWire() []mutant {
 		},
 		{
 			name: "a-long-answer-keeps-the-processor-until-it-is-taken", promise: 11, file: "api/middleware.go",
-			old:   "	s.computed(c)\n",
+			old:   "	computed(c)\n",
 			new:   "",
 			tests: []string{"api.TestAnAnswerThatNobodyTakesComputesNoMore"},
 		},
@@ -137,9 +137,33 @@ func ofWire() []mutant {
 		},
 		{
 			name: "frames-of-nothing-are-read-as-fast-as-they-come", promise: 11, file: "api/streams.go",
-			old:   "		time.Sleep(s.small)",
-			new:   "		_ = s.small",
-			tests: []string{"api.TestFramesOfNothingAreReadAtOneRate"},
+			old:   "	case time.Until(s.pause) > 0:\n		return true\n",
+			new:   "",
+			tests: []string{"api.TestWhatCostsMoreThanItBringsIsReadAtARate"},
+		},
+		{
+			name: "a-client-pays-for-saying-what-it-has-taken", promise: 11, file: "api/streams.go",
+			old:   "n <= taken {",
+			new:   "false {",
+			tests: []string{"api.TestCreditForWhatIsSentCostsNothing"},
+		},
+		{
+			name: "a-processor-is-kept-while-a-request-waits", promise: 11, file: "api/fair.go",
+			old:   "	late := time.AfterFunc(computeFor, once)",
+			new:   "	late := time.AfterFunc(time.Hour, once)",
+			tests: []string{"api.TestAProcessorIsNotKept"},
+		},
+		{
+			name: "a-flood-closes-the-connections-that-others-work-on", promise: 11, file: "api/listener.go",
+			old:   "		if b.by[c.principal]*int64(len(b.by)) >= b.open {",
+			new:   "		if true {",
+			tests: []string{"api.TestAFloodLeavesWorkingConnections"},
+		},
+		{
+			name: "connections-in-use-keep-newcomers-out", promise: 11, file: "api/listener.go",
+			old:   "		if b.by[c.principal]*int64(len(b.by)) >= b.open {",
+			new:   "		if false {",
+			tests: []string{"api.TestAFloodLeavesWorkingConnections"},
 		},
 		{
 			name: "a-newcomer-that-is-refused-keeps-its-place", promise: 11, file: "api/conn.go",
