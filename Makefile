@@ -27,7 +27,8 @@ SEEDS ?= 20
 soak:
 	$(GO) test -v -timeout 0 ./internal/crashtest -crash.seeds $(SEEDS)
 	$(GO) test -v -timeout 0 ./internal/soak -soak.series $(SEEDS) -soak.rounds 50 -soak.log $(CURDIR)/soak.log
-	$(GO) test -v -timeout 0 ./internal/attack -attack.times $$(( ($(SEEDS) + 3) / 4 )) -attack.speed 7
+	$(GO) test -v -timeout 0 ./internal/attack -attack.times $$(( ($(SEEDS) + 3) / 4 ))
+	$(GO) test -v -timeout 0 ./internal/attack -attack.speed 7
 	$(GO) test -v -timeout 0 ./internal/realdisk -realdisk.images $$((20 * $(SEEDS))) -realdisk.rounds $(SEEDS)
 
 # Each fuzz target for FUZZTIME, one after the other. `make test` runs what is under testdata/fuzz.

@@ -215,7 +215,7 @@ func TestWhatCostsMoreThanItBringsIsReadAtARate(t *testing.T) {
 				time.Sleep(2 * seconds * time.Second)
 				want := int64(most + conns)
 				if one.cost > 0 {
-					want = int64((1 + seconds) * (allTokens + conns*ownTokens) / one.cost)
+					want = int64((1 + seconds) * (sharedUnits + conns*ownUnits) / one.cost)
 				}
 				if got := n.Load(); got > want+want/20 || got < want-want/20 {
 					t.Errorf("%d were read in %d seconds, want about %d", got, seconds, want)
@@ -229,7 +229,7 @@ func TestWhatCostsMoreThanItBringsIsReadAtARate(t *testing.T) {
 func TestCreditForWhatIsSentCostsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := newUnsettled(mostRefused, 100)
-		for all.tokens.AllowN(time.Now(), allTokens/100) { // the flood has had all of them
+		for all.shared.AllowN(time.Now(), sharedUnits/100) { // the flood has had all of them
 		}
 		s := &streams{all: all, open: map[uint32]struct{}{1: {}}}
 		began := time.Now()
@@ -242,7 +242,7 @@ func TestCreditForWhatIsSentCostsNothing(t *testing.T) {
 		if took := time.Since(began); took > 0 {
 			t.Errorf("it was held up for %v", took)
 		}
-		for all.tokens.ReserveN(began, allTokens).DelayFrom(began) < time.Hour { // a very long queue
+		for all.shared.ReserveN(began, sharedUnits).DelayFrom(began) < time.Hour { // a very long queue
 		}
 		s.sent = 0
 		for range 20 {

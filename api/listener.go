@@ -73,6 +73,7 @@ func (b *bounded) Accept() (net.Conn, error) {
 		}
 		c := b.conn(raw)
 		if b.admit(c) {
+			limitUnsent(raw)
 			return c, nil
 		}
 		b.refuse(raw, func() { raw.Close() })

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"math"
@@ -327,6 +328,10 @@ func (s *Server) refuse(c *call, err error) {
 		}
 		return u.ChunkSize
 	})
+	if errors.Is(err, errBusy) || errors.Is(err, errShare) || errors.Is(err, session.ErrBusy) {
+		s.leave(c)
+		rest(c.Context(), refuseAfter)
+	}
 	level := slog.LevelDebug
 	if p.Code == CodeInternal || p.Code == CodeDamaged {
 		level = slog.LevelError
@@ -356,6 +361,19 @@ func (s *Server) refuse(c *call, err error) {
 		c.closing()
 	}
 	s.answer(c, p.Status, "application/problem+json", p)
+}
+
+// refuseAfter is how long a client that asks for too much waits for its answer, while it holds nothing but its connection:
+// a flood of such requests is as slow as that.
+const refuseAfter = 100 * time.Millisecond
+
+func rest(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }
 
 // answer writes a JSON answer.

@@ -30,12 +30,12 @@ const (
 	// longFrame is the length in bytes from which DATA of an open stream does not count as one of these: the backlog
 	// counts it.
 	longFrame = 1 << 10
-	// What a client may send that costs the server more than it brings costs tokens: a frame that carries neither a head
+	// What a client may send that costs the server more than it brings costs units: a frame that carries neither a head
 	// nor a part of a body one, ten where it asks for an answer, and fifty where it takes a request back; a long head ten
-	// for each KiB past longHead. A connection has ownTokens a second of its own, and one for each creditPiece bytes of
+	// for each KiB past longHead. A connection has ownUnits a second of its own, and one for each creditPiece bytes of
 	// contents that it is sent, since it says that it has taken them. Past that it has those that all connections share.
-	allTokens   = 100_000
-	ownTokens   = 1_000
+	sharedUnits = 100_000
+	ownUnits    = 1_000
 	asksAnswer  = 10
 	takesBack   = 50
 	longHead    = 2 << 10
@@ -44,7 +44,7 @@ const (
 	mostCredit = 16 << 20
 	// tinyData is the length in bytes up to which DATA is a small frame.
 	tinyData = 64
-	// mostPause is how long a connection waits for a token at most.
+	// mostPause is how long a connection waits for its units at most.
 	mostPause = time.Second
 )
 
@@ -52,7 +52,7 @@ const (
 type unsettled struct {
 	most    int
 	streams int // that a connection may have
-	tokens  *rate.Limiter
+	shared  *rate.Limiter
 
 	mu    sync.Mutex
 	count int
@@ -60,7 +60,7 @@ type unsettled struct {
 }
 
 func newUnsettled(most, each int) *unsettled {
-	return &unsettled{most: most, streams: each, tokens: rate.NewLimiter(allTokens, allTokens), held: map[*streams]struct{}{}}
+	return &unsettled{most: most, streams: each, shared: rate.NewLimiter(sharedUnits, sharedUnits), held: map[*streams]struct{}{}}
 }
 
 // streams are those of one connection.
@@ -77,9 +77,9 @@ type streams struct {
 	frames   int                 // that were read since the last write ended
 	body     bool                // the frame that is read next is DATA
 	leaving  bool                // net/http takes no new stream
-	own      *rate.Limiter       // of tokens; nil: none was needed
-	sent     int                 // bytes of DATA for which no token was taken yet
-	pause    time.Time           // until when it is not read from, for the tokens that are lacking
+	own      *rate.Limiter       // of units; nil: none was needed
+	sent     int                 // bytes of DATA for which no unit was given yet
+	pause    time.Time           // until when it is not read from, for the units that are lacking
 	gone     bool
 	free     sync.Cond // it may be read from again
 }
@@ -137,7 +137,7 @@ func (s *streams) began(kind byte, stream uint32, length int, flags byte) {
 	s.settle()
 }
 
-// cost gives the tokens of a frame that the client sends. all.mu is held.
+// cost gives the units of a frame that the client sends. all.mu is held.
 func (s *streams) cost(kind byte, stream uint32, length int, flags byte) int {
 	_, open := s.open[stream]
 	switch {
@@ -153,7 +153,7 @@ func (s *streams) cost(kind byte, stream uint32, length int, flags byte) int {
 	return asksAnswer
 }
 
-// charge takes a frame's tokens, or makes the connection wait for them. all.mu is held.
+// charge takes a frame's units, or makes the connection wait for them. all.mu is held.
 func (s *streams) charge(n int) {
 	if n == 0 {
 		return
@@ -164,12 +164,12 @@ func (s *streams) charge(n int) {
 	}
 	now := time.Now()
 	if s.own == nil {
-		s.own = rate.NewLimiter(ownTokens, ownTokens)
+		s.own = rate.NewLimiter(ownUnits, ownUnits)
 	}
 	if s.own.AllowN(now, n) {
 		return
 	}
-	if d := min(s.all.tokens.ReserveN(now, n).DelayFrom(now), mostPause); d > 0 {
+	if d := min(s.all.shared.ReserveN(now, n).DelayFrom(now), mostPause); d > 0 {
 		s.pause = now.Add(d)
 		time.AfterFunc(d, s.wake)
 	}

@@ -17,6 +17,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"sluice/session"
 )
 
 // hostile is the whole server, without stores, on connections that hold nothing. /long answers a long JSON document.
@@ -334,6 +336,32 @@ func TestAFloodLeavesWorkingConnections(t *testing.T) {
 	})
 }
 
+// Who asks for too much is told so a little later, and holds nothing meanwhile.
+func TestWhoAsksForTooMuchWaits(t *testing.T) {
+	for name, err := range map[string]error{"all": errBusy, "a principal": errShare, "a session": session.ErrBusy} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, dial := hostileWith(t, 10, func(s *Server) http.Handler {
+					return s.guard(s.serve(func(*call) error { return err }))
+				})
+				began := time.Now()
+				c := dial()
+				if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				if s.running.Load() != 1 || s.places.held() != 0 || s.lingers.held() != 0 {
+					t.Errorf("%d requests run, %d have places, %d wait for their clients", s.running.Load(), s.places.held(), s.lingers.held())
+				}
+				_, err := http.ReadResponse(bufio.NewReader(c), nil)
+				if took := time.Since(began); err != nil || took != refuseAfter {
+					t.Errorf("it was answered after %v: %v", took, err)
+				}
+			})
+		})
+	}
+}
+
 // The answer to a panic holds nothing when it is out.
 func TestAPanicHoldsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -530,8 +558,9 @@ func TestAFloodDoesNotFloodTheLog(t *testing.T) {
 					t.Fatal(err)
 				}
 				go func() { _, _ = io.Copy(io.Discard, c) }()
-				synctest.Wait()
 			}
+			time.Sleep(refuseAfter)
+			synctest.Wait()
 		}
 		ask(50)
 		if n := strings.Count(log.String(), "\n"); n != mostLines || strings.Contains(log.String(), "left_out") {

@@ -1,11 +1,11 @@
 // Package attack has the clients that a server must bear: those that send without end, never read, wait, hold and
 // flood, over HTTP/1.1 and HTTP/2. It runs the real program in 256 MiB of memory.
 //
-// It owns the attacks and what is asked of the server meanwhile: it lives, its memory, goroutines and descriptors stay
-// below stated bounds and come back, its health is answered, and a good client of another principal gets its work done, among each of
-// them, and with -attack.together among all at once. It does not own the bounds themselves, which the tests of package api and upload pin one by one,
-// nor mishaps of process and disk (packages soak and realdisk). `go test ./internal/attack` makes each attack once;
-// `make soak` makes them again and again, and measures the good client's speed among them.
+// It owns the attacks and what is asked of the server meanwhile, among each of them and among all at once: it lives; its
+// memory, goroutines and descriptors stay below stated bounds and come back; its health is answered; and a good client of
+// another principal gets its work done. It does not own the bounds themselves, which the tests of packages api and upload
+// pin one by one, nor mishaps of process and disk (packages soak and realdisk). `go test ./internal/attack` makes each
+// attack once, and then all together. `make soak` does so again and again, and measures the good client's speed.
 package attack
 
 import (
@@ -35,8 +35,8 @@ import (
 var (
 	program = flag.String("attack.program", "", "the sluice to run; empty builds one")
 	times   = flag.Int("attack.times", 1, "how often each attack is made, on one server")
-	atOnce  = flag.Bool("attack.together", false, "make all attacks at once, too")
-	speed   = flag.Int("attack.speed", 0, "measure the good client alone and among the attackers, in so many rounds")
+	atOnce  = flag.Bool("attack.together", true, "make all attacks at once, too")
+	speed   = flag.Int("attack.speed", 0, "only measure the good client alone and among the attackers, in so many rounds")
 )
 
 const (
@@ -225,10 +225,12 @@ func (v *victim) bear(a attack) {
 		a.prepare(v)
 	}
 	v.goodRound("before")
-	quiet := v.state()
 	if *speed > 0 {
 		v.race(a)
+		v.alive()
+		return
 	}
+	quiet := v.state()
 	a.strike(v)
 	v.alive()
 	v.healthy()

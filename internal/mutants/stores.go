@@ -166,6 +166,12 @@ func ofStores() []mutant {
 			tests: []string{"store/localblob.TestAStopThatWasNotCleanIsRemembered"},
 		},
 		{
+			name: "an-extent-is-compared-by-everybody-who-reads-of-it", promise: 11, file: "store/localblob/read.go",
+			old:   "	marks, err, _ := r.s.comparing.Do(key, func() (any, error) { return r.whole(e) })\n",
+			new:   "	marks, err := func(string) (any, error) { return r.whole(e) }(key)\n",
+			tests: []string{"store/localblob.TestAnExtentIsComparedOnceForAll"},
+		},
+		{
 			name: "the-crc-is-not-compared-on-reading", promise: 4, file: "store/localblob/read.go",
 			old:   "	if sum.crc != e.CRC32C {",
 			new:   "	if false {",

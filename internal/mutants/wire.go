@@ -166,6 +166,18 @@ func ofWire() []mutant {
 			tests: []string{"api.TestAFloodLeavesWorkingConnections"},
 		},
 		{
+			name: "who-asks-for-too-much-is-told-at-once", promise: 11, file: "api/middleware.go",
+			old:   "		rest(c.Context(), refuseAfter)\n",
+			new:   "		rest(c.Context(), 0)\n",
+			tests: []string{"api.TestWhoAsksForTooMuchWaits"},
+		},
+		{
+			name: "who-asks-for-too-much-keeps-a-place", promise: 11, file: "api/middleware.go",
+			old:   "		s.leave(c)\n		rest(",
+			new:   "		rest(",
+			tests: []string{"api.TestWhoAsksForTooMuchWaits"},
+		},
+		{
 			name: "a-newcomer-that-is-refused-keeps-its-place", promise: 11, file: "api/conn.go",
 			old:   "	if c.spare && !c.mayAsk(p[:n]) {",
 			new:   "	if false {",

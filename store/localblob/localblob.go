@@ -63,6 +63,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"golang.org/x/sync/singleflight"
+
 	"sluice/internal/direct"
 	"sluice/internal/durable"
 	"sluice/upload"
@@ -127,9 +129,11 @@ type Store struct {
 	buffers  sync.Pool    // of *[]byte, for Check
 	blocks   sync.Pool    // of *[]byte, for Read
 	compared compared
-	pool     *direct.Pool
-	poisoned atomic.Bool
-	parts    [2]string // which folders those of the places and the packs are; "": it is not there
+	// comparing reads an extent as a whole once for all who wait for that.
+	comparing singleflight.Group
+	pool      *direct.Pool
+	poisoned  atomic.Bool
+	parts     [2]string // which folders those of the places and the packs are; "": it is not there
 }
 
 var _ upload.Blobs = (*Store)(nil)

@@ -133,27 +133,40 @@ func (r *reader) Read(p []byte) (n int, err error) {
 }
 
 // begin finds out how a part is compared.
-func (r *reader) begin(part *piece) (err error) {
+func (r *reader) begin(part *piece) error {
 	if part.marks = r.s.compared.of(part.e); part.marks != nil {
 		return nil
 	}
-	sum := &summing{}
 	if part.to-part.from == part.e.Len {
-		part.sum = sum
+		part.sum = &summing{}
 		return nil
 	}
+	e := part.e
+	key := fmt.Sprint(e.Place, e.Off, e.Len, e.CRC32C)
+	marks, err, _ := r.s.comparing.Do(key, func() (any, error) { return r.whole(e) })
+	if err == nil {
+		part.marks = marks.([]uint32)
+	}
+	return err
+}
+
+// whole reads an extent from its first byte to its last, and gives its marks.
+func (r *reader) whole(e catalog.Extent) ([]uint32, error) {
+	if marks := r.s.compared.of(e); marks != nil { // just now
+		return marks, nil
+	}
+	sum := &summing{}
 	buf := r.s.block()
 	defer r.s.blocks.Put(buf)
-	for at := int64(0); at < part.e.Len; {
-		b := (*buf)[:min(markEvery, part.e.Len-at)]
-		if err := r.readAt(part.e, b, at); err != nil {
-			return err
+	for at := int64(0); at < e.Len; {
+		b := (*buf)[:min(markEvery, e.Len-at)]
+		if err := r.readAt(e, b, at); err != nil {
+			return nil, err
 		}
 		sum.add(b)
 		at += int64(len(b))
 	}
-	part.marks, err = r.compared(part.e, sum)
-	return err
+	return r.compared(e, sum)
 }
 
 // stream reads the next bytes of an extent that is compared at its end.

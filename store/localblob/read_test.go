@@ -7,9 +7,13 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"sluice/catalog"
+	"sluice/internal/durable"
 	"sluice/session"
 	"sluice/upload"
 )
@@ -75,6 +79,61 @@ func openNew(t *testing.T, opts Options) *Store {
 }
 
 func (c *compared) forget() { c.all, c.n = nil, 0 }
+
+// gated is a file system whose reads wait for a gate, and are counted in bytes.
+type gated struct {
+	durable.FS
+	gate  chan struct{} // nil: there is none
+	bytes atomic.Int64
+}
+
+func (g *gated) OpenFile(path string, flag int, perm os.FileMode) (durable.File, error) {
+	f, err := g.FS.OpenFile(path, flag, perm)
+	return gatedFile{f, g}, err
+}
+
+type gatedFile struct {
+	durable.File
+	of *gated
+}
+
+func (f gatedFile) ReadAt(p []byte, off int64) (int, error) {
+	if f.of.gate != nil {
+		<-f.of.gate
+	}
+	n, err := f.File.ReadAt(p, off)
+	f.of.bytes.Add(int64(n))
+	return n, err
+}
+
+// Of those who read parts of one extent at the same time one compares the whole, and the others wait for it.
+func TestAnExtentIsComparedOnceForAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const readers, blocks = 20, 50
+		fs := &gated{FS: durable.OS{}}
+		s := openNew(t, Options{FS: fs})
+		content := noise(blocks * markEvery)
+		extents := stored(t, s, content, len(content))
+		fs.bytes.Store(0)
+		fs.gate = make(chan struct{})
+		var wg sync.WaitGroup
+		for i := range readers {
+			wg.Go(func() {
+				off := int64(i * (markEvery + 1))
+				got, err := readIn(t, s, extents, off, 1, 1)
+				if err != nil || !bytes.Equal(got, content[off:off+1]) {
+					t.Errorf("byte %d: %v, %v", off, got, err)
+				}
+			})
+		}
+		synctest.Wait()
+		close(fs.gate)
+		wg.Wait()
+		if got, want := fs.bytes.Load(), int64(len(content)+readers*markEvery); got != want {
+			t.Errorf("%d bytes were read, want %d", got, want)
+		}
+	})
+}
 
 // Every range is what was stored, whether the extents' marks are known or not, whatever the buffer; also when the places are deleted meanwhile.
 func TestReadingRanges(t *testing.T) {
