@@ -9,7 +9,7 @@ import (
 
 // unsentBytes is how much of what is written to a connection the system keeps that it has not sent yet. By itself it keeps
 // megabytes, for a client that reads nothing too.
-const unsentBytes = 512 << 10
+const unsentBytes = 1 << 20
 
 // limitUnsent makes the system keep less of what is written to a connection. What is under way to the client is not
 // bounded by it, so that long links are filled.
