@@ -21,6 +21,7 @@ type conn struct {
 	of      *bounded
 	spare   bool        // it is one beyond the bound, and may only ask how the server is
 	first   []byte      // spare: its first bytes
+	takes   atomic.Bool // the client reads what it is sent
 	over    atomic.Bool // spare: they ask for something else, and nothing more is read or written
 	serving atomic.Bool // a request has come to a handler; until then what is written is net/http's own
 	framing framing

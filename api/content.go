@@ -21,6 +21,9 @@ import (
 // where the contents that are being sent hold much already.
 const pieceBytes, pieceShort, pieceLeast = 256 << 10, 64 << 10, 4 << 10
 
+// takenBytes of a content are written when it is certain that its client reads: the system keeps a few MiB at most.
+const takenBytes = 8 << 20
+
 // readContent answers a memory's bytes: all of them, or one range (RFC 9110 §14). A list of several ranges, one in another
 // unit, or a malformed one is ignored, as the RFC allows; so no request costs more than the content once.
 func (s *Server) readContent(c *call) error {
@@ -91,9 +94,18 @@ func (s *Server) send(c *call, body io.Reader, n int64, status int) error {
 		if _, err := c.Write((*buf)[:k]); err != nil {
 			return &cutError{err}
 		}
-		sent += int64(k)
+		if sent += int64(k); sent >= takenBytes {
+			c.takes()
+		}
 	}
 	return nil
+}
+
+// takes notes that the client reads: then the system may keep more of its answers, which is faster.
+func (c *call) takes() {
+	if conn := connOf(c.Request); conn != nil && conn.takes.CompareAndSwap(false, true) {
+		limitUnsent(conn.Conn, 0)
+	}
 }
 
 // piece gives memory for a piece, which is less where the principal, or all together, wait for their clients with much.

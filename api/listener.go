@@ -73,7 +73,7 @@ func (b *bounded) Accept() (net.Conn, error) {
 		}
 		c := b.conn(raw)
 		if b.admit(c) {
-			limitUnsent(raw)
+			limitUnsent(raw, unsentBytes)
 			return c, nil
 		}
 		b.refuse(raw, func() { raw.Close() })

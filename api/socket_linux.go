@@ -8,12 +8,11 @@ import (
 )
 
 // unsentBytes is how much of what is written to a connection the system keeps that it has not sent yet. By itself it keeps
-// megabytes, for a client that reads nothing too.
-const unsentBytes = 1 << 20
+// megabytes, for a client that reads nothing too. What is under way to the client is not bounded by it.
+const unsentBytes = 256 << 10
 
-// limitUnsent makes the system keep less of what is written to a connection. What is under way to the client is not
-// bounded by it, so that long links are filled.
-func limitUnsent(c net.Conn) {
+// limitUnsent makes the system keep n bytes of what is written to a connection, or as many as it likes (0).
+func limitUnsent(c net.Conn, n int) {
 	s, ok := c.(syscall.Conn)
 	if !ok {
 		return
@@ -23,7 +22,7 @@ func limitUnsent(c net.Conn) {
 		return
 	}
 	_ = raw.Control(func(fd uintptr) {
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentBytes)
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, n)
 	})
 }
 

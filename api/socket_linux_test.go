@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 )
@@ -64,5 +65,52 @@ func TestAQuestionThatHasComeIsKept(t *testing.T) {
 	defer b.mu.Unlock()
 	if b.over != leastSpare || b.open != 1 {
 		t.Errorf("%d connections, and %d beyond the bound", b.open, b.over)
+	}
+}
+
+// The system keeps little that is not sent, until the client has shown that it reads.
+func TestTheSystemKeepsLittleForWhoReadsNothing(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := bound(l, 10, newBacklog(mostBacklog), newUnsettled(mostRefused, 100), paceOf(1<<10, time.Second), &counters{})
+	defer b.Close()
+	small, large := make(chan *conn, 1), make(chan *conn, 1)
+	go func() {
+		for _, to := range []chan *conn{small, large} {
+			if c, err := b.Accept(); err == nil {
+				to <- c.(*conn)
+			}
+		}
+	}()
+	fill := func(c *conn) (n int) {
+		if err := c.Conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			k, err := c.Conn.Write(make([]byte, 64<<10))
+			if n += k; err != nil {
+				return n
+			}
+		}
+	}
+	for range 2 {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if err := c.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one, two := <-small, <-large
+	defer one.Close()
+	defer two.Close()
+	(&call{Request: httptest.NewRequest("GET", "/", nil).WithContext(withConn(t.Context(), two))}).takes()
+	kept, more := fill(one), fill(two)
+	if kept > 3*unsentBytes || more < 2*kept {
+		t.Errorf("%d bytes are kept for one who reads nothing, and %d for one who does", kept, more)
 	}
 }

@@ -178,6 +178,12 @@ func ofWire() []mutant {
 			tests: []string{"api.TestWhoAsksForTooMuchWaits"},
 		},
 		{
+			name: "the-system-keeps-megabytes-for-who-reads-nothing", promise: 11, file: "api/listener.go",
+			old:   "			limitUnsent(raw, unsentBytes)\n",
+			new:   "",
+			tests: []string{"api.TestTheSystemKeepsLittleForWhoReadsNothing"},
+		},
+		{
 			name: "a-newcomer-that-is-refused-keeps-its-place", promise: 11, file: "api/conn.go",
 			old:   "	if c.spare && !c.mayAsk(p[:n]) {",
 			new:   "	if false {",
