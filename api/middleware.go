@@ -1,25 +1,17 @@
 package api
 
 import (
-	"context"
-	"errors"
-	"log/slog"
-	"math"
 	"net/http"
 	"net/url"
-	"os"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
-	"github.com/go-json-experiment/json"
 	"github.com/google/uuid"
 
 	"sluice/access"
 	"sluice/catalog"
-	"sluice/session"
 )
 
 // call is one request on its way through an operation. It is the http.ResponseWriter that the handlers get, so that what belongs to
@@ -306,113 +298,4 @@ func (s *Server) serve(f func(*call) error) http.Handler {
 			s.refuse(c, err)
 		}
 	})
-}
-
-// refuse answers an error.
-func (s *Server) refuse(c *call, err error) {
-	if c.status != 0 { // half an answer is out: the cut must be seen
-		level := slog.LevelError
-		if gone := (*cutError)(nil); errors.As(err, &gone) { // the client has left
-			level = slog.LevelDebug
-		}
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			s.refused.slowAnswers.Add(1)
-		}
-		s.log.Log(c.Context(), level, "answer cut off", "request_id", c.id, "err", err)
-		panic(http.ErrAbortHandler)
-	}
-	p := problemOf(err, c.id, func(id session.SessionID) int64 {
-		u, err := s.cfg.Uploads.Status(c.Context(), c.caller, id)
-		if err != nil {
-			return 0
-		}
-		return u.ChunkSize
-	})
-	if errors.Is(err, errBusy) || errors.Is(err, errShare) || errors.Is(err, session.ErrBusy) {
-		s.leave(c)
-		rest(c.Context(), refuseAfter)
-	}
-	level := slog.LevelDebug
-	if p.Code == CodeInternal || p.Code == CodeDamaged {
-		level = slog.LevelError
-	} else if p.Status >= 500 && c.Context().Err() == nil {
-		level = slog.LevelWarn
-	}
-	said := []any{"request_id", c.id, "route", c.Pattern, "code", string(p.Code), "err", err}
-	if level == slog.LevelWarn {
-		if left, ok := s.warnings.of(err).say(time.Now()); !ok {
-			level = slog.LevelDebug
-		} else if left > 0 {
-			said = append(said, "left_out", left)
-		}
-	}
-	s.log.Log(c.Context(), level, "refused", said...)
-	h := c.Header()
-	if p.Code == CodeUnauthenticated {
-		h.Set("WWW-Authenticate", "Bearer")
-	}
-	if p.RetryAfterMS > 0 {
-		h.Set("Retry-After", strconv.FormatInt(int64(math.Ceil(float64(p.RetryAfterMS)/1000)), 10))
-	}
-	if p.Code == CodeTimeout {
-		s.refused.slowBodies.Add(1)
-	}
-	if p.Code == CodeSuperseded {
-		c.closing()
-	}
-	s.answer(c, p.Status, "application/problem+json", p)
-}
-
-// refuseAfter is how long a client that asks for too much waits for its answer, while it holds nothing but its connection:
-// a flood of such requests is as slow as that.
-const refuseAfter = 100 * time.Millisecond
-
-func rest(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
-}
-
-// answer writes a JSON answer.
-func (s *Server) answer(c *call, status int, kind string, v any) {
-	b, err := json.Marshal(v, json.Deterministic(true))
-	if err != nil {
-		panic(err) // a wire message that has no JSON form is a mistake of ours
-	}
-	computed(c)
-	s.made(c, len(b))
-	if c.ProtoMajor >= 2 && c.holder == "" && len(b) <= smallAnswer {
-		s.linger(c)
-	}
-	h := c.Header()
-	if c.short { // this waits for no window
-		h.Set("Content-Length", "0")
-		c.WriteHeader(status)
-		return
-	}
-	h.Set("Content-Type", kind)
-	h.Set("Content-Length", strconv.Itoa(len(b)))
-	c.WriteHeader(status)
-	if c.Method != http.MethodHead && !c.send(b) {
-		s.refused.slowAnswers.Add(1)
-	}
-}
-
-// send writes the body of an answer, each piece within the time that the minimum rate gives it: on HTTP/1.1 the connection sees to it. It is false where the client
-// has not taken it in time; one that is gone is none of our errors.
-func (c *call) send(b []byte) bool {
-	for len(b) > 0 {
-		piece := b[:min(len(b), answerPiece)]
-		if c.ProtoMajor >= 2 {
-			_ = c.body.rc.SetWriteDeadline(time.Now().Add(c.body.pace.allowed(int64(len(piece)))))
-		}
-		if _, err := c.Write(piece); err != nil {
-			return !errors.Is(err, os.ErrDeadlineExceeded)
-		}
-		b = b[len(piece):]
-	}
-	return true
 }

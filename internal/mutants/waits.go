@@ -190,7 +190,7 @@ func ofWaits() []mutant {
 			tests: []string{"api.TestAWindowIsWidenedBehindTheNextHead"},
 		},
 		{
-			name: "whoever-is-not-known-keeps-others-out", promise: 12, file: "api/middleware.go",
+			name: "whoever-is-not-known-keeps-others-out", promise: 12, file: "api/answer.go",
 			old:   "		s.linger(c)\n",
 			new:   "",
 			tests: []string{"api.TestAnAnswerToNobodyKnownHasNoPlace"},

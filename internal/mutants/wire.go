@@ -124,7 +124,7 @@ func ofWire() []mutant {
 			tests: []string{"api.TestLongAnswersTakeTurns"},
 		},
 		{
-			name: "a-long-answer-keeps-the-processor-until-it-is-taken", promise: 11, file: "api/middleware.go",
+			name: "a-long-answer-keeps-the-processor-until-it-is-taken", promise: 11, file: "api/answer.go",
 			old:   "	computed(c)\n",
 			new:   "",
 			tests: []string{"api.TestAnAnswerThatNobodyTakesComputesNoMore"},
@@ -166,13 +166,13 @@ func ofWire() []mutant {
 			tests: []string{"api.TestAFloodLeavesWorkingConnections"},
 		},
 		{
-			name: "who-asks-for-too-much-is-told-at-once", promise: 11, file: "api/middleware.go",
+			name: "who-asks-for-too-much-is-told-at-once", promise: 11, file: "api/answer.go",
 			old:   "		rest(c.Context(), refuseAfter)\n",
 			new:   "		rest(c.Context(), 0)\n",
 			tests: []string{"api.TestWhoAsksForTooMuchWaits"},
 		},
 		{
-			name: "who-asks-for-too-much-keeps-a-place", promise: 11, file: "api/middleware.go",
+			name: "who-asks-for-too-much-keeps-a-place", promise: 11, file: "api/answer.go",
 			old:   "		s.leave(c)\n		rest(",
 			new:   "		rest(",
 			tests: []string{"api.TestWhoAsksForTooMuchWaits"},
@@ -202,7 +202,7 @@ func ofWire() []mutant {
 			tests: []string{"api.TestAnAnswerThatNobodyReadsIsCut"},
 		},
 		{
-			name: "an-answer-waits-for-a-window-for-ever", promise: 11, file: "api/middleware.go",
+			name: "an-answer-waits-for-a-window-for-ever", promise: 11, file: "api/answer.go",
 			old:   "		if c.ProtoMajor >= 2 {\n			_ = c.body.rc.SetWriteDeadline(",
 			new:   "		if false {\n			_ = c.body.rc.SetWriteDeadline(",
 			tests: []string{"api.TestClosedWindowsHoldLittle"},
