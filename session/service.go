@@ -16,8 +16,9 @@ import (
 
 // Service runs sessions over a Store. Any number of Services may share one
 // Store; each isolates the puts that run through itself, and the Store's fence decides
-// between Services. All methods are safe for concurrent use, and none holds a lock during
-// I/O: work on one session never waits on another.
+// between Services. All methods are safe for concurrent use. No lock of a Service is held
+// during I/O: work on one session never waits on another. A put has a lock of its own, by
+// which a fence waits for the call of its sink that is under way.
 type Service struct {
 	store Store
 	cfg   Config

@@ -13,7 +13,8 @@ import (
 )
 
 // PutChunk stores chunk idx of the caller's session: whole, or nothing of it. When it returns nil the chunk survives the death of
-// the process, and power loss where the content store is set to that. The same bytes again are fine; it costs one synced commit.
+// the process, and power loss where the content store is set to that. The same bytes again are fine.
+// It costs one commit, which waits for an fsync only where the stores are set to survive power loss.
 //
 // Errors: session's (ErrShort, ErrLong, ErrRange, ErrConflict, ErrSuperseded, ErrLimit, ended states), ErrTooLarge, *ChecksumError, ErrFull, ErrUnavailable, access's.
 // A body must end with io.EOF; its other errors are cuts, and pass through.

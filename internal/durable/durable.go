@@ -183,7 +183,8 @@ func Remove(on FS, path string) error {
 	return SyncDir(on, filepath.Dir(path))
 }
 
-// RemoveAll removes path and what is in it. Links are removed, and not followed.
+// RemoveAll removes path and what is in it. Links are removed, and not followed. Unlike the other steps it is not on the
+// disk when it returns: after a crash some of it may be there again.
 func RemoveAll(on FS, path string) error {
 	err := on.Remove(path)
 	if err == nil || errors.Is(err, fs.ErrNotExist) {

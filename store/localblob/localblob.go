@@ -32,7 +32,7 @@
 //	                                                   │
 //	                                                   ╰─ "sluiceit" session, offset, bytes, SHA-256 with the key │ content │ zeros
 //
-// An item never moves. Who appends takes the next blocks and writes them past the cache, each for himself; the first block, with the key, is on the disk before. The header is for
+// An item never moves. Appends gather in a batch, which takes the next blocks and is written past the cache in one piece; the first block, with the key, is on the disk before. The header is for
 // listing alone: names say everything. Its checksum is made with the key, which nobody is told, so that no content can look like an item. Deleting punches a
 // hole, when the last reader has left; a pack that gets no more items goes with its last one. What an append has left that came to no end is punched at
 // once; or, after a stop in its middle, listed as a place of session 0, since it may as well be an item whose header has rotted: the records know whose

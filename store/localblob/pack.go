@@ -244,7 +244,7 @@ func (s *Store) spoil(b *batch) {
 	}
 	s.packs.mu.Unlock()
 	if err := b.f.f.Punch(b.off, b.n); err != nil {
-		s.opts.Log.Warn("what a failed write has left stays until the next unclean start", "pack", b.f.p.file(), "err", err)
+		s.opts.Log.Warn("what a failed write has left stays until a sweep finds it", "pack", b.f.p.file(), "err", err)
 	}
 }
 
