@@ -37,7 +37,10 @@ func (s *Server) refuse(c *call, err error) {
 	})
 	if errors.Is(err, errBusy) || errors.Is(err, errShare) || errors.Is(err, session.ErrBusy) {
 		s.leave(c)
-		rest(c.Context(), refuseAfter)
+		if s.lingers.acquire("", 1) == nil { // those that rest are counted among the refused
+			rest(c.Context(), refuseAfter)
+			s.lingers.release("", 1)
+		}
 	}
 	level := slog.LevelDebug
 	if p.Code == CodeInternal || p.Code == CodeDamaged {
@@ -70,8 +73,8 @@ func (s *Server) refuse(c *call, err error) {
 	s.answer(c, p.Status, "application/problem+json", p)
 }
 
-// refuseAfter is how long a client that asks for too much waits for its answer, while it holds nothing but its connection:
-// a flood of such requests is as slow as that.
+// refuseAfter is how long a client that asks for too much waits for its answer, while it holds nothing but its connection
+// and a place among the refused: a flood of such requests is as slow as that. Past those places nobody waits.
 const refuseAfter = 100 * time.Millisecond
 
 func rest(ctx context.Context, d time.Duration) {

@@ -350,7 +350,7 @@ func TestWhoAsksForTooMuchWaits(t *testing.T) {
 					t.Fatal(err)
 				}
 				synctest.Wait()
-				if s.running.Load() != 1 || s.places.held() != 0 || s.lingers.held() != 0 {
+				if s.running.Load() != 1 || s.places.held() != 0 || s.lingers.held() != 1 {
 					t.Errorf("%d requests run, %d have places, %d wait for their clients", s.running.Load(), s.places.held(), s.lingers.held())
 				}
 				_, err := http.ReadResponse(bufio.NewReader(c), nil)

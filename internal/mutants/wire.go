@@ -167,14 +167,14 @@ func ofWire() []mutant {
 		},
 		{
 			name: "who-asks-for-too-much-is-told-at-once", promise: 11, file: "api/answer.go",
-			old:   "		rest(c.Context(), refuseAfter)\n",
-			new:   "		rest(c.Context(), 0)\n",
+			old:   "			rest(c.Context(), refuseAfter)\n",
+			new:   "			rest(c.Context(), 0)\n",
 			tests: []string{"api.TestWhoAsksForTooMuchWaits"},
 		},
 		{
 			name: "who-asks-for-too-much-keeps-a-place", promise: 11, file: "api/answer.go",
-			old:   "		s.leave(c)\n		rest(",
-			new:   "		rest(",
+			old:   "		s.leave(c)\n		if s.lingers",
+			new:   "		if s.lingers",
 			tests: []string{"api.TestWhoAsksForTooMuchWaits"},
 		},
 		{
