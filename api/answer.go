@@ -73,8 +73,9 @@ func (s *Server) refuse(c *call, err error) {
 	s.answer(c, p.Status, "application/problem+json", p)
 }
 
-// refuseAfter is how long a client that asks for too much waits for its answer, while it holds nothing but its connection
-// and a place among the refused: a flood of such requests is as slow as that. Past those places nobody waits.
+// refuseAfter is how long a client that asks for too much waits for its answer. Meanwhile it holds
+// its connection and a place among the refused. So a flood of such requests is slow. Where all of
+// these places are taken, the answer comes at once.
 const refuseAfter = 100 * time.Millisecond
 
 func rest(ctx context.Context, d time.Duration) {
@@ -111,8 +112,9 @@ func (s *Server) answer(c *call, status int, kind string, v any) {
 	}
 }
 
-// send writes the body of an answer, each piece within the time that the minimum rate gives it: on HTTP/1.1 the connection sees to it. It is false where the client
-// has not taken it in time; one that is gone is none of our errors.
+// send writes the body of an answer, each piece within the time that the minimum rate gives it. On
+// HTTP/1.1 the connection sees to that. send gives false if the client has not taken a piece in
+// time; a client that is gone is none of our errors.
 func (c *call) send(b []byte) bool {
 	for len(b) > 0 {
 		piece := b[:min(len(b), answerPiece)]

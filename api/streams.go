@@ -30,10 +30,11 @@ const (
 	// longFrame is the length in bytes from which DATA of an open stream does not count as one of these: the backlog
 	// counts it.
 	longFrame = 1 << 10
-	// What a client may send that costs the server more than it brings costs units: a frame that carries neither a head
-	// nor a part of a body one, ten where it asks for an answer, and fifty where it takes a request back; a long head ten
-	// for each KiB past longHead. A connection has ownUnits a second of its own, and one for each creditPiece bytes of
-	// contents that it is sent, since it says that it has taken them. Past that it has those that all connections share.
+	// A frame that costs the server more than it brings costs units. One that has neither a head
+	// nor a part of a body costs one unit, or ten if it asks for an answer. One that takes a
+	// request back costs fifty. A long head costs ten for each KiB past longHead.
+	// A connection has ownUnits a second, and one unit for each creditPiece bytes that it is sent,
+	// since it says that it has taken them. After these it uses units that all connections share.
 	sharedUnits = 100_000
 	ownUnits    = 1_000
 	asksAnswer  = 10

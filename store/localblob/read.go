@@ -142,7 +142,7 @@ func (r *reader) begin(part *piece) error {
 		return nil
 	}
 	e := part.e
-	key := fmt.Sprint(e.Place, e.Off, e.Len, e.CRC32C)
+	key := fmt.Sprintf("%s %d %d %d", e.Place, e.Off, e.Len, e.CRC32C)
 	marks, err, _ := r.s.comparing.Do(key, func() (any, error) { return r.whole(e) })
 	if err == nil {
 		part.marks = marks.([]uint32)
