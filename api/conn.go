@@ -35,7 +35,7 @@ type conn struct {
 	counted      bool
 	principal    string        // of its newest request; "": none is known
 	served       bool          // a request of its has had a place
-	refused      chan struct{} // spare: it is to be closed; ends when the client has been told. nil: it is not
+	refused      chan struct{} // spare: it makes way for another; ends when the client has been told. nil: it does not
 	places       int           // that its requests have
 	since        time.Time
 	in           *queue

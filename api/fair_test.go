@@ -173,8 +173,8 @@ func TestRefusedBodiesAreReadOnAtOneRate(t *testing.T) {
 	})
 }
 
-// What costs more than it brings is read at a rate that all connections share, beyond what each may do; what brings
-// something is not held up, nor is a client that says what it has taken.
+// Frames that cost more than they bring are read at a rate. Each connection has some units of its own,
+// and all share the others. Frames that bring something are not held up.
 func TestWhatCostsMoreThanItBringsIsReadAtARate(t *testing.T) {
 	for name, one := range map[string]struct {
 		frame func(f *http2.Framer) error

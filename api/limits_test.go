@@ -151,8 +151,8 @@ func TestRefusalsAreCounted(t *testing.T) {
 	}
 }
 
-// What reads many records for one answer waits for a processor of its principal's, also when it is let in; what brings bytes
-// does not.
+// A request that reads many records for one answer waits for a processor, although it has a place.
+// A put does not.
 func TestLongAnswersTakeTurns(t *testing.T) {
 	w := newWorld(t, nil)
 	id, b := w.begin(2*chunk).SessionID, random(chunk)

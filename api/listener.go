@@ -179,14 +179,11 @@ func (b *bounded) asked(c *conn) {
 // connection calls it, and closes it next.
 func (b *bounded) dismiss(c *conn) {
 	b.mu.Lock()
-	first := c.refused == nil
-	if first {
-		c.refused = make(chan struct{})
-	}
+	evicted := c.refused
 	b.drop(c)
 	b.mu.Unlock()
-	if !first {
-		<-c.refused
+	if evicted != nil {
+		<-evicted
 		return
 	}
 	b.count.connections.Add(1)
@@ -196,7 +193,6 @@ func (b *bounded) dismiss(c *conn) {
 		<-b.slots
 	default:
 	}
-	close(c.refused)
 }
 
 // drop takes a connection out of the count. mu is held.
