@@ -37,7 +37,10 @@ type conn struct {
 	served       bool          // a request of its has had a place
 	refused      chan struct{} // spare: it makes way for another; ends when the client has been told. nil: it does not
 	places       int           // that its requests have
-	since        time.Time
+	since        time.Time     // it is in its queue
+	idleSince    time.Time     // zero: it has a request
+	expires      *time.Timer   // when it has been idle for too long; nil: it was not idle yet
+	frames       bool          // it speaks HTTP/2, as was seen when it became idle
 	in           *queue
 	before, next *conn
 }

@@ -201,6 +201,7 @@ func (b *bounded) drop(c *conn) {
 		c.counted = false
 		b.tally(c, -1)
 		c.leave()
+		c.idles(false)
 	}
 }
 
@@ -243,6 +244,7 @@ func (b *bounded) state(nc net.Conn, state http.ConnState) {
 	if !c.counted {
 		return
 	}
+	c.idles(state == http.StateIdle)
 	if c.places > 0 {
 		return
 	}

@@ -254,11 +254,11 @@ func (s *Server) httpServer(base context.Context, h http.Handler, l *bounded) *h
 	return &http.Server{
 		Handler: h, Protocols: protocols,
 		HTTP2:             flowControl(s.cfg.RateWindow, streamsOf(s.cfg.MaxRequests)),
-		WriteTimeout:      s.cfg.RateWindow, // of answers that no handler of ours gives
-		ReadHeaderTimeout: headFor, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: int(l.head) - 4<<10, // net/http allows 4 KiB more
-		BaseContext:    func(net.Listener) context.Context { return base },
-		ConnContext:    withConn, ConnState: l.state,
+		WriteTimeout:      s.cfg.RateWindow,    // of answers that no handler of ours gives
+		ReadHeaderTimeout: headFor,             // conn.idles has the time between two requests
+		MaxHeaderBytes:    int(l.head) - 4<<10, // net/http allows 4 KiB more
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnContext:       withConn, ConnState: l.state,
 		DisableGeneralOptionsHandler: true, // its answer has no bounds, and no id
 		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}

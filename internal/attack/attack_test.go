@@ -374,6 +374,7 @@ func (v *victim) insist(ctx context.Context, s step) error {
 			return err
 		}
 		v.again++
+		v.alive()
 		select {
 		case <-ctx.Done():
 			return err

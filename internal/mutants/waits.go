@@ -239,7 +239,7 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "answers-of-nethttps-own-wait-for-ever", promise: 11, file: "api/server.go",
-			old:   "		WriteTimeout:      s.cfg.RateWindow, // of answers that no handler of ours gives\n",
+			old:   "		WriteTimeout:      s.cfg.RateWindow,    // of answers that no handler of ours gives\n",
 			new:   "",
 			tests: []string{"api.TestNetHTTPsOwnAnswersHaveADeadline"},
 		},
@@ -248,6 +248,24 @@ func ofWaits() []mutant {
 			old:   "SetWriteDeadline(began.Add(never))",
 			new:   "SetWriteDeadline(time.Time{})",
 			tests: []string{"api.TestAnAnswerToAResetStreamKeepsNothing"},
+		},
+		{
+			name: "a-connection-that-ends-in-the-midst-keeps-what-it-had", promise: 11, file: "api/server.go",
+			old:   "		ReadHeaderTimeout: headFor,",
+			new:   "		ReadHeaderTimeout: headFor, IdleTimeout: idleFor,",
+			tests: []string{"api.TestAConnectionThatEndsInTheMidstKeepsNothing"},
+		},
+		{
+			name: "an-idle-connection-stays", promise: 11, file: "api/listener.go",
+			old:   "	c.idles(state == http.StateIdle)\n",
+			new:   "",
+			tests: []string{"api.TestAnIdleConnectionEnds"},
+		},
+		{
+			name: "a-client-is-not-told-that-its-idle-connection-ends", promise: 11, file: "api/idle.go",
+			old:   "	if frames {\n",
+			new:   "	if !frames {\n",
+			tests: []string{"api.TestAnIdleConnectionEnds"},
 		},
 		{
 			name: "a-head-that-does-not-end-keeps-newcomers-out", promise: 12, file: "api/listener.go",

@@ -1,0 +1,59 @@
+package api
+
+import (
+	"encoding/binary"
+	"time"
+)
+
+// idleFor is how long a connection may go without a request.
+const idleFor = 2 * time.Minute
+
+// idles notes that the connection has no request any more, or that it has one. of.mu is held.
+//
+// http.Server.IdleTimeout is not set. When an HTTP/2 connection ends that has streams, net/http starts
+// its idle timer again. The timer then keeps all that the connection had, its unsent answers too, for as
+// long as the timeout is.
+func (c *conn) idles(yes bool) {
+	switch {
+	case !yes && c.expires != nil:
+		c.expires.Stop()
+	case yes && c.expires == nil:
+		c.expires = time.AfterFunc(idleFor, c.expire)
+	case yes:
+		c.expires.Reset(idleFor)
+	}
+	if c.idleSince = (time.Time{}); yes {
+		c.idleSince, c.frames = time.Now(), c.meter.on()
+	}
+}
+
+// expire closes the connection if it has been idle for idleFor.
+func (c *conn) expire() {
+	c.of.mu.Lock()
+	late := c.counted && !c.idleSince.IsZero() && time.Since(c.idleSince) >= idleFor
+	frames := c.frames
+	if late {
+		c.of.drop(c)
+	}
+	c.of.mu.Unlock()
+	if !late {
+		return
+	}
+	if frames {
+		_ = c.Conn.SetWriteDeadline(time.Now().Add(time.Second))
+		_, _ = c.Conn.Write(c.meter.streams.farewell())
+	}
+	c.Close()
+}
+
+// farewell gives a GOAWAY frame (RFC 9113, section 6.8). It names the newest stream that has come, so the
+// client knows that it may repeat what it has sent on newer ones.
+func (s *streams) farewell() []byte {
+	s.leaves()
+	s.all.mu.Lock()
+	defer s.all.mu.Unlock()
+	const noError = 0
+	frame := []byte{0, 0, 8, leaveFrame, 0, 0, 0, 0, 0}
+	frame = binary.BigEndian.AppendUint32(frame, s.last)
+	return binary.BigEndian.AppendUint32(frame, noError)
+}
