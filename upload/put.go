@@ -43,7 +43,7 @@ func (u *Service) PutChunk(ctx context.Context, c access.Caller, id session.Sess
 	}
 	if p.Replace {
 		if s, err = u.withdraw(ctx, id, r); err != nil {
-			return u.after(ctx, id, r, err)
+			return u.after(ctx, id, r, false, err)
 		}
 	}
 	k := u.newSink(ctx, c, capsule, s, p)
@@ -52,7 +52,7 @@ func (u *Service) PutChunk(ctx context.Context, c access.Caller, id session.Sess
 	if err == nil {
 		err = k.over()
 	}
-	return u.after(ctx, id, r, err)
+	return u.after(ctx, id, r, err == nil, err)
 }
 
 // PutRange stores bytes from off on: n of them are recorded when it returns, also with an error, in pieces as they come. With a digest it
@@ -82,7 +82,7 @@ func (u *Service) PutRange(ctx context.Context, c access.Caller, id session.Sess
 	}
 	if p.Replace {
 		if s, err = u.withdraw(ctx, id, r); err != nil {
-			return 0, u.after(ctx, id, r, err)
+			return 0, u.after(ctx, id, r, false, err)
 		}
 	}
 	k := u.newSink(ctx, c, capsule, s, p)
@@ -95,7 +95,7 @@ func (u *Service) PutRange(ctx context.Context, c access.Caller, id session.Sess
 	if err == nil {
 		err = k.over()
 	}
-	return n, u.after(ctx, id, r, err)
+	return n, u.after(ctx, id, r, n > 0, err)
 }
 
 // most is how many bytes the session may have.
@@ -125,8 +125,9 @@ func (u *Service) takesFirst(s session.Session, off int64, p Put) error {
 	return u.hasRoom()
 }
 
-// after looks at how a put ended: it lets a follower hash what came ahead, and drops what turned out to be lost.
-func (u *Service) after(ctx context.Context, id session.SessionID, r session.Range, err error) error {
+// after looks at how a put ended: it lets a follower hash what came ahead, if anything was recorded, and drops what turned
+// out to be lost.
+func (u *Service) after(ctx context.Context, id session.SessionID, r session.Range, recorded bool, err error) error {
 	lost := errors.Is(err, ErrRotten) || errors.Is(err, ErrNoPlace)
 	if lost || errors.Is(err, session.ErrSuperseded) {
 		// An end takes the pieces and their places away, and fences what runs: what has become of the session is the answer then.
@@ -140,6 +141,9 @@ func (u *Service) after(ctx context.Context, id session.SessionID, r session.Ran
 			return errors.Join(err, e)
 		}
 		return fmt.Errorf("%w: what was recorded here is lost, look at the status", session.ErrSuperseded)
+	}
+	if !recorded {
+		return err
 	}
 	s, e := u.Sessions.Status(ctx, id)
 	if e != nil || s.State != session.Open {

@@ -121,13 +121,24 @@ func few() (line string, undo func()) {
 	return "", func() {}
 }
 
-// link is that of a good client in bytes a second: 1 Gbit/s.
-const link = 125_000_000
+// link is that of a good client in bytes a second: 1 Gbit/s. In buffers there is room for so many bytes on both ends: a
+// link goes on with what is in them while a process waits for a processor.
+const (
+	link    = 125_000_000
+	buffers = 4 << 20
+)
 
 // linked is a body that comes over a link.
 type linked struct {
 	io.Reader
 	rate *rate.Limiter
+}
+
+// over gives a body that comes over a link that is idle until then; per is its bytes a second.
+func over(per rate.Limit, body io.Reader) linked {
+	l := rate.NewLimiter(per, buffers)
+	l.AllowN(time.Now(), buffers)
+	return linked{body, l}
 }
 
 func (l linked) Read(p []byte) (int, error) {
@@ -141,11 +152,11 @@ func (v *victim) race(a attack) {
 	v.Helper()
 	v.many = true // the good client repeats what is refused, and is slower for it
 	defer func() { v.many = a.many }()
-	v.pairs(a, "over 1 Gbit/s", rate.NewLimiter(link, 256<<10), 16)
-	v.pairs(a, "on this machine", rate.NewLimiter(rate.Inf, 0), 64)
+	v.pairs("over 1 Gbit/s", a, link, 16)
+	v.pairs("on this machine", a, rate.Inf, 64)
 }
 
-func (v *victim) pairs(a attack, how string, limit *rate.Limiter, uploads int) {
+func (v *victim) pairs(how string, a attack, per rate.Limit, uploads int) {
 	v.Helper()
 	const bytesEach = 8 << 20
 	body := make([]byte, bytesEach)
@@ -155,7 +166,7 @@ func (v *victim) pairs(a attack, how string, limit *rate.Limiter, uploads int) {
 		for range uploads {
 			var m api.Memory
 			v.must(v.insist(v.Context(), step{"create", func() (err error) {
-				m, err = v.good.Create(v.Context(), api.CreateRequest{CapsuleID: "alice", Name: "fast"}, linked{bytes.NewReader(body), limit}, bytesEach)
+				m, err = v.good.Create(v.Context(), api.CreateRequest{CapsuleID: "alice", Name: "fast"}, over(per, bytes.NewReader(body)), bytesEach)
 				return err
 			}}))
 			v.must(v.insist(v.Context(), step{"delete", func() error { return v.deletes(v.Context(), m.MemoryID) }}))

@@ -231,5 +231,11 @@ func ofStores() []mutant {
 			new:   "func (db *DB) fatal(err error) {\n	if err != nil {\n		return\n	}\n",
 			tests: []string{"store/pebblemeta.TestALogThatCannotBeWrittenEndsTheProcess"},
 		},
+		{
+			name: "a-session-gets-the-ranges-of-another", promise: 1, file: "store/pebblemeta/ranges.go",
+			old:   "d != nil && bytes.Equal(d.raw, b)",
+			new:   "d != nil && len(d.raw) == len(b)",
+			tests: []string{"store/pebblemeta.TestRangesThatWereReadLately"},
+		},
 	}
 }

@@ -179,7 +179,7 @@ func ofUpload() []mutant {
 		},
 		{
 			name: "a-part-of-a-rotten-piece-can-not-be-replaced", promise: 6, file: "upload/put.go",
-			old:   "			return 0, u.after(ctx, id, r, err)",
+			old:   "			return 0, u.after(ctx, id, r, false, err)",
 			new:   "			return 0, err",
 			tests: []string{"upload.TestAPartOfARottenPieceIsReplaced"},
 		},

@@ -28,7 +28,7 @@ func (db *DB) look(ctx context.Context) (look, error) {
 }
 
 func (l look) session(id session.SessionID) (session.Session, error) {
-	s, err := loadSession(l.view, id)
+	s, err := l.db.loadSession(l.view, id)
 	if err == nil {
 		l.seals[id].over(&s)
 	}

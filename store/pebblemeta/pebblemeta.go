@@ -112,10 +112,11 @@ type DB struct {
 	applied   uint64 // the number of the newest commit, under apply
 	totals    totals // as of applied, under apply
 
-	views views
-	cache *cache
-	seals seals
-	calls calls
+	views  views
+	cache  *cache
+	ranges readLately
+	seals  seals
+	calls  calls
 }
 
 // stripes is the number of locks that sessions share, by id.

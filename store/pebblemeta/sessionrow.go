@@ -43,6 +43,11 @@ func encodeSession(s *session.Session) ([]byte, error) {
 }
 
 func decodeSession(id session.SessionID, row []byte) (session.Session, error) {
+	return decodeSessionWith(id, row, readRanges)
+}
+
+// decodeSessionWith has another way to read the received ranges.
+func decodeSessionWith(id session.SessionID, row []byte, ranges func([]byte) ([]session.Range, error)) (session.Session, error) {
 	var r sessionRow
 	if err := decodeRow(rowVersion, row, &r); err != nil {
 		return session.Session{}, err
@@ -62,7 +67,7 @@ func decodeSession(id session.SessionID, row []byte) (session.Session, error) {
 		return s, fmt.Errorf("%w: impossible numbers", errDamaged)
 	}
 	var err error
-	if s.Received, err = readRanges(r.Received); err != nil {
+	if s.Received, err = ranges(r.Received); err != nil {
 		return s, err
 	}
 	s.Dropped, err = readDropped(r.Dropped)
@@ -80,7 +85,10 @@ func appendRanges(b []byte, rs []session.Range) []byte {
 }
 
 func readRanges(b []byte) ([]session.Range, error) {
-	var rs []session.Range
+	if len(b) == 0 {
+		return nil, nil
+	}
+	rs := make([]session.Range, 0, varints(b)/2)
 	for at := int64(0); len(b) > 0; {
 		gap, n := binary.Uvarint(b)
 		length, m := binary.Uvarint(b[max(n, 0):])
@@ -94,6 +102,14 @@ func readRanges(b []byte) ([]session.Range, error) {
 	return rs, nil
 }
 
+// varints is how many of them are in b. Each ends with a byte whose highest bit is not set.
+func varints(b []byte) (n int) {
+	for _, c := range b {
+		n += int(^c >> 7)
+	}
+	return n
+}
+
 // appendDropped writes each as three varints.
 func appendDropped(b []byte, ds []session.Dropped) []byte {
 	for _, d := range ds {
@@ -103,7 +119,10 @@ func appendDropped(b []byte, ds []session.Dropped) []byte {
 }
 
 func readDropped(b []byte) ([]session.Dropped, error) {
-	var ds []session.Dropped
+	if len(b) == 0 {
+		return nil, nil
+	}
+	ds := make([]session.Dropped, 0, varints(b)/3)
 	for len(b) > 0 {
 		gen, n := binary.Uvarint(b)
 		off, m := binary.Varint(b[max(n, 0):])
@@ -216,6 +235,15 @@ func (db *DB) loadTotals(log *slog.Logger) (err error) {
 
 // loadSession reads the stored row, or gives session.ErrNotFound.
 func loadSession(r pebble.Reader, id session.SessionID) (session.Session, error) {
+	return loadSessionWith(r, id, readRanges)
+}
+
+// loadSession does so for a session that is in use, which is loaded several times in a request.
+func (db *DB) loadSession(r pebble.Reader, id session.SessionID) (session.Session, error) {
+	return loadSessionWith(r, id, db.ranges.of(id))
+}
+
+func loadSessionWith(r pebble.Reader, id session.SessionID, ranges func([]byte) ([]session.Range, error)) (session.Session, error) {
 	row, err := get(r, sessionKey(id))
 	if err != nil {
 		return session.Session{}, err
@@ -223,7 +251,7 @@ func loadSession(r pebble.Reader, id session.SessionID) (session.Session, error)
 	if row == nil {
 		return session.Session{}, session.ErrNotFound
 	}
-	s, err := decodeSession(id, row)
+	s, err := decodeSessionWith(id, row, ranges)
 	if err != nil {
 		return s, fmt.Errorf("row of session %s: %w", id, err)
 	}

@@ -30,7 +30,7 @@ func (st sessions) Create(ctx context.Context, s session.Session) (session.Sessi
 		}
 	}
 	t.lockSession(s.ID)
-	if _, err := loadSession(t.rows, s.ID); !errors.Is(err, session.ErrNotFound) {
+	if _, err := t.db.loadSession(t.rows, s.ID); !errors.Is(err, session.ErrNotFound) {
 		if err == nil {
 			err = session.ErrTaken
 		}
@@ -78,7 +78,7 @@ func holds(st session.State) bool { return st <= session.Finished }
 
 // newest gives the session as it is now. It must be locked.
 func (t *txn) newest(id session.SessionID) (session.Session, error) {
-	s, err := loadSession(t.rows, id)
+	s, err := t.db.loadSession(t.rows, id)
 	if err != nil {
 		return s, t.db.unreadable(err)
 	}
@@ -118,7 +118,7 @@ func (st sessions) Load(ctx context.Context, id session.SessionID) (session.Sess
 		return session.Session{}, err
 	}
 	defer st.db.views.release(v)
-	s, err := loadSession(v, id)
+	s, err := st.db.loadSession(v, id)
 	if err != nil {
 		return session.Session{}, st.db.unreadable(err)
 	}

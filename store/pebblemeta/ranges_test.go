@@ -1,0 +1,41 @@
+package pebblemeta
+
+import (
+	"slices"
+	"testing"
+
+	"sluice/session"
+)
+
+// Ranges that were decoded lately are what is stored now, whoever has changed what he was given, and whoever else has the place.
+func TestRangesThatWereReadLately(t *testing.T) {
+	many := func(first int64) (raw []byte, want []session.Range) {
+		for i := range int64(1000) {
+			want = append(want, session.Range{Off: first + 10*i, End: first + 10*i + 5})
+		}
+		return appendRanges(nil, want), want
+	}
+	var lately readLately
+	read := func(id session.SessionID, raw []byte, want []session.Range) []session.Range {
+		t.Helper()
+		got, err := lately.of(id)(raw)
+		if err != nil || !slices.Equal(got, want) {
+			t.Fatalf("%d ranges that begin with %v, %v; expected %v", len(got), got[:min(len(got), 1)], err, want[0])
+		}
+		return got
+	}
+	raw, want := many(0)
+	other, wantOther := many(3)
+	for range 2 {
+		clear(read(1, raw, want))
+		clear(read(1, raw, want))
+		clear(read(1, other, wantOther))
+		clear(read(1+session.SessionID(len(lately)), raw, want))
+	}
+	if _, err := lately.of(1)(raw[:len(raw)-1]); err == nil {
+		t.Error("half a range was read")
+	}
+	if n := testing.AllocsPerRun(100, func() { _, _ = lately.of(1)(raw) }); n > 1 {
+		t.Errorf("%v allocations for what was read before", n)
+	}
+}
