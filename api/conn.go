@@ -39,7 +39,7 @@ type conn struct {
 	places       int           // that its requests have
 	since        time.Time     // it is in its queue
 	idleSince    time.Time     // zero: it has a request
-	expires      *time.Timer   // when it has been idle for too long; nil: it was not idle yet
+	expires      *time.Timer   // looks whether it has been idle for too long; nil: nobody does
 	frames       bool          // it speaks HTTP/2, as was seen when it became idle
 	in           *queue
 	before, next *conn

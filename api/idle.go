@@ -14,27 +14,30 @@ const idleFor = 2 * time.Minute
 // its idle timer again. The timer then keeps all that the connection had, its unsent answers too, for as
 // long as the timeout is.
 func (c *conn) idles(yes bool) {
-	switch {
-	case !yes && c.expires != nil:
-		c.expires.Stop()
-	case yes && c.expires == nil:
-		c.expires = time.AfterFunc(idleFor, c.expire)
-	case yes:
-		c.expires.Reset(idleFor)
+	if c.idleSince = (time.Time{}); !yes {
+		return
 	}
-	if c.idleSince = (time.Time{}); yes {
-		c.idleSince, c.frames = time.Now(), c.meter.on()
+	c.idleSince, c.frames = time.Now(), c.meter.on()
+	if c.expires == nil { // else it looks when it fires
+		c.expires = time.AfterFunc(idleFor, c.expire)
 	}
 }
 
-// expire closes the connection if it has been idle for idleFor.
+// expire closes the connection if it has been idle for idleFor. If it has not, it looks again later.
 func (c *conn) expire() {
 	c.of.mu.Lock()
-	late := c.counted && !c.idleSince.IsZero() && time.Since(c.idleSince) >= idleFor
-	frames := c.frames
-	if late {
+	late := false
+	switch idle := time.Since(c.idleSince); {
+	case !c.counted:
+	case c.idleSince.IsZero():
+		c.expires = nil
+	case idle < idleFor:
+		c.expires.Reset(idleFor - idle)
+	default:
+		late = true
 		c.of.drop(c)
 	}
+	frames := c.frames
 	c.of.mu.Unlock()
 	if !late {
 		return

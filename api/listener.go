@@ -13,7 +13,8 @@ import (
 //  1. that is idle longest, a second at least;
 //  2. or has longest been without a running request otherwise, waitsFor at least: its head does not end, say, or its refused
 //     body is read on;
-//  3. or is idle for less, and its principal has as many connections as principals have on an average.
+//  3. or is idle for less, and its principal has as many connections as principals have on an average;
+//  4. or is without a running request for less, since one was refused, and its principal has as many.
 //
 // So a flood does not close the connections that a client with few of them works on. Where there is none, a few more are taken that may only ask for /healthz and /readyz, each
 // until its first bytes ask for something else, or until as many have come after it and it has not asked. All others are answered 503 and
@@ -51,7 +52,7 @@ const (
 	// restsFor and waitsFor are how long a connection of the bound is let alone that is idle, or has no running request
 	// although it is not idle.
 	restsFor, waitsFor = time.Second, 100 * time.Millisecond
-	// looksAt is how many of the connections that are idle longest are looked at for one whose principal has many.
+	// looksAt is how many of a queue's first connections are looked at for one whose principal has many.
 	looksAt = 64
 )
 
@@ -129,9 +130,18 @@ func (b *bounded) restful() *conn {
 	if c := b.waits.eldest(waitsFor); c != nil {
 		return c
 	}
-	c := b.idle.first
+	if c := b.manys(&b.idle); c != nil {
+		return c
+	}
+	return b.manys(&b.waits)
+}
+
+// manys gives a connection that has brought a request, and whose principal has many connections; nil: there is none
+// among the first of the queue. mu is held.
+func (b *bounded) manys(q *queue) *conn {
+	c := q.first
 	for i := 0; i < looksAt && c != nil; i++ {
-		if b.by[c.principal]*int64(len(b.by)) >= b.open {
+		if c.served && b.by[c.principal]*int64(len(b.by)) >= b.open {
 			return c
 		}
 		c = c.next
@@ -201,7 +211,9 @@ func (b *bounded) drop(c *conn) {
 		c.counted = false
 		b.tally(c, -1)
 		c.leave()
-		c.idles(false)
+		if c.expires != nil {
+			c.expires.Stop()
+		}
 	}
 }
 

@@ -155,14 +155,26 @@ func ofWire() []mutant {
 		},
 		{
 			name: "a-flood-closes-the-connections-that-others-work-on", promise: 11, file: "api/listener.go",
-			old:   "		if b.by[c.principal]*int64(len(b.by)) >= b.open {",
+			old:   "		if c.served && b.by[c.principal]*int64(len(b.by)) >= b.open {",
 			new:   "		if true {",
 			tests: []string{"api.TestAFloodLeavesWorkingConnections"},
 		},
 		{
 			name: "connections-in-use-keep-newcomers-out", promise: 11, file: "api/listener.go",
-			old:   "		if b.by[c.principal]*int64(len(b.by)) >= b.open {",
+			old:   "		if c.served && b.by[c.principal]*int64(len(b.by)) >= b.open {",
 			new:   "		if false {",
+			tests: []string{"api.TestAFloodLeavesWorkingConnections"},
+		},
+		{
+			name: "refused-requests-keep-newcomers-out", promise: 11, file: "api/listener.go",
+			old:   "	return b.manys(&b.waits)\n",
+			new:   "	return nil\n",
+			tests: []string{"api.TestAFloodLeavesWorkingConnections"},
+		},
+		{
+			name: "a-newcomer-makes-way-for-the-next", promise: 11, file: "api/listener.go",
+			old:   "		if c.served && b.by[c.principal]*int64(len(b.by)) >= b.open {",
+			new:   "		if b.by[c.principal]*int64(len(b.by)) >= b.open {",
 			tests: []string{"api.TestAFloodLeavesWorkingConnections"},
 		},
 		{
