@@ -32,9 +32,6 @@ func NewClient(baseURL, token string, hc *http.Client) *Client {
 	return &Client{base: strings.TrimRight(baseURL, "/"), token: token, http: &stays}
 }
 
-// URL gives the absolute form of a path on the server, such as [Memory].ContentURL.
-func (c *Client) URL(path string) string { return c.base + path }
-
 // PutOptions qualify one put. At most one digest is sent.
 type PutOptions struct {
 	// Replace withdraws what is recorded there as soon as the request's head is accepted.

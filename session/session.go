@@ -113,7 +113,7 @@ type Spec struct {
 	// ChunkSize is the length of every chunk but the last, ≥ 1 byte.
 	ChunkSize int64
 	// BytesExpected is the whole length, ≥ 0, or Unknown until a short last
-	// chunk, Fix or Finish gives it.
+	// chunk or Finish gives it.
 	BytesExpected int64
 	// Owner and Idem are opaque. At most one session per (Owner, Idem) is open,
 	// sealed or finished at a time; an empty Idem is always new.
@@ -155,11 +155,6 @@ type Dropped struct {
 
 // Bytes is the number of bytes received.
 func (s *Session) Bytes() int64 { return Total(s.Received) }
-
-// Complete reports whether the length is known and every byte is there.
-func (s *Session) Complete() bool {
-	return s.BytesExpected >= 0 && s.Bytes() == s.BytesExpected
-}
 
 // Missing lists what is not received, in order, at most max ranges of it (0: all). While
 // the length is unknown only the gaps below the last received byte count.

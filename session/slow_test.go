@@ -112,7 +112,7 @@ func TestDisjointRangesDoNotTakeEachOtherOver(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Errorf("the first: %v", err)
 		}
-		if got, err := v.Status(t.Context(), s.ID); err != nil || !got.Complete() {
+		if got, err := v.Status(t.Context(), s.ID); err != nil || got.Bytes() != got.BytesExpected {
 			t.Errorf("%+v, %v", got, err)
 		}
 		if _, err := v.PutAt(t.Context(), s.ID, 0, limited{bytes.NewReader([]byte("0123")), 3}, p, false); !errors.Is(err, session.ErrLong) {

@@ -72,7 +72,6 @@ func TestNobodyWaitsForEverForACommit(t *testing.T) {
 			"put":   func() error { return v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader(nil), newPage(t, 8)) },
 			"drop":  func() error { _, _, err := v.Drop(t.Context(), s.ID, session.All(), nil); return err },
 			"abort": func() error { return v.Abort(t.Context(), s.ID, nil) },
-			"stop":  func() error { _, err := v.Preempt(t.Context(), s.ID); return err },
 		} {
 			began := time.Now()
 			if err := call(); !errors.Is(err, session.ErrBusy) || time.Since(began) != 10*time.Second {
@@ -210,7 +209,7 @@ func TestALengthIsFixedBeforeTheClaim(t *testing.T) {
 			}
 			s := begin(t, v, 8, session.Unknown)
 			st.loaded = func() {
-				if _, err := v.Fix(t.Context(), s.ID, c.length); err != nil {
+				if _, err := st.Store.Record(t.Context(), s.ID, s.Gen, session.Change{Length: c.length}); err != nil {
 					t.Error(err)
 				}
 			}

@@ -172,17 +172,6 @@ func Mkdir(on FS, path string, perm fs.FileMode) error {
 	return MkdirAll(on, path, perm)
 }
 
-// Remove removes a file's name. One that is not there is fine.
-func Remove(on FS, path string) error {
-	if err := on.Remove(path); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
-	}
-	return SyncDir(on, filepath.Dir(path))
-}
-
 // RemoveAll removes path and what is in it. Links are removed, and not followed. Unlike the other steps it is not on the
 // disk when it returns: after a crash some of it may be there again.
 func RemoveAll(on FS, path string) error {

@@ -51,11 +51,6 @@ func TestFoldersAreMadeOnce(t *testing.T) {
 	if err := durable.MkdirAll(disk, file, 0o700); err == nil {
 		t.Error("a file was taken for a folder")
 	}
-	for range 2 {
-		if err := durable.Remove(disk, file); err != nil {
-			t.Error(err)
-		}
-	}
 }
 
 func TestALockHasOneHolder(t *testing.T) {

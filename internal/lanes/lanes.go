@@ -90,13 +90,6 @@ func (l *Lanes) Troubled() {
 	l.p.troubled()
 }
 
-// Width is how many lanes there are now.
-func (l *Lanes) Width() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.p.width
-}
-
 // pilot is the rule, without clock and locks.
 type pilot struct {
 	width, most int

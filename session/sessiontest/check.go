@@ -127,7 +127,7 @@ func atOnceModel(t *testing.T, st session.Store, services int) {
 								}
 							}
 						}
-						if !sealed[0].Complete() {
+						if s := sealed[0]; s.Bytes() != s.BytesExpected {
 							t.Errorf("finished with %v", sealed[0].Received)
 						}
 						return nil

@@ -178,19 +178,6 @@ func (w *world) clear() {
 	}
 }
 
-func (w *world) preempt() {
-	k := w.pick()
-	k.disturb()
-	v := w.any()
-	_, err := v.Preempt(context.Background(), k.id)
-	k.fence(v, session.All())
-	if k.state == session.Gone {
-		w.expect("preempt", err, session.ErrNotFound)
-	} else {
-		w.must(err)
-	}
-}
-
 // settle tells of every sealed session what has become of it.
 func (w *world) settle() {
 	to := rapid.SampledFrom([]session.State{session.Open, session.Finished, session.Aborted}).Draw(w.t, "outcome")

@@ -234,7 +234,7 @@ func (w *world) pick() *known {
 
 // other draws one of the rarer calls.
 func (w *world) other() func() {
-	return []func(){w.fix, w.preempt, w.settle, w.clear, w.restart}[w.draw("call", 0, 4)]
+	return []func(){w.settle, w.clear, w.restart}[w.draw("call", 0, 2)]
 }
 
 // sink is a new put's.
@@ -326,21 +326,6 @@ func (w *world) drop() {
 		w.t.Fatal("a drop does not fence")
 	}
 	w.disk.thaw(k.id, r)
-}
-
-func (w *world) fix() {
-	k := w.pick()
-	n := w.draw("length", 0, maxBytes)
-	want := k.err()
-	if want == nil && (k.BytesExpected >= 0 && k.BytesExpected != n || k.end() > n) {
-		want = session.ErrLength
-	}
-	k.disturb()
-	_, err := w.any().Fix(context.Background(), k.id, n)
-	w.expect("fix", err, want)
-	if err == nil {
-		k.BytesExpected = n
-	}
 }
 
 // end is behind the last recorded byte.
