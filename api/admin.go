@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"sluice/blob"
 	"sluice/session"
 	"sluice/upload"
 )
@@ -82,7 +83,7 @@ func (s *Server) readyz(c *call) (Health, error) {
 	defer stop()
 	if err := s.cfg.Ready(ctx); err != nil {
 		s.log.Warn("not ready", "request_id", c.id, "err", err)
-		if errors.Is(err, upload.ErrFull) {
+		if errors.Is(err, blob.ErrNoSpace) {
 			return Health{}, errDegraded
 		}
 		if errors.Is(err, upload.ErrTaken) {

@@ -11,6 +11,7 @@ import (
 	"unicode"
 
 	"sluice/access"
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/memories"
 	"sluice/session"
@@ -101,7 +102,7 @@ var rules = []struct {
 	{session.ErrUnknownOutcome, CodeUnavailable, time.Second},
 	{catalog.ErrUnknown, CodeUnavailable, time.Second},
 	{upload.ErrAway, CodeUnavailable, 5 * time.Second},
-	{upload.ErrUnavailable, CodeUnavailable, time.Second},
+	{blob.ErrUnavailable, CodeUnavailable, time.Second},
 	{session.ErrSealed, CodeUnavailable, time.Second},
 	{session.ErrGenMoved, CodeUnavailable, time.Second},
 	{access.ErrUnauthenticated, CodeUnauthenticated, 0},
@@ -135,12 +136,12 @@ var rules = []struct {
 	{session.ErrInvalid, CodeInvalidArgument, 0},
 	{catalog.ErrInvalid, CodeInvalidArgument, 0},
 	{memories.ErrCursor, CodeInvalidArgument, 0},
-	{upload.ErrFull, CodeStorageFull, time.Minute},
+	{blob.ErrNoSpace, CodeStorageFull, time.Minute},
 	{errSlow, CodeTimeout, 0},
 	{memories.ErrDamaged, CodeDamaged, 0},
 	// A loss that is found at opening is the same as one that a scrub has marked.
-	{upload.ErrRotten, CodeDamaged, 0},
-	{upload.ErrNoPlace, CodeDamaged, 0},
+	{blob.ErrCorrupt, CodeDamaged, 0},
+	{blob.ErrMissing, CodeDamaged, 0},
 	{catalog.ErrDamaged, CodeDamaged, 0},
 }
 

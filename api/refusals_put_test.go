@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"sluice/api"
+	"sluice/blob"
 	"sluice/session"
-	"sluice/upload"
 )
 
 // chunked makes the body one whose length is not announced.
@@ -273,7 +273,7 @@ func TestAFailedCreateLeavesNothing(t *testing.T) {
 				path := creates + "?name=a&idem=k"
 				fails(w.send("POST", path, length, b[:n-1]).cut(), api.CodeInvalidArgument)
 				fails(w.do("POST", path, string(b), append(headers, "Content-Digest", sha256Field(random(5)))...), api.CodeChecksumMismatch)
-				w.blobs.FailWrite(func(string, int64) error { return upload.ErrFull })
+				w.blobs.FailWrite(func(string, int64) error { return blob.ErrNoSpace })
 				if n > inlineMax || !announced {
 					fails(w.do("POST", path, string(b), headers...), api.CodeStorageFull)
 				}

@@ -18,8 +18,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sluice/api"
+	"sluice/blob"
 	"sluice/catalog"
-	"sluice/upload"
 )
 
 // statuses is the table of errors of API.md, but for Rejected (nothing inspects content yet), and with Timeout, PreconditionFailed and Damaged, its extensions.
@@ -305,7 +305,7 @@ func TestEveryCodeOfTheContract(t *testing.T) {
 		},
 		api.CodeStorageFull: func(w *world) {
 			id, b := w.partial()
-			w.blobs.FailWrite(func(string, int64) error { return fmt.Errorf("/secret/path: %w", upload.ErrFull) })
+			w.blobs.FailWrite(func(string, int64) error { return fmt.Errorf("/secret/path: %w", blob.ErrNoSpace) })
 			a := w.refused(api.CodeStorageFull, "PUT", chunkPath(id, 1), string(b[chunk:2*chunk]))
 			if bytes.Contains(a.body, []byte("secret")) {
 				w.t.Errorf("an internal message: %s", a.body)

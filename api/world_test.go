@@ -22,6 +22,7 @@ import (
 
 	"sluice/access"
 	"sluice/api"
+	"sluice/blob/blobtest"
 	"sluice/catalog"
 	"sluice/internal/leak"
 	"sluice/memories"
@@ -48,7 +49,7 @@ func still() int64 { return 0 }
 // parts are a server on stores in memory, and what it is made of.
 type parts struct {
 	server   *api.Server
-	blobs    *uploadtest.Blobs
+	blobs    *blobtest.Mem
 	access   *access.Service
 	catalog  catalog.Store
 	sessions *session.Service
@@ -58,7 +59,7 @@ type parts struct {
 
 func assemble(ctx context.Context, cfg api.Config, engine session.Config) (p parts, err error) {
 	stores := uploadtest.NewStores(catalog.Bounds{MaxSessions: maxSessions})
-	p.catalog, p.blobs, p.access = stores.Catalog, uploadtest.NewBlobs(), access.New(stores.Catalog, clock{}, still, nil)
+	p.catalog, p.blobs, p.access = stores.Catalog, blobtest.NewMem(), access.New(stores.Catalog, clock{}, still, nil)
 	if p.secret, err = p.access.Bootstrap(ctx); err != nil {
 		return p, err
 	}

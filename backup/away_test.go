@@ -9,15 +9,15 @@ import (
 	"testing"
 
 	"sluice/backup"
+	"sluice/blob"
 	"sluice/catalog"
-	"sluice/upload"
 )
 
 // away is content that can't be reached at all.
 type away struct{}
 
 func (away) Read(context.Context, []catalog.Extent, int64, int64) (io.ReadCloser, error) {
-	return nil, fmt.Errorf("%w: the disk is not mounted", upload.ErrUnavailable)
+	return nil, fmt.Errorf("%w: the disk is not mounted", blob.ErrUnavailable)
 }
 
 // Content that can't be reached is no damage: the backup fails, and the one that was there stays what it was.
@@ -25,7 +25,7 @@ func TestABackupOfContentThatIsAwayFails(t *testing.T) {
 	s, to, first, _ := twoStates(t)
 	src := s.source()
 	src.Content = away{}
-	if res, err := backup.Run(t.Context(), to, dir, src, s.clock.Now(), nil); !errors.Is(err, upload.ErrUnavailable) {
+	if res, err := backup.Run(t.Context(), to, dir, src, s.clock.Now(), nil); !errors.Is(err, blob.ErrUnavailable) {
 		t.Errorf("%+v, %v", res, err)
 	}
 	if names, err := verify(to); !slices.Equal(names, first) || err != nil {

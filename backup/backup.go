@@ -29,7 +29,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"path/filepath"
@@ -37,7 +36,7 @@ import (
 	"strings"
 	"time"
 
-	"sluice/catalog"
+	"sluice/blob"
 	"sluice/internal/durable"
 )
 
@@ -71,12 +70,6 @@ type Frozen interface {
 // Decode gives what a row says: a session.Session, a session.Entry, a row of the catalog as its table's type, or nil for what only leads to other rows.
 type Decode func(key, row []byte) (any, error)
 
-// Content is what is needed of a content store.
-type Content interface {
-	// Read is upload.Blobs' Read.
-	Read(ctx context.Context, extents []catalog.Extent, off, n int64) (io.ReadCloser, error)
-}
-
 // Source is a data folder that is backed up. Log may be left out.
 type Source struct {
 	// ID tells the folder from all others, but for those restored from its backups; see [Identity].
@@ -86,7 +79,7 @@ type Source struct {
 	Decode Decode
 	// Rows is the version of the rows.
 	Rows    int
-	Content Content
+	Content blob.Reader
 	// Salvage goes on without rows that can't be read. Else they end the backup.
 	Salvage bool
 	// Hold keeps places from being deleted until release is called. It is called before Freeze.

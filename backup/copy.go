@@ -10,8 +10,8 @@ import (
 	"hash/crc32"
 	"io"
 
+	"sluice/blob"
 	"sluice/catalog"
-	"sluice/upload"
 )
 
 // sourceError is a failure of what is copied from, as opposed to what is copied to.
@@ -77,7 +77,7 @@ func (r *run) passing(ctx context.Context, source *sourceError) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if errors.Is(source, upload.ErrUnavailable) {
+	if errors.Is(source, blob.ErrUnavailable) {
 		return source
 	}
 	return nil

@@ -9,7 +9,7 @@ import (
 )
 
 // Store runs transactions over the catalog's rows. It is serializable and safe
-// for concurrent use; every implementation passes uploadtest.TestCatalog.
+// for concurrent use; every implementation passes catalogtest.TestStore.
 type Store interface {
 	// View runs f over one consistent, durable state: nothing in it can be taken back by a
 	// crash. f may run again, so it must be pure but for its result.

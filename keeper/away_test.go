@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/keeper"
 	"sluice/upload"
@@ -28,12 +29,12 @@ func (p *placed) inPlace() error {
 
 // livedIn is a content store whose places were made in a life.
 type livedIn struct {
-	upload.Blobs
+	blob.Store
 	life uint64
 }
 
-func (a livedIn) Places(ctx context.Context, after string, n int) ([]upload.PlaceInfo, error) {
-	all, err := a.Blobs.Places(ctx, after, n)
+func (a livedIn) Places(ctx context.Context, after string, n int) ([]blob.PlaceInfo, error) {
+	all, err := a.Store.Places(ctx, after, n)
 	for i := range all {
 		all[i].Life = a.life
 	}
@@ -140,7 +141,7 @@ func TestWhatTheMetadataCanNotKnowStays(t *testing.T) {
 
 // Nothing is marked as damaged while the folder is away, or all of its content can't be reached: the pass ends at the first, and is done anew.
 func TestScrubMarksNothingOfAFolderThatIsAway(t *testing.T) {
-	for name, cause := range map[string]error{"away": upload.ErrNoPlace, "unreachable": upload.ErrUnavailable} {
+	for name, cause := range map[string]error{"away": blob.ErrMissing, "unreachable": blob.ErrUnavailable} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := &placed{}

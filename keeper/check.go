@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/session"
 	"sluice/upload"
@@ -15,7 +16,7 @@ import (
 type CheckConfig struct {
 	Sessions session.Store
 	Catalog  catalog.Store
-	Blobs    upload.Blobs
+	Blobs    blob.Store
 	Clock    session.Clock
 	// Repair mends what can be mended; see the docs of Check.
 	Repair bool

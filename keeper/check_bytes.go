@@ -12,24 +12,24 @@ import (
 	"slices"
 	"time"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/session"
-	"sluice/upload"
 )
 
 func isNotFound(err error) bool { return errors.Is(err, catalog.ErrNotFound) }
 
 // lost reports whether an error of reading says that the bytes are not there any more, rather than that they could not be read just now.
 func lost(err error) bool {
-	return errors.Is(err, upload.ErrRotten) || errors.Is(err, upload.ErrNoPlace)
+	return errors.Is(err, blob.ErrCorrupt) || errors.Is(err, blob.ErrMissing)
 }
 
 // words says what a lost extent's error means.
 func (c *check) words(err error, place string) string {
 	switch {
-	case errors.Is(err, upload.ErrNoPlace):
+	case errors.Is(err, blob.ErrMissing):
 		return fmt.Sprintf("%s is gone", c.File(place))
-	case errors.Is(err, upload.ErrRotten):
+	case errors.Is(err, blob.ErrCorrupt):
 		return fmt.Sprintf("%s does not hold there what was stored", c.File(place))
 	}
 	return fmt.Sprintf("%s can't be read: %v", c.File(place), err)
@@ -183,7 +183,7 @@ func (c *check) damages(ctx context.Context, content catalog.Content) (found []d
 		}
 		r := session.Range{Off: at, End: at + e.Len}
 		at += e.Len
-		err := c.Blobs.Check(ctx, e, upload.Always)
+		err := c.Blobs.Check(ctx, e, blob.CheckAll)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -282,7 +282,7 @@ func memoriesOf(ctx context.Context, store catalog.Store, content catalog.Conten
 
 // places looks for what is stored and that nothing names.
 func (c *check) places(ctx context.Context) error {
-	var strange []upload.PlaceInfo
+	var strange []blob.PlaceInfo
 	for after := ""; ; {
 		page, err := c.Blobs.Places(ctx, after, 1000)
 		if err != nil {
@@ -316,7 +316,7 @@ func (c *check) places(ctx context.Context) error {
 }
 
 // strange tells of stretches of which the store can't tell whose they are.
-func (c *check) strange(stretches []upload.PlaceInfo) {
+func (c *check) strange(stretches []blob.PlaceInfo) {
 	for _, p := range stretches {
 		var names []string
 		for name := range c.known {

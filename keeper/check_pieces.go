@@ -11,6 +11,7 @@ import (
 	"io"
 	"slices"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/session"
 	"sluice/upload"
@@ -53,7 +54,7 @@ func (c *check) piece(ctx context.Context, o *opened, e session.Entry) (good boo
 	p, err := upload.InspectPiece(e)
 	if err != nil {
 		what = fmt.Sprintf("where they are can't be read: %v", err)
-	} else if err := c.Blobs.Check(ctx, p.Extent, upload.Always); err != nil {
+	} else if err := c.Blobs.Check(ctx, p.Extent, blob.CheckAll); err != nil {
 		if ctx.Err() != nil {
 			return false, ctx.Err()
 		}

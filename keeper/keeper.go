@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/internal/panics"
 	"sluice/session"
@@ -54,7 +55,7 @@ type Config struct {
 	Sessions Sessions
 	Uploads  Uploads
 	Catalog  catalog.Store
-	Blobs    upload.Blobs
+	Blobs    blob.Store
 	Clock    session.Clock
 	// InPlace, which may be nil, looks whether what is stored is where it was opened, and gives an upload.ErrAway where it is not. It is asked before anything is deleted or marked.
 	InPlace func() error

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice/access"
+	"sluice/blob/blobtest"
 	"sluice/catalog"
 	"sluice/internal/leak"
 	"sluice/keeper"
@@ -35,7 +36,7 @@ type world struct {
 	uploads  *upload.Service
 	sessions *session.Service
 	catalog  catalog.Store
-	blobs    *uploadtest.Blobs
+	blobs    *blobtest.Mem
 	clock    *clock
 	me       access.Caller
 }
@@ -43,7 +44,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	stores := uploadtest.NewStores(catalog.Bounds{})
-	w := &world{t: t, clock: &clock{}, blobs: uploadtest.NewBlobs(), catalog: stores.Catalog}
+	w := &world{t: t, clock: &clock{}, blobs: blobtest.NewMem(), catalog: stores.Catalog}
 	w.clock.set(time.Now())
 	var err error
 	w.sessions, err = session.New(t.Context(), stores.Sessions, session.Config{Merge: upload.Merge, Clock: w.clock, TTL: 10 * minute})

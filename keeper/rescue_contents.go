@@ -10,15 +10,15 @@ import (
 	"slices"
 	"syscall"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/session"
-	"sluice/upload"
 )
 
 // RawPlaces is the content as a Rescue searches it.
 type RawPlaces interface {
-	// Places is upload.Blobs' Places.
-	Places(ctx context.Context, after string, n int) ([]upload.PlaceInfo, error)
+	// Places is blob.Store's Places.
+	Places(ctx context.Context, after string, n int) ([]blob.PlaceInfo, error)
 	// Raw gives the bytes of a place, compared with nothing, until done. n is how many there are;
 	// -1 where that is not known.
 	Raw(place string) (r io.ReaderAt, n int64, done func(), err error)
@@ -101,7 +101,7 @@ func (r *Rescue) wanted(rows catalog.Reader, named map[string]bool) (all []wante
 }
 
 // compare looks whether a place has one of the contents, and gives those that are wanted still.
-func (r *Rescue) compare(ctx context.Context, content RawPlaces, p upload.PlaceInfo, all []wanted) ([]wanted, error) {
+func (r *Rescue) compare(ctx context.Context, content RawPlaces, p blob.PlaceInfo, all []wanted) ([]wanted, error) {
 	body, has, done, err := content.Raw(p.Name)
 	if lost(err) || errors.Is(err, syscall.EIO) {
 		return all, ctx.Err()

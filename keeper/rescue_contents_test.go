@@ -11,10 +11,10 @@ import (
 	"syscall"
 	"testing"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/keeper"
 	"sluice/session"
-	"sluice/upload"
 )
 
 // places is content in memory, whose places are of these sessions.
@@ -25,10 +25,10 @@ type places struct {
 	opened   int
 }
 
-func (p *places) Places(_ context.Context, after string, n int) (out []upload.PlaceInfo, err error) {
+func (p *places) Places(_ context.Context, after string, n int) (out []blob.PlaceInfo, err error) {
 	for i := range len(p.bodies) {
 		if name := fmt.Sprint("p", i); name > after && len(out) < n {
-			out = append(out, upload.PlaceInfo{Name: name, Session: session.SessionID(p.sessions[name])})
+			out = append(out, blob.PlaceInfo{Name: name, Session: session.SessionID(p.sessions[name])})
 		}
 	}
 	return out, nil
@@ -45,7 +45,7 @@ func (p *places) Raw(place string) (io.ReaderAt, int64, func(), error) {
 // Contents whose records are lost are found by the SHA-256 of what the places hold that nothing
 // names, those of a session at its places, and nothing else is taken for them.
 func TestContentIsFoundByItsBytes(t *testing.T) {
-	for name, fails := range map[string]error{"": nil, "can't be read now": syscall.EMFILE, "can't be read any more": syscall.EIO, "is gone": upload.ErrNoPlace} {
+	for name, fails := range map[string]error{"": nil, "can't be read now": syscall.EMFILE, "can't be read any more": syscall.EIO, "is gone": blob.ErrMissing} {
 		t.Run(name, func(t *testing.T) {
 			r := newRescued(t)
 			content := &places{

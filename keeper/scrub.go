@@ -7,9 +7,9 @@ import (
 	"slices"
 	"time"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/internal/panics"
-	"sluice/upload"
 )
 
 const (
@@ -134,11 +134,11 @@ func (s *scrub) content(ctx context.Context, content catalog.Content) error {
 	}
 	for _, e := range content.Extents {
 		began := time.Now()
-		err := s.k.cfg.Blobs.Check(ctx, e, upload.Always)
+		err := s.k.cfg.Blobs.Check(ctx, e, blob.CheckAll)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if errors.Is(err, upload.ErrUnavailable) { // as for every other content
+		if errors.Is(err, blob.ErrUnavailable) { // as for every other content
 			return err
 		}
 		s.bytes += e.Len

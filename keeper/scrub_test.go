@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/keeper"
 	"sluice/memories"
@@ -22,19 +23,19 @@ import (
 
 // peeked is a content store whose checks a test sees.
 type peeked struct {
-	upload.Blobs
+	blob.Store
 	check atomic.Pointer[func(e catalog.Extent) error] // runs before each check; its error is the answer
 }
 
 func (p *peeked) onCheck(f func(e catalog.Extent) error) { p.check.Store(&f) }
 
-func (p *peeked) Check(ctx context.Context, e catalog.Extent, care upload.Care) error {
+func (p *peeked) Check(ctx context.Context, e catalog.Extent, care blob.CheckPolicy) error {
 	if check := p.check.Load(); check != nil {
 		if err := (*check)(e); err != nil {
 			return err
 		}
 	}
-	return p.Blobs.Check(ctx, e, care)
+	return p.Store.Check(ctx, e, care)
 }
 
 // peekedRows is a catalog whose transactions a test sees.
@@ -75,7 +76,7 @@ func scrub(t *testing.T, perSecond int64) *scrubbed { return scrubOf(t, perSecon
 
 func scrubOf(t *testing.T, perSecond int64, inPlace func() error) *scrubbed {
 	w := newWorld(t)
-	s := &scrubbed{world: w, blobs: &peeked{Blobs: w.blobs}, rows: &peekedRows{Store: w.catalog}}
+	s := &scrubbed{world: w, blobs: &peeked{Store: w.blobs}, rows: &peekedRows{Store: w.catalog}}
 	k := keeper.New(keeper.Config{
 		Sessions: w.sessions, Uploads: w.uploads, Catalog: s.rows, Blobs: s.blobs, Clock: wall{}, InPlace: inPlace, Log: slog.New(slog.NewTextHandler(s, nil)),
 	})

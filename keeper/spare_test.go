@@ -8,16 +8,16 @@ import (
 	"testing"
 	"time"
 
+	"sluice/blob/blobtest"
 	"sluice/catalog"
 	"sluice/keeper"
 	"sluice/session"
 	"sluice/upload"
-	"sluice/upload/uploadtest"
 )
 
 // stubborn is a content store that deletes nothing, or not that place, while it is told so.
 type stubborn struct {
-	*uploadtest.Blobs
+	*blobtest.Mem
 	fails bool
 	place string
 }
@@ -28,7 +28,7 @@ func (s *stubborn) Delete(ctx context.Context, place string) error {
 	if s.fails || s.place == place {
 		return errStubborn
 	}
-	return s.Blobs.Delete(ctx, place)
+	return s.Mem.Delete(ctx, place)
 }
 
 // A place whose bytes could not be deleted stays due.
@@ -36,7 +36,7 @@ func TestWhatCannotBeDeletedIsTriedAgain(t *testing.T) {
 	w := newWorld(t)
 	up := w.begun()
 	w.check(w.uploads.Abort(t.Context(), w.me, up.ID)) // what the next Service knows of it is in the records alone
-	blobs := &stubborn{Blobs: w.blobs, fails: true}
+	blobs := &stubborn{Mem: w.blobs, fails: true}
 	w.uploads = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: blobs, Clock: w.clock, Limits: upload.DefaultLimits()})
 	t.Cleanup(w.uploads.Close)
 	w.keeper = keeper.New(keeper.Config{Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: blobs, Clock: w.clock})
@@ -67,7 +67,7 @@ func TestOneBadOrphanKeepsNoOther(t *testing.T) {
 	}
 	places, err := w.blobs.Places(t.Context(), "", 10)
 	w.check(err)
-	blobs := &stubborn{Blobs: w.blobs, place: places[0].Name}
+	blobs := &stubborn{Mem: w.blobs, place: places[0].Name}
 	w.keeper = keeper.New(keeper.Config{Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: blobs, Clock: w.clock})
 	sweep := func(want int, fails error) {
 		t.Helper()

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/internal/panics"
 	"sluice/session"
@@ -95,7 +96,7 @@ type sweep struct {
 	k       *Keeper
 	now     int64
 	is      map[string]int64 // the orphans of this life, and since when each is one
-	strange []upload.PlaceInfo
+	strange []blob.PlaceInfo
 	// newer are orphans that the metadata can't know.
 	newer, newerBytes int64
 	deleted           int
@@ -103,7 +104,7 @@ type sweep struct {
 }
 
 // place deletes a place that is an orphan for long enough.
-func (s *sweep) place(ctx context.Context, p upload.PlaceInfo) error {
+func (s *sweep) place(ctx context.Context, p blob.PlaceInfo) error {
 	if p.Holds != nil {
 		if !s.k.cfg.Known(p.Life) {
 			s.keep(p)
@@ -141,11 +142,11 @@ func (s *sweep) place(ctx context.Context, p upload.PlaceInfo) error {
 }
 
 // keep counts an orphan that may be another copy's of the metadata.
-func (s *sweep) keep(p upload.PlaceInfo) {
+func (s *sweep) keep(p blob.PlaceInfo) {
 	s.newer, s.newerBytes = s.newer+1, s.newerBytes+p.Bytes
 }
 
-func (s *sweep) delete(ctx context.Context, p upload.PlaceInfo) error {
+func (s *sweep) delete(ctx context.Context, p blob.PlaceInfo) error {
 	if err := s.k.delete(ctx, p.Name); err != nil {
 		return err
 	}
@@ -174,8 +175,8 @@ func (s *sweep) unknown(ctx context.Context) {
 	}
 }
 
-// NamedIn gives, by the name of each stretch (see upload.PlaceInfo.Holds), the places that a row names and whose bytes may be there.
-func NamedIn(ctx context.Context, rows catalog.Store, sessions Lister, stretches []upload.PlaceInfo) (map[string][]string, error) {
+// NamedIn gives, by the name of each stretch (see blob.PlaceInfo.Holds), the places that a row names and whose bytes may be there.
+func NamedIn(ctx context.Context, rows catalog.Store, sessions Lister, stretches []blob.PlaceInfo) (map[string][]string, error) {
 	named := map[string][]string{}
 	look := func(place string) {
 		for _, p := range stretches {
@@ -217,7 +218,7 @@ func NamedIn(ctx context.Context, rows catalog.Store, sessions Lister, stretches
 }
 
 // orphan reports whether nothing names a place, or whether it is that of a session that is open.
-func (k *Keeper) orphan(ctx context.Context, p upload.PlaceInfo) (orphan, open bool, err error) {
+func (k *Keeper) orphan(ctx context.Context, p blob.PlaceInfo) (orphan, open bool, err error) {
 	if k.cfg.Uploads.Active(p.Session) {
 		return false, false, nil
 	}

@@ -9,25 +9,25 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/blob"
+	"sluice/blob/blobtest"
 	"sluice/catalog"
 	"sluice/internal/panics"
 	"sluice/keeper"
 	"sluice/session"
-	"sluice/upload"
-	"sluice/upload/uploadtest"
 )
 
 // aged is a content store of which some places are of an earlier life, and which can't tell whose those are whose name begins with a ?.
 type aged struct {
-	*uploadtest.Blobs
+	*blobtest.Mem
 	holds map[string]string // stretch: the place that it is of
 }
 
-func (a aged) Places(ctx context.Context, after string, n int) ([]upload.PlaceInfo, error) {
+func (a aged) Places(ctx context.Context, after string, n int) ([]blob.PlaceInfo, error) {
 	if after >= "~" {
 		return nil, nil
 	}
-	all, err := a.Blobs.Places(ctx, after, n)
+	all, err := a.Mem.Places(ctx, after, n)
 	if len(all) > 0 || err != nil {
 		for i := range all {
 			all[i].Old = true
@@ -35,15 +35,15 @@ func (a aged) Places(ctx context.Context, after string, n int) ([]upload.PlaceIn
 		return all, err
 	}
 	for name, of := range a.holds {
-		all = append(all, upload.PlaceInfo{Name: name, Old: true, Holds: func(place string) bool { return place == of }})
+		all = append(all, blob.PlaceInfo{Name: name, Old: true, Holds: func(place string) bool { return place == of }})
 	}
-	slices.SortFunc(all, func(a, b upload.PlaceInfo) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(all, func(a, b blob.PlaceInfo) int { return strings.Compare(a.Name, b.Name) })
 	return all, nil
 }
 
 func (a aged) Delete(ctx context.Context, place string) error {
 	delete(a.holds, place)
-	return a.Blobs.Delete(ctx, place)
+	return a.Mem.Delete(ctx, place)
 }
 
 // stray makes a place of an id, which no session need have.
@@ -55,7 +55,7 @@ func (w *world) stray(id session.SessionID) {
 	w.check(errors.Join(err, writer.Close()))
 }
 
-func (w *world) on(blobs upload.Blobs) {
+func (w *world) on(blobs blob.Store) {
 	w.keeper = keeper.New(keeper.Config{Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: blobs, Clock: w.clock})
 }
 
@@ -67,7 +67,7 @@ func TestWhatAnEarlierLifeLeftGoesAtOnce(t *testing.T) {
 	for id := range session.SessionID(12_000) {
 		w.stray(id + 1)
 	}
-	w.on(aged{Blobs: w.blobs})
+	w.on(aged{Mem: w.blobs})
 	if n, err := w.keeper.Sweep(t.Context()); n != 12_000 || err != nil {
 		t.Errorf("%d deleted, %v", n, err)
 	}
@@ -98,7 +98,7 @@ func TestWhatCannotBeRecognisedIsKeptWhereItIsNamed(t *testing.T) {
 
 // panicking is a content store that panics where one of its places is to be deleted.
 type panicking struct {
-	upload.Blobs
+	blob.Store
 	at string
 }
 
@@ -106,7 +106,7 @@ func (p panicking) Delete(ctx context.Context, place string) error {
 	if place == p.at {
 		panic("the store is broken")
 	}
-	return p.Blobs.Delete(ctx, place)
+	return p.Store.Delete(ctx, place)
 }
 
 // One place at which the store panics keeps no other from being deleted, by a sweep or by a tick.
@@ -117,7 +117,7 @@ func TestAPanicAtOnePlaceKeepsNoOther(t *testing.T) {
 	}
 	all, err := w.blobs.Places(t.Context(), "", 100)
 	w.check(err)
-	w.on(panicking{aged{Blobs: w.blobs}, all[2].Name})
+	w.on(panicking{aged{Mem: w.blobs}, all[2].Name})
 	var lost *panics.Error
 	if n, err := w.keeper.Sweep(t.Context()); n != 4 || !errors.As(err, &lost) {
 		t.Errorf("%d deleted, %v", n, err)

@@ -7,18 +7,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"sluice/blob"
 	"time"
 
 	"sluice/access"
 	"sluice/catalog"
 )
-
-// Content is what reading needs of a content store; upload.Blobs has it.
-type Content interface {
-	// Read gives n bytes from off of what the extents make up. It fails rather than end early.
-	Read(ctx context.Context, extents []catalog.Extent, off, n int64) (io.ReadCloser, error)
-}
 
 // Clock tells the wall-clock time, for people.
 type Clock interface{ Now() time.Time }
@@ -26,7 +20,7 @@ type Clock interface{ Now() time.Time }
 // Config is what a Service works with; all of it is needed.
 type Config struct {
 	Catalog catalog.Store
-	Content Content
+	Content blob.Reader
 	Clock   Clock
 	// Running is the session engine's running time in ms, by which the trash is emptied.
 	Running func() int64
@@ -157,7 +151,7 @@ type File struct {
 	Memory  catalog.Memory
 	content catalog.Content
 	again   func(ctx context.Context) (catalog.Content, error)
-	from    Content
+	from    blob.Reader
 }
 
 // ErrDamaged: the content is marked as damaged, or has turned out to be. The memory is there, and a new upload of the same bytes heals it.

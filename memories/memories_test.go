@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sluice/access"
+	"sluice/blob/blobtest"
 	"sluice/catalog"
 	"sluice/internal/leak"
 	"sluice/memories"
@@ -34,14 +35,14 @@ type world struct {
 	uploads      *upload.Service
 	access       *access.Service
 	catalog      catalog.Store
-	blobs        *uploadtest.Blobs
+	blobs        *blobtest.Mem
 	me, stranger access.Caller
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	stores := uploadtest.NewStores(catalog.Bounds{})
-	w := &world{t: t, blobs: uploadtest.NewBlobs(), catalog: stores.Catalog, access: access.New(stores.Catalog, clock{}, still, nil)}
+	w := &world{t: t, blobs: blobtest.NewMem(), catalog: stores.Catalog, access: access.New(stores.Catalog, clock{}, still, nil)}
 	engine, err := session.New(t.Context(), stores.Sessions, session.Config{Merge: upload.Merge})
 	w.check(err)
 	limits := upload.DefaultLimits()

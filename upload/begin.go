@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/access"
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/session"
 )
@@ -19,7 +20,7 @@ const reserveStep = 64 << 20
 // has got, or finished. It costs one synced commit; no file is made yet.
 //
 // Errors: *catalog.FieldError, session.ErrInvalid, ErrTooLarge, ErrIdem, *catalog.QuotaError, catalog.ErrTooManySessions,
-// ErrFull, and access's.
+// blob.ErrNoSpace, and access's.
 func (u *Service) Begin(ctx context.Context, c access.Caller, req BeginRequest) (Upload, error) {
 	meta, err := req.Meta.Validate()
 	if err != nil {
@@ -41,7 +42,7 @@ func (u *Service) Begin(ctx context.Context, c access.Caller, req BeginRequest) 
 			return up, err
 		}
 	}
-	return Upload{}, fmt.Errorf("%w: the sessions of this key keep ending while it is begun", ErrUnavailable)
+	return Upload{}, fmt.Errorf("%w: the sessions of this key keep ending while it is begun", blob.ErrUnavailable)
 }
 
 // errKeyFinished: a create has finished under the key since that was asked for.
@@ -70,7 +71,7 @@ func (u *Service) beginOnce(ctx context.Context, c access.Caller, req BeginReque
 			return Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, Idem: n.Idem}, false, nil
 		}
 	}
-	if s, err = u.trusted(ctx, s, AfterReboot); err != nil {
+	if s, err = u.trusted(ctx, s, blob.CheckBeforeReboot); err != nil {
 		return up, false, err
 	}
 	if done, known, err = u.known(ctx, c, &n); err != nil || known {
@@ -204,7 +205,7 @@ func (u *Service) hasRoom() error {
 	if err == nil || errors.Is(err, ErrAway) {
 		return err
 	}
-	return fmt.Errorf("%w: %w", ErrFull, err)
+	return fmt.Errorf("%w: %w", blob.ErrNoSpace, err)
 }
 
 // takesNew refuses early what would begin something new of n bytes: by refuse, if that is set, and where the stores could not hold it.
@@ -220,7 +221,7 @@ func (u *Service) takesNew(ctx context.Context, refuse error, n int64) error {
 		return fmt.Errorf("asking for free space: %w", err)
 	}
 	if n > free || free <= 0 {
-		return fmt.Errorf("%w: %d bytes are wanted, %d are free", ErrFull, n, free)
+		return fmt.Errorf("%w: %d bytes are wanted, %d are free", blob.ErrNoSpace, n, free)
 	}
 	return nil
 }

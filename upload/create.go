@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"sluice/access"
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/session"
 )
@@ -203,7 +204,7 @@ func (u *Service) write(ctx context.Context, id session.SessionID, body io.Reade
 	}
 	defer w.Close()
 	to := digesting{w, io.MultiWriter(sum, crc)}
-	if lender, ok := w.(Lender); ok {
+	if lender, ok := w.(blob.Lender); ok {
 		err = u.Sessions.Copy(lending{to, lender}, body, n)
 	} else {
 		err = u.Sessions.Copy(to, body, n)
@@ -225,7 +226,7 @@ func (u *Service) write(ctx context.Context, id session.SessionID, body io.Reade
 
 // digesting writes to a place, and what was written into digests.
 type digesting struct {
-	w    Writer
+	w    blob.Writer
 	sums io.Writer
 }
 
@@ -241,7 +242,7 @@ func (d digesting) WriteAt(p []byte, off int64) (int, error) {
 // lending is digesting where the store has memory for it.
 type lending struct {
 	digesting
-	Lender
+	blob.Lender
 }
 
 // publish makes a content that is settled a memory, in the one transaction of a create without a session.

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"sluice/access"
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/session"
 )
@@ -85,7 +86,7 @@ func (u *Service) FinishBatch(ctx context.Context, c access.Caller, reqs []Finis
 			return ms, err
 		}
 	}
-	return nil, fmt.Errorf("%w: the sessions keep changing while they are finished", ErrUnavailable)
+	return nil, fmt.Errorf("%w: the sessions keep changing while they are finished", blob.ErrUnavailable)
 }
 
 func (u *Service) finishOnce(ctx context.Context, c access.Caller, reqs []FinishRequest) (ms []catalog.Memory, again bool, err error) {
@@ -155,7 +156,7 @@ func (u *Service) failed(ctx context.Context, open []*verified, err error) (agai
 	if errors.As(err, &end) {
 		id, err = end.ID, end.Err
 	}
-	var lost *LostError
+	var lost *blob.PersistError
 	if !errors.As(err, &lost) {
 		return false, &BatchError{[]Failure{{id, err}}}
 	}
@@ -177,7 +178,7 @@ func (u *Service) failed(ctx context.Context, open []*verified, err error) (agai
 }
 
 // dropExtents drops the entries whose bytes lie in lost extents.
-func (u *Service) dropExtents(ctx context.Context, s session.Session, lost *LostError) (after session.Session, hit bool, err error) {
+func (u *Service) dropExtents(ctx context.Context, s session.Session, lost *blob.PersistError) (after session.Session, hit bool, err error) {
 	entries, err := u.Sessions.Entries(ctx, s.ID, session.All(), 0)
 	if err != nil {
 		return s, false, err
@@ -222,7 +223,7 @@ func (u *Service) verify(ctx context.Context, c access.Caller, req FinishRequest
 	if end >= 0 && end != req.Length {
 		return nil, &LengthError{Want: end, Got: req.Length}
 	}
-	if s, err = u.trusted(ctx, s, AfterDeath); err != nil {
+	if s, err = u.trusted(ctx, s, blob.CheckBeforeCrash); err != nil {
 		return nil, err
 	}
 	if err := s.Incomplete(req.Length); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/internal/panics"
 	"sluice/session"
@@ -46,7 +47,7 @@ func (u *Service) catchUp(ctx context.Context, t *track) error {
 			return err
 		}
 		if s, r, err = u.hashSlice(ctx, t, s.Prefix()-r.off); err != nil {
-			if errors.Is(err, ErrRotten) || errors.Is(err, ErrNoPlace) {
+			if errors.Is(err, blob.ErrCorrupt) || errors.Is(err, blob.ErrMissing) {
 				if e := u.dropLost(ctx, t.id, session.Range{Off: r.off, End: min(s.Prefix(), r.off+slice)}); e != nil {
 					return errors.Join(err, e)
 				}
@@ -230,7 +231,7 @@ func (u *Service) digest(ctx context.Context, id session.SessionID, length int64
 			return sum, s, failed
 		}
 		if u.stop.Err() != nil {
-			return sum, s, ErrUnavailable
+			return sum, s, blob.ErrUnavailable
 		}
 		if !running {
 			u.follow(id)

@@ -8,15 +8,15 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sluice/blob/blobtest"
 	"sluice/catalog"
 	"sluice/session"
 	"sluice/upload"
-	"sluice/upload/uploadtest"
 )
 
 // gatedReads is a Blobs each Read of which waits until it is let go, and tells whose it is.
 type gatedReads struct {
-	*uploadtest.Blobs
+	*blobtest.Mem
 	reads chan string
 	goOn  chan struct{}
 	long  atomic.Bool // more was asked for than is hashed in one turn
@@ -32,14 +32,14 @@ func (g *gatedReads) Read(ctx context.Context, es []catalog.Extent, off, n int64
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	return g.Blobs.Read(ctx, es, off, n)
+	return g.Mem.Read(ctx, es, off, n)
 }
 
 // Two large sessions that are being hashed hold up a small one that is finished for one slice of theirs, not to their ends.
 func TestASmallFinishDoesNotWaitForLargeHashes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		blobs := &gatedReads{Blobs: w.blobs, reads: make(chan string, 10), goOn: make(chan struct{})}
+		blobs := &gatedReads{Mem: w.blobs, reads: make(chan string, 10), goOn: make(chan struct{})}
 		l := limits()
 		l.ChunkSize, l.ChunkSizeMax = 16<<20, 16<<20
 		w.rewire(blobs, l)
@@ -92,7 +92,7 @@ func TestAPanicBehindThePutsIsAnError(t *testing.T) {
 	w.finishes(up.ID, b)
 }
 
-type panicking struct{ *uploadtest.Blobs }
+type panicking struct{ *blobtest.Mem }
 
 func (panicking) Read(context.Context, []catalog.Extent, int64, int64) (io.ReadCloser, error) {
 	panic("the store is broken")

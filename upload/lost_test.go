@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/session"
 	"sluice/upload"
@@ -27,7 +28,7 @@ func ofTwoPieces() upload.Limits {
 func TestARottenPieceThatIsMergedMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		blobs := &checked{Blobs: w.blobs}
+		blobs := &checked{Store: w.blobs}
 		w.rewire(blobs, ofTwoPieces())
 		b := random(2 * large)
 		up := w.begin(int64(len(b)))
@@ -78,7 +79,7 @@ func TestWhatASyncLostIsReplacedMeanwhile(t *testing.T) {
 			}
 		}
 		e.list.Store(&replace)
-		return &upload.LostError{Lost: es, Err: errors.New("EIO")}
+		return &blob.PersistError{Lost: es, Err: errors.New("EIO")}
 	})
 	m, err := w.finish(up.ID, b)
 	w.check(err)
@@ -134,7 +135,7 @@ func TestAComparisonWithWhatIsDroppedMeanwhile(t *testing.T) {
 func TestTheHashLeavesNothingOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		blobs := &rereading{Blobs: w.blobs}
+		blobs := &rereading{Store: w.blobs}
 		e := w.rewire(blobs, limits())
 		b := random(4 * chunk)
 		up := w.begin(int64(len(b)))

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"sluice/access"
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/session"
 	"sluice/upload"
@@ -90,7 +91,7 @@ func (e *engine) Record(ctx context.Context, id session.SessionID, gen uint64, c
 }
 
 // rewire makes the Services anew, on hooked stores, with the engine's settings of cmd/sluice.
-func (w *world) rewire(blobs upload.Blobs, limits upload.Limits) *engine {
+func (w *world) rewire(blobs blob.Store, limits upload.Limits) *engine {
 	w.Close()
 	e := &engine{Store: w.stores.Sessions}
 	var err error
@@ -164,12 +165,12 @@ func TestAFinishThatIsOvertakenEnds(t *testing.T) {
 
 // checked is a Blobs whose Check waits.
 type checked struct {
-	upload.Blobs
+	blob.Store
 	check func()
 }
 
-func (c *checked) Check(ctx context.Context, e catalog.Extent, care upload.Care) error {
-	err := c.Blobs.Check(ctx, e, care)
+func (c *checked) Check(ctx context.Context, e catalog.Extent, care blob.CheckPolicy) error {
+	err := c.Store.Check(ctx, e, care)
 	if err != nil && c.check != nil {
 		c.check()
 	}
@@ -179,7 +180,7 @@ func (c *checked) Check(ctx context.Context, e catalog.Extent, care upload.Care)
 // Two requests find the same rotten chunk. The one drops it, and its client stores it anew. The other's drop leaves the new one alone.
 func TestADropTakesOnlyWhatWasFoundLost(t *testing.T) {
 	w := newWorld(t)
-	blobs := &checked{Blobs: w.blobs}
+	blobs := &checked{Store: w.blobs}
 	w.rewire(blobs, limits())
 	up := w.begin(2 * chunk)
 	b := random(2 * chunk)
@@ -211,12 +212,12 @@ func TestADropTakesOnlyWhatWasFoundLost(t *testing.T) {
 
 // rereading is a Blobs in which something happens after its first read.
 type rereading struct {
-	upload.Blobs
+	blob.Store
 	read hook
 }
 
 func (r *rereading) Read(ctx context.Context, extents []catalog.Extent, off, n int64) (io.ReadCloser, error) {
-	body, err := r.Blobs.Read(ctx, extents, off, n)
+	body, err := r.Store.Read(ctx, extents, off, n)
 	r.read.fire()
 	return body, err
 }
@@ -225,7 +226,7 @@ func (r *rereading) Read(ctx context.Context, extents []catalog.Extent, off, n i
 func TestAFinishReadsWhatReplacedALostPiece(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		blobs := &rereading{Blobs: w.blobs}
+		blobs := &rereading{Store: w.blobs}
 		w.rewire(blobs, limits())
 		b := random(3 * chunk)
 		up := w.begin(int64(len(b)))
@@ -399,7 +400,7 @@ func TestTheChecksumIsOfAllBytes(t *testing.T) {
 				w.check(w.catalog.View(t.Context(), func(r catalog.Reader) error {
 					c, err := catalog.Contents.Get(r, catalog.ContentKey{Capsule: m.Capsule, SHA256: m.SHA256})
 					for _, e := range c.Extents {
-						err = errors.Join(err, w.blobs.Check(t.Context(), e, upload.Always))
+						err = errors.Join(err, w.blobs.Check(t.Context(), e, blob.CheckAll))
 					}
 					return err
 				}))

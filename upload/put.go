@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/access"
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/session"
 )
@@ -16,7 +17,7 @@ import (
 // the process, and power loss where the content store is set to that. The same bytes again are fine.
 // It costs one commit, which waits for an fsync only where the stores are set to survive power loss.
 //
-// Errors: session's (ErrShort, ErrLong, ErrRange, ErrConflict, ErrSuperseded, ErrLimit, ended states), ErrTooLarge, *ChecksumError, ErrFull, ErrUnavailable, access's.
+// Errors: session's (ErrShort, ErrLong, ErrRange, ErrConflict, ErrSuperseded, ErrLimit, ended states), ErrTooLarge, *ChecksumError, blob.ErrNoSpace, blob.ErrUnavailable, access's.
 // A body must end with io.EOF; its other errors are cuts, and pass through.
 func (u *Service) PutChunk(ctx context.Context, c access.Caller, id session.SessionID, idx int64, body io.Reader, p Put) error {
 	s, capsule, err := u.puttable(ctx, c, id)
@@ -112,7 +113,7 @@ func (u *Service) puttable(ctx context.Context, c access.Caller, id session.Sess
 	if err != nil {
 		return s, "", err
 	}
-	s, err = u.trusted(ctx, s, AfterReboot)
+	s, err = u.trusted(ctx, s, blob.CheckBeforeReboot)
 	return s, n.Capsule, err
 }
 
@@ -128,7 +129,7 @@ func (u *Service) takesFirst(s session.Session, off int64, p Put) error {
 // after looks at how a put ended: it lets a follower hash what came ahead, if anything was recorded, and drops what turned
 // out to be lost.
 func (u *Service) after(ctx context.Context, id session.SessionID, r session.Range, recorded bool, err error) error {
-	lost := errors.Is(err, ErrRotten) || errors.Is(err, ErrNoPlace)
+	lost := errors.Is(err, blob.ErrCorrupt) || errors.Is(err, blob.ErrMissing)
 	if lost || errors.Is(err, session.ErrSuperseded) {
 		// An end takes the pieces and their places away, and fences what runs: what has become of the session is the answer then.
 		if s, e := u.Sessions.Settled(context.WithoutCancel(ctx), id); e == nil && s.State.Ended() {

@@ -10,11 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"sluice/blob"
+	"sluice/blob/blobtest"
 	"sluice/catalog"
 	"sluice/internal/panics"
 	"sluice/session"
 	"sluice/upload"
-	"sluice/upload/uploadtest"
 )
 
 func TestAFinishNamesTheWholeLength(t *testing.T) {
@@ -82,7 +83,7 @@ func TestWhatCannotBeSettledIsNotPublished(t *testing.T) {
 	}
 	places, err := w.blobs.Places(t.Context(), "", 10)
 	w.check(err)
-	i := slices.IndexFunc(places, func(p upload.PlaceInfo) bool { return p.Session == reqs[1].ID })
+	i := slices.IndexFunc(places, func(p blob.PlaceInfo) bool { return p.Session == reqs[1].ID })
 	w.blobs.FailSettle(func(es []catalog.Extent) error {
 		if slices.ContainsFunc(es, func(e catalog.Extent) bool { return e.Place == places[i].Name }) {
 			return broken
@@ -126,10 +127,10 @@ func TestAFinishedIdemRefusesAnotherRequest(t *testing.T) {
 }
 
 // doubting is a content store after the death of a process: it trusts nothing unseen.
-type doubting struct{ *uploadtest.Blobs }
+type doubting struct{ *blobtest.Mem }
 
-func (d doubting) Check(ctx context.Context, e catalog.Extent, _ upload.Care) error {
-	return d.Blobs.Check(ctx, e, upload.Always)
+func (d doubting) Check(ctx context.Context, e catalog.Extent, _ blob.CheckPolicy) error {
+	return d.Mem.Check(ctx, e, blob.CheckAll)
 }
 
 // Bytes that were hashed as they came, and rotted before a restart, are found before anything is published.
@@ -160,7 +161,7 @@ func TestAPanicOfTheComparisonIsAnError(t *testing.T) {
 	w.putAll(up.ID, b)
 	w.restart()
 	w.Close()
-	blobs := &brittle{Blobs: w.blobs, broken: true}
+	blobs := &brittle{Mem: w.blobs, broken: true}
 	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: blobs, Clock: clock{}, Limits: limits()})
 	var lost *panics.Error
 	if _, err := w.finish(up.ID, b); !errors.As(err, &lost) {
@@ -172,13 +173,13 @@ func TestAPanicOfTheComparisonIsAnError(t *testing.T) {
 
 // brittle is a content store that panics while it is broken.
 type brittle struct {
-	*uploadtest.Blobs
+	*blobtest.Mem
 	broken bool
 }
 
-func (s *brittle) Check(ctx context.Context, e catalog.Extent, care upload.Care) error {
+func (s *brittle) Check(ctx context.Context, e catalog.Extent, care blob.CheckPolicy) error {
 	if s.broken {
 		panic("the store is broken")
 	}
-	return s.Blobs.Check(ctx, e, care)
+	return s.Mem.Check(ctx, e, care)
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"sluice/blob"
+	"sluice/blob/blobtest"
 	"sluice/catalog"
 	"sluice/session"
 	"sluice/upload"
@@ -17,7 +19,7 @@ import (
 
 // scarce is a content store with so much room.
 type scarce struct {
-	*uploadtest.Blobs
+	*blobtest.Mem
 	free int64
 }
 
@@ -28,7 +30,7 @@ func (s *scarce) Free(context.Context) (int64, error) { return s.free, nil }
 func TestARepeatPaysForNothingNew(t *testing.T) {
 	stores := uploadtest.NewStores(catalog.Bounds{MaxSessions: 2})
 	w := newWorldOn(t, stores)
-	blobs := &scarce{Blobs: w.blobs, free: 1 << 40}
+	blobs := &scarce{Mem: w.blobs, free: 1 << 40}
 	w.rewire(blobs, limits())
 	b := random(2 * chunk)
 	begin := upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(len(b)), Chunks: -1, Idem: "open"}
@@ -53,8 +55,8 @@ func TestARepeatPaysForNothingNew(t *testing.T) {
 		refuse error
 		want   error
 	}{
-		"nothing is free":        {func() { blobs.free = 0 }, nil, upload.ErrFull},
-		"less is free":           {func() { blobs.free = chunk }, nil, upload.ErrFull},
+		"nothing is free":        {func() { blobs.free = 0 }, nil, blob.ErrNoSpace},
+		"less is free":           {func() { blobs.free = chunk }, nil, blob.ErrNoSpace},
 		"the metadata has none":  {func() { w.Room = func() error { return full } }, nil, full},
 		"the limit is lower":     {func() { l.MaxBytes = chunk }, nil, upload.ErrTooLarge},
 		"the server drains":      {func() {}, draining, draining},
@@ -97,7 +99,7 @@ func TestWhatComesBehindARepeatNeedsRoom(t *testing.T) {
 	w.check(w.put(up.ID, 0, b[:chunk]))
 	full := errors.New("full")
 	w.Room = func() error { return full }
-	if _, err := w.PutRange(t.Context(), w.me, up.ID, 0, strings.NewReader(string(b)), upload.Put{Length: -1}); !errors.Is(err, upload.ErrFull) {
+	if _, err := w.PutRange(t.Context(), w.me, up.ID, 0, strings.NewReader(string(b)), upload.Put{Length: -1}); !errors.Is(err, blob.ErrNoSpace) {
 		t.Errorf("put: %v", err)
 	}
 	if s, err := w.sessions.Status(t.Context(), up.ID); err != nil || s.Bytes() != chunk {

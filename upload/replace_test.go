@@ -10,15 +10,15 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sluice/blob/blobtest"
 	"sluice/catalog"
 	"sluice/session"
 	"sluice/upload"
-	"sluice/upload/uploadtest"
 )
 
 // settling is a Blobs with a hook in Settle, and its answer.
 type settling struct {
-	*uploadtest.Blobs
+	*blobtest.Mem
 	settle hook
 	err    error
 }
@@ -27,7 +27,7 @@ func (s *settling) Settle(ctx context.Context, es []catalog.Extent) error {
 	if s.settle.fire(); s.err != nil {
 		return s.err
 	}
-	return s.Blobs.Settle(ctx, es)
+	return s.Mem.Settle(ctx, es)
 }
 
 // replace puts chunk 0 anew.
@@ -48,7 +48,7 @@ func TestAReplacementMeetsAFinish(t *testing.T) {
 				close(sealed)
 				<-goOn
 			}
-			s := &settling{Blobs: w.blobs}
+			s := &settling{Mem: w.blobs}
 			s.settle.Store(&settle)
 			if refused {
 				s.err = errors.New("the disk is gone")

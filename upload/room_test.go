@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/session"
 	"sluice/upload"
@@ -20,7 +21,7 @@ func TestAFullMetadataDiskTakesNothingNew(t *testing.T) {
 	w.Room = func() error { return full }
 	refused := func(what string, err error) {
 		t.Helper()
-		if !errors.Is(err, upload.ErrFull) || !errors.Is(err, full) {
+		if !errors.Is(err, blob.ErrNoSpace) || !errors.Is(err, full) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice/access"
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/session"
 )
@@ -46,10 +47,10 @@ func DefaultLimits() Limits {
 type Config struct {
 	Sessions *session.Service
 	Catalog  catalog.Store
-	Blobs    Blobs
+	Blobs    blob.Store
 	Clock    session.Clock
 	Limits   Limits
-	// Room gives an error while the disk of sessions and catalog is full: then nothing is begun or put (ErrFull), and what is left serves to
+	// Room gives an error while the disk of sessions and catalog is full: then nothing is begun or put (blob.ErrNoSpace), and what is left serves to
 	// finish, abort and delete. ErrAway where they are not in their place. It is asked often.
 	Room func() error
 	Log  *slog.Logger

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"sluice/access"
+	"sluice/blob"
+	"sluice/blob/blobtest"
 	"sluice/catalog"
 	"sluice/internal/leak"
 	"sluice/session"
@@ -31,7 +33,7 @@ type world struct {
 	t        *testing.T
 	sessions *session.Service
 	catalog  catalog.Store
-	blobs    *uploadtest.Blobs
+	blobs    *blobtest.Mem
 	stores   uploadtest.Stores
 	access   *access.Service
 	me       access.Caller
@@ -60,7 +62,7 @@ func newWorld(t *testing.T) *world {
 
 func newWorldOn(t *testing.T, stores uploadtest.Stores) *world {
 	t.Helper()
-	w := &world{t: t, blobs: uploadtest.NewBlobs(), stores: stores}
+	w := &world{t: t, blobs: blobtest.NewMem(), stores: stores}
 	w.catalog = w.stores.Catalog
 	w.access = access.New(w.catalog, clock{}, still, nil)
 	secret, err := w.access.Bootstrap(t.Context())
@@ -440,7 +442,7 @@ func TestAFailedSyncAsksForWhatIsLost(t *testing.T) {
 	b := random(2 * chunk)
 	up := w.begin(int64(len(b)))
 	w.putAll(up.ID, b)
-	w.blobs.FailSettle(func(es []catalog.Extent) error { return &upload.LostError{Lost: es, Err: errors.New("EIO")} })
+	w.blobs.FailSettle(func(es []catalog.Extent) error { return &blob.PersistError{Lost: es, Err: errors.New("EIO")} })
 	var inc *session.IncompleteError
 	if _, err := w.finish(up.ID, b); !errors.As(err, &inc) {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"sluice/access"
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/session"
 )
@@ -36,7 +37,7 @@ type sink struct {
 	t    *track
 	put  Put
 	turn *turn
-	w    Writer
+	w    blob.Writer
 	run  []run // written, not yet committed
 	roll *rolling
 	gen  uint64 // under which it counts as writing
@@ -139,18 +140,18 @@ func (k *sink) Lend(off, n int64) []byte {
 	if k.turn.ahead() || k.open() != nil { // WriteAt will say why
 		return nil
 	}
-	if l, ok := k.w.(Lender); ok {
+	if l, ok := k.w.(blob.Lender); ok {
 		return l.Lend(off, n)
 	}
 	return nil
 }
 
 // Done implements session.Lender.
-func (k *sink) Done() { k.w.(Lender).Done() }
+func (k *sink) Done() { k.w.(blob.Lender).Done() }
 
 // Quiet implements session.Lender.
 func (k *sink) Quiet() {
-	if l, ok := k.w.(Lender); ok {
+	if l, ok := k.w.(blob.Lender); ok {
 		l.Quiet()
 	}
 }
@@ -235,7 +236,7 @@ func (k *sink) conflict(r session.Range) error {
 		if err != nil {
 			return err
 		}
-		if err := k.u.Blobs.Check(k.ctx, p.extent(e.Range), Always); err != nil {
+		if err := k.u.Blobs.Check(k.ctx, p.extent(e.Range), blob.CheckAll); err != nil {
 			return err
 		}
 	}

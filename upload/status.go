@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"sluice/access"
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/session"
 )
@@ -15,7 +16,7 @@ func (u *Service) Status(ctx context.Context, c access.Caller, id session.Sessio
 	if err != nil {
 		return Upload{}, err
 	}
-	if s, err = u.trusted(ctx, s, AfterReboot); err != nil {
+	if s, err = u.trusted(ctx, s, blob.CheckBeforeReboot); err != nil {
 		return Upload{}, err
 	}
 	return u.view(ctx, s, n)
@@ -71,7 +72,7 @@ func (u *Service) List(ctx context.Context, c access.Caller, cursor string, limi
 		if err != nil {
 			return nil, "", err
 		}
-		if s, err = u.trusted(ctx, s, AfterReboot); err != nil {
+		if s, err = u.trusted(ctx, s, blob.CheckBeforeReboot); err != nil {
 			return nil, "", err
 		}
 		if s.State.Ended() {
@@ -88,7 +89,7 @@ func (u *Service) ChunkCRCs(ctx context.Context, c access.Caller, id session.Ses
 	if err != nil {
 		return nil, err
 	}
-	if s, err = u.trusted(ctx, s, AfterReboot); err != nil {
+	if s, err = u.trusted(ctx, s, blob.CheckBeforeReboot); err != nil {
 		return nil, err
 	}
 	return u.chunkCRCs(ctx, s)

@@ -9,6 +9,7 @@ import (
 	"hash"
 	"sync"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/session"
 )
@@ -24,7 +25,7 @@ type track struct {
 	mu        sync.Mutex
 	roll      rolling
 	loaded    bool
-	trusted   Care
+	trusted   blob.CheckPolicy
 	following bool
 	awaited   int // finishes that wait for the hash
 	checking  bool

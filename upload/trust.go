@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"sluice/blob"
 	"sluice/internal/panics"
 	"sluice/session"
 )
@@ -16,9 +17,9 @@ const checkFor = 10 * time.Second
 // trusted makes sure that the session's pieces are what was acknowledged, as far as care asks for: after a restart of the
 // machine nothing is told of a session before its unsynced pieces have been compared with their CRCs, and after
 // the mere death of the process no finish trusts them before. What is lost is dropped, durably, and shows as missing.
-// Normally nothing has happened, and it costs a look at the entries once in a session's stay in memory. ErrUnavailable when it takes
+// Normally nothing has happened, and it costs a look at the entries once in a session's stay in memory. blob.ErrUnavailable when it takes
 // longer than 10 s: the check goes on.
-func (u *Service) trusted(ctx context.Context, s session.Session, care Care) (session.Session, error) {
+func (u *Service) trusted(ctx context.Context, s session.Session, care blob.CheckPolicy) (session.Session, error) {
 	if s.State.Ended() || len(s.Received) == 0 {
 		return s, nil
 	}
@@ -37,7 +38,7 @@ func (u *Service) trusted(ctx context.Context, s session.Session, care Care) (se
 			}
 			if u.stop.Err() != nil {
 				t.mu.Unlock()
-				return s, ErrUnavailable
+				return s, blob.ErrUnavailable
 			}
 			t.checking = true
 			u.check(t, care)
@@ -54,13 +55,13 @@ func (u *Service) trusted(ctx context.Context, s session.Session, care Care) (se
 		case <-ctx.Done():
 			return s, ctx.Err()
 		case <-late.C:
-			return s, fmt.Errorf("%w: the session's pieces are being checked after a restart", ErrUnavailable)
+			return s, fmt.Errorf("%w: the session's pieces are being checked after a restart", blob.ErrUnavailable)
 		}
 	}
 }
 
 // check runs in the background until the session's entries are compared. t.mu is held.
-func (u *Service) check(t *track, care Care) {
+func (u *Service) check(t *track, care blob.CheckPolicy) {
 	u.tracks.mu.Lock()
 	u.tracks.use(t)
 	u.tracks.mu.Unlock()
@@ -79,10 +80,10 @@ func (u *Service) check(t *track, care Care) {
 
 // dropLost re-reads every recorded piece that overlaps r and drops those that are not what they were.
 func (u *Service) dropLost(ctx context.Context, id session.SessionID, r session.Range) error {
-	return u.drop(ctx, id, r, Always)
+	return u.drop(ctx, id, r, blob.CheckAll)
 }
 
-func (u *Service) drop(ctx context.Context, id session.SessionID, r session.Range, care Care) error {
+func (u *Service) drop(ctx context.Context, id session.SessionID, r session.Range, care blob.CheckPolicy) error {
 	entries, err := u.Sessions.Entries(ctx, id, r, 0)
 	if errors.Is(err, session.ErrNotFound) {
 		return nil
@@ -98,7 +99,7 @@ func (u *Service) drop(ctx context.Context, id session.SessionID, r session.Rang
 		if err == nil {
 			continue
 		}
-		if !errors.Is(err, ErrRotten) && !errors.Is(err, ErrNoPlace) && !errors.Is(err, errNote) {
+		if !errors.Is(err, blob.ErrCorrupt) && !errors.Is(err, blob.ErrMissing) && !errors.Is(err, errNote) {
 			return err
 		}
 		u.Log.Warn("a recorded piece is lost and will be asked for again", "session", id, "from", e.Off, "bytes", e.Len(), "err", err)

@@ -4,13 +4,14 @@
 //
 // It owns everything about the uploads_* operations but HTTP: access and quota at each step, chunk sizes,
 // checksums, idempotency, what becomes visible and when. It does not own sessions' book-keeping (package
-// session), the rows (catalog), or how bytes are kept (a [Blobs]).
+// session), the rows (catalog), or how bytes are kept (a [blob.Store]).
 package upload
 
 import (
 	"errors"
 	"fmt"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/session"
 )
@@ -94,12 +95,10 @@ var (
 	ErrIdem = errors.New("the idempotency key was used for another request")
 	// ErrTooLarge: past the limits of a chunk, of the number of chunks, or of a whole upload.
 	ErrTooLarge = errors.New("too large")
-	// ErrUnavailable: try again later (a check after an unclean stop is under way, or the server is stopping).
-	ErrUnavailable = errors.New("temporarily unavailable")
 	// ErrTooManyEnded: the owner has aborted, or let expire, so many sessions lately that no more are begun for a while.
 	ErrTooManyEnded = errors.New("too many uploads were aborted or have expired lately")
-	// ErrAway: what is stored is not in its place (an unmounted or exchanged disk, a renamed folder). Nothing is taken until it is back. It is ErrUnavailable, too.
-	ErrAway = fmt.Errorf("%w: the data folder is not in its place", ErrUnavailable)
+	// ErrAway: what is stored is not in its place (an unmounted or exchanged disk, a renamed folder). Nothing is taken until it is back. It is a blob.ErrUnavailable, too.
+	ErrAway = fmt.Errorf("%w: the data folder is not in its place", blob.ErrUnavailable)
 	// ErrTaken: what is stored is, or may be, another server's by now. Nothing is taken until this one is
 	// started anew. It is ErrAway, too.
 	ErrTaken = fmt.Errorf("%w: it may be another server's", ErrAway)

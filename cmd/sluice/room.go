@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"sluice/blob"
 	"sluice/catalog"
-	"sluice/upload"
 )
 
 const (
@@ -32,12 +32,12 @@ func (s *server) ready(ctx context.Context) error {
 		return err
 	}
 	if err := s.meta.Room(); err != nil {
-		return fmt.Errorf("%w: %w", upload.ErrFull, err)
+		return fmt.Errorf("%w: %w", blob.ErrNoSpace, err)
 	}
 	if free, err := s.blobs.Free(ctx); err != nil {
 		return err
 	} else if free == 0 {
-		return fmt.Errorf("the disk is down to its reserve: %w", upload.ErrFull)
+		return fmt.Errorf("the disk is down to its reserve: %w", blob.ErrNoSpace)
 	}
 	return s.meta.Catalog().View(ctx, func(catalog.Reader) error { return nil })
 }

@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/session"
-	"sluice/upload"
 )
 
 // books are all rows that must agree with each other.
@@ -37,7 +37,7 @@ func audit(w *world) error {
 	})
 	for _, content := range b.contents {
 		for _, e := range content.Extents {
-			if err := w.blobs.Check(ctx, e, upload.Always); err != nil {
+			if err := w.blobs.Check(ctx, e, blob.CheckAll); err != nil {
 				errs = append(errs, fmt.Errorf("content %x: %w", content.SHA256[:4], err))
 			}
 		}

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"sluice/access"
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/internal/crashfs"
 	"sluice/internal/direct"
@@ -160,7 +161,7 @@ func openWorld(disk *crashfs.Disk, st setup) (w *world, err error) {
 
 // interposed lets something happen before a commit.
 type interposed struct {
-	upload.Blobs
+	blob.Store
 	w *world
 }
 
@@ -169,7 +170,7 @@ func (b interposed) Settle(ctx context.Context, extents []catalog.Extent) error 
 		b.w.between = nil
 		f()
 	}
-	return b.Blobs.Settle(ctx, extents)
+	return b.Store.Settle(ctx, extents)
 }
 
 // login makes the first principal and its token's file, as cmd/sluice does, and logs in with that.

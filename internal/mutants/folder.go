@@ -73,7 +73,7 @@ func ofFolder() []mutant {
 		},
 		{
 			name: "the-scrub-goes-on-without-its-disk", promise: 7, file: "keeper/scrub.go",
-			old:   "		if errors.Is(err, upload.ErrUnavailable) { // as for every other content",
+			old:   "		if errors.Is(err, blob.ErrUnavailable) { // as for every other content",
 			new:   "		if errors.Is(err, upload.ErrAway) {",
 			tests: []string{"keeper.TestScrubMarksNothingOfAFolderThatIsAway"},
 		},
@@ -91,8 +91,8 @@ func ofFolder() []mutant {
 		},
 		{
 			name: "a-backup-takes-content-that-is-away-for-damaged", promise: 10, file: "backup/copy.go",
-			old:   "	if errors.Is(source, upload.ErrUnavailable) {",
-			new:   "	if errors.Is(source, upload.ErrFull) {",
+			old:   "	if errors.Is(source, blob.ErrUnavailable) {",
+			new:   "	if errors.Is(source, blob.ErrNoSpace) {",
 			tests: []string{"backup.TestABackupOfContentThatIsAwayFails"},
 		},
 		{

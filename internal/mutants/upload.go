@@ -107,7 +107,7 @@ func ofUpload() []mutant {
 		},
 		{
 			name: "rotten-pieces-are-trusted-at-finish", promise: 1, file: "upload/finish.go",
-			old:   "	if s, err = u.trusted(ctx, s, AfterDeath); err != nil {\n		return nil, err\n	}\n",
+			old:   "	if s, err = u.trusted(ctx, s, blob.CheckBeforeCrash); err != nil {\n		return nil, err\n	}\n",
 			new:   "",
 			tests: []string{"upload.TestWhatRottedWhileTheServerWasDeadIsNotPublished"},
 		},

@@ -125,7 +125,7 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "content-that-is-gone-is-an-internal-error", promise: 4, file: "api/errors.go",
-			old:   "	{upload.ErrNoPlace, CodeDamaged, 0},\n",
+			old:   "	{blob.ErrMissing, CodeDamaged, 0},\n",
 			new:   "",
 			tests: []string{"api.TestContentThatIsGoneIsDamaged"},
 		},

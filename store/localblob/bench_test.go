@@ -6,9 +6,9 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"sluice/blob/blobtest"
 	"sluice/catalog"
 	"sluice/session"
-	"sluice/upload/uploadtest"
 )
 
 // What one small content costs that is durable, in a pack and as a file of its own, with 16 at a time.
@@ -21,7 +21,7 @@ func BenchmarkSmallContent(b *testing.B) {
 					b.Fatal(err)
 				}
 				defer s.Close()
-				content := uploadtest.Random(size)
+				content := blobtest.Random(size)
 				var id atomic.Uint64
 				b.SetBytes(int64(size))
 				b.SetParallelism(8)

@@ -7,19 +7,19 @@ import (
 	"io"
 	"unsafe"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/internal/durable"
 	"sluice/session"
-	"sluice/upload"
 )
 
-// Check implements upload.Blobs.
-func (s *Store) Check(ctx context.Context, e catalog.Extent, care upload.Care) error {
+// Check implements blob.Store.
+func (s *Store) Check(ctx context.Context, e catalog.Extent, care blob.CheckPolicy) error {
 	p, ok := parse(e.Place)
 	if !ok {
-		return fmt.Errorf("place %.80q is not one of this store: %w", e.Place, upload.ErrNoPlace)
+		return fmt.Errorf("place %.80q is not one of this store: %w", e.Place, blob.ErrMissing)
 	}
-	if care == upload.AfterReboot && p.life >= s.Rebooted || care == upload.AfterDeath && p.life >= s.Trusted {
+	if care == blob.CheckBeforeReboot && p.life >= s.Rebooted || care == blob.CheckBeforeCrash && p.life >= s.Trusted {
 		return nil
 	}
 	h, err := s.enter(e.Place)
@@ -33,11 +33,11 @@ func (s *Store) Check(ctx context.Context, e catalog.Extent, care upload.Care) e
 	f, r := h.f, p.of(e)
 	// Only what the disk holds counts. What a sync has failed to bring there is lost, whatever a read may still find.
 	if err := f.settle(); err != nil && f.hasLost(r) {
-		return fmt.Errorf("%w: %w", upload.ErrRotten, err)
+		return fmt.Errorf("%w: %w", blob.ErrCorrupt, err)
 	}
 	crc, err := s.reread(ctx, f, r)
 	if err == io.EOF || err == nil && crc != e.CRC32C {
-		err = upload.ErrRotten
+		err = blob.ErrCorrupt
 	}
 	err = s.unreadable(p, err)
 	if err != nil {

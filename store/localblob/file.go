@@ -10,9 +10,9 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"sluice/blob"
 	"sluice/internal/durable"
 	"sluice/session"
-	"sluice/upload"
 )
 
 // file is an open place. Those that are not on the disk stay open, since the kernel tells a failed write-back only to who
@@ -94,7 +94,7 @@ func (f *file) open(write bool) error {
 		if gone := f.s.there(f.p.folderOf()); gone != nil {
 			return gone
 		}
-		return fmt.Errorf("place %s: %w", f.p, upload.ErrNoPlace)
+		return fmt.Errorf("place %s: %w", f.p, blob.ErrMissing)
 	}
 	if err != nil {
 		return full(err)
@@ -248,7 +248,7 @@ func (f *file) close() error {
 // usable gives the reason why nothing may be written to the place any more.
 func (f *file) usable() error {
 	if f.gone.Load() {
-		return fmt.Errorf("place %s: %w", f.p, upload.ErrNoPlace)
+		return fmt.Errorf("place %s: %w", f.p, blob.ErrMissing)
 	}
 	return f.failure()
 }

@@ -8,11 +8,11 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"sluice/blob"
 	"sluice/internal/durable"
-	"sluice/upload"
 )
 
-// there gives an error, an upload.ErrUnavailable, where the content folder itself, or that of these places, is gone or can't be read from the disk. Then a place that is missing or
+// there gives an error, a blob.ErrUnavailable, where the content folder itself, or that of these places, is gone or can't be read from the disk. Then a place that is missing or
 // can't be read says nothing about that place: all are so.
 func (s *Store) there(folder int) error {
 	err := s.known()
@@ -26,7 +26,7 @@ func (s *Store) there(folder int) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("%w: the content folder is gone, or can't be read: %w", upload.ErrUnavailable, err)
+		return fmt.Errorf("%w: the content folder is gone, or can't be read: %w", blob.ErrUnavailable, err)
 	}
 	return nil
 }
@@ -59,5 +59,5 @@ func (s *Store) unreadable(p place, err error) error {
 	if gone := s.there(p.folderOf()); gone != nil {
 		return gone
 	}
-	return fmt.Errorf("%w: %w", upload.ErrRotten, err)
+	return fmt.Errorf("%w: %w", blob.ErrCorrupt, err)
 }

@@ -9,9 +9,9 @@ import (
 	"path/filepath"
 	"testing"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/internal/durable"
-	"sluice/upload"
 )
 
 // twoPlaces writes one place of its own, and one in a pack.
@@ -65,7 +65,7 @@ func TestAFolderThatIsGoneIsNoLossOfPlaces(t *testing.T) {
 			for _, e := range es {
 				want := func(what string, err error) {
 					t.Helper()
-					if !errors.Is(err, upload.ErrUnavailable) || errors.Is(err, upload.ErrNoPlace) || errors.Is(err, upload.ErrRotten) {
+					if !errors.Is(err, blob.ErrUnavailable) || errors.Is(err, blob.ErrMissing) || errors.Is(err, blob.ErrCorrupt) {
 						t.Errorf("%s of %s: %v", what, e.Place, err)
 					}
 				}
@@ -75,7 +75,7 @@ func TestAFolderThatIsGoneIsNoLossOfPlaces(t *testing.T) {
 					check(t, r.Close())
 				}
 				want("read", err)
-				want("check", s.Check(t.Context(), e, upload.Always))
+				want("check", s.Check(t.Context(), e, blob.CheckAll))
 				if disk.bad {
 					continue
 				}
@@ -113,10 +113,10 @@ func TestAnOlderFolderLivesOn(t *testing.T) {
 	if life, clean, err := Peek(dir, durable.OS{}, false); life != 10 || clean || err != nil {
 		t.Errorf("life %d, %v, %v", life, clean, err)
 	}
-	check(t, s.Check(t.Context(), es[0], upload.AfterReboot))
+	check(t, s.Check(t.Context(), es[0], blob.CheckBeforeReboot))
 	missing := es[0]
 	missing.Place = place{id: 7, gen: 3, life: 8}.String()
-	if err := s.Check(t.Context(), missing, upload.AfterReboot); !errors.Is(err, upload.ErrNoPlace) {
+	if err := s.Check(t.Context(), missing, blob.CheckBeforeReboot); !errors.Is(err, blob.ErrMissing) {
 		t.Errorf("a place of a life that this copy does not know: %v", err)
 	}
 	check(t, s.Close())

@@ -4,10 +4,10 @@ import (
 	"os"
 	"testing"
 
+	"sluice/blob/blobtest"
 	"sluice/catalog"
 	"sluice/internal/crashfs"
 	"sluice/session"
-	"sluice/upload/uploadtest"
 )
 
 // An item whose head has rotted can be read by its name, in this life and after any stop: nothing of it is given back when the folder is opened, and a listing
@@ -15,7 +15,7 @@ import (
 func TestADamagedHeadIsNoGarbage(t *testing.T) {
 	disk := crashfs.New()
 	s := open(t, "/d", Options{FS: disk})
-	contents := [][]byte{uploadtest.Random(3 * block), uploadtest.Random(9000), uploadtest.Random(100)}
+	contents := [][]byte{blobtest.Random(3 * block), blobtest.Random(9000), blobtest.Random(100)}
 	var extents []catalog.Extent
 	for i, b := range contents {
 		extents = append(extents, packed(t, s, session.SessionID(i+1), b))
@@ -40,7 +40,7 @@ func TestADamagedHeadIsNoGarbage(t *testing.T) {
 	flip(base - itemHeader + 3)
 	last, _ := parse(extents[2].Place)
 	torn := last.off + last.size() // an append that was cut
-	if _, err := f.WriteAt(uploadtest.Random(2*block+5), torn); err != nil {
+	if _, err := f.WriteAt(blobtest.Random(2*block+5), torn); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
@@ -96,7 +96,7 @@ func TestADamagedHeadIsNoGarbage(t *testing.T) {
 func TestAnEmptyPackIsListed(t *testing.T) {
 	disk := crashfs.New()
 	s := open(t, "/d", Options{FS: disk})
-	e := packed(t, s, 1, uploadtest.Random(10))
+	e := packed(t, s, 1, blobtest.Random(10))
 	if err := s.Delete(t.Context(), e.Place); err != nil {
 		t.Fatal(err)
 	}

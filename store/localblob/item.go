@@ -10,9 +10,9 @@ import (
 	"io"
 	"syscall"
 
+	"sluice/blob"
 	"sluice/internal/durable"
 	"sluice/session"
-	"sluice/upload"
 )
 
 const (
@@ -113,7 +113,7 @@ func hasData(f durable.File) (bool, error) {
 }
 
 // items lists the places in packs that come after a name, until there are n.
-func (s *Store) items(ctx context.Context, after string, n int, out []upload.PlaceInfo) ([]upload.PlaceInfo, error) {
+func (s *Store) items(ctx context.Context, after string, n int, out []blob.PlaceInfo) ([]blob.PlaceInfo, error) {
 	last, _ := parsePacked(after)
 	names, err := s.list(packFolder)
 	if err != nil {
@@ -138,9 +138,9 @@ func (s *Store) items(ctx context.Context, after string, n int, out []upload.Pla
 	return out, nil
 }
 
-func (s *Store) itemsOf(in place, from int64, n int, out []upload.PlaceInfo) ([]upload.PlaceInfo, error) {
+func (s *Store) itemsOf(in place, from int64, n int, out []blob.PlaceInfo) ([]blob.PlaceInfo, error) {
 	f, err := s.hold(in, false)
-	if errors.Is(err, upload.ErrNoPlace) {
+	if errors.Is(err, blob.ErrMissing) {
 		return out, nil
 	}
 	if err != nil {
@@ -174,7 +174,7 @@ func (s *Store) itemsOf(in place, from int64, n int, out []upload.PlaceInfo) ([]
 type listing struct {
 	f   *file
 	n   int // so many at most
-	out []upload.PlaceInfo
+	out []blob.PlaceInfo
 	// rigid: the file system can't punch, and a deletion leaves zeros.
 	rigid bool
 	rest  place // unrecognised blocks so far; in is 0 where there are none
@@ -191,7 +191,7 @@ func (l *listing) item(p place) bool {
 	_, doomed := l.f.pack.doomed[p.off]
 	l.f.mu.Unlock()
 	if !doomed {
-		l.out = append(l.out, upload.PlaceInfo{Name: p.String(), Session: p.id, Life: p.life, Bytes: p.size(), Old: p.life != l.f.s.Life})
+		l.out = append(l.out, blob.PlaceInfo{Name: p.String(), Session: p.id, Life: p.life, Bytes: p.size(), Old: p.life != l.f.s.Life})
 	}
 	return len(l.out) < l.n
 }
@@ -223,7 +223,7 @@ func (l *listing) flush() {
 	}
 	rest := l.rest
 	l.rest = place{}
-	l.out = append(l.out, upload.PlaceInfo{Name: rest.String(), Life: rest.life, Bytes: rest.size(), Old: true, Holds: func(name string) bool {
+	l.out = append(l.out, blob.PlaceInfo{Name: rest.String(), Life: rest.life, Bytes: rest.size(), Old: true, Holds: func(name string) bool {
 		p, ok := parse(name)
 		return ok && p.in > 0 && p.pack() == rest.pack() && p.off < rest.off+rest.size() && p.off+p.size() > rest.off
 	}})

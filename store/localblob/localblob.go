@@ -65,9 +65,9 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
+	"sluice/blob"
 	"sluice/internal/direct"
 	"sluice/internal/durable"
-	"sluice/upload"
 )
 
 // Durability says what a committed extent survives before it is settled.
@@ -136,7 +136,7 @@ type Store struct {
 	parts     [2]string // which folders those of the places and the packs are; "": it is not there
 }
 
-var _ upload.Blobs = (*Store)(nil)
+var _ blob.Store = (*Store)(nil)
 
 const (
 	format     = 2

@@ -10,11 +10,11 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/blob"
+	"sluice/blob/blobtest"
 	"sluice/catalog"
 	"sluice/internal/leak"
 	"sluice/session"
-	"sluice/upload"
-	"sluice/upload/uploadtest"
 )
 
 func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
@@ -82,7 +82,7 @@ func write(t *testing.T, s *Store, id session.SessionID, gen uint64, off int64, 
 func TestConformance(t *testing.T) {
 	for _, d := range []Durability{Process, Power} {
 		t.Run(fmt.Sprint(d), func(t *testing.T) {
-			uploadtest.TestBlobs(t, func(t *testing.T) (upload.Blobs, func(string, int64)) {
+			blobtest.TestStore(t, func(t *testing.T) (blob.Store, func(string, int64)) {
 				dir := t.TempDir()
 				s := open(t, dir, Options{Durability: d})
 				t.Cleanup(func() { s.Close() })
@@ -121,7 +121,7 @@ func TestAStopThatWasNotCleanIsRemembered(t *testing.T) {
 	dir := t.TempDir()
 	doubt := func(s *Store, e catalog.Extent) string {
 		out := ""
-		for _, care := range []upload.Care{upload.AfterReboot, upload.AfterDeath, upload.Always} {
+		for _, care := range []blob.CheckPolicy{blob.CheckBeforeReboot, blob.CheckBeforeCrash, blob.CheckAll} {
 			if s.Check(t.Context(), e, care) == nil {
 				out += "-"
 			} else {
@@ -192,7 +192,7 @@ func TestTheReserveStaysFree(t *testing.T) {
 	}
 	defer w.Close()
 	for i := range 3 {
-		if _, err := w.WriteAt([]byte("x"), 0); !errors.Is(err, upload.ErrFull) {
+		if _, err := w.WriteAt([]byte("x"), 0); !errors.Is(err, blob.ErrNoSpace) {
 			t.Errorf("try %d: %v", i+1, err)
 		}
 	}
@@ -212,7 +212,7 @@ func TestNamesNeverBecomePaths(t *testing.T) {
 		if err := s.Delete(t.Context(), name); err == nil {
 			t.Errorf("deleted %q", name)
 		}
-		if _, err := s.Read(t.Context(), []catalog.Extent{{Place: name, Len: 1}}, 0, 1); !errors.Is(err, upload.ErrNoPlace) {
+		if _, err := s.Read(t.Context(), []catalog.Extent{{Place: name, Len: 1}}, 0, 1); !errors.Is(err, blob.ErrMissing) {
 			t.Errorf("read %q: %v", name, err)
 		}
 	}

@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"sync"
 
+	"sluice/blob"
 	"sluice/internal/direct"
 	"sluice/internal/durable"
 	"sluice/session"
-	"sluice/upload"
 )
 
 // packs is the pack that items are appended to, and who does so. Items come to the disk in batches: while one is written, the next is filled.
@@ -130,7 +130,7 @@ func (s *Store) newBatch(n int64) (*batch, error) {
 		// Made under the lock, once in a long while: who comes meanwhile needs it too.
 		var err error
 		if f, err = s.newPack(); err != nil {
-			if !errors.Is(err, errNoPack) && !errors.Is(err, upload.ErrFull) {
+			if !errors.Is(err, errNoPack) && !errors.Is(err, blob.ErrNoSpace) {
 				s.opts.Log.Warn("making a pack failed; small contents get files of their own", "err", err)
 			}
 			return nil, errNoPack

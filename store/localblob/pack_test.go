@@ -17,12 +17,12 @@ import (
 	"testing"
 	"time"
 
+	"sluice/blob"
+	"sluice/blob/blobtest"
 	"sluice/catalog"
 	"sluice/internal/crashfs"
 	"sluice/internal/durable"
 	"sluice/session"
-	"sluice/upload"
-	"sluice/upload/uploadtest"
 )
 
 // tryPacked stores content that is all there is, at once.
@@ -110,7 +110,7 @@ func TestSmallContentsSharePacks(t *testing.T) {
 	contents, extents := make([][]byte, n), make([]catalog.Extent, n)
 	var wg sync.WaitGroup
 	for i := range n {
-		contents[i] = uploadtest.Random(5000 + rand.IntN(20_000))
+		contents[i] = blobtest.Random(5000 + rand.IntN(20_000))
 		wg.Go(func() {
 			e, err := tryPacked(s, session.SessionID(i+1), contents[i])
 			if err == nil {
@@ -138,7 +138,7 @@ func TestSmallContentsSharePacks(t *testing.T) {
 	}
 	for i, e := range extents {
 		holds(t, s, e, contents[i])
-		if err := s.Check(t.Context(), e, upload.Always); err != nil {
+		if err := s.Check(t.Context(), e, blob.CheckAll); err != nil {
 			t.Error(err)
 		}
 	}
@@ -171,7 +171,7 @@ func TestSmallContentsSharePacks(t *testing.T) {
 func TestNoContentLooksLikeAnItem(t *testing.T) {
 	disk := crashfs.New()
 	s := open(t, "/d", Options{FS: disk})
-	victim := packed(t, s, 1, uploadtest.Random(5000))
+	victim := packed(t, s, 1, blobtest.Random(5000))
 	file, base := Where(victim.Place)
 	f, err := disk.OpenFile("/d/"+file, 0, 0)
 	if err != nil {
@@ -286,7 +286,7 @@ func TestAFailedSyncOfAPack(t *testing.T) {
 		}
 		return nil
 	})
-	var lost *upload.LostError
+	var lost *blob.PersistError
 	if err := s.Settle(t.Context(), []catalog.Extent{good, bad}); !errors.As(err, &lost) || len(lost.Lost) != 1 || lost.Lost[0] != bad {
 		t.Fatalf("%v", err)
 	}
@@ -310,14 +310,14 @@ func TestAFailedAppend(t *testing.T) {
 	for _, short := range []int{0, 512, block} {
 		disk := crashfs.New()
 		s := open(t, "/d", Options{FS: disk})
-		good := packed(t, s, 1, uploadtest.Random(3*block))
+		good := packed(t, s, 1, blobtest.Random(3*block))
 		disk.SetHook(func(s crashfs.Step) *crashfs.Fault {
 			if s.Op == crashfs.OpWrite {
 				return &crashfs.Fault{Err: syscall.EIO, Short: short}
 			}
 			return nil
 		})
-		if _, err := tryPacked(s, 2, uploadtest.Random(3*block)); !errors.Is(err, syscall.EIO) {
+		if _, err := tryPacked(s, 2, blobtest.Random(3*block)); !errors.Is(err, syscall.EIO) {
 			t.Fatalf("%v", err)
 		}
 		disk.SetHook(nil)
@@ -343,7 +343,7 @@ func TestAFailedAppend(t *testing.T) {
 // A name that another place's bytes are behind is refused, and so is one past its content's end.
 func TestDeletingTakesNobodyElsesBytes(t *testing.T) {
 	s := open(t, "/d", Options{FS: crashfs.New()})
-	a, b := packed(t, s, 1, uploadtest.Random(5000)), packed(t, s, 2, uploadtest.Random(5000))
+	a, b := packed(t, s, 1, blobtest.Random(5000)), packed(t, s, 2, blobtest.Random(5000))
 	p, _ := parse(a.Place)
 	for _, wrong := range []place{
 		{id: p.id, life: p.life, in: p.in, off: p.off, len: p.len + block},
@@ -355,7 +355,7 @@ func TestDeletingTakesNobodyElsesBytes(t *testing.T) {
 		}
 	}
 	for _, e := range []catalog.Extent{a, b} {
-		if err := s.Check(t.Context(), e, upload.Always); err != nil {
+		if err := s.Check(t.Context(), e, blob.CheckAll); err != nil {
 			t.Error(err)
 		}
 		if err := s.Delete(t.Context(), e.Place); err != nil {
@@ -371,7 +371,7 @@ func TestDeletingTakesNobodyElsesBytes(t *testing.T) {
 func TestAPackWithoutItsKey(t *testing.T) {
 	disk := crashfs.New()
 	s := open(t, "/d", Options{FS: disk})
-	b := uploadtest.Random(9000)
+	b := blobtest.Random(9000)
 	e := packed(t, s, 1, b)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -391,7 +391,7 @@ func TestAPackWithoutItsKey(t *testing.T) {
 	}
 	s = open(t, "/d", Options{FS: disk.Kill()})
 	holds(t, s, e, b)
-	if err := s.Check(t.Context(), e, upload.Always); err != nil {
+	if err := s.Check(t.Context(), e, blob.CheckAll); err != nil {
 		t.Error(err)
 	}
 	all, err := s.Places(t.Context(), "", 10)
@@ -401,7 +401,7 @@ func TestAPackWithoutItsKey(t *testing.T) {
 	if err := s.Delete(t.Context(), e.Place); err != nil {
 		t.Error(err)
 	}
-	if _, err := content(s, e); !errors.Is(err, upload.ErrNoPlace) {
+	if _, err := content(s, e); !errors.Is(err, blob.ErrMissing) {
 		t.Errorf("after it was deleted: %v", err)
 	}
 	if err := s.Close(); err != nil {
@@ -425,7 +425,7 @@ func (rigidFile) Punch(int64, int64) error { return errors.ErrUnsupported }
 func TestWithoutPunching(t *testing.T) {
 	disk := crashfs.New()
 	s := open(t, "/d", Options{FS: disk})
-	b := uploadtest.Random(9000)
+	b := blobtest.Random(9000)
 	e := packed(t, s, 1, b)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -484,7 +484,7 @@ func TestAdoptedItems(t *testing.T) {
 	from, to := open(t, "/d", Options{FS: crashfs.New()}), crashfs.New()
 	contents := map[catalog.Extent][]byte{}
 	for i := range 5 {
-		b := uploadtest.Random(1 + i*5000)
+		b := blobtest.Random(1 + i*5000)
 		contents[packed(t, from, session.SessionID(i+1), b)] = b
 	}
 	if err := from.Close(); err != nil {

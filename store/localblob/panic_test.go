@@ -4,8 +4,8 @@ import (
 	"errors"
 	"testing"
 
+	"sluice/blob"
 	"sluice/catalog"
-	"sluice/upload"
 )
 
 // A sync that panics poisons its place as one that fails does, and whoever waits for it, or comes later, is told: by Settle, not by the end of the process.
@@ -24,7 +24,7 @@ func TestASyncThatPanicsIsAFailedOne(t *testing.T) {
 	}()
 	disk.sync = nil
 	for _, e := range []catalog.Extent{one, two} {
-		var lost *upload.LostError
+		var lost *blob.PersistError
 		if err := s.Settle(t.Context(), []catalog.Extent{e}); !errors.As(err, &lost) {
 			t.Errorf("%s: %v", e.Place, err)
 		}

@@ -9,9 +9,9 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/blob"
 	"sluice/internal/crashfs"
 	"sluice/internal/durable"
-	"sluice/upload"
 )
 
 // livedIn gives a folder that has lived, with an item of a pack and a place.
@@ -157,7 +157,7 @@ func TestPartsThatGoAwayAreNoticed(t *testing.T) {
 			if err := s.InPlace(); err == nil || !strings.Contains(err.Error(), path) {
 				t.Errorf("%s, another %v: %v", part, another, err)
 			}
-			if err := s.there(packFolder); !errors.Is(err, upload.ErrUnavailable) {
+			if err := s.there(packFolder); !errors.Is(err, blob.ErrUnavailable) {
 				t.Errorf("%s, another %v: what is there: %v", part, another, err)
 			}
 			if another {

@@ -9,9 +9,9 @@ import (
 	"strconv"
 	"strings"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/session"
-	"sluice/upload"
 )
 
 // place is what a place's name says.
@@ -179,7 +179,7 @@ func LifeOf(name string) uint64 {
 	return p.life
 }
 
-// Delete implements upload.Blobs.
+// Delete implements blob.Store.
 func (s *Store) Delete(_ context.Context, name string) error {
 	p, ok := parse(name)
 	if !ok {
@@ -189,7 +189,7 @@ func (s *Store) Delete(_ context.Context, name string) error {
 		return s.deleteItem(p)
 	}
 	f, err := s.hold(p, false) // keeps the unlinking short: the blocks go with the last who has it open
-	if errors.Is(err, upload.ErrNoPlace) {
+	if errors.Is(err, blob.ErrMissing) {
 		return nil
 	}
 	if err != nil {
@@ -207,8 +207,8 @@ func (s *Store) Delete(_ context.Context, name string) error {
 	return s.syncFolder(p)
 }
 
-// Places implements upload.Blobs. Files whose names are no places are left alone.
-func (s *Store) Places(ctx context.Context, after string, n int) (out []upload.PlaceInfo, err error) {
+// Places implements blob.Store. Files whose names are no places are left alone.
+func (s *Store) Places(ctx context.Context, after string, n int) (out []blob.PlaceInfo, err error) {
 	first := 0
 	if p, ok := parse(after); ok {
 		first = p.folderOf()
@@ -233,7 +233,7 @@ func (s *Store) Places(ctx context.Context, after string, n int) (out []upload.P
 			if err != nil {
 				return nil, err
 			}
-			if out = append(out, upload.PlaceInfo{Name: name, Session: p.id, Life: p.life, Bytes: info.Bytes, Old: p.life != s.Life}); len(out) == n {
+			if out = append(out, blob.PlaceInfo{Name: name, Session: p.id, Life: p.life, Bytes: info.Bytes, Old: p.life != s.Life}); len(out) == n {
 				return out, nil
 			}
 		}
@@ -250,7 +250,7 @@ func (s *Store) list(i int) ([]string, error) {
 	return names, err
 }
 
-// Free implements upload.Blobs: what is left of the disk beside the reserve.
+// Free implements blob.Store: what is left of the disk beside the reserve.
 func (s *Store) Free(context.Context) (int64, error) {
 	free, err := s.fs.Free(s.dir)
 	return max(free-s.opts.Reserve, 0), err

@@ -5,11 +5,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-
-	"sluice/upload"
+	"sluice/blob"
 )
 
-// enter begins to use what an item holds: until exit it is not punched. upload.ErrNoPlace where it was.
+// enter begins to use what an item holds: until exit it is not punched. blob.ErrMissing where it was.
 func (f *file) enter(p place) error {
 	if p.in == 0 {
 		return nil
@@ -21,13 +20,13 @@ func (f *file) enter(p place) error {
 	}
 	f.mu.Unlock()
 	if doomed {
-		return fmt.Errorf("place %s: %w", p, upload.ErrNoPlace)
+		return fmt.Errorf("place %s: %w", p, blob.ErrMissing)
 	}
 	// A header that can't be read, or is not what it was, harms nobody who knows the place's name.
 	var b [itemHeader]byte
 	if _, err := f.f.ReadAt(b[:], p.off); (err == nil || err == io.EOF) && b == [itemHeader]byte{} {
 		f.exit(p)
-		return fmt.Errorf("place %s: %w", p, upload.ErrNoPlace)
+		return fmt.Errorf("place %s: %w", p, blob.ErrMissing)
 	}
 	return nil
 }
@@ -55,7 +54,7 @@ func (f *file) exit(p place) {
 // deleteItem is Delete for a place in a pack. Nobody begins to read it from here on; who does so already sees to the rest.
 func (s *Store) deleteItem(p place) error {
 	f, err := s.hold(p.pack(), false)
-	if errors.Is(err, upload.ErrNoPlace) {
+	if errors.Is(err, blob.ErrMissing) {
 		return nil
 	}
 	if err != nil {

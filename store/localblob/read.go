@@ -7,12 +7,12 @@ import (
 	"hash/crc32"
 	"io"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/session"
-	"sluice/upload"
 )
 
-// Read implements upload.Blobs. Each byte was compared since it came from the disk, in the very memory that it is given in: no memory of an earlier look at the disk could say so,
+// Read implements blob.Store. Each byte was compared since it came from the disk, in the very memory that it is given in: no memory of an earlier look at the disk could say so,
 // since what the page cache has dropped meanwhile is read again.
 //
 //	a whole extent   ── read, and compared at its end, before its last piece is given ─▶ its marks are remembered
@@ -35,7 +35,7 @@ func (s *Store) Read(_ context.Context, extents []catalog.Extent, off, n int64) 
 		at += e.Len
 	}
 	if total != n {
-		return nil, errors.Join(fmt.Errorf("the extents have %d of %d bytes: %w", total, n, upload.ErrRotten), r.Close())
+		return nil, errors.Join(fmt.Errorf("the extents have %d of %d bytes: %w", total, n, blob.ErrCorrupt), r.Close())
 	}
 	return r, nil
 }
@@ -65,7 +65,7 @@ type held struct {
 func (s *Store) enter(name string) (h held, err error) {
 	p, ok := parse(name)
 	if !ok {
-		return h, fmt.Errorf("place %.80q is not one of this store: %w", name, upload.ErrNoPlace)
+		return h, fmt.Errorf("place %.80q is not one of this store: %w", name, blob.ErrMissing)
 	}
 	f, err := s.hold(p, false)
 	if err != nil {
@@ -98,7 +98,7 @@ func (r *reader) open(s *Store, e catalog.Extent) error {
 // ends refuses an extent that goes past the place's end, where that is known.
 func (h held) ends(e catalog.Extent) error {
 	if !h.p.has(e) {
-		return fmt.Errorf("place %s ends early: %w", e.Place, upload.ErrRotten)
+		return fmt.Errorf("place %s ends early: %w", e.Place, blob.ErrCorrupt)
 	}
 	return nil
 }
@@ -222,7 +222,7 @@ func (r *reader) known(part *piece, p []byte, off int64) error {
 }
 
 func rotten(e catalog.Extent) error {
-	return fmt.Errorf("place %s, bytes %d to %d: %w", e.Place, e.Off, e.Off+e.Len, upload.ErrRotten)
+	return fmt.Errorf("place %s, bytes %d to %d: %w", e.Place, e.Off, e.Off+e.Len, blob.ErrCorrupt)
 }
 
 // readAt fills p with the bytes of an extent from off on.
@@ -233,7 +233,7 @@ func (r *reader) readAt(e catalog.Extent, p []byte, off int64) error {
 		return nil
 	}
 	if err == io.EOF {
-		err = fmt.Errorf("place %s ends early: %w", e.Place, upload.ErrRotten)
+		err = fmt.Errorf("place %s ends early: %w", e.Place, blob.ErrCorrupt)
 	}
 	return r.s.unreadable(in.p, err)
 }

@@ -12,10 +12,10 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/internal/durable"
 	"sluice/session"
-	"sluice/upload"
 )
 
 // stored writes pieces of content into places of a session each, two to a place, and gives their extents in this order.
@@ -226,7 +226,7 @@ func TestReadingRot(t *testing.T) {
 				}
 				flip(t, s, e, at)
 				for _, size := range []int{100, k, 16 * k} {
-					if got, err := readIn(t, s, all, 0, row.bytes, size); !errors.Is(err, upload.ErrRotten) || int64(len(got)) >= row.bytes {
+					if got, err := readIn(t, s, all, 0, row.bytes, size); !errors.Is(err, blob.ErrCorrupt) || int64(len(got)) >= row.bytes {
 						t.Errorf("%s, known %v, bit at %d, whole in %d: %d bytes, %v", name, known, at, size, len(got), err)
 					}
 					for from := int64(0); from < row.bytes; from += k/2 + 3 {
@@ -234,10 +234,10 @@ func TestReadingRot(t *testing.T) {
 						got, err := readIn(t, s, all, from, n, size)
 						hit := from <= at && at < from+n
 						good := n == row.bytes || bytes.Equal(got, b[from:from+int64(len(got))])
-						if !good || hit && !errors.Is(err, upload.ErrRotten) || err == nil && int64(len(got)) != n {
+						if !good || hit && !errors.Is(err, blob.ErrCorrupt) || err == nil && int64(len(got)) != n {
 							t.Errorf("%s, known %v, bit at %d, %d from %d in %d: %d bytes, %v", name, known, at, n, from, size, len(got), err)
 						}
-						if !known && !errors.Is(err, upload.ErrRotten) {
+						if !known && !errors.Is(err, blob.ErrCorrupt) {
 							t.Errorf("%s, bit at %d, %d from %d: an extent of which nothing is known is trusted", name, at, n, from)
 						}
 					}
@@ -252,7 +252,7 @@ func TestReadingRot(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range [][2]int64{{0, e.Len}, {0, 10}, {5 * k, 10}} {
-		if got, err := readIn(t, s, []catalog.Extent{e}, r[0], r[1], k); !errors.Is(err, upload.ErrRotten) || int64(len(got)) == r[1] {
+		if got, err := readIn(t, s, []catalog.Extent{e}, r[0], r[1], k); !errors.Is(err, blob.ErrCorrupt) || int64(len(got)) == r[1] {
 			t.Errorf("cut, %d bytes from %d: %d bytes, %v", r[1], r[0], len(got), err)
 		}
 	}

@@ -9,13 +9,13 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/internal/durable"
 	"sluice/session"
-	"sluice/upload"
 )
 
-// Settle implements upload.Blobs.
+// Settle implements blob.Store.
 func (s *Store) Settle(_ context.Context, extents []catalog.Extent) error {
 	of := map[string][]catalog.Extent{}
 	var names []string
@@ -38,7 +38,7 @@ func (s *Store) Settle(_ context.Context, extents []catalog.Extent) error {
 	})
 	err := errors.Join(errs...)
 	if len(lost) > 0 {
-		return &upload.LostError{Lost: lost, Err: err}
+		return &blob.PersistError{Lost: lost, Err: err}
 	}
 	return err
 }
@@ -50,7 +50,7 @@ func (s *Store) settlePlace(name string, es []catalog.Extent) (lost []catalog.Ex
 		return es, fmt.Errorf("place %.80q is not one of this store", name)
 	}
 	f, err := s.hold(p, false)
-	if errors.Is(err, upload.ErrNoPlace) {
+	if errors.Is(err, blob.ErrMissing) {
 		return es, err
 	}
 	if err != nil {

@@ -13,10 +13,10 @@ import (
 	"syscall"
 	"testing"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/internal/durable"
 	"sluice/session"
-	"sluice/upload"
 )
 
 // hooked is the operating system's file system with syncs that a test sees, and may let fail.
@@ -89,7 +89,7 @@ func TestAFailedSyncIsNeverTriedAgain(t *testing.T) {
 	}
 	bad := write(t, s, 1, 0, 4, []byte("bad"))
 	broken.Store(true)
-	var lost *upload.LostError
+	var lost *blob.PersistError
 	if err := s.Settle(t.Context(), []catalog.Extent{good, bad}); !errors.As(err, &lost) || len(lost.Lost) != 1 || lost.Lost[0] != bad {
 		t.Fatalf("%v", err)
 	}
@@ -170,7 +170,7 @@ func TestAWriterDoesNotOutliveAFailedSync(t *testing.T) {
 		t.Fatal(err)
 	}
 	disk.sync = func(*hookedFile) error { return errors.New("EIO") }
-	var lost *upload.LostError
+	var lost *blob.PersistError
 	if err := s.Settle(t.Context(), []catalog.Extent{first}); !errors.As(err, &lost) {
 		t.Fatal(err)
 	}
@@ -222,7 +222,7 @@ func TestAFailedFolderSync(t *testing.T) {
 		}
 		return f.File.Sync()
 	}
-	var lost *upload.LostError
+	var lost *blob.PersistError
 	if err := s.Settle(t.Context(), []catalog.Extent{a}); !errors.As(err, &lost) {
 		t.Fatal(err)
 	}
@@ -250,8 +250,8 @@ func TestAFolderThatCannotBeOpenedTakesNothing(t *testing.T) {
 		return f.File.Sync()
 	}
 	for range 2 {
-		var lost *upload.LostError
-		if err := s.Settle(t.Context(), e); !errors.Is(err, upload.ErrUnavailable) || errors.As(err, &lost) {
+		var lost *blob.PersistError
+		if err := s.Settle(t.Context(), e); !errors.Is(err, blob.ErrUnavailable) || errors.As(err, &lost) {
 			t.Fatal(err)
 		}
 	}
@@ -259,7 +259,7 @@ func TestAFolderThatCannotBeOpenedTakesNothing(t *testing.T) {
 	if err := s.Settle(t.Context(), e); err != nil || synced == 0 {
 		t.Errorf("later: %v", err)
 	}
-	if err := s.Check(t.Context(), e[0], upload.Always); err != nil {
+	if err := s.Check(t.Context(), e[0], blob.CheckAll); err != nil {
 		t.Error(err)
 	}
 }
@@ -381,7 +381,7 @@ func TestAFailedSyncOnTheWayIsTold(t *testing.T) {
 	if _, err := w.WriteAt(make([]byte, 1), 100+flushAfter); !errors.Is(err, syscall.EIO) {
 		t.Errorf("a write after it: %v", err)
 	}
-	var lost *upload.LostError
+	var lost *blob.PersistError
 	if err := s.Settle(t.Context(), []catalog.Extent{early}); !errors.As(err, &lost) {
 		t.Errorf("what was committed before it: %v", err)
 	}
@@ -447,10 +447,10 @@ func TestDeletingAmongReadersAndWriters(t *testing.T) {
 				}
 				_, err = w.WriteAt([]byte("x"), 0)
 				e, committed := w.Commit(t.Context(), 0, 1, crc32.Checksum([]byte("x"), crc32.MakeTable(crc32.Castagnoli)))
-				if err = errors.Join(err, committed); err != nil && !errors.Is(err, upload.ErrNoPlace) {
+				if err = errors.Join(err, committed); err != nil && !errors.Is(err, blob.ErrMissing) {
 					t.Error(err)
 				}
-				if err := s.Check(t.Context(), e, upload.Always); err != nil && !errors.Is(err, upload.ErrNoPlace) && !errors.Is(err, upload.ErrRotten) {
+				if err := s.Check(t.Context(), e, blob.CheckAll); err != nil && !errors.Is(err, blob.ErrMissing) && !errors.Is(err, blob.ErrCorrupt) {
 					t.Error(err)
 				}
 				w.Close()

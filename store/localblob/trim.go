@@ -10,12 +10,12 @@ import (
 	"os"
 	"slices"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/session"
-	"sluice/upload"
 )
 
-// Trim implements upload.Blobs. An item of a pack is there as a whole or not at all.
+// Trim implements blob.Store. An item of a pack is there as a whole or not at all.
 func (s *Store) Trim(ctx context.Context, name string, keep []catalog.Extent) error {
 	p, ok := parse(name)
 	if !ok {
@@ -25,7 +25,7 @@ func (s *Store) Trim(ctx context.Context, name string, keep []catalog.Extent) er
 		return nil
 	}
 	f, err := s.hold(p, false)
-	if errors.Is(err, upload.ErrNoPlace) {
+	if errors.Is(err, blob.ErrMissing) {
 		return nil
 	}
 	if err != nil {

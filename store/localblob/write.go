@@ -6,14 +6,14 @@ import (
 	"fmt"
 	"syscall"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/internal/direct"
 	"sluice/session"
-	"sluice/upload"
 )
 
-// Writer implements upload.Blobs.
-func (s *Store) Writer(_ context.Context, id session.SessionID, gen uint64, size int64) (upload.Writer, error) {
+// Writer implements blob.Store.
+func (s *Store) Writer(_ context.Context, id session.SessionID, gen uint64, size int64) (blob.Writer, error) {
 	w := &writer{s: s, p: place{id: id, gen: gen, life: s.Life}}
 	if size > 0 && size <= s.opts.Packed {
 		w.whole = size
@@ -21,7 +21,7 @@ func (s *Store) Writer(_ context.Context, id session.SessionID, gen uint64, size
 	return w, nil
 }
 
-// writer writes one put's bytes. It is an upload.Lender: what comes in its memory is written past the cache, the rest through it. Content that is small and comes
+// writer writes one put's bytes. It is a blob.Lender: what comes in its memory is written past the cache, the rest through it. Content that is small and comes
 // at once goes into a pack.
 type writer struct {
 	s    *Store
@@ -44,9 +44,9 @@ const (
 	askSpace = 8 << 20
 )
 
-var _ upload.Lender = (*writer)(nil)
+var _ blob.Lender = (*writer)(nil)
 
-// WriteAt implements upload.Writer.
+// WriteAt implements blob.Writer.
 func (w *writer) WriteAt(p []byte, off int64) (int, error) {
 	if w.wrote.Empty() {
 		w.wrote.Off = off
@@ -132,7 +132,7 @@ func (s *Store) take(n int64) error {
 	}
 	if free -= s.opts.Reserve; free < n {
 		s.room.Store(0)
-		return fmt.Errorf("the disk is down to its reserve: %w", upload.ErrFull)
+		return fmt.Errorf("the disk is down to its reserve: %w", blob.ErrNoSpace)
 	}
 	s.room.Store(min(askSpace, free) - n)
 	return nil
@@ -146,7 +146,7 @@ func (w *writer) flow() {
 	w.from = w.to
 }
 
-// Commit implements upload.Writer.
+// Commit implements blob.Writer.
 func (w *writer) Commit(_ context.Context, off, n int64, crc uint32) (catalog.Extent, error) {
 	if w.f == nil {
 		return catalog.Extent{}, errors.New("nothing was written")
@@ -164,16 +164,16 @@ func (w *writer) Commit(_ context.Context, off, n int64, crc uint32) (catalog.Ex
 	return e, nil
 }
 
-// Lend implements upload.Lender.
+// Lend implements blob.Lender.
 func (w *writer) Lend(off, n int64) []byte { return w.past.Lend(w.s.pool, off, n) }
 
-// Done implements upload.Lender.
+// Done implements blob.Lender.
 func (w *writer) Done() { w.past.Done() }
 
-// Quiet implements upload.Lender.
+// Quiet implements blob.Lender.
 func (w *writer) Quiet() { _ = w.past.Wait() } // the error stays
 
-// Undo implements upload.Writer. What shares a block with somebody else's bytes stays.
+// Undo implements blob.Writer. What shares a block with somebody else's bytes stays.
 func (w *writer) Undo(ranges []session.Range) (place string, err error) {
 	if w.f == nil {
 		return "", nil
@@ -194,7 +194,7 @@ func (w *writer) Undo(ranges []session.Range) (place string, err error) {
 	return place, nil
 }
 
-// Close implements upload.Writer.
+// Close implements blob.Writer.
 func (w *writer) Close() error {
 	w.past.Close()
 	if w.f != nil {
@@ -211,9 +211,9 @@ func (w *writer) Close() error {
 func full(err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
-		return fmt.Errorf("%w: %w", upload.ErrFull, err)
+		return fmt.Errorf("%w: %w", blob.ErrNoSpace, err)
 	case notTried(err):
-		return fmt.Errorf("%w: %w", upload.ErrUnavailable, err)
+		return fmt.Errorf("%w: %w", blob.ErrUnavailable, err)
 	}
 	return err
 }

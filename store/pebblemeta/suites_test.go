@@ -7,6 +7,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"sluice/catalog"
+	"sluice/catalog/catalogtest"
 	"sluice/internal/leak"
 	"sluice/session"
 	"sluice/session/sessiontest"
@@ -80,7 +81,7 @@ func TestAnyHistoryOverLostAnswers(t *testing.T) {
 }
 
 func TestCatalogIsAStore(t *testing.T) {
-	uploadtest.TestCatalog(t, func(t *testing.T) catalog.Store { return open(t, vfs.NewMem(), Options{}).Catalog() })
+	catalogtest.TestStore(t, func(t *testing.T) catalog.Store { return open(t, vfs.NewMem(), Options{}).Catalog() })
 }
 
 func TestBothCommitJointly(t *testing.T) {

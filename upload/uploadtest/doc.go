@@ -1,3 +1,4 @@
-// Package uploadtest has the conformance suites that every content store and every catalog store passes, and stores in
-// memory for the tests of what is built on them. It owns no test of the upload service itself.
+// Package uploadtest has the suite that every pair of a session store and a catalog store passes which
+// commit jointly, and such stores in memory for the tests of what is built on them. It owns no test of
+// the upload service itself.
 package uploadtest

@@ -167,3 +167,29 @@ func endFrees(t *testing.T, j joint) {
 		t.Errorf("%v are listed as sealed, %v", page, err)
 	}
 }
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func putPlace(tx catalog.Tx, name string, n int64) error {
+	return catalog.Places.Put(tx, catalog.Name(name), catalog.Place{Name: name, Refs: n})
+}
+
+// has wants the number of a row, -1 where there is none.
+func has(t *testing.T, s catalog.Store, name string, want int64) {
+	t.Helper()
+	check(t, s.View(t.Context(), func(r catalog.Reader) error {
+		p, ok, err := catalog.Places.Find(r, catalog.Name(name))
+		if !ok {
+			p.Refs = -1
+		}
+		if p.Refs != want {
+			t.Errorf("%s is %d, not %d", name, p.Refs, want)
+		}
+		return err
+	}))
+}

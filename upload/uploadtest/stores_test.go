@@ -4,14 +4,11 @@ import (
 	"testing"
 
 	"sluice/catalog"
+	"sluice/catalog/catalogtest"
 )
 
-func TestCatalogInMemory(t *testing.T) {
-	TestCatalog(t, func(*testing.T) catalog.Store { return catalog.NewMem(nil) })
-}
-
 func TestCatalogThatEndsSessions(t *testing.T) {
-	TestCatalog(t, func(*testing.T) catalog.Store { return newStores(nil).Catalog })
+	catalogtest.TestStore(t, func(*testing.T) catalog.Store { return newStores(nil).Catalog })
 }
 
 func TestStoresInMemoryCommitJointly(t *testing.T) {

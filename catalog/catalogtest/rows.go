@@ -1,4 +1,4 @@
-package uploadtest
+package catalogtest
 
 import (
 	"context"

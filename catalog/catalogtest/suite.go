@@ -1,4 +1,7 @@
-package uploadtest
+// Package catalogtest has the conformance suite that every catalog store passes: its rows, its
+// transactions and its views. It owns no test of the catalog's rules, nor of what a store does beside
+// them.
+package catalogtest
 
 import (
 	"bytes"
@@ -14,8 +17,8 @@ import (
 	"sluice/catalog"
 )
 
-// TestCatalog is what every catalog.Store passes. open gives an empty one. What ends a session in the same commit is TestJoint's.
-func TestCatalog(t *testing.T, open func(t *testing.T) catalog.Store) {
+// TestStore is what every catalog.Store passes. open gives an empty one. What ends a session in the same commit is TestJoint's.
+func TestStore(t *testing.T, open func(t *testing.T) catalog.Store) {
 	for _, c := range []struct {
 		name string
 		test func(t *testing.T, s catalog.Store)

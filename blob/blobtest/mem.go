@@ -1,4 +1,6 @@
-package uploadtest
+// Package blobtest has the conformance suite that every store of content passes, and a store in memory
+// for the tests of what is built on one. It owns no test of a concrete store.
+package blobtest
 
 import (
 	"bytes"
@@ -9,13 +11,13 @@ import (
 	"slices"
 	"sync"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/session"
-	"sluice/upload"
 )
 
-// Blobs is a content store in memory, which can be told to fail.
-type Blobs struct {
+// Mem is a content store in memory, which can be told to fail.
+type Mem struct {
 	mu     sync.Mutex
 	places map[string]*memPlace
 	reads  int
@@ -23,56 +25,56 @@ type Blobs struct {
 	write  func(place string, off int64) error
 }
 
-var _ upload.Blobs = (*Blobs)(nil)
+var _ blob.Store = (*Mem)(nil)
 
 type memPlace struct {
 	id session.SessionID
 	b  []byte
 }
 
-// NewBlobs makes an empty store.
-func NewBlobs() *Blobs { return &Blobs{places: map[string]*memPlace{}} }
+// NewMem makes an empty store.
+func NewMem() *Mem { return &Mem{places: map[string]*memPlace{}} }
 
 // FailSettle lets f answer for every Settle; nil ends that.
-func (s *Blobs) FailSettle(f func([]catalog.Extent) error) {
+func (s *Mem) FailSettle(f func([]catalog.Extent) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settle = f
 }
 
 // FailWrite lets f refuse writes, by its error; nil ends that.
-func (s *Blobs) FailWrite(f func(place string, off int64) error) {
+func (s *Mem) FailWrite(f func(place string, off int64) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.write = f
 }
 
 // Reads is how often Read was called.
-func (s *Blobs) Reads() int {
+func (s *Mem) Reads() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.reads
 }
 
 // Corrupt turns over a bit.
-func (s *Blobs) Corrupt(place string, off int64) {
+func (s *Mem) Corrupt(place string, off int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.places[place].b[off] ^= 1
 }
 
-// Writer implements upload.Blobs.
-func (s *Blobs) Writer(_ context.Context, id session.SessionID, gen uint64, _ int64) (upload.Writer, error) {
+// Writer implements blob.Store.
+func (s *Mem) Writer(_ context.Context, id session.SessionID, gen uint64, _ int64) (blob.Writer, error) {
 	return &memWriter{s, id, fmt.Sprintf("%016x-%x", uint64(id), gen)}, nil
 }
 
 type memWriter struct {
-	s    *Blobs
+	s    *Mem
 	id   session.SessionID
 	name string
 }
 
-// WriteAt implements upload.Writer.
+// WriteAt implements blob.Writer.
 func (w *memWriter) WriteAt(p []byte, off int64) (int, error) {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
@@ -92,12 +94,12 @@ func (w *memWriter) WriteAt(p []byte, off int64) (int, error) {
 	return copy(place.b[off:], p), nil
 }
 
-// Commit implements upload.Writer.
+// Commit implements blob.Writer.
 func (w *memWriter) Commit(_ context.Context, off, n int64, crc uint32) (catalog.Extent, error) {
 	return catalog.Extent{Place: w.name, Off: off, Len: n, CRC32C: crc}, nil
 }
 
-// Undo implements upload.Writer.
+// Undo implements blob.Writer.
 func (w *memWriter) Undo(ranges []session.Range) (string, error) {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
@@ -118,11 +120,11 @@ func (p *memPlace) clear(r session.Range) {
 	}
 }
 
-// Close implements upload.Writer.
+// Close implements blob.Writer.
 func (w *memWriter) Close() error { return nil }
 
-// Trim implements upload.Blobs.
-func (s *Blobs) Trim(_ context.Context, name string, keep []catalog.Extent) error {
+// Trim implements blob.Store.
+func (s *Mem) Trim(_ context.Context, name string, keep []catalog.Extent) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	place := s.places[name]
@@ -141,8 +143,8 @@ func (s *Blobs) Trim(_ context.Context, name string, keep []catalog.Extent) erro
 	return nil
 }
 
-// Settle implements upload.Blobs.
-func (s *Blobs) Settle(_ context.Context, extents []catalog.Extent) error {
+// Settle implements blob.Store.
+func (s *Mem) Settle(_ context.Context, extents []catalog.Extent) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.settle != nil {
@@ -152,23 +154,23 @@ func (s *Blobs) Settle(_ context.Context, extents []catalog.Extent) error {
 }
 
 // bytesOf gives the bytes of an extent, checked. s.mu is held.
-func (s *Blobs) bytesOf(e catalog.Extent) ([]byte, error) {
+func (s *Mem) bytesOf(e catalog.Extent) ([]byte, error) {
 	place := s.places[e.Place]
 	if place == nil {
-		return nil, fmt.Errorf("%s: %w", e.Place, upload.ErrNoPlace)
+		return nil, fmt.Errorf("%s: %w", e.Place, blob.ErrMissing)
 	}
 	if e.Off+e.Len > int64(len(place.b)) {
-		return nil, fmt.Errorf("%s: %w", e.Place, upload.ErrRotten)
+		return nil, fmt.Errorf("%s: %w", e.Place, blob.ErrCorrupt)
 	}
 	b := place.b[e.Off : e.Off+e.Len]
 	if crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) != e.CRC32C {
-		return nil, fmt.Errorf("%s at %d: %w", e.Place, e.Off, upload.ErrRotten)
+		return nil, fmt.Errorf("%s at %d: %w", e.Place, e.Off, blob.ErrCorrupt)
 	}
 	return b, nil
 }
 
-// Read implements upload.Blobs.
-func (s *Blobs) Read(_ context.Context, extents []catalog.Extent, off, n int64) (io.ReadCloser, error) {
+// Read implements blob.Store.
+func (s *Mem) Read(_ context.Context, extents []catalog.Extent, off, n int64) (io.ReadCloser, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reads++
@@ -185,14 +187,14 @@ func (s *Blobs) Read(_ context.Context, extents []catalog.Extent, off, n int64) 
 		at += e.Len
 	}
 	if int64(len(all)) != n {
-		return nil, fmt.Errorf("the extents have %d of the %d bytes: %w", len(all), n, upload.ErrRotten)
+		return nil, fmt.Errorf("the extents have %d of the %d bytes: %w", len(all), n, blob.ErrCorrupt)
 	}
 	return io.NopCloser(bytes.NewReader(all)), nil
 }
 
-// Check implements upload.Blobs.
-func (s *Blobs) Check(_ context.Context, e catalog.Extent, care upload.Care) error {
-	if care != upload.Always {
+// Check implements blob.Store.
+func (s *Mem) Check(_ context.Context, e catalog.Extent, care blob.CheckPolicy) error {
+	if care != blob.CheckAll {
 		return nil
 	}
 	s.mu.Lock()
@@ -201,27 +203,27 @@ func (s *Blobs) Check(_ context.Context, e catalog.Extent, care upload.Care) err
 	return err
 }
 
-// Delete implements upload.Blobs.
-func (s *Blobs) Delete(_ context.Context, place string) error {
+// Delete implements blob.Store.
+func (s *Mem) Delete(_ context.Context, place string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.places, place)
 	return nil
 }
 
-// Places implements upload.Blobs.
-func (s *Blobs) Places(_ context.Context, after string, n int) ([]upload.PlaceInfo, error) {
+// Places implements blob.Store.
+func (s *Mem) Places(_ context.Context, after string, n int) ([]blob.PlaceInfo, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var out []upload.PlaceInfo
+	var out []blob.PlaceInfo
 	for name, p := range s.places {
 		if name > after {
-			out = append(out, upload.PlaceInfo{Name: name, Session: p.id, Bytes: int64(len(p.b))})
+			out = append(out, blob.PlaceInfo{Name: name, Session: p.id, Bytes: int64(len(p.b))})
 		}
 	}
-	slices.SortFunc(out, func(a, b upload.PlaceInfo) int { return bytes.Compare([]byte(a.Name), []byte(b.Name)) })
+	slices.SortFunc(out, func(a, b blob.PlaceInfo) int { return bytes.Compare([]byte(a.Name), []byte(b.Name)) })
 	return out[:min(len(out), n)], nil
 }
 
-// Free implements upload.Blobs.
-func (s *Blobs) Free(context.Context) (int64, error) { return 1 << 50, nil }
+// Free implements blob.Store.
+func (s *Mem) Free(context.Context) (int64, error) { return 1 << 50, nil }

@@ -1,4 +1,4 @@
-package uploadtest
+package blobtest
 
 import (
 	"bytes"
@@ -14,23 +14,23 @@ import (
 
 	"pgregory.net/rapid"
 
+	"sluice/blob"
 	"sluice/catalog"
 	"sluice/session"
-	"sluice/upload"
 )
 
-// TestBlobs is what every content store passes, with small contents that the store is told of and without. open gives an empty one; corrupt turns over a bit of what a place
+// TestStore is what every content store passes, with small contents that the store is told of and without. open gives an empty one; corrupt turns over a bit of what a place
 // holds, at an offset in it.
-func TestBlobs(t *testing.T, open func(t *testing.T) (s upload.Blobs, corrupt func(place string, off int64))) {
+func TestStore(t *testing.T, open func(t *testing.T) (s blob.Store, corrupt func(place string, off int64))) {
 	for name, store := range map[string]storing{"in pieces": storePieces, "in one piece": storeWhole} {
-		t.Run(name, func(t *testing.T) { testBlobs(t, open, store) })
+		t.Run(name, func(t *testing.T) { testStore(t, open, store) })
 	}
 }
 
 // storing stores b at an offset of the session.
-type storing func(t testing.TB, s upload.Blobs, id session.SessionID, gen uint64, off int64, b []byte) catalog.Extent
+type storing func(t testing.TB, s blob.Store, id session.SessionID, gen uint64, off int64, b []byte) catalog.Extent
 
-func testBlobs(t *testing.T, open func(t *testing.T) (s upload.Blobs, corrupt func(place string, off int64)), store storing) {
+func testStore(t *testing.T, open func(t *testing.T) (s blob.Store, corrupt func(place string, off int64)), store storing) {
 	t.Run("nothing exists before the first byte", func(t *testing.T) {
 		s, _ := open(t)
 		w, err := s.Writer(t.Context(), 1, 0, -1)
@@ -63,7 +63,7 @@ func testBlobs(t *testing.T, open func(t *testing.T) (s upload.Blobs, corrupt fu
 				rt.Fatalf("%d of %d bytes from %d, %v", len(got), n, off, err)
 			}
 		})
-		if _, err := s.Read(t.Context(), extents, int64(len(all)), 1); !errors.Is(err, upload.ErrRotten) {
+		if _, err := s.Read(t.Context(), extents, int64(len(all)), 1); !errors.Is(err, blob.ErrCorrupt) {
 			t.Errorf("past the end: %v", err)
 		}
 	})
@@ -90,8 +90,8 @@ func testBlobs(t *testing.T, open func(t *testing.T) (s upload.Blobs, corrupt fu
 		check(t, errors.Join(err, cut.Close()))
 		b := store(t, s, 6, 0, 7000, fresh)
 		check(t, s.Settle(t.Context(), []catalog.Extent{a, b}))
-		check(t, s.Check(t.Context(), a, upload.Always))
-		check(t, s.Check(t.Context(), b, upload.Always))
+		check(t, s.Check(t.Context(), a, blob.CheckAll))
+		check(t, s.Check(t.Context(), b, blob.CheckAll))
 		read(t, s, []catalog.Extent{b, a, b}, slices.Concat(fresh, kept, fresh))
 	})
 	t.Run("what is undone and trimmed harms no neighbour", func(t *testing.T) {
@@ -107,7 +107,7 @@ func testBlobs(t *testing.T, open func(t *testing.T) (s upload.Blobs, corrupt fu
 		both := []catalog.Extent{a, b}
 		for range 2 {
 			for _, e := range both {
-				check(t, s.Check(t.Context(), e, upload.Always))
+				check(t, s.Check(t.Context(), e, blob.CheckAll))
 			}
 			read(t, s, both, slices.Concat(left, right))
 			if place != "" {
@@ -164,12 +164,12 @@ func testBlobs(t *testing.T, open func(t *testing.T) (s upload.Blobs, corrupt fu
 		e := store(t, s, 3, 0, 0, Random(300_000))
 		other := store(t, s, 3, 0, 300_000, Random(1000))
 		check(t, s.Settle(t.Context(), []catalog.Extent{e, other}))
-		check(t, s.Check(t.Context(), e, upload.Always))
+		check(t, s.Check(t.Context(), e, blob.CheckAll))
 		corrupt(e.Place, e.Off+123_456)
-		if err := s.Check(t.Context(), e, upload.Always); !errors.Is(err, upload.ErrRotten) {
+		if err := s.Check(t.Context(), e, blob.CheckAll); !errors.Is(err, blob.ErrCorrupt) {
 			t.Errorf("check: %v", err)
 		}
-		check(t, s.Check(t.Context(), other, upload.Always))
+		check(t, s.Check(t.Context(), other, blob.CheckAll))
 		body, err := s.Read(t.Context(), []catalog.Extent{e}, 0, e.Len)
 		if err == nil {
 			var n int64
@@ -179,7 +179,7 @@ func testBlobs(t *testing.T, open func(t *testing.T) (s upload.Blobs, corrupt fu
 				t.Error("rotten bytes were handed out to the end")
 			}
 		}
-		if !errors.Is(err, upload.ErrRotten) {
+		if !errors.Is(err, blob.ErrCorrupt) {
 			t.Errorf("read: %v", err)
 		}
 	})
@@ -192,13 +192,13 @@ func testBlobs(t *testing.T, open func(t *testing.T) (s upload.Blobs, corrupt fu
 		for range 2 {
 			check(t, s.Delete(t.Context(), e.Place))
 		}
-		if _, err := s.Read(t.Context(), []catalog.Extent{e}, 0, 1); !errors.Is(err, upload.ErrNoPlace) {
+		if _, err := s.Read(t.Context(), []catalog.Extent{e}, 0, 1); !errors.Is(err, blob.ErrMissing) {
 			t.Errorf("read: %v", err)
 		}
-		if err := s.Check(t.Context(), e, upload.Always); !errors.Is(err, upload.ErrNoPlace) {
+		if err := s.Check(t.Context(), e, blob.CheckAll); !errors.Is(err, blob.ErrMissing) {
 			t.Errorf("check: %v", err)
 		}
-		var lost *upload.LostError
+		var lost *blob.PersistError
 		if err := s.Settle(t.Context(), []catalog.Extent{e}); err != nil && !errors.As(err, &lost) {
 			t.Errorf("settle: %v", err)
 		}
@@ -210,7 +210,7 @@ func testBlobs(t *testing.T, open func(t *testing.T) (s upload.Blobs, corrupt fu
 		if err != nil || !bytes.Equal(got, b) {
 			t.Errorf("a reader lost its place: %v", err)
 		}
-		if _, err := s.Read(t.Context(), []catalog.Extent{e}, 0, 1); !errors.Is(err, upload.ErrNoPlace) {
+		if _, err := s.Read(t.Context(), []catalog.Extent{e}, 0, 1); !errors.Is(err, blob.ErrMissing) {
 			t.Errorf("read, when it has left: %v", err)
 		}
 		if ps := places(t, s); ps != nil {
@@ -239,7 +239,7 @@ func testBlobs(t *testing.T, open func(t *testing.T) (s upload.Blobs, corrupt fu
 		e := store(t, s, 3, 0, 0, Random(9000))
 		for _, r := range []session.Range{{Off: 0, End: 9001}, {Off: 8999, End: 9500}, {Off: 9100, End: 9101}, {Off: 1 << 20, End: 2 << 20}} {
 			e.Off, e.Len = r.Off, r.Len()
-			if err := s.Check(t.Context(), e, upload.Always); !errors.Is(err, upload.ErrRotten) {
+			if err := s.Check(t.Context(), e, blob.CheckAll); !errors.Is(err, blob.ErrCorrupt) {
 				t.Errorf("check of %v: %v", r, err)
 			}
 			body, err := s.Read(t.Context(), []catalog.Extent{e}, 0, e.Len)
@@ -247,7 +247,7 @@ func testBlobs(t *testing.T, open func(t *testing.T) (s upload.Blobs, corrupt fu
 				_, err = io.Copy(io.Discard, body)
 				body.Close()
 			}
-			if !errors.Is(err, upload.ErrRotten) {
+			if !errors.Is(err, blob.ErrCorrupt) {
 				t.Errorf("read of %v: %v", r, err)
 			}
 		}
@@ -277,19 +277,19 @@ func Random(n int) []byte {
 }
 
 // storeWhole tells the store that b is all there will be, and writes it at once.
-func storeWhole(t testing.TB, s upload.Blobs, id session.SessionID, gen uint64, off int64, b []byte) catalog.Extent {
+func storeWhole(t testing.TB, s blob.Store, id session.SessionID, gen uint64, off int64, b []byte) catalog.Extent {
 	t.Helper()
 	return storeAs(t, s, id, gen, int64(len(b)), off, b, len(b))
 }
 
 // storePieces writes b in pieces.
-func storePieces(t testing.TB, s upload.Blobs, id session.SessionID, gen uint64, off int64, b []byte) catalog.Extent {
+func storePieces(t testing.TB, s blob.Store, id session.SessionID, gen uint64, off int64, b []byte) catalog.Extent {
 	t.Helper()
 	return storeAs(t, s, id, gen, -1, off, b, 1+rand.IntN(40_000))
 }
 
 // storeAs writes b in pieces of at most so many bytes.
-func storeAs(t testing.TB, s upload.Blobs, id session.SessionID, gen uint64, size, off int64, b []byte, most int) catalog.Extent {
+func storeAs(t testing.TB, s blob.Store, id session.SessionID, gen uint64, size, off int64, b []byte, most int) catalog.Extent {
 	t.Helper()
 	w, err := s.Writer(context.Background(), id, gen, size)
 	if err != nil {
@@ -311,7 +311,7 @@ func storeAs(t testing.TB, s upload.Blobs, id session.SessionID, gen uint64, siz
 	return e
 }
 
-func read(t testing.TB, s upload.Blobs, extents []catalog.Extent, want []byte) {
+func read(t testing.TB, s blob.Store, extents []catalog.Extent, want []byte) {
 	t.Helper()
 	body, err := s.Read(t.Context(), extents, 0, int64(len(want)))
 	check(t, err)
@@ -321,7 +321,7 @@ func read(t testing.TB, s upload.Blobs, extents []catalog.Extent, want []byte) {
 	}
 }
 
-func places(t testing.TB, s upload.Blobs) (all []upload.PlaceInfo) {
+func places(t testing.TB, s blob.Store) (all []blob.PlaceInfo) {
 	t.Helper()
 	after := ""
 	for {

@@ -1,0 +1,14 @@
+package blobtest_test
+
+import (
+	"sluice/blob"
+	"sluice/blob/blobtest"
+	"testing"
+)
+
+func TestStoreInMemory(t *testing.T) {
+	blobtest.TestStore(t, func(*testing.T) (blob.Store, func(string, int64)) {
+		s := blobtest.NewMem()
+		return s, s.Corrupt
+	})
+}
