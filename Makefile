@@ -18,18 +18,18 @@ build:
 # Everything that must hold before a change lands.
 test: needs check
 	$(GO) test -race -timeout 8m ./...
-	$(GO) test -v -count=1 ./internal/crashtest ./internal/soak ./internal/realdisk ./internal/attack
+	$(GO) test -v -count=1 ./internal/test/crashtest ./internal/test/soak ./internal/test/realdisk ./internal/test/attack
 	$(GO) test -v -count=1 -run 'OpenSessions|Trickling|WhatIsLeftOfTheMetadata' ./cmd/sluice
 
 # The crashes and failures of every step, with more of them, the real program through one mishap after the other, and among
 # hostile clients, with the speed of a good one: SEEDS=n takes n times as long. The log of the mishaps is soak.log.
 SEEDS ?= 20
 soak:
-	$(GO) test -v -timeout 0 ./internal/crashtest -crash.seeds $(SEEDS)
-	$(GO) test -v -timeout 0 ./internal/soak -soak.series $(SEEDS) -soak.rounds 50 -soak.log $(CURDIR)/soak.log
-	$(GO) test -v -timeout 0 ./internal/attack -attack.times $$(( ($(SEEDS) + 3) / 4 ))
-	$(GO) test -v -timeout 0 ./internal/attack -attack.speed 7
-	$(GO) test -v -timeout 0 ./internal/realdisk -realdisk.images $$((20 * $(SEEDS))) -realdisk.rounds $(SEEDS)
+	$(GO) test -v -timeout 0 ./internal/test/crashtest -crash.seeds $(SEEDS)
+	$(GO) test -v -timeout 0 ./internal/test/soak -soak.series $(SEEDS) -soak.rounds 50 -soak.log $(CURDIR)/soak.log
+	$(GO) test -v -timeout 0 ./internal/test/attack -attack.times $$(( ($(SEEDS) + 3) / 4 ))
+	$(GO) test -v -timeout 0 ./internal/test/attack -attack.speed 7
+	$(GO) test -v -timeout 0 ./internal/test/realdisk -realdisk.images $$((20 * $(SEEDS))) -realdisk.rounds $(SEEDS)
 
 # Each fuzz target for FUZZTIME, one after the other. `make test` runs what is under testdata/fuzz.
 FUZZTIME ?= 30s
@@ -41,7 +41,7 @@ fuzz:
 # tries all. That takes two hours.
 mutants:
 	@mkdir -p bin
-	$(GO) run ./internal/mutants -record bin/mutants.jsonl -write docs/mutants.md
+	$(GO) run ./internal/test/mutants -record bin/mutants.jsonl -write docs/mutants.md
 
 # Formatting, vet, staticcheck. The layer rules are the tests of internal/arch.
 check:

@@ -24,7 +24,7 @@ import (
 	"sluice/api"
 	"sluice/blob/blobtest"
 	"sluice/catalog"
-	"sluice/internal/leak"
+	"sluice/internal/test/leak"
 	"sluice/memories"
 	"sluice/session"
 	"sluice/upload"

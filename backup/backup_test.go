@@ -13,8 +13,8 @@ import (
 
 	"sluice/backup"
 	"sluice/catalog"
-	"sluice/internal/crashfs"
 	"sluice/internal/durable"
+	"sluice/internal/test/crashfs"
 	"sluice/session"
 	"sluice/store/pebblemeta"
 )

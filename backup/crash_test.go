@@ -14,8 +14,8 @@ import (
 
 	"sluice/backup"
 	"sluice/catalog"
-	"sluice/internal/crashfs"
 	"sluice/internal/durable"
+	"sluice/internal/test/crashfs"
 	"sluice/store/pebblemeta"
 )
 

@@ -14,7 +14,7 @@ import (
 
 	"sluice/backup"
 	"sluice/catalog"
-	"sluice/internal/crashfs"
+	"sluice/internal/test/crashfs"
 	"sluice/session"
 	"sluice/upload"
 )

@@ -9,7 +9,7 @@ import (
 
 	"sluice/backup"
 	"sluice/catalog"
-	"sluice/internal/crashfs"
+	"sluice/internal/test/crashfs"
 )
 
 // holed is a state that has lost the row of a memory.

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"sluice/internal/backoff"
-	"sluice/internal/leak"
+	"sluice/internal/test/leak"
 	"sluice/session"
 	"sluice/session/journal"
 )

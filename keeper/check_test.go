@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"sluice/catalog"
-	"sluice/internal/crashfs"
+	"sluice/internal/test/crashfs"
 	"sluice/keeper"
 	"sluice/session"
 	"sluice/upload"

@@ -12,7 +12,7 @@ import (
 	"sluice/access"
 	"sluice/blob/blobtest"
 	"sluice/catalog"
-	"sluice/internal/leak"
+	"sluice/internal/test/leak"
 	"sluice/keeper"
 	"sluice/session"
 	"sluice/upload"

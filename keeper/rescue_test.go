@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"sluice/catalog"
-	"sluice/internal/crashfs"
+	"sluice/internal/test/crashfs"
 	"sluice/keeper"
 	"sluice/session"
 	"sluice/upload/uploadtest"

@@ -12,8 +12,8 @@ import (
 	"testing"
 
 	"sluice/catalog"
-	"sluice/internal/crashfs"
 	"sluice/internal/durable"
+	"sluice/internal/test/crashfs"
 	"sluice/keeper"
 	"sluice/session"
 	"sluice/store/localblob"

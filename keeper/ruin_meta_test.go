@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/internal/crashfs"
+	"sluice/internal/test/crashfs"
 	"sluice/session"
 )
 

@@ -13,7 +13,7 @@ import (
 
 	"sluice/access"
 	"sluice/catalog"
-	"sluice/internal/crashfs"
+	"sluice/internal/test/crashfs"
 	"sluice/keeper"
 	"sluice/memories"
 	"sluice/session"

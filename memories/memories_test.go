@@ -13,7 +13,7 @@ import (
 	"sluice/access"
 	"sluice/blob/blobtest"
 	"sluice/catalog"
-	"sluice/internal/leak"
+	"sluice/internal/test/leak"
 	"sluice/memories"
 	"sluice/session"
 	"sluice/upload"

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"sluice/api"
-	"sluice/internal/leak"
+	"sluice/internal/test/leak"
 	"sluice/sender"
 )
 

@@ -19,7 +19,7 @@ import (
 	"sluice/blob"
 	"sluice/blob/blobtest"
 	"sluice/catalog"
-	"sluice/internal/leak"
+	"sluice/internal/test/leak"
 	"sluice/session"
 	"sluice/upload"
 	"sluice/upload/uploadtest"

@@ -4,7 +4,7 @@ import (
 	"os"
 	"testing"
 
-	"sluice/internal/leak"
+	"sluice/internal/test/leak"
 )
 
 func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }

@@ -6,7 +6,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"sluice/internal/leak"
+	"sluice/internal/test/leak"
 )
 
 // The test binary is the program where its name is sluice.

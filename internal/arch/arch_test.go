@@ -20,48 +20,48 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/internal/leak"
+	"sluice/internal/test/leak"
 )
 
 // arrows says which packages of this module a package may import. The tests of a package may import more (its conformance
 // suites). A package without a row fails: add it to the ownership table of the README first.
 var arrows = map[string][]string{
-	"session":             {},
-	"session/sessiontest": {"session"},
-	"session/journal":     {"session", "internal/durable"},
-	"catalog":             {},
-	"catalog/catalogtest": {"catalog"},
-	"blob":                {"session", "catalog"},
-	"blob/blobtest":       {"blob", "session", "catalog"},
-	"access":              {"catalog"},
-	"upload":              {"blob", "session", "catalog", "access", "internal/panics"},
-	"upload/uploadtest":   {"upload", "session", "catalog", "access"},
-	"memories":            {"blob", "catalog", "access"},
-	"keeper":              {"blob", "session", "catalog", "upload", "internal/panics"},
-	"backup":              {"blob", "session", "catalog", "upload", "internal/durable"},
-	"store/localblob":     {"blob", "session", "catalog", "internal/direct", "internal/durable"},
-	"store/folder":        {"internal/durable"},
-	"store/pebblemeta":    {"session", "catalog", "internal/durable"},
-	"api":                 {"blob", "session", "catalog", "access", "upload", "memories"},
-	"sender":              {"api", "internal/backoff", "internal/lanes"},
-	"download":            {"session", "session/journal", "internal/backoff", "internal/durable", "internal/lanes"},
-	"internal/budget":     {},
-	"internal/direct":     {"internal/durable"},
-	"internal/durable":    {},
-	"internal/backoff":    {},
-	"internal/crashfs":    {"internal/durable"},
-	"internal/attack":     {}, // tests alone, which may name concrete stores
-	"internal/crashtest":  {}, // tests alone, which may name concrete stores
-	"internal/lanes":      {},
-	"internal/panics":     {},
-	"internal/load":       {"api"},
-	"internal/soak":       {},
-	"internal/realdisk":   {},
-	"internal/linear":     {}, // tests alone, which may name concrete stores
-	"internal/mutants":    {},
-	"internal/leak":       {},
-	"internal/arch":       {},
-	"cmd/sluice":          nil, // wires everything
+	"session":                 {},
+	"session/sessiontest":     {"session"},
+	"session/journal":         {"session", "internal/durable"},
+	"catalog":                 {},
+	"catalog/catalogtest":     {"catalog"},
+	"blob":                    {"session", "catalog"},
+	"blob/blobtest":           {"blob", "session", "catalog"},
+	"access":                  {"catalog"},
+	"upload":                  {"blob", "session", "catalog", "access", "internal/panics"},
+	"upload/uploadtest":       {"upload", "session", "catalog", "access"},
+	"memories":                {"blob", "catalog", "access"},
+	"keeper":                  {"blob", "session", "catalog", "upload", "internal/panics"},
+	"backup":                  {"blob", "session", "catalog", "upload", "internal/durable"},
+	"store/localblob":         {"blob", "session", "catalog", "internal/direct", "internal/durable"},
+	"store/folder":            {"internal/durable"},
+	"store/pebblemeta":        {"session", "catalog", "internal/durable"},
+	"api":                     {"blob", "session", "catalog", "access", "upload", "memories"},
+	"sender":                  {"api", "internal/backoff", "internal/lanes"},
+	"download":                {"session", "session/journal", "internal/backoff", "internal/durable", "internal/lanes"},
+	"internal/budget":         {},
+	"internal/direct":         {"internal/durable"},
+	"internal/durable":        {},
+	"internal/backoff":        {},
+	"internal/test/crashfs":   {"internal/durable"},
+	"internal/test/attack":    {}, // tests alone, which may name concrete stores
+	"internal/test/crashtest": {}, // tests alone, which may name concrete stores
+	"internal/lanes":          {},
+	"internal/panics":         {},
+	"internal/test/load":      {"api"},
+	"internal/test/soak":      {},
+	"internal/test/realdisk":  {},
+	"internal/test/linear":    {}, // tests alone, which may name concrete stores
+	"internal/test/mutants":   {},
+	"internal/test/leak":      {},
+	"internal/arch":           {},
+	"cmd/sluice":              nil, // wires everything
 }
 
 // standardOnly may import nothing but the standard library and this module.
@@ -120,6 +120,9 @@ func TestArrowsPointOneWay(t *testing.T) {
 			if ours && allowed != nil && !slices.Contains(allowed, to) {
 				t.Errorf("%s imports %s, and may import only %v", name, to, allowed)
 			}
+			if ours && harness(to) && !harness(name) {
+				t.Errorf("%s imports %s, which is for tests", name, to)
+			}
 			if ours && slices.Contains(concrete, to) && name != "cmd/sluice" {
 				t.Errorf("%s names the concrete store %s: only cmd wires", name, to)
 			}
@@ -128,6 +131,11 @@ func TestArrowsPointOneWay(t *testing.T) {
 			}
 		}
 	}
+}
+
+// harness reports whether a package is for tests alone: a conformance suite, or one of internal/test.
+func harness(name string) bool {
+	return strings.HasSuffix(name, "test") || strings.HasPrefix(name, "internal/test/")
 }
 
 // The engine must stay generic: none of these words may be part of one of its names.
@@ -201,7 +209,7 @@ func TestFilesStayReadable(t *testing.T) {
 }
 
 // held has the packages whose tests leave goroutines behind on purpose: those of a server that died in the middle of something.
-var held = []string{"internal/crashtest"}
+var held = []string{"internal/test/crashtest"}
 
 func TestNoTestsLeaveAnythingBehind(t *testing.T) {
 	for _, p := range packages(t) {
@@ -214,7 +222,7 @@ func TestNoTestsLeaveAnythingBehind(t *testing.T) {
 			}
 			text = append(text, b...)
 		}
-		if len(text) > 0 && !slices.Contains(held, name) && !bytes.Contains(text, []byte("leak.Check(m)")) && name != "internal/leak" {
+		if len(text) > 0 && !slices.Contains(held, name) && !bytes.Contains(text, []byte("leak.Check(m)")) && name != "internal/test/leak" {
 			t.Errorf("%s: its tests have no TestMain with leak.Check", name)
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"sluice/internal/durable"
-	"sluice/internal/leak"
+	"sluice/internal/test/leak"
 )
 
 func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }

@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"sluice/internal/leak"
+	"sluice/internal/test/leak"
 )
 
 func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }

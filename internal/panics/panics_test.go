@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/internal/leak"
 	"sluice/internal/panics"
+	"sluice/internal/test/leak"
 )
 
 func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }

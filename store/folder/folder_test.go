@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/internal/crashfs"
 	"sluice/internal/durable"
+	"sluice/internal/test/crashfs"
 )
 
 const at = "/data"

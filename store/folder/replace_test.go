@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/crashfs"
 	"sluice/internal/durable"
+	"sluice/internal/test/crashfs"
 )
 
 var when = time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)

@@ -11,8 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"sluice/internal/crashfs"
 	"sluice/internal/durable"
+	"sluice/internal/test/crashfs"
 )
 
 // A folder, or a half, that is not where it was opened is noticed, and so is that it is back: a name that is gone, another folder under it, and marks that are gone or another's.

@@ -6,7 +6,7 @@ import (
 
 	"sluice/blob/blobtest"
 	"sluice/catalog"
-	"sluice/internal/crashfs"
+	"sluice/internal/test/crashfs"
 	"sluice/session"
 )
 

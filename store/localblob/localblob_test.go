@@ -13,7 +13,7 @@ import (
 	"sluice/blob"
 	"sluice/blob/blobtest"
 	"sluice/catalog"
-	"sluice/internal/leak"
+	"sluice/internal/test/leak"
 	"sluice/session"
 )
 

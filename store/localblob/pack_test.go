@@ -20,8 +20,8 @@ import (
 	"sluice/blob"
 	"sluice/blob/blobtest"
 	"sluice/catalog"
-	"sluice/internal/crashfs"
 	"sluice/internal/durable"
+	"sluice/internal/test/crashfs"
 	"sluice/session"
 )
 

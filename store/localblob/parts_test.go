@@ -10,8 +10,8 @@ import (
 	"testing"
 
 	"sluice/blob"
-	"sluice/internal/crashfs"
 	"sluice/internal/durable"
+	"sluice/internal/test/crashfs"
 )
 
 // livedIn gives a folder that has lived, with an item of a pack and a place.

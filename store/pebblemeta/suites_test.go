@@ -8,7 +8,7 @@ import (
 
 	"sluice/catalog"
 	"sluice/catalog/catalogtest"
-	"sluice/internal/leak"
+	"sluice/internal/test/leak"
 	"sluice/session"
 	"sluice/session/sessiontest"
 	"sluice/upload/uploadtest"

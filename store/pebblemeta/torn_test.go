@@ -17,7 +17,7 @@ import (
 	pebblelog "github.com/cockroachdb/pebble/v2/record"
 
 	"sluice/catalog"
-	"sluice/internal/crashfs"
+	"sluice/internal/test/crashfs"
 )
 
 // logFormat is one of the formats of Pebble's logs.

@@ -1,0 +1,344 @@
+package crashtest
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluice/catalog"
+	"sluice/internal/test/crashfs"
+	"sluice/session"
+	"sluice/store/localblob"
+	"sluice/upload"
+)
+
+// tenant is somebody who uploads, and expects some of it to fail.
+type tenant struct {
+	t *testing.T
+	w *world
+}
+
+func (c tenant) ok(err error) {
+	c.t.Helper()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// fails wants the call to be refused for this reason.
+func (c tenant) fails(err, want error) {
+	c.t.Helper()
+	if !errors.Is(err, want) {
+		c.t.Fatalf("%v, want %v", err, want)
+	}
+}
+
+func (c tenant) begin(name string, size int64, idem string) upload.Upload {
+	c.t.Helper()
+	up, err := c.w.uploads.Begin(ctx, c.w.me, upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: name}, Bytes: size, Chunks: -1, ChunkSize: chunk, Idem: idem})
+	c.ok(err)
+	return up
+}
+
+func (c tenant) put(up upload.Upload, i int64, content []byte) {
+	c.t.Helper()
+	part := content[i*chunk : min(int64(len(content)), (i+1)*chunk)]
+	c.ok(c.w.uploads.PutChunk(ctx, c.w.me, up.ID, i, bytes.NewReader(part), upload.Put{Length: int64(len(part))}))
+}
+
+func (c tenant) finish(up upload.Upload, content []byte) (catalog.Memory, error) {
+	return c.w.uploads.Finish(ctx, c.w.me, upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(content), Length: int64(len(content))})
+}
+
+func (c tenant) stored(name, idem string, content []byte) catalog.Memory {
+	c.t.Helper()
+	up := c.begin(name, int64(len(content)), idem)
+	for i := range (int64(len(content)) + chunk - 1) / chunk {
+		c.put(up, i, content)
+	}
+	m, err := c.finish(up, content)
+	c.ok(err)
+	return m
+}
+
+// hour is what becomes of content in an hour of a bad day: abandoned, failed, refused, aborted, deleted, uploaded again.
+func (c tenant) hour(day, h int) {
+	c.t.Helper()
+	name := func(what string) string { return fmt.Sprintf("%s %d %d", what, day, h) }
+	three := bytesOf("three", uint64(day*24+h), 3*chunk-7)
+	wrong := upload.Put{Length: chunk, SHA256: &catalog.SHA256{1}}
+
+	up := c.begin(name("abandoned"), int64(len(three)), "")
+	c.put(up, 2, three)
+	c.put(up, 0, three)
+	c.begin(name("never written"), 9*chunk, name("idem"))
+	up = c.begin(name("of unknown length"), session.Unknown, "")
+	c.put(up, 1, three)
+
+	up = c.begin(name("cut"), int64(len(three)), "")
+	_, err := c.w.uploads.PutRange(ctx, c.w.me, up.ID, chunk, io.MultiReader(bytes.NewReader(three[chunk:chunk+1200]), broken{}), upload.Put{Length: chunk})
+	c.fails(err, errCut)
+	c.fails(c.w.uploads.PutChunk(ctx, c.w.me, up.ID, 0, bytes.NewReader(three[:chunk]), wrong), upload.ErrChecksum)
+
+	up = c.begin(name("of other bytes"), chunk, "")
+	c.put(up, 0, three)
+	_, err = c.finish(up, three[:chunk-1])
+	c.fails(err, upload.ErrLengthMismatch)
+	if h%2 == 0 {
+		c.ok(c.w.uploads.Abort(ctx, c.w.me, up.ID))
+	}
+	_, err = c.w.uploads.Create(ctx, c.w.me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: name("refused")}, Put: wrong}, bytes.NewReader(three[:chunk]))
+	c.fails(err, upload.ErrChecksum)
+
+	again := bytesOf("again", 1, 2*chunk)
+	a, b := c.stored(name("again"), name("key"), again), c.stored(name("and again"), "", again)
+	c.ok(c.w.memories.Delete(ctx, c.w.me, a.ID, false))
+	c.ok(c.w.memories.Delete(ctx, c.w.me, b.ID, h%3 == 0))
+	if h%4 == 0 {
+		_, err = c.w.memories.Restore(ctx, c.w.me, a.ID)
+		c.ok(errors.Join(err, c.w.memories.Delete(ctx, c.w.me, a.ID, true)))
+	}
+	inline := bytesOf("inline", uint64(h), inlineMax)
+	m, err := c.w.uploads.Create(ctx, c.w.me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: name("inline")}, Idem: name("inline"), Put: upload.Put{Length: inlineMax}}, bytes.NewReader(inline))
+	c.ok(err)
+	c.ok(c.w.memories.Delete(ctx, c.w.me, m.ID, h%2 == 0))
+}
+
+// size is everything of which there could be more and more.
+type size struct {
+	rows           [catalog.DueTable + 1]int
+	sessions       int
+	files, folders int
+	bytes          int64 // of the content's folder
+}
+
+func (w *world) size() (s size, err error) {
+	err = w.rows.View(ctx, func(r catalog.Reader) error {
+		for table := catalog.CapsuleTable; table <= catalog.DueTable; table++ {
+			s.rows[table] = 0
+			for _, err := range r.Scan(table, nil, nil, false) {
+				if err != nil {
+					return err
+				}
+				s.rows[table]++
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return s, err
+	}
+	err = session.Page(ctx, w.meta.Sessions(), session.Query{Limit: 1000}, func(session.Session) (bool, error) {
+		s.sessions++
+		return true, nil
+	})
+	if err != nil {
+		return s, err
+	}
+	return s, s.add(w.disk, data+"/content")
+}
+
+// add counts what is below a folder.
+func (s *size) add(disk *crashfs.Disk, dir string) error {
+	names, err := disk.List(dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		info, err := disk.Stat(dir + "/" + name)
+		if err != nil {
+			return err
+		}
+		if !info.Dir {
+			s.files++
+			s.bytes += info.Bytes
+			continue
+		}
+		s.folders++
+		if err := s.add(disk, dir+"/"+name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// One bad day after the other leaves as much as the first of them: rows, sessions, places, bytes. Only the feed of events, which tells what happened, grows.
+func TestNothingGrowsFromDayToDay(t *testing.T) {
+	disk := newDisk()
+	cl := &clock{}
+	w, err := openWorld(disk, setup{durability: localblob.Process, seed: 1, clock: cl, die: func(err error) { panic(err) }, keep: 20 * hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := tenant{t, w}
+	c.stored("kept", "", bytesOf("kept", 1, 2*chunk))
+	const before, days = 2, 6 // what lives for longer than a day has come and gone by then
+	var first size
+	var events int
+	for day := range days {
+		for h := range 24 {
+			c.hour(day, h)
+			cl.advance(hour)
+			_, err := w.keeper.Tick(ctx)
+			c.ok(err)
+			_, err = w.keeper.Sweep(ctx)
+			c.ok(err)
+		}
+		now, err := w.size()
+		c.ok(err)
+		c.ok(audit(w))
+		events, now.rows[catalog.EventTable] = now.rows[catalog.EventTable]-events, 0
+		switch {
+		case day == before:
+			first = now
+		case day > before && now != first:
+			t.Errorf("on day %d there is\n%+v, and on day %d there was\n%+v", day, now, before, first)
+		}
+		if events < 24*8 {
+			t.Errorf("day %d had only %d events", day, events)
+		}
+	}
+	t.Logf("each evening: %+v", first)
+
+	// And when nobody comes any more, only what is kept is left.
+	for range 72 { // keys are kept for two days
+		cl.advance(hour)
+		_, err := w.keeper.Tick(ctx)
+		c.ok(err)
+		_, err = w.keeper.Sweep(ctx)
+		c.ok(err)
+	}
+	end, err := w.size()
+	c.ok(err)
+	places, err := w.blobs.Places(ctx, "", 1000)
+	c.ok(err)
+	if end.sessions != 0 || len(places) != 1 || end.rows[catalog.MemoryTable] != 1 || end.rows[catalog.ContentTable] != 1 || end.rows[catalog.PlaceTable] != 1 ||
+		end.rows[catalog.DueTable]+end.rows[catalog.StateTable]+end.rows[catalog.ReservationTable]+end.rows[catalog.IdemTable] != 0 || end.rows[catalog.OutcomeTable] != 1 {
+		t.Errorf("in the end there is %+v", end)
+	}
+	c.ok(errors.Join(audit(w), w.close()))
+}
+
+// † The collector beside everything that names content: the same few contents are uploaded, deleted, restored, read and uploaded again by many, while time flies and
+// the sweep never rests. What is acknowledged can be read, and in the end the books agree and nothing is left over.
+func TestTheCollectorAmongEverything(t *testing.T) {
+	disk := newDisk()
+	cl := &clock{}
+	w, err := openWorld(disk, setup{durability: localblob.Process, seed: 2, clock: cl, die: func(err error) { panic(err) }, keep: 2 * hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var contents [][]byte
+	for i, n := range []int{inlineMax, 900, chunk, 2*chunk + 1} {
+		contents = append(contents, bytesOf("shared", uint64(i), n))
+	}
+	const clients, turns = 4, 60
+	var wg sync.WaitGroup
+	var working atomic.Int32
+	working.Store(clients)
+	for i := range clients {
+		rng := rand.New(rand.NewPCG(uint64(i), 3))
+		wg.Go(func() {
+			defer working.Add(-1)
+			for turn := range turns {
+				if err := w.oneTurn(rng, fmt.Sprintf("%d %d", i, turn), contents[rng.IntN(len(contents))]); err != nil {
+					t.Errorf("client %d, turn %d: %v", i, turn, err)
+					return
+				}
+			}
+		})
+	}
+	passes := 0
+	for ; working.Load() > 0; passes++ {
+		cl.advance(20 * time.Minute)
+		_, err := w.keeper.Tick(ctx)
+		_, failed := w.keeper.Sweep(ctx)
+		if err := errors.Join(err, failed); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	wg.Wait()
+	c := client{w: w, m: newModel()}
+	if err := errors.Join(audit(w), c.collect(), w.close()); err != nil {
+		t.Error(err)
+	}
+	t.Logf("%d passes of the collector beside %d turns", passes, clients*turns)
+}
+
+// oneTurn stores content, and does one of the things that one may do with it.
+func (w *world) oneTurn(rng *rand.Rand, name string, content []byte) error {
+	m, err := w.store(rng, name, content)
+	if errors.Is(err, session.ErrExpired) || errors.Is(err, session.ErrNotFound) {
+		return nil // half a day has passed in the meantime
+	}
+	if err != nil {
+		return err
+	}
+	if err := w.reads(m, content); err != nil {
+		return err
+	}
+	switch rng.IntN(4) {
+	case 0: // kept
+		return nil
+	case 1:
+		return w.memories.Delete(ctx, w.me, m.ID, true)
+	}
+	if err := w.memories.Delete(ctx, w.me, m.ID, false); err != nil {
+		return err
+	}
+	_, err = w.memories.Restore(ctx, w.me, m.ID)
+	if errors.Is(err, catalog.ErrNotFound) {
+		return nil // it was too late
+	}
+	if err != nil {
+		return err
+	}
+	return w.reads(m, content)
+}
+
+// store uploads by one of the two ways.
+func (w *world) store(rng *rand.Rand, name string, content []byte) (m catalog.Memory, err error) {
+	size := int64(len(content))
+	if rng.IntN(2) == 0 {
+		return w.uploads.Create(ctx, w.me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: name}, Put: upload.Put{Length: size}}, bytes.NewReader(content))
+	}
+	up, err := w.uploads.Begin(ctx, w.me, upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: name}, Bytes: size, Chunks: -1, ChunkSize: chunk})
+	if err != nil {
+		return m, err
+	}
+	for off := int64(0); off < size; off += chunk {
+		part := content[off:min(size, off+chunk)]
+		if err := w.uploads.PutChunk(ctx, w.me, up.ID, off/chunk, bytes.NewReader(part), upload.Put{Length: int64(len(part))}); err != nil {
+			return m, err
+		}
+	}
+	return w.uploads.Finish(ctx, w.me, upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(content), Length: size})
+}
+
+func (w *world) reads(m catalog.Memory, content []byte) error {
+	f, err := w.memories.Open(ctx, w.me, m.ID)
+	if err != nil {
+		return fmt.Errorf("%s was acknowledged: %w", m.Name, err)
+	}
+	body, err := f.Body(ctx, 0, int64(len(content)))
+	if err != nil {
+		return fmt.Errorf("%s was acknowledged: %w", m.Name, err)
+	}
+	defer body.Close()
+	b, err := io.ReadAll(body)
+	if err == nil && !bytes.Equal(b, content) {
+		err = errors.New("other bytes")
+	}
+	if err != nil {
+		return fmt.Errorf("%s was acknowledged: %w", m.Name, err)
+	}
+	return nil
+}

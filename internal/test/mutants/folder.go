@@ -1,0 +1,227 @@
+package main
+
+// ofFolder breaks what keeps a data folder's halves together, and what is used that which was opened.
+func ofFolder() []mutant {
+	return []mutant{
+		{
+			name: "an-empty-half-is-made-anew", promise: 7, file: "store/folder/identify.go",
+			old: "	case named && root.State == \"\":\n",
+			new: "	case named && root.State == \"\" && (meta.blank || content.blank):\n		return f.create(meta, content)\n	case named && root.State == \"\":\n",
+			tests: []string{
+				"store/folder.TestAHalfThatIsAwayIsNeverMadeAnew", "internal/test/crashtest.TestACrashAtEveryStep", "cmd/sluice.TestAHalfIsAMountOfItsOwn",
+			},
+		},
+		{
+			name: "a-half-of-another-folder-is-taken", promise: 7, file: "store/folder/identify.go",
+			old:   "	case s.marked && s.mark.Folder == f.id && s.mark.Part == h.part:",
+			new:   "	case s.marked && s.mark.Part == h.part:",
+			tests: []string{"store/folder.TestHalvesThatDoNotBelongTogether", "store/folder.TestHalvesAreJoined"},
+		},
+		{
+			name: "exchanged-halves-are-taken", promise: 7, file: "store/folder/identify.go",
+			old:   "	case s.marked && s.mark.Folder == f.id && s.mark.Part == h.part:",
+			new:   "	case s.marked && s.mark.Folder == f.id:",
+			tests: []string{"store/folder.TestHalvesThatDoNotBelongTogether", "internal/test/crashtest.TestACrashAtEveryStep"},
+		},
+		{
+			name: "a-folder-is-new-before-its-halves-are", promise: 1, file: "store/folder/identify.go",
+			old:   "	if err := f.write(isNew); err != nil {",
+			new:   "	if err := f.write(\"\"); err != nil {",
+			tests: []string{"store/folder.TestAStartThatIsStoppedAnywhereGoesOn", "internal/test/crashtest.TestACrashAtEveryStep"},
+		},
+		{
+			name: "a-life-counts-before-it-has-begun", promise: 1, file: "store/folder/life.go",
+			old:   "m.Next, m.Open = f.id, f.Meta.part, last.Life, after+1, false",
+			new:   "m.Next, m.Open = f.id, f.Meta.part, after+1, after+1, false",
+			tests: []string{"store/folder.TestAStartThatIsStoppedAnywhereGoesOn", "internal/test/crashtest.TestACrashAtEveryStep"},
+		},
+		{
+			name: "an-older-content-is-taken", promise: 7, file: "store/folder/life.go",
+			old:   "	if f.rejoin || last.Life >= f.meta.Life {",
+			new:   "	if f.rejoin || last.Life >= f.meta.Life || f.Lived() {",
+			tests: []string{"store/folder.TestHalvesThatDoNotBelongTogether"},
+		},
+		{
+			name: "what-an-older-metadata-can-not-know-is-forgotten", promise: 7, file: "store/folder/life.go",
+			old:   "		m.Unknown = append(slices.Clone(m.Unknown), [2]uint64{from, last.Life})\n",
+			new:   "",
+			tests: []string{"store/folder.TestLivesThatTheMetadataDoesNotKnow"},
+		},
+		{
+			name: "a-life-is-lived-twice", promise: 4, file: "store/localblob/localblob.go",
+			old:   "Life: max(old.Life, s.opts.After) + 1,",
+			new:   "Life: old.Life + 1,",
+			tests: []string{"store/localblob.TestAnOlderFolderLivesOn"},
+		},
+		{
+			name: "what-no-record-can-name-is-swept", promise: 7, file: "keeper/sweep.go",
+			old:   "	if !s.k.cfg.Known(p.Life) {\n		if orphan {",
+			new:   "	if !s.k.cfg.Known(p.Life) && p.Name == \"\" {\n		if orphan {",
+			tests: []string{"keeper.TestWhatTheMetadataCanNotKnowStays"},
+		},
+		{
+			name: "a-deletion-does-not-look-where-it-is", promise: 7, file: "keeper/keeper.go",
+			old:   "func (k *Keeper) delete(ctx context.Context, place string) error {\n	if err := k.cfg.InPlace(); err != nil {",
+			new:   "func (k *Keeper) delete(ctx context.Context, place string) error {\n	if err := k.cfg.InPlace(); err != nil && place == \"\" {",
+			tests: []string{"keeper.TestAFolderThatGoesAwayEndsAPass"},
+		},
+		{
+			name: "the-scrub-marks-what-is-away", promise: 7, file: "keeper/scrub.go",
+			old:   "	if err := k.cfg.InPlace(); err != nil {\n		return err\n	}\n	if e.Place",
+			new:   "	if e.Place",
+			tests: []string{"keeper.TestScrubMarksNothingOfAFolderThatIsAway"},
+		},
+		{
+			name: "the-scrub-goes-on-without-its-disk", promise: 7, file: "keeper/scrub.go",
+			old:   "		if errors.Is(err, blob.ErrUnavailable) { // as for every other content",
+			new:   "		if errors.Is(err, upload.ErrAway) {",
+			tests: []string{"keeper.TestScrubMarksNothingOfAFolderThatIsAway"},
+		},
+		{
+			name: "a-folder-that-is-gone-is-the-loss-of-each-place", promise: 7, file: "store/localblob/file.go",
+			old:   "		if gone := f.s.there(f.p.folderOf()); gone != nil {",
+			new:   "		if gone := f.s.there(f.p.folderOf()); gone != nil && f.gone.Load() {",
+			tests: []string{"store/localblob.TestAFolderThatIsGoneIsNoLossOfPlaces"},
+		},
+		{
+			name: "a-dead-disk-is-the-rot-of-each-place", promise: 7, file: "store/localblob/gone.go",
+			old:   "	if gone := s.there(p.folderOf()); gone != nil {",
+			new:   "	if gone := s.there(p.folderOf()); gone != nil && p.life == 0 {",
+			tests: []string{"store/localblob.TestAFolderThatIsGoneIsNoLossOfPlaces"},
+		},
+		{
+			name: "a-backup-takes-content-that-is-away-for-damaged", promise: 10, file: "backup/copy.go",
+			old:   "	if errors.Is(source, blob.ErrUnavailable) {",
+			new:   "	if errors.Is(source, blob.ErrNoSpace) {",
+			tests: []string{"backup.TestABackupOfContentThatIsAwayFails"},
+		},
+		{
+			name: "content-goes-by-its-name", promise: 7, file: "internal/durable/held.go",
+			old:   "func(fd uintptr) { err = do(int(fd), rel) }",
+			new:   "func(fd uintptr) { err = do(unix.AT_FDCWD, path) }",
+			tests: []string{"internal/durable.TestAHeldFolderIsTheOneThatWasOpened", "cmd/sluice.TestARenamedFolderIsNotAnothers"},
+		},
+		{
+			name: "metadata-goes-by-its-name", promise: 7, file: "store/pebblemeta/held.go",
+			old:   "	return h.way + rest, nil",
+			new:   "	return h.name + rest, nil",
+			tests: []string{"store/pebblemeta.TestAHeldFolderIsTheOneThatWasOpened"},
+		},
+		{
+			name: "the-socket-goes-by-its-name", promise: 12, file: "cmd/sluice/door.go",
+			old:   "error { return d.folder.FS.Remove(filepath.Join(d.folder.Path, doorName)) }",
+			new:   "error { return os.Remove(filepath.Join(d.folder.Path, doorName)) }",
+			tests: []string{"cmd/sluice.TestARenamedFolderIsNotAnothers"},
+		},
+		{
+			name: "a-folder-that-was-moved-is-not-noticed", promise: 7, file: "store/folder/watch.go",
+			old:   "		if err := h.InPlace(); err != nil {",
+			new:   "		if err := h.InPlace(); err != nil && f.lock == nil {",
+			tests: []string{"store/folder.TestAFolderThatMovesIsNoticed", "store/folder.TestAFolderIsWatchedAndLocked", "cmd/sluice.TestNothingIsTakenWhileAHalfIsAway"},
+		},
+		{
+			name: "one-failing-read-is-a-folder-that-is-away", promise: 6, file: "store/folder/watch.go",
+			old:   "	if err != nil && was == nil && f.inPlace() == nil {",
+			new:   "	if false {",
+			tests: []string{"store/folder.TestOneFailingStepOfALookIsPutUpWith", "internal/test/crashtest.TestAFailureOfEveryStep"},
+		},
+		{
+			name: "changes-are-taken-while-the-folder-is-away", promise: 7, file: "store/pebblemeta/pebblemeta.go",
+			old:   "	if err := db.allow(); err != nil {",
+			new:   "	if err := db.allow(); err != nil && db.process != db.process {",
+			tests: []string{"cmd/sluice.TestNothingIsTakenWhileAHalfIsAway"},
+		},
+		{
+			name: "a-database-that-is-gone-is-made-anew", promise: 7, file: "store/pebblemeta/open.go",
+			old:   "		if existing {",
+			new:   "		if existing && len(names) > 1 {",
+			tests: []string{"store/pebblemeta.TestADatabaseThatIsGoneIsNotMadeAnew"},
+		},
+		{
+			name: "lock-files-alone-keep-others-out", promise: 12, file: "store/folder/folder.go",
+			old: "	switch err := held.Lock(); {",
+			new: "	switch err := error(nil); {",
+			tests: []string{
+				"store/folder.TestAFolderIsLockedWithoutItsLockFiles", "store/folder.TestAHalfIsLockedForAllWhoHaveIt", "cmd/sluice.TestASecondServerIsRefusedWithoutLockFiles",
+			},
+		},
+		{
+			name: "another-server-on-the-folder-is-not-noticed", promise: 12, file: "store/folder/watch.go",
+			old:   "	if m.Life != f.meta.Life || m.Next",
+			new:   "	if m.Life > f.meta.Life+9 && m.Next",
+			tests: []string{"store/folder.TestAnotherServerOnTheFolderIsNoticed", "cmd/sluice.TestAServerWhoseFolderWasTakenWritesNothing"},
+		},
+		{
+			name: "a-lock-that-was-removed-is-not-noticed", promise: 12, file: "store/folder/watch.go",
+			old:   "	if err := f.locked(); err != nil || f.also == nil {",
+			new:   "	if err := error(nil); err != nil || f.also == nil {",
+			tests: []string{"store/folder.TestAFolderIsLockedWithoutItsLockFiles", "cmd/sluice.TestASecondServerIsRefusedWithoutLockFiles"},
+		},
+		{
+			name: "a-folder-that-was-taken-is-written-at-the-end", promise: 12, file: "cmd/sluice/data.go",
+			old:   "		if err := d.folder.Taken(); err != nil {",
+			new:   "		if err := d.folder.Taken(); err != nil && d.meta == nil {",
+			tests: []string{"cmd/sluice.TestAServerWhoseFolderWasTakenWritesNothing"},
+		},
+		{
+			name: "missing-places-are-made-anew", promise: 7, file: "store/localblob/parts.go",
+			old:   "		if err := was.has(on, filepath.Join(dir, part)); err != nil {",
+			new:   "		if err := was.has(on, filepath.Join(dir, part)); err != nil && was.format > 2 {",
+			tests: []string{"store/localblob.TestPartsThatAreAwayAreNotMadeAnew", "cmd/sluice.TestAPartIsAMountOfItsOwn"},
+		},
+		{
+			name: "places-of-another-content-are-taken", promise: 7, file: "store/localblob/parts.go",
+			old:   "	case whose != was.whose:",
+			new:   "	case whose == was.whose+was.whose:",
+			tests: []string{"store/localblob.TestPartsThatAreAwayAreNotMadeAnew"},
+		},
+		{
+			name: "a-part-that-goes-away-is-not-noticed", promise: 7, file: "store/localblob/parts.go",
+			old:   "		if info.ID != s.parts[i] {",
+			new:   "		if !info.Dir {",
+			tests: []string{"store/localblob.TestPartsThatGoAwayAreNoticed", "cmd/sluice.TestAPartIsAMountOfItsOwn"},
+		},
+		{
+			name: "the-parts-are-not-looked-at", promise: 7, file: "cmd/sluice/data.go",
+			old:   "	d.folder.AlsoLook(d.blobs.InPlace)\n",
+			new:   "",
+			tests: []string{"cmd/sluice.TestAPartIsAMountOfItsOwn"},
+		},
+		{
+			name: "metadata-is-opened-before-the-content-is-looked-at", promise: 7, file: "cmd/sluice/data.go",
+			old:   "	last, err := suits(d.folder, of.Rejoin)\n	if err != nil {",
+			new:   "	last, err := suits(d.folder, of.Rejoin)\n	if m, _ := pebblemeta.Open(meta.Path, pebblemeta.Options{}); m != nil && !d.frozen {\n		_ = m.Close()\n	}\n	if err != nil {",
+			tests: []string{"cmd/sluice.TestWhatIsRefusedIsNotTouched", "cmd/sluice.TestAPartIsAMountOfItsOwn"},
+		},
+		{
+			name: "the-folder-comes-before-the-ports", promise: 12, file: "cmd/sluice/serve.go",
+			old:   "	public, admin, err := c.listen()\n",
+			new:   "	_ = os.Mkdir(c.Data, 0o700)\n	public, admin, err := c.listen()\n",
+			tests: []string{"cmd/sluice.TestATakenPortLeavesNothingBehind"},
+		},
+		{
+			name: "all-of-the-path-is-made", promise: 7, file: "internal/durable/durable.go",
+			old:   "	if _, err := on.Stat(parent); errors.Is(err, fs.ErrNotExist) {\n		return fmt",
+			new:   "	if _, err := on.Stat(parent); errors.Is(err, fs.ErrExist) {\n		return fmt",
+			tests: []string{"store/folder.TestHalvesThatDoNotBelongTogether"},
+		},
+		{
+			name: "an-empty-variable-is-a-value", promise: 17, file: "cmd/sluice/empty.go",
+			old:   "bool { return os.Getenv(name) == \"\" })",
+			new:   "bool { return name == \"\" && os.Getenv(name) == \"\" })",
+			tests: []string{"cmd/sluice.TestAnEmptyVariableIsNotSet"},
+		},
+		{
+			name: "an-empty-filter-lists-everything", promise: 17, file: "cmd/sluice/empty.go",
+			old:   "if v == nil || v.Tag.Has(\"empty\") ||",
+			new:   "if v == nil || v.Tag.Has(\"empty\") || v.Name == \"sha256\" ||",
+			tests: []string{"cmd/sluice.TestAnEmptyArgumentIsNoValue"},
+		},
+		{
+			name: "a-state-that-was-read-is-taken-for-durable", promise: 2, file: "store/localblob/parts.go",
+			old:   "		return durable.SyncDir(s.fs, s.dir)\n",
+			new:   "		return nil\n",
+			tests: []string{"internal/test/crashtest.TestACrashAtEveryStep"},
+		},
+	}
+}
