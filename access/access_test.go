@@ -25,7 +25,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{store: catalog.NewMem(nil), clock: &clock{time.Now()}}
+	w := &world{store: catalog.NewMem(), clock: &clock{time.Now()}}
 	w.Service = access.New(w.store, w.clock, func() int64 { return w.running }, nil)
 	secret, err := w.Bootstrap(t.Context())
 	if err != nil || secret == "" {

@@ -26,9 +26,9 @@ import (
 	"sluice/catalog"
 	"sluice/internal/test/leak"
 	"sluice/memories"
+	"sluice/metadata/metadatatest"
 	"sluice/session"
 	"sluice/upload"
-	"sluice/upload/uploadtest"
 )
 
 func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
@@ -58,20 +58,20 @@ type parts struct {
 }
 
 func assemble(ctx context.Context, cfg api.Config, engine session.Config) (p parts, err error) {
-	stores := uploadtest.NewStores(catalog.Bounds{MaxSessions: maxSessions})
-	p.catalog, p.blobs, p.access = stores.Catalog, blobtest.NewMem(), access.New(stores.Catalog, clock{}, still, nil)
+	stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{MaxSessions: maxSessions}))
+	p.catalog, p.blobs, p.access = stores.Catalog(), blobtest.NewMem(), access.New(stores.Catalog(), clock{}, still, nil)
 	if p.secret, err = p.access.Bootstrap(ctx); err != nil {
 		return p, err
 	}
 	engine.Merge, engine.TTL = upload.Merge, time.Hour
-	if p.sessions, err = session.New(ctx, stores.Sessions, engine); err != nil {
+	if p.sessions, err = session.New(ctx, stores.Sessions(), engine); err != nil {
 		return p, err
 	}
 	limits := upload.DefaultLimits()
 	limits.ChunkSize, limits.ChunkSizeMin, limits.InlineMax = chunk, 1, inlineMax
-	p.uploads = upload.New(upload.Config{Sessions: p.sessions, Catalog: stores.Catalog, Blobs: p.blobs, Clock: clock{}, Limits: limits})
+	p.uploads = upload.New(upload.Config{Sessions: p.sessions, Catalog: stores.Catalog(), Blobs: p.blobs, Clock: clock{}, Limits: limits})
 	cfg.Uploads, cfg.Sessions, cfg.Access = p.uploads, p.sessions, p.access
-	cfg.Memories = memories.New(memories.Config{Catalog: stores.Catalog, Content: p.blobs, Clock: clock{}, Running: p.sessions.Running, TrashFor: time.Hour})
+	cfg.Memories = memories.New(memories.Config{Catalog: stores.Catalog(), Content: p.blobs, Clock: clock{}, Running: p.sessions.Running, TrashFor: time.Hour})
 	if cfg.Expire == nil {
 		cfg.Expire = func(ctx context.Context) (int, error) { return p.sessions.TickTTL(ctx, time.Now(), p.uploads.Expire) }
 	}

@@ -80,7 +80,7 @@ func start(ctx context.Context, on disk, data string) (s *server, err error) {
 		return nil, err
 	}
 	hook := upload.Reserving(catalog.Bounds{})
-	if s.meta, err = pebblemeta.Open(data+"/meta", pebblemeta.Options{Changed: hook, FS: on.pebble}); err != nil {
+	if s.meta, err = pebblemeta.Open(data+"/meta", pebblemeta.Options{Hook: hook, FS: on.pebble}); err != nil {
 		return nil, err
 	}
 	if s.blobs, err = localblob.Open(data+"/content", localblob.Options{FS: on, Reserve: 1}); err != nil {

@@ -55,7 +55,7 @@ func openSeed(ctx context.Context, data string, disk vfs.FS) (s *seed, err error
 		}
 	}()
 	if s.meta, err = pebblemeta.Open(filepath.Join(data, "meta"), pebblemeta.Options{
-		Changed: upload.Reserving(catalog.Bounds{MaxSessions: math.MaxInt64}), FS: disk, Process: true,
+		Hook: upload.Reserving(catalog.Bounds{MaxSessions: math.MaxInt64}), FS: disk, Process: true,
 	}); err != nil {
 		return s, err
 	}

@@ -9,7 +9,7 @@ import (
 
 // A capsule keeps its newest events: one goes with each that comes; what a program has left that kept all goes by and by.
 func TestEventsAreForgotten(t *testing.T) {
-	store := catalog.NewMem(nil)
+	store := catalog.NewMem()
 	at := catalog.Moment{Now: time.Now()}
 	update := func(f func(tx catalog.Tx) error) {
 		t.Helper()

@@ -7,12 +7,14 @@ import (
 	"slices"
 	"sort"
 	"sync"
+
+	"sluice/session"
 )
 
 // Mem is a Store in memory. It runs the closure of every Update twice and throws away what the first run wrote, so that one
 // which is not pure shows.
 type Mem struct {
-	end func(id, gen uint64, state uint8) error
+	end func(id session.SessionID, gen uint64, to session.State) error
 
 	mu     sync.RWMutex
 	tables map[TableID]*rows
@@ -24,11 +26,13 @@ type rows struct {
 	row  map[string]any
 }
 
-// NewMem makes an empty Mem. end carries out Tx.EndSession, when everything else is certain; without it there are no sessions to end.
-func NewMem(end func(id, gen uint64, state uint8) error) *Mem {
-	if end == nil {
-		end = func(uint64, uint64, uint8) error { return ErrNotFound }
-	}
+// NewMem makes an empty Mem, which has no sessions to end.
+func NewMem() *Mem {
+	return NewMemWith(func(session.SessionID, uint64, session.State) error { return ErrNotFound })
+}
+
+// NewMemWith makes an empty Mem. end carries out Tx.EndSession, when everything else is certain.
+func NewMemWith(end func(id session.SessionID, gen uint64, to session.State) error) *Mem {
 	return &Mem{end: end, tables: map[TableID]*rows{}}
 }
 
@@ -57,7 +61,7 @@ func (m *Mem) Update(ctx context.Context, f func(Tx) error) error {
 		return err
 	}
 	for _, e := range t.ends {
-		if err := m.end(e.id, e.gen, e.state); err != nil {
+		if err := m.end(e.id, e.gen, e.to); err != nil {
 			return err
 		}
 	}
@@ -94,13 +98,17 @@ func (t *rows) apply(wrote map[string]any) {
 }
 
 // memTx reads the tables with what it wrote itself laid over them.
+// memEnd is an end that is carried out with the commit.
+type memEnd struct {
+	id  session.SessionID
+	gen uint64
+	to  session.State
+}
+
 type memTx struct {
 	mem   *Mem
 	wrote map[TableID]map[string]any // a nil row is a deletion
-	ends  []struct {
-		id, gen uint64
-		state   uint8
-	}
+	ends  []memEnd
 }
 
 // Get implements Reader.
@@ -169,10 +177,7 @@ func (t *memTx) write(id TableID, key []byte, row any) {
 }
 
 // EndSession implements Tx.
-func (t *memTx) EndSession(id, gen uint64, state uint8) error {
-	t.ends = append(t.ends, struct {
-		id, gen uint64
-		state   uint8
-	}{id, gen, state})
+func (t *memTx) EndSession(id session.SessionID, gen uint64, to session.State) error {
+	t.ends = append(t.ends, memEnd{id, gen, to})
 	return nil
 }

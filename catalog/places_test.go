@@ -10,7 +10,7 @@ import (
 
 // publishing gives a store with a capsule, and how to publish the same content from some place.
 func publishing(t *testing.T) (*catalog.Mem, func(place string) error) {
-	store := catalog.NewMem(nil)
+	store := catalog.NewMem()
 	must(t, store.Update(t.Context(), func(tx catalog.Tx) error {
 		_, err := catalog.NewCapsule(tx, catalog.Capsule{ID: "c", Owners: []string{"o"}}, catalog.Moment{})
 		return err

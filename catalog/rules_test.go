@@ -253,7 +253,7 @@ func TestHistoriesKeepTheBooks(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		histories++
 		m := &machine{
-			store: catalog.NewMem(nil), now: catalog.Moment{Now: time.UnixMilli(1e12).UTC(), Running: 1},
+			store: catalog.NewMem(), now: catalog.Moment{Now: time.UnixMilli(1e12).UTC(), Running: 1},
 			live: map[catalog.MemoryID]catalog.Memory{}, trash: map[catalog.MemoryID]catalog.Memory{}, open: map[uint64]int64{},
 		}
 		must(t, m.update(t, func(tx catalog.Tx) error {
@@ -268,7 +268,7 @@ func TestHistoriesKeepTheBooks(t *testing.T) {
 }
 
 func TestQuotasCountWhatIsReserved(t *testing.T) {
-	store := catalog.NewMem(nil)
+	store := catalog.NewMem()
 	at := catalog.Moment{Now: time.Now()}
 	reserve := func(id uint64, n int64) error {
 		return store.Update(t.Context(), func(tx catalog.Tx) error {
@@ -295,7 +295,7 @@ func TestQuotasCountWhatIsReserved(t *testing.T) {
 }
 
 func TestACapsuleThatIsMadeAgainGoesOnCountingItsEvents(t *testing.T) {
-	store := catalog.NewMem(nil)
+	store := catalog.NewMem()
 	at := catalog.Moment{Now: time.Now()}
 	var seqs []uint64
 	for range 2 {
@@ -319,7 +319,7 @@ func TestACapsuleThatIsMadeAgainGoesOnCountingItsEvents(t *testing.T) {
 
 // A place that nothing names any more is garbage for ever: what would name it again is refused.
 func TestGarbageIsNeverReferredToAgain(t *testing.T) {
-	store := catalog.NewMem(nil)
+	store := catalog.NewMem()
 	at := catalog.Moment{Now: time.Now()}
 	must(t, store.Update(t.Context(), func(tx catalog.Tx) error {
 		_, err := catalog.NewCapsule(tx, catalog.Capsule{ID: "c", Owners: []string{"o"}}, at)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+
+	"sluice/session"
 )
 
 // Store runs transactions over the catalog's rows. It is serializable and safe
@@ -47,8 +49,8 @@ type Tx interface {
 	// Delete of a row that is not there is no error.
 	Delete(t TableID, key []byte) error
 	// EndSession ends a session of the engine in this very commit: it checks that the
-	// session is sealed (or ended so already: a repeat) at gen, and moves it to state (a session.State). Else its error, which f must return.
-	EndSession(id, gen uint64, state uint8) error
+	// session is sealed (or ended so already: a repeat) at gen, and moves it to that state. Else its error, which f must return.
+	EndSession(id session.SessionID, gen uint64, to session.State) error
 }
 
 // TableID names a table in a Store. The numbers are part of stored formats.

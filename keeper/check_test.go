@@ -12,9 +12,9 @@ import (
 	"sluice/catalog"
 	"sluice/internal/test/crashfs"
 	"sluice/keeper"
+	"sluice/metadata/metadatatest"
 	"sluice/session"
 	"sluice/upload"
-	"sluice/upload/uploadtest"
 )
 
 // spoiled is what a test that spoils the rows of a house works with.
@@ -221,9 +221,9 @@ func TestEachContradictionIsFoundAndRepaired(t *testing.T) {
 		}, keeper.KindRecord, "not where it belongs", 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			disk, stores := crashfs.New(), uploadtest.NewStores(catalog.Bounds{})
-			f := furnish(t, disk, &stores)
-			h, err := enter(t.Context(), disk, &stores, f.Secret)
+			disk, stores := crashfs.New(), metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
+			f := furnish(t, disk, stores)
+			h, err := enter(t.Context(), disk, stores, f.Secret)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -300,9 +300,9 @@ func (h *house) spoil(t *testing.T, f facts, do func(*spoiled)) {
 
 // While a record can't be read, nothing that follows from it is changed: what it names would go.
 func TestNothingFollowsFromWhatCannotBeRead(t *testing.T) {
-	disk, stores := crashfs.New(), uploadtest.NewStores(catalog.Bounds{})
-	f := furnish(t, disk, &stores)
-	h, err := enter(t.Context(), disk, &stores, f.Secret)
+	disk, stores := crashfs.New(), metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
+	f := furnish(t, disk, stores)
+	h, err := enter(t.Context(), disk, stores, f.Secret)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -357,9 +357,9 @@ func (u unreadableRows) Scan(t catalog.TableID, lo, hi []byte, desc bool) iter.S
 
 // Of uploads under way what is lost is asked for again, and what is there stays.
 func TestLostPiecesAreAskedForAgain(t *testing.T) {
-	disk, stores := crashfs.New(), uploadtest.NewStores(catalog.Bounds{})
-	f := furnish(t, disk, &stores)
-	h, err := enter(t.Context(), disk, &stores, f.Secret)
+	disk, stores := crashfs.New(), metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
+	f := furnish(t, disk, stores)
+	h, err := enter(t.Context(), disk, stores, f.Secret)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -391,9 +391,9 @@ func TestLostPiecesAreAskedForAgain(t *testing.T) {
 
 // A content that lies under another's key is told of, and keeps no check from its end.
 func TestAContentUnderAnothersKey(t *testing.T) {
-	disk, stores := crashfs.New(), uploadtest.NewStores(catalog.Bounds{})
-	f := furnish(t, disk, &stores)
-	h, err := enter(t.Context(), disk, &stores, f.Secret)
+	disk, stores := crashfs.New(), metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
+	f := furnish(t, disk, stores)
+	h, err := enter(t.Context(), disk, stores, f.Secret)
 	if err != nil {
 		t.Fatal(err)
 	}

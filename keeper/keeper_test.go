@@ -14,9 +14,9 @@ import (
 	"sluice/catalog"
 	"sluice/internal/test/leak"
 	"sluice/keeper"
+	"sluice/metadata/metadatatest"
 	"sluice/session"
 	"sluice/upload"
-	"sluice/upload/uploadtest"
 )
 
 func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
@@ -43,11 +43,11 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	stores := uploadtest.NewStores(catalog.Bounds{})
-	w := &world{t: t, clock: &clock{}, blobs: blobtest.NewMem(), catalog: stores.Catalog}
+	stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
+	w := &world{t: t, clock: &clock{}, blobs: blobtest.NewMem(), catalog: stores.Catalog()}
 	w.clock.set(time.Now())
 	var err error
-	w.sessions, err = session.New(t.Context(), stores.Sessions, session.Config{Merge: upload.Merge, Clock: w.clock, TTL: 10 * minute})
+	w.sessions, err = session.New(t.Context(), stores.Sessions(), session.Config{Merge: upload.Merge, Clock: w.clock, TTL: 10 * minute})
 	w.check(err)
 	w.uploads = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: w.blobs, Clock: w.clock, Limits: upload.DefaultLimits()})
 	t.Cleanup(w.uploads.Close)

@@ -10,8 +10,9 @@ import (
 	"sluice/catalog"
 	"sluice/internal/test/crashfs"
 	"sluice/keeper"
+	"sluice/metadata/metadatatest"
 	"sluice/session"
-	"sluice/upload/uploadtest"
+	"sluice/upload"
 )
 
 // fixed is a clock that stands.
@@ -31,7 +32,7 @@ type rescued struct {
 }
 
 func newRescued(t *testing.T) *rescued {
-	r := &rescued{t: t, rows: catalog.NewMem(nil), sessions: session.NewMem(session.MemHooks{}), lost: map[string]bool{}, at: catalog.Moment{Now: time.UnixMilli(1e12).UTC(), Running: 1000}}
+	r := &rescued{t: t, rows: catalog.NewMem(), sessions: session.NewMem(), lost: map[string]bool{}, at: catalog.Moment{Now: time.UnixMilli(1e12).UTC(), Running: 1000}}
 	r.rescue = keeper.Rescue{
 		Found: func(f keeper.Finding) { r.found = append(r.found, f) },
 		Lost:  func(table catalog.TableID, key []byte) bool { return r.lost[fmt.Sprint(table, key)] },
@@ -369,9 +370,9 @@ func TestASessionOfWhichNobodyKnows(t *testing.T) {
 // row, and is told of. Where the metadata know all of it, it is garbage.
 func TestContentOfLostRecordsIsKept(t *testing.T) {
 	for _, known := range []bool{false, true} {
-		disk, stores := crashfs.New(), uploadtest.NewStores(catalog.Bounds{})
-		f := furnish(t, disk, &stores)
-		h, err := enter(t.Context(), disk, &stores, f.Secret)
+		disk, stores := crashfs.New(), metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
+		f := furnish(t, disk, stores)
+		h, err := enter(t.Context(), disk, stores, f.Secret)
 		if err != nil {
 			t.Fatal(err)
 		}

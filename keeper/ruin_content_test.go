@@ -15,10 +15,10 @@ import (
 	"sluice/internal/durable"
 	"sluice/internal/test/crashfs"
 	"sluice/keeper"
+	"sluice/metadata/metadatatest"
 	"sluice/session"
 	"sluice/store/localblob"
 	"sluice/upload"
-	"sluice/upload/uploadtest"
 )
 
 // files reads a folder of a disk.
@@ -111,8 +111,8 @@ func ruins(was map[string][]byte, used func(path string) []session.Range) (all [
 // Whatever byte of the content is turned over, whatever file is cut, gone or exchanged: a Check names it where it matters, and nobody is given wrong bytes.
 func TestEveryByteOfTheContent(t *testing.T) {
 	furnished := crashfs.New()
-	stores := uploadtest.NewStores(catalog.Bounds{})
-	f := furnish(t, furnished, &stores)
+	stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
+	f := furnish(t, furnished, stores)
 	was := files(t, furnished, "/content")
 	named, harmless, refused := 0, 0, 0
 	used := inUse(t, stores, f)
@@ -121,7 +121,7 @@ func TestEveryByteOfTheContent(t *testing.T) {
 		if err := r.do(disk); err != nil {
 			t.Fatal(err)
 		}
-		h, err := enter(t.Context(), disk, &stores, f.Secret)
+		h, err := enter(t.Context(), disk, stores, f.Secret)
 		if err != nil {
 			refused++
 			continue
@@ -170,14 +170,14 @@ func TestEveryByteOfTheContent(t *testing.T) {
 }
 
 // inUse says which bytes of which files a content or the session under way has.
-func inUse(t *testing.T, stores uploadtest.Stores, f facts) map[string][]session.Range {
+func inUse(t *testing.T, stores *metadatatest.Mem, f facts) map[string][]session.Range {
 	used := map[string][]session.Range{}
 	add := func(e catalog.Extent) {
 		file, base := localblob.Where(e.Place)
 		file = filepath.Join("/content", file)
 		used[file] = session.Add(used[file], session.Range{Off: base + e.Off, End: base + e.Off + e.Len})
 	}
-	err := stores.Catalog.View(t.Context(), func(r catalog.Reader) error {
+	err := stores.Catalog().View(t.Context(), func(r catalog.Reader) error {
 		for c, err := range catalog.Contents.After(r, catalog.ContentKey{}) {
 			if err != nil {
 				return err
@@ -188,7 +188,7 @@ func inUse(t *testing.T, stores uploadtest.Stores, f facts) map[string][]session
 		}
 		return nil
 	})
-	entries, e := stores.Sessions.Entries(t.Context(), f.Open, session.All(), 0)
+	entries, e := stores.Sessions().Entries(t.Context(), f.Open, session.All(), 0)
 	for _, e := range entries {
 		p, e := upload.InspectPiece(e)
 		err = errors.Join(err, e)
@@ -203,14 +203,14 @@ func inUse(t *testing.T, stores uploadtest.Stores, f facts) map[string][]session
 // A repair of ruined content quarantines what is damaged, drops what is lost of uploads under way, does the same once only, and everything can go on.
 func TestRepairOfRuinedContent(t *testing.T) {
 	disk := crashfs.New()
-	stores := uploadtest.NewStores(catalog.Bounds{})
-	furnish(t, disk, &stores)
+	stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
+	furnish(t, disk, stores)
 	for i := range len(contents(t, disk)) {
 		for _, how := range []string{"first", "last", "cut", "gone", "exchanged"} {
 			t.Run(fmt.Sprintf("%d %s", i, how), func(t *testing.T) {
 				disk := crashfs.New()
-				stores := uploadtest.NewStores(catalog.Bounds{})
-				f := furnish(t, disk, &stores)
+				stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
+				f := furnish(t, disk, stores)
 				was := contents(t, disk)
 				paths := slices.Sorted(maps.Keys(was))
 				path, next := paths[i], paths[(i+1)%len(paths)]
@@ -231,7 +231,7 @@ func TestRepairOfRuinedContent(t *testing.T) {
 				if how == "gone" {
 					err = errors.Join(err, disk.Remove(path))
 				}
-				h, e := enter(t.Context(), disk, &stores, f.Secret)
+				h, e := enter(t.Context(), disk, stores, f.Secret)
 				if err = errors.Join(err, e); err != nil {
 					t.Fatal(err)
 				}

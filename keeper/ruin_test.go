@@ -16,11 +16,11 @@ import (
 	"sluice/internal/test/crashfs"
 	"sluice/keeper"
 	"sluice/memories"
+	"sluice/metadata/metadatatest"
 	"sluice/session"
 	"sluice/store/localblob"
 	"sluice/store/pebblemeta"
 	"sluice/upload"
-	"sluice/upload/uploadtest"
 )
 
 // house is a small data folder with one of everything, for tests that ruin it.
@@ -52,7 +52,7 @@ func houseLimits() upload.Limits {
 }
 
 // enter opens a house that is on a disk in memory. stores are in memory, or nil for Pebble on the disk.
-func enter(ctx context.Context, disk *crashfs.Disk, stores *uploadtest.Stores, secret string) (h *house, err error) {
+func enter(ctx context.Context, disk *crashfs.Disk, stores *metadatatest.Mem, secret string) (h *house, err error) {
 	h = &house{ctx: ctx}
 	defer func() {
 		if err != nil {
@@ -60,9 +60,9 @@ func enter(ctx context.Context, disk *crashfs.Disk, stores *uploadtest.Stores, s
 		}
 	}()
 	if stores != nil {
-		h.sessions, h.catalog = stores.Sessions, stores.Catalog
+		h.sessions, h.catalog = stores.Sessions(), stores.Catalog()
 	} else {
-		h.meta, err = pebblemeta.Open("/meta", pebblemeta.Options{Changed: upload.Reserving(catalog.Bounds{}), Die: dies, FS: disk.VFS()})
+		h.meta, err = pebblemeta.Open("/meta", pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{}), Die: dies, FS: disk.VFS()})
 		if err != nil {
 			return h, err
 		}
@@ -154,7 +154,7 @@ func (h *house) finish(id session.SessionID, b []byte) (catalog.Memory, error) {
 }
 
 // furnish fills an empty house.
-func furnish(t *testing.T, disk *crashfs.Disk, stores *uploadtest.Stores) (f facts) {
+func furnish(t *testing.T, disk *crashfs.Disk, stores *metadatatest.Mem) (f facts) {
 	t.Helper()
 	must := func(err error) {
 		t.Helper()

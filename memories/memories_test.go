@@ -15,9 +15,9 @@ import (
 	"sluice/catalog"
 	"sluice/internal/test/leak"
 	"sluice/memories"
+	"sluice/metadata/metadatatest"
 	"sluice/session"
 	"sluice/upload"
-	"sluice/upload/uploadtest"
 )
 
 func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
@@ -41,9 +41,9 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	stores := uploadtest.NewStores(catalog.Bounds{})
-	w := &world{t: t, blobs: blobtest.NewMem(), catalog: stores.Catalog, access: access.New(stores.Catalog, clock{}, still, nil)}
-	engine, err := session.New(t.Context(), stores.Sessions, session.Config{Merge: upload.Merge})
+	stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
+	w := &world{t: t, blobs: blobtest.NewMem(), catalog: stores.Catalog(), access: access.New(stores.Catalog(), clock{}, still, nil)}
+	engine, err := session.New(t.Context(), stores.Sessions(), session.Config{Merge: upload.Merge})
 	w.check(err)
 	limits := upload.DefaultLimits()
 	limits.InlineMax = 16

@@ -21,7 +21,7 @@ func FuzzParseID(f *testing.F) {
 
 // Whatever a client sends as a cursor of a list of Mem's: it gives sessions behind a place, or is refused as such.
 func FuzzMemCursor(f *testing.F) {
-	st := session.NewMem(session.MemHooks{})
+	st := session.NewMem()
 	for id := range session.SessionID(3) {
 		if _, _, err := st.Create(f.Context(), session.Session{ID: id + 1, Spec: session.Spec{ChunkSize: 1}}); err != nil {
 			f.Fatal(err)

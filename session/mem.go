@@ -60,7 +60,10 @@ const (
 )
 
 // NewMem makes an empty store.
-func NewMem(hooks MemHooks) *Mem {
+func NewMem() *Mem { return NewMemWith(MemHooks{}) }
+
+// NewMemWith makes an empty store in whose commits others take part.
+func NewMemWith(hooks MemHooks) *Mem {
 	return &Mem{hooks: hooks, sessions: map[SessionID]*memRow{}, idem: map[[2]string]SessionID{}}
 }
 

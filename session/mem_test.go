@@ -7,7 +7,7 @@ import (
 	"sluice/session/sessiontest"
 )
 
-func mem(*testing.T) session.Store { return session.NewMem(session.MemHooks{}) }
+func mem(*testing.T) session.Store { return session.NewMem() }
 
 // repeating is a Store whose answers get lost.
 func repeating(t *testing.T) session.Store { return sessiontest.Repeating(mem(t)) }

@@ -23,7 +23,7 @@ func (g waiting) Record(ctx context.Context, id session.SessionID, gen uint64, c
 
 func TestNothingIsAnsweredBeforeItIsRecorded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := waiting{session.NewMem(session.MemHooks{}), make(chan struct{})}
+		store := waiting{session.NewMem(), make(chan struct{})}
 		v, err := session.New(t.Context(), store, session.Config{})
 		if err != nil {
 			t.Fatal(err)

@@ -50,7 +50,7 @@ func (p *page) VerifyAt(b []byte, off int64) error {
 
 func start(t *testing.T, cfg session.Config) *session.Service {
 	t.Helper()
-	v, err := session.New(t.Context(), session.NewMem(session.MemHooks{}), cfg)
+	v, err := session.New(t.Context(), session.NewMem(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +216,7 @@ func TestAFailedEndOpensAgain(t *testing.T) {
 
 // A program that is started anew again and again, and that nobody uses, still comes to the end of what waits.
 func TestTheRunningTimeIsKept(t *testing.T) {
-	store := session.NewMem(session.MemHooks{})
+	store := session.NewMem()
 	at := func() *session.Service {
 		v, err := session.New(t.Context(), store, session.Config{Tick: time.Minute})
 		if err != nil {

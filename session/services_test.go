@@ -13,7 +13,7 @@ import (
 // two are Services on one Store, with a session of three chunks of 4 bytes.
 func two(t *testing.T) (a, b *session.Service, s session.Session) {
 	t.Helper()
-	store := session.NewMem(session.MemHooks{})
+	store := session.NewMem()
 	for _, v := range []**session.Service{&a, &b} {
 		var err error
 		if *v, err = session.New(t.Context(), store, session.Config{}); err != nil {

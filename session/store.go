@@ -6,7 +6,8 @@ import "context"
 // any number of Services. A call that returned survives the death of the
 // process, and what is not durable is not shown: no method tells of a change
 // whose own call could still be taken back by a crash. Every implementation
-// passes sessiontest.TestStore.
+// passes sessiontest.TestStore. One that serves uploads must also commit together
+// with a catalog: see metadata.Store.
 type Store interface {
 	// Create stores s (State Open, Gen and Rev 1), atomically on s.ID and, where Idem
 	// is not empty, on (s.Owner, s.Idem): if an open, sealed or finished session

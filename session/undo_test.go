@@ -25,7 +25,7 @@ var errBroken = errors.New("broken")
 // A put that leaves something unrecorded has its sink give back just that; one that recorded all does not, nor one whose bytes another has taken over.
 func TestWhatIsUndone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v, err := session.New(t.Context(), session.NewMem(session.MemHooks{}), session.Config{})
+		v, err := session.New(t.Context(), session.NewMem(), session.Config{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -166,7 +166,7 @@ func (c *claims) Claimed(s session.Session) { c.s = s }
 
 // What a put works with is the session as it is once the put has its bytes to itself, not as it was when the put came.
 func TestAPutKnowsWhatWasDroppedBeforeItsClaim(t *testing.T) {
-	st := &dropped{Store: session.NewMem(session.MemHooks{})}
+	st := &dropped{Store: session.NewMem()}
 	v, err := session.New(t.Context(), st, session.Config{})
 	if err != nil {
 		t.Fatal(err)
@@ -202,7 +202,7 @@ func TestALengthIsFixedBeforeTheClaim(t *testing.T) {
 		"there is no such chunk":  {8, "89ab", session.ErrRange},
 	} {
 		t.Run(name, func(t *testing.T) {
-			st := &dropped{Store: session.NewMem(session.MemHooks{})}
+			st := &dropped{Store: session.NewMem()}
 			v, err := session.New(t.Context(), st, session.Config{})
 			if err != nil {
 				t.Fatal(err)
@@ -254,7 +254,7 @@ func TestAPutWaitsForTheEndThatItMeets(t *testing.T) {
 }
 
 func meetsAnEnd(t *testing.T, end func(*session.Service, session.SessionID, session.End) error, at string, answer, ended error) {
-	st := &dropped{Store: session.NewMem(session.MemHooks{})}
+	st := &dropped{Store: session.NewMem()}
 	v, err := session.New(t.Context(), st, session.Config{})
 	if err != nil {
 		t.Fatal(err)

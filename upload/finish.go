@@ -328,7 +328,7 @@ func (u *Service) committing(c access.Caller, open []*verified) session.End {
 				return err
 			}
 			for i, v := range open {
-				if err := tx.EndSession(uint64(v.s.ID), gens[v.s.ID], uint8(session.Finished)); err != nil {
+				if err := tx.EndSession(v.s.ID, gens[v.s.ID], session.Finished); err != nil {
 					return &session.EndError{ID: v.s.ID, Err: err}
 				}
 				m, err := catalog.Publish(tx, catalog.Publication{

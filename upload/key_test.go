@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/catalog"
+	"sluice/metadata"
 	"sluice/session"
 	"sluice/upload"
 )
@@ -39,9 +40,17 @@ func once(f *func()) {
 	}
 }
 
+// met is a store of metadata with other sessions.
+type met struct {
+	metadata.Store
+	sessions session.Store
+}
+
+func (m met) Sessions() session.Store { return m.sessions }
+
 func (w *world) meet() *meeting {
-	m := &meeting{Store: w.stores.Sessions}
-	w.stores.Sessions = m
+	m := &meeting{Store: w.stores.Sessions()}
+	w.stores = met{w.stores, m}
 	w.restart()
 	return m
 }

@@ -93,7 +93,7 @@ func (e *engine) Record(ctx context.Context, id session.SessionID, gen uint64, c
 // rewire makes the Services anew, on hooked stores, with the engine's settings of cmd/sluice.
 func (w *world) rewire(blobs blob.Store, limits upload.Limits) *engine {
 	w.Close()
-	e := &engine{Store: w.stores.Sessions}
+	e := &engine{Store: w.stores.Sessions()}
 	var err error
 	w.sessions, err = session.New(w.t.Context(), e, session.Config{Merge: upload.Merge, TTL: time.Hour, MinPiece: 4 << 10})
 	w.check(err)

@@ -50,7 +50,7 @@ func (u *Service) release(ctx context.Context, sealed []session.Session, to sess
 	at := u.moment()
 	err := u.Catalog.Update(ctx, func(tx catalog.Tx) error {
 		for i, s := range sealed {
-			if err := tx.EndSession(uint64(s.ID), s.Gen, uint8(to)); err != nil {
+			if err := tx.EndSession(s.ID, s.Gen, to); err != nil {
 				return err
 			}
 			if err := catalog.SessionEnded(tx, uint64(s.ID), event, at); err != nil {

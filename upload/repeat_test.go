@@ -12,9 +12,9 @@ import (
 	"sluice/blob"
 	"sluice/blob/blobtest"
 	"sluice/catalog"
+	"sluice/metadata/metadatatest"
 	"sluice/session"
 	"sluice/upload"
-	"sluice/upload/uploadtest"
 )
 
 // scarce is a content store with so much room.
@@ -28,7 +28,7 @@ func (s *scarce) Free(context.Context) (int64, error) { return s.free, nil }
 // A repeat, and a resume, pay for nothing that only a first time needs: free space, the metadata's reserve, a limit that is lower by now, a place among the
 // open sessions, a server that takes new ones.
 func TestARepeatPaysForNothingNew(t *testing.T) {
-	stores := uploadtest.NewStores(catalog.Bounds{MaxSessions: 2})
+	stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{MaxSessions: 2}))
 	w := newWorldOn(t, stores)
 	blobs := &scarce{Mem: w.blobs, free: 1 << 40}
 	w.rewire(blobs, limits())

@@ -20,9 +20,10 @@ import (
 	"sluice/blob/blobtest"
 	"sluice/catalog"
 	"sluice/internal/test/leak"
+	"sluice/metadata"
+	"sluice/metadata/metadatatest"
 	"sluice/session"
 	"sluice/upload"
-	"sluice/upload/uploadtest"
 )
 
 func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
@@ -34,7 +35,7 @@ type world struct {
 	sessions *session.Service
 	catalog  catalog.Store
 	blobs    *blobtest.Mem
-	stores   uploadtest.Stores
+	stores   metadata.Store
 	access   *access.Service
 	me       access.Caller
 	stranger access.Caller
@@ -57,13 +58,13 @@ func limits() upload.Limits {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	return newWorldOn(t, uploadtest.NewStores(catalog.Bounds{MaxSessions: 1000}))
+	return newWorldOn(t, metadatatest.NewMem(upload.Reserving(catalog.Bounds{MaxSessions: 1000})))
 }
 
-func newWorldOn(t *testing.T, stores uploadtest.Stores) *world {
+func newWorldOn(t *testing.T, stores metadata.Store) *world {
 	t.Helper()
 	w := &world{t: t, blobs: blobtest.NewMem(), stores: stores}
-	w.catalog = w.stores.Catalog
+	w.catalog = w.stores.Catalog()
 	w.access = access.New(w.catalog, clock{}, still, nil)
 	secret, err := w.access.Bootstrap(t.Context())
 	w.check(err)
@@ -92,7 +93,7 @@ func (w *world) restart() {
 		w.Close()
 	}
 	var err error
-	w.sessions, err = session.New(w.t.Context(), w.stores.Sessions, session.Config{Merge: upload.Merge, TTL: time.Hour})
+	w.sessions, err = session.New(w.t.Context(), w.stores.Sessions(), session.Config{Merge: upload.Merge, TTL: time.Hour})
 	w.check(err)
 	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: w.blobs, Clock: clock{}, Limits: limits()})
 }

@@ -8,5 +8,5 @@ import (
 )
 
 func TestCatalogInMemory(t *testing.T) {
-	catalogtest.TestStore(t, func(*testing.T) catalog.Store { return catalog.NewMem(nil) })
+	catalogtest.TestStore(t, func(*testing.T) catalog.Store { return catalog.NewMem() })
 }

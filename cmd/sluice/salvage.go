@@ -99,7 +99,7 @@ func (s *salvage) found(f keeper.Finding) {
 func (s *salvage) make(next folder.Half) (sum keeper.Summary, err error) {
 	rescue := keeper.Rescue{Lost: s.wreck.Lost, Found: s.found}
 	disk := pebblemeta.Held(next.Path, next.Way)
-	options := pebblemeta.Options{FS: pebblemeta.Unsynced(disk), Die: s.die, Log: s.log, Changed: upload.Reserving(catalog.Bounds{})}
+	options := pebblemeta.Options{FS: pebblemeta.Unsynced(disk), Die: s.die, Log: s.log, Hook: upload.Reserving(catalog.Bounds{})}
 	err = s.wreck.Salvage(s.e.ctx, next.Path, options, rescue.Keep, func(what string) {
 		s.found(keeper.Finding{Kind: keeper.KindLost, Text: what})
 	})
@@ -157,7 +157,7 @@ func (r *rejoining) found(f keeper.Finding) {
 // settle works on the restored stores, which are closed.
 func (r *rejoining) settle(f *folder.Folder) (err error) {
 	log := slog.New(slog.NewTextHandler(r.e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	meta, err := pebblemeta.Open(f.Meta.Path, pebblemeta.Options{Die: dieRestoring, Log: log, Existing: true, Changed: upload.Reserving(catalog.Bounds{})})
+	meta, err := pebblemeta.Open(f.Meta.Path, pebblemeta.Options{Die: dieRestoring, Log: log, Existing: true, Hook: upload.Reserving(catalog.Bounds{})})
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ import (
 	"sluice/store/folder"
 	"sluice/store/localblob"
 	"sluice/store/pebblemeta"
+	"sluice/upload"
 )
 
 // wrecked is a data folder whose metadata are in several tables and a log, and what it has.
@@ -250,7 +251,7 @@ func (w *wrecked) revoke(t *testing.T, ids ...string) {
 
 func (w *wrecked) openData(t *testing.T, dir string) *data {
 	t.Helper()
-	d, err := openData(dir, folder.Options{Existing: true}, pebblemeta.Options{}, localblob.Options{})
+	d, err := openData(dir, folder.Options{Existing: true}, pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{})}, localblob.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -142,7 +142,7 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error), 
 		kind = localblob.Power
 	}
 	s.data, err = openData(c.Data, folder.Options{Made: made, Log: log},
-		pebblemeta.Options{Changed: hook, Die: die, Log: log, Reserve: metaReserve, Process: kind == localblob.Process, Tables: b.Tables},
+		pebblemeta.Options{Hook: hook, Die: die, Log: log, Reserve: metaReserve, Process: kind == localblob.Process, Tables: b.Tables},
 		localblob.Options{
 			Durability: kind, Reserve: contentReserve, Direct: direct.Config{Off: c.DirectIO == "off", Buffers: b.Lent}, Log: log, Files: b.Files,
 		})

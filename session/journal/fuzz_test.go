@@ -64,7 +64,7 @@ func FuzzOperation(f *testing.F) {
 		if _, err := parse(append(bytes.TrimSuffix(bytes.TrimSpace(body), []byte("}")), `,"totals":{"begun":1},"move":{"id":1}}`...)); err == nil {
 			t.Fatal("of two operations in one, one is passed over")
 		}
-		m := session.NewMem(session.MemHooks{})
+		m := session.NewMem()
 		_ = m.Do(op)
 		m.Rows()
 	})

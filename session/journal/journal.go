@@ -106,7 +106,7 @@ func load(path string, f *os.File) (*Journal, error) {
 		return nil, err
 	}
 	j := &Journal{path: path}
-	j.Mem = session.NewMem(session.MemHooks{Log: j.log})
+	j.Mem = session.NewMemWith(session.MemHooks{Log: j.log})
 	j.end, err = replay(f, size, j.Do)
 	if err != nil {
 		return nil, err

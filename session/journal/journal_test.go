@@ -135,11 +135,11 @@ func TestReopeningChangesNothing(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		n++
 		j := open(t, filepath.Join(dir, fmt.Sprint(n)))
-		mem := session.NewMem(session.MemHooks{})
+		mem := session.NewMem()
 		for range rapid.IntRange(1, 30).Draw(rt, "steps") {
 			// The same operation on both: it is drawn once, and done on the journal through what Log saw of it on mem.
 			var ops []session.Op
-			logged := session.NewMem(session.MemHooks{Log: func(op session.Op) error { ops = append(ops, op); return nil }})
+			logged := session.NewMemWith(session.MemHooks{Log: func(op session.Op) error { ops = append(ops, op); return nil }})
 			for _, op := range mem.Rows() {
 				if err := logged.Do(op); err != nil {
 					rt.Fatal(err)

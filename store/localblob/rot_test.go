@@ -14,9 +14,9 @@ import (
 	"sluice/access"
 	"sluice/catalog"
 	"sluice/internal/durable"
+	"sluice/metadata/metadatatest"
 	"sluice/session"
 	"sluice/upload"
-	"sluice/upload/uploadtest"
 )
 
 type clock struct{}
@@ -28,10 +28,10 @@ type world struct {
 	sessions *session.Service
 	me       access.Caller
 	blobs    *Store
-	stores   uploadtest.Stores
+	stores   *metadatatest.Mem
 }
 
-func newWorld(t *testing.T, dir string, disk durable.FS, stores uploadtest.Stores) *world {
+func newWorld(t *testing.T, dir string, disk durable.FS, stores *metadatatest.Mem) *world {
 	t.Helper()
 	check := func(err error) {
 		t.Helper()
@@ -43,7 +43,7 @@ func newWorld(t *testing.T, dir string, disk durable.FS, stores uploadtest.Store
 	var err error
 	w.blobs, err = Open(dir, Options{FS: disk})
 	check(err)
-	who := access.New(stores.Catalog, clock{}, func() int64 { return 0 }, nil)
+	who := access.New(stores.Catalog(), clock{}, func() int64 { return 0 }, nil)
 	secret, err := who.Bootstrap(t.Context())
 	check(err)
 	if secret == "" {
@@ -52,16 +52,16 @@ func newWorld(t *testing.T, dir string, disk durable.FS, stores uploadtest.Store
 	}
 	w.me, err = who.Authenticate(t.Context(), secret)
 	check(err)
-	w.sessions, err = session.New(t.Context(), stores.Sessions, session.Config{Merge: upload.Merge})
+	w.sessions, err = session.New(t.Context(), stores.Sessions(), session.Config{Merge: upload.Merge})
 	check(err)
 	l := upload.DefaultLimits()
-	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: stores.Catalog, Blobs: w.blobs, Clock: clock{}, Limits: l})
+	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: stores.Catalog(), Blobs: w.blobs, Clock: clock{}, Limits: l})
 	return w
 }
 
 // Bytes that rot in a chunk of more than one buffer: the same chunk again is not refused as if it had other bytes. The rotten ones are dropped.
 func TestARottenChunkIsNotTakenForAConflict(t *testing.T) {
-	w := newWorld(t, t.TempDir(), nil, uploadtest.NewStores(catalog.Bounds{}))
+	w := newWorld(t, t.TempDir(), nil, metadatatest.NewMem(upload.Reserving(catalog.Bounds{})))
 	defer w.blobs.Close()
 	defer w.Close()
 	b := bytes.Repeat([]byte("0123456789abcdef"), 1<<16) // 1 MiB
@@ -135,7 +135,7 @@ func (f *sickFile) PastCache(off, n int64) (func([]byte, int64) (int, error), fu
 
 // A sector that can't be read harms its chunk alone: it is asked for again.
 func TestBytesThatCannotBeReadAreAskedForAgain(t *testing.T) {
-	dir, stores, disk := t.TempDir(), uploadtest.NewStores(catalog.Bounds{}), &sick{FS: durable.OS{}}
+	dir, stores, disk := t.TempDir(), metadatatest.NewMem(upload.Reserving(catalog.Bounds{})), &sick{FS: durable.OS{}}
 	w := newWorld(t, dir, disk, stores)
 	b := bytes.Repeat([]byte("0123456789abcdef"), 1<<12)
 	up, err := w.Begin(t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(len(b)), Chunks: -1})

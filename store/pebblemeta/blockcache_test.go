@@ -12,7 +12,7 @@ import (
 
 // A server that has written a lot still finds what it reads often in memory.
 func TestTablesInMemoryLeaveTheCacheItsRoom(t *testing.T) {
-	db, err := Open("meta", Options{FS: vfs.NewMem()})
+	db, err := Open("meta", Options{Hook: noHook, FS: vfs.NewMem()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -89,20 +89,19 @@ func (t *txn) touch(table catalog.TableID, key []byte, row any) []byte {
 }
 
 // EndSession implements catalog.Tx. Keeping the ended session counts from its seal.
-func (t *txn) EndSession(id, gen uint64, state uint8) error {
-	sid, to := session.SessionID(id), session.State(state)
+func (t *txn) EndSession(id session.SessionID, gen uint64, to session.State) error {
 	if !to.Ended() || to >= session.Gone {
 		return fmt.Errorf("%w: %s is not the end of a session", session.ErrInvalid, to)
 	}
-	t.lockSession(sid)
-	before, err := t.newest(sid)
+	t.lockSession(id)
+	before, err := t.newest(id)
 	if err != nil {
 		return err
 	}
 	if before.State == session.Open {
 		return session.ErrFenced
 	}
-	sealed, _ := t.db.seals.get(sid)
+	sealed, _ := t.db.seals.get(id)
 	after, changed, err := session.Transition(before, session.Step{Gen: gen, To: to, Seen: sealed.seen})
 	if err != nil || !changed {
 		return err

@@ -52,7 +52,7 @@ func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 		"finish": {
 			func(w world) error {
 				return w.db.Catalog().Update(context.Background(), func(tx catalog.Tx) error {
-					return errors.Join(tx.EndSession(uint64(w.sealed.ID), w.sealed.Gen, uint8(session.Finished)),
+					return errors.Join(tx.EndSession(w.sealed.ID, w.sealed.Gen, session.Finished),
 						catalog.Places.Put(tx, "memory", catalog.Place{Name: "memory"}))
 				})
 			},
@@ -67,7 +67,7 @@ func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 				},
 				"a repeat": func(w world) error {
 					return w.db.Catalog().Update(context.Background(), func(tx catalog.Tx) error {
-						return tx.EndSession(uint64(w.sealed.ID), w.sealed.Gen, uint8(session.Finished))
+						return tx.EndSession(w.sealed.ID, w.sealed.Gen, session.Finished)
 					})
 				},
 				"a refusal by the catalog": func(w world) error {

@@ -31,7 +31,7 @@ func TestAHeldFolderIsTheOneThatWasOpened(t *testing.T) {
 		t.Skip("this system has no way into a folder but its name")
 	}
 	disk := Held(dir, held.Way())
-	db, err := Open(dir, Options{FS: disk})
+	db, err := Open(dir, Options{Hook: noHook, FS: disk})
 	check(err)
 	check(os.Rename(dir, moved))
 	check(os.Mkdir(dir, 0o700))
@@ -72,7 +72,7 @@ func TestAHeldFolderIsTheOneThatWasOpened(t *testing.T) {
 	}
 	check(os.Remove(dir))
 	check(os.Rename(moved, dir))
-	db, err = Open(dir, Options{Existing: true})
+	db, err = Open(dir, Options{Hook: noHook, Existing: true})
 	check(err)
 	check(db.Close())
 }
@@ -80,7 +80,7 @@ func TestAHeldFolderIsTheOneThatWasOpened(t *testing.T) {
 // A folder that has held a database gets no new one. What its owner has put into a new one is no hindrance.
 func TestADatabaseThatIsGoneIsNotMadeAnew(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := Open(dir, Options{Existing: true}); err == nil {
+	if _, err := Open(dir, Options{Hook: noHook, Existing: true}); err == nil {
 		t.Error("it was made")
 	}
 	if names, err := os.ReadDir(dir); err != nil || len(names) > 1 { // the lock
@@ -89,7 +89,7 @@ func TestADatabaseThatIsGoneIsNotMadeAnew(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "FOLDER"), []byte("whose"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	db, err := Open(dir, Options{})
+	db, err := Open(dir, Options{Hook: noHook})
 	if err != nil {
 		t.Fatal(err)
 	}

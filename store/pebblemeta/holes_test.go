@@ -159,7 +159,7 @@ func TestARottenBlockTakesItsOwnRowsAlone(t *testing.T) {
 			}
 			flip(t, disk, path, rng.IntN(int(info.Size())))
 		}
-		db, err := Open("data/meta", Options{FS: disk, Die: func(err error) { t.Errorf("died: %v", err) }})
+		db, err := Open("data/meta", Options{Hook: noHook, FS: disk, Die: func(err error) { t.Errorf("died: %v", err) }})
 		if err != nil {
 			counts["refused"]++
 			continue

@@ -275,7 +275,7 @@ func TestALogSaysAllThatWasSynced(t *testing.T) {
 func BenchmarkRecord(b *testing.B) {
 	for name, process := range map[string]bool{"process": true, "power": false} {
 		b.Run(name, func(b *testing.B) {
-			db, err := Open(b.TempDir(), Options{Process: process})
+			db, err := Open(b.TempDir(), Options{Hook: noHook, Process: process})
 			if err != nil {
 				b.Fatal(err)
 			}

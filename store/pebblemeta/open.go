@@ -16,6 +16,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"sluice/session"
+
+	"sluice/metadata"
 )
 
 const (
@@ -31,8 +33,12 @@ const (
 )
 
 // Open opens the database in the folder dir, and makes it where there is none. A folder of a newer format, one that
-// another process has open, and one whose FORMAT is lost are refused, and nothing in them is touched.
+// another process has open, and one whose FORMAT is lost are refused, and nothing in them is touched. Without a hook, and not
+// for reading alone, it is metadata.ErrNoHook.
 func Open(dir string, opts Options) (*DB, error) {
+	if opts.Hook == nil && !opts.ReadOnly {
+		return nil, metadata.ErrNoHook
+	}
 	if opts.FS == nil {
 		opts.FS = vfs.Default
 	}
@@ -52,7 +58,7 @@ func Open(dir string, opts Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{damage: newDamage(opts.Log), lock: lock, dir: dir, changed: opts.Changed, die: opts.Die, allow: opts.Allow, process: opts.Process, readOnly: opts.ReadOnly, cache: newCache()}
+	db := &DB{damage: newDamage(opts.Log), lock: lock, dir: dir, hook: opts.Hook, die: opts.Die, allow: opts.Allow, process: opts.Process, readOnly: opts.ReadOnly, cache: newCache()}
 	db.reserve = openReserve(opts.FS, dir, opts.Reserve, opts.Log)
 	db.disk = withReserve{opts.FS, db.reserve}
 	opts.FS = db.disk

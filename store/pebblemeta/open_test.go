@@ -39,7 +39,7 @@ func in(t *testing.T, dir string) (int, string) {
 
 func TestReopeningKeepsAll(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "not", "yet", "there")
-	db, err := Open(dir, Options{})
+	db, err := Open(dir, Options{Hook: noHook})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func TestReopeningKeepsAll(t *testing.T) {
 		if err := db.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if db, err = Open(dir, Options{}); err != nil {
+		if db, err = Open(dir, Options{Hook: noHook}); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(before, all(t, db), cmpopts.EquateEmpty()); diff != "" {
@@ -105,7 +105,7 @@ func TestASealEndsWithTheProcess(t *testing.T) {
 	restart(30)
 	// The end counts from the seal: that is the latest that the engine knew of it.
 	move(session.Step{Gen: 30, To: session.Sealed, Next: 50, Seen: 12345})
-	err := db.Catalog().Update(t.Context(), func(tx catalog.Tx) error { return tx.EndSession(1, 50, uint8(session.Finished)) })
+	err := db.Catalog().Update(t.Context(), func(tx catalog.Tx) error { return tx.EndSession(1, 50, session.Finished) })
 	if s, err2 := db.Sessions().Load(t.Context(), 1); err != nil || err2 != nil || s.Seen != 12345 {
 		t.Errorf("%+v, %v, %v", s, err, err2)
 	}
@@ -116,19 +116,19 @@ func TestASealEndsWithTheProcess(t *testing.T) {
 
 func TestASecondOpenIsRefused(t *testing.T) {
 	if dir := os.Getenv(child); dir != "" {
-		if _, err := Open(dir, Options{}); err != nil {
+		if _, err := Open(dir, Options{Hook: noHook}); err != nil {
 			fmt.Println(err)
 			os.Exit(3)
 		}
 		os.Exit(0)
 	}
 	dir := t.TempDir()
-	db, err := Open(dir, Options{})
+	db, err := Open(dir, Options{Hook: noHook})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := "another sluice server is using this data folder: " + dir
-	if _, err := Open(dir, Options{}); err == nil || err.Error() != want {
+	if _, err := Open(dir, Options{Hook: noHook}); err == nil || err.Error() != want {
 		t.Errorf("in this process: %v", err)
 	}
 	if code, out := in(t, dir); code != 3 || !strings.Contains(out, want) {
@@ -171,12 +171,12 @@ func TestAFolderThatWasThereIsMadeDurable(t *testing.T) {
 	if err := disk.MkdirAll("data", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	db, err := Open("data", Options{FS: disk})
+	db, err := Open("data", Options{Hook: noHook, FS: disk})
 	if err != nil {
 		t.Fatal(err)
 	}
 	create(t, db, 1, "")
-	left, err := Open("data", Options{FS: disk.CrashClone(vfs.CrashCloneCfg{})})
+	left, err := Open("data", Options{Hook: noHook, FS: disk.CrashClone(vfs.CrashCloneCfg{})})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +225,7 @@ func TestAFolderThatIsNotOursIsLeftAlone(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			_, err := Open(dir, Options{})
+			_, err := Open(dir, Options{Hook: noHook})
 			if err == nil {
 				t.Fatal("opened")
 			}
@@ -250,7 +250,7 @@ func TestAFolderThatIsNotOursIsLeftAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	db, err := Open(dir, Options{})
+	db, err := Open(dir, Options{Hook: noHook})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +262,7 @@ func TestAFolderThatIsNotOursIsLeftAlone(t *testing.T) {
 // † a folder that has held rows is never taken for a new one.
 func TestALostMarkerIsNoNewDatabase(t *testing.T) {
 	dir := t.TempDir()
-	db, err := Open(dir, Options{})
+	db, err := Open(dir, Options{Hook: noHook})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -277,7 +277,7 @@ func TestALostMarkerIsNoNewDatabase(t *testing.T) {
 	if err := os.Remove(markers[0]); err != nil {
 		t.Fatal(err)
 	}
-	if db, err := Open(dir, Options{}); err == nil {
+	if db, err := Open(dir, Options{Hook: noHook}); err == nil {
 		t.Errorf("opened, with %+v", all(t, db))
 		db.Close()
 	}

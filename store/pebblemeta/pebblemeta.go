@@ -13,7 +13,7 @@
 //	lock ─▶ read newest rows ─▶ [ apply ─▶ snapshot ] ─▶ unlock ─▶ wait for the sync ─▶ publish ─▶ return
 //
 // No lock is held during the wait, so that commits share a sync. A call that turns out to change nothing (a repeat, a refusal) waits
-// until what it has read is published. Locks, in this order: the catalog's (closures of Update, and what runs the Changed hook), that of the
+// until what it has read is published. Locks, in this order: the catalog's (closures of Update, and what runs the hook), that of the
 // session's stripe, that of the commit.
 //
 // The catalog's rows that every request asks for are kept decoded, in a bounded cache that shows each view what its snapshot has: cache.go.
@@ -56,15 +56,14 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"sluice/catalog"
+	"sluice/metadata"
 	"sluice/session"
 )
 
-// Options are what a DB needs beside its folder. Each may be left out.
+// Options are what a DB needs beside its folder. Each may be left out but the hook.
 type Options struct {
-	// Changed runs inside the commit that creates a session (before is nil) and inside each that records into one whose length is unknown
-	// until then. What it writes is part of that commit; its error refuses the call and is returned as it is. It is pure, as a closure of
-	// catalog.Store's Update is.
-	Changed func(tx catalog.Tx, before *session.Session, after session.Session) error
+	// Hook takes part in the creation of sessions. It is left out only where nothing is changed (ReadOnly).
+	Hook metadata.Hook
 	// Die is called when the database can't go on: its log could not be written. What was acknowledged is safe, and whether the
 	// commit under way is, only a new start can tell. It must end the process, and may be called by several goroutines; should it return, the calling
 	// one panics. Default: a panic.
@@ -89,6 +88,8 @@ type Options struct {
 	ReadOnly bool
 }
 
+var _ metadata.Store = (*DB)(nil)
+
 // DB is an open database. All of it is safe for concurrent use.
 type DB struct {
 	peb     *pebble.DB
@@ -98,7 +99,7 @@ type DB struct {
 	reserve *reserve
 	damage  *damage
 	pacer   pacer
-	changed func(tx catalog.Tx, before *session.Session, after session.Session) error
+	hook    metadata.Hook
 	die     func(error)
 	allow   func() error
 	process bool

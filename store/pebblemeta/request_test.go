@@ -14,7 +14,7 @@ import (
 
 // BenchmarkRequest is what the requests of small files ask of the metadata, in memory: the cost without the disk's.
 func BenchmarkRequest(b *testing.B) {
-	db, err := Open("db", Options{FS: vfs.NewMem()})
+	db, err := Open("db", Options{Hook: noHook, FS: vfs.NewMem()})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -28,7 +28,7 @@ func living(t *testing.T, test func(t *testing.T, open func(*crashfs.Disk) *DB))
 	died, ended := make(chan error, 1), make(chan struct{})
 	var dead atomic.Bool
 	open := func(disk *crashfs.Disk) *DB {
-		db, err := Open("/meta", Options{FS: disk.VFS(), Reserve: testReserve, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Die: func(err error) {
+		db, err := Open("/meta", Options{Hook: noHook, FS: disk.VFS(), Reserve: testReserve, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Die: func(err error) {
 			if dead.CompareAndSwap(false, true) {
 				died <- err
 			}
@@ -184,7 +184,7 @@ func TestTheReserveHasAnEnd(t *testing.T) {
 	disk := crashfs.New()
 	died := make(chan error, 1)
 	var once atomic.Bool
-	db, err := Open("/meta", Options{FS: disk.VFS(), Reserve: 2 * leastPart, Die: func(err error) {
+	db, err := Open("/meta", Options{Hook: noHook, FS: disk.VFS(), Reserve: 2 * leastPart, Die: func(err error) {
 		if once.CompareAndSwap(false, true) {
 			died <- err
 		}
@@ -290,7 +290,7 @@ func tidyingWaitsForRoom(t *testing.T, open func(*crashfs.Disk) *DB) {
 func TestAPartThatIsNotWholeIsMadeAnew(t *testing.T) {
 	dir := t.TempDir()
 	open := func() *DB {
-		db, err := Open(dir, Options{Reserve: testReserve})
+		db, err := Open(dir, Options{Hook: noHook, Reserve: testReserve})
 		if err != nil {
 			t.Fatal(err)
 		}

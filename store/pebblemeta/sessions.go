@@ -88,16 +88,13 @@ func (t *txn) newest(id session.SessionID) (session.Session, error) {
 	return s, nil
 }
 
-// change runs the Changed hook.
+// change runs the hook.
 func (t *txn) change(before *session.Session, after session.Session) error {
-	if t.db.changed == nil {
-		return nil
-	}
 	if before != nil {
 		b := clone(*before)
 		before = &b
 	}
-	return t.db.changed(t, before, clone(after))
+	return t.db.hook(t, before, clone(after))
 }
 
 // clone shares nothing with s.
@@ -139,7 +136,7 @@ func (st sessions) Record(ctx context.Context, id session.SessionID, gen uint64,
 	return s, err
 }
 
-// errNeedsCatalog: the Changed hook has to run, and that needs the catalog's lock, which comes before that of the session.
+// errNeedsCatalog: the hook has to run, and that needs the catalog's lock, which comes before that of the session.
 var errNeedsCatalog = errors.New("needs the catalog")
 
 func (st sessions) record(ctx context.Context, t *txn, id session.SessionID, gen uint64, c session.Change) (session.Session, error) {
@@ -156,7 +153,7 @@ func (st sessions) record(ctx context.Context, t *txn, id session.SessionID, gen
 	if err != nil {
 		return session.Session{}, t.refuse(ctx, err)
 	}
-	if before.BytesExpected < 0 && st.db.changed != nil {
+	if before.BytesExpected < 0 {
 		if !t.catalog {
 			return session.Session{}, errNeedsCatalog
 		}

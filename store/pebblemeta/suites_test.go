@@ -7,11 +7,11 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"sluice/catalog"
-	"sluice/catalog/catalogtest"
 	"sluice/internal/test/leak"
+	"sluice/metadata"
+	"sluice/metadata/metadatatest"
 	"sluice/session"
 	"sluice/session/sessiontest"
-	"sluice/upload/uploadtest"
 )
 
 func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
@@ -20,12 +20,17 @@ func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 func opened(t *testing.T, disk vfs.FS, opts Options) *DB {
 	t.Helper()
 	opts.FS = disk
+	if opts.Hook == nil {
+		opts.Hook = noHook
+	}
 	db, err := Open("data/meta", opts)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return db
 }
+
+func noHook(catalog.Tx, *session.Session, session.Session) error { return nil }
 
 // open is opened, and closes it with the test.
 func open(t *testing.T, disk vfs.FS, opts Options) *DB {
@@ -37,10 +42,6 @@ func open(t *testing.T, disk vfs.FS, opts Options) *DB {
 		}
 	})
 	return db
-}
-
-func TestSessionsAreAStore(t *testing.T) {
-	sessiontest.TestStore(t, func(t *testing.T) session.Store { return open(t, vfs.NewMem(), Options{}).Sessions() })
 }
 
 // mortal is a store whose restart is a power cut, which takes back whatever was not synced.
@@ -80,13 +81,8 @@ func TestAnyHistoryOverLostAnswers(t *testing.T) {
 	sessiontest.TestModel(t, func(t *testing.T) session.Store { return sessiontest.Repeating(newMortal(t)) }, 1)
 }
 
-func TestCatalogIsAStore(t *testing.T) {
-	catalogtest.TestStore(t, func(t *testing.T) catalog.Store { return open(t, vfs.NewMem(), Options{}).Catalog() })
-}
-
-func TestBothCommitJointly(t *testing.T) {
-	uploadtest.TestJoint(t, func(t *testing.T) uploadtest.Stores {
-		db := open(t, vfs.NewMem(), Options{})
-		return uploadtest.Stores{Sessions: db.Sessions(), Catalog: db.Catalog()}
+func TestBothAreAStore(t *testing.T) {
+	metadatatest.TestStore(t, func(t *testing.T, hook metadata.Hook) metadata.Store {
+		return open(t, vfs.NewMem(), Options{Hook: hook})
 	})
 }

@@ -213,7 +213,7 @@ func (l tornLog) padding(at int) bool {
 func TestAPowerLossWhileTheManifestGrows(t *testing.T) {
 	disk := crashfs.New()
 	disk.Journal("/meta")
-	db, err := Open("/meta", Options{FS: disk.VFS()})
+	db, err := Open("/meta", Options{Hook: noHook, FS: disk.VFS()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,7 +291,7 @@ func TestAPowerLossWhileTheManifestGrows(t *testing.T) {
 		for try := range tries {
 			images++
 			left := m.image.Crash(rng, []int{50, 20, 80}[try%3])
-			got, err := Open("/meta", Options{FS: left.VFS()})
+			got, err := Open("/meta", Options{Hook: noHook, FS: left.VFS()})
 			if err != nil {
 				t.Fatalf("after %d commits: %v", m.committed, err)
 			}

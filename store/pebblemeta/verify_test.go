@@ -35,7 +35,7 @@ func TestVerifyNamesWhatContradicts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			fs := vfs.NewMem()
-			db, err := Open("meta", Options{FS: fs})
+			db, err := Open("meta", Options{Hook: noHook, FS: fs})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -51,7 +51,7 @@ func TestVerifyNamesWhatContradicts(t *testing.T) {
 			if err := db.Close(); err != nil {
 				t.Fatal(err)
 			}
-			if db, err = Open("meta", Options{FS: fs}); err != nil {
+			if db, err = Open("meta", Options{Hook: noHook, FS: fs}); err != nil {
 				t.Fatal(err)
 			}
 			defer db.Close()

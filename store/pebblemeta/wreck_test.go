@@ -148,7 +148,7 @@ func TestWhatIsSalvagedIsADatabase(t *testing.T) {
 				t.Fatal(err)
 			}
 			left := disk.CrashClone(vfs.CrashCloneCfg{})
-			db, err := Open("data/new", Options{FS: left, Existing: true})
+			db, err := Open("data/new", Options{Hook: noHook, FS: left, Existing: true})
 			if err != nil {
 				t.Fatalf("%s, %d: %v", path, at, err)
 			}
@@ -230,7 +230,7 @@ func TestPiecesWhoseRecordsAreLost(t *testing.T) {
 		if err := errors.Join(err, w.Close()); err != nil {
 			t.Fatal(err)
 		}
-		db, err := Open("data/new", Options{FS: disk, Existing: true})
+		db, err := Open("data/new", Options{Hook: noHook, FS: disk, Existing: true})
 		if err != nil {
 			t.Fatal(err)
 		}

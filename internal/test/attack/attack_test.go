@@ -28,8 +28,10 @@ import (
 
 	"sluice/access"
 	"sluice/api"
+	"sluice/catalog"
 	"sluice/internal/test/load"
 	"sluice/store/pebblemeta"
+	"sluice/upload"
 )
 
 var (
@@ -167,7 +169,7 @@ func (v *victim) clientAt(url, secret string) *api.Client {
 // principals makes them in the data folder, since no request can.
 func (v *victim) principals(data string, secrets map[string]string) (ids map[string]string) {
 	v.Helper()
-	db, err := pebblemeta.Open(filepath.Join(data, "meta"), pebblemeta.Options{})
+	db, err := pebblemeta.Open(filepath.Join(data, "meta"), pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{})})
 	v.must(err)
 	defer func() { v.must(db.Close()) }()
 	token, err := os.ReadFile(filepath.Join(data, "admin-token"))

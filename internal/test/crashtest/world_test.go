@@ -122,7 +122,7 @@ func openWorld(disk *crashfs.Disk, st setup) (w *world, err error) {
 	}
 	hook := upload.Reserving(catalog.Bounds{MaxSessions: 1000})
 	if w.meta, err = pebblemeta.Open(w.folder.Meta.Path, pebblemeta.Options{
-		Changed: hook, Die: st.die, FS: disk.VFS(), Reserve: metaReserve, Process: st.durability == localblob.Process, Existing: w.folder.Lived(), Allow: w.folder.Away,
+		Hook: hook, Die: st.die, FS: disk.VFS(), Reserve: metaReserve, Process: st.durability == localblob.Process, Existing: w.folder.Lived(), Allow: w.folder.Away,
 	}); err != nil {
 		return w, err
 	}

@@ -21,11 +21,11 @@ import (
 	"sluice/internal/test/crashfs"
 	"sluice/keeper"
 	"sluice/memories"
+	"sluice/metadata/metadatatest"
 	"sluice/session"
 	"sluice/store/localblob"
 	"sluice/store/pebblemeta"
 	"sluice/upload"
-	"sluice/upload/uploadtest"
 )
 
 const (
@@ -83,11 +83,11 @@ func openWorld(ctx context.Context, st setup) (w *world, err error) {
 	bounds := catalog.Bounds{MaxSessions: 1000}
 	var sessions session.Store
 	if st.inMemory {
-		stores := uploadtest.NewStores(bounds)
-		sessions, w.rows = stores.Sessions, stores.Catalog
+		stores := metadatatest.NewMem(upload.Reserving(bounds))
+		sessions, w.rows = stores.Sessions(), stores.Catalog()
 	} else {
 		die := func(err error) { panic(err) }
-		if w.meta, err = pebblemeta.Open(data+"/meta", pebblemeta.Options{Changed: upload.Reserving(bounds), Die: die, FS: st.disk.VFS()}); err != nil {
+		if w.meta, err = pebblemeta.Open(data+"/meta", pebblemeta.Options{Hook: upload.Reserving(bounds), Die: die, FS: st.disk.VFS()}); err != nil {
 			return w, err
 		}
 		sessions, w.rows = w.meta.Sessions(), w.meta.Catalog()

@@ -61,7 +61,7 @@ func ofStores() []mutant {
 			name: "the-running-time-is-in-memory-alone", promise: 9, file: "store/pebblemeta/list.go",
 			old:   "	t := st.db.begin()\n	defer t.close()\n	t.delta.Newest = running\n",
 			new:   "	if running > 0 {\n		return running, nil\n	}\n	t := st.db.begin()\n	defer t.close()\n",
-			tests: []string{"store/pebblemeta.TestSessionsAreAStore", "store/pebblemeta.TestAnyHistoryOfTwoServices", "internal/test/crashtest.TestAnyHistory"},
+			tests: []string{"store/pebblemeta.TestBothAreAStore", "store/pebblemeta.TestAnyHistoryOfTwoServices", "internal/test/crashtest.TestAnyHistory"},
 		},
 		{
 			name: "a-commit-for-good-is-as-light-as-a-record", promise: 2, file: "store/pebblemeta/light.go",
@@ -236,6 +236,12 @@ func ofStores() []mutant {
 			old:   "d != nil && bytes.Equal(d.raw, b)",
 			new:   "d != nil && len(d.raw) == len(b)",
 			tests: []string{"store/pebblemeta.TestRangesThatWereReadLately"},
+		},
+		{
+			name: "quotas-bound-nothing-and-nobody-says-so", promise: 17, file: "store/pebblemeta/open.go",
+			old:   "	if opts.Hook == nil && !opts.ReadOnly {\n",
+			new:   "	if false {\n",
+			tests: []string{"store/pebblemeta.TestAStoreNeedsAHook"},
 		},
 	}
 }

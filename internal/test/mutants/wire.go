@@ -247,7 +247,7 @@ func ofWire() []mutant {
 			name: "a-page-of-sessions-ends-by-its-number-alone", promise: 11, file: "store/pebblemeta/list.go",
 			old:   " || p.size >= session.PageBytes {",
 			new:   " {",
-			tests: []string{"store/pebblemeta.TestSessionsAreAStore"},
+			tests: []string{"store/pebblemeta.TestBothAreAStore"},
 		},
 		{
 			name: "a-page-of-memories-ends-by-its-number-alone", promise: 11, file: "memories/list.go",

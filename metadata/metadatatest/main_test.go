@@ -1,4 +1,4 @@
-package uploadtest_test
+package metadatatest_test
 
 import (
 	"os"

@@ -1,4 +1,4 @@
-package uploadtest
+package metadatatest
 
 import (
 	"errors"
@@ -9,12 +9,12 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"sluice/catalog"
+	"sluice/metadata"
 	"sluice/session"
 )
 
-// TestJoint is what every pair of stores passes that ends a session in the catalog's commit. open gives an empty pair, with nothing that
-// takes part in the creation of sessions.
-func TestJoint(t *testing.T, open func(t *testing.T) Stores) {
+// testJoint is the suite of what ends a session in the catalog's commit.
+func testJoint(t *testing.T, open func(t *testing.T) metadata.Store) {
 	for name, test := range map[string]func(t *testing.T, j joint){
 		"both or nothing":               bothOrNothing,
 		"a repeat is fine":              endRepeats,
@@ -27,7 +27,7 @@ func TestJoint(t *testing.T, open func(t *testing.T) Stores) {
 }
 
 type joint struct {
-	Stores
+	metadata.Store
 	t *testing.T
 }
 
@@ -35,23 +35,23 @@ type joint struct {
 func (j joint) sealed(id session.SessionID) session.Session {
 	j.t.Helper()
 	ctx, now := j.t.Context(), time.UnixMilli(1e12).UTC()
-	s, _, err := j.Sessions.Create(ctx, session.Session{ID: id, Spec: session.Spec{ChunkSize: 4, BytesExpected: 4, Owner: "o", Idem: id.String()}, Began: now, LastSeen: now, Seen: 5})
+	s, _, err := j.Sessions().Create(ctx, session.Session{ID: id, Spec: session.Spec{ChunkSize: 4, BytesExpected: 4, Owner: "o", Idem: id.String()}, Began: now, LastSeen: now, Seen: 5})
 	check(j.t, err)
-	s, err = j.Sessions.Record(ctx, id, s.Gen, session.Change{Add: []session.Entry{{Range: session.Range{Off: 0, End: 4}}}, Length: session.Unknown})
+	s, err = j.Sessions().Record(ctx, id, s.Gen, session.Change{Add: []session.Entry{{Range: session.Range{Off: 0, End: 4}}}, Length: session.Unknown})
 	check(j.t, err)
-	s, err = j.Sessions.Move(ctx, id, session.Step{Gen: s.Gen, To: session.Sealed, Next: s.Gen + 10, Seen: 7})
+	s, err = j.Sessions().Move(ctx, id, session.Step{Gen: s.Gen, To: session.Sealed, Next: s.Gen + 10, Seen: 7})
 	check(j.t, err)
 	return s
 }
 
 // end ends sessions and writes a row.
 func (j joint) end(to session.State, row string, of ...session.Session) error {
-	return j.Catalog.Update(j.t.Context(), func(tx catalog.Tx) error {
+	return j.Catalog().Update(j.t.Context(), func(tx catalog.Tx) error {
 		if err := putPlace(tx, row, 1); err != nil {
 			return err
 		}
 		for _, s := range of {
-			if err := tx.EndSession(uint64(s.ID), s.Gen, uint8(to)); err != nil {
+			if err := tx.EndSession(s.ID, s.Gen, to); err != nil {
 				return err
 			}
 		}
@@ -61,7 +61,7 @@ func (j joint) end(to session.State, row string, of ...session.Session) error {
 
 func (j joint) is(id session.SessionID, want session.State) session.Session {
 	j.t.Helper()
-	s, err := j.Sessions.Load(j.t.Context(), id)
+	s, err := j.Sessions().Load(j.t.Context(), id)
 	if err != nil || s.State != want {
 		j.t.Errorf("session %s is %v, not %v; %v", id, s.State, want, err)
 	}
@@ -71,17 +71,17 @@ func (j joint) is(id session.SessionID, want session.State) session.Session {
 func bothOrNothing(t *testing.T, j joint) {
 	s := j.sealed(1)
 	boom := errors.New("boom")
-	err := j.Catalog.Update(t.Context(), func(tx catalog.Tx) error {
-		return errors.Join(tx.EndSession(1, s.Gen, uint8(session.Finished)), putPlace(tx, "a", 1), boom)
+	err := j.Catalog().Update(t.Context(), func(tx catalog.Tx) error {
+		return errors.Join(tx.EndSession(1, s.Gen, session.Finished), putPlace(tx, "a", 1), boom)
 	})
 	if !errors.Is(err, boom) {
 		t.Errorf("the closure's error came back as %v", err)
 	}
 	j.is(1, session.Sealed)
-	has(t, j.Catalog, "a", -1)
+	has(t, j.Catalog(), "a", -1)
 	check(t, j.end(session.Finished, "a", s))
 	j.is(1, session.Finished)
-	has(t, j.Catalog, "a", 1)
+	has(t, j.Catalog(), "a", 1)
 }
 
 func endRepeats(t *testing.T, j joint) {
@@ -91,13 +91,13 @@ func endRepeats(t *testing.T, j joint) {
 		ended := j.is(s.ID, to)
 		// The commit's answer was lost; then the engine takes its own step.
 		check(t, j.end(to, "a", s))
-		again, err := j.Sessions.Move(t.Context(), s.ID, session.Step{Gen: s.Gen, To: to, Seen: 9})
+		again, err := j.Sessions().Move(t.Context(), s.ID, session.Step{Gen: s.Gen, To: to, Seen: 9})
 		check(t, err)
 		if diff := cmp.Diff(ended, again, cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("(-ended +moved):\n%s", diff)
 		}
 	}
-	if st, err := j.Sessions.Stats(t.Context()); err != nil || st.Finished != 1 || st.Aborted != 1 || st.Expired != 1 {
+	if st, err := j.Sessions().Stats(t.Context()); err != nil || st.Finished != 1 || st.Aborted != 1 || st.Expired != 1 {
 		t.Errorf("%+v, %v", st, err)
 	}
 }
@@ -105,7 +105,7 @@ func endRepeats(t *testing.T, j joint) {
 func endRefused(t *testing.T, j joint) {
 	sealed := j.sealed(1)
 	open := j.sealed(2)
-	open, err := j.Sessions.Move(t.Context(), 2, session.Step{Gen: open.Gen, To: session.Open, Next: open.Gen + 1})
+	open, err := j.Sessions().Move(t.Context(), 2, session.Step{Gen: open.Gen, To: session.Open, Next: open.Gen + 1})
 	check(t, err)
 	finished := j.sealed(3)
 	check(t, j.end(session.Finished, "b", finished))
@@ -127,7 +127,7 @@ func endRefused(t *testing.T, j joint) {
 		if err := j.end(c.to, "a", c.s); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, not %v", name, err, c.want)
 		}
-		has(t, j.Catalog, "a", -1)
+		has(t, j.Catalog(), "a", -1)
 	}
 	j.is(1, session.Sealed)
 	j.is(2, session.Open)
@@ -153,16 +153,16 @@ func endBatch(t *testing.T, j joint) {
 func endFrees(t *testing.T, j joint) {
 	s := j.sealed(1)
 	check(t, j.end(session.Aborted, "a", s))
-	es, err := j.Sessions.Entries(t.Context(), 1, session.All(), 0)
+	es, err := j.Sessions().Entries(t.Context(), 1, session.All(), 0)
 	if err != nil || len(es) != 0 {
 		t.Errorf("entries %v, %v", es, err)
 	}
 	again := s
 	again.ID = 2
-	if got, created, err := j.Sessions.Create(t.Context(), again); err != nil || !created {
+	if got, created, err := j.Sessions().Create(t.Context(), again); err != nil || !created {
 		t.Errorf("session %s, created %v, %v", got.ID, created, err)
 	}
-	page, _, err := j.Sessions.List(t.Context(), session.Query{State: session.Sealed, Limit: 10})
+	page, _, err := j.Sessions().List(t.Context(), session.Query{State: session.Sealed, Limit: 10})
 	if err != nil || len(page) != 0 {
 		t.Errorf("%v are listed as sealed, %v", page, err)
 	}
