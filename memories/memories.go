@@ -7,8 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sluice/blob"
 	"time"
+
+	"sluice/blob"
 
 	"sluice/access"
 	"sluice/catalog"

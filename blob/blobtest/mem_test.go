@@ -1,9 +1,10 @@
 package blobtest_test
 
 import (
+	"testing"
+
 	"sluice/blob"
 	"sluice/blob/blobtest"
-	"testing"
 )
 
 func TestStoreInMemory(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+
 	"sluice/blob"
 )
 
