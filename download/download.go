@@ -43,8 +43,8 @@ import (
 	"time"
 
 	"sluice/internal/backoff"
+	"sluice/internal/concurrency"
 	"sluice/internal/durable"
-	"sluice/internal/lanes"
 	"sluice/session"
 	"sluice/session/journal"
 )
@@ -55,8 +55,8 @@ const (
 	chunkSize = 2 << 20
 	// requestSize is how many bytes one request asks for, if so many are missing in a row.
 	requestSize = 8 << 20
-	// mostLanes is how many requests run at a time at most where their number is not given.
-	mostLanes = 16
+	// maxRequests is how many requests run at a time at most where their number is not given.
+	maxRequests = 16
 	// defaultPatience is how long a Get goes on trying without a byte recorded.
 	defaultPatience = 5 * time.Minute
 	// maxParallel bounds Request.Parallel.
@@ -125,7 +125,7 @@ type job struct {
 	journal *journal.Journal
 	engine  *session.Service
 	id      session.SessionID
-	lanes   *lanes.Lanes
+	limiter *concurrency.Limiter
 	part    *os.File // locked
 	fresh   bool     // the part was made by this Get
 	serial  bool     // the Source gives no parts
@@ -155,7 +155,7 @@ func Get(ctx context.Context, r Request) (err error) {
 	if r.Log == nil {
 		r.Log = slog.New(slog.DiscardHandler)
 	}
-	j := &job{Request: r, size: r.Source.Size(), digest: r.Source.SHA256(), moved: time.Now(), lanes: lanesOf(r.Parallel)}
+	j := &job{Request: r, size: r.Source.Size(), digest: r.Source.SHA256(), moved: time.Now(), limiter: newLimiter(r.Parallel)}
 	if err := j.openPart(ctx); err != nil {
 		return err
 	}
@@ -174,11 +174,11 @@ func Get(ctx context.Context, r Request) (err error) {
 	return j.run(ctx)
 }
 
-func lanesOf(parallel int) *lanes.Lanes {
+func newLimiter(parallel int) *concurrency.Limiter {
 	if parallel > 0 {
-		return lanes.Fixed(parallel)
+		return concurrency.Fixed(parallel)
 	}
-	return lanes.Adaptive(mostLanes, time.Now)
+	return concurrency.Adaptive(maxRequests, time.Now)
 }
 
 func (r Request) partPath() string    { return beside(r.Dest, partSuffix) }

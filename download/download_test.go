@@ -290,7 +290,7 @@ func TestACrashInTheEndIsSettled(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			src, to := newContent(5<<20), dest(t)
-			j := &job{Request: Request{Source: src, Dest: to, Parallel: 2, Patience: time.Minute, Pace: &backoff.Shared{}, Log: discardLog()}, moved: time.Now(), size: src.Size(), digest: src.SHA256(), lanes: lanesOf(2)}
+			j := &job{Request: Request{Source: src, Dest: to, Parallel: 2, Patience: time.Minute, Pace: &backoff.Shared{}, Log: discardLog()}, moved: time.Now(), size: src.Size(), digest: src.SHA256(), limiter: newLimiter(2)}
 			if err := j.open(); err != nil {
 				t.Fatal(err)
 			}

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"sluice/internal/backoff"
-	"sluice/internal/lanes"
+	"sluice/internal/concurrency"
 	"sluice/session"
 )
 
@@ -31,7 +31,7 @@ func (j *job) noParts(err error) bool {
 		return false
 	}
 	j.Log.Warn("parts can't be had, so that it is fetched from its beginning to its end in one go", "because", err)
-	j.serial, j.lanes = true, lanes.Fixed(1)
+	j.serial, j.limiter = true, concurrency.Fixed(1)
 	return true
 }
 
@@ -45,11 +45,11 @@ func (j *job) fetchParts(ctx context.Context) (gen uint64, sum [32]byte, err err
 	var workers sync.WaitGroup
 	workers.Go(func() {
 		for _, r := range j.requests(s) {
-			if j.lanes.Enter(ctx) != nil {
+			if j.limiter.Acquire(ctx) != nil {
 				return
 			}
 			workers.Go(func() {
-				defer j.lanes.Leave()
+				defer j.limiter.Release()
 				if err := j.persist(ctx, r, j.request); err != nil {
 					stop(err) // the first one counts
 				}
@@ -108,7 +108,7 @@ func (j *job) persist(ctx context.Context, r session.Range, request func(context
 		if left <= 0 {
 			return fmt.Errorf("%w: %w", ErrPatience, err)
 		}
-		j.lanes.Troubled()
+		j.limiter.BackOff()
 		pause := min(max(backoff.Pause(failed), after), left)
 		failed++
 		j.Log.Info("trying again", "offset", r.Off, "in", pause.Round(10*time.Millisecond), "why", err)
@@ -165,7 +165,7 @@ func (j *job) request(ctx context.Context, r session.Range) (n int64, err error)
 		sink := j.newPiece(at)
 		if err := j.engine.PutChunk(ctx, j.id, at.Off/chunkSize, b, sink); err != nil {
 			j.report(0, -b.taken)
-			j.lanes.Moved(-b.taken)
+			j.limiter.Transferred(-b.taken)
 			if sink.err == nil && b.err != nil {
 				return n, b.err
 			}
@@ -220,7 +220,7 @@ func (b *body) Read(p []byte) (int, error) {
 	b.taken += int64(n)
 	if n > 0 {
 		b.j.report(0, int64(n))
-		b.j.lanes.Moved(int64(n))
+		b.j.limiter.Transferred(int64(n))
 	}
 	switch {
 	case b.left == 0 || err == nil:

@@ -89,7 +89,7 @@ func TestAPermanentErrorEndsItAtOnce(t *testing.T) {
 	gone := fmt.Errorf("%w: 404", ErrPermanent)
 	var calls atomic.Int64
 	src.body = func(context.Context, int64, []byte) (io.ReadCloser, error) { calls.Add(1); return nil, gone }
-	if err := get(t, to, src); !errors.Is(err, gone) || calls.Load() > mostLanes {
+	if err := get(t, to, src); !errors.Is(err, gone) || calls.Load() > maxRequests {
 		t.Errorf("after %d requests: %v", calls.Load(), err)
 	}
 }

@@ -272,19 +272,19 @@ func (j *job) giveUp(ctx context.Context, why error) error {
 	return why
 }
 
-// putAll puts ranges of chunks, in their order, as many at a time as there are lanes. The content is hashed as far as it is on its way.
+// putAll puts ranges of chunks, in their order, as many at a time as the limiter lets. The content is hashed as far as it is on its way.
 func (j *job) putAll(ctx context.Context, chunks []api.Range, replace bool) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var wg sync.WaitGroup
 	for _, r := range chunks {
 		for idx := r[0]; idx <= r[1]; idx++ {
-			if j.lanes.Enter(ctx) != nil {
+			if j.limiter.Acquire(ctx) != nil {
 				break
 			}
 			j.sums.upTo((idx + 1) * j.s.ChunkSize)
 			wg.Go(func() {
-				defer j.lanes.Leave()
+				defer j.limiter.Release()
 				if err := j.putChunk(ctx, idx, replace); err != nil {
 					stop(err)
 				}

@@ -92,11 +92,11 @@ func (p *pipe) pour(ctx context.Context, r io.Reader, d *digester) (total int64,
 					return 0, context.Cause(ctx)
 				}
 			}
-			if p.lanes.Enter(ctx) != nil {
+			if p.limiter.Acquire(ctx) != nil {
 				return 0, context.Cause(ctx)
 			}
 			wg.Go(func() {
-				defer p.lanes.Leave()
+				defer p.limiter.Release()
 				if err := p.put(ctx, idx, buf[:n]); err != nil {
 					stop(err)
 				}
@@ -127,6 +127,6 @@ func (p *pipe) put(ctx context.Context, idx int64, b []byte) error {
 }
 
 func (p *pipe) took(n int64) {
-	p.lanes.Moved(n)
+	p.limiter.Transferred(n)
 	p.Progress(p.f, p.there.Add(n), -1)
 }

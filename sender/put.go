@@ -38,9 +38,9 @@ func (j *job) putChunk(ctx context.Context, idx int64, replace bool) error {
 	return (&chunk{
 		Sender: j.Sender, session: j.s.SessionID, size: j.s.ChunkSize, idx: idx,
 		from: j.disk, off: off, n: min(j.s.ChunkSize, j.size()-off), replace: replace, same: j.resized,
-		fly: func(n int64) { j.lanes.Moved(n); j.flying.Add(n); j.report() },
+		fly: func(n int64) { j.limiter.Transferred(n); j.flying.Add(n); j.report() },
 		acked: func(n int64) {
-			j.lanes.Moved(n)
+			j.limiter.Transferred(n)
 			if !replace {
 				j.acked.Add(n)
 			}
@@ -86,7 +86,7 @@ func (c *chunk) put(ctx context.Context) error {
 		case class == api.Cut, class == api.Gateway:
 			cuts++
 		}
-		c.lanes.Troubled()
+		c.limiter.BackOff()
 		if err := a.again(ctx, err); err != nil {
 			return err
 		}

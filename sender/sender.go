@@ -1,6 +1,6 @@
 // Package sender sends files to a Sluice server, whatever happens on the way: it is the client's counterpart of package upload.
 //
-// It owns how a file becomes chunks and requests: as many at a time as the link gives most with (package lanes), tried again with growing pauses, as smaller ranges where something
+// It owns how a file becomes chunks and requests: as many at a time as the link gives most with (package concurrency), tried again with growing pauses, as smaller ranges where something
 // between refuses whole chunks, going on where an earlier attempt stopped. It owns no flags, no terminal, and no state on disk: which session
 // belongs to a file is told by its idem, which follows from the file's path and from what its inode says of it.
 //
@@ -23,7 +23,7 @@ import (
 
 	"sluice/api"
 	"sluice/internal/backoff"
-	"sluice/internal/lanes"
+	"sluice/internal/concurrency"
 )
 
 // Options say how to send. Zero values take the defaults that are named.
@@ -55,8 +55,8 @@ const MaxParallel = 16
 type Sender struct {
 	api *api.Client
 	Options
-	lanes *lanes.Lanes   // for chunks
-	pace  backoff.Shared // of all requests
+	limiter *concurrency.Limiter // for chunks
+	pace    backoff.Shared       // of all requests
 
 	once   chan struct{} // holds one while the limits are asked for
 	config *api.UploadConfig
@@ -90,9 +90,9 @@ func New(c *api.Client, o Options) *Sender {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Sender{api: c, Options: o, once: make(chan struct{}, 1), lanes: lanes.Adaptive(MaxParallel, time.Now)}
+	s := &Sender{api: c, Options: o, once: make(chan struct{}, 1), limiter: concurrency.Adaptive(MaxParallel, time.Now)}
 	if o.Parallel > 0 {
-		s.lanes = lanes.Fixed(o.Parallel)
+		s.limiter = concurrency.Fixed(o.Parallel)
 	}
 	return s
 }

@@ -44,8 +44,8 @@ var arrows = map[string][]string{
 	"store/folder":            {"internal/durable"},
 	"store/pebblemeta":        {"metadata", "session", "catalog", "internal/durable"},
 	"api":                     {"blob", "session", "catalog", "access", "upload", "memories"},
-	"sender":                  {"api", "internal/backoff", "internal/lanes"},
-	"download":                {"session", "session/journal", "internal/backoff", "internal/durable", "internal/lanes"},
+	"sender":                  {"api", "internal/backoff", "internal/concurrency"},
+	"download":                {"session", "session/journal", "internal/backoff", "internal/durable", "internal/concurrency"},
 	"internal/budget":         {},
 	"internal/direct":         {"internal/durable"},
 	"internal/durable":        {},
@@ -53,7 +53,7 @@ var arrows = map[string][]string{
 	"internal/test/crashfs":   {"internal/durable"},
 	"internal/test/attack":    {}, // tests alone, which may name concrete stores
 	"internal/test/crashtest": {}, // tests alone, which may name concrete stores
-	"internal/lanes":          {},
+	"internal/concurrency":    {},
 	"internal/panics":         {},
 	"internal/test/load":      {"api"},
 	"internal/test/soak":      {},

@@ -1,4 +1,4 @@
-package lanes
+package concurrency
 
 import (
 	"context"
@@ -20,11 +20,11 @@ func newClock() *clock                { return &clock{time.Unix(1e9, 0)} }
 func (c *clock) now() time.Time       { return c.at }
 func (c *clock) pass(d time.Duration) { c.at = c.at.Add(d) }
 
-// width is how many lanes there are now.
-func width(l *Lanes) int {
+// limit is how many requests may run now.
+func limit(l *Limiter) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.p.width
+	return l.est.limit
 }
 
 // link is a fake one: bytes a second for all together, and for each connection; an answer takes its delay on top.
@@ -33,16 +33,16 @@ type link struct {
 	delay     time.Duration
 }
 
-// ride sends requests of n bytes over a link, as many at a time as there are lanes, and tells the widths that were seen.
-func (c *clock) ride(t *testing.T, l *Lanes, over func() link, n float64, requests int) (widths []int) {
+// ride sends requests of n bytes over a link, as many at a time as the limit lets, and gives the limits that it saw.
+func (c *clock) ride(t *testing.T, l *Limiter, over func() link, n float64, requests int) (limits []int) {
 	t.Helper()
 	type request struct{ left, wait float64 }
 	const step = 5 * time.Millisecond
 	var running []*request
-	widths = append(widths, width(l))
+	limits = append(limits, limit(l))
 	for requests > 0 || len(running) > 0 {
-		for len(running) < width(l) && requests > 0 {
-			if err := l.Enter(t.Context()); err != nil {
+		for len(running) < limit(l) && requests > 0 {
+			if err := l.Acquire(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			k := over()
@@ -50,7 +50,7 @@ func (c *clock) ride(t *testing.T, l *Lanes, over func() link, n float64, reques
 			requests--
 		}
 		l.mu.Lock()
-		l.p.wanted = l.p.wanted || requests > 0 // as one more Enter that waits would say
+		l.est.wanted = l.est.wanted || requests > 0 // as one more Acquire that waits would say
 		l.mu.Unlock()
 		k, sending := over(), 0
 		for _, r := range running {
@@ -64,7 +64,7 @@ func (c *clock) ride(t *testing.T, l *Lanes, over func() link, n float64, reques
 			if r.left > 0 {
 				go1 := min(r.left, k.each*step.Seconds(), k.all*step.Seconds()/float64(sending))
 				r.left -= go1
-				l.Moved(int64(go1))
+				l.Transferred(int64(go1))
 			} else {
 				r.wait -= step.Seconds()
 			}
@@ -72,29 +72,29 @@ func (c *clock) ride(t *testing.T, l *Lanes, over func() link, n float64, reques
 				kept = append(kept, r)
 				continue
 			}
-			l.Leave()
-			if w := width(l); w != widths[len(widths)-1] {
-				widths = append(widths, w)
+			l.Release()
+			if w := limit(l); w != limits[len(limits)-1] {
+				limits = append(limits, w)
 			}
 		}
 		running = kept
 	}
-	return widths
+	return limits
 }
 
 const mega = 1 << 20
 
-func most(widths []int) (m int) {
-	for _, w := range widths {
+func most(limits []int) (m int) {
+	for _, w := range limits {
 		m = max(m, w)
 	}
 	return m
 }
 
-func TestTheWidthFollowsTheLink(t *testing.T) {
+func TestTheLimitFollowsTheLink(t *testing.T) {
 	for name, like := range map[string]struct {
 		link
-		want int // lanes at the end
+		want int // limit at the end
 		most int // that were ever tried
 	}{
 		"one connection fills it":                    {link{10 * mega, 1000 * mega, time.Millisecond}, 4, 8},
@@ -108,16 +108,16 @@ func TestTheWidthFollowsTheLink(t *testing.T) {
 			l := Adaptive(16, c.now)
 			got := c.ride(t, l, func() link { return like.link }, 8*mega, 80)
 			if got[0] != 4 || most(got) > like.most || !within(got, like.want) {
-				t.Errorf("the widths were %v, to end at %d, with %d at most", got, like.want, like.most)
+				t.Errorf("the limits were %v, to end at %d, with %d at most", got, like.want, like.most)
 			}
 		})
 	}
 }
 
-// within: the last width that was kept; a guess may be running at the end.
-func within(widths []int, want int) bool {
-	n := len(widths)
-	return widths[n-1] == want || n > 1 && widths[n-2] == want
+// within reports whether the last limit that was kept is the one wanted; a guess may be running at the end.
+func within(limits []int, want int) bool {
+	n := len(limits)
+	return limits[n-1] == want || n > 1 && limits[n-2] == want
 }
 
 func TestALinkThatGrowsIsFoundOutLater(t *testing.T) {
@@ -130,8 +130,8 @@ func TestALinkThatGrowsIsFoundOutLater(t *testing.T) {
 		}
 		return link{200 * mega, 10 * mega, 0}
 	}, mega, 20000)
-	if w := width(l); w != 16 {
-		t.Errorf("%d lanes on a link that has room for 20", w)
+	if w := limit(l); w != 16 {
+		t.Errorf("a limit of %d on a link that could take 20", w)
 	}
 }
 
@@ -139,54 +139,54 @@ func TestALinkThatGrowsIsFoundOutLater(t *testing.T) {
 func TestGuessesThatBringNothingGetRare(t *testing.T) {
 	c := newClock()
 	l := Adaptive(16, c.now)
-	widths := c.ride(t, l, func() link { return link{100 * mega, 100 * mega, 0} }, mega, 20000)
-	if len(widths) < 3 || len(widths) > 40 || most(widths) != 8 {
-		t.Errorf("%d changes in 200 s, of at most 8 lanes: %v", len(widths), widths)
+	limits := c.ride(t, l, func() link { return link{100 * mega, 100 * mega, 0} }, mega, 20000)
+	if len(limits) < 3 || len(limits) > 40 || most(limits) != 8 {
+		t.Errorf("%d changes in 200 s, to at most 8: %v", len(limits), limits)
 	}
 }
 
-func TestWithoutMoreToDoThanLanesNothingIsGuessed(t *testing.T) {
+func TestWithoutMoreToDoThanTheLimitNothingIsGuessed(t *testing.T) {
 	c := newClock()
 	l := Adaptive(16, c.now)
 	for range 1000 {
-		if err := l.Enter(t.Context()); err != nil {
+		if err := l.Acquire(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		c.pass(time.Second)
-		l.Moved(mega)
-		l.Leave()
+		l.Transferred(mega)
+		l.Release()
 	}
-	if w := width(l); w != 4 {
-		t.Errorf("one request after the other, and %d lanes", w)
+	if w := limit(l); w != 4 {
+		t.Errorf("one request after the other, and a limit of %d", w)
 	}
 }
 
-func TestTroubleHalvesTheLanesOnceForAll(t *testing.T) {
+func TestTroubleHalvesTheLimitOnceForAll(t *testing.T) {
 	c := newClock()
 	l := Adaptive(16, c.now)
 	fast := func() link { return link{1000 * mega, 10 * mega, 0} }
 	c.ride(t, l, fast, mega, 500)
-	if w := width(l); w != 16 {
-		t.Fatalf("%d lanes", w)
+	if w := limit(l); w != 16 {
+		t.Fatalf("the limit is %d", w)
 	}
 	for range 16 {
-		l.Troubled()
+		l.BackOff()
 	}
-	if w := width(l); w != 8 {
-		t.Errorf("16 refusals at once leave %d lanes", w)
+	if w := limit(l); w != 8 {
+		t.Errorf("16 refusals at once leave a limit of %d", w)
 	}
-	for width(l) > 1 {
-		c.ride(t, l, fast, mega, 2*width(l))
-		l.Troubled()
+	for limit(l) > 1 {
+		c.ride(t, l, fast, mega, 2*limit(l))
+		l.BackOff()
 	}
 	c.ride(t, l, fast, mega, 5)
-	l.Troubled()
-	if w := width(l); w != 1 {
-		t.Errorf("%d lanes, and one must stay", w)
+	l.BackOff()
+	if w := limit(l); w != 1 {
+		t.Errorf("the limit is %d, and one must stay", w)
 	}
 	c.ride(t, l, fast, mega, 2000)
-	if w := width(l); w != 16 {
-		t.Errorf("the trouble is over, and %d lanes are left", w)
+	if w := limit(l); w != 16 {
+		t.Errorf("the trouble is over, and the limit is %d", w)
 	}
 }
 
@@ -194,43 +194,43 @@ func TestAFixedNumberStays(t *testing.T) {
 	c := newClock()
 	for _, n := range []int{1, 5} {
 		l := Fixed(n)
-		widths := c.ride(t, l, func() link { return link{1000 * mega, 10 * mega, 0} }, mega, 500)
-		l.Troubled()
-		if len(widths) != 1 || widths[0] != n || width(l) != n {
-			t.Errorf("%v, then %d", widths, width(l))
+		limits := c.ride(t, l, func() link { return link{1000 * mega, 10 * mega, 0} }, mega, 500)
+		l.BackOff()
+		if len(limits) != 1 || limits[0] != n || limit(l) != n {
+			t.Errorf("%v, then %d", limits, limit(l))
 		}
 	}
 }
 
-func TestEnterWaitsAndEndsWithItsContext(t *testing.T) {
+func TestAcquireWaitsAndEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := Fixed(1)
-		if err := l.Enter(t.Context()); err != nil {
+		if err := l.Acquire(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		why := errors.New("over")
 		ctx, stop := context.WithCancelCause(t.Context())
 		ended := make(chan error)
-		go func() { ended <- l.Enter(ctx) }()
+		go func() { ended <- l.Acquire(ctx) }()
 		synctest.Wait()
 		stop(why)
 		if err := <-ended; !errors.Is(err, why) {
 			t.Errorf("got %v", err)
 		}
-		if err := l.Enter(ctx); !errors.Is(err, why) {
+		if err := l.Acquire(ctx); !errors.Is(err, why) {
 			t.Errorf("with a context that is over: %v", err)
 		}
-		go func() { ended <- l.Enter(t.Context()) }()
+		go func() { ended <- l.Acquire(t.Context()) }()
 		synctest.Wait()
 		select {
 		case <-ended:
-			t.Error("two are in one lane")
+			t.Error("two run, and one may")
 		default:
 		}
-		l.Leave()
+		l.Release()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		l.Leave()
+		l.Release()
 	})
 }
