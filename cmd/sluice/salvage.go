@@ -99,7 +99,7 @@ func (s *salvage) found(f keeper.Finding) {
 func (s *salvage) make(next folder.Half) (sum keeper.Summary, err error) {
 	rescue := keeper.Rescue{Lost: s.wreck.Lost, Found: s.found}
 	disk := pebblemeta.Held(next.Path, next.Way)
-	options := pebblemeta.Options{FS: pebblemeta.Unsynced(disk), Die: s.die, Log: s.log, Hook: upload.Reserving(catalog.Bounds{})}
+	options := pebblemeta.Options{FS: pebblemeta.DeferSync(disk), Die: s.die, Log: s.log, Hook: upload.Reserving(catalog.Bounds{})}
 	err = s.wreck.Salvage(s.e.ctx, next.Path, options, rescue.Keep, func(what string) {
 		s.found(keeper.Finding{Kind: keeper.KindLost, Text: what})
 	})

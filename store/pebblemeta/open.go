@@ -117,7 +117,7 @@ func (db *DB) pebbleOptions(opts Options, lock *pebble.Lock) *pebble.Options {
 		// Pebble collects statistics of tables in a goroutine that an Open which fails late does not wait for, and that
 		// panics then. They only make room for new compactions of deleted rows earlier.
 		DisableTableStats: true,
-		FS:                failStop{lightLogs{opts.FS, db}, db}, Lock: lock, FormatMajorVersion: pebbleFormat,
+		FS:                failStop{logFS{opts.FS, db}, db}, Lock: lock, FormatMajorVersion: pebbleFormat,
 		CacheSize: blockCache + memTables*memTable, MemTableSize: memTable, MemTableStopWritesThreshold: memTables,
 		// Where a table has rotted, those that lie over it can't be merged with it: commits go on nevertheless.
 		L0CompactionThreshold: 2, L0StopWritesThreshold: 500, LBaseMaxBytes: 16 << 20,

@@ -18,7 +18,7 @@
 //
 // The catalog's rows that every request asks for are kept decoded, in a bounded cache that shows each view what its snapshot has: cache.go.
 //
-// With Options.Process a commit that only records received bytes does not wait for the disk, as their content does not either: see light.go.
+// With Options.Process a commit that only records received bytes does not wait for the disk, as their content does not either: see logsync.go.
 //
 // A seal is kept in memory alone, with its generation: the commit that ends the session makes it durable, and a restart finds the session open. A
 // reopening is a commit, so that a generation which was seen open is never given up by a crash.
@@ -105,7 +105,7 @@ type DB struct {
 	process bool
 	// readOnly: nothing in the folder changes.
 	readOnly bool
-	light    light
+	syncs    syncCounts
 
 	catalogMu sync.Mutex
 	stripes   [stripes]sync.Mutex

@@ -164,7 +164,7 @@ func (st sessions) record(ctx context.Context, t *txn, id session.SessionID, gen
 	if err := t.write(&before, &after); err != nil {
 		return session.Session{}, err
 	}
-	t.light = st.db.process && !t.catalog && c.Drop.Empty() && c.Length < 0
+	t.unsynced = st.db.process && !t.catalog && c.Drop.Empty() && c.Length < 0
 	return after, t.commit()
 }
 

@@ -21,9 +21,9 @@ type txn struct {
 	catalog bool
 	held    [stripes]bool
 
-	delta totals // what the commit adds
-	light bool   // it need not survive a power loss
-	moved []session.Session
+	delta    totals // what the commit adds
+	unsynced bool   // it need not survive a power loss
+	moved    []session.Session
 
 	seq     uint64    // with the catalog's lock: a commit that has all of the catalog as it is
 	wrote   []written // the rows of the catalog that the cache may have
@@ -78,9 +78,9 @@ func (t *txn) close() {
 	_ = t.batch.Close()
 }
 
-// commit applies what was written, and returns when that is durable (or as safe as a light one is to be) and shown.
+// commit applies what was written, and returns when that is durable (or as safe as an unsynced one is to be) and shown.
 func (t *txn) commit() error {
-	defer t.db.light.begin(t.light)()
+	defer t.db.syncs.begin(t.unsynced)()
 	seq, snap, err := t.apply()
 	t.unlock()
 	if err != nil {

@@ -138,7 +138,7 @@ func TestWhatIsSalvagedIsADatabase(t *testing.T) {
 				flip(t, disk, path, at)
 			}
 			w, sure, _ := wreckOf(t, disk)
-			late := Unsynced(disk)
+			late := DeferSync(disk)
 			told := 0
 			keep := func(_ any, sure bool) bool { return sure }
 			if err := w.Salvage(t.Context(), "data/new", Options{FS: late}, keep, func(string) { told++ }); err != nil {

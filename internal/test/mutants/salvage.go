@@ -46,7 +46,7 @@ func ofSalvage() []mutant {
 			tests: []string{"store/pebblemeta.TestPiecesWhoseRecordsAreLost"},
 		},
 		{
-			name: "what-is-salvaged-is-not-synced", promise: 2, file: "store/pebblemeta/late.go",
+			name: "what-is-salvaged-is-not-synced", promise: 2, file: "store/pebblemeta/defersync.go",
 			old:   "			opened = errors.Join(f.Sync(), f.Close())\n",
 			new:   "			opened = f.Close()\n",
 			tests: []string{"store/pebblemeta.TestWhatIsSalvagedIsADatabase"},

@@ -18,7 +18,7 @@ import (
 )
 
 // A record that need only survive the process does not wait for the disk, and survives the process; what else is committed waits.
-func TestALightCommitWaitsForNoSync(t *testing.T) {
+func TestAnUnsyncedCommitWaitsForNoSync(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := newSlowDisk()
 		dead := opened(t, disk, Options{Process: true})
@@ -31,7 +31,7 @@ func TestALightCommitWaitsForNoSync(t *testing.T) {
 		if got := all(t, dead); len(got.Entries[0]) != 1 {
 			t.Errorf("a reader sees %v", got.Entries)
 		}
-		for name, heavy := range map[string]func() error{
+		for name, synced := range map[string]func() error{
 			"a drop": func() error {
 				_, err := dead.Sessions().Record(t.Context(), s.ID, s.Gen, session.Change{Drop: session.Range{Off: 100, End: 200}, Length: session.Unknown})
 				return err
@@ -40,7 +40,7 @@ func TestALightCommitWaitsForNoSync(t *testing.T) {
 			"the running time": func() error { _, err := dead.Sessions().KeepTime(t.Context(), 1<<40); return err },
 		} {
 			done := make(chan error, 1)
-			go func() { done <- heavy() }()
+			go func() { done <- synced() }()
 			synctest.Wait()
 			select {
 			case err := <-done:
@@ -70,9 +70,9 @@ func TestALightCommitWaitsForNoSync(t *testing.T) {
 	})
 }
 
-// After a power loss that keeps any part of what was not synced, also of a log that another has followed: the folder opens, what was not light is there with all
-// that came before it, and of the light ones no later one without an earlier.
-func TestAPowerLossTakesTheNewestLightCommitsAlone(t *testing.T) {
+// After a power loss that keeps any part of what was not synced, also of a log that another has followed: the folder opens, what was synced is there with all
+// that came before it, and of the unsynced ones no later one without an earlier.
+func TestAPowerLossTakesTheNewestUnsyncedCommitsAlone(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	lost := 0
 	for round := range 40 {
@@ -138,7 +138,7 @@ func TestAPowerLossTakesTheNewestLightCommitsAlone(t *testing.T) {
 	}
 }
 
-// A log that another follows is on the disk before that has anything, although its last commits were light.
+// A log that another follows is on the disk before that has anything, although its last commits were unsynced.
 func TestALogIsSyncedBeforeTheNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := vfs.NewCrashableMem()
@@ -151,7 +151,7 @@ func TestALogIsSyncedBeforeTheNext(t *testing.T) {
 		}))
 		db := opened(t, disk, Options{Process: true})
 		s := create(t, db, 1, "")
-		end := db.light.begin(true) // one that is still under way when the log is closed
+		end := db.syncs.begin(true) // one that is still under way when the log is closed
 		if _, err := record(db, s, 5); err != nil {
 			t.Fatal(err)
 		}
@@ -234,7 +234,7 @@ func TestALogSaysAllThatWasSynced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := &lightLog{File: file, of: new(light)}
+	log := &logFile{File: file, counts: new(syncCounts)}
 	var want []uint64
 	for i := range 5000 { // over several blocks, which they fill
 		c := make([]byte, 19+13)
