@@ -98,12 +98,12 @@ const (
 
 // PlaceInfo describes a place.
 type PlaceInfo struct {
-	Name    string
-	Session session.SessionID // whose bytes it was made for
-	Life    uint64            // which of the store's lives it was made in
-	Bytes   int64             // allocated
-	// Old: it was made in an earlier life of the store, so that nobody writes to it any more.
-	Old bool
+	Name        string
+	Session     session.SessionID // whose bytes it was made for
+	Incarnation uint64            // which of the store's incarnations it was made in
+	Bytes       int64             // allocated
+	// Earlier: it was made in an earlier incarnation of the store, so that nobody writes to it any more.
+	Earlier bool
 	// Holds, where it is set, says that the store can't tell whose bytes these are. It reports whether
 	// those of a place may be among them: they are garbage only if no row names such a place.
 	Holds func(place string) bool

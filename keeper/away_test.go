@@ -27,7 +27,7 @@ func (p *placed) inPlace() error {
 	return nil
 }
 
-// livedIn is a content store whose places were made in a life.
+// livedIn is a content store whose places were made in an incarnation.
 type livedIn struct {
 	blob.Store
 	life uint64
@@ -36,7 +36,7 @@ type livedIn struct {
 func (a livedIn) Places(ctx context.Context, after string, n int) ([]blob.PlaceInfo, error) {
 	all, err := a.Store.Places(ctx, after, n)
 	for i := range all {
-		all[i].Life = a.life
+		all[i].Incarnation = a.life
 	}
 	return all, err
 }
@@ -109,14 +109,14 @@ func TestAFolderThatGoesAwayEndsAPass(t *testing.T) {
 	}
 }
 
-// What was made in a life that the metadata does not know is no garbage for having no row: it is told of and stays. What was made in another one goes.
+// What was made in an incarnation that the metadata does not know is no garbage for having no row: it is told of and stays. What was made in another one goes.
 func TestWhatTheMetadataCanNotKnowStays(t *testing.T) {
 	w := newWorld(t)
 	var log bytes.Buffer
 	known := false
 	w.keeper = keeper.New(keeper.Config{
 		Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: livedIn{w.blobs, 7}, Clock: w.clock,
-		Known: func(life uint64) bool { return known || life != 7 }, Log: slog.New(slog.NewTextHandler(&log, nil)),
+		KnownIncarnation: func(life uint64) bool { return known || life != 7 }, Log: slog.New(slog.NewTextHandler(&log, nil)),
 	})
 	w.orphan()
 	for range 3 {

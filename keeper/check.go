@@ -26,9 +26,9 @@ type CheckConfig struct {
 	Progress func(done, total int64)
 	// File, which may be nil, says which file a place is, for people.
 	File func(place string) string
-	// Known, which may be nil, reports whether the catalog can know what a place is: records of what was made may be lost, or be in a newer copy of the catalog. Such
+	// KnownPlace, which may be nil, reports whether the catalog can know what a place is: records of what was made may be lost, or be in a newer copy of the catalog. Such
 	// a place is no garbage for having no record.
-	Known func(place string) bool
+	KnownPlace func(place string) bool
 	// Metadata, which may be nil, lets the metadata's store look through what only it can see; it calls found for each thing that is wrong. hole: rows
 	// are lost together, and new metadata have to be made of the others.
 	Metadata func(ctx context.Context, found func(problem string, hole bool)) error
@@ -106,8 +106,8 @@ func Check(ctx context.Context, cfg CheckConfig) (Summary, error) {
 	if c.File == nil {
 		c.File = func(place string) string { return place }
 	}
-	if c.Known == nil {
-		c.Known = func(string) bool { return true }
+	if c.KnownPlace == nil {
+		c.KnownPlace = func(string) bool { return true }
 	}
 	if c.Progress == nil {
 		c.Progress = func(int64, int64) {}

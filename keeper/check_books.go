@@ -101,7 +101,7 @@ func (b *books) place(p catalog.Place) {
 	want, holder := b.places[p.Name], b.holders[p.Name]
 	file := b.File(p.Name)
 	switch {
-	case want < p.Refs && !b.Known(p.Name):
+	case want < p.Refs && !b.KnownPlace(p.Name):
 		f := b.wrong(KindLeftover, "%s: %d contents had their bytes there, and the records of %d are lost; it is kept", file, p.Refs, p.Refs-want).at(p.Name)
 		f.Note = true
 	case want > 0 && p.Refs != want:

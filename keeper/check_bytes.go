@@ -302,7 +302,7 @@ func (c *check) places(ctx context.Context) error {
 			if c.known[p.Name] || c.sessions[p.Session] != nil {
 				continue
 			}
-			if !c.Known(p.Name) {
+			if !c.KnownPlace(p.Name) {
 				c.wrong(KindLeftover, "nothing names %s (%d bytes): the record of what it is may be lost, or in a newer copy of the metadata; it is kept", c.File(p.Name), p.Bytes).at(p.Name).Note = true
 				continue
 			}
@@ -326,7 +326,7 @@ func (c *check) strange(stretches []blob.PlaceInfo) {
 		}
 		slices.Sort(names)
 		text := fmt.Sprintf("nothing names the %d bytes at %s: they are left of an upload that was cut, and the server gives them back", p.Bytes, c.File(p.Name))
-		if !c.Known(p.Name) {
+		if !c.KnownPlace(p.Name) {
 			text = fmt.Sprintf("nothing names the %d bytes at %s: the record of what they are may be lost, or in a newer copy of the metadata; they are kept", p.Bytes, c.File(p.Name))
 		}
 		if len(names) > 0 {

@@ -44,7 +44,7 @@ type Uploads interface {
 	Reclaim(ctx context.Context, all bool) error
 	// Left has something where Reclaim may give something back at once.
 	Left() <-chan struct{}
-	// Leave hands over a place of an earlier life of the content store, of which its open session may not name all.
+	// Leave hands over a place of an earlier incarnation of the content store, of which its open session may not name all.
 	Leave(place string, id session.SessionID)
 	// Active reports whether bytes are being written under an id that no session has.
 	Active(id session.SessionID) bool
@@ -59,9 +59,9 @@ type Config struct {
 	Clock    session.Clock
 	// InPlace, which may be nil, looks whether what is stored is where it was opened, and gives an upload.ErrAway where it is not. It is asked before anything is deleted or marked.
 	InPlace func() error
-	// Known, which may be nil, reports whether the catalog can know what was made in a life of the content store. What it can't know is no garbage for having no row.
-	Known func(life uint64) bool
-	Log   *slog.Logger
+	// KnownIncarnation, which may be nil, reports whether the catalog can know what was made in an incarnation of the content store. What it can't know is no garbage for having no row.
+	KnownIncarnation func(incarnation uint64) bool
+	Log              *slog.Logger
 }
 
 // Keeper keeps a data folder clean. Its methods may be called at any time, beside each other and Run.
@@ -71,7 +71,7 @@ type Keeper struct {
 	ticks    sync.Mutex // one Tick at a time
 	sweeps   sync.Mutex // and one Sweep, which may take long
 	suspects map[string]int64
-	looked   bool // a Sweep has looked through all places in this life
+	looked   bool // a Sweep has looked through all places in this incarnation
 	holds    atomic.Int64
 }
 
@@ -83,15 +83,15 @@ func New(cfg Config) *Keeper {
 	if cfg.InPlace == nil {
 		cfg.InPlace = func() error { return nil }
 	}
-	if cfg.Known == nil {
-		cfg.Known = func(uint64) bool { return true }
+	if cfg.KnownIncarnation == nil {
+		cfg.KnownIncarnation = func(uint64) bool { return true }
 	}
 	return &Keeper{cfg: cfg}
 }
 
 const (
 	tickEvery = 15 * time.Second
-	// sweepEvery is how often all places are looked through for orphans, firstSweep how soon after the start: a life that was killed may have left some.
+	// sweepEvery is how often all places are looked through for orphans, firstSweep how soon after the start: an incarnation that was killed may have left some.
 	sweepEvery, firstSweep = time.Hour, time.Minute
 	// batch is how much of what is due is looked up at a time.
 	batch = 200

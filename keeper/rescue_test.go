@@ -388,7 +388,7 @@ func TestContentOfLostRecordsIsKept(t *testing.T) {
 			found = nil
 			if _, err := keeper.Check(t.Context(), keeper.CheckConfig{
 				Sessions: h.sessions, Catalog: h.catalog, Blobs: h.blobs, Clock: wall{}, Repair: true,
-				Known: func(string) bool { return known }, Found: func(f keeper.Finding) { found = append(found, f) },
+				KnownPlace: func(string) bool { return known }, Found: func(f keeper.Finding) { found = append(found, f) },
 			}); err != nil {
 				t.Fatal(err)
 			}

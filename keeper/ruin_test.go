@@ -194,7 +194,7 @@ func furnish(t *testing.T, disk *crashfs.Disk, stores *metadatatest.Mem) (f fact
 	must(h.put(up.ID, many, 1, upload.Put{Length: 16, Replace: true}))
 	m, err = h.finish(up.ID, many)
 	keep(m, err, many)
-	if h.meta != nil { // a second life, so that there are tables and a log
+	if h.meta != nil { // a second incarnation, so that there are tables and a log
 		must(h.leave())
 		h, err = enter(t.Context(), disk, stores, f.Secret)
 		must(err)

@@ -17,14 +17,14 @@ import (
 const (
 	// orphanGrace is how long a place that no row names stays one before it is deleted: longer than any put takes from its first byte to its record.
 	orphanGrace = time.Hour
-	// maxSuspects bounds what a Sweep remembers of this life for the next one.
+	// maxSuspects bounds what a Sweep remembers of this incarnation for the next one.
 	maxSuspects = 100_000
 )
 
-// Sweep looks through all places for orphans: those that no row of the catalog names and whose session has ended or never was. One of an earlier life
-// of the store is deleted: what was recorded of it is in the records. One of this life is, if it was an orphan at an earlier Sweep, orphanGrace of running
+// Sweep looks through all places for orphans: those that no row of the catalog names and whose session has ended or never was. One of an earlier incarnation
+// of the store is deleted: what was recorded of it is in the records. One of this incarnation is, if it was an orphan at an earlier Sweep, orphanGrace of running
 // time ago: no upload can be about to name it; and whoever left it has mostly seen to it already (Reclaim). It gives the number that was deleted. A place that can't be
-// looked at or deleted does not keep the others from it. What was made in a life that the catalog can't know is told of and stays.
+// looked at or deleted does not keep the others from it. What was made in an incarnation that the catalog can't know is told of and stays.
 func (k *Keeper) Sweep(ctx context.Context) (deleted int, err error) {
 	k.sweeps.Lock()
 	defer k.sweeps.Unlock()
@@ -95,7 +95,7 @@ func (k *Keeper) forgetEvents(ctx context.Context) error {
 type sweep struct {
 	k       *Keeper
 	now     int64
-	is      map[string]int64 // the orphans of this life, and since when each is one
+	is      map[string]int64 // the orphans of this incarnation, and since when each is one
 	strange []blob.PlaceInfo
 	// newer are orphans that the metadata can't know.
 	newer, newerBytes int64
@@ -106,7 +106,7 @@ type sweep struct {
 // place deletes a place that is an orphan for long enough.
 func (s *sweep) place(ctx context.Context, p blob.PlaceInfo) error {
 	if p.Holds != nil {
-		if !s.k.cfg.Known(p.Life) {
+		if !s.k.cfg.KnownIncarnation(p.Incarnation) {
 			s.keep(p)
 		} else if len(s.strange) < maxSuspects {
 			s.strange = append(s.strange, p)
@@ -115,16 +115,16 @@ func (s *sweep) place(ctx context.Context, p blob.PlaceInfo) error {
 	}
 	since, before := s.k.suspects[p.Name]
 	orphan, open, err := s.k.orphan(ctx, p)
-	if !s.k.cfg.Known(p.Life) {
+	if !s.k.cfg.KnownIncarnation(p.Incarnation) {
 		if orphan {
 			s.keep(p)
 		}
 		return nil
 	}
-	if open && p.Old && !s.k.looked {
+	if open && p.Earlier && !s.k.looked {
 		s.k.cfg.Uploads.Leave(p.Name, p.Session)
 	}
-	if orphan && (p.Old || before && s.now-since >= orphanGrace.Milliseconds()) && !s.k.held() {
+	if orphan && (p.Earlier || before && s.now-since >= orphanGrace.Milliseconds()) && !s.k.held() {
 		if err = s.delete(ctx, p); err == nil {
 			return nil
 		}

@@ -17,7 +17,7 @@ import (
 	"sluice/session"
 )
 
-// aged is a content store of which some places are of an earlier life, and which can't tell whose those are whose name begins with a ?.
+// aged is a content store of which some places are of an earlier incarnation, and which can't tell whose those are whose name begins with a ?.
 type aged struct {
 	*blobtest.Mem
 	holds map[string]string // stretch: the place that it is of
@@ -30,12 +30,12 @@ func (a aged) Places(ctx context.Context, after string, n int) ([]blob.PlaceInfo
 	all, err := a.Mem.Places(ctx, after, n)
 	if len(all) > 0 || err != nil {
 		for i := range all {
-			all[i].Old = true
+			all[i].Earlier = true
 		}
 		return all, err
 	}
 	for name, of := range a.holds {
-		all = append(all, blob.PlaceInfo{Name: name, Old: true, Holds: func(place string) bool { return place == of }})
+		all = append(all, blob.PlaceInfo{Name: name, Earlier: true, Holds: func(place string) bool { return place == of }})
 	}
 	slices.SortFunc(all, func(a, b blob.PlaceInfo) int { return strings.Compare(a.Name, b.Name) })
 	return all, nil
@@ -59,7 +59,7 @@ func (w *world) on(blobs blob.Store) {
 	w.keeper = keeper.New(keeper.Config{Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: blobs, Clock: w.clock})
 }
 
-// However many places a life that was killed has left, the first look takes them all; what an open session or a memory has stays.
+// However many places an incarnation that was killed has left, the first look takes them all; what an open session or a memory has stays.
 func TestWhatAnEarlierLifeLeftGoesAtOnce(t *testing.T) {
 	w := newWorld(t)
 	up := w.begun()

@@ -13,7 +13,7 @@ import (
 
 // leftover is a place at which something may be left that no record names: of a put that failed, of what was replaced, of a session that was aborted, of a
 // create that was refused. Whoever leaves it says so, and it is given back as soon as nobody can be writing there; nobody has to search for it. What is known
-// here is lost with the process; then the search for orphans finds the places of its life.
+// here is lost with the process; then the search for orphans finds the places of its incarnation.
 type leftover struct {
 	id session.SessionID
 	// gen is that of the session's last Drop when it was written: puts that begin after a later one write elsewhere. At whatMayCome nobody writes any more.
@@ -48,7 +48,7 @@ func (u *Service) leave(place string, id session.SessionID, gen uint64) {
 	}
 }
 
-// Leave remembers a place of an earlier life of the content store: what of it no record names is given back.
+// Leave remembers a place of an earlier incarnation of the content store: what of it no record names is given back.
 func (u *Service) Leave(place string, id session.SessionID) { u.leave(place, id, whatMayCome) }
 
 // Left has something where a Reclaim may give something back at once.

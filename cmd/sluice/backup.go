@@ -296,11 +296,11 @@ func (c *restoreCmd) restore(e *env, disk durable.FS, b *backup.Backup, target b
 				return err
 			}
 		}
-		life, _, err := localblob.Peek(f.Content.Path, disk, false)
+		incarnation, _, err := localblob.Peek(f.Content.Path, disk, false)
 		if err != nil {
 			return err
 		}
-		return f.Restored(life)
+		return f.Restored(incarnation)
 	})
 	return res, err
 }

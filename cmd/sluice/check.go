@@ -120,7 +120,7 @@ func (c *checkCmd) check(e *env, die func(error)) (sum keeper.Summary, err error
 		return sum, err
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
-	return c.run(e, d.meta, d.blobs, func(place string) bool { return d.folder.Known(localblob.LifeOf(place)) })
+	return c.run(e, d.meta, d.blobs, func(place string) bool { return d.folder.KnownIncarnation(localblob.IncarnationOf(place)) })
 }
 
 // run checks what is in stores.
@@ -130,11 +130,11 @@ func (c *checkCmd) run(e *env, meta *pebblemeta.DB, blobs *localblob.Store, know
 	defer p.end("check")
 	return keeper.Check(e.ctx, keeper.CheckConfig{
 		Sessions: meta.Sessions(), Catalog: meta.Catalog(), Blobs: blobs, Clock: systemClock{}, Repair: c.Repair,
-		Found:    func(f keeper.Finding) { c.tell(e, f) },
-		Progress: func(done, total int64) { p.set("check", done, total) },
-		File:     c.file,
-		Known:    known,
-		Metadata: func(ctx context.Context, found func(string, bool)) error { return meta.Verify(ctx, found) },
+		Found:      func(f keeper.Finding) { c.tell(e, f) },
+		Progress:   func(done, total int64) { p.set("check", done, total) },
+		File:       c.file,
+		KnownPlace: known,
+		Metadata:   func(ctx context.Context, found func(string, bool)) error { return meta.Verify(ctx, found) },
 	})
 }
 

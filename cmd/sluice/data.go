@@ -35,14 +35,14 @@ func openData(path string, of folder.Options, mo pebblemeta.Options, bo localblo
 	if err != nil {
 		return d, err
 	}
-	mo.FS, mo.Existing, mo.Allow = pebblemeta.Held(meta.Path, meta.Way), d.folder.Lived(), d.inPlace
+	mo.FS, mo.Existing, mo.Allow = pebblemeta.Held(meta.Path, meta.Way), d.folder.Used(), d.inPlace
 	if d.meta, err = pebblemeta.Open(meta.Path, mo); err != nil {
 		return d, err
 	}
 	if !d.frozen {
 		d.meta.Spare()
 	}
-	if bo.After, err = d.folder.Begin(last); err != nil {
+	if bo.AfterIncarnation, err = d.folder.Begin(last); err != nil {
 		return d, err
 	}
 	bo.FS, bo.Rejoin = content.FS, of.Rejoin
@@ -54,8 +54,8 @@ func openData(path string, of folder.Options, mo pebblemeta.Options, bo localblo
 }
 
 // suits gives what the content says of itself, and an error where it is to be refused. Nothing is touched.
-func suits(f *folder.Folder, rejoin bool) (last folder.Last, err error) {
-	if last.Life, last.Clean, err = localblob.Peek(f.Content.Path, f.Content.FS, rejoin); err != nil {
+func suits(f *folder.Folder, rejoin bool) (last folder.ContentState, err error) {
+	if last.Incarnation, last.Clean, err = localblob.Peek(f.Content.Path, f.Content.FS, rejoin); err != nil {
 		return last, fmt.Errorf("%w. Nothing was touched", err)
 	}
 	return last, f.Suits(last)

@@ -163,7 +163,7 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error), 
 	if err := s.bootstrap(ctx, who); err != nil {
 		return s, err
 	}
-	s.keeper = keeper.New(keeper.Config{Sessions: engine, Uploads: s.uploads, Catalog: rows, Blobs: s.blobs, Clock: clock, InPlace: s.look, Known: s.folder.Known, Log: log})
+	s.keeper = keeper.New(keeper.Config{Sessions: engine, Uploads: s.uploads, Catalog: rows, Blobs: s.blobs, Clock: clock, InPlace: s.look, KnownIncarnation: s.folder.KnownIncarnation, Log: log})
 	s.openDoor(log)
 	s.api, err = api.New(api.Config{
 		Uploads: s.uploads,

@@ -13,11 +13,11 @@
 // Each is written whole: temporary file, sync, rename. DIR/folder has "state":"new" until both halves have their ids, and in this time alone an empty half is
 // made. It has "state":"joining" while a folder that has none gets its ids: one of an older program, or one whose halves were joined deliberately.
 //
-// # Lives
+// # Incarnations
 //
-// The content store counts how often it was opened, and its files carry that number, the life. The metadata keeps it too: "next" before one begins,
+// The content store counts how often it was opened, and its files carry that number, the incarnation. The metadata keeps it too: "next" before one begins,
 // "life" and "open" when it has, and "open" goes before the content is closed cleanly. So an older copy of the metadata shows: its content has lived on. What was
-// made in the lives between the two ("unknown") is nothing that this metadata can judge: it is not garbage for having no record. An older copy of the content shows too, and is
+// made in the incarnations between the two ("unknown") is nothing that this metadata can judge: it is not garbage for having no record. An older copy of the content shows too, and is
 // refused.
 package folder
 
@@ -233,8 +233,8 @@ func (f *Folder) make(existing bool) (made bool, err error) {
 	return true, durable.Mkdir(f.FS, f.Path, 0o700)
 }
 
-// Lived reports whether the content was ever opened: then the metadata has a database, and none is to be made.
-func (f *Folder) Lived() bool { return f.meta.Life > 0 || f.meta.Next > 0 }
+// Used reports whether the content was ever opened: then the metadata has a database, and none is to be made.
+func (f *Folder) Used() bool { return f.meta.Incarnation > 0 || f.meta.Next > 0 }
 
 // leftover reports whether a file is there in a folder that holds nothing: what file systems make, the lock, and what a write of a mark has left.
 func leftover(name string) bool {

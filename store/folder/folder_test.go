@@ -57,7 +57,7 @@ func session(disk durable.FS) (id string, err error) {
 	if _, err := f.Begin(lastOf(disk)); err != nil {
 		return "", err
 	}
-	if err := errors.Join(fill(disk, "content/format"), setLast(disk, Last{f.meta.Next, false}), f.Begun()); err != nil {
+	if err := errors.Join(fill(disk, "content/format"), setLast(disk, ContentState{f.meta.Next, false}), f.Begun()); err != nil {
 		return "", err
 	}
 	if err := f.Look(); err != nil {
@@ -66,7 +66,7 @@ func session(disk durable.FS) (id string, err error) {
 	if err := f.End(); err != nil {
 		return "", err
 	}
-	return f.id, setLast(disk, Last{f.meta.Life, true})
+	return f.id, setLast(disk, ContentState{f.meta.Incarnation, true})
 }
 
 func fill(disk durable.FS, path string) error {
@@ -74,16 +74,16 @@ func fill(disk durable.FS, path string) error {
 }
 
 // lastOf and setLast are what the content store does.
-func lastOf(disk durable.FS) (l Last) {
+func lastOf(disk durable.FS) (l ContentState) {
 	b, err := durable.ReadFile(disk, at+"/content/state")
 	if err == nil {
-		fmt.Sscan(string(b), &l.Life, &l.Clean)
+		fmt.Sscan(string(b), &l.Incarnation, &l.Clean)
 	}
 	return l
 }
 
-func setLast(disk durable.FS, l Last) error {
-	return durable.WriteFile(disk, at+"/content/state", fmt.Appendf(nil, "%d %v", l.Life, l.Clean), 0o600)
+func setLast(disk durable.FS, l ContentState) error {
+	return durable.WriteFile(disk, at+"/content/state", fmt.Appendf(nil, "%d %v", l.Incarnation, l.Clean), 0o600)
 }
 
 // older makes a folder as earlier programs did: its halves have no marks.
@@ -93,7 +93,7 @@ func older(t *testing.T) *crashfs.Disk {
 	for _, dir := range []string{at, at + "/meta", at + "/content"} {
 		must(t, durable.MkdirAll(disk, dir, 0o700))
 	}
-	must(t, errors.Join(fill(disk, "meta/FORMAT"), fill(disk, "content/format"), fill(disk, "admin-token"), setLast(disk, Last{5, true})))
+	must(t, errors.Join(fill(disk, "meta/FORMAT"), fill(disk, "content/format"), fill(disk, "admin-token"), setLast(disk, ContentState{5, true})))
 	return disk
 }
 
@@ -233,7 +233,7 @@ func TestHalvesThatDoNotBelongTogether(t *testing.T) {
 		"a copy from before it":    {lived, func(t *testing.T, d durable.FS) { must(t, d.Remove(at+"/meta/FOLDER")) }, "/data/meta has no file FOLDER"},
 		"something else":           {older, func(t *testing.T, d durable.FS) { must(t, d.Remove(at+"/content/format")) }, "/data/content is no half of a data folder"},
 		"an older copy of content": {lived, func(t *testing.T, d durable.FS) {
-			must(t, setLast(d, Last{Life: 1, Clean: true}))
+			must(t, setLast(d, ContentState{Incarnation: 1, Clean: true}))
 		}, "/data/content is an older copy"},
 		"a mark of a newer program": {lived, func(t *testing.T, d durable.FS) {
 			must(t, durable.WriteFile(d, at+"/meta/FOLDER", []byte(`{"format":9,"new":1}`), 0o600))
@@ -291,11 +291,11 @@ func TestHalvesAreJoined(t *testing.T) {
 	}
 	f, err := Open(at, Options{FS: disk, Existing: true, Rejoin: true})
 	must(t, err)
-	after, err := f.Begin(Last{})
+	after, err := f.Begin(ContentState{})
 	if after != 3 || err != nil {
 		t.Errorf("after life %d, %v", after, err)
 	}
-	must(t, errors.Join(fill(disk, "content/format"), setLast(disk, Last{4, true}), f.Begun(), f.End(), f.Close()))
+	must(t, errors.Join(fill(disk, "content/format"), setLast(disk, ContentState{4, true}), f.Begun(), f.End(), f.Close()))
 	id, err := session(disk)
 	if id == "" || id != f.id || err != nil {
 		t.Errorf("folder %s, not %s, %v", id, f.id, err)
@@ -316,31 +316,31 @@ func TestHalvesAreJoined(t *testing.T) {
 func TestLivesThatTheMetadataDoesNotKnow(t *testing.T) {
 	for name, c := range map[string]struct {
 		known   mark
-		last    Last
+		last    ContentState
 		unknown string
 		after   uint64
 	}{
-		"new":                                  {mark{}, Last{}, "[]", 0},
-		"new, killed at its beginning":         {mark{Next: 1}, Last{}, "[]", 0},
-		"of an earlier program":                {mark{}, Last{7, false}, "[]", 7},
-		"stopped":                              {mark{Life: 4}, Last{4, true}, "[]", 4},
-		"killed":                               {mark{Life: 4, Open: true}, Last{4, false}, "[]", 4},
-		"killed at its end":                    {mark{Life: 4}, Last{4, false}, "[]", 4},
-		"killed before its beginning":          {mark{Life: 3, Next: 4}, Last{3, true}, "[]", 3},
-		"killed at its beginning":              {mark{Life: 3, Next: 4}, Last{4, false}, "[]", 4},
-		"joined, and killed":                   {mark{Life: 3, Next: 9}, Last{3, false}, "[]", 8},
-		"restored":                             {mark{Life: 1 << 40}, Last{1 << 40, false}, "[]", 1 << 40},
-		"a copy from while it ran":             {mark{Life: 4, Open: true}, Last{4, true}, "[[4 4]]", 4},
-		"a copy from its beginning":            {mark{Life: 3, Next: 4}, Last{4, true}, "[[4 4]]", 4},
-		"a copy from an earlier one's":         {mark{Life: 3, Next: 4}, Last{6, true}, "[[4 6]]", 6},
-		"a copy from between two":              {mark{Life: 4}, Last{6, true}, "[[5 6]]", 6},
-		"a copy from while an earlier one ran": {mark{Life: 4, Open: true}, Last{6, false}, "[[4 6]]", 6},
-		"again":                                {mark{Life: 7, Unknown: [][2]uint64{{2, 3}}}, Last{8, true}, "[[2 3] [8 8]]", 8},
+		"new":                                  {mark{}, ContentState{}, "[]", 0},
+		"new, killed at its beginning":         {mark{Next: 1}, ContentState{}, "[]", 0},
+		"of an earlier program":                {mark{}, ContentState{7, false}, "[]", 7},
+		"stopped":                              {mark{Incarnation: 4}, ContentState{4, true}, "[]", 4},
+		"killed":                               {mark{Incarnation: 4, Open: true}, ContentState{4, false}, "[]", 4},
+		"killed at its end":                    {mark{Incarnation: 4}, ContentState{4, false}, "[]", 4},
+		"killed before its beginning":          {mark{Incarnation: 3, Next: 4}, ContentState{3, true}, "[]", 3},
+		"killed at its beginning":              {mark{Incarnation: 3, Next: 4}, ContentState{4, false}, "[]", 4},
+		"joined, and killed":                   {mark{Incarnation: 3, Next: 9}, ContentState{3, false}, "[]", 8},
+		"restored":                             {mark{Incarnation: 1 << 40}, ContentState{1 << 40, false}, "[]", 1 << 40},
+		"a copy from while it ran":             {mark{Incarnation: 4, Open: true}, ContentState{4, true}, "[[4 4]]", 4},
+		"a copy from its beginning":            {mark{Incarnation: 3, Next: 4}, ContentState{4, true}, "[[4 4]]", 4},
+		"a copy from an earlier one's":         {mark{Incarnation: 3, Next: 4}, ContentState{6, true}, "[[4 6]]", 6},
+		"a copy from between two":              {mark{Incarnation: 4}, ContentState{6, true}, "[[5 6]]", 6},
+		"a copy from while an earlier one ran": {mark{Incarnation: 4, Open: true}, ContentState{6, false}, "[[4 6]]", 6},
+		"again":                                {mark{Incarnation: 7, Unknown: [][2]uint64{{2, 3}}}, ContentState{8, true}, "[[2 3] [8 8]]", 8},
 	} {
 		disk := lived(t)
 		f, err := Open(at, Options{FS: disk})
 		must(t, err)
-		f.meta.Life, f.meta.Next, f.meta.Open, f.meta.Unknown = c.known.Life, c.known.Next, c.known.Open, c.known.Unknown
+		f.meta.Incarnation, f.meta.Next, f.meta.Open, f.meta.Unknown = c.known.Incarnation, c.known.Next, c.known.Open, c.known.Unknown
 		after, err := f.Begin(c.last)
 		if got := fmt.Sprint(f.meta.Unknown); got != c.unknown || after != c.after || err != nil {
 			t.Errorf("%s: %s after life %d, %v", name, got, after, err)
@@ -349,16 +349,16 @@ func TestLivesThatTheMetadataDoesNotKnow(t *testing.T) {
 		if f, err = Open(at, Options{FS: disk}); err != nil {
 			t.Fatal(err)
 		}
-		if got := fmt.Sprint(f.meta.Unknown); got != c.unknown || f.meta.Life != after+1 || !f.meta.Open {
+		if got := fmt.Sprint(f.meta.Unknown); got != c.unknown || f.meta.Incarnation != after+1 || !f.meta.Open {
 			t.Errorf("%s, on the disk: %+v", name, f.meta)
 		}
-		for life := range uint64(10) {
+		for incarnation := range uint64(10) {
 			in := false
 			for _, u := range f.meta.Unknown {
-				in = in || u[0] <= life && life <= u[1]
+				in = in || u[0] <= incarnation && incarnation <= u[1]
 			}
-			if f.Known(life) == in {
-				t.Errorf("%s: life %d is known: %v", name, life, !in)
+			if f.KnownIncarnation(incarnation) == in {
+				t.Errorf("%s: life %d is known: %v", name, incarnation, !in)
 			}
 		}
 		must(t, f.Close())

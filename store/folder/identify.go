@@ -167,7 +167,7 @@ func (h *Half) joins(f *Folder, s, other state) error {
 		return h.refuse("is not there, and the other half of the data folder is", h.remedy())
 	case s.blank:
 		return h.refuse("is empty, and the other half of the data folder is not", h.remedy())
-	case !s.lived:
+	case !s.used:
 		return h.refuse("is no half of a data folder: it holds %s, but no file %s that says what format it is", h.remedy(), s.first, h.format)
 	}
 	return nil
@@ -175,13 +175,13 @@ func (h *Half) joins(f *Folder, s, other state) error {
 
 // rejoined takes the halves as they are. Begin writes it down.
 func (f *Folder) rejoined(meta, content state) error {
-	if !meta.lived {
+	if !meta.used {
 		return f.Meta.refuse("has no metadata of sluice: there is nothing that content could be joined to", mount+".")
 	}
 	if meta.marked && meta.mark.Part != f.Meta.part || content.marked && content.mark.Part != f.Content.part {
 		return fmt.Errorf("%s and %s are exchanged: put them where they belong", f.Meta.Path, f.Content.Path)
 	}
-	if !content.lived && !content.blank && !content.marked {
+	if !content.used && !content.blank && !content.marked {
 		return f.Content.joins(f, content, meta)
 	}
 	f.joining, f.id = true, rand.Text()

@@ -20,7 +20,7 @@ func begun(t *testing.T, data string, on durable.FS) *Folder {
 		must(t, os.WriteFile(filepath.Join(h.Path, h.lock), nil, 0o600))
 		must(t, os.WriteFile(filepath.Join(h.Path, h.format), nil, 0o600))
 	}
-	_, err = f.Begin(Last{Life: f.meta.Life})
+	_, err = f.Begin(ContentState{Incarnation: f.meta.Incarnation})
 	must(t, errors.Join(err, f.Begun(), f.Look()))
 	return f
 }

@@ -26,10 +26,10 @@ type mark struct {
 	// Replaced is, while metadata are being replaced, the name that the old are to have.
 	Replaced string `json:"replaced,omitempty"`
 	// Of the metadata:
-	Life    uint64      `json:"life,omitempty"` // the newest that has begun
-	Next    uint64      `json:"next,omitempty"` // the one that is about to
-	Open    bool        `json:"open,omitempty"`
-	Unknown [][2]uint64 `json:"unknown,omitempty"` // from, to
+	Incarnation uint64      `json:"life,omitempty"` // the newest that has begun
+	Next        uint64      `json:"next,omitempty"` // the one that is about to
+	Open        bool        `json:"open,omitempty"`
+	Unknown     [][2]uint64 `json:"unknown,omitempty"` // from, to
 }
 
 const (
@@ -95,7 +95,7 @@ func (h *Half) markPath() string { return filepath.Join(h.Path, h.file) }
 type state struct {
 	there  bool   // the folder is
 	blank  bool   // nothing is in it, or it is not there
-	lived  bool   // a store has made something in it
+	used   bool   // a store has made something in it
 	first  string // a file that is in it
 	mark   mark
 	marked bool
@@ -125,7 +125,7 @@ func (f *Folder) look(h *Half) (s state, err error) {
 	if err != nil {
 		return s, withRemedy(err, halfRemedy)
 	}
-	s.lived = slices.Contains(names, h.format)
+	s.used = slices.Contains(names, h.format)
 	names = slices.DeleteFunc(names, leftover)
 	if s.blank = len(names) == 0; !s.blank {
 		s.first = names[0]

@@ -45,7 +45,7 @@ func (f *Folder) Beside() (h Half, err error) {
 // Replace puts the metadata that Beside gave a folder for, and that are closed, in the place of the
 // old, which are kept under the name that it gives. The content was last as is said. What it has of
 // the time until now is no garbage for having no record. The folder is to be closed then.
-func (f *Folder) Replace(next Half, last Last, now time.Time) (kept string, err error) {
+func (f *Folder) Replace(next Half, last ContentState, now time.Time) (kept string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.joining {
@@ -64,8 +64,8 @@ func (f *Folder) Replace(next Half, last Last, now time.Time) (kept string, err 
 		}
 		name = fmt.Sprintf("meta.damaged-%s-%d", now.UTC().Format("20060102T150405Z"), n)
 	}
-	life := max(last.Life, f.meta.Life, f.meta.Next)
-	m := mark{Folder: f.id, Part: f.Meta.part, Life: last.Life, Unknown: [][2]uint64{{0, life}}}
+	incarnation := max(last.Incarnation, f.meta.Incarnation, f.meta.Next)
+	m := mark{Folder: f.id, Part: f.Meta.part, Incarnation: last.Incarnation, Unknown: [][2]uint64{{0, incarnation}}}
 	if err := write(next.FS, filepath.Join(next.Path, f.Meta.file), m); err != nil {
 		return "", err
 	}

@@ -93,8 +93,8 @@ func TestAReplacementThatIsStoppedAnywhere(t *testing.T) {
 					after++
 					f, err := Open(at, Options{FS: left})
 					must(t, err)
-					for life, known := range map[uint64]bool{1: false, lastOf(disk).Life: false, lastOf(left).Life: true} {
-						if f.Known(life) != known {
+					for life, known := range map[uint64]bool{1: false, lastOf(disk).Incarnation: false, lastOf(left).Incarnation: true} {
+						if f.KnownIncarnation(life) != known {
 							t.Errorf("step %d, keep %d: life %d: %v", step, keep, life, !known)
 						}
 					}

@@ -104,13 +104,13 @@ func (f *Folder) Taken() error {
 	return f.taken()
 }
 
-// taken compares the life that the metadata's mark has with the one that was written there. f.mu is held.
+// taken compares the incarnation that the metadata's mark has with the one that was written there. f.mu is held.
 func (f *Folder) taken() error {
 	m, ok, err := read(f.Meta.FS, f.Meta.markPath())
 	if err != nil || !ok || m.Folder != f.id {
 		return nil // that is nothing that another server has written
 	}
-	if m.Life != f.meta.Life || m.Next != f.meta.Next || m.Open != f.meta.Open {
+	if m.Incarnation != f.meta.Incarnation || m.Next != f.meta.Next || m.Open != f.meta.Open {
 		return fmt.Errorf("%w: another server has been started on this folder, as %s says. Stop both and start one", ErrTaken, f.Meta.markPath())
 	}
 	return nil

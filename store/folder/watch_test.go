@@ -21,7 +21,7 @@ func TestAFolderThatMovesIsNoticed(t *testing.T) {
 	f, err := Open(data, Options{})
 	must(t, err)
 	defer f.Close()
-	_, err = f.Begin(Last{})
+	_, err = f.Begin(ContentState{})
 	must(t, err)
 	must(t, f.Look())
 	for _, of := range []string{"", "meta", "content"} {

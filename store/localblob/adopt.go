@@ -31,12 +31,12 @@ func (s *Store) Adopt(name string) (durable.File, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.Life = max(s.Life, p.life)
+	s.Incarnation = max(s.Incarnation, p.incarnation)
 	return f, nil
 }
 
 // CloseAdopted closes a folder that places were adopted into, all of which are synced and closed. The next who opens it trusts nothing
-// in it, and lives a life that no name has and that the folder the places come from will not reach: the two may go on side by
+// in it, and begins an incarnation that no name has and that the folder the places come from will not reach: the two may go on side by
 // side, and never give one name to different bytes.
 func (s *Store) CloseAdopted() error {
 	s.mu.Lock()
@@ -49,7 +49,7 @@ func (s *Store) CloseAdopted() error {
 	var jump [8]byte
 	_, err := rand.Read(jump[:])
 	if err = errors.Join(append(errs, err)...); err == nil {
-		s.state = state{Life: s.Life + 1<<32 + binary.BigEndian.Uint64(jump[:])>>16}
+		s.state = state{Incarnation: s.Incarnation + 1<<32 + binary.BigEndian.Uint64(jump[:])>>16}
 		err = s.writeState()
 	}
 	return errors.Join(err, s.lock.Close())

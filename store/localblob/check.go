@@ -19,7 +19,7 @@ func (s *Store) Check(ctx context.Context, e catalog.Extent, care blob.CheckPoli
 	if !ok {
 		return fmt.Errorf("place %.80q is not one of this store: %w", e.Place, blob.ErrMissing)
 	}
-	if care == blob.CheckBeforeReboot && p.life >= s.Rebooted || care == blob.CheckBeforeCrash && p.life >= s.Trusted {
+	if care == blob.CheckBeforeReboot && p.incarnation >= s.SinceReboot || care == blob.CheckBeforeCrash && p.incarnation >= s.SinceCrash {
 		return nil
 	}
 	h, err := s.enter(e.Place)

@@ -30,7 +30,7 @@ type file struct {
 	mu       sync.Mutex
 	dirty    []session.Range // committed, and in no sync yet
 	syncing  []session.Range // in the sync that is running
-	old      bool            // of a former life, and not synced in this one: who knows what is dirty
+	old      bool            // of a former incarnation, and not synced in this one: who knows what is dirty
 	unlisted bool            // the folder's entry may not be on the disk
 	pack     *pack           // nil: it is none
 	failed   error           // a sync has failed
@@ -80,8 +80,8 @@ func (f *file) open(write bool) error {
 	if f.f != nil {
 		return nil
 	}
-	// What this life has written and closed again was synced before. A new entry counts as unlisted before it is there, so that no sync of the folder misses it.
-	old := f.p.life != f.s.Life
+	// What this incarnation has written and closed again was synced before. A new entry counts as unlisted before it is there, so that no sync of the folder misses it.
+	old := f.p.incarnation != f.s.Incarnation
 	f.mu.Lock()
 	f.old, f.unlisted = old, old || write
 	f.mu.Unlock()

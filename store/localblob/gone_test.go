@@ -95,7 +95,7 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// A folder that is older than what others know of it lives no life again, and trusts nothing.
+// A folder that is older than what others know of it lives no incarnation again, and trusts nothing.
 func TestAnOlderFolderLivesOn(t *testing.T) {
 	dir := t.TempDir()
 	s, err := Open(dir, Options{})
@@ -105,22 +105,22 @@ func TestAnOlderFolderLivesOn(t *testing.T) {
 	if life, clean, err := Peek(dir, durable.OS{}, false); life != 1 || !clean || err != nil {
 		t.Errorf("life %d, %v, %v", life, clean, err)
 	}
-	s, err = Open(dir, Options{After: 9})
+	s, err = Open(dir, Options{AfterIncarnation: 9})
 	check(t, err)
-	if s.Life != 10 {
-		t.Errorf("life %d", s.Life)
+	if s.Incarnation != 10 {
+		t.Errorf("life %d", s.Incarnation)
 	}
 	if life, clean, err := Peek(dir, durable.OS{}, false); life != 10 || clean || err != nil {
 		t.Errorf("life %d, %v, %v", life, clean, err)
 	}
 	check(t, s.Check(t.Context(), es[0], blob.CheckBeforeReboot))
 	missing := es[0]
-	missing.Place = place{id: 7, gen: 3, life: 8}.String()
+	missing.Place = place{id: 7, gen: 3, incarnation: 8}.String()
 	if err := s.Check(t.Context(), missing, blob.CheckBeforeReboot); !errors.Is(err, blob.ErrMissing) {
 		t.Errorf("a place of a life that this copy does not know: %v", err)
 	}
 	check(t, s.Close())
-	if life, _, err := Peek(filepath.Join(dir, "none"), durable.OS{}, false); life != 0 || err != nil {
-		t.Errorf("no folder: life %d, %v", life, err)
+	if incarnation, _, err := Peek(filepath.Join(dir, "none"), durable.OS{}, false); incarnation != 0 || err != nil {
+		t.Errorf("no folder: incarnation %d, %v", incarnation, err)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"sluice/session"
 )
 
-// An item whose head has rotted can be read by its name, in this life and after any stop: nothing of it is given back when the folder is opened, and a listing
+// An item whose head has rotted can be read by its name, in this incarnation and after any stop: nothing of it is given back when the folder is opened, and a listing
 // says that its place may be there. What is torn in truth is listed likewise, and goes when it is deleted.
 func TestADamagedHeadIsNoGarbage(t *testing.T) {
 	disk := crashfs.New()
@@ -59,7 +59,7 @@ func TestADamagedHeadIsNoGarbage(t *testing.T) {
 	var whole, strange []string
 	for _, p := range all {
 		switch {
-		case !p.Old:
+		case !p.Earlier:
 			t.Errorf("%s is of this life", p.Name)
 		case p.Holds == nil:
 			whole = append(whole, p.Name)

@@ -152,7 +152,7 @@ func (s *Store) itemsOf(in place, from int64, n int, out []blob.PlaceInfo) ([]bl
 	l := &listing{f: f, n: n, out: out, rigid: s.packs.unable}
 	s.packs.mu.Unlock()
 	torn := l.torn
-	if in.life == s.Life {
+	if in.incarnation == s.Incarnation {
 		torn = nil // it may be on its way
 	}
 	if err := f.pack.key.walk(f.f, in, from, l.item, torn); err != nil {
@@ -165,7 +165,7 @@ func (s *Store) itemsOf(in place, from int64, n int, out []blob.PlaceInfo) ([]bl
 	if has, err := hasData(f.f); has || err != nil {
 		return l.out, err
 	}
-	l.rest = place{life: in.life, in: in.in, off: block}
+	l.rest = place{incarnation: in.incarnation, in: in.in, off: block}
 	l.flush() // a pack without anything goes with the deletion of nothing
 	return l.out, nil
 }
@@ -191,7 +191,7 @@ func (l *listing) item(p place) bool {
 	_, doomed := l.f.pack.doomed[p.off]
 	l.f.mu.Unlock()
 	if !doomed {
-		l.out = append(l.out, blob.PlaceInfo{Name: p.String(), Session: p.id, Life: p.life, Bytes: p.size(), Old: p.life != l.f.s.Life})
+		l.out = append(l.out, blob.PlaceInfo{Name: p.String(), Session: p.id, Incarnation: p.incarnation, Bytes: p.size(), Earlier: p.incarnation != l.f.s.Incarnation})
 	}
 	return len(l.out) < l.n
 }
@@ -223,7 +223,7 @@ func (l *listing) flush() {
 	}
 	rest := l.rest
 	l.rest = place{}
-	l.out = append(l.out, blob.PlaceInfo{Name: rest.String(), Life: rest.life, Bytes: rest.size(), Old: true, Holds: func(name string) bool {
+	l.out = append(l.out, blob.PlaceInfo{Name: rest.String(), Incarnation: rest.incarnation, Bytes: rest.size(), Earlier: true, Holds: func(name string) bool {
 		p, ok := parse(name)
 		return ok && p.in > 0 && p.pack() == rest.pack() && p.off < rest.off+rest.size() && p.off+p.size() > rest.off
 	}})

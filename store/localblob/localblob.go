@@ -6,9 +6,9 @@
 //	DIR/format                   "sluice content, format 2"; a newer one is refused, and nothing is touched. Format 1 had no packs
 //	DIR/lock                     locked while a process has the folder open
 //	DIR/state                    JSON, replaced whole:
-//	                               life      how often the folder was opened
-//	                               trusted   the first life since the last stop that was not clean
-//	                               rebooted  the first life since the last such stop that was the machine's (or the folder was copied)
+//	                               life      how often the folder was opened: the incarnation
+//	                               trusted   the first incarnation since the last stop that was not clean
+//	                               rebooted  the first incarnation since the last such stop that was the machine's (or the folder was copied)
 //	                               boot      the machine's boot id
 //	                               folder    device and inode of DIR
 //	                               clean     written by Close, when everything is on the disk; taken away by Open
@@ -16,16 +16,16 @@
 //	DIR/packs/PACK               many places, of small contents
 //	DIR/parts                    whose the places and the packs are (parts.go), as DIR/places/part and DIR/packs/part say too
 //
-//	NAME = <session, 16 hex digits>-<generation, hex>-<life, hex>[-<spare, hex>]
+//	NAME = <session, 16 hex digits>-<generation, hex>-<incarnation, hex>[-<spare, hex>]
 //
 // A place holds the bytes of one session at their offsets in the session (a sparse file). The generation is that of the session's last
-// Drop, so that bytes which replace others go to another file; the life is that of its writer, so that no file is written by two
-// lives, and whether an extent is in doubt after a bad stop can be read from its place's name. The spare counts the places
+// Drop, so that bytes which replace others go to another file; the incarnation is that of its writer, so that no file is written by two
+// incarnations, and whether an extent is in doubt after a bad stop can be read from its place's name. The spare counts the places
 // before it that a failed sync has poisoned.
 //
 // Content of up to 1 MiB that comes in one piece is an item of a pack, so that one file, one entry in a folder and one sync serve many. It has a place of its own all the same:
 //
-//	PACK = p<life, 16 hex digits>-<number, 8>
+//	PACK = p<incarnation, 16 hex digits>-<number, 8>
 //	NAME = PACK-<offset of the item, 8>-<bytes of content, 6>-<session, 16>
 //
 //	│ "sluice pack, format 1\n" key, SHA-256 of both │ item │ item │ hole │ item │ …     each begins at a block
@@ -95,8 +95,8 @@ type Options struct {
 	ReadOnly bool
 	// Files is how many files stay open that nobody uses (256), until they are twice as many while they are being closed; one that is closed is synced first.
 	Files int
-	// After is a life that others know of: the one that begins comes after it, and where the folder itself knows nothing of it, it is an older copy, in which nothing is trusted.
-	After uint64
+	// AfterIncarnation is an incarnation that others know of: the one that begins comes after it, and where the folder itself knows nothing of it, it is an older copy, in which nothing is trusted.
+	AfterIncarnation uint64
 	// Rejoin takes the folder for what is left of it, and makes anew what is missing of its places, packs
 	// and state: its owner says that they are gone for good.
 	Rejoin bool
@@ -145,12 +145,12 @@ const (
 
 // state is the file of that name.
 type state struct {
-	Life     uint64 `json:"life"`
-	Trusted  uint64 `json:"trusted"`
-	Rebooted uint64 `json:"rebooted"`
-	Boot     string `json:"boot"`
-	Folder   string `json:"folder"`
-	Clean    bool   `json:"clean"`
+	Incarnation uint64 `json:"life"`
+	SinceCrash  uint64 `json:"trusted"`
+	SinceReboot uint64 `json:"rebooted"`
+	Boot        string `json:"boot"`
+	Folder      string `json:"folder"`
+	Clean       bool   `json:"clean"`
 }
 
 // Open opens the folder and makes it where there is none. One that another process has open, and one of a newer format, are refused.
@@ -196,14 +196,14 @@ func Open(dir string, opts Options) (s *Store, err error) {
 	return s, nil
 }
 
-// Peek says which life of the folder was the last, and whether it ended cleanly; 0 where it was never opened. Whatever Open would refuse is refused; rejoin is
+// Peek says which incarnation of the folder was the last, and whether it ended cleanly; 0 where it was never opened. Whatever Open would refuse is refused; rejoin is
 // that of the options. Nothing is touched.
-func Peek(dir string, on durable.FS, rejoin bool) (life uint64, clean bool, err error) {
+func Peek(dir string, on durable.FS, rejoin bool) (incarnation uint64, clean bool, err error) {
 	was, err := inspect(on, dir, rejoin)
 	if err != nil {
 		return 0, false, fmt.Errorf("opening the content folder %s: %w", dir, err)
 	}
-	return was.state.Life, was.state.Clean, nil
+	return was.state.Incarnation, was.state.Clean, nil
 }
 
 // readFormat gives the folder's format; 0 where it has none.
@@ -235,7 +235,7 @@ var errState = errors.New("its file state is damaged")
 // stateRemedy is what can be done about a state that is gone.
 const stateRemedy = "Is its disk mounted, and the right one? Else restore a backup, or let sluice check --repair --rejoin go on without it: then all content is compared anew"
 
-// readState gives what the last life has left; ok is false where there was none.
+// readState gives what the last incarnation has left; ok is false where there was none.
 func readState(on durable.FS, dir string) (st state, ok bool, err error) {
 	text, err := durable.ReadFile(on, filepath.Join(dir, "state"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -244,13 +244,13 @@ func readState(on durable.FS, dir string) (st state, ok bool, err error) {
 	if err != nil {
 		return st, false, err
 	}
-	if err := json.Unmarshal(text, &st); err != nil || st.Life == 0 {
+	if err := json.Unmarshal(text, &st); err != nil || st.Incarnation == 0 {
 		return st, false, fmt.Errorf("%w: it says %.60q. %s", errState, text, stateRemedy)
 	}
 	return st, true, nil
 }
 
-// prepare checks what is there, makes what is missing, and begins a life.
+// prepare checks what is there, makes what is missing, and begins an incarnation.
 func (s *Store) prepare() error {
 	was, err := inspect(s.fs, s.dir, s.opts.Rejoin)
 	if err != nil {
@@ -274,7 +274,7 @@ func (s *Store) prepare() error {
 	if err := s.noteParts(); err != nil {
 		return err
 	}
-	return s.live(was)
+	return s.beginIncarnation(was)
 }
 
 // makeFolders makes the folders of the places, with one sync for all.
@@ -288,7 +288,7 @@ func (s *Store) makeFolders() error {
 			return err
 		}
 	}
-	// Also where all are there: the life that made them may have died before it synced.
+	// Also where all are there: the incarnation that made them may have died before it synced.
 	return errors.Join(durable.SyncDir(s.fs, places), durable.MkdirAll(s.fs, s.folder(packFolder), 0o700))
 }
 
@@ -306,27 +306,27 @@ func empty(on durable.FS, dir, file, remedy string) error {
 	return nil
 }
 
-// live begins a life, and notes what the last one's end makes doubtful.
-func (s *Store) live(was found) error {
+// beginIncarnation begins an incarnation, and notes what the last one's end makes doubtful.
+func (s *Store) beginIncarnation(was found) error {
 	old := was.state
-	if !was.lived && s.opts.Rejoin {
-		newest, err := s.newest()
+	if !was.hasState && s.opts.Rejoin {
+		newest, err := s.newestIncarnation()
 		if err != nil {
 			return err
 		}
-		old.Life, old.Clean = newest, newest == 0
+		old.Incarnation, old.Clean = newest, newest == 0
 	}
-	now := state{Life: max(old.Life, s.opts.After) + 1, Trusted: old.Trusted, Rebooted: old.Rebooted, Boot: durable.Boot(s.fs)}
+	now := state{Incarnation: max(old.Incarnation, s.opts.AfterIncarnation) + 1, SinceCrash: old.SinceCrash, SinceReboot: old.SinceReboot, Boot: durable.Boot(s.fs)}
 	info, err := s.fs.Stat(s.dir)
 	if err != nil {
 		return err
 	}
 	now.Folder = info.ID
-	moved := old.Folder != "" && old.Folder != now.Folder || old.Life < s.opts.After
+	moved := old.Folder != "" && old.Folder != now.Folder || old.Incarnation < s.opts.AfterIncarnation
 	if !old.Clean || moved {
-		now.Trusted = now.Life
+		now.SinceCrash = now.Incarnation
 		if moved || now.Boot == "" || now.Boot != old.Boot {
-			now.Rebooted = now.Life
+			now.SinceReboot = now.Incarnation
 		}
 	}
 	s.state = now
@@ -350,7 +350,7 @@ func (s *Store) writeFile(name string, text []byte) error {
 }
 
 // Close brings everything to the disk, and leaves a mark that it did. Writers must be closed before. Where the last stop was not clean, nobody knows what
-// the life before it has left in the cache: then all of the disk is synced, which may take a while.
+// the incarnation before it has left in the cache: then all of the disk is synced, which may take a while.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -381,7 +381,7 @@ func (s *Store) Close() error {
 		errs = append(errs, err)
 	})
 	err := errors.Join(errs...)
-	if err == nil && s.Trusted == s.Life && !s.opts.ReadOnly {
+	if err == nil && s.SinceCrash == s.Incarnation && !s.opts.ReadOnly {
 		err = durable.SyncDisk(s.lock)
 	}
 	if err == nil && !s.poisoned.Load() {

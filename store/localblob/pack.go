@@ -67,7 +67,7 @@ func (ps *packs) init(cfg direct.Config) {
 
 // append writes an item behind all others. The file is held; the caller releases it. errNoPack where it is to get a file of its own instead.
 func (s *Store) append(id session.SessionID, content []byte) (p place, f *file, err error) {
-	p = place{id: id, life: s.Life, len: int64(len(content))}
+	p = place{id: id, incarnation: s.Incarnation, len: int64(len(content))}
 	b, mine, err := s.join(&p, content)
 	if err != nil {
 		return p, nil, err
@@ -197,7 +197,7 @@ func (s *Store) newPack() (*file, error) {
 		return nil, errNoPack
 	}
 	s.packs.made++
-	f, err := s.hold(place{life: s.Life, in: s.packs.made}, true)
+	f, err := s.hold(place{incarnation: s.Incarnation, in: s.packs.made}, true)
 	if err != nil {
 		return nil, err
 	}

@@ -96,7 +96,7 @@ func packsOn(t *testing.T, on durable.FS, dir string) []string {
 	return slices.DeleteFunc(names, func(n string) bool { return n == partFile })
 }
 
-// Many at once share packs and syncs; packs come to their end, and go with the last item. The content is the same in the next life.
+// Many at once share packs and syncs; packs come to their end, and go with the last item. The content is the same in the next incarnation.
 func TestSmallContentsSharePacks(t *testing.T) {
 	disk, syncs := crashfs.New(), 0
 	disk.SetHook(func(s crashfs.Step) *crashfs.Fault {
@@ -185,7 +185,7 @@ func TestNoContentLooksLikeAnItem(t *testing.T) {
 	p, _ := parse(victim.Place)
 	liar := bytes.Repeat([]byte{7}, 3*block)
 	copy(liar[block-itemHeader:], header)
-	fake := place{id: 9, life: p.life, in: p.in, off: p.off + p.size() + 2*block, len: 100}
+	fake := place{id: 9, incarnation: p.incarnation, in: p.in, off: p.off + p.size() + 2*block, len: 100}
 	newKey().header(liar[2*block-itemHeader:], fake)
 	e := packed(t, s, 2, liar)
 	settle(t, s, victim, e)
@@ -346,9 +346,9 @@ func TestDeletingTakesNobodyElsesBytes(t *testing.T) {
 	a, b := packed(t, s, 1, blobtest.Random(5000)), packed(t, s, 2, blobtest.Random(5000))
 	p, _ := parse(a.Place)
 	for _, wrong := range []place{
-		{id: p.id, life: p.life, in: p.in, off: p.off, len: p.len + block},
-		{id: p.id + 1, life: p.life, in: p.in, off: p.off, len: p.len},
-		{id: p.id, life: p.life, in: p.in, off: p.off - block, len: p.len},
+		{id: p.id, incarnation: p.incarnation, in: p.in, off: p.off, len: p.len + block},
+		{id: p.id + 1, incarnation: p.incarnation, in: p.in, off: p.off, len: p.len},
+		{id: p.id, incarnation: p.incarnation, in: p.in, off: p.off - block, len: p.len},
 	} {
 		if err := s.Delete(t.Context(), wrong.String()); err == nil {
 			t.Errorf("%s was deleted", wrong)

@@ -28,10 +28,10 @@ const (
 
 // found is what there is of a content folder before it is opened.
 type found struct {
-	format int
-	state  state
-	lived  bool   // the state is one that was read
-	whose  string // what its file parts says; "": it has none
+	format   int
+	state    state
+	hasState bool   // the state is one that was read
+	whose    string // what its file parts says; "": it has none
 }
 
 // inspect looks what there is, and refuses what can't be opened. Nothing is touched. With rejoin, what
@@ -43,11 +43,11 @@ func inspect(on durable.FS, dir string, rejoin bool) (was found, err error) {
 	if err != nil {
 		return was, err
 	}
-	if was.state, was.lived, err = readState(on, dir); err != nil && rejoin && errors.Is(err, errState) {
-		was.state, was.lived, err = state{}, false, nil
+	if was.state, was.hasState, err = readState(on, dir); err != nil && rejoin && errors.Is(err, errState) {
+		was.state, was.hasState, err = state{}, false, nil
 	}
-	if err == nil && !was.lived && !rejoin {
-		err = empty(on, dir, "state", stateRemedy) // else a life would be lived twice
+	if err == nil && !was.hasState && !rejoin {
+		err = empty(on, dir, "state", stateRemedy) // else there would be two of one incarnation
 	}
 	if err != nil {
 		return was, err
@@ -55,7 +55,7 @@ func inspect(on durable.FS, dir string, rejoin bool) (was found, err error) {
 	if was.whose, err = readPart(on, filepath.Join(dir, partsFile)); err != nil || rejoin {
 		return was, err
 	}
-	if !was.lived { // nothing was ever there
+	if !was.hasState { // nothing was ever there
 		return was, nil
 	}
 	for _, part := range []string{"places", "packs"} {
@@ -126,8 +126,8 @@ func readPart(on durable.FS, path string) (whose string, err error) {
 
 // makeParts makes the folders of the places and the packs, and the files that say whose they are.
 func (s *Store) makeParts(was found) error {
-	if was.whose != "" && was.lived && was.format == format && !s.opts.Rejoin {
-		// All are there, and were on the disk before the file parts. The state that was read may not be: the life that
+	if was.whose != "" && was.hasState && was.format == format && !s.opts.Rejoin {
+		// All are there, and were on the disk before the file parts. The state that was read may not be: the incarnation that
 		// wrote it may have died before it synced, and the metadata are about to go by it.
 		return durable.SyncDir(s.fs, s.dir)
 	}
@@ -177,8 +177,8 @@ func (s *Store) InPlace() error {
 	return nil
 }
 
-// newest gives the newest life that a name in the folder has.
-func (s *Store) newest() (life uint64, err error) {
+// newestIncarnation gives the newestIncarnation incarnation that a name in the folder has.
+func (s *Store) newestIncarnation() (incarnation uint64, err error) {
 	for i := range s.folders {
 		names, err := s.fs.List(s.folder(i))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -189,8 +189,8 @@ func (s *Store) newest() (life uint64, err error) {
 			if !ok {
 				p, _ = parsePack(name)
 			}
-			life = max(life, p.life)
+			incarnation = max(incarnation, p.incarnation)
 		}
 	}
-	return life, nil
+	return incarnation, nil
 }

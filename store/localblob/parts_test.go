@@ -66,7 +66,7 @@ func TestPartsThatAreAwayAreNotMadeAnew(t *testing.T) {
 			path := "/d/" + part
 			check(t, errors.Join(disk.Rename(path, "/hidden"), away(disk, path)))
 			before := namesOn(t, disk, "/")
-			for _, o := range []Options{{FS: disk}, {FS: disk, ReadOnly: true}, {FS: disk, After: 1}} {
+			for _, o := range []Options{{FS: disk}, {FS: disk, ReadOnly: true}, {FS: disk, AfterIncarnation: 1}} {
 				s, err := Open("/d", o)
 				if err == nil {
 					check(t, s.Close())
@@ -170,7 +170,7 @@ func TestPartsThatGoAwayAreNoticed(t *testing.T) {
 }
 
 // A state that is gone or damaged is refused with what can be done, and its owner may go on without it:
-// no life is lived twice, and nothing of before is trusted.
+// no incarnation is lived twice, and nothing of before is trusted.
 func TestAStateThatIsGone(t *testing.T) {
 	for name, text := range map[string]string{"gone": "", "cut": `{"life":`, "empty": " ", "of nothing": "{}"} {
 		disk := crashfs.New()
@@ -193,8 +193,8 @@ func TestAStateThatIsGone(t *testing.T) {
 		}
 		s, err := Open("/d", Options{FS: disk, Rejoin: true})
 		check(t, err)
-		if s.Life != 4 || s.Trusted != 4 || s.Rebooted != 4 {
-			t.Errorf("%s: life %d, trusted from %d and %d", name, s.Life, s.Trusted, s.Rebooted)
+		if s.Incarnation != 4 || s.SinceCrash != 4 || s.SinceReboot != 4 {
+			t.Errorf("%s: life %d, trusted from %d and %d", name, s.Incarnation, s.SinceCrash, s.SinceReboot)
 		}
 		check(t, s.Close())
 	}

@@ -16,8 +16,8 @@ import (
 
 // place is what a place's name says.
 type place struct {
-	id               session.SessionID
-	gen, life, spare uint64
+	id                      session.SessionID
+	gen, incarnation, spare uint64
 	// Of one in a pack: the pack's number, where its item begins, and how many bytes of content that has. Where in is zero it is no such place, and where
 	// off is zero too the pack itself.
 	in, off, len int64
@@ -38,12 +38,12 @@ func (p place) file() string { return string(p.appendFile(make([]byte, 0, 64))) 
 
 func (p place) appendFile(b []byte) []byte {
 	if p.in > 0 {
-		b = appendHex(append(b, 'p'), p.life, 16)
+		b = appendHex(append(b, 'p'), p.incarnation, 16)
 		return appendHex(append(b, '-'), uint64(p.in), 8)
 	}
 	b = appendHex(b, uint64(p.id), 16)
 	b = appendHex(append(b, '-'), p.gen, 1)
-	b = appendHex(append(b, '-'), p.life, 1)
+	b = appendHex(append(b, '-'), p.incarnation, 1)
 	if p.spare > 0 {
 		b = appendHex(append(b, '-'), p.spare, 1)
 	}
@@ -67,7 +67,7 @@ func (p place) home() place {
 }
 
 // pack is the place's pack.
-func (p place) pack() place { return place{life: p.life, in: p.in} }
+func (p place) pack() place { return place{incarnation: p.incarnation, in: p.in} }
 
 // base is where in its file the place begins.
 func (p place) base() int64 {
@@ -94,7 +94,7 @@ func parsePacked(name string) (p place, ok bool) {
 	if !ok {
 		return p, false
 	}
-	p = place{id: session.SessionID(n[4]), life: n[0], in: int64(n[1]), off: int64(n[2]), len: int64(n[3])}
+	p = place{id: session.SessionID(n[4]), incarnation: n[0], in: int64(n[1]), off: int64(n[2]), len: int64(n[3])}
 	return p, p.in > 0 && p.off > 0 && p.String() == name
 }
 
@@ -121,7 +121,7 @@ func parsePack(name string) (p place, ok bool) {
 	if !ok {
 		return p, false
 	}
-	p = place{life: n[0], in: int64(n[1])}
+	p = place{incarnation: n[0], in: int64(n[1])}
 	return p, p.in > 0 && p.file() == name
 }
 
@@ -142,7 +142,7 @@ func parse(name string) (p place, ok bool) {
 		}
 		n[i] = v
 	}
-	p = place{id: session.SessionID(n[0]), gen: n[1], life: n[2], spare: n[3]}
+	p = place{id: session.SessionID(n[0]), gen: n[1], incarnation: n[2], spare: n[3]}
 	return p, p.String() == name
 }
 
@@ -173,10 +173,10 @@ func Where(name string) (file string, off int64) {
 	return (&Store{}).path(p), p.base()
 }
 
-// LifeOf gives the life of the store in which a place was made; 0 where it is not one of this kind of store.
-func LifeOf(name string) uint64 {
+// IncarnationOf gives the incarnation of the store in which a place was made; 0 where it is not one of this kind of store.
+func IncarnationOf(name string) uint64 {
 	p, _ := parse(name)
-	return p.life
+	return p.incarnation
 }
 
 // Delete implements blob.Store.
@@ -233,7 +233,7 @@ func (s *Store) Places(ctx context.Context, after string, n int) (out []blob.Pla
 			if err != nil {
 				return nil, err
 			}
-			if out = append(out, blob.PlaceInfo{Name: name, Session: p.id, Life: p.life, Bytes: info.Bytes, Old: p.life != s.Life}); len(out) == n {
+			if out = append(out, blob.PlaceInfo{Name: name, Session: p.id, Incarnation: p.incarnation, Bytes: info.Bytes, Earlier: p.incarnation != s.Incarnation}); len(out) == n {
 				return out, nil
 			}
 		}

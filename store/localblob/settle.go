@@ -229,8 +229,8 @@ func (s *Store) poison(p place) {
 	s.poisoned.Store(true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p.life == s.Life && p.in == 0 { // a pack is not appended to any more
-		base := place{id: p.id, gen: p.gen, life: p.life}
+	if p.incarnation == s.Incarnation && p.in == 0 { // a pack is not appended to any more
+		base := place{id: p.id, gen: p.gen, incarnation: p.incarnation}
 		s.spares[base] = max(s.spares[base], p.spare+1)
 	}
 }

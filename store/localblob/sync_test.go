@@ -123,7 +123,7 @@ func TestAFailedSyncIsNeverTriedAgain(t *testing.T) {
 	s.Close()
 	s = open(t, dir, Options{})
 	defer s.Close()
-	if s.Trusted != s.Life {
+	if s.SinceCrash != s.Incarnation {
 		t.Error("the stop counts as clean")
 	}
 }
@@ -409,7 +409,7 @@ func TestAWriteAllocatesNothing(t *testing.T) {
 	}
 }
 
-// † a clean mark is not left while the life that died may have left something in the cache.
+// † a clean mark is not left while the incarnation that died may have left something in the cache.
 func TestAStopAfterADeathSyncsTheDisk(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, Options{})
@@ -420,7 +420,7 @@ func TestAStopAfterADeathSyncsTheDisk(t *testing.T) {
 		t.Error("closed without")
 	}
 	s = open(t, dir, Options{})
-	if s.Trusted != s.Life {
+	if s.SinceCrash != s.Incarnation {
 		t.Error("the stop counts as clean")
 	}
 	if err := s.Close(); err != nil {
@@ -458,14 +458,14 @@ func TestDeletingAmongReadersAndWriters(t *testing.T) {
 		})
 		wg.Go(func() {
 			for range 200 {
-				if err := s.Delete(t.Context(), place{id: 1, life: s.Life}.String()); err != nil {
+				if err := s.Delete(t.Context(), place{id: 1, incarnation: s.Incarnation}.String()); err != nil {
 					t.Error(err)
 				}
 			}
 		})
 	}
 	wg.Wait()
-	if err := s.Delete(t.Context(), place{id: 1, life: s.Life}.String()); err != nil {
+	if err := s.Delete(t.Context(), place{id: 1, incarnation: s.Incarnation}.String()); err != nil {
 		t.Error(err)
 	}
 	if len(s.files) != 0 {

@@ -14,7 +14,7 @@ import (
 
 // Writer implements blob.Store.
 func (s *Store) Writer(_ context.Context, id session.SessionID, gen uint64, size int64) (blob.Writer, error) {
-	w := &writer{s: s, p: place{id: id, gen: gen, life: s.Life}}
+	w := &writer{s: s, p: place{id: id, gen: gen, incarnation: s.Incarnation}}
 	if size > 0 && size <= s.opts.Packed {
 		w.whole = size
 	}

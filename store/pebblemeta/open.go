@@ -66,7 +66,7 @@ func Open(dir string, opts Options) (*DB, error) {
 		return nil, errors.Join(fmt.Errorf("opening the metadata in %s: %w", dir, err), lock.Close())
 	}
 	po := db.pebbleOptions(opts, lock)
-	if po.ErrorIfNotExists, err = lived(opts.FS, dir); err != nil {
+	if po.ErrorIfNotExists, err = hadDatabase(opts.FS, dir); err != nil {
 		return fail(err)
 	}
 	po.ErrorIfNotExists = po.ErrorIfNotExists || opts.Existing
@@ -200,9 +200,9 @@ func prepare(disk vfs.FS, dir string, existing bool) (*pebble.Lock, error) {
 	return lock, nil
 }
 
-// lived reports whether the folder has held a database: where its rows or its log are, but not Pebble's marker that leads to them, an empty
+// hadDatabase reports whether the folder has held a database: where its rows or its log are, but not Pebble's marker that leads to them, an empty
 // one must not be made in their place.
-func lived(disk vfs.FS, dir string) (bool, error) {
+func hadDatabase(disk vfs.FS, dir string) (bool, error) {
 	names, err := disk.List(dir)
 	return slices.ContainsFunc(names, func(n string) bool { return strings.HasSuffix(n, ".log") || strings.HasSuffix(n, ".sst") }), err
 }

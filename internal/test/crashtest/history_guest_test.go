@@ -174,7 +174,7 @@ type change struct {
 	do         func() error
 }
 
-func (l *life) toRole(to role) change {
+func (l *serverRun) toRole(to role) change {
 	g := l.m.guest
 	return change{
 		doing: "make the guest " + to.String(),
@@ -194,7 +194,7 @@ func (l *life) toRole(to role) change {
 	}
 }
 
-func (l *life) revoke() change {
+func (l *serverRun) revoke() change {
 	g := l.m.guest
 	return change{
 		doing: "revoke the guest's token",
@@ -204,13 +204,13 @@ func (l *life) revoke() change {
 	}
 }
 
-func (l *life) apply(c change) bool {
+func (l *serverRun) apply(c change) bool {
 	g := l.m.guest
 	was := *g
 	return l.call("", c.doing, c.widen, c.do, c.has, func() { g.role, g.token = was.role, was.token })
 }
 
-func (l *life) newToken(readOnly bool, ends time.Duration) bool {
+func (l *serverRun) newToken(readOnly bool, ends time.Duration) bool {
 	g := l.m.guest
 	var t catalog.Token
 	var secret string
@@ -227,7 +227,7 @@ func (l *life) newToken(readOnly bool, ends time.Duration) bool {
 }
 
 // rights changes the guest's rights, between two calls.
-func (l *life) rights() {
+func (l *serverRun) rights() {
 	g := l.m.guest
 	switch n := l.rng.IntN(10); {
 	case !g.live(l.w.clock.Now()) || g.caller.ReadOnly && n < 6:
@@ -246,7 +246,7 @@ func (l *life) rights() {
 }
 
 // barring draws a change that ends the guest's right to write.
-func (l *life) barring() change {
+func (l *serverRun) barring() change {
 	if l.rng.IntN(2) == 0 {
 		return l.revoke()
 	}
@@ -254,7 +254,7 @@ func (l *life) barring() change {
 }
 
 // refused tries what the guest may not do: nothing of it is done.
-func (l *life) refused(f *file) {
+func (l *serverRun) refused(f *file) {
 	l.on(f)
 	b := f.content
 	one := session.Range{End: min(chunk, int64(len(b)))}
@@ -283,7 +283,7 @@ func (l *life) refused(f *file) {
 }
 
 // meddle tries what nobody may do to what is another's.
-func (l *life) meddle(f *file) {
+func (l *serverRun) meddle(f *file) {
 	l.on(f)
 	other := l.w.me
 	if !f.guest {
@@ -302,7 +302,7 @@ func (l *life) meddle(f *file) {
 }
 
 // during runs a call in whose middle the guest loses its right to write.
-func (l *life) during(f *file, doing string, may func(), do func(change func()) error, has func()) {
+func (l *serverRun) during(f *file, doing string, may func(), do func(change func()) error, has func()) {
 	c, ran := l.barring(), false
 	g := l.m.guest
 	was := *g
@@ -352,7 +352,7 @@ func (t *turn) Read([]byte) (int, error) {
 }
 
 // midway lets the guest's right end in the middle of a put, a finish or a create.
-func (l *life) midway() {
+func (l *serverRun) midway() {
 	if !l.m.guest.writes(l.w.clock.Now()) {
 		return
 	}

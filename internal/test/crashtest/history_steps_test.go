@@ -39,23 +39,23 @@ var errWrong = errors.New("the answer is wrong")
 var sizes = []int{0, 1, 150, inlineMax, inlineMax + 1, 3000, chunk - 1, chunk, chunk + 1, chunk + 900, 2 * chunk, 2*chunk + 1234, 3 * chunk}
 
 // content draws one of few, so that equal ones meet.
-func (l *life) content() []byte {
+func (l *serverRun) content() []byte {
 	return bytesOf("content", l.rng.Uint64N(2), sizes[l.rng.IntN(len(sizes))])
 }
 
-func (l *life) name() string {
+func (l *serverRun) name() string {
 	l.named++
 	return fmt.Sprintf("f%d.%d", l.n, l.named)
 }
 
-func (l *life) add(f *file) {
+func (l *serverRun) add(f *file) {
 	l.m.mu.Lock()
 	defer l.m.mu.Unlock()
 	l.m.files[f.name] = f
 }
 
 // pick draws one of the files that are like that, or nil.
-func (l *life) pick(like func(*file) bool) *file {
+func (l *serverRun) pick(like func(*file) bool) *file {
 	var out []*file
 	for _, name := range l.m.names() {
 		if f := l.m.files[name]; like(f) {
@@ -69,7 +69,7 @@ func (l *life) pick(like func(*file) bool) *file {
 }
 
 // on notes that these are what the next call is about.
-func (l *life) on(fs ...*file) {
+func (l *serverRun) on(fs ...*file) {
 	l.m.mu.Lock()
 	defer l.m.mu.Unlock()
 	l.loose, l.about = false, fs
@@ -82,7 +82,7 @@ func (l *life) on(fs ...*file) {
 }
 
 // touched notes that a call has surely counted as activity, or has begun a new stay.
-func (l *life) touched(f *file, surely bool) {
+func (l *serverRun) touched(f *file, surely bool) {
 	if surely {
 		l.m.mu.Lock()
 		defer l.m.mu.Unlock()
@@ -91,7 +91,7 @@ func (l *life) touched(f *file, surely bool) {
 }
 
 // callRefused runs a call that must fail with one of these.
-func (l *life) callRefused(name, doing string, wants []error, do func() error) {
+func (l *serverRun) callRefused(name, doing string, wants []error, do func() error) {
 	l.call(name, doing, nil, func() error {
 		err := do()
 		switch {
@@ -104,12 +104,12 @@ func (l *life) callRefused(name, doing string, wants []error, do func() error) {
 	}, func() {}, nil)
 }
 
-func (l *life) tryBegin(f *file, as access.Caller) error {
+func (l *serverRun) tryBegin(f *file, as access.Caller) error {
 	_, err := l.w.uploads.Begin(ctx, as, l.beginning(f))
 	return err
 }
 
-func (l *life) beginning(f *file) upload.BeginRequest {
+func (l *serverRun) beginning(f *file) upload.BeginRequest {
 	size := int64(len(f.content))
 	if f.unknown {
 		size = session.Unknown
@@ -117,19 +117,19 @@ func (l *life) beginning(f *file) upload.BeginRequest {
 	return upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: f.name}, Bytes: size, Chunks: -1, ChunkSize: chunk, Idem: f.idem}
 }
 
-func (l *life) tryCreate(f *file, as access.Caller) error {
+func (l *serverRun) tryCreate(f *file, as access.Caller) error {
 	_, err := l.w.uploads.Create(ctx, as, upload.CreateRequest{
 		Capsule: "default", Meta: catalog.Meta{Name: f.name}, Idem: f.idem, Put: upload.Put{Length: int64(len(f.content))},
 	}, bytes.NewReader(f.content))
 	return err
 }
 
-func (l *life) tryFinish(f *file, as access.Caller) error {
+func (l *serverRun) tryFinish(f *file, as access.Caller) error {
 	_, err := l.w.uploads.Finish(ctx, as, upload.FinishRequest{ID: f.id, SHA256: sha256.Sum256(f.content), Length: int64(len(f.content))})
 	return err
 }
 
-func (l *life) newFile() *file {
+func (l *serverRun) newFile() *file {
 	f := &file{name: l.name(), content: l.content(), can: nowhere}
 	f.guest = l.rng.IntN(3) == 0
 	if l.rng.IntN(2) == 0 {
@@ -141,30 +141,30 @@ func (l *life) newFile() *file {
 // steps are what a history is drawn from, each with its weight.
 var steps = []struct {
 	weight int
-	run    func(l *life)
+	run    func(l *serverRun)
 }{
-	{10, (*life).doBegin},
-	{8, (*life).doCreate},
-	{14, (*life).doChunk},
-	{8, (*life).doPut},
-	{8, (*life).doFill},
-	{5, (*life).doReplace},
-	{12, (*life).doFinish},
-	{4, (*life).doBatch},
-	{4, (*life).doFinishWrongly},
-	{6, (*life).doRepeat},
-	{2, (*life).doAbort},
-	{4, (*life).doTrash},
-	{3, (*life).doRestore},
-	{3, (*life).doPurge},
-	{6, (*life).doTick},
-	{1, (*life).doWait},
-	{2, (*life).doJump},
-	{2, func(l *life) { l.on(); l.sweep() }},
-	{2, (*life).doReadSlowly},
-	{6, (*life).rights},
-	{3, (*life).midway},
-	{2, func(l *life) {
+	{10, (*serverRun).doBegin},
+	{8, (*serverRun).doCreate},
+	{14, (*serverRun).doChunk},
+	{8, (*serverRun).doPut},
+	{8, (*serverRun).doFill},
+	{5, (*serverRun).doReplace},
+	{12, (*serverRun).doFinish},
+	{4, (*serverRun).doBatch},
+	{4, (*serverRun).doFinishWrongly},
+	{6, (*serverRun).doRepeat},
+	{2, (*serverRun).doAbort},
+	{4, (*serverRun).doTrash},
+	{3, (*serverRun).doRestore},
+	{3, (*serverRun).doPurge},
+	{6, (*serverRun).doTick},
+	{1, (*serverRun).doWait},
+	{2, (*serverRun).doJump},
+	{2, func(l *serverRun) { l.on(); l.sweep() }},
+	{2, (*serverRun).doReadSlowly},
+	{6, (*serverRun).rights},
+	{3, (*serverRun).midway},
+	{2, func(l *serverRun) {
 		if f := l.pick(func(f *file) bool { return true }); f != nil {
 			l.meddle(f)
 		}
@@ -172,7 +172,7 @@ var steps = []struct {
 }
 
 // step draws one.
-func (l *life) step() {
+func (l *serverRun) step() {
 	total := 0
 	for _, s := range steps {
 		total += s.weight
@@ -187,7 +187,7 @@ func (l *life) step() {
 }
 
 // mine picks an upload for a call of its owner; where the owner may not, that is tried instead.
-func (l *life) mine(like func(*file) bool) *file {
+func (l *serverRun) mine(like func(*file) bool) *file {
 	f := l.pick(like)
 	if f != nil && l.barred(f) {
 		l.refused(f)
@@ -201,7 +201,7 @@ func (l *life) mine(like func(*file) bool) *file {
 
 func isOpen(f *file) bool { return f.can == open && f.id != 0 }
 
-func (l *life) doBegin() {
+func (l *serverRun) doBegin() {
 	if l.pick(isOpen) != nil && l.rng.IntN(4) == 0 {
 		l.beginTwice()
 		return
@@ -223,7 +223,7 @@ func (l *life) doBegin() {
 }
 
 // beginTwice asks for what was begun under its key.
-func (l *life) beginTwice() {
+func (l *serverRun) beginTwice() {
 	f := l.mine(func(f *file) bool { return f.idem != "" && !f.created && f.id != 0 && !f.forgotten() })
 	if f == nil {
 		return
@@ -255,7 +255,7 @@ func (l *life) beginTwice() {
 	}
 }
 
-func (l *life) doCreate() {
+func (l *serverRun) doCreate() {
 	f := l.newFile()
 	f.created = true
 	l.add(f)
@@ -267,7 +267,7 @@ func (l *life) doCreate() {
 	l.createAgain(f)
 }
 
-func (l *life) doChunk() {
+func (l *serverRun) doChunk() {
 	f := l.mine(func(f *file) bool { return isOpen(f) && len(f.content) > 0 })
 	if f == nil {
 		return
@@ -281,7 +281,7 @@ func (l *life) doChunk() {
 	l.touched(f, l.chunk(f.name, i) && !slices.Equal(had, f.must))
 }
 
-func (l *life) doPut() {
+func (l *serverRun) doPut() {
 	f := l.mine(func(f *file) bool { return isOpen(f) && len(f.content) > 0 && len(f.old) == 0 })
 	if f == nil {
 		return
@@ -296,7 +296,7 @@ func (l *life) doPut() {
 }
 
 // doFill puts what is missing.
-func (l *life) doFill() {
+func (l *serverRun) doFill() {
 	f := l.mine(func(f *file) bool { return isOpen(f) && len(f.old) == 0 && !f.whole() })
 	if f == nil {
 		return
@@ -309,7 +309,7 @@ func (l *life) doFill() {
 	}
 }
 
-func (l *life) doReplace() {
+func (l *serverRun) doReplace() {
 	f := l.mine(func(f *file) bool { return isOpen(f) && len(f.content) > 0 && len(f.old) == 0 })
 	if f == nil {
 		return
@@ -326,13 +326,13 @@ func (l *life) doReplace() {
 	l.touched(f, l.replace(f.name, off, bytesOf(f.name, uint64(l.named), int(n))))
 }
 
-func (l *life) doFinish() {
+func (l *serverRun) doFinish() {
 	if f := l.mine(func(f *file) bool { return isOpen(f) && f.whole() }); f != nil {
 		l.finish(f.name)
 	}
 }
 
-func (l *life) doBatch() {
+func (l *serverRun) doBatch() {
 	guests := l.rng.IntN(3) == 0
 	var fs []*file
 	var names []string
@@ -348,7 +348,7 @@ func (l *life) doBatch() {
 }
 
 // doFinishWrongly finishes what is incomplete, or with another digest or length: it is refused, and nothing is lost.
-func (l *life) doFinishWrongly() {
+func (l *serverRun) doFinishWrongly() {
 	f := l.mine(func(f *file) bool { return isOpen(f) && len(f.old) == 0 })
 	if f == nil {
 		return
@@ -370,7 +370,7 @@ func (l *life) doFinishWrongly() {
 }
 
 // doRepeat repeats what has ended: it has no second effect.
-func (l *life) doRepeat() {
+func (l *serverRun) doRepeat() {
 	if l.rng.IntN(3) == 0 {
 		l.beginTwice()
 		return
@@ -412,13 +412,13 @@ func (l *life) doRepeat() {
 	}
 }
 
-func (l *life) doAbort() {
+func (l *serverRun) doAbort() {
 	if f := l.mine(isOpen); f != nil {
 		l.abort(f.name)
 	}
 }
 
-func (l *life) doTrash() {
+func (l *serverRun) doTrash() {
 	if f := l.pick(func(f *file) bool { return f.can == visible }); f != nil {
 		l.on(f)
 		l.touched(f, true)
@@ -426,7 +426,7 @@ func (l *life) doTrash() {
 	}
 }
 
-func (l *life) doRestore() {
+func (l *serverRun) doRestore() {
 	f := l.pick(func(f *file) bool { return f.can&(trashed|purged) != 0 })
 	if f == nil {
 		return
@@ -442,7 +442,7 @@ func (l *life) doRestore() {
 	})
 }
 
-func (l *life) doPurge() {
+func (l *serverRun) doPurge() {
 	f := l.pick(func(f *file) bool { return f.can&(visible|trashed|purged) != 0 })
 	if f == nil {
 		return
@@ -457,10 +457,10 @@ func (l *life) doPurge() {
 }
 
 // doTick lets some time pass, on the whole less than an hour, and the keeper work.
-func (l *life) doTick() { l.pass(time.Duration(1+l.rng.IntN(4)) * hour / 4) }
+func (l *serverRun) doTick() { l.pass(time.Duration(1+l.rng.IntN(4)) * hour / 4) }
 
 // doWait lets so much time pass that what nobody touches ends.
-func (l *life) doWait() {
+func (l *serverRun) doWait() {
 	for range 5 + l.rng.IntN(8) {
 		if l.err != nil || l.over() {
 			return
@@ -470,7 +470,7 @@ func (l *life) doWait() {
 }
 
 // doJump lets the clock jump; the next tick counts one hour at most.
-func (l *life) doJump() {
+func (l *serverRun) doJump() {
 	by := []time.Duration{-7 * hour, -90 * time.Minute, 40 * hour, 8760 * hour}[l.rng.IntN(4)]
 	l.w.clock.advance(by)
 	l.tell(fmt.Sprintf("the clock jumps by %v", by), true, nil)
@@ -480,7 +480,7 @@ func (l *life) doJump() {
 }
 
 // pass advances the clock and ticks. Nothing ends before its time has been counted, whatever the clock says.
-func (l *life) pass(by time.Duration) {
+func (l *serverRun) pass(by time.Duration) {
 	l.on()
 	l.w.clock.advance(by)
 	now := l.w.clock.Now()
@@ -532,7 +532,7 @@ func (l *life) pass(by time.Duration) {
 }
 
 // resolve finds out what a tick has ended, without touching it.
-func (l *life) resolve() {
+func (l *serverRun) resolve() {
 	for _, name := range l.m.names() {
 		f := l.m.files[name]
 		is := fate(0)
@@ -562,7 +562,7 @@ func (l *life) resolve() {
 }
 
 // doReadSlowly looks a memory up, lets its content lose its last name, or be stored again, and then reads it: a place is kept a while.
-func (l *life) doReadSlowly() {
+func (l *serverRun) doReadSlowly() {
 	f := l.pick(func(f *file) bool { return f.can == visible })
 	if f == nil || l.over() {
 		return

@@ -26,14 +26,14 @@ var (
 	historiesFor = flag.Duration("history.for", 0, "as many histories as this takes, whatever -history.count says")
 )
 
-// life is a server from its opening to its end, which the history goes on behind with what the disk has then.
-type life struct {
+// server run is a server from its opening to its end, which the history goes on behind with what the disk has then.
+type serverRun struct {
 	run
 	n     int
 	seed  uint64
 	rng   *rand.Rand
 	dead  *death
-	named int // files of this life
+	named int // files of this server run
 
 	ticked  time.Time     // the clock at the last tick
 	counted time.Duration // running time
@@ -61,7 +61,7 @@ const (
 )
 
 // step is the disk's hook.
-func (l *life) hooked(s crashfs.Step) *crashfs.Fault {
+func (l *serverRun) hooked(s crashfs.Step) *crashfs.Fault {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.event == nothing || s.Op == crashfs.OpRead || l.event == crash && !s.Changes() || l.event == failing && l.before != nil {
@@ -102,7 +102,7 @@ func (l *life) hooked(s crashfs.Step) *crashfs.Fault {
 }
 
 // at notes the moment. l.mu is held.
-func (l *life) at(what string, image *crashfs.Image) *point {
+func (l *serverRun) at(what string, image *crashfs.Image) *point {
 	m := l.before
 	if m == nil {
 		m = l.m.clone()
@@ -112,7 +112,7 @@ func (l *life) at(what string, image *crashfs.Image) *point {
 }
 
 // stopAt notes the moment between two steps, unless another was noted before.
-func (l *life) stopAt(what string) *point {
+func (l *serverRun) stopAt(what string) *point {
 	for {
 		// The image and the model must be of one moment. The disk's lock comes before this one's.
 		step := l.disk.Steps()
@@ -136,20 +136,20 @@ func (l *life) stopAt(what string) *point {
 }
 
 // arm lets something happen n steps from now.
-func (l *life) arm(e event, n int) {
+func (l *serverRun) arm(e event, n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.event, l.left = e, n
 }
 
-// over reports whether the rest of this life will be forgotten.
-func (l *life) over() bool {
+// over reports whether the rest of this server run will be forgotten.
+func (l *serverRun) over() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.last != nil || l.dead.first.Load()
 }
 
-func (l *life) traced(doing string, answered bool, err error) {
+func (l *serverRun) traced(doing string, answered bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -166,7 +166,7 @@ func (l *life) traced(doing string, answered bool, err error) {
 var lost = []error{session.ErrIncomplete, session.ErrSuperseded}
 
 // wasRefused is where a call failed that should not have.
-func (l *life) wasRefused(name, doing string, err error) {
+func (l *serverRun) wasRefused(name, doing string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.last != nil {
@@ -196,7 +196,7 @@ func (l *life) wasRefused(name, doing string, err error) {
 }
 
 // lookAt compares what the server shows with the model, and settles what was not known.
-func (l *life) lookAt() {
+func (l *serverRun) lookAt() {
 	if l.err != nil || l.over() {
 		return
 	}
@@ -322,14 +322,14 @@ var onceFaults = []fault{
 	{err: syscall.EMFILE},
 }
 
-// between is the moment after a life that came to its end as it was drawn.
+// between is the moment after a server run that came to its end as it was drawn.
 const between = "between two steps"
 
-// born opens the next life.
-func (h *history) born() *life {
+// born opens the next server run.
+func (h *history) born() *serverRun {
 	h.lives++
 	h.totals.lives++
-	l := &life{n: h.lives, seed: h.rng.Uint64()}
+	l := &serverRun{n: h.lives, seed: h.rng.Uint64()}
 	l.rng = rand.New(rand.NewPCG(l.seed, 1))
 	cl := &clock{}
 	cl.ms.Store(h.ms)
@@ -341,8 +341,8 @@ func (h *history) born() *life {
 	return l
 }
 
-// opened starts the server of this life, and looks.
-func (l *life) opened() {
+// opened starts the server of this server run, and looks.
+func (l *serverRun) opened() {
 	l.open()
 	if l.err == nil && !l.over() {
 		l.ticked = l.w.clock.Now()
@@ -353,8 +353,8 @@ func (l *life) opened() {
 // most is how many steps of the disk an event waits for at most.
 const most = 60
 
-// live is one life but for its end.
-func (l *life) live(when string) {
+// live is one server run but for its end.
+func (l *serverRun) live(when string) {
 	if when == "opening" {
 		l.arm(crash, 1+l.rng.IntN(most))
 	}
@@ -381,7 +381,7 @@ func (l *life) live(when string) {
 	}
 }
 
-// next runs one life, and leaves what the disk has behind it.
+// next runs one server run, and leaves what the disk has behind it.
 func (h *history) next() error {
 	when := []string{"call", "call", "call", "call", "call", "call", "opening", "fault", "fault", "stopping", "between", "stopped"}[h.rng.IntN(12)]
 	l := h.born()
@@ -410,8 +410,8 @@ func (h *history) next() error {
 	return h.bury(l, when, err)
 }
 
-// bury takes what is left of a life.
-func (h *history) bury(l *life, when string, err error) error {
+// bury takes what is left of a server run.
+func (h *history) bury(l *serverRun, when string, err error) error {
 	p := l.stopAt(between)
 	l.mu.Lock()
 	h.log = append(h.log, l.log...)
@@ -504,7 +504,7 @@ func (h *history) run() error {
 }
 
 // end brings everything to its end, and then nothing is left that nothing names.
-func (h *history) end(l *life) error {
+func (h *history) end(l *serverRun) error {
 	l.opened()
 	if l.err != nil {
 		return l.err
@@ -556,7 +556,7 @@ func (h *history) end(l *life) error {
 }
 
 // nothingLeft: no session is open, nothing is due.
-func (l *life) nothingLeft() error {
+func (l *serverRun) nothingLeft() error {
 	st, err := l.w.engine.Stats(ctx)
 	if err != nil || st.Open != 0 {
 		return fmt.Errorf("%d sessions are open for ever: %w", st.Open, err)

@@ -234,7 +234,7 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 	}
 }
 
-// What a life that was killed has left beside what an open session and a finished one have is given back by the next.
+// What an incarnation that was killed has left beside what an open session and a finished one have is given back by the next.
 func TestWhatAKilledLifeLeftAtAnOpenSession(t *testing.T) {
 	disk, cl := newDisk(), &clock{}
 	st := setup{durability: localblob.Power, seed: 1, clock: cl, die: func(err error) { panic(err) }}

@@ -122,19 +122,19 @@ func openWorld(disk *crashfs.Disk, st setup) (w *world, err error) {
 	}
 	hook := upload.Reserving(catalog.Bounds{MaxSessions: 1000})
 	if w.meta, err = pebblemeta.Open(w.folder.Meta.Path, pebblemeta.Options{
-		Hook: hook, Die: st.die, FS: disk.VFS(), Reserve: metaReserve, Process: st.durability == localblob.Process, Existing: w.folder.Lived(), Allow: w.folder.Away,
+		Hook: hook, Die: st.die, FS: disk.VFS(), Reserve: metaReserve, Process: st.durability == localblob.Process, Existing: w.folder.Used(), Allow: w.folder.Away,
 	}); err != nil {
 		return w, err
 	}
-	var last folder.Last
-	if last.Life, last.Clean, err = localblob.Peek(w.folder.Content.Path, disk, false); err != nil {
+	var last folder.ContentState
+	if last.Incarnation, last.Clean, err = localblob.Peek(w.folder.Content.Path, disk, false); err != nil {
 		return w, err
 	}
 	after, err := w.folder.Begin(last)
 	if err != nil {
 		return w, err
 	}
-	if w.blobs, err = localblob.Open(w.folder.Content.Path, localblob.Options{Durability: st.durability, After: after, FS: disk, Direct: direct.Config{Block: 512, Buffer: 2048, Buffers: 3}, PackSize: packSize(st.durability)}); err != nil {
+	if w.blobs, err = localblob.Open(w.folder.Content.Path, localblob.Options{Durability: st.durability, AfterIncarnation: after, FS: disk, Direct: direct.Config{Block: 512, Buffer: 2048, Buffers: 3}, PackSize: packSize(st.durability)}); err != nil {
 		return w, err
 	}
 	if err := w.folder.Begun(); err != nil {
@@ -154,7 +154,7 @@ func openWorld(disk *crashfs.Disk, st setup) (w *world, err error) {
 	if w.me, err = w.login(ctx, w.who); err != nil {
 		return w, err
 	}
-	w.keeper = keeper.New(keeper.Config{Sessions: w.engine, Uploads: w.uploads, Catalog: w.rows, Blobs: w.blobs, Clock: st.clock, InPlace: w.folder.Look, Known: w.folder.Known})
+	w.keeper = keeper.New(keeper.Config{Sessions: w.engine, Uploads: w.uploads, Catalog: w.rows, Blobs: w.blobs, Clock: st.clock, InPlace: w.folder.Look, KnownIncarnation: w.folder.KnownIncarnation})
 	w.memories = memories.New(memories.Config{Catalog: w.rows, Content: w.blobs, Clock: st.clock, Running: w.engine.Running, TrashFor: trashFor})
 	return w, nil
 }

@@ -47,7 +47,7 @@ func ofCleanup() []mutant {
 		},
 		{
 			name: "what-earlier-lives-left-waits", promise: 7, file: "keeper/sweep.go",
-			old:   "	if orphan && (p.Old || before &&",
+			old:   "	if orphan && (p.Earlier || before &&",
 			new:   "	if orphan && (before &&",
 			tests: []string{"keeper.TestWhatAnEarlierLifeLeftGoesAtOnce"},
 		},
@@ -125,8 +125,8 @@ func ofCleanup() []mutant {
 		},
 		{
 			name: "what-a-killed-life-left-at-an-open-session-stays", promise: 7, file: "keeper/sweep.go",
-			old:   "	if open && p.Old && !s.k.looked {",
-			new:   "	if open && p.Old && !s.k.looked && false {",
+			old:   "	if open && p.Earlier && !s.k.looked {",
+			new:   "	if open && p.Earlier && !s.k.looked && false {",
 			tests: []string{"internal/test/crashtest.TestWhatAKilledLifeLeftAtAnOpenSession"},
 		},
 		{

@@ -30,33 +30,33 @@ func ofFolder() []mutant {
 			tests: []string{"store/folder.TestAStartThatIsStoppedAnywhereGoesOn", "internal/test/crashtest.TestACrashAtEveryStep"},
 		},
 		{
-			name: "a-life-counts-before-it-has-begun", promise: 1, file: "store/folder/life.go",
-			old:   "m.Next, m.Open = f.id, f.Meta.part, last.Life, after+1, false",
+			name: "a-life-counts-before-it-has-begun", promise: 1, file: "store/folder/incarnation.go",
+			old:   "m.Next, m.Open = f.id, f.Meta.part, last.Incarnation, after+1, false",
 			new:   "m.Next, m.Open = f.id, f.Meta.part, after+1, after+1, false",
 			tests: []string{"store/folder.TestAStartThatIsStoppedAnywhereGoesOn", "internal/test/crashtest.TestACrashAtEveryStep"},
 		},
 		{
-			name: "an-older-content-is-taken", promise: 7, file: "store/folder/life.go",
-			old:   "	if f.rejoin || last.Life >= f.meta.Life {",
-			new:   "	if f.rejoin || last.Life >= f.meta.Life || f.Lived() {",
+			name: "an-older-content-is-taken", promise: 7, file: "store/folder/incarnation.go",
+			old:   "	if f.rejoin || last.Incarnation >= f.meta.Incarnation {",
+			new:   "	if f.rejoin || last.Incarnation >= f.meta.Incarnation || f.Used() {",
 			tests: []string{"store/folder.TestHalvesThatDoNotBelongTogether"},
 		},
 		{
-			name: "what-an-older-metadata-can-not-know-is-forgotten", promise: 7, file: "store/folder/life.go",
-			old:   "		m.Unknown = append(slices.Clone(m.Unknown), [2]uint64{from, last.Life})\n",
+			name: "what-an-older-metadata-can-not-know-is-forgotten", promise: 7, file: "store/folder/incarnation.go",
+			old:   "		m.Unknown = append(slices.Clone(m.Unknown), [2]uint64{from, last.Incarnation})\n",
 			new:   "",
 			tests: []string{"store/folder.TestLivesThatTheMetadataDoesNotKnow"},
 		},
 		{
 			name: "a-life-is-lived-twice", promise: 4, file: "store/localblob/localblob.go",
-			old:   "Life: max(old.Life, s.opts.After) + 1,",
-			new:   "Life: old.Life + 1,",
+			old:   "Incarnation: max(old.Incarnation, s.opts.AfterIncarnation) + 1,",
+			new:   "Incarnation: old.Incarnation + 1,",
 			tests: []string{"store/localblob.TestAnOlderFolderLivesOn"},
 		},
 		{
 			name: "what-no-record-can-name-is-swept", promise: 7, file: "keeper/sweep.go",
-			old:   "	if !s.k.cfg.Known(p.Life) {\n		if orphan {",
-			new:   "	if !s.k.cfg.Known(p.Life) && p.Name == \"\" {\n		if orphan {",
+			old:   "	if !s.k.cfg.KnownIncarnation(p.Incarnation) {\n		if orphan {",
+			new:   "	if !s.k.cfg.KnownIncarnation(p.Incarnation) && p.Name == \"\" {\n		if orphan {",
 			tests: []string{"keeper.TestWhatTheMetadataCanNotKnowStays"},
 		},
 		{
@@ -86,7 +86,7 @@ func ofFolder() []mutant {
 		{
 			name: "a-dead-disk-is-the-rot-of-each-place", promise: 7, file: "store/localblob/gone.go",
 			old:   "	if gone := s.there(p.folderOf()); gone != nil {",
-			new:   "	if gone := s.there(p.folderOf()); gone != nil && p.life == 0 {",
+			new:   "	if gone := s.there(p.folderOf()); gone != nil && p.incarnation == 0 {",
 			tests: []string{"store/localblob.TestAFolderThatIsGoneIsNoLossOfPlaces"},
 		},
 		{
@@ -147,8 +147,8 @@ func ofFolder() []mutant {
 		},
 		{
 			name: "another-server-on-the-folder-is-not-noticed", promise: 12, file: "store/folder/watch.go",
-			old:   "	if m.Life != f.meta.Life || m.Next",
-			new:   "	if m.Life > f.meta.Life+9 && m.Next",
+			old:   "	if m.Incarnation != f.meta.Incarnation || m.Next",
+			new:   "	if m.Incarnation > f.meta.Incarnation+9 && m.Next",
 			tests: []string{"store/folder.TestAnotherServerOnTheFolderIsNoticed", "cmd/sluice.TestAServerWhoseFolderWasTakenWritesNothing"},
 		},
 		{

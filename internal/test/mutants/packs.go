@@ -47,7 +47,7 @@ func ofPacks() []mutant {
 		},
 		{
 			name: "items-torn-by-a-crash-stay", promise: 7, file: "store/localblob/item.go",
-			old:   "	if in.life == s.Life {\n		torn = nil",
+			old:   "	if in.incarnation == s.Incarnation {\n		torn = nil",
 			new:   "	if true {\n		torn = nil",
 			tests: []string{"store/localblob.TestPowerLossLeavesNothingInPacks"},
 		},

@@ -119,14 +119,14 @@ func ofSalvage() []mutant {
 		},
 		{
 			name: "the-content-of-lost-rows-is-garbage", promise: 7, file: "keeper/check_books.go",
-			old:   "	case want < p.Refs && !b.Known(p.Name):\n",
-			new:   "	case false && !b.Known(p.Name):\n",
+			old:   "	case want < p.Refs && !b.KnownPlace(p.Name):\n",
+			new:   "	case false && !b.KnownPlace(p.Name):\n",
 			tests: []string{"keeper.TestContentOfLostRecordsIsKept"},
 		},
 		{
 			name: "the-content-of-lost-rows-is-swept", promise: 7, file: "store/folder/replace.go",
-			old:   "Unknown: [][2]uint64{{0, life}}}",
-			new:   "Unknown: [][2]uint64{{life + 1, life + 1}}}",
+			old:   "Unknown: [][2]uint64{{0, incarnation}}}",
+			new:   "Unknown: [][2]uint64{{incarnation + 1, incarnation + 1}}}",
 			tests: []string{"store/folder.TestAReplacementThatIsStoppedAnywhere"},
 		},
 		{

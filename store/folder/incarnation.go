@@ -1,0 +1,145 @@
+package folder
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+)
+
+// ContentState is what the content says of itself before it is opened.
+type ContentState struct {
+	Incarnation uint64 // the last one; 0: it has not been opened yet
+	Clean       bool   // it was closed cleanly since
+}
+
+// Suits refuses content that is older than the metadata, before either is opened. Nothing is touched.
+func (f *Folder) Suits(last ContentState) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.suits(last)
+}
+
+// suits is Suits. f.mu is held.
+func (f *Folder) suits(last ContentState) error {
+	if f.rejoin || last.Incarnation >= f.meta.Incarnation {
+		return nil
+	}
+	if last.Incarnation == 0 {
+		return f.Content.refuse("has no file state, and its metadata know of %d lives of it", f.Content.remedy(), f.meta.Incarnation)
+	}
+	return f.Content.refuse("is an older copy than its metadata: its last life was %d, and that of the metadata %d", f.Content.remedy(), last.Incarnation, f.meta.Incarnation)
+}
+
+// Begin notes that the content is about to be opened, and says after which incarnation the one that begins then is to come. The stores have been looked at, and are of formats that this
+// program knows. Where the folder has no ids yet it gets them. Content that is older than the metadata is refused. Begun is to follow.
+func (f *Folder) Begin(last ContentState) (after uint64, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.suits(last); err != nil {
+		return 0, err
+	}
+	m := f.meta
+	known := max(m.Incarnation, m.Next)
+	after = max(last.Incarnation, m.Incarnation, max(m.Next, 1)-1)
+	switch {
+	case known == 0: // nothing was noted yet
+	case f.rejoin:
+		m.Unknown = nil
+	case last.Incarnation > known || last.Incarnation == known && last.Clean && (m.Open || m.Next > 0):
+		from := known
+		if m.Next == 0 && !m.Open { // this copy of the metadata has all of that incarnation
+			from++
+		}
+		m.Unknown = append(slices.Clone(m.Unknown), [2]uint64{from, last.Incarnation})
+		f.log.Warn("the metadata is an older copy: what was stored since is in the content alone, and is left there", "from_life", from, "to_life", last.Incarnation)
+	}
+	if f.frozen {
+		return after, nil
+	}
+	m.Folder, m.Part, m.Incarnation, m.Next, m.Open = f.id, f.Meta.part, last.Incarnation, after+1, false
+	if f.joining {
+		err = f.join(m)
+	} else {
+		err = f.note(m)
+	}
+	if err != nil {
+		return 0, err
+	}
+	f.rejoin = false
+	return after, nil
+}
+
+// join gives the halves their ids.
+func (f *Folder) join(m mark) error {
+	if err := f.write(joining); err != nil {
+		return err
+	}
+	if err := write(f.Content.FS, f.Content.markPath(), mark{Folder: f.id, Part: f.Content.part}); err != nil {
+		return err
+	}
+	if err := f.note(m); err != nil {
+		return err
+	}
+	if err := f.write(""); err != nil {
+		return err
+	}
+	f.joining, f.rejoin = false, false
+	return nil
+}
+
+// Begun notes that the content is open: the incarnation that Begin spoke of has begun.
+func (f *Folder) Begun() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m := f.meta
+	m.Incarnation, m.Next, m.Open = m.Next, 0, true
+	for _, h := range []*Half{&f.Meta, &f.Content} {
+		if err := f.noteLock(h.FS, filepath.Join(h.Path, h.lock)); err != nil {
+			return err
+		}
+	}
+	return f.note(m)
+}
+
+// note writes the mark of the metadata.
+func (f *Folder) note(m mark) error {
+	if f.frozen {
+		return nil
+	}
+	if err := write(f.Meta.FS, f.Meta.markPath(), m); err != nil {
+		return fmt.Errorf("noting the content's life: %w", err)
+	}
+	f.meta = m
+	return nil
+}
+
+// End notes that the metadata knows of all that was made in this incarnation. It goes before the content is closed.
+func (f *Folder) End() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m := f.meta
+	if !m.Open {
+		return nil
+	}
+	if err := f.taken(); err != nil {
+		return err
+	}
+	m.Open = false
+	return f.note(m)
+}
+
+// Restored gives the halves in a folder that is being restored their ids: the content has lived up to there.
+func (f *Folder) Restored(incarnation uint64) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m := f.meta
+	m.Incarnation = incarnation
+	return f.note(m)
+}
+
+// KnownIncarnation reports whether the metadata knows what was made in an incarnation of the content.
+func (f *Folder) KnownIncarnation(incarnation uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !slices.ContainsFunc(f.meta.Unknown, func(u [2]uint64) bool { return u[0] <= incarnation && incarnation <= u[1] })
+}
