@@ -5,7 +5,8 @@ package access
 
 import "errors"
 
-// The refusals. Whoever may not know that a thing exists gets catalog.ErrNotFound instead of ErrForbidden.
+// The refusals. Whoever may not know that a thing exists gets catalog.ErrNotFound instead of
+// ErrForbidden.
 var (
 	// ErrUnauthenticated: no token, or one that is unknown, expired or revoked.
 	ErrUnauthenticated = errors.New("a valid token is needed")
@@ -27,8 +28,9 @@ type Caller struct {
 // Action is what a caller wants to do to a capsule.
 type Action uint8
 
-// The actions, and who may: Read and Write: subject, owner or controller. Delete (memories) and Manage
-// (name): owner or controller. Own (roles, deleting the capsule): owner. Inspect (its counters): any of them, or an admin. Quota: an admin.
+// The actions, and who may: Read and Write: subject, owner or controller. Delete (memories) and
+// Manage (name): owner or controller. Own (roles, deleting the capsule): owner. Inspect (its
+// counters): any of them, or an admin. Quota: an admin.
 const (
 	Read Action = iota + 1
 	Write

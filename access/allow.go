@@ -9,11 +9,12 @@ import (
 	"sluice/catalog"
 )
 
-// Allow decides whether the caller may do a to a capsule, and gives the capsule. It looks the token and the principal up
-// again, so that asked inside the transaction that commits it decides by what is true then.
+// Allow decides whether the caller may do a to a capsule, and gives the capsule. It looks the token
+// and the principal up again, so that asked inside the transaction that commits it decides by what
+// is true then.
 //
-// Errors: ErrUnauthenticated where the token or the principal is gone, catalog.ErrNotFound where the
-// capsule is absent or the caller may not know of it, ErrForbidden.
+// Errors: ErrUnauthenticated where the token or the principal is gone, catalog.ErrNotFound where
+// the capsule is absent or the caller may not know of it, ErrForbidden.
 func Allow(r catalog.Reader, c Caller, a Action, capsule string, now time.Time) (catalog.Capsule, error) {
 	admin, err := live(r, c, now)
 	if err != nil {
@@ -51,7 +52,8 @@ func Allow(r catalog.Reader, c Caller, a Action, capsule string, now time.Time) 
 	return row, nil
 }
 
-// AllowAny decides whether the caller may do something that concerns no capsule that exists: change says that it changes something.
+// AllowAny decides whether the caller may do something that concerns no capsule that exists: change
+// says that it changes something.
 func AllowAny(r catalog.Reader, c Caller, change bool, now time.Time) error {
 	if _, err := live(r, c, now); err != nil {
 		return err

@@ -16,7 +16,8 @@ import (
 // Clock tells the wall-clock time.
 type Clock interface{ Now() time.Time }
 
-// Service keeps principals and tokens. It is safe for concurrent use and holds no state of its own: what is revoked ends with the next request.
+// Service keeps principals and tokens. It is safe for concurrent use and holds no state of its own:
+// what is revoked ends with the next request.
 type Service struct {
 	store   catalog.Store
 	clock   Clock
@@ -24,7 +25,8 @@ type Service struct {
 	rand    io.Reader
 }
 
-// New makes a Service; a nil random takes crypto/rand. running is the running time of the session engine in ms, which no clock that jumps moves.
+// New makes a Service; a nil random takes crypto/rand. running is the running time of the session
+// engine in ms, which no clock that jumps moves.
 func New(store catalog.Store, clock Clock, running func() int64, random io.Reader) *Service {
 	if random == nil {
 		random = rand.Reader
@@ -53,13 +55,15 @@ func (s *Service) Authenticate(ctx context.Context, secret string) (c Caller, er
 	return c, err
 }
 
-// Admin returns nil where the caller has the admin right; change says that it is about to change something. Else ErrForbidden or ErrUnauthenticated.
+// Admin returns nil where the caller has the admin right; change says that it is about to change
+// something. Else ErrForbidden or ErrUnauthenticated.
 func (s *Service) Admin(ctx context.Context, c Caller, change bool) error {
 	return s.store.View(ctx, func(r catalog.Reader) error { return AllowAdmin(r, c, change, s.clock.Now()) })
 }
 
-// Bootstrap makes, in an empty catalog, the admin principal, its token, and the capsule "default" that it owns, all in one commit,
-// and gives the token's secret. In a catalog that has a principal it does nothing and gives "".
+// Bootstrap makes, in an empty catalog, the admin principal, its token, and the capsule "default"
+// that it owns, all in one commit, and gives the token's secret. In a catalog that has a principal
+// it does nothing and gives "".
 func (s *Service) Bootstrap(ctx context.Context) (string, error) {
 	p, err := s.principal("admin", true)
 	if err != nil {
@@ -88,7 +92,8 @@ func (s *Service) Bootstrap(ctx context.Context) (string, error) {
 	return secret, nil
 }
 
-// AdminToken makes one more token for the oldest admin: the way back in for whoever holds the data folder and has lost the token.
+// AdminToken makes one more token for the oldest admin: the way back in for whoever holds the data
+// folder and has lost the token.
 func (s *Service) AdminToken(ctx context.Context) (secret string, err error) {
 	var t catalog.Token
 	if t, secret, err = s.token("", "found again", false, 0); err != nil {
@@ -131,7 +136,8 @@ func (s *Service) principal(name string, admin bool) (catalog.Principal, error) 
 	return catalog.Principal{ID: id.String(), Name: name, Admin: admin, Created: s.clock.Now()}, err
 }
 
-// CreateToken makes a token and gives its secret, which is not kept. Only an admin names another principal than itself. ttl 0 is no end.
+// CreateToken makes a token and gives its secret, which is not kept. Only an admin names another
+// principal than itself. ttl 0 is no end.
 func (s *Service) CreateToken(ctx context.Context, by Caller, principal, name string, readOnly bool, ttl time.Duration) (catalog.Token, string, error) {
 	t, secret, err := s.token(principal, name, readOnly, ttl)
 	if err != nil {
@@ -168,7 +174,8 @@ func (s *Service) token(principal, name string, readOnly bool, ttl time.Duration
 	return t, secret, nil
 }
 
-// RevokeToken ends a token of the caller's, or for an admin anybody's. A token that is not there is catalog.ErrNotFound.
+// RevokeToken ends a token of the caller's, or for an admin anybody's. A token that is not there is
+// catalog.ErrNotFound.
 func (s *Service) RevokeToken(ctx context.Context, by Caller, id string) error {
 	return s.store.Update(ctx, func(tx catalog.Tx) error {
 		if err := AllowAny(tx, by, true, s.clock.Now()); err != nil {

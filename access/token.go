@@ -37,8 +37,9 @@ func checkSum(s string) string {
 	return digits.EncodeToString(binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE([]byte(s))))
 }
 
-// hashOf gives the name under which a secret's token is stored, if s can be one at all. What is looked up by is the hash of 160 random
-// bits, so that the time of a look-up tells nothing about any secret.
+// hashOf gives the name under which a secret's token is stored, if s can be one at all. What is
+// looked up by is the hash of 160 random bits, so that the time of a look-up tells nothing about
+// any secret.
 func hashOf(s string) (catalog.SHA256, bool) {
 	if len(s) != secretLen || !strings.HasPrefix(s, prefix) || checkSum(s[:secretLen-7]) != s[secretLen-7:] {
 		return catalog.SHA256{}, false

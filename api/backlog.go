@@ -8,22 +8,26 @@ import (
 	"time"
 )
 
-// On HTTP/2 net/http keeps in its own memory what a client has sent and the handler has not read yet, up to the flow-control windows that the client was
-// given. So these say how fast one upload can be over a long way, and how much memory it takes where the disk is slower than the network:
+// On HTTP/2 net/http keeps in its own memory what a client has sent and the handler has not read
+// yet, up to the flow-control windows that the client was given. So these say how fast one upload
+// can be over a long way, and how much memory it takes where the disk is slower than the network:
 //
 //	client ──▶ kernel ──▶ conn.Read ──▶ net/http's buffers ──▶ handler ──▶ disk
 //	             ╰─ held here while the backlog is full
 //
 // docs/adr/0012 has the figures.
 const (
-	// streamWindow fills 1 Gbit/s over 100 ms (12.5 MB), with some to spare for credit that is on its way.
+	// streamWindow fills 1 Gbit/s over 100 ms (12.5 MB), with some to spare for credit that is on
+	// its way.
 	streamWindow = 16 << 20
-	// connWindow keeps a connection moving while three of its streams are full and nobody reads them.
+	// connWindow keeps a connection moving while three of its streams are full and nobody reads
+	// them.
 	connWindow = 4 * streamWindow
-	// maxFrame is the longest frame. net/http makes room for a whole one when its first 9 bytes have come, and keeps it for as long as the connection lives.
+	// maxFrame is the longest frame. net/http makes room for a whole one when its first 9 bytes
+	// have come, and keeps it for as long as the connection lives.
 	maxFrame = 16 << 10
-	// mostBacklog bounds the backlog of all connections, but for lowBacklog, or less where the bound is less, and a frame of
-	// each: with no more than that a connection always goes on.
+	// mostBacklog bounds the backlog of all connections, but for lowBacklog, or less where the
+	// bound is less, and a frame of each: with no more than that a connection always goes on.
 	mostBacklog = 128 << 20
 	lowBacklog  = 32 << 10
 )
@@ -36,8 +40,9 @@ func flowControl(stuck time.Duration, streams int) *http.HTTP2Config {
 	}
 }
 
-// backlog counts the bytes of bodies that have come on HTTP/2 and that no handler has read, over all connections. While there are more than most, those
-// that have a good part of them are not read from: their clients wait for TCP, as on HTTP/1.1.
+// backlog counts the bytes of bodies that have come on HTTP/2 and that no handler has read, over
+// all connections. While there are more than most, those that have a good part of them are not read
+// from: their clients wait for TCP, as on HTTP/1.1.
 type backlog struct {
 	most, low int64
 
@@ -59,8 +64,9 @@ func (b *backlog) size() int64 {
 	return b.bytes
 }
 
-// meter is one connection's part of the backlog. It is read off the wire: DATA frames bring it, and the credit that net/http gives back for the connection
-// says what was read or thrown away (RFC 9113, sections 5.2 and 6.9). On HTTP/1.1 it does nothing.
+// meter is one connection's part of the backlog. It is read off the wire: DATA frames bring it, and
+// the credit that net/http gives back for the connection says what was read or thrown away (RFC
+// 9113, sections 5.2 and 6.9). On HTTP/1.1 it does nothing.
 //
 // One goroutine reads the connection, one at a time writes it, and any closes it.
 type meter struct {
@@ -98,7 +104,8 @@ var errFlow = errors.New("the client has sent more than HTTP/2's flow control le
 
 func (m *meter) on() bool { return !m.not && m.begun == len(preface) }
 
-// wait holds a Read while the backlog is full and a good part of it is this connection's, or net/http has enough of its streams.
+// wait holds a Read while the backlog is full and a good part of it is this connection's, or
+// net/http has enough of its streams.
 func (m *meter) wait() {
 	if !m.on() {
 		return
@@ -196,12 +203,14 @@ type frames struct {
 	block bool // the fields of a head go on in the next frame
 }
 
-// open reports whether something else than DATA is under way: a frame, or a head that is split into several.
+// open reports whether something else than DATA is under way: a frame, or a head that is split into
+// several.
 func (f *frames) open() bool {
 	return f.block || f.have > 0 && (f.have < len(f.head) || f.head[3] != dataFrame)
 }
 
-// each calls begun for every frame that begins, when its own head is there, and part for every payload in p, or as much of it as p has.
+// each calls begun for every frame that begins, when its own head is there, and part for every
+// payload in p, or as much of it as p has.
 func (f *frames) each(p []byte, begun func(kind byte, stream uint32, length int, flags byte), part func(kind byte, stream uint32, payload []byte)) {
 	for len(p) > 0 {
 		if f.have < len(f.head) {

@@ -17,7 +17,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// pipes is a listener of connections that hold nothing: what a client has written, the server has read.
+// pipes is a listener of connections that hold nothing: what a client has written, the server has
+// read.
 type pipes struct {
 	conns  chan net.Conn
 	closed context.Context
@@ -35,7 +36,8 @@ func (p *pipes) Accept() (net.Conn, error) {
 func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
 func (p *pipes) Close() error   { p.close(); return nil }
 
-// wire is an HTTP/2 server whose handler reads a body at /read at once, and one at /wait when it is let go.
+// wire is an HTTP/2 server whose handler reads a body at /read at once, and one at /wait when it is
+// let go.
 type wire struct {
 	t      *testing.T
 	in     *pipes
@@ -203,7 +205,8 @@ func (p *peer) answer(stream uint32) string {
 	return p.status[stream]
 }
 
-// One upload may have as much under way as 1 Gbit/s brings in 100 ms, though no credit comes back; and a frame is no longer than what is kept for each connection.
+// One upload may have as much under way as 1 Gbit/s brings in 100 ms, though no credit comes back;
+// and a frame is no longer than what is kept for each connection.
 func TestOneStreamFillsALongWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const gigabit, there, back = 1_000_000_000 / 8, 50 * time.Millisecond, 50 * time.Millisecond
@@ -254,7 +257,8 @@ func TestAStreamThatIsNotReadHoldsUpNoOther(t *testing.T) {
 	})
 }
 
-// What all connections have sent and nobody has read is bounded, whatever their windows; who has little of it goes on; and when it is read, all goes through.
+// What all connections have sent and nobody has read is bounded, whatever their windows; who has
+// little of it goes on; and when it is read, all goes through.
 func TestWhatIsNotReadIsBounded(t *testing.T) {
 	const most, conns, size = 1 << 20, 6, 4 << 20
 	start := func(t *testing.T) (w *wire, peers []*peer, sent chan bool) {
@@ -312,7 +316,8 @@ func TestWhatIsNotReadIsBounded(t *testing.T) {
 	})
 }
 
-// However the bytes of both directions are cut, the same is counted; what is not HTTP/2 counts nothing; and nobody sends more than was allowed.
+// However the bytes of both directions are cut, the same is counted; what is not HTTP/2 counts
+// nothing; and nobody sends more than was allowed.
 func TestTheMeterReadsTheWire(t *testing.T) {
 	var in, out bytes.Buffer
 	in.WriteString(preface)

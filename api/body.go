@@ -16,15 +16,16 @@ import (
 )
 
 const (
-	// lingerFor and lingerBytes bound how long, and for how much, a refused body is still read, so that the client sees the answer
-	// before it sees the connection closing.
+	// lingerFor and lingerBytes bound how long, and for how much, a refused body is still read, so
+	// that the client sees the answer before it sees the connection closing.
 	lingerFor   = 5 * time.Second
 	lingerBytes = 16 << 20
 )
 
-// body is a request's body. It tells a clean end (io.EOF) from every cut (*cutError), holds the client to the minimum rate, and
-// can be woken: a deadline in the past, which is how a newer put takes over, stays whatever the rate allows. It knows when the
-// request is over, so that a late wake-up doesn't hit the connection's next request.
+// body is a request's body. It tells a clean end (io.EOF) from every cut (*cutError), holds the
+// client to the minimum rate, and can be woken: a deadline in the past, which is how a newer put
+// takes over, stays whatever the rate allows. It knows when the request is over, so that a late
+// wake-up doesn't hit the connection's next request.
 //
 // One goroutine reads; SetReadDeadline may be called by any.
 type body struct {
@@ -114,7 +115,8 @@ func (b *body) fail(err error) error {
 	return b.end
 }
 
-// arm sets the deadline of the next Read: when the running window ends, or earlier where somebody asked for it.
+// arm sets the deadline of the next Read: when the running window ends, or earlier where somebody
+// asked for it.
 func (b *body) arm() error {
 	now := time.Now()
 	due := b.pace.start(now)
@@ -128,7 +130,8 @@ func (b *body) arm() error {
 			due = b.wake
 		}
 	}
-	// Not at every Read: a deadline that is a little early costs a client nothing that sends at all.
+	// Not at every Read: a deadline that is a little early costs a client nothing that sends at
+	// all.
 	if d := due.Sub(b.armed); b.over || (!b.armed.IsZero() && d >= 0 && d < b.pace.window/16) {
 		return nil
 	}
@@ -144,8 +147,8 @@ func (b *body) set(t time.Time) error {
 	return nil
 }
 
-// SetReadDeadline wakes a Read that is blocked at t. It does not end the minimum rate, and once the body or its request is over it
-// does nothing.
+// SetReadDeadline wakes a Read that is blocked at t. It does not end the minimum rate, and once the
+// body or its request is over it does nothing.
 func (b *body) SetReadDeadline(t time.Time) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -173,15 +176,16 @@ func (b *body) release() {
 // unread reports whether the client may still be sending.
 func (b *body) unread() bool { return !b.read && b.length != 0 }
 
-// close ends the body with its request: it waits for nothing, and from now on nothing touches the connection.
+// close ends the body with its request: it waits for nothing, and from now on nothing touches the
+// connection.
 func (b *body) close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.release()
 }
 
-// linger reads on for a while after a refusal was sent on a connection that closes, at the rate that all of them have. A
-// client that reads the answer stops sending.
+// linger reads on for a while after a refusal was sent on a connection that closes, at the rate
+// that all of them have. A client that reads the answer stops sending.
 func (b *body) linger(d time.Duration, expects bool, all *rate.Limiter) {
 	b.mu.Lock()
 	b.over = true

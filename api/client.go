@@ -12,16 +12,18 @@ import (
 	"strings"
 )
 
-// Client speaks the wire's other end: one method per operation. It is safe for concurrent use, keeps no state and retries
-// nothing by itself: whether and when to repeat is the caller's decision (each operation says in API.md what a repeat does). A
-// refusal is an *[Error]; any other error is the transport's, and says nothing about whether the server acted.
+// Client speaks the wire's other end: one method per operation. It is safe for concurrent use,
+// keeps no state and retries nothing by itself: whether and when to repeat is the caller's decision
+// (each operation says in API.md what a repeat does). A refusal is an *[Error]; any other error is
+// the transport's, and says nothing about whether the server acted.
 type Client struct {
 	base, token string
 	http        *http.Client
 }
 
-// NewClient makes a Client of the server at baseURL (such as http://127.0.0.1:8080), which bears token. A nil hc takes http.DefaultClient.
-// hc must not have a Timeout: bodies take as long as they take; contexts bound calls. No redirect is followed, whatever hc says: it would take the token,
+// NewClient makes a Client of the server at baseURL (such as http://127.0.0.1:8080), which bears
+// token. A nil hc takes http.DefaultClient. hc must not have a Timeout: bodies take as long as they
+// take; contexts bound calls. No redirect is followed, whatever hc says: it would take the token,
 // or a body, elsewhere.
 func NewClient(baseURL, token string, hc *http.Client) *Client {
 	if hc == nil {
@@ -60,14 +62,15 @@ func (c *Client) Begin(ctx context.Context, req BeginRequest) (out Session, err 
 	return out, c.post(ctx, "/v1/uploads_begin", req, &out)
 }
 
-// PutChunk stores chunk idx: n bytes of body, or to its end where n is -1. A nil error is the server's durable promise.
+// PutChunk stores chunk idx: n bytes of body, or to its end where n is -1. A nil error is the
+// server's durable promise.
 func (c *Client) PutChunk(ctx context.Context, sessionID string, idx int64, body io.Reader, n int64, o PutOptions) error {
 	_, err := c.put(ctx, "/v1/uploads_put_chunk/"+url.PathEscape(sessionID)+"/"+strconv.FormatInt(idx, 10), body, n, o)
 	return err
 }
 
-// PutRange stores n bytes of body (-1: to its end) at an offset in bytes, and gives how many were recorded. Where it is
-// refused half-way, [Error].Recorded says what was recorded nevertheless.
+// PutRange stores n bytes of body (-1: to its end) at an offset in bytes, and gives how many were
+// recorded. Where it is refused half-way, [Error].Recorded says what was recorded nevertheless.
 func (c *Client) PutRange(ctx context.Context, sessionID string, off int64, body io.Reader, n int64, o PutOptions) (recorded int64, err error) {
 	h, err := c.put(ctx, "/v1/uploads_put_range/"+url.PathEscape(sessionID)+"/"+strconv.FormatInt(off, 10), body, n, o)
 	if err != nil {
@@ -101,7 +104,8 @@ func (c *Client) Finish(ctx context.Context, req FinishRequest) (out Memory, err
 	return out, c.post(ctx, "/v1/uploads_finish", req, &out)
 }
 
-// FinishBatch finishes sessions of one capsule together, or none of them: [Problem].Failures says why.
+// FinishBatch finishes sessions of one capsule together, or none of them: [Problem].Failures says
+// why.
 func (c *Client) FinishBatch(ctx context.Context, reqs []FinishRequest) ([]Memory, error) {
 	var out MemoryBatch
 	err := c.post(ctx, "/v1/uploads_finish_batch", FinishBatchRequest{reqs}, &out)
@@ -225,7 +229,8 @@ func (c *Client) DeleteCapsule(ctx context.Context, capsuleID string) error {
 	return c.post(ctx, "/v1/capsules_delete", DeleteCapsuleRequest{capsuleID}, nil)
 }
 
-// AdminSessions gives a page of anybody's sessions; owner and state ("open", …) filter where they are not empty. Admins only.
+// AdminSessions gives a page of anybody's sessions; owner and state ("open", …) filter where they
+// are not empty. Admins only.
 func (c *Client) AdminSessions(ctx context.Context, owner, state, cursor string, limit int) (out AdminSessionList, err error) {
 	q := page(cursor, limit)
 	setIf(q, "owner", owner)
@@ -263,8 +268,9 @@ type ContentInfo struct {
 	ETag     string // "sha256:…", with its quotes
 }
 
-// Content gives n bytes of a memory's content from off on, or all of the rest where n is -1. The caller closes the body; an error in reading it
-// means that it was cut. Past the end: CodeRangeNotSatisfiable. ErrWhole where something on the way gives no parts. n of 0 is an error.
+// Content gives n bytes of a memory's content from off on, or all of the rest where n is -1. The
+// caller closes the body; an error in reading it means that it was cut. Past the end:
+// CodeRangeNotSatisfiable. ErrWhole where something on the way gives no parts. n of 0 is an error.
 func (c *Client) Content(ctx context.Context, memoryID string, off, n int64) (io.ReadCloser, ContentInfo, error) {
 	req, err := c.request(ctx, http.MethodGet, "/v1/memories_content/"+url.PathEscape(memoryID), nil, nil, 0)
 	if err != nil {

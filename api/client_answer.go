@@ -74,7 +74,8 @@ func expectedOf(t reflect.Type) *expected {
 	return e
 }
 
-// lacking reads one value and names the first thing that is not as expected, "" where nothing is. at is the value's own name.
+// lacking reads one value and names the first thing that is not as expected, "" where nothing is.
+// at is the value's own name.
 func (e *expected) lacking(d *jsontext.Decoder, at string) (string, error) {
 	switch kind := d.PeekKind(); {
 	case kind == 'n' && e.nullable, kind != 'n' && e.kind == 0:
@@ -142,8 +143,9 @@ func (e *expected) inObject(d *jsontext.Decoder) (string, error) {
 	return "", nil
 }
 
-// taken decodes an answer whose body is b into out, a pointer to one of answerTypes. An answer that is not the server's own is [Error].Foreign: whatever JSON
-// something in between answers must not be taken for a promise.
+// taken decodes an answer whose body is b into out, a pointer to one of answerTypes. An answer that
+// is not the server's own is [Error].Foreign: whatever JSON something in between answers must not
+// be taken for a promise.
 func taken(res *http.Response, b []byte, out any) error {
 	d := jsontext.NewDecoder(bytes.NewReader(b))
 	if d.PeekKind() != '{' {
@@ -162,7 +164,8 @@ func taken(res *http.Response, b []byte, out any) error {
 	return nil
 }
 
-// unnamed says what an answer with all its members leaves empty of what it is about, "" where nothing.
+// unnamed says what an answer with all its members leaves empty of what it is about, "" where
+// nothing.
 func unnamed(out any) string {
 	switch v := out.(type) {
 	case *Session:

@@ -25,8 +25,8 @@ func answering(body string) *api.Client {
 	})})
 }
 
-// operationsOf has each operation of a client but Content, whose answer is no JSON, by its name, with a
-// good answer; "" where that is 204.
+// operationsOf has each operation of a client but Content, whose answer is no JSON, by its name,
+// with a good answer; "" where that is 204.
 func operationsOf(ctx context.Context) map[string]struct {
 	call func(*api.Client) error
 	good any
@@ -91,7 +91,8 @@ func operationsOf(ctx context.Context) map[string]struct {
 	}
 }
 
-// Whatever JSON a web server answers with, no operation takes it for the server's answer: it is said to be no Sluice server, at once.
+// Whatever JSON a web server answers with, no operation takes it for the server's answer: it is
+// said to be no Sluice server, at once.
 func TestNoForeignJSONIsTakenForAnAnswer(t *testing.T) {
 	for name, op := range operationsOf(t.Context()) {
 		for _, body := range []string{
@@ -117,7 +118,8 @@ func TestNoForeignJSONIsTakenForAnAnswer(t *testing.T) {
 	}
 }
 
-// An answer is taken with members that are not known yet, and without any one that it must have it is not: neither where it is absent, nor null where that means nothing.
+// An answer is taken with members that are not known yet, and without any one that it must have it
+// is not: neither where it is absent, nor null where that means nothing.
 func TestAnAnswerHasAllItsMembers(t *testing.T) {
 	for name, op := range operationsOf(t.Context()) {
 		if op.good == "" {

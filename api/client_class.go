@@ -23,9 +23,11 @@ type Class uint8
 const (
 	// Permanent: the same request fares no better later.
 	Permanent Class = iota
-	// Later: the same request again, after [Error].RetryAfter or a pause. Every request to the server does well to wait.
+	// Later: the same request again, after [Error].RetryAfter or a pause. Every request to the
+	// server does well to wait.
 	Later
-	// Gateway is Later, of something in front that has waited in vain for the server. A large body may be the reason where it comes again and again.
+	// Gateway is Later, of something in front that has waited in vain for the server. A large body
+	// may be the reason where it comes again and again.
 	Gateway
 	// TooLarge: something in front of the server refuses bodies of this length.
 	TooLarge
@@ -33,7 +35,8 @@ const (
 	Cut
 )
 
-// foreign has what an answer means that is not Sluice's, by its status; the first row that holds counts.
+// foreign has what an answer means that is not Sluice's, by its status; the first row that holds
+// counts.
 var foreignAnswers = []struct {
 	from, to int
 	class    Class
@@ -66,7 +69,8 @@ func foreignAnswer(status int) (Class, string) {
 	return Permanent, noServer + "; is it the right one?"
 }
 
-// ClassOf is the one place that decides what is worth trying again. err is that of a call, and not nil. An end of the caller's own context is Permanent.
+// ClassOf is the one place that decides what is worth trying again. err is that of a call, and not
+// nil. An end of the caller's own context is Permanent.
 func ClassOf(err error) Class {
 	var refused *Error
 	if errors.As(err, &refused) {
@@ -102,7 +106,8 @@ func (e *Error) class() Class {
 	return Permanent
 }
 
-// Everywhere reports whether an error of the class [Later] is one for all requests to the server, and not for this one alone.
+// Everywhere reports whether an error of the class [Later] is one for all requests to the server,
+// and not for this one alone.
 func Everywhere(err error) bool {
 	var refused *Error
 	return !errors.As(err, &refused) || refused.Foreign || refused.Status == http.StatusServiceUnavailable
@@ -119,7 +124,8 @@ var (
 	errSpeaksOther = &schemeError{"what answers there does not speak HTTP"}
 )
 
-// spoken recognises the errors that mean another server, or another protocol than the one that was spoken.
+// spoken recognises the errors that mean another server, or another protocol than the one that was
+// spoken.
 func spoken(err error) error {
 	var noTLS tls.RecordHeaderError
 	switch s := err.Error(); {
@@ -148,7 +154,8 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 	return res, err
 }
 
-// RefusedByProxy is for the OnProxyConnectResponse of an http.Transport: a proxy that opens no tunnel is a foreign answer too.
+// RefusedByProxy is for the OnProxyConnectResponse of an http.Transport: a proxy that opens no
+// tunnel is a foreign answer too.
 func RefusedByProxy(_ context.Context, _ *url.URL, _ *http.Request, res *http.Response) error {
 	if res.StatusCode == http.StatusOK {
 		return nil
@@ -176,7 +183,8 @@ func foreign(res *http.Response, b []byte) *Error {
 	return e
 }
 
-// foreignLacking is the error of a good answer that is not the server's, as it has not all that the server's has.
+// foreignLacking is the error of a good answer that is not the server's, as it has not all that the
+// server's has.
 func foreignLacking(res *http.Response, member string) *Error {
 	return foreignStatus(res.StatusCode, noServer+": its answer lacks "+member)
 }
@@ -197,7 +205,8 @@ func movedTo(res *http.Response) string {
 	if err != nil || to.Host == "" || to.Scheme != "http" && to.Scheme != "https" {
 		return ""
 	}
-	// The base of the server is what comes before the path of the operation. Without that it is another page.
+	// The base of the server is what comes before the path of the operation. Without that it is
+	// another page.
 	at := strings.Index(to.Path, "/v1/")
 	base := (&url.URL{Scheme: to.Scheme, Host: to.Host, Path: to.Path[:max(at, 0)]}).String()
 	if at < 0 || len(base) > 200 || strings.ContainsFunc(base, func(r rune) bool { return r <= ' ' || r > '~' }) {
@@ -211,7 +220,8 @@ var (
 	htmlPage  = regexp.MustCompile(`(?i)<(!doctype|html|head|body|script|\?xml)`)
 )
 
-// excerptOf gives what an answer says in a few words, quoted: the title of a page, or the beginning of a plain text. Markup is never shown.
+// excerptOf gives what an answer says in a few words, quoted: the title of a page, or the beginning
+// of a plain text. Markup is never shown.
 func excerptOf(b []byte) string {
 	s := string(b[:min(len(b), 4096)])
 	switch title := htmlTitle.FindStringSubmatch(s); {
@@ -237,7 +247,8 @@ func printable(s string, n int) string {
 	return strings.ToValidUTF8(s[:min(len(s), n)], "")
 }
 
-// retryAfter reads Retry-After (RFC 9110 §10.2.3): seconds, or a time by the clock of the answer's own Date. 0 where there is none.
+// retryAfter reads Retry-After (RFC 9110 §10.2.3): seconds, or a time by the clock of the answer's
+// own Date. 0 where there is none.
 func retryAfter(h http.Header) time.Duration {
 	v := h.Get("Retry-After")
 	if s, err := strconv.ParseInt(v, 10, 32); err == nil {
@@ -254,10 +265,12 @@ func retryAfter(h http.Header) time.Duration {
 	return max(at.Sub(now), 0)
 }
 
-// ErrWhole: the whole content was answered where a part was asked for. Something in front of the server drops the Range header.
+// ErrWhole: the whole content was answered where a part was asked for. Something in front of the
+// server drops the Range header.
 var ErrWhole = errors.New("something in front of the server gives no parts of a content")
 
-// wholeOf is the error for a 200 to a request with a Range: ErrWhole where it is a content of the server's, which has an ETag of its own.
+// wholeOf is the error for a 200 to a request with a Range: ErrWhole where it is a content of the
+// server's, which has an ETag of its own.
 func wholeOf(res *http.Response) error {
 	if strings.Contains(res.Header.Get("ETag"), `"sha256:`) {
 		return fmt.Errorf("%w (%d where 206 was due)", ErrWhole, res.StatusCode)
@@ -266,7 +279,8 @@ func wholeOf(res *http.Response) error {
 	return foreign(res, b)
 }
 
-// NoServer reports whether an error means that no request can get to a Sluice server by this address: it has moved, it is something else, or it can't be trusted.
+// NoServer reports whether an error means that no request can get to a Sluice server by this
+// address: it has moved, it is something else, or it can't be trusted.
 func NoServer(err error) bool {
 	var refused *Error
 	if errors.As(err, &refused) {

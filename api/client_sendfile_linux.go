@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sendFile sends some of the n bytes of f from off on: as many as the connection takes without waiting, after the first.
+// sendFile sends some of the n bytes of f from off on: as many as the connection takes without
+// waiting, after the first.
 func sendFile(c *net.TCPConn, f *os.File, off, n int64) (sent int64, err error) {
 	to, err := c.SyscallConn()
 	if err != nil {
@@ -21,7 +22,8 @@ func sendFile(c *net.TCPConn, f *os.File, off, n int64) (sent int64, err error) 
 	}
 	k := 0
 	var failed error
-	// More at once than the kernel's buffers take would only keep the file's descriptor in use for longer.
+	// More at once than the kernel's buffers take would only keep the file's descriptor in use for
+	// longer.
 	const most = 4 << 20
 	opened := from.Control(func(in uintptr) {
 		err = to.Write(func(out uintptr) bool {

@@ -14,8 +14,9 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// conn is a connection that is counted until it is closed, whose requests' framing and backlog are looked at, and on which no answer waits for ever: each piece has
-// the time that the minimum rate gives it.
+// conn is a connection that is counted until it is closed, whose requests' framing and backlog are
+// looked at, and on which no answer waits for ever: each piece has the time that the minimum rate
+// gives it.
 type conn struct {
 	net.Conn
 	of      *bounded
@@ -52,8 +53,8 @@ const (
 	answerPiece = 64 << 10
 )
 
-// starts are the first bytes of which a connection beyond the bound must have one. What they ask for is looked at again
-// when the whole request has come.
+// starts are the first bytes of which a connection beyond the bound must have one. What they ask
+// for is looked at again when the whole request has come.
 var starts = [...]string{"GET /healthz", "GET /readyz", "HEAD /healthz", "HEAD /readyz", http2Start}
 
 const (
@@ -88,7 +89,8 @@ func (c *conn) Read(p []byte) (int, error) {
 	return c.framing.take(p[:n]), err
 }
 
-// mayAsk reports whether what has come first, of which p is new, may be the start of a question for health.
+// mayAsk reports whether what has come first, of which p is new, may be the start of a question for
+// health.
 func (c *conn) mayAsk(p []byte) bool {
 	c.first = append(c.first, p[:min(len(p), longestStart-len(c.first))]...)
 	start := slices.IndexFunc(starts[:], func(start string) bool {
@@ -113,8 +115,8 @@ func question(p []byte) bool {
 	})
 }
 
-// readFrames is Read on HTTP/2. net/http puts no end to a head that is split into many frames, nor to a frame of which a part has come; what is DATA has the
-// deadline of its body.
+// readFrames is Read on HTTP/2. net/http puts no end to a head that is split into many frames, nor
+// to a frame of which a part has come; what is DATA has the deadline of its body.
 func (c *conn) readFrames(p []byte) (int, error) {
 	c.meter.wait()
 	switch open := c.meter.in.open(); {
@@ -238,7 +240,8 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// CloseWrite lets net/http end its side first: what closes with unread bytes takes its answer along.
+// CloseWrite lets net/http end its side first: what closes with unread bytes takes its answer
+// along.
 func (c *conn) CloseWrite() error {
 	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return w.CloseWrite()

@@ -17,15 +17,17 @@ import (
 	"sluice/catalog"
 )
 
-// pieceBytes of a long content are read, compared and written under one deadline; of a short one pieceShort; and pieceLeast
-// where the contents that are being sent hold much already.
+// pieceBytes of a long content are read, compared and written under one deadline; of a short one
+// pieceShort; and pieceLeast where the contents that are being sent hold much already.
 const pieceBytes, pieceShort, pieceLeast = 256 << 10, 64 << 10, 4 << 10
 
-// takenBytes of a content are written when it is certain that its client reads: the system keeps a few MiB at most.
+// takenBytes of a content are written when it is certain that its client reads: the system keeps a
+// few MiB at most.
 const takenBytes = 8 << 20
 
-// readContent answers a memory's bytes: all of them, or one range (RFC 9110 §14). A list of several ranges, one in another
-// unit, or a malformed one is ignored, as the RFC allows; so no request costs more than the content once.
+// readContent answers a memory's bytes: all of them, or one range (RFC 9110 §14). A list of several
+// ranges, one in another unit, or a malformed one is ignored, as the RFC allows; so no request
+// costs more than the content once.
 func (s *Server) readContent(c *call) error {
 	id, err := c.memoryID()
 	if err != nil {
@@ -74,7 +76,9 @@ func (s *Server) readContent(c *call) error {
 	return s.send(c, body, n, status)
 }
 
-// send copies the content, holding the client to the minimum rate. Nothing is answered before the first piece is there and was compared. An error behind it cuts the answer off, which the client sees.
+// send copies the content, holding the client to the minimum rate. Nothing is answered before the
+// first piece is there and was compared. An error behind it cuts the answer off, which the client
+// sees.
 func (s *Server) send(c *call, body io.Reader, n int64, status int) error {
 	buf, free := s.piece(c, n)
 	defer free()
@@ -108,7 +112,8 @@ func (c *call) takes() {
 	}
 }
 
-// piece gives memory for a piece, which is less where the principal, or all together, wait for their clients with much.
+// piece gives memory for a piece, which is less where the principal, or all together, wait for
+// their clients with much.
 func (s *Server) piece(c *call, n int64) (buf *[]byte, free func()) {
 	holder, size, from := c.holder, int64(pieceBytes), &s.long
 	if n <= 4*pieceShort {
@@ -136,7 +141,8 @@ func withhold(h http.Header) {
 	}
 }
 
-// sameHeaders are those that every content has, under their canonical names. Nobody changes the lists, and what is added to one goes into a copy.
+// sameHeaders are those that every content has, under their canonical names. Nobody changes the
+// lists, and what is added to one goes into a copy.
 var sameHeaders = map[string][]string{
 	"Accept-Ranges": {"bytes"},
 	// Always asked again: the right to read may end.
@@ -146,13 +152,15 @@ var sameHeaders = map[string][]string{
 	"Referrer-Policy":              {"no-referrer"},
 }
 
-// validators tell one content from another (RFC 9110 §8.8). A memory's never changes, so that both are strong.
+// validators tell one content from another (RFC 9110 §8.8). A memory's never changes, so that both
+// are strong.
 type validators struct {
 	etag     string
 	modified time.Time // zero: not told
 }
 
-// contentHeaders says what the content is, and keeps a browser from ever taking it for a part of this origin.
+// contentHeaders says what the content is, and keeps a browser from ever taking it for a part of
+// this origin.
 func contentHeaders(h http.Header, m catalog.Memory) validators {
 	v := [...]string{
 		`"sha256:` + hex.EncodeToString(m.SHA256[:]) + `"`,
@@ -170,7 +178,8 @@ func contentHeaders(h http.Header, m catalog.Memory) validators {
 	return validators{v[0], m.Created.Truncate(time.Second)}
 }
 
-// conditions evaluates a read's preconditions in the order of RFC 9110 §13.2.2, and gives the status that they ask for; 0 where the content is to be given. A date that is malformed is
+// conditions evaluates a read's preconditions in the order of RFC 9110 §13.2.2, and gives the
+// status that they ask for; 0 where the content is to be given. A date that is malformed is
 // ignored, and one that there is nothing to compare with.
 func (v validators) conditions(h http.Header) int {
 	if tags := h.Values("If-Match"); len(tags) > 0 {
@@ -216,7 +225,8 @@ func (v validators) matches(lines []string, weak bool) bool {
 	return false
 }
 
-// ifRange reports whether a range may be given (RFC 9110 §13.1.5): another date, a weak or another tag says that the client has something else.
+// ifRange reports whether a range may be given (RFC 9110 §13.1.5): another date, a weak or another
+// tag says that the client has something else.
 func (v validators) ifRange(h http.Header) bool {
 	lines := h.Values("If-Range")
 	if len(lines) == 0 {
@@ -266,7 +276,8 @@ func special(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '.' && r != '-' && r != '_'
 }
 
-// oneRange reads a Range field with one byte range. ok is false where it is to be ignored; n is 0 where it can't be satisfied.
+// oneRange reads a Range field with one byte range. ok is false where it is to be ignored; n is 0
+// where it can't be satisfied.
 func oneRange(field string, size int64) (off, n int64, ok bool) {
 	unit, spec, found := strings.Cut(field, "=")
 	if !found || !strings.EqualFold(strings.TrimSpace(unit), "bytes") {

@@ -19,7 +19,8 @@ import (
 	"sluice/catalog"
 )
 
-// One range is given, what is malformed, or asks for several, is ignored (RFC 9110 §14.2), what starts past the end is refused.
+// One range is given, what is malformed, or asks for several, is ignored (RFC 9110 §14.2), what
+// starts past the end is refused.
 func TestRanges(t *testing.T) {
 	w := newWorld(t, nil)
 	for _, b := range [][]byte{random(1000), random(3 * chunk)} { // in the catalog, and in places
@@ -116,7 +117,8 @@ func (w *world) describes(a answer, m api.Memory, b []byte) {
 	}
 }
 
-// Content that is found lost when it is opened is as damaged as what a scrub has marked, however a reader learns of it.
+// Content that is found lost when it is opened is as damaged as what a scrub has marked, however a
+// reader learns of it.
 func TestContentThatIsGoneIsDamaged(t *testing.T) {
 	w := newWorld(t, nil)
 	m := w.store("a", "image/png", random(2*chunk))
@@ -184,7 +186,8 @@ func TestConditions(t *testing.T) {
 	}
 }
 
-// Content that is kept in the catalog, or in the content store, and is not what was stored is refused by name, whole or in part, over both protocols.
+// Content that is kept in the catalog, or in the content store, and is not what was stored is
+// refused by name, whole or in part, over both protocols.
 func TestRotIsRefused(t *testing.T) {
 	w := newWorld(t, nil)
 	for _, size := range []int{10, chunk} {
@@ -263,7 +266,8 @@ func TestActiveTypesAreAttachments(t *testing.T) {
 	}
 }
 
-// A name comes back in JSON as it was given, and in Content-Disposition as RFC 8187 has it, with / and \ as _.
+// A name comes back in JSON as it was given, and in Content-Disposition as RFC 8187 has it, with /
+// and \ as _.
 func TestNames(t *testing.T) {
 	w := newWorld(t, nil)
 	for name, plain := range map[string]string{
@@ -323,7 +327,8 @@ func (w *world) named(name, plain string) {
 	}
 }
 
-// Whatever a name is made of: the header is printable ASCII with exactly these two parameters, and no path.
+// Whatever a name is made of: the header is printable ASCII with exactly these two parameters, and
+// no path.
 func TestAnyNameIsSafeInAHeader(t *testing.T) {
 	w := newWorld(t, nil)
 	rapid.Check(t, func(rt *rapid.T) {

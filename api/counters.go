@@ -2,7 +2,8 @@ package api
 
 import "sync/atomic"
 
-// counters say how often each bound refused something, or cut it off. /metrics has them under closed names.
+// counters say how often each bound refused something, or cut it off. /metrics has them under
+// closed names.
 type counters struct {
 	connections, idle, heads, framing  atomic.Int64
 	requests, principal, text, answers atomic.Int64

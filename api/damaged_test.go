@@ -7,7 +7,8 @@ import (
 	"sluice/api"
 )
 
-// An admin's list of sessions says which records can't be read, and is as ever while there are none.
+// An admin's list of sessions says which records can't be read, and is as ever while there are
+// none.
 func TestTheListSaysWhatItLacks(t *testing.T) {
 	var what []string
 	w := newWorld(t, func(c *api.Config) {

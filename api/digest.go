@@ -37,12 +37,14 @@ var algorithms = map[string]func() hash.Hash{
 	"crc32c":  func() hash.Hash { return crc32.New(crc32.MakeTable(crc32.Castagnoli)) },
 }
 
-// digestFields are the fields that promise something of a body, in a head or in a trailer. A body is never encoded and never a part, so that
-// content and representation are the same bytes.
+// digestFields are the fields that promise something of a body, in a head or in a trailer. A body
+// is never encoded and never a part, so that content and representation are the same bytes.
 var digestFields = []string{"Content-Digest", "Repr-Digest", "Unencoded-Digest", "Digest", "Content-Md5"}
 
-// digestsIn reads the fields Content-Digest and Repr-Digest (RFC 9530 §2 and §3), Unencoded-Digest (draft-ietf-httpbis-unencoded-digest), Digest (RFC 3230 §4.3.2) and Content-MD5 (RFC 1864). Each that is there must have an
-// algorithm that can be compared: a promise is never ignored. Beside such a one, others are.
+// digestsIn reads the fields Content-Digest and Repr-Digest (RFC 9530 §2 and §3), Unencoded-Digest
+// (draft-ietf-httpbis-unencoded-digest), Digest (RFC 3230 §4.3.2) and Content-MD5 (RFC 1864). Each
+// that is there must have an algorithm that can be compared: a promise is never ignored. Beside
+// such a one, others are.
 func digestsIn(h http.Header) (all []digest, err error) {
 	for _, field := range digestFields {
 		lines := h.Values(field)
@@ -118,7 +120,8 @@ func oldDigests(lines []string) (found []digest, err error) {
 	return found, nil
 }
 
-// promises are the digests that a body is compared with when it ends, before its reader is told that it has: one that does not keep them never ends cleanly.
+// promises are the digests that a body is compared with when it ends, before its reader is told
+// that it has: one that does not keep them never ends cleanly.
 type promises struct {
 	want []digest
 	raw  bool // it is the bytes of a content
@@ -126,7 +129,8 @@ type promises struct {
 	sums map[string]hash.Hash
 }
 
-// expect begins the comparison of a body with what is said of it: with want, and with what comes in the trailer.
+// expect begins the comparison of a body with what is said of it: with want, and with what comes in
+// the trailer.
 func (b *body) expect(raw bool, want []digest) error {
 	p := promises{want: want, raw: raw, sums: map[string]hash.Hash{}}
 	p.late = slices.ContainsFunc(digestFields, func(field string) bool {

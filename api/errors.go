@@ -92,7 +92,8 @@ var answers = map[Code]struct {
 	CodeDamaged:              {http.StatusInternalServerError, "The stored content is damaged"},
 }
 
-// rules is the one table from error to code: the first that errors.Is matches. Whatever is not in it is Internal.
+// rules is the one table from error to code: the first that errors.Is matches. Whatever is not in
+// it is Internal.
 var rules = []struct {
 	is    error
 	code  Code
@@ -183,7 +184,8 @@ func quotaDetail(q *catalog.QuotaError) string {
 	return fmt.Sprintf("the %s may hold %d %s and holds %d: %d more don't fit", q.Of, q.Limit, unit, q.Used, q.Wanted)
 }
 
-// faultOf describes an error to the client. sizeOf gives a session's chunk size, or 0; it is asked only where chunks are missing.
+// faultOf describes an error to the client. sizeOf gives a session's chunk size, or 0; it is asked
+// only where chunks are missing.
 func faultOf(err error, sizeOf func(session.SessionID) int64) Fault {
 	code, retry, detail := codeOf(err)
 	f := Fault{Status: answers[code].status, Code: code, Detail: detail, RetryAfterMS: retry.Milliseconds()}

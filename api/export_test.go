@@ -5,7 +5,8 @@ import (
 	"fmt"
 )
 
-// Held gives what the requests that run hold together: places, and what the bodies of JSON count for.
+// Held gives what the requests that run hold together: places, and what the bodies of JSON count
+// for.
 func (s *Server) Held() (places, text int64) { return s.places.held(), s.text.held() }
 
 // Owned gives the places of requests whose principals are known.

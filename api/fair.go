@@ -7,13 +7,14 @@ import (
 	"time"
 )
 
-// fairQueue shares the processors among the principals whose requests compute without waiting for anything: lists, states
-// of uploads, and what else only reads records and makes a long answer. Go's scheduler is fair to goroutines; without the
-// queue a principal with a hundred lists leaves the others a hundredth of the processors.
+// fairQueue shares the processors among the principals whose requests compute without waiting for
+// anything: lists, states of uploads, and what else only reads records and makes a long answer.
+// Go's scheduler is fair to goroutines; without the queue a principal with a hundred lists leaves
+// the others a hundredth of the processors.
 //
-// At most `most` of these requests compute at one time, and those of one principal on half of the processors while other
-// principals have requests. Requests that wait have their places among the requests (limiter), which bounds them. Principals take
-// turns.
+// At most `most` of these requests compute at one time, and those of one principal on half of the
+// processors while other principals have requests. Requests that wait have their places among the
+// requests (limiter), which bounds them. Principals take turns.
 type fairQueue struct {
 	most  int
 	alone func(principal string) bool // no other principal has a request
@@ -34,8 +35,8 @@ type line struct {
 const (
 	// computeWait is how long a request waits for a processor.
 	computeWait = 10 * time.Second
-	// computeFor is how long a request keeps it. One that takes longer waits for something else, or makes a very long
-	// answer, and goes on beside the others.
+	// computeFor is how long a request keeps it. One that takes longer waits for something else, or
+	// makes a very long answer, and goes on beside the others.
 	computeFor = 100 * time.Millisecond
 )
 
@@ -43,8 +44,9 @@ func newFairQueue(most int, alone func(string) bool) *fairQueue {
 	return &fairQueue{most: most, alone: alone, by: map[string]*line{}}
 }
 
-// enter waits until the principal may compute, and gives what ends that; it may be called again. After computeWait it gives
-// errShare where the principal's own requests compute, and errBusy where only those of others do.
+// enter waits until the principal may compute, and gives what ends that; it may be called again.
+// After computeWait it gives errShare where the principal's own requests compute, and errBusy where
+// only those of others do.
 func (q *fairQueue) enter(ctx context.Context, principal string) (leave func(), err error) {
 	if err := q.wait(ctx, principal); err != nil {
 		return nil, err

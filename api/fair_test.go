@@ -16,7 +16,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// computing is for how long a worker computes, and waits for other things where it is longer than computeFor.
+// computing is for how long a worker computes, and waits for other things where it is longer than
+// computeFor.
 const computing = 50 * time.Millisecond
 
 // worker asks to compute again and again.
@@ -42,8 +43,8 @@ func (q *fairQueue) isEmpty(t *testing.T) {
 	}
 }
 
-// A principal with many requests that compute has all processors while it is alone, and half of them beside another,
-// which waits for nobody but itself.
+// A principal with many requests that compute has all processors while it is alone, and half of
+// them beside another, which waits for nobody but itself.
 func TestPrincipalsShareTheProcessors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const processors, many, turns = 4, 100, 50
@@ -173,8 +174,8 @@ func TestRefusedBodiesAreReadOnAtOneRate(t *testing.T) {
 	})
 }
 
-// Frames that cost more than they bring are read at a rate. Each connection has some units of its own,
-// and all share the others. Frames that bring something are not held up.
+// Frames that cost more than they bring are read at a rate. Each connection has some units of its
+// own, and all share the others. Frames that bring something are not held up.
 func TestWhatCostsMoreThanItBringsIsReadAtARate(t *testing.T) {
 	for name, one := range map[string]struct {
 		frame func(f *http2.Framer) error
@@ -225,7 +226,8 @@ func TestWhatCostsMoreThanItBringsIsReadAtARate(t *testing.T) {
 	}
 }
 
-// A client that takes much, and says so, is not held up; and a flood of others holds it up for a moment only.
+// A client that takes much, and says so, is not held up; and a flood of others holds it up for a
+// moment only.
 func TestCreditForWhatIsSentCostsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := newUnsettled(mostRefused, 100)

@@ -8,14 +8,17 @@ import (
 	"strconv"
 )
 
-// framing reads the heads of the requests on an HTTP/1 connection as net/http will, byte by byte, and hands net/http no byte past the end of a request before
-// it asks for more. So it is never in doubt about which bytes are a head. net/http believes one of several framings and forgets the others, while a proxy before us may have
-// believed another: what is a body to one is the next request to the other (RFC 9112, sections 6.1 and 11.2).
+// framing reads the heads of the requests on an HTTP/1 connection as net/http will, byte by byte,
+// and hands net/http no byte past the end of a request before it asks for more. So it is never in
+// doubt about which bytes are a head. net/http believes one of several framings and forgets the
+// others, while a proxy before us may have believed another: what is a body to one is the next
+// request to the other (RFC 9112, sections 6.1 and 11.2).
 //
 //	head ── blank line ── Content-Length bytes ── head …
 //	                  └── anything else: the last request of the connection; its end does not matter
 //
-// One goroutine at a time reads. What is said of a request is set before net/http has its head, and is not touched until its handler has returned.
+// One goroutine at a time reads. What is said of a request is set before net/http has its head, and
+// is not touched until its handler has returned.
 type framing struct {
 	line  []byte // what has come of it
 	lines int    // of the head that is read
@@ -161,8 +164,8 @@ func (h *head) field(line []byte) {
 	}
 }
 
-// ambiguous refuses a request whose body ends in two places, and closes the connection behind it and behind every one whose end this server and a proxy
-// could see in different places.
+// ambiguous refuses a request whose body ends in two places, and closes the connection behind it
+// and behind every one whose end this server and a proxy could see in different places.
 func (c *call) ambiguous() error {
 	conn := connOf(c.Request)
 	if conn == nil || conn.meter.on() {

@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// exchange writes text to a new connection, and gives what is answered until the server closes it or want answers have come.
+// exchange writes text to a new connection, and gives what is answered until the server closes it
+// or want answers have come.
 func (w *world) exchange(text string, want int) (answers []*http.Response, closed bool) {
 	w.t.Helper()
 	c, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
@@ -40,7 +41,8 @@ func (w *world) exchange(text string, want int) (answers []*http.Response, close
 	return answers, err == io.EOF
 }
 
-// Two framings are one too many: what follows the body of one is the next request to whoever believes the other (RFC 9112, section 11.2).
+// Two framings are one too many: what follows the body of one is the next request to whoever
+// believes the other (RFC 9112, section 11.2).
 func TestAmbiguousFramingIsRefused(t *testing.T) {
 	w := newWorld(t, nil)
 	head := func(fields ...string) string {
@@ -62,7 +64,8 @@ func TestAmbiguousFramingIsRefused(t *testing.T) {
 			t.Errorf("%.40q: %d answers, closed %v: %+v", both, len(answers), closed, answers)
 		}
 	}
-	// Chunks alone are fine; where they end is not asked for, and the connection closes behind them.
+	// Chunks alone are fine; where they end is not asked for, and the connection closes behind
+	// them.
 	answers, closed := w.exchange(head(chunked)+create("alone")+smuggled, 2)
 	if len(answers) != 1 || answers[0].StatusCode != http.StatusOK || !closed {
 		t.Errorf("chunks alone: %d answers, closed %v: %+v", len(answers), closed, answers)
@@ -75,7 +78,8 @@ func TestAmbiguousFramingIsRefused(t *testing.T) {
 	}
 }
 
-// Whatever a head is cut into, what is in doubt is refused or the last request of its connection, and a request that stands in it is never served.
+// Whatever a head is cut into, what is in doubt is refused or the last request of its connection,
+// and a request that stands in it is never served.
 func TestNoHeadSmugglesARequest(t *testing.T) {
 	w := newWorld(t, nil)
 	const inner = "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -142,7 +146,8 @@ func TestNoHeadSmugglesARequest(t *testing.T) {
 	}
 }
 
-// cutAt sends text in two packets, and gives the statuses of the answers, whether each has an id, and whether the connection is closed behind them.
+// cutAt sends text in two packets, and gives the statuses of the answers, whether each has an id,
+// and whether the connection is closed behind them.
 func (w *world) cutAt(text string, at, most int) (statuses []int, ids, closed bool) {
 	w.t.Helper()
 	c := w.dial()

@@ -20,7 +20,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// A field of digests gives only those of an algorithm that is compared, of the right length, and gives back those that a client of ours writes.
+// A field of digests gives only those of an algorithm that is compared, of the right length, and
+// gives back those that a client of ours writes.
 func FuzzContentDigest(f *testing.F) {
 	f.Add("sha-256=:"+base64.StdEncoding.EncodeToString(make([]byte, 32))+":", "crc32c=:AAAAAA==:")
 	f.Add("SHA-256="+base64.StdEncoding.EncodeToString(make([]byte, 32)), "id-sha=,MD5=x")
@@ -122,7 +123,8 @@ func FuzzIfNoneMatch(f *testing.F) {
 	})
 }
 
-// Whatever the name: the header is one line of printable ASCII, says nothing but the form and the name, and a reader gets the harmless name from it.
+// Whatever the name: the header is one line of printable ASCII, says nothing but the form and the
+// name, and a reader gets the harmless name from it.
 func FuzzDisposition(f *testing.F) {
 	f.Add("ü 🎉.pdf", "application/pdf")
 	f.Add(`a";filename=b`, "text/html")
@@ -187,8 +189,8 @@ func requests() (all []reflect.Type) {
 	return all
 }
 
-// What is accepted as a request is accepted again when it is written again, and means the same. With a member that there is not, or one
-// that is there twice, it never is.
+// What is accepted as a request is accepted again when it is written again, and means the same.
+// With a member that there is not, or one that is there twice, it never is.
 func FuzzJSON(f *testing.F) {
 	types := requests()
 	for i, t := range types {
@@ -259,7 +261,8 @@ func members(t *testing.T, object []byte) map[string]jsontext.Value {
 	return all
 }
 
-// A query is taken apart so that each parameter is known and there once, and its numbers are what they say.
+// A query is taken apart so that each parameter is known and there once, and its numbers are what
+// they say.
 func FuzzQuery(f *testing.F) {
 	params := []param{{name: "limit"}, {name: "cursor"}, {name: "trash"}}
 	f.Add("limit=5&cursor=x&trash=true")

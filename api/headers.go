@@ -12,15 +12,20 @@ import (
 	"sluice/catalog"
 )
 
-// notTaken is a field of a request that would change what the request or its body means, and that is not supported: ignored, it would make an answer a lie.
-// A name that ends in - stands for all that begin so.
+// notTaken is a field of a request that would change what the request or its body means, and that
+// is not supported: ignored, it would make an answer a lie. A name that ends in - stands for all
+// that begin so.
 type notTaken struct{ field, why string }
 
-// Fields that are heeded elsewhere: Authorization, Content-Length, Transfer-Encoding (framing.go, net/http), Content-Encoding (errEncoded), the digests and Trailer (digest.go), Content-Type
-// (create, decode, whole), Range and the conditions of a content (readContent). Ignored, since they only ask for a favour or describe: Accept and its kind, Prefer, Want-Content-Digest,
-// Want-Repr-Digest, Content-Location, Content-Language, Content-Disposition, Date, TE, and on JSON that has no validators If-None-Match, If-Modified-Since, If-Range and Range.
+// Fields that are heeded elsewhere: Authorization, Content-Length, Transfer-Encoding (framing.go,
+// net/http), Content-Encoding (errEncoded), the digests and Trailer (digest.go), Content-Type
+// (create, decode, whole), Range and the conditions of a content (readContent). Ignored, since they
+// only ask for a favour or describe: Accept and its kind, Prefer, Want-Content-Digest,
+// Want-Repr-Digest, Content-Location, Content-Language, Content-Disposition, Date, TE, and on JSON
+// that has no validators If-None-Match, If-Modified-Since, If-Range and Range.
 
-// single are the fields that have one value (RFC 9110 §5.3): of two lines different software believes different ones.
+// single are the fields that have one value (RFC 9110 §5.3): of two lines different software
+// believes different ones.
 var single = []string{"Content-Type", "Expect", "Content-Range", "Content-Location"}
 
 // refusedAlways are refused on every request.
@@ -30,7 +35,8 @@ var refusedAlways = []notTaken{
 	{"X-Method-Override", "is not taken: send the method itself"},
 }
 
-// refusedChanges are refused on requests that change something. No operation replaces what is at an address, so that there is nothing to compare.
+// refusedChanges are refused on requests that change something. No operation replaces what is at an
+// address, so that there is nothing to compare.
 var refusedChanges = []notTaken{
 	{"If-Match", "is not taken here: nothing is replaced by this request"},
 	{"If-None-Match", "is not taken here: nothing is replaced by this request; an idem makes a repeat safe"},
@@ -95,8 +101,8 @@ func refused(h http.Header, table []notTaken) error {
 	return nil
 }
 
-// heed verifies or refuses the fields of a request that change what it means. Of the digests of raw bytes package upload compares the first SHA-256 and CRC-32C itself, the
-// body all others.
+// heed verifies or refuses the fields of a request that change what it means. Of the digests of raw
+// bytes package upload compares the first SHA-256 and CRC-32C itself, the body all others.
 func (c *call) heed(r *route) error {
 	h := c.Request.Header
 	if err := refused(h, refusedAlways); err != nil {
@@ -144,7 +150,8 @@ func (c *call) heed(r *route) error {
 	}))
 }
 
-// meaning refuses the fields, of a head or of a trailer, that would change what a request that changes something means.
+// meaning refuses the fields, of a head or of a trailer, that would change what a request that
+// changes something means.
 func meaning(h http.Header, raw bool) error {
 	for _, v := range h["Content-Encoding"] {
 		if v != "" {

@@ -58,7 +58,8 @@ func TestWhatChangesTheMeaningOfABodyIsRefused(t *testing.T) {
 			}
 		}
 	}
-	// What describes, or asks for a favour, does no harm; what curl --data-binary and others say of any bytes is no type.
+	// What describes, or asks for a favour, does no harm; what curl --data-binary and others say of
+	// any bytes is no type.
 	for _, way := range ways {
 		a := w.do(way.method, way.path, string(b), "Prefer", "return=minimal", "Content-Location", "/x", "Content-Disposition", "inline", "Content-Language", "de",
 			"Want-Content-Digest", "sha-256=1", "Content-Type", "application/x-www-form-urlencoded")
@@ -89,7 +90,8 @@ func TestAFieldThatComesTwiceIsRefused(t *testing.T) {
 	}
 }
 
-// What is refused in the head is refused in the trailer, announced or not. Nothing of the body is kept, but for a range where nobody announced it.
+// What is refused in the head is refused in the trailer, announced or not. Nothing of the body is
+// kept, but for a range where nobody announced it.
 func TestWhatChangesTheMeaningIsRefusedInATrailer(t *testing.T) {
 	w := newWorld(t, nil)
 	b := random(chunk)
@@ -179,7 +181,8 @@ func promisesOf() []promise {
 	return out
 }
 
-// What is promised of a body is compared before anything is done, whatever says it: with raw bytes and with JSON, and all of it where there is more than one.
+// What is promised of a body is compared before anything is done, whatever says it: with raw bytes
+// and with JSON, and all of it where there is more than one.
 func TestPromisesOfABodyAreKept(t *testing.T) {
 	w := newWorld(t, nil)
 	good, other := random(chunk), random(chunk)
@@ -226,7 +229,8 @@ func TestPromisesOfABodyAreKept(t *testing.T) {
 	}
 }
 
-// A digest in a trailer is compared like one in the head, over both protocols; one that was not announced, or does not come, can't be.
+// A digest in a trailer is compared like one in the head, over both protocols; one that was not
+// announced, or does not come, can't be.
 func TestPromisesInATrailer(t *testing.T) {
 	w := newWorld(t, nil)
 	one := w.transport

@@ -10,9 +10,9 @@ const idleFor = 2 * time.Minute
 
 // idles notes that the connection has no request any more, or that it has one. of.mu is held.
 //
-// http.Server.IdleTimeout is not set. When an HTTP/2 connection ends that has streams, net/http starts
-// its idle timer again. The timer then keeps all that the connection had, its unsent answers too, for as
-// long as the timeout is.
+// http.Server.IdleTimeout is not set. When an HTTP/2 connection ends that has streams, net/http
+// starts its idle timer again. The timer then keeps all that the connection had, its unsent answers
+// too, for as long as the timeout is.
 func (c *conn) idles(yes bool) {
 	if c.idleSince = (time.Time{}); !yes {
 		return
@@ -23,7 +23,8 @@ func (c *conn) idles(yes bool) {
 	}
 }
 
-// expire closes the connection if it has been idle for idleFor. If it has not, it looks again later.
+// expire closes the connection if it has been idle for idleFor. If it has not, it looks again
+// later.
 func (c *conn) expire() {
 	c.of.mu.Lock()
 	late := false
@@ -49,8 +50,8 @@ func (c *conn) expire() {
 	c.Close()
 }
 
-// farewell gives a GOAWAY frame (RFC 9113, section 6.8). It names the newest stream that has come, so the
-// client knows that it may repeat what it has sent on newer ones.
+// farewell gives a GOAWAY frame (RFC 9113, section 6.8). It names the newest stream that has come,
+// so the client knows that it may repeat what it has sent on newer ones.
 func (s *streams) farewell() []byte {
 	s.leaves()
 	s.all.mu.Lock()

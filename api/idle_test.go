@@ -14,8 +14,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// A connection is closed when it has been without a request for two minutes, and not before. A client of HTTP/2 is told
-// which streams the server has seen.
+// A connection is closed when it has been without a request for two minutes, and not before. A
+// client of HTTP/2 is told which streams the server has seen.
 func TestAnIdleConnectionEnds(t *testing.T) {
 	const step = idleFor - time.Second
 	t.Run("HTTP/1.1", func(t *testing.T) {

@@ -21,12 +21,15 @@ const (
 	maxBatchJSON = 8 << 20
 )
 
-// jsonCost is what a byte of a JSON body counts for: itself and the buffer that grows for it, and what is made of it (api TestWhatJSONCosts).
+// jsonCost is what a byte of a JSON body counts for: itself and the buffer that grows for it, and
+// what is made of it (api TestWhatJSONCosts).
 const jsonCost = 4
 
-// decode reads the request's JSON body into v, strictly: names are case-sensitive and neither unknown, repeated nor missing,
-// nothing trails, the text is UTF-8, a null stands only where the member may be absent and has a meaning without a value, and there is not more of anything than
-// its shape lets in, which is compared while the body is read. charge is asked for what is kept before it is kept. Where v has no member at all, an empty body will do.
+// decode reads the request's JSON body into v, strictly: names are case-sensitive and neither
+// unknown, repeated nor missing, nothing trails, the text is UTF-8, a null stands only where the
+// member may be absent and has a meaning without a value, and there is not more of anything than
+// its shape lets in, which is compared while the body is read. charge is asked for what is kept
+// before it is kept. Where v has no member at all, an empty body will do.
 func decode(r *http.Request, body io.Reader, max int64, of *shape, charge func(n int64) error, v any) error {
 	if r.ContentLength > max {
 		return tooLong(max)

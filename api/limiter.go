@@ -9,7 +9,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// limiter bounds what all requests hold together, places or bytes, and what those of one principal do.
+// limiter bounds what all requests hold together, places or bytes, and what those of one principal
+// do.
 type limiter struct {
 	most  int64 // of all
 	share int64 // of one principal
@@ -25,7 +26,8 @@ func newLimiter(most, share, unknown int64) *limiter {
 	return &limiter{most: most, share: max(share, 1), unknown: max(unknown, 1), by: map[string]int64{}}
 }
 
-// acquire takes n for a principal, "" where it is not known. It never waits: it gives errBusy where all have too much, and errShare where the principal has.
+// acquire takes n for a principal, "" where it is not known. It never waits: it gives errBusy where
+// all have too much, and errShare where the principal has.
 func (l *limiter) acquire(principal string, n int64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -95,26 +97,31 @@ func (l *limiter) held() int64 {
 
 // Bounds of what all requests hold together.
 const (
-	// mostHeld is, unless Config.JSON and Config.Held say less, for each of three: the bodies of JSON requests that are under way, each
-	// byte of which counts jsonCost times; JSON answers that are made and not yet taken; and the pieces of contents that are
-	// being sent, which are smaller past it, and none is refused for it.
+	// mostHeld is, unless Config.JSON and Config.Held say less, for each of three: the bodies of
+	// JSON requests that are under way, each byte of which counts jsonCost times; JSON answers that
+	// are made and not yet taken; and the pieces of contents that are being sent, which are smaller
+	// past it, and none is refused for it.
 	mostHeld = 64 << 20
-	// mostProbes is how many requests for /healthz and /readyz may run at one time, beside all others.
+	// mostProbes is how many requests for /healthz and /readyz may run at one time, beside all
+	// others.
 	mostProbes = 64
-	// mostRefused is, unless Config.Refused says less, how many refused requests may be read on at one time, or wait on
-	// HTTP/2 for a window to be answered in, so that their clients see the answer; and how many streams may be unsettled.
-	// Of others the connection is closed at once, and on HTTP/2 the answer is a head alone.
+	// mostRefused is, unless Config.Refused says less, how many refused requests may be read on at
+	// one time, or wait on HTTP/2 for a window to be answered in, so that their clients see the
+	// answer; and how many streams may be unsettled. Of others the connection is closed at once,
+	// and on HTTP/2 the answer is a head alone.
 	mostRefused = 256
-	// readOn is how many bytes a second of all refused bodies together are read on, beyond a second's worth at once: who
-	// sends them without end costs no more than that.
+	// readOn is how many bytes a second of all refused bodies together are read on, beyond a
+	// second's worth at once: who sends them without end costs no more than that.
 	readOn = 64 << 20
 	// smallAnswer is the longest answer that does not count: it waits in net/http's own buffers.
 	smallAnswer = 4 << 10
-	// longAnswer is what an answer counts for before its length is known: a page ends at about half of that.
+	// longAnswer is what an answer counts for before its length is known: a page ends at about half
+	// of that.
 	longAnswer = 512 << 10
 )
 
-// limits are the server's. One principal has at most half of the requests, and three quarters of the bytes; requests whose principal is not known have a quarter.
+// limits are the server's. One principal has at most half of the requests, and three quarters of
+// the bytes; requests whose principal is not known have a quarter.
 type limits struct {
 	places, probes, lingers *limiter // requests
 	text, pieces, answers   *limiter // bytes
@@ -148,7 +155,8 @@ type holds struct {
 	waits   bool   // it has a place among those that wait for their clients, which is counted for conn
 }
 
-// probe reports whether a request asks how the server is. It has a place when no other request gets one.
+// probe reports whether a request asks how the server is. It has a place when no other request gets
+// one.
 func probe(r *http.Request) bool { return r.URL.Path == "/healthz" || r.URL.Path == "/readyz" }
 
 // enter gives the request a place, or an error at once.
@@ -199,7 +207,8 @@ func (s *Server) chargeJSON(c *call) func(n int64) error {
 	}
 }
 
-// compute waits until the caller's request may compute. It ends with computed, at the latest when the request leaves.
+// compute waits until the caller's request may compute. It ends with computed, at the latest when
+// the request leaves.
 func (s *Server) compute(c *call) error {
 	leave, err := s.computing.enter(c.Context(), c.holder)
 	switch {
@@ -233,7 +242,8 @@ func (s *Server) reserve(c *call, n int64) error {
 	return nil
 }
 
-// made counts an answer for what it has become. It is sent also where it is longer than was thought: what it tells of is done.
+// made counts an answer for what it has become. It is sent also where it is longer than was
+// thought: what it tells of is done.
 func (s *Server) made(c *call, n int) {
 	more := int64(n) - c.holds.answer
 	if n <= smallAnswer {
@@ -268,8 +278,9 @@ func (s *Server) leave(c *call) {
 	c.holds = holds{}
 }
 
-// linger gives up the place of a request for one among those that wait for their clients: to take the answer, or to end
-// the body. Past so many the answer of a request on HTTP/2, where it is not made yet, is a head alone, which needs no window.
+// linger gives up the place of a request for one among those that wait for their clients: to take
+// the answer, or to end the body. Past so many the answer of a request on HTTP/2, where it is not
+// made yet, is a head alone, which needs no window.
 func (s *Server) linger(c *call) {
 	s.leave(c)
 	if s.lingers.acquire("", 1) != nil {

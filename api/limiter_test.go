@@ -66,7 +66,8 @@ func (w *world) come(a answer, code api.Code) {
 	}
 }
 
-// Bodies of JSON that do not end count together: one principal has three quarters of what there is for all, and what has only been announced counts nothing.
+// Bodies of JSON that do not end count together: one principal has three quarters of what there is
+// for all, and what has only been announced counts nothing.
 func TestJSONBodiesAreBoundedTogether(t *testing.T) {
 	(&world{t: t}).over(func(w *world) {
 		const mib = 1 << 20
@@ -115,7 +116,8 @@ func TestOnePrincipalHasAShareOfThePlaces(t *testing.T) {
 	}
 }
 
-// A refused request whose body is still read has no place that another needs, and without a token no byte of it is asked for.
+// A refused request whose body is still read has no place that another needs, and without a token
+// no byte of it is asked for.
 func TestWhoHasNoTokenHoldsNoPlace(t *testing.T) {
 	w := newWorld(t, func(c *api.Config) { c.MaxRequests = 4 })
 	for range 20 {
@@ -158,7 +160,8 @@ func TestHealthIsToldWhenAllPlacesAreTaken(t *testing.T) {
 	}
 }
 
-// OPTIONS for the whole server is answered as everything else is: with an id, and without waiting for a body.
+// OPTIONS for the whole server is answered as everything else is: with an id, and without waiting
+// for a body.
 func TestOptionsForTheServer(t *testing.T) {
 	w := newWorld(t, nil)
 	for text, closes := range map[string]bool{

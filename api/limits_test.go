@@ -18,8 +18,9 @@ import (
 	"sluice/session"
 )
 
-// head sends a request's head alone, and gives the answer that comes although no byte of the body does. With expects the server is to say first that it
-// reads the body, and that is taken for the answer.
+// head sends a request's head alone, and gives the answer that comes although no byte of the body
+// does. With expects the server is to say first that it reads the body, and that is taken for the
+// answer.
 func (w *world) head(head string, expects bool) *http.Response {
 	w.t.Helper()
 	c, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
@@ -37,7 +38,8 @@ func (w *world) head(head string, expects bool) *http.Response {
 	return res
 }
 
-// Each limit that overload meets is said before anything of the body is read, with a time to come again.
+// Each limit that overload meets is said before anything of the body is read, with a time to come
+// again.
 func TestALimitIsSaidBeforeTheBody(t *testing.T) {
 	const large = 10 << 20
 	for name, c := range map[string]struct {
@@ -75,8 +77,8 @@ func TestALimitIsSaidBeforeTheBody(t *testing.T) {
 	}
 }
 
-// One-byte ranges, every second byte first, are refused where they would be pieces of their own, with the gap that is to be closed; where they are
-// not, the content is right in the end.
+// One-byte ranges, every second byte first, are refused where they would be pieces of their own,
+// with the gap that is to be closed; where they are not, the content is right in the end.
 func TestOneByteRangesInTheWorstOrder(t *testing.T) {
 	b := random(600)
 	put := func(w *world, id string, i int) error {

@@ -8,17 +8,22 @@ import (
 	"time"
 )
 
-// bounded is a listener that keeps at most max connections open. One that comes beyond takes the place of another one:
+// bounded is a listener that keeps at most max connections open. One that comes beyond takes the
+// place of another one:
 //
 //  1. that is idle longest, a second at least;
-//  2. or has longest been without a running request otherwise, waitsFor at least: its head does not end, say, or its refused
-//     body is read on;
-//  3. or is idle for less, and its principal has as many connections as principals have on an average;
-//  4. or is without a running request for less, since one was refused, and its principal has as many.
+//  2. or has longest been without a running request otherwise, waitsFor at least: its head does not
+//     end, say, or its refused body is read on;
+//  3. or is idle for less, and its principal has as many connections as principals have on an
+//     average;
+//  4. or is without a running request for less, since one was refused, and its principal has as
+//     many.
 //
-// So a flood does not close the connections that a client with few of them works on. Where there is none, a few more are taken that may only ask for /healthz and /readyz, each
-// until its first bytes ask for something else, or until as many have come after it and it has not asked. All others are answered 503 and
-// closed, so that the stores never lack the descriptors that they need, and the client knows that it is to come again.
+// So a flood does not close the connections that a client with few of them works on. Where there is
+// none, a few more are taken that may only ask for /healthz and /readyz, each until its first bytes
+// ask for something else, or until as many have come after it and it has not asked. All others are
+// answered 503 and closed, so that the stores never lack the descriptors that they need, and the
+// client knows that it is to come again.
 type bounded struct {
 	net.Listener
 	max    int64
@@ -45,19 +50,21 @@ const (
 	// refusing is how many refusals may be under way at one time, each for refuseFor at most.
 	refusing  = 64
 	refuseFor = time.Second
-	// mostSpare is how many connections may be open beyond the bound, and where that is small leastSpare and a quarter
-	// of it. A supervisor's question has come and is answered before so many others come, also in a flood.
-	// Package budget counts them.
+	// mostSpare is how many connections may be open beyond the bound, and where that is small
+	// leastSpare and a quarter of it. A supervisor's question has come and is answered before so
+	// many others come, also in a flood. Package budget counts them.
 	mostSpare, leastSpare = 32, 8
-	// restsFor and waitsFor are how long a connection of the bound is let alone that is idle, or has no running request
-	// although it is not idle.
+	// restsFor and waitsFor are how long a connection of the bound is let alone that is idle, or
+	// has no running request although it is not idle.
 	restsFor, waitsFor = time.Second, 100 * time.Millisecond
-	// looksAt is how many of a queue's first connections are looked at for one whose principal has many.
+	// looksAt is how many of a queue's first connections are looked at for one whose principal has
+	// many.
 	looksAt = 64
 )
 
-// bound makes conns of what l accepts; with max 0 as many as come. What they send and nobody reads is counted in unread,
-// the streams of HTTP/2 that begin in begun, and what nobody takes is held to the pace.
+// bound makes conns of what l accepts; with max 0 as many as come. What they send and nobody reads
+// is counted in unread, the streams of HTTP/2 that begin in begun, and what nobody takes is held to
+// the pace.
 func bound(l net.Listener, max int64, unread *backlog, begun *unsettled, p pace, count *counters) *bounded {
 	return &bounded{
 		Listener: l, max: max, spare: min(max/4+leastSpare, mostSpare), unread: unread, begun: begun, pace: p, count: count,
@@ -122,7 +129,8 @@ func (b *bounded) admit(c *conn) bool {
 	return taken
 }
 
-// restful gives the connection of the bound that makes way for a newcomer; nil: there is none. mu is held.
+// restful gives the connection of the bound that makes way for a newcomer; nil: there is none. mu
+// is held.
 func (b *bounded) restful() *conn {
 	if c := b.idle.eldest(restsFor); c != nil {
 		return c
@@ -136,8 +144,8 @@ func (b *bounded) restful() *conn {
 	return b.manys(&b.waits)
 }
 
-// manys gives a connection that has brought a request, and whose principal has many connections; nil: there is none
-// among the first of the queue. mu is held.
+// manys gives a connection that has brought a request, and whose principal has many connections;
+// nil: there is none among the first of the queue. mu is held.
 func (b *bounded) manys(q *queue) *conn {
 	c := q.first
 	for i := 0; i < looksAt && c != nil; i++ {
@@ -185,8 +193,8 @@ func (b *bounded) asked(c *conn) {
 	}
 }
 
-// dismiss refuses a connection beyond the bound that asks for something else than it may. Whoever reads from the
-// connection calls it, and closes it next.
+// dismiss refuses a connection beyond the bound that asks for something else than it may. Whoever
+// reads from the connection calls it, and closes it next.
 func (b *bounded) dismiss(c *conn) {
 	b.mu.Lock()
 	evicted := c.refused
@@ -229,8 +237,9 @@ func (b *bounded) tally(c *conn, n int64) {
 	}
 }
 
-// rest puts a connection that has no running request into its queue: q, where it is within the bound. One beyond it keeps
-// the turn that it has, and is the next to go once it has been answered. mu is held.
+// rest puts a connection that has no running request into its queue: q, where it is within the
+// bound. One beyond it keeps the turn that it has, and is the next to go once it has been answered.
+// mu is held.
 func (b *bounded) rest(c *conn, q *queue) {
 	switch {
 	case !c.spare:
@@ -341,8 +350,8 @@ func (b *bounded) Close() error {
 	return b.Listener.Close()
 }
 
-// refuse answers 503 on a connection while others are let in, and closes it by end. Where too many are refused already
-// it is only closed.
+// refuse answers 503 on a connection while others are let in, and closes it by end. Where too many
+// are refused already it is only closed.
 func (b *bounded) refuse(c net.Conn, end func()) {
 	b.count.connections.Add(1)
 	select {
@@ -357,7 +366,8 @@ func (b *bounded) refuse(c net.Conn, end func()) {
 	}
 }
 
-// crowded says so, and reads on for a moment: a connection that is closed with unread bytes takes its answer along.
+// crowded says so, and reads on for a moment: a connection that is closed with unread bytes takes
+// its answer along.
 func crowded(c net.Conn) {
 	late := time.AfterFunc(refuseFor, func() { c.Close() }) // others may set its deadlines
 	defer late.Stop()

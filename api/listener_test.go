@@ -37,7 +37,8 @@ func (w *world) dial() net.Conn {
 	return c
 }
 
-// While every connection is at work, one too many is told to come again, and may only ask how the server is; those that are there go on, and one that closes makes way.
+// While every connection is at work, one too many is told to come again, and may only ask how the
+// server is; those that are there go on, and one that closes makes way.
 func TestConnectionsAreBounded(t *testing.T) {
 	const most = 3
 	w := newWorld(t, func(c *api.Config) { c.MaxConns = most })
@@ -71,7 +72,8 @@ func TestConnectionsAreBounded(t *testing.T) {
 	})
 }
 
-// A server that drains lets clients go on with what they have begun, and says on /readyz that it is stopping.
+// A server that drains lets clients go on with what they have begun, and says on /readyz that it is
+// stopping.
 func TestADrainingServerIsStillToBeSeen(t *testing.T) {
 	w := newWorld(t, nil)
 	b := random(2 * chunk)

@@ -14,8 +14,8 @@ import (
 	"sluice/catalog"
 )
 
-// call is one request on its way through an operation. It is the http.ResponseWriter that the handlers get, so that what belongs to
-// the request travels with it and not in its context.
+// call is one request on its way through an operation. It is the http.ResponseWriter that the
+// handlers get, so that what belongs to the request travels with it and not in its context.
 type call struct {
 	*http.Request
 	http.ResponseWriter
@@ -34,7 +34,8 @@ type call struct {
 // Unwrap is for http.ResponseController.
 func (c *call) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-// WriteHeader keeps the first final status. Where the client may still be sending, the answer goes out at once, and the connection closes behind it.
+// WriteHeader keeps the first final status. Where the client may still be sending, the answer goes
+// out at once, and the connection closes behind it.
 func (c *call) WriteHeader(status int) {
 	if c.status == 0 && status >= 200 {
 		c.status = status
@@ -68,15 +69,17 @@ func (c *call) Header() http.Header { return c.ResponseWriter.Header() }
 // never is as good as no deadline.
 const never = 10_000 * time.Hour
 
-// guard is what every request goes through first: it gets its id (never the client's), is counted, logged, and survived.
+// guard is what every request goes through first: it gets its id (never the client's), is counted,
+// logged, and survived.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return s.counted(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		c := &call{Request: r, ResponseWriter: w, body: newBody(r, w, s.cfg.MinRate, s.cfg.RateWindow), id: newRequestID()}
 		defer c.body.close()
 		if r.ProtoMajor >= 2 {
-			// That of net/http's own answers ends here. To have none would not do: net/http sets the next one even where the
-			// stream has ended meanwhile, and keeps all of the connection until then.
+			// That of net/http's own answers ends here. To have none would not do: net/http sets
+			// the next one even where the stream has ended meanwhile, and keeps all of the
+			// connection until then.
 			_ = c.body.rc.SetWriteDeadline(began.Add(never))
 		}
 		h := w.Header()
@@ -161,7 +164,8 @@ func newRequestID() string {
 	return id.String()
 }
 
-// mux routes the table's operations. A path that is not in its plain form is no path of ours, and is not mended by a redirect.
+// mux routes the table's operations. A path that is not in its plain form is no path of ours, and
+// is not mended by a redirect.
 func (s *Server) mux(table []route) http.Handler {
 	mux := http.NewServeMux()
 	byPath := map[string]map[string]*route{}
@@ -190,7 +194,8 @@ func (s *Server) mux(table []route) http.Handler {
 	})
 }
 
-// dots reports whether a part of an escaped path is one that a file system would walk by. A name that only contains such parts is a name.
+// dots reports whether a part of an escaped path is one that a file system would walk by. A name
+// that only contains such parts is a name.
 func dots(part string) bool {
 	plain, err := url.PathUnescape(part)
 	return err != nil || plain == "." || plain == ".."

@@ -30,7 +30,8 @@ type obj = map[string]any
 // everywhere are the codes that any operation may answer.
 var everywhere = []Code{CodeInvalidArgument, CodeMethodNotAllowed, CodeInternal, CodeUnavailable}
 
-// document makes the OpenAPI 3.1 description of the routes. Its schemas come from the wire types, so that they can't drift apart.
+// document makes the OpenAPI 3.1 description of the routes. Its schemas come from the wire types,
+// so that they can't drift apart.
 func document(table []route) ([]byte, error) {
 	schemas := schemaSet{}
 	problem, err := schemas.ref(reflect.TypeFor[Problem](), false)
@@ -209,7 +210,8 @@ func tag(path string) string {
 // schemaSet are the document's components.
 type schemaSet map[string]*jsonschema.Schema
 
-// ref gives a reference to a wire type's schema. Requests are closed: they say what may be in them. Answers may grow.
+// ref gives a reference to a wire type's schema. Requests are closed: they say what may be in them.
+// Answers may grow.
 func (set schemaSet) ref(t reflect.Type, closed bool) (obj, error) {
 	if t.Kind() == reflect.Map {
 		return obj{"type": "object"}, nil
@@ -230,7 +232,8 @@ func (set schemaSet) ref(t reflect.Type, closed bool) (obj, error) {
 	return obj{"$ref": "#/components/schemas/" + t.Name()}, nil
 }
 
-// tidy makes the schema say what the wire does: an array is never null, and an answer's object may have more members.
+// tidy makes the schema say what the wire does: an array is never null, and an answer's object may
+// have more members.
 func tidy(s *jsonschema.Schema, closed bool) {
 	if s == nil {
 		return
@@ -249,7 +252,8 @@ func tidy(s *jsonschema.Schema, closed bool) {
 	}
 }
 
-// bound says in a request's schema what its shape refuses: too long a list, and a string that has not so many hex digits.
+// bound says in a request's schema what its shape refuses: too long a list, and a string that has
+// not so many hex digits.
 func (s *shape) bound(schema *jsonschema.Schema) {
 	for _, m := range s.members {
 		p := schema.Properties[m.name]

@@ -110,7 +110,8 @@ func TestTheDocumentIsValidOpenAPI(t *testing.T) {
 	}
 }
 
-// What a request is refused for as it is read, the document says: how long a list may be, and what stands in it.
+// What a request is refused for as it is read, the document says: how long a list may be, and what
+// stands in it.
 func TestTheDocumentBoundsLists(t *testing.T) {
 	w := newWorld(t, nil)
 	doc := string(w.do("GET", "/openapi.json", "", "Authorization", "").body)
@@ -132,7 +133,8 @@ func TestTheDocumentBoundsLists(t *testing.T) {
 	}
 }
 
-// docs/api.md has a section for each operation, and none of one that is not there. Their examples are run by cmd/sluice.
+// docs/api.md has a section for each operation, and none of one that is not there. Their examples
+// are run by cmd/sluice.
 func TestTheContractHasEveryOperation(t *testing.T) {
 	w := newWorld(t, nil)
 	served := map[string]bool{}

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// A window ends at its time however many bytes come now and then; only as many as the rate asks for begin the next one, and what the server was busy
-// with meanwhile is not the client's.
+// A window ends at its time however many bytes come now and then; only as many as the rate asks for
+// begin the next one, and what the server was busy with meanwhile is not the client's.
 func TestAByteNowAndThenIsTooSlow(t *testing.T) {
 	const window = 30 * time.Second
 	p := pace{window: window, per: 30 << 10}

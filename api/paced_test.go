@@ -45,7 +45,8 @@ func (t *taker) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// A reader is held to the minimum rate, whatever it took fast before; and what is kept for it is bounded, also together with others.
+// A reader is held to the minimum rate, whatever it took fast before; and what is kept for it is
+// bounded, also together with others.
 func TestAReaderThatGetsSlow(t *testing.T) {
 	const (
 		rate   = 1 << 10
@@ -116,7 +117,8 @@ func (f failing) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Content that turns out to be rotten before its first piece was given is refused; after that the answer is cut off.
+// Content that turns out to be rotten before its first piece was given is refused; after that the
+// answer is cut off.
 func TestNothingIsAnsweredBeforeItWasCompared(t *testing.T) {
 	rot := errors.New("rotten")
 	for _, good := range []int{0, pieceBytes} {

@@ -44,7 +44,8 @@ func other(s string, at int) string {
 	return s[:at] + c + s[at+1:]
 }
 
-// Without exactly one valid bearer token every operation is refused, before anything of the request is looked at.
+// Without exactly one valid bearer token every operation is refused, before anything of the request
+// is looked at.
 func TestNothingWithoutAToken(t *testing.T) {
 	w := newWorld(t, nil)
 	token, secret, err := w.access.CreateToken(t.Context(), w.me, w.me.Principal, "revoked", false, 0)
@@ -223,7 +224,8 @@ func TestAStrangerLearnsNothing(t *testing.T) {
 	}
 }
 
-// A creator who has lost the role is told so, on a session that he knows of; nobody's refused request keeps it alive.
+// A creator who has lost the role is told so, on a session that he knows of; nobody's refused
+// request keeps it alive.
 func TestARoleThatWasTakenAway(t *testing.T) {
 	w := newWorld(t, nil)
 	principal, secret := w.join("former", false)

@@ -191,7 +191,8 @@ func TestWhatCanBeBegun(t *testing.T) {
 	}
 }
 
-// memories_create takes by its query and headers what uploads_begin takes as JSON, and refuses the same.
+// memories_create takes by its query and headers what uploads_begin takes as JSON, and refuses the
+// same.
 func TestWhatCanBeCreated(t *testing.T) {
 	w := newWorld(t, nil)
 	const bad, kind = api.CodeInvalidArgument, api.CodeUnsupportedMediaType

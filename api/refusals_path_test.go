@@ -77,7 +77,8 @@ func TestMethods(t *testing.T) {
 	}
 }
 
-// No option is silently ignored: an unknown or repeated parameter, or a value that is none, is refused.
+// No option is silently ignored: an unknown or repeated parameter, or a value that is none, is
+// refused.
 func TestQueries(t *testing.T) {
 	w := newWorld(t, nil)
 	id, b := w.partial()

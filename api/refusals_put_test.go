@@ -191,7 +191,8 @@ func crc32cField(b []byte) string {
 	return "crc32c=:" + base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, crcOf(b))) + ":"
 }
 
-// A Content-Digest is checked before anything is recorded, on every way in; what is not ours is ignored beside what is, and refused alone.
+// A Content-Digest is checked before anything is recorded, on every way in; what is not ours is
+// ignored beside what is, and refused alone.
 func TestContentDigest(t *testing.T) {
 	good, other := random(chunk), random(chunk)
 	crcSwapped := binary.LittleEndian.AppendUint32(nil, crcOf(good))
@@ -248,8 +249,8 @@ func TestContentDigest(t *testing.T) {
 	}
 }
 
-// A create that fails leaves nothing, whether it goes straight into the catalog, to a place of its own, or through a session, which is
-// all that the totals tell of it.
+// A create that fails leaves nothing, whether it goes straight into the catalog, to a place of its
+// own, or through a session, which is all that the totals tell of it.
 func TestAFailedCreateLeavesNothing(t *testing.T) {
 	for _, n := range []int{inlineMax, chunk, 3 * chunk} {
 		for _, announced := range []bool{true, false} {

@@ -81,7 +81,8 @@ func TestWhatWasDeletedIsNotMadeAgain(t *testing.T) {
 
 func ptr(n int64) *int64 { return &n }
 
-// The same key with another request is refused, whatever differs, before and after the end; what the server picks is no difference.
+// The same key with another request is refused, whatever differs, before and after the end; what
+// the server picks is no difference.
 func TestIdempotencyConflicts(t *testing.T) {
 	w := newWorld(t, nil)
 	const idem = `,"idem":"k"`

@@ -22,7 +22,8 @@ import (
 	"sluice/catalog"
 )
 
-// statuses is the table of errors of API.md, but for Rejected (nothing inspects content yet), and with Timeout, PreconditionFailed and Damaged, its extensions.
+// statuses is the table of errors of API.md, but for Rejected (nothing inspects content yet), and
+// with Timeout, PreconditionFailed and Damaged, its extensions.
 var statuses = map[api.Code]int{
 	api.CodeInvalidArgument: 400, api.CodeUnauthenticated: 401, api.CodeForbidden: 403, api.CodeQuotaExceeded: 403, api.CodeNotFound: 404,
 	api.CodeSessionExpired: 410, api.CodeChunkConflict: 409, api.CodeIdempotencyConflict: 409, api.CodeAlreadyExists: 409,
@@ -205,7 +206,8 @@ const (
 	creates  = "/v1/memories_create"
 )
 
-// Each code is given where API.md says, with its status and all that belongs to a problem, and the refusal changes nothing.
+// Each code is given where API.md says, with its status and all that belongs to a problem, and the
+// refusal changes nothing.
 func TestEveryCodeOfTheContract(t *testing.T) {
 	rows := map[api.Code]func(w *world){
 		api.CodeInvalidArgument: func(w *world) { w.refused(api.CodeInvalidArgument, "POST", begins, `{`) },

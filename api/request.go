@@ -17,8 +17,8 @@ const (
 	maxLimit     = 1000
 )
 
-// checkQuery takes the query apart. A parameter that the route doesn't have, or that is there twice, is refused, so that a misspelt
-// option is never silently ignored.
+// checkQuery takes the query apart. A parameter that the route doesn't have, or that is there
+// twice, is refused, so that a misspelt option is never silently ignored.
 func (c *call) checkQuery(params []param) error {
 	q, err := url.ParseQuery(c.URL.RawQuery)
 	if err != nil {

@@ -27,7 +27,8 @@ func (w *world) capsule() api.Capsule {
 	return c
 }
 
-// visible fails where m is not to be had by every way in at this very moment, or the counters have not moved from before by ms.
+// visible fails where m is not to be had by every way in at this very moment, or the counters have
+// not moved from before by ms.
 func (w *world) visible(before api.Capsule, b []byte, ms ...api.Memory) {
 	w.t.Helper()
 	ctx := w.t.Context()
@@ -288,7 +289,8 @@ func TestABatchAppearsAtOnce(t *testing.T) {
 	}
 }
 
-// One bad session of a hundred: nothing of the batch is visible, failures names it, and all can be finished later.
+// One bad session of a hundred: nothing of the batch is visible, failures names it, and all can be
+// finished later.
 func TestABatchAppearsNotAtAll(t *testing.T) {
 	w := newWorld(t, nil)
 	b := random(100)

@@ -5,7 +5,8 @@ import (
 	"reflect"
 )
 
-// auth says who may ask for an operation at all; what each caller may do there, the operation decides.
+// auth says who may ask for an operation at all; what each caller may do there, the operation
+// decides.
 type auth int
 
 const (
@@ -30,7 +31,8 @@ type route struct {
 	operation
 	// codes are the refusals beside those that every route has.
 	codes []Code
-	// starts: only ever begins something new, and is refused while the server drains. What may also be a repeat is asked by upload.
+	// starts: only ever begins something new, and is refused while the server drains. What may also
+	// be a repeat is asked by upload.
 	starts bool
 	// long: the answer may have more than a few KiB, and counts before it is made.
 	long bool

@@ -19,11 +19,12 @@ import (
 	"sluice/upload"
 )
 
-// Uploads carries out the uploads_* operations; upload.Service has it. Each method is safe for concurrent use; which errors it gives, and
-// what a repeat does, upload says.
+// Uploads carries out the uploads_* operations; upload.Service has it. Each method is safe for
+// concurrent use; which errors it gives, and what a repeat does, upload says.
 type Uploads interface {
 	Begin(ctx context.Context, c access.Caller, req upload.BeginRequest) (upload.Upload, error)
-	// PutChunk and PutRange read the body on the calling goroutine, and have stopped when they return.
+	// PutChunk and PutRange read the body on the calling goroutine, and have stopped when they
+	// return.
 	PutChunk(ctx context.Context, c access.Caller, id session.SessionID, idx int64, body io.Reader, p upload.Put) error
 	PutRange(ctx context.Context, c access.Caller, id session.SessionID, off int64, body io.Reader, p upload.Put) (n int64, err error)
 	Finish(ctx context.Context, c access.Caller, req upload.FinishRequest) (catalog.Memory, error)
@@ -66,11 +67,13 @@ type Sessions interface {
 type Access interface {
 	// Authenticate gives access.ErrUnauthenticated where the secret is no valid token.
 	Authenticate(ctx context.Context, secret string) (access.Caller, error)
-	// Admin gives nil where the caller has the admin right now, and, for a change, a token that may change things.
+	// Admin gives nil where the caller has the admin right now, and, for a change, a token that may
+	// change things.
 	Admin(ctx context.Context, c access.Caller, change bool) error
 }
 
-// Config is what a Server works with. Zero values of the last group take the defaults that are named.
+// Config is what a Server works with. Zero values of the last group take the defaults that are
+// named.
 type Config struct {
 	Uploads  Uploads
 	Memories Memories
@@ -78,7 +81,8 @@ type Config struct {
 	Access   Access
 	// Ready says whether the stores answer; nil always does.
 	Ready func(ctx context.Context) error
-	// Damaged says how many reads of the records have failed since the start as what they needed is damaged, and whether there is any; nil: none.
+	// Damaged says how many reads of the records have failed since the start as what they needed is
+	// damaged, and whether there is any; nil: none.
 	Damaged func() (reads int64, what []string)
 	// Expire ends what is past its time to live now, and gives the number.
 	Expire func(ctx context.Context) (int, error)
@@ -86,27 +90,30 @@ type Config struct {
 	Log *slog.Logger // discards
 	// MaxHead is how many bytes the head of a request may have (64 KiB; 8 KiB at least).
 	MaxHead int64
-	// MinRate is how many bytes a second a body must bring, on an average over RateWindow (1,024 over 30 s). Slower clients are
-	// cut off, going up and coming down.
+	// MinRate is how many bytes a second a body must bring, on an average over RateWindow (1,024
+	// over 30 s). Slower clients are cut off, going up and coming down.
 	MinRate    int64
 	RateWindow time.Duration
-	// MaxRequests bounds the requests that run at one time (16,384); more are answered 503 at once. One principal has at most half of them, and is answered
-	// 429 beyond; /healthz and /readyz have places of their own.
+	// MaxRequests bounds the requests that run at one time (16,384); more are answered 503 at once.
+	// One principal has at most half of them, and is answered 429 beyond; /healthz and /readyz have
+	// places of their own.
 	MaxRequests int64
-	// MaxConns bounds the open connections of the public listener (0: no bound). One more takes the place of the one that is idle longest; where none is
-	// it is answered 503 and closed, but for a few that ask for /healthz or /readyz.
+	// MaxConns bounds the open connections of the public listener (0: no bound). One more takes the
+	// place of the one that is idle longest; where none is it is answered 503 and closed, but for a
+	// few that ask for /healthz or /readyz.
 	MaxConns int64
 	// Unread bounds what clients have sent on HTTP/2 and no request has read, in bytes (128 MiB).
 	Unread int64
-	// JSON bounds what the bodies of JSON requests take in bytes, each byte counting four times, and Held what is held of
-	// each of JSON answers and pieces of contents (64 MiB).
+	// JSON bounds what the bodies of JSON requests take in bytes, each byte counting four times,
+	// and Held what is held of each of JSON answers and pieces of contents (64 MiB).
 	JSON, Held int64
-	// Refused bounds the refused requests that wait for their clients, and the streams that have begun and are neither
-	// refused nor let in, but for one of each connection (256).
+	// Refused bounds the refused requests that wait for their clients, and the streams that have
+	// begun and are neither refused nor let in, but for one of each connection (256).
 	Refused int64
 }
 
-// Server answers the /v1 operations. Its handlers are safe for concurrent use. It has no goroutines of its own but in Serve.
+// Server answers the /v1 operations. Its handlers are safe for concurrent use. It has no goroutines
+// of its own but in Serve.
 type Server struct {
 	cfg      Config
 	log      *slog.Logger
@@ -166,16 +173,18 @@ func New(cfg Config) (*Server, error) {
 // Handler is for the public listener.
 func (s *Server) Handler() http.Handler { return s.public }
 
-// AdminHandler is for the admin listener, which asks for no token and therefore belongs on loopback: /metrics and /debug/pprof.
+// AdminHandler is for the admin listener, which asks for no token and therefore belongs on
+// loopback: /metrics and /debug/pprof.
 func (s *Server) AdminHandler() http.Handler { return s.admin }
 
-// Drain makes the server refuse what would begin something new (503, also from /readyz). Puts and finishes of sessions
-// that exist still go through.
+// Drain makes the server refuse what would begin something new (503, also from /readyz). Puts and
+// finishes of sessions that exist still go through.
 func (s *Server) Drain() { s.draining.Store(true) }
 
-// Serve answers on the public and, unless it is nil, the admin listener until ctx ends or a listener fails. Then it drains: it begins
-// nothing new, listens a little longer while requests run, and these get up to grace to end, after which they are cut off. When it
-// returns no request is running, so that the stores may be closed. It closes the listeners.
+// Serve answers on the public and, unless it is nil, the admin listener until ctx ends or a
+// listener fails. Then it drains: it begins nothing new, listens a little longer while requests
+// run, and these get up to grace to end, after which they are cut off. When it returns no request
+// is running, so that the stores may be closed. It closes the listeners.
 func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace time.Duration) error {
 	base, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
@@ -231,8 +240,8 @@ const (
 	maxHead = 64 << 10
 )
 
-// lastCallsFor is how long a server that drains goes on listening while requests run: clients go on with what they have begun, and whoever asks /readyz
-// learns that it is stopping.
+// lastCallsFor is how long a server that drains goes on listening while requests run: clients go on
+// with what they have begun, and whoever asks /readyz learns that it is stopping.
 const lastCallsFor = 3 * time.Second
 
 // lastCalls waits until no request runs, for at most d.
@@ -244,8 +253,8 @@ func (s *Server) lastCalls(d time.Duration) {
 	}
 }
 
-// httpServer bounds what a connection may cost before a handler runs. There is no absolute limit of time on bodies: the minimum
-// rate is the limit.
+// httpServer bounds what a connection may cost before a handler runs. There is no absolute limit of
+// time on bodies: the minimum rate is the limit.
 func (s *Server) httpServer(base context.Context, h http.Handler, l *bounded) *http.Server {
 	l.head = cmp.Or(s.cfg.MaxHead, maxHead)
 	protocols := new(http.Protocols)

@@ -10,11 +10,13 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// maxString is how many bytes a string may have in a request, escapes included: the longest that any member may hold has 2 KiB before it is escaped.
+// maxString is how many bytes a string may have in a request, escapes included: the longest that
+// any member may hold has 2 KiB before it is escaped.
 const maxString = 16 << 10
 
-// shape is what a wire type lets in, made once from the type and its tags. It is compared with the JSON while that is read, so that a list is refused at its
-// first element too many, before anything is made of it.
+// shape is what a wire type lets in, made once from the type and its tags. It is compared with the
+// JSON while that is read, so that a list is refused at its first element too many, before anything
+// is made of it.
 //
 //	json:"name"  max:"1000" (elements of a list)  hex:"8" (digits of each element)
 type shape struct {
@@ -63,7 +65,8 @@ func shapeOf(t reflect.Type) *shape {
 	return s
 }
 
-// check reads one value: its kinds, the names, what is missing, nulls that mean nothing, and how much there is of it.
+// check reads one value: its kinds, the names, what is missing, nulls that mean nothing, and how
+// much there is of it.
 func (s *shape) check(d *jsontext.Decoder) error {
 	kind := d.PeekKind()
 	switch {

@@ -27,7 +27,8 @@ func (t *tally) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// cost decodes a body, and gives what was allocated meanwhile, what is kept of it, what was read, and what was charged.
+// cost decodes a body, and gives what was allocated meanwhile, what is kept of it, what was read,
+// and what was charged.
 func cost(of reflect.Type, body io.Reader) (allocated, kept, read, charged int64, err error) {
 	shape, v, in := shapeOf(of), reflect.New(of).Interface(), &tally{Reader: body}
 	r := httptest.NewRequest(http.MethodPost, "/", nil)
@@ -83,7 +84,8 @@ func TestAListIsBoundedWhileItIsRead(t *testing.T) {
 	}
 }
 
-// What is charged for a body that is taken is enough for what it takes, but for what the collector has yet to take away.
+// What is charged for a body that is taken is enough for what it takes, but for what the collector
+// has yet to take away.
 func TestWhatJSONCosts(t *testing.T) {
 	crc := make([]string, upload.DefaultLimits().MaxChunks)
 	for i := range crc {

@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// A question for health that has come is not forgotten for newcomers, however long it takes until somebody reads it; but
-// of those there are not more than of others, and who has only begun to ask makes way.
+// A question for health that has come is not forgotten for newcomers, however long it takes until
+// somebody reads it; but of those there are not more than of others, and who has only begun to ask
+// makes way.
 func TestAQuestionThatHasComeIsKept(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -7,28 +7,30 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// streamsOf is how many streams a connection may have: as many as a principal has requests, where that is within what is
-// usual (RFC 9113, section 6.5.2).
+// streamsOf is how many streams a connection may have: as many as a principal has requests, where
+// that is within what is usual (RFC 9113, section 6.5.2).
 func streamsOf(requests int64) int { return int(min(max(requests/2, 100), 250)) }
 
-// A stream of HTTP/2 costs net/http memory and a goroutine from its head on, before any handler can refuse its request.
-// So the heads are let in one by one, as the handlers get to them:
+// A stream of HTTP/2 costs net/http memory and a goroutine from its head on, before any handler can
+// refuse its request. So the heads are let in one by one, as the handlers get to them:
 //
 //	client ──▶ conn.Read ──▶ net/http ──▶ guard ──▶ a place among the running requests
 //	             ╰─ the next head waits here       ╰──▶ refused: a head alone, which needs no window
 //
-// A stream is unsettled from its head until its request has a place, or one among the refused that wait for their clients,
-// or its answer is out. So it waits for the server, or for a client that takes nothing at all; and never for a window: the
-// frame that widens it may come behind the head that waits.
+// A stream is unsettled from its head until its request has a place, or one among the refused that
+// wait for their clients, or its answer is out. So it waits for the server, or for a client that
+// takes nothing at all; and never for a window: the frame that widens it may come behind the head
+// that waits.
 
 const (
-	// mostUnsettled is how many streams of one connection may be unsettled. It keeps the processors busy.
+	// mostUnsettled is how many streams of one connection may be unsettled. It keeps the processors
+	// busy.
 	mostUnsettled = 8
-	// mostFrames is how many frames are read of a connection while one write to it stands still. Most of them are
-	// answered, with frames that wait in net/http's memory.
+	// mostFrames is how many frames are read of a connection while one write to it stands still.
+	// Most of them are answered, with frames that wait in net/http's memory.
 	mostFrames = 64
-	// longFrame is the length in bytes from which DATA of an open stream does not count as one of these: the backlog
-	// counts it.
+	// longFrame is the length in bytes from which DATA of an open stream does not count as one of
+	// these: the backlog counts it.
 	longFrame = 1 << 10
 	// A frame that costs the server more than it brings costs units. One that has neither a head
 	// nor a part of a body costs one unit, or ten if it asks for an answer. One that takes a
@@ -49,7 +51,8 @@ const (
 	mostPause = time.Second
 )
 
-// unsettled counts the streams of all connections that are unsettled. Past the bound a connection has one at a time.
+// unsettled counts the streams of all connections that are unsettled. Past the bound a connection
+// has one at a time.
 type unsettled struct {
 	most    int
 	streams int // that a connection may have

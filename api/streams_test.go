@@ -20,7 +20,8 @@ import (
 	"sluice/access"
 )
 
-// listener is an HTTP/2 client that lets the server send nothing but heads, and notes which streams have ended how.
+// listener is an HTTP/2 client that lets the server send nothing but heads, and notes which streams
+// have ended how.
 type listener struct {
 	*framed
 	mu     sync.Mutex
@@ -81,7 +82,8 @@ func waiting(t *testing.T, refused int) (running func() int64, dial func() net.C
 	return s.running.Load, dial, letGo
 }
 
-// The next head waits while the handlers have not got to those before it, on one connection and on all; then it goes on.
+// The next head waits while the handlers have not got to those before it, on one connection and on
+// all; then it goes on.
 func TestHeadsComeAsHandlersGetToThem(t *testing.T) {
 	for _, c := range []struct{ conns, streams, refused, want int }{
 		{1, 50, 1000, mostUnsettled},
@@ -118,7 +120,8 @@ func TestHeadsComeAsHandlersGetToThem(t *testing.T) {
 	}
 }
 
-// Streams that are reset at once are not begun beyond what a connection may have, while the handlers of those before run.
+// Streams that are reset at once are not begun beyond what a connection may have, while the
+// handlers of those before run.
 func TestResetStreamsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		running, dial, letGo := waiting(t, 1000)
@@ -286,7 +289,8 @@ func TestNetHTTPsOwnAnswersHaveADeadline(t *testing.T) {
 	}
 }
 
-// Nothing of a connection is kept when it has ended, though a handler has answered a stream that was reset before.
+// Nothing of a connection is kept when it has ended, though a handler has answered a stream that
+// was reset before.
 func TestAnAnswerToAResetStreamKeepsNothing(t *testing.T) {
 	was, asked, let := make(chan weak.Pointer[conn], 1), make(chan context.Context, 1), make(chan struct{})
 	s, dial := hostileWith(t, 1000, func(s *Server) http.Handler {
@@ -320,7 +324,8 @@ func TestAnAnswerToAResetStreamKeepsNothing(t *testing.T) {
 	}
 }
 
-// Of a client that reads nothing no more is read than a few frames: what answers them would wait in memory.
+// Of a client that reads nothing no more is read than a few frames: what answers them would wait in
+// memory.
 func TestFramesAreNotReadAheadOfTheirAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, dial := hostile(t, 1000)

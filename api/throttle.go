@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// mostLines is how many refusals of one kind the log tells of as warnings in a second: who floods the server does not flood
-// its log. The next line says how many were left out; /metrics counts all.
+// mostLines is how many refusals of one kind the log tells of as warnings in a second: who floods
+// the server does not flood its log. The next line says how many were left out; /metrics counts
+// all.
 const mostLines = 10
 
 // throttle lets through so many lines of one kind in a second.

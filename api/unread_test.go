@@ -21,7 +21,8 @@ import (
 	"sluice/session"
 )
 
-// hostile is the whole server, without stores, on connections that hold nothing. /long answers a long JSON document.
+// hostile is the whole server, without stores, on connections that hold nothing. /long answers a
+// long JSON document.
 func hostile(t *testing.T, conns int64) (s *Server, dial func() net.Conn) {
 	long := Problem{Title: strings.Repeat("x", longAnswer)}
 	return hostileWith(t, conns, func(s *Server) http.Handler {
@@ -63,14 +64,16 @@ func hostileWith(t *testing.T, conns int64, handler func(*Server) http.Handler) 
 	}
 }
 
-// ended gives how long the server keeps a connection, of which nothing is read that takes it not further.
+// ended gives how long the server keeps a connection, of which nothing is read that takes it not
+// further.
 func ended(c net.Conn) time.Duration {
 	began := time.Now()
 	_, _ = io.Copy(io.Discard, c)
 	return time.Since(began)
 }
 
-// An answer that nobody reads is cut off, also one of net/http's own, and what is taken at the minimum rate is not.
+// An answer that nobody reads is cut off, also one of net/http's own, and what is taken at the
+// minimum rate is not.
 func TestAnAnswerThatNobodyReadsIsCut(t *testing.T) {
 	const allowed = 30*time.Second + answerPiece/(1<<10)*time.Second
 	for name, request := range map[string]string{
@@ -149,7 +152,8 @@ func (f *framed) ask(method string, stream uint32, whole bool) error {
 	return f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: f.fields.Bytes(), EndHeaders: whole, EndStream: true})
 }
 
-// However many streams let nothing through, what is kept for them is bounded, and they are cut; health is told meanwhile.
+// However many streams let nothing through, what is kept for them is bounded, and they are cut;
+// health is told meanwhile.
 func TestClosedWindowsHoldLittle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, dial := hostile(t, 1000)
@@ -184,7 +188,8 @@ func TestClosedWindowsHoldLittle(t *testing.T) {
 	})
 }
 
-// What is begun on HTTP/2, but for the body of a request, ends within ten seconds, however it is cut; what idles may.
+// What is begun on HTTP/2, but for the body of a request, ends within ten seconds, however it is
+// cut; what idles may.
 func TestAHeadThatNeverEndsIsCut(t *testing.T) {
 	for name, send := range map[string]func(f *framed) error{
 		"without an end": func(f *framed) error { return f.get(1, false) },
@@ -235,7 +240,8 @@ func TestAHeadThatNeverEndsIsCut(t *testing.T) {
 	})
 }
 
-// At the bound the connection that is idle longest makes way for a newcomer, over HTTP/1.1 and HTTP/2.
+// At the bound the connection that is idle longest makes way for a newcomer, over HTTP/1.1 and
+// HTTP/2.
 func TestTheLongestIdleConnectionMakesWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, dial := hostile(t, 3)
@@ -279,8 +285,8 @@ func TestTheLongestIdleConnectionMakesWay(t *testing.T) {
 	})
 }
 
-// At the bound a newcomer takes the place of a connection that rests, or whose principal has many; the one that a client
-// with few works on is kept.
+// At the bound a newcomer takes the place of a connection that rests, or whose principal has many;
+// the one that a client with few works on is kept.
 func TestAFloodLeavesWorkingConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := &pipes{}
@@ -386,8 +392,9 @@ func TestAPanicHoldsNothing(t *testing.T) {
 	})
 }
 
-// Health is told while every connection is at work and newcomers come without end: those that say nothing, those that
-// ask for something else, and those that pretend to ask for it. All but a few of them are gone a moment later.
+// Health is told while every connection is at work and newcomers come without end: those that say
+// nothing, those that ask for something else, and those that pretend to ask for it. All but a few
+// of them are gone a moment later.
 func TestHealthIsToldInAFloodOfConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const busy, newcomers, each = 2, 600, 20
@@ -465,7 +472,8 @@ func TestAnAnswerThatNobodyTakesComputesNoMore(t *testing.T) {
 	})
 }
 
-// The body of a refused request is read on over HTTP/2 too: a stream that is reset behind its answer loses the answer with some clients (curl 7.88).
+// The body of a refused request is read on over HTTP/2 too: a stream that is reset behind its
+// answer loses the answer with some clients (curl 7.88).
 func TestARefusedBodyIsReadOnOverHTTP2(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, dial := hostile(t, 10)
@@ -514,7 +522,8 @@ func TestARefusedBodyIsReadOnOverHTTP2(t *testing.T) {
 	})
 }
 
-// Where all connections are taken, and none is idle, the one that has longest been without a running request makes way.
+// Where all connections are taken, and none is idle, the one that has longest been without a
+// running request makes way.
 func TestAHeadThatDoesNotEndKeepsNobodyOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const most = 3

@@ -29,7 +29,8 @@ func (t *Time) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Range is [first, last], both inclusive: of chunk indexes, or of bytes where the member's name says so.
+// Range is [first, last], both inclusive: of chunk indexes, or of bytes where the member's name
+// says so.
 type Range [2]int64
 
 // UploadConfig answers upload_config: the limits in force, in bytes where not said otherwise.
@@ -56,7 +57,8 @@ type Meta struct {
 	TakenAt     Time     `json:"taken_at,omitzero"`
 }
 
-// BeginRequest asks uploads_begin for a session. A nil ExpectedChunks and a zero ChunkSize leave these to the server.
+// BeginRequest asks uploads_begin for a session. A nil ExpectedChunks and a zero ChunkSize leave
+// these to the server.
 type BeginRequest struct {
 	CapsuleID      string `json:"capsule_id"`
 	Meta           Meta   `json:"meta"`
@@ -67,7 +69,8 @@ type BeginRequest struct {
 
 // Session is an upload as its creator sees it.
 type Session struct {
-	// SessionID is decimal. It is "0" where an idem answers an upload that needed no session (a small memories_create).
+	// SessionID is decimal. It is "0" where an idem answers an upload that needed no session (a
+	// small memories_create).
 	SessionID string `json:"session_id"`
 	// State is open, sealed, finished, aborted or expired.
 	State     string `json:"state"`
@@ -76,8 +79,8 @@ type Session struct {
 	ExpectedChunks *int64 `json:"expected_chunks"`
 	BytesExpected  *int64 `json:"bytes_expected"`
 	BytesReceived  int64  `json:"bytes_received"`
-	// Missing are chunks that are not whole, MissingBytes exactly the bytes that are not there: at most 1,000
-	// ranges each, then More.
+	// Missing are chunks that are not whole, MissingBytes exactly the bytes that are not there: at
+	// most 1,000 ranges each, then More.
 	Missing      []Range `json:"missing"`
 	MissingBytes []Range `json:"missing_bytes"`
 	More         bool    `json:"more,omitzero"`
@@ -90,7 +93,8 @@ type Session struct {
 	// MemoryID is what a finished upload became; Deleted if that is gone or in the trash.
 	MemoryID string `json:"memory_id,omitzero"`
 	Deleted  bool   `json:"deleted,omitzero"`
-	// CRC32C gives, where asked for, the CRC-32C of each whole chunk: index in decimal to 8 hex digits.
+	// CRC32C gives, where asked for, the CRC-32C of each whole chunk: index in decimal to 8 hex
+	// digits.
 	CRC32C map[string]string `json:"crc32c,omitzero"`
 }
 
@@ -105,7 +109,8 @@ type FinishRequest struct {
 	SessionID string `json:"session_id"`
 	SHA256    string `json:"sha256"` // 64 lower-case hex digits
 	TotalLen  int64  `json:"total_len"`
-	// ChunkCRC32C, if given, is the CRC-32C of every chunk as 8 hex digits: a mismatch then names the bad chunks.
+	// ChunkCRC32C, if given, is the CRC-32C of every chunk as 8 hex digits: a mismatch then names
+	// the bad chunks.
 	ChunkCRC32C []string `json:"chunk_crc32c,omitzero" max:"16384" hex:"8"`
 }
 
@@ -180,7 +185,8 @@ type PingResponse struct {
 	Present map[string]bool `json:"present"`
 }
 
-// CreateCapsuleRequest makes a capsule. Without a CapsuleID the server makes one up; the caller is the owner where none is named.
+// CreateCapsuleRequest makes a capsule. Without a CapsuleID the server makes one up; the caller is
+// the owner where none is named.
 type CreateCapsuleRequest struct {
 	CapsuleID   string   `json:"capsule_id,omitzero"`
 	Name        string   `json:"name,omitzero"`
@@ -253,7 +259,8 @@ type AdminSessionList struct {
 	Damaged []string `json:"damaged,omitzero"`
 }
 
-// SessionStats are the figures of the session engine. Open to BytesReceived are of now, Begun to Expired totals since the store was made.
+// SessionStats are the figures of the session engine. Open to BytesReceived are of now, Begun to
+// Expired totals since the store was made.
 type SessionStats struct {
 	Open           int64 `json:"open"`
 	Sealed         int64 `json:"sealed"`

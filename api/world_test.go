@@ -193,8 +193,8 @@ type answer struct {
 	problem api.Problem
 }
 
-// do sends a request as the admin. Headers come in pairs, instead of the usual ones: an empty value removes, and a name
-// that is there twice is sent twice.
+// do sends a request as the admin. Headers come in pairs, instead of the usual ones: an empty value
+// removes, and a name that is there twice is sent twice.
 func (w *world) do(method, path, body string, headers ...string) answer {
 	w.t.Helper()
 	req, err := http.NewRequestWithContext(w.t.Context(), method, w.url+path, strings.NewReader(body))

@@ -20,7 +20,8 @@ func (away) Read(context.Context, []catalog.Extent, int64, int64) (io.ReadCloser
 	return nil, fmt.Errorf("%w: the disk is not mounted", blob.ErrUnavailable)
 }
 
-// Content that can't be reached is no damage: the backup fails, and the one that was there stays what it was.
+// Content that can't be reached is no damage: the backup fails, and the one that was there stays
+// what it was.
 func TestABackupOfContentThatIsAwayFails(t *testing.T) {
 	s, to, first, _ := twoStates(t)
 	src := s.source()

@@ -1,26 +1,34 @@
-// Package backup copies a data folder, while it is in use, into a folder of its own, and makes a data folder of that again.
+// Package backup copies a data folder, while it is in use, into a folder of its own, and makes a
+// data folder of that again.
 //
-// It owns the layout of the backup folder, what is verified on the way, and what a crash at any moment leaves. It does not own the
-// stores: it sees the metadata as rows that mean something only to their store, and content as extents at places. It runs no server, and
-// decides nobody's access: who may read the data folder may back it up.
+// It owns the layout of the backup folder, what is verified on the way, and what a crash at any
+// moment leaves. It does not own the stores: it sees the metadata as rows that mean something only
+// to their store, and content as extents at places. It runs no server, and decides nobody's access:
+// who may read the data folder may back it up.
 //
 // # What is in a backup
 //
-// The rows of one durable state of the metadata, all of them, and every extent that they name: of what is stored, the trash included, and of uploads
-// under way. As a recorded extent never changes and no place's name is given twice, the bytes may be copied long after the
-// state was taken, so long as nobody deletes the places meanwhile (see [Source].Hold), and what an earlier backup has copied need not be copied again.
+// The rows of one durable state of the metadata, all of them, and every extent that they name: of
+// what is stored, the trash included, and of uploads under way. As a recorded extent never changes
+// and no place's name is given twice, the bytes may be copied long after the state was taken, so
+// long as nobody deletes the places meanwhile (see [Source].Hold), and what an earlier backup has
+// copied need not be copied again.
 //
 // # Format 1
 //
-//	DIR/BACKUP            "sluice backup, format 1" and the id of the data folder; a newer one is refused, and nothing is touched
+//	DIR/BACKUP            "sluice backup, format 1" and the id of the data folder; a newer
+//	                      format is refused, and nothing is touched
 //	DIR/lock              locked while somebody writes or reads a backup
-//	DIR/manifest          JSON, and in the last line the SHA-256 of that: which rows file, its SHA-256, and what is in the backup
+//	DIR/manifest          JSON, and in the last line the SHA-256 of that: which rows file,
+//	                      its SHA-256, and what is in the backup
 //	DIR/incomplete        the same, in its place, for what was left of a folder that had lost rows
 //	DIR/rows-N            the rows of the Nth backup (see rows.go)
-//	DIR/content/SS/PLACE  the bytes of one place, at their offsets in it; SS are the first two characters of its name
+//	DIR/content/SS/PLACE  the bytes of one place, at their offsets in it; SS are the first
+//	                      two characters of its name
 //
-// The manifest makes the backup: its rename ends one and takes the place of the former. It vouches for the rows by their SHA-256, and the rows
-// for each extent by its CRC-32C and for each content by its SHA-256. Only when it is on the disk is anything removed that the former one needs.
+// The manifest makes the backup: its rename ends one and takes the place of the former. It vouches
+// for the rows by their SHA-256, and the rows for each extent by its CRC-32C and for each content
+// by its SHA-256. Only when it is on the disk is anything removed that the former one needs.
 package backup
 
 import (
@@ -67,7 +75,8 @@ type Frozen interface {
 	Close()
 }
 
-// Decode gives what a row says: a session.Session, a session.Entry, a row of the catalog as its table's type, or nil for what only leads to other rows.
+// Decode gives what a row says: a session.Session, a session.Entry, a row of the catalog as its
+// table's type, or nil for what only leads to other rows.
 type Decode func(key, row []byte) (any, error)
 
 // Source is a data folder that is backed up. Log may be left out.
@@ -98,7 +107,8 @@ type Summary struct {
 	Bytes    int64     `json:"bytes"` // of contents and pieces
 }
 
-// Damage is content that could not be copied since the data folder itself does not have it whole any more.
+// Damage is content that could not be copied since the data folder itself does not have it whole
+// any more.
 type Damage struct {
 	Capsule string `json:"capsule,omitempty"` // empty: a piece of an upload under way, which will be asked for again
 	SHA256  string `json:"sha256,omitempty"`
@@ -145,7 +155,8 @@ type Result struct {
 	Number uint64 `json:"number"`
 	// Copied is how many of Bytes were copied; the others were there.
 	Copied int64 `json:"copied_bytes"`
-	// Damaged is what is not whole: in the data folder when it was backed up, or in the backup when that was salvaged.
+	// Damaged is what is not whole: in the data folder when it was backed up, or in the backup when
+	// that was salvaged.
 	Damaged []Damage `json:"damaged,omitempty"`
 	// Missing are rows that the data folder did not have any more.
 	Missing []Missing `json:"missing,omitempty"`
@@ -159,7 +170,8 @@ const identity = "id"
 
 var validID = regexp.MustCompile(`^[A-Z2-7]{26}$`)
 
-// Identity gives the id of a data folder, and draws one where there is none yet. The caller has the folder to itself.
+// Identity gives the id of a data folder, and draws one where there is none yet. The caller has the
+// folder to itself.
 func Identity(on durable.FS, data string) (string, error) {
 	path := filepath.Join(data, identity)
 	text, err := durable.ReadFile(on, path)

@@ -33,7 +33,8 @@ func written(d *crashfs.Disk) *int {
 	return n
 }
 
-// Everything is there after a restore, and goes on: memories small and large, the trash, uploads under way.
+// Everything is there after a restore, and goes on: memories small and large, the trash, uploads
+// under way.
 func TestARestoredServerGoesOn(t *testing.T) {
 	s := serve(t, simulated(crashfs.New()), "/data")
 	big, small, open := bytesOf("big", 3*chunk+17), bytesOf("small", 100), bytesOf("open", 4*chunk-1)
@@ -75,7 +76,8 @@ func TestARestoredServerGoesOn(t *testing.T) {
 	if got := r.names(); !got["open"] {
 		t.Errorf("%v", got)
 	}
-	// Both go on, and never give one name to different bytes; also where the other is started again.
+	// Both go on, and never give one name to different bytes; also where the other is started
+	// again.
 	s.stop()
 	s = serve(t, s.disk, s.data)
 	mine, theirs := s.begin("a", chunk), r.begin("a", chunk)
@@ -169,7 +171,8 @@ func TestACopyThatIsMissingIsMadeAgain(t *testing.T) {
 	restored(t, durable.OS{}, to).names()
 }
 
-// What the data folder has lost is named, and stops nothing else; what an earlier backup has of it is kept.
+// What the data folder has lost is named, and stops nothing else; what an earlier backup has of it
+// is kept.
 func TestWhatIsLostIsNamed(t *testing.T) {
 	data := t.TempDir()
 	s := serve(t, real, data)
@@ -246,7 +249,8 @@ func TestWhatABackupNeedsIsNotCollected(t *testing.T) {
 	}
 }
 
-// A folder that holds something else, or the backup of another folder, or one of a newer format, is refused and left alone.
+// A folder that holds something else, or the backup of another folder, or one of a newer format, is
+// refused and left alone.
 func TestOtherFoldersAreLeftAlone(t *testing.T) {
 	s := serve(t, simulated(crashfs.New()), "/data")
 	s.create("a", bytesOf("a", chunk))
@@ -336,7 +340,8 @@ func TestAFlippedByteIsNamed(t *testing.T) {
 	}
 }
 
-// A content whose extents are each what was stored, but not in sum, is named too: by the backup, and by a restore where the backup did not know.
+// A content whose extents are each what was stored, but not in sum, is named too: by the backup,
+// and by a restore where the backup did not know.
 func TestASumThatDoesNotHoldIsNamed(t *testing.T) {
 	s := serve(t, simulated(crashfs.New()), "/data")
 	m := s.create("a", bytesOf("a", 2*chunk))

@@ -20,8 +20,9 @@ const (
 	inside = "unfinished"
 )
 
-// Build makes the folder path, which must be empty or not there, all or nothing: fill fills another one beside it, which gets the name when it is
-// on the disk. What an earlier Build has left beside it is removed. fill brings to the disk what it makes, but for the entries of dir itself.
+// Build makes the folder path, which must be empty or not there, all or nothing: fill fills another
+// one beside it, which gets the name when it is on the disk. What an earlier Build has left beside
+// it is removed. fill brings to the disk what it makes, but for the entries of dir itself.
 func Build(on durable.FS, path string, fill func(dir string) error) (err error) {
 	path = filepath.Clean(path)
 	parent, work := filepath.Dir(path), path+besides

@@ -34,7 +34,8 @@ func (r *run) do(ctx context.Context, c *copies, j job) (err error) {
 	return err
 }
 
-// copyContent copies those extents of a content that the backup does not have, and compares the whole with its SHA-256.
+// copyContent copies those extents of a content that the backup does not have, and compares the
+// whole with its SHA-256.
 func (r *run) copyContent(ctx context.Context, c *copies, v catalog.Content, known bool) error {
 	if known {
 		there, err := c.allThere(v.Extents)
@@ -72,7 +73,8 @@ func (r *run) copyContent(ctx context.Context, c *copies, v catalog.Content, kno
 	return r.settle(c)
 }
 
-// passing gives an error where a failure of the data folder says nothing about the extent: the backup stops, or all of the content is away.
+// passing gives an error where a failure of the data folder says nothing about the extent: the
+// backup stops, or all of the content is away.
 func (r *run) passing(ctx context.Context, source *sourceError) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -125,7 +127,8 @@ func (r *run) settle(c *copies) error {
 	return c.settle()
 }
 
-// copyExtent brings one extent into the backup, unless it is there already, and its bytes into sum, where that is wanted.
+// copyExtent brings one extent into the backup, unless it is there already, and its bytes into sum,
+// where that is wanted.
 func (r *run) copyExtent(ctx context.Context, c *copies, e catalog.Extent, sum hash.Hash) error {
 	whole, err := c.whole(e)
 	if err != nil || whole && sum == nil {

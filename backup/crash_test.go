@@ -40,7 +40,8 @@ func verify(on durable.FS) (names []string, err error) {
 	return names, err
 }
 
-// twoStates gives a server, a disk with a backup of it, and what is in that; the server has changed since: memories came and went, and an upload has ended.
+// twoStates gives a server, a disk with a backup of it, and what is in that; the server has changed
+// since: memories came and went, and an upload has ended.
 func twoStates(t *testing.T) (s *server, to *crashfs.Disk, first, second []string) {
 	s = serve(t, simulated(crashfs.New()), "/data")
 	to = crashfs.New()
@@ -68,7 +69,8 @@ func lives(im *crashfs.Image, seed uint64) map[string]*crashfs.Disk {
 	}
 }
 
-// A backup that dies, at whatever step, leaves the former one or the new one, whole; the next one succeeds.
+// A backup that dies, at whatever step, leaves the former one or the new one, whole; the next one
+// succeeds.
 func TestABackupThatDiesLeavesTheFormerOne(t *testing.T) {
 	s, to, first, second := twoStates(t)
 	var images []*crashfs.Image
@@ -142,8 +144,8 @@ func TestAFirstBackupThatDiesIsNone(t *testing.T) {
 	}
 }
 
-// Every step may fail, with a full disk or a broken one: the former backup stays, and the next one is whole, though a sync that failed
-// is never told of again.
+// Every step may fail, with a full disk or a broken one: the former backup stays, and the next one
+// is whole, though a sync that failed is never told of again.
 func TestABackupThatFailsLeavesTheFormerOne(t *testing.T) {
 	s, before, first, second := twoStates(t)
 	failed := 0

@@ -72,8 +72,8 @@ func (c *copies) open(place string, create bool) (durable.File, error) {
 	return f, err
 }
 
-// copying is one extent on its way into the backup. Of what was copied as part of another extent, or by a backup that did not end, nothing is
-// written again.
+// copying is one extent on its way into the backup. Of what was copied as part of another extent,
+// or by a backup that did not end, nothing is written again.
 type copying struct {
 	c       *copies
 	f       durable.File
@@ -128,7 +128,8 @@ func (w *copying) common(p []byte, off int64) int {
 	return i
 }
 
-// there reports whether the copy of an extent has its length at least: enough for one that a finished backup names.
+// there reports whether the copy of an extent has its length at least: enough for one that a
+// finished backup names.
 func (c *copies) there(e catalog.Extent) (bool, error) {
 	if e.Len == 0 {
 		return true, nil
@@ -184,7 +185,8 @@ func (c *copies) close() (err error) {
 	return err
 }
 
-// reread gives the CRC-32C of what the disk holds of n bytes from off, past the cache; io.EOF where the file ends before.
+// reread gives the CRC-32C of what the disk holds of n bytes from off, past the cache; io.EOF where
+// the file ends before.
 func (c *copies) reread(f durable.File, off, n int64) (crc uint32, err error) {
 	read, done := f.PastCache(off, n)
 	defer func() { err = errors.Join(err, done()) }()

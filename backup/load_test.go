@@ -166,7 +166,8 @@ func (f *facts) batch(ctx context.Context, s *server, name string) error {
 	return err
 }
 
-// compare asks a restored server for what was told before the backup began; after is what was told by its end.
+// compare asks a restored server for what was told before the backup began; after is what was told
+// by its end.
 func compare(t *testing.T, r *server, before, after *facts) {
 	t.Helper()
 	names := r.names() // which compares all bytes, and all counters
@@ -219,7 +220,8 @@ func (s slowly) Walk(ctx context.Context, visit func(key, row []byte) error, los
 	}, lost)
 }
 
-// † A backup under load restores to a state that was true at one moment, with all that was acknowledged before it began.
+// † A backup under load restores to a state that was true at one moment, with all that was
+// acknowledged before it began.
 func TestABackupUnderLoadIsOneTrueMoment(t *testing.T) {
 	s := serve(t, real, t.TempDir())
 	to := crashfs.New()

@@ -96,7 +96,8 @@ func readManifest(on durable.FS, dir string) (manifest, error) {
 	return m, nil
 }
 
-// readMarker gives the id of the data folder that the backups in dir are of; fs.ErrNotExist where no backup was ever begun there.
+// readMarker gives the id of the data folder that the backups in dir are of; fs.ErrNotExist where
+// no backup was ever begun there.
 func readMarker(on durable.FS, dir string) (id string, err error) {
 	path := filepath.Join(dir, marker)
 	text, err := durable.ReadFile(on, path)
@@ -116,7 +117,8 @@ func readMarker(on durable.FS, dir string) (id string, err error) {
 	return id, nil
 }
 
-// usable refuses a folder that is no place for backups of this data folder, and touches nothing. begun is false where none was made there yet.
+// usable refuses a folder that is no place for backups of this data folder, and touches nothing.
+// begun is false where none was made there yet.
 func usable(on durable.FS, dir, id string) (begun bool, err error) {
 	of, err := readMarker(on, dir)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -28,7 +28,8 @@ type Target struct {
 	Rows int
 	// Row takes the rows, in the order of their keys, from one goroutine.
 	Row func(key, row []byte) error
-	// Place opens a place, and makes it where it is not there. It is synced and closed after it was written to.
+	// Place opens a place, and makes it where it is not there. It is synced and closed after it was
+	// written to.
 	Place func(name string) (durable.File, error)
 	// Salvage goes on without content that is not whole, and restores what was left of a data
 	// folder. Else that is an error, which names it.
@@ -87,8 +88,9 @@ func (b *Backup) Missing() []Missing { return b.m.Missing }
 // maxNamed is how many damages are named before a restore gives up.
 const maxNamed = 20
 
-// Restore verifies everything, and copies it to the target. What it does not give an error for is on the target's disk, but for
-// folders' entries and what Row was given. What the data folder itself had lost before the backup is no error.
+// Restore verifies everything, and copies it to the target. What it does not give an error for is
+// on the target's disk, but for folders' entries and what Row was given. What the data folder
+// itself had lost before the backup is no error.
 func (b *Backup) Restore(ctx context.Context, to Target, tell Progress) (res Result, err error) {
 	if b.m.RowsFormat > to.Rows {
 		return res, fmt.Errorf("the rows of the backup in %s have format %d, and this program knows formats up to %d: use a newer sluice", b.dir, b.m.RowsFormat, to.Rows)

@@ -143,7 +143,8 @@ func (r *rowsReader) fill(p []byte) error {
 	return err
 }
 
-// next gives the next row, which is valid until the call after; io.EOF when all were given, and the whole file is what was written.
+// next gives the next row, which is valid until the call after; io.EOF when all were given, and the
+// whole file is what was written.
 func (r *rowsReader) next() (key, row []byte, err error) {
 	if len(r.rest) == 0 {
 		if err := r.load(); err != nil {

@@ -29,9 +29,10 @@ const (
 	batch = 256
 )
 
-// Run makes a backup of src in the folder dir, which it makes where there is none. Until it has returned nil the backup that was there is whole and
-// is what is restored, whatever happens; what was copied by then is found by the next Run. Errors of content that src itself does not have whole
-// are no failure, but told of in the Result.
+// Run makes a backup of src in the folder dir, which it makes where there is none. Until it has
+// returned nil the backup that was there is whole and is what is restored, whatever happens; what
+// was copied by then is found by the next Run. Errors of content that src itself does not have
+// whole are no failure, but told of in the Result.
 func Run(ctx context.Context, on durable.FS, dir string, src Source, now time.Time, tell Progress) (res Result, err error) {
 	defer func() {
 		if err = full(err); err != nil && ctx.Err() != nil {
@@ -81,7 +82,8 @@ type run struct {
 	done    int64
 }
 
-// begin looks at the backup that is there. One that is damaged is as good as none: then everything is copied, or found to be there.
+// begin looks at the backup that is there. One that is damaged is as good as none: then everything
+// is copied, or found to be there.
 func (r *run) begin() error {
 	if err := durable.MkdirAll(r.on, filepath.Join(r.dir, contentDir), 0o700); err != nil {
 		return err

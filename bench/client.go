@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// client is the one client of all systems: net/http, HTTP/1.1, connections kept alive, every status checked.
+// client is the one client of all systems: net/http, HTTP/1.1, connections kept alive, every status
+// checked.
 type client struct {
 	ctx   context.Context
 	http  *http.Client

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// arena is the random data that all uploads are cut from: a file in memory, so that the kernel sends it (sendfile) and the client costs little
-// beside the servers, who share its cores.
+// arena is the random data that all uploads are cut from: a file in memory, so that the kernel
+// sends it (sendfile) and the client costs little beside the servers, who share its cores.
 type arena struct {
 	f *os.File
 	b []byte
@@ -90,7 +90,8 @@ func (it item) pieces(off, n int64) [][]byte {
 	return all
 }
 
-// body is what a request sends of the item: a file of its own on the arena for large ones (sendfile needs its offset), a slice for small ones.
+// body is what a request sends of the item: a file of its own on the arena for large ones (sendfile
+// needs its offset), a slice for small ones.
 func (it item) body(off, n int64) (io.ReadCloser, error) {
 	p := it.pieces(off, n)
 	if len(p) != 1 || n < 256<<10 {
@@ -130,7 +131,8 @@ func (s *section) Read(p []byte) (int, error) {
 
 func (s *section) Close() error { return s.f.Close() }
 
-// conn is a connection on which net/http's sections go out by sendfile: the net package does so for files, and not for parts of one.
+// conn is a connection on which net/http's sections go out by sendfile: the net package does so for
+// files, and not for parts of one.
 type conn struct{ *net.TCPConn }
 
 func (c conn) ReadFrom(r io.Reader) (int64, error) {

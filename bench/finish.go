@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// inner are the figures that only Sluice has: the same operation at two sizes, and what may be between them.
+// inner are the figures that only Sluice has: the same operation at two sizes, and what may be
+// between them.
 type inner struct {
 	what, small, large string
 	at                 [2][]time.Duration // one of each round, or many of one
@@ -21,7 +22,8 @@ func (f inner) ratio() float64 {
 	return float64(quantile(f.at[1], 0.5)) / float64(small)
 }
 
-// finishes measures finish after the last chunk in order: of uploads of 1 MiB, and of one that is large.
+// finishes measures finish after the last chunk in order: of uploads of 1 MiB, and of one that is
+// large.
 func finishes(ctx context.Context, bins, dir string, items [2]item, f *inner) error {
 	s, err := openSluice(ctx, bins, dir)
 	if err != nil {

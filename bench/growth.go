@@ -16,7 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// operation is what growth measures: what it is, and what it may be at the largest size of what it is at the smallest.
+// operation is what growth measures: what it is, and what it may be at the largest size of what it
+// is at the smallest.
 type operation struct {
 	what string
 	most float64       // the ratio; 0: no bound
@@ -63,7 +64,8 @@ type growth struct {
 	at    []grown // of each size
 }
 
-// grown is one size: the data folder that has it, of each operation what each round gave, and the resident set of each round, in bytes.
+// grown is one size: the data folder that has it, of each operation what each round gave, and the
+// resident set of each round, in bytes.
 type grown struct {
 	seed         string
 	took         [growFigures][][]time.Duration
@@ -167,8 +169,9 @@ func bytesIn(dir string) (n int64, err error) {
 	return n, err
 }
 
-// growthRound measures each size once: a start, requests, kill -9, a start again, and ticks. The servers of all sizes run side by side and take
-// short turns, so that what else the machine does falls on all of them.
+// growthRound measures each size once: a start, requests, kill -9, a start again, and ticks. The
+// servers of all sizes run side by side and take short turns, so that what else the machine does
+// falls on all of them.
 func (r *run) growthRound(ctx context.Context, a *arena, dir string, round int, g *growth) (err error) {
 	var servers []*grownServer
 	defer func() {
@@ -277,7 +280,8 @@ func (s *grownServer) resident(to *[]float64) error {
 	return err
 }
 
-// requests does each operation so many times, one at a time, and leaves as many open sessions as there were.
+// requests does each operation so many times, one at a time, and leaves as many open sessions as
+// there were.
 func (s *grownServer) requests(a *arena, n int, warming bool) error {
 	for range n {
 		var session string

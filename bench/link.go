@@ -27,9 +27,10 @@ func (s linkShape) String() string {
 	return fmt.Sprintf("%s, %d ms", rate, s.delay.Milliseconds())
 }
 
-// link is a relay before a server that is as slow and as far as its shape says. It takes from a client what the rate allows, keeps it for the delay, and
-// passes it on; what is under way is bounded by rate × delay and a little, so that a client is held by it as by a real link. What it does
-// not have are loss, and TCP's slow start over a long way.
+// link is a relay before a server that is as slow and as far as its shape says. It takes from a
+// client what the rate allows, keeps it for the delay, and passes it on; what is under way is
+// bounded by rate × delay and a little, so that a client is held by it as by a real link. What it
+// does not have are loss, and TCP's slow start over a long way.
 type link struct {
 	linkShape
 	to string
@@ -106,7 +107,8 @@ func (k *link) accept() {
 const (
 	// piece is how much is taken at a time, in bytes: what shares the wire fairly.
 	piece = 16 << 10
-	// ahead is for how long the wire may be given away before a taker waits: timers are late by some of it.
+	// ahead is for how long the wire may be given away before a taker waits: timers are late by
+	// some of it.
 	ahead = 3 * time.Millisecond
 )
 
@@ -152,7 +154,8 @@ func (k *link) carry(to, from net.Conn, w *wire, own float64) {
 	}
 }
 
-// slot gives the time at which n bytes have left: after those before them on the wire, and on their connection.
+// slot gives the time at which n bytes have left: after those before them on the wire, and on their
+// connection.
 func (w *wire) slot(n int, bits, own float64, mine *time.Time) time.Time {
 	at := func(free time.Time, rate float64) time.Time {
 		if now := time.Now(); free.Before(now) {

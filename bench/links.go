@@ -31,7 +31,8 @@ const (
 	gets = "`sluice get`"
 )
 
-// nobody is what the link gives to four connections that nobody holds: less than it should where the machine is too busy to simulate it.
+// nobody is what the link gives to four connections that nobody holds: less than it should where
+// the machine is too busy to simulate it.
 const nobody = "the bare link"
 
 // linkShapes are the rows, with their sizes: some seconds each, as short as several chunks allow.
@@ -44,7 +45,8 @@ func linkShapes() []*onLink {
 	}
 }
 
-// links measures uploads and a download over simulated links, by the bench's client and by the program's own.
+// links measures uploads and a download over simulated links, by the bench's client and by the
+// program's own.
 func links(ctx context.Context, bins, dir string, a *arena, all []*onLink, say func(string)) error {
 	for _, l := range all {
 		for _, way := range ways {

@@ -1,9 +1,11 @@
-// Command bench measures Sluice beside its peers and the floors below it: the scenarios of docs/benchmarks.md, interleaved, several rounds, in one
-// process that is the client of all. It builds the peers from the versions that peers/go.mod pins, checks every answer, reads back
-// what was stored, and writes tables and a chart.
+// Command bench measures Sluice beside its peers and the floors below it: the scenarios of
+// docs/benchmarks.md, interleaved, several rounds, in one process that is the client of all. It
+// builds the peers from the versions that peers/go.mod pins, checks every answer, reads back what
+// was stored, and writes tables and a chart.
 //
-// A scenario is a row of scenario.go, a system a row of system.go with a file that speaks its protocol. It is a module of its own, and the peers
-// another: none of what they need is a dependency of Sluice. Benchmarks of single functions are beside their code.
+// A scenario is a row of scenario.go, a system a row of system.go with a file that speaks its
+// protocol. It is a module of its own, and the peers another: none of what they need is a
+// dependency of Sluice. Benchmarks of single functions are beside their code.
 package main
 
 import (
@@ -148,7 +150,8 @@ func (r *run) do(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	// The arena is as large as the largest scenario, but for the upload of finish, which goes around it.
+	// The arena is as large as the largest scenario, but for the upload of finish, which goes
+	// around it.
 	room := max(r.z.large, 8*r.z.each, int64(r.z.many)*r.z.small, chunk)
 	if r.growthAlone() {
 		room = 8 * chunk
@@ -172,8 +175,9 @@ func (r *run) do(ctx context.Context) error {
 	return err
 }
 
-// report gives the section that a run is, and writes it and its chart where they were asked for. Growth alone is a section of its own, so that a run
-// to a size that takes longer stays when all is measured anew.
+// report gives the section that a run is, and writes it and its chart where they were asked for.
+// Growth alone is a section of its own, so that a run to a size that takes longer stays when all is
+// measured anew.
 func (r *run) report(all *results, b *about) (section string, err error) {
 	at, chart, draw := peersMarks, "benchmarks.svg", all.chart
 	write := all.markdown
@@ -256,7 +260,8 @@ func (r *run) measure(ctx context.Context, a *arena, dir string) (*results, erro
 	return all, nil
 }
 
-// turn gives f an empty folder, and leaves nothing behind for the next: no file, and no page that the kernel has still to write.
+// turn gives f an empty folder, and leaves nothing behind for the next: no file, and no page that
+// the kernel has still to write.
 func (r *run) turn(dir string, f func(dir string) error) error {
 	own, err := os.MkdirTemp(dir, "")
 	if err != nil {

@@ -17,7 +17,8 @@ var (
 	growthMarks = marks{"<!-- growth: from here to the end mark `make growth` writes -->", "<!-- growth: end -->"}
 )
 
-// write puts the section between its marks in docs/benchmarks.md; what is outside stays as it is. Without marks it goes to the end.
+// write puts the section between its marks in docs/benchmarks.md; what is outside stays as it is.
+// Without marks it goes to the end.
 func (m marks) write(docs, section string) error {
 	path := filepath.Join(docs, "benchmarks.md")
 	old, err := os.ReadFile(path)

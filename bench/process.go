@@ -112,8 +112,9 @@ func (p *process) tail() string {
 	return string(b[max(0, len(b)-2000):])
 }
 
-// cpu is the processor time it has had, user and system: its clock as clock_getcpuclockid(3) names it, in nanoseconds where /proc/PID/stat has
-// hundredths of a second. What the kernel does later in threads of its own (write-back) is in neither.
+// cpu is the processor time it has had, user and system: its clock as clock_getcpuclockid(3) names
+// it, in nanoseconds where /proc/PID/stat has hundredths of a second. What the kernel does later in
+// threads of its own (write-back) is in neither.
 func (p *process) cpu() (time.Duration, error) {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(int32(^p.cmd.Process.Pid<<3|2), &ts); err != nil {

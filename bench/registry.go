@@ -10,7 +10,8 @@ import (
 	"path/filepath"
 )
 
-// registry speaks the OCI distribution protocol: an upload is opened, takes its chunks in order, and is closed with its digest.
+// registry speaks the OCI distribution protocol: an upload is opened, takes its chunks in order,
+// and is closed with its digest.
 type registry struct {
 	p   *process
 	url string

@@ -89,7 +89,8 @@ func (r *results) table(w *strings.Builder, s scenario) {
 	fmt.Fprintln(w)
 }
 
-// compare writes what another build of the program did in the same turns. Of each round there is one ratio, and the table has their median.
+// compare writes what another build of the program did in the same turns. Of each round there is
+// one ratio, and the table has their median.
 func (r *results) compare(w *strings.Builder) {
 	if !r.compared {
 		return

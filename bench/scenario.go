@@ -164,7 +164,8 @@ type turn struct {
 	peakMiB float64
 }
 
-// run lets a fresh server do a scenario once. Everything that it stored is read back and compared, outside of the time that counts.
+// run lets a fresh server do a scenario once. Everything that it stored is read back and compared,
+// outside of the time that counts.
 func (s scenario) run(ctx context.Context, sys system, bins, dir string, items []item) (turn, error) {
 	srv, err := sys.start(ctx, bins, dir)
 	if err != nil {

@@ -28,8 +28,9 @@ import (
 	"sluice/upload"
 )
 
-// seed is a data folder that is filled without a server and without syncs: a million commits take minutes, and who is interrupted begins anew. What
-// it writes is what a server would have written, by the same code; it is on the disk when all is done and the disks were synced.
+// seed is a data folder that is filled without a server and without syncs: a million commits take
+// minutes, and who is interrupted begins anew. What it writes is what a server would have written,
+// by the same code; it is on the disk when all is done and the disks were synced.
 type seed struct {
 	data    string
 	meta    *pebblemeta.DB
@@ -39,7 +40,8 @@ type seed struct {
 	who     access.Caller
 }
 
-// seedAge is the running time at which the sessions of a seed are begun: above a session's time to live, so that a look for what is due has a bound to look below.
+// seedAge is the running time at which the sessions of a seed are begun: above a session's time to
+// live, so that a look for what is due has a bound to look below.
 const seedAge = 1000 * time.Hour
 
 type wallClock struct{}
@@ -97,8 +99,9 @@ func (s *seed) close() (err error) {
 // fillBatch is how many memories a commit of fill has.
 const fillBatch = 100
 
-// fill begins sessions and creates memories of 64 bytes, each from have to want, and waits until the metadata has settled. One of each goes the way of a
-// request; the others are the same but for their ids, contents and times, and leave out what is checked for a request.
+// fill begins sessions and creates memories of 64 bytes, each from have to want, and waits until
+// the metadata has settled. One of each goes the way of a request; the others are the same but for
+// their ids, contents and times, and leave out what is checked for a request.
 func (s *seed) fill(ctx context.Context, a *arena, have, want int) error {
 	named := catalog.Meta{Name: fmt.Sprintf("grow-%d", have)}
 	up, err := s.uploads.Begin(ctx, s.who, upload.BeginRequest{Capsule: "default", Meta: named, Bytes: 64 << 10, Chunks: -1})
@@ -192,7 +195,8 @@ func settled(ctx context.Context, dir string) error {
 	return nil
 }
 
-// copyData copies a data folder that nobody has open. What is never written again has a second name instead: tables, and the reserve.
+// copyData copies a data folder that nobody has open. What is never written again has a second name
+// instead: tables, and the reserve.
 func copyData(from, to string) error {
 	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {

@@ -16,7 +16,8 @@ type system struct {
 // server is a system that runs, on an empty folder of its own.
 type server interface {
 	process() *process
-	// store uploads an item in its chunks, so many at a time; create in one request. Both return when the server has all of it, and say where it is.
+	// store uploads an item in its chunks, so many at a time; create in one request. Both return
+	// when the server has all of it, and say where it is.
 	store(c *client, it item, inflight int) (ref string, err error)
 	create(c *client, it item) (ref string, err error)
 	// fetch is the request that reads it.

@@ -9,7 +9,8 @@ import (
 	"strings"
 )
 
-// tusd speaks tus 1.0: a creation, then the bytes in order; at once only as partial uploads that are concatenated.
+// tusd speaks tus 1.0: a creation, then the bytes in order; at once only as partial uploads that
+// are concatenated.
 type tusd struct {
 	p   *process
 	url string

@@ -14,7 +14,8 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 )
 
-// versitygw speaks S3. Each request is signed with the SHA-256 of its payload, known beforehand: so the gateway verifies it.
+// versitygw speaks S3. Each request is signed with the SHA-256 of its payload, known beforehand: so
+// the gateway verifies it.
 type versitygw struct {
 	p      *process
 	url    string

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// Moment is now on both clocks: the wall's, for people, and the session engine's running time in ms, by which things become due.
+// Moment is now on both clocks: the wall's, for people, and the session engine's running time in
+// ms, by which things become due.
 type Moment struct {
 	Now     time.Time
 	Running int64
@@ -69,7 +70,8 @@ func ChangeCapsule(tx Tx, id string, change func(*Capsule) error, at Moment) (Ca
 	return c, errors.Join(putRoles(tx, before, c), Capsules.Put(tx, Name(id), c))
 }
 
-// DeleteCapsule removes an empty capsule: one that has no memory, not even in the trash, and no open session. ErrNotEmpty.
+// DeleteCapsule removes an empty capsule: one that has no memory, not even in the trash, and no
+// open session. ErrNotEmpty.
 func DeleteCapsule(tx Tx, id string, at Moment) error {
 	c, err := Capsules.Get(tx, Name(id))
 	if err != nil {
@@ -132,10 +134,12 @@ func putRoles(tx Tx, before, after Capsule) error {
 	return nil
 }
 
-// MostEvents is how many events a capsule keeps: the newest. Which one is the oldest says the first row.
+// MostEvents is how many events a capsule keeps: the newest. Which one is the oldest says the first
+// row.
 const MostEvents = 10_000
 
-// emit numbers the event by the capsule's own count, without a gap, and forgets the one that is too old by it. The caller stores the capsule.
+// emit numbers the event by the capsule's own count, without a gap, and forgets the one that is too
+// old by it. The caller stores the capsule.
 func emit(tx Tx, c *Capsule, e Event) error {
 	c.Seq++
 	e.Capsule, e.Seq = c.ID, c.Seq
@@ -147,7 +151,8 @@ func emit(tx Tx, c *Capsule, e Event) error {
 	return Events.Put(tx, EventKey{c.ID, c.Seq}, e)
 }
 
-// ForgetEvents removes events of a capsule that are too old, at most n: those that programs have left which kept them all. more: there may be others.
+// ForgetEvents removes events of a capsule that are too old, at most n: those that programs have
+// left which kept them all. more: there may be others.
 func ForgetEvents(tx Tx, capsule string, n int) (more bool, err error) {
 	c, err := Capsules.Get(tx, Name(capsule))
 	if err != nil || c.Seq <= MostEvents {

@@ -37,7 +37,8 @@ var (
 	ErrTooManySessions = errors.New("too many open sessions")
 	// ErrInvalid: see *FieldError.
 	ErrInvalid = errors.New("invalid")
-	// ErrKeyTaken: the idempotency key belongs to another request, or to the same one with other bytes.
+	// ErrKeyTaken: the idempotency key belongs to another request, or to the same one with other
+	// bytes.
 	ErrKeyTaken = errors.New("the idempotency key belongs to other bytes")
 	// ErrDeleted: the memory that an idempotency row points to is gone or in the trash.
 	ErrDeleted = errors.New("the memory was deleted")
@@ -75,7 +76,8 @@ type Capsule struct {
 	Subject             string
 	Owners, Controllers []string
 	Created             time.Time
-	// Memories and Bytes count what is stored, the trash included; Trashed is how many of them are trashed.
+	// Memories and Bytes count what is stored, the trash included; Trashed is how many of them are
+	// trashed.
 	Memories, Bytes, Trashed int64
 	// Sessions and Reserved count open sessions and the bytes they may still bring.
 	Sessions, Reserved int64
@@ -109,10 +111,12 @@ type Memory struct {
 	Owner string
 	// Seq is the number of the event of its creation: its place in lists, newest first.
 	Seq uint64
-	// Trashed is when it was deleted; zero while it is not. PurgeAt is then the running time (ms) of its end.
+	// Trashed is when it was deleted; zero while it is not. PurgeAt is then the running time (ms)
+	// of its end.
 	Trashed time.Time
 	PurgeAt int64
-	// By is the session that brought it, 0 for a create without one; Idem is the idempotency key, if any.
+	// By is the session that brought it, 0 for a create without one; Idem is the idempotency key,
+	// if any.
 	By   uint64
 	Idem string
 }
@@ -137,8 +141,8 @@ type Content struct {
 	CRC32C uint32
 	// Refs is how many memories point here.
 	Refs int64
-	// Damaged is when the bytes were found not to be what was stored; zero: as far as anybody knows they are. Nobody reads them then, and an
-	// upload of the same bytes brings a row without it.
+	// Damaged is when the bytes were found not to be what was stored; zero: as far as anybody knows
+	// they are. Nobody reads them then, and an upload of the same bytes brings a row without it.
 	Damaged time.Time
 }
 
@@ -164,7 +168,8 @@ type Idem struct {
 	Session             uint64 // 0 for a create without one
 }
 
-// Outcome remembers what became of a finished session, as long as its memory lives, and a while after.
+// Outcome remembers what became of a finished session, as long as its memory lives, and a while
+// after.
 type Outcome struct {
 	Session uint64
 	Capsule string
@@ -220,7 +225,8 @@ type Token struct {
 	Expires   time.Time // zero: never
 }
 
-// HashState is a saved state of the rolling SHA-256 over the first Off bytes of a session, computed while it was at Gen.
+// HashState is a saved state of the rolling SHA-256 over the first Off bytes of a session, computed
+// while it was at Gen.
 type HashState struct {
 	Session uint64
 	Off     int64
@@ -231,7 +237,8 @@ type HashState struct {
 // DueKind is what is to be done when its time comes.
 type DueKind uint8
 
-// The kinds. Key of each: a memory's id, a place, a session's id as 8 bytes, IdemKey's bytes, a token's hash.
+// The kinds. Key of each: a memory's id, a place, a session's id as 8 bytes, IdemKey's bytes, a
+// token's hash.
 const (
 	DuePurge DueKind = iota + 1
 	DuePlace

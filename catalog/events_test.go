@@ -7,7 +7,8 @@ import (
 	"sluice/catalog"
 )
 
-// A capsule keeps its newest events: one goes with each that comes; what a program has left that kept all goes by and by.
+// A capsule keeps its newest events: one goes with each that comes; what a program has left that
+// kept all goes by and by.
 func TestEventsAreForgotten(t *testing.T) {
 	store := catalog.NewMem()
 	at := catalog.Moment{Now: time.Now()}

@@ -11,8 +11,8 @@ import (
 	"sluice/session"
 )
 
-// Mem is a Store in memory. It runs the closure of every Update twice and throws away what the first run wrote, so that one
-// which is not pure shows.
+// Mem is a Store in memory. It runs the closure of every Update twice and throws away what the
+// first run wrote, so that one which is not pure shows.
 type Mem struct {
 	end func(id session.SessionID, gen uint64, to session.State) error
 

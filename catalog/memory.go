@@ -39,7 +39,8 @@ func ChangeMemory(tx Tx, id MemoryID, change func(*Meta) error, at Moment) (Memo
 	return m, errors.Join(Memories.Put(tx, MemoryKey(id), m), Capsules.Put(tx, Name(c.ID), c))
 }
 
-// Trash hides a memory for keep of running time, in which Untrash brings it back; it still counts. ErrNotFound where it is trashed already.
+// Trash hides a memory for keep of running time, in which Untrash brings it back; it still counts.
+// ErrNotFound where it is trashed already.
 func Trash(tx Tx, id MemoryID, keep time.Duration, at Moment) error {
 	m, c, err := visible(tx, id)
 	if err != nil {
@@ -61,7 +62,8 @@ func Trash(tx Tx, id MemoryID, keep time.Duration, at Moment) error {
 	)
 }
 
-// Untrash brings a memory back, in its old place of every list. ErrNotFound where it is not in the trash.
+// Untrash brings a memory back, in its old place of every list. ErrNotFound where it is not in the
+// trash.
 func Untrash(tx Tx, id MemoryID, at Moment) (Memory, error) {
 	m, err := Memories.Get(tx, MemoryKey(id))
 	if err != nil {
@@ -95,7 +97,8 @@ func untrash(tx Tx, m *Memory, c *Capsule) error {
 	return errors.Join(Order.Delete(tx, OrderKey{m.Capsule, true, m.Seq}), Dues.Delete(tx, key))
 }
 
-// Purge removes a memory for good, in the trash or not. Its idem and its session's outcome are told of for a while longer.
+// Purge removes a memory for good, in the trash or not. Its idem and its session's outcome are told
+// of for a while longer.
 func Purge(tx Tx, id MemoryID, at Moment) error {
 	m, err := Memories.Get(tx, MemoryKey(id))
 	if err != nil {
@@ -129,7 +132,8 @@ func Purge(tx Tx, id MemoryID, at Moment) error {
 	)
 }
 
-// FinishedIdem gives what was finished under a key. deleted says that the memory is gone or in the trash, m is zero then.
+// FinishedIdem gives what was finished under a key. deleted says that the memory is gone or in the
+// trash, m is zero then.
 func FinishedIdem(r Reader, capsule, owner, key string) (row Idem, m Memory, deleted, ok bool, err error) {
 	row, ok, err = Idems.Find(r, IdemKey{capsule, owner, key})
 	if err != nil || !ok {
@@ -179,7 +183,8 @@ func ForgetStates(tx Tx, session uint64) error {
 	return nil
 }
 
-// DueBy gives what is due at this running time (ms), the longest due first, from a key on, at most n. What can't be read keeps nothing else from being done.
+// DueBy gives what is due at this running time (ms), the longest due first, from a key on, at most
+// n. What can't be read keeps nothing else from being done.
 func DueBy(r Reader, from DueKey, running int64, n int) (out []Due, err error) {
 	for d, err := range Dues.Scan(r, from, DueKey{At: running + 1}) {
 		if errors.Is(err, ErrDamaged) {
@@ -193,7 +198,8 @@ func DueBy(r Reader, from DueKey, running int64, n int) (out []Due, err error) {
 	return out, nil
 }
 
-// Settle does what is due, but for the deletion of a place's bytes, which must have happened before. A repeat does nothing.
+// Settle does what is due, but for the deletion of a place's bytes, which must have happened
+// before. A repeat does nothing.
 func Settle(tx Tx, d Due, at Moment) error {
 	key := DueKey(d)
 	if _, ok, err := Dues.Find(tx, key); err != nil || !ok {
@@ -215,8 +221,8 @@ func Settle(tx Tx, d Due, at Moment) error {
 	return errors.Join(err, Dues.Delete(tx, key))
 }
 
-// PutToken stores a new token. One that has an end is gone for good after as much running time as it was made for, so that a wall clock that is set back
-// does not bring it to life again.
+// PutToken stores a new token. One that has an end is gone for good after as much running time as
+// it was made for, so that a wall clock that is set back does not bring it to life again.
 func PutToken(tx Tx, t Token, at Moment) error {
 	err := Tokens.Put(tx, TokenKey(t.Hash), t)
 	if err != nil || t.Expires.IsZero() {

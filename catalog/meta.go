@@ -26,12 +26,13 @@ const (
 // defaultMIME is what content is where nobody says (RFC 9110 §8.3).
 const defaultMIME = "application/octet-stream"
 
-// Comparable gives the one form in which two names or paths are compared: NFC. Both sides are brought into it, stored ones too: names
-// are stored as they were given, and an earlier version may have stored a path in another form.
+// Comparable gives the one form in which two names or paths are compared: NFC. Both sides are
+// brought into it, stored ones too: names are stored as they were given, and an earlier version may
+// have stored a path in another form.
 func Comparable(s string) string { return norm.NFC.String(s) }
 
-// Validate checks the metadata, and gives it in normal form: the path in NFC, the MIME type's names in lower case and
-// application/octet-stream where there is none. Malformed: a *FieldError.
+// Validate checks the metadata, and gives it in normal form: the path in NFC, the MIME type's names
+// in lower case and application/octet-stream where there is none. Malformed: a *FieldError.
 func (m Meta) Validate() (Meta, error) {
 	if err := checkText("meta.name", m.Name, 1, maxName, false); err != nil {
 		return m, err
@@ -69,7 +70,8 @@ func (m Meta) Validate() (Meta, error) {
 	return m, nil
 }
 
-// checkText wants least to most bytes of UTF-8 without control characters; lines allows the tab and the ends of lines.
+// checkText wants least to most bytes of UTF-8 without control characters; lines allows the tab and
+// the ends of lines.
 func checkText(field, s string, least, most int, lines bool) error {
 	switch {
 	case len(s) < least:

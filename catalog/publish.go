@@ -10,8 +10,9 @@ import (
 )
 
 const (
-	// PlaceGrace is how long a place that nothing names any more is kept, in running time. A reader holds its place open, and looks its extents up
-	// again where one is gone already, so this need not be long: whoever deletes something wants the room.
+	// PlaceGrace is how long a place that nothing names any more is kept, in running time. A reader
+	// holds its place open, and looks its extents up again where one is gone already, so this need
+	// not be long: whoever deletes something wants the room.
 	PlaceGrace = time.Minute
 	// keepOutcome is how long after its memory is gone a finished session is told what it became.
 	keepOutcome = 48 * time.Hour
@@ -25,17 +26,22 @@ type Publication struct {
 	Memory Memory
 	// Content has everything but Refs. Its places were made for this upload.
 	Content Content
-	// IdemKey, if not empty, remembers the memory under (capsule, owner, key), with the request's Fingerprint.
+	// IdemKey, if not empty, remembers the memory under (capsule, owner, key), with the request's
+	// Fingerprint.
 	IdemKey     string
 	Fingerprint []byte
-	// Keyed: only the key's own memory will do. Else what finds its key taken by another request is published without it.
+	// Keyed: only the key's own memory will do. Else what finds its key taken by another request is
+	// published without it.
 	Keyed bool
 	At    Moment
 }
 
-// Publish makes an upload visible: the memory, its content, the counters, the event, the memory's idem and outcome, and the end of the
-// session's reservation. A repeat by the same session gives the same memory, and ErrDeleted where that is gone. Another upload of the same request under the same key, faster
-// than this one, leaves one memory: its own, which is returned where the bytes are the same; its content is this one where it was damaged. ErrKeyTaken and ErrDeleted where p is Keyed and the key has other bytes, or none any more.
+// Publish makes an upload visible: the memory, its content, the counters, the event, the memory's
+// idem and outcome, and the end of the session's reservation. A repeat by the same session gives
+// the same memory, and ErrDeleted where that is gone. Another upload of the same request under the
+// same key, faster than this one, leaves one memory: its own, which is returned where the bytes are
+// the same; its content is this one where it was damaged. ErrKeyTaken and ErrDeleted where p is
+// Keyed and the key has other bytes, or none any more.
 func Publish(tx Tx, p Publication) (Memory, error) {
 	m, at := p.Memory, p.At
 	if m.By != 0 {
@@ -95,7 +101,8 @@ func outcomeOf(m Memory) Outcome {
 	return Outcome{Session: m.By, Capsule: m.Capsule, Memory: m.ID, SHA256: m.SHA256, Bytes: m.Bytes}
 }
 
-// repeat ends an upload whose request another one has carried out: its outcome is the other's memory. Its bytes are garbage, or take the place of damaged ones.
+// repeat ends an upload whose request another one has carried out: its outcome is the other's
+// memory. Its bytes are garbage, or take the place of damaged ones.
 func repeat(tx Tx, old Memory, p Publication) error {
 	since, err := Damaged(tx, old)
 	switch {
@@ -149,8 +156,9 @@ func (c Content) Places() []string {
 	return out
 }
 
-// refer adds so many references to content. Where the capsule has it already, the row switches to the copy that was just
-// verified, which heals a rotten one, and the former places lose a reference.
+// refer adds so many references to content. Where the capsule has it already, the row switches to
+// the copy that was just verified, which heals a rotten one, and the former places lose a
+// reference.
 func refer(tx Tx, content Content, refs int64, at Moment) error {
 	key := ContentKey{content.Capsule, content.SHA256}
 	had, _, err := Contents.Find(tx, key)
@@ -216,8 +224,8 @@ func unrefer(tx Tx, m Memory, at Moment) error {
 	return Contents.Delete(tx, key)
 }
 
-// Discard makes places garbage that no content names: those of an ended session. Places that are in use, and those that are garbage
-// already, are left as they are.
+// Discard makes places garbage that no content names: those of an ended session. Places that are in
+// use, and those that are garbage already, are left as they are.
 func Discard(tx Tx, places []string, at Moment) error {
 	for _, name := range places {
 		if _, ok, err := Places.Find(tx, Name(name)); err != nil {

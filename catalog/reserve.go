@@ -5,7 +5,8 @@ import (
 	"fmt"
 )
 
-// Bounds are the server's own bounds on what one owner may have open; 0 is no bound. A principal's row may set others.
+// Bounds are the server's own bounds on what one owner may have open; 0 is no bound. A principal's
+// row may set others.
 type Bounds struct {
 	// MaxSessions is the number of open sessions, QuotaBytes what they may bring together.
 	MaxSessions, QuotaBytes int64
@@ -22,9 +23,10 @@ func (e *QuotaError) Error() string {
 // Unwrap makes errors.Is(err, ErrQuota) true.
 func (e *QuotaError) Unwrap() error { return ErrQuota }
 
-// Reserve takes from the capsule's and the owner's bounds what a session may bring: r.Bytes, or, where less is left of them, at least `least`, which is
-// what it is known to bring. For a session that has a reservation already it takes only what is more, and gives back what is less once the two are the
-// same. Errors: *QuotaError, ErrTooManySessions, ErrNotFound for the capsule.
+// Reserve takes from the capsule's and the owner's bounds what a session may bring: r.Bytes, or,
+// where less is left of them, at least `least`, which is what it is known to bring. For a session
+// that has a reservation already it takes only what is more, and gives back what is less once the
+// two are the same. Errors: *QuotaError, ErrTooManySessions, ErrNotFound for the capsule.
 func Reserve(tx Tx, r Reservation, least int64, b Bounds) error {
 	had, again, err := Reservations.Find(tx, Number(r.Session))
 	if err != nil {
@@ -98,8 +100,8 @@ func (c Capsule) Fits(bytes, memories int64) error {
 	return nil
 }
 
-// unreserve gives back what the session holds of c and of its owner's bounds. The caller stores c. It does nothing
-// for a session that holds nothing.
+// unreserve gives back what the session holds of c and of its owner's bounds. The caller stores c.
+// It does nothing for a session that holds nothing.
 func unreserve(tx Tx, c *Capsule, session uint64) error {
 	r, ok, err := Reservations.Find(tx, Number(session))
 	if err != nil || !ok {
@@ -121,7 +123,8 @@ func unreserve(tx Tx, c *Capsule, session uint64) error {
 	return errors.Join(err, Reservations.Delete(tx, Number(session)))
 }
 
-// SessionEnded gives back what an aborted or expired session held, and tells of it. A repeat does nothing.
+// SessionEnded gives back what an aborted or expired session held, and tells of it. A repeat does
+// nothing.
 func SessionEnded(tx Tx, session uint64, what EventType, at Moment) error {
 	r, ok, err := Reservations.Find(tx, Number(session))
 	if err != nil || !ok {

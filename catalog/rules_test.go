@@ -15,7 +15,8 @@ import (
 	"sluice/catalog"
 )
 
-// machine plays random histories against a simple model of one capsule: which memories are there, which are in the trash, and what is reserved.
+// machine plays random histories against a simple model of one capsule: which memories are there,
+// which are in the trash, and what is reserved.
 type machine struct {
 	store   *catalog.Mem
 	now     catalog.Moment

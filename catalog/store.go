@@ -16,18 +16,20 @@ type Store interface {
 	// View runs f over one consistent, durable state: nothing in it can be taken back by a
 	// crash. f may run again, so it must be pure but for its result.
 	View(ctx context.Context, f func(Reader) error) error
-	// Update runs f and commits what it wrote, all or nothing; it has survived power
-	// loss when Update returns nil. An error of f is returned as it is, and nothing
-	// has changed. f may run again (a serialization failure), so it must be
-	// pure but for its result. An error that wraps ErrUnknown says that the commit may or may not have
-	// happened; with any other, it has not. An Update that writes nothing returns only when what it read is durable.
+	// Update runs f and commits what it wrote, all or nothing; it has survived power loss when
+	// Update returns nil. An error of f is returned as it is, and nothing has changed. f may run
+	// again (a serialization failure), so it must be pure but for its result. An error that wraps
+	// ErrUnknown says that the commit may or may not have happened; with any other, it has not. An
+	// Update that writes nothing returns only when what it read is durable.
 	Update(ctx context.Context, f func(Tx) error) error
 }
 
-// ErrDamaged: a stored record is not what was written. All others are as they were: a loop over records goes on behind it.
+// ErrDamaged: a stored record is not what was written. All others are as they were: a loop over
+// records goes on behind it.
 var ErrDamaged = errors.New("the stored record is damaged")
 
-// ErrHole is the ErrDamaged of some rows that are lost together: how many, and their keys, nobody knows.
+// ErrHole is the ErrDamaged of some rows that are lost together: how many, and their keys, nobody
+// knows.
 var ErrHole = fmt.Errorf("%w: some may be lost together", ErrDamaged)
 
 // ErrUnknown: the commit may have happened.
@@ -35,10 +37,12 @@ var ErrUnknown = errors.New("outcome of the commit is unknown")
 
 // Reader reads rows. It is valid only while the closure runs, in its goroutine.
 type Reader interface {
-	// Get gives the row as the type that its table names, or ErrNotFound. Rows are shared: never change one in place.
+	// Get gives the row as the type that its table names, or ErrNotFound. Rows are shared: never
+	// change one in place.
 	Get(t TableID, key []byte) (row any, err error)
-	// Scan gives the rows with lo ≤ key < hi (nil: to the end of the table) in the order of their keys, or backwards. In place of one row that can't be read, or of
-	// some that are lost together, comes one ErrDamaged (ErrHole), and then the rest.
+	// Scan gives the rows with lo ≤ key < hi (nil: to the end of the table) in the order of their
+	// keys, or backwards. In place of one row that can't be read, or of some that are lost
+	// together, comes one ErrDamaged (ErrHole), and then the rest.
 	Scan(t TableID, lo, hi []byte, desc bool) iter.Seq2[any, error]
 }
 
@@ -48,8 +52,9 @@ type Tx interface {
 	Put(t TableID, key []byte, row any) error
 	// Delete of a row that is not there is no error.
 	Delete(t TableID, key []byte) error
-	// EndSession ends a session of the engine in this very commit: it checks that the
-	// session is sealed (or ended so already: a repeat) at gen, and moves it to that state. Else its error, which f must return.
+	// EndSession ends a session of the engine in this very commit: it checks that the session is
+	// sealed (or ended so already: a repeat) at gen, and moves it to that state. Else its error,
+	// which f must return.
 	EndSession(id session.SessionID, gen uint64, to session.State) error
 }
 
@@ -187,7 +192,8 @@ func (k RoleKey) AppendKey(b []byte) []byte {
 	return append(appendString(b, k.Principal), k.Capsule...)
 }
 
-// OrderKey lists a capsule's memories, those in the trash apart, by the number of the event of their creation.
+// OrderKey lists a capsule's memories, those in the trash apart, by the number of the event of
+// their creation.
 type OrderKey struct {
 	Capsule string
 	Trash   bool
@@ -277,5 +283,6 @@ func (k DueKey) AppendKey(b []byte) []byte {
 	return append(append(b, byte(k.Kind)), k.Key...)
 }
 
-// appendString ends s with a NUL, which no string of a key contains, so that a shorter one sorts first and no two keys run together.
+// appendString ends s with a NUL, which no string of a key contains, so that a shorter one sorts
+// first and no two keys run together.
 func appendString(b []byte, s string) []byte { return append(append(b, s...), 0) }

@@ -11,7 +11,8 @@ import (
 	"sluice/session"
 )
 
-// begin settles what a former Get left, throws away another content's pieces, and gives the session of this one.
+// begin settles what a former Get left, throws away another content's pieces, and gives the session
+// of this one.
 func (j *job) begin(ctx context.Context) (s session.Session, created bool, err error) {
 	// Time never counts against a download: nobody ticks.
 	if j.engine, err = session.New(ctx, j.journal, session.Config{}); err != nil {

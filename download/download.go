@@ -1,28 +1,32 @@
 // Package download fetches one content into one file: in parallel ranges, resumable after
 // kill -9 and power loss, verified by its SHA-256 before it gets its name.
 //
-// It is a workflow on the session engine, as uploading is: the pieces that have arrived are
-// the entries of a session, kept in a journal beside the file; the [session.ByteSink] is the file. It owns the part
-// file, what is read back to trust it, retries, and what finishing means. It does not own the
-// protocol by which bytes come (that is the [Source]), nor any rule of sessions.
+// It is a workflow on the session engine, as uploading is: the pieces that have arrived are the
+// entries of a session, kept in a journal beside the file; the [session.ByteSink] is the file. It
+// owns the part file, what is read back to trust it, retries, and what finishing means. It does not
+// own the protocol by which bytes come (that is the [Source]), nor any rule of sessions.
 //
 // # The files
 //
-//	DEST.sluice-part     the bytes, at their offsets, and behind them a mark of 48 bytes, which goes when all are there
+//	DEST.sluice-part     the bytes, at their offsets, and behind them a mark of 48 bytes, which goes
+//	                     when all are there
 //	DEST.sluice-journal  which pieces of them have arrived, each with its CRC-32C
 //	                     (neither lasts for a content of one piece, which is fetched into memory)
-//	DEST                 the content, whole, once it is verified; a former file of that name is replaced in one step
+//	DEST                 the content, whole, once it is verified; a former file of that name is
+//	                     replaced in one step
 //
-// Other files of these names are never changed, nor links followed: a journal is known by how it begins, a part by its mark, or by a piece in it that its journal has the CRC-32C of, or
-// as all of the content. What is not known to be Get's own is an [InTheWayError].
+// Other files of these names are never changed, nor links followed: a journal is known by how it
+// begins, a part by its mark, or by a piece in it that its journal has the CRC-32C of, or as all of
+// the content. What is not known to be Get's own is an [InTheWayError].
 //
 // # What is trusted when
 //
-// A piece is recorded when it has been written, not when it is on the disk: that would cost a sync each. So a
-// resumed download reads every recorded piece back and forgets those whose bytes are
-// not the ones that were recorded. That finds what a power cut took. At the end
+// A piece is recorded when it has been written, not when it is on the disk: that would cost a sync
+// each. So a resumed download reads every recorded piece back and forgets those whose bytes are not
+// the ones that were recorded. That finds what a power cut took. At the end
 //
-//	seal (durable) ─▶ sync the part ─▶ rename it to DEST ─▶ sync the folder ─▶ finished (durable) ─▶ remove the journal
+//	seal (durable) ─▶ sync the part ─▶ rename it to DEST ─▶ sync the folder
+//	  ─▶ finished (durable) ─▶ remove the journal
 //
 // and a crash between two of these steps is settled by the next Get: the part is there, so
 // nothing was renamed; or it isn't, and DEST has the SHA-256 or the download starts over.
@@ -50,8 +54,8 @@ import (
 )
 
 const (
-	// chunkSize is the size in bytes of a recorded piece: what a cut connection or a kill can cost each
-	// connection, against one synced line in the journal each.
+	// chunkSize is the size in bytes of a recorded piece: what a cut connection or a kill can cost
+	// each connection, against one synced line in the journal each.
 	chunkSize = 2 << 20
 	// requestSize is how many bytes one request asks for, if so many are missing in a row.
 	requestSize = 8 << 20
@@ -69,25 +73,30 @@ type Source interface {
 	Size() int64
 	// SHA256 is the content's digest.
 	SHA256() [32]byte
-	// Open gives the n ≥ 1 bytes from off on; off + n is at most Size. A body that ends earlier is taken for cut, one
-	// that goes on is not read further. Both Open and the body's Read return when ctx ends. An error that wraps ErrPermanent ends the
-	// download, any other is tried again. It is called concurrently.
+	// Open gives the n ≥ 1 bytes from off on; off + n is at most Size. A body that ends earlier is
+	// taken for cut, one that goes on is not read further. Both Open and the body's Read return
+	// when ctx ends. An error that wraps ErrPermanent ends the download, any other is tried again.
+	// It is called concurrently.
 	Open(ctx context.Context, off, n int64) (io.ReadCloser, error)
 }
 
 // Request says what Get is to do.
 type Request struct {
 	Source Source
-	// Dest is the file to be made. Its folder must exist; Dest+".sluice-part" and Dest+".sluice-journal" are Get's own. A file that is replaced leaves its mode to
-	// the new one, and its owner where that is allowed.
+	// Dest is the file to be made. Its folder must exist; Dest+".sluice-part" and
+	// Dest+".sluice-journal" are Get's own. A file that is replaced leaves its mode to the new one,
+	// and its owner where that is allowed.
 	Dest string
-	// New: Dest must not be there at the end either, and is not replaced then (fs.ErrExist). What was fetched stays.
+	// New: Dest must not be there at the end either, and is not replaced then (fs.ErrExist). What
+	// was fetched stays.
 	New bool
-	// Parallel is how many requests run at a time, 1 to 64; 0 means as many as the link gives most with, 1 to 16, which is found out on the way.
+	// Parallel is how many requests run at a time, 1 to 64; 0 means as many as the link gives most
+	// with, 1 to 16, which is found out on the way.
 	Parallel int
 	// Patience is how long to go on trying while nothing arrives; 0 means five minutes.
 	Patience time.Duration
-	// Progress, if set, is told how many bytes of the content are here, one call at a time. After a cut done may go back a little.
+	// Progress, if set, is told how many bytes of the content are here, one call at a time. After a
+	// cut done may go back a little.
 	Progress func(done, total int64)
 	// Pace, if set, is the back-off that this Get shares with others of the same server.
 	Pace *backoff.Shared
@@ -98,13 +107,16 @@ type Request struct {
 var (
 	// ErrPermanent is for a Source's errors that trying again won't cure.
 	ErrPermanent = errors.New("not worth trying again")
-	// ErrNoParts is for a Source's error that says that it gives no parts; after it the Source is asked for all of the rest, in one request at a time.
+	// ErrNoParts is for a Source's error that says that it gives no parts; after it the Source is
+	// asked for all of the rest, in one request at a time.
 	ErrNoParts = errors.New("only the whole can be had")
-	// ErrPatience: nothing has arrived for as long as Request.Patience lasts. What has arrived stays.
+	// ErrPatience: nothing has arrived for as long as Request.Patience lasts. What has arrived
+	// stays.
 	ErrPatience = errors.New("giving up: nothing has arrived for a long time")
 	// ErrBusy: another Get is at work on this Dest.
 	ErrBusy = errors.New("another download of this file is running")
-	// ErrDigest: the bytes that the Source gave are not those of its SHA-256. What was fetched is thrown away.
+	// ErrDigest: the bytes that the Source gave are not those of its SHA-256. What was fetched is
+	// thrown away.
 	ErrDigest = errors.New("the content does not have the SHA-256 that it should have")
 )
 
@@ -137,11 +149,13 @@ type job struct {
 }
 
 // Get makes r.Dest: it goes on where an earlier Get of the same content stopped, however that
-// ended, and starts over where r.Dest was begun with another content. When nil is returned the file has its
-// name, has the Source's SHA-256, and survives power loss; otherwise what has arrived stays for the next Get. Any number of Gets
-// may run at once, of the same Dest only one (ErrBusy). ctx stops it at once.
+// ended, and starts over where r.Dest was begun with another content. When nil is returned the file
+// has its name, has the Source's SHA-256, and survives power loss; otherwise what has arrived stays
+// for the next Get. Any number of Gets may run at once, of the same Dest only one (ErrBusy). ctx
+// stops it at once.
 //
-// Errors, which do not name r.Dest: ErrBusy, ErrDigest, those of Source that wrap ErrPermanent, the last one with ErrPatience, those of the file system.
+// Errors, which do not name r.Dest: ErrBusy, ErrDigest, those of Source that wrap ErrPermanent, the
+// last one with ErrPatience, those of the file system.
 func Get(ctx context.Context, r Request) (err error) {
 	if r.Parallel < 0 || r.Parallel > maxParallel {
 		return fmt.Errorf("download: parallel is %d, not 0 to %d", r.Parallel, maxParallel)
@@ -186,7 +200,8 @@ func (r Request) journalPath() string { return beside(r.Dest, journalSuffix) }
 
 const partSuffix, journalSuffix = ".sluice-part", ".sluice-journal"
 
-// longest is how long a name may be with what is appended to it: file systems have a bound of 255 bytes, and the journal appends something itself.
+// longest is how long a name may be with what is appended to it: file systems have a bound of 255
+// bytes, and the journal appends something itself.
 const longest = 240
 
 // beside names a file of Get's own. A long name is cut, and told from others by its hash.
@@ -199,7 +214,8 @@ func beside(dest, suffix string) string {
 	return dir + name + suffix
 }
 
-// open takes the journal. One that is damaged is worth no more than what it remembers: the download starts over.
+// open takes the journal. One that is damaged is worth no more than what it remembers: the download
+// starts over.
 func (j *job) open() error {
 	if _, err := os.Lstat(j.journalPath()); err == nil {
 		if is, err := journal.Is(j.journalPath()); err != nil || !is {
@@ -289,7 +305,8 @@ func (j *job) fill(ctx context.Context) error {
 		if again {
 			return fmt.Errorf("%w: %w", errUseless, ErrDigest)
 		}
-		// Either the file does not hold what was written to it, which reading it back will tell, or the Source is wrong.
+		// Either the file does not hold what was written to it, which reading it back will tell, or
+		// the Source is wrong.
 		j.Log.Warn("the SHA-256 is wrong: reading back what has arrived")
 	}
 }

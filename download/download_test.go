@@ -212,7 +212,8 @@ func TestAWrongContentNeverGetsTheName(t *testing.T) {
 	whole(t, to, src)
 }
 
-// A file that changes between the arrival of a piece and the hashing of it costs that piece, not the download.
+// A file that changes between the arrival of a piece and the hashing of it costs that piece, not
+// the download.
 func TestARottenPieceIsFoundAndReplaced(t *testing.T) {
 	const size = 2*requestSize + chunkSize
 	src, to := newContent(size), dest(t)
@@ -339,7 +340,8 @@ func TestOneGetOfAFileAtATime(t *testing.T) {
 		if err := get(t, to, src); err != nil {
 			t.Fatal(err)
 		}
-		// What the second one found out about the journal, it may have left behind empty; the next Get of the same content takes it away.
+		// What the second one found out about the journal, it may have left behind empty; the next
+		// Get of the same content takes it away.
 		if err := get(t, to, src); err != nil {
 			t.Fatal(err)
 		}

@@ -13,7 +13,8 @@ import (
 	"sluice/session"
 )
 
-// stallAfter is how long a request may stand still before it is given up and made again; patience may end it earlier.
+// stallAfter is how long a request may stand still before it is given up and made again; patience
+// may end it earlier.
 const stallAfter = 30 * time.Second
 
 // fetch gets every missing chunk, while the file is hashed behind it; see follow for what it gives.
@@ -81,7 +82,8 @@ func (j *job) requests(s session.Session) (runs []session.Range) {
 	return runs
 }
 
-// persist gets the bytes of r, with as many requests as it takes. One request gives how many it has got, also with an error.
+// persist gets the bytes of r, with as many requests as it takes. One request gives how many it has
+// got, also with an error.
 func (j *job) persist(ctx context.Context, r session.Range, request func(context.Context, session.Range) (int64, error)) error {
 	for failed := 0; !r.Empty(); {
 		if err := j.Pace.Enter(ctx, j.Patience-j.sinceMoved()); err != nil {
@@ -152,7 +154,8 @@ func (e *cutError) Unwrap() error { return e.err }
 
 var errStalled = errors.New("the connection stands still")
 
-// request makes one request for r and records its chunks one by one as they come; n is the length of those that are recorded.
+// request makes one request for r and records its chunks one by one as they come; n is the length
+// of those that are recorded.
 func (j *job) request(ctx context.Context, r session.Range) (n int64, err error) {
 	b, err := j.ask(ctx, r)
 	if err != nil {

@@ -176,7 +176,8 @@ func child(dest string) int {
 	return 0
 }
 
-// A process that is killed with -9 again and again, wherever it is, gets there in the end, and never leaves a wrong file.
+// A process that is killed with -9 again and again, wherever it is, gets there in the end, and
+// never leaves a wrong file.
 func TestKillNine(t *testing.T) {
 	src, to := newContent(childSize), dest(t)
 	var given atomic.Int64

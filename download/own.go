@@ -16,7 +16,8 @@ import (
 	"sluice/session/journal"
 )
 
-// InTheWayError: a file that is not Get's own has the name of one that Get needs. It is left as it is.
+// InTheWayError: a file that is not Get's own has the name of one that Get needs. It is left as it
+// is.
 type InTheWayError struct{ Path string }
 
 // Error says what to do.
@@ -24,7 +25,8 @@ func (e *InTheWayError) Error() string {
 	return e.Path + " is in the way: it was not left by an earlier get; move it, or give another name with -o"
 }
 
-// The mark behind the bytes of a part: 16 bytes that no other file ends with, and the SHA-256 of the content.
+// The mark behind the bytes of a part: 16 bytes that no other file ends with, and the SHA-256 of
+// the content.
 const (
 	partMark = "\x00sluice part 1\x00\n"
 	markSize = int64(len(partMark) + sha256.Size)
@@ -50,7 +52,8 @@ func marked(f *os.File) (bool, error) {
 	return string(b[:]) == partMark, err
 }
 
-// openPart opens the part, or makes it, and locks it until it is closed: it is the lock of Dest. ErrBusy, InTheWayError.
+// openPart opens the part, or makes it, and locks it until it is closed: it is the lock of Dest.
+// ErrBusy, InTheWayError.
 func (j *job) openPart(ctx context.Context) error {
 	for {
 		if err := ctx.Err(); err != nil {

@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// Whatever has the names that Get would use, and was not left by a Get, is neither changed, followed, waited for nor taken away.
+// Whatever has the names that Get would use, and was not left by a Get, is neither changed,
+// followed, waited for nor taken away.
 func TestWhatIsNotGetsOwnIsLeftAsItIs(t *testing.T) {
 	precious := bytes.Repeat([]byte("precious\n"), 1000)
 	put := func(path string) error { return os.WriteFile(path, precious, 0o600) }

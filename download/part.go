@@ -16,7 +16,8 @@ import (
 	"sluice/session"
 )
 
-// piece is the sink of one chunk: it writes into the part file and keeps the CRC-32C of what it wrote.
+// piece is the sink of one chunk: it writes into the part file and keeps the CRC-32C of what it
+// wrote.
 type piece struct {
 	j       *job
 	table   *crc32.Table
@@ -41,7 +42,8 @@ func (p *piece) WriteAt(b []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// Commit implements session.Committer. The bytes survive the death of the process; what a power cut takes is found by distrust.
+// Commit implements session.Committer. The bytes survive the death of the process; what a power cut
+// takes is found by distrust.
 func (p *piece) Commit(_ context.Context, r session.Range) ([]byte, error) {
 	if r != p.written {
 		return nil, fmt.Errorf("bytes %v were written, not %v", p.written, r)
@@ -110,7 +112,8 @@ func (j *job) follow(ctx context.Context) (gen uint64, sum [32]byte, err error) 
 func (j *job) finish(ctx context.Context, gen uint64) error {
 	err := j.engine.Finish(ctx, j.publish, session.Want{ID: j.id, Gen: gen, Bytes: j.size})
 	if errors.Is(err, errNotSynced) {
-		// The disk may have dropped pages and forgotten that it did: reading back would find them in no way.
+		// The disk may have dropped pages and forgotten that it did: reading back would find them
+		// in no way.
 		return fmt.Errorf("%w: %w", errUseless, err)
 	}
 	return err
@@ -149,7 +152,8 @@ func (j *job) publish(context.Context, []session.Session) error {
 	return nil
 }
 
-// inherit gives the part the mode and, where that is allowed, the owner of the file that it replaces.
+// inherit gives the part the mode and, where that is allowed, the owner of the file that it
+// replaces.
 func (j *job) inherit() error {
 	info, err := os.Lstat(j.Dest)
 	if err != nil || !info.Mode().IsRegular() {

@@ -10,7 +10,8 @@ import (
 	"sluice/session"
 )
 
-// small gets a content of one piece, of which a former Get can have left nothing worth going on with: without a journal, through memory.
+// small gets a content of one piece, of which a former Get can have left nothing worth going on
+// with: without a journal, through memory.
 //
 //	fetch ─▶ SHA-256 ─▶ write the part ─▶ sync it ─▶ rename it to DEST ─▶ sync the folder
 //

@@ -52,7 +52,8 @@ func (w *world) orphan() {
 	w.check(errors.Join(err, b.Close()))
 }
 
-// While the folder is not in its place nothing is ended or deleted, neither garbage that is known nor orphans; when it is back, all of it is.
+// While the folder is not in its place nothing is ended or deleted, neither garbage that is known
+// nor orphans; when it is back, all of it is.
 func TestNothingIsDeletedWhileTheFolderIsAway(t *testing.T) {
 	w, f := newWorld(t), &placed{}
 	w.keeper = keeper.New(keeper.Config{Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: w.blobs, Clock: w.clock, InPlace: f.inPlace})
@@ -109,7 +110,8 @@ func TestAFolderThatGoesAwayEndsAPass(t *testing.T) {
 	}
 }
 
-// What was made in an incarnation that the metadata does not know is no garbage for having no row: it is told of and stays. What was made in another one goes.
+// What was made in an incarnation that the metadata does not know is no garbage for having no row:
+// it is told of and stays. What was made in another one goes.
 func TestWhatTheMetadataCanNotKnowStays(t *testing.T) {
 	w := newWorld(t)
 	var log bytes.Buffer
@@ -139,7 +141,8 @@ func TestWhatTheMetadataCanNotKnowStays(t *testing.T) {
 	}
 }
 
-// Nothing is marked as damaged while the folder is away, or all of its content can't be reached: the pass ends at the first, and is done anew.
+// Nothing is marked as damaged while the folder is away, or all of its content can't be reached:
+// the pass ends at the first, and is done anew.
 func TestScrubMarksNothingOfAFolderThatIsAway(t *testing.T) {
 	for name, cause := range map[string]error{"away": blob.ErrMissing, "unreachable": blob.ErrUnavailable} {
 		t.Run(name, func(t *testing.T) {

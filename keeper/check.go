@@ -12,7 +12,8 @@ import (
 	"sluice/upload"
 )
 
-// CheckConfig is what a Check works on: stores that nobody else has open. Those without "may be nil" are needed.
+// CheckConfig is what a Check works on: stores that nobody else has open. Those without "may be
+// nil" are needed.
 type CheckConfig struct {
 	Sessions session.Store
 	Catalog  catalog.Store
@@ -26,11 +27,13 @@ type CheckConfig struct {
 	Progress func(done, total int64)
 	// File, which may be nil, says which file a place is, for people.
 	File func(place string) string
-	// KnownPlace, which may be nil, reports whether the catalog can know what a place is: records of what was made may be lost, or be in a newer copy of the catalog. Such
-	// a place is no garbage for having no record.
+	// KnownPlace, which may be nil, reports whether the catalog can know what a place is: records
+	// of what was made may be lost, or be in a newer copy of the catalog. Such a place is no
+	// garbage for having no record.
 	KnownPlace func(place string) bool
-	// Metadata, which may be nil, lets the metadata's store look through what only it can see; it calls found for each thing that is wrong. hole: rows
-	// are lost together, and new metadata have to be made of the others.
+	// Metadata, which may be nil, lets the metadata's store look through what only it can see; it
+	// calls found for each thing that is wrong. hole: rows are lost together, and new metadata have
+	// to be made of the others.
 	Metadata func(ctx context.Context, found func(problem string, hole bool)) error
 }
 
@@ -66,7 +69,8 @@ type Finding struct {
 	Note bool
 	// Remedy is what Repair does, or did, about it; empty where there is nothing that it could do.
 	Remedy string
-	// Repaired: it was done, and nothing is wrong any more. Quarantined: it was done, and the memory is damaged still.
+	// Repaired: it was done, and nothing is wrong any more. Quarantined: it was done, and the
+	// memory is damaged still.
 	Repaired, Quarantined bool
 	// Err is why it could not be done.
 	Err error
@@ -81,26 +85,31 @@ type Summary struct {
 	Capsules, Memories, Contents, Sessions, Places int64
 	// Bytes of content and of pieces that were read.
 	Bytes int64
-	// Wrong is the number of findings but notes; Repaired and Quarantined say what became of them. Mendable is for how many there is a remedy.
+	// Wrong is the number of findings but notes; Repaired and Quarantined say what became of them.
+	// Mendable is for how many there is a remedy.
 	Wrong, Mendable, Repaired, Quarantined, Notes int64
 }
 
 // Left is the number of things that are still wrong.
 func (s Summary) Left() int64 { return s.Wrong - s.Repaired }
 
-// Check reads everything that is stored, past the caches, and compares it: each extent with its CRC-32C, each content with its SHA-256, and the rows of the
-// catalog, the sessions and the places with each other, both ways. It calls Found for each thing that is wrong. An error says that it
+// Check reads everything that is stored, past the caches, and compares it: each extent with its
+// CRC-32C, each content with its SHA-256, and the rows of the catalog, the sessions and the places
+// with each other, both ways. It calls Found for each thing that is wrong. An error says that it
 // could not go on.
 //
-// With Repair it mends, each thing in a transaction of its own, so that a stop at any moment leaves what was mended and what was not:
+// With Repair it mends, each thing in a transaction of its own, so that a stop at any moment leaves
+// what was mended and what was not:
 //
-//   - what follows from other rows is computed anew: indexes, counters, references, reservations, what is due. Where a row
-//     that it follows from can't be read, it is left alone.
+//   - what follows from other rows is computed anew: indexes, counters, references, reservations,
+//     what is due. Where a row that it follows from can't be read, it is left alone.
 //   - pieces of open sessions whose bytes are lost are dropped: the client is asked for them again.
-//   - content whose bytes are not what was stored is marked as damaged (catalog.Content.Damaged): nobody reads it, and an upload of
-//     the same bytes heals it. The mark goes when a later Check finds the bytes right.
+//   - content whose bytes are not what was stored is marked as damaged (catalog.Content.Damaged):
+//     nobody reads it, and an upload of the same bytes heals it. The mark goes when a later Check
+//     finds the bytes right.
 //
-// It deletes no bytes, no memory and no content. Places that nothing names are told of and left to the collector.
+// It deletes no bytes, no memory and no content. Places that nothing names are told of and left to
+// the collector.
 func Check(ctx context.Context, cfg CheckConfig) (Summary, error) {
 	c := &check{CheckConfig: cfg}
 	if c.File == nil {
@@ -186,7 +195,8 @@ func (c *check) tell(ctx context.Context) error {
 	return nil
 }
 
-// metadata lets the store of the metadata look first: what it says of damage below the rows explains the rest.
+// metadata lets the store of the metadata look first: what it says of damage below the rows
+// explains the rest.
 func (c *check) metadata(ctx context.Context) error {
 	if c.Metadata == nil {
 		return nil
@@ -210,7 +220,8 @@ type opened struct {
 	reserves func(bytes int64) bool
 }
 
-// readSessions lists all sessions. Of the open ones it remembers what they hold, of the finished ones that they exist.
+// readSessions lists all sessions. Of the open ones it remembers what they hold, of the finished
+// ones that they exist.
 func (c *check) readSessions(ctx context.Context) error {
 	stats, err := c.Sessions.Stats(ctx)
 	if err != nil {

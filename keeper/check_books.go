@@ -72,7 +72,8 @@ func (b *books) readDues() {
 	})
 }
 
-// checkPlaces compares the counts of references, and makes sure that what nothing names any more is going to be collected, and nothing else.
+// checkPlaces compares the counts of references, and makes sure that what nothing names any more is
+// going to be collected, and nothing else.
 func (b *books) checkPlaces() {
 	seen := map[string]bool{}
 	each(b, catalog.Places, "places", func(p catalog.Place) catalog.Name { return catalog.Name(p.Name) }, func(p catalog.Place) {
@@ -131,7 +132,8 @@ func (b *books) place(p catalog.Place) {
 	}
 }
 
-// inUse stores a place's row (nil: there is none while only a session uses it), and takes its deletion off the list.
+// inUse stores a place's row (nil: there is none while only a session uses it), and takes its
+// deletion off the list.
 func (b *books) inUse(tx catalog.Tx, name string, row *catalog.Place) error {
 	var due []catalog.Due
 	for d, err := range catalog.Dues.After(tx, catalog.DueKey{}) {
@@ -161,7 +163,8 @@ func (b *books) garbage(tx catalog.Tx, name string) error {
 	return b.later(tx, catalog.PlaceGrace, catalog.DuePlace, name)
 }
 
-// checkReservations compares what is reserved with the sessions that are open, and what their owners hold with that.
+// checkReservations compares what is reserved with the sessions that are open, and what their
+// owners hold with that.
 func (b *books) checkReservations() {
 	held := map[session.SessionID]catalog.Reservation{}
 	each(b, catalog.Reservations, "reservations", func(r catalog.Reservation) catalog.Number { return catalog.Number(r.Session) }, func(r catalog.Reservation) {
@@ -210,7 +213,8 @@ func (b *books) checkReservations() {
 	}
 }
 
-// checkIdems makes sure that a key is remembered for as long as its memory lives, and forgotten some time.
+// checkIdems makes sure that a key is remembered for as long as its memory lives, and forgotten
+// some time.
 func (b *books) checkIdems() {
 	each(b, catalog.Idems, "idempotency keys", func(i catalog.Idem) catalog.IdemKey {
 		return catalog.IdemKey{Capsule: i.Capsule, Owner: i.Owner, Key: i.Key}

@@ -19,7 +19,8 @@ import (
 
 func isNotFound(err error) bool { return errors.Is(err, catalog.ErrNotFound) }
 
-// lost reports whether an error of reading says that the bytes are not there any more, rather than that they could not be read just now.
+// lost reports whether an error of reading says that the bytes are not there any more, rather than
+// that they could not be read just now.
 func lost(err error) bool {
 	return errors.Is(err, blob.ErrCorrupt) || errors.Is(err, blob.ErrMissing)
 }
@@ -145,8 +146,8 @@ func (c *check) unmark(f *Finding, content catalog.Content) {
 	f.needs = false
 }
 
-// mark notes that a content, as it was looked up, is damaged. It gives false, and does nothing, where its row is gone or is another by now: then other
-// bytes are meant, or nobody's.
+// mark notes that a content, as it was looked up, is damaged. It gives false, and does nothing,
+// where its row is gone or is another by now: then other bytes are meant, or nobody's.
 func mark(ctx context.Context, store catalog.Store, was catalog.Content, at time.Time) (marked bool, err error) {
 	key := catalog.ContentKey{Capsule: was.Capsule, SHA256: was.SHA256}
 	err = store.Update(ctx, func(tx catalog.Tx) error {
@@ -170,7 +171,8 @@ func same(a, b catalog.Content) bool {
 	return a.Bytes == b.Bytes && a.CRC32C == b.CRC32C && slices.Equal(a.Extents, b.Extents) && bytes.Equal(a.Inline, b.Inline)
 }
 
-// damages re-reads a content. Only when each extent is what was written is SHA-256 computed over all.
+// damages re-reads a content. Only when each extent is what was written is SHA-256 computed over
+// all.
 func (c *check) damages(ctx context.Context, content catalog.Content) (found []damage, err error) {
 	if len(content.Extents) == 0 {
 		c.read(content.Bytes)
@@ -253,7 +255,8 @@ func (c *check) memoriesOf(ctx context.Context, content catalog.Content) []catal
 	return out
 }
 
-// memoriesOf finds the memories of a content: the visible ones by digest, those in the trash by looking at all of those.
+// memoriesOf finds the memories of a content: the visible ones by digest, those in the trash by
+// looking at all of those.
 func memoriesOf(ctx context.Context, store catalog.Store, content catalog.Content) (out []catalog.Memory, err error) {
 	err = store.View(ctx, func(r catalog.Reader) error {
 		out = nil

@@ -21,8 +21,9 @@ func count(r catalog.Reader, table catalog.TableID) (n int64) {
 	return n
 }
 
-// others gives the keys of a table that are none of these. A catalog shows its rows without their keys, and those of an index do not
-// say where they are: so the keys between two that are known are found by asking where there is a row.
+// others gives the keys of a table that are none of these. A catalog shows its rows without their
+// keys, and those of an index do not say where they are: so the keys between two that are known are
+// found by asking where there is a row.
 func others(r catalog.Reader, table catalog.TableID, keys [][]byte) (found [][]byte) {
 	slices.SortFunc(keys, bytes.Compare)
 	lo := []byte{}

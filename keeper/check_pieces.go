@@ -17,7 +17,8 @@ import (
 	"sluice/upload"
 )
 
-// pieces re-reads what open sessions have received, and compares the saved states of their hashes with it.
+// pieces re-reads what open sessions have received, and compares the saved states of their hashes
+// with it.
 func (c *check) pieces(ctx context.Context) error {
 	for _, id := range sorted(c.sessions) {
 		if err := c.piecesOf(ctx, c.sessions[id]); err != nil {
@@ -98,7 +99,8 @@ type saved struct {
 	fix   func(context.Context) error
 }
 
-// states hashes the contiguous pieces that a session begins with, and compares each saved state on the way.
+// states hashes the contiguous pieces that a session begins with, and compares each saved state on
+// the way.
 func (c *check) states(ctx context.Context, o *opened, entries []session.Entry) error {
 	if len(entries) == 0 {
 		return nil

@@ -12,8 +12,8 @@ import (
 	"sluice/session"
 )
 
-// books are what the rows of the catalog should say, as it follows from those that follow from nothing else: capsules (their roles),
-// memories, contents, and the open sessions.
+// books are what the rows of the catalog should say, as it follows from those that follow from
+// nothing else: capsules (their roles), memories, contents, and the open sessions.
 type books struct {
 	*check
 	r        catalog.Reader
@@ -54,8 +54,9 @@ func (c *check) rows(ctx context.Context) error {
 	return errors.Join(err, c.tell(ctx))
 }
 
-// each visits the rows of a table, and tells of those that can't be read and those that lie under a key that is not theirs. As the keys
-// that the rows should have grow from row to row and all exist, the keys that do exist are these.
+// each visits the rows of a table, and tells of those that can't be read and those that lie under a
+// key that is not theirs. As the keys that the rows should have grow from row to row and all exist,
+// the keys that do exist are these.
 func each[K catalog.Key, V any](b *books, t catalog.Table[K, V], what string, key func(V) K, visit func(V)) {
 	var before []byte
 	for row, err := range b.r.Scan(t.ID, nil, nil, false) {
@@ -300,7 +301,8 @@ func (b *books) checkRoles() {
 	}
 }
 
-// checkEvents makes sure that each capsule's events are numbered without a gap, up to its own count.
+// checkEvents makes sure that each capsule's events are numbered without a gap, up to its own
+// count.
 func (b *books) checkEvents() {
 	var capsule string
 	var last uint64
@@ -336,7 +338,8 @@ func (b *books) checkEvents() {
 // mostFilled is how many events are made up at most for one gap.
 const mostFilled = 10_000
 
-// gap tells of events that are missing. In their place come events that say no more than that the capsule has changed.
+// gap tells of events that are missing. In their place come events that say no more than that the
+// capsule has changed.
 func (b *books) gap(capsule string, from, to uint64) {
 	f := b.wrong(KindEvent, "capsule %s: its events %d to %d are missing", capsule, from, to)
 	f.Capsule = capsule

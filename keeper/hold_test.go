@@ -8,7 +8,8 @@ import (
 	"sluice/catalog"
 )
 
-// Held places stay, however long they are due, and go when the last one lets go; the rest of what is due is done meanwhile.
+// Held places stay, however long they are due, and go when the last one lets go; the rest of what
+// is due is done meanwhile.
 func TestHeldPlacesStay(t *testing.T) {
 	w := newWorld(t)
 	w.begun()

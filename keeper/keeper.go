@@ -1,9 +1,10 @@
-// Package keeper does what nobody asks for: it ends sessions whose time is over, empties the trash, deletes the bytes that nothing
-// names any more, and finds those that no record ever named.
+// Package keeper does what nobody asks for: it ends sessions whose time is over, empties the trash,
+// deletes the bytes that nothing names any more, and finds those that no record ever named.
 //
-// It owns when and in which order that is done. It does not own what it means: the session engine says what is
-// expired, the catalog keeps the list of what is due, the upload service carries an expiry out. Everything counts the
-// engine's running time, so that neither a clock that jumps nor a server that was off deletes anything early.
+// It owns when and in which order that is done. It does not own what it means: the session engine
+// says what is expired, the catalog keeps the list of what is due, the upload service carries an
+// expiry out. Everything counts the engine's running time, so that neither a clock that jumps nor a
+// server that was off deletes anything early.
 package keeper
 
 import (
@@ -40,11 +41,13 @@ type Lister interface {
 type Uploads interface {
 	// Expire is the upload's part of an expiry.
 	Expire(ctx context.Context, sealed []session.Session) error
-	// Reclaim gives back what puts, replacements, aborts and creates have left at places; see upload.
+	// Reclaim gives back what puts, replacements, aborts and creates have left at places; see
+	// upload.
 	Reclaim(ctx context.Context, all bool) error
 	// Left has something where Reclaim may give something back at once.
 	Left() <-chan struct{}
-	// Leave hands over a place of an earlier incarnation of the content store, of which its open session may not name all.
+	// Leave hands over a place of an earlier incarnation of the content store, of which its open
+	// session may not name all.
 	Leave(place string, id session.SessionID)
 	// Active reports whether bytes are being written under an id that no session has.
 	Active(id session.SessionID) bool
@@ -57,14 +60,17 @@ type Config struct {
 	Catalog  catalog.Store
 	Blobs    blob.Store
 	Clock    session.Clock
-	// InPlace, which may be nil, looks whether what is stored is where it was opened, and gives an upload.ErrAway where it is not. It is asked before anything is deleted or marked.
+	// InPlace, which may be nil, looks whether what is stored is where it was opened, and gives an
+	// upload.ErrAway where it is not. It is asked before anything is deleted or marked.
 	InPlace func() error
-	// KnownIncarnation, which may be nil, reports whether the catalog can know what was made in an incarnation of the content store. What it can't know is no garbage for having no row.
+	// KnownIncarnation, which may be nil, reports whether the catalog can know what was made in an
+	// incarnation of the content store. What it can't know is no garbage for having no row.
 	KnownIncarnation func(incarnation uint64) bool
 	Log              *slog.Logger
 }
 
-// Keeper keeps a data folder clean. Its methods may be called at any time, beside each other and Run.
+// Keeper keeps a data folder clean. Its methods may be called at any time, beside each other and
+// Run.
 type Keeper struct {
 	cfg Config
 
@@ -91,7 +97,8 @@ func New(cfg Config) *Keeper {
 
 const (
 	tickEvery = 15 * time.Second
-	// sweepEvery is how often all places are looked through for orphans, firstSweep how soon after the start: an incarnation that was killed may have left some.
+	// sweepEvery is how often all places are looked through for orphans, firstSweep how soon after
+	// the start: an incarnation that was killed may have left some.
 	sweepEvery, firstSweep = time.Hour, time.Minute
 	// batch is how much of what is due is looked up at a time.
 	batch = 200
@@ -122,8 +129,9 @@ func (k *Keeper) Run(ctx context.Context) {
 	}
 }
 
-// Tick lets time pass: it ends the sessions whose time to live is over, and does what is due. It gives the number of sessions that expired. With
-// nothing due it costs a look, and a commit each minute, which keeps the running time.
+// Tick lets time pass: it ends the sessions whose time to live is over, and does what is due. It
+// gives the number of sessions that expired. With nothing due it costs a look, and a commit each
+// minute, which keeps the running time.
 func (k *Keeper) Tick(ctx context.Context) (expired int, err error) {
 	k.ticks.Lock()
 	defer k.ticks.Unlock()
@@ -149,7 +157,8 @@ func (k *Keeper) reclaim(ctx context.Context, all bool) error {
 	return k.cfg.Uploads.Reclaim(ctx, all)
 }
 
-// settle works off what is due, each thing once: what fails, or is held, keeps none of the others from being done.
+// settle works off what is due, each thing once: what fails, or is held, keeps none of the others
+// from being done.
 func (k *Keeper) settle(ctx context.Context) error {
 	var failed failures
 	for from := (catalog.DueKey{}); ctx.Err() == nil; {
@@ -198,7 +207,8 @@ func (f *failures) join() error {
 	return errors.Join(f.errs...)
 }
 
-// do carries one thing out. A place's bytes go first, and then the row that remembers them: a crash between the two repeats a deletion, which is fine.
+// do carries one thing out. A place's bytes go first, and then the row that remembers them: a crash
+// between the two repeats a deletion, which is fine.
 func (k *Keeper) do(ctx context.Context, d catalog.Due) error {
 	if d.Kind == catalog.DuePlace {
 		if err := k.delete(ctx, d.Key); err != nil {

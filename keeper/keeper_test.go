@@ -67,7 +67,8 @@ func (w *world) check(err error) {
 	}
 }
 
-// pass lets the engine run for so long, a minute at a time, and gives the number of sessions that expired.
+// pass lets the engine run for so long, a minute at a time, and gives the number of sessions that
+// expired.
 func (w *world) pass(d time.Duration) (expired int) {
 	w.t.Helper()
 	for range d / minute {

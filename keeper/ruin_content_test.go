@@ -68,13 +68,16 @@ type ruin struct {
 	do   func(*crashfs.Disk) error
 }
 
-// padding reports whether a byte is one of many zeros, and not the first or the last of them: nothing more is to be learnt from it.
+// padding reports whether a byte is one of many zeros, and not the first or the last of them:
+// nothing more is to be learnt from it.
 func padding(b []byte, at int) bool {
 	around := b[max(at-1, 0):min(at+2, len(b))]
 	return len(around) == 3 && bytes.Equal(around, make([]byte, 3))
 }
 
-// ruins lists every way: each byte turned over (of long zeros the first and the last), each file cut at some points or gone, each pair of contents exchanged. used says which bytes of a file are in use.
+// ruins lists every way: each byte turned over (of long zeros the first and the last), each file
+// cut at some points or gone, each pair of contents exchanged. used says which bytes of a file are
+// in use.
 func ruins(was map[string][]byte, used func(path string) []session.Range) (all []ruin) {
 	paths := slices.Sorted(maps.Keys(was))
 	to := func(path string, b []byte) func(*crashfs.Disk) error {
@@ -108,7 +111,8 @@ func ruins(was map[string][]byte, used func(path string) []session.Range) (all [
 	return all
 }
 
-// Whatever byte of the content is turned over, whatever file is cut, gone or exchanged: a Check names it where it matters, and nobody is given wrong bytes.
+// Whatever byte of the content is turned over, whatever file is cut, gone or exchanged: a Check
+// names it where it matters, and nobody is given wrong bytes.
 func TestEveryByteOfTheContent(t *testing.T) {
 	furnished := crashfs.New()
 	stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
@@ -200,7 +204,8 @@ func inUse(t *testing.T, stores *metadatatest.Mem, f facts) map[string][]session
 	return used
 }
 
-// A repair of ruined content quarantines what is damaged, drops what is lost of uploads under way, does the same once only, and everything can go on.
+// A repair of ruined content quarantines what is damaged, drops what is lost of uploads under way,
+// does the same once only, and everything can go on.
 func TestRepairOfRuinedContent(t *testing.T) {
 	disk := crashfs.New()
 	stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
@@ -243,7 +248,8 @@ func TestRepairOfRuinedContent(t *testing.T) {
 	}
 }
 
-// repairs repairs a house twice, compares what can be read before, between and afterwards, and lets everybody go on.
+// repairs repairs a house twice, compares what can be read before, between and afterwards, and lets
+// everybody go on.
 func repairs(h *house, f facts) error {
 	before, err := h.look(f)
 	if err != nil {

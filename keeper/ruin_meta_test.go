@@ -16,7 +16,8 @@ import (
 	"sluice/session"
 )
 
-// Damage of the metadata may end the process (it is Pebble's way), so each is looked at in a child process, which goes on with the next until it dies of one.
+// Damage of the metadata may end the process (it is Pebble's way), so each is looked at in a child
+// process, which goes on with the next until it dies of one.
 const (
 	envRuin     = "SLUICE_TEST_RUIN" // which one to begin with
 	codeRefused = 20                 // the child died of the one that it had named last
@@ -49,11 +50,13 @@ func metaRuins(was map[string][]byte) (all []ruin) {
 	return all
 }
 
-// Whatever byte of the metadata is turned over, wherever a file of it is cut: opening refuses it, or a Check names it, or it does not matter. Nobody is given wrong
-// bytes, a repair makes nothing worse, and where the folder can be opened everything goes on.
+// Whatever byte of the metadata is turned over, wherever a file of it is cut: opening refuses it,
+// or a Check names it, or it does not matter. Nobody is given wrong bytes, a repair makes nothing
+// worse, and where the folder can be opened everything goes on.
 //
-// After a process that died one thing can't be known: whether the end of the log is rotten or was never written whole. That takes the last commits with it,
-// as many as were synced together; here each was synced alone.
+// After a process that died one thing can't be known: whether the end of the log is rotten or was
+// never written whole. That takes the last commits with it, as many as were synced together; here
+// each was synced alone.
 func TestRuinedMetadata(t *testing.T) {
 	for _, how := range []string{"stopped", "killed"} {
 		t.Run(how, func(t *testing.T) {

@@ -51,7 +51,8 @@ func houseLimits() upload.Limits {
 	return upload.Limits{InlineMax: 16, ChunkSize: 32, ChunkSizeMin: 8, ChunkSizeMax: 64, MaxChunks: 64, MaxBytes: 1 << 20, TTL: 24 * time.Hour}
 }
 
-// enter opens a house that is on a disk in memory. stores are in memory, or nil for Pebble on the disk.
+// enter opens a house that is on a disk in memory. stores are in memory, or nil for Pebble on the
+// disk.
 func enter(ctx context.Context, disk *crashfs.Disk, stores *metadatatest.Mem, secret string) (h *house, err error) {
 	h = &house{ctx: ctx}
 	defer func() {
@@ -219,7 +220,8 @@ func furnish(t *testing.T, disk *crashfs.Disk, stores *metadatatest.Mem) (f fact
 	return f
 }
 
-// look reads every memory. It gives those that are right, and an error where one is given out that is not what was stored.
+// look reads every memory. It gives those that are right, and an error where one is given out that
+// is not what was stored.
 func (h *house) look(f facts) (right map[string]bool, err error) {
 	right = map[string]bool{}
 	for id, want := range f.Contents {
@@ -256,7 +258,8 @@ func (h *house) read(id catalog.MemoryID, n int64) ([]byte, error) {
 	return b, err
 }
 
-// goOn finishes the upload under way, sending what is missing, stores all memories' bytes again, and a new one. Afterwards everything is right.
+// goOn finishes the upload under way, sending what is missing, stores all memories' bytes again,
+// and a new one. Afterwards everything is right.
 func (h *house) goOn(f facts) error {
 	up, err := h.uploads.Status(h.ctx, h.me, f.Open)
 	if err != nil {

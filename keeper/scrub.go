@@ -13,18 +13,23 @@ import (
 )
 
 const (
-	// scrubEvery is how long after its beginning a pass over all content is followed by the next, at the earliest.
+	// scrubEvery is how long after its beginning a pass over all content is followed by the next,
+	// at the earliest.
 	scrubEvery = 24 * time.Hour
-	// scrubRetry is how long a Scrub rests that could not go on, and before it begins: a start has other things to do.
+	// scrubRetry is how long a Scrub rests that could not go on, and before it begins: a start has
+	// other things to do.
 	scrubRetry = time.Minute
 )
 
-// Scrub re-reads all stored content past the caches, on and on until ctx ends, at most perSecond bytes a second on the average, and compares each extent with
-// its CRC-32C. Content that is not what was stored is told of in the log and marked as damaged, as Check does it. Nothing is remembered from one start to
-// the next: each begins at a content that pick chooses (0 ≤ pick(n) < n), so that many short lives look at everything too.
+// Scrub re-reads all stored content past the caches, on and on until ctx ends, at most perSecond
+// bytes a second on the average, and compares each extent with its CRC-32C. Content that is not
+// what was stored is told of in the log and marked as damaged, as Check does it. Nothing is
+// remembered from one start to the next: each begins at a content that pick chooses (0 ≤ pick(n) <
+// n), so that many short lives look at everything too.
 //
-// Nothing is said about an extent before its content's row was looked up again: where a re-upload, or a deletion, has changed it meanwhile, the collector may
-// have deleted the bytes, and that is nothing to tell of.
+// Nothing is said about an extent before its content's row was looked up again: where a re-upload,
+// or a deletion, has changed it meanwhile, the collector may have deleted the bytes, and that is
+// nothing to tell of.
 func (k *Keeper) Scrub(ctx context.Context, perSecond int64, pick func(n int64) int64) {
 	s := &scrub{k: k, perSecond: perSecond}
 	pause(ctx, scrubRetry)
@@ -116,7 +121,8 @@ func (s *scrub) pass(ctx context.Context, from catalog.ContentKey) error {
 	}
 }
 
-// content checks one content. What is marked already is not looked at: it is damaged until it is stored again, or a Check finds it right.
+// content checks one content. What is marked already is not looked at: it is damaged until it is
+// stored again, or a Check finds it right.
 func (s *scrub) content(ctx context.Context, content catalog.Content) error {
 	if err := s.k.cfg.InPlace(); err != nil {
 		return err

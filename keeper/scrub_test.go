@@ -110,7 +110,8 @@ func (s *scrubbed) content(m catalog.Memory) (c catalog.Content) {
 	return c
 }
 
-// Rot is told of in words and marked; who reads is told so, and a new upload of the same bytes heals it.
+// Rot is told of in words and marked; who reads is told so, and a new upload of the same bytes
+// heals it.
 func TestScrubFindsRot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := scrub(t, 1<<30)
@@ -168,7 +169,8 @@ func TestScrubSurvivesAPanic(t *testing.T) {
 	})
 }
 
-// What has changed between the look at a row and the look at its bytes is nothing to tell of, whatever the bytes are by then.
+// What has changed between the look at a row and the look at its bytes is nothing to tell of,
+// whatever the bytes are by then.
 func TestScrubLooksAgainBeforeItSpeaks(t *testing.T) {
 	for what, change := range map[string]func(s *scrubbed, m catalog.Memory){
 		"stored again": func(s *scrubbed, _ catalog.Memory) { s.store(body) },

@@ -85,7 +85,8 @@ func TestOneBadOrphanKeepsNoOther(t *testing.T) {
 	}
 }
 
-// A create in one request has no session, and nothing names its place until it is published; it may take its time.
+// A create in one request has no session, and nothing names its place until it is published; it may
+// take its time.
 func TestACreateThatTakesLongKeepsItsPlace(t *testing.T) {
 	w := newWorld(t)
 	const size = 1 << 20

@@ -15,16 +15,20 @@ import (
 )
 
 const (
-	// orphanGrace is how long a place that no row names stays one before it is deleted: longer than any put takes from its first byte to its record.
+	// orphanGrace is how long a place that no row names stays one before it is deleted: longer than
+	// any put takes from its first byte to its record.
 	orphanGrace = time.Hour
 	// maxSuspects bounds what a Sweep remembers of this incarnation for the next one.
 	maxSuspects = 100_000
 )
 
-// Sweep looks through all places for orphans: those that no row of the catalog names and whose session has ended or never was. One of an earlier incarnation
-// of the store is deleted: what was recorded of it is in the records. One of this incarnation is, if it was an orphan at an earlier Sweep, orphanGrace of running
-// time ago: no upload can be about to name it; and whoever left it has mostly seen to it already (Reclaim). It gives the number that was deleted. A place that can't be
-// looked at or deleted does not keep the others from it. What was made in an incarnation that the catalog can't know is told of and stays.
+// Sweep looks through all places for orphans: those that no row of the catalog names and whose
+// session has ended or never was. One of an earlier incarnation of the store is deleted: what was
+// recorded of it is in the records. One of this incarnation is, if it was an orphan at an earlier
+// Sweep, orphanGrace of running time ago: no upload can be about to name it; and whoever left it
+// has mostly seen to it already (Reclaim). It gives the number that was deleted. A place that can't
+// be looked at or deleted does not keep the others from it. What was made in an incarnation that
+// the catalog can't know is told of and stays.
 func (k *Keeper) Sweep(ctx context.Context) (deleted int, err error) {
 	k.sweeps.Lock()
 	defer k.sweeps.Unlock()
@@ -155,8 +159,8 @@ func (s *sweep) delete(ctx context.Context, p blob.PlaceInfo) error {
 	return nil
 }
 
-// unknown sees to stretches of which the store can't tell whose they are: torn ends, and places whose head is damaged. They are garbage where no row names a
-// place that is there.
+// unknown sees to stretches of which the store can't tell whose they are: torn ends, and places
+// whose head is damaged. They are garbage where no row names a place that is there.
 func (s *sweep) unknown(ctx context.Context) {
 	if len(s.strange) == 0 || s.k.held() {
 		return
@@ -175,7 +179,8 @@ func (s *sweep) unknown(ctx context.Context) {
 	}
 }
 
-// NamedIn gives, by the name of each stretch (see blob.PlaceInfo.Holds), the places that a row names and whose bytes may be there.
+// NamedIn gives, by the name of each stretch (see blob.PlaceInfo.Holds), the places that a row
+// names and whose bytes may be there.
 func NamedIn(ctx context.Context, rows catalog.Store, sessions Lister, stretches []blob.PlaceInfo) (map[string][]string, error) {
 	named := map[string][]string{}
 	look := func(place string) {

@@ -17,7 +17,8 @@ import (
 	"sluice/session"
 )
 
-// aged is a content store of which some places are of an earlier incarnation, and which can't tell whose those are whose name begins with a ?.
+// aged is a content store of which some places are of an earlier incarnation, and which can't tell
+// whose those are whose name begins with a ?.
 type aged struct {
 	*blobtest.Mem
 	holds map[string]string // stretch: the place that it is of
@@ -59,7 +60,8 @@ func (w *world) on(blobs blob.Store) {
 	w.keeper = keeper.New(keeper.Config{Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: blobs, Clock: w.clock})
 }
 
-// However many places an incarnation that was killed has left, the first look takes them all; what an open session or a memory has stays.
+// However many places an incarnation that was killed has left, the first look takes them all; what
+// an open session or a memory has stays.
 func TestWhatAnEarlierLifeLeftGoesAtOnce(t *testing.T) {
 	w := newWorld(t)
 	up := w.begun()
@@ -76,7 +78,8 @@ func TestWhatAnEarlierLifeLeftGoesAtOnce(t *testing.T) {
 	}
 }
 
-// What the store can't recognise is kept where a session or a memory names a place that may be there, and goes where none does.
+// What the store can't recognise is kept where a session or a memory names a place that may be
+// there, and goes where none does.
 func TestWhatCannotBeRecognisedIsKeptWhereItIsNamed(t *testing.T) {
 	w := newWorld(t)
 	w.begun()

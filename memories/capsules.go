@@ -25,8 +25,8 @@ type CapsuleChange struct {
 	QuotaBytes, QuotaMemories *int64
 }
 
-// CreateCapsule makes a capsule; the caller is its owner where none is named. Only an admin may make one that it has no role in.
-// catalog.ErrExists where the id is taken.
+// CreateCapsule makes a capsule; the caller is its owner where none is named. Only an admin may
+// make one that it has no role in. catalog.ErrExists where the id is taken.
 func (s *Service) CreateCapsule(ctx context.Context, c access.Caller, req CapsuleRequest) (row catalog.Capsule, err error) {
 	if req.ID == "" {
 		id, err := uuid.NewV7()
@@ -109,7 +109,8 @@ func (s *Service) ListCapsules(ctx context.Context, c access.Caller, cursor stri
 	return page, next, err
 }
 
-// inspectable gives the capsules behind an id: an admin's are all, anybody else's those with a role.
+// inspectable gives the capsules behind an id: an admin's are all, anybody else's those with a
+// role.
 func (s *Service) inspectable(r catalog.Reader, c access.Caller, after string) func(func(catalog.Capsule, error) bool) {
 	if access.AllowAdmin(r, c, false, s.cfg.Clock.Now()) == nil {
 		return catalog.Capsules.After(r, catalog.Name(after))
@@ -131,7 +132,8 @@ func (s *Service) inspectable(r catalog.Reader, c access.Caller, after string) f
 	}
 }
 
-// UpdateCapsule changes the name (owners and controllers may), the roles (owners), or the quotas (admins).
+// UpdateCapsule changes the name (owners and controllers may), the roles (owners), or the quotas
+// (admins).
 func (s *Service) UpdateCapsule(ctx context.Context, c access.Caller, id string, change CapsuleChange) (row catalog.Capsule, err error) {
 	var wants []access.Action
 	if change.Name != nil {
@@ -167,7 +169,8 @@ func (s *Service) UpdateCapsule(ctx context.Context, c access.Caller, id string,
 	return row, err
 }
 
-// DeleteCapsule deletes an empty capsule; catalog.ErrNotEmpty where it is not. Owners may, and nobody else.
+// DeleteCapsule deletes an empty capsule; catalog.ErrNotEmpty where it is not. Owners may, and
+// nobody else.
 func (s *Service) DeleteCapsule(ctx context.Context, c access.Caller, id string) error {
 	at := s.moment()
 	return s.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error {

@@ -8,13 +8,15 @@ import (
 	"io"
 )
 
-// errLost: the catalog names content that is not there, or is not what was stored. It is nobody's mistake but ours.
+// errLost: the catalog names content that is not there, or is not what was stored. It is nobody's
+// mistake but ours.
 var errLost = fmt.Errorf("%w: it is lost", ErrDamaged)
 
-// Body gives the n bytes from off on; both lie within the memory. Bytes that are not what was stored are never given for good: reading fails.
+// Body gives the n bytes from off on; both lie within the memory. Bytes that are not what was
+// stored are never given for good: reading fails.
 //
-// Between looking up and opening, the content may have moved to another copy (a re-upload of the same bytes) and the
-// former may have been collected: then it is looked up once more.
+// Between looking up and opening, the content may have moved to another copy (a re-upload of the
+// same bytes) and the former may have been collected: then it is looked up once more.
 func (f *File) Body(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 	if off < 0 || n < 0 || off+n > f.Memory.Bytes {
 		return nil, fmt.Errorf("bytes %d to %d of %d", off, off+n, f.Memory.Bytes)

@@ -28,7 +28,8 @@ type fuzzClock struct{}
 
 func (fuzzClock) Now() time.Time { return time.Unix(1, 0) }
 
-// The cursor of the list of capsules is a place in it: whatever it is, what comes lies behind it, and one after the other the pages give all.
+// The cursor of the list of capsules is a place in it: whatever it is, what comes lies behind it,
+// and one after the other the pages give all.
 func FuzzCapsuleCursor(f *testing.F) {
 	store := catalog.NewMem()
 	principals := access.New(store, fuzzClock{}, func() int64 { return 0 }, nil)

@@ -28,10 +28,12 @@ type ListRequest struct {
 // ErrCursor: the cursor is not one that this list gave.
 var ErrCursor = errors.New("malformed cursor")
 
-// mostLooked bounds how many rows one List looks at, so that a filter which nothing passes costs no more than a page of it.
+// mostLooked bounds how many rows one List looks at, so that a filter which nothing passes costs no
+// more than a page of it.
 const mostLooked = 10_000
 
-// pageBytes is about how many bytes a page has at most, so that its answer is bounded whatever the rows hold.
+// pageBytes is about how many bytes a page has at most, so that its answer is bounded whatever the
+// rows hold.
 const pageBytes = 256 << 10
 
 // sizeOf is about what a memory takes on the wire.
@@ -43,9 +45,10 @@ func sizeOf(m catalog.Memory) int {
 	return n
 }
 
-// List gives a page, and the cursor of the next one while there may be more: a page under filters may be short and still have a next one. What
-// is added or deleted between two pages neither repeats nor hides others. A memory's place in the order never changes. One whose record is damaged is left out; its store
-// tells of it.
+// List gives a page, and the cursor of the next one while there may be more: a page under filters
+// may be short and still have a next one. What is added or deleted between two pages neither
+// repeats nor hides others. A memory's place in the order never changes. One whose record is
+// damaged is left out; its store tells of it.
 func (s *Service) List(ctx context.Context, c access.Caller, req ListRequest) (page []catalog.Memory, next string, err error) {
 	if req.Capsule == "" {
 		req.Capsule = "default"
@@ -114,7 +117,8 @@ func (req ListRequest) selects(m catalog.Memory) bool {
 		(req.SHA256 == nil || m.SHA256 == *req.SHA256)
 }
 
-// A cursor is the number in the order of the last memory that was looked at, and a check sum against typing.
+// A cursor is the number in the order of the last memory that was looked at, and a check sum
+// against typing.
 func cursorOf(seq uint64) string {
 	b := binary.BigEndian.AppendUint64([]byte{1}, seq)
 	return base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b)))

@@ -1,6 +1,6 @@
 // Package memories reads, lists, changes, deletes and restores what was stored, and keeps the
-// capsules that hold it. It owns these operations and their paging; the rules are the catalog's, the decisions
-// are access's, and bytes come from the content store.
+// capsules that hold it. It owns these operations and their paging; the rules are the catalog's,
+// the decisions are access's, and bytes come from the content store.
 package memories
 
 import (
@@ -31,8 +31,8 @@ type Config struct {
 
 // Service carries out the memories_* and capsules_* operations. It is safe for concurrent use.
 //
-// Every operation asks access first. Its errors are access's, catalog.ErrNotFound for what is absent or may not be known of,
-// *catalog.FieldError, and those that are named.
+// Every operation asks access first. Its errors are access's, catalog.ErrNotFound for what is
+// absent or may not be known of, *catalog.FieldError, and those that are named.
 type Service struct{ cfg Config }
 
 // New makes a Service.
@@ -120,7 +120,8 @@ func set[T any](field *T, to *T) {
 	}
 }
 
-// Delete moves a memory into the trash, or purges it: for good, also from the trash. What is deleted already is catalog.ErrNotFound.
+// Delete moves a memory into the trash, or purges it: for good, also from the trash. What is
+// deleted already is catalog.ErrNotFound.
 func (s *Service) Delete(ctx context.Context, c access.Caller, id catalog.MemoryID, purge bool) error {
 	at := s.moment()
 	return s.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error {
@@ -155,11 +156,12 @@ type File struct {
 	from    blob.Reader
 }
 
-// ErrDamaged: the content is marked as damaged, or has turned out to be. The memory is there, and a new upload of the same bytes heals it.
+// ErrDamaged: the content is marked as damaged, or has turned out to be. The memory is there, and a
+// new upload of the same bytes heals it.
 var ErrDamaged = errors.New("the stored content is damaged")
 
-// Open looks a memory's content up. It may be read later than the memory's deletion, for as long as a place is kept. ErrDamaged where a check
-// has found that it is not what was stored.
+// Open looks a memory's content up. It may be read later than the memory's deletion, for as long as
+// a place is kept. ErrDamaged where a check has found that it is not what was stored.
 func (s *Service) Open(ctx context.Context, c access.Caller, id catalog.MemoryID) (*File, error) {
 	f := &File{from: s.cfg.Content}
 	look := func(ctx context.Context) (content catalog.Content, err error) {

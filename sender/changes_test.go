@@ -41,7 +41,8 @@ func TestATouchedFileIsNotSentAgain(t *testing.T) {
 	}
 }
 
-// A file of which a part is written anew while it is sent is stored as it is at the end, and only that part is sent again.
+// A file of which a part is written anew while it is sent is stored as it is at the end, and only
+// that part is sent again.
 func TestAPartThatIsWrittenAnewIsSentAgainAlone(t *testing.T) {
 	w, b := newWire(t), noise(large)
 	f := file(t, b)

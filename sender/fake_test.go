@@ -24,8 +24,9 @@ import (
 
 const chunk = 256 << 10
 
-// wire fakes the other end: sessions and memories in memory, with as much of API.md as a sender can notice. What goes wrong is up to
-// mishap, which sees each request first and says whether it has dealt with it.
+// wire fakes the other end: sessions and memories in memory, with as much of API.md as a sender can
+// notice. What goes wrong is up to mishap, which sees each request first and says whether it has
+// dealt with it.
 type wire struct {
 	t      *testing.T
 	client *api.Client

@@ -76,7 +76,8 @@ func many(t *testing.T, s *sender.Sender, n int) (errs []error) {
 	return errs
 }
 
-// A front that takes 20 requests a second, and says so, is not asked much more often than it takes; and no request becomes several small ones.
+// A front that takes 20 requests a second, and says so, is not asked much more often than it takes;
+// and no request becomes several small ones.
 func TestAFrontThatLimitsRequestsIsWaitedForByAllTogether(t *testing.T) {
 	for _, status := range []int{http.StatusTooManyRequests, http.StatusServiceUnavailable} {
 		synctest.Test(t, func(t *testing.T) {
@@ -111,7 +112,8 @@ func TestAFrontThatLimitsRequestsIsWaitedForByAllTogether(t *testing.T) {
 	}
 }
 
-// What can't get better ends at once, for all files, in one plain sentence; what can is tried for as long as patience lasts.
+// What can't get better ends at once, for all files, in one plain sentence; what can is tried for
+// as long as patience lasts.
 func TestForeignAnswersAreOfSeveralClasses(t *testing.T) {
 	page := func(title string) string {
 		return "<!DOCTYPE html><html><head><title>" + title + "</title></head><body onload=x>\x1b[2J hello</body></html>"
@@ -177,7 +179,8 @@ func TestForeignAnswersAreOfSeveralClasses(t *testing.T) {
 	}
 }
 
-// The limit of patience holds for every loop, whatever the server asks for, and where it says nothing at all.
+// The limit of patience holds for every loop, whatever the server asks for, and where it says
+// nothing at all.
 func TestPatienceIsABoundEverywhere(t *testing.T) {
 	for _, where := range []string{"upload_config", "uploads_begin", "uploads_put_chunk", "uploads_put_range", "uploads_status", "uploads_finish", "memories_create", "uploads_list"} {
 		for how, answer := range map[string]func(http.ResponseWriter, *http.Request){

@@ -33,7 +33,8 @@ func (j *job) report() {
 	j.Progress(j.f, max(min(j.acked.Load()+j.flying.Load(), j.size()), 0), j.size())
 }
 
-// send stores the file under its idem. other says why the memory that the idem stands for is not that of the file.
+// send stores the file under its idem. other says why the memory that the idem stands for is not
+// that of the file.
 func (j *job) send(ctx context.Context) (m api.Memory, other outdated, err error) {
 	if j.size() <= small {
 		if m, other, ok, err := j.sendSmall(ctx); ok || err != nil {
@@ -118,8 +119,8 @@ func (j *job) stored(ctx context.Context) (m api.Memory, other outdated, err err
 	return m, "", nil
 }
 
-// adopt looks for an open upload of the same content under another idem: the file was moved, or touched, since. All that it
-// has must be what the file has.
+// adopt looks for an open upload of the same content under another idem: the file was moved, or
+// touched, since. All that it has must be what the file has.
 func (j *job) adopt(ctx context.Context) error {
 	cursor := ""
 	for {
@@ -172,7 +173,8 @@ func (j *job) agrees(s api.Session) bool {
 	return true
 }
 
-// finish sends what is missing and finishes, again where the server names more that is missing or bad, or the file was touched.
+// finish sends what is missing and finishes, again where the server names more that is missing or
+// bad, or the file was touched.
 func (j *job) finish(ctx context.Context) (m api.Memory, err error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -264,7 +266,8 @@ func (j *job) abort(ctx context.Context) error {
 	return j.ask(ctx, func(ctx context.Context) error { return j.api.Abort(ctx, j.s.SessionID) })
 }
 
-// giveUp returns why an upload ends. One of a file that has changed can't go on later, and is aborted.
+// giveUp returns why an upload ends. One of a file that has changed can't go on later, and is
+// aborted.
 func (j *job) giveUp(ctx context.Context, why error) error {
 	if errors.Is(why, ErrChanged) {
 		return errors.Join(why, j.abort(context.WithoutCancel(ctx)))
@@ -272,7 +275,8 @@ func (j *job) giveUp(ctx context.Context, why error) error {
 	return why
 }
 
-// putAll puts ranges of chunks, in their order, as many at a time as the limiter lets. The content is hashed as far as it is on its way.
+// putAll puts ranges of chunks, in their order, as many at a time as the limiter lets. The content
+// is hashed as far as it is on its way.
 func (j *job) putAll(ctx context.Context, chunks []api.Range, replace bool) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)

@@ -14,9 +14,10 @@ import (
 	"sluice/api"
 )
 
-// SendPipe stores what r brings until its end. Chunks are kept in memory until they are acknowledged, one more than run at a time (where that adapts, about
-// 128 MiB at most): it survives the server's
-// restarts, but not its own end, since nobody could read the pipe again; then nothing is stored.
+// SendPipe stores what r brings until its end. Chunks are kept in memory until they are
+// acknowledged, one more than run at a time (where that adapts, about 128 MiB at most): it survives
+// the server's restarts, but not its own end, since nobody could read the pipe again; then nothing
+// is stored.
 func (s *Sender) SendPipe(ctx context.Context, f File, r io.Reader) (m api.Memory, err error) {
 	p := &pipe{Sender: s, f: f}
 	// Of this pipe alone, so that a begin whose answer was lost can be repeated.

@@ -52,7 +52,8 @@ func (j *job) putChunk(ctx context.Context, idx int64, replace bool) error {
 // fewCuts is how often a body may be cut, or not be passed on, before a shorter one is tried.
 const fewCuts = 2
 
-// put stores the chunk whole; where that does not get through twice, or something between the server and us refuses it, in ranges.
+// put stores the chunk whole; where that does not get through twice, or something between the
+// server and us refuses it, in ranges.
 func (c *chunk) put(ctx context.Context) error {
 	cuts := 0
 	for a := c.attempt(); ; {
@@ -134,7 +135,8 @@ func (s *Sender) refuses(n int64, answer error) {
 	}
 }
 
-// refusedFor reports whether a body of n bytes is known to be too large for something on the way. The shortest of all is always tried.
+// refusedFor reports whether a body of n bytes is known to be too large for something on the way.
+// The shortest of all is always tried.
 func (s *Sender) refusedFor(n int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -166,7 +168,8 @@ func (c *chunk) whole(ctx context.Context, most time.Duration) error {
 // least is the smallest range that is tried, and most the largest, in bytes.
 const least = 4 << 10
 
-// ranges stores what is missing of the chunk in pieces: half as large after each failure that a shorter one may not have, twice as large after some successes.
+// ranges stores what is missing of the chunk in pieces: half as large after each failure that a
+// shorter one may not have, twice as large after some successes.
 func (c *chunk) ranges(ctx context.Context) error {
 	size, good := max(c.n/2, least), 0
 	counted := int64(0) // of the chunk, told as acknowledged
@@ -243,7 +246,8 @@ func (c *chunk) piece(ctx context.Context, at, n int64, most time.Duration) erro
 	return err
 }
 
-// missing asks which bytes of the chunk are not there, in offsets of the session. It waits for the server.
+// missing asks which bytes of the chunk are not there, in offsets of the session. It waits for the
+// server.
 func (c *chunk) missing(ctx context.Context) (gaps []api.Range, err error) {
 	var s api.Session
 	err = c.ask(ctx, func(ctx context.Context) (err error) {
@@ -263,7 +267,8 @@ func (c *chunk) missing(ctx context.Context) (gaps []api.Range, err error) {
 		}
 	}
 	if s.BytesExpected == nil {
-		// While the length is unknown only gaps are listed, and what is behind the last byte is not.
+		// While the length is unknown only gaps are listed, and what is behind the last byte is
+		// not.
 		end := s.BytesReceived
 		for _, g := range s.MissingBytes {
 			end += g[1] - g[0] + 1

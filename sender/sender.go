@@ -1,12 +1,15 @@
-// Package sender sends files to a Sluice server, whatever happens on the way: it is the client's counterpart of package upload.
+// Package sender sends files to a Sluice server, whatever happens on the way: it is the client's
+// counterpart of package upload.
 //
-// It owns how a file becomes chunks and requests: as many at a time as the link gives most with (package concurrency), tried again with growing pauses, as smaller ranges where something
-// between refuses whole chunks, going on where an earlier attempt stopped. It owns no flags, no terminal, and no state on disk: which session
-// belongs to a file is told by its idem, which follows from the file's path and from what its inode says of it.
+// It owns how a file becomes chunks and requests: as many at a time as the link gives most with
+// (package concurrency), tried again with growing pauses, as smaller ranges where something between
+// refuses whole chunks, going on where an earlier attempt stopped. It owns no flags, no terminal,
+// and no state on disk: which session belongs to a file is told by its idem, which follows from the
+// file's path and from what its inode says of it.
 //
 //	hash the file, in order, as far as it is on its way ─┐
 //	begin (idem) ─▶ missing chunks ─▶ put … put … put ─▶ finish (SHA-256, CRCs) ─▶ memory
-//	                     ▲   server away: wait  │ refused or cut: ranges   │ incomplete, or bad chunks named
+//	                     ▲   server away: wait  │ refused or cut: ranges   │ incomplete, bad chunks
 //	                     └──────────────────────┴──────────────────────────┘
 package sender
 
@@ -29,12 +32,14 @@ import (
 // Options say how to send. Zero values take the defaults that are named.
 type Options struct {
 	Capsule string // default
-	// Parallel is how many chunks are sent at a time, of all files together. 0: as many as the link gives most with, 1 to MaxParallel, which is found out on the way.
+	// Parallel is how many chunks are sent at a time, of all files together. 0: as many as the link
+	// gives most with, 1 to MaxParallel, which is found out on the way.
 	Parallel int
 	// Patience is how long to go on trying while not a byte is acknowledged (5 min).
 	Patience time.Duration
-	// Progress, if set, is told how much of a file is there: acknowledged, or on its way. It is called from several goroutines. total is -1 where it is not known. After a
-	// cut done may go back.
+	// Progress, if set, is told how much of a file is there: acknowledged, or on its way. It is
+	// called from several goroutines. total is -1 where it is not known. After a cut done may go
+	// back.
 	Progress func(f File, done, total int64)
 	// Log, if set, is told what a user would want to know: waiting, resuming, falling back.
 	Log *slog.Logger
@@ -70,9 +75,11 @@ type Sender struct {
 var (
 	// ErrChanged: the file went on changing while it was sent; nothing of it was stored.
 	ErrChanged = errors.New("the file changed while it was sent, and nothing of it was stored; put it again when it is at rest, or what it has now: cat FILE | sluice put - --name NAME")
-	// ErrPatience: nothing has moved for Options.Patience. What was sent stays for the next attempt.
+	// ErrPatience: nothing has moved for Options.Patience. What was sent stays for the next
+	// attempt.
 	ErrPatience = errors.New("giving up: nothing has moved for a long time")
-	// ErrServer: the server can't be used at all: it knows no such token, or the address is not that of a Sluice server. Every Send fails with it.
+	// ErrServer: the server can't be used at all: it knows no such token, or the address is not
+	// that of a Sluice server. Every Send fails with it.
 	ErrServer = errors.New("nothing can be stored there")
 )
 
@@ -146,9 +153,11 @@ func (e *serverError) Unwrap() []error { return []error{e.error, ErrServer} }
 // small is up to which size a file goes in one request, in bytes.
 const small = 1 << 20
 
-// Send stores one file, or goes on with it where an earlier Send stopped, however that ended. The same unchanged file again gives the same memory
-// without sending a byte, while the server remembers it; if that memory was deleted, or has other bytes than the file, it is stored anew. A file whose length
-// is not what the system says it is (in /proc, /sys) is stored as what reading it brings, as SendPipe does.
+// Send stores one file, or goes on with it where an earlier Send stopped, however that ended. The
+// same unchanged file again gives the same memory without sending a byte, while the server
+// remembers it; if that memory was deleted, or has other bytes than the file, it is stored anew. A
+// file whose length is not what the system says it is (in /proc, /sys) is stored as what reading it
+// brings, as SendPipe does.
 //
 // Errors: ErrChanged, ErrPatience, ErrServer, *api.Error, those of the file, and ctx's.
 func (s *Sender) Send(ctx context.Context, f File) (api.Memory, error) {
@@ -198,15 +207,18 @@ const (
 	differs outdated = "its content is another than what was stored before"
 )
 
-// idemOf names an unchanged file at its place. Whatever writes to a file changes its ctime, which nobody can set; its time of modification can be. A file that was
-// moved, copied or restored has another idem: its upload is found by its content (adopt). try counts its former memories that are not its own any more.
+// idemOf names an unchanged file at its place. Whatever writes to a file changes its ctime, which
+// nobody can set; its time of modification can be. A file that was moved, copied or restored has
+// another idem: its upload is found by its content (adopt). try counts its former memories that are
+// not its own any more.
 func idemOf(abs string, at state, capsule string, f File, try int) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "sluice put 2\x00%s\x00%d\x00%d\x00%d\x00%d\x00%s\x00%s\x00%s\x00%d", abs, at.size, at.modified, at.changed, at.inode, capsule, f.Dir, f.Name, try)
 	return "put-" + hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// sendSmall stores the file in one request. ok is false where that did not get through for its length: in pieces it may.
+// sendSmall stores the file in one request. ok is false where that did not get through for its
+// length: in pieces it may.
 func (j *job) sendSmall(ctx context.Context) (m api.Memory, other outdated, ok bool, err error) {
 	b, err := j.read()
 	if err != nil || j.refusedFor(int64(len(b))) {

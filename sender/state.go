@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// state is what the system says of a file: while none of it changes, nothing has been written to it.
+// state is what the system says of a file: while none of it changes, nothing has been written to
+// it.
 type state struct {
 	size, inode       int64
 	modified, changed int64 // in nanoseconds; the second one, ctime, can't be set
@@ -45,7 +46,8 @@ func open(path string) (*os.File, state, error) {
 	return f, st, nil
 }
 
-// honest reports whether the file ends where its size says. In /proc files have a size of 0, and in /sys one of a page, whatever is in them.
+// honest reports whether the file ends where its size says. In /proc files have a size of 0, and in
+// /sys one of a page, whatever is in them.
 func (st *state) honest(f *os.File) (bool, error) {
 	for range mostReads {
 		var last [2]byte
@@ -72,7 +74,8 @@ func (st *state) honest(f *os.File) (bool, error) {
 // mostReads is how often a file is read anew that changes while it is read.
 const mostReads = 4
 
-// look says whether the file is another than it was. It is ErrChanged where its length is, or where another file has its name.
+// look says whether the file is another than it was. It is ErrChanged where its length is, or where
+// another file has its name.
 func (j *job) look() (now state, touched bool, err error) {
 	if now, _, err = stateOf(j.disk); err != nil {
 		return now, false, err
@@ -137,10 +140,12 @@ func (j *job) digest(ctx context.Context, chunk int64) (sum [32]byte, crcs []str
 	return sum, nil, ErrChanged
 }
 
-// settled is how long after its last change a file's times tell of a further one for certain: clocks of file systems go in steps, of up to two seconds.
+// settled is how long after its last change a file's times tell of a further one for certain:
+// clocks of file systems go in steps, of up to two seconds.
 const settled = 3 * time.Second
 
-// fresh reports whether the file may have been changed since an upload began at a time, though its times do not tell.
+// fresh reports whether the file may have been changed since an upload began at a time, though its
+// times do not tell.
 func (st state) fresh(began time.Time) bool {
 	return time.Unix(0, max(st.changed, st.modified)).Add(settled).After(began)
 }

@@ -54,8 +54,9 @@ func (d *digester) sum() (sum [32]byte, crcs []string) {
 	return sum, d.crcs
 }
 
-// sums are computed beside the sending, in one pass from the beginning to the end that stays close to what is being sent: so that a large file is read from its
-// disk once, and is in memory for whichever comes second.
+// sums are computed beside the sending, in one pass from the beginning to the end that stays close
+// to what is being sent: so that a large file is read from its disk once, and is in memory for
+// whichever comes second.
 type sums struct {
 	far    chan int64 // the farthest that is allowed, in bytes; empty where the pass knows
 	done   chan struct{}

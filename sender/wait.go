@@ -15,14 +15,15 @@ import (
 	"sluice/internal/backoff"
 )
 
-// attempt is one request that is made until it is answered for good: it decides what is worth trying again (the classes of package api), and for how long.
+// attempt is one request that is made until it is answered for good: it decides what is worth
+// trying again (the classes of package api), and for how long.
 //
 //	class      what is done
 //	Permanent  it ends; where the whole server is meant, every other request does too
 //	Later      all requests wait together, as long as they are told to, and go on a few at a time
 //	Gateway    so too; a body is sent in pieces where that comes again and again
 //	TooLarge   the body is sent in pieces, as are later ones of its length
-//	Cut        the same again, after a pause of its own; a body is sent in pieces when it has been cut twice
+//	Cut        the same again, after a pause of its own; a body that was cut twice is sent in pieces
 type attempt struct {
 	s      *Sender
 	began  time.Time
@@ -78,7 +79,8 @@ func OutcomeOf(err error) (backoff.Outcome, time.Duration) {
 	return backoff.Unknown, 0
 }
 
-// again waits before the next attempt, unless all wait anyway. ErrPatience when nothing has moved for too long.
+// again waits before the next attempt, unless all wait anyway. ErrPatience when nothing has moved
+// for too long.
 func (a *attempt) again(ctx context.Context, why error) error {
 	left := a.left()
 	if left <= 0 {
@@ -104,7 +106,8 @@ func (a *attempt) again(ctx context.Context, why error) error {
 	}
 }
 
-// ask repeats a request without a body of its own until it is answered for good. Each has so long to be answered as nothing may move.
+// ask repeats a request without a body of its own until it is answered for good. Each has so long
+// to be answered as nothing may move.
 func (s *Sender) ask(ctx context.Context, request func(context.Context) error) error {
 	for a := s.attempt(); ; {
 		err := a.once(ctx, func() error {
@@ -124,7 +127,8 @@ func (s *Sender) ask(ctx context.Context, request func(context.Context) error) e
 	}
 }
 
-// allowed is how long a request may stand still: no longer than patience lasts, but so long that an answer can come.
+// allowed is how long a request may stand still: no longer than patience lasts, but so long that an
+// answer can come.
 func (s *Sender) allowed(d time.Duration) time.Duration { return max(min(d, s.Patience), time.Second) }
 
 // waiting says once, until something moves again, that the server is waited for.
@@ -164,7 +168,8 @@ func brief(err error) string {
 	return s
 }
 
-// A request whose body stands still for stallFor is cancelled; once the body is sent, the server has answerFor to answer. Neither lasts longer than patience.
+// A request whose body stands still for stallFor is cancelled; once the body is sent, the server
+// has answerFor to answer. Neither lasts longer than patience.
 const (
 	stallFor  = 30 * time.Second
 	answerFor = 2 * time.Minute
@@ -172,7 +177,8 @@ const (
 
 var errStalled = errors.New("the connection stands still")
 
-// moving is a body that is watched: when nothing of it moves for stallFor its request is cancelled. It can be sent again.
+// moving is a body that is watched: when nothing of it moves for stallFor its request is cancelled.
+// It can be sent again.
 type moving struct {
 	r     *io.SectionReader
 	moved func(n int64) // told of bytes that were taken; less than 0 when the body starts over

@@ -11,7 +11,8 @@ import (
 	"sluice/session"
 )
 
-// With as many pieces as are allowed, what is recorded may be repeated, and pieces may become fewer.
+// With as many pieces as are allowed, what is recorded may be repeated, and pieces may become
+// fewer.
 func TestAFullSessionTakesRepeatsAndClosesGaps(t *testing.T) {
 	merge := func(a, b session.Entry) ([]byte, bool) { return a.Note, true }
 	v := start(t, session.Config{MaxEntries: 2, MaxGaps: 100, Merge: merge})
@@ -71,7 +72,8 @@ func TestOneBadSessionDoesNotStopExpiry(t *testing.T) {
 	}
 }
 
-// A piece below the smallest is recorded where it may be the end of an unknown length, and refused where it can't be.
+// A piece below the smallest is recorded where it may be the end of an unknown length, and refused
+// where it can't be.
 func TestASmallPieceMayBeTheEnd(t *testing.T) {
 	v := start(t, session.Config{MinPiece: 3})
 	s, _, err := v.Begin(t.Context(), session.Spec{ChunkSize: 4, BytesExpected: session.Unknown})
@@ -122,7 +124,8 @@ func TestTheGapOfAnUnknownLength(t *testing.T) {
 	}
 }
 
-// What puts keep of the ranges of their sessions is bounded over all sessions; one that has few is always taken.
+// What puts keep of the ranges of their sessions is bounded over all sessions; one that has few is
+// always taken.
 func TestRangesThatPutsKeepAreBounded(t *testing.T) {
 	const ranges = 200
 	v := start(t, session.Config{States: 2 * 16 * ranges * 3 / 2})

@@ -6,9 +6,11 @@ import (
 	"fmt"
 )
 
-// Drop forgets the received bytes of r: they were lost, or are to be replaced. Puts on them are fenced as by a
-// takeover, and so are those that run through other Services. Entries that r cuts are replaced by what recut makes of their rest; without
-// recut such a cut is ErrInvalid. A range without received bytes changes nothing. It gives the entries that were recorded and are no longer, those that were cut among them.
+// Drop forgets the received bytes of r: they were lost, or are to be replaced. Puts on them are
+// fenced as by a takeover, and so are those that run through other Services. Entries that r cuts
+// are replaced by what recut makes of their rest; without recut such a cut is ErrInvalid. A range
+// without received bytes changes nothing. It gives the entries that were recorded and are no
+// longer, those that were cut among them.
 func (v *Service) Drop(ctx context.Context, id SessionID, r Range, recut Recut) (s Session, dropped []Entry, err error) {
 	l := v.hold(id)
 	defer v.release(id, l)
@@ -36,12 +38,14 @@ func (v *Service) Drop(ctx context.Context, id SessionID, r Range, recut Recut) 
 	}
 }
 
-// moved says of a store's refusal that the session is another by now: it is to be looked at again. An end that was under way is waited for then.
+// moved says of a store's refusal that the session is another by now: it is to be looked at again.
+// An end that was under way is waited for then.
 func moved(err error) bool {
 	return errors.Is(err, ErrFenced) || errors.Is(err, ErrOverlap) || errors.Is(err, ErrSealed)
 }
 
-// DropEntry forgets one recorded piece, if it is still there exactly as given: what was recorded in its place meanwhile stays. Otherwise as Drop.
+// DropEntry forgets one recorded piece, if it is still there exactly as given: what was recorded in
+// its place meanwhile stays. Otherwise as Drop.
 func (v *Service) DropEntry(ctx context.Context, id SessionID, e Entry) (Session, error) {
 	l := v.hold(id)
 	defer v.release(id, l)

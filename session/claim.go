@@ -51,8 +51,8 @@ func newPut(r Range, whole bool, from io.Reader) *put {
 	return p
 }
 
-// claim makes p the only running put on its bytes: it takes over from puts that
-// stream, and waits for those that commit. ErrBusy where that takes too long. The caller must unclaim.
+// claim makes p the only running put on its bytes: it takes over from puts that stream, and waits
+// for those that commit. ErrBusy where that takes too long. The caller must unclaim.
 func (v *Service) claim(ctx context.Context, l *live, p *put) error {
 	o, firm := v.meet(l, p)
 	if o == nil {
@@ -80,7 +80,8 @@ func (v *Service) claim(ctx context.Context, l *live, p *put) error {
 	})
 }
 
-// within does something that waits for other calls of the session, for Config.Wait at most: ErrBusy where that is not enough.
+// within does something that waits for other calls of the session, for Config.Wait at most: ErrBusy
+// where that is not enough.
 func (v *Service) within(ctx context.Context, do func(context.Context) error) error {
 	limited, cancel := context.WithTimeout(ctx, v.cfg.Wait)
 	defer cancel()
@@ -91,7 +92,8 @@ func (v *Service) within(ctx context.Context, do func(context.Context) error) er
 	return err
 }
 
-// meet claims p's bytes, or gives a running put that has some of them. A firm one is to be waited for, others may be stopped.
+// meet claims p's bytes, or gives a running put that has some of them. A firm one is to be waited
+// for, others may be stopped.
 func (v *Service) meet(l *live, p *put) (o *put, firm bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -168,8 +170,8 @@ func (l *live) stop(ctx context.Context, o *put) error {
 	return l.fence(ctx, o)
 }
 
-// fence closes o's door for ever, after the commit that is under way where there is one: of a put that records as
-// it goes that is not its end.
+// fence closes o's door for ever, after the commit that is under way where there is one: of a put
+// that records as it goes that is not its end.
 func (l *live) fence(ctx context.Context, o *put) error {
 	for {
 		committing := o.shut()
@@ -239,7 +241,8 @@ func (l *live) running(r Range) []*put {
 	return out
 }
 
-// enter opens the door for one step of p's; the caller must unlock it. A put that only has to stop may still enter to commit what it keeps.
+// enter opens the door for one step of p's; the caller must unlock it. A put that only has to stop
+// may still enter to commit what it keeps.
 func (p *put) enter(commit bool) error {
 	p.door.Lock()
 	if p.fenced || (p.stopped && (p.whole || !commit)) {

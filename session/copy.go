@@ -8,14 +8,16 @@ import (
 	"time"
 )
 
-// slowRate is how fast a stream must be, in bytes a second, to be given more memory than a small buffer.
+// slowRate is how fast a stream must be, in bytes a second, to be given more memory than a small
+// buffer.
 const slowRate = 1 << 20
 
-// holdFor is how long a put may take to fill larger memory: at slowRate a mebibyte comes in that time.
+// holdFor is how long a put may take to fill larger memory: at slowRate a mebibyte comes in that
+// time.
 const holdFor = time.Second
 
-// input reads a body into memory that suits how fast it comes: a small buffer, and while it comes fast a larger one, which the sink lends or which is one of a
-// bounded number that the Service has.
+// input reads a body into memory that suits how fast it comes: a small buffer, and while it comes
+// fast a larger one, which the sink lends or which is one of a bounded number that the Service has.
 type input struct {
 	v     *Service
 	r     io.Reader
@@ -97,8 +99,10 @@ func (t *stream) unlend() {
 	t.sink.(Lender).Done()
 }
 
-// Copy reads a body of exactly n bytes, and hands them to the sink in order, from offset 0 on. They are read as those of a put in one piece: into little memory while
-// they come slowly, and what the sink lends where it is a Lender. Its other sides, Committer and the like, are not called, and nothing is recorded.
+// Copy reads a body of exactly n bytes, and hands them to the sink in order, from offset 0 on. They
+// are read as those of a put in one piece: into little memory while they come slowly, and what the
+// sink lends where it is a Lender. Its other sides, Committer and the like, are not called, and
+// nothing is recorded.
 //
 // Errors: ErrShort and ErrLong for a body of another length; the body's and the sink's own.
 func (v *Service) Copy(sink ByteSink, body io.Reader, n int64) error {
@@ -160,8 +164,9 @@ func (t *stream) copy(ctx context.Context, r io.Reader) error {
 	}
 }
 
-// next reads the next bytes, at off, of which at most room are asked for, into the memory that suits how fast they come. A body begins with the small buffer; what
-// fills that at once goes on in a larger one, into which its bytes are taken along.
+// next reads the next bytes, at off, of which at most room are asked for, into the memory that
+// suits how fast they come. A body begins with the small buffer; what fills that at once goes on in
+// a larger one, into which its bytes are taken along.
 func (in *input) next(off, room int64) (b []byte, end error) {
 	began := in.v.cfg.Clock.Now()
 	var have []byte
@@ -180,7 +185,8 @@ func (in *input) next(off, room int64) (b []byte, end error) {
 		return have, nil
 	}
 	n := copy(b, have)
-	// A body that goes on slowly, or stands still, must not keep what others could use until this memory is full.
+	// A body that goes on slowly, or stands still, must not keep what others could use until this
+	// memory is full.
 	in.until = in.v.cfg.Clock.Now().Add(holdFor)
 	filled, end := in.fill(b[n:])
 	in.until = time.Time{}
@@ -189,7 +195,8 @@ func (in *input) next(off, room int64) (b []byte, end error) {
 	return b[:n], end
 }
 
-// room is how many bytes may go into one buffer: never those of two chunks where pieces are recorded as they come.
+// room is how many bytes may go into one buffer: never those of two chunks where pieces are
+// recorded as they come.
 func (t *stream) room() int64 {
 	left := t.r.End - t.pos
 	if !t.mode.whole {

@@ -14,7 +14,8 @@ import (
 	"sluice/session"
 )
 
-// parts is a sink that keeps what it gets, in the parts in which it comes; it takes at most so many bytes at once.
+// parts is a sink that keeps what it gets, in the parts in which it comes; it takes at most so many
+// bytes at once.
 type parts struct {
 	all  []byte
 	lens []int
@@ -139,7 +140,8 @@ func (s sleepy) Read(p []byte) (int, error) {
 	return s.Reader.Read(p[:min(len(p), 1)])
 }
 
-// A body that comes slowly has no more than a small buffer, so that the larger ones are there for those that come fast.
+// A body that comes slowly has no more than a small buffer, so that the larger ones are there for
+// those that come fast.
 func TestCopyGivesASlowBodyLittleMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newCopier(t)

@@ -13,15 +13,17 @@ import (
 	"time"
 )
 
-// Finish ends complete sessions, one or many, all or none: each is checked, then each is sealed, then commit
-// runs, and the sessions are Finished when it returns nil. Where commit says that nothing was committed
-// they are open again, and its error is returned.
+// Finish ends complete sessions, one or many, all or none: each is checked, then each is sealed,
+// then commit runs, and the sessions are Finished when it returns nil. Where commit says that
+// nothing was committed they are open again, and its error is returned.
 //
-// Errors: *EndError wrapping *IncompleteError (said before any seal), ErrGenMoved, ErrLength, ErrNotFound, the error of an
-// ended session, or ErrSealed when another end takes too long; commit's own.
+// Errors: *EndError wrapping *IncompleteError (said before any seal), ErrGenMoved, ErrLength,
+// ErrNotFound, the error of an ended session, or ErrSealed when another end takes too long;
+// commit's own.
 func (v *Service) Finish(ctx context.Context, commit End, wants ...Want) error {
 	wants = slices.Clone(wants)
-	// One order for all, so that two batches that share sessions do not each hold what the other wants.
+	// One order for all, so that two batches that share sessions do not each hold what the other
+	// wants.
 	slices.SortFunc(wants, func(a, b Want) int {
 		if a.ID < b.ID {
 			return -1
@@ -75,7 +77,8 @@ func (w Want) check(s *Session) error {
 	return s.Incomplete(length)
 }
 
-// Incomplete gives an *IncompleteError where the session lacks some of its first length bytes, else nil.
+// Incomplete gives an *IncompleteError where the session lacks some of its first length bytes, else
+// nil.
 func (s *Session) Incomplete(length int64) error {
 	const most = 1000
 	if gaps := Gaps(s.Received, Range{0, length}, most+1); len(gaps) > 0 {
@@ -121,7 +124,8 @@ func (v *Service) move(ctx context.Context, s Session, to State) (Session, error
 	return v.store.Move(ctx, s.ID, Step{Gen: s.Gen, To: to, Next: next, Seen: v.Running()})
 }
 
-// Settled gives the session once no end is under way, or ErrSealed when that takes longer than Config.Wait. It does not count as activity.
+// Settled gives the session once no end is under way, or ErrSealed when that takes longer than
+// Config.Wait. It does not count as activity.
 func (v *Service) Settled(ctx context.Context, id SessionID) (Session, error) {
 	l := v.hold(id)
 	defer v.release(id, l)
@@ -186,8 +190,9 @@ func (v *Service) reopen(ctx context.Context, sealed []Session) error {
 	return errors.Join(errs...)
 }
 
-// Abort ends an open session, complete or not; running puts are fenced. Repeating it is fine. ErrFinished and
-// ErrExpired where another end was first; an error of release, and the session is open again.
+// Abort ends an open session, complete or not; running puts are fenced. Repeating it is fine.
+// ErrFinished and ErrExpired where another end was first; an error of release, and the session is
+// open again.
 func (v *Service) Abort(ctx context.Context, id SessionID, release End) error {
 	_, err := v.drop(ctx, id, Aborted, release, nil)
 	if errors.Is(err, ErrAborted) {
@@ -196,7 +201,8 @@ func (v *Service) Abort(ctx context.Context, id SessionID, release End) error {
 	return err
 }
 
-// drop ends one session without its being complete; still, if set, is asked again once nothing can change any more.
+// drop ends one session without its being complete; still, if set, is asked again once nothing can
+// change any more.
 func (v *Service) drop(ctx context.Context, id SessionID, to State, release End, still func(*Session) bool) (bool, error) {
 	l := v.hold(id)
 	defer v.release(id, l)
@@ -225,10 +231,11 @@ func (v *Service) drop(ctx context.Context, id SessionID, to State, release End,
 	}
 }
 
-// TickTTL lets the running time advance to now, by one Config.Tick at most (so that a clock that jumps expires
-// nobody), or to where another Service of the Store has brought it, ends the sessions whose time to live is over, and removes what was kept of ended ones
-// longer than Config.Keep. It gives the number of sessions it expired; its cost is that of what it ends. A session with a running put is left alone.
-// Call it every Config.Tick or more often, on every Service of a Store.
+// TickTTL lets the running time advance to now, by one Config.Tick at most (so that a clock that
+// jumps expires nobody), or to where another Service of the Store has brought it, ends the sessions
+// whose time to live is over, and removes what was kept of ended ones longer than Config.Keep. It
+// gives the number of sessions it expired; its cost is that of what it ends. A session with a
+// running put is left alone. Call it every Config.Tick or more often, on every Service of a Store.
 func (v *Service) TickTTL(ctx context.Context, now time.Time, release End) (int, error) {
 	running, err := v.advance(ctx, now)
 	if err != nil {
@@ -264,7 +271,8 @@ func (v *Service) TickTTL(ctx context.Context, now time.Time, release End) (int,
 // errBroken: what was to be done to one session panicked.
 var errBroken = errors.New("panic")
 
-// each does something to all sessions that q selects, Config.AtOnce at a time, so that their commits share syncs. What fails with one keeps no other from it.
+// each does something to all sessions that q selects, Config.AtOnce at a time, so that their
+// commits share syncs. What fails with one keeps no other from it.
 func (v *Service) each(ctx context.Context, q Query, do func(Session) error) error {
 	var failed failures
 	var wg sync.WaitGroup
@@ -289,8 +297,9 @@ func (v *Service) each(ctx context.Context, q Query, do func(Session) error) err
 	return errors.Join(err, failed.join())
 }
 
-// advance lets the running time go on to now, and keeps it with every Config.Tick that has passed: what counts by it, in the caller's
-// books too, must end in time on a server that is often restarted and seldom used. Services of one Store learn from it how far another is.
+// advance lets the running time go on to now, and keeps it with every Config.Tick that has passed:
+// what counts by it, in the caller's books too, must end in time on a server that is often
+// restarted and seldom used. Services of one Store learn from it how far another is.
 func (v *Service) advance(ctx context.Context, now time.Time) (int64, error) {
 	v.mu.Lock()
 	step := min(max(now.Sub(v.lastTick), 0), v.cfg.Tick)
@@ -312,14 +321,16 @@ func (v *Service) advance(ctx context.Context, now time.Time) (int64, error) {
 	return v.running.Load(), nil
 }
 
-// failures collects what went wrong with single sessions of many, so that one does not keep the others from being ended.
+// failures collects what went wrong with single sessions of many, so that one does not keep the
+// others from being ended.
 type failures struct {
 	mu   sync.Mutex
 	errs []error
 	more int
 }
 
-// add notes what the end of one session came to. That somebody else has ended it is as good, and that the caller has given up he knows.
+// add notes what the end of one session came to. That somebody else has ended it is as good, and
+// that the caller has given up he knows.
 func (f *failures) add(ctx context.Context, id SessionID, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -360,9 +371,9 @@ func (v *Service) ClearAll(ctx context.Context, release End) (int, error) {
 	return int(n.Load()), err
 }
 
-// Recover settles sessions that are sealed although no end of theirs is under way: after a restart of a store whose
-// seals are durable, or after ErrUnknownOutcome. outcome says what became of each: Open (certainly nothing was
-// committed), or the state of its end.
+// Recover settles sessions that are sealed although no end of theirs is under way: after a restart
+// of a store whose seals are durable, or after ErrUnknownOutcome. outcome says what became of each:
+// Open (certainly nothing was committed), or the state of its end.
 func (v *Service) Recover(ctx context.Context, outcome func(context.Context, Session) (State, error)) error {
 	return Page(ctx, v.store, Query{State: Sealed, Limit: 100}, func(s Session) (bool, error) {
 		to, err := outcome(ctx, s)

@@ -5,7 +5,8 @@ import (
 	"fmt"
 )
 
-// The engine's errors. Callers test with errors.Is, and errors.As for [*IncompleteError] and [*LimitError].
+// The engine's errors. Callers test with errors.Is, and errors.As for [*IncompleteError] and
+// [*LimitError].
 var (
 	// ErrNotFound: no session has this id.
 	ErrNotFound = errors.New("session not found")

@@ -19,7 +19,8 @@ func FuzzParseID(f *testing.F) {
 	})
 }
 
-// Whatever a client sends as a cursor of a list of Mem's: it gives sessions behind a place, or is refused as such.
+// Whatever a client sends as a cursor of a list of Mem's: it gives sessions behind a place, or is
+// refused as such.
 func FuzzMemCursor(f *testing.F) {
 	st := session.NewMem()
 	for id := range session.SessionID(3) {

@@ -120,7 +120,8 @@ func TestADuplicateDuringFinishWritesNothing(t *testing.T) {
 	}
 }
 
-// A newer put takes over: from one whose reader can be woken at once, from one that can't without waiting for its Read.
+// A newer put takes over: from one whose reader can be woken at once, from one that can't without
+// waiting for its Read.
 func TestANewerPutTakesOver(t *testing.T) {
 	for name, body := range map[string]func(*slow) io.Reader{
 		"wakeable": func(s *slow) io.Reader { return s },

@@ -49,8 +49,8 @@ type Op struct {
 // OpKind names the method.
 type OpKind uint8
 
-// The kinds of Op. Two are no methods: OpRow puts a session as it is, with its entries; OpTotals sets
-// what Stats counts since the store was made.
+// The kinds of Op. Two are no methods: OpRow puts a session as it is, with its entries; OpTotals
+// sets what Stats counts since the store was made.
 const (
 	OpCreate OpKind = iota + 1
 	OpRecord

@@ -84,7 +84,8 @@ func (h held) Commit(ctx context.Context, r session.Range) ([]byte, error) {
 	return h.guard.Commit(ctx, r)
 }
 
-// † a put that waited for another one on the same bytes compares with what that has recorded meanwhile.
+// † a put that waited for another one on the same bytes compares with what that has recorded
+// meanwhile.
 func TestAPutSeesWhatTheOneBeforeItRecorded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := start(t, session.Config{})

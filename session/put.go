@@ -10,14 +10,16 @@ import (
 	"time"
 )
 
-// PutChunk stores chunk idx: exactly its length (while the length is unknown: or less, which fixes it), else
-// nothing. r must end with io.EOF; any other error is a cut, and records nothing. When nil is returned the chunk is
-// recorded, as safe as the sink's Commit made it. Repeating it with the same bytes is fine; other bytes are refused by the sink's Verifier.
+// PutChunk stores chunk idx: exactly its length (while the length is unknown: or less, which fixes
+// it), else nothing. r must end with io.EOF; any other error is a cut, and records nothing. When
+// nil is returned the chunk is recorded, as safe as the sink's Commit made it. Repeating it with
+// the same bytes is fine; other bytes are refused by the sink's Verifier.
 //
 // An end that is under way is waited for: where it is taken back, the put goes on.
 //
-// Errors: ErrShort, ErrLong, ErrRange, ErrSuperseded, ErrBusy, ErrConflict, ErrLimit, ErrNotFound and those of an ended session, or ErrSealed where an end takes
-// too long; the reader's and the sink's own pass through.
+// Errors: ErrShort, ErrLong, ErrRange, ErrSuperseded, ErrBusy, ErrConflict, ErrLimit, ErrNotFound
+// and those of an ended session, or ErrSealed where an end takes too long; the reader's and the
+// sink's own pass through.
 func (v *Service) PutChunk(ctx context.Context, id SessionID, idx int64, r io.Reader, sink ByteSink) error {
 	s, err := v.open(ctx, id)
 	if err != nil {
@@ -38,8 +40,9 @@ func (v *Service) PutChunk(ctx context.Context, id SessionID, idx int64, r io.Re
 }
 
 // PutAt stores bytes from off on, as many as come: n of them are recorded when it returns, also
-// with an error. It records at the edges of chunks, every Config.Flush, and what a cut leaves; whole makes it all or
-// nothing. It claims the bytes to the session's end, or as many as r is limited to (LimitedReader). Errors as PutChunk's.
+// with an error. It records at the edges of chunks, every Config.Flush, and what a cut leaves;
+// whole makes it all or nothing. It claims the bytes to the session's end, or as many as r is
+// limited to (LimitedReader). Errors as PutChunk's.
 func (v *Service) PutAt(ctx context.Context, id SessionID, off int64, r io.Reader, sink ByteSink, whole bool) (n int64, err error) {
 	s, err := v.open(ctx, id)
 	if err != nil {
@@ -112,7 +115,8 @@ func (v *Service) put(ctx context.Context, s Session, want Range, r io.Reader, s
 		p.hush()
 		p.quiet = nil
 	}()
-	// What an older put recorded before it left is to be seen here, what was dropped, and a length that was fixed meanwhile.
+	// What an older put recorded before it left is to be seen here, what was dropped, and a length
+	// that was fixed meanwhile.
 	s, err := v.open(ctx, id)
 	if err != nil {
 		return 0, err
@@ -171,8 +175,8 @@ func (t *stream) undo(ctx context.Context) {
 	}
 }
 
-// full refuses early a put that would open a gap or add a piece past the bounds. One that begins at what is recorded may be a repeat, or make the
-// pieces fewer: that shows when it is recorded.
+// full refuses early a put that would open a gap or add a piece past the bounds. One that begins at
+// what is recorded may be a repeat, or make the pieces fewer: that shows when it is recorded.
 func (v *Service) full(s Session, off int64) error {
 	if Touches(s.Received, Range{off - 1, off + 1}) {
 		return nil
@@ -189,7 +193,8 @@ func (v *Service) full(s Session, off int64) error {
 // fewRanges is how many received ranges a session may have without being counted.
 const fewRanges = 128
 
-// keepState counts what a put keeps of the ranges of its session, as they were when it began and when it recorded last.
+// keepState counts what a put keeps of the ranges of its session, as they were when it began and
+// when it recorded last.
 func (v *Service) keepState(s Session) (n int64, err error) {
 	if v.cfg.States <= 0 || len(s.Received) <= fewRanges {
 		return 0, nil
@@ -202,7 +207,8 @@ func (v *Service) keepState(s Session) (n int64, err error) {
 	return n, nil
 }
 
-// firstGap is the first gap of a session, or before off where its length is not known; empty where there is none.
+// firstGap is the first gap of a session, or before off where its length is not known; empty where
+// there is none.
 func firstGap(s Session, off int64) Range {
 	gaps := s.Missing(1)
 	if len(gaps) == 0 && s.BytesExpected < 0 {
@@ -262,7 +268,8 @@ func (t *stream) exact() error {
 // errFatal marks an error after which not even what arrived may be recorded.
 var errFatal = errors.New("fatal")
 
-// deliver hands the bytes at t.pos to the sink, split at the edges of chunks, which no entry crosses, and at what is recorded already.
+// deliver hands the bytes at t.pos to the sink, split at the edges of chunks, which no entry
+// crosses, and at what is recorded already.
 func (t *stream) deliver(b []byte) error {
 	for len(b) > 0 {
 		at := Range{t.pos, t.pos + min(int64(len(b)), t.s.ChunkSize-t.pos%t.s.ChunkSize)}

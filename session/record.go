@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// record makes the pending bytes safe and records them in one commit. From here on the put can't be taken over.
-// last is set at the end of the body; before it, pieces too small to be worth an entry wait for more.
+// record makes the pending bytes safe and records them in one commit. From here on the put can't be
+// taken over. last is set at the end of the body; before it, pieces too small to be worth an entry
+// wait for more.
 func (t *stream) record(ctx context.Context, last bool) error {
 	// A request that was cut must not take along what had arrived.
 	ctx = context.WithoutCancel(ctx)
@@ -41,7 +42,8 @@ func (t *stream) record(ctx context.Context, last bool) error {
 		case !errors.Is(err, ErrSealed):
 			return err
 		}
-		// An end has come between. It may fence this put, which must not be committing while it waits for what becomes of that.
+		// An end has come between. It may fence this put, which must not be committing while it
+		// waits for what becomes of that.
 		if _, err := t.v.open(ctx, t.s.ID); err != nil {
 			return err
 		}
@@ -89,7 +91,8 @@ func (t *stream) safe(ctx context.Context, keep []Range) ([]Entry, error) {
 	return add, nil
 }
 
-// recorded notes what a record has left: the session as it is after it, and pieces that wait for more.
+// recorded notes what a record has left: the session as it is after it, and pieces that wait for
+// more.
 func (t *stream) recorded(after Session, rest []Range) {
 	t.s, t.flushed = after, time.Now()
 	t.pending, t.kept = rest, t.pos
@@ -102,8 +105,9 @@ func (t *stream) recorded(after Session, rest []Range) {
 	t.l.notify()
 }
 
-// worthwhile splits what is pending into what is recorded now and a rest that is too small for an entry
-// of its own: all that the put has brought is small, and neither closes a gap, nor ends the session, nor joins a piece of its chunk.
+// worthwhile splits what is pending into what is recorded now and a rest that is too small for an
+// entry of its own: all that the put has brought is small, and neither closes a gap, nor ends the
+// session, nor joins a piece of its chunk.
 func (t *stream) worthwhile() (keep, rest []Range) {
 	if t.mode.whole || len(t.pending) == 0 || t.pos-t.r.Off >= t.v.cfg.MinPiece {
 		return t.pending, nil
@@ -124,8 +128,8 @@ func (t *stream) worthwhile() (keep, rest []Range) {
 	return t.pending[:n:n], t.pending[n:]
 }
 
-// store records the entries under whatever generation the session has by now, as long as none of the put's own
-// bytes were dropped since it began.
+// store records the entries under whatever generation the session has by now, as long as none of
+// the put's own bytes were dropped since it began.
 func (t *stream) store(ctx context.Context, add []Entry, length int64) (Session, error) {
 	mine := Range{t.r.Off, t.pos}
 	cur := t.s
@@ -185,8 +189,9 @@ func (t *stream) keptEnd() int64 {
 	return t.pos
 }
 
-// settle finds out who recorded where our entries should go: we ourselves (an answer was lost), or another
-// Service, whose bytes the sink then compares with ours. It gives the entries that are still to be recorded.
+// settle finds out who recorded where our entries should go: we ourselves (an answer was lost), or
+// another Service, whose bytes the sink then compares with ours. It gives the entries that are
+// still to be recorded.
 func (t *stream) settle(ctx context.Context, cur Session, add, asked []Entry) ([]Entry, error) {
 	left := add[:0:0]
 	for _, e := range add {
@@ -212,7 +217,8 @@ func (t *stream) settle(ctx context.Context, cur Session, add, asked []Entry) ([
 	return left, nil
 }
 
-// join puts the entries into c, merged with each other and with their recorded neighbours of the same chunk where Config.Merge can.
+// join puts the entries into c, merged with each other and with their recorded neighbours of the
+// same chunk where Config.Merge can.
 func (v *Service) join(ctx context.Context, s Session, add []Entry, c *Change) error {
 	c.Add, c.Remove = nil, nil
 	if v.cfg.Merge == nil {

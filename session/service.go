@@ -140,7 +140,8 @@ func (v *Service) Begin(ctx context.Context, spec Spec) (s Session, created bool
 	}
 }
 
-// Holder gives the session that (owner, idem) has, which Begin would answer; its ID is 0 where there is none. It counts as activity.
+// Holder gives the session that (owner, idem) has, which Begin would answer; its ID is 0 where
+// there is none. It counts as activity.
 func (v *Service) Holder(ctx context.Context, owner, idem string) (Session, error) {
 	if idem == "" {
 		return Session{}, nil
@@ -158,7 +159,8 @@ func (v *Service) Status(ctx context.Context, id SessionID) (Session, error) {
 	return v.dated(s), err
 }
 
-// Touch is Status that counts as activity. It writes only where the last touch is a good part of the time to live ago.
+// Touch is Status that counts as activity. It writes only where the last touch is a good part of
+// the time to live ago.
 func (v *Service) Touch(ctx context.Context, id SessionID) (Session, error) {
 	for {
 		s, err := v.store.Load(ctx, id)
@@ -209,8 +211,8 @@ func (v *Service) List(ctx context.Context, q Query) ([]Session, string, error) 
 // Stats gives the store's figures.
 func (v *Service) Stats(ctx context.Context) (Stats, error) { return v.store.Stats(ctx) }
 
-// Wait returns the session as soon as its Rev is not rev, or the context's error. Changes made through
-// other Services of the Store are seen within half a second.
+// Wait returns the session as soon as its Rev is not rev, or the context's error. Changes made
+// through other Services of the Store are seen within half a second.
 func (v *Service) Wait(ctx context.Context, id SessionID, rev uint64) (Session, error) {
 	l := v.hold(id)
 	defer v.release(id, l)

@@ -214,7 +214,8 @@ func TestAFailedEndOpensAgain(t *testing.T) {
 	}
 }
 
-// A program that is started anew again and again, and that nobody uses, still comes to the end of what waits.
+// A program that is started anew again and again, and that nobody uses, still comes to the end of
+// what waits.
 func TestTheRunningTimeIsKept(t *testing.T) {
 	store := session.NewMem()
 	at := func() *session.Service {

@@ -62,7 +62,8 @@ func TestADropThroughAnotherServiceFencesAPut(t *testing.T) {
 	})
 }
 
-// † Where two Services bring the same chunk, one is recorded; the other is answered as a repeat is, or that its bytes are others.
+// † Where two Services bring the same chunk, one is recorded; the other is answered as a repeat is,
+// or that its bytes are others.
 func TestTwoServicesBringTheSameChunk(t *testing.T) {
 	for name, c := range map[string]struct {
 		body  string

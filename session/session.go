@@ -169,7 +169,8 @@ func (s *Session) Missing(max int) []Range {
 	return Gaps(s.Received, Range{0, end}, max)
 }
 
-// PageBytes is about how many bytes of sessions a page has at most: more than one session only where those before take less.
+// PageBytes is about how many bytes of sessions a page has at most: more than one session only
+// where those before take less.
 const PageBytes = 256 << 10
 
 // Size is about how many bytes a session takes in memory.
@@ -202,8 +203,8 @@ func (s *Session) Stale(gen uint64, r Range) bool {
 	return false
 }
 
-// Entry is one recorded piece; it lies within one chunk. Its note came from the sink's Commit and was
-// stored in the same commit as the range.
+// Entry is one recorded piece; it lies within one chunk. Its note came from the sink's Commit and
+// was stored in the same commit as the range.
 type Entry struct {
 	Range
 	Note []byte
@@ -244,30 +245,32 @@ type Verifier interface {
 	VerifyAt(p []byte, off int64) error
 }
 
-// Claimer is a sink that wants the session as it is once its put has its bytes to itself. What was loaded earlier must not be used for them: they may
-// have been dropped since.
+// Claimer is a sink that wants the session as it is once its put has its bytes to itself. What was
+// loaded earlier must not be used for them: they may have been dropped since.
 type Claimer interface {
 	Claimed(s Session)
 }
 
-// Lender is a sink that brings memory of its own for a put that comes fast, and may still be busy with the bytes of one WriteAt while the next are
-// read. All calls of one put, those of WriteAt among them, are made one at a time.
+// Lender is a sink that brings memory of its own for a put that comes fast, and may still be busy
+// with the bytes of one WriteAt while the next are read. All calls of one put, those of WriteAt
+// among them, are made one at a time.
 type Lender interface {
-	// Lend gives memory for the bytes from off on, of which at most n come, or nil: then the engine reads into its own. It is not empty, and
-	// nothing else is lent at that time.
+	// Lend gives memory for the bytes from off on, of which at most n come, or nil: then the engine
+	// reads into its own. It is not empty, and nothing else is lent at that time.
 	Lend(off, n int64) []byte
-	// Done says that the engine does not touch what was lent any more. WriteAt was given parts of it, and whatever the sink
-	// does with them it may do until it lends this memory anew.
+	// Done says that the engine does not touch what was lent any more. WriteAt was given parts of
+	// it, and whatever the sink does with them it may do until it lends this memory anew.
 	Done()
-	// Quiet returns when nothing that WriteAt was given is being written any more: then a newer put may have the same bytes. How that
-	// went is for Commit to tell.
+	// Quiet returns when nothing that WriteAt was given is being written any more: then a newer put
+	// may have the same bytes. How that went is for Commit to tell.
 	Quiet()
 }
 
 // Undoer is a sink that gives back what it was handed and what is not recorded.
 type Undoer interface {
-	// Undo is called at most once, at the end of a put that has left something unrecorded, before another put may have its bytes: rest are those of
-	// the put's range that are not recorded. It is not called where another has taken them over already.
+	// Undo is called at most once, at the end of a put that has left something unrecorded, before
+	// another put may have its bytes: rest are those of the put's range that are not recorded. It
+	// is not called where another has taken them over already.
 	Undo(rest []Range)
 }
 
@@ -293,7 +296,8 @@ type DeadlineReader interface {
 	SetReadDeadline(time.Time) error
 }
 
-// LimitedReader is a reader that knows how many bytes it gives at most: a put claims no more. Less than 0: it does not know.
+// LimitedReader is a reader that knows how many bytes it gives at most: a put claims no more. Less
+// than 0: it does not know.
 type LimitedReader interface {
 	io.Reader
 	Limit() int64
@@ -319,7 +323,8 @@ type Want struct {
 	Bytes int64
 }
 
-// Clock tells the time. Only its differences between ticks count for expiry, and that within a put for how much memory it is given.
+// Clock tells the time. Only its differences between ticks count for expiry, and that within a put
+// for how much memory it is given.
 type Clock interface{ Now() time.Time }
 
 // Config is what a Service needs beside its Store. The zero value of a field
@@ -338,17 +343,18 @@ type Config struct {
 	MinPiece int64
 	// Flush is how long PutAt lets arrived bytes go unrecorded (1 s).
 	Flush time.Duration
-	// Small is the size in bytes of the buffer that a put begins with, and a slow one stays with (32 KiB); Buffer that of what a
-	// fast one goes on with where its sink lends none (256 KiB), and Buffers how many of these there are at most (64).
+	// Small is the size in bytes of the buffer that a put begins with, and a slow one stays with
+	// (32 KiB); Buffer that of what a fast one goes on with where its sink lends none (256 KiB),
+	// and Buffers how many of these there are at most (64).
 	Small, Buffer, Buffers int
-	// Wait is how long a call waits for others of its session (10 s): a put for earlier ones of the same bytes, any call for a commit or
-	// an end that is under way.
+	// Wait is how long a call waits for others of its session (10 s): a put for earlier ones of the
+	// same bytes, any call for a commit or an end that is under way.
 	Wait time.Duration
-	// Puts is how many puts may run on one session at a time, those that wait included (1,024), and Waiting how many of these may wait for others of the
-	// same bytes (16). More are ErrBusy.
+	// Puts is how many puts may run on one session at a time, those that wait included (1,024), and
+	// Waiting how many of these may wait for others of the same bytes (16). More are ErrBusy.
 	Puts, Waiting int
-	// States bounds what the received ranges take of the sessions that are put into, in bytes, where a session has many:
-	// puts of more are ErrBusy (0: no bound).
+	// States bounds what the received ranges take of the sessions that are put into, in bytes,
+	// where a session has many: puts of more are ErrBusy (0: no bound).
 	States int64
 	// AtOnce is how many sessions TickTTL and ClearAll end at a time (16).
 	AtOnce int

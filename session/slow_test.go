@@ -29,7 +29,8 @@ func (g *gated) Commit(ctx context.Context, r session.Range) ([]byte, error) {
 	return g.page.Commit(ctx, r)
 }
 
-// A Drop that meets a streaming put in one of its records waits for that record, and not for the put's next Read, which may never return.
+// A Drop that meets a streaming put in one of its records waits for that record, and not for the
+// put's next Read, which may never return.
 func TestADropDoesNotWaitForASlowRead(t *testing.T) {
 	meets(t, func(v *session.Service, id session.SessionID) error {
 		_, _, err := v.Drop(context.Background(), id, session.Range{Off: 8, End: 12}, nil)

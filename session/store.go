@@ -41,8 +41,8 @@ type Store interface {
 	// cost is that of what it returns.
 	List(ctx context.Context, q Query) (page []Session, next string, err error)
 
-	// KeepTime stores that the running time has come to running, in ms, and gives the newest that is stored, which others may have
-	// brought further. A smaller one than stored changes nothing.
+	// KeepTime stores that the running time has come to running, in ms, and gives the newest that
+	// is stored, which others may have brought further. A smaller one than stored changes nothing.
 	KeepTime(ctx context.Context, running int64) (newest int64, err error)
 
 	// Stats costs the same with one session as with a million.
@@ -58,7 +58,8 @@ type Change struct {
 	Drop Range
 	// Length gives an unknown length; Unknown leaves it.
 	Length int64
-	// Seen is the running time in ms; a smaller one than stored is ignored. Now is for LastSeen, in Unix ms.
+	// Seen is the running time in ms; a smaller one than stored is ignored. Now is for LastSeen, in
+	// Unix ms.
 	Seen, Now int64
 }
 
@@ -68,8 +69,9 @@ type Step struct {
 	// Gen is the generation the session must have.
 	Gen uint64
 	To  State
-	// Next is the generation after it where To is Sealed or Open; it is above Gen by an amount that was drawn for
-	// this step, so that two who seal at once are told apart, and a repeat is known as one.
+	// Next is the generation after it where To is Sealed or Open; it is above Gen by an amount that
+	// was drawn for this step, so that two who seal at once are told apart, and a repeat is known
+	// as one.
 	Next uint64
 	// Seen is the running time of the step, from which keeping an ended session counts.
 	Seen int64
@@ -81,10 +83,12 @@ type Query struct {
 	Owner *string
 	// State, if not 0, gives only these. Newest first within a state.
 	State State
-	// Due, if not 0, gives instead the Open ones (State 0 or Open) or the ended ones (State Finished, Aborted, or Expired: any of the three) whose Seen
-	// is below it, the longest unseen first; Owner is ignored.
+	// Due, if not 0, gives instead the Open ones (State 0 or Open) or the ended ones (State
+	// Finished, Aborted, or Expired: any of the three) whose Seen is below it, the longest unseen
+	// first; Owner is ignored.
 	Due int64
-	// Idem, if not empty, gives instead the one session that holds (Owner, Idem), if any does; Owner is set then, and the others are ignored.
+	// Idem, if not empty, gives instead the one session that holds (Owner, Idem), if any does;
+	// Owner is set then, and the others are ignored.
 	Idem string
 	// After is a former call's next, or empty. A malformed one is ErrInvalid.
 	After string
@@ -97,11 +101,13 @@ type Stats struct {
 	Open, Sealed int64
 	// BytesExpected (unknown lengths count 0) and BytesReceived of the open and sealed ones.
 	BytesExpected, BytesReceived int64
-	// OldestSeen is the smallest LastSeen of the open ones in Unix ms, 0 where there is none; to the precision of a tick.
+	// OldestSeen is the smallest LastSeen of the open ones in Unix ms, 0 where there is none; to
+	// the precision of a tick.
 	OldestSeen int64
 	// Totals since the store was made.
 	Begun, Finished, Aborted, Expired int64
-	// Newest is the newest running time ever stored, by KeepTime or as the Seen of a session: a Service continues from here.
+	// Newest is the newest running time ever stored, by KeepTime or as the Seen of a session: a
+	// Service continues from here.
 	Newest int64
 }
 

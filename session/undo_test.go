@@ -22,7 +22,8 @@ func (u *undoing) Undo(rest []session.Range) { u.undone = append(u.undone, rest)
 
 var errBroken = errors.New("broken")
 
-// A put that leaves something unrecorded has its sink give back just that; one that recorded all does not, nor one whose bytes another has taken over.
+// A put that leaves something unrecorded has its sink give back just that; one that recorded all
+// does not, nor one whose bytes another has taken over.
 func TestWhatIsUndone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, err := session.New(t.Context(), session.NewMem(), session.Config{})

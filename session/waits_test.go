@@ -12,8 +12,9 @@ import (
 	"sluice/session"
 )
 
-// A put that has to wait for an earlier one of the same bytes does so for ten seconds and no longer, and the one that it waited for is taken over by
-// nobody after that: else two eager clients would starve each other all the same, only more slowly.
+// A put that has to wait for an earlier one of the same bytes does so for ten seconds and no
+// longer, and the one that it waited for is taken over by nobody after that: else two eager clients
+// would starve each other all the same, only more slowly.
 func TestAWaitForAnEarlierPutEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := start(t, session.Config{})
@@ -88,7 +89,8 @@ func TestNobodyWaitsForEverForACommit(t *testing.T) {
 	})
 }
 
-// A session takes so many puts at a time, and so many of those that wait for others of the same bytes.
+// A session takes so many puts at a time, and so many of those that wait for others of the same
+// bytes.
 func TestTheNumberOfPutsIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const most, waiting = 8, 3
@@ -131,7 +133,8 @@ func TestTheNumberOfPutsIsBounded(t *testing.T) {
 	})
 }
 
-// dropped is a session store that lets something happen once, after a session was loaded or before something is recorded.
+// dropped is a session store that lets something happen once, after a session was loaded or before
+// something is recorded.
 type dropped struct {
 	session.Store
 	loaded, record func()
@@ -164,7 +167,8 @@ type claims struct {
 
 func (c *claims) Claimed(s session.Session) { c.s = s }
 
-// What a put works with is the session as it is once the put has its bytes to itself, not as it was when the put came.
+// What a put works with is the session as it is once the put has its bytes to itself, not as it was
+// when the put came.
 func TestAPutKnowsWhatWasDroppedBeforeItsClaim(t *testing.T) {
 	st := &dropped{Store: session.NewMem()}
 	v, err := session.New(t.Context(), st, session.Config{})
@@ -222,7 +226,8 @@ func TestALengthIsFixedBeforeTheClaim(t *testing.T) {
 
 var errRefused = errors.New("refused")
 
-// A put that meets an end waits for what becomes of it: before it has begun, and when it is about to record. Where the end is taken back it goes on.
+// A put that meets an end waits for what becomes of it: before it has begun, and when it is about
+// to record. Where the end is taken back it goes on.
 func TestAPutWaitsForTheEndThatItMeets(t *testing.T) {
 	ends := map[string]struct {
 		end  func(*session.Service, session.SessionID, session.End) error
@@ -357,7 +362,8 @@ func fallen(do func()) {
 	<-over
 }
 
-// A put that panics, or ends its goroutine, wherever it may be, leaves nothing behind that others wait for.
+// A put that panics, or ends its goroutine, wherever it may be, leaves nothing behind that others
+// wait for.
 func TestAPanicLeavesNothing(t *testing.T) {
 	for _, at := range []string{"write", "commit", "recorded", "lend", "quiet"} {
 		for _, exit := range []bool{false, true} {

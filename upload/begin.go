@@ -13,14 +13,15 @@ import (
 	"sluice/session"
 )
 
-// reserveStep is how quota is reserved while a length is unknown, in bytes; less where no more is left.
+// reserveStep is how quota is reserved while a length is unknown, in bytes; less where no more is
+// left.
 const reserveStep = 64 << 20
 
-// Begin makes a session for one file, or answers the one that the same request made before under its idem: as far as it
-// has got, or finished. It costs one synced commit; no file is made yet.
+// Begin makes a session for one file, or answers the one that the same request made before under
+// its idem: as far as it has got, or finished. It costs one synced commit; no file is made yet.
 //
-// Errors: *catalog.FieldError, session.ErrInvalid, ErrTooLarge, ErrIdem, *catalog.QuotaError, catalog.ErrTooManySessions,
-// blob.ErrNoSpace, and access's.
+// Errors: *catalog.FieldError, session.ErrInvalid, ErrTooLarge, ErrIdem, *catalog.QuotaError,
+// catalog.ErrTooManySessions, blob.ErrNoSpace, and access's.
 func (u *Service) Begin(ctx context.Context, c access.Caller, req BeginRequest) (Upload, error) {
 	meta, err := req.Meta.Validate()
 	if err != nil {
@@ -35,7 +36,8 @@ func (u *Service) Begin(ctx context.Context, c access.Caller, req BeginRequest) 
 		return Upload{}, err
 	}
 	n := note{Capsule: req.Capsule, Idem: req.Idem, Fingerprint: mark, Meta: meta}
-	// What is found may end before it is answered, and another request may finish under the key: then it is looked at again.
+	// What is found may end before it is answered, and another request may finish under the key:
+	// then it is looked at again.
 	for range 10 {
 		up, again, err := u.beginOnce(ctx, c, req, n)
 		if !again {
@@ -91,7 +93,8 @@ func (u *Service) beginOnce(ctx context.Context, c access.Caller, req BeginReque
 	return up, false, err
 }
 
-// beginNew makes the session of a key that none has, unless another request is faster: then created is false.
+// beginNew makes the session of a key that none has, unless another request is faster: then created
+// is false.
 func (u *Service) beginNew(ctx context.Context, c access.Caller, req BeginRequest, n note) (s session.Session, created bool, err error) {
 	size, err := u.chunkSize(req)
 	if err == nil {
@@ -124,8 +127,8 @@ func checkKeys(capsule *string, idem string) error {
 	return catalog.ValidIdem(idem)
 }
 
-// chunkSize validates the sizes and picks the chunk size where the client does not: the usual one, or the smallest
-// multiple of a MiB with which MaxChunks holds.
+// chunkSize validates the sizes and picks the chunk size where the client does not: the usual one,
+// or the smallest multiple of a MiB with which MaxChunks holds.
 func (u *Service) chunkSize(req BeginRequest) (int64, error) {
 	l, size := u.Config.Limits, req.ChunkSize
 	switch {
@@ -159,8 +162,9 @@ func (u *Service) chunkSize(req BeginRequest) (int64, error) {
 	return size, nil
 }
 
-// known asks whether the caller may write, and whether the key has a finished upload already. One whose content is damaged is none: the same
-// request brings the bytes again, and heals it. That is noted in n.
+// known asks whether the caller may write, and whether the key has a finished upload already. One
+// whose content is damaged is none: the same request brings the bytes again, and heals it. That is
+// noted in n.
 func (u *Service) known(ctx context.Context, c access.Caller, n *note) (up Upload, ok bool, err error) {
 	err = u.Catalog.View(ctx, func(r catalog.Reader) error {
 		up, ok, n.damaged = Upload{}, false, time.Time{}
@@ -208,7 +212,8 @@ func (u *Service) hasRoom() error {
 	return fmt.Errorf("%w: %w", blob.ErrNoSpace, err)
 }
 
-// takesNew refuses early what would begin something new of n bytes: by refuse, if that is set, and where the stores could not hold it.
+// takesNew refuses early what would begin something new of n bytes: by refuse, if that is set, and
+// where the stores could not hold it.
 func (u *Service) takesNew(ctx context.Context, refuse error, n int64) error {
 	if refuse != nil {
 		return refuse
@@ -227,7 +232,8 @@ func (u *Service) takesNew(ctx context.Context, refuse error, n int64) error {
 }
 
 // Reserving gives the hook that a session store runs inside the commits that create a session, or
-// record into one of unknown length: it takes quota for what the session may bring, and refuses a key that has been finished.
+// record into one of unknown length: it takes quota for what the session may bring, and refuses a
+// key that has been finished.
 func Reserving(bounds catalog.Bounds) func(tx catalog.Tx, before *session.Session, after session.Session) error {
 	return func(tx catalog.Tx, before *session.Session, after session.Session) error {
 		n, err := decodeNote(after.Note)
@@ -260,8 +266,9 @@ func free(tx catalog.Tx, n note, owner string) error {
 	return err
 }
 
-// reserves is the quota that a session takes, in bytes: the most, and the least where a bound does not leave that much. While its length is unknown it is
-// reserved in steps, so that not each piece has to change the capsule's row.
+// reserves is the quota that a session takes, in bytes: the most, and the least where a bound does
+// not leave that much. While its length is unknown it is reserved in steps, so that not each piece
+// has to change the capsule's row.
 func reserves(s session.Session) (least, most int64) {
 	if s.BytesExpected >= 0 {
 		return s.BytesExpected, s.BytesExpected

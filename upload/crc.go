@@ -3,11 +3,14 @@ package upload
 import (
 	"hash"
 	"hash/crc32"
+
+	"sluice/session"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// hot is how many bytes at a time go through SHA-256 and then through CRC-32C, which is ten times as fast where it finds them in the processor's cache.
+// hot is how many bytes at a time go through SHA-256 and then through CRC-32C, which is ten times
+// as fast where it finds them in the processor's cache.
 const hot = 64 << 10
 
 // combineCRC gives the CRC-32C of A‖B from those of A and of B, and the length of B in
@@ -42,3 +45,19 @@ func multiply(a, b uint32) (p uint32) {
 
 // newCRC gives a running CRC-32C.
 func newCRC() hash.Hash32 { return crc32.New(castagnoli) }
+
+// chunkCRC combines the CRCs of the entries of one complete chunk.
+func chunkCRC(entries []session.Entry) (crc uint32, err error) {
+	for i, e := range entries {
+		p, err := decodePiece(e.Note)
+		if err != nil {
+			return 0, err
+		}
+		if i == 0 {
+			crc = p.CRC
+		} else {
+			crc = combineCRC(crc, p.CRC, e.Len())
+		}
+	}
+	return crc, nil
+}

@@ -21,11 +21,13 @@ import (
 	"sluice/session"
 )
 
-// Create is a whole upload in one request, of any size. With an idem that has finished already it answers that memory without
-// reading the body. Contents of one chunk or less cost one synced commit and no session; larger ones, and those of
-// unknown length, go through one that ends with the request. A body that is cut leaves nothing but what the collector takes away.
+// Create is a whole upload in one request, of any size. With an idem that has finished already it
+// answers that memory without reading the body. Contents of one chunk or less cost one synced
+// commit and no session; larger ones, and those of unknown length, go through one that ends with
+// the request. A body that is cut leaves nothing but what the collector takes away.
 //
-// Errors: as Begin's, PutChunk's and Finish's; ErrAlreadyFinished where the idem's memory was deleted.
+// Errors: as Begin's, PutChunk's and Finish's; ErrAlreadyFinished where the idem's memory was
+// deleted.
 func (u *Service) Create(ctx context.Context, c access.Caller, req CreateRequest, body io.Reader) (catalog.Memory, error) {
 	meta, err := req.Meta.Validate()
 	if err != nil {
@@ -59,8 +61,9 @@ func (u *Service) Create(ctx context.Context, c access.Caller, req CreateRequest
 	return u.createLarge(ctx, c, n, req.Put, size, body)
 }
 
-// answer gives the memory of an upload that had finished, where nothing that the client says of its bytes speaks against it. A SHA-256 is compared with the memory's, and the body
-// left alone; where the client promises something else the body is read and hashed.
+// answer gives the memory of an upload that had finished, where nothing that the client says of its
+// bytes speaks against it. A SHA-256 is compared with the memory's, and the body left alone; where
+// the client promises something else the body is read and hashed.
 func (u *Service) answer(ctx context.Context, done Upload, p Put, body io.Reader) (m catalog.Memory, err error) {
 	if done.Deleted {
 		return m, ErrAlreadyFinished
@@ -94,7 +97,8 @@ func (u *Service) answer(ctx context.Context, done Upload, p Put, body io.Reader
 	return m, nil
 }
 
-// createSmall streams the body into a place of its own, or keeps it inline, and publishes it. What it can't publish it takes away itself: nobody else knows the place.
+// createSmall streams the body into a place of its own, or keeps it inline, and publishes it. What
+// it can't publish it takes away itself: nobody else knows the place.
 func (u *Service) createSmall(ctx context.Context, c access.Caller, n note, p Put, body io.Reader) (m catalog.Memory, err error) {
 	arrived, err := u.expect(ctx, n.Capsule, p.Length)
 	if err != nil {
@@ -142,7 +146,8 @@ func (u *Service) createSmall(ctx context.Context, c access.Caller, n note, p Pu
 // coming is what creates that are under way will bring to a capsule.
 type coming struct{ bytes, memories int64 }
 
-// expect makes sure, before a byte of a create is read, that its capsule has room for it beside the others that are under way. arrived must follow.
+// expect makes sure, before a byte of a create is read, that its capsule has room for it beside the
+// others that are under way. arrived must follow.
 func (u *Service) expect(ctx context.Context, capsule string, n int64) (arrived func(), err error) {
 	add := func(bytes, memories int64) coming {
 		u.mu.Lock()
@@ -179,7 +184,8 @@ func (u *Service) giveUp(ctx context.Context, id session.SessionID, places ...st
 	}
 }
 
-// borrow gives an id that no session has, for the place of a create. The collector leaves it alone until done.
+// borrow gives an id that no session has, for the place of a create. The collector leaves it alone
+// until done.
 func (u *Service) borrow() (id session.SessionID, done func(), err error) {
 	var raw [8]byte
 	if _, err := rand.Read(raw[:]); err != nil {
@@ -245,7 +251,8 @@ type lending struct {
 	blob.Lender
 }
 
-// publish makes a content that is settled a memory, in the one transaction of a create without a session.
+// publish makes a content that is settled a memory, in the one transaction of a create without a
+// session.
 func (u *Service) publish(ctx context.Context, c access.Caller, n note, content catalog.Content) (m catalog.Memory, err error) {
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -265,7 +272,8 @@ func (u *Service) publish(ctx context.Context, c access.Caller, n note, content 
 		})
 		return err
 	})
-	// Another request with the same key was faster. Where this one has healed its content, the places are not left: they have a row that names them.
+	// Another request with the same key was faster. Where this one has healed its content, the
+	// places are not left: they have a row that names them.
 	if err == nil && m.ID != draft.ID {
 		for _, place := range placesOf(content.Extents) {
 			u.leave(place, 0, whatMayCome)
@@ -282,7 +290,8 @@ func keyTaken(err error) error {
 	return err
 }
 
-// createLarge sends the body through a session of its own, which is aborted where the request fails.
+// createLarge sends the body through a session of its own, which is aborted where the request
+// fails.
 func (u *Service) createLarge(ctx context.Context, c access.Caller, n note, p Put, size int64, body io.Reader) (m catalog.Memory, err error) {
 	if err := u.mayEnd(c.Principal); err != nil {
 		return m, err
@@ -313,8 +322,8 @@ func (u *Service) createLarge(ctx context.Context, c access.Caller, n note, p Pu
 // pour puts the whole body into the session, and compares the body's digest at its end.
 func (u *Service) pour(ctx context.Context, c access.Caller, n note, s session.Session, p Put, body io.Reader) (int64, error) {
 	most := u.most(s)
-	// Pieces are recorded as they come, so the digest of the whole can only be compared behind them: the session ends with
-	// the request either way.
+	// Pieces are recorded as they come, so the digest of the whole can only be compared behind
+	// them: the session ends with the request either way.
 	k := u.newSink(ctx, c, n.Capsule, s, p)
 	k.streaming = true
 	defer k.close()

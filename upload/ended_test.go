@@ -10,7 +10,8 @@ import (
 	"sluice/upload"
 )
 
-// What is remembered of ended sessions is bounded: who aborts without end is refused new ones, and nobody else is.
+// What is remembered of ended sessions is bounded: who aborts without end is refused new ones, and
+// nobody else is.
 func TestEndedSessionsAreBounded(t *testing.T) {
 	w := newWorld(t)
 	l := limits()

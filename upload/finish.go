@@ -28,10 +28,12 @@ type verified struct {
 	done    *catalog.Memory // it had been finished before
 }
 
-// mostFailedRanges bounds the ranges that the failures of a batch name together. A session alone has a bound of its own.
+// mostFailedRanges bounds the ranges that the failures of a batch name together. A session alone
+// has a bound of its own.
 const mostFailedRanges = 10_000
 
-// shorten takes the ranges that err names from what is left, and leaves out those that are too many.
+// shorten takes the ranges that err names from what is left, and leaves out those that are too
+// many.
 func shorten(err error, left *int) error {
 	cut := func(rs []session.Range, more *bool) []session.Range {
 		if len(rs) > *left {
@@ -51,11 +53,13 @@ func shorten(err error, left *int) error {
 	return err
 }
 
-// Finish verifies the session's length and SHA-256 and makes it a memory: readable, listed and counted when
-// it returns, and not before. It costs one synced commit. A repeat gives the same memory.
+// Finish verifies the session's length and SHA-256 and makes it a memory: readable, listed and
+// counted when it returns, and not before. It costs one synced commit. A repeat gives the same
+// memory.
 //
-// Errors: *session.IncompleteError, *ChecksumError and *LengthError (the session stays open and complete, and a finished one as it is),
-// ErrAlreadyFinished where the memory was deleted since, *catalog.QuotaError, session's and access's.
+// Errors: *session.IncompleteError, *ChecksumError and *LengthError (the session stays open and
+// complete, and a finished one as it is), ErrAlreadyFinished where the memory was deleted since,
+// *catalog.QuotaError, session's and access's.
 func (u *Service) Finish(ctx context.Context, c access.Caller, req FinishRequest) (catalog.Memory, error) {
 	ms, err := u.FinishBatch(ctx, c, []FinishRequest{req})
 	var batch *BatchError
@@ -68,9 +72,9 @@ func (u *Service) Finish(ctx context.Context, c access.Caller, req FinishRequest
 	return ms[0], nil
 }
 
-// FinishBatch finishes sessions of one capsule in one transaction: all become visible at once, or none does and a *BatchError
-// says why. The memories come in the order of the requests. A *catalog.FieldError where their sessions have more than
-// [Limits].BatchPieces.
+// FinishBatch finishes sessions of one capsule in one transaction: all become visible at once, or
+// none does and a *BatchError says why. The memories come in the order of the requests. A
+// *catalog.FieldError where their sessions have more than [Limits].BatchPieces.
 func (u *Service) FinishBatch(ctx context.Context, c access.Caller, reqs []FinishRequest) ([]catalog.Memory, error) {
 	seen := map[session.SessionID]bool{}
 	for _, req := range reqs {
@@ -79,7 +83,8 @@ func (u *Service) FinishBatch(ctx context.Context, c access.Caller, reqs []Finis
 		}
 		seen[req.ID] = true
 	}
-	// What was verified may be replaced, or finished by somebody else, before the seal: then it is looked at again.
+	// What was verified may be replaced, or finished by somebody else, before the seal: then it is
+	// looked at again.
 	for range 10 {
 		ms, again, err := u.finishOnce(ctx, c, reqs)
 		if !again {
@@ -148,8 +153,9 @@ func (u *Service) finishOnce(ctx context.Context, c access.Caller, reqs []Finish
 	return ms, false, nil
 }
 
-// failed turns the error of an end into that of its batch, and drops what the content store could not keep. Where that is in the sessions no more, since others have
-// dropped or replaced it, the finish is to be tried again.
+// failed turns the error of an end into that of its batch, and drops what the content store could
+// not keep. Where that is in the sessions no more, since others have dropped or replaced it, the
+// finish is to be tried again.
 func (u *Service) failed(ctx context.Context, open []*verified, err error) (again bool, _ error) {
 	id := open[0].s.ID
 	var end *session.EndError
@@ -204,7 +210,8 @@ func (u *Service) dropExtents(ctx context.Context, s session.Session, lost *blob
 	return after, hit, nil
 }
 
-// verify compares one session with what its finish says, waiting for the hash where it has not kept up.
+// verify compares one session with what its finish says, waiting for the hash where it has not kept
+// up.
 func (u *Service) verify(ctx context.Context, c access.Caller, req FinishRequest) (*verified, error) {
 	s, n, err := u.mine(ctx, c, req.ID, access.Write, true)
 	if err != nil {
@@ -306,8 +313,9 @@ func (u *Service) mismatch(ctx context.Context, s session.Session, sum catalog.S
 	return u.moved(ctx, s, e)
 }
 
-// committing is the upload's part of the end: everything becomes durable, and then visible in one transaction, in which the
-// role and the token are asked for again. It is idempotent by session id, and fenced by the session's generation.
+// committing is the upload's part of the end: everything becomes durable, and then visible in one
+// transaction, in which the role and the token are asked for again. It is idempotent by session id,
+// and fenced by the session's generation.
 func (u *Service) committing(c access.Caller, open []*verified) session.End {
 	return func(ctx context.Context, sealed []session.Session) error {
 		gens := map[session.SessionID]uint64{}
@@ -359,8 +367,8 @@ func (u *Service) committing(c access.Caller, open []*verified) session.End {
 // mostExtents is how many extents a content may have before small ones are joined into longer ones.
 const mostExtents = 1024
 
-// coalesce joins neighbours that lie side by side at one place: up to 8 MiB, and further where there would be too many. A
-// joined extent is checked as one.
+// coalesce joins neighbours that lie side by side at one place: up to 8 MiB, and further where
+// there would be too many. A joined extent is checked as one.
 func coalesce(extents []catalog.Extent) []catalog.Extent {
 	for most := int64(8 << 20); ; most *= 2 {
 		var out []catalog.Extent

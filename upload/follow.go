@@ -12,7 +12,8 @@ import (
 	"sluice/session"
 )
 
-// follow starts the follower of a session, unless one runs: it hashes what is recorded ahead of the rolling state.
+// follow starts the follower of a session, unless one runs: it hashes what is recorded ahead of the
+// rolling state.
 func (u *Service) follow(id session.SessionID) {
 	t := u.tracks.hold(id)
 	t.mu.Lock()
@@ -36,7 +37,8 @@ func (u *Service) follow(id session.SessionID) {
 	})
 }
 
-// ladder is how much is hashed between two saved states, in bytes: what a restart or a Drop costs at most.
+// ladder is how much is hashed between two saved states, in bytes: what a restart or a Drop costs
+// at most.
 const ladder = 64 << 20
 
 // catchUp hashes to the end of what is recorded without a gap, slice by slice.
@@ -71,7 +73,8 @@ func (u *Service) behind(ctx context.Context, t *track) (s session.Session, r ro
 	return s, r, err
 }
 
-// hashSlice hashes on for one slice, in its turn; left is how much there is to hash. It gives the session as it was before, and how far it is hashed.
+// hashSlice hashes on for one slice, in its turn; left is how much there is to hash. It gives the
+// session as it was before, and how far it is hashed.
 func (u *Service) hashSlice(ctx context.Context, t *track, left int64) (s session.Session, r rolling, err error) {
 	if err = u.hashers.enter(ctx, left, t.isAwaited); err != nil {
 		return s, r, err
@@ -115,7 +118,8 @@ func (t *track) await() (done func()) {
 	}
 }
 
-// moved gives session.ErrGenMoved instead of err where the session is not what it was in s any more: then what failed may be gone from it.
+// moved gives session.ErrGenMoved instead of err where the session is not what it was in s any
+// more: then what failed may be gone from it.
 func (u *Service) moved(ctx context.Context, s session.Session, err error) error {
 	now, e := u.Sessions.Status(ctx, s.ID)
 	switch {
@@ -141,8 +145,9 @@ func (u *Service) saveState(ctx context.Context, s session.Session, r rolling) e
 	})
 }
 
-// hashRange reads the recorded bytes from r.off to `to` and hashes them. It reads whole extents, from their beginning, so that the
-// store checks each against the CRC of the buffers that were written.
+// hashRange reads the recorded bytes from r.off to `to` and hashes them. It reads whole extents,
+// from their beginning, so that the store checks each against the CRC of the buffers that were
+// written.
 func (u *Service) hashRange(ctx context.Context, s session.Session, r *rolling, to int64) error {
 	entries, err := u.Sessions.Entries(ctx, s.ID, session.Range{Off: r.off, End: to}, 0)
 	if err != nil {
@@ -179,8 +184,8 @@ func (u *Service) hashRange(ctx context.Context, s session.Session, r *rolling, 
 	return nil
 }
 
-// extentsOf gives the extents of entries that follow each other without a gap, from `from` or before it on. An error where they don't: something was dropped since
-// it was known to be there.
+// extentsOf gives the extents of entries that follow each other without a gap, from `from` or
+// before it on. An error where they don't: something was dropped since it was known to be there.
 func extentsOf(entries []session.Entry, from int64) ([]catalog.Extent, error) {
 	extents := make([]catalog.Extent, len(entries))
 	for i, e := range entries {
@@ -197,7 +202,8 @@ func extentsOf(entries []session.Entry, from int64) ([]catalog.Extent, error) {
 	return extents, nil
 }
 
-// digest waits until SHA-256 has got to the session's end, and gives it with the generation that it is true of.
+// digest waits until SHA-256 has got to the session's end, and gives it with the generation that it
+// is true of.
 func (u *Service) digest(ctx context.Context, id session.SessionID, length int64) (sum catalog.SHA256, s session.Session, err error) {
 	t := u.tracks.hold(id)
 	defer u.tracks.release(t)

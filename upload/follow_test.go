@@ -35,7 +35,8 @@ func (g *gatedReads) Read(ctx context.Context, es []catalog.Extent, off, n int64
 	return g.Mem.Read(ctx, es, off, n)
 }
 
-// Two large sessions that are being hashed hold up a small one that is finished for one slice of theirs, not to their ends.
+// Two large sessions that are being hashed hold up a small one that is finished for one slice of
+// theirs, not to their ends.
 func TestASmallFinishDoesNotWaitForLargeHashes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

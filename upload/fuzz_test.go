@@ -11,7 +11,8 @@ import (
 	"sluice/session"
 )
 
-// A note that can be read means the same when it was written again: so nothing was guessed, and nothing lost.
+// A note that can be read means the same when it was written again: so nothing was guessed, and
+// nothing lost.
 func FuzzNote(f *testing.F) {
 	for _, n := range []note{{}, {
 		Capsule: "c", Idem: "i", Fingerprint: []byte{1, 2},
@@ -58,8 +59,8 @@ func fuzzNoted[N any](t *testing.T, b []byte, decode func([]byte) (N, error), en
 	}
 }
 
-// The pieces of one put, cut anywhere and merged one after the other, have the CRC of the whole and the furthest state; pieces that do not lie side by side
-// at one place are not merged.
+// The pieces of one put, cut anywhere and merged one after the other, have the CRC of the whole and
+// the furthest state; pieces that do not lie side by side at one place are not merged.
 func FuzzMerge(f *testing.F) {
 	f.Add([]byte("some bytes of a chunk"), uint8(3), uint8(9), "p", int64(5), int64(2), int64(0), "p")
 	f.Add([]byte{0}, uint8(0), uint8(0), "", int64(0), int64(9), int64(1), "q")
@@ -117,7 +118,8 @@ func FuzzMergeNotes(f *testing.F) {
 	})
 }
 
-// Combining gives the CRC of the bytes one after the other, and does not depend on the order of combining, whatever the lengths.
+// Combining gives the CRC of the bytes one after the other, and does not depend on the order of
+// combining, whatever the lengths.
 func FuzzCombineCRC(f *testing.F) {
 	f.Add([]byte("a"), []byte("b"), uint32(1), int64(1), int64(1))
 	f.Add([]byte{}, []byte{}, uint32(0), int64(0), int64(1)<<62)

@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// hashers are the places of those that hash behind the puts. Each has one for a slice of its session, not to the session's end: a small upload that is finished
-// does not wait for large ones.
+// hashers are the places of those that hash behind the puts. Each has one for a slice of its
+// session, not to the session's end: a small upload that is finished does not wait for large ones.
 type hashers struct {
 	mu    sync.Mutex
 	free  int
@@ -25,7 +25,8 @@ type waiter struct {
 const (
 	// slice is how many bytes are hashed in one turn; the last extent of it is hashed to its end.
 	slice = 16 << 20
-	// eldestOf: of so many turns one goes to whoever has waited longest, so that short ones starve nobody.
+	// eldestOf: of so many turns one goes to whoever has waited longest, so that short ones starve
+	// nobody.
 	eldestOf = 4
 )
 
@@ -73,7 +74,8 @@ func (h *hashers) pass() {
 	h.queue = slices.Delete(h.queue, i, i+1)
 }
 
-// next chooses: of those that somebody waits for the one with least left, but now and then, and where nobody waits, the eldest. mu is held.
+// next chooses: of those that somebody waits for the one with least left, but now and then, and
+// where nobody waits, the eldest. mu is held.
 func (h *hashers) next() int {
 	best := -1
 	if h.picks++; h.picks%eldestOf != 0 {

@@ -8,7 +8,8 @@ import (
 	"testing/synctest"
 )
 
-// Of those that somebody waits for the one with least left goes first; each fourth turn is that of whoever has waited longest.
+// Of those that somebody waits for the one with least left goes first; each fourth turn is that of
+// whoever has waited longest.
 func TestAPlaceGoesToTheShortestThatIsAwaited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := hashers{}

@@ -9,7 +9,8 @@ import (
 type Piece struct {
 	// Extent is where the entry's bytes are.
 	Extent catalog.Extent
-	// State is SHA-256's over the first Hashed bytes of the session, computed while it was at Gen; Hashed is 0 where there is none.
+	// State is SHA-256's over the first Hashed bytes of the session, computed while it was at Gen;
+	// Hashed is 0 where there is none.
 	State  []byte
 	Hashed int64
 	Gen    uint64
@@ -21,7 +22,8 @@ func InspectPiece(e session.Entry) (Piece, error) {
 	return Piece{Extent: p.extent(e.Range), State: p.State, Hashed: p.Hashed, Gen: p.Gen}, err
 }
 
-// WithoutState gives the note of an entry without the state of its hash: that is computed again then.
+// WithoutState gives the note of an entry without the state of its hash: that is computed again
+// then.
 func WithoutState(e session.Entry) ([]byte, error) {
 	p, err := decodePiece(e.Note)
 	if err != nil {
@@ -38,8 +40,9 @@ func InspectSession(s session.Session) (catalog.Meta, catalog.Reservation, error
 	return n.Meta, catalog.Reservation{Session: uint64(s.ID), Capsule: n.Capsule, Owner: s.Owner, Bytes: most}, err
 }
 
-// Reserves reports whether an open session may hold so many bytes of quota: what it brings, or more in whole steps, since older programs gave back at
-// the end only what they had taken so; and while its length is unknown also less than a step, where no more was left.
+// Reserves reports whether an open session may hold so many bytes of quota: what it brings, or more
+// in whole steps, since older programs gave back at the end only what they had taken so; and while
+// its length is unknown also less than a step, where no more was left.
 func Reserves(s session.Session, bytes int64) bool {
 	least, most := reserves(s)
 	return bytes >= least && (bytes <= most || bytes%reserveStep == 0)

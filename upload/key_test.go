@@ -14,7 +14,8 @@ import (
 	"sluice/upload"
 )
 
-// meeting is a session store where something else happens just before a session is created, or just after one was found.
+// meeting is a session store where something else happens just before a session is created, or just
+// after one was found.
 type meeting struct {
 	session.Store
 	before, after func()
@@ -55,7 +56,8 @@ func (w *world) meet() *meeting {
 	return m
 }
 
-// A begin and a create that meet under one key: whichever was first, the key is one upload's, and nothing stays open beside it.
+// A begin and a create that meet under one key: whichever was first, the key is one upload's, and
+// nothing stays open beside it.
 func TestABeginThatMeetsACreateOfItsKey(t *testing.T) {
 	b := random(100)
 	meta := catalog.Meta{Name: "a"}
@@ -94,7 +96,8 @@ func TestABeginThatMeetsACreateOfItsKey(t *testing.T) {
 	}
 }
 
-// What a begin finds under its key may be aborted before it answers: the key is free then, and it begins anew.
+// What a begin finds under its key may be aborted before it answers: the key is free then, and it
+// begins anew.
 func TestABeginThatMeetsAnAbort(t *testing.T) {
 	w := newWorld(t)
 	m := w.meet()
@@ -122,7 +125,8 @@ func (l *looking) View(ctx context.Context, f func(catalog.Reader) error) error 
 	return l.Store.View(ctx, f)
 }
 
-// What a repeated create has found under its key may be deleted before it answers: it is not given as if it were there.
+// What a repeated create has found under its key may be deleted before it answers: it is not given
+// as if it were there.
 func TestARepeatedCreateThatMeetsADelete(t *testing.T) {
 	w := newWorld(t)
 	b := random(100)
@@ -164,8 +168,9 @@ func (l *late) Read(p []byte) (int, error) {
 	return l.Reader.Read(p)
 }
 
-// Two creates of one key at once are one memory where they bring the same bytes. One that brings others, or comes when the memory of the faster one is deleted already, is refused and
-// leaves nothing: it is neither answered with a memory of other bytes, nor made a second one.
+// Two creates of one key at once are one memory where they bring the same bytes. One that brings
+// others, or comes when the memory of the faster one is deleted already, is refused and leaves
+// nothing: it is neither answered with a memory of other bytes, nor made a second one.
 func TestTwoCreatesOfAKeyAtOnce(t *testing.T) {
 	for _, size := range []int{10, chunk, 3 * chunk} {
 		for _, length := range []int64{int64(size), -1} {

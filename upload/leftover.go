@@ -11,14 +11,18 @@ import (
 	"sluice/session"
 )
 
-// leftover is a place at which something may be left that no record names: of a put that failed, of what was replaced, of a session that was aborted, of a
-// create that was refused. Whoever leaves it says so, and it is given back as soon as nobody can be writing there; nobody has to search for it. What is known
-// here is lost with the process; then the search for orphans finds the places of its incarnation.
+// leftover is a place at which something may be left that no record names: of a put that failed, of
+// what was replaced, of a session that was aborted, of a create that was refused. Whoever leaves it
+// says so, and it is given back as soon as nobody can be writing there; nobody has to search for
+// it. What is known here is lost with the process; then the search for orphans finds the places of
+// its incarnation.
 type leftover struct {
 	id session.SessionID
-	// gen is that of the session's last Drop when it was written: puts that begin after a later one write elsewhere. At whatMayCome nobody writes any more.
+	// gen is that of the session's last Drop when it was written: puts that begin after a later one
+	// write elsewhere. At whatMayCome nobody writes any more.
 	gen uint64
-	// waits: the session is open, and its next puts write to this place too: over what is left, or it goes with the session.
+	// waits: the session is open, and its next puts write to this place too: over what is left, or
+	// it goes with the session.
 	waits bool
 	n     uint64 // tells it from what is left there later
 }
@@ -48,14 +52,16 @@ func (u *Service) leave(place string, id session.SessionID, gen uint64) {
 	}
 }
 
-// Leave remembers a place of an earlier incarnation of the content store: what of it no record names is given back.
+// Leave remembers a place of an earlier incarnation of the content store: what of it no record
+// names is given back.
 func (u *Service) Leave(place string, id session.SessionID) { u.leave(place, id, whatMayCome) }
 
 // Left has something where a Reclaim may give something back at once.
 func (u *Service) Left() <-chan struct{} { return u.leavings }
 
-// Reclaim gives back what has been left, as far as nobody can be writing there; all looks also at what waits for its session. No place may be held meanwhile by
-// whoever copies what the records name. One failure keeps none of the others.
+// Reclaim gives back what has been left, as far as nobody can be writing there; all looks also at
+// what waits for its session. No place may be held meanwhile by whoever copies what the records
+// name. One failure keeps none of the others.
 func (u *Service) Reclaim(ctx context.Context, all bool) error {
 	u.mu.Lock()
 	todo := maps.Clone(u.left)
@@ -83,8 +89,9 @@ func (u *Service) Reclaim(ctx context.Context, all bool) error {
 	return failed
 }
 
-// reclaim gives back what is left at a place, and says what then still is: nothing, as the zero leftover. While it decides nobody begins to write there: who does so
-// afterwards finds no place, or one with a hole where nothing was recorded, and records what he has written himself.
+// reclaim gives back what is left at a place, and says what then still is: nothing, as the zero
+// leftover. While it decides nobody begins to write there: who does so afterwards finds no place,
+// or one with a hole where nothing was recorded, and records what he has written himself.
 func (u *Service) reclaim(ctx context.Context, place string, l leftover) (leftover, error) {
 	t := u.tracks.hold(l.id)
 	defer u.tracks.release(t)
@@ -134,7 +141,8 @@ func (u *Service) reclaim(ctx context.Context, place string, l leftover) (leftov
 	return leftover{}, nil
 }
 
-// reclaimEnded is reclaim where the session has ended: nobody records anything of it any more. What it has become is content, or garbage.
+// reclaimEnded is reclaim where the session has ended: nobody records anything of it any more. What
+// it has become is content, or garbage.
 func (u *Service) reclaimEnded(ctx context.Context, place string, l leftover) (leftover, error) {
 	var row catalog.Place
 	var keep []catalog.Extent

@@ -11,7 +11,8 @@ import (
 	"sluice/upload"
 )
 
-// What was replaced is given back when no put can be writing to its place any more: one that began before is waited for, and keeps what it has written.
+// What was replaced is given back when no put can be writing to its place any more: one that began
+// before is waited for, and keeps what it has written.
 func TestAPlaceThatIsWrittenIsNotReclaimed(t *testing.T) {
 	w := newWorld(t)
 	l := limits()
@@ -46,7 +47,8 @@ func TestAPlaceThatIsWrittenIsNotReclaimed(t *testing.T) {
 	}
 }
 
-// A replacement gives back what it has withdrawn, which may be another than what was there when it began: several at once leave nothing.
+// A replacement gives back what it has withdrawn, which may be another than what was there when it
+// began: several at once leave nothing.
 func TestReplacementsAtOnceLeaveNothing(t *testing.T) {
 	w := newWorld(t)
 	e := w.rewire(w.blobs, limits())
@@ -70,7 +72,8 @@ func TestReplacementsAtOnceLeaveNothing(t *testing.T) {
 	}
 }
 
-// What a failed put has left at a place that the next puts write to stays until the session ends, and then goes, recorded or not.
+// What a failed put has left at a place that the next puts write to stays until the session ends,
+// and then goes, recorded or not.
 func TestWhatAFailedPutLeftGoesWithItsSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

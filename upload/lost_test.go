@@ -24,7 +24,8 @@ func ofTwoPieces() upload.Limits {
 	return l
 }
 
-// A rotten piece is merged with its neighbour between being found and being dropped: it is looked at once more, and asked for.
+// A rotten piece is merged with its neighbour between being found and being dropped: it is looked
+// at once more, and asked for.
 func TestARottenPieceThatIsMergedMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -88,8 +89,8 @@ func TestWhatASyncLostIsReplacedMeanwhile(t *testing.T) {
 	}
 }
 
-// A put that is compared with what is recorded, half of which is dropped before it is read back, is told to look at the status: its bytes are right, or
-// not, but there is nothing to say so.
+// A put that is compared with what is recorded, half of which is dropped before it is read back, is
+// told to look at the status: its bytes are right, or not, but there is nothing to say so.
 func TestAComparisonWithWhatIsDroppedMeanwhile(t *testing.T) {
 	for name, change := range map[string]byte{"the same bytes": 0, "others": 1} {
 		t.Run(name, func(t *testing.T) {
@@ -130,8 +131,9 @@ func TestAComparisonWithWhatIsDroppedMeanwhile(t *testing.T) {
 	}
 }
 
-// A chunk is replaced while the follower, who still has the session as it was, goes on from the hash that the replacing put has set: what it finds begins behind
-// a gap, and is not hashed as if there were none.
+// A chunk is replaced while the follower, who still has the session as it was, goes on from the
+// hash that the replacing put has set: what it finds begins behind a gap, and is not hashed as if
+// there were none.
 func TestTheHashLeavesNothingOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

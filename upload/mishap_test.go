@@ -48,7 +48,8 @@ func (e *engine) Move(ctx context.Context, id session.SessionID, step session.St
 	return e.Store.Move(ctx, id, step)
 }
 
-// What was verified and then replaced is not published: the seal is refused, and the finish looks again.
+// What was verified and then replaced is not published: the seal is refused, and the finish looks
+// again.
 func TestWhatIsReplacedAfterItWasVerifiedIsNotPublished(t *testing.T) {
 	w := newWorld(t)
 	e := w.rewire(w.blobs, limits())
@@ -101,7 +102,8 @@ func (w *world) rewire(blobs blob.Store, limits upload.Limits) *engine {
 	return e
 }
 
-// `echo hi | curl -T - URL`: a body of unknown length whose last piece is below the smallest that is recorded alone.
+// `echo hi | curl -T - URL`: a body of unknown length whose last piece is below the smallest that
+// is recorded alone.
 func TestASmallPipeCanBeStored(t *testing.T) {
 	w := newWorld(t)
 	l := limits()
@@ -141,7 +143,8 @@ func TestAnUnknownLengthIsBoundedByMaxBytes(t *testing.T) {
 	}
 }
 
-// A finish of an unknown length that is overtaken by a put behind that length is refused, and does not wait for ever.
+// A finish of an unknown length that is overtaken by a put behind that length is refused, and does
+// not wait for ever.
 func TestAFinishThatIsOvertakenEnds(t *testing.T) {
 	w := newWorld(t)
 	e := w.rewire(w.blobs, limits())
@@ -177,7 +180,8 @@ func (c *checked) Check(ctx context.Context, e catalog.Extent, care blob.CheckPo
 	return err
 }
 
-// Two requests find the same rotten chunk. The one drops it, and its client stores it anew. The other's drop leaves the new one alone.
+// Two requests find the same rotten chunk. The one drops it, and its client stores it anew. The
+// other's drop leaves the new one alone.
 func TestADropTakesOnlyWhatWasFoundLost(t *testing.T) {
 	w := newWorld(t)
 	blobs := &checked{Store: w.blobs}
@@ -222,7 +226,8 @@ func (r *rereading) Read(ctx context.Context, extents []catalog.Extent, off, n i
 	return body, err
 }
 
-// A finish waits for the follower, who has read a piece that is lost; by then it has been dropped, and stored anew.
+// A finish waits for the follower, who has read a piece that is lost; by then it has been dropped,
+// and stored anew.
 func TestAFinishReadsWhatReplacedALostPiece(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -250,7 +255,8 @@ func TestAFinishReadsWhatReplacedALostPiece(t *testing.T) {
 	})
 }
 
-// A finish that has verified a piece which is dropped before it is published, or before the chunks are compared, asks for it.
+// A finish that has verified a piece which is dropped before it is published, or before the chunks
+// are compared, asks for it.
 func TestAFinishAsksForWhatIsDroppedMeanwhile(t *testing.T) {
 	w := newWorld(t)
 	e := w.rewire(w.blobs, limits())
@@ -316,7 +322,8 @@ func TestATokenThatIsRevokedInMidBody(t *testing.T) {
 	}
 }
 
-// Sessions that have ended otherwise than by their client do not crowd out what is remembered of those that are worked on.
+// Sessions that have ended otherwise than by their client do not crowd out what is remembered of
+// those that are worked on.
 func TestAPutDoesNotLoadAllEntries(t *testing.T) {
 	w := newWorld(t)
 	e := w.rewire(w.blobs, limits())
@@ -348,7 +355,8 @@ func TestAPutDoesNotLoadAllEntries(t *testing.T) {
 	}
 }
 
-// A follower of chunks that come out of order stores a state now and then, and not each time that it has caught up.
+// A follower of chunks that come out of order stores a state now and then, and not each time that
+// it has caught up.
 func TestTheLadderHasAStateForEach64MiB(t *testing.T) {
 	w := newWorld(t)
 	b := random(400 * chunk)
@@ -372,7 +380,8 @@ func TestTheLadderHasAStateForEach64MiB(t *testing.T) {
 	}
 }
 
-// What a piece and a content are checked by is the CRC-32C of all their bytes, also of those that came in one large buffer.
+// What a piece and a content are checked by is the CRC-32C of all their bytes, also of those that
+// came in one large buffer.
 func TestTheChecksumIsOfAllBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // all comes fast
 		w := newWorld(t)

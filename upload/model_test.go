@@ -17,8 +17,9 @@ import (
 	"sluice/upload"
 )
 
-// Any history of chunks, ranges, cuts, replacements, wrong bytes and restarts ends in the right bytes, with the hash that was rolled on the
-// way; and at each step the status says exactly which bytes were acknowledged.
+// Any history of chunks, ranges, cuts, replacements, wrong bytes and restarts ends in the right
+// bytes, with the hash that was rolled on the way; and at each step the status says exactly which
+// bytes were acknowledged.
 func TestAnyHistoryEndsInTheRightBytes(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		w := newWorld(t)
@@ -182,7 +183,8 @@ func TestBadSizesAreRefusedBeforeAnythingIsBegun(t *testing.T) {
 	}
 }
 
-// A role, or a token, that is taken away in the middle ends the upload at the next request; finish asks once more inside its commit.
+// A role, or a token, that is taken away in the middle ends the upload at the next request; finish
+// asks once more inside its commit.
 func TestWhoLosesItsRoleLosesTheUpload(t *testing.T) {
 	w := newWorld(t)
 	b := random(chunk)
@@ -218,7 +220,8 @@ func TestWhoLosesItsRoleLosesTheUpload(t *testing.T) {
 	}
 }
 
-// What is taken away while a finish, or a create, is committing is asked for once more inside the commit.
+// What is taken away while a finish, or a create, is committing is asked for once more inside the
+// commit.
 func TestTheCommitAsksOnceMore(t *testing.T) {
 	controllers := func(w *world, ids ...string) {
 		w.check(w.catalog.Update(t.Context(), func(tx catalog.Tx) error {
@@ -265,7 +268,8 @@ func TestTheCommitAsksOnceMore(t *testing.T) {
 	}
 }
 
-// A right that ends in the middle of a body ends the put, also one that only repeats what is recorded.
+// A right that ends in the middle of a body ends the put, also one that only repeats what is
+// recorded.
 func TestARightThatEndsInTheBody(t *testing.T) {
 	b := random(chunk)
 	for what, had := range map[string]int{"new": 0, "the rest": 100, "a repeat": chunk} {
@@ -302,7 +306,8 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// Content that has rotted between its acknowledgement and finish is found by its CRC, named, and asked for again.
+// Content that has rotted between its acknowledgement and finish is found by its CRC, named, and
+// asked for again.
 func TestRottenPiecesAreAskedForAgain(t *testing.T) {
 	w := newWorld(t)
 	b := random(3 * chunk)

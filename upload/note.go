@@ -14,11 +14,12 @@ import (
 
 // A session's note and an entry's note are a version byte and CBOR:
 //
-//	session  01 [capsule, idem, fingerprint, name, path, mime, description, tags, width, height, taken_at ms]
+//	session  01 [capsule, idem, fingerprint, name, path, mime, description, tags, width, height,
+//	             taken_at ms]
 //	entry    01 [place, offset in it, crc32c, gen, hashed, state]
 //
-// where state is SHA-256's over the first `hashed` bytes of the session, computed while the session was at gen;
-// hashed is 0 where there is none.
+// where state is SHA-256's over the first `hashed` bytes of the session, computed while the session
+// was at gen; hashed is 0 where there is none.
 const noteVersion = 1
 
 var errNote = errors.New("damaged or unknown note")
@@ -33,7 +34,8 @@ type note struct {
 	damaged time.Time
 }
 
-// key is the idempotency key as the engine has it; empty where there is none. The session that finished the key keeps it: so one that heals has another.
+// key is the idempotency key as the engine has it; empty where there is none. The session that
+// finished the key keeps it: so one that heals has another.
 func (n note) key() string {
 	if n.Idem == "" {
 		return ""
@@ -129,8 +131,8 @@ func decodeNoted(b []byte, v any) error {
 	return nil
 }
 
-// Merge joins two adjacent entries of one chunk that lie side by side at one
-// place: their CRCs are combined, and of their hash states the later one is kept. It is session.Config.Merge.
+// Merge joins two adjacent entries of one chunk that lie side by side at one place: their CRCs are
+// combined, and of their hash states the later one is kept. It is session.Config.Merge.
 func Merge(a, b session.Entry) ([]byte, bool) {
 	pa, errA := decodePiece(a.Note)
 	pb, errB := decodePiece(b.Note)
@@ -146,7 +148,8 @@ func Merge(a, b session.Entry) ([]byte, bool) {
 	return encoded, err == nil
 }
 
-// fingerprint tells one request from another under the same idempotency key. What the server chose is no part of it.
+// fingerprint tells one request from another under the same idempotency key. What the server chose
+// is no part of it.
 func fingerprint(m catalog.Meta, bytes, chunkSize int64) ([]byte, error) {
 	b, err := note{Meta: m}.encode()
 	if err != nil {

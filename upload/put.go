@@ -13,12 +13,14 @@ import (
 	"sluice/session"
 )
 
-// PutChunk stores chunk idx of the caller's session: whole, or nothing of it. When it returns nil the chunk survives the death of
-// the process, and power loss where the content store is set to that. The same bytes again are fine.
-// It costs one commit, which waits for an fsync only where the stores are set to survive power loss.
+// PutChunk stores chunk idx of the caller's session: whole, or nothing of it. When it returns nil
+// the chunk survives the death of the process, and power loss where the content store is set to
+// that. The same bytes again are fine. It costs one commit, which waits for an fsync only where the
+// stores are set to survive power loss.
 //
-// Errors: session's (ErrShort, ErrLong, ErrRange, ErrConflict, ErrSuperseded, ErrLimit, ended states), ErrTooLarge, *ChecksumError, blob.ErrNoSpace, blob.ErrUnavailable, access's.
-// A body must end with io.EOF; its other errors are cuts, and pass through.
+// Errors: session's (ErrShort, ErrLong, ErrRange, ErrConflict, ErrSuperseded, ErrLimit, ended
+// states), ErrTooLarge, *ChecksumError, blob.ErrNoSpace, blob.ErrUnavailable, access's. A body must
+// end with io.EOF; its other errors are cuts, and pass through.
 func (u *Service) PutChunk(ctx context.Context, c access.Caller, id session.SessionID, idx int64, body io.Reader, p Put) error {
 	s, capsule, err := u.puttable(ctx, c, id)
 	if err != nil {
@@ -56,8 +58,9 @@ func (u *Service) PutChunk(ctx context.Context, c access.Caller, id session.Sess
 	return u.after(ctx, id, r, err == nil, err)
 }
 
-// PutRange stores bytes from off on: n of them are recorded when it returns, also with an error, in pieces as they come. With a digest it
-// is all or nothing. Replace needs p.Length. Otherwise as PutChunk.
+// PutRange stores bytes from off on: n of them are recorded when it returns, also with an error, in
+// pieces as they come. With a digest it is all or nothing. Replace needs p.Length. Otherwise as
+// PutChunk.
 func (u *Service) PutRange(ctx context.Context, c access.Caller, id session.SessionID, off int64, body io.Reader, p Put) (n int64, err error) {
 	s, capsule, err := u.puttable(ctx, c, id)
 	if err != nil {
@@ -107,7 +110,8 @@ func (u *Service) most(s session.Session) int64 {
 	return min(s.ChunkSize*u.Config.Limits.MaxChunks, u.Config.Limits.MaxBytes)
 }
 
-// puttable loads a session for a put of its creator, whose pieces can be trusted, and the capsule that it is for.
+// puttable loads a session for a put of its creator, whose pieces can be trusted, and the capsule
+// that it is for.
 func (u *Service) puttable(ctx context.Context, c access.Caller, id session.SessionID) (session.Session, string, error) {
 	s, n, err := u.mine(ctx, c, id, access.Write, false)
 	if err != nil {
@@ -117,8 +121,9 @@ func (u *Service) puttable(ctx context.Context, c access.Caller, id session.Sess
 	return s, n.Capsule, err
 }
 
-// takesFirst refuses a put early that brings something new from its first byte on, where there is no room for that. A repeat needs none; what is
-// new behind it is refused when it comes (sink.open).
+// takesFirst refuses a put early that brings something new from its first byte on, where there is
+// no room for that. A repeat needs none; what is new behind it is refused when it comes
+// (sink.open).
 func (u *Service) takesFirst(s session.Session, off int64, p Put) error {
 	if !p.Replace && session.Covers(s.Received, session.Range{Off: off, End: off + 1}) {
 		return nil
@@ -126,12 +131,13 @@ func (u *Service) takesFirst(s session.Session, off int64, p Put) error {
 	return u.hasRoom()
 }
 
-// after looks at how a put ended: it lets a follower hash what came ahead, if anything was recorded, and drops what turned
-// out to be lost.
+// after looks at how a put ended: it lets a follower hash what came ahead, if anything was
+// recorded, and drops what turned out to be lost.
 func (u *Service) after(ctx context.Context, id session.SessionID, r session.Range, recorded bool, err error) error {
 	lost := errors.Is(err, blob.ErrCorrupt) || errors.Is(err, blob.ErrMissing)
 	if lost || errors.Is(err, session.ErrSuperseded) {
-		// An end takes the pieces and their places away, and fences what runs: what has become of the session is the answer then.
+		// An end takes the pieces and their places away, and fences what runs: what has become of
+		// the session is the answer then.
 		if s, e := u.Sessions.Settled(context.WithoutCancel(ctx), id); e == nil && s.State.Ended() {
 			return s.State.Err()
 		}
@@ -158,7 +164,8 @@ func (u *Service) after(ctx context.Context, id session.SessionID, r session.Ran
 	return err
 }
 
-// recut gives the note of what a Drop leaves of an entry: its bytes are read again, and checked as a whole.
+// recut gives the note of what a Drop leaves of an entry: its bytes are read again, and checked as
+// a whole.
 func (u *Service) recut(ctx context.Context, e session.Entry, rest session.Range) ([]byte, error) {
 	p, err := decodePiece(e.Note)
 	if err != nil {
@@ -187,7 +194,8 @@ func (u *Service) recut(ctx context.Context, e session.Entry, rest session.Range
 	return p.encode()
 }
 
-// bounded fails a body that goes on past n bytes: those it announced, or where the session itself has no end yet, those it may have.
+// bounded fails a body that goes on past n bytes: those it announced, or where the session itself
+// has no end yet, those it may have.
 type bounded struct {
 	io.Reader
 	n int64

@@ -66,7 +66,8 @@ func TestAPutOfOtherBytesThanItsDigestIsNotRecorded(t *testing.T) {
 	w.check(err)
 }
 
-// What the content store can't make safe is not published: not by a create, and of a batch nothing at all.
+// What the content store can't make safe is not published: not by a create, and of a batch nothing
+// at all.
 func TestWhatCannotBeSettledIsNotPublished(t *testing.T) {
 	w := newWorld(t)
 	b := random(chunk)
@@ -133,7 +134,8 @@ func (d doubting) Check(ctx context.Context, e catalog.Extent, _ blob.CheckPolic
 	return d.Mem.Check(ctx, e, blob.CheckAll)
 }
 
-// Bytes that were hashed as they came, and rotted before a restart, are found before anything is published.
+// Bytes that were hashed as they came, and rotted before a restart, are found before anything is
+// published.
 func TestWhatRottedWhileTheServerWasDeadIsNotPublished(t *testing.T) {
 	w := newWorld(t)
 	b := random(2 * chunk)
@@ -153,7 +155,8 @@ func TestWhatRottedWhileTheServerWasDeadIsNotPublished(t *testing.T) {
 	w.finishes(up.ID, b)
 }
 
-// A store that panics while what is recorded is compared after a restart fails what asked for that, and not the process; later finishes go on.
+// A store that panics while what is recorded is compared after a restart fails what asked for that,
+// and not the process; later finishes go on.
 func TestAPanicOfTheComparisonIsAnError(t *testing.T) {
 	w := newWorld(t)
 	b := random(2 * chunk)

@@ -11,7 +11,8 @@ import (
 	"sluice/session"
 )
 
-// Abort ends the caller's session; what it had received becomes garbage. Repeating it is fine. session.ErrFinished where a finish was first.
+// Abort ends the caller's session; what it had received becomes garbage. Repeating it is fine.
+// session.ErrFinished where a finish was first.
 func (u *Service) Abort(ctx context.Context, c access.Caller, id session.SessionID) error {
 	if _, _, err := u.mine(ctx, c, id, access.Write, false); err != nil {
 		return err
@@ -20,8 +21,8 @@ func (u *Service) Abort(ctx context.Context, c access.Caller, id session.Session
 	return u.Sessions.Abort(ctx, id, u.Release)
 }
 
-// Release is the upload's part of an abort: the reservation is given back and the bytes are marked as garbage in the
-// commit that ends the session. It is a session.End.
+// Release is the upload's part of an abort: the reservation is given back and the bytes are marked
+// as garbage in the commit that ends the session. It is a session.End.
 func (u *Service) Release(ctx context.Context, sealed []session.Session) error {
 	return u.release(ctx, sealed, session.Aborted, catalog.SessionAborted)
 }
@@ -40,7 +41,8 @@ func (u *Service) release(ctx context.Context, sealed []session.Session, to sess
 		}
 		var extents []catalog.Extent
 		for _, e := range entries {
-			// A note that can't be read names no place: the sweep for orphans will find what it was for.
+			// A note that can't be read names no place: the sweep for orphans will find what it was
+			// for.
 			if p, err := decodePiece(e.Note); err == nil {
 				extents = append(extents, p.extent(e.Range))
 			}
@@ -86,10 +88,12 @@ func unknown(err error) error {
 	return err
 }
 
-// endedFor is how long the ended sessions of an owner count together, in running time: as long as one is remembered.
+// endedFor is how long the ended sessions of an owner count together, in running time: as long as
+// one is remembered.
 const endedFor = 48 * time.Hour
 
-// ended counts the sessions of an owner that were aborted or have expired since a moment of the running time, in ms.
+// ended counts the sessions of an owner that were aborted or have expired since a moment of the
+// running time, in ms.
 type ended struct{ since, n int64 }
 
 func (u *Service) countEnded(sessions []session.Session) {
@@ -106,7 +110,8 @@ func (u *Service) countEnded(sessions []session.Session) {
 	}
 }
 
-// mayEnd refuses a session that would be one too many for its owner once it has ended: what is remembered of ended ones is in no quota.
+// mayEnd refuses a session that would be one too many for its owner once it has ended: what is
+// remembered of ended ones is in no quota.
 func (u *Service) mayEnd(owner string) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()

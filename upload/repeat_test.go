@@ -25,8 +25,9 @@ type scarce struct {
 
 func (s *scarce) Free(context.Context) (int64, error) { return s.free, nil }
 
-// A repeat, and a resume, pay for nothing that only a first time needs: free space, the metadata's reserve, a limit that is lower by now, a place among the
-// open sessions, a server that takes new ones.
+// A repeat, and a resume, pay for nothing that only a first time needs: free space, the metadata's
+// reserve, a limit that is lower by now, a place among the open sessions, a server that takes new
+// ones.
 func TestARepeatPaysForNothingNew(t *testing.T) {
 	stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{MaxSessions: 2}))
 	w := newWorldOn(t, stores)
@@ -107,7 +108,8 @@ func TestWhatComesBehindARepeatNeedsRoom(t *testing.T) {
 	}
 }
 
-// Quota for an unknown length is taken in steps, and where less is left, what is left: what fits is never refused for its step.
+// Quota for an unknown length is taken in steps, and where less is left, what is left: what fits is
+// never refused for its step.
 func TestAnUnknownLengthTakesWhatIsLeft(t *testing.T) {
 	const mib = 1 << 20
 	w := newWorld(t)
@@ -160,7 +162,8 @@ func TestAnUnknownLengthTakesWhatIsLeft(t *testing.T) {
 	reserved(65*mib + 5)
 }
 
-// The same request brings the bytes again where those that its key stands for are damaged. It heals them, and answers the memory that they are of.
+// The same request brings the bytes again where those that its key stands for are damaged. It heals
+// them, and answers the memory that they are of.
 func TestARepeatHealsWhatIsDamaged(t *testing.T) {
 	for _, n := range []int{10, 1000, 3 * chunk} {
 		for _, how := range []string{"begin", "create", "create of unknown length"} {

@@ -35,7 +35,8 @@ func (w *world) replace(id session.SessionID, b []byte) error {
 	return w.PutChunk(w.t.Context(), w.me, id, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b)), Replace: true})
 }
 
-// A replacement that comes while a finish commits is answered by what becomes of that: it is too late, or it goes on.
+// A replacement that comes while a finish commits is answered by what becomes of that: it is too
+// late, or it goes on.
 func TestAReplacementMeetsAFinish(t *testing.T) {
 	for _, refused := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -74,7 +75,8 @@ func TestAReplacementMeetsAFinish(t *testing.T) {
 	}
 }
 
-// Whatever a replacement meets, both get an answer that says what has become of them, never that they are to try again.
+// Whatever a replacement meets, both get an answer that says what has become of them, never that
+// they are to try again.
 func TestAReplacementMeetsAnything(t *testing.T) {
 	b, fresh := random(2*chunk), random(chunk)
 	other := append(slices.Clone(fresh), b[chunk:]...)
@@ -147,7 +149,8 @@ func among(t *testing.T, who string, err error, of []error) {
 	}
 }
 
-// A put that found the session before a chunk was dropped from it does not write where that chunk lies: somebody may be reading it.
+// A put that found the session before a chunk was dropped from it does not write where that chunk
+// lies: somebody may be reading it.
 func TestWhatWasWithdrawnIsNotWrittenAgain(t *testing.T) {
 	w := newWorld(t)
 	e := w.rewire(w.blobs, limits())

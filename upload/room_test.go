@@ -11,7 +11,8 @@ import (
 	"sluice/upload"
 )
 
-// While the metadata's disk is full nothing is begun or put, and no body is read; what has arrived can be finished, aborted and deleted.
+// While the metadata's disk is full nothing is begun or put, and no body is read; what has arrived
+// can be finished, aborted and deleted.
 func TestAFullMetadataDiskTakesNothingNew(t *testing.T) {
 	w := newWorld(t)
 	b := make([]byte, chunk)

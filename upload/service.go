@@ -19,16 +19,19 @@ import (
 type Limits struct {
 	// InlineMax is the largest content that is kept in the catalog itself.
 	InlineMax int64
-	// ChunkSize is what the server picks, where MaxChunks allows; ChunkSizeMin and ChunkSizeMax bound a client's wish.
+	// ChunkSize is what the server picks, where MaxChunks allows; ChunkSizeMin and ChunkSizeMax
+	// bound a client's wish.
 	ChunkSize, ChunkSizeMin, ChunkSizeMax int64
 	MaxChunks                             int64
 	// MaxBytes bounds one upload.
 	MaxBytes int64
 	// TTL is a session's sliding time to live.
 	TTL time.Duration
-	// MaxEnded bounds the sessions of one owner that are aborted, or expire, in endedFor: each is remembered for as long.
+	// MaxEnded bounds the sessions of one owner that are aborted, or expire, in endedFor: each is
+	// remembered for as long.
 	MaxEnded int64
-	// BatchPieces bounds the recorded pieces of the sessions of one FinishBatch together; 0 is no bound.
+	// BatchPieces bounds the recorded pieces of the sessions of one FinishBatch together; 0 is no
+	// bound.
 	BatchPieces int
 	// Pieces bounds those of all finishes under way; 0 is no bound. One finish alone may have more.
 	Pieces int64
@@ -50,14 +53,16 @@ type Config struct {
 	Blobs    blob.Store
 	Clock    session.Clock
 	Limits   Limits
-	// Room gives an error while the disk of sessions and catalog is full: then nothing is begun or put (blob.ErrNoSpace), and what is left serves to
-	// finish, abort and delete. ErrAway where they are not in their place. It is asked often.
+	// Room gives an error while the disk of sessions and catalog is full: then nothing is begun or
+	// put (blob.ErrNoSpace), and what is left serves to finish, abort and delete. ErrAway where
+	// they are not in their place. It is asked often.
 	Room func() error
 	Log  *slog.Logger
 }
 
-// Service carries out the uploads_* operations. It is safe for concurrent use, by any
-// number of callers and beside other Services on the same stores. Close it to stop what it does in the background.
+// Service carries out the uploads_* operations. It is safe for concurrent use, by any number of
+// callers and beside other Services on the same stores. Close it to stop what it does in the
+// background.
 type Service struct {
 	Config
 	stop   context.Context
@@ -105,7 +110,8 @@ func (u *Service) Close() {
 // Limits gives the limits that are in force.
 func (u *Service) Limits() Limits { return u.Config.Limits }
 
-// Active reports whether bytes are being written under this id although no session has it: a create in one request.
+// Active reports whether bytes are being written under this id although no session has it: a create
+// in one request.
 func (u *Service) Active(id session.SessionID) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -113,8 +119,9 @@ func (u *Service) Active(id session.SessionID) bool {
 	return ok
 }
 
-// mine loads a session for its creator: for anybody else it does not exist. A creator whose role was
-// taken away is refused with access.ErrForbidden. Only a request that is not refused counts as activity.
+// mine loads a session for its creator: for anybody else it does not exist. A creator whose role
+// was taken away is refused with access.ErrForbidden. Only a request that is not refused counts as
+// activity.
 func (u *Service) mine(ctx context.Context, c access.Caller, id session.SessionID, a access.Action, touch bool) (session.Session, note, error) {
 	s, err := u.Sessions.Status(ctx, id)
 	if err != nil {
@@ -136,7 +143,8 @@ func (u *Service) mine(ctx context.Context, c access.Caller, id session.SessionI
 	return s, n, err
 }
 
-// allow asks whether the creator of a session may still act on it in its capsule. He knows that it exists.
+// allow asks whether the creator of a session may still act on it in its capsule. He knows that it
+// exists.
 func (u *Service) allow(r catalog.Reader, c access.Caller, a access.Action, capsule string) error {
 	_, err := access.Allow(r, c, a, capsule, u.Clock.Now())
 	if errors.Is(err, catalog.ErrNotFound) {

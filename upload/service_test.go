@@ -28,7 +28,8 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 
-// world is an upload service on stores in memory, with an owner of capsule "default" and a stranger.
+// world is an upload service on stores in memory, with an owner of capsule "default" and a
+// stranger.
 type world struct {
 	*upload.Service
 	t        *testing.T
@@ -258,7 +259,8 @@ func TestACutPutDoesNotMoveTheHash(t *testing.T) {
 	w.check(err)
 }
 
-// A state that was rolled over bytes which were replaced since is not believed after a restart either.
+// A state that was rolled over bytes which were replaced since is not believed after a restart
+// either.
 func TestAStaleHashStateIsNotBelieved(t *testing.T) {
 	w := newWorld(t)
 	old, b := random(2*chunk), random(2*chunk)
@@ -275,7 +277,8 @@ type cut struct{}
 
 func (cut) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
-// † other bytes for a recorded chunk are refused, and the recorded ones stay; so with a retry that dies half-way.
+// † other bytes for a recorded chunk are refused, and the recorded ones stay; so with a retry that
+// dies half-way.
 func TestRecordedBytesAreNeverRewritten(t *testing.T) {
 	w := newWorld(t)
 	b := random(2 * chunk)
@@ -480,7 +483,8 @@ func TestCreateInOneRequest(t *testing.T) {
 	}
 }
 
-// What the failures of a batch name is bounded together: a thousand sessions with a thousand gaps each would be a million ranges.
+// What the failures of a batch name is bounded together: a thousand sessions with a thousand gaps
+// each would be a million ranges.
 func TestTheFailuresOfABatchNameSoManyRanges(t *testing.T) {
 	w := newWorld(t)
 	const gaps = 700
@@ -514,7 +518,8 @@ func TestTheFailuresOfABatchNameSoManyRanges(t *testing.T) {
 	}
 }
 
-// The pieces of a batch are all in memory until it ends: so there are so many, and a session that has more goes alone.
+// The pieces of a batch are all in memory until it ends: so there are so many, and a session that
+// has more goes alone.
 func TestABatchHasSoManyPieces(t *testing.T) {
 	w := newWorld(t)
 	l := limits()
@@ -544,7 +549,8 @@ func TestABatchHasSoManyPieces(t *testing.T) {
 	}
 }
 
-// The pieces of all finishes under way are bounded: past that one is to come again, unless it is alone.
+// The pieces of all finishes under way are bounded: past that one is to come again, unless it is
+// alone.
 func TestFinishesTogetherHaveSoManyPieces(t *testing.T) {
 	w := newWorld(t)
 	l := limits()

@@ -17,13 +17,14 @@ import (
 	"sluice/session"
 )
 
-// sink takes the bytes of one put. Each buffer goes once through here: it is written to the content store, its
-// CRC-32C is kept for the entry that will name it, and where it continues the rolling SHA-256 it is hashed into a clone of
-// that state. The clone becomes the state only in Recorded: the bytes of a put that was cut or superseded never move the hash.
+// sink takes the bytes of one put. Each buffer goes once through here: it is written to the content
+// store, its CRC-32C is kept for the entry that will name it, and where it continues the rolling
+// SHA-256 it is hashed into a clone of that state. The clone becomes the state only in Recorded:
+// the bytes of a put that was cut or superseded never move the hash.
 //
 //	Lend, Done ─▶ Writer            the memory that a fast put is read into
-//	WriteAt  ─┬─▶ Writer ─────────▶ place          Commit: extent, CRC and hash state become the entry's note
-//	          ├─▶ CRC-32C per piece                Recorded: the clone is published
+//	WriteAt  ─┬─▶ Writer ─────────▶ place       Commit: extent, CRC, hash state ─▶ note
+//	          ├─▶ CRC-32C per piece             Recorded: the clone is published
 //	          └─▶ clone of SHA-256, body's digest
 //	VerifyAt ───▶ the same, but compared with what is read back instead of written
 type sink struct {
@@ -46,7 +47,8 @@ type sink struct {
 
 	body    hash.Hash // of the whole body, where the client gave a digest
 	bodyCRC uint32
-	// streaming: pieces are recorded before the body's digest can be known; the caller compares at the end.
+	// streaming: pieces are recorded before the body's digest can be known; the caller compares at
+	// the end.
 	streaming bool
 	asked     bool // whether the caller still may, since the body began
 
@@ -75,7 +77,8 @@ func (u *Service) newSink(ctx context.Context, c access.Caller, capsule string, 
 
 // stream puts the body, in its turn among the session's puts.
 func (k *sink) stream(body io.Reader, r session.Range, put func(in *turn) error) error {
-	// So that it is known who is first. What keeps it from being loaded will be said by the put itself.
+	// So that it is known who is first. What keeps it from being loaded will be said by the put
+	// itself.
 	_, _ = k.u.cursor(k.ctx, k.t, k.s)
 	k.turn = k.t.take(&bounded{body, r.Len()}, r.Off, k.put)
 	defer k.turn.leave()
@@ -135,7 +138,8 @@ func (k *sink) open() (err error) {
 	return err
 }
 
-// Lend implements session.Lender: the memory is that of the content store, if it has any. What is to be read back stays in the page cache.
+// Lend implements session.Lender: the memory is that of the content store, if it has any. What is
+// to be read back stays in the page cache.
 func (k *sink) Lend(off, n int64) []byte {
 	if k.turn.ahead() || k.open() != nil { // WriteAt will say why
 		return nil
@@ -164,7 +168,8 @@ func whole(s session.Session) int64 {
 	return s.BytesExpected
 }
 
-// placeGen is the generation in the name of a place: it moves with each Drop, so that bytes which replace others go elsewhere.
+// placeGen is the generation in the name of a place: it moves with each Drop, so that bytes which
+// replace others go elsewhere.
 func placeGen(s session.Session) uint64 {
 	if n := len(s.Dropped); n > 0 {
 		return s.Dropped[n-1].Gen
@@ -246,7 +251,8 @@ func (k *sink) conflict(r session.Range) error {
 	return session.ErrConflict
 }
 
-// window is how far a comparison reads at least without asking for entries again, in bytes: more than any buffer of a put.
+// window is how far a comparison reads at least without asking for entries again, in bytes: more
+// than any buffer of a put.
 const window = 1 << 20
 
 // readBack opens what is recorded from r on, for some chunks.
@@ -303,13 +309,15 @@ func (k *sink) Commit(ctx context.Context, r session.Range) ([]byte, error) {
 	return p.encode()
 }
 
-// allowed asks again whether the caller may: the body may have taken long, and a role or a token may have been taken away meanwhile.
+// allowed asks again whether the caller may: the body may have taken long, and a role or a token
+// may have been taken away meanwhile.
 func (k *sink) allowed(ctx context.Context) error {
 	k.asked = true
 	return k.u.Catalog.View(ctx, func(r catalog.Reader) error { return k.u.allow(r, k.c, access.Write, k.capsule) })
 }
 
-// over is the end of a put that went well, also of one whose bytes were all there already, so that nothing was committed.
+// over is the end of a put that went well, also of one whose bytes were all there already, so that
+// nothing was committed.
 func (k *sink) over() error {
 	if err := k.digested(); err != nil || k.asked {
 		return err
@@ -317,8 +325,8 @@ func (k *sink) over() error {
 	return k.allowed(k.ctx)
 }
 
-// digested compares the body's digest with the client's before anything is recorded: a digest makes a put all or nothing, so
-// the body is whole when this is first asked.
+// digested compares the body's digest with the client's before anything is recorded: a digest makes
+// a put all or nothing, so the body is whole when this is first asked.
 func (k *sink) digested() error {
 	if k.streaming {
 		return nil
@@ -334,7 +342,8 @@ func (k *sink) compare() error {
 	return k.put.compare(sum, k.bodyCRC)
 }
 
-// compare says whether a body with these digests is the one that the client announced. sum is not looked at where the client gave none.
+// compare says whether a body with these digests is the one that the client announced. sum is not
+// looked at where the client gave none.
 func (p Put) compare(sum []byte, crc uint32) error {
 	if want := p.SHA256; want != nil && !bytes.Equal(sum, want[:]) {
 		return &ChecksumError{What: "sha-256 of the body", Want: hex.EncodeToString(want[:]), Got: hex.EncodeToString(sum)}
@@ -353,8 +362,8 @@ func (k *sink) Recorded(s session.Session) {
 	}
 }
 
-// Match implements session.Matcher: another node recorded the same range first. Its bytes are the same where length
-// and CRC-32C are; ours become garbage at their own place.
+// Match implements session.Matcher: another node recorded the same range first. Its bytes are the
+// same where length and CRC-32C are; ours become garbage at their own place.
 func (k *sink) Match(_ context.Context, mine, theirs session.Entry) error {
 	a, err := decodePiece(mine.Note)
 	if err != nil {
@@ -380,19 +389,3 @@ var (
 	_ session.Matcher   = (*sink)(nil)
 	_ session.Lender    = (*sink)(nil)
 )
-
-// chunkCRC combines the CRCs of the entries of one complete chunk.
-func chunkCRC(entries []session.Entry) (crc uint32, err error) {
-	for i, e := range entries {
-		p, err := decodePiece(e.Note)
-		if err != nil {
-			return 0, err
-		}
-		if i == 0 {
-			crc = p.CRC
-		} else {
-			crc = combineCRC(crc, p.CRC, e.Len())
-		}
-	}
-	return crc, nil
-}

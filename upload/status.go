@@ -40,7 +40,8 @@ func (u *Service) view(ctx context.Context, s session.Session, n note) (Upload, 
 	return up, err
 }
 
-// outcome gives what a finished session became; m is the zero Memory where that is gone or in the trash.
+// outcome gives what a finished session became; m is the zero Memory where that is gone or in the
+// trash.
 func outcome(r catalog.Reader, id session.SessionID) (out catalog.Outcome, m catalog.Memory, err error) {
 	if out, err = catalog.Outcomes.Get(r, catalog.Number(id)); err != nil {
 		return out, m, err
@@ -52,8 +53,9 @@ func outcome(r catalog.Reader, id session.SessionID) (out catalog.Outcome, m cat
 	return out, m, nil
 }
 
-// List gives a page of the caller's own open sessions, newest first: what can be resumed, from any device. Those whose capsule the caller has no
-// role in any more, and those that end meanwhile, are left out, so a page may be short and still have a next one.
+// List gives a page of the caller's own open sessions, newest first: what can be resumed, from any
+// device. Those whose capsule the caller has no role in any more, and those that end meanwhile, are
+// left out, so a page may be short and still have a next one.
 func (u *Service) List(ctx context.Context, c access.Caller, cursor string, limit int) (page []Upload, next string, err error) {
 	q := session.Query{Owner: &c.Principal, State: session.Open, After: cursor, Limit: limit}
 	sessions, next, err := u.Sessions.List(ctx, q)

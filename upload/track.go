@@ -14,9 +14,9 @@ import (
 	"sluice/session"
 )
 
-// track is what a Service keeps in memory of a session it works on: how far SHA-256 has got, and how far its pieces are
-// trusted. Everything in it can be had again from the entries' notes and the catalog's saved states, so that a
-// track may be forgotten at any time.
+// track is what a Service keeps in memory of a session it works on: how far SHA-256 has got, and
+// how far its pieces are trusted. Everything in it can be had again from the entries' notes and the
+// catalog's saved states, so that a track may be forgotten at any time.
 type track struct {
 	id   session.SessionID
 	refs int           // under tracks.mu
@@ -108,7 +108,8 @@ func (t *track) notify() {
 	t.changed = make(chan struct{})
 }
 
-// cursor gives a copy of the rolling state that is valid for s, loading it where it is not in memory.
+// cursor gives a copy of the rolling state that is valid for s, loading it where it is not in
+// memory.
 func (u *Service) cursor(ctx context.Context, t *track, s session.Session) (rolling, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -171,7 +172,8 @@ func (r rolling) encoded() ([]byte, error) {
 	return r.h.(encoding.BinaryMarshaler).MarshalBinary()
 }
 
-// publish makes r the rolling state, if it is further and still true of s, all of whose bytes up to r.off are recorded.
+// publish makes r the rolling state, if it is further and still true of s, all of whose bytes up to
+// r.off are recorded.
 func (t *track) publish(s session.Session, r rolling) {
 	if s.Stale(r.gen, session.Range{End: r.off}) || s.Prefix() < r.off {
 		return

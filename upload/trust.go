@@ -11,13 +11,15 @@ import (
 	"sluice/session"
 )
 
-// checkFor is how long a request waits for the check of its session before it is asked to come again.
+// checkFor is how long a request waits for the check of its session before it is asked to come
+// again.
 const checkFor = 10 * time.Second
 
-// trusted makes sure that the session's pieces are what was acknowledged, as far as care asks for: after a restart of the
-// machine nothing is told of a session before its unsynced pieces have been compared with their CRCs, and after
-// the mere death of the process no finish trusts them before. What is lost is dropped, durably, and shows as missing.
-// Normally nothing has happened, and it costs a look at the entries once in a session's stay in memory. blob.ErrUnavailable when it takes
+// trusted makes sure that the session's pieces are what was acknowledged, as far as care asks for:
+// after a restart of the machine nothing is told of a session before its unsynced pieces have been
+// compared with their CRCs, and after the mere death of the process no finish trusts them before.
+// What is lost is dropped, durably, and shows as missing. Normally nothing has happened, and it
+// costs a look at the entries once in a session's stay in memory. blob.ErrUnavailable when it takes
 // longer than 10 s: the check goes on.
 func (u *Service) trusted(ctx context.Context, s session.Session, care blob.CheckPolicy) (session.Session, error) {
 	if s.State.Ended() || len(s.Received) == 0 {
@@ -78,7 +80,8 @@ func (u *Service) check(t *track, care blob.CheckPolicy) {
 	})
 }
 
-// dropLost re-reads every recorded piece that overlaps r and drops those that are not what they were.
+// dropLost re-reads every recorded piece that overlaps r and drops those that are not what they
+// were.
 func (u *Service) dropLost(ctx context.Context, id session.SessionID, r session.Range) error {
 	return u.drop(ctx, id, r, blob.CheckAll)
 }

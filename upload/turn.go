@@ -8,20 +8,22 @@ import (
 	"sluice/session"
 )
 
-// Several puts of one session at a time bring its bytes out of order, while SHA-256 takes them in order: what comes ahead must be read back to be hashed.
-// Where the server is what all wait for, that is a loss. So the put at the hash cursor goes first, and those ahead of it are held back a little, each
-// before it reads on, for as long as the first one is not waiting for its client:
+// Several puts of one session at a time bring its bytes out of order, while SHA-256 takes them in
+// order: what comes ahead must be read back to be hashed. Where the server is what all wait for,
+// that is a loss. So the put at the hash cursor goes first, and those ahead of it are held back a
+// little, each before it reads on, for as long as the first one is not waiting for its client:
 //
 //	cursor ─▶ put 0  ▓▓▓▓▓▓▓▓░░      reads as fast as the server takes it
 //	          put 1            ▓░░   held: its bytes wait in the client's and the kernel's buffers
 //	          put 2                  held
 //
-// On a slow link nobody is held: there the first one waits for the network, and that is seen within a window. Nor where the puts share the flow control of
-// one connection (HTTP/2), where a stream that is held can keep the others from moving at all; nor for longer than holdFor.
+// On a slow link nobody is held: there the first one waits for the network, and that is seen within
+// a window. Nor where the puts share the flow control of one connection (HTTP/2), where a stream
+// that is held can keep the others from moving at all; nor for longer than holdFor.
 const (
 	holdFor = time.Second
-	// paceWindow is what the first one is judged by: the server is what it waits for if less than a fifth of it goes by in its Reads, and
-	// paceBytes have come.
+	// paceWindow is what the first one is judged by: the server is what it waits for if less than a
+	// fifth of it goes by in its Reads, and paceBytes have come.
 	paceWindow = 100 * time.Millisecond
 	paceBytes  = 1 << 20
 	// stuckFor is how long one of its Reads may take until it is known to wait for its client.
@@ -80,7 +82,8 @@ func (n *turn) leave() {
 // first reports whether the hash cursor is within the put. t.mu is held.
 func (n *turn) first() bool { return n.t.loaded && n.at.Off <= n.t.roll.off && n.t.roll.off < n.at.End }
 
-// ahead reports whether the put's bytes lie behind the hash cursor's put, and so will have to be read back.
+// ahead reports whether the put's bytes lie behind the hash cursor's put, and so will have to be
+// read back.
 func (n *turn) ahead() bool {
 	n.t.mu.Lock()
 	defer n.t.mu.Unlock()

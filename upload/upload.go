@@ -2,9 +2,9 @@
 // the sink that writes into the content store, rolls SHA-256 over the bytes as they stream, and
 // at finish verifies and commits them to the catalog in one transaction.
 //
-// It owns everything about the uploads_* operations but HTTP: access and quota at each step, chunk sizes,
-// checksums, idempotency, what becomes visible and when. It does not own sessions' book-keeping (package
-// session), the rows (catalog), or how bytes are kept (a [blob.Store]).
+// It owns everything about the uploads_* operations but HTTP: access and quota at each step, chunk
+// sizes, checksums, idempotency, what becomes visible and when. It does not own sessions'
+// book-keeping (package session), the rows (catalog), or how bytes are kept (a [blob.Store]).
 package upload
 
 import (
@@ -26,7 +26,8 @@ type BeginRequest struct {
 	// ChunkSize in bytes; 0: the server picks it.
 	ChunkSize int64
 	Idem      string
-	// Refuse, if set, is the error of a request that would begin something new; one that repeats another is answered.
+	// Refuse, if set, is the error of a request that would begin something new; one that repeats
+	// another is answered.
 	Refuse error
 }
 
@@ -50,9 +51,11 @@ type Put struct {
 	// SHA256 and CRC32C, where given, must be those of the body (RFC 9530 Content-Digest).
 	SHA256 *catalog.SHA256
 	CRC32C *uint32
-	// Whole: whether the body is what its client promised shows at its end alone, where it fails if it is not (an MD5, a digest in a trailer). Then nothing is recorded before.
+	// Whole: whether the body is what its client promised shows at its end alone, where it fails if
+	// it is not (an MD5, a digest in a trailer). Then nothing is recorded before.
 	Whole bool
-	// Multiplexed: the body shares its connection's flow control with others, so that holding it back can hold them back.
+	// Multiplexed: the body shares its connection's flow control with others, so that holding it
+	// back can hold them back.
 	Multiplexed bool
 }
 
@@ -65,7 +68,8 @@ type FinishRequest struct {
 	CRC32C []uint32
 	// Trusting takes the server's own digest where the client gave none (SHA256 is ignored).
 	Trusting bool
-	// Keyed refuses what is not the memory of its idempotency key (ErrIdem, catalog.ErrDeleted) rather than finish it without the key.
+	// Keyed refuses what is not the memory of its idempotency key (ErrIdem, catalog.ErrDeleted)
+	// rather than finish it without the key.
 	Keyed bool
 }
 
@@ -95,18 +99,21 @@ var (
 	ErrIdem = errors.New("the idempotency key was used for another request")
 	// ErrTooLarge: past the limits of a chunk, of the number of chunks, or of a whole upload.
 	ErrTooLarge = errors.New("too large")
-	// ErrTooManyEnded: the owner has aborted, or let expire, so many sessions lately that no more are begun for a while.
+	// ErrTooManyEnded: the owner has aborted, or let expire, so many sessions lately that no more
+	// are begun for a while.
 	ErrTooManyEnded = errors.New("too many uploads were aborted or have expired lately")
-	// ErrAway: what is stored is not in its place (an unmounted or exchanged disk, a renamed folder). Nothing is taken until it is back. It is a blob.ErrUnavailable, too.
+	// ErrAway: what is stored is not in its place (an unmounted or exchanged disk, a renamed
+	// folder). Nothing is taken until it is back. It is a blob.ErrUnavailable, too.
 	ErrAway = fmt.Errorf("%w: the data folder is not in its place", blob.ErrUnavailable)
-	// ErrTaken: what is stored is, or may be, another server's by now. Nothing is taken until this one is
-	// started anew. It is ErrAway, too.
+	// ErrTaken: what is stored is, or may be, another server's by now. Nothing is taken until this
+	// one is started anew. It is ErrAway, too.
 	ErrTaken = fmt.Errorf("%w: it may be another server's", ErrAway)
 	// ErrAlreadyFinished: the create's key belongs to a memory that was deleted since.
 	ErrAlreadyFinished = errors.New("already finished, and deleted since")
 )
 
-// ChecksumError says what was computed, and which chunks are bad where that is known (ranges of chunk indexes, End exclusive).
+// ChecksumError says what was computed, and which chunks are bad where that is known (ranges of
+// chunk indexes, End exclusive).
 type ChecksumError struct {
 	What      string // "sha256" of the whole, or "content-digest" of a body
 	Want, Got string // hex

@@ -23,7 +23,8 @@ func aligned(n int) []byte {
 	return b[skip : skip+n : skip+n]
 }
 
-// directFile is a file that is written past the page cache. A buffer is hashed and written side by side, while the next is read:
+// directFile is a file that is written past the page cache. A buffer is hashed and written side by
+// side, while the next is read:
 //
 //	body ─▶ read ─▶ hash          this goroutine
 //	             └▶ write         the other, one buffer behind

@@ -1,13 +1,17 @@
-// Command floors serves the two floors that Sluice is measured against, and the static file server of the read scenarios. Each does the least that
-// an upload with the same promises can do (read, hash, write, sync), and nothing that a product needs beside it: no ids, no resuming after a
-// crash, no rights, no records but one. What is faster than its floor is measured wrong or promises less.
+// Command floors serves the two floors that Sluice is measured against, and the static file server
+// of the read scenarios. Each does the least that an upload with the same promises can do (read,
+// hash, write, sync), and nothing that a product needs beside it: no ids, no resuming after a
+// crash, no rights, no records but one. What is faster than its floor is measured wrong or promises
+// less.
 //
-//	bare    a file per upload: buffered writes, one fsync of the file and one of its folder at the end
+//	bare    a file per upload: buffered writes, then one fsync of the file and one of its folder
 //	direct  the same with direct I/O: 1 MiB is hashed and written while the next is read
-//	pack    one shared file for all (direct.go, pack.go): a group of appends, one sync; then one synced record in Pebble
+//	pack    one shared file for all (direct.go, pack.go): a group of appends, one sync;
+//	        then one synced record in Pebble
 //
-// The wire: PUT /NAME?off=N&total=T, body: the bytes from N on, in order; the request that brings the last byte also has sha256=HEX and is
-// answered when all is durable (200; 422 if the digest is another). The others are answered when their bytes are written (204). GET /NAME reads.
+// The wire: PUT /NAME?off=N&total=T, body: the bytes from N on, in order; the request that brings
+// the last byte also has sha256=HEX and is answered when all is durable (200; 422 if the digest is
+// another). The others are answered when their bytes are written (204). GET /NAME reads.
 package main
 
 import (

@@ -18,7 +18,8 @@ import (
 // most is how large an upload of a pack may be.
 const most = 1 << 20
 
-// pack appends all uploads to one file, each in whole blocks, and keeps one record for each: name → offset, length, SHA-256.
+// pack appends all uploads to one file, each in whole blocks, and keeps one record for each: name →
+// offset, length, SHA-256.
 type pack struct {
 	f, d  *os.File // the same file, d with O_DIRECT
 	db    *pebble.DB
@@ -56,7 +57,8 @@ func newPack(dir string) (*pack, error) {
 	return p, nil
 }
 
-// append writes what waits, and syncs it, again and again: the longer a sync takes, the more share the next one.
+// append writes what waits, and syncs it, again and again: the longer a sync takes, the more share
+// the next one.
 func (p *pack) append() {
 	var end, room int64
 	for r := range p.queue {

@@ -1,5 +1,5 @@
-// Package blobtest has the conformance suite that every store of content passes, and a store in memory
-// for the tests of what is built on one. It owns no test of a concrete store.
+// Package blobtest has the conformance suite that every store of content passes, and a store in
+// memory for the tests of what is built on one. It owns no test of a concrete store.
 package blobtest
 
 import (

@@ -19,8 +19,9 @@ import (
 	"sluice/session"
 )
 
-// TestStore is what every content store passes, with small contents that the store is told of and without. open gives an empty one; corrupt turns over a bit of what a place
-// holds, at an offset in it.
+// TestStore is what every content store passes, with small contents that the store is told of and
+// without. open gives an empty one; corrupt turns over a bit of what a place holds, at an offset in
+// it.
 func TestStore(t *testing.T, open func(t *testing.T) (s blob.Store, corrupt func(place string, off int64))) {
 	for name, store := range map[string]storing{"in pieces": storePieces, "in one piece": storeWhole} {
 		t.Run(name, func(t *testing.T) { testStore(t, open, store) })

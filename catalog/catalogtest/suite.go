@@ -1,6 +1,6 @@
 // Package catalogtest has the conformance suite that every catalog store passes: its rows, its
-// transactions and its views. It owns no test of the catalog's rules, nor of what a store does beside
-// them.
+// transactions and its views. It owns no test of the catalog's rules, nor of what a store does
+// beside them.
 package catalogtest
 
 import (
@@ -17,7 +17,8 @@ import (
 	"sluice/catalog"
 )
 
-// TestStore is what every catalog.Store passes. open gives an empty one. What ends a session in the same commit is TestJoint's.
+// TestStore is what every catalog.Store passes. open gives an empty one. What ends a session in the
+// same commit is TestJoint's.
 func TestStore(t *testing.T, open func(t *testing.T) catalog.Store) {
 	for _, c := range []struct {
 		name string
@@ -341,7 +342,8 @@ func counting(t *testing.T, s catalog.Store) {
 	has(t, s, "count", 200)
 }
 
-// skew: of two rows one must stay, and each of two callers removes the other one only when it sees both.
+// skew: of two rows one must stay, and each of two callers removes the other one only when it sees
+// both.
 func skew(t *testing.T, s catalog.Store) {
 	for range 30 {
 		update(t, s, func(tx catalog.Tx) error { return errors.Join(putPlace(tx, "a", 1), putPlace(tx, "b", 1)) })

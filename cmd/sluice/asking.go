@@ -11,13 +11,15 @@ import (
 	"sluice/api"
 )
 
-// asking are the flags of commands that ask a server once and print what it answers. They do not try again.
+// asking are the flags of commands that ask a server once and print what it answers. They do not
+// try again.
 type asking struct {
 	remote
 	Patience time.Duration `default:"${patience}" help:"How long to wait while nothing comes of an answer."`
 }
 
-// How long asking waits where it is not told: what works on everybody's sessions may have much to do.
+// How long asking waits where it is not told: what works on everybody's sessions may have much to
+// do.
 const (
 	patience     = "30s"
 	longPatience = "10m"

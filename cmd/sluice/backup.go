@@ -120,8 +120,8 @@ func (c *backupCmd) alone(e *env, dir string, tell backup.Progress) (res backup.
 // nobody deletes anything: no server runs.
 func nobody() (release func()) { return func() {} }
 
-// salvage backs up what surely is in a folder that no server has open. Its metadata need not be such
-// that they can be opened.
+// salvage backs up what surely is in a folder that no server has open. Its metadata need not be
+// such that they can be opened.
 func (c *backupCmd) salvage(e *env, dir string, log *slog.Logger, tell backup.Progress) (res backup.Result, err error) {
 	f, err := folder.Open(c.Data, folder.Options{Existing: true, Log: log})
 	if err != nil {
@@ -250,7 +250,8 @@ func (c *restoreCmd) Run(e *env) (err error) {
 	return told(e, res, "it is not in the backup")
 }
 
-// restore fills a new data folder. The first admin's token is not in a backup: the server writes a new one when it starts.
+// restore fills a new data folder. The first admin's token is not in a backup: the server writes a
+// new one when it starts.
 func (c *restoreCmd) restore(e *env, disk durable.FS, b *backup.Backup, target backup.Target, tell backup.Progress) (res backup.Result, err error) {
 	data, err := filepath.Abs(c.Data)
 	if real, linked := filepath.EvalSymlinks(data); linked == nil {
@@ -305,7 +306,8 @@ func (c *restoreCmd) restore(e *env, disk durable.FS, b *backup.Backup, target b
 	return res, err
 }
 
-// dieRestoring ends the process when the disk fails under the metadata: no data folder has appeared.
+// dieRestoring ends the process when the disk fails under the metadata: no data folder has
+// appeared.
 func dieRestoring(err error) {
 	fmt.Fprintf(os.Stderr, "sluice: the restore failed, and has made nothing: %v\n", err)
 	os.Exit(1)

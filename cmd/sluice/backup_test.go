@@ -13,7 +13,8 @@ import (
 	"sluice/api"
 )
 
-// Whoever is killed, the command or the server that works for it: the backup that was there can be restored, and the next one succeeds.
+// Whoever is killed, the command or the server that works for it: the backup that was there can be
+// restored, and the next one succeeds.
 func TestKillNineDuringABackup(t *testing.T) {
 	data, dir := filepath.Join(t.TempDir(), "data"), filepath.Join(t.TempDir(), "backup")
 	srv := startServer(t, data)

@@ -68,7 +68,8 @@ type summaryLine struct {
 	} `json:"summary"`
 }
 
-// Run checks. The stores may say that the metadata is damaged by ending the process: that is a finding too, and the last one.
+// Run checks. The stores may say that the metadata is damaged by ending the process: that is a
+// finding too, and the last one.
 func (c *checkCmd) Run(e *env) error {
 	if c.Rejoin && !c.Repair {
 		return usageError("--rejoin changes the folder: it goes with --repair")

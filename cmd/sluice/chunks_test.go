@@ -71,7 +71,8 @@ func opened(t *testing.T) (*server, access.Caller) {
 	return s, s.admin(t, data)
 }
 
-// A chunk of the largest size passes through buffers that are much smaller, and so do many of the smallest size.
+// A chunk of the largest size passes through buffers that are much smaller, and so do many of the
+// smallest size.
 func TestMemoryDoesNotDependOnTheSizeOfChunks(t *testing.T) {
 	const streams = 4
 	s, who := opened(t)
@@ -105,7 +106,8 @@ func TestMemoryDoesNotDependOnTheSizeOfChunks(t *testing.T) {
 			if _, err := s.uploads.Finish(t.Context(), who, upload.FinishRequest{ID: up.ID, SHA256: [32]byte(sum.Sum(nil)), Length: total}); err != nil {
 				t.Error(err)
 			}
-			// For each stream a buffer of 256 KiB, and another for who hashes behind it; the index of what has arrived; and a little.
+			// For each stream a buffer of 256 KiB, and another for who hashes behind it; the index
+			// of what has arrived; and a little.
 			bound := streams*2*(256<<10) + c.chunks*1024 + 2<<20
 			t.Logf("the heap has grown by %d KiB at most, %d are the bound", (peak.Load()-before)>>10, bound>>10)
 			if peak.Load()-before > bound {

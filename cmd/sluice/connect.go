@@ -77,8 +77,8 @@ func validToken(t, from string) error {
 	return nil
 }
 
-// newHTTPClient makes a client for a few long-lived connections that carry large bodies. HTTP/1.1 serves that best: a connection for each
-// put, and no flow control on top of TCP's.
+// newHTTPClient makes a client for a few long-lived connections that carry large bodies. HTTP/1.1
+// serves that best: a connection for each put, and no flow control on top of TCP's.
 func newHTTPClient() *http.Client {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)

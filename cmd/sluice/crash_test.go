@@ -49,8 +49,8 @@ func startServer(t *testing.T, data string, flags ...string) *child {
 	return c
 }
 
-// refused runs a command that must end by itself, as one does that is refused: what would go on, such as a
-// server that starts all the same, is killed after a minute and fails the test.
+// refused runs a command that must end by itself, as one does that is refused: what would go on,
+// such as a server that starts all the same, is killed after a minute and fails the test.
 func refused(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
@@ -196,7 +196,8 @@ func (f *facts) remove(ctx context.Context, c *api.Client) error {
 	return err
 }
 
-// upload begins a session, puts chunks in random order, and ends it in one of several ways or leaves it.
+// upload begins a session, puts chunks in random order, and ends it in one of several ways or
+// leaves it.
 func (f *facts) upload(ctx context.Context, c *api.Client, name string) error {
 	p := &promise{name: name, acked: map[int]bool{}}
 	size := int64(0)

@@ -18,7 +18,8 @@ type data struct {
 	frozen bool // nothing is changed
 }
 
-// openData opens a data folder and its stores, all of them relative to the folder that is there now. The options' file systems are set here.
+// openData opens a data folder and its stores, all of them relative to the folder that is there
+// now. The options' file systems are set here.
 func openData(path string, of folder.Options, mo pebblemeta.Options, bo localblob.Options) (d *data, err error) {
 	d = &data{frozen: of.ReadOnly}
 	defer func() {
@@ -53,7 +54,8 @@ func openData(path string, of folder.Options, mo pebblemeta.Options, bo localblo
 	return d, d.folder.Begun()
 }
 
-// suits gives what the content says of itself, and an error where it is to be refused. Nothing is touched.
+// suits gives what the content says of itself, and an error where it is to be refused. Nothing is
+// touched.
 func suits(f *folder.Folder, rejoin bool) (last folder.ContentState, err error) {
 	if last.Incarnation, last.Clean, err = localblob.Peek(f.Content.Path, f.Content.FS, rejoin); err != nil {
 		return last, fmt.Errorf("%w. Nothing was touched", err)
@@ -77,8 +79,8 @@ func away(err error) error {
 	return nil
 }
 
-// close closes what is open, the folder last. Where another server has the folder by now the stores are
-// left as they are: what they write at their end is not for its folder.
+// close closes what is open, the folder last. Where another server has the folder by now the stores
+// are left as they are: what they write at their end is not for its folder.
 func (d *data) close() (err error) {
 	if d.blobs != nil && !d.frozen {
 		if err := d.folder.Taken(); err != nil {

@@ -21,8 +21,9 @@ import (
 	"sluice/store/folder"
 )
 
-// The door is a socket in the data folder by which `sluice backup` asks the server that has the folder open. Who may read the folder may use it;
-// it is on no network. It takes one line of JSON, and answers in lines of JSON until it closes:
+// The door is a socket in the data folder by which `sluice backup` asks the server that has the
+// folder open. Who may read the folder may use it; it is on no network. It takes one line of JSON,
+// and answers in lines of JSON until it closes:
 //
 //	▶ {"backup":"/absolute/folder"}       and "salvage":true
 //	◀ {"done":4096}                       bytes, now and then
@@ -72,7 +73,8 @@ func doorPath(data string) (path string, done func(), err error) {
 	return path, func() { dir.Close() }, nil
 }
 
-// open makes the socket. The caller has the folder to himself: one that is there was left by a server that is dead.
+// open makes the socket. The caller has the folder to himself: one that is there was left by a
+// server that is dead.
 func (d *door) open() error {
 	path, done, err := doorPath(d.folder.Way)
 	if err != nil {
@@ -94,7 +96,8 @@ func (d *door) open() error {
 	return os.Chmod(path, 0o600)
 }
 
-// remove takes the socket's name away, in the folder that is open: another server may have the folder's name by now.
+// remove takes the socket's name away, in the folder that is open: another server may have the
+// folder's name by now.
 func (d *door) remove() error { return d.folder.FS.Remove(filepath.Join(d.folder.Path, doorName)) }
 
 // openDoor opens the door. Where that is not possible the server runs without.
@@ -214,7 +217,8 @@ func seldom(tell backup.Progress) backup.Progress {
 // errNoServer: no server has the data folder open, as far as its socket says.
 var errNoServer = errors.New("no server answers")
 
-// askServer lets the server that has the data folder open make the backup. errNoServer where there is none.
+// askServer lets the server that has the data folder open make the backup. errNoServer where there
+// is none.
 func askServer(ctx context.Context, data string, want doorRequest, tell backup.Progress) (backup.Result, error) {
 	fail := func(err error) (backup.Result, error) {
 		if ctx.Err() != nil {

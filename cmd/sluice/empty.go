@@ -8,8 +8,10 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// An empty text is no value: `--data "$DIR"` and `SLUICE_LISTEN=` of a script that forgot to set something would otherwise mean this folder, all addresses, or
-// everything. So an empty variable counts as not set, and an empty argument is refused, but for flags with the tag `empty`, whose help says what it means.
+// An empty text is no value: `--data "$DIR"` and `SLUICE_LISTEN=` of a script that forgot to set
+// something would otherwise mean this folder, all addresses, or everything. So an empty variable
+// counts as not set, and an empty argument is refused, but for flags with the tag `empty`, whose
+// help says what it means.
 
 // unsetEmpty takes variables that are set to nothing for unset. It is for kong.PostBuild.
 func unsetEmpty(k *kong.Kong) error {
@@ -21,7 +23,8 @@ func unsetEmpty(k *kong.Kong) error {
 	})
 }
 
-// refuseEmpty gives an error for the first argument on the command line that is empty and must not be.
+// refuseEmpty gives an error for the first argument on the command line that is empty and must not
+// be.
 func refuseEmpty(c *kong.Context) error {
 	for _, p := range c.Path {
 		v := p.Positional

@@ -16,7 +16,8 @@ import (
 // allowsEmpty are the flags for which an empty text means something.
 var allowsEmpty = []string{"capsules update --name", "capsules update --subject", "capsules update --controller", "serve --admin-listen"}
 
-// eachValue visits all flags and arguments of all commands; needed are those that the command can't be without.
+// eachValue visits all flags and arguments of all commands; needed are those that the command can't
+// be without.
 func eachValue(t *testing.T, visit func(command string, v *kong.Value, needed []string)) {
 	t.Helper()
 	parser, err := kong.New(&cli{}, defaults())
@@ -46,7 +47,8 @@ func takesText(v *kong.Value) bool {
 	return of.Kind() == reflect.String
 }
 
-// An empty argument is refused before anything is done, with the name of the flag, but where its help says what it means.
+// An empty argument is refused before anything is done, with the name of the flag, but where its
+// help says what it means.
 func TestAnEmptyArgumentIsNoValue(t *testing.T) {
 	t.Chdir(t.TempDir())
 	tried := map[string]bool{}

@@ -44,8 +44,9 @@ func contentKept(name string) []byte {
 	return contentOf(name, kept[name])
 }
 
-// A folder that any earlier version has left, stopped or killed, opens: all memories have their bytes, what was in the trash comes back, an
-// open upload goes on, and check has nothing to say. See testdata/folders/README.md.
+// A folder that any earlier version has left, stopped or killed, opens: all memories have their
+// bytes, what was in the trash comes back, an open upload goes on, and check has nothing to say.
+// See testdata/folders/README.md.
 func TestFoldersOfEarlierVersions(t *testing.T) {
 	if *makeFolder != "" {
 		for _, how := range []string{"stopped", "killed"} {
@@ -76,7 +77,8 @@ func TestFoldersOfEarlierVersions(t *testing.T) {
 	}
 }
 
-// A folder that a newer version has left is refused with both numbers, and nothing in it is changed.
+// A folder that a newer version has left is refused with both numbers, and nothing in it is
+// changed.
 func TestAFolderOfANewerVersionIsLeftAlone(t *testing.T) {
 	for file, knows := range map[string]string{"meta/FORMAT": "up to 1", "content/format": "up to 2"} {
 		t.Run(file, func(t *testing.T) {

@@ -71,8 +71,8 @@ func (h *hog) eat() {
 	}
 }
 
-// during eats while do runs, too: a server gives up room whenever it has merged tables or removed garbage, and may use
-// what nobody else has taken.
+// during eats while do runs, too: a server gives up room whenever it has merged tables or removed
+// garbage, and may use what nobody else has taken.
 func (h *hog) during(do func()) {
 	h.t.Helper()
 	h.eat()
@@ -164,8 +164,9 @@ func (w *fullWorld) refused(what string, err error) {
 	}
 }
 
-// Others fill the disk of a server to its last byte, and take at once whatever it gives up: what is new is refused, what was begun can end, also over a restart, and when
-// the room comes back everything goes on, with the reserve as it was.
+// Others fill the disk of a server to its last byte, and take at once whatever it gives up: what is
+// new is refused, what was begun can end, also over a restart, and when the room comes back
+// everything goes on, with the reserve as it was.
 func TestADiskThatOthersFill(t *testing.T) {
 	root := smallDisk(t, "size=192m")
 	w := &fullWorld{t: t, data: filepath.Join(root, "data"), body: bytes.Repeat([]byte("0123456789abcdef"), 3*fullChunk/16)}
@@ -285,7 +286,8 @@ func TestTheReserveComesBackByItself(t *testing.T) {
 	w.srv.stop(t)
 }
 
-// The metadata has a disk of its own, and that one is full: nothing new is taken, although the content's has room.
+// The metadata has a disk of its own, and that one is full: nothing new is taken, although the
+// content's has room.
 func TestAFullDiskOfTheMetadataAlone(t *testing.T) {
 	w := &fullWorld{t: t, data: filepath.Join(t.TempDir(), "data"), body: make([]byte, 2*fullChunk)}
 	meta := filepath.Join(w.data, "meta")

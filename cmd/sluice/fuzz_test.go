@@ -8,7 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// What reaches a terminal moves no cursor, and changes no direction; a name that is harmless is shown as it is.
+// What reaches a terminal moves no cursor, and changes no direction; a name that is harmless is
+// shown as it is.
 func FuzzClean(f *testing.F) {
 	f.Add("ü 🎉.tar.gz")
 	f.Fuzz(func(t *testing.T, s string) {

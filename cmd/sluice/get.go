@@ -98,7 +98,8 @@ type got struct {
 	SHA256   string `json:"sha256"`
 }
 
-// file fetches a memory into a regular file, which is replaced only where that was asked for. Its errors do not name the file.
+// file fetches a memory into a regular file, which is replaced only where that was asked for. Its
+// errors do not name the file.
 func (g *getter) file(m api.Memory, dest string) error {
 	src, err := newSource(g.client, m)
 	if err != nil {

@@ -13,10 +13,12 @@ import (
 	"sluice/api"
 )
 
-// atATime is how many small files of a folder are fetched at a time where their number is not given: they wait for the disk, not for the link.
+// atATime is how many small files of a folder are fetched at a time where their number is not
+// given: they wait for the disk, not for the link.
 const atATime = 16
 
-// folder fetches all memories below a path, small ones several at a time. Of several with one path and name the newest counts.
+// folder fetches all memories below a path, small ones several at a time. Of several with one path
+// and name the newest counts.
 func (g *getter) folder() error {
 	root := cmp.Or(g.c.Output, ".")
 	names := newNames(root)
@@ -90,7 +92,8 @@ func (g *getter) folder() error {
 	return nil
 }
 
-// makeBelow makes the folders of a file below root, and refuses one that a link leads out of it: no name from the server becomes a file elsewhere.
+// makeBelow makes the folders of a file below root, and refuses one that a link leads out of it: no
+// name from the server becomes a file elsewhere.
 func makeBelow(root, dest string) error {
 	if err := os.MkdirAll(root, 0o777); err != nil {
 		return err

@@ -16,7 +16,8 @@ import (
 	"sluice/download"
 )
 
-// names gives each memory of a folder a file of its own: two whose names become one here get different ones. It is not safe for concurrent use.
+// names gives each memory of a folder a file of its own: two whose names become one here get
+// different ones. It is not safe for concurrent use.
 type names struct {
 	root  string
 	folds func() bool     // whether the target's file system takes names for one that differ in case, or in the form of Unicode, only
@@ -30,7 +31,8 @@ func newNames(root string) *names {
 	return n
 }
 
-// file gives the file of a memory. older: a newer memory has the same path and name. renamed: its own name is taken by another memory.
+// file gives the file of a memory. older: a newer memory has the same path and name. renamed: its
+// own name is taken by another memory.
 func (n *names) file(dir, name string) (file string, older, renamed bool) {
 	key := dir + "\x00" + name
 	if n.exact[key] {
@@ -83,7 +85,8 @@ func numbered(name string, i int) string {
 	return stem + mark + ext
 }
 
-// folds tries whether two names that differ in case, or in the form of Unicode, are one file in a folder. Where it can't be tried they are taken for one: that costs a number in a name.
+// folds tries whether two names that differ in case, or in the form of Unicode, are one file in a
+// folder. Where it can't be tried they are taken for one: that costs a number in a name.
 func folds(dir string) bool {
 	for ; ; dir = filepath.Dir(dir) {
 		if _, err := os.Stat(dir); err == nil || dir == filepath.Dir(dir) {

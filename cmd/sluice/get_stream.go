@@ -20,7 +20,8 @@ import (
 	"sluice/sender"
 )
 
-// target fetches a memory to whatever has the name: a device or a pipe is written to, a link is followed, a file is replaced in one step.
+// target fetches a memory to whatever has the name: a device or a pipe is written to, a link is
+// followed, a file is replaced in one step.
 func (g *getter) target(m api.Memory, dest string) error {
 	if n, is := descriptor(dest); is {
 		if n == 1 {
@@ -54,7 +55,8 @@ func (g *getter) target(m api.Memory, dest string) error {
 	return errors.New("it is not a regular file")
 }
 
-// told tells of a memory that was written to f, unless that is standard output: a result would go into the content.
+// told tells of a memory that was written to f, unless that is standard output: a result would go
+// into the content.
 func (g *getter) told(m api.Memory, dest string, f *os.File, err error) error {
 	if err != nil {
 		return err
@@ -113,7 +115,8 @@ func descriptor(path string) (n int, is bool) {
 
 var errStopped = errors.New("stopped; the same command goes on where it was")
 
-// stream writes a memory in order, going on where a connection broke. What is wrong with it shows at the end, when it is written.
+// stream writes a memory in order, going on where a connection broke. What is wrong with it shows
+// at the end, when it is written.
 func (g *getter) stream(m api.Memory, w io.Writer) error {
 	src, err := newSource(g.client, m)
 	if err != nil {
@@ -158,7 +161,8 @@ func (g *getter) stream(m api.Memory, w io.Writer) error {
 
 var errStandsStill = errors.New("the connection stands still")
 
-// watched is a body whose request ends when no byte of it comes for a while. The time in which nobody reads does not count.
+// watched is a body whose request ends when no byte of it comes for a while. The time in which
+// nobody reads does not count.
 type watched struct {
 	r     io.Reader
 	watch *time.Timer
@@ -239,7 +243,8 @@ func (s *source) Size() int64 { return s.m.Bytes }
 // SHA256 implements download.Source.
 func (s *source) SHA256() [32]byte { return s.sum }
 
-// Open implements download.Source. Where something on the way gives no parts, that is said once, and from then on what comes before a part is read and dropped.
+// Open implements download.Source. Where something on the way gives no parts, that is said once,
+// and from then on what comes before a part is read and dropped.
 func (s *source) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 	skip := int64(0)
 	if s.whole.Load() {

@@ -19,7 +19,8 @@ import (
 	"sluice/upload"
 )
 
-// waitFor waits until the server's readiness is as wanted; it looks at its folder every two seconds.
+// waitFor waits until the server's readiness is as wanted; it looks at its folder every two
+// seconds.
 func waitFor(t *testing.T, c *api.Client, ready bool) (err error) {
 	t.Helper()
 	for range 300 {
@@ -63,8 +64,9 @@ func refusedAway(t *testing.T, c *api.Client) {
 	}
 }
 
-// † A server whose folder was renamed goes on in its own folder, takes nothing, and never touches what has the name by now: the files, the socket and the token of another
-// server. When its folder is back it goes on.
+// † A server whose folder was renamed goes on in its own folder, takes nothing, and never touches
+// what has the name by now: the files, the socket and the token of another server. When its folder
+// is back it goes on.
 func TestARenamedFolderIsNotAnothers(t *testing.T) {
 	base := t.TempDir()
 	data, moved, other := filepath.Join(base, "data"), filepath.Join(base, "moved"), filepath.Join(base, "other")
@@ -127,8 +129,9 @@ func contentFiles(t *testing.T, data string) (out []string) {
 	return out
 }
 
-// While a half is not where it was opened, nothing is begun, put, created, finished, aborted, deleted, collected or marked; what is stored is read. When it is back all goes on, and
-// nothing was lost.
+// While a half is not where it was opened, nothing is begun, put, created, finished, aborted,
+// deleted, collected or marked; what is stored is read. When it is back all goes on, and nothing
+// was lost.
 func TestNothingIsTakenWhileAHalfIsAway(t *testing.T) {
 	for _, half := range []string{"meta", "content"} {
 		s, me := opened(t)
@@ -199,8 +202,8 @@ func mounted(t *testing.T, from, to string) (unmount func()) {
 	return unmount
 }
 
-// † A half whose disk is not mounted, or another's, is refused at the start by its name, and nothing is made on the mount point; one that is mounted over while the server
-// runs is noticed.
+// † A half whose disk is not mounted, or another's, is refused at the start by its name, and
+// nothing is made on the mount point; one that is mounted over while the server runs is noticed.
 func TestAHalfIsAMountOfItsOwn(t *testing.T) {
 	for _, half := range []string{"meta", "content"} {
 		base := t.TempDir()

@@ -14,13 +14,15 @@ func (e *env) sayLeftOut(n int) {
 	}
 }
 
-// Descriptors that one file needs while it is put, or got: itself, connections, and what is kept beside it.
+// Descriptors that one file needs while it is put, or got: itself, connections, and what is kept
+// beside it.
 const (
 	descriptorsOfPut = 3
 	descriptorsOfGet = 8
 )
 
-// atMost bounds how many files are under way at a time by the descriptors that this process may have.
+// atMost bounds how many files are under way at a time by the descriptors that this process may
+// have.
 func atMost(n, each int) int {
 	const others = 24 // of the process itself
 	var limit syscall.Rlimit

@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// † A second server on a folder is refused though all lock files were removed, and touches nothing. The
-// first one takes nothing more, says why, and has lost nothing when it starts again.
+// † A second server on a folder is refused though all lock files were removed, and touches nothing.
+// The first one takes nothing more, says why, and has lost nothing when it starts again.
 func TestASecondServerIsRefusedWithoutLockFiles(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	a := startServer(t, data)
@@ -45,8 +45,8 @@ func TestASecondServerIsRefusedWithoutLockFiles(t *testing.T) {
 	a.stop(t)
 }
 
-// † Where another server has begun on the folder nevertheless, as where folders can't be locked, the
-// first one takes nothing more, says why, and ends without having written anything.
+// † Where another server has begun on the folder nevertheless, as where folders can't be locked,
+// the first one takes nothing more, says why, and ends without having written anything.
 func TestAServerWhoseFolderWasTakenWritesNothing(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	a := startServer(t, data)

@@ -14,8 +14,9 @@ const (
 	logFlush = time.Second
 )
 
-// logQueue passes a log on to a writer that may stand still, or whose reader may be gone. Its Write never waits and never fails: what finds the queue full is dropped
-// and counted, and the count is told when the log moves again. One Write is one line.
+// logQueue passes a log on to a writer that may stand still, or whose reader may be gone. Its Write
+// never waits and never fails: what finds the queue full is dropped and counted, and the count is
+// told when the log moves again. One Write is one line.
 type logQueue struct {
 	to   io.Writer
 	tell func(to io.Writer, dropped int64)
@@ -76,7 +77,8 @@ func (q *logQueue) drop(lines int64) {
 	q.dropped += lines
 }
 
-// close gives what waits a second to be written. What is written later is dropped. A repeat does nothing.
+// close gives what waits a second to be written. What is written later is dropped. A repeat does
+// nothing.
 func (q *logQueue) close() {
 	q.mu.Lock()
 	first := !q.closed

@@ -1,7 +1,9 @@
-// Sluice stores files over bad networks and promises to have them. This is the program: the server, and the commands that talk to one.
+// Sluice stores files over bad networks and promises to have them. This is the program: the server,
+// and the commands that talk to one.
 //
-// It owns flags, environment, what is printed, exit statuses, and the wiring (serve.go is the only place that names concrete stores). What the
-// commands do is in the packages: sender puts, download gets, api.Client asks.
+// It owns flags, environment, what is printed, exit statuses, and the wiring (serve.go is the only
+// place that names concrete stores). What the commands do is in the packages: sender puts, download
+// gets, api.Client asks.
 package main
 
 import (
@@ -67,8 +69,10 @@ var errSaid = errors.New("failed")
 
 func main() { os.Exit(Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
-// Main runs one command and gives its exit status: 0, 1 (it failed) or 2 (the command line is wrong). Results go to stdout, everything else to
-// stderr. SIGINT, SIGTERM and SIGHUP end it in good order, the second one at once, as kill -9 does. SIGHUP that was ignored at the start (nohup) stays so.
+// Main runs one command and gives its exit status: 0, 1 (it failed) or 2 (the command line is
+// wrong). Results go to stdout, everything else to stderr. SIGINT, SIGTERM and SIGHUP end it in
+// good order, the second one at once, as kill -9 does. SIGHUP that was ignored at the start (nohup)
+// stays so.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
 	if !signal.Ignored(syscall.SIGHUP) {
@@ -125,7 +129,8 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return 1
 }
 
-// asIs takes an argument as it is: kong's own mapper would change what is not UTF-8, and file names may be that.
+// asIs takes an argument as it is: kong's own mapper would change what is not UTF-8, and file names
+// may be that.
 func asIs(ctx *kong.DecodeContext, target reflect.Value) error {
 	t, err := ctx.Scan.PopValue("string")
 	if err == nil {
@@ -134,7 +139,8 @@ func asIs(ctx *kong.DecodeContext, target reflect.Value) error {
 	return err
 }
 
-// wantsJSON looks for --json on a command line that could not be parsed, so that the error is told as it was asked for.
+// wantsJSON looks for --json on a command line that could not be parsed, so that the error is told
+// as it was asked for.
 func wantsJSON(args []string) bool {
 	if end := slices.Index(args, "--"); end >= 0 {
 		args = args[:end]

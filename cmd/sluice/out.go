@@ -15,7 +15,8 @@ import (
 	"sluice/api"
 )
 
-// print writes one result: v as JSON, or a line for people. Strings among args that came from elsewhere must have been through clean.
+// print writes one result: v as JSON, or a line for people. Strings among args that came from
+// elsewhere must have been through clean.
 func (e *env) print(v any, format string, args ...any) {
 	line := fmt.Appendf(nil, format, args...)
 	var err error
@@ -71,7 +72,8 @@ func (e *env) failOf(file string, err error) {
 	fmt.Fprintf(e.stderr, "sluice: %s%s\n", file, cleanLines(detail(err)))
 }
 
-// detail is an error's text for a user: which server could not be reached, and not by which request; and what to do about a token.
+// detail is an error's text for a user: which server could not be reached, and not by which
+// request; and what to do about a token.
 func detail(err error) string {
 	s := err.Error()
 	var unanswered *url.Error
@@ -89,7 +91,8 @@ func detail(err error) string {
 	return s
 }
 
-// tell writes a message that programs may want too, on standard error: v as JSON, or a line for people.
+// tell writes a message that programs may want too, on standard error: v as JSON, or a line for
+// people.
 func (e *env) tell(v any, format string, args ...any) {
 	if b, err := json.Marshal(v, jsontext.AllowInvalidUTF8(true), json.Deterministic(true)); e.json && err == nil {
 		fmt.Fprintf(e.stderr, "%s\n", b)
@@ -105,7 +108,8 @@ func (e *env) say(format string, args ...any) {
 	}
 }
 
-// clean makes a name from elsewhere harmless for a terminal: what can't be printed is shown as its code.
+// clean makes a name from elsewhere harmless for a terminal: what can't be printed is shown as its
+// code.
 func clean(s string) string {
 	if strings.IndexFunc(s, odd) < 0 && utf8.ValidString(s) {
 		return s

@@ -11,9 +11,10 @@ import (
 	"testing"
 )
 
-// † A disk of the places or the packs that is not mounted at the start is refused by its name, whoever
-// asks, and nothing is touched: neither there nor in the other half. One that another is mounted over
-// while the server runs is noticed; nothing is marked as damaged for it, and all goes on when it is back.
+// † A disk of the places or the packs that is not mounted at the start is refused by its name,
+// whoever asks, and nothing is touched: neither there nor in the other half. One that another is
+// mounted over while the server runs is noticed; nothing is marked as damaged for it, and all goes
+// on when it is back.
 func TestAPartIsAMountOfItsOwn(t *testing.T) {
 	for _, part := range []string{"places", "packs"} {
 		base := t.TempDir()
@@ -79,8 +80,8 @@ func TestAPartIsAMountOfItsOwn(t *testing.T) {
 	}
 }
 
-// Whatever a folder is refused for at the start, nothing in it is touched: not its metadata either where
-// it is the content that is refused.
+// Whatever a folder is refused for at the start, nothing in it is touched: not its metadata either
+// where it is the content that is refused.
 func TestWhatIsRefusedIsNotTouched(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	srv := startServer(t, data)

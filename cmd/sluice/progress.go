@@ -15,7 +15,8 @@ import (
 	"golang.org/x/term"
 )
 
-// progress shows how far things are: bars with rate and time left on a terminal, and in a pipe a plain line now and then.
+// progress shows how far things are: bars with rate and time left on a terminal, and in a pipe a
+// plain line now and then.
 type progress struct {
 	e    *env
 	bars *mpb.Progress // nil in a pipe
@@ -27,8 +28,8 @@ type progress struct {
 // plainEvery is how often a plain line is written at most.
 const plainEvery = 10 * time.Second
 
-// meter is one file on its way. The bar's own goroutine reads it while it draws, and whoever sets the bar waits for that: so nobody may
-// hold a lock in the one that the other takes.
+// meter is one file on its way. The bar's own goroutine reads it while it draws, and whoever sets
+// the bar waits for that: so nobody may hold a lock in the one that the other takes.
 type meter struct {
 	bar     *mpb.Bar
 	name    string
@@ -114,7 +115,8 @@ func (p *progress) add(m *meter, total int64) *mpb.Bar {
 	if r := []rune(shown); len(r) > 30 {
 		shown = string(r[:14]) + "…" + string(r[len(r)-15:])
 	}
-	// The bar is never complete by itself: bytes on their way may have to go again. end takes it away.
+	// The bar is never complete by itself: bytes on their way may have to go again. end takes it
+	// away.
 	return p.bars.New(max(total, 0)+1, mpb.BarStyle().Rbound("|"), mpb.BarRemoveOnComplete(), mpb.PrependDecorators(decor.Name(shown+" ")), mpb.AppendDecorators(show))
 }
 

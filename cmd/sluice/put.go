@@ -142,7 +142,8 @@ func (c *putCmd) add(ctx context.Context, p *putter, arg string) {
 	p.folder(ctx, arg)
 }
 
-// interruptible is a reader whose Read returns when ctx ends, though nothing may ever come. The Read below it is left to the end of the process.
+// interruptible is a reader whose Read returns when ctx ends, though nothing may ever come. The
+// Read below it is left to the end of the process.
 type interruptible struct {
 	ctx  context.Context
 	from io.Reader

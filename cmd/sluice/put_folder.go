@@ -17,7 +17,8 @@ import (
 	"sluice/sender"
 )
 
-// folder sends a folder with its paths. A link that is named on the command line is followed, those in the folder are not; what is left out is told and counted, and makes it fail.
+// folder sends a folder with its paths. A link that is named on the command line is followed, those
+// in the folder are not; what is left out is told and counted, and makes it fail.
 func (p *putter) folder(ctx context.Context, root string) {
 	abs, err := filepath.Abs(root)
 	if err != nil {
@@ -85,8 +86,9 @@ func (p *putter) folder(ctx context.Context, root string) {
 	}
 }
 
-// under gives the path that a folder is stored under. Of two folders whose names are one in NFC, or that have one name on the command line, the second gets a number: else get would
-// bring one of two files back that have one name in them.
+// under gives the path that a folder is stored under. Of two folders whose names are one in NFC, or
+// that have one name on the command line, the second gets a number: else get would bring one of two
+// files back that have one name in them.
 func (p *putter) under(parent, name, disk string) string {
 	plain := path.Join(parent, norm.NFC.String(name))
 	for i := 1; ; i++ {
@@ -125,7 +127,8 @@ func whyNot(disk string, kind fs.FileMode) string {
 	return "it is no regular file"
 }
 
-// leaveOut tells of something in a folder that is not stored. The exit status says so too: whoever deletes the folder afterwards must know.
+// leaveOut tells of something in a folder that is not stored. The exit status says so too: whoever
+// deletes the folder afterwards must know.
 func (p *putter) leaveOut(what, why string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -136,7 +139,8 @@ func (p *putter) leaveOut(what, why string) {
 
 var errData = errors.New("it is the data folder of a Sluice server, whose tokens would be stored with it; it is backed up with: sluice backup")
 
-// isData reports whether a folder is a server's data folder, or a half of one, by the files that mark them.
+// isData reports whether a folder is a server's data folder, or a half of one, by the files that
+// mark them.
 func isData(dir string) (bool, error) {
 	for name, begins := range map[string]string{
 		"meta/FORMAT": "sluice metadata,", "content/format": "sluice content,", "FORMAT": "sluice metadata,", "format": "sluice content,",

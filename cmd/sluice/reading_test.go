@@ -14,7 +14,8 @@ import (
 	"sluice/api"
 )
 
-// tree describes every file and folder below dir: its bytes, its size on the disk, its mode, and when it or its entry was changed.
+// tree describes every file and folder below dir: its bytes, its size on the disk, its mode, and
+// when it or its entry was changed.
 func tree(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
@@ -44,7 +45,8 @@ func tree(t *testing.T, dir string) map[string]string {
 	return out
 }
 
-// A check without --repair changes nothing in the folder, not a byte and not a time, however the server has ended and whatever is wrong.
+// A check without --repair changes nothing in the folder, not a byte and not a time, however the
+// server has ended and whatever is wrong.
 func TestACheckWritesNothing(t *testing.T) {
 	for _, how := range []string{"stopped", "killed"} {
 		for _, hurt := range []bool{false, true} {

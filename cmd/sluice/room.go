@@ -10,15 +10,18 @@ import (
 )
 
 const (
-	// metaReserve is how many bytes of the disk are kept for the metadata, so that what was begun can end on a full disk.
+	// metaReserve is how many bytes of the disk are kept for the metadata, so that what was begun
+	// can end on a full disk.
 	metaReserve = 16 << 20
 	// contentReserve is how many bytes of the disk stay free for everything else.
 	contentReserve = 64 << 20
-	// askRoom is how often a server that nobody asks for anything looks whether a full disk has room again.
+	// askRoom is how often a server that nobody asks for anything looks whether a full disk has
+	// room again.
 	askRoom = 5 * time.Second
 )
 
-// room says why nothing new may be taken: the data folder is not in its place, or the metadata's disk is full.
+// room says why nothing new may be taken: the data folder is not in its place, or the metadata's
+// disk is full.
 func (s *server) room() error {
 	if err := s.inPlace(); err != nil {
 		return err
@@ -26,7 +29,8 @@ func (s *server) room() error {
 	return s.meta.Room()
 }
 
-// ready says what keeps the server from its work: a data folder that is not in its place, a store that does not answer, or a full disk.
+// ready says what keeps the server from its work: a data folder that is not in its place, a store
+// that does not answer, or a full disk.
 func (s *server) ready(ctx context.Context) error {
 	if err := s.inPlace(); err != nil {
 		return err

@@ -27,7 +27,8 @@ type rotting struct {
 	secret string
 }
 
-// flip changes a bit of what is stored at, and of nothing else: as others would through the page cache, or, cold, on the disk alone.
+// flip changes a bit of what is stored at, and of nothing else: as others would through the page
+// cache, or, cold, on the disk alone.
 func (r *rotting) flip(needle []byte, cold bool) {
 	r.t.Helper()
 	found := 0
@@ -59,7 +60,8 @@ func (r *rotting) flip(needle []byte, cold bool) {
 	}
 }
 
-// get gives a status and what came with it; whole: to its end. The status is 0 where the answer was cut off before its head was on its way.
+// get gives a status and what came with it; whole: to its end. The status is 0 where the answer was
+// cut off before its head was on its way.
 func (r *rotting) get(tr *http.Transport, method string, m api.Memory, field string) (status int, b []byte, whole bool) {
 	r.t.Helper()
 	req, err := http.NewRequestWithContext(context.Background(), method, r.srv.url+m.ContentURL, nil)
@@ -79,7 +81,8 @@ func (r *rotting) get(tr *http.Transport, method string, m api.Memory, field str
 	return res.StatusCode, b, err == nil
 }
 
-// A bit that has flipped in what is stored is never read as good, with the defaults of serve: whole or in part, over both protocols, whether the content was read before or not, and whether the page
+// A bit that has flipped in what is stored is never read as good, with the defaults of serve: whole
+// or in part, over both protocols, whether the content was read before or not, and whether the page
 // cache has the wrong byte or the disk.
 func TestRotIsNeverRead(t *testing.T) {
 	r := &rotting{t: t, data: filepath.Join(t.TempDir(), "data")}

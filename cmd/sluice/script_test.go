@@ -20,7 +20,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// The command line, as scripts: testdata/script has one for each topic. What they need beside testscript's own commands is below.
+// The command line, as scripts: testdata/script has one for each topic. What they need beside
+// testscript's own commands is below.
 func TestScript(t *testing.T) {
 	readme, err := filepath.Abs("../../README.md")
 	if err != nil {
@@ -77,8 +78,9 @@ func usage(ts *testscript.TestScript, ok bool, form string) {
 
 // run [STATUS] COMMAND ARG…
 //
-// runs a command, which must end with this exit status, 0 where none is given. Whatever it does, its standard error, which is no terminal, must be
-// plain: no carriage returns, no escape codes. With --json among the arguments every line of both outputs must be one JSON object.
+// runs a command, which must end with this exit status, 0 where none is given. Whatever it does,
+// its standard error, which is no terminal, must be plain: no carriage returns, no escape codes.
+// With --json among the arguments every line of both outputs must be one JSON object.
 func run(ts *testscript.TestScript, neg bool, args []string) {
 	want := 0
 	if len(args) > 0 {
@@ -118,7 +120,8 @@ func jsonLines(ts *testscript.TestScript, where, text string) {
 
 // until PATTERN COMMAND ARG…
 //
-// runs a command again and again until it ends well and its output matches. It fails after a minute.
+// runs a command again and again until it ends well and its output matches. It fails after a
+// minute.
 func until(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) > 1, "until PATTERN COMMAND ARG…")
 	pattern, err := regexp.Compile(args[0])
@@ -133,7 +136,8 @@ func until(ts *testscript.TestScript, neg bool, args []string) {
 
 // server start [DATA [FLAG…]]
 //
-// starts a server on a data folder (sluice-data) and a free port; SLUICE_URL and SLUICE_TOKEN are set to its own, and stderr is what it said at first.
+// starts a server on a data folder (sluice-data) and a free port; SLUICE_URL and SLUICE_TOKEN are
+// set to its own, and stderr is what it said at first.
 //
 // server stop
 //
@@ -159,7 +163,8 @@ func serverCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if verb == "kill" {
 		w.server.kill()
 		if w.gate != nil {
-			// Else what the system has taken from the server is still given to the client, and that may be all that was missing.
+			// Else what the system has taken from the server is still given to the client, and that
+			// may be all that was missing.
 			w.gate.cut()
 		}
 	} else {
@@ -201,8 +206,9 @@ func (w *world) start(ts *testscript.TestScript, args []string) {
 
 // gate hold BYTES
 //
-// sets GATE to the address of a way to the server that lets so many bytes pass, both directions together, and then stands still. Each time it is
-// another way, with an address of its own; the last one leads to the server also where that is started anew.
+// sets GATE to the address of a way to the server that lets so many bytes pass, both directions
+// together, and then stands still. Each time it is another way, with an address of its own; the
+// last one leads to the server also where that is started anew.
 //
 // gate wait
 //
@@ -233,7 +239,8 @@ func gateCommand(ts *testscript.TestScript, neg bool, args []string) {
 
 // proxy BYTES
 //
-// sets PROXY to the address of a proxy before the server that refuses longer bodies with a page of HTML, as nginx does.
+// sets PROXY to the address of a proxy before the server that refuses longer bodies with a page of
+// HTML, as nginx does.
 func proxyCommand(ts *testscript.TestScript, neg bool, args []string) {
 	w := worldOf(ts)
 	usage(ts, !neg && len(args) == 1 && w.server != nil, "proxy BYTES, with a server running")
@@ -287,7 +294,8 @@ var flagOfHelp = regexp.MustCompile(`(?m)^ +(?:-\w, )? *(--[a-z0-9-]+)`)
 
 // flags FLAG…
 //
-// says which flags the help that was printed last must explain: --help, --json and these, and no others.
+// says which flags the help that was printed last must explain: --help, --json and these, and no
+// others.
 func flagsOfHelp(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg, "flags FLAG…")
 	want := append([]string{"--help", "--json"}, args...)

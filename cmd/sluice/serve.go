@@ -182,8 +182,8 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error), 
 	return s, err
 }
 
-// bootstrap makes the admin and its token in a new folder, and a new token where its file was lost, or
-// is empty.
+// bootstrap makes the admin and its token in a new folder, and a new token where its file was lost,
+// or is empty.
 func (s *server) bootstrap(ctx context.Context, who *access.Service) error {
 	secret, err := who.Bootstrap(ctx)
 	if err != nil {
@@ -218,7 +218,8 @@ func (c *serveCmd) serve(ctx context.Context, s *server, public, admin net.Liste
 		wg.Go(func() { s.keeper.Scrub(background, c.ScrubRate, rand.Int64N) })
 	}
 	if s.door != nil {
-		// Until the signal, or the end of the server for another reason: a backup does not hold up either.
+		// Until the signal, or the end of the server for another reason: a backup does not hold up
+		// either.
 		open, shut := context.WithCancel(ctx)
 		defer context.AfterFunc(background, shut)()
 		wg.Go(func() { s.door.serve(open) })

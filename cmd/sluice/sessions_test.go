@@ -87,7 +87,8 @@ func TestOpenSessionsAreNotInMemory(t *testing.T) {
 	tick := time.Since(began)
 	t.Logf("heap with %d sessions: %d KiB, with %d: %d KiB; resident %d KiB; a tick with nothing due: %s; %d KiB on the disk",
 		some, first>>10, all, second>>10, rss(t, os.Getpid())>>10, tick.Round(time.Microsecond), onDisk(t, data)>>10)
-	// The metadata's cache and its tables in memory, which are bounded too, lie outside of Go's heap.
+	// The metadata's cache and its tables in memory, which are bounded too, lie outside of Go's
+	// heap.
 	bound := int64(1 << 20)
 	if second-first > bound {
 		t.Errorf("the heap has grown by %d bytes, and %d are the bound", second-first, bound)

@@ -20,7 +20,8 @@ import (
 	"sluice/api"
 )
 
-// loud starts a server that logs each request, by a shell where before is said first, and gives the pipe that its log comes out of.
+// loud starts a server that logs each request, by a shell where before is said first, and gives the
+// pipe that its log comes out of.
 func loud(t *testing.T, before string) (c *child, data string, log io.ReadCloser) {
 	t.Helper()
 	data = filepath.Join(t.TempDir(), "data")

@@ -26,23 +26,29 @@ import (
 var tricklers = flag.Int("tricklers", 900, "connections that trickle in TestTricklingConnections; with more than 5000 it also waits until they are cut off")
 
 const (
-	// perConnection is what one may cost the server: the put's first buffer, those of net/http, and the stacks of its goroutines.
+	// perConnection is what one may cost the server: the put's first buffer, those of net/http, and
+	// the stacks of its goroutines.
 	perConnection = 32<<10 + 2*(4<<10) + 3*(8<<10)
-	// baseMemory is what the server needs itself: the cache and the tables of the metadata, the program, and the pooled buffers of the good client.
+	// baseMemory is what the server needs itself: the cache and the tables of the metadata, the
+	// program, and the pooled buffers of the good client.
 	baseMemory = 96 << 20
-	// baseHeap is the part of it that is in Go's heap, with the large buffers that puts may have which seem to be fast.
+	// baseHeap is the part of it that is in Go's heap, with the large buffers that puts may have
+	// which seem to be fast.
 	baseHeap = 8<<20 + 64*(256<<10)
-	// perGoroutine and baseGoroutines: one serves a connection, one looks whether its client has left; and what runs anyhow.
+	// perGoroutine and baseGoroutines: one serves a connection, one looks whether its client has
+	// left; and what runs anyhow.
 	perGoroutine, baseGoroutines = 2, 60
 )
 
-// Many connections that bring a byte now and then cost bounded memory, goroutines and descriptors; what comes past the bound is told to come again;
-// and who brings his bytes is served in the midst of them.
+// Many connections that bring a byte now and then cost bounded memory, goroutines and descriptors;
+// what comes past the bound is told to come again; and who brings his bytes is served in the midst
+// of them.
 func TestTricklingConnections(t *testing.T) {
 	if withRace {
 		t.Skip("the race detector takes memory of its own: go test ./cmd/sluice -run Trickling")
 	}
-	// The server cuts off what brings too little for half a minute: where so many can't be opened and looked at in that time, as many as can.
+	// The server cuts off what brings too little for half a minute: where so many can't be opened
+	// and looked at in that time, as many as can.
 	for n := *tricklers; ; n /= 2 {
 		if n < 10 {
 			t.Skip("needs a machine that opens 10 connections within half a minute")
@@ -229,7 +235,8 @@ func (w *trickle) run() (wrong []string) {
 	return wrong
 }
 
-// goodSpeed lets a good client create five memories, and gives how fast that was in MiB/s, the slowest first.
+// goodSpeed lets a good client create five memories, and gives how fast that was in MiB/s, the
+// slowest first.
 func (w *trickle) goodSpeed(good *api.Client, bad func(string, ...any)) (speeds []float64) {
 	body := make([]byte, 20<<20)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(body)
@@ -263,7 +270,8 @@ func (w *trickle) figure(profile, line string) (n int64) {
 	return 0
 }
 
-// refusals opens more connections than there may be: those beyond the bound get 503, and nothing of a request is waited for.
+// refusals opens more connections than there may be: those beyond the bound get 503, and nothing of
+// a request is waited for.
 func (w *trickle) refusals(bad func(string, ...any)) {
 	const past, headFor = 20, 10 * time.Second // how long the server waits for a request's head
 	const spare = 32                           // those that may ask how the server is

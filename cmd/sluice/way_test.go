@@ -11,8 +11,8 @@ import (
 	"sync"
 )
 
-// gate is a way to a server on which a script can stop everything at a known point, so that what happens in the middle of a transfer does not
-// depend on who is faster. It knows nothing of HTTP.
+// gate is a way to a server on which a script can stop everything at a known point, so that what
+// happens in the middle of a transfer does not depend on who is faster. It knows nothing of HTTP.
 type gate struct {
 	listener net.Listener
 	wg       sync.WaitGroup
@@ -70,7 +70,8 @@ func (g *gate) wait() {
 	}
 }
 
-// cut ends every connection, and what was on its way is lost, as where a machine dies with all that it had sent. Later ones pass.
+// cut ends every connection, and what was on its way is lost, as where a machine dies with all that
+// it had sent. Later ones pass.
 func (g *gate) cut() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -121,7 +122,8 @@ func (g *gate) connect(client net.Conn) {
 	delete(g.conns, server)
 }
 
-// keep notes connections that cut must close; it is false where it has been, after the given number of cuts.
+// keep notes connections that cut must close; it is false where it has been, after the given number
+// of cuts.
 func (g *gate) keep(cuts int, conns ...net.Conn) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -1,6 +1,6 @@
-// Package arch holds the repository's rules of structure, as tests: which package may
-// import which, what the session engine may know, how long a file may get, and that each package says
-// what it owns. It has no code of its own.
+// Package arch holds the repository's rules of structure, as tests: which package may import which,
+// what the session engine may know, how long a file may get, and that each package says what it
+// owns. It has no code of its own.
 package arch
 
 import (
@@ -23,8 +23,9 @@ import (
 	"sluice/internal/test/leak"
 )
 
-// arrows says which packages of this module a package may import. The tests of a package may import more (its conformance
-// suites). A package without a row fails: add it to the ownership table of the README first.
+// arrows says which packages of this module a package may import. The tests of a package may import
+// more (its conformance suites). A package without a row fails: add it to the ownership table of
+// the README first.
 var arrows = map[string][]string{
 	"session":                 {},
 	"session/sessiontest":     {"session"},
@@ -134,7 +135,8 @@ func TestArrowsPointOneWay(t *testing.T) {
 	}
 }
 
-// harness reports whether a package is for tests alone: a conformance suite, or one of internal/test.
+// harness reports whether a package is for tests alone: a conformance suite, or one of
+// internal/test.
 func harness(name string) bool {
 	return strings.HasSuffix(name, "test") || strings.HasPrefix(name, "internal/test/")
 }
@@ -174,8 +176,20 @@ func TestEachPackageSaysWhatItOwns(t *testing.T) {
 	}
 }
 
+// columns is how wide a line is where tabs stop at every fourth column.
+func columns(line string) (n int) {
+	for _, r := range line {
+		if r == '\t' {
+			n += 3 - n%4
+		}
+		n++
+	}
+	return n
+}
+
+// A file has a bounded length, tests excepted, and a line of comment a bounded width.
 func TestFilesStayReadable(t *testing.T) {
-	const most = 400
+	const most, widest = 400, 100
 	err := filepath.WalkDir(root(t), func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -193,6 +207,9 @@ func TestFilesStayReadable(t *testing.T) {
 		defer f.Close()
 		lines := 0
 		for sc := bufio.NewScanner(f); sc.Scan(); lines++ {
+			if n := columns(sc.Text()); n > widest && strings.HasPrefix(strings.TrimSpace(sc.Text()), "//") {
+				t.Errorf("%s:%d: a comment of %d columns, and %d are the most", path, lines+1, n, widest)
+			}
 			for _, mark := range []string{"TO" + "DO", "FIX" + "ME", "XX" + "X"} {
 				if strings.Contains(sc.Text(), mark) {
 					t.Errorf("%s:%d is left to do", path, lines+1)
@@ -209,7 +226,8 @@ func TestFilesStayReadable(t *testing.T) {
 	}
 }
 
-// held has the packages whose tests leave goroutines behind on purpose: those of a server that died in the middle of something.
+// held has the packages whose tests leave goroutines behind on purpose: those of a server that died
+// in the middle of something.
 var held = []string{"internal/test/crashtest"}
 
 func TestNoTestsLeaveAnythingBehind(t *testing.T) {

@@ -1,8 +1,10 @@
-// Package backoff decides when the next request to a server may go, for all requests that one command makes: where the server, or something in front of it,
-// refuses for now, they all wait together, and go on a few at a time. It owns the pauses and the number of requests after one; what an answer means,
-// and for how long to go on, is the caller's.
+// Package backoff decides when the next request to a server may go, for all requests that one
+// command makes: where the server, or something in front of it, refuses for now, they all wait
+// together, and go on a few at a time. It owns the pauses and the number of requests after one;
+// what an answer means, and for how long to go on, is the caller's.
 //
-//	as many as come ── refused ──▶ none, for as long as was asked ──▶ half as many ── answered, answered, … ──▶ one more each round
+//	as many as come ── refused ──▶ none, for as long as was asked ──▶ half as many
+//	  ── answered, answered, … ──▶ one more each round
 package backoff
 
 import (
@@ -13,7 +15,8 @@ import (
 )
 
 const (
-	// firstPause and longestPause bound a pause for which the other end gives no length; each is twice as long as the one before.
+	// firstPause and longestPause bound a pause for which the other end gives no length; each is
+	// twice as long as the one before.
 	firstPause, longestPause = 100 * time.Millisecond, 5 * time.Second
 	// plenty is the number of requests from which on they are not counted any more.
 	plenty = 64
@@ -33,7 +36,8 @@ const (
 	Away
 )
 
-// Shared is the back-off of all requests to one server. The zero value lets them go. It is safe for concurrent use.
+// Shared is the back-off of all requests to one server. The zero value lets them go. It is safe for
+// concurrent use.
 type Shared struct {
 	mu      sync.Mutex
 	running int
@@ -45,8 +49,8 @@ type Shared struct {
 	changed chan struct{} // closed when a request may go that could not
 }
 
-// Enter waits until a request may go, for at most d: then it goes nevertheless, as the caller's last attempt. A nil error must be followed by one Exit. Its other
-// errors are ctx's cause.
+// Enter waits until a request may go, for at most d: then it goes nevertheless, as the caller's
+// last attempt. A nil error must be followed by one Exit. Its other errors are ctx's cause.
 func (s *Shared) Enter(ctx context.Context, d time.Duration) error {
 	deadline := time.NewTimer(d)
 	defer deadline.Stop()
@@ -81,7 +85,8 @@ func (s *Shared) Enter(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Exit notes how a request ended. after is what the other end asked for, 0 where it asked for nothing.
+// Exit notes how a request ended. after is what the other end asked for, 0 where it asked for
+// nothing.
 func (s *Shared) Exit(o Outcome, after time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -16,7 +16,8 @@ func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 
 const long = time.Hour
 
-// front is what stands before a server: it takes so many requests in each window, and refuses the others until the next.
+// front is what stands before a server: it takes so many requests in each window, and refuses the
+// others until the next.
 type front struct {
 	each   int
 	window time.Duration

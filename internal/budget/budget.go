@@ -1,8 +1,10 @@
-// Package budget divides what the machine gives this process, descriptors and memory, among those who use much of it, so that no number that was fixed on a large
-// machine is too much on a small one.
+// Package budget divides what the machine gives this process, descriptors and memory, among those
+// who use much of it, so that no number that was fixed on a large machine is too much on a small
+// one.
 //
-// It owns the rule. It does not own the limits (the system's), nor what is done where they are reached. With 2,048 descriptors and 2 GiB of memory, or more,
-// every part has what it has without a limit but for the connections and requests, the number of which goes on growing.
+// It owns the rule. It does not own the limits (the system's), nor what is done where they are
+// reached. With 2,048 descriptors and 2 GiB of memory, or more, every part has what it has without
+// a limit but for the connections and requests, the number of which goes on growing.
 package budget
 
 // Machine is what the process may use; 0 is no limit, or one that is not known.
@@ -14,7 +16,8 @@ type Machine struct {
 // Budget is who may use how much.
 type Budget struct {
 	Machine
-	// Connections may be open, and Requests run, at one time. Refused requests may wait for their clients.
+	// Connections may be open, and Requests run, at one time. Refused requests may wait for their
+	// clients.
 	Connections, Requests, Refused int64
 	// Files of content stay open although nobody uses them, and Tables of the metadata.
 	Files, Tables int
@@ -22,17 +25,20 @@ type Budget struct {
 	Heap int64
 	// Head is how many bytes the head of a request may have.
 	Head int64
-	// States is how many bytes the received ranges of sessions may take that are put into; 0: no bound.
+	// States is how many bytes the received ranges of sessions may take that are put into; 0: no
+	// bound.
 	States int64
-	// Pieces is how many recorded pieces all finishes under way may have, and BatchPieces those of one batch.
+	// Pieces is how many recorded pieces all finishes under way may have, and BatchPieces those of
+	// one batch.
 	Pieces      int64
 	BatchPieces int
 	// Unread is how many bytes of bodies that have come on HTTP/2 may wait for their requests.
 	Unread int64
-	// JSON is how many bytes the bodies of JSON requests may take, and Held those of each of JSON answers and pieces of
-	// contents.
+	// JSON is how many bytes the bodies of JSON requests may take, and Held those of each of JSON
+	// answers and pieces of contents.
 	JSON, Held int64
-	// Lent are the buffers of 1 MiB, and Large those of 256 KiB, that uploads which come fast share.
+	// Lent are the buffers of 1 MiB, and Large those of 256 KiB, that uploads which come fast
+	// share.
 	Lent, Large int
 }
 
@@ -43,16 +49,18 @@ const (
 	// Least is the memory in bytes from which on the parts have room together.
 	Least = 256 * mib
 
-	// What one of each takes in bytes at most, as measured (package attack); a request comes beside its connection.
+	// What one of each takes in bytes at most, as measured (package attack); a request comes beside
+	// its connection.
 	//
-	// A connection has two buffers and a head that is under way, or those of HTTP/2 with a frame; two stacks, or three.
+	// A connection has two buffers and a head that is under way, or those of HTTP/2 with a frame;
+	// two stacks, or three.
 	perConnection = 48 * kib
-	// spare connections are beyond the bound, for those who ask for health, and refusing are being told that there is no
-	// room (package api).
+	// spare connections are beyond the bound, for those who ask for health, and refusing are being
+	// told that there is no room (package api).
 	spare, refusing = 32, 64
 	beyond          = spare*perConnection + refusing*perRefused
-	// A request has a stack, a buffer each for its body and its answer, and on HTTP/2 what has come of its body and
-	// always may (16 KiB, twice).
+	// A request has a stack, a buffer each for its body and its answer, and on HTTP/2 what has come
+	// of its body and always may (16 KiB, twice).
 	perRequest = 80 * kib
 	// A recorded piece of an upload that is finished is in memory up to three times.
 	perPiece = 320
@@ -75,8 +83,8 @@ type Part struct {
 	Bytes int64
 }
 
-// Parts are those that a limit of the memory is divided into. Together they leave free what the system takes for the
-// process, and what Go's collector needs: see Of.
+// Parts are those that a limit of the memory is divided into. Together they leave free what the
+// system takes for the process, and what Go's collector needs: see Of.
 func (b Budget) Parts() []Part {
 	return []Part{
 		{"connections", b.Connections*perConnection + beyond},
@@ -95,8 +103,9 @@ func (b Budget) Parts() []Part {
 	}
 }
 
-// Of divides what a machine gives. A connection needs a descriptor for itself and mostly one for a file, and the stores need some of their own, however many clients there
-// are. A tenth of the memory is the system's (stacks of threads, tables of pages, buffers of sockets), and at least an
+// Of divides what a machine gives. A connection needs a descriptor for itself and mostly one for a
+// file, and the stores need some of their own, however many clients there are. A tenth of the
+// memory is the system's (stacks of threads, tables of pages, buffers of sockets), and at least an
 // eighth is for what Go's collector has not collected yet.
 func Of(m Machine) Budget {
 	b := Budget{

@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// Nothing is divided that is not there: whatever the limits, the parts together stay below them, and each has something.
+// Nothing is divided that is not there: whatever the limits, the parts together stay below them,
+// and each has something.
 func TestTheSumIsBelowTheLimit(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 10_000 {

@@ -1,14 +1,14 @@
-// Package concurrency decides how many requests run at a time over a link whose nature nobody knows. It
-// begins with few. It doubles their number where that moves more bytes, and goes back where it does not.
-// It owns the limit and the measurement. What the requests are is the caller's.
+// Package concurrency decides how many requests run at a time over a link whose nature nobody
+// knows. It begins with few. It doubles their number where that moves more bytes, and goes back
+// where it does not. It owns the limit and the measurement. What the requests are is the caller's.
 //
 //	4 ── measured ──▶ 8 ── a sixth more? ──▶ 16 ── no more ──▶ 8 ── cooldown ──▶ 16 …
 //	                           refused, or cut: half as many
 //
-// A measurement counts the bytes that went by from the end of one request to the end of a later one, after
-// as many requests have ended as may run. So the bytes that a new request puts into the system's own
-// buffers at once do not count as speed. Nothing is ever held back for a measurement, and nothing waits
-// for one: a wrong guess costs speed, never progress.
+// A measurement counts the bytes that went by from the end of one request to the end of a later
+// one, after as many requests have ended as may run. So the bytes that a new request puts into the
+// system's own buffers at once do not count as speed. Nothing is ever held back for a measurement,
+// and nothing waits for one: a wrong guess costs speed, never progress.
 package concurrency
 
 import (
@@ -18,15 +18,15 @@ import (
 )
 
 const (
-	// initial is the limit at the start. It is low, but one request's bytes still go while others wait
-	// for their answers, or have a slow connection.
+	// initial is the limit at the start. It is low, but one request's bytes still go while others
+	// wait for their answers, or have a slow connection.
 	initial = 4
 	// window is the shortest measurement.
 	window = 250 * time.Millisecond
 	// minGain is the factor by which the speed must grow for a doubled limit to be kept.
 	minGain = 1.15
-	// minCooldown and maxCooldown are how many measurements pass between a guess that brought nothing
-	// and the next guess: twice as many each time.
+	// minCooldown and maxCooldown are how many measurements pass between a guess that brought
+	// nothing and the next guess: twice as many each time.
 	minCooldown, maxCooldown = 8, 64
 )
 
@@ -45,7 +45,8 @@ func Fixed(n int) *Limiter {
 	return &Limiter{now: time.Now, freed: make(chan struct{}), est: estimator{limit: n, max: n}}
 }
 
-// Adaptive makes a Limiter of as many requests as move the most bytes, 1 to max. now tells the time.
+// Adaptive makes a Limiter of as many requests as move the most bytes, 1 to max. now tells the
+// time.
 func Adaptive(max int, now func() time.Time) *Limiter {
 	return &Limiter{
 		now: now, freed: make(chan struct{}),
@@ -53,8 +54,8 @@ func Adaptive(max int, now func() time.Time) *Limiter {
 	}
 }
 
-// Acquire waits until a request may begin. A nil error must be followed by one Release. Its other errors
-// are ctx's cause.
+// Acquire waits until a request may begin. A nil error must be followed by one Release. Its other
+// errors are ctx's cause.
 func (l *Limiter) Acquire(ctx context.Context) error {
 	for {
 		l.mu.Lock()
@@ -91,8 +92,8 @@ func (l *Limiter) Transferred(n int64) {
 	l.est.moved += n
 }
 
-// BackOff says that the other end refused a request for now, or that a connection was cut. It halves the
-// limit, once for all requests that fail together. A fixed limit stays.
+// BackOff says that the other end refused a request for now, or that a connection was cut. It
+// halves the limit, once for all requests that fail together. A fixed limit stays.
 func (l *Limiter) BackOff() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

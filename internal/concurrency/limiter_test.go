@@ -27,13 +27,15 @@ func limit(l *Limiter) int {
 	return l.est.limit
 }
 
-// link is a fake one: bytes a second for all together, and for each connection; an answer takes its delay on top.
+// link is a fake one: bytes a second for all together, and for each connection; an answer takes its
+// delay on top.
 type link struct {
 	all, each float64
 	delay     time.Duration
 }
 
-// ride sends requests of n bytes over a link, as many at a time as the limit lets, and gives the limits that it saw.
+// ride sends requests of n bytes over a link, as many at a time as the limit lets, and gives the
+// limits that it saw.
 func (c *clock) ride(t *testing.T, l *Limiter, over func() link, n float64, requests int) (limits []int) {
 	t.Helper()
 	type request struct{ left, wait float64 }
@@ -114,7 +116,8 @@ func TestTheLimitFollowsTheLink(t *testing.T) {
 	}
 }
 
-// within reports whether the last limit that was kept is the one wanted; a guess may be running at the end.
+// within reports whether the last limit that was kept is the one wanted; a guess may be running at
+// the end.
 func within(limits []int, want int) bool {
 	n := len(limits)
 	return limits[n-1] == want || n > 1 && limits[n-2] == want

@@ -1,7 +1,9 @@
-// Package direct writes a file past the page cache, while the caller already fills the next buffer: the fast path of content.
+// Package direct writes a file past the page cache, while the caller already fills the next buffer:
+// the fast path of content.
 //
-// New pages of the cache are what writing costs most, more than SHA-256. So bytes that come fast are read into memory of this package, and go from
-// there to the disk; each buffer is hashed by its owner while it is written:
+// New pages of the cache are what writing costs most, more than SHA-256. So bytes that come fast
+// are read into memory of this package, and go from there to the disk; each buffer is hashed by its
+// owner while it is written:
 //
 //	caller   Lend ▶ fill 1 ▶ WriteAt ▶ hash 1 ▶ Done ▶ Lend ▶ fill 2 ▶ WriteAt ▶ hash 2 ▶ Done …
 //	                            ╲                                         ╲
@@ -10,11 +12,14 @@
 //	a buffer  │ head │ whole blocks …                   │ tail │
 //	            cache   O_DIRECT, in the background        cache
 //
-// Only whole blocks go past the cache. What is left of one at either end is written through it, never padded: the rest of such a block belongs to somebody
-// else, who may be writing it at the same moment. A block is a page at least, so that no page is written both ways.
+// Only whole blocks go past the cache. What is left of one at either end is written through it,
+// never padded: the rest of such a block belongs to somebody else, who may be writing it at the
+// same moment. A block is a page at least, so that no page is written both ways.
 //
-// It owns the memory, its bounds, and the order of writes of one Writer. It does not own when a file is synced, nor what is safe: a write that
-// has returned, direct or not, survives the death of the process alone. Where the file system has no direct I/O the same memory is written through the cache.
+// It owns the memory, its bounds, and the order of writes of one Writer. It does not own when a
+// file is synced, nor what is safe: a write that has returned, direct or not, survives the death of
+// the process alone. Where the file system has no direct I/O the same memory is written through the
+// cache.
 package direct
 
 import (
@@ -31,7 +36,8 @@ import (
 type Config struct {
 	// Off lends nothing: everything goes through the cache.
 	Off bool
-	// Block is what is written past the cache, in bytes: a power of two (a page, at least durable.Block).
+	// Block is what is written past the cache, in bytes: a power of two (a page, at least
+	// durable.Block).
 	Block int
 	// Buffer is the size of one buffer in bytes: a multiple of Block (1 MiB).
 	Buffer int
@@ -42,7 +48,8 @@ type Config struct {
 // Pool is the memory of any number of Writers. It is safe for concurrent use.
 type Pool struct {
 	cfg Config
-	// unable: the file system has no direct I/O, and lending would only make large buffers of what small ones do as well.
+	// unable: the file system has no direct I/O, and lending would only make large buffers of what
+	// small ones do as well.
 	unable atomic.Bool
 
 	mu   sync.Mutex
@@ -111,7 +118,8 @@ func (b *buffer) has(q []byte) bool {
 	return len(q) > 0 && at >= 0 && &b.mem[at] == &q[0]
 }
 
-// Writer writes one stream of bytes to a file. Lend, WriteAt, Done and Wait are called by one goroutine at a time.
+// Writer writes one stream of bytes to a file. Lend, WriteAt, Done and Wait are called by one
+// goroutine at a time.
 type Writer struct {
 	pool *Pool
 	file durable.File
@@ -121,11 +129,13 @@ type Writer struct {
 	err  error              // of writes that were done behind the caller's back
 }
 
-// Use makes w write to f, which stays the caller's. The zero Writer lends memory before it has a file.
+// Use makes w write to f, which stays the caller's. The zero Writer lends memory before it has a
+// file.
 func (w *Writer) Use(f durable.File) { w.file = f }
 
-// Lend gives memory for the bytes from off on, of which n may come, or nil: where that is not worth it, or too many have some. It is as long as it takes
-// for the next to begin at a whole block. What was lent before must be Done.
+// Lend gives memory for the bytes from off on, of which n may come, or nil: where that is not worth
+// it, or too many have some. It is as long as it takes for the next to begin at a whole block. What
+// was lent before must be Done.
 func (w *Writer) Lend(p *Pool, off, n int64) []byte {
 	if p.cfg.Off || p.unable.Load() || n < int64(p.cfg.Buffer)/4 || w.lent != nil {
 		return nil
@@ -150,8 +160,9 @@ func (w *Writer) Done() {
 	}
 }
 
-// WriteAt writes q: through the cache, or past it but for what is left of whole blocks. Then these may still be on their way when it returns, and their
-// error is that of a later WriteAt, or of Wait; before that q must not change. Only what is of the memory that is lent goes past.
+// WriteAt writes q: through the cache, or past it but for what is left of whole blocks. Then these
+// may still be on their way when it returns, and their error is that of a later WriteAt, or of
+// Wait; before that q must not change. Only what is of the memory that is lent goes past.
 func (w *Writer) WriteAt(q []byte, off int64) (n int, past bool, err error) {
 	if err := w.Wait(); err != nil {
 		return 0, false, err
@@ -228,7 +239,8 @@ func (w *Writer) Wait() error {
 	return w.err
 }
 
-// Close waits, and gives up the memory and what Use's file was opened for anew. Only an error of a write that nobody has been told of yet matters, and Wait tells it.
+// Close waits, and gives up the memory and what Use's file was opened for anew. Only an error of a
+// write that nobody has been told of yet matters, and Wait tells it.
 func (w *Writer) Close() {
 	w.await()
 	w.Done()

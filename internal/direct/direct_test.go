@@ -126,7 +126,8 @@ func random(n int) []byte {
 	return b
 }
 
-// Whatever offset, length and pieces: the file has the bytes, nothing beside them changes, and what goes past the cache is whole blocks.
+// Whatever offset, length and pieces: the file has the bytes, nothing beside them changes, and what
+// goes past the cache is whole blocks.
 func TestTheBytesArriveWhole(t *testing.T) {
 	for _, able := range []bool{true, false} {
 		p := NewPool(Config{Block: block, Buffer: size, Buffers: 2})

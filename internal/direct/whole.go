@@ -7,7 +7,8 @@ import (
 	"sluice/internal/durable"
 )
 
-// Whole is memory for one write of whole blocks: for a file that is written in such pieces only. It is used by one goroutine at a time.
+// Whole is memory for one write of whole blocks: for a file that is written in such pieces only. It
+// is used by one goroutine at a time.
 type Whole struct {
 	// Mem is what is to be written: as long as was asked for, its content undefined.
 	Mem  []byte
@@ -15,7 +16,8 @@ type Whole struct {
 	b    *buffer
 }
 
-// Whole gives memory for n bytes, a multiple of a block, or nil: where that is more than a buffer has, or where all are in use.
+// Whole gives memory for n bytes, a multiple of a block, or nil: where that is more than a buffer
+// has, or where all are in use.
 func (p *Pool) Whole(n int64) *Whole {
 	if n > int64(p.cfg.Buffer) {
 		return nil
@@ -43,7 +45,8 @@ func (p *Pool) Open(f durable.File) durable.DirectFile {
 	return past
 }
 
-// Write writes Mem at off, a multiple of a block: past the cache with what Open gave for the file, else through it.
+// Write writes Mem at off, a multiple of a block: past the cache with what Open gave for the file,
+// else through it.
 func (w *Whole) Write(f durable.File, past durable.DirectFile, off int64) error {
 	n, err := 0, errors.ErrUnsupported
 	if past != nil {

@@ -1,8 +1,9 @@
-// Package durable is the small leaf of file steps that survive power loss: write a file, make a folder, remove a name. Each returns when
-// the step is on the disk, folder entries included. It owns no format and no policy.
+// Package durable is the small leaf of file steps that survive power loss: write a file, make a
+// folder, remove a name. Each returns when the step is on the disk, folder entries included. It
+// owns no format and no policy.
 //
-// It also declares what such steps need of a file system, [FS] and [File], so that the same code runs on the operating system's ([OS]) and on
-// a simulated disk that loses power (package crashfs).
+// It also declares what such steps need of a file system, [FS] and [File], so that the same code
+// runs on the operating system's ([OS]) and on a simulated disk that loses power (package crashfs).
 package durable
 
 import (
@@ -15,8 +16,9 @@ import (
 	"path/filepath"
 )
 
-// FS is a file system. Nothing that its methods do is durable before the file, or the folder whose entries changed, is synced. Errors are
-// those of package os: errors.Is knows fs.ErrNotExist, fs.ErrExist and the system's numbers. It is safe for concurrent use.
+// FS is a file system. Nothing that its methods do is durable before the file, or the folder whose
+// entries changed, is synced. Errors are those of package os: errors.Is knows fs.ErrNotExist,
+// fs.ErrExist and the system's numbers. It is safe for concurrent use.
 type FS interface {
 	// OpenFile opens a file, or a folder for its Sync, as os.OpenFile does.
 	OpenFile(path string, flag int, perm fs.FileMode) (File, error)
@@ -39,29 +41,36 @@ type File interface {
 	io.ReaderAt
 	io.WriterAt
 	io.Closer
-	// Sync makes what was written, or a folder's entries, survive power loss. After a failure nobody knows what is on the disk, and
-	// another Sync that succeeds says nothing of what was written before the failed one.
+	// Sync makes what was written, or a folder's entries, survive power loss. After a failure
+	// nobody knows what is on the disk, and another Sync that succeeds says nothing of what was
+	// written before the failed one.
 	Sync() error
-	// WriteBack is a hint to begin with bringing n bytes from off to the disk. It does not wait; an error shows at the Sync.
+	// WriteBack is a hint to begin with bringing n bytes from off to the disk. It does not wait; an
+	// error shows at the Sync.
 	WriteBack(off, n int64)
-	// PastCache gives a way to read past the cache what the disk holds of the n bytes from off: whole blocks of [Block] bytes, into memory at
-	// such an address, short only at the file's end. Where the file system can't, the read is as good as it gets. done ends it.
+	// PastCache gives a way to read past the cache what the disk holds of the n bytes from off:
+	// whole blocks of [Block] bytes, into memory at such an address, short only at the file's end.
+	// Where the file system can't, the read is as good as it gets. done ends it.
 	PastCache(off, n int64) (read func(p []byte, off int64) (int, error), done func() error)
-	// Direct opens the file once more, for writes past the cache. errors.ErrUnsupported where the file system has none; then, or where there is no
-	// descriptor for it, write through the cache.
+	// Direct opens the file once more, for writes past the cache. errors.ErrUnsupported where the
+	// file system has none; then, or where there is no descriptor for it, write through the cache.
 	Direct() (DirectFile, error)
-	// Punch gives n bytes from off back to the disk: they read as zeros then, and the file stays as long as it is. Both are to be multiples of [Block].
-	// errors.ErrUnsupported where the file system can't, and then nothing has changed.
+	// Punch gives n bytes from off back to the disk: they read as zeros then, and the file stays as
+	// long as it is. Both are to be multiples of [Block]. errors.ErrUnsupported where the file
+	// system can't, and then nothing has changed.
 	Punch(off, n int64) error
-	// NextData gives where, from off on, there may be something else than what was punched or never written; io.EOF where there is nothing more.
+	// NextData gives where, from off on, there may be something else than what was punched or never
+	// written; io.EOF where there is nothing more.
 	NextData(off int64) (int64, error)
-	// Lock takes the file's exclusive lock until Close, or the end of the process, without waiting; ErrLocked where another open file has it.
+	// Lock takes the file's exclusive lock until Close, or the end of the process, without waiting;
+	// ErrLocked where another open file has it.
 	Lock() error
 }
 
-// DirectFile writes past the cache: whole blocks of [Block] bytes, and of a page, from memory at such an address; what is not, or what the file
-// system can't, is errors.ErrUnsupported, and has changed nothing. What was written is no safer than through the cache before the File's Sync. It is safe for
-// concurrent use.
+// DirectFile writes past the cache: whole blocks of [Block] bytes, and of a page, from memory at
+// such an address; what is not, or what the file system can't, is errors.ErrUnsupported, and has
+// changed nothing. What was written is no safer than through the cache before the File's Sync. It
+// is safe for concurrent use.
 type DirectFile interface {
 	io.WriterAt
 	io.Closer
@@ -97,8 +106,9 @@ func Boot(on FS) string {
 	return ""
 }
 
-// WriteFile makes path have exactly this content, or leaves it as it was: temporary file, fsync, rename, fsync of the folder. Where only the last of
-// these failed, the new content is there until a power loss may bring the old one back.
+// WriteFile makes path have exactly this content, or leaves it as it was: temporary file, fsync,
+// rename, fsync of the folder. Where only the last of these failed, the new content is there until
+// a power loss may bring the old one back.
 func WriteFile(on FS, path string, data []byte, perm fs.FileMode) error {
 	if err := writeFile(on, path, data, perm); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
@@ -134,8 +144,8 @@ func ReadFile(on FS, path string) ([]byte, error) {
 	return data, errors.Join(err, f.Close())
 }
 
-// MkdirAll makes path and what is missing above it. A folder that is there already is left as it is, but for its name: whoever made it may have died
-// before that was durable.
+// MkdirAll makes path and what is missing above it. A folder that is there already is left as it
+// is, but for its name: whoever made it may have died before that was durable.
 func MkdirAll(on FS, path string, perm fs.FileMode) error {
 	parent := filepath.Dir(path)
 	info, err := on.Stat(path)
@@ -163,7 +173,8 @@ func MkdirAll(on FS, path string, perm fs.FileMode) error {
 	return SyncDir(on, parent)
 }
 
-// Mkdir is MkdirAll for the last part of the path alone: what is missing above it may be on a disk that is not mounted.
+// Mkdir is MkdirAll for the last part of the path alone: what is missing above it may be on a disk
+// that is not mounted.
 func Mkdir(on FS, path string, perm fs.FileMode) error {
 	parent := filepath.Dir(path)
 	if _, err := on.Stat(parent); errors.Is(err, fs.ErrNotExist) {
@@ -172,8 +183,8 @@ func Mkdir(on FS, path string, perm fs.FileMode) error {
 	return MkdirAll(on, path, perm)
 }
 
-// RemoveAll removes path and what is in it. Links are removed, and not followed. Unlike the other steps it is not on the
-// disk when it returns: after a crash some of it may be there again.
+// RemoveAll removes path and what is in it. Links are removed, and not followed. Unlike the other
+// steps it is not on the disk when it returns: after a crash some of it may be there again.
 func RemoveAll(on FS, path string) error {
 	err := on.Remove(path)
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
@@ -200,8 +211,9 @@ func SyncDir(on FS, path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// Lock takes the exclusive lock of the file at path, which it makes where there is none, until the file is closed or
-// the process ends. ErrLocked where another open file has it, also one of this process.
+// Lock takes the exclusive lock of the file at path, which it makes where there is none, until the
+// file is closed or the process ends. ErrLocked where another open file has it, also one of this
+// process.
 func Lock(on FS, path string) (File, error) {
 	f, err := on.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -213,8 +225,8 @@ func Lock(on FS, path string) (File, error) {
 	return f, nil
 }
 
-// OpenRegular opens a file for reading that is a regular one, and no link to one. It gives nil where something else has the
-// name, and fs.ErrNotExist where nothing has.
+// OpenRegular opens a file for reading that is a regular one, and no link to one. It gives nil
+// where something else has the name, and fs.ErrNotExist where nothing has.
 func OpenRegular(path string) (*os.File, error) {
 	info, err := os.Lstat(path)
 	if err != nil || !info.Mode().IsRegular() {

@@ -14,8 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Held is a folder of the operating system's that is held open, as a file system. A path that begins with the folder's name leads into the folder that was opened,
-// wherever that has been moved to since and whatever has the name by now. All other paths are refused with fs.ErrPermission.
+// Held is a folder of the operating system's that is held open, as a file system. A path that
+// begins with the folder's name leads into the folder that was opened, wherever that has been moved
+// to since and whatever has the name by now. All other paths are refused with fs.ErrPermission.
 type Held struct {
 	name string
 	dir  *os.File
@@ -59,7 +60,8 @@ func openat(at int, rel, path string, flag int, perm fs.FileMode) (*os.File, err
 // Name is the folder's name when it was opened.
 func (h *Held) Name() string { return h.name }
 
-// Way gives a path that leads into the folder wherever it is, for what takes paths alone. It is the folder's name where the system has none.
+// Way gives a path that leads into the folder wherever it is, for what takes paths alone. It is the
+// folder's name where the system has none.
 func (h *Held) Way() string {
 	way := fmt.Sprintf("/proc/self/fd/%d", h.dir.Fd())
 	if info, err := os.Stat(way); err != nil || !h.is(info) {
@@ -86,9 +88,9 @@ func (h *Held) InPlace() error {
 	return nil
 }
 
-// Lock takes the lock of File.Lock for the folder itself. Unlike the lock of a file in it, which may be
-// removed and made anew, it is the lock of whatever opens this folder. errors.ErrUnsupported where the
-// file system can't lock folders.
+// Lock takes the lock of File.Lock for the folder itself. Unlike the lock of a file in it, which
+// may be removed and made anew, it is the lock of whatever opens this folder. errors.ErrUnsupported
+// where the file system can't lock folders.
 func (h *Held) Lock() error {
 	err := LockFile(h.dir)
 	for _, not := range []error{unix.EBADF, unix.EINVAL, unix.ENOLCK, unix.ENOSYS, unix.ENOTSUP, unix.EISDIR} {

@@ -11,7 +11,8 @@ import (
 	"sluice/internal/durable"
 )
 
-// What goes through a folder that is held open goes into that folder, though another has its name by now; nothing goes anywhere else.
+// What goes through a folder that is held open goes into that folder, though another has its name
+// by now; nothing goes anywhere else.
 func TestAHeldFolderIsTheOneThatWasOpened(t *testing.T) {
 	base := t.TempDir()
 	dir, moved := filepath.Join(base, "data"), filepath.Join(base, "moved")

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// Between the opening and the locking of a file another process may take its name away, or give it to another file.
+// Between the opening and the locking of a file another process may take its name away, or give it
+// to another file.
 func TestAFileIsKnownByItsName(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "j")
 	f, err := os.Create(path)

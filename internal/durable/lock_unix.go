@@ -26,9 +26,10 @@ func LockFile(f *os.File) error {
 // ErrForeign: what has the name is no regular file. It is neither followed nor changed.
 var ErrForeign = errors.New("it is no regular file")
 
-// OpenLocked opens a regular file for reading and writing, and takes its lock until it is closed. The file that is locked is the one that has the name: another
-// process may have removed or replaced it between the two steps. No link is followed, and no pipe waited for. fs.ErrNotExist where there is none,
-// ErrLocked where another open file has the lock, ErrForeign.
+// OpenLocked opens a regular file for reading and writing, and takes its lock until it is closed.
+// The file that is locked is the one that has the name: another process may have removed or
+// replaced it between the two steps. No link is followed, and no pipe waited for. fs.ErrNotExist
+// where there is none, ErrLocked where another open file has the lock, ErrForeign.
 func OpenLocked(path string) (*os.File, error) {
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
@@ -54,8 +55,9 @@ func OpenLocked(path string) (*os.File, error) {
 	}
 }
 
-// CreateLocked makes a file and takes its lock until it is closed. It gets its name when begin has written to it: nobody else ever sees it unlocked, or without
-// that. fs.ErrExist where the name is taken.
+// CreateLocked makes a file and takes its lock until it is closed. It gets its name when begin has
+// written to it: nobody else ever sees it unlocked, or without that. fs.ErrExist where the name is
+// taken.
 func CreateLocked(path string, perm os.FileMode, begin func(*os.File) error) (*os.File, error) {
 	temp := path + "~" + rand.Text()[:12]
 	f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, perm)
@@ -88,7 +90,8 @@ func Named(f *os.File, path string) (bool, error) {
 	return err == nil && os.SameFile(mine, its), err
 }
 
-// linkNew gives a file another name that nothing has, on systems and file systems that can't rename so.
+// linkNew gives a file another name that nothing has, on systems and file systems that can't rename
+// so.
 func linkNew(from, to string) error {
 	err := os.Link(from, to)
 	if err == nil || errors.Is(err, os.ErrExist) {

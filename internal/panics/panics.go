@@ -1,6 +1,8 @@
-// Package panics makes errors of panics, for work that no request waits for: one bad row or file fails its own step, and does not end the process.
+// Package panics makes errors of panics, for work that no request waits for: one bad row or file
+// fails its own step, and does not end the process.
 //
-// It owns how that is done. What a failed step has left half done is its caller's: who holds something gives it back by defer.
+// It owns how that is done. What a failed step has left half done is its caller's: who holds
+// something gives it back by defer.
 package panics
 
 import (

@@ -1,5 +1,5 @@
-// Package metadatatest has the conformance suite that every store of metadata passes, and a store in
-// memory for the tests of what is built on one. It owns no test of a concrete store.
+// Package metadatatest has the conformance suite that every store of metadata passes, and a store
+// in memory for the tests of what is built on one. It owns no test of a concrete store.
 package metadatatest
 
 import (
@@ -91,8 +91,8 @@ func (j jointCatalog) Update(ctx context.Context, f func(catalog.Tx) error) erro
 	return j.Mem.Update(ctx, func(tx catalog.Tx) error { return f(jointTx{tx, j.sessions}) })
 }
 
-// jointTx refuses the end of a session while the closure runs, as a store does that has both in one transaction: so no end of a
-// batch is carried out where another is refused.
+// jointTx refuses the end of a session while the closure runs, as a store does that has both in one
+// transaction: so no end of a batch is carried out where another is refused.
 type jointTx struct {
 	catalog.Tx
 	sessions *session.Mem

@@ -28,7 +28,8 @@ func TestStore(t *testing.T, open func(t *testing.T, hook metadata.Hook) metadat
 
 func noHook(catalog.Tx, *session.Session, session.Session) error { return nil }
 
-// The hook is part of the commit that creates a session, and of each record while the length is unknown.
+// The hook is part of the commit that creates a session, and of each record while the length is
+// unknown.
 func testHook(t *testing.T, open func(t *testing.T, hook metadata.Hook) metadata.Store) {
 	full := errors.New("quota exceeded")
 	var limit int64 = 100

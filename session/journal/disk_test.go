@@ -13,7 +13,8 @@ import (
 	"sluice/session"
 )
 
-// disk is a file on a disk that forgets, when the power fails, whatever was not synced, and that can fail.
+// disk is a file on a disk that forgets, when the power fails, whatever was not synced, and that
+// can fail.
 type disk struct {
 	now, synced []byte
 	write, sync error // what the next calls answer

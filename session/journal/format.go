@@ -21,7 +21,8 @@ const (
 	headerSize = int64(len(magic) + 1)
 
 	frameHead = 8 // length and check sum
-	// maxFrame bounds an operation in bytes: a session with as many entries as the engine allows, with the longest notes.
+	// maxFrame bounds an operation in bytes: a session with as many entries as the engine allows,
+	// with the longest notes.
 	maxFrame = 256 << 20
 )
 
@@ -107,7 +108,8 @@ func next(r io.Reader, left int64) (body []byte, err error) {
 	return body, nil
 }
 
-// replay does the operations of the file, which is size bytes long, and gives the end of the last whole frame.
+// replay does the operations of the file, which is size bytes long, and gives the end of the last
+// whole frame.
 func replay(f *os.File, size int64, do func(session.Op) error) (end int64, err error) {
 	end = headerSize
 	r := bufio.NewReaderSize(io.NewSectionReader(f, end, size-end), 64<<10)
@@ -131,8 +133,8 @@ func replay(f *os.File, size int64, do func(session.Op) error) (end int64, err e
 	return end, nil
 }
 
-// unfinished checks that what lies from end on can be the rest of one interrupted append. Each append is
-// synced before the next begins, so no whole frame follows it: where one does, an
+// unfinished checks that what lies from end on can be the rest of one interrupted append. Each
+// append is synced before the next begins, so no whole frame follows it: where one does, an
 // acknowledged operation before it was damaged.
 func unfinished(f *os.File, end, size int64) error {
 	if size-end > frameHead+maxFrame {
@@ -151,7 +153,8 @@ func unfinished(f *os.File, end, size int64) error {
 	return nil
 }
 
-// stored is an operation in the file, version 1. Strings that may be any bytes are bytes here, since JSON's are Unicode.
+// stored is an operation in the file, version 1. Strings that may be any bytes are bytes here,
+// since JSON's are Unicode.
 type stored struct {
 	Create *storedSession `json:"create,omitempty"`
 	Record *storedRecord  `json:"record,omitempty"`
@@ -160,7 +163,8 @@ type stored struct {
 	Totals *storedTotals  `json:"totals,omitempty"`
 }
 
-// kinds is how many operations it is; one that stands beside another would be an effect that is lost.
+// kinds is how many operations it is; one that stands beside another would be an effect that is
+// lost.
 func (st stored) kinds() (n int) {
 	for _, there := range []bool{st.Create != nil, st.Record != nil, st.Move != nil, st.Row != nil, st.Totals != nil} {
 		if there {

@@ -35,8 +35,8 @@ func samples() []session.Op {
 	}
 }
 
-// An operation that can be read means the same when it was written again, and nothing that it says is passed over. Whatever it says, doing it does not
-// panic.
+// An operation that can be read means the same when it was written again, and nothing that it says
+// is passed over. Whatever it says, doing it does not panic.
 func FuzzOperation(f *testing.F) {
 	for _, op := range samples() {
 		b, err := frame(op)
@@ -79,7 +79,8 @@ func sameOp(t *testing.T, a, b session.Op) bool {
 	return a.Kind == b.Kind && bytes.Equal(x, y)
 }
 
-// Any file is refused by name and left as it is, or it opens, and then it opens again with the same in it.
+// Any file is refused by name and left as it is, or it opens, and then it opens again with the same
+// in it.
 func FuzzFile(f *testing.F) {
 	whole, err := image(samples()[:2])
 	if err != nil {

@@ -16,9 +16,9 @@
 //	├──────────┼──────────┼──────────────────┤
 //	│ …        │ …        │ …                │
 //
-// The check sum covers the length and the operation, so that a tail of zeros is
-// no frame. An operation is one that changed the store (see stored). The state of the store is what they
-// make when they are done in order on an empty one.
+// The check sum covers the length and the operation, so that a tail of zeros is no frame. An
+// operation is one that changed the store (see stored). The state of the store is what they make
+// when they are done in order on an empty one.
 //
 // # Durability
 //
@@ -29,10 +29,9 @@
 // sync would then call safe); after a failed write the file is cut back to its last
 // whole frame and stays usable.
 //
-// Opening drops one unfinished frame at the end, which a crash may have left there and
-// which was never acknowledged. Any other damage is [ErrDamaged]. Where more than half
-// of the file describes what is no more, opening writes the file anew: beside it, synced, renamed, the folder
-// synced.
+// Opening drops one unfinished frame at the end, which a crash may have left there and which was
+// never acknowledged. Any other damage is [ErrDamaged]. Where more than half of the file describes
+// what is no more, opening writes the file anew: beside it, synced, renamed, the folder synced.
 package journal
 
 import (
@@ -51,7 +50,8 @@ import (
 var (
 	// ErrLocked: another Journal, of this or another process, has the file open.
 	ErrLocked = errors.New("journal is in use")
-	// ErrDamaged: the file is no journal, or was changed other than by appending to it. It is left as it is.
+	// ErrDamaged: the file is no journal, or was changed other than by appending to it. It is left
+	// as it is.
 	ErrDamaged = errors.New("journal is damaged")
 	// ErrVersion: a newer program has written the file. It is left as it is.
 	ErrVersion = errors.New("journal was written by a newer version")
@@ -59,8 +59,8 @@ var (
 	ErrClosed = errors.New("journal is closed")
 )
 
-// Journal is a session.Store on a file. It is safe for concurrent use, by any number of Services of this
-// process.
+// Journal is a session.Store on a file. It is safe for concurrent use, by any number of Services of
+// this process.
 type Journal struct {
 	*session.Mem
 	path string
@@ -85,8 +85,8 @@ const compactFrom = 16 << 10
 // suffixNew is the name, beside the journal's, under which it is written anew.
 const suffixNew = ".new"
 
-// Open opens the journal at path, or makes an empty one, and locks it until Close. Its folder must exist.
-// Errors: ErrLocked, ErrDamaged, ErrVersion, those of the file system.
+// Open opens the journal at path, or makes an empty one, and locks it until Close. Its folder must
+// exist. Errors: ErrLocked, ErrDamaged, ErrVersion, those of the file system.
 func Open(path string) (*Journal, error) {
 	f, err := openLocked(path)
 	if err != nil {
@@ -143,8 +143,8 @@ func load(path string, f *os.File) (*Journal, error) {
 	return j, nil
 }
 
-// begun gives the file's size, after writing the header where a crash, or nobody yet, has done so. No
-// frame is acknowledged before the header is durable, so that a torn one means an empty journal.
+// begun gives the file's size, after writing the header where a crash, or nobody yet, has done so.
+// No frame is acknowledged before the header is durable, so that a torn one means an empty journal.
 func begun(path string, f *os.File) (int64, error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -169,8 +169,8 @@ func begun(path string, f *os.File) (int64, error) {
 	return headerSize, errors.Join(f.Sync(), durable.SyncDir(durable.OS{}, filepath.Dir(path)))
 }
 
-// rewrite replaces the file at path by one with this content, and gives it open and locked. The caller
-// holds the lock of the old one.
+// rewrite replaces the file at path by one with this content, and gives it open and locked. The
+// caller holds the lock of the old one.
 func rewrite(path string, content []byte) (*os.File, error) {
 	temp := path + suffixNew
 	f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
@@ -222,7 +222,8 @@ func (j *Journal) log(op session.Op) error {
 	return nil
 }
 
-// Close gives the file and its lock up. Calls that change something fail with ErrClosed from then on. Repeating it is fine.
+// Close gives the file and its lock up. Calls that change something fail with ErrClosed from then
+// on. Repeating it is fine.
 func (j *Journal) Close() error { return j.close(func() error { return nil }) }
 
 // Remove closes the journal and deletes its file, durably: nothing of it is
@@ -246,7 +247,8 @@ func (j *Journal) close(first func() error) error {
 	return errors.Join(first(), j.file.Close())
 }
 
-// openLocked opens path, makes it where it is missing, and takes it for this open Journal alone; ErrLocked where that can't be.
+// openLocked opens path, makes it where it is missing, and takes it for this open Journal alone;
+// ErrLocked where that can't be.
 func openLocked(path string) (*os.File, error) {
 	for {
 		f, err := durable.OpenLocked(path)
@@ -269,7 +271,8 @@ func openLocked(path string) (*os.File, error) {
 	}
 }
 
-// Is reports whether the file at path is a journal, or what a crash has left of one: false where there is none, for a link, and for an empty file.
+// Is reports whether the file at path is a journal, or what a crash has left of one: false where
+// there is none, for a link, and for an empty file.
 func Is(path string) (bool, error) {
 	f, err := durable.OpenRegular(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -287,7 +290,8 @@ func Is(path string) (bool, error) {
 	return n > 0 && bytes.HasPrefix([]byte(magic), b[:n]), nil
 }
 
-// lock takes the file for this open Journal alone, or says ErrLocked at once. It ends with the file's closing, and so with the process.
+// lock takes the file for this open Journal alone, or says ErrLocked at once. It ends with the
+// file's closing, and so with the process.
 func lock(f *os.File) error {
 	err := durable.LockFile(f)
 	if errors.Is(err, durable.ErrLocked) {

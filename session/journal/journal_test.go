@@ -91,7 +91,8 @@ func dump(t testing.TB, st session.Store) (all state) {
 	return all
 }
 
-// step does something with the store, drawn from t: mostly what a service would, sometimes what is refused.
+// step does something with the store, drawn from t: mostly what a service would, sometimes what is
+// refused.
 func step(t *rapid.T, st session.Store) {
 	ctx := context.Background()
 	id := session.SessionID(rapid.Uint64Range(1, 4).Draw(t, "id"))
@@ -137,7 +138,8 @@ func TestReopeningChangesNothing(t *testing.T) {
 		j := open(t, filepath.Join(dir, fmt.Sprint(n)))
 		mem := session.NewMem()
 		for range rapid.IntRange(1, 30).Draw(rt, "steps") {
-			// The same operation on both: it is drawn once, and done on the journal through what Log saw of it on mem.
+			// The same operation on both: it is drawn once, and done on the journal through what
+			// Log saw of it on mem.
 			var ops []session.Op
 			logged := session.NewMemWith(session.MemHooks{Log: func(op session.Op) error { ops = append(ops, op); return nil }})
 			for _, op := range mem.Rows() {
@@ -240,7 +242,8 @@ func fileSize(t testing.TB, path string) int64 {
 	return info.Size()
 }
 
-// built makes a journal of three operations, and gives its bytes, where each frame ends, and the state after each.
+// built makes a journal of three operations, and gives its bytes, where each frame ends, and the
+// state after each.
 func built(t *testing.T) (b []byte, ends []int, states []state) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "j")

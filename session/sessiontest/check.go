@@ -85,7 +85,8 @@ func (w *world) same(k *known) {
 	}
 }
 
-// atOnceModel lets clients of all Services bring the same sessions at once, all chunks in any order, and finish them at once.
+// atOnceModel lets clients of all Services bring the same sessions at once, all chunks in any
+// order, and finish them at once.
 func atOnceModel(t *testing.T, st session.Store, services int) {
 	ctx := t.Context()
 	d := &disk{pages: map[string]*page{}}

@@ -231,7 +231,8 @@ func (w *world) time() {
 			due := b.seen < running-ttl.Milliseconds()
 			switch {
 			case k.state == session.Open && due:
-				// What only a stopped put held is not held any more: that is known only to the Service.
+				// What only a stopped put held is not held any more: that is known only to the
+				// Service.
 				if s, err := v.Status(context.Background(), k.id); b.busy && err == nil && s.State == session.Open {
 					continue
 				}

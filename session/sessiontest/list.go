@@ -43,7 +43,8 @@ func entriesOf(t *testing.T, st store) {
 	}
 }
 
-// crowd makes sessions of two owners in every state, under random ids, and gives them in the order in which they began.
+// crowd makes sessions of two owners in every state, under random ids, and gives them in the order
+// in which they began.
 func crowd(st store) []session.Session {
 	var all []session.Session
 	for i, state := range []session.State{

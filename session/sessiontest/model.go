@@ -17,10 +17,12 @@ import (
 	"sluice/session"
 )
 
-// TestModel runs any history of calls on that many Services over one Store, each call on any of them, and holds every answer
-// and all that is kept against a model: what was begun, which bytes were answered for, what has ended how. A few sessions go on at once, and puts
-// stay open while other calls happen. open gives an empty Store. Where it has a method Restart() error, that is called when the
-// history restarts the program: what was only in memory may be lost then. Where it has Close, that is called in the end.
+// TestModel runs any history of calls on that many Services over one Store, each call on any of
+// them, and holds every answer and all that is kept against a model: what was begun, which bytes
+// were answered for, what has ended how. A few sessions go on at once, and puts stay open while
+// other calls happen. open gives an empty Store. Where it has a method Restart() error, that is
+// called when the history restarts the program: what was only in memory may be lost then. Where it
+// has Close, that is called in the end.
 func TestModel(t *testing.T, open func(t *testing.T) session.Store, services int) {
 	t.Run("any history", func(t *testing.T) {
 		histories, steps := 0, 0
@@ -139,7 +141,8 @@ func (w *world) wake() {
 	stored, err := w.store.Stats(context.Background())
 	w.must(err)
 	for range w.n {
-		// Wait: an end whose outcome nobody knows never settles, and each call that meets it waits so long.
+		// Wait: an end whose outcome nobody knows never settles, and each call that meets it waits
+		// so long.
 		cfg := session.Config{TTL: ttl, Keep: keep, Tick: tick, Flush: time.Hour, Clock: w, Rand: w.rand, Buffer: 16, Wait: 2 * time.Millisecond}
 		if w.lend {
 			cfg.Small, cfg.Buffer, cfg.Buffers = 2, 4, 1

@@ -41,7 +41,8 @@ func (w *world) newPut(chunk bool) (*known, *put) {
 // bytes are those that the put may bring.
 func (p *put) bytes(k *known) session.Range { return rng(p.off, p.off+k.room(p)) }
 
-// fence says that what runs on those bytes through that Service was stopped: its sink hears nothing more.
+// fence says that what runs on those bytes through that Service was stopped: its sink hears nothing
+// more.
 func (k *known) fence(v *service, r session.Range) {
 	for _, p := range k.puts {
 		if p.on == v && p.bytes(k).Overlaps(r) {
@@ -148,7 +149,8 @@ func (w *world) endPut(k *known, p *put, why error) {
 		}
 	}
 	if p.err == nil && !k.state.Ended() {
-		// Whatever else was going on: as of the answer, all of it was there, and it was this. What came since is known.
+		// Whatever else was going on: as of the answer, all of it was there, and it was this. What
+		// came since is known.
 		for i := p.off; i < p.off+p.sent; i++ {
 			if k.content[i] != byteOf(i, p.version) {
 				w.t.Fatalf("byte %d is %d, and %d was answered for", i, k.content[i], byteOf(i, p.version))
@@ -179,11 +181,13 @@ func (w *world) adopt(k *known, p *put, n int64) {
 	}
 }
 
-// judge checks why a put has failed, or that it could not. before is the session as of the end of the body.
+// judge checks why a put has failed, or that it could not. before is the session as of the end of
+// the body.
 func (w *world) judge(before known, p *put, why error) {
 	want := before.answer(p, why)
 	if p.disturbed {
-		// It may have come before the other, or after, or have lost. That it may not claim what is not there was checked.
+		// It may have come before the other, or after, or have lost. That it may not claim what is
+		// not there was checked.
 		if p.err == nil && why == io.EOF {
 			return
 		}

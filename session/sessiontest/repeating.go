@@ -9,8 +9,9 @@ import (
 	"sluice/session"
 )
 
-// Repeating is store as a caller sees it whose answers get lost: about every second call is carried out twice, and the
-// second answer is the one that counts. Before and between, other calls get a chance to run.
+// Repeating is store as a caller sees it whose answers get lost: about every second call is carried
+// out twice, and the second answer is the one that counts. Before and between, other calls get a
+// chance to run.
 func Repeating(store session.Store) session.Store {
 	return &repeating{store: store, rand: rand.New(rand.NewPCG(1, 2))}
 }

@@ -11,7 +11,8 @@ import (
 	"sluice/session"
 )
 
-// disk is where the model's puts write: a page for each session and Service, whose name is the note of what it holds.
+// disk is where the model's puts write: a page for each session and Service, whose name is the note
+// of what it holds.
 type disk struct {
 	mu     sync.Mutex
 	pages  map[string]*page
@@ -168,8 +169,8 @@ func (s matching) Match(_ context.Context, mine, theirs session.Entry) error {
 	return nil
 }
 
-// body is what a put reads: it comes as the test sends it. The engine is known to have taken all that was sent when it
-// asks for more, or has returned.
+// body is what a put reads: it comes as the test sends it. The engine is known to have taken all
+// that was sent when it asks for more, or has returned.
 type body struct {
 	sent chan []byte // closed: the end, which is why
 	why  error       // io.EOF, or a cut
@@ -203,7 +204,8 @@ type put struct {
 	whole   bool
 	version byte
 	sent    int64 // bytes
-	// disturbed is set by everything else that happens to the session meanwhile: from then on it may lose.
+	// disturbed is set by everything else that happens to the session meanwhile: from then on it
+	// may lose.
 	disturbed bool
 
 	sink     *sink
@@ -281,5 +283,6 @@ var (
 	_ session.Lender = (*sink)(nil)
 )
 
-// byteOf is the byte at off in a version of a session's content. It is never 0, which stands for a byte that is not recorded.
+// byteOf is the byte at off in a version of a session's content. It is never 0, which stands for a
+// byte that is not recorded.
 func byteOf(off int64, version byte) byte { return byte(1+2*off) + version }

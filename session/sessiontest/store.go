@@ -1,8 +1,9 @@
-// Package sessiontest says what a [session.Store] is, as tests: the conformance suite that every store passes
-// (TestStore), a model of the whole engine against which any history is held (TestModel), and a Store that repeats
-// every call as one does whose answers get lost (Repeating).
+// Package sessiontest says what a [session.Store] is, as tests: the conformance suite that every
+// store passes (TestStore), a model of the whole engine against which any history is held
+// (TestModel), and a Store that repeats every call as one does whose answers get lost (Repeating).
 //
-// It owns no store, and nothing of how one keeps its records: durability, formats and crashes are for the tests of each.
+// It owns no store, and nothing of how one keeps its records: durability, formats and crashes are
+// for the tests of each.
 package sessiontest
 
 import (
@@ -21,7 +22,8 @@ import (
 	"sluice/session"
 )
 
-// TestStore is what every session.Store passes. open gives an empty one, with nothing that takes part in its commits.
+// TestStore is what every session.Store passes. open gives an empty one, with nothing that takes
+// part in its commits.
 func TestStore(t *testing.T, open func(t *testing.T) session.Store) {
 	for _, c := range []struct {
 		name string

@@ -1,24 +1,32 @@
-// Package folder owns a data folder as a whole: that its two halves, the metadata and the content, belong together, that one server at a time has it, and that what is
-// used is the folder that was opened. It does not own what is in the halves: that is the stores'.
+// Package folder owns a data folder as a whole: that its two halves, the metadata and the content,
+// belong together, that one server at a time has it, and that what is used is the folder that was
+// opened. It does not own what is in the halves: that is the stores'.
 //
-// Either half may be on a disk of its own, and that disk may be missing, or be another one, when the server starts or while it runs. An empty mount point looks
-// like a half that is to be made. So a half is made only where the whole folder has never held anything, and the halves know each other by an id that is drawn when the
-// folder is made:
+// Either half may be on a disk of its own, and that disk may be missing, or be another one, when
+// the server starts or while it runs. An empty mount point looks like a half that is to be made. So
+// a half is made only where the whole folder has never held anything, and the halves know each
+// other by an id that is drawn when the folder is made:
 //
 //	DIR/folder          {"format":1,"folder":ID,"part":"whole"}
 //	DIR/content/folder  {"format":1,"folder":ID,"part":"content"}
-//	DIR/meta/FOLDER     {"format":1,"folder":ID,"part":"meta","life":9,"open":true,"unknown":[[5,7]]}
-//	DIR/lock            locked while a process has the folder open, as are DIR, DIR/meta and DIR/content themselves
+//	DIR/meta/FOLDER     {"format":1,"folder":ID,"part":"meta",
+//	                     "life":9,"open":true,"unknown":[[5,7]]}
+//	DIR/lock            locked while a process has the folder open, as are DIR, DIR/meta and
+//	                    DIR/content themselves
 //
-// Each is written whole: temporary file, sync, rename. DIR/folder has "state":"new" until both halves have their ids, and in this time alone an empty half is
-// made. It has "state":"joining" while a folder that has none gets its ids: one of an older program, or one whose halves were joined deliberately.
+// Each is written whole: temporary file, sync, rename. DIR/folder has "state":"new" until both
+// halves have their ids, and in this time alone an empty half is made. It has "state":"joining"
+// while a folder that has none gets its ids: one of an older program, or one whose halves were
+// joined deliberately.
 //
 // # Incarnations
 //
-// The content store counts how often it was opened, and its files carry that number, the incarnation. The metadata keeps it too: "next" before one begins,
-// "life" and "open" when it has, and "open" goes before the content is closed cleanly. So an older copy of the metadata shows: its content has lived on. What was
-// made in the incarnations between the two ("unknown") is nothing that this metadata can judge: it is not garbage for having no record. An older copy of the content shows too, and is
-// refused.
+// The content store counts how often it was opened, and its files carry that number, the
+// incarnation. The metadata keeps it too: "next" before one begins, "life" and "open" when it has,
+// and "open" goes before the content is closed cleanly. So an older copy of the metadata shows: its
+// content has lived on. What was made in the incarnations between the two ("unknown") is nothing
+// that this metadata can judge: it is not garbage for having no record. An older copy of the
+// content shows too, and is refused.
 package folder
 
 import (
@@ -44,7 +52,8 @@ type Options struct {
 	Existing bool
 	// ReadOnly changes nothing, not even the marks.
 	ReadOnly bool
-	// Rejoin takes halves that do not belong together for one folder from now on, and makes an empty content where it is gone: its owner says so. The metadata must be there.
+	// Rejoin takes halves that do not belong together for one folder from now on, and makes an
+	// empty content where it is gone: its owner says so. The metadata must be there.
 	Rejoin bool
 	// Made is called when a new folder was made.
 	Made func()
@@ -55,7 +64,8 @@ type Options struct {
 type Folder struct {
 	// FS is the file system for what is in the folder itself, beside its halves.
 	FS durable.FS
-	// Path is its absolute name, and Way another path, which leads there though the folder was moved, where the system has one.
+	// Path is its absolute name, and Way another path, which leads there though the folder was
+	// moved, where the system has one.
 	Path, Way string
 	// Meta and Content are its halves.
 	Meta, Content Half
@@ -82,7 +92,8 @@ type Half struct {
 	// FS leads into the folder that was opened, for paths that begin with Path.
 	FS   durable.FS
 	Path string
-	// Way is another path for the same, which leads there though the folder was moved; it is Path where the system has none.
+	// Way is another path for the same, which leads there though the folder was moved; it is Path
+	// where the system has none.
 	Way string
 
 	part, file, format, lock string // which half, the file of its mark, that which a store makes first, and the lock's
@@ -94,8 +105,9 @@ var ErrLocked = errors.New("another sluice server is using this data folder")
 // ErrTaken: another process has, or may have, opened the folder that this one has open.
 var ErrTaken = errors.New("another server may have it")
 
-// Open opens the data folder, and makes it, the last part of its path alone, where nothing is. A folder with a half that is missing, empty, or another's is refused, and
-// nothing in it is touched. Begin is to follow before the content is opened, and Begun after it.
+// Open opens the data folder, and makes it, the last part of its path alone, where nothing is. A
+// folder with a half that is missing, empty, or another's is refused, and nothing in it is touched.
+// Begin is to follow before the content is opened, and Begun after it.
 func Open(path string, opts Options) (f *Folder, err error) {
 	if opts.FS == nil {
 		opts.FS = durable.OS{}
@@ -151,8 +163,8 @@ func (f *Folder) Close() (err error) {
 	return err
 }
 
-// take takes the lock's file, which programs before this one know alone. Where a folder has none, and
-// nothing may be changed, the locks of the folders have to do.
+// take takes the lock's file, which programs before this one know alone. Where a folder has none,
+// and nothing may be changed, the locks of the folders have to do.
 func (f *Folder) take() (err error) {
 	path := filepath.Join(f.Path, "lock")
 	if f.frozen {
@@ -174,9 +186,9 @@ func lockedBy(path string) error {
 	return fmt.Errorf("%w: %s. Stop that one first. Its lock ends with its process by itself; no lock file is to be removed", ErrLocked, path)
 }
 
-// hold keeps a folder open, and locked, where the file system can, and gives what leads into it. The
-// lock is that of the folder itself: lock files can be removed while they are locked, and whoever makes
-// them anew gets other ones.
+// hold keeps a folder open, and locked, where the file system can, and gives what leads into it.
+// The lock is that of the folder itself: lock files can be removed while they are locked, and
+// whoever makes them anew gets other ones.
 func (f *Folder) hold(on durable.FS, path string) (durable.FS, error) {
 	h, ok := on.(interface {
 		Hold(path string) (*durable.Held, error)
@@ -206,7 +218,8 @@ func wayOf(on durable.FS, path string) string {
 	return path
 }
 
-// make makes the folder where there is none, and refuses one that holds something else: its files would lie among those of a data folder.
+// make makes the folder where there is none, and refuses one that holds something else: its files
+// would lie among those of a data folder.
 func (f *Folder) make(existing bool) (made bool, err error) {
 	names, err := f.FS.List(f.Path)
 	names = slices.DeleteFunc(names, leftover)
@@ -233,10 +246,12 @@ func (f *Folder) make(existing bool) (made bool, err error) {
 	return true, durable.Mkdir(f.FS, f.Path, 0o700)
 }
 
-// Used reports whether the content was ever opened: then the metadata has a database, and none is to be made.
+// Used reports whether the content was ever opened: then the metadata has a database, and none is
+// to be made.
 func (f *Folder) Used() bool { return f.meta.Incarnation > 0 || f.meta.Next > 0 }
 
-// leftover reports whether a file is there in a folder that holds nothing: what file systems make, the lock, and what a write of a mark has left.
+// leftover reports whether a file is there in a folder that holds nothing: what file systems make,
+// the lock, and what a write of a mark has left.
 func leftover(name string) bool {
 	return name == "lost+found" || strings.EqualFold(name, "lock") || strings.HasPrefix(strings.ToLower(name), ".folder.")
 }

@@ -44,7 +44,8 @@ func contents(t *testing.T, on durable.FS, dir string) map[string]string {
 	return out
 }
 
-// session is one start and stop of a server, without what is in the halves but for the files that tell that something is.
+// session is one start and stop of a server, without what is in the halves but for the files that
+// tell that something is.
 func session(disk durable.FS) (id string, err error) {
 	f, err := Open(at, Options{FS: disk})
 	if err != nil {
@@ -109,7 +110,9 @@ func lived(t *testing.T) *crashfs.Disk {
 	return disk
 }
 
-// † A start that is stopped at any step goes on with the next, by kill -9 and by power loss: that of a new folder, that of one of an earlier program, and any other. The halves are of one folder then.
+// † A start that is stopped at any step goes on with the next, by kill -9 and by power loss: that
+// of a new folder, that of one of an earlier program, and any other. The halves are of one folder
+// then.
 func TestAStartThatIsStoppedAnywhereGoesOn(t *testing.T) {
 	for name, from := range map[string]func(*testing.T) *crashfs.Disk{"new": fresh, "earlier": older, "lived": lived} {
 		t.Run(name, func(t *testing.T) {
@@ -166,7 +169,8 @@ func hide(t *testing.T, disk durable.FS, half string, empty bool) (back func()) 
 	}
 }
 
-// † Whatever step a start was stopped at: once a half has something, a start without it, or without the other one, is refused and touches nothing. With it all is well.
+// † Whatever step a start was stopped at: once a half has something, a start without it, or without
+// the other one, is refused and touches nothing. With it all is well.
 func TestAHalfThatIsAwayIsNeverMadeAnew(t *testing.T) {
 	for name, from := range map[string]func(*testing.T) *crashfs.Disk{"earlier": older, "lived": lived} {
 		t.Run(name, func(t *testing.T) {
@@ -204,7 +208,8 @@ func TestAHalfThatIsAwayIsNeverMadeAnew(t *testing.T) {
 	}
 }
 
-// What does not belong together is refused, with its name and what can be done, and nothing is touched.
+// What does not belong together is refused, with its name and what can be done, and nothing is
+// touched.
 func TestHalvesThatDoNotBelongTogether(t *testing.T) {
 	exchange := func(t *testing.T, disk durable.FS, a, b string) {
 		must(t, errors.Join(disk.Rename(a, "/third"), disk.Rename(b, a), disk.Rename("/third", b)))
@@ -278,7 +283,8 @@ func TestHalvesThatDoNotBelongTogether(t *testing.T) {
 	}
 }
 
-// Halves that were moved together go on, and halves that somebody joins deliberately are one folder from then on.
+// Halves that were moved together go on, and halves that somebody joins deliberately are one folder
+// from then on.
 func TestHalvesAreJoined(t *testing.T) {
 	disk := lived(t)
 	must(t, disk.Remove(at+"/folder"))
@@ -312,7 +318,8 @@ func TestHalvesAreJoined(t *testing.T) {
 	}
 }
 
-// What the content has lived without the metadata is known as that, for good; what stops leave is not.
+// What the content has lived without the metadata is known as that, for good; what stops leave is
+// not.
 func TestLivesThatTheMetadataDoesNotKnow(t *testing.T) {
 	for name, c := range map[string]struct {
 		known   mark

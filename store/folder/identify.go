@@ -8,7 +8,8 @@ import (
 	"sluice/internal/durable"
 )
 
-// identify makes sure that the halves are this folder's, and gives a folder that holds nothing its ids.
+// identify makes sure that the halves are this folder's, and gives a folder that holds nothing its
+// ids.
 func (f *Folder) identify(existing bool) error {
 	if err := f.goOn(); err != nil {
 		return err
@@ -60,7 +61,8 @@ func (f *Folder) identify(existing bool) error {
 	return errors.Join(f.Meta.joins(f, meta, content), f.Content.joins(f, content, meta))
 }
 
-// first begins a folder, unless something else says that it has lived: then neither half's disk is mounted.
+// first begins a folder, unless something else says that it has lived: then neither half's disk is
+// mounted.
 func (f *Folder) first(existing bool, meta, content state) error {
 	for _, of := range []string{"admin-token", "id"} {
 		if _, err := f.FS.Stat(f.Path + "/" + of); err == nil {
@@ -78,7 +80,8 @@ func (f *Folder) first(existing bool, meta, content state) error {
 	return f.create(meta, content)
 }
 
-// create gives both halves their ids: what is there was made by nobody, or by a start that did not get to here.
+// create gives both halves their ids: what is there was made by nobody, or by a start that did not
+// get to here.
 func (f *Folder) create(meta, content state) error {
 	for _, of := range []struct {
 		h *Half
@@ -103,7 +106,8 @@ func (f *Folder) create(meta, content state) error {
 	return f.write("")
 }
 
-// prepare makes and opens a half that may not be there. The entry of one that is there may not be on the disk.
+// prepare makes and opens a half that may not be there. The entry of one that is there may not be
+// on the disk.
 func (f *Folder) prepare(h *Half, there bool) error {
 	if !there {
 		if err := f.FS.Mkdir(h.Path, 0o700); err != nil {
@@ -158,7 +162,8 @@ func (h *Half) belongs(f *Folder, s, other state) error {
 	return h.refuse("belongs to another data folder (%s, and this one is %s)", h.remedy(), s.mark.Folder, f.id)
 }
 
-// joins gives an error unless the half may get this folder's id: it has it already, or none, and something is in it.
+// joins gives an error unless the half may get this folder's id: it has it already, or none, and
+// something is in it.
 func (h *Half) joins(f *Folder, s, other state) error {
 	switch {
 	case s.marked:

@@ -12,7 +12,8 @@ type ContentState struct {
 	Clean       bool   // it was closed cleanly since
 }
 
-// Suits refuses content that is older than the metadata, before either is opened. Nothing is touched.
+// Suits refuses content that is older than the metadata, before either is opened. Nothing is
+// touched.
 func (f *Folder) Suits(last ContentState) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -30,8 +31,10 @@ func (f *Folder) suits(last ContentState) error {
 	return f.Content.refuse("is an older copy than its metadata: its last life was %d, and that of the metadata %d", f.Content.remedy(), last.Incarnation, f.meta.Incarnation)
 }
 
-// Begin notes that the content is about to be opened, and says after which incarnation the one that begins then is to come. The stores have been looked at, and are of formats that this
-// program knows. Where the folder has no ids yet it gets them. Content that is older than the metadata is refused. Begun is to follow.
+// Begin notes that the content is about to be opened, and says after which incarnation the one that
+// begins then is to come. The stores have been looked at, and are of formats that this program
+// knows. Where the folder has no ids yet it gets them. Content that is older than the metadata is
+// refused. Begun is to follow.
 func (f *Folder) Begin(last ContentState) (after uint64, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -113,7 +116,8 @@ func (f *Folder) note(m mark) error {
 	return nil
 }
 
-// End notes that the metadata knows of all that was made in this incarnation. It goes before the content is closed.
+// End notes that the metadata knows of all that was made in this incarnation. It goes before the
+// content is closed.
 func (f *Folder) End() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -128,7 +132,8 @@ func (f *Folder) End() error {
 	return f.note(m)
 }
 
-// Restored gives the halves in a folder that is being restored their ids: the content has lived up to there.
+// Restored gives the halves in a folder that is being restored their ids: the content has lived up
+// to there.
 func (f *Folder) Restored(incarnation uint64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -137,7 +142,8 @@ func (f *Folder) Restored(incarnation uint64) error {
 	return f.note(m)
 }
 
-// KnownIncarnation reports whether the metadata knows what was made in an incarnation of the content.
+// KnownIncarnation reports whether the metadata knows what was made in an incarnation of the
+// content.
 func (f *Folder) KnownIncarnation(incarnation uint64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -14,7 +14,8 @@ import (
 // lookEvery is how often Watch looks.
 const lookEvery = 2 * time.Second
 
-// Away says why nothing may be taken, deleted or marked as damaged now: when it was last looked, the folder or a half was not where it was opened. It costs nothing.
+// Away says why nothing may be taken, deleted or marked as damaged now: when it was last looked,
+// the folder or a half was not where it was opened. It costs nothing.
 func (f *Folder) Away() error {
 	if p := f.away.Load(); p != nil {
 		return *p
@@ -80,8 +81,9 @@ func (f *Folder) noteLock(on durable.FS, path string) error {
 	return err
 }
 
-// locked gives an error where the file of a lock is not the one that was locked: a program that knows
-// nothing of the folders' own locks may have begun, and so may any where folders can't be locked.
+// locked gives an error where the file of a lock is not the one that was locked: a program that
+// knows nothing of the folders' own locks may have begun, and so may any where folders can't be
+// locked.
 func (f *Folder) locked() error {
 	for _, l := range f.locks {
 		switch info, err := l.on.Stat(l.path); {
@@ -96,15 +98,16 @@ func (f *Folder) locked() error {
 	return nil
 }
 
-// Taken gives an error where another server has been started on this folder: then nothing in it may be
-// written any more.
+// Taken gives an error where another server has been started on this folder: then nothing in it may
+// be written any more.
 func (f *Folder) Taken() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.taken()
 }
 
-// taken compares the incarnation that the metadata's mark has with the one that was written there. f.mu is held.
+// taken compares the incarnation that the metadata's mark has with the one that was written there.
+// f.mu is held.
 func (f *Folder) taken() error {
 	m, ok, err := read(f.Meta.FS, f.Meta.markPath())
 	if err != nil || !ok || m.Folder != f.id {
@@ -147,6 +150,6 @@ func (f *Folder) inPlace() error {
 	return f.also()
 }
 
-// AlsoLook makes each look ask this too: whether what a store has below its half is in its place. It
-// comes before the first look.
+// AlsoLook makes each look ask this too: whether what a store has below its half is in its place.
+// It comes before the first look.
 func (f *Folder) AlsoLook(inPlace func() error) { f.also = inPlace }

@@ -15,7 +15,8 @@ import (
 	"sluice/internal/test/crashfs"
 )
 
-// A folder, or a half, that is not where it was opened is noticed, and so is that it is back: a name that is gone, another folder under it, and marks that are gone or another's.
+// A folder, or a half, that is not where it was opened is noticed, and so is that it is back: a
+// name that is gone, another folder under it, and marks that are gone or another's.
 func TestAFolderThatMovesIsNoticed(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	f, err := Open(data, Options{})
@@ -63,7 +64,8 @@ func swap(path, keep string) error {
 	return errors.Join(err, os.Rename(path, keep), os.WriteFile(path, []byte(other), 0o600))
 }
 
-// The folder is looked at every two seconds, and a second process, or a second Open of this one, gets none.
+// The folder is looked at every two seconds, and a second process, or a second Open of this one,
+// gets none.
 func TestAFolderIsWatchedAndLocked(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	f, err := Open(data, Options{})
@@ -87,8 +89,8 @@ func TestAFolderIsWatchedAndLocked(t *testing.T) {
 	})
 }
 
-// One step of a look that fails says nothing of the folder: nobody is refused for it. A disk that goes
-// on failing is away, until a look finds all in place.
+// One step of a look that fails says nothing of the folder: nobody is refused for it. A disk that
+// goes on failing is away, until a look finds all in place.
 func TestOneFailingStepOfALookIsPutUpWith(t *testing.T) {
 	disk := lived(t)
 	f, err := Open(at, Options{FS: disk})

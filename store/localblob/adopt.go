@@ -11,8 +11,9 @@ import (
 	"sluice/internal/durable"
 )
 
-// Adopt opens a place by the name that it had in another folder, and makes it where it is not there, so that a restore can write to it what a backup
-// holds. The caller syncs and closes it. A folder that has adopted places is closed by [Store.CloseAdopted], and serves nothing before.
+// Adopt opens a place by the name that it had in another folder, and makes it where it is not
+// there, so that a restore can write to it what a backup holds. The caller syncs and closes it. A
+// folder that has adopted places is closed by [Store.CloseAdopted], and serves nothing before.
 func (s *Store) Adopt(name string) (durable.File, error) {
 	p, ok := parse(name)
 	if !ok {
@@ -35,9 +36,10 @@ func (s *Store) Adopt(name string) (durable.File, error) {
 	return f, nil
 }
 
-// CloseAdopted closes a folder that places were adopted into, all of which are synced and closed. The next who opens it trusts nothing
-// in it, and begins an incarnation that no name has and that the folder the places come from will not reach: the two may go on side by
-// side, and never give one name to different bytes.
+// CloseAdopted closes a folder that places were adopted into, all of which are synced and closed.
+// The next who opens it trusts nothing in it, and begins an incarnation that no name has and that
+// the folder the places come from will not reach: the two may go on side by side, and never give
+// one name to different bytes.
 func (s *Store) CloseAdopted() error {
 	s.mu.Lock()
 	s.closed = true

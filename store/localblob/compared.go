@@ -12,14 +12,16 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 const (
 	// markEvery is how many bytes of an extent lie between two marks.
 	markEvery = 64 << 10
-	// mostMarks bounds what all extents together have that are remembered: 4 MiB of memory, for 64 GiB of content.
+	// mostMarks bounds what all extents together have that are remembered: 4 MiB of memory, for 64
+	// GiB of content.
 	mostMarks = 1 << 20
 	// marksOfOne is what an extent counts for beside its marks: its row in the map.
 	marksOfOne = 64
 )
 
-// summing is the CRC-32C of an extent that is read from its first byte on, as it stood at each mark: after each markEvery bytes, and at the end. What lies between two
-// marks can be compared alone: the one must lead to the other.
+// summing is the CRC-32C of an extent that is read from its first byte on, as it stood at each
+// mark: after each markEvery bytes, and at the end. What lies between two marks can be compared
+// alone: the one must lead to the other.
 type summing struct {
 	crc   uint32
 	n     int64
@@ -47,8 +49,10 @@ func mark(marks []uint32, i int64) uint32 {
 	return marks[i]
 }
 
-// compared remembers the marks of extents that were read as a whole and found right. They need never be taken back: they are those of the bytes that have the extent's own
-// checksum, whatever becomes of its place. Extents of one block have no use for it, so that small contents cost nothing.
+// compared remembers the marks of extents that were read as a whole and found right. They need
+// never be taken back: they are those of the bytes that have the extent's own checksum, whatever
+// becomes of its place. Extents of one block have no use for it, so that small contents cost
+// nothing.
 type compared struct {
 	mu  sync.Mutex
 	all map[catalog.Extent][]uint32

@@ -15,8 +15,8 @@ import (
 	"sluice/session"
 )
 
-// file is an open place. Those that are not on the disk stay open, since the kernel tells a failed write-back only to who
-// has the file open.
+// file is an open place. Those that are not on the disk stay open, since the kernel tells a failed
+// write-back only to who has the file open.
 type file struct {
 	s    *Store
 	p    place
@@ -40,8 +40,8 @@ type file struct {
 	flushing bool  // a sync runs that nobody waits for
 }
 
-// hold opens a place, or joins those who have it open. The caller must release it. A place that is to be
-// written is made where it is not there.
+// hold opens a place, or joins those who have it open. The caller must release it. A place that is
+// to be written is made where it is not there.
 func (s *Store) hold(p place, write bool) (*file, error) {
 	p = p.home()
 	s.mu.Lock()
@@ -80,7 +80,8 @@ func (f *file) open(write bool) error {
 	if f.f != nil {
 		return nil
 	}
-	// What this incarnation has written and closed again was synced before. A new entry counts as unlisted before it is there, so that no sync of the folder misses it.
+	// What this incarnation has written and closed again was synced before. A new entry counts as
+	// unlisted before it is there, so that no sync of the folder misses it.
 	old := f.p.incarnation != f.s.Incarnation
 	f.mu.Lock()
 	f.old, f.unlisted = old, old || write
@@ -100,7 +101,8 @@ func (f *file) open(write bool) error {
 		return full(err)
 	}
 	if f.pack != nil && !write {
-		// Without its key a pack's items can be read by those who know their names, but not be found.
+		// Without its key a pack's items can be read by those who know their names, but not be
+		// found.
 		if key, sound, err := readKey(opened); err == nil && sound {
 			f.pack.key = key
 		} else {
@@ -111,8 +113,9 @@ func (f *file) open(write bool) error {
 	return nil
 }
 
-// release lets go. The file stays open for the next one; where too many do, those that were unused longest are synced and closed behind the
-// caller's back. Only where that lags far behind does the caller see to one.
+// release lets go. The file stays open for the next one; where too many do, those that were unused
+// longest are synced and closed behind the caller's back. Only where that lags far behind does the
+// caller see to one.
 func (f *file) release() {
 	s := f.s
 	s.mu.Lock()
@@ -185,7 +188,8 @@ func (s *Store) closeOldest(keep int) {
 	}
 }
 
-// openFile opens a file, and where the system has no descriptor left, once more without those that only wait for their next user.
+// openFile opens a file, and where the system has no descriptor left, once more without those that
+// only wait for their next user.
 func (s *Store) openFile(path string, mode int) (durable.File, error) {
 	f, err := s.fs.OpenFile(path, mode, 0o600)
 	for tries := 0; notTried(err) && tries < 3 && s.shed(); tries++ {

@@ -12,8 +12,9 @@ import (
 	"sluice/internal/durable"
 )
 
-// there gives an error, a blob.ErrUnavailable, where the content folder itself, or that of these places, is gone or can't be read from the disk. Then a place that is missing or
-// can't be read says nothing about that place: all are so.
+// there gives an error, a blob.ErrUnavailable, where the content folder itself, or that of these
+// places, is gone or can't be read from the disk. Then a place that is missing or can't be read
+// says nothing about that place: all are so.
 func (s *Store) there(folder int) error {
 	err := s.known()
 	if err == nil {
@@ -51,7 +52,8 @@ func (s *Store) known() (err error) {
 	return nil
 }
 
-// unreadable marks the error of a sector that can't be read: what was there is as lost as what reads otherwise; unless nothing can be read there.
+// unreadable marks the error of a sector that can't be read: what was there is as lost as what
+// reads otherwise; unless nothing can be read there.
 func (s *Store) unreadable(p place, err error) error {
 	if !errors.Is(err, syscall.EIO) {
 		return err

@@ -5,8 +5,9 @@ import (
 	"sync"
 )
 
-// group lets callers share runs of a sync: one who asks while a run is on waits for the next, which begins after it has asked. Each gets
-// the error of the run that served it. The zero group is ready.
+// group lets callers share runs of a sync: one who asks while a run is on waits for the next, which
+// begins after it has asked. Each gets the error of the run that served it. The zero group is
+// ready.
 type group struct {
 	mu        sync.Mutex
 	now, next *turn

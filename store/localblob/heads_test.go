@@ -10,8 +10,9 @@ import (
 	"sluice/session"
 )
 
-// An item whose head has rotted can be read by its name, in this incarnation and after any stop: nothing of it is given back when the folder is opened, and a listing
-// says that its place may be there. What is torn in truth is listed likewise, and goes when it is deleted.
+// An item whose head has rotted can be read by its name, in this incarnation and after any stop:
+// nothing of it is given back when the folder is opened, and a listing says that its place may be
+// there. What is torn in truth is listed likewise, and goes when it is deleted.
 func TestADamagedHeadIsNoGarbage(t *testing.T) {
 	disk := crashfs.New()
 	s := open(t, "/d", Options{FS: disk})
@@ -92,7 +93,8 @@ func TestADamagedHeadIsNoGarbage(t *testing.T) {
 	}
 }
 
-// A pack in which nothing was written when the process died is listed as something that can be deleted.
+// A pack in which nothing was written when the process died is listed as something that can be
+// deleted.
 func TestAnEmptyPackIsListed(t *testing.T) {
 	disk := crashfs.New()
 	s := open(t, "/d", Options{FS: disk})

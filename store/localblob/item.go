@@ -22,7 +22,8 @@ const (
 	itemMagic  = "sluiceit"
 )
 
-// packKey makes the headers of one pack such that no content can look like one: it is random, and nobody is told.
+// packKey makes the headers of one pack such that no content can look like one: it is random, and
+// nobody is told.
 type packKey [16]byte
 
 func newKey() (k packKey) {
@@ -70,7 +71,8 @@ func (k packKey) read(b []byte, in place, off int64) (p place, ok bool) {
 	return p, p.off == off && bytes.Equal(b, want[:])
 }
 
-// walk visits the items from off on, in order; torn, if set, the blocks between them that hold something else. Either ends it by false.
+// walk visits the items from off on, in order; torn, if set, the blocks between them that hold
+// something else. Either ends it by false.
 func (k packKey) walk(f durable.File, in place, off int64, item func(p place) bool, torn func(off int64) bool) error {
 	var b [itemHeader]byte
 	for {
@@ -170,7 +172,8 @@ func (s *Store) itemsOf(in place, from int64, n int, out []blob.PlaceInfo) ([]bl
 	return l.out, nil
 }
 
-// listing is how the items of a pack are listed, and the stretches between them that hold something else.
+// listing is how the items of a pack are listed, and the stretches between them that hold something
+// else.
 type listing struct {
 	f   *file
 	n   int // so many at most

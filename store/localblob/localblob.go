@@ -1,57 +1,67 @@
-// Package localblob keeps content in files of one folder: the embedded content store. It owns the layout of that folder, what of it survives
-// which kind of stop, and finding out after a bad one. It knows nothing of memories, and of sessions only the number in a place's name.
+// Package localblob keeps content in files of one folder: the embedded content store. It owns the
+// layout of that folder, what of it survives which kind of stop, and finding out after a bad one.
+// It knows nothing of memories, and of sessions only the number in a place's name.
 //
 // # Format 2
 //
-//	DIR/format                   "sluice content, format 2"; a newer one is refused, and nothing is touched. Format 1 had no packs
+//	DIR/format                   "sluice content, format 2"; a newer one is refused, and nothing
+//	                             is touched. Format 1 had no packs
 //	DIR/lock                     locked while a process has the folder open
 //	DIR/state                    JSON, replaced whole:
 //	                               life      how often the folder was opened: the incarnation
-//	                               trusted   the first incarnation since the last stop that was not clean
-//	                               rebooted  the first incarnation since the last such stop that was the machine's (or the folder was copied)
+//	                               trusted   the first incarnation since the last unclean stop
+//	                               rebooted  the first one since the last such stop of the machine,
+//	                                         or since the folder was copied
 //	                               boot      the machine's boot id
 //	                               folder    device and inode of DIR
-//	                               clean     written by Close, when everything is on the disk; taken away by Open
+//	                               clean     written by Close, when all is on disk; removed by Open
 //	DIR/places/SS/NAME           the bytes of one place; SS are the first two digits of NAME
 //	DIR/packs/PACK               many places, of small contents
-//	DIR/parts                    whose the places and the packs are (parts.go), as DIR/places/part and DIR/packs/part say too
+//	DIR/parts                    whose the places and the packs are (parts.go); DIR/places/part
+//	                             and DIR/packs/part say so too
 //
 //	NAME = <session, 16 hex digits>-<generation, hex>-<incarnation, hex>[-<spare, hex>]
 //
-// A place holds the bytes of one session at their offsets in the session (a sparse file). The generation is that of the session's last
-// Drop, so that bytes which replace others go to another file; the incarnation is that of its writer, so that no file is written by two
-// incarnations, and whether an extent is in doubt after a bad stop can be read from its place's name. The spare counts the places
-// before it that a failed sync has poisoned.
+// A place holds the bytes of one session at their offsets in the session (a sparse file). The
+// generation is that of the session's last Drop, so that bytes which replace others go to another
+// file; the incarnation is that of its writer, so that no file is written by two incarnations, and
+// whether an extent is in doubt after a bad stop can be read from its place's name. The spare
+// counts the places before it that a failed sync has poisoned.
 //
-// Content of up to 1 MiB that comes in one piece is an item of a pack, so that one file, one entry in a folder and one sync serve many. It has a place of its own all the same:
+// Content of up to 1 MiB that comes in one piece is an item of a pack, so that one file, one entry
+// in a folder and one sync serve many. It has a place of its own all the same:
 //
 //	PACK = p<incarnation, 16 hex digits>-<number, 8>
 //	NAME = PACK-<offset of the item, 8>-<bytes of content, 6>-<session, 16>
 //
-//	│ "sluice pack, format 1\n" key, SHA-256 of both │ item │ item │ hole │ item │ …     each begins at a block
+//	│ "sluice pack, format 1\n" key, SHA-256 of both │ item │ item │ hole │ item │ …  at blocks
 //	                                                   │
-//	                                                   ╰─ "sluiceit" session, offset, bytes, SHA-256 with the key │ content │ zeros
+//	             "sluiceit" session, offset, bytes, SHA-256 with the key │ content │ zeros
 //
-// An item never moves. Appends gather in a batch, which takes the next blocks and is written past the cache in one piece; the first block, with the key, is on the disk before. The header is for
-// listing alone: names say everything. Its checksum is made with the key, which nobody is told, so that no content can look like an item. Deleting punches a
-// hole, when the last reader has left; a pack that gets no more items goes with its last one. What an append has left that came to no end is punched at
-// once; or, after a stop in its middle, listed as a place of session 0, since it may as well be an item whose header has rotted: the records know whose
-// bytes these are, if anybody's. Where the file system can't punch there are no packs.
+// An item never moves. Appends gather in a batch, which takes the next blocks and is written past
+// the cache in one piece; the first block, with the key, is on the disk before. The header is for
+// listing alone: names say everything. Its checksum is made with the key, which nobody is told, so
+// that no content can look like an item. Deleting punches a hole, when the last reader has left; a
+// pack that gets no more items goes with its last one. What an append has left that came to no end
+// is punched at once; or, after a stop in its middle, listed as a place of session 0, since it may
+// as well be an item whose header has rotted: the records know whose bytes these are, if anybody's.
+// Where the file system can't punch there are no packs.
 //
 // # What is safe when
 //
 //	WriteAt   nothing yet
-//	Commit    the bytes are in the page cache, or the drive has them: they survive the death of the process; with Power they are on the disk, and so is the folder's entry
+//	Commit    the bytes are in the page cache, or the drive has them: they survive the death of the
+//	          process; with Power they are on the disk, and so is the folder's entry
 //	Settle    they are on the disk, and so is the folder's entry
 //
-// A sync that failed is never tried again: the kernel has forgotten the bytes by then, and a second one would succeed. What was written since the last
-// good one is lost, and is said to be.
+// A sync that failed is never tried again: the kernel has forgotten the bytes by then, and a second
+// one would succeed. What was written since the last good one is lost, and is said to be.
 //
-// All bytes go through [writer.WriteAt] in write.go: small content to pack.go; the rest, where it comes fast, past the page cache, see package direct.
+// All bytes go through [writer.WriteAt] in write.go: small content to pack.go; the rest, where it
+// comes fast, past the page cache, see package direct.
 package localblob
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -87,18 +97,24 @@ type Options struct {
 	Reserve int64
 	// Direct is how content that comes fast is written past the cache.
 	Direct direct.Config
-	// Packed is how many bytes of content one may have that goes into a pack (1 MiB less the header; negative: none does).
+	// Packed is how many bytes of content one may have that goes into a pack (1 MiB less the
+	// header; negative: none does).
 	Packed int64
-	// PackSize is how long a pack gets, in bytes: what one failed sync can harm, and what a listing has to walk through (64 MiB).
+	// PackSize is how long a pack gets, in bytes: what one failed sync can harm, and what a listing
+	// has to walk through (64 MiB).
 	PackSize int64
-	// ReadOnly changes nothing in the folder, also where it is opened after a bad stop: what would write fails with ErrReadOnly.
+	// ReadOnly changes nothing in the folder, also where it is opened after a bad stop: what would
+	// write fails with ErrReadOnly.
 	ReadOnly bool
-	// Files is how many files stay open that nobody uses (256), until they are twice as many while they are being closed; one that is closed is synced first.
+	// Files is how many files stay open that nobody uses (256), until they are twice as many while
+	// they are being closed; one that is closed is synced first.
 	Files int
-	// AfterIncarnation is an incarnation that others know of: the one that begins comes after it, and where the folder itself knows nothing of it, it is an older copy, in which nothing is trusted.
+	// AfterIncarnation is an incarnation that others know of: the one that begins comes after it,
+	// and where the folder itself knows nothing of it, it is an older copy, in which nothing is
+	// trusted.
 	AfterIncarnation uint64
-	// Rejoin takes the folder for what is left of it, and makes anew what is missing of its places, packs
-	// and state: its owner says that they are gone for good.
+	// Rejoin takes the folder for what is left of it, and makes anew what is missing of its places,
+	// packs and state: its owner says that they are gone for good.
 	Rejoin bool
 	// FS is the file system that the folder is on (the operating system's).
 	FS  durable.FS
@@ -143,17 +159,8 @@ const (
 	formatLine = "sluice content, format %d\n"
 )
 
-// state is the file of that name.
-type state struct {
-	Incarnation uint64 `json:"life"`
-	SinceCrash  uint64 `json:"trusted"`
-	SinceReboot uint64 `json:"rebooted"`
-	Boot        string `json:"boot"`
-	Folder      string `json:"folder"`
-	Clean       bool   `json:"clean"`
-}
-
-// Open opens the folder and makes it where there is none. One that another process has open, and one of a newer format, are refused.
+// Open opens the folder and makes it where there is none. One that another process has open, and
+// one of a newer format, are refused.
 func Open(dir string, opts Options) (s *Store, err error) {
 	if opts.Reserve == 0 {
 		opts.Reserve = 64 << 20
@@ -196,8 +203,9 @@ func Open(dir string, opts Options) (s *Store, err error) {
 	return s, nil
 }
 
-// Peek says which incarnation of the folder was the last, and whether it ended cleanly; 0 where it was never opened. Whatever Open would refuse is refused; rejoin is
-// that of the options. Nothing is touched.
+// Peek says which incarnation of the folder was the last, and whether it ended cleanly; 0 where it
+// was never opened. Whatever Open would refuse is refused; rejoin is that of the options. Nothing
+// is touched.
 func Peek(dir string, on durable.FS, rejoin bool) (incarnation uint64, clean bool, err error) {
 	was, err := inspect(on, dir, rejoin)
 	if err != nil {
@@ -227,27 +235,6 @@ func readFormat(on durable.FS, dir string) (have int, err error) {
 // formatRemedy says what can be done where the file format is lost.
 func formatRemedy() string {
 	return "Restore a backup; or, where no newer sluice has had the folder, put the file back, with this line: " + strings.TrimSpace(fmt.Sprintf(formatLine, format))
-}
-
-// errState: the state can't be understood.
-var errState = errors.New("its file state is damaged")
-
-// stateRemedy is what can be done about a state that is gone.
-const stateRemedy = "Is its disk mounted, and the right one? Else restore a backup, or let sluice check --repair --rejoin go on without it: then all content is compared anew"
-
-// readState gives what the last incarnation has left; ok is false where there was none.
-func readState(on durable.FS, dir string) (st state, ok bool, err error) {
-	text, err := durable.ReadFile(on, filepath.Join(dir, "state"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return state{Clean: true}, false, nil
-	}
-	if err != nil {
-		return st, false, err
-	}
-	if err := json.Unmarshal(text, &st); err != nil || st.Incarnation == 0 {
-		return st, false, fmt.Errorf("%w: it says %.60q. %s", errState, text, stateRemedy)
-	}
-	return st, true, nil
 }
 
 // prepare checks what is there, makes what is missing, and begins an incarnation.
@@ -292,7 +279,8 @@ func (s *Store) makeFolders() error {
 	return errors.Join(durable.SyncDir(s.fs, places), durable.MkdirAll(s.fs, s.folder(packFolder), 0o700))
 }
 
-// empty refuses a folder that has content but not this file, without which the content is not understood.
+// empty refuses a folder that has content but not this file, without which the content is not
+// understood.
 func empty(on durable.FS, dir, file, remedy string) error {
 	for i := range packFolder + 1 {
 		names, err := on.List((&Store{dir: dir}).folder(i))
@@ -306,41 +294,6 @@ func empty(on durable.FS, dir, file, remedy string) error {
 	return nil
 }
 
-// beginIncarnation begins an incarnation, and notes what the last one's end makes doubtful.
-func (s *Store) beginIncarnation(was found) error {
-	old := was.state
-	if !was.hasState && s.opts.Rejoin {
-		newest, err := s.newestIncarnation()
-		if err != nil {
-			return err
-		}
-		old.Incarnation, old.Clean = newest, newest == 0
-	}
-	now := state{Incarnation: max(old.Incarnation, s.opts.AfterIncarnation) + 1, SinceCrash: old.SinceCrash, SinceReboot: old.SinceReboot, Boot: durable.Boot(s.fs)}
-	info, err := s.fs.Stat(s.dir)
-	if err != nil {
-		return err
-	}
-	now.Folder = info.ID
-	moved := old.Folder != "" && old.Folder != now.Folder || old.Incarnation < s.opts.AfterIncarnation
-	if !old.Clean || moved {
-		now.SinceCrash = now.Incarnation
-		if moved || now.Boot == "" || now.Boot != old.Boot {
-			now.SinceReboot = now.Incarnation
-		}
-	}
-	s.state = now
-	return s.writeState()
-}
-
-func (s *Store) writeState() error {
-	text, err := json.Marshal(s.state)
-	if err != nil {
-		return err
-	}
-	return s.writeFile("state", append(text, '\n'))
-}
-
 // writeFile replaces a file of the store's own.
 func (s *Store) writeFile(name string, text []byte) error {
 	if s.opts.ReadOnly {
@@ -349,8 +302,9 @@ func (s *Store) writeFile(name string, text []byte) error {
 	return durable.WriteFile(s.fs, filepath.Join(s.dir, name), text, 0o600)
 }
 
-// Close brings everything to the disk, and leaves a mark that it did. Writers must be closed before. Where the last stop was not clean, nobody knows what
-// the incarnation before it has left in the cache: then all of the disk is synced, which may take a while.
+// Close brings everything to the disk, and leaves a mark that it did. Writers must be closed
+// before. Where the last stop was not clean, nobody knows what the incarnation before it has left
+// in the cache: then all of the disk is synced, which may take a while.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	if s.closed {

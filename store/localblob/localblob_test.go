@@ -218,7 +218,8 @@ func TestNamesNeverBecomePaths(t *testing.T) {
 	}
 }
 
-// Without its state a folder would begin the lives again that it has lived, and write to their files.
+// Without its state a folder would begin the lives again that it has lived, and write to their
+// files.
 func TestAFolderWithContentHasAState(t *testing.T) {
 	for _, file := range []string{"state", "format"} {
 		dir := t.TempDir()

@@ -11,7 +11,8 @@ import (
 	"sluice/session"
 )
 
-// packs is the pack that items are appended to, and who does so. Items come to the disk in batches: while one is written, the next is filled.
+// packs is the pack that items are appended to, and who does so. Items come to the disk in batches:
+// while one is written, the next is filled.
 //
 //	append ─┬─▶ batch ── written by the first of its members, when the one before is done ─▶ pack
 //	append ─┤
@@ -65,7 +66,8 @@ func (ps *packs) init(cfg direct.Config) {
 	ps.pool = direct.NewPool(direct.Config{Off: cfg.Off, Buffers: 2, Buffer: 1 << 20})
 }
 
-// append writes an item behind all others. The file is held; the caller releases it. errNoPack where it is to get a file of its own instead.
+// append writes an item behind all others. The file is held; the caller releases it. errNoPack
+// where it is to get a file of its own instead.
 func (s *Store) append(id session.SessionID, content []byte) (p place, f *file, err error) {
 	p = place{id: id, incarnation: s.Incarnation, len: int64(len(content))}
 	b, mine, err := s.join(&p, content)
@@ -86,7 +88,8 @@ func (s *Store) append(id session.SessionID, content []byte) (p place, f *file, 
 	return p, nil, b.err
 }
 
-// join puts an item into the batch that takes items, and holds its file for the caller. mine: the caller has to write the batch.
+// join puts an item into the batch that takes items, and holds its file for the caller. mine: the
+// caller has to write the batch.
 func (s *Store) join(p *place, content []byte) (b *batch, mine bool, err error) {
 	ps, n := &s.packs, p.size()
 	ps.mu.Lock()
@@ -236,7 +239,8 @@ func (s *Store) retire() {
 	f.release()
 }
 
-// spoil sees to a batch that was not written whole: nothing more goes into its pack, for whose disk fails may fail again.
+// spoil sees to a batch that was not written whole: nothing more goes into its pack, for whose disk
+// fails may fail again.
 func (s *Store) spoil(b *batch) {
 	s.packs.mu.Lock()
 	if s.packs.current == b.f {
@@ -248,7 +252,8 @@ func (s *Store) spoil(b *batch) {
 	}
 }
 
-// leave closes what only an append needs, when the last one has left a pack that gets no more; and removes the pack where nothing is in it.
+// leave closes what only an append needs, when the last one has left a pack that gets no more; and
+// removes the pack where nothing is in it.
 func (s *Store) leave(f *file) {
 	f.mu.Lock()
 	over := !f.pack.current && f.pack.writing == 0

@@ -96,7 +96,8 @@ func packsOn(t *testing.T, on durable.FS, dir string) []string {
 	return slices.DeleteFunc(names, func(n string) bool { return n == partFile })
 }
 
-// Many at once share packs and syncs; packs come to their end, and go with the last item. The content is the same in the next incarnation.
+// Many at once share packs and syncs; packs come to their end, and go with the last item. The
+// content is the same in the next incarnation.
 func TestSmallContentsSharePacks(t *testing.T) {
 	disk, syncs := crashfs.New(), 0
 	disk.SetHook(func(s crashfs.Step) *crashfs.Fault {
@@ -167,7 +168,8 @@ func TestSmallContentsSharePacks(t *testing.T) {
 	}
 }
 
-// Content that has the bytes of a header, at the edge of a block, is not taken for an item: not even where the header before it is gone.
+// Content that has the bytes of a header, at the edge of a block, is not taken for an item: not
+// even where the header before it is gone.
 func TestNoContentLooksLikeAnItem(t *testing.T) {
 	disk := crashfs.New()
 	s := open(t, "/d", Options{FS: disk})
@@ -209,7 +211,8 @@ func TestNoContentLooksLikeAnItem(t *testing.T) {
 	}
 }
 
-// Whatever power loss leaves of packs: what was settled is there; the rest is listed or given back, and when all that is listed is deleted no pack is left.
+// Whatever power loss leaves of packs: what was settled is there; the rest is listed or given back,
+// and when all that is listed is deleted no pack is left.
 func TestPowerLossLeavesNothingInPacks(t *testing.T) {
 	for seed := range uint64(200) {
 		rng := rand.New(rand.NewPCG(seed, 1))
@@ -273,7 +276,8 @@ func TestPowerLossLeavesNothingInPacks(t *testing.T) {
 	}
 }
 
-// A sync that fails takes what is in no sync yet, and nothing else; what comes next goes to another pack.
+// A sync that fails takes what is in no sync yet, and nothing else; what comes next goes to another
+// pack.
 func TestAFailedSyncOfAPack(t *testing.T) {
 	disk := crashfs.New()
 	s := open(t, "/d", Options{FS: disk})
@@ -367,7 +371,8 @@ func TestDeletingTakesNobodyElsesBytes(t *testing.T) {
 	}
 }
 
-// Of a pack whose first block is damaged everything can be read and deleted, but nothing is listed by its name.
+// Of a pack whose first block is damaged everything can be read and deleted, but nothing is listed
+// by its name.
 func TestAPackWithoutItsKey(t *testing.T) {
 	disk := crashfs.New()
 	s := open(t, "/d", Options{FS: disk})
@@ -558,7 +563,8 @@ func (f slowDirect) WriteAt(p []byte, off int64) (int, error) {
 	return f.DirectFile.WriteAt(p, off)
 }
 
-// A pack that an item is still being written to stays, although it gets no more and nothing is in it yet.
+// A pack that an item is still being written to stays, although it gets no more and nothing is in
+// it yet.
 func TestAPackThatIsWrittenToStays(t *testing.T) {
 	disk := crashfs.New()
 	waiting, begun := make(chan struct{}), make(chan struct{})
@@ -599,7 +605,8 @@ func TestAPackThatIsWrittenToStays(t *testing.T) {
 	}
 }
 
-// A folder without packs gets the number of the format that has them, so that no older program opens it.
+// A folder without packs gets the number of the format that has them, so that no older program
+// opens it.
 func TestAFolderOfFormat1IsRaised(t *testing.T) {
 	disk := crashfs.New()
 	if err := open(t, "/d", Options{FS: disk}).Close(); err != nil {

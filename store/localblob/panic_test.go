@@ -8,7 +8,8 @@ import (
 	"sluice/catalog"
 )
 
-// A sync that panics poisons its place as one that fails does, and whoever waits for it, or comes later, is told: by Settle, not by the end of the process.
+// A sync that panics poisons its place as one that fails does, and whoever waits for it, or comes
+// later, is told: by Settle, not by the end of the process.
 func TestASyncThatPanicsIsAFailedOne(t *testing.T) {
 	disk := &hooked{}
 	s := open(t, t.TempDir(), Options{FS: disk})

@@ -11,9 +11,9 @@ import (
 	"sluice/internal/durable"
 )
 
-// The places and the packs may each be on a disk of their own. An empty mount point looks like a folder
-// in which nothing is yet. So each has a file that says whose it is, and the content folder has the same
-// file once both have it:
+// The places and the packs may each be on a disk of their own. An empty mount point looks like a
+// folder in which nothing is yet. So each has a file that says whose it is, and the content folder
+// has the same file once both have it:
 //
 //	DIR/places/part   "sluice content, part of ID"
 //	DIR/packs/part    the same
@@ -34,8 +34,8 @@ type found struct {
 	whose    string // what its file parts says; "": it has none
 }
 
-// inspect looks what there is, and refuses what can't be opened. Nothing is touched. With rejoin, what
-// is missing of the parts and the state is no reason to refuse.
+// inspect looks what there is, and refuses what can't be opened. Nothing is touched. With rejoin,
+// what is missing of the parts and the state is no reason to refuse.
 func inspect(on durable.FS, dir string, rejoin bool) (was found, err error) {
 	if was.format, err = readFormat(on, dir); err == nil && was.format == 0 {
 		err = empty(on, dir, "format", formatRemedy())
@@ -127,8 +127,9 @@ func readPart(on durable.FS, path string) (whose string, err error) {
 // makeParts makes the folders of the places and the packs, and the files that say whose they are.
 func (s *Store) makeParts(was found) error {
 	if was.whose != "" && was.hasState && was.format == format && !s.opts.Rejoin {
-		// All are there, and were on the disk before the file parts. The state that was read may not be: the incarnation that
-		// wrote it may have died before it synced, and the metadata are about to go by it.
+		// All are there, and were on the disk before the file parts. The state that was read may
+		// not be: the incarnation that wrote it may have died before it synced, and the metadata
+		// are about to go by it.
 		return durable.SyncDir(s.fs, s.dir)
 	}
 	if err := s.makeFolders(); err != nil {
@@ -158,8 +159,8 @@ func (s *Store) noteParts() error {
 	return nil
 }
 
-// InPlace gives an error where the folder of the places, or of the packs, is not the one that was there
-// when the store was opened: its disk is not mounted any more, or another is mounted over it.
+// InPlace gives an error where the folder of the places, or of the packs, is not the one that was
+// there when the store was opened: its disk is not mounted any more, or another is mounted over it.
 func (s *Store) InPlace() error {
 	for i, name := range []string{"places", "packs"} {
 		if s.parts[i] == "" {

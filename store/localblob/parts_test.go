@@ -45,8 +45,8 @@ func namesOn(t *testing.T, disk *crashfs.Disk, dir string) map[string]string {
 }
 
 // † Places or packs that are missing, empty or another content's at the start are refused by their
-// name, and nothing is touched or made; when they are back all is there. Their owner may say that they
-// are gone for good.
+// name, and nothing is touched or made; when they are back all is there. Their owner may say that
+// they are gone for good.
 func TestPartsThatAreAwayAreNotMadeAnew(t *testing.T) {
 	for _, part := range []string{"places", "packs", "places/00", "places/ab"} {
 		for name, away := range map[string]func(disk *crashfs.Disk, path string) error{
@@ -141,8 +141,8 @@ func TestPartsOfAnEarlierProgram(t *testing.T) {
 	}
 }
 
-// Places or packs that go away, or get another folder over them, while the store is open are noticed:
-// what is not found there is no loss.
+// Places or packs that go away, or get another folder over them, while the store is open are
+// noticed: what is not found there is no loss.
 func TestPartsThatGoAwayAreNoticed(t *testing.T) {
 	for _, part := range []string{"places", "packs"} {
 		for _, another := range []bool{false, true} {
@@ -169,8 +169,8 @@ func TestPartsThatGoAwayAreNoticed(t *testing.T) {
 	}
 }
 
-// A state that is gone or damaged is refused with what can be done, and its owner may go on without it:
-// no incarnation is lived twice, and nothing of before is trusted.
+// A state that is gone or damaged is refused with what can be done, and its owner may go on without
+// it: no incarnation is lived twice, and nothing of before is trusted.
 func TestAStateThatIsGone(t *testing.T) {
 	for name, text := range map[string]string{"gone": "", "cut": `{"life":`, "empty": " ", "of nothing": "{}"} {
 		disk := crashfs.New()

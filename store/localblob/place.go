@@ -18,8 +18,8 @@ import (
 type place struct {
 	id                      session.SessionID
 	gen, incarnation, spare uint64
-	// Of one in a pack: the pack's number, where its item begins, and how many bytes of content that has. Where in is zero it is no such place, and where
-	// off is zero too the pack itself.
+	// Of one in a pack: the pack's number, where its item begins, and how many bytes of content
+	// that has. Where in is zero it is no such place, and where off is zero too the pack itself.
 	in, off, len int64
 }
 
@@ -164,7 +164,8 @@ func (p place) folderOf() int {
 
 func (s *Store) path(p place) string { return filepath.Join(s.folder(p.folderOf()), p.file()) }
 
-// Where gives the file below a store's folder that a place is in, and where in it the place begins; the name itself where it is not one of this kind of store.
+// Where gives the file below a store's folder that a place is in, and where in it the place begins;
+// the name itself where it is not one of this kind of store.
 func Where(name string) (file string, off int64) {
 	p, ok := parse(name)
 	if !ok {
@@ -173,7 +174,8 @@ func Where(name string) (file string, off int64) {
 	return (&Store{}).path(p), p.base()
 }
 
-// IncarnationOf gives the incarnation of the store in which a place was made; 0 where it is not one of this kind of store.
+// IncarnationOf gives the incarnation of the store in which a place was made; 0 where it is not one
+// of this kind of store.
 func IncarnationOf(name string) uint64 {
 	p, _ := parse(name)
 	return p.incarnation
@@ -241,7 +243,8 @@ func (s *Store) Places(ctx context.Context, after string, n int) (out []blob.Pla
 	return s.items(ctx, after, n, out)
 }
 
-// list gives the names in a folder. One that is only read may have been made by a program that had no packs.
+// list gives the names in a folder. One that is only read may have been made by a program that had
+// no packs.
 func (s *Store) list(i int) ([]string, error) {
 	names, err := s.fs.List(s.folder(i))
 	if s.opts.ReadOnly && errors.Is(err, fs.ErrNotExist) {

@@ -9,7 +9,8 @@ import (
 	"sluice/blob"
 )
 
-// enter begins to use what an item holds: until exit it is not punched. blob.ErrMissing where it was.
+// enter begins to use what an item holds: until exit it is not punched. blob.ErrMissing where it
+// was.
 func (f *file) enter(p place) error {
 	if p.in == 0 {
 		return nil
@@ -52,7 +53,8 @@ func (f *file) exit(p place) {
 	}
 }
 
-// deleteItem is Delete for a place in a pack. Nobody begins to read it from here on; who does so already sees to the rest.
+// deleteItem is Delete for a place in a pack. Nobody begins to read it from here on; who does so
+// already sees to the rest.
 func (s *Store) deleteItem(p place) error {
 	f, err := s.hold(p.pack(), false)
 	if errors.Is(err, blob.ErrMissing) {
@@ -73,7 +75,8 @@ func (s *Store) deleteItem(p place) error {
 	return s.punch(f, p)
 }
 
-// punch gives back an item's blocks, and the pack with its last item. No sync: an item that power loss brings back is an orphan.
+// punch gives back an item's blocks, and the pack with its last item. No sync: an item that power
+// loss brings back is an orphan.
 func (s *Store) punch(f *file, p place) error {
 	err := s.punchable(f, p)
 	if err == nil {

@@ -12,13 +12,17 @@ import (
 	"sluice/session"
 )
 
-// Read implements blob.Store. Each byte was compared since it came from the disk, in the very memory that it is given in: no memory of an earlier look at the disk could say so,
-// since what the page cache has dropped meanwhile is read again.
+// Read implements blob.Store. Each byte was compared since it came from the disk, in the very
+// memory that it is given in: no memory of an earlier look at the disk could say so, since what the
+// page cache has dropped meanwhile is read again.
 //
-//	a whole extent   ── read, and compared at its end, before its last piece is given ─▶ its marks are remembered
-//	a part of one    ── first compared as a whole, unless its marks are remembered; then block by block, each before it is given
+//	a whole extent ── read, and compared at its end, before its last piece is given
+//	                    ─▶ its marks are remembered
+//	a part of one  ── first compared as a whole, unless its marks are remembered;
+//	                  then block by block, each before it is given
 //
-// So the first part that is read of an extent costs the extent once, and any other the blocks that it touches, as long as the marks are remembered.
+// So the first part that is read of an extent costs the extent once, and any other the blocks that
+// it touches, as long as the marks are remembered.
 func (s *Store) Read(_ context.Context, extents []catalog.Extent, off, n int64) (io.ReadCloser, error) {
 	r := &reader{s: s, files: map[string]held{}}
 	want := session.Range{Off: off, End: off + n}
@@ -48,7 +52,8 @@ type piece struct {
 	marks    []uint32 // of one that was
 }
 
-// reader streams pieces. It holds their places open, so that it can be read to its end although they are deleted meanwhile.
+// reader streams pieces. It holds their places open, so that it can be read to its end although
+// they are deleted meanwhile.
 type reader struct {
 	s     *Store
 	files map[string]held
@@ -191,7 +196,8 @@ func (r *reader) compared(e catalog.Extent, sum *summing) ([]uint32, error) {
 	return sum.marks, nil
 }
 
-// blocks reads the next bytes of an extent whose marks are known: some whole blocks, or what is wanted of one.
+// blocks reads the next bytes of an extent whose marks are known: some whole blocks, or what is
+// wanted of one.
 func (r *reader) blocks(part *piece, p []byte) (int, error) {
 	first := part.from / markEvery * markEvery
 	if whole := int64(len(p)) / markEvery * markEvery; part.from == first && whole > 0 {

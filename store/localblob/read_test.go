@@ -18,7 +18,8 @@ import (
 	"sluice/session"
 )
 
-// stored writes pieces of content into places of a session each, two to a place, and gives their extents in this order.
+// stored writes pieces of content into places of a session each, two to a place, and gives their
+// extents in this order.
 func stored(t *testing.T, s *Store, content []byte, sizes ...int) (extents []catalog.Extent) {
 	t.Helper()
 	at := 0
@@ -106,7 +107,8 @@ func (f gatedFile) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// Of those who read parts of one extent at the same time one compares the whole, and the others wait for it.
+// Of those who read parts of one extent at the same time one compares the whole, and the others
+// wait for it.
 func TestAnExtentIsComparedOnceForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const readers, blocks = 20, 50
@@ -135,7 +137,8 @@ func TestAnExtentIsComparedOnceForAll(t *testing.T) {
 	})
 }
 
-// Every range is what was stored, whether the extents' marks are known or not, whatever the buffer; also when the places are deleted meanwhile.
+// Every range is what was stored, whether the extents' marks are known or not, whatever the buffer;
+// also when the places are deleted meanwhile.
 func TestReadingRanges(t *testing.T) {
 	const k = markEvery
 	sizes := []int{100, k, 3*k + 5, 2 * k, k - 1, k + 1}
@@ -176,7 +179,8 @@ func TestReadingRanges(t *testing.T) {
 	}
 }
 
-// flip changes one bit of a place behind the store's back, on the disk: what the page cache has of it is dropped, as for a disk that has let it rot.
+// flip changes one bit of a place behind the store's back, on the disk: what the page cache has of
+// it is dropped, as for a disk that has let it rot.
 func flip(t *testing.T, s *Store, e catalog.Extent, at int64) {
 	t.Helper()
 	p, _ := parse(e.Place)
@@ -195,8 +199,10 @@ func flip(t *testing.T, s *Store, e catalog.Extent, at int64) {
 	}
 }
 
-// No bit that has flipped is ever given as good: not at a range that it is in, and of an extent that is read whole its last piece is not given. So it is before the extent was ever read, and after it was
-// found right and is remembered; then nothing of the block that it is in is given, and all others are. A place that was cut short is told like it.
+// No bit that has flipped is ever given as good: not at a range that it is in, and of an extent
+// that is read whole its last piece is not given. So it is before the extent was ever read, and
+// after it was found right and is remembered; then nothing of the block that it is in is given, and
+// all others are. A place that was cut short is told like it.
 func TestReadingRot(t *testing.T) {
 	const k = markEvery
 	content := noise(5*k + 10)

@@ -59,7 +59,8 @@ func newWorld(t *testing.T, dir string, disk durable.FS, stores *metadatatest.Me
 	return w
 }
 
-// Bytes that rot in a chunk of more than one buffer: the same chunk again is not refused as if it had other bytes. The rotten ones are dropped.
+// Bytes that rot in a chunk of more than one buffer: the same chunk again is not refused as if it
+// had other bytes. The rotten ones are dropped.
 func TestARottenChunkIsNotTakenForAConflict(t *testing.T) {
 	w := newWorld(t, t.TempDir(), nil, metadatatest.NewMem(upload.Reserving(catalog.Bounds{})))
 	defer w.blobs.Close()

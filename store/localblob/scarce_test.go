@@ -40,7 +40,8 @@ func (f *scarceFile) Close() error {
 	return f.File.Close()
 }
 
-// Uploads that rest, of which the files stay open, take no descriptor from those that go on: where there is none left, they are synced and closed.
+// Uploads that rest, of which the files stay open, take no descriptor from those that go on: where
+// there is none left, they are synced and closed.
 func TestRestingUploadsMakeWay(t *testing.T) {
 	disk := &scarce{}
 	disk.most.Store(1 << 20)

@@ -101,8 +101,8 @@ func each[T any](items []T, do func(T)) {
 	}
 }
 
-// committed notes that r must get to the disk. A place that a sync has poisoned takes nothing more: that sync may have swallowed
-// the failure of these very bytes.
+// committed notes that r must get to the disk. A place that a sync has poisoned takes nothing more:
+// that sync may have swallowed the failure of these very bytes.
 func (f *file) committed(r session.Range) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -119,7 +119,8 @@ func (f *file) clean() bool {
 	return len(f.dirty) == 0 && len(f.syncing) == 0 && !f.old && !f.unlisted && f.failed == nil
 }
 
-// settle brings to the disk what was committed, unless it is there. Who asks at the same time shares one sync. After a failure there is never another one.
+// settle brings to the disk what was committed, unless it is there. Who asks at the same time
+// shares one sync. After a failure there is never another one.
 func (f *file) settle() error {
 	if f.clean() {
 		return nil
@@ -127,12 +128,14 @@ func (f *file) settle() error {
 	return f.syncs.do(f.syncOnce)
 }
 
-// flushAfter is after how many bytes a place is synced although nobody waits for that, and flushEvery after how many more it is again. What a disk
-// keeps in its cache it writes at the next flush, at its own speed: the more there is, the longer whoever finishes waits.
+// flushAfter is after how many bytes a place is synced although nobody waits for that, and
+// flushEvery after how many more it is again. What a disk keeps in its cache it writes at the next
+// flush, at its own speed: the more there is, the longer whoever finishes waits.
 const flushAfter, flushEvery = 8 << 20, 2 << 20
 
-// wrote counts n bytes that were written, and syncs the place now and then behind the caller's back. Where such a sync fails, it is as with any
-// other: what was not on the disk is lost, and a Commit says so. The caller holds the file.
+// wrote counts n bytes that were written, and syncs the place now and then behind the caller's
+// back. Where such a sync fails, it is as with any other: what was not on the disk is lost, and a
+// Commit says so. The caller holds the file.
 func (f *file) wrote(n int64) {
 	f.mu.Lock()
 	f.loose += n
@@ -194,12 +197,14 @@ func (f *file) syncOnce() error {
 	return later
 }
 
-// notTried reports whether a sync failed for want of a descriptor: then nothing has been tried, nothing is lost, and it may be done later.
+// notTried reports whether a sync failed for want of a descriptor: then nothing has been tried,
+// nothing is lost, and it may be done later.
 func notTried(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
-// fail poisons the place: what is not on the disk by now is lost, and later writers of the same session go elsewhere.
+// fail poisons the place: what is not on the disk by now is lost, and later writers of the same
+// session go elsewhere.
 func (f *file) fail(err error) {
 	f.s.poison(f.p) // first, so that who finds the failure finds the other place too
 	f.mu.Lock()
@@ -235,7 +240,8 @@ func (s *Store) poison(p place) {
 	}
 }
 
-// syncFolder brings a place's entry, or that it is gone, to the disk. Its failure is that of every place whose entry it was to bring there.
+// syncFolder brings a place's entry, or that it is gone, to the disk. Its failure is that of every
+// place whose entry it was to bring there.
 func (s *Store) syncFolder(p place) error {
 	i := p.folderOf()
 	return s.folders[i].do(func() error {

@@ -70,7 +70,8 @@ func (h *hooked) gate() (files *atomic.Int64, enter <-chan struct{}, leave chan 
 	return files, entered, leave
 }
 
-// † a failed sync poisons the place: what was written since the last good one is lost, there is no second sync, and what comes next goes elsewhere.
+// † a failed sync poisons the place: what was written since the last good one is lost, there is no
+// second sync, and what comes next goes elsewhere.
 func TestAFailedSyncIsNeverTriedAgain(t *testing.T) {
 	dir, disk := t.TempDir(), &hooked{}
 	s := open(t, dir, Options{FS: disk})
@@ -187,7 +188,8 @@ func TestAWriterDoesNotOutliveAFailedSync(t *testing.T) {
 	}
 }
 
-// What is written while a sync runs is not what that sync has brought to the disk, though it is the same range.
+// What is written while a sync runs is not what that sync has brought to the disk, though it is the
+// same range.
 func TestASyncCoversWhatWasThereWhenItBegan(t *testing.T) {
 	disk := &hooked{}
 	s := open(t, t.TempDir(), Options{FS: disk})
@@ -314,7 +316,8 @@ func TestAPutSyncsNothing(t *testing.T) {
 	}
 }
 
-// A large place is synced while it is written, so that its end has little left to do. No write waits for that, and a small one is left alone.
+// A large place is synced while it is written, so that its end has little left to do. No write
+// waits for that, and a small one is left alone.
 func TestALargePlaceIsSyncedOnTheWay(t *testing.T) {
 	disk := &hooked{}
 	s := open(t, t.TempDir(), Options{FS: disk})

@@ -50,7 +50,8 @@ func (s *Store) Trim(ctx context.Context, name string, keep []catalog.Extent) er
 // trimStep is how much of a file is given back in one step, in bytes.
 const trimStep = 64 << 20
 
-// trim gives back the whole blocks of r. Where the file system can't, they stay until the file goes.
+// trim gives back the whole blocks of r. Where the file system can't, they stay until the file
+// goes.
 func (f *file) trim(r session.Range) error {
 	page := int64(max(block, os.Getpagesize())) // what one write may share with another
 	end := r.End / page * page

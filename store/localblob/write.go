@@ -21,8 +21,8 @@ func (s *Store) Writer(_ context.Context, id session.SessionID, gen uint64, size
 	return w, nil
 }
 
-// writer writes one put's bytes. It is a blob.Lender: what comes in its memory is written past the cache, the rest through it. Content that is small and comes
-// at once goes into a pack.
+// writer writes one put's bytes. It is a blob.Lender: what comes in its memory is written past the
+// cache, the rest through it. Content that is small and comes at once goes into a pack.
 type writer struct {
 	s    *Store
 	p    place
@@ -37,8 +37,8 @@ type writer struct {
 }
 
 const (
-	// behind is how many bytes are written before the kernel is asked to begin with bringing them to the disk, so that the sync at
-	// the end has little left to do.
+	// behind is how many bytes are written before the kernel is asked to begin with bringing them
+	// to the disk, so that the sync at the end has little left to do.
 	behind = 16 << 20
 	// askSpace is how many bytes all writers together write between two looks at the free space.
 	askSpace = 8 << 20
@@ -121,7 +121,8 @@ func (w *writer) open() error {
 	}
 }
 
-// take asks for room for n bytes. It looks at the disk only now and then, but at every write where there is none.
+// take asks for room for n bytes. It looks at the disk only now and then, but at every write where
+// there is none.
 func (s *Store) take(n int64) error {
 	if s.room.Add(-n) >= 0 {
 		return nil

@@ -10,16 +10,20 @@ import (
 )
 
 const (
-	// cacheSets and cacheWays bound how many rows are kept: 8192. cacheLargest bounds each, in bytes as stored. In memory a row takes up to twice
-	// that, so that all are at most 16 MiB, and in ordinary use 4.
+	// cacheSets and cacheWays bound how many rows are kept: 8192. cacheLargest bounds each, in
+	// bytes as stored. In memory a row takes up to twice that, so that all are at most 16 MiB, and
+	// in ordinary use 4.
 	cacheSets, cacheWays, cacheLargest = 2048, 4, 1 << 10
 )
 
-// cache keeps decoded rows of the catalog, so that what each request asks for anew (who it is from, what it may, where the bytes are) is looked up once.
+// cache keeps decoded rows of the catalog, so that what each request asks for anew (who it is from,
+// what it may, where the bytes are) is looked up once.
 //
-// A row in it is what the newest applied commit has, and what every commit since its from has had. The commit that writes a row takes it out, or puts the new one in
-// its place, at its place in the order of commits, before there is a view that shows the commit, and leaves its number with the set: a reader of an older view
-// can't put back what it still sees. So a view may use what it finds, unless it is older than from; and what is not durable yet is behind the from of its row.
+// A row in it is what the newest applied commit has, and what every commit since its from has had.
+// The commit that writes a row takes it out, or puts the new one in its place, at its place in the
+// order of commits, before there is a view that shows the commit, and leaves its number with the
+// set: a reader of an older view can't put back what it still sees. So a view may use what it
+// finds, unless it is older than from; and what is not durable yet is behind the from of its row.
 //
 // Looking up takes no lock.
 type cache struct {
@@ -46,7 +50,8 @@ type cachedRow struct {
 
 func newCache() *cache { return &cache{seed: maphash.MakeSeed()} }
 
-// cached are the tables whose rows are kept, and how one is copied, so that nobody changes what is kept.
+// cached are the tables whose rows are kept, and how one is copied, so that nobody changes what is
+// kept.
 var cached = [...]func(row any) any{
 	catalog.CapsuleTable:   copyCapsule,
 	catalog.MemoryTable:    copyMemory,
@@ -72,8 +77,9 @@ func cloned(list []string) []string {
 	return slices.Clone(list)
 }
 
-// replaces gives what the cache shall have instead of a row that is written; nil: nothing. That is worth it for a capsule, which every commit writes and reads. It
-// must be what would be read back: without parts of a millisecond, and without empty lists.
+// replaces gives what the cache shall have instead of a row that is written; nil: nothing. That is
+// worth it for a capsule, which every commit writes and reads. It must be what would be read back:
+// without parts of a millisecond, and without empty lists.
 func replaces(table catalog.TableID, row any) any {
 	if table != catalog.CapsuleTable {
 		return nil
@@ -135,7 +141,8 @@ func (s *cacheSet) find(table catalog.TableID, key []byte) (*cachedRow, int) {
 	return nil, 0
 }
 
-// wrote takes a row out, which commit seq writes, or puts what replaces it in its place. Calls come in the order of commits.
+// wrote takes a row out, which commit seq writes, or puts what replaces it in its place. Calls come
+// in the order of commits.
 func (c *cache) wrote(table catalog.TableID, key []byte, seq uint64, row any) {
 	s := c.set(table, key)
 	s.mu.Lock()

@@ -18,8 +18,8 @@ import (
 	"sluice/catalog"
 )
 
-// Whatever is committed and read in whatever order: every view gives, out of the cache or not, what its snapshot has; and so does an Update of what
-// it has written itself.
+// Whatever is committed and read in whatever order: every view gives, out of the cache or not, what
+// its snapshot has; and so does an Update of what it has written itself.
 func TestTheCacheGivesWhatTheViewHas(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		db := opened(t, vfs.NewMem(), Options{})
@@ -88,7 +88,8 @@ func TestTheCacheGivesWhatTheViewHas(t *testing.T) {
 	})
 }
 
-// † A row is shown when the commit that wrote it is durable, also where a later Update has it in the cache already.
+// † A row is shown when the commit that wrote it is durable, also where a later Update has it in
+// the cache already.
 func TestTheCacheShowsNothingBeforeItIsDurable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := newSlowDisk()
@@ -204,7 +205,8 @@ func TestALargeRowIsNotKept(t *testing.T) {
 	}
 }
 
-// Readers and writers at once: nobody reads less than what was acknowledged before, and no two Updates have the same row before them.
+// Readers and writers at once: nobody reads less than what was acknowledged before, and no two
+// Updates have the same row before them.
 func TestTheCacheAmongReadersAndWriters(t *testing.T) {
 	db := open(t, vfs.NewMem(), Options{})
 	const writers, readers, each = 4, 4, 100

@@ -50,8 +50,9 @@ func (c rows) Update(ctx context.Context, f func(catalog.Tx) error) error {
 	return t.commit()
 }
 
-// Get implements catalog.Reader. Who holds the catalog's lock sees what the newest commit has, in the cache too, and in the batch what it wrote itself; looking
-// there as well costs more, so only where there is something of the table.
+// Get implements catalog.Reader. Who holds the catalog's lock sees what the newest commit has, in
+// the cache too, and in the batch what it wrote itself; looking there as well costs more, so only
+// where there is something of the table.
 func (t *txn) Get(table catalog.TableID, key []byte) (any, error) {
 	if t.touched&(1<<table) != 0 {
 		return reader{Reader: t.rows, db: t.db}.Get(table, key)
@@ -78,7 +79,8 @@ func (t *txn) Delete(table catalog.TableID, key []byte) error {
 	return t.batch.Delete(t.touch(table, key, nil), nil)
 }
 
-// touch gives the key under which a row is stored that is about to be written; the cache then has what replaces it.
+// touch gives the key under which a row is stored that is about to be written; the cache then has
+// what replaces it.
 func (t *txn) touch(table catalog.TableID, key []byte, row any) []byte {
 	stored := catalogKey(table, key)
 	t.touched |= 1 << table

@@ -8,7 +8,8 @@ import (
 	"sluice/catalog"
 )
 
-// The modes of CBOR: encoding is deterministic, decoding refuses what the encoder never writes. Strings need not be UTF-8.
+// The modes of CBOR: encoding is deterministic, decoding refuses what the encoder never writes.
+// Strings need not be UTF-8.
 var (
 	encMode = must(cbor.CoreDetEncOptions().EncMode())
 	decMode = must(cbor.DecOptions{

@@ -17,7 +17,8 @@ import (
 	"sluice/session"
 )
 
-// A row that was damaged, or written by a newer program, is said so with its place; nothing panics, and nothing is guessed.
+// A row that was damaged, or written by a newer program, is said so with its place; nothing panics,
+// and nothing is guessed.
 func TestARowThatCannotBeReadIsNamed(t *testing.T) {
 	db := open(t, vfs.NewMem(), Options{})
 	create(t, db, 1, "i")
@@ -143,7 +144,8 @@ func TestSessionsRoundTrip(t *testing.T) {
 	})
 }
 
-// A row that can be read means the same when it was written again: so nothing was guessed, and nothing lost.
+// A row that can be read means the same when it was written again: so nothing was guessed, and
+// nothing lost.
 func FuzzCatalogRow(f *testing.F) {
 	for table := range codecs {
 		row := reflect.Zero(rowType(f, table)).Interface()

@@ -16,7 +16,8 @@ import (
 	"sluice/catalog"
 )
 
-// damage remembers what could not be read since the start. That fails the reads which need it, and nothing else.
+// damage remembers what could not be read since the start. That fails the reads which need it, and
+// nothing else.
 type damage struct {
 	log *slog.Logger
 
@@ -37,7 +38,8 @@ type rotten struct {
 const (
 	// mostDamages bounds what is remembered for people.
 	mostDamages = 100
-	// rotPause is how long what Pebble does in the background rests after it has met rot. Pebble itself tries again at once.
+	// rotPause is how long what Pebble does in the background rests after it has met rot. Pebble
+	// itself tries again at once.
 	rotPause = time.Minute
 )
 
@@ -54,7 +56,8 @@ func damaged(err error) error {
 	return err
 }
 
-// unreadable is damaged for a row that can't be decoded, which it notes: a rotten block notes Pebble.
+// unreadable is damaged for a row that can't be decoded, which it notes: a rotten block notes
+// Pebble.
 func (db *DB) unreadable(err error) error {
 	if errors.Is(err, errDamaged) && !pebble.IsCorruptionError(err) {
 		db.damage.note(err.Error())
@@ -76,7 +79,8 @@ func (d *damage) note(what string) {
 	}
 }
 
-// Damaged says how many reads have failed since the start since what they needed is damaged, and what that is, as far as it is remembered.
+// Damaged says how many reads have failed since the start since what they needed is damaged, and
+// what that is, as far as it is remembered.
 func (db *DB) Damaged() (reads int64, what []string) {
 	db.damage.mu.Lock()
 	defer db.damage.mu.Unlock()
@@ -132,12 +136,14 @@ func (d *damage) stuck() bool {
 	return d.bad != nil
 }
 
-// background is told of what Pebble could not do by itself. A disk that can't be written ends the process; what is rotten does not.
+// background is told of what Pebble could not do by itself. A disk that can't be written ends the
+// process; what is rotten does not.
 func (db *DB) background(err error) {
 	switch {
 	case errors.Is(err, pebble.ErrClosed), errors.Is(err, errTidy):
 	case !pebble.IsCorruptionError(err):
-		// Pebble tries again at once, and for ever, what it could not flush or compact, until commits wait for it.
+		// Pebble tries again at once, and for ever, what it could not flush or compact, until
+		// commits wait for it.
 		db.fatal(fmt.Errorf("tidying the metadata: %w", err))
 	default:
 		db.damage.mu.Lock()

@@ -16,7 +16,8 @@ import (
 	"sluice/session"
 )
 
-// † While a commit is not synced, nobody is shown any of it; and who repeats it, or is refused because of it, is not answered.
+// † While a commit is not synced, nobody is shown any of it; and who repeats it, or is refused
+// because of it, is not answered.
 func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 	type world struct {
 		db               *DB
@@ -255,7 +256,8 @@ func TestAnAcknowledgedCommitSurvivesAnyCrash(t *testing.T) {
 	}
 }
 
-// What a new start shows after the mere death of the process survives a power cut that follows, although the dead process had not synced it.
+// What a new start shows after the mere death of the process survives a power cut that follows,
+// although the dead process had not synced it.
 func TestWhatANewStartShowsIsDurable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := newSlowDisk()

@@ -14,7 +14,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// Filling makes a database of the rows of another one. It is used by one goroutine. Until Close has returned nil the folder is not to be used.
+// Filling makes a database of the rows of another one. It is used by one goroutine. Until Close has
+// returned nil the folder is not to be used.
 type Filling struct {
 	dir    string
 	fs     vfs.FS
@@ -95,7 +96,8 @@ func (f *Filling) end() error {
 	return nil
 }
 
-// Close makes the database of what was added, brings it to the disk, and reads the number of rows back.
+// Close makes the database of what was added, brings it to the disk, and reads the number of rows
+// back.
 func (f *Filling) Close(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, f.unlock()) }()
 	if err := f.end(); err != nil {

@@ -12,8 +12,9 @@ import (
 // errTidy marks that tidying up found no room. It can wait, and does not draw on the reserve.
 var errTidy = errors.New("no room for tidying the metadata")
 
-// withReserve is a file system on which what finds no room takes the reserve's, part by part, and is tried again. A sync is not: what it has
-// lost is gone. Tidying (Pebble's compactions) gets nothing of it.
+// withReserve is a file system on which what finds no room takes the reserve's, part by part, and
+// is tried again. A sync is not: what it has lost is gone. Tidying (Pebble's compactions) gets
+// nothing of it.
 type withReserve struct {
 	vfs.FS
 	r *reserve
@@ -44,7 +45,8 @@ func (w withReserve) Create(name string, c vfs.DiskWriteCategory) (vfs.File, err
 	return w.file(func() (vfs.File, error) { return w.FS.Create(name, c) })
 }
 
-// tidy makes a file for what can wait. On a full disk it is slow to fail, since Pebble tries again at once.
+// tidy makes a file for what can wait. On a full disk it is slow to fail, since Pebble tries again
+// at once.
 func (w withReserve) tidy(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	if w.r.full.Load() {
 		select {

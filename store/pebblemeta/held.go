@@ -10,8 +10,10 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// Held is the operating system's file system with one folder held open by its owner: a path that begins with the folder's name goes by another way, which leads into
-// that folder wherever it has been moved to. All other paths are refused with fs.ErrPermission, but that the folders above may be looked at and synced.
+// Held is the operating system's file system with one folder held open by its owner: a path that
+// begins with the folder's name goes by another way, which leads into that folder wherever it has
+// been moved to. All other paths are refused with fs.ErrPermission, but that the folders above may
+// be looked at and synced.
 func Held(name, way string) vfs.FS { return held{vfs.Default, name, way} }
 
 type held struct {

@@ -20,11 +20,13 @@ import (
 	"sluice/catalog"
 )
 
-// hole is a range of keys, lo ≤ key < hi, whose rows can't be known, as a block of a table that may have some of them is rotten. What other tables have of the range is
-// no row either: the block may have newer ones.
+// hole is a range of keys, lo ≤ key < hi, whose rows can't be known, as a block of a table that may
+// have some of them is rotten. What other tables have of the range is no row either: the block may
+// have newer ones.
 type hole struct {
 	lo, hi []byte
-	// at is the last key before lo that the block before the rotten one may have; nil: there is none.
+	// at is the last key before lo that the block before the rotten one may have; nil: there is
+	// none.
 	at   []byte
 	what string
 }
@@ -38,8 +40,9 @@ func (e *holeError) Error() string {
 
 func (e *holeError) Unwrap() error { return catalog.ErrHole }
 
-// each visits the rows with lo ≤ key < hi (nil: from the first, to the last) in order, or backwards, until visit returns false. Where a block is rotten it calls lost, and
-// goes on behind it unless that returns false. Neither key nor row may be kept.
+// each visits the rows with lo ≤ key < hi (nil: from the first, to the last) in order, or
+// backwards, until visit returns false. Where a block is rotten it calls lost, and goes on behind
+// it unless that returns false. Neither key nor row may be kept.
 func (db *DB) each(r pebble.Reader, lo, hi []byte, desc bool, visit func(key, row []byte) bool, lost func(error) bool) error {
 	w := &walk{db: db, r: r, visit: visit, lost: lost, desc: desc}
 	known := -1 // first without holes: few have any
@@ -107,11 +110,13 @@ func (w *walk) run(holes []hole, lo, hi []byte) error {
 	return w.part(lo, nil, hi, nil)
 }
 
-// before gives a key that no row has between it and k: k is a key with a zero appended, or an exclusive end.
+// before gives a key that no row has between it and k: k is a key with a zero appended, or an
+// exclusive end.
 func before(k []byte) []byte { return bytes.TrimSuffix(slices.Clone(k), []byte{0}) }
 
-// part visits the rows from lo up to hi, next to the hole, if there is one. As an iterator loads a block with the step that leaves the one before, it ends early at a
-// hole; what other tables have up to there is read from the other side.
+// part visits the rows from lo up to hi, next to the hole, if there is one. As an iterator loads a
+// block with the step that leaves the one before, it ends early at a hole; what other tables have
+// up to there is read from the other side.
 func (w *walk) part(lo, at, hi []byte, next *hole) error {
 	if hi != nil && bytes.Compare(lo, hi) >= 0 || w.done {
 		return nil
@@ -190,7 +195,8 @@ func (w *walk) iterate(lo, hi []byte, desc bool, visit func(key, row []byte) boo
 	return last, it.Close()
 }
 
-// passing reports whether an error of reading says nothing of what is read: another try may succeed.
+// passing reports whether an error of reading says nothing of what is read: another try may
+// succeed.
 func passing(err error) bool {
 	for _, no := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EACCES, syscall.EPERM, syscall.EINTR, syscall.EAGAIN} {
 		if errors.Is(err, no) {
@@ -283,7 +289,8 @@ func checkBlock(ctx context.Context, r *sstable.Reader, f objstorage.Readable, h
 	return block.ValidateChecksum(r.BlockReader().ChecksumType(), b, h)
 }
 
-// separators gives, for each data block, a key that no row in it is behind, and no row of a later one before.
+// separators gives, for each data block, a key that no row in it is behind, and no row of a later
+// one before.
 func separators(ctx context.Context, r *sstable.Reader, index []block.Handle) (ends [][]byte, err error) {
 	for _, h := range index {
 		b, err := r.BlockReader().Read(ctx, block.NoReadEnv, nil, h, blockkind.SSTableIndex, colblk.InitIndexBlockMetadata)

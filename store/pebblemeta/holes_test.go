@@ -19,7 +19,8 @@ import (
 	"sluice/session"
 )
 
-// damageable fills a database with rows in several levels and tables, some of them changed or deleted later, and gives what it has when it is closed.
+// damageable fills a database with rows in several levels and tables, some of them changed or
+// deleted later, and gives what it has when it is closed.
 func damageable(t *testing.T) (disk *vfs.MemFS, rows map[string]string) {
 	t.Helper()
 	disk = vfs.NewMem()
@@ -139,7 +140,8 @@ func copied(t *testing.T, disk vfs.FS) *vfs.MemFS {
 	return out
 }
 
-// Wherever bytes of tables are turned over: nobody dies; each row is read as it was, or it lies in a hole that is told; from the front, from behind, and by its key.
+// Wherever bytes of tables are turned over: nobody dies; each row is read as it was, or it lies in
+// a hole that is told; from the front, from behind, and by its key.
 func TestARottenBlockTakesItsOwnRowsAlone(t *testing.T) {
 	furnished, want := damageable(t)
 	paths := tables(t, furnished)

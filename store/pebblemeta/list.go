@@ -35,7 +35,8 @@ func (l look) session(id session.SessionID) (session.Session, error) {
 	return s, l.db.unreadable(err)
 }
 
-// skips reports whether a list leaves a session out since its record can't be read, or is gone although an index leads to it. That keeps no other from being found.
+// skips reports whether a list leaves a session out since its record can't be read, or is gone
+// although an index leads to it. That keeps no other from being found.
 func (l look) skips(id session.SessionID, err error) bool {
 	if errors.Is(err, session.ErrNotFound) {
 		l.db.damage.note(fmt.Sprintf("an index leads to session %s, which is not there", id))
@@ -67,7 +68,8 @@ func (st sessions) Entries(ctx context.Context, id session.SessionID, r session.
 		return nil, err
 	}
 	var out []session.Entry
-	// The last entry that begins before r may reach into it. Looking backwards is dear, so not where there can be none.
+	// The last entry that begins before r may reach into it. Looking backwards is dear, so not
+	// where there can be none.
 	ok := r.Off > 0 && it.SeekLT(entryKey(id, r.Off))
 	if !ok {
 		ok = it.First()
@@ -152,8 +154,9 @@ func (st sessions) Stats(ctx context.Context) (session.Stats, error) {
 	return out, err
 }
 
-// walk visits the sessions of this state that an index leads to, from after on (a zero one: from the beginning), below end (nil: to the
-// end of the index), until visit returns false. State 0 is any that has ended. Those whose records can't be read are left out, and noted.
+// walk visits the sessions of this state that an index leads to, from after on (a zero one: from
+// the beginning), below end (nil: to the end of the index), until visit returns false. State 0 is
+// any that has ended. Those whose records can't be read are left out, and noted.
 func (l look) walk(prefix []byte, after place, end []byte, st session.State, visit func(session.Session, place) bool) error {
 	lo := prefix
 	if after != (place{}) {
@@ -224,7 +227,8 @@ type page struct {
 	next     string
 }
 
-// add takes the next session; it is false when the page is full, which is known only when there is one more.
+// add takes the next session; it is false when the page is full, which is known only when there is
+// one more.
 func (p *page) add(s session.Session, at cursor) bool {
 	if len(p.sessions) == p.query.Limit || p.size >= session.PageBytes {
 		p.next = p.last.String()

@@ -8,20 +8,22 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// syncCounts counts the commits under way: those that must be on the disk before they are answered, and
-// those that need only survive the death of the process, for which it is enough that the log was written.
+// syncCounts counts the commits under way: those that must be on the disk before they are answered,
+// and those that need only survive the death of the process, for which it is enough that the log
+// was written.
 //
-// Pebble has no commit of the second kind: without a sync it stays in the process for a while. So both ask
-// for a sync, and the log's file skips a sync that only unsynced commits wait for. The log is written in
-// order. So the next real sync takes along all that came before it. A log that is closed is synced first, so
-// that nothing in the next one can be on the disk without it.
+// Pebble has no commit of the second kind: without a sync it stays in the process for a while. So
+// both ask for a sync, and the log's file skips a sync that only unsynced commits wait for. The log
+// is written in order. So the next real sync takes along all that came before it. A log that is
+// closed is synced first, so that nothing in the next one can be on the disk without it.
 //
-// Pebble notes in the log how much of it has been synced. From that an unclean start tells corruption from a
-// torn end (rot.go). It must not say so of the syncs that were skipped. It also learns of a sync only after
-// those who waited for it, so that the next commit may not say it yet. The file puts there what is true.
+// Pebble notes in the log how much of it has been synced. From that an unclean start tells
+// corruption from a torn end (rot.go). It must not say so of the syncs that were skipped. It also
+// learns of a sync only after those who waited for it, so that the next commit may not say it yet.
+// The file puts there what is true.
 type syncCounts struct {
-	// synced are the commits that wait for a real sync. Each counts from before it is applied until its
-	// sync has returned, so that whichever sync covers it finds it here.
+	// synced are the commits that wait for a real sync. Each counts from before it is applied until
+	// its sync has returned, so that whichever sync covers it finds it here.
 	synced   atomic.Int64
 	unsynced atomic.Int64
 }

@@ -17,7 +17,8 @@ import (
 	"sluice/session"
 )
 
-// A record that need only survive the process does not wait for the disk, and survives the process; what else is committed waits.
+// A record that need only survive the process does not wait for the disk, and survives the process;
+// what else is committed waits.
 func TestAnUnsyncedCommitWaitsForNoSync(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := newSlowDisk()
@@ -70,8 +71,9 @@ func TestAnUnsyncedCommitWaitsForNoSync(t *testing.T) {
 	})
 }
 
-// After a power loss that keeps any part of what was not synced, also of a log that another has followed: the folder opens, what was synced is there with all
-// that came before it, and of the unsynced ones no later one without an earlier.
+// After a power loss that keeps any part of what was not synced, also of a log that another has
+// followed: the folder opens, what was synced is there with all that came before it, and of the
+// unsynced ones no later one without an earlier.
 func TestAPowerLossTakesTheNewestUnsyncedCommitsAlone(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	lost := 0
@@ -138,7 +140,8 @@ func TestAPowerLossTakesTheNewestUnsyncedCommitsAlone(t *testing.T) {
 	}
 }
 
-// A log that another follows is on the disk before that has anything, although its last commits were unsynced.
+// A log that another follows is on the disk before that has anything, although its last commits
+// were unsynced.
 func TestALogIsSyncedBeforeTheNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := vfs.NewCrashableMem()
@@ -190,7 +193,8 @@ func whatItSays(data []byte) (said []uint64) {
 	return said
 }
 
-// What a log says of how much of it had been synced is never more than was: Pebble's format is as it is read here.
+// What a log says of how much of it had been synced is never more than was: Pebble's format is as
+// it is read here.
 func TestALogSaysWhatWasSynced(t *testing.T) {
 	disk := vfs.NewCrashableMem()
 	db := opened(t, disk, Options{Process: true})
@@ -226,8 +230,9 @@ func TestALogSaysWhatWasSynced(t *testing.T) {
 	}
 }
 
-// Pebble learns of a sync after those who waited for it: what they commit next may say that less was synced than was, or that nothing was. Then its rot would pass
-// for a torn end, and take with it what was acknowledged long before.
+// Pebble learns of a sync after those who waited for it: what they commit next may say that less
+// was synced than was, or that nothing was. Then its rot would pass for a torn end, and take with
+// it what was acknowledged long before.
 func TestALogSaysAllThatWasSynced(t *testing.T) {
 	mem := vfs.NewMem()
 	file, err := mem.Create("000001.log", vfs.WriteCategoryUnspecified)

@@ -23,7 +23,8 @@ import (
 const (
 	// format is the version of this package's rows and of the Pebble below them.
 	format = 1
-	// pebbleFormat belongs to it: a newer Pebble must not move it by itself, or an older program could not say why it refuses.
+	// pebbleFormat belongs to it: a newer Pebble must not move it by itself, or an older program
+	// could not say why it refuses.
 	pebbleFormat = pebble.FormatValueSeparation
 
 	formatFile = "FORMAT"
@@ -32,9 +33,9 @@ const (
 	lockFile   = "LOCK"
 )
 
-// Open opens the database in the folder dir, and makes it where there is none. A folder of a newer format, one that
-// another process has open, and one whose FORMAT is lost are refused, and nothing in them is touched. Without a hook, and not
-// for reading alone, it is metadata.ErrNoHook.
+// Open opens the database in the folder dir, and makes it where there is none. A folder of a newer
+// format, one that another process has open, and one whose FORMAT is lost are refused, and nothing
+// in them is touched. Without a hook, and not for reading alone, it is metadata.ErrNoHook.
 func Open(dir string, opts Options) (*DB, error) {
 	if opts.Hook == nil && !opts.ReadOnly {
 		return nil, metadata.ErrNoHook
@@ -87,8 +88,9 @@ func Open(dir string, opts Options) (*DB, error) {
 	if !opts.ReadOnly {
 		db.pacer.begin()
 	}
-	// After the mere death of the process the log that is replayed need not have been synced to its end. Pebble writes what it
-	// replayed into tables, and syncs those, before Open returns: so all of it is durable now.
+	// After the mere death of the process the log that is replayed need not have been synced to its
+	// end. Pebble writes what it replayed into tables, and syncs those, before Open returns: so all
+	// of it is durable now.
 	db.views.open(db.peb.NewSnapshot())
 	db.seals.of = map[session.SessionID]seal{}
 	if opts.ReadOnly {
@@ -104,22 +106,26 @@ func Open(dir string, opts Options) (*DB, error) {
 }
 
 const (
-	// memTable is the size of a table in memory, and memTables how many there are at most: one that is written, the others on their way to the disk or kept for the next.
+	// memTable is the size of a table in memory, and memTables how many there are at most: one that
+	// is written, the others on their way to the disk or kept for the next.
 	memTable, memTables = 4 << 20, 3
 	// blockCache is what is kept of the tables on the disk.
 	blockCache = 8 << 20
 )
 
-// pebbleOptions keep the database small. Pebble takes the tables in memory out of its cache: one of no more than these leaves no room for a single
-// block, and then each read of a row reads the disk's pages and unpacks them anew.
+// pebbleOptions keep the database small. Pebble takes the tables in memory out of its cache: one of
+// no more than these leaves no room for a single block, and then each read of a row reads the
+// disk's pages and unpacks them anew.
 func (db *DB) pebbleOptions(opts Options, lock *pebble.Lock) *pebble.Options {
 	o := &pebble.Options{
-		// Pebble collects statistics of tables in a goroutine that an Open which fails late does not wait for, and that
-		// panics then. They only make room for new compactions of deleted rows earlier.
+		// Pebble collects statistics of tables in a goroutine that an Open which fails late does
+		// not wait for, and that panics then. They only make room for new compactions of deleted
+		// rows earlier.
 		DisableTableStats: true,
 		FS:                failStop{logFS{opts.FS, db}, db}, Lock: lock, FormatMajorVersion: pebbleFormat,
 		CacheSize: blockCache + memTables*memTable, MemTableSize: memTable, MemTableStopWritesThreshold: memTables,
-		// Where a table has rotted, those that lie over it can't be merged with it: commits go on nevertheless.
+		// Where a table has rotted, those that lie over it can't be merged with it: commits go on
+		// nevertheless.
 		L0CompactionThreshold: 2, L0StopWritesThreshold: 500, LBaseMaxBytes: 16 << 20,
 		MaxOpenFiles: cmp.Or(opts.Tables, 256), ReadOnly: opts.ReadOnly,
 		Logger:        logger{opts.Log, db},
@@ -127,14 +133,16 @@ func (db *DB) pebbleOptions(opts Options, lock *pebble.Lock) *pebble.Options {
 	}
 	db.pacer.db = db
 	o.Experimental.CompactionScheduler = &db.pacer
-	// Most of what a commit looks up is not there: whether the content is known, the key taken. Above the lowest level, which Pebble asks no filter for, that costs no read.
+	// Most of what a commit looks up is not there: whether the content is known, the key taken.
+	// Above the lowest level, which Pebble asks no filter for, that costs no read.
 	o.Levels[0].FilterPolicy = bloom.FilterPolicy(10)
 	o.Levels[len(o.Levels)-1].FilterPolicy = pebble.NoFilterPolicy
 	o.EnsureDefaults()
 	return o
 }
 
-// failStop is Pebble's file system. Where a folder can't be synced Pebble panics, in a goroutine of its own perhaps; the process shall end by Die.
+// failStop is Pebble's file system. Where a folder can't be synced Pebble panics, in a goroutine of
+// its own perhaps; the process shall end by Die.
 type failStop struct {
 	vfs.FS
 	db *DB
@@ -200,14 +208,15 @@ func prepare(disk vfs.FS, dir string, existing bool) (*pebble.Lock, error) {
 	return lock, nil
 }
 
-// hadDatabase reports whether the folder has held a database: where its rows or its log are, but not Pebble's marker that leads to them, an empty
-// one must not be made in their place.
+// hadDatabase reports whether the folder has held a database: where its rows or its log are, but
+// not Pebble's marker that leads to them, an empty one must not be made in their place.
 func hadDatabase(disk vfs.FS, dir string) (bool, error) {
 	names, err := disk.List(dir)
 	return slices.ContainsFunc(names, func(n string) bool { return strings.HasSuffix(n, ".log") || strings.HasSuffix(n, ".sst") }), err
 }
 
-// checkFormat refuses what this program can't read, and writes FORMAT into a folder that is empty but for the lock.
+// checkFormat refuses what this program can't read, and writes FORMAT into a folder that is empty
+// but for the lock.
 func checkFormat(disk vfs.FS, dir string, existing bool) error {
 	f, err := disk.Open(disk.PathJoin(dir, formatFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -246,7 +255,8 @@ func formatRemedy() string {
 	return "Nothing was touched. Restore a backup; or, where no newer sluice has had the folder, put the file back, with this line: " + strings.TrimSpace(fmt.Sprintf(formatLine, format))
 }
 
-// besides reports whether a file is there in a folder that holds no metadata: ours from before FORMAT, the file system's, or what its owner (package folder) has put there.
+// besides reports whether a file is there in a folder that holds no metadata: ours from before
+// FORMAT, the file system's, or what its owner (package folder) has put there.
 func besides(name string) bool {
 	return name == lockFile || name == formatTemp || name == "lost+found" || strings.HasPrefix(strings.TrimPrefix(name, "."), "FOLDER")
 }
@@ -276,8 +286,8 @@ func writeFormat(disk vfs.FS, dir string) (err error) {
 	return syncDir(disk, dir)
 }
 
-// makeDir makes the folder, and those above it, so that a crash does not take one of them away with all that is in it: also where an
-// earlier process made it, and died before its name was durable.
+// makeDir makes the folder, and those above it, so that a crash does not take one of them away with
+// all that is in it: also where an earlier process made it, and died before its name was durable.
 func makeDir(disk vfs.FS, dir string) error {
 	parent := disk.PathDir(dir)
 	_, err := disk.Stat(dir)

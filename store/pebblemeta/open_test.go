@@ -76,7 +76,8 @@ func TestReopeningKeepsAll(t *testing.T) {
 	}
 }
 
-// A restart takes a seal back, but nothing that was seen open: the next generation is above all that were.
+// A restart takes a seal back, but nothing that was seen open: the next generation is above all
+// that were.
 func TestASealEndsWithTheProcess(t *testing.T) {
 	disk := vfs.NewMem()
 	db := opened(t, disk, Options{})
@@ -165,7 +166,8 @@ func TestALogThatCannotBeWrittenEndsTheProcess(t *testing.T) {
 	}
 }
 
-// † a folder that an earlier process made, and died before its name was durable, does not vanish with what is stored in it since.
+// † a folder that an earlier process made, and died before its name was durable, does not vanish
+// with what is stored in it since.
 func TestAFolderThatWasThereIsMadeDurable(t *testing.T) {
 	disk := vfs.NewCrashableMem()
 	if err := disk.MkdirAll("data", 0o700); err != nil {

@@ -6,8 +6,9 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// pacer is Pebble's scheduler of compactions: one at a time; none before the database is open, as an Open that fails would pull the ground from under it; and none for a
-// while after one has met rot, which Pebble would try again at once.
+// pacer is Pebble's scheduler of compactions: one at a time; none before the database is open, as
+// an Open that fails would pull the ground from under it; and none for a while after one has met
+// rot, which Pebble would try again at once.
 type pacer struct {
 	db  *DB
 	peb pebble.DBForCompaction

@@ -8,10 +8,11 @@ import (
 	"sluice/session"
 )
 
-// readLately has the received ranges that were decoded last, where they are many. To decode 4,000 of them
-// takes 50 µs, and a put needs them several times.
+// readLately has the received ranges that were decoded last, where they are many. To decode 4,000
+// of them takes 50 µs, and a put needs them several times.
 //
-// They are found by the very bytes that they are decoded from. So there is nothing that could be out of date.
+// They are found by the very bytes that they are decoded from. So there is nothing that could be
+// out of date.
 type readLately [4]atomic.Pointer[decodedRanges]
 
 // decodedRanges never changes.

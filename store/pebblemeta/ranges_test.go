@@ -7,7 +7,8 @@ import (
 	"sluice/session"
 )
 
-// Ranges that were decoded lately are what is stored now, whoever has changed what he was given, and whoever else has the place.
+// Ranges that were decoded lately are what is stored now, whoever has changed what he was given,
+// and whoever else has the place.
 func TestRangesThatWereReadLately(t *testing.T) {
 	many := func(first int64) (raw []byte, want []session.Range) {
 		for i := range int64(1000) {

@@ -12,7 +12,8 @@ import (
 	"sluice/catalog"
 )
 
-// BenchmarkRequest is what the requests of small files ask of the metadata, in memory: the cost without the disk's.
+// BenchmarkRequest is what the requests of small files ask of the metadata, in memory: the cost
+// without the disk's.
 func BenchmarkRequest(b *testing.B) {
 	db, err := Open("db", Options{Hook: noHook, FS: vfs.NewMem()})
 	if err != nil {

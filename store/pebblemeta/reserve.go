@@ -14,20 +14,24 @@ import (
 	"sluice/internal/durable"
 )
 
-// ErrNoRoom: the disk is full, or was and has hardly any room yet. What the reserve gave is left to ends: finish, abort and delete.
+// ErrNoRoom: the disk is full, or was and has hardly any room yet. What the reserve gave is left to
+// ends: finish, abort and delete.
 var ErrNoRoom = errors.New("the metadata's disk is full")
 
 const (
 	// reserveFile is the name of a part of the reserve, with its number.
 	reserveFile = "RESERVE-%02d"
-	// mostParts is how many parts a reserve has, and leastPart the size of the smallest. Each part is a file, so that a disk that lacks inodes gets one too.
+	// mostParts is how many parts a reserve has, and leastPart the size of the smallest. Each part
+	// is a file, so that a disk that lacks inodes gets one too.
 	mostParts, leastPart = 16, 64 << 10
-	// tidyPause is how long tidying up waits on a full disk before it fails, and is tried again by Pebble at once.
+	// tidyPause is how long tidying up waits on a full disk before it fails, and is tried again by
+	// Pebble at once.
 	tidyPause = time.Second
 )
 
-// reserve is room on the disk that is taken by files of zeros, until the disk is full: then one after the other makes way for what must be
-// written. What it gives up is not there until fill, and then for nobody but who ends something.
+// reserve is room on the disk that is taken by files of zeros, until the disk is full: then one
+// after the other makes way for what must be written. What it gives up is not there until fill, and
+// then for nobody but who ends something.
 type reserve struct {
 	disk vfs.FS
 	dir  string
@@ -50,7 +54,8 @@ func openReserve(disk vfs.FS, dir string, bytes int64, log *slog.Logger) *reserv
 	for i := range mostParts {
 		path := r.path(i)
 		info, err := disk.Stat(path)
-		// Of another size it was not made to its end, or for another reserve; and a copy of a folder may have holes where there were zeros.
+		// Of another size it was not made to its end, or for another reserve; and a copy of a
+		// folder may have holes where there were zeros.
 		if err == nil && (bytes == 0 || info.Size() == r.part && allocated(info) >= r.part) {
 			r.held = append(r.held, path)
 		}
@@ -85,7 +90,8 @@ func (r *reserve) give() bool {
 	return false
 }
 
-// fill makes what is missing, where the disk has room for that and as much again four times. Otherwise the error is ErrNoRoom, or says why it can't.
+// fill makes what is missing, where the disk has room for that and as much again four times.
+// Otherwise the error is ErrNoRoom, or says why it can't.
 func (r *reserve) fill() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -136,7 +142,8 @@ func (r *reserve) make(path string) error {
 	return err
 }
 
-// zeros takes room by writing, and syncs, since some file systems find only then that there is none.
+// zeros takes room by writing, and syncs, since some file systems find only then that there is
+// none.
 func zeros(f vfs.File, n int64) error {
 	for b := make([]byte, leastPart); n > 0; n -= int64(len(b)) {
 		if _, err := f.Write(b[:min(n, leastPart)]); err != nil {
@@ -149,8 +156,9 @@ func zeros(f vfs.File, n int64) error {
 // noRoom reports whether a disk, or a quota on it, is full.
 func noRoom(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
-// Room gives ErrNoRoom while the disk is full, so that nothing new is begun: finish, abort and delete then have what the reserve gives up. The
-// first call that finds room for it makes the reserve whole again. It costs nothing where nothing has happened.
+// Room gives ErrNoRoom while the disk is full, so that nothing new is begun: finish, abort and
+// delete then have what the reserve gives up. The first call that finds room for it makes the
+// reserve whole again. It costs nothing where nothing has happened.
 func (db *DB) Room() error {
 	r := db.reserve
 	if !r.full.Load() {
@@ -165,7 +173,8 @@ func (db *DB) Room() error {
 	return err
 }
 
-// Spare gives a part of the reserve to others on the same disk, where that is full: the content's folder can't be opened or closed without a block.
+// Spare gives a part of the reserve to others on the same disk, where that is full: the content's
+// folder can't be opened or closed without a block.
 func (db *DB) Spare() {
 	if use, err := db.reserve.disk.GetDiskUsage(db.dir); err == nil && use.AvailBytes < leastPart {
 		db.reserve.give()

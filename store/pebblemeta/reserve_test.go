@@ -22,7 +22,8 @@ import (
 // testReserve is so much that it has all its parts.
 const testReserve = mostParts * leastPart
 
-// living runs a test with databases that may die: then it fails at once, whatever still waits for them.
+// living runs a test with databases that may die: then it fails at once, whatever still waits for
+// them.
 func living(t *testing.T, test func(t *testing.T, open func(*crashfs.Disk) *DB)) {
 	t.Helper()
 	died, ended := make(chan error, 1), make(chan struct{})
@@ -102,8 +103,8 @@ func commit(db *DB, key string, n int) error {
 	})
 }
 
-// On a disk that others have filled to the last byte commits go on, Room says that nothing new is to be taken, and the reserve is there again when
-// the room is.
+// On a disk that others have filled to the last byte commits go on, Room says that nothing new is
+// to be taken, and the reserve is there again when the room is.
 func TestCommitsGoOnWhenTheDiskIsFull(t *testing.T) { living(t, commitsGoOnWhenTheDiskIsFull) }
 
 func commitsGoOnWhenTheDiskIsFull(t *testing.T, open func(*crashfs.Disk) *DB) {
@@ -179,7 +180,8 @@ func aStartOnAFullDisk(t *testing.T, open func(*crashfs.Disk) *DB) {
 	}
 }
 
-// Where also the reserve is used up, the process ends, as with any log that can't be written: nothing that was acknowledged is lost.
+// Where also the reserve is used up, the process ends, as with any log that can't be written:
+// nothing that was acknowledged is lost.
 func TestTheReserveHasAnEnd(t *testing.T) {
 	disk := crashfs.New()
 	died := make(chan error, 1)
@@ -235,7 +237,8 @@ func TestTheReserveHasAnEnd(t *testing.T) {
 	})
 }
 
-// Tidying draws nothing from the reserve, ends no process when it finds no room, and is done when there is some.
+// Tidying draws nothing from the reserve, ends no process when it finds no room, and is done when
+// there is some.
 func TestTidyingWaitsForRoom(t *testing.T) { living(t, tidyingWaitsForRoom) }
 
 func tidyingWaitsForRoom(t *testing.T, open func(*crashfs.Disk) *DB) {

@@ -16,22 +16,27 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// Pebble takes the first chunk of a log that is not whole for its torn end, and drops what follows, unless a later block of 32 KiB says
-// otherwise: one byte that has rotted takes up to 32 KiB of commits with it, in silence, and of the MANIFEST everything behind it. So the logs are
-// looked through before Pebble opens them:
+// Pebble takes the first chunk of a log that is not whole for its torn end, and drops what follows,
+// unless a later block of 32 KiB says otherwise: one byte that has rotted takes up to 32 KiB of
+// commits with it, in silence, and of the MANIFEST everything behind it. So the logs are looked
+// through before Pebble opens them:
 //
 //   - Close writes the file CLEAN, with the checksum of each log; Open compares, and removes it;
-//   - after a stop that was not clean, no whole chunk may follow a broken one that had been synced before.
+//   - after a stop that was not clean, no whole chunk may follow a broken one that had been synced
+//     before.
 //
-// What then can't be told from a torn write is the last synced group of a log that nobody has closed.
+// What then can't be told from a torn write is the last synced group of a log that nobody has
+// closed.
 
-// cleanFile holds, after a clean stop, a line for each log: its length, its CRC-32C and its name; and at the end the CRC-32C of these lines.
+// cleanFile holds, after a clean stop, a line for each log: its length, its CRC-32C and its name;
+// and at the end the CRC-32C of these lines.
 const cleanFile = "CLEAN"
 
 // errRotten: a log is damaged. Nothing was touched.
 var errRotten = errors.New("it is damaged where it was safe already; restore a backup, or ask for help before anything is removed")
 
-// checkLogs refuses a database whose logs have rotted. marked: it has a CLEAN, which must not outlive the next change.
+// checkLogs refuses a database whose logs have rotted. marked: it has a CLEAN, which must not
+// outlive the next change.
 func checkLogs(disk vfs.FS, dir string) (marked bool, err error) {
 	clean, err := readAll(disk, disk.PathJoin(dir, cleanFile))
 	switch {
@@ -168,8 +173,9 @@ func readAll(disk vfs.FS, path string) ([]byte, error) {
 //
 //	crc u32 | length u16 | type u8 | [log number u32 | [synced u64]] | payload
 //
-// whose types are, each for a whole record and for its first, middle and last chunk: 1–4 without the brackets (the MANIFEST), 5–8 with a log
-// number, 9–12 with both. A log ends at the end of the file, in zeros, or in a chunk with the next log's number.
+// whose types are, each for a whole record and for its first, middle and last chunk: 1–4 without
+// the brackets (the MANIFEST), 5–8 with a log number, 9–12 with both. A log ends at the end of the
+// file, in zeros, or in a chunk with the next log's number.
 const logBlock = 32 << 10
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -218,7 +224,8 @@ func chunkSum(b []byte) uint32 {
 	return (sum>>15 | sum<<17) + 0xa282ead8
 }
 
-// noteSynced sets to synced what the chunks in p, which is written at this offset of a log, say of how much was.
+// noteSynced sets to synced what the chunks in p, which is written at this offset of a log, say of
+// how much was.
 func noteSynced(p []byte, off int64, synced uint64) {
 	for len(p) > 0 {
 		block := p[:min(int64(len(p)), logBlock-off%logBlock)]
@@ -259,8 +266,10 @@ func checkChunks(data []byte, log uint32) error {
 	return nil
 }
 
-// checkTorn makes sure that a log ends where its first broken chunk is: nothing behind it was written after that had been synced. A MANIFEST is synced with each
-// record: so another record that begins there is proof, but a later chunk of the same record is not, as a power loss may keep any of its blocks.
+// checkTorn makes sure that a log ends where its first broken chunk is: nothing behind it was
+// written after that had been synced. A MANIFEST is synced with each record: so another record that
+// begins there is proof, but a later chunk of the same record is not, as a power loss may keep any
+// of its blocks.
 func checkTorn(data []byte, broken int, log uint32) error {
 	for base := broken / logBlock * logBlock; base < len(data); base += logBlock {
 		block := data[base:min(base+logBlock, len(data))]

@@ -6,8 +6,9 @@ import (
 	"sluice/catalog"
 )
 
-// codecs says how the rows of each table are stored. The numbers in the stored structs are the format: they are never given
-// another meaning. Times are Unix milliseconds in UTC, and absent where they are zero. Empty lists are absent.
+// codecs says how the rows of each table are stored. The numbers in the stored structs are the
+// format: they are never given another meaning. Times are Unix milliseconds in UTC, and absent
+// where they are zero. Empty lists are absent.
 var codecs = map[catalog.TableID]codec{
 	catalog.CapsuleTable:     codecOf("capsules", storeCapsule, loadCapsule),
 	catalog.RoleTable:        codecOf("roles", storeRole, loadRole),

@@ -7,7 +7,8 @@ import (
 	"sluice/session"
 )
 
-// seals are the sessions that are sealed, in memory alone. Of a row and a seal that which has the greater Rev is the newer.
+// seals are the sessions that are sealed, in memory alone. Of a row and a seal that which has the
+// greater Rev is the newer.
 type seals struct {
 	mu sync.Mutex
 	of map[session.SessionID]seal

@@ -16,7 +16,8 @@ import (
 // rowVersion is the version of the rows of sessions, entries and totals.
 const rowVersion = 1
 
-// sessionRow is a session as it is stored. Strings are opaque, so they are bytes here. Its numbers are never given another meaning.
+// sessionRow is a session as it is stored. Strings are opaque, so they are bytes here. Its numbers
+// are never given another meaning.
 type sessionRow struct {
 	ChunkSize int64  `cbor:"1,keyasint"`
 	Expected  int64  `cbor:"2,keyasint"`
@@ -204,7 +205,8 @@ func loadTotals(r pebble.Reader) (t totals, err error) {
 	return t, nil
 }
 
-// loadTotals reads the figures at the start. Those that can't be read are counted anew, but for what has ended and is forgotten.
+// loadTotals reads the figures at the start. Those that can't be read are counted anew, but for
+// what has ended and is forgotten.
 func (db *DB) loadTotals(log *slog.Logger) (err error) {
 	if db.totals, err = loadTotals(db.peb); !errors.Is(err, errDamaged) {
 		return err

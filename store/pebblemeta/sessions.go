@@ -21,7 +21,8 @@ func (st sessions) Create(ctx context.Context, s session.Session) (session.Sessi
 		return session.Session{}, false, err
 	}
 	defer st.db.calls.leave()
-	// The catalog's lock also makes creations one after the other, and with that unique on (Owner, Idem).
+	// The catalog's lock also makes creations one after the other, and with that unique on (Owner,
+	// Idem).
 	t := st.db.beginCatalog()
 	defer t.close()
 	if s.Idem != "" {
@@ -65,7 +66,8 @@ func (t *txn) holder(of *session.Session) (session.Session, error) {
 	}
 	id, _ := placeIn(append(make([]byte, 8, keyPosition), row...))
 	t.lockSession(id.id)
-	// It may have given the pair up before it was locked. Nobody else can have taken it since: creations exclude each other.
+	// It may have given the pair up before it was locked. Nobody else can have taken it since:
+	// creations exclude each other.
 	s, err := t.newest(id.id)
 	if errors.Is(err, session.ErrNotFound) || (err == nil && !holds(s.State)) {
 		return session.Session{}, nil
@@ -136,7 +138,8 @@ func (st sessions) Record(ctx context.Context, id session.SessionID, gen uint64,
 	return s, err
 }
 
-// errNeedsCatalog: the hook has to run, and that needs the catalog's lock, which comes before that of the session.
+// errNeedsCatalog: the hook has to run, and that needs the catalog's lock, which comes before that
+// of the session.
 var errNeedsCatalog = errors.New("needs the catalog")
 
 func (st sessions) record(ctx context.Context, t *txn, id session.SessionID, gen uint64, c session.Change) (session.Session, error) {
@@ -229,7 +232,8 @@ func (st sessions) Move(ctx context.Context, id session.SessionID, step session.
 	return after, t.commit()
 }
 
-// write puts the row of after, with its indexes and its part of the totals; before is nil for a new session. A session that is Gone is removed.
+// write puts the row of after, with its indexes and its part of the totals; before is nil for a new
+// session. A session that is Gone is removed.
 func (t *txn) write(before, after *session.Session) error {
 	t.moved = append(t.moved, *after)
 	t.delta.count(after, 1)
@@ -267,7 +271,8 @@ func (t *txn) write(before, after *session.Session) error {
 	return t.batch.Set(sessionKey(after.ID), row, nil)
 }
 
-// manyPieces is from where on a session's entries are deleted as a range. For fewer that costs all readers more than it saves.
+// manyPieces is from where on a session's entries are deleted as a range. For fewer that costs all
+// readers more than it saves.
 const manyPieces = 4096
 
 func (t *txn) forgetEntries(s *session.Session) error {

@@ -71,7 +71,8 @@ type tornLog struct {
 	whole  []int // where the records of the synced part begin
 }
 
-// grown makes a log of about size bytes, each record of which was synced, and a tail that was not: of a MANIFEST one record, of the others some.
+// grown makes a log of about size bytes, each record of which was synced, and a tail that was not:
+// of a MANIFEST one record, of the others some.
 func (f logFormat) grown(rng *rand.Rand, size int) (l tornLog) {
 	payload := func(most int) []byte {
 		b := make([]byte, 1+rng.IntN(most))
@@ -95,7 +96,8 @@ func (f logFormat) grown(rng *rand.Rand, size int) (l tornLog) {
 	return l
 }
 
-// lose gives the log after a power loss that kept these of the tail's blocks; in place of the others is what was there before.
+// lose gives the log after a power loss that kept these of the tail's blocks; in place of the
+// others is what was there before.
 func (l tornLog) lose(block, end int, before []byte, keep func(i int) bool) []byte {
 	out := append(bytes.Clone(l.bytes[:l.synced]), before[l.synced:end]...)
 	for i := l.synced / block; i*block < end; i++ {
@@ -106,7 +108,8 @@ func (l tornLog) lose(block, end int, before []byte, keep func(i int) bool) []by
 	return out
 }
 
-// Whatever a power loss keeps of the blocks of a log's unsynced tail is a torn end: for us, and for Pebble.
+// Whatever a power loss keeps of the blocks of a log's unsynced tail is a torn end: for us, and for
+// Pebble.
 func TestWhatAPowerLossLeavesOfALogIsNoRot(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for _, f := range logFormats {
@@ -116,7 +119,8 @@ func TestWhatAPowerLossLeavesOfALogIsNoRot(t *testing.T) {
 			if l.synced/logBlock != (len(l.bytes)-1)/logBlock {
 				crossed++
 			}
-			// What was there before: nothing yet, an older log whose file is used again, or anything.
+			// What was there before: nothing yet, an older log whose file is used again, or
+			// anything.
 			old := logFormat{f.name, f.kind, max(f.log, 1) - 1, f.head}.grown(rng, len(l.bytes)).bytes
 			garbage := make([]byte, len(l.bytes))
 			for i := range garbage {
@@ -174,7 +178,8 @@ func pebbleReads(log []byte, number uint32) (n int, err error) {
 	}
 }
 
-// † A byte that is turned over where the log had been synced, and in more than its last record, is no torn end.
+// † A byte that is turned over where the log had been synced, and in more than its last record, is
+// no torn end.
 func TestRotBeforeTheEndOfALogIsFound(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for _, f := range logFormats {
@@ -199,7 +204,8 @@ func TestRotBeforeTheEndOfALogIsFound(t *testing.T) {
 	}
 }
 
-// padding reports whether a byte is in the zeros at the end of a block, where no chunk fits: none is missed there.
+// padding reports whether a byte is in the zeros at the end of a block, where no chunk fits: none
+// is missed there.
 func (l tornLog) padding(at int) bool {
 	i, _ := slices.BinarySearch(l.whole, at+1)
 	next := l.synced
@@ -209,7 +215,8 @@ func (l tornLog) padding(at int) bool {
 	return len(bytes.Trim(l.bytes[at:min(next, at/logBlock*logBlock+logBlock)], "\x00")) == 0
 }
 
-// A MANIFEST that grows past 32 KiB and again, with a power loss at any step meanwhile: the folder opens, and has all that was answered.
+// A MANIFEST that grows past 32 KiB and again, with a power loss at any step meanwhile: the folder
+// opens, and has all that was answered.
 func TestAPowerLossWhileTheManifestGrows(t *testing.T) {
 	disk := crashfs.New()
 	disk.Journal("/meta")

@@ -11,13 +11,14 @@ import (
 	"sluice/session"
 )
 
-// txn is one read-modify-write: it reads the newest rows, durable or not, and so may let nobody see what it read
-// before commit or refuse has returned. It is used by one goroutine.
+// txn is one read-modify-write: it reads the newest rows, durable or not, and so may let nobody see
+// what it read before commit or refuse has returned. It is used by one goroutine.
 type txn struct {
 	db    *DB
 	batch *pebble.Batch
 	rows  pebble.Reader // the newest rows, and in an indexed batch what was written
-	// What is locked. Stripes may be taken in any order: only who holds the catalog's lock takes a second one.
+	// What is locked. Stripes may be taken in any order: only who holds the catalog's lock takes a
+	// second one.
 	catalog bool
 	held    [stripes]bool
 
@@ -41,7 +42,8 @@ func (db *DB) begin() *txn {
 	return &txn{db: db, batch: db.peb.NewBatch(), rows: db.peb}
 }
 
-// beginCatalog starts one that may also change the catalog, and sees what it wrote itself. The caller must close it.
+// beginCatalog starts one that may also change the catalog, and sees what it wrote itself. The
+// caller must close it.
 func (db *DB) beginCatalog() *txn {
 	db.catalogMu.Lock()
 	db.apply.Lock()
@@ -78,7 +80,8 @@ func (t *txn) close() {
 	_ = t.batch.Close()
 }
 
-// commit applies what was written, and returns when that is durable (or as safe as an unsynced one is to be) and shown.
+// commit applies what was written, and returns when that is durable (or as safe as an unsynced one
+// is to be) and shown.
 func (t *txn) commit() error {
 	defer t.db.syncs.begin(t.unsynced)()
 	seq, snap, err := t.apply()
@@ -122,7 +125,8 @@ func (t *txn) apply() (seq uint64, snap *pebble.Snapshot, err error) {
 	return db.applied, db.peb.NewSnapshot(), nil
 }
 
-// refuse ends a txn that changes nothing, and returns err when everything that led to it is durable and shown.
+// refuse ends a txn that changes nothing, and returns err when everything that led to it is durable
+// and shown.
 func (t *txn) refuse(ctx context.Context, err error) error {
 	t.db.apply.Lock()
 	seq := t.db.applied

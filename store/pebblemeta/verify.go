@@ -13,9 +13,11 @@ import (
 	"sluice/session"
 )
 
-// Verify reads every row, and so every block of the database with its checksum, and calls found for what is wrong with those that only this package sees: keys
-// that mean nothing, rows of sessions and pieces that can't be read, indexes that differ from the sessions, and the totals. What the rows of
-// the catalog say is not looked at. Behind a rotten block it goes on, once it has told of that hole, and which rows it may have had. An error says that it could not read on.
+// Verify reads every row, and so every block of the database with its checksum, and calls found for
+// what is wrong with those that only this package sees: keys that mean nothing, rows of sessions
+// and pieces that can't be read, indexes that differ from the sessions, and the totals. What the
+// rows of the catalog say is not looked at. Behind a rotten block it goes on, once it has told of
+// that hole, and which rows it may have had. An error says that it could not read on.
 func (db *DB) Verify(ctx context.Context, found func(problem string, hole bool)) error {
 	if err := db.enter(ctx); err != nil {
 		return err

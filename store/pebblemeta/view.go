@@ -14,7 +14,8 @@ type views struct {
 	changed chan struct{} // closed, and made anew, when current changes
 }
 
-// view is a snapshot taken together with commit seq. It is closed when the last who uses it has released it.
+// view is a snapshot taken together with commit seq. It is closed when the last who uses it has
+// released it.
 type view struct {
 	*pebble.Snapshot
 	seq  uint64
@@ -27,7 +28,8 @@ func (vs *views) open(s *pebble.Snapshot) {
 
 func (vs *views) close() { vs.release(vs.current) }
 
-// at gives a view that is at least as new as commit seq, which the caller must release. It waits until there is one.
+// at gives a view that is at least as new as commit seq, which the caller must release. It waits
+// until there is one.
 func (vs *views) at(ctx context.Context, seq uint64) (*view, error) {
 	for {
 		vs.mu.Lock()

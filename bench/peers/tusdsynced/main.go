@@ -1,6 +1,7 @@
-// Command tusdsynced is tusd with its uploads synced: the handler, the file store and the file locker of the tusd beside it, set up as its own
-// command does, and a store around the file store that makes an upload durable before its end is answered. tusd itself leaves that to the
-// operating system. Partial uploads are not synced: only what is concatenated of them is an upload.
+// Command tusdsynced is tusd with its uploads synced: the handler, the file store and the file
+// locker of the tusd beside it, set up as its own command does, and a store around the file store
+// that makes an upload durable before its end is answered. tusd itself leaves that to the operating
+// system. Partial uploads are not synced: only what is concatenated of them is an upload.
 package main
 
 import (

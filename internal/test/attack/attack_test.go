@@ -1,11 +1,13 @@
-// Package attack has the clients that a server must bear: those that send without end, never read, wait, hold and
-// flood, over HTTP/1.1 and HTTP/2. It runs the real program in 256 MiB of memory.
+// Package attack has the clients that a server must bear: those that send without end, never read,
+// wait, hold and flood, over HTTP/1.1 and HTTP/2. It runs the real program in 256 MiB of memory.
 //
-// It owns the attacks and what is asked of the server meanwhile, among each of them and among all at once: it lives; its
-// memory, goroutines and descriptors stay below stated bounds and come back; its health is answered; and a good client of
-// another principal gets its work done. It does not own the bounds themselves, which the tests of packages api and upload
-// pin one by one, nor mishaps of process and disk (packages soak and realdisk). `go test ./internal/test/attack` makes each
-// attack once, and then all together. `make soak` does so again and again, and measures the good client's speed.
+// It owns the attacks and what is asked of the server meanwhile, among each of them and among all
+// at once: it lives; its memory, goroutines and descriptors stay below stated bounds and come back;
+// its health is answered; and a good client of another principal gets its work done. It does not
+// own the bounds themselves, which the tests of packages api and upload pin one by one, nor mishaps
+// of process and disk (packages soak and realdisk). `go test ./internal/test/attack` makes each
+// attack once, and then all together. `make soak` does so again and again, and measures the good
+// client's speed.
 package attack
 
 import (
@@ -44,8 +46,8 @@ var (
 const (
 	// memory is what the server may have, in bytes.
 	memory = 256 << 20
-	// settled is how long the server has to give everything back once the attackers have left. It is longer than any
-	// deadline of the server for a client that has gone.
+	// settled is how long the server has to give everything back once the attackers have left. It
+	// is longer than any deadline of the server for a client that has gone.
 	settled = 90 * time.Second
 	// tries is how often a supervisor and a good client ask.
 	tries = 3
@@ -123,7 +125,8 @@ type victim struct {
 	over bool        // they leave, and open nothing more
 }
 
-// newVictim starts a server that has an attacker's and a good client's principal, each with a capsule of its own.
+// newVictim starts a server that has an attacker's and a good client's principal, each with a
+// capsule of its own.
 func newVictim(t *testing.T, exe string, a attack) *victim {
 	t.Helper()
 	v := &victim{T: t, rand: rand.NewChaCha8([32]byte{byte(len(a.name))})}
@@ -192,7 +195,8 @@ type wall struct{}
 
 func (wall) Now() time.Time { return time.Now() }
 
-// group gives the line that puts the server into a control group of its own, where the machine has them.
+// group gives the line that puts the server into a control group of its own, where the machine has
+// them.
 func (v *victim) group() (line string, undo func()) {
 	name := fmt.Sprintf("sluice-attack-%d", os.Getpid())
 	for _, kind := range [][3]string{
@@ -258,8 +262,8 @@ func (v *victim) alive() {
 	}
 }
 
-// healthy asks for the server's health as a supervisor does: on a connection of its own each time, and it takes one good
-// answer of three for health.
+// healthy asks for the server's health as a supervisor does: on a connection of its own each time,
+// and it takes one good answer of three for health.
 func (v *victim) healthy() {
 	v.Helper()
 	for _, path := range []string{"/healthz", "/readyz"} {
@@ -294,8 +298,9 @@ func (v *victim) ask(path string) error {
 	return nil
 }
 
-// goodRound is what a good client does. It begins anew where it is told to come again, or loses its connection, as
-// often as tries says: the server may be taken by surprise, and must not be taken for long.
+// goodRound is what a good client does. It begins anew where it is told to come again, or loses its
+// connection, as often as tries says: the server may be taken by surprise, and must not be taken
+// for long.
 func (v *victim) goodRound(when string) {
 	v.Helper()
 	ctx, cancel := context.WithTimeout(v.Context(), time.Minute)
@@ -366,8 +371,8 @@ type step struct {
 	do   func() error
 }
 
-// insist does a step. Among several attacks the good client repeats a request that is refused or cut off, as `sluice put`
-// does: each of them alone is borne without.
+// insist does a step. Among several attacks the good client repeats a request that is refused or
+// cut off, as `sluice put` does: each of them alone is borne without.
 func (v *victim) insist(ctx context.Context, s step) error {
 	for {
 		err := s.do()

@@ -13,8 +13,8 @@ import (
 	"sluice/api"
 )
 
-// dial opens a connection of an attacker. What the server sends is not read, and hardly kept by the system. Where the
-// server takes no connection, everything on it fails.
+// dial opens a connection of an attacker. What the server sends is not read, and hardly kept by the
+// system. Where the server takes no connection, everything on it fails.
 func (v *victim) dial() net.Conn {
 	d := net.Dialer{Timeout: 20 * time.Second, Control: func(_, _ string, c syscall.RawConn) error {
 		return c.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4<<10) })
@@ -34,7 +34,8 @@ func (v *victim) post(path string, length int) string {
 		path, v.attacker, length)
 }
 
-// each runs do n times at once, and waits for all of them. What it sends may be refused: errors of the connections are no failure.
+// each runs do n times at once, and waits for all of them. What it sends may be refused: errors of
+// the connections are no failure.
 func each(n int, do func(i int)) {
 	var wg sync.WaitGroup
 	gate := make(chan struct{}, 64)

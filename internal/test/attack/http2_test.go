@@ -13,8 +13,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// peer is an HTTP/2 client that does only what it is told to. What the server sends is thrown away, but for its
-// settings, which the server wants to be acknowledged.
+// peer is an HTTP/2 client that does only what it is told to. What the server sends is thrown away,
+// but for its settings, which the server wants to be acknowledged.
 type peer struct {
 	v    *victim
 	conn net.Conn

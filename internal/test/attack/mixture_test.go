@@ -26,8 +26,8 @@ func mixture(of []attack, seed uint64) attack {
 	}
 }
 
-// begins makes attacks again and again until the attackers leave, each for itself. Between two strikes an attacker hangs
-// up or not, as the dice say.
+// begins makes attacks again and again until the attackers leave, each for itself. Between two
+// strikes an attacker hangs up or not, as the dice say.
 func (v *victim) begins(of []attack, seed uint64) {
 	for i, a := range of {
 		one := &victim{

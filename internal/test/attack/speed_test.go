@@ -21,15 +21,17 @@ import (
 	"sluice/api"
 )
 
-// The attackers whose effect on a good client's speed is measured are a process of their own, with a quarter of a
-// processor. Without them the good client has a process beside it that only computes, with the same share, where the
-// machine has control groups: what is measured is the server, and not how many processes the processors are shared by.
+// The attackers whose effect on a good client's speed is measured are a process of their own, with
+// a quarter of a processor. Without them the good client has a process beside it that only
+// computes, with the same share, where the machine has control groups: what is measured is the
+// server, and not how many processes the processors are shared by.
 const (
 	attackersShare = 25_000  // of
 	attackersOf    = 100_000 // microseconds
 )
 
-// siege is what a process of attackers is told. Without a URL it only computes; without an Attack it makes all.
+// siege is what a process of attackers is told. Without a URL it only computes; without an Attack
+// it makes all.
 type siege struct{ Attack, URL, Token, Session, Content, Gapped string }
 
 // TestSiege is that process: it attacks until its standard input ends.
@@ -101,7 +103,8 @@ func (v *victim) besiege(s siege) (end func()) {
 	}
 }
 
-// few gives the line that puts a process where it has little of the processors, if the machine has control groups.
+// few gives the line that puts a process where it has little of the processors, if the machine has
+// control groups.
 func few() (line string, undo func()) {
 	for _, kind := range [][2]string{{"/sys/fs/cgroup/cpu", "cpu.cfs_quota_us"}, {"/sys/fs/cgroup", "cpu.max"}} {
 		dir := filepath.Join(kind[0], fmt.Sprintf("sluice-attackers-%d", os.Getpid()))
@@ -121,8 +124,8 @@ func few() (line string, undo func()) {
 	return "", func() {}
 }
 
-// link is that of a good client in bytes a second: 1 Gbit/s. In buffers there is room for so many bytes on both ends: a
-// link goes on with what is in them while a process waits for a processor.
+// link is that of a good client in bytes a second: 1 Gbit/s. In buffers there is room for so many
+// bytes on both ends: a link goes on with what is in them while a process waits for a processor.
 const (
 	link    = 125_000_000
 	buffers = 4 << 20
@@ -147,7 +150,8 @@ func (l linked) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// race measures the good client alone and among the attackers, in turn: over a link, and as fast as the machine is.
+// race measures the good client alone and among the attackers, in turn: over a link, and as fast as
+// the machine is.
 func (v *victim) race(a attack) {
 	v.Helper()
 	v.many = true // the good client repeats what is refused, and is slower for it

@@ -16,8 +16,8 @@ type state struct {
 }
 
 const (
-	// A server that was attacked may keep a few more descriptors and goroutines than a fresh one: files of packs, tables
-	// of the metadata, tasks that rest.
+	// A server that was attacked may keep a few more descriptors and goroutines than a fresh one:
+	// files of packs, tables of the metadata, tasks that rest.
 	moreFiles, moreGoroutines = 24, 24
 )
 

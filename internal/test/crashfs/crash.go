@@ -17,7 +17,8 @@ func (d *Disk) Image() *Image {
 
 func (d *Disk) image() *Image { return &Image{d.copy()} }
 
-// Kill gives the disk after the death of the process: everything written is there, nothing is locked, and no hook is set.
+// Kill gives the disk after the death of the process: everything written is there, nothing is
+// locked, and no hook is set.
 func (im *Image) Kill() *Disk { return im.disk.copy() }
 
 // Kill is Image().Kill().
@@ -26,7 +27,8 @@ func (d *Disk) Kill() *Disk { return d.Image().Kill() }
 // Crash is Image().Crash(rng, keep).
 func (d *Disk) Crash(rng *rand.Rand, keep int) *Disk { return d.Image().Crash(rng, keep) }
 
-// Crash gives the disk after power loss: of what was in no Sync each sector, size and change of a name is kept with keep per cent.
+// Crash gives the disk after power loss: of what was in no Sync each sector, size and change of a
+// name is kept with keep per cent.
 func (im *Image) Crash(rng *rand.Rand, keep int) *Disk {
 	d := im.disk.copy()
 	d.boot++
@@ -66,7 +68,8 @@ func (im *Image) Crash(rng *rand.Rand, keep int) *Disk {
 	return d
 }
 
-// What is known of a folder whose changes are kept in order: whether one of them is lost, and so all later ones are.
+// What is known of a folder whose changes are kept in order: whether one of them is lost, and so
+// all later ones are.
 const (
 	sound = 1
 	lost  = 2
@@ -147,7 +150,8 @@ func same(a, b []*sector) bool {
 	return true
 }
 
-// copy gives a disk that shares nothing with this one that changes. Files that have no name are left out. d.mu is held, or d is an image's.
+// copy gives a disk that shares nothing with this one that changes. Files that have no name are
+// left out. d.mu is held, or d is an image's.
 func (d *Disk) copy() *Disk {
 	out := &Disk{steps: d.steps, boot: d.boot, inodes: d.inodes, room: d.room, failures: d.failures, journal: d.journal}
 	of := map[*inode]*inode{}

@@ -1,5 +1,6 @@
-// Package crashfs is a disk in memory, for tests, that loses power and fails as real ones do. It is a durable.FS, and through [Disk.VFS] Pebble's
-// file system: content and metadata can lie on one disk, with one count of its steps.
+// Package crashfs is a disk in memory, for tests, that loses power and fails as real ones do. It is
+// a durable.FS, and through [Disk.VFS] Pebble's file system: content and metadata can lie on one
+// disk, with one count of its steps.
 //
 // It owns what a page cache over a disk promises and what it does not:
 //
@@ -7,19 +8,22 @@
 //	program ─────────▶ page cache ─────────────────▶ drive ─────────▶ platter
 //
 //	what                                  after Kill   after Crash(keep)
-//	written, not synced                   there        each sector of 512 bytes for itself, with keep %
-//	a file's size since its Sync          new          old, new or between, the gap with zeros or garbage
+//	written, not synced                   there        each 512 bytes for itself, with keep %
+//	a file's size since its Sync          new          old, new or between (zeros or garbage)
 //	names made, renamed, removed since    there        each step for itself, with keep %
 //	    the Sync of their folder
 //	synced                                there        there
 //
-// A Sync that fails, and a write-back that fails between two of them, leaves the pages in the cache as if they were clean: reads still show them, the disk
-// has them not, and the next Sync returns nil. A file that is opened later hears nothing of it. Reads past the cache write back what is dirty, and
-// then see the drive. A failed Sync of a folder leaves its entries as they were, volatile: a journal is tried again, or the file system ends.
+// A Sync that fails, and a write-back that fails between two of them, leaves the pages in the cache
+// as if they were clean: reads still show them, the disk has them not, and the next Sync returns
+// nil. A file that is opened later hears nothing of it. Reads past the cache write back what is
+// dirty, and then see the drive. A failed Sync of a folder leaves its entries as they were,
+// volatile: a journal is tried again, or the file system ends.
 //
-// It is harsher than any one file system: nothing is ordered but by a Sync, and that of a new file says nothing of its name. Below
-// [Disk.Journal] names are forgotten from the end only, as journals do, which Pebble counts on: it makes its new marker before it removes the old one, and
-// syncs once. It does not own which programs are right: that is for the tests that run on it.
+// It is harsher than any one file system: nothing is ordered but by a Sync, and that of a new file
+// says nothing of its name. Below [Disk.Journal] names are forgotten from the end only, as journals
+// do, which Pebble counts on: it makes its new marker before it removes the old one, and syncs
+// once. It does not own which programs are right: that is for the tests that run on it.
 package crashfs
 
 import (
@@ -82,7 +86,8 @@ type Fault struct {
 	Short int
 }
 
-// Hook sees every step before it is done, one at a time, and lets it pass (nil) or fail. It must not use the disk but through the Step.
+// Hook sees every step before it is done, one at a time, and lets it pass (nil) or fail. It must
+// not use the disk but through the Step.
 type Hook func(Step) *Fault
 
 // Disk is a disk with one file system. It is safe for concurrent use.
@@ -137,8 +142,9 @@ func (d *Disk) Steps() int {
 	return d.steps
 }
 
-// LoseWriteBack lets the write-back of everything dirty below a folder fail, as it may at any time: the pages look clean, the disk has them not, and who has such
-// a file open is told at its next Sync, once. It gives the number of files that have lost something.
+// LoseWriteBack lets the write-back of everything dirty below a folder fail, as it may at any time:
+// the pages look clean, the disk has them not, and who has such a file open is told at its next
+// Sync, once. It gives the number of files that have lost something.
 func (d *Disk) LoseWriteBack(prefix string) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()

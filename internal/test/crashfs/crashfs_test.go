@@ -106,7 +106,8 @@ func TestAWriteTearsAtSectors(t *testing.T) {
 	}
 }
 
-// The size after power loss is the old one, the new one or one between, and what was never written is zeros or garbage.
+// The size after power loss is the old one, the new one or one between, and what was never written
+// is zeros or garbage.
 func TestTheSizeIsVolatile(t *testing.T) {
 	d := crashfs.New()
 	f := create(t, d, "/f")
@@ -191,7 +192,8 @@ func TestNamesAreVolatile(t *testing.T) {
 	}
 }
 
-// A rename that was not synced gives the old file or the new one, and never none; steps are forgotten one by one.
+// A rename that was not synced gives the old file or the new one, and never none; steps are
+// forgotten one by one.
 func TestARenameIsWhole(t *testing.T) {
 	d := crashfs.New()
 	for _, name := range []string{"old", "new"} {
@@ -244,7 +246,8 @@ func TestAJournalKeepsOrder(t *testing.T) {
 	}
 }
 
-// † the real trap: after a failed sync reads still show the bytes, the next sync returns nil, and the disk has them not.
+// † the real trap: after a failed sync reads still show the bytes, the next sync returns nil, and
+// the disk has them not.
 func TestAFailedSyncLosesThePages(t *testing.T) {
 	for name, lose := range map[string]func(t *testing.T, d *crashfs.Disk, f durable.File){
 		"a sync": func(t *testing.T, d *crashfs.Disk, f durable.File) {
@@ -302,7 +305,8 @@ func TestAFailedSyncLosesThePages(t *testing.T) {
 	}
 }
 
-// What is dirty is written back by a read past the cache, which then sees it; that alone makes it no safer.
+// What is dirty is written back by a read past the cache, which then sees it; that alone makes it
+// no safer.
 func TestReadsPastTheCacheWriteBack(t *testing.T) {
 	d := crashfs.New()
 	f := create(t, d, "/f")
@@ -414,7 +418,8 @@ func TestTheHookSeesEachStep(t *testing.T) {
 	}
 }
 
-// † whoever made a folder may have died before its name was durable: who finds it there, and stores in it, makes sure.
+// † whoever made a folder may have died before its name was durable: who finds it there, and stores
+// in it, makes sure.
 func TestAFolderThatWasThereIsMadeDurable(t *testing.T) {
 	for _, path := range []string{"/a", "/a/b", "/a/b/c"} {
 		d := crashfs.New()
@@ -448,7 +453,8 @@ func TestALockEndsWithTheProcess(t *testing.T) {
 	}
 }
 
-// One sync of the disk covers everything, and tells of a write-back that failed while the file was open.
+// One sync of the disk covers everything, and tells of a write-back that failed while the file was
+// open.
 func TestSyncDisk(t *testing.T) {
 	d := crashfs.New()
 	must(t, d.Mkdir("/a", 0o700))

@@ -135,7 +135,8 @@ func (f *file) Direct() (durable.DirectFile, error) {
 	return directFile{&file{d: f.d, ino: f.ino, path: f.path, told: f.ino.failures, heard: f.d.failures}}, nil
 }
 
-// directFile writes whole sectors from memory at such an address, which the drive has at once, and the platter with the next sync or never.
+// directFile writes whole sectors from memory at such an address, which the drive has at once, and
+// the platter with the next sync or never.
 type directFile struct{ *file }
 
 func (f directFile) WriteAt(p []byte, off int64) (int, error) {

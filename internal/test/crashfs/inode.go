@@ -5,7 +5,8 @@ import "io"
 // sectorSize is the unit that a disk writes whole or not at all.
 const sectorSize = 512
 
-// sector is never changed once it is in an inode: so that copies of a disk share them. nil is zeros.
+// sector is never changed once it is in an inode: so that copies of a disk share them. nil is
+// zeros.
 type sector [sectorSize]byte
 
 // hole is what was punched: zeros that take no room.
@@ -16,7 +17,8 @@ type inode struct {
 	num uint64
 	dir bool
 
-	// Of a file: the bytes as the cache, the drive and the platter have them. size and platterSize are in bytes.
+	// Of a file: the bytes as the cache, the drive and the platter have them. size and platterSize
+	// are in bytes.
 	cache, drive, platter []*sector
 	size, platterSize     int64
 	dirty                 map[int]bool // sectors of the cache that have not been written back

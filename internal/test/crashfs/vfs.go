@@ -18,7 +18,8 @@ func (d *Disk) VFS() vfs.FS { return pebbleFS{d} }
 
 type pebbleFS struct{ d *Disk }
 
-// pebbleFile adds the position that a file of Pebble's has: reads and writes without an offset each have their own.
+// pebbleFile adds the position that a file of Pebble's has: reads and writes without an offset each
+// have their own.
 type pebbleFile struct {
 	*file
 	readAt, writeAt int64

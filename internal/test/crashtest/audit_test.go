@@ -18,7 +18,8 @@ type books struct {
 	open     map[uint64]session.Session
 }
 
-// audit compares counters, references, indexes and reservations with the rows that they are of, and reads every extent from the disk.
+// audit compares counters, references, indexes and reservations with the rows that they are of, and
+// reads every extent from the disk.
 func audit(w *world) error {
 	b := &books{
 		memories: map[catalog.MemoryID]catalog.Memory{}, contents: map[catalog.ContentKey]catalog.Content{},

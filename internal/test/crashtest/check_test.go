@@ -22,7 +22,8 @@ type found struct {
 	memory  catalog.Memory
 }
 
-// check compares what the server shows with what was answered, and notes in the model what became of what was under way.
+// check compares what the server shows with what was answered, and notes in the model what became
+// of what was under way.
 func (c *client) check() error {
 	listed, err := c.listed()
 	if err != nil {
@@ -138,7 +139,8 @@ func (c *client) look(f *file, listed map[string]found) (found, error) {
 	return got, nil
 }
 
-// checkOpen: every acknowledged byte is there, or said to be missing where it may be; nothing is there that was not sent.
+// checkOpen: every acknowledged byte is there, or said to be missing where it may be; nothing is
+// there that was not sent.
 func (c *client) checkOpen(f *file, up upload.Upload) error {
 	for _, r := range f.must {
 		if !session.Covers(up.Received, r) && !f.harmed {
@@ -190,7 +192,8 @@ func (c *client) checkContent(f *file) error {
 	return nil
 }
 
-// goOn is the client after the server is back: it repeats what was not answered, and brings everything to its end.
+// goOn is the client after the server is back: it repeats what was not answered, and brings
+// everything to its end.
 func (c *client) goOn() error {
 	for _, name := range c.m.names() {
 		if err := c.goOnWith(c.m.files[name]); err != nil {

@@ -26,7 +26,8 @@ type client struct {
 
 var ctx = context.Background()
 
-// call runs one call. widen says what may become of it, has what its answer says, undo what its refusal says.
+// call runs one call. widen says what may become of it, has what its answer says, undo what its
+// refusal says.
 func (c *client) call(name, doing string, widen func(), do func() error, has, undo func()) bool {
 	if c.err != nil {
 		return false

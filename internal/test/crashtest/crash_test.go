@@ -33,8 +33,9 @@ type point struct {
 	ms    int64
 }
 
-// variant is what is left of the disk: keep per cent of what was not synced, or everything (the process was killed), and then perhaps with a bit turned over in
-// the head of each item of the packs.
+// variant is what is left of the disk: keep per cent of what was not synced, or everything (the
+// process was killed), and then perhaps with a bit turned over in the head of each item of the
+// packs.
 type variant int
 
 const killed, beheaded variant = -1, -2
@@ -272,8 +273,9 @@ func (p *pool) do(name string, f func() error) bool {
 
 var durabilities = map[string]localblob.Durability{"process": localblob.Process, "power": localblob.Power}
 
-// † A crash at every step, by power loss and by kill -9: nothing that was acknowledged is lost, nothing is half there, and the client goes on. With a half of the folder
-// away, or both exchanged, nothing starts and nothing changes.
+// † A crash at every step, by power loss and by kill -9: nothing that was acknowledged is lost,
+// nothing is half there, and the client goes on. With a half of the folder away, or both exchanged,
+// nothing starts and nothing changes.
 func TestACrashAtEveryStep(t *testing.T) {
 	if withRace {
 		t.Skip("runs without the race detector: go test ./internal/test/crashtest")

@@ -131,8 +131,9 @@ func (a *attempt) step(s crashfs.Step) *crashfs.Fault {
 	return out
 }
 
-// reopening reports whether Pebble is being opened on what it has written before. When that fails late, Pebble closes its caches while a goroutine of its own
-// still reads the tables, which panics. That is a stop too, as the other loop has at this very step, but none that a test survives.
+// reopening reports whether Pebble is being opened on what it has written before. When that fails
+// late, Pebble closes its caches while a goroutine of its own still reads the tables, which panics.
+// That is a stop too, as the other loop has at this very step, but none that a test survives.
 func (a *attempt) reopening(s crashfs.Step) bool {
 	return side(s.Path) == "meta" && a.st.seed > 1 && a.during == "opening"
 }
@@ -171,8 +172,9 @@ func (a *attempt) try() (ok bool, err error) {
 	return true, tr.finish(a.disk, a.m, ms)
 }
 
-// loses reports whether any upload that is open may have lost what was not synced: the disk has lost it unseen, or from some sync of the content on it
-// has failed them all, or that one with which the server stops, which no client hears of.
+// loses reports whether any upload that is open may have lost what was not synced: the disk has
+// lost it unseen, or from some sync of the content on it has failed them all, or that one with
+// which the server stops, which no client hears of.
 func (a *attempt) loses() bool {
 	stop := a.during == "closing" && a.st.durability == localblob.Process
 	return a.fault.lose || (a.fault.forever || stop) && a.hit.Op == crashfs.OpSync && side(a.hit.Path) == "content"
@@ -195,8 +197,9 @@ func (a *attempt) alone() error {
 	return nil
 }
 
-// Every step of the script fails once, or from then on: an error of the content harms that upload alone, one of the metadata ends the server by Die, and
-// then the client goes on and nothing is lost.
+// Every step of the script fails once, or from then on: an error of the content harms that upload
+// alone, one of the metadata ends the server by Die, and then the client goes on and nothing is
+// lost.
 func TestAFailureOfEveryStep(t *testing.T) {
 	if withRace {
 		t.Skip("runs without the race detector: go test ./internal/test/crashtest")

@@ -68,7 +68,8 @@ func (c tenant) stored(name, idem string, content []byte) catalog.Memory {
 	return m
 }
 
-// hour is what becomes of content in an hour of a bad day: abandoned, failed, refused, aborted, deleted, uploaded again.
+// hour is what becomes of content in an hour of a bad day: abandoned, failed, refused, aborted,
+// deleted, uploaded again.
 func (c tenant) hour(day, h int) {
 	c.t.Helper()
 	name := func(what string) string { return fmt.Sprintf("%s %d %d", what, day, h) }
@@ -169,7 +170,8 @@ func (s *size) add(disk *crashfs.Disk, dir string) error {
 	return nil
 }
 
-// One bad day after the other leaves as much as the first of them: rows, sessions, places, bytes. Only the feed of events, which tells what happened, grows.
+// One bad day after the other leaves as much as the first of them: rows, sessions, places, bytes.
+// Only the feed of events, which tells what happened, grows.
 func TestNothingGrowsFromDayToDay(t *testing.T) {
 	disk := newDisk()
 	cl := &clock{}
@@ -226,8 +228,9 @@ func TestNothingGrowsFromDayToDay(t *testing.T) {
 	c.ok(errors.Join(audit(w), w.close()))
 }
 
-// † The collector beside everything that names content: the same few contents are uploaded, deleted, restored, read and uploaded again by many, while time flies and
-// the sweep never rests. What is acknowledged can be read, and in the end the books agree and nothing is left over.
+// † The collector beside everything that names content: the same few contents are uploaded,
+// deleted, restored, read and uploaded again by many, while time flies and the sweep never rests.
+// What is acknowledged can be read, and in the end the books agree and nothing is left over.
 func TestTheCollectorAmongEverything(t *testing.T) {
 	disk := newDisk()
 	cl := &clock{}

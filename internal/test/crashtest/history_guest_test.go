@@ -44,7 +44,8 @@ type guest struct {
 	due                 int64 // the running time, in ms, at which the token is gone for good; 0: never
 }
 
-// tick notes what a tick by that much may do to the token. What it gives notes what it did, by the running time after it.
+// tick notes what a tick by that much may do to the token. What it gives notes what it did, by the
+// running time after it.
 func (g *guest) tick(running int64, by time.Duration) (did func(running int64)) {
 	if g == nil || g.due == 0 {
 		return func(int64) {}

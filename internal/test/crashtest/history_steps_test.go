@@ -347,7 +347,8 @@ func (l *serverRun) doBatch() {
 	}
 }
 
-// doFinishWrongly finishes what is incomplete, or with another digest or length: it is refused, and nothing is lost.
+// doFinishWrongly finishes what is incomplete, or with another digest or length: it is refused, and
+// nothing is lost.
 func (l *serverRun) doFinishWrongly() {
 	f := l.mine(func(f *file) bool { return isOpen(f) && len(f.old) == 0 })
 	if f == nil {
@@ -479,7 +480,8 @@ func (l *serverRun) doJump() {
 	}
 }
 
-// pass advances the clock and ticks. Nothing ends before its time has been counted, whatever the clock says.
+// pass advances the clock and ticks. Nothing ends before its time has been counted, whatever the
+// clock says.
 func (l *serverRun) pass(by time.Duration) {
 	l.on()
 	l.w.clock.advance(by)
@@ -561,7 +563,8 @@ func (l *serverRun) resolve() {
 	}
 }
 
-// doReadSlowly looks a memory up, lets its content lose its last name, or be stored again, and then reads it: a place is kept a while.
+// doReadSlowly looks a memory up, lets its content lose its last name, or be stored again, and then
+// reads it: a place is kept a while.
 func (l *serverRun) doReadSlowly() {
 	f := l.pick(func(f *file) bool { return f.can == visible })
 	if f == nil || l.over() {

@@ -26,7 +26,8 @@ var (
 	historiesFor = flag.Duration("history.for", 0, "as many histories as this takes, whatever -history.count says")
 )
 
-// server run is a server from its opening to its end, which the history goes on behind with what the disk has then.
+// serverRun is a server from its opening to its end, which the history goes on behind with what the
+// disk has then.
 type serverRun struct {
 	run
 	n     int
@@ -375,7 +376,8 @@ func (l *serverRun) live(when string) {
 		if i >= calls && !waits {
 			return
 		}
-		// Each step has its own source, so that what differs in one from run to run does not change all that follow.
+		// Each step has its own source, so that what differs in one from run to run does not change
+		// all that follow.
 		l.rng = rand.New(rand.NewPCG(l.seed, uint64(i)+2))
 		l.step()
 	}
@@ -574,8 +576,9 @@ func (l *serverRun) nothingLeft() error {
 	})
 }
 
-// Whatever is done in whatever order, with crashes, power losses, failures, jumping clocks and changing rights between and within: what was
-// answered is true, nothing is half there, the client goes on, and in the end nothing is left over.
+// Whatever is done in whatever order, with crashes, power losses, failures, jumping clocks and
+// changing rights between and within: what was answered is true, nothing is half there, the client
+// goes on, and in the end nothing is left over.
 func TestAnyHistory(t *testing.T) {
 	count := *histories
 	switch {

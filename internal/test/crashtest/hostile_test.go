@@ -22,10 +22,12 @@ type hostile struct {
 	quota int64
 }
 
-// slack is what a capsule may have on the disk beside its quota, in bytes: the blocks at the ends of what was given back, and the heads of packs and items.
+// slack is what a capsule may have on the disk beside its quota, in bytes: the blocks at the ends
+// of what was given back, and the heads of packs and items.
 const slack = 20 * 4096
 
-// bounded gives back what was left, as the keeper's Run does when it is told, and looks at the disk.
+// bounded gives back what was left, as the keeper's Run does when it is told, and looks at the
+// disk.
 func (c hostile) bounded(what string) {
 	c.t.Helper()
 	select {
@@ -48,8 +50,8 @@ func (c hostile) onDisk() int64 {
 	return s.bytes
 }
 
-// givesBack makes sure that a put from the beginning of a block on which fails leaves nothing but the block at
-// its end, before it is answered.
+// givesBack makes sure that a put from the beginning of a block on which fails leaves nothing but
+// the block at its end, before it is answered.
 func (c hostile) givesBack(put func()) {
 	c.t.Helper()
 	before := c.onDisk()
@@ -67,7 +69,8 @@ func (c hostile) create(b []byte, put upload.Put, body io.Reader) error {
 
 func (c hostile) abort(up upload.Upload) { c.ok(c.w.uploads.Abort(ctx, c.w.me, up.ID)) }
 
-// Whatever a client sends, in any number, and however it is refused: what its capsule has on the disk stays within its quota and a slack that does not grow.
+// Whatever a client sends, in any number, and however it is refused: what its capsule has on the
+// disk stays within its quota and a slack that does not grow.
 func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 	const rounds = 30
 	wrong := catalog.SHA256{1}
@@ -234,7 +237,8 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 	}
 }
 
-// What an incarnation that was killed has left beside what an open session and a finished one have is given back by the next.
+// What an incarnation that was killed has left beside what an open session and a finished one have
+// is given back by the next.
 func TestWhatAKilledLifeLeftAtAnOpenSession(t *testing.T) {
 	disk, cl := newDisk(), &clock{}
 	st := setup{durability: localblob.Power, seed: 1, clock: cl, die: func(err error) { panic(err) }}

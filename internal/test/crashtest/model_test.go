@@ -13,7 +13,8 @@ import (
 	"sluice/session"
 )
 
-// fate is what may have become of an upload: a set, since of a call that was not answered nobody knows.
+// fate is what may have become of an upload: a set, since of a call that was not answered nobody
+// knows.
 type fate uint16
 
 const (

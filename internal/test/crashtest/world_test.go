@@ -1,8 +1,10 @@
-// Package crashtest stops the whole server, its stores on one simulated disk, at every step that it does to that disk, and lets
-// every step fail: and looks whether each promise held. It is tests only.
+// Package crashtest stops the whole server, its stores on one simulated disk, at every step that it
+// does to that disk, and lets every step fail: and looks whether each promise held. It is tests
+// only.
 //
-// It owns a script of everything that a client and the keeper do, a model of what was answered, the check of one against the other, and the
-// loops. It does not own the disk (package crashfs), nor the rules of the stores by themselves (their own tests).
+// It owns a script of everything that a client and the keeper do, a model of what was answered, the
+// check of one against the other, and the loops. It does not own the disk (package crashfs), nor
+// the rules of the stores by themselves (their own tests).
 package crashtest
 
 import (
@@ -99,7 +101,8 @@ type setup struct {
 	keep       time.Duration // how long ended sessions are remembered
 }
 
-// packSize lets two small contents share a pack; with power it has one, so that packs go when it is deleted.
+// packSize lets two small contents share a pack; with power it has one, so that packs go when it is
+// deleted.
 func packSize(d localblob.Durability) int64 {
 	if d == localblob.Power {
 		return 8 << 10
@@ -216,7 +219,8 @@ func (w *world) close() (err error) {
 	return err
 }
 
-// abandon lets go of a server whose process is dead. Its disk must not matter any more. What does not end by itself is left behind.
+// abandon lets go of a server whose process is dead. Its disk must not matter any more. What does
+// not end by itself is left behind.
 func (w *world) abandon() {
 	w.disk.SetHook(nil)
 	go func() {
@@ -236,8 +240,9 @@ type death struct {
 
 func newDeath(at func()) *death { return &death{done: make(chan struct{}), at: at} }
 
-// die is pebblemeta.Options.Die. It ends a goroutine that is the client's, so that the server can be closed behind it. One in the middle of opening, or of Pebble's
-// own, is held for ever as it is: what it would let go of, others of its kind still use.
+// die is pebblemeta.Options.Die. It ends a goroutine that is the client's, so that the server can
+// be closed behind it. One in the middle of opening, or of Pebble's own, is held for ever as it is:
+// what it would let go of, others of its kind still use.
 func (d *death) die(err error) {
 	if d.first.CompareAndSwap(false, true) {
 		d.err = err

@@ -1,7 +1,9 @@
-// Package leak looks, when the tests of a package are over, for what they left behind: goroutines, open descriptors, files and child processes.
+// Package leak looks, when the tests of a package are over, for what they left behind: goroutines,
+// open descriptors, files and child processes.
 //
-// It owns the comparison of before and after, for a whole package: what a test leaves open while others go on is seen at the end as well. It does not own how a
-// test cleans up. It is for tests alone.
+// It owns the comparison of before and after, for a whole package: what a test leaves open while
+// others go on is seen at the end as well. It does not own how a test cleans up. It is for tests
+// alone.
 package leak
 
 import (
@@ -21,19 +23,23 @@ import (
 // tests is what *testing.M does.
 type tests interface{ Run() int }
 
-// Check gives tests that fail, with exit status 1, where they pass and leave something behind. It is for the TestMain of a package:
+// Check gives tests that fail, with exit status 1, where they pass and leave something behind. It
+// is for the TestMain of a package:
 //
 //	func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 //
-// Tests have a folder for temporary files to themselves (TMPDIR). Descriptors and children are looked for where /proc tells of them.
+// Tests have a folder for temporary files to themselves (TMPDIR). Descriptors and children are
+// looked for where /proc tells of them.
 func Check(m tests) interface{ Run() int } { return checked{m} }
 
 type checked struct{ tests }
 
-// patience is how long what ends by itself may take: a goroutine that is told to stop, a connection that the other side closes.
+// patience is how long what ends by itself may take: a goroutine that is told to stop, a connection
+// that the other side closes.
 const patience = 5 * time.Second
 
-// within marks the processes that tests start from their own binary: these may be killed, and leave what they like.
+// within marks the processes that tests start from their own binary: these may be killed, and leave
+// what they like.
 const within = "SLUICE_WITHIN_TESTS"
 
 // Run implements testing.M's.
@@ -94,7 +100,8 @@ func left(before []string, tmp string) error {
 	return errors.Join(append(errs, err)...)
 }
 
-// descriptors gives what this process has open, by what it is of. Numbers of sockets and pipes are left out: they tell nothing.
+// descriptors gives what this process has open, by what it is of. Numbers of sockets and pipes are
+// left out: they tell nothing.
 func descriptors() (out []string) {
 	dir := "/proc/self/fd"
 	entries, err := os.ReadDir(dir)

@@ -273,7 +273,8 @@ func (c *client) call(o *op) bool {
 	o.ret = c.h.clock.Add(1)
 	var known bool
 	o.answer, known = answerOf(err)
-	// Looked at after the answer, and set before the image is taken: what was answered is in the image.
+	// Looked at after the answer, and set before the image is taken: what was answered is in the
+	// image.
 	if errors.Is(err, session.ErrSealed) && o.kind == put {
 		known, drop = true, true // not now, the client is told: an end was under way, which then came to nothing
 	}
@@ -296,8 +297,9 @@ func (c *client) call(o *op) bool {
 	return o.answer == ok
 }
 
-// parts splits an answer that does not tell of one moment. What a refused batch says of each session may be of another one; of one that was carried
-// out, what its repeated part has found. A list of sessions is of one moment, and what it tells of each was looked at again.
+// parts splits an answer that does not tell of one moment. What a refused batch says of each
+// session may be of another one; of one that was carried out, what its repeated part has found. A
+// list of sessions is of one moment, and what it tells of each was looked at again.
 func parts(o *op, err error) (out []*op) {
 	if o.kind != batch || o.answer == ok {
 		out = append(out, o)

@@ -19,7 +19,8 @@ import (
 	"sluice/store/localblob"
 )
 
-// history is what several clients did to one server, and to those that were started on what it had left.
+// history is what several clients did to one server, and to those that were started on what it had
+// left.
 type history struct {
 	seed  uint64
 	rng   *rand.Rand
@@ -189,7 +190,8 @@ type end struct {
 	keep  int
 }
 
-// watch slows the disk down now and then, so that calls meet, and takes the image of a server's death at one of its steps.
+// watch slows the disk down now and then, so that calls meet, and takes the image of a server's
+// death at one of its steps.
 func (h *history) watch(dies bool) *end {
 	e := &end{power: h.set.durability == localblob.Power && h.rng.IntN(3) > 0, keep: []int{0, 0, 50, 100}[h.rng.IntN(4)]}
 	at, rng := 1+h.rng.IntN(120), rand.New(rand.NewPCG(h.seed, uint64(50+h.epoch)))

@@ -26,7 +26,8 @@ var (
 
 func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 
-// patience is how long the search for an order may take; without one by then the history counts as unknown.
+// patience is how long the search for an order may take; without one by then the history counts as
+// unknown.
 const patience = 10 * time.Second
 
 // mostFailures are shown.
@@ -37,8 +38,8 @@ type totals struct {
 	histories, ops, kills, lost, unknown, failed atomic.Int64
 }
 
-// † Whatever clients do at once, and wherever the server dies: some order of the calls, in which each has happened at one moment or, without an answer, perhaps
-// never, explains every answer.
+// † Whatever clients do at once, and wherever the server dies: some order of the calls, in which
+// each has happened at one moment or, without an answer, perhaps never, explains every answer.
 func TestConcurrentHistoriesAreLinearizable(t *testing.T) {
 	n := *count
 	switch {

@@ -183,8 +183,9 @@ func (s *state) idemOf(key int) *idem {
 	return nil
 }
 
-// checker tries the operations of one history. Events never change and have no gaps, so each that the history's end shows must be
-// that of the operation which comes to its number: this decides in the middle what would come out at the end alone.
+// checker tries the operations of one history. Events never change and have no gaps, so each that
+// the history's end shows must be that of the operation which comes to its number: this decides in
+// the middle what would come out at the end alone.
 type checker struct {
 	start  uint64 // events before the history
 	events []event
@@ -242,8 +243,8 @@ func (c *checker) publishUp(s *state, u *up) (*memory, bool) {
 	return m, ok
 }
 
-// step tries an operation on a state, which it may change. It is false where the answer is not what such a state gives.
-// What nobody has the answer of happens or not; false is then that it can't.
+// step tries an operation on a state, which it may change. It is false where the answer is not what
+// such a state gives. What nobody has the answer of happens or not; false is then that it can't.
 func (c *checker) step(s *state, o *op) bool {
 	switch o.kind {
 	case crash:

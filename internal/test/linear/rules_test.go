@@ -138,7 +138,8 @@ func (c *checker) finish(s *state, u *up, o *op) bool {
 	return done && (o.lost || o.rows[0] == m.row)
 }
 
-// finishBatch is one that was not refused: all at one moment. What was finished before must have been visible too, but each when it was looked at (echo).
+// finishBatch is one that was not refused: all at one moment. What was finished before must have
+// been visible too, but each when it was looked at (echo).
 func (c *checker) finishBatch(s *state, o *op) bool {
 	for i, sid := range o.sids {
 		u := s.bySID(sid)
@@ -214,7 +215,8 @@ func (c *checker) look(s *state, o *op) bool {
 	return more == o.more && slices.Equal(want, o.rows)
 }
 
-// sessions: all that are open are listed, but those that are just being ended may be missing. What is told of each is compared by itself (status).
+// sessions: all that are open are listed, but those that are just being ended may be missing. What
+// is told of each is compared by itself (status).
 func (c *checker) sessions(s *state, o *op) bool {
 	listed := map[uint64]bool{}
 	for _, got := range o.shown {

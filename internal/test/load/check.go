@@ -16,15 +16,17 @@ type Demand int
 const (
 	// Everything that was answered.
 	Everything Demand = iota
-	// ButChunks forgives chunks that the server says to be missing: after a power loss, where they were not promised to survive it. Chunks that are there are
-	// what was sent.
+	// ButChunks forgives chunks that the server says to be missing: after a power loss, where they
+	// were not promised to survive it. Chunks that are there are what was sent.
 	ButChunks
-	// ButDoubted forgives chunks that the server finds to be missing only when it is asked to finish: after a file system has lost what it could not write, and the server
-	// could not see that.
+	// ButDoubted forgives chunks that the server finds to be missing only when it is asked to
+	// finish: after a file system has lost what it could not write, and the server could not see
+	// that.
 	ButDoubted
 )
 
-// Check asks the server for everything that was told, and settles what was asked for without an answer: it must have happened wholly or not at all.
+// Check asks the server for everything that was told, and settles what was asked for without an
+// answer: it must have happened wholly or not at all.
 func (f *Facts) Check(ctx context.Context, c *api.Client, want Demand) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -158,7 +160,8 @@ func (f *Facts) checkCounters(ctx context.Context, c *api.Client) error {
 			open++
 		}
 	}
-	// A begin without an answer may have made a session that nobody knows of: so there may be more than we know.
+	// A begin without an answer may have made a session that nobody knows of: so there may be more
+	// than we know.
 	if row.Memories != stored+trashed || row.Trashed != trashed || row.OpenSessions < open {
 		return fmt.Errorf("the capsule counts %d memories, %d of them in the trash, and %d open sessions; there are %d, %d and %d",
 			row.Memories, row.Trashed, row.OpenSessions, stored+trashed, trashed, open)

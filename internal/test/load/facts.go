@@ -1,8 +1,10 @@
-// Package load is what clients do to a real server, and the memory of what they were told: it starts the program as a process, works on it from several
-// sides at once, and asks afterwards for everything that was answered.
+// Package load is what clients do to a real server, and the memory of what they were told: it
+// starts the program as a process, works on it from several sides at once, and asks afterwards for
+// everything that was answered.
 //
-// It owns the operations and the facts. What happens to the server meanwhile belongs to whoever uses it: packages soak (mishaps of the process) and realdisk
-// (mishaps of the disk). It is for tests alone.
+// It owns the operations and the facts. What happens to the server meanwhile belongs to whoever
+// uses it: packages soak (mishaps of the process) and realdisk (mishaps of the disk). It is for
+// tests alone.
 package load
 
 import (
@@ -26,8 +28,8 @@ import (
 // chunkSize is no multiple of a block.
 const chunkSize = 20_000
 
-// Facts are what clients were told, and what they asked for without getting an answer. The first must hold after whatever
-// happens to the server, of the second either all or nothing.
+// Facts are what clients were told, and what they asked for without getting an answer. The first
+// must hold after whatever happens to the server, of the second either all or nothing.
 type Facts struct {
 	mu       sync.Mutex
 	uploads  map[string]*upload  // by session id
@@ -64,8 +66,8 @@ func New() *Facts {
 // Answers is the number of acknowledgements so far.
 func (f *Facts) Answers() int64 { return f.answers.Load() }
 
-// Frozen gives a copy of the facts, and runs moment before any client can note anything new. Where the server's disk stands still until moment, they hold for the disk as it
-// is then.
+// Frozen gives a copy of the facts, and runs moment before any client can note anything new. Where
+// the server's disk stands still until moment, they hold for the disk as it is then.
 func (f *Facts) Frozen(moment func() error) (*Facts, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -122,7 +124,8 @@ func (f *Facts) Client(c *api.Client, r *rand.Rand) *Client {
 	return &Client{Facts: f, api: c, rand: r}
 }
 
-// Work does one thing after the other until ctx ends. A refusal that the server is entitled to while it suffers is none of its business.
+// Work does one thing after the other until ctx ends. A refusal that the server is entitled to
+// while it suffers is none of its business.
 func (c *Client) Work(ctx context.Context) error {
 	for ctx.Err() == nil {
 		ops := []func(context.Context) error{c.create, c.create, c.upload, c.upload, c.upload, c.goOn, c.goOn, c.remove, c.restore, c.batch}

@@ -42,7 +42,8 @@ type Server struct {
 	err  error // of Wait
 }
 
-// Start runs `sluice serve` on a data folder, below a shell that first runs the line before (limits). It returns when the server listens.
+// Start runs `sluice serve` on a data folder, below a shell that first runs the line before
+// (limits). It returns when the server listens.
 func Start(exe, data, before string, flags ...string) (*Server, error) {
 	args := append([]string{"-c", before + ` exec "$0" "$@"`, exe, "serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data", data}, flags...)
 	c := &Server{cmd: exec.Command("/bin/sh", args...), done: make(chan struct{})}

@@ -1,6 +1,7 @@
 package main
 
-// ofBounds takes away what bounds the server's memory and requests, and what it does on a full disk.
+// ofBounds takes away what bounds the server's memory and requests, and what it does on a full
+// disk.
 func ofBounds() []mutant {
 	return []mutant{
 		{

@@ -1,6 +1,7 @@
 package main
 
-// ofFolder breaks what keeps a data folder's halves together, and what is used that which was opened.
+// ofFolder breaks what keeps a data folder's halves together, and what is used that which was
+// opened.
 func ofFolder() []mutant {
 	return []mutant{
 		{
@@ -48,7 +49,7 @@ func ofFolder() []mutant {
 			tests: []string{"store/folder.TestLivesThatTheMetadataDoesNotKnow"},
 		},
 		{
-			name: "a-life-is-lived-twice", promise: 4, file: "store/localblob/localblob.go",
+			name: "a-life-is-lived-twice", promise: 4, file: "store/localblob/state.go",
 			old:   "Incarnation: max(old.Incarnation, s.opts.AfterIncarnation) + 1,",
 			new:   "Incarnation: old.Incarnation + 1,",
 			tests: []string{"store/localblob.TestAnOlderFolderLivesOn"},

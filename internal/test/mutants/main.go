@@ -1,22 +1,27 @@
-// Command mutants plants bugs, one at a time, and asks the tests that are named for each whether they find it: a test that can't fail proves nothing.
+// Command mutants plants bugs, one at a time, and asks the tests that are named for each whether
+// they find it: a test that can't fail proves nothing.
 //
-// It owns the table of planted bugs ([table], one file for each part of the program) and how one is run. The bugs are texts in that table: each is laid
-// over its file for one build (go test -overlay), so nothing of it is ever in the program. It does not own the tests; what no test finds needs one.
+// It owns the table of planted bugs ([table], one file for each part of the program) and how one is
+// run. The bugs are texts in that table: each is laid over its file for one build (go test
+// -overlay), so nothing of it is ever in the program. It does not own the tests; what no test finds
+// needs one.
 //
-//	go run ./internal/test/mutants [-list] [-new] [-parallel N] [-record FILE] [-write docs/mutants.md] [NAME…]
+//	go run ./internal/test/mutants [-list] [-new] [-parallel N] [-record FILE]
+//		[-write docs/mutants.md] [NAME…]
 //
 // A NAME selects the mutants whose names contain it, -new those that docs/mutants.md does not have.
-// -record keeps the results in a file. A mutant that was caught before is not run again as long as its
-// row, and all code that its tests are built from, are the same: a run that was stopped goes on, and
-// several runs make one page. -write needs that all tests pass without a mutant; the page says which
-// mutants have no result.
+// -record keeps the results in a file. A mutant that was caught before is not run again as long as
+// its row, and all code that its tests are built from, are the same: a run that was stopped goes
+// on, and several runs make one page. -write needs that all tests pass without a mutant; the page
+// says which mutants have no result.
 //
-// A line is written as each mutant ends. A test catches its mutant where it fails, and where the test
-// process ends while that test runs: os.Exit, a panic, a signal. The second is marked with "ended".
+// A line is written as each mutant ends. A test catches its mutant where it fails, and where the
+// test process ends while that test runs: os.Exit, a panic, a signal. The second is marked with
+// "ended".
 //
-// Exit status: 0 where each named test caught its mutant, 1 where one passed or did not end in time, or the
-// page has a mutant without a result, 2 where the table does not fit the program (a text that is not there
-// exactly once, code that does not build).
+// Exit status: 0 where each named test caught its mutant, 1 where one passed or did not end in
+// time, or the page has a mutant without a result, 2 where the table does not fit the program (a
+// text that is not there exactly once, code that does not build).
 package main
 
 import (

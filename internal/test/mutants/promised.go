@@ -1,6 +1,7 @@
 package main
 
-// ofPromised are bugs that ignore what a request says of its bytes, or what is known of those that are read.
+// ofPromised are bugs that ignore what a request says of its bytes, or what is known of those that
+// are read.
 func ofPromised() []mutant {
 	return []mutant{
 		{

@@ -93,8 +93,9 @@ func (r *record) close() error {
 	return r.file.Close()
 }
 
-// keysOf gives for each mutant a hash of its row and of all that its tests are built from: the files of
-// their package, those that any package of the module gives to its build, and the versions of the others.
+// keysOf gives for each mutant a hash of its row and of all that its tests are built from: the
+// files of their package, those that any package of the module gives to its build, and the versions
+// of the others.
 func keysOf(ctx context.Context, root string, all []mutant) (map[string]string, error) {
 	keys, code := map[string]string{}, map[string]string{}
 	for _, m := range all {
@@ -162,8 +163,8 @@ func codeOf(ctx context.Context, root, pkg string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// depsOf gives the folders of this module's packages that the tests of a package need, relative to the
-// module.
+// depsOf gives the folders of this module's packages that the tests of a package need, relative to
+// the module.
 func depsOf(ctx context.Context, root, pkg string) ([]string, error) {
 	cmd := exec.CommandContext(ctx, "go", "list", "-deps", "-test", "-f", "{{with .Module}}{{if .Main}}{{$.Dir}}{{end}}{{end}}", pkg)
 	cmd.Dir, cmd.Stderr = root, os.Stderr

@@ -154,13 +154,13 @@ func ofStores() []mutant {
 			tests: []string{"store/localblob.TestAFolderHasOneOwnerAndOneFormat"},
 		},
 		{
-			name: "an-unclean-stop-is-not-remembered", promise: 1, file: "store/localblob/localblob.go",
+			name: "an-unclean-stop-is-not-remembered", promise: 1, file: "store/localblob/state.go",
 			old:   "	if !old.Clean || moved {",
 			new:   "	if moved {",
 			tests: []string{"store/localblob.TestAStopThatWasNotCleanIsRemembered", "internal/test/crashtest.TestAnyHistory"},
 		},
 		{
-			name: "a-copied-folder-is-trusted", promise: 1, file: "store/localblob/localblob.go",
+			name: "a-copied-folder-is-trusted", promise: 1, file: "store/localblob/state.go",
 			old:   "	moved := old.Folder != \"\" && old.Folder != now.Folder",
 			new:   "	moved := false",
 			tests: []string{"store/localblob.TestAStopThatWasNotCleanIsRemembered"},

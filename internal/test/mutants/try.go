@@ -90,7 +90,8 @@ func (m mutant) try(ctx context.Context, root string, limit time.Duration) (map[
 	return found, nil
 }
 
-// unsound gives those tests of all mutants that fail without any: what they say of a mutant means nothing.
+// unsound gives those tests of all mutants that fail without any: what they say of a mutant means
+// nothing.
 func unsound(ctx context.Context, root string, all []mutant, limit time.Duration) (bad []string, err error) {
 	var every mutant
 	for _, m := range all {
@@ -113,8 +114,9 @@ func unsound(ctx context.Context, root string, all []mutant, limit time.Duration
 	return bad, nil
 }
 
-// goTest runs tests of one package, over the files that an overlay names ("" for none). Where the process ends early, the tests that have neither passed nor
-// failed are run again, each alone: that tells which of them ends it.
+// goTest runs tests of one package, over the files that an overlay names ("" for none). Where the
+// process ends early, the tests that have neither passed nor failed are run again, each alone: that
+// tells which of them ends it.
 func goTest(ctx context.Context, root, overlay, pkg string, tests []string, limit time.Duration) (map[string]verdict, error) {
 	cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-vet=off", "-ldflags=-s -w", "-timeout", limit.String(),
 		"-run", "^("+strings.Join(tests, "|")+")$", "./"+pkg)
@@ -144,9 +146,10 @@ func goTest(ctx context.Context, root, overlay, pkg string, tests []string, limi
 	return said, nil
 }
 
-// read gives what go test -json says of each test. A test that was running when the process failed has
-// ended it, if no other was chosen. It gives nothing where the tests were cut off by the time, or killed
-// from outside: that proves nothing. Neither does code that does not build, which is an error.
+// read gives what go test -json says of each test. A test that was running when the process failed
+// has ended it, if no other was chosen. It gives nothing where the tests were cut off by the time,
+// or killed from outside: that proves nothing. Neither does code that does not build, which is an
+// error.
 func read(out []byte) (map[string]verdict, error) {
 	said, running := map[string]verdict{}, map[string]bool{}
 	var build strings.Builder

@@ -1,6 +1,7 @@
 package main
 
-// ofWire takes away what bounds a hostile client: what its requests hold, how long it may take, and where a request ends.
+// ofWire takes away what bounds a hostile client: what its requests hold, how long it may take, and
+// where a request ends.
 func ofWire() []mutant {
 	return []mutant{
 		{

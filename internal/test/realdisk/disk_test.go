@@ -1,8 +1,11 @@
-// Package realdisk runs the real program on a real file system, ext4 and xfs, on a disk that loses power, fails and lies: a file that a process of these
-// tests serves by FUSE, below a loop device. It is tests only, for root on Linux; elsewhere they say what is missing and are skipped.
+// Package realdisk runs the real program on a real file system, ext4 and xfs, on a disk that loses
+// power, fails and lies: a file that a process of these tests serves by FUSE, below a loop device.
+// It is tests only, for root on Linux; elsewhere they say what is missing and are skipped.
 //
-// It owns the disk (what of the writes since the last flush a power loss leaves, and which writes and flushes fail), and bringing file systems up on it
-// and away again. It does not own the clients and what they were told (package load), nor the same on a simulated disk at every step (package crashtest).
+// It owns the disk (what of the writes since the last flush a power loss leaves, and which writes
+// and flushes fail), and bringing file systems up on it and away again. It does not own the clients
+// and what they were told (package load), nor the same on a simulated disk at every step (package
+// crashtest).
 package realdisk
 
 import (
@@ -14,7 +17,8 @@ import (
 	"time"
 )
 
-// page is what the disk's bytes are kept in. A page is never changed, only replaced: so an image shares those of its disk. One that is not there is all zeros.
+// page is what the disk's bytes are kept in. A page is never changed, only replaced: so an image
+// shares those of its disk. One that is not there is all zeros.
 const page = 4096
 
 // sector is what a power loss writes whole or not at all.
@@ -99,7 +103,8 @@ func (d *disk) step() {
 	}
 }
 
-// shoot makes the image, and stands still until whoever wants it has noted what clients know: they can learn nothing new meanwhile.
+// shoot makes the image, and stands still until whoever wants it has noted what clients know: they
+// can learn nothing new meanwhile.
 func (d *disk) shoot() {
 	i := d.armed
 	i.made <- d.image(i.take)
@@ -170,7 +175,8 @@ func (d *disk) flush() syscall.Errno {
 	return 0
 }
 
-// image is the disk as after a power loss: what was flushed, and of each later write all, nothing, or some of its sectors.
+// image is the disk as after a power loss: what was flushed, and of each later write all, nothing,
+// or some of its sectors.
 func (d *disk) image(t Take) taken {
 	r := rand.New(rand.NewPCG(t.Seed, 3))
 	out := newDisk(d.size)

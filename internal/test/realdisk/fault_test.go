@@ -28,12 +28,14 @@ func each(t *testing.T, f func(t *testing.T, s *shelf)) {
 	}
 }
 
-// marked are n bytes that say in each sector who they are, so that a disk can fail to write these alone.
+// marked are n bytes that say in each sector who they are, so that a disk can fail to write these
+// alone.
 func marked(mark string, n int) []byte {
 	return bytes.Repeat([]byte(mark+strings.Repeat(".", sector-len(mark))), n/sector+1)[:n]
 }
 
-// Why a failed fsync must never be tried again: the second one finds nothing to do, the cache shows the bytes, and the disk lacks them.
+// Why a failed fsync must never be tried again: the second one finds nothing to do, the cache shows
+// the bytes, and the disk lacks them.
 func TestAFailedSyncShowsBytesThatTheDiskLacks(t *testing.T) {
 	each(t, func(t *testing.T, s *shelf) {
 		m := s.mount(s.format())
@@ -82,7 +84,8 @@ func TestAFailedSyncShowsBytesThatTheDiskLacks(t *testing.T) {
 		m = m.again()
 		lasting := read(filepath.Join(m.dir, "file"), 0)
 		t.Logf("the second sync: %v; the cache says %q, the disk %q; mounted anew, the file says %q", again, cached, direct, lasting)
-		// What a kernel does at the second sync, and what it shows meanwhile, is its own affair: that the bytes are gone is not.
+		// What a kernel does at the second sync, and what it shows meanwhile, is its own affair:
+		// that the bytes are gone is not.
 		if lasting != "before" {
 			t.Errorf("the file says %q: the failed write was not lost, so this test shows nothing", lasting)
 		}
@@ -107,7 +110,8 @@ func sum(b []byte) string {
 	return hex.EncodeToString(s[:])
 }
 
-// begin begins an upload of one chunk. Its length is told where it is to be packed, which else nobody knows of it.
+// begin begins an upload of one chunk. Its length is told where it is to be packed, which else
+// nobody knows of it.
 func begin(t *testing.T, c *api.Client, body []byte, packed bool) one {
 	t.Helper()
 	n := int64(len(body))
@@ -142,7 +146,8 @@ func (o one) stored(t *testing.T, c *api.Client, id string) {
 	}
 }
 
-// Content that the disk could not write is said to be missing, harms that upload alone, and is sent again when the disk is well; what was stored survives a power loss.
+// Content that the disk could not write is said to be missing, harms that upload alone, and is sent
+// again when the disk is well; what was stored survives a power loss.
 func TestAFailedWriteOfContentHarmsItsUploadAlone(t *testing.T) {
 	each(t, func(t *testing.T, s *shelf) {
 		for _, how := range []struct {
@@ -213,7 +218,8 @@ func TestAFailedWriteOfContentHarmsItsUploadAlone(t *testing.T) {
 	})
 }
 
-// A disk that fails every write from some moment on ends the server, which says why; when the disk is well, everything that was acknowledged is there.
+// A disk that fails every write from some moment on ends the server, which says why; when the disk
+// is well, everything that was acknowledged is there.
 func TestADiskThatFailsEndsTheServerAndLosesNothing(t *testing.T) {
 	each(t, func(t *testing.T, s *shelf) {
 		for i, durability := range []string{"process", "power"} {
@@ -250,7 +256,8 @@ func TestADiskThatFailsEndsTheServerAndLosesNothing(t *testing.T) {
 	})
 }
 
-// A few writes fail under load, of content or of metadata. Whether the server lives on or not: what was acknowledged holds.
+// A few writes fail under load, of content or of metadata. Whether the server lives on or not: what
+// was acknowledged holds.
 func TestADiskThatFailsForAWhileLosesNothing(t *testing.T) {
 	each(t, func(t *testing.T, s *shelf) {
 		r := newSeries(s, "power", rand.Uint64())
@@ -292,7 +299,8 @@ func TestADiskThatFailsForAWhileLosesNothing(t *testing.T) {
 	})
 }
 
-// The proof of the proof: a disk that answers flushes and carries out none takes what was acknowledged, and that is seen.
+// The proof of the proof: a disk that answers flushes and carries out none takes what was
+// acknowledged, and that is seen.
 func TestADiskThatLiesIsFoundOut(t *testing.T) {
 	each(t, func(t *testing.T, s *shelf) {
 		r := newSeries(s, "power", rand.Uint64())

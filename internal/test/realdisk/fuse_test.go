@@ -35,7 +35,8 @@ type Take struct {
 	Cached      int   // when so many writes are not flushed; or a moment later where no more come
 }
 
-// Taken says what a power loss met: writes that were not flushed, and those of them that are on the disk, whole or torn.
+// Taken says what a power loss met: writes that were not flushed, and those of them that are on the
+// disk, whole or torn.
 type Taken struct{ Cached, Kept, Torn int }
 
 // Counts are of one disk.
@@ -207,8 +208,9 @@ func (f *file) Write(_ context.Context, _ fs.FileHandle, p []byte, off int64) (u
 
 func (f *file) Fsync(context.Context, fs.FileHandle, uint32) syscall.Errno { return f.disk.flush() }
 
-// serve is the process that serves disks, by a descriptor of a mounted folder, until the other end of its standard input is closed: also by the death of the
-// tests. Then whoever is still above loses the disk, and no more waits for it.
+// serve is the process that serves disks, by a descriptor of a mounted folder, until the other end
+// of its standard input is closed: also by the death of the tests. Then whoever is still above
+// loses the disk, and no more waits for it.
 func serve(dir string) error {
 	root := &fs.Inode{}
 	forever := time.Hour

@@ -14,16 +14,17 @@ import (
 	"sluice/internal/test/leak"
 )
 
-// What a process of this binary is, by its environment: the tests inside a mount namespace of their own (the value is a folder for their files), or
-// outside one (the value says why), or who serves disks (the value is where).
+// What a process of this binary is, by its environment: the tests inside a mount namespace of their
+// own (the value is a folder for their files), or outside one (the value says why), or who serves
+// disks (the value is where).
 const (
 	inside  = "SLUICE_REALDISK_INSIDE"
 	outside = "SLUICE_REALDISK_OUTSIDE"
 	serving = "SLUICE_REALDISK_SERVING"
 )
 
-// TestMain runs the tests in a mount namespace of their own: whatever ends them, the kernel takes their mounts away with it, and with the
-// mounts the loop devices.
+// TestMain runs the tests in a mount namespace of their own: whatever ends them, the kernel takes
+// their mounts away with it, and with the mounts the loop devices.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(serving); dir != "" {
 		if err := serve(dir); err != nil {

@@ -72,7 +72,8 @@ type shelf struct {
 	names int
 }
 
-// newShelf starts the process. It ends with the test, and with the end of the tests' process, however that comes.
+// newShelf starts the process. It ends with the test, and with the end of the tests' process,
+// however that comes.
 func newShelf(t *testing.T, k kind) *shelf {
 	t.Helper()
 	need(t, k)
@@ -91,7 +92,8 @@ func newShelf(t *testing.T, k kind) *shelf {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// It sees no mount of ours: else, if it were the last to die, its end would wait for a file system that waits for it.
+	// It sees no mount of ours: else, if it were the last to die, its end would wait for a file
+	// system that waits for it.
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), serving+"=/dev/fd/3")
 	cmd.Stdin, cmd.Stderr, cmd.ExtraFiles = theirs, os.Stderr, []*os.File{fuse}

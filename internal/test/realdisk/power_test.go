@@ -31,8 +31,9 @@ var (
 var build = sync.OnceValues(func() (string, error) { return load.Program(*program, os.Getenv(inside)) })
 
 const (
-	// perDisk is how many power losses a disk sees before the next series begins with an empty one, and atOnce how many images are taken while a server runs. The last
-	// of these becomes the disk that the series goes on with.
+	// perDisk is how many power losses a disk sees before the next series begins with an empty one,
+	// and atOnce how many images are taken while a server runs. The last of these becomes the disk
+	// that the series goes on with.
 	perDisk, atOnce = 16, 4
 	workers         = 6
 )
@@ -62,8 +63,9 @@ func newSeries(s *shelf, durability string, seed uint64) *series {
 	return r
 }
 
-// A power loss at any moment, of a disk that keeps of what it was not told to flush what it likes, on real file systems: the kernel reads its journal, the
-// server starts, and everything that was acknowledged before is there.
+// A power loss at any moment, of a disk that keeps of what it was not told to flush what it likes,
+// on real file systems: the kernel reads its journal, the server starts, and everything that was
+// acknowledged before is there.
 func TestNoPowerLossTakesWhatWasAcknowledged(t *testing.T) {
 	seed := *first
 	if seed == 0 {
@@ -179,8 +181,8 @@ func (r *series) clients(m *mounted, srv *load.Server) (end func() error) {
 	}
 }
 
-// writeBack lets the kernel bring content to the disk whenever it likes, as it does when memory is short: so there are writes that nobody has asked for, and that are not
-// flushed.
+// writeBack lets the kernel bring content to the disk whenever it likes, as it does when memory is
+// short: so there are writes that nobody has asked for, and that are not flushed.
 func writeBack(ctx context.Context, m *mounted, r *rand.Rand) {
 	for ctx.Err() == nil {
 		time.Sleep(time.Duration(1+r.IntN(20)) * time.Millisecond)
@@ -197,7 +199,8 @@ func writeBack(ctx context.Context, m *mounted, r *rand.Rand) {
 	}
 }
 
-// look starts a server on a disk after whatever has happened to it, and asks for what is known; lets all clients end; and looks at the folder as a whole.
+// look starts a server on a disk after whatever has happened to it, and asks for what is known;
+// lets all clients end; and looks at the folder as a whole.
 func (r *series) look(m *mounted, facts *load.Facts, want load.Demand, started ...func(*mounted) error) error {
 	ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Minute)
 	defer cancel()
@@ -228,7 +231,8 @@ func (r *series) look(m *mounted, facts *load.Facts, want load.Demand, started .
 	return nil
 }
 
-// knows makes sure that the server takes the stop for one of the machine. Else this would be a test of kill -9.
+// knows makes sure that the server takes the stop for one of the machine. Else this would be a test
+// of kill -9.
 func knows(m *mounted) error {
 	text, err := os.ReadFile(filepath.Join(m.data(), "content", "state"))
 	var state struct{ Life, Rebooted uint64 }

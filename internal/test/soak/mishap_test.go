@@ -111,7 +111,8 @@ func survived(r *run, srv *load.Server) error {
 	return nil
 }
 
-// memoryLimit puts the server into a control group that has little memory: where it needs more, the kernel kills it.
+// memoryLimit puts the server into a control group that has little memory: where it needs more, the
+// kernel kills it.
 func memoryLimit(r *run) (string, func(), error) {
 	dir := fmt.Sprintf("/sys/fs/cgroup/memory/sluice-soak-%d", os.Getpid())
 	if err := os.Mkdir(dir, 0o755); err != nil {

@@ -1,8 +1,10 @@
-// Package soak runs the real program under load and lets things happen to it: it is killed, stopped, paused, its disk and its inodes run out, it gets
-// few descriptors and little memory. After each round everything that a client was told is asked for.
+// Package soak runs the real program under load and lets things happen to it: it is killed,
+// stopped, paused, its disk and its inodes run out, it gets few descriptors and little memory.
+// After each round everything that a client was told is asked for.
 //
-// It owns the mishaps; package load has the clients, and the memory of what was promised. It knows nothing of how the program works: it sees the command line and the
-// client of package api. `go test ./internal/test/soak` is a short run; `make soak` a long one, with a log of its rounds.
+// It owns the mishaps; package load has the clients, and the memory of what was promised. It knows
+// nothing of how the program works: it sees the command line and the client of package api. `go
+// test ./internal/test/soak` is a short run; `make soak` a long one, with a log of its rounds.
 package soak
 
 import (
