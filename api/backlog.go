@@ -81,8 +81,8 @@ type meter struct {
 	opened  bool // the first credit, which only widens the window to connWindow, is out
 
 	// all.mu guards these.
-	mine int64
-	gone bool
+	unread int64
+	gone   bool
 }
 
 // preface is how HTTP/2 begins (RFC 9113, section 3.4).
@@ -113,7 +113,7 @@ func (m *meter) wait() {
 	m.streams.wait()
 	m.all.mu.Lock()
 	defer m.all.mu.Unlock()
-	for m.all.bytes > m.all.most && m.mine > m.all.low && !m.gone {
+	for m.all.bytes > m.all.most && m.unread > m.all.low && !m.gone {
 		m.all.less.Wait()
 	}
 }
@@ -179,8 +179,8 @@ func (m *meter) add(n int64) int64 {
 	if n < 0 && m.all.bytes > m.all.most {
 		m.all.less.Broadcast()
 	}
-	m.mine, m.all.bytes = m.mine+n, m.all.bytes+n
-	return m.mine
+	m.unread, m.all.bytes = m.unread+n, m.all.bytes+n
+	return m.unread
 }
 
 // close takes the connection's part away.
@@ -188,8 +188,8 @@ func (m *meter) close() {
 	m.streams.close()
 	m.all.mu.Lock()
 	defer m.all.mu.Unlock()
-	m.all.bytes -= m.mine
-	m.mine, m.gone = 0, true
+	m.all.bytes -= m.unread
+	m.unread, m.gone = 0, true
 	m.all.less.Broadcast()
 }
 

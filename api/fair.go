@@ -66,8 +66,8 @@ func (q *fairQueue) wait(ctx context.Context, principal string) error {
 		l = &line{principal: principal}
 		q.by[principal] = l
 	}
-	mine := make(chan struct{})
-	if l.waiting = append(l.waiting, mine); len(l.waiting) == 1 {
+	ready := make(chan struct{})
+	if l.waiting = append(l.waiting, ready); len(l.waiting) == 1 {
 		q.turns = append(q.turns, l)
 	}
 	q.start()
@@ -75,14 +75,14 @@ func (q *fairQueue) wait(ctx context.Context, principal string) error {
 	late := time.NewTimer(computeWait)
 	defer late.Stop()
 	select {
-	case <-mine:
+	case <-ready:
 		return nil
 	case <-ctx.Done():
 	case <-late.C:
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	i := slices.Index(l.waiting, mine)
+	i := slices.Index(l.waiting, ready)
 	if i < 0 { // it was let in meanwhile
 		return nil
 	}

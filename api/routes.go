@@ -121,13 +121,13 @@ func routes() []route {
 	puts := append([]Code{CodeChunkConflict, CodeSuperseded, CodeQuotaExceeded}, bytes...)
 	finishes := append([]Code{CodeIncomplete, CodeChecksumMismatch, CodeLengthMismatch, CodeQuotaExceeded}, ended...)
 	creates := append([]Code{CodeIdempotencyConflict, CodeQuotaExceeded, CodeSuperseded}, bytes...)
-	mine := []Code{CodeNotFound, CodeForbidden}
+	own := []Code{CodeNotFound, CodeForbidden}
 
 	return []route{
 		{method: get, path: "/v1/upload_config", auth: member, operation: answering((*Server).uploadConfig), about: "The limits in force."},
 		{
 			method: post, path: "/v1/uploads_begin", auth: member, operation: exchanging((*Server).begin),
-			codes: append([]Code{CodeQuotaExceeded, CodeIdempotencyConflict, CodeTooLarge, CodeUnsupportedMediaType, CodeResourceExhausted, CodeStorageFull, CodeAlreadyFinished}, mine...),
+			codes: append([]Code{CodeQuotaExceeded, CodeIdempotencyConflict, CodeTooLarge, CodeUnsupportedMediaType, CodeResourceExhausted, CodeStorageFull, CodeAlreadyFinished}, own...),
 			about: "Makes a session, or answers the one that the same idem has.",
 		},
 		{
@@ -153,7 +153,7 @@ func routes() []route {
 			about: "Ends a session; a repeat is fine.",
 		},
 		{
-			method: get, path: "/v1/uploads_status/{session_id}", long: true, auth: member, codes: mine, operation: answering((*Server).status),
+			method: get, path: "/v1/uploads_status/{session_id}", long: true, auth: member, codes: own, operation: answering((*Server).status),
 			query: []param{{name: "crc", about: "adds the CRC-32C of each whole chunk", kind: "boolean"}},
 			about: "The caller's session: what has arrived, and what is missing.",
 		},
@@ -171,9 +171,9 @@ func routes() []route {
 			method: put, path: "/v1/memories_create/{name}", auth: member, codes: creates, query: []param{capsule, path, idem},
 			operation: answering((*Server).create).with(takesBytes), about: "The same, for curl -T.",
 		},
-		{method: get, path: "/v1/memories_read/{memory_id}", auth: member, codes: mine, operation: answering((*Server).readMemory), about: "One memory."},
+		{method: get, path: "/v1/memories_read/{memory_id}", auth: member, codes: own, operation: answering((*Server).readMemory), about: "One memory."},
 		{
-			method: get, path: "/v1/memories_list", long: true, auth: member, codes: mine, operation: answering((*Server).listMemories),
+			method: get, path: "/v1/memories_list", long: true, auth: member, codes: own, operation: answering((*Server).listMemories),
 			query: []param{
 				capsule,
 				{name: "path_prefix", about: "only this folder", kind: "string"},
@@ -184,23 +184,23 @@ func routes() []route {
 			},
 			about: "The memories of a capsule, newest first.",
 		},
-		{method: post, path: "/v1/memories_update", auth: member, codes: mine, operation: exchanging((*Server).updateMemory), about: "Changes what is given."},
+		{method: post, path: "/v1/memories_update", auth: member, codes: own, operation: exchanging((*Server).updateMemory), about: "Changes what is given."},
 		{
-			method: post, path: "/v1/memories_delete", auth: member, codes: mine, operation: commanding((*Server).deleteMemory),
+			method: post, path: "/v1/memories_delete", auth: member, codes: own, operation: commanding((*Server).deleteMemory),
 			about: "Puts a memory into the trash, or with purge removes it for good.",
 		},
-		{method: post, path: "/v1/memories_restore", auth: member, codes: mine, operation: exchanging((*Server).restoreMemory), about: "Takes a memory out of the trash."},
+		{method: post, path: "/v1/memories_restore", auth: member, codes: own, operation: exchanging((*Server).restoreMemory), about: "Takes a memory out of the trash."},
 		{method: post, path: "/v1/memories_ping", long: true, auth: member, operation: exchanging((*Server).ping), about: "Which of at most 1,000 memories the caller could read."},
 		{
-			method: get, path: contentPath + "{memory_id}", auth: member, codes: append([]Code{CodePreconditionFailed, CodeRangeNotSatisfiable, CodeDamaged}, mine...),
+			method: get, path: contentPath + "{memory_id}", auth: member, codes: append([]Code{CodePreconditionFailed, CodeRangeNotSatisfiable, CodeDamaged}, own...),
 			operation: operation{content: true, status: http.StatusOK, serve: (*Server).readContent}, about: "The content, whole or one range of it.",
 		},
 
 		{method: post, path: "/v1/capsules_create", auth: member, starts: true, codes: []Code{CodeForbidden, CodeAlreadyExists}, operation: exchanging((*Server).createCapsule), about: "Makes a capsule."},
-		{method: get, path: "/v1/capsules_read/{capsule_id}", auth: member, codes: mine, operation: answering((*Server).readCapsule), about: "A capsule with its counters."},
+		{method: get, path: "/v1/capsules_read/{capsule_id}", auth: member, codes: own, operation: answering((*Server).readCapsule), about: "A capsule with its counters."},
 		{method: get, path: "/v1/capsules_list", long: true, auth: member, query: []param{cursor, limit}, operation: answering((*Server).listCapsules), about: "The capsules that the caller has a role in; an admin sees all."},
-		{method: post, path: "/v1/capsules_update", auth: member, codes: mine, operation: exchanging((*Server).updateCapsule), about: "Changes what is given: name, roles, or, for an admin, quotas."},
-		{method: post, path: "/v1/capsules_delete", auth: member, codes: append([]Code{CodeNotEmpty}, mine...), operation: commanding((*Server).deleteCapsule), about: "Deletes an empty capsule."},
+		{method: post, path: "/v1/capsules_update", auth: member, codes: own, operation: exchanging((*Server).updateCapsule), about: "Changes what is given: name, roles, or, for an admin, quotas."},
+		{method: post, path: "/v1/capsules_delete", auth: member, codes: append([]Code{CodeNotEmpty}, own...), operation: commanding((*Server).deleteCapsule), about: "Deletes an empty capsule."},
 
 		{
 			method: get, path: "/v1/sessions_list", long: true, auth: admin, operation: answering((*Server).sessionsList),

@@ -76,7 +76,7 @@ type streams struct {
 	last     uint32              // the newest
 	handlers int                 // that have begun and not returned
 	places   int                 // that they have
-	mine     int                 // its part of all.count
+	pending  int                 // its part of all.count
 	writing  bool                // a write is under way
 	frames   int                 // that were read since the last write ended
 	body     bool                // the frame that is read next is DATA
@@ -103,8 +103,8 @@ func (s *streams) settle() {
 		now = max(len(s.open), s.handlers) - s.places
 	}
 	full := s.all.count > s.all.most
-	s.all.count += now - s.mine
-	s.mine = now
+	s.all.count += now - s.pending
+	s.pending = now
 	if full && s.all.count <= s.all.most {
 		for other := range s.all.held {
 			other.free.Signal()
@@ -232,10 +232,10 @@ func (s *streams) enough() bool {
 	case s.handlers > len(s.open) && s.handlers > s.all.streams-mostUnsettled:
 		return true // of streams that the client has reset; net/http would keep those that follow for later
 	}
-	if s.body && s.mine > 0 && s.all.count > s.all.most/4 {
+	if s.body && s.pending > 0 && s.all.count > s.all.most/4 {
 		return !s.leaving // net/http would make room for the bodies of those that are about to be refused
 	}
-	return !s.leaving && (s.mine > mostUnsettled || s.mine > 1 && s.all.count > s.all.most)
+	return !s.leaving && (s.pending > mostUnsettled || s.pending > 1 && s.all.count > s.all.most)
 }
 
 // close takes the connection's part away.

@@ -292,7 +292,7 @@ func (j *job) fill(ctx context.Context) error {
 		return err
 	}
 	for again := false; ; again = true {
-		if err := j.distrust(ctx); err != nil {
+		if err := j.recheck(ctx); err != nil {
 			return err
 		}
 		gen, sum, err := j.fetch(ctx)
@@ -316,7 +316,7 @@ var errUseless = errors.New("what was fetched is thrown away")
 
 // discard takes the part's name away. Its bytes are of no use.
 func (j *job) discard(context.Context, []session.Session) error {
-	if mine, err := durable.Named(j.part, j.partPath()); err != nil || !mine {
+	if named, err := durable.Named(j.part, j.partPath()); err != nil || !named {
 		return err
 	}
 	if err := os.Remove(j.partPath()); err != nil {

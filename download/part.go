@@ -52,8 +52,8 @@ func (p *piece) Commit(_ context.Context, r session.Range) ([]byte, error) {
 	return binary.BigEndian.AppendUint32(nil, p.crc), nil
 }
 
-// distrust reads every recorded piece back, and drops those that are not what was recorded.
-func (j *job) distrust(ctx context.Context) error {
+// recheck reads every recorded piece back, and drops those that are not what was recorded.
+func (j *job) recheck(ctx context.Context) error {
 	entries, err := j.engine.Entries(ctx, j.id, session.All(), 0)
 	if err != nil {
 		return err
@@ -133,7 +133,7 @@ func (j *job) publish(context.Context, []session.Session) error {
 		return fmt.Errorf("%w: %w", errNotSynced, err)
 	}
 	// Between the opening and now another program may have taken the name.
-	if mine, err := durable.Named(j.part, j.partPath()); err != nil || !mine {
+	if named, err := durable.Named(j.part, j.partPath()); err != nil || !named {
 		return errors.Join(err, &InTheWayError{j.partPath()})
 	}
 	rename := os.Rename
@@ -143,7 +143,7 @@ func (j *job) publish(context.Context, []session.Session) error {
 	if err := rename(j.partPath(), j.Dest); err != nil {
 		return err
 	}
-	if mine, err := durable.Named(j.part, j.Dest); err != nil || !mine {
+	if named, err := durable.Named(j.part, j.Dest); err != nil || !named {
 		return errors.Join(err, fmt.Errorf("another program has replaced %s", j.Dest))
 	}
 	if err := durable.SyncDir(durable.OS{}, filepath.Dir(j.Dest)); err != nil {

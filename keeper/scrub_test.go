@@ -29,13 +29,13 @@ type peeked struct {
 
 func (p *peeked) onCheck(f func(e catalog.Extent) error) { p.check.Store(&f) }
 
-func (p *peeked) Check(ctx context.Context, e catalog.Extent, care blob.CheckPolicy) error {
+func (p *peeked) Check(ctx context.Context, e catalog.Extent, policy blob.CheckPolicy) error {
 	if check := p.check.Load(); check != nil {
 		if err := (*check)(e); err != nil {
 			return err
 		}
 	}
-	return p.Store.Check(ctx, e, care)
+	return p.Store.Check(ctx, e, policy)
 }
 
 // peekedRows is a catalog whose transactions a test sees.

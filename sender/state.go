@@ -84,11 +84,11 @@ func (j *job) look() (now state, touched bool, err error) {
 	if err != nil {
 		return now, false, err
 	}
-	mine, err := j.disk.Stat()
+	own, err := j.disk.Stat()
 	if err != nil {
 		return now, false, err
 	}
-	if now.size != j.at.size || !os.SameFile(named, mine) {
+	if now.size != j.at.size || !os.SameFile(named, own) {
 		return now, true, ErrChanged
 	}
 	return now, now != j.at, nil

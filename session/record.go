@@ -131,7 +131,7 @@ func (t *stream) worthwhile() (keep, rest []Range) {
 // store records the entries under whatever generation the session has by now, as long as none of
 // the put's own bytes were dropped since it began.
 func (t *stream) store(ctx context.Context, add []Entry, length int64) (Session, error) {
-	mine := Range{t.r.Off, t.pos}
+	ownRange := Range{t.r.Off, t.pos}
 	cur := t.s
 	for range tries {
 		if len(add) == 0 && length < 0 {
@@ -140,7 +140,7 @@ func (t *stream) store(ctx context.Context, add []Entry, length int64) (Session,
 			if err == nil {
 				err = after.State.Err()
 			}
-			if err == nil && !mine.Empty() && (after.Stale(t.since, mine) || !Covers(after.Received, Range{mine.Off, t.keptEnd()})) {
+			if err == nil && !ownRange.Empty() && (after.Stale(t.since, ownRange) || !Covers(after.Received, Range{ownRange.Off, t.keptEnd()})) {
 				err = ErrSuperseded
 			}
 			return after, err
@@ -167,7 +167,7 @@ func (t *stream) store(ctx context.Context, add []Entry, length int64) (Session,
 		if err != nil {
 			return cur, err
 		}
-		if cur.Stale(t.since, mine) {
+		if cur.Stale(t.since, ownRange) {
 			return cur, ErrSuperseded
 		}
 		if overlap {

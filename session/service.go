@@ -120,8 +120,8 @@ func (v *Service) Begin(ctx context.Context, spec Spec) (s Session, created bool
 			continue
 		}
 		now := v.cfg.Clock.Now()
-		mine := Session{ID: id, Spec: spec, State: Open, Gen: 1, Rev: 1, Began: now, LastSeen: now, Seen: v.Running()}
-		s, _, err = v.store.Create(ctx, mine)
+		own := Session{ID: id, Spec: spec, State: Open, Gen: 1, Rev: 1, Began: now, LastSeen: now, Seen: v.Running()}
+		s, _, err = v.store.Create(ctx, own)
 		if errors.Is(err, ErrTaken) {
 			// The answer to our own Create may have been lost and repeated by the store.
 			if s, err = v.store.Load(ctx, id); err == nil && s.Rev == 1 && s.Owner == spec.Owner && s.Idem == spec.Idem && bytes.Equal(s.Note, spec.Note) {

@@ -281,12 +281,12 @@ type Recorder interface {
 }
 
 // Matcher is a sink that can settle a race which only exists where several
-// Services share one Store: mine was streamed and committed here, while another
+// Services share one Store: own was streamed and committed here, while another
 // Service recorded theirs for the very same range. A nil answer says that both
 // hold the same bytes, and theirs stays; else the error is the put's. Without
 // it the put ends with [ErrSuperseded].
 type Matcher interface {
-	Match(ctx context.Context, mine, theirs Entry) error
+	Match(ctx context.Context, own, theirs Entry) error
 }
 
 // DeadlineReader is a reader whose blocked Read can be woken. A put that is

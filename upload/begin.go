@@ -73,7 +73,7 @@ func (u *Service) beginOnce(ctx context.Context, c access.Caller, req BeginReque
 			return Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, Idem: n.Idem}, false, nil
 		}
 	}
-	if s, err = u.trusted(ctx, s, blob.CheckBeforeReboot); err != nil {
+	if s, err = u.ensureChecked(ctx, s, blob.CheckBeforeReboot); err != nil {
 		return up, false, err
 	}
 	if done, known, err = u.known(ctx, c, &n); err != nil || known {

@@ -316,7 +316,7 @@ func (u *Service) createLarge(ctx context.Context, c access.Caller, n note, p Pu
 	if err != nil {
 		return m, err
 	}
-	return u.Finish(context.WithoutCancel(ctx), c, FinishRequest{ID: s.ID, Length: length, Trusting: true, Keyed: true})
+	return u.Finish(context.WithoutCancel(ctx), c, FinishRequest{ID: s.ID, Length: length, UseServerDigest: true, Keyed: true})
 }
 
 // pour puts the whole body into the session, and compares the body's digest at its end.

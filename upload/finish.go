@@ -213,7 +213,7 @@ func (u *Service) dropExtents(ctx context.Context, s session.Session, lost *blob
 // verify compares one session with what its finish says, waiting for the hash where it has not kept
 // up.
 func (u *Service) verify(ctx context.Context, c access.Caller, req FinishRequest) (*verified, error) {
-	s, n, err := u.mine(ctx, c, req.ID, access.Write, true)
+	s, n, err := u.loadOwn(ctx, c, req.ID, access.Write, true)
 	if err != nil {
 		return nil, err
 	}
@@ -230,7 +230,7 @@ func (u *Service) verify(ctx context.Context, c access.Caller, req FinishRequest
 	if end >= 0 && end != req.Length {
 		return nil, &LengthError{Want: end, Got: req.Length}
 	}
-	if s, err = u.trusted(ctx, s, blob.CheckBeforeCrash); err != nil {
+	if s, err = u.ensureChecked(ctx, s, blob.CheckBeforeCrash); err != nil {
 		return nil, err
 	}
 	if err := s.Incomplete(req.Length); err != nil {
@@ -240,7 +240,7 @@ func (u *Service) verify(ctx context.Context, c access.Caller, req FinishRequest
 	if err != nil {
 		return nil, err
 	}
-	if sum != req.SHA256 && !req.Trusting {
+	if sum != req.SHA256 && !req.UseServerDigest {
 		return nil, u.mismatch(ctx, s, sum, req)
 	}
 	return u.assemble(ctx, c, s, n, sum, req)
@@ -281,7 +281,7 @@ func (u *Service) finished(ctx context.Context, s session.Session, n note, req F
 			return err
 		case out.Bytes != req.Length:
 			return &LengthError{Want: out.Bytes, Got: req.Length}
-		case out.SHA256 != req.SHA256 && !req.Trusting:
+		case out.SHA256 != req.SHA256 && !req.UseServerDigest:
 			return &ChecksumError{What: "sha256", Want: hex.EncodeToString(req.SHA256[:]), Got: hex.EncodeToString(out.SHA256[:])}
 		case m.ID != out.Memory:
 			return ErrAlreadyFinished

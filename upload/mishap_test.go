@@ -160,7 +160,7 @@ func TestAFinishThatIsOvertakenEnds(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	_, err := w.Finish(ctx, w.me, upload.FinishRequest{ID: up.ID, Length: chunk, Trusting: true})
+	_, err := w.Finish(ctx, w.me, upload.FinishRequest{ID: up.ID, Length: chunk, UseServerDigest: true})
 	if !errors.Is(err, upload.ErrLengthMismatch) {
 		t.Errorf("%v; the session was loaded %d times", err, loads.Load())
 	}
@@ -172,8 +172,8 @@ type checked struct {
 	check func()
 }
 
-func (c *checked) Check(ctx context.Context, e catalog.Extent, care blob.CheckPolicy) error {
-	err := c.Store.Check(ctx, e, care)
+func (c *checked) Check(ctx context.Context, e catalog.Extent, policy blob.CheckPolicy) error {
+	err := c.Store.Check(ctx, e, policy)
 	if err != nil && c.check != nil {
 		c.check()
 	}

@@ -22,7 +22,7 @@ import (
 // states), ErrTooLarge, *ChecksumError, blob.ErrNoSpace, blob.ErrUnavailable, access's. A body must
 // end with io.EOF; its other errors are cuts, and pass through.
 func (u *Service) PutChunk(ctx context.Context, c access.Caller, id session.SessionID, idx int64, body io.Reader, p Put) error {
-	s, capsule, err := u.puttable(ctx, c, id)
+	s, capsule, err := u.loadForPut(ctx, c, id)
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func (u *Service) PutChunk(ctx context.Context, c access.Caller, id session.Sess
 // pieces as they come. With a digest it is all or nothing. Replace needs p.Length. Otherwise as
 // PutChunk.
 func (u *Service) PutRange(ctx context.Context, c access.Caller, id session.SessionID, off int64, body io.Reader, p Put) (n int64, err error) {
-	s, capsule, err := u.puttable(ctx, c, id)
+	s, capsule, err := u.loadForPut(ctx, c, id)
 	if err != nil {
 		return 0, err
 	}
@@ -110,14 +110,14 @@ func (u *Service) most(s session.Session) int64 {
 	return min(s.ChunkSize*u.Config.Limits.MaxChunks, u.Config.Limits.MaxBytes)
 }
 
-// puttable loads a session for a put of its creator, whose pieces can be trusted, and the capsule
+// loadForPut loads a session for a put of its creator, whose pieces can be trusted, and the capsule
 // that it is for.
-func (u *Service) puttable(ctx context.Context, c access.Caller, id session.SessionID) (session.Session, string, error) {
-	s, n, err := u.mine(ctx, c, id, access.Write, false)
+func (u *Service) loadForPut(ctx context.Context, c access.Caller, id session.SessionID) (session.Session, string, error) {
+	s, n, err := u.loadOwn(ctx, c, id, access.Write, false)
 	if err != nil {
 		return s, "", err
 	}
-	s, err = u.trusted(ctx, s, blob.CheckBeforeReboot)
+	s, err = u.ensureChecked(ctx, s, blob.CheckBeforeReboot)
 	return s, n.Capsule, err
 }
 

@@ -180,9 +180,9 @@ type brittle struct {
 	broken bool
 }
 
-func (s *brittle) Check(ctx context.Context, e catalog.Extent, care blob.CheckPolicy) error {
+func (s *brittle) Check(ctx context.Context, e catalog.Extent, policy blob.CheckPolicy) error {
 	if s.broken {
 		panic("the store is broken")
 	}
-	return s.Mem.Check(ctx, e, care)
+	return s.Mem.Check(ctx, e, policy)
 }

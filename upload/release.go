@@ -14,7 +14,7 @@ import (
 // Abort ends the caller's session; what it had received becomes garbage. Repeating it is fine.
 // session.ErrFinished where a finish was first.
 func (u *Service) Abort(ctx context.Context, c access.Caller, id session.SessionID) error {
-	if _, _, err := u.mine(ctx, c, id, access.Write, false); err != nil {
+	if _, _, err := u.loadOwn(ctx, c, id, access.Write, false); err != nil {
 		return err
 	}
 	defer u.tracks.forget(id)

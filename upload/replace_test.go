@@ -93,7 +93,7 @@ func TestAReplacementMeetsAnything(t *testing.T) {
 		"batch": {
 			func(w *world, id session.SessionID) error {
 				more := w.begin(0)
-				reqs := []upload.FinishRequest{{ID: id, Trusting: true, Length: int64(len(b))}, {ID: more.ID, Trusting: true}}
+				reqs := []upload.FinishRequest{{ID: id, UseServerDigest: true, Length: int64(len(b))}, {ID: more.ID, UseServerDigest: true}}
 				return second(w.FinishBatch(w.t.Context(), w.me, reqs))
 			},
 			[]error{session.ErrFinished},

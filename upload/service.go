@@ -119,10 +119,10 @@ func (u *Service) Active(id session.SessionID) bool {
 	return ok
 }
 
-// mine loads a session for its creator: for anybody else it does not exist. A creator whose role
+// loadOwn loads a session for its creator: for anybody else it does not exist. A creator whose role
 // was taken away is refused with access.ErrForbidden. Only a request that is not refused counts as
 // activity.
-func (u *Service) mine(ctx context.Context, c access.Caller, id session.SessionID, a access.Action, touch bool) (session.Session, note, error) {
+func (u *Service) loadOwn(ctx context.Context, c access.Caller, id session.SessionID, a access.Action, touch bool) (session.Session, note, error) {
 	s, err := u.Sessions.Status(ctx, id)
 	if err != nil {
 		return s, note{}, err

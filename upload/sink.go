@@ -364,8 +364,8 @@ func (k *sink) Recorded(s session.Session) {
 
 // Match implements session.Matcher: another node recorded the same range first. Its bytes are the
 // same where length and CRC-32C are; ours become garbage at their own place.
-func (k *sink) Match(_ context.Context, mine, theirs session.Entry) error {
-	a, err := decodePiece(mine.Note)
+func (k *sink) Match(_ context.Context, own, theirs session.Entry) error {
+	a, err := decodePiece(own.Note)
 	if err != nil {
 		return err
 	}

@@ -12,11 +12,11 @@ import (
 
 // Status gives the caller's session, also an ended one for a day at least.
 func (u *Service) Status(ctx context.Context, c access.Caller, id session.SessionID) (Upload, error) {
-	s, n, err := u.mine(ctx, c, id, access.Read, true)
+	s, n, err := u.loadOwn(ctx, c, id, access.Read, true)
 	if err != nil {
 		return Upload{}, err
 	}
-	if s, err = u.trusted(ctx, s, blob.CheckBeforeReboot); err != nil {
+	if s, err = u.ensureChecked(ctx, s, blob.CheckBeforeReboot); err != nil {
 		return Upload{}, err
 	}
 	return u.view(ctx, s, n)
@@ -74,7 +74,7 @@ func (u *Service) List(ctx context.Context, c access.Caller, cursor string, limi
 		if err != nil {
 			return nil, "", err
 		}
-		if s, err = u.trusted(ctx, s, blob.CheckBeforeReboot); err != nil {
+		if s, err = u.ensureChecked(ctx, s, blob.CheckBeforeReboot); err != nil {
 			return nil, "", err
 		}
 		if s.State.Ended() {
@@ -87,11 +87,11 @@ func (u *Service) List(ctx context.Context, c access.Caller, cursor string, limi
 
 // ChunkCRCs gives the CRC-32C of every chunk of the caller's session that is complete, in order.
 func (u *Service) ChunkCRCs(ctx context.Context, c access.Caller, id session.SessionID) ([]ChunkCRC, error) {
-	s, _, err := u.mine(ctx, c, id, access.Read, true)
+	s, _, err := u.loadOwn(ctx, c, id, access.Read, true)
 	if err != nil {
 		return nil, err
 	}
-	if s, err = u.trusted(ctx, s, blob.CheckBeforeReboot); err != nil {
+	if s, err = u.ensureChecked(ctx, s, blob.CheckBeforeReboot); err != nil {
 		return nil, err
 	}
 	return u.chunkCRCs(ctx, s)

@@ -25,7 +25,7 @@ type track struct {
 	mu        sync.Mutex
 	roll      rolling
 	loaded    bool
-	trusted   blob.CheckPolicy
+	checked   blob.CheckPolicy
 	following bool
 	awaited   int // finishes that wait for the hash
 	checking  bool

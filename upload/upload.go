@@ -66,8 +66,8 @@ type FinishRequest struct {
 	Length int64
 	// CRC32C of each chunk, optional: a mismatch then names the bad chunks.
 	CRC32C []uint32
-	// Trusting takes the server's own digest where the client gave none (SHA256 is ignored).
-	Trusting bool
+	// UseServerDigest takes the server's own digest where the client gave none (SHA256 is ignored).
+	UseServerDigest bool
 	// Keyed refuses what is not the memory of its idempotency key (ErrIdem, catalog.ErrDeleted)
 	// rather than finish it without the key.
 	Keyed bool

@@ -193,8 +193,8 @@ func (s *Mem) Read(_ context.Context, extents []catalog.Extent, off, n int64) (i
 }
 
 // Check implements blob.Store.
-func (s *Mem) Check(_ context.Context, e catalog.Extent, care blob.CheckPolicy) error {
-	if care != blob.CheckAll {
+func (s *Mem) Check(_ context.Context, e catalog.Extent, policy blob.CheckPolicy) error {
+	if policy != blob.CheckAll {
 		return nil
 	}
 	s.mu.Lock()

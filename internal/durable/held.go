@@ -72,8 +72,8 @@ func (h *Held) Way() string {
 
 // is reports whether this describes the folder.
 func (h *Held) is(info fs.FileInfo) bool {
-	mine, err := h.dir.Stat()
-	return err == nil && os.SameFile(mine, info)
+	own, err := h.dir.Stat()
+	return err == nil && os.SameFile(own, info)
 }
 
 // InPlace gives an error where another folder, or none, has the folder's name.

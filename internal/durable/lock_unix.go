@@ -79,7 +79,7 @@ func CreateLocked(path string, perm os.FileMode, begin func(*os.File) error) (*o
 
 // Named reports whether f is the file that has this name.
 func Named(f *os.File, path string) (bool, error) {
-	mine, err := f.Stat()
+	own, err := f.Stat()
 	if err != nil {
 		return false, err
 	}
@@ -87,7 +87,7 @@ func Named(f *os.File, path string) (bool, error) {
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
-	return err == nil && os.SameFile(mine, its), err
+	return err == nil && os.SameFile(own, its), err
 }
 
 // linkNew gives a file another name that nothing has, on systems and file systems that can't rename

@@ -162,8 +162,8 @@ func (s *sink) VerifyAt(b []byte, off int64) error {
 }
 
 // Match implements session.Matcher.
-func (s matching) Match(_ context.Context, mine, theirs session.Entry) error {
-	if !bytes.Equal(s.disk.read(mine), s.disk.read(theirs)) {
+func (s matching) Match(_ context.Context, own, theirs session.Entry) error {
+	if !bytes.Equal(s.disk.read(own), s.disk.read(theirs)) {
 		return session.ErrConflict
 	}
 	return nil

@@ -14,12 +14,12 @@ import (
 )
 
 // Check implements blob.Store.
-func (s *Store) Check(ctx context.Context, e catalog.Extent, care blob.CheckPolicy) error {
+func (s *Store) Check(ctx context.Context, e catalog.Extent, policy blob.CheckPolicy) error {
 	p, ok := parse(e.Place)
 	if !ok {
 		return fmt.Errorf("place %.80q is not one of this store: %w", e.Place, blob.ErrMissing)
 	}
-	if care == blob.CheckBeforeReboot && p.incarnation >= s.SinceReboot || care == blob.CheckBeforeCrash && p.incarnation >= s.SinceCrash {
+	if policy == blob.CheckBeforeReboot && p.incarnation >= s.SinceReboot || policy == blob.CheckBeforeCrash && p.incarnation >= s.SinceCrash {
 		return nil
 	}
 	h, err := s.enter(e.Place)

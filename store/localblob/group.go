@@ -28,27 +28,27 @@ func (g *group) do(run func() error) error {
 		<-t.over
 		return t.err
 	}
-	mine, before := &turn{over: make(chan struct{})}, g.now
+	current, before := &turn{over: make(chan struct{})}, g.now
 	if before == nil {
-		g.now = mine
+		g.now = current
 		g.mu.Unlock()
 	} else {
-		g.next = mine
+		g.next = current
 		g.mu.Unlock()
 		<-before.over
 		g.mu.Lock()
-		g.now, g.next = mine, nil // from here on it covers nobody else
+		g.now, g.next = current, nil // from here on it covers nobody else
 		g.mu.Unlock()
 	}
 	defer func() { // also of a run that panics: others wait for its end
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		if g.now == mine {
+		if g.now == current {
 			g.now = nil
 		}
-		close(mine.over)
+		close(current.over)
 	}()
-	mine.err = errUnfinished
-	mine.err = run()
-	return mine.err
+	current.err = errUnfinished
+	current.err = run()
+	return current.err
 }

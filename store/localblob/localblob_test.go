@@ -121,8 +121,8 @@ func TestAStopThatWasNotCleanIsRemembered(t *testing.T) {
 	dir := t.TempDir()
 	doubt := func(s *Store, e catalog.Extent) string {
 		out := ""
-		for _, care := range []blob.CheckPolicy{blob.CheckBeforeReboot, blob.CheckBeforeCrash, blob.CheckAll} {
-			if s.Check(t.Context(), e, care) == nil {
+		for _, policy := range []blob.CheckPolicy{blob.CheckBeforeReboot, blob.CheckBeforeCrash, blob.CheckAll} {
+			if s.Check(t.Context(), e, policy) == nil {
 				out += "-"
 			} else {
 				out += "?"

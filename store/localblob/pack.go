@@ -70,11 +70,11 @@ func (ps *packs) init(cfg direct.Config) {
 // where it is to get a file of its own instead.
 func (s *Store) append(id session.SessionID, content []byte) (p place, f *file, err error) {
 	p = place{id: id, incarnation: s.Incarnation, len: int64(len(content))}
-	b, mine, err := s.join(&p, content)
+	b, first, err := s.join(&p, content)
 	if err != nil {
 		return p, nil, err
 	}
-	if mine {
+	if first {
 		s.write(b)
 	}
 	<-b.got
@@ -88,9 +88,9 @@ func (s *Store) append(id session.SessionID, content []byte) (p place, f *file, 
 	return p, nil, b.err
 }
 
-// join puts an item into the batch that takes items, and holds its file for the caller. mine: the
+// join puts an item into the batch that takes items, and holds its file for the caller. first: the
 // caller has to write the batch.
-func (s *Store) join(p *place, content []byte) (b *batch, mine bool, err error) {
+func (s *Store) join(p *place, content []byte) (b *batch, first bool, err error) {
 	ps, n := &s.packs, p.size()
 	ps.mu.Lock()
 	for ps.next != nil && ps.next.n+n > ps.next.most {
@@ -100,7 +100,7 @@ func (s *Store) join(p *place, content []byte) (b *batch, mine bool, err error) 
 		ps.mu.Lock()
 	}
 	defer ps.mu.Unlock()
-	if mine = ps.next == nil; mine {
+	if first = ps.next == nil; first {
 		if ps.next, err = s.newBatch(n); err != nil {
 			ps.next = nil
 			return nil, false, err
@@ -108,7 +108,7 @@ func (s *Store) join(p *place, content []byte) (b *batch, mine bool, err error) 
 	}
 	b = ps.next
 	if _, err = s.hold(b.f.p, false); err != nil {
-		if mine { // nobody else has joined
+		if first { // nobody else has joined
 			ps.next = nil
 			s.over(b)
 		}
@@ -121,7 +121,7 @@ func (s *Store) join(p *place, content []byte) (b *batch, mine bool, err error) 
 	b.n += n
 	b.items++
 	ps.end += n
-	return b, mine, nil
+	return b, first, nil
 }
 
 // newBatch begins a batch, the first item of which is n bytes long. ps.mu is held.

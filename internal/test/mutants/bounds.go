@@ -60,13 +60,13 @@ func ofBounds() []mutant {
 		},
 		{
 			name: "the-backlog-holds-everybody", promise: 11, file: "api/backlog.go",
-			old:   " && m.mine > m.all.low && !m.gone {",
+			old:   " && m.unread > m.all.low && !m.gone {",
 			new:   " && !m.gone {",
 			tests: []string{"api.TestWhatIsNotReadIsBounded"},
 		},
 		{
 			name: "a-closed-connection-keeps-its-backlog", promise: 11, file: "api/backlog.go",
-			old:   "	m.all.bytes -= m.mine\n",
+			old:   "	m.all.bytes -= m.unread\n",
 			new:   "",
 			tests: []string{"api.TestWhatIsNotReadIsBounded"},
 		},

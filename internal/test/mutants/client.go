@@ -17,8 +17,8 @@ func ofClient() []mutant {
 		},
 		{
 			name: "a-part-that-lost-its-name-is-published", promise: 4, file: "download/part.go",
-			old:   "	if mine, err := durable.Named(j.part, j.partPath()); err != nil || !mine {\n		return errors.Join(err, &InTheWayError",
-			new:   "	if mine, err := durable.Named(j.part, j.partPath()); err != nil || !mine && false {\n		return errors.Join(err, &InTheWayError",
+			old:   "	if named, err := durable.Named(j.part, j.partPath()); err != nil || !named {\n		return errors.Join(err, &InTheWayError",
+			new:   "	if named, err := durable.Named(j.part, j.partPath()); err != nil || !named && false {\n		return errors.Join(err, &InTheWayError",
 			tests: []string{"download.TestAPartThatLosesItsNameIsNotPublished"},
 		},
 		{

@@ -23,7 +23,7 @@ func ofUpload() []mutant {
 		},
 		{
 			name: "the-sha256-is-not-compared", promise: 4, file: "upload/finish.go",
-			old:   "	if sum != req.SHA256 && !req.Trusting {",
+			old:   "	if sum != req.SHA256 && !req.UseServerDigest {",
 			new:   "	if false {",
 			tests: []string{"upload.TestReplaceWithdrawsAndStoresElsewhere"},
 		},
@@ -107,7 +107,7 @@ func ofUpload() []mutant {
 		},
 		{
 			name: "rotten-pieces-are-trusted-at-finish", promise: 1, file: "upload/finish.go",
-			old:   "	if s, err = u.trusted(ctx, s, blob.CheckBeforeCrash); err != nil {\n		return nil, err\n	}\n",
+			old:   "	if s, err = u.ensureChecked(ctx, s, blob.CheckBeforeCrash); err != nil {\n		return nil, err\n	}\n",
 			new:   "",
 			tests: []string{"upload.TestWhatRottedWhileTheServerWasDeadIsNotPublished"},
 		},

@@ -88,9 +88,9 @@ func ofWaits() []mutant {
 			tests: []string{"upload.TestAPanicBehindThePutsIsAnError"},
 		},
 		{
-			name: "a-panic-of-the-comparison-ends-the-process", promise: 13, file: "upload/trust.go",
-			old:   "		err := panics.Try(func() error { return u.drop(u.stop, t.id, session.All(), care) })",
-			new:   "		err := func() error { _ = panics.Try; return u.drop(u.stop, t.id, session.All(), care) }()",
+			name: "a-panic-of-the-comparison-ends-the-process", promise: 13, file: "upload/recheck.go",
+			old:   "		err := panics.Try(func() error { return u.drop(u.stop, t.id, session.All(), policy) })",
+			new:   "		err := func() error { _ = panics.Try; return u.drop(u.stop, t.id, session.All(), policy) }()",
 			tests: []string{"upload.TestAPanicOfTheComparisonIsAnError"},
 		},
 		{
@@ -203,13 +203,13 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "heads-are-let-in-ahead-of-their-handlers", promise: 11, file: "api/streams.go",
-			old:   "	return !s.leaving && (s.mine > mostUnsettled ||",
+			old:   "	return !s.leaving && (s.pending > mostUnsettled ||",
 			new:   "	return !s.leaving && (",
 			tests: []string{"api.TestHeadsComeAsHandlersGetToThem"},
 		},
 		{
 			name: "streams-are-not-counted-together", promise: 11, file: "api/streams.go",
-			old:   "|| s.mine > 1 && s.all.count > s.all.most)",
+			old:   "|| s.pending > 1 && s.all.count > s.all.most)",
 			new:   ")",
 			tests: []string{"api.TestHeadsComeAsHandlersGetToThem"},
 		},

@@ -11,27 +11,27 @@ import (
 	"sluice/session"
 )
 
-// checkFor is how long a request waits for the check of its session before it is asked to come
+// maxCheckWait is how long a request waits for the check of its session before it is asked to come
 // again.
-const checkFor = 10 * time.Second
+const maxCheckWait = 10 * time.Second
 
-// trusted makes sure that the session's pieces are what was acknowledged, as far as care asks for:
-// after a restart of the machine nothing is told of a session before its unsynced pieces have been
-// compared with their CRCs, and after the mere death of the process no finish trusts them before.
-// What is lost is dropped, durably, and shows as missing. Normally nothing has happened, and it
-// costs a look at the entries once in a session's stay in memory. blob.ErrUnavailable when it takes
-// longer than 10 s: the check goes on.
-func (u *Service) trusted(ctx context.Context, s session.Session, care blob.CheckPolicy) (session.Session, error) {
+// ensureChecked makes sure that the session's pieces are what was acknowledged, as far as the
+// policy asks for: after a restart of the machine nothing is told of a session before its unsynced
+// pieces have been compared with their CRCs, and after the mere death of the process no finish
+// trusts them before. What is lost is dropped, durably, and shows as missing. Normally nothing has
+// happened, and it costs a look at the entries once in a session's stay in memory.
+// blob.ErrUnavailable when it takes longer than 10 s: the check goes on.
+func (u *Service) ensureChecked(ctx context.Context, s session.Session, policy blob.CheckPolicy) (session.Session, error) {
 	if s.State.Ended() || len(s.Received) == 0 {
 		return s, nil
 	}
 	t := u.tracks.hold(s.ID)
 	defer u.tracks.release(t)
-	late := time.NewTimer(checkFor)
+	late := time.NewTimer(maxCheckWait)
 	defer late.Stop()
 	for waited := false; ; waited = true {
 		t.mu.Lock()
-		done, changed, failed := t.trusted >= care, t.changed, t.checkErr
+		done, changed, failed := t.checked >= policy, t.changed, t.checkErr
 		if !done && !t.checking {
 			if waited && failed != nil {
 				t.checkErr = nil
@@ -43,7 +43,7 @@ func (u *Service) trusted(ctx context.Context, s session.Session, care blob.Chec
 				return s, blob.ErrUnavailable
 			}
 			t.checking = true
-			u.check(t, care)
+			u.check(t, policy)
 		}
 		t.mu.Unlock()
 		if done {
@@ -63,18 +63,18 @@ func (u *Service) trusted(ctx context.Context, s session.Session, care blob.Chec
 }
 
 // check runs in the background until the session's entries are compared. t.mu is held.
-func (u *Service) check(t *track, care blob.CheckPolicy) {
+func (u *Service) check(t *track, policy blob.CheckPolicy) {
 	u.tracks.mu.Lock()
 	u.tracks.use(t)
 	u.tracks.mu.Unlock()
 	u.wg.Go(func() {
 		defer u.tracks.release(t)
-		err := panics.Try(func() error { return u.drop(u.stop, t.id, session.All(), care) })
+		err := panics.Try(func() error { return u.drop(u.stop, t.id, session.All(), policy) })
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		t.checking, t.checkErr = false, err
 		if err == nil {
-			t.trusted = max(t.trusted, care)
+			t.checked = max(t.checked, policy)
 		}
 		t.notify()
 	})
@@ -86,7 +86,7 @@ func (u *Service) dropLost(ctx context.Context, id session.SessionID, r session.
 	return u.drop(ctx, id, r, blob.CheckAll)
 }
 
-func (u *Service) drop(ctx context.Context, id session.SessionID, r session.Range, care blob.CheckPolicy) error {
+func (u *Service) drop(ctx context.Context, id session.SessionID, r session.Range, policy blob.CheckPolicy) error {
 	entries, err := u.Sessions.Entries(ctx, id, r, 0)
 	if errors.Is(err, session.ErrNotFound) {
 		return nil
@@ -97,7 +97,7 @@ func (u *Service) drop(ctx context.Context, id session.SessionID, r session.Rang
 	for _, e := range entries {
 		p, err := decodePiece(e.Note)
 		if err == nil {
-			err = u.Blobs.Check(ctx, p.extent(e.Range), care)
+			err = u.Blobs.Check(ctx, p.extent(e.Range), policy)
 		}
 		if err == nil {
 			continue
