@@ -225,9 +225,9 @@ type Token struct {
 	Expires   time.Time // zero: never
 }
 
-// HashState is a saved state of the rolling SHA-256 over the first Off bytes of a session, computed
-// while it was at Gen.
-type HashState struct {
+// HashCheckpoint is a saved state of the incremental SHA-256 over the first Off bytes of a session,
+// computed while it was at Gen.
+type HashCheckpoint struct {
 	Session uint64
 	Off     int64
 	Gen     uint64

@@ -152,31 +152,31 @@ func Damaged(r Reader, m Memory) (since time.Time, err error) {
 	return content.Damaged, err
 }
 
-// SaveState keeps a state of the rolling hash; a newer one at the same offset stays.
-func SaveState(tx Tx, st HashState) error {
-	had, ok, err := States.Find(tx, StateKey{st.Session, st.Off})
+// SaveCheckpoint keeps a checkpoint of the prefix hash; a newer one at the same offset stays.
+func SaveCheckpoint(tx Tx, st HashCheckpoint) error {
+	had, ok, err := Checkpoints.Find(tx, CheckpointKey{st.Session, st.Off})
 	if err != nil || ok && had.Gen > st.Gen {
 		return err
 	}
-	return States.Put(tx, StateKey{st.Session, st.Off}, st)
+	return Checkpoints.Put(tx, CheckpointKey{st.Session, st.Off}, st)
 }
 
-// LatestState gives the saved states of a session, the furthest first.
-func LatestState(r Reader, session uint64) iter.Seq2[HashState, error] {
-	return States.Back(r, StateKey{session, 0}, StateKey{session, math.MaxInt64})
+// CheckpointsBack gives the saved states of a session, the furthest first.
+func CheckpointsBack(r Reader, session uint64) iter.Seq2[HashCheckpoint, error] {
+	return Checkpoints.Back(r, CheckpointKey{session, 0}, CheckpointKey{session, math.MaxInt64})
 }
 
-// ForgetStates removes all saved states of a session.
-func ForgetStates(tx Tx, session uint64) error {
+// ForgetCheckpoints removes all saved states of a session.
+func ForgetCheckpoints(tx Tx, session uint64) error {
 	var offs []int64
-	for st, err := range States.Scan(tx, StateKey{session, 0}, StateKey{session, math.MaxInt64}) { // forwards: that is cheaper
+	for st, err := range Checkpoints.Scan(tx, CheckpointKey{session, 0}, CheckpointKey{session, math.MaxInt64}) { // forwards: that is cheaper
 		if err != nil {
 			return err
 		}
 		offs = append(offs, st.Off)
 	}
 	for _, off := range offs {
-		if err := States.Delete(tx, StateKey{session, off}); err != nil {
+		if err := Checkpoints.Delete(tx, CheckpointKey{session, off}); err != nil {
 			return err
 		}
 	}

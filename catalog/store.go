@@ -77,7 +77,7 @@ const (
 	EventTable
 	PrincipalTable
 	TokenTable
-	StateTable
+	CheckpointTable
 	DueTable
 )
 
@@ -103,7 +103,7 @@ var (
 	Events       = Table[EventKey, Event]{EventTable}
 	Principals   = Table[Name, Principal]{PrincipalTable}
 	Tokens       = Table[TokenKey, Token]{TokenTable}
-	States       = Table[StateKey, HashState]{StateTable}
+	Checkpoints  = Table[CheckpointKey, HashCheckpoint]{CheckpointTable}
 	Dues         = Table[DueKey, Due]{DueTable}
 )
 
@@ -259,14 +259,14 @@ type TokenKey SHA256
 // AppendKey appends the ordered encoding.
 func (k TokenKey) AppendKey(b []byte) []byte { return append(b, k[:]...) }
 
-// StateKey is the key of a saved hash state.
-type StateKey struct {
+// CheckpointKey is the key of a saved hash state.
+type CheckpointKey struct {
 	Session uint64
 	Off     int64
 }
 
 // AppendKey appends the ordered encoding.
-func (k StateKey) AppendKey(b []byte) []byte {
+func (k CheckpointKey) AppendKey(b []byte) []byte {
 	return binary.BigEndian.AppendUint64(Number(k.Session).AppendKey(b), uint64(k.Off))
 }
 

@@ -17,7 +17,8 @@ import (
 // may end it earlier.
 const stallAfter = 30 * time.Second
 
-// fetch gets every missing chunk, while the file is hashed behind it; see follow for what it gives.
+// fetch gets every missing chunk, while the file is hashed behind it; see hashPart for what it
+// gives.
 func (j *job) fetch(ctx context.Context) (gen uint64, sum [32]byte, err error) {
 	gen, sum, err = j.fetchParts(ctx)
 	if j.noParts(err) {
@@ -57,7 +58,7 @@ func (j *job) fetchParts(ctx context.Context) (gen uint64, sum [32]byte, err err
 			})
 		}
 	})
-	gen, sum, err = j.follow(ctx)
+	gen, sum, err = j.hashPart(ctx)
 	if err != nil {
 		stop(err)
 	}

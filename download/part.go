@@ -86,9 +86,9 @@ func (j *job) recheck(ctx context.Context) error {
 // onlyWriter keeps io.CopyBuffer from finding ways around its buffer.
 type onlyWriter struct{ io.Writer }
 
-// follow hashes the file as its beginning grows without a gap, and gives the SHA-256 of the whole
+// hashPart hashes the file as its beginning grows without a gap, and gives the SHA-256 of the whole
 // and the generation of the session that it holds for.
-func (j *job) follow(ctx context.Context) (gen uint64, sum [32]byte, err error) {
+func (j *job) hashPart(ctx context.Context) (gen uint64, sum [32]byte, err error) {
 	h := sha256.New()
 	buf := make([]byte, 256<<10)
 	s, err := j.engine.Status(ctx, j.id)

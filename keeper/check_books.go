@@ -243,16 +243,16 @@ func (b *books) checkOutcomes() {
 	}
 }
 
-// checkStates makes sure that states of the hash are kept for open sessions alone.
-func (b *books) checkStates() {
-	each(b, catalog.States, "states of hashes", func(st catalog.HashState) catalog.StateKey {
-		return catalog.StateKey{Session: st.Session, Off: st.Off}
-	}, func(st catalog.HashState) {
+// checkCheckpoints makes sure that states of the hash are kept for open sessions alone.
+func (b *books) checkCheckpoints() {
+	each(b, catalog.Checkpoints, "states of hashes", func(st catalog.HashCheckpoint) catalog.CheckpointKey {
+		return catalog.CheckpointKey{Session: st.Session, Off: st.Off}
+	}, func(st catalog.HashCheckpoint) {
 		if b.sessions[session.SessionID(st.Session)] == nil {
 			f := b.wrong(KindHash, "a state of the hash at byte %d is kept for session %d, which is not open", st.Off, st.Session)
 			f.Session = session.SessionID(st.Session)
 			f.mend(b.check, "it is removed", func(tx catalog.Tx) error {
-				return catalog.States.Delete(tx, catalog.StateKey{Session: st.Session, Off: st.Off})
+				return catalog.Checkpoints.Delete(tx, catalog.CheckpointKey{Session: st.Session, Off: st.Off})
 			})
 		}
 	})

@@ -46,7 +46,7 @@ func (c *check) piecesOf(ctx context.Context, o *opened) error {
 			prefix++
 		}
 	}
-	return c.states(ctx, o, entries[:prefix])
+	return c.checkpoints(ctx, o, entries[:prefix])
 }
 
 // piece re-reads one piece.
@@ -92,20 +92,20 @@ func (c *check) change(ctx context.Context, id session.SessionID, change session
 	return err
 }
 
-// saved is a state of SHA-256 that was saved, and how to do without it.
-type saved struct {
+// savedCheckpoint is a state of SHA-256 that was savedCheckpoint, and how to do without it.
+type savedCheckpoint struct {
 	off   int64
 	state []byte
 	fix   func(context.Context) error
 }
 
-// states hashes the contiguous pieces that a session begins with, and compares each saved state on
-// the way.
-func (c *check) states(ctx context.Context, o *opened, entries []session.Entry) error {
+// checkpoints hashes the contiguous pieces that a session begins with, and compares each saved
+// state on the way.
+func (c *check) checkpoints(ctx context.Context, o *opened, entries []session.Entry) error {
 	if len(entries) == 0 {
 		return nil
 	}
-	all, extents, err := c.savedStates(ctx, o, entries)
+	all, extents, err := c.savedCheckpoints(ctx, o, entries)
 	if err != nil || len(all) == 0 {
 		return err
 	}
@@ -136,8 +136,8 @@ func (c *check) unread(ctx context.Context, o *opened, err error) error {
 	return ctx.Err()
 }
 
-// savedStates gathers the states that the server would go on from, by their offset.
-func (c *check) savedStates(ctx context.Context, o *opened, entries []session.Entry) (all []saved, extents []catalog.Extent, err error) {
+// savedCheckpoints gathers the states that the server would go on from, by their offset.
+func (c *check) savedCheckpoints(ctx context.Context, o *opened, entries []session.Entry) (all []savedCheckpoint, extents []catalog.Extent, err error) {
 	end := entries[len(entries)-1].End
 	counts := func(off int64, gen uint64) bool {
 		return off > 0 && off <= end && !o.s.Stale(gen, session.Range{End: off})
@@ -151,7 +151,7 @@ func (c *check) savedStates(ctx context.Context, o *opened, entries []session.En
 		if !counts(p.Hashed, p.Gen) {
 			continue
 		}
-		all = append(all, saved{p.Hashed, p.State, func(ctx context.Context) error {
+		all = append(all, savedCheckpoint{p.Hashed, p.State, func(ctx context.Context) error {
 			note, err := upload.WithoutState(e)
 			if err != nil {
 				return err
@@ -164,16 +164,16 @@ func (c *check) savedStates(ctx context.Context, o *opened, entries []session.En
 	noted := len(all)
 	err = c.Catalog.View(ctx, func(r catalog.Reader) error {
 		all = all[:noted]
-		for st, err := range catalog.LatestState(r, uint64(o.s.ID)) {
+		for st, err := range catalog.CheckpointsBack(r, uint64(o.s.ID)) {
 			if err == nil && counts(st.Off, st.Gen) {
-				key := catalog.StateKey{Session: st.Session, Off: st.Off}
-				all = append(all, saved{st.Off, st.State, func(ctx context.Context) error {
-					return c.Catalog.Update(ctx, func(tx catalog.Tx) error { return catalog.States.Delete(tx, key) })
+				key := catalog.CheckpointKey{Session: st.Session, Off: st.Off}
+				all = append(all, savedCheckpoint{st.Off, st.State, func(ctx context.Context) error {
+					return c.Catalog.Update(ctx, func(tx catalog.Tx) error { return catalog.Checkpoints.Delete(tx, key) })
 				}})
 			}
 		}
 		return nil
 	})
-	slices.SortStableFunc(all, func(a, b saved) int { return cmp.Compare(a.off, b.off) })
+	slices.SortStableFunc(all, func(a, b savedCheckpoint) int { return cmp.Compare(a.off, b.off) })
 	return all, extents, errors.Join(err, ctx.Err())
 }

@@ -42,7 +42,7 @@ func (c *check) rows(ctx context.Context) error {
 		b := &books{check: c, r: r, capsules: map[string]*tally{}, refs: map[catalog.ContentKey]int64{}, places: map[string]int64{}, became: map[session.SessionID]bool{}}
 		for _, step := range []func(){
 			b.readCapsules, b.readDues, b.readMemories, b.readContents, b.checkIndexes, b.checkRoles, b.checkPlaces,
-			b.checkReservations, b.checkEvents, b.checkCounters, b.checkIdems, b.checkOutcomes, b.checkStates, b.checkAccess,
+			b.checkReservations, b.checkEvents, b.checkCounters, b.checkIdems, b.checkOutcomes, b.checkCheckpoints, b.checkAccess,
 		} {
 			if err := ctx.Err(); err != nil {
 				return err

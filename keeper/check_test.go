@@ -210,10 +210,10 @@ func TestEachContradictionIsFoundAndRepaired(t *testing.T) {
 		{"state of a hash that is wrong", func(s *spoiled) {
 			st, err := sha256.New().(interface{ MarshalBinary() ([]byte, error) }).MarshalBinary()
 			s.must(err)
-			s.must(catalog.States.Put(s, catalog.StateKey{Session: uint64(s.open), Off: 16}, catalog.HashState{Session: uint64(s.open), Off: 16, Gen: 1, State: st}))
+			s.must(catalog.Checkpoints.Put(s, catalog.CheckpointKey{Session: uint64(s.open), Off: 16}, catalog.HashCheckpoint{Session: uint64(s.open), Off: 16, Gen: 1, State: st}))
 		}, keeper.KindHash, "is not that of its bytes", 0},
 		{"state of no session", func(s *spoiled) {
-			s.must(catalog.States.Put(s, catalog.StateKey{Session: 99, Off: 16}, catalog.HashState{Session: 99, Off: 16}))
+			s.must(catalog.Checkpoints.Put(s, catalog.CheckpointKey{Session: 99, Off: 16}, catalog.HashCheckpoint{Session: 99, Off: 16}))
 		}, keeper.KindHash, "which is not open", 0},
 		{"record at another's place", func(s *spoiled) {
 			s.must(catalog.Usages.Delete(s, "x"))

@@ -242,7 +242,7 @@ func TestNobodyComesInByAnOldRow(t *testing.T) {
 		catalog.Place{},
 		catalog.Reservation{},
 		catalog.Usage{},
-		catalog.HashState{},
+		catalog.HashCheckpoint{},
 	} {
 		if r.rescue.Keep(row, false) {
 			t.Errorf("%T is kept though it may be older", row)

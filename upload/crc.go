@@ -9,9 +9,9 @@ import (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// hot is how many bytes at a time go through SHA-256 and then through CRC-32C, which is ten times
-// as fast where it finds them in the processor's cache.
-const hot = 64 << 10
+// hashBlock is how many bytes at a time go through SHA-256 and then through CRC-32C, which is ten
+// times as fast where it finds them in the processor's cache.
+const hashBlock = 64 << 10
 
 // combineCRC gives the CRC-32C of A‖B from those of A and of B, and the length of B in
 // bytes: zlib's crc32_combine, which appends len zero bits to A's CRC by multiplying with

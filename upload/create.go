@@ -239,7 +239,7 @@ type digesting struct {
 // WriteAt implements session.ByteSink.
 func (d digesting) WriteAt(p []byte, off int64) (int, error) {
 	n, err := d.w.WriteAt(p, off)
-	for part := range slices.Chunk(p[:n], hot) {
+	for part := range slices.Chunk(p[:n], hashBlock) {
 		_, _ = d.sums.Write(part) // digests take everything
 	}
 	return n, err

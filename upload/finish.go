@@ -236,7 +236,7 @@ func (u *Service) verify(ctx context.Context, c access.Caller, req FinishRequest
 	if err := s.Incomplete(req.Length); err != nil {
 		return nil, err
 	}
-	sum, s, err := u.digest(ctx, s.ID, req.Length)
+	sum, s, err := u.waitForDigest(ctx, s.ID, req.Length)
 	if err != nil {
 		return nil, err
 	}
@@ -347,7 +347,7 @@ func (u *Service) committing(c access.Caller, open []*verified) session.End {
 				if err != nil {
 					return &session.EndError{ID: v.s.ID, Err: keyTaken(err)}
 				}
-				if err := catalog.ForgetStates(tx, uint64(v.s.ID)); err != nil {
+				if err := catalog.ForgetCheckpoints(tx, uint64(v.s.ID)); err != nil {
 					return err
 				}
 				memories[i] = m

@@ -49,7 +49,7 @@ func TestARottenPieceThatIsMergedMeanwhile(t *testing.T) {
 				_, err := w.finish(up.ID, b)
 				done <- err
 			}()
-			time.Sleep(time.Second) // the finish waits for the follower
+			time.Sleep(time.Second) // the finish waits for the background hasher
 		}
 		put(0, large)
 		var inc *session.IncompleteError
@@ -131,9 +131,9 @@ func TestAComparisonWithWhatIsDroppedMeanwhile(t *testing.T) {
 	}
 }
 
-// A chunk is replaced while the follower, who still has the session as it was, goes on from the
-// hash that the replacing put has set: what it finds begins behind a gap, and is not hashed as if
-// there were none.
+// A chunk is replaced while the background hasher, which still has the session as it was, goes on
+// from the hash that the replacing put has set: what it finds begins behind a gap, and is not
+// hashed as if there were none.
 func TestTheHashLeavesNothingOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -157,7 +157,7 @@ func TestTheHashLeavesNothingOut(t *testing.T) {
 		}
 		inTurn := func() { e.loaded.Store(&replace) }
 		again := func() { e.loaded.Store(&inTurn) }
-		more := func() { // the follower reads chunks 1 and 2
+		more := func() { // the background hasher reads chunks 1 and 2
 			w.check(w.put(up.ID, 3, b[3*chunk:]))
 			blobs.read.Store(&send)
 			e.loaded.Store(&again) // it looks whether they are there still, then for more, and again in its turn

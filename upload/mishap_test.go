@@ -226,8 +226,8 @@ func (r *rereading) Read(ctx context.Context, extents []catalog.Extent, off, n i
 	return body, err
 }
 
-// A finish waits for the follower, who has read a piece that is lost; by then it has been dropped,
-// and stored anew.
+// A finish waits for the background hasher, which has read a piece that is lost; by then it has
+// been dropped, and stored anew.
 func TestAFinishReadsWhatReplacedALostPiece(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -235,7 +235,7 @@ func TestAFinishReadsWhatReplacedALostPiece(t *testing.T) {
 		w.rewire(blobs, limits())
 		b := random(3 * chunk)
 		up := w.begin(int64(len(b)))
-		for i := range int64(2) { // ahead of the rolling hash, so that they are read back
+		for i := range int64(2) { // ahead of the prefix hash, so that they are read back
 			w.check(w.put(up.ID, i+1, b[(i+1)*chunk:(i+2)*chunk]))
 		}
 		places, err := w.blobs.Places(t.Context(), "", 10)
@@ -355,9 +355,9 @@ func TestAPutDoesNotLoadAllEntries(t *testing.T) {
 	}
 }
 
-// A follower of chunks that come out of order stores a state now and then, and not each time that
-// it has caught up.
-func TestTheLadderHasAStateForEach64MiB(t *testing.T) {
+// A background hasher of chunks that come out of order stores a state now and then, and not each
+// time that it has caught up.
+func TestThereIsACheckpointForEach64MiB(t *testing.T) {
 	w := newWorld(t)
 	b := random(400 * chunk)
 	up := w.begin(int64(len(b)))
@@ -370,7 +370,7 @@ func TestTheLadderHasAStateForEach64MiB(t *testing.T) {
 	rows := 0
 	w.check(w.catalog.View(t.Context(), func(r catalog.Reader) error {
 		rows = 0
-		for range catalog.LatestState(r, uint64(up.ID)) {
+		for range catalog.CheckpointsBack(r, uint64(up.ID)) {
 			rows++
 		}
 		return nil

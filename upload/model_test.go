@@ -312,7 +312,7 @@ func TestRottenPiecesAreAskedForAgain(t *testing.T) {
 	w := newWorld(t)
 	b := random(3 * chunk)
 	up := w.begin(int64(len(b)))
-	for _, i := range []int64{2, 1} { // ahead of the rolling hash, so that they are read back
+	for _, i := range []int64{2, 1} { // ahead of the prefix hash, so that they are read back
 		w.check(w.put(up.ID, i, b[i*chunk:(i+1)*chunk]))
 	}
 	places, err := w.blobs.Places(t.Context(), "", 10)

@@ -131,7 +131,7 @@ func (u *Service) takesFirst(s session.Session, off int64, p Put) error {
 	return u.hasRoom()
 }
 
-// after looks at how a put ended: it lets a follower hash what came ahead, if anything was
+// after looks at how a put ended: it lets a background hasher hash what came ahead, if anything was
 // recorded, and drops what turned out to be lost.
 func (u *Service) after(ctx context.Context, id session.SessionID, r session.Range, recorded bool, err error) error {
 	lost := errors.Is(err, blob.ErrCorrupt) || errors.Is(err, blob.ErrMissing)
@@ -158,8 +158,8 @@ func (u *Service) after(ctx context.Context, id session.SessionID, r session.Ran
 	}
 	t := u.tracks.hold(id)
 	defer u.tracks.release(t)
-	if roll, e := u.cursor(ctx, t, s); e == nil && roll.off < s.Prefix() {
-		u.follow(id)
+	if roll, e := u.prefixHash(ctx, t, s); e == nil && roll.off < s.Prefix() {
+		u.startHasher(id)
 	}
 	return err
 }

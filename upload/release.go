@@ -61,7 +61,7 @@ func (u *Service) release(ctx context.Context, sealed []session.Session, to sess
 			if err := catalog.Discard(tx, places[i], at); err != nil {
 				return err
 			}
-			if err := catalog.ForgetStates(tx, uint64(s.ID)); err != nil {
+			if err := catalog.ForgetCheckpoints(tx, uint64(s.ID)); err != nil {
 				return err
 			}
 		}

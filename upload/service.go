@@ -69,8 +69,8 @@ type Service struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	tracks tracks
-	// hashers bound the followers that read at one time.
-	hashers hashers
+	// hashSlots bound the background hashers that read at one time.
+	hashSlots hashSlots
 	// finishing are the recorded pieces that finishes hold.
 	finishing atomic.Int64
 
@@ -94,10 +94,10 @@ func New(cfg Config) *Service {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Service{
 		Config: cfg, stop: ctx, cancel: cancel,
-		creating: map[session.SessionID]struct{}{},
-		hashers:  hashers{free: 2},
-		tracks:   tracks{all: map[session.SessionID]*track{}},
-		coming:   map[string]coming{}, ended: map[string]ended{}, left: map[string]leftover{}, leavings: make(chan struct{}, 1),
+		creating:  map[session.SessionID]struct{}{},
+		hashSlots: hashSlots{free: 2},
+		tracks:    tracks{all: map[session.SessionID]*track{}},
+		coming:    map[string]coming{}, ended: map[string]ended{}, left: map[string]leftover{}, leavings: make(chan struct{}, 1),
 	}
 }
 

@@ -245,7 +245,7 @@ func TestTheHashSurvivesARestart(t *testing.T) {
 	}
 }
 
-// † a cut put must not move the rolling hash.
+// † a cut put must not move the prefix hash.
 func TestACutPutDoesNotMoveTheHash(t *testing.T) {
 	w := newWorld(t)
 	b := random(2 * chunk)

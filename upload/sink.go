@@ -18,8 +18,8 @@ import (
 )
 
 // sink takes the bytes of one put. Each buffer goes once through here: it is written to the content
-// store, its CRC-32C is kept for the entry that will name it, and where it continues the rolling
-// SHA-256 it is hashed into a clone of that state. The clone becomes the state only in Recorded:
+// store, its CRC-32C is kept for the entry that will name it, and where it continues the prefix
+// hash it is hashed into a clone of that state. The clone becomes the state only in Recorded:
 // the bytes of a put that was cut or superseded never move the hash.
 //
 //	Lend, Done ─▶ Writer            the memory that a fast put is read into
@@ -40,7 +40,7 @@ type sink struct {
 	turn *turn
 	w    blob.Writer
 	run  []run // written, not yet committed
-	roll *rolling
+	hash *prefixHash
 	gen  uint64 // under which it counts as writing
 	// undone: what it has left is told of.
 	undone bool
@@ -79,7 +79,7 @@ func (u *Service) newSink(ctx context.Context, c access.Caller, capsule string, 
 func (k *sink) stream(body io.Reader, r session.Range, put func(in *turn) error) error {
 	// So that it is known who is first. What keeps it from being loaded will be said by the put
 	// itself.
-	_, _ = k.u.cursor(k.ctx, k.t, k.s)
+	_, _ = k.u.prefixHash(k.ctx, k.t, k.s)
 	k.turn = k.t.take(&bounded{body, r.Len()}, r.Off, k.put)
 	defer k.turn.leave()
 	return put(k.turn)
@@ -117,8 +117,8 @@ func (k *sink) WriteAt(p []byte, off int64) (int, error) {
 		k.run = append(k.run, run{Range: session.Range{Off: off, End: off}})
 	}
 	at := &k.run[len(k.run)-1]
-	for part := range slices.Chunk(p, hot) {
-		if err := k.advance(part, at.End); err != nil {
+	for part := range slices.Chunk(p, hashBlock) {
+		if err := k.digest(part, at.End); err != nil {
 			return n, err
 		}
 		at.crc = crc32.Update(at.crc, castagnoli, part)
@@ -177,9 +177,9 @@ func placeGen(s session.Session) uint64 {
 	return 0
 }
 
-// advance lets the digests take p.
-func (k *sink) advance(p []byte, off int64) error {
-	err := k.hash(p, off)
+// digest lets the digests take p.
+func (k *sink) digest(p []byte, off int64) error {
+	err := k.hashBuffer(p, off)
 	if k.body != nil {
 		k.body.Write(p)
 	}
@@ -189,19 +189,19 @@ func (k *sink) advance(p []byte, off int64) error {
 	return err
 }
 
-// hash lets the session's rolling hash take p, if that is where it has got to.
-func (k *sink) hash(p []byte, off int64) error {
+// hashBuffer lets the session's prefix hash take p, if that is where it has got to.
+func (k *sink) hashBuffer(p []byte, off int64) error {
 	end := off + int64(len(p))
-	if k.roll == nil {
-		r, err := k.u.cursor(k.ctx, k.t, k.s)
+	if k.hash == nil {
+		r, err := k.u.prefixHash(k.ctx, k.t, k.s)
 		if err != nil || r.off < off || r.off >= end {
 			return err
 		}
-		k.roll = &r
+		k.hash = &r
 	}
-	if k.roll.off >= off && k.roll.off < end {
-		k.roll.h.Write(p[k.roll.off-off:])
-		k.roll.off = end
+	if k.hash.off >= off && k.hash.off < end {
+		k.hash.h.Write(p[k.hash.off-off:])
+		k.hash.off = end
 	}
 	return nil
 }
@@ -225,7 +225,7 @@ func (k *sink) VerifyAt(p []byte, off int64) error {
 	if !bytes.Equal(b, p) {
 		return k.conflict(r)
 	}
-	return k.advance(p, off)
+	return k.digest(p, off)
 }
 
 // conflict says why recorded bytes differ from the put's: they are others, or they have rotted.
@@ -300,9 +300,9 @@ func (k *sink) Commit(ctx context.Context, r session.Range) ([]byte, error) {
 	}
 	k.run = k.run[1:]
 	p := piece{Place: e.Place, Off: e.Off, CRC: e.CRC32C}
-	if k.roll != nil && k.roll.off == r.End {
-		p.Gen, p.Hashed = k.roll.gen, k.roll.off
-		if p.State, err = k.roll.encoded(); err != nil {
+	if k.hash != nil && k.hash.off == r.End {
+		p.Gen, p.Hashed = k.hash.gen, k.hash.off
+		if p.State, err = k.hash.checkpoint(); err != nil {
 			return nil, err
 		}
 	}
@@ -357,8 +357,8 @@ func (p Put) compare(sum []byte, crc uint32) error {
 // Recorded implements session.Recorder.
 func (k *sink) Recorded(s session.Session) {
 	// Bytes that were too few to be recorded are in the state, and not yet in the session.
-	if k.roll != nil && len(k.run) == 0 {
-		k.t.publish(s, *k.roll)
+	if k.hash != nil && len(k.run) == 0 {
+		k.t.advanceHash(s, *k.hash)
 	}
 }
 

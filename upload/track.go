@@ -22,24 +22,24 @@ type track struct {
 	refs int           // under tracks.mu
 	idle *list.Element // in tracks.idle while nobody works on it
 
-	mu        sync.Mutex
-	roll      rolling
-	loaded    bool
-	checked   blob.CheckPolicy
-	following bool
-	awaited   int // finishes that wait for the hash
-	checking  bool
-	err       error // of the last follower
-	checkErr  error // of the last check
-	changed   chan struct{}
-	turns     []*turn // the puts that are running
+	mu              sync.Mutex
+	hash            prefixHash
+	loaded          bool
+	checked         blob.CheckPolicy
+	hashing         bool
+	finishesWaiting int // finishes that wait for the hash
+	checking        bool
+	hashErr         error // of the last background hasher
+	checkErr        error // of the last check
+	changed         chan struct{}
+	turns           []*turn // the puts that are running
 	// writing counts the puts that may write, by the generation in the name of their place.
 	writing map[uint64]int
 	pace    pace
 }
 
-// rolling is the state of SHA-256 over the first off bytes of the session, as they were at gen.
-type rolling struct {
+// prefixHash is the state of SHA-256 over the first off bytes of the session, as they were at gen.
+type prefixHash struct {
 	off int64
 	gen uint64
 	h   hash.Hash
@@ -108,28 +108,29 @@ func (t *track) notify() {
 	t.changed = make(chan struct{})
 }
 
-// cursor gives a copy of the rolling state that is valid for s, loading it where it is not in
+// prefixHash gives a copy of the prefix hash that is valid for s, loading it where it is not in
 // memory.
-func (u *Service) cursor(ctx context.Context, t *track, s session.Session) (rolling, error) {
+func (u *Service) prefixHash(ctx context.Context, t *track, s session.Session) (prefixHash, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.loaded && s.Stale(t.roll.gen, session.Range{End: t.roll.off}) {
+	if t.loaded && s.Stale(t.hash.gen, session.Range{End: t.hash.off}) {
 		t.loaded = false
 	}
 	if !t.loaded {
-		r, err := u.saved(ctx, s)
+		r, err := u.loadCheckpoint(ctx, s)
 		if err != nil {
-			return rolling{}, err
+			return prefixHash{}, err
 		}
-		t.roll, t.loaded = r, true
+		t.hash, t.loaded = r, true
 	}
-	t.roll.gen = max(t.roll.gen, s.Gen)
-	return t.roll.clone()
+	t.hash.gen = max(t.hash.gen, s.Gen)
+	return t.hash.clone()
 }
 
-// saved finds the furthest state that was stored: in the notes of the entries, or by a follower.
-func (u *Service) saved(ctx context.Context, s session.Session) (rolling, error) {
-	best, state := rolling{gen: s.Gen, h: sha256.New()}, []byte(nil)
+// loadCheckpoint finds the furthest state that was stored: in the notes of the entries, or by a
+// background hasher.
+func (u *Service) loadCheckpoint(ctx context.Context, s session.Session) (prefixHash, error) {
+	best, state := prefixHash{gen: s.Gen, h: sha256.New()}, []byte(nil)
 	prefix := session.Range{End: s.Prefix()}
 	consider := func(off int64, gen uint64, b []byte) {
 		if off > best.off && off <= prefix.End && len(b) > 0 && !s.Stale(gen, session.Range{End: off}) {
@@ -148,7 +149,7 @@ func (u *Service) saved(ctx context.Context, s session.Session) (rolling, error)
 		consider(p.Hashed, p.Gen, p.State)
 	}
 	err = u.Catalog.View(ctx, func(r catalog.Reader) error {
-		for st, err := range catalog.LatestState(r, uint64(s.ID)) {
+		for st, err := range catalog.CheckpointsBack(r, uint64(s.ID)) {
 			if err != nil {
 				return err
 			}
@@ -162,19 +163,19 @@ func (u *Service) saved(ctx context.Context, s session.Session) (rolling, error)
 	return best, best.h.(encoding.BinaryUnmarshaler).UnmarshalBinary(state)
 }
 
-func (r rolling) clone() (rolling, error) {
+func (r prefixHash) clone() (prefixHash, error) {
 	h, err := r.h.(hash.Cloner).Clone()
-	return rolling{r.off, r.gen, h}, err
+	return prefixHash{r.off, r.gen, h}, err
 }
 
-// encoded gives the state as it is stored.
-func (r rolling) encoded() ([]byte, error) {
+// checkpoint gives the state as it is stored.
+func (r prefixHash) checkpoint() ([]byte, error) {
 	return r.h.(encoding.BinaryMarshaler).MarshalBinary()
 }
 
-// publish makes r the rolling state, if it is further and still true of s, all of whose bytes up to
-// r.off are recorded.
-func (t *track) publish(s session.Session, r rolling) {
+// advanceHash makes r the prefix hash, if it is further and still true of s, all of whose bytes up
+// to r.off are recorded.
+func (t *track) advanceHash(s session.Session, r prefixHash) {
 	if s.Stale(r.gen, session.Range{End: r.off}) || s.Prefix() < r.off {
 		return
 	}
@@ -184,10 +185,10 @@ func (t *track) publish(s session.Session, r rolling) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.loaded && t.roll.off >= r.off && !s.Stale(t.roll.gen, session.Range{End: t.roll.off}) {
+	if t.loaded && t.hash.off >= r.off && !s.Stale(t.hash.gen, session.Range{End: t.hash.off}) {
 		return
 	}
 	c.gen = max(r.gen, s.Gen)
-	t.roll, t.loaded = c, true
+	t.hash, t.loaded = c, true
 	t.notify()
 }

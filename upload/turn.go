@@ -10,10 +10,11 @@ import (
 
 // Several puts of one session at a time bring its bytes out of order, while SHA-256 takes them in
 // order: what comes ahead must be read back to be hashed. Where the server is what all wait for,
-// that is a loss. So the put at the hash cursor goes first, and those ahead of it are held back a
-// little, each before it reads on, for as long as the first one is not waiting for its client:
+// that is a loss. So the put at the end of the prefix hash goes first, and those ahead of it are
+// held back a little, each before it reads on, for as long as the first one is not waiting for its
+// client:
 //
-//	cursor ─▶ put 0  ▓▓▓▓▓▓▓▓░░      reads as fast as the server takes it
+//	hashed ─▶ put 0  ▓▓▓▓▓▓▓▓░░      reads as fast as the server takes it
 //	          put 1            ▓░░   held: its bytes wait in the client's and the kernel's buffers
 //	          put 2                  held
 //
@@ -79,11 +80,11 @@ func (n *turn) leave() {
 	n.t.notify()
 }
 
-// first reports whether the hash cursor is within the put. t.mu is held.
-func (n *turn) first() bool { return n.t.loaded && n.at.Off <= n.t.roll.off && n.t.roll.off < n.at.End }
+// first reports whether the prefix hash ends within the put. t.mu is held.
+func (n *turn) first() bool { return n.t.loaded && n.at.Off <= n.t.hash.off && n.t.hash.off < n.at.End }
 
-// ahead reports whether the put's bytes lie behind the hash cursor's put, and so will have to be
-// read back.
+// ahead reports whether the put's bytes lie behind the put where the prefix hash ends, and so will
+// have to be read back.
 func (n *turn) ahead() bool {
 	n.t.mu.Lock()
 	defer n.t.mu.Unlock()

@@ -43,7 +43,7 @@ func read(t *testing.T, n *turn) time.Duration {
 func (t *track) moveTo(off int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.roll.off = off
+	t.hash.off = off
 	t.notify()
 }
 

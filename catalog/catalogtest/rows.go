@@ -29,7 +29,7 @@ func testRows(t *testing.T, s catalog.Store) {
 	rowsOf(t, s, "events", catalog.Events)
 	rowsOf(t, s, "principals", catalog.Principals)
 	rowsOf(t, s, "tokens", catalog.Tokens)
-	rowsOf(t, s, "states", catalog.States)
+	rowsOf(t, s, "states", catalog.Checkpoints)
 	rowsOf(t, s, "dues", catalog.Dues)
 }
 

@@ -187,7 +187,7 @@ func rowType(t testing.TB, table catalog.TableID) reflect.Type {
 		catalog.Event{},
 		catalog.Principal{},
 		catalog.Token{},
-		catalog.HashState{},
+		catalog.HashCheckpoint{},
 		catalog.Due{},
 	} {
 		if _, err := encodeCatalog(table, row); err == nil {

@@ -24,7 +24,7 @@ var codecs = map[catalog.TableID]codec{
 	catalog.EventTable:       codecOf("events", storeEvent, loadEvent),
 	catalog.PrincipalTable:   codecOf("principals", storePrincipal, loadPrincipal),
 	catalog.TokenTable:       codecOf("tokens", storeToken, loadToken),
-	catalog.StateTable:       codecOf("states", storeState, loadState),
+	catalog.CheckpointTable:  codecOf("states", storeState, loadState),
 	catalog.DueTable:         codecOf("dues", storeDue, loadDue),
 }
 
@@ -320,9 +320,10 @@ type stateRow struct {
 	State   []byte `cbor:"4,keyasint,omitempty"`
 }
 
-func storeState(h catalog.HashState) stateRow { return stateRow{h.Session, h.Off, h.Gen, h.State} }
-func loadState(r stateRow) catalog.HashState {
-	return catalog.HashState{Session: r.Session, Off: r.Off, Gen: r.Gen, State: r.State}
+func storeState(h catalog.HashCheckpoint) stateRow { return stateRow{h.Session, h.Off, h.Gen, h.State} }
+
+func loadState(r stateRow) catalog.HashCheckpoint {
+	return catalog.HashCheckpoint{Session: r.Session, Off: r.Off, Gen: r.Gen, State: r.State}
 }
 
 type dueRow struct {

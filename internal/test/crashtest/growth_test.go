@@ -222,7 +222,7 @@ func TestNothingGrowsFromDayToDay(t *testing.T) {
 	places, err := w.blobs.Places(ctx, "", 1000)
 	c.ok(err)
 	if end.sessions != 0 || len(places) != 1 || end.rows[catalog.MemoryTable] != 1 || end.rows[catalog.ContentTable] != 1 || end.rows[catalog.PlaceTable] != 1 ||
-		end.rows[catalog.DueTable]+end.rows[catalog.StateTable]+end.rows[catalog.ReservationTable]+end.rows[catalog.IdemTable] != 0 || end.rows[catalog.OutcomeTable] != 1 {
+		end.rows[catalog.DueTable]+end.rows[catalog.CheckpointTable]+end.rows[catalog.ReservationTable]+end.rows[catalog.IdemTable] != 0 || end.rows[catalog.OutcomeTable] != 1 {
 		t.Errorf("in the end there is %+v", end)
 	}
 	c.ok(errors.Join(audit(w), w.close()))

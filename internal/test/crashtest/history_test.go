@@ -569,7 +569,7 @@ func (l *serverRun) nothingLeft() error {
 				return fmt.Errorf("%+v is due for ever: %w", d, err)
 			}
 		}
-		for s, err := range catalog.States.After(r, catalog.StateKey{}) {
+		for s, err := range catalog.Checkpoints.After(r, catalog.CheckpointKey{}) {
 			return fmt.Errorf("a state of a hash is left: %+v, %w", s, err)
 		}
 		return nil

@@ -11,8 +11,8 @@ func ofUpload() []mutant {
 		},
 		{
 			name: "a-cut-put-moves-the-hash", promise: 4, file: "upload/sink.go",
-			old:   "		k.roll.h.Write(p[k.roll.off-off:])\n		k.roll.off = end\n",
-			new:   "		k.roll.h.Write(p[k.roll.off-off:])\n		k.roll.off = end\n		k.t.mu.Lock()\n		k.t.roll, k.t.loaded = *k.roll, true\n		k.t.mu.Unlock()\n",
+			old:   "		k.hash.h.Write(p[k.hash.off-off:])\n		k.hash.off = end\n",
+			new:   "		k.hash.h.Write(p[k.hash.off-off:])\n		k.hash.off = end\n		k.t.mu.Lock()\n		k.t.hash, k.t.loaded = *k.hash, true\n		k.t.mu.Unlock()\n",
 			tests: []string{"upload.TestACutPutDoesNotMoveTheHash"},
 		},
 		{
@@ -124,7 +124,7 @@ func ofUpload() []mutant {
 			tests: []string{"upload.FuzzMerge", "upload.TestAnyHistoryEndsInTheRightBytes"},
 		},
 		{
-			name: "the-hash-begins-behind-a-gap", promise: 4, file: "upload/follow.go",
+			name: "the-hash-begins-behind-a-gap", promise: 4, file: "upload/hasher.go",
 			old:   "		if e.Off > from || i > 0 && e.Off != from {\n",
 			new:   "		if i > 0 && e.Off != from {\n",
 			tests: []string{"upload.TestTheHashLeavesNothingOut"},

@@ -12,13 +12,13 @@ import (
 	"sluice/session"
 )
 
-// follow starts the follower of a session, unless one runs: it hashes what is recorded ahead of the
-// rolling state.
-func (u *Service) follow(id session.SessionID) {
+// startHasher starts the background hasher of a session, unless one runs. It hashes what is
+// recorded ahead of the prefix hash.
+func (u *Service) startHasher(id session.SessionID) {
 	t := u.tracks.hold(id)
 	t.mu.Lock()
-	start := !t.following && u.stop.Err() == nil
-	t.following = t.following || start
+	start := !t.hashing && u.stop.Err() == nil
+	t.hashing = t.hashing || start
 	t.mu.Unlock()
 	if !start {
 		u.tracks.release(t)
@@ -26,31 +26,31 @@ func (u *Service) follow(id session.SessionID) {
 	}
 	u.wg.Go(func() {
 		defer u.tracks.release(t)
-		err := panics.Try(func() error { return u.catchUp(u.stop, t) })
+		err := panics.Try(func() error { return u.hashRecorded(u.stop, t) })
 		if err != nil && u.stop.Err() == nil {
 			u.Log.Warn("hashing ahead failed", "session", id, "err", err)
 		}
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.following, t.err = false, err
+		t.hashing, t.hashErr = false, err
 		t.notify()
 	})
 }
 
-// ladder is how much is hashed between two saved states, in bytes: what a restart or a Drop costs
-// at most.
-const ladder = 64 << 20
+// checkpointEvery is how much is hashed between two saved states, in bytes: what a restart or a
+// Drop costs at most.
+const checkpointEvery = 64 << 20
 
-// catchUp hashes to the end of what is recorded without a gap, slice by slice.
-func (u *Service) catchUp(ctx context.Context, t *track) error {
+// hashRecorded hashes to the end of what is recorded without a gap, slice by slice.
+func (u *Service) hashRecorded(ctx context.Context, t *track) error {
 	for ctx.Err() == nil {
-		s, r, err := u.behind(ctx, t)
+		s, r, err := u.hashOffset(ctx, t)
 		if err != nil || r.off >= s.Prefix() || s.State.Ended() {
 			return err
 		}
 		if s, r, err = u.hashSlice(ctx, t, s.Prefix()-r.off); err != nil {
 			if errors.Is(err, blob.ErrCorrupt) || errors.Is(err, blob.ErrMissing) {
-				if e := u.dropLost(ctx, t.id, session.Range{Off: r.off, End: min(s.Prefix(), r.off+slice)}); e != nil {
+				if e := u.dropLost(ctx, t.id, session.Range{Off: r.off, End: min(s.Prefix(), r.off+sliceBytes)}); e != nil {
 					return errors.Join(err, e)
 				}
 			}
@@ -65,56 +65,56 @@ func (u *Service) catchUp(ctx context.Context, t *track) error {
 	return ctx.Err()
 }
 
-// behind gives the session and how far it is hashed.
-func (u *Service) behind(ctx context.Context, t *track) (s session.Session, r rolling, err error) {
+// hashOffset gives the session and how far it is hashed.
+func (u *Service) hashOffset(ctx context.Context, t *track) (s session.Session, r prefixHash, err error) {
 	if s, err = u.Sessions.Status(ctx, t.id); err == nil && !s.State.Ended() {
-		r, err = u.cursor(ctx, t, s)
+		r, err = u.prefixHash(ctx, t, s)
 	}
 	return s, r, err
 }
 
 // hashSlice hashes on for one slice, in its turn; left is how much there is to hash. It gives the
 // session as it was before, and how far it is hashed.
-func (u *Service) hashSlice(ctx context.Context, t *track, left int64) (s session.Session, r rolling, err error) {
-	if err = u.hashers.enter(ctx, left, t.isAwaited); err != nil {
+func (u *Service) hashSlice(ctx context.Context, t *track, left int64) (s session.Session, r prefixHash, err error) {
+	if err = u.hashSlots.acquire(ctx, left, t.finishWaiting); err != nil {
 		return s, r, err
 	}
-	defer u.hashers.leave()
-	s, r, err = u.behind(ctx, t) // the puts may have gone on meanwhile
+	defer u.hashSlots.release()
+	s, r, err = u.hashOffset(ctx, t) // the puts may have gone on meanwhile
 	if err != nil || s.State.Ended() || r.off >= s.Prefix() {
 		return s, r, err
 	}
 	from := r.off
-	if err := u.hashRange(ctx, s, &r, min(s.Prefix(), r.off+slice)); err != nil {
+	if err := u.hashRange(ctx, s, &r, min(s.Prefix(), r.off+sliceBytes)); err != nil {
 		return s, r, err
 	}
 	after, err := u.Sessions.Status(ctx, t.id)
 	if err != nil {
 		return s, r, err
 	}
-	t.publish(after, r)
-	if r.off/ladder > from/ladder {
-		err = u.saveState(ctx, after, r)
+	t.advanceHash(after, r)
+	if r.off/checkpointEvery > from/checkpointEvery {
+		err = u.saveCheckpoint(ctx, after, r)
 	}
 	return s, r, err
 }
 
-// isAwaited reports whether a finish waits for the hash.
-func (t *track) isAwaited() bool {
+// finishWaiting reports whether a finish waits for the hash.
+func (t *track) finishWaiting() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.awaited > 0
+	return t.finishesWaiting > 0
 }
 
-// await counts a finish that waits for the hash, until done.
-func (t *track) await() (done func()) {
+// addFinish counts a finish that waits for the hash, until done.
+func (t *track) addFinish() (done func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.awaited++
+	t.finishesWaiting++
 	return func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.awaited--
+		t.finishesWaiting--
 	}
 }
 
@@ -131,9 +131,9 @@ func (u *Service) moved(ctx context.Context, s session.Session, err error) error
 	return err
 }
 
-// saveState keeps the state of a follower through a restart.
-func (u *Service) saveState(ctx context.Context, s session.Session, r rolling) error {
-	state, err := r.encoded()
+// saveCheckpoint keeps the state of a background hasher through a restart.
+func (u *Service) saveCheckpoint(ctx context.Context, s session.Session, r prefixHash) error {
+	state, err := r.checkpoint()
 	if err != nil {
 		return err
 	}
@@ -141,14 +141,14 @@ func (u *Service) saveState(ctx context.Context, s session.Session, r rolling) e
 		if _, open, err := catalog.Reservations.Find(tx, catalog.Number(s.ID)); err != nil || !open {
 			return err // it has ended meanwhile, and its states are forgotten
 		}
-		return catalog.SaveState(tx, catalog.HashState{Session: uint64(s.ID), Off: r.off, Gen: r.gen, State: state})
+		return catalog.SaveCheckpoint(tx, catalog.HashCheckpoint{Session: uint64(s.ID), Off: r.off, Gen: r.gen, State: state})
 	})
 }
 
 // hashRange reads the recorded bytes from r.off to `to` and hashes them. It reads whole extents,
 // from their beginning, so that the store checks each against the CRC of the buffers that were
 // written.
-func (u *Service) hashRange(ctx context.Context, s session.Session, r *rolling, to int64) error {
+func (u *Service) hashRange(ctx context.Context, s session.Session, r *prefixHash, to int64) error {
 	entries, err := u.Sessions.Entries(ctx, s.ID, session.Range{Off: r.off, End: to}, 0)
 	if err != nil {
 		return err
@@ -202,12 +202,12 @@ func extentsOf(entries []session.Entry, from int64) ([]catalog.Extent, error) {
 	return extents, nil
 }
 
-// digest waits until SHA-256 has got to the session's end, and gives it with the generation that it
-// is true of.
-func (u *Service) digest(ctx context.Context, id session.SessionID, length int64) (sum catalog.SHA256, s session.Session, err error) {
+// waitForDigest waits until SHA-256 has got to the session's end, and gives it with the generation
+// that it is true of.
+func (u *Service) waitForDigest(ctx context.Context, id session.SessionID, length int64) (sum catalog.SHA256, s session.Session, err error) {
 	t := u.tracks.hold(id)
 	defer u.tracks.release(t)
-	defer t.await()()
+	defer t.addFinish()()
 	for tries := 0; ; tries++ {
 		if s, err = u.Sessions.Status(ctx, id); err != nil {
 			return sum, s, err
@@ -221,7 +221,7 @@ func (u *Service) digest(ctx context.Context, id session.SessionID, length int64
 		if s.Prefix() < length {
 			return sum, s, s.Incomplete(length)
 		}
-		r, err := u.cursor(ctx, t, s)
+		r, err := u.prefixHash(ctx, t, s)
 		if err != nil {
 			return sum, s, err
 		}
@@ -230,8 +230,8 @@ func (u *Service) digest(ctx context.Context, id session.SessionID, length int64
 			return sum, s, nil
 		}
 		t.mu.Lock()
-		changed, running, failed := t.changed, t.following, t.err
-		t.err = nil
+		changed, running, failed := t.changed, t.hashing, t.hashErr
+		t.hashErr = nil
 		t.mu.Unlock()
 		if !running && failed != nil && tries > 0 {
 			return sum, s, failed
@@ -240,7 +240,7 @@ func (u *Service) digest(ctx context.Context, id session.SessionID, length int64
 			return sum, s, blob.ErrUnavailable
 		}
 		if !running {
-			u.follow(id)
+			u.startHasher(id)
 		}
 		select {
 		case <-changed:

@@ -12,11 +12,11 @@ import (
 // whoever has waited longest.
 func TestAPlaceGoesToTheShortestThatIsAwaited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := hashers{}
+		h := hashSlots{}
 		var order []int64
 		want := func(left int64, awaited bool) {
 			go func() {
-				if err := h.enter(t.Context(), left, func() bool { return awaited }); err != nil {
+				if err := h.acquire(t.Context(), left, func() bool { return awaited }); err != nil {
 					t.Error(err)
 				}
 				order = append(order, left)
@@ -29,7 +29,7 @@ func TestAPlaceGoesToTheShortestThatIsAwaited(t *testing.T) {
 			want(left, true)
 		}
 		for range 8 {
-			h.leave()
+			h.release()
 			synctest.Wait()
 		}
 		if !slices.Equal(order, []int64{10, 20, 30, 100, 40, 50, 60, 1}) {
@@ -41,22 +41,22 @@ func TestAPlaceGoesToTheShortestThatIsAwaited(t *testing.T) {
 // Whoever gives up waiting takes no place along.
 func TestAPlaceIsNotLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := hashers{free: 1}
+		h := hashSlots{free: 1}
 		never := func() bool { return false }
-		if err := h.enter(t.Context(), 1, never); err != nil {
+		if err := h.acquire(t.Context(), 1, never); err != nil {
 			t.Fatal(err)
 		}
 		for _, given := range []bool{false, true} {
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error, 1)
-			go func() { done <- h.enter(ctx, 1, never) }()
+			go func() { done <- h.acquire(ctx, 1, never) }()
 			synctest.Wait()
 			cancel()
 			if given {
-				h.leave() // at the same moment
+				h.release() // at the same moment
 			}
 			if err := <-done; err == nil {
-				h.leave()
+				h.release()
 			} else if !errors.Is(err, context.Canceled) {
 				t.Error(err)
 			}

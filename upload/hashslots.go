@@ -6,9 +6,9 @@ import (
 	"sync"
 )
 
-// hashers are the places of those that hash behind the puts. Each has one for a slice of its
+// hashSlots are the places of those that hash behind the puts. Each has one for a slice of its
 // session, not to the session's end: a small upload that is finished does not wait for large ones.
-type hashers struct {
+type hashSlots struct {
 	mu    sync.Mutex
 	free  int
 	queue []*waiter // in the order that they came
@@ -19,19 +19,20 @@ type hashers struct {
 type waiter struct {
 	left    int64       // bytes to hash
 	awaited func() bool // somebody waits for the end of it
-	given   chan struct{}
+	granted chan struct{}
 }
 
 const (
-	// slice is how many bytes are hashed in one turn; the last extent of it is hashed to its end.
-	slice = 16 << 20
-	// eldestOf: of so many turns one goes to whoever has waited longest, so that short ones starve
-	// nobody.
-	eldestOf = 4
+	// sliceBytes is how many bytes are hashed in one turn; the last extent of it is hashed to its
+	// end.
+	sliceBytes = 16 << 20
+	// oldestEvery: of so many turns one goes to whoever has waited longest, so that short ones
+	// starve nobody.
+	oldestEvery = 4
 )
 
-// enter returns when there is a place; leave must follow a nil error.
-func (h *hashers) enter(ctx context.Context, left int64, awaited func() bool) error {
+// acquire returns when there is a slot; release must follow a nil error.
+func (h *hashSlots) acquire(ctx context.Context, left int64, awaited func() bool) error {
 	h.mu.Lock()
 	if h.free > 0 {
 		h.free--
@@ -42,7 +43,7 @@ func (h *hashers) enter(ctx context.Context, left int64, awaited func() bool) er
 	h.queue = append(h.queue, w)
 	h.mu.Unlock()
 	select {
-	case <-w.given:
+	case <-w.granted:
 		return nil
 	case <-ctx.Done():
 	}
@@ -51,34 +52,34 @@ func (h *hashers) enter(ctx context.Context, left int64, awaited func() bool) er
 	if i := slices.Index(h.queue, w); i >= 0 {
 		h.queue = slices.Delete(h.queue, i, i+1)
 	} else {
-		h.pass() // it was given meanwhile
+		h.grant() // it was given meanwhile
 	}
 	return ctx.Err()
 }
 
-// leave gives the place to the next.
-func (h *hashers) leave() {
+// release gives the place to the next.
+func (h *hashSlots) release() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.pass()
+	h.grant()
 }
 
-// pass gives a place to the next, if there is one. mu is held.
-func (h *hashers) pass() {
+// grant gives a place to the next, if there is one. mu is held.
+func (h *hashSlots) grant() {
 	if len(h.queue) == 0 {
 		h.free++
 		return
 	}
-	i := h.next()
-	close(h.queue[i].given)
+	i := h.pick()
+	close(h.queue[i].granted)
 	h.queue = slices.Delete(h.queue, i, i+1)
 }
 
-// next chooses: of those that somebody waits for the one with least left, but now and then, and
+// pick chooses: of those that somebody waits for the one with least left, but now and then, and
 // where nobody waits, the eldest. mu is held.
-func (h *hashers) next() int {
+func (h *hashSlots) pick() int {
 	best := -1
-	if h.picks++; h.picks%eldestOf != 0 {
+	if h.picks++; h.picks%oldestEvery != 0 {
 		for i, w := range h.queue {
 			if (best < 0 || w.left < h.queue[best].left) && w.awaited() {
 				best = i
