@@ -21,12 +21,12 @@ type fairQueue struct {
 
 	mu      sync.Mutex
 	running int
-	by      map[string]*line // by principal; those that have nothing are not in it
-	turns   []*line          // those with somebody waiting, whose turn is next first
+	by      map[string]*principalQueue // by principal; those that have nothing are not in it
+	ready   []*principalQueue          // those with somebody waiting, whose turn is next first
 }
 
-// line is one principal's.
-type line struct {
+// principalQueue is one principal's.
+type principalQueue struct {
 	principal string
 	running   int
 	waiting   []chan struct{}
@@ -41,7 +41,7 @@ const (
 )
 
 func newFairQueue(most int, alone func(string) bool) *fairQueue {
-	return &fairQueue{most: most, alone: alone, by: map[string]*line{}}
+	return &fairQueue{most: most, alone: alone, by: map[string]*principalQueue{}}
 }
 
 // enter waits until the principal may compute, and gives what ends that; it may be called again.
@@ -63,12 +63,12 @@ func (q *fairQueue) wait(ctx context.Context, principal string) error {
 	q.mu.Lock()
 	l := q.by[principal]
 	if l == nil {
-		l = &line{principal: principal}
+		l = &principalQueue{principal: principal}
 		q.by[principal] = l
 	}
 	ready := make(chan struct{})
 	if l.waiting = append(l.waiting, ready); len(l.waiting) == 1 {
-		q.turns = append(q.turns, l)
+		q.ready = append(q.ready, l)
 	}
 	q.start()
 	q.mu.Unlock()
@@ -87,7 +87,7 @@ func (q *fairQueue) wait(ctx context.Context, principal string) error {
 		return nil
 	}
 	if l.waiting = slices.Delete(l.waiting, i, i+1); len(l.waiting) == 0 {
-		q.turns = slices.DeleteFunc(q.turns, func(t *line) bool { return t == l })
+		q.ready = slices.DeleteFunc(q.ready, func(t *principalQueue) bool { return t == l })
 		q.forget(l)
 	}
 	switch {
@@ -110,7 +110,7 @@ func (q *fairQueue) leave(principal string) {
 }
 
 // forget drops a line that has nothing. mu is held.
-func (q *fairQueue) forget(l *line) {
+func (q *fairQueue) forget(l *principalQueue) {
 	if l.running == 0 && len(l.waiting) == 0 {
 		delete(q.by, l.principal)
 	}
@@ -118,8 +118,8 @@ func (q *fairQueue) forget(l *line) {
 
 // start lets in as many as may compute. mu is held.
 func (q *fairQueue) start() {
-	for i := 0; i < len(q.turns) && q.running < q.most; {
-		l := q.turns[i]
+	for i := 0; i < len(q.ready) && q.running < q.most; {
+		l := q.ready[i]
 		if l.running >= max(q.most/2, 1) && (l.running >= q.most || !q.alone(l.principal)) {
 			i++
 			continue
@@ -128,9 +128,9 @@ func (q *fairQueue) start() {
 		l.waiting = l.waiting[1:]
 		l.running++
 		q.running++
-		q.turns = slices.Delete(q.turns, i, i+1)
+		q.ready = slices.Delete(q.ready, i, i+1)
 		if len(l.waiting) > 0 {
-			q.turns = append(q.turns, l)
+			q.ready = append(q.ready, l)
 		}
 	}
 }

@@ -38,8 +38,8 @@ func (q *fairQueue) isEmpty(t *testing.T) {
 	t.Helper()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.running != 0 || len(q.by) != 0 || len(q.turns) != 0 {
-		t.Errorf("in the end %d run, %d are known, %d have turns", q.running, len(q.by), len(q.turns))
+	if q.running != 0 || len(q.by) != 0 || len(q.ready) != 0 {
+		t.Errorf("in the end %d run, %d are known, %d have turns", q.running, len(q.by), len(q.ready))
 	}
 }
 

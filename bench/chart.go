@@ -74,7 +74,7 @@ func (r *results) bars(s scenario) (*plot.Plot, error) {
 	var at spans
 	for i := len(s.systems) - 1; i >= 0; i-- { // the first is on top
 		sys := s.systems[i]
-		if len(r.turns[s.name][sys]) == 0 {
+		if len(r.samples[s.name][sys]) == 0 {
 			continue
 		}
 		v, _ := systemOf(sys)

@@ -52,8 +52,8 @@ var operations = [growFigures]operation{
 	growTick:     {what: "TickTTL, nothing due", top: 20 * time.Microsecond},
 }
 
-// growthTurn is how many of each request a server answers before the next one has its turn.
-const growthTurn = 10
+// growthSample is how many of each request a server answers before the next one has its turn.
+const growthSample = 10
 
 // mostEach is how many bytes of memory each open session may add.
 const mostEach = 512
@@ -93,7 +93,7 @@ func (r *run) grow(ctx context.Context, a *arena, dir string) (*growth, error) {
 		return nil, err
 	}
 	for round := range r.rounds {
-		err := r.turn(dir, func(dir string) error { return r.growthRound(ctx, a, dir, round, g) })
+		err := r.sample(dir, func(dir string) error { return r.growthRound(ctx, a, dir, round, g) })
 		if err != nil {
 			return nil, err
 		}
@@ -113,7 +113,7 @@ func (r *run) seed(ctx context.Context, a *arena, dir string, g *growth) error {
 			if i > 0 {
 				from = g.at[i-1].seed
 			}
-			err := r.turn(dir, func(dir string) error {
+			err := r.sample(dir, func(dir string) error {
 				if err := r.seedOne(ctx, a, dir, from, have, want); err != nil {
 					return fmt.Errorf("filling up to %d: %w", want, err)
 				}
@@ -197,9 +197,9 @@ func (r *run) growthRound(ctx context.Context, a *arena, dir string, round int, 
 			return err
 		}
 	}
-	for did := -growthTurn; did < r.z.samples; did += growthTurn {
+	for did := -growthSample; did < r.z.samples; did += growthSample {
 		for _, s := range servers {
-			if err := s.requests(a, min(growthTurn, r.z.samples-did), did < 0); err != nil {
+			if err := s.requests(a, min(growthSample, r.z.samples-did), did < 0); err != nil {
 				return fmt.Errorf("%s: %w", s.name, err)
 			}
 		}

@@ -36,7 +36,7 @@ func (g *growth) table(w *strings.Builder, rounds, samples int) {
 	fmt.Fprintf(w, "### Sluice alone: growth\n\nFolders with so many open sessions of one principal, and as many memories of 64 bytes in one capsule; %s, in each of which every size has a server on a fresh copy of "+
 		"its folder: a start, %d of each request by one client, one after the other (the servers run side by side and take turns of %d), kill -9, and a start again; then `TickTTL` in this "+
 		"process, %d times. A start lasts until the first answer; the folder is in the page cache. In ms: the median of the rounds' p50 (min–max of them), then the p99 of all rounds. The ratio is the largest size's p50 to the smallest's in "+
-		"each round: median (min–max).\n\n|", plural(rounds, "round"), samples, growthTurn, 10*samples)
+		"each round: median (min–max).\n\n|", plural(rounds, "round"), samples, growthSample, 10*samples)
 	for _, n := range g.sizes {
 		fmt.Fprintf(w, " | %s", grouped(n))
 	}

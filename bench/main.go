@@ -196,7 +196,7 @@ func (r *run) report(all *results, b *about) (section string, err error) {
 
 // measure lets the systems take turns.
 func (r *run) measure(ctx context.Context, a *arena, dir string) (*results, error) {
-	all := &results{turns: map[string]map[string][]turn{}, compared: r.before != "" && r.has("sluice")}
+	all := &results{samples: map[string]map[string][]sample{}, compared: r.before != "" && r.has("sluice")}
 	cut := map[string][]item{}
 	for _, s := range scenarios(r.z) {
 		if all.compared {
@@ -205,7 +205,7 @@ func (r *run) measure(ctx context.Context, a *arena, dir string) (*results, erro
 		s.systems = slices.DeleteFunc(s.systems, func(n string) bool { return !r.has(n) })
 		if (r.wants(s.name) && s.how != readingCold || slices.Contains(r.scenarios, s.name)) && len(s.systems) > 0 {
 			all.scenarios = append(all.scenarios, s)
-			all.turns[s.name] = map[string][]turn{}
+			all.samples[s.name] = map[string][]sample{}
 			cut[s.name] = s.cut(a)
 		}
 	}
@@ -221,12 +221,12 @@ func (r *run) measure(ctx context.Context, a *arena, dir string) (*results, erro
 		for _, s := range all.scenarios {
 			for i := range s.systems {
 				sys, _ := systemOf(s.systems[(i+round)%len(s.systems)])
-				err := r.turn(dir, func(dir string) error {
+				err := r.sample(dir, func(dir string) error {
 					t, err := s.run(ctx, sys, r.bins, dir, cut[s.name])
 					if err != nil {
 						return err
 					}
-					all.turns[s.name][sys.name] = append(all.turns[s.name][sys.name], t)
+					all.samples[s.name][sys.name] = append(all.samples[s.name][sys.name], t)
 					fmt.Fprintf(r.progress, "round %d, %s, %s: %.0f %s, %.2f CPU s/GiB, %.0f MiB\n", round+1, s.name, sys.name, t.speed, s.unit(), t.perGiB, t.peakMiB)
 					return nil
 				})
@@ -236,11 +236,11 @@ func (r *run) measure(ctx context.Context, a *arena, dir string) (*results, erro
 			}
 		}
 		say := func(what string) { fmt.Fprintf(r.progress, "round %d, %s\n", round+1, what) }
-		if err := r.turn(dir, func(dir string) error { return links(ctx, r.bins, dir, a, all.links, say) }); err != nil {
+		if err := r.sample(dir, func(dir string) error { return links(ctx, r.bins, dir, a, all.links, say) }); err != nil {
 			return nil, fmt.Errorf("links: %w", err)
 		}
 		if r.wants("finish") && r.has("sluice") {
-			if err := r.turn(dir, func(dir string) error { return finishes(ctx, r.bins, dir, ends, &finish) }); err != nil {
+			if err := r.sample(dir, func(dir string) error { return finishes(ctx, r.bins, dir, ends, &finish) }); err != nil {
 				return nil, fmt.Errorf("finish: %w", err)
 			}
 		}
@@ -249,7 +249,7 @@ func (r *run) measure(ctx context.Context, a *arena, dir string) (*results, erro
 		all.finish = &finish
 	}
 	if r.wants("growth") && r.has("sluice") {
-		err := r.turn(dir, func(dir string) (err error) {
+		err := r.sample(dir, func(dir string) (err error) {
 			all.growth, err = r.grow(ctx, a, dir)
 			return err
 		})
@@ -260,9 +260,9 @@ func (r *run) measure(ctx context.Context, a *arena, dir string) (*results, erro
 	return all, nil
 }
 
-// turn gives f an empty folder, and leaves nothing behind for the next: no file, and no page that
+// sample gives f an empty folder, and leaves nothing behind for the next: no file, and no page that
 // the kernel has still to write.
-func (r *run) turn(dir string, f func(dir string) error) error {
+func (r *run) sample(dir string, f func(dir string) error) error {
 	own, err := os.MkdirTemp(dir, "")
 	if err != nil {
 		return err

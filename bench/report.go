@@ -60,7 +60,7 @@ func (r *results) goals(w *strings.Builder) {
 	}
 	peak := 0.0
 	for _, s := range r.scenarios {
-		if !s.reads() && len(r.turns[s.name]["sluice"]) > 0 {
+		if !s.reads() && len(r.samples[s.name]["sluice"]) > 0 {
 			peak = max(peak, r.peakOf(s.name, "sluice"))
 		}
 	}
@@ -76,13 +76,13 @@ func (r *results) table(w *strings.Builder, s scenario) {
 	fmt.Fprintf(w, "### %s: %s\n\n%s.\n\n| | %s: median (min–max) | p50, ms | p99, ms | CPU s/GiB (min–max) | RSS, MiB |\n| --- | --- | --- | --- | --- | --- |\n",
 		s.name, s.title, s.describe(), s.unit())
 	for _, sys := range s.systems {
-		if len(r.turns[s.name][sys]) == 0 {
+		if len(r.samples[s.name][sys]) == 0 {
 			continue
 		}
 		v, _ := systemOf(sys)
 		sp, cpu := r.of(s.name, sys, speed), r.of(s.name, sys, perGiB)
-		p50 := r.of(s.name, sys, func(t turn) float64 { return ms(t.p50) })
-		p99 := r.of(s.name, sys, func(t turn) float64 { return ms(t.p99) })
+		p50 := r.of(s.name, sys, func(t sample) float64 { return ms(t.p50) })
+		p99 := r.of(s.name, sys, func(t sample) float64 { return ms(t.p99) })
 		fmt.Fprintf(w, "| %s | %.0f (%.0f–%.0f) | %.2f | %.2f | %.2f (%.2f–%.2f) | %.0f |\n",
 			v.label, sp.median, sp.min, sp.max, p50.median, p99.median, cpu.median, cpu.min, cpu.max, r.peakOf(s.name, sys))
 	}

@@ -10,7 +10,7 @@ import (
 // results are the turns of a run: by scenario, then by system, one for each round.
 type results struct {
 	scenarios []scenario
-	turns     map[string]map[string][]turn
+	samples   map[string]map[string][]sample
 	links     []*onLink
 	finish    *inner  // nil: not measured
 	growth    *growth // nil: not measured
@@ -18,10 +18,10 @@ type results struct {
 }
 
 // paired gives the ratios of our turn to that of the other build in the same round.
-func (r *results) paired(scenario string, f func(turn) float64) spread {
+func (r *results) paired(scenario string, f func(sample) float64) spread {
 	var all []float64
-	other := r.turns[scenario][otherBuild]
-	for i, t := range r.turns[scenario]["sluice"] {
+	other := r.samples[scenario][otherBuild]
+	for i, t := range r.samples[scenario]["sluice"] {
 		if i < len(other) {
 			all = append(all, f(t)/f(other[i]))
 		}
@@ -44,23 +44,23 @@ func spreadOf(all []float64) spread {
 	return spread{m, s[0], s[len(s)-1]}
 }
 
-func (r *results) of(scenario, system string, f func(turn) float64) spread {
+func (r *results) of(scenario, system string, f func(sample) float64) spread {
 	var all []float64
-	for _, t := range r.turns[scenario][system] {
+	for _, t := range r.samples[scenario][system] {
 		all = append(all, f(t))
 	}
 	return spreadOf(all)
 }
 
-func speed(t turn) float64  { return t.speed }
-func perGiB(t turn) float64 { return t.perGiB }
+func speed(t sample) float64  { return t.speed }
+func perGiB(t sample) float64 { return t.perGiB }
 
 // goal is a row of what must hold: the ratio of two medians of one run.
 type goal struct {
 	what     string
 	of       [2]string // scenario, system
 	to       [2]string
-	f        func(turn) float64
+	f        func(sample) float64
 	want     float64
 	atMost   bool // else: at least
 	reported bool // no bound: tusd as it is promises less
@@ -123,5 +123,5 @@ func yes(b bool) string {
 
 // peakOf is the largest resident set that a system had in a scenario, MiB.
 func (r *results) peakOf(scenario, system string) float64 {
-	return slices.MaxFunc(r.turns[scenario][system], func(a, b turn) int { return cmp.Compare(a.peak, b.peak) }).peakMiB
+	return slices.MaxFunc(r.samples[scenario][system], func(a, b sample) int { return cmp.Compare(a.peak, b.peak) }).peakMiB
 }

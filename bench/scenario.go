@@ -149,8 +149,8 @@ func (s scenario) cut(a *arena) []item {
 	return all
 }
 
-// turn is what one system did in one round of a scenario.
-type turn struct {
+// sample is what one system did in one round of a scenario.
+type sample struct {
 	bytes   int64
 	count   int // uploads or reads
 	took    time.Duration
@@ -166,16 +166,16 @@ type turn struct {
 
 // run lets a fresh server do a scenario once. Everything that it stored is read back and compared,
 // outside of the time that counts.
-func (s scenario) run(ctx context.Context, sys system, bins, dir string, items []item) (turn, error) {
+func (s scenario) run(ctx context.Context, sys system, bins, dir string, items []item) (sample, error) {
 	srv, err := sys.start(ctx, bins, dir)
 	if err != nil {
-		return turn{}, err
+		return sample{}, err
 	}
 	defer srv.process().stop()
 	c := newClient(ctx)
 	defer c.close()
 	if err := s.warm(srv, c, items[0].a); err != nil {
-		return turn{}, fmt.Errorf("warming up: %w", err)
+		return sample{}, fmt.Errorf("warming up: %w", err)
 	}
 	refs := make([]string, len(items))
 	store := func(i int) (err error) {
@@ -200,7 +200,7 @@ func (s scenario) run(ctx context.Context, sys system, bins, dir string, items [
 		}
 		return c.read(r, s.size, nowhere{})
 	}
-	t := turn{count: len(items)}
+	t := sample{count: len(items)}
 	if s.reads() {
 		if err := parallel(len(items), s.clients, store); err != nil {
 			return t, err
@@ -245,7 +245,7 @@ func (s scenario) warm(srv server, c *client, a *arena) error {
 	})
 }
 
-func (s scenario) measure(t *turn, srv server, c *client, one func(i int) error) error {
+func (s scenario) measure(t *sample, srv server, c *client, one func(i int) error) error {
 	c.bodys.take()
 	var whole latencies
 	runtime.GC()
@@ -280,7 +280,7 @@ func (s scenario) measure(t *turn, srv server, c *client, one func(i int) error)
 }
 
 // sum derives what the tables show.
-func (t *turn) sum(s scenario) {
+func (t *sample) sum(s scenario) {
 	t.p50, t.p99 = quantile(t.each, 0.5), quantile(t.each, 0.99)
 	t.speed = float64(t.count) / t.took.Seconds()
 	if s.unit() == "MiB/s" {

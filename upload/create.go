@@ -328,7 +328,7 @@ func (u *Service) pour(ctx context.Context, c access.Caller, n note, s session.S
 	k.streaming = true
 	defer k.close()
 	var length int64
-	err := k.stream(body, session.Range{End: most}, func(in *turn) (err error) {
+	err := k.stream(body, session.Range{End: most}, func(in *orderedBody) (err error) {
 		length, err = u.Sessions.PutAt(ctx, s.ID, 0, in, k, false)
 		return err
 	})

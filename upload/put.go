@@ -51,7 +51,7 @@ func (u *Service) PutChunk(ctx context.Context, c access.Caller, id session.Sess
 	}
 	k := u.newSink(ctx, c, capsule, s, p)
 	defer k.close()
-	err = k.stream(body, r, func(in *turn) error { return u.Sessions.PutChunk(ctx, id, idx, in, k) })
+	err = k.stream(body, r, func(in *orderedBody) error { return u.Sessions.PutChunk(ctx, id, idx, in, k) })
 	if err == nil {
 		err = k.over()
 	}
@@ -92,7 +92,7 @@ func (u *Service) PutRange(ctx context.Context, c access.Caller, id session.Sess
 	k := u.newSink(ctx, c, capsule, s, p)
 	defer k.close()
 	whole := p.SHA256 != nil || p.CRC32C != nil || p.Whole
-	err = k.stream(body, r, func(in *turn) (err error) {
+	err = k.stream(body, r, func(in *orderedBody) (err error) {
 		n, err = u.Sessions.PutAt(ctx, id, off, in, k, whole)
 		return err
 	})

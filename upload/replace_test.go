@@ -178,7 +178,7 @@ func TestWhatWasWithdrawnIsNotWrittenAgain(t *testing.T) {
 }
 
 // A put that panics does not keep the session's other puts waiting for their turn.
-func TestAPanicLeavesItsTurn(t *testing.T) {
+func TestAPanicLeavesTheOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		b := random(2 * chunk)

@@ -37,7 +37,7 @@ type sink struct {
 	s    session.Session
 	t    *track
 	put  Put
-	turn *turn
+	in   *orderedBody
 	w    blob.Writer
 	run  []run // written, not yet committed
 	hash *prefixHash
@@ -75,14 +75,14 @@ func (u *Service) newSink(ctx context.Context, c access.Caller, capsule string, 
 	return k
 }
 
-// stream puts the body, in its turn among the session's puts.
-func (k *sink) stream(body io.Reader, r session.Range, put func(in *turn) error) error {
+// stream puts the body, in its order among the session's puts.
+func (k *sink) stream(body io.Reader, r session.Range, put func(in *orderedBody) error) error {
 	// So that it is known who is first. What keeps it from being loaded will be said by the put
 	// itself.
 	_, _ = k.u.prefixHash(k.ctx, k.t, k.s)
-	k.turn = k.t.take(&bounded{body, r.Len()}, r.Off, k.put)
-	defer k.turn.leave()
-	return put(k.turn)
+	k.in = k.t.order(&bounded{body, r.Len()}, r.Off, k.put)
+	defer k.in.done()
+	return put(k.in)
 }
 
 // Claimed implements session.Claimer.
@@ -141,7 +141,7 @@ func (k *sink) open() (err error) {
 // Lend implements session.Lender: the memory is that of the content store, if it has any. What is
 // to be read back stays in the page cache.
 func (k *sink) Lend(off, n int64) []byte {
-	if k.turn.ahead() || k.open() != nil { // WriteAt will say why
+	if k.in.aheadOfHash() || k.open() != nil { // WriteAt will say why
 		return nil
 	}
 	if l, ok := k.w.(blob.Lender); ok {

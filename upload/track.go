@@ -32,7 +32,7 @@ type track struct {
 	hashErr         error // of the last background hasher
 	checkErr        error // of the last check
 	changed         chan struct{}
-	turns           []*turn // the puts that are running
+	puts            []*orderedBody // the puts that are running
 	// writing counts the puts that may write, by the generation in the name of their place.
 	writing map[uint64]int
 	pace    pace

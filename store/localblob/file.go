@@ -25,7 +25,7 @@ type file struct {
 
 	opening sync.Mutex
 	f       durable.File // nil until somebody has opened it, never changed then
-	syncs   group
+	syncs   groupSync
 
 	mu       sync.Mutex
 	dirty    []session.Range // committed, and in no sync yet

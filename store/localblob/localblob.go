@@ -139,7 +139,7 @@ type Store struct {
 	closed   bool
 	packs    packs
 
-	folders  [packFolder + 1]group
+	folders  [packFolder + 1]groupSync
 	trims    sync.WaitGroup
 	room     atomic.Int64 // how many bytes may be written before the next look at the free space
 	buffers  sync.Pool    // of *[]byte, for Check

@@ -38,7 +38,7 @@ func TestASyncThatPanicsIsAFailedOne(t *testing.T) {
 
 // Those that share a run which panics are told that it came to nothing, and the next one runs.
 func TestAGroupOutlivesAPanic(t *testing.T) {
-	var g group
+	var g groupSync
 	begun, goOn, shared := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	first := make(chan any, 1)
 	go func() {

@@ -223,8 +223,8 @@ func (c *client) createAgain(f *file) bool {
 	}, func() { f.can, f.memory = visible, m.ID }, func() { f.can = f.before })
 }
 
-// turn is a call that moves an upload from one fate to another.
-func (c *client) turn(name, doing string, from, to fate, do func(f *file) error) {
+// end is a call that moves an upload from one fate to another.
+func (c *client) end(name, doing string, from, to fate, do func(f *file) error) {
 	f := c.m.files[name]
 	if c.err != nil || f == nil || f.can != from {
 		return
@@ -233,22 +233,22 @@ func (c *client) turn(name, doing string, from, to fate, do func(f *file) error)
 }
 
 func (c *client) abort(name string) {
-	c.turn(name, "abort", open, aborted, func(f *file) error { return c.w.uploads.Abort(ctx, c.as(f), f.id) })
+	c.end(name, "abort", open, aborted, func(f *file) error { return c.w.uploads.Abort(ctx, c.as(f), f.id) })
 }
 
 func (c *client) trash(name string) {
-	c.turn(name, "delete", visible, trashed, func(f *file) error { return c.w.memories.Delete(ctx, c.w.me, f.memory, false) })
+	c.end(name, "delete", visible, trashed, func(f *file) error { return c.w.memories.Delete(ctx, c.w.me, f.memory, false) })
 }
 
 func (c *client) restore(name string) {
-	c.turn(name, "restore", trashed, visible, func(f *file) error {
+	c.end(name, "restore", trashed, visible, func(f *file) error {
 		_, err := c.w.memories.Restore(ctx, c.w.me, f.memory)
 		return err
 	})
 }
 
 func (c *client) purge(name string, from fate) {
-	c.turn(name, "purge", from, purged, func(f *file) error { return c.w.memories.Delete(ctx, c.w.me, f.memory, true) })
+	c.end(name, "purge", from, purged, func(f *file) error { return c.w.memories.Delete(ctx, c.w.me, f.memory, true) })
 }
 
 // tick lets an hour pass. These uploads, if they are as the test expects, end by that.

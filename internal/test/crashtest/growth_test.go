@@ -251,7 +251,7 @@ func TestTheCollectorAmongEverything(t *testing.T) {
 		wg.Go(func() {
 			defer working.Add(-1)
 			for turn := range turns {
-				if err := w.oneTurn(rng, fmt.Sprintf("%d %d", i, turn), contents[rng.IntN(len(contents))]); err != nil {
+				if err := w.oneDay(rng, fmt.Sprintf("%d %d", i, turn), contents[rng.IntN(len(contents))]); err != nil {
 					t.Errorf("client %d, turn %d: %v", i, turn, err)
 					return
 				}
@@ -276,8 +276,8 @@ func TestTheCollectorAmongEverything(t *testing.T) {
 	t.Logf("%d passes of the collector beside %d turns", passes, clients*turns)
 }
 
-// oneTurn stores content, and does one of the things that one may do with it.
-func (w *world) oneTurn(rng *rand.Rand, name string, content []byte) error {
+// oneDay stores content, and does one of the things that one may do with it.
+func (w *world) oneDay(rng *rand.Rand, name string, content []byte) error {
 	m, err := w.store(rng, name, content)
 	if errors.Is(err, session.ErrExpired) || errors.Is(err, session.ErrNotFound) {
 		return nil // half a day has passed in the meantime

@@ -342,12 +342,12 @@ var errNotYet = errors.New("it did not come so far")
 // turning gives a body in whose middle something happens.
 func turning(b []byte, change func()) io.Reader {
 	half := len(b) / 2
-	return io.MultiReader(bytes.NewReader(b[:half]), &turn{change}, bytes.NewReader(b[half:]))
+	return io.MultiReader(bytes.NewReader(b[:half]), &roleChangingBody{change}, bytes.NewReader(b[half:]))
 }
 
-type turn struct{ change func() }
+type roleChangingBody struct{ change func() }
 
-func (t *turn) Read([]byte) (int, error) {
+func (t *roleChangingBody) Read([]byte) (int, error) {
 	t.change()
 	return 0, io.EOF
 }

@@ -67,7 +67,7 @@ type model struct {
 	mu    sync.Mutex
 	files map[string]*file
 	doing string // the call under way
-	turn  int    // counts calls
+	calls int    // counts calls
 	seq   uint64 // the newest number of an event that a reader saw
 	shown map[string]fate
 	guest *guest // where there is one
@@ -112,7 +112,7 @@ func (m *model) names() []string { return slices.Sorted(maps.Keys(m.files)) }
 func (m *model) start(doing string, may func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.turn++
+	m.calls++
 	m.doing = doing
 	clear(m.shown)
 	for _, f := range m.files {
@@ -127,7 +127,7 @@ func (m *model) start(doing string, may func()) {
 func (m *model) ack(has func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.turn++
+	m.calls++
 	m.doing += " (answered)"
 	clear(m.shown)
 	has()
@@ -138,7 +138,7 @@ func (m *model) saw(turn int, seq uint64, found map[string]fate) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.seq = max(m.seq, seq)
-	if turn == m.turn {
+	if turn == m.calls {
 		maps.Copy(m.shown, found)
 	}
 }
@@ -153,7 +153,7 @@ func (m *model) newest() uint64 {
 func (m *model) now() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.turn
+	return m.calls
 }
 
 // losePower notes that unsynced bytes may be lost.

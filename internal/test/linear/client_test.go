@@ -162,8 +162,8 @@ func (c *client) kind() kind {
 	panic("unreachable")
 }
 
-// turn draws a call and makes it. It is false where there is nothing yet that it could be about.
-func (c *client) turn() bool {
+// step draws a call and makes it. It is false where there is nothing yet that it could be about.
+func (c *client) step() bool {
 	o := &op{kind: c.kind(), client: c.n, key: -1}
 	switch o.kind {
 	case begin, create:

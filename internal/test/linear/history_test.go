@@ -123,7 +123,7 @@ func (h *history) live(clients, turns int, dies bool) error {
 		c := &client{h: h, n: n, w: w, rng: rand.New(rand.NewPCG(h.seed, uint64(2+h.epoch*100+n)))}
 		wg.Go(func() {
 			for done := 0; done < turns && !h.dead.Load(); {
-				if c.turn() {
+				if c.step() {
 					done++
 				}
 			}

@@ -41,9 +41,9 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "a-put-that-panics-keeps-its-turn", promise: 13, file: "upload/sink.go",
-			old:   "	defer k.turn.leave()\n	return put(k.turn)",
-			new:   "	err := put(k.turn)\n	k.turn.leave()\n	return err",
-			tests: []string{"upload.TestAPanicLeavesItsTurn"},
+			old:   "	defer k.in.done()\n	return put(k.in)",
+			new:   "	err := put(k.in)\n	k.in.done()\n	return err",
+			tests: []string{"upload.TestAPanicLeavesTheOrder"},
 		},
 		{
 			name: "a-put-writes-where-the-withdrawn-lies", promise: 4, file: "upload/sink.go",

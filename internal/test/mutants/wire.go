@@ -114,8 +114,8 @@ func ofWire() []mutant {
 		},
 		{
 			name: "principals-do-not-take-turns", promise: 11, file: "api/fair.go",
-			old:   "			q.turns = append(q.turns, l)\n		}\n	}",
-			new:   "			q.turns = slices.Insert(q.turns, 0, l)\n		}\n	}",
+			old:   "			q.ready = append(q.ready, l)\n		}\n	}",
+			new:   "			q.ready = slices.Insert(q.ready, 0, l)\n		}\n	}",
 			tests: []string{"api.TestPrincipalsTakeTurns"},
 		},
 		{

@@ -5,37 +5,37 @@ import (
 	"sync"
 )
 
-// group lets callers share runs of a sync: one who asks while a run is on waits for the next, which
-// begins after it has asked. Each gets the error of the run that served it. The zero group is
-// ready.
-type group struct {
+// groupSync lets callers share runs of a sync: one who asks while a run is on waits for the next,
+// which begins after it has asked. Each gets the error of the run that served it. The zero
+// groupSync is ready.
+type groupSync struct {
 	mu        sync.Mutex
-	now, next *turn
+	now, next *syncRun
 }
 
-type turn struct {
-	over chan struct{}
+type syncRun struct {
+	done chan struct{}
 	err  error
 }
 
 // errUnfinished is what a run has come to that did not return.
 var errUnfinished = errors.New("a sync has broken off")
 
-func (g *group) do(run func() error) error {
+func (g *groupSync) do(run func() error) error {
 	g.mu.Lock()
 	if t := g.next; t != nil {
 		g.mu.Unlock()
-		<-t.over
+		<-t.done
 		return t.err
 	}
-	current, before := &turn{over: make(chan struct{})}, g.now
+	current, before := &syncRun{done: make(chan struct{})}, g.now
 	if before == nil {
 		g.now = current
 		g.mu.Unlock()
 	} else {
 		g.next = current
 		g.mu.Unlock()
-		<-before.over
+		<-before.done
 		g.mu.Lock()
 		g.now, g.next = current, nil // from here on it covers nobody else
 		g.mu.Unlock()
@@ -46,7 +46,7 @@ func (g *group) do(run func() error) error {
 		if g.now == current {
 			g.now = nil
 		}
-		close(current.over)
+		close(current.done)
 	}()
 	current.err = errUnfinished
 	current.err = run()

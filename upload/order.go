@@ -20,15 +20,15 @@ import (
 //
 // On a slow link nobody is held: there the first one waits for the network, and that is seen within
 // a window. Nor where the puts share the flow control of one connection (HTTP/2), where a stream
-// that is held can keep the others from moving at all; nor for longer than holdFor.
+// that is held can keep the others from moving at all; nor for longer than maxOrderWait.
 const (
-	holdFor = time.Second
+	maxOrderWait = time.Second
 	// paceWindow is what the first one is judged by: the server is what it waits for if less than a
 	// fifth of it goes by in its Reads, and paceBytes have come.
 	paceWindow = 100 * time.Millisecond
 	paceBytes  = 1 << 20
-	// stuckFor is how long one of its Reads may take until it is known to wait for its client.
-	stuckFor = paceWindow / 2
+	// maxFirstRead is how long one of its Reads may take until it is known to wait for its client.
+	maxFirstRead = paceWindow / 2
 )
 
 // pace is what the puts that were first have waited for. track.mu guards it.
@@ -50,73 +50,75 @@ func (p *pace) read(n int, began, now time.Time) {
 	}
 }
 
-// turn is a put's body, in the order that the session's puts take.
-type turn struct {
+// orderedBody is a put's body, in the order that the session's puts take.
+type orderedBody struct {
 	*bounded
-	t     *track
-	at    session.Range // where the put's bytes lie
-	alone bool          // it is never held
-	held  time.Duration
-	woken chan struct{} // closed when it is to be held no more
-	once  sync.Once
+	t          *track
+	at         session.Range // where the put's bytes lie
+	neverWaits bool          // it is never held
+	waited     time.Duration
+	woken      chan struct{} // closed when it is to be held no more
+	once       sync.Once
 
-	reading time.Time // since when the Read runs that is running; zero: none is. Under track.mu
+	readSince time.Time // since when the Read runs that is running; zero: none is. Under track.mu
 }
 
-// take puts a body in order. leave must follow.
-func (t *track) take(r *bounded, off int64, p Put) *turn {
-	n := &turn{bounded: r, t: t, at: session.Range{Off: off, End: off + r.n}, alone: p.Multiplexed, woken: make(chan struct{})}
+// order puts a body in order. done must follow.
+func (t *track) order(r *bounded, off int64, p Put) *orderedBody {
+	n := &orderedBody{bounded: r, t: t, at: session.Range{Off: off, End: off + r.n}, neverWaits: p.Multiplexed, woken: make(chan struct{})}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.turns = append(t.turns, n)
+	t.puts = append(t.puts, n)
 	return n
 }
 
-// leave lets the next one be first.
-func (n *turn) leave() {
+// done lets the next one be first.
+func (n *orderedBody) done() {
 	n.t.mu.Lock()
 	defer n.t.mu.Unlock()
-	n.t.turns = slices.DeleteFunc(n.t.turns, func(o *turn) bool { return o == n })
+	n.t.puts = slices.DeleteFunc(n.t.puts, func(o *orderedBody) bool { return o == n })
 	n.t.notify()
 }
 
-// first reports whether the prefix hash ends within the put. t.mu is held.
-func (n *turn) first() bool { return n.t.loaded && n.at.Off <= n.t.hash.off && n.t.hash.off < n.at.End }
+// atHash reports whether the prefix hash ends within the put. t.mu is held.
+func (n *orderedBody) atHash() bool {
+	return n.t.loaded && n.at.Off <= n.t.hash.off && n.t.hash.off < n.at.End
+}
 
-// ahead reports whether the put's bytes lie behind the put where the prefix hash ends, and so will
-// have to be read back.
-func (n *turn) ahead() bool {
+// aheadOfHash reports whether the put's bytes lie behind the put where the prefix hash ends, and so
+// will have to be read back.
+func (n *orderedBody) aheadOfHash() bool {
 	n.t.mu.Lock()
 	defer n.t.mu.Unlock()
-	return !n.first()
+	return !n.atHash()
 }
 
 // SetReadDeadline implements session.DeadlineReader.
-func (n *turn) SetReadDeadline(at time.Time) error {
+func (n *orderedBody) SetReadDeadline(at time.Time) error {
 	n.once.Do(func() { close(n.woken) })
 	return n.bounded.SetReadDeadline(at)
 }
 
 // Read implements io.Reader.
-func (n *turn) Read(p []byte) (int, error) {
-	n.wait()
+func (n *orderedBody) Read(p []byte) (int, error) {
+	n.waitForHash()
 	began := time.Now()
 	n.t.mu.Lock()
-	n.reading = began
+	n.readSince = began
 	n.t.mu.Unlock()
 	k, err := n.bounded.Read(p)
 	n.t.mu.Lock()
 	defer n.t.mu.Unlock()
-	if n.reading = (time.Time{}); n.first() {
+	if n.readSince = (time.Time{}); n.atHash() {
 		n.t.pace.read(k, began, time.Now())
 	}
 	return k, err
 }
 
-// wait holds the put while another is first that waits for the server alone.
-func (n *turn) wait() {
-	for !n.alone && n.held < holdFor {
-		changed, hold := n.holds()
+// waitForHash holds the put while another is first that waits for the server alone.
+func (n *orderedBody) waitForHash() {
+	for !n.neverWaits && n.waited < maxOrderWait {
+		changed, hold := n.mustWait()
 		if !hold {
 			return
 		}
@@ -126,29 +128,29 @@ func (n *turn) wait() {
 		case <-changed:
 		case <-look.C:
 		case <-n.woken:
-			n.alone = true
+			n.neverWaits = true
 		}
 		look.Stop()
-		n.held += time.Since(began)
+		n.waited += time.Since(began)
 	}
 }
 
-// holds reports whether the put is to wait, and for what to look again.
-func (n *turn) holds() (changed <-chan struct{}, hold bool) {
+// mustWait reports whether the put is to wait, and for what to look again.
+func (n *orderedBody) mustWait() (changed <-chan struct{}, hold bool) {
 	n.t.mu.Lock()
 	defer n.t.mu.Unlock()
-	if n.t.pace.starved || n.first() {
+	if n.t.pace.starved || n.atHash() {
 		return nil, false
 	}
-	for _, o := range n.t.turns {
-		if o.first() && o.at.Off < n.at.Off {
-			return n.t.changed, o.reading.IsZero() || time.Since(o.reading) < stuckFor
+	for _, o := range n.t.puts {
+		if o.atHash() && o.at.Off < n.at.Off {
+			return n.t.changed, o.readSince.IsZero() || time.Since(o.readSince) < maxFirstRead
 		}
 	}
 	return nil, false
 }
 
 var (
-	_ session.DeadlineReader = (*turn)(nil)
-	_ session.LimitedReader  = (*turn)(nil)
+	_ session.DeadlineReader = (*orderedBody)(nil)
+	_ session.LimitedReader  = (*orderedBody)(nil)
 )

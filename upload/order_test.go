@@ -20,17 +20,17 @@ func (l link) Read(p []byte) (int, error) {
 	return min(l.n, len(p)), nil
 }
 
-// turns are puts of a GiB each on one session, whose hash cursor is at the first.
-func turns(links ...io.Reader) (t *track, all []*turn) {
+// orderedBodies are puts of a GiB each on one session, whose hash cursor is at the first.
+func orderedBodies(links ...io.Reader) (t *track, all []*orderedBody) {
 	t = &track{loaded: true, changed: make(chan struct{})}
 	for i, l := range links {
-		all = append(all, t.take(&bounded{l, 1 << 30}, int64(i)<<30, Put{}))
+		all = append(all, t.order(&bounded{l, 1 << 30}, int64(i)<<30, Put{}))
 	}
 	return t, all
 }
 
 // read tells how long a Read takes.
-func read(t *testing.T, n *turn) time.Duration {
+func read(t *testing.T, n *orderedBody) time.Duration {
 	t.Helper()
 	began := time.Now()
 	if _, err := n.Read(make([]byte, 64<<10)); err != nil {
@@ -52,11 +52,11 @@ var quick = link{0, 64 << 10}
 // Who is ahead is held until the hash has got to him; who is at the cursor, or behind it, never.
 func TestTheFirstGoesFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tr, all := turns(quick, quick, quick)
+		tr, all := orderedBodies(quick, quick, quick)
 		if took := read(t, all[0]); took != 0 {
 			t.Errorf("the first was held for %s", took)
 		}
-		time.AfterFunc(300*time.Millisecond, func() { tr.moveTo(1 << 30); all[0].leave() })
+		time.AfterFunc(300*time.Millisecond, func() { tr.moveTo(1 << 30); all[0].done() })
 		done := make(chan time.Duration)
 		for _, n := range all[1:] {
 			go func() { done <- read(t, n) }()
@@ -74,32 +74,32 @@ func TestTheFirstGoesFirst(t *testing.T) {
 func TestNobodyIsHeldInVain(t *testing.T) {
 	for name, c := range map[string]struct {
 		first io.Reader
-		do    func(tr *track, all []*turn)
+		do    func(tr *track, all []*orderedBody)
 		most  time.Duration
 	}{
-		"longer than a second":               {quick, func(*track, []*turn) {}, holdFor + paceWindow},
-		"for one whose Read does not return": {link{time.Hour, 1}, func(_ *track, all []*turn) { go all[0].Read(make([]byte, 10)) }, stuckFor + paceWindow/10},
-		"for one that waits for its client": {link{30 * time.Millisecond, 64 << 10}, func(_ *track, all []*turn) {
+		"longer than a second":               {quick, func(*track, []*orderedBody) {}, maxOrderWait + paceWindow},
+		"for one whose Read does not return": {link{time.Hour, 1}, func(_ *track, all []*orderedBody) { go all[0].Read(make([]byte, 10)) }, maxFirstRead + paceWindow/10},
+		"for one that waits for its client": {link{30 * time.Millisecond, 64 << 10}, func(_ *track, all []*orderedBody) {
 			for range 8 {
 				_, _ = all[0].Read(make([]byte, 64<<10))
 			}
 		}, 0},
-		"for one that brings little": {link{time.Millisecond, 100}, func(_ *track, all []*turn) {
+		"for one that brings little": {link{time.Millisecond, 100}, func(_ *track, all []*orderedBody) {
 			for range 30 {
 				_, _ = all[0].Read(make([]byte, 64<<10))
 				time.Sleep(20 * time.Millisecond)
 			}
 		}, 0},
-		"where streams share a connection": {quick, func(_ *track, all []*turn) { all[1].alone = true }, 0},
-		"where nobody is at the cursor":    {quick, func(_ *track, all []*turn) { all[0].leave() }, 0},
-		"where the cursor is not known":    {quick, func(tr *track, _ []*turn) { tr.loaded = false }, 0},
-		"when it is taken over": {quick, func(_ *track, all []*turn) {
+		"where streams share a connection": {quick, func(_ *track, all []*orderedBody) { all[1].neverWaits = true }, 0},
+		"where nobody is at the cursor":    {quick, func(_ *track, all []*orderedBody) { all[0].done() }, 0},
+		"where the cursor is not known":    {quick, func(tr *track, _ []*orderedBody) { tr.loaded = false }, 0},
+		"when it is taken over": {quick, func(_ *track, all []*orderedBody) {
 			time.AfterFunc(70*time.Millisecond, func() { _ = all[1].SetReadDeadline(time.Unix(1, 0)) })
 		}, 70 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				tr, all := turns(c.first, quick)
+				tr, all := orderedBodies(c.first, quick)
 				c.do(tr, all)
 				began := time.Now()
 				for range 20 { // what it was held counts for the whole put
@@ -117,15 +117,15 @@ func TestNobodyIsHeldInVain(t *testing.T) {
 // Time passes in the server too: one that waits for the disk between its Reads is waited for.
 func TestASlowDiskIsNotTheClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, all := turns(quick, quick)
+		_, all := orderedBodies(quick, quick)
 		for range 50 {
 			read(t, all[0])
 			time.Sleep(5 * time.Millisecond)
 		}
-		if took := read(t, all[1]); took < holdFor {
+		if took := read(t, all[1]); took < maxOrderWait {
 			t.Errorf("held for %s", took)
 		}
 	})
 }
 
-var _ session.DeadlineReader = (*turn)(nil)
+var _ session.DeadlineReader = (*orderedBody)(nil)
