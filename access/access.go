@@ -1,6 +1,6 @@
 // Package access decides who may do what. It owns principals and tokens (rows of
-// the catalog) and the one decision point, [Allow], that every door asks, also once more
-// inside the transaction that commits. It owns no HTTP: a door hands it the bearer's secret.
+// the catalog) and the one decision point, [Allow], that every front end asks, also once more
+// inside the transaction that commits. It owns no HTTP: a front end hands it the bearer's secret.
 package access
 
 import "errors"

@@ -18,7 +18,7 @@ import (
 	"sluice/upload"
 )
 
-// denial is an error that arises at this door, with its code.
+// denial is an error that arises in this front end, with its code.
 type denial struct {
 	code   Code
 	detail string

@@ -210,7 +210,7 @@ func copyData(from, to string) error {
 		switch {
 		case d.IsDir():
 			return os.Mkdir(at, 0o700)
-		case !d.Type().IsRegular(): // the door of a server that has ended
+		case !d.Type().IsRegular(): // the socket of a server that has ended
 			return nil
 		case strings.HasSuffix(path, ".sst"), strings.HasPrefix(d.Name(), "RESERVE-"):
 			return os.Link(path, at)

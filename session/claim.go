@@ -15,12 +15,12 @@ type put struct {
 	r     Range // under live.mu
 	whole bool
 	wake  func() // wakes a blocked Read; nil where the reader can't be woken
-	quiet func() // Lender.Quiet, under the door; nil where the sink has none, and when the put has ended
+	quiet func() // Lender.Quiet, under sinkMu; nil where the sink has none, and when the put has ended
 	done  chan struct{}
 
-	// door is held while the sink is called, so that whoever holds it knows that
+	// sinkMu is held while the sink is called, so that whoever holds it knows that
 	// nothing is being written, but for what quiet waits for.
-	door       sync.Mutex
+	sinkMu     sync.Mutex
 	stopped    bool          // a newer put wants these bytes: stop, and record what may be kept
 	fenced     bool          // nothing of this put may reach the sink or the store any more
 	committing chan struct{} // past the point where it can be taken over, until this is closed; nil while it streams
@@ -152,9 +152,9 @@ func (l *live) remove(p *put) {
 // whose reader can be woken the time to record what it keeps, and fences it
 // otherwise. It never waits for a slow Read.
 func (l *live) stop(ctx context.Context, o *put) error {
-	o.door.Lock()
+	o.sinkMu.Lock()
 	o.stopped = true
-	o.door.Unlock()
+	o.sinkMu.Unlock()
 	if o.wake != nil {
 		o.wake()
 		late := time.NewTimer(wakeFor)
@@ -170,11 +170,11 @@ func (l *live) stop(ctx context.Context, o *put) error {
 	return l.fence(ctx, o)
 }
 
-// fence closes o's door for ever, after the commit that is under way where there is one: of a put
-// that records as it goes that is not its end.
+// fence lets no call of o's reach its sink any more, after the commit that is under way where there
+// is one: of a put that records as it goes that is not its end.
 func (l *live) fence(ctx context.Context, o *put) error {
 	for {
-		committing := o.shut()
+		committing := o.tryFence()
 		if committing == nil {
 			break
 		}
@@ -193,10 +193,10 @@ func (l *live) fence(ctx context.Context, o *put) error {
 	return nil
 }
 
-// shut fences the put, unless it is committing: then it gives what is closed when that is over.
-func (p *put) shut() (committing chan struct{}) {
-	p.door.Lock()
-	defer p.door.Unlock()
+// tryFence fences the put, unless it is committing: then it gives what is closed when that is over.
+func (p *put) tryFence() (committing chan struct{}) {
+	p.sinkMu.Lock()
+	defer p.sinkMu.Unlock()
 	p.stopped = true
 	if p.committing == nil {
 		p.fenced = true
@@ -221,7 +221,7 @@ func (v *Service) fenceAll(ctx context.Context, l *live, r Range) error {
 	})
 }
 
-// hush waits for what the sink is still writing. The door is held.
+// hush waits for what the sink is still writing. sinkMu is held.
 func (p *put) hush() {
 	if p.quiet != nil {
 		p.quiet()
@@ -241,12 +241,12 @@ func (l *live) running(r Range) []*put {
 	return out
 }
 
-// enter opens the door for one step of p's; the caller must unlock it. A put that only has to stop
-// may still enter to commit what it keeps.
-func (p *put) enter(commit bool) error {
-	p.door.Lock()
+// lockSink takes sinkMu for one step of p's; the caller must unlock it. A put that only has to stop
+// may still take it to commit what it keeps.
+func (p *put) lockSink(commit bool) error {
+	p.sinkMu.Lock()
 	if p.fenced || (p.stopped && (p.whole || !commit)) {
-		p.door.Unlock()
+		p.sinkMu.Unlock()
 		return ErrSuperseded
 	}
 	return nil

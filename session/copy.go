@@ -84,18 +84,18 @@ func (in *input) free() {
 	in.v.small.Put(in.small)
 }
 
-// lend and unlend are an input's for a put: its sink is only called behind the door.
+// lend and unlend are an input's for a put: its sink is only called under sinkMu.
 func (t *stream) lend(off, n int64) []byte {
-	if t.enter(false) != nil {
+	if t.lockSink(false) != nil {
 		return nil
 	}
-	defer t.door.Unlock()
+	defer t.sinkMu.Unlock()
 	return t.sink.(Lender).Lend(off, n)
 }
 
 func (t *stream) unlend() {
-	t.door.Lock()
-	defer t.door.Unlock()
+	t.sinkMu.Lock()
+	defer t.sinkMu.Unlock()
 	t.sink.(Lender).Done()
 }
 

@@ -110,8 +110,8 @@ func (v *Service) put(ctx context.Context, s Session, want Range, r io.Reader, s
 	}
 	defer l.unclaim(p)
 	defer func() {
-		p.door.Lock()
-		defer p.door.Unlock()
+		p.sinkMu.Lock()
+		defer p.sinkMu.Unlock()
 		p.hush()
 		p.quiet = nil
 	}()
@@ -167,8 +167,8 @@ func (t *stream) undo(ctx context.Context) {
 	if err != nil || s.State.Ended() {
 		return
 	}
-	t.door.Lock()
-	defer t.door.Unlock()
+	t.sinkMu.Lock()
+	defer t.sinkMu.Unlock()
 	if !t.fenced {
 		t.hush()
 		u.Undo(Gaps(s.Received, t.r, 0))
@@ -242,8 +242,8 @@ func (t *stream) reason(cut error) error {
 	if cut == nil {
 		return nil
 	}
-	t.door.Lock()
-	defer t.door.Unlock()
+	t.sinkMu.Lock()
+	defer t.sinkMu.Unlock()
 	if t.stopped {
 		return ErrSuperseded
 	}
@@ -291,12 +291,12 @@ func (t *stream) deliver(b []byte) error {
 	return nil
 }
 
-// hand makes one call of the sink, behind the door.
+// hand makes one call of the sink, under sinkMu.
 func (t *stream) hand(b []byte, at Range, recorded bool) error {
-	if err := t.enter(false); err != nil {
+	if err := t.lockSink(false); err != nil {
 		return err
 	}
-	defer t.door.Unlock()
+	defer t.sinkMu.Unlock()
 	if recorded {
 		if ver, ok := t.sink.(Verifier); ok {
 			return ver.VerifyAt(b, at.Off)

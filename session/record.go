@@ -56,16 +56,16 @@ const tries = 100
 
 // commit does a step that nothing interrupts: who wants to fence the put waits for it.
 func (t *stream) commit(step func() error) error {
-	if err := t.enter(true); err != nil {
+	if err := t.lockSink(true); err != nil {
 		return err
 	}
 	over := make(chan struct{})
 	t.committing = over
-	t.door.Unlock()
+	t.sinkMu.Unlock()
 	defer func() {
-		t.door.Lock()
+		t.sinkMu.Lock()
 		t.committing = nil
-		t.door.Unlock()
+		t.sinkMu.Unlock()
 		close(over)
 	}()
 	return step()

@@ -57,7 +57,7 @@ func (c *backupCmd) Run(e *env) error {
 	p := newProgress(e)
 	defer p.close()
 	tell := seldom(func(done, total int64) { p.set(c.Dir, done, total) })
-	res, err := askServer(e.ctx, c.Data, doorRequest{Backup: dir, Salvage: c.Salvage}, tell)
+	res, err := backupByServer(e.ctx, c.Data, controlRequest{Backup: dir, Salvage: c.Salvage}, tell)
 	if errors.Is(err, errNoServer) {
 		res, err = c.alone(e, dir, tell)
 	}

@@ -66,7 +66,7 @@ func TestAServerWhoseFolderWasTakenWritesNothing(t *testing.T) {
 	}
 	refusedAway(t, a.client)
 	holdsContent(t, a.client, m, b)
-	if err := os.Remove(filepath.Join(data, doorName)); err != nil { // it goes, and is no file of the folder's
+	if err := os.Remove(filepath.Join(data, socketName)); err != nil { // it goes, and is no file of the folder's
 		t.Fatal(err)
 	}
 	before := filesOf(t, data)

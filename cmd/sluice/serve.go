@@ -114,7 +114,7 @@ type server struct {
 	uploads *upload.Service
 	keeper  *keeper.Keeper
 	api     *api.Server
-	door    *door // nil where the folder can't have one
+	control *controlSocket // nil where the folder can't have one
 }
 
 // open opens the data folder and wires the services. It is the only place that names stores.
@@ -164,7 +164,7 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error), 
 		return s, err
 	}
 	s.keeper = keeper.New(keeper.Config{Sessions: engine, Uploads: s.uploads, Catalog: rows, Blobs: s.blobs, Clock: clock, InPlace: s.look, KnownIncarnation: s.folder.KnownIncarnation, Log: log})
-	s.openDoor(log)
+	s.openControl(log)
 	s.api, err = api.New(api.Config{
 		Uploads: s.uploads,
 		Memories: memories.New(memories.Config{
@@ -217,12 +217,12 @@ func (c *serveCmd) serve(ctx context.Context, s *server, public, admin net.Liste
 	if c.ScrubRate > 0 {
 		wg.Go(func() { s.keeper.Scrub(background, c.ScrubRate, rand.Int64N) })
 	}
-	if s.door != nil {
+	if s.control != nil {
 		// Until the signal, or the end of the server for another reason: a backup does not hold up
 		// either.
 		open, shut := context.WithCancel(ctx)
 		defer context.AfterFunc(background, shut)()
-		wg.Go(func() { s.door.serve(open) })
+		wg.Go(func() { s.control.serve(open) })
 	}
 	wg.Go(func() {
 		select {

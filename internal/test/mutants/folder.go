@@ -109,9 +109,9 @@ func ofFolder() []mutant {
 			tests: []string{"store/pebblemeta.TestAHeldFolderIsTheOneThatWasOpened"},
 		},
 		{
-			name: "the-socket-goes-by-its-name", promise: 12, file: "cmd/sluice/door.go",
-			old:   "error { return d.folder.FS.Remove(filepath.Join(d.folder.Path, doorName)) }",
-			new:   "error { return os.Remove(filepath.Join(d.folder.Path, doorName)) }",
+			name: "the-socket-goes-by-its-name", promise: 12, file: "cmd/sluice/control.go",
+			old:   "	return d.folder.FS.Remove(filepath.Join(d.folder.Path, socketName))",
+			new:   "	return os.Remove(filepath.Join(d.folder.Path, socketName))",
 			tests: []string{"cmd/sluice.TestARenamedFolderIsNotAnothers"},
 		},
 		{

@@ -21,32 +21,32 @@ import (
 	"sluice/store/folder"
 )
 
-// The door is a socket in the data folder by which `sluice backup` asks the server that has the
-// folder open. Who may read the folder may use it; it is on no network. It takes one line of JSON,
-// and answers in lines of JSON until it closes:
+// The controlSocket is a socket in the data folder by which `sluice backup` asks the server that
+// has the folder open. Who may read the folder may use it; it is on no network. It takes one line
+// of JSON, and answers in lines of JSON until it closes:
 //
 //	▶ {"backup":"/absolute/folder"}       and "salvage":true
 //	◀ {"done":4096}                       bytes, now and then
 //	◀ {"result":{…}} or {"error":"…"}
 //
 // Who hangs up has changed his mind: the backup stops.
-type door struct {
-	folder   *folder.Folder
-	source   func() (backup.Source, error)
-	log      *slog.Logger
-	listener net.Listener
-	busy     sync.Mutex
+type controlSocket struct {
+	folder        *folder.Folder
+	source        func() (backup.Source, error)
+	log           *slog.Logger
+	listener      net.Listener
+	backupRunning sync.Mutex
 }
 
-const doorName = "socket"
+const socketName = "socket"
 
-// doorRequest and doorAnswer are what is said.
-type doorRequest struct {
+// controlRequest and doorAnswer are what is said.
+type controlRequest struct {
 	Backup  string `json:"backup"`
 	Salvage bool   `json:"salvage,omitempty"`
 }
 
-type doorAnswer struct {
+type controlResponse struct {
 	Done   *int64         `json:"done,omitempty"`
 	Result *backup.Result `json:"result,omitempty"`
 	Error  string         `json:"error,omitempty"`
@@ -55,9 +55,9 @@ type doorAnswer struct {
 // maxSocketPath is what a socket's name may have on every system (sun_path).
 const maxSocketPath = 100
 
-// doorPath gives a name for the socket that is short enough. done lets it go.
-func doorPath(data string) (path string, done func(), err error) {
-	path = filepath.Join(data, doorName)
+// socketPath gives a name for the socket that is short enough. done lets it go.
+func socketPath(data string) (path string, done func(), err error) {
+	path = filepath.Join(data, socketName)
 	if len(path) <= maxSocketPath {
 		return path, func() {}, nil
 	}
@@ -65,7 +65,7 @@ func doorPath(data string) (path string, done func(), err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	path = fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), doorName)
+	path = fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), socketName)
 	if _, err := os.Stat(filepath.Dir(path)); err != nil {
 		dir.Close()
 		return "", nil, fmt.Errorf("the name of the data folder is too long for a socket in it: %s", data)
@@ -75,14 +75,14 @@ func doorPath(data string) (path string, done func(), err error) {
 
 // open makes the socket. The caller has the folder to himself: one that is there was left by a
 // server that is dead.
-func (d *door) open() error {
-	path, done, err := doorPath(d.folder.Way)
+func (d *controlSocket) open() error {
+	path, done, err := socketPath(d.folder.Way)
 	if err != nil {
 		return err
 	}
 	defer done()
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("%s is no socket, and is left as it is: move it away", filepath.Join(d.folder.Path, doorName))
+		return fmt.Errorf("%s is no socket, and is left as it is: move it away", filepath.Join(d.folder.Path, socketName))
 	}
 	if err := d.remove(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -98,22 +98,24 @@ func (d *door) open() error {
 
 // remove takes the socket's name away, in the folder that is open: another server may have the
 // folder's name by now.
-func (d *door) remove() error { return d.folder.FS.Remove(filepath.Join(d.folder.Path, doorName)) }
+func (d *controlSocket) remove() error {
+	return d.folder.FS.Remove(filepath.Join(d.folder.Path, socketName))
+}
 
-// openDoor opens the door. Where that is not possible the server runs without.
-func (s *server) openDoor(log *slog.Logger) {
-	d := &door{folder: s.folder, log: log, source: func() (backup.Source, error) {
+// openControl opens the control socket. Where that is not possible the server runs without.
+func (s *server) openControl(log *slog.Logger) {
+	d := &controlSocket{folder: s.folder, log: log, source: func() (backup.Source, error) {
 		return s.source(s.keeper.Hold, log)
 	}}
 	if err := d.open(); err != nil {
 		log.Warn("no backup can be made while this server runs: there can be no socket in the data folder", "err", err)
 		return
 	}
-	s.door = d
+	s.control = d
 }
 
 // serve answers until ctx ends, and returns when nothing runs any more.
-func (d *door) serve(ctx context.Context) {
+func (d *controlSocket) serve(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	stop := context.AfterFunc(ctx, func() {
@@ -141,15 +143,15 @@ func (d *door) serve(ctx context.Context) {
 
 var (
 	errStopping = errors.New("the server is stopping")
-	errGone     = errors.New("whoever asked for the backup has gone")
+	errHungUp   = errors.New("whoever asked for the backup has gone")
 )
 
 // answer serves one connection.
-func (d *door) answer(server context.Context, conn net.Conn) {
+func (d *controlSocket) answer(server context.Context, conn net.Conn) {
 	defer conn.Close()
 	ctx, cancel := context.WithCancel(server)
 	defer cancel()
-	say := func(a doorAnswer) {
+	say := func(a controlResponse) {
 		b, _ := json.Marshal(a)
 		_ = conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
 		if _, err := conn.Write(append(b, '\n')); err != nil {
@@ -159,19 +161,19 @@ func (d *door) answer(server context.Context, conn net.Conn) {
 	_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
 	lines := bufio.NewReader(io.LimitReader(conn, 64<<10))
 	line, err := lines.ReadBytes('\n')
-	var want doorRequest
+	var want controlRequest
 	if err == nil {
 		err = json.Unmarshal(line, &want)
 	}
 	if err != nil || !filepath.IsAbs(want.Backup) {
-		say(doorAnswer{Error: "the request is not understood"})
+		say(controlResponse{Error: "the request is not understood"})
 		return
 	}
-	if !d.busy.TryLock() {
-		say(doorAnswer{Error: "a backup is running already"})
+	if !d.backupRunning.TryLock() {
+		say(controlResponse{Error: "a backup is running already"})
 		return
 	}
-	defer d.busy.Unlock()
+	defer d.backupRunning.Unlock()
 	_ = conn.SetReadDeadline(time.Time{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -185,7 +187,7 @@ func (d *door) answer(server context.Context, conn net.Conn) {
 	var res backup.Result
 	if err == nil {
 		err = panics.Try(func() (err error) {
-			res, err = backupInto(ctx, d.folder.Path, want.Backup, src, seldom(func(done, _ int64) { say(doorAnswer{Done: &done}) }))
+			res, err = backupInto(ctx, d.folder.Path, want.Backup, src, seldom(func(done, _ int64) { say(controlResponse{Done: &done}) }))
 			return err
 		})
 	}
@@ -193,14 +195,14 @@ func (d *door) answer(server context.Context, conn net.Conn) {
 		if server.Err() != nil {
 			err = errStopping
 		} else if ctx.Err() != nil {
-			err = errGone
+			err = errHungUp
 		}
 		d.log.Warn("a backup failed", "folder", want.Backup, "err", err)
-		say(doorAnswer{Error: err.Error()})
+		say(controlResponse{Error: err.Error()})
 		return
 	}
 	d.log.Info("a backup was made", "folder", want.Backup, "number", res.Number, "bytes", res.Bytes, "copied", res.Copied, "damaged", len(res.Damaged), "missing", len(res.Missing))
-	say(doorAnswer{Result: &res})
+	say(controlResponse{Result: &res})
 }
 
 // seldom passes on a few times a second what is told often.
@@ -217,16 +219,16 @@ func seldom(tell backup.Progress) backup.Progress {
 // errNoServer: no server has the data folder open, as far as its socket says.
 var errNoServer = errors.New("no server answers")
 
-// askServer lets the server that has the data folder open make the backup. errNoServer where there
-// is none.
-func askServer(ctx context.Context, data string, want doorRequest, tell backup.Progress) (backup.Result, error) {
+// backupByServer lets the server that has the data folder open make the backup. errNoServer where
+// there is none.
+func backupByServer(ctx context.Context, data string, want controlRequest, tell backup.Progress) (backup.Result, error) {
 	fail := func(err error) (backup.Result, error) {
 		if ctx.Err() != nil {
 			err = ctx.Err()
 		}
 		return backup.Result{}, err
 	}
-	path, done, err := doorPath(data)
+	path, done, err := socketPath(data)
 	if err != nil {
 		return fail(err)
 	}
@@ -246,7 +248,7 @@ func askServer(ctx context.Context, data string, want doorRequest, tell backup.P
 		return fail(fmt.Errorf("asking the server for a backup: %w", err))
 	}
 	for answers := json.NewDecoder(conn); ; {
-		var a doorAnswer
+		var a controlResponse
 		if err := answers.Decode(&a); err != nil {
 			return fail(fmt.Errorf("the server went away before the backup was made; the one that was there is as it was (%w)", err))
 		}
