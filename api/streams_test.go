@@ -124,25 +124,40 @@ func TestHeadsComeAsHandlersGetToThem(t *testing.T) {
 // handlers of those before run.
 func TestResetStreamsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		running, dial, letGo := waiting(t, 1000)
+		ctx, letGo := context.WithCancel(context.Background())
+		s, dial := hostileWith(t, 1000, func(s *Server) http.Handler {
+			s.begun = newUnsettled(1000, 100)
+			return s.guard(s.serve(func(*call) error { // it has a place
+				<-ctx.Done()
+				return nil
+			}))
+		})
+		running := s.running.Load
 		f := speakHTTP2(t, dial())
 		go func() { _, _ = io.Copy(io.Discard, f.Conn) }()
 		begun := 0
-		done := make(chan struct{})
+		next, done := make(chan uint32), make(chan struct{})
 		go func() {
 			defer close(done)
-			for i := range 1000 {
-				if f.get(uint32(2*i+1), true) != nil || f.WriteRSTStream(uint32(2*i+1), http2.ErrCodeCancel) != nil {
+			for stream := range next {
+				if f.get(stream, true) != nil || f.WriteRSTStream(stream, http2.ErrCodeCancel) != nil {
 					t.Error("the connection ended")
 					return
 				}
 				begun++
 			}
 		}()
-		synctest.Wait()
+		for i := range uint32(1000) {
+			synctest.Wait() // the handler has begun, or the server does not read
+			select {
+			case next <- 2*i + 1:
+			default:
+			}
+		}
 		if n := running(); n > 100 || begun > 101 {
 			t.Errorf("%d requests run of %d that were begun", n, begun)
 		}
+		close(next)
 		letGo()
 		<-done
 	})

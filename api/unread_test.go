@@ -514,7 +514,10 @@ func TestARefusedBodyIsReadOnOverHTTP2(t *testing.T) {
 					return
 				}
 				if !answered {
-					go func() { _ = frames.WriteData(1, true, make([]byte, 1000)) }()
+					go func() {
+						time.Sleep(lingerFor / 2) // the server has had the time to cut it
+						_ = frames.WriteData(1, true, make([]byte, 1000))
+					}()
 				}
 				answered = true
 			}

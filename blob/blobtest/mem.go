@@ -146,11 +146,12 @@ func (s *Mem) Trim(_ context.Context, name string, keep []catalog.Extent) error 
 // Settle implements blob.Store.
 func (s *Mem) Settle(_ context.Context, extents []catalog.Extent) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.settle != nil {
-		return s.settle(extents)
+	settle := s.settle
+	s.mu.Unlock()
+	if settle == nil {
+		return nil
 	}
-	return nil
+	return settle(extents)
 }
 
 // bytesOf gives the bytes of an extent, checked. s.mu is held.
