@@ -195,8 +195,8 @@ func document(all []mutant, caught map[string]map[string]verdict) []byte {
 	const head = "| promise | planted bug | in | found by |\n| --- | --- | --- | --- |\n"
 	var found, left bytes.Buffer
 	found.WriteString("# Planted bugs\n\n" +
-		"Each of these bugs was put into the code for one build, and every test that is named beside it failed,\n" +
-		"or its process ended while it ran (*ended*). `make mutants` does it again and writes this page;\n" +
+		"Each of these bugs was put into the code for one build, and every test that is named beside it\n" +
+		"failed, or its process ended while it ran (*ended*). `make mutants` does it again and writes this page;\n" +
 		"`go run ./internal/test/mutants NAME` tries those whose names contain NAME. How, and why so:\n" +
 		"[adr/0007](adr/0007-planted-bugs-by-overlay.md). The promises are those of [promises.md](promises.md).\n\n" + head)
 	left.WriteString("\n" + untried + "\n\n" +
