@@ -486,7 +486,9 @@ func TestARefusedBodyIsReadOnOverHTTP2(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		asked := make(chan struct{})
 		go func() {
+			defer close(asked)
 			_, _ = io.WriteString(conn, http2.ClientPreface)
 			_ = frames.WriteSettings()
 			var head bytes.Buffer
@@ -515,6 +517,7 @@ func TestARefusedBodyIsReadOnOverHTTP2(t *testing.T) {
 				}
 				if !answered {
 					go func() {
+						<-asked
 						time.Sleep(lingerFor / 2) // the server has had the time to cut it
 						_ = frames.WriteData(1, true, make([]byte, 1000))
 					}()
