@@ -103,6 +103,7 @@ var answers = []struct {
 }{
 	{upload.ErrIdem, otherIdem},
 	{upload.ErrAlreadyFinished, gone},
+	{catalog.ErrDeleted, gone}, // since the create began
 	{session.ErrIncomplete, incomplete},
 	{upload.ErrChecksum, mismatch},
 	{session.ErrFinished, finished},
