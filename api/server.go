@@ -36,7 +36,7 @@ type Uploads interface {
 	Create(ctx context.Context, c access.Caller, req upload.CreateRequest, body io.Reader) (catalog.Memory, error)
 	Limits() upload.Limits
 	// Release is the session.End of an abort.
-	Release(ctx context.Context, sealed []session.Session) error
+	Release(ctx context.Context, sealed []session.Session) (ended bool, err error)
 }
 
 // Memories carries out the memories_* and capsules_* operations; memories.Service has it.

@@ -63,8 +63,8 @@ func assemble(ctx context.Context, cfg api.Config, engine session.Config) (p par
 	if p.secret, err = p.access.Bootstrap(ctx); err != nil {
 		return p, err
 	}
-	engine.Merge, engine.TTL = upload.Merge, time.Hour
-	if p.sessions, err = session.New(ctx, stores.Sessions(), engine); err != nil {
+	engine.TTL = time.Hour
+	if p.sessions, err = session.New(ctx, stores.Sessions(), upload.EngineConfig(engine)); err != nil {
 		return p, err
 	}
 	limits := upload.DefaultLimits()

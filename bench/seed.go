@@ -67,7 +67,7 @@ func openSeed(ctx context.Context, data string, disk vfs.FS) (s *seed, err error
 	if _, err = s.meta.Sessions().KeepTime(ctx, seedAge.Milliseconds()); err != nil {
 		return s, err
 	}
-	if s.engine, err = session.New(ctx, s.meta.Sessions(), session.Config{Merge: upload.Merge, MinPiece: 4 << 10}); err != nil {
+	if s.engine, err = session.New(ctx, s.meta.Sessions(), upload.EngineConfig(session.Config{MinPiece: 4 << 10, Buffers: s.blobs.Buffers()})); err != nil {
 		return s, err
 	}
 	limits := upload.DefaultLimits()

@@ -61,8 +61,12 @@ type Store interface {
 // Writer writes the bytes of one put. One goroutine at a time uses it. Any number of Writers may
 // share a place, each with ranges of its own.
 type Writer interface {
-	// WriteAt writes p at this offset of the session. A failure harms this put alone.
+	// WriteAt writes p at this offset of the session. A failure harms this put alone. p may still
+	// be read afterwards if it is memory of the store's own Buffers; see session.Buffer.
 	io.WriterAt
+	// ReadSoon says whether what is written from now on will be read soon, so that the store may
+	// keep it in the page cache. At first it will not.
+	ReadSoon(soon bool)
 	// Commit makes the n bytes from off on, all written through this Writer, as safe as the store's
 	// durability asks for: at least they survive the death of the process. It gives their extent.
 	// crc is the CRC-32C of these bytes, as the caller computed it.
@@ -73,14 +77,6 @@ type Writer interface {
 	Undo(ranges []session.Range) (place string, err error)
 	// Close releases the Writer. What was not committed is garbage.
 	Close() error
-}
-
-// Lender is a Writer that brings memory for a put that comes fast. It may be busy with the bytes of
-// one WriteAt while the next are read: see session.Lender. What went wrong meanwhile Commit tells.
-type Lender interface {
-	Lend(off, n int64) []byte
-	Done()
-	Quiet()
 }
 
 // CheckPolicy says which extents a Check reads.

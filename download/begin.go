@@ -32,7 +32,7 @@ func (j *job) begin(ctx context.Context) (s session.Session, created bool, err e
 	for _, id := range others {
 		if err == nil {
 			j.Log.Info("starting over: the file was begun with another content")
-			err = j.engine.Abort(ctx, id, func(context.Context, []session.Session) error { return nil }) // its bytes are written over
+			err = j.engine.Abort(ctx, id, func(context.Context, []session.Session) (bool, error) { return false, nil }) // its bytes are written over
 		}
 	}
 	if err != nil {

@@ -314,8 +314,13 @@ func (j *job) fill(ctx context.Context) error {
 // errUseless marks an error after which what has arrived must not be kept.
 var errUseless = errors.New("what was fetched is thrown away")
 
-// discard takes the part's name away. Its bytes are of no use.
-func (j *job) discard(context.Context, []session.Session) error {
+// discard is the session.End that takes the part's name away.
+func (j *job) discard(context.Context, []session.Session) (ended bool, err error) {
+	return false, j.removePart()
+}
+
+// removePart takes the part's name away. Its bytes are of no use.
+func (j *job) removePart() error {
 	if named, err := durable.Named(j.part, j.partPath()); err != nil || !named {
 		return err
 	}

@@ -262,16 +262,18 @@ func TestACrashInTheEndIsSettled(t *testing.T) {
 		again bool // must the bytes be fetched again?
 	}{
 		"sealed": {func(j *job) error {
-			return j.engine.Finish(context.Background(), func(context.Context, []session.Session) error { return crash }, session.Want{ID: j.id, Bytes: j.size})
+			return j.engine.Finish(context.Background(), func(context.Context, []session.Session) (bool, error) { return false, crash }, session.Want{ID: j.id, Bytes: j.size})
 		}, false},
 		"renamed": {func(j *job) error {
-			return j.engine.Finish(context.Background(), func(ctx context.Context, s []session.Session) error {
-				return errors.Join(j.publish(ctx, s), crash)
+			return j.engine.Finish(context.Background(), func(ctx context.Context, s []session.Session) (bool, error) {
+				_, err := j.publish(ctx, s)
+				return false, errors.Join(err, crash)
 			}, session.Want{ID: j.id, Bytes: j.size})
 		}, false},
 		"renamed, then another file took the name": {func(j *job) error {
-			return j.engine.Finish(context.Background(), func(ctx context.Context, s []session.Session) error {
-				return errors.Join(j.publish(ctx, s), os.WriteFile(j.Dest, []byte("mine"), 0o600), crash)
+			return j.engine.Finish(context.Background(), func(ctx context.Context, s []session.Session) (bool, error) {
+				_, err := j.publish(ctx, s)
+				return false, errors.Join(err, os.WriteFile(j.Dest, []byte("mine"), 0o600), crash)
 			}, session.Want{ID: j.id, Bytes: j.size})
 		}, true},
 		"finished": {func(j *job) error {
@@ -281,12 +283,13 @@ func TestACrashInTheEndIsSettled(t *testing.T) {
 			return errors.Join(j.engine.Finish(context.Background(), j.publish, session.Want{ID: j.id, Bytes: j.size}), os.Remove(j.Dest))
 		}, true},
 		"aborting": {func(j *job) error {
-			return j.engine.Abort(context.Background(), j.id, func(ctx context.Context, s []session.Session) error {
-				return errors.Join(j.discard(ctx, s), crash)
+			return j.engine.Abort(context.Background(), j.id, func(ctx context.Context, s []session.Session) (bool, error) {
+				_, err := j.discard(ctx, s)
+				return false, errors.Join(err, crash)
 			})
 		}, true},
 		"aborting, nothing removed yet": {func(j *job) error {
-			return j.engine.Abort(context.Background(), j.id, func(context.Context, []session.Session) error { return crash })
+			return j.engine.Abort(context.Background(), j.id, func(context.Context, []session.Session) (bool, error) { return false, crash })
 		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -154,7 +154,7 @@ func (j *job) unmake() error {
 	if !j.fresh {
 		return nil
 	}
-	return j.discard(context.Background(), nil)
+	return j.removePart()
 }
 
 func (j *job) closePart() error { return j.part.Close() }

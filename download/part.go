@@ -52,6 +52,12 @@ func (p *piece) Commit(_ context.Context, r session.Range) ([]byte, error) {
 	return binary.BigEndian.AppendUint32(nil, p.crc), nil
 }
 
+// Recorded and Undo implement session.Committer.
+func (p *piece) Recorded(session.Session) {}
+
+// Undo leaves what was written: the next one to bring these bytes writes over it.
+func (p *piece) Undo([]session.Range) {}
+
 // recheck reads every recorded piece back, and drops those that are not what was recorded.
 func (j *job) recheck(ctx context.Context) error {
 	entries, err := j.engine.Entries(ctx, j.id, session.All(), 0)
@@ -122,34 +128,34 @@ func (j *job) finish(ctx context.Context, gen uint64) error {
 var errNotSynced = errors.New("the disk did not keep the file")
 
 // publish is the session.End of a download. Its rename is the commit.
-func (j *job) publish(context.Context, []session.Session) error {
+func (j *job) publish(context.Context, []session.Session) (ended bool, err error) {
 	if err := j.part.Truncate(j.size); err != nil {
-		return err
+		return false, err
 	}
 	if err := j.inherit(); err != nil {
-		return err
+		return false, err
 	}
 	if err := j.part.Sync(); err != nil {
-		return fmt.Errorf("%w: %w", errNotSynced, err)
+		return false, fmt.Errorf("%w: %w", errNotSynced, err)
 	}
 	// Between the opening and now another program may have taken the name.
 	if named, err := durable.Named(j.part, j.partPath()); err != nil || !named {
-		return errors.Join(err, &InTheWayError{j.partPath()})
+		return false, errors.Join(err, &InTheWayError{j.partPath()})
 	}
 	rename := os.Rename
 	if j.New {
 		rename = durable.RenameNew
 	}
 	if err := rename(j.partPath(), j.Dest); err != nil {
-		return err
+		return false, err
 	}
 	if named, err := durable.Named(j.part, j.Dest); err != nil || !named {
-		return errors.Join(err, fmt.Errorf("another program has replaced %s", j.Dest))
+		return false, errors.Join(err, fmt.Errorf("another program has replaced %s", j.Dest))
 	}
 	if err := durable.SyncDir(durable.OS{}, filepath.Dir(j.Dest)); err != nil {
-		return fmt.Errorf("%w: %w", session.ErrUnknownOutcome, err)
+		return false, fmt.Errorf("%w: %w", session.ErrUnknownOutcome, err)
 	}
-	return nil
+	return false, nil
 }
 
 // inherit gives the part the mode and, where that is allowed, the owner of the file that it

@@ -19,7 +19,7 @@ import (
 func (j *job) small(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil && !errors.Is(err, session.ErrUnknownOutcome) { // there it is renamed
-			err = errors.Join(err, j.discard(ctx, nil))
+			err = errors.Join(err, j.removePart())
 		}
 	}()
 	b, err := j.bytes(ctx)
@@ -27,7 +27,7 @@ func (j *job) small(ctx context.Context) (err error) {
 		_, err = j.part.WriteAt(b, 0)
 	}
 	if err == nil {
-		err = j.publish(ctx, nil)
+		_, err = j.publish(ctx, nil)
 	}
 	return err
 }

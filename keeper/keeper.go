@@ -40,7 +40,7 @@ type Lister interface {
 // Uploads is what the keeper needs of the upload service.
 type Uploads interface {
 	// Expire is the upload's part of an expiry.
-	Expire(ctx context.Context, sealed []session.Session) error
+	Expire(ctx context.Context, sealed []session.Session) (ended bool, err error)
 	// Reclaim gives back what puts, replacements, aborts and creates have left at places; see
 	// upload.
 	Reclaim(ctx context.Context, all bool) error

@@ -47,7 +47,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, clock: &clock{}, blobs: blobtest.NewMem(), catalog: stores.Catalog()}
 	w.clock.set(time.Now())
 	var err error
-	w.sessions, err = session.New(t.Context(), stores.Sessions(), session.Config{Merge: upload.Merge, Clock: w.clock, TTL: 10 * minute})
+	w.sessions, err = session.New(t.Context(), stores.Sessions(), upload.EngineConfig(session.Config{Clock: w.clock, TTL: 10 * minute}))
 	w.check(err)
 	w.uploads = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: w.blobs, Clock: w.clock, Limits: upload.DefaultLimits()})
 	t.Cleanup(w.uploads.Close)

@@ -73,7 +73,7 @@ func enter(ctx context.Context, disk *crashfs.Disk, stores *metadatatest.Mem, se
 		return h, err
 	}
 	clock := wall{}
-	if h.engine, err = session.New(ctx, h.sessions, session.Config{Merge: upload.Merge, Clock: clock}); err != nil {
+	if h.engine, err = session.New(ctx, h.sessions, upload.EngineConfig(session.Config{Clock: clock, Buffers: h.blobs.Buffers()})); err != nil {
 		return h, err
 	}
 	h.uploads = upload.New(upload.Config{Sessions: h.engine, Catalog: h.catalog, Blobs: h.blobs, Clock: clock, Limits: houseLimits()})

@@ -43,7 +43,7 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
 	w := &world{t: t, blobs: blobtest.NewMem(), catalog: stores.Catalog(), access: access.New(stores.Catalog(), clock{}, still, nil)}
-	engine, err := session.New(t.Context(), stores.Sessions(), session.Config{Merge: upload.Merge})
+	engine, err := session.New(t.Context(), stores.Sessions(), upload.EngineConfig(session.Config{}))
 	w.check(err)
 	limits := upload.DefaultLimits()
 	limits.InlineMax = 16

@@ -19,14 +19,14 @@ func TestAFullSessionTakesRepeatsAndClosesGaps(t *testing.T) {
 	s := begin(t, v, 16, 16)
 	p := newPage(t, 16)
 	for _, off := range []int64{0, 8} {
-		if _, err := v.PutAt(t.Context(), s.ID, off, cutReader("0123"), p, false); errors.Is(err, session.ErrLimit) {
+		if _, err := v.PutAt(t.Context(), s.ID, off, session.Unknown, cutReader("0123"), p, false); errors.Is(err, session.ErrLimit) {
 			t.Fatal(err)
 		}
 	}
-	if n, err := v.PutAt(t.Context(), s.ID, 0, bytes.NewReader([]byte("01")), p, false); err != nil {
+	if n, err := v.PutAt(t.Context(), s.ID, 0, session.Unknown, bytes.NewReader([]byte("01")), p, false); err != nil {
 		t.Errorf("a repeat of recorded bytes: %d, %v", n, err)
 	}
-	if n, err := v.PutAt(t.Context(), s.ID, 4, bytes.NewReader([]byte("4567")), p, false); err != nil {
+	if n, err := v.PutAt(t.Context(), s.ID, 4, session.Unknown, bytes.NewReader([]byte("4567")), p, false); err != nil {
 		t.Errorf("what closes the gap and leaves one piece: %d, %v", n, err)
 	}
 }
@@ -60,11 +60,11 @@ func TestOneBadSessionDoesNotStopExpiry(t *testing.T) {
 	}
 	good := begin(t, v, 4, 4)
 	for range 5 {
-		_, _ = tick(func(_ context.Context, sealed []session.Session) error {
+		_, _ = tick(func(_ context.Context, sealed []session.Session) (bool, error) {
 			if sealed[0].ID == bad.ID {
-				return errors.New("its row is damaged")
+				return false, errors.New("its row is damaged")
 			}
-			return nil
+			return false, nil
 		})
 	}
 	if s, _ := v.Status(t.Context(), good.ID); s.State != session.Expired {
@@ -82,7 +82,7 @@ func TestASmallPieceMayBeTheEnd(t *testing.T) {
 	}
 	p := newPage(t, 16)
 	put := func(off int64, b string) error {
-		_, err := v.PutAt(t.Context(), s.ID, off, bytes.NewReader([]byte(b)), p, false)
+		_, err := v.PutAt(t.Context(), s.ID, off, session.Unknown, bytes.NewReader([]byte(b)), p, false)
 		return err
 	}
 	if err := put(8, "x"); !errors.Is(err, session.ErrLimit) {
@@ -106,7 +106,7 @@ func TestTheGapOfAnUnknownLength(t *testing.T) {
 	p := newPage(t, 64)
 	put := func(off int64, b string) session.Range {
 		t.Helper()
-		_, err := v.PutAt(t.Context(), s.ID, off, bytes.NewReader([]byte(b)), p, false)
+		_, err := v.PutAt(t.Context(), s.ID, off, session.Unknown, bytes.NewReader([]byte(b)), p, false)
 		var limit *session.LimitError
 		if !errors.As(err, &limit) {
 			t.Fatalf("at %d: %v", off, err)
@@ -116,7 +116,7 @@ func TestTheGapOfAnUnknownLength(t *testing.T) {
 	if gap := put(20, "0123"); gap != (session.Range{Off: 0, End: 20}) {
 		t.Errorf("nothing is there, and the gap is %v", gap)
 	}
-	if _, err := v.PutAt(t.Context(), s.ID, 0, bytes.NewReader([]byte("0123456789")), p, false); err != nil {
+	if _, err := v.PutAt(t.Context(), s.ID, 0, session.Unknown, bytes.NewReader([]byte("0123456789")), p, false); err != nil {
 		t.Fatal(err)
 	}
 	if gap := put(20, "0123"); gap != (session.Range{Off: 10, End: 20}) {

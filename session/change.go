@@ -27,7 +27,7 @@ func (v *Service) Drop(ctx context.Context, id SessionID, r Range, recut Recut) 
 		if dropped, err = v.cut(ctx, id, r, recut, &c); err != nil {
 			return s, nil, err
 		}
-		after, err := v.store.Record(ctx, id, s.Gen, c) // with exactly these entries, or not at all
+		after, err := v.record(ctx, s, c) // with exactly these entries, or not at all
 		if err == nil {
 			l.notify()
 			return v.dated(after), dropped, nil
@@ -63,7 +63,7 @@ func (v *Service) DropEntry(ctx context.Context, id SessionID, e Entry) (Session
 		}
 		c := v.change()
 		c.Drop, c.Remove = e.Range, []Range{e.Range}
-		after, err := v.store.Record(ctx, id, s.Gen, c)
+		after, err := v.record(ctx, s, c)
 		if err == nil {
 			l.notify()
 			return v.dated(after), nil

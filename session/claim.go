@@ -12,14 +12,14 @@ import (
 
 // put is one running put of one Service.
 type put struct {
-	r     Range // under live.mu
-	whole bool
-	wake  func() // wakes a blocked Read; nil where the reader can't be woken
-	quiet func() // Lender.Quiet, under sinkMu; nil where the sink has none, and when the put has ended
-	done  chan struct{}
+	r      Range // under live.mu
+	whole  bool
+	wake   func() // wakes a blocked Read; nil where the reader can't be woken
+	buffer Buffer
+	done   chan struct{}
 
 	// sinkMu is held while the sink is called, so that whoever holds it knows that
-	// nothing is being written, but for what quiet waits for.
+	// nothing is being written any more once buffer has been waited for.
 	sinkMu     sync.Mutex
 	stopped    bool          // a newer put wants these bytes: stop, and record what may be kept
 	fenced     bool          // nothing of this put may reach the sink or the store any more
@@ -43,21 +43,18 @@ const (
 	wakeFor = 5 * time.Second
 )
 
-func newPut(r Range, whole bool, from io.Reader) *put {
-	p := &put{r: r, whole: whole, done: make(chan struct{})}
+func (v *Service) newPut(r Range, whole bool, from io.Reader) *put {
+	p := &put{r: r, whole: whole, buffer: v.cfg.Buffers.New(), done: make(chan struct{})}
 	if d, ok := from.(DeadlineReader); ok {
 		p.wake = func() { _ = d.SetReadDeadline(time.Unix(1, 0)) }
 	}
 	return p
 }
 
-// claim makes p the only running put on its bytes: it takes over from puts that stream, and waits
-// for those that commit. ErrBusy where that takes too long. The caller must unclaim.
-func (v *Service) claim(ctx context.Context, l *live, p *put) error {
-	o, firm := v.meet(l, p)
-	if o == nil {
-		return nil
-	}
+// claim makes p the only running put on its bytes, of which o has some: it takes over from puts
+// that stream, and waits for those that are firm or commit. ErrBusy if that takes too long. The
+// caller must unclaim.
+func (v *Service) claim(ctx context.Context, l *live, p, o *put, firm bool) error {
 	if err := l.count(&l.waiting, v.cfg.Waiting); err != nil {
 		return err
 	}
@@ -104,15 +101,16 @@ func (v *Service) meet(l *live, p *put) (o *put, firm bool) {
 	}
 	now := v.cfg.Clock.Now()
 	o = l.puts[i]
+	both := p.r.Intersect(o.r)
 	l.takeovers = slices.DeleteFunc(l.takeovers, func(t takeover) bool { return now.Sub(t.at) > fairFor })
 	n := 0
 	for _, t := range l.takeovers {
-		if t.r.Overlaps(p.r) {
+		if t.r.Overlaps(both) {
 			n++
 		}
 	}
 	if o.firm = o.firm || n >= fairTakeovers; !o.firm {
-		l.takeovers = append(l.takeovers, takeover{p.r.Intersect(o.r), now})
+		l.takeovers = append(l.takeovers, takeover{both, now})
 	}
 	return o, o.firm
 }
@@ -132,6 +130,20 @@ func (l *live) uncount(n *int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	*n--
+}
+
+// narrow makes p's claim end where r does, which begins as it does.
+func (l *live) narrow(p *put, r Range) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p.r.End = min(p.r.End, r.End)
+}
+
+// leave waits for what the sink is still writing: the next put may have these bytes afterwards.
+func (p *put) leave() {
+	p.sinkMu.Lock()
+	defer p.sinkMu.Unlock()
+	p.buffer.Wait()
 }
 
 // unclaim ends p's claim.
@@ -200,7 +212,7 @@ func (p *put) tryFence() (committing chan struct{}) {
 	p.stopped = true
 	if p.committing == nil {
 		p.fenced = true
-		p.hush()
+		p.buffer.Wait()
 	}
 	return p.committing
 }
@@ -219,13 +231,6 @@ func (v *Service) fenceAll(ctx context.Context, l *live, r Range) error {
 		}
 		return nil
 	})
-}
-
-// hush waits for what the sink is still writing. sinkMu is held.
-func (p *put) hush() {
-	if p.quiet != nil {
-		p.quiet()
-	}
 }
 
 // running lists the puts that overlap r.

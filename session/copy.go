@@ -16,24 +16,22 @@ const slowRate = 1 << 20
 // time.
 const holdFor = time.Second
 
-// input reads a body into memory that suits how fast it comes: a small buffer, and while it comes
-// fast a larger one, which the sink lends or which is one of a bounded number that the Service has.
+// input reads a body into memory that suits how fast it comes: first a small buffer, and if that is
+// filled at once larger memory. Config.Buffers has that, or it is one of a bounded number of the
+// Service's own. So a body that does not come holds no more than the small one.
 type input struct {
-	v     *Service
-	r     io.Reader
-	due   func() bool               // whether what is there should be handed on
-	lend  func(off, n int64) []byte // nil: nothing is lent
-	done  func()
-	fast  bool
-	small *[]byte
-	large *[]byte   // nil: none
-	lent  []byte    // nil: none
-	until time.Time // what has come by then is handed on; zero: when there is enough
+	v      *Service
+	r      io.Reader
+	due    func() bool // whether what is there should be handed on
+	buffer Buffer
+	small  *[]byte
+	large  *[]byte   // nil: none
+	until  time.Time // what has come by then is handed on; zero: when there is enough
 }
 
 // newInput reads r; free must follow.
-func (v *Service) newInput(r io.Reader, due func() bool) *input {
-	return &input{v: v, r: r, due: due, small: v.small.Get().(*[]byte)}
+func (v *Service) newInput(r io.Reader, b Buffer, due func() bool) *input {
+	return &input{v: v, r: r, buffer: b, due: due, small: v.small.Get().(*[]byte)}
 }
 
 // slow reports whether n bytes that came since then came slowly.
@@ -43,34 +41,23 @@ func (in *input) slow(n int, since time.Time) bool {
 
 // grow gives larger memory for the bytes from off on, of which at most n come, or nil.
 func (in *input) grow(off, n int64) []byte {
-	if in.lend != nil {
-		if in.lent = in.lend(off, n); in.lent != nil {
-			return in.lent
-		}
+	if b := in.buffer.Acquire(off, n); b != nil {
+		return b
 	}
-	if in.large == nil && n > int64(len(*in.small)) {
-		if in.v.spare.Add(-1) < 0 {
-			in.v.spare.Add(1)
-			return nil
-		}
-		in.large = in.v.large.Get().(*[]byte)
-	}
-	if in.large == nil {
+	if n <= int64(len(*in.small)) {
 		return nil
 	}
+	if in.v.spare.Add(-1) < 0 {
+		in.v.spare.Add(1)
+		return nil
+	}
+	in.large = in.v.large.Get().(*[]byte)
 	return *in.large
 }
 
-// used gives back what was lent, after its bytes were delivered.
-func (in *input) used() {
-	if in.lent != nil {
-		in.lent = nil
-		in.done()
-	}
-}
-
-// shrink goes back to the small buffer.
+// shrink gives back larger memory, after its bytes were delivered.
 func (in *input) shrink() {
+	in.buffer.Release()
 	if in.large != nil {
 		in.v.large.Put(in.large)
 		in.v.spare.Add(1)
@@ -79,44 +66,34 @@ func (in *input) shrink() {
 }
 
 func (in *input) free() {
-	in.used()
 	in.shrink()
 	in.v.small.Put(in.small)
 }
 
-// lend and unlend are an input's for a put: its sink is only called under sinkMu.
-func (t *stream) lend(off, n int64) []byte {
-	if t.lockSink(false) != nil {
-		return nil
-	}
-	defer t.sinkMu.Unlock()
-	return t.sink.(Lender).Lend(off, n)
-}
+// noBuffers are Config.Buffers where there are none.
+type noBuffers struct{}
 
-func (t *stream) unlend() {
-	t.sinkMu.Lock()
-	defer t.sinkMu.Unlock()
-	t.sink.(Lender).Done()
-}
+func (noBuffers) New() Buffer                 { return noBuffers{} }
+func (noBuffers) Acquire(int64, int64) []byte { return nil }
+func (noBuffers) Release()                    {}
+func (noBuffers) Wait()                       {}
 
 // Copy reads a body of exactly n bytes, and hands them to the sink in order, from offset 0 on. They
-// are read as those of a put in one piece: into little memory while they come slowly, and what the
-// sink lends where it is a Lender. Its other sides, Committer and the like, are not called, and
-// nothing is recorded.
+// are read as those of a put in one piece. The sink's other sides, Committer and the like, are not
+// called, and nothing is recorded.
 //
 // Errors: ErrShort and ErrLong for a body of another length; the body's and the sink's own.
 func (v *Service) Copy(sink ByteSink, body io.Reader, n int64) error {
-	in := v.newInput(body, func() bool { return false })
+	buffer := v.cfg.Buffers.New()
+	defer buffer.Wait()
+	in := v.newInput(body, buffer, func() bool { return false })
 	defer in.free()
-	if l, ok := sink.(Lender); ok {
-		in.lend, in.done = l.Lend, l.Done
-	}
 	for at := int64(0); at < n; {
 		b, end := in.next(at, n-at)
 		if err := writeAll(sink, b, at); err != nil {
 			return err
 		}
-		in.used()
+		in.shrink()
 		if at += int64(len(b)); at == n {
 			break
 		}
@@ -132,17 +109,14 @@ func (v *Service) Copy(sink ByteSink, body io.Reader, n int64) error {
 
 // copy reads the body to its end and hands it to the sink. The error is nil only after a clean end.
 func (t *stream) copy(ctx context.Context, r io.Reader) error {
-	in := t.v.newInput(r, func() bool { return !t.mode.whole && time.Since(t.flushed) >= t.v.cfg.Flush })
+	in := t.v.newInput(r, t.buffer, func() bool { return !t.mode.whole && t.flushDue() })
 	defer in.free()
-	if _, ok := t.sink.(Lender); ok {
-		in.lend, in.done = t.lend, t.unlend
-	}
 	for {
 		b, end := in.next(t.pos, t.room())
 		if err := t.deliver(b); err != nil {
 			return err
 		}
-		in.used()
+		in.shrink()
 		if end == io.EOF {
 			return nil
 		}
@@ -152,7 +126,7 @@ func (t *stream) copy(ctx context.Context, r io.Reader) error {
 		if t.pos == t.r.End {
 			return nothingMore(r)
 		}
-		if !t.mode.whole && (t.pos%t.s.ChunkSize == 0 || time.Since(t.flushed) >= t.v.cfg.Flush) {
+		if !t.mode.whole && (t.pos%t.s.ChunkSize == 0 || t.flushDue()) {
 			if err := t.record(ctx, false); err != nil {
 				return fmt.Errorf("%w: %w", errFatal, err)
 			}
@@ -164,24 +138,19 @@ func (t *stream) copy(ctx context.Context, r io.Reader) error {
 	}
 }
 
-// next reads the next bytes, at off, of which at most room are asked for, into the memory that
-// suits how fast they come. A body begins with the small buffer; what fills that at once goes on in
-// a larger one, into which its bytes are taken along.
+// flushDue reports whether what arrived has waited for its record as long as it may.
+func (t *stream) flushDue() bool { return t.v.cfg.Clock.Now().Sub(t.flushed) >= t.v.cfg.Flush }
+
+// next reads the next bytes, at off, of which at most room are asked for. What fills the small
+// buffer at once goes on in a larger one, into which its bytes are taken along.
 func (in *input) next(off, room int64) (b []byte, end error) {
 	began := in.v.cfg.Clock.Now()
-	var have []byte
-	if !in.fast {
-		in.shrink()
-		have, end = in.fill(cut(*in.small, room))
-		if end != nil || len(have) < len(*in.small) || int64(len(have)) == room || in.slow(len(have), began) {
-			return have, end
-		}
+	have, end := in.fill(cut(*in.small, room))
+	if end != nil || len(have) < len(*in.small) || int64(len(have)) == room || in.slow(len(have), began) {
+		return have, end
 	}
 	if b = cut(in.grow(off, room), room); len(b) <= len(have) {
-		in.used()
-		if in.fast = false; have == nil {
-			return in.fill(cut(*in.small, room))
-		}
+		in.shrink()
 		return have, nil
 	}
 	n := copy(b, have)
@@ -190,9 +159,7 @@ func (in *input) next(off, room int64) (b []byte, end error) {
 	in.until = in.v.cfg.Clock.Now().Add(holdFor)
 	filled, end := in.fill(b[n:])
 	in.until = time.Time{}
-	n += len(filled)
-	in.fast = n == len(b) && !in.slow(n, began)
-	return b[:n], end
+	return b[:n+len(filled)], end
 }
 
 // room is how many bytes may go into one buffer: never those of two chunks where pieces are

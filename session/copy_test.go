@@ -35,43 +35,39 @@ func (p *parts) WriteAt(b []byte, off int64) (int, error) {
 	return len(b), p.err
 }
 
-// lends is parts with memory of its own.
+// lends is parts that tells which bytes came in memory of its own.
 type lends struct {
 	parts
-	mem  []byte
-	lent bool
-	own  int // bytes that came in it
+	mem []byte
+	has bool // the engine has it
+	own int  // bytes that came in it
 }
 
-func (l *lends) Lend(_, n int64) []byte {
-	if l.lent {
-		panic("lent twice")
+func (l *lends) New() session.Buffer { return l }
+
+func (l *lends) Acquire(_, n int64) []byte {
+	if l.has {
+		panic("acquired twice")
 	}
 	if n < int64(len(l.mem))/2 {
 		return nil
 	}
-	l.lent = true
+	l.has = true
 	return l.mem
 }
 
-func (l *lends) Done() {
-	if !l.lent {
-		panic("nothing was lent")
-	}
-	l.lent = false
-}
-
-func (l *lends) Quiet() {}
+func (l *lends) Release() { l.has = false }
+func (l *lends) Wait()    {}
 
 func (l *lends) WriteAt(b []byte, off int64) (int, error) {
-	if l.lent && &b[0] == &l.mem[0] {
+	if l.has && &b[0] == &l.mem[0] {
 		l.own += len(b)
 	}
 	return l.parts.WriteAt(b, off)
 }
 
 func newCopier(t *testing.T) *session.Service {
-	return start(t, session.Config{Small: 4, Buffer: 16, Buffers: 1})
+	return start(t, session.Config{Small: 4, Large: 16, MaxLarge: 1})
 }
 
 func TestCopyHandsAFastBodyOnInOnePiece(t *testing.T) {
@@ -94,17 +90,17 @@ func TestCopyHandsAFastBodyOnInOnePiece(t *testing.T) {
 	})
 }
 
-func TestCopyReadsIntoWhatIsLent(t *testing.T) {
+func TestCopyReadsIntoTheConfiguredBuffers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v := newCopier(t)
 		for n := range int64(100) {
 			content := bytes.Repeat([]byte("abcdefg"), 15)[:n]
 			to := lends{mem: make([]byte, 32)}
+			v := start(t, session.Config{Small: 4, Large: 16, MaxLarge: 1, Buffers: &to})
 			if err := v.Copy(&to, bytes.NewReader(content), n); err != nil || !bytes.Equal(to.all, content) {
 				t.Fatalf("%d bytes: %q, %v", n, to.all, err)
 			}
-			if to.lent || n >= 16 && to.own < int(n)-16 {
-				t.Errorf("%d bytes: %d of them in lent memory, which it has: %v", n, to.own, to.lent)
+			if to.has || n >= 16 && to.own < int(n)-16 {
+				t.Errorf("%d bytes: %d of them in memory of its own, which the engine has: %v", n, to.own, to.has)
 			}
 		}
 	})

@@ -76,10 +76,10 @@ func TestARecordedByteIsNeverWrittenAgain(t *testing.T) {
 	if err := put(0, bytes.NewReader([]byte("0123456X"))); !errors.Is(err, session.ErrConflict) {
 		t.Errorf("other bytes: %v", err)
 	}
-	if n, err := v.PutAt(t.Context(), s.ID, 4, bytes.NewReader([]byte("456789ab")), p, false); n != 8 || err != nil {
+	if n, err := v.PutAt(t.Context(), s.ID, 4, session.Unknown, bytes.NewReader([]byte("456789ab")), p, false); n != 8 || err != nil {
 		t.Errorf("an overlap: %d, %v", n, err)
 	}
-	if n, err := v.PutAt(t.Context(), s.ID, 4, bytes.NewReader([]byte("X56789abcdef")), p, false); n != 0 || !errors.Is(err, session.ErrConflict) {
+	if n, err := v.PutAt(t.Context(), s.ID, 4, session.Unknown, bytes.NewReader([]byte("X56789abcdef")), p, false); n != 0 || !errors.Is(err, session.ErrConflict) {
 		t.Errorf("an overlap with other bytes: %d, %v", n, err)
 	}
 	if err := put(1, bytes.NewReader([]byte("89abcdef"))); err != nil {
@@ -103,9 +103,9 @@ func TestADuplicateDuringFinishWritesNothing(t *testing.T) {
 	go func() { done <- v.PutChunk(t.Context(), s.ID, 0, dup, p) }()
 	dup.ch <- []byte("0123")
 	var published []byte
-	err := v.Finish(t.Context(), func(context.Context, []session.Session) error {
+	err := v.Finish(t.Context(), func(context.Context, []session.Session) (bool, error) {
 		published = bytes.Clone(p.b)
-		return nil
+		return false, nil
 	}, session.Want{ID: s.ID, Bytes: session.Unknown})
 	if err != nil {
 		t.Fatal(err)
@@ -224,7 +224,7 @@ func TestOneEndWins(t *testing.T) {
 		}
 		ran := make(chan session.State, 20)
 		part := func(st session.State) session.End {
-			return func(context.Context, []session.Session) error { ran <- st; return nil }
+			return func(context.Context, []session.Session) (bool, error) { ran <- st; return false, nil }
 		}
 		var wg sync.WaitGroup
 		errs := make([]error, 10)

@@ -32,7 +32,7 @@ func TestNothingIsAnsweredBeforeItIsRecorded(t *testing.T) {
 		answered := make(chan error, 2)
 		go func() { answered <- v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("0123")), newPage(t, 8)) }()
 		go func() {
-			_, err := v.PutAt(t.Context(), s.ID, 4, bytes.NewReader([]byte("4567")), newPage(t, 8), false)
+			_, err := v.PutAt(t.Context(), s.ID, 4, session.Unknown, bytes.NewReader([]byte("4567")), newPage(t, 8), false)
 			answered <- err
 		}()
 		synctest.Wait()
@@ -65,7 +65,7 @@ func TestWhatTheSinkRefusesIsNotRecorded(t *testing.T) {
 	if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("0123")), p); !errors.Is(err, errUnsafe) {
 		t.Errorf("a chunk: %v", err)
 	}
-	if n, err := v.PutAt(t.Context(), s.ID, 4, bytes.NewReader([]byte("45")), p, false); n != 0 || !errors.Is(err, errUnsafe) {
+	if n, err := v.PutAt(t.Context(), s.ID, 4, session.Unknown, bytes.NewReader([]byte("45")), p, false); n != 0 || !errors.Is(err, errUnsafe) {
 		t.Errorf("a range: %d, %v", n, err)
 	}
 	if got, err := v.Status(t.Context(), s.ID); err != nil || len(got.Received) > 0 {
@@ -125,7 +125,7 @@ func TestASealIsOfWhatWasVerified(t *testing.T) {
 	}
 	put("abcd")
 	committed := 0
-	commit := func(context.Context, []session.Session) error { committed++; return nil }
+	commit := func(context.Context, []session.Session) (bool, error) { committed++; return false, nil }
 	want := session.Want{ID: s.ID, Gen: verified.Gen, Bytes: session.Unknown}
 	if err := v.Finish(t.Context(), commit, want); !errors.Is(err, session.ErrGenMoved) || committed != 0 {
 		t.Errorf("%v, %d commits", err, committed)

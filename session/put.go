@@ -21,46 +21,50 @@ import (
 // and those of an ended session, or ErrSealed where an end takes too long; the reader's and the
 // sink's own pass through.
 func (v *Service) PutChunk(ctx context.Context, id SessionID, idx int64, r io.Reader, sink ByteSink) error {
-	s, err := v.open(ctx, id)
-	if err != nil {
-		return err
-	}
-	if idx < 0 || idx > (math.MaxInt64-s.ChunkSize)/s.ChunkSize {
-		return fmt.Errorf("%w: chunk index %d", ErrRange, idx)
-	}
-	want := Range{idx * s.ChunkSize, (idx + 1) * s.ChunkSize}
-	if s.BytesExpected >= 0 {
-		if want.Off >= s.BytesExpected {
-			return fmt.Errorf("%w: chunk index %d of %d chunks", ErrRange, idx, s.Chunks())
-		}
-		want.End = min(want.End, s.BytesExpected)
-	}
-	_, err = v.put(ctx, s, want, r, sink, putMode{whole: true, exact: true})
+	where := func(s *Session) (Range, error) { return s.chunk(idx) }
+	_, err := v.put(ctx, id, where, r, sink, putMode{whole: true, exact: true})
 	return err
 }
 
 // PutAt stores bytes from off on, as many as come: n of them are recorded when it returns, also
 // with an error. It records at the edges of chunks, every Config.Flush, and what a cut leaves;
-// whole makes it all or nothing. It claims the bytes to the session's end, or as many as r is
-// limited to (LimitedReader). Errors as PutChunk's.
-func (v *Service) PutAt(ctx context.Context, id SessionID, off int64, r io.Reader, sink ByteSink, whole bool) (n int64, err error) {
-	s, err := v.open(ctx, id)
-	if err != nil {
-		return 0, err
+// whole makes it all or nothing. It claims most bytes (Unknown: as many as there can be), but none
+// behind the session's end. Errors as PutChunk's.
+func (v *Service) PutAt(
+	ctx context.Context, id SessionID, off, most int64, r io.Reader, sink ByteSink, whole bool,
+) (n int64, err error) {
+	where := func(s *Session) (Range, error) { return s.from(off, most) }
+	return v.put(ctx, id, where, r, sink, putMode{whole: whole})
+}
+
+// chunk is the range of chunk idx.
+func (s *Session) chunk(idx int64) (Range, error) {
+	if idx < 0 || idx > (math.MaxInt64-s.ChunkSize)/s.ChunkSize {
+		return Range{}, fmt.Errorf("%w: chunk index %d", ErrRange, idx)
 	}
-	want := Range{off, math.MaxInt64}
+	r := Range{idx * s.ChunkSize, (idx + 1) * s.ChunkSize}
 	if s.BytesExpected >= 0 {
-		want.End = s.BytesExpected
-	}
-	if off < 0 || off > want.End || off == want.End && s.BytesExpected > 0 {
-		return 0, fmt.Errorf("%w: offset %d of %d bytes", ErrRange, off, s.BytesExpected)
-	}
-	if l, ok := r.(LimitedReader); ok {
-		if n := l.Limit(); n >= 0 && n < want.End-off {
-			want.End = off + n
+		if r.Off >= s.BytesExpected {
+			return r, fmt.Errorf("%w: chunk index %d of %d chunks", ErrRange, idx, s.Chunks())
 		}
+		r.End = min(r.End, s.BytesExpected)
 	}
-	return v.put(ctx, s, want, r, sink, putMode{whole: whole})
+	return r, nil
+}
+
+// from is the range of most bytes from off on, as far as the session goes.
+func (s *Session) from(off, most int64) (Range, error) {
+	r := Range{off, math.MaxInt64}
+	if s.BytesExpected >= 0 {
+		r.End = s.BytesExpected
+	}
+	if off < 0 || off > r.End || off == r.End && s.BytesExpected > 0 {
+		return r, fmt.Errorf("%w: offset %d of %d bytes", ErrRange, off, s.BytesExpected)
+	}
+	if most >= 0 && most < r.End-off {
+		r.End = off + most
+	}
+	return r, nil
 }
 
 // open loads a session that can be put into. It waits for an end that is under way.
@@ -93,36 +97,63 @@ type stream struct {
 	flushed time.Time
 }
 
-func (v *Service) put(ctx context.Context, s Session, want Range, r io.Reader, sink ByteSink, mode putMode) (int64, error) {
-	id := s.ID // so that a put that waits keeps no ranges
+// admit loads a session that can be put into, and the range that a put claims of it, and lets the
+// sink decide. changes is what v.changes was before.
+func (v *Service) admit(
+	ctx context.Context, id SessionID, where func(*Session) (Range, error), sink ByteSink,
+) (s Session, r Range, changes uint64, err error) {
+	a, asks := sink.(Admitter)
+	changes = v.changes(id).Load()
+	if s, err = v.store.Load(ctx, id); err == nil && asks {
+		err = a.Admit(ctx, s)
+	}
+	if err == nil && s.State == Sealed {
+		changes = v.changes(id).Load()
+		s, err = v.Settled(ctx, id)
+	}
+	if err == nil {
+		err = s.State.Err()
+	}
+	if err == nil {
+		r, err = where(&s)
+	}
+	if err == nil && asks {
+		var most int64
+		most, err = a.Claim(ctx, s, r)
+		r.End = min(r.End, r.Off+most)
+	}
+	return s, r, changes, err
+}
+
+func (v *Service) put(
+	ctx context.Context, id SessionID, where func(*Session) (Range, error), r io.Reader, sink ByteSink, mode putMode,
+) (int64, error) {
 	l := v.hold(id)
 	defer v.release(id, l)
+	s, want, changes, err := v.admit(ctx, id, where, sink)
+	if err != nil {
+		return 0, err
+	}
 	if err := l.count(&l.open, v.cfg.Puts); err != nil {
 		return 0, err
 	}
 	defer l.uncount(&l.open)
-	p := newPut(want, mode.whole, r)
-	if lender, ok := sink.(Lender); ok {
-		p.quiet = lender.Quiet
-	}
-	if err := v.claim(ctx, l, p); err != nil {
-		return 0, err
+	p := v.newPut(want, mode.whole, r)
+	if o, firm := v.meet(l, p); o != nil {
+		s = Session{} // a put that waits keeps no ranges
+		if err := v.claim(ctx, l, p, o, firm); err != nil {
+			return 0, err
+		}
 	}
 	defer l.unclaim(p)
-	defer func() {
-		p.sinkMu.Lock()
-		defer p.sinkMu.Unlock()
-		p.hush()
-		p.quiet = nil
-	}()
+	defer p.leave()
 	// What an older put recorded before it left is to be seen here, what was dropped, and a length
 	// that was fixed meanwhile.
-	s, err := v.open(ctx, id)
-	if err != nil {
-		return 0, err
-	}
-	if err := l.clip(p, s, mode.exact); err != nil {
-		return 0, err
+	if s.ID == 0 || v.changes(id).Load() != changes {
+		if s, want, _, err = v.admit(ctx, id, where, sink); err != nil {
+			return 0, err
+		}
+		l.narrow(p, want)
 	}
 	if err := v.full(s, want.Off); err != nil {
 		return 0, err
@@ -132,10 +163,10 @@ func (v *Service) put(ctx context.Context, s Session, want Range, r io.Reader, s
 		return 0, err
 	}
 	defer v.states.Add(-n)
-	if c, ok := sink.(Claimer); ok {
-		c.Claimed(s)
+	t := &stream{
+		put: p, v: v, l: l, s: s, since: s.Gen, sink: sink, mode: mode,
+		pos: want.Off, kept: want.Off, flushed: v.cfg.Clock.Now(),
 	}
-	t := &stream{put: p, v: v, l: l, s: s, since: s.Gen, sink: sink, mode: mode, pos: want.Off, kept: want.Off, flushed: time.Now()}
 	err = t.run(ctx, r)
 	if err != nil || len(t.pending) > 0 {
 		t.undo(context.WithoutCancel(ctx))
@@ -143,23 +174,9 @@ func (v *Service) put(ctx context.Context, s Session, want Range, r io.Reader, s
 	return t.kept - want.Off, err
 }
 
-// clip ends p's claim where the session does.
-func (l *live) clip(p *put, s Session, exact bool) error {
-	if s.BytesExpected < 0 {
-		return nil
-	}
-	if off := p.r.Off; off > s.BytesExpected || off == s.BytesExpected && (exact || off > 0) {
-		return fmt.Errorf("%w: offset %d of %d bytes", ErrRange, off, s.BytesExpected)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	p.r.End = min(p.r.End, s.BytesExpected)
-	return nil
-}
-
 // undo lets the sink give back what was not recorded, as far as that is certain.
 func (t *stream) undo(ctx context.Context) {
-	u, ok := t.sink.(Undoer)
+	u, ok := t.sink.(Committer)
 	if !ok {
 		return
 	}
@@ -170,7 +187,7 @@ func (t *stream) undo(ctx context.Context) {
 	t.sinkMu.Lock()
 	defer t.sinkMu.Unlock()
 	if !t.fenced {
-		t.hush()
+		t.buffer.Wait()
 		u.Undo(Gaps(s.Received, t.r, 0))
 	}
 }
@@ -331,7 +348,10 @@ func writeAll(sink ByteSink, b []byte, off int64) error {
 
 // touch counts as activity although nothing is recorded yet.
 func (t *stream) touch(ctx context.Context) error {
-	after, err := t.v.Touch(ctx, t.s.ID)
+	after, err := t.v.store.Load(ctx, t.s.ID)
+	if err == nil {
+		after, err = t.v.Touch(ctx, after)
+	}
 	if err == nil {
 		t.s.Seen = after.Seen
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 )
 
 // record makes the pending bytes safe and records them in one commit. From here on the put can't be
@@ -19,7 +18,7 @@ func (t *stream) record(ctx context.Context, last bool) error {
 		return nil
 	}
 	length := Unknown
-	if last && t.mode.exact && t.s.BytesExpected < 0 && t.pos < t.r.End {
+	if last && t.mode.exact && t.s.BytesExpected < 0 && t.pos-t.r.Off < t.s.ChunkSize {
 		length = t.pos
 	}
 	var add []Entry // nil until the sink has made them safe
@@ -94,13 +93,13 @@ func (t *stream) safe(ctx context.Context, keep []Range) ([]Entry, error) {
 // recorded notes what a record has left: the session as it is after it, and pieces that wait for
 // more.
 func (t *stream) recorded(after Session, rest []Range) {
-	t.s, t.flushed = after, time.Now()
+	t.s, t.flushed = after, t.v.cfg.Clock.Now()
 	t.pending, t.kept = rest, t.pos
 	if len(rest) > 0 {
 		t.kept = rest[0].Off
 	}
-	if rec, ok := t.sink.(Recorder); ok {
-		rec.Recorded(after)
+	if c, ok := t.sink.(Committer); ok {
+		c.Recorded(after)
 	}
 	t.l.notify()
 }
@@ -136,7 +135,10 @@ func (t *stream) store(ctx context.Context, add []Entry, length int64) (Session,
 	for range tries {
 		if len(add) == 0 && length < 0 {
 			// Everything was there already. Was it still, when the last byte had been compared?
-			after, err := t.v.Touch(ctx, cur.ID)
+			after, err := t.v.store.Load(ctx, cur.ID)
+			if err == nil {
+				after, err = t.v.Touch(ctx, after)
+			}
 			if err == nil {
 				err = after.State.Err()
 			}
@@ -153,7 +155,7 @@ func (t *stream) store(ctx context.Context, add []Entry, length int64) (Session,
 		if err := t.v.bounded(cur, c); err != nil {
 			return cur, err
 		}
-		after, err := t.v.store.Record(ctx, cur.ID, cur.Gen, c)
+		after, err := t.v.record(ctx, cur, c)
 		if err == nil {
 			return after, nil
 		}
@@ -206,11 +208,10 @@ func (t *stream) settle(ctx context.Context, cur Session, add, asked []Entry) ([
 		if len(theirs) == 1 && slices.ContainsFunc(asked, func(a Entry) bool { return a.Contains(e.Range) && sameEntry(a, theirs[0]) }) {
 			continue
 		}
-		m, ok := t.sink.(Matcher)
-		if !ok || len(theirs) != 1 || theirs[0].Range != e.Range {
+		if t.v.cfg.Match == nil || len(theirs) != 1 || theirs[0].Range != e.Range {
 			return nil, ErrSuperseded
 		}
-		if err := m.Match(ctx, e, theirs[0]); err != nil {
+		if err := t.v.cfg.Match(e, theirs[0]); err != nil {
 			return nil, err
 		}
 	}

@@ -31,6 +31,7 @@ type Service struct {
 	running      atomic.Int64 // ms
 	small, large sync.Pool    // of *[]byte
 	spare        atomic.Int64 // large ones that nobody has
+	changeCounts [256]atomic.Uint64
 	states       atomic.Int64 // bytes of received ranges that puts keep
 }
 
@@ -60,8 +61,8 @@ func New(ctx context.Context, store Store, cfg Config) (*Service, error) {
 	orDefault(&cfg.MinPiece, 1)
 	orDefault(&cfg.Flush, time.Second)
 	orDefault(&cfg.Small, 32<<10)
-	orDefault(&cfg.Buffer, 256<<10)
-	orDefault(&cfg.Buffers, 64)
+	orDefault(&cfg.Large, 256<<10)
+	orDefault(&cfg.MaxLarge, 64)
 	orDefault(&cfg.AtOnce, 16)
 	orDefault(&cfg.Wait, 10*time.Second)
 	orDefault(&cfg.Puts, 1024)
@@ -72,6 +73,9 @@ func New(ctx context.Context, store Store, cfg Config) (*Service, error) {
 	if cfg.Rand == nil {
 		cfg.Rand = rand.Reader
 	}
+	if cfg.Buffers == nil {
+		cfg.Buffers = noBuffers{}
+	}
 	st, err := store.Stats(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("session: reading the store's figures: %w", err)
@@ -79,8 +83,8 @@ func New(ctx context.Context, store Store, cfg Config) (*Service, error) {
 	v := &Service{store: store, cfg: cfg, live: map[SessionID]*live{}, lastTick: cfg.Clock.Now(), kept: st.Newest}
 	v.running.Store(max(st.Newest, 1))
 	v.small.New = func() any { b := make([]byte, cfg.Small); return &b }
-	v.large.New = func() any { b := make([]byte, cfg.Buffer); return &b }
-	v.spare.Store(int64(cfg.Buffers))
+	v.large.New = func() any { b := make([]byte, cfg.Large); return &b }
+	v.spare.Store(int64(cfg.MaxLarge))
 	return v, nil
 }
 
@@ -134,7 +138,7 @@ func (v *Service) Begin(ctx context.Context, spec Spec) (s Session, created bool
 		}
 		// Also true where the store had to repeat the call, and found it done already.
 		if created = s.ID == id; !created {
-			s, err = v.Touch(ctx, s.ID)
+			s, err = v.Touch(ctx, s)
 		}
 		return v.dated(s), created, err
 	}
@@ -150,7 +154,11 @@ func (v *Service) Holder(ctx context.Context, owner, idem string) (Session, erro
 	if err != nil || len(page) == 0 {
 		return Session{}, err
 	}
-	return v.Touch(ctx, page[0].ID)
+	s, err := v.store.Load(ctx, page[0].ID)
+	if err != nil {
+		return Session{}, err
+	}
+	return v.Touch(ctx, s)
 }
 
 // Status gives the session in any state, or ErrNotFound. It does not count as activity.
@@ -159,22 +167,36 @@ func (v *Service) Status(ctx context.Context, id SessionID) (Session, error) {
 	return v.dated(s), err
 }
 
-// Touch is Status that counts as activity. It writes only where the last touch is a good part of
-// the time to live ago.
-func (v *Service) Touch(ctx context.Context, id SessionID) (Session, error) {
+// Touch counts as activity of a session that was loaded as s, and gives it as it is afterwards. It
+// writes only if the last touch is a good part of the time to live ago.
+func (v *Service) Touch(ctx context.Context, s Session) (Session, error) {
 	for {
-		s, err := v.store.Load(ctx, id)
-		if err != nil || s.State != Open || v.Running()-s.Seen < v.cfg.TTL.Milliseconds()/64 {
-			return v.dated(s), err
+		if s.State != Open || v.Running()-s.Seen < v.cfg.TTL.Milliseconds()/64 {
+			return v.dated(s), nil
 		}
-		after, err := v.store.Record(ctx, id, s.Gen, v.change())
+		after, err := v.record(ctx, s, v.change())
 		if err == nil {
 			return v.dated(after), nil
 		}
 		if !errors.Is(err, ErrFenced) && !isState(err) {
 			return Session{}, err
 		}
+		if s, err = v.store.Load(ctx, s.ID); err != nil {
+			return Session{}, err
+		}
 	}
+}
+
+// changes counts what this Service has changed of a session, or of another that shares its count. A
+// session that was loaded when the count was the same is as this Service has left it.
+func (v *Service) changes(id SessionID) *atomic.Uint64 {
+	return &v.changeCounts[uint64(id)%uint64(len(v.changeCounts))]
+}
+
+// record is the store's Record on a session that was loaded as s.
+func (v *Service) record(ctx context.Context, s Session, c Change) (Session, error) {
+	defer v.changes(s.ID).Add(1)
+	return v.store.Record(ctx, s.ID, s.Gen, c)
 }
 
 // change is a Change that touches and does nothing else yet.

@@ -39,6 +39,9 @@ func (p *page) Commit(_ context.Context, r session.Range) ([]byte, error) {
 	return fmt.Appendf(nil, "%p", p), nil // of this page alone
 }
 
+func (p *page) Recorded(session.Session) {}
+func (p *page) Undo([]session.Range)     {}
+
 func (p *page) VerifyAt(b []byte, off int64) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -88,9 +91,9 @@ func TestChunksInAnyOrderMakeTheWhole(t *testing.T) {
 		}
 	}
 	ended := false
-	err := v.Finish(t.Context(), func(_ context.Context, sealed []session.Session) error {
+	err := v.Finish(t.Context(), func(_ context.Context, sealed []session.Session) (bool, error) {
 		ended = len(sealed) == 1 && sealed[0].State == session.Sealed
-		return nil
+		return false, nil
 	}, session.Want{ID: s.ID, Bytes: session.Unknown})
 	if err != nil || !ended || string(p.b) != "0123456789" {
 		t.Fatalf("finish: %v, ended %v, bytes %q", err, ended, p.b)
@@ -132,7 +135,7 @@ func TestNoPieceCrossesTheEdgeOfAChunk(t *testing.T) {
 	for _, whole := range []bool{true, false} {
 		v := start(t, session.Config{})
 		s := begin(t, v, 4, 10)
-		if n, err := v.PutAt(t.Context(), s.ID, 1, bytes.NewReader([]byte("123456789")), newPage(t, 10), whole); n != 9 || err != nil {
+		if n, err := v.PutAt(t.Context(), s.ID, 1, session.Unknown, bytes.NewReader([]byte("123456789")), newPage(t, 10), whole); n != 9 || err != nil {
 			t.Fatal(n, err)
 		}
 		got, err := v.Entries(t.Context(), s.ID, session.All(), 0)
@@ -146,7 +149,7 @@ func TestACutRangeKeepsWhatArrived(t *testing.T) {
 	v := start(t, session.Config{})
 	s := begin(t, v, 4, 10)
 	p := newPage(t, 10)
-	n, err := v.PutAt(t.Context(), s.ID, 1, cutReader("12345"), p, false)
+	n, err := v.PutAt(t.Context(), s.ID, 1, session.Unknown, cutReader("12345"), p, false)
 	if n != 5 || !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Fatalf("n %d, %v", n, err)
 	}
@@ -154,10 +157,10 @@ func TestACutRangeKeepsWhatArrived(t *testing.T) {
 	if len(got.Received) != 1 || got.Received[0] != (session.Range{Off: 1, End: 6}) || got.Pieces != 2 {
 		t.Errorf("received %v in %d pieces", got.Received, got.Pieces)
 	}
-	if n, err := v.PutAt(t.Context(), s.ID, 0, bytes.NewReader([]byte("01x")), p, false); n != 1 || !errors.Is(err, session.ErrConflict) {
+	if n, err := v.PutAt(t.Context(), s.ID, 0, session.Unknown, bytes.NewReader([]byte("01x")), p, false); n != 1 || !errors.Is(err, session.ErrConflict) {
 		t.Errorf("other bytes: n %d, %v", n, err)
 	}
-	if n, err := v.PutAt(t.Context(), s.ID, 0, bytes.NewReader([]byte("0123456789")), p, true); n != 10 || err != nil {
+	if n, err := v.PutAt(t.Context(), s.ID, 0, session.Unknown, bytes.NewReader([]byte("0123456789")), p, true); n != 10 || err != nil {
 		t.Errorf("the whole: n %d, %v", n, err)
 	}
 }
@@ -202,7 +205,7 @@ func TestAFailedEndOpensAgain(t *testing.T) {
 	v := start(t, session.Config{})
 	s := begin(t, v, 4, 0)
 	boom := errors.New("boom")
-	fail := func(context.Context, []session.Session) error { return boom }
+	fail := func(context.Context, []session.Session) (bool, error) { return false, boom }
 	if err := v.Finish(t.Context(), fail, session.Want{ID: s.ID}); !errors.Is(err, boom) {
 		t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package session_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -11,39 +10,36 @@ import (
 )
 
 // two are Services on one Store, with a session of three chunks of 4 bytes.
-func two(t *testing.T) (a, b *session.Service, s session.Session) {
+func two(t *testing.T, match func(own, theirs session.Entry) error) (a, b *session.Service, s session.Session) {
 	t.Helper()
 	store := session.NewMem()
 	for _, v := range []**session.Service{&a, &b} {
 		var err error
-		if *v, err = session.New(t.Context(), store, session.Config{}); err != nil {
+		if *v, err = session.New(t.Context(), store, session.Config{Match: match}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return a, b, begin(t, a, 4, 12)
 }
 
-// matcher is a page that compares what another Service has recorded, by what both wrote.
-type matcher struct {
-	*page
-	theirs *page
-}
-
-func (m matcher) Match(_ context.Context, mine, _ session.Entry) error {
-	if !bytes.Equal(m.b[mine.Off:mine.End], m.theirs.b[mine.Off:mine.End]) {
-		return session.ErrConflict
+// match compares what two Services have recorded, by what both wrote.
+func match(own, theirs *page) func(a, _ session.Entry) error {
+	return func(a, _ session.Entry) error {
+		if !bytes.Equal(own.b[a.Off:a.End], theirs.b[a.Off:a.End]) {
+			return session.ErrConflict
+		}
+		return nil
 	}
-	return nil
 }
 
 // † A put whose recorded bytes another Service drops is not answered for them.
 func TestADropThroughAnotherServiceFencesAPut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b, s := two(t)
+		a, b, s := two(t, nil)
 		body := newSlow()
 		done := make(chan error, 1)
 		go func() {
-			_, err := a.PutAt(t.Context(), s.ID, 0, body, newPage(t, 12), false)
+			_, err := a.PutAt(t.Context(), s.ID, 0, session.Unknown, body, newPage(t, 12), false)
 			done <- err
 		}()
 		body.ch <- []byte("0123")
@@ -77,15 +73,15 @@ func TestTwoServicesBringTheSameChunk(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				a, b, s := two(t)
 				mine, theirs := newPage(t, 12), newPage(t, 12)
-				var sink session.ByteSink = mine
+				var by func(own, theirs session.Entry) error
 				if c.match {
-					sink = matcher{mine, theirs}
+					by = match(mine, theirs)
 				}
+				a, b, s := two(t, by)
 				body := newSlow()
 				done := make(chan error, 1)
-				go func() { done <- a.PutChunk(t.Context(), s.ID, 0, body, sink) }()
+				go func() { done <- a.PutChunk(t.Context(), s.ID, 0, body, mine) }()
 				body.ch <- []byte(c.body)
 				synctest.Wait()
 				if err := b.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("0123")), theirs); err != nil {

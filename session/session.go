@@ -221,93 +221,86 @@ func (e *EndError) Error() string { return fmt.Sprintf("session %s: %v", e.ID, e
 // Unwrap gives the reason.
 func (e *EndError) Unwrap() error { return e.Err }
 
-// ByteSink takes the bytes of one put: in order of their offsets, one call at a
-// time, and never a byte that is recorded already. A put splits around those.
+// ByteSink takes the bytes of one put: in order of their offsets, one call at a time, and never a
+// byte that is recorded already. A put splits around those. It may also be an [Admitter], a
+// [Committer] and a [Verifier]; none of their calls overlaps another.
+//
+// What WriteAt is given is the sink's until it returns. Of memory that Config.Buffers has given the
+// sink may write on afterwards; see [Buffer].
 type ByteSink interface {
 	WriteAt(p []byte, off int64) (int, error)
 }
 
-// Committer is a sink that has something to do before a range may be recorded:
-// when Commit returns nil, r is as safe as the sink's owner promises. It is
-// called once for each range that will be recorded, in order, with the writes of
-// r done; note (≤ MaxEntryNote) is stored with the range. Where several Services
-// share one Store, two notes for one range must differ if their bytes may: an
-// entry with the very same note is taken for this put's own, whose answer was
-// lost. ctx is not cancelled with the put.
-type Committer interface {
-	Commit(ctx context.Context, r Range) (note []byte, err error)
+// Admitter is a sink that decides whether its put may be.
+type Admitter interface {
+	// Admit is called with the session, in any state, before anything else is said of it. An error
+	// is the put's: so a caller that may not put learns nothing.
+	Admit(ctx context.Context, s Session) error
+	// Claim is called with an open session and the bytes that the put is going to claim of it, and
+	// gives how many of these, from the first on, may come. It is called before the put takes
+	// anybody's place; and once more after Admit, if the session may have changed by the time that
+	// the put has its bytes to itself. s is to be used from then on: what was known earlier may
+	// have been dropped since. An error is the put's.
+	Claim(ctx context.Context, s Session, r Range) (most int64, err error)
 }
 
-// Verifier is a sink that compares bytes which are recorded already. It
-// returns an error that wraps [ErrConflict] where p differs. Without it, such
-// bytes are read and ignored. Calls interleave with WriteAt in order of offset.
+// Committer is a sink that takes part in the record of what it was given.
+type Committer interface {
+	// Commit returns nil when r is as safe as the sink's owner promises. It is called once for each
+	// range that will be recorded, in order, with the writes of r done; note (≤ MaxEntryNote) is
+	// stored with the range. Where several Services share one Store, two notes for one range must
+	// differ if their bytes may: an entry with the very same note is taken for this put's own,
+	// whose answer was lost. ctx is not cancelled with the put.
+	Commit(ctx context.Context, r Range) (note []byte, err error)
+	// Recorded is called when what was given to Commit is recorded, and when a put ends that has
+	// found all of its bytes recorded. s is the session as of that record.
+	Recorded(s Session)
+	// Undo is called at most once, at the end of a put that has left something unrecorded, before
+	// another put may have its bytes: rest are those of the put's range that are not recorded. It
+	// is not called if another put has taken them over already.
+	Undo(rest []Range)
+}
+
+// Verifier is a sink that compares bytes which are recorded already. It returns an error that wraps
+// [ErrConflict] where p differs. Without it, such bytes are read and ignored. Calls interleave with
+// WriteAt in order of offset.
 type Verifier interface {
 	VerifyAt(p []byte, off int64) error
 }
 
-// Claimer is a sink that wants the session as it is once its put has its bytes to itself. What was
-// loaded earlier must not be used for them: they may have been dropped since.
-type Claimer interface {
-	Claimed(s Session)
+// Buffers is memory for puts that come fast. It is safe for concurrent use.
+type Buffers interface {
+	// New gives what one put takes its memory from.
+	New() Buffer
 }
 
-// Lender is a sink that brings memory of its own for a put that comes fast, and may still be busy
-// with the bytes of one WriteAt while the next are read. All calls of one put, those of WriteAt
-// among them, are made one at a time.
-type Lender interface {
-	// Lend gives memory for the bytes from off on, of which at most n come, or nil: then the engine
-	// reads into its own. It is not empty, and nothing else is lent at that time.
-	Lend(off, n int64) []byte
-	// Done says that the engine does not touch what was lent any more. WriteAt was given parts of
-	// it, and whatever the sink does with them it may do until it lends this memory anew.
-	Done()
-	// Quiet returns when nothing that WriteAt was given is being written any more: then a newer put
-	// may have the same bytes. How that went is for Commit to tell.
-	Quiet()
+// Buffer is the memory of one put, one piece at a time. A sink that knows it may still write from
+// one piece while the next is filled, and has to make the Buffer wait for that.
+type Buffer interface {
+	// Acquire gives memory for the bytes from off on, of which at most n come, or nil: then the
+	// engine reads into its own. It is not empty, and Release comes before the next Acquire.
+	Acquire(off, n int64) []byte
+	// Release says that the engine does not touch what was acquired any more. It may be called
+	// when nothing is.
+	Release()
+	// Wait returns when nothing of the put's bytes is being written any more: then a newer put may
+	// have them. How that went is for Commit to tell. Any goroutine may call it.
+	Wait()
 }
 
-// Undoer is a sink that gives back what it was handed and what is not recorded.
-type Undoer interface {
-	// Undo is called at most once, at the end of a put that has left something unrecorded, before
-	// another put may have its bytes: rest are those of the put's range that are not recorded. It
-	// is not called where another has taken them over already.
-	Undo(rest []Range)
-}
-
-// Recorder is a sink that wants to know when ranges of its put have been
-// recorded. s is the session as of that record.
-type Recorder interface {
-	Recorded(s Session)
-}
-
-// Matcher is a sink that can settle a race which only exists where several
-// Services share one Store: own was streamed and committed here, while another
-// Service recorded theirs for the very same range. A nil answer says that both
-// hold the same bytes, and theirs stays; else the error is the put's. Without
-// it the put ends with [ErrSuperseded].
-type Matcher interface {
-	Match(ctx context.Context, own, theirs Entry) error
-}
-
-// DeadlineReader is a reader whose blocked Read can be woken. A put that is
-// taken over wakes it by a deadline in the past.
+// DeadlineReader is a reader whose blocked Read can be woken. A put that is taken over wakes it by
+// a deadline in the past.
 type DeadlineReader interface {
 	io.Reader
 	SetReadDeadline(time.Time) error
 }
 
-// LimitedReader is a reader that knows how many bytes it gives at most: a put claims no more. Less
-// than 0: it does not know.
-type LimitedReader interface {
-	io.Reader
-	Limit() int64
-}
-
-// End is the caller's part of an end, run while the sessions are sealed and
-// not cancelled with the request. It must be idempotent by (ID, Gen). An error
-// says that nothing was committed, and the sessions open again; where that is
-// not certain it must wrap [ErrUnknownOutcome], and they stay sealed.
-type End func(ctx context.Context, sealed []Session) error
+// End is the caller's part of an end, run while the sessions are sealed and not cancelled with the
+// request. It must be idempotent by (ID, Gen). ended says that its commit has moved the sessions to
+// their end with it; else the Service does. An error says that nothing was committed, and the
+// sessions open again; if that is not certain it must wrap [ErrUnknownOutcome], and they stay
+// sealed.
+type End func(ctx context.Context, sealed []Session) (ended bool, err error)
 
 // Recut gives the note of rest, a part of e that a Drop leaves standing. An
 // error refuses the Drop.
@@ -344,9 +337,10 @@ type Config struct {
 	// Flush is how long PutAt lets arrived bytes go unrecorded (1 s).
 	Flush time.Duration
 	// Small is the size in bytes of the buffer that a put begins with, and a slow one stays with
-	// (32 KiB); Buffer that of what a fast one goes on with where its sink lends none (256 KiB),
-	// and Buffers how many of these there are at most (64).
-	Small, Buffer, Buffers int
+	// (32 KiB). A fast one goes on with what Buffers has (nil: nothing), or with a buffer of Large
+	// bytes (256 KiB), of which there are MaxLarge at most (64).
+	Small, Large, MaxLarge int
+	Buffers                Buffers
 	// Wait is how long a call waits for others of its session (10 s): a put for earlier ones of the
 	// same bytes, any call for a commit or an end that is under way.
 	Wait time.Duration
@@ -361,6 +355,11 @@ type Config struct {
 	// Merge, if set, joins two adjacent entries of one chunk into one, whose
 	// note it returns; ok is false where they can't be joined.
 	Merge func(a, b Entry) (note []byte, ok bool)
+	// Match, if set, settles a race which only exists where several Services share one Store: own
+	// was streamed and committed here, while another Service recorded theirs for the very same
+	// range. A nil answer says that both hold the same bytes, and theirs stays; else the error is
+	// the put's. Without it the put ends with ErrSuperseded.
+	Match func(own, theirs Entry) error
 	// Clock (the system's) and Rand (crypto/rand), each safe for concurrent use.
 	Clock Clock
 	Rand  io.Reader

@@ -41,7 +41,7 @@ func TestADropDoesNotWaitForASlowRead(t *testing.T) {
 // The same for a newer put on the bytes behind.
 func TestATakeoverDoesNotWaitForASlowRead(t *testing.T) {
 	meets(t, func(v *session.Service, id session.SessionID) error {
-		_, err := v.PutAt(context.Background(), id, 8, bytes.NewReader([]byte("89ab")), newPage(t, 12), false)
+		_, err := v.PutAt(context.Background(), id, 8, session.Unknown, bytes.NewReader([]byte("89ab")), newPage(t, 12), false)
 		return err
 	})
 }
@@ -61,7 +61,7 @@ func meets(t *testing.T, other func(*session.Service, session.SessionID) error) 
 				in, out := sink.in, sink.out
 				ended, did := make(chan error, 1), make(chan error, 1)
 				go func() {
-					_, err := v.PutAt(context.Background(), s.ID, 0, from, sink, false)
+					_, err := v.PutAt(context.Background(), s.ID, 0, session.Unknown, from, sink, false)
 					ended <- err
 				}()
 				body.ch <- []byte("0123")
@@ -84,14 +84,6 @@ func meets(t *testing.T, other func(*session.Service, session.SessionID) error) 
 	}
 }
 
-// limited is a body that says how long it is.
-type limited struct {
-	io.Reader
-	n int64
-}
-
-func (l limited) Limit() int64 { return l.n }
-
 // Two puts of announced lengths that share no byte run side by side.
 func TestDisjointRangesDoNotTakeEachOtherOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -101,11 +93,11 @@ func TestDisjointRangesDoNotTakeEachOtherOver(t *testing.T) {
 		first := newSlow()
 		ended := make(chan error, 1)
 		go func() {
-			_, err := v.PutAt(context.Background(), s.ID, 0, limited{first, 8}, p, false)
+			_, err := v.PutAt(context.Background(), s.ID, 0, 8, first, p, false)
 			ended <- err
 		}()
 		first.ch <- []byte("01")
-		if _, err := v.PutAt(t.Context(), s.ID, 8, bytes.NewReader([]byte("89abcdef")), p, false); err != nil {
+		if _, err := v.PutAt(t.Context(), s.ID, 8, session.Unknown, bytes.NewReader([]byte("89abcdef")), p, false); err != nil {
 			t.Errorf("the second: %v", err)
 		}
 		first.ch <- []byte("234567")
@@ -116,7 +108,7 @@ func TestDisjointRangesDoNotTakeEachOtherOver(t *testing.T) {
 		if got, err := v.Status(t.Context(), s.ID); err != nil || got.Bytes() != got.BytesExpected {
 			t.Errorf("%+v, %v", got, err)
 		}
-		if _, err := v.PutAt(t.Context(), s.ID, 0, limited{bytes.NewReader([]byte("0123")), 3}, p, false); !errors.Is(err, session.ErrLong) {
+		if _, err := v.PutAt(t.Context(), s.ID, 0, 3, bytes.NewReader([]byte("0123")), p, false); !errors.Is(err, session.ErrLong) {
 			t.Errorf("more than was announced: %v", err)
 		}
 	})

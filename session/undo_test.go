@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"slices"
@@ -17,6 +18,9 @@ type undoing struct {
 }
 
 func (u *undoing) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
+
+func (u *undoing) Commit(context.Context, session.Range) ([]byte, error) { return nil, nil }
+func (u *undoing) Recorded(session.Session)                              {}
 
 func (u *undoing) Undo(rest []session.Range) { u.undone = append(u.undone, rest) }
 
@@ -58,7 +62,7 @@ func TestWhatIsUndone(t *testing.T) {
 		}
 		is("a cut chunk", cut, session.Range{Off: 10, End: 20})
 		over := &undoing{}
-		if _, err := v.PutAt(t.Context(), s.ID, 5, broken(10), over, true); !errors.Is(err, errBroken) {
+		if _, err := v.PutAt(t.Context(), s.ID, 5, session.Unknown, broken(10), over, true); !errors.Is(err, errBroken) {
 			t.Fatal(err)
 		}
 		is("a cut put over what is recorded", over, session.Range{Off: 10, End: 40})

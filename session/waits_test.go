@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -138,13 +139,11 @@ func TestTheNumberOfPutsIsBounded(t *testing.T) {
 type dropped struct {
 	session.Store
 	loaded, record func()
-	looks          int // to come before loaded happens
 }
 
 func (d *dropped) Load(ctx context.Context, id session.SessionID) (session.Session, error) {
 	s, err := d.Store.Load(ctx, id)
-	if d.looks--; d.looks < 0 && d.loaded != nil {
-		f := d.loaded
+	if f := d.loaded; f != nil {
 		d.loaded = nil
 		f()
 	}
@@ -165,7 +164,12 @@ type claims struct {
 	s session.Session
 }
 
-func (c *claims) Claimed(s session.Session) { c.s = s }
+func (c *claims) Admit(context.Context, session.Session) error { return nil }
+
+func (c *claims) Claim(_ context.Context, s session.Session, r session.Range) (int64, error) {
+	c.s = s
+	return r.Len(), nil
+}
 
 // What a put works with is the session as it is once the put has its bytes to itself, not as it was
 // when the put came.
@@ -197,13 +201,13 @@ func TestAPutKnowsWhatWasDroppedBeforeItsClaim(t *testing.T) {
 // A length that is fixed between a put's look and its claim is that put's too.
 func TestALengthIsFixedBeforeTheClaim(t *testing.T) {
 	for name, c := range map[string]struct {
-		length int64
-		body   string
-		want   error
+		last string // which fixes the length
+		body string
+		want error
 	}{
-		"the last chunk is whole": {12, "89ab", nil},
-		"it has too much":         {12, "89abc", session.ErrLong},
-		"there is no such chunk":  {8, "89ab", session.ErrRange},
+		"the last chunk is whole": {"89ab", "89ab", nil},
+		"it has too much":         {"89ab", "89abc", session.ErrLong},
+		"there is no such chunk":  {"", "89ab", session.ErrRange},
 	} {
 		t.Run(name, func(t *testing.T) {
 			st := &dropped{Store: session.NewMem()}
@@ -211,13 +215,13 @@ func TestALengthIsFixedBeforeTheClaim(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := begin(t, v, 8, session.Unknown)
+			s, p := begin(t, v, 8, session.Unknown), newPage(t, 16)
 			st.loaded = func() {
-				if _, err := st.Store.Record(t.Context(), s.ID, s.Gen, session.Change{Length: c.length}); err != nil {
+				if err := v.PutChunk(t.Context(), s.ID, 1, strings.NewReader(c.last), p); err != nil {
 					t.Error(err)
 				}
 			}
-			if err := v.PutChunk(t.Context(), s.ID, 1, bytes.NewReader([]byte(c.body)), newPage(t, 16)); !errors.Is(err, c.want) {
+			if err := v.PutChunk(t.Context(), s.ID, 1, strings.NewReader(c.body), p); !errors.Is(err, c.want) {
 				t.Errorf("%v, not %v", err, c.want)
 			}
 		})
@@ -245,7 +249,7 @@ func TestAPutWaitsForTheEndThatItMeets(t *testing.T) {
 		}, session.ErrAborted},
 	}
 	for name, end := range ends {
-		for _, at := range []string{"before it begins", "before it looks for the last time", "before it records"} {
+		for _, at := range []string{"before it begins", "before its claim", "before it records"} {
 			if name == "finish" && at == "before it records" {
 				continue // what is complete has nothing to be recorded
 			}
@@ -273,10 +277,10 @@ func meetsAnEnd(t *testing.T, end func(*session.Service, session.SessionID, sess
 	ending := make(chan error, 1)
 	begins := func() {
 		go func() {
-			ending <- end(v, s.ID, func(context.Context, []session.Session) error {
+			ending <- end(v, s.ID, func(context.Context, []session.Session) (bool, error) {
 				close(sealed)
 				<-goOn
-				return answer
+				return false, answer
 			})
 		}()
 	}
@@ -287,8 +291,8 @@ func meetsAnEnd(t *testing.T, end func(*session.Service, session.SessionID, sess
 	switch at {
 	case "before it begins":
 		meet()
-	case "before it looks for the last time":
-		st.loaded, st.looks = meet, 1 // it is loaded once before the claim, and once after
+	case "before its claim":
+		st.loaded = meet
 	case "before it records":
 		st.record, idx = meet, 1
 	}
@@ -346,10 +350,32 @@ func (b broken) Commit(ctx context.Context, r session.Range) ([]byte, error) {
 	return b.page.Commit(ctx, r)
 }
 
+func (b broken) Admit(context.Context, session.Session) error {
+	b.fall("admit")
+	return nil
+}
+
+func (b broken) Claim(_ context.Context, _ session.Session, r session.Range) (int64, error) {
+	b.fall("claim")
+	return r.Len(), nil
+}
+
 func (b broken) Recorded(session.Session) { b.fall("recorded") }
-func (b broken) Lend(int64, int64) []byte { b.fall("lend"); return nil }
-func (b broken) Done()                    {}
-func (b broken) Quiet()                   { b.fall("quiet") }
+
+// brokenBuffers are broken's memory.
+type brokenBuffers struct{ now *broken }
+
+func (b brokenBuffers) New() session.Buffer { return b }
+
+func (b brokenBuffers) fall(at string) {
+	if b.now.page != nil {
+		b.now.fall(at)
+	}
+}
+
+func (b brokenBuffers) Acquire(int64, int64) []byte { b.fall("acquire"); return nil }
+func (b brokenBuffers) Release()                    {}
+func (b brokenBuffers) Wait()                       { b.fall("wait") }
 
 // fallen runs what does not return.
 func fallen(do func()) {
@@ -365,24 +391,27 @@ func fallen(do func()) {
 // A put that panics, or ends its goroutine, wherever it may be, leaves nothing behind that others
 // wait for.
 func TestAPanicLeavesNothing(t *testing.T) {
-	for _, at := range []string{"write", "commit", "recorded", "lend", "quiet"} {
+	for _, at := range []string{"admit", "claim", "write", "commit", "recorded", "acquire", "wait"} {
 		for _, exit := range []bool{false, true} {
 			t.Run(at, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					v := start(t, session.Config{Puts: 1, Small: 2, Buffer: 4, Buffers: 1})
+					var now broken
+					v := start(t, session.Config{Puts: 1, Small: 2, Large: 4, MaxLarge: 1, Buffers: brokenBuffers{&now}})
 					s := begin(t, v, 8, 8)
 					p := newPage(t, 8)
+					now = broken{p, at, exit}
 					fallen(func() {
-						_ = v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("01234567")), broken{p, at, exit})
+						_ = v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("01234567")), now)
 					})
+					now = broken{}
 					began := time.Now()
 					if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("01234567")), p); err != nil {
 						t.Error(err)
 					}
 					fallen(func() {
-						_ = v.Finish(t.Context(), func(context.Context, []session.Session) error {
+						_ = v.Finish(t.Context(), func(context.Context, []session.Session) (bool, error) {
 							broken{nil, "end", exit}.fall("end")
-							return nil
+							return false, nil
 						}, session.Want{ID: s.ID, Bytes: 8})
 					})
 					if err := v.Finish(t.Context(), nil, session.Want{ID: s.ID, Bytes: 8}); err != nil {

@@ -209,12 +209,7 @@ func (u *Service) write(ctx context.Context, id session.SessionID, body io.Reade
 		return nil, err
 	}
 	defer w.Close()
-	to := digesting{w, io.MultiWriter(sum, crc)}
-	if lender, ok := w.(blob.Lender); ok {
-		err = u.Sessions.Copy(lending{to, lender}, body, n)
-	} else {
-		err = u.Sessions.Copy(to, body, n)
-	}
+	err = u.Sessions.Copy(digesting{w, io.MultiWriter(sum, crc)}, body, n)
 	var e catalog.Extent
 	if err == nil {
 		e, err = w.Commit(context.WithoutCancel(ctx), 0, n, crc.Sum32())
@@ -243,12 +238,6 @@ func (d digesting) WriteAt(p []byte, off int64) (int, error) {
 		_, _ = d.sums.Write(part) // digests take everything
 	}
 	return n, err
-}
-
-// lending is digesting where the store has memory for it.
-type lending struct {
-	digesting
-	blob.Lender
 }
 
 // publish makes a content that is settled a memory, in the one transaction of a create without a
@@ -312,7 +301,7 @@ func (u *Service) createLarge(ctx context.Context, c access.Caller, n note, p Pu
 			u.tracks.forget(s.ID)
 		}
 	}()
-	length, err := u.pour(ctx, c, n, s, p, body)
+	length, err := u.pour(ctx, c, s, p, body)
 	if err != nil {
 		return m, err
 	}
@@ -320,18 +309,13 @@ func (u *Service) createLarge(ctx context.Context, c access.Caller, n note, p Pu
 }
 
 // pour puts the whole body into the session, and compares the body's digest at its end.
-func (u *Service) pour(ctx context.Context, c access.Caller, n note, s session.Session, p Put, body io.Reader) (int64, error) {
-	most := u.most(s)
+func (u *Service) pour(ctx context.Context, c access.Caller, s session.Session, p Put, body io.Reader) (int64, error) {
 	// Pieces are recorded as they come, so the digest of the whole can only be compared behind
 	// them: the session ends with the request either way.
-	k := u.newSink(ctx, c, n.Capsule, s, p)
+	k := u.newSink(ctx, c, body, p)
 	k.streaming = true
 	defer k.close()
-	var length int64
-	err := k.stream(body, session.Range{End: most}, func(in *orderedBody) (err error) {
-		length, err = u.Sessions.PutAt(ctx, s.ID, 0, in, k, false)
-		return err
-	})
+	length, err := u.Sessions.PutAt(ctx, s.ID, 0, p.Length, k.in, k, false)
 	if err == nil {
 		err = k.compare()
 	}

@@ -138,8 +138,8 @@ func (u *Service) finishOnce(ctx context.Context, c access.Caller, reqs []Finish
 	}
 	if len(open) > 0 {
 		err := u.Sessions.Finish(ctx, u.committing(c, open), wants...)
-		if errors.Is(err, session.ErrGenMoved) || errors.Is(err, session.ErrFinished) {
-			return nil, true, nil
+		if errors.Is(err, session.ErrGenMoved) || errors.Is(err, session.ErrFinished) || errors.Is(err, session.ErrLength) {
+			return nil, true, nil // what was verified is no more; what has become of it is the answer
 		}
 		if err != nil {
 			again, err := u.failed(ctx, open, err)
@@ -236,7 +236,7 @@ func (u *Service) verify(ctx context.Context, c access.Caller, req FinishRequest
 	if err := s.Incomplete(req.Length); err != nil {
 		return nil, err
 	}
-	sum, s, err := u.waitForDigest(ctx, s.ID, req.Length)
+	sum, s, err := u.waitForDigest(ctx, s, req.Length)
 	if err != nil {
 		return nil, err
 	}
@@ -317,7 +317,7 @@ func (u *Service) mismatch(ctx context.Context, s session.Session, sum catalog.S
 // transaction, in which the role and the token are asked for again. It is idempotent by session id,
 // and fenced by the session's generation.
 func (u *Service) committing(c access.Caller, open []*verified) session.End {
-	return func(ctx context.Context, sealed []session.Session) error {
+	return func(ctx context.Context, sealed []session.Session) (ended bool, err error) {
 		gens := map[session.SessionID]uint64{}
 		for _, s := range sealed {
 			gens[s.ID] = s.Gen
@@ -327,11 +327,11 @@ func (u *Service) committing(c access.Caller, open []*verified) session.End {
 			extents = append(extents, v.pieces...)
 		}
 		if err := u.Blobs.Settle(ctx, extents); err != nil {
-			return err
+			return false, err
 		}
 		at := u.moment()
 		memories := make([]catalog.Memory, len(open))
-		err := u.Catalog.Update(ctx, func(tx catalog.Tx) error {
+		err = u.Catalog.Update(ctx, func(tx catalog.Tx) error {
 			if err := u.allow(tx, c, access.Write, open[0].n.Capsule); err != nil {
 				return err
 			}
@@ -355,12 +355,12 @@ func (u *Service) committing(c access.Caller, open []*verified) session.End {
 			return nil
 		})
 		if err != nil {
-			return unknown(err)
+			return false, unknown(err)
 		}
 		for i, v := range open {
 			v.done = &memories[i]
 		}
-		return nil
+		return true, nil
 	}
 }
 

@@ -76,7 +76,7 @@ func FuzzMerge(f *testing.F) {
 			return session.Entry{Range: session.Range{Off: int64(from), End: int64(to)}, Note: note}
 		}
 		a, b, c := entry(place, 0, 0, i, hashed, 0), entry(place, i, i, j, hashed+1, 0), entry(place, j, j, len(data), 1, 0)
-		ab, ok := Merge(a, b)
+		ab, ok := merge(a, b)
 		whole := session.Entry{Range: session.Range{Off: 0, End: int64(j)}, Note: ab}
 		if !ok {
 			if _, err := decodePiece(a.Note); err == nil {
@@ -84,7 +84,7 @@ func FuzzMerge(f *testing.F) {
 			}
 			return // a name that is no text: such a note is none
 		}
-		all, ok := Merge(whole, c)
+		all, ok := merge(whole, c)
 		p, err := decodePiece(all)
 		if !ok || err != nil || p.Place != place || p.Off != at || p.CRC != crc32.Checksum(data, castagnoli) {
 			t.Fatalf("%v, %v: %+v", ok, err, p)
@@ -92,7 +92,7 @@ func FuzzMerge(f *testing.F) {
 		if want := max(hashed, hashed+1, 1); p.Hashed != want {
 			t.Fatalf("hashed %d, want %d", p.Hashed, want)
 		}
-		if _, ok := Merge(a, entry(other, i, i, j, 0, gap)); ok && (other != place || gap != 0) {
+		if _, ok := merge(a, entry(other, i, i, j, 0, gap)); ok && (other != place || gap != 0) {
 			t.Fatalf("merged, although it lies at %q, %d further", other, gap)
 		}
 	})
@@ -108,7 +108,7 @@ func FuzzMergeNotes(f *testing.F) {
 	f.Add(good, []byte{}, int64(0))
 	f.Fuzz(func(t *testing.T, a, b []byte, n int64) {
 		r := session.Range{End: n & (1<<40 - 1)}
-		merged, ok := Merge(session.Entry{Range: r, Note: a}, session.Entry{Range: session.Range{Off: r.End, End: r.End + 1}, Note: b})
+		merged, ok := merge(session.Entry{Range: r, Note: a}, session.Entry{Range: session.Range{Off: r.End, End: r.End + 1}, Note: b})
 		_, errA := decodePiece(a)
 		_, errB := decodePiece(b)
 		_, err := decodePiece(merged)

@@ -202,18 +202,21 @@ func extentsOf(entries []session.Entry, from int64) ([]catalog.Extent, error) {
 	return extents, nil
 }
 
-// waitForDigest waits until SHA-256 has got to the session's end, and gives it with the generation
-// that it is true of.
-func (u *Service) waitForDigest(ctx context.Context, id session.SessionID, length int64) (sum catalog.SHA256, s session.Session, err error) {
+// waitForDigest waits until SHA-256 has got to the end of a session that was loaded as `was`, and
+// gives it with the session that it is true of.
+func (u *Service) waitForDigest(ctx context.Context, was session.Session, length int64) (sum catalog.SHA256, s session.Session, err error) {
+	id := was.ID
 	t := u.tracks.hold(id)
 	defer u.tracks.release(t)
 	defer t.addFinish()()
 	for tries := 0; ; tries++ {
-		if s, err = u.Sessions.Status(ctx, id); err != nil {
-			return sum, s, err
+		if s = was; tries > 0 {
+			if s, err = u.Sessions.Status(ctx, id); err != nil {
+				return sum, s, err
+			}
 		}
 		if s.State.Ended() {
-			return sum, s, s.State.Err() // by somebody else: its pieces are forgotten, there is nothing left to hash
+			return sum, s, s.State.Err() // its pieces are forgotten, there is nothing left to hash
 		}
 		if s.Prefix() > length {
 			return sum, s, &LengthError{Want: s.Prefix(), Got: length} // somebody goes on sending

@@ -208,7 +208,7 @@ func (t *track) wrote(gen uint64) {
 	}
 }
 
-// Undo implements session.Undoer.
+// Undo implements session.Committer.
 func (k *sink) Undo(rest []session.Range) {
 	if k.w == nil || k.undone {
 		return

@@ -131,9 +131,15 @@ func decodeNoted(b []byte, v any) error {
 	return nil
 }
 
-// Merge joins two adjacent entries of one chunk that lie side by side at one place: their CRCs are
-// combined, and of their hash states the later one is kept. It is session.Config.Merge.
-func Merge(a, b session.Entry) ([]byte, bool) {
+// EngineConfig is cfg with what the engine of a Service has to know of its notes.
+func EngineConfig(cfg session.Config) session.Config {
+	cfg.Merge, cfg.Match = merge, match
+	return cfg
+}
+
+// merge joins two adjacent entries of one chunk that lie side by side at one place: their CRCs are
+// combined, and of their hash states the later one is kept.
+func merge(a, b session.Entry) ([]byte, bool) {
 	pa, errA := decodePiece(a.Note)
 	pb, errB := decodePiece(b.Note)
 	if errA != nil || errB != nil || pa.Place != pb.Place || pa.Off+a.Len() != pb.Off {
@@ -146,6 +152,23 @@ func Merge(a, b session.Entry) ([]byte, bool) {
 	}
 	encoded, err := out.encode()
 	return encoded, err == nil
+}
+
+// match compares what another node has recorded of the same range. Its bytes are the same if their
+// CRC-32C is; ours become garbage at their own place.
+func match(own, theirs session.Entry) error {
+	a, err := decodePiece(own.Note)
+	if err != nil {
+		return err
+	}
+	b, err := decodePiece(theirs.Note)
+	if err != nil {
+		return err
+	}
+	if a.CRC != b.CRC {
+		return session.ErrConflict
+	}
+	return nil
 }
 
 // fingerprint tells one request from another under the same idempotency key. What the server chose

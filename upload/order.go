@@ -1,6 +1,8 @@
 package upload
 
 import (
+	"errors"
+	"io"
 	"slices"
 	"sync"
 	"time"
@@ -52,10 +54,11 @@ func (p *pace) read(n int, began, now time.Time) {
 
 // orderedBody is a put's body, in the order that the session's puts take.
 type orderedBody struct {
-	*bounded
-	t          *track
+	body       io.Reader
+	t          *track        // nil: it is in no order yet
 	at         session.Range // where the put's bytes lie
 	neverWaits bool          // it is never held
+	left       bool          // it is in order no more
 	waited     time.Duration
 	woken      chan struct{} // closed when it is to be held no more
 	once       sync.Once
@@ -63,17 +66,25 @@ type orderedBody struct {
 	readSince time.Time // since when the Read runs that is running; zero: none is. Under track.mu
 }
 
-// order puts a body in order. done must follow.
-func (t *track) order(r *bounded, off int64, p Put) *orderedBody {
-	n := &orderedBody{bounded: r, t: t, at: session.Range{Off: off, End: off + r.n}, neverWaits: p.Multiplexed, woken: make(chan struct{})}
+// newBody is the body of a put that is not in order yet.
+func newBody(body io.Reader, p Put) *orderedBody {
+	return &orderedBody{body: body, neverWaits: p.Multiplexed, woken: make(chan struct{})}
+}
+
+// order puts a body, whose bytes lie at r, in order. done must follow.
+func (t *track) order(n *orderedBody, r session.Range) {
+	n.t, n.at = t, r
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.puts = append(t.puts, n)
-	return n
 }
 
 // done lets the next one be first.
 func (n *orderedBody) done() {
+	if n.left {
+		return
+	}
+	n.left = true
 	n.t.mu.Lock()
 	defer n.t.mu.Unlock()
 	n.t.puts = slices.DeleteFunc(n.t.puts, func(o *orderedBody) bool { return o == n })
@@ -96,7 +107,10 @@ func (n *orderedBody) aheadOfHash() bool {
 // SetReadDeadline implements session.DeadlineReader.
 func (n *orderedBody) SetReadDeadline(at time.Time) error {
 	n.once.Do(func() { close(n.woken) })
-	return n.bounded.SetReadDeadline(at)
+	if d, ok := n.body.(session.DeadlineReader); ok {
+		return d.SetReadDeadline(at)
+	}
+	return errors.ErrUnsupported
 }
 
 // Read implements io.Reader.
@@ -106,7 +120,7 @@ func (n *orderedBody) Read(p []byte) (int, error) {
 	n.t.mu.Lock()
 	n.readSince = began
 	n.t.mu.Unlock()
-	k, err := n.bounded.Read(p)
+	k, err := n.body.Read(p)
 	n.t.mu.Lock()
 	defer n.t.mu.Unlock()
 	if n.readSince = (time.Time{}); n.atHash() {
@@ -150,7 +164,4 @@ func (n *orderedBody) mustWait() (changed <-chan struct{}, hold bool) {
 	return nil, false
 }
 
-var (
-	_ session.DeadlineReader = (*orderedBody)(nil)
-	_ session.LimitedReader  = (*orderedBody)(nil)
-)
+var _ session.DeadlineReader = (*orderedBody)(nil)

@@ -24,7 +24,9 @@ func (l link) Read(p []byte) (int, error) {
 func orderedBodies(links ...io.Reader) (t *track, all []*orderedBody) {
 	t = &track{loaded: true, changed: make(chan struct{})}
 	for i, l := range links {
-		all = append(all, t.order(&bounded{l, 1 << 30}, int64(i)<<30, Put{}))
+		n := newBody(l, Put{})
+		t.order(n, session.Range{Off: int64(i) << 30, End: int64(i+1) << 30})
+		all = append(all, n)
 	}
 	return t, all
 }

@@ -23,21 +23,21 @@ func (u *Service) Abort(ctx context.Context, c access.Caller, id session.Session
 
 // Release is the upload's part of an abort: the reservation is given back and the bytes are marked
 // as garbage in the commit that ends the session. It is a session.End.
-func (u *Service) Release(ctx context.Context, sealed []session.Session) error {
+func (u *Service) Release(ctx context.Context, sealed []session.Session) (ended bool, err error) {
 	return u.release(ctx, sealed, session.Aborted, catalog.SessionAborted)
 }
 
 // Expire is Release for the end of the time to live.
-func (u *Service) Expire(ctx context.Context, sealed []session.Session) error {
+func (u *Service) Expire(ctx context.Context, sealed []session.Session) (ended bool, err error) {
 	return u.release(ctx, sealed, session.Expired, catalog.SessionExpired)
 }
 
-func (u *Service) release(ctx context.Context, sealed []session.Session, to session.State, event catalog.EventType) error {
+func (u *Service) release(ctx context.Context, sealed []session.Session, to session.State, event catalog.EventType) (ended bool, err error) {
 	places := make([][]string, len(sealed))
 	for i, s := range sealed {
 		entries, err := u.Sessions.Entries(ctx, s.ID, session.All(), 0)
 		if err != nil {
-			return err
+			return false, err
 		}
 		var extents []catalog.Extent
 		for _, e := range entries {
@@ -50,7 +50,7 @@ func (u *Service) release(ctx context.Context, sealed []session.Session, to sess
 		places[i] = placesOf(extents)
 	}
 	at := u.moment()
-	err := u.Catalog.Update(ctx, func(tx catalog.Tx) error {
+	err = u.Catalog.Update(ctx, func(tx catalog.Tx) error {
 		for i, s := range sealed {
 			if err := tx.EndSession(s.ID, s.Gen, to); err != nil {
 				return err
@@ -77,7 +77,7 @@ func (u *Service) release(ctx context.Context, sealed []session.Session, to sess
 			}
 		}
 	}
-	return unknown(err)
+	return err == nil, unknown(err)
 }
 
 // unknown tells the engine that a commit may have happened.

@@ -119,28 +119,30 @@ func (u *Service) Active(id session.SessionID) bool {
 	return ok
 }
 
-// loadOwn loads a session for its creator: for anybody else it does not exist. A creator whose role
-// was taken away is refused with access.ErrForbidden. Only a request that is not refused counts as
-// activity.
+// loadOwn loads a session for its creator. Only a request that is not refused counts as activity.
 func (u *Service) loadOwn(ctx context.Context, c access.Caller, id session.SessionID, a access.Action, touch bool) (session.Session, note, error) {
 	s, err := u.Sessions.Status(ctx, id)
 	if err != nil {
 		return s, note{}, err
 	}
+	n, err := u.decide(ctx, c, s, a)
+	if err == nil && touch {
+		s, err = u.Sessions.Touch(ctx, s)
+	}
+	return s, n, err
+}
+
+// decide refuses everybody except for a session's creator: for anybody else it does not exist. A
+// creator whose role was taken away is refused with access.ErrForbidden.
+func (u *Service) decide(ctx context.Context, c access.Caller, s session.Session, a access.Action) (note, error) {
 	if s.Owner != c.Principal {
-		return s, note{}, session.ErrNotFound
+		return note{}, session.ErrNotFound
 	}
 	n, err := decodeNote(s.Note)
 	if err != nil {
-		return s, n, fmt.Errorf("session %s: %w", id, err)
+		return n, fmt.Errorf("session %s: %w", s.ID, err)
 	}
-	err = u.Catalog.View(ctx, func(r catalog.Reader) error {
-		return u.allow(r, c, a, n.Capsule)
-	})
-	if err == nil && touch {
-		s, err = u.Sessions.Touch(ctx, id)
-	}
-	return s, n, err
+	return n, u.Catalog.View(ctx, func(r catalog.Reader) error { return u.allow(r, c, a, n.Capsule) })
 }
 
 // allow asks whether the creator of a session may still act on it in its capsule. He knows that it

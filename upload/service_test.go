@@ -94,7 +94,7 @@ func (w *world) restart() {
 		w.Close()
 	}
 	var err error
-	w.sessions, err = session.New(w.t.Context(), w.stores.Sessions(), session.Config{Merge: upload.Merge, TTL: time.Hour})
+	w.sessions, err = session.New(w.t.Context(), w.stores.Sessions(), upload.EngineConfig(session.Config{TTL: time.Hour}))
 	w.check(err)
 	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: w.blobs, Clock: clock{}, Limits: limits()})
 }

@@ -22,7 +22,7 @@ import (
 // hash it is hashed into a clone of that state. The clone becomes the state only in Recorded:
 // the bytes of a put that was cut or superseded never move the hash.
 //
-//	Lend, Done ─▶ Writer            the memory that a fast put is read into
+//	Admit, Claim ─▶ what the caller may, and what is announced
 //	WriteAt  ─┬─▶ Writer ─────────▶ place       Commit: extent, CRC, hash state ─▶ note
 //	          ├─▶ CRC-32C per piece             Recorded: the clone is published
 //	          └─▶ clone of SHA-256, body's digest
@@ -30,18 +30,24 @@ import (
 type sink struct {
 	u   *Service
 	ctx context.Context
-	// c must still be allowed to write into capsule when bytes are recorded.
-	c       access.Caller
-	capsule string
+	c   access.Caller // who must still be allowed to write when bytes are recorded
+	put Put
+	in  *orderedBody
+	// chunk: the put is one whole chunk, of index from; else from is an offset.
+	chunk bool
+	from  int64
 
-	s    session.Session
-	t    *track
-	put  Put
-	in   *orderedBody
+	capsule string // known from Admit on
+	// Known from Claim on:
+	s    session.Session // as it was claimed
+	last session.Session // as of the last record
+	t    *track          // nil: nothing is claimed
+	r    session.Range
+	gen  uint64 // under which it counts as writing
+
 	w    blob.Writer
 	run  []run // written, not yet committed
 	hash *prefixHash
-	gen  uint64 // under which it counts as writing
 	// undone: what it has left is told of.
 	undone bool
 
@@ -64,33 +70,31 @@ type run struct {
 	crc uint32
 }
 
-// newSink prepares a put into s. close must follow.
-func (u *Service) newSink(ctx context.Context, c access.Caller, capsule string, s session.Session, p Put) *sink {
-	k := &sink{u: u, ctx: context.WithoutCancel(ctx), c: c, capsule: capsule, s: s, t: u.tracks.hold(s.ID), put: p}
+// newSink prepares a put. close must follow.
+func (u *Service) newSink(ctx context.Context, c access.Caller, body io.Reader, p Put) *sink {
+	k := &sink{u: u, ctx: context.WithoutCancel(ctx), c: c, put: p, in: newBody(body, p)}
 	if p.SHA256 != nil {
 		k.body = sha256.New()
 	}
-	k.gen = placeGen(s)
-	k.t.writes(k.gen)
 	return k
 }
 
-// stream puts the body, in its order among the session's puts.
-func (k *sink) stream(body io.Reader, r session.Range, put func(in *orderedBody) error) error {
-	// So that it is known who is first. What keeps it from being loaded will be said by the put
-	// itself.
-	_, _ = k.u.prefixHash(k.ctx, k.t, k.s)
-	k.in = k.t.order(&bounded{body, r.Len()}, r.Off, k.put)
-	defer k.in.done()
-	return put(k.in)
+// use makes s the session that the put works with, and counts the put as writing to its places.
+func (k *sink) use(s session.Session) {
+	k.t.writes(placeGen(s))
+	if k.s.ID != 0 {
+		k.t.wrote(k.gen)
+	}
+	k.s, k.last, k.gen = s, s, placeGen(s)
 }
 
-// Claimed implements session.Claimer.
-func (k *sink) Claimed(s session.Session) { k.s = s }
-
 func (k *sink) close() {
+	if k.t == nil {
+		return
+	}
 	defer k.u.tracks.release(k.t)
 	defer k.t.wrote(k.gen)
+	k.in.done()
 	if k.back != nil {
 		defer k.back.Close()
 	}
@@ -109,6 +113,7 @@ func (k *sink) WriteAt(p []byte, off int64) (int, error) {
 	if err := k.open(); err != nil {
 		return 0, err
 	}
+	k.w.ReadSoon(k.in.aheadOfHash()) // to be hashed
 	n, err := k.w.WriteAt(p, off)
 	if err != nil {
 		return n, err
@@ -136,28 +141,6 @@ func (k *sink) open() (err error) {
 		k.w, err = k.u.Blobs.Writer(k.ctx, k.s.ID, placeGen(k.s), whole(k.s))
 	}
 	return err
-}
-
-// Lend implements session.Lender: the memory is that of the content store, if it has any. What is
-// to be read back stays in the page cache.
-func (k *sink) Lend(off, n int64) []byte {
-	if k.in.aheadOfHash() || k.open() != nil { // WriteAt will say why
-		return nil
-	}
-	if l, ok := k.w.(blob.Lender); ok {
-		return l.Lend(off, n)
-	}
-	return nil
-}
-
-// Done implements session.Lender.
-func (k *sink) Done() { k.w.(blob.Lender).Done() }
-
-// Quiet implements session.Lender.
-func (k *sink) Quiet() {
-	if l, ok := k.w.(blob.Lender); ok {
-		l.Quiet()
-	}
 }
 
 // whole is how long the session's content is, where one chunk has it all, else -1.
@@ -354,38 +337,18 @@ func (p Put) compare(sum []byte, crc uint32) error {
 	return nil
 }
 
-// Recorded implements session.Recorder.
+// Recorded implements session.Committer.
 func (k *sink) Recorded(s session.Session) {
+	k.last = s
 	// Bytes that were too few to be recorded are in the state, and not yet in the session.
 	if k.hash != nil && len(k.run) == 0 {
 		k.t.advanceHash(s, *k.hash)
 	}
 }
 
-// Match implements session.Matcher: another node recorded the same range first. Its bytes are the
-// same where length and CRC-32C are; ours become garbage at their own place.
-func (k *sink) Match(_ context.Context, own, theirs session.Entry) error {
-	a, err := decodePiece(own.Note)
-	if err != nil {
-		return err
-	}
-	b, err := decodePiece(theirs.Note)
-	if err != nil {
-		return err
-	}
-	if a.CRC != b.CRC {
-		return session.ErrConflict
-	}
-	return nil
-}
-
 var (
 	_ session.ByteSink  = (*sink)(nil)
+	_ session.Admitter  = (*sink)(nil)
 	_ session.Verifier  = (*sink)(nil)
 	_ session.Committer = (*sink)(nil)
-	_ session.Recorder  = (*sink)(nil)
-	_ session.Claimer   = (*sink)(nil)
-	_ session.Undoer    = (*sink)(nil)
-	_ session.Matcher   = (*sink)(nil)
-	_ session.Lender    = (*sink)(nil)
 )

@@ -113,18 +113,34 @@ func (t *track) notify() {
 func (u *Service) prefixHash(ctx context.Context, t *track, s session.Session) (prefixHash, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if err := u.loadHash(ctx, t, s); err != nil {
+		return prefixHash{}, err
+	}
+	return t.hash.clone()
+}
+
+// hashed is how far the prefix hash has got that is valid for s.
+func (u *Service) hashed(ctx context.Context, t *track, s session.Session) (off int64, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	err = u.loadHash(ctx, t, s)
+	return t.hash.off, err
+}
+
+// loadHash makes t.hash one that is valid for s. t.mu is held.
+func (u *Service) loadHash(ctx context.Context, t *track, s session.Session) error {
 	if t.loaded && s.Stale(t.hash.gen, session.Range{End: t.hash.off}) {
 		t.loaded = false
 	}
 	if !t.loaded {
 		r, err := u.loadCheckpoint(ctx, s)
 		if err != nil {
-			return prefixHash{}, err
+			return err
 		}
 		t.hash, t.loaded = r, true
 	}
 	t.hash.gen = max(t.hash.gen, s.Gen)
-	return t.hash.clone()
+	return nil
 }
 
 // loadCheckpoint finds the furthest state that was stored: in the notes of the entries, or by a
@@ -132,6 +148,9 @@ func (u *Service) prefixHash(ctx context.Context, t *track, s session.Session) (
 func (u *Service) loadCheckpoint(ctx context.Context, s session.Session) (prefixHash, error) {
 	best, state := prefixHash{gen: s.Gen, h: sha256.New()}, []byte(nil)
 	prefix := session.Range{End: s.Prefix()}
+	if prefix.Empty() {
+		return best, nil
+	}
 	consider := func(off int64, gen uint64, b []byte) {
 		if off > best.off && off <= prefix.End && len(b) > 0 && !s.Stale(gen, session.Range{End: off}) {
 			best.off, state = off, b

@@ -94,6 +94,9 @@ func (w *memWriter) WriteAt(p []byte, off int64) (int, error) {
 	return copy(place.b[off:], p), nil
 }
 
+// ReadSoon implements blob.Writer.
+func (w *memWriter) ReadSoon(bool) {}
+
 // Commit implements blob.Writer.
 func (w *memWriter) Commit(_ context.Context, off, n int64, crc uint32) (catalog.Extent, error) {
 	return catalog.Extent{Place: w.name, Off: off, Len: n, CRC32C: crc}, nil

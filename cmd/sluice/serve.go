@@ -150,7 +150,7 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error), 
 		return s, err
 	}
 	clock := systemClock{}
-	engine, err := session.New(ctx, s.meta.Sessions(), session.Config{TTL: c.SessionTTL, Merge: upload.Merge, MinPiece: 4 << 10, States: b.States, Clock: clock, Buffers: b.Large})
+	engine, err := session.New(ctx, s.meta.Sessions(), upload.EngineConfig(session.Config{TTL: c.SessionTTL, MinPiece: 4 << 10, States: b.States, Clock: clock, MaxLarge: b.Large, Buffers: s.blobs.Buffers()}))
 	if err != nil {
 		return s, err
 	}

@@ -5,9 +5,9 @@
 // are read into memory of this package, and go from there to the disk; each buffer is hashed by its
 // owner while it is written:
 //
-//	caller   Lend ▶ fill 1 ▶ WriteAt ▶ hash 1 ▶ Done ▶ Lend ▶ fill 2 ▶ WriteAt ▶ hash 2 ▶ Done …
-//	                            ╲                                         ╲
-//	disk                         ╰─── write 1 ─────────────────────────▶   ╰─── write 2 ──── …
+//	caller   Acquire ▶ fill 1 ▶ WriteAt ▶ hash 1 ▶ Release ▶ Acquire ▶ fill 2 ▶ WriteAt ▶ hash 2 …
+//	                              ╲                                        ╲
+//	disk                           ╰─── write 1 ────────────────────────▶   ╰─── write 2 ──── …
 //
 //	a buffer  │ head │ whole blocks …                   │ tail │
 //	            cache   O_DIRECT, in the background        cache
@@ -34,7 +34,7 @@ import (
 
 // Config bounds a Pool. The zero value of a field takes the default that is named.
 type Config struct {
-	// Off lends nothing: everything goes through the cache.
+	// Off gives no memory: everything goes through the cache.
 	Off bool
 	// Block is what is written past the cache, in bytes: a power of two (a page, at least
 	// durable.Block).
@@ -45,23 +45,24 @@ type Config struct {
 	Buffers int
 }
 
-// Pool is the memory of any number of Writers. It is safe for concurrent use.
+// Pool is the memory of any number of Streams. It is safe for concurrent use.
 type Pool struct {
 	cfg Config
-	// unable: the file system has no direct I/O, and lending would only make large buffers of what
-	// small ones do as well.
+	// unable: the file system has no direct I/O, and large buffers would do no better than small
+	// ones.
 	unable atomic.Bool
 
 	mu   sync.Mutex
-	made int
+	all  []*buffer
 	free []*buffer
 }
 
 // buffer is one piece of memory that begins at a multiple of a block.
 type buffer struct {
 	mem []byte
-	// users are who may still read it: the caller until Done, and the write under way.
+	// users are who may still read it: who has acquired it, and the write under way.
 	users atomic.Int32
+	of    *Stream // that has acquired it last
 }
 
 // NewPool makes an empty pool; memory is had when it is first wanted, and kept.
@@ -88,13 +89,13 @@ func (p *Pool) get() *buffer {
 	case n > 0:
 		b = p.free[n-1]
 		p.free = p.free[:n-1]
-	case p.made < p.cfg.Buffers:
+	case len(p.all) < p.cfg.Buffers:
 		mem, err := memory(p.cfg.Buffer)
 		if err != nil {
 			return nil
 		}
-		p.made++
 		b = newBuffer(mem)
+		p.all = append(p.all, b)
 	default:
 		return nil
 	}
@@ -111,6 +112,18 @@ func (p *Pool) drop(b *buffer) {
 	}
 }
 
+// holding gives the buffer that q is a part of, or nil.
+func (p *Pool) holding(q []byte) *buffer {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, b := range p.all {
+		if b.has(q) {
+			return b
+		}
+	}
+	return nil
+}
+
 // has reports whether q is a part of the buffer.
 func (b *buffer) has(q []byte) bool {
 	// A part of it that was not cut off at its capacity ends where it does.
@@ -118,59 +131,103 @@ func (b *buffer) has(q []byte) bool {
 	return len(q) > 0 && at >= 0 && &b.mem[at] == &q[0]
 }
 
-// Writer writes one stream of bytes to a file. Lend, WriteAt, Done and Wait are called by one
-// goroutine at a time.
-type Writer struct {
+// Stream is the memory that one stream of bytes is read into, one buffer at a time. One goroutine
+// calls Acquire and Release, any goroutine Wait.
+type Stream struct {
 	pool *Pool
-	file durable.File
-	past durable.DirectFile // nil until it is needed, and where there is none
-	lent *buffer            // the caller's
-	busy chan struct{}      // closed when the write that is under way is done; nil: none is
-	err  error              // of writes that were done behind the caller's back
+	b    *buffer // nil: none is acquired
+
+	mu   sync.Mutex
+	busy chan struct{} // closed when the write that is under way is done; nil: none was
 }
 
-// Use makes w write to f, which stays the caller's. The zero Writer lends memory before it has a
-// file.
-func (w *Writer) Use(f durable.File) { w.file = f }
+// NewStream gives the memory of a stream.
+func (p *Pool) NewStream() *Stream { return &Stream{pool: p} }
 
-// Lend gives memory for the bytes from off on, of which n may come, or nil: where that is not worth
-// it, or too many have some. It is as long as it takes for the next to begin at a whole block. What
-// was lent before must be Done.
-func (w *Writer) Lend(p *Pool, off, n int64) []byte {
-	if p.cfg.Off || p.unable.Load() || n < int64(p.cfg.Buffer)/4 || w.lent != nil {
+// Acquire gives memory for the bytes from off on, of which n may come, or nil: where that is not
+// worth it, or too many have some. It is as long as it takes for the next to begin at a whole
+// block. What was acquired before must be released.
+func (s *Stream) Acquire(off, n int64) []byte {
+	p := s.pool
+	if p.cfg.Off || p.unable.Load() || n < int64(p.cfg.Buffer)/4 || s.b != nil {
 		return nil
 	}
 	b := p.get()
-	if b == nil && w.busy != nil {
-		w.await() // its memory is as good
+	if b == nil && s.writing() {
+		s.Wait() // its memory is as good
 		b = p.get()
 	}
 	if b == nil {
 		return nil
 	}
-	w.pool, w.lent = p, b
+	b.of, s.b = s, b
 	return b.mem[off%int64(p.cfg.Block):]
 }
 
-// Done says that the caller does not touch what was lent any more.
-func (w *Writer) Done() {
-	if w.lent != nil {
-		w.pool.drop(w.lent)
-		w.lent = nil
+// Release says that the caller does not touch what was acquired any more. A write that is under way
+// may go on reading it.
+func (s *Stream) Release() {
+	if s.b != nil {
+		s.pool.drop(s.b)
+		s.b = nil
 	}
 }
 
-// WriteAt writes q: through the cache, or past it but for what is left of whole blocks. Then these
-// may still be on their way when it returns, and their error is that of a later WriteAt, or of
-// Wait; before that q must not change. Only what is of the memory that is lent goes past.
+// writing reports whether a write may be under way.
+func (s *Stream) writing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.busy != nil
+}
+
+// Wait returns when nothing of the stream's memory is being written. What came of it the Writer
+// says.
+func (s *Stream) Wait() {
+	s.mu.Lock()
+	busy := s.busy
+	s.mu.Unlock()
+	if busy == nil {
+		return
+	}
+	<-busy
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.busy == busy {
+		s.busy = nil
+	}
+}
+
+// Writer writes one stream of bytes to a file, past the cache as far as they lie in memory of its
+// Pool. WriteAt and Wait are called by one goroutine at a time.
+type Writer struct {
+	Pool *Pool
+	// Cached writes everything through the cache: it will soon be read.
+	Cached bool
+
+	file durable.File
+	past durable.DirectFile // nil until it is needed, and where there is none
+	busy chan struct{}      // closed when the write that is under way is done; nil: none is
+	err  error              // of writes that were done behind the caller's back
+}
+
+// Use makes w write to f, which stays the caller's.
+func (w *Writer) Use(f durable.File) { w.file = f }
+
+// WriteAt writes q: through the cache, or past it except for what is left of whole blocks. Then
+// these may still be on their way when it returns, and their error is that of a later WriteAt, or
+// of Wait; before that q must not change. Only a part of a buffer that is acquired goes past.
 func (w *Writer) WriteAt(q []byte, off int64) (n int, past bool, err error) {
 	if err := w.Wait(); err != nil {
 		return 0, false, err
 	}
 	end := off + int64(len(q))
 	from, to := off, off
-	if w.lent != nil && w.lent.has(q) {
-		block := int64(w.pool.cfg.Block)
+	var b *buffer
+	if !w.Cached {
+		b = w.Pool.holding(q)
+	}
+	if b != nil {
+		block := int64(w.Pool.cfg.Block)
 		from, to = (off+block-1)/block*block, end/block*block
 	}
 	if from >= to || !w.open() {
@@ -187,7 +244,7 @@ func (w *Writer) WriteAt(q []byte, off int64) (n int, past bool, err error) {
 			return int(from - off), true, err
 		}
 	}
-	w.start(q[from-off:to-off], from)
+	w.start(b, q[from-off:to-off], from)
 	return len(q), true, nil
 }
 
@@ -198,17 +255,20 @@ func (w *Writer) open() bool {
 	}
 	past, err := w.file.Direct()
 	if err != nil {
-		w.pool.unable.Store(errors.Is(err, errors.ErrUnsupported))
+		w.Pool.unable.Store(errors.Is(err, errors.ErrUnsupported))
 		return false
 	}
 	w.past = past
 	return true
 }
 
-// start writes whole blocks while the caller goes on.
-func (w *Writer) start(q []byte, off int64) {
-	pool, b, busy := w.pool, w.lent, make(chan struct{})
+// start writes whole blocks of a buffer while the caller goes on.
+func (w *Writer) start(b *buffer, q []byte, off int64) {
+	pool, busy := w.Pool, make(chan struct{})
 	b.users.Add(1)
+	b.of.mu.Lock()
+	b.of.busy = busy
+	b.of.mu.Unlock()
 	w.busy = busy
 	go func() {
 		defer close(busy)
@@ -239,11 +299,10 @@ func (w *Writer) Wait() error {
 	return w.err
 }
 
-// Close waits, and gives up the memory and what Use's file was opened for anew. Only an error of a
-// write that nobody has been told of yet matters, and Wait tells it.
+// Close waits, and gives up what Use's file was opened for anew. Only an error of a write that
+// nobody has been told of yet matters, and Wait tells it.
 func (w *Writer) Close() {
 	w.await()
-	w.Done()
 	if w.past != nil {
 		_ = w.past.Close()
 		w.past = nil

@@ -80,38 +80,39 @@ func (p *past) WriteAt(q []byte, off int64) (int, error) {
 func (p *past) Close() error { return nil }
 
 // put writes content from off on as the engine does, with at most `piece` bytes for each WriteAt.
-func put(t *testing.T, w *Writer, p *Pool, content []byte, off int64, piece int) {
+func put(t *testing.T, w *Writer, content []byte, off int64, piece int) {
 	t.Helper()
+	s := w.Pool.NewStream()
 	for at := 0; at < len(content); {
-		lent := w.Lend(p, off+int64(at), int64(len(content)-at))
-		n := min(len(lent), len(content)-at)
-		if lent == nil {
+		mem := s.Acquire(off+int64(at), int64(len(content)-at))
+		n := min(len(mem), len(content)-at)
+		if mem == nil {
 			n = min(100, len(content)-at)
-			lent = make([]byte, n)
+			mem = make([]byte, n)
 		}
-		copy(lent, content[at:at+n])
-		for b := lent[:n]; len(b) > 0; b = b[min(piece, len(b)):] {
+		copy(mem, content[at:at+n])
+		for b := mem[:n]; len(b) > 0; b = b[min(piece, len(b)):] {
 			q := b[:min(piece, len(b))]
 			if m, _, err := w.WriteAt(q, off+int64(at)); err != nil || m != len(q) {
 				t.Fatalf("writing %d bytes at %d: %d, %v", len(q), off+int64(at), m, err)
 			}
 			at += len(q)
 		}
-		w.Done()
+		s.Release()
 	}
 	if err := w.Wait(); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func open(t *testing.T, d *disk) (w *Writer, path string) {
+func open(t *testing.T, d *disk, p *Pool) (w *Writer, path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "f")
 	f, err := d.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w = &Writer{}
+	w = &Writer{Pool: p}
 	w.Use(f)
 	t.Cleanup(func() { w.Close(); f.Close() })
 	return w, path
@@ -135,13 +136,13 @@ func TestTheBytesArriveWhole(t *testing.T) {
 			for _, n := range []int{0, 1, 99, block - 1, block, block + 1, size - 1, size, size + 1, 3*size + 555} {
 				for _, piece := range []int{1 << 20, block, 5000} {
 					d := &disk{able: able}
-					w, path := open(t, d)
+					w, path := open(t, d, p)
 					around := random(int(off) + n + 3*block)
 					if err := os.WriteFile(path, around, 0o600); err != nil {
 						t.Fatal(err)
 					}
 					content := random(n + 1)[1:]
-					put(t, w, p, content, off, piece)
+					put(t, w, content, off, piece)
 					copy(around[off:], content)
 					if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, around) {
 						t.Fatalf("%d bytes from %d in pieces of %d: the file differs, %v", n, off, piece, err)
@@ -183,10 +184,10 @@ func TestTheSystemsOwnDirectIO(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := NewPool(Config{Buffer: 1 << 20})
-	var w Writer
+	w := Writer{Pool: p}
 	w.Use(f)
 	content := random(5<<20 + 12345)
-	put(t, &w, p, content, 7777, 1<<20)
+	put(t, &w, content, 7777, 1<<20)
 	if w.past == nil || p.unable.Load() {
 		t.Error("nothing went past the cache")
 	}
@@ -196,30 +197,41 @@ func TestTheSystemsOwnDirectIO(t *testing.T) {
 	}
 }
 
-// The caller goes on while a buffer is written, but never into that one.
-func TestABufferIsNotLentWhileItIsWritten(t *testing.T) {
+// The caller goes on while a buffer is written, but never into that one, and who waits for that
+// learns when it is over.
+func TestABufferIsNotGivenWhileItIsWritten(t *testing.T) {
 	d := &disk{able: true, hold: make(chan struct{})}
 	p := NewPool(Config{Block: block, Buffer: size, Buffers: 2})
-	w, _ := open(t, d)
+	w, _ := open(t, d, p)
 	release := sync.OnceFunc(func() { close(d.hold) })
 	t.Cleanup(release)
-	first := w.Lend(p, 0, 10*size)
+	s := p.NewStream()
+	s.Wait() // for nothing
+	first := s.Acquire(0, 10*size)
 	if _, _, err := w.WriteAt(first, 0); err != nil {
 		t.Fatal(err)
 	}
-	w.Done()
-	second := w.Lend(p, size, 10*size)
+	s.Release()
+	second := s.Acquire(size, 10*size)
 	if second == nil || &second[0] == &first[0] {
-		t.Fatal("what is being written is lent")
+		t.Fatal("what is being written is given")
 	}
-	if third := w.Lend(p, 2*size, 10*size); third != nil {
-		t.Error("lent twice at a time")
+	if third := s.Acquire(2*size, 10*size); third != nil {
+		t.Error("given twice at a time")
 	}
-	w.Done()
+	s.Release()
+	waited := make(chan struct{})
+	go func() { s.Wait(); close(waited) }()
 	if p.get() == nil || p.get() != nil {
 		t.Error("more is made than is allowed, or a buffer is lost")
 	}
+	select {
+	case <-waited:
+		t.Error("the write is waited for, and runs")
+	default:
+	}
 	release()
+	<-waited
 	if err := w.Wait(); err != nil {
 		t.Fatal(err)
 	}
@@ -232,39 +244,58 @@ func TestABufferIsNotLentWhileItIsWritten(t *testing.T) {
 func TestALateErrorIsTold(t *testing.T) {
 	d := &disk{able: true, fail: errors.New("the disk is ill")}
 	p := NewPool(Config{Block: block, Buffer: size, Buffers: 4})
-	w, _ := open(t, d)
-	if _, _, err := w.WriteAt(w.Lend(p, 0, 10*size), 0); err != nil {
+	w, _ := open(t, d, p)
+	s := p.NewStream()
+	if _, _, err := w.WriteAt(s.Acquire(0, 10*size), 0); err != nil {
 		t.Fatal(err)
 	}
-	w.Done()
+	s.Release()
 	for range 2 {
-		if _, _, err := w.WriteAt(w.Lend(p, size, 10*size), size); !errors.Is(err, d.fail) {
+		if _, _, err := w.WriteAt(s.Acquire(size, 10*size), size); !errors.Is(err, d.fail) {
 			t.Errorf("the next write: %v", err)
 		}
-		w.Done()
+		s.Release()
 		if err := w.Wait(); !errors.Is(err, d.fail) {
 			t.Errorf("waiting: %v", err)
 		}
 	}
 }
 
-// What the file system can't write past the cache goes through it, and nothing more is lent.
+// What the file system can't write past the cache goes through it, and no more memory is given.
 func TestWithoutDirectIOTheCacheIsUsed(t *testing.T) {
 	d := &disk{able: true, fail: errors.ErrUnsupported}
 	p := NewPool(Config{Block: block, Buffer: size, Buffers: 4})
-	w, path := open(t, d)
+	w, path := open(t, d, p)
 	content := random(2 * size)
-	put(t, w, p, content, 0, size)
+	put(t, w, content, 0, size)
 	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, content) {
 		t.Errorf("the file differs, %v", err)
 	}
-	if w.Lend(p, 0, size) != nil {
-		t.Error("lent although it is of no use")
+	if p.NewStream().Acquire(0, size) != nil {
+		t.Error("given although it is of no use")
 	}
 	if NewPool(Config{Off: true}).get() == nil {
 		t.Error("the pool itself does not know of Off")
 	}
-	if w.Lend(NewPool(Config{Off: true}), 0, 100*size) != nil {
-		t.Error("lent although it is off")
+	if NewPool(Config{Off: true}).NewStream().Acquire(0, 100*size) != nil {
+		t.Error("given although it is off")
+	}
+}
+
+// What will soon be read goes through the cache, from the same memory, and is written when WriteAt
+// returns.
+func TestWhatIsSoonReadGoesThroughTheCache(t *testing.T) {
+	d := &disk{able: true}
+	w, path := open(t, d, NewPool(Config{Block: block, Buffer: size, Buffers: 2}))
+	w.Cached = true
+	content := random(3*size + 5)
+	put(t, w, content, 0, size)
+	for _, k := range d.writes {
+		if k.past {
+			t.Fatalf("%d bytes at %d went past the cache", k.n, k.off)
+		}
+	}
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("the file differs, %v", err)
 	}
 }

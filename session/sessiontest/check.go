@@ -92,7 +92,7 @@ func atOnceModel(t *testing.T, st session.Store, services int) {
 	d := &disk{pages: map[string]*page{}}
 	var vs []*session.Service
 	for range services {
-		v, err := session.New(ctx, st, session.Config{})
+		v, err := session.New(ctx, st, session.Config{Match: d.match})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -115,11 +115,11 @@ func atOnceModel(t *testing.T, st session.Store, services int) {
 					for _, idx := range rand.Perm(maxBytes / chunk) {
 						bring(t, v, s.ID, int64(idx), chunk, &sink{disk: d, name: fmt.Sprint(s.ID, "/", client%services), session: s.ID, store: st})
 					}
-					err = v.Finish(ctx, func(ctx context.Context, sealed []session.Session) error {
+					err = v.Finish(ctx, func(ctx context.Context, sealed []session.Session) (bool, error) {
 						commits[i].Add(1)
 						es, err := st.Entries(ctx, s.ID, session.All(), 0)
 						if err != nil {
-							return err
+							return false, err
 						}
 						for _, e := range es {
 							for off, b := range d.read(e) {
@@ -131,7 +131,7 @@ func atOnceModel(t *testing.T, st session.Store, services int) {
 						if s := sealed[0]; s.Bytes() != s.BytesExpected {
 							t.Errorf("finished with %v", sealed[0].Received)
 						}
-						return nil
+						return false, nil
 					}, session.Want{ID: s.ID, Bytes: session.Unknown})
 					if err != nil && !errors.Is(err, session.ErrFinished) {
 						t.Errorf("finish: %v", err)
@@ -166,7 +166,7 @@ func bring(t *testing.T, v *session.Service, id session.SessionID, idx, chunk in
 	var err error
 	for range 1000 {
 		own := *s
-		err = v.PutChunk(t.Context(), id, idx, bytes.NewReader(b), matching{&own})
+		err = v.PutChunk(t.Context(), id, idx, bytes.NewReader(b), &own)
 		if !errors.Is(err, session.ErrSuperseded) {
 			break
 		}

@@ -18,7 +18,7 @@ var errRefused = errors.New("the commit was refused")
 // part draws the caller's part of an end: it goes well, or is refused, or nobody knows.
 func (w *world) part(of ...*known) (session.End, error) {
 	answer := rapid.SampledFrom([]error{nil, nil, errRefused, session.ErrUnknownOutcome}).Draw(w.t, "part")
-	return func(ctx context.Context, sealed []session.Session) error {
+	return func(ctx context.Context, sealed []session.Session) (bool, error) {
 		if len(sealed) != len(of) {
 			w.t.Errorf("%d sessions are sealed, not %d", len(sealed), len(of))
 		}
@@ -33,7 +33,7 @@ func (w *world) part(of ...*known) (session.End, error) {
 				w.t.Errorf("a put during the end: %v", err)
 			}
 		}
-		return answer
+		return false, answer
 	}, answer
 }
 
@@ -95,7 +95,7 @@ func (w *world) finish() {
 	}
 	commit, answer := w.part(of...)
 	ran := false
-	err := w.any().Finish(context.Background(), func(ctx context.Context, sealed []session.Session) error {
+	err := w.any().Finish(context.Background(), func(ctx context.Context, sealed []session.Session) (bool, error) {
 		ran = true
 		return commit(ctx, sealed)
 	}, wants...)

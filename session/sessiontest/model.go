@@ -143,9 +143,12 @@ func (w *world) wake() {
 	for range w.n {
 		// Wait: an end whose outcome nobody knows never settles, and each call that meets it waits
 		// so long.
-		cfg := session.Config{TTL: ttl, Keep: keep, Tick: tick, Flush: time.Hour, Clock: w, Rand: w.rand, Buffer: 16, Wait: 2 * time.Millisecond}
+		cfg := session.Config{TTL: ttl, Keep: keep, Tick: tick, Flush: time.Hour, Clock: w, Rand: w.rand, Large: 16, Wait: 2 * time.Millisecond}
 		if w.lend {
-			cfg.Small, cfg.Buffer, cfg.Buffers = 2, 4, 1
+			cfg.Small, cfg.Large, cfg.MaxLarge, cfg.Buffers = 2, 4, 1, w.disk
+		}
+		if w.match {
+			cfg.Match = w.disk.match
 		}
 		if w.merge {
 			cfg.Merge = func(a, b session.Entry) ([]byte, bool) { return a.Note, string(a.Note) == string(b.Note) }
@@ -241,12 +244,8 @@ func (w *world) other() func() {
 }
 
 // sink is a new put's.
-func (w *world) sink(id session.SessionID, on *service) session.ByteSink {
-	s := &sink{disk: w.disk, name: id.String() + "/" + on.name, session: id, store: w.store, lends: w.lend}
-	if w.match {
-		return matching{s}
-	}
-	return s
+func (w *world) sink(id session.SessionID, on *service) *sink {
+	return &sink{disk: w.disk, name: id.String() + "/" + on.name, session: id, store: w.store}
 }
 
 // disturb says that something happens to the session.

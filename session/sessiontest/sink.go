@@ -17,6 +17,63 @@ type disk struct {
 	mu     sync.Mutex
 	pages  map[string]*page
 	broken []string // what went wrong in a sink
+	lent   []*lent
+}
+
+// lent is a session.Buffer whose bytes are written as late as they may be.
+type lent struct {
+	disk *disk
+	mem  [5]byte
+	has  bool // the engine has it
+
+	mu   sync.Mutex
+	late func() // the write that is still to be done
+}
+
+// New implements session.Buffers.
+func (d *disk) New() session.Buffer {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	l := &lent{disk: d}
+	d.lent = append(d.lent, l)
+	return l
+}
+
+// Acquire implements session.Buffer.
+func (l *lent) Acquire(_, n int64) []byte {
+	if l.Wait(); n < 2 {
+		return nil
+	}
+	if l.has {
+		panic("acquired twice")
+	}
+	l.has = true
+	return l.mem[:]
+}
+
+// Release implements session.Buffer.
+func (l *lent) Release() { l.has = false }
+
+// Wait implements session.Buffer.
+func (l *lent) Wait() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.late != nil {
+		l.late()
+		l.late = nil
+	}
+}
+
+// holding gives the Buffer that b is a part of, or nil.
+func (d *disk) holding(b []byte) *lent {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, l := range d.lent {
+		if at := len(l.mem) - cap(b); len(b) > 0 && at >= 0 && &l.mem[at] == &b[0] {
+			return l
+		}
+	}
+	return nil
 }
 
 // page holds bytes at their offsets. Those of recorded ranges are never written again.
@@ -60,15 +117,8 @@ type sink struct {
 	store   session.Store
 	done    []session.Range // committed
 	closed  bool            // nothing may come any more
-
-	lends bool    // it is a session.Lender that writes as late as it may
-	mem   [5]byte // what it lends
-	lent  bool    // the engine has it
-	late  func()  // the write that is still to be done
+	lent    *lent           // whose bytes were written last; nil: nobody's
 }
-
-// matching is a sink that can settle a race between Services.
-type matching struct{ *sink }
 
 func (s *sink) shut() {
 	s.disk.mu.Lock()
@@ -76,42 +126,23 @@ func (s *sink) shut() {
 	s.closed = true
 }
 
-// Lend implements session.Lender.
-func (s *sink) Lend(_, n int64) []byte {
-	if s.Quiet(); !s.lends || n < 2 {
-		return nil
-	}
-	if s.lent {
-		panic("lent twice")
-	}
-	s.lent = true
-	return s.mem[:]
-}
-
-// Done implements session.Lender.
-func (s *sink) Done() {
-	if !s.lent {
-		panic("nothing was lent")
-	}
-	s.lent = false
-}
-
-// Quiet implements session.Lender.
-func (s *sink) Quiet() {
-	if s.late != nil {
-		s.late()
-		s.late = nil
+// wait waits for what is written late.
+func (s *sink) wait() {
+	if s.lent != nil {
+		s.lent.Wait()
 	}
 }
 
 // WriteAt implements session.ByteSink.
 func (s *sink) WriteAt(b []byte, off int64) (int, error) {
-	s.Quiet()
-	if at := len(s.mem) - cap(b); s.lent && at >= 0 && &s.mem[at] == &b[0] {
-		s.late = func() { s.write(b, off) }
-		return len(b), nil
+	s.wait()
+	if s.lent = s.disk.holding(b); s.lent == nil {
+		return s.write(b, off)
 	}
-	return s.write(b, off)
+	s.lent.mu.Lock()
+	defer s.lent.mu.Unlock()
+	s.lent.late = func() { _, _ = s.write(b, off) }
+	return len(b), nil
 }
 
 func (s *sink) write(b []byte, off int64) (int, error) {
@@ -129,12 +160,12 @@ func (s *sink) write(b []byte, off int64) (int, error) {
 
 // Commit implements session.Committer.
 func (s *sink) Commit(_ context.Context, r session.Range) ([]byte, error) {
-	s.Quiet()
+	s.wait()
 	s.done = append(s.done, r)
 	return []byte(s.name), nil
 }
 
-// Recorded implements session.Recorder.
+// Recorded implements session.Committer.
 func (s *sink) Recorded(session.Session) {
 	s.disk.mu.Lock()
 	defer s.disk.mu.Unlock()
@@ -144,6 +175,9 @@ func (s *sink) Recorded(session.Session) {
 	}
 	s.done = nil
 }
+
+// Undo implements session.Committer.
+func (s *sink) Undo([]session.Range) {}
 
 // VerifyAt implements session.Verifier.
 func (s *sink) VerifyAt(b []byte, off int64) error {
@@ -161,9 +195,9 @@ func (s *sink) VerifyAt(b []byte, off int64) error {
 	return nil
 }
 
-// Match implements session.Matcher.
-func (s matching) Match(_ context.Context, own, theirs session.Entry) error {
-	if !bytes.Equal(s.disk.read(own), s.disk.read(theirs)) {
+// match is a session.Config.Match.
+func (d *disk) match(own, theirs session.Entry) error {
+	if !bytes.Equal(d.read(own), d.read(theirs)) {
 		return session.ErrConflict
 	}
 	return nil
@@ -217,20 +251,14 @@ type put struct {
 }
 
 // start begins the put, and returns when it waits for its body or has been refused.
-func (p *put) start(id session.SessionID, to session.ByteSink) {
-	p.body, p.finished = newBody(), make(chan struct{})
-	switch s := to.(type) {
-	case *sink:
-		p.sink = s
-	case matching:
-		p.sink = s.sink
-	}
+func (p *put) start(id session.SessionID, to *sink) {
+	p.sink, p.body, p.finished = to, newBody(), make(chan struct{})
 	go func() {
 		defer close(p.finished)
 		if p.chunk >= 0 {
 			p.err = p.on.PutChunk(context.Background(), id, p.chunk, p.body, to)
 		} else {
-			p.n, p.err = p.on.PutAt(context.Background(), id, p.off, p.body, to, p.whole)
+			p.n, p.err = p.on.PutAt(context.Background(), id, p.off, session.Unknown, p.body, to, p.whole)
 		}
 	}()
 	p.wait()
@@ -279,8 +307,10 @@ func (p *put) end(why error) {
 }
 
 var (
-	_ io.Reader      = (*body)(nil)
-	_ session.Lender = (*sink)(nil)
+	_ io.Reader         = (*body)(nil)
+	_ session.Committer = (*sink)(nil)
+	_ session.Verifier  = (*sink)(nil)
+	_ session.Buffers   = (*disk)(nil)
 )
 
 // byteOf is the byte at off in a version of a session's content. It is never 0, which stands for a

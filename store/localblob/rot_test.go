@@ -52,7 +52,7 @@ func newWorld(t *testing.T, dir string, disk durable.FS, stores *metadatatest.Me
 	}
 	w.me, err = who.Authenticate(t.Context(), secret)
 	check(err)
-	w.sessions, err = session.New(t.Context(), stores.Sessions(), session.Config{Merge: upload.Merge})
+	w.sessions, err = session.New(t.Context(), stores.Sessions(), upload.EngineConfig(session.Config{}))
 	check(err)
 	l := upload.DefaultLimits()
 	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: stores.Catalog(), Blobs: w.blobs, Clock: clock{}, Limits: l})

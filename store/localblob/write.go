@@ -14,14 +14,14 @@ import (
 
 // Writer implements blob.Store.
 func (s *Store) Writer(_ context.Context, id session.SessionID, gen uint64, size int64) (blob.Writer, error) {
-	w := &writer{s: s, p: place{id: id, gen: gen, incarnation: s.Incarnation}}
+	w := &writer{s: s, p: place{id: id, gen: gen, incarnation: s.Incarnation}, past: direct.Writer{Pool: s.pool}}
 	if size > 0 && size <= s.opts.Packed {
 		w.whole = size
 	}
 	return w, nil
 }
 
-// writer writes one put's bytes. It is a blob.Lender: what comes in its memory is written past the
+// writer writes one put's bytes. What comes in memory of the store's Buffers is written past the
 // cache, the rest through it. Content that is small and comes at once goes into a pack.
 type writer struct {
 	s    *Store
@@ -43,8 +43,6 @@ const (
 	// askSpace is how many bytes all writers together write between two looks at the free space.
 	askSpace = 8 << 20
 )
-
-var _ blob.Lender = (*writer)(nil)
 
 // WriteAt implements blob.Writer.
 func (w *writer) WriteAt(p []byte, off int64) (int, error) {
@@ -165,14 +163,17 @@ func (w *writer) Commit(_ context.Context, off, n int64, crc uint32) (catalog.Ex
 	return e, nil
 }
 
-// Lend implements blob.Lender.
-func (w *writer) Lend(off, n int64) []byte { return w.past.Lend(w.s.pool, off, n) }
+// ReadSoon implements blob.Writer.
+func (w *writer) ReadSoon(soon bool) { w.past.Cached = soon }
 
-// Done implements blob.Lender.
-func (w *writer) Done() { w.past.Done() }
+// Buffers gives the memory from which content is written past the cache.
+func (s *Store) Buffers() session.Buffers { return buffers{s.pool} }
 
-// Quiet implements blob.Lender.
-func (w *writer) Quiet() { _ = w.past.Wait() } // the error stays
+// buffers is a pool for the engine.
+type buffers struct{ pool *direct.Pool }
+
+// New implements session.Buffers.
+func (b buffers) New() session.Buffer { return b.pool.NewStream() }
 
 // Undo implements blob.Writer. What shares a block with somebody else's bytes stays.
 func (w *writer) Undo(ranges []session.Range) (place string, err error) {

@@ -57,7 +57,7 @@ func TestOneBadRowHarmsItselfAlone(t *testing.T) {
 	ended := 0
 	for range 4 {
 		clock.now = clock.now.Add(time.Minute)
-		n, err := engine.TickTTL(t.Context(), clock.now, func(context.Context, []session.Session) error { return nil })
+		n, err := engine.TickTTL(t.Context(), clock.now, func(context.Context, []session.Session) (bool, error) { return false, nil })
 		if err != nil {
 			t.Errorf("a tick: %v", err)
 		}

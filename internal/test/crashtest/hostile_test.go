@@ -181,7 +181,7 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 			r, send := io.Pipe()
 			done := make(chan error, 1)
 			go func() {
-				done <- c.w.uploads.PutChunk(ctx, c.w.me, up.ID, 1, r, upload.Put{Length: chunk})
+				done <- c.w.uploads.PutChunk(ctx, c.w.me, up.ID, 1, r, upload.Put{Length: chunk, Replace: true})
 			}()
 			_, err := send.Write(b[:chunk-1])
 			c.ok(err)

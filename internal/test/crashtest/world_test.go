@@ -143,9 +143,9 @@ func openWorld(disk *crashfs.Disk, st setup) (w *world, err error) {
 	if err := w.folder.Begun(); err != nil {
 		return w, err
 	}
-	w.engine, err = session.New(ctx, w.meta.Sessions(), session.Config{
-		AtOnce: 1, Small: 700, TTL: ttl, Tick: hour, Keep: cmp.Or(st.keep, 1000*hour), Merge: upload.Merge, MinPiece: minPiece, Clock: st.clock, Rand: &seededReader{from: seeded(st.seed)},
-	})
+	w.engine, err = session.New(ctx, w.meta.Sessions(), upload.EngineConfig(session.Config{
+		AtOnce: 1, Small: 700, TTL: ttl, Tick: hour, Keep: cmp.Or(st.keep, 1000*hour), MinPiece: minPiece, Buffers: w.blobs.Buffers(), Clock: st.clock, Rand: &seededReader{from: seeded(st.seed)},
+	}))
 	if err != nil {
 		return w, err
 	}

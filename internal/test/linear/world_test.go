@@ -101,9 +101,9 @@ func openWorld(ctx context.Context, st setup) (w *world, err error) {
 	}
 	var seed [32]byte
 	binary.LittleEndian.PutUint64(seed[:], st.seed)
-	engine, err := session.New(ctx, sessions, session.Config{
-		TTL: 1000 * time.Hour, Tick: time.Hour, Keep: 1000 * time.Hour, Merge: upload.Merge, Clock: st.clock, Rand: &lockedReader{r: rand.NewChaCha8(seed)},
-	})
+	engine, err := session.New(ctx, sessions, upload.EngineConfig(session.Config{
+		TTL: 1000 * time.Hour, Tick: time.Hour, Keep: 1000 * time.Hour, Buffers: w.blobs.Buffers(), Clock: st.clock, Rand: &lockedReader{r: rand.NewChaCha8(seed)},
+	}))
 	if err != nil {
 		return w, err
 	}

@@ -84,8 +84,8 @@ func ofBounds() []mutant {
 		},
 		{
 			name: "a-buffer-is-as-large-as-the-chunk", promise: 11, file: "session/copy.go",
-			old:   "	if in.lend != nil {\n		if in.lent",
-			new:   "	if n > 0 {\n		return make([]byte, n)\n	}\n	if in.lend != nil {\n		if in.lent",
+			old:   "	if b := in.buffer.Acquire(off, n); b != nil {",
+			new:   "	if n > 0 {\n		return make([]byte, n)\n	}\n	if b := in.buffer.Acquire(off, n); b != nil {",
 			tests: []string{"cmd/sluice.TestMemoryDoesNotDependOnTheSizeOfChunks"},
 		},
 		{

@@ -11,7 +11,7 @@ func ofCleanup() []mutant {
 		},
 		{
 			name: "a-repeated-chunk-asks-for-room", promise: 5, file: "upload/put.go",
-			old:   "	if !p.Replace && session.Covers(",
+			old:   "	if !k.put.Replace && session.Covers(",
 			new:   "	if false && session.Covers(",
 			tests: []string{"upload.TestARepeatPaysForNothingNew"},
 		},
@@ -83,8 +83,8 @@ func ofCleanup() []mutant {
 		},
 		{
 			name: "what-was-taken-over-is-undone", promise: 1, file: "session/put.go",
-			old:   "	if !t.fenced {\n		t.hush()",
-			new:   "	if true {\n		t.hush()",
+			old:   "	if !t.fenced {\n		t.buffer.Wait()",
+			new:   "	if true {\n		t.buffer.Wait()",
 			tests: []string{"session.TestWhatIsUndone"},
 		},
 		{

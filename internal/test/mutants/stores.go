@@ -113,9 +113,15 @@ func ofStores() []mutant {
 		},
 		{
 			name: "a-buffer-is-lent-while-it-is-written", promise: 4, file: "internal/direct/direct.go",
-			old:   "	b.users.Add(1)\n	w.busy = busy",
-			new:   "	w.busy = busy",
-			tests: []string{"internal/direct.TestABufferIsNotLentWhileItIsWritten"},
+			old:   "	b.users.Add(1)\n	b.of.mu",
+			new:   "	b.of.mu",
+			tests: []string{"internal/direct.TestABufferIsNotGivenWhileItIsWritten"},
+		},
+		{
+			name: "nobody-waits-for-a-write-of-a-fenced-put", promise: 4, file: "internal/direct/direct.go",
+			old:   "	b.of.busy = busy\n",
+			new:   "",
+			tests: []string{"internal/direct.TestABufferIsNotGivenWhileItIsWritten"},
 		},
 		{
 			name: "nobody-waits-for-the-sync-of-the-metadata", promise: 1, file: "store/pebblemeta/txn.go",

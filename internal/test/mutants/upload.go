@@ -47,7 +47,7 @@ func ofUpload() []mutant {
 		},
 		{
 			name: "finish-does-not-settle", promise: 2, file: "upload/finish.go",
-			old:   "		if err := u.Blobs.Settle(ctx, extents); err != nil {\n			return err\n		}\n		at := u.moment()",
+			old:   "		if err := u.Blobs.Settle(ctx, extents); err != nil {\n			return false, err\n		}\n		at := u.moment()",
 			new:   "		at := u.moment()",
 			tests: []string{"upload.TestAFailedSyncAsksForWhatIsLost", "internal/test/crashtest.TestACrashAtEveryStep"},
 		},
@@ -154,7 +154,7 @@ func ofUpload() []mutant {
 			tests: []string{"internal/test/crashtest.TestNothingGrowsFromDayToDay"},
 		},
 		{
-			name: "ended-sessions-are-kept-for-ever", promise: 7, file: "session/end.go",
+			name: "ended-sessions-are-kept-for-ever", promise: 7, file: "session/expiry.go",
 			old:   "	if due = running - v.cfg.Keep.Milliseconds(); due > 0 && ctx.Err() == nil {",
 			new:   "	if due = 0; due > 0 && ctx.Err() == nil {",
 			tests: []string{"internal/test/crashtest.TestNothingGrowsFromDayToDay"},
@@ -179,8 +179,8 @@ func ofUpload() []mutant {
 		},
 		{
 			name: "a-part-of-a-rotten-piece-can-not-be-replaced", promise: 6, file: "upload/put.go",
-			old:   "			return 0, u.after(ctx, id, r, false, err)",
-			new:   "			return 0, err",
+			old:   "			return most, k.u.lost(ctx, s.ID, r, err)",
+			new:   "			return most, err",
 			tests: []string{"upload.TestAPartOfARottenPieceIsReplaced"},
 		},
 	}
