@@ -110,7 +110,7 @@ func (s *Server) adminMux() http.Handler {
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	return s.counted(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if c := connOf(r); c != nil && c.framing.last {
+		if c := connOf(r); c != nil && c.framing.Last() {
 			w.Header().Set("Connection", "close")
 		}
 		mux.ServeHTTP(w, r)

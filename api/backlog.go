@@ -1,11 +1,12 @@
 package api
 
 import (
-	"encoding/binary"
 	"errors"
 	"net/http"
 	"sync"
 	"time"
+
+	"sluice/internal/httpwire"
 )
 
 // On HTTP/2 net/http keeps in its own memory what a client has sent and the handler has not read
@@ -73,36 +74,19 @@ type meter struct {
 	all     *backlog
 	streams streams
 
-	begun   int  // how much of the preface has come
-	not     bool // it is not HTTP/2
-	in, out frames
-	word    [4]byte // of the credit that is being written
-	have    int
-	opened  bool // the first credit, which only widens the window to connWindow, is out
+	preface httpwire.Preface
+	in, out httpwire.Frames
+	credit  httpwire.Credit // that is being written
+	opened  bool            // the first credit, which only widens the window to connWindow, is out
 
 	// all.mu guards these.
 	unread int64
 	gone   bool
 }
 
-// preface is how HTTP/2 begins (RFC 9113, section 3.4).
-const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-
-const (
-	dataFrame   = 0x0
-	headFrame   = 0x1 // HEADERS
-	resetFrame  = 0x3 // RST_STREAM
-	leaveFrame  = 0x7 // GOAWAY
-	creditFrame = 0x8 // WINDOW_UPDATE
-	moreFrame   = 0x9 // CONTINUATION
-
-	endStream  = 0x1 // a flag of DATA and HEADERS
-	endHeaders = 0x4 // a flag of the two that have fields
-)
-
 var errFlow = errors.New("the client has sent more than HTTP/2's flow control let it")
 
-func (m *meter) on() bool { return !m.not && m.begun == len(preface) }
+func (m *meter) on() bool { return m.preface.Whole() }
 
 // wait holds a Read while the backlog is full and a good part of it is this connection's, or
 // net/http has enough of its streams.
@@ -120,16 +104,13 @@ func (m *meter) wait() {
 
 // came counts what was read. It gives errFlow where that is more than the client may send.
 func (m *meter) came(p []byte) error {
-	for !m.not && m.begun < len(preface) && len(p) > 0 {
-		m.not = p[0] != preface[m.begun]
-		m.begun, p = m.begun+1, p[1:]
-	}
+	p = m.preface.Take(p)
 	if !m.on() {
 		return nil
 	}
 	var n int64
-	m.in.each(p, m.streams.began, func(kind byte, _ uint32, payload []byte) {
-		if kind == dataFrame {
+	m.in.Each(p, m.streams.began, func(kind byte, _ uint32, payload []byte) {
+		if kind == httpwire.FrameData {
 			n += int64(len(payload))
 		}
 	})
@@ -144,28 +125,29 @@ func (m *meter) writes(p []byte) {
 	if !m.on() {
 		return
 	}
-	ends := func(kind byte, stream uint32, length int, _ byte) {
-		if kind == dataFrame {
+	ends := func(kind byte, stream uint32, length int, flags byte) {
+		if kind == httpwire.FrameData {
 			m.streams.sends(length)
 		}
 		switch {
-		case kind == resetFrame, kind <= headFrame && m.out.head[4]&endStream != 0:
+		case kind == httpwire.FrameRSTStream, kind <= httpwire.FrameHeaders && flags&httpwire.FlagEndStream != 0:
 			m.streams.ended(stream)
-		case kind == leaveFrame:
+		case kind == httpwire.FrameGoAway:
 			m.streams.leaves()
 		}
 	}
-	m.out.each(p, ends, func(kind byte, stream uint32, payload []byte) {
-		if kind != creditFrame || stream != 0 {
+	m.out.Each(p, ends, func(kind byte, stream uint32, payload []byte) {
+		if kind != httpwire.FrameWindowUpdate || stream != 0 {
 			return
 		}
-		if m.have += copy(m.word[m.have:], payload); m.have < len(m.word) {
+		credit, whole := m.credit.Take(payload)
+		if !whole {
 			return
 		}
 		if m.opened {
-			m.add(-int64(binary.BigEndian.Uint32(m.word[:])))
+			m.add(-credit)
 		}
-		m.have, m.opened = 0, true
+		m.opened = true
 	})
 }
 
@@ -192,47 +174,3 @@ func (m *meter) close() {
 	m.unread, m.gone = 0, true
 	m.all.less.Broadcast()
 }
-
-// frames finds the frames of one direction (RFC 9113, section 4.1):
-//
-//	length 24 │ type 8 │ flags 8 │ stream 32 │ payload …
-type frames struct {
-	head  [9]byte
-	have  int  // of head
-	left  int  // of the payload
-	block bool // the fields of a head go on in the next frame
-}
-
-// open reports whether something else than DATA is under way: a frame, or a head that is split into
-// several.
-func (f *frames) open() bool {
-	return f.block || f.have > 0 && (f.have < len(f.head) || f.head[3] != dataFrame)
-}
-
-// each calls begun for every frame that begins, when its own head is there, and part for every
-// payload in p, or as much of it as p has.
-func (f *frames) each(p []byte, begun func(kind byte, stream uint32, length int, flags byte), part func(kind byte, stream uint32, payload []byte)) {
-	for len(p) > 0 {
-		if f.have < len(f.head) {
-			n := copy(f.head[f.have:], p)
-			if f.have, p = f.have+n, p[n:]; f.have < len(f.head) {
-				return
-			}
-			f.left = int(f.head[0])<<16 | int(f.head[1])<<8 | int(f.head[2])
-			if kind := f.head[3]; kind == headFrame || kind == moreFrame {
-				f.block = f.head[4]&endHeaders == 0
-			}
-			begun(f.head[3], f.stream(), f.left, f.head[4])
-		}
-		n := min(f.left, len(p))
-		if n > 0 {
-			part(f.head[3], f.stream(), p[:n])
-		}
-		if f.left, p = f.left-n, p[n:]; f.left == 0 {
-			f.have = 0
-		}
-	}
-}
-
-// stream is that of the frame.
-func (f *frames) stream() uint32 { return binary.BigEndian.Uint32(f.head[5:]) & (1<<31 - 1) }

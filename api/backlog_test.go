@@ -324,7 +324,7 @@ func TestWhatIsNotReadIsBounded(t *testing.T) {
 // nothing; and nobody sends more than was allowed.
 func TestTheMeterReadsTheWire(t *testing.T) {
 	var in, out bytes.Buffer
-	in.WriteString(preface)
+	in.WriteString(http2.ClientPreface)
 	client, server := http2.NewFramer(&in, nil), http2.NewFramer(&out, nil)
 	must := func(err error) {
 		t.Helper()
@@ -369,7 +369,7 @@ func TestTheMeterReadsTheWire(t *testing.T) {
 	}
 
 	m := meter{all: newBacklog(1), streams: streams{all: newUnsettled(1, 100)}}
-	must(m.came([]byte(preface)))
+	must(m.came([]byte(http2.ClientPreface)))
 	frame := binary.BigEndian.AppendUint32(nil, maxFrame<<8)
 	frame = append(frame, make([]byte, 5+maxFrame)...)
 	for range connWindow / maxFrame {

@@ -7,11 +7,12 @@ import (
 	"net"
 	"net/http"
 	"slices"
-	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
+
+	"sluice/internal/httpwire"
 )
 
 // conn is a connection that is counted until it is closed, whose requests' framing and backlog are
@@ -25,7 +26,7 @@ type conn struct {
 	takes   atomic.Bool // the client reads what it is sent
 	over    atomic.Bool // spare: they ask for something else, and nothing more is read or written
 	serving atomic.Bool // a request has come to a handler; until then what is written is net/http's own
-	framing framing
+	framing httpwire.Framing
 	meter   meter
 	begun   time.Time // HTTP/2: when what can't wait for its end began; zero: nothing is under way
 
@@ -55,13 +56,11 @@ const (
 
 // starts are the first bytes of which a connection beyond the bound must have one. What they ask
 // for is looked at again when the whole request has come.
-var starts = [...]string{"GET /healthz", "GET /readyz", "HEAD /healthz", "HEAD /readyz", http2Start}
+var starts = [...]string{"GET /healthz", "GET /readyz", "HEAD /healthz", "HEAD /readyz", httpwire.PrefaceLine}
 
 const (
-	http2Start = "PRI * HTTP/2.0"
-	endOfHead  = "\r\n\r\n"
 	// longestStart is the length of the longest of them.
-	longestStart = len(http2Start)
+	longestStart = len(httpwire.PrefaceLine)
 	// longestQuestion is how long a supervisor's whole request is at most.
 	longestQuestion = 512
 )
@@ -71,13 +70,13 @@ func (c *conn) Read(p []byte) (int, error) {
 	if c.meter.on() {
 		return c.readFrames(p)
 	}
-	if n := c.framing.next(p); n > 0 {
+	if n := c.framing.Next(p); n > 0 {
 		return n, nil
 	}
 	if c.over.Load() {
 		return 0, io.EOF
 	}
-	n, err := c.Conn.Read(p[:c.framing.want(len(p))])
+	n, err := c.Conn.Read(p[:c.framing.Want(len(p))])
 	if c.spare && !c.mayAsk(p[:n]) {
 		c.over.Store(true)
 		c.of.dismiss(c)
@@ -86,7 +85,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	if flow := c.meter.came(p[:n]); flow != nil {
 		return 0, flow
 	}
-	return c.framing.take(p[:n]), err
+	return c.framing.Take(p[:n]), err
 }
 
 // mayAsk reports whether what has come first, of which p is new, may be the start of a question for
@@ -101,8 +100,8 @@ func (c *conn) mayAsk(p []byte) bool {
 		return false
 	}
 	var end [longestQuestion]byte
-	n := copy(end[:], p[max(0, len(p)-len(endOfHead)):])
-	if n += peek(c.Conn, end[n:]); starts[start] != http2Start && len(c.first) >= len(starts[start]) && bytes.HasSuffix(end[:n], []byte(endOfHead)) {
+	n := copy(end[:], p[max(0, len(p)-len(httpwire.EndOfHead)):])
+	if n += peek(c.Conn, end[n:]); starts[start] != httpwire.PrefaceLine && len(c.first) >= len(starts[start]) && bytes.HasSuffix(end[:n], []byte(httpwire.EndOfHead)) {
 		c.of.asked(c) // net/http reads few bytes first
 	}
 	return true
@@ -110,8 +109,8 @@ func (c *conn) mayAsk(p []byte) bool {
 
 // question reports whether p is a whole request for /healthz or /readyz.
 func question(p []byte) bool {
-	return bytes.HasSuffix(p, []byte(endOfHead)) && slices.ContainsFunc(starts[:], func(start string) bool {
-		return start != http2Start && bytes.HasPrefix(p, []byte(start))
+	return bytes.HasSuffix(p, []byte(httpwire.EndOfHead)) && slices.ContainsFunc(starts[:], func(start string) bool {
+		return start != httpwire.PrefaceLine && bytes.HasPrefix(p, []byte(start))
 	})
 }
 
@@ -119,7 +118,7 @@ func question(p []byte) bool {
 // to a frame of which a part has come; what is DATA has the deadline of its body.
 func (c *conn) readFrames(p []byte) (int, error) {
 	c.meter.wait()
-	switch open := c.meter.in.open(); {
+	switch open := c.meter.in.Open(); {
 	case open && c.begun.IsZero():
 		c.begun = time.Now()
 		_ = c.Conn.SetReadDeadline(c.begun.Add(headFor))
@@ -191,8 +190,8 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 
 // own makes an answer of ours of one that net/http gives itself, to a head that it can't read.
 func (c *conn) own(p []byte) []byte {
-	status, err := strconv.Atoi(string(p[min(len(p), len("HTTP/1.1 ")):min(len(p), len("HTTP/1.1 400"))]))
-	if err != nil || status < 400 || !bytes.HasPrefix(p, []byte("HTTP/1.")) {
+	status := httpwire.Refusal(p)
+	if status == 0 {
 		return p
 	}
 	f := Fault{Status: status, Code: CodeInvalidArgument, Detail: "the head of the request is malformed"}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"sluice/internal/httpwire"
 )
 
 // computing is for how long a worker computes, and waits for other things where it is longer than
@@ -206,10 +208,10 @@ func TestWhatCostsMoreThanItBringsIsReadAtARate(t *testing.T) {
 				for range conns {
 					s := &streams{all: all, open: map[uint32]struct{}{1: {}}}
 					go func() {
-						var in frames
+						var in httpwire.Frames
 						for time.Now().Before(end) && n.Add(1) < most {
 							s.wait()
-							in.each(b.Bytes(), s.began, func(byte, uint32, []byte) {})
+							in.Each(b.Bytes(), s.began, func(byte, uint32, []byte) {})
 						}
 					}()
 				}
@@ -238,8 +240,8 @@ func TestCreditForWhatIsSentCostsNothing(t *testing.T) {
 		for range 100_000 {
 			s.sends(2 * creditPiece)
 			s.wait()
-			s.began(creditFrame, 0, 4, 0)
-			s.began(creditFrame, 1, 4, 0)
+			s.began(httpwire.FrameWindowUpdate, 0, 4, 0)
+			s.began(httpwire.FrameWindowUpdate, 1, 4, 0)
 		}
 		if took := time.Since(began); took > 0 {
 			t.Errorf("it was held up for %v", took)
@@ -248,7 +250,7 @@ func TestCreditForWhatIsSentCostsNothing(t *testing.T) {
 		}
 		s.sent = 0
 		for range 20 {
-			s.began(headFrame, 1, longHead+50<<10, 0)
+			s.began(httpwire.FrameHeaders, 1, longHead+50<<10, 0)
 			waits := time.Now()
 			if s.wait(); time.Since(waits) > mostPause {
 				t.Errorf("it was held up for %v at once", time.Since(waits))
@@ -258,7 +260,7 @@ func TestCreditForWhatIsSentCostsNothing(t *testing.T) {
 			t.Error("long heads were let in for nothing")
 		}
 		done := make(chan struct{})
-		s.began(headFrame, 1, longHead+100<<10, 0)
+		s.began(httpwire.FrameHeaders, 1, longHead+100<<10, 0)
 		began = time.Now()
 		go func() {
 			s.wait()

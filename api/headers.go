@@ -17,7 +17,7 @@ import (
 // that begin so.
 type notTaken struct{ field, why string }
 
-// Fields that are heeded elsewhere: Authorization, Content-Length, Transfer-Encoding (framing.go,
+// Fields that are heeded elsewhere: Authorization, Content-Length, Transfer-Encoding (httpwire,
 // net/http), Content-Encoding (errEncoded), the digests and Trailer (digest.go), Content-Type
 // (create, decode, whole), Range and the conditions of a content (readContent). Ignored, since they
 // only ask for a favour or describe: Accept and its kind, Prefer, Want-Content-Digest,

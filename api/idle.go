@@ -1,8 +1,9 @@
 package api
 
 import (
-	"encoding/binary"
 	"time"
+
+	"sluice/internal/httpwire"
 )
 
 // idleFor is how long a connection may go without a request.
@@ -56,8 +57,5 @@ func (s *streams) farewell() []byte {
 	s.leaves()
 	s.all.mu.Lock()
 	defer s.all.mu.Unlock()
-	const noError = 0
-	frame := []byte{0, 0, 8, leaveFrame, 0, 0, 0, 0, 0}
-	frame = binary.BigEndian.AppendUint32(frame, s.last)
-	return binary.BigEndian.AppendUint32(frame, noError)
+	return httpwire.GoAway(s.last)
 }

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"sluice/internal/httpwire"
 )
 
 // streamsOf is how many streams a connection may have: as many as a principal has requests, where
@@ -119,21 +121,21 @@ func (s *streams) began(kind byte, stream uint32, length int, flags byte) {
 	s.all.mu.Lock()
 	defer s.all.mu.Unlock()
 	s.charge(s.cost(kind, stream, length, flags))
-	s.body = kind == dataFrame && length > 0
+	s.body = kind == httpwire.FrameData && length > 0
 	if s.writing {
 		_, open := s.open[stream]
-		if kind != dataFrame || length < longFrame || !open {
+		if kind != httpwire.FrameData || length < longFrame || !open {
 			s.frames++
 		}
 	}
 	switch {
-	case kind == headFrame && stream > s.last && !s.leaving:
+	case kind == httpwire.FrameHeaders && stream > s.last && !s.leaving:
 		if s.open == nil {
 			s.open = map[uint32]struct{}{}
 		}
 		s.last = stream
 		s.open[stream] = struct{}{}
-	case kind == resetFrame:
+	case kind == httpwire.FrameRSTStream:
 		delete(s.open, stream)
 	default:
 		return
@@ -145,13 +147,13 @@ func (s *streams) began(kind byte, stream uint32, length int, flags byte) {
 func (s *streams) cost(kind byte, stream uint32, length int, flags byte) int {
 	_, open := s.open[stream]
 	switch {
-	case kind == headFrame, kind == moreFrame:
+	case kind == httpwire.FrameHeaders, kind == httpwire.FrameContinuation:
 		return asksAnswer * (max(length-longHead, 0) >> 10)
-	case kind == dataFrame && open && (length > tinyData || flags&endStream != 0):
+	case kind == httpwire.FrameData && open && (length > tinyData || flags&httpwire.FlagEndStream != 0):
 		return 0
-	case kind == dataFrame && open, kind == resetFrame && !open, kind == creditFrame:
+	case kind == httpwire.FrameData && open, kind == httpwire.FrameRSTStream && !open, kind == httpwire.FrameWindowUpdate:
 		return 1
-	case kind == resetFrame:
+	case kind == httpwire.FrameRSTStream:
 		return takesBack
 	}
 	return asksAnswer

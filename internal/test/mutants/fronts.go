@@ -76,7 +76,7 @@ func ofFronts() []mutant {
 			tests: []string{"download.TestAWrongContentNeverGetsTheName"},
 		},
 		{
-			name: "two-framings-are-accepted", promise: 20, file: "api/framing.go",
+			name: "two-framings-are-accepted", promise: 20, file: "internal/httpwire/framing.go",
 			old:   "	case h.encoded && h.lengths > 0:",
 			new:   "	case false:",
 			tests: []string{"api.TestAmbiguousFramingIsRefused", "api.TestNoHeadSmugglesARequest"},

@@ -1,0 +1,168 @@
+package httpwire
+
+import (
+	"bytes"
+	"strconv"
+)
+
+// Framing reads the heads of the requests on an HTTP/1 connection as net/http will, byte by byte,
+// and hands net/http no byte past the end of a request before it asks for more. So it is never in
+// doubt about which bytes are a head. net/http believes one of several framings and forgets the
+// others, while a proxy before us may have believed another: what is a body to one is the next
+// request to the other (RFC 9112, sections 6.1 and 11.2).
+//
+//	head ── blank line ── Content-Length bytes ── head …
+//	                  └── anything else: the last request of the connection; its end does not matter
+//
+// One goroutine at a time reads. What is said of a request is set before net/http has its head, and
+// is not touched until its handler has returned.
+type Framing struct {
+	line  []byte // what has come of it
+	lines int    // of the head that is read
+	head  head
+
+	left int64  // of the body that is read
+	last bool   // no other request is taken
+	kept []byte // what came along behind the request; net/http has not seen it
+	of   head   // the request that net/http has
+}
+
+// head is what matters of one.
+type head struct {
+	old     bool // HTTP/1.0, or what is no version of ours
+	lengths int  // Content-Length fields
+	length  int64
+	encoded bool   // there is a Transfer-Encoding
+	odd     bool   // a line ends as not all software sees it
+	wrong   string // why the request is refused
+}
+
+// keepLine is how much memory for lines a connection keeps.
+const keepLine = 1 << 10
+
+// Next gives what has come before more is read.
+func (f *Framing) Next(p []byte) int {
+	if len(f.kept) == 0 {
+		return 0
+	}
+	n := f.saw(p[:copy(p, f.kept)])
+	if f.kept = f.kept[n:]; len(f.kept) == 0 {
+		f.kept = nil
+	}
+	return n
+}
+
+// Want is how much may be read at most.
+func (f *Framing) Want(n int) int {
+	if f.left > 0 && !f.last {
+		return int(min(int64(n), f.left))
+	}
+	return n
+}
+
+// Take looks at what was read, and gives how much of it net/http gets now.
+func (f *Framing) Take(p []byte) int {
+	n := f.saw(p)
+	if n < len(p) {
+		f.kept = append(f.kept, p[n:]...)
+	}
+	return n
+}
+
+// Last reports whether no request follows the one that net/http has: its end is in doubt.
+func (f *Framing) Last() bool { return f.last }
+
+// Wrong says why the request that net/http has is to be refused; "": it is not.
+func (f *Framing) Wrong() string { return f.of.wrong }
+
+// saw follows p to the end of the request, and gives how far that is.
+func (f *Framing) saw(p []byte) int {
+	if f.last {
+		return len(p)
+	}
+	if f.left > 0 {
+		f.left -= int64(len(p)) // Want saw to it that there is no more; of what was kept the rest follows
+		if f.left < 0 {
+			n := len(p) + int(f.left)
+			f.left = 0
+			return n
+		}
+		return len(p)
+	}
+	for i := 0; i < len(p); {
+		end := bytes.IndexByte(p[i:], '\n')
+		part := p[i:]
+		if end >= 0 {
+			part = part[:end]
+		}
+		f.line = append(f.line, part...)
+		if i += len(part); end < 0 {
+			break
+		}
+		i++
+		if f.ended() {
+			if rest := int64(len(p) - i); !f.last && rest > f.left {
+				i, f.left = i+int(f.left), 0
+				return i
+			} else if !f.last {
+				f.left -= rest
+			}
+			return len(p)
+		}
+	}
+	return len(p)
+}
+
+// ended takes one line, and reports whether it is the end of the head.
+func (f *Framing) ended() bool {
+	h := &f.head
+	line, cr := bytes.CutSuffix(f.line, []byte("\r"))
+	if f.line = f.line[:0]; cap(f.line) > keepLine {
+		f.line = nil
+	}
+	if f.lines == 0 && len(line) == 0 {
+		return false // a blank line before a request is skipped (RFC 9112, section 2.2)
+	}
+	h.odd = h.odd || !cr
+	if bytes.IndexByte(line, '\r') >= 0 {
+		h.wrong = "a CR stands inside of a line of the head"
+	}
+	if f.lines++; f.lines == 1 {
+		h.old = !bytes.HasSuffix(line, []byte(" HTTP/1.1"))
+		h.odd = h.odd || bytes.HasPrefix(line, []byte("CONNECT "))
+		return false
+	}
+	if len(line) > 0 {
+		h.field(line)
+		return false
+	}
+	switch {
+	case h.wrong != "":
+	case h.encoded && h.old:
+		h.wrong = "a request of HTTP/1.0 has no Transfer-Encoding"
+	case h.encoded && h.lengths > 0:
+		h.wrong = "a request has a Content-Length or a Transfer-Encoding, and not both"
+	case h.lengths > 1:
+		h.wrong = "a request has one Content-Length"
+	}
+	f.last = h.wrong != "" || h.old || h.odd || h.encoded
+	f.left, f.of, f.head, f.lines = h.length, *h, head{}, 0
+	return true
+}
+
+func (h *head) field(line []byte) {
+	name, value, _ := bytes.Cut(line, []byte(":"))
+	value = bytes.Trim(value, " \t")
+	switch trimmed := bytes.TrimRight(name, " \t"); {
+	case line[0] == ' ' || line[0] == '\t':
+		h.wrong = "a field of the head goes on in another line"
+	case bytes.EqualFold(trimmed, []byte("Content-Length")):
+		h.lengths++
+		var err error
+		if h.length, err = strconv.ParseInt(string(value), 10, 64); err != nil || value[0] < '0' || value[0] > '9' {
+			h.wrong = "Content-Length is no number"
+		}
+	case bytes.EqualFold(trimmed, []byte("Transfer-Encoding")):
+		h.encoded = true
+	}
+}
