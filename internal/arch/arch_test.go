@@ -43,7 +43,7 @@ var arrows = map[string][]string{
 	"backup":                  {"blob", "session", "catalog", "upload", "internal/durable"},
 	"store/localblob":         {"blob", "session", "catalog", "internal/direct", "internal/durable"},
 	"store/folder":            {"internal/durable"},
-	"store/pebblemeta":        {"metadata", "session", "catalog", "internal/durable"},
+	"store/pebblemeta":        {"metadata", "session", "catalog", "internal/durable", "internal/pebblelog"},
 	"api":                     {"blob", "session", "catalog", "access", "upload", "memories", "internal/httpwire"},
 	"sender":                  {"api", "internal/backoff", "internal/concurrency"},
 	"download":                {"session", "session/journal", "internal/backoff", "internal/durable", "internal/concurrency"},
@@ -57,6 +57,7 @@ var arrows = map[string][]string{
 	"internal/test/crashtest": {}, // tests alone, which may name concrete stores
 	"internal/concurrency":    {},
 	"internal/panics":         {},
+	"internal/pebblelog":      {},
 	"internal/test/load":      {"api"},
 	"internal/test/soak":      {},
 	"internal/test/realdisk":  {},

@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"sluice/internal/pebblelog"
 )
 
 // syncCounts counts the commits under way: those that must be on the disk before they are answered,
@@ -74,7 +76,7 @@ type logFile struct {
 // Write implements vfs.File. Pebble writes whole chunks.
 func (f *logFile) Write(p []byte) (int, error) {
 	f.buf = append(f.buf[:0], p...)
-	noteSynced(f.buf, f.written, uint64(f.synced))
+	pebblelog.NoteSynced(f.buf, f.written, uint64(f.synced))
 	n, err := f.File.Write(f.buf)
 	f.written += int64(n)
 	return n, err

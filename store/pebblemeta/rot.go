@@ -2,7 +2,6 @@ package pebblemeta
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -14,6 +13,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"sluice/internal/pebblelog"
 )
 
 // Pebble takes the first chunk of a log that is not whole for its torn end, and drops what follows,
@@ -31,6 +32,8 @@ import (
 // cleanFile holds, after a clean stop, a line for each log: its length, its CRC-32C and its name;
 // and at the end the CRC-32C of these lines.
 const cleanFile = "CLEAN"
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // errRotten: a log is damaged. Nothing was touched.
 var errRotten = errors.New("it is damaged where it was safe already; restore a backup, or ask for help before anything is removed")
@@ -151,7 +154,9 @@ func checkTails(disk vfs.FS, dir string) error {
 		}
 		data, err := readAll(disk, disk.PathJoin(dir, name))
 		if err == nil {
-			err = checkChunks(data, uint32(number))
+			if at, yes := pebblelog.Rotten(data, uint32(number)); yes {
+				err = fmt.Errorf("byte %d or one behind it: %w", at, errRotten)
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -167,118 +172,4 @@ func readAll(disk vfs.FS, path string) ([]byte, error) {
 	}
 	data, err := io.ReadAll(f)
 	return data, errors.Join(err, f.Close())
-}
-
-// The format of Pebble's logs (its package record): blocks of 32 KiB, each with chunks
-//
-//	crc u32 | length u16 | type u8 | [log number u32 | [synced u64]] | payload
-//
-// whose types are, each for a whole record and for its first, middle and last chunk: 1–4 without
-// the brackets (the MANIFEST), 5–8 with a log number, 9–12 with both. A log ends at the end of the
-// file, in zeros, or in a chunk with the next log's number.
-const logBlock = 32 << 10
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-type chunk struct {
-	kind    byte
-	log     uint32
-	synced  uint64 // so much of the log had been synced before this was written
-	payload []byte
-	end     int // in the block
-}
-
-// begins reports whether the chunk is the first of its record.
-func (c chunk) begins() bool { return c.kind%4 == 1 || c.kind%4 == 2 }
-
-// readChunk reads the chunk that begins at this byte of a block.
-func readChunk(block []byte, at int) (c chunk, ok bool) {
-	if at+7 > len(block) {
-		return c, false
-	}
-	head := 7
-	switch c.kind = block[at+6]; {
-	case c.kind == 0 || c.kind > 12:
-		return c, false
-	case c.kind > 8:
-		head = 19
-	case c.kind > 4:
-		head = 11
-	}
-	c.end = at + head + int(binary.LittleEndian.Uint16(block[at+4:]))
-	if c.end > len(block) {
-		return c, false
-	}
-	if head > 7 {
-		c.log = binary.LittleEndian.Uint32(block[at+7:])
-	}
-	if head > 11 {
-		c.synced = binary.LittleEndian.Uint64(block[at+11:])
-	}
-	c.payload = block[at+head : c.end]
-	return c, chunkSum(block[at+6:c.end]) == binary.LittleEndian.Uint32(block[at:])
-}
-
-func chunkSum(b []byte) uint32 {
-	sum := crc32.Checksum(b, castagnoli)
-	return (sum>>15 | sum<<17) + 0xa282ead8
-}
-
-// noteSynced sets to synced what the chunks in p, which is written at this offset of a log, say of
-// how much was.
-func noteSynced(p []byte, off int64, synced uint64) {
-	for len(p) > 0 {
-		block := p[:min(int64(len(p)), logBlock-off%logBlock)]
-		off, p = off+int64(len(block)), p[len(block):]
-		for at := 0; at < len(block); {
-			c, ok := readChunk(block, at)
-			if !ok {
-				break
-			}
-			if c.kind > 8 && c.synced != synced {
-				binary.LittleEndian.PutUint64(block[at+11:], synced)
-				binary.LittleEndian.PutUint32(block[at:], chunkSum(block[at+6:c.end]))
-			}
-			at = c.end
-		}
-	}
-}
-
-// checkChunks looks through the log of this number (0: a MANIFEST).
-func checkChunks(data []byte, log uint32) error {
-	for base := 0; base < len(data); base += logBlock {
-		block := data[base:min(base+logBlock, len(data))]
-		for at := 0; at < len(block); {
-			c, ok := readChunk(block, at)
-			if ok && log != 0 && c.log == log+1 {
-				return nil // the end
-			}
-			if ok && (log == 0 || c.log == log) {
-				at = c.end
-				continue
-			}
-			if len(block) == logBlock && len(block)-at < 19 && len(bytes.Trim(block[at:], "\x00")) == 0 {
-				break // no chunk fits here
-			}
-			return checkTorn(data, base+at, log)
-		}
-	}
-	return nil
-}
-
-// checkTorn makes sure that a log ends where its first broken chunk is: nothing behind it was
-// written after that had been synced. A MANIFEST is synced with each record: so another record that
-// begins there is proof, but a later chunk of the same record is not, as a power loss may keep any
-// of its blocks.
-func checkTorn(data []byte, broken int, log uint32) error {
-	for base := broken / logBlock * logBlock; base < len(data); base += logBlock {
-		block := data[base:min(base+logBlock, len(data))]
-		for at := max(broken+1-base, 0); at < len(block); at++ {
-			c, ok := readChunk(block, at)
-			if ok && c.log == log && (c.synced > uint64(broken) || log == 0 && c.begins() && len(c.payload) > 0) {
-				return fmt.Errorf("byte %d or one behind it: %w", broken, errRotten)
-			}
-		}
-	}
-	return nil
 }

@@ -4,16 +4,16 @@ package main
 func ofRecords() []mutant {
 	return []mutant{
 		{
-			name: "the-rest-of-a-torn-record-is-taken-for-rot", promise: 2, file: "store/pebblemeta/rot.go",
+			name: "the-rest-of-a-torn-record-is-taken-for-rot", promise: 2, file: "internal/pebblelog/pebblelog.go",
 			old:   "log == 0 && c.begins() && len(c.payload) > 0",
 			new:   "log == 0 && len(c.payload) > 0",
-			tests: []string{"store/pebblemeta.TestWhatAPowerLossLeavesOfALogIsNoRot", "store/pebblemeta.TestAPowerLossWhileTheManifestGrows"},
+			tests: []string{"internal/pebblelog.TestWhatAPowerLossLeavesOfALogIsNoRot", "store/pebblemeta.TestAPowerLossWhileTheManifestGrows"},
 		},
 		{
-			name: "rot-of-a-synced-manifest-is-taken-for-torn", promise: 4, file: "store/pebblemeta/rot.go",
+			name: "rot-of-a-synced-manifest-is-taken-for-torn", promise: 4, file: "internal/pebblelog/pebblelog.go",
 			old:   "log == 0 && c.begins() && len(c.payload) > 0",
 			new:   "log == 0 && c.begins() && len(c.payload) > 1<<20",
-			tests: []string{"store/pebblemeta.TestRotBeforeTheEndOfALogIsFound"},
+			tests: []string{"internal/pebblelog.TestRotBeforeTheEndOfALogIsFound"},
 		},
 		{
 			name: "the-log-is-waited-for", promise: 11, file: "cmd/sluice/logqueue.go",

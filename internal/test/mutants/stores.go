@@ -77,12 +77,12 @@ func ofStores() []mutant {
 		},
 		{
 			name: "a-log-says-that-it-was-synced", promise: 1, file: "store/pebblemeta/logsync.go",
-			old:   "	noteSynced(f.buf, f.written, uint64(f.synced))\n",
-			new:   "	noteSynced(f.buf, f.written, uint64(f.written))\n",
+			old:   "	pebblelog.NoteSynced(f.buf, f.written, uint64(f.synced))\n",
+			new:   "	pebblelog.NoteSynced(f.buf, f.written, uint64(f.written))\n",
 			tests: []string{"store/pebblemeta.TestALogSaysWhatWasSynced", "internal/test/crashtest.TestAnyHistory"},
 		},
 		{
-			name: "a-log-says-less-than-was-synced", promise: 4, file: "store/pebblemeta/rot.go",
+			name: "a-log-says-less-than-was-synced", promise: 4, file: "internal/pebblelog/pebblelog.go",
 			old:   "if c.kind > 8 && c.synced != synced {",
 			new:   "if c.synced > synced {",
 			tests: []string{"store/pebblemeta.TestALogSaysAllThatWasSynced"},
