@@ -124,9 +124,6 @@ func (f *Framing) ended() bool {
 		return false // a blank line before a request is skipped (RFC 9112, section 2.2)
 	}
 	h.odd = h.odd || !cr
-	if bytes.IndexByte(line, '\r') >= 0 {
-		h.wrong = "a CR stands inside of a line of the head"
-	}
 	if f.lines++; f.lines == 1 {
 		h.old = !bytes.HasSuffix(line, []byte(" HTTP/1.1"))
 		h.odd = h.odd || bytes.HasPrefix(line, []byte("CONNECT "))

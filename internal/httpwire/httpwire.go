@@ -13,6 +13,8 @@
 //     head: a good client would see 400, or a connection that closes.
 //   - A head has no other field and no other end of line that says where a request ends. A new one
 //     that net/http believes would have to be looked at here, or a request could be smuggled.
+//   - net/http refuses a head with a CR inside of a line, which is not looked for here. If it took
+//     one, a proxy that ends lines at a CR could be misled.
 //   - net/http begins its own answers to heads that it can't read with HTTP/1., in one Write. Else
 //     they would go out as net/http has them, without our form.
 //   - On HTTP/2 net/http gives credit back for each byte of DATA that was read or thrown away, by
