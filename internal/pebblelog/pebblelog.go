@@ -9,8 +9,10 @@
 //	crc u32 | length u16 | type u8 | [log number u32 | [synced u64]] | payload
 //
 // whose types are, each for a whole record and for its first, middle and last chunk: 1–4 without
-// the brackets (the MANIFEST), 5–8 with a log number, 9–12 with both. A log ends at the end of the
-// file, in zeros, or in a chunk with the next log's number.
+// the brackets (the MANIFEST), 5–8 with a log number, 9–12 with both. The first log of a new
+// database has 5–8: Pebble begins it before it knows the format. A log ends at the end of the file,
+// in zeros, or in the head of a chunk with the next log's number and no checksum, which counts as a
+// broken one here.
 //
 // Breaks when a Pebble has another format of logs, or means something else by it. The package was
 // read from Pebble v2.1.7 (record/record.go, record/log_writer.go, the replay in open.go), and
@@ -114,9 +116,6 @@ func Rotten(data []byte, log uint32) (at int, yes bool) {
 		block := data[base:min(base+blockSize, len(data))]
 		for at := 0; at < len(block); {
 			c, ok := readChunk(block, at)
-			if ok && log != 0 && c.log == log+1 {
-				return 0, false // the end
-			}
 			if ok && (log == 0 || c.log == log) {
 				at = c.end
 				continue
