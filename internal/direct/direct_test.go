@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"sluice/internal/durable"
 	"sluice/internal/test/leak"
@@ -199,7 +200,9 @@ func TestTheSystemsOwnDirectIO(t *testing.T) {
 
 // The caller goes on while a buffer is written, but never into that one, and who waits for that
 // learns when it is over.
-func TestABufferIsNotGivenWhileItIsWritten(t *testing.T) {
+func TestABufferIsNotGivenWhileItIsWritten(t *testing.T) { synctest.Test(t, bufferWhileWritten) }
+
+func bufferWhileWritten(t *testing.T) {
 	d := &disk{able: true, hold: make(chan struct{})}
 	p := NewPool(Config{Block: block, Buffer: size, Buffers: 2})
 	w, _ := open(t, d, p)
@@ -222,6 +225,7 @@ func TestABufferIsNotGivenWhileItIsWritten(t *testing.T) {
 	s.Release()
 	waited := make(chan struct{})
 	go func() { s.Wait(); close(waited) }()
+	synctest.Wait()
 	if p.get() == nil || p.get() != nil {
 		t.Error("more is made than is allowed, or a buffer is lost")
 	}

@@ -54,7 +54,7 @@ func ofWaits() []mutant {
 		{
 			name: "a-put-does-not-see-a-length-that-was-fixed", promise: 5, file: "session/put.go",
 			old:   "	if s.ID == 0 || v.changes(id).Load() != changes {",
-			new:   "	if s.ID == 0 {",
+			new:   "	if s.ID == 0 || changes == math.MaxUint64 {",
 			tests: []string{"session.TestALengthIsFixedBeforeTheClaim"},
 		},
 		{
