@@ -348,10 +348,7 @@ func writeAll(sink ByteSink, b []byte, off int64) error {
 
 // touch counts as activity although nothing is recorded yet.
 func (t *stream) touch(ctx context.Context) error {
-	after, err := t.v.store.Load(ctx, t.s.ID)
-	if err == nil {
-		after, err = t.v.Touch(ctx, after)
-	}
+	after, err := t.v.touched(ctx, t.s.ID)
 	if err == nil {
 		t.s.Seen = after.Seen
 	}

@@ -135,10 +135,7 @@ func (t *stream) store(ctx context.Context, add []Entry, length int64) (Session,
 	for range tries {
 		if len(add) == 0 && length < 0 {
 			// Everything was there already. Was it still, when the last byte had been compared?
-			after, err := t.v.store.Load(ctx, cur.ID)
-			if err == nil {
-				after, err = t.v.Touch(ctx, after)
-			}
+			after, err := t.v.touched(ctx, cur.ID)
 			if err == nil {
 				err = after.State.Err()
 			}

@@ -137,10 +137,11 @@ func (v *Service) Begin(ctx context.Context, spec Spec) (s Session, created bool
 			return Session{}, false, err
 		}
 		// Also true where the store had to repeat the call, and found it done already.
-		if created = s.ID == id; !created {
-			s, err = v.Touch(ctx, s)
+		if s.ID == id {
+			return v.dated(s), true, nil
 		}
-		return v.dated(s), created, err
+		s, err = v.touched(ctx, s.ID)
+		return s, false, err
 	}
 }
 
@@ -154,11 +155,7 @@ func (v *Service) Holder(ctx context.Context, owner, idem string) (Session, erro
 	if err != nil || len(page) == 0 {
 		return Session{}, err
 	}
-	s, err := v.store.Load(ctx, page[0].ID)
-	if err != nil {
-		return Session{}, err
-	}
-	return v.Touch(ctx, s)
+	return v.touched(ctx, page[0].ID)
 }
 
 // Status gives the session in any state, or ErrNotFound. It does not count as activity.
@@ -185,6 +182,15 @@ func (v *Service) Touch(ctx context.Context, s Session) (Session, error) {
 			return Session{}, err
 		}
 	}
+}
+
+// touched loads the session, which counts as activity.
+func (v *Service) touched(ctx context.Context, id SessionID) (Session, error) {
+	s, err := v.store.Load(ctx, id)
+	if err != nil {
+		return Session{}, err
+	}
+	return v.Touch(ctx, s)
 }
 
 // changes counts what this Service has changed of a session, or of another that shares its count. A

@@ -55,22 +55,20 @@ func (u *Service) beginOnce(ctx context.Context, c access.Caller, req BeginReque
 	if err != nil || known {
 		return done, false, err
 	}
-	// What only a first begin needs is asked for when it is known to be one.
-	s, err := u.Sessions.Holder(ctx, c.Principal, n.key())
-	if err != nil && !errors.Is(err, session.ErrNotFound) {
-		return up, false, err
-	}
-	if s.ID == 0 {
-		var created bool
-		s, created, err = u.beginNew(ctx, c, req, n)
-		if errors.Is(err, errKeyFinished) {
-			return up, true, nil
-		}
-		if err != nil {
+	s, created, refused := u.beginNew(ctx, c, req, n)
+	switch {
+	case created:
+		return Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, Idem: n.Idem}, false, nil
+	case errors.Is(refused, errKeyFinished):
+		return up, true, nil
+	case refused != nil:
+		// What only a first begin needs refuses no repeat.
+		s, err = u.Sessions.Holder(ctx, c.Principal, n.key())
+		if err != nil && !errors.Is(err, session.ErrNotFound) {
 			return up, false, err
 		}
-		if created {
-			return Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, Idem: n.Idem}, false, nil
+		if s.ID == 0 {
+			return up, false, refused
 		}
 	}
 	if s, err = u.ensureChecked(ctx, s, blob.CheckBeforeReboot); err != nil {
@@ -93,8 +91,7 @@ func (u *Service) beginOnce(ctx context.Context, c access.Caller, req BeginReque
 	return up, false, err
 }
 
-// beginNew makes the session of a key that none has, unless another request is faster: then created
-// is false.
+// beginNew makes the session of a key, or gives the one that has it: then created is false.
 func (u *Service) beginNew(ctx context.Context, c access.Caller, req BeginRequest, n note) (s session.Session, created bool, err error) {
 	size, err := u.chunkSize(req)
 	if err == nil {

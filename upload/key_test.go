@@ -23,7 +23,11 @@ type meeting struct {
 
 func (m *meeting) Create(ctx context.Context, s session.Session) (session.Session, bool, error) {
 	once(&m.before)
-	return m.Store.Create(ctx, s)
+	s, created, err := m.Store.Create(ctx, s)
+	if err == nil && !created {
+		once(&m.after)
+	}
+	return s, created, err
 }
 
 func (m *meeting) List(ctx context.Context, q session.Query) ([]session.Session, string, error) {

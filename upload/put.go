@@ -90,6 +90,9 @@ func (k *sink) Claim(ctx context.Context, s session.Session, r session.Range) (m
 		}
 	}
 	k.t, k.r = k.u.tracks.hold(s.ID), r
+	if len(s.Received) == 0 {
+		k.t.trust()
+	}
 	k.use(s)
 	// It has to be known which put is at the hash. What keeps that from being loaded the put itself
 	// will say.

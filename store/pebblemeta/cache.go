@@ -7,23 +7,26 @@ import (
 	"sync/atomic"
 
 	"sluice/catalog"
+	"sluice/session"
 )
 
 const (
-	// cacheSets and cacheWays bound how many rows are kept: 8192. cacheLargest bounds each, in
-	// bytes as stored. In memory a row takes up to twice that, so that all are at most 16 MiB, and
-	// in ordinary use 4.
+	// cacheSets and cacheWays bound how many rows are kept: 8192, and beside them the rows that
+	// commits under way replace. cacheLargest bounds each, in bytes as stored. In memory a row
+	// takes up to twice that, so that all are at most 16 MiB, and in ordinary use 6.
 	cacheSets, cacheWays, cacheLargest = 2048, 4, 1 << 10
 )
 
-// cache keeps decoded rows of the catalog, so that what each request asks for anew (who it is from,
-// what it may, where the bytes are) is looked up once.
+// cache keeps decoded rows of the catalog and of sessions, so that what each request asks for anew
+// (who it is from, what it may, where the bytes are, which session it is for) is looked up once.
 //
 // A row in it is what the newest applied commit has, and what every commit since its from has had.
-// The commit that writes a row takes it out, or puts the new one in its place, at its place in the
+// The commit that writes a row takes it out, or puts the new one before it, at its place in the
 // order of commits, before there is a view that shows the commit, and leaves its number with the
 // set: a reader of an older view can't put back what it still sees. So a view may use what it
-// finds, unless it is older than from; and what is not durable yet is behind the from of its row.
+// finds, unless it is older than from; then it may use the row that was replaced, which is kept
+// until the view that is shown is as new as its successor. What is not durable yet is behind the
+// from of its row.
 //
 // Looking up takes no lock.
 type cache struct {
@@ -40,12 +43,13 @@ type cacheSet struct {
 	next    uint8      // which gives way
 }
 
-// cachedRow never changes.
+// cachedRow never changes, except for forgetting the row that it has replaced.
 type cachedRow struct {
 	table catalog.TableID
 	key   string
 	from  uint64
 	row   any
+	older atomic.Pointer[cachedRow] // what it was before from; nil: not known
 }
 
 func newCache() *cache { return &cache{seed: maphash.MakeSeed()} }
@@ -53,12 +57,20 @@ func newCache() *cache { return &cache{seed: maphash.MakeSeed()} }
 // cached are the tables whose rows are kept, and how one is copied, so that nobody changes what is
 // kept.
 var cached = [...]func(row any) any{
-	catalog.CapsuleTable:   copyCapsule,
-	catalog.MemoryTable:    copyMemory,
-	catalog.ContentTable:   copyContent,
-	catalog.PrincipalTable: func(row any) any { return row },
-	catalog.TokenTable:     func(row any) any { return row },
+	catalog.CapsuleTable:     copyCapsule,
+	catalog.MemoryTable:      copyMemory,
+	catalog.ContentTable:     copyContent,
+	catalog.ReservationTable: same,
+	catalog.UsageTable:       same,
+	catalog.PrincipalTable:   same,
+	catalog.TokenTable:       same,
+	sessionTable:             func(row any) any { return clone(row.(session.Session)) },
 }
+
+// sessionTable stands for the sessions, which are no table of the catalog.
+const sessionTable catalog.TableID = 31
+
+func same(row any) any { return row }
 
 // caches reports whether a table's rows are kept.
 func caches(table catalog.TableID) bool { return int(table) < len(cached) && cached[table] != nil }
@@ -78,13 +90,16 @@ func cloned(list []string) []string {
 }
 
 // replaces gives what the cache shall have instead of a row that is written; nil: nothing. That is
-// worth it for a capsule, which every commit writes and reads. It must be what would be read back:
-// without parts of a millisecond, and without empty lists.
+// worth it for the rows that the commits of an upload write and read. It must be what would be read
+// back: without parts of a millisecond, and without empty lists.
 func replaces(table catalog.TableID, row any) any {
-	if table != catalog.CapsuleTable {
-		return nil
+	switch table {
+	case catalog.CapsuleTable:
+		return loadCapsule(storeCapsule(copyCapsule(row).(catalog.Capsule)))
+	case catalog.ReservationTable, catalog.UsageTable:
+		return row
 	}
-	return loadCapsule(storeCapsule(copyCapsule(row).(catalog.Capsule)))
+	return nil
 }
 
 func copyMemory(row any) any {
@@ -108,9 +123,11 @@ func (c *cache) set(table catalog.TableID, key []byte) *cacheSet {
 
 // get gives a copy of a row for a view of commit seq; nil where it is not known here.
 func (c *cache) get(table catalog.TableID, key []byte, seq uint64) any {
-	s := c.set(table, key)
-	if r, _ := s.find(table, key); r != nil && r.from <= seq {
-		return cached[table](r.row)
+	r, _ := c.set(table, key).find(table, key)
+	for ; r != nil; r = r.older.Load() {
+		if r.from <= seq {
+			return cached[table](r.row)
+		}
 	}
 	return nil
 }
@@ -128,7 +145,7 @@ func (c *cache) put(table catalog.TableID, key []byte, seq uint64, row any) {
 		i = int(s.next % cacheWays)
 		s.next++
 	}
-	s.rows[i].Store(&cachedRow{table, string(key), s.written, cached[table](row)})
+	s.rows[i].Store(&cachedRow{table: table, key: string(key), from: s.written, row: cached[table](row)})
 }
 
 // find gives a row, or nil, and its place in the set.
@@ -141,20 +158,30 @@ func (s *cacheSet) find(table catalog.TableID, key []byte) (*cachedRow, int) {
 	return nil, 0
 }
 
-// wrote takes a row out, which commit seq writes, or puts what replaces it in its place. Calls come
-// in the order of commits.
-func (c *cache) wrote(table catalog.TableID, key []byte, seq uint64, row any) {
+// wrote takes a row out, which commit seq writes, or puts what replaces it before it. Calls come in
+// the order of commits. shown is the newest commit that is shown.
+func (c *cache) wrote(table catalog.TableID, key []byte, seq, shown uint64, row any) {
 	s := c.set(table, key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.written = seq
 	had, i := s.find(table, key)
-	if had == nil {
+	switch {
+	case had == nil && row == nil:
 		return
-	}
-	if row == nil {
+	case had == nil:
+		i = int(s.next % cacheWays)
+		s.next++
+	case row == nil:
 		s.rows[i].Store(nil)
 		return
 	}
-	s.rows[i].Store(&cachedRow{table, had.key, seq, row})
+	now := &cachedRow{table: table, key: string(key), from: seq, row: row}
+	now.older.Store(had)
+	for r := had; r != nil; r = r.older.Load() {
+		if r.from <= shown {
+			r.older.Store(nil)
+		}
+	}
+	s.rows[i].Store(now)
 }

@@ -16,6 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"sluice/catalog"
+	"sluice/session"
 )
 
 // Whatever is committed and read in whatever order: every view gives, out of the cache or not, what
@@ -83,6 +84,114 @@ func TestTheCacheGivesWhatTheViewHas(t *testing.T) {
 			"read": func(rt *rapid.T) {
 				v := rapid.SampledFrom(held).Draw(rt, "view")
 				compare(reader{v, db, db.cache, v.seq}, reader{Reader: v, db: db}, keys.Draw(rt, "key"))
+			},
+		})
+	})
+}
+
+// The same of sessions, and of a txn that changes one twice: what is loaded is what the rows say,
+// to the last field.
+func TestTheCacheGivesTheSessionsOfTheView(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		db := opened(t, vfs.NewMem(), Options{Process: true})
+		var held []*view
+		defer func() {
+			for _, v := range held {
+				db.views.release(v)
+			}
+			if err := db.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		store, ctx := db.Sessions(), t.Context()
+		ids := rapid.Custom(func(rt *rapid.T) session.SessionID {
+			return session.SessionID(rapid.IntRange(1, 3).Draw(rt, "id"))
+		})
+		same := func(v *view, id session.SessionID) {
+			got, err := db.sessionAt(v, id, v.seq)
+			want, err2 := loadSession(v, id)
+			if diff := cmp.Diff(want, got); diff != "" || !errors.Is(err, err2) {
+				rt.Errorf("session %s: %s, %v, %v", id, diff, err, err2)
+			}
+		}
+		look := func() {
+			v, err := db.views.at(ctx, 0)
+			if err != nil {
+				rt.Fatal(err)
+			}
+			held = append(held, v)
+			for id := range session.SessionID(4) {
+				same(v, id)
+			}
+		}
+		look()
+		seen, finished := int64(0), int64(0)
+		rt.Repeat(map[string]func(*rapid.T){
+			"create": func(rt *rapid.T) {
+				seen++
+				_, _, _ = store.Create(ctx, session.Session{
+					ID: ids.Draw(rt, "which"), State: session.Open, Gen: 1, Rev: 1, Seen: seen, Began: time.Unix(seen, 999), LastSeen: time.Unix(seen, 999),
+					Spec: session.Spec{ChunkSize: 4, BytesExpected: 40, Note: rapid.SampledFrom([][]byte{nil, {}, {1}}).Draw(rt, "note")},
+				})
+			},
+			"record": func(rt *rapid.T) {
+				id := ids.Draw(rt, "which")
+				s, err := store.Load(ctx, id)
+				if err != nil {
+					return
+				}
+				seen++
+				c := session.Change{Length: session.Unknown, Seen: seen, Now: seen}
+				off := rapid.Int64Range(0, 9).Draw(rt, "chunk") * 4
+				r := session.Range{Off: off, End: off + 4}
+				if session.Covers(s.Received, r) {
+					c.Remove, c.Drop = []session.Range{r}, r
+				} else {
+					c.Add = []session.Entry{{Range: r, Note: []byte("n")}}
+				}
+				_, _ = store.Record(ctx, id, s.Gen, c)
+			},
+			"move": func(rt *rapid.T) {
+				id := ids.Draw(rt, "which")
+				s, err := store.Load(ctx, id)
+				if err != nil {
+					return
+				}
+				to := rapid.SampledFrom([]session.State{session.Open, session.Sealed, session.Aborted, session.Gone}).Draw(rt, "to")
+				_, _ = store.Move(ctx, id, session.Step{Gen: s.Gen, To: to, Next: s.Gen + 1, Seen: seen})
+			},
+			"end together": func(rt *rapid.T) {
+				id := ids.Draw(rt, "which")
+				s, err := store.Load(ctx, id)
+				if err != nil || s.State != session.Sealed {
+					return
+				}
+				refusal := errors.New("refused")
+				refused := rapid.Bool().Draw(rt, "refused")
+				err = db.Catalog().Update(ctx, func(tx catalog.Tx) error {
+					for range 2 { // the second finds it ended
+						if err := tx.EndSession(id, s.Gen, session.Finished); err != nil {
+							return err
+						}
+					}
+					if refused {
+						return refusal
+					}
+					return nil
+				})
+				if refused != errors.Is(err, refusal) {
+					rt.Fatal(err)
+				}
+				if !refused {
+					finished++
+				}
+				if st, err := store.Stats(ctx); err != nil || st.Finished != finished {
+					rt.Errorf("%d are finished, and %d are counted, %v", finished, st.Finished, err)
+				}
+			},
+			"look": func(*rapid.T) { look() },
+			"": func(rt *rapid.T) {
+				same(rapid.SampledFrom(held).Draw(rt, "view"), ids.Draw(rt, "which"))
 			},
 		})
 	})

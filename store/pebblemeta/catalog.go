@@ -52,10 +52,16 @@ func (c rows) Update(ctx context.Context, f func(catalog.Tx) error) error {
 
 // Get implements catalog.Reader. Who holds the catalog's lock sees what the newest commit has, in
 // the cache too, and in the batch what it wrote itself; looking there as well costs more, so only
-// where there is something of the table.
+// where there may be something.
 func (t *txn) Get(table catalog.TableID, key []byte) (any, error) {
 	if t.touched&(1<<table) != 0 {
-		return reader{Reader: t.rows, db: t.db}.Get(table, key)
+		own := t.own(table, key)
+		if own == nil && !caches(table) || own != nil && own.row == nil {
+			return reader{Reader: t.rows, db: t.db}.Get(table, key)
+		}
+		if own != nil {
+			return cached[table](own.row), nil
+		}
 	}
 	return reader{t.db.peb, t.db, t.db.cache, t.seq}.Get(table, key)
 }
@@ -85,7 +91,7 @@ func (t *txn) touch(table catalog.TableID, key []byte, row any) []byte {
 	stored := catalogKey(table, key)
 	t.touched |= 1 << table
 	if caches(table) {
-		t.wrote = append(t.wrote, written{stored, row})
+		t.note(table, stored[2:], row)
 	}
 	return stored
 }

@@ -35,6 +35,7 @@ func TestARowThatCannotBeReadIsNamed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		db.cache = newCache()
 		// Any commit shows it.
 		if err := putRow(db, "other", 1); err != nil {
 			t.Fatal(err)

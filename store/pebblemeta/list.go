@@ -1,6 +1,7 @@
 package pebblemeta
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -28,7 +29,7 @@ func (db *DB) look(ctx context.Context) (look, error) {
 }
 
 func (l look) session(id session.SessionID) (session.Session, error) {
-	s, err := l.db.loadSession(l.view, id)
+	s, err := l.db.sessionAt(l.view, id, l.seq)
 	if err == nil {
 		l.seals[id].over(&s)
 	}
@@ -56,11 +57,10 @@ func (st sessions) Entries(ctx context.Context, id session.SessionID, r session.
 		return nil, err
 	}
 	defer st.db.views.release(v)
-	if row, err := get(v, sessionKey(id)); err != nil || row == nil {
-		if err == nil {
-			err = session.ErrNotFound
+	if st.db.cache.get(sessionTable, cacheKey(id), v.seq) == nil {
+		if row, err := get(v, sessionKey(id)); err != nil || row == nil {
+			return nil, cmp.Or(err, error(session.ErrNotFound))
 		}
-		return nil, err
 	}
 	prefix := entriesPrefix(id)
 	it, err := v.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: behind(prefix)})

@@ -240,10 +240,25 @@ func loadSession(r pebble.Reader, id session.SessionID) (session.Session, error)
 	return loadSessionWith(r, id, readRanges)
 }
 
-// loadSession does so for a session that is in use, which is loaded several times in a request.
-func (db *DB) loadSession(r pebble.Reader, id session.SessionID) (session.Session, error) {
-	return loadSessionWith(r, id, db.ranges.of(id))
+// sessionAt gives the session as a view of commit seq has it, or session.ErrNotFound. It is loaded
+// several times in a request, so the cache has it.
+func (db *DB) sessionAt(r pebble.Reader, id session.SessionID, seq uint64) (session.Session, error) {
+	key := cacheKey(id)
+	if row := db.cache.get(sessionTable, key, seq); row != nil {
+		return row.(session.Session), nil
+	}
+	s, err := loadSessionWith(r, id, db.ranges.of(id))
+	if err == nil && kept(&s) {
+		db.cache.put(sessionTable, key, seq, s)
+	}
+	return s, err
 }
+
+// cacheKey is the key of a session in the cache.
+func cacheKey(id session.SessionID) []byte { return binary.BigEndian.AppendUint64(nil, uint64(id)) }
+
+// kept reports whether the cache keeps a session.
+func kept(s *session.Session) bool { return s.Size() <= 2*cacheLargest }
 
 func loadSessionWith(r pebble.Reader, id session.SessionID, ranges func([]byte) ([]session.Range, error)) (session.Session, error) {
 	row, err := get(r, sessionKey(id))

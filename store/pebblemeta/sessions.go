@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -31,7 +32,7 @@ func (st sessions) Create(ctx context.Context, s session.Session) (session.Sessi
 		}
 	}
 	t.lockSession(s.ID)
-	if _, err := t.db.loadSession(t.rows, s.ID); !errors.Is(err, session.ErrNotFound) {
+	if _, err := loadSession(t.rows, s.ID); !errors.Is(err, session.ErrNotFound) {
 		if err == nil {
 			err = session.ErrTaken
 		}
@@ -80,7 +81,13 @@ func holds(st session.State) bool { return st <= session.Finished }
 
 // newest gives the session as it is now. It must be locked.
 func (t *txn) newest(id session.SessionID) (session.Session, error) {
-	s, err := t.db.loadSession(t.rows, id)
+	var s session.Session
+	var err error
+	if t.own(sessionTable, cacheKey(id)) != nil {
+		s, err = loadSession(t.rows, id)
+	} else {
+		s, err = t.db.sessionAt(t.rows, id, math.MaxUint64) // nobody else changes it meanwhile
+	}
 	if err != nil {
 		return s, t.db.unreadable(err)
 	}
@@ -117,7 +124,7 @@ func (st sessions) Load(ctx context.Context, id session.SessionID) (session.Sess
 		return session.Session{}, err
 	}
 	defer st.db.views.release(v)
-	s, err := st.db.loadSession(v, id)
+	s, err := st.db.sessionAt(v, id, v.seq)
 	if err != nil {
 		return session.Session{}, st.db.unreadable(err)
 	}
@@ -262,13 +269,34 @@ func (t *txn) write(before, after *session.Session) error {
 		return err
 	}
 	if after.State == session.Gone {
+		t.note(sessionTable, cacheKey(after.ID), nil)
 		return t.batch.Delete(sessionKey(after.ID), nil)
 	}
 	row, err := encodeSession(after)
 	if err != nil {
 		return err
 	}
+	var keep any
+	if kept(after) {
+		keep = readBack(*after)
+	}
+	t.note(sessionTable, cacheKey(after.ID), keep)
 	return t.batch.Set(sessionKey(after.ID), row, nil)
+}
+
+// readBack is s as it will be read, sharing nothing.
+func readBack(s session.Session) session.Session {
+	s = clone(s)
+	if len(s.Received) == 0 {
+		s.Received = nil
+	}
+	if len(s.Dropped) == 0 {
+		s.Dropped = nil
+	}
+	if len(s.Note) == 0 {
+		s.Note = nil
+	}
+	return s
 }
 
 // manyPieces is from where on a session's entries are deleted as a range. For fewer that costs all

@@ -1,6 +1,7 @@
 package pebblemeta
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,15 +27,17 @@ type txn struct {
 	unsynced bool   // it need not survive a power loss
 	moved    []session.Session
 
-	seq     uint64    // with the catalog's lock: a commit that has all of the catalog as it is
-	wrote   []written // the rows of the catalog that the cache may have
-	touched uint32    // the tables that the batch has rows of, a bit for each
+	seq     uint64         // with the catalog's lock: a commit that has all of the catalog as it is
+	wrote   []written      // the rows that the cache may have
+	at      map[string]int // where in wrote a row was written last, once they are many
+	touched uint32         // the tables that the batch has rows of, a bit for each
 }
 
 // written is a row that a commit writes.
 type written struct {
-	key []byte // as stored
-	row any    // for the cache; nil: it forgets the row
+	table catalog.TableID
+	key   []byte
+	row   any // for the cache; nil: it forgets the row
 }
 
 // begin starts a txn on sessions. The caller must close it.
@@ -119,8 +122,9 @@ func (t *txn) apply() (seq uint64, snap *pebble.Snapshot, err error) {
 		db.fatal(fmt.Errorf("applying a commit to the metadata: %w", err))
 	}
 	db.applied++
+	shown := db.views.shown.Load()
 	for _, w := range t.wrote {
-		db.cache.wrote(catalog.TableID(w.key[1]), w.key[2:], db.applied, w.row)
+		db.cache.wrote(w.table, w.key, db.applied, shown, w.row)
 	}
 	return db.applied, db.peb.NewSnapshot(), nil
 }
@@ -136,6 +140,42 @@ func (t *txn) refuse(ctx context.Context, err error) error {
 		return lost
 	}
 	return err
+}
+
+// fewWritten is how many rows a txn looks through for one of them.
+const fewWritten = 32
+
+// note notes a row that is written, and what the cache shall have of it.
+func (t *txn) note(table catalog.TableID, key []byte, row any) {
+	t.wrote = append(t.wrote, written{table, key, row})
+	if len(t.wrote) <= fewWritten {
+		return
+	}
+	if t.at == nil {
+		t.at = map[string]int{}
+		for i, w := range t.wrote {
+			t.at[w.name()] = i
+		}
+	}
+	t.at[t.wrote[len(t.wrote)-1].name()] = len(t.wrote) - 1
+}
+
+func (w written) name() string { return string(byte(w.table)) + string(w.key) }
+
+// own gives what the txn wrote last of a row that the cache may have; nil: nothing.
+func (t *txn) own(table catalog.TableID, key []byte) *written {
+	if t.at != nil {
+		if i, ok := t.at[written{table, key, nil}.name()]; ok {
+			return &t.wrote[i]
+		}
+		return nil
+	}
+	for i := len(t.wrote) - 1; i >= 0; i-- {
+		if w := &t.wrote[i]; w.table == table && bytes.Equal(w.key, key) {
+			return w
+		}
+	}
+	return nil
 }
 
 // get copies a row. It is nil where there is none.

@@ -3,6 +3,7 @@ package pebblemeta
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -12,6 +13,7 @@ type views struct {
 	mu      sync.Mutex
 	current *view
 	changed chan struct{} // closed, and made anew, when current changes
+	shown   atomic.Uint64 // the commit of current
 }
 
 // view is a snapshot taken together with commit seq. It is closed when the last who uses it has
@@ -74,6 +76,7 @@ func (vs *views) publish(s *pebble.Snapshot, seq uint64) {
 	vs.mu.Lock()
 	if vs.current.seq < seq {
 		v, vs.current = vs.current, v
+		vs.shown.Store(seq)
 		close(vs.changed)
 		vs.changed = make(chan struct{})
 	}

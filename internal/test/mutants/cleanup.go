@@ -5,8 +5,8 @@ func ofCleanup() []mutant {
 	return []mutant{
 		{
 			name: "a-resume-asks-for-room", promise: 5, file: "upload/begin.go",
-			old:   "	if s.ID == 0 {\n		var created bool",
-			new:   "	if err := u.takesNew(ctx, req.Refuse, req.Bytes); err != nil {\n		return up, false, err\n	}\n	if s.ID == 0 {\n		var created bool",
+			old:   "	case refused != nil:\n",
+			new:   "	case refused != nil && n.Capsule != \"\":\n		return up, false, refused\n	case refused != nil:\n",
 			tests: []string{"upload.TestARepeatPaysForNothingNew", "api.TestARepeatIsAnsweredWhileDraining"},
 		},
 		{

@@ -23,15 +23,27 @@ func ofStores() []mutant {
 		},
 		{
 			name: "a-commit-leaves-its-rows-in-the-cache", promise: 9, file: "store/pebblemeta/txn.go",
-			old:   "		db.cache.wrote(catalog.TableID(w.key[1]), w.key[2:], db.applied, w.row)\n",
-			new:   "		_ = catalog.TableID(w.key[1])\n",
+			old:   "		db.cache.wrote(w.table, w.key, db.applied, shown, w.row)\n",
+			new:   "		_, _ = w, shown\n",
 			tests: []string{"store/pebblemeta.TestTheCacheGivesWhatTheViewHas", "store/pebblemeta.TestTheCacheShowsNothingBeforeItIsDurable", "store/pebblemeta.TestTheCacheAmongReadersAndWriters"},
 		},
 		{
 			name: "the-cache-shows-what-is-not-durable", promise: 9, file: "store/pebblemeta/cache.go",
-			old:   "r != nil && r.from <= seq {",
-			new:   "r != nil {",
+			old:   "		if r.from <= seq {",
+			new:   "		if true {",
 			tests: []string{"store/pebblemeta.TestTheCacheShowsNothingBeforeItIsDurable", "store/pebblemeta.TestTheCacheGivesWhatTheViewHas"},
+		},
+		{
+			name: "an-old-view-is-given-a-row-of-another", promise: 9, file: "store/pebblemeta/cache.go",
+			old:   "now.older.Store(had)\n	for r := had; r != nil; r = r.older.Load() {",
+			new:   "had.from = 0\n	now.older.Store(had)\n	for r := had; r != nil; r = r.older.Load() {",
+			tests: []string{"store/pebblemeta.TestTheCacheGivesWhatTheViewHas", "store/pebblemeta.TestTheCacheGivesTheSessionsOfTheView"},
+		},
+		{
+			name: "a-txn-does-not-see-the-session-that-it-wrote", promise: 9, file: "store/pebblemeta/sessions.go",
+			old:   "	if t.own(sessionTable, cacheKey(id)) != nil {",
+			new:   "	if false {",
+			tests: []string{"store/pebblemeta.TestTheCacheGivesTheSessionsOfTheView"},
 		},
 		{
 			name: "an-old-view-fills-the-cache", promise: 9, file: "store/pebblemeta/cache.go",
@@ -47,8 +59,8 @@ func ofStores() []mutant {
 		},
 		{
 			name: "the-cache-keeps-what-its-reader-has", promise: 9, file: "store/pebblemeta/cache.go",
-			old:   "s.written, cached[table](row)}",
-			new:   "s.written, row}",
+			old:   "row: cached[table](row)}",
+			new:   "row: row}",
 			tests: []string{"store/pebblemeta.TestNobodyChangesWhatTheCacheHas"},
 		},
 		{
