@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -13,48 +12,10 @@ import (
 	"time"
 
 	"sluice/access"
-	"sluice/catalog"
 	"sluice/memories"
 	"sluice/session"
 	"sluice/upload"
 )
-
-// Uploads carries out the uploads_* operations; upload.Service has it. Each method is safe for
-// concurrent use; which errors it gives, and what a repeat does, upload says.
-type Uploads interface {
-	Begin(ctx context.Context, c access.Caller, req upload.BeginRequest) (upload.Upload, error)
-	// PutChunk and PutRange read the body on the calling goroutine, and have stopped when they
-	// return.
-	PutChunk(ctx context.Context, c access.Caller, id session.SessionID, idx int64, body io.Reader, p upload.Put) error
-	PutRange(ctx context.Context, c access.Caller, id session.SessionID, off int64, body io.Reader, p upload.Put) (n int64, err error)
-	Finish(ctx context.Context, c access.Caller, req upload.FinishRequest) (catalog.Memory, error)
-	FinishBatch(ctx context.Context, c access.Caller, reqs []upload.FinishRequest) ([]catalog.Memory, error)
-	Abort(ctx context.Context, c access.Caller, id session.SessionID) error
-	Status(ctx context.Context, c access.Caller, id session.SessionID) (upload.Upload, error)
-	ChunkCRCs(ctx context.Context, c access.Caller, id session.SessionID) ([]upload.ChunkCRC, error)
-	List(ctx context.Context, c access.Caller, cursor string, limit int) (page []upload.Upload, next string, err error)
-	Create(ctx context.Context, c access.Caller, req upload.CreateRequest, body io.Reader) (catalog.Memory, error)
-	Limits() upload.Limits
-	// Release is the session.End of an abort.
-	Release(ctx context.Context, sealed []session.Session) error
-}
-
-// Memories carries out the memories_* and capsules_* operations; memories.Service has it.
-type Memories interface {
-	Read(ctx context.Context, c access.Caller, id catalog.MemoryID) (catalog.Memory, error)
-	List(ctx context.Context, c access.Caller, req memories.ListRequest) (page []catalog.Memory, next string, err error)
-	Update(ctx context.Context, c access.Caller, id catalog.MemoryID, change memories.Change) (catalog.Memory, error)
-	Delete(ctx context.Context, c access.Caller, id catalog.MemoryID, purge bool) error
-	Restore(ctx context.Context, c access.Caller, id catalog.MemoryID) (catalog.Memory, error)
-	Ping(ctx context.Context, c access.Caller, ids []catalog.MemoryID) (map[catalog.MemoryID]bool, error)
-	// Open gives a memory whose content can be read; the File needs no closing.
-	Open(ctx context.Context, c access.Caller, id catalog.MemoryID) (*memories.File, error)
-	CreateCapsule(ctx context.Context, c access.Caller, req memories.CapsuleRequest) (catalog.Capsule, error)
-	ReadCapsule(ctx context.Context, c access.Caller, id string) (catalog.Capsule, error)
-	ListCapsules(ctx context.Context, c access.Caller, cursor string, limit int) (page []catalog.Capsule, next string, err error)
-	UpdateCapsule(ctx context.Context, c access.Caller, id string, change memories.CapsuleChange) (catalog.Capsule, error)
-	DeleteCapsule(ctx context.Context, c access.Caller, id string) error
-}
 
 // Sessions is the admin's view of the engine; session.Service has it.
 type Sessions interface {
@@ -75,8 +36,8 @@ type Access interface {
 // Config is what a Server works with. Zero values of the last group take the defaults that are
 // named.
 type Config struct {
-	Uploads  Uploads
-	Memories Memories
+	Uploads  *upload.Service
+	Memories *memories.Service
 	Sessions Sessions
 	Access   Access
 	// Ready says whether the stores answer; nil always does.

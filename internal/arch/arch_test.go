@@ -226,6 +226,70 @@ func TestFilesStayReadable(t *testing.T) {
 	}
 }
 
+// bigInterfaces have more methods than an interface may: those of an open file.
+var bigInterfaces = []string{"internal/durable.File"}
+
+// An interface has at most eight methods, with those that it takes from others of its package.
+func TestInterfacesStaySmall(t *testing.T) {
+	const most = 8
+	found := 0
+	for _, p := range packages(t) {
+		trees := productTrees(t, p)
+		interfaces := map[string]*ast.InterfaceType{}
+		for _, tree := range trees {
+			ast.Inspect(tree, func(n ast.Node) bool {
+				if spec, ok := n.(*ast.TypeSpec); ok {
+					if i, ok := spec.Type.(*ast.InterfaceType); ok {
+						interfaces[spec.Name.Name] = i
+					}
+				}
+				return true
+			})
+		}
+		for name, i := range interfaces {
+			full := strings.TrimPrefix(p.ImportPath, module) + "." + name
+			n := methods(i, interfaces)
+			if found++; n > most && !slices.Contains(bigInterfaces, full) {
+				t.Errorf("%s has %d methods, and %d are the most: split it, or take the one type that has them", full, n, most)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no interfaces were found")
+	}
+}
+
+// methods counts the methods of an interface, with those of others of its package that it embeds.
+// One from elsewhere counts as one.
+func methods(i *ast.InterfaceType, others map[string]*ast.InterfaceType) (n int) {
+	for _, m := range i.Methods.List {
+		embedded, ours := m.Type.(*ast.Ident)
+		switch {
+		case len(m.Names) > 0:
+			n += len(m.Names)
+		case ours && others[embedded.Name] != nil:
+			n += methods(others[embedded.Name], others)
+		default:
+			n++
+		}
+	}
+	return n
+}
+
+// productTrees parses the files of a package that are no tests.
+func productTrees(t *testing.T, p pkg) map[string]*ast.File {
+	t.Helper()
+	trees := map[string]*ast.File{}
+	for _, name := range p.GoFiles {
+		tree, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		trees[name] = tree
+	}
+	return trees
+}
+
 // held has the packages whose tests leave goroutines behind on purpose: those of a server that died
 // in the middle of something.
 var held = []string{"internal/test/crashtest"}
