@@ -9,9 +9,6 @@ import (
 	"sluice/session"
 )
 
-// keepFor is how long what became of an upload is kept, where nothing says when to forget it.
-const keepFor = 48 * time.Hour
-
 // later makes something due after so much running time.
 func (c *check) later(tx catalog.Tx, after time.Duration, kind catalog.DueKind, key string) error {
 	d := catalog.Due{At: c.now.Running + after.Milliseconds(), Kind: kind, Key: key}
@@ -222,7 +219,7 @@ func (b *books) checkIdems() {
 		key := string(catalog.IdemKey{Capsule: i.Capsule, Owner: i.Owner, Key: i.Key}.AppendKey(nil))
 		if _, ok, err := catalog.Memories.Find(b.r, catalog.MemoryKey(i.Memory)); err == nil && !ok && !b.dues.idems[key] {
 			b.wrong(KindDue, "the idempotency key %q in capsule %s is of memory %s, which is gone, and nothing will forget it", i.Key, i.Capsule, i.Memory).
-				mend(b.check, "it is put on the list", func(tx catalog.Tx) error { return b.later(tx, keepFor, catalog.DueIdem, key) })
+				mend(b.check, "it is put on the list", func(tx catalog.Tx) error { return b.later(tx, catalog.KeepOutcome, catalog.DueIdem, key) })
 		}
 	})
 }
@@ -233,7 +230,7 @@ func (b *books) checkOutcomes() {
 		key := string(catalog.Number(o.Session).AppendKey(nil))
 		if _, ok, err := catalog.Memories.Find(b.r, catalog.MemoryKey(o.Memory)); err == nil && !ok && !b.dues.outcomes[key] {
 			b.wrong(KindDue, "session %d became memory %s, which is gone, and nothing will forget that", o.Session, o.Memory).
-				mend(b.check, "it is put on the list", func(tx catalog.Tx) error { return b.later(tx, keepFor, catalog.DueOutcome, key) })
+				mend(b.check, "it is put on the list", func(tx catalog.Tx) error { return b.later(tx, catalog.KeepOutcome, catalog.DueOutcome, key) })
 		}
 	})
 	for _, id := range b.finished {

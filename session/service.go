@@ -54,7 +54,7 @@ func (systemClock) Now() time.Time { return time.Now() }
 func New(ctx context.Context, store Store, cfg Config) (*Service, error) {
 	orDefault(&cfg.TTL, 168*time.Hour)
 	orDefault(&cfg.Tick, time.Minute)
-	orDefault(&cfg.Keep, 48*time.Hour)
+	orDefault(&cfg.Keep, KeepEnded)
 	orDefault(&cfg.MaxGaps, 16384)
 	orDefault(&cfg.MaxEntries, 65536)
 	orDefault(&cfg.MinPiece, 1)

@@ -123,7 +123,7 @@ func (u *Service) createSmall(ctx context.Context, c access.Caller, n note, p Pu
 		defer done()
 		defer func() {
 			if err != nil && !errors.Is(err, catalog.ErrUnknown) {
-				u.giveUp(ctx, id, placesOf(content.Extents)...)
+				u.giveUp(ctx, id, content.Places()...)
 			}
 		}()
 		content.Extents, err = u.write(ctx, id, body, p.Length, sum, crc)
@@ -275,7 +275,7 @@ func (u *Service) publish(ctx context.Context, c access.Caller, n note, content 
 	// Another request with the same key was faster. Where this one has healed its content, the
 	// places are not left: they have a row that names them.
 	if err == nil && m.ID != draft.ID {
-		for _, place := range placesOf(content.Extents) {
+		for _, place := range content.Places() {
 			u.leave(place, 0, whatMayCome)
 		}
 	}

@@ -220,16 +220,3 @@ func (k *sink) Undo(rest []session.Range) {
 	}
 	k.u.leave(place, k.s.ID, placeGen(k.s))
 }
-
-// placesOf lists the distinct places of extents.
-func placesOf(extents []catalog.Extent) []string {
-	var out []string
-	seen := map[string]bool{}
-	for _, e := range extents {
-		if e.Place != "" && !seen[e.Place] {
-			seen[e.Place] = true
-			out = append(out, e.Place)
-		}
-	}
-	return out
-}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"sluice/access"
 	"sluice/catalog"
@@ -47,7 +46,7 @@ func (u *Service) release(ctx context.Context, sealed []session.Session, to sess
 				extents = append(extents, p.extent(e.Range))
 			}
 		}
-		places[i] = placesOf(extents)
+		places[i] = catalog.Content{Extents: extents}.Places()
 	}
 	at := u.moment()
 	err := u.Catalog.Update(ctx, func(tx catalog.Tx) error {
@@ -90,7 +89,7 @@ func unknown(err error) error {
 
 // endedFor is how long the ended sessions of an owner count together, in running time: as long as
 // one is remembered.
-const endedFor = 48 * time.Hour
+const endedFor = session.KeepEnded
 
 // ended counts the sessions of an owner that were aborted or have expired since a moment of the
 // running time, in ms.
