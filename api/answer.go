@@ -50,7 +50,7 @@ func (s *Server) refuse(c *call, err error) {
 	}
 	said := []any{"request_id", c.id, "route", c.Pattern, "code", string(p.Code), "err", err}
 	if level == slog.LevelWarn {
-		if left, ok := s.warnings.of(err).say(time.Now()); !ok {
+		if left, ok := s.warnings.of(err).say(s.machine.now()); !ok {
 			level = slog.LevelDebug
 		} else if left > 0 {
 			said = append(said, "left_out", left)
@@ -119,7 +119,7 @@ func (c *call) send(b []byte) bool {
 	for len(b) > 0 {
 		piece := b[:min(len(b), answerPiece)]
 		if c.ProtoMajor >= 2 {
-			_ = c.body.rc.SetWriteDeadline(time.Now().Add(c.body.pace.allowed(int64(len(piece)))))
+			_ = c.body.rc.SetWriteDeadline(c.body.machine.now().Add(c.body.pace.allowed(int64(len(piece)))))
 		}
 		if _, err := c.Write(piece); err != nil {
 			return !errors.Is(err, os.ErrDeadlineExceeded)

@@ -39,7 +39,7 @@ func (s *Server) readContent(c *call) error {
 	}
 	m := f.Memory
 	h := c.Header()
-	v := contentHeaders(h, m)
+	v := contentHeaders(h, m, s.machine.now())
 	switch v.conditions(c.Request.Header) {
 	case http.StatusNotModified:
 		c.WriteHeader(http.StatusNotModified)
@@ -94,7 +94,7 @@ func (s *Server) send(c *call, body io.Reader, n int64, status int) error {
 		if c.status == 0 {
 			c.WriteHeader(status)
 		}
-		_ = c.body.rc.SetWriteDeadline(time.Now().Add(allowed)) // where there is none, there is nothing to hold to
+		_ = c.body.rc.SetWriteDeadline(s.machine.now().Add(allowed)) // where there is none, there is nothing to hold to
 		if _, err := c.Write((*buf)[:k]); err != nil {
 			return &cutError{err}
 		}
@@ -161,7 +161,7 @@ type validators struct {
 
 // contentHeaders says what the content is, and keeps a browser from ever taking it for a part of
 // this origin.
-func contentHeaders(h http.Header, m catalog.Memory) validators {
+func contentHeaders(h http.Header, m catalog.Memory, now time.Time) validators {
 	v := [...]string{
 		`"sha256:` + hex.EncodeToString(m.SHA256[:]) + `"`,
 		"sha-256=:" + base64.StdEncoding.EncodeToString(m.SHA256[:]) + ":",
@@ -171,7 +171,7 @@ func contentHeaders(h http.Header, m catalog.Memory) validators {
 	}
 	maps.Copy(h, sameHeaders)
 	h["Etag"], h["Repr-Digest"], h["Content-Type"], h["Content-Disposition"] = v[0:1:1], v[1:2:2], v[2:3:3], v[3:4:4]
-	if m.Created.After(time.Now()) { // the clock was wrong then or is now (RFC 9110 §8.8.2.1)
+	if m.Created.After(now) { // the clock was wrong then or is now (RFC 9110 §8.8.2.1)
 		return validators{etag: v[0]}
 	}
 	h["Last-Modified"] = v[4:5:5]

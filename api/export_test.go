@@ -3,7 +3,12 @@ package api
 import (
 	"context"
 	"fmt"
+
+	"sluice/internal/system"
 )
+
+// given is the machine of tests.
+var given = machine{system.Clock{}, system.Random{}}
 
 // Held gives what the requests that run hold together: places, and what the bodies of JSON count
 // for.

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
-
 	"sluice/access"
 	"sluice/catalog"
 )
@@ -73,8 +71,11 @@ const never = 10_000 * time.Hour
 // logged, and survived.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return s.counted(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		began := time.Now()
-		c := &call{Request: r, ResponseWriter: w, body: newBody(r, w, s.cfg.MinRate, s.cfg.RateWindow), id: newRequestID()}
+		began := s.machine.now()
+		c := &call{
+			Request: r, ResponseWriter: w, id: s.machine.requestID(),
+			body: newBody(r, w, s.cfg.MinRate, s.cfg.RateWindow, s.machine),
+		}
 		defer c.body.close()
 		if r.ProtoMajor >= 2 {
 			// That of net/http's own answers ends here. To have none would not do: net/http sets
@@ -99,7 +100,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 				}
 			}
 			s.log.Debug("request", "request_id", c.id, "method", r.Method, "route", r.Pattern, "status", c.status,
-				"principal", c.caller.Principal, "in", c.body.n, "out", c.out, "ms", time.Since(began).Milliseconds())
+				"principal", c.caller.Principal, "in", c.body.n, "out", c.out, "ms", s.machine.since(began).Milliseconds())
 			if lost != nil {
 				panic(lost)
 			}
@@ -154,14 +155,6 @@ func (s *Server) counted(next http.Handler) http.Handler {
 		defer s.running.Add(-1)
 		next.ServeHTTP(w, r)
 	})
-}
-
-func newRequestID() string {
-	id, err := uuid.NewV7()
-	if err != nil {
-		return uuid.Nil.String()
-	}
-	return id.String()
 }
 
 // mux routes the table's operations. A path that is not in its plain form is no path of ours, and

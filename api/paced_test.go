@@ -75,7 +75,7 @@ func TestAReaderThatGetsSlow(t *testing.T) {
 					}
 					return c.slow
 				}}
-				s := &Server{cfg: Config{MinRate: rate, RateWindow: window}, limits: newLimits(10, mostHeld, mostHeld, mostRefused)}
+				s := &Server{machine: given, cfg: Config{MinRate: rate, RateWindow: window}, limits: newLimits(10, mostHeld, mostHeld, mostRefused)}
 				most := pieceBytes
 				if c.busy {
 					most = pieceLeast
@@ -84,7 +84,7 @@ func TestAReaderThatGetsSlow(t *testing.T) {
 				}
 				held := s.pieces.held()
 				began := time.Now()
-				err := s.send(&call{ResponseWriter: w, holds: holds{holder: "us"}, body: &body{rc: http.NewResponseController(w)}}, bytes.NewReader(content), int64(len(content)), 200)
+				err := s.send(&call{ResponseWriter: w, holds: holds{holder: "us"}, body: &body{rc: http.NewResponseController(w), machine: given}}, bytes.NewReader(content), int64(len(content)), 200)
 				took := time.Since(began)
 				if gone := (*cutError)(nil); errors.As(err, &gone) != c.cut || !c.cut && err != nil {
 					t.Errorf("%v", err)
@@ -123,8 +123,8 @@ func TestNothingIsAnsweredBeforeItWasCompared(t *testing.T) {
 	rot := errors.New("rotten")
 	for _, good := range []int{0, pieceBytes} {
 		w := &taker{rate: func(int64) int64 { return 1 << 40 }}
-		s := &Server{cfg: Config{MinRate: 1, RateWindow: time.Minute}, limits: newLimits(10, mostHeld, mostHeld, mostRefused)}
-		c := &call{ResponseWriter: w, holds: holds{holder: "us"}, body: &body{rc: http.NewResponseController(w)}}
+		s := &Server{machine: given, cfg: Config{MinRate: 1, RateWindow: time.Minute}, limits: newLimits(10, mostHeld, mostHeld, mostRefused)}
+		c := &call{ResponseWriter: w, holds: holds{holder: "us"}, body: &body{rc: http.NewResponseController(w), machine: given}}
 		w.ResponseWriter = headers{"Etag": {"x"}, "Content-Range": {"x"}}
 		err := s.send(c, failing{bytes.NewReader(make([]byte, good)), rot}, 1<<20, 206)
 		if !errors.Is(err, rot) || errors.As(err, new(*cutError)) || w.got.Len() != good || (c.status == 0) != (good == 0) || (len(w.Header()) == 0) != (good == 0) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"sluice/access"
+	"sluice/internal/system"
 	"sluice/memories"
 	"sluice/session"
 	"sluice/upload"
@@ -48,7 +50,11 @@ type Config struct {
 	// Expire ends what is past its time to live now, and gives the number.
 	Expire func(ctx context.Context) (int, error)
 
-	Log *slog.Logger // discards
+	// Clock (the system's) and Rand (crypto/rand) are safe for concurrent use. The deadlines of
+	// connections are set by the Clock.
+	Clock session.Clock
+	Rand  io.Reader
+	Log   *slog.Logger // discards
 	// MaxHead is how many bytes the head of a request may have (64 KiB; 8 KiB at least).
 	MaxHead int64
 	// MinRate is how many bytes a second a body must bring, on an average over RateWindow (1,024
@@ -77,6 +83,7 @@ type Config struct {
 // of its own but in Serve.
 type Server struct {
 	cfg      Config
+	machine  machine
 	log      *slog.Logger
 	public   http.Handler
 	admin    http.Handler
@@ -109,6 +116,12 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Ready == nil {
 		cfg.Ready = func(context.Context) error { return nil }
 	}
+	if cfg.Clock == nil {
+		cfg.Clock = system.Clock{}
+	}
+	if cfg.Rand == nil {
+		cfg.Rand = system.Random{}
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -117,8 +130,10 @@ func New(cfg Config) (*Server, error) {
 	cfg.MaxRequests = cmp.Or(cfg.MaxRequests, 16<<10)
 	cfg.Refused = cmp.Or(cfg.Refused, mostRefused)
 	cfg.MaxHead = cmp.Or(cfg.MaxHead, maxHead)
+	machine := machine{cfg.Clock, cfg.Rand}
 	s := &Server{
-		cfg: cfg, log: cfg.Log, unread: newBacklog(cmp.Or(cfg.Unread, mostBacklog)), begun: newUnsettled(int(cfg.Refused), streamsOf(cfg.MaxRequests)),
+		cfg: cfg, machine: machine, log: cfg.Log, unread: newBacklog(cmp.Or(cfg.Unread, mostBacklog)),
+		begun:  newUnsettled(int(cfg.Refused), streamsOf(cfg.MaxRequests), machine.now),
 		limits: newLimits(cfg.MaxRequests, cmp.Or(cfg.JSON, mostHeld), cmp.Or(cfg.Held, mostHeld), cfg.Refused),
 	}
 	routes := routes()
@@ -150,10 +165,10 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace ti
 	base, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	rate := paceOf(s.cfg.MinRate, s.cfg.RateWindow)
-	listeners := []*bounded{bound(public, s.cfg.MaxConns, s.unread, s.begun, rate, &s.refused)}
+	listeners := []*bounded{bound(public, s.cfg.MaxConns, s.unread, s.begun, rate, &s.refused, s.machine)}
 	servers := []*http.Server{s.httpServer(base, s.public, listeners[0])}
 	if admin != nil {
-		listeners = append(listeners, bound(admin, mostAdminConns, s.unread, s.begun, rate, &s.refused))
+		listeners = append(listeners, bound(admin, mostAdminConns, s.unread, s.begun, rate, &s.refused, s.machine))
 		listeners[1].spare = 0 // it has no health to ask for
 		servers = append(servers, s.httpServer(base, s.admin, listeners[1]))
 		servers[1].Protocols.SetUnencryptedHTTP2(false) // its answers have the deadlines of HTTP/1.1 alone
@@ -209,7 +224,7 @@ const lastCallsFor = 3 * time.Second
 func (s *Server) lastCalls(d time.Duration) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(d); s.running.Load() > 0 && time.Now().Before(end); {
+	for end := s.machine.now().Add(d); s.running.Load() > 0 && s.machine.now().Before(end); {
 		<-tick.C
 	}
 }

@@ -17,7 +17,7 @@ func TestAQuestionThatHasComeIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := bound(l, 1, newBacklog(mostBacklog), newUnsettled(mostRefused, 100), paceOf(1<<10, time.Second), &counters{})
+	b := bound(l, 1, newBacklog(mostBacklog), newUnsettled(mostRefused, 100, time.Now), paceOf(1<<10, time.Second), &counters{}, given)
 	defer b.Close()
 	dial := func(said string) *conn {
 		t.Helper()
@@ -75,7 +75,7 @@ func TestTheSystemKeepsLittleForWhoReadsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := bound(l, 10, newBacklog(mostBacklog), newUnsettled(mostRefused, 100), paceOf(1<<10, time.Second), &counters{})
+	b := bound(l, 10, newBacklog(mostBacklog), newUnsettled(mostRefused, 100, time.Now), paceOf(1<<10, time.Second), &counters{}, given)
 	defer b.Close()
 	small, large := make(chan *conn, 1), make(chan *conn, 1)
 	go func() {

@@ -76,7 +76,7 @@ func waiting(t *testing.T, refused int) (running func() int64, dial func() net.C
 		ctx, cancel := context.WithCancel(context.Background())
 		letGo = cancel
 		t.Cleanup(cancel)
-		s.begun = newUnsettled(refused, 100)
+		s.begun = newUnsettled(refused, 100, time.Now)
 		return s.counted(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-ctx.Done() }))
 	})
 	return s.running.Load, dial, letGo
@@ -126,7 +126,7 @@ func TestResetStreamsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, letGo := context.WithCancel(context.Background())
 		s, dial := hostileWith(t, 1000, func(s *Server) http.Handler {
-			s.begun = newUnsettled(1000, 100)
+			s.begun = newUnsettled(1000, 100, time.Now)
 			return s.guard(s.serve(func(*call) error { // it has a place
 				<-ctx.Done()
 				return nil

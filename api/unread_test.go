@@ -41,11 +41,11 @@ func hostile(t *testing.T, conns int64) (s *Server, dial func() net.Conn) {
 
 // hostileWith has another handler.
 func hostileWith(t *testing.T, conns int64, handler func(*Server) http.Handler) (s *Server, dial func() net.Conn) {
-	s = &Server{cfg: Config{MinRate: 1 << 10, RateWindow: 30 * time.Second}, log: slog.New(slog.DiscardHandler), unread: newBacklog(mostBacklog), limits: newLimits(1<<10, mostHeld, mostHeld, mostRefused), begun: newUnsettled(mostRefused, 100)}
+	s = &Server{machine: given, cfg: Config{MinRate: 1 << 10, RateWindow: 30 * time.Second}, log: slog.New(slog.DiscardHandler), unread: newBacklog(mostBacklog), limits: newLimits(1<<10, mostHeld, mostHeld, mostRefused), begun: newUnsettled(mostRefused, 100, time.Now)}
 	h := handler(s)
 	in := &pipes{conns: make(chan net.Conn)}
 	in.closed, in.close = context.WithCancel(context.Background())
-	l := bound(in, conns, s.unread, s.begun, paceOf(s.cfg.MinRate, s.cfg.RateWindow), &s.refused)
+	l := bound(in, conns, s.unread, s.begun, paceOf(s.cfg.MinRate, s.cfg.RateWindow), &s.refused, given)
 	server := s.httpServer(context.Background(), h, l)
 	done := make(chan struct{})
 	go func() {
@@ -290,7 +290,7 @@ func TestTheLongestIdleConnectionMakesWay(t *testing.T) {
 func TestAFloodLeavesWorkingConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := &pipes{}
-		b := bound(in, 5, newBacklog(mostBacklog), newUnsettled(mostRefused, 100), paceOf(1<<10, time.Second), &counters{})
+		b := bound(in, 5, newBacklog(mostBacklog), newUnsettled(mostRefused, 100, time.Now), paceOf(1<<10, time.Second), &counters{}, given)
 		b.spare = 0
 		open := func() *conn {
 			_, raw := net.Pipe()

@@ -138,7 +138,7 @@ func ofWire() []mutant {
 		},
 		{
 			name: "frames-of-nothing-are-read-as-fast-as-they-come", promise: 11, file: "api/streams.go",
-			old:   "	case time.Until(s.pause) > 0:\n		return true\n",
+			old:   "	case s.pause.After(s.all.now()):\n		return true\n",
 			new:   "",
 			tests: []string{"api.TestWhatCostsMoreThanItBringsIsReadAtARate"},
 		},
@@ -234,7 +234,7 @@ func ofWire() []mutant {
 		},
 		{
 			name: "a-refused-expectation-waits-for-its-body", promise: 11, file: "api/conn.go",
-			old:   "	_ = c.Conn.SetReadDeadline(time.Now().Add(refuseFor)) // net/http would wait for the body without an end\n",
+			old:   "	_ = c.Conn.SetReadDeadline(c.of.machine.now().Add(refuseFor)) // net/http would wait for the body without an end\n",
 			new:   "",
 			tests: []string{"api.TestAnAnswerThatNobodyReadsIsCut"},
 		},
