@@ -15,7 +15,7 @@ import (
 // of this one.
 func (j *job) begin(ctx context.Context) (s session.Session, created bool, err error) {
 	// Time never counts against a download: nobody ticks.
-	if j.engine, err = session.New(ctx, j.journal, session.Config{}); err != nil {
+	if j.engine, err = session.New(ctx, j.journal, session.Config{Clock: j.Clock}); err != nil {
 		return s, false, err
 	}
 	if err := j.engine.Recover(ctx, j.outcome); err != nil {

@@ -49,6 +49,7 @@ import (
 	"sluice/internal/backoff"
 	"sluice/internal/concurrency"
 	"sluice/internal/durable"
+	"sluice/internal/system"
 	"sluice/session"
 	"sluice/session/journal"
 )
@@ -102,6 +103,8 @@ type Request struct {
 	Pace *backoff.Shared
 	// Log, if set, is told of retries and of what had to be fetched again.
 	Log *slog.Logger
+	// Clock tells the time; nil means the system's.
+	Clock session.Clock
 }
 
 var (
@@ -163,13 +166,16 @@ func Get(ctx context.Context, r Request) (err error) {
 	if r.Patience == 0 {
 		r.Patience = defaultPatience
 	}
+	if r.Clock == nil {
+		r.Clock = system.Clock{}
+	}
 	if r.Pace == nil {
-		r.Pace = &backoff.Shared{}
+		r.Pace = backoff.New(r.Clock.Now, system.Random{})
 	}
 	if r.Log == nil {
 		r.Log = slog.New(slog.DiscardHandler)
 	}
-	j := &job{Request: r, size: r.Source.Size(), digest: r.Source.SHA256(), moved: time.Now(), limiter: newLimiter(r.Parallel)}
+	j := &job{Request: r, size: r.Source.Size(), digest: r.Source.SHA256(), moved: r.Clock.Now(), limiter: newLimiter(r.Parallel, r.Clock.Now)}
 	if err := j.openPart(ctx); err != nil {
 		return err
 	}
@@ -188,11 +194,11 @@ func Get(ctx context.Context, r Request) (err error) {
 	return j.run(ctx)
 }
 
-func newLimiter(parallel int) *concurrency.Limiter {
+func newLimiter(parallel int, now func() time.Time) *concurrency.Limiter {
 	if parallel > 0 {
-		return concurrency.Fixed(parallel)
+		return concurrency.Fixed(parallel, now)
 	}
-	return concurrency.Adaptive(maxRequests, time.Now)
+	return concurrency.Adaptive(maxRequests, now)
 }
 
 func (r Request) partPath() string    { return beside(r.Dest, partSuffix) }
@@ -332,7 +338,7 @@ func (j *job) report(recorded, ahead int64) {
 	j.done += recorded
 	j.ahead += ahead
 	if recorded > 0 {
-		j.moved = time.Now()
+		j.moved = j.Clock.Now()
 	}
 	if j.Progress != nil {
 		j.Progress(min(j.done+max(j.ahead, 0), j.size), j.size)

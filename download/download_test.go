@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"sluice/internal/backoff"
+	"sluice/internal/system"
 	"sluice/internal/test/leak"
 	"sluice/session"
 	"sluice/session/journal"
@@ -291,7 +292,7 @@ func TestACrashInTheEndIsSettled(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			src, to := newContent(5<<20), dest(t)
-			j := &job{Request: Request{Source: src, Dest: to, Parallel: 2, Patience: time.Minute, Pace: &backoff.Shared{}, Log: discardLog()}, moved: time.Now(), size: src.Size(), digest: src.SHA256(), limiter: newLimiter(2)}
+			j := &job{Request: Request{Source: src, Dest: to, Parallel: 2, Patience: time.Minute, Pace: backoff.New(time.Now, system.Random{}), Log: discardLog(), Clock: system.Clock{}}, moved: time.Now(), size: src.Size(), digest: src.SHA256(), limiter: newLimiter(2, time.Now)}
 			if err := j.open(); err != nil {
 				t.Fatal(err)
 			}

@@ -33,7 +33,7 @@ func (j *job) noParts(err error) bool {
 		return false
 	}
 	j.Log.Warn("parts can't be had, so that it is fetched from its beginning to its end in one go", "because", err)
-	j.serial, j.limiter = true, concurrency.Fixed(1)
+	j.serial, j.limiter = true, concurrency.Fixed(1, j.Clock.Now)
 	return true
 }
 
@@ -112,7 +112,7 @@ func (j *job) persist(ctx context.Context, r session.Range, request func(context
 			return fmt.Errorf("%w: %w", ErrPatience, err)
 		}
 		j.limiter.BackOff()
-		pause := min(max(backoff.Pause(failed), after), left)
+		pause := min(max(j.Pace.Pause(failed), after), left)
 		failed++
 		j.Log.Info("trying again", "offset", r.Off, "in", pause.Round(10*time.Millisecond), "why", err)
 		if outcome == backoff.Refused {
@@ -144,7 +144,7 @@ func outcomeOf(err error) (backoff.Outcome, time.Duration) {
 func (j *job) sinceMoved() time.Duration {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return time.Since(j.moved)
+	return j.Clock.Now().Sub(j.moved)
 }
 
 // cutError is a failure of the Source, not of this machine: another request may go better.

@@ -3,7 +3,6 @@ package sender
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"io"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"sluice/api"
+	"sluice/internal/system"
 )
 
 // SendPipe stores what r brings until its end. Chunks are kept in memory until they are
@@ -21,7 +21,11 @@ import (
 func (s *Sender) SendPipe(ctx context.Context, f File, r io.Reader) (m api.Memory, err error) {
 	p := &pipe{Sender: s, f: f}
 	// Of this pipe alone, so that a begin whose answer was lost can be repeated.
-	req := api.BeginRequest{CapsuleID: s.Capsule, Idem: "pipe-" + rand.Text(), Meta: api.Meta{Name: f.Name, Path: f.Dir, MIMEType: f.MIME}}
+	idem, err := system.Text(s.Rand)
+	if err != nil {
+		return m, err
+	}
+	req := api.BeginRequest{CapsuleID: s.Capsule, Idem: "pipe-" + idem, Meta: api.Meta{Name: f.Name, Path: f.Dir, MIMEType: f.MIME}}
 	err = p.ask(ctx, func(ctx context.Context) (err error) {
 		p.s, err = s.api.Begin(ctx, req)
 		return err

@@ -19,6 +19,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -27,7 +28,11 @@ import (
 	"sluice/api"
 	"sluice/internal/backoff"
 	"sluice/internal/concurrency"
+	"sluice/internal/system"
 )
+
+// Clock tells the time.
+type Clock interface{ Now() time.Time }
 
 // Options say how to send. Zero values take the defaults that are named.
 type Options struct {
@@ -43,6 +48,9 @@ type Options struct {
 	Progress func(f File, done, total int64)
 	// Log, if set, is told what a user would want to know: waiting, resuming, falling back.
 	Log *slog.Logger
+	// Clock (the system's) and Rand (crypto/rand) are safe for concurrent use.
+	Clock Clock
+	Rand  io.Reader
 }
 
 // File names what is sent.
@@ -61,7 +69,7 @@ type Sender struct {
 	api *api.Client
 	Options
 	limiter *concurrency.Limiter // for chunks
-	pace    backoff.Shared       // of all requests
+	pace    *backoff.Shared      // of all requests
 
 	once   chan struct{} // holds one while the limits are asked for
 	config *api.UploadConfig
@@ -97,11 +105,17 @@ func New(c *api.Client, o Options) *Sender {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Sender{api: c, Options: o, once: make(chan struct{}, 1), limiter: concurrency.Adaptive(MaxParallel, time.Now)}
-	if o.Parallel > 0 {
-		s.limiter = concurrency.Fixed(o.Parallel)
+	if o.Clock == nil {
+		o.Clock = system.Clock{}
 	}
-	return s
+	if o.Rand == nil {
+		o.Rand = system.Random{}
+	}
+	limiter := concurrency.Adaptive(MaxParallel, o.Clock.Now)
+	if o.Parallel > 0 {
+		limiter = concurrency.Fixed(o.Parallel, o.Clock.Now)
+	}
+	return &Sender{api: c, Options: o, once: make(chan struct{}, 1), limiter: limiter, pace: backoff.New(o.Clock.Now, o.Rand)}
 }
 
 // limits gives the server's, asked for once.

@@ -30,7 +30,7 @@ type attempt struct {
 	failed int // times in a row
 }
 
-func (s *Sender) attempt() *attempt { return &attempt{s: s, began: time.Now()} }
+func (s *Sender) attempt() *attempt { return &attempt{s: s, began: s.Clock.Now()} }
 
 // left is for how long this may still go on with nothing moving.
 func (a *attempt) left() time.Duration { return a.s.Patience - a.s.pace.Idle(a.began) }
@@ -87,7 +87,7 @@ func (a *attempt) again(ctx context.Context, why error) error {
 		return fmt.Errorf("%w: %w", ErrPatience, why)
 	}
 	a.s.waiting(why)
-	d := backoff.Pause(a.failed)
+	d := a.s.pace.Pause(a.failed)
 	a.failed++
 	var refused *api.Error
 	if errors.As(why, &refused) {
