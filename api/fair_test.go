@@ -155,7 +155,7 @@ func TestRefusedBodiesAreReadOnAtOneRate(t *testing.T) {
 		linger := func(e *endless) {
 			r := httptest.NewRequest(http.MethodPut, "/", io.NopCloser(e))
 			b := newBody(r, httptest.NewRecorder(), 1<<10, 30*time.Second, given)
-			b.linger(lingerFor, false, s.refusedBodies)
+			b.linger(lingerFor, false, s.limits.refusedBodies)
 		}
 		began := time.Now()
 		var one endless

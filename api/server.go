@@ -93,7 +93,7 @@ type Server struct {
 	// long and short are of *[]byte, for pieces.
 	long, short sync.Pool
 
-	limits
+	limits   limits
 	refused  counters
 	warnings throttles
 

@@ -109,7 +109,7 @@ func TestTheSystemKeepsLittleForWhoReadsNothing(t *testing.T) {
 	one, two := <-small, <-large
 	defer one.Close()
 	defer two.Close()
-	(&call{Request: httptest.NewRequest("GET", "/", nil).WithContext(withConn(t.Context(), two))}).takes()
+	(&call{req: httptest.NewRequest("GET", "/", nil).WithContext(withConn(t.Context(), two))}).takes()
 	kept, more := fill(one), fill(two)
 	if kept > 3*unsentBytes || more < 2*kept {
 		t.Errorf("%d bytes are kept for one who reads nothing, and %d for one who does", kept, more)

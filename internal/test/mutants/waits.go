@@ -233,7 +233,7 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "a-refused-stream-waits-for-its-window", promise: 11, file: "api/limiter.go",
-			old:   "		c.short = c.ProtoMajor >= 2\n",
+			old:   "		c.short = c.req.ProtoMajor >= 2\n",
 			new:   "",
 			tests: []string{"api.TestARefusalNeedsNoWindow"},
 		},
