@@ -16,7 +16,7 @@ import (
 const receivedHeader = "Upload-Received"
 
 func (s *Server) uploadConfig(*call) (UploadConfig, error) {
-	l := s.cfg.Uploads.Limits()
+	l := s.cfg.Uploads.Limits
 	return UploadConfig{
 		InlineMax: l.InlineMax, ChunkSize: l.ChunkSize, ChunkSizeMin: l.ChunkSizeMin, ChunkSizeMax: l.ChunkSizeMax,
 		MaxChunks: l.MaxChunks, MaxBytes: l.MaxBytes, SessionTTLSeconds: int64(l.TTL.Seconds()),

@@ -70,7 +70,7 @@ func (u *Service) beginOnce(ctx context.Context, c access.Caller, req BeginReque
 			return up, false, err
 		}
 		if created {
-			return Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, Idem: n.Idem}, false, nil
+			return Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, IdemKey: n.Idem}, false, nil
 		}
 	}
 	if s, err = u.ensureChecked(ctx, s, blob.CheckBeforeReboot); err != nil {
@@ -130,7 +130,7 @@ func checkKeys(capsule *string, idem string) error {
 // chunkSize validates the sizes and picks the chunk size where the client does not: the usual one,
 // or the smallest multiple of a MiB with which MaxChunks holds.
 func (u *Service) chunkSize(req BeginRequest) (int64, error) {
-	l, size := u.Config.Limits, req.ChunkSize
+	l, size := u.Limits, req.ChunkSize
 	switch {
 	case req.Bytes < session.Unknown:
 		return 0, &catalog.FieldError{Field: "meta.bytes", Problem: "must not be negative"}
@@ -184,9 +184,9 @@ func (u *Service) known(ctx context.Context, c access.Caller, n *note) (up Uploa
 			}
 		}
 		ok = true
-		up = Upload{Capsule: n.Capsule, Meta: n.Meta, Idem: n.Idem, Memory: row.Memory, Deleted: deleted}
+		up = Upload{Capsule: n.Capsule, Meta: n.Meta, IdemKey: n.Idem, Memory: row.Memory, Deleted: deleted}
 		up.ID, up.State = session.SessionID(row.Session), session.Finished
-		up.ChunkSize, up.BytesExpected = u.Config.Limits.ChunkSize, m.Bytes
+		up.ChunkSize, up.BytesExpected = u.Limits.ChunkSize, m.Bytes
 		up.Began, up.LastSeen = m.Created, m.Created
 		up.Received = session.Add(nil, session.Range{End: m.Bytes})
 		return nil

@@ -55,7 +55,7 @@ func (u *Service) Create(ctx context.Context, c access.Caller, req CreateRequest
 	if err != nil {
 		return catalog.Memory{}, err
 	}
-	if req.Put.Length >= 0 && req.Put.Length <= u.Config.Limits.ChunkSize {
+	if req.Put.Length >= 0 && req.Put.Length <= u.Limits.ChunkSize {
 		return u.createSmall(ctx, c, n, req.Put, body)
 	}
 	return u.createLarge(ctx, c, n, req.Put, size, body)
@@ -107,7 +107,7 @@ func (u *Service) createSmall(ctx context.Context, c access.Caller, n note, p Pu
 	defer arrived()
 	sum, crc := sha256.New(), newCRC()
 	content := catalog.Content{Capsule: n.Capsule, Bytes: p.Length}
-	if p.Length <= u.Config.Limits.InlineMax {
+	if p.Length <= u.Limits.InlineMax {
 		content.Inline, err = io.ReadAll(io.LimitReader(body, p.Length+1))
 		sum.Write(content.Inline)
 		crc.Write(content.Inline)

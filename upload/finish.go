@@ -111,14 +111,14 @@ func (u *Service) finishOnce(ctx context.Context, c access.Caller, reqs []Finish
 			failures = append(failures, Failure{req.ID, shorten(err, &ranges)})
 			continue
 		}
-		most := u.Config.Limits.BatchPieces
+		most := u.Limits.BatchPieces
 		if pieces += len(vs[i].pieces); most > 0 && pieces > most && len(reqs) > 1 {
 			problem := fmt.Sprintf("have more than %d pieces together; finish them in smaller batches", most)
 			return nil, false, &catalog.FieldError{Field: "finishes", Problem: problem}
 		}
 		n := int64(len(vs[i].pieces))
 		held += n
-		if all := u.finishing.Add(n); u.Config.Limits.Pieces > 0 && all > u.Config.Limits.Pieces && all > held {
+		if all := u.finishing.Add(n); u.Limits.Pieces > 0 && all > u.Limits.Pieces && all > held {
 			return nil, false, fmt.Errorf("%w: uploads in too many pieces are being finished", session.ErrBusy)
 		}
 	}

@@ -115,7 +115,7 @@ func (u *Service) mayEnd(owner string) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	e := u.ended[owner]
-	if most := u.Config.Limits.MaxEnded; most > 0 && e.n >= most && u.Sessions.Running()-e.since < endedFor.Milliseconds() {
+	if most := u.Limits.MaxEnded; most > 0 && e.n >= most && u.Sessions.Running()-e.since < endedFor.Milliseconds() {
 		return fmt.Errorf("%w: %d of yours within %s", ErrTooManyEnded, e.n, endedFor)
 	}
 	return nil

@@ -107,9 +107,6 @@ func (u *Service) Close() {
 	u.wg.Wait()
 }
 
-// Limits gives the limits that are in force.
-func (u *Service) Limits() Limits { return u.Config.Limits }
-
 // Active reports whether bytes are being written under this id although no session has it: a create
 // in one request.
 func (u *Service) Active(id session.SessionID) bool {

@@ -24,7 +24,7 @@ func (u *Service) Status(ctx context.Context, c access.Caller, id session.Sessio
 
 // view adds to a session what its note and its outcome say.
 func (u *Service) view(ctx context.Context, s session.Session, n note) (Upload, error) {
-	up := Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, Idem: n.Idem}
+	up := Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, IdemKey: n.Idem}
 	if s.State != session.Finished {
 		return up, nil
 	}
@@ -80,7 +80,7 @@ func (u *Service) List(ctx context.Context, c access.Caller, cursor string, limi
 		if s.State.Ended() {
 			continue // while its pieces were checked
 		}
-		page = append(page, Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, Idem: n.Idem})
+		page = append(page, Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, IdemKey: n.Idem})
 	}
 	return page, next, nil
 }

@@ -76,7 +76,7 @@ func opened(t *testing.T) (*server, access.Caller) {
 func TestMemoryDoesNotDependOnTheSizeOfChunks(t *testing.T) {
 	const streams = 4
 	s, who := opened(t)
-	limits := s.uploads.Limits()
+	limits := s.uploads.Limits
 	for name, c := range map[string]struct {
 		size   int64
 		chunks int64

@@ -179,7 +179,7 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "finishes-together-have-any-number-of-pieces", promise: 11, file: "upload/finish.go",
-			old:   "u.Config.Limits.Pieces > 0 &&",
+			old:   "u.Limits.Pieces > 0 &&",
 			new:   "false &&",
 			tests: []string{"upload.TestFinishesTogetherHaveSoManyPieces"},
 		},
