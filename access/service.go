@@ -2,7 +2,6 @@ package access
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"sluice/catalog"
+	"sluice/internal/system"
 )
 
 // Clock tells the wall-clock time.
@@ -29,7 +29,7 @@ type Service struct {
 // engine in ms, which no clock that jumps moves.
 func New(store catalog.Store, clock Clock, running func() int64, random io.Reader) *Service {
 	if random == nil {
-		random = rand.Reader
+		random = system.Random{}
 	}
 	return &Service{store, clock, running, random}
 }

@@ -36,7 +36,7 @@ func (s *Server) sessionsList(c *call) (AdminSessionList, error) {
 			return AdminSessionList{}, invalid("state", "must be open, sealed, finished, aborted or expired")
 		}
 	}
-	page, next, err := s.cfg.Sessions.List(c.Context(), q)
+	page, next, err := s.cfg.Sessions.List(c.req.Context(), q)
 	if err != nil {
 		return AdminSessionList{}, err
 	}
@@ -49,7 +49,7 @@ func (s *Server) sessionsList(c *call) (AdminSessionList, error) {
 }
 
 func (s *Server) sessionsStats(c *call) (SessionStats, error) {
-	st, err := s.cfg.Sessions.Stats(c.Context())
+	st, err := s.cfg.Sessions.Stats(c.req.Context())
 	if err != nil {
 		return SessionStats{}, err
 	}
@@ -57,7 +57,7 @@ func (s *Server) sessionsStats(c *call) (SessionStats, error) {
 }
 
 func (s *Server) sessionsClearAll(c *call, _ Empty) (Cleared, error) {
-	n, err := s.cfg.Sessions.ClearAll(c.Context(), s.cfg.Uploads.Release)
+	n, err := s.cfg.Sessions.ClearAll(c.req.Context(), s.cfg.Uploads.Release)
 	if err != nil {
 		return Cleared{}, err
 	}
@@ -66,7 +66,7 @@ func (s *Server) sessionsClearAll(c *call, _ Empty) (Cleared, error) {
 }
 
 func (s *Server) sessionsCleanup(c *call, _ Empty) (CleanedUp, error) {
-	n, err := s.cfg.Expire(c.Context())
+	n, err := s.cfg.Expire(c.req.Context())
 	if err != nil {
 		return CleanedUp{}, err
 	}
@@ -79,7 +79,7 @@ func (s *Server) readyz(c *call) (Health, error) {
 	if s.draining.Load() {
 		return Health{}, errDraining
 	}
-	ctx, stop := context.WithTimeout(c.Context(), readyFor)
+	ctx, stop := context.WithTimeout(c.req.Context(), readyFor)
 	defer stop()
 	if err := s.cfg.Ready(ctx); err != nil {
 		s.log.Warn("not ready", "request_id", c.id, "err", err)
@@ -145,8 +145,9 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 	metric("gauge", "http2_unread_bytes", "Bytes of bodies that have come on HTTP/2 and are not read yet.", "", s.unread.size())
 	damaged, _ := s.cfg.Damaged()
 	metric("counter", "damaged_reads_total", "Reads of records since the start that failed as what they needed is damaged.", "", damaged)
-	metric("gauge", "request_json_bytes", "What the bodies of JSON requests under way count for.", "", s.text.held())
-	metric("gauge", "answer_bytes", "Bytes of answers that are made and not taken yet.", "", s.answers.held())
+	metric("gauge", "request_json_bytes", "What the bodies of JSON requests under way count for.", "",
+		s.limits.text.held())
+	metric("gauge", "answer_bytes", "Bytes of answers that are made and not taken yet.", "", s.limits.answers.held())
 	metric("counter", "refused_total", "Connections, requests and answers that a bound has refused or cut off.", s.refused.rows()...)
 	draining := 0
 	if s.draining.Load() {

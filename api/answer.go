@@ -25,11 +25,11 @@ func (s *Server) refuse(c *call, err error) {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			s.refused.slowAnswers.Add(1)
 		}
-		s.log.Log(c.Context(), level, "answer cut off", "request_id", c.id, "err", err)
+		s.log.Log(c.req.Context(), level, "answer cut off", "request_id", c.id, "err", err)
 		panic(http.ErrAbortHandler)
 	}
 	p := problemOf(err, c.id, func(id session.SessionID) int64 {
-		u, err := s.cfg.Uploads.Status(c.Context(), c.caller, id)
+		u, err := s.cfg.Uploads.Status(c.req.Context(), c.caller, id)
 		if err != nil {
 			return 0
 		}
@@ -37,26 +37,26 @@ func (s *Server) refuse(c *call, err error) {
 	})
 	if errors.Is(err, errBusy) || errors.Is(err, errShare) || errors.Is(err, session.ErrBusy) {
 		s.leave(c)
-		if s.lingers.acquire("", 1) == nil { // those that rest are counted among the refused
-			rest(c.Context(), refuseAfter)
-			s.lingers.release("", 1)
+		if s.limits.lingers.acquire("", 1) == nil { // those that rest are counted among the refused
+			rest(c.req.Context(), refuseAfter)
+			s.limits.lingers.release("", 1)
 		}
 	}
 	level := slog.LevelDebug
 	if p.Code == CodeInternal || p.Code == CodeDamaged {
 		level = slog.LevelError
-	} else if p.Status >= 500 && c.Context().Err() == nil {
+	} else if p.Status >= 500 && c.req.Context().Err() == nil {
 		level = slog.LevelWarn
 	}
-	said := []any{"request_id", c.id, "route", c.Pattern, "code", string(p.Code), "err", err}
+	said := []any{"request_id", c.id, "route", c.req.Pattern, "code", string(p.Code), "err", err}
 	if level == slog.LevelWarn {
-		if left, ok := s.warnings.of(err).say(time.Now()); !ok {
+		if left, ok := s.warnings.of(err).say(s.machine.now()); !ok {
 			level = slog.LevelDebug
 		} else if left > 0 {
 			said = append(said, "left_out", left)
 		}
 	}
-	s.log.Log(c.Context(), level, "refused", said...)
+	s.log.Log(c.req.Context(), level, "refused", said...)
 	h := c.Header()
 	if p.Code == CodeUnauthenticated {
 		h.Set("WWW-Authenticate", "Bearer")
@@ -95,7 +95,7 @@ func (s *Server) answer(c *call, status int, kind string, v any) {
 	}
 	computed(c)
 	s.made(c, len(b))
-	if c.ProtoMajor >= 2 && c.holder == "" && len(b) <= smallAnswer {
+	if c.req.ProtoMajor >= 2 && c.holds.holder == "" && len(b) <= smallAnswer {
 		s.linger(c)
 	}
 	h := c.Header()
@@ -107,7 +107,7 @@ func (s *Server) answer(c *call, status int, kind string, v any) {
 	h.Set("Content-Type", kind)
 	h.Set("Content-Length", strconv.Itoa(len(b)))
 	c.WriteHeader(status)
-	if c.Method != http.MethodHead && !c.send(b) {
+	if c.req.Method != http.MethodHead && !c.send(b) {
 		s.refused.slowAnswers.Add(1)
 	}
 }
@@ -118,8 +118,8 @@ func (s *Server) answer(c *call, status int, kind string, v any) {
 func (c *call) send(b []byte) bool {
 	for len(b) > 0 {
 		piece := b[:min(len(b), answerPiece)]
-		if c.ProtoMajor >= 2 {
-			_ = c.body.rc.SetWriteDeadline(time.Now().Add(c.body.pace.allowed(int64(len(piece)))))
+		if c.req.ProtoMajor >= 2 {
+			_ = c.body.rc.SetWriteDeadline(c.body.machine.now().Add(c.body.pace.allowed(int64(len(piece)))))
 		}
 		if _, err := c.Write(piece); err != nil {
 			return !errors.Is(err, os.ErrDeadlineExceeded)

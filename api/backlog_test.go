@@ -58,8 +58,8 @@ func newWire(t *testing.T, most int64) *wire {
 	w.in.closed, w.in.close = context.WithCancel(context.Background())
 	ctx, letGo := context.WithCancel(context.Background())
 	w.letGo = letGo
-	s := &Server{cfg: Config{RateWindow: 30 * time.Second}, log: slog.New(slog.DiscardHandler)}
-	l := bound(w.in, 0, w.unread, newUnsettled(mostRefused, 100), paceOf(1<<10, 30*time.Second), new(counters))
+	s := &Server{machine: given, cfg: Config{RateWindow: 30 * time.Second}, log: slog.New(slog.DiscardHandler)}
+	l := bound(w.in, 0, w.unread, newUnsettled(mostRefused, 100, time.Now), paceOf(1<<10, 30*time.Second), new(counters), given)
 	w.server = s.httpServer(context.Background(), http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/wait" {
 			select {
@@ -345,7 +345,7 @@ func TestTheMeterReadsTheWire(t *testing.T) {
 	must(server.WriteData(1, true, []byte{0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 1, 0}))
 	must(server.WriteWindowUpdate(0, 10))
 	for _, by := range []int{1, 2, 3, 5, 7, 13, 1 << 20} {
-		m := meter{all: newBacklog(1), streams: streams{all: newUnsettled(1, 100)}}
+		m := meter{all: newBacklog(1), streams: streams{all: newUnsettled(1, 100, time.Now)}}
 		feed := func(p []byte, to func([]byte)) {
 			for len(p) > 0 {
 				n := min(by, len(p))
@@ -360,7 +360,7 @@ func TestTheMeterReadsTheWire(t *testing.T) {
 		}
 	}
 
-	plain := meter{all: newBacklog(1), streams: streams{all: newUnsettled(1, 100)}}
+	plain := meter{all: newBacklog(1), streams: streams{all: newUnsettled(1, 100, time.Now)}}
 	must(plain.came([]byte("PRIX")))
 	must(plain.came(in.Bytes()))
 	plain.writes(out.Bytes())
@@ -368,7 +368,7 @@ func TestTheMeterReadsTheWire(t *testing.T) {
 		t.Errorf("HTTP/1.1: %d bytes", got)
 	}
 
-	m := meter{all: newBacklog(1), streams: streams{all: newUnsettled(1, 100)}}
+	m := meter{all: newBacklog(1), streams: streams{all: newUnsettled(1, 100, time.Now)}}
 	must(m.came([]byte(http2.ClientPreface)))
 	frame := binary.BigEndian.AppendUint32(nil, maxFrame<<8)
 	frame = append(frame, make([]byte, 5+maxFrame)...)

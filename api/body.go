@@ -36,6 +36,7 @@ type body struct {
 	length   int64 // as announced, or -1
 	n        int64 // read so far
 	pace     pace
+	machine  machine
 	end      error // what Read answers from now on
 	read     bool  // to its end
 
@@ -61,10 +62,10 @@ func paceOf(rate int64, window time.Duration) pace {
 	return pace{window: window, per: int64(float64(rate) * window.Seconds())}
 }
 
-func newBody(r *http.Request, w http.ResponseWriter, rate int64, window time.Duration) *body {
+func newBody(r *http.Request, w http.ResponseWriter, rate int64, window time.Duration, m machine) *body {
 	b := &body{
 		r: r.Body, request: r, rc: http.NewResponseController(w), length: r.ContentLength,
-		pace: paceOf(rate, window),
+		pace: paceOf(rate, window), machine: m,
 	}
 	if b.length == 0 {
 		b.end, b.read, b.over = io.EOF, true, true
@@ -83,7 +84,7 @@ func (b *body) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p)
 	b.n += int64(n)
 	b.promises.saw(p[:n])
-	b.pace.read(int64(n), time.Now())
+	b.pace.read(int64(n), b.machine.now())
 	if err == nil {
 		return n, nil
 	}
@@ -118,7 +119,7 @@ func (b *body) fail(err error) error {
 // arm sets the deadline of the next Read: when the running window ends, or earlier where somebody
 // asked for it.
 func (b *body) arm() error {
-	now := time.Now()
+	now := b.machine.now()
 	due := b.pace.start(now)
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -189,7 +190,7 @@ func (b *body) close() {
 func (b *body) linger(d time.Duration, expects bool, all *rate.Limiter) {
 	b.mu.Lock()
 	b.over = true
-	err := b.set(time.Now().Add(d))
+	err := b.set(b.machine.now().Add(d))
 	b.mu.Unlock()
 	// A client that waits for "100 Continue" and has not been told to go on sends nothing.
 	if err != nil || expects && b.n == 0 {

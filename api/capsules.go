@@ -6,7 +6,7 @@ import (
 )
 
 func (s *Server) createCapsule(c *call, in CreateCapsuleRequest) (Capsule, error) {
-	row, err := s.cfg.Memories.CreateCapsule(c.Context(), c.caller, memories.CapsuleRequest{
+	row, err := s.cfg.Memories.CreateCapsule(c.req.Context(), c.caller, memories.CapsuleRequest{
 		ID: in.CapsuleID, Name: in.Name, Subject: in.Subject, Owners: in.Owners, Controllers: in.Controllers,
 	})
 	if err != nil {
@@ -16,11 +16,11 @@ func (s *Server) createCapsule(c *call, in CreateCapsuleRequest) (Capsule, error
 }
 
 func (s *Server) readCapsule(c *call) (Capsule, error) {
-	id := c.PathValue("capsule_id")
+	id := c.req.PathValue("capsule_id")
 	if !catalog.ValidCapsuleID(id) {
 		return Capsule{}, errNotFound
 	}
-	row, err := s.cfg.Memories.ReadCapsule(c.Context(), c.caller, id)
+	row, err := s.cfg.Memories.ReadCapsule(c.req.Context(), c.caller, id)
 	if err != nil {
 		return Capsule{}, err
 	}
@@ -32,7 +32,7 @@ func (s *Server) listCapsules(c *call) (CapsuleList, error) {
 	if err != nil {
 		return CapsuleList{}, err
 	}
-	page, next, err := s.cfg.Memories.ListCapsules(c.Context(), c.caller, c.query["cursor"], limit)
+	page, next, err := s.cfg.Memories.ListCapsules(c.req.Context(), c.caller, c.query["cursor"], limit)
 	if err != nil {
 		return CapsuleList{}, err
 	}
@@ -47,7 +47,7 @@ func (s *Server) updateCapsule(c *call, in UpdateCapsuleRequest) (Capsule, error
 	if err := validCapsule(in.CapsuleID); err != nil {
 		return Capsule{}, err
 	}
-	row, err := s.cfg.Memories.UpdateCapsule(c.Context(), c.caller, in.CapsuleID, capsuleChangeFrom(in))
+	row, err := s.cfg.Memories.UpdateCapsule(c.req.Context(), c.caller, in.CapsuleID, capsuleChangeFrom(in))
 	if err != nil {
 		return Capsule{}, err
 	}
@@ -58,7 +58,7 @@ func (s *Server) deleteCapsule(c *call, in DeleteCapsuleRequest) error {
 	if err := validCapsule(in.CapsuleID); err != nil {
 		return err
 	}
-	return s.cfg.Memories.DeleteCapsule(c.Context(), c.caller, in.CapsuleID)
+	return s.cfg.Memories.DeleteCapsule(c.req.Context(), c.caller, in.CapsuleID)
 }
 
 func validCapsule(id string) error {

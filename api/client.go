@@ -10,6 +10,9 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"sluice/internal/system"
+	"sluice/session"
 )
 
 // Client speaks the wire's other end: one method per operation. It is safe for concurrent use,
@@ -17,6 +20,10 @@ import (
 // (each operation says in API.md what a repeat does). A refusal is an *[Error]; any other error is
 // the transport's, and says nothing about whether the server acted.
 type Client struct {
+	// Clock dates the answers that have no Date. NewClient takes the system's; it may be replaced
+	// before the first call.
+	Clock session.Clock
+
 	base, token string
 	http        *http.Client
 }
@@ -31,7 +38,7 @@ func NewClient(baseURL, token string, hc *http.Client) *Client {
 	}
 	stays := *hc
 	stays.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &Client{base: strings.TrimRight(baseURL, "/"), token: token, http: &stays}
+	return &Client{Clock: system.Clock{}, base: strings.TrimRight(baseURL, "/"), token: token, http: &stays}
 }
 
 // PutOptions qualify one put. At most one digest is sent.

@@ -151,6 +151,11 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 	if errors.As(err, &failed) {
 		failed.Err = spoken(failed.Err)
 	}
+	if err == nil {
+		if _, undated := http.ParseTime(res.Header.Get("Date")); undated != nil {
+			res.Header.Set("Date", c.Clock.Now().UTC().Format(http.TimeFormat)) // RFC 9110 §6.6.1
+		}
+	}
 	return res, err
 }
 
@@ -248,7 +253,7 @@ func printable(s string, n int) string {
 }
 
 // retryAfter reads Retry-After (RFC 9110 §10.2.3): seconds, or a time by the clock of the answer's
-// own Date. 0 where there is none.
+// own Date. 0 where either is missing.
 func retryAfter(h http.Header) time.Duration {
 	v := h.Get("Retry-After")
 	if s, err := strconv.ParseInt(v, 10, 32); err == nil {
@@ -260,7 +265,7 @@ func retryAfter(h http.Header) time.Duration {
 	}
 	now, err := http.ParseTime(h.Get("Date"))
 	if err != nil {
-		now = time.Now()
+		return 0
 	}
 	return max(at.Sub(now), 0)
 }

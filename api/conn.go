@@ -120,7 +120,7 @@ func (c *conn) readFrames(p []byte) (int, error) {
 	c.meter.wait()
 	switch open := c.meter.in.Open(); {
 	case open && c.begun.IsZero():
-		c.begun = time.Now()
+		c.begun = c.of.machine.now()
 		_ = c.Conn.SetReadDeadline(c.begun.Add(headFor))
 	case !open && !c.begun.IsZero():
 		c.begun = time.Time{}
@@ -167,8 +167,8 @@ func (c *conn) Write(p []byte) (n int, err error) {
 // arm sets the deadline of n bytes, unless there is one that is good enough.
 func (c *conn) arm(n int) {
 	allowed := c.of.pace.allowed(int64(n))
-	if left := time.Until(c.armed); left < allowed/2 || left > allowed {
-		c.armed = time.Now().Add(allowed)
+	if left := c.of.machine.until(c.armed); left < allowed/2 || left > allowed {
+		c.armed = c.of.machine.now().Add(allowed)
 		_ = c.Conn.SetWriteDeadline(c.armed)
 	}
 }
@@ -202,8 +202,8 @@ func (c *conn) own(p []byte) []byte {
 		f.Detail = "Expect may be 100-continue alone"
 	}
 	c.of.count.heads.Add(1)
-	_ = c.Conn.SetReadDeadline(time.Now().Add(refuseFor)) // net/http would wait for the body without an end
-	return problemText(Problem{Type: "/problems/" + slug(f.Code), Title: http.StatusText(status), Fault: f}, newRequestID())
+	_ = c.Conn.SetReadDeadline(c.of.machine.now().Add(refuseFor)) // net/http would wait for the body without an end
+	return problemText(Problem{Type: "/problems/" + slug(f.Code), Title: http.StatusText(status), Fault: f}, c.of.machine.requestID())
 }
 
 // problemText is a whole answer that closes its connection.

@@ -33,14 +33,14 @@ func (s *Server) readContent(c *call) error {
 	if err != nil {
 		return err
 	}
-	f, err := s.cfg.Memories.Open(c.Context(), c.caller, id)
+	f, err := s.cfg.Memories.Open(c.req.Context(), c.caller, id)
 	if err != nil {
 		return err
 	}
 	m := f.Memory
 	h := c.Header()
-	v := contentHeaders(h, m)
-	switch v.conditions(c.Request.Header) {
+	v := contentHeaders(h, m, s.machine.now())
+	switch v.conditions(c.req.Header) {
 	case http.StatusNotModified:
 		c.WriteHeader(http.StatusNotModified)
 		return nil
@@ -49,7 +49,8 @@ func (s *Server) readContent(c *call) error {
 		return &denial{code: CodePreconditionFailed, detail: "the content is not the one that If-Match or If-Unmodified-Since asks for"}
 	}
 	off, n, status := int64(0), m.Bytes, http.StatusOK
-	if want := c.Request.Header.Values("Range"); len(want) == 1 && c.Method == http.MethodGet && v.ifRange(c.Request.Header) {
+	want := c.req.Header.Values("Range")
+	if len(want) == 1 && c.req.Method == http.MethodGet && v.ifRange(c.req.Header) {
 		first, count, ok := oneRange(want[0], m.Bytes)
 		switch {
 		case ok && count == 0:
@@ -62,14 +63,14 @@ func (s *Server) readContent(c *call) error {
 		}
 	}
 	// Also where only the head is asked for: what is lost is told then too.
-	body, err := f.Body(c.Context(), off, n)
+	body, err := f.Body(c.req.Context(), off, n)
 	if err != nil {
 		withhold(h)
 		return err
 	}
 	defer body.Close()
 	h.Set("Content-Length", strconv.FormatInt(n, 10))
-	if c.Method == http.MethodHead || n == 0 {
+	if c.req.Method == http.MethodHead || n == 0 {
 		c.WriteHeader(status)
 		return nil
 	}
@@ -94,7 +95,7 @@ func (s *Server) send(c *call, body io.Reader, n int64, status int) error {
 		if c.status == 0 {
 			c.WriteHeader(status)
 		}
-		_ = c.body.rc.SetWriteDeadline(time.Now().Add(allowed)) // where there is none, there is nothing to hold to
+		_ = c.body.rc.SetWriteDeadline(s.machine.now().Add(allowed)) // where there is none, there is nothing to hold to
 		if _, err := c.Write((*buf)[:k]); err != nil {
 			return &cutError{err}
 		}
@@ -107,7 +108,7 @@ func (s *Server) send(c *call, body io.Reader, n int64, status int) error {
 
 // takes notes that the client reads: then the system may keep more of its answers, which is faster.
 func (c *call) takes() {
-	if conn := connOf(c.Request); conn != nil && conn.takes.CompareAndSwap(false, true) {
+	if conn := connOf(c.req); conn != nil && conn.takes.CompareAndSwap(false, true) {
 		limitUnsent(conn.Conn, 0)
 	}
 }
@@ -115,11 +116,11 @@ func (c *call) takes() {
 // piece gives memory for a piece, which is less where the principal, or all together, wait for
 // their clients with much.
 func (s *Server) piece(c *call, n int64) (buf *[]byte, free func()) {
-	holder, size, from := c.holder, int64(pieceBytes), &s.long
+	holder, size, from := c.holds.holder, int64(pieceBytes), &s.long
 	if n <= 4*pieceShort {
 		size, from = pieceShort, &s.short
 	}
-	if n <= pieceLeast || s.pieces.acquire(holder, size) != nil {
+	if n <= pieceLeast || s.limits.pieces.acquire(holder, size) != nil {
 		small := make([]byte, min(n, pieceLeast))
 		return &small, func() {}
 	}
@@ -130,7 +131,7 @@ func (s *Server) piece(c *call, n int64) (buf *[]byte, free func()) {
 	}
 	return buf, func() {
 		from.Put(buf)
-		s.pieces.release(holder, size)
+		s.limits.pieces.release(holder, size)
 	}
 }
 
@@ -161,7 +162,7 @@ type validators struct {
 
 // contentHeaders says what the content is, and keeps a browser from ever taking it for a part of
 // this origin.
-func contentHeaders(h http.Header, m catalog.Memory) validators {
+func contentHeaders(h http.Header, m catalog.Memory, now time.Time) validators {
 	v := [...]string{
 		`"sha256:` + hex.EncodeToString(m.SHA256[:]) + `"`,
 		"sha-256=:" + base64.StdEncoding.EncodeToString(m.SHA256[:]) + ":",
@@ -171,7 +172,7 @@ func contentHeaders(h http.Header, m catalog.Memory) validators {
 	}
 	maps.Copy(h, sameHeaders)
 	h["Etag"], h["Repr-Digest"], h["Content-Type"], h["Content-Disposition"] = v[0:1:1], v[1:2:2], v[2:3:3], v[3:4:4]
-	if m.Created.After(time.Now()) { // the clock was wrong then or is now (RFC 9110 §8.8.2.1)
+	if m.Created.After(now) { // the clock was wrong then or is now (RFC 9110 §8.8.2.1)
 		return validators{etag: v[0]}
 	}
 	h["Last-Modified"] = v[4:5:5]

@@ -22,7 +22,7 @@ func sessionOf(u upload.Upload) Session {
 	gaps := u.Session.Missing(maxRanges + 1)
 	s := Session{
 		SessionID: u.ID.String(), State: u.State.String(), ChunkSize: u.ChunkSize,
-		BytesReceived: u.Bytes(), CapsuleID: u.Capsule, Meta: metaOf(u.Meta, u.BytesExpected), Idem: u.Idem,
+		BytesReceived: u.Bytes(), CapsuleID: u.Capsule, Meta: metaOf(u.Meta, u.BytesExpected), Idem: u.IdemKey,
 		CreatedAt: Time{u.Began}, LastSeen: Time{u.LastSeen}, ExpiresAt: Time{u.Ends}, Deleted: u.Deleted,
 	}
 	s.ExpectedChunks, s.BytesExpected = known(u.Chunks()), known(u.BytesExpected)

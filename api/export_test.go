@@ -3,42 +3,47 @@ package api
 import (
 	"context"
 	"fmt"
+
+	"sluice/internal/system"
 )
+
+// given is the machine of tests.
+var given = machine{system.Clock{}, system.Random{}}
 
 // Held gives what the requests that run hold together: places, and what the bodies of JSON count
 // for.
-func (s *Server) Held() (places, text int64) { return s.places.held(), s.text.held() }
+func (s *Server) Held() (places, text int64) { return s.limits.places.held(), s.limits.text.held() }
 
 // Owned gives the places of requests whose principals are known.
 func (s *Server) Owned() int64 {
-	s.places.mu.Lock()
-	defer s.places.mu.Unlock()
-	return s.places.used - s.places.by[""]
+	s.limits.places.mu.Lock()
+	defer s.limits.places.mu.Unlock()
+	return s.limits.places.used - s.limits.places.by[""]
 }
 
 // Answers gives what answers count for that are not taken yet.
-func (s *Server) Answers() int64 { return s.answers.held() }
+func (s *Server) Answers() int64 { return s.limits.answers.held() }
 
 // Occupy takes all processors for requests that compute, until free is called.
 func (s *Server) Occupy() (free func()) {
-	n := s.computing.most
+	n := s.limits.computing.most
 	for i := range n {
-		if err := s.computing.wait(context.Background(), fmt.Sprint("occupant ", i)); err != nil {
+		if err := s.limits.computing.wait(context.Background(), fmt.Sprint("occupant ", i)); err != nil {
 			panic(err)
 		}
 	}
 	return func() {
 		for i := range n {
-			s.computing.leave(fmt.Sprint("occupant ", i))
+			s.limits.computing.leave(fmt.Sprint("occupant ", i))
 		}
 	}
 }
 
 // Computing is how many requests compute or wait for it.
 func (s *Server) Computing() (n int) {
-	s.computing.mu.Lock()
-	defer s.computing.mu.Unlock()
-	for _, l := range s.computing.by {
+	s.limits.computing.mu.Lock()
+	defer s.limits.computing.mu.Unlock()
+	for _, l := range s.limits.computing.by {
 		n += l.running + len(l.waiting)
 	}
 	return n

@@ -156,8 +156,8 @@ func TestRefusedBodiesAreReadOnAtOneRate(t *testing.T) {
 		s, _ := hostile(t, 10)
 		linger := func(e *endless) {
 			r := httptest.NewRequest(http.MethodPut, "/", io.NopCloser(e))
-			b := newBody(r, httptest.NewRecorder(), 1<<10, 30*time.Second)
-			b.linger(lingerFor, false, s.refusedBodies)
+			b := newBody(r, httptest.NewRecorder(), 1<<10, 30*time.Second, given)
+			b.linger(lingerFor, false, s.limits.refusedBodies)
 		}
 		began := time.Now()
 		var one endless
@@ -201,7 +201,7 @@ func TestWhatCostsMoreThanItBringsIsReadAtARate(t *testing.T) {
 				if err := one.frame(http2.NewFramer(&b, strings.NewReader(""))); err != nil {
 					t.Fatal(err)
 				}
-				all := newUnsettled(mostRefused, 100)
+				all := newUnsettled(mostRefused, 100, time.Now)
 				const seconds, conns, most = 3, 4, 1_000_000
 				var n atomic.Int64
 				end := time.Now().Add(seconds * time.Second)
@@ -232,7 +232,7 @@ func TestWhatCostsMoreThanItBringsIsReadAtARate(t *testing.T) {
 // moment only.
 func TestCreditForWhatIsSentCostsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		all := newUnsettled(mostRefused, 100)
+		all := newUnsettled(mostRefused, 100, time.Now)
 		for all.shared.AllowN(time.Now(), sharedUnits/100) { // the flood has had all of them
 		}
 		s := &streams{all: all, open: map[uint32]struct{}{1: {}}}

@@ -9,7 +9,7 @@ import (
 // ambiguous refuses a request whose body ends in two places, and closes the connection behind it
 // and behind every one whose end this server and a proxy could see in different places.
 func (c *call) ambiguous() error {
-	conn := connOf(c.Request)
+	conn := connOf(c.req)
 	if conn == nil || conn.meter.on() {
 		return nil
 	}
@@ -19,7 +19,7 @@ func (c *call) ambiguous() error {
 	if why := conn.framing.Wrong(); why != "" {
 		return &denial{code: CodeInvalidArgument, detail: why}
 	}
-	if c.ProtoMajor != 1 { // what begins as HTTP/2 does, and goes on otherwise
+	if c.req.ProtoMajor != 1 { // what begins as HTTP/2 does, and goes on otherwise
 		return &denial{code: CodeInvalidArgument, detail: "the protocol must be HTTP/1.1 or HTTP/2"}
 	}
 	return nil

@@ -269,7 +269,7 @@ func FuzzQuery(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw string) {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.URL.RawQuery = raw
-		c := &call{Request: r}
+		c := &call{req: r}
 		if err := c.checkQuery(params); err != nil {
 			wantDenial(t, err)
 			return

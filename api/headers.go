@@ -104,7 +104,7 @@ func refused(h http.Header, table []notTaken) error {
 // heed verifies or refuses the fields of a request that change what it means. Of the digests of raw
 // bytes package upload compares the first SHA-256 and CRC-32C itself, the body all others.
 func (c *call) heed(r *route) error {
-	h := c.Request.Header
+	h := c.req.Header
 	if err := refused(h, refusedAlways); err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (c *call) heed(r *route) error {
 		return err
 	}
 	announced := http.Header{}
-	for name := range c.Request.Trailer {
+	for name := range c.req.Trailer {
 		announced[name] = []string{"announced"}
 	}
 	if err := meaning(announced, r.raw); err != nil {

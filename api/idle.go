@@ -18,7 +18,7 @@ func (c *conn) idles(yes bool) {
 	if c.idleSince = (time.Time{}); !yes {
 		return
 	}
-	c.idleSince, c.frames = time.Now(), c.meter.on()
+	c.idleSince, c.frames = c.of.machine.now(), c.meter.on()
 	if c.expires == nil { // else it looks when it fires
 		c.expires = time.AfterFunc(idleFor, c.expire)
 	}
@@ -29,7 +29,7 @@ func (c *conn) idles(yes bool) {
 func (c *conn) expire() {
 	c.of.mu.Lock()
 	late := false
-	switch idle := time.Since(c.idleSince); {
+	switch idle := c.of.machine.since(c.idleSince); {
 	case !c.counted:
 	case c.idleSince.IsZero():
 		c.expires = nil
@@ -45,7 +45,7 @@ func (c *conn) expire() {
 		return
 	}
 	if frames {
-		_ = c.Conn.SetWriteDeadline(time.Now().Add(time.Second))
+		_ = c.Conn.SetWriteDeadline(c.of.machine.now().Add(time.Second))
 		_, _ = c.Conn.Write(c.meter.streams.farewell())
 	}
 	c.Close()

@@ -119,9 +119,9 @@ func TestAConnectionThatEndsInTheMidstKeepsNothing(t *testing.T) {
 			was := make(chan weak.Pointer[conn], 1)
 			_, dial := hostileWith(t, 1000, func(s *Server) http.Handler {
 				return s.guard(s.serve(func(c *call) error {
-					was <- weak.Make(connOf(c.Request))
-					<-c.Context().Done()
-					return context.Cause(c.Context())
+					was <- weak.Make(connOf(c.req))
+					<-c.req.Context().Done()
+					return context.Cause(c.req.Context())
 				}))
 			})
 			client := dial()

@@ -161,13 +161,13 @@ func probe(r *http.Request) bool { return r.URL.Path == "/healthz" || r.URL.Path
 
 // enter gives the request a place, or an error at once.
 func (s *Server) enter(c *call) error {
-	place := s.places
-	conn := connOf(c.Request)
+	place := s.limits.places
+	conn := connOf(c.req)
 	if conn != nil && conn.spare {
 		c.Header().Set("Connection", "close") // one that has been answered makes room, over HTTP/2 too
 	}
-	if probe(c.Request) {
-		place = s.probes
+	if probe(c.req) {
+		place = s.limits.probes
 	} else if conn != nil && conn.spare {
 		return errCrowded
 	}
@@ -175,8 +175,8 @@ func (s *Server) enter(c *call) error {
 		s.refused.requests.Add(1)
 		return err
 	}
-	c.place = place
-	if c.conn = conn; conn != nil {
+	c.holds.place = place
+	if c.holds.conn = conn; conn != nil {
 		conn.works(1)
 	}
 	return nil
@@ -184,13 +184,13 @@ func (s *Server) enter(c *call) error {
 
 // own makes the request's place its principal's.
 func (s *Server) own(c *call) error {
-	if err := s.places.move(c.caller.Principal, 1); err != nil {
+	if err := s.limits.places.move(c.caller.Principal, 1); err != nil {
 		s.refused.principal.Add(1)
 		return err
 	}
-	c.holder = c.caller.Principal
-	if c.conn != nil {
-		c.conn.of.owned(c.conn, c.holder)
+	c.holds.holder = c.caller.Principal
+	if c.holds.conn != nil {
+		c.holds.conn.of.owned(c.holds.conn, c.holds.holder)
 	}
 	return nil
 }
@@ -198,11 +198,11 @@ func (s *Server) own(c *call) error {
 // chargeJSON gives the charge for the body of a request.
 func (s *Server) chargeJSON(c *call) func(n int64) error {
 	return func(n int64) error {
-		if err := s.text.acquire(c.holder, n); err != nil {
+		if err := s.limits.text.acquire(c.holds.holder, n); err != nil {
 			s.refused.text.Add(1)
 			return err
 		}
-		c.text += n
+		c.holds.text += n
 		return nil
 	}
 }
@@ -210,7 +210,7 @@ func (s *Server) chargeJSON(c *call) func(n int64) error {
 // compute waits until the caller's request may compute. It ends with computed, at the latest when
 // the request leaves.
 func (s *Server) compute(c *call) error {
-	leave, err := s.computing.enter(c.Context(), c.holder)
+	leave, err := s.limits.computing.enter(c.req.Context(), c.holds.holder)
 	switch {
 	case errors.Is(err, errShare):
 		s.refused.principal.Add(1)
@@ -234,7 +234,7 @@ func computed(c *call) {
 
 // reserve counts n bytes of an answer before they are made.
 func (s *Server) reserve(c *call, n int64) error {
-	if err := s.answers.acquire(c.holder, n); err != nil {
+	if err := s.limits.answers.acquire(c.holds.holder, n); err != nil {
 		s.refused.answers.Add(1)
 		return err
 	}
@@ -250,8 +250,8 @@ func (s *Server) made(c *call, n int) {
 		more = -c.holds.answer
 	}
 	if more < 0 {
-		s.answers.release(c.holder, -more)
-	} else if more == 0 || s.answers.acquire(c.holder, more) != nil {
+		s.limits.answers.release(c.holds.holder, -more)
+	} else if more == 0 || s.limits.answers.acquire(c.holds.holder, more) != nil {
 		return
 	}
 	c.holds.answer += more
@@ -260,20 +260,20 @@ func (s *Server) made(c *call, n int) {
 // leave gives back what the request holds. It may be called again.
 func (s *Server) leave(c *call) {
 	computed(c)
-	if c.place != nil {
-		c.place.release(c.holder, 1)
+	if c.holds.place != nil {
+		c.holds.place.release(c.holds.holder, 1)
 	}
 	switch {
-	case c.conn != nil && c.waits:
-		c.conn.meter.streams.placed(-1)
-	case c.conn != nil:
-		c.conn.works(-1)
+	case c.holds.conn != nil && c.holds.waits:
+		c.holds.conn.meter.streams.placed(-1)
+	case c.holds.conn != nil:
+		c.holds.conn.works(-1)
 	}
-	if c.text > 0 {
-		s.text.release(c.holder, c.text)
+	if c.holds.text > 0 {
+		s.limits.text.release(c.holds.holder, c.holds.text)
 	}
 	if c.holds.answer > 0 {
-		s.answers.release(c.holder, c.holds.answer)
+		s.limits.answers.release(c.holds.holder, c.holds.answer)
 	}
 	c.holds = holds{}
 }
@@ -283,13 +283,13 @@ func (s *Server) leave(c *call) {
 // made yet, is a head alone, which needs no window.
 func (s *Server) linger(c *call) {
 	s.leave(c)
-	if s.lingers.acquire("", 1) != nil {
-		c.short = c.ProtoMajor >= 2
+	if s.limits.lingers.acquire("", 1) != nil {
+		c.short = c.req.ProtoMajor >= 2
 		return
 	}
-	c.place, c.waits = s.lingers, true
-	if conn := connOf(c.Request); conn != nil && conn.meter.on() {
-		c.conn = conn
+	c.holds.place, c.holds.waits = s.limits.lingers, true
+	if conn := connOf(c.req); conn != nil && conn.meter.on() {
+		c.holds.conn = conn
 		conn.meter.streams.placed(1)
 	}
 }

@@ -26,15 +26,16 @@ import (
 // client knows that it is to come again.
 type bounded struct {
 	net.Listener
-	max    int64
-	spare  int64 // may be open beyond max
-	unread *backlog
-	begun  *unsettled // streams
-	head   int64      // how many bytes a head may have
-	pace   pace       // of answers
-	count  *counters
-	slots  chan struct{} // bounds the refusals that are under way
-	wg     sync.WaitGroup
+	max     int64
+	spare   int64 // may be open beyond max
+	unread  *backlog
+	begun   *unsettled // streams
+	head    int64      // how many bytes a head may have
+	pace    pace       // of answers
+	count   *counters
+	machine machine
+	slots   chan struct{} // bounds the refusals that are under way
+	wg      sync.WaitGroup
 
 	mu    sync.Mutex
 	open  int64            // of the bound
@@ -65,9 +66,9 @@ const (
 // bound makes conns of what l accepts; with max 0 as many as come. What they send and nobody reads
 // is counted in unread, the streams of HTTP/2 that begin in begun, and what nobody takes is held to
 // the pace.
-func bound(l net.Listener, max int64, unread *backlog, begun *unsettled, p pace, count *counters) *bounded {
+func bound(l net.Listener, max int64, unread *backlog, begun *unsettled, p pace, count *counters, m machine) *bounded {
 	return &bounded{
-		Listener: l, max: max, spare: min(max/4+leastSpare, mostSpare), unread: unread, begun: begun, pace: p, count: count,
+		Listener: l, max: max, spare: min(max/4+leastSpare, mostSpare), unread: unread, begun: begun, pace: p, count: count, machine: m,
 		slots: make(chan struct{}, refusing), by: map[string]int64{},
 	}
 }
@@ -207,7 +208,7 @@ func (b *bounded) dismiss(c *conn) {
 	b.count.connections.Add(1)
 	select {
 	case b.slots <- struct{}{}:
-		crowded(c.Conn)
+		crowded(c.Conn, b.machine.requestID())
 		<-b.slots
 	default:
 	}
@@ -296,7 +297,7 @@ type queue struct{ first, last *conn }
 // push makes a connection the last, and takes it out of the queue that it is in.
 func (q *queue) push(c *conn) {
 	c.leave()
-	c.since, c.in, c.before, c.next = time.Now(), q, q.last, nil
+	c.since, c.in, c.before, c.next = c.of.machine.now(), q, q.last, nil
 	if q.last != nil {
 		q.last.next = c
 	} else {
@@ -308,7 +309,7 @@ func (q *queue) push(c *conn) {
 // pushFirst makes a connection the first.
 func (q *queue) pushFirst(c *conn) {
 	c.leave()
-	c.since, c.in, c.before, c.next = time.Now(), q, nil, q.first
+	c.since, c.in, c.before, c.next = c.of.machine.now(), q, nil, q.first
 	if q.first != nil {
 		q.first.before = c
 	} else {
@@ -319,7 +320,7 @@ func (q *queue) pushFirst(c *conn) {
 
 // eldest gives the first where it has waited for d.
 func (q *queue) eldest(d time.Duration) *conn {
-	if q.first == nil || time.Since(q.first.since) < d {
+	if q.first == nil || q.first.of.machine.since(q.first.since) < d {
 		return nil
 	}
 	return q.first
@@ -357,7 +358,7 @@ func (b *bounded) refuse(c net.Conn, end func()) {
 	select {
 	case b.slots <- struct{}{}:
 		b.wg.Go(func() {
-			crowded(c)
+			crowded(c, b.machine.requestID())
 			end()
 			<-b.slots
 		})
@@ -368,10 +369,9 @@ func (b *bounded) refuse(c net.Conn, end func()) {
 
 // crowded says so, and reads on for a moment: a connection that is closed with unread bytes takes
 // its answer along.
-func crowded(c net.Conn) {
+func crowded(c net.Conn, id string) {
 	late := time.AfterFunc(refuseFor, func() { c.Close() }) // others may set its deadlines
 	defer late.Stop()
-	id := newRequestID()
 	if _, err := c.Write(problemText(problemOf(errCrowded, id, nil), id)); err != nil {
 		return
 	}

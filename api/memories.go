@@ -13,7 +13,7 @@ func (s *Server) readMemory(c *call) (Memory, error) {
 	if err != nil {
 		return Memory{}, err
 	}
-	m, err := s.cfg.Memories.Read(c.Context(), c.caller, id)
+	m, err := s.cfg.Memories.Read(c.req.Context(), c.caller, id)
 	if err != nil {
 		return Memory{}, err
 	}
@@ -39,7 +39,7 @@ func (s *Server) listMemories(c *call) (MemoryList, error) {
 	if req.Limit, err = c.limit(); err != nil {
 		return MemoryList{}, err
 	}
-	page, next, err := s.cfg.Memories.List(c.Context(), c.caller, req)
+	page, next, err := s.cfg.Memories.List(c.req.Context(), c.caller, req)
 	if err != nil {
 		return MemoryList{}, err
 	}
@@ -51,7 +51,7 @@ func (s *Server) updateMemory(c *call, in UpdateMemoryRequest) (Memory, error) {
 	if err != nil {
 		return Memory{}, err
 	}
-	m, err := s.cfg.Memories.Update(c.Context(), c.caller, id, memories.Change{Name: in.Name, Path: in.Path, Description: in.Description, Tags: in.Tags})
+	m, err := s.cfg.Memories.Update(c.req.Context(), c.caller, id, memories.Change{Name: in.Name, Path: in.Path, Description: in.Description, Tags: in.Tags})
 	if err != nil {
 		return Memory{}, err
 	}
@@ -63,7 +63,7 @@ func (s *Server) deleteMemory(c *call, in DeleteMemoryRequest) error {
 	if err != nil {
 		return err
 	}
-	return s.cfg.Memories.Delete(c.Context(), c.caller, id, in.Purge)
+	return s.cfg.Memories.Delete(c.req.Context(), c.caller, id, in.Purge)
 }
 
 func (s *Server) restoreMemory(c *call, in RestoreMemoryRequest) (Memory, error) {
@@ -71,7 +71,7 @@ func (s *Server) restoreMemory(c *call, in RestoreMemoryRequest) (Memory, error)
 	if err != nil {
 		return Memory{}, err
 	}
-	m, err := s.cfg.Memories.Restore(c.Context(), c.caller, id)
+	m, err := s.cfg.Memories.Restore(c.req.Context(), c.caller, id)
 	if err != nil {
 		return Memory{}, err
 	}
@@ -89,7 +89,7 @@ func (s *Server) ping(c *call, in PingRequest) (PingResponse, error) {
 	if err := s.compute(c); err != nil {
 		return PingResponse{}, err
 	}
-	present, err := s.cfg.Memories.Ping(c.Context(), c.caller, ids)
+	present, err := s.cfg.Memories.Ping(c.req.Context(), c.caller, ids)
 	if err != nil {
 		return PingResponse{}, err
 	}

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
-
 	"sluice/access"
 	"sluice/catalog"
 )
@@ -17,8 +15,8 @@ import (
 // call is one request on its way through an operation. It is the http.ResponseWriter that the
 // handlers get, so that what belongs to the request travels with it and not in its context.
 type call struct {
-	*http.Request
-	http.ResponseWriter
+	req    *http.Request
+	w      http.ResponseWriter
 	body   *body
 	id     string // of the request
 	caller access.Caller
@@ -28,43 +26,43 @@ type call struct {
 	status int   // as answered; 0: nothing yet
 	out    int64 // bytes answered
 	short  bool  // the answer is a head alone
-	holds        // of what is bounded for all
+	holds  holds // of what is bounded for all
 }
 
 // Unwrap is for http.ResponseController.
-func (c *call) Unwrap() http.ResponseWriter { return c.ResponseWriter }
+func (c *call) Unwrap() http.ResponseWriter { return c.w }
 
 // WriteHeader keeps the first final status. Where the client may still be sending, the answer goes
 // out at once, and the connection closes behind it.
 func (c *call) WriteHeader(status int) {
 	if c.status == 0 && status >= 200 {
 		c.status = status
-		if c.body.unread() && c.ProtoMajor < 2 {
+		if c.body.unread() && c.req.ProtoMajor < 2 {
 			_ = c.body.rc.EnableFullDuplex() // else net/http reads the body before it answers
 			c.closing()
 		}
 	}
-	c.ResponseWriter.WriteHeader(status)
+	c.w.WriteHeader(status)
 }
 
 func (c *call) Write(p []byte) (int, error) {
 	if c.status == 0 {
 		c.WriteHeader(http.StatusOK)
 	}
-	n, err := c.ResponseWriter.Write(p)
+	n, err := c.w.Write(p)
 	c.out += int64(n)
 	return n, err
 }
 
 // closing makes the connection close after this answer, where it has no other requests on it.
 func (c *call) closing() {
-	if c.ProtoMajor < 2 {
+	if c.req.ProtoMajor < 2 {
 		c.Header().Set("Connection", "close")
 	}
 }
 
-// Header is the answer's; the request's are c.Request.Header.
-func (c *call) Header() http.Header { return c.ResponseWriter.Header() }
+// Header is the answer's; the request's are c.req.Header.
+func (c *call) Header() http.Header { return c.w.Header() }
 
 // never is as good as no deadline.
 const never = 10_000 * time.Hour
@@ -73,8 +71,11 @@ const never = 10_000 * time.Hour
 // logged, and survived.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return s.counted(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		began := time.Now()
-		c := &call{Request: r, ResponseWriter: w, body: newBody(r, w, s.cfg.MinRate, s.cfg.RateWindow), id: newRequestID()}
+		began := s.machine.now()
+		c := &call{
+			req: r, w: w, id: s.machine.requestID(),
+			body: newBody(r, w, s.cfg.MinRate, s.cfg.RateWindow, s.machine),
+		}
 		defer c.body.close()
 		if r.ProtoMajor >= 2 {
 			// That of net/http's own answers ends here. To have none would not do: net/http sets
@@ -99,7 +100,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 				}
 			}
 			s.log.Debug("request", "request_id", c.id, "method", r.Method, "route", r.Pattern, "status", c.status,
-				"principal", c.caller.Principal, "in", c.body.n, "out", c.out, "ms", time.Since(began).Milliseconds())
+				"principal", c.caller.Principal, "in", c.body.n, "out", c.out, "ms", s.machine.since(began).Milliseconds())
 			if lost != nil {
 				panic(lost)
 			}
@@ -115,7 +116,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		} else {
 			next.ServeHTTP(c, r)
 		}
-		if c.body.unread() && !c.waits {
+		if c.body.unread() && !c.holds.waits {
 			s.linger(c) // before the client can know
 		}
 		if c.body.unread() || c.out > 0 && r.ProtoMajor >= 2 {
@@ -123,10 +124,10 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		}
 		if c.body.unread() {
 			wait := lingerFor
-			if !c.waits {
+			if !c.holds.waits {
 				wait = 0
 			}
-			c.body.linger(wait, r.Header.Get("Expect") != "", s.refusedBodies)
+			c.body.linger(wait, r.Header.Get("Expect") != "", s.limits.refusedBodies)
 		}
 	}))
 }
@@ -154,14 +155,6 @@ func (s *Server) counted(next http.Handler) http.Handler {
 		defer s.running.Add(-1)
 		next.ServeHTTP(w, r)
 	})
-}
-
-func newRequestID() string {
-	id, err := uuid.NewV7()
-	if err != nil {
-		return uuid.Nil.String()
-	}
-	return id.String()
 }
 
 // mux routes the table's operations. A path that is not in its plain form is no path of ours, and
@@ -213,7 +206,7 @@ func (s *Server) methods(routes map[string]*route) http.Handler {
 	allow = append(allow, http.MethodOptions)
 	slices.Sort(allow)
 	return s.serve(func(c *call) error {
-		method := c.Method
+		method := c.req.Method
 		if method == http.MethodHead {
 			method = http.MethodGet
 		}
@@ -221,7 +214,7 @@ func (s *Server) methods(routes map[string]*route) http.Handler {
 		switch {
 		case r != nil:
 			return s.run(c, r)
-		case c.Method == http.MethodOptions:
+		case c.req.Method == http.MethodOptions:
 			c.Header().Set("Allow", strings.Join(allow, ", "))
 			c.WriteHeader(http.StatusNoContent)
 			return nil
@@ -234,12 +227,12 @@ func (s *Server) methods(routes map[string]*route) http.Handler {
 // run checks what all operations have in common, and runs one.
 func (s *Server) run(c *call, r *route) error {
 	if r.auth != open {
-		secret, ok := bearer(c.Request.Header)
+		secret, ok := bearer(c.req.Header)
 		if !ok {
 			return access.ErrUnauthenticated
 		}
 		var err error
-		if c.caller, err = s.cfg.Access.Authenticate(c.Context(), secret); err != nil {
+		if c.caller, err = s.cfg.Access.Authenticate(c.req.Context(), secret); err != nil {
 			return err
 		}
 		if err := s.own(c); err != nil {
@@ -247,7 +240,7 @@ func (s *Server) run(c *call, r *route) error {
 		}
 	}
 	if r.auth == admin {
-		if err := s.cfg.Access.Admin(c.Context(), c.caller, r.method != http.MethodGet); err != nil {
+		if err := s.cfg.Access.Admin(c.req.Context(), c.caller, r.method != http.MethodGet); err != nil {
 			return err
 		}
 	}
@@ -298,7 +291,7 @@ func bearer(h http.Header) (string, bool) {
 func (s *Server) serve(f func(*call) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := w.(*call) // guard made it
-		c.Request = r
+		c.req = r
 		if err := f(c); err != nil {
 			s.refuse(c, err)
 		}

@@ -18,7 +18,7 @@ func (s *Server) openapi(c *call) error {
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(s.document)))
 	c.WriteHeader(http.StatusOK)
-	if c.Method != http.MethodHead {
+	if c.req.Method != http.MethodHead {
 		c.send(s.document)
 	}
 	return nil

@@ -75,16 +75,18 @@ func TestAReaderThatGetsSlow(t *testing.T) {
 					}
 					return c.slow
 				}}
-				s := &Server{cfg: Config{MinRate: rate, RateWindow: window}, limits: newLimits(10, mostHeld, mostHeld, mostRefused)}
+				s := &Server{machine: given, cfg: Config{MinRate: rate, RateWindow: window}, limits: newLimits(10, mostHeld, mostHeld, mostRefused)}
 				most := pieceBytes
 				if c.busy {
 					most = pieceLeast
-					for s.pieces.acquire("them", pieceBytes) == nil || s.pieces.acquire("us", pieceBytes) == nil {
+					take := s.limits.pieces.acquire
+					for take("them", pieceBytes) == nil || take("us", pieceBytes) == nil {
 					}
 				}
-				held := s.pieces.held()
+				held := s.limits.pieces.held()
 				began := time.Now()
-				err := s.send(&call{ResponseWriter: w, holds: holds{holder: "us"}, body: &body{rc: http.NewResponseController(w)}}, bytes.NewReader(content), int64(len(content)), 200)
+				b := &body{rc: http.NewResponseController(w), machine: given}
+				err := s.send(&call{w: w, holds: holds{holder: "us"}, body: b}, bytes.NewReader(content), int64(len(content)), 200)
 				took := time.Since(began)
 				if gone := (*cutError)(nil); errors.As(err, &gone) != c.cut || !c.cut && err != nil {
 					t.Errorf("%v", err)
@@ -92,8 +94,8 @@ func TestAReaderThatGetsSlow(t *testing.T) {
 				if got := w.got.Bytes(); !bytes.Equal(got, content[:len(got)]) || !c.cut && len(got) != len(content) {
 					t.Errorf("%d bytes came, or others", len(got))
 				}
-				if w.most != most || s.pieces.held() != held {
-					t.Errorf("pieces of %d bytes, want %d; %d bytes stay held", w.most, most, s.pieces.held()-held)
+				if w.most != most || s.limits.pieces.held() != held {
+					t.Errorf("pieces of %d bytes, want %d; %d bytes stay held", w.most, most, s.limits.pieces.held()-held)
 				}
 				if allowed := window + time.Duration(most)*time.Second/rate; c.cut && took > allowed+4*time.Second { // and what came fast before it
 					t.Errorf("it was cut after %v, and a piece has %v", took, allowed)
@@ -123,8 +125,8 @@ func TestNothingIsAnsweredBeforeItWasCompared(t *testing.T) {
 	rot := errors.New("rotten")
 	for _, good := range []int{0, pieceBytes} {
 		w := &taker{rate: func(int64) int64 { return 1 << 40 }}
-		s := &Server{cfg: Config{MinRate: 1, RateWindow: time.Minute}, limits: newLimits(10, mostHeld, mostHeld, mostRefused)}
-		c := &call{ResponseWriter: w, holds: holds{holder: "us"}, body: &body{rc: http.NewResponseController(w)}}
+		s := &Server{machine: given, cfg: Config{MinRate: 1, RateWindow: time.Minute}, limits: newLimits(10, mostHeld, mostHeld, mostRefused)}
+		c := &call{w: w, holds: holds{holder: "us"}, body: &body{rc: http.NewResponseController(w), machine: given}}
 		w.ResponseWriter = headers{"Etag": {"x"}, "Content-Range": {"x"}}
 		err := s.send(c, failing{bytes.NewReader(make([]byte, good)), rot}, 1<<20, 206)
 		if !errors.Is(err, rot) || errors.As(err, new(*cutError)) || w.got.Len() != good || (c.status == 0) != (good == 0) || (len(w.Header()) == 0) != (good == 0) {

@@ -304,3 +304,23 @@ func TestOurOwnTroubles(t *testing.T) {
 		}
 	})
 }
+
+// A client gets its key back as it gave it, from each operation that describes the upload.
+func TestTheKeyIsToldAsItWasGiven(t *testing.T) {
+	w := newWorld(t, nil)
+	size := int64(5)
+	req := api.BeginRequest{CapsuleID: "default", Idem: "k/1", Meta: api.Meta{Name: "a", Bytes: &size}}
+	begun, err := w.client.Begin(t.Context(), req)
+	w.check(err)
+	again, err := w.client.Begin(t.Context(), req)
+	w.check(err)
+	status, err := w.client.Status(t.Context(), begun.SessionID, false)
+	w.check(err)
+	list, err := w.client.Uploads(t.Context(), "", 0)
+	w.check(err)
+	for i, s := range append(list.Sessions, begun, again, status) {
+		if s.Idem != req.Idem || s.SessionID != begun.SessionID {
+			t.Errorf("answer %d has the key %q", i, s.Idem)
+		}
+	}
+}

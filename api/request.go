@@ -20,7 +20,7 @@ const (
 // checkQuery takes the query apart. A parameter that the route doesn't have, or that is there
 // twice, is refused, so that a misspelt option is never silently ignored.
 func (c *call) checkQuery(params []param) error {
-	q, err := url.ParseQuery(c.URL.RawQuery)
+	q, err := url.ParseQuery(c.req.URL.RawQuery)
 	if err != nil {
 		return invalid("the query", "is malformed")
 	}
@@ -70,7 +70,7 @@ func decimal(s string) (int64, bool) {
 
 // sessionID reads the path's session id. A malformed one names nothing.
 func (c *call) sessionID() (session.SessionID, error) {
-	id, err := session.ParseID(c.PathValue("session_id"))
+	id, err := session.ParseID(c.req.PathValue("session_id"))
 	if err != nil {
 		return 0, errNotFound
 	}
@@ -79,7 +79,7 @@ func (c *call) sessionID() (session.SessionID, error) {
 
 // memoryID reads the path's memory id. A malformed one names nothing.
 func (c *call) memoryID() (catalog.MemoryID, error) {
-	id, ok := memoryID(c.PathValue("memory_id"))
+	id, ok := memoryID(c.req.PathValue("memory_id"))
 	if !ok {
 		return id, errNotFound
 	}
@@ -89,7 +89,8 @@ func (c *call) memoryID() (catalog.MemoryID, error) {
 // put gives what qualifies a put: its length, its digests, and replace where the route has it.
 func (c *call) put() (p upload.Put, err error) {
 	p = upload.Put{
-		Length: c.ContentLength, SHA256: c.sha256, CRC32C: c.crc32c, Whole: c.body.promises.promised(), Multiplexed: c.ProtoMajor >= 2,
+		Length: c.req.ContentLength, SHA256: c.sha256, CRC32C: c.crc32c,
+		Whole: c.body.promises.promised(), Multiplexed: c.req.ProtoMajor >= 2,
 	}
 	p.Replace, err = c.flag("replace")
 	return p, err
@@ -97,7 +98,7 @@ func (c *call) put() (p upload.Put, err error) {
 
 // index reads a number of the path, up to what 64 bits hold.
 func (c *call) index(name string) (int64, error) {
-	n, ok := decimal(c.PathValue(name))
+	n, ok := decimal(c.req.PathValue(name))
 	if !ok {
 		return 0, invalid(name, fmt.Sprintf("must be a decimal number of 0 to %d", int64(math.MaxInt64)))
 	}

@@ -65,7 +65,7 @@ func exchanging[In, Out any](f func(*Server, *call, In) (Out, error)) operation 
 	of := shapeOf(reflect.TypeFor[In]())
 	o := answering(func(s *Server, c *call) (out Out, err error) {
 		var in In
-		if err := decode(c.Request, c.body, maxJSONOf[In](), of, s.chargeJSON(c), &in); err != nil {
+		if err := decode(c.req, c.body, maxJSONOf[In](), of, s.chargeJSON(c), &in); err != nil {
 			return out, err
 		}
 		return f(s, c, in)
@@ -79,7 +79,7 @@ func commanding[In any](f func(*Server, *call, In) error) operation {
 	of := shapeOf(reflect.TypeFor[In]())
 	return operation{in: reflect.TypeFor[In](), status: http.StatusNoContent, serve: func(s *Server, c *call) error {
 		var in In
-		if err := decode(c.Request, c.body, maxJSONOf[In](), of, s.chargeJSON(c), &in); err != nil {
+		if err := decode(c.req, c.body, maxJSONOf[In](), of, s.chargeJSON(c), &in); err != nil {
 			return err
 		}
 		if err := f(s, c, in); err != nil {

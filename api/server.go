@@ -13,48 +13,11 @@ import (
 	"time"
 
 	"sluice/access"
-	"sluice/catalog"
+	"sluice/internal/system"
 	"sluice/memories"
 	"sluice/session"
 	"sluice/upload"
 )
-
-// Uploads carries out the uploads_* operations; upload.Service has it. Each method is safe for
-// concurrent use; which errors it gives, and what a repeat does, upload says.
-type Uploads interface {
-	Begin(ctx context.Context, c access.Caller, req upload.BeginRequest) (upload.Upload, error)
-	// PutChunk and PutRange read the body on the calling goroutine, and have stopped when they
-	// return.
-	PutChunk(ctx context.Context, c access.Caller, id session.SessionID, idx int64, body io.Reader, p upload.Put) error
-	PutRange(ctx context.Context, c access.Caller, id session.SessionID, off int64, body io.Reader, p upload.Put) (n int64, err error)
-	Finish(ctx context.Context, c access.Caller, req upload.FinishRequest) (catalog.Memory, error)
-	FinishBatch(ctx context.Context, c access.Caller, reqs []upload.FinishRequest) ([]catalog.Memory, error)
-	Abort(ctx context.Context, c access.Caller, id session.SessionID) error
-	Status(ctx context.Context, c access.Caller, id session.SessionID) (upload.Upload, error)
-	ChunkCRCs(ctx context.Context, c access.Caller, id session.SessionID) ([]upload.ChunkCRC, error)
-	List(ctx context.Context, c access.Caller, cursor string, limit int) (page []upload.Upload, next string, err error)
-	Create(ctx context.Context, c access.Caller, req upload.CreateRequest, body io.Reader) (catalog.Memory, error)
-	Limits() upload.Limits
-	// Release is the session.End of an abort.
-	Release(ctx context.Context, sealed []session.Session) (ended bool, err error)
-}
-
-// Memories carries out the memories_* and capsules_* operations; memories.Service has it.
-type Memories interface {
-	Read(ctx context.Context, c access.Caller, id catalog.MemoryID) (catalog.Memory, error)
-	List(ctx context.Context, c access.Caller, req memories.ListRequest) (page []catalog.Memory, next string, err error)
-	Update(ctx context.Context, c access.Caller, id catalog.MemoryID, change memories.Change) (catalog.Memory, error)
-	Delete(ctx context.Context, c access.Caller, id catalog.MemoryID, purge bool) error
-	Restore(ctx context.Context, c access.Caller, id catalog.MemoryID) (catalog.Memory, error)
-	Ping(ctx context.Context, c access.Caller, ids []catalog.MemoryID) (map[catalog.MemoryID]bool, error)
-	// Open gives a memory whose content can be read; the File needs no closing.
-	Open(ctx context.Context, c access.Caller, id catalog.MemoryID) (*memories.File, error)
-	CreateCapsule(ctx context.Context, c access.Caller, req memories.CapsuleRequest) (catalog.Capsule, error)
-	ReadCapsule(ctx context.Context, c access.Caller, id string) (catalog.Capsule, error)
-	ListCapsules(ctx context.Context, c access.Caller, cursor string, limit int) (page []catalog.Capsule, next string, err error)
-	UpdateCapsule(ctx context.Context, c access.Caller, id string, change memories.CapsuleChange) (catalog.Capsule, error)
-	DeleteCapsule(ctx context.Context, c access.Caller, id string) error
-}
 
 // Sessions is the admin's view of the engine; session.Service has it.
 type Sessions interface {
@@ -75,8 +38,8 @@ type Access interface {
 // Config is what a Server works with. Zero values of the last group take the defaults that are
 // named.
 type Config struct {
-	Uploads  Uploads
-	Memories Memories
+	Uploads  *upload.Service
+	Memories *memories.Service
 	Sessions Sessions
 	Access   Access
 	// Ready says whether the stores answer; nil always does.
@@ -87,7 +50,11 @@ type Config struct {
 	// Expire ends what is past its time to live now, and gives the number.
 	Expire func(ctx context.Context) (int, error)
 
-	Log *slog.Logger // discards
+	// Clock (the system's) and Rand (crypto/rand) are safe for concurrent use. The deadlines of
+	// connections are set by the Clock.
+	Clock session.Clock
+	Rand  io.Reader
+	Log   *slog.Logger // discards
 	// MaxHead is how many bytes the head of a request may have (64 KiB; 8 KiB at least).
 	MaxHead int64
 	// MinRate is how many bytes a second a body must bring, on an average over RateWindow (1,024
@@ -116,6 +83,7 @@ type Config struct {
 // of its own but in Serve.
 type Server struct {
 	cfg      Config
+	machine  machine
 	log      *slog.Logger
 	public   http.Handler
 	admin    http.Handler
@@ -125,7 +93,7 @@ type Server struct {
 	// long and short are of *[]byte, for pieces.
 	long, short sync.Pool
 
-	limits
+	limits   limits
 	refused  counters
 	warnings throttles
 
@@ -148,6 +116,12 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Ready == nil {
 		cfg.Ready = func(context.Context) error { return nil }
 	}
+	if cfg.Clock == nil {
+		cfg.Clock = system.Clock{}
+	}
+	if cfg.Rand == nil {
+		cfg.Rand = system.Random{}
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -156,8 +130,10 @@ func New(cfg Config) (*Server, error) {
 	cfg.MaxRequests = cmp.Or(cfg.MaxRequests, 16<<10)
 	cfg.Refused = cmp.Or(cfg.Refused, mostRefused)
 	cfg.MaxHead = cmp.Or(cfg.MaxHead, maxHead)
+	machine := machine{cfg.Clock, cfg.Rand}
 	s := &Server{
-		cfg: cfg, log: cfg.Log, unread: newBacklog(cmp.Or(cfg.Unread, mostBacklog)), begun: newUnsettled(int(cfg.Refused), streamsOf(cfg.MaxRequests)),
+		cfg: cfg, machine: machine, log: cfg.Log, unread: newBacklog(cmp.Or(cfg.Unread, mostBacklog)),
+		begun:  newUnsettled(int(cfg.Refused), streamsOf(cfg.MaxRequests), machine.now),
 		limits: newLimits(cfg.MaxRequests, cmp.Or(cfg.JSON, mostHeld), cmp.Or(cfg.Held, mostHeld), cfg.Refused),
 	}
 	routes := routes()
@@ -189,10 +165,10 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace ti
 	base, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	rate := paceOf(s.cfg.MinRate, s.cfg.RateWindow)
-	listeners := []*bounded{bound(public, s.cfg.MaxConns, s.unread, s.begun, rate, &s.refused)}
+	listeners := []*bounded{bound(public, s.cfg.MaxConns, s.unread, s.begun, rate, &s.refused, s.machine)}
 	servers := []*http.Server{s.httpServer(base, s.public, listeners[0])}
 	if admin != nil {
-		listeners = append(listeners, bound(admin, mostAdminConns, s.unread, s.begun, rate, &s.refused))
+		listeners = append(listeners, bound(admin, mostAdminConns, s.unread, s.begun, rate, &s.refused, s.machine))
 		listeners[1].spare = 0 // it has no health to ask for
 		servers = append(servers, s.httpServer(base, s.admin, listeners[1]))
 		servers[1].Protocols.SetUnencryptedHTTP2(false) // its answers have the deadlines of HTTP/1.1 alone
@@ -248,7 +224,7 @@ const lastCallsFor = 3 * time.Second
 func (s *Server) lastCalls(d time.Duration) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(d); s.running.Load() > 0 && time.Now().Before(end); {
+	for end := s.machine.now().Add(d); s.running.Load() > 0 && s.machine.now().Before(end); {
 		<-tick.C
 	}
 }

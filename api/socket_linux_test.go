@@ -17,7 +17,7 @@ func TestAQuestionThatHasComeIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := bound(l, 1, newBacklog(mostBacklog), newUnsettled(mostRefused, 100), paceOf(1<<10, time.Second), &counters{})
+	b := bound(l, 1, newBacklog(mostBacklog), newUnsettled(mostRefused, 100, time.Now), paceOf(1<<10, time.Second), &counters{}, given)
 	defer b.Close()
 	dial := func(said string) *conn {
 		t.Helper()
@@ -75,7 +75,7 @@ func TestTheSystemKeepsLittleForWhoReadsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := bound(l, 10, newBacklog(mostBacklog), newUnsettled(mostRefused, 100), paceOf(1<<10, time.Second), &counters{})
+	b := bound(l, 10, newBacklog(mostBacklog), newUnsettled(mostRefused, 100, time.Now), paceOf(1<<10, time.Second), &counters{}, given)
 	defer b.Close()
 	small, large := make(chan *conn, 1), make(chan *conn, 1)
 	go func() {
@@ -109,7 +109,7 @@ func TestTheSystemKeepsLittleForWhoReadsNothing(t *testing.T) {
 	one, two := <-small, <-large
 	defer one.Close()
 	defer two.Close()
-	(&call{Request: httptest.NewRequest("GET", "/", nil).WithContext(withConn(t.Context(), two))}).takes()
+	(&call{req: httptest.NewRequest("GET", "/", nil).WithContext(withConn(t.Context(), two))}).takes()
 	kept, more := fill(one), fill(two)
 	if kept > 3*unsentBytes || more < 2*kept {
 		t.Errorf("%d bytes are kept for one who reads nothing, and %d for one who does", kept, more)

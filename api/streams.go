@@ -59,14 +59,15 @@ type unsettled struct {
 	most    int
 	streams int // that a connection may have
 	shared  *rate.Limiter
+	now     func() time.Time
 
 	mu    sync.Mutex
 	count int
 	held  map[*streams]struct{} // connections that are not read from
 }
 
-func newUnsettled(most, each int) *unsettled {
-	return &unsettled{most: most, streams: each, shared: rate.NewLimiter(sharedUnits, sharedUnits), held: map[*streams]struct{}{}}
+func newUnsettled(most, each int, now func() time.Time) *unsettled {
+	return &unsettled{most: most, streams: each, now: now, shared: rate.NewLimiter(sharedUnits, sharedUnits), held: map[*streams]struct{}{}}
 }
 
 // streams are those of one connection.
@@ -168,7 +169,7 @@ func (s *streams) charge(n int) {
 	if s.sent -= min(n, taken) * creditPiece; n <= taken {
 		return
 	}
-	now := time.Now()
+	now := s.all.now()
 	if s.own == nil {
 		s.own = rate.NewLimiter(ownUnits, ownUnits)
 	}
@@ -227,7 +228,7 @@ func (s *streams) enough() bool {
 	switch {
 	case s.gone:
 		return false
-	case time.Until(s.pause) > 0:
+	case s.pause.After(s.all.now()):
 		return true
 	case s.writing && s.frames > mostFrames:
 		return true

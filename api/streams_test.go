@@ -76,7 +76,7 @@ func waiting(t *testing.T, refused int) (running func() int64, dial func() net.C
 		ctx, cancel := context.WithCancel(context.Background())
 		letGo = cancel
 		t.Cleanup(cancel)
-		s.begun = newUnsettled(refused, 100)
+		s.begun = newUnsettled(refused, 100, time.Now)
 		return s.counted(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-ctx.Done() }))
 	})
 	return s.running.Load, dial, letGo
@@ -126,7 +126,7 @@ func TestResetStreamsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, letGo := context.WithCancel(context.Background())
 		s, dial := hostileWith(t, 1000, func(s *Server) http.Handler {
-			s.begun = newUnsettled(1000, 100)
+			s.begun = newUnsettled(1000, 100, time.Now)
 			return s.guard(s.serve(func(*call) error { // it has a place
 				<-ctx.Done()
 				return nil
@@ -222,8 +222,8 @@ func TestAnAnswerToNobodyKnownHasNoPlace(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		if n := s.places.held(); n != 0 || s.lingers.held() != 50 {
-			t.Errorf("%d requests have places, %d wait", n, s.lingers.held())
+		if n := s.limits.places.held(); n != 0 || s.limits.lingers.held() != 50 {
+			t.Errorf("%d requests have places, %d wait", n, s.limits.lingers.held())
 		}
 	})
 }
@@ -310,8 +310,8 @@ func TestAnAnswerToAResetStreamKeepsNothing(t *testing.T) {
 	was, asked, let := make(chan weak.Pointer[conn], 1), make(chan context.Context, 1), make(chan struct{})
 	s, dial := hostileWith(t, 1000, func(s *Server) http.Handler {
 		return s.guard(s.serve(func(c *call) error {
-			was <- weak.Make(connOf(c.Request))
-			asked <- c.Context()
+			was <- weak.Make(connOf(c.req))
+			asked <- c.req.Context()
 			<-let
 			s.answer(c, http.StatusOK, "application/json", Problem{})
 			return nil

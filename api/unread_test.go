@@ -27,7 +27,7 @@ func hostile(t *testing.T, conns int64) (s *Server, dial func() net.Conn) {
 	long := Problem{Title: strings.Repeat("x", longAnswer)}
 	return hostileWith(t, conns, func(s *Server) http.Handler {
 		return s.guard(s.serve(func(c *call) error {
-			if c.Request.URL.Path == "/refused" {
+			if c.req.URL.Path == "/refused" {
 				return errNotFound
 			}
 			if err := s.reserve(c, longAnswer); err != nil {
@@ -41,11 +41,11 @@ func hostile(t *testing.T, conns int64) (s *Server, dial func() net.Conn) {
 
 // hostileWith has another handler.
 func hostileWith(t *testing.T, conns int64, handler func(*Server) http.Handler) (s *Server, dial func() net.Conn) {
-	s = &Server{cfg: Config{MinRate: 1 << 10, RateWindow: 30 * time.Second}, log: slog.New(slog.DiscardHandler), unread: newBacklog(mostBacklog), limits: newLimits(1<<10, mostHeld, mostHeld, mostRefused), begun: newUnsettled(mostRefused, 100)}
+	s = &Server{machine: given, cfg: Config{MinRate: 1 << 10, RateWindow: 30 * time.Second}, log: slog.New(slog.DiscardHandler), unread: newBacklog(mostBacklog), limits: newLimits(1<<10, mostHeld, mostHeld, mostRefused), begun: newUnsettled(mostRefused, 100, time.Now)}
 	h := handler(s)
 	in := &pipes{conns: make(chan net.Conn)}
 	in.closed, in.close = context.WithCancel(context.Background())
-	l := bound(in, conns, s.unread, s.begun, paceOf(s.cfg.MinRate, s.cfg.RateWindow), &s.refused)
+	l := bound(in, conns, s.unread, s.begun, paceOf(s.cfg.MinRate, s.cfg.RateWindow), &s.refused, given)
 	server := s.httpServer(context.Background(), h, l)
 	done := make(chan struct{})
 	go func() {
@@ -94,8 +94,8 @@ func TestAnAnswerThatNobodyReadsIsCut(t *testing.T) {
 				if n, err := c.Read(make([]byte, 1)); err == nil {
 					t.Errorf("%d bytes are still to be had after %v", n, allowed)
 				}
-				if s.places.held() != 0 || s.answers.held() != 0 {
-					t.Errorf("%d places and %d bytes are held", s.places.held(), s.answers.held())
+				if s.limits.places.held() != 0 || s.limits.answers.held() != 0 {
+					t.Errorf("%d places and %d bytes are held", s.limits.places.held(), s.limits.answers.held())
 				}
 			})
 		})
@@ -174,7 +174,7 @@ func TestClosedWindowsHoldLittle(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		if held := s.answers.held(); held > mostHeld || held < 16*longAnswer {
+		if held := s.limits.answers.held(); held > mostHeld || held < 16*longAnswer {
 			t.Errorf("%d bytes of answers are held", held)
 		}
 		if s.refused.answers.Load() == 0 {
@@ -182,8 +182,8 @@ func TestClosedWindowsHoldLittle(t *testing.T) {
 		}
 		time.Sleep(30*time.Second + answerPiece/(1<<10)*time.Second + time.Second)
 		synctest.Wait()
-		if s.places.held() != 0 || s.answers.held() != 0 || s.refused.slowAnswers.Load() == 0 {
-			t.Errorf("%d places and %d bytes are held, %d answers were slow", s.places.held(), s.answers.held(), s.refused.slowAnswers.Load())
+		if s.limits.places.held() != 0 || s.limits.answers.held() != 0 || s.refused.slowAnswers.Load() == 0 {
+			t.Errorf("%d places and %d bytes are held, %d answers were slow", s.limits.places.held(), s.limits.answers.held(), s.refused.slowAnswers.Load())
 		}
 	})
 }
@@ -290,7 +290,7 @@ func TestTheLongestIdleConnectionMakesWay(t *testing.T) {
 func TestAFloodLeavesWorkingConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := &pipes{}
-		b := bound(in, 5, newBacklog(mostBacklog), newUnsettled(mostRefused, 100), paceOf(1<<10, time.Second), &counters{})
+		b := bound(in, 5, newBacklog(mostBacklog), newUnsettled(mostRefused, 100, time.Now), paceOf(1<<10, time.Second), &counters{}, given)
 		b.spare = 0
 		open := func() *conn {
 			_, raw := net.Pipe()
@@ -359,8 +359,8 @@ func TestWhoAsksForTooMuchWaits(t *testing.T) {
 					t.Fatal(err)
 				}
 				synctest.Wait()
-				if s.running.Load() != 1 || s.places.held() != 0 || s.lingers.held() != 1 {
-					t.Errorf("%d requests run, %d have places, %d wait for their clients", s.running.Load(), s.places.held(), s.lingers.held())
+				if s.running.Load() != 1 || s.limits.places.held() != 0 || s.limits.lingers.held() != 1 {
+					t.Errorf("%d requests run, %d have places, %d wait for their clients", s.running.Load(), s.limits.places.held(), s.limits.lingers.held())
 				}
 				_, err := http.ReadResponse(bufio.NewReader(c), nil)
 				if took := time.Since(began); err != nil || took != refuseAfter {
@@ -386,8 +386,8 @@ func TestAPanicHoldsNothing(t *testing.T) {
 		}
 		go func() { _, _ = io.Copy(io.Discard, c) }()
 		synctest.Wait()
-		if s.places.held() != 0 || s.lingers.held() != 0 || s.running.Load() != 0 {
-			t.Errorf("%d places and %d refused ones are held, %d run", s.places.held(), s.lingers.held(), s.running.Load())
+		if s.limits.places.held() != 0 || s.limits.lingers.held() != 0 || s.running.Load() != 0 {
+			t.Errorf("%d places and %d refused ones are held, %d run", s.limits.places.held(), s.limits.lingers.held(), s.running.Load())
 		}
 	})
 }
@@ -465,10 +465,10 @@ func TestAnAnswerThatNobodyTakesComputesNoMore(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if s.places.held() != 1 {
+		if s.limits.places.held() != 1 {
 			t.Error("the request has ended")
 		}
-		s.computing.isEmpty(t)
+		s.limits.computing.isEmpty(t)
 	})
 }
 

@@ -29,7 +29,7 @@ func (s *Server) begin(c *call, in BeginRequest) (Session, error) {
 		return Session{}, err
 	}
 	req.Refuse = s.refusesNew()
-	u, err := s.cfg.Uploads.Begin(c.Context(), c.caller, req)
+	u, err := s.cfg.Uploads.Begin(c.req.Context(), c.caller, req)
 	if err != nil {
 		return Session{}, err
 	}
@@ -49,7 +49,7 @@ func (s *Server) putChunk(c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := s.cfg.Uploads.PutChunk(c.Context(), c.caller, id, idx, c.body, p); err != nil {
+	if err := s.cfg.Uploads.PutChunk(c.req.Context(), c.caller, id, idx, c.body, p); err != nil {
 		return err
 	}
 	c.WriteHeader(http.StatusNoContent)
@@ -69,7 +69,7 @@ func (s *Server) putRange(c *call) error {
 	if err != nil {
 		return err
 	}
-	n, err := s.cfg.Uploads.PutRange(c.Context(), c.caller, id, off, c.body, p)
+	n, err := s.cfg.Uploads.PutRange(c.req.Context(), c.caller, id, off, c.body, p)
 	if n > 0 || err == nil {
 		c.Header().Set(receivedHeader, strconv.FormatInt(n, 10))
 	}
@@ -88,7 +88,7 @@ func (s *Server) finish(c *call, in FinishRequest) (Memory, error) {
 	if err != nil {
 		return Memory{}, err
 	}
-	m, err := s.cfg.Uploads.Finish(c.Context(), c.caller, req)
+	m, err := s.cfg.Uploads.Finish(c.req.Context(), c.caller, req)
 	if err != nil {
 		return Memory{}, err
 	}
@@ -112,7 +112,7 @@ func (s *Server) finishBatch(c *call, in FinishBatchRequest) (MemoryBatch, error
 			return MemoryBatch{}, err
 		}
 	}
-	ms, err := s.cfg.Uploads.FinishBatch(c.Context(), c.caller, reqs)
+	ms, err := s.cfg.Uploads.FinishBatch(c.req.Context(), c.caller, reqs)
 	if err != nil {
 		return MemoryBatch{}, err
 	}
@@ -124,7 +124,7 @@ func (s *Server) abort(c *call, in AbortRequest) error {
 	if err != nil {
 		return invalid("session_id", "must be a session id: a positive decimal number in a string")
 	}
-	return s.cfg.Uploads.Abort(c.Context(), c.caller, id)
+	return s.cfg.Uploads.Abort(c.req.Context(), c.caller, id)
 }
 
 func (s *Server) status(c *call) (Session, error) {
@@ -136,7 +136,7 @@ func (s *Server) status(c *call) (Session, error) {
 	if err != nil {
 		return Session{}, err
 	}
-	u, err := s.cfg.Uploads.Status(c.Context(), c.caller, id)
+	u, err := s.cfg.Uploads.Status(c.req.Context(), c.caller, id)
 	if err != nil {
 		return Session{}, err
 	}
@@ -144,7 +144,7 @@ func (s *Server) status(c *call) (Session, error) {
 	if !crc {
 		return out, nil
 	}
-	sums, err := s.cfg.Uploads.ChunkCRCs(c.Context(), c.caller, id)
+	sums, err := s.cfg.Uploads.ChunkCRCs(c.req.Context(), c.caller, id)
 	if err != nil {
 		return Session{}, err
 	}
@@ -160,7 +160,7 @@ func (s *Server) uploadsList(c *call) (SessionList, error) {
 	if err != nil {
 		return SessionList{}, err
 	}
-	page, next, err := s.cfg.Uploads.List(c.Context(), c.caller, c.query["cursor"], limit)
+	page, next, err := s.cfg.Uploads.List(c.req.Context(), c.caller, c.query["cursor"], limit)
 	if err != nil {
 		return SessionList{}, err
 	}
@@ -178,10 +178,10 @@ func (s *Server) create(c *call) (Memory, error) {
 		return Memory{}, err
 	}
 	name := c.query["name"]
-	if c.Method == http.MethodPut {
-		name = c.PathValue("name")
+	if c.req.Method == http.MethodPut {
+		name = c.req.PathValue("name")
 	}
-	kind := c.Request.Header.Get("Content-Type")
+	kind := c.req.Header.Get("Content-Type")
 	if kind == "application/x-www-form-urlencoded" { // what curl --data-binary says of anything
 		kind = ""
 	}
@@ -189,7 +189,7 @@ func (s *Server) create(c *call) (Memory, error) {
 		Capsule: cmp.Or(c.query["capsule_id"], "default"), Idem: c.query["idem"], Put: p, Refuse: s.refusesNew(),
 		Meta: catalog.Meta{Name: name, Path: c.query["path"], MIME: kind},
 	}
-	m, err := s.cfg.Uploads.Create(c.Context(), c.caller, req, c.body)
+	m, err := s.cfg.Uploads.Create(c.req.Context(), c.caller, req, c.body)
 	if err != nil {
 		return Memory{}, err
 	}

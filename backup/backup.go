@@ -33,10 +33,10 @@ package backup
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"path/filepath"
@@ -46,6 +46,7 @@ import (
 
 	"sluice/blob"
 	"sluice/internal/durable"
+	"sluice/internal/system"
 )
 
 // The errors that a caller may want to tell apart.
@@ -170,13 +171,16 @@ const identity = "id"
 
 var validID = regexp.MustCompile(`^[A-Z2-7]{26}$`)
 
-// Identity gives the id of a data folder, and draws one where there is none yet. The caller has the
-// folder to itself.
-func Identity(on durable.FS, data string) (string, error) {
+// Identity gives the id of a data folder, and draws one from random where there is none yet. The
+// caller has the folder to itself.
+func Identity(on durable.FS, data string, random io.Reader) (string, error) {
 	path := filepath.Join(data, identity)
 	text, err := durable.ReadFile(on, path)
 	if errors.Is(err, fs.ErrNotExist) {
-		id := rand.Text()
+		id, err := system.Text(random)
+		if err != nil {
+			return "", err
+		}
 		return id, SetIdentity(on, data, id)
 	}
 	if err != nil {

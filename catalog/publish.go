@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"sluice/session"
 )
 
 const (
@@ -14,8 +16,9 @@ const (
 	// holds its place open, and looks its extents up again where one is gone already, so this need
 	// not be long: whoever deletes something wants the room.
 	PlaceGrace = time.Minute
-	// keepOutcome is how long after its memory is gone a finished session is told what it became.
-	keepOutcome = 48 * time.Hour
+	// KeepOutcome is how long after its memory is gone a finished session is told what it became,
+	// in running time: as long as the engine keeps an ended session.
+	KeepOutcome = session.KeepEnded
 )
 
 func (m Moment) in(d time.Duration) int64 { return m.Running + d.Milliseconds() }
@@ -122,7 +125,7 @@ func repeat(tx Tx, old Memory, p Publication) error {
 
 // forgetLater makes the row of this key due to be forgotten.
 func forgetLater(tx Tx, kind DueKind, k Key, at Moment) error {
-	return due(tx, at.in(keepOutcome), kind, string(k.AppendKey(nil)))
+	return due(tx, at.in(KeepOutcome), kind, string(k.AppendKey(nil)))
 }
 
 func due(tx Tx, at int64, kind DueKind, key string) error {
@@ -148,12 +151,12 @@ func hide(tx Tx, m Memory) error {
 func (c Content) Places() []string {
 	var out []string
 	for _, e := range c.Extents {
-		if !slices.Contains(out, e.Place) {
+		if e.Place != "" && (len(out) == 0 || out[len(out)-1] != e.Place) {
 			out = append(out, e.Place)
 		}
 	}
 	slices.Sort(out)
-	return out
+	return slices.Compact(out)
 }
 
 // refer adds so many references to content. Where the capsule has it already, the row switches to

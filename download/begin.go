@@ -15,7 +15,7 @@ import (
 // of this one.
 func (j *job) begin(ctx context.Context) (s session.Session, created bool, err error) {
 	// Time never counts against a download: nobody ticks.
-	if j.engine, err = session.New(ctx, j.journal, session.Config{}); err != nil {
+	if j.engine, err = session.New(ctx, j.journal, session.Config{Clock: j.req.Clock}); err != nil {
 		return s, false, err
 	}
 	if err := j.engine.Recover(ctx, j.outcome); err != nil {
@@ -31,7 +31,7 @@ func (j *job) begin(ctx context.Context) (s session.Session, created bool, err e
 	})
 	for _, id := range others {
 		if err == nil {
-			j.Log.Info("starting over: the file was begun with another content")
+			j.req.Log.Info("starting over: the file was begun with another content")
 			err = j.engine.Abort(ctx, id, func(context.Context, []session.Session) (bool, error) { return false, nil }) // its bytes are written over
 		}
 	}
@@ -55,7 +55,7 @@ func (j *job) outcome(ctx context.Context, s session.Session) (session.State, er
 	if err != nil {
 		return 0, err
 	}
-	same, err := hasContent(ctx, j.Dest, size, digest)
+	same, err := hasContent(ctx, j.req.Dest, size, digest)
 	if err != nil {
 		return 0, err
 	}
@@ -64,7 +64,7 @@ func (j *job) outcome(ctx context.Context, s session.Session) (session.State, er
 		return session.Aborted, nil
 	}
 	// The name may not be on the disk yet.
-	return session.Finished, durable.SyncDir(durable.OS{}, filepath.Dir(j.Dest))
+	return session.Finished, durable.SyncDir(durable.OS{}, filepath.Dir(j.req.Dest))
 }
 
 // contentOf reads what idem wrote.

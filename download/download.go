@@ -49,6 +49,7 @@ import (
 	"sluice/internal/backoff"
 	"sluice/internal/concurrency"
 	"sluice/internal/durable"
+	"sluice/internal/system"
 	"sluice/session"
 	"sluice/session/journal"
 )
@@ -102,6 +103,8 @@ type Request struct {
 	Pace *backoff.Shared
 	// Log, if set, is told of retries and of what had to be fetched again.
 	Log *slog.Logger
+	// Clock tells the time; nil means the system's.
+	Clock session.Clock
 }
 
 var (
@@ -131,7 +134,7 @@ func (e *LaterError) Unwrap() error { return e.Err }
 
 // job is one running Get.
 type job struct {
-	Request
+	req     Request
 	size    int64
 	digest  [32]byte
 	journal *journal.Journal
@@ -163,18 +166,24 @@ func Get(ctx context.Context, r Request) (err error) {
 	if r.Patience == 0 {
 		r.Patience = defaultPatience
 	}
+	if r.Clock == nil {
+		r.Clock = system.Clock{}
+	}
 	if r.Pace == nil {
-		r.Pace = &backoff.Shared{}
+		r.Pace = backoff.New(r.Clock.Now, system.Random{})
 	}
 	if r.Log == nil {
 		r.Log = slog.New(slog.DiscardHandler)
 	}
-	j := &job{Request: r, size: r.Source.Size(), digest: r.Source.SHA256(), moved: time.Now(), limiter: newLimiter(r.Parallel)}
+	j := &job{
+		req: r, size: r.Source.Size(), digest: r.Source.SHA256(),
+		moved: r.Clock.Now(), limiter: newLimiter(r.Parallel, r.Clock.Now),
+	}
 	if err := j.openPart(ctx); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, j.closePart()) }()
-	begun, err := journal.Is(j.journalPath())
+	begun, err := journal.Is(j.req.journalPath())
 	if err != nil {
 		return err
 	}
@@ -188,11 +197,11 @@ func Get(ctx context.Context, r Request) (err error) {
 	return j.run(ctx)
 }
 
-func newLimiter(parallel int) *concurrency.Limiter {
+func newLimiter(parallel int, now func() time.Time) *concurrency.Limiter {
 	if parallel > 0 {
-		return concurrency.Fixed(parallel)
+		return concurrency.Fixed(parallel, now)
 	}
-	return concurrency.Adaptive(maxRequests, time.Now)
+	return concurrency.Adaptive(maxRequests, now)
 }
 
 func (r Request) partPath() string    { return beside(r.Dest, partSuffix) }
@@ -217,18 +226,18 @@ func beside(dest, suffix string) string {
 // open takes the journal. One that is damaged is worth no more than what it remembers: the download
 // starts over.
 func (j *job) open() error {
-	if _, err := os.Lstat(j.journalPath()); err == nil {
-		if is, err := journal.Is(j.journalPath()); err != nil || !is {
-			return errors.Join(err, &InTheWayError{j.journalPath()})
+	if _, err := os.Lstat(j.req.journalPath()); err == nil {
+		if is, err := journal.Is(j.req.journalPath()); err != nil || !is {
+			return errors.Join(err, &InTheWayError{j.req.journalPath()})
 		}
 	}
-	opened, err := journal.Open(j.journalPath())
+	opened, err := journal.Open(j.req.journalPath())
 	if errors.Is(err, journal.ErrDamaged) {
-		j.Log.Warn("starting over", "why", err)
-		if err := os.Remove(j.journalPath()); err != nil {
+		j.req.Log.Warn("starting over", "why", err)
+		if err := os.Remove(j.req.journalPath()); err != nil {
 			return err
 		}
-		opened, err = journal.Open(j.journalPath())
+		opened, err = journal.Open(j.req.journalPath())
 	}
 	if errors.Is(err, journal.ErrLocked) {
 		return ErrBusy
@@ -248,7 +257,7 @@ func (j *job) run(ctx context.Context) error {
 	}
 	if s.State == session.Finished {
 		// A former Get was killed between the end of its session and that of its journal.
-		same, err := hasContent(ctx, j.Dest, j.size, j.digest)
+		same, err := hasContent(ctx, j.req.Dest, j.size, j.digest)
 		if err != nil {
 			return err
 		}
@@ -307,7 +316,7 @@ func (j *job) fill(ctx context.Context) error {
 		}
 		// Either the file does not hold what was written to it, which reading it back will tell, or
 		// the Source is wrong.
-		j.Log.Warn("the SHA-256 is wrong: reading back what has arrived")
+		j.req.Log.Warn("the SHA-256 is wrong: reading back what has arrived")
 	}
 }
 
@@ -321,13 +330,13 @@ func (j *job) discard(context.Context, []session.Session) (ended bool, err error
 
 // removePart takes the part's name away. Its bytes are of no use.
 func (j *job) removePart() error {
-	if named, err := durable.Named(j.part, j.partPath()); err != nil || !named {
+	if named, err := durable.Named(j.part, j.req.partPath()); err != nil || !named {
 		return err
 	}
-	if err := os.Remove(j.partPath()); err != nil {
+	if err := os.Remove(j.req.partPath()); err != nil {
 		return err
 	}
-	return durable.SyncDir(durable.OS{}, filepath.Dir(j.Dest))
+	return durable.SyncDir(durable.OS{}, filepath.Dir(j.req.Dest))
 }
 
 // report tells the caller how far the download is.
@@ -337,9 +346,9 @@ func (j *job) report(recorded, ahead int64) {
 	j.done += recorded
 	j.ahead += ahead
 	if recorded > 0 {
-		j.moved = time.Now()
+		j.moved = j.req.Clock.Now()
 	}
-	if j.Progress != nil {
-		j.Progress(min(j.done+max(j.ahead, 0), j.size), j.size)
+	if j.req.Progress != nil {
+		j.req.Progress(min(j.done+max(j.ahead, 0), j.size), j.size)
 	}
 }

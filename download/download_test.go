@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"sluice/internal/backoff"
+	"sluice/internal/system"
 	"sluice/internal/test/leak"
 	"sluice/session"
 	"sluice/session/journal"
@@ -273,14 +274,14 @@ func TestACrashInTheEndIsSettled(t *testing.T) {
 		"renamed, then another file took the name": {func(j *job) error {
 			return j.engine.Finish(context.Background(), func(ctx context.Context, s []session.Session) (bool, error) {
 				_, err := j.publish(ctx, s)
-				return false, errors.Join(err, os.WriteFile(j.Dest, []byte("mine"), 0o600), crash)
+				return false, errors.Join(err, os.WriteFile(j.req.Dest, []byte("mine"), 0o600), crash)
 			}, session.Want{ID: j.id, Bytes: j.size})
 		}, true},
 		"finished": {func(j *job) error {
 			return j.engine.Finish(context.Background(), j.publish, session.Want{ID: j.id, Bytes: j.size})
 		}, false},
 		"finished, then the file was removed": {func(j *job) error {
-			return errors.Join(j.engine.Finish(context.Background(), j.publish, session.Want{ID: j.id, Bytes: j.size}), os.Remove(j.Dest))
+			return errors.Join(j.engine.Finish(context.Background(), j.publish, session.Want{ID: j.id, Bytes: j.size}), os.Remove(j.req.Dest))
 		}, true},
 		"aborting": {func(j *job) error {
 			return j.engine.Abort(context.Background(), j.id, func(ctx context.Context, s []session.Session) (bool, error) {
@@ -294,7 +295,7 @@ func TestACrashInTheEndIsSettled(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			src, to := newContent(5<<20), dest(t)
-			j := &job{Request: Request{Source: src, Dest: to, Parallel: 2, Patience: time.Minute, Pace: &backoff.Shared{}, Log: discardLog()}, moved: time.Now(), size: src.Size(), digest: src.SHA256(), limiter: newLimiter(2)}
+			j := &job{req: Request{Source: src, Dest: to, Parallel: 2, Patience: time.Minute, Pace: backoff.New(time.Now, system.Random{}), Log: discardLog(), Clock: system.Clock{}}, moved: time.Now(), size: src.Size(), digest: src.SHA256(), limiter: newLimiter(2, time.Now)}
 			if err := j.open(); err != nil {
 				t.Fatal(err)
 			}
@@ -303,7 +304,7 @@ func TestACrashInTheEndIsSettled(t *testing.T) {
 				t.Fatal(err)
 			}
 			j.id = s.ID
-			if j.part, err = os.Create(j.partPath()); err != nil {
+			if j.part, err = os.Create(j.req.partPath()); err != nil {
 				t.Fatal(err)
 			}
 			if _, sum, err := j.fetch(t.Context()); err != nil || sum != j.digest {

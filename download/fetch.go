@@ -32,8 +32,8 @@ func (j *job) noParts(err error) bool {
 	if !errors.Is(err, ErrNoParts) || j.serial {
 		return false
 	}
-	j.Log.Warn("parts can't be had, so that it is fetched from its beginning to its end in one go", "because", err)
-	j.serial, j.limiter = true, concurrency.Fixed(1)
+	j.req.Log.Warn("parts can't be had, so that it is fetched from its beginning to its end in one go", "because", err)
+	j.serial, j.limiter = true, concurrency.Fixed(1, j.req.Clock.Now)
 	return true
 }
 
@@ -87,12 +87,12 @@ func (j *job) requests(s session.Session) (runs []session.Range) {
 // got, also with an error.
 func (j *job) persist(ctx context.Context, r session.Range, request func(context.Context, session.Range) (int64, error)) error {
 	for failed := 0; !r.Empty(); {
-		if err := j.Pace.Enter(ctx, j.Patience-j.sinceMoved()); err != nil {
+		if err := j.req.Pace.Enter(ctx, j.req.Patience-j.sinceMoved()); err != nil {
 			return err
 		}
 		n, err := request(ctx, r)
 		outcome, after := outcomeOf(err)
-		j.Pace.Exit(outcome, after)
+		j.req.Pace.Exit(outcome, after)
 		r.Off += n
 		if n > 0 {
 			failed = 0
@@ -107,14 +107,14 @@ func (j *job) persist(ctx context.Context, r session.Range, request func(context
 		if !errors.As(err, &cut) || errors.Is(err, ErrPermanent) || errors.Is(err, ErrNoParts) && !j.serial {
 			return err
 		}
-		left := j.Patience - j.sinceMoved()
+		left := j.req.Patience - j.sinceMoved()
 		if left <= 0 {
 			return fmt.Errorf("%w: %w", ErrPatience, err)
 		}
 		j.limiter.BackOff()
-		pause := min(max(backoff.Pause(failed), after), left)
+		pause := min(max(j.req.Pace.Pause(failed), after), left)
 		failed++
-		j.Log.Info("trying again", "offset", r.Off, "in", pause.Round(10*time.Millisecond), "why", err)
+		j.req.Log.Info("trying again", "offset", r.Off, "in", pause.Round(10*time.Millisecond), "why", err)
 		if outcome == backoff.Refused {
 			continue // all wait together
 		}
@@ -144,7 +144,7 @@ func outcomeOf(err error) (backoff.Outcome, time.Duration) {
 func (j *job) sinceMoved() time.Duration {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return time.Since(j.moved)
+	return j.req.Clock.Now().Sub(j.moved)
 }
 
 // cutError is a failure of the Source, not of this machine: another request may go better.
@@ -182,14 +182,14 @@ func (j *job) request(ctx context.Context, r session.Range) (n int64, err error)
 
 // stall is how long a request may stand still.
 func (j *job) stall() time.Duration {
-	return max(min(stallAfter, j.Patience-j.sinceMoved()), time.Second)
+	return max(min(stallAfter, j.req.Patience-j.sinceMoved()), time.Second)
 }
 
 // ask makes a request for r, whose body must be closed.
 func (j *job) ask(ctx context.Context, r session.Range) (*body, error) {
 	watched, cancel := context.WithCancelCause(ctx)
 	b := &body{j: j, ctx: watched, cancel: cancel, stall: time.AfterFunc(j.stall(), func() { cancel(errStalled) })}
-	stream, err := j.Source.Open(watched, r.Off, r.Len())
+	stream, err := j.req.Source.Open(watched, r.Off, r.Len())
 	b.stall.Stop()
 	if err != nil {
 		err = b.failed(err)

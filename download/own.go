@@ -59,9 +59,9 @@ func (j *job) openPart(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		f, err := durable.OpenLocked(j.partPath())
+		f, err := durable.OpenLocked(j.req.partPath())
 		if errors.Is(err, os.ErrNotExist) {
-			f, err = durable.CreateLocked(j.partPath(), j.mode(), j.stamp)
+			f, err = durable.CreateLocked(j.req.partPath(), j.mode(), j.stamp)
 			j.fresh = err == nil
 		}
 		switch {
@@ -70,13 +70,13 @@ func (j *job) openPart(ctx context.Context) error {
 		case errors.Is(err, durable.ErrLocked):
 			return ErrBusy
 		case errors.Is(err, durable.ErrForeign):
-			return &InTheWayError{j.partPath()}
+			return &InTheWayError{j.req.partPath()}
 		case err != nil:
 			return err
 		}
 		j.part = f
 		if own, err := j.own(); err != nil || !own {
-			return errors.Join(err, &InTheWayError{j.partPath()}, f.Close())
+			return errors.Join(err, &InTheWayError{j.req.partPath()}, f.Close())
 		}
 		return nil
 	}
@@ -90,15 +90,15 @@ func (j *job) own() (bool, error) {
 	if is, err := marked(j.part); is || err != nil {
 		return is, err
 	}
-	if is, err := journal.Is(j.journalPath()); err != nil || !is {
+	if is, err := journal.Is(j.req.journalPath()); err != nil || !is {
 		if j.size == 0 {
 			return false, err
 		}
 		// A small one loses its mark when it is whole.
-		same, err2 := hasContent(context.Background(), j.partPath(), j.size, j.digest)
+		same, err2 := hasContent(context.Background(), j.req.partPath(), j.size, j.digest)
 		return same, errors.Join(err, err2)
 	}
-	kept, err := journal.Open(j.journalPath())
+	kept, err := journal.Open(j.req.journalPath())
 	if errors.Is(err, journal.ErrDamaged) {
 		return false, nil
 	}
@@ -180,7 +180,7 @@ func IsOwn(path string) (bool, error) {
 
 // mode is that of the file which is replaced: what is secret is so from the beginning.
 func (j *job) mode() os.FileMode {
-	if info, err := os.Lstat(j.Dest); err == nil && info.Mode().IsRegular() {
+	if info, err := os.Lstat(j.req.Dest); err == nil && info.Mode().IsRegular() {
 		return info.Mode().Perm()
 	}
 	return 0o666

@@ -80,7 +80,7 @@ func (j *job) recheck(ctx context.Context) error {
 		bad += e.Len()
 	}
 	if bad > 0 {
-		j.Log.Warn("some of what had arrived is lost, and is fetched again", "bytes", bad)
+		j.req.Log.Warn("some of what had arrived is lost, and is fetched again", "bytes", bad)
 	}
 	j.mu.Lock()
 	j.done, j.ahead = 0, 0
@@ -139,20 +139,20 @@ func (j *job) publish(context.Context, []session.Session) (ended bool, err error
 		return false, fmt.Errorf("%w: %w", errNotSynced, err)
 	}
 	// Between the opening and now another program may have taken the name.
-	if named, err := durable.Named(j.part, j.partPath()); err != nil || !named {
-		return false, errors.Join(err, &InTheWayError{j.partPath()})
+	if named, err := durable.Named(j.part, j.req.partPath()); err != nil || !named {
+		return false, errors.Join(err, &InTheWayError{j.req.partPath()})
 	}
 	rename := os.Rename
-	if j.New {
+	if j.req.New {
 		rename = durable.RenameNew
 	}
-	if err := rename(j.partPath(), j.Dest); err != nil {
+	if err := rename(j.req.partPath(), j.req.Dest); err != nil {
 		return false, err
 	}
-	if named, err := durable.Named(j.part, j.Dest); err != nil || !named {
-		return false, errors.Join(err, fmt.Errorf("another program has replaced %s", j.Dest))
+	if named, err := durable.Named(j.part, j.req.Dest); err != nil || !named {
+		return false, errors.Join(err, fmt.Errorf("another program has replaced %s", j.req.Dest))
 	}
-	if err := durable.SyncDir(durable.OS{}, filepath.Dir(j.Dest)); err != nil {
+	if err := durable.SyncDir(durable.OS{}, filepath.Dir(j.req.Dest)); err != nil {
 		return false, fmt.Errorf("%w: %w", session.ErrUnknownOutcome, err)
 	}
 	return false, nil
@@ -161,7 +161,7 @@ func (j *job) publish(context.Context, []session.Session) (ended bool, err error
 // inherit gives the part the mode and, where that is allowed, the owner of the file that it
 // replaces.
 func (j *job) inherit() error {
-	info, err := os.Lstat(j.Dest)
+	info, err := os.Lstat(j.req.Dest)
 	if err != nil || !info.Mode().IsRegular() {
 		return nil
 	}

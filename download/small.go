@@ -53,7 +53,7 @@ func (j *job) bytes(ctx context.Context) ([]byte, error) {
 		case again:
 			return nil, fmt.Errorf("%w: %w", errUseless, ErrDigest)
 		}
-		j.Log.Warn("the SHA-256 is wrong: fetching it again")
+		j.req.Log.Warn("the SHA-256 is wrong: fetching it again")
 		j.report(-j.size, 0)
 	}
 }

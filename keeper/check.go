@@ -111,15 +111,15 @@ func (s Summary) Left() int64 { return s.Wrong - s.Repaired }
 // It deletes no bytes, no memory and no content. Places that nothing names are told of and left to
 // the collector.
 func Check(ctx context.Context, cfg CheckConfig) (Summary, error) {
-	c := &check{CheckConfig: cfg}
-	if c.File == nil {
-		c.File = func(place string) string { return place }
+	c := &check{cfg: cfg}
+	if c.cfg.File == nil {
+		c.cfg.File = func(place string) string { return place }
 	}
-	if c.KnownPlace == nil {
-		c.KnownPlace = func(string) bool { return true }
+	if c.cfg.KnownPlace == nil {
+		c.cfg.KnownPlace = func(string) bool { return true }
 	}
-	if c.Progress == nil {
-		c.Progress = func(int64, int64) {}
+	if c.cfg.Progress == nil {
+		c.cfg.Progress = func(int64, int64) {}
 	}
 	steps := []func(context.Context) error{c.metadata, c.readSessions, c.rows, c.pieces, c.contents, c.places}
 	for _, step := range steps {
@@ -132,7 +132,7 @@ func Check(ctx context.Context, cfg CheckConfig) (Summary, error) {
 
 // check is one run of Check.
 type check struct {
-	CheckConfig
+	cfg     CheckConfig
 	sum     Summary
 	pending []*Finding // found, not yet told of
 	broken  bool       // some rows could not be read
@@ -157,7 +157,7 @@ func (c *check) wrong(kind Kind, format string, args ...any) *Finding {
 // mend says what repairs it, in one transaction of the catalog, as a consequence of other rows.
 func (f *Finding) mend(c *check, remedy string, do func(catalog.Tx) error) *Finding {
 	f.Remedy, f.needs = remedy, true
-	f.fix = func(ctx context.Context) error { return c.Catalog.Update(ctx, do) }
+	f.fix = func(ctx context.Context) error { return c.cfg.Catalog.Update(ctx, do) }
 	return f
 }
 
@@ -174,7 +174,7 @@ func (c *check) tell(ctx context.Context) error {
 		if f.Remedy != "" {
 			c.sum.Mendable++
 		}
-		if c.Repair && f.fix != nil {
+		if c.cfg.Repair && f.fix != nil {
 			if f.Err = errDepends; !f.needs || !c.broken {
 				f.Err = f.fix(ctx)
 			}
@@ -190,7 +190,7 @@ func (c *check) tell(ctx context.Context) error {
 		default:
 			c.sum.Wrong++
 		}
-		c.Found(*f)
+		c.cfg.Found(*f)
 	}
 	return nil
 }
@@ -198,10 +198,10 @@ func (c *check) tell(ctx context.Context) error {
 // metadata lets the store of the metadata look first: what it says of damage below the rows
 // explains the rest.
 func (c *check) metadata(ctx context.Context) error {
-	if c.Metadata == nil {
+	if c.cfg.Metadata == nil {
 		return nil
 	}
-	err := c.Metadata(ctx, func(problem string, hole bool) {
+	err := c.cfg.Metadata(ctx, func(problem string, hole bool) {
 		f := c.wrong(KindRecord, "the metadata is damaged: %s", problem)
 		if hole {
 			f.Remedy = "new metadata are made of all that is left"
@@ -213,9 +213,9 @@ func (c *check) metadata(ctx context.Context) error {
 
 // opened is what is remembered of a session that has not ended.
 type opened struct {
-	catalog.Reservation
-	s    session.Session // without its ranges and its note
-	name string
+	reserved catalog.Reservation
+	s        session.Session // without its ranges and its note
+	name     string
 	// reserves reports whether it may hold so many bytes of quota.
 	reserves func(bytes int64) bool
 }
@@ -223,14 +223,14 @@ type opened struct {
 // readSessions lists all sessions. Of the open ones it remembers what they hold, of the finished
 // ones that they exist.
 func (c *check) readSessions(ctx context.Context) error {
-	stats, err := c.Sessions.Stats(ctx)
+	stats, err := c.cfg.Sessions.Stats(ctx)
 	if err != nil {
 		return fmt.Errorf("reading the figures of the sessions: %w", err)
 	}
-	c.now = catalog.Moment{Now: c.Clock.Now(), Running: max(stats.Newest, 1)}
+	c.now = catalog.Moment{Now: c.cfg.Clock.Now(), Running: max(stats.Newest, 1)}
 	c.sessions, c.holders = map[session.SessionID]*opened{}, map[string]session.SessionID{}
 	for _, st := range []session.State{session.Open, session.Sealed, session.Finished, session.Aborted, session.Expired} {
-		err := session.Page(ctx, c.Sessions, session.Query{State: st, Limit: 500}, func(s session.Session) (bool, error) {
+		err := session.Page(ctx, c.cfg.Sessions, session.Query{State: st, Limit: 500}, func(s session.Session) (bool, error) {
 			c.sum.Sessions++
 			if s.State == session.Finished {
 				c.finished = append(c.finished, s.ID)
@@ -253,7 +253,7 @@ func (c *check) readSessions(ctx context.Context) error {
 
 func (c *check) readSession(ctx context.Context, s session.Session) error {
 	meta, holds, err := upload.InspectSession(s)
-	o := &opened{Reservation: holds, s: s, name: meta.Name}
+	o := &opened{reserved: holds, s: s, name: meta.Name}
 	whole := session.Session{Spec: session.Spec{BytesExpected: s.BytesExpected}, Received: s.Received[max(len(s.Received)-1, 0):]}
 	o.reserves = func(bytes int64) bool { return upload.Reserves(whole, bytes) }
 	if meta.Path != "" {
@@ -263,7 +263,7 @@ func (c *check) readSession(ctx context.Context, s session.Session) error {
 		c.broken = true
 		c.wrong(KindRecord, "session %s: what it is for can't be read: %v", s.ID, err).Session = s.ID
 	}
-	entries, err := c.Sessions.Entries(ctx, s.ID, session.All(), 0)
+	entries, err := c.cfg.Sessions.Entries(ctx, s.ID, session.All(), 0)
 	if err != nil {
 		c.broken = true
 		c.wrong(KindRecord, "%s: its pieces can't be read: %v", o, err).Session = s.ID
@@ -290,7 +290,7 @@ func (c *check) readSession(ctx context.Context, s session.Session) error {
 
 // String names the session for people.
 func (o *opened) String() string {
-	return fmt.Sprintf("upload of %q under way (session %s, capsule %s)", o.name, o.s.ID, o.Capsule)
+	return fmt.Sprintf("upload of %q under way (session %s, capsule %s)", o.name, o.s.ID, o.reserved.Capsule)
 }
 
 // span says which bytes are meant, as API.md counts them: the last one included.

@@ -9,9 +9,6 @@ import (
 	"sluice/session"
 )
 
-// keepFor is how long what became of an upload is kept, where nothing says when to forget it.
-const keepFor = 48 * time.Hour
-
 // later makes something due after so much running time.
 func (c *check) later(tx catalog.Tx, after time.Duration, kind catalog.DueKind, key string) error {
 	d := catalog.Due{At: c.now.Running + after.Milliseconds(), Kind: kind, Key: key}
@@ -62,11 +59,11 @@ func (b *books) readDues() {
 				what = fmt.Sprintf("the end of token %s, which has none", t.ID)
 			}
 		default:
-			b.broken = true
-			b.wrong(KindDue, "something unknown is due (kind %d)", d.Kind)
+			b.check.broken = true
+			b.check.wrong(KindDue, "something unknown is due (kind %d)", d.Kind)
 		}
 		if what != "" {
-			b.wrong(KindDue, "this is due and must not be: %s", what).
+			b.check.wrong(KindDue, "this is due and must not be: %s", what).
 				mend(b.check, "it is taken off the list", func(tx catalog.Tx) error { return catalog.Dues.Delete(tx, catalog.DueKey(d)) })
 		}
 	})
@@ -77,19 +74,19 @@ func (b *books) readDues() {
 func (b *books) checkPlaces() {
 	seen := map[string]bool{}
 	each(b, catalog.Places, "places", func(p catalog.Place) catalog.Name { return catalog.Name(p.Name) }, func(p catalog.Place) {
-		seen[p.Name], b.known[p.Name] = true, true
+		seen[p.Name], b.check.known[p.Name] = true, true
 		b.place(p)
 	})
 	for _, name := range sorted(b.places) {
 		if !seen[name] {
-			b.wrong(KindCounter, "%s is in use, and nothing says so", b.File(name)).at(name).
+			b.check.wrong(KindCounter, "%s is in use, and nothing says so", b.check.cfg.File(name)).at(name).
 				mend(b.check, "it is noted", func(tx catalog.Tx) error {
 					return catalog.Places.Put(tx, catalog.Name(name), catalog.Place{Name: name, Refs: b.places[name]})
 				})
 		}
 	}
-	for name := range b.holders {
-		b.known[name] = true
+	for name := range b.check.holders {
+		b.check.known[name] = true
 	}
 }
 
@@ -99,35 +96,36 @@ func (f *Finding) at(place string) *Finding {
 }
 
 func (b *books) place(p catalog.Place) {
-	want, holder := b.places[p.Name], b.holders[p.Name]
-	file := b.File(p.Name)
+	want, holder := b.places[p.Name], b.check.holders[p.Name]
+	file := b.check.cfg.File(p.Name)
 	switch {
-	case want < p.Refs && !b.KnownPlace(p.Name):
-		f := b.wrong(KindLeftover, "%s: %d contents had their bytes there, and the records of %d are lost; it is kept", file, p.Refs, p.Refs-want).at(p.Name)
+	case want < p.Refs && !b.check.cfg.KnownPlace(p.Name):
+		f := b.check.wrong(KindLeftover, "%s: %d contents had their bytes there, and the records of %d are lost; it is kept", file, p.Refs, p.Refs-want).at(p.Name)
 		f.Note = true
 	case want > 0 && p.Refs != want:
 		text := fmt.Sprintf("%s: %d contents are counted that have their bytes there, and there are %d", file, p.Refs, want)
-		b.wrong(KindCounter, "%s", text).at(p.Name).mend(b.check, "it is counted anew", func(tx catalog.Tx) error {
+		f := b.check.wrong(KindCounter, "%s", text).at(p.Name)
+		f.mend(b.check, "it is counted anew", func(tx catalog.Tx) error {
 			return b.inUse(tx, p.Name, &catalog.Place{Name: p.Name, Refs: want})
 		})
 	case want > 0 || holder != 0 && p.Refs > 0:
 		if b.dues.places[p.Name] {
-			b.wrong(KindDue, "%s is in use and is about to be deleted", file).at(p.Name).
+			b.check.wrong(KindDue, "%s is in use and is about to be deleted", file).at(p.Name).
 				mend(b.check, "it is taken off the list", func(tx catalog.Tx) error { return b.inUse(tx, p.Name, &p) })
 		}
 	case holder != 0:
-		f := b.wrong(KindDue, "%s is about to be deleted, and has pieces of the %s", file, b.sessions[holder]).at(p.Name)
+		f := b.check.wrong(KindDue, "%s is about to be deleted, and has pieces of the %s", file, b.check.sessions[holder]).at(p.Name)
 		f.Session = holder
 		f.mend(b.check, "it is kept", func(tx catalog.Tx) error { return b.inUse(tx, p.Name, nil) })
 	case p.Refs != 0:
-		f := b.wrong(KindCounter, "%s: %d contents are counted that have their bytes there, and there are none", file, p.Refs).at(p.Name)
-		if len(b.gone) > 0 {
+		f := b.check.wrong(KindCounter, "%s: %d contents are counted that have their bytes there, and there are none", file, p.Refs).at(p.Name)
+		if len(b.check.gone) > 0 {
 			f.Text += "; it may hold what is missing elsewhere, so it is kept"
 			return
 		}
 		f.mend(b.check, "it is left to the collector", func(tx catalog.Tx) error { return b.garbage(tx, p.Name) })
 	case !b.dues.places[p.Name]:
-		b.wrong(KindDue, "%s is garbage, and nothing will delete it", file).at(p.Name).
+		b.check.wrong(KindDue, "%s is garbage, and nothing will delete it", file).at(p.Name).
 			mend(b.check, "it is left to the collector", func(tx catalog.Tx) error { return b.garbage(tx, p.Name) })
 	}
 }
@@ -160,7 +158,7 @@ func (b *books) garbage(tx catalog.Tx, name string) error {
 	if err := catalog.Places.Put(tx, catalog.Name(name), catalog.Place{Name: name}); err != nil {
 		return err
 	}
-	return b.later(tx, catalog.PlaceGrace, catalog.DuePlace, name)
+	return b.check.later(tx, catalog.PlaceGrace, catalog.DuePlace, name)
 }
 
 // checkReservations compares what is reserved with the sessions that are open, and what their
@@ -169,24 +167,24 @@ func (b *books) checkReservations() {
 	held := map[session.SessionID]catalog.Reservation{}
 	each(b, catalog.Reservations, "reservations", func(r catalog.Reservation) catalog.Number { return catalog.Number(r.Session) }, func(r catalog.Reservation) {
 		id := session.SessionID(r.Session)
-		o := b.sessions[id]
+		o := b.check.sessions[id]
 		switch {
 		case o == nil:
-			f := b.wrong(KindReserved, "%d bytes of capsule %s are reserved for session %s, which is not open", r.Bytes, r.Capsule, id)
+			f := b.check.wrong(KindReserved, "%d bytes of capsule %s are reserved for session %s, which is not open", r.Bytes, r.Capsule, id)
 			f.Session, f.Capsule = id, r.Capsule
 			f.mend(b.check, "they are given back", func(tx catalog.Tx) error { return catalog.Reservations.Delete(tx, catalog.Number(r.Session)) })
-		case r.Capsule == o.Capsule && r.Owner == o.Owner && o.reserves(r.Bytes):
+		case r.Capsule == o.reserved.Capsule && r.Owner == o.reserved.Owner && o.reserves(r.Bytes):
 			held[id] = r
 		}
 	})
 	usages := map[string]*catalog.Usage{}
-	for _, id := range sorted(b.sessions) {
-		o := b.sessions[id]
+	for _, id := range sorted(b.check.sessions) {
+		o := b.check.sessions[id]
 		r, ok := held[id]
 		if !ok {
-			r = o.Reservation
-			f := b.wrong(KindReserved, "%s: %d bytes are to be reserved for it, and are not", o, r.Bytes)
-			f.Session, f.Capsule = id, o.Capsule
+			r = o.reserved
+			f := b.check.wrong(KindReserved, "%s: %d bytes are to be reserved for it, and are not", o, r.Bytes)
+			f.Session, f.Capsule = id, o.reserved.Capsule
 			f.mend(b.check, "they are reserved", func(tx catalog.Tx) error { return catalog.Reservations.Put(tx, catalog.Number(id), r) })
 		}
 		if t := b.capsules[r.Capsule]; t != nil {
@@ -204,7 +202,7 @@ func (b *books) checkReservations() {
 		want := *usages[owner]
 		keys = append(keys, []byte(owner))
 		if has, err := catalog.Usages.Get(b.r, catalog.Name(owner)); err != nil || has != want {
-			b.wrong(KindCounter, "principal %s counts %d uploads under way with %d bytes, and there are %d with %d", owner, has.Sessions, has.Reserved, want.Sessions, want.Reserved).
+			b.check.wrong(KindCounter, "principal %s counts %d uploads under way with %d bytes, and there are %d with %d", owner, has.Sessions, has.Reserved, want.Sessions, want.Reserved).
 				mend(b.check, "it is counted anew", func(tx catalog.Tx) error { return catalog.Usages.Put(tx, catalog.Name(owner), want) })
 		}
 	}
@@ -221,8 +219,8 @@ func (b *books) checkIdems() {
 	}, func(i catalog.Idem) {
 		key := string(catalog.IdemKey{Capsule: i.Capsule, Owner: i.Owner, Key: i.Key}.AppendKey(nil))
 		if _, ok, err := catalog.Memories.Find(b.r, catalog.MemoryKey(i.Memory)); err == nil && !ok && !b.dues.idems[key] {
-			b.wrong(KindDue, "the idempotency key %q in capsule %s is of memory %s, which is gone, and nothing will forget it", i.Key, i.Capsule, i.Memory).
-				mend(b.check, "it is put on the list", func(tx catalog.Tx) error { return b.later(tx, keepFor, catalog.DueIdem, key) })
+			b.check.wrong(KindDue, "the idempotency key %q in capsule %s is of memory %s, which is gone, and nothing will forget it", i.Key, i.Capsule, i.Memory).
+				mend(b.check, "it is put on the list", func(tx catalog.Tx) error { return b.check.later(tx, catalog.KeepOutcome, catalog.DueIdem, key) })
 		}
 	})
 }
@@ -232,13 +230,13 @@ func (b *books) checkOutcomes() {
 	each(b, catalog.Outcomes, "outcomes of sessions", func(o catalog.Outcome) catalog.Number { return catalog.Number(o.Session) }, func(o catalog.Outcome) {
 		key := string(catalog.Number(o.Session).AppendKey(nil))
 		if _, ok, err := catalog.Memories.Find(b.r, catalog.MemoryKey(o.Memory)); err == nil && !ok && !b.dues.outcomes[key] {
-			b.wrong(KindDue, "session %d became memory %s, which is gone, and nothing will forget that", o.Session, o.Memory).
-				mend(b.check, "it is put on the list", func(tx catalog.Tx) error { return b.later(tx, keepFor, catalog.DueOutcome, key) })
+			b.check.wrong(KindDue, "session %d became memory %s, which is gone, and nothing will forget that", o.Session, o.Memory).
+				mend(b.check, "it is put on the list", func(tx catalog.Tx) error { return b.check.later(tx, catalog.KeepOutcome, catalog.DueOutcome, key) })
 		}
 	})
-	for _, id := range b.finished {
+	for _, id := range b.check.finished {
 		if _, ok, err := catalog.Outcomes.Find(b.r, catalog.Number(id)); err == nil && !ok && !b.became[id] {
-			b.wrong(KindRecord, "session %s is finished, and what it became is not known", id).Session = id
+			b.check.wrong(KindRecord, "session %s is finished, and what it became is not known", id).Session = id
 		}
 	}
 }
@@ -248,8 +246,8 @@ func (b *books) checkCheckpoints() {
 	each(b, catalog.Checkpoints, "states of hashes", func(st catalog.HashCheckpoint) catalog.CheckpointKey {
 		return catalog.CheckpointKey{Session: st.Session, Off: st.Off}
 	}, func(st catalog.HashCheckpoint) {
-		if b.sessions[session.SessionID(st.Session)] == nil {
-			f := b.wrong(KindHash, "a state of the hash at byte %d is kept for session %d, which is not open", st.Off, st.Session)
+		if b.check.sessions[session.SessionID(st.Session)] == nil {
+			f := b.check.wrong(KindHash, "a state of the hash at byte %d is kept for session %d, which is not open", st.Off, st.Session)
 			f.Session = session.SessionID(st.Session)
 			f.mend(b.check, "it is removed", func(tx catalog.Tx) error {
 				return catalog.Checkpoints.Delete(tx, catalog.CheckpointKey{Session: st.Session, Off: st.Off})

@@ -29,25 +29,25 @@ func lost(err error) bool {
 func (c *check) words(err error, place string) string {
 	switch {
 	case errors.Is(err, blob.ErrMissing):
-		return fmt.Sprintf("%s is gone", c.File(place))
+		return fmt.Sprintf("%s is gone", c.cfg.File(place))
 	case errors.Is(err, blob.ErrCorrupt):
-		return fmt.Sprintf("%s does not hold there what was stored", c.File(place))
+		return fmt.Sprintf("%s does not hold there what was stored", c.cfg.File(place))
 	}
-	return fmt.Sprintf("%s can't be read: %v", c.File(place), err)
+	return fmt.Sprintf("%s can't be read: %v", c.cfg.File(place), err)
 }
 
 // read counts bytes for the summary and the progress.
 func (c *check) read(n int64) {
 	c.sum.Bytes += n
 	c.done += n
-	c.Progress(c.done, max(c.total, c.done))
+	c.cfg.Progress(c.done, max(c.total, c.done))
 }
 
 // contents compares all content with its checksums.
 func (c *check) contents(ctx context.Context) error {
 	var after *catalog.ContentKey
 	for {
-		content, ok, err := contentAfter(ctx, c.Catalog, after)
+		content, ok, err := contentAfter(ctx, c.cfg.Catalog, after)
 		if err != nil || !ok {
 			return err
 		}
@@ -125,7 +125,7 @@ func (c *check) verify(ctx context.Context, content catalog.Content) error {
 			}
 			f.Remedy, f.hold = "the content is marked as damaged and not given out; storing the same bytes again heals it", true
 			f.fix = func(ctx context.Context) error {
-				_, err := mark(ctx, c.Catalog, content, c.now.Now)
+				_, err := mark(ctx, c.cfg.Catalog, content, c.now.Now)
 				return err
 			}
 		}
@@ -185,7 +185,7 @@ func (c *check) damages(ctx context.Context, content catalog.Content) (found []d
 		}
 		r := session.Range{Off: at, End: at + e.Len}
 		at += e.Len
-		err := c.Blobs.Check(ctx, e, blob.CheckAll)
+		err := c.cfg.Blobs.Check(ctx, e, blob.CheckAll)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -206,7 +206,7 @@ func (c *check) damages(ctx context.Context, content catalog.Content) (found []d
 		return found, nil
 	}
 	sum := sha256.New()
-	body, err := c.Blobs.Read(ctx, content.Extents, 0, content.Bytes)
+	body, err := c.cfg.Blobs.Read(ctx, content.Extents, 0, content.Bytes)
 	if err == nil {
 		_, err = io.Copy(io.MultiWriter(sum, counter{ctx, c}), body)
 		body.Close()
@@ -248,7 +248,7 @@ func (w counter) Write(p []byte) (int, error) {
 
 // memoriesOf finds out which memories have a content. Where none has, a nameless one stands for it.
 func (c *check) memoriesOf(ctx context.Context, content catalog.Content) []catalog.Memory {
-	out, err := memoriesOf(ctx, c.Catalog, content)
+	out, err := memoriesOf(ctx, c.cfg.Catalog, content)
 	if err != nil || len(out) == 0 {
 		return []catalog.Memory{{Capsule: content.Capsule, Meta: catalog.Meta{Name: fmt.Sprintf("content %x", content.SHA256)}}}
 	}
@@ -287,7 +287,7 @@ func memoriesOf(ctx context.Context, store catalog.Store, content catalog.Conten
 func (c *check) places(ctx context.Context) error {
 	var strange []blob.PlaceInfo
 	for after := ""; ; {
-		page, err := c.Blobs.Places(ctx, after, 1000)
+		page, err := c.cfg.Blobs.Places(ctx, after, 1000)
 		if err != nil {
 			return fmt.Errorf("listing the content: %w", err)
 		}
@@ -305,12 +305,12 @@ func (c *check) places(ctx context.Context) error {
 			if c.known[p.Name] || c.sessions[p.Session] != nil {
 				continue
 			}
-			if !c.KnownPlace(p.Name) {
-				c.wrong(KindLeftover, "nothing names %s (%d bytes): the record of what it is may be lost, or in a newer copy of the metadata; it is kept", c.File(p.Name), p.Bytes).at(p.Name).Note = true
+			if !c.cfg.KnownPlace(p.Name) {
+				c.wrong(KindLeftover, "nothing names %s (%d bytes): the record of what it is may be lost, or in a newer copy of the metadata; it is kept", c.cfg.File(p.Name), p.Bytes).at(p.Name).Note = true
 				continue
 			}
 			c.wrong(KindLeftover, "nothing names %s (%d bytes): it is left of an upload that was cut, and the server deletes it within minutes of its start; move it away if you miss something",
-				c.File(p.Name), p.Bytes).at(p.Name).Note = true
+				c.cfg.File(p.Name), p.Bytes).at(p.Name).Note = true
 		}
 		if err := c.tell(ctx); err != nil {
 			return err
@@ -328,9 +328,9 @@ func (c *check) strange(stretches []blob.PlaceInfo) {
 			}
 		}
 		slices.Sort(names)
-		text := fmt.Sprintf("nothing names the %d bytes at %s: they are left of an upload that was cut, and the server gives them back", p.Bytes, c.File(p.Name))
-		if !c.KnownPlace(p.Name) {
-			text = fmt.Sprintf("nothing names the %d bytes at %s: the record of what they are may be lost, or in a newer copy of the metadata; they are kept", p.Bytes, c.File(p.Name))
+		text := fmt.Sprintf("nothing names the %d bytes at %s: they are left of an upload that was cut, and the server gives them back", p.Bytes, c.cfg.File(p.Name))
+		if !c.cfg.KnownPlace(p.Name) {
+			text = fmt.Sprintf("nothing names the %d bytes at %s: the record of what they are may be lost, or in a newer copy of the metadata; they are kept", p.Bytes, c.cfg.File(p.Name))
 		}
 		if len(names) > 0 {
 			text = fmt.Sprintf("the head of %s is damaged (and of %d places more): its content was read all the same, and is kept", names[0], len(names)-1)

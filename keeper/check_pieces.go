@@ -32,7 +32,7 @@ func (c *check) pieces(ctx context.Context) error {
 }
 
 func (c *check) piecesOf(ctx context.Context, o *opened) error {
-	entries, err := c.Sessions.Entries(ctx, o.s.ID, session.All(), 0)
+	entries, err := c.cfg.Sessions.Entries(ctx, o.s.ID, session.All(), 0)
 	if err != nil {
 		return ctx.Err() // told of where they were listed
 	}
@@ -55,7 +55,7 @@ func (c *check) piece(ctx context.Context, o *opened, e session.Entry) (good boo
 	p, err := upload.InspectPiece(e)
 	if err != nil {
 		what = fmt.Sprintf("where they are can't be read: %v", err)
-	} else if err := c.Blobs.Check(ctx, p.Extent, blob.CheckAll); err != nil {
+	} else if err := c.cfg.Blobs.Check(ctx, p.Extent, blob.CheckAll); err != nil {
 		if ctx.Err() != nil {
 			return false, ctx.Err()
 		}
@@ -79,15 +79,15 @@ func (c *check) piece(ctx context.Context, o *opened, e session.Entry) (good boo
 
 // of says which bytes of which session a finding is about.
 func (f *Finding) of(o *opened, r session.Range) *Finding {
-	f.Session, f.Capsule, f.Range = o.s.ID, o.Capsule, r
+	f.Session, f.Capsule, f.Range = o.s.ID, o.reserved.Capsule, r
 	return f
 }
 
 // change records a change of a session as it is now. It is no activity.
 func (c *check) change(ctx context.Context, id session.SessionID, change session.Change) error {
-	s, err := c.Sessions.Load(ctx, id)
+	s, err := c.cfg.Sessions.Load(ctx, id)
 	if err == nil {
-		_, err = c.Sessions.Record(ctx, id, s.Gen, change)
+		_, err = c.cfg.Sessions.Record(ctx, id, s.Gen, change)
 	}
 	return err
 }
@@ -109,7 +109,7 @@ func (c *check) checkpoints(ctx context.Context, o *opened, entries []session.En
 	if err != nil || len(all) == 0 {
 		return err
 	}
-	body, err := c.Blobs.Read(ctx, extents, 0, entries[len(entries)-1].End)
+	body, err := c.cfg.Blobs.Read(ctx, extents, 0, entries[len(entries)-1].End)
 	if err != nil {
 		return c.unread(ctx, o, err)
 	}
@@ -162,13 +162,13 @@ func (c *check) savedCheckpoints(ctx context.Context, o *opened, entries []sessi
 		}})
 	}
 	noted := len(all)
-	err = c.Catalog.View(ctx, func(r catalog.Reader) error {
+	err = c.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
 		all = all[:noted]
 		for st, err := range catalog.CheckpointsBack(r, uint64(o.s.ID)) {
 			if err == nil && counts(st.Off, st.Gen) {
 				key := catalog.CheckpointKey{Session: st.Session, Off: st.Off}
 				all = append(all, savedCheckpoint{st.Off, st.State, func(ctx context.Context) error {
-					return c.Catalog.Update(ctx, func(tx catalog.Tx) error { return catalog.Checkpoints.Delete(tx, key) })
+					return c.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error { return catalog.Checkpoints.Delete(tx, key) })
 				}})
 			}
 		}

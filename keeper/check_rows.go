@@ -15,7 +15,7 @@ import (
 // books are what the rows of the catalog should say, as it follows from those that follow from
 // nothing else: capsules (their roles), memories, contents, and the open sessions.
 type books struct {
-	*check
+	check    *check
 	r        catalog.Reader
 	capsules map[string]*tally
 	refs     map[catalog.ContentKey]int64 // memories that point to a content
@@ -29,14 +29,14 @@ type books struct {
 
 // tally is a capsule's row, and what its counters should be.
 type tally struct {
-	catalog.Capsule
+	row                                          catalog.Capsule
 	memories, bytes, trashed, sessions, reserved int64
 	latest, last                                 uint64 // the largest number that a memory has, and that an event has
 }
 
 // rows compares the rows of the catalog with each other.
 func (c *check) rows(ctx context.Context) error {
-	err := c.Catalog.View(ctx, func(r catalog.Reader) error {
+	err := c.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
 		c.pending, c.known, c.gone = nil, map[string]bool{}, map[catalog.ContentKey]bool{}
 		c.sum.Capsules, c.sum.Memories, c.sum.Contents = 0, 0, 0
 		b := &books{check: c, r: r, capsules: map[string]*tally{}, refs: map[catalog.ContentKey]int64{}, places: map[string]int64{}, became: map[session.SessionID]bool{}}
@@ -61,21 +61,21 @@ func each[K catalog.Key, V any](b *books, t catalog.Table[K, V], what string, ke
 	var before []byte
 	for row, err := range b.r.Scan(t.ID, nil, nil, false) {
 		if err != nil {
-			b.broken = true
-			b.wrong(KindRecord, "a record of the %s can't be read: %v", what, err)
+			b.check.broken = true
+			b.check.wrong(KindRecord, "a record of the %s can't be read: %v", what, err)
 			continue
 		}
 		v, ok := row.(V)
 		if !ok {
-			b.broken = true
-			b.wrong(KindRecord, "a record among the %s is something else: %T", what, row)
+			b.check.broken = true
+			b.check.wrong(KindRecord, "a record among the %s is something else: %T", what, row)
 			continue
 		}
 		k := key(v).AppendKey(nil)
 		_, err := b.r.Get(t.ID, k)
 		if bytes.Compare(before, k) >= 0 || errors.Is(err, catalog.ErrNotFound) {
-			b.broken = true
-			b.wrong(KindRecord, "a record of the %s is not where it belongs: %+v", what, v)
+			b.check.broken = true
+			b.check.wrong(KindRecord, "a record of the %s is not where it belongs: %+v", what, v)
 		}
 		before = k
 		visit(v)
@@ -84,8 +84,8 @@ func each[K catalog.Key, V any](b *books, t catalog.Table[K, V], what string, ke
 
 func (b *books) readCapsules() {
 	each(b, catalog.Capsules, "capsules", func(c catalog.Capsule) catalog.Name { return catalog.Name(c.ID) }, func(c catalog.Capsule) {
-		b.sum.Capsules++
-		b.capsules[c.ID] = &tally{Capsule: c}
+		b.check.sum.Capsules++
+		b.capsules[c.ID] = &tally{row: c}
 	})
 }
 
@@ -110,7 +110,7 @@ func (f *Finding) about(m catalog.Memory) *Finding {
 
 func (b *books) readMemories() {
 	each(b, catalog.Memories, "memories", func(m catalog.Memory) catalog.MemoryKey { return catalog.MemoryKey(m.ID) }, func(m catalog.Memory) {
-		b.sum.Memories++
+		b.check.sum.Memories++
 		b.memory(m)
 	})
 }
@@ -119,7 +119,7 @@ func (b *books) memory(m catalog.Memory) {
 	trashed := !m.Trashed.IsZero()
 	t := b.capsules[m.Capsule]
 	if t == nil {
-		b.wrong(KindRecord, "%s: there is no such capsule", nameOf(m)).about(m)
+		b.check.wrong(KindRecord, "%s: there is no such capsule", nameOf(m)).about(m)
 		t = &tally{}
 	}
 	t.memories++
@@ -131,7 +131,7 @@ func (b *books) memory(m catalog.Memory) {
 		t.trashed++
 		due := catalog.Due{At: m.PurgeAt, Kind: catalog.DuePurge, Key: string(m.ID[:])}
 		if _, ok, err := catalog.Dues.Find(b.r, catalog.DueKey(due)); err == nil && !ok {
-			b.wrong(KindDue, "%s: nothing will empty it from the trash", nameOf(m)).about(m).mend(b.check, "its end is put on the list again", func(tx catalog.Tx) error {
+			b.check.wrong(KindDue, "%s: nothing will empty it from the trash", nameOf(m)).about(m).mend(b.check, "its end is put on the list again", func(tx catalog.Tx) error {
 				return catalog.Dues.Put(tx, catalog.DueKey(due), due)
 			})
 		}
@@ -150,7 +150,7 @@ func (b *books) indexed(m catalog.Memory, table catalog.TableID, key catalog.Key
 	if err == nil && row == any(m.ID) {
 		return
 	}
-	f := b.wrong(KindIndex, "%s is not in %s", nameOf(m), what).about(m)
+	f := b.check.wrong(KindIndex, "%s is not in %s", nameOf(m), what).about(m)
 	if other, ok := row.(catalog.MemoryID); ok && err == nil {
 		// Two memories with one number: neither may push the other out.
 		if o, ok, _ := catalog.Memories.Find(b.r, catalog.MemoryKey(other)); ok && o.Capsule == m.Capsule && o.Seq == m.Seq && o.Trashed.IsZero() == m.Trashed.IsZero() {
@@ -170,20 +170,20 @@ func (b *books) content(m catalog.Memory) {
 	switch {
 	case err != nil: // told of where the contents are read
 	case !ok:
-		b.gone[key] = true
-		f := b.wrong(KindContent, "%s: the record of its content (%x) is gone", nameOf(m), m.SHA256).about(m)
+		b.check.gone[key] = true
+		f := b.check.wrong(KindContent, "%s: the record of its content (%x) is gone", nameOf(m), m.SHA256).about(m)
 		f.Range = session.Range{End: m.Bytes}
 		f.mend(b.check, "its content is marked as damaged; storing the same bytes again heals it", func(tx catalog.Tx) error {
 			if _, ok, err := catalog.Contents.Find(tx, key); ok || err != nil {
 				return err
 			}
 			return catalog.Contents.Put(tx, key, catalog.Content{
-				Capsule: m.Capsule, SHA256: m.SHA256, Bytes: m.Bytes, Refs: b.refs[key], Damaged: b.now.Now,
+				Capsule: m.Capsule, SHA256: m.SHA256, Bytes: m.Bytes, Refs: b.refs[key], Damaged: b.check.now.Now,
 			})
 		})
 		f.hold = true
 	case content.Bytes != m.Bytes:
-		b.wrong(KindRecord, "%s has %d bytes, and its content %d", nameOf(m), m.Bytes, content.Bytes).about(m)
+		b.check.wrong(KindRecord, "%s has %d bytes, and its content %d", nameOf(m), m.Bytes, content.Bytes).about(m)
 	}
 }
 
@@ -193,7 +193,7 @@ func (b *books) remembered(m catalog.Memory) {
 		want := catalog.Outcome{Session: m.By, Capsule: m.Capsule, Memory: m.ID, SHA256: m.SHA256, Bytes: m.Bytes}
 		if out, err := catalog.Outcomes.Get(b.r, catalog.Number(m.By)); err != nil || out != want {
 			b.became[session.SessionID(m.By)] = true
-			b.wrong(KindIndex, "%s: its session %d is not known to have become it", nameOf(m), m.By).about(m).
+			b.check.wrong(KindIndex, "%s: its session %d is not known to have become it", nameOf(m), m.By).about(m).
 				mend(b.check, "it is noted again", func(tx catalog.Tx) error { return catalog.Outcomes.Put(tx, catalog.Number(m.By), want) })
 		}
 	}
@@ -202,7 +202,7 @@ func (b *books) remembered(m catalog.Memory) {
 	}
 	row, ok, err := catalog.Idems.Find(b.r, catalog.IdemKey{Capsule: m.Capsule, Owner: m.Owner, Key: m.Idem})
 	if err == nil && (!ok || row.Memory != m.ID) {
-		b.wrong(KindIndex, "%s: its idempotency key %q does not lead to it", nameOf(m), m.Idem).about(m).
+		b.check.wrong(KindIndex, "%s: its idempotency key %q does not lead to it", nameOf(m), m.Idem).about(m).
 			mend(b.check, "the key is forgotten; the same request would store the bytes once more", func(tx catalog.Tx) error {
 				now, err := catalog.Memories.Get(tx, catalog.MemoryKey(m.ID))
 				if err != nil {
@@ -218,16 +218,16 @@ func (b *books) readContents() {
 	each(b, catalog.Contents, "contents", func(c catalog.Content) catalog.ContentKey {
 		return catalog.ContentKey{Capsule: c.Capsule, SHA256: c.SHA256}
 	}, func(c catalog.Content) {
-		b.sum.Contents++
-		b.total += c.Bytes
+		b.check.sum.Contents++
+		b.check.total += c.Bytes
 		key := catalog.ContentKey{Capsule: c.Capsule, SHA256: c.SHA256}
 		for _, name := range c.Places() {
 			b.places[name]++
-			b.known[name] = true
+			b.check.known[name] = true
 		}
 		want := b.refs[key]
 		if c.Refs != want {
-			b.wrong(KindCounter, "content %x in capsule %s counts %d memories that have it, and there are %d", c.SHA256, c.Capsule, c.Refs, want).
+			b.check.wrong(KindCounter, "content %x in capsule %s counts %d memories that have it, and there are %d", c.SHA256, c.Capsule, c.Refs, want).
 				mend(b.check, "it is counted anew", func(tx catalog.Tx) error {
 					now, err := catalog.Contents.Get(tx, key)
 					if err != nil {
@@ -238,7 +238,7 @@ func (b *books) readContents() {
 				})
 		}
 		if want == 0 {
-			b.wrong(KindLeftover, "content %x in capsule %s (%d bytes) is kept, and no memory has it", c.SHA256, c.Capsule, c.Bytes).Note = true
+			b.check.wrong(KindLeftover, "content %x in capsule %s (%d bytes) is kept, and no memory has it", c.SHA256, c.Capsule, c.Bytes).Note = true
 		}
 	})
 }
@@ -278,19 +278,20 @@ func (b *books) checkIndexes() {
 // strays tells of the rows of a table that are under none of these keys.
 func (b *books) strays(table catalog.TableID, keys [][]byte, format string, args ...any) {
 	for _, k := range others(b.r, table, keys) {
-		b.wrong(KindIndex, format+fmt.Sprintf(" (row %x)", k), args...).mend(b.check, "it is taken out", func(tx catalog.Tx) error { return tx.Delete(table, k) })
+		b.check.wrong(KindIndex, format+fmt.Sprintf(" (row %x)", k), args...).mend(b.check, "it is taken out", func(tx catalog.Tx) error { return tx.Delete(table, k) })
 	}
 }
 
 func (b *books) checkRoles() {
 	var keys [][]byte
 	for _, t := range b.capsules {
-		for _, p := range t.Members() {
-			role := catalog.RoleKey{Principal: p, Capsule: t.ID}
+		for _, p := range t.row.Members() {
+			role := catalog.RoleKey{Principal: p, Capsule: t.row.ID}
 			keys = append(keys, role.AppendKey(nil))
 			if row, err := catalog.Roles.Get(b.r, role); err != nil || row != role {
-				f := b.wrong(KindIndex, "capsule %s: principal %s has a role in it, and does not find it", t.ID, p)
-				f.Capsule = t.ID
+				f := b.check.wrong(KindIndex,
+					"capsule %s: principal %s has a role in it, and does not find it", t.row.ID, p)
+				f.Capsule = t.row.ID
 				f.mend(b.check, "the role is listed again", func(tx catalog.Tx) error { return catalog.Roles.Put(tx, role, role) })
 			}
 		}
@@ -311,8 +312,8 @@ func (b *books) checkEvents() {
 			capsule, last = e.Capsule, 0
 			if t := b.capsules[capsule]; t == nil {
 				last = e.Seq - 1 // how many it has forgotten nobody knows any more
-			} else if t.Seq > catalog.MostEvents {
-				last = min(e.Seq-1, t.Seq-catalog.MostEvents)
+			} else if t.row.Seq > catalog.MostEvents {
+				last = min(e.Seq-1, t.row.Seq-catalog.MostEvents)
 			}
 		}
 		if e.Seq > last+1 {
@@ -324,12 +325,12 @@ func (b *books) checkEvents() {
 		}
 	})
 	for _, t := range b.capsules {
-		if top := max(t.Seq, t.latest); top > t.last {
+		if top := max(t.row.Seq, t.latest); top > t.last {
 			from := t.last + 1
 			if top > catalog.MostEvents {
 				from = max(from, top-catalog.MostEvents+1)
 			}
-			b.gap(t.ID, from, top)
+			b.gap(t.row.ID, from, top)
 			t.last = top
 		}
 	}
@@ -341,14 +342,14 @@ const mostFilled = 10_000
 // gap tells of events that are missing. In their place come events that say no more than that the
 // capsule has changed.
 func (b *books) gap(capsule string, from, to uint64) {
-	f := b.wrong(KindEvent, "capsule %s: its events %d to %d are missing", capsule, from, to)
+	f := b.check.wrong(KindEvent, "capsule %s: its events %d to %d are missing", capsule, from, to)
 	f.Capsule = capsule
 	if to-from >= mostFilled || to == math.MaxUint64 {
 		return
 	}
 	f.mend(b.check, "events that say that the capsule has changed take their numbers", func(tx catalog.Tx) error {
 		for n := from; n <= to; n++ {
-			e := catalog.Event{Capsule: capsule, Seq: n, Type: catalog.CapsuleUpdated, Time: b.now.Now}
+			e := catalog.Event{Capsule: capsule, Seq: n, Type: catalog.CapsuleUpdated, Time: b.check.now.Now}
 			if err := catalog.Events.Put(tx, catalog.EventKey{Capsule: capsule, Seq: n}, e); err != nil {
 				return err
 			}
@@ -361,24 +362,24 @@ func (b *books) gap(capsule string, from, to uint64) {
 func (b *books) checkCounters() {
 	for _, id := range sorted(b.capsules) {
 		t := b.capsules[id]
-		want := t.Capsule
+		want := t.row
 		want.Memories, want.Bytes, want.Trashed, want.Sessions, want.Reserved = t.memories, t.bytes, t.trashed, t.sessions, t.reserved
-		want.Seq = max(t.Seq, t.last)
+		want.Seq = max(t.row.Seq, t.last)
 		for _, n := range []struct {
 			what      string
 			has, want any
 		}{
-			{"memories", t.Memories, want.Memories},
-			{"bytes", t.Bytes, want.Bytes},
-			{"memories in the trash", t.Trashed, want.Trashed},
-			{"uploads under way", t.Sessions, want.Sessions},
-			{"reserved bytes", t.Reserved, want.Reserved},
-			{"events", t.Seq, want.Seq},
+			{"memories", t.row.Memories, want.Memories},
+			{"bytes", t.row.Bytes, want.Bytes},
+			{"memories in the trash", t.row.Trashed, want.Trashed},
+			{"uploads under way", t.row.Sessions, want.Sessions},
+			{"reserved bytes", t.row.Reserved, want.Reserved},
+			{"events", t.row.Seq, want.Seq},
 		} {
 			if n.has == n.want {
 				continue
 			}
-			f := b.wrong(KindCounter, "capsule %s counts %v %s, and there are %v", id, n.has, n.what, n.want)
+			f := b.check.wrong(KindCounter, "capsule %s counts %v %s, and there are %v", id, n.has, n.what, n.want)
 			f.Capsule = id
 			f.mend(b.check, "it is counted anew", func(tx catalog.Tx) error {
 				now, err := catalog.Capsules.Get(tx, catalog.Name(id))

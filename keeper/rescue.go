@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -31,6 +32,7 @@ type Rescue struct {
 
 	store    catalog.Store
 	now      catalog.Moment
+	random   io.Reader
 	capsules map[string]catalog.Capsule // those that are not sure
 	older    map[catalog.MemoryID]bool  // memories that are not sure
 	made     map[string]bool            // principals
@@ -82,14 +84,15 @@ func (r *Rescue) tellOf(m catalog.Memory, kind Kind, format string, args ...any)
 }
 
 // Settle makes principals, capsules and memories of what is known of those that were lost, and ends
-// what can't go on. sessions and rows are the new metadata, which nobody else has open.
-func (r *Rescue) Settle(ctx context.Context, sessions session.Store, rows catalog.Store, clock session.Clock) error {
+// what can't go on. sessions and rows are the new metadata, which nobody else has open. random is
+// for the id of an admin.
+func (r *Rescue) Settle(ctx context.Context, sessions session.Store, rows catalog.Store, clock session.Clock, random io.Reader) error {
 	stats, err := sessions.Stats(ctx)
 	if err != nil {
 		return err
 	}
 	r.made = map[string]bool{}
-	r.store, r.now = rows, catalog.Moment{Now: clock.Now(), Running: max(stats.Newest, 1)}
+	r.store, r.random, r.now = rows, random, catalog.Moment{Now: clock.Now(), Running: max(stats.Newest, 1)}
 	for _, step := range []func(catalog.Reader) error{r.principals, r.memories, r.members, r.holders, r.outcomes, r.places} {
 		r.changed = nil
 		if err := rows.View(ctx, step); err != nil {

@@ -28,7 +28,7 @@ func (r *Rescue) principals(rows catalog.Reader) error {
 		}
 	}
 	if !admin {
-		id, err := uuid.NewV7()
+		id, err := uuid.NewV7FromReader(r.random)
 		if err != nil {
 			return err
 		}

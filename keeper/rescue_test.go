@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/catalog"
+	"sluice/internal/system"
 	"sluice/internal/test/crashfs"
 	"sluice/keeper"
 	"sluice/metadata/metadatatest"
@@ -118,7 +119,7 @@ func (r *rescued) loseEvent(seq uint64) {
 
 func (r *rescued) settle() {
 	r.t.Helper()
-	if err := r.rescue.Settle(r.t.Context(), r.sessions, r.rows, fixed{r.at.Now}); err != nil {
+	if err := r.rescue.Settle(r.t.Context(), r.sessions, r.rows, fixed{r.at.Now}, system.Random{}); err != nil {
 		r.t.Fatal(err)
 	}
 }

@@ -139,7 +139,7 @@ func (s *scrub) content(ctx context.Context, content catalog.Content) error {
 		return nil
 	}
 	for _, e := range content.Extents {
-		began := time.Now()
+		began := s.k.cfg.Clock.Now()
 		err := s.k.cfg.Blobs.Check(ctx, e, blob.CheckAll)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -152,7 +152,7 @@ func (s *scrub) content(ctx context.Context, content catalog.Content) error {
 			return s.rotten(ctx, content, e, err)
 		}
 		if took := time.Duration(float64(e.Len) / float64(s.perSecond) * float64(time.Second)); took > 0 {
-			pause(ctx, took-time.Since(began))
+			pause(ctx, took-s.k.cfg.Clock.Now().Sub(began))
 		}
 	}
 	return ctx.Err()

@@ -29,7 +29,7 @@ type CapsuleChange struct {
 // make one that it has no role in. catalog.ErrExists where the id is taken.
 func (s *Service) CreateCapsule(ctx context.Context, c access.Caller, req CapsuleRequest) (row catalog.Capsule, err error) {
 	if req.ID == "" {
-		id, err := uuid.NewV7()
+		id, err := uuid.NewV7FromReader(s.cfg.Rand)
 		if err != nil {
 			return row, err
 		}

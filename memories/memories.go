@@ -7,24 +7,27 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
-	"sluice/blob"
-
 	"sluice/access"
+	"sluice/blob"
 	"sluice/catalog"
+	"sluice/internal/system"
 )
 
 // Clock tells the wall-clock time, for people.
 type Clock interface{ Now() time.Time }
 
-// Config is what a Service works with; all of it is needed.
+// Config is what a Service works with; all but Rand is needed.
 type Config struct {
 	Catalog catalog.Store
 	Content blob.Reader
 	Clock   Clock
 	// Running is the session engine's running time in ms, by which the trash is emptied.
 	Running func() int64
+	// Rand is for the ids of capsules (crypto/rand).
+	Rand io.Reader
 	// TrashFor is how long a deleted memory can be restored.
 	TrashFor time.Duration
 }
@@ -36,7 +39,12 @@ type Config struct {
 type Service struct{ cfg Config }
 
 // New makes a Service.
-func New(cfg Config) *Service { return &Service{cfg} }
+func New(cfg Config) *Service {
+	if cfg.Rand == nil {
+		cfg.Rand = system.Random{}
+	}
+	return &Service{cfg}
+}
 
 func (s *Service) moment() catalog.Moment {
 	return catalog.Moment{Now: s.cfg.Clock.Now(), Running: s.cfg.Running()}

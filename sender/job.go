@@ -15,11 +15,11 @@ import (
 
 // job is one file on its way.
 type job struct {
-	*Sender
-	f    File
-	disk *os.File
-	at   state // as it was when what is sent was hashed
-	idem string
+	sender *Sender
+	f      File
+	disk   *os.File
+	at     state // as it was when what is sent was hashed
+	idem   string
 
 	s      api.Session
 	sums   *sums
@@ -30,7 +30,7 @@ type job struct {
 func (j *job) size() int64 { return j.at.size }
 
 func (j *job) report() {
-	j.Progress(j.f, max(min(j.acked.Load()+j.flying.Load(), j.size()), 0), j.size())
+	j.sender.opts.Progress(j.f, max(min(j.acked.Load()+j.flying.Load(), j.size()), 0), j.size())
 }
 
 // send stores the file under its idem. other says why the memory that the idem stands for is not
@@ -51,7 +51,8 @@ func (j *job) send(ctx context.Context) (m api.Memory, other outdated, err error
 			switch refused.Code {
 			case api.CodeSessionExpired, api.CodeAlreadyAborted, api.CodeNotFound, api.CodeAlreadyFinished:
 				// It was ended by somebody else: the idem tells what there is now.
-				j.Log.Info("the upload was ended elsewhere: beginning again", "file", j.f.Disk, "because", refused.Code)
+				j.sender.opts.Log.Info("the upload was ended elsewhere: beginning again",
+					"file", j.f.Disk, "because", refused.Code)
 				continue
 			}
 		}
@@ -63,11 +64,11 @@ func (j *job) send(ctx context.Context) (m api.Memory, other outdated, err error
 func (j *job) begin(ctx context.Context) (m api.Memory, done bool, other outdated, err error) {
 	size := j.size()
 	req := api.BeginRequest{
-		CapsuleID: j.Capsule, Idem: j.idem,
+		CapsuleID: j.sender.opts.Capsule, Idem: j.idem,
 		Meta: api.Meta{Name: j.f.Name, Path: j.f.Dir, MIMEType: j.f.MIME, Bytes: &size},
 	}
-	err = j.ask(ctx, func(ctx context.Context) (err error) {
-		j.s, err = j.api.Begin(ctx, req)
+	err = j.sender.ask(ctx, func(ctx context.Context) (err error) {
+		j.s, err = j.sender.api.Begin(ctx, req)
 		return err
 	})
 	var refused *api.Error
@@ -87,7 +88,7 @@ func (j *job) begin(ctx context.Context) (m api.Memory, done bool, other outdate
 		}
 	}
 	if j.s.BytesReceived > 0 {
-		j.Log.Info("going on", "file", j.f.Disk, "bytes_there", j.s.BytesReceived, "bytes", size)
+		j.sender.opts.Log.Info("going on", "file", j.f.Disk, "bytes_there", j.s.BytesReceived, "bytes", size)
 	}
 	j.acked.Store(j.s.BytesReceived)
 	j.report()
@@ -99,8 +100,8 @@ func (j *job) stored(ctx context.Context) (m api.Memory, other outdated, err err
 	if j.s.Deleted {
 		return m, deleted, nil
 	}
-	err = j.ask(ctx, func(ctx context.Context) (err error) {
-		m, err = j.api.ReadMemory(ctx, j.s.MemoryID)
+	err = j.sender.ask(ctx, func(ctx context.Context) (err error) {
+		m, err = j.sender.api.ReadMemory(ctx, j.s.MemoryID)
 		return err
 	})
 	if err != nil {
@@ -115,7 +116,7 @@ func (j *job) stored(ctx context.Context) (m api.Memory, other outdated, err err
 			return m, differs, nil
 		}
 	}
-	j.Progress(j.f, j.size(), j.size())
+	j.sender.opts.Progress(j.f, j.size(), j.size())
 	return m, "", nil
 }
 
@@ -125,8 +126,8 @@ func (j *job) adopt(ctx context.Context) error {
 	cursor := ""
 	for {
 		var page api.SessionList
-		err := j.ask(ctx, func(ctx context.Context) (err error) {
-			page, err = j.api.Uploads(ctx, cursor, 100)
+		err := j.sender.ask(ctx, func(ctx context.Context) (err error) {
+			page, err = j.sender.api.Uploads(ctx, cursor, 100)
 			return err
 		})
 		if err != nil {
@@ -139,14 +140,14 @@ func (j *job) adopt(ctx context.Context) error {
 				continue
 			}
 			var st api.Session
-			err := j.ask(ctx, func(ctx context.Context) (err error) {
-				st, err = j.api.Status(ctx, other.SessionID, true)
+			err := j.sender.ask(ctx, func(ctx context.Context) (err error) {
+				st, err = j.sender.api.Status(ctx, other.SessionID, true)
 				return err
 			})
 			if err != nil || len(st.CRC32C) == 0 || !j.agrees(st) {
 				continue
 			}
-			j.Log.Info("found an upload of the same content", "file", j.f.Disk)
+			j.sender.opts.Log.Info("found an upload of the same content", "file", j.f.Disk)
 			err = j.abort(ctx)
 			j.s = st
 			return err
@@ -211,12 +212,15 @@ func (j *job) finish(ctx context.Context) (m api.Memory, err error) {
 				return m, j.giveUp(ctx, err)
 			}
 			if todo = unlike(before, crcs); len(todo) > 0 {
-				j.Log.Warn("the file changed while it was sent: sending again what differs", "file", j.f.Disk)
+				j.sender.opts.Log.Warn("the file changed while it was sent: sending again what differs",
+					"file", j.f.Disk)
 			}
 			continue
 		}
-		err = j.ask(ctx, func(ctx context.Context) (err error) {
-			m, err = j.api.Finish(ctx, api.FinishRequest{SessionID: j.s.SessionID, SHA256: hex.EncodeToString(sum[:]), TotalLen: j.size(), ChunkCRC32C: crcs})
+		err = j.sender.ask(ctx, func(ctx context.Context) (err error) {
+			m, err = j.sender.api.Finish(ctx, api.FinishRequest{
+				SessionID: j.s.SessionID, SHA256: hex.EncodeToString(sum[:]), TotalLen: j.size(), ChunkCRC32C: crcs,
+			})
 			return err
 		})
 		var refused *api.Error
@@ -231,7 +235,8 @@ func (j *job) finish(ctx context.Context) (m api.Memory, err error) {
 			bad = 0
 			j.acked.Store(j.s.BytesReceived)
 		case refused.Code == api.CodeChecksumMismatch && len(refused.Bad) > 0 && bad < 3:
-			j.Log.Warn("the server has other bytes than the file: sending those chunks again", "file", j.f.Disk)
+			j.sender.opts.Log.Warn("the server has other bytes than the file: sending those chunks again",
+				"file", j.f.Disk)
 			todo, more = refused.Bad, false
 			bad++
 		default:
@@ -252,8 +257,8 @@ func unlike(a, b []string) (chunks []api.Range) {
 
 // missing asks which chunks are not whole.
 func (j *job) missing(ctx context.Context) ([]api.Range, bool, error) {
-	err := j.ask(ctx, func(ctx context.Context) (err error) {
-		s, err := j.api.Status(ctx, j.s.SessionID, false)
+	err := j.sender.ask(ctx, func(ctx context.Context) (err error) {
+		s, err := j.sender.api.Status(ctx, j.s.SessionID, false)
 		if err == nil {
 			j.s = s
 		}
@@ -263,7 +268,7 @@ func (j *job) missing(ctx context.Context) ([]api.Range, bool, error) {
 }
 
 func (j *job) abort(ctx context.Context) error {
-	return j.ask(ctx, func(ctx context.Context) error { return j.api.Abort(ctx, j.s.SessionID) })
+	return j.sender.ask(ctx, func(ctx context.Context) error { return j.sender.api.Abort(ctx, j.s.SessionID) })
 }
 
 // giveUp returns why an upload ends. One of a file that has changed can't go on later, and is
@@ -283,12 +288,12 @@ func (j *job) putAll(ctx context.Context, chunks []api.Range, replace bool) erro
 	var wg sync.WaitGroup
 	for _, r := range chunks {
 		for idx := r[0]; idx <= r[1]; idx++ {
-			if j.limiter.Acquire(ctx) != nil {
+			if j.sender.limiter.Acquire(ctx) != nil {
 				break
 			}
 			j.sums.upTo((idx + 1) * j.s.ChunkSize)
 			wg.Go(func() {
-				defer j.limiter.Release()
+				defer j.sender.limiter.Release()
 				if err := j.putChunk(ctx, idx, replace); err != nil {
 					stop(err)
 				}

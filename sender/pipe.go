@@ -3,7 +3,6 @@ package sender
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"io"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"sluice/api"
+	"sluice/internal/system"
 )
 
 // SendPipe stores what r brings until its end. Chunks are kept in memory until they are
@@ -19,10 +19,17 @@ import (
 // the server's restarts, but not its own end, since nobody could read the pipe again; then nothing
 // is stored.
 func (s *Sender) SendPipe(ctx context.Context, f File, r io.Reader) (m api.Memory, err error) {
-	p := &pipe{Sender: s, f: f}
+	p := &pipe{sender: s, f: f}
 	// Of this pipe alone, so that a begin whose answer was lost can be repeated.
-	req := api.BeginRequest{CapsuleID: s.Capsule, Idem: "pipe-" + rand.Text(), Meta: api.Meta{Name: f.Name, Path: f.Dir, MIMEType: f.MIME}}
-	err = p.ask(ctx, func(ctx context.Context) (err error) {
+	idem, err := system.Text(s.opts.Rand)
+	if err != nil {
+		return m, err
+	}
+	req := api.BeginRequest{
+		CapsuleID: s.opts.Capsule, Idem: "pipe-" + idem,
+		Meta: api.Meta{Name: f.Name, Path: f.Dir, MIMEType: f.MIME},
+	}
+	err = p.sender.ask(ctx, func(ctx context.Context) (err error) {
 		p.s, err = s.api.Begin(ctx, req)
 		return err
 	})
@@ -43,7 +50,7 @@ func (s *Sender) SendPipe(ctx context.Context, f File, r io.Reader) (m api.Memor
 		return m, err
 	}
 	sum, crcs := d.sum()
-	err = p.ask(ctx, func(ctx context.Context) (err error) {
+	err = p.sender.ask(ctx, func(ctx context.Context) (err error) {
 		m, err = s.api.Finish(ctx, api.FinishRequest{SessionID: p.s.SessionID, SHA256: hex.EncodeToString(sum[:]), TotalLen: total, ChunkCRC32C: crcs})
 		return err
 	})
@@ -51,10 +58,10 @@ func (s *Sender) SendPipe(ctx context.Context, f File, r io.Reader) (m api.Memor
 }
 
 type pipe struct {
-	*Sender
-	f     File
-	s     api.Session
-	there atomic.Int64
+	sender *Sender
+	f      File
+	s      api.Session
+	there  atomic.Int64
 }
 
 // pour puts chunk after chunk, several at a time, and gives the length.
@@ -93,11 +100,11 @@ func (p *pipe) pour(ctx context.Context, r io.Reader, d *digester) (total int64,
 					return 0, context.Cause(ctx)
 				}
 			}
-			if p.limiter.Acquire(ctx) != nil {
+			if p.sender.limiter.Acquire(ctx) != nil {
 				return 0, context.Cause(ctx)
 			}
 			wg.Go(func() {
-				defer p.limiter.Release()
+				defer p.sender.limiter.Release()
 				if err := p.put(ctx, idx, buf[:n]); err != nil {
 					stop(err)
 				}
@@ -113,21 +120,21 @@ func (p *pipe) pour(ctx context.Context, r io.Reader, d *digester) (total int64,
 
 // buffers is how many chunks there may be in memory: at least two that go and one that is filled.
 func (p *pipe) buffers() int {
-	if p.Parallel > 0 {
-		return p.Parallel + 1
+	if p.sender.opts.Parallel > 0 {
+		return p.sender.opts.Parallel + 1
 	}
 	return int(min(max(128<<20/p.s.ChunkSize, 3), MaxParallel+1))
 }
 
 func (p *pipe) put(ctx context.Context, idx int64, b []byte) error {
 	return (&chunk{
-		Sender: p.Sender, session: p.s.SessionID, size: p.s.ChunkSize, idx: idx,
+		sender: p.sender, session: p.s.SessionID, size: p.s.ChunkSize, idx: idx,
 		from: bytes.NewReader(b), n: int64(len(b)),
 		fly: p.took, acked: p.took,
 	}).put(ctx)
 }
 
 func (p *pipe) took(n int64) {
-	p.limiter.Transferred(n)
-	p.Progress(p.f, p.there.Add(n), -1)
+	p.sender.limiter.Transferred(n)
+	p.sender.opts.Progress(p.f, p.there.Add(n), -1)
 }

@@ -19,7 +19,7 @@ type content interface {
 
 // chunk is one chunk on its way.
 type chunk struct {
-	*Sender
+	sender  *Sender
 	session string
 	size    int64 // of the session's chunks
 	idx     int64
@@ -36,11 +36,11 @@ type chunk struct {
 func (j *job) putChunk(ctx context.Context, idx int64, replace bool) error {
 	off := idx * j.s.ChunkSize
 	return (&chunk{
-		Sender: j.Sender, session: j.s.SessionID, size: j.s.ChunkSize, idx: idx,
+		sender: j.sender, session: j.s.SessionID, size: j.s.ChunkSize, idx: idx,
 		from: j.disk, off: off, n: min(j.s.ChunkSize, j.size()-off), replace: replace, same: j.resized,
-		fly: func(n int64) { j.limiter.Transferred(n); j.flying.Add(n); j.report() },
+		fly: func(n int64) { j.sender.limiter.Transferred(n); j.flying.Add(n); j.report() },
 		acked: func(n int64) {
-			j.limiter.Transferred(n)
+			j.sender.limiter.Transferred(n)
 			if !replace {
 				j.acked.Add(n)
 			}
@@ -56,13 +56,13 @@ const fewCuts = 2
 // server and us refuses it, in ranges.
 func (c *chunk) put(ctx context.Context) error {
 	cuts := 0
-	for a := c.attempt(); ; {
-		if c.refusedFor(c.n) {
+	for a := c.sender.attempt(); ; {
+		if c.sender.refusedFor(c.n) {
 			return c.ranges(ctx)
 		}
-		err := a.once(ctx, func() error { return c.whole(ctx, c.allowed(a.left())) })
+		err := a.once(ctx, func() error { return c.whole(ctx, c.sender.allowed(a.left())) })
 		if err == nil {
-			c.moved()
+			c.sender.moved()
 			c.acked(c.n)
 			return nil
 		}
@@ -82,12 +82,12 @@ func (c *chunk) put(ctx context.Context) error {
 		case class == api.Permanent, class == api.TooLarge && c.n <= least:
 			return err
 		case class == api.TooLarge:
-			c.refuses(c.n, err)
+			c.sender.refuses(c.n, err)
 			continue
 		case class == api.Cut, class == api.Gateway:
 			cuts++
 		}
-		c.limiter.BackOff()
+		c.sender.limiter.BackOff()
 		if err := a.again(ctx, err); err != nil {
 			return err
 		}
@@ -98,13 +98,13 @@ func (c *chunk) put(ctx context.Context) error {
 				return err
 			}
 			if len(gaps) == 0 && !c.replace {
-				c.moved()
+				c.sender.moved()
 				c.acked(c.n)
 				return nil
 			}
 		}
 		if cuts >= fewCuts && c.n > least {
-			c.Log.Info("whole chunks do not get through: sending smaller pieces", "because", brief(err))
+			c.sender.opts.Log.Info("whole chunks do not get through: sending smaller pieces", "because", brief(err))
 			return c.ranges(ctx)
 		}
 	}
@@ -131,7 +131,8 @@ func (s *Sender) refuses(n int64, answer error) {
 	}
 	s.mu.Unlock()
 	if first {
-		s.Log.Info("something between here and the server refuses large requests (nginx: client_max_body_size): sending smaller ones", "answer", brief(answer))
+		s.opts.Log.Info("something between here and the server refuses large requests (nginx: client_max_body_size): sending smaller ones",
+			"answer", brief(answer))
 	}
 }
 
@@ -162,7 +163,7 @@ func (c *chunk) whole(ctx context.Context, most time.Duration) error {
 	defer body.landed()
 	ctx, stop := body.watch(ctx)
 	defer stop()
-	return c.api.PutChunk(ctx, c.session, c.idx, body, c.n, api.PutOptions{Replace: c.replace})
+	return c.sender.api.PutChunk(ctx, c.session, c.idx, body, c.n, api.PutOptions{Replace: c.replace})
 }
 
 // least is the smallest range that is tried, and most the largest, in bytes.
@@ -173,7 +174,7 @@ const least = 4 << 10
 func (c *chunk) ranges(ctx context.Context) error {
 	size, good := max(c.n/2, least), 0
 	counted := int64(0) // of the chunk, told as acknowledged
-	for a := c.attempt(); ; {
+	for a := c.sender.attempt(); ; {
 		gaps, err := c.missing(ctx)
 		if err != nil {
 			return err
@@ -184,7 +185,7 @@ func (c *chunk) ranges(ctx context.Context) error {
 		}
 		if there := c.n - left; there != counted {
 			if there > counted {
-				c.moved()
+				c.sender.moved()
 			}
 			c.acked(there - counted)
 			counted = there
@@ -193,11 +194,11 @@ func (c *chunk) ranges(ctx context.Context) error {
 			return nil
 		}
 		for at := gaps[0][0]; at <= gaps[0][1]; {
-			for c.refusedFor(size) {
+			for c.sender.refusedFor(size) {
 				size = max(size/2, least)
 			}
 			n := min(size, gaps[0][1]-at+1)
-			err := a.once(ctx, func() error { return c.piece(ctx, at, n, c.allowed(a.left())) })
+			err := a.once(ctx, func() error { return c.piece(ctx, at, n, c.sender.allowed(a.left())) })
 			if err != nil {
 				if ctx.Err() != nil {
 					return context.Cause(ctx)
@@ -212,7 +213,7 @@ func (c *chunk) ranges(ctx context.Context) error {
 					if n <= least {
 						return err
 					}
-					c.refuses(n, err)
+					c.sender.refuses(n, err)
 				case api.Cut, api.Gateway:
 					size, good = max(size/2, least), 0
 				}
@@ -224,12 +225,12 @@ func (c *chunk) ranges(ctx context.Context) error {
 				}
 				break // what is there is looked up
 			}
-			a = c.attempt()
-			c.moved()
+			a = c.sender.attempt()
+			c.sender.moved()
 			at += n
 			c.acked(n)
 			counted += n
-			if good++; good%8 == 0 && !c.refusedFor(size*2) {
+			if good++; good%8 == 0 && !c.sender.refusedFor(size*2) {
 				size = min(size*2, max(c.n/2, least))
 			}
 		}
@@ -242,7 +243,7 @@ func (c *chunk) piece(ctx context.Context, at, n int64, most time.Duration) erro
 	defer body.landed()
 	ctx, stop := body.watch(ctx)
 	defer stop()
-	_, err := c.api.PutRange(ctx, c.session, at, body, n, api.PutOptions{})
+	_, err := c.sender.api.PutRange(ctx, c.session, at, body, n, api.PutOptions{})
 	return err
 }
 
@@ -250,8 +251,8 @@ func (c *chunk) piece(ctx context.Context, at, n int64, most time.Duration) erro
 // server.
 func (c *chunk) missing(ctx context.Context) (gaps []api.Range, err error) {
 	var s api.Session
-	err = c.ask(ctx, func(ctx context.Context) (err error) {
-		s, err = c.api.Status(ctx, c.session, false)
+	err = c.sender.ask(ctx, func(ctx context.Context) (err error) {
+		s, err = c.sender.api.Status(ctx, c.session, false)
 		return err
 	})
 	if err != nil {

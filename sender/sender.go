@@ -19,6 +19,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -27,7 +28,11 @@ import (
 	"sluice/api"
 	"sluice/internal/backoff"
 	"sluice/internal/concurrency"
+	"sluice/internal/system"
 )
+
+// Clock tells the time.
+type Clock interface{ Now() time.Time }
 
 // Options say how to send. Zero values take the defaults that are named.
 type Options struct {
@@ -43,6 +48,9 @@ type Options struct {
 	Progress func(f File, done, total int64)
 	// Log, if set, is told what a user would want to know: waiting, resuming, falling back.
 	Log *slog.Logger
+	// Clock (the system's) and Rand (crypto/rand) are safe for concurrent use.
+	Clock Clock
+	Rand  io.Reader
 }
 
 // File names what is sent.
@@ -58,10 +66,10 @@ const MaxParallel = 16
 
 // Sender sends to one server. It is safe for concurrent use.
 type Sender struct {
-	api *api.Client
-	Options
+	api     *api.Client
+	opts    Options
 	limiter *concurrency.Limiter // for chunks
-	pace    backoff.Shared       // of all requests
+	pace    *backoff.Shared      // of all requests
 
 	once   chan struct{} // holds one while the limits are asked for
 	config *api.UploadConfig
@@ -97,12 +105,22 @@ func New(c *api.Client, o Options) *Sender {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Sender{api: c, Options: o, once: make(chan struct{}, 1), limiter: concurrency.Adaptive(MaxParallel, time.Now)}
-	if o.Parallel > 0 {
-		s.limiter = concurrency.Fixed(o.Parallel)
+	if o.Clock == nil {
+		o.Clock = system.Clock{}
 	}
-	return s
+	if o.Rand == nil {
+		o.Rand = system.Random{}
+	}
+	limiter := concurrency.Adaptive(MaxParallel, o.Clock.Now)
+	if o.Parallel > 0 {
+		limiter = concurrency.Fixed(o.Parallel, o.Clock.Now)
+	}
+	pace := backoff.New(o.Clock.Now, o.Rand)
+	return &Sender{api: c, opts: o, once: make(chan struct{}, 1), limiter: limiter, pace: pace}
 }
+
+// Capsule is the one that files are stored in.
+func (s *Sender) Capsule() string { return s.opts.Capsule }
 
 // limits gives the server's, asked for once.
 func (s *Sender) limits(ctx context.Context) (api.UploadConfig, error) {
@@ -184,14 +202,14 @@ func (s *Sender) Send(ctx context.Context, f File) (api.Memory, error) {
 	if at.size > limits.MaxBytes {
 		return api.Memory{}, fmt.Errorf("%s has %d bytes, and the server takes %d", f.Disk, at.size, limits.MaxBytes)
 	}
-	j := &job{Sender: s, f: f, disk: disk, at: at}
+	j := &job{sender: s, f: f, disk: disk, at: at}
 	for try := 0; try < mostTries; try++ {
-		j.idem = idemOf(abs, at, s.Capsule, f, try)
+		j.idem = idemOf(abs, at, s.opts.Capsule, f, try)
 		m, other, err := j.send(ctx)
 		if other == "" || err != nil {
 			return m, err
 		}
-		s.Log.Info(string(other)+": storing it anew", "file", f.Disk)
+		s.opts.Log.Info(string(other)+": storing it anew", "file", f.Disk)
 	}
 	return api.Memory{}, errors.New("the server has other bytes under every name that this file has had")
 }
@@ -221,18 +239,20 @@ func idemOf(abs string, at state, capsule string, f File, try int) string {
 // length: in pieces it may.
 func (j *job) sendSmall(ctx context.Context) (m api.Memory, other outdated, ok bool, err error) {
 	b, err := j.read()
-	if err != nil || j.refusedFor(int64(len(b))) {
+	if err != nil || j.sender.refusedFor(int64(len(b))) {
 		return m, "", err != nil, err
 	}
 	sum := sha256.Sum256(b)
-	req := api.CreateRequest{CapsuleID: j.Capsule, Name: j.f.Name, Path: j.f.Dir, Idem: j.idem, MIMEType: j.f.MIME, SHA256: &sum}
+	req := api.CreateRequest{
+		CapsuleID: j.sender.opts.Capsule, Name: j.f.Name, Path: j.f.Dir, Idem: j.idem, MIMEType: j.f.MIME, SHA256: &sum,
+	}
 	cuts := 0
-	for a := j.attempt(); ; {
+	for a := j.sender.attempt(); ; {
 		err = a.once(ctx, func() (err error) {
-			body := &moving{r: newBytes(b), moved: func(n int64) {}, most: j.allowed(a.left())}
+			body := &moving{r: newBytes(b), moved: func(n int64) {}, most: j.sender.allowed(a.left())}
 			reqCtx, stop := body.watch(ctx)
 			defer stop()
-			m, err = j.api.Create(reqCtx, req, body, int64(len(b)))
+			m, err = j.sender.api.Create(reqCtx, req, body, int64(len(b)))
 			return err
 		})
 		var refused *api.Error
@@ -240,8 +260,8 @@ func (j *job) sendSmall(ctx context.Context) (m api.Memory, other outdated, ok b
 		case err == nil && m.SHA256 != hex.EncodeToString(sum[:]):
 			return m, differs, true, nil
 		case err == nil:
-			j.moved()
-			j.Progress(j.f, int64(len(b)), int64(len(b)))
+			j.sender.moved()
+			j.sender.opts.Progress(j.f, int64(len(b)), int64(len(b)))
 			return m, "", true, nil
 		case ctx.Err() != nil:
 			return m, "", true, context.Cause(ctx)
@@ -254,7 +274,7 @@ func (j *job) sendSmall(ctx context.Context) (m api.Memory, other outdated, ok b
 		case api.Permanent:
 			return m, "", true, err
 		case api.TooLarge:
-			j.refuses(int64(len(b)), err)
+			j.sender.refuses(int64(len(b)), err)
 			return m, "", false, nil
 		case api.Cut, api.Gateway:
 			cuts++

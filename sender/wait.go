@@ -30,10 +30,10 @@ type attempt struct {
 	failed int // times in a row
 }
 
-func (s *Sender) attempt() *attempt { return &attempt{s: s, began: time.Now()} }
+func (s *Sender) attempt() *attempt { return &attempt{s: s, began: s.opts.Clock.Now()} }
 
 // left is for how long this may still go on with nothing moving.
-func (a *attempt) left() time.Duration { return a.s.Patience - a.s.pace.Idle(a.began) }
+func (a *attempt) left() time.Duration { return a.s.opts.Patience - a.s.pace.Idle(a.began) }
 
 // once makes the request when it is its turn.
 func (a *attempt) once(ctx context.Context, request func() error) error {
@@ -87,7 +87,7 @@ func (a *attempt) again(ctx context.Context, why error) error {
 		return fmt.Errorf("%w: %w", ErrPatience, why)
 	}
 	a.s.waiting(why)
-	d := backoff.Pause(a.failed)
+	d := a.s.pace.Pause(a.failed)
 	a.failed++
 	var refused *api.Error
 	if errors.As(why, &refused) {
@@ -129,7 +129,9 @@ func (s *Sender) ask(ctx context.Context, request func(context.Context) error) e
 
 // allowed is how long a request may stand still: no longer than patience lasts, but so long that an
 // answer can come.
-func (s *Sender) allowed(d time.Duration) time.Duration { return max(min(d, s.Patience), time.Second) }
+func (s *Sender) allowed(d time.Duration) time.Duration {
+	return max(min(d, s.opts.Patience), time.Second)
+}
 
 // waiting says once, until something moves again, that the server is waited for.
 func (s *Sender) waiting(why error) {
@@ -141,9 +143,9 @@ func (s *Sender) waiting(why error) {
 	switch superseded := errors.As(why, &refused) && refused.Code == api.CodeSuperseded; {
 	case said:
 	case superseded:
-		s.Log.Info("somebody else sends the same bytes: looking at what is there")
+		s.opts.Log.Info("somebody else sends the same bytes: looking at what is there")
 	default:
-		s.Log.Info("waiting for the server", "because", brief(why))
+		s.opts.Log.Info("waiting for the server", "because", brief(why))
 	}
 }
 

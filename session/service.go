@@ -3,7 +3,6 @@ package session
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sluice/internal/system"
 )
 
 // Service runs sessions over a Store. Any number of Services may share one
@@ -47,15 +48,11 @@ type live struct {
 	changed   chan struct{} // closed, and made anew, with each change
 }
 
-type systemClock struct{}
-
-func (systemClock) Now() time.Time { return time.Now() }
-
 // New makes a Service whose running time continues from the newest that the store has seen.
 func New(ctx context.Context, store Store, cfg Config) (*Service, error) {
 	orDefault(&cfg.TTL, 168*time.Hour)
 	orDefault(&cfg.Tick, time.Minute)
-	orDefault(&cfg.Keep, 48*time.Hour)
+	orDefault(&cfg.Keep, KeepEnded)
 	orDefault(&cfg.MaxGaps, 16384)
 	orDefault(&cfg.MaxEntries, 65536)
 	orDefault(&cfg.MinPiece, 1)
@@ -68,10 +65,10 @@ func New(ctx context.Context, store Store, cfg Config) (*Service, error) {
 	orDefault(&cfg.Puts, 1024)
 	orDefault(&cfg.Waiting, 16)
 	if cfg.Clock == nil {
-		cfg.Clock = systemClock{}
+		cfg.Clock = system.Clock{}
 	}
 	if cfg.Rand == nil {
-		cfg.Rand = rand.Reader
+		cfg.Rand = system.Random{}
 	}
 	if cfg.Buffers == nil {
 		cfg.Buffers = noBuffers{}

@@ -320,6 +320,10 @@ type Want struct {
 // for how much memory it is given.
 type Clock interface{ Now() time.Time }
 
+// KeepEnded is how long an ended session stays readable, in running time, where Config.Keep does
+// not say.
+const KeepEnded = 48 * time.Hour
+
 // Config is what a Service needs beside its Store. The zero value of a field
 // takes the default that is named.
 type Config struct {
@@ -327,7 +331,7 @@ type Config struct {
 	TTL time.Duration
 	// Tick is the longest step that one TickTTL may count for (1 min).
 	Tick time.Duration
-	// Keep is how long an ended session stays readable (48 h of running time).
+	// Keep is how long an ended session stays readable, in running time (KeepEnded).
 	Keep time.Duration
 	// MaxGaps and MaxEntries bound the book-keeping of one session (16,384; 65,536).
 	MaxGaps, MaxEntries int

@@ -58,12 +58,12 @@ func (u *Service) beginOnce(ctx context.Context, c access.Caller, req BeginReque
 	s, created, refused := u.beginNew(ctx, c, req, n)
 	switch {
 	case created:
-		return Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, Idem: n.Idem}, false, nil
+		return Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, IdemKey: n.Idem}, false, nil
 	case errors.Is(refused, errKeyFinished):
 		return up, true, nil
 	case refused != nil:
 		// What only a first begin needs refuses no repeat.
-		s, err = u.Sessions.Holder(ctx, c.Principal, n.key())
+		s, err = u.cfg.Sessions.Holder(ctx, c.Principal, n.key())
 		if err != nil && !errors.Is(err, session.ErrNotFound) {
 			return up, false, err
 		}
@@ -107,7 +107,7 @@ func (u *Service) beginNew(ctx context.Context, c access.Caller, req BeginReques
 	if err != nil {
 		return s, false, err
 	}
-	return u.Sessions.Begin(ctx, session.Spec{ChunkSize: size, BytesExpected: req.Bytes, Owner: c.Principal, Idem: n.key(), Note: encoded})
+	return u.cfg.Sessions.Begin(ctx, session.Spec{ChunkSize: size, BytesExpected: req.Bytes, Owner: c.Principal, Idem: n.key(), Note: encoded})
 }
 
 // checkKeys checks the capsule's id, which defaults to "default", and the idempotency key.
@@ -127,7 +127,7 @@ func checkKeys(capsule *string, idem string) error {
 // chunkSize validates the sizes and picks the chunk size where the client does not: the usual one,
 // or the smallest multiple of a MiB with which MaxChunks holds.
 func (u *Service) chunkSize(req BeginRequest) (int64, error) {
-	l, size := u.Config.Limits, req.ChunkSize
+	l, size := u.cfg.Limits, req.ChunkSize
 	switch {
 	case req.Bytes < session.Unknown:
 		return 0, &catalog.FieldError{Field: "meta.bytes", Problem: "must not be negative"}
@@ -163,9 +163,9 @@ func (u *Service) chunkSize(req BeginRequest) (int64, error) {
 // whose content is damaged is none: the same request brings the bytes again, and heals it. That is
 // noted in n.
 func (u *Service) known(ctx context.Context, c access.Caller, n *note) (up Upload, ok bool, err error) {
-	err = u.Catalog.View(ctx, func(r catalog.Reader) error {
+	err = u.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
 		up, ok, n.damaged = Upload{}, false, time.Time{}
-		if _, err := access.Allow(r, c, access.Write, n.Capsule, u.Clock.Now()); err != nil || n.Idem == "" {
+		if _, err := access.Allow(r, c, access.Write, n.Capsule, u.cfg.Clock.Now()); err != nil || n.Idem == "" {
 			return err
 		}
 		row, m, deleted, found, err := catalog.FinishedIdem(r, n.Capsule, c.Principal, n.Idem)
@@ -181,9 +181,9 @@ func (u *Service) known(ctx context.Context, c access.Caller, n *note) (up Uploa
 			}
 		}
 		ok = true
-		up = Upload{Capsule: n.Capsule, Meta: n.Meta, Idem: n.Idem, Memory: row.Memory, Deleted: deleted}
+		up = Upload{Capsule: n.Capsule, Meta: n.Meta, IdemKey: n.Idem, Memory: row.Memory, Deleted: deleted}
 		up.ID, up.State = session.SessionID(row.Session), session.Finished
-		up.ChunkSize, up.BytesExpected = u.Config.Limits.ChunkSize, m.Bytes
+		up.ChunkSize, up.BytesExpected = u.cfg.Limits.ChunkSize, m.Bytes
 		up.Began, up.LastSeen = m.Created, m.Created
 		up.Received = session.Add(nil, session.Range{End: m.Bytes})
 		return nil
@@ -192,7 +192,7 @@ func (u *Service) known(ctx context.Context, c access.Caller, n *note) (up Uploa
 		return up, ok, err
 	}
 	// While the engine still remembers the session, what it says is more exact.
-	if s, err := u.Sessions.Status(ctx, up.ID); err == nil {
+	if s, err := u.cfg.Sessions.Status(ctx, up.ID); err == nil {
 		up.Session = s
 	} else if !errors.Is(err, session.ErrNotFound) {
 		return up, ok, err
@@ -202,7 +202,7 @@ func (u *Service) known(ctx context.Context, c access.Caller, n *note) (up Uploa
 
 // hasRoom is Config.Room, as the reason that clients get.
 func (u *Service) hasRoom() error {
-	err := u.Room()
+	err := u.cfg.Room()
 	if err == nil || errors.Is(err, ErrAway) {
 		return err
 	}
@@ -218,7 +218,7 @@ func (u *Service) takesNew(ctx context.Context, refuse error, n int64) error {
 	if err := u.hasRoom(); err != nil {
 		return err
 	}
-	free, err := u.Blobs.Free(ctx)
+	free, err := u.cfg.Blobs.Free(ctx)
 	if err != nil {
 		return fmt.Errorf("asking for free space: %w", err)
 	}

@@ -3,7 +3,6 @@ package upload
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -55,7 +54,7 @@ func (u *Service) Create(ctx context.Context, c access.Caller, req CreateRequest
 	if err != nil {
 		return catalog.Memory{}, err
 	}
-	if req.Put.Length >= 0 && req.Put.Length <= u.Config.Limits.ChunkSize {
+	if req.Put.Length >= 0 && req.Put.Length <= u.cfg.Limits.ChunkSize {
 		return u.createSmall(ctx, c, n, req.Put, body)
 	}
 	return u.createLarge(ctx, c, n, req.Put, size, body)
@@ -68,7 +67,7 @@ func (u *Service) answer(ctx context.Context, done Upload, p Put, body io.Reader
 	if done.Deleted {
 		return m, ErrAlreadyFinished
 	}
-	err = u.Catalog.View(ctx, func(r catalog.Reader) (err error) {
+	err = u.cfg.Catalog.View(ctx, func(r catalog.Reader) (err error) {
 		if m, err = catalog.Memories.Get(r, catalog.MemoryKey(done.Memory)); err == nil && !m.Trashed.IsZero() {
 			err = catalog.ErrNotFound // since it was found
 		}
@@ -107,7 +106,7 @@ func (u *Service) createSmall(ctx context.Context, c access.Caller, n note, p Pu
 	defer arrived()
 	sum, crc := sha256.New(), newCRC()
 	content := catalog.Content{Capsule: n.Capsule, Bytes: p.Length}
-	if p.Length <= u.Config.Limits.InlineMax {
+	if p.Length <= u.cfg.Limits.InlineMax {
 		content.Inline, err = io.ReadAll(io.LimitReader(body, p.Length+1))
 		sum.Write(content.Inline)
 		crc.Write(content.Inline)
@@ -123,7 +122,7 @@ func (u *Service) createSmall(ctx context.Context, c access.Caller, n note, p Pu
 		defer done()
 		defer func() {
 			if err != nil && !errors.Is(err, catalog.ErrUnknown) {
-				u.giveUp(ctx, id, placesOf(content.Extents)...)
+				u.giveUp(ctx, id, content.Places()...)
 			}
 		}()
 		content.Extents, err = u.write(ctx, id, body, p.Length, sum, crc)
@@ -136,7 +135,7 @@ func (u *Service) createSmall(ctx context.Context, c access.Caller, n note, p Pu
 		return m, err
 	}
 	ctx = context.WithoutCancel(ctx)
-	if err := u.Blobs.Settle(ctx, content.Extents); err != nil {
+	if err := u.cfg.Blobs.Settle(ctx, content.Extents); err != nil {
 		return m, err
 	}
 	arrived() // the commit counts it
@@ -161,7 +160,7 @@ func (u *Service) expect(ctx context.Context, capsule string, n int64) (arrived 
 	}
 	all := add(n, 1)
 	arrived = sync.OnceFunc(func() { add(-n, -1) })
-	err = u.Catalog.View(ctx, func(r catalog.Reader) error {
+	err = u.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
 		c, err := catalog.Capsules.Get(r, catalog.Name(capsule))
 		if err == nil {
 			err = c.Fits(all.bytes, all.memories)
@@ -177,8 +176,8 @@ func (u *Service) expect(ctx context.Context, capsule string, n int64) (arrived 
 // giveUp takes away places that nobody names.
 func (u *Service) giveUp(ctx context.Context, id session.SessionID, places ...string) {
 	for _, place := range places {
-		if err := u.Blobs.Delete(context.WithoutCancel(ctx), place); err != nil {
-			u.Log.Warn("taking away what a create has left; it is tried again", "place", place, "err", err)
+		if err := u.cfg.Blobs.Delete(context.WithoutCancel(ctx), place); err != nil {
+			u.cfg.Log.Warn("taking away what a create has left; it is tried again", "place", place, "err", err)
 			u.leave(place, id, whatMayCome)
 		}
 	}
@@ -188,7 +187,7 @@ func (u *Service) giveUp(ctx context.Context, id session.SessionID, places ...st
 // until done.
 func (u *Service) borrow() (id session.SessionID, done func(), err error) {
 	var raw [8]byte
-	if _, err := rand.Read(raw[:]); err != nil {
+	if _, err := io.ReadFull(u.cfg.Rand, raw[:]); err != nil {
 		return 0, nil, err
 	}
 	id = session.SessionID(binary.BigEndian.Uint64(raw[:]) | 1)
@@ -204,12 +203,12 @@ func (u *Service) borrow() (id session.SessionID, done func(), err error) {
 
 // write copies exactly n bytes to a new place, and into both digests.
 func (u *Service) write(ctx context.Context, id session.SessionID, body io.Reader, n int64, sum hash.Hash, crc hash.Hash32) ([]catalog.Extent, error) {
-	w, err := u.Blobs.Writer(ctx, id, 0, n)
+	w, err := u.cfg.Blobs.Writer(ctx, id, 0, n)
 	if err != nil {
 		return nil, err
 	}
 	defer w.Close()
-	err = u.Sessions.Copy(digesting{w, io.MultiWriter(sum, crc)}, body, n)
+	err = u.cfg.Sessions.Copy(digesting{w, io.MultiWriter(sum, crc)}, body, n)
 	var e catalog.Extent
 	if err == nil {
 		e, err = w.Commit(context.WithoutCancel(ctx), 0, n, crc.Sum32())
@@ -218,7 +217,7 @@ func (u *Service) write(ctx context.Context, id session.SessionID, body io.Reade
 		if place, failed := w.Undo([]session.Range{{End: n}}); place != "" {
 			u.giveUp(ctx, id, place)
 		} else if failed != nil {
-			u.Log.Warn("taking away what a create has left", "err", failed)
+			u.cfg.Log.Warn("taking away what a create has left", "err", failed)
 		}
 		return nil, err
 	}
@@ -243,7 +242,7 @@ func (d digesting) WriteAt(p []byte, off int64) (int, error) {
 // publish makes a content that is settled a memory, in the one transaction of a create without a
 // session.
 func (u *Service) publish(ctx context.Context, c access.Caller, n note, content catalog.Content) (m catalog.Memory, err error) {
-	id, err := uuid.NewV7()
+	id, err := uuid.NewV7FromReader(u.cfg.Rand)
 	if err != nil {
 		return m, err
 	}
@@ -252,7 +251,7 @@ func (u *Service) publish(ctx context.Context, c access.Caller, n note, content 
 		ID: id, Capsule: n.Capsule, Meta: n.Meta, Bytes: content.Bytes, SHA256: content.SHA256, Created: at.Now,
 		Owner: c.Principal, Idem: n.Idem,
 	}
-	err = u.Catalog.Update(ctx, func(tx catalog.Tx) error {
+	err = u.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error {
 		if _, err := access.Allow(tx, c, access.Write, n.Capsule, at.Now); err != nil {
 			return err
 		}
@@ -264,7 +263,7 @@ func (u *Service) publish(ctx context.Context, c access.Caller, n note, content 
 	// Another request with the same key was faster. Where this one has healed its content, the
 	// places are not left: they have a row that names them.
 	if err == nil && m.ID != draft.ID {
-		for _, place := range placesOf(content.Extents) {
+		for _, place := range content.Places() {
 			u.leave(place, 0, whatMayCome)
 		}
 	}
@@ -289,14 +288,14 @@ func (u *Service) createLarge(ctx context.Context, c access.Caller, n note, p Pu
 	if err != nil {
 		return m, err
 	}
-	s, _, err := u.Sessions.Begin(ctx, session.Spec{ChunkSize: size, BytesExpected: p.Length, Owner: c.Principal, Note: encoded})
+	s, _, err := u.cfg.Sessions.Begin(ctx, session.Spec{ChunkSize: size, BytesExpected: p.Length, Owner: c.Principal, Note: encoded})
 	if err != nil {
 		return m, err
 	}
 	defer func() {
 		if err != nil {
-			if e := u.Sessions.Abort(context.WithoutCancel(ctx), s.ID, u.Release); e != nil && !errors.Is(e, session.ErrFinished) {
-				u.Log.Warn("aborting a failed create", "session", s.ID, "err", e)
+			if e := u.cfg.Sessions.Abort(context.WithoutCancel(ctx), s.ID, u.Release); e != nil && !errors.Is(e, session.ErrFinished) {
+				u.cfg.Log.Warn("aborting a failed create", "session", s.ID, "err", e)
 			}
 			u.tracks.forget(s.ID)
 		}
@@ -315,7 +314,7 @@ func (u *Service) pour(ctx context.Context, c access.Caller, s session.Session, 
 	k := u.newSink(ctx, c, body, p)
 	k.streaming = true
 	defer k.close()
-	length, err := u.Sessions.PutAt(ctx, s.ID, 0, p.Length, k.in, k, false)
+	length, err := u.cfg.Sessions.PutAt(ctx, s.ID, 0, p.Length, k.in, k, false)
 	if err == nil {
 		err = k.compare()
 	}

@@ -111,14 +111,14 @@ func (u *Service) finishOnce(ctx context.Context, c access.Caller, reqs []Finish
 			failures = append(failures, Failure{req.ID, shorten(err, &ranges)})
 			continue
 		}
-		most := u.Config.Limits.BatchPieces
+		most := u.cfg.Limits.BatchPieces
 		if pieces += len(vs[i].pieces); most > 0 && pieces > most && len(reqs) > 1 {
 			problem := fmt.Sprintf("have more than %d pieces together; finish them in smaller batches", most)
 			return nil, false, &catalog.FieldError{Field: "finishes", Problem: problem}
 		}
 		n := int64(len(vs[i].pieces))
 		held += n
-		if all := u.finishing.Add(n); u.Config.Limits.Pieces > 0 && all > u.Config.Limits.Pieces && all > held {
+		if all := u.finishing.Add(n); u.cfg.Limits.Pieces > 0 && all > u.cfg.Limits.Pieces && all > held {
 			return nil, false, fmt.Errorf("%w: uploads in too many pieces are being finished", session.ErrBusy)
 		}
 	}
@@ -137,7 +137,7 @@ func (u *Service) finishOnce(ctx context.Context, c access.Caller, reqs []Finish
 		}
 	}
 	if len(open) > 0 {
-		err := u.Sessions.Finish(ctx, u.committing(c, open), wants...)
+		err := u.cfg.Sessions.Finish(ctx, u.committing(c, open), wants...)
 		if errors.Is(err, session.ErrGenMoved) || errors.Is(err, session.ErrFinished) || errors.Is(err, session.ErrLength) {
 			return nil, true, nil // what was verified is no more; what has become of it is the answer
 		}
@@ -185,7 +185,7 @@ func (u *Service) failed(ctx context.Context, open []*verified, err error) (agai
 
 // dropExtents drops the entries whose bytes lie in lost extents.
 func (u *Service) dropExtents(ctx context.Context, s session.Session, lost *blob.PersistError) (after session.Session, hit bool, err error) {
-	entries, err := u.Sessions.Entries(ctx, s.ID, session.All(), 0)
+	entries, err := u.cfg.Sessions.Entries(ctx, s.ID, session.All(), 0)
 	if err != nil {
 		return s, false, err
 	}
@@ -198,8 +198,8 @@ func (u *Service) dropExtents(ctx context.Context, s session.Session, lost *blob
 		at := session.Range{Off: p.Off, End: p.Off + e.Len()}
 		for _, l := range lost.Lost {
 			if l.Place == p.Place && at.Overlaps(session.Range{Off: l.Off, End: l.Off + l.Len}) {
-				u.Log.Error("the disk lost a recorded piece; it will be asked for again", "session", s.ID, "from", e.Off, "bytes", e.Len(), "err", lost.Err)
-				if after, err = u.Sessions.DropEntry(ctx, s.ID, e); err != nil {
+				u.cfg.Log.Error("the disk lost a recorded piece; it will be asked for again", "session", s.ID, "from", e.Off, "bytes", e.Len(), "err", lost.Err)
+				if after, err = u.cfg.Sessions.DropEntry(ctx, s.ID, e); err != nil {
 					return after, hit, err
 				}
 				hit = hit || !session.Covers(after.Received, e.Range)
@@ -248,7 +248,7 @@ func (u *Service) verify(ctx context.Context, c access.Caller, req FinishRequest
 
 // assemble gathers what the commit of a verified session will need.
 func (u *Service) assemble(ctx context.Context, c access.Caller, s session.Session, n note, sum catalog.SHA256, req FinishRequest) (*verified, error) {
-	entries, err := u.Sessions.Entries(ctx, s.ID, session.All(), 0)
+	entries, err := u.cfg.Sessions.Entries(ctx, s.ID, session.All(), 0)
 	if err != nil {
 		return nil, err
 	}
@@ -256,14 +256,14 @@ func (u *Service) assemble(ctx context.Context, c access.Caller, s session.Sessi
 	if err != nil {
 		return nil, u.moved(ctx, s, fmt.Errorf("session %s: %w", s.ID, err))
 	}
-	id, err := uuid.NewV7()
+	id, err := uuid.NewV7FromReader(u.cfg.Rand)
 	if err != nil {
 		return nil, err
 	}
 	return &verified{
 		s: s, n: n, sum: sum, length: req.Length, keyed: req.Keyed, pieces: extents, extents: coalesce(extents),
 		draft: catalog.Memory{
-			ID: id, Capsule: n.Capsule, Meta: n.Meta, Bytes: req.Length, SHA256: sum, Created: u.Clock.Now(),
+			ID: id, Capsule: n.Capsule, Meta: n.Meta, Bytes: req.Length, SHA256: sum, Created: u.cfg.Clock.Now(),
 			Owner: c.Principal, By: uint64(s.ID), Idem: n.Idem,
 		},
 	}, nil
@@ -272,7 +272,7 @@ func (u *Service) assemble(ctx context.Context, c access.Caller, s session.Sessi
 // finished answers the repeat of a finish.
 func (u *Service) finished(ctx context.Context, s session.Session, n note, req FinishRequest) (*verified, error) {
 	v := &verified{s: s, n: n}
-	err := u.Catalog.View(ctx, func(r catalog.Reader) error {
+	err := u.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
 		out, m, err := outcome(r, s.ID)
 		switch {
 		case errors.Is(err, catalog.ErrNotFound):
@@ -326,12 +326,12 @@ func (u *Service) committing(c access.Caller, open []*verified) session.End {
 		for _, v := range open {
 			extents = append(extents, v.pieces...)
 		}
-		if err := u.Blobs.Settle(ctx, extents); err != nil {
+		if err := u.cfg.Blobs.Settle(ctx, extents); err != nil {
 			return false, err
 		}
 		at := u.moment()
 		memories := make([]catalog.Memory, len(open))
-		err = u.Catalog.Update(ctx, func(tx catalog.Tx) error {
+		err = u.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error {
 			if err := u.allow(tx, c, access.Write, open[0].n.Capsule); err != nil {
 				return err
 			}

@@ -28,7 +28,7 @@ func (u *Service) startHasher(id session.SessionID) {
 		defer u.tracks.release(t)
 		err := panics.Try(func() error { return u.hashRecorded(u.stop, t) })
 		if err != nil && u.stop.Err() == nil {
-			u.Log.Warn("hashing ahead failed", "session", id, "err", err)
+			u.cfg.Log.Warn("hashing ahead failed", "session", id, "err", err)
 		}
 		t.mu.Lock()
 		defer t.mu.Unlock()
@@ -67,7 +67,7 @@ func (u *Service) hashRecorded(ctx context.Context, t *track) error {
 
 // hashOffset gives the session and how far it is hashed.
 func (u *Service) hashOffset(ctx context.Context, t *track) (s session.Session, r prefixHash, err error) {
-	if s, err = u.Sessions.Status(ctx, t.id); err == nil && !s.State.Ended() {
+	if s, err = u.cfg.Sessions.Status(ctx, t.id); err == nil && !s.State.Ended() {
 		r, err = u.prefixHash(ctx, t, s)
 	}
 	return s, r, err
@@ -88,7 +88,7 @@ func (u *Service) hashSlice(ctx context.Context, t *track, left int64) (s sessio
 	if err := u.hashRange(ctx, s, &r, min(s.Prefix(), r.off+sliceBytes)); err != nil {
 		return s, r, err
 	}
-	after, err := u.Sessions.Status(ctx, t.id)
+	after, err := u.cfg.Sessions.Status(ctx, t.id)
 	if err != nil {
 		return s, r, err
 	}
@@ -121,7 +121,7 @@ func (t *track) addFinish() (done func()) {
 // moved gives session.ErrGenMoved instead of err where the session is not what it was in s any
 // more: then what failed may be gone from it.
 func (u *Service) moved(ctx context.Context, s session.Session, err error) error {
-	now, e := u.Sessions.Status(ctx, s.ID)
+	now, e := u.cfg.Sessions.Status(ctx, s.ID)
 	switch {
 	case e != nil:
 		return errors.Join(err, e)
@@ -137,7 +137,7 @@ func (u *Service) saveCheckpoint(ctx context.Context, s session.Session, r prefi
 	if err != nil {
 		return err
 	}
-	return u.Catalog.Update(ctx, func(tx catalog.Tx) error {
+	return u.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error {
 		if _, open, err := catalog.Reservations.Find(tx, catalog.Number(s.ID)); err != nil || !open {
 			return err // it has ended meanwhile, and its states are forgotten
 		}
@@ -149,7 +149,7 @@ func (u *Service) saveCheckpoint(ctx context.Context, s session.Session, r prefi
 // from their beginning, so that the store checks each against the CRC of the buffers that were
 // written.
 func (u *Service) hashRange(ctx context.Context, s session.Session, r *prefixHash, to int64) error {
-	entries, err := u.Sessions.Entries(ctx, s.ID, session.Range{Off: r.off, End: to}, 0)
+	entries, err := u.cfg.Sessions.Entries(ctx, s.ID, session.Range{Off: r.off, End: to}, 0)
 	if err != nil {
 		return err
 	}
@@ -161,7 +161,7 @@ func (u *Service) hashRange(ctx context.Context, s session.Session, r *prefixHas
 		return err
 	}
 	from, end := entries[0].Off, entries[len(entries)-1].End
-	body, err := u.Blobs.Read(ctx, extents, 0, end-from)
+	body, err := u.cfg.Blobs.Read(ctx, extents, 0, end-from)
 	if err != nil {
 		return err
 	}
@@ -211,7 +211,7 @@ func (u *Service) waitForDigest(ctx context.Context, was session.Session, length
 	defer t.addFinish()()
 	for tries := 0; ; tries++ {
 		if s = was; tries > 0 {
-			if s, err = u.Sessions.Status(ctx, id); err != nil {
+			if s, err = u.cfg.Sessions.Status(ctx, id); err != nil {
 				return sum, s, err
 			}
 		}

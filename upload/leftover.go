@@ -97,7 +97,7 @@ func (u *Service) reclaim(ctx context.Context, place string, l leftover) (leftov
 	defer u.tracks.release(t)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s, err := u.Sessions.Status(ctx, l.id)
+	s, err := u.cfg.Sessions.Status(ctx, l.id)
 	switch {
 	case err != nil && !errors.Is(err, session.ErrNotFound):
 		return l, err
@@ -116,7 +116,7 @@ func (u *Service) reclaim(ctx context.Context, place string, l leftover) (leftov
 			}
 		}
 	}
-	entries, err := u.Sessions.Entries(ctx, l.id, session.All(), 0)
+	entries, err := u.cfg.Sessions.Entries(ctx, l.id, session.All(), 0)
 	if err != nil {
 		return l, err
 	}
@@ -131,9 +131,9 @@ func (u *Service) reclaim(ctx context.Context, place string, l leftover) (leftov
 		}
 	}
 	if keep == nil {
-		err = u.Blobs.Delete(ctx, place)
+		err = u.cfg.Blobs.Delete(ctx, place)
 	} else {
-		err = u.Blobs.Trim(ctx, place, keep)
+		err = u.cfg.Blobs.Trim(ctx, place, keep)
 	}
 	if err != nil {
 		return l, err
@@ -146,7 +146,7 @@ func (u *Service) reclaim(ctx context.Context, place string, l leftover) (leftov
 func (u *Service) reclaimEnded(ctx context.Context, place string, l leftover) (leftover, error) {
 	var row catalog.Place
 	var keep []catalog.Extent
-	err := u.Catalog.View(ctx, func(r catalog.Reader) (err error) {
+	err := u.cfg.Catalog.View(ctx, func(r catalog.Reader) (err error) {
 		keep = nil
 		if row, _, err = catalog.Places.Find(r, catalog.Name(place)); err != nil || row.Refs != 1 {
 			return err
@@ -166,9 +166,9 @@ func (u *Service) reclaimEnded(ctx context.Context, place string, l leftover) (l
 	switch {
 	case err != nil:
 	case row.Refs == 0:
-		err = u.Blobs.Delete(ctx, place)
+		err = u.cfg.Blobs.Delete(ctx, place)
 	case keep != nil:
-		err = u.Blobs.Trim(ctx, place, keep)
+		err = u.cfg.Blobs.Trim(ctx, place, keep)
 	}
 	if err != nil {
 		return l, err
@@ -178,7 +178,7 @@ func (u *Service) reclaimEnded(ctx context.Context, place string, l leftover) (l
 
 // withdraw forgets what is recorded of r, whose bytes are garbage then.
 func (u *Service) withdraw(ctx context.Context, id session.SessionID, r session.Range) (session.Session, error) {
-	s, dropped, err := u.Sessions.Drop(ctx, id, r, u.recut)
+	s, dropped, err := u.cfg.Sessions.Drop(ctx, id, r, u.recut)
 	if err != nil || placeGen(s) == 0 {
 		return s, err
 	}
@@ -216,20 +216,7 @@ func (k *sink) Undo(rest []session.Range) {
 	k.undone = true
 	place, err := k.w.Undo(rest)
 	if err != nil {
-		k.u.Log.Warn("giving back what a failed put has written", "session", k.s.ID, "err", err)
+		k.u.cfg.Log.Warn("giving back what a failed put has written", "session", k.s.ID, "err", err)
 	}
 	k.u.leave(place, k.s.ID, placeGen(k.s))
-}
-
-// placesOf lists the distinct places of extents.
-func placesOf(extents []catalog.Extent) []string {
-	var out []string
-	seen := map[string]bool{}
-	for _, e := range extents {
-		if e.Place != "" && !seen[e.Place] {
-			seen[e.Place] = true
-			out = append(out, e.Place)
-		}
-	}
-	return out
 }

@@ -116,7 +116,7 @@ func (n *orderedBody) SetReadDeadline(at time.Time) error {
 // Read implements io.Reader.
 func (n *orderedBody) Read(p []byte) (int, error) {
 	n.waitForHash()
-	began := time.Now()
+	began := n.t.now()
 	n.t.mu.Lock()
 	n.readSince = began
 	n.t.mu.Unlock()
@@ -124,7 +124,7 @@ func (n *orderedBody) Read(p []byte) (int, error) {
 	n.t.mu.Lock()
 	defer n.t.mu.Unlock()
 	if n.readSince = (time.Time{}); n.atHash() {
-		n.t.pace.read(k, began, time.Now())
+		n.t.pace.read(k, began, n.t.now())
 	}
 	return k, err
 }
@@ -136,7 +136,7 @@ func (n *orderedBody) waitForHash() {
 		if !hold {
 			return
 		}
-		began := time.Now()
+		began := n.t.now()
 		look := time.NewTimer(paceWindow / 10)
 		select {
 		case <-changed:
@@ -145,7 +145,7 @@ func (n *orderedBody) waitForHash() {
 			n.neverWaits = true
 		}
 		look.Stop()
-		n.waited += time.Since(began)
+		n.waited += n.t.now().Sub(began)
 	}
 }
 
@@ -158,7 +158,7 @@ func (n *orderedBody) mustWait() (changed <-chan struct{}, hold bool) {
 	}
 	for _, o := range n.t.puts {
 		if o.atHash() && o.at.Off < n.at.Off {
-			return n.t.changed, o.readSince.IsZero() || time.Since(o.readSince) < maxFirstRead
+			return n.t.changed, o.readSince.IsZero() || n.t.now().Sub(o.readSince) < maxFirstRead
 		}
 	}
 	return nil, false

@@ -22,7 +22,7 @@ func (l link) Read(p []byte) (int, error) {
 
 // orderedBodies are puts of a GiB each on one session, whose hash cursor is at the first.
 func orderedBodies(links ...io.Reader) (t *track, all []*orderedBody) {
-	t = &track{loaded: true, changed: make(chan struct{})}
+	t = &track{now: time.Now, loaded: true, changed: make(chan struct{})}
 	for i, l := range links {
 		n := newBody(l, Put{})
 		t.order(n, session.Range{Off: int64(i) << 30, End: int64(i+1) << 30})

@@ -24,7 +24,7 @@ func (u *Service) PutChunk(ctx context.Context, c access.Caller, id session.Sess
 	k := u.newSink(ctx, c, body, p)
 	defer k.close()
 	k.chunk, k.from = true, idx
-	err := u.Sessions.PutChunk(ctx, id, idx, k.in, k)
+	err := u.cfg.Sessions.PutChunk(ctx, id, idx, k.in, k)
 	return k.end(err, err == nil)
 }
 
@@ -36,7 +36,7 @@ func (u *Service) PutRange(ctx context.Context, c access.Caller, id session.Sess
 	defer k.close()
 	k.from = off
 	whole := p.SHA256 != nil || p.CRC32C != nil || p.Whole
-	n, err = u.Sessions.PutAt(ctx, id, off, p.Length, k.in, k, whole)
+	n, err = u.cfg.Sessions.PutAt(ctx, id, off, p.Length, k.in, k, whole)
 	return n, k.end(err, n > 0)
 }
 
@@ -45,7 +45,7 @@ func (u *Service) most(s session.Session) int64 {
 	if s.BytesExpected >= 0 {
 		return s.BytesExpected
 	}
-	return min(s.ChunkSize*u.Config.Limits.MaxChunks, u.Config.Limits.MaxBytes)
+	return min(s.ChunkSize*u.cfg.Limits.MaxChunks, u.cfg.Limits.MaxBytes)
 }
 
 // Admit implements session.Admitter: the first of the two decisions about the caller. It refuses
@@ -154,13 +154,13 @@ func (u *Service) lost(ctx context.Context, id session.SessionID, r session.Rang
 	ctx = context.WithoutCancel(ctx)
 	// An end takes the pieces and their places away, and fences what runs: what has become of the
 	// session is the answer then.
-	if s, e := u.Sessions.Settled(ctx, id); e == nil && s.State.Ended() {
+	if s, e := u.cfg.Sessions.Settled(ctx, id); e == nil && s.State.Ended() {
 		return s.State.Err()
 	}
 	if !lost {
 		return err
 	}
-	u.Log.Error("recorded bytes are lost; they will be asked for again", "session", id, "from", r.Off, "err", err)
+	u.cfg.Log.Error("recorded bytes are lost; they will be asked for again", "session", id, "from", r.Off, "err", err)
 	if e := u.dropLost(ctx, id, r); e != nil {
 		return errors.Join(err, e)
 	}
@@ -174,7 +174,7 @@ func (u *Service) recut(ctx context.Context, e session.Entry, rest session.Range
 	if err != nil {
 		return nil, err
 	}
-	body, err := u.Blobs.Read(ctx, []catalog.Extent{p.extent(e.Range)}, 0, e.Len())
+	body, err := u.cfg.Blobs.Read(ctx, []catalog.Extent{p.extent(e.Range)}, 0, e.Len())
 	if err != nil {
 		return nil, err
 	}

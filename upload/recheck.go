@@ -50,7 +50,7 @@ func (u *Service) ensureChecked(ctx context.Context, s session.Session, policy b
 			if !waited {
 				return s, nil
 			}
-			return u.Sessions.Status(ctx, s.ID)
+			return u.cfg.Sessions.Status(ctx, s.ID)
 		}
 		select {
 		case <-changed:
@@ -95,7 +95,7 @@ func (u *Service) dropLost(ctx context.Context, id session.SessionID, r session.
 }
 
 func (u *Service) drop(ctx context.Context, id session.SessionID, r session.Range, policy blob.CheckPolicy) error {
-	entries, err := u.Sessions.Entries(ctx, id, r, 0)
+	entries, err := u.cfg.Sessions.Entries(ctx, id, r, 0)
 	if errors.Is(err, session.ErrNotFound) {
 		return nil
 	}
@@ -105,7 +105,7 @@ func (u *Service) drop(ctx context.Context, id session.SessionID, r session.Rang
 	for _, e := range entries {
 		p, err := decodePiece(e.Note)
 		if err == nil {
-			err = u.Blobs.Check(ctx, p.extent(e.Range), policy)
+			err = u.cfg.Blobs.Check(ctx, p.extent(e.Range), policy)
 		}
 		if err == nil {
 			continue
@@ -113,8 +113,8 @@ func (u *Service) drop(ctx context.Context, id session.SessionID, r session.Rang
 		if !errors.Is(err, blob.ErrCorrupt) && !errors.Is(err, blob.ErrMissing) && !errors.Is(err, errNote) {
 			return err
 		}
-		u.Log.Warn("a recorded piece is lost and will be asked for again", "session", id, "from", e.Off, "bytes", e.Len(), "err", err)
-		if _, err := u.Sessions.DropEntry(ctx, id, e); err != nil {
+		u.cfg.Log.Warn("a recorded piece is lost and will be asked for again", "session", id, "from", e.Off, "bytes", e.Len(), "err", err)
+		if _, err := u.cfg.Sessions.DropEntry(ctx, id, e); err != nil {
 			return err
 		}
 	}

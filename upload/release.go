@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"sluice/access"
 	"sluice/catalog"
@@ -18,7 +17,7 @@ func (u *Service) Abort(ctx context.Context, c access.Caller, id session.Session
 		return err
 	}
 	defer u.tracks.forget(id)
-	return u.Sessions.Abort(ctx, id, u.Release)
+	return u.cfg.Sessions.Abort(ctx, id, u.Release)
 }
 
 // Release is the upload's part of an abort: the reservation is given back and the bytes are marked
@@ -35,7 +34,7 @@ func (u *Service) Expire(ctx context.Context, sealed []session.Session) (ended b
 func (u *Service) release(ctx context.Context, sealed []session.Session, to session.State, event catalog.EventType) (ended bool, err error) {
 	places := make([][]string, len(sealed))
 	for i, s := range sealed {
-		entries, err := u.Sessions.Entries(ctx, s.ID, session.All(), 0)
+		entries, err := u.cfg.Sessions.Entries(ctx, s.ID, session.All(), 0)
 		if err != nil {
 			return false, err
 		}
@@ -47,10 +46,10 @@ func (u *Service) release(ctx context.Context, sealed []session.Session, to sess
 				extents = append(extents, p.extent(e.Range))
 			}
 		}
-		places[i] = placesOf(extents)
+		places[i] = catalog.Content{Extents: extents}.Places()
 	}
 	at := u.moment()
-	err = u.Catalog.Update(ctx, func(tx catalog.Tx) error {
+	err = u.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error {
 		for i, s := range sealed {
 			if err := tx.EndSession(s.ID, s.Gen, to); err != nil {
 				return err
@@ -90,14 +89,14 @@ func unknown(err error) error {
 
 // endedFor is how long the ended sessions of an owner count together, in running time: as long as
 // one is remembered.
-const endedFor = 48 * time.Hour
+const endedFor = session.KeepEnded
 
 // ended counts the sessions of an owner that were aborted or have expired since a moment of the
 // running time, in ms.
 type ended struct{ since, n int64 }
 
 func (u *Service) countEnded(sessions []session.Session) {
-	now := u.Sessions.Running()
+	now := u.cfg.Sessions.Running()
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, s := range sessions {
@@ -116,7 +115,7 @@ func (u *Service) mayEnd(owner string) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	e := u.ended[owner]
-	if most := u.Config.Limits.MaxEnded; most > 0 && e.n >= most && u.Sessions.Running()-e.since < endedFor.Milliseconds() {
+	if most := u.cfg.Limits.MaxEnded; most > 0 && e.n >= most && u.cfg.Sessions.Running()-e.since < endedFor.Milliseconds() {
 		return fmt.Errorf("%w: %d of yours within %s", ErrTooManyEnded, e.n, endedFor)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 	"sluice/access"
 	"sluice/blob"
 	"sluice/catalog"
+	"sluice/internal/system"
 	"sluice/session"
 )
 
@@ -46,7 +48,7 @@ func DefaultLimits() Limits {
 	}
 }
 
-// Config is what a Service works with; every field but Room and Log is needed.
+// Config is what a Service works with; all of it up to Limits is needed.
 type Config struct {
 	Sessions *session.Service
 	Catalog  catalog.Store
@@ -58,13 +60,17 @@ type Config struct {
 	// they are not in their place. It is asked often.
 	Room func() error
 	Log  *slog.Logger
+	// Rand is where ids come from, and Stopwatch the clock by which puts of a session wait for each
+	// other (nil: the machine's).
+	Rand      io.Reader
+	Stopwatch session.Clock
 }
 
 // Service carries out the uploads_* operations. It is safe for concurrent use, by any number of
 // callers and beside other Services on the same stores. Close it to stop what it does in the
 // background.
 type Service struct {
-	Config
+	cfg    Config
 	stop   context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -91,24 +97,30 @@ func New(cfg Config) *Service {
 	if cfg.Room == nil {
 		cfg.Room = func() error { return nil }
 	}
+	if cfg.Rand == nil {
+		cfg.Rand = system.Random{}
+	}
+	if cfg.Stopwatch == nil {
+		cfg.Stopwatch = system.Clock{}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Service{
-		Config: cfg, stop: ctx, cancel: cancel,
+		cfg: cfg, stop: ctx, cancel: cancel,
 		creating:  map[session.SessionID]struct{}{},
 		hashSlots: hashSlots{free: 2},
-		tracks:    tracks{all: map[session.SessionID]*track{}},
+		tracks:    tracks{now: cfg.Stopwatch.Now, all: map[session.SessionID]*track{}},
 		coming:    map[string]coming{}, ended: map[string]ended{}, left: map[string]leftover{}, leavings: make(chan struct{}, 1),
 	}
 }
+
+// Limits are what clients may ask for.
+func (u *Service) Limits() Limits { return u.cfg.Limits }
 
 // Close stops hashing and checking in the background and waits for it. What it had done is kept.
 func (u *Service) Close() {
 	u.cancel()
 	u.wg.Wait()
 }
-
-// Limits gives the limits that are in force.
-func (u *Service) Limits() Limits { return u.Config.Limits }
 
 // Active reports whether bytes are being written under this id although no session has it: a create
 // in one request.
@@ -121,13 +133,13 @@ func (u *Service) Active(id session.SessionID) bool {
 
 // loadOwn loads a session for its creator. Only a request that is not refused counts as activity.
 func (u *Service) loadOwn(ctx context.Context, c access.Caller, id session.SessionID, a access.Action, touch bool) (session.Session, note, error) {
-	s, err := u.Sessions.Status(ctx, id)
+	s, err := u.cfg.Sessions.Status(ctx, id)
 	if err != nil {
 		return s, note{}, err
 	}
 	n, err := u.decide(ctx, c, s, a)
 	if err == nil && touch {
-		s, err = u.Sessions.Touch(ctx, s)
+		s, err = u.cfg.Sessions.Touch(ctx, s)
 	}
 	return s, n, err
 }
@@ -142,13 +154,13 @@ func (u *Service) decide(ctx context.Context, c access.Caller, s session.Session
 	if err != nil {
 		return n, fmt.Errorf("session %s: %w", s.ID, err)
 	}
-	return n, u.Catalog.View(ctx, func(r catalog.Reader) error { return u.allow(r, c, a, n.Capsule) })
+	return n, u.cfg.Catalog.View(ctx, func(r catalog.Reader) error { return u.allow(r, c, a, n.Capsule) })
 }
 
 // allow asks whether the creator of a session may still act on it in its capsule. He knows that it
 // exists.
 func (u *Service) allow(r catalog.Reader, c access.Caller, a access.Action, capsule string) error {
-	_, err := access.Allow(r, c, a, capsule, u.Clock.Now())
+	_, err := access.Allow(r, c, a, capsule, u.cfg.Clock.Now())
 	if errors.Is(err, catalog.ErrNotFound) {
 		return fmt.Errorf("%w: you have no role in capsule %s any more", access.ErrForbidden, capsule)
 	}
@@ -157,5 +169,5 @@ func (u *Service) allow(r catalog.Reader, c access.Caller, a access.Action, caps
 
 // moment is now, on both clocks.
 func (u *Service) moment() catalog.Moment {
-	return catalog.Moment{Now: u.Clock.Now(), Running: u.Sessions.Running()}
+	return catalog.Moment{Now: u.cfg.Clock.Now(), Running: u.cfg.Sessions.Running()}
 }

@@ -40,6 +40,16 @@ type world struct {
 	access   *access.Service
 	me       access.Caller
 	stranger access.Caller
+	// Room is upload.Config.Room; nil: there is room.
+	Room func() error
+}
+
+// room is Room as it is by now.
+func (w *world) room() error {
+	if w.Room == nil {
+		return nil
+	}
+	return w.Room()
 }
 
 type clock struct{}
@@ -96,7 +106,7 @@ func (w *world) restart() {
 	var err error
 	w.sessions, err = session.New(w.t.Context(), w.stores.Sessions(), upload.EngineConfig(session.Config{TTL: time.Hour}))
 	w.check(err)
-	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: w.blobs, Clock: clock{}, Limits: limits()})
+	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: w.blobs, Clock: clock{}, Limits: limits(), Room: w.room})
 }
 
 // quota bounds capsule default, in bytes; 0: not at all.

@@ -103,7 +103,7 @@ func (k *sink) close() {
 			k.Undo(nil) // others have taken its bytes over: what of them is left shows later
 		}
 		if err := k.w.Close(); err != nil {
-			k.u.Log.Warn("closing a place failed", "session", k.s.ID, "err", err)
+			k.u.cfg.Log.Warn("closing a place failed", "session", k.s.ID, "err", err)
 		}
 	}
 }
@@ -138,7 +138,7 @@ func (k *sink) open() (err error) {
 		if err := k.u.hasRoom(); err != nil {
 			return err
 		}
-		k.w, err = k.u.Blobs.Writer(k.ctx, k.s.ID, placeGen(k.s), whole(k.s))
+		k.w, err = k.u.cfg.Blobs.Writer(k.ctx, k.s.ID, placeGen(k.s), whole(k.s))
 	}
 	return err
 }
@@ -213,7 +213,7 @@ func (k *sink) VerifyAt(p []byte, off int64) error {
 
 // conflict says why recorded bytes differ from the put's: they are others, or they have rotted.
 func (k *sink) conflict(r session.Range) error {
-	entries, err := k.u.Sessions.Entries(k.ctx, k.s.ID, r, 0)
+	entries, err := k.u.cfg.Sessions.Entries(k.ctx, k.s.ID, r, 0)
 	if err != nil {
 		return err
 	}
@@ -224,7 +224,7 @@ func (k *sink) conflict(r session.Range) error {
 		if err != nil {
 			return err
 		}
-		if err := k.u.Blobs.Check(k.ctx, p.extent(e.Range), blob.CheckAll); err != nil {
+		if err := k.u.cfg.Blobs.Check(k.ctx, p.extent(e.Range), blob.CheckAll); err != nil {
 			return err
 		}
 	}
@@ -244,7 +244,7 @@ func (k *sink) readBack(r session.Range) error {
 		k.back.Close()
 		k.back = nil
 	}
-	entries, err := k.u.Sessions.Entries(k.ctx, k.s.ID, session.Range{Off: r.Off, End: r.Off + 2*k.s.ChunkSize + window}, 0)
+	entries, err := k.u.cfg.Sessions.Entries(k.ctx, k.s.ID, session.Range{Off: r.Off, End: r.Off + 2*k.s.ChunkSize + window}, 0)
 	if err != nil {
 		return err
 	}
@@ -262,7 +262,7 @@ func (k *sink) readBack(r session.Range) error {
 	}
 	first := entries[0].Off
 	k.backAt, k.backEnd = r.Off, entries[len(entries)-1].End
-	k.back, err = k.u.Blobs.Read(k.ctx, extents, r.Off-first, k.backEnd-r.Off)
+	k.back, err = k.u.cfg.Blobs.Read(k.ctx, extents, r.Off-first, k.backEnd-r.Off)
 	return err
 }
 
@@ -296,7 +296,7 @@ func (k *sink) Commit(ctx context.Context, r session.Range) ([]byte, error) {
 // may have been taken away meanwhile.
 func (k *sink) allowed(ctx context.Context) error {
 	k.asked = true
-	return k.u.Catalog.View(ctx, func(r catalog.Reader) error { return k.u.allow(r, k.c, access.Write, k.capsule) })
+	return k.u.cfg.Catalog.View(ctx, func(r catalog.Reader) error { return k.u.allow(r, k.c, access.Write, k.capsule) })
 }
 
 // over is the end of a put that went well, also of one whose bytes were all there already, so that

@@ -24,11 +24,11 @@ func (u *Service) Status(ctx context.Context, c access.Caller, id session.Sessio
 
 // view adds to a session what its note and its outcome say.
 func (u *Service) view(ctx context.Context, s session.Session, n note) (Upload, error) {
-	up := Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, Idem: n.Idem}
+	up := Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, IdemKey: n.Idem}
 	if s.State != session.Finished {
 		return up, nil
 	}
-	err := u.Catalog.View(ctx, func(r catalog.Reader) error {
+	err := u.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
 		out, m, err := outcome(r, s.ID)
 		if errors.Is(err, catalog.ErrNotFound) {
 			up.Deleted = true
@@ -58,7 +58,7 @@ func outcome(r catalog.Reader, id session.SessionID) (out catalog.Outcome, m cat
 // left out, so a page may be short and still have a next one.
 func (u *Service) List(ctx context.Context, c access.Caller, cursor string, limit int) (page []Upload, next string, err error) {
 	q := session.Query{Owner: &c.Principal, State: session.Open, After: cursor, Limit: limit}
-	sessions, next, err := u.Sessions.List(ctx, q)
+	sessions, next, err := u.cfg.Sessions.List(ctx, q)
 	if err != nil {
 		return nil, "", err
 	}
@@ -67,7 +67,7 @@ func (u *Service) List(ctx context.Context, c access.Caller, cursor string, limi
 		if err != nil {
 			return nil, "", err
 		}
-		err = u.Catalog.View(ctx, func(r catalog.Reader) error { return u.allow(r, c, access.Read, n.Capsule) })
+		err = u.cfg.Catalog.View(ctx, func(r catalog.Reader) error { return u.allow(r, c, access.Read, n.Capsule) })
 		if errors.Is(err, access.ErrForbidden) {
 			continue
 		}
@@ -80,7 +80,7 @@ func (u *Service) List(ctx context.Context, c access.Caller, cursor string, limi
 		if s.State.Ended() {
 			continue // while its pieces were checked
 		}
-		page = append(page, Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, Idem: n.Idem})
+		page = append(page, Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, IdemKey: n.Idem})
 	}
 	return page, next, nil
 }
@@ -98,7 +98,7 @@ func (u *Service) ChunkCRCs(ctx context.Context, c access.Caller, id session.Ses
 }
 
 func (u *Service) chunkCRCs(ctx context.Context, s session.Session) ([]ChunkCRC, error) {
-	entries, err := u.Sessions.Entries(ctx, s.ID, session.All(), 0)
+	entries, err := u.cfg.Sessions.Entries(ctx, s.ID, session.All(), 0)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"sync"
+	"time"
 
 	"sluice/blob"
 	"sluice/catalog"
@@ -19,6 +20,7 @@ import (
 // catalog's saved states, so that a track may be forgotten at any time.
 type track struct {
 	id   session.SessionID
+	now  func() time.Time
 	refs int           // under tracks.mu
 	idle *list.Element // in tracks.idle while nobody works on it
 
@@ -47,6 +49,8 @@ type prefixHash struct {
 
 // tracks holds the sessions being worked on, and those that were last, for the next request.
 type tracks struct {
+	now func() time.Time // by which puts wait for each other
+
 	mu   sync.Mutex
 	all  map[session.SessionID]*track
 	idle list.List // of *track, the longest unused first
@@ -60,7 +64,7 @@ func (ts *tracks) hold(id session.SessionID) *track {
 	defer ts.mu.Unlock()
 	t := ts.all[id]
 	if t == nil {
-		t = &track{id: id, changed: make(chan struct{})}
+		t = &track{id: id, now: ts.now, changed: make(chan struct{})}
 		ts.all[id] = t
 	}
 	ts.use(t)
@@ -156,7 +160,7 @@ func (u *Service) loadCheckpoint(ctx context.Context, s session.Session) (prefix
 			best.off, state = off, b
 		}
 	}
-	entries, err := u.Sessions.Entries(ctx, s.ID, prefix, 0)
+	entries, err := u.cfg.Sessions.Entries(ctx, s.ID, prefix, 0)
 	if err != nil {
 		return best, err
 	}
@@ -167,7 +171,7 @@ func (u *Service) loadCheckpoint(ctx context.Context, s session.Session) (prefix
 		}
 		consider(p.Hashed, p.Gen, p.State)
 	}
-	err = u.Catalog.View(ctx, func(r catalog.Reader) error {
+	err = u.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
 		for st, err := range catalog.CheckpointsBack(r, uint64(s.ID)) {
 			if err != nil {
 				return err

@@ -36,7 +36,7 @@ type Upload struct {
 	session.Session
 	Capsule string
 	Meta    catalog.Meta
-	Idem    string // as the client gave it (Session.Idem is the engine's)
+	IdemKey string // as the client gave it; Session.Idem has the capsule in it
 	// Memory is what a finished session became; Deleted if that is gone or in the trash.
 	Memory  catalog.MemoryID
 	Deleted bool

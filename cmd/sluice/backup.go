@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -138,7 +139,7 @@ func (c *backupCmd) salvage(e *env, dir string, log *slog.Logger, tell backup.Pr
 		return res, err
 	}
 	defer func() { err = errors.Join(err, blobs.Close()) }()
-	id, err := backup.Identity(f.FS, f.Path)
+	id, err := backup.Identity(f.FS, f.Path, rand.Reader)
 	if err != nil {
 		return res, err
 	}
@@ -165,7 +166,7 @@ func (d *data) source(hold func() func(), log *slog.Logger) (backup.Source, erro
 	if err := d.look(); err != nil {
 		return backup.Source{}, err
 	}
-	id, err := backup.Identity(d.folder.FS, d.folder.Path)
+	id, err := backup.Identity(d.folder.FS, d.folder.Path, rand.Reader)
 	return backup.Source{
 		ID: id,
 		Freeze: func(ctx context.Context) (backup.Frozen, error) {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"sluice/catalog"
+	"sluice/internal/system"
 	"sluice/keeper"
 	"sluice/store/folder"
 	"sluice/store/localblob"
@@ -130,7 +131,7 @@ func (c *checkCmd) run(e *env, meta *pebblemeta.DB, blobs *localblob.Store, know
 	defer p.close()
 	defer p.end("check")
 	return keeper.Check(e.ctx, keeper.CheckConfig{
-		Sessions: meta.Sessions(), Catalog: meta.Catalog(), Blobs: blobs, Clock: systemClock{}, Repair: c.Repair,
+		Sessions: meta.Sessions(), Catalog: meta.Catalog(), Blobs: blobs, Clock: system.Clock{}, Repair: c.Repair,
 		Found:      func(f keeper.Finding) { c.tell(e, f) },
 		Progress:   func(done, total int64) { p.set("check", done, total) },
 		File:       c.file,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"io"
@@ -42,7 +43,7 @@ func (c *getCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	g := &getter{e: e, c: c, client: client, bars: newProgress(e)}
+	g := &getter{e: e, c: c, client: client, bars: newProgress(e), pace: backoff.New(time.Now, rand.Reader)}
 	g.log = newMessages(g.bars)
 	if c.Parallel != nil {
 		g.parallel = *c.Parallel
@@ -83,7 +84,7 @@ type getter struct {
 	client *api.Client
 	bars   *progress
 	log    *slog.Logger
-	pace   backoff.Shared
+	pace   *backoff.Shared
 	// parallel is how many requests run at a time; 0: as many as the link gives most with.
 	parallel int
 
@@ -124,7 +125,7 @@ func (g *getter) file(m api.Memory, dest string) error {
 	}
 	begun := false
 	err = download.Get(g.e.ctx, download.Request{
-		Source: src, Dest: dest, New: !there, Parallel: g.parallel, Patience: g.c.Patience, Pace: &g.pace, Log: g.log,
+		Source: src, Dest: dest, New: !there, Parallel: g.parallel, Patience: g.c.Patience, Pace: g.pace, Log: g.log,
 		Progress: func(done, total int64) {
 			if !begun && done > 0 && done < total {
 				g.log.Info("going on", "file", dest, "bytes_there", done, "bytes", total)

@@ -214,7 +214,7 @@ func (g *getter) ask(request func(context.Context) error) error {
 			continue
 		}
 		select {
-		case <-time.After(min(max(backoff.Pause(failed), after), left)):
+		case <-time.After(min(max(g.pace.Pause(failed), after), left)):
 		case <-g.e.ctx.Done():
 			return errStopped
 		}

@@ -218,7 +218,7 @@ func (p *putter) done(f sender.File, tell func(), err error) {
 	default:
 		p.useless = p.useless || errors.Is(err, sender.ErrServer)
 		p.failed = true
-		p.e.failOf(f.Disk, ofCapsule(p.sender.Capsule, err))
+		p.e.failOf(f.Disk, ofCapsule(p.sender.Capsule(), err))
 	}
 }
 

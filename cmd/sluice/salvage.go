@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 
 	"sluice/backup"
 	"sluice/catalog"
+	"sluice/internal/system"
 	"sluice/keeper"
 	"sluice/store/folder"
 	"sluice/store/localblob"
@@ -123,7 +125,7 @@ func (s *salvage) make(next folder.Half) (sum keeper.Summary, err error) {
 	}
 	defer func() { err = errors.Join(err, blobs.Close()) }()
 	rescue.Content = blobs
-	if err := rescue.Settle(s.e.ctx, meta.Sessions(), meta.Catalog(), systemClock{}); err != nil {
+	if err := rescue.Settle(s.e.ctx, meta.Sessions(), meta.Catalog(), system.Clock{}, rand.Reader); err != nil {
 		return sum, err
 	}
 	return s.run(s.e, meta, blobs, func(string) bool { return false })
@@ -162,7 +164,7 @@ func (r *rejoining) settle(f *folder.Folder) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, meta.Close()) }()
-	if err := r.rescue.Settle(r.e.ctx, meta.Sessions(), meta.Catalog(), systemClock{}); err != nil {
+	if err := r.rescue.Settle(r.e.ctx, meta.Sessions(), meta.Catalog(), system.Clock{}, rand.Reader); err != nil {
 		return err
 	}
 	blobs, err := localblob.Open(f.Content.Path, localblob.Options{Log: log, ReadOnly: true})
@@ -170,7 +172,7 @@ func (r *rejoining) settle(f *folder.Folder) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, blobs.Close()) }()
-	_, err = keeper.Check(r.e.ctx, keeper.CheckConfig{Sessions: meta.Sessions(), Catalog: meta.Catalog(), Blobs: blobs, Clock: systemClock{}, Repair: true, Found: r.found})
+	_, err = keeper.Check(r.e.ctx, keeper.CheckConfig{Sessions: meta.Sessions(), Catalog: meta.Catalog(), Blobs: blobs, Clock: system.Clock{}, Repair: true, Found: r.found})
 	return err
 }
 

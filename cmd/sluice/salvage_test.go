@@ -19,6 +19,7 @@ import (
 	"sluice/access"
 	"sluice/api"
 	"sluice/catalog"
+	"sluice/internal/system"
 	"sluice/session"
 	"sluice/store/folder"
 	"sluice/store/localblob"
@@ -209,7 +210,7 @@ func TestTheListOfSessionsSaysWhatItLacks(t *testing.T) {
 func (w *wrecked) asAdmin(t *testing.T, do func(who *access.Service, admin access.Caller) error) {
 	t.Helper()
 	d := w.openData(t, w.data)
-	who := access.New(d.meta.Catalog(), systemClock{}, func() int64 { return 1 }, nil)
+	who := access.New(d.meta.Catalog(), system.Clock{}, func() int64 { return 1 }, nil)
 	secret, err := os.ReadFile(filepath.Join(w.data, "admin-token"))
 	if err != nil {
 		t.Fatal(err)

@@ -21,6 +21,7 @@ import (
 	"sluice/internal/budget"
 	"sluice/internal/direct"
 	"sluice/internal/durable"
+	"sluice/internal/system"
 	"sluice/keeper"
 	"sluice/memories"
 	"sluice/session"
@@ -45,11 +46,6 @@ type serveCmd struct {
 	DrainTimeout    time.Duration `default:"30s" env:"SLUICE_DRAIN_TIMEOUT" help:"How long running requests get after SIGTERM."`
 	Verbose         bool          `short:"v" help:"Log every request."`
 }
-
-// systemClock is the wall clock.
-type systemClock struct{}
-
-func (systemClock) Now() time.Time { return time.Now() }
 
 // Run serves until a signal, then drains.
 func (c *serveCmd) Run(e *env) error {
@@ -149,7 +145,7 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error), 
 	if err != nil {
 		return s, err
 	}
-	clock := systemClock{}
+	clock := system.Clock{}
 	engine, err := session.New(ctx, s.meta.Sessions(), upload.EngineConfig(session.Config{TTL: c.SessionTTL, MinPiece: 4 << 10, States: b.States, Clock: clock, MaxLarge: b.Large, Buffers: s.blobs.Buffers()}))
 	if err != nil {
 		return s, err

@@ -20,6 +20,7 @@ import (
 
 	"sluice/access"
 	"sluice/catalog"
+	"sluice/internal/system"
 	"sluice/session"
 	"sluice/upload"
 )
@@ -156,7 +157,7 @@ func (s *server) admin(t *testing.T, data string) access.Caller {
 	if err != nil {
 		t.Fatal(err)
 	}
-	who, err := access.New(s.meta.Catalog(), systemClock{}, func() int64 { return 0 }, nil).Authenticate(t.Context(), strings.TrimSpace(string(token)))
+	who, err := access.New(s.meta.Catalog(), system.Clock{}, func() int64 { return 0 }, nil).Authenticate(t.Context(), strings.TrimSpace(string(token)))
 	if err != nil {
 		t.Fatal(err)
 	}

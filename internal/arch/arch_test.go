@@ -27,7 +27,7 @@ import (
 // more (its conformance suites). A package without a row fails: add it to the ownership table of
 // the README first.
 var arrows = map[string][]string{
-	"session":                 {},
+	"session":                 {"internal/system"},
 	"session/sessiontest":     {"session"},
 	"session/journal":         {"session", "internal/durable"},
 	"metadata":                {"session", "catalog"},
@@ -36,18 +36,19 @@ var arrows = map[string][]string{
 	"catalog/catalogtest":     {"catalog"},
 	"blob":                    {"session", "catalog"},
 	"blob/blobtest":           {"blob", "session", "catalog"},
-	"access":                  {"catalog"},
-	"upload":                  {"blob", "session", "catalog", "access", "internal/panics"},
-	"memories":                {"blob", "catalog", "access"},
+	"access":                  {"catalog", "internal/system"},
+	"upload":                  {"blob", "session", "catalog", "access", "internal/panics", "internal/system"},
+	"memories":                {"blob", "catalog", "access", "internal/system"},
 	"keeper":                  {"blob", "session", "catalog", "upload", "internal/panics"},
-	"backup":                  {"blob", "session", "catalog", "upload", "internal/durable"},
-	"store/localblob":         {"blob", "session", "catalog", "internal/direct", "internal/durable"},
-	"store/folder":            {"internal/durable"},
+	"backup":                  {"blob", "session", "catalog", "upload", "internal/durable", "internal/system"},
+	"store/localblob":         {"blob", "session", "catalog", "internal/direct", "internal/durable", "internal/system"},
+	"store/folder":            {"internal/durable", "internal/system"},
 	"store/pebblemeta":        {"metadata", "session", "catalog", "internal/durable", "internal/pebblelog"},
-	"api":                     {"blob", "session", "catalog", "access", "upload", "memories", "internal/httpwire"},
-	"sender":                  {"api", "internal/backoff", "internal/concurrency"},
-	"download":                {"session", "session/journal", "internal/backoff", "internal/durable", "internal/concurrency"},
+	"api":                     {"blob", "session", "catalog", "access", "upload", "memories", "internal/httpwire", "internal/system"},
+	"sender":                  {"api", "internal/backoff", "internal/concurrency", "internal/system"},
+	"download":                {"session", "session/journal", "internal/backoff", "internal/durable", "internal/concurrency", "internal/system"},
 	"internal/budget":         {},
+	"internal/system":         {},
 	"internal/direct":         {"internal/durable"},
 	"internal/durable":        {},
 	"internal/httpwire":       {},
@@ -226,6 +227,70 @@ func TestFilesStayReadable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// bigInterfaces have more methods than an interface may: those of an open file.
+var bigInterfaces = []string{"internal/durable.File"}
+
+// An interface has at most eight methods, with those that it takes from others of its package.
+func TestInterfacesStaySmall(t *testing.T) {
+	const most = 8
+	found := 0
+	for _, p := range packages(t) {
+		trees := productTrees(t, p)
+		interfaces := map[string]*ast.InterfaceType{}
+		for _, tree := range trees {
+			ast.Inspect(tree, func(n ast.Node) bool {
+				if spec, ok := n.(*ast.TypeSpec); ok {
+					if i, ok := spec.Type.(*ast.InterfaceType); ok {
+						interfaces[spec.Name.Name] = i
+					}
+				}
+				return true
+			})
+		}
+		for name, i := range interfaces {
+			full := strings.TrimPrefix(p.ImportPath, module) + "." + name
+			n := methods(i, interfaces)
+			if found++; n > most && !slices.Contains(bigInterfaces, full) {
+				t.Errorf("%s has %d methods, and %d are the most: split it, or take the one type that has them", full, n, most)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no interfaces were found")
+	}
+}
+
+// methods counts the methods of an interface, with those of others of its package that it embeds.
+// One from elsewhere counts as one.
+func methods(i *ast.InterfaceType, others map[string]*ast.InterfaceType) (n int) {
+	for _, m := range i.Methods.List {
+		embedded, ours := m.Type.(*ast.Ident)
+		switch {
+		case len(m.Names) > 0:
+			n += len(m.Names)
+		case ours && others[embedded.Name] != nil:
+			n += methods(others[embedded.Name], others)
+		default:
+			n++
+		}
+	}
+	return n
+}
+
+// productTrees parses the files of a package that are no tests.
+func productTrees(t *testing.T, p pkg) map[string]*ast.File {
+	t.Helper()
+	trees := map[string]*ast.File{}
+	for _, name := range p.GoFiles {
+		tree, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		trees[name] = tree
+	}
+	return trees
 }
 
 // held has the packages whose tests leave goroutines behind on purpose: those of a server that died

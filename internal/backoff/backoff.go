@@ -9,7 +9,8 @@ package backoff
 
 import (
 	"context"
-	"math/rand/v2"
+	"encoding/binary"
+	"io"
 	"sync"
 	"time"
 )
@@ -36,9 +37,11 @@ const (
 	Away
 )
 
-// Shared is the back-off of all requests to one server. The zero value lets them go. It is safe for
-// concurrent use.
+// Shared is the back-off of all requests to one server. It is safe for concurrent use.
 type Shared struct {
+	now    func() time.Time
+	random io.Reader
+
 	mu      sync.Mutex
 	running int
 	most    float64 // requests at a time; 0: any number
@@ -48,6 +51,10 @@ type Shared struct {
 	moved   time.Time
 	changed chan struct{} // closed when a request may go that could not
 }
+
+// New makes a Shared that lets all requests go. now tells the time. Pauses differ by what random
+// gives; both are safe for concurrent use.
+func New(now func() time.Time, random io.Reader) *Shared { return &Shared{now: now, random: random} }
 
 // Enter waits until a request may go, for at most d: then it goes nevertheless, as the caller's
 // last attempt. A nil error must be followed by one Exit. Its other errors are ctx's cause.
@@ -59,7 +66,7 @@ func (s *Shared) Enter(ctx context.Context, d time.Duration) error {
 			return context.Cause(ctx)
 		}
 		s.mu.Lock()
-		pause := time.Until(s.until)
+		pause := s.until.Sub(s.now())
 		if last || pause <= 0 && (s.most == 0 || s.running < int(s.most)) {
 			s.running++
 			s.mu.Unlock()
@@ -110,7 +117,7 @@ func (s *Shared) Exit(o Outcome, after time.Duration) {
 }
 
 func (s *Shared) refused(o Outcome, after time.Duration) {
-	now := time.Now()
+	now := s.now()
 	if !now.Before(s.until) { // else it was under way with others that were refused
 		if s.most == 0 {
 			s.most, s.away = float64(s.running+1), o == Away
@@ -120,7 +127,7 @@ func (s *Shared) refused(o Outcome, after time.Duration) {
 		}
 		s.rounds++
 	}
-	pause := Pause(s.rounds - 1)
+	pause := s.Pause(s.rounds - 1)
 	if after > 0 {
 		pause = after
 	}
@@ -130,16 +137,18 @@ func (s *Shared) refused(o Outcome, after time.Duration) {
 }
 
 // Pause is how long to wait after so many failures in a row, no two alike.
-func Pause(failures int) time.Duration {
+func (s *Shared) Pause(failures int) time.Duration {
 	d := min(firstPause<<min(max(failures, 0), 10), longestPause)
-	return d/2 + rand.N(d/2+1)
+	var b [8]byte
+	_, _ = io.ReadFull(s.random, b[:]) // without it the pause is the shortest
+	return d/2 + time.Duration(binary.BigEndian.Uint64(b[:])%uint64(d/2+1))
 }
 
 // Moved notes that something was got or acknowledged.
 func (s *Shared) Moved() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.moved = time.Now()
+	s.moved = s.now()
 }
 
 // Idle is for how long nothing has moved, since began at most.
@@ -149,5 +158,5 @@ func (s *Shared) Idle(began time.Time) time.Duration {
 	if s.moved.After(began) {
 		began = s.moved
 	}
-	return time.Since(began)
+	return s.now().Sub(began)
 }

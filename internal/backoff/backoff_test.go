@@ -2,6 +2,7 @@ package backoff
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"os"
 	"sync"
@@ -58,7 +59,7 @@ func TestAFrontThatRefusesIsAskedAboutAsOftenAsItTakes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := &front{each: 20, window: time.Second, tells: c.tells}
-				var s Shared
+				s := New(time.Now, rand.Reader)
 				var wg sync.WaitGroup
 				began := time.Now()
 				slots := make(chan struct{}, 16)
@@ -89,7 +90,7 @@ func TestAFrontThatRefusesIsAskedAboutAsOftenAsItTakes(t *testing.T) {
 func TestAServerThatIsAwayIsAskedByOneAndThenByAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		back := time.Now().Add(30 * time.Second)
-		var s Shared
+		s := New(time.Now, rand.Reader)
 		var wg sync.WaitGroup
 		var mu sync.Mutex
 		asked, most, now := 0, 0, 0
@@ -127,7 +128,7 @@ func TestAServerThatIsAwayIsAskedByOneAndThenByAll(t *testing.T) {
 
 func TestAWaitEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var s Shared
+		s := New(time.Now, rand.Reader)
 		if err := s.Enter(t.Context(), long); err != nil {
 			t.Fatal(err)
 		}
@@ -151,7 +152,7 @@ func TestAWaitEnds(t *testing.T) {
 
 func TestIdleCountsFromTheLastMove(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var s Shared
+		s := New(time.Now, rand.Reader)
 		began := time.Now()
 		time.Sleep(time.Minute)
 		if d := s.Idle(began); d != time.Minute {

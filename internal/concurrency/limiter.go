@@ -40,9 +40,9 @@ type Limiter struct {
 	est     estimator
 }
 
-// Fixed makes a Limiter of n ≥ 1 requests.
-func Fixed(n int) *Limiter {
-	return &Limiter{now: time.Now, freed: make(chan struct{}), est: estimator{limit: n, max: n}}
+// Fixed makes a Limiter of n ≥ 1 requests. now tells the time.
+func Fixed(n int, now func() time.Time) *Limiter {
+	return &Limiter{now: now, freed: make(chan struct{}), est: estimator{limit: n, max: n}}
 }
 
 // Adaptive makes a Limiter of as many requests as move the most bytes, 1 to max. now tells the

@@ -196,7 +196,7 @@ func TestTroubleHalvesTheLimitOnceForAll(t *testing.T) {
 func TestAFixedNumberStays(t *testing.T) {
 	c := newClock()
 	for _, n := range []int{1, 5} {
-		l := Fixed(n)
+		l := Fixed(n, time.Now)
 		limits := c.ride(t, l, func() link { return link{1000 * mega, 10 * mega, 0} }, mega, 500)
 		l.BackOff()
 		if len(limits) != 1 || limits[0] != n || limit(l) != n {
@@ -207,7 +207,7 @@ func TestAFixedNumberStays(t *testing.T) {
 
 func TestAcquireWaitsAndEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := Fixed(1)
+		l := Fixed(1, time.Now)
 		if err := l.Acquire(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -7,13 +7,13 @@
 package durable
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 )
 
 // FS is a file system. Nothing that its methods do is durable before the file, or the folder whose
@@ -117,8 +117,9 @@ func WriteFile(on FS, path string, data []byte, perm fs.FileMode) error {
 }
 
 func writeFile(on FS, path string, data []byte, perm fs.FileMode) error {
-	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."+rand.Text())
-	f, err := on.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	f, temp, err := createFirst(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."), func(name string) (File, error) {
+		return on.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	})
 	if err != nil {
 		return err
 	}
@@ -132,6 +133,21 @@ func writeFile(on FS, path string, data []byte, perm fs.FileMode) error {
 		return errors.Join(err, on.Remove(temp))
 	}
 	return SyncDir(on, filepath.Dir(path))
+}
+
+// mostTemps bounds how many temporary files of one name there may be. A crash leaves one at most.
+const mostTemps = 10_000
+
+// createFirst creates a file under the first of prefix+"0", prefix+"1" and so on that nothing has.
+// create gives fs.ErrExist for a name that something has.
+func createFirst[F any](prefix string, create func(name string) (F, error)) (f F, name string, err error) {
+	for n := range mostTemps {
+		name = prefix + strconv.Itoa(n)
+		if f, err = create(name); !errors.Is(err, fs.ErrExist) {
+			return f, name, err
+		}
+	}
+	return f, "", fmt.Errorf("%d temporary files are in the way: %s0 and so on", mostTemps, prefix)
 }
 
 // ReadFile gives a file's content.

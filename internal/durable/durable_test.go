@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 
 	"sluice/internal/durable"
@@ -106,5 +107,35 @@ func TestStat(t *testing.T) {
 	}
 	if n, err := disk.Free(dir); err != nil || n <= 0 {
 		t.Errorf("%d, %v", n, err)
+	}
+}
+
+// What a crash has left of an earlier write is in nobody's way.
+func TestAFileIsWrittenBesideOthersThatWereBegun(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	for _, left := range []string{".f.0", ".f.1"} {
+		if err := os.WriteFile(filepath.Join(dir, left), []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if err := durable.WriteFile(disk, path, []byte("whole"), 0o600); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if got, err := os.ReadFile(path); err != nil || string(got) != "whole" {
+		t.Errorf("%q, %v", got, err)
+	}
+	names, err := disk.List(dir)
+	if err != nil || !slices.Equal(names, []string{".f.0", ".f.1", "f"}) {
+		t.Errorf("%q, %v", names, err)
+	}
+	if left, err := os.ReadFile(filepath.Join(dir, ".f.0")); err != nil || string(left) != "half" {
+		t.Errorf("%q, %v", left, err)
 	}
 }

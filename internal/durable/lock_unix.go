@@ -3,7 +3,6 @@
 package durable
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -59,8 +58,9 @@ func OpenLocked(path string) (*os.File, error) {
 // written to it: nobody else ever sees it unlocked, or without that. fs.ErrExist where the name is
 // taken.
 func CreateLocked(path string, perm os.FileMode, begin func(*os.File) error) (*os.File, error) {
-	temp := path + "~" + rand.Text()[:12]
-	f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, perm)
+	f, temp, err := createFirst(path+"~", func(name string) (*os.File, error) {
+		return os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, perm)
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -32,6 +32,7 @@ package folder
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"path/filepath"
@@ -42,6 +43,7 @@ import (
 	"syscall"
 
 	"sluice/internal/durable"
+	"sluice/internal/system"
 )
 
 // Options are what Open needs beside the path. Each may be left out.
@@ -58,6 +60,8 @@ type Options struct {
 	// Made is called when a new folder was made.
 	Made func()
 	Log  *slog.Logger
+	// Rand is for the folder's id (crypto/rand).
+	Rand io.Reader
 }
 
 // Folder is an open data folder. It is safe for concurrent use.
@@ -78,6 +82,7 @@ type Folder struct {
 	lock    durable.File
 	locks   []named // the files of the locks, as they were when they were taken
 	log     *slog.Logger
+	random  io.Reader
 
 	mu   sync.Mutex
 	meta mark
@@ -115,11 +120,14 @@ func Open(path string, opts Options) (f *Folder, err error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
+	if opts.Rand == nil {
+		opts.Rand = system.Random{}
+	}
 	named := path
 	if path, err = filepath.Abs(path); err != nil {
 		return nil, fmt.Errorf("the folder that %s is to be found from, the current one, is gone: give the whole path with --data (%w)", named, err)
 	}
-	f = &Folder{FS: opts.FS, Path: path, Way: path, log: opts.Log, rejoin: opts.Rejoin, frozen: opts.ReadOnly}
+	f = &Folder{FS: opts.FS, Path: path, Way: path, log: opts.Log, random: opts.Rand, rejoin: opts.Rejoin, frozen: opts.ReadOnly}
 	f.Meta = Half{FS: opts.FS, Path: filepath.Join(path, "meta"), part: "meta", file: "FOLDER", format: "FORMAT", lock: "LOCK"}
 	f.Content = Half{FS: opts.FS, Path: filepath.Join(path, "content"), part: "content", file: "folder", format: "format", lock: "lock"}
 	f.Meta.Way, f.Content.Way = f.Meta.Path, f.Content.Path

@@ -1,11 +1,11 @@
 package folder
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 
 	"sluice/internal/durable"
+	"sluice/internal/system"
 )
 
 // identify makes sure that the halves are this folder's, and gives a folder that holds nothing its
@@ -57,8 +57,17 @@ func (f *Folder) identify(existing bool) error {
 	case meta.blank && content.blank:
 		return f.first(existing, meta, content)
 	}
-	f.joining, f.id = true, rand.Text()
+	if err := f.draw(); err != nil {
+		return err
+	}
+	f.joining = true
 	return errors.Join(f.Meta.joins(f, meta, content), f.Content.joins(f, content, meta))
+}
+
+// draw gives the folder a new id.
+func (f *Folder) draw() (err error) {
+	f.id, err = system.Text(f.random)
+	return err
 }
 
 // first begins a folder, unless something else says that it has lived: then neither half's disk is
@@ -73,7 +82,9 @@ func (f *Folder) first(existing bool, meta, content state) error {
 	if existing {
 		return fmt.Errorf("%s is no data folder of sluice: its meta and content are empty, or not there (see --data)", f.Path)
 	}
-	f.id = rand.Text()
+	if err := f.draw(); err != nil {
+		return err
+	}
 	if err := f.write(isNew); err != nil {
 		return err
 	}
@@ -189,6 +200,9 @@ func (f *Folder) rejoined(meta, content state) error {
 	if !content.used && !content.blank && !content.marked {
 		return f.Content.joins(f, content, meta)
 	}
-	f.joining, f.id = true, rand.Text()
+	if err := f.draw(); err != nil {
+		return err
+	}
+	f.joining = true
 	return f.prepare(&f.Content, content.there)
 }

@@ -1,10 +1,10 @@
 package localblob
 
 import (
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"sluice/catalog"
@@ -49,7 +49,7 @@ func (s *Store) CloseAdopted() error {
 		errs = append(errs, durable.SyncDir(s.fs, s.folder(i)))
 	}
 	var jump [8]byte
-	_, err := rand.Read(jump[:])
+	_, err := io.ReadFull(s.opts.Rand, jump[:])
 	if err = errors.Join(append(errs, err)...); err == nil {
 		s.state = state{Incarnation: s.Incarnation + 1<<32 + binary.BigEndian.Uint64(jump[:])>>16}
 		err = s.writeState()
@@ -69,7 +69,9 @@ func (s *Store) adoptItem(p place, f durable.File) (durable.File, error) {
 		if has, err := hasData(f); err != nil || has {
 			return nil, errors.Join(fmt.Errorf("pack %s is damaged", p.file()), err)
 		}
-		key = newKey()
+		if key, err = newKey(s.opts.Rand); err != nil {
+			return nil, err
+		}
 		if _, err := f.WriteAt(key.head(), 0); err != nil {
 			return nil, err
 		}

@@ -51,7 +51,11 @@ func (s *Store) hold(p place, write bool) (*file, error) {
 	}
 	f := s.files[p]
 	if f == nil {
-		f = newFile(s, p)
+		var err error
+		if f, err = newFile(s, p); err != nil {
+			s.mu.Unlock()
+			return nil, err
+		}
 		s.files[p] = f
 	} else if f.refs == 0 {
 		s.idle = slices.DeleteFunc(s.idle, func(o *file) bool { return o == f })
@@ -65,12 +69,16 @@ func (s *Store) hold(p place, write bool) (*file, error) {
 	return f, nil
 }
 
-func newFile(s *Store, p place) *file {
+func newFile(s *Store, p place) (*file, error) {
 	f := &file{s: s, p: p}
 	if p.in > 0 {
-		f.pack = &pack{key: newKey(), readers: map[int64]int{}, doomed: map[int64]place{}}
+		key, err := newKey(s.opts.Rand)
+		if err != nil {
+			return nil, err
+		}
+		f.pack = &pack{key: key, readers: map[int64]int{}, doomed: map[int64]place{}}
 	}
-	return f
+	return f, nil
 }
 
 // open opens the file where nobody has yet. Only who wants the same place waits for it.

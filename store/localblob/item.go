@@ -3,7 +3,6 @@ package localblob
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -26,9 +25,9 @@ const (
 // nobody is told.
 type packKey [16]byte
 
-func newKey() (k packKey) {
-	_, _ = rand.Read(k[:]) // never fails
-	return k
+func newKey(random io.Reader) (k packKey, err error) {
+	_, err = io.ReadFull(random, k[:])
+	return k, err
 }
 
 // head gives the first block of a pack.

@@ -64,6 +64,7 @@ package localblob
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -78,6 +79,7 @@ import (
 	"sluice/blob"
 	"sluice/internal/direct"
 	"sluice/internal/durable"
+	"sluice/internal/system"
 )
 
 // Durability says what a committed extent survives before it is settled.
@@ -119,6 +121,9 @@ type Options struct {
 	// FS is the file system that the folder is on (the operating system's).
 	FS  durable.FS
 	Log *slog.Logger
+	// Rand is for the keys of packs, the id of the folders, and gaps between incarnations
+	// (crypto/rand).
+	Rand io.Reader
 }
 
 // Store is an open folder. It is safe for concurrent use.
@@ -179,6 +184,9 @@ func Open(dir string, opts Options) (s *Store, err error) {
 	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if opts.Rand == nil {
+		opts.Rand = system.Random{}
 	}
 	if opts.ReadOnly {
 		opts.FS = readOnly{opts.FS}

@@ -21,6 +21,7 @@ import (
 	"sluice/blob/blobtest"
 	"sluice/catalog"
 	"sluice/internal/durable"
+	"sluice/internal/system"
 	"sluice/internal/test/crashfs"
 	"sluice/session"
 )
@@ -188,7 +189,11 @@ func TestNoContentLooksLikeAnItem(t *testing.T) {
 	liar := bytes.Repeat([]byte{7}, 3*block)
 	copy(liar[block-itemHeader:], header)
 	fake := place{id: 9, incarnation: p.incarnation, in: p.in, off: p.off + p.size() + 2*block, len: 100}
-	newKey().header(liar[2*block-itemHeader:], fake)
+	key, err := newKey(system.Random{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key.header(liar[2*block-itemHeader:], fake)
 	e := packed(t, s, 2, liar)
 	settle(t, s, victim, e)
 	if got := listed(t, s); len(got) != 2 || got[0] != victim.Place || got[1] != e.Place {

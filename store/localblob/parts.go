@@ -1,7 +1,6 @@
 package localblob
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +8,7 @@ import (
 	"slices"
 
 	"sluice/internal/durable"
+	"sluice/internal/system"
 )
 
 // The places and the packs may each be on a disk of their own. An empty mount point looks like a
@@ -135,7 +135,11 @@ func (s *Store) makeParts(was found) error {
 	if err := s.makeFolders(); err != nil {
 		return err
 	}
-	text := fmt.Appendf(nil, partLine, rand.Text())
+	id, err := system.Text(s.opts.Rand)
+	if err != nil {
+		return err
+	}
+	text := fmt.Appendf(nil, partLine, id)
 	for _, name := range []string{"places/" + partFile, "packs/" + partFile, partsFile} {
 		if err := s.writeFile(name, text); err != nil {
 			return err

@@ -16,7 +16,7 @@ import (
 
 // look is a view with the seals that lie over it.
 type look struct {
-	*view
+	view  *view
 	db    *DB
 	seals map[session.SessionID]seal
 }
@@ -29,7 +29,7 @@ func (db *DB) look(ctx context.Context) (look, error) {
 }
 
 func (l look) session(id session.SessionID) (session.Session, error) {
-	s, err := l.db.sessionAt(l.view, id, l.seq)
+	s, err := l.db.sessionAt(l.view, id, l.view.seq)
 	if err == nil {
 		l.seals[id].over(&s)
 	}
@@ -166,7 +166,7 @@ func (l look) walk(prefix []byte, after place, end []byte, st session.State, vis
 		end = behind(prefix)
 	}
 	var failed error
-	err := l.db.each(l.Snapshot, lo, end, false, func(key, _ []byte) bool {
+	err := l.db.each(l.view.Snapshot, lo, end, false, func(key, _ []byte) bool {
 		p, whole := placeIn(key)
 		if !whole {
 			l.db.damage.note(fmt.Sprintf("row %x leads nowhere", key))

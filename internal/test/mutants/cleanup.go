@@ -143,8 +143,8 @@ func ofCleanup() []mutant {
 		},
 		{
 			name: "a-replacement-gives-back-what-was-there-when-it-began", promise: 7, file: "upload/leftover.go",
-			old:   "	s, dropped, err := u.Sessions.Drop(ctx, id, r, u.recut)",
-			new:   "	dropped, err := u.Sessions.Entries(ctx, id, r, 0)\n	if err != nil {\n		return session.Session{}, err\n	}\n	s, _, err := u.Sessions.Drop(ctx, id, r, u.recut)",
+			old:   "	s, dropped, err := u.cfg.Sessions.Drop(ctx, id, r, u.recut)",
+			new:   "	dropped, err := u.cfg.Sessions.Entries(ctx, id, r, 0)\n	if err != nil {\n		return session.Session{}, err\n	}\n	s, _, err := u.cfg.Sessions.Drop(ctx, id, r, u.recut)",
 			tests: []string{"upload.TestReplacementsAtOnceLeaveNothing"},
 		},
 	}

@@ -17,8 +17,8 @@ func ofClient() []mutant {
 		},
 		{
 			name: "a-part-that-lost-its-name-is-published", promise: 4, file: "download/part.go",
-			old:   "	if named, err := durable.Named(j.part, j.partPath()); err != nil || !named {\n		return false, errors.Join(err, &InTheWayError",
-			new:   "	if named, err := durable.Named(j.part, j.partPath()); err != nil || !named && false {\n		return false, errors.Join(err, &InTheWayError",
+			old:   "	if named, err := durable.Named(j.part, j.req.partPath()); err != nil || !named {\n		return false, errors.Join(err, &InTheWayError",
+			new:   "	if named, err := durable.Named(j.part, j.req.partPath()); err != nil || !named && false {\n		return false, errors.Join(err, &InTheWayError",
 			tests: []string{"download.TestAPartThatLosesItsNameIsNotPublished"},
 		},
 		{
@@ -29,7 +29,7 @@ func ofClient() []mutant {
 		},
 		{
 			name: "a-file-that-appeared-is-replaced", promise: 6, file: "download/part.go",
-			old:   "	if j.New {",
+			old:   "	if j.req.New {",
 			new:   "	if false {",
 			tests: []string{"download.TestAFileThatAppearsMeanwhileIsNotReplaced"},
 		},

@@ -84,8 +84,8 @@ func ofPromised() []mutant {
 		},
 		{
 			name: "pieces-of-contents-have-no-bound", promise: 11, file: "api/content.go",
-			old:   "	if n <= pieceLeast || s.pieces.acquire(holder, size) != nil {",
-			new:   "	if _ = s.pieces.acquire(holder, size); n <= pieceLeast {",
+			old:   "	if n <= pieceLeast || s.limits.pieces.acquire(holder, size) != nil {",
+			new:   "	if _ = s.limits.pieces.acquire(holder, size); n <= pieceLeast {",
 			tests: []string{"api.TestAReaderThatGetsSlow"},
 		},
 		{

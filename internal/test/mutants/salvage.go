@@ -119,8 +119,8 @@ func ofSalvage() []mutant {
 		},
 		{
 			name: "the-content-of-lost-rows-is-garbage", promise: 7, file: "keeper/check_books.go",
-			old:   "	case want < p.Refs && !b.KnownPlace(p.Name):\n",
-			new:   "	case false && !b.KnownPlace(p.Name):\n",
+			old:   "	case want < p.Refs && !b.check.cfg.KnownPlace(p.Name):\n",
+			new:   "	case false && !b.check.cfg.KnownPlace(p.Name):\n",
 			tests: []string{"keeper.TestContentOfLostRecordsIsKept"},
 		},
 		{

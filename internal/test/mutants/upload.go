@@ -47,13 +47,13 @@ func ofUpload() []mutant {
 		},
 		{
 			name: "finish-does-not-settle", promise: 2, file: "upload/finish.go",
-			old:   "		if err := u.Blobs.Settle(ctx, extents); err != nil {\n			return false, err\n		}\n		at := u.moment()",
+			old:   "		if err := u.cfg.Blobs.Settle(ctx, extents); err != nil {\n			return false, err\n		}\n		at := u.moment()",
 			new:   "		at := u.moment()",
 			tests: []string{"upload.TestAFailedSyncAsksForWhatIsLost", "internal/test/crashtest.TestACrashAtEveryStep"},
 		},
 		{
 			name: "create-does-not-settle", promise: 2, file: "upload/create.go",
-			old:   "	if err := u.Blobs.Settle(ctx, content.Extents); err != nil {\n		return m, err\n	}\n",
+			old:   "	if err := u.cfg.Blobs.Settle(ctx, content.Extents); err != nil {\n		return m, err\n	}\n",
 			new:   "",
 			tests: []string{"upload.TestWhatCannotBeSettledIsNotPublished"},
 		},
@@ -89,8 +89,8 @@ func ofUpload() []mutant {
 		},
 		{
 			name: "each-session-of-a-batch-has-a-commit-of-its-own", promise: 3, file: "upload/finish.go",
-			old:   "		err := u.Sessions.Finish(ctx, u.committing(c, open), wants...)\n",
-			new:   "		var err error\n		for i := range open {\n			if err == nil {\n				err = u.Sessions.Finish(ctx, u.committing(c, open[i:i+1]), wants[i])\n			}\n		}\n",
+			old:   "		err := u.cfg.Sessions.Finish(ctx, u.committing(c, open), wants...)\n",
+			new:   "		var err error\n		for i := range open {\n			if err == nil {\n				err = u.cfg.Sessions.Finish(ctx, u.committing(c, open[i:i+1]), wants[i])\n			}\n		}\n",
 			tests: []string{"upload.TestWhatCannotBeSettledIsNotPublished"},
 		},
 		{

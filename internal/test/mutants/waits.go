@@ -191,7 +191,7 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "finishes-together-have-any-number-of-pieces", promise: 11, file: "upload/finish.go",
-			old:   "u.Config.Limits.Pieces > 0 &&",
+			old:   "u.cfg.Limits.Pieces > 0 &&",
 			new:   "false &&",
 			tests: []string{"upload.TestFinishesTogetherHaveSoManyPieces"},
 		},
@@ -245,7 +245,7 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "a-refused-stream-waits-for-its-window", promise: 11, file: "api/limiter.go",
-			old:   "		c.short = c.ProtoMajor >= 2\n",
+			old:   "		c.short = c.req.ProtoMajor >= 2\n",
 			new:   "",
 			tests: []string{"api.TestARefusalNeedsNoWindow"},
 		},

@@ -24,8 +24,8 @@ func ofWire() []mutant {
 		},
 		{
 			name: "bodies-of-json-count-for-ever", promise: 11, file: "api/limiter.go",
-			old:   "		s.text.release(c.holder, c.text)",
-			new:   "		_ = c.text",
+			old:   "		s.limits.text.release(c.holds.holder, c.holds.text)",
+			new:   "		_ = c.holds.text",
 			tests: []string{"api.TestJSONBodiesAreBoundedTogether"},
 		},
 		{
@@ -36,7 +36,7 @@ func ofWire() []mutant {
 		},
 		{
 			name: "health-has-no-places-of-its-own", promise: 11, file: "api/limiter.go",
-			old:   "	if probe(c.Request) {",
+			old:   "	if probe(c.req) {",
 			new:   "	if false {",
 			tests: []string{"api.TestHealthIsToldWhenAllPlacesAreTaken"},
 		},
@@ -138,7 +138,7 @@ func ofWire() []mutant {
 		},
 		{
 			name: "frames-of-nothing-are-read-as-fast-as-they-come", promise: 11, file: "api/streams.go",
-			old:   "	case time.Until(s.pause) > 0:\n		return true\n",
+			old:   "	case s.pause.After(s.all.now()):\n		return true\n",
 			new:   "",
 			tests: []string{"api.TestWhatCostsMoreThanItBringsIsReadAtARate"},
 		},
@@ -180,14 +180,14 @@ func ofWire() []mutant {
 		},
 		{
 			name: "who-asks-for-too-much-is-told-at-once", promise: 11, file: "api/answer.go",
-			old:   "			rest(c.Context(), refuseAfter)\n",
-			new:   "			rest(c.Context(), 0)\n",
+			old:   "			rest(c.req.Context(), refuseAfter)\n",
+			new:   "			rest(c.req.Context(), 0)\n",
 			tests: []string{"api.TestWhoAsksForTooMuchWaits"},
 		},
 		{
 			name: "who-asks-for-too-much-keeps-a-place", promise: 11, file: "api/answer.go",
-			old:   "		s.leave(c)\n		if s.lingers",
-			new:   "		if s.lingers",
+			old:   "		s.leave(c)\n		if s.limits.lingers",
+			new:   "		if s.limits.lingers",
 			tests: []string{"api.TestWhoAsksForTooMuchWaits"},
 		},
 		{
@@ -216,14 +216,14 @@ func ofWire() []mutant {
 		},
 		{
 			name: "an-answer-waits-for-a-window-for-ever", promise: 11, file: "api/answer.go",
-			old:   "		if c.ProtoMajor >= 2 {\n			_ = c.body.rc.SetWriteDeadline(",
+			old:   "		if c.req.ProtoMajor >= 2 {\n			_ = c.body.rc.SetWriteDeadline(",
 			new:   "		if false {\n			_ = c.body.rc.SetWriteDeadline(",
 			tests: []string{"api.TestClosedWindowsHoldLittle"},
 		},
 		{
 			name: "answers-are-not-bounded-together", promise: 11, file: "api/limiter.go",
-			old:   "	if err := s.answers.acquire(c.holder, n); err != nil {",
-			new:   "	if err := s.answers.acquire(c.holder, 0); err != nil {",
+			old:   "	if err := s.limits.answers.acquire(c.holds.holder, n); err != nil {",
+			new:   "	if err := s.limits.answers.acquire(c.holds.holder, 0); err != nil {",
 			tests: []string{"api.TestClosedWindowsHoldLittle"},
 		},
 		{
@@ -234,7 +234,7 @@ func ofWire() []mutant {
 		},
 		{
 			name: "a-refused-expectation-waits-for-its-body", promise: 11, file: "api/conn.go",
-			old:   "	_ = c.Conn.SetReadDeadline(time.Now().Add(refuseFor)) // net/http would wait for the body without an end\n",
+			old:   "	_ = c.Conn.SetReadDeadline(c.of.machine.now().Add(refuseFor)) // net/http would wait for the body without an end\n",
 			new:   "",
 			tests: []string{"api.TestAnAnswerThatNobodyReadsIsCut"},
 		},
