@@ -152,7 +152,7 @@ func TestATokenEnds(t *testing.T) {
 	w.running += time.Hour.Milliseconds()
 	for _, d := range w.due(t) {
 		if err := w.store.Update(t.Context(), func(tx catalog.Tx) error {
-			return catalog.Settle(tx, d, catalog.Moment{Now: w.clock.now, Running: w.running})
+			return catalog.RunDue(tx, d, catalog.Moment{Now: w.clock.now, Running: w.running})
 		}); err != nil {
 			t.Fatal(err)
 		}

@@ -86,7 +86,7 @@ func TestOneByteRangesInTheWorstOrder(t *testing.T) {
 		return err
 	}
 	t.Run("refused", func(t *testing.T) {
-		w := openWorld(t, api.Config{}, session.Config{MinPiece: 4096})
+		w := openWorld(t, api.Config{}, session.Config{MinEntry: 4096})
 		s := w.begin(int64(len(b)))
 		for i := 1; i < len(b)-1; i += 2 {
 			var said *api.Error

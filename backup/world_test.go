@@ -86,7 +86,7 @@ func start(ctx context.Context, on disk, data string) (s *server, err error) {
 	if s.blobs, err = localblob.Open(data+"/content", localblob.Options{FS: on, Reserve: 1}); err != nil {
 		return nil, errors.Join(err, s.meta.Close())
 	}
-	s.engine, err = session.New(ctx, s.meta.Sessions(), upload.EngineConfig(session.Config{Tick: time.Hour, Keep: 1000 * time.Hour, MinPiece: 500, Clock: s.clock, Buffers: s.blobs.Buffers()}))
+	s.engine, err = session.New(ctx, s.meta.Sessions(), upload.EngineConfig(session.Config{Tick: time.Hour, Keep: 1000 * time.Hour, MinEntry: 500, Clock: s.clock, Buffers: s.blobs.Buffers()}))
 	if err != nil {
 		return nil, errors.Join(err, s.blobs.Close(), s.meta.Close())
 	}

@@ -67,13 +67,13 @@ func openSeed(ctx context.Context, data string, disk vfs.FS) (s *seed, err error
 	if _, err = s.meta.Sessions().KeepTime(ctx, seedAge.Milliseconds()); err != nil {
 		return s, err
 	}
-	if s.engine, err = session.New(ctx, s.meta.Sessions(), upload.EngineConfig(session.Config{MinPiece: 4 << 10, Buffers: s.blobs.Buffers()})); err != nil {
+	if s.engine, err = session.New(ctx, s.meta.Sessions(), upload.EngineConfig(session.Config{MinEntry: 4 << 10, Buffers: s.blobs.Buffers()})); err != nil {
 		return s, err
 	}
 	limits := upload.DefaultLimits()
 	limits.TTL = s.engine.TTL()
 	s.uploads = upload.New(upload.Config{
-		Sessions: s.engine, Catalog: s.meta.Catalog(), Blobs: s.blobs, Clock: wallClock{}, Limits: limits, Room: s.meta.Room,
+		Sessions: s.engine, Catalog: s.meta.Catalog(), Blobs: s.blobs, Clock: wallClock{}, Limits: limits, CheckSpace: s.meta.CheckSpace,
 	})
 	token, err := os.ReadFile(filepath.Join(data, "admin-token"))
 	if err != nil {

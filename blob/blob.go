@@ -39,9 +39,9 @@ type Store interface {
 	// a recorded extent never changes. size is the length of the session's content where all of it
 	// is to come in one piece, else -1: a store may keep small contents together.
 	Writer(ctx context.Context, id session.SessionID, gen uint64, size int64) (Writer, error)
-	// Settle makes the extents survive a power loss before it returns nil. A *PersistError names
+	// Persist makes the extents survive a power loss before it returns nil. A *PersistError names
 	// those that are gone for good: their place is never synced again.
-	Settle(ctx context.Context, extents []catalog.Extent) error
+	Persist(ctx context.Context, extents []catalog.Extent) error
 	// Check reads the extent again, past every cache, and compares its CRC: nil, ErrCorrupt or
 	// ErrMissing, or the error of the attempt. It returns nil at once for an extent that the policy
 	// leaves out.

@@ -198,9 +198,9 @@ func DueBy(r Reader, from DueKey, running int64, n int) (out []Due, err error) {
 	return out, nil
 }
 
-// Settle does what is due, but for the deletion of a place's bytes, which must have happened
+// RunDue does what is due, but for the deletion of a place's bytes, which must have happened
 // before. A repeat does nothing.
-func Settle(tx Tx, d Due, at Moment) error {
+func RunDue(tx Tx, d Due, at Moment) error {
 	key := DueKey(d)
 	if _, ok, err := Dues.Find(tx, key); err != nil || !ok {
 		return err

@@ -167,7 +167,7 @@ func (m *machine) Time(t *rapid.T) {
 			if d.Kind == catalog.DuePlace {
 				m.deleted = append(m.deleted, d.Key)
 			}
-			must(t, m.update(t, func(tx catalog.Tx) error { return catalog.Settle(tx, d, m.now) }))
+			must(t, m.update(t, func(tx catalog.Tx) error { return catalog.RunDue(tx, d, m.now) }))
 		}
 	}
 }

@@ -263,25 +263,25 @@ func TestACrashInTheEndIsSettled(t *testing.T) {
 		again bool // must the bytes be fetched again?
 	}{
 		"sealed": {func(j *job) error {
-			return j.engine.Finish(context.Background(), func(context.Context, []session.Session) (bool, error) { return false, crash }, session.Want{ID: j.id, Bytes: j.size})
+			return j.engine.Finish(context.Background(), func(context.Context, []session.Session) (bool, error) { return false, crash }, session.Verified{ID: j.id, Bytes: j.size})
 		}, false},
 		"renamed": {func(j *job) error {
 			return j.engine.Finish(context.Background(), func(ctx context.Context, s []session.Session) (bool, error) {
 				_, err := j.publish(ctx, s)
 				return false, errors.Join(err, crash)
-			}, session.Want{ID: j.id, Bytes: j.size})
+			}, session.Verified{ID: j.id, Bytes: j.size})
 		}, false},
 		"renamed, then another file took the name": {func(j *job) error {
 			return j.engine.Finish(context.Background(), func(ctx context.Context, s []session.Session) (bool, error) {
 				_, err := j.publish(ctx, s)
 				return false, errors.Join(err, os.WriteFile(j.req.Dest, []byte("mine"), 0o600), crash)
-			}, session.Want{ID: j.id, Bytes: j.size})
+			}, session.Verified{ID: j.id, Bytes: j.size})
 		}, true},
 		"finished": {func(j *job) error {
-			return j.engine.Finish(context.Background(), j.publish, session.Want{ID: j.id, Bytes: j.size})
+			return j.engine.Finish(context.Background(), j.publish, session.Verified{ID: j.id, Bytes: j.size})
 		}, false},
 		"finished, then the file was removed": {func(j *job) error {
-			return errors.Join(j.engine.Finish(context.Background(), j.publish, session.Want{ID: j.id, Bytes: j.size}), os.Remove(j.req.Dest))
+			return errors.Join(j.engine.Finish(context.Background(), j.publish, session.Verified{ID: j.id, Bytes: j.size}), os.Remove(j.req.Dest))
 		}, true},
 		"aborting": {func(j *job) error {
 			return j.engine.Abort(context.Background(), j.id, func(ctx context.Context, s []session.Session) (bool, error) {

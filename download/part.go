@@ -116,7 +116,7 @@ func (j *job) hashPart(ctx context.Context) (gen uint64, sum [32]byte, err error
 
 // finish gives the verified file its name. See the package comment for the steps.
 func (j *job) finish(ctx context.Context, gen uint64) error {
-	err := j.engine.Finish(ctx, j.publish, session.Want{ID: j.id, Gen: gen, Bytes: j.size})
+	err := j.engine.Finish(ctx, j.publish, session.Verified{ID: j.id, Gen: gen, Bytes: j.size})
 	if errors.Is(err, errNotSynced) {
 		// The disk may have dropped pages and forgotten that it did: reading back would find them
 		// in no way.

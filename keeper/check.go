@@ -280,9 +280,9 @@ func (c *check) readSession(ctx context.Context, s session.Session) error {
 			c.holders[p.Extent.Place] = s.ID
 		}
 	}
-	if err == nil && (!slices.Equal(got, s.Received) || len(entries) != s.Pieces) {
+	if err == nil && (!slices.Equal(got, s.Received) || len(entries) != s.EntryCount) {
 		c.wrong(KindRecord, "%s: its record says that %s is there in %d pieces, and its pieces are %s in %d",
-			o, ranges(s.Received), s.Pieces, ranges(got), len(entries)).Session = s.ID
+			o, ranges(s.Received), s.EntryCount, ranges(got), len(entries)).Session = s.ID
 	}
 	c.sessions[s.ID] = o
 	return nil

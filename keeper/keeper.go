@@ -45,10 +45,10 @@ type Uploads interface {
 	// upload.
 	Reclaim(ctx context.Context, all bool) error
 	// Left has something where Reclaim may give something back at once.
-	Left() <-chan struct{}
-	// Leave hands over a place of an earlier incarnation of the content store, of which its open
-	// session may not name all.
-	Leave(place string, id session.SessionID)
+	LeftoverAdded() <-chan struct{}
+	// AddLeftover hands over a place of an earlier incarnation of the content store, of which its
+	// open session may not name all.
+	AddLeftover(place string, id session.SessionID)
 	// Active reports whether bytes are being written under an id that no session has.
 	Active(id session.SessionID) bool
 }
@@ -116,7 +116,7 @@ func (k *Keeper) Run(ctx context.Context) {
 			return
 		case <-tick.C:
 			step = func() error { _, err := k.Tick(ctx); return err }
-		case <-k.cfg.Uploads.Left():
+		case <-k.cfg.Uploads.LeftoverAdded():
 			step = func() error { return k.reclaim(ctx, false) }
 		case <-sweep.C:
 			step = func() error { _, err := k.Sweep(ctx); return err }
@@ -216,7 +216,7 @@ func (k *Keeper) do(ctx context.Context, d catalog.Due) error {
 		}
 	}
 	at := catalog.Moment{Now: k.cfg.Clock.Now(), Running: k.cfg.Sessions.Running()}
-	err := k.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error { return catalog.Settle(tx, d, at) })
+	err := k.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error { return catalog.RunDue(tx, d, at) })
 	if err != nil {
 		return fmt.Errorf("settling what is due (kind %d, %x): %w", d.Kind, d.Key, err)
 	}

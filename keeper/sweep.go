@@ -126,7 +126,7 @@ func (s *sweep) place(ctx context.Context, p blob.PlaceInfo) error {
 		return nil
 	}
 	if open && p.Earlier && !s.k.looked {
-		s.k.cfg.Uploads.Leave(p.Name, p.Session)
+		s.k.cfg.Uploads.AddLeftover(p.Name, p.Session)
 	}
 	if orphan && (p.Earlier || before && s.now-since >= orphanGrace.Milliseconds()) && !s.k.held() {
 		if err = s.delete(ctx, p); err == nil {

@@ -75,7 +75,7 @@ func TestOneBadSessionDoesNotStopExpiry(t *testing.T) {
 // A piece below the smallest is recorded where it may be the end of an unknown length, and refused
 // where it can't be.
 func TestASmallPieceMayBeTheEnd(t *testing.T) {
-	v := start(t, session.Config{MinPiece: 3})
+	v := start(t, session.Config{MinEntry: 3})
 	s, _, err := v.Begin(t.Context(), session.Spec{ChunkSize: 4, BytesExpected: session.Unknown})
 	if err != nil {
 		t.Fatal(err)
@@ -101,7 +101,7 @@ func TestASmallPieceMayBeTheEnd(t *testing.T) {
 
 // Where the length is not known, the gap to close is the one before what was put.
 func TestTheGapOfAnUnknownLength(t *testing.T) {
-	v := start(t, session.Config{MinPiece: 8})
+	v := start(t, session.Config{MinEntry: 8})
 	s := begin(t, v, 64, session.Unknown)
 	p := newPage(t, 64)
 	put := func(off int64, b string) session.Range {

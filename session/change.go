@@ -11,7 +11,7 @@ import (
 // are replaced by what recut makes of their rest; without recut such a cut is ErrInvalid. A range
 // without received bytes changes nothing. It gives the entries that were recorded and are no
 // longer, those that were cut among them.
-func (v *Service) Drop(ctx context.Context, id SessionID, r Range, recut Recut) (s Session, dropped []Entry, err error) {
+func (v *Service) Drop(ctx context.Context, id SessionID, r Range, recut SplitNote) (s Session, dropped []Entry, err error) {
 	l := v.hold(id)
 	defer v.release(id, l)
 	for {
@@ -75,7 +75,7 @@ func (v *Service) DropEntry(ctx context.Context, id SessionID, e Entry) (Session
 }
 
 // cut puts into c what a Drop of r does to the entries, and gives those.
-func (v *Service) cut(ctx context.Context, id SessionID, r Range, recut Recut, c *Change) ([]Entry, error) {
+func (v *Service) cut(ctx context.Context, id SessionID, r Range, recut SplitNote, c *Change) ([]Entry, error) {
 	entries, err := v.store.Entries(ctx, id, r, 0)
 	if err != nil {
 		return nil, err

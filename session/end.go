@@ -17,11 +17,11 @@ import (
 // Errors: *EndError wrapping *IncompleteError (said before any seal), ErrGenMoved, ErrLength,
 // ErrNotFound, the error of an ended session, or ErrSealed when another end takes too long;
 // commit's own.
-func (v *Service) Finish(ctx context.Context, commit End, wants ...Want) error {
+func (v *Service) Finish(ctx context.Context, commit End, wants ...Verified) error {
 	wants = slices.Clone(wants)
 	// One order for all, so that two batches that share sessions do not each hold what the other
 	// wants.
-	slices.SortFunc(wants, func(a, b Want) int {
+	slices.SortFunc(wants, func(a, b Verified) int {
 		if a.ID < b.ID {
 			return -1
 		}
@@ -50,7 +50,7 @@ func (v *Service) Finish(ctx context.Context, commit End, wants ...Want) error {
 }
 
 // check says whether the session is what the caller wants to finish.
-func (w Want) check(s *Session) error {
+func (w Verified) check(s *Session) error {
 	if err := s.State.Err(); err != nil {
 		return err
 	}
@@ -84,8 +84,8 @@ func (s *Session) Incomplete(length int64) error {
 }
 
 // wanted loads the session, once no end is under way, and checks that it is as w wants it.
-func (v *Service) wanted(ctx context.Context, w Want) (Session, error) {
-	s, err := v.Settled(ctx, w.ID)
+func (v *Service) wanted(ctx context.Context, w Verified) (Session, error) {
+	s, err := v.WaitUnsealed(ctx, w.ID)
 	if err == nil {
 		err = w.check(&s)
 	}
@@ -93,7 +93,7 @@ func (v *Service) wanted(ctx context.Context, w Want) (Session, error) {
 }
 
 // seal seals a session that was loaded as s, if it still is as w wants it.
-func (v *Service) seal(ctx context.Context, s Session, w Want) (Session, error) {
+func (v *Service) seal(ctx context.Context, s Session, w Verified) (Session, error) {
 	for {
 		var err error
 		if s.BytesExpected < 0 {
@@ -124,9 +124,9 @@ func (v *Service) move(ctx context.Context, s Session, to State) (Session, error
 	return v.store.Move(ctx, s.ID, Step{Gen: s.Gen, To: to, Next: next, Seen: v.Running()})
 }
 
-// Settled gives the session once no end is under way, or ErrSealed when that takes longer than
+// WaitUnsealed gives the session once no end is under way, or ErrSealed when that takes longer than
 // Config.Wait. It does not count as activity.
-func (v *Service) Settled(ctx context.Context, id SessionID) (Session, error) {
+func (v *Service) WaitUnsealed(ctx context.Context, id SessionID) (Session, error) {
 	l := v.hold(id)
 	defer v.release(id, l)
 	pause := time.Millisecond
@@ -221,7 +221,7 @@ func (v *Service) drop(ctx context.Context, id SessionID, to State, release End,
 	l := v.hold(id)
 	defer v.release(id, l)
 	for {
-		s, err := v.Settled(ctx, id)
+		s, err := v.WaitUnsealed(ctx, id)
 		if err == nil {
 			err = s.State.Err()
 		}

@@ -106,7 +106,7 @@ func TestADuplicateDuringFinishWritesNothing(t *testing.T) {
 	err := v.Finish(t.Context(), func(context.Context, []session.Session) (bool, error) {
 		published = bytes.Clone(p.b)
 		return false, nil
-	}, session.Want{ID: s.ID, Bytes: session.Unknown})
+	}, session.Verified{ID: s.ID, Bytes: session.Unknown})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +203,7 @@ func TestSessionsDoNotWaitForEachOther(t *testing.T) {
 		if err := v.PutChunk(t.Context(), b.ID, 0, bytes.NewReader([]byte("01234567")), guard{newPage(t, 8)}); err != nil {
 			t.Fatal(err)
 		}
-		if err := v.Finish(t.Context(), nil, session.Want{ID: b.ID, Bytes: session.Unknown}); err != nil {
+		if err := v.Finish(t.Context(), nil, session.Verified{ID: b.ID, Bytes: session.Unknown}); err != nil {
 			t.Fatal(err)
 		}
 		if err := v.Abort(t.Context(), a.ID, nil); err != nil {
@@ -231,7 +231,7 @@ func TestOneEndWins(t *testing.T) {
 		for i := range errs {
 			wg.Go(func() {
 				if i%2 == 0 {
-					errs[i] = v.Finish(t.Context(), part(session.Finished), session.Want{ID: s.ID, Bytes: session.Unknown})
+					errs[i] = v.Finish(t.Context(), part(session.Finished), session.Verified{ID: s.ID, Bytes: session.Unknown})
 				} else {
 					errs[i] = v.Abort(t.Context(), s.ID, part(session.Aborted))
 				}

@@ -126,7 +126,7 @@ func TestASealIsOfWhatWasVerified(t *testing.T) {
 	put("abcd")
 	committed := 0
 	commit := func(context.Context, []session.Session) (bool, error) { committed++; return false, nil }
-	want := session.Want{ID: s.ID, Gen: verified.Gen, Bytes: session.Unknown}
+	want := session.Verified{ID: s.ID, Gen: verified.Gen, Bytes: session.Unknown}
 	if err := v.Finish(t.Context(), commit, want); !errors.Is(err, session.ErrGenMoved) || committed != 0 {
 		t.Errorf("%v, %d commits", err, committed)
 	}

@@ -69,7 +69,7 @@ func (s *Session) from(off, most int64) (Range, error) {
 
 // open loads a session that can be put into. It waits for an end that is under way.
 func (v *Service) open(ctx context.Context, id SessionID) (Session, error) {
-	s, err := v.Settled(ctx, id)
+	s, err := v.WaitUnsealed(ctx, id)
 	if err == nil {
 		err = s.State.Err()
 	}
@@ -109,7 +109,7 @@ func (v *Service) admit(
 	}
 	if err == nil && s.State == Sealed {
 		changes = v.changes(id).Load()
-		s, err = v.Settled(ctx, id)
+		s, err = v.WaitUnsealed(ctx, id)
 	}
 	if err == nil {
 		err = s.State.Err()
@@ -199,8 +199,8 @@ func (v *Service) full(s Session, off int64) error {
 		return nil
 	}
 	switch {
-	case s.Pieces >= v.cfg.MaxEntries:
-		return &LimitError{firstGap(s, off), fmt.Sprintf("the session has %d pieces", s.Pieces)}
+	case s.EntryCount >= v.cfg.MaxEntries:
+		return &LimitError{firstGap(s, off), fmt.Sprintf("the session has %d pieces", s.EntryCount)}
 	case len(s.Received) > v.cfg.MaxGaps && off > 0:
 		return &LimitError{firstGap(s, off), fmt.Sprintf("the session has %d gaps", len(s.Received)-1)}
 	}

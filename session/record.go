@@ -37,7 +37,7 @@ func (t *stream) record(ctx context.Context, last bool) error {
 		})
 		switch {
 		case err == nil && last && len(tooSmall) > 0:
-			return &LimitError{firstGap(t.s, tooSmall[0].Off), fmt.Sprintf("a piece of %d bytes is below the smallest of %d that is recorded alone", tooSmall[0].Len(), t.v.cfg.MinPiece)}
+			return &LimitError{firstGap(t.s, tooSmall[0].Off), fmt.Sprintf("a piece of %d bytes is below the smallest of %d that is recorded alone", tooSmall[0].Len(), t.v.cfg.MinEntry)}
 		case !errors.Is(err, ErrSealed):
 			return err
 		}
@@ -108,7 +108,7 @@ func (t *stream) recorded(after Session, rest []Range) {
 // entry of its own: all that the put has brought is small, and neither closes a gap, nor ends the
 // session, nor joins a piece of its chunk.
 func (t *stream) worthwhile() (keep, rest []Range) {
-	if t.mode.whole || len(t.pending) == 0 || t.pos-t.r.Off >= t.v.cfg.MinPiece {
+	if t.mode.whole || len(t.pending) == 0 || t.pos-t.r.Off >= t.v.cfg.MinEntry {
 		return t.pending, nil
 	}
 	p := t.pending[len(t.pending)-1]
@@ -120,7 +120,7 @@ func (t *stream) worthwhile() (keep, rest []Range) {
 		// What goes on where everything so far ends may be the end.
 		last = Total(t.s.Received) == p.Off && t.s.Prefix() == p.Off
 	}
-	if p.Len() >= t.v.cfg.MinPiece || left || right || last || p.Len() == cs {
+	if p.Len() >= t.v.cfg.MinEntry || left || right || last || p.Len() == cs {
 		return t.pending, nil
 	}
 	n := len(t.pending) - 1
@@ -275,8 +275,8 @@ func (v *Service) bounded(s Session, c Change) error {
 	if len(c.Add) > 0 {
 		off = c.Add[0].Off
 	}
-	if s.Pieces+len(c.Add)-len(c.Remove) > v.cfg.MaxEntries {
-		return &LimitError{firstGap(s, off), fmt.Sprintf("the session has %d pieces", s.Pieces)}
+	if s.EntryCount+len(c.Add)-len(c.Remove) > v.cfg.MaxEntries {
+		return &LimitError{firstGap(s, off), fmt.Sprintf("the session has %d pieces", s.EntryCount)}
 	}
 	received := s.Received
 	for _, e := range c.Add {

@@ -43,7 +43,7 @@ func Apply(s Session, gen uint64, c Change) (Session, error) {
 		return s, ErrLength
 	}
 	s.Received = received
-	s.Pieces += len(c.Add) - len(c.Remove)
+	s.EntryCount += len(c.Add) - len(c.Remove)
 	s.Rev++
 	if !c.Drop.Empty() {
 		s.Gen++
@@ -105,7 +105,7 @@ func Transition(s Session, step Step) (after Session, changed bool, err error) {
 	}
 	s.State, s.Gen = step.To, gen
 	if s.State.Ended() {
-		s.Pieces = 0
+		s.EntryCount = 0
 	}
 	s.Rev++
 	return s, true, nil

@@ -55,7 +55,7 @@ func New(ctx context.Context, store Store, cfg Config) (*Service, error) {
 	orDefault(&cfg.Keep, KeepEnded)
 	orDefault(&cfg.MaxGaps, 16384)
 	orDefault(&cfg.MaxEntries, 65536)
-	orDefault(&cfg.MinPiece, 1)
+	orDefault(&cfg.MinEntry, 1)
 	orDefault(&cfg.Flush, time.Second)
 	orDefault(&cfg.Small, 32<<10)
 	orDefault(&cfg.Large, 256<<10)

@@ -94,7 +94,7 @@ func TestChunksInAnyOrderMakeTheWhole(t *testing.T) {
 	err := v.Finish(t.Context(), func(_ context.Context, sealed []session.Session) (bool, error) {
 		ended = len(sealed) == 1 && sealed[0].State == session.Sealed
 		return false, nil
-	}, session.Want{ID: s.ID, Bytes: session.Unknown})
+	}, session.Verified{ID: s.ID, Bytes: session.Unknown})
 	if err != nil || !ended || string(p.b) != "0123456789" {
 		t.Fatalf("finish: %v, ended %v, bytes %q", err, ended, p.b)
 	}
@@ -154,8 +154,8 @@ func TestACutRangeKeepsWhatArrived(t *testing.T) {
 		t.Fatalf("n %d, %v", n, err)
 	}
 	got, _ := v.Status(t.Context(), s.ID)
-	if len(got.Received) != 1 || got.Received[0] != (session.Range{Off: 1, End: 6}) || got.Pieces != 2 {
-		t.Errorf("received %v in %d pieces", got.Received, got.Pieces)
+	if len(got.Received) != 1 || got.Received[0] != (session.Range{Off: 1, End: 6}) || got.EntryCount != 2 {
+		t.Errorf("received %v in %d pieces", got.Received, got.EntryCount)
 	}
 	if n, err := v.PutAt(t.Context(), s.ID, 0, session.Unknown, bytes.NewReader([]byte("01x")), p, false); n != 1 || !errors.Is(err, session.ErrConflict) {
 		t.Errorf("other bytes: n %d, %v", n, err)
@@ -191,12 +191,12 @@ func TestDropForgetsAndFences(t *testing.T) {
 	if err != nil || after.Gen == s.Gen || !after.Stale(s.Gen, session.Range{Off: 0, End: 8}) || after.Stale(s.Gen, session.Range{Off: 0, End: 4}) {
 		t.Fatalf("%v, %+v", err, after)
 	}
-	err = v.Finish(t.Context(), nil, session.Want{ID: s.ID, Bytes: 8})
+	err = v.Finish(t.Context(), nil, session.Verified{ID: s.ID, Bytes: 8})
 	var inc *session.IncompleteError
 	if !errors.As(err, &inc) || len(inc.Missing) != 1 || inc.Missing[0] != (session.Range{Off: 4, End: 8}) {
 		t.Errorf("finish: %v", err)
 	}
-	if err := v.Finish(t.Context(), nil, session.Want{ID: s.ID, Gen: s.Gen, Bytes: 8}); !errors.Is(err, session.ErrGenMoved) {
+	if err := v.Finish(t.Context(), nil, session.Verified{ID: s.ID, Gen: s.Gen, Bytes: 8}); !errors.Is(err, session.ErrGenMoved) {
 		t.Errorf("finish of another generation: %v", err)
 	}
 }
@@ -206,10 +206,10 @@ func TestAFailedEndOpensAgain(t *testing.T) {
 	s := begin(t, v, 4, 0)
 	boom := errors.New("boom")
 	fail := func(context.Context, []session.Session) (bool, error) { return false, boom }
-	if err := v.Finish(t.Context(), fail, session.Want{ID: s.ID}); !errors.Is(err, boom) {
+	if err := v.Finish(t.Context(), fail, session.Verified{ID: s.ID}); !errors.Is(err, boom) {
 		t.Fatal(err)
 	}
-	if err := v.Finish(t.Context(), nil, session.Want{ID: s.ID}); err != nil {
+	if err := v.Finish(t.Context(), nil, session.Verified{ID: s.ID}); err != nil {
 		t.Fatal(err)
 	}
 	if err := v.Abort(t.Context(), s.ID, nil); !errors.Is(err, session.ErrFinished) {

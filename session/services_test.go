@@ -91,7 +91,7 @@ func TestTwoServicesBringTheSameChunk(t *testing.T) {
 				if err := <-done; !errors.Is(err, c.want) || (err == nil) != (c.want == nil) {
 					t.Errorf("the second: %v, not %v", err, c.want)
 				}
-				if got, err := a.Status(t.Context(), s.ID); err != nil || got.Bytes() != 4 || got.Pieces != 1 {
+				if got, err := a.Status(t.Context(), s.ID); err != nil || got.Bytes() != 4 || got.EntryCount != 1 {
 					t.Errorf("%+v, %v", got, err)
 				}
 			})

@@ -132,8 +132,8 @@ type Session struct {
 	// Rev grows with each change at all.
 	Gen, Rev uint64
 	// Received is coalesced and sorted. Pieces is the number of entries it is made of.
-	Received []Range
-	Pieces   int
+	Received   []Range
+	EntryCount int
 	// Dropped are the latest Drops, oldest first, so that whoever derived
 	// something from received bytes can tell whether it is stale (see Stale). It
 	// is bounded; older ones are folded into a wider, newer one.
@@ -302,12 +302,12 @@ type DeadlineReader interface {
 // sealed.
 type End func(ctx context.Context, sealed []Session) (ended bool, err error)
 
-// Recut gives the note of rest, a part of e that a Drop leaves standing. An
+// SplitNote gives the note of rest, a part of e that a Drop leaves standing. An
 // error refuses the Drop.
-type Recut func(ctx context.Context, e Entry, rest Range) (note []byte, err error)
+type SplitNote func(ctx context.Context, e Entry, rest Range) (note []byte, err error)
 
-// Want names a session for Finish and what its caller has verified of it.
-type Want struct {
+// Verified names a session for Finish and what its caller has verified of it.
+type Verified struct {
 	ID SessionID
 	// Gen is the generation that was verified: the seal is refused with
 	// ErrGenMoved if it is another by then. 0 accepts any.
@@ -335,9 +335,9 @@ type Config struct {
 	Keep time.Duration
 	// MaxGaps and MaxEntries bound the book-keeping of one session (16,384; 65,536).
 	MaxGaps, MaxEntries int
-	// MinPiece is the smallest piece, in bytes, that PutAt records where it
+	// MinEntry is the smallest piece, in bytes, that PutAt records where it
 	// neither closes a gap nor ends the session, as far as is known (1).
-	MinPiece int64
+	MinEntry int64
 	// Flush is how long PutAt lets arrived bytes go unrecorded (1 s).
 	Flush time.Duration
 	// Small is the size in bytes of the buffer that a put begins with, and a slow one stays with

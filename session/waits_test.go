@@ -238,7 +238,7 @@ func TestAPutWaitsForTheEndThatItMeets(t *testing.T) {
 		want error
 	}{
 		"finish": {func(v *session.Service, id session.SessionID, end session.End) error {
-			return v.Finish(context.Background(), end, session.Want{ID: id, Bytes: 8})
+			return v.Finish(context.Background(), end, session.Verified{ID: id, Bytes: 8})
 		}, session.ErrFinished},
 		"abort": {func(v *session.Service, id session.SessionID, end session.End) error {
 			return v.Abort(context.Background(), id, end)
@@ -417,9 +417,9 @@ func TestAPanicLeavesNothing(t *testing.T) {
 						_ = v.Finish(t.Context(), func(context.Context, []session.Session) (bool, error) {
 							broken{nil, "end", exit}.fall("end")
 							return false, nil
-						}, session.Want{ID: s.ID, Bytes: 8})
+						}, session.Verified{ID: s.ID, Bytes: 8})
 					})
-					if err := v.Finish(t.Context(), nil, session.Want{ID: s.ID, Bytes: 8}); err != nil {
+					if err := v.Finish(t.Context(), nil, session.Verified{ID: s.ID, Bytes: 8}); err != nil {
 						t.Error(err)
 					}
 					if time.Since(began) != 0 {

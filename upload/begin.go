@@ -200,9 +200,9 @@ func (u *Service) known(ctx context.Context, c access.Caller, n *note) (up Uploa
 	return up, ok, nil
 }
 
-// hasRoom is Config.Room, as the reason that clients get.
+// hasRoom is Config.CheckSpace, as the reason that clients get.
 func (u *Service) hasRoom() error {
-	err := u.cfg.Room()
+	err := u.cfg.CheckSpace()
 	if err == nil || errors.Is(err, ErrAway) {
 		return err
 	}

@@ -135,7 +135,7 @@ func (u *Service) createSmall(ctx context.Context, c access.Caller, n note, p Pu
 		return m, err
 	}
 	ctx = context.WithoutCancel(ctx)
-	if err := u.cfg.Blobs.Settle(ctx, content.Extents); err != nil {
+	if err := u.cfg.Blobs.Persist(ctx, content.Extents); err != nil {
 		return m, err
 	}
 	arrived() // the commit counts it

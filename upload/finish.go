@@ -74,7 +74,7 @@ func (u *Service) Finish(ctx context.Context, c access.Caller, req FinishRequest
 
 // FinishBatch finishes sessions of one capsule in one transaction: all become visible at once, or
 // none does and a *BatchError says why. The memories come in the order of the requests. A
-// *catalog.FieldError where their sessions have more than [Limits].BatchPieces.
+// *catalog.FieldError where their sessions have more than [Limits].BatchEntries.
 func (u *Service) FinishBatch(ctx context.Context, c access.Caller, reqs []FinishRequest) ([]catalog.Memory, error) {
 	seen := map[session.SessionID]bool{}
 	for _, req := range reqs {
@@ -111,14 +111,14 @@ func (u *Service) finishOnce(ctx context.Context, c access.Caller, reqs []Finish
 			failures = append(failures, Failure{req.ID, shorten(err, &ranges)})
 			continue
 		}
-		most := u.cfg.Limits.BatchPieces
+		most := u.cfg.Limits.BatchEntries
 		if pieces += len(vs[i].pieces); most > 0 && pieces > most && len(reqs) > 1 {
 			problem := fmt.Sprintf("have more than %d pieces together; finish them in smaller batches", most)
 			return nil, false, &catalog.FieldError{Field: "finishes", Problem: problem}
 		}
 		n := int64(len(vs[i].pieces))
 		held += n
-		if all := u.finishing.Add(n); u.cfg.Limits.Pieces > 0 && all > u.cfg.Limits.Pieces && all > held {
+		if all := u.finishing.Add(n); u.cfg.Limits.FinishEntries > 0 && all > u.cfg.Limits.FinishEntries && all > held {
 			return nil, false, fmt.Errorf("%w: uploads in too many pieces are being finished", session.ErrBusy)
 		}
 	}
@@ -126,14 +126,14 @@ func (u *Service) finishOnce(ctx context.Context, c access.Caller, reqs []Finish
 		return nil, false, &BatchError{failures}
 	}
 	var open []*verified
-	var wants []session.Want
+	var wants []session.Verified
 	for _, v := range vs {
 		if v.n.Capsule != vs[0].n.Capsule {
 			return nil, false, &catalog.FieldError{Field: "finishes", Problem: "must be sessions of one capsule"}
 		}
 		if v.done == nil {
 			open = append(open, v)
-			wants = append(wants, session.Want{ID: v.s.ID, Gen: v.s.Gen, Bytes: v.length})
+			wants = append(wants, session.Verified{ID: v.s.ID, Gen: v.s.Gen, Bytes: v.length})
 		}
 	}
 	if len(open) > 0 {
@@ -326,7 +326,7 @@ func (u *Service) committing(c access.Caller, open []*verified) session.End {
 		for _, v := range open {
 			extents = append(extents, v.pieces...)
 		}
-		if err := u.cfg.Blobs.Settle(ctx, extents); err != nil {
+		if err := u.cfg.Blobs.Persist(ctx, extents); err != nil {
 			return false, err
 		}
 		at := u.moment()

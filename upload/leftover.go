@@ -52,12 +52,12 @@ func (u *Service) leave(place string, id session.SessionID, gen uint64) {
 	}
 }
 
-// Leave remembers a place of an earlier incarnation of the content store: what of it no record
-// names is given back.
-func (u *Service) Leave(place string, id session.SessionID) { u.leave(place, id, whatMayCome) }
+// AddLeftover remembers a place of an earlier incarnation of the content store: what of it no
+// record names is given back.
+func (u *Service) AddLeftover(place string, id session.SessionID) { u.leave(place, id, whatMayCome) }
 
-// Left has something where a Reclaim may give something back at once.
-func (u *Service) Left() <-chan struct{} { return u.leavings }
+// LeftoverAdded has something where a Reclaim may give something back at once.
+func (u *Service) LeftoverAdded() <-chan struct{} { return u.leavings }
 
 // Reclaim gives back what has been left, as far as nobody can be writing there; all looks also at
 // what waits for its session. No place may be held meanwhile by whoever copies what the records

@@ -69,7 +69,7 @@ func TestWhatASyncLostIsReplacedMeanwhile(t *testing.T) {
 	up := w.begin(int64(len(b)))
 	w.putAll(up.ID, b)
 	failed := false
-	w.blobs.FailSettle(func(es []catalog.Extent) error {
+	w.blobs.FailPersist(func(es []catalog.Extent) error {
 		if failed {
 			return nil
 		}

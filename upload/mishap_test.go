@@ -96,9 +96,9 @@ func (w *world) rewire(blobs blob.Store, limits upload.Limits) *engine {
 	w.Close()
 	e := &engine{Store: w.stores.Sessions()}
 	var err error
-	w.sessions, err = session.New(w.t.Context(), e, upload.EngineConfig(session.Config{TTL: time.Hour, MinPiece: 4 << 10}))
+	w.sessions, err = session.New(w.t.Context(), e, upload.EngineConfig(session.Config{TTL: time.Hour, MinEntry: 4 << 10}))
 	w.check(err)
-	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: blobs, Clock: clock{}, Limits: limits, Room: w.room})
+	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: blobs, Clock: clock{}, Limits: limits, CheckSpace: w.room})
 	return e
 }
 

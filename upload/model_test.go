@@ -249,7 +249,7 @@ func TestTheCommitAsksOnceMore(t *testing.T) {
 				w.check(err)
 				w.check(w.PutChunk(t.Context(), who, up.ID, 0, bytes.NewReader(b), upload.Put{Length: -1}))
 				commits := 0
-				w.blobs.FailSettle(func([]catalog.Extent) error {
+				w.blobs.FailPersist(func([]catalog.Extent) error {
 					commits++
 					take(w, who)
 					return nil

@@ -154,7 +154,7 @@ func (u *Service) lost(ctx context.Context, id session.SessionID, r session.Rang
 	ctx = context.WithoutCancel(ctx)
 	// An end takes the pieces and their places away, and fences what runs: what has become of the
 	// session is the answer then.
-	if s, e := u.cfg.Sessions.Settled(ctx, id); e == nil && s.State.Ended() {
+	if s, e := u.cfg.Sessions.WaitUnsealed(ctx, id); e == nil && s.State.Ended() {
 		return s.State.Err()
 	}
 	if !lost {

@@ -72,7 +72,7 @@ func TestWhatCannotBeSettledIsNotPublished(t *testing.T) {
 	w := newWorld(t)
 	b := random(chunk)
 	broken := errors.New("EIO")
-	w.blobs.FailSettle(func([]catalog.Extent) error { return broken })
+	w.blobs.FailPersist(func([]catalog.Extent) error { return broken })
 	if _, err := w.Create(t.Context(), w.me, upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: chunk}}, bytes.NewReader(b)); !errors.Is(err, broken) {
 		t.Errorf("create: %v", err)
 	}
@@ -85,7 +85,7 @@ func TestWhatCannotBeSettledIsNotPublished(t *testing.T) {
 	places, err := w.blobs.Places(t.Context(), "", 10)
 	w.check(err)
 	i := slices.IndexFunc(places, func(p blob.PlaceInfo) bool { return p.Session == reqs[1].ID })
-	w.blobs.FailSettle(func(es []catalog.Extent) error {
+	w.blobs.FailPersist(func(es []catalog.Extent) error {
 		if slices.ContainsFunc(es, func(e catalog.Extent) bool { return e.Place == places[i].Name }) {
 			return broken
 		}
@@ -97,7 +97,7 @@ func TestWhatCannotBeSettledIsNotPublished(t *testing.T) {
 	if n := w.memories(); n != 0 {
 		t.Errorf("%d memories", n)
 	}
-	w.blobs.FailSettle(nil)
+	w.blobs.FailPersist(nil)
 	for _, req := range reqs {
 		if st, err := w.Status(t.Context(), w.me, req.ID); err != nil || st.State != session.Open || st.Bytes() != chunk {
 			t.Errorf("%v, %d bytes, %v", st.State, st.Bytes(), err)

@@ -16,18 +16,18 @@ import (
 	"sluice/upload"
 )
 
-// settling is a Blobs with a hook in Settle, and its answer.
+// settling is a Blobs with a hook in Persist, and its answer.
 type settling struct {
 	*blobtest.Mem
 	settle hook
 	err    error
 }
 
-func (s *settling) Settle(ctx context.Context, es []catalog.Extent) error {
+func (s *settling) Persist(ctx context.Context, es []catalog.Extent) error {
 	if s.settle.fire(); s.err != nil {
 		return s.err
 	}
-	return s.Mem.Settle(ctx, es)
+	return s.Mem.Persist(ctx, es)
 }
 
 // replace puts chunk 0 anew.

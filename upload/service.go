@@ -32,11 +32,12 @@ type Limits struct {
 	// MaxEnded bounds the sessions of one owner that are aborted, or expire, in endedFor: each is
 	// remembered for as long.
 	MaxEnded int64
-	// BatchPieces bounds the recorded pieces of the sessions of one FinishBatch together; 0 is no
+	// BatchEntries bounds the recorded pieces of the sessions of one FinishBatch together; 0 is no
 	// bound.
-	BatchPieces int
-	// Pieces bounds those of all finishes under way; 0 is no bound. One finish alone may have more.
-	Pieces int64
+	BatchEntries int
+	// FinishEntries bounds those of all finishes under way; 0 is no bound. One finish alone may
+	// have more.
+	FinishEntries int64
 }
 
 // DefaultLimits are API.md's.
@@ -44,7 +45,7 @@ func DefaultLimits() Limits {
 	return Limits{
 		InlineMax: 4 << 10, ChunkSize: 8 << 20, ChunkSizeMin: 4 << 10, ChunkSizeMax: 64 << 20,
 		MaxChunks: 16384, MaxBytes: 16384 * (64 << 20), TTL: 168 * time.Hour,
-		MaxEnded: 20_000, BatchPieces: 1 << 18,
+		MaxEnded: 20_000, BatchEntries: 1 << 18,
 	}
 }
 
@@ -55,11 +56,11 @@ type Config struct {
 	Blobs    blob.Store
 	Clock    session.Clock
 	Limits   Limits
-	// Room gives an error while the disk of sessions and catalog is full: then nothing is begun or
-	// put (blob.ErrNoSpace), and what is left serves to finish, abort and delete. ErrAway where
-	// they are not in their place. It is asked often.
-	Room func() error
-	Log  *slog.Logger
+	// CheckSpace gives an error while the disk of sessions and catalog is full: then nothing is
+	// begun or put (blob.ErrNoSpace), and what is left serves to finish, abort and delete. ErrAway
+	// where they are not in their place. It is asked often.
+	CheckSpace func() error
+	Log        *slog.Logger
 	// Rand is where ids come from, and Stopwatch the clock by which puts of a session wait for each
 	// other (nil: the machine's).
 	Rand      io.Reader
@@ -94,8 +95,8 @@ func New(cfg Config) *Service {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Room == nil {
-		cfg.Room = func() error { return nil }
+	if cfg.CheckSpace == nil {
+		cfg.CheckSpace = func() error { return nil }
 	}
 	if cfg.Rand == nil {
 		cfg.Rand = system.Random{}

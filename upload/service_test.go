@@ -40,7 +40,7 @@ type world struct {
 	access   *access.Service
 	me       access.Caller
 	stranger access.Caller
-	// Room is upload.Config.Room; nil: there is room.
+	// Room is upload.Config.CheckSpace; nil: there is room.
 	Room func() error
 }
 
@@ -106,7 +106,7 @@ func (w *world) restart() {
 	var err error
 	w.sessions, err = session.New(w.t.Context(), w.stores.Sessions(), upload.EngineConfig(session.Config{TTL: time.Hour}))
 	w.check(err)
-	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: w.blobs, Clock: clock{}, Limits: limits(), Room: w.room})
+	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: w.blobs, Clock: clock{}, Limits: limits(), CheckSpace: w.room})
 }
 
 // quota bounds capsule default, in bytes; 0: not at all.
@@ -456,12 +456,12 @@ func TestAFailedSyncAsksForWhatIsLost(t *testing.T) {
 	b := random(2 * chunk)
 	up := w.begin(int64(len(b)))
 	w.putAll(up.ID, b)
-	w.blobs.FailSettle(func(es []catalog.Extent) error { return &blob.PersistError{Lost: es, Err: errors.New("EIO")} })
+	w.blobs.FailPersist(func(es []catalog.Extent) error { return &blob.PersistError{Lost: es, Err: errors.New("EIO")} })
 	var inc *session.IncompleteError
 	if _, err := w.finish(up.ID, b); !errors.As(err, &inc) {
 		t.Fatal(err)
 	}
-	w.blobs.FailSettle(nil)
+	w.blobs.FailPersist(nil)
 	if n := w.memories(); n != 0 {
 		t.Errorf("%d memories", n)
 	}
@@ -533,7 +533,7 @@ func TestTheFailuresOfABatchNameSoManyRanges(t *testing.T) {
 func TestABatchHasSoManyPieces(t *testing.T) {
 	w := newWorld(t)
 	l := limits()
-	l.BatchPieces = 10
+	l.BatchEntries = 10
 	w.rewire(w.blobs, l)
 	b := random(6 * chunk)
 	var reqs []upload.FinishRequest
@@ -546,13 +546,13 @@ func TestABatchHasSoManyPieces(t *testing.T) {
 	if _, err := w.FinishBatch(t.Context(), w.me, reqs); !errors.As(err, &field) || field.Field != "finishes" || w.memories() != 0 {
 		t.Errorf("%v; %d memories", err, w.memories())
 	}
-	l.BatchPieces = 5
+	l.BatchEntries = 5
 	w.rewire(w.blobs, l)
 	for _, req := range reqs {
 		_, err := w.FinishBatch(t.Context(), w.me, []upload.FinishRequest{req})
 		w.check(err)
 	}
-	l.BatchPieces = 12
+	l.BatchEntries = 12
 	w.rewire(w.blobs, l)
 	if _, err := w.FinishBatch(t.Context(), w.me, reqs); err != nil || w.memories() != 2 {
 		t.Errorf("finished again: %v; %d memories", err, w.memories())
@@ -564,11 +564,11 @@ func TestABatchHasSoManyPieces(t *testing.T) {
 func TestFinishesTogetherHaveSoManyPieces(t *testing.T) {
 	w := newWorld(t)
 	l := limits()
-	l.Pieces = 10
+	l.FinishEntries = 10
 	w.rewire(w.blobs, l)
 	came, let := make(chan struct{}), make(chan struct{})
 	var first atomic.Bool
-	w.blobs.FailSettle(func([]catalog.Extent) error {
+	w.blobs.FailPersist(func([]catalog.Extent) error {
 		if first.CompareAndSwap(false, true) {
 			close(came)
 			<-let

@@ -35,8 +35,8 @@ type memPlace struct {
 // NewMem makes an empty store.
 func NewMem() *Mem { return &Mem{places: map[string]*memPlace{}} }
 
-// FailSettle lets f answer for every Settle; nil ends that.
-func (s *Mem) FailSettle(f func([]catalog.Extent) error) {
+// FailPersist lets f answer for every Persist; nil ends that.
+func (s *Mem) FailPersist(f func([]catalog.Extent) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settle = f
@@ -146,8 +146,8 @@ func (s *Mem) Trim(_ context.Context, name string, keep []catalog.Extent) error 
 	return nil
 }
 
-// Settle implements blob.Store.
-func (s *Mem) Settle(_ context.Context, extents []catalog.Extent) error {
+// Persist implements blob.Store.
+func (s *Mem) Persist(_ context.Context, extents []catalog.Extent) error {
 	s.mu.Lock()
 	settle := s.settle
 	s.mu.Unlock()

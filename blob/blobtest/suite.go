@@ -50,7 +50,7 @@ func testStore(t *testing.T, open func(t *testing.T) (s blob.Store, corrupt func
 			extents = append(extents, store(t, s, session.SessionID(1+i/2), uint64(i%3), int64(i)*100_000, b))
 			all = append(all, b...)
 		}
-		check(t, s.Settle(t.Context(), extents))
+		check(t, s.Persist(t.Context(), extents))
 		rapid.Check(t, func(rt *rapid.T) {
 			off := rapid.IntRange(0, len(all)).Draw(rt, "off")
 			n := rapid.IntRange(0, len(all)-off).Draw(rt, "n")
@@ -90,7 +90,7 @@ func testStore(t *testing.T, open func(t *testing.T) (s blob.Store, corrupt func
 		_, err = cut.WriteAt(Random(3000), 7000)
 		check(t, errors.Join(err, cut.Close()))
 		b := store(t, s, 6, 0, 7000, fresh)
-		check(t, s.Settle(t.Context(), []catalog.Extent{a, b}))
+		check(t, s.Persist(t.Context(), []catalog.Extent{a, b}))
 		check(t, s.Check(t.Context(), a, blob.CheckAll))
 		check(t, s.Check(t.Context(), b, blob.CheckAll))
 		read(t, s, []catalog.Extent{b, a, b}, slices.Concat(fresh, kept, fresh))
@@ -119,7 +119,7 @@ func testStore(t *testing.T, open func(t *testing.T) (s blob.Store, corrupt func
 	})
 	t.Run("content without a byte", func(t *testing.T) {
 		s, _ := open(t)
-		check(t, s.Settle(t.Context(), nil))
+		check(t, s.Persist(t.Context(), nil))
 		read(t, s, nil, nil)
 		e := store(t, s, 6, 0, 0, []byte("x"))
 		for off := range int64(2) {
@@ -164,7 +164,7 @@ func testStore(t *testing.T, open func(t *testing.T) (s blob.Store, corrupt func
 		s, corrupt := open(t)
 		e := store(t, s, 3, 0, 0, Random(300_000))
 		other := store(t, s, 3, 0, 300_000, Random(1000))
-		check(t, s.Settle(t.Context(), []catalog.Extent{e, other}))
+		check(t, s.Persist(t.Context(), []catalog.Extent{e, other}))
 		check(t, s.Check(t.Context(), e, blob.CheckAll))
 		corrupt(e.Place, e.Off+123_456)
 		if err := s.Check(t.Context(), e, blob.CheckAll); !errors.Is(err, blob.ErrCorrupt) {
@@ -200,7 +200,7 @@ func testStore(t *testing.T, open func(t *testing.T) (s blob.Store, corrupt func
 			t.Errorf("check: %v", err)
 		}
 		var lost *blob.PersistError
-		if err := s.Settle(t.Context(), []catalog.Extent{e}); err != nil && !errors.As(err, &lost) {
+		if err := s.Persist(t.Context(), []catalog.Extent{e}); err != nil && !errors.As(err, &lost) {
 			t.Errorf("settle: %v", err)
 		}
 		if ps := places(t, s); ps != nil {

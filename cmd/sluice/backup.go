@@ -129,7 +129,7 @@ func (c *backupCmd) salvage(e *env, dir string, log *slog.Logger, tell backup.Pr
 		return res, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	wreck, err := pebblemeta.OpenWreck(f.Meta.Path, pebblemeta.Options{FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: e.die, Log: log})
+	wreck, err := pebblemeta.OpenDamaged(f.Meta.Path, pebblemeta.Options{FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: e.die, Log: log})
 	if err != nil {
 		return res, err
 	}
@@ -151,7 +151,7 @@ func (c *backupCmd) salvage(e *env, dir string, log *slog.Logger, tell backup.Pr
 }
 
 // rest is what surely is in damaged metadata, as a state.
-type rest struct{ *pebblemeta.Wreck }
+type rest struct{ *pebblemeta.Damaged }
 
 // Walk implements backup.Frozen.
 func (r rest) Walk(ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error) error {

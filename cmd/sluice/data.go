@@ -41,7 +41,7 @@ func openData(path string, of folder.Options, mo pebblemeta.Options, bo localblo
 		return d, err
 	}
 	if !d.frozen {
-		d.meta.Spare()
+		d.meta.ShareReserve()
 	}
 	if bo.AfterIncarnation, err = d.folder.Begin(last); err != nil {
 		return d, err
@@ -88,7 +88,7 @@ func (d *data) close() (err error) {
 		}
 	}
 	if d.blobs != nil && !d.frozen {
-		d.meta.Spare()
+		d.meta.ShareReserve()
 	}
 	if d.blobs != nil {
 		err = errors.Join(d.folder.End(), d.blobs.Close())

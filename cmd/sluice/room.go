@@ -26,7 +26,7 @@ func (s *server) room() error {
 	if err := s.inPlace(); err != nil {
 		return err
 	}
-	return s.meta.Room()
+	return s.meta.CheckSpace()
 }
 
 // ready says what keeps the server from its work: a data folder that is not in its place, a store
@@ -35,7 +35,7 @@ func (s *server) ready(ctx context.Context) error {
 	if err := s.inPlace(); err != nil {
 		return err
 	}
-	if err := s.meta.Room(); err != nil {
+	if err := s.meta.CheckSpace(); err != nil {
 		return fmt.Errorf("%w: %w", blob.ErrNoSpace, err)
 	}
 	if free, err := s.blobs.Free(ctx); err != nil {
@@ -55,7 +55,7 @@ func (s *server) keepRoom(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			_ = s.meta.Room() // it says so itself
+			_ = s.meta.CheckSpace() // it says so itself
 		}
 	}
 }

@@ -28,7 +28,7 @@ func (c *checkCmd) salvage(e *env, log *slog.Logger, die func(error)) (sum keepe
 		return sum, false, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	wreck, err := pebblemeta.OpenWreck(f.Meta.Path, pebblemeta.Options{FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: die, Log: log})
+	wreck, err := pebblemeta.OpenDamaged(f.Meta.Path, pebblemeta.Options{FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: die, Log: log})
 	if err != nil {
 		return sum, false, nil // it is no matter of tables: the ordinary open says what is wrong
 	}
@@ -71,7 +71,7 @@ func (c *checkCmd) tellHoles(e *env, log *slog.Logger, die func(error)) (err err
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	wreck, err := pebblemeta.OpenWreck(f.Meta.Path, pebblemeta.Options{FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: die, Log: log})
+	wreck, err := pebblemeta.OpenDamaged(f.Meta.Path, pebblemeta.Options{FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: die, Log: log})
 	if err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ type salvage struct {
 	log    *slog.Logger
 	die    func(error)
 	folder *folder.Folder
-	wreck  *pebblemeta.Wreck
+	wreck  *pebblemeta.Damaged
 }
 
 // found tells of something that is missing.
@@ -99,7 +99,7 @@ func (s *salvage) found(f keeper.Finding) {
 
 // make makes the new metadata, and checks and repairs them.
 func (s *salvage) make(next folder.Half) (sum keeper.Summary, err error) {
-	rescue := keeper.Rescue{Lost: s.wreck.Lost, Found: s.found}
+	rescue := keeper.Salvage{Lost: s.wreck.Lost, Found: s.found}
 	disk := pebblemeta.Held(next.Path, next.Way)
 	options := pebblemeta.Options{FS: pebblemeta.DeferSync(disk), Die: s.die, Log: s.log, Hook: upload.Reserving(catalog.Bounds{})}
 	err = s.wreck.Salvage(s.e.ctx, next.Path, options, rescue.Keep, func(what string) {
@@ -125,7 +125,7 @@ func (s *salvage) make(next folder.Half) (sum keeper.Summary, err error) {
 	}
 	defer func() { err = errors.Join(err, blobs.Close()) }()
 	rescue.Content = blobs
-	if err := rescue.Settle(s.e.ctx, meta.Sessions(), meta.Catalog(), system.Clock{}, rand.Reader); err != nil {
+	if err := rescue.Reconcile(s.e.ctx, meta.Sessions(), meta.Catalog(), system.Clock{}, rand.Reader); err != nil {
 		return sum, err
 	}
 	return s.run(s.e, meta, blobs, func(string) bool { return false })
@@ -136,12 +136,12 @@ func (s *salvage) make(next folder.Half) (sum keeper.Summary, err error) {
 type rejoining struct {
 	e       *env
 	missing []backup.Missing
-	rescue  keeper.Rescue
+	rescue  keeper.Salvage
 }
 
 // rows gives what takes the rows.
 func (r *rejoining) rows(into *pebblemeta.Filling) func(key, row []byte) error {
-	r.rescue = keeper.Rescue{Restored: true, Found: r.found, Lost: func(table catalog.TableID, key []byte) bool {
+	r.rescue = keeper.Salvage{Restored: true, Found: r.found, Lost: func(table catalog.TableID, key []byte) bool {
 		key = pebblemeta.Key(table, key)
 		return slices.ContainsFunc(r.missing, func(m backup.Missing) bool { return m.Has(key) })
 	}}
@@ -164,7 +164,7 @@ func (r *rejoining) settle(f *folder.Folder) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, meta.Close()) }()
-	if err := r.rescue.Settle(r.e.ctx, meta.Sessions(), meta.Catalog(), system.Clock{}, rand.Reader); err != nil {
+	if err := r.rescue.Reconcile(r.e.ctx, meta.Sessions(), meta.Catalog(), system.Clock{}, rand.Reader); err != nil {
 		return err
 	}
 	blobs, err := localblob.Open(f.Content.Path, localblob.Options{Log: log, ReadOnly: true})

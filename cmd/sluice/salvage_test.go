@@ -140,7 +140,7 @@ func holesOf(t *testing.T, path string) map[int]string {
 		if err := os.WriteFile(path, rotten, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		wreck, err := pebblemeta.OpenWreck(filepath.Dir(path), pebblemeta.Options{})
+		wreck, err := pebblemeta.OpenDamaged(filepath.Dir(path), pebblemeta.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -563,7 +563,7 @@ func (w *wrecked) sure(t *testing.T, data string) (ids map[string]bool, lost fun
 	if err != nil {
 		t.Fatal(err)
 	}
-	wreck, err := pebblemeta.OpenWreck(meta, pebblemeta.Options{})
+	wreck, err := pebblemeta.OpenDamaged(meta, pebblemeta.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -127,8 +127,8 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error), 
 	}
 	log.Info("limits of this machine (0: none), and what is used of them at most", "descriptors", b.Descriptors, "memory", b.Memory,
 		"connections", b.Connections, "requests", b.Requests, "files_kept_open", b.Files, "disk_kept_free", int64(metaReserve+contentReserve),
-		"go_memory", b.Heap, "head", b.Head, "session_states", b.States, "finished_pieces", b.Pieces, "http2_unread", b.Unread, "json_bodies", b.JSON, "json_answers", b.Held, "content_pieces", b.Held,
-		"buffers", int64(b.Lent)<<20+int64(b.Large)<<18)
+		"go_memory", b.Heap, "head", b.Head, "session_states", b.States, "finished_pieces", b.FinishEntries, "http2_unread", b.Unread, "json_bodies", b.JSON, "json_answers", b.Held, "content_pieces", b.Held,
+		"buffers", int64(b.DirectBuffers)<<20+int64(b.LargeBuffers)<<18)
 	if b.Memory > 0 && b.Memory < budget.Least {
 		log.Warn("the memory limit is so low that many clients may be too much for it", "memory", b.Memory, "enough", int64(budget.Least))
 	}
@@ -140,21 +140,21 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error), 
 	s.data, err = openData(c.Data, folder.Options{Made: made, Log: log},
 		pebblemeta.Options{Hook: hook, Die: die, Log: log, Reserve: metaReserve, Process: kind == localblob.Process, Tables: b.Tables},
 		localblob.Options{
-			Durability: kind, Reserve: contentReserve, Direct: direct.Config{Off: c.DirectIO == "off", Buffers: b.Lent}, Log: log, Files: b.Files,
+			Durability: kind, Reserve: contentReserve, Direct: direct.Config{Off: c.DirectIO == "off", Buffers: b.DirectBuffers}, Log: log, Files: b.Files,
 		})
 	if err != nil {
 		return s, err
 	}
 	clock := system.Clock{}
-	engine, err := session.New(ctx, s.meta.Sessions(), upload.EngineConfig(session.Config{TTL: c.SessionTTL, MinPiece: 4 << 10, States: b.States, Clock: clock, MaxLarge: b.Large, Buffers: s.blobs.Buffers()}))
+	engine, err := session.New(ctx, s.meta.Sessions(), upload.EngineConfig(session.Config{TTL: c.SessionTTL, MinEntry: 4 << 10, States: b.States, Clock: clock, MaxLarge: b.LargeBuffers, Buffers: s.blobs.Buffers()}))
 	if err != nil {
 		return s, err
 	}
 	limits := upload.DefaultLimits()
 	limits.MaxBytes, limits.TTL = c.MaxBytes, c.SessionTTL
-	limits.Pieces, limits.BatchPieces = b.Pieces, b.BatchPieces
+	limits.FinishEntries, limits.BatchEntries = b.FinishEntries, b.BatchEntries
 	rows := s.meta.Catalog()
-	s.uploads = upload.New(upload.Config{Sessions: engine, Catalog: rows, Blobs: s.blobs, Clock: clock, Limits: limits, Room: s.room, Log: log})
+	s.uploads = upload.New(upload.Config{Sessions: engine, Catalog: rows, Blobs: s.blobs, Clock: clock, Limits: limits, CheckSpace: s.room, Log: log})
 	who := access.New(rows, clock, engine.Running, nil)
 	if err := s.bootstrap(ctx, who); err != nil {
 		return s, err

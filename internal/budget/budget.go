@@ -28,18 +28,18 @@ type Budget struct {
 	// States is how many bytes the received ranges of sessions may take that are put into; 0: no
 	// bound.
 	States int64
-	// Pieces is how many recorded pieces all finishes under way may have, and BatchPieces those of
-	// one batch.
-	Pieces      int64
-	BatchPieces int
+	// FinishEntries is how many recorded pieces all finishes under way may have, and BatchEntries
+	// those of one batch.
+	FinishEntries int64
+	BatchEntries  int
 	// Unread is how many bytes of bodies that have come on HTTP/2 may wait for their requests.
 	Unread int64
 	// JSON is how many bytes the bodies of JSON requests may take, and Held those of each of JSON
 	// answers and pieces of contents.
 	JSON, Held int64
-	// Lent are the buffers of 1 MiB, and Large those of 256 KiB, that uploads which come fast
-	// share.
-	Lent, Large int
+	// DirectBuffers are the buffers of 1 MiB, and LargeBuffers those of 256 KiB, that uploads which
+	// come fast share.
+	DirectBuffers, LargeBuffers int
 }
 
 const (
@@ -92,12 +92,12 @@ func (b Budget) Parts() []Part {
 		{"refused requests", b.Refused * perRefused},
 		{"unread bodies", b.Unread},
 		{"states of sessions", b.States},
-		{"pieces of finishes", b.Pieces * perPiece},
+		{"pieces of finishes", b.FinishEntries * perPiece},
 		{"JSON bodies", b.JSON},
 		{"JSON answers", b.Held},
 		{"pieces of contents", b.Held},
-		{"lent buffers", int64(b.Lent) * mib},
-		{"large buffers", int64(b.Large) * 256 * kib},
+		{"lent buffers", int64(b.DirectBuffers) * mib},
+		{"large buffers", int64(b.LargeBuffers) * 256 * kib},
 		{"stores", stores},
 		{"base", base},
 	}
@@ -110,7 +110,7 @@ func (b Budget) Parts() []Part {
 func Of(m Machine) Budget {
 	b := Budget{
 		Machine: m, Connections: most, Requests: 16384, Refused: 256, Files: 256, Tables: 256,
-		Head: 64 * kib, BatchPieces: 1 << 18, Unread: 128 * mib, JSON: 64 * mib, Held: 64 * mib, Lent: 24, Large: 64,
+		Head: 64 * kib, BatchEntries: 1 << 18, Unread: 128 * mib, JSON: 64 * mib, Held: 64 * mib, DirectBuffers: 24, LargeBuffers: 64,
 	}
 	if n := m.Descriptors; n > 0 {
 		const stores = 1024
@@ -123,11 +123,11 @@ func Of(m Machine) Budget {
 		b.Requests = min(b.Requests, max(3*part/perRequest, 64))
 		b.Refused = min(b.Refused, max(part/2/perRefused, 16))
 		b.Head = min(b.Head, max(n/(16*kib), 8*kib))
-		b.States, b.Pieces = part, part/2/perPiece
-		b.BatchPieces = share(b.Pieces, b.BatchPieces)
+		b.States, b.FinishEntries = part, part/2/perPiece
+		b.BatchEntries = share(b.FinishEntries, b.BatchEntries)
 		b.Unread, b.JSON, b.Held = min(b.Unread, 2*part), min(b.JSON, max(2*part, leastJSON)), min(b.Held, part)
-		b.Lent, b.Large = share(part/mib, b.Lent), share(part/(256*kib), b.Large)
-		b.Heap = max(n-n/10-stores-int64(b.Lent)*mib, n/2)
+		b.DirectBuffers, b.LargeBuffers = share(part/mib, b.DirectBuffers), share(part/(256*kib), b.LargeBuffers)
+		b.Heap = max(n-n/10-stores-int64(b.DirectBuffers)*mib, n/2)
 	}
 	return b
 }

@@ -303,7 +303,7 @@ func fromStoredSession(kind session.OpKind, st *storedSession) session.Op {
 	return session.Op{Kind: kind, Entries: entries, Session: session.Session{
 		ID:    session.SessionID(st.ID),
 		Spec:  session.Spec{ChunkSize: st.Chunk, BytesExpected: st.Bytes, Owner: string(st.Owner), Idem: string(st.Idem), Note: st.Note},
-		State: session.State(st.State), Gen: st.Gen, Rev: st.Rev, Received: each(st.Received, fromRange), Pieces: len(entries),
+		State: session.State(st.State), Gen: st.Gen, Rev: st.Rev, Received: each(st.Received, fromRange), EntryCount: len(entries),
 		Dropped: each(st.Dropped, func(d storedDropped) session.Dropped { return session.Dropped{Gen: d.Gen, Range: fromRange(d.Range)} }),
 		Began:   time.UnixMilli(st.Began).UTC(), LastSeen: time.UnixMilli(st.LastSeen).UTC(), Seen: st.Seen,
 	}}

@@ -80,8 +80,8 @@ func (w *world) same(k *known) {
 		}
 		copy(content[e.Off:], w.disk.read(e))
 	}
-	if content != k.content || s.Pieces != len(es) || !slices.Equal(s.Received, k.received()) {
-		w.t.Fatalf("session %s holds %v in %d pieces (%d entries), received %v; expected %v", k.id, content, s.Pieces, len(es), s.Received, k.content)
+	if content != k.content || s.EntryCount != len(es) || !slices.Equal(s.Received, k.received()) {
+		w.t.Fatalf("session %s holds %v in %d pieces (%d entries), received %v; expected %v", k.id, content, s.EntryCount, len(es), s.Received, k.content)
 	}
 }
 
@@ -132,7 +132,7 @@ func atOnceModel(t *testing.T, st session.Store, services int) {
 							t.Errorf("finished with %v", sealed[0].Received)
 						}
 						return false, nil
-					}, session.Want{ID: s.ID, Bytes: session.Unknown})
+					}, session.Verified{ID: s.ID, Bytes: session.Unknown})
 					if err != nil && !errors.Is(err, session.ErrFinished) {
 						t.Errorf("finish: %v", err)
 					}

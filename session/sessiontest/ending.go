@@ -62,13 +62,13 @@ func (w *world) count(to session.State) {
 
 func (w *world) finish() {
 	var of []*known
-	var wants []session.Want
+	var wants []session.Verified
 	for range w.draw("batch", 1, 3) {
 		k := w.pick()
 		if slices.Contains(of, k) {
 			continue
 		}
-		want := session.Want{ID: k.id, Bytes: session.Unknown}
+		want := session.Verified{ID: k.id, Bytes: session.Unknown}
 		if k.BytesExpected < 0 || w.draw("bytes", 0, 3) == 0 {
 			want.Bytes = k.end() + max(0, w.draw("more", -6, 1)) - max(0, w.draw("less", -6, 1))
 		}
@@ -78,7 +78,7 @@ func (w *world) finish() {
 		of, wants = append(of, k), append(wants, want)
 	}
 	// The first in the order of their ids says why not.
-	slices.SortFunc(wants, func(a, b session.Want) int {
+	slices.SortFunc(wants, func(a, b session.Verified) int {
 		if a.ID < b.ID {
 			return -1
 		}
@@ -117,7 +117,7 @@ func (w *world) finish() {
 }
 
 // refuses gives the reason why a session can't be finished as wanted.
-func (w *world) refuses(k *known, want session.Want) error {
+func (w *world) refuses(k *known, want session.Verified) error {
 	if err := k.err(); err != nil {
 		return err
 	}

@@ -99,8 +99,8 @@ func endsForget(t *testing.T, st store) {
 		s := st.create(spec(session.SessionID(1+i), "o", ""))
 		other := st.record(st.create(spec(session.SessionID(11+i), "o", "")), add(rng(0, 10)))
 		s = st.end(st.record(s, add(rng(0, 10), rng(10, 20))), to)
-		if es := st.entries(s.ID, session.All(), 0); len(es) != 0 || s.Pieces != 0 {
-			t.Errorf("%v: %d entries, %d pieces", to, len(es), s.Pieces)
+		if es := st.entries(s.ID, session.All(), 0); len(es) != 0 || s.EntryCount != 0 {
+			t.Errorf("%v: %d entries, %d pieces", to, len(es), s.EntryCount)
 		}
 		if len(st.entries(other.ID, session.All(), 0)) != 1 {
 			t.Errorf("%v: the end took another's entries", to)

@@ -17,8 +17,8 @@ func recordsAddUp(t *testing.T, st store) {
 	s = st.record(s, add(rng(30, 40)))
 	s = st.record(s, add(rng(0, 1)))
 	st.same([]session.Range{rng(0, 1), rng(20, 40), rng(50, 60)}, s.Received)
-	if s.Pieces != 4 || s.Gen != 1 || s.State != session.Open {
-		t.Errorf("%d pieces, generation %d, %v", s.Pieces, s.Gen, s.State)
+	if s.EntryCount != 4 || s.Gen != 1 || s.State != session.Open {
+		t.Errorf("%d pieces, generation %d, %v", s.EntryCount, s.Gen, s.State)
 	}
 	st.same([]session.Entry{
 		{Range: rng(0, 1), Note: []byte("at 0")},
@@ -105,8 +105,8 @@ func replaces(t *testing.T, st store) {
 	c.Remove = []session.Range{rng(0, 10), rng(10, 20)}
 	c.Add[0].Note = []byte("joined")
 	s = st.record(s, c)
-	if s.Pieces != 2 || s.Gen != 1 {
-		t.Errorf("%d pieces, generation %d", s.Pieces, s.Gen)
+	if s.EntryCount != 2 || s.Gen != 1 {
+		t.Errorf("%d pieces, generation %d", s.EntryCount, s.Gen)
 	}
 	// One stays where it is, with another note.
 	c = add(rng(30, 40))
@@ -123,8 +123,8 @@ func dropFences(t *testing.T, st store) {
 	c := add(rng(0, 5))
 	c.Remove, c.Drop = []session.Range{rng(0, 10), rng(10, 20)}, rng(5, 20)
 	s = st.record(s, c)
-	if s.Gen <= old || s.Pieces != 2 || !s.Stale(old, rng(6, 7)) || s.Stale(old, rng(0, 5)) || s.Stale(s.Gen, rng(0, 100)) {
-		t.Errorf("generation %d after %d, %d pieces, dropped %v", s.Gen, old, s.Pieces, s.Dropped)
+	if s.Gen <= old || s.EntryCount != 2 || !s.Stale(old, rng(6, 7)) || s.Stale(old, rng(0, 5)) || s.Stale(s.Gen, rng(0, 100)) {
+		t.Errorf("generation %d after %d, %d pieces, dropped %v", s.Gen, old, s.EntryCount, s.Dropped)
 	}
 	st.same([]session.Range{rng(0, 5), rng(30, 40)}, s.Received)
 	st.same([]session.Entry{{Range: rng(0, 5), Note: []byte("at 0")}, {Range: rng(30, 40), Note: []byte("at 30")}}, st.entries(1, session.All(), 0))
@@ -147,8 +147,8 @@ func dropsRemembered(t *testing.T, st store) {
 		s = st.record(s, session.Change{Remove: []session.Range{r}, Drop: r, Length: session.Unknown})
 		gens = append(gens, s.Gen)
 	}
-	if len(s.Dropped) > 100 || len(s.Received) != 0 || s.Pieces != 0 {
-		t.Errorf("%d drops, %v received in %d pieces", len(s.Dropped), s.Received, s.Pieces)
+	if len(s.Dropped) > 100 || len(s.Received) != 0 || s.EntryCount != 0 {
+		t.Errorf("%d drops, %v received in %d pieces", len(s.Dropped), s.Received, s.EntryCount)
 	}
 	for i := range int64(100) {
 		if !s.Stale(gens[i], rng(i, i+1)) {
@@ -216,8 +216,8 @@ func recordAtOnce(t *testing.T, st store) {
 	})
 	s := st.load(1)
 	st.same([]session.Range{rng(0, 100)}, s.Received)
-	if s.Pieces != n || s.Rev != n+1 {
-		t.Errorf("%d pieces, revision %d", s.Pieces, s.Rev)
+	if s.EntryCount != n || s.Rev != n+1 {
+		t.Errorf("%d pieces, revision %d", s.EntryCount, s.Rev)
 	}
 	for i, e := range st.entries(1, session.All(), 0) {
 		if won[i].Load() != 1 || string(e.Note) != notes[i] {

@@ -31,7 +31,7 @@ func BenchmarkSmallContent(b *testing.B) {
 					for pb.Next() {
 						e, err := tryPacked(s, session.SessionID(id.Add(1)<<40|1), content)
 						if err == nil {
-							err = s.Settle(context.Background(), []catalog.Extent{e})
+							err = s.Persist(context.Background(), []catalog.Extent{e})
 						}
 						if err != nil {
 							b.Error(err)

@@ -52,7 +52,7 @@
 //	WriteAt   nothing yet
 //	Commit    the bytes are in the page cache, or the drive has them: they survive the death of the
 //	          process; with Power they are on the disk, and so is the folder's entry
-//	Settle    they are on the disk, and so is the folder's entry
+//	Persist   they are on the disk, and so is the folder's entry
 //
 // A sync that failed is never tried again: the kernel has forgotten the bytes by then, and a second
 // one would succeed. What was written since the last good one is lost, and is said to be.

@@ -53,7 +53,7 @@ func packed(t *testing.T, s *Store, id session.SessionID, b []byte) catalog.Exte
 
 func settle(t *testing.T, s *Store, extents ...catalog.Extent) {
 	t.Helper()
-	if err := s.Settle(t.Context(), extents); err != nil {
+	if err := s.Persist(t.Context(), extents); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -116,7 +116,7 @@ func TestSmallContentsSharePacks(t *testing.T) {
 		wg.Go(func() {
 			e, err := tryPacked(s, session.SessionID(i+1), contents[i])
 			if err == nil {
-				err = s.Settle(context.Background(), []catalog.Extent{e})
+				err = s.Persist(context.Background(), []catalog.Extent{e})
 			}
 			if err != nil {
 				t.Error(err)
@@ -296,7 +296,7 @@ func TestAFailedSyncOfAPack(t *testing.T) {
 		return nil
 	})
 	var lost *blob.PersistError
-	if err := s.Settle(t.Context(), []catalog.Extent{good, bad}); !errors.As(err, &lost) || len(lost.Lost) != 1 || lost.Lost[0] != bad {
+	if err := s.Persist(t.Context(), []catalog.Extent{good, bad}); !errors.As(err, &lost) || len(lost.Lost) != 1 || lost.Lost[0] != bad {
 		t.Fatalf("%v", err)
 	}
 	disk.SetHook(nil)
@@ -306,7 +306,7 @@ func TestAFailedSyncOfAPack(t *testing.T) {
 		t.Error("it is appended to the same pack")
 	}
 	settle(t, s, next, good)
-	if err := s.Settle(t.Context(), []catalog.Extent{bad}); !errors.As(err, &lost) {
+	if err := s.Persist(t.Context(), []catalog.Extent{bad}); !errors.As(err, &lost) {
 		t.Errorf("a second try: %v", err)
 	}
 	holds(t, s, good, []byte("good"))

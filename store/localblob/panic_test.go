@@ -9,7 +9,7 @@ import (
 )
 
 // A sync that panics poisons its place as one that fails does, and whoever waits for it, or comes
-// later, is told: by Settle, not by the end of the process.
+// later, is told: by Persist, not by the end of the process.
 func TestASyncThatPanicsIsAFailedOne(t *testing.T) {
 	disk := &hooked{}
 	s := open(t, t.TempDir(), Options{FS: disk})
@@ -21,17 +21,17 @@ func TestASyncThatPanicsIsAFailedOne(t *testing.T) {
 				t.Error("the panic was swallowed")
 			}
 		}()
-		_ = s.Settle(t.Context(), []catalog.Extent{one, two})
+		_ = s.Persist(t.Context(), []catalog.Extent{one, two})
 	}()
 	disk.sync = nil
 	for _, e := range []catalog.Extent{one, two} {
 		var lost *blob.PersistError
-		if err := s.Settle(t.Context(), []catalog.Extent{e}); !errors.As(err, &lost) {
+		if err := s.Persist(t.Context(), []catalog.Extent{e}); !errors.As(err, &lost) {
 			t.Errorf("%s: %v", e.Place, err)
 		}
 	}
 	next := write(t, s, 1, 0, 0, []byte("new"))
-	if err := s.Settle(t.Context(), []catalog.Extent{next}); err != nil || next.Place == one.Place {
+	if err := s.Persist(t.Context(), []catalog.Extent{next}); err != nil || next.Place == one.Place {
 		t.Errorf("%s after %s: %v", next.Place, one.Place, err)
 	}
 }

@@ -58,7 +58,7 @@ func TestRestingUploadsMakeWay(t *testing.T) {
 		}
 		body.Close()
 	}
-	if err := s.Settle(t.Context(), es[:10]); err != nil {
+	if err := s.Persist(t.Context(), es[:10]); err != nil {
 		t.Error(err)
 	}
 }

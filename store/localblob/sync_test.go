@@ -85,21 +85,21 @@ func TestAFailedSyncIsNeverTriedAgain(t *testing.T) {
 		return f.File.Sync()
 	}
 	good := write(t, s, 1, 0, 0, []byte("good"))
-	if err := s.Settle(t.Context(), []catalog.Extent{good}); err != nil {
+	if err := s.Persist(t.Context(), []catalog.Extent{good}); err != nil {
 		t.Fatal(err)
 	}
 	bad := write(t, s, 1, 0, 4, []byte("bad"))
 	broken.Store(true)
 	var lost *blob.PersistError
-	if err := s.Settle(t.Context(), []catalog.Extent{good, bad}); !errors.As(err, &lost) || len(lost.Lost) != 1 || lost.Lost[0] != bad {
+	if err := s.Persist(t.Context(), []catalog.Extent{good, bad}); !errors.As(err, &lost) || len(lost.Lost) != 1 || lost.Lost[0] != bad {
 		t.Fatalf("%v", err)
 	}
 	broken.Store(false)
 	n := syncs.Load()
-	if err := s.Settle(t.Context(), []catalog.Extent{bad}); !errors.As(err, &lost) {
+	if err := s.Persist(t.Context(), []catalog.Extent{bad}); !errors.As(err, &lost) {
 		t.Errorf("the second time it is fine: %v", err)
 	}
-	if err := s.Settle(t.Context(), []catalog.Extent{good}); err != nil {
+	if err := s.Persist(t.Context(), []catalog.Extent{good}); err != nil {
 		t.Errorf("what was synced before: %v", err)
 	}
 	if syncs.Load() != n {
@@ -109,7 +109,7 @@ func TestAFailedSyncIsNeverTriedAgain(t *testing.T) {
 	if next.Place == bad.Place {
 		t.Error("the next bytes went to the poisoned place")
 	}
-	if err := s.Settle(t.Context(), []catalog.Extent{good, next}); err != nil {
+	if err := s.Persist(t.Context(), []catalog.Extent{good, next}); err != nil {
 		t.Error(err)
 	}
 	body, err := s.Read(t.Context(), []catalog.Extent{good, next}, 0, 7)
@@ -139,7 +139,7 @@ func TestSyncsAreShared(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
-			if err := s.Settle(t.Context(), []catalog.Extent{e}); err != nil {
+			if err := s.Persist(t.Context(), []catalog.Extent{e}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -151,7 +151,7 @@ func TestSyncsAreShared(t *testing.T) {
 		t.Errorf("%d syncs for 20 who asked", n)
 	}
 	n := files.Load()
-	if err := s.Settle(t.Context(), []catalog.Extent{e}); err != nil || files.Load() != n {
+	if err := s.Persist(t.Context(), []catalog.Extent{e}); err != nil || files.Load() != n {
 		t.Errorf("settled again with %d syncs, %v", files.Load()-n, err)
 	}
 }
@@ -172,7 +172,7 @@ func TestAWriterDoesNotOutliveAFailedSync(t *testing.T) {
 	}
 	disk.sync = func(*hookedFile) error { return errors.New("EIO") }
 	var lost *blob.PersistError
-	if err := s.Settle(t.Context(), []catalog.Extent{first}); !errors.As(err, &lost) {
+	if err := s.Persist(t.Context(), []catalog.Extent{first}); !errors.As(err, &lost) {
 		t.Fatal(err)
 	}
 	disk.sync = nil
@@ -182,7 +182,7 @@ func TestAWriterDoesNotOutliveAFailedSync(t *testing.T) {
 	e, err := w.Commit(t.Context(), 5, 9, crc32.Checksum([]byte("under way"), crc32.MakeTable(crc32.Castagnoli)))
 	if err == nil {
 		t.Error("committed to a poisoned place")
-		if err := s.Settle(t.Context(), []catalog.Extent{e}); err == nil {
+		if err := s.Persist(t.Context(), []catalog.Extent{e}); err == nil {
 			t.Error("and settled without a sync")
 		}
 	}
@@ -203,7 +203,7 @@ func TestASyncCoversWhatWasThereWhenItBegan(t *testing.T) {
 		return f.File.Sync()
 	}
 	for range 2 {
-		if err := s.Settle(t.Context(), []catalog.Extent{e}); err != nil {
+		if err := s.Persist(t.Context(), []catalog.Extent{e}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -225,14 +225,14 @@ func TestAFailedFolderSync(t *testing.T) {
 		return f.File.Sync()
 	}
 	var lost *blob.PersistError
-	if err := s.Settle(t.Context(), []catalog.Extent{a}); !errors.As(err, &lost) {
+	if err := s.Persist(t.Context(), []catalog.Extent{a}); !errors.As(err, &lost) {
 		t.Fatal(err)
 	}
 	disk.sync = nil
-	if err := s.Settle(t.Context(), []catalog.Extent{b}); !errors.As(err, &lost) {
+	if err := s.Persist(t.Context(), []catalog.Extent{b}); !errors.As(err, &lost) {
 		t.Errorf("an entry of the same folder: %v", err)
 	}
-	if err := s.Settle(t.Context(), []catalog.Extent{write(t, s, 2, 0, 0, []byte("c"))}); err != nil {
+	if err := s.Persist(t.Context(), []catalog.Extent{write(t, s, 2, 0, 0, []byte("c"))}); err != nil {
 		t.Errorf("the next: %v", err)
 	}
 }
@@ -253,12 +253,12 @@ func TestAFolderThatCannotBeOpenedTakesNothing(t *testing.T) {
 	}
 	for range 2 {
 		var lost *blob.PersistError
-		if err := s.Settle(t.Context(), e); !errors.Is(err, blob.ErrUnavailable) || errors.As(err, &lost) {
+		if err := s.Persist(t.Context(), e); !errors.Is(err, blob.ErrUnavailable) || errors.As(err, &lost) {
 			t.Fatal(err)
 		}
 	}
 	disk.sync = nil
-	if err := s.Settle(t.Context(), e); err != nil || synced == 0 {
+	if err := s.Persist(t.Context(), e); err != nil || synced == 0 {
 		t.Errorf("later: %v", err)
 	}
 	if err := s.Check(t.Context(), e[0], blob.CheckAll); err != nil {
@@ -291,7 +291,7 @@ func TestFewFilesStayOpen(t *testing.T) {
 		}
 		body.Close()
 	}
-	if err := s.Settle(t.Context(), es); err != nil {
+	if err := s.Persist(t.Context(), es); err != nil {
 		t.Error(err)
 	}
 }
@@ -385,7 +385,7 @@ func TestAFailedSyncOnTheWayIsTold(t *testing.T) {
 		t.Errorf("a write after it: %v", err)
 	}
 	var lost *blob.PersistError
-	if err := s.Settle(t.Context(), []catalog.Extent{early}); !errors.As(err, &lost) {
+	if err := s.Persist(t.Context(), []catalog.Extent{early}); !errors.As(err, &lost) {
 		t.Errorf("what was committed before it: %v", err)
 	}
 	if n := syncs.Load(); n != 1 {

@@ -119,7 +119,7 @@ func TestSessionsRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := session.Session{
 			ID: 7, Seen: rapid.Int64().Draw(t, "seen"),
-			Pieces: rapid.IntMin(0).Draw(t, "pieces"),
+			EntryCount: rapid.IntMin(0).Draw(t, "pieces"),
 			Spec: session.Spec{
 				ChunkSize: rapid.Int64Min(1).Draw(t, "chunk"), BytesExpected: rapid.Int64Min(-1).Draw(t, "bytes"), Note: rapid.SliceOf(rapid.Byte()).Draw(t, "note"),
 				Owner: string(rapid.SliceOf(rapid.Byte()).Draw(t, "owner")), Idem: string(rapid.SliceOf(rapid.Byte()).Draw(t, "idem")),

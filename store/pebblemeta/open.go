@@ -96,7 +96,7 @@ func Open(dir string, opts Options) (*DB, error) {
 	if opts.ReadOnly {
 		return db, nil
 	}
-	if err := db.reserve.fill(); errors.Is(err, ErrNoRoom) {
+	if err := db.reserve.fill(); errors.Is(err, ErrDiskFull) {
 		db.reserve.full.Store(true)
 		opts.Log.Warn("the disk has no room for the metadata's reserve: nothing new is taken until it has")
 	} else if err != nil {

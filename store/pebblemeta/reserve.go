@@ -14,9 +14,9 @@ import (
 	"sluice/internal/durable"
 )
 
-// ErrNoRoom: the disk is full, or was and has hardly any room yet. What the reserve gave is left to
-// ends: finish, abort and delete.
-var ErrNoRoom = errors.New("the metadata's disk is full")
+// ErrDiskFull: the disk is full, or was and has hardly any room yet. What the reserve gave is left
+// to ends: finish, abort and delete.
+var ErrDiskFull = errors.New("the metadata's disk is full")
 
 const (
 	// reserveFile is the name of a part of the reserve, with its number.
@@ -91,7 +91,7 @@ func (r *reserve) give() bool {
 }
 
 // fill makes what is missing, where the disk has room for that and as much again four times.
-// Otherwise the error is ErrNoRoom, or says why it can't.
+// Otherwise the error is ErrDiskFull, or says why it can't.
 func (r *reserve) fill() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -102,7 +102,7 @@ func (r *reserve) fill() error {
 	case err != nil:
 		return fmt.Errorf("asking for the free space of %s: %w", r.dir, err)
 	case r.full.Load() && int64(use.AvailBytes) < missing+4*int64(r.want)*r.part, int64(use.AvailBytes) < missing:
-		return ErrNoRoom
+		return ErrDiskFull
 	}
 	held := map[string]bool{}
 	for _, path := range r.held {
@@ -137,7 +137,7 @@ func (r *reserve) make(path string) error {
 		}
 	}
 	if noRoom(err) {
-		return fmt.Errorf("%w: %w", ErrNoRoom, err)
+		return fmt.Errorf("%w: %w", ErrDiskFull, err)
 	}
 	return err
 }
@@ -156,16 +156,16 @@ func zeros(f vfs.File, n int64) error {
 // noRoom reports whether a disk, or a quota on it, is full.
 func noRoom(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
-// Room gives ErrNoRoom while the disk is full, so that nothing new is begun: finish, abort and
-// delete then have what the reserve gives up. The first call that finds room for it makes the
+// CheckSpace gives ErrDiskFull while the disk is full, so that nothing new is begun: finish, abort
+// and delete then have what the reserve gives up. The first call that finds room for it makes the
 // reserve whole again. It costs nothing where nothing has happened.
-func (db *DB) Room() error {
+func (db *DB) CheckSpace() error {
 	r := db.reserve
 	if !r.full.Load() {
 		return nil
 	}
 	err := r.fill()
-	if err != nil && !errors.Is(err, ErrNoRoom) {
+	if err != nil && !errors.Is(err, ErrDiskFull) {
 		// A disk that fails shows where it matters; for a reserve alone nobody is refused.
 		r.log.Warn("making the metadata's reserve", "err", err)
 		return nil
@@ -173,9 +173,9 @@ func (db *DB) Room() error {
 	return err
 }
 
-// Spare gives a part of the reserve to others on the same disk, where that is full: the content's
-// folder can't be opened or closed without a block.
-func (db *DB) Spare() {
+// ShareReserve gives a part of the reserve to others on the same disk, where that is full: the
+// content's folder can't be opened or closed without a block.
+func (db *DB) ShareReserve() {
 	if use, err := db.reserve.disk.GetDiskUsage(db.dir); err == nil && use.AvailBytes < leastPart {
 		db.reserve.give()
 	}

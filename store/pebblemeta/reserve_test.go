@@ -113,7 +113,7 @@ func commitsGoOnWhenTheDiskIsFull(t *testing.T, open func(*crashfs.Disk) *DB) {
 	if got := parts(t, disk); got != mostParts {
 		t.Fatalf("%d parts", got)
 	}
-	if err := db.Room(); err != nil {
+	if err := db.CheckSpace(); err != nil {
 		t.Fatal(err)
 	}
 	fillUp(t, disk)
@@ -125,15 +125,15 @@ func commitsGoOnWhenTheDiskIsFull(t *testing.T, open func(*crashfs.Disk) *DB) {
 	if got := parts(t, disk); got == mostParts || got == 0 {
 		t.Errorf("%d parts are left", got)
 	}
-	if err := db.Room(); !errors.Is(err, ErrNoRoom) {
+	if err := db.CheckSpace(); !errors.Is(err, ErrDiskFull) {
 		t.Errorf("on a full disk: %v", err)
 	}
 	disk.SetRoom(used(t, disk) + testReserve) // room for the reserve, and for nothing beside
-	if err := db.Room(); !errors.Is(err, ErrNoRoom) {
+	if err := db.CheckSpace(); !errors.Is(err, ErrDiskFull) {
 		t.Errorf("on a disk with hardly any room: %v", err)
 	}
 	used(t, disk)
-	if err := db.Room(); err != nil {
+	if err := db.CheckSpace(); err != nil {
 		t.Errorf("on a disk with room: %v", err)
 	}
 	if got := parts(t, disk); got != mostParts {
@@ -168,14 +168,14 @@ func aStartOnAFullDisk(t *testing.T, open func(*crashfs.Disk) *DB) {
 	fillUp(t, disk)
 	closed(t, db)
 	db = open(disk)
-	if err := db.Room(); !errors.Is(err, ErrNoRoom) {
+	if err := db.CheckSpace(); !errors.Is(err, ErrDiskFull) {
 		t.Errorf("%v", err)
 	}
 	if err := commit(db, "after", 100); err != nil {
 		t.Fatal(err)
 	}
 	used(t, disk)
-	if err := db.Room(); err != nil || parts(t, disk) != mostParts {
+	if err := db.CheckSpace(); err != nil || parts(t, disk) != mostParts {
 		t.Errorf("%v, %d parts", err, parts(t, disk))
 	}
 }
@@ -274,14 +274,14 @@ func tidyingWaitsForRoom(t *testing.T, open func(*crashfs.Disk) *DB) {
 	if got := parts(t, disk); got != left || left == 0 {
 		t.Errorf("%d parts were left, and then %d", left, got)
 	}
-	if err := db.Room(); !errors.Is(err, ErrNoRoom) {
+	if err := db.CheckSpace(); !errors.Is(err, ErrDiskFull) {
 		t.Errorf("%v", err)
 	}
 	if err := commit(db, "meanwhile", 100); err != nil {
 		t.Fatal(err)
 	}
 	used(t, disk)
-	if err := db.Room(); err != nil {
+	if err := db.CheckSpace(); err != nil {
 		t.Fatal(err)
 	}
 	if err := tidy(); err != nil {

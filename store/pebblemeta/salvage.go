@@ -17,7 +17,7 @@ import (
 // the newest that there was. What leads to sessions, and the totals, is made anew. Each thing that
 // is known to be lost of sessions, and each row that can't be read, is told to lost. The database
 // is on the disk when Salvage has returned nil.
-func (w *Wreck) Salvage(ctx context.Context, dir string, opts Options, keep func(row any, sure bool) bool, lost func(string)) error {
+func (w *Damaged) Salvage(ctx context.Context, dir string, opts Options, keep func(row any, sure bool) bool, lost func(string)) error {
 	f, err := Fill(dir, opts)
 	if err != nil {
 		return err
@@ -31,7 +31,7 @@ func (w *Wreck) Salvage(ctx context.Context, dir string, opts Options, keep func
 }
 
 // Salvage makes of a Filling one of rows that are left of others. They are given to add, in the
-// order of their keys, and not to Add; keep and lost are as for a Wreck's Salvage.
+// order of their keys, and not to Add; keep and lost are as for a Damaged's Salvage.
 func (f *Filling) Salvage(ctx context.Context, keep func(row any, sure bool) bool, lost func(string)) (add func(key, row []byte, sure bool) error) {
 	s := &salvage{f: f, keep: keep, lost: lost}
 	f.finish = func(peb *pebble.DB) error { return s.index(ctx, peb) }
@@ -184,7 +184,7 @@ func (p *piecesOf) session(s session.Session) (session.Session, error) {
 			return s, err
 		}
 	}
-	s.Pieces = n
+	s.EntryCount = n
 	return s, nil
 }
 

@@ -38,7 +38,7 @@ type sessionRow struct {
 func encodeSession(s *session.Session) ([]byte, error) {
 	return encodeRow(rowVersion, sessionRow{
 		ChunkSize: s.ChunkSize, Expected: s.BytesExpected, Owner: []byte(s.Owner), Idem: []byte(s.Idem), Note: s.Note,
-		State: uint8(s.State), Gen: s.Gen, Rev: s.Rev, Received: appendRanges(nil, s.Received), Pieces: s.Pieces,
+		State: uint8(s.State), Gen: s.Gen, Rev: s.Rev, Received: appendRanges(nil, s.Received), Pieces: s.EntryCount,
 		Dropped: appendDropped(nil, s.Dropped), Began: s.Began.UnixMilli(), LastSeen: s.LastSeen.UnixMilli(), Seen: s.Seen,
 	})
 }
@@ -54,7 +54,7 @@ func decodeSessionWith(id session.SessionID, row []byte, ranges func([]byte) ([]
 		return session.Session{}, err
 	}
 	s := session.Session{
-		ID: id, State: session.State(r.State), Gen: r.Gen, Rev: r.Rev, Pieces: r.Pieces, Seen: r.Seen,
+		ID: id, State: session.State(r.State), Gen: r.Gen, Rev: r.Rev, EntryCount: r.Pieces, Seen: r.Seen,
 		Spec: session.Spec{
 			ChunkSize: r.ChunkSize, BytesExpected: r.Expected,
 			Owner: string(r.Owner), Idem: string(r.Idem), Note: r.Note,

@@ -260,7 +260,7 @@ func (t *txn) write(before, after *session.Session) error {
 			t.delta.Expired++
 		}
 	}
-	if before != nil && after.State.Ended() && before.Pieces > 0 {
+	if before != nil && after.State.Ended() && before.EntryCount > 0 {
 		if err := t.forgetEntries(before); err != nil {
 			return err
 		}
@@ -305,7 +305,7 @@ const manyPieces = 4096
 
 func (t *txn) forgetEntries(s *session.Session) error {
 	prefix := entriesPrefix(s.ID)
-	if s.Pieces >= manyPieces {
+	if s.EntryCount >= manyPieces {
 		return t.batch.DeleteRange(prefix, behind(prefix), nil)
 	}
 	it, err := t.rows.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: behind(prefix)})

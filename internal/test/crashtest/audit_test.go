@@ -71,8 +71,8 @@ func (b *books) sessions(w *world) error {
 			b.open[uint64(s.ID)] = s
 			received += s.Bytes()
 			expected += max(s.BytesExpected, 0)
-			if s.Pieces != len(entries) || fmt.Sprint(have) != fmt.Sprint(s.Received) {
-				return false, fmt.Errorf("session %s: received %v in %d pieces, and its entries are %v", s.ID, s.Received, s.Pieces, entries)
+			if s.EntryCount != len(entries) || fmt.Sprint(have) != fmt.Sprint(s.Received) {
+				return false, fmt.Errorf("session %s: received %v in %d pieces, and its entries are %v", s.ID, s.Received, s.EntryCount, entries)
 			}
 		}
 		return true, nil

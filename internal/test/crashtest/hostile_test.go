@@ -31,7 +31,7 @@ const slack = 20 * 4096
 func (c hostile) bounded(what string) {
 	c.t.Helper()
 	select {
-	case <-c.w.uploads.Left():
+	case <-c.w.uploads.LeftoverAdded():
 		c.ok(c.w.uploads.Reclaim(ctx, false))
 	default:
 	}

@@ -144,7 +144,7 @@ func openWorld(disk *crashfs.Disk, st setup) (w *world, err error) {
 		return w, err
 	}
 	w.engine, err = session.New(ctx, w.meta.Sessions(), upload.EngineConfig(session.Config{
-		AtOnce: 1, Small: 700, TTL: ttl, Tick: hour, Keep: cmp.Or(st.keep, 1000*hour), MinPiece: minPiece, Buffers: w.blobs.Buffers(), Clock: st.clock, Rand: &seededReader{from: seeded(st.seed)},
+		AtOnce: 1, Small: 700, TTL: ttl, Tick: hour, Keep: cmp.Or(st.keep, 1000*hour), MinEntry: minPiece, Buffers: w.blobs.Buffers(), Clock: st.clock, Rand: &seededReader{from: seeded(st.seed)},
 	}))
 	if err != nil {
 		return w, err
@@ -152,7 +152,7 @@ func openWorld(disk *crashfs.Disk, st setup) (w *world, err error) {
 	limits := upload.DefaultLimits()
 	limits.ChunkSize, limits.ChunkSizeMin, limits.InlineMax, limits.TTL = chunk, 1, inlineMax, ttl
 	w.rows = w.meta.Catalog()
-	w.uploads = upload.New(upload.Config{Sessions: w.engine, Catalog: w.rows, Blobs: interposed{w.blobs, w}, Clock: st.clock, Limits: limits, Room: w.meta.Room})
+	w.uploads = upload.New(upload.Config{Sessions: w.engine, Catalog: w.rows, Blobs: interposed{w.blobs, w}, Clock: st.clock, Limits: limits, CheckSpace: w.meta.CheckSpace})
 	w.who = access.New(w.rows, st.clock, w.engine.Running, nil)
 	if w.me, err = w.login(ctx, w.who); err != nil {
 		return w, err
@@ -168,12 +168,12 @@ type interposed struct {
 	w *world
 }
 
-func (b interposed) Settle(ctx context.Context, extents []catalog.Extent) error {
+func (b interposed) Persist(ctx context.Context, extents []catalog.Extent) error {
 	if f := b.w.between; f != nil {
 		b.w.between = nil
 		f()
 	}
-	return b.Store.Settle(ctx, extents)
+	return b.Store.Persist(ctx, extents)
 }
 
 // login makes the first principal and its token's file, as cmd/sluice does, and logs in with that.

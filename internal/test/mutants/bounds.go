@@ -96,7 +96,7 @@ func ofBounds() []mutant {
 		},
 		{
 			name: "the-server-has-no-smallest-piece", promise: 11, file: "cmd/sluice/serve.go",
-			old:   "MinPiece: 4 << 10, ",
+			old:   "MinEntry: 4 << 10, ",
 			new:   "",
 			tests: []string{"cmd/sluice.TestTheServerHasASmallestPiece"},
 		},
@@ -138,7 +138,7 @@ func ofBounds() []mutant {
 		},
 		{
 			name: "uploads-do-not-ask-the-metadata-for-room", promise: 6, file: "cmd/sluice/serve.go",
-			old:   "Room: s.room, ",
+			old:   "CheckSpace: s.room, ",
 			new:   "",
 			tests: []string{"cmd/sluice.TestAFullDiskOfTheMetadataAlone"},
 		},

@@ -47,13 +47,13 @@ func ofUpload() []mutant {
 		},
 		{
 			name: "finish-does-not-settle", promise: 2, file: "upload/finish.go",
-			old:   "		if err := u.cfg.Blobs.Settle(ctx, extents); err != nil {\n			return false, err\n		}\n		at := u.moment()",
+			old:   "		if err := u.cfg.Blobs.Persist(ctx, extents); err != nil {\n			return false, err\n		}\n		at := u.moment()",
 			new:   "		at := u.moment()",
 			tests: []string{"upload.TestAFailedSyncAsksForWhatIsLost", "internal/test/crashtest.TestACrashAtEveryStep"},
 		},
 		{
 			name: "create-does-not-settle", promise: 2, file: "upload/create.go",
-			old:   "	if err := u.cfg.Blobs.Settle(ctx, content.Extents); err != nil {\n		return m, err\n	}\n",
+			old:   "	if err := u.cfg.Blobs.Persist(ctx, content.Extents); err != nil {\n		return m, err\n	}\n",
 			new:   "",
 			tests: []string{"upload.TestWhatCannotBeSettledIsNotPublished"},
 		},

@@ -23,7 +23,7 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "a-put-does-not-wait-for-an-end", promise: 5, file: "session/put.go",
-			old:   "	s, err := v.Settled(ctx, id)\n	if err == nil {\n		err = s.State.Err()",
+			old:   "	s, err := v.WaitUnsealed(ctx, id)\n	if err == nil {\n		err = s.State.Err()",
 			new:   "	s, err := v.store.Load(ctx, id)\n	if err == nil {\n		err = s.State.Err()",
 			tests: []string{"session.TestAPutWaitsForTheEndThatItMeets", "upload.TestAReplacementMeetsAFinish"},
 		},
@@ -130,7 +130,7 @@ func ofWaits() []mutant {
 			tests: []string{"keeper.TestABadCapsuleKeepsNoOtherFromForgetting"},
 		},
 		{
-			name: "a-sync-that-panics-is-forgotten", promise: 2, file: "store/localblob/settle.go",
+			name: "a-sync-that-panics-is-forgotten", promise: 2, file: "store/localblob/persist.go",
 			old:   "		if err == errUnfinished { // it panicked",
 			new:   "		if false { // it panicked",
 			tests: []string{"store/localblob.TestASyncThatPanicsIsAFailedOne"},
@@ -191,7 +191,7 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "finishes-together-have-any-number-of-pieces", promise: 11, file: "upload/finish.go",
-			old:   "u.cfg.Limits.Pieces > 0 &&",
+			old:   "u.cfg.Limits.FinishEntries > 0 &&",
 			new:   "false &&",
 			tests: []string{"upload.TestFinishesTogetherHaveSoManyPieces"},
 		},

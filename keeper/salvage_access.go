@@ -11,7 +11,7 @@ import (
 )
 
 // principals gives tokens their principals back. Without an admin nobody could come in.
-func (r *Rescue) principals(rows catalog.Reader) error {
+func (r *Salvage) principals(rows catalog.Reader) error {
 	admin := false
 	for p, err := range catalog.Principals.After(rows, "") {
 		if err != nil {
@@ -39,7 +39,7 @@ func (r *Rescue) principals(rows catalog.Reader) error {
 }
 
 // holders gives roles their principals back.
-func (r *Rescue) holders(rows catalog.Reader) error {
+func (r *Salvage) holders(rows catalog.Reader) error {
 	for c, err := range catalog.Capsules.After(rows, "") {
 		if err != nil {
 			return err
@@ -54,7 +54,7 @@ func (r *Rescue) holders(rows catalog.Reader) error {
 }
 
 // need makes a principal that something names and that is not there.
-func (r *Rescue) need(rows catalog.Reader, id, what string) error {
+func (r *Salvage) need(rows catalog.Reader, id, what string) error {
 	_, ok, err := catalog.Principals.Find(rows, catalog.Name(id))
 	if err != nil || ok || r.made[id] {
 		return err
@@ -65,13 +65,13 @@ func (r *Rescue) need(rows catalog.Reader, id, what string) error {
 	return nil
 }
 
-func (r *Rescue) putPrincipal(p catalog.Principal) {
+func (r *Salvage) putPrincipal(p catalog.Principal) {
 	r.change(func(tx catalog.Tx) error { return catalog.Principals.Put(tx, catalog.Name(p.ID), p) })
 }
 
 // members makes the capsules again that are in use, or were not sure. Who has a role there must be
 // confirmed by the index of roles.
-func (r *Rescue) members(rows catalog.Reader) error {
+func (r *Salvage) members(rows catalog.Reader) error {
 	roles := map[string][]string{}
 	for k, err := range catalog.Roles.After(rows, catalog.RoleKey{}) {
 		if err != nil {
@@ -118,7 +118,7 @@ func (r *Rescue) members(rows catalog.Reader) error {
 }
 
 // used gives the capsules in which there is something.
-func (r *Rescue) used(rows catalog.Reader) (map[string]bool, error) {
+func (r *Salvage) used(rows catalog.Reader) (map[string]bool, error) {
 	used := map[string]bool{}
 	for m, err := range catalog.Memories.After(rows, catalog.MemoryKey{}) {
 		if err != nil {
@@ -136,7 +136,7 @@ func (r *Rescue) used(rows catalog.Reader) (map[string]bool, error) {
 }
 
 // capsule makes one again. confirmed are the principals that have a role in it.
-func (r *Rescue) capsule(rows catalog.Reader, id string, confirmed []string, admin string) (catalog.Capsule, error) {
+func (r *Salvage) capsule(rows catalog.Reader, id string, confirmed []string, admin string) (catalog.Capsule, error) {
 	c, old := r.capsules[id]
 	f := Finding{Kind: KindOlder, Capsule: id, Text: fmt.Sprintf("capsule %s: its record may be older than it was", id)}
 	if !old {

@@ -26,7 +26,7 @@ type rescued struct {
 	t        *testing.T
 	rows     *catalog.Mem
 	sessions *session.Mem
-	rescue   keeper.Rescue
+	rescue   keeper.Salvage
 	lost     map[string]bool // keys
 	found    []keeper.Finding
 	at       catalog.Moment
@@ -34,7 +34,7 @@ type rescued struct {
 
 func newRescued(t *testing.T) *rescued {
 	r := &rescued{t: t, rows: catalog.NewMem(), sessions: session.NewMem(), lost: map[string]bool{}, at: catalog.Moment{Now: time.UnixMilli(1e12).UTC(), Running: 1000}}
-	r.rescue = keeper.Rescue{
+	r.rescue = keeper.Salvage{
 		Found: func(f keeper.Finding) { r.found = append(r.found, f) },
 		Lost:  func(table catalog.TableID, key []byte) bool { return r.lost[fmt.Sprint(table, key)] },
 	}
@@ -119,7 +119,7 @@ func (r *rescued) loseEvent(seq uint64) {
 
 func (r *rescued) settle() {
 	r.t.Helper()
-	if err := r.rescue.Settle(r.t.Context(), r.sessions, r.rows, fixed{r.at.Now}, system.Random{}); err != nil {
+	if err := r.rescue.Reconcile(r.t.Context(), r.sessions, r.rows, fixed{r.at.Now}, system.Random{}); err != nil {
 		r.t.Fatal(err)
 	}
 }

@@ -19,13 +19,13 @@ import (
 	"sluice/catalog"
 )
 
-// Wreck is a database some of whose tables are rotten, cut or gone. It is opened for reading only,
-// and nothing in its folder changes. It is used by one goroutine.
+// Damaged is a database some of whose tables are rotten, cut or gone. It is opened for reading
+// only, and nothing in its folder changes. It is used by one goroutine.
 //
 // Pebble merges the tables. In place of each that is not whole it is given one with the rows that
 // can be read, so that every key has its newest readable row. That may not be the newest that there
 // was: a row is sure unless a hole of a newer table has its key.
-type Wreck struct {
+type Damaged struct {
 	peb   *pebble.DB
 	lock  *pebble.Lock
 	holes []tableHole
@@ -44,10 +44,10 @@ func (h *tableHole) newer(level int, seq pebble.SeqNum) bool {
 	return h.level < level || h.level == 0 && level == 0 && seq <= h.newest
 }
 
-// OpenWreck opens the database in the folder dir, whether or not its tables are whole, and reads
+// OpenDamaged opens the database in the folder dir, whether or not its tables are whole, and reads
 // every block of them. Of the options FS, Log, Die and Tables count. What is damaged in the logs,
 // and not in the tables, is refused as Open refuses it.
-func OpenWreck(dir string, opts Options) (w *Wreck, err error) {
+func OpenDamaged(dir string, opts Options) (w *Damaged, err error) {
 	if opts.FS == nil {
 		opts.FS = vfs.Default
 	}
@@ -58,7 +58,7 @@ func OpenWreck(dir string, opts Options) (w *Wreck, err error) {
 		opts.Die = func(err error) { panic(err) }
 	}
 	opts.FS, opts.ReadOnly = readOnly{opts.FS}, true
-	w = &Wreck{}
+	w = &Damaged{}
 	if w.lock, err = prepare(opts.FS, dir, true); err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ func OpenWreck(dir string, opts Options) (w *Wreck, err error) {
 }
 
 // open opens Pebble for reading; lenient: though tables are missing, or are others.
-func (w *Wreck) open(dir string, opts Options, lenient bool) (*pebble.DB, error) {
+func (w *Damaged) open(dir string, opts Options, lenient bool) (*pebble.DB, error) {
 	db := &DB{die: opts.Die, damage: newDamage(opts.Log), reserve: &reserve{closed: make(chan struct{})}, readOnly: true}
 	o := db.pebbleOptions(opts, w.lock)
 	o.ErrorIfNotExists, o.DisableConsistencyCheck = true, lenient
@@ -136,7 +136,7 @@ var gone = regexp.MustCompile(`file (\d+) \(type sstable\) unknown`)
 
 // tables lists the tables by the MANIFEST. Pebble lists none where one is not there: it is shown an
 // empty file.
-func (w *Wreck) tables(dir string, opts Options) (out []tableOf, err error) {
+func (w *Damaged) tables(dir string, opts Options) (out []tableOf, err error) {
 	shown := overlay{opts.FS, vfs.NewMem(), dir}
 	if err := shown.mem.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -302,7 +302,7 @@ func copyRows(it sstable.Iterator, w sstable.RawWriter, last []byte, holes []hol
 }
 
 // Holes says, for people, which rows are lost, or may be older than they were.
-func (w *Wreck) Holes() (out []string) {
+func (w *Damaged) Holes() (out []string) {
 	for _, h := range w.holes {
 		out = append(out, (&holeError{h.hole}).Error())
 	}
@@ -311,11 +311,11 @@ func (w *Wreck) Holes() (out []string) {
 
 // Lost reports whether the newest row of this key in the catalog may have been lost, be it a
 // deletion. It is known after a Walk.
-func (w *Wreck) Lost(table catalog.TableID, key []byte) bool { return w.lost(catalogKey(table, key)) }
+func (w *Damaged) Lost(table catalog.TableID, key []byte) bool { return w.lost(catalogKey(table, key)) }
 
-func (w *Wreck) lost(key []byte) bool { return !w.known[string(key)] && w.inHole(key) }
+func (w *Damaged) lost(key []byte) bool { return !w.known[string(key)] && w.inHole(key) }
 
-func (w *Wreck) inHole(key []byte) bool {
+func (w *Damaged) inHole(key []byte) bool {
 	return slices.ContainsFunc(w.holes, func(h tableHole) bool { return h.has(key) })
 }
 
@@ -326,7 +326,7 @@ func (h *hole) has(key []byte) bool {
 // Walk visits the newest readable row of each key, in the order of the keys. sure: it is the newest
 // that there was. Another one may have been replaced or deleted since. Neither key nor row may be
 // kept.
-func (w *Wreck) Walk(ctx context.Context, visit func(key, row []byte, sure bool) error) error {
+func (w *Damaged) Walk(ctx context.Context, visit func(key, row []byte, sure bool) error) error {
 	w.known = map[string]bool{}
 	err := w.peb.ScanInternal(ctx, block.CategoryUnknown, nil, nil, func(key *pebble.InternalKey, value pebble.LazyValue, at pebble.IteratorLevel) error {
 		sure := at.Kind == pebble.IteratorLevelFlushable || !slices.ContainsFunc(w.holes, func(h tableHole) bool {
@@ -352,7 +352,7 @@ func (w *Wreck) Walk(ctx context.Context, visit func(key, row []byte, sure bool)
 
 // Sure visits the rows that are sure, as Frozen's Walk does, after it has called lost for each
 // hole.
-func (w *Wreck) Sure(ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error) error {
+func (w *Damaged) Sure(ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error) error {
 	for _, h := range w.holes {
 		if err := lost(h.lo, h.hi, &holeError{h.hole}); err != nil {
 			return err
@@ -367,7 +367,7 @@ func (w *Wreck) Sure(ctx context.Context, visit func(key, row []byte) error, los
 }
 
 // Close lets the folder go. A repeat does nothing.
-func (w *Wreck) Close() (err error) {
+func (w *Damaged) Close() (err error) {
 	if w.peb != nil {
 		err = w.peb.Close()
 	}

@@ -11,7 +11,7 @@ import (
 // nameless sees to memories that indexes lead to, and of which no event tells. The index by SHA-256
 // leads from a content to the visible ones: such a memory is there, with its bytes and without its
 // name.
-func (r *Rescue) nameless(rows catalog.Reader, stories map[catalog.MemoryID]story) error {
+func (r *Salvage) nameless(rows catalog.Reader, stories map[catalog.MemoryID]story) error {
 	lost := map[catalog.MemoryID]bool{}
 	for _, index := range []catalog.TableID{catalog.OrderTable, catalog.DigestTable} {
 		for row, err := range rows.Scan(index, nil, nil, false) {
@@ -41,7 +41,7 @@ func (r *Rescue) nameless(rows catalog.Reader, stories map[catalog.MemoryID]stor
 }
 
 // renamed finds the contents of lost memories, and gives those names.
-func (r *Rescue) renamed(rows catalog.Reader, lost map[catalog.MemoryID]bool) error {
+func (r *Salvage) renamed(rows catalog.Reader, lost map[catalog.MemoryID]bool) error {
 	left := 0
 	for _, is := range lost {
 		if is {

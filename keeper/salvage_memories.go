@@ -18,7 +18,7 @@ type story struct {
 }
 
 // memories finds out what has become of memories whose rows were lost, or are not sure.
-func (r *Rescue) memories(rows catalog.Reader) error {
+func (r *Salvage) memories(rows catalog.Reader) error {
 	stories, err := r.stories(rows)
 	if err != nil {
 		return err
@@ -73,7 +73,7 @@ func (r *Rescue) memories(rows catalog.Reader) error {
 }
 
 // retell makes of a memory what the events say.
-func (r *Rescue) retell(rows catalog.Reader, s story, ends map[catalog.MemoryID]int64) error {
+func (r *Salvage) retell(rows catalog.Reader, s story, ends map[catalog.MemoryID]int64) error {
 	if s.last.Type == catalog.MemoryPurged {
 		r.drop(s.last.ID)
 		return nil
@@ -93,7 +93,7 @@ func (r *Rescue) retell(rows catalog.Reader, s story, ends map[catalog.MemoryID]
 }
 
 // endings finds the stories of which the end may be lost.
-func (r *Rescue) endings(rows catalog.Reader, stories map[catalog.MemoryID]story) error {
+func (r *Salvage) endings(rows catalog.Reader, stories map[catalog.MemoryID]story) error {
 	missing := map[string]uint64{} // the largest number of an event that is missing, by capsule
 	end := func(capsule string, next uint64) error {
 		if capsule == "" {
@@ -135,7 +135,7 @@ func (r *Rescue) endings(rows catalog.Reader, stories map[catalog.MemoryID]story
 
 // put stores a memory. One that is not known to be there is left out where it has no content: then
 // it was deleted, or both are lost.
-func (r *Rescue) put(rows catalog.Reader, m catalog.Memory, known bool) error {
+func (r *Salvage) put(rows catalog.Reader, m catalog.Memory, known bool) error {
 	_, whole, err := catalog.Contents.Find(rows, catalog.ContentKey{Capsule: m.Capsule, SHA256: m.SHA256})
 	if err != nil {
 		return err
@@ -149,12 +149,12 @@ func (r *Rescue) put(rows catalog.Reader, m catalog.Memory, known bool) error {
 	return nil
 }
 
-func (r *Rescue) drop(id catalog.MemoryID) {
+func (r *Salvage) drop(id catalog.MemoryID) {
 	r.change(func(tx catalog.Tx) error { return catalog.Memories.Delete(tx, catalog.MemoryKey(id)) })
 }
 
 // stories reads the events of memories whose rows were lost, or are not sure.
-func (r *Rescue) stories(rows catalog.Reader) (map[catalog.MemoryID]story, error) {
+func (r *Salvage) stories(rows catalog.Reader) (map[catalog.MemoryID]story, error) {
 	out := map[catalog.MemoryID]story{}
 	for e, err := range catalog.Events.After(rows, catalog.EventKey{}) {
 		if err != nil {
@@ -173,7 +173,7 @@ func (r *Rescue) stories(rows catalog.Reader) (map[catalog.MemoryID]story, error
 }
 
 // purges gives when memories in the trash are due to go.
-func (r *Rescue) purges(rows catalog.Reader) (map[catalog.MemoryID]int64, error) {
+func (r *Salvage) purges(rows catalog.Reader) (map[catalog.MemoryID]int64, error) {
 	out := map[catalog.MemoryID]int64{}
 	for d, err := range catalog.Dues.After(rows, catalog.DueKey{}) {
 		if err != nil {

@@ -15,7 +15,7 @@ import (
 	"sluice/session"
 )
 
-// RawPlaces is the content as a Rescue searches it.
+// RawPlaces is the content as a Salvage searches it.
 type RawPlaces interface {
 	// Places is blob.Store's Places.
 	Places(ctx context.Context, after string, n int) ([]blob.PlaceInfo, error)
@@ -34,7 +34,7 @@ type wanted struct {
 
 // regain finds the bytes of contents whose records are lost. A place that nothing names any more
 // has them if their SHA-256 is the right one: so what is regained is what was stored.
-func (r *Rescue) regain(ctx context.Context, content RawPlaces) error {
+func (r *Salvage) regain(ctx context.Context, content RawPlaces) error {
 	r.changed = nil
 	var all []wanted
 	named := map[string]bool{}
@@ -64,7 +64,7 @@ func (r *Rescue) regain(ctx context.Context, content RawPlaces) error {
 
 // wanted lists the contents that memories name and that are not there, and notes the places that
 // are in use, or garbage for good.
-func (r *Rescue) wanted(rows catalog.Reader, named map[string]bool) (all []wanted, err error) {
+func (r *Salvage) wanted(rows catalog.Reader, named map[string]bool) (all []wanted, err error) {
 	for m, err := range catalog.Memories.After(rows, catalog.MemoryKey{}) {
 		if err != nil {
 			return nil, err
@@ -101,7 +101,7 @@ func (r *Rescue) wanted(rows catalog.Reader, named map[string]bool) (all []wante
 }
 
 // compare looks whether a place has one of the contents, and gives those that are wanted still.
-func (r *Rescue) compare(ctx context.Context, content RawPlaces, p blob.PlaceInfo, all []wanted) ([]wanted, error) {
+func (r *Salvage) compare(ctx context.Context, content RawPlaces, p blob.PlaceInfo, all []wanted) ([]wanted, error) {
 	body, has, done, err := content.Raw(p.Name)
 	if lost(err) || errors.Is(err, syscall.EIO) {
 		return all, ctx.Err()

@@ -12,15 +12,15 @@ import (
 	"sluice/session"
 )
 
-// Rescue is what becomes of the rows that are left of damaged metadata. First Keep says of each
-// whether it is taken into new metadata; then Settle brings what was taken into agreement, as far
-// as that is more than a Check with Repair does, which is to follow.
+// Salvage is what becomes of the rows that are left of damaged metadata. First Keep says of each
+// whether it is taken into new metadata; then Reconcile brings what was taken into agreement, as
+// far as that is more than a Check with Repair does, which is to follow.
 //
 // A row that is not sure may be older than it was, or deleted since. None that lets anybody in is
 // taken then: a token may have been revoked, a role taken away. A memory is, since it can be told
 // from the events of its capsule what has become of it, and its bytes can be compared; what follows
 // from other rows is made anew.
-type Rescue struct {
+type Salvage struct {
 	// Lost reports whether the newest row of this key may have been lost.
 	Lost func(table catalog.TableID, key []byte) bool
 	// Found is called for each thing that is missing, or may be older than it was.
@@ -49,7 +49,7 @@ const (
 const trashAnew = 7 * 24 * time.Hour
 
 // Keep reports whether a row is taken.
-func (r *Rescue) Keep(row any, sure bool) bool {
+func (r *Salvage) Keep(row any, sure bool) bool {
 	if sure {
 		return true
 	}
@@ -74,19 +74,19 @@ func (r *Rescue) Keep(row any, sure bool) bool {
 }
 
 // tell tells of something; say in the result what it is about before the next is told.
-func (r *Rescue) tell(kind Kind, format string, args ...any) {
+func (r *Salvage) tell(kind Kind, format string, args ...any) {
 	r.Found(Finding{Kind: kind, Text: fmt.Sprintf(format, args...)})
 }
 
-func (r *Rescue) tellOf(m catalog.Memory, kind Kind, format string, args ...any) {
+func (r *Salvage) tellOf(m catalog.Memory, kind Kind, format string, args ...any) {
 	f := Finding{Kind: kind, Text: nameOf(m) + fmt.Sprintf(format, args...)}
 	r.Found(*f.about(m))
 }
 
-// Settle makes principals, capsules and memories of what is known of those that were lost, and ends
-// what can't go on. sessions and rows are the new metadata, which nobody else has open. random is
-// for the id of an admin.
-func (r *Rescue) Settle(ctx context.Context, sessions session.Store, rows catalog.Store, clock session.Clock, random io.Reader) error {
+// Reconcile makes principals, capsules and memories of what is known of those that were lost, and
+// ends what can't go on. sessions and rows are the new metadata, which nobody else has open. random
+// is for the id of an admin.
+func (r *Salvage) Reconcile(ctx context.Context, sessions session.Store, rows catalog.Store, clock session.Clock, random io.Reader) error {
 	stats, err := sessions.Stats(ctx)
 	if err != nil {
 		return err
@@ -113,7 +113,7 @@ func (r *Rescue) Settle(ctx context.Context, sessions session.Store, rows catalo
 // settled is how many changes one commit has.
 const settled = 1000
 
-func (r *Rescue) apply(ctx context.Context) error {
+func (r *Salvage) apply(ctx context.Context) error {
 	for some := range slices.Chunk(r.changed, settled) {
 		err := r.store.Update(ctx, func(tx catalog.Tx) error {
 			for _, change := range some {
@@ -130,10 +130,10 @@ func (r *Rescue) apply(ctx context.Context) error {
 	return ctx.Err()
 }
 
-func (r *Rescue) change(f func(catalog.Tx) error) { r.changed = append(r.changed, f) }
+func (r *Salvage) change(f func(catalog.Tx) error) { r.changed = append(r.changed, f) }
 
 // places forgets, in restored metadata, the places of contents whose rows were lost.
-func (r *Rescue) places(rows catalog.Reader) error {
+func (r *Salvage) places(rows catalog.Reader) error {
 	if !r.Restored {
 		return nil
 	}
@@ -160,7 +160,7 @@ func (r *Rescue) places(rows catalog.Reader) error {
 }
 
 // outcomes notes what sessions have become of which that is lost: those to which a memory leads.
-func (r *Rescue) outcomes(rows catalog.Reader) error {
+func (r *Salvage) outcomes(rows catalog.Reader) error {
 	for m, err := range catalog.Memories.After(rows, catalog.MemoryKey{}) {
 		if err != nil {
 			return err
@@ -179,7 +179,7 @@ func (r *Rescue) outcomes(rows catalog.Reader) error {
 }
 
 // forget lets finished sessions go of which nobody knows what they became.
-func (r *Rescue) forget(ctx context.Context, sessions session.Store) error {
+func (r *Salvage) forget(ctx context.Context, sessions session.Store) error {
 	var lost []session.Session
 	err := session.Page(ctx, sessions, session.Query{State: session.Finished, Limit: 500}, func(s session.Session) (bool, error) {
 		err := r.store.View(ctx, func(rows catalog.Reader) error {

@@ -70,7 +70,7 @@ func TestContentIsFoundByItsBytes(t *testing.T) {
 			})
 			memory(5, 0, "names") // where there is nothing but garbage
 			r.rescue.Content = content
-			err := r.rescue.Settle(t.Context(), r.sessions, r.rows, fixed{r.at.Now}, system.Random{})
+			err := r.rescue.Reconcile(t.Context(), r.sessions, r.rows, fixed{r.at.Now}, system.Random{})
 			if content.opened != 0 {
 				t.Errorf("%d places are open still", content.opened)
 			}

@@ -15,8 +15,8 @@ import (
 	"sluice/session"
 )
 
-// Settle implements blob.Store.
-func (s *Store) Settle(_ context.Context, extents []catalog.Extent) error {
+// Persist implements blob.Store.
+func (s *Store) Persist(_ context.Context, extents []catalog.Extent) error {
 	of := map[string][]catalog.Extent{}
 	var names []string
 	for _, e := range extents {
@@ -71,7 +71,7 @@ func (s *Store) settlePlace(name string, es []catalog.Extent) (lost []catalog.Ex
 	return lost, err
 }
 
-// syncsAtOnce is how many places one Settle, or Close, syncs at a time.
+// syncsAtOnce is how many places one Persist, or Close, syncs at a time.
 const syncsAtOnce = 16
 
 // each does it for every item, some at a time, and returns when all are done.

@@ -20,9 +20,9 @@ import (
 )
 
 // wreckOf opens what is left, and gives its rows.
-func wreckOf(t *testing.T, disk vfs.FS) (w *Wreck, sure, doubtful map[string]string) {
+func wreckOf(t *testing.T, disk vfs.FS) (w *Damaged, sure, doubtful map[string]string) {
 	t.Helper()
-	w, err := OpenWreck("data/meta", Options{FS: disk})
+	w, err := OpenDamaged("data/meta", Options{FS: disk})
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -254,8 +254,8 @@ func TestPiecesWhoseRecordsAreLost(t *testing.T) {
 			for _, e := range entries {
 				got = session.Add(got, e.Range)
 			}
-			if !slices.Equal(got, s.Received) || s.Pieces != len(entries) {
-				t.Errorf("session %s has %v in %d pieces, and those are %v in %d", id, s.Received, s.Pieces, got, len(entries))
+			if !slices.Equal(got, s.Received) || s.EntryCount != len(entries) {
+				t.Errorf("session %s has %v in %d pieces, and those are %v in %d", id, s.Received, s.EntryCount, got, len(entries))
 			}
 			if lost := 1000 - session.Total(got); lost > 0 {
 				missing++
@@ -296,7 +296,7 @@ func TestATableThatCannotBeReadNow(t *testing.T) {
 	paths := tables(t, furnished)
 	for _, no := range []syscall.Errno{syscall.EMFILE, syscall.EACCES} {
 		disk := &unopened{furnished, paths[0], no}
-		if w, err := OpenWreck("data/meta", Options{FS: disk}); !errors.Is(err, no) {
+		if w, err := OpenDamaged("data/meta", Options{FS: disk}); !errors.Is(err, no) {
 			t.Errorf("%v, %v", w, err)
 		}
 		if holes, err := examine(disk, paths[0], []byte("a"), []byte("b")); !errors.Is(err, no) {
