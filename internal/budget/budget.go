@@ -43,9 +43,9 @@ type Budget struct {
 }
 
 const (
-	kib  = 1 << 10
-	mib  = 1 << 20
-	most = 1 << 16 // connections, without a limit
+	kib            = 1 << 10
+	mib            = 1 << 20
+	maxConnections = 1 << 16 // connections, without a limit
 	// Least is the memory in bytes from which on the parts have room together.
 	Least = 256 * mib
 
@@ -57,17 +57,17 @@ const (
 	perConnection = 48 * kib
 	// spare connections are beyond the bound, for those who ask for health, and refusing are being
 	// told that there is no room (package api).
-	spare, refusing = 32, 64
-	beyond          = spare*perConnection + refusing*perRefused
+	healthConns, refusals = 32, 64
+	beyondBound           = healthConns*perConnection + refusals*perRefused
 	// A request has a stack, a buffer each for its body and its answer, and on HTTP/2 what has come
 	// of its body and always may (16 KiB, twice).
 	perRequest = 80 * kib
 	// A recorded piece of an upload that is finished is in memory up to three times.
-	perPiece = 320
+	perEntry = 320
 	// A refused request has a stack, its head and its answer.
 	perRefused = 16 * kib
 	// leastJSON lets one principal, which has three quarters, send the longest body of all.
-	leastJSON = 4 * 8 * mib / 3 * 4
+	minJSON = 4 * 8 * mib / 3 * 4
 
 	// What does not depend on how many come.
 	//
@@ -87,16 +87,16 @@ type Part struct {
 // system takes for the process, and what Go's collector needs: see Of.
 func (b Budget) Parts() []Part {
 	return []Part{
-		{"connections", b.Connections*perConnection + beyond},
+		{"connections", b.Connections*perConnection + beyondBound},
 		{"requests", b.Requests * perRequest},
 		{"refused requests", b.Refused * perRefused},
 		{"unread bodies", b.Unread},
 		{"states of sessions", b.States},
-		{"pieces of finishes", b.FinishEntries * perPiece},
+		{"entries of finishes", b.FinishEntries * perEntry},
 		{"JSON bodies", b.JSON},
 		{"JSON answers", b.Held},
 		{"pieces of contents", b.Held},
-		{"lent buffers", int64(b.DirectBuffers) * mib},
+		{"direct buffers", int64(b.DirectBuffers) * mib},
 		{"large buffers", int64(b.LargeBuffers) * 256 * kib},
 		{"stores", stores},
 		{"base", base},
@@ -109,23 +109,23 @@ func (b Budget) Parts() []Part {
 // eighth is for what Go's collector has not collected yet.
 func Of(m Machine) Budget {
 	b := Budget{
-		Machine: m, Connections: most, Requests: 16384, Refused: 256, Files: 256, Tables: 256,
+		Machine: m, Connections: maxConnections, Requests: 16384, Refused: 256, Files: 256, Tables: 256,
 		Head: 64 * kib, BatchEntries: 1 << 18, Unread: 128 * mib, JSON: 64 * mib, Held: 64 * mib, DirectBuffers: 24, LargeBuffers: 64,
 	}
 	if n := m.Descriptors; n > 0 {
 		const stores = 1024
-		b.Connections = min(max((n-stores)/2, n/4, 1), most)
+		b.Connections = min(max((n-stores)/2, n/4, 1), maxConnections)
 		b.Files, b.Tables = share(n/8, b.Files), share(n/8, b.Tables)
 	}
 	if n := m.Memory; n > 0 {
 		part := n / 32
-		b.Connections = min(b.Connections, max((5*part/2-beyond)/perConnection, 16))
+		b.Connections = min(b.Connections, max((5*part/2-beyondBound)/perConnection, 16))
 		b.Requests = min(b.Requests, max(3*part/perRequest, 64))
 		b.Refused = min(b.Refused, max(part/2/perRefused, 16))
 		b.Head = min(b.Head, max(n/(16*kib), 8*kib))
-		b.States, b.FinishEntries = part, part/2/perPiece
+		b.States, b.FinishEntries = part, part/2/perEntry
 		b.BatchEntries = share(b.FinishEntries, b.BatchEntries)
-		b.Unread, b.JSON, b.Held = min(b.Unread, 2*part), min(b.JSON, max(2*part, leastJSON)), min(b.Held, part)
+		b.Unread, b.JSON, b.Held = min(b.Unread, 2*part), min(b.JSON, max(2*part, minJSON)), min(b.Held, part)
 		b.DirectBuffers, b.LargeBuffers = share(part/mib, b.DirectBuffers), share(part/(256*kib), b.LargeBuffers)
 		b.Heap = max(n-n/10-stores-int64(b.DirectBuffers)*mib, n/2)
 	}
@@ -133,4 +133,4 @@ func Of(m Machine) Budget {
 }
 
 // share is n, but 1 at least and `full` at most.
-func share(n int64, full int) int { return int(min(max(n, 1), int64(full))) }
+func share(n int64, limit int) int { return int(min(max(n, 1), int64(limit))) }

@@ -21,7 +21,7 @@ func TestTheSumIsBelowTheLimit(t *testing.T) {
 			if sum += p.Bytes; p.Bytes < 1 {
 				t.Fatalf("%s has nothing of %+v", p.Name, b)
 			}
-			if p.Name == "stores" || p.Name == "lent buffers" {
+			if p.Name == "stores" || p.Name == "direct buffers" {
 				outside += p.Bytes
 			}
 		}
@@ -47,12 +47,12 @@ func TestTheBudgetOfKnownMachines(t *testing.T) {
 	small := Of(Machine{256, 256 << 20})
 	want := Budget{
 		Machine: Machine{256, 256 << 20}, Connections: 64, Requests: 307, Refused: 256, Files: 32, Tables: 32,
-		Head: 16 << 10, States: 8 << 20, FinishEntries: 13107, BatchEntries: 13107, Unread: 16 << 20, JSON: leastJSON, Held: 8 << 20, DirectBuffers: 8, LargeBuffers: 32, Heap: 210134631,
+		Head: 16 << 10, States: 8 << 20, FinishEntries: 13107, BatchEntries: 13107, Unread: 16 << 20, JSON: minJSON, Held: 8 << 20, DirectBuffers: 8, LargeBuffers: 32, Heap: 210134631,
 	}
 	if small != want {
 		t.Errorf("256 descriptors and MiB: %+v", small)
 	}
-	if b := Of(Machine{Descriptors: 1 << 20}); b.Connections != most || b.Files != 256 || b.Tables != 256 || b.Heap != 0 {
+	if b := Of(Machine{Descriptors: 1 << 20}); b.Connections != maxConnections || b.Files != 256 || b.Tables != 256 || b.Heap != 0 {
 		t.Errorf("a million descriptors: %+v", b)
 	}
 }

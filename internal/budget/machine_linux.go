@@ -11,7 +11,7 @@ import (
 
 // memoryLimit is the least limit of the control groups that the process is in, of version 2 or 1;
 // 0: there is none. root is "/".
-func memoryLimit(root string) (least int64) {
+func memoryLimit(root string) (lowest int64) {
 	text, err := os.ReadFile(filepath.Join(root, "proc/self/cgroup"))
 	if err != nil {
 		return 0
@@ -30,15 +30,15 @@ func memoryLimit(root string) (least int64) {
 		// Within a container the path may be one of the host's, and what is mounted is the group
 		// itself.
 		for dir := filepath.Clean("/" + path); ; dir = filepath.Dir(dir) {
-			if n := limitIn(filepath.Join(root, at, dir, file)); n > 0 && (least == 0 || n < least) {
-				least = n
+			if n := limitIn(filepath.Join(root, at, dir, file)); n > 0 && (lowest == 0 || n < lowest) {
+				lowest = n
 			}
 			if dir == "/" {
 				break
 			}
 		}
 	}
-	return least
+	return lowest
 }
 
 // limitIn reads a limit. Version 1 says that there is none by a number that no machine has, version
