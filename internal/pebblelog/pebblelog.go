@@ -54,7 +54,7 @@ type chunk struct {
 }
 
 // begins reports whether the chunk is the first of its record.
-func (c chunk) begins() bool { return c.kind%4 == 1 || c.kind%4 == 2 }
+func (c chunk) startsRecord() bool { return c.kind%4 == 1 || c.kind%4 == 2 }
 
 // readChunk reads the chunk that begins at this byte of a block.
 func readChunk(block []byte, at int) (c chunk, ok bool) {
@@ -109,9 +109,9 @@ func NoteSynced(p []byte, off int64, synced uint64) {
 	}
 }
 
-// Rotten looks through the log of this number (0: a MANIFEST), and reports whether it has rotted:
+// Corrupt looks through the log of this number (0: a MANIFEST), and reports whether it has rotted:
 // the byte at, or one behind it, is not as it was when it was synced.
-func Rotten(data []byte, log uint32) (at int, yes bool) {
+func Corrupt(data []byte, log uint32) (at int, corrupt bool) {
 	for base := 0; base < len(data); base += blockSize {
 		block := data[base:min(base+blockSize, len(data))]
 		for at := 0; at < len(block); {
@@ -133,12 +133,12 @@ func Rotten(data []byte, log uint32) (at int, yes bool) {
 // after that had been synced. A MANIFEST is synced with each record: so another record that begins
 // there is proof, but a later chunk of the same record is not, as a power loss may keep any of its
 // blocks.
-func torn(data []byte, broken int, log uint32) bool {
-	for base := broken / blockSize * blockSize; base < len(data); base += blockSize {
+func torn(data []byte, invalid int, log uint32) bool {
+	for base := invalid / blockSize * blockSize; base < len(data); base += blockSize {
 		block := data[base:min(base+blockSize, len(data))]
-		for at := max(broken+1-base, 0); at < len(block); at++ {
+		for at := max(invalid+1-base, 0); at < len(block); at++ {
 			c, ok := readChunk(block, at)
-			if ok && c.log == log && (c.synced > uint64(broken) || log == 0 && c.begins() && len(c.payload) > 0) {
+			if ok && c.log == log && (c.synced > uint64(invalid) || log == 0 && c.startsRecord() && len(c.payload) > 0) {
 				return false
 			}
 		}

@@ -68,8 +68,8 @@ func TestPebbleWritesWhatIsRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		data := log.Bytes()
-		if at, yes := Rotten(data, f.log); yes {
-			t.Errorf("%s: rot at %d", f.name, at)
+		if at, yes := Corrupt(data, f.log); yes {
+			t.Errorf("%s: corrupt at %d", f.name, at)
 		}
 		if f.head == 19 {
 			NoteSynced(data, 0, 12345)
@@ -187,7 +187,7 @@ func (l tornLog) lose(block, end int, before []byte, keep func(i int) bool) []by
 
 // Whatever a power loss keeps of the blocks of a log's unsynced tail is a torn end: for us, and for
 // Pebble.
-func TestWhatAPowerLossLeavesOfALogIsNoRot(t *testing.T) {
+func TestATornLogIsNotCorrupt(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for _, f := range logFormats {
 		crossed := 0
@@ -218,8 +218,8 @@ func TestWhatAPowerLossLeavesOfALogIsNoRot(t *testing.T) {
 						end = l.synced + rng.IntN(len(l.bytes)-l.synced)
 					}
 					left := l.lose(block, end, befores[rng.IntN(len(befores))], func(i int) bool { return mask>>(i%64)&1 != 0 })
-					if at, yes := Rotten(left, f.log); yes {
-						t.Fatalf("%s, round %d: %d of %d bytes were synced, blocks of %d, %b were kept: rot at %d", f.name, round, l.synced, len(l.bytes), block, mask, at)
+					if at, yes := Corrupt(left, f.log); yes {
+						t.Fatalf("%s, round %d: %d of %d bytes were synced, blocks of %d, %b were kept: corrupt at %d", f.name, round, l.synced, len(l.bytes), block, mask, at)
 					}
 					if try%16 != 0 {
 						continue // Pebble looks for turned bits in what is torn, and that takes long
@@ -257,7 +257,7 @@ func pebbleReads(log []byte, number uint32) (n int, err error) {
 
 // † A byte that is turned over where the log had been synced, and in more than its last record, is
 // no torn end.
-func TestRotBeforeTheEndOfALogIsFound(t *testing.T) {
+func TestCorruptionBeforeTheEndOfALogIsFound(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for _, f := range logFormats {
 		if f.name == "recyclable" {
@@ -273,7 +273,7 @@ func TestRotBeforeTheEndOfALogIsFound(t *testing.T) {
 				if bad[at] ^= 1 << rng.IntN(8); l.padding(at) {
 					continue
 				}
-				if found, yes := Rotten(bad, f.log); !yes || found > at {
+				if found, yes := Corrupt(bad, f.log); !yes || found > at {
 					t.Fatalf("%s: byte %d of %d, %d of them synced: %v at %d", f.name, at, end, l.synced, yes, found)
 				}
 			}

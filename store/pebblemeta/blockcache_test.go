@@ -11,7 +11,7 @@ import (
 )
 
 // A server that has written a lot still finds what it reads often in memory.
-func TestTablesInMemoryLeaveTheCacheItsRoom(t *testing.T) {
+func TestTablesInMemoryLeaveTheCacheItsSize(t *testing.T) {
 	db, err := Open("meta", Options{Hook: noHook, FS: vfs.NewMem()})
 	if err != nil {
 		t.Fatal(err)
@@ -37,7 +37,7 @@ func TestTablesInMemoryLeaveTheCacheItsRoom(t *testing.T) {
 	}
 	first := fmt.Sprintf("%07d", 0)
 	const often = 100
-	for i := range 4 * memTables * memTable / 7000 {
+	for i := range 4 * maxMemTables * memTableSize / 7000 {
 		put(fmt.Sprintf("%07d", i))
 	}
 	read(first) // and with that it is in the cache

@@ -38,51 +38,53 @@ type cache struct {
 type cacheSet struct {
 	rows [cacheWays]atomic.Pointer[cachedRow]
 
-	mu      sync.Mutex // of changes
-	written uint64     // the newest commit that wrote one of the set's rows
-	next    uint8      // which gives way
+	mu        sync.Mutex // of changes
+	written   uint64     // the newest commit that wrote one of the set's rows
+	evictNext uint8      // which gives way
 }
 
 // cachedRow never changes, except for forgetting the row that it has replaced.
 type cachedRow struct {
-	table catalog.TableID
-	key   string
-	from  uint64
-	row   any
-	older atomic.Pointer[cachedRow] // what it was before from; nil: not known
+	table    catalog.TableID
+	key      string
+	since    uint64
+	row      any
+	previous atomic.Pointer[cachedRow] // what it was before from; nil: not known
 }
 
 func newCache() *cache { return &cache{seed: maphash.MakeSeed()} }
 
 // cached are the tables whose rows are kept, and how one is copied, so that nobody changes what is
 // kept.
-var cached = [...]func(row any) any{
+var copyForCache = [...]func(row any) any{
 	catalog.CapsuleTable:     copyCapsule,
 	catalog.MemoryTable:      copyMemory,
 	catalog.ContentTable:     copyContent,
-	catalog.ReservationTable: same,
-	catalog.UsageTable:       same,
-	catalog.PrincipalTable:   same,
-	catalog.TokenTable:       same,
+	catalog.ReservationTable: shared,
+	catalog.UsageTable:       shared,
+	catalog.PrincipalTable:   shared,
+	catalog.TokenTable:       shared,
 	sessionTable:             func(row any) any { return clone(row.(session.Session)) },
 }
 
 // sessionTable stands for the sessions, which are no table of the catalog.
 const sessionTable catalog.TableID = 31
 
-func same(row any) any { return row }
+func shared(row any) any { return row }
 
 // caches reports whether a table's rows are kept.
-func caches(table catalog.TableID) bool { return int(table) < len(cached) && cached[table] != nil }
+func isCached(table catalog.TableID) bool {
+	return int(table) < len(copyForCache) && copyForCache[table] != nil
+}
 
 func copyCapsule(row any) any {
 	c := row.(catalog.Capsule)
-	c.Owners, c.Controllers = cloned(c.Owners), cloned(c.Controllers)
+	c.Owners, c.Controllers = cloneList(c.Owners), cloneList(c.Controllers)
 	return c
 }
 
 // cloned is nil for an empty list, as when it is read.
-func cloned(list []string) []string {
+func cloneList(list []string) []string {
 	if len(list) == 0 {
 		return nil
 	}
@@ -92,7 +94,7 @@ func cloned(list []string) []string {
 // replaces gives what the cache shall have instead of a row that is written; nil: nothing. That is
 // worth it for the rows that the commits of an upload write and read. It must be what would be read
 // back: without parts of a millisecond, and without empty lists.
-func replaces(table catalog.TableID, row any) any {
+func rowToCache(table catalog.TableID, row any) any {
 	switch table {
 	case catalog.CapsuleTable:
 		return loadCapsule(storeCapsule(copyCapsule(row).(catalog.Capsule)))
@@ -124,9 +126,9 @@ func (c *cache) set(table catalog.TableID, key []byte) *cacheSet {
 // get gives a copy of a row for a view of commit seq; nil where it is not known here.
 func (c *cache) get(table catalog.TableID, key []byte, seq uint64) any {
 	r, _ := c.set(table, key).find(table, key)
-	for ; r != nil; r = r.older.Load() {
-		if r.from <= seq {
-			return cached[table](r.row)
+	for ; r != nil; r = r.previous.Load() {
+		if r.since <= seq {
+			return copyForCache[table](r.row)
 		}
 	}
 	return nil
@@ -142,10 +144,10 @@ func (c *cache) put(table catalog.TableID, key []byte, seq uint64, row any) {
 	}
 	had, i := s.find(table, key)
 	if had == nil {
-		i = int(s.next % cacheWays)
-		s.next++
+		i = int(s.evictNext % cacheWays)
+		s.evictNext++
 	}
-	s.rows[i].Store(&cachedRow{table: table, key: string(key), from: s.written, row: cached[table](row)})
+	s.rows[i].Store(&cachedRow{table: table, key: string(key), since: s.written, row: copyForCache[table](row)})
 }
 
 // find gives a row, or nil, and its place in the set.
@@ -160,7 +162,7 @@ func (s *cacheSet) find(table catalog.TableID, key []byte) (*cachedRow, int) {
 
 // wrote takes a row out, which commit seq writes, or puts what replaces it before it. Calls come in
 // the order of commits. shown is the newest commit that is shown.
-func (c *cache) wrote(table catalog.TableID, key []byte, seq, shown uint64, row any) {
+func (c *cache) commitRow(table catalog.TableID, key []byte, seq, shown uint64, row any) {
 	s := c.set(table, key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -170,18 +172,18 @@ func (c *cache) wrote(table catalog.TableID, key []byte, seq, shown uint64, row 
 	case had == nil && row == nil:
 		return
 	case had == nil:
-		i = int(s.next % cacheWays)
-		s.next++
+		i = int(s.evictNext % cacheWays)
+		s.evictNext++
 	case row == nil:
 		s.rows[i].Store(nil)
 		return
 	}
-	now := &cachedRow{table: table, key: string(key), from: seq, row: row}
-	now.older.Store(had)
-	for r := had; r != nil; r = r.older.Load() {
-		if r.from <= shown {
-			r.older.Store(nil)
+	newest := &cachedRow{table: table, key: string(key), since: seq, row: row}
+	newest.previous.Store(had)
+	for r := had; r != nil; r = r.previous.Load() {
+		if r.since <= shown {
+			r.previous.Store(nil)
 		}
 	}
-	s.rows[i].Store(now)
+	s.rows[i].Store(newest)
 }

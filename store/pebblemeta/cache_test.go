@@ -33,14 +33,14 @@ func TestTheCacheGivesWhatTheViewHas(t *testing.T) {
 				t.Error(err)
 			}
 		}()
-		hold := func() {
-			v, err := db.views.at(t.Context(), 0)
+		takeView := func() {
+			v, err := db.views.atLeast(t.Context(), 0)
 			if err != nil {
 				rt.Fatal(err)
 			}
 			held = append(held, v)
 		}
-		hold()
+		takeView()
 		keys := rapid.SampledFrom([]catalog.Name{"a", "b", "c"})
 		compare := func(cached, direct catalog.Reader, key catalog.Name) {
 			got, ok, err := catalog.Capsules.Find(cached, key)
@@ -80,7 +80,7 @@ func TestTheCacheGivesWhatTheViewHas(t *testing.T) {
 					rt.Fatal(err)
 				}
 			},
-			"hold": func(*rapid.T) { hold() },
+			"hold": func(*rapid.T) { takeView() },
 			"read": func(rt *rapid.T) {
 				v := rapid.SampledFrom(held).Draw(rt, "view")
 				compare(reader{v, db, db.cache, v.seq}, reader{Reader: v, db: db}, keys.Draw(rt, "key"))
@@ -114,8 +114,8 @@ func TestTheCacheGivesTheSessionsOfTheView(t *testing.T) {
 				rt.Errorf("session %s: %s, %v, %v", id, diff, err, err2)
 			}
 		}
-		look := func() {
-			v, err := db.views.at(ctx, 0)
+		takeView := func() {
+			v, err := db.views.atLeast(ctx, 0)
 			if err != nil {
 				rt.Fatal(err)
 			}
@@ -124,7 +124,7 @@ func TestTheCacheGivesTheSessionsOfTheView(t *testing.T) {
 				same(v, id)
 			}
 		}
-		look()
+		takeView()
 		seen, finished := int64(0), int64(0)
 		rt.Repeat(map[string]func(*rapid.T){
 			"create": func(rt *rapid.T) {
@@ -189,7 +189,7 @@ func TestTheCacheGivesTheSessionsOfTheView(t *testing.T) {
 					rt.Errorf("%d are finished, and %d are counted, %v", finished, st.Finished, err)
 				}
 			},
-			"look": func(*rapid.T) { look() },
+			"look": func(*rapid.T) { takeView() },
 			"": func(rt *rapid.T) {
 				same(rapid.SampledFrom(held).Draw(rt, "view"), ids.Draw(rt, "which"))
 			},

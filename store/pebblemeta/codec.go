@@ -44,7 +44,7 @@ func decodeRow(version byte, row []byte, stored any) error {
 		return err
 	}
 	if err := decMode.Unmarshal(row[1:], stored); err != nil {
-		return fmt.Errorf("%w: %w", errDamaged, err)
+		return fmt.Errorf("%w: %w", catalog.ErrDamaged, err)
 	}
 	return nil
 }
@@ -52,7 +52,7 @@ func decodeRow(version byte, row []byte, stored any) error {
 func checkVersion(version byte, row []byte) error {
 	switch {
 	case len(row) == 0 || row[0] == 0:
-		return fmt.Errorf("%w: no version", errDamaged)
+		return fmt.Errorf("%w: no version", catalog.ErrDamaged)
 	case row[0] > version:
 		return fmt.Errorf("the record has version %d, and this program knows versions up to %d: use a newer sluice", row[0], version)
 	}

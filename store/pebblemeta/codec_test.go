@@ -69,7 +69,7 @@ func TestARowThatCannotBeReadIsNamed(t *testing.T) {
 			whole, _ := get(db.peb, key)
 			spoil(key, c.change)
 			err := read()
-			if err == nil || errors.Is(err, errDamaged) != c.damaged || !strings.Contains(err.Error(), "places") || !strings.Contains(err.Error(), "6e616d65") || !strings.Contains(err.Error(), c.say) {
+			if err == nil || errors.Is(err, catalog.ErrDamaged) != c.damaged || !strings.Contains(err.Error(), "places") || !strings.Contains(err.Error(), "6e616d65") || !strings.Contains(err.Error(), c.say) {
 				t.Errorf("catalog: %v", err)
 			}
 			spoil(key, func([]byte) []byte { return whole })
@@ -92,7 +92,7 @@ func TestARowThatCannotBeReadIsNamed(t *testing.T) {
 				err2 = err
 			}
 			for _, err := range []error{err, err2, err3} {
-				if err == nil || errors.Is(err, errDamaged) != c.damaged || !strings.Contains(err.Error(), "session 1") || !strings.Contains(err.Error(), c.say) {
+				if err == nil || errors.Is(err, catalog.ErrDamaged) != c.damaged || !strings.Contains(err.Error(), "session 1") || !strings.Contains(err.Error(), c.say) {
 					t.Errorf("session: %v", err)
 				}
 			}
@@ -131,7 +131,7 @@ func TestSessionsRoundTrip(t *testing.T) {
 			s.Received = session.Add(s.Received, r)
 			s.Dropped = append(s.Dropped, session.Dropped{Gen: s.Gen, Range: r})
 		}
-		s = stored(s)
+		s = initialSession(s)
 		s.Gen, s.Rev = rapid.Uint64Min(1).Draw(t, "gen"), rapid.Uint64Min(1).Draw(t, "rev")
 		s.State = rapid.SampledFrom([]session.State{session.Open, session.Finished, session.Aborted, session.Expired}).Draw(t, "state")
 		row, err := encodeSession(&s)
@@ -200,7 +200,7 @@ func rowType(t testing.TB, table catalog.TableID) reflect.Type {
 }
 
 func FuzzSessionRow(f *testing.F) {
-	s := stored(session.Session{ID: 1, Spec: session.Spec{ChunkSize: 1, BytesExpected: 9, Owner: "o", Idem: "i", Note: []byte("n")}})
+	s := initialSession(session.Session{ID: 1, Spec: session.Spec{ChunkSize: 1, BytesExpected: 9, Owner: "o", Idem: "i", Note: []byte("n")}})
 	s.Received = []session.Range{{Off: 1, End: 2}, {Off: 4, End: 9}}
 	s.Dropped = []session.Dropped{{Gen: 3, Range: session.Range{Off: 5, End: 6}}}
 	row, err := encodeSession(&s)
@@ -257,8 +257,8 @@ func FuzzTotalsRow(f *testing.F) {
 
 // Whatever a client sends as a cursor: it is the one that was given out, or refused.
 func FuzzCursor(f *testing.F) {
-	f.Add(cursor{kind: keyNewest, state: session.Open, place: place{1, 2}}.String(), int64(0), uint8(0))
-	f.Add(cursor{kind: keyUnseen, place: place{1, 2}}.String(), int64(5), uint8(0))
+	f.Add(cursor{kind: keyBegan, state: session.Open, position: position{1, 2}}.String(), int64(0), uint8(0))
+	f.Add(cursor{kind: keySeen, position: position{1, 2}}.String(), int64(5), uint8(0))
 	f.Add("x", int64(0), uint8(3))
 	f.Fuzz(func(t *testing.T, after string, due int64, state uint8) {
 		c, err := parseCursor(session.Query{After: after, Due: due, State: session.State(state)})

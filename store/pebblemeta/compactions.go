@@ -9,105 +9,105 @@ import (
 // pacer is Pebble's scheduler of compactions: one at a time; none before the database is open, as
 // an Open that fails would pull the ground from under it; and none for a while after one has met
 // rot, which Pebble would try again at once.
-type pacer struct {
+type compactionScheduler struct {
 	db  *DB
 	peb pebble.DBForCompaction
 
-	granting sync.Mutex // held while Pebble is called
-	pauses   sync.WaitGroup
+	grantMu sync.Mutex // held while Pebble is called
+	pauses  sync.WaitGroup
 
 	mu      sync.Mutex
-	open    bool
+	enabled bool
 	running bool
 	closed  bool
 }
 
 // Register implements pebble.CompactionScheduler.
-func (p *pacer) Register(_ int, db pebble.DBForCompaction) { p.peb = db }
+func (s *compactionScheduler) Register(_ int, db pebble.DBForCompaction) { s.peb = db }
 
 // begin lets compactions begin: the database is open.
-func (p *pacer) begin() {
-	p.mu.Lock()
-	p.open = true
-	p.mu.Unlock()
-	p.grant()
+func (s *compactionScheduler) enable() {
+	s.mu.Lock()
+	s.enabled = true
+	s.mu.Unlock()
+	s.grant()
 }
 
 // Unregister implements pebble.CompactionScheduler. The DB's Close has ended the pauses.
-func (p *pacer) Unregister() {
-	p.mu.Lock()
-	p.closed = true
-	p.mu.Unlock()
-	p.pauses.Wait()
-	p.granting.Lock() // whoever grants has ended
-	defer p.granting.Unlock()
+func (s *compactionScheduler) Unregister() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.pauses.Wait()
+	s.grantMu.Lock() // whoever grants has ended
+	defer s.grantMu.Unlock()
 }
 
 // TrySchedule implements pebble.CompactionScheduler.
-func (p *pacer) TrySchedule() (bool, pebble.CompactionGrantHandle) {
-	if !p.start() {
+func (s *compactionScheduler) TrySchedule() (bool, pebble.CompactionGrantHandle) {
+	if !s.tryStart() {
 		return false, nil
 	}
-	return true, p
+	return true, s
 }
 
-func (p *pacer) start() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.running || p.closed || !p.open {
+func (s *compactionScheduler) tryStart() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.running || s.closed || !s.enabled {
 		return false
 	}
-	p.running = true
+	s.running = true
 	return true
 }
 
-func (p *pacer) end() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.running = false
+func (s *compactionScheduler) finish() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running = false
 }
 
 // UpdateGetAllowedWithoutPermission implements pebble.CompactionScheduler: it is always one.
-func (p *pacer) UpdateGetAllowedWithoutPermission() {}
+func (s *compactionScheduler) UpdateGetAllowedWithoutPermission() {}
 
 // Started implements pebble.CompactionGrantHandle.
-func (p *pacer) Started() {}
+func (s *compactionScheduler) Started() {}
 
 // MeasureCPU implements pebble.CompactionGrantHandle.
-func (p *pacer) MeasureCPU(pebble.CompactionGoroutineKind) {}
+func (s *compactionScheduler) MeasureCPU(pebble.CompactionGoroutineKind) {}
 
 // CumulativeStats implements pebble.CompactionGrantHandle.
-func (p *pacer) CumulativeStats(pebble.CompactionGrantHandleStats) {}
+func (s *compactionScheduler) CumulativeStats(pebble.CompactionGrantHandleStats) {}
 
 // Done implements pebble.CompactionGrantHandle.
-func (p *pacer) Done() {
-	p.mu.Lock()
-	pause := p.db.damage.stuck() && !p.closed
+func (s *compactionScheduler) Done() {
+	s.mu.Lock()
+	pause := s.db.corruption.blocksCompaction() && !s.closed
 	if pause {
-		p.pauses.Add(1)
+		s.pauses.Add(1)
 	}
-	p.mu.Unlock()
+	s.mu.Unlock()
 	if !pause {
-		p.end()
-		p.grant()
+		s.finish()
+		s.grant()
 		return
 	}
 	go func() {
-		p.db.rest()
-		p.end()
-		p.pauses.Done()
-		p.grant()
+		s.db.pauseAfterCorruption()
+		s.finish()
+		s.pauses.Done()
+		s.grant()
 	}()
 }
 
 // grant begins the compaction that Pebble waits to do, if it may.
-func (p *pacer) grant() {
-	p.granting.Lock()
-	defer p.granting.Unlock()
-	if !p.start() {
+func (s *compactionScheduler) grant() {
+	s.grantMu.Lock()
+	defer s.grantMu.Unlock()
+	if !s.tryStart() {
 		return
 	}
-	if waiting, _ := p.peb.GetWaitingCompaction(); !waiting || !p.peb.Schedule(p) {
-		p.end()
+	if waiting, _ := s.peb.GetWaitingCompaction(); !waiting || !s.peb.Schedule(s) {
+		s.finish()
 	}
 }

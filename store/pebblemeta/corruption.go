@@ -18,18 +18,18 @@ import (
 
 // damage remembers what could not be read since the start. That fails the reads which need it, and
 // nothing else.
-type damage struct {
+type corruption struct {
 	log *slog.Logger
 
-	mu    sync.Mutex
-	reads int64 // that failed
-	found []string
-	files map[string]rotten // by path
-	bad   error             // the last compaction's, which is not to be tried again at once
+	mu            sync.Mutex
+	reads         int64 // that failed
+	found         []string
+	tables        map[string]corruptTable // by path
+	compactionErr error                   // the last compaction's, which is not to be tried again at once
 }
 
 // rotten is a table with a rotten block.
-type rotten struct {
+type corruptTable struct {
 	lo, hi   []byte // its first and its last key
 	examined bool
 	holes    []hole
@@ -37,127 +37,126 @@ type rotten struct {
 
 const (
 	// mostDamages bounds what is remembered for people.
-	mostDamages = 100
+	maxReports = 100
 	// rotPause is how long what Pebble does in the background rests after it has met rot. Pebble
 	// itself tries again at once.
-	rotPause = time.Minute
+	corruptionPause = time.Minute
 )
 
-// errDamaged: the bytes of a row are not what was written, or can't be read any more.
-var errDamaged = catalog.ErrDamaged
-
-func newDamage(log *slog.Logger) *damage { return &damage{log: log, files: map[string]rotten{}} }
+func newCorruption(log *slog.Logger) *corruption {
+	return &corruption{log: log, tables: map[string]corruptTable{}}
+}
 
 // damaged marks Pebble's error for a rotten block.
-func damaged(err error) error {
-	if pebble.IsCorruptionError(err) && !errors.Is(err, errDamaged) {
-		err = fmt.Errorf("%w: %w", errDamaged, err)
+func markCorrupt(err error) error {
+	if pebble.IsCorruptionError(err) && !errors.Is(err, catalog.ErrDamaged) {
+		err = fmt.Errorf("%w: %w", catalog.ErrDamaged, err)
 	}
 	return err
 }
 
 // unreadable is damaged for a row that can't be decoded, which it notes: a rotten block notes
 // Pebble.
-func (db *DB) unreadable(err error) error {
-	if errors.Is(err, errDamaged) && !pebble.IsCorruptionError(err) {
-		db.damage.note(err.Error())
+func (db *DB) reportUnreadable(err error) error {
+	if errors.Is(err, catalog.ErrDamaged) && !pebble.IsCorruptionError(err) {
+		db.corruption.report(err.Error())
 	}
 	return err
 }
 
 // note counts a read that failed, and logs what it met when that is new.
-func (d *damage) note(what string) {
-	d.mu.Lock()
-	d.reads++
-	known := slices.Contains(d.found, what) || len(d.found) >= mostDamages
+func (c *corruption) report(what string) {
+	c.mu.Lock()
+	c.reads++
+	known := slices.Contains(c.found, what) || len(c.found) >= maxReports
 	if !known {
-		d.found = append(d.found, what)
+		c.found = append(c.found, what)
 	}
-	d.mu.Unlock()
+	c.mu.Unlock()
 	if !known {
-		d.log.Error("the metadata is damaged: what needs this fails, all else goes on; sluice check names all of it, and with --repair brings out the rest", "what", what)
+		c.log.Error("the metadata is damaged: what needs this fails, all else goes on; sluice check names all of it, and with --repair brings out the rest", "what", what)
 	}
 }
 
 // Damaged says how many reads have failed since the start since what they needed is damaged, and
 // what that is, as far as it is remembered.
 func (db *DB) Damaged() (reads int64, what []string) {
-	db.damage.mu.Lock()
-	defer db.damage.mu.Unlock()
-	return db.damage.reads, slices.Clone(db.damage.found)
+	db.corruption.mu.Lock()
+	defer db.corruption.mu.Unlock()
+	return db.corruption.reads, slices.Clone(db.corruption.found)
 }
 
 // rot is called by Pebble, by whoever reads, for a table with a block that is not what was written.
-func (d *damage) rot(i pebble.DataCorruptionInfo) {
-	d.mu.Lock()
-	if _, known := d.files[i.Path]; !known {
-		d.files[i.Path] = rotten{lo: slices.Clone(i.Bounds.Start), hi: slices.Clone(i.Bounds.End.Key)}
+func (c *corruption) onCorruption(i pebble.DataCorruptionInfo) {
+	c.mu.Lock()
+	if _, known := c.tables[i.Path]; !known {
+		c.tables[i.Path] = corruptTable{lo: slices.Clone(i.Bounds.Start), hi: slices.Clone(i.Bounds.End.Key)}
 	}
-	d.mu.Unlock()
+	c.mu.Unlock()
 	text, _, _ := strings.Cut(i.Details.Error(), "\n")
-	d.note(fmt.Sprintf("%s: %s", i.Path, text))
+	c.report(fmt.Sprintf("%s: %s", i.Path, text))
 }
 
 // holes gives the holes of all tables that are known to be rotten.
-func (d *damage) holes(disk vfs.FS) (all []hole) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for path, f := range d.files {
+func (c *corruption) holes(disk vfs.FS) (all []hole) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for path, f := range c.tables {
 		if !f.examined {
 			var err error
-			if f.holes, err = examine(disk, path, f.lo, f.hi); errors.Is(err, fs.ErrNotExist) {
-				delete(d.files, path)
+			if f.holes, err = holesInFile(disk, path, f.lo, f.hi); errors.Is(err, fs.ErrNotExist) {
+				delete(c.tables, path)
 				continue
 			}
 			if f.examined = err == nil; err != nil { // looked at again when it is next needed
-				f.holes = wholly(path, f.lo, f.hi, err)
+				f.holes = wholeTable(path, f.lo, f.hi, err)
 			}
-			d.files[path] = f
+			c.tables[path] = f
 		}
 		all = append(all, f.holes...)
 	}
-	return joined(all)
+	return mergeHoles(all)
 }
 
 // compacted notes whether a compaction has met rot.
-func (d *damage) compacted(i pebble.CompactionInfo) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.bad = nil
+func (c *corruption) onCompactionEnd(i pebble.CompactionInfo) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.compactionErr = nil
 	if i.Err != nil && pebble.IsCorruptionError(i.Err) {
-		d.bad = i.Err
+		c.compactionErr = i.Err
 	}
 }
 
 // stuck reports whether the last compaction has met rot.
-func (d *damage) stuck() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.bad != nil
+func (c *corruption) blocksCompaction() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.compactionErr != nil
 }
 
 // background is told of what Pebble could not do by itself. A disk that can't be written ends the
 // process; what is rotten does not.
-func (db *DB) background(err error) {
+func (db *DB) onBackgroundError(err error) {
 	switch {
-	case errors.Is(err, pebble.ErrClosed), errors.Is(err, errTidy):
+	case errors.Is(err, pebble.ErrClosed), errors.Is(err, errCompactionSpace):
 	case !pebble.IsCorruptionError(err):
 		// Pebble tries again at once, and for ever, what it could not flush or compact, until
 		// commits wait for it.
-		db.fatal(fmt.Errorf("tidying the metadata: %w", err))
+		db.fatal(fmt.Errorf("compacting the metadata: %w", err))
 	default:
-		db.damage.mu.Lock()
-		compaction := errors.Is(err, db.damage.bad)
-		db.damage.mu.Unlock()
+		db.corruption.mu.Lock()
+		compaction := errors.Is(err, db.corruption.compactionErr)
+		db.corruption.mu.Unlock()
 		if !compaction { // a table's figures: Pebble holds no lock, and reads them again without a pause
-			db.rest()
+			db.pauseAfterCorruption()
 		}
 	}
 }
 
 // rest waits for rotPause, or for the end.
-func (db *DB) rest() {
-	t := time.NewTimer(rotPause)
+func (db *DB) pauseAfterCorruption() {
+	t := time.NewTimer(corruptionPause)
 	defer t.Stop()
 	select {
 	case <-t.C:
@@ -173,7 +172,7 @@ func describe(key []byte) string {
 	case key[0] == keyCatalog && len(key) > 1:
 		return fmt.Sprintf("%s %x", tableName(catalog.TableID(key[1])), key[2:])
 	}
-	names := map[byte]string{keySession: "sessions", keyEntry: "pieces", keyIdem: "sessions by key", keyNewest: "sessions by state", keyOwner: "sessions by owner", keyUnseen: "open sessions by time", keyEnded: "ended sessions by time"}
+	names := map[byte]string{keySession: "sessions", keyEntry: "pieces", keyIdem: "sessions by key", keyBegan: "sessions by state", keyOwner: "sessions by owner", keySeen: "open sessions by time", keyEnded: "ended sessions by time"}
 	if name := names[key[0]]; name != "" {
 		return fmt.Sprintf("%s %x", name, key[1:])
 	}

@@ -26,10 +26,10 @@ import (
 // can be read, so that every key has its newest readable row. That may not be the newest that there
 // was: a row is sure unless a hole of a newer table has its key.
 type Damaged struct {
-	peb   *pebble.DB
-	lock  *pebble.Lock
-	holes []tableHole
-	known map[string]bool // keys in holes whose newest row, or deletion, was read
+	peb        *pebble.DB
+	lock       *pebble.Lock
+	holes      []tableHole
+	newestRead map[string]bool // keys in holes whose newest row, or deletion, was read
 }
 
 // tableHole is a hole, and how new what was in it is.
@@ -75,13 +75,13 @@ func OpenDamaged(dir string, opts Options) (w *Damaged, err error) {
 	if err != nil {
 		return w, err
 	}
-	over := overlay{opts.FS, vfs.NewMem(), dir}
-	if err := over.mem.MkdirAll(dir, 0o700); err != nil {
+	files := overlay{opts.FS, vfs.NewMem(), dir}
+	if err := files.mem.MkdirAll(dir, 0o700); err != nil {
 		return w, err
 	}
 	for _, t := range tables {
 		path := opts.FS.PathJoin(dir, fmt.Sprintf("%06d.sst", t.file))
-		holes, err := lookAt(opts.FS, path, t)
+		holes, err := holesInTable(opts.FS, path, t)
 		if err != nil {
 			return w, fmt.Errorf("nothing is known of table %s: %w", path, err)
 		}
@@ -91,25 +91,25 @@ func OpenDamaged(dir string, opts Options) (w *Damaged, err error) {
 		for _, h := range holes {
 			w.holes = append(w.holes, tableHole{h, t.level, t.newest})
 		}
-		if err := over.replace(opts, path, t, holes); err != nil {
+		if err := files.putTable(opts, path, t, holes); err != nil {
 			return w, err
 		}
 	}
-	opts.FS = over
+	opts.FS = files
 	w.peb, err = w.open(dir, opts, true)
 	return w, err
 }
 
 // open opens Pebble for reading; lenient: though tables are missing, or are others.
-func (w *Damaged) open(dir string, opts Options, lenient bool) (*pebble.DB, error) {
-	db := &DB{die: opts.Die, damage: newDamage(opts.Log), reserve: &reserve{closed: make(chan struct{})}, readOnly: true}
-	o := db.pebbleOptions(opts, w.lock)
+func (d *Damaged) open(dir string, opts Options, lenient bool) (*pebble.DB, error) {
+	db := &DB{die: opts.Die, corruption: newCorruption(opts.Log), reserve: &reserve{closed: make(chan struct{})}, readOnly: true}
+	o := db.pebbleOptions(opts, d.lock)
 	o.ErrorIfNotExists, o.DisableConsistencyCheck = true, lenient
 	return pebble.Open(dir, o)
 }
 
 // tableOf is what the MANIFEST says of a table.
-type tableOf struct {
+type tableInfo struct {
 	file   uint64
 	level  int
 	size   int64
@@ -121,30 +121,30 @@ type tableOf struct {
 var ErrTables = errors.New("tables of the metadata are missing or cut: if they can't be had back, sluice check --repair brings out all that is left, and sluice backup --salvage backs that up")
 
 // broken finds in Pebble's refusal that tables are missing or cut.
-var broken = regexp.MustCompile(`\(type sstable\) unknown|object size mismatch`)
+var tablesRefused = regexp.MustCompile(`\(type sstable\) unknown|object size mismatch`)
 
 // explain adds to Pebble's refusal what can be done about it.
 func explain(err error) error {
-	if err != nil && broken.MatchString(err.Error()) {
+	if err != nil && tablesRefused.MatchString(err.Error()) {
 		err = fmt.Errorf("%w; %w", ErrTables, err)
 	}
 	return err
 }
 
 // gone finds in Pebble's refusal the numbers of the tables that are not there.
-var gone = regexp.MustCompile(`file (\d+) \(type sstable\) unknown`)
+var tableMissing = regexp.MustCompile(`file (\d+) \(type sstable\) unknown`)
 
 // tables lists the tables by the MANIFEST. Pebble lists none where one is not there: it is shown an
 // empty file.
-func (w *Damaged) tables(dir string, opts Options) (out []tableOf, err error) {
+func (d *Damaged) tables(dir string, opts Options) (out []tableInfo, err error) {
 	shown := overlay{opts.FS, vfs.NewMem(), dir}
 	if err := shown.mem.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
 	opts.FS = shown
-	peb, refusal := w.open(dir, opts, false)
+	peb, refusal := d.open(dir, opts, false)
 	if refusal != nil {
-		for _, of := range gone.FindAllStringSubmatch(refusal.Error(), -1) {
+		for _, of := range tableMissing.FindAllStringSubmatch(refusal.Error(), -1) {
 			f, err := shown.mem.Create(shown.PathJoin(dir, of[1]+".sst"), vfs.WriteCategoryUnspecified)
 			if err == nil {
 				err = f.Close()
@@ -153,7 +153,7 @@ func (w *Damaged) tables(dir string, opts Options) (out []tableOf, err error) {
 				return nil, err
 			}
 		}
-		if peb, err = w.open(dir, opts, true); err != nil {
+		if peb, err = d.open(dir, opts, true); err != nil {
 			return nil, err
 		}
 	}
@@ -163,14 +163,14 @@ func (w *Damaged) tables(dir string, opts Options) (out []tableOf, err error) {
 			if t.Virtual {
 				err = errors.Join(err, fmt.Errorf("table %s is a part of another file, which this program never makes", t.FileNum))
 			}
-			out = append(out, tableOf{uint64(t.FileNum), level, int64(t.Size), t.LargestSeqNum, slices.Clone(t.Smallest.UserKey), slices.Clone(t.Largest.UserKey)})
+			out = append(out, tableInfo{uint64(t.FileNum), level, int64(t.Size), t.LargestSeqNum, slices.Clone(t.Smallest.UserKey), slices.Clone(t.Largest.UserKey)})
 		}
 	}
 	return out, errors.Join(err, peb.Close())
 }
 
 // lookAt is examine for a table that may be gone or cut.
-func lookAt(disk vfs.FS, path string, t tableOf) ([]hole, error) {
+func holesInTable(disk vfs.FS, path string, t tableInfo) ([]hole, error) {
 	whole := func(what string) ([]hole, error) {
 		return []hole{{lo: t.lo, hi: append(slices.Clone(t.hi), 0), what: what}}, nil
 	}
@@ -183,7 +183,7 @@ func lookAt(disk vfs.FS, path string, t tableOf) ([]hole, error) {
 	case info.Size() != t.size:
 		return whole(fmt.Sprintf("table %s has %d bytes, and had %d", path, info.Size(), t.size))
 	}
-	return examine(disk, path, t.lo, t.hi)
+	return holesInFile(disk, path, t.lo, t.hi)
 }
 
 // overlay is a file system in which some files of a folder are others, in memory.
@@ -222,7 +222,7 @@ func (o overlay) List(dir string) ([]string, error) {
 }
 
 // replace puts a table in place of one: with its rows, but for those in the holes.
-func (o overlay) replace(opts Options, path string, t tableOf, holes []hole) error {
+func (o overlay) putTable(opts Options, path string, t tableInfo, holes []hole) error {
 	f, err := o.mem.Create(path, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return err
@@ -302,8 +302,8 @@ func copyRows(it sstable.Iterator, w sstable.RawWriter, last []byte, holes []hol
 }
 
 // Holes says, for people, which rows are lost, or may be older than they were.
-func (w *Damaged) Holes() (out []string) {
-	for _, h := range w.holes {
+func (d *Damaged) Holes() (out []string) {
+	for _, h := range d.holes {
 		out = append(out, (&holeError{h.hole}).Error())
 	}
 	return out
@@ -311,12 +311,14 @@ func (w *Damaged) Holes() (out []string) {
 
 // Lost reports whether the newest row of this key in the catalog may have been lost, be it a
 // deletion. It is known after a Walk.
-func (w *Damaged) Lost(table catalog.TableID, key []byte) bool { return w.lost(catalogKey(table, key)) }
+func (d *Damaged) Lost(table catalog.TableID, key []byte) bool {
+	return d.mayBeLost(catalogKey(table, key))
+}
 
-func (w *Damaged) lost(key []byte) bool { return !w.known[string(key)] && w.inHole(key) }
+func (d *Damaged) mayBeLost(key []byte) bool { return !d.newestRead[string(key)] && d.inHole(key) }
 
-func (w *Damaged) inHole(key []byte) bool {
-	return slices.ContainsFunc(w.holes, func(h tableHole) bool { return h.has(key) })
+func (d *Damaged) inHole(key []byte) bool {
+	return slices.ContainsFunc(d.holes, func(h tableHole) bool { return h.has(key) })
 }
 
 func (h *hole) has(key []byte) bool {
@@ -326,14 +328,14 @@ func (h *hole) has(key []byte) bool {
 // Walk visits the newest readable row of each key, in the order of the keys. sure: it is the newest
 // that there was. Another one may have been replaced or deleted since. Neither key nor row may be
 // kept.
-func (w *Damaged) Walk(ctx context.Context, visit func(key, row []byte, sure bool) error) error {
-	w.known = map[string]bool{}
-	err := w.peb.ScanInternal(ctx, block.CategoryUnknown, nil, nil, func(key *pebble.InternalKey, value pebble.LazyValue, at pebble.IteratorLevel) error {
-		sure := at.Kind == pebble.IteratorLevelFlushable || !slices.ContainsFunc(w.holes, func(h tableHole) bool {
+func (d *Damaged) Walk(ctx context.Context, visit func(key, row []byte, sure bool) error) error {
+	d.newestRead = map[string]bool{}
+	err := d.peb.ScanInternal(ctx, block.CategoryUnknown, nil, nil, func(key *pebble.InternalKey, value pebble.LazyValue, at pebble.IteratorLevel) error {
+		sure := at.Kind == pebble.IteratorLevelFlushable || !slices.ContainsFunc(d.holes, func(h tableHole) bool {
 			return h.has(key.UserKey) && (at.Kind != pebble.IteratorLevelLSM || h.newer(at.Level, key.SeqNum()))
 		})
-		if sure && w.inHole(key.UserKey) {
-			w.known[string(key.UserKey)] = true
+		if sure && d.inHole(key.UserKey) {
+			d.newestRead[string(key.UserKey)] = true
 		}
 		if kind := key.Kind(); kind != pebble.InternalKeyKindSet && kind != pebble.InternalKeyKindSetWithDelete {
 			return ctx.Err()
@@ -352,13 +354,13 @@ func (w *Damaged) Walk(ctx context.Context, visit func(key, row []byte, sure boo
 
 // Sure visits the rows that are sure, as Frozen's Walk does, after it has called lost for each
 // hole.
-func (w *Damaged) Sure(ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error) error {
-	for _, h := range w.holes {
-		if err := lost(h.lo, h.hi, &holeError{h.hole}); err != nil {
+func (d *Damaged) Sure(ctx context.Context, visit func(key, row []byte) error, onHole func(from, to []byte, why error) error) error {
+	for _, h := range d.holes {
+		if err := onHole(h.lo, h.hi, &holeError{h.hole}); err != nil {
 			return err
 		}
 	}
-	return w.Walk(ctx, func(key, row []byte, sure bool) error {
+	return d.Walk(ctx, func(key, row []byte, sure bool) error {
 		if !sure {
 			return nil
 		}
@@ -367,13 +369,13 @@ func (w *Damaged) Sure(ctx context.Context, visit func(key, row []byte) error, l
 }
 
 // Close lets the folder go. A repeat does nothing.
-func (w *Damaged) Close() (err error) {
-	if w.peb != nil {
-		err = w.peb.Close()
+func (d *Damaged) Close() (err error) {
+	if d.peb != nil {
+		err = d.peb.Close()
 	}
-	if w.lock != nil {
-		err = errors.Join(err, w.lock.Close())
+	if d.lock != nil {
+		err = errors.Join(err, d.lock.Close())
 	}
-	w.peb, w.lock = nil, nil
+	d.peb, d.lock = nil, nil
 	return err
 }

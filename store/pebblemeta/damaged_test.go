@@ -20,7 +20,7 @@ import (
 )
 
 // wreckOf opens what is left, and gives its rows.
-func wreckOf(t *testing.T, disk vfs.FS) (w *Damaged, sure, doubtful map[string]string) {
+func openDamaged(t *testing.T, disk vfs.FS) (w *Damaged, sure, doubtful map[string]string) {
 	t.Helper()
 	w, err := OpenDamaged("data/meta", Options{FS: disk})
 	if err != nil {
@@ -49,9 +49,9 @@ func wreckOf(t *testing.T, disk vfs.FS) (w *Damaged, sure, doubtful map[string]s
 // Whatever happens to one table, a block of it, its end, or all of it: each row that is given as
 // sure is what it was, each that was and is not given is told of as lost, and what lies over and
 // beside the hole is all there.
-func TestAWreckGivesWhatIsSure(t *testing.T) {
+func TestADamagedDatabaseGivesWhatIsSure(t *testing.T) {
 	furnished, want := damageable(t)
-	undamaged, sure, doubtful := wreckOf(t, furnished)
+	undamaged, sure, doubtful := openDamaged(t, furnished)
 	if len(undamaged.Holes()) > 0 || len(doubtful) > 0 || len(sure) != len(want) {
 		t.Errorf("undamaged: %v, %d rows and %d of %d", undamaged.Holes(), len(doubtful), len(sure), len(want))
 	}
@@ -76,11 +76,11 @@ func TestAWreckGivesWhatIsSure(t *testing.T) {
 			damages++
 			disk := copied(t, furnished)
 			do(disk)
-			w, sure, doubtful := wreckOf(t, disk)
+			w, sure, doubtful := openDamaged(t, disk)
 			for key, row := range want {
 				if is, ok := sure[key]; ok && is != row {
 					t.Errorf("%s, %s: row %.20q is another", path, what, key)
-				} else if _, old := doubtful[key]; !ok && !old && !w.lost([]byte(key)) {
+				} else if _, old := doubtful[key]; !ok && !old && !w.mayBeLost([]byte(key)) {
 					t.Errorf("%s, %s: row %.20q is lost in silence", path, what, key)
 				}
 			}
@@ -94,8 +94,8 @@ func TestAWreckGivesWhatIsSure(t *testing.T) {
 					t.Errorf("%s, %s: row %.20q was deleted", path, what, key)
 				}
 			}
-			if lost := len(want) - len(sure) - len(doubtful); lost > len(want)/8 && what[0] == 'b' {
-				t.Logf("%s, %s: %d of %d rows are lost, %d doubtful", path, what, lost, len(want), len(doubtful))
+			if missing := len(want) - len(sure) - len(doubtful); missing > len(want)/8 && what[0] == 'b' {
+				t.Logf("%s, %s: %d of %d rows are lost, %d doubtful", path, what, missing, len(want), len(doubtful))
 			}
 			if err := w.Close(); err != nil {
 				t.Error(err)
@@ -137,11 +137,11 @@ func TestWhatIsSalvagedIsADatabase(t *testing.T) {
 			} else {
 				flip(t, disk, path, at)
 			}
-			w, sure, _ := wreckOf(t, disk)
+			w, sure, _ := openDamaged(t, disk)
 			late := DeferSync(disk)
-			told := 0
+			reported := 0
 			keep := func(_ any, sure bool) bool { return sure }
-			if err := w.Salvage(t.Context(), "data/new", Options{FS: late}, keep, func(string) { told++ }); err != nil {
+			if err := w.Salvage(t.Context(), "data/new", Options{FS: late}, keep, func(string) { reported++ }); err != nil {
 				t.Fatalf("%s, %d: %v", path, at, err)
 			}
 			if err := errors.Join(w.Close(), SyncAll(disk, "data/new"), syncDir(disk, "data"), syncDir(disk, "/")); err != nil {
@@ -200,7 +200,7 @@ func TestPiecesWhoseRecordsAreLost(t *testing.T) {
 	if err := db.peb.Compact(ctx, []byte{0}, []byte{0xff}, false); err != nil {
 		t.Fatal(err)
 	}
-	for !db.pacer.start() {
+	for !db.scheduler.tryStart() {
 		runtime.Gosched()
 	}
 	// The newest records of all sessions are in a table of their own.
@@ -224,9 +224,9 @@ func TestPiecesWhoseRecordsAreLost(t *testing.T) {
 	} {
 		disk := copied(t, disk)
 		damage(disk)
-		w, sure, _ := wreckOf(t, disk)
-		var told []string
-		err := w.Salvage(ctx, "data/new", Options{FS: disk}, func(any, bool) bool { return true }, func(what string) { told = append(told, what) })
+		w, sure, _ := openDamaged(t, disk)
+		var reported []string
+		err := w.Salvage(ctx, "data/new", Options{FS: disk}, func(any, bool) bool { return true }, func(what string) { reported = append(reported, what) })
 		if err := errors.Join(err, w.Close()); err != nil {
 			t.Fatal(err)
 		}
@@ -257,12 +257,12 @@ func TestPiecesWhoseRecordsAreLost(t *testing.T) {
 			if !slices.Equal(got, s.Received) || s.EntryCount != len(entries) {
 				t.Errorf("session %s has %v in %d pieces, and those are %v in %d", id, s.Received, s.EntryCount, got, len(entries))
 			}
-			if lost := 1000 - session.Total(got); lost > 0 {
+			if lacks := 1000 - session.Total(got); lacks > 0 {
 				missing++
-				if !s.Stale(1, session.Range{End: 1000}) || !slices.ContainsFunc(told, func(s string) bool {
-					return strings.Contains(s, fmt.Sprintf("session %s: the records of %d of", id, lost))
+				if !s.Stale(1, session.Range{End: 1000}) || !slices.ContainsFunc(reported, func(s string) bool {
+					return strings.Contains(s, fmt.Sprintf("session %s: the records of %d of", id, lacks))
 				}) {
-					t.Errorf("session %s lacks %d bytes: %v, %q", id, lost, s.Dropped, told)
+					t.Errorf("session %s lacks %d bytes: %v, %q", id, lacks, s.Dropped, reported)
 				}
 			}
 		}
@@ -299,12 +299,12 @@ func TestATableThatCannotBeReadNow(t *testing.T) {
 		if w, err := OpenDamaged("data/meta", Options{FS: disk}); !errors.Is(err, no) {
 			t.Errorf("%v, %v", w, err)
 		}
-		if holes, err := examine(disk, paths[0], []byte("a"), []byte("b")); !errors.Is(err, no) {
+		if holes, err := holesInFile(disk, paths[0], []byte("a"), []byte("b")); !errors.Is(err, no) {
 			t.Errorf("%v, %v", holes, err)
 		}
 		// A running server leaves all of it out, and looks again.
-		d := newDamage(slog.New(slog.DiscardHandler))
-		d.files[paths[0]] = rotten{lo: []byte("a"), hi: []byte("b")}
+		d := newCorruption(slog.New(slog.DiscardHandler))
+		d.tables[paths[0]] = corruptTable{lo: []byte("a"), hi: []byte("b")}
 		if holes := d.holes(disk); len(holes) != 1 || string(holes[0].lo) != "a" {
 			t.Errorf("%v", holes)
 		}
@@ -314,7 +314,7 @@ func TestATableThatCannotBeReadNow(t *testing.T) {
 	}
 	// What the disk can't read is gone.
 	disk := &unopened{furnished, paths[0], syscall.EIO}
-	if holes, err := examine(disk, paths[0], []byte("a"), []byte("b")); err != nil || len(holes) != 1 {
+	if holes, err := holesInFile(disk, paths[0], []byte("a"), []byte("b")); err != nil || len(holes) != 1 {
 		t.Errorf("%v, %v", holes, err)
 	}
 }

@@ -26,7 +26,7 @@ func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 	for name, c := range map[string]struct {
 		commit func(w world) error
 		// tell are calls whose answer would tell of it.
-		tell map[string]func(w world) error
+		readers map[string]func(w world) error
 	}{
 		"create": {
 			func(w world) error { create(t, w.db, 10, "new"); return nil },
@@ -146,7 +146,7 @@ func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 				if diff := cmp.Diff(before, all(t, w.db), cmpopts.EquateEmpty()); diff != "" {
 					t.Errorf("shown before it was synced:\n%s", diff)
 				}
-				for name, f := range c.tell {
+				for name, f := range c.readers {
 					call(name, f)
 				}
 				if len(answered) > 0 {
@@ -156,7 +156,7 @@ func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 
 				disk.resume()
 				wg.Wait()
-				if len(answered) != 1+len(c.tell) {
+				if len(answered) != 1+len(c.readers) {
 					t.Errorf("only %v are answered", answered)
 				}
 				after := all(t, w.db)

@@ -12,21 +12,23 @@ import (
 	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"sluice/catalog"
 )
 
 // Filling makes a database of the rows of another one. It is used by one goroutine. Until Close has
 // returned nil the folder is not to be used.
 type Filling struct {
-	dir    string
-	fs     vfs.FS
-	opts   *pebble.Options
-	lock   *pebble.Lock
-	tables []string
-	table  *sstable.Writer // nil: none is begun
-	size   int
-	last   []byte
-	rows   int64
-	finish func(*pebble.DB) error // what is to be done with the rows beside; nil: nothing
+	dir         string
+	fs          vfs.FS
+	opts        *pebble.Options
+	lock        *pebble.Lock
+	tables      []string
+	table       *sstable.Writer // nil: none is begun
+	size        int
+	last        []byte
+	rows        int64
+	afterIngest func(*pebble.DB) error // what is to be done with the rows beside; nil: nothing
 }
 
 // tableSize is how many bytes of rows go into one table.
@@ -47,21 +49,21 @@ func Fill(dir string, opts Options) (*Filling, error) {
 		return nil, fmt.Errorf("making the metadata folder: %w", err)
 	}
 	names, err := opts.FS.List(dir)
-	if names = slices.DeleteFunc(names, besides); err != nil || len(names) > 0 {
+	if names = slices.DeleteFunc(names, foreign); err != nil || len(names) > 0 {
 		return nil, errors.Join(fmt.Errorf("the metadata folder %s is not empty", dir), err)
 	}
 	lock, err := prepare(opts.FS, dir, false)
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{die: opts.Die, damage: newDamage(opts.Log), reserve: &reserve{closed: make(chan struct{})}}
+	db := &DB{die: opts.Die, corruption: newCorruption(opts.Log), reserve: &reserve{closed: make(chan struct{})}}
 	return &Filling{dir: dir, fs: opts.FS, opts: db.pebbleOptions(opts, lock), lock: lock}, nil
 }
 
 // Add appends a row. Keys must come in order, as Walk gives them.
 func (f *Filling) Add(key, row []byte) error {
 	if f.last != nil && bytes.Compare(key, f.last) <= 0 {
-		return fmt.Errorf("row %x: %w: it does not come after the row before", key, errDamaged)
+		return fmt.Errorf("row %x: %w: it does not come after the row before", key, catalog.ErrDamaged)
 	}
 	if f.table == nil {
 		path := f.fs.PathJoin(f.dir, fmt.Sprintf("fill-%06d.sst", len(f.tables)))
@@ -78,13 +80,13 @@ func (f *Filling) Add(key, row []byte) error {
 	f.last = append(f.last[:0], key...)
 	f.rows++
 	if f.size += len(key) + len(row); f.size >= tableSize {
-		return f.end()
+		return f.finishTable()
 	}
 	return nil
 }
 
 // end finishes and syncs the table under way.
-func (f *Filling) end() error {
+func (f *Filling) finishTable() error {
 	if f.table == nil {
 		return nil
 	}
@@ -100,7 +102,7 @@ func (f *Filling) end() error {
 // back.
 func (f *Filling) Close(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, f.unlock()) }()
-	if err := f.end(); err != nil {
+	if err := f.finishTable(); err != nil {
 		return err
 	}
 	peb, err := pebble.Open(f.dir, f.opts)
@@ -113,8 +115,8 @@ func (f *Filling) Close(ctx context.Context) (err error) {
 	if err == nil {
 		err = f.count(peb)
 	}
-	if err == nil && f.finish != nil {
-		err = f.finish(peb)
+	if err == nil && f.afterIngest != nil {
+		err = f.afterIngest(peb)
 	}
 	if err = errors.Join(err, peb.Close()); err != nil {
 		return fmt.Errorf("making the metadata: %w", err)
@@ -145,7 +147,7 @@ func (f *Filling) count(peb *pebble.DB) error {
 
 // Abandon gives up what was begun. It may follow Close.
 func (f *Filling) Abandon() {
-	_ = f.end()
+	_ = f.finishTable()
 	_ = f.unlock()
 }
 

@@ -25,7 +25,7 @@ func (db *DB) Freeze(ctx context.Context) (*Frozen, error) {
 	if err := db.enter(ctx); err != nil {
 		return nil, err
 	}
-	v, err := db.views.at(ctx, 0)
+	v, err := db.views.atLeast(ctx, 0)
 	if err != nil {
 		db.calls.leave()
 		return nil, err
@@ -46,7 +46,7 @@ func (f *Frozen) Close() {
 // each block it reads with its checksum. Where one is rotten it calls lost, with a
 // catalog.ErrDamaged, for the rows that the block may have had, from one key up to another, and
 // goes on behind them unless lost gives an error.
-func (f *Frozen) Walk(ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error) error {
+func (f *Frozen) Walk(ctx context.Context, visit func(key, row []byte) error, onHole func(from, to []byte, why error) error) error {
 	var failed error
 	err := f.db.each(f.v.Snapshot, nil, nil, false, func(key, row []byte) bool {
 		if failed = ctx.Err(); failed == nil {
@@ -56,7 +56,7 @@ func (f *Frozen) Walk(ctx context.Context, visit func(key, row []byte) error, lo
 	}, func(err error) bool {
 		var h *holeError
 		if failed = err; errors.As(err, &h) {
-			failed = lost(h.lo, h.hi, err)
+			failed = onHole(h.lo, h.hi, err)
 		}
 		return failed == nil
 	})
@@ -72,13 +72,13 @@ func (f *Frozen) Walk(ctx context.Context, visit func(key, row []byte) error, lo
 func Decode(key, row []byte) (any, error) {
 	fail := func(err error) (any, error) { return nil, fmt.Errorf("row %x: %w", key, err) }
 	if len(key) == 0 {
-		return fail(errDamaged)
+		return fail(catalog.ErrDamaged)
 	}
 	switch key[0] {
 	case keySession:
-		p, ok := placeIn(append(make([]byte, 8, keyPosition), key[1:]...))
+		p, ok := parsePosition(append(make([]byte, 8, keyPosition), key[1:]...))
 		if !ok || len(key) != 9 {
-			return fail(errDamaged)
+			return fail(catalog.ErrDamaged)
 		}
 		s, err := decodeSession(p.id, row)
 		if err != nil {
@@ -86,9 +86,9 @@ func Decode(key, row []byte) (any, error) {
 		}
 		return s, nil
 	case keyEntry:
-		p, ok := placeIn(key)
+		p, ok := parsePosition(key)
 		if !ok || len(key) != 1+keyPosition {
-			return fail(errDamaged)
+			return fail(catalog.ErrDamaged)
 		}
 		e, err := decodeEntry(int64(uint64(p.id)^1<<63), row)
 		if err != nil {
@@ -97,7 +97,7 @@ func Decode(key, row []byte) (any, error) {
 		return e, nil
 	case keyCatalog:
 		if len(key) < 2 {
-			return fail(errDamaged)
+			return fail(catalog.ErrDamaged)
 		}
 		table := catalog.TableID(key[1])
 		v, err := decodeCatalog(table, row)
@@ -108,19 +108,19 @@ func Decode(key, row []byte) (any, error) {
 	case totalsKey[0]:
 		var t totals
 		if err := decodeRow(rowVersion, row, &t); err != nil || len(key) != 1 {
-			return fail(errDamaged)
+			return fail(catalog.ErrDamaged)
 		}
 		return nil, nil
 	case keyIdem:
 		if len(row) != 8 {
-			return fail(errDamaged)
+			return fail(catalog.ErrDamaged)
 		}
 		return nil, nil
-	case keyNewest, keyOwner, keyUnseen, keyEnded:
-		if _, whole := placeIn(key); !whole {
-			return fail(errDamaged)
+	case keyBegan, keyOwner, keySeen, keyEnded:
+		if _, whole := parsePosition(key); !whole {
+			return fail(catalog.ErrDamaged)
 		}
 		return nil, nil
 	}
-	return fail(fmt.Errorf("%w: no such kind of row", errDamaged))
+	return fail(fmt.Errorf("%w: no such kind of row", catalog.ErrDamaged))
 }

@@ -104,7 +104,7 @@ func TestAFilledDatabaseIsTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	if err := to.Add([]byte("A"), nil); !errors.Is(err, errDamaged) {
+	if err := to.Add([]byte("A"), nil); !errors.Is(err, catalog.ErrDamaged) {
 		t.Errorf("a row out of order: %v", err)
 	}
 	if err := to.Close(t.Context()); err != nil {

@@ -43,7 +43,7 @@ func damageable(t *testing.T) (disk *vfs.MemFS, rows map[string]string) {
 			if err := db.peb.Compact(context.Background(), []byte{0}, []byte{0xff}, false); err != nil {
 				t.Fatal(err)
 			}
-			for !db.pacer.start() { // from now on there are no compactions
+			for !db.scheduler.tryStart() { // from now on there are no compactions
 				runtime.Gosched()
 			}
 		}
@@ -57,9 +57,9 @@ func damageable(t *testing.T) (disk *vfs.MemFS, rows map[string]string) {
 		t.Fatal(err)
 	}
 	rows = map[string]string{}
-	lost := walked(t, db, false, rows)
-	if len(lost) > 0 {
-		t.Fatal(lost)
+	holes := walked(t, db, false, rows)
+	if len(holes) > 0 {
+		t.Fatal(holes)
 	}
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
@@ -142,7 +142,7 @@ func copied(t *testing.T, disk vfs.FS) *vfs.MemFS {
 
 // Wherever bytes of tables are turned over: nobody dies; each row is read as it was, or it lies in
 // a hole that is told; from the front, from behind, and by its key.
-func TestARottenBlockTakesItsOwnRowsAlone(t *testing.T) {
+func TestACorruptBlockTakesItsOwnRowsAlone(t *testing.T) {
 	furnished, want := damageable(t)
 	paths := tables(t, furnished)
 	if len(paths) < 2 {
@@ -181,7 +181,7 @@ func TestARottenBlockTakesItsOwnRowsAlone(t *testing.T) {
 		in := func(key string) bool {
 			return slices.ContainsFunc(holes, func(h hole) bool { return key >= string(h.lo) && key < string(h.hi) })
 		}
-		if lost := len(want) - len(got); lost > 0 && lost < len(want)/4 {
+		if missing := len(want) - len(got); missing > 0 && missing < len(want)/4 {
 			counts["few"]++
 		}
 		for key, row := range want {

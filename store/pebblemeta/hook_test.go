@@ -36,7 +36,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 			t.Errorf("row %x is left", it.Key())
 		}
 	}
-	if n := len(db.seals.of); n != 0 {
+	if n := len(db.seals.byID); n != 0 {
 		t.Errorf("%d seals are left", n)
 	}
 }

@@ -11,9 +11,9 @@ const (
 	keySession  = 'S'
 	keyEntry    = 'E'
 	keyIdem     = 'I'
-	keyNewest   = 'N'
+	keyBegan    = 'N'
 	keyOwner    = 'O'
-	keyUnseen   = 'T'
+	keySeen     = 'T'
 	keyEnded    = 'X'
 	keyCatalog  = 'C'
 	keyPosition = 16 // bytes at the end of a key of N, O, T, X: what it is sorted by, and the id
@@ -46,19 +46,19 @@ func idemKey(s *session.Session) []byte {
 	return append(appendStr([]byte{keyIdem}, s.Owner), s.Idem...)
 }
 
-func statePrefix(st session.State) []byte { return []byte{keyNewest, byte(st)} }
+func statePrefix(st session.State) []byte { return []byte{keyBegan, byte(st)} }
 
 func ownerPrefix(owner string, st session.State) []byte {
 	return append(appendStr([]byte{keyOwner}, owner), byte(st))
 }
 
 // place is where a session stands in a list.
-type place struct {
+type position struct {
 	order uint64
 	id    session.SessionID
 }
 
-func (p place) compare(o place) int {
+func (p position) compare(o position) int {
 	switch {
 	case p == o:
 		return 0
@@ -68,35 +68,35 @@ func (p place) compare(o place) int {
 	return 1
 }
 
-func (p place) appendTo(prefix []byte) []byte {
+func (p position) appendTo(prefix []byte) []byte {
 	return appendUint(appendUint(prefix, p.order), uint64(p.id))
 }
 
 // placeIn reads it from the end of a key.
-func placeIn(key []byte) (place, bool) {
+func parsePosition(key []byte) (position, bool) {
 	i := len(key) - keyPosition
 	if i < 0 {
-		return place{}, false
+		return position{}, false
 	}
-	return place{binary.BigEndian.Uint64(key[i:]), session.SessionID(binary.BigEndian.Uint64(key[i+8:]))}, true
+	return position{binary.BigEndian.Uint64(key[i:]), session.SessionID(binary.BigEndian.Uint64(key[i+8:]))}, true
 }
 
 // newest sorts the youngest first.
-func newest(s *session.Session) place { return place{^signed(s.Began.UnixMilli()), s.ID} }
+func byBegan(s *session.Session) position { return position{^signed(s.Began.UnixMilli()), s.ID} }
 
 // unseen sorts the longest unseen first.
-func unseen(s *session.Session) place { return place{signed(s.Seen), s.ID} }
+func bySeen(s *session.Session) position { return position{signed(s.Seen), s.ID} }
 
 // unseenPrefix is the index by Seen that a session of this state is in.
-func unseenPrefix(st session.State) []byte {
+func seenPrefix(st session.State) []byte {
 	if st.Ended() {
 		return []byte{keyEnded}
 	}
-	return []byte{keyUnseen}
+	return []byte{keySeen}
 }
 
 // behind gives the first key that does not begin with the prefix.
-func behind(prefix []byte) []byte {
+func prefixEnd(prefix []byte) []byte {
 	end := append([]byte(nil), prefix...)
 	for i := len(end) - 1; i >= 0; i-- {
 		if end[i]++; end[i] != 0 {

@@ -36,7 +36,7 @@ const cleanFile = "CLEAN"
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // errRotten: a log is damaged. Nothing was touched.
-var errRotten = errors.New("it is damaged where it was safe already; restore a backup, or ask for help before anything is removed")
+var errCorruptLog = errors.New("it is damaged where it was safe already; restore a backup, or ask for help before anything is removed")
 
 // checkLogs refuses a database whose logs have rotted. marked: it has a CLEAN, which must not
 // outlive the next change.
@@ -52,10 +52,10 @@ func checkLogs(disk vfs.FS, dir string) (marked bool, err error) {
 	if err != nil {
 		return true, err
 	}
-	if ours, sound := unsummed(clean); !sound {
+	if noted, sound := splitChecksum(clean); !sound {
 		err = checkTails(disk, dir)
-	} else if i := firstOf(ours, lines); i != "" {
-		err = fmt.Errorf("%s: %w", i, errRotten)
+	} else if i := firstChanged(noted, lines); i != "" {
+		err = fmt.Errorf("%s: %w", i, errCorruptLog)
 	}
 	return true, err
 }
@@ -66,7 +66,7 @@ func unmarkClean(disk vfs.FS, dir string) error {
 }
 
 // firstOf names the first log that was otherwise, or is gone, of those that were described.
-func firstOf(was, is string) string {
+func firstChanged(was, is string) string {
 	for line := range strings.Lines(was) {
 		if !strings.Contains(is, line) {
 			return strings.TrimSpace(line[strings.LastIndexByte(line, ' ')+1:])
@@ -76,16 +76,16 @@ func firstOf(was, is string) string {
 }
 
 // summed adds the checksum, unsummed takes it away.
-func summed(lines string) []byte {
+func withChecksum(lines string) []byte {
 	return fmt.Appendf([]byte(lines), "%08x\n", crc32.Checksum([]byte(lines), castagnoli))
 }
 
-func unsummed(b []byte) (lines string, sound bool) {
+func splitChecksum(b []byte) (lines string, sound bool) {
 	if len(b) < 9 {
 		return "", false
 	}
 	lines = string(b[:len(b)-9])
-	return lines, bytes.Equal(summed(lines), b)
+	return lines, bytes.Equal(withChecksum(lines), b)
 }
 
 // logFiles lists the logs: the current MANIFEST, and those of commits.
@@ -132,7 +132,7 @@ func markClean(disk vfs.FS, dir string) error {
 		return err
 	}
 	// Without its whole content it counts for nothing, so it need not be renamed into place.
-	_, err = f.Write(summed(lines))
+	_, err = f.Write(withChecksum(lines))
 	if err == nil {
 		err = f.Sync()
 	}
@@ -154,8 +154,8 @@ func checkTails(disk vfs.FS, dir string) error {
 		}
 		data, err := readAll(disk, disk.PathJoin(dir, name))
 		if err == nil {
-			if at, yes := pebblelog.Rotten(data, uint32(number)); yes {
-				err = fmt.Errorf("byte %d or one behind it: %w", at, errRotten)
+			if at, yes := pebblelog.Corrupt(data, uint32(number)); yes {
+				err = fmt.Errorf("byte %d or one behind it: %w", at, errCorruptLog)
 			}
 		}
 		if err != nil {

@@ -78,7 +78,7 @@ func TestAnUnsyncedCommitWaitsForNoSync(t *testing.T) {
 // unsynced ones no later one without an earlier.
 func TestAPowerLossTakesTheNewestUnsyncedCommitsAlone(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	lost := 0
+	missing := 0
 	for round := range 40 {
 		disk := vfs.NewCrashableMem()
 		db := opened(t, disk, Options{Process: true})
@@ -128,7 +128,7 @@ func TestAPowerLossTakesTheNewestUnsyncedCommitsAlone(t *testing.T) {
 			if s.ID != 10 && len(offs) != each || !slices.Equal(offs, want) {
 				t.Errorf("of session %s %v is left", s.ID, offs)
 			}
-			lost += each - len(offs)
+			missing += each - len(offs)
 		}
 		if err := left.Close(); err != nil {
 			t.Error(err)
@@ -137,7 +137,7 @@ func TestAPowerLossTakesTheNewestUnsyncedCommitsAlone(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if lost == 0 {
+	if missing == 0 {
 		t.Error("no power loss took anything: the test is blind")
 	}
 }
@@ -268,8 +268,8 @@ func TestALogSaysAllThatWasSynced(t *testing.T) {
 	if said := whatItSays(data); !slices.Equal(said, want) {
 		t.Errorf("%d chunks say otherwise than the %d syncs", len(said), len(want))
 	}
-	if at, yes := pebblelog.Rotten(data, 1); yes {
-		t.Errorf("rot at %d", at)
+	if at, yes := pebblelog.Corrupt(data, 1); yes {
+		t.Errorf("corrupt at %d", at)
 	}
 }
 

@@ -59,15 +59,15 @@ func Open(dir string, opts Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{damage: newDamage(opts.Log), lock: lock, dir: dir, hook: opts.Hook, die: opts.Die, allow: opts.Allow, process: opts.Process, readOnly: opts.ReadOnly, cache: newCache()}
+	db := &DB{corruption: newCorruption(opts.Log), lock: lock, dir: dir, hook: opts.Hook, die: opts.Die, allow: opts.Allow, process: opts.Process, readOnly: opts.ReadOnly, cache: newCache()}
 	db.reserve = openReserve(opts.FS, dir, opts.Reserve, opts.Log)
-	db.disk = withReserve{opts.FS, db.reserve}
+	db.disk = reserveFS{opts.FS, db.reserve}
 	opts.FS = db.disk
 	fail := func(err error) (*DB, error) {
 		return nil, errors.Join(fmt.Errorf("opening the metadata in %s: %w", dir, err), lock.Close())
 	}
 	po := db.pebbleOptions(opts, lock)
-	if po.ErrorIfNotExists, err = hadDatabase(opts.FS, dir); err != nil {
+	if po.ErrorIfNotExists, err = holdsDatabase(opts.FS, dir); err != nil {
 		return fail(err)
 	}
 	po.ErrorIfNotExists = po.ErrorIfNotExists || opts.Existing
@@ -86,19 +86,19 @@ func Open(dir string, opts Options) (*DB, error) {
 		return fail(errors.Join(err, db.peb.Close()))
 	}
 	if !opts.ReadOnly {
-		db.pacer.begin()
+		db.scheduler.enable()
 	}
 	// After the mere death of the process the log that is replayed need not have been synced to its
 	// end. Pebble writes what it replayed into tables, and syncs those, before Open returns: so all
 	// of it is durable now.
 	db.views.open(db.peb.NewSnapshot())
-	db.seals.of = map[session.SessionID]seal{}
+	db.seals.byID = map[session.SessionID]seal{}
 	if opts.ReadOnly {
 		return db, nil
 	}
-	if err := db.reserve.fill(); errors.Is(err, ErrDiskFull) {
-		db.reserve.full.Store(true)
-		opts.Log.Warn("the disk has no room for the metadata's reserve: nothing new is taken until it has")
+	if err := db.reserve.refill(); errors.Is(err, ErrDiskFull) {
+		db.reserve.diskFull.Store(true)
+		opts.Log.Warn("the disk has no free space for the metadata's reserve: nothing new is taken until it has")
 	} else if err != nil {
 		opts.Log.Warn("making the metadata's reserve", "err", err)
 	}
@@ -108,9 +108,9 @@ func Open(dir string, opts Options) (*DB, error) {
 const (
 	// memTable is the size of a table in memory, and memTables how many there are at most: one that
 	// is written, the others on their way to the disk or kept for the next.
-	memTable, memTables = 4 << 20, 3
+	memTableSize, maxMemTables = 4 << 20, 3
 	// blockCache is what is kept of the tables on the disk.
-	blockCache = 8 << 20
+	blockCacheSize = 8 << 20
 )
 
 // pebbleOptions keep the database small. Pebble takes the tables in memory out of its cache: one of
@@ -123,16 +123,16 @@ func (db *DB) pebbleOptions(opts Options, lock *pebble.Lock) *pebble.Options {
 		// rows earlier.
 		DisableTableStats: true,
 		FS:                failStop{logFS{opts.FS, db}, db}, Lock: lock, FormatMajorVersion: pebbleFormat,
-		CacheSize: blockCache + memTables*memTable, MemTableSize: memTable, MemTableStopWritesThreshold: memTables,
+		CacheSize: blockCacheSize + maxMemTables*memTableSize, MemTableSize: memTableSize, MemTableStopWritesThreshold: maxMemTables,
 		// Where a table has rotted, those that lie over it can't be merged with it: commits go on
 		// nevertheless.
 		L0CompactionThreshold: 2, L0StopWritesThreshold: 500, LBaseMaxBytes: 16 << 20,
 		MaxOpenFiles: cmp.Or(opts.Tables, 256), ReadOnly: opts.ReadOnly,
 		Logger:        logger{opts.Log, db},
-		EventListener: &pebble.EventListener{BackgroundError: db.background, DataCorruption: db.damage.rot, CompactionEnd: db.damage.compacted},
+		EventListener: &pebble.EventListener{BackgroundError: db.onBackgroundError, DataCorruption: db.corruption.onCorruption, CompactionEnd: db.corruption.onCompactionEnd},
 	}
-	db.pacer.db = db
-	o.Experimental.CompactionScheduler = &db.pacer
+	db.scheduler.db = db
+	o.Experimental.CompactionScheduler = &db.scheduler
 	// Most of what a commit looks up is not there: whether the content is known, the key taken.
 	// Above the lowest level, which Pebble asks no filter for, that costs no read.
 	o.Levels[0].FilterPolicy = bloom.FilterPolicy(10)
@@ -154,16 +154,16 @@ func (s failStop) OpenDir(name string) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return folder{d, s.db}, nil
+	return failStopDir{d, s.db}, nil
 }
 
-type folder struct {
+type failStopDir struct {
 	vfs.File
 	db *DB
 }
 
 // Sync implements vfs.File.
-func (f folder) Sync() error {
+func (f failStopDir) Sync() error {
 	if err := f.File.Sync(); err != nil {
 		f.db.fatal(fmt.Errorf("syncing the metadata's folder: %w", err))
 	}
@@ -172,14 +172,14 @@ func (f folder) Sync() error {
 
 // logger passes Pebble's complaints on and drops its chatter.
 type logger struct {
-	to *slog.Logger
-	db *DB
+	log *slog.Logger
+	db  *DB
 }
 
 func (logger) Infof(string, ...any) {}
 
 func (l logger) Errorf(f string, args ...any) {
-	l.to.Error("metadata store: " + fmt.Sprintf(f, args...))
+	l.log.Error("metadata store: " + fmt.Sprintf(f, args...))
 }
 
 // Fatalf must not return, says Pebble.
@@ -210,7 +210,7 @@ func prepare(disk vfs.FS, dir string, existing bool) (*pebble.Lock, error) {
 
 // hadDatabase reports whether the folder has held a database: where its rows or its log are, but
 // not Pebble's marker that leads to them, an empty one must not be made in their place.
-func hadDatabase(disk vfs.FS, dir string) (bool, error) {
+func holdsDatabase(disk vfs.FS, dir string) (bool, error) {
 	names, err := disk.List(dir)
 	return slices.ContainsFunc(names, func(n string) bool { return strings.HasSuffix(n, ".log") || strings.HasSuffix(n, ".sst") }), err
 }
@@ -224,7 +224,7 @@ func checkFormat(disk vfs.FS, dir string, existing bool) error {
 		if err != nil {
 			return fmt.Errorf("reading the metadata folder: %w", err)
 		}
-		if i := slices.IndexFunc(names, func(n string) bool { return !besides(n) }); i >= 0 {
+		if i := slices.IndexFunc(names, func(n string) bool { return !foreign(n) }); i >= 0 {
 			return fmt.Errorf("%s holds %s, but no file %s that says what format it is. %s", dir, names[i], formatFile, formatRemedy())
 		}
 		if existing {
@@ -257,7 +257,7 @@ func formatRemedy() string {
 
 // besides reports whether a file is there in a folder that holds no metadata: ours from before
 // FORMAT, the file system's, or what its owner (package folder) has put there.
-func besides(name string) bool {
+func foreign(name string) bool {
 	return name == lockFile || name == formatTemp || name == "lost+found" || strings.HasPrefix(strings.TrimPrefix(name, "."), "FOLDER")
 }
 

@@ -108,30 +108,30 @@ var _ metadata.Store = (*DB)(nil)
 
 // DB is an open database. All of it is safe for concurrent use.
 type DB struct {
-	peb     *pebble.DB
-	lock    *pebble.Lock
-	disk    vfs.FS
-	dir     string
-	reserve *reserve
-	damage  *damage
-	pacer   pacer
-	hook    metadata.Hook
-	die     func(error)
-	allow   func() error
-	process bool
+	peb        *pebble.DB
+	lock       *pebble.Lock
+	disk       vfs.FS
+	dir        string
+	reserve    *reserve
+	corruption *corruption
+	scheduler  compactionScheduler
+	hook       metadata.Hook
+	die        func(error)
+	allow      func() error
+	process    bool
 	// readOnly: nothing in the folder changes.
 	readOnly bool
 	syncs    syncCounts
 
 	catalogMu sync.Mutex
 	stripes   [stripes]sync.Mutex
-	apply     sync.Mutex
+	applyMu   sync.Mutex
 	applied   uint64 // the number of the newest commit, under apply
 	totals    totals // as of applied, under apply
 
 	views  views
 	cache  *cache
-	ranges readLately
+	ranges rangeCache
 	seals  seals
 	calls  calls
 }
@@ -143,10 +143,10 @@ const stripes = 256
 var ErrClosed = errors.New("the metadata store is closed")
 
 // Sessions is the DB as the record keeper of sessions.
-func (db *DB) Sessions() session.Store { return sessions{db} }
+func (db *DB) Sessions() session.Store { return sessionStore{db} }
 
 // Catalog is the DB as the keeper of the catalog's rows.
-func (db *DB) Catalog() catalog.Store { return rows{db} }
+func (db *DB) Catalog() catalog.Store { return catalogStore{db} }
 
 // Close waits for running calls, refuses later ones with ErrClosed, and closes the database. A
 // repeat does nothing.

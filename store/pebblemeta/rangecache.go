@@ -13,7 +13,7 @@ import (
 //
 // They are found by the very bytes that they are decoded from. So there is nothing that could be
 // out of date.
-type readLately [4]atomic.Pointer[decodedRanges]
+type rangeCache [4]atomic.Pointer[decodedRanges]
 
 // decodedRanges never changes.
 type decodedRanges struct {
@@ -22,13 +22,13 @@ type decodedRanges struct {
 }
 
 // fewRanges is the length in bytes up to which ranges are decoded anew each time.
-const fewRanges = 1 << 10
+const minCachedRanges = 1 << 10
 
 // of is readRanges for a session.
-func (l *readLately) of(id session.SessionID) func([]byte) ([]session.Range, error) {
-	slot := &l[uint64(id)%uint64(len(l))]
+func (c *rangeCache) decoder(id session.SessionID) func([]byte) ([]session.Range, error) {
+	slot := &c[uint64(id)%uint64(len(c))]
 	return func(b []byte) ([]session.Range, error) {
-		if len(b) <= fewRanges {
+		if len(b) <= minCachedRanges {
 			return readRanges(b)
 		}
 		if d := slot.Load(); d != nil && bytes.Equal(d.raw, b) {

@@ -9,17 +9,17 @@ import (
 
 // Ranges that were decoded lately are what is stored now, whoever has changed what he was given,
 // and whoever else has the place.
-func TestRangesThatWereReadLately(t *testing.T) {
+func TestRangesThatAreCached(t *testing.T) {
 	many := func(first int64) (raw []byte, want []session.Range) {
 		for i := range int64(1000) {
 			want = append(want, session.Range{Off: first + 10*i, End: first + 10*i + 5})
 		}
 		return appendRanges(nil, want), want
 	}
-	var lately readLately
+	var lately rangeCache
 	read := func(id session.SessionID, raw []byte, want []session.Range) []session.Range {
 		t.Helper()
-		got, err := lately.of(id)(raw)
+		got, err := lately.decoder(id)(raw)
 		if err != nil || !slices.Equal(got, want) {
 			t.Fatalf("%d ranges that begin with %v, %v; expected %v", len(got), got[:min(len(got), 1)], err, want[0])
 		}
@@ -33,10 +33,10 @@ func TestRangesThatWereReadLately(t *testing.T) {
 		clear(read(1, other, wantOther))
 		clear(read(1+session.SessionID(len(lately)), raw, want))
 	}
-	if _, err := lately.of(1)(raw[:len(raw)-1]); err == nil {
+	if _, err := lately.decoder(1)(raw[:len(raw)-1]); err == nil {
 		t.Error("half a range was read")
 	}
-	if n := testing.AllocsPerRun(100, func() { _, _ = lately.of(1)(raw) }); n > 1 {
+	if n := testing.AllocsPerRun(100, func() { _, _ = lately.decoder(1)(raw) }); n > 1 {
 		t.Errorf("%v allocations for what was read before", n)
 	}
 }

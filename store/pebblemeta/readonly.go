@@ -45,7 +45,7 @@ func (readOnly) MkdirAll(string, os.FileMode) error { return ErrReadOnly }
 
 // Lock implements vfs.FS. Pebble's own empties the file, which moves its time.
 func (r readOnly) Lock(name string) (io.Closer, error) {
-	if h, ok := r.FS.(held); ok {
+	if h, ok := r.FS.(heldFS); ok {
 		way, err := h.path("lock", name)
 		if err != nil {
 			return nil, err

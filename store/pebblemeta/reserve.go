@@ -20,50 +20,50 @@ var ErrDiskFull = errors.New("the metadata's disk is full")
 
 const (
 	// reserveFile is the name of a part of the reserve, with its number.
-	reserveFile = "RESERVE-%02d"
+	partName = "RESERVE-%02d"
 	// mostParts is how many parts a reserve has, and leastPart the size of the smallest. Each part
 	// is a file, so that a disk that lacks inodes gets one too.
-	mostParts, leastPart = 16, 64 << 10
+	maxParts, minPart = 16, 64 << 10
 	// tidyPause is how long tidying up waits on a full disk before it fails, and is tried again by
 	// Pebble at once.
-	tidyPause = time.Second
+	compactionPause = time.Second
 )
 
 // reserve is room on the disk that is taken by files of zeros, until the disk is full: then one
 // after the other makes way for what must be written. What it gives up is not there until fill, and
 // then for nobody but who ends something.
 type reserve struct {
-	disk vfs.FS
-	dir  string
-	log  *slog.Logger
-	part int64 // bytes
-	want int   // parts
+	disk      vfs.FS
+	dir       string
+	log       *slog.Logger
+	partSize  int64 // bytes
+	partCount int   // parts
 
-	full   atomic.Bool // the disk was full since the last fill that succeeded
-	closed chan struct{}
+	diskFull atomic.Bool // the disk was full since the last fill that succeeded
+	closed   chan struct{}
 
-	mu   sync.Mutex
-	held []string // paths
+	mu    sync.Mutex
+	parts []string // paths
 }
 
 // openReserve finds what an earlier start has left.
 func openReserve(disk vfs.FS, dir string, bytes int64, log *slog.Logger) *reserve {
 	r := &reserve{disk: disk, dir: dir, log: log, closed: make(chan struct{})}
-	r.part = max((bytes+mostParts-1)/mostParts, leastPart)
-	r.want = int((bytes + r.part - 1) / r.part)
-	for i := range mostParts {
+	r.partSize = max((bytes+maxParts-1)/maxParts, minPart)
+	r.partCount = int((bytes + r.partSize - 1) / r.partSize)
+	for i := range maxParts {
 		path := r.path(i)
 		info, err := disk.Stat(path)
 		// Of another size it was not made to its end, or for another reserve; and a copy of a
 		// folder may have holes where there were zeros.
-		if err == nil && (bytes == 0 || info.Size() == r.part && allocated(info) >= r.part) {
-			r.held = append(r.held, path)
+		if err == nil && (bytes == 0 || info.Size() == r.partSize && allocated(info) >= r.partSize) {
+			r.parts = append(r.parts, path)
 		}
 	}
 	return r
 }
 
-func (r *reserve) path(i int) string { return r.disk.PathJoin(r.dir, fmt.Sprintf(reserveFile, i)) }
+func (r *reserve) path(i int) string { return r.disk.PathJoin(r.dir, fmt.Sprintf(partName, i)) }
 
 // allocated is how many bytes of the disk a file has taken, as far as that is known.
 func allocated(info vfs.FileInfo) int64 {
@@ -74,15 +74,15 @@ func allocated(info vfs.FileInfo) int64 {
 }
 
 // give makes room by one part. It is false where none is left.
-func (r *reserve) give() bool {
+func (r *reserve) releasePart() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.full.CompareAndSwap(false, true) {
-		r.log.Error("the disk is full: the metadata uses its reserve, and nothing new is taken until there is room", "parts", len(r.held))
+	if r.diskFull.CompareAndSwap(false, true) {
+		r.log.Error("the disk is full: the metadata uses its reserve, and nothing new is taken until there is free space", "parts", len(r.parts))
 	}
-	for len(r.held) > 0 {
-		last := r.held[len(r.held)-1]
-		r.held = r.held[:len(r.held)-1]
+	for len(r.parts) > 0 {
+		last := r.parts[len(r.parts)-1]
+		r.parts = r.parts[:len(r.parts)-1]
 		if r.disk.Remove(last) == nil {
 			return true
 		}
@@ -92,51 +92,51 @@ func (r *reserve) give() bool {
 
 // fill makes what is missing, where the disk has room for that and as much again four times.
 // Otherwise the error is ErrDiskFull, or says why it can't.
-func (r *reserve) fill() error {
+func (r *reserve) refill() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	missing := int64(max(r.want-len(r.held), 0)) * r.part
+	missing := int64(max(r.partCount-len(r.parts), 0)) * r.partSize
 	use, err := r.disk.GetDiskUsage(r.dir)
 	switch {
 	case errors.Is(err, vfs.ErrUnsupported): // then it shows when it is tried
 	case err != nil:
 		return fmt.Errorf("asking for the free space of %s: %w", r.dir, err)
-	case r.full.Load() && int64(use.AvailBytes) < missing+4*int64(r.want)*r.part, int64(use.AvailBytes) < missing:
+	case r.diskFull.Load() && int64(use.AvailBytes) < missing+4*int64(r.partCount)*r.partSize, int64(use.AvailBytes) < missing:
 		return ErrDiskFull
 	}
-	held := map[string]bool{}
-	for _, path := range r.held {
-		held[path] = true
+	have := map[string]bool{}
+	for _, path := range r.parts {
+		have[path] = true
 	}
-	for i := 0; len(r.held) < r.want && i < mostParts; i++ {
+	for i := 0; len(r.parts) < r.partCount && i < maxParts; i++ {
 		path := r.path(i)
-		if held[path] {
+		if have[path] {
 			continue
 		}
-		if err := r.make(path); err != nil {
+		if err := r.makePart(path); err != nil {
 			return err
 		}
-		r.held = append(r.held, path)
+		r.parts = append(r.parts, path)
 	}
-	if r.full.CompareAndSwap(true, false) {
-		r.log.Info("the disk has room again, and the metadata its reserve")
+	if r.diskFull.CompareAndSwap(true, false) {
+		r.log.Info("the disk has free space again, and the metadata its reserve")
 	}
 	return nil
 }
 
 // make makes one part. It need not survive a crash: the next start looks.
-func (r *reserve) make(path string) error {
+func (r *reserve) makePart(path string) error {
 	f, err := r.disk.Create(path, vfs.WriteCategoryUnspecified)
 	if err == nil {
-		if err = durable.Allocate(f.Fd(), r.part); errors.Is(err, errors.ErrUnsupported) {
-			err = zeros(f, r.part)
+		if err = durable.Allocate(f.Fd(), r.partSize); errors.Is(err, errors.ErrUnsupported) {
+			err = writeZeros(f, r.partSize)
 		}
 		err = errors.Join(err, f.Close())
 		if err != nil {
 			err = errors.Join(err, r.disk.Remove(path))
 		}
 	}
-	if noRoom(err) {
+	if noSpace(err) {
 		return fmt.Errorf("%w: %w", ErrDiskFull, err)
 	}
 	return err
@@ -144,9 +144,9 @@ func (r *reserve) make(path string) error {
 
 // zeros takes room by writing, and syncs, since some file systems find only then that there is
 // none.
-func zeros(f vfs.File, n int64) error {
-	for b := make([]byte, leastPart); n > 0; n -= int64(len(b)) {
-		if _, err := f.Write(b[:min(n, leastPart)]); err != nil {
+func writeZeros(f vfs.File, n int64) error {
+	for b := make([]byte, minPart); n > 0; n -= int64(len(b)) {
+		if _, err := f.Write(b[:min(n, minPart)]); err != nil {
 			return err
 		}
 	}
@@ -154,17 +154,17 @@ func zeros(f vfs.File, n int64) error {
 }
 
 // noRoom reports whether a disk, or a quota on it, is full.
-func noRoom(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+func noSpace(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
 // CheckSpace gives ErrDiskFull while the disk is full, so that nothing new is begun: finish, abort
 // and delete then have what the reserve gives up. The first call that finds room for it makes the
 // reserve whole again. It costs nothing where nothing has happened.
 func (db *DB) CheckSpace() error {
 	r := db.reserve
-	if !r.full.Load() {
+	if !r.diskFull.Load() {
 		return nil
 	}
-	err := r.fill()
+	err := r.refill()
 	if err != nil && !errors.Is(err, ErrDiskFull) {
 		// A disk that fails shows where it matters; for a reserve alone nobody is refused.
 		r.log.Warn("making the metadata's reserve", "err", err)
@@ -176,7 +176,7 @@ func (db *DB) CheckSpace() error {
 // ShareReserve gives a part of the reserve to others on the same disk, where that is full: the
 // content's folder can't be opened or closed without a block.
 func (db *DB) ShareReserve() {
-	if use, err := db.reserve.disk.GetDiskUsage(db.dir); err == nil && use.AvailBytes < leastPart {
-		db.reserve.give()
+	if use, err := db.reserve.disk.GetDiskUsage(db.dir); err == nil && use.AvailBytes < minPart {
+		db.reserve.releasePart()
 	}
 }

@@ -20,7 +20,7 @@ import (
 )
 
 // testReserve is so much that it has all its parts.
-const testReserve = mostParts * leastPart
+const testReserve = maxParts * minPart
 
 // living runs a test with databases that may die: then it fails at once, whatever still waits for
 // them.
@@ -110,7 +110,7 @@ func TestCommitsGoOnWhenTheDiskIsFull(t *testing.T) { living(t, commitsGoOnWhenT
 func commitsGoOnWhenTheDiskIsFull(t *testing.T, open func(*crashfs.Disk) *DB) {
 	disk := crashfs.New()
 	db := open(disk)
-	if got := parts(t, disk); got != mostParts {
+	if got := parts(t, disk); got != maxParts {
 		t.Fatalf("%d parts", got)
 	}
 	if err := db.CheckSpace(); err != nil {
@@ -122,7 +122,7 @@ func commitsGoOnWhenTheDiskIsFull(t *testing.T, open func(*crashfs.Disk) *DB) {
 			t.Fatal(err)
 		}
 	}
-	if got := parts(t, disk); got == mostParts || got == 0 {
+	if got := parts(t, disk); got == maxParts || got == 0 {
 		t.Errorf("%d parts are left", got)
 	}
 	if err := db.CheckSpace(); !errors.Is(err, ErrDiskFull) {
@@ -130,13 +130,13 @@ func commitsGoOnWhenTheDiskIsFull(t *testing.T, open func(*crashfs.Disk) *DB) {
 	}
 	disk.SetRoom(used(t, disk) + testReserve) // room for the reserve, and for nothing beside
 	if err := db.CheckSpace(); !errors.Is(err, ErrDiskFull) {
-		t.Errorf("on a disk with hardly any room: %v", err)
+		t.Errorf("on a disk with hardly any free space: %v", err)
 	}
 	used(t, disk)
 	if err := db.CheckSpace(); err != nil {
-		t.Errorf("on a disk with room: %v", err)
+		t.Errorf("on a disk with free space: %v", err)
 	}
-	if got := parts(t, disk); got != mostParts {
+	if got := parts(t, disk); got != maxParts {
 		t.Errorf("%d parts are there again", got)
 	}
 	closed(t, db)
@@ -175,7 +175,7 @@ func aStartOnAFullDisk(t *testing.T, open func(*crashfs.Disk) *DB) {
 		t.Fatal(err)
 	}
 	used(t, disk)
-	if err := db.CheckSpace(); err != nil || parts(t, disk) != mostParts {
+	if err := db.CheckSpace(); err != nil || parts(t, disk) != maxParts {
 		t.Errorf("%v, %d parts", err, parts(t, disk))
 	}
 }
@@ -186,7 +186,7 @@ func TestTheReserveHasAnEnd(t *testing.T) {
 	disk := crashfs.New()
 	died := make(chan error, 1)
 	var once atomic.Bool
-	db, err := Open("/meta", Options{Hook: noHook, FS: disk.VFS(), Reserve: 2 * leastPart, Die: func(err error) {
+	db, err := Open("/meta", Options{Hook: noHook, FS: disk.VFS(), Reserve: 2 * minPart, Die: func(err error) {
 		if once.CompareAndSwap(false, true) {
 			died <- err
 		}
@@ -239,9 +239,9 @@ func TestTheReserveHasAnEnd(t *testing.T) {
 
 // Tidying draws nothing from the reserve, ends no process when it finds no room, and is done when
 // there is some.
-func TestTidyingWaitsForRoom(t *testing.T) { living(t, tidyingWaitsForRoom) }
+func TestCompactionsWaitForSpace(t *testing.T) { living(t, compactionsWaitForSpace) }
 
-func tidyingWaitsForRoom(t *testing.T, open func(*crashfs.Disk) *DB) {
+func compactionsWaitForSpace(t *testing.T, open func(*crashfs.Disk) *DB) {
 	disk := crashfs.New()
 	db := open(disk)
 	table := func() {
@@ -261,13 +261,13 @@ func tidyingWaitsForRoom(t *testing.T, open func(*crashfs.Disk) *DB) {
 	fillUp(t, disk)
 	table() // overlaps the other, and there is no room to make one of the two
 	left := parts(t, disk)
-	tidy := func() error {
+	compact := func() error {
 		ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
 		defer stop()
 		return db.peb.Compact(ctx, []byte{0}, []byte{255}, false)
 	}
 	for range 2 {
-		if err := tidy(); !errors.Is(err, errTidy) {
+		if err := compact(); !errors.Is(err, errCompactionSpace) {
 			t.Errorf("on a full disk: %v", err)
 		}
 	}
@@ -284,8 +284,8 @@ func tidyingWaitsForRoom(t *testing.T, open func(*crashfs.Disk) *DB) {
 	if err := db.CheckSpace(); err != nil {
 		t.Fatal(err)
 	}
-	if err := tidy(); err != nil {
-		t.Errorf("with room: %v", err)
+	if err := compact(); err != nil {
+		t.Errorf("with free space: %v", err)
 	}
 }
 
@@ -300,8 +300,8 @@ func TestAPartThatIsNotWholeIsMadeAnew(t *testing.T) {
 		return db
 	}
 	taken := func() (n int64) {
-		for i := range mostParts {
-			info, err := vfs.Default.Stat(vfs.Default.PathJoin(dir, fmt.Sprintf(reserveFile, i)))
+		for i := range maxParts {
+			info, err := vfs.Default.Stat(vfs.Default.PathJoin(dir, fmt.Sprintf(partName, i)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -313,8 +313,8 @@ func TestAPartThatIsNotWholeIsMadeAnew(t *testing.T) {
 	if got := taken(); got < testReserve {
 		t.Fatalf("%d bytes are taken", got)
 	}
-	for i, size := range []int64{0, 1000, leastPart} {
-		path := vfs.Default.PathJoin(dir, fmt.Sprintf(reserveFile, i))
+	for i, size := range []int64{0, 1000, minPart} {
+		path := vfs.Default.PathJoin(dir, fmt.Sprintf(partName, i))
 		if err := syscall.Truncate(path, 0); err != nil {
 			t.Fatal(err)
 		}

@@ -24,7 +24,7 @@ var codecs = map[catalog.TableID]codec{
 	catalog.EventTable:       codecOf("events", storeEvent, loadEvent),
 	catalog.PrincipalTable:   codecOf("principals", storePrincipal, loadPrincipal),
 	catalog.TokenTable:       codecOf("tokens", storeToken, loadToken),
-	catalog.CheckpointTable:  codecOf("states", storeState, loadState),
+	catalog.CheckpointTable:  codecOf("states", storeCheckpoint, loadCheckpoint),
 	catalog.DueTable:         codecOf("dues", storeDue, loadDue),
 }
 
@@ -313,16 +313,18 @@ func loadToken(r tokenRow) catalog.Token {
 	}
 }
 
-type stateRow struct {
+type checkpointRow struct {
 	Session uint64 `cbor:"1,keyasint"`
 	Off     int64  `cbor:"2,keyasint"`
 	Gen     uint64 `cbor:"3,keyasint"`
 	State   []byte `cbor:"4,keyasint,omitempty"`
 }
 
-func storeState(h catalog.HashCheckpoint) stateRow { return stateRow{h.Session, h.Off, h.Gen, h.State} }
+func storeCheckpoint(h catalog.HashCheckpoint) checkpointRow {
+	return checkpointRow{h.Session, h.Off, h.Gen, h.State}
+}
 
-func loadState(r stateRow) catalog.HashCheckpoint {
+func loadCheckpoint(r checkpointRow) catalog.HashCheckpoint {
 	return catalog.HashCheckpoint{Session: r.Session, Off: r.Off, Gen: r.Gen, State: r.State}
 }
 

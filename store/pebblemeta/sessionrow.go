@@ -10,6 +10,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"sluice/catalog"
 	"sluice/session"
 )
 
@@ -28,7 +29,7 @@ type sessionRow struct {
 	Gen       uint64 `cbor:"7,keyasint"`
 	Rev       uint64 `cbor:"8,keyasint"`
 	Received  []byte `cbor:"9,keyasint,omitempty"`
-	Pieces    int    `cbor:"10,keyasint,omitempty"`
+	Entries   int    `cbor:"10,keyasint,omitempty"`
 	Dropped   []byte `cbor:"11,keyasint,omitempty"`
 	Began     int64  `cbor:"12,keyasint"` // Unix ms
 	LastSeen  int64  `cbor:"13,keyasint"` // Unix ms
@@ -38,7 +39,7 @@ type sessionRow struct {
 func encodeSession(s *session.Session) ([]byte, error) {
 	return encodeRow(rowVersion, sessionRow{
 		ChunkSize: s.ChunkSize, Expected: s.BytesExpected, Owner: []byte(s.Owner), Idem: []byte(s.Idem), Note: s.Note,
-		State: uint8(s.State), Gen: s.Gen, Rev: s.Rev, Received: appendRanges(nil, s.Received), Pieces: s.EntryCount,
+		State: uint8(s.State), Gen: s.Gen, Rev: s.Rev, Received: appendRanges(nil, s.Received), Entries: s.EntryCount,
 		Dropped: appendDropped(nil, s.Dropped), Began: s.Began.UnixMilli(), LastSeen: s.LastSeen.UnixMilli(), Seen: s.Seen,
 	})
 }
@@ -54,7 +55,7 @@ func decodeSessionWith(id session.SessionID, row []byte, ranges func([]byte) ([]
 		return session.Session{}, err
 	}
 	s := session.Session{
-		ID: id, State: session.State(r.State), Gen: r.Gen, Rev: r.Rev, EntryCount: r.Pieces, Seen: r.Seen,
+		ID: id, State: session.State(r.State), Gen: r.Gen, Rev: r.Rev, EntryCount: r.Entries, Seen: r.Seen,
 		Spec: session.Spec{
 			ChunkSize: r.ChunkSize, BytesExpected: r.Expected,
 			Owner: string(r.Owner), Idem: string(r.Idem), Note: r.Note,
@@ -62,10 +63,10 @@ func decodeSessionWith(id session.SessionID, row []byte, ranges func([]byte) ([]
 		Began: time.UnixMilli(r.Began).UTC(), LastSeen: time.UnixMilli(r.LastSeen).UTC(),
 	}
 	if s.State != session.Open && (!s.State.Ended() || s.State >= session.Gone) {
-		return s, fmt.Errorf("%w: state %d", errDamaged, r.State)
+		return s, fmt.Errorf("%w: state %d", catalog.ErrDamaged, r.State)
 	}
-	if r.ChunkSize < 1 || r.Expected < session.Unknown || r.Pieces < 0 || r.Gen == 0 || r.Rev == 0 {
-		return s, fmt.Errorf("%w: impossible numbers", errDamaged)
+	if r.ChunkSize < 1 || r.Expected < session.Unknown || r.Entries < 0 || r.Gen == 0 || r.Rev == 0 {
+		return s, fmt.Errorf("%w: impossible numbers", catalog.ErrDamaged)
 	}
 	var err error
 	if s.Received, err = ranges(r.Received); err != nil {
@@ -89,13 +90,13 @@ func readRanges(b []byte) ([]session.Range, error) {
 	if len(b) == 0 {
 		return nil, nil
 	}
-	rs := make([]session.Range, 0, varints(b)/2)
+	rs := make([]session.Range, 0, countVarints(b)/2)
 	for at := int64(0); len(b) > 0; {
 		gap, n := binary.Uvarint(b)
 		length, m := binary.Uvarint(b[max(n, 0):])
 		if n <= 0 || m <= 0 || length == 0 || (gap == 0 && len(rs) > 0) ||
 			gap > math.MaxInt64 || length > math.MaxInt64 || math.MaxInt64-at < int64(gap) || math.MaxInt64-at-int64(gap) < int64(length) {
-			return nil, fmt.Errorf("%w: received ranges", errDamaged)
+			return nil, fmt.Errorf("%w: received ranges", catalog.ErrDamaged)
 		}
 		r := session.Range{Off: at + int64(gap), End: at + int64(gap) + int64(length)}
 		rs, at, b = append(rs, r), r.End, b[n+m:]
@@ -104,7 +105,7 @@ func readRanges(b []byte) ([]session.Range, error) {
 }
 
 // varints is how many of them are in b. Each ends with a byte whose highest bit is not set.
-func varints(b []byte) (n int) {
+func countVarints(b []byte) (n int) {
 	for _, c := range b {
 		n += int(^c >> 7)
 	}
@@ -123,16 +124,16 @@ func readDropped(b []byte) ([]session.Dropped, error) {
 	if len(b) == 0 {
 		return nil, nil
 	}
-	ds := make([]session.Dropped, 0, varints(b)/3)
+	ds := make([]session.Dropped, 0, countVarints(b)/3)
 	for len(b) > 0 {
 		gen, n := binary.Uvarint(b)
 		off, m := binary.Varint(b[max(n, 0):])
 		if n <= 0 || m <= 0 {
-			return nil, fmt.Errorf("%w: dropped ranges", errDamaged)
+			return nil, fmt.Errorf("%w: dropped ranges", catalog.ErrDamaged)
 		}
 		end, k := binary.Varint(b[n+m:])
 		if k <= 0 {
-			return nil, fmt.Errorf("%w: dropped ranges", errDamaged)
+			return nil, fmt.Errorf("%w: dropped ranges", catalog.ErrDamaged)
 		}
 		ds, b = append(ds, session.Dropped{Gen: gen, Range: session.Range{Off: off, End: end}}), b[n+m+k:]
 	}
@@ -151,7 +152,7 @@ func decodeEntry(off int64, row []byte) (e session.Entry, err error) {
 	}
 	length, n := binary.Uvarint(row[1:])
 	if n <= 0 || length == 0 || length > math.MaxInt64 || off < 0 || math.MaxInt64-off < int64(length) {
-		return e, fmt.Errorf("%w: length", errDamaged)
+		return e, fmt.Errorf("%w: length", catalog.ErrDamaged)
 	}
 	e.Range = session.Range{Off: off, End: off + int64(length)}
 	if note := row[1+n:]; len(note) > 0 {
@@ -208,15 +209,15 @@ func loadTotals(r pebble.Reader) (t totals, err error) {
 // loadTotals reads the figures at the start. Those that can't be read are counted anew, but for
 // what has ended and is forgotten.
 func (db *DB) loadTotals(log *slog.Logger) (err error) {
-	if db.totals, err = loadTotals(db.peb); !errors.Is(err, errDamaged) {
+	if db.totals, err = loadTotals(db.peb); !errors.Is(err, catalog.ErrDamaged) {
 		return err
 	}
 	log.Error("the metadata's totals can't be read: they are counted anew", "err", err)
 	t := totals{}
 	prefix := []byte{keySession}
-	err = db.each(db.peb, prefix, behind(prefix), false, func(key, row []byte) bool {
-		id, _ := placeIn(append(make([]byte, 8, keyPosition), key[1:]...))
-		if s, err := decodeSession(id.id, row); db.unreadable(err) == nil {
+	err = db.each(db.peb, prefix, prefixEnd(prefix), false, func(key, row []byte) bool {
+		id, _ := parsePosition(append(make([]byte, 8, keyPosition), key[1:]...))
+		if s, err := decodeSession(id.id, row); db.reportUnreadable(err) == nil {
 			t.count(&s, 1)
 			t.Begun, t.Newest = t.Begun+1, max(t.Newest, s.Seen)
 		}
@@ -247,8 +248,8 @@ func (db *DB) sessionAt(r pebble.Reader, id session.SessionID, seq uint64) (sess
 	if row := db.cache.get(sessionTable, key, seq); row != nil {
 		return row.(session.Session), nil
 	}
-	s, err := loadSessionWith(r, id, db.ranges.of(id))
-	if err == nil && kept(&s) {
+	s, err := loadSessionWith(r, id, db.ranges.decoder(id))
+	if err == nil && cacheable(&s) {
 		db.cache.put(sessionTable, key, seq, s)
 	}
 	return s, err
@@ -258,7 +259,7 @@ func (db *DB) sessionAt(r pebble.Reader, id session.SessionID, seq uint64) (sess
 func cacheKey(id session.SessionID) []byte { return binary.BigEndian.AppendUint64(nil, uint64(id)) }
 
 // kept reports whether the cache keeps a session.
-func kept(s *session.Session) bool { return s.Size() <= 2*cacheLargest }
+func cacheable(s *session.Session) bool { return s.Size() <= 2*cacheLargest }
 
 func loadSessionWith(r pebble.Reader, id session.SessionID, ranges func([]byte) ([]session.Range, error)) (session.Session, error) {
 	row, err := get(r, sessionKey(id))

@@ -20,21 +20,21 @@ type txn struct {
 	rows  pebble.Reader // the newest rows, and in an indexed batch what was written
 	// What is locked. Stripes may be taken in any order: only who holds the catalog's lock takes a
 	// second one.
-	catalog bool
-	held    [stripes]bool
+	catalog       bool
+	lockedStripes [stripes]bool
 
 	delta    totals // what the commit adds
 	unsynced bool   // it need not survive a power loss
-	moved    []session.Session
+	changed  []session.Session
 
-	seq     uint64         // with the catalog's lock: a commit that has all of the catalog as it is
-	wrote   []written      // the rows that the cache may have
-	at      map[string]int // where in wrote a row was written last, once they are many
-	touched uint32         // the tables that the batch has rows of, a bit for each
+	seq       uint64         // with the catalog's lock: a commit that has all of the catalog as it is
+	writes    []rowWrite     // the rows that the cache may have
+	lastWrite map[string]int // where in wrote a row was written last, once they are many
+	tables    uint32         // the tables that the batch has rows of, a bit for each
 }
 
 // written is a row that a commit writes.
-type written struct {
+type rowWrite struct {
 	table catalog.TableID
 	key   []byte
 	row   any // for the cache; nil: it forgets the row
@@ -49,26 +49,26 @@ func (db *DB) begin() *txn {
 // caller must close it.
 func (db *DB) beginCatalog() *txn {
 	db.catalogMu.Lock()
-	db.apply.Lock()
+	db.applyMu.Lock()
 	seq := db.applied
-	db.apply.Unlock()
+	db.applyMu.Unlock()
 	b := db.peb.NewIndexedBatch()
 	return &txn{db: db, batch: b, rows: b, catalog: true, seq: seq}
 }
 
 // lockSession keeps all others from changing the session until unlock.
 func (t *txn) lockSession(id session.SessionID) {
-	if i := id % stripes; !t.held[i] {
+	if i := id % stripes; !t.lockedStripes[i] {
 		t.db.stripes[i].Lock()
-		t.held[i] = true
+		t.lockedStripes[i] = true
 	}
 }
 
 func (t *txn) unlock() {
-	for i, held := range t.held {
-		if held {
+	for i, locked := range t.lockedStripes {
+		if locked {
 			t.db.stripes[i].Unlock()
-			t.held[i] = false
+			t.lockedStripes[i] = false
 		}
 	}
 	if t.catalog {
@@ -96,8 +96,8 @@ func (t *txn) commit() error {
 		t.db.fatal(fmt.Errorf("writing the metadata's log: %w", err))
 	}
 	t.db.views.publish(snap, seq)
-	for _, s := range t.moved {
-		t.db.seals.lift(s)
+	for _, s := range t.changed {
+		t.db.seals.removeOlder(s)
 	}
 	return nil
 }
@@ -105,8 +105,8 @@ func (t *txn) commit() error {
 // apply gives the commit its place in the order of all.
 func (t *txn) apply() (seq uint64, snap *pebble.Snapshot, err error) {
 	db := t.db
-	db.apply.Lock()
-	defer db.apply.Unlock()
+	db.applyMu.Lock()
+	defer db.applyMu.Unlock()
 	if after := db.totals.plus(t.delta); after != db.totals {
 		row, err := after.encode()
 		if err != nil {
@@ -123,8 +123,8 @@ func (t *txn) apply() (seq uint64, snap *pebble.Snapshot, err error) {
 	}
 	db.applied++
 	shown := db.views.shown.Load()
-	for _, w := range t.wrote {
-		db.cache.wrote(w.table, w.key, db.applied, shown, w.row)
+	for _, w := range t.writes {
+		db.cache.commitRow(w.table, w.key, db.applied, shown, w.row)
 	}
 	return db.applied, db.peb.NewSnapshot(), nil
 }
@@ -132,46 +132,46 @@ func (t *txn) apply() (seq uint64, snap *pebble.Snapshot, err error) {
 // refuse ends a txn that changes nothing, and returns err when everything that led to it is durable
 // and shown.
 func (t *txn) refuse(ctx context.Context, err error) error {
-	t.db.apply.Lock()
+	t.db.applyMu.Lock()
 	seq := t.db.applied
-	t.db.apply.Unlock()
+	t.db.applyMu.Unlock()
 	t.unlock()
-	if lost := t.db.views.wait(ctx, seq); lost != nil {
-		return lost
+	if waitErr := t.db.views.wait(ctx, seq); waitErr != nil {
+		return waitErr
 	}
 	return err
 }
 
 // fewWritten is how many rows a txn looks through for one of them.
-const fewWritten = 32
+const maxScannedWrites = 32
 
 // note notes a row that is written, and what the cache shall have of it.
-func (t *txn) note(table catalog.TableID, key []byte, row any) {
-	t.wrote = append(t.wrote, written{table, key, row})
-	if len(t.wrote) <= fewWritten {
+func (t *txn) noteWrite(table catalog.TableID, key []byte, row any) {
+	t.writes = append(t.writes, rowWrite{table, key, row})
+	if len(t.writes) <= maxScannedWrites {
 		return
 	}
-	if t.at == nil {
-		t.at = map[string]int{}
-		for i, w := range t.wrote {
-			t.at[w.name()] = i
+	if t.lastWrite == nil {
+		t.lastWrite = map[string]int{}
+		for i, w := range t.writes {
+			t.lastWrite[w.mapKey()] = i
 		}
 	}
-	t.at[t.wrote[len(t.wrote)-1].name()] = len(t.wrote) - 1
+	t.lastWrite[t.writes[len(t.writes)-1].mapKey()] = len(t.writes) - 1
 }
 
-func (w written) name() string { return string(byte(w.table)) + string(w.key) }
+func (w rowWrite) mapKey() string { return string(byte(w.table)) + string(w.key) }
 
 // own gives what the txn wrote last of a row that the cache may have; nil: nothing.
-func (t *txn) own(table catalog.TableID, key []byte) *written {
-	if t.at != nil {
-		if i, ok := t.at[written{table, key, nil}.name()]; ok {
-			return &t.wrote[i]
+func (t *txn) ownWrite(table catalog.TableID, key []byte) *rowWrite {
+	if t.lastWrite != nil {
+		if i, ok := t.lastWrite[rowWrite{table, key, nil}.mapKey()]; ok {
+			return &t.writes[i]
 		}
 		return nil
 	}
-	for i := len(t.wrote) - 1; i >= 0; i-- {
-		if w := &t.wrote[i]; w.table == table && bytes.Equal(w.key, key) {
+	for i := len(t.writes) - 1; i >= 0; i-- {
+		if w := &t.writes[i]; w.table == table && bytes.Equal(w.key, key) {
 			return w
 		}
 	}
@@ -185,7 +185,7 @@ func get(r pebble.Reader, key []byte) ([]byte, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading row %x: %w", key, damaged(err))
+		return nil, fmt.Errorf("reading row %x: %w", key, markCorrupt(err))
 	}
 	row = append(make([]byte, 0, len(row)), row...)
 	return row, done.Close()

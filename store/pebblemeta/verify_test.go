@@ -17,9 +17,9 @@ func TestVerifyNamesWhatContradicts(t *testing.T) {
 		says  string
 	}{
 		"nothing":         {func(*pebble.Batch, session.Session) {}, ""},
-		"index gone":      {func(b *pebble.Batch, s session.Session) { b.Delete(indexKeys(&s)[keyUnseen], nil) }, "is not in index T"},
+		"index gone":      {func(b *pebble.Batch, s session.Session) { b.Delete(indexKeys(&s)[keySeen], nil) }, "is not in index T"},
 		"index of none":   {func(b *pebble.Batch, s session.Session) { s.ID++; b.Set(indexKeys(&s)[keyOwner], nil, nil) }, "leads to a session that is not there"},
-		"index elsewhere": {func(b *pebble.Batch, s session.Session) { s.Seen += 5; b.Set(indexKeys(&s)[keyUnseen], nil, nil) }, "elsewhere in the index"},
+		"index elsewhere": {func(b *pebble.Batch, s session.Session) { s.Seen += 5; b.Set(indexKeys(&s)[keySeen], nil, nil) }, "elsewhere in the index"},
 		"idem of another": {func(b *pebble.Batch, s session.Session) { b.Set(idemKey(&s), appendUint(nil, 77), nil) }, "is not in index I"},
 		"session damaged": {func(b *pebble.Batch, s session.Session) { b.Set(sessionKey(s.ID), []byte{1, 2, 3}, nil) }, "damaged"},
 		"piece damaged":   {func(b *pebble.Batch, s session.Session) { b.Set(entryKey(s.ID, 0), []byte{1}, nil) }, "length"},

@@ -32,7 +32,7 @@ func (vs *views) close() { vs.release(vs.current) }
 
 // at gives a view that is at least as new as commit seq, which the caller must release. It waits
 // until there is one.
-func (vs *views) at(ctx context.Context, seq uint64) (*view, error) {
+func (vs *views) atLeast(ctx context.Context, seq uint64) (*view, error) {
 	for {
 		vs.mu.Lock()
 		v, changed := vs.current, vs.changed
@@ -52,7 +52,7 @@ func (vs *views) at(ctx context.Context, seq uint64) (*view, error) {
 
 // wait returns when commit seq is durable and shown.
 func (vs *views) wait(ctx context.Context, seq uint64) error {
-	v, err := vs.at(ctx, seq)
+	v, err := vs.atLeast(ctx, seq)
 	if err == nil {
 		vs.release(v)
 	}
