@@ -5,14 +5,13 @@ import (
 	"testing"
 )
 
-// Nothing is divided that is not there: whatever the limits, the parts together stay below them,
-// and each has something.
+// The parts never exceed the limits together, whatever these are, and each part has something.
 func TestTheSumIsBelowTheLimit(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 10_000 {
 		m := Machine{Descriptors: 128 + rng.Int64N(1<<rng.IntN(22)), Memory: Least + rng.Int64N(1<<(20+rng.IntN(16)))}
 		b := Of(m)
-		// A connection may have a file that it alone uses.
+		// A connection may have a file open that no other connection uses.
 		if sum := 2*b.Connections + int64(b.Files+b.Tables); sum > m.Descriptors {
 			t.Fatalf("%d descriptors: %+v", m.Descriptors, b)
 		}
@@ -35,7 +34,7 @@ func TestTheSumIsBelowTheLimit(t *testing.T) {
 	}
 }
 
-// A large machine changes nothing, and a small one gets what docs/limits.md says.
+// A large machine changes nothing. A small one gets what docs/limits.md says.
 func TestTheBudgetOfKnownMachines(t *testing.T) {
 	full := Budget{
 		Connections: 1 << 16, Requests: 16384, Refused: 256, Files: 256, Tables: 256,

@@ -39,7 +39,8 @@ set this constant.`, is, from)
 	}
 }
 
-// Pebble writes what is read here: each of its formats, with records that end anywhere in a block.
+// The package reads what Pebble writes: each of its formats, with records that end anywhere in a
+// block.
 func TestPebbleWritesWhatIsRead(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))
 	var records [][]byte
@@ -107,7 +108,7 @@ type logFormat struct {
 
 var logFormats = []logFormat{{"MANIFEST", 1, 0, 7}, {"recyclable", 5, 7, 11}, {"synced", 9, 7, 19}}
 
-// add appends a record to a log of which so much had been synced.
+// add appends a record to a log, the first synced bytes of which had been synced.
 func (f logFormat) add(log []byte, payload []byte, synced int) []byte {
 	for first := true; ; first = false {
 		left := blockSize - len(log)%blockSize
@@ -148,8 +149,8 @@ type tornLog struct {
 	whole  []int // where the records of the synced part begin
 }
 
-// grown makes a log of about size bytes, each record of which was synced, and a tail that was not:
-// of a MANIFEST one record, of the others some.
+// grown makes a log of about size bytes, each record of which was synced, and an unsynced tail: one
+// record of a MANIFEST, several of another log.
 func (f logFormat) grown(rng *rand.Rand, size int) (l tornLog) {
 	payload := func(most int) []byte {
 		b := make([]byte, 1+rng.IntN(most))
@@ -173,8 +174,8 @@ func (f logFormat) grown(rng *rand.Rand, size int) (l tornLog) {
 	return l
 }
 
-// lose gives the log after a power loss that kept these of the tail's blocks; in place of the
-// others is what was there before.
+// lose gives the log after a power loss that kept these blocks of the tail. In place of the others
+// it has what was on the disk before.
 func (l tornLog) lose(block, end int, before []byte, keep func(i int) bool) []byte {
 	out := append(bytes.Clone(l.bytes[:l.synced]), before[l.synced:end]...)
 	for i := l.synced / block; i*block < end; i++ {
@@ -185,8 +186,8 @@ func (l tornLog) lose(block, end int, before []byte, keep func(i int) bool) []by
 	return out
 }
 
-// Whatever a power loss keeps of the blocks of a log's unsynced tail is a torn end: for us, and for
-// Pebble.
+// I24: A power loss may keep any of the blocks of a log's unsynced tail. The package and Pebble
+// take the rest for a torn end.
 func TestATornLogIsNotCorrupt(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for _, f := range logFormats {
@@ -196,8 +197,7 @@ func TestATornLogIsNotCorrupt(t *testing.T) {
 			if l.synced/blockSize != (len(l.bytes)-1)/blockSize {
 				crossed++
 			}
-			// What was there before: nothing yet, an older log whose file is used again, or
-			// anything.
+			// On the disk was nothing yet, an older log whose file is used again, or anything.
 			old := logFormat{f.name, f.kind, max(f.log, 1) - 1, f.head}.grown(rng, len(l.bytes)).bytes
 			garbage := make([]byte, len(l.bytes))
 			for i := range garbage {
@@ -222,7 +222,7 @@ func TestATornLogIsNotCorrupt(t *testing.T) {
 						t.Fatalf("%s, round %d: %d of %d bytes were synced, blocks of %d, %b were kept: corrupt at %d", f.name, round, l.synced, len(l.bytes), block, mask, at)
 					}
 					if try%16 != 0 {
-						continue // Pebble looks for turned bits in what is torn, and that takes long
+						continue // Pebble searches a torn part for flipped bits, and that takes long
 					}
 					if got, err := pebbleReads(left, f.log); err != nil || got < len(l.whole) {
 						t.Fatalf("%s, round %d: Pebble reads %d of %d records: %v", f.name, round, got, len(l.whole), err)
@@ -255,18 +255,18 @@ func pebbleReads(log []byte, number uint32) (n int, err error) {
 	}
 }
 
-// † A byte that is turned over where the log had been synced, and in more than its last record, is
-// no torn end.
+// † I24: A flipped byte in the synced part of a log is no torn end, unless it is in the last
+// record.
 func TestCorruptionBeforeTheEndOfALogIsFound(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for _, f := range logFormats {
 		if f.name == "recyclable" {
-			continue // it says nothing of syncs; older Pebbles wrote it
+			continue // this format says nothing of syncs; older versions of Pebble wrote it
 		}
 		for range 40 {
 			l := f.grown(rng, 2*blockSize+rng.IntN(blockSize))
 			for range 40 {
-				// With some of the tail, all of it, or none.
+				// The log has some of the tail, all of it, or none.
 				end := []int{l.synced, len(l.bytes), l.synced + rng.IntN(len(l.bytes)-l.synced)}[rng.IntN(3)]
 				at := rng.IntN(l.whole[len(l.whole)-2])
 				bad := bytes.Clone(l.bytes[:end])
@@ -281,8 +281,8 @@ func TestCorruptionBeforeTheEndOfALogIsFound(t *testing.T) {
 	}
 }
 
-// padding reports whether a byte is in the zeros at the end of a block, where no chunk fits: none
-// is missed there.
+// padding reports whether a byte is in the zeros at the end of a block, where no chunk fits. No
+// corruption can be found there.
 func (l tornLog) padding(at int) bool {
 	i, _ := slices.BinarySearch(l.whole, at+1)
 	next := l.synced

@@ -10,7 +10,7 @@ import (
 	"sluice/catalog"
 )
 
-// A server that has written a lot still finds what it reads often in memory.
+// A server that has written a lot still finds the blocks that it reads often in memory.
 func TestTablesInMemoryLeaveTheCacheItsSize(t *testing.T) {
 	db, err := Open("meta", Options{Hook: noHook, FS: vfs.NewMem()})
 	if err != nil {
@@ -29,7 +29,7 @@ func TestTablesInMemoryLeaveTheCacheItsSize(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	read := func(id string) { // past whatever is kept of rows above Pebble
+	read := func(id string) { // past the cache of rows above Pebble
 		key := catalogKey(catalog.PrincipalTable, catalog.Name(id).AppendKey(nil))
 		if row, err := get(db.peb, key); err != nil || row == nil {
 			t.Fatalf("%d bytes: %v", len(row), err)
@@ -40,7 +40,7 @@ func TestTablesInMemoryLeaveTheCacheItsSize(t *testing.T) {
 	for i := range 4 * maxMemTables * memTableSize / 7000 {
 		put(fmt.Sprintf("%07d", i))
 	}
-	read(first) // and with that it is in the cache
+	read(first) // now its block is in the cache
 	before := db.peb.Metrics().BlockCache
 	for range often {
 		read(first)

@@ -19,13 +19,13 @@ import (
 	"sluice/session"
 )
 
-// Whatever is committed and read in whatever order: every view gives, out of the cache or not, what
-// its snapshot has; and so does an Update of what it has written itself.
+// Every view gives what its snapshot has, from the cache or not, in any order of commits and reads.
+// An Update also gives its own writes.
 func TestTheCacheGivesWhatTheViewHas(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		db := opened(t, vfs.NewMem(), Options{})
 		var held []*view
-		defer func() { // also where rapid gives a run up
+		defer func() { // also if rapid abandons a run
 			for _, v := range held {
 				db.views.release(v)
 			}
@@ -89,8 +89,8 @@ func TestTheCacheGivesWhatTheViewHas(t *testing.T) {
 	})
 }
 
-// The same of sessions, and of a txn that changes one twice: what is loaded is what the rows say,
-// to the last field.
+// The same holds for sessions, and for a txn that changes one twice: a loaded session is what the
+// rows say, to the last field.
 func TestTheCacheGivesTheSessionsOfTheView(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		db := opened(t, vfs.NewMem(), Options{Process: true})
@@ -169,7 +169,7 @@ func TestTheCacheGivesTheSessionsOfTheView(t *testing.T) {
 				refusal := errors.New("refused")
 				refused := rapid.Bool().Draw(rt, "refused")
 				err = db.Catalog().Update(ctx, func(tx catalog.Tx) error {
-					for range 2 { // the second finds it ended
+					for range 2 { // the second call finds the session ended
 						if err := tx.EndSession(id, s.Gen, session.Finished); err != nil {
 							return err
 						}
@@ -197,7 +197,7 @@ func TestTheCacheGivesTheSessionsOfTheView(t *testing.T) {
 	})
 }
 
-// † A row is shown when the commit that wrote it is durable, also where a later Update has it in
+// † I20: A row is shown when the commit that wrote it is durable, even if a later Update has it in
 // the cache already.
 func TestTheCacheShowsNothingBeforeItIsDurable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -257,7 +257,7 @@ func TestTheCacheShowsNothingBeforeItIsDurable(t *testing.T) {
 	})
 }
 
-// What a closure does to a row that it was given, nobody else sees.
+// Nobody else sees the changes that a closure makes to a row that it was given.
 func TestNobodyChangesWhatTheCacheHas(t *testing.T) {
 	db := open(t, vfs.NewMem(), Options{})
 	capsule := catalog.Capsule{ID: "c", Owners: []string{"o"}, Controllers: []string{"k"}}
@@ -273,7 +273,8 @@ func TestNobodyChangesWhatTheCacheHas(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The first reads from the database, the second from what the first has left, and so on.
+	// The first View reads from the database, and each later one reads what the earlier ones have
+	// cached.
 	for range 3 {
 		err := db.Catalog().View(t.Context(), func(r catalog.Reader) error {
 			c, err1 := catalog.Capsules.Get(r, "c")
@@ -314,8 +315,8 @@ func TestALargeRowIsNotKept(t *testing.T) {
 	}
 }
 
-// Readers and writers at once: nobody reads less than what was acknowledged before, and no two
-// Updates have the same row before them.
+// Readers and writers run at once. Nobody reads less than what was acknowledged before, and no two
+// Updates read the same row as the newest.
 func TestTheCacheAmongReadersAndWriters(t *testing.T) {
 	db := open(t, vfs.NewMem(), Options{})
 	const writers, readers, each = 4, 4, 100

@@ -11,10 +11,10 @@ import (
 	"sluice/session"
 )
 
-// rows implements catalog.Store.
+// catalogStore implements catalog.Store.
 type catalogStore struct{ db *DB }
 
-// enter begins a call, which leaves by db.calls.leave.
+// enter begins a call. The caller ends it with db.calls.leave.
 func (db *DB) enter(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -50,9 +50,9 @@ func (c catalogStore) Update(ctx context.Context, f func(catalog.Tx) error) erro
 	return t.commit()
 }
 
-// Get implements catalog.Reader. Who holds the catalog's lock sees what the newest commit has, in
-// the cache too, and in the batch what it wrote itself; looking there as well costs more, so only
-// where there may be something.
+// Get implements catalog.Reader. A txn with the catalog's lock reads what the newest commit has,
+// from the cache too, and its own writes from the batch. A look into the batch costs more, so it is
+// left out for tables that the txn has not written.
 func (t *txn) Get(table catalog.TableID, key []byte) (any, error) {
 	if t.tables&(1<<table) != 0 {
 		write := t.ownWrite(table, key)
@@ -66,7 +66,7 @@ func (t *txn) Get(table catalog.TableID, key []byte) (any, error) {
 	return reader{t.db.peb, t.db, t.db.cache, t.seq}.Get(table, key)
 }
 
-// Scan implements catalog.Reader. What is written while it runs may or may not be seen.
+// Scan implements catalog.Reader. Rows that are written while it runs may or may not be visited.
 func (t *txn) Scan(table catalog.TableID, lo, hi []byte, desc bool) iter.Seq2[any, error] {
 	return reader{Reader: t.rows, db: t.db}.Scan(table, lo, hi, desc)
 }
@@ -85,8 +85,8 @@ func (t *txn) Delete(table catalog.TableID, key []byte) error {
 	return t.batch.Delete(t.prepareWrite(table, key, nil), nil)
 }
 
-// touch gives the key under which a row is stored that is about to be written; the cache then has
-// what replaces it.
+// prepareWrite gives the database key of a row that is about to be written, and notes row as what
+// the cache gets for it.
 func (t *txn) prepareWrite(table catalog.TableID, key []byte, row any) []byte {
 	stored := catalogKey(table, key)
 	t.tables |= 1 << table
@@ -96,7 +96,7 @@ func (t *txn) prepareWrite(table catalog.TableID, key []byte, row any) []byte {
 	return stored
 }
 
-// EndSession implements catalog.Tx. Keeping the ended session counts from its seal.
+// EndSession implements catalog.Tx. An ended session is kept for a time that counts from its seal.
 func (t *txn) EndSession(id session.SessionID, gen uint64, to session.State) error {
 	if !to.Ended() || to >= session.Gone {
 		return fmt.Errorf("%w: %s is not the end of a session", session.ErrInvalid, to)
@@ -179,7 +179,7 @@ func (r reader) Scan(table catalog.TableID, lo, hi []byte, desc bool) iter.Seq2[
 	}
 }
 
-// Key is the key under which a row of the catalog is stored.
+// Key is the database key of a row of the catalog.
 func Key(table catalog.TableID, key []byte) []byte { return catalogKey(table, key) }
 
 func catalogKey(table catalog.TableID, key []byte) []byte {

@@ -17,8 +17,8 @@ import (
 	"sluice/session"
 )
 
-// A row that was damaged, or written by a newer program, is said so with its place; nothing panics,
-// and nothing is guessed.
+// A row that is damaged, or was written by a newer program, gives an error that names the row.
+// Nothing panics, and nothing is guessed.
 func TestARowThatCannotBeReadIsNamed(t *testing.T) {
 	db := open(t, vfs.NewMem(), Options{})
 	create(t, db, 1, "i")
@@ -36,7 +36,7 @@ func TestARowThatCannotBeReadIsNamed(t *testing.T) {
 			t.Fatal(err)
 		}
 		db.cache = newCache()
-		// Any commit shows it.
+		// After any commit a view shows the row.
 		if err := putRow(db, "other", 1); err != nil {
 			t.Fatal(err)
 		}
@@ -82,7 +82,7 @@ func TestARowThatCannotBeReadIsNamed(t *testing.T) {
 			_, err = db.Sessions().Load(t.Context(), 1)
 			found, _, err2 := db.Sessions().List(t.Context(), session.Query{Limit: 10})
 			_, err3 := record(db, session.Session{ID: 1, Gen: 1}, 0)
-			if c.damaged { // a list leaves it out, and tells of it
+			if c.damaged { // a list leaves it out, and reports it
 				if err2 != nil || len(found) != 1 || found[0].ID != 2 {
 					t.Errorf("listed %v, %v", found, err2)
 				}
@@ -145,8 +145,8 @@ func TestSessionsRoundTrip(t *testing.T) {
 	})
 }
 
-// A row that can be read means the same when it was written again: so nothing was guessed, and
-// nothing lost.
+// A row that can be read means the same after it was written again. So nothing was guessed, and
+// nothing was lost.
 func FuzzCatalogRow(f *testing.F) {
 	for table := range codecs {
 		row := reflect.Zero(rowType(f, table)).Interface()
@@ -172,7 +172,7 @@ func FuzzCatalogRow(f *testing.F) {
 	})
 }
 
-// rowType asks a codec for the type of its rows, by what it refuses.
+// rowType finds the type of a codec's rows, by the types that it refuses.
 func rowType(t testing.TB, table catalog.TableID) reflect.Type {
 	for _, row := range []any{
 		catalog.Capsule{},
@@ -255,7 +255,7 @@ func FuzzTotalsRow(f *testing.F) {
 	})
 }
 
-// Whatever a client sends as a cursor: it is the one that was given out, or refused.
+// A cursor from a client is one that was given out, or it is refused.
 func FuzzCursor(f *testing.F) {
 	f.Add(cursor{kind: keyBegan, state: session.Open, position: position{1, 2}}.String(), int64(0), uint8(0))
 	f.Add(cursor{kind: keySeen, position: position{1, 2}}.String(), int64(5), uint8(0))

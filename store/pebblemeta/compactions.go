@@ -6,9 +6,9 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// pacer is Pebble's scheduler of compactions: one at a time; none before the database is open, as
-// an Open that fails would pull the ground from under it; and none for a while after one has met
-// rot, which Pebble would try again at once.
+// compactionScheduler is Pebble's scheduler of compactions. It runs one at a time. It runs none
+// before the database is open, since an Open that fails would close what the compaction uses. After
+// a compaction has met corruption it pauses, since Pebble would try again at once.
 type compactionScheduler struct {
 	db  *DB
 	peb pebble.DBForCompaction
@@ -25,7 +25,7 @@ type compactionScheduler struct {
 // Register implements pebble.CompactionScheduler.
 func (s *compactionScheduler) Register(_ int, db pebble.DBForCompaction) { s.peb = db }
 
-// begin lets compactions begin: the database is open.
+// enable lets compactions begin. The database is open now.
 func (s *compactionScheduler) enable() {
 	s.mu.Lock()
 	s.enabled = true
@@ -39,7 +39,7 @@ func (s *compactionScheduler) Unregister() {
 	s.closed = true
 	s.mu.Unlock()
 	s.pauses.Wait()
-	s.grantMu.Lock() // whoever grants has ended
+	s.grantMu.Lock() // wait for a grant under way
 	defer s.grantMu.Unlock()
 }
 
@@ -67,7 +67,8 @@ func (s *compactionScheduler) finish() {
 	s.running = false
 }
 
-// UpdateGetAllowedWithoutPermission implements pebble.CompactionScheduler: it is always one.
+// UpdateGetAllowedWithoutPermission implements pebble.CompactionScheduler. The number is always
+// one.
 func (s *compactionScheduler) UpdateGetAllowedWithoutPermission() {}
 
 // Started implements pebble.CompactionGrantHandle.
@@ -100,7 +101,7 @@ func (s *compactionScheduler) Done() {
 	}()
 }
 
-// grant begins the compaction that Pebble waits to do, if it may.
+// grant starts the compaction that Pebble waits for, if it may run.
 func (s *compactionScheduler) grant() {
 	s.grantMu.Lock()
 	defer s.grantMu.Unlock()

@@ -16,19 +16,19 @@ import (
 	"sluice/catalog"
 )
 
-// damage remembers what could not be read since the start. That fails the reads which need it, and
-// nothing else.
+// corruption remembers what could not be read since the start. Only reads that need one of these
+// rows fail.
 type corruption struct {
 	log *slog.Logger
 
 	mu            sync.Mutex
-	reads         int64 // that failed
+	reads         int64 // reads that failed
 	found         []string
 	tables        map[string]corruptTable // by path
-	compactionErr error                   // the last compaction's, which is not to be tried again at once
+	compactionErr error                   // of the last compaction, if it has met corruption
 }
 
-// rotten is a table with a rotten block.
+// corruptTable is a table with a corrupt block.
 type corruptTable struct {
 	lo, hi   []byte // its first and its last key
 	examined bool
@@ -36,10 +36,10 @@ type corruptTable struct {
 }
 
 const (
-	// mostDamages bounds what is remembered for people.
+	// maxReports bounds how many messages are kept for people.
 	maxReports = 100
-	// rotPause is how long what Pebble does in the background rests after it has met rot. Pebble
-	// itself tries again at once.
+	// corruptionPause is how long Pebble's background work pauses after it has met corruption.
+	// Pebble itself tries again at once.
 	corruptionPause = time.Minute
 )
 
@@ -47,7 +47,7 @@ func newCorruption(log *slog.Logger) *corruption {
 	return &corruption{log: log, tables: map[string]corruptTable{}}
 }
 
-// damaged marks Pebble's error for a rotten block.
+// markCorrupt wraps Pebble's error for a corrupt block in catalog.ErrDamaged.
 func markCorrupt(err error) error {
 	if pebble.IsCorruptionError(err) && !errors.Is(err, catalog.ErrDamaged) {
 		err = fmt.Errorf("%w: %w", catalog.ErrDamaged, err)
@@ -55,8 +55,8 @@ func markCorrupt(err error) error {
 	return err
 }
 
-// unreadable is damaged for a row that can't be decoded, which it notes: a rotten block notes
-// Pebble.
+// reportUnreadable reports a row that can't be decoded, and returns err. Pebble itself reports a
+// corrupt block, by onCorruption.
 func (db *DB) reportUnreadable(err error) error {
 	if errors.Is(err, catalog.ErrDamaged) && !pebble.IsCorruptionError(err) {
 		db.corruption.report(err.Error())
@@ -64,7 +64,7 @@ func (db *DB) reportUnreadable(err error) error {
 	return err
 }
 
-// note counts a read that failed, and logs what it met when that is new.
+// report counts a read that failed, and logs the reason if it is new.
 func (c *corruption) report(what string) {
 	c.mu.Lock()
 	c.reads++
@@ -78,15 +78,16 @@ func (c *corruption) report(what string) {
 	}
 }
 
-// Damaged says how many reads have failed since the start since what they needed is damaged, and
-// what that is, as far as it is remembered.
+// Damaged says how many reads have failed since the start because the rows or blocks that they
+// needed were damaged, and which these are. At most 100 are remembered.
 func (db *DB) Damaged() (reads int64, what []string) {
 	db.corruption.mu.Lock()
 	defer db.corruption.mu.Unlock()
 	return db.corruption.reads, slices.Clone(db.corruption.found)
 }
 
-// rot is called by Pebble, by whoever reads, for a table with a block that is not what was written.
+// onCorruption is called by Pebble, in the goroutine that reads, for a table with a block that is
+// not what was written.
 func (c *corruption) onCorruption(i pebble.DataCorruptionInfo) {
 	c.mu.Lock()
 	if _, known := c.tables[i.Path]; !known {
@@ -97,7 +98,7 @@ func (c *corruption) onCorruption(i pebble.DataCorruptionInfo) {
 	c.report(fmt.Sprintf("%s: %s", i.Path, text))
 }
 
-// holes gives the holes of all tables that are known to be rotten.
+// holes gives the holes of all tables that are known to be corrupt.
 func (c *corruption) holes(disk vfs.FS) (all []hole) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -108,7 +109,7 @@ func (c *corruption) holes(disk vfs.FS) (all []hole) {
 				delete(c.tables, path)
 				continue
 			}
-			if f.examined = err == nil; err != nil { // looked at again when it is next needed
+			if f.examined = err == nil; err != nil { // it is examined again with the next need
 				f.holes = wholeTable(path, f.lo, f.hi, err)
 			}
 			c.tables[path] = f
@@ -118,7 +119,7 @@ func (c *corruption) holes(disk vfs.FS) (all []hole) {
 	return mergeHoles(all)
 }
 
-// compacted notes whether a compaction has met rot.
+// onCompactionEnd notes whether a compaction has met corruption.
 func (c *corruption) onCompactionEnd(i pebble.CompactionInfo) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -128,33 +129,33 @@ func (c *corruption) onCompactionEnd(i pebble.CompactionInfo) {
 	}
 }
 
-// stuck reports whether the last compaction has met rot.
+// blocksCompaction reports whether the last compaction has met corruption.
 func (c *corruption) blocksCompaction() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.compactionErr != nil
 }
 
-// background is told of what Pebble could not do by itself. A disk that can't be written ends the
-// process; what is rotten does not.
+// onBackgroundError gets the errors of Pebble's background work. A disk that can't be written ends
+// the process. Corruption does not.
 func (db *DB) onBackgroundError(err error) {
 	switch {
 	case errors.Is(err, pebble.ErrClosed), errors.Is(err, errCompactionSpace):
 	case !pebble.IsCorruptionError(err):
-		// Pebble tries again at once, and for ever, what it could not flush or compact, until
-		// commits wait for it.
+		// Pebble would try a failed flush or compaction again at once, and for ever, until commits
+		// wait for it.
 		db.fatal(fmt.Errorf("compacting the metadata: %w", err))
 	default:
 		db.corruption.mu.Lock()
 		compaction := errors.Is(err, db.corruption.compactionErr)
 		db.corruption.mu.Unlock()
-		if !compaction { // a table's figures: Pebble holds no lock, and reads them again without a pause
+		if !compaction { // of reading a table's statistics: Pebble has no lock, and tries again at once
 			db.pauseAfterCorruption()
 		}
 	}
 }
 
-// rest waits for rotPause, or for the end.
+// pauseAfterCorruption waits for corruptionPause, or until the database closes.
 func (db *DB) pauseAfterCorruption() {
 	t := time.NewTimer(corruptionPause)
 	defer t.Stop()

@@ -19,34 +19,33 @@ import (
 	"sluice/catalog"
 )
 
-// Damaged is a database some of whose tables are rotten, cut or gone. It is opened for reading
-// only, and nothing in its folder changes. It is used by one goroutine.
+// Damaged is a database some of whose tables are corrupt, truncated or missing. It is opened for
+// reading only, and nothing in its folder changes. It is used by one goroutine.
 //
-// Pebble merges the tables. In place of each that is not whole it is given one with the rows that
-// can be read, so that every key has its newest readable row. That may not be the newest that there
-// was: a row is sure unless a hole of a newer table has its key.
+// Pebble merges the tables. In place of each table that is not whole it gets one with the readable
+// rows. So every key has its newest readable row. That need not be the newest row that there was: a
+// row is sure unless a hole of a newer table covers its key.
 type Damaged struct {
 	peb        *pebble.DB
 	lock       *pebble.Lock
 	holes      []tableHole
-	newestRead map[string]bool // keys in holes whose newest row, or deletion, was read
+	newestRead map[string]bool // keys in holes whose newest row, or deletion, could be read
 }
 
-// tableHole is a hole, and how new what was in it is.
+// tableHole is a hole with the age of the rows that were in it.
 type tableHole struct {
 	hole
 	level  int
 	newest pebble.SeqNum // of the table
 }
 
-// newer reports whether the hole may have a newer row than one of this level and number.
+// newer reports whether the hole may have had a newer row than one of this level and number.
 func (h *tableHole) newer(level int, seq pebble.SeqNum) bool {
 	return h.level < level || h.level == 0 && level == 0 && seq <= h.newest
 }
 
-// OpenDamaged opens the database in the folder dir, whether or not its tables are whole, and reads
-// every block of them. Of the options FS, Log, Die and Tables count. What is damaged in the logs,
-// and not in the tables, is refused as Open refuses it.
+// OpenDamaged opens the database in the folder dir, even if tables are not whole, and reads every
+// block of them. It uses the options FS, Log, Die and Tables. It refuses damaged logs as Open does.
 func OpenDamaged(dir string, opts Options) (w *Damaged, err error) {
 	if opts.FS == nil {
 		opts.FS = vfs.Default
@@ -100,7 +99,7 @@ func OpenDamaged(dir string, opts Options) (w *Damaged, err error) {
 	return w, err
 }
 
-// open opens Pebble for reading; lenient: though tables are missing, or are others.
+// open opens Pebble for reading. lenient allows tables that are missing or have another size.
 func (d *Damaged) open(dir string, opts Options, lenient bool) (*pebble.DB, error) {
 	db := &DB{die: opts.Die, corruption: newCorruption(opts.Log), reserve: &reserve{closed: make(chan struct{})}, readOnly: true}
 	o := db.pebbleOptions(opts, d.lock)
@@ -108,7 +107,7 @@ func (d *Damaged) open(dir string, opts Options, lenient bool) (*pebble.DB, erro
 	return pebble.Open(dir, o)
 }
 
-// tableOf is what the MANIFEST says of a table.
+// tableInfo is what the MANIFEST says of a table.
 type tableInfo struct {
 	file   uint64
 	level  int
@@ -120,7 +119,7 @@ type tableInfo struct {
 // ErrTables: tables are missing, or not as long as they were.
 var ErrTables = errors.New("tables of the metadata are missing or cut: if they can't be had back, sluice check --repair brings out all that is left, and sluice backup --salvage backs that up")
 
-// broken finds in Pebble's refusal that tables are missing or cut.
+// tablesRefused recognizes Pebble's refusal of tables that are missing or truncated.
 var tablesRefused = regexp.MustCompile(`\(type sstable\) unknown|object size mismatch`)
 
 // explain adds to Pebble's refusal what can be done about it.
@@ -131,11 +130,11 @@ func explain(err error) error {
 	return err
 }
 
-// gone finds in Pebble's refusal the numbers of the tables that are not there.
+// tableMissing finds the numbers of missing tables in Pebble's refusal.
 var tableMissing = regexp.MustCompile(`file (\d+) \(type sstable\) unknown`)
 
-// tables lists the tables by the MANIFEST. Pebble lists none where one is not there: it is shown an
-// empty file.
+// tables lists the tables that the MANIFEST names. Pebble lists nothing if one of them is missing.
+// So it is shown an empty file in its place.
 func (d *Damaged) tables(dir string, opts Options) (out []tableInfo, err error) {
 	shown := overlay{opts.FS, vfs.NewMem(), dir}
 	if err := shown.mem.MkdirAll(dir, 0o700); err != nil {
@@ -169,7 +168,7 @@ func (d *Damaged) tables(dir string, opts Options) (out []tableInfo, err error) 
 	return out, errors.Join(err, peb.Close())
 }
 
-// lookAt is examine for a table that may be gone or cut.
+// holesInTable is holesInFile for a table that may be missing or truncated.
 func holesInTable(disk vfs.FS, path string, t tableInfo) ([]hole, error) {
 	whole := func(what string) ([]hole, error) {
 		return []hole{{lo: t.lo, hi: append(slices.Clone(t.hi), 0), what: what}}, nil
@@ -186,7 +185,7 @@ func holesInTable(disk vfs.FS, path string, t tableInfo) ([]hole, error) {
 	return holesInFile(disk, path, t.lo, t.hi)
 }
 
-// overlay is a file system in which some files of a folder are others, in memory.
+// overlay is a file system in which files in memory replace some files of a folder.
 type overlay struct {
 	vfs.FS
 	mem *vfs.MemFS
@@ -221,7 +220,8 @@ func (o overlay) List(dir string) ([]string, error) {
 	return slices.Compact(names), err
 }
 
-// replace puts a table in place of one: with its rows, but for those in the holes.
+// putTable puts a table in memory in the place of one on the disk. It has the same rows, except
+// those in the holes.
 func (o overlay) putTable(opts Options, path string, t tableInfo, holes []hole) error {
 	f, err := o.mem.Create(path, vfs.WriteCategoryUnspecified)
 	if err != nil {
@@ -239,7 +239,7 @@ func (o overlay) putTable(opts Options, path string, t tableInfo, holes []hole) 
 	return nil
 }
 
-// copyTable copies the rows and the range deletions of a table that can be read around its holes.
+// copyTable copies the rows and the range deletions of a table, except the rows in its holes.
 func copyTable(disk vfs.FS, path string, w sstable.RawWriter, last []byte, holes []hole) (err error) {
 	f, err := disk.Open(path)
 	if err != nil {
@@ -259,7 +259,7 @@ func copyTable(disk vfs.FS, path string, w sstable.RawWriter, last []byte, holes
 		return err
 	}
 	err = copyRows(it, w, last, holes)
-	_ = it.Close() // it has read all, or says the error of a hole again
+	_ = it.Close() // the rows are copied, or the error is that of a hole
 	if err != nil {
 		return err
 	}
@@ -277,8 +277,8 @@ func copyTable(disk vfs.FS, path string, w sstable.RawWriter, last []byte, holes
 	return err
 }
 
-// copyRows copies the rows of a table between its holes. The step that enters a rotten block fails,
-// and has given all rows before it.
+// copyRows copies the rows of a table between its holes. The step that enters a corrupt block
+// fails, but all rows before that block have been given by then.
 func copyRows(it sstable.Iterator, w sstable.RawWriter, last []byte, holes []hole) error {
 	kv := it.First()
 	for i := 0; ; i++ {
@@ -309,8 +309,8 @@ func (d *Damaged) Holes() (out []string) {
 	return out
 }
 
-// Lost reports whether the newest row of this key in the catalog may have been lost, be it a
-// deletion. It is known after a Walk.
+// Lost reports whether the newest state of this key in the catalog, which may be a deletion, may
+// have been lost. It is known after a Walk.
 func (d *Damaged) Lost(table catalog.TableID, key []byte) bool {
 	return d.mayBeLost(catalogKey(table, key))
 }
@@ -325,9 +325,9 @@ func (h *hole) has(key []byte) bool {
 	return bytes.Compare(h.lo, key) <= 0 && bytes.Compare(key, h.hi) < 0
 }
 
-// Walk visits the newest readable row of each key, in the order of the keys. sure: it is the newest
-// that there was. Another one may have been replaced or deleted since. Neither key nor row may be
-// kept.
+// Walk visits the newest readable row of each key, in the order of the keys. sure means that it is
+// the newest row that there was. A row that is not sure may have been replaced or deleted since.
+// visit must keep neither key nor row.
 func (d *Damaged) Walk(ctx context.Context, visit func(key, row []byte, sure bool) error) error {
 	d.newestRead = map[string]bool{}
 	err := d.peb.ScanInternal(ctx, block.CategoryUnknown, nil, nil, func(key *pebble.InternalKey, value pebble.LazyValue, at pebble.IteratorLevel) error {
@@ -352,7 +352,7 @@ func (d *Damaged) Walk(ctx context.Context, visit func(key, row []byte, sure boo
 	return nil
 }
 
-// Sure visits the rows that are sure, as Frozen's Walk does, after it has called lost for each
+// Sure visits the rows that are sure, as Frozen's Walk does, after it has called onHole for each
 // hole.
 func (d *Damaged) Sure(ctx context.Context, visit func(key, row []byte) error, onHole func(from, to []byte, why error) error) error {
 	for _, h := range d.holes {
@@ -368,7 +368,7 @@ func (d *Damaged) Sure(ctx context.Context, visit func(key, row []byte) error, o
 	})
 }
 
-// Close lets the folder go. A repeat does nothing.
+// Close closes the database and unlocks the folder. A repeat does nothing.
 func (d *Damaged) Close() (err error) {
 	if d.peb != nil {
 		err = d.peb.Close()

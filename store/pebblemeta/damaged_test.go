@@ -19,7 +19,7 @@ import (
 	"sluice/session"
 )
 
-// wreckOf opens what is left, and gives its rows.
+// openDamaged opens a database with damaged tables, and gives its readable rows.
 func openDamaged(t *testing.T, disk vfs.FS) (w *Damaged, sure, doubtful map[string]string) {
 	t.Helper()
 	w, err := OpenDamaged("data/meta", Options{FS: disk})
@@ -46,9 +46,9 @@ func openDamaged(t *testing.T, disk vfs.FS) (w *Damaged, sure, doubtful map[stri
 	return w, sure, doubtful
 }
 
-// Whatever happens to one table, a block of it, its end, or all of it: each row that is given as
-// sure is what it was, each that was and is not given is told of as lost, and what lies over and
-// beside the hole is all there.
+// One table is damaged: a block of it, its end, or all of it. Each row that is given as sure is
+// what it was. Each row that is not given is reported as lost. All rows in newer tables, and beside
+// the hole, are there.
 func TestADamagedDatabaseGivesWhatIsSure(t *testing.T) {
 	furnished, want := damageable(t)
 	undamaged, sure, doubtful := openDamaged(t, furnished)
@@ -84,7 +84,7 @@ func TestADamagedDatabaseGivesWhatIsSure(t *testing.T) {
 					t.Errorf("%s, %s: row %.20q is lost in silence", path, what, key)
 				}
 			}
-			// It was deleted in the newest table.
+			// The newest table has the deletion of this row.
 			deleted := []byte("007" + strings.Repeat("x", 200))
 			if i == 0 && w.Lost(catalog.PlaceTable, deleted) {
 				t.Errorf("%s, %s: the deletion of a row was not read", path, what)
@@ -119,8 +119,8 @@ func replaceFile(t *testing.T, disk vfs.FS, path string, b []byte) {
 	}
 }
 
-// What was salvaged survives a power loss once it was synced, is what was left, and can be opened
-// and changed. What leads to sessions is made anew, and so are the totals.
+// A salvaged database survives a power loss after SyncAll, has the rows that were left, and can be
+// opened and changed. The indexes of sessions and the totals are made anew.
 func TestWhatIsSalvagedIsADatabase(t *testing.T) {
 	furnished, want := damageable(t)
 	for _, path := range tables(t, furnished) {
@@ -177,9 +177,9 @@ func TestWhatIsSalvagedIsADatabase(t *testing.T) {
 	}
 }
 
-// The records of some pieces of an upload are lost: what is left says that those bytes are missing,
-// and that what was hashed before does not count. An upload whose newest record is lost is left
-// out, and told of.
+// Some entries of an upload are lost. The salvaged session says that these bytes are missing, and
+// that what was hashed before does not count. An upload whose newest record is lost is left out,
+// and reported.
 func TestPiecesWhoseRecordsAreLost(t *testing.T) {
 	disk := vfs.NewMem()
 	db := opened(t, disk, Options{})
@@ -289,8 +289,8 @@ func (u *unopened) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
 	return u.FS.Open(name, opts...)
 }
 
-// A table that can't be read just now, as there is no descriptor or no right, is no hole: nothing
-// is made of what would be left without it.
+// A table that can't be read just now, for lack of a descriptor or a right, is no hole: no new
+// database is made without it.
 func TestATableThatCannotBeReadNow(t *testing.T) {
 	furnished, _ := damageable(t)
 	paths := tables(t, furnished)
@@ -302,7 +302,7 @@ func TestATableThatCannotBeReadNow(t *testing.T) {
 		if holes, err := holesInFile(disk, paths[0], []byte("a"), []byte("b")); !errors.Is(err, no) {
 			t.Errorf("%v, %v", holes, err)
 		}
-		// A running server leaves all of it out, and looks again.
+		// A running server leaves all rows of the table out, and examines it again later.
 		d := newCorruption(slog.New(slog.DiscardHandler))
 		d.tables[paths[0]] = corruptTable{lo: []byte("a"), hi: []byte("b")}
 		if holes := d.holes(disk); len(holes) != 1 || string(holes[0].lo) != "a" {
@@ -312,7 +312,7 @@ func TestATableThatCannotBeReadNow(t *testing.T) {
 			t.Errorf("%v", d.holes(disk))
 		}
 	}
-	// What the disk can't read is gone.
+	// A table that the disk can't read is a hole.
 	disk := &unopened{furnished, paths[0], syscall.EIO}
 	if holes, err := holesInFile(disk, paths[0], []byte("a"), []byte("b")); err != nil || len(holes) != 1 {
 		t.Errorf("%v, %v", holes, err)

@@ -19,12 +19,12 @@ import (
 	"sluice/session"
 )
 
-// slowDisk is a disk that can hold up the syncs of the log, and that crashes.
+// slowDisk is a disk that can delay the syncs of the log, and that crashes.
 type slowDisk struct {
 	vfs.FS
 	mem   *vfs.MemFS
 	mu    sync.Mutex
-	gate  chan struct{} // syncs wait for it; nil: they do not
+	gate  chan struct{} // syncs wait until it is closed; nil: they do not wait
 	syncs int
 }
 
@@ -34,7 +34,7 @@ func newSlowDisk() *slowDisk {
 	return d
 }
 
-// hold sees every operation before it is done.
+// hold is called with every operation before it is done.
 func (d *slowDisk) hold(op errorfs.Op) error {
 	sync := op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSyncTo
 	if !sync || !strings.HasSuffix(op.Path, ".log") {
@@ -50,7 +50,7 @@ func (d *slowDisk) hold(op errorfs.Op) error {
 	return nil
 }
 
-// stop holds up what is synced from now on, until resume.
+// stop delays all syncs from now on, until resume.
 func (d *slowDisk) stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -67,7 +67,7 @@ func (d *slowDisk) resume() {
 	d.gate = nil
 }
 
-// Lock lets a second database open the files of a first that has died in this process.
+// Lock lets a second database open the files of a first one that has died in this process.
 func (d *slowDisk) Lock(string) (io.Closer, error) { return io.NopCloser(nil), nil }
 
 func create(t testing.TB, db *DB, id session.SessionID, idem string) session.Session {
@@ -94,7 +94,7 @@ func putRow(db *DB, name string, n int64) error {
 	})
 }
 
-// shown is everything that readers get to see.
+// shown is everything that readers can see.
 type shown struct {
 	Sessions []session.Session
 	Due      []session.Session

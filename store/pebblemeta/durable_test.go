@@ -16,8 +16,8 @@ import (
 	"sluice/session"
 )
 
-// † While a commit is not synced, nobody is shown any of it; and who repeats it, or is refused
-// because of it, is not answered.
+// † I20: While a commit is not synced, nobody sees any of it. A call that repeats it, or is refused
+// because of it, gets no answer.
 func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 	type world struct {
 		db               *DB
@@ -25,7 +25,7 @@ func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		commit func(w world) error
-		// tell are calls whose answer would tell of it.
+		// readers are calls whose answers depend on the commit.
 		readers map[string]func(w world) error
 	}{
 		"create": {
@@ -167,7 +167,7 @@ func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 					t.Error(err)
 				}
 
-				// What the crash left is what was shown, but for the seal.
+				// After the crash the database has what was shown, except for the seal.
 				left := opened(t, crashed, Options{})
 				defer left.Close()
 				for i := range before.Sessions {
@@ -189,7 +189,7 @@ func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 	}
 }
 
-// † Whatever was acknowledged is there after a crash at any moment.
+// † I21: Everything that was acknowledged is there after a crash at any moment.
 func TestAnAcknowledgedCommitSurvivesAnyCrash(t *testing.T) {
 	disk := vfs.NewCrashableMem()
 	db := open(t, disk, Options{})
@@ -256,7 +256,7 @@ func TestAnAcknowledgedCommitSurvivesAnyCrash(t *testing.T) {
 	}
 }
 
-// What a new start shows after the mere death of the process survives a power cut that follows,
+// What a new start shows after the death of the process survives a power loss that follows,
 // although the dead process had not synced it.
 func TestWhatANewStartShowsIsDurable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -282,6 +282,6 @@ func TestWhatANewStartShowsIsDurable(t *testing.T) {
 		}
 		disk.resume()
 		wg.Wait()
-		_ = dead.Close() // its files were taken over
+		_ = dead.Close() // another database has its files now
 	})
 }

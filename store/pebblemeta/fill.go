@@ -16,8 +16,8 @@ import (
 	"sluice/catalog"
 )
 
-// Filling makes a database of the rows of another one. It is used by one goroutine. Until Close has
-// returned nil the folder is not to be used.
+// Filling makes a database of the rows of another one. It is used by one goroutine. The folder must
+// not be used until Close has returned nil.
 type Filling struct {
 	dir         string
 	fs          vfs.FS
@@ -28,13 +28,13 @@ type Filling struct {
 	size        int
 	last        []byte
 	rows        int64
-	afterIngest func(*pebble.DB) error // what is to be done with the rows beside; nil: nothing
+	afterIngest func(*pebble.DB) error // a further step once the rows are there; nil: none
 }
 
 // tableSize is how many bytes of rows go into one table.
 const tableSize = 32 << 20
 
-// Fill begins a database in the folder dir, which must be empty or not there.
+// Fill begins a database in the folder dir, which must be empty or missing.
 func Fill(dir string, opts Options) (*Filling, error) {
 	if opts.FS == nil {
 		opts.FS = vfs.Default
@@ -85,7 +85,7 @@ func (f *Filling) Add(key, row []byte) error {
 	return nil
 }
 
-// end finishes and syncs the table under way.
+// finishTable finishes and syncs the table under way.
 func (f *Filling) finishTable() error {
 	if f.table == nil {
 		return nil
@@ -98,8 +98,8 @@ func (f *Filling) finishTable() error {
 	return nil
 }
 
-// Close makes the database of what was added, brings it to the disk, and reads the number of rows
-// back.
+// Close makes the database of what was added, syncs it, and checks the number of rows by reading
+// them back.
 func (f *Filling) Close(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, f.unlock()) }()
 	if err := f.finishTable(); err != nil {
@@ -122,7 +122,7 @@ func (f *Filling) Close(ctx context.Context) (err error) {
 		return fmt.Errorf("making the metadata: %w", err)
 	}
 	for _, path := range f.tables {
-		_ = f.fs.Remove(path) // linked elsewhere by now; one that stays is in nobody's way
+		_ = f.fs.Remove(path) // linked into the database by now; a file that stays does no harm
 	}
 	return syncDir(f.fs, f.dir)
 }
@@ -145,7 +145,7 @@ func (f *Filling) count(peb *pebble.DB) error {
 	return nil
 }
 
-// Abandon gives up what was begun. It may follow Close.
+// Abandon stops, and leaves a folder that must not be used. It may follow Close.
 func (f *Filling) Abandon() {
 	_ = f.finishTable()
 	_ = f.unlock()

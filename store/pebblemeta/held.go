@@ -10,10 +10,10 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// Held is the operating system's file system with one folder held open by its owner: a path that
-// begins with the folder's name goes by another way, which leads into that folder wherever it has
-// been moved to. All other paths are refused with fs.ErrPermission, but that the folders above may
-// be looked at and synced.
+// Held is the operating system's file system with one folder that its owner holds open. A path that
+// begins with the folder's name goes by way instead, which leads into that folder even if it has
+// been moved. All other paths are refused with fs.ErrPermission, except that the folders above may
+// be opened, synced and examined by Stat.
 func Held(name, way string) vfs.FS { return heldFS{vfs.Default, name, way} }
 
 type heldFS struct {
@@ -21,7 +21,7 @@ type heldFS struct {
 	name, way string
 }
 
-// path gives the way, or an error.
+// path gives the path by h.way, or an error.
 func (h heldFS) path(op, path string) (string, error) {
 	rest, below := strings.CutPrefix(path, h.name)
 	if !below || rest != "" && rest[0] != '/' {
@@ -39,7 +39,7 @@ func (h heldFS) file(op, path string, open func(path string) (vfs.File, error)) 
 	return f, h.nameFolder(err)
 }
 
-// told gives an error with the folder's name in it, and not with the way.
+// nameFolder puts the folder's name in place of h.way into an error.
 func (h heldFS) nameFolder(err error) error {
 	var in *fs.PathError
 	if !errors.As(err, &in) {
@@ -89,7 +89,7 @@ func (h heldFS) OpenDir(name string) (vfs.File, error) {
 	return h.file("open", name, h.FS.OpenDir)
 }
 
-// above reports whether the folder is somewhere in this one.
+// above reports whether the folder is somewhere in dir.
 func (h heldFS) above(dir string) bool {
 	rest, ok := strings.CutPrefix(h.name, dir)
 	return ok && strings.HasPrefix(rest, "/") || dir == "/"

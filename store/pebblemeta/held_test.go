@@ -13,8 +13,8 @@ import (
 	"sluice/internal/durable"
 )
 
-// A database in a folder that is held open goes on in that folder, whatever it does to files,
-// though another has the folder's name by now.
+// A database in a folder that is held open keeps working in that folder, with every operation on
+// files, although another folder has its name by now.
 func TestAHeldFolderIsTheOneThatWasOpened(t *testing.T) {
 	base := t.TempDir()
 	dir, moved := filepath.Join(base, "meta"), filepath.Join(base, "moved")
@@ -78,8 +78,8 @@ func TestAHeldFolderIsTheOneThatWasOpened(t *testing.T) {
 	check(db.Close())
 }
 
-// A folder that has held a database gets no new one. What its owner has put into a new one is no
-// hindrance.
+// I26: A folder that has held a database gets no new one. The files of the folder's owner do not
+// prevent a new database.
 func TestADatabaseThatIsGoneIsNotMadeAnew(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := Open(dir, Options{Hook: noHook, Existing: true}); err == nil {

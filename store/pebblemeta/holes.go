@@ -20,13 +20,13 @@ import (
 	"sluice/catalog"
 )
 
-// hole is a range of keys, lo ≤ key < hi, whose rows can't be known, as a block of a table that may
-// have some of them is rotten. What other tables have of the range is no row either: the block may
-// have newer ones.
+// hole is a range of keys, lo ≤ key < hi, whose rows can't be known: a block of a table that may
+// have some of them is corrupt. Rows that other tables have of the range do not count either, since
+// the block may have newer ones.
 type hole struct {
 	lo, hi []byte
-	// at is the last key before lo that the block before the rotten one may have; nil: there is
-	// none.
+	// prevEnd is the last key before lo that the block before the corrupt one may have; nil: there
+	// is none.
 	prevEnd []byte
 	what    string
 }
@@ -40,12 +40,12 @@ func (e *holeError) Error() string {
 
 func (e *holeError) Unwrap() error { return catalog.ErrHole }
 
-// each visits the rows with lo ≤ key < hi (nil: from the first, to the last) in order, or
-// backwards, until visit returns false. Where a block is rotten it calls lost, and goes on behind
-// it unless that returns false. Neither key nor row may be kept.
+// each visits the rows with lo ≤ key < hi (nil: no bound) in order, or backwards with desc, until
+// visit returns false. If a block is corrupt it calls onHole, and goes on behind the hole unless
+// onHole returns false. visit must keep neither key nor row.
 func (db *DB) each(r pebble.Reader, lo, hi []byte, desc bool, visit func(key, row []byte) bool, onHole func(error) bool) error {
 	w := &walk{db: db, r: r, visit: visit, onHole: onHole, desc: desc}
-	known := -1 // first without holes: few have any
+	known := -1 // the first run assumes no holes, since few databases have any
 	var holes []hole
 	for {
 		err := w.run(holes, lo, hi)
@@ -66,7 +66,7 @@ func (db *DB) each(r pebble.Reader, lo, hi []byte, desc bool, visit func(key, ro
 	}
 }
 
-// walk is one run of each.
+// walk is one call of each.
 type walk struct {
 	db     *DB
 	r      pebble.Reader
@@ -74,10 +74,10 @@ type walk struct {
 	onHole func(error) bool
 	desc   bool
 	last   []byte // visited
-	done   bool   // visit or lost wants no more
+	done   bool   // visit or onHole has returned false
 }
 
-// run visits what lies between the holes.
+// run visits the rows between the holes.
 func (w *walk) run(holes []hole, lo, hi []byte) error {
 	holes = slices.DeleteFunc(slices.Clone(holes), func(h hole) bool {
 		return bytes.Compare(h.hi, lo) <= 0 || hi != nil && bytes.Compare(h.lo, hi) >= 0
@@ -110,13 +110,13 @@ func (w *walk) run(holes []hole, lo, hi []byte) error {
 	return w.between(lo, nil, hi, nil)
 }
 
-// before gives a key that no row has between it and k: k is a key with a zero appended, or an
-// exclusive end.
+// justBefore gives a key such that no row is between it and k. k must be a key with a zero
+// appended, or an exclusive end.
 func justBefore(k []byte) []byte { return bytes.TrimSuffix(slices.Clone(k), []byte{0}) }
 
-// part visits the rows from lo up to hi, next to the hole, if there is one. As an iterator loads a
-// block with the step that leaves the one before, it ends early at a hole; what other tables have
-// up to there is read from the other side.
+// between visits the rows from lo up to hi. next is the hole that follows, if there is one. An
+// iterator loads a block with the step that leaves the one before. So it ends too early at a hole.
+// The rows that other tables have up to the hole are read from its other side.
 func (w *walk) between(lo, prevEnd, hi []byte, next *hole) error {
 	if hi != nil && bytes.Compare(lo, hi) >= 0 || w.done {
 		return nil
@@ -147,7 +147,7 @@ func (w *walk) between(lo, prevEnd, hi []byte, next *hole) error {
 		}
 	}
 	if hi == nil || bytes.Compare(lo, hi) < 0 {
-		if _, err := w.iterate(lo, hi, !w.desc, collect); err != nil { // lost too
+		if _, err := w.iterate(lo, hi, !w.desc, collect); err != nil { // these rows can't be read either
 			next.what += fmt.Sprintf("; and from %s up to %s: %v", describe(lo), describe(hi), err)
 			next.lo = minKey(next.lo, lo)
 		}
@@ -158,7 +158,7 @@ func (w *walk) between(lo, prevEnd, hi []byte, next *hole) error {
 	return nil
 }
 
-// single visits one row, if it is there and can be read.
+// visitOne visits one row, if it is there and can be read.
 func (w *walk) visitOne(key []byte) {
 	if row, err := get(w.r, key); err == nil && row != nil {
 		w.visitRow(key, row)
@@ -171,7 +171,7 @@ func (w *walk) visitRow(key, row []byte) bool {
 	return !w.done
 }
 
-// iterate visits what the reader's own iterator finds; last is the key that was visited last.
+// iterate visits the rows that Pebble's own iterator finds. last is the key that was visited last.
 func (w *walk) iterate(lo, hi []byte, desc bool, visit func(key, row []byte) bool) (last []byte, err error) {
 	it, err := w.r.NewIter(&pebble.IterOptions{LowerBound: lo, UpperBound: hi})
 	if err != nil {
@@ -195,8 +195,8 @@ func (w *walk) iterate(lo, hi []byte, desc bool, visit func(key, row []byte) boo
 	return last, it.Close()
 }
 
-// passing reports whether an error of reading says nothing of what is read: another try may
-// succeed.
+// transient reports whether an error of reading says nothing about the bytes that are read: another
+// try may succeed.
 func transient(err error) bool {
 	for _, no := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EACCES, syscall.EPERM, syscall.EINTR, syscall.EAGAIN} {
 		if errors.Is(err, no) {
@@ -206,8 +206,8 @@ func transient(err error) bool {
 	return false
 }
 
-// examine finds the holes that a table makes, whose keys are from lo to hi (both may be in it). An
-// error is fs.ErrNotExist, or a passing one, and then it is not known which they are.
+// holesInFile finds the holes that a table makes. Its keys are from lo to hi, both included. An
+// error is fs.ErrNotExist or a transient one. Then the holes are not known.
 func holesInFile(disk vfs.FS, path string, lo, hi []byte) ([]hole, error) {
 	whole := func(err error) ([]hole, error) {
 		if transient(err) {
@@ -266,12 +266,12 @@ func holesInFile(disk vfs.FS, path string, lo, hi []byte) ([]hole, error) {
 	return out, nil
 }
 
-// wholly makes a hole of all of a table.
+// wholeTable gives one hole for all keys of a table.
 func wholeTable(path string, lo, hi []byte, err error) []hole {
 	return []hole{{lo: lo, hi: append(slices.Clone(hi), 0), what: fmt.Sprintf("table %s is damaged: %v", path, err)}}
 }
 
-// tableOptions are what a table can be read with by itself.
+// tableOptions are the options for reading a table by itself.
 func tableOptions() sstable.ReaderOptions {
 	o := &pebble.Options{FormatMajorVersion: pebbleFormat}
 	o.EnsureDefaults()
@@ -289,8 +289,8 @@ func checkBlock(ctx context.Context, r *sstable.Reader, f objstorage.Readable, h
 	return block.ValidateChecksum(r.BlockReader().ChecksumType(), b, h)
 }
 
-// separators gives, for each data block, a key that no row in it is behind, and no row of a later
-// one before.
+// separators gives a key for each data block: no row of the block is behind it, and no row of a
+// later block before it.
 func separators(ctx context.Context, r *sstable.Reader, index []block.Handle) (ends [][]byte, err error) {
 	for _, h := range index {
 		b, err := r.BlockReader().Read(ctx, block.NoReadEnv, nil, h, blockkind.SSTableIndex, colblk.InitIndexBlockMetadata)
@@ -311,7 +311,7 @@ func separators(ctx context.Context, r *sstable.Reader, index []block.Handle) (e
 	return ends, nil
 }
 
-// joined sorts holes, and makes one of those that overlap.
+// mergeHoles sorts holes, and makes one of those that overlap or touch.
 func mergeHoles(holes []hole) (out []hole) {
 	slices.SortFunc(holes, func(a, b hole) int { return bytes.Compare(a.lo, b.lo) })
 	for _, h := range holes {

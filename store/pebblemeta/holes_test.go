@@ -20,7 +20,7 @@ import (
 )
 
 // damageable fills a database with rows in several levels and tables, some of them changed or
-// deleted later, and gives what it has when it is closed.
+// deleted later. It gives the rows that the database has at its close.
 func damageable(t *testing.T) (disk *vfs.MemFS, rows map[string]string) {
 	t.Helper()
 	disk = vfs.NewMem()
@@ -38,7 +38,7 @@ func damageable(t *testing.T) (disk *vfs.MemFS, rows map[string]string) {
 		for i := range 20 {
 			create(t, db, session.SessionID(1000*uint64(i+1)+uint64(round)), "")
 		}
-		// In the end there is one large table, and over it one with what was changed last.
+		// In the end there is one large table, and above it one with the last changes.
 		if round == 2 {
 			if err := db.peb.Compact(context.Background(), []byte{0}, []byte{0xff}, false); err != nil {
 				t.Fatal(err)
@@ -140,8 +140,8 @@ func copied(t *testing.T, disk vfs.FS) *vfs.MemFS {
 	return out
 }
 
-// Wherever bytes of tables are turned over: nobody dies; each row is read as it was, or it lies in
-// a hole that is told; from the front, from behind, and by its key.
+// I23: Bytes of tables are flipped anywhere. The process does not end. Each row is read as it was,
+// or it lies in a hole that is reported: in order, backwards, and by its key.
 func TestACorruptBlockTakesItsOwnRowsAlone(t *testing.T) {
 	furnished, want := damageable(t)
 	paths := tables(t, furnished)
@@ -195,7 +195,7 @@ func TestACorruptBlockTakesItsOwnRowsAlone(t *testing.T) {
 			}
 			now, err := get(db.peb, []byte(key))
 			if key == string(totalsKey) {
-				continue // counted anew where they can't be read
+				continue // the totals are counted anew if they can't be read
 			}
 			if err == nil && string(now) != row {
 				t.Errorf("row %x is %x", key, now)

@@ -11,7 +11,7 @@ import (
 	"sluice/session"
 )
 
-// Of a session that is gone no row is left but the totals.
+// No row is left of a session that is gone, except the totals.
 func TestNothingIsLeftBehind(t *testing.T) {
 	db := open(t, vfs.NewMem(), Options{})
 	for i, to := range []session.State{session.Finished, session.Aborted, session.Expired} {
@@ -41,7 +41,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	}
 }
 
-// Without a hook nothing would reserve what sessions may take: such a store is for reading alone.
+// Without a hook nothing would reserve quota for sessions. Such a store is for reading only.
 func TestAStoreNeedsAHook(t *testing.T) {
 	disk := vfs.NewMem()
 	if _, err := Open("data/meta", Options{FS: disk}); !errors.Is(err, metadata.ErrNoHook) {

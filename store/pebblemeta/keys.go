@@ -16,14 +16,14 @@ const (
 	keySeen     = 'T'
 	keyEnded    = 'X'
 	keyCatalog  = 'C'
-	keyPosition = 16 // bytes at the end of a key of N, O, T, X: what it is sorted by, and the id
+	keyPosition = 16 // bytes at the end of a key of N, O, T, X: the sort order, and the id
 )
 
 var totalsKey = []byte{'M'}
 
 func appendUint(b []byte, n uint64) []byte { return binary.BigEndian.AppendUint64(b, n) }
 
-// signed orders as the signed number does.
+// signed gives a number that sorts as the signed n does.
 func signed(n int64) uint64 { return uint64(n) ^ 1<<63 }
 
 func appendStr(b []byte, s string) []byte {
@@ -52,7 +52,7 @@ func ownerPrefix(owner string, st session.State) []byte {
 	return append(appendStr([]byte{keyOwner}, owner), byte(st))
 }
 
-// place is where a session stands in a list.
+// position is where a session stands in a list.
 type position struct {
 	order uint64
 	id    session.SessionID
@@ -72,7 +72,7 @@ func (p position) appendTo(prefix []byte) []byte {
 	return appendUint(appendUint(prefix, p.order), uint64(p.id))
 }
 
-// placeIn reads it from the end of a key.
+// parsePosition reads a position from the end of a key.
 func parsePosition(key []byte) (position, bool) {
 	i := len(key) - keyPosition
 	if i < 0 {
@@ -81,13 +81,13 @@ func parsePosition(key []byte) (position, bool) {
 	return position{binary.BigEndian.Uint64(key[i:]), session.SessionID(binary.BigEndian.Uint64(key[i+8:]))}, true
 }
 
-// newest sorts the youngest first.
+// byBegan gives the position in a list with the youngest session first.
 func byBegan(s *session.Session) position { return position{^signed(s.Began.UnixMilli()), s.ID} }
 
-// unseen sorts the longest unseen first.
+// bySeen gives the position in a list with the longest unseen session first.
 func bySeen(s *session.Session) position { return position{signed(s.Seen), s.ID} }
 
-// unseenPrefix is the index by Seen that a session of this state is in.
+// seenPrefix is the prefix of the index by Seen that has the sessions of this state.
 func seenPrefix(st session.State) []byte {
 	if st.Ended() {
 		return []byte{keyEnded}
@@ -95,7 +95,7 @@ func seenPrefix(st session.State) []byte {
 	return []byte{keySeen}
 }
 
-// behind gives the first key that does not begin with the prefix.
+// prefixEnd gives the first key behind all keys with this prefix.
 func prefixEnd(prefix []byte) []byte {
 	end := append([]byte(nil), prefix...)
 	for i := len(end) - 1; i >= 0; i-- {

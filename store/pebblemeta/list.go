@@ -15,14 +15,14 @@ import (
 	"sluice/session"
 )
 
-// look is a view with the seals that lie over it.
+// sealedView is a view with the seals of the same moment. A seal hides a part of a session's row.
 type sealedView struct {
 	view  *view
 	db    *DB
 	seals map[session.SessionID]seal
 }
 
-// look gives a consistent look at all sessions. The caller must release its view.
+// viewWithSeals gives a consistent state of all sessions. The caller must release its view.
 func (db *DB) viewWithSeals(ctx context.Context) (sealedView, error) {
 	seals, seq := db.seals.all()
 	v, err := db.views.atLeast(ctx, seq)
@@ -37,8 +37,8 @@ func (v sealedView) session(id session.SessionID) (session.Session, error) {
 	return s, v.db.reportUnreadable(err)
 }
 
-// skips reports whether a list leaves a session out since its record can't be read, or is gone
-// although an index leads to it. That keeps no other from being found.
+// skips reports whether a list leaves a session out: its record can't be read, or is missing
+// although an index leads to it. Other sessions are still found.
 func (v sealedView) skips(id session.SessionID, err error) bool {
 	if errors.Is(err, session.ErrNotFound) {
 		v.db.corruption.report(fmt.Sprintf("an index leads to session %s, which is not there", id))
@@ -69,8 +69,8 @@ func (st sessionStore) Entries(ctx context.Context, id session.SessionID, r sess
 		return nil, err
 	}
 	var out []session.Entry
-	// The last entry that begins before r may reach into it. Looking backwards is dear, so not
-	// where there can be none.
+	// The last entry that begins before r may reach into it. SeekLT is costly, so it is left out if
+	// there can be no such entry.
 	ok := r.Off > 0 && it.SeekLT(entryKey(id, r.Off))
 	if !ok {
 		ok = it.First()
@@ -110,7 +110,7 @@ func (st sessionStore) KeepTime(ctx context.Context, running int64) (int64, erro
 	return st.newestTime(ctx)
 }
 
-// newest gives the newest running time that was stored, once it is durable.
+// newestTime gives the newest running time that was stored, once it is durable.
 func (st sessionStore) newestTime(ctx context.Context) (int64, error) {
 	st.db.applyMu.Lock()
 	newest, seq := st.db.totals.Newest, st.db.applied
@@ -155,9 +155,10 @@ func (st sessionStore) Stats(ctx context.Context) (session.Stats, error) {
 	return out, err
 }
 
-// walk visits the sessions of this state that an index leads to, from after on (a zero one: from
-// the beginning), below end (nil: to the end of the index), until visit returns false. State 0 is
-// any that has ended. Those whose records can't be read are left out, and noted.
+// walk visits the sessions of state st that an index leads to, until visit returns false. It begins
+// behind after (the zero position: at the beginning), and ends before end (nil: at the end of the
+// index). State 0 stands for all ended states. Sessions whose records can't be read are left out,
+// and reported.
 func (v sealedView) walk(prefix []byte, after position, end []byte, st session.State, visit func(session.Session, position) bool) error {
 	lo := prefix
 	if after != (position{}) {
@@ -180,7 +181,7 @@ func (v sealedView) walk(prefix []byte, after position, end []byte, st session.S
 			}
 			return failed == nil
 		}
-		// A sealed one is found as an open one.
+		// The index has a sealed session among the open ones.
 		return s.State != st && (st != 0 || !s.State.Ended()) || visit(s, p)
 	}, func(error) bool { return true })
 	return errors.Join(failed, err)
@@ -228,8 +229,8 @@ type page struct {
 	next     string
 }
 
-// add takes the next session; it is false when the page is full, which is known only when there is
-// one more.
+// add takes the next session. It returns false if the page is full. It knows that only when one
+// more session comes.
 func (p *page) add(s session.Session, at cursor) bool {
 	if len(p.sessions) == p.query.Limit || p.size >= session.PageBytes {
 		p.next = p.last.String()
@@ -322,7 +323,7 @@ func (v sealedView) sealed(owner *string, after position, visit func(session.Ses
 	return nil
 }
 
-// cursor is a place in one of the lists.
+// cursor is a position in one of the lists.
 type cursor struct {
 	kind     byte          // the index
 	state    session.State // with keyNewest
@@ -331,14 +332,14 @@ type cursor struct {
 
 const cursorVersion = 1
 
-// String gives the opaque form: version, kind, state, place, CRC-32C, in base64url.
+// String gives the opaque form: version, kind, state, position and CRC-32C, in base64url.
 func (c cursor) String() string {
 	b := c.position.appendTo([]byte{cursorVersion, c.kind, byte(c.state)})
 	sum := crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli))
 	return base64.RawURLEncoding.EncodeToString(append(b, byte(sum>>24), byte(sum>>16), byte(sum>>8), byte(sum)))
 }
 
-// parseCursor reads q.After, which must come from a list of the same kind.
+// parseCursor reads q.After. The cursor must come from a list of the same kind.
 func parseCursor(q session.Query) (cursor, error) {
 	kind := byte(keyBegan)
 	if q.Due != 0 {

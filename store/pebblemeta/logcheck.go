@@ -17,29 +17,30 @@ import (
 	"sluice/internal/pebblelog"
 )
 
-// Pebble takes the first chunk of a log that is not whole for its torn end, and drops what follows,
-// unless a later block of 32 KiB says otherwise: one byte that has rotted takes up to 32 KiB of
-// commits with it, in silence, and of the MANIFEST everything behind it. So the logs are looked
-// through before Pebble opens them:
+// Pebble takes the first invalid chunk of a log for its torn end, and ignores what follows, unless
+// a later block of 32 KiB says otherwise. So one corrupt byte would take up to 32 KiB of commits
+// with it in silence, and in the MANIFEST everything behind it. Therefore the logs are checked
+// before Pebble opens them:
 //
-//   - Close writes the file CLEAN, with the checksum of each log; Open compares, and removes it;
-//   - after a stop that was not clean, no whole chunk may follow a broken one that had been synced
-//     before.
+//   - Close writes the file CLEAN, with the checksum of each log. Open compares these, and removes
+//     it.
+//   - After a stop that was not clean, no whole chunk may follow an invalid one that had been
+//     synced before that chunk was written.
 //
-// What then can't be told from a torn write is the last synced group of a log that nobody has
-// closed.
+// One case can't be told from a torn write: corruption of the last synced group of a log that
+// nobody has closed.
 
-// cleanFile holds, after a clean stop, a line for each log: its length, its CRC-32C and its name;
-// and at the end the CRC-32C of these lines.
+// cleanFile is written by a clean stop. It holds a line for each log (its length, CRC-32C and
+// name), and at the end the CRC-32C of these lines.
 const cleanFile = "CLEAN"
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// errRotten: a log is damaged. Nothing was touched.
+// errCorruptLog: a log is damaged. Nothing was changed.
 var errCorruptLog = errors.New("it is damaged where it was safe already; restore a backup, or ask for help before anything is removed")
 
-// checkLogs refuses a database whose logs have rotted. marked: it has a CLEAN, which must not
-// outlive the next change.
+// checkLogs refuses a database whose logs are corrupt. marked means that the folder has a CLEAN,
+// which must be removed before the next change.
 func checkLogs(disk vfs.FS, dir string) (marked bool, err error) {
 	clean, err := readAll(disk, disk.PathJoin(dir, cleanFile))
 	switch {
@@ -65,7 +66,7 @@ func unmarkClean(disk vfs.FS, dir string) error {
 	return errors.Join(disk.Remove(disk.PathJoin(dir, cleanFile)), syncDir(disk, dir))
 }
 
-// firstOf names the first log that was otherwise, or is gone, of those that were described.
+// firstChanged names the first log in was that is missing from is, or differs there.
 func firstChanged(was, is string) string {
 	for line := range strings.Lines(was) {
 		if !strings.Contains(is, line) {
@@ -75,7 +76,7 @@ func firstChanged(was, is string) string {
 	return ""
 }
 
-// summed adds the checksum, unsummed takes it away.
+// withChecksum adds the checksum, and splitChecksum takes it away.
 func withChecksum(lines string) []byte {
 	return fmt.Appendf([]byte(lines), "%08x\n", crc32.Checksum([]byte(lines), castagnoli))
 }
@@ -88,7 +89,7 @@ func splitChecksum(b []byte) (lines string, sound bool) {
 	return lines, bytes.Equal(withChecksum(lines), b)
 }
 
-// logFiles lists the logs: the current MANIFEST, and those of commits.
+// logFiles lists the logs of commits and the current MANIFEST.
 func logFiles(disk vfs.FS, dir string) (names []string, err error) {
 	desc, err := pebble.Peek(dir, disk)
 	if err != nil || !desc.Exists {
@@ -131,7 +132,7 @@ func markClean(disk vfs.FS, dir string) error {
 	if err != nil {
 		return err
 	}
-	// Without its whole content it counts for nothing, so it need not be renamed into place.
+	// A CLEAN without its whole content counts for nothing. So it need not be renamed into place.
 	_, err = f.Write(withChecksum(lines))
 	if err == nil {
 		err = f.Sync()
@@ -139,7 +140,7 @@ func markClean(disk vfs.FS, dir string) error {
 	return errors.Join(err, f.Close(), syncDir(disk, dir))
 }
 
-// checkTails looks for broken chunks that are no torn ends.
+// checkTails looks for invalid chunks that are no torn ends.
 func checkTails(disk vfs.FS, dir string) error {
 	names, err := logFiles(disk, dir)
 	if err != nil {

@@ -17,8 +17,8 @@ type ticks struct{ now time.Time }
 
 func (c *ticks) Now() time.Time { return c.now }
 
-// One row of each kind that can't be read: all other sessions are listed and end in time, what is
-// due is done, and a start succeeds and counts anew.
+// One row of each kind can't be read. All other sessions are listed and end in time, other due work
+// is done, and a start succeeds and counts the totals anew.
 func TestOneBadRowHarmsItselfAlone(t *testing.T) {
 	disk := vfs.NewMem()
 	db := opened(t, disk, Options{})

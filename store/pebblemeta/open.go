@@ -21,10 +21,10 @@ import (
 )
 
 const (
-	// format is the version of this package's rows and of the Pebble below them.
+	// format is the version of this package's rows and of the Pebble format below them.
 	format = 1
-	// pebbleFormat belongs to it: a newer Pebble must not move it by itself, or an older program
-	// could not say why it refuses.
+	// pebbleFormat belongs to format. A newer Pebble must not raise it by itself: an older program
+	// could not say why it refuses the folder then.
 	pebbleFormat = pebble.FormatValueSeparation
 
 	formatFile = "FORMAT"
@@ -33,9 +33,10 @@ const (
 	lockFile   = "LOCK"
 )
 
-// Open opens the database in the folder dir, and makes it where there is none. A folder of a newer
-// format, one that another process has open, and one whose FORMAT is lost are refused, and nothing
-// in them is touched. Without a hook, and not for reading alone, it is metadata.ErrNoHook.
+// Open opens the database in the folder dir, and makes one if there is none. It refuses a folder of
+// a newer format, one that another process has open, and one whose FORMAT is missing, and changes
+// nothing in them. Without a hook it fails with metadata.ErrNoHook, unless it opens for reading
+// only.
 func Open(dir string, opts Options) (*DB, error) {
 	if opts.Hook == nil && !opts.ReadOnly {
 		return nil, metadata.ErrNoHook
@@ -89,7 +90,7 @@ func Open(dir string, opts Options) (*DB, error) {
 		db.scheduler.enable()
 	}
 	// After the mere death of the process the log that is replayed need not have been synced to its
-	// end. Pebble writes what it replayed into tables, and syncs those, before Open returns: so all
+	// end. Before Open returns, Pebble writes what it replayed into tables and syncs these. So all
 	// of it is durable now.
 	db.views.open(db.peb.NewSnapshot())
 	db.seals.byID = map[session.SessionID]seal{}
@@ -106,26 +107,25 @@ func Open(dir string, opts Options) (*DB, error) {
 }
 
 const (
-	// memTable is the size of a table in memory, and memTables how many there are at most: one that
-	// is written, the others on their way to the disk or kept for the next.
+	// memTableSize is the size of a table in memory in bytes. maxMemTables is how many there are at
+	// most: one is written, and the others are on their way to the disk or kept for the next.
 	memTableSize, maxMemTables = 4 << 20, 3
-	// blockCache is what is kept of the tables on the disk.
+	// blockCacheSize is how many bytes of the tables on the disk are cached.
 	blockCacheSize = 8 << 20
 )
 
-// pebbleOptions keep the database small. Pebble takes the tables in memory out of its cache: one of
-// no more than these leaves no room for a single block, and then each read of a row reads the
-// disk's pages and unpacks them anew.
+// pebbleOptions keep the database small. Pebble counts the tables in memory as a part of its cache.
+// A cache that is no larger than these could hold no block, and then each read of a row would read
+// and unpack the disk's pages again.
 func (db *DB) pebbleOptions(opts Options, lock *pebble.Lock) *pebble.Options {
 	o := &pebble.Options{
-		// Pebble collects statistics of tables in a goroutine that an Open which fails late does
-		// not wait for, and that panics then. They only make room for new compactions of deleted
-		// rows earlier.
+		// Pebble collects statistics of tables in a goroutine. An Open that fails late does not
+		// wait for it, and then it panics. The statistics only start compactions of deleted rows
+		// earlier.
 		DisableTableStats: true,
 		FS:                failStop{logFS{opts.FS, db}, db}, Lock: lock, FormatMajorVersion: pebbleFormat,
 		CacheSize: blockCacheSize + maxMemTables*memTableSize, MemTableSize: memTableSize, MemTableStopWritesThreshold: maxMemTables,
-		// Where a table has rotted, those that lie over it can't be merged with it: commits go on
-		// nevertheless.
+		// The tables above a corrupt one can't be merged with it. Commits must go on nevertheless.
 		L0CompactionThreshold: 2, L0StopWritesThreshold: 500, LBaseMaxBytes: 16 << 20,
 		MaxOpenFiles: cmp.Or(opts.Tables, 256), ReadOnly: opts.ReadOnly,
 		Logger:        logger{opts.Log, db},
@@ -133,16 +133,17 @@ func (db *DB) pebbleOptions(opts Options, lock *pebble.Lock) *pebble.Options {
 	}
 	db.scheduler.db = db
 	o.Experimental.CompactionScheduler = &db.scheduler
-	// Most of what a commit looks up is not there: whether the content is known, the key taken.
-	// Above the lowest level, which Pebble asks no filter for, that costs no read.
+	// Most keys that a commit looks up are not there: it asks whether the content is known, or the
+	// idempotency key taken. A filter saves these reads above the lowest level. Pebble asks no
+	// filter for the lowest level.
 	o.Levels[0].FilterPolicy = bloom.FilterPolicy(10)
 	o.Levels[len(o.Levels)-1].FilterPolicy = pebble.NoFilterPolicy
 	o.EnsureDefaults()
 	return o
 }
 
-// failStop is Pebble's file system. Where a folder can't be synced Pebble panics, in a goroutine of
-// its own perhaps; the process shall end by Die.
+// failStop is Pebble's file system. If a folder can't be synced Pebble panics, perhaps in a
+// goroutine of its own. The process must end by Die instead.
 type failStop struct {
 	vfs.FS
 	db *DB
@@ -170,7 +171,7 @@ func (f failStopDir) Sync() error {
 	return nil
 }
 
-// logger passes Pebble's complaints on and drops its chatter.
+// logger passes Pebble's errors on, and discards its other messages.
 type logger struct {
 	log *slog.Logger
 	db  *DB
@@ -182,7 +183,7 @@ func (l logger) Errorf(f string, args ...any) {
 	l.log.Error("metadata store: " + fmt.Sprintf(f, args...))
 }
 
-// Fatalf must not return, says Pebble.
+// Fatalf must not return: Pebble requires that.
 func (l logger) Fatalf(f string, args ...any) {
 	l.db.fatal(fmt.Errorf("metadata store: "+f, args...))
 }
@@ -208,15 +209,15 @@ func prepare(disk vfs.FS, dir string, existing bool) (*pebble.Lock, error) {
 	return lock, nil
 }
 
-// hadDatabase reports whether the folder has held a database: where its rows or its log are, but
-// not Pebble's marker that leads to them, an empty one must not be made in their place.
+// holdsDatabase reports whether the folder has tables or logs. If it has, but Pebble's marker that
+// leads to them is missing, no empty database may be made in their place.
 func holdsDatabase(disk vfs.FS, dir string) (bool, error) {
 	names, err := disk.List(dir)
 	return slices.ContainsFunc(names, func(n string) bool { return strings.HasSuffix(n, ".log") || strings.HasSuffix(n, ".sst") }), err
 }
 
-// checkFormat refuses what this program can't read, and writes FORMAT into a folder that is empty
-// but for the lock.
+// checkFormat refuses a format that this program can't read. It writes FORMAT into a folder that is
+// empty except for the lock.
 func checkFormat(disk vfs.FS, dir string, existing bool) error {
 	f, err := disk.Open(disk.PathJoin(dir, formatFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -250,13 +251,13 @@ func checkFormat(disk vfs.FS, dir string, existing bool) error {
 	return nil
 }
 
-// formatRemedy says what can be done where FORMAT is lost.
+// formatRemedy says what can be done if FORMAT is missing.
 func formatRemedy() string {
 	return "Nothing was touched. Restore a backup; or, where no newer sluice has had the folder, put the file back, with this line: " + strings.TrimSpace(fmt.Sprintf(formatLine, format))
 }
 
-// besides reports whether a file is there in a folder that holds no metadata: ours from before
-// FORMAT, the file system's, or what its owner (package folder) has put there.
+// foreign reports whether a file may be in a folder that holds no metadata: one that this program
+// makes before FORMAT, one of the file system, or one of the folder's owner (package folder).
 func foreign(name string) bool {
 	return name == lockFile || name == formatTemp || name == "lost+found" || strings.HasPrefix(strings.TrimPrefix(name, "."), "FOLDER")
 }
@@ -286,13 +287,14 @@ func writeFormat(disk vfs.FS, dir string) (err error) {
 	return syncDir(disk, dir)
 }
 
-// makeDir makes the folder, and those above it, so that a crash does not take one of them away with
-// all that is in it: also where an earlier process made it, and died before its name was durable.
+// makeDir makes the folder and those above it, so that a crash takes none of them away with its
+// content. The folder may exist already: an earlier process may have died before its name was
+// durable.
 func makeDir(disk vfs.FS, dir string) error {
 	parent := disk.PathDir(dir)
 	_, err := disk.Stat(dir)
 	if err == nil {
-		// Above a folder that was given to us nothing can be read, perhaps.
+		// The folder above may not be readable for this user.
 		if err := syncDir(disk, parent); !errors.Is(err, fs.ErrPermission) {
 			return err
 		}

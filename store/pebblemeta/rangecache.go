@@ -8,11 +8,10 @@ import (
 	"sluice/session"
 )
 
-// readLately has the received ranges that were decoded last, where they are many. To decode 4,000
-// of them takes 50 µs, and a put needs them several times.
+// rangeCache has the received ranges that were decoded last, if there are many. To decode 4,000 of
+// them takes 50 µs, and a put needs them several times.
 //
-// They are found by the very bytes that they are decoded from. So there is nothing that could be
-// out of date.
+// They are found by the very bytes that they are decoded from. So nothing in it can be out of date.
 type rangeCache [4]atomic.Pointer[decodedRanges]
 
 // decodedRanges never changes.
@@ -21,10 +20,10 @@ type decodedRanges struct {
 	ranges []session.Range
 }
 
-// fewRanges is the length in bytes up to which ranges are decoded anew each time.
+// minCachedRanges is the length in bytes up to which ranges are decoded anew each time.
 const minCachedRanges = 1 << 10
 
-// of is readRanges for a session.
+// decoder is readRanges for a session, with this cache.
 func (c *rangeCache) decoder(id session.SessionID) func([]byte) ([]session.Range, error) {
 	slot := &c[uint64(id)%uint64(len(c))]
 	return func(b []byte) ([]session.Range, error) {

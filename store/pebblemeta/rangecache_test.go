@@ -7,8 +7,8 @@ import (
 	"sluice/session"
 )
 
-// Ranges that were decoded lately are what is stored now, whoever has changed what he was given,
-// and whoever else has the place.
+// Ranges from the cache are what is stored now, even if a caller has changed the slice that it was
+// given, or another session uses the same slot.
 func TestRangesThatAreCached(t *testing.T) {
 	many := func(first int64) (raw []byte, want []session.Range) {
 		for i := range int64(1000) {

@@ -12,8 +12,8 @@ import (
 	"sluice/catalog"
 )
 
-// BenchmarkRequest is what the requests of small files ask of the metadata, in memory: the cost
-// without the disk's.
+// BenchmarkRequest does what the requests of small files do with the metadata, in memory: the cost
+// without the disk.
 func BenchmarkRequest(b *testing.B) {
 	db, err := Open("db", Options{Hook: noHook, FS: vfs.NewMem()})
 	if err != nil {
@@ -103,7 +103,7 @@ func BenchmarkRequest(b *testing.B) {
 	})
 }
 
-// allow reads what access.Allow does.
+// allow reads the rows that access.Allow reads.
 func allow(r catalog.Reader, t catalog.Token) error {
 	if _, err := catalog.Tokens.Get(r, catalog.TokenKey(t.Hash)); err != nil {
 		return err

@@ -14,24 +14,24 @@ import (
 	"sluice/internal/durable"
 )
 
-// ErrDiskFull: the disk is full, or was and has hardly any room yet. What the reserve gave is left
-// to ends: finish, abort and delete.
+// ErrDiskFull: the disk is full, or was, and has hardly any free space yet. The space that the
+// reserve has released is left to calls that end something: finish, abort and delete.
 var ErrDiskFull = errors.New("the metadata's disk is full")
 
 const (
-	// reserveFile is the name of a part of the reserve, with its number.
+	// partName is the name of a part of the reserve, with its number.
 	partName = "RESERVE-%02d"
-	// mostParts is how many parts a reserve has, and leastPart the size of the smallest. Each part
-	// is a file, so that a disk that lacks inodes gets one too.
+	// maxParts is how many parts a reserve has, and minPart the size of the smallest part in bytes.
+	// Each part is a file, so that a disk that lacks inodes gets one too.
 	maxParts, minPart = 16, 64 << 10
-	// tidyPause is how long tidying up waits on a full disk before it fails, and is tried again by
-	// Pebble at once.
+	// compactionPause is how long a compaction waits on a full disk before it fails. Pebble tries
+	// it again at once.
 	compactionPause = time.Second
 )
 
-// reserve is room on the disk that is taken by files of zeros, until the disk is full: then one
-// after the other makes way for what must be written. What it gives up is not there until fill, and
-// then for nobody but who ends something.
+// reserve is disk space that files of zeros occupy until the disk is full. Then they are removed
+// one by one, for what must be written. Released space does not come back until refill. Until then
+// only calls that end something may use it.
 type reserve struct {
 	disk      vfs.FS
 	dir       string
@@ -39,14 +39,14 @@ type reserve struct {
 	partSize  int64 // bytes
 	partCount int   // parts
 
-	diskFull atomic.Bool // the disk was full since the last fill that succeeded
+	diskFull atomic.Bool // the disk was full since the last refill that succeeded
 	closed   chan struct{}
 
 	mu    sync.Mutex
 	parts []string // paths
 }
 
-// openReserve finds what an earlier start has left.
+// openReserve finds the parts of an earlier start.
 func openReserve(disk vfs.FS, dir string, bytes int64, log *slog.Logger) *reserve {
 	r := &reserve{disk: disk, dir: dir, log: log, closed: make(chan struct{})}
 	r.partSize = max((bytes+maxParts-1)/maxParts, minPart)
@@ -54,8 +54,8 @@ func openReserve(disk vfs.FS, dir string, bytes int64, log *slog.Logger) *reserv
 	for i := range maxParts {
 		path := r.path(i)
 		info, err := disk.Stat(path)
-		// Of another size it was not made to its end, or for another reserve; and a copy of a
-		// folder may have holes where there were zeros.
+		// A part of another size was not made to its end, or was made for another reserve. A copy
+		// of a folder may have sparse files instead of zeros.
 		if err == nil && (bytes == 0 || info.Size() == r.partSize && allocated(info) >= r.partSize) {
 			r.parts = append(r.parts, path)
 		}
@@ -65,7 +65,7 @@ func openReserve(disk vfs.FS, dir string, bytes int64, log *slog.Logger) *reserv
 
 func (r *reserve) path(i int) string { return r.disk.PathJoin(r.dir, fmt.Sprintf(partName, i)) }
 
-// allocated is how many bytes of the disk a file has taken, as far as that is known.
+// allocated is how many bytes of the disk a file occupies, as far as that is known.
 func allocated(info vfs.FileInfo) int64 {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		return int64(st.Blocks) * 512
@@ -73,7 +73,7 @@ func allocated(info vfs.FileInfo) int64 {
 	return info.Size()
 }
 
-// give makes room by one part. It is false where none is left.
+// releasePart frees the space of one part. It returns false if none is left.
 func (r *reserve) releasePart() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -90,15 +90,15 @@ func (r *reserve) releasePart() bool {
 	return false
 }
 
-// fill makes what is missing, where the disk has room for that and as much again four times.
-// Otherwise the error is ErrDiskFull, or says why it can't.
+// refill makes the missing parts. After a full disk it does so only if four more reserves would
+// still fit. Otherwise the error is ErrDiskFull, or says why a part can't be made.
 func (r *reserve) refill() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	missing := int64(max(r.partCount-len(r.parts), 0)) * r.partSize
 	use, err := r.disk.GetDiskUsage(r.dir)
 	switch {
-	case errors.Is(err, vfs.ErrUnsupported): // then it shows when it is tried
+	case errors.Is(err, vfs.ErrUnsupported): // then making the parts gives the error
 	case err != nil:
 		return fmt.Errorf("asking for the free space of %s: %w", r.dir, err)
 	case r.diskFull.Load() && int64(use.AvailBytes) < missing+4*int64(r.partCount)*r.partSize, int64(use.AvailBytes) < missing:
@@ -124,7 +124,7 @@ func (r *reserve) refill() error {
 	return nil
 }
 
-// make makes one part. It need not survive a crash: the next start looks.
+// makePart makes one part. It need not survive a crash, since the next start looks for parts.
 func (r *reserve) makePart(path string) error {
 	f, err := r.disk.Create(path, vfs.WriteCategoryUnspecified)
 	if err == nil {
@@ -142,8 +142,8 @@ func (r *reserve) makePart(path string) error {
 	return err
 }
 
-// zeros takes room by writing, and syncs, since some file systems find only then that there is
-// none.
+// writeZeros occupies space by writing. It syncs, since some file systems notice only then that
+// there is no space.
 func writeZeros(f vfs.File, n int64) error {
 	for b := make([]byte, minPart); n > 0; n -= int64(len(b)) {
 		if _, err := f.Write(b[:min(n, minPart)]); err != nil {
@@ -153,12 +153,12 @@ func writeZeros(f vfs.File, n int64) error {
 	return f.Sync()
 }
 
-// noRoom reports whether a disk, or a quota on it, is full.
+// noSpace reports whether a disk, or a quota on it, is full.
 func noSpace(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
-// CheckSpace gives ErrDiskFull while the disk is full, so that nothing new is begun: finish, abort
-// and delete then have what the reserve gives up. The first call that finds room for it makes the
-// reserve whole again. It costs nothing where nothing has happened.
+// CheckSpace returns ErrDiskFull while the disk is full, so that nothing new is begun. Finish,
+// abort and delete then have the space that the reserve releases. The first call that finds enough
+// free space refills the reserve. The call costs nothing if the disk was never full.
 func (db *DB) CheckSpace() error {
 	r := db.reserve
 	if !r.diskFull.Load() {
@@ -166,15 +166,15 @@ func (db *DB) CheckSpace() error {
 	}
 	err := r.refill()
 	if err != nil && !errors.Is(err, ErrDiskFull) {
-		// A disk that fails shows where it matters; for a reserve alone nobody is refused.
+		// Other calls report a failing disk. Nothing is refused for the reserve alone.
 		r.log.Warn("making the metadata's reserve", "err", err)
 		return nil
 	}
 	return err
 }
 
-// ShareReserve gives a part of the reserve to others on the same disk, where that is full: the
-// content's folder can't be opened or closed without a block.
+// ShareReserve releases a part of the reserve for others on the same disk, if that is full. The
+// content's folder can't be opened or closed without a free block.
 func (db *DB) ShareReserve() {
 	if use, err := db.reserve.disk.GetDiskUsage(db.dir); err == nil && use.AvailBytes < minPart {
 		db.reserve.releasePart()

@@ -19,11 +19,11 @@ import (
 	"sluice/internal/test/crashfs"
 )
 
-// testReserve is so much that it has all its parts.
+// testReserve is a size with which a reserve has all its parts.
 const testReserve = maxParts * minPart
 
-// living runs a test with databases that may die: then it fails at once, whatever still waits for
-// them.
+// living runs a test with databases that may call Die. Then the test fails at once, even if
+// something still waits for them.
 func living(t *testing.T, test func(t *testing.T, open func(*crashfs.Disk) *DB)) {
 	t.Helper()
 	died, ended := make(chan error, 1), make(chan struct{})
@@ -33,7 +33,7 @@ func living(t *testing.T, test func(t *testing.T, open func(*crashfs.Disk) *DB))
 			if dead.CompareAndSwap(false, true) {
 				died <- err
 			}
-			select {} // nothing goes on, as in a process that has ended
+			select {} // nothing more happens, as in a process that has ended
 		}})
 		if err != nil {
 			t.Error(err)
@@ -64,10 +64,10 @@ func closed(t *testing.T, db *DB) {
 	}
 }
 
-// used is how much a disk holds.
+// used is how many bytes a disk holds.
 func used(t *testing.T, disk *crashfs.Disk) int64 {
 	t.Helper()
-	const plenty = 1 << 39 // at its full size a disk does not count
+	const plenty = 1 << 39 // less than the default, with which a disk does not count
 	disk.SetRoom(plenty)
 	free, err := disk.Free("/")
 	if err != nil {
@@ -76,7 +76,7 @@ func used(t *testing.T, disk *crashfs.Disk) int64 {
 	return plenty - free
 }
 
-// fillUp leaves no byte.
+// fillUp leaves no byte free.
 func fillUp(t *testing.T, disk *crashfs.Disk) { disk.SetRoom(used(t, disk)) }
 
 func parts(t *testing.T, disk *crashfs.Disk) (n int) {
@@ -93,7 +93,7 @@ func parts(t *testing.T, disk *crashfs.Disk) (n int) {
 	return n
 }
 
-// commit writes a row of n bytes that can't be made smaller.
+// commit writes a row of n bytes that can't be compressed.
 func commit(db *DB, key string, n int) error {
 	value := make([]byte, n)
 	rng := rand.NewChaCha8([32]byte([]byte(fmt.Sprintf("%32s", key))))
@@ -103,8 +103,8 @@ func commit(db *DB, key string, n int) error {
 	})
 }
 
-// On a disk that others have filled to the last byte commits go on, Room says that nothing new is
-// to be taken, and the reserve is there again when the room is.
+// Commits go on if others have filled the disk to the last byte. CheckSpace says that nothing new
+// is to be begun. The reserve is there again once there is free space.
 func TestCommitsGoOnWhenTheDiskIsFull(t *testing.T) { living(t, commitsGoOnWhenTheDiskIsFull) }
 
 func commitsGoOnWhenTheDiskIsFull(t *testing.T, open func(*crashfs.Disk) *DB) {
@@ -128,7 +128,7 @@ func commitsGoOnWhenTheDiskIsFull(t *testing.T, open func(*crashfs.Disk) *DB) {
 	if err := db.CheckSpace(); !errors.Is(err, ErrDiskFull) {
 		t.Errorf("on a full disk: %v", err)
 	}
-	disk.SetRoom(used(t, disk) + testReserve) // room for the reserve, and for nothing beside
+	disk.SetRoom(used(t, disk) + testReserve) // space for the reserve, and for nothing else
 	if err := db.CheckSpace(); !errors.Is(err, ErrDiskFull) {
 		t.Errorf("on a disk with hardly any free space: %v", err)
 	}
@@ -148,7 +148,7 @@ func commitsGoOnWhenTheDiskIsFull(t *testing.T, open func(*crashfs.Disk) *DB) {
 	}
 }
 
-// committed reads such a row.
+// committed reads a row of commit.
 func committed(db *DB, key string) error {
 	return db.Catalog().View(context.Background(), func(r catalog.Reader) error {
 		_, err := catalog.Contents.Get(r, catalog.ContentKey{Capsule: key})
@@ -156,7 +156,7 @@ func committed(db *DB, key string) error {
 	})
 }
 
-// A server can be stopped and started on a full disk, and tells of it.
+// A server can be stopped and started on a full disk, and reports it.
 func TestAStartOnAFullDisk(t *testing.T) { living(t, aStartOnAFullDisk) }
 
 func aStartOnAFullDisk(t *testing.T, open func(*crashfs.Disk) *DB) {
@@ -180,8 +180,8 @@ func aStartOnAFullDisk(t *testing.T, open func(*crashfs.Disk) *DB) {
 	}
 }
 
-// Where also the reserve is used up, the process ends, as with any log that can't be written:
-// nothing that was acknowledged is lost.
+// If the reserve is used up too the process ends, as with any log that can't be written. Nothing
+// that was acknowledged is lost.
 func TestTheReserveHasAnEnd(t *testing.T) {
 	disk := crashfs.New()
 	died := make(chan error, 1)
@@ -198,7 +198,7 @@ func TestTheReserveHasAnEnd(t *testing.T) {
 		t.Fatalf("%d parts", got)
 	}
 	fillUp(t, disk)
-	const many = 2000 // fifty times what is there for them
+	const many = 2000 // fifty times as many as there is space for
 	kept := 0
 	ended := make(chan bool)
 	go func() {
@@ -226,7 +226,7 @@ func TestTheReserveHasAnEnd(t *testing.T) {
 	after := disk.Image().Kill()
 	used(t, after)
 	used(t, disk)
-	_ = db.Close() // what is left of it
+	_ = db.Close() // it may be half closed
 	living(t, func(t *testing.T, open func(*crashfs.Disk) *DB) {
 		back := open(after)
 		for i := range kept {
@@ -237,7 +237,7 @@ func TestTheReserveHasAnEnd(t *testing.T) {
 	})
 }
 
-// Tidying draws nothing from the reserve, ends no process when it finds no room, and is done when
+// Compactions use nothing of the reserve, end no process if they find no space, and are done once
 // there is some.
 func TestCompactionsWaitForSpace(t *testing.T) { living(t, compactionsWaitForSpace) }
 
@@ -259,7 +259,7 @@ func compactionsWaitForSpace(t *testing.T, open func(*crashfs.Disk) *DB) {
 		t.Fatal(err)
 	}
 	fillUp(t, disk)
-	table() // overlaps the other, and there is no room to make one of the two
+	table() // overlaps the other, and there is no space to merge the two
 	left := parts(t, disk)
 	compact := func() error {
 		ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
@@ -289,7 +289,8 @@ func compactionsWaitForSpace(t *testing.T, open func(*crashfs.Disk) *DB) {
 	}
 }
 
-// A part that is not whole is made anew: cut by a crash, or a hole in a copy of the folder.
+// A part that is not whole is made anew: one that a crash truncated, or a sparse one in a copy of
+// the folder.
 func TestAPartThatIsNotWholeIsMadeAnew(t *testing.T) {
 	dir := t.TempDir()
 	open := func() *DB {

@@ -9,18 +9,19 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// errTidy marks that tidying up found no room. It can wait, and does not draw on the reserve.
+// errCompactionSpace marks that a compaction found no space. It can wait, and does not use the
+// reserve.
 var errCompactionSpace = errors.New("no free space for compacting the metadata")
 
-// withReserve is a file system on which what finds no room takes the reserve's, part by part, and
-// is tried again. A sync is not: what it has lost is gone. Tidying (Pebble's compactions) gets
-// nothing of it.
+// reserveFS is a file system on which an operation that finds no space is tried again, each time
+// after a part of the reserve was released. A sync is not tried again, since what it failed to
+// write is gone. Pebble's compactions get nothing of the reserve.
 type reserveFS struct {
 	vfs.FS
 	reserve *reserve
 }
 
-// again runs do until it has room, or there is none left.
+// retryOnNoSpace runs do until it has space, or the reserve has no part left.
 func (rfs reserveFS) retryOnNoSpace(do func() error) error {
 	err := do()
 	for noSpace(err) && rfs.reserve.releasePart() {
@@ -45,8 +46,8 @@ func (rfs reserveFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, err
 	return rfs.file(func() (vfs.File, error) { return rfs.FS.Create(name, c) })
 }
 
-// tidy makes a file for what can wait. On a full disk it is slow to fail, since Pebble tries again
-// at once.
+// createForCompaction makes a file for a compaction, which can wait. On a full disk it fails
+// slowly, since Pebble tries again at once.
 func (rfs reserveFS) createForCompaction(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	if rfs.reserve.diskFull.Load() {
 		select {
@@ -64,7 +65,7 @@ func (rfs reserveFS) createForCompaction(name string, c vfs.DiskWriteCategory) (
 	return compactionFile{f, rfs}, nil
 }
 
-// tidied marks an error, and that the disk is full.
+// compactionErr marks an error of a full disk, and notes that the disk is full.
 func (rfs reserveFS) compactionErr(err error) error {
 	if noSpace(err) {
 		rfs.reserve.diskFull.Store(true)
@@ -93,7 +94,7 @@ func (rfs reserveFS) Rename(from, to string) error {
 	return rfs.retryOnNoSpace(func() error { return rfs.FS.Rename(from, to) })
 }
 
-// Remove implements vfs.FS: on some file systems that takes room too.
+// Remove implements vfs.FS. On some file systems that takes space too.
 func (rfs reserveFS) Remove(name string) error {
 	return rfs.retryOnNoSpace(func() error { return rfs.FS.Remove(name) })
 }
@@ -103,7 +104,7 @@ func (rfs reserveFS) MkdirAll(dir string, perm os.FileMode) error {
 	return rfs.retryOnNoSpace(func() error { return rfs.FS.MkdirAll(dir, perm) })
 }
 
-// roomFile is a file that is written with what the reserve has.
+// reserveFile is a file whose writes may use the reserve.
 type reserveFile struct {
 	vfs.File
 	fs reserveFS
@@ -129,7 +130,7 @@ func (f reserveFile) WriteAt(p []byte, off int64) (n int, err error) {
 	return n, err
 }
 
-// tidyFile is a file that can be written later.
+// compactionFile is a file of a compaction. It can be written later.
 type compactionFile struct {
 	vfs.File
 	fs reserveFS

@@ -7,8 +7,8 @@ import (
 )
 
 // codecs says how the rows of each table are stored. The numbers in the stored structs are the
-// format: they are never given another meaning. Times are Unix milliseconds in UTC, and absent
-// where they are zero. Empty lists are absent.
+// format: they are never given another meaning. Times are Unix milliseconds in UTC. A zero time and
+// an empty list are absent.
 var codecs = map[catalog.TableID]codec{
 	catalog.CapsuleTable:     codecOf("capsules", storeCapsule, loadCapsule),
 	catalog.RoleTable:        codecOf("roles", storeRole, loadRole),
@@ -129,7 +129,7 @@ func loadMemory(r memoryRow) catalog.Memory {
 	}
 }
 
-// idRow is what an index points to.
+// idRow is the value of an index row: the memory's id.
 type idRow struct {
 	ID [16]byte `cbor:"1,keyasint"`
 }

@@ -12,11 +12,11 @@ import (
 	"sluice/session"
 )
 
-// Salvage makes a database in the folder dir, which is empty or not there, of what is left: the
-// sure sessions and pieces, and the rows of the catalog that keep takes; sure says that a row is
-// the newest that there was. What leads to sessions, and the totals, is made anew. Each thing that
-// is known to be lost of sessions, and each row that can't be read, is told to lost. The database
-// is on the disk when Salvage has returned nil.
+// Salvage makes a database in the folder dir, which is empty or missing, of what is left: the sure
+// sessions and entries, and the rows of the catalog for which keep returns true. sure says that a
+// row is the newest that there was. The indexes of sessions and the totals are made anew. Salvage
+// calls report for everything of sessions that is known to be lost, and for each row that can't be
+// read. If it returns nil, the database is synced.
 func (d *Damaged) Salvage(ctx context.Context, dir string, opts Options, keep func(row any, sure bool) bool, report func(string)) error {
 	f, err := Fill(dir, opts)
 	if err != nil {
@@ -30,8 +30,8 @@ func (d *Damaged) Salvage(ctx context.Context, dir string, opts Options, keep fu
 	return f.Close(ctx)
 }
 
-// Salvage makes of a Filling one of rows that are left of others. They are given to add, in the
-// order of their keys, and not to Add; keep and lost are as for a Damaged's Salvage.
+// Salvage makes the Filling a database of salvaged rows. The caller gives these to add, in the
+// order of their keys, and none to Add. keep and report are as for a Damaged's Salvage.
 func (f *Filling) Salvage(ctx context.Context, keep func(row any, sure bool) bool, report func(string)) (add func(key, row []byte, sure bool) error) {
 	s := &salvage{f: f, keep: keep, report: report}
 	f.afterIngest = func(peb *pebble.DB) error { return s.index(ctx, peb) }
@@ -46,7 +46,7 @@ type salvage struct {
 	totals totals
 }
 
-// row takes a row or leaves it out.
+// row adds a row or leaves it out.
 func (s *salvage) row(key, row []byte, sure bool) error {
 	what, err := Decode(key, row)
 	if err != nil {
@@ -65,7 +65,7 @@ func (s *salvage) row(key, row []byte, sure bool) error {
 	case kind == keySession, kind == keyEntry && sure:
 	case bytes.Equal(key, totalsKey):
 		return decodeRow(rowVersion, row, &s.totals)
-	default: // made anew
+	default: // index makes it anew
 		return nil
 	}
 	return s.f.Add(key, row)
@@ -74,8 +74,8 @@ func (s *salvage) row(key, row []byte, sure bool) error {
 // indexBatch is how many bytes are written at a time.
 const indexBatch = 1 << 20
 
-// index brings sessions and their pieces into agreement, and writes what leads to them, and the
-// totals.
+// index brings sessions and their entries into agreement, and writes the indexes of sessions and
+// the totals.
 func (s *salvage) index(ctx context.Context, peb *pebble.DB) error {
 	s.totals.Open, s.totals.Expected, s.totals.Received = 0, 0, 0
 	b := peb.NewBatch()
@@ -133,7 +133,7 @@ func (s *salvage) index(ctx context.Context, peb *pebble.DB) error {
 	return peb.Flush()
 }
 
-// add writes a session's row and what leads to it.
+// add writes a session's row and its index rows.
 func (s *salvage) add(b *pebble.Batch, is *session.Session) error {
 	s.totals.count(is, 1)
 	s.totals.Newest = max(s.totals.Newest, is.Seen)
@@ -147,14 +147,14 @@ func (s *salvage) add(b *pebble.Batch, is *session.Session) error {
 	return (&txn{batch: b}).index(nil, is)
 }
 
-// piecesOf walks the pieces of all sessions alongside those.
+// entryWalk walks through the entries of all sessions, while its caller walks through the sessions.
 type entryWalk struct {
-	it *pebble.Iterator // at the first piece that was not looked at
+	it *pebble.Iterator // at the first entry that was not examined
 	b  *pebble.Batch
 }
 
-// session gives the session as its pieces say. Those before it have none, and those of one that has
-// ended go.
+// session gives the session as its entries say. It deletes entries before them, which belong to no
+// session, and the entries of a session that has ended.
 func (w *entryWalk) session(s session.Session) (session.Session, error) {
 	prefix := entriesPrefix(s.ID)
 	var got []session.Range
@@ -188,7 +188,7 @@ func (w *entryWalk) session(s session.Session) (session.Session, error) {
 	return s, nil
 }
 
-// rest removes the pieces of sessions that are not there.
+// deleteRest deletes the entries that follow the last session.
 func (w *entryWalk) deleteRest() error {
 	for ; w.it.Valid(); w.it.Next() {
 		if err := w.b.Delete(w.it.Key(), nil); err != nil {

@@ -48,7 +48,7 @@ func decodeSession(id session.SessionID, row []byte) (session.Session, error) {
 	return decodeSessionWith(id, row, readRanges)
 }
 
-// decodeSessionWith has another way to read the received ranges.
+// decodeSessionWith is decodeSession with another way to read the received ranges.
 func decodeSessionWith(id session.SessionID, row []byte, ranges func([]byte) ([]session.Range, error)) (session.Session, error) {
 	var r sessionRow
 	if err := decodeRow(rowVersion, row, &r); err != nil {
@@ -104,7 +104,7 @@ func readRanges(b []byte) ([]session.Range, error) {
 	return rs, nil
 }
 
-// varints is how many of them are in b. Each ends with a byte whose highest bit is not set.
+// countVarints counts the varints in b. Each ends with a byte whose highest bit is not set.
 func countVarints(b []byte) (n int) {
 	for _, c := range b {
 		n += int(^c >> 7)
@@ -112,7 +112,7 @@ func countVarints(b []byte) (n int) {
 	return n
 }
 
-// appendDropped writes each as three varints.
+// appendDropped writes each range as three varints.
 func appendDropped(b []byte, ds []session.Dropped) []byte {
 	for _, d := range ds {
 		b = binary.AppendVarint(binary.AppendVarint(binary.AppendUvarint(b, d.Gen), d.Off), d.End)
@@ -161,7 +161,7 @@ func decodeEntry(off int64, row []byte) (e session.Entry, err error) {
 	return e, nil
 }
 
-// totals are the figures of session.Stats that can't be had otherwise.
+// totals are those figures of session.Stats that can't be had otherwise.
 type totals struct {
 	_        struct{} `cbor:",toarray"`
 	Open     int64    // sealed ones too
@@ -176,7 +176,7 @@ type totals struct {
 
 func (t totals) encode() ([]byte, error) { return encodeRow(rowVersion, t) }
 
-// plus adds d, but for Newest, of which the greater counts.
+// plus adds d. Of Newest the greater one counts.
 func (t totals) plus(d totals) totals {
 	return totals{
 		Open: t.Open + d.Open, Expected: t.Expected + d.Expected, Received: t.Received + d.Received,
@@ -185,7 +185,7 @@ func (t totals) plus(d totals) totals {
 	}
 }
 
-// count adds s, or takes it away, where it is open.
+// count adds an open s (sign 1), or takes it away (sign -1). It ignores an ended one.
 func (t *totals) count(s *session.Session, sign int64) {
 	if s.State.Ended() {
 		return
@@ -206,8 +206,8 @@ func loadTotals(r pebble.Reader) (t totals, err error) {
 	return t, nil
 }
 
-// loadTotals reads the figures at the start. Those that can't be read are counted anew, but for
-// what has ended and is forgotten.
+// loadTotals reads the figures at the start. If they can't be read they are counted anew, except
+// for sessions that have ended and are forgotten.
 func (db *DB) loadTotals(log *slog.Logger) (err error) {
 	if db.totals, err = loadTotals(db.peb); !errors.Is(err, catalog.ErrDamaged) {
 		return err
@@ -241,8 +241,8 @@ func loadSession(r pebble.Reader, id session.SessionID) (session.Session, error)
 	return loadSessionWith(r, id, readRanges)
 }
 
-// sessionAt gives the session as a view of commit seq has it, or session.ErrNotFound. It is loaded
-// several times in a request, so the cache has it.
+// sessionAt gives the session as a view of commit seq has it, or session.ErrNotFound. A request
+// loads it several times, so it is cached.
 func (db *DB) sessionAt(r pebble.Reader, id session.SessionID, seq uint64) (session.Session, error) {
 	key := cacheKey(id)
 	if row := db.cache.get(sessionTable, key, seq); row != nil {
@@ -258,7 +258,7 @@ func (db *DB) sessionAt(r pebble.Reader, id session.SessionID, seq uint64) (sess
 // cacheKey is the key of a session in the cache.
 func cacheKey(id session.SessionID) []byte { return binary.BigEndian.AppendUint64(nil, uint64(id)) }
 
-// kept reports whether the cache keeps a session.
+// cacheable reports whether the cache takes a session.
 func cacheable(s *session.Session) bool { return s.Size() <= 2*cacheLargest }
 
 func loadSessionWith(r pebble.Reader, id session.SessionID, ranges func([]byte) ([]session.Range, error)) (session.Session, error) {

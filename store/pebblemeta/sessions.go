@@ -14,7 +14,7 @@ import (
 	"sluice/session"
 )
 
-// sessions implements session.Store.
+// sessionStore implements session.Store.
 type sessionStore struct{ db *DB }
 
 // Create implements session.Store.
@@ -23,8 +23,8 @@ func (st sessionStore) Create(ctx context.Context, s session.Session) (session.S
 		return session.Session{}, false, err
 	}
 	defer st.db.calls.leave()
-	// The catalog's lock also makes creations one after the other, and with that unique on (Owner,
-	// Idem).
+	// The catalog's lock also makes creations run one after the other. That keeps (Owner, Idem)
+	// unique.
 	t := st.db.beginCatalog()
 	defer t.close()
 	if s.Idem != "" {
@@ -49,7 +49,8 @@ func (st sessionStore) Create(ctx context.Context, s session.Session) (session.S
 	return s, true, t.commit()
 }
 
-// stored is a new session as it will be loaded: times in whole ms, slices of its own.
+// initialSession is a new session as it will be loaded: times in whole milliseconds, slices of its
+// own.
 func initialSession(s session.Session) session.Session {
 	s.State, s.Gen, s.Rev = session.Open, 1, 1
 	s.Began, s.LastSeen, s.Ends = time.UnixMilli(s.Began.UnixMilli()).UTC(), time.UnixMilli(s.LastSeen.UnixMilli()).UTC(), time.Time{}
@@ -57,7 +58,7 @@ func initialSession(s session.Session) session.Session {
 	return s
 }
 
-// holder gives the session that has (Owner, Idem); its ID is 0 where none has. It locks it.
+// holder gives the session that has (Owner, Idem), and locks it. The ID is 0 if none has.
 func (t *txn) holder(of *session.Session) (session.Session, error) {
 	row, err := get(t.rows, idemKey(of))
 	if err != nil || row == nil {
@@ -68,8 +69,8 @@ func (t *txn) holder(of *session.Session) (session.Session, error) {
 	}
 	id, _ := parsePosition(append(make([]byte, 8, keyPosition), row...))
 	t.lockSession(id.id)
-	// It may have given the pair up before it was locked. Nobody else can have taken it since:
-	// creations exclude each other.
+	// The session may have given the pair up before it was locked. Nobody else can have taken the
+	// pair since, as creations exclude each other.
 	s, err := t.current(id.id)
 	if errors.Is(err, session.ErrNotFound) || (err == nil && !holdsIdem(s.State)) {
 		return session.Session{}, nil
@@ -77,17 +78,17 @@ func (t *txn) holder(of *session.Session) (session.Session, error) {
 	return s, err
 }
 
-// holds reports whether a session of this state has its (Owner, Idem).
+// holdsIdem reports whether a session of this state has its (Owner, Idem).
 func holdsIdem(st session.State) bool { return st <= session.Finished }
 
-// newest gives the session as it is now. It must be locked.
+// current gives the session as it is now. It must be locked.
 func (t *txn) current(id session.SessionID) (session.Session, error) {
 	var s session.Session
 	var err error
 	if t.ownWrite(sessionTable, cacheKey(id)) != nil {
 		s, err = loadSession(t.rows, id)
 	} else {
-		s, err = t.db.sessionAt(t.rows, id, math.MaxUint64) // nobody else changes it meanwhile
+		s, err = t.db.sessionAt(t.rows, id, math.MaxUint64) // it is locked, so nobody else changes it
 	}
 	if err != nil {
 		return s, t.db.reportUnreadable(err)
@@ -98,7 +99,7 @@ func (t *txn) current(id session.SessionID) (session.Session, error) {
 	return s, nil
 }
 
-// change runs the hook.
+// runHook runs the hook.
 func (t *txn) runHook(before *session.Session, after session.Session) error {
 	if before != nil {
 		b := clone(*before)
@@ -133,7 +134,7 @@ func (st sessionStore) Load(ctx context.Context, id session.SessionID) (session.
 	return s, nil
 }
 
-// Record implements session.Store. Where the length is known it takes no lock but the session's.
+// Record implements session.Store. If the length is known it takes no lock except the session's.
 func (st sessionStore) Record(ctx context.Context, id session.SessionID, gen uint64, c session.Change) (session.Session, error) {
 	if err := st.db.enterChange(ctx); err != nil {
 		return session.Session{}, err
@@ -146,8 +147,8 @@ func (st sessionStore) Record(ctx context.Context, id session.SessionID, gen uin
 	return s, err
 }
 
-// errNeedsCatalog: the hook has to run, and that needs the catalog's lock, which comes before that
-// of the session.
+// errNeedsCatalog: the hook has to run. It needs the catalog's lock, which comes before the
+// session's.
 var errNeedsCatalog = errors.New("needs the catalog")
 
 func (st sessionStore) record(ctx context.Context, t *txn, id session.SessionID, gen uint64, c session.Change) (session.Session, error) {
@@ -231,7 +232,8 @@ func (st sessionStore) Move(ctx context.Context, id session.SessionID, step sess
 		seq := st.db.applied
 		st.db.applyMu.Unlock()
 		st.db.seals.put(&after, step.Seen, seq)
-		// It is sealed: that must be said, also to one who has stopped listening.
+		// The session is sealed. So success must be reported, even if the caller's context has
+		// ended.
 		return after, t.refuse(context.WithoutCancel(ctx), nil)
 	}
 	if err := t.write(&before, &after); err != nil {
@@ -240,7 +242,7 @@ func (st sessionStore) Move(ctx context.Context, id session.SessionID, step sess
 	return after, t.commit()
 }
 
-// write puts the row of after, with its indexes and its part of the totals; before is nil for a new
+// write puts the row of after, with its indexes and its part of the totals. before is nil for a new
 // session. A session that is Gone is removed.
 func (t *txn) write(before, after *session.Session) error {
 	t.changed = append(t.changed, *after)
@@ -285,7 +287,7 @@ func (t *txn) write(before, after *session.Session) error {
 	return t.batch.Set(sessionKey(after.ID), row, nil)
 }
 
-// readBack is s as it will be read, sharing nothing.
+// readBack is s as it will be read. It shares nothing with s.
 func readBack(s session.Session) session.Session {
 	s = clone(s)
 	if len(s.Received) == 0 {
@@ -300,8 +302,8 @@ func readBack(s session.Session) session.Session {
 	return s
 }
 
-// manyPieces is from where on a session's entries are deleted as a range. For fewer that costs all
-// readers more than it saves.
+// minRangeDelete is the number of a session's entries from which on they are deleted as a range.
+// For fewer that costs all readers more than it saves.
 const minRangeDelete = 4096
 
 func (t *txn) deleteEntries(s *session.Session) error {
@@ -321,7 +323,7 @@ func (t *txn) deleteEntries(s *session.Session) error {
 	return markCorrupt(errors.Join(it.Error(), it.Close()))
 }
 
-// index brings the keys that lead to the session from before to after.
+// index changes the session's index rows from those of before to those of after.
 func (t *txn) index(before, after *session.Session) error {
 	was, is := indexKeys(before), indexKeys(after)
 	for name, key := range was {
@@ -346,7 +348,8 @@ func (t *txn) index(before, after *session.Session) error {
 	return nil
 }
 
-// indexKeys gives the keys that lead to s, by their kind. A sealed session is found as an open one.
+// indexKeys gives the keys of the session's index rows, by their kind. A sealed session is found as
+// an open one.
 func indexKeys(s *session.Session) map[byte][]byte {
 	if s == nil || s.State == session.Gone {
 		return nil

@@ -10,7 +10,7 @@ import (
 	"sluice/session"
 )
 
-// † What has been applied behind a commit whose sync returns is not durable with it.
+// † I20: A sync makes its own commit durable, and not a commit that was applied behind it.
 func TestASyncShowsItsOwnCommitAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := newSlowDisk()
@@ -38,7 +38,7 @@ func TestASyncShowsItsOwnCommitAlone(t *testing.T) {
 	})
 }
 
-// † A seal, which is in memory, shows no sooner than the record that it came after.
+// † I22: A seal, which is in memory, is shown no sooner than the record before it.
 func TestASealIsShownWithWhatItSeals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := newSlowDisk()

@@ -12,14 +12,14 @@ import (
 	"sluice/session"
 )
 
-// txn is one read-modify-write: it reads the newest rows, durable or not, and so may let nobody see
-// what it read before commit or refuse has returned. It is used by one goroutine.
+// txn is one read-modify-write. It reads the newest rows, durable or not. So nobody may learn what
+// it read before commit or refuse has returned. It is used by one goroutine.
 type txn struct {
 	db    *DB
 	batch *pebble.Batch
-	rows  pebble.Reader // the newest rows, and in an indexed batch what was written
-	// What is locked. Stripes may be taken in any order: only who holds the catalog's lock takes a
-	// second one.
+	rows  pebble.Reader // the newest rows; with an indexed batch, the writes too
+	// The locks that it has. It may lock stripes in any order, since only a txn with the catalog's
+	// lock takes a second one.
 	catalog       bool
 	lockedStripes [stripes]bool
 
@@ -27,17 +27,17 @@ type txn struct {
 	unsynced bool   // it need not survive a power loss
 	changed  []session.Session
 
-	seq       uint64         // with the catalog's lock: a commit that has all of the catalog as it is
+	seq       uint64         // with the catalog's lock: a commit as of which the catalog is unchanged
 	writes    []rowWrite     // the rows that the cache may have
-	lastWrite map[string]int // where in wrote a row was written last, once they are many
+	lastWrite map[string]int // the index in writes of a row's last write, once they are many
 	tables    uint32         // the tables that the batch has rows of, a bit for each
 }
 
-// written is a row that a commit writes.
+// rowWrite is a row that a commit writes.
 type rowWrite struct {
 	table catalog.TableID
 	key   []byte
-	row   any // for the cache; nil: it forgets the row
+	row   any // for the cache; nil: the cache removes the row
 }
 
 // begin starts a txn on sessions. The caller must close it.
@@ -45,8 +45,8 @@ func (db *DB) begin() *txn {
 	return &txn{db: db, batch: db.peb.NewBatch(), rows: db.peb}
 }
 
-// beginCatalog starts one that may also change the catalog, and sees what it wrote itself. The
-// caller must close it.
+// beginCatalog starts a txn that may also change the catalog, and sees its own writes. The caller
+// must close it.
 func (db *DB) beginCatalog() *txn {
 	db.catalogMu.Lock()
 	db.applyMu.Lock()
@@ -77,14 +77,14 @@ func (t *txn) unlock() {
 	}
 }
 
-// close gives up what is locked still, and the batch.
+// close releases all locks and the batch.
 func (t *txn) close() {
 	t.unlock()
 	_ = t.batch.Close()
 }
 
-// commit applies what was written, and returns when that is durable (or as safe as an unsynced one
-// is to be) and shown.
+// commit applies what was written. It returns when that is published, and durable or, if the txn is
+// unsynced, safe from the death of the process.
 func (t *txn) commit() error {
 	defer t.db.syncs.begin(t.unsynced)()
 	seq, snap, err := t.apply()
@@ -102,7 +102,7 @@ func (t *txn) commit() error {
 	return nil
 }
 
-// apply gives the commit its place in the order of all.
+// apply gives the commit its place in the order of all commits.
 func (t *txn) apply() (seq uint64, snap *pebble.Snapshot, err error) {
 	db := t.db
 	db.applyMu.Lock()
@@ -118,7 +118,7 @@ func (t *txn) apply() (seq uint64, snap *pebble.Snapshot, err error) {
 		db.totals = after
 	}
 	if err := db.peb.ApplyNoSyncWait(t.batch, pebble.Sync); err != nil {
-		// Pebble says so only when it can't go on.
+		// Pebble gives an error only when it can't go on.
 		db.fatal(fmt.Errorf("applying a commit to the metadata: %w", err))
 	}
 	db.applied++
@@ -129,8 +129,8 @@ func (t *txn) apply() (seq uint64, snap *pebble.Snapshot, err error) {
 	return db.applied, db.peb.NewSnapshot(), nil
 }
 
-// refuse ends a txn that changes nothing, and returns err when everything that led to it is durable
-// and shown.
+// refuse ends a txn that changes nothing. It returns err once everything that led to it is durable
+// and published.
 func (t *txn) refuse(ctx context.Context, err error) error {
 	t.db.applyMu.Lock()
 	seq := t.db.applied
@@ -142,10 +142,10 @@ func (t *txn) refuse(ctx context.Context, err error) error {
 	return err
 }
 
-// fewWritten is how many rows a txn looks through for one of them.
+// maxScannedWrites is how many writes of a txn are searched one by one.
 const maxScannedWrites = 32
 
-// note notes a row that is written, and what the cache shall have of it.
+// noteWrite notes that a row is written, and what the cache gets for it.
 func (t *txn) noteWrite(table catalog.TableID, key []byte, row any) {
 	t.writes = append(t.writes, rowWrite{table, key, row})
 	if len(t.writes) <= maxScannedWrites {
@@ -162,7 +162,7 @@ func (t *txn) noteWrite(table catalog.TableID, key []byte, row any) {
 
 func (w rowWrite) mapKey() string { return string(byte(w.table)) + string(w.key) }
 
-// own gives what the txn wrote last of a row that the cache may have; nil: nothing.
+// ownWrite gives the txn's last write of a row that the cache may have; nil: none.
 func (t *txn) ownWrite(table catalog.TableID, key []byte) *rowWrite {
 	if t.lastWrite != nil {
 		if i, ok := t.lastWrite[rowWrite{table, key, nil}.mapKey()]; ok {
@@ -178,7 +178,7 @@ func (t *txn) ownWrite(table catalog.TableID, key []byte) *rowWrite {
 	return nil
 }
 
-// get copies a row. It is nil where there is none.
+// get copies a row. It gives nil if there is none.
 func get(r pebble.Reader, key []byte) ([]byte, error) {
 	row, done, err := r.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {

@@ -13,11 +13,11 @@ import (
 	"sluice/session"
 )
 
-// Verify reads every row, and so every block of the database with its checksum, and calls found for
-// what is wrong with those that only this package sees: keys that mean nothing, rows of sessions
-// and pieces that can't be read, indexes that differ from the sessions, and the totals. What the
-// rows of the catalog say is not looked at. Behind a rotten block it goes on, once it has told of
-// that hole, and which rows it may have had. An error says that it could not read on.
+// Verify reads every row, and with it every block of the database and its checksum. It calls found
+// for problems that only this package sees: keys that mean nothing, rows of sessions and entries
+// that can't be read, indexes that differ from the sessions, and wrong totals. It does not look at
+// what the rows of the catalog say. At a corrupt block it reports the hole with the rows that it
+// may have had, and goes on behind it. An error says that it could not read on.
 func (db *DB) Verify(ctx context.Context, found func(problem string, hole bool)) error {
 	if err := db.enter(ctx); err != nil {
 		return err
@@ -43,12 +43,12 @@ func (db *DB) Verify(ctx context.Context, found func(problem string, hole bool))
 		return fmt.Errorf("reading the metadata: %w", err)
 	}
 	if w.holes {
-		return nil // the totals are of more than can be read
+		return nil // the totals count more than can be read
 	}
 	return w.compareTotals()
 }
 
-// verifier compares sessions with what leads to them.
+// verifier compares sessions with their index rows.
 type verifier struct {
 	r      pebble.Reader
 	found  func(string)
@@ -83,7 +83,7 @@ func (v *verifier) checkRow(key, value []byte) error {
 	return errKey
 }
 
-// session makes sure that each index has the session.
+// checkSession checks that each index has the session.
 func (v *verifier) checkSession(id session.SessionID, value []byte) error {
 	s, err := decodeSession(id, value)
 	if err != nil {
@@ -115,14 +115,14 @@ func (v *verifier) checkEntry(key, value []byte) error {
 	return nil
 }
 
-// leads makes sure that the session which an index's key leads to has this key.
+// checkIndexKey checks that the session to which an index's key leads has this key.
 func (v *verifier) checkIndexKey(key []byte, id session.SessionID) error {
 	s, err := loadSession(v.r, id)
 	if errors.Is(err, session.ErrNotFound) {
 		return errWrongIndex
 	}
 	if err != nil {
-		return nil // told of where its row is
+		return nil // reported with its row
 	}
 	name := key[0]
 	if name == keyEnded {

@@ -10,7 +10,7 @@ import (
 	"sluice/session"
 )
 
-// What only this package sees is looked through: each row that contradicts the sessions is named.
+// Verify names each row that contradicts the sessions.
 func TestVerifyNamesWhatContradicts(t *testing.T) {
 	for name, c := range map[string]struct {
 		spoil func(b *pebble.Batch, s session.Session)
