@@ -109,7 +109,8 @@ func (b Budget) Parts() []Part {
 func Of(m Machine) Budget {
 	b := Budget{
 		Machine: m, Connections: maxConnections, Requests: 16384, Refused: 256, Files: 256, Tables: 256,
-		Head: 64 * kib, BatchEntries: 1 << 18, Unread: 128 * mib, JSON: 64 * mib, Held: 64 * mib, DirectBuffers: 24, LargeBuffers: 64,
+		Head: 64 * kib, BatchEntries: 1 << 18, Unread: 128 * mib,
+		JSON: 64 * mib, Held: 64 * mib, DirectBuffers: 24, LargeBuffers: 64,
 	}
 	if n := m.Descriptors; n > 0 {
 		const stores = 1024

@@ -38,7 +38,8 @@ func TestTheSumIsBelowTheLimit(t *testing.T) {
 func TestTheBudgetOfKnownMachines(t *testing.T) {
 	full := Budget{
 		Connections: 1 << 16, Requests: 16384, Refused: 256, Files: 256, Tables: 256,
-		Head: 64 << 10, BatchEntries: 1 << 18, Unread: 128 << 20, JSON: 64 << 20, Held: 64 << 20, DirectBuffers: 24, LargeBuffers: 64,
+		Head: 64 << 10, BatchEntries: 1 << 18, Unread: 128 << 20,
+		JSON: 64 << 20, Held: 64 << 20, DirectBuffers: 24, LargeBuffers: 64,
 	}
 	if b := Of(Machine{}); b != full {
 		t.Errorf("without limits: %+v", b)
@@ -46,12 +47,14 @@ func TestTheBudgetOfKnownMachines(t *testing.T) {
 	small := Of(Machine{256, 256 << 20})
 	want := Budget{
 		Machine: Machine{256, 256 << 20}, Connections: 64, Requests: 307, Refused: 256, Files: 32, Tables: 32,
-		Head: 16 << 10, States: 8 << 20, FinishEntries: 13107, BatchEntries: 13107, Unread: 16 << 20, JSON: minJSON, Held: 8 << 20, DirectBuffers: 8, LargeBuffers: 32, Heap: 210134631,
+		Head: 16 << 10, States: 8 << 20, FinishEntries: 13107, BatchEntries: 13107, Unread: 16 << 20,
+		JSON: minJSON, Held: 8 << 20, DirectBuffers: 8, LargeBuffers: 32, Heap: 210134631,
 	}
 	if small != want {
 		t.Errorf("256 descriptors and MiB: %+v", small)
 	}
-	if b := Of(Machine{Descriptors: 1 << 20}); b.Connections != maxConnections || b.Files != 256 || b.Tables != 256 || b.Heap != 0 {
+	if b := Of(Machine{Descriptors: 1 << 20}); b.Connections != maxConnections ||
+		b.Files != 256 || b.Tables != 256 || b.Heap != 0 {
 		t.Errorf("a million descriptors: %+v", b)
 	}
 }

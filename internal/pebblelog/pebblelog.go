@@ -140,7 +140,8 @@ func torn(data []byte, invalid int, log uint32) bool {
 		block := data[base:min(base+blockSize, len(data))]
 		for at := max(invalid+1-base, 0); at < len(block); at++ {
 			c, ok := readChunk(block, at)
-			if ok && c.log == log && (c.synced > uint64(invalid) || log == 0 && c.startsRecord() && len(c.payload) > 0) {
+			if ok && c.log == log &&
+				(c.synced > uint64(invalid) || log == 0 && c.startsRecord() && len(c.payload) > 0) {
 				return false
 			}
 		}

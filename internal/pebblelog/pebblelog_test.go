@@ -58,7 +58,8 @@ func TestPebbleWritesWhatIsRead(t *testing.T) {
 			Close() error
 		} = record.NewWriter(&log)
 		if f.log != 0 {
-			w = record.NewLogWriter(&log, 7, record.LogWriterConfig{WriteWALSyncOffsets: func() bool { return f.head == 19 }})
+			w = record.NewLogWriter(&log, 7,
+				record.LogWriterConfig{WriteWALSyncOffsets: func() bool { return f.head == 19 }})
 		}
 		for _, r := range records {
 			if _, err := w.WriteRecord(r); err != nil {
@@ -217,15 +218,18 @@ func TestATornLogIsNotCorrupt(t *testing.T) {
 					if rng.IntN(3) == 0 {
 						end = l.synced + rng.IntN(len(l.bytes)-l.synced)
 					}
-					left := l.lose(block, end, befores[rng.IntN(len(befores))], func(i int) bool { return mask>>(i%64)&1 != 0 })
+					left := l.lose(block, end, befores[rng.IntN(len(befores))],
+						func(i int) bool { return mask>>(i%64)&1 != 0 })
 					if at, yes := Corrupt(left, f.log); yes {
-						t.Fatalf("%s, round %d: %d of %d bytes were synced, blocks of %d, %b were kept: corrupt at %d", f.name, round, l.synced, len(l.bytes), block, mask, at)
+						t.Fatalf("%s, round %d: %d of %d bytes were synced, blocks of %d, %b were kept: corrupt at %d",
+							f.name, round, l.synced, len(l.bytes), block, mask, at)
 					}
 					if try%16 != 0 {
 						continue // Pebble searches a torn part for flipped bits, and that takes long
 					}
 					if got, err := pebbleReads(left, f.log); err != nil || got < len(l.whole) {
-						t.Fatalf("%s, round %d: Pebble reads %d of %d records: %v", f.name, round, got, len(l.whole), err)
+						t.Fatalf("%s, round %d: Pebble reads %d of %d records: %v",
+							f.name, round, got, len(l.whole), err)
 					}
 				}
 			}

@@ -23,7 +23,8 @@ func TestTablesInMemoryLeaveTheCacheItsSize(t *testing.T) {
 	}()
 	put := func(id string) {
 		err := db.Catalog().Update(t.Context(), func(tx catalog.Tx) error {
-			return catalog.Principals.Put(tx, catalog.Name(id), catalog.Principal{ID: id, Name: strings.Repeat(id, 1000)})
+			return catalog.Principals.Put(tx, catalog.Name(id),
+				catalog.Principal{ID: id, Name: strings.Repeat(id, 1000)})
 		})
 		if err != nil {
 			t.Fatal(err)

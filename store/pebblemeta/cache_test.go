@@ -62,7 +62,8 @@ func TestTheCacheGivesWhatTheViewHas(t *testing.T) {
 					for _, key := range wrote {
 						compare(tx, reader{Reader: tx.(*txn).rows}, read)
 						n++
-						err := catalog.Capsules.Put(tx, key, catalog.Capsule{ID: string(key), Memories: n, Owners: owners, Created: time.Unix(n, n)})
+						err := catalog.Capsules.Put(tx, key,
+							catalog.Capsule{ID: string(key), Memories: n, Owners: owners, Created: time.Unix(n, n)})
 						if remove {
 							err = catalog.Capsules.Delete(tx, key)
 						}
@@ -130,8 +131,12 @@ func TestTheCacheGivesTheSessionsOfTheView(t *testing.T) {
 			"create": func(rt *rapid.T) {
 				seen++
 				_, _, _ = store.Create(ctx, session.Session{
-					ID: ids.Draw(rt, "which"), State: session.Open, Gen: 1, Rev: 1, Seen: seen, Began: time.Unix(seen, 999), LastSeen: time.Unix(seen, 999),
-					Spec: session.Spec{ChunkSize: 4, BytesExpected: 40, Note: rapid.SampledFrom([][]byte{nil, {}, {1}}).Draw(rt, "note")},
+					ID: ids.Draw(rt, "which"), State: session.Open, Gen: 1, Rev: 1, Seen: seen,
+					Began: time.Unix(seen, 999), LastSeen: time.Unix(seen, 999),
+					Spec: session.Spec{
+						ChunkSize: 4, BytesExpected: 40,
+						Note: rapid.SampledFrom([][]byte{nil, {}, {1}}).Draw(rt, "note"),
+					},
 				})
 			},
 			"record": func(rt *rapid.T) {
@@ -157,7 +162,9 @@ func TestTheCacheGivesTheSessionsOfTheView(t *testing.T) {
 				if err != nil {
 					return
 				}
-				to := rapid.SampledFrom([]session.State{session.Open, session.Sealed, session.Aborted, session.Gone}).Draw(rt, "to")
+				to := rapid.SampledFrom([]session.State{
+					session.Open, session.Sealed, session.Aborted, session.Gone,
+				}).Draw(rt, "to")
 				_, _ = store.Move(ctx, id, session.Step{Gen: s.Gen, To: to, Next: s.Gen + 1, Seen: seen})
 			},
 			"end together": func(rt *rapid.T) {
@@ -309,7 +316,8 @@ func TestALargeRowIsNotKept(t *testing.T) {
 			_, err := catalog.Principals.Get(r, "p")
 			return err
 		})
-		if kept := db.cache.get(catalog.PrincipalTable, []byte("p"), db.applied) != nil; err != nil || kept != (n < cacheLargest) {
+		kept := db.cache.get(catalog.PrincipalTable, []byte("p"), db.applied) != nil
+		if err != nil || kept != (n < cacheLargest) {
 			t.Errorf("%d bytes: kept %v, %v", n, kept, err)
 		}
 	}
@@ -330,7 +338,9 @@ func TestTheCacheAmongReadersAndWriters(t *testing.T) {
 			wrote = c.Memories
 			return errors.Join(err, catalog.Capsules.Put(tx, "c", c))
 		})
-		for old := acknowledged.Load(); old < wrote && !acknowledged.CompareAndSwap(old, wrote); old = acknowledged.Load() {
+		old := acknowledged.Load()
+		for old < wrote && !acknowledged.CompareAndSwap(old, wrote) {
+			old = acknowledged.Load()
 		}
 		return err
 	}

@@ -54,7 +54,8 @@ func checkVersion(version byte, row []byte) error {
 	case len(row) == 0 || row[0] == 0:
 		return fmt.Errorf("%w: no version", catalog.ErrDamaged)
 	case row[0] > version:
-		return fmt.Errorf("the record has version %d, and this program knows versions up to %d: use a newer sluice", row[0], version)
+		return fmt.Errorf("the record has version %d, and this program knows versions up to %d: use a newer sluice",
+			row[0], version)
 	}
 	return nil
 }

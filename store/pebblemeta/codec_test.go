@@ -69,7 +69,9 @@ func TestARowThatCannotBeReadIsNamed(t *testing.T) {
 			whole, _ := get(db.peb, key)
 			spoil(key, c.change)
 			err := read()
-			if err == nil || errors.Is(err, catalog.ErrDamaged) != c.damaged || !strings.Contains(err.Error(), "places") || !strings.Contains(err.Error(), "6e616d65") || !strings.Contains(err.Error(), c.say) {
+			if err == nil || errors.Is(err, catalog.ErrDamaged) != c.damaged ||
+				!strings.Contains(err.Error(), "places") || !strings.Contains(err.Error(), "6e616d65") ||
+				!strings.Contains(err.Error(), c.say) {
 				t.Errorf("catalog: %v", err)
 			}
 			spoil(key, func([]byte) []byte { return whole })
@@ -86,13 +88,15 @@ func TestARowThatCannotBeReadIsNamed(t *testing.T) {
 				if err2 != nil || len(found) != 1 || found[0].ID != 2 {
 					t.Errorf("listed %v, %v", found, err2)
 				}
-				if _, what := db.Damaged(); !slices.ContainsFunc(what, func(w string) bool { return strings.Contains(w, "session 1") }) {
+				_, what := db.Damaged()
+				if !slices.ContainsFunc(what, func(w string) bool { return strings.Contains(w, "session 1") }) {
 					t.Errorf("damaged: %q", what)
 				}
 				err2 = err
 			}
 			for _, err := range []error{err, err2, err3} {
-				if err == nil || errors.Is(err, catalog.ErrDamaged) != c.damaged || !strings.Contains(err.Error(), "session 1") || !strings.Contains(err.Error(), c.say) {
+				if err == nil || errors.Is(err, catalog.ErrDamaged) != c.damaged ||
+					!strings.Contains(err.Error(), "session 1") || !strings.Contains(err.Error(), c.say) {
 					t.Errorf("session: %v", err)
 				}
 			}
@@ -121,8 +125,10 @@ func TestSessionsRoundTrip(t *testing.T) {
 			ID: 7, Seen: rapid.Int64().Draw(t, "seen"),
 			EntryCount: rapid.IntMin(0).Draw(t, "pieces"),
 			Spec: session.Spec{
-				ChunkSize: rapid.Int64Min(1).Draw(t, "chunk"), BytesExpected: rapid.Int64Min(-1).Draw(t, "bytes"), Note: rapid.SliceOf(rapid.Byte()).Draw(t, "note"),
-				Owner: string(rapid.SliceOf(rapid.Byte()).Draw(t, "owner")), Idem: string(rapid.SliceOf(rapid.Byte()).Draw(t, "idem")),
+				ChunkSize: rapid.Int64Min(1).Draw(t, "chunk"), BytesExpected: rapid.Int64Min(-1).Draw(t, "bytes"),
+				Note:  rapid.SliceOf(rapid.Byte()).Draw(t, "note"),
+				Owner: string(rapid.SliceOf(rapid.Byte()).Draw(t, "owner")),
+				Idem:  string(rapid.SliceOf(rapid.Byte()).Draw(t, "idem")),
 			},
 		}
 		for range rapid.IntRange(0, 9).Draw(t, "ranges") {
@@ -133,7 +139,9 @@ func TestSessionsRoundTrip(t *testing.T) {
 		}
 		s = initialSession(s)
 		s.Gen, s.Rev = rapid.Uint64Min(1).Draw(t, "gen"), rapid.Uint64Min(1).Draw(t, "rev")
-		s.State = rapid.SampledFrom([]session.State{session.Open, session.Finished, session.Aborted, session.Expired}).Draw(t, "state")
+		s.State = rapid.SampledFrom([]session.State{
+			session.Open, session.Finished, session.Aborted, session.Expired,
+		}).Draw(t, "state")
 		row, err := encodeSession(&s)
 		if err != nil {
 			t.Fatal(err)
@@ -200,7 +208,9 @@ func rowType(t testing.TB, table catalog.TableID) reflect.Type {
 }
 
 func FuzzSessionRow(f *testing.F) {
-	s := initialSession(session.Session{ID: 1, Spec: session.Spec{ChunkSize: 1, BytesExpected: 9, Owner: "o", Idem: "i", Note: []byte("n")}})
+	s := initialSession(session.Session{
+		ID: 1, Spec: session.Spec{ChunkSize: 1, BytesExpected: 9, Owner: "o", Idem: "i", Note: []byte("n")},
+	})
 	s.Received = []session.Range{{Off: 1, End: 2}, {Off: 4, End: 9}}
 	s.Dropped = []session.Dropped{{Gen: 3, Range: session.Range{Off: 5, End: 6}}}
 	row, err := encodeSession(&s)

@@ -74,7 +74,8 @@ func (c *corruption) report(what string) {
 	}
 	c.mu.Unlock()
 	if !known {
-		c.log.Error("the metadata is damaged: what needs this fails, all else goes on; sluice check names all of it, and with --repair brings out the rest", "what", what)
+		c.log.Error("the metadata is damaged: what needs this fails, all else goes on; "+
+			"sluice check names all of it, and with --repair brings out the rest", "what", what)
 	}
 }
 
@@ -173,7 +174,11 @@ func describe(key []byte) string {
 	case key[0] == keyCatalog && len(key) > 1:
 		return fmt.Sprintf("%s %x", tableName(catalog.TableID(key[1])), key[2:])
 	}
-	names := map[byte]string{keySession: "sessions", keyEntry: "pieces", keyIdem: "sessions by key", keyBegan: "sessions by state", keyOwner: "sessions by owner", keySeen: "open sessions by time", keyEnded: "ended sessions by time"}
+	names := map[byte]string{
+		keySession: "sessions", keyEntry: "pieces", keyIdem: "sessions by key",
+		keyBegan: "sessions by state", keyOwner: "sessions by owner",
+		keySeen: "open sessions by time", keyEnded: "ended sessions by time",
+	}
 	if name := names[key[0]]; name != "" {
 		return fmt.Sprintf("%s %x", name, key[1:])
 	}

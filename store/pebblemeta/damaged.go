@@ -101,7 +101,10 @@ func OpenDamaged(dir string, opts Options) (w *Damaged, err error) {
 
 // open opens Pebble for reading. lenient allows tables that are missing or have another size.
 func (d *Damaged) open(dir string, opts Options, lenient bool) (*pebble.DB, error) {
-	db := &DB{die: opts.Die, corruption: newCorruption(opts.Log), reserve: &reserve{closed: make(chan struct{})}, readOnly: true}
+	db := &DB{
+		die: opts.Die, corruption: newCorruption(opts.Log), readOnly: true,
+		reserve: &reserve{closed: make(chan struct{})},
+	}
 	o := db.pebbleOptions(opts, d.lock)
 	o.ErrorIfNotExists, o.DisableConsistencyCheck = true, lenient
 	return pebble.Open(dir, o)
@@ -117,7 +120,8 @@ type tableInfo struct {
 }
 
 // ErrTables: tables are missing, or not as long as they were.
-var ErrTables = errors.New("tables of the metadata are missing or cut: if they can't be had back, sluice check --repair brings out all that is left, and sluice backup --salvage backs that up")
+var ErrTables = errors.New("tables of the metadata are missing or cut: if they can't be had back, " +
+	"sluice check --repair brings out all that is left, and sluice backup --salvage backs that up")
 
 // tablesRefused recognizes Pebble's refusal of tables that are missing or truncated.
 var tablesRefused = regexp.MustCompile(`\(type sstable\) unknown|object size mismatch`)
@@ -160,9 +164,13 @@ func (d *Damaged) tables(dir string, opts Options) (out []tableInfo, err error) 
 	for level, tables := range levels {
 		for _, t := range tables {
 			if t.Virtual {
-				err = errors.Join(err, fmt.Errorf("table %s is a part of another file, which this program never makes", t.FileNum))
+				err = errors.Join(err,
+					fmt.Errorf("table %s is a part of another file, which this program never makes", t.FileNum))
 			}
-			out = append(out, tableInfo{uint64(t.FileNum), level, int64(t.Size), t.LargestSeqNum, slices.Clone(t.Smallest.UserKey), slices.Clone(t.Largest.UserKey)})
+			out = append(out, tableInfo{
+				uint64(t.FileNum), level, int64(t.Size), t.LargestSeqNum,
+				slices.Clone(t.Smallest.UserKey), slices.Clone(t.Largest.UserKey),
+			})
 		}
 	}
 	return out, errors.Join(err, peb.Close())
@@ -229,7 +237,8 @@ func (o overlay) putTable(opts Options, path string, t tableInfo, holes []hole) 
 	}
 	po := &pebble.Options{FormatMajorVersion: pebbleFormat}
 	po.EnsureDefaults()
-	w := sstable.NewRawWriter(objstorageprovider.NewFileWritable(f), po.MakeWriterOptions(t.level, pebbleFormat.MaxTableFormat()))
+	w := sstable.NewRawWriter(objstorageprovider.NewFileWritable(f),
+		po.MakeWriterOptions(t.level, pebbleFormat.MaxTableFormat()))
 	if len(holes) != 1 || !bytes.Equal(holes[0].lo, t.lo) || !bytes.Equal(holes[0].hi, append(slices.Clone(t.hi), 0)) {
 		err = copyTable(opts.FS, path, w, t.hi, holes)
 	}
@@ -263,7 +272,8 @@ func copyTable(disk vfs.FS, path string, w sstable.RawWriter, last []byte, holes
 	if err != nil {
 		return err
 	}
-	dels, err := r.NewRawRangeDelIter(context.Background(), sstable.NoFragmentTransforms, sstable.ReadEnv{Block: block.NoReadEnv})
+	dels, err := r.NewRawRangeDelIter(context.Background(), sstable.NoFragmentTransforms,
+		sstable.ReadEnv{Block: block.NoReadEnv})
 	if err != nil || dels == nil {
 		return err
 	}
@@ -330,7 +340,7 @@ func (h *hole) has(key []byte) bool {
 // visit must keep neither key nor row.
 func (d *Damaged) Walk(ctx context.Context, visit func(key, row []byte, sure bool) error) error {
 	d.newestRead = map[string]bool{}
-	err := d.peb.ScanInternal(ctx, block.CategoryUnknown, nil, nil, func(key *pebble.InternalKey, value pebble.LazyValue, at pebble.IteratorLevel) error {
+	visitKey := func(key *pebble.InternalKey, value pebble.LazyValue, at pebble.IteratorLevel) error {
 		sure := at.Kind == pebble.IteratorLevelFlushable || !slices.ContainsFunc(d.holes, func(h tableHole) bool {
 			return h.has(key.UserKey) && (at.Kind != pebble.IteratorLevelLSM || h.newer(at.Level, key.SeqNum()))
 		})
@@ -345,7 +355,8 @@ func (d *Damaged) Walk(ctx context.Context, visit func(key, row []byte, sure boo
 			return err
 		}
 		return errors.Join(visit(key.UserKey, row, sure), ctx.Err())
-	}, nil, nil, nil, nil)
+	}
+	err := d.peb.ScanInternal(ctx, block.CategoryUnknown, nil, nil, visitKey, nil, nil, nil, nil)
 	if err != nil {
 		return fmt.Errorf("reading what is left of the metadata: %w", err)
 	}
@@ -354,7 +365,10 @@ func (d *Damaged) Walk(ctx context.Context, visit func(key, row []byte, sure boo
 
 // Sure visits the rows that are sure, as Frozen's Walk does, after it has called onHole for each
 // hole.
-func (d *Damaged) Sure(ctx context.Context, visit func(key, row []byte) error, onHole func(from, to []byte, why error) error) error {
+func (d *Damaged) Sure(
+	ctx context.Context, visit func(key, row []byte) error,
+	onHole func(from, to []byte, why error) error,
+) error {
 	for _, h := range d.holes {
 		if err := onHole(h.lo, h.hi, &holeError{h.hole}); err != nil {
 			return err

@@ -141,10 +141,12 @@ func TestWhatIsSalvagedIsADatabase(t *testing.T) {
 			late := DeferSync(disk)
 			reported := 0
 			keep := func(_ any, sure bool) bool { return sure }
-			if err := w.Salvage(t.Context(), "data/new", Options{FS: late}, keep, func(string) { reported++ }); err != nil {
+			report := func(string) { reported++ }
+			if err := w.Salvage(t.Context(), "data/new", Options{FS: late}, keep, report); err != nil {
 				t.Fatalf("%s, %d: %v", path, at, err)
 			}
-			if err := errors.Join(w.Close(), SyncAll(disk, "data/new"), syncDir(disk, "data"), syncDir(disk, "/")); err != nil {
+			err := errors.Join(w.Close(), SyncAll(disk, "data/new"), syncDir(disk, "data"), syncDir(disk, "/"))
+			if err != nil {
 				t.Fatal(err)
 			}
 			left := disk.CrashClone(vfs.CrashCloneCfg{})
@@ -156,7 +158,8 @@ func TestWhatIsSalvagedIsADatabase(t *testing.T) {
 			if holes := walked(t, db, false, got); len(holes) > 0 {
 				t.Errorf("%s, %d: %v", path, at, holes)
 			}
-			if err := db.Verify(t.Context(), func(problem string, _ bool) { t.Errorf("%s, %d: %s", path, at, problem) }); err != nil {
+			found := func(problem string, _ bool) { t.Errorf("%s, %d: %s", path, at, problem) }
+			if err := db.Verify(t.Context(), found); err != nil {
 				t.Error(err)
 			}
 			for key, row := range sure {
@@ -186,11 +189,17 @@ func TestPiecesWhoseRecordsAreLost(t *testing.T) {
 	ctx := t.Context()
 	want := map[session.SessionID]session.Session{}
 	for id := session.SessionID(1); id <= 40; id++ {
-		s, _, err := db.Sessions().Create(ctx, session.Session{ID: id, Spec: session.Spec{Owner: "owner", ChunkSize: 100, BytesExpected: 1000, Note: []byte(fmt.Sprint(id))}})
+		s, _, err := db.Sessions().Create(ctx, session.Session{
+			ID:   id,
+			Spec: session.Spec{Owner: "owner", ChunkSize: 100, BytesExpected: 1000, Note: []byte(fmt.Sprint(id))},
+		})
 		for off := int64(0); off < 1000 && err == nil; off += 100 {
 			note := make([]byte, 200)
 			rand.Read(note)
-			s, err = db.Sessions().Record(ctx, id, s.Gen, session.Change{Add: []session.Entry{{Range: session.Range{Off: off, End: off + 100}, Note: note}}, Length: session.Unknown})
+			s, err = db.Sessions().Record(ctx, id, s.Gen, session.Change{
+				Add:    []session.Entry{{Range: session.Range{Off: off, End: off + 100}, Note: note}},
+				Length: session.Unknown,
+			})
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -205,7 +214,8 @@ func TestPiecesWhoseRecordsAreLost(t *testing.T) {
 	}
 	// The newest records of all sessions are in a table of their own.
 	for id, s := range want {
-		if _, err := db.Sessions().Record(ctx, id, s.Gen, session.Change{Seen: 5, Length: session.Unknown}); err != nil {
+		_, err := db.Sessions().Record(ctx, id, s.Gen, session.Change{Seen: 5, Length: session.Unknown})
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -226,7 +236,8 @@ func TestPiecesWhoseRecordsAreLost(t *testing.T) {
 		damage(disk)
 		w, sure, _ := openDamaged(t, disk)
 		var reported []string
-		err := w.Salvage(ctx, "data/new", Options{FS: disk}, func(any, bool) bool { return true }, func(what string) { reported = append(reported, what) })
+		err := w.Salvage(ctx, "data/new", Options{FS: disk},
+			func(any, bool) bool { return true }, func(what string) { reported = append(reported, what) })
 		if err := errors.Join(err, w.Close()); err != nil {
 			t.Fatal(err)
 		}
@@ -255,7 +266,8 @@ func TestPiecesWhoseRecordsAreLost(t *testing.T) {
 				got = session.Add(got, e.Range)
 			}
 			if !slices.Equal(got, s.Received) || s.EntryCount != len(entries) {
-				t.Errorf("session %s has %v in %d pieces, and those are %v in %d", id, s.Received, s.EntryCount, got, len(entries))
+				t.Errorf("session %s has %v in %d pieces, and those are %v in %d",
+					id, s.Received, s.EntryCount, got, len(entries))
 			}
 			if lacks := 1000 - session.Total(got); lacks > 0 {
 				missing++

@@ -74,7 +74,9 @@ func create(t testing.TB, db *DB, id session.SessionID, idem string) session.Ses
 	t.Helper()
 	now := time.UnixMilli(1e12).UTC()
 	s, _, err := db.Sessions().Create(context.Background(), session.Session{
-		ID: id, Spec: session.Spec{ChunkSize: 4, BytesExpected: 1 << 20, Owner: "o", Idem: idem}, Began: now, LastSeen: now, Seen: int64(id),
+		ID:    id,
+		Spec:  session.Spec{ChunkSize: 4, BytesExpected: 1 << 20, Owner: "o", Idem: idem},
+		Began: now, LastSeen: now, Seen: int64(id),
 	})
 	if err != nil {
 		t.Error(err)
@@ -84,7 +86,8 @@ func create(t testing.TB, db *DB, id session.SessionID, idem string) session.Ses
 
 func record(db *DB, s session.Session, off int64) (session.Session, error) {
 	return db.Sessions().Record(context.Background(), s.ID, s.Gen, session.Change{
-		Add: []session.Entry{{Range: session.Range{Off: off, End: off + 1}, Note: []byte("note")}}, Length: session.Unknown,
+		Add:    []session.Entry{{Range: session.Range{Off: off, End: off + 1}, Note: []byte("note")}},
+		Length: session.Unknown,
 	})
 }
 
@@ -116,7 +119,8 @@ func all(t testing.TB, db *DB) (got shown) {
 		return true, errors.Join(err, err2)
 	})
 	for _, state := range []session.State{session.Open, session.Finished} {
-		err = errors.Join(err, session.Page(ctx, st, session.Query{Due: 1 << 60, State: state, Limit: 100}, func(s session.Session) (bool, error) {
+		due := session.Query{Due: 1 << 60, State: state, Limit: 100}
+		err = errors.Join(err, session.Page(ctx, st, due, func(s session.Session) (bool, error) {
 			got.Due = append(got.Due, s)
 			return true, nil
 		}))

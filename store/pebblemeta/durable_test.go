@@ -33,7 +33,8 @@ func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 			map[string]func(w world) error{
 				"the same idem": func(w world) error { create(t, w.db, 11, "new"); return nil },
 				"the same id": func(w world) error {
-					_, _, err := w.db.Sessions().Create(context.Background(), session.Session{ID: 10, Spec: session.Spec{ChunkSize: 1}})
+					_, _, err := w.db.Sessions().Create(context.Background(),
+						session.Session{ID: 10, Spec: session.Spec{ChunkSize: 1}})
 					return err
 				},
 				"a record": func(w world) error { _, err := record(w.db, session.Session{ID: 10, Gen: 5}, 1); return err },
@@ -45,7 +46,8 @@ func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 				"a repeat": func(w world) error { _, err := record(w.db, w.a, 7); return err },
 				"another":  func(w world) error { _, err := record(w.db, w.a, 9); return err },
 				"a seal": func(w world) error {
-					_, err := w.db.Sessions().Move(context.Background(), w.a.ID, session.Step{Gen: w.a.Gen, To: session.Sealed, Next: 99})
+					_, err := w.db.Sessions().Move(context.Background(), w.a.ID,
+						session.Step{Gen: w.a.Gen, To: session.Sealed, Next: 99})
 					return err
 				},
 			},
@@ -59,11 +61,13 @@ func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 			},
 			map[string]func(w world) error{
 				"the engine's own step": func(w world) error {
-					_, err := w.db.Sessions().Move(context.Background(), w.sealed.ID, session.Step{Gen: w.sealed.Gen, To: session.Finished})
+					_, err := w.db.Sessions().Move(context.Background(), w.sealed.ID,
+						session.Step{Gen: w.sealed.Gen, To: session.Finished})
 					return err
 				},
 				"an abort": func(w world) error {
-					_, err := w.db.Sessions().Move(context.Background(), w.sealed.ID, session.Step{Gen: w.sealed.Gen, To: session.Aborted})
+					_, err := w.db.Sessions().Move(context.Background(), w.sealed.ID,
+						session.Step{Gen: w.sealed.Gen, To: session.Aborted})
 					return err
 				},
 				"a repeat": func(w world) error {
@@ -78,7 +82,10 @@ func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 					})
 				},
 				"an update that writes nothing": func(w world) error {
-					return w.db.Catalog().Update(context.Background(), func(tx catalog.Tx) error { _, err := catalog.Places.Get(tx, "memory"); return err })
+					return w.db.Catalog().Update(context.Background(), func(tx catalog.Tx) error {
+						_, err := catalog.Places.Get(tx, "memory")
+						return err
+					})
 				},
 			},
 		},
@@ -90,17 +97,20 @@ func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 		},
 		"reopening": {
 			func(w world) error {
-				_, err := w.db.Sessions().Move(context.Background(), w.sealed.ID, session.Step{Gen: w.sealed.Gen, To: session.Open, Next: w.sealed.Gen + 1})
+				_, err := w.db.Sessions().Move(context.Background(), w.sealed.ID,
+					session.Step{Gen: w.sealed.Gen, To: session.Open, Next: w.sealed.Gen + 1})
 				return err
 			},
 			map[string]func(w world) error{"a repeat": func(w world) error {
-				_, err := w.db.Sessions().Move(context.Background(), w.sealed.ID, session.Step{Gen: w.sealed.Gen, To: session.Open, Next: w.sealed.Gen + 1})
+				_, err := w.db.Sessions().Move(context.Background(), w.sealed.ID,
+					session.Step{Gen: w.sealed.Gen, To: session.Open, Next: w.sealed.Gen + 1})
 				return err
 			}},
 		},
 		"going": {
 			func(w world) error {
-				_, err := w.db.Sessions().Move(context.Background(), w.ended.ID, session.Step{Gen: w.ended.Gen, To: session.Gone})
+				_, err := w.db.Sessions().Move(context.Background(), w.ended.ID,
+					session.Step{Gen: w.ended.Gen, To: session.Gone})
 				return err
 			},
 			map[string]func(w world) error{"a record": func(w world) error { _, err := record(w.db, w.ended, 0); return err }},

@@ -72,7 +72,8 @@ func (f *Filling) Add(key, row []byte) error {
 			return fmt.Errorf("writing the metadata: %w", err)
 		}
 		f.tables = append(f.tables, path)
-		f.table = sstable.NewWriter(objstorageprovider.NewFileWritable(file), f.opts.MakeWriterOptions(0, pebbleFormat.MaxTableFormat()))
+		f.table = sstable.NewWriter(objstorageprovider.NewFileWritable(file),
+			f.opts.MakeWriterOptions(0, pebbleFormat.MaxTableFormat()))
 	}
 	if err := f.table.Set(key, row); err != nil {
 		return fmt.Errorf("writing the metadata: %w", err)

@@ -46,7 +46,10 @@ func (f *Frozen) Close() {
 // compares each block that it reads with its checksum. If a block is corrupt, Walk calls onHole
 // with a catalog.ErrDamaged for the rows that the block may have had: from is the first key, and to
 // the key behind the last. It goes on behind them unless onHole returns an error.
-func (f *Frozen) Walk(ctx context.Context, visit func(key, row []byte) error, onHole func(from, to []byte, why error) error) error {
+func (f *Frozen) Walk(
+	ctx context.Context, visit func(key, row []byte) error,
+	onHole func(from, to []byte, why error) error,
+) error {
 	var failed error
 	err := f.db.each(f.v.Snapshot, nil, nil, false, func(key, row []byte) bool {
 		if failed = ctx.Err(); failed == nil {

@@ -62,7 +62,8 @@ func TestAFrozenStateIsDurable(t *testing.T) {
 		wg.Wait()
 		// The frozen state does not change, and it keeps the DB open.
 		n := 0
-		if err := f.Walk(t.Context(), func([]byte, []byte) error { n++; return nil }, nil); err != nil || n != len(before) {
+		err = f.Walk(t.Context(), func([]byte, []byte) error { n++; return nil }, nil)
+		if err != nil || n != len(before) {
 			t.Errorf("%d rows, and %d before; %v", n, len(before), err)
 		}
 		closed := false

@@ -40,7 +40,10 @@ func TestAHeldFolderIsTheOneThatWasOpened(t *testing.T) {
 	f, err := disk.Create(dir+"/a", vfs.WriteCategoryUnspecified)
 	check(err)
 	check(f.Close())
-	check(errors.Join(disk.Link(dir+"/a", dir+"/b"), disk.Rename(dir+"/a", dir+"/c"), disk.MkdirAll(dir+"/d", 0o700), disk.Remove(dir+"/b"), disk.RemoveAll(dir+"/d")))
+	check(errors.Join(
+		disk.Link(dir+"/a", dir+"/b"), disk.Rename(dir+"/a", dir+"/c"), disk.MkdirAll(dir+"/d", 0o700),
+		disk.Remove(dir+"/b"), disk.RemoveAll(dir+"/d"),
+	))
 	for _, open := range []func() (vfs.File, error){
 		func() (vfs.File, error) { return disk.Open(dir + "/c") },
 		func() (vfs.File, error) { return disk.OpenReadWrite(dir+"/c", vfs.WriteCategoryUnspecified) },
@@ -110,7 +113,8 @@ func TestAnErrorOfAHeldFolderNamesIt(t *testing.T) {
 		"stat":   func() error { _, err := disk.Stat("/data/meta/none"); return err }(),
 		"remove": disk.Remove("/data/meta/none"),
 	} {
-		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "/data/meta/none") || strings.Contains(err.Error(), way) {
+		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "/data/meta/none") ||
+			strings.Contains(err.Error(), way) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

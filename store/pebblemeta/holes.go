@@ -43,7 +43,10 @@ func (e *holeError) Unwrap() error { return catalog.ErrHole }
 // each visits the rows with lo ≤ key < hi (nil: no bound) in order, or backwards with desc, until
 // visit returns false. If a block is corrupt it calls onHole, and goes on behind the hole unless
 // onHole returns false. visit must keep neither key nor row.
-func (db *DB) each(r pebble.Reader, lo, hi []byte, desc bool, visit func(key, row []byte) bool, onHole func(error) bool) error {
+func (db *DB) each(
+	r pebble.Reader, lo, hi []byte, desc bool,
+	visit func(key, row []byte) bool, onHole func(error) bool,
+) error {
 	w := &walk{db: db, r: r, visit: visit, onHole: onHole, desc: desc}
 	known := -1 // the first run assumes no holes, since few databases have any
 	var holes []hole
@@ -198,7 +201,9 @@ func (w *walk) iterate(lo, hi []byte, desc bool, visit func(key, row []byte) boo
 // transient reports whether an error of reading says nothing about the bytes that are read: another
 // try may succeed.
 func transient(err error) bool {
-	for _, no := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EACCES, syscall.EPERM, syscall.EINTR, syscall.EAGAIN} {
+	for _, no := range []syscall.Errno{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EACCES, syscall.EPERM, syscall.EINTR, syscall.EAGAIN,
+	} {
 		if errors.Is(err, no) {
 			return true
 		}
@@ -254,7 +259,11 @@ func holesInFile(disk vfs.FS, path string, lo, hi []byte) ([]hole, error) {
 		if transient(err) {
 			return nil, err
 		}
-		bad := hole{lo: lo, hi: append(slices.Clone(ends[i]), 0), what: fmt.Sprintf("%s, bytes %d to %d: %v", path, h.Offset, h.Offset+h.Length+block.TrailerLen-1, err)}
+		last := h.Offset + h.Length + block.TrailerLen - 1
+		bad := hole{
+			lo: lo, hi: append(slices.Clone(ends[i]), 0),
+			what: fmt.Sprintf("%s, bytes %d to %d: %v", path, h.Offset, last, err),
+		}
 		if i > 0 {
 			bad.prevEnd, bad.lo = ends[i-1], append(slices.Clone(ends[i-1]), 0)
 		}
@@ -293,7 +302,8 @@ func checkBlock(ctx context.Context, r *sstable.Reader, f objstorage.Readable, h
 // later block before it.
 func separators(ctx context.Context, r *sstable.Reader, index []block.Handle) (ends [][]byte, err error) {
 	for _, h := range index {
-		b, err := r.BlockReader().Read(ctx, block.NoReadEnv, nil, h, blockkind.SSTableIndex, colblk.InitIndexBlockMetadata)
+		b, err := r.BlockReader().Read(ctx, block.NoReadEnv, nil, h,
+			blockkind.SSTableIndex, colblk.InitIndexBlockMetadata)
 		if err != nil {
 			return nil, err
 		}

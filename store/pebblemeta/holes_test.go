@@ -161,7 +161,8 @@ func TestACorruptBlockTakesItsOwnRowsAlone(t *testing.T) {
 			}
 			flip(t, disk, path, rng.IntN(int(info.Size())))
 		}
-		db, err := Open("data/meta", Options{Hook: noHook, FS: disk, Die: func(err error) { t.Errorf("died: %v", err) }})
+		db, err := Open("data/meta",
+			Options{Hook: noHook, FS: disk, Die: func(err error) { t.Errorf("died: %v", err) }})
 		if err != nil {
 			counts["refused"]++
 			continue
@@ -176,7 +177,8 @@ func TestACorruptBlockTakesItsOwnRowsAlone(t *testing.T) {
 			}
 		}
 		if !maps.Equal(got, back) || len(holes) != len(behind) {
-			t.Errorf("%d rows from the front, %d from behind; %d holes, %d", len(got), len(back), len(holes), len(behind))
+			t.Errorf("%d rows from the front, %d from behind; %d holes, %d",
+				len(got), len(back), len(holes), len(behind))
 		}
 		in := func(key string) bool {
 			return slices.ContainsFunc(holes, func(h hole) bool { return key >= string(h.lo) && key < string(h.hi) })

@@ -20,7 +20,9 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, step := range []session.Step{{Gen: 1, To: session.Sealed, Next: 2}, {Gen: 2, To: to, Seen: 99}, {Gen: 2, To: session.Gone}} {
+		for _, step := range []session.Step{
+			{Gen: 1, To: session.Sealed, Next: 2}, {Gen: 2, To: to, Seen: 99}, {Gen: 2, To: session.Gone},
+		} {
 			if _, err := db.Sessions().Move(t.Context(), s.ID, step); err != nil {
 				t.Fatal(err)
 			}

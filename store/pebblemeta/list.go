@@ -48,7 +48,9 @@ func (v sealedView) skips(id session.SessionID, err error) bool {
 }
 
 // Entries implements session.Store.
-func (st sessionStore) Entries(ctx context.Context, id session.SessionID, r session.Range, n int) ([]session.Entry, error) {
+func (st sessionStore) Entries(
+	ctx context.Context, id session.SessionID, r session.Range, n int,
+) ([]session.Entry, error) {
 	if err := st.db.enter(ctx); err != nil {
 		return nil, err
 	}
@@ -159,7 +161,10 @@ func (st sessionStore) Stats(ctx context.Context) (session.Stats, error) {
 // behind after (the zero position: at the beginning), and ends before end (nil: at the end of the
 // index). State 0 stands for all ended states. Sessions whose records can't be read are left out,
 // and reported.
-func (v sealedView) walk(prefix []byte, after position, end []byte, st session.State, visit func(session.Session, position) bool) error {
+func (v sealedView) walk(
+	prefix []byte, after position, end []byte, st session.State,
+	visit func(session.Session, position) bool,
+) error {
 	lo := prefix
 	if after != (position{}) {
 		lo = append(after.appendTo(slices.Clone(prefix)), 0)

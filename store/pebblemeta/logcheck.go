@@ -37,7 +37,8 @@ const cleanFile = "CLEAN"
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // errCorruptLog: a log is damaged. Nothing was changed.
-var errCorruptLog = errors.New("it is damaged where it was safe already; restore a backup, or ask for help before anything is removed")
+var errCorruptLog = errors.New("it is damaged where it was safe already; " +
+	"restore a backup, or ask for help before anything is removed")
 
 // checkLogs refuses a database whose logs are corrupt. marked means that the folder has a CLEAN,
 // which must be removed before the next change.

@@ -36,7 +36,8 @@ func TestAnUnsyncedCommitWaitsForNoSync(t *testing.T) {
 		}
 		for name, synced := range map[string]func() error{
 			"a drop": func() error {
-				_, err := dead.Sessions().Record(t.Context(), s.ID, s.Gen, session.Change{Drop: session.Range{Off: 100, End: 200}, Length: session.Unknown})
+				_, err := dead.Sessions().Record(t.Context(), s.ID, s.Gen,
+					session.Change{Drop: session.Range{Off: 100, End: 200}, Length: session.Unknown})
 				return err
 			},
 			"a row":            func() error { return putRow(dead, "row", 1) },
@@ -111,7 +112,9 @@ func TestAPowerLossTakesTheNewestUnsyncedCommitsAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		left := opened(t, disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng}), Options{Process: true})
+		left := opened(t,
+			disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng}),
+			Options{Process: true})
 		got := all(t, left)
 		if len(got.Sessions) != 4 || len(got.Rows) != (3-round%4)/2 {
 			t.Fatalf("%d sessions and %d rows are left", len(got.Sessions), len(got.Rows))
@@ -282,7 +285,9 @@ func BenchmarkRecord(b *testing.B) {
 			}
 			defer db.Close()
 			now := time.UnixMilli(1e12).UTC()
-			s, _, err := db.Sessions().Create(b.Context(), session.Session{ID: 1, Spec: session.Spec{ChunkSize: 1 << 40, BytesExpected: 1 << 50}, Began: now, LastSeen: now})
+			s, _, err := db.Sessions().Create(b.Context(), session.Session{
+				ID: 1, Spec: session.Spec{ChunkSize: 1 << 40, BytesExpected: 1 << 50}, Began: now, LastSeen: now,
+			})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -47,7 +47,8 @@ func TestOneBadRowHarmsItselfAlone(t *testing.T) {
 	}
 	db = open(t, disk, Options{})
 	clock := &ticks{time.UnixMilli(1e12)}
-	engine, err := session.New(t.Context(), db.Sessions(), session.Config{TTL: time.Minute, Tick: time.Minute, Clock: clock})
+	engine, err := session.New(t.Context(), db.Sessions(),
+		session.Config{TTL: time.Minute, Tick: time.Minute, Clock: clock})
 	if err != nil {
 		t.Fatalf("the start: %v", err)
 	}
@@ -57,7 +58,8 @@ func TestOneBadRowHarmsItselfAlone(t *testing.T) {
 	ended := 0
 	for range 4 {
 		clock.now = clock.now.Add(time.Minute)
-		n, err := engine.TickTTL(t.Context(), clock.now, func(context.Context, []session.Session) (bool, error) { return false, nil })
+		n, err := engine.TickTTL(t.Context(), clock.now,
+			func(context.Context, []session.Session) (bool, error) { return false, nil })
 		if err != nil {
 			t.Errorf("a tick: %v", err)
 		}

@@ -60,7 +60,11 @@ func Open(dir string, opts Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{corruption: newCorruption(opts.Log), lock: lock, dir: dir, hook: opts.Hook, die: opts.Die, allow: opts.Allow, process: opts.Process, readOnly: opts.ReadOnly, cache: newCache()}
+	db := &DB{
+		corruption: newCorruption(opts.Log), lock: lock, dir: dir, hook: opts.Hook,
+		die: opts.Die, allow: opts.Allow, process: opts.Process,
+		readOnly: opts.ReadOnly, cache: newCache(),
+	}
 	db.reserve = openReserve(opts.FS, dir, opts.Reserve, opts.Log)
 	db.disk = reserveFS{opts.FS, db.reserve}
 	opts.FS = db.disk
@@ -124,12 +128,16 @@ func (db *DB) pebbleOptions(opts Options, lock *pebble.Lock) *pebble.Options {
 		// earlier.
 		DisableTableStats: true,
 		FS:                failStop{logFS{opts.FS, db}, db}, Lock: lock, FormatMajorVersion: pebbleFormat,
-		CacheSize: blockCacheSize + maxMemTables*memTableSize, MemTableSize: memTableSize, MemTableStopWritesThreshold: maxMemTables,
+		CacheSize: blockCacheSize + maxMemTables*memTableSize, MemTableSize: memTableSize,
+		MemTableStopWritesThreshold: maxMemTables,
 		// The tables above a corrupt one can't be merged with it. Commits must go on nevertheless.
 		L0CompactionThreshold: 2, L0StopWritesThreshold: 500, LBaseMaxBytes: 16 << 20,
 		MaxOpenFiles: cmp.Or(opts.Tables, 256), ReadOnly: opts.ReadOnly,
-		Logger:        logger{opts.Log, db},
-		EventListener: &pebble.EventListener{BackgroundError: db.onBackgroundError, DataCorruption: db.corruption.onCorruption, CompactionEnd: db.corruption.onCompactionEnd},
+		Logger: logger{opts.Log, db},
+		EventListener: &pebble.EventListener{
+			BackgroundError: db.onBackgroundError, DataCorruption: db.corruption.onCorruption,
+			CompactionEnd: db.corruption.onCompactionEnd,
+		},
 	}
 	db.scheduler.db = db
 	o.Experimental.CompactionScheduler = &db.scheduler
@@ -213,7 +221,9 @@ func prepare(disk vfs.FS, dir string, existing bool) (*pebble.Lock, error) {
 // leads to them is missing, no empty database may be made in their place.
 func holdsDatabase(disk vfs.FS, dir string) (bool, error) {
 	names, err := disk.List(dir)
-	return slices.ContainsFunc(names, func(n string) bool { return strings.HasSuffix(n, ".log") || strings.HasSuffix(n, ".sst") }), err
+	return slices.ContainsFunc(names, func(n string) bool {
+		return strings.HasSuffix(n, ".log") || strings.HasSuffix(n, ".sst")
+	}), err
 }
 
 // checkFormat refuses a format that this program can't read. It writes FORMAT into a folder that is
@@ -226,7 +236,8 @@ func checkFormat(disk vfs.FS, dir string, existing bool) error {
 			return fmt.Errorf("reading the metadata folder: %w", err)
 		}
 		if i := slices.IndexFunc(names, func(n string) bool { return !foreign(n) }); i >= 0 {
-			return fmt.Errorf("%s holds %s, but no file %s that says what format it is. %s", dir, names[i], formatFile, formatRemedy())
+			return fmt.Errorf("%s holds %s, but no file %s that says what format it is. %s",
+				dir, names[i], formatFile, formatRemedy())
 		}
 		if existing {
 			return fmt.Errorf("%s has held metadata, and is empty now: is its disk whole? Restore a backup", dir)
@@ -246,20 +257,23 @@ func checkFormat(disk vfs.FS, dir string, existing bool) error {
 		return fmt.Errorf("%s in %s is not one of sluice's: %.64q. %s", formatFile, dir, text, formatRemedy())
 	}
 	if have > format {
-		return fmt.Errorf("the metadata in %s has format %d, and this program knows formats up to %d: use a newer sluice", dir, have, format)
+		return fmt.Errorf("the metadata in %s has format %d, and this program knows formats up to %d: "+
+			"use a newer sluice", dir, have, format)
 	}
 	return nil
 }
 
 // formatRemedy says what can be done if FORMAT is missing.
 func formatRemedy() string {
-	return "Nothing was touched. Restore a backup; or, where no newer sluice has had the folder, put the file back, with this line: " + strings.TrimSpace(fmt.Sprintf(formatLine, format))
+	return "Nothing was touched. Restore a backup; or, where no newer sluice has had the folder, " +
+		"put the file back, with this line: " + strings.TrimSpace(fmt.Sprintf(formatLine, format))
 }
 
 // foreign reports whether a file may be in a folder that holds no metadata: one that this program
 // makes before FORMAT, one of the file system, or one of the folder's owner (package folder).
 func foreign(name string) bool {
-	return name == lockFile || name == formatTemp || name == "lost+found" || strings.HasPrefix(strings.TrimPrefix(name, "."), "FOLDER")
+	return name == lockFile || name == formatTemp || name == "lost+found" ||
+		strings.HasPrefix(strings.TrimPrefix(name, "."), "FOLDER")
 }
 
 // writeFormat writes FORMAT so that a crash leaves all of it or nothing.

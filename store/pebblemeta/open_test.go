@@ -49,7 +49,11 @@ func TestReopeningKeepsAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	ended := create(t, db, 2, "")
-	for _, step := range []session.Step{{Gen: 1, To: session.Sealed, Next: 7}, {Gen: 7, To: session.Open, Next: 9}, {Gen: 9, To: session.Expired, Seen: 77}} {
+	for _, step := range []session.Step{
+		{Gen: 1, To: session.Sealed, Next: 7},
+		{Gen: 7, To: session.Open, Next: 9},
+		{Gen: 9, To: session.Expired, Seen: 77},
+	} {
 		if _, err := db.Sessions().Move(t.Context(), ended.ID, step); err != nil {
 			t.Fatal(err)
 		}
@@ -69,7 +73,8 @@ func TestReopeningKeepsAll(t *testing.T) {
 			t.Errorf("(-before +after):\n%s", diff)
 		}
 	}
-	if got, created, err := db.Sessions().Create(t.Context(), session.Session{ID: 9, Spec: s.Spec}); err != nil || created || got.ID != 1 {
+	got, created, err := db.Sessions().Create(t.Context(), session.Session{ID: 9, Spec: s.Spec})
+	if err != nil || created || got.ID != 1 {
 		t.Errorf("session %s, created %v, %v", got.ID, created, err)
 	}
 	if err := db.Close(); err != nil {
@@ -162,7 +167,8 @@ func TestALogThatCannotBeWrittenEndsTheProcess(t *testing.T) {
 		os.Exit(0)
 	}
 	code, out := in(t, "yes")
-	if code != 7 || !strings.Contains(out, "died: ") || strings.Contains(out, "answered") || strings.Count(out, "died: ") != 1 {
+	if code != 7 || !strings.Contains(out, "died: ") || strings.Contains(out, "answered") ||
+		strings.Count(out, "died: ") != 1 {
 		t.Errorf("status %d: %s", code, out)
 	}
 }
@@ -308,7 +314,8 @@ func TestCloseWaitsAndThenRefuses(t *testing.T) {
 		if _, err := db.Sessions().Load(t.Context(), 1); !errors.Is(err, ErrClosed) {
 			t.Errorf("a call after Close: %v", err)
 		}
-		if err := db.Catalog().View(t.Context(), func(catalog.Reader) error { return nil }); !errors.Is(err, ErrClosed) {
+		err := db.Catalog().View(t.Context(), func(catalog.Reader) error { return nil })
+		if !errors.Is(err, ErrClosed) {
 			t.Errorf("a call after Close: %v", err)
 		}
 		disk.resume()

@@ -78,7 +78,9 @@ func (r *reserve) releasePart() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.diskFull.CompareAndSwap(false, true) {
-		r.log.Error("the disk is full: the metadata uses its reserve, and nothing new is taken until there is free space", "parts", len(r.parts))
+		r.log.Error("the disk is full: the metadata uses its reserve, "+
+			"and nothing new is taken until there is free space",
+			"parts", len(r.parts))
 	}
 	for len(r.parts) > 0 {
 		last := r.parts[len(r.parts)-1]
@@ -101,7 +103,8 @@ func (r *reserve) refill() error {
 	case errors.Is(err, vfs.ErrUnsupported): // then making the parts gives the error
 	case err != nil:
 		return fmt.Errorf("asking for the free space of %s: %w", r.dir, err)
-	case r.diskFull.Load() && int64(use.AvailBytes) < missing+4*int64(r.partCount)*r.partSize, int64(use.AvailBytes) < missing:
+	case r.diskFull.Load() && int64(use.AvailBytes) < missing+4*int64(r.partCount)*r.partSize,
+		int64(use.AvailBytes) < missing:
 		return ErrDiskFull
 	}
 	have := map[string]bool{}

@@ -29,12 +29,14 @@ func living(t *testing.T, test func(t *testing.T, open func(*crashfs.Disk) *DB))
 	died, ended := make(chan error, 1), make(chan struct{})
 	var dead atomic.Bool
 	open := func(disk *crashfs.Disk) *DB {
-		db, err := Open("/meta", Options{Hook: noHook, FS: disk.VFS(), Reserve: testReserve, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Die: func(err error) {
+		log := slog.New(slog.NewTextHandler(t.Output(), nil))
+		die := func(err error) {
 			if dead.CompareAndSwap(false, true) {
 				died <- err
 			}
 			select {} // nothing more happens, as in a process that has ended
-		}})
+		}
+		db, err := Open("/meta", Options{Hook: noHook, FS: disk.VFS(), Reserve: testReserve, Log: log, Die: die})
 		if err != nil {
 			t.Error(err)
 			runtime.Goexit()
@@ -99,7 +101,8 @@ func commit(db *DB, key string, n int) error {
 	rng := rand.NewChaCha8([32]byte([]byte(fmt.Sprintf("%32s", key))))
 	_, _ = rng.Read(value)
 	return db.Catalog().Update(context.Background(), func(tx catalog.Tx) error {
-		return catalog.Contents.Put(tx, catalog.ContentKey{Capsule: key}, catalog.Content{Capsule: key, Bytes: int64(n), Inline: value})
+		return catalog.Contents.Put(tx, catalog.ContentKey{Capsule: key},
+			catalog.Content{Capsule: key, Bytes: int64(n), Inline: value})
 	})
 }
 

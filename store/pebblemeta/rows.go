@@ -72,7 +72,8 @@ func storeCapsule(c catalog.Capsule) capsuleRow {
 
 func loadCapsule(r capsuleRow) catalog.Capsule {
 	return catalog.Capsule{
-		ID: r.ID, Name: r.Name, Subject: r.Subject, Owners: r.Owners, Controllers: r.Controllers, Created: loadTime(r.Created),
+		ID: r.ID, Name: r.Name, Subject: r.Subject,
+		Owners: r.Owners, Controllers: r.Controllers, Created: loadTime(r.Created),
 		Memories: r.Memories, Bytes: r.Bytes, Trashed: r.Trashed, Sessions: r.Sessions, Reserved: r.Reserved,
 		QuotaBytes: r.QuotaBytes, QuotaMemories: r.QuotaMemories, Seq: r.Seq,
 	}
@@ -166,7 +167,8 @@ func storeContent(c catalog.Content) contentRow {
 
 func loadContent(r contentRow) catalog.Content {
 	c := catalog.Content{
-		Capsule: r.Capsule, SHA256: r.SHA256, Bytes: r.Bytes, Inline: r.Inline, CRC32C: r.CRC, Refs: r.Refs, Damaged: loadTime(r.Damaged),
+		Capsule: r.Capsule, SHA256: r.SHA256, Bytes: r.Bytes, Inline: r.Inline, CRC32C: r.CRC,
+		Refs: r.Refs, Damaged: loadTime(r.Damaged),
 	}
 	for _, e := range r.Extents {
 		c.Extents = append(c.Extents, catalog.Extent{Place: e.Place, Off: e.Off, Len: e.Len, CRC32C: e.CRC})
@@ -264,7 +266,10 @@ func storeEvent(e catalog.Event) eventRow {
 }
 
 func loadEvent(r eventRow) catalog.Event {
-	e := catalog.Event{Capsule: r.Capsule, Seq: r.Seq, Type: catalog.EventType(r.Type), Time: loadTime(r.Time), ID: r.ID, Session: r.Session}
+	e := catalog.Event{
+		Capsule: r.Capsule, Seq: r.Seq, Type: catalog.EventType(r.Type),
+		Time: loadTime(r.Time), ID: r.ID, Session: r.Session,
+	}
 	if r.Memory != nil {
 		m := loadMemory(*r.Memory)
 		e.Memory = &m

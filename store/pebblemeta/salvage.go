@@ -17,7 +17,10 @@ import (
 // row is the newest that there was. The indexes of sessions and the totals are made anew. Salvage
 // calls report for everything of sessions that is known to be lost, and for each row that can't be
 // read. If it returns nil, the database is synced.
-func (d *Damaged) Salvage(ctx context.Context, dir string, opts Options, keep func(row any, sure bool) bool, report func(string)) error {
+func (d *Damaged) Salvage(
+	ctx context.Context, dir string, opts Options,
+	keep func(row any, sure bool) bool, report func(string),
+) error {
 	f, err := Fill(dir, opts)
 	if err != nil {
 		return err
@@ -32,7 +35,9 @@ func (d *Damaged) Salvage(ctx context.Context, dir string, opts Options, keep fu
 
 // Salvage makes the Filling a database of salvaged rows. The caller gives these to add, in the
 // order of their keys, and none to Add. keep and report are as for a Damaged's Salvage.
-func (f *Filling) Salvage(ctx context.Context, keep func(row any, sure bool) bool, report func(string)) (add func(key, row []byte, sure bool) error) {
+func (f *Filling) Salvage(
+	ctx context.Context, keep func(row any, sure bool) bool, report func(string),
+) (add func(key, row []byte, sure bool) error) {
 	s := &salvage{f: f, keep: keep, report: report}
 	f.afterIngest = func(peb *pebble.DB) error { return s.index(ctx, peb) }
 	return s.row
@@ -60,7 +65,8 @@ func (s *salvage) row(key, row []byte, sure bool) error {
 		}
 	case kind == keySession && !sure:
 		was := what.(session.Session)
-		s.report(fmt.Sprintf("session %s (%s when it was last readable) is left out: it may have gone on or ended since", was.ID, was.State))
+		s.report(fmt.Sprintf("session %s (%s when it was last readable) is left out: "+
+			"it may have gone on or ended since", was.ID, was.State))
 		return nil
 	case kind == keySession, kind == keyEntry && sure:
 	case bytes.Equal(key, totalsKey):
@@ -104,7 +110,8 @@ func (s *salvage) index(ctx context.Context, peb *pebble.DB) error {
 			return err
 		}
 		if missing := session.Total(was.Received) - session.Total(is.Received); missing > 0 {
-			s.report(fmt.Sprintf("session %s: the records of %d of its %d bytes; the client is asked for them again", is.ID, missing, session.Total(was.Received)))
+			s.report(fmt.Sprintf("session %s: the records of %d of its %d bytes; the client is asked for them again",
+				is.ID, missing, session.Total(was.Received)))
 		}
 		if err := s.add(b, &is); err != nil {
 			return err
@@ -162,7 +169,8 @@ func (w *entryWalk) session(s session.Session) (session.Session, error) {
 	for ; w.it.Valid() && bytes.Compare(w.it.Key(), prefixEnd(prefix)) < 0; w.it.Next() {
 		at, _ := parsePosition(w.it.Key())
 		e, err := decodeEntry(int64(uint64(at.id)^1<<63), w.it.Value())
-		valid := err == nil && bytes.HasPrefix(w.it.Key(), prefix) && !s.State.Ended() && session.Covers(s.Received, e.Range) && !session.Touches(got, e.Range)
+		valid := err == nil && bytes.HasPrefix(w.it.Key(), prefix) && !s.State.Ended() &&
+			session.Covers(s.Received, e.Range) && !session.Touches(got, e.Range)
 		if valid {
 			got, n = session.Add(got, e.Range), n+1
 			continue
@@ -180,7 +188,8 @@ func (w *entryWalk) session(s session.Session) (session.Session, error) {
 	}
 	for _, r := range missing {
 		var err error
-		if s, err = session.Apply(s, s.Gen, session.Change{Remove: []session.Range{r}, Drop: r, Length: session.Unknown}); err != nil {
+		c := session.Change{Remove: []session.Range{r}, Drop: r, Length: session.Unknown}
+		if s, err = session.Apply(s, s.Gen, c); err != nil {
 			return s, err
 		}
 	}

@@ -40,7 +40,8 @@ func encodeSession(s *session.Session) ([]byte, error) {
 	return encodeRow(rowVersion, sessionRow{
 		ChunkSize: s.ChunkSize, Expected: s.BytesExpected, Owner: []byte(s.Owner), Idem: []byte(s.Idem), Note: s.Note,
 		State: uint8(s.State), Gen: s.Gen, Rev: s.Rev, Received: appendRanges(nil, s.Received), Entries: s.EntryCount,
-		Dropped: appendDropped(nil, s.Dropped), Began: s.Began.UnixMilli(), LastSeen: s.LastSeen.UnixMilli(), Seen: s.Seen,
+		Dropped: appendDropped(nil, s.Dropped),
+		Began:   s.Began.UnixMilli(), LastSeen: s.LastSeen.UnixMilli(), Seen: s.Seen,
 	})
 }
 
@@ -49,7 +50,9 @@ func decodeSession(id session.SessionID, row []byte) (session.Session, error) {
 }
 
 // decodeSessionWith is decodeSession with another way to read the received ranges.
-func decodeSessionWith(id session.SessionID, row []byte, ranges func([]byte) ([]session.Range, error)) (session.Session, error) {
+func decodeSessionWith(
+	id session.SessionID, row []byte, ranges func([]byte) ([]session.Range, error),
+) (session.Session, error) {
 	var r sessionRow
 	if err := decodeRow(rowVersion, row, &r); err != nil {
 		return session.Session{}, err
@@ -95,7 +98,8 @@ func readRanges(b []byte) ([]session.Range, error) {
 		gap, n := binary.Uvarint(b)
 		length, m := binary.Uvarint(b[max(n, 0):])
 		if n <= 0 || m <= 0 || length == 0 || (gap == 0 && len(rs) > 0) ||
-			gap > math.MaxInt64 || length > math.MaxInt64 || math.MaxInt64-at < int64(gap) || math.MaxInt64-at-int64(gap) < int64(length) {
+			gap > math.MaxInt64 || length > math.MaxInt64 || math.MaxInt64-at < int64(gap) ||
+			math.MaxInt64-at-int64(gap) < int64(length) {
 			return nil, fmt.Errorf("%w: received ranges", catalog.ErrDamaged)
 		}
 		r := session.Range{Off: at + int64(gap), End: at + int64(gap) + int64(length)}
@@ -180,8 +184,9 @@ func (t totals) encode() ([]byte, error) { return encodeRow(rowVersion, t) }
 func (t totals) plus(d totals) totals {
 	return totals{
 		Open: t.Open + d.Open, Expected: t.Expected + d.Expected, Received: t.Received + d.Received,
-		Begun: t.Begun + d.Begun, Finished: t.Finished + d.Finished, Aborted: t.Aborted + d.Aborted, Expired: t.Expired + d.Expired,
-		Newest: max(t.Newest, d.Newest),
+		Begun: t.Begun + d.Begun, Finished: t.Finished + d.Finished, Aborted: t.Aborted + d.Aborted,
+		Expired: t.Expired + d.Expired,
+		Newest:  max(t.Newest, d.Newest),
 	}
 }
 
@@ -261,7 +266,9 @@ func cacheKey(id session.SessionID) []byte { return binary.BigEndian.AppendUint6
 // cacheable reports whether the cache takes a session.
 func cacheable(s *session.Session) bool { return s.Size() <= 2*cacheLargest }
 
-func loadSessionWith(r pebble.Reader, id session.SessionID, ranges func([]byte) ([]session.Range, error)) (session.Session, error) {
+func loadSessionWith(
+	r pebble.Reader, id session.SessionID, ranges func([]byte) ([]session.Range, error),
+) (session.Session, error) {
 	row, err := get(r, sessionKey(id))
 	if err != nil {
 		return session.Session{}, err

@@ -53,7 +53,9 @@ func (st sessionStore) Create(ctx context.Context, s session.Session) (session.S
 // own.
 func initialSession(s session.Session) session.Session {
 	s.State, s.Gen, s.Rev = session.Open, 1, 1
-	s.Began, s.LastSeen, s.Ends = time.UnixMilli(s.Began.UnixMilli()).UTC(), time.UnixMilli(s.LastSeen.UnixMilli()).UTC(), time.Time{}
+	s.Began = time.UnixMilli(s.Began.UnixMilli()).UTC()
+	s.LastSeen = time.UnixMilli(s.LastSeen.UnixMilli()).UTC()
+	s.Ends = time.Time{}
 	s.Note, s.Received, s.Dropped = slices.Clone(s.Note), slices.Clone(s.Received), slices.Clone(s.Dropped)
 	return s
 }
@@ -135,7 +137,9 @@ func (st sessionStore) Load(ctx context.Context, id session.SessionID) (session.
 }
 
 // Record implements session.Store. If the length is known it takes no lock except the session's.
-func (st sessionStore) Record(ctx context.Context, id session.SessionID, gen uint64, c session.Change) (session.Session, error) {
+func (st sessionStore) Record(
+	ctx context.Context, id session.SessionID, gen uint64, c session.Change,
+) (session.Session, error) {
 	if err := st.db.enterChange(ctx); err != nil {
 		return session.Session{}, err
 	}
@@ -151,7 +155,9 @@ func (st sessionStore) Record(ctx context.Context, id session.SessionID, gen uin
 // session's.
 var errNeedsCatalog = errors.New("needs the catalog")
 
-func (st sessionStore) record(ctx context.Context, t *txn, id session.SessionID, gen uint64, c session.Change) (session.Session, error) {
+func (st sessionStore) record(
+	ctx context.Context, t *txn, id session.SessionID, gen uint64, c session.Change,
+) (session.Session, error) {
 	defer t.close()
 	t.lockSession(id)
 	before, err := t.current(id)

@@ -54,7 +54,8 @@ func TestASealIsShownWithWhatItSeals(t *testing.T) {
 		synctest.Wait()
 		sealed := false
 		wg.Go(func() {
-			if _, err := db.Sessions().Move(context.Background(), 1, session.Step{Gen: s.Gen, To: session.Sealed, Next: 9}); err != nil {
+			step := session.Step{Gen: s.Gen, To: session.Sealed, Next: 9}
+			if _, err := db.Sessions().Move(context.Background(), 1, step); err != nil {
 				t.Error(err)
 			}
 			sealed = true
@@ -85,7 +86,8 @@ func TestASealIsShownWithWhatItSeals(t *testing.T) {
 		synctest.Wait()
 		disk.resume()
 		wg.Wait()
-		if got, err := db.Sessions().Load(t.Context(), 1); err != nil || got.State != session.Sealed || got.Bytes() != 1 {
+		got, err := db.Sessions().Load(t.Context(), 1)
+		if err != nil || got.State != session.Sealed || got.Bytes() != 1 {
 			t.Errorf("%+v, %v", got, err)
 		}
 		if err := db.Close(); err != nil {

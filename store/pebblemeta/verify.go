@@ -141,7 +141,8 @@ func (v *verifier) compareTotals() error {
 		return nil
 	}
 	if t.Open != v.counts.Open || t.Expected != v.counts.Expected || t.Received != v.counts.Received {
-		v.found(fmt.Sprintf("the totals say that %d sessions are open with %d of %d bytes, and there are %d with %d of %d",
+		v.found(fmt.Sprintf("the totals say that %d sessions are open with %d of %d bytes, "+
+			"and there are %d with %d of %d",
 			t.Open, t.Received, t.Expected, v.counts.Open, v.counts.Received, v.counts.Expected))
 	}
 	return nil

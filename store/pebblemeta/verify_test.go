@@ -39,7 +39,10 @@ func TestVerifyNamesWhatContradicts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := session.Session{ID: 5, Spec: session.Spec{ChunkSize: 4, BytesExpected: 8, Owner: "o", Idem: "i"}, State: session.Open, Gen: 1, Rev: 1}
+			s := session.Session{
+				ID: 5, Spec: session.Spec{ChunkSize: 4, BytesExpected: 8, Owner: "o", Idem: "i"},
+				State: session.Open, Gen: 1, Rev: 1,
+			}
 			if s, _, err = db.Sessions().Create(t.Context(), s); err != nil {
 				t.Fatal(err)
 			}
@@ -57,7 +60,8 @@ func TestVerifyNamesWhatContradicts(t *testing.T) {
 			defer db.Close()
 			var found []string
 			err = db.Verify(t.Context(), func(problem string, _ bool) { found = append(found, problem) })
-			if all := strings.Join(found, "\n"); err != nil || (len(found) > 0) != (c.says != "") || !strings.Contains(all, c.says) {
+			all := strings.Join(found, "\n")
+			if err != nil || (len(found) > 0) != (c.says != "") || !strings.Contains(all, c.says) {
 				t.Errorf("%v, %q", err, all)
 			}
 		})
