@@ -24,9 +24,9 @@ import (
 func TestTheCacheGivesWhatTheViewHas(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		db := opened(t, vfs.NewMem(), Options{})
-		var held []*view
+		var taken []*view
 		defer func() { // also if rapid abandons a run
-			for _, v := range held {
+			for _, v := range taken {
 				db.views.release(v)
 			}
 			if err := db.Close(); err != nil {
@@ -38,7 +38,7 @@ func TestTheCacheGivesWhatTheViewHas(t *testing.T) {
 			if err != nil {
 				rt.Fatal(err)
 			}
-			held = append(held, v)
+			taken = append(taken, v)
 		}
 		takeView()
 		keys := rapid.SampledFrom([]catalog.Name{"a", "b", "c"})
@@ -81,9 +81,9 @@ func TestTheCacheGivesWhatTheViewHas(t *testing.T) {
 					rt.Fatal(err)
 				}
 			},
-			"hold": func(*rapid.T) { takeView() },
+			"take a view": func(*rapid.T) { takeView() },
 			"read": func(rt *rapid.T) {
-				v := rapid.SampledFrom(held).Draw(rt, "view")
+				v := rapid.SampledFrom(taken).Draw(rt, "view")
 				compare(reader{v, db, db.cache, v.seq}, reader{Reader: v, db: db}, keys.Draw(rt, "key"))
 			},
 		})
@@ -95,9 +95,9 @@ func TestTheCacheGivesWhatTheViewHas(t *testing.T) {
 func TestTheCacheGivesTheSessionsOfTheView(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		db := opened(t, vfs.NewMem(), Options{Process: true})
-		var held []*view
+		var taken []*view
 		defer func() {
-			for _, v := range held {
+			for _, v := range taken {
 				db.views.release(v)
 			}
 			if err := db.Close(); err != nil {
@@ -120,7 +120,7 @@ func TestTheCacheGivesTheSessionsOfTheView(t *testing.T) {
 			if err != nil {
 				rt.Fatal(err)
 			}
-			held = append(held, v)
+			taken = append(taken, v)
 			for id := range session.SessionID(4) {
 				same(v, id)
 			}
@@ -196,9 +196,9 @@ func TestTheCacheGivesTheSessionsOfTheView(t *testing.T) {
 					rt.Errorf("%d are finished, and %d are counted, %v", finished, st.Finished, err)
 				}
 			},
-			"look": func(*rapid.T) { takeView() },
+			"take a view": func(*rapid.T) { takeView() },
 			"": func(rt *rapid.T) {
-				same(rapid.SampledFrom(held).Draw(rt, "view"), ids.Draw(rt, "which"))
+				same(rapid.SampledFrom(taken).Draw(rt, "view"), ids.Draw(rt, "which"))
 			},
 		})
 	})
@@ -298,7 +298,7 @@ func TestNobodyChangesWhatTheCacheHas(t *testing.T) {
 		}
 	}
 	if row, ok := db.cache.get(catalog.CapsuleTable, []byte("c"), db.applied).(catalog.Capsule); !ok {
-		t.Error("nothing was kept")
+		t.Error("nothing was cached")
 	} else if row.Owners[0] != "o" {
 		t.Errorf("%+v", row)
 	}
@@ -316,9 +316,9 @@ func TestALargeRowIsNotKept(t *testing.T) {
 			_, err := catalog.Principals.Get(r, "p")
 			return err
 		})
-		kept := db.cache.get(catalog.PrincipalTable, []byte("p"), db.applied) != nil
-		if err != nil || kept != (n < cacheLargest) {
-			t.Errorf("%d bytes: kept %v, %v", n, kept, err)
+		cached := db.cache.get(catalog.PrincipalTable, []byte("p"), db.applied) != nil
+		if err != nil || cached != (n < cacheLargest) {
+			t.Errorf("%d bytes: cached %v, %v", n, cached, err)
 		}
 	}
 }

@@ -58,11 +58,11 @@ func TestARowThatCannotBeReadIsNamed(t *testing.T) {
 		damaged bool
 		say     string
 	}{
-		"newer":   {func(row []byte) []byte { return append([]byte{9}, row[1:]...) }, false, "version 9"},
-		"cut":     {func(row []byte) []byte { return row[:len(row)-1] }, true, ""},
-		"longer":  {func(row []byte) []byte { return append(row, 0) }, true, ""},
-		"empty":   {func([]byte) []byte { return nil }, true, ""},
-		"another": {func([]byte) []byte { return []byte{1, 0xa1, 0x18, 99, 1} }, true, ""},
+		"newer":     {func(row []byte) []byte { return append([]byte{9}, row[1:]...) }, false, "version 9"},
+		"truncated": {func(row []byte) []byte { return row[:len(row)-1] }, true, ""},
+		"longer":    {func(row []byte) []byte { return append(row, 0) }, true, ""},
+		"empty":     {func([]byte) []byte { return nil }, true, ""},
+		"another":   {func([]byte) []byte { return []byte{1, 0xa1, 0x18, 99, 1} }, true, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			key := catalogKey(catalog.PlaceTable, []byte("name"))

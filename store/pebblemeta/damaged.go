@@ -11,8 +11,6 @@ import (
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
-	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/sstable/block"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -46,7 +44,7 @@ func (h *tableHole) newer(level int, seq pebble.SeqNum) bool {
 
 // OpenDamaged opens the database in the folder dir, even if tables are not whole, and reads every
 // block of them. It uses the options FS, Log, Die and Tables. It refuses damaged logs as Open does.
-func OpenDamaged(dir string, opts Options) (w *Damaged, err error) {
+func OpenDamaged(dir string, opts Options) (d *Damaged, err error) {
 	if opts.FS == nil {
 		opts.FS = vfs.Default
 	}
@@ -57,46 +55,46 @@ func OpenDamaged(dir string, opts Options) (w *Damaged, err error) {
 		opts.Die = func(err error) { panic(err) }
 	}
 	opts.FS, opts.ReadOnly = readOnly{opts.FS}, true
-	w = &Damaged{}
-	if w.lock, err = prepare(opts.FS, dir, true); err != nil {
+	d = &Damaged{}
+	if d.lock, err = prepare(opts.FS, dir, true); err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("opening the metadata in %s: %w", dir, err), w.Close())
-			w = nil
+			err = errors.Join(fmt.Errorf("opening the metadata in %s: %w", dir, err), d.Close())
+			d = nil
 		}
 	}()
 	if _, err := checkLogs(opts.FS, dir); err != nil {
-		return w, err
+		return d, err
 	}
-	tables, err := w.tables(dir, opts)
+	tables, err := d.tables(dir, opts)
 	if err != nil {
-		return w, err
+		return d, err
 	}
 	files := overlay{opts.FS, vfs.NewMem(), dir}
 	if err := files.mem.MkdirAll(dir, 0o700); err != nil {
-		return w, err
+		return d, err
 	}
 	for _, t := range tables {
 		path := opts.FS.PathJoin(dir, fmt.Sprintf("%06d.sst", t.file))
 		holes, err := holesInTable(opts.FS, path, t)
 		if err != nil {
-			return w, fmt.Errorf("nothing is known of table %s: %w", path, err)
+			return d, fmt.Errorf("nothing is known of table %s: %w", path, err)
 		}
 		if len(holes) == 0 {
 			continue
 		}
 		for _, h := range holes {
-			w.holes = append(w.holes, tableHole{h, t.level, t.newest})
+			d.holes = append(d.holes, tableHole{h, t.level, t.newest})
 		}
 		if err := files.putTable(opts, path, t, holes); err != nil {
-			return w, err
+			return d, err
 		}
 	}
 	opts.FS = files
-	w.peb, err = w.open(dir, opts, true)
-	return w, err
+	d.peb, err = d.open(dir, opts, true)
+	return d, err
 }
 
 // open opens Pebble for reading. lenient allows tables that are missing or have another size.
@@ -191,124 +189,6 @@ func holesInTable(disk vfs.FS, path string, t tableInfo) ([]hole, error) {
 		return whole(fmt.Sprintf("table %s has %d bytes, and had %d", path, info.Size(), t.size))
 	}
 	return holesInFile(disk, path, t.lo, t.hi)
-}
-
-// overlay is a file system in which files in memory replace some files of a folder.
-type overlay struct {
-	vfs.FS
-	mem *vfs.MemFS
-	dir string
-}
-
-// Open implements vfs.FS.
-func (o overlay) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
-	if f, err := o.mem.Open(name, opts...); err == nil && name != o.dir {
-		return f, nil
-	}
-	return o.FS.Open(name, opts...)
-}
-
-// Stat implements vfs.FS.
-func (o overlay) Stat(name string) (vfs.FileInfo, error) {
-	if info, err := o.mem.Stat(name); err == nil && name != o.dir {
-		return info, nil
-	}
-	return o.FS.Stat(name)
-}
-
-// List implements vfs.FS.
-func (o overlay) List(dir string) ([]string, error) {
-	names, err := o.FS.List(dir)
-	if err != nil || dir != o.dir {
-		return names, err
-	}
-	more, err := o.mem.List(dir)
-	names = append(names, more...)
-	slices.Sort(names)
-	return slices.Compact(names), err
-}
-
-// putTable puts a table in memory in the place of one on the disk. It has the same rows, except
-// those in the holes.
-func (o overlay) putTable(opts Options, path string, t tableInfo, holes []hole) error {
-	f, err := o.mem.Create(path, vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return err
-	}
-	po := &pebble.Options{FormatMajorVersion: pebbleFormat}
-	po.EnsureDefaults()
-	w := sstable.NewRawWriter(objstorageprovider.NewFileWritable(f),
-		po.MakeWriterOptions(t.level, pebbleFormat.MaxTableFormat()))
-	if len(holes) != 1 || !bytes.Equal(holes[0].lo, t.lo) || !bytes.Equal(holes[0].hi, append(slices.Clone(t.hi), 0)) {
-		err = copyTable(opts.FS, path, w, t.hi, holes)
-	}
-	if err = errors.Join(err, w.Close()); err != nil {
-		return fmt.Errorf("reading the rest of table %s: %w", path, err)
-	}
-	return nil
-}
-
-// copyTable copies the rows and the range deletions of a table, except the rows in its holes.
-func copyTable(disk vfs.FS, path string, w sstable.RawWriter, last []byte, holes []hole) (err error) {
-	f, err := disk.Open(path)
-	if err != nil {
-		return err
-	}
-	readable, err := sstable.NewSimpleReadable(f)
-	if err != nil {
-		return errors.Join(err, f.Close())
-	}
-	r, err := sstable.NewReader(context.Background(), readable, tableOptions())
-	if err != nil {
-		return errors.Join(err, readable.Close())
-	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	it, err := r.NewIter(sstable.NoTransforms, nil, nil, sstable.AssertNoBlobHandles)
-	if err != nil {
-		return err
-	}
-	err = copyRows(it, w, last, holes)
-	_ = it.Close() // the rows are copied, or the error is that of a hole
-	if err != nil {
-		return err
-	}
-	dels, err := r.NewRawRangeDelIter(context.Background(), sstable.NoFragmentTransforms,
-		sstable.ReadEnv{Block: block.NoReadEnv})
-	if err != nil || dels == nil {
-		return err
-	}
-	defer dels.Close()
-	span, err := dels.First()
-	for ; err == nil && span != nil; span, err = dels.Next() {
-		if err := w.EncodeSpan(*span); err != nil {
-			return err
-		}
-	}
-	return err
-}
-
-// copyRows copies the rows of a table between its holes. The step that enters a corrupt block
-// fails, but all rows before that block have been given by then.
-func copyRows(it sstable.Iterator, w sstable.RawWriter, last []byte, holes []hole) error {
-	kv := it.First()
-	for i := 0; ; i++ {
-		for ; kv != nil && (i == len(holes) || bytes.Compare(kv.K.UserKey, holes[i].lo) < 0); kv = it.Next() {
-			row, _, err := kv.Value(nil)
-			if err == nil {
-				err = w.Add(kv.K, row, false)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		if i == len(holes) {
-			return it.Error()
-		}
-		if bytes.Compare(holes[i].hi, last) > 0 {
-			return nil
-		}
-		kv = it.SeekGE(holes[i].hi, 0)
-	}
 }
 
 // Holes says, for people, which rows are lost, or may be older than they were.

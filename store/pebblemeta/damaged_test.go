@@ -65,9 +65,9 @@ func TestADamagedDatabaseGivesWhatIsSure(t *testing.T) {
 			t.Fatal(err)
 		}
 		damage := map[string]func(vfs.FS){
-			"gone":  func(disk vfs.FS) { _ = disk.Remove(path) },
-			"cut":   func(disk vfs.FS) { replaceFile(t, disk, path, b[:len(b)/2]) },
-			"empty": func(disk vfs.FS) { replaceFile(t, disk, path, nil) },
+			"gone":      func(disk vfs.FS) { _ = disk.Remove(path) },
+			"truncated": func(disk vfs.FS) { replaceFile(t, disk, path, b[:len(b)/2]) },
+			"empty":     func(disk vfs.FS) { replaceFile(t, disk, path, nil) },
 		}
 		for at := 10; at < len(b); at += 1000 {
 			damage[fmt.Sprintf("byte %d", at)] = func(disk vfs.FS) { flip(t, disk, path, at) }
@@ -81,7 +81,7 @@ func TestADamagedDatabaseGivesWhatIsSure(t *testing.T) {
 				if is, ok := sure[key]; ok && is != row {
 					t.Errorf("%s, %s: row %.20q is another", path, what, key)
 				} else if _, old := doubtful[key]; !ok && !old && !w.mayBeLost([]byte(key)) {
-					t.Errorf("%s, %s: row %.20q is lost in silence", path, what, key)
+					t.Errorf("%s, %s: row %.20q is missing in silence", path, what, key)
 				}
 			}
 			// The newest table has the deletion of this row.
@@ -95,7 +95,7 @@ func TestADamagedDatabaseGivesWhatIsSure(t *testing.T) {
 				}
 			}
 			if missing := len(want) - len(sure) - len(doubtful); missing > len(want)/8 && what[0] == 'b' {
-				t.Logf("%s, %s: %d of %d rows are lost, %d doubtful", path, what, missing, len(want), len(doubtful))
+				t.Logf("%s, %s: %d of %d rows are missing, %d doubtful", path, what, missing, len(want), len(doubtful))
 			}
 			if err := w.Close(); err != nil {
 				t.Error(err)
@@ -253,7 +253,7 @@ func TestPiecesWhoseRecordsAreLost(t *testing.T) {
 			if _, ok := sure[string(sessionKey(id))]; !ok {
 				leftOut++
 				if !errors.Is(err, session.ErrNotFound) {
-					t.Errorf("session %s, whose newest record is lost, is there: %v", id, err)
+					t.Errorf("session %s, whose newest record is missing, is there: %v", id, err)
 				}
 				continue
 			}

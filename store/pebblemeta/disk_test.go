@@ -30,12 +30,12 @@ type slowDisk struct {
 
 func newSlowDisk() *slowDisk {
 	d := &slowDisk{mem: vfs.NewCrashableMem()}
-	d.FS = errorfs.Wrap(d.mem, errorfs.InjectorFunc(d.hold))
+	d.FS = errorfs.Wrap(d.mem, errorfs.InjectorFunc(d.delaySync))
 	return d
 }
 
-// hold is called with every operation before it is done.
-func (d *slowDisk) hold(op errorfs.Op) error {
+// delaySync is called with every operation before it is done.
+func (d *slowDisk) delaySync(op errorfs.Op) error {
 	sync := op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSyncTo
 	if !sync || !strings.HasSuffix(op.Path, ".log") {
 		return nil

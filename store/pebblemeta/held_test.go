@@ -25,13 +25,13 @@ func TestAHeldFolderIsTheOneThatWasOpened(t *testing.T) {
 		}
 	}
 	check(os.Mkdir(dir, 0o700))
-	held, err := durable.OS{}.Hold(dir)
+	folder, err := durable.OS{}.Hold(dir)
 	check(err)
-	defer held.Close()
-	if held.Way() == dir {
+	defer folder.Close()
+	if folder.Way() == dir {
 		t.Skip("this system has no way into a folder but its name")
 	}
-	disk := Held(dir, held.Way())
+	disk := Held(dir, folder.Way())
 	db, err := Open(dir, Options{Hook: noHook, FS: disk})
 	check(err)
 	check(os.Rename(dir, moved))

@@ -190,7 +190,7 @@ func TestACorruptBlockTakesItsOwnRowsAlone(t *testing.T) {
 			if now, there := got[key]; there && now != row && key != string(totalsKey) {
 				t.Errorf("row %.9q is another", key)
 			} else if !there && !in(key) {
-				t.Errorf("row %.9q is lost in silence: %v", key, holes)
+				t.Errorf("row %.9q is missing in silence: %v", key, holes)
 			}
 			if rng.IntN(8) > 0 {
 				continue

@@ -16,10 +16,10 @@ func TestRangesThatAreCached(t *testing.T) {
 		}
 		return appendRanges(nil, want), want
 	}
-	var lately rangeCache
+	var cache rangeCache
 	read := func(id session.SessionID, raw []byte, want []session.Range) []session.Range {
 		t.Helper()
-		got, err := lately.decoder(id)(raw)
+		got, err := cache.decoder(id)(raw)
 		if err != nil || !slices.Equal(got, want) {
 			t.Fatalf("%d ranges that begin with %v, %v; expected %v", len(got), got[:min(len(got), 1)], err, want[0])
 		}
@@ -31,12 +31,12 @@ func TestRangesThatAreCached(t *testing.T) {
 		clear(read(1, raw, want))
 		clear(read(1, raw, want))
 		clear(read(1, other, wantOther))
-		clear(read(1+session.SessionID(len(lately)), raw, want))
+		clear(read(1+session.SessionID(len(cache)), raw, want))
 	}
-	if _, err := lately.decoder(1)(raw[:len(raw)-1]); err == nil {
+	if _, err := cache.decoder(1)(raw[:len(raw)-1]); err == nil {
 		t.Error("half a range was read")
 	}
-	if n := testing.AllocsPerRun(100, func() { _, _ = lately.decoder(1)(raw) }); n > 1 {
+	if n := testing.AllocsPerRun(100, func() { _, _ = cache.decoder(1)(raw) }); n > 1 {
 		t.Errorf("%v allocations for what was read before", n)
 	}
 }

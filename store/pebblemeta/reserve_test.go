@@ -202,12 +202,12 @@ func TestTheReserveHasAnEnd(t *testing.T) {
 	}
 	fillUp(t, disk)
 	const many = 2000 // fifty times as many as there is space for
-	kept := 0
+	written := 0
 	ended := make(chan bool)
 	go func() {
 		defer close(ended)
 		defer func() { _ = recover() }() // Die returned
-		for ; kept < many && commit(db, fmt.Sprint(kept), 4000) == nil; kept++ {
+		for ; written < many && commit(db, fmt.Sprint(written), 4000) == nil; written++ {
 		}
 	}()
 	select {
@@ -221,10 +221,10 @@ func TestTheReserveHasAnEnd(t *testing.T) {
 			t.Errorf("died of %v", err)
 		}
 	default:
-		t.Fatalf("%d commits on a full disk, and it lives", kept)
+		t.Fatalf("%d commits on a full disk, and it lives", written)
 	}
-	if kept < 10 {
-		t.Errorf("only %d commits", kept)
+	if written < 10 {
+		t.Errorf("only %d commits", written)
 	}
 	after := disk.Image().Kill()
 	used(t, after)
@@ -232,9 +232,9 @@ func TestTheReserveHasAnEnd(t *testing.T) {
 	_ = db.Close() // it may be half closed
 	living(t, func(t *testing.T, open func(*crashfs.Disk) *DB) {
 		back := open(after)
-		for i := range kept {
+		for i := range written {
 			if err := committed(back, fmt.Sprint(i)); err != nil {
-				t.Errorf("commit %d of %d: %v", i, kept, err)
+				t.Errorf("commit %d of %d: %v", i, written, err)
 			}
 		}
 	})

@@ -10,7 +10,7 @@ func ofSalvage() []mutant {
 			tests: []string{"store/pebblemeta.TestADamagedDatabaseGivesWhatIsSure", "cmd/sluice.TestWhatIsLeftOfTheMetadata"},
 		},
 		{
-			name: "the-rows-beside-a-hole-are-lost", promise: 4, file: "store/pebblemeta/damaged.go",
+			name: "the-rows-beside-a-hole-are-lost", promise: 4, file: "store/pebblemeta/overlay.go",
 			old:   "		kv = it.SeekGE(holes[i].hi, 0)\n",
 			new:   "		return nil\n",
 			tests: []string{"store/pebblemeta.TestADamagedDatabaseGivesWhatIsSure"},
