@@ -5,14 +5,13 @@ import (
 	"testing"
 )
 
-// Nothing is divided that is not there: whatever the limits, the parts together stay below them,
-// and each has something.
+// The parts never exceed the limits together, whatever these are, and each part has something.
 func TestTheSumIsBelowTheLimit(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 10_000 {
 		m := Machine{Descriptors: 128 + rng.Int64N(1<<rng.IntN(22)), Memory: Least + rng.Int64N(1<<(20+rng.IntN(16)))}
 		b := Of(m)
-		// A connection may have a file that it alone uses.
+		// A connection may have a file open that no other connection uses.
 		if sum := 2*b.Connections + int64(b.Files+b.Tables); sum > m.Descriptors {
 			t.Fatalf("%d descriptors: %+v", m.Descriptors, b)
 		}
@@ -21,7 +20,7 @@ func TestTheSumIsBelowTheLimit(t *testing.T) {
 			if sum += p.Bytes; p.Bytes < 1 {
 				t.Fatalf("%s has nothing of %+v", p.Name, b)
 			}
-			if p.Name == "stores" || p.Name == "lent buffers" {
+			if p.Name == "stores" || p.Name == "direct buffers" {
 				outside += p.Bytes
 			}
 		}
@@ -35,11 +34,12 @@ func TestTheSumIsBelowTheLimit(t *testing.T) {
 	}
 }
 
-// A large machine changes nothing, and a small one gets what docs/limits.md says.
+// A large machine changes nothing. A small one gets what docs/limits.md says.
 func TestTheBudgetOfKnownMachines(t *testing.T) {
 	full := Budget{
 		Connections: 1 << 16, Requests: 16384, Refused: 256, Files: 256, Tables: 256,
-		Head: 64 << 10, BatchEntries: 1 << 18, Unread: 128 << 20, JSON: 64 << 20, Held: 64 << 20, DirectBuffers: 24, LargeBuffers: 64,
+		Head: 64 << 10, BatchEntries: 1 << 18, Unread: 128 << 20,
+		JSON: 64 << 20, Held: 64 << 20, DirectBuffers: 24, LargeBuffers: 64,
 	}
 	if b := Of(Machine{}); b != full {
 		t.Errorf("without limits: %+v", b)
@@ -47,12 +47,14 @@ func TestTheBudgetOfKnownMachines(t *testing.T) {
 	small := Of(Machine{256, 256 << 20})
 	want := Budget{
 		Machine: Machine{256, 256 << 20}, Connections: 64, Requests: 307, Refused: 256, Files: 32, Tables: 32,
-		Head: 16 << 10, States: 8 << 20, FinishEntries: 13107, BatchEntries: 13107, Unread: 16 << 20, JSON: leastJSON, Held: 8 << 20, DirectBuffers: 8, LargeBuffers: 32, Heap: 210134631,
+		Head: 16 << 10, States: 8 << 20, FinishEntries: 13107, BatchEntries: 13107, Unread: 16 << 20,
+		JSON: minJSON, Held: 8 << 20, DirectBuffers: 8, LargeBuffers: 32, Heap: 210134631,
 	}
 	if small != want {
 		t.Errorf("256 descriptors and MiB: %+v", small)
 	}
-	if b := Of(Machine{Descriptors: 1 << 20}); b.Connections != most || b.Files != 256 || b.Tables != 256 || b.Heap != 0 {
+	if b := Of(Machine{Descriptors: 1 << 20}); b.Connections != maxConnections ||
+		b.Files != 256 || b.Tables != 256 || b.Heap != 0 {
 		t.Errorf("a million descriptors: %+v", b)
 	}
 }

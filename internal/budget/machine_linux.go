@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// memoryLimit is the least limit of the control groups that the process is in, of version 2 or 1;
-// 0: there is none. root is "/".
-func memoryLimit(root string) (least int64) {
+// memoryLimit is the lowest limit of the control groups that the process is in, of version 2 or 1,
+// in bytes. 0 means that there is none. root is "/".
+func memoryLimit(root string) (lowest int64) {
 	text, err := os.ReadFile(filepath.Join(root, "proc/self/cgroup"))
 	if err != nil {
 		return 0
@@ -27,22 +27,22 @@ func memoryLimit(root string) (least int64) {
 		default:
 			continue
 		}
-		// Within a container the path may be one of the host's, and what is mounted is the group
-		// itself.
+		// Within a container the path may be one of the host's. Then the mounted folder is the
+		// group itself.
 		for dir := filepath.Clean("/" + path); ; dir = filepath.Dir(dir) {
-			if n := limitIn(filepath.Join(root, at, dir, file)); n > 0 && (least == 0 || n < least) {
-				least = n
+			if n := limitIn(filepath.Join(root, at, dir, file)); n > 0 && (lowest == 0 || n < lowest) {
+				lowest = n
 			}
 			if dir == "/" {
 				break
 			}
 		}
 	}
-	return least
+	return lowest
 }
 
-// limitIn reads a limit. Version 1 says that there is none by a number that no machine has, version
-// 2 by "max".
+// limitIn reads a limit. If there is none, version 1 gives a number that no machine has, and
+// version 2 gives "max".
 func limitIn(file string) int64 {
 	text, err := os.ReadFile(file)
 	if err != nil {

@@ -2,5 +2,5 @@
 
 package budget
 
-// memoryLimit: there are no control groups here.
+// memoryLimit is 0: there are no control groups here.
 func memoryLimit(string) int64 { return 0 }

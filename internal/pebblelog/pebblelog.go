@@ -1,33 +1,34 @@
-// Package pebblelog reads the logs that Pebble writes, its write-ahead logs and its MANIFEST:
-// whether one has rotted where it was on the disk already, or merely ends in a torn write; and it
-// corrects what a write-ahead log says of its own syncs. It owns the format of blocks and chunks.
-// It does not own what is in a record, which files there are, when a log is synced, or what becomes
-// of a rotten one: that is store/pebblemeta. It does no I/O.
+// Package pebblelog reads the logs that Pebble writes: its write-ahead logs and its MANIFEST. It
+// tells whether a log is corrupt in a part that had been synced, or merely ends in a torn write. It
+// also corrects what a write-ahead log says of its own syncs. It owns the format of blocks and
+// chunks. It does not own the content of records, the names of files, the moments of syncs, or what
+// becomes of a corrupt log: store/pebblemeta does. It does no I/O.
 //
-// A log (Pebble's package record) consists of blocks of 32 KiB, each with chunks
+// A log (Pebble's package record) consists of blocks of 32 KiB, each with chunks:
 //
 //	crc u32 | length u16 | type u8 | [log number u32 | [synced u64]] | payload
 //
-// whose types are, each for a whole record and for its first, middle and last chunk: 1–4 without
-// the brackets (the MANIFEST), 5–8 with a log number, 9–12 with both. The first log of a new
-// database has 5–8: Pebble begins it before it knows the format. A log ends at the end of the file,
-// in zeros, or in the head of a chunk with the next log's number and no checksum, which counts as a
-// broken one here.
+// There are three groups of types: 1–4 without the brackets (the MANIFEST), 5–8 with a log number,
+// and 9–12 with both. Each group has a type for a whole record, and one each for its first, middle
+// and last chunk. The first log of a new database has 5–8, since Pebble begins it before it knows
+// the format. A log ends at the end of the file, in zeros, or in the head of a chunk with the next
+// log's number and no checksum. That head counts as an invalid chunk here.
 //
 // Breaks when a Pebble has another format of logs, or means something else by it. The package was
 // read from Pebble v2.1.7 (record/record.go, record/log_writer.go, the replay in open.go), and
 // relies on this:
 //
 //   - The chunks are as above, and a type keeps its meaning. A chunk of a new type is taken for the
-//     end of a log: rot would be left to what Pebble finds by itself, and what a log says of syncs
-//     to what Pebble writes. If a type came to have other fields, NoteSynced would write over eight
-//     bytes of each chunk.
+//     end of a log. Then only Pebble's own checks find corruption, and a log says of syncs what
+//     Pebble writes. If a type got other fields, NoteSynced would overwrite eight bytes of each
+//     chunk.
 //   - Pebble writes whole chunks, each once, and in the order of the log. If it wrote one in parts,
-//     that chunk would count syncs that were left out, as Pebble does: after a power loss a sound
-//     log could be refused.
-//   - Pebble takes the first broken chunk for the end of a log, unless a later block says that more
-//     had been synced. If it refused more than that, a folder would not open after a power loss.
-//   - Pebble syncs each record of the MANIFEST before it begins the next. Else a torn MANIFEST
+//     that chunk would count skipped syncs, as Pebble does. After a power loss a sound log could be
+//     refused.
+//   - Pebble takes the first invalid chunk for the end of a log, unless a later block says that
+//     more had been synced. If it refused more than that, a folder would not open after a power
+//     loss.
+//   - Pebble syncs each record of the MANIFEST before it begins the next. Otherwise a torn MANIFEST
 //     would be refused.
 //
 // TestReadFromThisPebble fails with another version, and says what to read again. docs/adr/0025
@@ -48,15 +49,15 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 type chunk struct {
 	kind    byte
 	log     uint32
-	synced  uint64 // so much of the log had been synced before this was written
+	synced  uint64 // bytes of the log that had been synced before this chunk was written
 	payload []byte
 	end     int // in the block
 }
 
-// begins reports whether the chunk is the first of its record.
-func (c chunk) begins() bool { return c.kind%4 == 1 || c.kind%4 == 2 }
+// startsRecord reports whether the chunk is the first of its record.
+func (c chunk) startsRecord() bool { return c.kind%4 == 1 || c.kind%4 == 2 }
 
-// readChunk reads the chunk that begins at this byte of a block.
+// readChunk reads the chunk that begins at this byte of a block. ok means that the chunk is whole.
 func readChunk(block []byte, at int) (c chunk, ok bool) {
 	if at+7 > len(block) {
 		return c, false
@@ -89,8 +90,9 @@ func chunkSum(b []byte) uint32 {
 	return (sum>>15 | sum<<17) + 0xa282ead8
 }
 
-// NoteSynced sets to synced what the chunks in p, which is written at this offset of a log, say of
-// how many of its bytes had been synced before. The chunks are whole.
+// NoteSynced corrects how many bytes of a log its chunks say were synced before them: it sets that
+// number to synced in all chunks of p. p is about to be written at offset off of the log, and holds
+// whole chunks.
 func NoteSynced(p []byte, off int64, synced uint64) {
 	for len(p) > 0 {
 		block := p[:min(int64(len(p)), blockSize-off%blockSize)]
@@ -109,9 +111,9 @@ func NoteSynced(p []byte, off int64, synced uint64) {
 	}
 }
 
-// Rotten looks through the log of this number (0: a MANIFEST), and reports whether it has rotted:
-// the byte at, or one behind it, is not as it was when it was synced.
-func Rotten(data []byte, log uint32) (at int, yes bool) {
+// Corrupt looks through the log of this number (0: a MANIFEST). corrupt means that the byte at, or
+// one behind it, is not as it was when it was synced.
+func Corrupt(data []byte, log uint32) (at int, corrupt bool) {
 	for base := 0; base < len(data); base += blockSize {
 		block := data[base:min(base+blockSize, len(data))]
 		for at := 0; at < len(block); {
@@ -129,16 +131,17 @@ func Rotten(data []byte, log uint32) (at int, yes bool) {
 	return 0, false
 }
 
-// torn reports whether a log ends where its first broken chunk is: nothing behind it was written
-// after that had been synced. A MANIFEST is synced with each record: so another record that begins
-// there is proof, but a later chunk of the same record is not, as a power loss may keep any of its
-// blocks.
-func torn(data []byte, broken int, log uint32) bool {
-	for base := broken / blockSize * blockSize; base < len(data); base += blockSize {
+// torn reports whether a log ends at its first invalid chunk: nothing behind it was written after
+// that chunk had been synced. Each record of a MANIFEST is synced. So the beginning of another
+// record is proof of the contrary. A later chunk of the same record is none, since a power loss may
+// keep any of its blocks.
+func torn(data []byte, invalid int, log uint32) bool {
+	for base := invalid / blockSize * blockSize; base < len(data); base += blockSize {
 		block := data[base:min(base+blockSize, len(data))]
-		for at := max(broken+1-base, 0); at < len(block); at++ {
+		for at := max(invalid+1-base, 0); at < len(block); at++ {
 			c, ok := readChunk(block, at)
-			if ok && c.log == log && (c.synced > uint64(broken) || log == 0 && c.begins() && len(c.payload) > 0) {
+			if ok && c.log == log &&
+				(c.synced > uint64(invalid) || log == 0 && c.startsRecord() && len(c.payload) > 0) {
 				return false
 			}
 		}

@@ -39,7 +39,8 @@ set this constant.`, is, from)
 	}
 }
 
-// Pebble writes what is read here: each of its formats, with records that end anywhere in a block.
+// The package reads what Pebble writes: each of its formats, with records that end anywhere in a
+// block.
 func TestPebbleWritesWhatIsRead(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))
 	var records [][]byte
@@ -57,7 +58,8 @@ func TestPebbleWritesWhatIsRead(t *testing.T) {
 			Close() error
 		} = record.NewWriter(&log)
 		if f.log != 0 {
-			w = record.NewLogWriter(&log, 7, record.LogWriterConfig{WriteWALSyncOffsets: func() bool { return f.head == 19 }})
+			w = record.NewLogWriter(&log, 7,
+				record.LogWriterConfig{WriteWALSyncOffsets: func() bool { return f.head == 19 }})
 		}
 		for _, r := range records {
 			if _, err := w.WriteRecord(r); err != nil {
@@ -68,8 +70,8 @@ func TestPebbleWritesWhatIsRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		data := log.Bytes()
-		if at, yes := Rotten(data, f.log); yes {
-			t.Errorf("%s: rot at %d", f.name, at)
+		if at, yes := Corrupt(data, f.log); yes {
+			t.Errorf("%s: corrupt at %d", f.name, at)
 		}
 		if f.head == 19 {
 			NoteSynced(data, 0, 12345)
@@ -107,7 +109,7 @@ type logFormat struct {
 
 var logFormats = []logFormat{{"MANIFEST", 1, 0, 7}, {"recyclable", 5, 7, 11}, {"synced", 9, 7, 19}}
 
-// add appends a record to a log of which so much had been synced.
+// add appends a record to a log, the first synced bytes of which had been synced.
 func (f logFormat) add(log []byte, payload []byte, synced int) []byte {
 	for first := true; ; first = false {
 		left := blockSize - len(log)%blockSize
@@ -148,8 +150,8 @@ type tornLog struct {
 	whole  []int // where the records of the synced part begin
 }
 
-// grown makes a log of about size bytes, each record of which was synced, and a tail that was not:
-// of a MANIFEST one record, of the others some.
+// grown makes a log of about size bytes, each record of which was synced, and an unsynced tail: one
+// record of a MANIFEST, several of another log.
 func (f logFormat) grown(rng *rand.Rand, size int) (l tornLog) {
 	payload := func(most int) []byte {
 		b := make([]byte, 1+rng.IntN(most))
@@ -173,8 +175,8 @@ func (f logFormat) grown(rng *rand.Rand, size int) (l tornLog) {
 	return l
 }
 
-// lose gives the log after a power loss that kept these of the tail's blocks; in place of the
-// others is what was there before.
+// lose gives the log after a power loss that kept these blocks of the tail. In place of the others
+// it has what was on the disk before.
 func (l tornLog) lose(block, end int, before []byte, keep func(i int) bool) []byte {
 	out := append(bytes.Clone(l.bytes[:l.synced]), before[l.synced:end]...)
 	for i := l.synced / block; i*block < end; i++ {
@@ -185,9 +187,9 @@ func (l tornLog) lose(block, end int, before []byte, keep func(i int) bool) []by
 	return out
 }
 
-// Whatever a power loss keeps of the blocks of a log's unsynced tail is a torn end: for us, and for
-// Pebble.
-func TestWhatAPowerLossLeavesOfALogIsNoRot(t *testing.T) {
+// I24: A power loss may keep any of the blocks of a log's unsynced tail. The package and Pebble
+// take the rest for a torn end.
+func TestATornLogIsNotCorrupt(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for _, f := range logFormats {
 		crossed := 0
@@ -196,8 +198,7 @@ func TestWhatAPowerLossLeavesOfALogIsNoRot(t *testing.T) {
 			if l.synced/blockSize != (len(l.bytes)-1)/blockSize {
 				crossed++
 			}
-			// What was there before: nothing yet, an older log whose file is used again, or
-			// anything.
+			// On the disk was nothing yet, an older log whose file is used again, or anything.
 			old := logFormat{f.name, f.kind, max(f.log, 1) - 1, f.head}.grown(rng, len(l.bytes)).bytes
 			garbage := make([]byte, len(l.bytes))
 			for i := range garbage {
@@ -217,15 +218,18 @@ func TestWhatAPowerLossLeavesOfALogIsNoRot(t *testing.T) {
 					if rng.IntN(3) == 0 {
 						end = l.synced + rng.IntN(len(l.bytes)-l.synced)
 					}
-					left := l.lose(block, end, befores[rng.IntN(len(befores))], func(i int) bool { return mask>>(i%64)&1 != 0 })
-					if at, yes := Rotten(left, f.log); yes {
-						t.Fatalf("%s, round %d: %d of %d bytes were synced, blocks of %d, %b were kept: rot at %d", f.name, round, l.synced, len(l.bytes), block, mask, at)
+					left := l.lose(block, end, befores[rng.IntN(len(befores))],
+						func(i int) bool { return mask>>(i%64)&1 != 0 })
+					if at, yes := Corrupt(left, f.log); yes {
+						t.Fatalf("%s, round %d: %d of %d bytes were synced, blocks of %d, %b were kept: corrupt at %d",
+							f.name, round, l.synced, len(l.bytes), block, mask, at)
 					}
 					if try%16 != 0 {
-						continue // Pebble looks for turned bits in what is torn, and that takes long
+						continue // Pebble searches a torn part for flipped bits, and that takes long
 					}
 					if got, err := pebbleReads(left, f.log); err != nil || got < len(l.whole) {
-						t.Fatalf("%s, round %d: Pebble reads %d of %d records: %v", f.name, round, got, len(l.whole), err)
+						t.Fatalf("%s, round %d: Pebble reads %d of %d records: %v",
+							f.name, round, got, len(l.whole), err)
 					}
 				}
 			}
@@ -255,25 +259,25 @@ func pebbleReads(log []byte, number uint32) (n int, err error) {
 	}
 }
 
-// † A byte that is turned over where the log had been synced, and in more than its last record, is
-// no torn end.
-func TestRotBeforeTheEndOfALogIsFound(t *testing.T) {
+// † I24: A flipped byte in the synced part of a log is no torn end, unless it is in the last
+// record.
+func TestCorruptionBeforeTheEndOfALogIsFound(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for _, f := range logFormats {
 		if f.name == "recyclable" {
-			continue // it says nothing of syncs; older Pebbles wrote it
+			continue // this format says nothing of syncs; older versions of Pebble wrote it
 		}
 		for range 40 {
 			l := f.grown(rng, 2*blockSize+rng.IntN(blockSize))
 			for range 40 {
-				// With some of the tail, all of it, or none.
+				// The log has some of the tail, all of it, or none.
 				end := []int{l.synced, len(l.bytes), l.synced + rng.IntN(len(l.bytes)-l.synced)}[rng.IntN(3)]
 				at := rng.IntN(l.whole[len(l.whole)-2])
 				bad := bytes.Clone(l.bytes[:end])
 				if bad[at] ^= 1 << rng.IntN(8); l.padding(at) {
 					continue
 				}
-				if found, yes := Rotten(bad, f.log); !yes || found > at {
+				if found, yes := Corrupt(bad, f.log); !yes || found > at {
 					t.Fatalf("%s: byte %d of %d, %d of them synced: %v at %d", f.name, at, end, l.synced, yes, found)
 				}
 			}
@@ -281,8 +285,8 @@ func TestRotBeforeTheEndOfALogIsFound(t *testing.T) {
 	}
 }
 
-// padding reports whether a byte is in the zeros at the end of a block, where no chunk fits: none
-// is missed there.
+// padding reports whether a byte is in the zeros at the end of a block, where no chunk fits. No
+// corruption can be found there.
 func (l tornLog) padding(at int) bool {
 	i, _ := slices.BinarySearch(l.whole, at+1)
 	next := l.synced

@@ -10,8 +10,8 @@ import (
 	"sluice/catalog"
 )
 
-// A server that has written a lot still finds what it reads often in memory.
-func TestTablesInMemoryLeaveTheCacheItsRoom(t *testing.T) {
+// A server that has written a lot still finds the blocks that it reads often in memory.
+func TestTablesInMemoryLeaveTheCacheItsSize(t *testing.T) {
 	db, err := Open("meta", Options{Hook: noHook, FS: vfs.NewMem()})
 	if err != nil {
 		t.Fatal(err)
@@ -23,13 +23,14 @@ func TestTablesInMemoryLeaveTheCacheItsRoom(t *testing.T) {
 	}()
 	put := func(id string) {
 		err := db.Catalog().Update(t.Context(), func(tx catalog.Tx) error {
-			return catalog.Principals.Put(tx, catalog.Name(id), catalog.Principal{ID: id, Name: strings.Repeat(id, 1000)})
+			return catalog.Principals.Put(tx, catalog.Name(id),
+				catalog.Principal{ID: id, Name: strings.Repeat(id, 1000)})
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	read := func(id string) { // past whatever is kept of rows above Pebble
+	read := func(id string) { // past the cache of rows above Pebble
 		key := catalogKey(catalog.PrincipalTable, catalog.Name(id).AppendKey(nil))
 		if row, err := get(db.peb, key); err != nil || row == nil {
 			t.Fatalf("%d bytes: %v", len(row), err)
@@ -37,10 +38,10 @@ func TestTablesInMemoryLeaveTheCacheItsRoom(t *testing.T) {
 	}
 	first := fmt.Sprintf("%07d", 0)
 	const often = 100
-	for i := range 4 * memTables * memTable / 7000 {
+	for i := range 4 * maxMemTables * memTableSize / 7000 {
 		put(fmt.Sprintf("%07d", i))
 	}
-	read(first) // and with that it is in the cache
+	read(first) // now its block is in the cache
 	before := db.peb.Metrics().BlockCache
 	for range often {
 		read(first)

@@ -11,24 +11,24 @@ import (
 )
 
 const (
-	// cacheSets and cacheWays bound how many rows are kept: 8192, and beside them the rows that
-	// commits under way replace. cacheLargest bounds each, in bytes as stored. In memory a row
-	// takes up to twice that, so that all are at most 16 MiB, and in ordinary use 6.
+	// cacheSets and cacheWays bound how many rows are cached: 8,192, and beside them the rows that
+	// commits under way replace. cacheLargest bounds each row in bytes as stored. In memory a row
+	// takes up to twice that. So all of them take at most 16 MiB, and 6 MiB in ordinary use.
 	cacheSets, cacheWays, cacheLargest = 2048, 4, 1 << 10
 )
 
-// cache keeps decoded rows of the catalog and of sessions, so that what each request asks for anew
-// (who it is from, what it may, where the bytes are, which session it is for) is looked up once.
+// cache keeps decoded rows of the catalog and of sessions. Each request asks for the same rows: its
+// caller, the caller's rights, its session, the extents. The cache saves looking them up each time.
 //
-// A row in it is what the newest applied commit has, and what every commit since its from has had.
-// The commit that writes a row takes it out, or puts the new one before it, at its place in the
-// order of commits, before there is a view that shows the commit, and leaves its number with the
-// set: a reader of an older view can't put back what it still sees. So a view may use what it
-// finds, unless it is older than from; then it may use the row that was replaced, which is kept
-// until the view that is shown is as new as its successor. What is not durable yet is behind the
-// from of its row.
+// A cached row is what the newest applied commit has, and what every commit from since on has had.
+// The commit that writes a row removes it from the cache, or puts the new row before the old one.
+// It does so at its place in the order of commits, before any view shows the commit. It also leaves
+// its number with the set, so that a reader of an older view can't put an old row back. A view may
+// use a row unless the view is older than the row's since. Then it may use the row that was
+// replaced. That one is kept until the published view is as new as its successor. So a row that is
+// not durable yet has a since that no view has reached.
 //
-// Looking up takes no lock.
+// A lookup takes no lock.
 type cache struct {
 	seed maphash.Seed
 	sets [cacheSets]cacheSet
@@ -38,61 +38,63 @@ type cache struct {
 type cacheSet struct {
 	rows [cacheWays]atomic.Pointer[cachedRow]
 
-	mu      sync.Mutex // of changes
-	written uint64     // the newest commit that wrote one of the set's rows
-	next    uint8      // which gives way
+	mu        sync.Mutex // of changes
+	written   uint64     // the newest commit that wrote one of the set's rows
+	evictNext uint8      // the row to evict next
 }
 
-// cachedRow never changes, except for forgetting the row that it has replaced.
+// cachedRow never changes, except that it forgets the row that it has replaced.
 type cachedRow struct {
-	table catalog.TableID
-	key   string
-	from  uint64
-	row   any
-	older atomic.Pointer[cachedRow] // what it was before from; nil: not known
+	table    catalog.TableID
+	key      string
+	since    uint64
+	row      any
+	previous atomic.Pointer[cachedRow] // the row before since; nil: not known
 }
 
 func newCache() *cache { return &cache{seed: maphash.MakeSeed()} }
 
-// cached are the tables whose rows are kept, and how one is copied, so that nobody changes what is
-// kept.
-var cached = [...]func(row any) any{
+// copyForCache has a function for each table whose rows are cached. It copies a row, so that nobody
+// can change what is cached.
+var copyForCache = [...]func(row any) any{
 	catalog.CapsuleTable:     copyCapsule,
 	catalog.MemoryTable:      copyMemory,
 	catalog.ContentTable:     copyContent,
-	catalog.ReservationTable: same,
-	catalog.UsageTable:       same,
-	catalog.PrincipalTable:   same,
-	catalog.TokenTable:       same,
+	catalog.ReservationTable: shared,
+	catalog.UsageTable:       shared,
+	catalog.PrincipalTable:   shared,
+	catalog.TokenTable:       shared,
 	sessionTable:             func(row any) any { return clone(row.(session.Session)) },
 }
 
-// sessionTable stands for the sessions, which are no table of the catalog.
+// sessionTable stands for the sessions. They are no table of the catalog.
 const sessionTable catalog.TableID = 31
 
-func same(row any) any { return row }
+func shared(row any) any { return row }
 
-// caches reports whether a table's rows are kept.
-func caches(table catalog.TableID) bool { return int(table) < len(cached) && cached[table] != nil }
+// isCached reports whether a table's rows are cached.
+func isCached(table catalog.TableID) bool {
+	return int(table) < len(copyForCache) && copyForCache[table] != nil
+}
 
 func copyCapsule(row any) any {
 	c := row.(catalog.Capsule)
-	c.Owners, c.Controllers = cloned(c.Owners), cloned(c.Controllers)
+	c.Owners, c.Controllers = cloneList(c.Owners), cloneList(c.Controllers)
 	return c
 }
 
-// cloned is nil for an empty list, as when it is read.
-func cloned(list []string) []string {
+// cloneList copies a list. It gives nil for an empty one, as a row that is read has it.
+func cloneList(list []string) []string {
 	if len(list) == 0 {
 		return nil
 	}
 	return slices.Clone(list)
 }
 
-// replaces gives what the cache shall have instead of a row that is written; nil: nothing. That is
-// worth it for the rows that the commits of an upload write and read. It must be what would be read
-// back: without parts of a millisecond, and without empty lists.
-func replaces(table catalog.TableID, row any) any {
+// rowToCache gives the row that the cache gets in place of one that is written; nil: none. That is
+// worth it for the rows that the commits of an upload write and read. It must be exactly what would
+// be read back: times in whole milliseconds, and no empty lists.
+func rowToCache(table catalog.TableID, row any) any {
 	switch table {
 	case catalog.CapsuleTable:
 		return loadCapsule(storeCapsule(copyCapsule(row).(catalog.Capsule)))
@@ -121,34 +123,34 @@ func (c *cache) set(table catalog.TableID, key []byte) *cacheSet {
 	return &c.sets[(maphash.Bytes(c.seed, key)+uint64(table))%cacheSets]
 }
 
-// get gives a copy of a row for a view of commit seq; nil where it is not known here.
+// get gives a copy of a row for a view of commit seq, or nil if the cache does not have it.
 func (c *cache) get(table catalog.TableID, key []byte, seq uint64) any {
 	r, _ := c.set(table, key).find(table, key)
-	for ; r != nil; r = r.older.Load() {
-		if r.from <= seq {
-			return cached[table](r.row)
+	for ; r != nil; r = r.previous.Load() {
+		if r.since <= seq {
+			return copyForCache[table](r.row)
 		}
 	}
 	return nil
 }
 
-// put keeps a copy of a row that was read in a view of commit seq.
+// put caches a copy of a row that was read in a view of commit seq.
 func (c *cache) put(table catalog.TableID, key []byte, seq uint64, row any) {
 	s := c.set(table, key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if seq < s.written {
-		return // it may be the one that was written since
+		return // the row may have been written since
 	}
 	had, i := s.find(table, key)
 	if had == nil {
-		i = int(s.next % cacheWays)
-		s.next++
+		i = int(s.evictNext % cacheWays)
+		s.evictNext++
 	}
-	s.rows[i].Store(&cachedRow{table: table, key: string(key), from: s.written, row: cached[table](row)})
+	s.rows[i].Store(&cachedRow{table: table, key: string(key), since: s.written, row: copyForCache[table](row)})
 }
 
-// find gives a row, or nil, and its place in the set.
+// find gives a row, or nil, and its index in the set.
 func (s *cacheSet) find(table catalog.TableID, key []byte) (*cachedRow, int) {
 	for i := range s.rows {
 		if r := s.rows[i].Load(); r != nil && r.table == table && r.key == string(key) {
@@ -158,9 +160,9 @@ func (s *cacheSet) find(table catalog.TableID, key []byte) (*cachedRow, int) {
 	return nil, 0
 }
 
-// wrote takes a row out, which commit seq writes, or puts what replaces it before it. Calls come in
-// the order of commits. shown is the newest commit that is shown.
-func (c *cache) wrote(table catalog.TableID, key []byte, seq, shown uint64, row any) {
+// commitRow removes the row that commit seq writes, or puts the new row before it; row nil: there
+// is none. It is called in the order of commits. shown is the newest published commit.
+func (c *cache) commitRow(table catalog.TableID, key []byte, seq, shown uint64, row any) {
 	s := c.set(table, key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -170,18 +172,18 @@ func (c *cache) wrote(table catalog.TableID, key []byte, seq, shown uint64, row 
 	case had == nil && row == nil:
 		return
 	case had == nil:
-		i = int(s.next % cacheWays)
-		s.next++
+		i = int(s.evictNext % cacheWays)
+		s.evictNext++
 	case row == nil:
 		s.rows[i].Store(nil)
 		return
 	}
-	now := &cachedRow{table: table, key: string(key), from: seq, row: row}
-	now.older.Store(had)
-	for r := had; r != nil; r = r.older.Load() {
-		if r.from <= shown {
-			r.older.Store(nil)
+	newest := &cachedRow{table: table, key: string(key), since: seq, row: row}
+	newest.previous.Store(had)
+	for r := had; r != nil; r = r.previous.Load() {
+		if r.since <= shown {
+			r.previous.Store(nil)
 		}
 	}
-	s.rows[i].Store(now)
+	s.rows[i].Store(newest)
 }

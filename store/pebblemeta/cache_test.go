@@ -19,28 +19,28 @@ import (
 	"sluice/session"
 )
 
-// Whatever is committed and read in whatever order: every view gives, out of the cache or not, what
-// its snapshot has; and so does an Update of what it has written itself.
+// Every view gives what its snapshot has, from the cache or not, in any order of commits and reads.
+// An Update also gives its own writes.
 func TestTheCacheGivesWhatTheViewHas(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		db := opened(t, vfs.NewMem(), Options{})
-		var held []*view
-		defer func() { // also where rapid gives a run up
-			for _, v := range held {
+		var taken []*view
+		defer func() { // also if rapid abandons a run
+			for _, v := range taken {
 				db.views.release(v)
 			}
 			if err := db.Close(); err != nil {
 				t.Error(err)
 			}
 		}()
-		hold := func() {
-			v, err := db.views.at(t.Context(), 0)
+		takeView := func() {
+			v, err := db.views.atLeast(t.Context(), 0)
 			if err != nil {
 				rt.Fatal(err)
 			}
-			held = append(held, v)
+			taken = append(taken, v)
 		}
-		hold()
+		takeView()
 		keys := rapid.SampledFrom([]catalog.Name{"a", "b", "c"})
 		compare := func(cached, direct catalog.Reader, key catalog.Name) {
 			got, ok, err := catalog.Capsules.Find(cached, key)
@@ -62,7 +62,8 @@ func TestTheCacheGivesWhatTheViewHas(t *testing.T) {
 					for _, key := range wrote {
 						compare(tx, reader{Reader: tx.(*txn).rows}, read)
 						n++
-						err := catalog.Capsules.Put(tx, key, catalog.Capsule{ID: string(key), Memories: n, Owners: owners, Created: time.Unix(n, n)})
+						err := catalog.Capsules.Put(tx, key,
+							catalog.Capsule{ID: string(key), Memories: n, Owners: owners, Created: time.Unix(n, n)})
 						if remove {
 							err = catalog.Capsules.Delete(tx, key)
 						}
@@ -80,23 +81,23 @@ func TestTheCacheGivesWhatTheViewHas(t *testing.T) {
 					rt.Fatal(err)
 				}
 			},
-			"hold": func(*rapid.T) { hold() },
+			"take a view": func(*rapid.T) { takeView() },
 			"read": func(rt *rapid.T) {
-				v := rapid.SampledFrom(held).Draw(rt, "view")
+				v := rapid.SampledFrom(taken).Draw(rt, "view")
 				compare(reader{v, db, db.cache, v.seq}, reader{Reader: v, db: db}, keys.Draw(rt, "key"))
 			},
 		})
 	})
 }
 
-// The same of sessions, and of a txn that changes one twice: what is loaded is what the rows say,
-// to the last field.
+// The same holds for sessions, and for a txn that changes one twice: a loaded session is what the
+// rows say, to the last field.
 func TestTheCacheGivesTheSessionsOfTheView(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		db := opened(t, vfs.NewMem(), Options{Process: true})
-		var held []*view
+		var taken []*view
 		defer func() {
-			for _, v := range held {
+			for _, v := range taken {
 				db.views.release(v)
 			}
 			if err := db.Close(); err != nil {
@@ -114,24 +115,28 @@ func TestTheCacheGivesTheSessionsOfTheView(t *testing.T) {
 				rt.Errorf("session %s: %s, %v, %v", id, diff, err, err2)
 			}
 		}
-		look := func() {
-			v, err := db.views.at(ctx, 0)
+		takeView := func() {
+			v, err := db.views.atLeast(ctx, 0)
 			if err != nil {
 				rt.Fatal(err)
 			}
-			held = append(held, v)
+			taken = append(taken, v)
 			for id := range session.SessionID(4) {
 				same(v, id)
 			}
 		}
-		look()
+		takeView()
 		seen, finished := int64(0), int64(0)
 		rt.Repeat(map[string]func(*rapid.T){
 			"create": func(rt *rapid.T) {
 				seen++
 				_, _, _ = store.Create(ctx, session.Session{
-					ID: ids.Draw(rt, "which"), State: session.Open, Gen: 1, Rev: 1, Seen: seen, Began: time.Unix(seen, 999), LastSeen: time.Unix(seen, 999),
-					Spec: session.Spec{ChunkSize: 4, BytesExpected: 40, Note: rapid.SampledFrom([][]byte{nil, {}, {1}}).Draw(rt, "note")},
+					ID: ids.Draw(rt, "which"), State: session.Open, Gen: 1, Rev: 1, Seen: seen,
+					Began: time.Unix(seen, 999), LastSeen: time.Unix(seen, 999),
+					Spec: session.Spec{
+						ChunkSize: 4, BytesExpected: 40,
+						Note: rapid.SampledFrom([][]byte{nil, {}, {1}}).Draw(rt, "note"),
+					},
 				})
 			},
 			"record": func(rt *rapid.T) {
@@ -157,7 +162,9 @@ func TestTheCacheGivesTheSessionsOfTheView(t *testing.T) {
 				if err != nil {
 					return
 				}
-				to := rapid.SampledFrom([]session.State{session.Open, session.Sealed, session.Aborted, session.Gone}).Draw(rt, "to")
+				to := rapid.SampledFrom([]session.State{
+					session.Open, session.Sealed, session.Aborted, session.Gone,
+				}).Draw(rt, "to")
 				_, _ = store.Move(ctx, id, session.Step{Gen: s.Gen, To: to, Next: s.Gen + 1, Seen: seen})
 			},
 			"end together": func(rt *rapid.T) {
@@ -169,7 +176,7 @@ func TestTheCacheGivesTheSessionsOfTheView(t *testing.T) {
 				refusal := errors.New("refused")
 				refused := rapid.Bool().Draw(rt, "refused")
 				err = db.Catalog().Update(ctx, func(tx catalog.Tx) error {
-					for range 2 { // the second finds it ended
+					for range 2 { // the second call finds the session ended
 						if err := tx.EndSession(id, s.Gen, session.Finished); err != nil {
 							return err
 						}
@@ -189,15 +196,15 @@ func TestTheCacheGivesTheSessionsOfTheView(t *testing.T) {
 					rt.Errorf("%d are finished, and %d are counted, %v", finished, st.Finished, err)
 				}
 			},
-			"look": func(*rapid.T) { look() },
+			"take a view": func(*rapid.T) { takeView() },
 			"": func(rt *rapid.T) {
-				same(rapid.SampledFrom(held).Draw(rt, "view"), ids.Draw(rt, "which"))
+				same(rapid.SampledFrom(taken).Draw(rt, "view"), ids.Draw(rt, "which"))
 			},
 		})
 	})
 }
 
-// † A row is shown when the commit that wrote it is durable, also where a later Update has it in
+// † I20: A row is shown when the commit that wrote it is durable, even if a later Update has it in
 // the cache already.
 func TestTheCacheShowsNothingBeforeItIsDurable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -257,7 +264,7 @@ func TestTheCacheShowsNothingBeforeItIsDurable(t *testing.T) {
 	})
 }
 
-// What a closure does to a row that it was given, nobody else sees.
+// Nobody else sees the changes that a closure makes to a row that it was given.
 func TestNobodyChangesWhatTheCacheHas(t *testing.T) {
 	db := open(t, vfs.NewMem(), Options{})
 	capsule := catalog.Capsule{ID: "c", Owners: []string{"o"}, Controllers: []string{"k"}}
@@ -273,7 +280,8 @@ func TestNobodyChangesWhatTheCacheHas(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The first reads from the database, the second from what the first has left, and so on.
+	// The first View reads from the database, and each later one reads what the earlier ones have
+	// cached.
 	for range 3 {
 		err := db.Catalog().View(t.Context(), func(r catalog.Reader) error {
 			c, err1 := catalog.Capsules.Get(r, "c")
@@ -290,7 +298,7 @@ func TestNobodyChangesWhatTheCacheHas(t *testing.T) {
 		}
 	}
 	if row, ok := db.cache.get(catalog.CapsuleTable, []byte("c"), db.applied).(catalog.Capsule); !ok {
-		t.Error("nothing was kept")
+		t.Error("nothing was cached")
 	} else if row.Owners[0] != "o" {
 		t.Errorf("%+v", row)
 	}
@@ -308,14 +316,15 @@ func TestALargeRowIsNotKept(t *testing.T) {
 			_, err := catalog.Principals.Get(r, "p")
 			return err
 		})
-		if kept := db.cache.get(catalog.PrincipalTable, []byte("p"), db.applied) != nil; err != nil || kept != (n < cacheLargest) {
-			t.Errorf("%d bytes: kept %v, %v", n, kept, err)
+		cached := db.cache.get(catalog.PrincipalTable, []byte("p"), db.applied) != nil
+		if err != nil || cached != (n < cacheLargest) {
+			t.Errorf("%d bytes: cached %v, %v", n, cached, err)
 		}
 	}
 }
 
-// Readers and writers at once: nobody reads less than what was acknowledged before, and no two
-// Updates have the same row before them.
+// Readers and writers run at once. Nobody reads less than what was acknowledged before, and no two
+// Updates read the same row as the newest.
 func TestTheCacheAmongReadersAndWriters(t *testing.T) {
 	db := open(t, vfs.NewMem(), Options{})
 	const writers, readers, each = 4, 4, 100
@@ -329,7 +338,9 @@ func TestTheCacheAmongReadersAndWriters(t *testing.T) {
 			wrote = c.Memories
 			return errors.Join(err, catalog.Capsules.Put(tx, "c", c))
 		})
-		for old := acknowledged.Load(); old < wrote && !acknowledged.CompareAndSwap(old, wrote); old = acknowledged.Load() {
+		old := acknowledged.Load()
+		for old < wrote && !acknowledged.CompareAndSwap(old, wrote) {
+			old = acknowledged.Load()
 		}
 		return err
 	}

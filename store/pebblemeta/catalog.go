@@ -11,10 +11,10 @@ import (
 	"sluice/session"
 )
 
-// rows implements catalog.Store.
-type rows struct{ db *DB }
+// catalogStore implements catalog.Store.
+type catalogStore struct{ db *DB }
 
-// enter begins a call, which leaves by db.calls.leave.
+// enter begins a call. The caller ends it with db.calls.leave.
 func (db *DB) enter(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -23,12 +23,12 @@ func (db *DB) enter(ctx context.Context) error {
 }
 
 // View implements catalog.Store.
-func (c rows) View(ctx context.Context, f func(catalog.Reader) error) error {
+func (c catalogStore) View(ctx context.Context, f func(catalog.Reader) error) error {
 	if err := c.db.enter(ctx); err != nil {
 		return err
 	}
 	defer c.db.calls.leave()
-	v, err := c.db.views.at(ctx, 0)
+	v, err := c.db.views.atLeast(ctx, 0)
 	if err != nil {
 		return err
 	}
@@ -37,7 +37,7 @@ func (c rows) View(ctx context.Context, f func(catalog.Reader) error) error {
 }
 
 // Update implements catalog.Store. The closure runs once.
-func (c rows) Update(ctx context.Context, f func(catalog.Tx) error) error {
+func (c catalogStore) Update(ctx context.Context, f func(catalog.Tx) error) error {
 	if err := c.db.enterChange(ctx); err != nil {
 		return err
 	}
@@ -50,23 +50,23 @@ func (c rows) Update(ctx context.Context, f func(catalog.Tx) error) error {
 	return t.commit()
 }
 
-// Get implements catalog.Reader. Who holds the catalog's lock sees what the newest commit has, in
-// the cache too, and in the batch what it wrote itself; looking there as well costs more, so only
-// where there may be something.
+// Get implements catalog.Reader. A txn with the catalog's lock reads what the newest commit has,
+// from the cache too, and its own writes from the batch. A look into the batch costs more, so it is
+// left out for tables that the txn has not written.
 func (t *txn) Get(table catalog.TableID, key []byte) (any, error) {
-	if t.touched&(1<<table) != 0 {
-		own := t.own(table, key)
-		if own == nil && !caches(table) || own != nil && own.row == nil {
+	if t.tables&(1<<table) != 0 {
+		write := t.ownWrite(table, key)
+		if write == nil && !isCached(table) || write != nil && write.row == nil {
 			return reader{Reader: t.rows, db: t.db}.Get(table, key)
 		}
-		if own != nil {
-			return cached[table](own.row), nil
+		if write != nil {
+			return copyForCache[table](write.row), nil
 		}
 	}
 	return reader{t.db.peb, t.db, t.db.cache, t.seq}.Get(table, key)
 }
 
-// Scan implements catalog.Reader. What is written while it runs may or may not be seen.
+// Scan implements catalog.Reader. Rows that are written while it runs may or may not be visited.
 func (t *txn) Scan(table catalog.TableID, lo, hi []byte, desc bool) iter.Seq2[any, error] {
 	return reader{Reader: t.rows, db: t.db}.Scan(table, lo, hi, desc)
 }
@@ -77,32 +77,32 @@ func (t *txn) Put(table catalog.TableID, key []byte, row any) error {
 	if err != nil {
 		return rowError(table, key, err)
 	}
-	return t.batch.Set(t.touch(table, key, replaces(table, row)), b, nil)
+	return t.batch.Set(t.prepareWrite(table, key, rowToCache(table, row)), b, nil)
 }
 
 // Delete implements catalog.Tx.
 func (t *txn) Delete(table catalog.TableID, key []byte) error {
-	return t.batch.Delete(t.touch(table, key, nil), nil)
+	return t.batch.Delete(t.prepareWrite(table, key, nil), nil)
 }
 
-// touch gives the key under which a row is stored that is about to be written; the cache then has
-// what replaces it.
-func (t *txn) touch(table catalog.TableID, key []byte, row any) []byte {
+// prepareWrite gives the database key of a row that is about to be written, and notes row as what
+// the cache gets for it.
+func (t *txn) prepareWrite(table catalog.TableID, key []byte, row any) []byte {
 	stored := catalogKey(table, key)
-	t.touched |= 1 << table
-	if caches(table) {
-		t.note(table, stored[2:], row)
+	t.tables |= 1 << table
+	if isCached(table) {
+		t.noteWrite(table, stored[2:], row)
 	}
 	return stored
 }
 
-// EndSession implements catalog.Tx. Keeping the ended session counts from its seal.
+// EndSession implements catalog.Tx. An ended session is kept for a time that counts from its seal.
 func (t *txn) EndSession(id session.SessionID, gen uint64, to session.State) error {
 	if !to.Ended() || to >= session.Gone {
 		return fmt.Errorf("%w: %s is not the end of a session", session.ErrInvalid, to)
 	}
 	t.lockSession(id)
-	before, err := t.newest(id)
+	before, err := t.current(id)
 	if err != nil {
 		return err
 	}
@@ -127,8 +127,8 @@ type reader struct {
 
 // Get implements catalog.Reader.
 func (r reader) Get(table catalog.TableID, key []byte) (any, error) {
-	kept := r.cache != nil && caches(table)
-	if kept {
+	useCache := r.cache != nil && isCached(table)
+	if useCache {
 		if row := r.cache.get(table, key, r.seq); row != nil {
 			return row, nil
 		}
@@ -142,9 +142,9 @@ func (r reader) Get(table catalog.TableID, key []byte) (any, error) {
 	}
 	row, err := decodeCatalog(table, b)
 	if err != nil {
-		return nil, r.db.unreadable(rowError(table, key, err))
+		return nil, r.db.reportUnreadable(rowError(table, key, err))
 	}
-	if kept && len(b) <= cacheLargest {
+	if useCache && len(b) <= cacheLargest {
 		r.cache.put(table, key, r.seq, row)
 	}
 	return row, nil
@@ -154,18 +154,18 @@ func (r reader) Get(table catalog.TableID, key []byte) (any, error) {
 func (r reader) Scan(table catalog.TableID, lo, hi []byte, desc bool) iter.Seq2[any, error] {
 	return func(yield func(any, error) bool) {
 		prefix := catalogKey(table, nil)
-		from, to := catalogKey(table, lo), behind(prefix)
+		start, end := catalogKey(table, lo), prefixEnd(prefix)
 		if hi != nil {
-			to = catalogKey(table, hi)
+			end = catalogKey(table, hi)
 		}
-		if string(from) >= string(to) {
+		if string(start) >= string(end) {
 			return
 		}
 		more := true
-		err := r.db.each(r.Reader, from, to, desc, func(key, b []byte) bool {
+		err := r.db.each(r.Reader, start, end, desc, func(key, b []byte) bool {
 			row, err := decodeCatalog(table, b)
 			if err != nil {
-				err = r.db.unreadable(rowError(table, key[len(prefix):], err))
+				err = r.db.reportUnreadable(rowError(table, key[len(prefix):], err))
 			}
 			more = yield(row, err)
 			return more
@@ -179,7 +179,7 @@ func (r reader) Scan(table catalog.TableID, lo, hi []byte, desc bool) iter.Seq2[
 	}
 }
 
-// Key is the key under which a row of the catalog is stored.
+// Key is the database key of a row of the catalog.
 func Key(table catalog.TableID, key []byte) []byte { return catalogKey(table, key) }
 
 func catalogKey(table catalog.TableID, key []byte) []byte {

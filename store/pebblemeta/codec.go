@@ -8,8 +8,8 @@ import (
 	"sluice/catalog"
 )
 
-// The modes of CBOR: encoding is deterministic, decoding refuses what the encoder never writes.
-// Strings need not be UTF-8.
+// The modes of CBOR. Encoding is deterministic. Decoding refuses everything that the encoder never
+// writes. Strings need not be UTF-8.
 var (
 	encMode = must(cbor.CoreDetEncOptions().EncMode())
 	decMode = must(cbor.DecOptions{
@@ -44,7 +44,7 @@ func decodeRow(version byte, row []byte, stored any) error {
 		return err
 	}
 	if err := decMode.Unmarshal(row[1:], stored); err != nil {
-		return fmt.Errorf("%w: %w", errDamaged, err)
+		return fmt.Errorf("%w: %w", catalog.ErrDamaged, err)
 	}
 	return nil
 }
@@ -52,9 +52,10 @@ func decodeRow(version byte, row []byte, stored any) error {
 func checkVersion(version byte, row []byte) error {
 	switch {
 	case len(row) == 0 || row[0] == 0:
-		return fmt.Errorf("%w: no version", errDamaged)
+		return fmt.Errorf("%w: no version", catalog.ErrDamaged)
 	case row[0] > version:
-		return fmt.Errorf("the record has version %d, and this program knows versions up to %d: use a newer sluice", row[0], version)
+		return fmt.Errorf("the record has version %d, and this program knows versions up to %d: use a newer sluice",
+			row[0], version)
 	}
 	return nil
 }
@@ -69,7 +70,7 @@ type codec struct {
 // catalogVersion is the version of the catalog's rows.
 const catalogVersion = 1
 
-// codecOf makes a codec from the two conversions between the domain's D and the stored S.
+// codecOf makes a codec of the two conversions between the domain's type D and the stored type S.
 func codecOf[D, S any](name string, store func(D) S, load func(S) D) codec {
 	return codec{
 		name: name,
@@ -113,7 +114,7 @@ func tableName(table catalog.TableID) string {
 	return fmt.Sprintf("number %d", table)
 }
 
-// rowError says which row is meant.
+// rowError adds to an error which row it is about.
 func rowError(table catalog.TableID, key []byte, err error) error {
 	return fmt.Errorf("table %s, row %x: %w", tableName(table), key, err)
 }

@@ -17,8 +17,8 @@ import (
 	"sluice/session"
 )
 
-// A row that was damaged, or written by a newer program, is said so with its place; nothing panics,
-// and nothing is guessed.
+// A row that is damaged, or was written by a newer program, gives an error that names the row.
+// Nothing panics, and nothing is guessed.
 func TestARowThatCannotBeReadIsNamed(t *testing.T) {
 	db := open(t, vfs.NewMem(), Options{})
 	create(t, db, 1, "i")
@@ -36,7 +36,7 @@ func TestARowThatCannotBeReadIsNamed(t *testing.T) {
 			t.Fatal(err)
 		}
 		db.cache = newCache()
-		// Any commit shows it.
+		// After any commit a view shows the row.
 		if err := putRow(db, "other", 1); err != nil {
 			t.Fatal(err)
 		}
@@ -58,18 +58,20 @@ func TestARowThatCannotBeReadIsNamed(t *testing.T) {
 		damaged bool
 		say     string
 	}{
-		"newer":   {func(row []byte) []byte { return append([]byte{9}, row[1:]...) }, false, "version 9"},
-		"cut":     {func(row []byte) []byte { return row[:len(row)-1] }, true, ""},
-		"longer":  {func(row []byte) []byte { return append(row, 0) }, true, ""},
-		"empty":   {func([]byte) []byte { return nil }, true, ""},
-		"another": {func([]byte) []byte { return []byte{1, 0xa1, 0x18, 99, 1} }, true, ""},
+		"newer":     {func(row []byte) []byte { return append([]byte{9}, row[1:]...) }, false, "version 9"},
+		"truncated": {func(row []byte) []byte { return row[:len(row)-1] }, true, ""},
+		"longer":    {func(row []byte) []byte { return append(row, 0) }, true, ""},
+		"empty":     {func([]byte) []byte { return nil }, true, ""},
+		"another":   {func([]byte) []byte { return []byte{1, 0xa1, 0x18, 99, 1} }, true, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			key := catalogKey(catalog.PlaceTable, []byte("name"))
 			whole, _ := get(db.peb, key)
 			spoil(key, c.change)
 			err := read()
-			if err == nil || errors.Is(err, errDamaged) != c.damaged || !strings.Contains(err.Error(), "places") || !strings.Contains(err.Error(), "6e616d65") || !strings.Contains(err.Error(), c.say) {
+			if err == nil || errors.Is(err, catalog.ErrDamaged) != c.damaged ||
+				!strings.Contains(err.Error(), "places") || !strings.Contains(err.Error(), "6e616d65") ||
+				!strings.Contains(err.Error(), c.say) {
 				t.Errorf("catalog: %v", err)
 			}
 			spoil(key, func([]byte) []byte { return whole })
@@ -82,17 +84,19 @@ func TestARowThatCannotBeReadIsNamed(t *testing.T) {
 			_, err = db.Sessions().Load(t.Context(), 1)
 			found, _, err2 := db.Sessions().List(t.Context(), session.Query{Limit: 10})
 			_, err3 := record(db, session.Session{ID: 1, Gen: 1}, 0)
-			if c.damaged { // a list leaves it out, and tells of it
+			if c.damaged { // a list leaves it out, and reports it
 				if err2 != nil || len(found) != 1 || found[0].ID != 2 {
 					t.Errorf("listed %v, %v", found, err2)
 				}
-				if _, what := db.Damaged(); !slices.ContainsFunc(what, func(w string) bool { return strings.Contains(w, "session 1") }) {
+				_, what := db.Damaged()
+				if !slices.ContainsFunc(what, func(w string) bool { return strings.Contains(w, "session 1") }) {
 					t.Errorf("damaged: %q", what)
 				}
 				err2 = err
 			}
 			for _, err := range []error{err, err2, err3} {
-				if err == nil || errors.Is(err, errDamaged) != c.damaged || !strings.Contains(err.Error(), "session 1") || !strings.Contains(err.Error(), c.say) {
+				if err == nil || errors.Is(err, catalog.ErrDamaged) != c.damaged ||
+					!strings.Contains(err.Error(), "session 1") || !strings.Contains(err.Error(), c.say) {
 					t.Errorf("session: %v", err)
 				}
 			}
@@ -121,8 +125,10 @@ func TestSessionsRoundTrip(t *testing.T) {
 			ID: 7, Seen: rapid.Int64().Draw(t, "seen"),
 			EntryCount: rapid.IntMin(0).Draw(t, "pieces"),
 			Spec: session.Spec{
-				ChunkSize: rapid.Int64Min(1).Draw(t, "chunk"), BytesExpected: rapid.Int64Min(-1).Draw(t, "bytes"), Note: rapid.SliceOf(rapid.Byte()).Draw(t, "note"),
-				Owner: string(rapid.SliceOf(rapid.Byte()).Draw(t, "owner")), Idem: string(rapid.SliceOf(rapid.Byte()).Draw(t, "idem")),
+				ChunkSize: rapid.Int64Min(1).Draw(t, "chunk"), BytesExpected: rapid.Int64Min(-1).Draw(t, "bytes"),
+				Note:  rapid.SliceOf(rapid.Byte()).Draw(t, "note"),
+				Owner: string(rapid.SliceOf(rapid.Byte()).Draw(t, "owner")),
+				Idem:  string(rapid.SliceOf(rapid.Byte()).Draw(t, "idem")),
 			},
 		}
 		for range rapid.IntRange(0, 9).Draw(t, "ranges") {
@@ -131,9 +137,11 @@ func TestSessionsRoundTrip(t *testing.T) {
 			s.Received = session.Add(s.Received, r)
 			s.Dropped = append(s.Dropped, session.Dropped{Gen: s.Gen, Range: r})
 		}
-		s = stored(s)
+		s = initialSession(s)
 		s.Gen, s.Rev = rapid.Uint64Min(1).Draw(t, "gen"), rapid.Uint64Min(1).Draw(t, "rev")
-		s.State = rapid.SampledFrom([]session.State{session.Open, session.Finished, session.Aborted, session.Expired}).Draw(t, "state")
+		s.State = rapid.SampledFrom([]session.State{
+			session.Open, session.Finished, session.Aborted, session.Expired,
+		}).Draw(t, "state")
 		row, err := encodeSession(&s)
 		if err != nil {
 			t.Fatal(err)
@@ -145,8 +153,8 @@ func TestSessionsRoundTrip(t *testing.T) {
 	})
 }
 
-// A row that can be read means the same when it was written again: so nothing was guessed, and
-// nothing lost.
+// A row that can be read means the same after it was written again. So nothing was guessed, and
+// nothing was lost.
 func FuzzCatalogRow(f *testing.F) {
 	for table := range codecs {
 		row := reflect.Zero(rowType(f, table)).Interface()
@@ -172,7 +180,7 @@ func FuzzCatalogRow(f *testing.F) {
 	})
 }
 
-// rowType asks a codec for the type of its rows, by what it refuses.
+// rowType finds the type of a codec's rows, by the types that it refuses.
 func rowType(t testing.TB, table catalog.TableID) reflect.Type {
 	for _, row := range []any{
 		catalog.Capsule{},
@@ -200,7 +208,9 @@ func rowType(t testing.TB, table catalog.TableID) reflect.Type {
 }
 
 func FuzzSessionRow(f *testing.F) {
-	s := stored(session.Session{ID: 1, Spec: session.Spec{ChunkSize: 1, BytesExpected: 9, Owner: "o", Idem: "i", Note: []byte("n")}})
+	s := initialSession(session.Session{
+		ID: 1, Spec: session.Spec{ChunkSize: 1, BytesExpected: 9, Owner: "o", Idem: "i", Note: []byte("n")},
+	})
 	s.Received = []session.Range{{Off: 1, End: 2}, {Off: 4, End: 9}}
 	s.Dropped = []session.Dropped{{Gen: 3, Range: session.Range{Off: 5, End: 6}}}
 	row, err := encodeSession(&s)
@@ -255,10 +265,10 @@ func FuzzTotalsRow(f *testing.F) {
 	})
 }
 
-// Whatever a client sends as a cursor: it is the one that was given out, or refused.
+// A cursor from a client is one that was given out, or it is refused.
 func FuzzCursor(f *testing.F) {
-	f.Add(cursor{kind: keyNewest, state: session.Open, place: place{1, 2}}.String(), int64(0), uint8(0))
-	f.Add(cursor{kind: keyUnseen, place: place{1, 2}}.String(), int64(5), uint8(0))
+	f.Add(cursor{kind: keyBegan, state: session.Open, position: position{1, 2}}.String(), int64(0), uint8(0))
+	f.Add(cursor{kind: keySeen, position: position{1, 2}}.String(), int64(5), uint8(0))
 	f.Add("x", int64(0), uint8(3))
 	f.Fuzz(func(t *testing.T, after string, due int64, state uint8) {
 		c, err := parseCursor(session.Query{After: after, Due: due, State: session.State(state)})

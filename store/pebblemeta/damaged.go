@@ -11,43 +11,40 @@ import (
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
-	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/sstable/block"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"sluice/catalog"
 )
 
-// Damaged is a database some of whose tables are rotten, cut or gone. It is opened for reading
-// only, and nothing in its folder changes. It is used by one goroutine.
+// Damaged is a database some of whose tables are corrupt, truncated or missing. It is opened for
+// reading only, and nothing in its folder changes. It is used by one goroutine.
 //
-// Pebble merges the tables. In place of each that is not whole it is given one with the rows that
-// can be read, so that every key has its newest readable row. That may not be the newest that there
-// was: a row is sure unless a hole of a newer table has its key.
+// Pebble merges the tables. In place of each table that is not whole it gets one with the readable
+// rows. So every key has its newest readable row. That need not be the newest row that there was: a
+// row is sure unless a hole of a newer table covers its key.
 type Damaged struct {
-	peb   *pebble.DB
-	lock  *pebble.Lock
-	holes []tableHole
-	known map[string]bool // keys in holes whose newest row, or deletion, was read
+	peb        *pebble.DB
+	lock       *pebble.Lock
+	holes      []tableHole
+	newestRead map[string]bool // keys in holes whose newest row, or deletion, could be read
 }
 
-// tableHole is a hole, and how new what was in it is.
+// tableHole is a hole with the age of the rows that were in it.
 type tableHole struct {
 	hole
 	level  int
 	newest pebble.SeqNum // of the table
 }
 
-// newer reports whether the hole may have a newer row than one of this level and number.
+// newer reports whether the hole may have had a newer row than one of this level and number.
 func (h *tableHole) newer(level int, seq pebble.SeqNum) bool {
 	return h.level < level || h.level == 0 && level == 0 && seq <= h.newest
 }
 
-// OpenDamaged opens the database in the folder dir, whether or not its tables are whole, and reads
-// every block of them. Of the options FS, Log, Die and Tables count. What is damaged in the logs,
-// and not in the tables, is refused as Open refuses it.
-func OpenDamaged(dir string, opts Options) (w *Damaged, err error) {
+// OpenDamaged opens the database in the folder dir, even if tables are not whole, and reads every
+// block of them. It uses the options FS, Log, Die and Tables. It refuses damaged logs as Open does.
+func OpenDamaged(dir string, opts Options) (d *Damaged, err error) {
 	if opts.FS == nil {
 		opts.FS = vfs.Default
 	}
@@ -58,58 +55,61 @@ func OpenDamaged(dir string, opts Options) (w *Damaged, err error) {
 		opts.Die = func(err error) { panic(err) }
 	}
 	opts.FS, opts.ReadOnly = readOnly{opts.FS}, true
-	w = &Damaged{}
-	if w.lock, err = prepare(opts.FS, dir, true); err != nil {
+	d = &Damaged{}
+	if d.lock, err = prepare(opts.FS, dir, true); err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("opening the metadata in %s: %w", dir, err), w.Close())
-			w = nil
+			err = errors.Join(fmt.Errorf("opening the metadata in %s: %w", dir, err), d.Close())
+			d = nil
 		}
 	}()
 	if _, err := checkLogs(opts.FS, dir); err != nil {
-		return w, err
+		return d, err
 	}
-	tables, err := w.tables(dir, opts)
+	tables, err := d.tables(dir, opts)
 	if err != nil {
-		return w, err
+		return d, err
 	}
-	over := overlay{opts.FS, vfs.NewMem(), dir}
-	if err := over.mem.MkdirAll(dir, 0o700); err != nil {
-		return w, err
+	files := overlay{opts.FS, vfs.NewMem(), dir}
+	if err := files.mem.MkdirAll(dir, 0o700); err != nil {
+		return d, err
 	}
 	for _, t := range tables {
 		path := opts.FS.PathJoin(dir, fmt.Sprintf("%06d.sst", t.file))
-		holes, err := lookAt(opts.FS, path, t)
+		holes, err := holesInTable(opts.FS, path, t)
 		if err != nil {
-			return w, fmt.Errorf("nothing is known of table %s: %w", path, err)
+			return d, fmt.Errorf("nothing is known of table %s: %w", path, err)
 		}
 		if len(holes) == 0 {
 			continue
 		}
 		for _, h := range holes {
-			w.holes = append(w.holes, tableHole{h, t.level, t.newest})
+			d.holes = append(d.holes, tableHole{h, t.level, t.newest})
 		}
-		if err := over.replace(opts, path, t, holes); err != nil {
-			return w, err
+		if err := files.putTable(opts, path, t, holes); err != nil {
+			return d, err
 		}
 	}
-	opts.FS = over
-	w.peb, err = w.open(dir, opts, true)
-	return w, err
+	opts.FS = files
+	d.peb, err = d.open(dir, opts, true)
+	return d, err
 }
 
-// open opens Pebble for reading; lenient: though tables are missing, or are others.
-func (w *Damaged) open(dir string, opts Options, lenient bool) (*pebble.DB, error) {
-	db := &DB{die: opts.Die, damage: newDamage(opts.Log), reserve: &reserve{closed: make(chan struct{})}, readOnly: true}
-	o := db.pebbleOptions(opts, w.lock)
+// open opens Pebble for reading. lenient allows tables that are missing or have another size.
+func (d *Damaged) open(dir string, opts Options, lenient bool) (*pebble.DB, error) {
+	db := &DB{
+		die: opts.Die, corruption: newCorruption(opts.Log), readOnly: true,
+		reserve: &reserve{closed: make(chan struct{})},
+	}
+	o := db.pebbleOptions(opts, d.lock)
 	o.ErrorIfNotExists, o.DisableConsistencyCheck = true, lenient
 	return pebble.Open(dir, o)
 }
 
-// tableOf is what the MANIFEST says of a table.
-type tableOf struct {
+// tableInfo is what the MANIFEST says of a table.
+type tableInfo struct {
 	file   uint64
 	level  int
 	size   int64
@@ -118,33 +118,34 @@ type tableOf struct {
 }
 
 // ErrTables: tables are missing, or not as long as they were.
-var ErrTables = errors.New("tables of the metadata are missing or cut: if they can't be had back, sluice check --repair brings out all that is left, and sluice backup --salvage backs that up")
+var ErrTables = errors.New("tables of the metadata are missing or cut: if they can't be had back, " +
+	"sluice check --repair brings out all that is left, and sluice backup --salvage backs that up")
 
-// broken finds in Pebble's refusal that tables are missing or cut.
-var broken = regexp.MustCompile(`\(type sstable\) unknown|object size mismatch`)
+// tablesRefused recognizes Pebble's refusal of tables that are missing or truncated.
+var tablesRefused = regexp.MustCompile(`\(type sstable\) unknown|object size mismatch`)
 
 // explain adds to Pebble's refusal what can be done about it.
 func explain(err error) error {
-	if err != nil && broken.MatchString(err.Error()) {
+	if err != nil && tablesRefused.MatchString(err.Error()) {
 		err = fmt.Errorf("%w; %w", ErrTables, err)
 	}
 	return err
 }
 
-// gone finds in Pebble's refusal the numbers of the tables that are not there.
-var gone = regexp.MustCompile(`file (\d+) \(type sstable\) unknown`)
+// tableMissing finds the numbers of missing tables in Pebble's refusal.
+var tableMissing = regexp.MustCompile(`file (\d+) \(type sstable\) unknown`)
 
-// tables lists the tables by the MANIFEST. Pebble lists none where one is not there: it is shown an
-// empty file.
-func (w *Damaged) tables(dir string, opts Options) (out []tableOf, err error) {
+// tables lists the tables that the MANIFEST names. Pebble lists nothing if one of them is missing.
+// So it is shown an empty file in its place.
+func (d *Damaged) tables(dir string, opts Options) (out []tableInfo, err error) {
 	shown := overlay{opts.FS, vfs.NewMem(), dir}
 	if err := shown.mem.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
 	opts.FS = shown
-	peb, refusal := w.open(dir, opts, false)
+	peb, refusal := d.open(dir, opts, false)
 	if refusal != nil {
-		for _, of := range gone.FindAllStringSubmatch(refusal.Error(), -1) {
+		for _, of := range tableMissing.FindAllStringSubmatch(refusal.Error(), -1) {
 			f, err := shown.mem.Create(shown.PathJoin(dir, of[1]+".sst"), vfs.WriteCategoryUnspecified)
 			if err == nil {
 				err = f.Close()
@@ -153,7 +154,7 @@ func (w *Damaged) tables(dir string, opts Options) (out []tableOf, err error) {
 				return nil, err
 			}
 		}
-		if peb, err = w.open(dir, opts, true); err != nil {
+		if peb, err = d.open(dir, opts, true); err != nil {
 			return nil, err
 		}
 	}
@@ -161,16 +162,20 @@ func (w *Damaged) tables(dir string, opts Options) (out []tableOf, err error) {
 	for level, tables := range levels {
 		for _, t := range tables {
 			if t.Virtual {
-				err = errors.Join(err, fmt.Errorf("table %s is a part of another file, which this program never makes", t.FileNum))
+				err = errors.Join(err,
+					fmt.Errorf("table %s is a part of another file, which this program never makes", t.FileNum))
 			}
-			out = append(out, tableOf{uint64(t.FileNum), level, int64(t.Size), t.LargestSeqNum, slices.Clone(t.Smallest.UserKey), slices.Clone(t.Largest.UserKey)})
+			out = append(out, tableInfo{
+				uint64(t.FileNum), level, int64(t.Size), t.LargestSeqNum,
+				slices.Clone(t.Smallest.UserKey), slices.Clone(t.Largest.UserKey),
+			})
 		}
 	}
 	return out, errors.Join(err, peb.Close())
 }
 
-// lookAt is examine for a table that may be gone or cut.
-func lookAt(disk vfs.FS, path string, t tableOf) ([]hole, error) {
+// holesInTable is holesInFile for a table that may be missing or truncated.
+func holesInTable(disk vfs.FS, path string, t tableInfo) ([]hole, error) {
 	whole := func(what string) ([]hole, error) {
 		return []hole{{lo: t.lo, hi: append(slices.Clone(t.hi), 0), what: what}}, nil
 	}
@@ -183,157 +188,44 @@ func lookAt(disk vfs.FS, path string, t tableOf) ([]hole, error) {
 	case info.Size() != t.size:
 		return whole(fmt.Sprintf("table %s has %d bytes, and had %d", path, info.Size(), t.size))
 	}
-	return examine(disk, path, t.lo, t.hi)
-}
-
-// overlay is a file system in which some files of a folder are others, in memory.
-type overlay struct {
-	vfs.FS
-	mem *vfs.MemFS
-	dir string
-}
-
-// Open implements vfs.FS.
-func (o overlay) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
-	if f, err := o.mem.Open(name, opts...); err == nil && name != o.dir {
-		return f, nil
-	}
-	return o.FS.Open(name, opts...)
-}
-
-// Stat implements vfs.FS.
-func (o overlay) Stat(name string) (vfs.FileInfo, error) {
-	if info, err := o.mem.Stat(name); err == nil && name != o.dir {
-		return info, nil
-	}
-	return o.FS.Stat(name)
-}
-
-// List implements vfs.FS.
-func (o overlay) List(dir string) ([]string, error) {
-	names, err := o.FS.List(dir)
-	if err != nil || dir != o.dir {
-		return names, err
-	}
-	more, err := o.mem.List(dir)
-	names = append(names, more...)
-	slices.Sort(names)
-	return slices.Compact(names), err
-}
-
-// replace puts a table in place of one: with its rows, but for those in the holes.
-func (o overlay) replace(opts Options, path string, t tableOf, holes []hole) error {
-	f, err := o.mem.Create(path, vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return err
-	}
-	po := &pebble.Options{FormatMajorVersion: pebbleFormat}
-	po.EnsureDefaults()
-	w := sstable.NewRawWriter(objstorageprovider.NewFileWritable(f), po.MakeWriterOptions(t.level, pebbleFormat.MaxTableFormat()))
-	if len(holes) != 1 || !bytes.Equal(holes[0].lo, t.lo) || !bytes.Equal(holes[0].hi, append(slices.Clone(t.hi), 0)) {
-		err = copyTable(opts.FS, path, w, t.hi, holes)
-	}
-	if err = errors.Join(err, w.Close()); err != nil {
-		return fmt.Errorf("reading the rest of table %s: %w", path, err)
-	}
-	return nil
-}
-
-// copyTable copies the rows and the range deletions of a table that can be read around its holes.
-func copyTable(disk vfs.FS, path string, w sstable.RawWriter, last []byte, holes []hole) (err error) {
-	f, err := disk.Open(path)
-	if err != nil {
-		return err
-	}
-	readable, err := sstable.NewSimpleReadable(f)
-	if err != nil {
-		return errors.Join(err, f.Close())
-	}
-	r, err := sstable.NewReader(context.Background(), readable, tableOptions())
-	if err != nil {
-		return errors.Join(err, readable.Close())
-	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	it, err := r.NewIter(sstable.NoTransforms, nil, nil, sstable.AssertNoBlobHandles)
-	if err != nil {
-		return err
-	}
-	err = copyRows(it, w, last, holes)
-	_ = it.Close() // it has read all, or says the error of a hole again
-	if err != nil {
-		return err
-	}
-	dels, err := r.NewRawRangeDelIter(context.Background(), sstable.NoFragmentTransforms, sstable.ReadEnv{Block: block.NoReadEnv})
-	if err != nil || dels == nil {
-		return err
-	}
-	defer dels.Close()
-	span, err := dels.First()
-	for ; err == nil && span != nil; span, err = dels.Next() {
-		if err := w.EncodeSpan(*span); err != nil {
-			return err
-		}
-	}
-	return err
-}
-
-// copyRows copies the rows of a table between its holes. The step that enters a rotten block fails,
-// and has given all rows before it.
-func copyRows(it sstable.Iterator, w sstable.RawWriter, last []byte, holes []hole) error {
-	kv := it.First()
-	for i := 0; ; i++ {
-		for ; kv != nil && (i == len(holes) || bytes.Compare(kv.K.UserKey, holes[i].lo) < 0); kv = it.Next() {
-			row, _, err := kv.Value(nil)
-			if err == nil {
-				err = w.Add(kv.K, row, false)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		if i == len(holes) {
-			return it.Error()
-		}
-		if bytes.Compare(holes[i].hi, last) > 0 {
-			return nil
-		}
-		kv = it.SeekGE(holes[i].hi, 0)
-	}
+	return holesInFile(disk, path, t.lo, t.hi)
 }
 
 // Holes says, for people, which rows are lost, or may be older than they were.
-func (w *Damaged) Holes() (out []string) {
-	for _, h := range w.holes {
+func (d *Damaged) Holes() (out []string) {
+	for _, h := range d.holes {
 		out = append(out, (&holeError{h.hole}).Error())
 	}
 	return out
 }
 
-// Lost reports whether the newest row of this key in the catalog may have been lost, be it a
-// deletion. It is known after a Walk.
-func (w *Damaged) Lost(table catalog.TableID, key []byte) bool { return w.lost(catalogKey(table, key)) }
+// Lost reports whether the newest state of this key in the catalog, which may be a deletion, may
+// have been lost. It is known after a Walk.
+func (d *Damaged) Lost(table catalog.TableID, key []byte) bool {
+	return d.mayBeLost(catalogKey(table, key))
+}
 
-func (w *Damaged) lost(key []byte) bool { return !w.known[string(key)] && w.inHole(key) }
+func (d *Damaged) mayBeLost(key []byte) bool { return !d.newestRead[string(key)] && d.inHole(key) }
 
-func (w *Damaged) inHole(key []byte) bool {
-	return slices.ContainsFunc(w.holes, func(h tableHole) bool { return h.has(key) })
+func (d *Damaged) inHole(key []byte) bool {
+	return slices.ContainsFunc(d.holes, func(h tableHole) bool { return h.has(key) })
 }
 
 func (h *hole) has(key []byte) bool {
 	return bytes.Compare(h.lo, key) <= 0 && bytes.Compare(key, h.hi) < 0
 }
 
-// Walk visits the newest readable row of each key, in the order of the keys. sure: it is the newest
-// that there was. Another one may have been replaced or deleted since. Neither key nor row may be
-// kept.
-func (w *Damaged) Walk(ctx context.Context, visit func(key, row []byte, sure bool) error) error {
-	w.known = map[string]bool{}
-	err := w.peb.ScanInternal(ctx, block.CategoryUnknown, nil, nil, func(key *pebble.InternalKey, value pebble.LazyValue, at pebble.IteratorLevel) error {
-		sure := at.Kind == pebble.IteratorLevelFlushable || !slices.ContainsFunc(w.holes, func(h tableHole) bool {
+// Walk visits the newest readable row of each key, in the order of the keys. sure means that it is
+// the newest row that there was. A row that is not sure may have been replaced or deleted since.
+// visit must keep neither key nor row.
+func (d *Damaged) Walk(ctx context.Context, visit func(key, row []byte, sure bool) error) error {
+	d.newestRead = map[string]bool{}
+	visitKey := func(key *pebble.InternalKey, value pebble.LazyValue, at pebble.IteratorLevel) error {
+		sure := at.Kind == pebble.IteratorLevelFlushable || !slices.ContainsFunc(d.holes, func(h tableHole) bool {
 			return h.has(key.UserKey) && (at.Kind != pebble.IteratorLevelLSM || h.newer(at.Level, key.SeqNum()))
 		})
-		if sure && w.inHole(key.UserKey) {
-			w.known[string(key.UserKey)] = true
+		if sure && d.inHole(key.UserKey) {
+			d.newestRead[string(key.UserKey)] = true
 		}
 		if kind := key.Kind(); kind != pebble.InternalKeyKindSet && kind != pebble.InternalKeyKindSetWithDelete {
 			return ctx.Err()
@@ -343,22 +235,26 @@ func (w *Damaged) Walk(ctx context.Context, visit func(key, row []byte, sure boo
 			return err
 		}
 		return errors.Join(visit(key.UserKey, row, sure), ctx.Err())
-	}, nil, nil, nil, nil)
+	}
+	err := d.peb.ScanInternal(ctx, block.CategoryUnknown, nil, nil, visitKey, nil, nil, nil, nil)
 	if err != nil {
 		return fmt.Errorf("reading what is left of the metadata: %w", err)
 	}
 	return nil
 }
 
-// Sure visits the rows that are sure, as Frozen's Walk does, after it has called lost for each
+// Sure visits the rows that are sure, as Frozen's Walk does, after it has called onHole for each
 // hole.
-func (w *Damaged) Sure(ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error) error {
-	for _, h := range w.holes {
-		if err := lost(h.lo, h.hi, &holeError{h.hole}); err != nil {
+func (d *Damaged) Sure(
+	ctx context.Context, visit func(key, row []byte) error,
+	onHole func(from, to []byte, why error) error,
+) error {
+	for _, h := range d.holes {
+		if err := onHole(h.lo, h.hi, &holeError{h.hole}); err != nil {
 			return err
 		}
 	}
-	return w.Walk(ctx, func(key, row []byte, sure bool) error {
+	return d.Walk(ctx, func(key, row []byte, sure bool) error {
 		if !sure {
 			return nil
 		}
@@ -366,14 +262,14 @@ func (w *Damaged) Sure(ctx context.Context, visit func(key, row []byte) error, l
 	})
 }
 
-// Close lets the folder go. A repeat does nothing.
-func (w *Damaged) Close() (err error) {
-	if w.peb != nil {
-		err = w.peb.Close()
+// Close closes the database and unlocks the folder. A repeat does nothing.
+func (d *Damaged) Close() (err error) {
+	if d.peb != nil {
+		err = d.peb.Close()
 	}
-	if w.lock != nil {
-		err = errors.Join(err, w.lock.Close())
+	if d.lock != nil {
+		err = errors.Join(err, d.lock.Close())
 	}
-	w.peb, w.lock = nil, nil
+	d.peb, d.lock = nil, nil
 	return err
 }

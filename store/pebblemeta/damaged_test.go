@@ -19,8 +19,8 @@ import (
 	"sluice/session"
 )
 
-// wreckOf opens what is left, and gives its rows.
-func wreckOf(t *testing.T, disk vfs.FS) (w *Damaged, sure, doubtful map[string]string) {
+// openDamaged opens a database with damaged tables, and gives its readable rows.
+func openDamaged(t *testing.T, disk vfs.FS) (w *Damaged, sure, doubtful map[string]string) {
 	t.Helper()
 	w, err := OpenDamaged("data/meta", Options{FS: disk})
 	if err != nil {
@@ -46,12 +46,12 @@ func wreckOf(t *testing.T, disk vfs.FS) (w *Damaged, sure, doubtful map[string]s
 	return w, sure, doubtful
 }
 
-// Whatever happens to one table, a block of it, its end, or all of it: each row that is given as
-// sure is what it was, each that was and is not given is told of as lost, and what lies over and
-// beside the hole is all there.
-func TestAWreckGivesWhatIsSure(t *testing.T) {
+// One table is damaged: a block of it, its end, or all of it. Each row that is given as sure is
+// what it was. Each row that is not given is reported as lost. All rows in newer tables, and beside
+// the hole, are there.
+func TestADamagedDatabaseGivesWhatIsSure(t *testing.T) {
 	furnished, want := damageable(t)
-	undamaged, sure, doubtful := wreckOf(t, furnished)
+	undamaged, sure, doubtful := openDamaged(t, furnished)
 	if len(undamaged.Holes()) > 0 || len(doubtful) > 0 || len(sure) != len(want) {
 		t.Errorf("undamaged: %v, %d rows and %d of %d", undamaged.Holes(), len(doubtful), len(sure), len(want))
 	}
@@ -65,9 +65,9 @@ func TestAWreckGivesWhatIsSure(t *testing.T) {
 			t.Fatal(err)
 		}
 		damage := map[string]func(vfs.FS){
-			"gone":  func(disk vfs.FS) { _ = disk.Remove(path) },
-			"cut":   func(disk vfs.FS) { replaceFile(t, disk, path, b[:len(b)/2]) },
-			"empty": func(disk vfs.FS) { replaceFile(t, disk, path, nil) },
+			"gone":      func(disk vfs.FS) { _ = disk.Remove(path) },
+			"truncated": func(disk vfs.FS) { replaceFile(t, disk, path, b[:len(b)/2]) },
+			"empty":     func(disk vfs.FS) { replaceFile(t, disk, path, nil) },
 		}
 		for at := 10; at < len(b); at += 1000 {
 			damage[fmt.Sprintf("byte %d", at)] = func(disk vfs.FS) { flip(t, disk, path, at) }
@@ -76,15 +76,15 @@ func TestAWreckGivesWhatIsSure(t *testing.T) {
 			damages++
 			disk := copied(t, furnished)
 			do(disk)
-			w, sure, doubtful := wreckOf(t, disk)
+			w, sure, doubtful := openDamaged(t, disk)
 			for key, row := range want {
 				if is, ok := sure[key]; ok && is != row {
 					t.Errorf("%s, %s: row %.20q is another", path, what, key)
-				} else if _, old := doubtful[key]; !ok && !old && !w.lost([]byte(key)) {
-					t.Errorf("%s, %s: row %.20q is lost in silence", path, what, key)
+				} else if _, old := doubtful[key]; !ok && !old && !w.mayBeLost([]byte(key)) {
+					t.Errorf("%s, %s: row %.20q is missing in silence", path, what, key)
 				}
 			}
-			// It was deleted in the newest table.
+			// The newest table has the deletion of this row.
 			deleted := []byte("007" + strings.Repeat("x", 200))
 			if i == 0 && w.Lost(catalog.PlaceTable, deleted) {
 				t.Errorf("%s, %s: the deletion of a row was not read", path, what)
@@ -94,8 +94,8 @@ func TestAWreckGivesWhatIsSure(t *testing.T) {
 					t.Errorf("%s, %s: row %.20q was deleted", path, what, key)
 				}
 			}
-			if lost := len(want) - len(sure) - len(doubtful); lost > len(want)/8 && what[0] == 'b' {
-				t.Logf("%s, %s: %d of %d rows are lost, %d doubtful", path, what, lost, len(want), len(doubtful))
+			if missing := len(want) - len(sure) - len(doubtful); missing > len(want)/8 && what[0] == 'b' {
+				t.Logf("%s, %s: %d of %d rows are missing, %d doubtful", path, what, missing, len(want), len(doubtful))
 			}
 			if err := w.Close(); err != nil {
 				t.Error(err)
@@ -119,8 +119,8 @@ func replaceFile(t *testing.T, disk vfs.FS, path string, b []byte) {
 	}
 }
 
-// What was salvaged survives a power loss once it was synced, is what was left, and can be opened
-// and changed. What leads to sessions is made anew, and so are the totals.
+// A salvaged database survives a power loss after SyncAll, has the rows that were left, and can be
+// opened and changed. The indexes of sessions and the totals are made anew.
 func TestWhatIsSalvagedIsADatabase(t *testing.T) {
 	furnished, want := damageable(t)
 	for _, path := range tables(t, furnished) {
@@ -137,14 +137,16 @@ func TestWhatIsSalvagedIsADatabase(t *testing.T) {
 			} else {
 				flip(t, disk, path, at)
 			}
-			w, sure, _ := wreckOf(t, disk)
+			w, sure, _ := openDamaged(t, disk)
 			late := DeferSync(disk)
-			told := 0
+			reported := 0
 			keep := func(_ any, sure bool) bool { return sure }
-			if err := w.Salvage(t.Context(), "data/new", Options{FS: late}, keep, func(string) { told++ }); err != nil {
+			report := func(string) { reported++ }
+			if err := w.Salvage(t.Context(), "data/new", Options{FS: late}, keep, report); err != nil {
 				t.Fatalf("%s, %d: %v", path, at, err)
 			}
-			if err := errors.Join(w.Close(), SyncAll(disk, "data/new"), syncDir(disk, "data"), syncDir(disk, "/")); err != nil {
+			err := errors.Join(w.Close(), SyncAll(disk, "data/new"), syncDir(disk, "data"), syncDir(disk, "/"))
+			if err != nil {
 				t.Fatal(err)
 			}
 			left := disk.CrashClone(vfs.CrashCloneCfg{})
@@ -156,7 +158,8 @@ func TestWhatIsSalvagedIsADatabase(t *testing.T) {
 			if holes := walked(t, db, false, got); len(holes) > 0 {
 				t.Errorf("%s, %d: %v", path, at, holes)
 			}
-			if err := db.Verify(t.Context(), func(problem string, _ bool) { t.Errorf("%s, %d: %s", path, at, problem) }); err != nil {
+			found := func(problem string, _ bool) { t.Errorf("%s, %d: %s", path, at, problem) }
+			if err := db.Verify(t.Context(), found); err != nil {
 				t.Error(err)
 			}
 			for key, row := range sure {
@@ -177,20 +180,26 @@ func TestWhatIsSalvagedIsADatabase(t *testing.T) {
 	}
 }
 
-// The records of some pieces of an upload are lost: what is left says that those bytes are missing,
-// and that what was hashed before does not count. An upload whose newest record is lost is left
-// out, and told of.
+// Some entries of an upload are lost. The salvaged session says that these bytes are missing, and
+// that what was hashed before does not count. An upload whose newest record is lost is left out,
+// and reported.
 func TestPiecesWhoseRecordsAreLost(t *testing.T) {
 	disk := vfs.NewMem()
 	db := opened(t, disk, Options{})
 	ctx := t.Context()
 	want := map[session.SessionID]session.Session{}
 	for id := session.SessionID(1); id <= 40; id++ {
-		s, _, err := db.Sessions().Create(ctx, session.Session{ID: id, Spec: session.Spec{Owner: "owner", ChunkSize: 100, BytesExpected: 1000, Note: []byte(fmt.Sprint(id))}})
+		s, _, err := db.Sessions().Create(ctx, session.Session{
+			ID:   id,
+			Spec: session.Spec{Owner: "owner", ChunkSize: 100, BytesExpected: 1000, Note: []byte(fmt.Sprint(id))},
+		})
 		for off := int64(0); off < 1000 && err == nil; off += 100 {
 			note := make([]byte, 200)
 			rand.Read(note)
-			s, err = db.Sessions().Record(ctx, id, s.Gen, session.Change{Add: []session.Entry{{Range: session.Range{Off: off, End: off + 100}, Note: note}}, Length: session.Unknown})
+			s, err = db.Sessions().Record(ctx, id, s.Gen, session.Change{
+				Add:    []session.Entry{{Range: session.Range{Off: off, End: off + 100}, Note: note}},
+				Length: session.Unknown,
+			})
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -200,12 +209,13 @@ func TestPiecesWhoseRecordsAreLost(t *testing.T) {
 	if err := db.peb.Compact(ctx, []byte{0}, []byte{0xff}, false); err != nil {
 		t.Fatal(err)
 	}
-	for !db.pacer.start() {
+	for !db.scheduler.tryStart() {
 		runtime.Gosched()
 	}
 	// The newest records of all sessions are in a table of their own.
 	for id, s := range want {
-		if _, err := db.Sessions().Record(ctx, id, s.Gen, session.Change{Seen: 5, Length: session.Unknown}); err != nil {
+		_, err := db.Sessions().Record(ctx, id, s.Gen, session.Change{Seen: 5, Length: session.Unknown})
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -224,9 +234,10 @@ func TestPiecesWhoseRecordsAreLost(t *testing.T) {
 	} {
 		disk := copied(t, disk)
 		damage(disk)
-		w, sure, _ := wreckOf(t, disk)
-		var told []string
-		err := w.Salvage(ctx, "data/new", Options{FS: disk}, func(any, bool) bool { return true }, func(what string) { told = append(told, what) })
+		w, sure, _ := openDamaged(t, disk)
+		var reported []string
+		err := w.Salvage(ctx, "data/new", Options{FS: disk},
+			func(any, bool) bool { return true }, func(what string) { reported = append(reported, what) })
 		if err := errors.Join(err, w.Close()); err != nil {
 			t.Fatal(err)
 		}
@@ -242,7 +253,7 @@ func TestPiecesWhoseRecordsAreLost(t *testing.T) {
 			if _, ok := sure[string(sessionKey(id))]; !ok {
 				leftOut++
 				if !errors.Is(err, session.ErrNotFound) {
-					t.Errorf("session %s, whose newest record is lost, is there: %v", id, err)
+					t.Errorf("session %s, whose newest record is missing, is there: %v", id, err)
 				}
 				continue
 			}
@@ -255,14 +266,15 @@ func TestPiecesWhoseRecordsAreLost(t *testing.T) {
 				got = session.Add(got, e.Range)
 			}
 			if !slices.Equal(got, s.Received) || s.EntryCount != len(entries) {
-				t.Errorf("session %s has %v in %d pieces, and those are %v in %d", id, s.Received, s.EntryCount, got, len(entries))
+				t.Errorf("session %s has %v in %d pieces, and those are %v in %d",
+					id, s.Received, s.EntryCount, got, len(entries))
 			}
-			if lost := 1000 - session.Total(got); lost > 0 {
+			if lacks := 1000 - session.Total(got); lacks > 0 {
 				missing++
-				if !s.Stale(1, session.Range{End: 1000}) || !slices.ContainsFunc(told, func(s string) bool {
-					return strings.Contains(s, fmt.Sprintf("session %s: the records of %d of", id, lost))
+				if !s.Stale(1, session.Range{End: 1000}) || !slices.ContainsFunc(reported, func(s string) bool {
+					return strings.Contains(s, fmt.Sprintf("session %s: the records of %d of", id, lacks))
 				}) {
-					t.Errorf("session %s lacks %d bytes: %v, %q", id, lost, s.Dropped, told)
+					t.Errorf("session %s lacks %d bytes: %v, %q", id, lacks, s.Dropped, reported)
 				}
 			}
 		}
@@ -289,8 +301,8 @@ func (u *unopened) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
 	return u.FS.Open(name, opts...)
 }
 
-// A table that can't be read just now, as there is no descriptor or no right, is no hole: nothing
-// is made of what would be left without it.
+// A table that can't be read just now, for lack of a descriptor or a right, is no hole: no new
+// database is made without it.
 func TestATableThatCannotBeReadNow(t *testing.T) {
 	furnished, _ := damageable(t)
 	paths := tables(t, furnished)
@@ -299,12 +311,12 @@ func TestATableThatCannotBeReadNow(t *testing.T) {
 		if w, err := OpenDamaged("data/meta", Options{FS: disk}); !errors.Is(err, no) {
 			t.Errorf("%v, %v", w, err)
 		}
-		if holes, err := examine(disk, paths[0], []byte("a"), []byte("b")); !errors.Is(err, no) {
+		if holes, err := holesInFile(disk, paths[0], []byte("a"), []byte("b")); !errors.Is(err, no) {
 			t.Errorf("%v, %v", holes, err)
 		}
-		// A running server leaves all of it out, and looks again.
-		d := newDamage(slog.New(slog.DiscardHandler))
-		d.files[paths[0]] = rotten{lo: []byte("a"), hi: []byte("b")}
+		// A running server leaves all rows of the table out, and examines it again later.
+		d := newCorruption(slog.New(slog.DiscardHandler))
+		d.tables[paths[0]] = corruptTable{lo: []byte("a"), hi: []byte("b")}
 		if holes := d.holes(disk); len(holes) != 1 || string(holes[0].lo) != "a" {
 			t.Errorf("%v", holes)
 		}
@@ -312,9 +324,9 @@ func TestATableThatCannotBeReadNow(t *testing.T) {
 			t.Errorf("%v", d.holes(disk))
 		}
 	}
-	// What the disk can't read is gone.
+	// A table that the disk can't read is a hole.
 	disk := &unopened{furnished, paths[0], syscall.EIO}
-	if holes, err := examine(disk, paths[0], []byte("a"), []byte("b")); err != nil || len(holes) != 1 {
+	if holes, err := holesInFile(disk, paths[0], []byte("a"), []byte("b")); err != nil || len(holes) != 1 {
 		t.Errorf("%v, %v", holes, err)
 	}
 }

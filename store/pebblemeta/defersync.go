@@ -6,9 +6,9 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// DeferSync is a file system whose files and folders are not synced, so that a database can be made
-// and mended in it by many commits in little time. Until SyncAll, after the database was closed,
-// nothing in it survives a power loss.
+// DeferSync is a file system that does not sync its files and folders. In it a database can be made
+// and repaired by many commits in little time. Nothing in it survives a power loss until SyncAll,
+// which follows the close of the database.
 func DeferSync(on vfs.FS) vfs.FS { return deferSyncFS{on} }
 
 type deferSyncFS struct{ vfs.FS }
@@ -49,7 +49,7 @@ func (deferSyncFile) SyncData() error { return nil }
 // SyncTo implements vfs.File.
 func (deferSyncFile) SyncTo(int64) (bool, error) { return false, nil }
 
-// SyncAll brings a folder and all files in it to the disk.
+// SyncAll syncs a folder and all files in it.
 func SyncAll(on vfs.FS, dir string) error {
 	names, err := on.List(dir)
 	for _, name := range names {

@@ -19,23 +19,23 @@ import (
 	"sluice/session"
 )
 
-// slowDisk is a disk that can hold up the syncs of the log, and that crashes.
+// slowDisk is a disk that can delay the syncs of the log, and that crashes.
 type slowDisk struct {
 	vfs.FS
 	mem   *vfs.MemFS
 	mu    sync.Mutex
-	gate  chan struct{} // syncs wait for it; nil: they do not
+	gate  chan struct{} // syncs wait until it is closed; nil: they do not wait
 	syncs int
 }
 
 func newSlowDisk() *slowDisk {
 	d := &slowDisk{mem: vfs.NewCrashableMem()}
-	d.FS = errorfs.Wrap(d.mem, errorfs.InjectorFunc(d.hold))
+	d.FS = errorfs.Wrap(d.mem, errorfs.InjectorFunc(d.delaySync))
 	return d
 }
 
-// hold sees every operation before it is done.
-func (d *slowDisk) hold(op errorfs.Op) error {
+// delaySync is called with every operation before it is done.
+func (d *slowDisk) delaySync(op errorfs.Op) error {
 	sync := op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSyncTo
 	if !sync || !strings.HasSuffix(op.Path, ".log") {
 		return nil
@@ -50,7 +50,7 @@ func (d *slowDisk) hold(op errorfs.Op) error {
 	return nil
 }
 
-// stop holds up what is synced from now on, until resume.
+// stop delays all syncs from now on, until resume.
 func (d *slowDisk) stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -67,14 +67,16 @@ func (d *slowDisk) resume() {
 	d.gate = nil
 }
 
-// Lock lets a second database open the files of a first that has died in this process.
+// Lock lets a second database open the files of a first one that has died in this process.
 func (d *slowDisk) Lock(string) (io.Closer, error) { return io.NopCloser(nil), nil }
 
 func create(t testing.TB, db *DB, id session.SessionID, idem string) session.Session {
 	t.Helper()
 	now := time.UnixMilli(1e12).UTC()
 	s, _, err := db.Sessions().Create(context.Background(), session.Session{
-		ID: id, Spec: session.Spec{ChunkSize: 4, BytesExpected: 1 << 20, Owner: "o", Idem: idem}, Began: now, LastSeen: now, Seen: int64(id),
+		ID:    id,
+		Spec:  session.Spec{ChunkSize: 4, BytesExpected: 1 << 20, Owner: "o", Idem: idem},
+		Began: now, LastSeen: now, Seen: int64(id),
 	})
 	if err != nil {
 		t.Error(err)
@@ -84,7 +86,8 @@ func create(t testing.TB, db *DB, id session.SessionID, idem string) session.Ses
 
 func record(db *DB, s session.Session, off int64) (session.Session, error) {
 	return db.Sessions().Record(context.Background(), s.ID, s.Gen, session.Change{
-		Add: []session.Entry{{Range: session.Range{Off: off, End: off + 1}, Note: []byte("note")}}, Length: session.Unknown,
+		Add:    []session.Entry{{Range: session.Range{Off: off, End: off + 1}, Note: []byte("note")}},
+		Length: session.Unknown,
 	})
 }
 
@@ -94,7 +97,7 @@ func putRow(db *DB, name string, n int64) error {
 	})
 }
 
-// shown is everything that readers get to see.
+// shown is everything that readers can see.
 type shown struct {
 	Sessions []session.Session
 	Due      []session.Session
@@ -116,7 +119,8 @@ func all(t testing.TB, db *DB) (got shown) {
 		return true, errors.Join(err, err2)
 	})
 	for _, state := range []session.State{session.Open, session.Finished} {
-		err = errors.Join(err, session.Page(ctx, st, session.Query{Due: 1 << 60, State: state, Limit: 100}, func(s session.Session) (bool, error) {
+		due := session.Query{Due: 1 << 60, State: state, Limit: 100}
+		err = errors.Join(err, session.Page(ctx, st, due, func(s session.Session) (bool, error) {
 			got.Due = append(got.Due, s)
 			return true, nil
 		}))

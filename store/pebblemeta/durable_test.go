@@ -16,8 +16,8 @@ import (
 	"sluice/session"
 )
 
-// † While a commit is not synced, nobody is shown any of it; and who repeats it, or is refused
-// because of it, is not answered.
+// † I20: While a commit is not synced, nobody sees any of it. A call that repeats it, or is refused
+// because of it, gets no answer.
 func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 	type world struct {
 		db               *DB
@@ -25,15 +25,16 @@ func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		commit func(w world) error
-		// tell are calls whose answer would tell of it.
-		tell map[string]func(w world) error
+		// readers are calls whose answers depend on the commit.
+		readers map[string]func(w world) error
 	}{
 		"create": {
 			func(w world) error { create(t, w.db, 10, "new"); return nil },
 			map[string]func(w world) error{
 				"the same idem": func(w world) error { create(t, w.db, 11, "new"); return nil },
 				"the same id": func(w world) error {
-					_, _, err := w.db.Sessions().Create(context.Background(), session.Session{ID: 10, Spec: session.Spec{ChunkSize: 1}})
+					_, _, err := w.db.Sessions().Create(context.Background(),
+						session.Session{ID: 10, Spec: session.Spec{ChunkSize: 1}})
 					return err
 				},
 				"a record": func(w world) error { _, err := record(w.db, session.Session{ID: 10, Gen: 5}, 1); return err },
@@ -45,7 +46,8 @@ func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 				"a repeat": func(w world) error { _, err := record(w.db, w.a, 7); return err },
 				"another":  func(w world) error { _, err := record(w.db, w.a, 9); return err },
 				"a seal": func(w world) error {
-					_, err := w.db.Sessions().Move(context.Background(), w.a.ID, session.Step{Gen: w.a.Gen, To: session.Sealed, Next: 99})
+					_, err := w.db.Sessions().Move(context.Background(), w.a.ID,
+						session.Step{Gen: w.a.Gen, To: session.Sealed, Next: 99})
 					return err
 				},
 			},
@@ -59,11 +61,13 @@ func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 			},
 			map[string]func(w world) error{
 				"the engine's own step": func(w world) error {
-					_, err := w.db.Sessions().Move(context.Background(), w.sealed.ID, session.Step{Gen: w.sealed.Gen, To: session.Finished})
+					_, err := w.db.Sessions().Move(context.Background(), w.sealed.ID,
+						session.Step{Gen: w.sealed.Gen, To: session.Finished})
 					return err
 				},
 				"an abort": func(w world) error {
-					_, err := w.db.Sessions().Move(context.Background(), w.sealed.ID, session.Step{Gen: w.sealed.Gen, To: session.Aborted})
+					_, err := w.db.Sessions().Move(context.Background(), w.sealed.ID,
+						session.Step{Gen: w.sealed.Gen, To: session.Aborted})
 					return err
 				},
 				"a repeat": func(w world) error {
@@ -78,7 +82,10 @@ func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 					})
 				},
 				"an update that writes nothing": func(w world) error {
-					return w.db.Catalog().Update(context.Background(), func(tx catalog.Tx) error { _, err := catalog.Places.Get(tx, "memory"); return err })
+					return w.db.Catalog().Update(context.Background(), func(tx catalog.Tx) error {
+						_, err := catalog.Places.Get(tx, "memory")
+						return err
+					})
 				},
 			},
 		},
@@ -90,17 +97,20 @@ func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 		},
 		"reopening": {
 			func(w world) error {
-				_, err := w.db.Sessions().Move(context.Background(), w.sealed.ID, session.Step{Gen: w.sealed.Gen, To: session.Open, Next: w.sealed.Gen + 1})
+				_, err := w.db.Sessions().Move(context.Background(), w.sealed.ID,
+					session.Step{Gen: w.sealed.Gen, To: session.Open, Next: w.sealed.Gen + 1})
 				return err
 			},
 			map[string]func(w world) error{"a repeat": func(w world) error {
-				_, err := w.db.Sessions().Move(context.Background(), w.sealed.ID, session.Step{Gen: w.sealed.Gen, To: session.Open, Next: w.sealed.Gen + 1})
+				_, err := w.db.Sessions().Move(context.Background(), w.sealed.ID,
+					session.Step{Gen: w.sealed.Gen, To: session.Open, Next: w.sealed.Gen + 1})
 				return err
 			}},
 		},
 		"going": {
 			func(w world) error {
-				_, err := w.db.Sessions().Move(context.Background(), w.ended.ID, session.Step{Gen: w.ended.Gen, To: session.Gone})
+				_, err := w.db.Sessions().Move(context.Background(), w.ended.ID,
+					session.Step{Gen: w.ended.Gen, To: session.Gone})
 				return err
 			},
 			map[string]func(w world) error{"a record": func(w world) error { _, err := record(w.db, w.ended, 0); return err }},
@@ -146,7 +156,7 @@ func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 				if diff := cmp.Diff(before, all(t, w.db), cmpopts.EquateEmpty()); diff != "" {
 					t.Errorf("shown before it was synced:\n%s", diff)
 				}
-				for name, f := range c.tell {
+				for name, f := range c.readers {
 					call(name, f)
 				}
 				if len(answered) > 0 {
@@ -156,7 +166,7 @@ func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 
 				disk.resume()
 				wg.Wait()
-				if len(answered) != 1+len(c.tell) {
+				if len(answered) != 1+len(c.readers) {
 					t.Errorf("only %v are answered", answered)
 				}
 				after := all(t, w.db)
@@ -167,7 +177,7 @@ func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 					t.Error(err)
 				}
 
-				// What the crash left is what was shown, but for the seal.
+				// After the crash the database has what was shown, except for the seal.
 				left := opened(t, crashed, Options{})
 				defer left.Close()
 				for i := range before.Sessions {
@@ -189,7 +199,7 @@ func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 	}
 }
 
-// † Whatever was acknowledged is there after a crash at any moment.
+// † I21: Everything that was acknowledged is there after a crash at any moment.
 func TestAnAcknowledgedCommitSurvivesAnyCrash(t *testing.T) {
 	disk := vfs.NewCrashableMem()
 	db := open(t, disk, Options{})
@@ -256,7 +266,7 @@ func TestAnAcknowledgedCommitSurvivesAnyCrash(t *testing.T) {
 	}
 }
 
-// What a new start shows after the mere death of the process survives a power cut that follows,
+// What a new start shows after the death of the process survives a power loss that follows,
 // although the dead process had not synced it.
 func TestWhatANewStartShowsIsDurable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -282,6 +292,6 @@ func TestWhatANewStartShowsIsDurable(t *testing.T) {
 		}
 		disk.resume()
 		wg.Wait()
-		_ = dead.Close() // its files were taken over
+		_ = dead.Close() // another database has its files now
 	})
 }

@@ -12,27 +12,29 @@ import (
 	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"sluice/catalog"
 )
 
-// Filling makes a database of the rows of another one. It is used by one goroutine. Until Close has
-// returned nil the folder is not to be used.
+// Filling makes a database of the rows of another one. It is used by one goroutine. The folder must
+// not be used until Close has returned nil.
 type Filling struct {
-	dir    string
-	fs     vfs.FS
-	opts   *pebble.Options
-	lock   *pebble.Lock
-	tables []string
-	table  *sstable.Writer // nil: none is begun
-	size   int
-	last   []byte
-	rows   int64
-	finish func(*pebble.DB) error // what is to be done with the rows beside; nil: nothing
+	dir         string
+	fs          vfs.FS
+	opts        *pebble.Options
+	lock        *pebble.Lock
+	tables      []string
+	table       *sstable.Writer // nil: none is begun
+	size        int
+	last        []byte
+	rows        int64
+	afterIngest func(*pebble.DB) error // a further step once the rows are there; nil: none
 }
 
 // tableSize is how many bytes of rows go into one table.
 const tableSize = 32 << 20
 
-// Fill begins a database in the folder dir, which must be empty or not there.
+// Fill begins a database in the folder dir, which must be empty or missing.
 func Fill(dir string, opts Options) (*Filling, error) {
 	if opts.FS == nil {
 		opts.FS = vfs.Default
@@ -47,21 +49,21 @@ func Fill(dir string, opts Options) (*Filling, error) {
 		return nil, fmt.Errorf("making the metadata folder: %w", err)
 	}
 	names, err := opts.FS.List(dir)
-	if names = slices.DeleteFunc(names, besides); err != nil || len(names) > 0 {
+	if names = slices.DeleteFunc(names, foreign); err != nil || len(names) > 0 {
 		return nil, errors.Join(fmt.Errorf("the metadata folder %s is not empty", dir), err)
 	}
 	lock, err := prepare(opts.FS, dir, false)
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{die: opts.Die, damage: newDamage(opts.Log), reserve: &reserve{closed: make(chan struct{})}}
+	db := &DB{die: opts.Die, corruption: newCorruption(opts.Log), reserve: &reserve{closed: make(chan struct{})}}
 	return &Filling{dir: dir, fs: opts.FS, opts: db.pebbleOptions(opts, lock), lock: lock}, nil
 }
 
 // Add appends a row. Keys must come in order, as Walk gives them.
 func (f *Filling) Add(key, row []byte) error {
 	if f.last != nil && bytes.Compare(key, f.last) <= 0 {
-		return fmt.Errorf("row %x: %w: it does not come after the row before", key, errDamaged)
+		return fmt.Errorf("row %x: %w: it does not come after the row before", key, catalog.ErrDamaged)
 	}
 	if f.table == nil {
 		path := f.fs.PathJoin(f.dir, fmt.Sprintf("fill-%06d.sst", len(f.tables)))
@@ -70,7 +72,8 @@ func (f *Filling) Add(key, row []byte) error {
 			return fmt.Errorf("writing the metadata: %w", err)
 		}
 		f.tables = append(f.tables, path)
-		f.table = sstable.NewWriter(objstorageprovider.NewFileWritable(file), f.opts.MakeWriterOptions(0, pebbleFormat.MaxTableFormat()))
+		f.table = sstable.NewWriter(objstorageprovider.NewFileWritable(file),
+			f.opts.MakeWriterOptions(0, pebbleFormat.MaxTableFormat()))
 	}
 	if err := f.table.Set(key, row); err != nil {
 		return fmt.Errorf("writing the metadata: %w", err)
@@ -78,13 +81,13 @@ func (f *Filling) Add(key, row []byte) error {
 	f.last = append(f.last[:0], key...)
 	f.rows++
 	if f.size += len(key) + len(row); f.size >= tableSize {
-		return f.end()
+		return f.finishTable()
 	}
 	return nil
 }
 
-// end finishes and syncs the table under way.
-func (f *Filling) end() error {
+// finishTable finishes and syncs the table under way.
+func (f *Filling) finishTable() error {
 	if f.table == nil {
 		return nil
 	}
@@ -96,11 +99,11 @@ func (f *Filling) end() error {
 	return nil
 }
 
-// Close makes the database of what was added, brings it to the disk, and reads the number of rows
-// back.
+// Close makes the database of what was added, syncs it, and checks the number of rows by reading
+// them back.
 func (f *Filling) Close(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, f.unlock()) }()
-	if err := f.end(); err != nil {
+	if err := f.finishTable(); err != nil {
 		return err
 	}
 	peb, err := pebble.Open(f.dir, f.opts)
@@ -113,14 +116,14 @@ func (f *Filling) Close(ctx context.Context) (err error) {
 	if err == nil {
 		err = f.count(peb)
 	}
-	if err == nil && f.finish != nil {
-		err = f.finish(peb)
+	if err == nil && f.afterIngest != nil {
+		err = f.afterIngest(peb)
 	}
 	if err = errors.Join(err, peb.Close()); err != nil {
 		return fmt.Errorf("making the metadata: %w", err)
 	}
 	for _, path := range f.tables {
-		_ = f.fs.Remove(path) // linked elsewhere by now; one that stays is in nobody's way
+		_ = f.fs.Remove(path) // linked into the database by now; a file that stays does no harm
 	}
 	return syncDir(f.fs, f.dir)
 }
@@ -143,9 +146,9 @@ func (f *Filling) count(peb *pebble.DB) error {
 	return nil
 }
 
-// Abandon gives up what was begun. It may follow Close.
+// Abandon stops, and leaves a folder that must not be used. It may follow Close.
 func (f *Filling) Abandon() {
-	_ = f.end()
+	_ = f.finishTable()
 	_ = f.unlock()
 }
 

@@ -34,7 +34,7 @@ func frozen(t *testing.T, db *DB) (rows []string, what []any) {
 	return rows, what
 }
 
-// † A frozen state has what was acknowledged, and nothing that a crash could take back.
+// † I30: A frozen state has what was acknowledged, and nothing that a crash could take back.
 func TestAFrozenStateIsDurable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := newSlowDisk()
@@ -60,9 +60,10 @@ func TestAFrozenStateIsDurable(t *testing.T) {
 		}
 		disk.resume()
 		wg.Wait()
-		// It stays as it is, and keeps the DB open.
+		// The frozen state does not change, and it keeps the DB open.
 		n := 0
-		if err := f.Walk(t.Context(), func([]byte, []byte) error { n++; return nil }, nil); err != nil || n != len(before) {
+		err = f.Walk(t.Context(), func([]byte, []byte) error { n++; return nil }, nil)
+		if err != nil || n != len(before) {
 			t.Errorf("%d rows, and %d before; %v", n, len(before), err)
 		}
 		closed := false
@@ -79,7 +80,7 @@ func TestAFrozenStateIsDurable(t *testing.T) {
 	})
 }
 
-// A database that is filled with the rows of another is the same, also after a crash.
+// A database that is filled with the rows of another one is the same, also after a crash.
 func TestAFilledDatabaseIsTheSame(t *testing.T) {
 	db := opened(t, vfs.NewMem(), Options{})
 	for i := range 500 {
@@ -104,7 +105,7 @@ func TestAFilledDatabaseIsTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	if err := to.Add([]byte("A"), nil); !errors.Is(err, errDamaged) {
+	if err := to.Add([]byte("A"), nil); !errors.Is(err, catalog.ErrDamaged) {
 		t.Errorf("a row out of order: %v", err)
 	}
 	if err := to.Close(t.Context()); err != nil {
@@ -122,7 +123,7 @@ func TestAFilledDatabaseIsTheSame(t *testing.T) {
 		if b, _ := frozen(t, got); !slices.Equal(a, b) {
 			t.Error(cmp.Diff(a, b))
 		}
-		// It takes more, as any other.
+		// It can be changed, as any other.
 		if err := errors.Join(putRow(got, "more", 1), got.Close()); err != nil {
 			t.Error(err)
 		}

@@ -13,8 +13,8 @@ import (
 	"sluice/internal/durable"
 )
 
-// A database in a folder that is held open goes on in that folder, whatever it does to files,
-// though another has the folder's name by now.
+// A database in a folder that is held open keeps working in that folder, with every operation on
+// files, although another folder has its name by now.
 func TestAHeldFolderIsTheOneThatWasOpened(t *testing.T) {
 	base := t.TempDir()
 	dir, moved := filepath.Join(base, "meta"), filepath.Join(base, "moved")
@@ -25,13 +25,13 @@ func TestAHeldFolderIsTheOneThatWasOpened(t *testing.T) {
 		}
 	}
 	check(os.Mkdir(dir, 0o700))
-	held, err := durable.OS{}.Hold(dir)
+	folder, err := durable.OS{}.Hold(dir)
 	check(err)
-	defer held.Close()
-	if held.Way() == dir {
+	defer folder.Close()
+	if folder.Way() == dir {
 		t.Skip("this system has no way into a folder but its name")
 	}
-	disk := Held(dir, held.Way())
+	disk := Held(dir, folder.Way())
 	db, err := Open(dir, Options{Hook: noHook, FS: disk})
 	check(err)
 	check(os.Rename(dir, moved))
@@ -40,7 +40,10 @@ func TestAHeldFolderIsTheOneThatWasOpened(t *testing.T) {
 	f, err := disk.Create(dir+"/a", vfs.WriteCategoryUnspecified)
 	check(err)
 	check(f.Close())
-	check(errors.Join(disk.Link(dir+"/a", dir+"/b"), disk.Rename(dir+"/a", dir+"/c"), disk.MkdirAll(dir+"/d", 0o700), disk.Remove(dir+"/b"), disk.RemoveAll(dir+"/d")))
+	check(errors.Join(
+		disk.Link(dir+"/a", dir+"/b"), disk.Rename(dir+"/a", dir+"/c"), disk.MkdirAll(dir+"/d", 0o700),
+		disk.Remove(dir+"/b"), disk.RemoveAll(dir+"/d"),
+	))
 	for _, open := range []func() (vfs.File, error){
 		func() (vfs.File, error) { return disk.Open(dir + "/c") },
 		func() (vfs.File, error) { return disk.OpenReadWrite(dir+"/c", vfs.WriteCategoryUnspecified) },
@@ -78,8 +81,8 @@ func TestAHeldFolderIsTheOneThatWasOpened(t *testing.T) {
 	check(db.Close())
 }
 
-// A folder that has held a database gets no new one. What its owner has put into a new one is no
-// hindrance.
+// I26: A folder that has held a database gets no new one. The files of the folder's owner do not
+// prevent a new database.
 func TestADatabaseThatIsGoneIsNotMadeAnew(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := Open(dir, Options{Hook: noHook, Existing: true}); err == nil {
@@ -110,7 +113,8 @@ func TestAnErrorOfAHeldFolderNamesIt(t *testing.T) {
 		"stat":   func() error { _, err := disk.Stat("/data/meta/none"); return err }(),
 		"remove": disk.Remove("/data/meta/none"),
 	} {
-		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "/data/meta/none") || strings.Contains(err.Error(), way) {
+		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "/data/meta/none") ||
+			strings.Contains(err.Error(), way) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

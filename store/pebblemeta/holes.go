@@ -20,15 +20,15 @@ import (
 	"sluice/catalog"
 )
 
-// hole is a range of keys, lo ≤ key < hi, whose rows can't be known, as a block of a table that may
-// have some of them is rotten. What other tables have of the range is no row either: the block may
-// have newer ones.
+// hole is a range of keys, lo ≤ key < hi, whose rows can't be known: a block of a table that may
+// have some of them is corrupt. Rows that other tables have of the range do not count either, since
+// the block may have newer ones.
 type hole struct {
 	lo, hi []byte
-	// at is the last key before lo that the block before the rotten one may have; nil: there is
-	// none.
-	at   []byte
-	what string
+	// prevEnd is the last key before lo that the block before the corrupt one may have; nil: there
+	// is none.
+	prevEnd []byte
+	what    string
 }
 
 // holeError says that the rows of a hole can't be read.
@@ -40,21 +40,24 @@ func (e *holeError) Error() string {
 
 func (e *holeError) Unwrap() error { return catalog.ErrHole }
 
-// each visits the rows with lo ≤ key < hi (nil: from the first, to the last) in order, or
-// backwards, until visit returns false. Where a block is rotten it calls lost, and goes on behind
-// it unless that returns false. Neither key nor row may be kept.
-func (db *DB) each(r pebble.Reader, lo, hi []byte, desc bool, visit func(key, row []byte) bool, lost func(error) bool) error {
-	w := &walk{db: db, r: r, visit: visit, lost: lost, desc: desc}
-	known := -1 // first without holes: few have any
+// each visits the rows with lo ≤ key < hi (nil: no bound) in order, or backwards with desc, until
+// visit returns false. If a block is corrupt it calls onHole, and goes on behind the hole unless
+// onHole returns false. visit must keep neither key nor row.
+func (db *DB) each(
+	r pebble.Reader, lo, hi []byte, desc bool,
+	visit func(key, row []byte) bool, onHole func(error) bool,
+) error {
+	w := &walk{db: db, r: r, visit: visit, onHole: onHole, desc: desc}
+	known := -1 // the first run assumes no holes, since few databases have any
 	var holes []hole
 	for {
 		err := w.run(holes, lo, hi)
 		if w.done || err == nil || !pebble.IsCorruptionError(err) {
 			return err
 		}
-		all := db.damage.holes(db.disk)
+		all := db.corruption.holes(db.disk)
 		if len(all) <= known {
-			return damaged(err)
+			return markCorrupt(err)
 		}
 		known, holes = len(all), all
 		if w.last != nil && desc {
@@ -66,18 +69,18 @@ func (db *DB) each(r pebble.Reader, lo, hi []byte, desc bool, visit func(key, ro
 	}
 }
 
-// walk is one run of each.
+// walk is one call of each.
 type walk struct {
-	db    *DB
-	r     pebble.Reader
-	visit func(key, row []byte) bool
-	lost  func(error) bool
-	desc  bool
-	last  []byte // visited
-	done  bool   // visit or lost wants no more
+	db     *DB
+	r      pebble.Reader
+	visit  func(key, row []byte) bool
+	onHole func(error) bool
+	desc   bool
+	last   []byte // visited
+	done   bool   // visit or onHole has returned false
 }
 
-// run visits what lies between the holes.
+// run visits the rows between the holes.
 func (w *walk) run(holes []hole, lo, hi []byte) error {
 	holes = slices.DeleteFunc(slices.Clone(holes), func(h hole) bool {
 		return bytes.Compare(h.hi, lo) <= 0 || hi != nil && bytes.Compare(h.lo, hi) >= 0
@@ -85,49 +88,49 @@ func (w *walk) run(holes []hole, lo, hi []byte) error {
 	if w.desc {
 		for i := len(holes) - 1; i >= 0 && !w.done; i-- {
 			h := holes[i]
-			if err := w.part(h.hi, nil, hi, &h); err != nil || w.done {
+			if err := w.between(h.hi, nil, hi, &h); err != nil || w.done {
 				return err
 			}
-			w.done = !w.lost(&holeError{h})
+			w.done = !w.onHole(&holeError{h})
 			w.last, hi = h.lo, h.lo
-			if h.at != nil && bytes.Compare(h.at, lo) >= 0 && !w.done {
-				w.single(h.at)
-				hi = h.at
+			if h.prevEnd != nil && bytes.Compare(h.prevEnd, lo) >= 0 && !w.done {
+				w.visitOne(h.prevEnd)
+				hi = h.prevEnd
 			}
 		}
-		return w.part(lo, nil, hi, nil)
+		return w.between(lo, nil, hi, nil)
 	}
 	for _, h := range holes {
-		if err := w.part(lo, h.at, h.lo, &h); err != nil || w.done {
+		if err := w.between(lo, h.prevEnd, h.lo, &h); err != nil || w.done {
 			return err
 		}
-		w.done = w.done || !w.lost(&holeError{h})
-		w.last, lo = before(h.hi), h.hi
+		w.done = w.done || !w.onHole(&holeError{h})
+		w.last, lo = justBefore(h.hi), h.hi
 		if w.done {
 			return nil
 		}
 	}
-	return w.part(lo, nil, hi, nil)
+	return w.between(lo, nil, hi, nil)
 }
 
-// before gives a key that no row has between it and k: k is a key with a zero appended, or an
-// exclusive end.
-func before(k []byte) []byte { return bytes.TrimSuffix(slices.Clone(k), []byte{0}) }
+// justBefore gives a key such that no row is between it and k. k must be a key with a zero
+// appended, or an exclusive end.
+func justBefore(k []byte) []byte { return bytes.TrimSuffix(slices.Clone(k), []byte{0}) }
 
-// part visits the rows from lo up to hi, next to the hole, if there is one. As an iterator loads a
-// block with the step that leaves the one before, it ends early at a hole; what other tables have
-// up to there is read from the other side.
-func (w *walk) part(lo, at, hi []byte, next *hole) error {
+// between visits the rows from lo up to hi. next is the hole that follows, if there is one. An
+// iterator loads a block with the step that leaves the one before. So it ends too early at a hole.
+// The rows that other tables have up to the hole are read from its other side.
+func (w *walk) between(lo, prevEnd, hi []byte, next *hole) error {
 	if hi != nil && bytes.Compare(lo, hi) >= 0 || w.done {
 		return nil
 	}
-	last, err := w.iterate(lo, hi, w.desc, w.take)
+	last, err := w.iterate(lo, hi, w.desc, w.visitRow)
 	if err == nil || next == nil || w.done || !pebble.IsCorruptionError(err) {
 		return err
 	}
 	type row struct{ key, value []byte }
 	var rest []row
-	keep := func(key, value []byte) bool {
+	collect := func(key, value []byte) bool {
 		rest = append(rest, row{bytes.Clone(key), bytes.Clone(value)})
 		return true
 	}
@@ -139,39 +142,39 @@ func (w *walk) part(lo, at, hi []byte, next *hole) error {
 		if last != nil {
 			lo = append(last, 0)
 		}
-		if at != nil && bytes.Compare(at, lo) >= 0 {
-			if value, err := get(w.r, at); err == nil && value != nil {
-				rest = append(rest, row{at, value})
+		if prevEnd != nil && bytes.Compare(prevEnd, lo) >= 0 {
+			if value, err := get(w.r, prevEnd); err == nil && value != nil {
+				rest = append(rest, row{prevEnd, value})
 			}
-			hi = at
+			hi = prevEnd
 		}
 	}
 	if hi == nil || bytes.Compare(lo, hi) < 0 {
-		if _, err := w.iterate(lo, hi, !w.desc, keep); err != nil { // lost too
+		if _, err := w.iterate(lo, hi, !w.desc, collect); err != nil { // these rows can't be read either
 			next.what += fmt.Sprintf("; and from %s up to %s: %v", describe(lo), describe(hi), err)
-			next.lo = least(next.lo, lo)
+			next.lo = minKey(next.lo, lo)
 		}
 	}
 	for i := len(rest) - 1; i >= 0 && !w.done; i-- {
-		w.take(rest[i].key, rest[i].value)
+		w.visitRow(rest[i].key, rest[i].value)
 	}
 	return nil
 }
 
-// single visits one row, if it is there and can be read.
-func (w *walk) single(key []byte) {
+// visitOne visits one row, if it is there and can be read.
+func (w *walk) visitOne(key []byte) {
 	if row, err := get(w.r, key); err == nil && row != nil {
-		w.take(key, row)
+		w.visitRow(key, row)
 	}
 }
 
-func (w *walk) take(key, row []byte) bool {
+func (w *walk) visitRow(key, row []byte) bool {
 	w.last = append(w.last[:0:0], key...)
 	w.done = !w.visit(key, row)
 	return !w.done
 }
 
-// iterate visits what the reader's own iterator finds; last is the key that was visited last.
+// iterate visits the rows that Pebble's own iterator finds. last is the key that was visited last.
 func (w *walk) iterate(lo, hi []byte, desc bool, visit func(key, row []byte) bool) (last []byte, err error) {
 	it, err := w.r.NewIter(&pebble.IterOptions{LowerBound: lo, UpperBound: hi})
 	if err != nil {
@@ -195,10 +198,12 @@ func (w *walk) iterate(lo, hi []byte, desc bool, visit func(key, row []byte) boo
 	return last, it.Close()
 }
 
-// passing reports whether an error of reading says nothing of what is read: another try may
-// succeed.
-func passing(err error) bool {
-	for _, no := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EACCES, syscall.EPERM, syscall.EINTR, syscall.EAGAIN} {
+// transient reports whether an error of reading says nothing about the bytes that are read: another
+// try may succeed.
+func transient(err error) bool {
+	for _, no := range []syscall.Errno{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EACCES, syscall.EPERM, syscall.EINTR, syscall.EAGAIN,
+	} {
 		if errors.Is(err, no) {
 			return true
 		}
@@ -206,14 +211,14 @@ func passing(err error) bool {
 	return false
 }
 
-// examine finds the holes that a table makes, whose keys are from lo to hi (both may be in it). An
-// error is fs.ErrNotExist, or a passing one, and then it is not known which they are.
-func examine(disk vfs.FS, path string, lo, hi []byte) ([]hole, error) {
+// holesInFile finds the holes that a table makes. Its keys are from lo to hi, both included. An
+// error is fs.ErrNotExist or a transient one. Then the holes are not known.
+func holesInFile(disk vfs.FS, path string, lo, hi []byte) ([]hole, error) {
 	whole := func(err error) ([]hole, error) {
-		if passing(err) {
+		if transient(err) {
 			return nil, err
 		}
-		return wholly(path, lo, hi, err), nil
+		return wholeTable(path, lo, hi, err), nil
 	}
 	f, err := disk.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -243,7 +248,7 @@ func examine(disk vfs.FS, path string, lo, hi []byte) ([]hole, error) {
 	}
 	ends, err := separators(ctx, r, l.Index)
 	if err != nil || len(ends) != len(l.Data) {
-		return whole(errors.Join(err, errDamaged))
+		return whole(errors.Join(err, catalog.ErrDamaged))
 	}
 	var out []hole
 	for i, h := range l.Data {
@@ -251,12 +256,16 @@ func examine(disk vfs.FS, path string, lo, hi []byte) ([]hole, error) {
 		if err == nil {
 			continue
 		}
-		if passing(err) {
+		if transient(err) {
 			return nil, err
 		}
-		bad := hole{lo: lo, hi: append(slices.Clone(ends[i]), 0), what: fmt.Sprintf("%s, bytes %d to %d: %v", path, h.Offset, h.Offset+h.Length+block.TrailerLen-1, err)}
+		last := h.Offset + h.Length + block.TrailerLen - 1
+		bad := hole{
+			lo: lo, hi: append(slices.Clone(ends[i]), 0),
+			what: fmt.Sprintf("%s, bytes %d to %d: %v", path, h.Offset, last, err),
+		}
 		if i > 0 {
-			bad.at, bad.lo = ends[i-1], append(slices.Clone(ends[i-1]), 0)
+			bad.prevEnd, bad.lo = ends[i-1], append(slices.Clone(ends[i-1]), 0)
 		}
 		if i == len(l.Data)-1 {
 			bad.hi = append(slices.Clone(hi), 0)
@@ -266,12 +275,12 @@ func examine(disk vfs.FS, path string, lo, hi []byte) ([]hole, error) {
 	return out, nil
 }
 
-// wholly makes a hole of all of a table.
-func wholly(path string, lo, hi []byte, err error) []hole {
+// wholeTable gives one hole for all keys of a table.
+func wholeTable(path string, lo, hi []byte, err error) []hole {
 	return []hole{{lo: lo, hi: append(slices.Clone(hi), 0), what: fmt.Sprintf("table %s is damaged: %v", path, err)}}
 }
 
-// tableOptions are what a table can be read with by itself.
+// tableOptions are the options for reading a table by itself.
 func tableOptions() sstable.ReaderOptions {
 	o := &pebble.Options{FormatMajorVersion: pebbleFormat}
 	o.EnsureDefaults()
@@ -289,11 +298,12 @@ func checkBlock(ctx context.Context, r *sstable.Reader, f objstorage.Readable, h
 	return block.ValidateChecksum(r.BlockReader().ChecksumType(), b, h)
 }
 
-// separators gives, for each data block, a key that no row in it is behind, and no row of a later
-// one before.
+// separators gives a key for each data block: no row of the block is behind it, and no row of a
+// later block before it.
 func separators(ctx context.Context, r *sstable.Reader, index []block.Handle) (ends [][]byte, err error) {
 	for _, h := range index {
-		b, err := r.BlockReader().Read(ctx, block.NoReadEnv, nil, h, blockkind.SSTableIndex, colblk.InitIndexBlockMetadata)
+		b, err := r.BlockReader().Read(ctx, block.NoReadEnv, nil, h,
+			blockkind.SSTableIndex, colblk.InitIndexBlockMetadata)
 		if err != nil {
 			return nil, err
 		}
@@ -311,8 +321,8 @@ func separators(ctx context.Context, r *sstable.Reader, index []block.Handle) (e
 	return ends, nil
 }
 
-// joined sorts holes, and makes one of those that overlap.
-func joined(holes []hole) (out []hole) {
+// mergeHoles sorts holes, and makes one of those that overlap or touch.
+func mergeHoles(holes []hole) (out []hole) {
 	slices.SortFunc(holes, func(a, b hole) int { return bytes.Compare(a.lo, b.lo) })
 	for _, h := range holes {
 		if n := len(out); n > 0 && bytes.Compare(h.lo, out[n-1].hi) <= 0 {
@@ -327,7 +337,7 @@ func joined(holes []hole) (out []hole) {
 	return out
 }
 
-func least(a, b []byte) []byte {
+func minKey(a, b []byte) []byte {
 	if bytes.Compare(a, b) < 0 {
 		return a
 	}

@@ -20,7 +20,7 @@ import (
 )
 
 // damageable fills a database with rows in several levels and tables, some of them changed or
-// deleted later, and gives what it has when it is closed.
+// deleted later. It gives the rows that the database has at its close.
 func damageable(t *testing.T) (disk *vfs.MemFS, rows map[string]string) {
 	t.Helper()
 	disk = vfs.NewMem()
@@ -38,12 +38,12 @@ func damageable(t *testing.T) (disk *vfs.MemFS, rows map[string]string) {
 		for i := range 20 {
 			create(t, db, session.SessionID(1000*uint64(i+1)+uint64(round)), "")
 		}
-		// In the end there is one large table, and over it one with what was changed last.
+		// In the end there is one large table, and above it one with the last changes.
 		if round == 2 {
 			if err := db.peb.Compact(context.Background(), []byte{0}, []byte{0xff}, false); err != nil {
 				t.Fatal(err)
 			}
-			for !db.pacer.start() { // from now on there are no compactions
+			for !db.scheduler.tryStart() { // from now on there are no compactions
 				runtime.Gosched()
 			}
 		}
@@ -57,9 +57,9 @@ func damageable(t *testing.T) (disk *vfs.MemFS, rows map[string]string) {
 		t.Fatal(err)
 	}
 	rows = map[string]string{}
-	lost := walked(t, db, false, rows)
-	if len(lost) > 0 {
-		t.Fatal(lost)
+	holes := walked(t, db, false, rows)
+	if len(holes) > 0 {
+		t.Fatal(holes)
 	}
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
@@ -140,9 +140,9 @@ func copied(t *testing.T, disk vfs.FS) *vfs.MemFS {
 	return out
 }
 
-// Wherever bytes of tables are turned over: nobody dies; each row is read as it was, or it lies in
-// a hole that is told; from the front, from behind, and by its key.
-func TestARottenBlockTakesItsOwnRowsAlone(t *testing.T) {
+// I23: Bytes of tables are flipped anywhere. The process does not end. Each row is read as it was,
+// or it lies in a hole that is reported: in order, backwards, and by its key.
+func TestACorruptBlockTakesItsOwnRowsAlone(t *testing.T) {
 	furnished, want := damageable(t)
 	paths := tables(t, furnished)
 	if len(paths) < 2 {
@@ -161,7 +161,8 @@ func TestARottenBlockTakesItsOwnRowsAlone(t *testing.T) {
 			}
 			flip(t, disk, path, rng.IntN(int(info.Size())))
 		}
-		db, err := Open("data/meta", Options{Hook: noHook, FS: disk, Die: func(err error) { t.Errorf("died: %v", err) }})
+		db, err := Open("data/meta",
+			Options{Hook: noHook, FS: disk, Die: func(err error) { t.Errorf("died: %v", err) }})
 		if err != nil {
 			counts["refused"]++
 			continue
@@ -176,26 +177,27 @@ func TestARottenBlockTakesItsOwnRowsAlone(t *testing.T) {
 			}
 		}
 		if !maps.Equal(got, back) || len(holes) != len(behind) {
-			t.Errorf("%d rows from the front, %d from behind; %d holes, %d", len(got), len(back), len(holes), len(behind))
+			t.Errorf("%d rows from the front, %d from behind; %d holes, %d",
+				len(got), len(back), len(holes), len(behind))
 		}
 		in := func(key string) bool {
 			return slices.ContainsFunc(holes, func(h hole) bool { return key >= string(h.lo) && key < string(h.hi) })
 		}
-		if lost := len(want) - len(got); lost > 0 && lost < len(want)/4 {
+		if missing := len(want) - len(got); missing > 0 && missing < len(want)/4 {
 			counts["few"]++
 		}
 		for key, row := range want {
 			if now, there := got[key]; there && now != row && key != string(totalsKey) {
 				t.Errorf("row %.9q is another", key)
 			} else if !there && !in(key) {
-				t.Errorf("row %.9q is lost in silence: %v", key, holes)
+				t.Errorf("row %.9q is missing in silence: %v", key, holes)
 			}
 			if rng.IntN(8) > 0 {
 				continue
 			}
 			now, err := get(db.peb, []byte(key))
 			if key == string(totalsKey) {
-				continue // counted anew where they can't be read
+				continue // the totals are counted anew if they can't be read
 			}
 			if err == nil && string(now) != row {
 				t.Errorf("row %x is %x", key, now)

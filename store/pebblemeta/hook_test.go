@@ -11,7 +11,7 @@ import (
 	"sluice/session"
 )
 
-// Of a session that is gone no row is left but the totals.
+// No row is left of a session that is gone, except the totals.
 func TestNothingIsLeftBehind(t *testing.T) {
 	db := open(t, vfs.NewMem(), Options{})
 	for i, to := range []session.State{session.Finished, session.Aborted, session.Expired} {
@@ -20,7 +20,9 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, step := range []session.Step{{Gen: 1, To: session.Sealed, Next: 2}, {Gen: 2, To: to, Seen: 99}, {Gen: 2, To: session.Gone}} {
+		for _, step := range []session.Step{
+			{Gen: 1, To: session.Sealed, Next: 2}, {Gen: 2, To: to, Seen: 99}, {Gen: 2, To: session.Gone},
+		} {
 			if _, err := db.Sessions().Move(t.Context(), s.ID, step); err != nil {
 				t.Fatal(err)
 			}
@@ -36,12 +38,12 @@ func TestNothingIsLeftBehind(t *testing.T) {
 			t.Errorf("row %x is left", it.Key())
 		}
 	}
-	if n := len(db.seals.of); n != 0 {
+	if n := len(db.seals.byID); n != 0 {
 		t.Errorf("%d seals are left", n)
 	}
 }
 
-// Without a hook nothing would reserve what sessions may take: such a store is for reading alone.
+// Without a hook nothing would reserve quota for sessions. Such a store is for reading only.
 func TestAStoreNeedsAHook(t *testing.T) {
 	disk := vfs.NewMem()
 	if _, err := Open("data/meta", Options{FS: disk}); !errors.Is(err, metadata.ErrNoHook) {

@@ -11,19 +11,19 @@ const (
 	keySession  = 'S'
 	keyEntry    = 'E'
 	keyIdem     = 'I'
-	keyNewest   = 'N'
+	keyBegan    = 'N'
 	keyOwner    = 'O'
-	keyUnseen   = 'T'
+	keySeen     = 'T'
 	keyEnded    = 'X'
 	keyCatalog  = 'C'
-	keyPosition = 16 // bytes at the end of a key of N, O, T, X: what it is sorted by, and the id
+	keyPosition = 16 // bytes at the end of a key of N, O, T, X: the sort order, and the id
 )
 
 var totalsKey = []byte{'M'}
 
 func appendUint(b []byte, n uint64) []byte { return binary.BigEndian.AppendUint64(b, n) }
 
-// signed orders as the signed number does.
+// signed gives a number that sorts as the signed n does.
 func signed(n int64) uint64 { return uint64(n) ^ 1<<63 }
 
 func appendStr(b []byte, s string) []byte {
@@ -46,19 +46,19 @@ func idemKey(s *session.Session) []byte {
 	return append(appendStr([]byte{keyIdem}, s.Owner), s.Idem...)
 }
 
-func statePrefix(st session.State) []byte { return []byte{keyNewest, byte(st)} }
+func statePrefix(st session.State) []byte { return []byte{keyBegan, byte(st)} }
 
 func ownerPrefix(owner string, st session.State) []byte {
 	return append(appendStr([]byte{keyOwner}, owner), byte(st))
 }
 
-// place is where a session stands in a list.
-type place struct {
+// position is where a session stands in a list.
+type position struct {
 	order uint64
 	id    session.SessionID
 }
 
-func (p place) compare(o place) int {
+func (p position) compare(o position) int {
 	switch {
 	case p == o:
 		return 0
@@ -68,35 +68,35 @@ func (p place) compare(o place) int {
 	return 1
 }
 
-func (p place) appendTo(prefix []byte) []byte {
+func (p position) appendTo(prefix []byte) []byte {
 	return appendUint(appendUint(prefix, p.order), uint64(p.id))
 }
 
-// placeIn reads it from the end of a key.
-func placeIn(key []byte) (place, bool) {
+// parsePosition reads a position from the end of a key.
+func parsePosition(key []byte) (position, bool) {
 	i := len(key) - keyPosition
 	if i < 0 {
-		return place{}, false
+		return position{}, false
 	}
-	return place{binary.BigEndian.Uint64(key[i:]), session.SessionID(binary.BigEndian.Uint64(key[i+8:]))}, true
+	return position{binary.BigEndian.Uint64(key[i:]), session.SessionID(binary.BigEndian.Uint64(key[i+8:]))}, true
 }
 
-// newest sorts the youngest first.
-func newest(s *session.Session) place { return place{^signed(s.Began.UnixMilli()), s.ID} }
+// byBegan gives the position in a list with the youngest session first.
+func byBegan(s *session.Session) position { return position{^signed(s.Began.UnixMilli()), s.ID} }
 
-// unseen sorts the longest unseen first.
-func unseen(s *session.Session) place { return place{signed(s.Seen), s.ID} }
+// bySeen gives the position in a list with the longest unseen session first.
+func bySeen(s *session.Session) position { return position{signed(s.Seen), s.ID} }
 
-// unseenPrefix is the index by Seen that a session of this state is in.
-func unseenPrefix(st session.State) []byte {
+// seenPrefix is the prefix of the index by Seen that has the sessions of this state.
+func seenPrefix(st session.State) []byte {
 	if st.Ended() {
 		return []byte{keyEnded}
 	}
-	return []byte{keyUnseen}
+	return []byte{keySeen}
 }
 
-// behind gives the first key that does not begin with the prefix.
-func behind(prefix []byte) []byte {
+// prefixEnd gives the first key behind all keys with this prefix.
+func prefixEnd(prefix []byte) []byte {
 	end := append([]byte(nil), prefix...)
 	for i := len(end) - 1; i >= 0; i-- {
 		if end[i]++; end[i] != 0 {

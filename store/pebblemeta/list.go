@@ -11,48 +11,51 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"sluice/catalog"
 	"sluice/session"
 )
 
-// look is a view with the seals that lie over it.
-type look struct {
+// sealedView is a view with the seals of the same moment. A seal hides a part of a session's row.
+type sealedView struct {
 	view  *view
 	db    *DB
 	seals map[session.SessionID]seal
 }
 
-// look gives a consistent look at all sessions. The caller must release its view.
-func (db *DB) look(ctx context.Context) (look, error) {
-	of, seq := db.seals.all()
-	v, err := db.views.at(ctx, seq)
-	return look{v, db, of}, err
+// viewWithSeals gives a consistent state of all sessions. The caller must release its view.
+func (db *DB) viewWithSeals(ctx context.Context) (sealedView, error) {
+	seals, seq := db.seals.all()
+	v, err := db.views.atLeast(ctx, seq)
+	return sealedView{v, db, seals}, err
 }
 
-func (l look) session(id session.SessionID) (session.Session, error) {
-	s, err := l.db.sessionAt(l.view, id, l.view.seq)
+func (v sealedView) session(id session.SessionID) (session.Session, error) {
+	s, err := v.db.sessionAt(v.view, id, v.view.seq)
 	if err == nil {
-		l.seals[id].over(&s)
+		v.seals[id].applyTo(&s)
 	}
-	return s, l.db.unreadable(err)
+	return s, v.db.reportUnreadable(err)
 }
 
-// skips reports whether a list leaves a session out since its record can't be read, or is gone
-// although an index leads to it. That keeps no other from being found.
-func (l look) skips(id session.SessionID, err error) bool {
+// skips reports whether a list leaves a session out: its record can't be read, or is missing
+// although an index leads to it. Other sessions are still found.
+func (v sealedView) skips(id session.SessionID, err error) bool {
 	if errors.Is(err, session.ErrNotFound) {
-		l.db.damage.note(fmt.Sprintf("an index leads to session %s, which is not there", id))
+		v.db.corruption.report(fmt.Sprintf("an index leads to session %s, which is not there", id))
 		return true
 	}
-	return errors.Is(err, errDamaged)
+	return errors.Is(err, catalog.ErrDamaged)
 }
 
 // Entries implements session.Store.
-func (st sessions) Entries(ctx context.Context, id session.SessionID, r session.Range, n int) ([]session.Entry, error) {
+func (st sessionStore) Entries(
+	ctx context.Context, id session.SessionID, r session.Range, n int,
+) ([]session.Entry, error) {
 	if err := st.db.enter(ctx); err != nil {
 		return nil, err
 	}
 	defer st.db.calls.leave()
-	v, err := st.db.views.at(ctx, 0)
+	v, err := st.db.views.atLeast(ctx, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -63,19 +66,19 @@ func (st sessions) Entries(ctx context.Context, id session.SessionID, r session.
 		}
 	}
 	prefix := entriesPrefix(id)
-	it, err := v.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: behind(prefix)})
+	it, err := v.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: prefixEnd(prefix)})
 	if err != nil {
 		return nil, err
 	}
 	var out []session.Entry
-	// The last entry that begins before r may reach into it. Looking backwards is dear, so not
-	// where there can be none.
+	// The last entry that begins before r may reach into it. SeekLT is costly, so it is left out if
+	// there can be no such entry.
 	ok := r.Off > 0 && it.SeekLT(entryKey(id, r.Off))
 	if !ok {
 		ok = it.First()
 	}
 	for ; ok && (n == 0 || len(out) < n); ok = it.Next() {
-		p, _ := placeIn(it.Key())
+		p, _ := parsePosition(it.Key())
 		off := int64(uint64(p.id) ^ 1<<63)
 		e, err := decodeEntry(off, it.Value())
 		if err != nil {
@@ -88,16 +91,16 @@ func (st sessions) Entries(ctx context.Context, id session.SessionID, r session.
 			out = append(out, e)
 		}
 	}
-	return out, damaged(errors.Join(it.Error(), it.Close()))
+	return out, markCorrupt(errors.Join(it.Error(), it.Close()))
 }
 
 // KeepTime implements session.Store. It takes no lock of sessions or the catalog.
-func (st sessions) KeepTime(ctx context.Context, running int64) (int64, error) {
+func (st sessionStore) KeepTime(ctx context.Context, running int64) (int64, error) {
 	if err := st.db.enter(ctx); err != nil {
 		return 0, err
 	}
 	defer st.db.calls.leave()
-	if newest, err := st.newest(ctx); err != nil || newest >= running {
+	if newest, err := st.newestTime(ctx); err != nil || newest >= running {
 		return newest, err
 	}
 	t := st.db.begin()
@@ -106,34 +109,34 @@ func (st sessions) KeepTime(ctx context.Context, running int64) (int64, error) {
 	if err := t.commit(); err != nil {
 		return 0, err
 	}
-	return st.newest(ctx)
+	return st.newestTime(ctx)
 }
 
-// newest gives the newest running time that was stored, once it is durable.
-func (st sessions) newest(ctx context.Context) (int64, error) {
-	st.db.apply.Lock()
+// newestTime gives the newest running time that was stored, once it is durable.
+func (st sessionStore) newestTime(ctx context.Context) (int64, error) {
+	st.db.applyMu.Lock()
 	newest, seq := st.db.totals.Newest, st.db.applied
-	st.db.apply.Unlock()
+	st.db.applyMu.Unlock()
 	return newest, st.db.views.wait(ctx, seq)
 }
 
 // Stats implements session.Store.
-func (st sessions) Stats(ctx context.Context) (session.Stats, error) {
+func (st sessionStore) Stats(ctx context.Context) (session.Stats, error) {
 	if err := st.db.enter(ctx); err != nil {
 		return session.Stats{}, err
 	}
 	defer st.db.calls.leave()
-	l, err := st.db.look(ctx)
+	l, err := st.db.viewWithSeals(ctx)
 	if err != nil {
 		return session.Stats{}, err
 	}
 	defer st.db.views.release(l.view)
 	t, err := loadTotals(l.view)
-	if errors.Is(err, errDamaged) && st.db.readOnly {
+	if errors.Is(err, catalog.ErrDamaged) && st.db.readOnly {
 		t, err = st.db.totals, nil // as they were counted at the start
 	}
 	if err != nil {
-		return session.Stats{}, l.db.unreadable(err)
+		return session.Stats{}, l.db.reportUnreadable(err)
 	}
 	out := session.Stats{
 		Open: t.Open, BytesExpected: t.Expected, BytesReceived: t.Received,
@@ -147,46 +150,50 @@ func (st sessions) Stats(ctx context.Context) (session.Stats, error) {
 			return session.Stats{}, err
 		}
 	}
-	err = l.walk([]byte{keyUnseen}, place{}, nil, session.Open, func(s session.Session, _ place) bool {
+	err = l.walk([]byte{keySeen}, position{}, nil, session.Open, func(s session.Session, _ position) bool {
 		out.OldestSeen = s.LastSeen.UnixMilli()
 		return false
 	})
 	return out, err
 }
 
-// walk visits the sessions of this state that an index leads to, from after on (a zero one: from
-// the beginning), below end (nil: to the end of the index), until visit returns false. State 0 is
-// any that has ended. Those whose records can't be read are left out, and noted.
-func (l look) walk(prefix []byte, after place, end []byte, st session.State, visit func(session.Session, place) bool) error {
+// walk visits the sessions of state st that an index leads to, until visit returns false. It begins
+// behind after (the zero position: at the beginning), and ends before end (nil: at the end of the
+// index). State 0 stands for all ended states. Sessions whose records can't be read are left out,
+// and reported.
+func (v sealedView) walk(
+	prefix []byte, after position, end []byte, st session.State,
+	visit func(session.Session, position) bool,
+) error {
 	lo := prefix
-	if after != (place{}) {
+	if after != (position{}) {
 		lo = append(after.appendTo(slices.Clone(prefix)), 0)
 	}
 	if end == nil {
-		end = behind(prefix)
+		end = prefixEnd(prefix)
 	}
 	var failed error
-	err := l.db.each(l.view.Snapshot, lo, end, false, func(key, _ []byte) bool {
-		p, whole := placeIn(key)
+	err := v.db.each(v.view.Snapshot, lo, end, false, func(key, _ []byte) bool {
+		p, whole := parsePosition(key)
 		if !whole {
-			l.db.damage.note(fmt.Sprintf("row %x leads nowhere", key))
+			v.db.corruption.report(fmt.Sprintf("row %x leads nowhere", key))
 			return true
 		}
-		s, err := l.session(p.id)
+		s, err := v.session(p.id)
 		if err != nil {
-			if !l.skips(p.id, err) {
+			if !v.skips(p.id, err) {
 				failed = fmt.Errorf("row %x leads to session %s: %w", key, p.id, err)
 			}
 			return failed == nil
 		}
-		// A sealed one is found as an open one.
+		// The index has a sealed session among the open ones.
 		return s.State != st && (st != 0 || !s.State.Ended()) || visit(s, p)
 	}, func(error) bool { return true })
 	return errors.Join(failed, err)
 }
 
 // List implements session.Store.
-func (st sessions) List(ctx context.Context, q session.Query) ([]session.Session, string, error) {
+func (st sessionStore) List(ctx context.Context, q session.Query) ([]session.Session, string, error) {
 	if err := st.db.enter(ctx); err != nil {
 		return nil, "", err
 	}
@@ -198,7 +205,7 @@ func (st sessions) List(ctx context.Context, q session.Query) ([]session.Session
 	if err != nil {
 		return nil, "", err
 	}
-	l, err := st.db.look(ctx)
+	l, err := st.db.viewWithSeals(ctx)
 	if err != nil {
 		return nil, "", err
 	}
@@ -227,8 +234,8 @@ type page struct {
 	next     string
 }
 
-// add takes the next session; it is false when the page is full, which is known only when there is
-// one more.
+// add takes the next session. It returns false if the page is full. It knows that only when one
+// more session comes.
 func (p *page) add(s session.Session, at cursor) bool {
 	if len(p.sessions) == p.query.Limit || p.size >= session.PageBytes {
 		p.next = p.last.String()
@@ -239,56 +246,56 @@ func (p *page) add(s session.Session, at cursor) bool {
 }
 
 // holder lists the session that has (Owner, Idem).
-func (l look) holder(p *page) error {
-	row, err := get(l.view, idemKey(&session.Session{Spec: session.Spec{Owner: *p.query.Owner, Idem: p.query.Idem}}))
+func (v sealedView) holder(p *page) error {
+	row, err := get(v.view, idemKey(&session.Session{Spec: session.Spec{Owner: *p.query.Owner, Idem: p.query.Idem}}))
 	if err != nil || row == nil {
 		return err
 	}
-	id, ok := placeIn(append(make([]byte, 8, keyPosition), row...))
+	id, ok := parsePosition(append(make([]byte, 8, keyPosition), row...))
 	if !ok || len(row) != 8 {
-		return fmt.Errorf("row of the key %q: %w", p.query.Idem, errDamaged)
+		return fmt.Errorf("row of the key %q: %w", p.query.Idem, catalog.ErrDamaged)
 	}
-	s, err := l.session(id.id)
-	if err == nil && holds(s.State) {
+	s, err := v.session(id.id)
+	if err == nil && holdsIdem(s.State) {
 		p.add(s, cursor{})
 	}
 	return err
 }
 
 // due lists by Seen.
-func (l look) due(p *page, after cursor) error {
-	st, prefix := session.Open, unseenPrefix(session.Open)
+func (v sealedView) due(p *page, after cursor) error {
+	st, prefix := session.Open, seenPrefix(session.Open)
 	if p.query.State.Ended() {
-		st, prefix = 0, unseenPrefix(session.Finished)
+		st, prefix = 0, seenPrefix(session.Finished)
 	}
 	end := appendUint(slices.Clone(prefix), signed(p.query.Due))
-	return l.walk(prefix, after.place, end, st, func(s session.Session, at place) bool {
-		return p.add(s, cursor{kind: prefix[0], place: at})
+	return v.walk(prefix, after.position, end, st, func(s session.Session, at position) bool {
+		return p.add(s, cursor{kind: prefix[0], position: at})
 	})
 }
 
 // states lists state by state, the newest first in each.
-func (l look) states(p *page, after cursor) error {
+func (v sealedView) states(p *page, after cursor) error {
 	from := max(after.state, session.Open)
 	for st := from; st < session.Gone; st++ {
 		if p.query.State != 0 && p.query.State != st {
 			continue
 		}
-		start := place{}
+		start := position{}
 		if st == after.state {
-			start = after.place
+			start = after.position
 		}
-		visit := func(s session.Session, at place) bool {
-			return p.add(s, cursor{kind: keyNewest, state: st, place: at})
+		visit := func(s session.Session, at position) bool {
+			return p.add(s, cursor{kind: keyBegan, state: st, position: at})
 		}
 		var err error
 		switch {
 		case st == session.Sealed:
-			err = l.sealed(p.query.Owner, start, visit)
+			err = v.sealed(p.query.Owner, start, visit)
 		case p.query.Owner != nil:
-			err = l.walk(ownerPrefix(*p.query.Owner, st), start, nil, st, visit)
+			err = v.walk(ownerPrefix(*p.query.Owner, st), start, nil, st, visit)
 		default:
-			err = l.walk(statePrefix(st), start, nil, st, visit)
+			err = v.walk(statePrefix(st), start, nil, st, visit)
 		}
 		if err != nil || p.next != "" {
 			return err
@@ -298,50 +305,50 @@ func (l look) states(p *page, after cursor) error {
 }
 
 // sealed visits the sealed sessions as walk does.
-func (l look) sealed(owner *string, after place, visit func(session.Session, place) bool) error {
+func (v sealedView) sealed(owner *string, after position, visit func(session.Session, position) bool) error {
 	var found []session.Session
-	for id := range l.seals {
-		s, err := l.session(id)
-		if errors.Is(err, session.ErrNotFound) || errors.Is(err, errDamaged) {
+	for id := range v.seals {
+		s, err := v.session(id)
+		if errors.Is(err, session.ErrNotFound) || errors.Is(err, catalog.ErrDamaged) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		if s.State == session.Sealed && (owner == nil || *owner == s.Owner) && newest(&s).compare(after) > 0 {
+		if s.State == session.Sealed && (owner == nil || *owner == s.Owner) && byBegan(&s).compare(after) > 0 {
 			found = append(found, s)
 		}
 	}
-	slices.SortFunc(found, func(a, b session.Session) int { return newest(&a).compare(newest(&b)) })
+	slices.SortFunc(found, func(a, b session.Session) int { return byBegan(&a).compare(byBegan(&b)) })
 	for _, s := range found {
-		if !visit(s, newest(&s)) {
+		if !visit(s, byBegan(&s)) {
 			return nil
 		}
 	}
 	return nil
 }
 
-// cursor is a place in one of the lists.
+// cursor is a position in one of the lists.
 type cursor struct {
-	kind  byte          // the index
-	state session.State // with keyNewest
-	place place
+	kind     byte          // the index
+	state    session.State // with keyNewest
+	position position
 }
 
 const cursorVersion = 1
 
-// String gives the opaque form: version, kind, state, place, CRC-32C, in base64url.
+// String gives the opaque form: version, kind, state, position and CRC-32C, in base64url.
 func (c cursor) String() string {
-	b := c.place.appendTo([]byte{cursorVersion, c.kind, byte(c.state)})
+	b := c.position.appendTo([]byte{cursorVersion, c.kind, byte(c.state)})
 	sum := crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli))
 	return base64.RawURLEncoding.EncodeToString(append(b, byte(sum>>24), byte(sum>>16), byte(sum>>8), byte(sum)))
 }
 
-// parseCursor reads q.After, which must come from a list of the same kind.
+// parseCursor reads q.After. The cursor must come from a list of the same kind.
 func parseCursor(q session.Query) (cursor, error) {
-	kind := byte(keyNewest)
+	kind := byte(keyBegan)
 	if q.Due != 0 {
-		kind = unseenPrefix(max(q.State, session.Open))[0]
+		kind = seenPrefix(max(q.State, session.Open))[0]
 	}
 	if q.After == "" {
 		return cursor{kind: kind}, nil
@@ -352,7 +359,7 @@ func parseCursor(q session.Query) (cursor, error) {
 		return cursor{}, bad
 	}
 	c := cursor{kind: b[1], state: session.State(b[2])}
-	c.place, _ = placeIn(b[:3+keyPosition])
+	c.position, _ = parsePosition(b[:3+keyPosition])
 	if c.String() != q.After || c.kind != kind {
 		return cursor{}, bad
 	}

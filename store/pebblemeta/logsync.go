@@ -10,27 +10,27 @@ import (
 	"sluice/internal/pebblelog"
 )
 
-// syncCounts counts the commits under way: those that must be on the disk before they are answered,
-// and those that need only survive the death of the process, for which it is enough that the log
-// was written.
+// syncCounts counts the commits under way, in two kinds: those that must be on the disk before they
+// are answered, and those that need only survive the death of the process. For the second kind it
+// is enough that the log was written.
 //
-// Pebble has no commit of the second kind: without a sync it stays in the process for a while. So
-// both ask for a sync, and the log's file skips a sync that only unsynced commits wait for. The log
-// is written in order. So the next real sync takes along all that came before it. A log that is
-// closed is synced first, so that nothing in the next one can be on the disk without it.
+// Pebble has no commit of the second kind: without a sync a commit stays in the process for a
+// while. So both kinds ask for a sync, and the log's file skips a sync that only unsynced commits
+// wait for. The log is written in order. So the next real sync covers everything before it. A log
+// is synced before it is closed. So nothing in the next log can be on the disk without it.
 //
-// Pebble notes in the log how much of it has been synced. From that an unclean start tells
-// corruption from a torn end (rot.go). It must not say so of the syncs that were skipped. It also
-// learns of a sync only after those who waited for it, so that the next commit may not say it yet.
-// The file puts there what is true.
+// Pebble notes in the log how much of it has been synced. With these notes an unclean start tells
+// corruption from a torn end (logcheck.go). They must not count the syncs that were skipped. Pebble
+// also learns of a sync later than the commits that wait for it, so that the next commit may not
+// note it yet. The log's file writes the true numbers.
 type syncCounts struct {
 	// synced are the commits that wait for a real sync. Each counts from before it is applied until
-	// its sync has returned, so that whichever sync covers it finds it here.
+	// its sync has returned. So every sync that may cover it finds it here.
 	synced   atomic.Int64
 	unsynced atomic.Int64
 }
 
-// begin counts a commit until end.
+// begin counts a commit until end is called.
 func (c *syncCounts) begin(unsynced bool) (end func()) {
 	n := &c.synced
 	if unsynced {
@@ -40,7 +40,7 @@ func (c *syncCounts) begin(unsynced bool) (end func()) {
 	return func() { n.Add(-1) }
 }
 
-// logFS is Pebble's file system, whose logs are [logFile].
+// logFS is Pebble's file system. Its logs are [logFile].
 type logFS struct {
 	vfs.FS
 	db *DB
@@ -65,7 +65,7 @@ func (s logFS) wrap(name string, f vfs.File, err error) (vfs.File, error) {
 	return &logFile{File: f, counts: &s.db.syncs}, nil
 }
 
-// logFile is one log. Pebble writes, syncs and closes it in one goroutine after the other.
+// logFile is one log. Pebble writes, syncs and closes it in one goroutine at a time.
 type logFile struct {
 	vfs.File
 	counts          *syncCounts

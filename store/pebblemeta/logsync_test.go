@@ -19,8 +19,8 @@ import (
 	"sluice/session"
 )
 
-// A record that need only survive the process does not wait for the disk, and survives the process;
-// what else is committed waits.
+// I21: A record that need only survive the process does not wait for the disk, and survives the
+// process. Other commits wait.
 func TestAnUnsyncedCommitWaitsForNoSync(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := newSlowDisk()
@@ -36,7 +36,8 @@ func TestAnUnsyncedCommitWaitsForNoSync(t *testing.T) {
 		}
 		for name, synced := range map[string]func() error{
 			"a drop": func() error {
-				_, err := dead.Sessions().Record(t.Context(), s.ID, s.Gen, session.Change{Drop: session.Range{Off: 100, End: 200}, Length: session.Unknown})
+				_, err := dead.Sessions().Record(t.Context(), s.ID, s.Gen,
+					session.Change{Drop: session.Range{Off: 100, End: 200}, Length: session.Unknown})
 				return err
 			},
 			"a row":            func() error { return putRow(dead, "row", 1) },
@@ -73,12 +74,12 @@ func TestAnUnsyncedCommitWaitsForNoSync(t *testing.T) {
 	})
 }
 
-// After a power loss that keeps any part of what was not synced, also of a log that another has
-// followed: the folder opens, what was synced is there with all that came before it, and of the
-// unsynced ones no later one without an earlier.
+// I21: A power loss keeps any part of what was not synced, also of a log that another one has
+// followed. The folder opens. Each synced commit is there with all commits before it, and no
+// unsynced commit is there without those before it.
 func TestAPowerLossTakesTheNewestUnsyncedCommitsAlone(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	lost := 0
+	missing := 0
 	for round := range 40 {
 		disk := vfs.NewCrashableMem()
 		db := opened(t, disk, Options{Process: true})
@@ -111,7 +112,9 @@ func TestAPowerLossTakesTheNewestUnsyncedCommitsAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		left := opened(t, disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng}), Options{Process: true})
+		left := opened(t,
+			disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng}),
+			Options{Process: true})
 		got := all(t, left)
 		if len(got.Sessions) != 4 || len(got.Rows) != (3-round%4)/2 {
 			t.Fatalf("%d sessions and %d rows are left", len(got.Sessions), len(got.Rows))
@@ -128,7 +131,7 @@ func TestAPowerLossTakesTheNewestUnsyncedCommitsAlone(t *testing.T) {
 			if s.ID != 10 && len(offs) != each || !slices.Equal(offs, want) {
 				t.Errorf("of session %s %v is left", s.ID, offs)
 			}
-			lost += each - len(offs)
+			missing += each - len(offs)
 		}
 		if err := left.Close(); err != nil {
 			t.Error(err)
@@ -137,17 +140,17 @@ func TestAPowerLossTakesTheNewestUnsyncedCommitsAlone(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if lost == 0 {
+	if missing == 0 {
 		t.Error("no power loss took anything: the test is blind")
 	}
 }
 
-// A log that another follows is on the disk before that has anything, although its last commits
-// were unsynced.
+// I21: A log is on the disk before the next log has anything, although its last commits were
+// unsynced.
 func TestALogIsSyncedBeforeTheNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := vfs.NewCrashableMem()
-		gate := make(chan struct{}) // what the log holds does not get into a table meanwhile
+		gate := make(chan struct{}) // the log's content does not get into a table meanwhile
 		disk := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
 			if strings.HasSuffix(op.Path, ".sst") {
 				<-gate
@@ -156,7 +159,7 @@ func TestALogIsSyncedBeforeTheNext(t *testing.T) {
 		}))
 		db := opened(t, disk, Options{Process: true})
 		s := create(t, db, 1, "")
-		end := db.syncs.begin(true) // one that is still under way when the log is closed
+		end := db.syncs.begin(true) // a commit that is still under way when the log is closed
 		if _, err := record(db, s, 5); err != nil {
 			t.Fatal(err)
 		}
@@ -179,7 +182,7 @@ func TestALogIsSyncedBeforeTheNext(t *testing.T) {
 	})
 }
 
-// whatItSays lists what each chunk of a log says of how much of it had been synced, as long as no
+// whatItSays lists, for each chunk of a log, how much of the log it says was synced, as long as no
 // block of the log ends in padding.
 func whatItSays(data []byte) (said []uint64) {
 	for len(data) >= 19 && data[6] >= 9 && data[6] <= 12 {
@@ -189,12 +192,11 @@ func whatItSays(data []byte) (said []uint64) {
 	return said
 }
 
-// What a log says of how much of it had been synced is never more than was: Pebble's format is as
-// it is read here.
+// A log never says that more was synced than was. Pebble writes the format that is read here.
 func TestALogSaysWhatWasSynced(t *testing.T) {
 	disk := vfs.NewCrashableMem()
 	db := opened(t, disk, Options{Process: true})
-	if err := db.peb.Flush(); err != nil { // the log of an opening says nothing
+	if err := db.peb.Flush(); err != nil { // the first log of a database says nothing
 		t.Fatal(err)
 	}
 	s := create(t, db, 1, "")
@@ -217,7 +219,7 @@ func TestALogSaysWhatWasSynced(t *testing.T) {
 		t.Fatal(err)
 	}
 	said := whatItSays(data)
-	// The create is the first that is synced; 50 records follow it, then another.
+	// The create is the first synced commit. 50 records follow it, then another synced commit.
 	if len(said) != 53 || said[1] == 0 || said[51] != said[1] || said[52] <= said[51] {
 		t.Errorf("the chunks say %v", said)
 	}
@@ -226,9 +228,9 @@ func TestALogSaysWhatWasSynced(t *testing.T) {
 	}
 }
 
-// Pebble learns of a sync after those who waited for it: what they commit next may say that less
-// was synced than was, or that nothing was. Then its rot would pass for a torn end, and take with
-// it what was acknowledged long before.
+// Pebble learns of a sync later than the commits that wait for it. So the next commit may say that
+// less was synced than was, or that nothing was. Then corruption of that part would pass for a torn
+// end, and take commits with it that were acknowledged long before.
 func TestALogSaysAllThatWasSynced(t *testing.T) {
 	mem := vfs.NewMem()
 	file, err := mem.Create("000001.log", vfs.WriteCategoryUnspecified)
@@ -237,7 +239,7 @@ func TestALogSaysAllThatWasSynced(t *testing.T) {
 	}
 	log := &logFile{File: file, counts: new(syncCounts)}
 	var want []uint64
-	for i := range 5000 { // over several blocks, which they fill
+	for i := range 5000 { // they fill several blocks
 		c := make([]byte, 19+13)
 		binary.LittleEndian.PutUint16(c[4:], 13)
 		c[6], c[7] = 9, 1
@@ -268,12 +270,12 @@ func TestALogSaysAllThatWasSynced(t *testing.T) {
 	if said := whatItSays(data); !slices.Equal(said, want) {
 		t.Errorf("%d chunks say otherwise than the %d syncs", len(said), len(want))
 	}
-	if at, yes := pebblelog.Rotten(data, 1); yes {
-		t.Errorf("rot at %d", at)
+	if at, yes := pebblelog.Corrupt(data, 1); yes {
+		t.Errorf("corrupt at %d", at)
 	}
 }
 
-// The speed that it is for, beside what it was.
+// The speed of an unsynced record, beside that of a synced one.
 func BenchmarkRecord(b *testing.B) {
 	for name, process := range map[string]bool{"process": true, "power": false} {
 		b.Run(name, func(b *testing.B) {
@@ -283,7 +285,9 @@ func BenchmarkRecord(b *testing.B) {
 			}
 			defer db.Close()
 			now := time.UnixMilli(1e12).UTC()
-			s, _, err := db.Sessions().Create(b.Context(), session.Session{ID: 1, Spec: session.Spec{ChunkSize: 1 << 40, BytesExpected: 1 << 50}, Began: now, LastSeen: now})
+			s, _, err := db.Sessions().Create(b.Context(), session.Session{
+				ID: 1, Spec: session.Spec{ChunkSize: 1 << 40, BytesExpected: 1 << 50}, Began: now, LastSeen: now,
+			})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -17,8 +17,8 @@ type ticks struct{ now time.Time }
 
 func (c *ticks) Now() time.Time { return c.now }
 
-// One row of each kind that can't be read: all other sessions are listed and end in time, what is
-// due is done, and a start succeeds and counts anew.
+// One row of each kind can't be read. All other sessions are listed and end in time, other due work
+// is done, and a start succeeds and counts the totals anew.
 func TestOneBadRowHarmsItselfAlone(t *testing.T) {
 	disk := vfs.NewMem()
 	db := opened(t, disk, Options{})
@@ -47,7 +47,8 @@ func TestOneBadRowHarmsItselfAlone(t *testing.T) {
 	}
 	db = open(t, disk, Options{})
 	clock := &ticks{time.UnixMilli(1e12)}
-	engine, err := session.New(t.Context(), db.Sessions(), session.Config{TTL: time.Minute, Tick: time.Minute, Clock: clock})
+	engine, err := session.New(t.Context(), db.Sessions(),
+		session.Config{TTL: time.Minute, Tick: time.Minute, Clock: clock})
 	if err != nil {
 		t.Fatalf("the start: %v", err)
 	}
@@ -57,7 +58,8 @@ func TestOneBadRowHarmsItselfAlone(t *testing.T) {
 	ended := 0
 	for range 4 {
 		clock.now = clock.now.Add(time.Minute)
-		n, err := engine.TickTTL(t.Context(), clock.now, func(context.Context, []session.Session) (bool, error) { return false, nil })
+		n, err := engine.TickTTL(t.Context(), clock.now,
+			func(context.Context, []session.Session) (bool, error) { return false, nil })
 		if err != nil {
 			t.Errorf("a tick: %v", err)
 		}

@@ -21,10 +21,10 @@ import (
 )
 
 const (
-	// format is the version of this package's rows and of the Pebble below them.
+	// format is the version of this package's rows and of the Pebble format below them.
 	format = 1
-	// pebbleFormat belongs to it: a newer Pebble must not move it by itself, or an older program
-	// could not say why it refuses.
+	// pebbleFormat belongs to format. A newer Pebble must not raise it by itself: an older program
+	// could not say why it refuses the folder then.
 	pebbleFormat = pebble.FormatValueSeparation
 
 	formatFile = "FORMAT"
@@ -33,9 +33,10 @@ const (
 	lockFile   = "LOCK"
 )
 
-// Open opens the database in the folder dir, and makes it where there is none. A folder of a newer
-// format, one that another process has open, and one whose FORMAT is lost are refused, and nothing
-// in them is touched. Without a hook, and not for reading alone, it is metadata.ErrNoHook.
+// Open opens the database in the folder dir, and makes one if there is none. It refuses a folder of
+// a newer format, one that another process has open, and one whose FORMAT is missing, and changes
+// nothing in them. Without a hook it fails with metadata.ErrNoHook, unless it opens for reading
+// only.
 func Open(dir string, opts Options) (*DB, error) {
 	if opts.Hook == nil && !opts.ReadOnly {
 		return nil, metadata.ErrNoHook
@@ -59,15 +60,19 @@ func Open(dir string, opts Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{damage: newDamage(opts.Log), lock: lock, dir: dir, hook: opts.Hook, die: opts.Die, allow: opts.Allow, process: opts.Process, readOnly: opts.ReadOnly, cache: newCache()}
+	db := &DB{
+		corruption: newCorruption(opts.Log), lock: lock, dir: dir, hook: opts.Hook,
+		die: opts.Die, allow: opts.Allow, process: opts.Process,
+		readOnly: opts.ReadOnly, cache: newCache(),
+	}
 	db.reserve = openReserve(opts.FS, dir, opts.Reserve, opts.Log)
-	db.disk = withReserve{opts.FS, db.reserve}
+	db.disk = reserveFS{opts.FS, db.reserve}
 	opts.FS = db.disk
 	fail := func(err error) (*DB, error) {
 		return nil, errors.Join(fmt.Errorf("opening the metadata in %s: %w", dir, err), lock.Close())
 	}
 	po := db.pebbleOptions(opts, lock)
-	if po.ErrorIfNotExists, err = hadDatabase(opts.FS, dir); err != nil {
+	if po.ErrorIfNotExists, err = holdsDatabase(opts.FS, dir); err != nil {
 		return fail(err)
 	}
 	po.ErrorIfNotExists = po.ErrorIfNotExists || opts.Existing
@@ -86,19 +91,19 @@ func Open(dir string, opts Options) (*DB, error) {
 		return fail(errors.Join(err, db.peb.Close()))
 	}
 	if !opts.ReadOnly {
-		db.pacer.begin()
+		db.scheduler.enable()
 	}
 	// After the mere death of the process the log that is replayed need not have been synced to its
-	// end. Pebble writes what it replayed into tables, and syncs those, before Open returns: so all
+	// end. Before Open returns, Pebble writes what it replayed into tables and syncs these. So all
 	// of it is durable now.
 	db.views.open(db.peb.NewSnapshot())
-	db.seals.of = map[session.SessionID]seal{}
+	db.seals.byID = map[session.SessionID]seal{}
 	if opts.ReadOnly {
 		return db, nil
 	}
-	if err := db.reserve.fill(); errors.Is(err, ErrDiskFull) {
-		db.reserve.full.Store(true)
-		opts.Log.Warn("the disk has no room for the metadata's reserve: nothing new is taken until it has")
+	if err := db.reserve.refill(); errors.Is(err, ErrDiskFull) {
+		db.reserve.diskFull.Store(true)
+		opts.Log.Warn("the disk has no free space for the metadata's reserve: nothing new is taken until it has")
 	} else if err != nil {
 		opts.Log.Warn("making the metadata's reserve", "err", err)
 	}
@@ -106,43 +111,47 @@ func Open(dir string, opts Options) (*DB, error) {
 }
 
 const (
-	// memTable is the size of a table in memory, and memTables how many there are at most: one that
-	// is written, the others on their way to the disk or kept for the next.
-	memTable, memTables = 4 << 20, 3
-	// blockCache is what is kept of the tables on the disk.
-	blockCache = 8 << 20
+	// memTableSize is the size of a table in memory in bytes. maxMemTables is how many there are at
+	// most: one is written, and the others are on their way to the disk or kept for the next.
+	memTableSize, maxMemTables = 4 << 20, 3
+	// blockCacheSize is how many bytes of the tables on the disk are cached.
+	blockCacheSize = 8 << 20
 )
 
-// pebbleOptions keep the database small. Pebble takes the tables in memory out of its cache: one of
-// no more than these leaves no room for a single block, and then each read of a row reads the
-// disk's pages and unpacks them anew.
+// pebbleOptions keep the database small. Pebble counts the tables in memory as a part of its cache.
+// A cache that is no larger than these could hold no block, and then each read of a row would read
+// and unpack the disk's pages again.
 func (db *DB) pebbleOptions(opts Options, lock *pebble.Lock) *pebble.Options {
 	o := &pebble.Options{
-		// Pebble collects statistics of tables in a goroutine that an Open which fails late does
-		// not wait for, and that panics then. They only make room for new compactions of deleted
-		// rows earlier.
+		// Pebble collects statistics of tables in a goroutine. An Open that fails late does not
+		// wait for it, and then it panics. The statistics only start compactions of deleted rows
+		// earlier.
 		DisableTableStats: true,
 		FS:                failStop{logFS{opts.FS, db}, db}, Lock: lock, FormatMajorVersion: pebbleFormat,
-		CacheSize: blockCache + memTables*memTable, MemTableSize: memTable, MemTableStopWritesThreshold: memTables,
-		// Where a table has rotted, those that lie over it can't be merged with it: commits go on
-		// nevertheless.
+		CacheSize: blockCacheSize + maxMemTables*memTableSize, MemTableSize: memTableSize,
+		MemTableStopWritesThreshold: maxMemTables,
+		// The tables above a corrupt one can't be merged with it. Commits must go on nevertheless.
 		L0CompactionThreshold: 2, L0StopWritesThreshold: 500, LBaseMaxBytes: 16 << 20,
 		MaxOpenFiles: cmp.Or(opts.Tables, 256), ReadOnly: opts.ReadOnly,
-		Logger:        logger{opts.Log, db},
-		EventListener: &pebble.EventListener{BackgroundError: db.background, DataCorruption: db.damage.rot, CompactionEnd: db.damage.compacted},
+		Logger: logger{opts.Log, db},
+		EventListener: &pebble.EventListener{
+			BackgroundError: db.onBackgroundError, DataCorruption: db.corruption.onCorruption,
+			CompactionEnd: db.corruption.onCompactionEnd,
+		},
 	}
-	db.pacer.db = db
-	o.Experimental.CompactionScheduler = &db.pacer
-	// Most of what a commit looks up is not there: whether the content is known, the key taken.
-	// Above the lowest level, which Pebble asks no filter for, that costs no read.
+	db.scheduler.db = db
+	o.Experimental.CompactionScheduler = &db.scheduler
+	// Most keys that a commit looks up are not there: it asks whether the content is known, or the
+	// idempotency key taken. A filter saves these reads above the lowest level. Pebble asks no
+	// filter for the lowest level.
 	o.Levels[0].FilterPolicy = bloom.FilterPolicy(10)
 	o.Levels[len(o.Levels)-1].FilterPolicy = pebble.NoFilterPolicy
 	o.EnsureDefaults()
 	return o
 }
 
-// failStop is Pebble's file system. Where a folder can't be synced Pebble panics, in a goroutine of
-// its own perhaps; the process shall end by Die.
+// failStop is Pebble's file system. If a folder can't be synced Pebble panics, perhaps in a
+// goroutine of its own. The process must end by Die instead.
 type failStop struct {
 	vfs.FS
 	db *DB
@@ -154,35 +163,35 @@ func (s failStop) OpenDir(name string) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return folder{d, s.db}, nil
+	return failStopDir{d, s.db}, nil
 }
 
-type folder struct {
+type failStopDir struct {
 	vfs.File
 	db *DB
 }
 
 // Sync implements vfs.File.
-func (f folder) Sync() error {
+func (f failStopDir) Sync() error {
 	if err := f.File.Sync(); err != nil {
 		f.db.fatal(fmt.Errorf("syncing the metadata's folder: %w", err))
 	}
 	return nil
 }
 
-// logger passes Pebble's complaints on and drops its chatter.
+// logger passes Pebble's errors on, and discards its other messages.
 type logger struct {
-	to *slog.Logger
-	db *DB
+	log *slog.Logger
+	db  *DB
 }
 
 func (logger) Infof(string, ...any) {}
 
 func (l logger) Errorf(f string, args ...any) {
-	l.to.Error("metadata store: " + fmt.Sprintf(f, args...))
+	l.log.Error("metadata store: " + fmt.Sprintf(f, args...))
 }
 
-// Fatalf must not return, says Pebble.
+// Fatalf must not return: Pebble requires that.
 func (l logger) Fatalf(f string, args ...any) {
 	l.db.fatal(fmt.Errorf("metadata store: "+f, args...))
 }
@@ -208,15 +217,17 @@ func prepare(disk vfs.FS, dir string, existing bool) (*pebble.Lock, error) {
 	return lock, nil
 }
 
-// hadDatabase reports whether the folder has held a database: where its rows or its log are, but
-// not Pebble's marker that leads to them, an empty one must not be made in their place.
-func hadDatabase(disk vfs.FS, dir string) (bool, error) {
+// holdsDatabase reports whether the folder has tables or logs. If it has, but Pebble's marker that
+// leads to them is missing, no empty database may be made in their place.
+func holdsDatabase(disk vfs.FS, dir string) (bool, error) {
 	names, err := disk.List(dir)
-	return slices.ContainsFunc(names, func(n string) bool { return strings.HasSuffix(n, ".log") || strings.HasSuffix(n, ".sst") }), err
+	return slices.ContainsFunc(names, func(n string) bool {
+		return strings.HasSuffix(n, ".log") || strings.HasSuffix(n, ".sst")
+	}), err
 }
 
-// checkFormat refuses what this program can't read, and writes FORMAT into a folder that is empty
-// but for the lock.
+// checkFormat refuses a format that this program can't read. It writes FORMAT into a folder that is
+// empty except for the lock.
 func checkFormat(disk vfs.FS, dir string, existing bool) error {
 	f, err := disk.Open(disk.PathJoin(dir, formatFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -224,8 +235,9 @@ func checkFormat(disk vfs.FS, dir string, existing bool) error {
 		if err != nil {
 			return fmt.Errorf("reading the metadata folder: %w", err)
 		}
-		if i := slices.IndexFunc(names, func(n string) bool { return !besides(n) }); i >= 0 {
-			return fmt.Errorf("%s holds %s, but no file %s that says what format it is. %s", dir, names[i], formatFile, formatRemedy())
+		if i := slices.IndexFunc(names, func(n string) bool { return !foreign(n) }); i >= 0 {
+			return fmt.Errorf("%s holds %s, but no file %s that says what format it is. %s",
+				dir, names[i], formatFile, formatRemedy())
 		}
 		if existing {
 			return fmt.Errorf("%s has held metadata, and is empty now: is its disk whole? Restore a backup", dir)
@@ -245,20 +257,23 @@ func checkFormat(disk vfs.FS, dir string, existing bool) error {
 		return fmt.Errorf("%s in %s is not one of sluice's: %.64q. %s", formatFile, dir, text, formatRemedy())
 	}
 	if have > format {
-		return fmt.Errorf("the metadata in %s has format %d, and this program knows formats up to %d: use a newer sluice", dir, have, format)
+		return fmt.Errorf("the metadata in %s has format %d, and this program knows formats up to %d: "+
+			"use a newer sluice", dir, have, format)
 	}
 	return nil
 }
 
-// formatRemedy says what can be done where FORMAT is lost.
+// formatRemedy says what can be done if FORMAT is missing.
 func formatRemedy() string {
-	return "Nothing was touched. Restore a backup; or, where no newer sluice has had the folder, put the file back, with this line: " + strings.TrimSpace(fmt.Sprintf(formatLine, format))
+	return "Nothing was touched. Restore a backup; or, where no newer sluice has had the folder, " +
+		"put the file back, with this line: " + strings.TrimSpace(fmt.Sprintf(formatLine, format))
 }
 
-// besides reports whether a file is there in a folder that holds no metadata: ours from before
-// FORMAT, the file system's, or what its owner (package folder) has put there.
-func besides(name string) bool {
-	return name == lockFile || name == formatTemp || name == "lost+found" || strings.HasPrefix(strings.TrimPrefix(name, "."), "FOLDER")
+// foreign reports whether a file may be in a folder that holds no metadata: one that this program
+// makes before FORMAT, one of the file system, or one of the folder's owner (package folder).
+func foreign(name string) bool {
+	return name == lockFile || name == formatTemp || name == "lost+found" ||
+		strings.HasPrefix(strings.TrimPrefix(name, "."), "FOLDER")
 }
 
 // writeFormat writes FORMAT so that a crash leaves all of it or nothing.
@@ -286,13 +301,14 @@ func writeFormat(disk vfs.FS, dir string) (err error) {
 	return syncDir(disk, dir)
 }
 
-// makeDir makes the folder, and those above it, so that a crash does not take one of them away with
-// all that is in it: also where an earlier process made it, and died before its name was durable.
+// makeDir makes the folder and those above it, so that a crash takes none of them away with its
+// content. The folder may exist already: an earlier process may have died before its name was
+// durable.
 func makeDir(disk vfs.FS, dir string) error {
 	parent := disk.PathDir(dir)
 	_, err := disk.Stat(dir)
 	if err == nil {
-		// Above a folder that was given to us nothing can be read, perhaps.
+		// The folder above may not be readable for this user.
 		if err := syncDir(disk, parent); !errors.Is(err, fs.ErrPermission) {
 			return err
 		}

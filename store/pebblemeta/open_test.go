@@ -21,10 +21,11 @@ import (
 	"sluice/session"
 )
 
-// child is set where this program runs as the other process of a test.
+// child is the environment variable that is set if this program runs as the other process of a
+// test.
 const child = "PEBBLEMETA_TEST_CHILD"
 
-// in runs one test as another process, and gives its exit status and what it says.
+// in runs one test as another process, and gives its exit status and output.
 func in(t *testing.T, dir string) (int, string) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$")
@@ -48,7 +49,11 @@ func TestReopeningKeepsAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	ended := create(t, db, 2, "")
-	for _, step := range []session.Step{{Gen: 1, To: session.Sealed, Next: 7}, {Gen: 7, To: session.Open, Next: 9}, {Gen: 9, To: session.Expired, Seen: 77}} {
+	for _, step := range []session.Step{
+		{Gen: 1, To: session.Sealed, Next: 7},
+		{Gen: 7, To: session.Open, Next: 9},
+		{Gen: 9, To: session.Expired, Seen: 77},
+	} {
 		if _, err := db.Sessions().Move(t.Context(), ended.ID, step); err != nil {
 			t.Fatal(err)
 		}
@@ -68,7 +73,8 @@ func TestReopeningKeepsAll(t *testing.T) {
 			t.Errorf("(-before +after):\n%s", diff)
 		}
 	}
-	if got, created, err := db.Sessions().Create(t.Context(), session.Session{ID: 9, Spec: s.Spec}); err != nil || created || got.ID != 1 {
+	got, created, err := db.Sessions().Create(t.Context(), session.Session{ID: 9, Spec: s.Spec})
+	if err != nil || created || got.ID != 1 {
 		t.Errorf("session %s, created %v, %v", got.ID, created, err)
 	}
 	if err := db.Close(); err != nil {
@@ -76,8 +82,8 @@ func TestReopeningKeepsAll(t *testing.T) {
 	}
 }
 
-// A restart takes a seal back, but nothing that was seen open: the next generation is above all
-// that were.
+// I22: A restart removes a seal. The next generation is above all generations in which the session
+// was seen open.
 func TestASealEndsWithTheProcess(t *testing.T) {
 	disk := vfs.NewMem()
 	db := opened(t, disk, Options{})
@@ -104,7 +110,7 @@ func TestASealEndsWithTheProcess(t *testing.T) {
 	move(session.Step{Gen: 20, To: session.Open, Next: 30})
 	move(session.Step{Gen: 30, To: session.Sealed, Next: 40})
 	restart(30)
-	// The end counts from the seal: that is the latest that the engine knew of it.
+	// The time after the end counts from the seal: that is the latest time that the engine knew.
 	move(session.Step{Gen: 30, To: session.Sealed, Next: 50, Seen: 12345})
 	err := db.Catalog().Update(t.Context(), func(tx catalog.Tx) error { return tx.EndSession(1, 50, session.Finished) })
 	if s, err2 := db.Sessions().Load(t.Context(), 1); err != nil || err2 != nil || s.Seen != 12345 {
@@ -143,7 +149,7 @@ func TestASecondOpenIsRefused(t *testing.T) {
 	}
 }
 
-// The process that can't write its log ends by Die, once.
+// I23: A process that can't write its log ends by Die, once.
 func TestALogThatCannotBeWrittenEndsTheProcess(t *testing.T) {
 	if os.Getenv(child) != "" {
 		var failing atomic.Bool
@@ -161,13 +167,14 @@ func TestALogThatCannotBeWrittenEndsTheProcess(t *testing.T) {
 		os.Exit(0)
 	}
 	code, out := in(t, "yes")
-	if code != 7 || !strings.Contains(out, "died: ") || strings.Contains(out, "answered") || strings.Count(out, "died: ") != 1 {
+	if code != 7 || !strings.Contains(out, "died: ") || strings.Contains(out, "answered") ||
+		strings.Count(out, "died: ") != 1 {
 		t.Errorf("status %d: %s", code, out)
 	}
 }
 
-// † a folder that an earlier process made, and died before its name was durable, does not vanish
-// with what is stored in it since.
+// † I28: An earlier process made a folder, and died before its name was durable. The folder does
+// not vanish with what is stored in it since.
 func TestAFolderThatWasThereIsMadeDurable(t *testing.T) {
 	disk := vfs.NewCrashableMem()
 	if err := disk.MkdirAll("data", 0o700); err != nil {
@@ -190,7 +197,7 @@ func TestAFolderThatWasThereIsMadeDurable(t *testing.T) {
 	}
 }
 
-// Pebble would try for ever, without a pause, to flush to a disk that takes no more tables.
+// I23: Pebble would try for ever, without a pause, to flush to a disk that takes no more tables.
 func TestTablesThatCannotBeWrittenEndTheProcess(t *testing.T) {
 	if os.Getenv(child) != "" {
 		disk := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
@@ -245,7 +252,7 @@ func TestAFolderThatIsNotOursIsLeftAlone(t *testing.T) {
 			}
 		})
 	}
-	// A crash in the middle of making one leaves a folder that can be opened.
+	// A crash in the middle of making a database leaves a folder that can be opened.
 	dir := t.TempDir()
 	for _, f := range []string{formatTemp, lockFile} {
 		if err := os.WriteFile(filepath.Join(dir, f), []byte("slu"), 0o600); err != nil {
@@ -261,7 +268,7 @@ func TestAFolderThatIsNotOursIsLeftAlone(t *testing.T) {
 	}
 }
 
-// † a folder that has held rows is never taken for a new one.
+// † I26: A folder that has held rows is never taken for a new one.
 func TestALostMarkerIsNoNewDatabase(t *testing.T) {
 	dir := t.TempDir()
 	db, err := Open(dir, Options{Hook: noHook})
@@ -307,7 +314,8 @@ func TestCloseWaitsAndThenRefuses(t *testing.T) {
 		if _, err := db.Sessions().Load(t.Context(), 1); !errors.Is(err, ErrClosed) {
 			t.Errorf("a call after Close: %v", err)
 		}
-		if err := db.Catalog().View(t.Context(), func(catalog.Reader) error { return nil }); !errors.Is(err, ErrClosed) {
+		err := db.Catalog().View(t.Context(), func(catalog.Reader) error { return nil })
+		if !errors.Is(err, ErrClosed) {
 			t.Errorf("a call after Close: %v", err)
 		}
 		disk.resume()

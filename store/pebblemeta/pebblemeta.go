@@ -3,40 +3,40 @@
 // It is the embedded default.
 //
 // It owns the format of the stored rows, the order of commits, and what readers may see. It does
-// not own the rules: what a change does to a session is session.Apply and session.Transition, what
-// it does to the catalog is its caller's closure.
+// not own the rules: session.Apply and session.Transition change a session, and the caller's
+// closure changes the catalog.
 //
-// # What is durable is shown, and nothing else
+// # Readers see durable commits alone
 //
-// Pebble shows a commit to readers before the log is synced. So nobody here reads the database
-// itself but a writer under its locks. Each commit takes a snapshot at the moment it is applied,
-// with no other commit between the two, and publishes it when its own sync has returned: as the log
-// is written in order, everything in that snapshot is durable by then. Readers get the newest
-// published one.
+// Pebble shows a commit to readers before the log is synced. So only a writer that has the locks
+// reads the database itself. Each commit takes a snapshot at the moment when it is applied, with no
+// other commit between the two. It publishes the snapshot when its own sync has returned. The log
+// is written in order, so everything in that snapshot is durable by then. Readers get the newest
+// published snapshot.
 //
 //	lock ─▶ read newest rows ─▶ [ apply ─▶ snapshot ] ─▶ unlock
 //	  ─▶ wait for the sync ─▶ publish ─▶ return
 //
 // No lock is held during the wait, so that commits share a sync. A call that turns out to change
-// nothing (a repeat, a refusal) waits until what it has read is published. Locks, in this order:
-// the catalog's (closures of Update, and what runs the hook), that of the session's stripe, that of
-// the commit.
+// nothing (a repeat, a refusal) waits until everything that it has read is published. Locks are
+// taken in this order: the catalog's (for closures of Update and for the hook), that of the
+// session's stripe, that of the commit.
 //
-// The catalog's rows that every request asks for are kept decoded, in a bounded cache that shows
-// each view what its snapshot has: cache.go.
+// The rows that every request asks for are decoded once, and kept in a bounded cache. It shows each
+// view the rows of its snapshot: see cache.go.
 //
 // With Options.Process a commit that only records received bytes does not wait for the disk, as
 // their content does not either: see logsync.go.
 //
-// A seal is kept in memory alone, with its generation: the commit that ends the session makes it
-// durable, and a restart finds the session open. A reopening is a commit, so that a generation
-// which was seen open is never given up by a crash.
+// A seal is kept in memory alone, with its generation. The commit that ends the session makes it
+// durable, and a restart finds the session open. A reopening is a commit, so that a crash never
+// takes back the generation of an open session that somebody has seen.
 //
 // # Format 1
 //
 // The file FORMAT says "sluice metadata, format 1". Numbers in keys are big-endian, signed ones
-// with the top bit turned over, so that keys sort as the numbers do; ~ is the complement, which
-// sorts the other way. A str is its length as a uvarint, then its bytes. A row that is not empty
+// with the top bit flipped, so that keys sort as the numbers do. ~ is the complement, which sorts
+// the other way. A str is its length as a uvarint, then its bytes. A row that is not empty
 // begins with its version.
 //
 //	key                           row                               kept
@@ -50,10 +50,10 @@
 //	M                             1, CBOR of the totals             always
 //	C table key                   1, CBOR of the row (see rows.go)  as the catalog says
 //
-// Beside Pebble's own files the folder has CLEAN (rot.go) and RESERVE-00, RESERVE-01, …
-// (reserve.go): room that is taken so that others can't.
+// Beside Pebble's own files the folder has CLEAN (logcheck.go), and RESERVE-00, RESERVE-01, …
+// (reserve.go), which reserve disk space.
 //
-// The session's received ranges are uvarints: for each, the gap before it and its length.
+// The session's received ranges are uvarints: for each range, the gap before it and its length.
 package pebblemeta
 
 import (
@@ -71,36 +71,36 @@ import (
 	"sluice/session"
 )
 
-// Options are what a DB needs beside its folder. Each may be left out but the hook.
+// Options are what a DB needs beside its folder. All of them are optional, except the hook.
 type Options struct {
-	// Hook takes part in the creation of sessions. It is left out only where nothing is changed
-	// (ReadOnly).
+	// Hook takes part in the creation of sessions. It may be missing only with ReadOnly.
 	Hook metadata.Hook
-	// Die is called when the database can't go on: its log could not be written. What was
-	// acknowledged is safe, and whether the commit under way is, only a new start can tell. It must
-	// end the process, and may be called by several goroutines; should it return, the calling one
-	// panics. Default: a panic.
+	// Die is called when the database can't go on, since its log could not be written. Everything
+	// that was acknowledged is safe. Only a new start can tell whether the commit under way is. Die
+	// must end the process, and may be called by several goroutines. If it returns, the calling
+	// goroutine panics. Default: a panic.
 	Die func(error)
-	// Log gets what Pebble complains of.
+	// Log gets Pebble's errors, and warnings about the disk and damaged rows.
 	Log *slog.Logger
-	// FS is the file system that the folder is on (the operating system's).
+	// FS is the file system that the folder is on. Default: the operating system's.
 	FS vfs.FS
-	// Existing refuses a folder without a database: there was one.
+	// Existing refuses a folder without a database. It says that there was one.
 	Existing bool
-	// Allow gives an error while nothing may be changed: then sessions are neither begun nor
-	// recorded into, and the catalog is not updated. It is asked often.
+	// Allow returns an error while nothing may be changed. Then sessions are neither begun nor
+	// recorded into, and the catalog is not updated. It is called often.
 	Allow func() error
 	// Process lets a Record of nothing but received bytes return when it survives the death of the
-	// process; a power loss may take it back, with all later ones, until something else is
-	// committed. Else every commit is on the disk when its call returns.
+	// process. A power loss may take it back, with all later ones, until another kind of commit has
+	// returned. Without it every commit is on the disk when its call returns.
 	Process bool
-	// Reserve is how many bytes of the disk are kept for the metadata, in files that make way when
-	// the disk is full (0: none are made, but those that are there are used).
+	// Reserve is how many bytes of the disk are reserved for the metadata, in files that are
+	// removed one by one when the disk is full. 0: none are made, but those that are there are
+	// used.
 	Reserve int64
-	// Tables is how many tables stay open (256).
+	// Tables is how many tables stay open. Default: 256.
 	Tables int
-	// ReadOnly changes nothing in the folder, also where it is opened after a bad stop: what would
-	// write fails.
+	// ReadOnly changes nothing in the folder, also if it is opened after an unclean stop. A call
+	// that would write fails.
 	ReadOnly bool
 }
 
@@ -108,30 +108,30 @@ var _ metadata.Store = (*DB)(nil)
 
 // DB is an open database. All of it is safe for concurrent use.
 type DB struct {
-	peb     *pebble.DB
-	lock    *pebble.Lock
-	disk    vfs.FS
-	dir     string
-	reserve *reserve
-	damage  *damage
-	pacer   pacer
-	hook    metadata.Hook
-	die     func(error)
-	allow   func() error
-	process bool
+	peb        *pebble.DB
+	lock       *pebble.Lock
+	disk       vfs.FS
+	dir        string
+	reserve    *reserve
+	corruption *corruption
+	scheduler  compactionScheduler
+	hook       metadata.Hook
+	die        func(error)
+	allow      func() error
+	process    bool
 	// readOnly: nothing in the folder changes.
 	readOnly bool
 	syncs    syncCounts
 
 	catalogMu sync.Mutex
 	stripes   [stripes]sync.Mutex
-	apply     sync.Mutex
-	applied   uint64 // the number of the newest commit, under apply
-	totals    totals // as of applied, under apply
+	applyMu   sync.Mutex
+	applied   uint64 // the number of the newest commit, under applyMu
+	totals    totals // as of applied, under applyMu
 
 	views  views
 	cache  *cache
-	ranges readLately
+	ranges rangeCache
 	seals  seals
 	calls  calls
 }
@@ -142,11 +142,11 @@ const stripes = 256
 // ErrClosed: the DB was closed before the call.
 var ErrClosed = errors.New("the metadata store is closed")
 
-// Sessions is the DB as the record keeper of sessions.
-func (db *DB) Sessions() session.Store { return sessions{db} }
+// Sessions is the DB as the store of sessions.
+func (db *DB) Sessions() session.Store { return sessionStore{db} }
 
-// Catalog is the DB as the keeper of the catalog's rows.
-func (db *DB) Catalog() catalog.Store { return rows{db} }
+// Catalog is the DB as the store of the catalog's rows.
+func (db *DB) Catalog() catalog.Store { return catalogStore{db} }
 
 // Close waits for running calls, refuses later ones with ErrClosed, and closes the database. A
 // repeat does nothing.
@@ -163,14 +163,14 @@ func (db *DB) Close() error {
 	return errors.Join(err, db.lock.Close())
 }
 
-// calls counts those that are running.
+// calls counts the calls that are running.
 type calls struct {
 	mu      sync.Mutex
 	closed  bool
 	running sync.WaitGroup
 }
 
-// enter is followed by leave, unless it fails.
+// enter must be followed by leave, unless it fails.
 func (c *calls) enter() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -181,7 +181,7 @@ func (c *calls) enter() error {
 	return nil
 }
 
-// enterChange is enter for what may be refused by Options.Allow.
+// enterChange is enter for calls that Options.Allow may refuse.
 func (db *DB) enterChange(ctx context.Context) error {
 	if err := db.allow(); err != nil {
 		return err
@@ -191,7 +191,7 @@ func (db *DB) enterChange(ctx context.Context) error {
 
 func (c *calls) leave() { c.running.Done() }
 
-// close waits for the running calls; it is false where another has closed already.
+// close waits for the running calls. It returns false if another call has closed already.
 func (c *calls) close() bool {
 	c.mu.Lock()
 	first := !c.closed

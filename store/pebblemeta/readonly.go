@@ -43,9 +43,9 @@ func (readOnly) ReuseForWrite(string, string, vfs.DiskWriteCategory) (vfs.File, 
 // MkdirAll implements vfs.FS.
 func (readOnly) MkdirAll(string, os.FileMode) error { return ErrReadOnly }
 
-// Lock implements vfs.FS. Pebble's own empties the file, which moves its time.
+// Lock implements vfs.FS. Pebble's own lock truncates the file, which changes its time.
 func (r readOnly) Lock(name string) (io.Closer, error) {
-	if h, ok := r.FS.(held); ok {
+	if h, ok := r.FS.(heldFS); ok {
 		way, err := h.path("lock", name)
 		if err != nil {
 			return nil, err

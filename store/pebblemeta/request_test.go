@@ -12,8 +12,8 @@ import (
 	"sluice/catalog"
 )
 
-// BenchmarkRequest is what the requests of small files ask of the metadata, in memory: the cost
-// without the disk's.
+// BenchmarkRequest does what the requests of small files do with the metadata, in memory: the cost
+// without the disk.
 func BenchmarkRequest(b *testing.B) {
 	db, err := Open("db", Options{Hook: noHook, FS: vfs.NewMem()})
 	if err != nil {
@@ -21,7 +21,9 @@ func BenchmarkRequest(b *testing.B) {
 	}
 	defer db.Close()
 	store := db.Catalog()
-	token := catalog.Token{Hash: catalog.SHA256{1}, ID: uuid.NewString(), Principal: uuid.NewString(), Created: time.Now()}
+	token := catalog.Token{
+		Hash: catalog.SHA256{1}, ID: uuid.NewString(), Principal: uuid.NewString(), Created: time.Now(),
+	}
 	update := func(f func(catalog.Tx) error) {
 		if err := store.Update(b.Context(), f); err != nil {
 			b.Fatal(err)
@@ -103,7 +105,7 @@ func BenchmarkRequest(b *testing.B) {
 	})
 }
 
-// allow reads what access.Allow does.
+// allow reads the rows that access.Allow reads.
 func allow(r catalog.Reader, t catalog.Token) error {
 	if _, err := catalog.Tokens.Get(r, catalog.TokenKey(t.Hash)); err != nil {
 		return err
@@ -127,12 +129,15 @@ func publication(n int, owner string) catalog.Publication {
 	binary.BigEndian.PutUint64(sum[:], uint64(n)*0x9e3779b97f4a7c15)
 	return catalog.Publication{
 		Memory: catalog.Memory{
-			ID: memoryID(n), Capsule: "default", Meta: catalog.Meta{Name: fmt.Sprintf("IMG_%05d.jpg", n), MIME: "image/jpeg"},
+			ID: memoryID(n), Capsule: "default",
+			Meta:  catalog.Meta{Name: fmt.Sprintf("IMG_%05d.jpg", n), MIME: "image/jpeg"},
 			Bytes: 64 << 10, SHA256: sum, Created: time.Now(), Owner: owner,
 		},
 		Content: catalog.Content{
 			Capsule: "default", SHA256: sum, Bytes: 64 << 10,
-			Extents: []catalog.Extent{{Place: fmt.Sprintf("%016x-%016x", uint64(n)*0x9e3779b97f4a7c15, n), Len: 64 << 10, CRC32C: uint32(n)}},
+			Extents: []catalog.Extent{{
+				Place: fmt.Sprintf("%016x-%016x", uint64(n)*0x9e3779b97f4a7c15, n), Len: 64 << 10, CRC32C: uint32(n),
+			}},
 		},
 		At: catalog.Moment{Now: time.Now(), Running: int64(n)},
 	}

@@ -14,58 +14,58 @@ import (
 	"sluice/internal/durable"
 )
 
-// ErrDiskFull: the disk is full, or was and has hardly any room yet. What the reserve gave is left
-// to ends: finish, abort and delete.
+// ErrDiskFull: the disk is full, or was, and has hardly any free space yet. The space that the
+// reserve has released is left to calls that end something: finish, abort and delete.
 var ErrDiskFull = errors.New("the metadata's disk is full")
 
 const (
-	// reserveFile is the name of a part of the reserve, with its number.
-	reserveFile = "RESERVE-%02d"
-	// mostParts is how many parts a reserve has, and leastPart the size of the smallest. Each part
-	// is a file, so that a disk that lacks inodes gets one too.
-	mostParts, leastPart = 16, 64 << 10
-	// tidyPause is how long tidying up waits on a full disk before it fails, and is tried again by
-	// Pebble at once.
-	tidyPause = time.Second
+	// partName is the name of a part of the reserve, with its number.
+	partName = "RESERVE-%02d"
+	// maxParts is how many parts a reserve has, and minPart the size of the smallest part in bytes.
+	// Each part is a file, so that a disk that lacks inodes gets one too.
+	maxParts, minPart = 16, 64 << 10
+	// compactionPause is how long a compaction waits on a full disk before it fails. Pebble tries
+	// it again at once.
+	compactionPause = time.Second
 )
 
-// reserve is room on the disk that is taken by files of zeros, until the disk is full: then one
-// after the other makes way for what must be written. What it gives up is not there until fill, and
-// then for nobody but who ends something.
+// reserve is disk space that files of zeros occupy until the disk is full. Then they are removed
+// one by one, for what must be written. Released space does not come back until refill. Until then
+// only calls that end something may use it.
 type reserve struct {
-	disk vfs.FS
-	dir  string
-	log  *slog.Logger
-	part int64 // bytes
-	want int   // parts
+	disk      vfs.FS
+	dir       string
+	log       *slog.Logger
+	partSize  int64 // bytes
+	partCount int   // parts
 
-	full   atomic.Bool // the disk was full since the last fill that succeeded
-	closed chan struct{}
+	diskFull atomic.Bool // the disk was full since the last refill that succeeded
+	closed   chan struct{}
 
-	mu   sync.Mutex
-	held []string // paths
+	mu    sync.Mutex
+	parts []string // paths
 }
 
-// openReserve finds what an earlier start has left.
+// openReserve finds the parts of an earlier start.
 func openReserve(disk vfs.FS, dir string, bytes int64, log *slog.Logger) *reserve {
 	r := &reserve{disk: disk, dir: dir, log: log, closed: make(chan struct{})}
-	r.part = max((bytes+mostParts-1)/mostParts, leastPart)
-	r.want = int((bytes + r.part - 1) / r.part)
-	for i := range mostParts {
+	r.partSize = max((bytes+maxParts-1)/maxParts, minPart)
+	r.partCount = int((bytes + r.partSize - 1) / r.partSize)
+	for i := range maxParts {
 		path := r.path(i)
 		info, err := disk.Stat(path)
-		// Of another size it was not made to its end, or for another reserve; and a copy of a
-		// folder may have holes where there were zeros.
-		if err == nil && (bytes == 0 || info.Size() == r.part && allocated(info) >= r.part) {
-			r.held = append(r.held, path)
+		// A part of another size was not made to its end, or was made for another reserve. A copy
+		// of a folder may have sparse files instead of zeros.
+		if err == nil && (bytes == 0 || info.Size() == r.partSize && allocated(info) >= r.partSize) {
+			r.parts = append(r.parts, path)
 		}
 	}
 	return r
 }
 
-func (r *reserve) path(i int) string { return r.disk.PathJoin(r.dir, fmt.Sprintf(reserveFile, i)) }
+func (r *reserve) path(i int) string { return r.disk.PathJoin(r.dir, fmt.Sprintf(partName, i)) }
 
-// allocated is how many bytes of the disk a file has taken, as far as that is known.
+// allocated is how many bytes of the disk a file occupies, as far as that is known.
 func allocated(info vfs.FileInfo) int64 {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		return int64(st.Blocks) * 512
@@ -73,16 +73,18 @@ func allocated(info vfs.FileInfo) int64 {
 	return info.Size()
 }
 
-// give makes room by one part. It is false where none is left.
-func (r *reserve) give() bool {
+// releasePart frees the space of one part. It returns false if none is left.
+func (r *reserve) releasePart() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.full.CompareAndSwap(false, true) {
-		r.log.Error("the disk is full: the metadata uses its reserve, and nothing new is taken until there is room", "parts", len(r.held))
+	if r.diskFull.CompareAndSwap(false, true) {
+		r.log.Error("the disk is full: the metadata uses its reserve, "+
+			"and nothing new is taken until there is free space",
+			"parts", len(r.parts))
 	}
-	for len(r.held) > 0 {
-		last := r.held[len(r.held)-1]
-		r.held = r.held[:len(r.held)-1]
+	for len(r.parts) > 0 {
+		last := r.parts[len(r.parts)-1]
+		r.parts = r.parts[:len(r.parts)-1]
 		if r.disk.Remove(last) == nil {
 			return true
 		}
@@ -90,93 +92,94 @@ func (r *reserve) give() bool {
 	return false
 }
 
-// fill makes what is missing, where the disk has room for that and as much again four times.
-// Otherwise the error is ErrDiskFull, or says why it can't.
-func (r *reserve) fill() error {
+// refill makes the missing parts. After a full disk it does so only if four more reserves would
+// still fit. Otherwise the error is ErrDiskFull, or says why a part can't be made.
+func (r *reserve) refill() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	missing := int64(max(r.want-len(r.held), 0)) * r.part
+	missing := int64(max(r.partCount-len(r.parts), 0)) * r.partSize
 	use, err := r.disk.GetDiskUsage(r.dir)
 	switch {
-	case errors.Is(err, vfs.ErrUnsupported): // then it shows when it is tried
+	case errors.Is(err, vfs.ErrUnsupported): // then making the parts gives the error
 	case err != nil:
 		return fmt.Errorf("asking for the free space of %s: %w", r.dir, err)
-	case r.full.Load() && int64(use.AvailBytes) < missing+4*int64(r.want)*r.part, int64(use.AvailBytes) < missing:
+	case r.diskFull.Load() && int64(use.AvailBytes) < missing+4*int64(r.partCount)*r.partSize,
+		int64(use.AvailBytes) < missing:
 		return ErrDiskFull
 	}
-	held := map[string]bool{}
-	for _, path := range r.held {
-		held[path] = true
+	have := map[string]bool{}
+	for _, path := range r.parts {
+		have[path] = true
 	}
-	for i := 0; len(r.held) < r.want && i < mostParts; i++ {
+	for i := 0; len(r.parts) < r.partCount && i < maxParts; i++ {
 		path := r.path(i)
-		if held[path] {
+		if have[path] {
 			continue
 		}
-		if err := r.make(path); err != nil {
+		if err := r.makePart(path); err != nil {
 			return err
 		}
-		r.held = append(r.held, path)
+		r.parts = append(r.parts, path)
 	}
-	if r.full.CompareAndSwap(true, false) {
-		r.log.Info("the disk has room again, and the metadata its reserve")
+	if r.diskFull.CompareAndSwap(true, false) {
+		r.log.Info("the disk has free space again, and the metadata its reserve")
 	}
 	return nil
 }
 
-// make makes one part. It need not survive a crash: the next start looks.
-func (r *reserve) make(path string) error {
+// makePart makes one part. It need not survive a crash, since the next start looks for parts.
+func (r *reserve) makePart(path string) error {
 	f, err := r.disk.Create(path, vfs.WriteCategoryUnspecified)
 	if err == nil {
-		if err = durable.Allocate(f.Fd(), r.part); errors.Is(err, errors.ErrUnsupported) {
-			err = zeros(f, r.part)
+		if err = durable.Allocate(f.Fd(), r.partSize); errors.Is(err, errors.ErrUnsupported) {
+			err = writeZeros(f, r.partSize)
 		}
 		err = errors.Join(err, f.Close())
 		if err != nil {
 			err = errors.Join(err, r.disk.Remove(path))
 		}
 	}
-	if noRoom(err) {
+	if noSpace(err) {
 		return fmt.Errorf("%w: %w", ErrDiskFull, err)
 	}
 	return err
 }
 
-// zeros takes room by writing, and syncs, since some file systems find only then that there is
-// none.
-func zeros(f vfs.File, n int64) error {
-	for b := make([]byte, leastPart); n > 0; n -= int64(len(b)) {
-		if _, err := f.Write(b[:min(n, leastPart)]); err != nil {
+// writeZeros occupies space by writing. It syncs, since some file systems notice only then that
+// there is no space.
+func writeZeros(f vfs.File, n int64) error {
+	for b := make([]byte, minPart); n > 0; n -= int64(len(b)) {
+		if _, err := f.Write(b[:min(n, minPart)]); err != nil {
 			return err
 		}
 	}
 	return f.Sync()
 }
 
-// noRoom reports whether a disk, or a quota on it, is full.
-func noRoom(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+// noSpace reports whether a disk, or a quota on it, is full.
+func noSpace(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
-// CheckSpace gives ErrDiskFull while the disk is full, so that nothing new is begun: finish, abort
-// and delete then have what the reserve gives up. The first call that finds room for it makes the
-// reserve whole again. It costs nothing where nothing has happened.
+// CheckSpace returns ErrDiskFull while the disk is full, so that nothing new is begun. Finish,
+// abort and delete then have the space that the reserve releases. The first call that finds enough
+// free space refills the reserve. The call costs nothing if the disk was never full.
 func (db *DB) CheckSpace() error {
 	r := db.reserve
-	if !r.full.Load() {
+	if !r.diskFull.Load() {
 		return nil
 	}
-	err := r.fill()
+	err := r.refill()
 	if err != nil && !errors.Is(err, ErrDiskFull) {
-		// A disk that fails shows where it matters; for a reserve alone nobody is refused.
+		// Other calls report a failing disk. Nothing is refused for the reserve alone.
 		r.log.Warn("making the metadata's reserve", "err", err)
 		return nil
 	}
 	return err
 }
 
-// ShareReserve gives a part of the reserve to others on the same disk, where that is full: the
-// content's folder can't be opened or closed without a block.
+// ShareReserve releases a part of the reserve for others on the same disk, if that is full. The
+// content's folder can't be opened or closed without a free block.
 func (db *DB) ShareReserve() {
-	if use, err := db.reserve.disk.GetDiskUsage(db.dir); err == nil && use.AvailBytes < leastPart {
-		db.reserve.give()
+	if use, err := db.reserve.disk.GetDiskUsage(db.dir); err == nil && use.AvailBytes < minPart {
+		db.reserve.releasePart()
 	}
 }

@@ -19,22 +19,24 @@ import (
 	"sluice/internal/test/crashfs"
 )
 
-// testReserve is so much that it has all its parts.
-const testReserve = mostParts * leastPart
+// testReserve is a size with which a reserve has all its parts.
+const testReserve = maxParts * minPart
 
-// living runs a test with databases that may die: then it fails at once, whatever still waits for
-// them.
+// living runs a test with databases that may call Die. Then the test fails at once, even if
+// something still waits for them.
 func living(t *testing.T, test func(t *testing.T, open func(*crashfs.Disk) *DB)) {
 	t.Helper()
 	died, ended := make(chan error, 1), make(chan struct{})
 	var dead atomic.Bool
 	open := func(disk *crashfs.Disk) *DB {
-		db, err := Open("/meta", Options{Hook: noHook, FS: disk.VFS(), Reserve: testReserve, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Die: func(err error) {
+		log := slog.New(slog.NewTextHandler(t.Output(), nil))
+		die := func(err error) {
 			if dead.CompareAndSwap(false, true) {
 				died <- err
 			}
-			select {} // nothing goes on, as in a process that has ended
-		}})
+			select {} // nothing more happens, as in a process that has ended
+		}
+		db, err := Open("/meta", Options{Hook: noHook, FS: disk.VFS(), Reserve: testReserve, Log: log, Die: die})
 		if err != nil {
 			t.Error(err)
 			runtime.Goexit()
@@ -64,10 +66,10 @@ func closed(t *testing.T, db *DB) {
 	}
 }
 
-// used is how much a disk holds.
+// used is how many bytes a disk holds.
 func used(t *testing.T, disk *crashfs.Disk) int64 {
 	t.Helper()
-	const plenty = 1 << 39 // at its full size a disk does not count
+	const plenty = 1 << 39 // less than the default, with which a disk does not count
 	disk.SetRoom(plenty)
 	free, err := disk.Free("/")
 	if err != nil {
@@ -76,7 +78,7 @@ func used(t *testing.T, disk *crashfs.Disk) int64 {
 	return plenty - free
 }
 
-// fillUp leaves no byte.
+// fillUp leaves no byte free.
 func fillUp(t *testing.T, disk *crashfs.Disk) { disk.SetRoom(used(t, disk)) }
 
 func parts(t *testing.T, disk *crashfs.Disk) (n int) {
@@ -93,24 +95,25 @@ func parts(t *testing.T, disk *crashfs.Disk) (n int) {
 	return n
 }
 
-// commit writes a row of n bytes that can't be made smaller.
+// commit writes a row of n bytes that can't be compressed.
 func commit(db *DB, key string, n int) error {
 	value := make([]byte, n)
 	rng := rand.NewChaCha8([32]byte([]byte(fmt.Sprintf("%32s", key))))
 	_, _ = rng.Read(value)
 	return db.Catalog().Update(context.Background(), func(tx catalog.Tx) error {
-		return catalog.Contents.Put(tx, catalog.ContentKey{Capsule: key}, catalog.Content{Capsule: key, Bytes: int64(n), Inline: value})
+		return catalog.Contents.Put(tx, catalog.ContentKey{Capsule: key},
+			catalog.Content{Capsule: key, Bytes: int64(n), Inline: value})
 	})
 }
 
-// On a disk that others have filled to the last byte commits go on, Room says that nothing new is
-// to be taken, and the reserve is there again when the room is.
+// Commits go on if others have filled the disk to the last byte. CheckSpace says that nothing new
+// is to be begun. The reserve is there again once there is free space.
 func TestCommitsGoOnWhenTheDiskIsFull(t *testing.T) { living(t, commitsGoOnWhenTheDiskIsFull) }
 
 func commitsGoOnWhenTheDiskIsFull(t *testing.T, open func(*crashfs.Disk) *DB) {
 	disk := crashfs.New()
 	db := open(disk)
-	if got := parts(t, disk); got != mostParts {
+	if got := parts(t, disk); got != maxParts {
 		t.Fatalf("%d parts", got)
 	}
 	if err := db.CheckSpace(); err != nil {
@@ -122,21 +125,21 @@ func commitsGoOnWhenTheDiskIsFull(t *testing.T, open func(*crashfs.Disk) *DB) {
 			t.Fatal(err)
 		}
 	}
-	if got := parts(t, disk); got == mostParts || got == 0 {
+	if got := parts(t, disk); got == maxParts || got == 0 {
 		t.Errorf("%d parts are left", got)
 	}
 	if err := db.CheckSpace(); !errors.Is(err, ErrDiskFull) {
 		t.Errorf("on a full disk: %v", err)
 	}
-	disk.SetRoom(used(t, disk) + testReserve) // room for the reserve, and for nothing beside
+	disk.SetRoom(used(t, disk) + testReserve) // space for the reserve, and for nothing else
 	if err := db.CheckSpace(); !errors.Is(err, ErrDiskFull) {
-		t.Errorf("on a disk with hardly any room: %v", err)
+		t.Errorf("on a disk with hardly any free space: %v", err)
 	}
 	used(t, disk)
 	if err := db.CheckSpace(); err != nil {
-		t.Errorf("on a disk with room: %v", err)
+		t.Errorf("on a disk with free space: %v", err)
 	}
-	if got := parts(t, disk); got != mostParts {
+	if got := parts(t, disk); got != maxParts {
 		t.Errorf("%d parts are there again", got)
 	}
 	closed(t, db)
@@ -148,7 +151,7 @@ func commitsGoOnWhenTheDiskIsFull(t *testing.T, open func(*crashfs.Disk) *DB) {
 	}
 }
 
-// committed reads such a row.
+// committed reads a row of commit.
 func committed(db *DB, key string) error {
 	return db.Catalog().View(context.Background(), func(r catalog.Reader) error {
 		_, err := catalog.Contents.Get(r, catalog.ContentKey{Capsule: key})
@@ -156,7 +159,7 @@ func committed(db *DB, key string) error {
 	})
 }
 
-// A server can be stopped and started on a full disk, and tells of it.
+// A server can be stopped and started on a full disk, and reports it.
 func TestAStartOnAFullDisk(t *testing.T) { living(t, aStartOnAFullDisk) }
 
 func aStartOnAFullDisk(t *testing.T, open func(*crashfs.Disk) *DB) {
@@ -175,18 +178,18 @@ func aStartOnAFullDisk(t *testing.T, open func(*crashfs.Disk) *DB) {
 		t.Fatal(err)
 	}
 	used(t, disk)
-	if err := db.CheckSpace(); err != nil || parts(t, disk) != mostParts {
+	if err := db.CheckSpace(); err != nil || parts(t, disk) != maxParts {
 		t.Errorf("%v, %d parts", err, parts(t, disk))
 	}
 }
 
-// Where also the reserve is used up, the process ends, as with any log that can't be written:
-// nothing that was acknowledged is lost.
+// If the reserve is used up too the process ends, as with any log that can't be written. Nothing
+// that was acknowledged is lost.
 func TestTheReserveHasAnEnd(t *testing.T) {
 	disk := crashfs.New()
 	died := make(chan error, 1)
 	var once atomic.Bool
-	db, err := Open("/meta", Options{Hook: noHook, FS: disk.VFS(), Reserve: 2 * leastPart, Die: func(err error) {
+	db, err := Open("/meta", Options{Hook: noHook, FS: disk.VFS(), Reserve: 2 * minPart, Die: func(err error) {
 		if once.CompareAndSwap(false, true) {
 			died <- err
 		}
@@ -198,13 +201,13 @@ func TestTheReserveHasAnEnd(t *testing.T) {
 		t.Fatalf("%d parts", got)
 	}
 	fillUp(t, disk)
-	const many = 2000 // fifty times what is there for them
-	kept := 0
+	const many = 2000 // fifty times as many as there is space for
+	written := 0
 	ended := make(chan bool)
 	go func() {
 		defer close(ended)
 		defer func() { _ = recover() }() // Die returned
-		for ; kept < many && commit(db, fmt.Sprint(kept), 4000) == nil; kept++ {
+		for ; written < many && commit(db, fmt.Sprint(written), 4000) == nil; written++ {
 		}
 	}()
 	select {
@@ -218,30 +221,30 @@ func TestTheReserveHasAnEnd(t *testing.T) {
 			t.Errorf("died of %v", err)
 		}
 	default:
-		t.Fatalf("%d commits on a full disk, and it lives", kept)
+		t.Fatalf("%d commits on a full disk, and it lives", written)
 	}
-	if kept < 10 {
-		t.Errorf("only %d commits", kept)
+	if written < 10 {
+		t.Errorf("only %d commits", written)
 	}
 	after := disk.Image().Kill()
 	used(t, after)
 	used(t, disk)
-	_ = db.Close() // what is left of it
+	_ = db.Close() // it may be half closed
 	living(t, func(t *testing.T, open func(*crashfs.Disk) *DB) {
 		back := open(after)
-		for i := range kept {
+		for i := range written {
 			if err := committed(back, fmt.Sprint(i)); err != nil {
-				t.Errorf("commit %d of %d: %v", i, kept, err)
+				t.Errorf("commit %d of %d: %v", i, written, err)
 			}
 		}
 	})
 }
 
-// Tidying draws nothing from the reserve, ends no process when it finds no room, and is done when
+// Compactions use nothing of the reserve, end no process if they find no space, and are done once
 // there is some.
-func TestTidyingWaitsForRoom(t *testing.T) { living(t, tidyingWaitsForRoom) }
+func TestCompactionsWaitForSpace(t *testing.T) { living(t, compactionsWaitForSpace) }
 
-func tidyingWaitsForRoom(t *testing.T, open func(*crashfs.Disk) *DB) {
+func compactionsWaitForSpace(t *testing.T, open func(*crashfs.Disk) *DB) {
 	disk := crashfs.New()
 	db := open(disk)
 	table := func() {
@@ -259,15 +262,15 @@ func tidyingWaitsForRoom(t *testing.T, open func(*crashfs.Disk) *DB) {
 		t.Fatal(err)
 	}
 	fillUp(t, disk)
-	table() // overlaps the other, and there is no room to make one of the two
+	table() // overlaps the other, and there is no space to merge the two
 	left := parts(t, disk)
-	tidy := func() error {
+	compact := func() error {
 		ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
 		defer stop()
 		return db.peb.Compact(ctx, []byte{0}, []byte{255}, false)
 	}
 	for range 2 {
-		if err := tidy(); !errors.Is(err, errTidy) {
+		if err := compact(); !errors.Is(err, errCompactionSpace) {
 			t.Errorf("on a full disk: %v", err)
 		}
 	}
@@ -284,12 +287,13 @@ func tidyingWaitsForRoom(t *testing.T, open func(*crashfs.Disk) *DB) {
 	if err := db.CheckSpace(); err != nil {
 		t.Fatal(err)
 	}
-	if err := tidy(); err != nil {
-		t.Errorf("with room: %v", err)
+	if err := compact(); err != nil {
+		t.Errorf("with free space: %v", err)
 	}
 }
 
-// A part that is not whole is made anew: cut by a crash, or a hole in a copy of the folder.
+// A part that is not whole is made anew: one that a crash truncated, or a sparse one in a copy of
+// the folder.
 func TestAPartThatIsNotWholeIsMadeAnew(t *testing.T) {
 	dir := t.TempDir()
 	open := func() *DB {
@@ -300,8 +304,8 @@ func TestAPartThatIsNotWholeIsMadeAnew(t *testing.T) {
 		return db
 	}
 	taken := func() (n int64) {
-		for i := range mostParts {
-			info, err := vfs.Default.Stat(vfs.Default.PathJoin(dir, fmt.Sprintf(reserveFile, i)))
+		for i := range maxParts {
+			info, err := vfs.Default.Stat(vfs.Default.PathJoin(dir, fmt.Sprintf(partName, i)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -313,8 +317,8 @@ func TestAPartThatIsNotWholeIsMadeAnew(t *testing.T) {
 	if got := taken(); got < testReserve {
 		t.Fatalf("%d bytes are taken", got)
 	}
-	for i, size := range []int64{0, 1000, leastPart} {
-		path := vfs.Default.PathJoin(dir, fmt.Sprintf(reserveFile, i))
+	for i, size := range []int64{0, 1000, minPart} {
+		path := vfs.Default.PathJoin(dir, fmt.Sprintf(partName, i))
 		if err := syscall.Truncate(path, 0); err != nil {
 			t.Fatal(err)
 		}

@@ -7,8 +7,8 @@ import (
 )
 
 // codecs says how the rows of each table are stored. The numbers in the stored structs are the
-// format: they are never given another meaning. Times are Unix milliseconds in UTC, and absent
-// where they are zero. Empty lists are absent.
+// format: they are never given another meaning. Times are Unix milliseconds in UTC. A zero time and
+// an empty list are absent.
 var codecs = map[catalog.TableID]codec{
 	catalog.CapsuleTable:     codecOf("capsules", storeCapsule, loadCapsule),
 	catalog.RoleTable:        codecOf("roles", storeRole, loadRole),
@@ -24,7 +24,7 @@ var codecs = map[catalog.TableID]codec{
 	catalog.EventTable:       codecOf("events", storeEvent, loadEvent),
 	catalog.PrincipalTable:   codecOf("principals", storePrincipal, loadPrincipal),
 	catalog.TokenTable:       codecOf("tokens", storeToken, loadToken),
-	catalog.CheckpointTable:  codecOf("states", storeState, loadState),
+	catalog.CheckpointTable:  codecOf("states", storeCheckpoint, loadCheckpoint),
 	catalog.DueTable:         codecOf("dues", storeDue, loadDue),
 }
 
@@ -72,7 +72,8 @@ func storeCapsule(c catalog.Capsule) capsuleRow {
 
 func loadCapsule(r capsuleRow) catalog.Capsule {
 	return catalog.Capsule{
-		ID: r.ID, Name: r.Name, Subject: r.Subject, Owners: r.Owners, Controllers: r.Controllers, Created: loadTime(r.Created),
+		ID: r.ID, Name: r.Name, Subject: r.Subject,
+		Owners: r.Owners, Controllers: r.Controllers, Created: loadTime(r.Created),
 		Memories: r.Memories, Bytes: r.Bytes, Trashed: r.Trashed, Sessions: r.Sessions, Reserved: r.Reserved,
 		QuotaBytes: r.QuotaBytes, QuotaMemories: r.QuotaMemories, Seq: r.Seq,
 	}
@@ -129,7 +130,7 @@ func loadMemory(r memoryRow) catalog.Memory {
 	}
 }
 
-// idRow is what an index points to.
+// idRow is the value of an index row: the memory's id.
 type idRow struct {
 	ID [16]byte `cbor:"1,keyasint"`
 }
@@ -166,7 +167,8 @@ func storeContent(c catalog.Content) contentRow {
 
 func loadContent(r contentRow) catalog.Content {
 	c := catalog.Content{
-		Capsule: r.Capsule, SHA256: r.SHA256, Bytes: r.Bytes, Inline: r.Inline, CRC32C: r.CRC, Refs: r.Refs, Damaged: loadTime(r.Damaged),
+		Capsule: r.Capsule, SHA256: r.SHA256, Bytes: r.Bytes, Inline: r.Inline, CRC32C: r.CRC,
+		Refs: r.Refs, Damaged: loadTime(r.Damaged),
 	}
 	for _, e := range r.Extents {
 		c.Extents = append(c.Extents, catalog.Extent{Place: e.Place, Off: e.Off, Len: e.Len, CRC32C: e.CRC})
@@ -264,7 +266,10 @@ func storeEvent(e catalog.Event) eventRow {
 }
 
 func loadEvent(r eventRow) catalog.Event {
-	e := catalog.Event{Capsule: r.Capsule, Seq: r.Seq, Type: catalog.EventType(r.Type), Time: loadTime(r.Time), ID: r.ID, Session: r.Session}
+	e := catalog.Event{
+		Capsule: r.Capsule, Seq: r.Seq, Type: catalog.EventType(r.Type),
+		Time: loadTime(r.Time), ID: r.ID, Session: r.Session,
+	}
 	if r.Memory != nil {
 		m := loadMemory(*r.Memory)
 		e.Memory = &m
@@ -313,16 +318,18 @@ func loadToken(r tokenRow) catalog.Token {
 	}
 }
 
-type stateRow struct {
+type checkpointRow struct {
 	Session uint64 `cbor:"1,keyasint"`
 	Off     int64  `cbor:"2,keyasint"`
 	Gen     uint64 `cbor:"3,keyasint"`
 	State   []byte `cbor:"4,keyasint,omitempty"`
 }
 
-func storeState(h catalog.HashCheckpoint) stateRow { return stateRow{h.Session, h.Off, h.Gen, h.State} }
+func storeCheckpoint(h catalog.HashCheckpoint) checkpointRow {
+	return checkpointRow{h.Session, h.Off, h.Gen, h.State}
+}
 
-func loadState(r stateRow) catalog.HashCheckpoint {
+func loadCheckpoint(r checkpointRow) catalog.HashCheckpoint {
 	return catalog.HashCheckpoint{Session: r.Session, Off: r.Off, Gen: r.Gen, State: r.State}
 }
 

@@ -12,29 +12,34 @@ import (
 	"sluice/session"
 )
 
-// Salvage makes a database in the folder dir, which is empty or not there, of what is left: the
-// sure sessions and pieces, and the rows of the catalog that keep takes; sure says that a row is
-// the newest that there was. What leads to sessions, and the totals, is made anew. Each thing that
-// is known to be lost of sessions, and each row that can't be read, is told to lost. The database
-// is on the disk when Salvage has returned nil.
-func (w *Damaged) Salvage(ctx context.Context, dir string, opts Options, keep func(row any, sure bool) bool, lost func(string)) error {
+// Salvage makes a database in the folder dir, which is empty or missing, of what is left: the sure
+// sessions and entries, and the rows of the catalog for which keep returns true. sure says that a
+// row is the newest that there was. The indexes of sessions and the totals are made anew. Salvage
+// calls report for everything of sessions that is known to be lost, and for each row that can't be
+// read. If it returns nil, the database is synced.
+func (d *Damaged) Salvage(
+	ctx context.Context, dir string, opts Options,
+	keep func(row any, sure bool) bool, report func(string),
+) error {
 	f, err := Fill(dir, opts)
 	if err != nil {
 		return err
 	}
 	defer f.Abandon()
-	add := f.Salvage(ctx, keep, lost)
-	if err := w.Walk(ctx, add); err != nil {
+	add := f.Salvage(ctx, keep, report)
+	if err := d.Walk(ctx, add); err != nil {
 		return err
 	}
 	return f.Close(ctx)
 }
 
-// Salvage makes of a Filling one of rows that are left of others. They are given to add, in the
-// order of their keys, and not to Add; keep and lost are as for a Damaged's Salvage.
-func (f *Filling) Salvage(ctx context.Context, keep func(row any, sure bool) bool, lost func(string)) (add func(key, row []byte, sure bool) error) {
-	s := &salvage{f: f, keep: keep, lost: lost}
-	f.finish = func(peb *pebble.DB) error { return s.index(ctx, peb) }
+// Salvage makes the Filling a database of salvaged rows. The caller gives these to add, in the
+// order of their keys, and none to Add. keep and report are as for a Damaged's Salvage.
+func (f *Filling) Salvage(
+	ctx context.Context, keep func(row any, sure bool) bool, report func(string),
+) (add func(key, row []byte, sure bool) error) {
+	s := &salvage{f: f, keep: keep, report: report}
+	f.afterIngest = func(peb *pebble.DB) error { return s.index(ctx, peb) }
 	return s.row
 }
 
@@ -42,15 +47,15 @@ func (f *Filling) Salvage(ctx context.Context, keep func(row any, sure bool) boo
 type salvage struct {
 	f      *Filling
 	keep   func(row any, sure bool) bool
-	lost   func(string)
+	report func(string)
 	totals totals
 }
 
-// row takes a row or leaves it out.
+// row adds a row or leaves it out.
 func (s *salvage) row(key, row []byte, sure bool) error {
 	what, err := Decode(key, row)
 	if err != nil {
-		s.lost(err.Error())
+		s.report(err.Error())
 		return nil
 	}
 	switch kind := key[0]; {
@@ -60,12 +65,13 @@ func (s *salvage) row(key, row []byte, sure bool) error {
 		}
 	case kind == keySession && !sure:
 		was := what.(session.Session)
-		s.lost(fmt.Sprintf("session %s (%s when it was last readable) is left out: it may have gone on or ended since", was.ID, was.State))
+		s.report(fmt.Sprintf("session %s (%s when it was last readable) is left out: "+
+			"it may have gone on or ended since", was.ID, was.State))
 		return nil
 	case kind == keySession, kind == keyEntry && sure:
 	case bytes.Equal(key, totalsKey):
 		return decodeRow(rowVersion, row, &s.totals)
-	default: // made anew
+	default: // index makes it anew
 		return nil
 	}
 	return s.f.Add(key, row)
@@ -74,37 +80,38 @@ func (s *salvage) row(key, row []byte, sure bool) error {
 // indexBatch is how many bytes are written at a time.
 const indexBatch = 1 << 20
 
-// index brings sessions and their pieces into agreement, and writes what leads to them, and the
-// totals.
+// index brings sessions and their entries into agreement, and writes the indexes of sessions and
+// the totals.
 func (s *salvage) index(ctx context.Context, peb *pebble.DB) error {
 	s.totals.Open, s.totals.Expected, s.totals.Received = 0, 0, 0
 	b := peb.NewBatch()
 	defer func() { _ = b.Close() }()
-	pieces, err := peb.NewIter(&pebble.IterOptions{LowerBound: []byte{keyEntry}, UpperBound: []byte{keyEntry + 1}})
+	entries, err := peb.NewIter(&pebble.IterOptions{LowerBound: []byte{keyEntry}, UpperBound: []byte{keyEntry + 1}})
 	if err != nil {
 		return err
 	}
-	defer func() { _ = pieces.Close() }()
+	defer func() { _ = entries.Close() }()
 	prefix := []byte{keySession}
-	rows, err := peb.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: behind(prefix)})
+	rows, err := peb.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: prefixEnd(prefix)})
 	if err != nil {
 		return err
 	}
 	defer func() { _ = rows.Close() }()
-	of := piecesOf{it: pieces, b: b}
-	pieces.First()
+	walk := entryWalk{it: entries, b: b}
+	entries.First()
 	for ok := rows.First(); ok && ctx.Err() == nil; ok = rows.Next() {
-		p, _ := placeIn(append(make([]byte, 8, keyPosition), rows.Key()[1:]...))
+		p, _ := parsePosition(append(make([]byte, 8, keyPosition), rows.Key()[1:]...))
 		was, err := decodeSession(p.id, rows.Value())
 		if err != nil {
 			return err
 		}
-		is, err := of.session(was)
+		is, err := walk.session(was)
 		if err != nil {
 			return err
 		}
 		if missing := session.Total(was.Received) - session.Total(is.Received); missing > 0 {
-			s.lost(fmt.Sprintf("session %s: the records of %d of its %d bytes; the client is asked for them again", is.ID, missing, session.Total(was.Received)))
+			s.report(fmt.Sprintf("session %s: the records of %d of its %d bytes; the client is asked for them again",
+				is.ID, missing, session.Total(was.Received)))
 		}
 		if err := s.add(b, &is); err != nil {
 			return err
@@ -117,7 +124,7 @@ func (s *salvage) index(ctx context.Context, peb *pebble.DB) error {
 		}
 		b.Reset()
 	}
-	if err := errors.Join(ctx.Err(), rows.Error(), of.rest(), pieces.Error()); err != nil {
+	if err := errors.Join(ctx.Err(), rows.Error(), walk.deleteRest(), entries.Error()); err != nil {
 		return err
 	}
 	row, err := s.totals.encode()
@@ -133,7 +140,7 @@ func (s *salvage) index(ctx context.Context, peb *pebble.DB) error {
 	return peb.Flush()
 }
 
-// add writes a session's row and what leads to it.
+// add writes a session's row and its index rows.
 func (s *salvage) add(b *pebble.Batch, is *session.Session) error {
 	s.totals.count(is, 1)
 	s.totals.Newest = max(s.totals.Newest, is.Seen)
@@ -147,27 +154,28 @@ func (s *salvage) add(b *pebble.Batch, is *session.Session) error {
 	return (&txn{batch: b}).index(nil, is)
 }
 
-// piecesOf walks the pieces of all sessions alongside those.
-type piecesOf struct {
-	it *pebble.Iterator // at the first piece that was not looked at
+// entryWalk walks through the entries of all sessions, while its caller walks through the sessions.
+type entryWalk struct {
+	it *pebble.Iterator // at the first entry that was not examined
 	b  *pebble.Batch
 }
 
-// session gives the session as its pieces say. Those before it have none, and those of one that has
-// ended go.
-func (p *piecesOf) session(s session.Session) (session.Session, error) {
+// session gives the session as its entries say. It deletes entries before them, which belong to no
+// session, and the entries of a session that has ended.
+func (w *entryWalk) session(s session.Session) (session.Session, error) {
 	prefix := entriesPrefix(s.ID)
 	var got []session.Range
 	n := 0
-	for ; p.it.Valid() && bytes.Compare(p.it.Key(), behind(prefix)) < 0; p.it.Next() {
-		at, _ := placeIn(p.it.Key())
-		e, err := decodeEntry(int64(uint64(at.id)^1<<63), p.it.Value())
-		ours := err == nil && bytes.HasPrefix(p.it.Key(), prefix) && !s.State.Ended() && session.Covers(s.Received, e.Range) && !session.Touches(got, e.Range)
-		if ours {
+	for ; w.it.Valid() && bytes.Compare(w.it.Key(), prefixEnd(prefix)) < 0; w.it.Next() {
+		at, _ := parsePosition(w.it.Key())
+		e, err := decodeEntry(int64(uint64(at.id)^1<<63), w.it.Value())
+		valid := err == nil && bytes.HasPrefix(w.it.Key(), prefix) && !s.State.Ended() &&
+			session.Covers(s.Received, e.Range) && !session.Touches(got, e.Range)
+		if valid {
 			got, n = session.Add(got, e.Range), n+1
 			continue
 		}
-		if err := p.b.Delete(p.it.Key(), nil); err != nil {
+		if err := w.b.Delete(w.it.Key(), nil); err != nil {
 			return s, err
 		}
 	}
@@ -180,7 +188,8 @@ func (p *piecesOf) session(s session.Session) (session.Session, error) {
 	}
 	for _, r := range missing {
 		var err error
-		if s, err = session.Apply(s, s.Gen, session.Change{Remove: []session.Range{r}, Drop: r, Length: session.Unknown}); err != nil {
+		c := session.Change{Remove: []session.Range{r}, Drop: r, Length: session.Unknown}
+		if s, err = session.Apply(s, s.Gen, c); err != nil {
 			return s, err
 		}
 	}
@@ -188,10 +197,10 @@ func (p *piecesOf) session(s session.Session) (session.Session, error) {
 	return s, nil
 }
 
-// rest removes the pieces of sessions that are not there.
-func (p *piecesOf) rest() error {
-	for ; p.it.Valid(); p.it.Next() {
-		if err := p.b.Delete(p.it.Key(), nil); err != nil {
+// deleteRest deletes the entries that follow the last session.
+func (w *entryWalk) deleteRest() error {
+	for ; w.it.Valid(); w.it.Next() {
+		if err := w.b.Delete(w.it.Key(), nil); err != nil {
 			return err
 		}
 	}

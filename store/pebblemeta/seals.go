@@ -7,11 +7,11 @@ import (
 	"sluice/session"
 )
 
-// seals are the sessions that are sealed, in memory alone. Of a row and a seal that which has the
-// greater Rev is the newer.
+// seals are the sessions that are sealed, in memory alone. If a row and a seal differ, the one with
+// the greater Rev is newer.
 type seals struct {
-	mu sync.Mutex
-	of map[session.SessionID]seal
+	mu   sync.Mutex
+	byID map[session.SessionID]seal
 }
 
 // seal is what a seal changes of a session.
@@ -24,39 +24,39 @@ type seal struct {
 func (ss *seals) get(id session.SessionID) (s seal, ok bool) {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
-	s, ok = ss.of[id]
+	s, ok = ss.byID[id]
 	return s, ok
 }
 
-// all gives a copy, and the commit that a view must have to be read with it.
+// all gives a copy of the seals, and the oldest commit that a view must have to be read with them.
 func (ss *seals) all() (of map[session.SessionID]seal, seq uint64) {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
-	for _, s := range ss.of {
+	for _, s := range ss.byID {
 		seq = max(seq, s.seq)
 	}
-	return maps.Clone(ss.of), seq
+	return maps.Clone(ss.byID), seq
 }
 
-// put seals s, whose row is as of commit seq or older.
+// put seals s. Its row is as of commit seq or older.
 func (ss *seals) put(s *session.Session, seen int64, seq uint64) {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
-	ss.of[s.ID] = seal{s.Gen, s.Rev, seen, seq}
+	ss.byID[s.ID] = seal{s.Gen, s.Rev, seen, seq}
 }
 
-// lift forgets a seal that s, whose row is shown by now, is newer than.
-func (ss *seals) lift(s session.Session) {
+// removeOlder forgets the seal of s if s is newer. The row of s is published by now.
+func (ss *seals) removeOlder(s session.Session) {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
-	if o, ok := ss.of[s.ID]; ok && o.rev < s.Rev {
-		delete(ss.of, s.ID)
+	if old, ok := ss.byID[s.ID]; ok && old.rev < s.Rev {
+		delete(ss.byID, s.ID)
 	}
 }
 
-// over puts the seal, if there is one, over the row of s.
-func (o seal) over(s *session.Session) {
-	if o.rev > s.Rev {
-		s.State, s.Gen, s.Rev = session.Sealed, o.gen, o.rev
+// applyTo shows s as sealed, if the seal is newer than its row.
+func (sl seal) applyTo(s *session.Session) {
+	if sl.rev > s.Rev {
+		s.State, s.Gen, s.Rev = session.Sealed, sl.gen, sl.rev
 	}
 }

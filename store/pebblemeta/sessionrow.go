@@ -10,6 +10,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"sluice/catalog"
 	"sluice/session"
 )
 
@@ -28,7 +29,7 @@ type sessionRow struct {
 	Gen       uint64 `cbor:"7,keyasint"`
 	Rev       uint64 `cbor:"8,keyasint"`
 	Received  []byte `cbor:"9,keyasint,omitempty"`
-	Pieces    int    `cbor:"10,keyasint,omitempty"`
+	Entries   int    `cbor:"10,keyasint,omitempty"`
 	Dropped   []byte `cbor:"11,keyasint,omitempty"`
 	Began     int64  `cbor:"12,keyasint"` // Unix ms
 	LastSeen  int64  `cbor:"13,keyasint"` // Unix ms
@@ -38,8 +39,9 @@ type sessionRow struct {
 func encodeSession(s *session.Session) ([]byte, error) {
 	return encodeRow(rowVersion, sessionRow{
 		ChunkSize: s.ChunkSize, Expected: s.BytesExpected, Owner: []byte(s.Owner), Idem: []byte(s.Idem), Note: s.Note,
-		State: uint8(s.State), Gen: s.Gen, Rev: s.Rev, Received: appendRanges(nil, s.Received), Pieces: s.EntryCount,
-		Dropped: appendDropped(nil, s.Dropped), Began: s.Began.UnixMilli(), LastSeen: s.LastSeen.UnixMilli(), Seen: s.Seen,
+		State: uint8(s.State), Gen: s.Gen, Rev: s.Rev, Received: appendRanges(nil, s.Received), Entries: s.EntryCount,
+		Dropped: appendDropped(nil, s.Dropped),
+		Began:   s.Began.UnixMilli(), LastSeen: s.LastSeen.UnixMilli(), Seen: s.Seen,
 	})
 }
 
@@ -47,14 +49,16 @@ func decodeSession(id session.SessionID, row []byte) (session.Session, error) {
 	return decodeSessionWith(id, row, readRanges)
 }
 
-// decodeSessionWith has another way to read the received ranges.
-func decodeSessionWith(id session.SessionID, row []byte, ranges func([]byte) ([]session.Range, error)) (session.Session, error) {
+// decodeSessionWith is decodeSession with another way to read the received ranges.
+func decodeSessionWith(
+	id session.SessionID, row []byte, ranges func([]byte) ([]session.Range, error),
+) (session.Session, error) {
 	var r sessionRow
 	if err := decodeRow(rowVersion, row, &r); err != nil {
 		return session.Session{}, err
 	}
 	s := session.Session{
-		ID: id, State: session.State(r.State), Gen: r.Gen, Rev: r.Rev, EntryCount: r.Pieces, Seen: r.Seen,
+		ID: id, State: session.State(r.State), Gen: r.Gen, Rev: r.Rev, EntryCount: r.Entries, Seen: r.Seen,
 		Spec: session.Spec{
 			ChunkSize: r.ChunkSize, BytesExpected: r.Expected,
 			Owner: string(r.Owner), Idem: string(r.Idem), Note: r.Note,
@@ -62,10 +66,10 @@ func decodeSessionWith(id session.SessionID, row []byte, ranges func([]byte) ([]
 		Began: time.UnixMilli(r.Began).UTC(), LastSeen: time.UnixMilli(r.LastSeen).UTC(),
 	}
 	if s.State != session.Open && (!s.State.Ended() || s.State >= session.Gone) {
-		return s, fmt.Errorf("%w: state %d", errDamaged, r.State)
+		return s, fmt.Errorf("%w: state %d", catalog.ErrDamaged, r.State)
 	}
-	if r.ChunkSize < 1 || r.Expected < session.Unknown || r.Pieces < 0 || r.Gen == 0 || r.Rev == 0 {
-		return s, fmt.Errorf("%w: impossible numbers", errDamaged)
+	if r.ChunkSize < 1 || r.Expected < session.Unknown || r.Entries < 0 || r.Gen == 0 || r.Rev == 0 {
+		return s, fmt.Errorf("%w: impossible numbers", catalog.ErrDamaged)
 	}
 	var err error
 	if s.Received, err = ranges(r.Received); err != nil {
@@ -89,13 +93,14 @@ func readRanges(b []byte) ([]session.Range, error) {
 	if len(b) == 0 {
 		return nil, nil
 	}
-	rs := make([]session.Range, 0, varints(b)/2)
+	rs := make([]session.Range, 0, countVarints(b)/2)
 	for at := int64(0); len(b) > 0; {
 		gap, n := binary.Uvarint(b)
 		length, m := binary.Uvarint(b[max(n, 0):])
 		if n <= 0 || m <= 0 || length == 0 || (gap == 0 && len(rs) > 0) ||
-			gap > math.MaxInt64 || length > math.MaxInt64 || math.MaxInt64-at < int64(gap) || math.MaxInt64-at-int64(gap) < int64(length) {
-			return nil, fmt.Errorf("%w: received ranges", errDamaged)
+			gap > math.MaxInt64 || length > math.MaxInt64 || math.MaxInt64-at < int64(gap) ||
+			math.MaxInt64-at-int64(gap) < int64(length) {
+			return nil, fmt.Errorf("%w: received ranges", catalog.ErrDamaged)
 		}
 		r := session.Range{Off: at + int64(gap), End: at + int64(gap) + int64(length)}
 		rs, at, b = append(rs, r), r.End, b[n+m:]
@@ -103,15 +108,15 @@ func readRanges(b []byte) ([]session.Range, error) {
 	return rs, nil
 }
 
-// varints is how many of them are in b. Each ends with a byte whose highest bit is not set.
-func varints(b []byte) (n int) {
+// countVarints counts the varints in b. Each ends with a byte whose highest bit is not set.
+func countVarints(b []byte) (n int) {
 	for _, c := range b {
 		n += int(^c >> 7)
 	}
 	return n
 }
 
-// appendDropped writes each as three varints.
+// appendDropped writes each range as three varints.
 func appendDropped(b []byte, ds []session.Dropped) []byte {
 	for _, d := range ds {
 		b = binary.AppendVarint(binary.AppendVarint(binary.AppendUvarint(b, d.Gen), d.Off), d.End)
@@ -123,16 +128,16 @@ func readDropped(b []byte) ([]session.Dropped, error) {
 	if len(b) == 0 {
 		return nil, nil
 	}
-	ds := make([]session.Dropped, 0, varints(b)/3)
+	ds := make([]session.Dropped, 0, countVarints(b)/3)
 	for len(b) > 0 {
 		gen, n := binary.Uvarint(b)
 		off, m := binary.Varint(b[max(n, 0):])
 		if n <= 0 || m <= 0 {
-			return nil, fmt.Errorf("%w: dropped ranges", errDamaged)
+			return nil, fmt.Errorf("%w: dropped ranges", catalog.ErrDamaged)
 		}
 		end, k := binary.Varint(b[n+m:])
 		if k <= 0 {
-			return nil, fmt.Errorf("%w: dropped ranges", errDamaged)
+			return nil, fmt.Errorf("%w: dropped ranges", catalog.ErrDamaged)
 		}
 		ds, b = append(ds, session.Dropped{Gen: gen, Range: session.Range{Off: off, End: end}}), b[n+m+k:]
 	}
@@ -151,7 +156,7 @@ func decodeEntry(off int64, row []byte) (e session.Entry, err error) {
 	}
 	length, n := binary.Uvarint(row[1:])
 	if n <= 0 || length == 0 || length > math.MaxInt64 || off < 0 || math.MaxInt64-off < int64(length) {
-		return e, fmt.Errorf("%w: length", errDamaged)
+		return e, fmt.Errorf("%w: length", catalog.ErrDamaged)
 	}
 	e.Range = session.Range{Off: off, End: off + int64(length)}
 	if note := row[1+n:]; len(note) > 0 {
@@ -160,7 +165,7 @@ func decodeEntry(off int64, row []byte) (e session.Entry, err error) {
 	return e, nil
 }
 
-// totals are the figures of session.Stats that can't be had otherwise.
+// totals are those figures of session.Stats that can't be had otherwise.
 type totals struct {
 	_        struct{} `cbor:",toarray"`
 	Open     int64    // sealed ones too
@@ -175,16 +180,17 @@ type totals struct {
 
 func (t totals) encode() ([]byte, error) { return encodeRow(rowVersion, t) }
 
-// plus adds d, but for Newest, of which the greater counts.
+// plus adds d. Of Newest the greater one counts.
 func (t totals) plus(d totals) totals {
 	return totals{
 		Open: t.Open + d.Open, Expected: t.Expected + d.Expected, Received: t.Received + d.Received,
-		Begun: t.Begun + d.Begun, Finished: t.Finished + d.Finished, Aborted: t.Aborted + d.Aborted, Expired: t.Expired + d.Expired,
-		Newest: max(t.Newest, d.Newest),
+		Begun: t.Begun + d.Begun, Finished: t.Finished + d.Finished, Aborted: t.Aborted + d.Aborted,
+		Expired: t.Expired + d.Expired,
+		Newest:  max(t.Newest, d.Newest),
 	}
 }
 
-// count adds s, or takes it away, where it is open.
+// count adds an open s (sign 1), or takes it away (sign -1). It ignores an ended one.
 func (t *totals) count(s *session.Session, sign int64) {
 	if s.State.Ended() {
 		return
@@ -205,18 +211,18 @@ func loadTotals(r pebble.Reader) (t totals, err error) {
 	return t, nil
 }
 
-// loadTotals reads the figures at the start. Those that can't be read are counted anew, but for
-// what has ended and is forgotten.
+// loadTotals reads the figures at the start. If they can't be read they are counted anew, except
+// for sessions that have ended and are forgotten.
 func (db *DB) loadTotals(log *slog.Logger) (err error) {
-	if db.totals, err = loadTotals(db.peb); !errors.Is(err, errDamaged) {
+	if db.totals, err = loadTotals(db.peb); !errors.Is(err, catalog.ErrDamaged) {
 		return err
 	}
 	log.Error("the metadata's totals can't be read: they are counted anew", "err", err)
 	t := totals{}
 	prefix := []byte{keySession}
-	err = db.each(db.peb, prefix, behind(prefix), false, func(key, row []byte) bool {
-		id, _ := placeIn(append(make([]byte, 8, keyPosition), key[1:]...))
-		if s, err := decodeSession(id.id, row); db.unreadable(err) == nil {
+	err = db.each(db.peb, prefix, prefixEnd(prefix), false, func(key, row []byte) bool {
+		id, _ := parsePosition(append(make([]byte, 8, keyPosition), key[1:]...))
+		if s, err := decodeSession(id.id, row); db.reportUnreadable(err) == nil {
 			t.count(&s, 1)
 			t.Begun, t.Newest = t.Begun+1, max(t.Newest, s.Seen)
 		}
@@ -240,15 +246,15 @@ func loadSession(r pebble.Reader, id session.SessionID) (session.Session, error)
 	return loadSessionWith(r, id, readRanges)
 }
 
-// sessionAt gives the session as a view of commit seq has it, or session.ErrNotFound. It is loaded
-// several times in a request, so the cache has it.
+// sessionAt gives the session as a view of commit seq has it, or session.ErrNotFound. A request
+// loads it several times, so it is cached.
 func (db *DB) sessionAt(r pebble.Reader, id session.SessionID, seq uint64) (session.Session, error) {
 	key := cacheKey(id)
 	if row := db.cache.get(sessionTable, key, seq); row != nil {
 		return row.(session.Session), nil
 	}
-	s, err := loadSessionWith(r, id, db.ranges.of(id))
-	if err == nil && kept(&s) {
+	s, err := loadSessionWith(r, id, db.ranges.decoder(id))
+	if err == nil && cacheable(&s) {
 		db.cache.put(sessionTable, key, seq, s)
 	}
 	return s, err
@@ -257,10 +263,12 @@ func (db *DB) sessionAt(r pebble.Reader, id session.SessionID, seq uint64) (sess
 // cacheKey is the key of a session in the cache.
 func cacheKey(id session.SessionID) []byte { return binary.BigEndian.AppendUint64(nil, uint64(id)) }
 
-// kept reports whether the cache keeps a session.
-func kept(s *session.Session) bool { return s.Size() <= 2*cacheLargest }
+// cacheable reports whether the cache takes a session.
+func cacheable(s *session.Session) bool { return s.Size() <= 2*cacheLargest }
 
-func loadSessionWith(r pebble.Reader, id session.SessionID, ranges func([]byte) ([]session.Range, error)) (session.Session, error) {
+func loadSessionWith(
+	r pebble.Reader, id session.SessionID, ranges func([]byte) ([]session.Range, error),
+) (session.Session, error) {
 	row, err := get(r, sessionKey(id))
 	if err != nil {
 		return session.Session{}, err

@@ -10,25 +10,26 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"sluice/catalog"
 	"sluice/session"
 )
 
-// sessions implements session.Store.
-type sessions struct{ db *DB }
+// sessionStore implements session.Store.
+type sessionStore struct{ db *DB }
 
 // Create implements session.Store.
-func (st sessions) Create(ctx context.Context, s session.Session) (session.Session, bool, error) {
+func (st sessionStore) Create(ctx context.Context, s session.Session) (session.Session, bool, error) {
 	if err := st.db.enterChange(ctx); err != nil {
 		return session.Session{}, false, err
 	}
 	defer st.db.calls.leave()
-	// The catalog's lock also makes creations one after the other, and with that unique on (Owner,
-	// Idem).
+	// The catalog's lock also makes creations run one after the other. That keeps (Owner, Idem)
+	// unique.
 	t := st.db.beginCatalog()
 	defer t.close()
 	if s.Idem != "" {
-		if held, err := t.holder(&s); err != nil || held.ID != 0 {
-			return held, false, t.refuse(ctx, err)
+		if existing, err := t.holder(&s); err != nil || existing.ID != 0 {
+			return existing, false, t.refuse(ctx, err)
 		}
 	}
 	t.lockSession(s.ID)
@@ -38,8 +39,8 @@ func (st sessions) Create(ctx context.Context, s session.Session) (session.Sessi
 		}
 		return session.Session{}, false, t.refuse(ctx, err)
 	}
-	s = stored(s)
-	if err := t.change(nil, s); err != nil {
+	s = initialSession(s)
+	if err := t.runHook(nil, s); err != nil {
 		return session.Session{}, false, t.refuse(ctx, err)
 	}
 	if err := t.write(nil, &s); err != nil {
@@ -48,57 +49,60 @@ func (st sessions) Create(ctx context.Context, s session.Session) (session.Sessi
 	return s, true, t.commit()
 }
 
-// stored is a new session as it will be loaded: times in whole ms, slices of its own.
-func stored(s session.Session) session.Session {
+// initialSession is a new session as it will be loaded: times in whole milliseconds, slices of its
+// own.
+func initialSession(s session.Session) session.Session {
 	s.State, s.Gen, s.Rev = session.Open, 1, 1
-	s.Began, s.LastSeen, s.Ends = time.UnixMilli(s.Began.UnixMilli()).UTC(), time.UnixMilli(s.LastSeen.UnixMilli()).UTC(), time.Time{}
+	s.Began = time.UnixMilli(s.Began.UnixMilli()).UTC()
+	s.LastSeen = time.UnixMilli(s.LastSeen.UnixMilli()).UTC()
+	s.Ends = time.Time{}
 	s.Note, s.Received, s.Dropped = slices.Clone(s.Note), slices.Clone(s.Received), slices.Clone(s.Dropped)
 	return s
 }
 
-// holder gives the session that has (Owner, Idem); its ID is 0 where none has. It locks it.
+// holder gives the session that has (Owner, Idem), and locks it. The ID is 0 if none has.
 func (t *txn) holder(of *session.Session) (session.Session, error) {
 	row, err := get(t.rows, idemKey(of))
 	if err != nil || row == nil {
 		return session.Session{}, err
 	}
 	if len(row) != 8 {
-		return session.Session{}, fmt.Errorf("row %x: %w", idemKey(of), errDamaged)
+		return session.Session{}, fmt.Errorf("row %x: %w", idemKey(of), catalog.ErrDamaged)
 	}
-	id, _ := placeIn(append(make([]byte, 8, keyPosition), row...))
+	id, _ := parsePosition(append(make([]byte, 8, keyPosition), row...))
 	t.lockSession(id.id)
-	// It may have given the pair up before it was locked. Nobody else can have taken it since:
-	// creations exclude each other.
-	s, err := t.newest(id.id)
-	if errors.Is(err, session.ErrNotFound) || (err == nil && !holds(s.State)) {
+	// The session may have given the pair up before it was locked. Nobody else can have taken the
+	// pair since, as creations exclude each other.
+	s, err := t.current(id.id)
+	if errors.Is(err, session.ErrNotFound) || (err == nil && !holdsIdem(s.State)) {
 		return session.Session{}, nil
 	}
 	return s, err
 }
 
-// holds reports whether a session of this state has its (Owner, Idem).
-func holds(st session.State) bool { return st <= session.Finished }
+// holdsIdem reports whether a session of this state has its (Owner, Idem).
+func holdsIdem(st session.State) bool { return st <= session.Finished }
 
-// newest gives the session as it is now. It must be locked.
-func (t *txn) newest(id session.SessionID) (session.Session, error) {
+// current gives the session as it is now. It must be locked.
+func (t *txn) current(id session.SessionID) (session.Session, error) {
 	var s session.Session
 	var err error
-	if t.own(sessionTable, cacheKey(id)) != nil {
+	if t.ownWrite(sessionTable, cacheKey(id)) != nil {
 		s, err = loadSession(t.rows, id)
 	} else {
-		s, err = t.db.sessionAt(t.rows, id, math.MaxUint64) // nobody else changes it meanwhile
+		s, err = t.db.sessionAt(t.rows, id, math.MaxUint64) // it is locked, so nobody else changes it
 	}
 	if err != nil {
-		return s, t.db.unreadable(err)
+		return s, t.db.reportUnreadable(err)
 	}
-	if o, ok := t.db.seals.get(id); ok {
-		o.over(&s)
+	if sl, ok := t.db.seals.get(id); ok {
+		sl.applyTo(&s)
 	}
 	return s, nil
 }
 
-// change runs the hook.
-func (t *txn) change(before *session.Session, after session.Session) error {
+// runHook runs the hook.
+func (t *txn) runHook(before *session.Session, after session.Session) error {
 	if before != nil {
 		b := clone(*before)
 		before = &b
@@ -113,27 +117,29 @@ func clone(s session.Session) session.Session {
 }
 
 // Load implements session.Store.
-func (st sessions) Load(ctx context.Context, id session.SessionID) (session.Session, error) {
+func (st sessionStore) Load(ctx context.Context, id session.SessionID) (session.Session, error) {
 	if err := st.db.enter(ctx); err != nil {
 		return session.Session{}, err
 	}
 	defer st.db.calls.leave()
-	o, _ := st.db.seals.get(id)
-	v, err := st.db.views.at(ctx, o.seq)
+	sl, _ := st.db.seals.get(id)
+	v, err := st.db.views.atLeast(ctx, sl.seq)
 	if err != nil {
 		return session.Session{}, err
 	}
 	defer st.db.views.release(v)
 	s, err := st.db.sessionAt(v, id, v.seq)
 	if err != nil {
-		return session.Session{}, st.db.unreadable(err)
+		return session.Session{}, st.db.reportUnreadable(err)
 	}
-	o.over(&s)
+	sl.applyTo(&s)
 	return s, nil
 }
 
-// Record implements session.Store. Where the length is known it takes no lock but the session's.
-func (st sessions) Record(ctx context.Context, id session.SessionID, gen uint64, c session.Change) (session.Session, error) {
+// Record implements session.Store. If the length is known it takes no lock except the session's.
+func (st sessionStore) Record(
+	ctx context.Context, id session.SessionID, gen uint64, c session.Change,
+) (session.Session, error) {
 	if err := st.db.enterChange(ctx); err != nil {
 		return session.Session{}, err
 	}
@@ -145,14 +151,16 @@ func (st sessions) Record(ctx context.Context, id session.SessionID, gen uint64,
 	return s, err
 }
 
-// errNeedsCatalog: the hook has to run, and that needs the catalog's lock, which comes before that
-// of the session.
+// errNeedsCatalog: the hook has to run. It needs the catalog's lock, which comes before the
+// session's.
 var errNeedsCatalog = errors.New("needs the catalog")
 
-func (st sessions) record(ctx context.Context, t *txn, id session.SessionID, gen uint64, c session.Change) (session.Session, error) {
+func (st sessionStore) record(
+	ctx context.Context, t *txn, id session.SessionID, gen uint64, c session.Change,
+) (session.Session, error) {
 	defer t.close()
 	t.lockSession(id)
-	before, err := t.newest(id)
+	before, err := t.current(id)
 	if err != nil {
 		return session.Session{}, t.refuse(ctx, err)
 	}
@@ -167,7 +175,7 @@ func (st sessions) record(ctx context.Context, t *txn, id session.SessionID, gen
 		if !t.catalog {
 			return session.Session{}, errNeedsCatalog
 		}
-		if err := t.change(&before, after); err != nil {
+		if err := t.runHook(&before, after); err != nil {
 			return session.Session{}, t.refuse(ctx, err)
 		}
 	}
@@ -209,7 +217,7 @@ func (t *txn) entries(id session.SessionID, c session.Change) error {
 }
 
 // Move implements session.Store. A seal is kept in memory, every other step is a commit.
-func (st sessions) Move(ctx context.Context, id session.SessionID, step session.Step) (session.Session, error) {
+func (st sessionStore) Move(ctx context.Context, id session.SessionID, step session.Step) (session.Session, error) {
 	if err := st.db.enter(ctx); err != nil {
 		return session.Session{}, err
 	}
@@ -217,7 +225,7 @@ func (st sessions) Move(ctx context.Context, id session.SessionID, step session.
 	t := st.db.begin()
 	defer t.close()
 	t.lockSession(id)
-	before, err := t.newest(id)
+	before, err := t.current(id)
 	if err != nil {
 		return session.Session{}, t.refuse(ctx, err)
 	}
@@ -226,11 +234,12 @@ func (st sessions) Move(ctx context.Context, id session.SessionID, step session.
 		return after, t.refuse(ctx, err)
 	}
 	if step.To == session.Sealed {
-		st.db.apply.Lock()
+		st.db.applyMu.Lock()
 		seq := st.db.applied
-		st.db.apply.Unlock()
+		st.db.applyMu.Unlock()
 		st.db.seals.put(&after, step.Seen, seq)
-		// It is sealed: that must be said, also to one who has stopped listening.
+		// The session is sealed. So success must be reported, even if the caller's context has
+		// ended.
 		return after, t.refuse(context.WithoutCancel(ctx), nil)
 	}
 	if err := t.write(&before, &after); err != nil {
@@ -239,10 +248,10 @@ func (st sessions) Move(ctx context.Context, id session.SessionID, step session.
 	return after, t.commit()
 }
 
-// write puts the row of after, with its indexes and its part of the totals; before is nil for a new
+// write puts the row of after, with its indexes and its part of the totals. before is nil for a new
 // session. A session that is Gone is removed.
 func (t *txn) write(before, after *session.Session) error {
-	t.moved = append(t.moved, *after)
+	t.changed = append(t.changed, *after)
 	t.delta.count(after, 1)
 	t.delta.Newest = max(t.delta.Newest, after.Seen)
 	if before == nil {
@@ -261,7 +270,7 @@ func (t *txn) write(before, after *session.Session) error {
 		}
 	}
 	if before != nil && after.State.Ended() && before.EntryCount > 0 {
-		if err := t.forgetEntries(before); err != nil {
+		if err := t.deleteEntries(before); err != nil {
 			return err
 		}
 	}
@@ -269,22 +278,22 @@ func (t *txn) write(before, after *session.Session) error {
 		return err
 	}
 	if after.State == session.Gone {
-		t.note(sessionTable, cacheKey(after.ID), nil)
+		t.noteWrite(sessionTable, cacheKey(after.ID), nil)
 		return t.batch.Delete(sessionKey(after.ID), nil)
 	}
 	row, err := encodeSession(after)
 	if err != nil {
 		return err
 	}
-	var keep any
-	if kept(after) {
-		keep = readBack(*after)
+	var cached any
+	if cacheable(after) {
+		cached = readBack(*after)
 	}
-	t.note(sessionTable, cacheKey(after.ID), keep)
+	t.noteWrite(sessionTable, cacheKey(after.ID), cached)
 	return t.batch.Set(sessionKey(after.ID), row, nil)
 }
 
-// readBack is s as it will be read, sharing nothing.
+// readBack is s as it will be read. It shares nothing with s.
 func readBack(s session.Session) session.Session {
 	s = clone(s)
 	if len(s.Received) == 0 {
@@ -299,16 +308,16 @@ func readBack(s session.Session) session.Session {
 	return s
 }
 
-// manyPieces is from where on a session's entries are deleted as a range. For fewer that costs all
-// readers more than it saves.
-const manyPieces = 4096
+// minRangeDelete is the number of a session's entries from which on they are deleted as a range.
+// For fewer that costs all readers more than it saves.
+const minRangeDelete = 4096
 
-func (t *txn) forgetEntries(s *session.Session) error {
+func (t *txn) deleteEntries(s *session.Session) error {
 	prefix := entriesPrefix(s.ID)
-	if s.EntryCount >= manyPieces {
-		return t.batch.DeleteRange(prefix, behind(prefix), nil)
+	if s.EntryCount >= minRangeDelete {
+		return t.batch.DeleteRange(prefix, prefixEnd(prefix), nil)
 	}
-	it, err := t.rows.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: behind(prefix)})
+	it, err := t.rows.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: prefixEnd(prefix)})
 	if err != nil {
 		return err
 	}
@@ -317,10 +326,10 @@ func (t *txn) forgetEntries(s *session.Session) error {
 			return errors.Join(err, it.Close())
 		}
 	}
-	return damaged(errors.Join(it.Error(), it.Close()))
+	return markCorrupt(errors.Join(it.Error(), it.Close()))
 }
 
-// index brings the keys that lead to the session from before to after.
+// index changes the session's index rows from those of before to those of after.
 func (t *txn) index(before, after *session.Session) error {
 	was, is := indexKeys(before), indexKeys(after)
 	for name, key := range was {
@@ -345,7 +354,8 @@ func (t *txn) index(before, after *session.Session) error {
 	return nil
 }
 
-// indexKeys gives the keys that lead to s, by their kind. A sealed session is found as an open one.
+// indexKeys gives the keys of the session's index rows, by their kind. A sealed session is found as
+// an open one.
 func indexKeys(s *session.Session) map[byte][]byte {
 	if s == nil || s.State == session.Gone {
 		return nil
@@ -355,11 +365,11 @@ func indexKeys(s *session.Session) map[byte][]byte {
 		st = session.Open
 	}
 	keys := map[byte][]byte{
-		keyNewest: newest(s).appendTo(statePrefix(st)),
-		keyOwner:  newest(s).appendTo(ownerPrefix(s.Owner, st)),
-		keyUnseen: unseen(s).appendTo(unseenPrefix(st)),
+		keyBegan: byBegan(s).appendTo(statePrefix(st)),
+		keyOwner: byBegan(s).appendTo(ownerPrefix(s.Owner, st)),
+		keySeen:  bySeen(s).appendTo(seenPrefix(st)),
 	}
-	if s.Idem != "" && holds(st) {
+	if s.Idem != "" && holdsIdem(st) {
 		keys[keyIdem] = idemKey(s)
 	}
 	return keys

@@ -44,7 +44,7 @@ func open(t *testing.T, disk vfs.FS, opts Options) *DB {
 	return db
 }
 
-// mortal is a store whose restart is a power cut, which takes back whatever was not synced.
+// mortal is a store whose restart is a power loss, which takes back everything that was not synced.
 type mortal struct {
 	session.Store
 	t    *testing.T
@@ -63,7 +63,7 @@ func (m *mortal) boot() {
 	m.Store = m.db.Sessions()
 }
 
-// Restart cuts the power and opens what is left.
+// Restart loses power, and opens what is left.
 func (m *mortal) Restart() error {
 	left := m.disk.CrashClone(vfs.CrashCloneCfg{})
 	err := m.db.Close()

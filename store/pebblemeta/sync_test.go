@@ -10,7 +10,7 @@ import (
 	"sluice/session"
 )
 
-// † What has been applied behind a commit whose sync returns is not durable with it.
+// † I20: A sync makes its own commit durable, and not a commit that was applied behind it.
 func TestASyncShowsItsOwnCommitAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := newSlowDisk()
@@ -38,7 +38,7 @@ func TestASyncShowsItsOwnCommitAlone(t *testing.T) {
 	})
 }
 
-// † A seal, which is in memory, shows no sooner than the record that it came after.
+// † I22: A seal, which is in memory, is shown no sooner than the record before it.
 func TestASealIsShownWithWhatItSeals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := newSlowDisk()
@@ -54,7 +54,8 @@ func TestASealIsShownWithWhatItSeals(t *testing.T) {
 		synctest.Wait()
 		sealed := false
 		wg.Go(func() {
-			if _, err := db.Sessions().Move(context.Background(), 1, session.Step{Gen: s.Gen, To: session.Sealed, Next: 9}); err != nil {
+			step := session.Step{Gen: s.Gen, To: session.Sealed, Next: 9}
+			if _, err := db.Sessions().Move(context.Background(), 1, step); err != nil {
 				t.Error(err)
 			}
 			sealed = true
@@ -85,7 +86,8 @@ func TestASealIsShownWithWhatItSeals(t *testing.T) {
 		synctest.Wait()
 		disk.resume()
 		wg.Wait()
-		if got, err := db.Sessions().Load(t.Context(), 1); err != nil || got.State != session.Sealed || got.Bytes() != 1 {
+		got, err := db.Sessions().Load(t.Context(), 1)
+		if err != nil || got.State != session.Sealed || got.Bytes() != 1 {
 			t.Errorf("%+v, %v", got, err)
 		}
 		if err := db.Close(); err != nil {

@@ -15,8 +15,8 @@ import (
 	"sluice/internal/test/crashfs"
 )
 
-// A MANIFEST that grows past 32 KiB and again, with a power loss at any step meanwhile: the folder
-// opens, and has all that was answered.
+// A MANIFEST grows past 32 KiB and again, with a power loss at any step meanwhile. The folder
+// opens, and has everything that was acknowledged.
 func TestAPowerLossWhileTheManifestGrows(t *testing.T) {
 	const logBlock = 32 << 10
 	disk := crashfs.New()

@@ -12,32 +12,32 @@ import (
 	"sluice/session"
 )
 
-// txn is one read-modify-write: it reads the newest rows, durable or not, and so may let nobody see
-// what it read before commit or refuse has returned. It is used by one goroutine.
+// txn is one read-modify-write. It reads the newest rows, durable or not. So nobody may learn what
+// it read before commit or refuse has returned. It is used by one goroutine.
 type txn struct {
 	db    *DB
 	batch *pebble.Batch
-	rows  pebble.Reader // the newest rows, and in an indexed batch what was written
-	// What is locked. Stripes may be taken in any order: only who holds the catalog's lock takes a
-	// second one.
-	catalog bool
-	held    [stripes]bool
+	rows  pebble.Reader // the newest rows; with an indexed batch, the writes too
+	// The locks that it has. It may lock stripes in any order, since only a txn with the catalog's
+	// lock takes a second one.
+	catalog       bool
+	lockedStripes [stripes]bool
 
 	delta    totals // what the commit adds
 	unsynced bool   // it need not survive a power loss
-	moved    []session.Session
+	changed  []session.Session
 
-	seq     uint64         // with the catalog's lock: a commit that has all of the catalog as it is
-	wrote   []written      // the rows that the cache may have
-	at      map[string]int // where in wrote a row was written last, once they are many
-	touched uint32         // the tables that the batch has rows of, a bit for each
+	seq       uint64         // with the catalog's lock: a commit as of which the catalog is unchanged
+	writes    []rowWrite     // the rows that the cache may have
+	lastWrite map[string]int // the index in writes of a row's last write, once they are many
+	tables    uint32         // the tables that the batch has rows of, a bit for each
 }
 
-// written is a row that a commit writes.
-type written struct {
+// rowWrite is a row that a commit writes.
+type rowWrite struct {
 	table catalog.TableID
 	key   []byte
-	row   any // for the cache; nil: it forgets the row
+	row   any // for the cache; nil: the cache removes the row
 }
 
 // begin starts a txn on sessions. The caller must close it.
@@ -45,30 +45,30 @@ func (db *DB) begin() *txn {
 	return &txn{db: db, batch: db.peb.NewBatch(), rows: db.peb}
 }
 
-// beginCatalog starts one that may also change the catalog, and sees what it wrote itself. The
-// caller must close it.
+// beginCatalog starts a txn that may also change the catalog, and sees its own writes. The caller
+// must close it.
 func (db *DB) beginCatalog() *txn {
 	db.catalogMu.Lock()
-	db.apply.Lock()
+	db.applyMu.Lock()
 	seq := db.applied
-	db.apply.Unlock()
+	db.applyMu.Unlock()
 	b := db.peb.NewIndexedBatch()
 	return &txn{db: db, batch: b, rows: b, catalog: true, seq: seq}
 }
 
 // lockSession keeps all others from changing the session until unlock.
 func (t *txn) lockSession(id session.SessionID) {
-	if i := id % stripes; !t.held[i] {
+	if i := id % stripes; !t.lockedStripes[i] {
 		t.db.stripes[i].Lock()
-		t.held[i] = true
+		t.lockedStripes[i] = true
 	}
 }
 
 func (t *txn) unlock() {
-	for i, held := range t.held {
-		if held {
+	for i, locked := range t.lockedStripes {
+		if locked {
 			t.db.stripes[i].Unlock()
-			t.held[i] = false
+			t.lockedStripes[i] = false
 		}
 	}
 	if t.catalog {
@@ -77,14 +77,14 @@ func (t *txn) unlock() {
 	}
 }
 
-// close gives up what is locked still, and the batch.
+// close releases all locks and the batch.
 func (t *txn) close() {
 	t.unlock()
 	_ = t.batch.Close()
 }
 
-// commit applies what was written, and returns when that is durable (or as safe as an unsynced one
-// is to be) and shown.
+// commit applies what was written. It returns when that is published, and durable or, if the txn is
+// unsynced, safe from the death of the process.
 func (t *txn) commit() error {
 	defer t.db.syncs.begin(t.unsynced)()
 	seq, snap, err := t.apply()
@@ -96,17 +96,17 @@ func (t *txn) commit() error {
 		t.db.fatal(fmt.Errorf("writing the metadata's log: %w", err))
 	}
 	t.db.views.publish(snap, seq)
-	for _, s := range t.moved {
-		t.db.seals.lift(s)
+	for _, s := range t.changed {
+		t.db.seals.removeOlder(s)
 	}
 	return nil
 }
 
-// apply gives the commit its place in the order of all.
+// apply gives the commit its place in the order of all commits.
 func (t *txn) apply() (seq uint64, snap *pebble.Snapshot, err error) {
 	db := t.db
-	db.apply.Lock()
-	defer db.apply.Unlock()
+	db.applyMu.Lock()
+	defer db.applyMu.Unlock()
 	if after := db.totals.plus(t.delta); after != db.totals {
 		row, err := after.encode()
 		if err != nil {
@@ -118,74 +118,74 @@ func (t *txn) apply() (seq uint64, snap *pebble.Snapshot, err error) {
 		db.totals = after
 	}
 	if err := db.peb.ApplyNoSyncWait(t.batch, pebble.Sync); err != nil {
-		// Pebble says so only when it can't go on.
+		// Pebble gives an error only when it can't go on.
 		db.fatal(fmt.Errorf("applying a commit to the metadata: %w", err))
 	}
 	db.applied++
 	shown := db.views.shown.Load()
-	for _, w := range t.wrote {
-		db.cache.wrote(w.table, w.key, db.applied, shown, w.row)
+	for _, w := range t.writes {
+		db.cache.commitRow(w.table, w.key, db.applied, shown, w.row)
 	}
 	return db.applied, db.peb.NewSnapshot(), nil
 }
 
-// refuse ends a txn that changes nothing, and returns err when everything that led to it is durable
-// and shown.
+// refuse ends a txn that changes nothing. It returns err once everything that led to it is durable
+// and published.
 func (t *txn) refuse(ctx context.Context, err error) error {
-	t.db.apply.Lock()
+	t.db.applyMu.Lock()
 	seq := t.db.applied
-	t.db.apply.Unlock()
+	t.db.applyMu.Unlock()
 	t.unlock()
-	if lost := t.db.views.wait(ctx, seq); lost != nil {
-		return lost
+	if waitErr := t.db.views.wait(ctx, seq); waitErr != nil {
+		return waitErr
 	}
 	return err
 }
 
-// fewWritten is how many rows a txn looks through for one of them.
-const fewWritten = 32
+// maxScannedWrites is how many writes of a txn are searched one by one.
+const maxScannedWrites = 32
 
-// note notes a row that is written, and what the cache shall have of it.
-func (t *txn) note(table catalog.TableID, key []byte, row any) {
-	t.wrote = append(t.wrote, written{table, key, row})
-	if len(t.wrote) <= fewWritten {
+// noteWrite notes that a row is written, and what the cache gets for it.
+func (t *txn) noteWrite(table catalog.TableID, key []byte, row any) {
+	t.writes = append(t.writes, rowWrite{table, key, row})
+	if len(t.writes) <= maxScannedWrites {
 		return
 	}
-	if t.at == nil {
-		t.at = map[string]int{}
-		for i, w := range t.wrote {
-			t.at[w.name()] = i
+	if t.lastWrite == nil {
+		t.lastWrite = map[string]int{}
+		for i, w := range t.writes {
+			t.lastWrite[w.mapKey()] = i
 		}
 	}
-	t.at[t.wrote[len(t.wrote)-1].name()] = len(t.wrote) - 1
+	t.lastWrite[t.writes[len(t.writes)-1].mapKey()] = len(t.writes) - 1
 }
 
-func (w written) name() string { return string(byte(w.table)) + string(w.key) }
+func (w rowWrite) mapKey() string { return string(byte(w.table)) + string(w.key) }
 
-// own gives what the txn wrote last of a row that the cache may have; nil: nothing.
-func (t *txn) own(table catalog.TableID, key []byte) *written {
-	if t.at != nil {
-		if i, ok := t.at[written{table, key, nil}.name()]; ok {
-			return &t.wrote[i]
+// ownWrite gives the txn's last write of a row that the cache may have; nil: none.
+func (t *txn) ownWrite(table catalog.TableID, key []byte) *rowWrite {
+	if t.lastWrite != nil {
+		if i, ok := t.lastWrite[rowWrite{table, key, nil}.mapKey()]; ok {
+			return &t.writes[i]
 		}
 		return nil
 	}
-	for i := len(t.wrote) - 1; i >= 0; i-- {
-		if w := &t.wrote[i]; w.table == table && bytes.Equal(w.key, key) {
+	for i := len(t.writes) - 1; i >= 0; i-- {
+		if w := &t.writes[i]; w.table == table && bytes.Equal(w.key, key) {
 			return w
 		}
 	}
 	return nil
 }
 
-// get copies a row. It is nil where there is none.
+// get copies a row. It gives nil if there is none.
 func get(r pebble.Reader, key []byte) ([]byte, error) {
 	row, done, err := r.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading row %x: %w", key, damaged(err))
+		return nil, fmt.Errorf("reading row %x: %w", key, markCorrupt(err))
 	}
 	row = append(make([]byte, 0, len(row)), row...)
 	return row, done.Close()

@@ -10,16 +10,16 @@ import (
 	"sluice/session"
 )
 
-// What only this package sees is looked through: each row that contradicts the sessions is named.
+// Verify names each row that contradicts the sessions.
 func TestVerifyNamesWhatContradicts(t *testing.T) {
 	for name, c := range map[string]struct {
 		spoil func(b *pebble.Batch, s session.Session)
 		says  string
 	}{
 		"nothing":         {func(*pebble.Batch, session.Session) {}, ""},
-		"index gone":      {func(b *pebble.Batch, s session.Session) { b.Delete(indexKeys(&s)[keyUnseen], nil) }, "is not in index T"},
+		"index gone":      {func(b *pebble.Batch, s session.Session) { b.Delete(indexKeys(&s)[keySeen], nil) }, "is not in index T"},
 		"index of none":   {func(b *pebble.Batch, s session.Session) { s.ID++; b.Set(indexKeys(&s)[keyOwner], nil, nil) }, "leads to a session that is not there"},
-		"index elsewhere": {func(b *pebble.Batch, s session.Session) { s.Seen += 5; b.Set(indexKeys(&s)[keyUnseen], nil, nil) }, "elsewhere in the index"},
+		"index elsewhere": {func(b *pebble.Batch, s session.Session) { s.Seen += 5; b.Set(indexKeys(&s)[keySeen], nil, nil) }, "elsewhere in the index"},
 		"idem of another": {func(b *pebble.Batch, s session.Session) { b.Set(idemKey(&s), appendUint(nil, 77), nil) }, "is not in index I"},
 		"session damaged": {func(b *pebble.Batch, s session.Session) { b.Set(sessionKey(s.ID), []byte{1, 2, 3}, nil) }, "damaged"},
 		"piece damaged":   {func(b *pebble.Batch, s session.Session) { b.Set(entryKey(s.ID, 0), []byte{1}, nil) }, "length"},
@@ -39,7 +39,10 @@ func TestVerifyNamesWhatContradicts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := session.Session{ID: 5, Spec: session.Spec{ChunkSize: 4, BytesExpected: 8, Owner: "o", Idem: "i"}, State: session.Open, Gen: 1, Rev: 1}
+			s := session.Session{
+				ID: 5, Spec: session.Spec{ChunkSize: 4, BytesExpected: 8, Owner: "o", Idem: "i"},
+				State: session.Open, Gen: 1, Rev: 1,
+			}
 			if s, _, err = db.Sessions().Create(t.Context(), s); err != nil {
 				t.Fatal(err)
 			}
@@ -57,7 +60,8 @@ func TestVerifyNamesWhatContradicts(t *testing.T) {
 			defer db.Close()
 			var found []string
 			err = db.Verify(t.Context(), func(problem string, _ bool) { found = append(found, problem) })
-			if all := strings.Join(found, "\n"); err != nil || (len(found) > 0) != (c.says != "") || !strings.Contains(all, c.says) {
+			all := strings.Join(found, "\n")
+			if err != nil || (len(found) > 0) != (c.says != "") || !strings.Contains(all, c.says) {
 				t.Errorf("%v, %q", err, all)
 			}
 		})

@@ -8,7 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// views hands out the newest snapshot that is durable.
+// views hands out the newest durable snapshot.
 type views struct {
 	mu      sync.Mutex
 	current *view
@@ -16,12 +16,11 @@ type views struct {
 	shown   atomic.Uint64 // the commit of current
 }
 
-// view is a snapshot taken together with commit seq. It is closed when the last who uses it has
-// released it.
+// view is a snapshot taken together with commit seq. The last release closes it.
 type view struct {
 	*pebble.Snapshot
 	seq  uint64
-	refs int // under views.mu; one is that of being current
+	refs int // under views.mu; the current view has one by itself
 }
 
 func (vs *views) open(s *pebble.Snapshot) {
@@ -30,9 +29,9 @@ func (vs *views) open(s *pebble.Snapshot) {
 
 func (vs *views) close() { vs.release(vs.current) }
 
-// at gives a view that is at least as new as commit seq, which the caller must release. It waits
-// until there is one.
-func (vs *views) at(ctx context.Context, seq uint64) (*view, error) {
+// atLeast gives a view that is at least as new as commit seq. It waits until there is one. The
+// caller must release the view.
+func (vs *views) atLeast(ctx context.Context, seq uint64) (*view, error) {
 	for {
 		vs.mu.Lock()
 		v, changed := vs.current, vs.changed
@@ -50,9 +49,9 @@ func (vs *views) at(ctx context.Context, seq uint64) (*view, error) {
 	}
 }
 
-// wait returns when commit seq is durable and shown.
+// wait returns when commit seq is durable and published.
 func (vs *views) wait(ctx context.Context, seq uint64) error {
-	v, err := vs.at(ctx, seq)
+	v, err := vs.atLeast(ctx, seq)
 	if err == nil {
 		vs.release(v)
 	}
@@ -65,7 +64,7 @@ func (vs *views) release(v *view) {
 	last := v.refs == 0
 	vs.mu.Unlock()
 	if last {
-		// Of a snapshot that only holds a number nothing can fail.
+		// The Close of a snapshot can't fail: it only holds a number.
 		_ = v.Close()
 	}
 }

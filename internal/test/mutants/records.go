@@ -5,15 +5,15 @@ func ofRecords() []mutant {
 	return []mutant{
 		{
 			name: "the-rest-of-a-torn-record-is-taken-for-rot", promise: 2, file: "internal/pebblelog/pebblelog.go",
-			old:   "log == 0 && c.begins() && len(c.payload) > 0",
+			old:   "log == 0 && c.startsRecord() && len(c.payload) > 0",
 			new:   "log == 0 && len(c.payload) > 0",
-			tests: []string{"internal/pebblelog.TestWhatAPowerLossLeavesOfALogIsNoRot", "store/pebblemeta.TestAPowerLossWhileTheManifestGrows"},
+			tests: []string{"internal/pebblelog.TestATornLogIsNotCorrupt", "store/pebblemeta.TestAPowerLossWhileTheManifestGrows"},
 		},
 		{
 			name: "rot-of-a-synced-manifest-is-taken-for-torn", promise: 4, file: "internal/pebblelog/pebblelog.go",
-			old:   "log == 0 && c.begins() && len(c.payload) > 0",
-			new:   "log == 0 && c.begins() && len(c.payload) > 1<<20",
-			tests: []string{"internal/pebblelog.TestRotBeforeTheEndOfALogIsFound"},
+			old:   "log == 0 && c.startsRecord() && len(c.payload) > 0",
+			new:   "log == 0 && c.startsRecord() && len(c.payload) > 1<<20",
+			tests: []string{"internal/pebblelog.TestCorruptionBeforeTheEndOfALogIsFound"},
 		},
 		{
 			name: "the-log-is-waited-for", promise: 11, file: "cmd/sluice/logqueue.go",
@@ -47,26 +47,26 @@ func ofRecords() []mutant {
 		},
 		{
 			name: "rot-that-is-read-ends-the-server", promise: 13, file: "store/pebblemeta/open.go",
-			old:   "BackgroundError: db.background, DataCorruption: db.damage.rot,",
-			new:   "BackgroundError: db.background, DataCorruption: func(i pebble.DataCorruptionInfo) { db.fatal(i.Details) },",
-			tests: []string{"store/pebblemeta.TestARottenBlockTakesItsOwnRowsAlone"},
+			old:   "BackgroundError: db.onBackgroundError, DataCorruption: db.corruption.onCorruption,",
+			new:   "BackgroundError: db.onBackgroundError, DataCorruption: func(i pebble.DataCorruptionInfo) { db.fatal(i.Details) },",
+			tests: []string{"store/pebblemeta.TestACorruptBlockTakesItsOwnRowsAlone"},
 		},
 		{
 			name: "rot-hides-the-rows-next-to-it", promise: 13, file: "store/pebblemeta/holes.go",
 			old:   "	for i := len(rest) - 1; i >= 0 && !w.done; i-- {",
 			new:   "	for i := -1; i >= 0 && !w.done; i-- {",
-			tests: []string{"store/pebblemeta.TestARottenBlockTakesItsOwnRowsAlone"},
+			tests: []string{"store/pebblemeta.TestACorruptBlockTakesItsOwnRowsAlone"},
 		},
 		{
 			name: "a-bad-session-ends-the-list", promise: 13, file: "store/pebblemeta/list.go",
-			old:   "			if !l.skips(p.id, err) {\n",
+			old:   "			if !v.skips(p.id, err) {\n",
 			new:   "			if err != nil {\n",
 			tests: []string{"store/pebblemeta.TestOneBadRowHarmsItselfAlone", "store/pebblemeta.TestARowThatCannotBeReadIsNamed"},
 		},
 		{
 			name: "bad-totals-refuse-the-start", promise: 13, file: "store/pebblemeta/sessionrow.go",
-			old:   "!errors.Is(err, errDamaged) {\n		return err\n	}\n	log.Error",
-			new:   "err != nil || !errors.Is(err, errDamaged) {\n		return err\n	}\n	log.Error",
+			old:   "!errors.Is(err, catalog.ErrDamaged) {\n		return err\n	}\n	log.Error",
+			new:   "err != nil || !errors.Is(err, catalog.ErrDamaged) {\n		return err\n	}\n	log.Error",
 			tests: []string{"store/pebblemeta.TestOneBadRowHarmsItselfAlone"},
 		},
 		{

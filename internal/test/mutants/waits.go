@@ -167,13 +167,13 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "the-least-limit-of-memory-is-not-taken", promise: 11, file: "internal/budget/machine_linux.go",
-			old:   "(least == 0 || n < least)",
-			new:   "least == 0",
+			old:   "(lowest == 0 || n < lowest)",
+			new:   "lowest == 0",
 			tests: []string{"internal/budget.TestTheMemoryLimitOfAControlGroup"},
 		},
 		{
 			name: "connections-do-not-follow-the-memory", promise: 11, file: "internal/budget/budget.go",
-			old:   "		b.Connections = min(b.Connections, max((5*part/2-beyond)/perConnection, 16))\n",
+			old:   "		b.Connections = min(b.Connections, max((5*part/2-beyondBound)/perConnection, 16))\n",
 			new:   "",
 			tests: []string{"internal/budget.TestTheSumIsBelowTheLimit"},
 		},

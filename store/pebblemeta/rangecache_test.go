@@ -7,19 +7,19 @@ import (
 	"sluice/session"
 )
 
-// Ranges that were decoded lately are what is stored now, whoever has changed what he was given,
-// and whoever else has the place.
-func TestRangesThatWereReadLately(t *testing.T) {
+// Ranges from the cache are what is stored now, even if a caller has changed the slice that it was
+// given, or another session uses the same slot.
+func TestRangesThatAreCached(t *testing.T) {
 	many := func(first int64) (raw []byte, want []session.Range) {
 		for i := range int64(1000) {
 			want = append(want, session.Range{Off: first + 10*i, End: first + 10*i + 5})
 		}
 		return appendRanges(nil, want), want
 	}
-	var lately readLately
+	var cache rangeCache
 	read := func(id session.SessionID, raw []byte, want []session.Range) []session.Range {
 		t.Helper()
-		got, err := lately.of(id)(raw)
+		got, err := cache.decoder(id)(raw)
 		if err != nil || !slices.Equal(got, want) {
 			t.Fatalf("%d ranges that begin with %v, %v; expected %v", len(got), got[:min(len(got), 1)], err, want[0])
 		}
@@ -31,12 +31,12 @@ func TestRangesThatWereReadLately(t *testing.T) {
 		clear(read(1, raw, want))
 		clear(read(1, raw, want))
 		clear(read(1, other, wantOther))
-		clear(read(1+session.SessionID(len(lately)), raw, want))
+		clear(read(1+session.SessionID(len(cache)), raw, want))
 	}
-	if _, err := lately.of(1)(raw[:len(raw)-1]); err == nil {
+	if _, err := cache.decoder(1)(raw[:len(raw)-1]); err == nil {
 		t.Error("half a range was read")
 	}
-	if n := testing.AllocsPerRun(100, func() { _, _ = lately.of(1)(raw) }); n > 1 {
+	if n := testing.AllocsPerRun(100, func() { _, _ = cache.decoder(1)(raw) }); n > 1 {
 		t.Errorf("%v allocations for what was read before", n)
 	}
 }

@@ -17,29 +17,31 @@ import (
 	"sluice/internal/pebblelog"
 )
 
-// Pebble takes the first chunk of a log that is not whole for its torn end, and drops what follows,
-// unless a later block of 32 KiB says otherwise: one byte that has rotted takes up to 32 KiB of
-// commits with it, in silence, and of the MANIFEST everything behind it. So the logs are looked
-// through before Pebble opens them:
+// Pebble takes the first invalid chunk of a log for its torn end, and ignores what follows, unless
+// a later block of 32 KiB says otherwise. So one corrupt byte would take up to 32 KiB of commits
+// with it in silence, and in the MANIFEST everything behind it. Therefore the logs are checked
+// before Pebble opens them:
 //
-//   - Close writes the file CLEAN, with the checksum of each log; Open compares, and removes it;
-//   - after a stop that was not clean, no whole chunk may follow a broken one that had been synced
-//     before.
+//   - Close writes the file CLEAN, with the checksum of each log. Open compares these, and removes
+//     it.
+//   - After a stop that was not clean, no whole chunk may follow an invalid one that had been
+//     synced before that chunk was written.
 //
-// What then can't be told from a torn write is the last synced group of a log that nobody has
-// closed.
+// One case can't be told from a torn write: corruption of the last synced group of a log that
+// nobody has closed.
 
-// cleanFile holds, after a clean stop, a line for each log: its length, its CRC-32C and its name;
-// and at the end the CRC-32C of these lines.
+// cleanFile is written by a clean stop. It holds a line for each log (its length, CRC-32C and
+// name), and at the end the CRC-32C of these lines.
 const cleanFile = "CLEAN"
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// errRotten: a log is damaged. Nothing was touched.
-var errRotten = errors.New("it is damaged where it was safe already; restore a backup, or ask for help before anything is removed")
+// errCorruptLog: a log is damaged. Nothing was changed.
+var errCorruptLog = errors.New("it is damaged where it was safe already; " +
+	"restore a backup, or ask for help before anything is removed")
 
-// checkLogs refuses a database whose logs have rotted. marked: it has a CLEAN, which must not
-// outlive the next change.
+// checkLogs refuses a database whose logs are corrupt. marked means that the folder has a CLEAN,
+// which must be removed before the next change.
 func checkLogs(disk vfs.FS, dir string) (marked bool, err error) {
 	clean, err := readAll(disk, disk.PathJoin(dir, cleanFile))
 	switch {
@@ -52,10 +54,10 @@ func checkLogs(disk vfs.FS, dir string) (marked bool, err error) {
 	if err != nil {
 		return true, err
 	}
-	if ours, sound := unsummed(clean); !sound {
+	if noted, sound := splitChecksum(clean); !sound {
 		err = checkTails(disk, dir)
-	} else if i := firstOf(ours, lines); i != "" {
-		err = fmt.Errorf("%s: %w", i, errRotten)
+	} else if i := firstChanged(noted, lines); i != "" {
+		err = fmt.Errorf("%s: %w", i, errCorruptLog)
 	}
 	return true, err
 }
@@ -65,8 +67,8 @@ func unmarkClean(disk vfs.FS, dir string) error {
 	return errors.Join(disk.Remove(disk.PathJoin(dir, cleanFile)), syncDir(disk, dir))
 }
 
-// firstOf names the first log that was otherwise, or is gone, of those that were described.
-func firstOf(was, is string) string {
+// firstChanged names the first log in was that is missing from is, or differs there.
+func firstChanged(was, is string) string {
 	for line := range strings.Lines(was) {
 		if !strings.Contains(is, line) {
 			return strings.TrimSpace(line[strings.LastIndexByte(line, ' ')+1:])
@@ -75,20 +77,20 @@ func firstOf(was, is string) string {
 	return ""
 }
 
-// summed adds the checksum, unsummed takes it away.
-func summed(lines string) []byte {
+// withChecksum adds the checksum, and splitChecksum takes it away.
+func withChecksum(lines string) []byte {
 	return fmt.Appendf([]byte(lines), "%08x\n", crc32.Checksum([]byte(lines), castagnoli))
 }
 
-func unsummed(b []byte) (lines string, sound bool) {
+func splitChecksum(b []byte) (lines string, sound bool) {
 	if len(b) < 9 {
 		return "", false
 	}
 	lines = string(b[:len(b)-9])
-	return lines, bytes.Equal(summed(lines), b)
+	return lines, bytes.Equal(withChecksum(lines), b)
 }
 
-// logFiles lists the logs: the current MANIFEST, and those of commits.
+// logFiles lists the logs of commits and the current MANIFEST.
 func logFiles(disk vfs.FS, dir string) (names []string, err error) {
 	desc, err := pebble.Peek(dir, disk)
 	if err != nil || !desc.Exists {
@@ -131,15 +133,15 @@ func markClean(disk vfs.FS, dir string) error {
 	if err != nil {
 		return err
 	}
-	// Without its whole content it counts for nothing, so it need not be renamed into place.
-	_, err = f.Write(summed(lines))
+	// A CLEAN without its whole content counts for nothing. So it need not be renamed into place.
+	_, err = f.Write(withChecksum(lines))
 	if err == nil {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close(), syncDir(disk, dir))
 }
 
-// checkTails looks for broken chunks that are no torn ends.
+// checkTails looks for invalid chunks that are no torn ends.
 func checkTails(disk vfs.FS, dir string) error {
 	names, err := logFiles(disk, dir)
 	if err != nil {
@@ -154,8 +156,8 @@ func checkTails(disk vfs.FS, dir string) error {
 		}
 		data, err := readAll(disk, disk.PathJoin(dir, name))
 		if err == nil {
-			if at, yes := pebblelog.Rotten(data, uint32(number)); yes {
-				err = fmt.Errorf("byte %d or one behind it: %w", at, errRotten)
+			if at, yes := pebblelog.Corrupt(data, uint32(number)); yes {
+				err = fmt.Errorf("byte %d or one behind it: %w", at, errCorruptLog)
 			}
 		}
 		if err != nil {
