@@ -16,7 +16,7 @@ import (
 // Errors: ErrUnauthenticated where the token or the principal is gone, catalog.ErrNotFound where
 // the capsule is absent or the caller may not know of it, ErrForbidden.
 func Allow(r catalog.Reader, c Caller, a Action, capsule string, now time.Time) (catalog.Capsule, error) {
-	admin, err := live(r, c, now)
+	admin, err := reauthenticate(r, c, now)
 	if err != nil {
 		return catalog.Capsule{}, err
 	}
@@ -55,7 +55,7 @@ func Allow(r catalog.Reader, c Caller, a Action, capsule string, now time.Time) 
 // AllowAny decides whether the caller may do something that concerns no capsule that exists: change
 // says that it changes something.
 func AllowAny(r catalog.Reader, c Caller, change bool, now time.Time) error {
-	if _, err := live(r, c, now); err != nil {
+	if _, err := reauthenticate(r, c, now); err != nil {
 		return err
 	}
 	if change && c.ReadOnly {
@@ -66,7 +66,7 @@ func AllowAny(r catalog.Reader, c Caller, change bool, now time.Time) error {
 
 // AllowAdmin decides whether the caller has the admin right; change says that it changes something.
 func AllowAdmin(r catalog.Reader, c Caller, change bool, now time.Time) error {
-	admin, err := live(r, c, now)
+	admin, err := reauthenticate(r, c, now)
 	if err != nil {
 		return err
 	}
@@ -79,8 +79,9 @@ func AllowAdmin(r catalog.Reader, c Caller, change bool, now time.Time) error {
 	return nil
 }
 
-// live reports whether the caller is still who it was when it was authenticated, and an admin.
-func live(r catalog.Reader, c Caller, now time.Time) (admin bool, err error) {
+// reauthenticate reports whether the caller is still who it was when it was authenticated, and an
+// admin.
+func reauthenticate(r catalog.Reader, c Caller, now time.Time) (admin bool, err error) {
 	t, err := catalog.Tokens.Get(r, catalog.TokenKey(c.Token))
 	if errors.Is(err, catalog.ErrNotFound) {
 		return false, ErrUnauthenticated

@@ -49,7 +49,7 @@ func (s *Service) Authenticate(ctx context.Context, secret string) (c Caller, er
 			return err
 		}
 		c = Caller{Principal: t.Principal, Token: hash, ReadOnly: t.ReadOnly}
-		c.Admin, err = live(r, c, s.clock.Now())
+		c.Admin, err = reauthenticate(r, c, s.clock.Now())
 		return err
 	})
 	return c, err

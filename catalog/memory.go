@@ -113,7 +113,7 @@ func Purge(tx Tx, id MemoryID, at Moment) error {
 	} else {
 		err = untrash(tx, &m, &c)
 	}
-	if err := errors.Join(err, unrefer(tx, m, at)); err != nil {
+	if err := errors.Join(err, unrefContent(tx, m, at)); err != nil {
 		return err
 	}
 	if m.By != 0 {

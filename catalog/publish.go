@@ -80,7 +80,7 @@ func Publish(tx Tx, p Publication) (Memory, error) {
 	if err := c.Fits(m.Bytes, 1); err != nil {
 		return m, err
 	}
-	if err := refer(tx, p.Content, 1, at); err != nil {
+	if err := refContent(tx, p.Content, 1, at); err != nil {
 		return m, err
 	}
 	c.Memories++
@@ -113,7 +113,7 @@ func repeat(tx Tx, old Memory, p Publication) error {
 	case since.IsZero():
 		err = Discard(tx, p.Content.Places(), p.At)
 	default:
-		err = refer(tx, p.Content, 0, p.At)
+		err = refContent(tx, p.Content, 0, p.At)
 	}
 	if err != nil || p.Memory.By == 0 {
 		return err
@@ -159,10 +159,10 @@ func (c Content) Places() []string {
 	return slices.Compact(out)
 }
 
-// refer adds so many references to content. Where the capsule has it already, the row switches to
-// the copy that was just verified, which heals a rotten one, and the former places lose a
+// refContent adds so many references to content. Where the capsule has it already, the row switches
+// to the copy that was just verified, which heals a rotten one, and the former places lose a
 // reference.
-func refer(tx Tx, content Content, refs int64, at Moment) error {
+func refContent(tx Tx, content Content, refs int64, at Moment) error {
 	key := ContentKey{content.Capsule, content.SHA256}
 	had, _, err := Contents.Find(tx, key)
 	if err != nil {
@@ -188,7 +188,7 @@ func refer(tx Tx, content Content, refs int64, at Moment) error {
 		if slices.Contains(is, name) {
 			continue
 		}
-		if err := unplace(tx, name, at); err != nil {
+		if err := unrefPlace(tx, name, at); err != nil {
 			return err
 		}
 	}
@@ -196,8 +196,8 @@ func refer(tx Tx, content Content, refs int64, at Moment) error {
 	return Contents.Put(tx, key, content)
 }
 
-// unplace takes one reference from a place. At zero it is garbage, for ever.
-func unplace(tx Tx, name string, at Moment) error {
+// unrefPlace takes one reference from a place. At zero it is garbage, for ever.
+func unrefPlace(tx Tx, name string, at Moment) error {
 	place, err := Places.Get(tx, Name(name))
 	if err != nil {
 		return fmt.Errorf("place %s: %v", name, err) // not found is our fault, and not the caller's
@@ -209,8 +209,8 @@ func unplace(tx Tx, name string, at Moment) error {
 	return due(tx, at.in(PlaceGrace), DuePlace, name)
 }
 
-// unrefer takes one reference from a content; with the last one the row goes.
-func unrefer(tx Tx, m Memory, at Moment) error {
+// unrefContent takes one reference from a content; with the last one the row goes.
+func unrefContent(tx Tx, m Memory, at Moment) error {
 	key := ContentKey{m.Capsule, m.SHA256}
 	content, err := Contents.Get(tx, key)
 	if err != nil {
@@ -220,7 +220,7 @@ func unrefer(tx Tx, m Memory, at Moment) error {
 		return Contents.Put(tx, key, content)
 	}
 	for _, name := range content.Places() {
-		if err := unplace(tx, name, at); err != nil {
+		if err := unrefPlace(tx, name, at); err != nil {
 			return err
 		}
 	}

@@ -28,9 +28,9 @@ type ListRequest struct {
 // ErrCursor: the cursor is not one that this list gave.
 var ErrCursor = errors.New("malformed cursor")
 
-// mostLooked bounds how many rows one List looks at, so that a filter which nothing passes costs no
-// more than a page of it.
-const mostLooked = 10_000
+// maxRowsRead bounds how many rows one List looks at, so that a filter which nothing passes costs
+// no more than a page of it.
+const maxRowsRead = 10_000
 
 // pageBytes is about how many bytes a page has at most, so that its answer is bounded whatever the
 // rows hold.
@@ -68,7 +68,7 @@ func (s *Service) List(ctx context.Context, c access.Caller, req ListRequest) (p
 		if _, err := access.Allow(r, c, access.Read, req.Capsule, s.cfg.Clock.Now()); err != nil {
 			return err
 		}
-		looked, last, size := 0, uint64(0), 0
+		rows, last, size := 0, uint64(0), 0
 		for id, err := range req.rows(r, before) {
 			if errors.Is(err, catalog.ErrDamaged) {
 				continue
@@ -76,7 +76,7 @@ func (s *Service) List(ctx context.Context, c access.Caller, req ListRequest) (p
 			if err != nil {
 				return err
 			}
-			if len(page) == req.Limit || looked == mostLooked || size >= pageBytes {
+			if len(page) == req.Limit || rows == maxRowsRead || size >= pageBytes {
 				next = cursorOf(last)
 				return nil
 			}
@@ -87,7 +87,7 @@ func (s *Service) List(ctx context.Context, c access.Caller, req ListRequest) (p
 			if err != nil {
 				return fmt.Errorf("memory %s of the list: %v", id, err)
 			}
-			looked, last = looked+1, m.Seq
+			rows, last = rows+1, m.Seq
 			if req.selects(m) {
 				page, size = append(page, m), size+sizeOf(m)
 			}

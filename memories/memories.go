@@ -160,8 +160,8 @@ func (s *Service) Restore(ctx context.Context, c access.Caller, id catalog.Memor
 type File struct {
 	Memory  catalog.Memory
 	content catalog.Content
-	again   func(ctx context.Context) (catalog.Content, error)
-	from    blob.Reader
+	lookUp  func(ctx context.Context) (catalog.Content, error)
+	store   blob.Reader
 }
 
 // ErrDamaged: the content is marked as damaged, or has turned out to be. The memory is there, and a
@@ -171,8 +171,8 @@ var ErrDamaged = errors.New("the stored content is damaged")
 // Open looks a memory's content up. It may be read later than the memory's deletion, for as long as
 // a place is kept. ErrDamaged where a check has found that it is not what was stored.
 func (s *Service) Open(ctx context.Context, c access.Caller, id catalog.MemoryID) (*File, error) {
-	f := &File{from: s.cfg.Content}
-	look := func(ctx context.Context) (content catalog.Content, err error) {
+	f := &File{store: s.cfg.Content}
+	lookUp := func(ctx context.Context) (content catalog.Content, err error) {
 		err = s.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
 			m, err := s.find(r, c, id, access.Read)
 			if err != nil {
@@ -183,7 +183,7 @@ func (s *Service) Open(ctx context.Context, c access.Caller, id catalog.MemoryID
 			}
 			content, err = catalog.Contents.Get(r, catalog.ContentKey{Capsule: m.Capsule, SHA256: m.SHA256})
 			if err != nil {
-				return fmt.Errorf("content of memory %s: %w", id, errLost)
+				return fmt.Errorf("content of memory %s: %w", id, errUnreadable)
 			}
 			if !content.Damaged.IsZero() {
 				return fmt.Errorf("%w: memory %s, found on %s", ErrDamaged, id, content.Damaged.Format(time.RFC3339))
@@ -194,7 +194,7 @@ func (s *Service) Open(ctx context.Context, c access.Caller, id catalog.MemoryID
 		return content, err
 	}
 	var err error
-	f.content, err = look(ctx)
-	f.again = look
+	f.content, err = lookUp(ctx)
+	f.lookUp = lookUp
 	return f, err
 }

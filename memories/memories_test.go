@@ -273,12 +273,12 @@ func TestAStrangerSeesNothing(t *testing.T) {
 	name := "x"
 	for op, err := range map[string]error{
 		"read": second(w.Read(t.Context(), w.stranger, m.ID)), "open": second(w.Open(t.Context(), w.stranger, m.ID)),
-		"update":  second(w.Update(t.Context(), w.stranger, m.ID, memories.Change{Name: &name})),
-		"delete":  w.Delete(t.Context(), w.stranger, m.ID, true),
-		"restore": second(w.Restore(t.Context(), w.stranger, m.ID)),
-		"capsule": second(w.ReadCapsule(t.Context(), w.stranger, "default")),
-		"change":  second(w.UpdateCapsule(t.Context(), w.stranger, "default", memories.CapsuleChange{Name: &name})),
-		"drop":    w.DeleteCapsule(t.Context(), w.stranger, "default"),
+		"update":   second(w.Update(t.Context(), w.stranger, m.ID, memories.Change{Name: &name})),
+		"delete":   w.Delete(t.Context(), w.stranger, m.ID, true),
+		"restore":  second(w.Restore(t.Context(), w.stranger, m.ID)),
+		"capsule":  second(w.ReadCapsule(t.Context(), w.stranger, "default")),
+		"change":   second(w.UpdateCapsule(t.Context(), w.stranger, "default", memories.CapsuleChange{Name: &name})),
+		"deletion": w.DeleteCapsule(t.Context(), w.stranger, "default"),
 	} {
 		if !errors.Is(err, catalog.ErrNotFound) {
 			t.Errorf("%s: %v", op, err)

@@ -51,9 +51,9 @@ func (u *Service) Begin(ctx context.Context, c access.Caller, req BeginRequest) 
 var errKeyFinished = errors.New("the idempotency key has been finished meanwhile")
 
 func (u *Service) beginOnce(ctx context.Context, c access.Caller, req BeginRequest, n note) (up Upload, again bool, err error) {
-	done, known, err := u.known(ctx, c, &n)
-	if err != nil || known {
-		return done, false, err
+	finished, found, err := u.findFinished(ctx, c, &n)
+	if err != nil || found {
+		return finished, false, err
 	}
 	s, created, refused := u.beginNew(ctx, c, req, n)
 	switch {
@@ -74,8 +74,8 @@ func (u *Service) beginOnce(ctx context.Context, c access.Caller, req BeginReque
 	if s, err = u.ensureChecked(ctx, s, blob.CheckBeforeReboot); err != nil {
 		return up, false, err
 	}
-	if done, known, err = u.known(ctx, c, &n); err != nil || known {
-		return done, false, err
+	if finished, found, err = u.findFinished(ctx, c, &n); err != nil || found {
+		return finished, false, err
 	}
 	if s.State == session.Aborted || s.State == session.Expired {
 		return up, true, nil // and has given the key up
@@ -87,7 +87,7 @@ func (u *Service) beginOnce(ctx context.Context, c access.Caller, req BeginReque
 	if !bytes.Equal(old.Fingerprint, n.Fingerprint) {
 		return up, false, ErrIdem
 	}
-	up, err = u.view(ctx, s, old)
+	up, err = u.uploadOf(ctx, s, old)
 	return up, false, err
 }
 
@@ -95,12 +95,12 @@ func (u *Service) beginOnce(ctx context.Context, c access.Caller, req BeginReque
 func (u *Service) beginNew(ctx context.Context, c access.Caller, req BeginRequest, n note) (s session.Session, created bool, err error) {
 	size, err := u.chunkSize(req)
 	if err == nil {
-		err = u.takesNew(ctx, req.Refuse, req.Bytes)
+		err = u.checkNew(ctx, req.Refuse, req.Bytes)
 	}
 	if err != nil {
 		return s, false, err
 	}
-	if err := u.mayEnd(c.Principal); err != nil {
+	if err := u.checkEnded(c.Principal); err != nil {
 		return s, false, err
 	}
 	encoded, err := n.encode()
@@ -159,10 +159,10 @@ func (u *Service) chunkSize(req BeginRequest) (int64, error) {
 	return size, nil
 }
 
-// known asks whether the caller may write, and whether the key has a finished upload already. One
-// whose content is damaged is none: the same request brings the bytes again, and heals it. That is
-// noted in n.
-func (u *Service) known(ctx context.Context, c access.Caller, n *note) (up Upload, ok bool, err error) {
+// findFinished asks whether the caller may write, and whether the key has a finished upload
+// already. One whose content is damaged is none: the same request brings the bytes again, and heals
+// it. That is noted in n.
+func (u *Service) findFinished(ctx context.Context, c access.Caller, n *note) (up Upload, ok bool, err error) {
 	err = u.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
 		up, ok, n.damaged = Upload{}, false, time.Time{}
 		if _, err := access.Allow(r, c, access.Write, n.Capsule, u.cfg.Clock.Now()); err != nil || n.Idem == "" {
@@ -200,8 +200,8 @@ func (u *Service) known(ctx context.Context, c access.Caller, n *note) (up Uploa
 	return up, ok, nil
 }
 
-// hasRoom is Config.CheckSpace, as the reason that clients get.
-func (u *Service) hasRoom() error {
+// checkSpace is Config.CheckSpace, as the reason that clients get.
+func (u *Service) checkSpace() error {
 	err := u.cfg.CheckSpace()
 	if err == nil || errors.Is(err, ErrAway) {
 		return err
@@ -209,21 +209,21 @@ func (u *Service) hasRoom() error {
 	return fmt.Errorf("%w: %w", blob.ErrNoSpace, err)
 }
 
-// takesNew refuses early what would begin something new of n bytes: by refuse, if that is set, and
+// checkNew refuses early what would begin something new of n bytes: by refuse, if that is set, and
 // where the stores could not hold it.
-func (u *Service) takesNew(ctx context.Context, refuse error, n int64) error {
+func (u *Service) checkNew(ctx context.Context, refuse error, n int64) error {
 	if refuse != nil {
 		return refuse
 	}
-	if err := u.hasRoom(); err != nil {
+	if err := u.checkSpace(); err != nil {
 		return err
 	}
-	free, err := u.cfg.Blobs.Free(ctx)
+	available, err := u.cfg.Blobs.Free(ctx)
 	if err != nil {
 		return fmt.Errorf("asking for free space: %w", err)
 	}
-	if n > free || free <= 0 {
-		return fmt.Errorf("%w: %d bytes are wanted, %d are free", blob.ErrNoSpace, n, free)
+	if n > available || available <= 0 {
+		return fmt.Errorf("%w: %d bytes are wanted, %d are free", blob.ErrNoSpace, n, available)
 	}
 	return nil
 }
@@ -238,7 +238,7 @@ func Reserving(bounds catalog.Bounds) func(tx catalog.Tx, before *session.Sessio
 			return fmt.Errorf("session %s: %w", after.ID, err)
 		}
 		if before == nil && after.Idem != "" {
-			if err := free(tx, n, after.Owner); err != nil {
+			if err := checkUnfinished(tx, n, after.Owner); err != nil {
 				return err
 			}
 		}
@@ -247,8 +247,8 @@ func Reserving(bounds catalog.Bounds) func(tx catalog.Tx, before *session.Sessio
 	}
 }
 
-// free is errKeyFinished where the key has finished, unless the content is damaged.
-func free(tx catalog.Tx, n note, owner string) error {
+// checkUnfinished is errKeyFinished where the key has finished, unless the content is damaged.
+func checkUnfinished(tx catalog.Tx, n note, owner string) error {
 	_, m, deleted, done, err := catalog.FinishedIdem(tx, n.Capsule, owner, n.Idem)
 	if err != nil || !done {
 		return err

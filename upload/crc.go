@@ -49,14 +49,14 @@ func newCRC() hash.Hash32 { return crc32.New(castagnoli) }
 // chunkCRC combines the CRCs of the entries of one complete chunk.
 func chunkCRC(entries []session.Entry) (crc uint32, err error) {
 	for i, e := range entries {
-		p, err := decodePiece(e.Note)
+		n, err := decodeEntryNote(e.Note)
 		if err != nil {
 			return 0, err
 		}
 		if i == 0 {
-			crc = p.CRC
+			crc = n.CRC
 		} else {
-			crc = combineCRC(crc, p.CRC, e.Len())
+			crc = combineCRC(crc, n.CRC, e.Len())
 		}
 	}
 	return crc, nil

@@ -40,16 +40,16 @@ func (u *Service) Create(ctx context.Context, c access.Caller, req CreateRequest
 		return catalog.Memory{}, err
 	}
 	n := note{Capsule: req.Capsule, Idem: req.Idem, Fingerprint: mark, Meta: meta}
-	done, ok, err := u.known(ctx, c, &n)
+	finished, found, err := u.findFinished(ctx, c, &n)
 	if err != nil {
 		return catalog.Memory{}, err
 	}
-	if ok {
-		return u.answer(ctx, done, req.Put, body)
+	if found {
+		return u.repeatCreate(ctx, finished, req.Put, body)
 	}
 	size, err := u.chunkSize(BeginRequest{Bytes: req.Put.Length, Chunks: -1})
 	if err == nil {
-		err = u.takesNew(ctx, req.Refuse, max(req.Put.Length, 0))
+		err = u.checkNew(ctx, req.Refuse, max(req.Put.Length, 0))
 	}
 	if err != nil {
 		return catalog.Memory{}, err
@@ -60,15 +60,15 @@ func (u *Service) Create(ctx context.Context, c access.Caller, req CreateRequest
 	return u.createLarge(ctx, c, n, req.Put, size, body)
 }
 
-// answer gives the memory of an upload that had finished, where nothing that the client says of its
-// bytes speaks against it. A SHA-256 is compared with the memory's, and the body left alone; where
-// the client promises something else the body is read and hashed.
-func (u *Service) answer(ctx context.Context, done Upload, p Put, body io.Reader) (m catalog.Memory, err error) {
-	if done.Deleted {
+// repeatCreate gives the memory of an upload that had finished, where nothing that the client says
+// of its bytes speaks against it. A SHA-256 is compared with the memory's, and the body left alone;
+// where the client promises something else the body is read and hashed.
+func (u *Service) repeatCreate(ctx context.Context, finished Upload, p Put, body io.Reader) (m catalog.Memory, err error) {
+	if finished.Deleted {
 		return m, ErrAlreadyFinished
 	}
 	err = u.cfg.Catalog.View(ctx, func(r catalog.Reader) (err error) {
-		if m, err = catalog.Memories.Get(r, catalog.MemoryKey(done.Memory)); err == nil && !m.Trashed.IsZero() {
+		if m, err = catalog.Memories.Get(r, catalog.MemoryKey(finished.Memory)); err == nil && !m.Trashed.IsZero() {
 			err = catalog.ErrNotFound // since it was found
 		}
 		return err
@@ -99,11 +99,11 @@ func (u *Service) answer(ctx context.Context, done Upload, p Put, body io.Reader
 // createSmall streams the body into a place of its own, or keeps it inline, and publishes it. What
 // it can't publish it takes away itself: nobody else knows the place.
 func (u *Service) createSmall(ctx context.Context, c access.Caller, n note, p Put, body io.Reader) (m catalog.Memory, err error) {
-	arrived, err := u.expect(ctx, n.Capsule, p.Length)
+	removePending, err := u.addPending(ctx, n.Capsule, p.Length)
 	if err != nil {
 		return m, err
 	}
-	defer arrived()
+	defer removePending()
 	sum, crc := sha256.New(), newCRC()
 	content := catalog.Content{Capsule: n.Capsule, Bytes: p.Length}
 	if p.Length <= u.cfg.Limits.InlineMax {
@@ -115,17 +115,17 @@ func (u *Service) createSmall(ctx context.Context, c access.Caller, n note, p Pu
 		}
 		content.CRC32C = crc.Sum32()
 	} else {
-		id, done, e := u.borrow()
+		id, releaseID, e := u.reserveID()
 		if e != nil {
 			return m, e
 		}
-		defer done()
+		defer releaseID()
 		defer func() {
 			if err != nil && !errors.Is(err, catalog.ErrUnknown) {
-				u.giveUp(ctx, id, content.Places()...)
+				u.deletePlaces(ctx, id, content.Places()...)
 			}
 		}()
-		content.Extents, err = u.write(ctx, id, body, p.Length, sum, crc)
+		content.Extents, err = u.writePlace(ctx, id, body, p.Length, sum, crc)
 	}
 	if err != nil {
 		return m, err
@@ -138,28 +138,28 @@ func (u *Service) createSmall(ctx context.Context, c access.Caller, n note, p Pu
 	if err := u.cfg.Blobs.Persist(ctx, content.Extents); err != nil {
 		return m, err
 	}
-	arrived() // the commit counts it
+	removePending() // the commit counts it
 	return u.publish(ctx, c, n, content)
 }
 
-// coming is what creates that are under way will bring to a capsule.
-type coming struct{ bytes, memories int64 }
+// pendingCreates is what creates that are under way will bring to a capsule.
+type pendingCreates struct{ bytes, memories int64 }
 
-// expect makes sure, before a byte of a create is read, that its capsule has room for it beside the
-// others that are under way. arrived must follow.
-func (u *Service) expect(ctx context.Context, capsule string, n int64) (arrived func(), err error) {
-	add := func(bytes, memories int64) coming {
+// addPending makes sure, before a byte of a create is read, that its capsule has room for it beside
+// the others that are under way. arrived must follow.
+func (u *Service) addPending(ctx context.Context, capsule string, n int64) (removePending func(), err error) {
+	add := func(bytes, memories int64) pendingCreates {
 		u.mu.Lock()
 		defer u.mu.Unlock()
-		is := u.coming[capsule]
+		is := u.pending[capsule]
 		is.bytes, is.memories = is.bytes+bytes, is.memories+memories
-		if u.coming[capsule] = is; is == (coming{}) {
-			delete(u.coming, capsule)
+		if u.pending[capsule] = is; is == (pendingCreates{}) {
+			delete(u.pending, capsule)
 		}
 		return is
 	}
 	all := add(n, 1)
-	arrived = sync.OnceFunc(func() { add(-n, -1) })
+	removePending = sync.OnceFunc(func() { add(-n, -1) })
 	err = u.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
 		c, err := catalog.Capsules.Get(r, catalog.Name(capsule))
 		if err == nil {
@@ -168,24 +168,24 @@ func (u *Service) expect(ctx context.Context, capsule string, n int64) (arrived 
 		return err
 	})
 	if err != nil {
-		arrived()
+		removePending()
 	}
-	return arrived, err
+	return removePending, err
 }
 
-// giveUp takes away places that nobody names.
-func (u *Service) giveUp(ctx context.Context, id session.SessionID, places ...string) {
+// deletePlaces takes away places that nobody names.
+func (u *Service) deletePlaces(ctx context.Context, id session.SessionID, places ...string) {
 	for _, place := range places {
 		if err := u.cfg.Blobs.Delete(context.WithoutCancel(ctx), place); err != nil {
 			u.cfg.Log.Warn("taking away what a create has left; it is tried again", "place", place, "err", err)
-			u.leave(place, id, whatMayCome)
+			u.rememberLeftover(place, id, anyGen)
 		}
 	}
 }
 
-// borrow gives an id that no session has, for the place of a create. The collector leaves it alone
-// until done.
-func (u *Service) borrow() (id session.SessionID, done func(), err error) {
+// reserveID gives an id that no session has, for the place of a create. The collector leaves it
+// alone until done.
+func (u *Service) reserveID() (id session.SessionID, releaseID func(), err error) {
 	var raw [8]byte
 	if _, err := io.ReadFull(u.cfg.Rand, raw[:]); err != nil {
 		return 0, nil, err
@@ -201,8 +201,8 @@ func (u *Service) borrow() (id session.SessionID, done func(), err error) {
 	}, nil
 }
 
-// write copies exactly n bytes to a new place, and into both digests.
-func (u *Service) write(ctx context.Context, id session.SessionID, body io.Reader, n int64, sum hash.Hash, crc hash.Hash32) ([]catalog.Extent, error) {
+// writePlace copies exactly n bytes to a new place, and into both digests.
+func (u *Service) writePlace(ctx context.Context, id session.SessionID, body io.Reader, n int64, sum hash.Hash, crc hash.Hash32) ([]catalog.Extent, error) {
 	w, err := u.cfg.Blobs.Writer(ctx, id, 0, n)
 	if err != nil {
 		return nil, err
@@ -215,7 +215,7 @@ func (u *Service) write(ctx context.Context, id session.SessionID, body io.Reade
 	}
 	if err != nil {
 		if place, failed := w.Undo([]session.Range{{End: n}}); place != "" {
-			u.giveUp(ctx, id, place)
+			u.deletePlaces(ctx, id, place)
 		} else if failed != nil {
 			u.cfg.Log.Warn("taking away what a create has left", "err", failed)
 		}
@@ -264,7 +264,7 @@ func (u *Service) publish(ctx context.Context, c access.Caller, n note, content 
 	// places are not left: they have a row that names them.
 	if err == nil && m.ID != draft.ID {
 		for _, place := range content.Places() {
-			u.leave(place, 0, whatMayCome)
+			u.rememberLeftover(place, 0, anyGen)
 		}
 	}
 	return m, keyTaken(err)
@@ -281,7 +281,7 @@ func keyTaken(err error) error {
 // createLarge sends the body through a session of its own, which is aborted where the request
 // fails.
 func (u *Service) createLarge(ctx context.Context, c access.Caller, n note, p Put, size int64, body io.Reader) (m catalog.Memory, err error) {
-	if err := u.mayEnd(c.Principal); err != nil {
+	if err := u.checkEnded(c.Principal); err != nil {
 		return m, err
 	}
 	encoded, err := n.encode()
@@ -297,24 +297,24 @@ func (u *Service) createLarge(ctx context.Context, c access.Caller, n note, p Pu
 			if e := u.cfg.Sessions.Abort(context.WithoutCancel(ctx), s.ID, u.Release); e != nil && !errors.Is(e, session.ErrFinished) {
 				u.cfg.Log.Warn("aborting a failed create", "session", s.ID, "err", e)
 			}
-			u.tracks.forget(s.ID)
+			u.active.forget(s.ID)
 		}
 	}()
-	length, err := u.pour(ctx, c, s, p, body)
+	length, err := u.streamInto(ctx, c, s, p, body)
 	if err != nil {
 		return m, err
 	}
 	return u.Finish(context.WithoutCancel(ctx), c, FinishRequest{ID: s.ID, Length: length, UseServerDigest: true, Keyed: true})
 }
 
-// pour puts the whole body into the session, and compares the body's digest at its end.
-func (u *Service) pour(ctx context.Context, c access.Caller, s session.Session, p Put, body io.Reader) (int64, error) {
+// streamInto puts the whole body into the session, and compares the body's digest at its end.
+func (u *Service) streamInto(ctx context.Context, c access.Caller, s session.Session, p Put, body io.Reader) (int64, error) {
 	// Pieces are recorded as they come, so the digest of the whole can only be compared behind
 	// them: the session ends with the request either way.
 	k := u.newSink(ctx, c, body, p)
 	k.streaming = true
 	defer k.close()
-	length, err := u.cfg.Sessions.PutAt(ctx, s.ID, 0, p.Length, k.in, k, false)
+	length, err := u.cfg.Sessions.PutAt(ctx, s.ID, 0, p.Length, k.body, k, false)
 	if err == nil {
 		err = k.compare()
 	}

@@ -28,14 +28,14 @@ func FuzzNote(f *testing.F) {
 }
 
 func FuzzPiece(f *testing.F) {
-	for _, p := range []piece{{}, {Place: "p", Off: 5, CRC: 7, Gen: 3, Hashed: 9, State: []byte("s")}} {
+	for _, p := range []entryNote{{}, {Place: "p", Off: 5, CRC: 7, Gen: 3, Hashed: 9, State: []byte("s")}} {
 		b, err := p.encode()
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Add(b)
 	}
-	f.Fuzz(func(t *testing.T, b []byte) { fuzzNoted(t, b, decodePiece, piece.encode) })
+	f.Fuzz(func(t *testing.T, b []byte) { fuzzNoted(t, b, decodeEntryNote, entryNote.encode) })
 }
 
 func fuzzNoted[N any](t *testing.T, b []byte, decode func([]byte) (N, error), encode func(N) ([]byte, error)) {
@@ -68,7 +68,7 @@ func FuzzMerge(f *testing.F) {
 		i := min(int(first), len(data))
 		j := min(i+int(second), len(data))
 		entry := func(place string, off, from, to int, hashed int64, shift int64) session.Entry {
-			p := piece{Place: place, Off: at + int64(off) + shift, CRC: crc32.Checksum(data[from:to], castagnoli), Gen: uint64(from), Hashed: hashed, State: data[from:to]}
+			p := entryNote{Place: place, Off: at + int64(off) + shift, CRC: crc32.Checksum(data[from:to], castagnoli), Gen: uint64(from), Hashed: hashed, State: data[from:to]}
 			note, err := p.encode()
 			if err != nil {
 				t.Fatal(err)
@@ -79,13 +79,13 @@ func FuzzMerge(f *testing.F) {
 		ab, ok := merge(a, b)
 		whole := session.Entry{Range: session.Range{Off: 0, End: int64(j)}, Note: ab}
 		if !ok {
-			if _, err := decodePiece(a.Note); err == nil {
+			if _, err := decodeEntryNote(a.Note); err == nil {
 				t.Fatal("neighbours are not merged")
 			}
 			return // a name that is no text: such a note is none
 		}
 		all, ok := merge(whole, c)
-		p, err := decodePiece(all)
+		p, err := decodeEntryNote(all)
 		if !ok || err != nil || p.Place != place || p.Off != at || p.CRC != crc32.Checksum(data, castagnoli) {
 			t.Fatalf("%v, %v: %+v", ok, err, p)
 		}
@@ -100,7 +100,7 @@ func FuzzMerge(f *testing.F) {
 
 // Whatever two notes say: merging them does not panic, and gives a note only where both are.
 func FuzzMergeNotes(f *testing.F) {
-	good, err := piece{Place: "p", Off: 4, CRC: 1}.encode()
+	good, err := entryNote{Place: "p", Off: 4, CRC: 1}.encode()
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -109,9 +109,9 @@ func FuzzMergeNotes(f *testing.F) {
 	f.Fuzz(func(t *testing.T, a, b []byte, n int64) {
 		r := session.Range{End: n & (1<<40 - 1)}
 		merged, ok := merge(session.Entry{Range: r, Note: a}, session.Entry{Range: session.Range{Off: r.End, End: r.End + 1}, Note: b})
-		_, errA := decodePiece(a)
-		_, errB := decodePiece(b)
-		_, err := decodePiece(merged)
+		_, errA := decodeEntryNote(a)
+		_, errB := decodeEntryNote(b)
+		_, err := decodeEntryNote(merged)
 		if ok && (errA != nil || errB != nil || err != nil) {
 			t.Fatal(errA, errB, err)
 		}

@@ -17,9 +17,9 @@ type hashSlots struct {
 
 // waiter wants a place.
 type waiter struct {
-	left    int64       // bytes to hash
-	awaited func() bool // somebody waits for the end of it
-	granted chan struct{}
+	remaining int64       // bytes to hash
+	awaited   func() bool // somebody waits for the end of it
+	granted   chan struct{}
 }
 
 const (
@@ -81,7 +81,7 @@ func (h *hashSlots) pick() int {
 	best := -1
 	if h.picks++; h.picks%oldestEvery != 0 {
 		for i, w := range h.queue {
-			if (best < 0 || w.left < h.queue[best].left) && w.awaited() {
+			if (best < 0 || w.remaining < h.queue[best].remaining) && w.awaited() {
 				best = i
 			}
 		}

@@ -18,19 +18,19 @@ type Piece struct {
 
 // InspectPiece reads an entry's note, for whoever looks at what is stored from outside.
 func InspectPiece(e session.Entry) (Piece, error) {
-	p, err := decodePiece(e.Note)
-	return Piece{Extent: p.extent(e.Range), State: p.State, Hashed: p.Hashed, Gen: p.Gen}, err
+	n, err := decodeEntryNote(e.Note)
+	return Piece{Extent: n.extent(e.Range), State: n.State, Hashed: n.Hashed, Gen: n.Gen}, err
 }
 
 // WithoutState gives the note of an entry without the state of its hash: that is computed again
 // then.
 func WithoutState(e session.Entry) ([]byte, error) {
-	p, err := decodePiece(e.Note)
+	n, err := decodeEntryNote(e.Note)
 	if err != nil {
 		return nil, err
 	}
-	p.Gen, p.Hashed, p.State = 0, 0, nil
-	return p.encode()
+	n.Gen, n.Hashed, n.State = 0, 0, nil
+	return n.encode()
 }
 
 // InspectSession reads a session's note: of which file it is, and what it is to reserve.

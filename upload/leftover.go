@@ -21,57 +21,59 @@ type leftover struct {
 	// gen is that of the session's last Drop when it was written: puts that begin after a later one
 	// write elsewhere. At whatMayCome nobody writes any more.
 	gen uint64
-	// waits: the session is open, and its next puts write to this place too: over what is left, or
-	// it goes with the session.
-	waits bool
-	n     uint64 // tells it from what is left there later
+	// waitsForSession: the session is open, and its next puts write to this place too: over what is
+	// left, or it goes with the session.
+	waitsForSession bool
+	seq             uint64 // tells it from what is left there later
 }
 
 const (
-	whatMayCome = math.MaxUint64
-	// mostLeft bounds how many are remembered. What is more goes with its session.
-	mostLeft = 100_000
+	anyGen = math.MaxUint64
+	// maxLeftovers bounds how many are remembered. What is more goes with its session.
+	maxLeftovers = 100_000
 )
 
-// leave remembers that something is left at a place.
-func (u *Service) leave(place string, id session.SessionID, gen uint64) {
+// rememberLeftover remembers that something is left at a place.
+func (u *Service) rememberLeftover(place string, id session.SessionID, gen uint64) {
 	if place == "" {
 		return
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	was, known := u.left[place]
-	if !known && len(u.left) >= mostLeft {
+	was, known := u.leftovers[place]
+	if !known && len(u.leftovers) >= maxLeftovers {
 		return
 	}
-	u.leaves++
-	u.left[place] = leftover{id: id, gen: max(gen, was.gen), n: u.leaves}
+	u.leftoverSeq++
+	u.leftovers[place] = leftover{id: id, gen: max(gen, was.gen), seq: u.leftoverSeq}
 	select {
-	case u.leavings <- struct{}{}:
+	case u.leftoverAdded <- struct{}{}:
 	default:
 	}
 }
 
 // AddLeftover remembers a place of an earlier incarnation of the content store: what of it no
 // record names is given back.
-func (u *Service) AddLeftover(place string, id session.SessionID) { u.leave(place, id, whatMayCome) }
+func (u *Service) AddLeftover(place string, id session.SessionID) {
+	u.rememberLeftover(place, id, anyGen)
+}
 
 // LeftoverAdded has something where a Reclaim may give something back at once.
-func (u *Service) LeftoverAdded() <-chan struct{} { return u.leavings }
+func (u *Service) LeftoverAdded() <-chan struct{} { return u.leftoverAdded }
 
 // Reclaim gives back what has been left, as far as nobody can be writing there; all looks also at
 // what waits for its session. No place may be held meanwhile by whoever copies what the records
 // name. One failure keeps none of the others.
 func (u *Service) Reclaim(ctx context.Context, all bool) error {
 	u.mu.Lock()
-	todo := maps.Clone(u.left)
+	todo := maps.Clone(u.leftovers)
 	u.mu.Unlock()
 	var failed error
 	for place, l := range todo {
 		if ctx.Err() != nil {
 			return errors.Join(failed, ctx.Err())
 		}
-		if l.waits && !all {
+		if l.waitsForSession && !all {
 			continue
 		}
 		now, err := u.reclaim(ctx, place, l)
@@ -79,9 +81,9 @@ func (u *Service) Reclaim(ctx context.Context, all bool) error {
 			failed = fmt.Errorf("giving back what is left at %s: %w", place, err) // they are alike
 		}
 		u.mu.Lock()
-		if is, ok := u.left[place]; ok && is.n == l.n {
-			if u.left[place] = now; now == (leftover{}) {
-				delete(u.left, place)
+		if is, ok := u.leftovers[place]; ok && is.seq == l.seq {
+			if u.leftovers[place] = now; now == (leftover{}) {
+				delete(u.leftovers, place)
 			}
 		}
 		u.mu.Unlock()
@@ -93,10 +95,10 @@ func (u *Service) Reclaim(ctx context.Context, all bool) error {
 // leftover. While it decides nobody begins to write there: who does so afterwards finds no place,
 // or one with a hole where nothing was recorded, and records what he has written himself.
 func (u *Service) reclaim(ctx context.Context, place string, l leftover) (leftover, error) {
-	t := u.tracks.hold(l.id)
-	defer u.tracks.release(t)
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	a := u.active.acquire(l.id)
+	defer u.active.release(a)
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	s, err := u.cfg.Sessions.Status(ctx, l.id)
 	switch {
 	case err != nil && !errors.Is(err, session.ErrNotFound):
@@ -106,11 +108,11 @@ func (u *Service) reclaim(ctx context.Context, place string, l leftover) (leftov
 	case s.State != session.Open:
 		return l, nil // whether it ends shows
 	}
-	if l.gen != whatMayCome {
-		if l.waits = l.gen >= placeGen(s); l.waits {
+	if l.gen != anyGen {
+		if l.waitsForSession = l.gen >= placeGen(s); l.waitsForSession {
 			return l, nil
 		}
-		for gen := range t.writing {
+		for gen := range a.writers {
 			if gen <= l.gen {
 				return l, nil
 			}
@@ -122,12 +124,12 @@ func (u *Service) reclaim(ctx context.Context, place string, l leftover) (leftov
 	}
 	var keep []catalog.Extent
 	for _, e := range entries {
-		p, err := decodePiece(e.Note)
+		n, err := decodeEntryNote(e.Note)
 		if err != nil {
 			return l, err
 		}
-		if p.Place == place {
-			keep = append(keep, p.extent(e.Range))
+		if n.Place == place {
+			keep = append(keep, n.extent(e.Range))
 		}
 	}
 	if keep == nil {
@@ -178,45 +180,46 @@ func (u *Service) reclaimEnded(ctx context.Context, place string, l leftover) (l
 
 // withdraw forgets what is recorded of r, whose bytes are garbage then.
 func (u *Service) withdraw(ctx context.Context, id session.SessionID, r session.Range) (session.Session, error) {
-	s, dropped, err := u.cfg.Sessions.Drop(ctx, id, r, u.recut)
+	s, dropped, err := u.cfg.Sessions.Drop(ctx, id, r, u.clipNote)
 	if err != nil || placeGen(s) == 0 {
 		return s, err
 	}
 	for _, e := range dropped {
-		if p, err := decodePiece(e.Note); err == nil {
-			u.leave(p.Place, id, placeGen(s)-1)
+		if n, err := decodeEntryNote(e.Note); err == nil {
+			u.rememberLeftover(n.Place, id, placeGen(s)-1)
 		}
 	}
 	return s, nil
 }
 
-// writes counts a put that may write to the places of a generation, or of a later one, until wrote.
-func (t *track) writes(gen uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.writing == nil {
-		t.writing = map[uint64]int{}
+// addWriter counts a put that may write to the places of a generation, or of a later one, until
+// wrote.
+func (a *activeSession) addWriter(gen uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.writers == nil {
+		a.writers = map[uint64]int{}
 	}
-	t.writing[gen]++
+	a.writers[gen]++
 }
 
-func (t *track) wrote(gen uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.writing[gen]--; t.writing[gen] == 0 {
-		delete(t.writing, gen)
+func (a *activeSession) removeWriter(gen uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.writers[gen]--; a.writers[gen] == 0 {
+		delete(a.writers, gen)
 	}
 }
 
 // Undo implements session.Committer.
 func (k *sink) Undo(rest []session.Range) {
-	if k.w == nil || k.undone {
+	if k.writer == nil || k.undone {
 		return
 	}
 	k.undone = true
-	place, err := k.w.Undo(rest)
+	place, err := k.writer.Undo(rest)
 	if err != nil {
 		k.u.cfg.Log.Warn("giving back what a failed put has written", "session", k.s.ID, "err", err)
 	}
-	k.u.leave(place, k.s.ID, placeGen(k.s))
+	k.u.rememberLeftover(place, k.s.ID, placeGen(k.s))
 }

@@ -98,7 +98,7 @@ func (w *world) rewire(blobs blob.Store, limits upload.Limits) *engine {
 	var err error
 	w.sessions, err = session.New(w.t.Context(), e, upload.EngineConfig(session.Config{TTL: time.Hour, MinEntry: 4 << 10}))
 	w.check(err)
-	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: blobs, Clock: clock{}, Limits: limits, CheckSpace: w.room})
+	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: blobs, Clock: clock{}, Limits: limits, CheckSpace: w.checkSpace})
 	return e
 }
 

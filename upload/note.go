@@ -81,8 +81,8 @@ func decodeNote(b []byte) (note, error) {
 	return n, nil
 }
 
-// piece is what an entry's note says: where its bytes are, and how far SHA-256 had got with it.
-type piece struct {
+// entryNote is what an entry's note says: where its bytes are, and how far SHA-256 had got with it.
+type entryNote struct {
 	Place  string
 	Off    int64
 	CRC    uint32
@@ -91,7 +91,7 @@ type piece struct {
 	State  []byte
 }
 
-type storedPiece struct {
+type storedEntryNote struct {
 	_      struct{} `cbor:",toarray"`
 	Place  string
 	Off    int64
@@ -101,19 +101,19 @@ type storedPiece struct {
 	State  []byte
 }
 
-func (p piece) encode() ([]byte, error) {
-	return encodeNoted(storedPiece{Place: p.Place, Off: p.Off, CRC: p.CRC, Gen: p.Gen, Hashed: p.Hashed, State: p.State})
+func (n entryNote) encode() ([]byte, error) {
+	return encodeNoted(storedEntryNote{Place: n.Place, Off: n.Off, CRC: n.CRC, Gen: n.Gen, Hashed: n.Hashed, State: n.State})
 }
 
-func decodePiece(b []byte) (piece, error) {
-	var st storedPiece
+func decodeEntryNote(b []byte) (entryNote, error) {
+	var st storedEntryNote
 	err := decodeNoted(b, &st)
-	return piece{st.Place, st.Off, st.CRC, st.Gen, st.Hashed, st.State}, err
+	return entryNote{st.Place, st.Off, st.CRC, st.Gen, st.Hashed, st.State}, err
 }
 
 // extent gives the extent of an entry.
-func (p piece) extent(r session.Range) catalog.Extent {
-	return catalog.Extent{Place: p.Place, Off: p.Off, Len: r.Len(), CRC32C: p.CRC}
+func (n entryNote) extent(r session.Range) catalog.Extent {
+	return catalog.Extent{Place: n.Place, Off: n.Off, Len: r.Len(), CRC32C: n.CRC}
 }
 
 func encodeNoted(v any) ([]byte, error) {
@@ -140,15 +140,15 @@ func EngineConfig(cfg session.Config) session.Config {
 // merge joins two adjacent entries of one chunk that lie side by side at one place: their CRCs are
 // combined, and of their hash states the later one is kept.
 func merge(a, b session.Entry) ([]byte, bool) {
-	pa, errA := decodePiece(a.Note)
-	pb, errB := decodePiece(b.Note)
-	if errA != nil || errB != nil || pa.Place != pb.Place || pa.Off+a.Len() != pb.Off {
+	na, errA := decodeEntryNote(a.Note)
+	nb, errB := decodeEntryNote(b.Note)
+	if errA != nil || errB != nil || na.Place != nb.Place || na.Off+a.Len() != nb.Off {
 		return nil, false
 	}
-	out := pa
-	out.CRC = combineCRC(pa.CRC, pb.CRC, b.Len())
-	if pb.Hashed > pa.Hashed {
-		out.Gen, out.Hashed, out.State = pb.Gen, pb.Hashed, pb.State
+	out := na
+	out.CRC = combineCRC(na.CRC, nb.CRC, b.Len())
+	if nb.Hashed > na.Hashed {
+		out.Gen, out.Hashed, out.State = nb.Gen, nb.Hashed, nb.State
 	}
 	encoded, err := out.encode()
 	return encoded, err == nil
@@ -157,11 +157,11 @@ func merge(a, b session.Entry) ([]byte, bool) {
 // match compares what another node has recorded of the same range. Its bytes are the same if their
 // CRC-32C is; ours become garbage at their own place.
 func match(own, theirs session.Entry) error {
-	a, err := decodePiece(own.Note)
+	a, err := decodeEntryNote(own.Note)
 	if err != nil {
 		return err
 	}
-	b, err := decodePiece(theirs.Note)
+	b, err := decodeEntryNote(theirs.Note)
 	if err != nil {
 		return err
 	}

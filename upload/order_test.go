@@ -21,11 +21,11 @@ func (l link) Read(p []byte) (int, error) {
 }
 
 // orderedBodies are puts of a GiB each on one session, whose hash cursor is at the first.
-func orderedBodies(links ...io.Reader) (t *track, all []*orderedBody) {
-	t = &track{now: time.Now, loaded: true, changed: make(chan struct{})}
+func orderedBodies(links ...io.Reader) (t *activeSession, all []*orderedBody) {
+	t = &activeSession{now: time.Now, loaded: true, changed: make(chan struct{})}
 	for i, l := range links {
 		n := newBody(l, Put{})
-		t.order(n, session.Range{Off: int64(i) << 30, End: int64(i+1) << 30})
+		t.join(n, session.Range{Off: int64(i) << 30, End: int64(i+1) << 30})
 		all = append(all, n)
 	}
 	return t, all
@@ -42,7 +42,7 @@ func read(t *testing.T, n *orderedBody) time.Duration {
 }
 
 // moveTo lets the hash cursor move.
-func (t *track) moveTo(off int64) {
+func (t *activeSession) moveTo(off int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.hash.off = off
@@ -76,26 +76,26 @@ func TestTheFirstGoesFirst(t *testing.T) {
 func TestNobodyIsHeldInVain(t *testing.T) {
 	for name, c := range map[string]struct {
 		first io.Reader
-		do    func(tr *track, all []*orderedBody)
+		do    func(tr *activeSession, all []*orderedBody)
 		most  time.Duration
 	}{
-		"longer than a second":               {quick, func(*track, []*orderedBody) {}, maxOrderWait + paceWindow},
-		"for one whose Read does not return": {link{time.Hour, 1}, func(_ *track, all []*orderedBody) { go all[0].Read(make([]byte, 10)) }, maxFirstRead + paceWindow/10},
-		"for one that waits for its client": {link{30 * time.Millisecond, 64 << 10}, func(_ *track, all []*orderedBody) {
+		"longer than a second":               {quick, func(*activeSession, []*orderedBody) {}, maxOrderWait + firstWindow},
+		"for one whose Read does not return": {link{time.Hour, 1}, func(_ *activeSession, all []*orderedBody) { go all[0].Read(make([]byte, 10)) }, maxFirstRead + firstWindow/10},
+		"for one that waits for its client": {link{30 * time.Millisecond, 64 << 10}, func(_ *activeSession, all []*orderedBody) {
 			for range 8 {
 				_, _ = all[0].Read(make([]byte, 64<<10))
 			}
 		}, 0},
-		"for one that brings little": {link{time.Millisecond, 100}, func(_ *track, all []*orderedBody) {
+		"for one that brings little": {link{time.Millisecond, 100}, func(_ *activeSession, all []*orderedBody) {
 			for range 30 {
 				_, _ = all[0].Read(make([]byte, 64<<10))
 				time.Sleep(20 * time.Millisecond)
 			}
 		}, 0},
-		"where streams share a connection": {quick, func(_ *track, all []*orderedBody) { all[1].neverWaits = true }, 0},
-		"where nobody is at the cursor":    {quick, func(_ *track, all []*orderedBody) { all[0].done() }, 0},
-		"where the cursor is not known":    {quick, func(tr *track, _ []*orderedBody) { tr.loaded = false }, 0},
-		"when it is taken over": {quick, func(_ *track, all []*orderedBody) {
+		"where streams share a connection": {quick, func(_ *activeSession, all []*orderedBody) { all[1].neverWaits = true }, 0},
+		"where nobody is at the cursor":    {quick, func(_ *activeSession, all []*orderedBody) { all[0].done() }, 0},
+		"where the cursor is not known":    {quick, func(tr *activeSession, _ []*orderedBody) { tr.loaded = false }, 0},
+		"when it is taken over": {quick, func(_ *activeSession, all []*orderedBody) {
 			time.AfterFunc(70*time.Millisecond, func() { _ = all[1].SetReadDeadline(time.Unix(1, 0)) })
 		}, 70 * time.Millisecond},
 	} {

@@ -16,7 +16,7 @@ func (u *Service) Abort(ctx context.Context, c access.Caller, id session.Session
 	if _, _, err := u.loadOwn(ctx, c, id, access.Write, false); err != nil {
 		return err
 	}
-	defer u.tracks.forget(id)
+	defer u.active.forget(id)
 	return u.cfg.Sessions.Abort(ctx, id, u.Release)
 }
 
@@ -42,8 +42,8 @@ func (u *Service) release(ctx context.Context, sealed []session.Session, to sess
 		for _, e := range entries {
 			// A note that can't be read names no place: the sweep for orphans will find what it was
 			// for.
-			if p, err := decodePiece(e.Note); err == nil {
-				extents = append(extents, p.extent(e.Range))
+			if n, err := decodeEntryNote(e.Note); err == nil {
+				extents = append(extents, n.extent(e.Range))
 			}
 		}
 		places[i] = catalog.Content{Extents: extents}.Places()
@@ -72,15 +72,15 @@ func (u *Service) release(ctx context.Context, sealed []session.Session, to sess
 	if err == nil && to == session.Aborted {
 		for i, s := range sealed { // it was asked for: nobody reads that still
 			for _, place := range places[i] {
-				u.leave(place, s.ID, whatMayCome)
+				u.rememberLeftover(place, s.ID, anyGen)
 			}
 		}
 	}
-	return err == nil, unknown(err)
+	return err == nil, unknownOutcome(err)
 }
 
-// unknown tells the engine that a commit may have happened.
-func unknown(err error) error {
+// unknownOutcome tells the engine that a commit may have happened.
+func unknownOutcome(err error) error {
 	if errors.Is(err, catalog.ErrUnknown) {
 		return fmt.Errorf("%w: %w", session.ErrUnknownOutcome, err)
 	}
@@ -91,30 +91,30 @@ func unknown(err error) error {
 // one is remembered.
 const endedFor = session.KeepEnded
 
-// ended counts the sessions of an owner that were aborted or have expired since a moment of the
-// running time, in ms.
-type ended struct{ since, n int64 }
+// endedCount counts the sessions of an owner that were aborted or have expired since a moment of
+// the running time, in ms.
+type endedCount struct{ since, n int64 }
 
 func (u *Service) countEnded(sessions []session.Session) {
 	now := u.cfg.Sessions.Running()
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, s := range sessions {
-		e := u.ended[s.Owner]
+		e := u.endedCounts[s.Owner]
 		if e.n == 0 || now-e.since >= endedFor.Milliseconds() {
-			e = ended{since: now}
+			e = endedCount{since: now}
 		}
 		e.n++
-		u.ended[s.Owner] = e
+		u.endedCounts[s.Owner] = e
 	}
 }
 
-// mayEnd refuses a session that would be one too many for its owner once it has ended: what is
+// checkEnded refuses a session that would be one too many for its owner once it has ended: what is
 // remembered of ended ones is in no quota.
-func (u *Service) mayEnd(owner string) error {
+func (u *Service) checkEnded(owner string) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	e := u.ended[owner]
+	e := u.endedCounts[owner]
 	if most := u.cfg.Limits.MaxEnded; most > 0 && e.n >= most && u.cfg.Sessions.Running()-e.since < endedFor.Milliseconds() {
 		return fmt.Errorf("%w: %d of yours within %s", ErrTooManyEnded, e.n, endedFor)
 	}

@@ -17,7 +17,7 @@ import (
 	"sluice/upload"
 )
 
-// scarce is a content store with so much room.
+// scarce is a content store with so much free space.
 type scarce struct {
 	*blobtest.Mem
 	free int64
@@ -49,7 +49,7 @@ func TestARepeatPaysForNothingNew(t *testing.T) {
 	w.check(err)
 	w.begin(1) // and no third may be open
 
-	full, draining := errors.New("full"), errors.New("draining")
+	noSpace, draining := errors.New("full"), errors.New("draining")
 	l := limits()
 	for name, c := range map[string]struct {
 		change func()
@@ -58,7 +58,7 @@ func TestARepeatPaysForNothingNew(t *testing.T) {
 	}{
 		"nothing is free":        {func() { blobs.free = 0 }, nil, blob.ErrNoSpace},
 		"less is free":           {func() { blobs.free = chunk }, nil, blob.ErrNoSpace},
-		"the metadata has none":  {func() { w.Room = func() error { return full } }, nil, full},
+		"the metadata has none":  {func() { w.CheckSpace = func() error { return noSpace } }, nil, noSpace},
 		"the limit is lower":     {func() { l.MaxBytes = chunk }, nil, upload.ErrTooLarge},
 		"the server drains":      {func() {}, draining, draining},
 		"no more may be open":    {func() {}, nil, catalog.ErrTooManySessions},
@@ -67,9 +67,9 @@ func TestARepeatPaysForNothingNew(t *testing.T) {
 		blobs.free, l = 1<<40, limits()
 		w.quota(0)
 		c.change()
-		room := w.Room
+		check := w.CheckSpace
 		w.rewire(blobs, l)
-		w.Room = room
+		w.CheckSpace = check
 		fresh, open, ended, again := begin, begin, done, create
 		fresh.Idem = "fresh"
 		fresh.Refuse, open.Refuse, ended.Refuse, again.Refuse = c.refuse, c.refuse, c.refuse, c.refuse
@@ -88,18 +88,18 @@ func TestARepeatPaysForNothingNew(t *testing.T) {
 		if err := w.put(up.ID, 0, b[:chunk]); err != nil {
 			t.Errorf("%s: a chunk that is there already: %v", name, err)
 		}
-		w.Room = func() error { return nil }
+		w.CheckSpace = func() error { return nil }
 	}
 }
 
-// What a repeat brings behind what is recorded is new, and needs room.
+// What a repeat brings behind what is recorded is new, and needs space.
 func TestWhatComesBehindARepeatNeedsRoom(t *testing.T) {
 	w := newWorld(t)
 	b := random(2 * chunk)
 	up := w.begin(int64(len(b)))
 	w.check(w.put(up.ID, 0, b[:chunk]))
 	full := errors.New("full")
-	w.Room = func() error { return full }
+	w.CheckSpace = func() error { return full }
 	if _, err := w.PutRange(t.Context(), w.me, up.ID, 0, strings.NewReader(string(b)), upload.Put{Length: -1}); !errors.Is(err, blob.ErrNoSpace) {
 		t.Errorf("put: %v", err)
 	}

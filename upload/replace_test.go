@@ -16,15 +16,15 @@ import (
 	"sluice/upload"
 )
 
-// settling is a Blobs with a hook in Persist, and its answer.
-type settling struct {
+// persisting is a Blobs with a hook in Persist, and its answer.
+type persisting struct {
 	*blobtest.Mem
-	settle hook
-	err    error
+	persist hook
+	err     error
 }
 
-func (s *settling) Persist(ctx context.Context, es []catalog.Extent) error {
-	if s.settle.fire(); s.err != nil {
+func (s *persisting) Persist(ctx context.Context, es []catalog.Extent) error {
+	if s.persist.fire(); s.err != nil {
 		return s.err
 	}
 	return s.Mem.Persist(ctx, es)
@@ -45,12 +45,12 @@ func TestAReplacementMeetsAFinish(t *testing.T) {
 			up := w.begin(int64(len(b)))
 			w.putAll(up.ID, b)
 			sealed, goOn := make(chan struct{}), make(chan struct{})
-			settle := func() {
+			persist := func() {
 				close(sealed)
 				<-goOn
 			}
-			s := &settling{Mem: w.blobs}
-			s.settle.Store(&settle)
+			s := &persisting{Mem: w.blobs}
+			s.persist.Store(&persist)
 			if refused {
 				s.err = errors.New("the disk is gone")
 			}

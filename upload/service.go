@@ -75,19 +75,19 @@ type Service struct {
 	stop   context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
-	tracks tracks
+	active activeSessions
 	// hashSlots bound the background hashers that read at one time.
 	hashSlots hashSlots
-	// finishing are the recorded pieces that finishes hold.
-	finishing atomic.Int64
+	// finishingEntries are the recorded pieces that finishes hold.
+	finishingEntries atomic.Int64
 
-	mu       sync.Mutex
-	creating map[session.SessionID]struct{}
-	ended    map[string]ended  // by owner
-	coming   map[string]coming // by capsule: creates under way
-	left     map[string]leftover
-	leaves   uint64 // how often something was left
-	leavings chan struct{}
+	mu            sync.Mutex
+	creating      map[session.SessionID]struct{}
+	endedCounts   map[string]endedCount     // by owner
+	pending       map[string]pendingCreates // by capsule: creates under way
+	leftovers     map[string]leftover
+	leftoverSeq   uint64 // how often something was left
+	leftoverAdded chan struct{}
 }
 
 // New makes a Service.
@@ -109,8 +109,8 @@ func New(cfg Config) *Service {
 		cfg: cfg, stop: ctx, cancel: cancel,
 		creating:  map[session.SessionID]struct{}{},
 		hashSlots: hashSlots{free: 2},
-		tracks:    tracks{now: cfg.Stopwatch.Now, all: map[session.SessionID]*track{}},
-		coming:    map[string]coming{}, ended: map[string]ended{}, left: map[string]leftover{}, leavings: make(chan struct{}, 1),
+		active:    activeSessions{now: cfg.Stopwatch.Now, all: map[session.SessionID]*activeSession{}},
+		pending:   map[string]pendingCreates{}, endedCounts: map[string]endedCount{}, leftovers: map[string]leftover{}, leftoverAdded: make(chan struct{}, 1),
 	}
 }
 

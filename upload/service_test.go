@@ -40,16 +40,16 @@ type world struct {
 	access   *access.Service
 	me       access.Caller
 	stranger access.Caller
-	// Room is upload.Config.CheckSpace; nil: there is room.
-	Room func() error
+	// CheckSpace is upload.Config.CheckSpace; nil: there is enough space.
+	CheckSpace func() error
 }
 
-// room is Room as it is by now.
-func (w *world) room() error {
-	if w.Room == nil {
+// checkSpace calls CheckSpace as it is set now.
+func (w *world) checkSpace() error {
+	if w.CheckSpace == nil {
 		return nil
 	}
-	return w.Room()
+	return w.CheckSpace()
 }
 
 type clock struct{}
@@ -106,7 +106,7 @@ func (w *world) restart() {
 	var err error
 	w.sessions, err = session.New(w.t.Context(), w.stores.Sessions(), upload.EngineConfig(session.Config{TTL: time.Hour}))
 	w.check(err)
-	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: w.blobs, Clock: clock{}, Limits: limits(), CheckSpace: w.room})
+	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: w.blobs, Clock: clock{}, Limits: limits(), CheckSpace: w.checkSpace})
 }
 
 // quota bounds capsule default, in bytes; 0: not at all.

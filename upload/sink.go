@@ -28,35 +28,35 @@ import (
 //	          └─▶ clone of SHA-256, body's digest
 //	VerifyAt ───▶ the same, but compared with what is read back instead of written
 type sink struct {
-	u   *Service
-	ctx context.Context
-	c   access.Caller // who must still be allowed to write when bytes are recorded
-	put Put
-	in  *orderedBody
+	u    *Service
+	ctx  context.Context
+	c    access.Caller // who must still be allowed to write when bytes are recorded
+	put  Put
+	body *orderedBody
 	// chunk: the put is one whole chunk, of index from; else from is an offset.
 	chunk bool
-	from  int64
+	start int64
 
 	capsule string // known from Admit on
 	// Known from Claim on:
-	s    session.Session // as it was claimed
-	last session.Session // as of the last record
-	t    *track          // nil: nothing is claimed
-	r    session.Range
-	gen  uint64 // under which it counts as writing
+	s       session.Session // as it was claimed
+	last    session.Session // as of the last record
+	active  *activeSession  // nil: nothing is claimed
+	claimed session.Range
+	gen     uint64 // under which it counts as writing
 
-	w    blob.Writer
-	run  []run // written, not yet committed
-	hash *prefixHash
+	writer blob.Writer
+	runs   []run // written, not yet committed
+	hash   *prefixHash
 	// undone: what it has left is told of.
 	undone bool
 
-	body    hash.Hash // of the whole body, where the client gave a digest
+	bodySHA hash.Hash // of the whole body, where the client gave a digest
 	bodyCRC uint32
 	// streaming: pieces are recorded before the body's digest can be known; the caller compares at
 	// the end.
 	streaming bool
-	asked     bool // whether the caller still may, since the body began
+	rechecked bool // whether the caller still may, since the body began
 
 	back    io.ReadCloser // recorded bytes being compared
 	backAt  int64
@@ -72,37 +72,38 @@ type run struct {
 
 // newSink prepares a put. close must follow.
 func (u *Service) newSink(ctx context.Context, c access.Caller, body io.Reader, p Put) *sink {
-	k := &sink{u: u, ctx: context.WithoutCancel(ctx), c: c, put: p, in: newBody(body, p)}
+	k := &sink{u: u, ctx: context.WithoutCancel(ctx), c: c, put: p, body: newBody(body, p)}
 	if p.SHA256 != nil {
-		k.body = sha256.New()
+		k.bodySHA = sha256.New()
 	}
 	return k
 }
 
-// use makes s the session that the put works with, and counts the put as writing to its places.
-func (k *sink) use(s session.Session) {
-	k.t.writes(placeGen(s))
+// setSession makes s the session that the put works with, and counts the put as writing to its
+// places.
+func (k *sink) setSession(s session.Session) {
+	k.active.addWriter(placeGen(s))
 	if k.s.ID != 0 {
-		k.t.wrote(k.gen)
+		k.active.removeWriter(k.gen)
 	}
 	k.s, k.last, k.gen = s, s, placeGen(s)
 }
 
 func (k *sink) close() {
-	if k.t == nil {
+	if k.active == nil {
 		return
 	}
-	defer k.u.tracks.release(k.t)
-	defer k.t.wrote(k.gen)
-	k.in.done()
+	defer k.u.active.release(k.active)
+	defer k.active.removeWriter(k.gen)
+	k.body.done()
 	if k.back != nil {
 		defer k.back.Close()
 	}
-	if k.w != nil {
-		if len(k.run) > 0 {
+	if k.writer != nil {
+		if len(k.runs) > 0 {
 			k.Undo(nil) // others have taken its bytes over: what of them is left shows later
 		}
-		if err := k.w.Close(); err != nil {
+		if err := k.writer.Close(); err != nil {
 			k.u.cfg.Log.Warn("closing a place failed", "session", k.s.ID, "err", err)
 		}
 	}
@@ -110,18 +111,18 @@ func (k *sink) close() {
 
 // WriteAt implements session.ByteSink.
 func (k *sink) WriteAt(p []byte, off int64) (int, error) {
-	if err := k.open(); err != nil {
+	if err := k.openWriter(); err != nil {
 		return 0, err
 	}
-	k.w.ReadSoon(k.in.aheadOfHash()) // to be hashed
-	n, err := k.w.WriteAt(p, off)
+	k.writer.ReadSoon(k.body.aheadOfHash()) // to be hashed
+	n, err := k.writer.WriteAt(p, off)
 	if err != nil {
 		return n, err
 	}
-	if i := len(k.run) - 1; i < 0 || k.run[i].End != off || off%k.s.ChunkSize == 0 {
-		k.run = append(k.run, run{Range: session.Range{Off: off, End: off}})
+	if i := len(k.runs) - 1; i < 0 || k.runs[i].End != off || off%k.s.ChunkSize == 0 {
+		k.runs = append(k.runs, run{Range: session.Range{Off: off, End: off}})
 	}
-	at := &k.run[len(k.run)-1]
+	at := &k.runs[len(k.runs)-1]
 	for part := range slices.Chunk(p, hashBlock) {
 		if err := k.digest(part, at.End); err != nil {
 			return n, err
@@ -132,19 +133,19 @@ func (k *sink) WriteAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// open has a Writer of the content store.
-func (k *sink) open() (err error) {
-	if k.w == nil {
-		if err := k.u.hasRoom(); err != nil {
+// openWriter has a Writer of the content store.
+func (k *sink) openWriter() (err error) {
+	if k.writer == nil {
+		if err := k.u.checkSpace(); err != nil {
 			return err
 		}
-		k.w, err = k.u.cfg.Blobs.Writer(k.ctx, k.s.ID, placeGen(k.s), whole(k.s))
+		k.writer, err = k.u.cfg.Blobs.Writer(k.ctx, k.s.ID, placeGen(k.s), wholeSize(k.s))
 	}
 	return err
 }
 
-// whole is how long the session's content is, where one chunk has it all, else -1.
-func whole(s session.Session) int64 {
+// wholeSize is how long the session's content is, where one chunk has it all, else -1.
+func wholeSize(s session.Session) int64 {
 	if s.BytesExpected > s.ChunkSize {
 		return -1
 	}
@@ -163,8 +164,8 @@ func placeGen(s session.Session) uint64 {
 // digest lets the digests take p.
 func (k *sink) digest(p []byte, off int64) error {
 	err := k.hashBuffer(p, off)
-	if k.body != nil {
-		k.body.Write(p)
+	if k.bodySHA != nil {
+		k.bodySHA.Write(p)
 	}
 	if k.put.CRC32C != nil {
 		k.bodyCRC = crc32.Update(k.bodyCRC, castagnoli, p)
@@ -176,11 +177,11 @@ func (k *sink) digest(p []byte, off int64) error {
 func (k *sink) hashBuffer(p []byte, off int64) error {
 	end := off + int64(len(p))
 	if k.hash == nil {
-		r, err := k.u.prefixHash(k.ctx, k.t, k.s)
-		if err != nil || r.off < off || r.off >= end {
+		ph, err := k.u.prefixHash(k.ctx, k.active, k.s)
+		if err != nil || ph.off < off || ph.off >= end {
 			return err
 		}
-		k.hash = &r
+		k.hash = &ph
 	}
 	if k.hash.off >= off && k.hash.off < end {
 		k.hash.h.Write(p[k.hash.off-off:])
@@ -220,11 +221,11 @@ func (k *sink) conflict(r session.Range) error {
 	var there []session.Range
 	for _, e := range entries {
 		there = session.Add(there, e.Range)
-		p, err := decodePiece(e.Note)
+		n, err := decodeEntryNote(e.Note)
 		if err != nil {
 			return err
 		}
-		if err := k.u.cfg.Blobs.Check(k.ctx, p.extent(e.Range), blob.CheckAll); err != nil {
+		if err := k.u.cfg.Blobs.Check(k.ctx, n.extent(e.Range), blob.CheckAll); err != nil {
 			return err
 		}
 	}
@@ -274,35 +275,35 @@ func (k *sink) Commit(ctx context.Context, r session.Range) ([]byte, error) {
 	if err := k.allowed(ctx); err != nil {
 		return nil, err
 	}
-	if len(k.run) == 0 || k.run[0].Range != r {
+	if len(k.runs) == 0 || k.runs[0].Range != r {
 		return nil, fmt.Errorf("bytes %d to %d were not written as one piece", r.Off, r.End-1)
 	}
-	e, err := k.w.Commit(ctx, r.Off, r.Len(), k.run[0].crc)
+	e, err := k.writer.Commit(ctx, r.Off, r.Len(), k.runs[0].crc)
 	if err != nil {
 		return nil, err
 	}
-	k.run = k.run[1:]
-	p := piece{Place: e.Place, Off: e.Off, CRC: e.CRC32C}
+	k.runs = k.runs[1:]
+	n := entryNote{Place: e.Place, Off: e.Off, CRC: e.CRC32C}
 	if k.hash != nil && k.hash.off == r.End {
-		p.Gen, p.Hashed = k.hash.gen, k.hash.off
-		if p.State, err = k.hash.checkpoint(); err != nil {
+		n.Gen, n.Hashed = k.hash.gen, k.hash.off
+		if n.State, err = k.hash.checkpoint(); err != nil {
 			return nil, err
 		}
 	}
-	return p.encode()
+	return n.encode()
 }
 
 // allowed asks again whether the caller may: the body may have taken long, and a role or a token
 // may have been taken away meanwhile.
 func (k *sink) allowed(ctx context.Context) error {
-	k.asked = true
+	k.rechecked = true
 	return k.u.cfg.Catalog.View(ctx, func(r catalog.Reader) error { return k.u.allow(r, k.c, access.Write, k.capsule) })
 }
 
-// over is the end of a put that went well, also of one whose bytes were all there already, so that
-// nothing was committed.
-func (k *sink) over() error {
-	if err := k.digested(); err != nil || k.asked {
+// checkAtEnd is the end of a put that went well, also of one whose bytes were all there already, so
+// that nothing was committed.
+func (k *sink) checkAtEnd() error {
+	if err := k.digested(); err != nil || k.rechecked {
 		return err
 	}
 	return k.allowed(k.ctx)
@@ -319,8 +320,8 @@ func (k *sink) digested() error {
 
 func (k *sink) compare() error {
 	var sum []byte
-	if k.body != nil {
-		sum = k.body.Sum(nil)
+	if k.bodySHA != nil {
+		sum = k.bodySHA.Sum(nil)
 	}
 	return k.put.compare(sum, k.bodyCRC)
 }
@@ -341,8 +342,8 @@ func (p Put) compare(sum []byte, crc uint32) error {
 func (k *sink) Recorded(s session.Session) {
 	k.last = s
 	// Bytes that were too few to be recorded are in the state, and not yet in the session.
-	if k.hash != nil && len(k.run) == 0 {
-		k.t.advanceHash(s, *k.hash)
+	if k.hash != nil && len(k.runs) == 0 {
+		k.active.advanceHash(s, *k.hash)
 	}
 }
 

@@ -19,11 +19,11 @@ func (u *Service) Status(ctx context.Context, c access.Caller, id session.Sessio
 	if s, err = u.ensureChecked(ctx, s, blob.CheckBeforeReboot); err != nil {
 		return Upload{}, err
 	}
-	return u.view(ctx, s, n)
+	return u.uploadOf(ctx, s, n)
 }
 
-// view adds to a session what its note and its outcome say.
-func (u *Service) view(ctx context.Context, s session.Session, n note) (Upload, error) {
+// uploadOf adds to a session what its note and its outcome say.
+func (u *Service) uploadOf(ctx context.Context, s session.Session, n note) (Upload, error) {
 	up := Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, IdemKey: n.Idem}
 	if s.State != session.Finished {
 		return up, nil

@@ -18,11 +18,11 @@ import (
 
 // Mem is a content store in memory, which can be told to fail.
 type Mem struct {
-	mu     sync.Mutex
-	places map[string]*memPlace
-	reads  int
-	settle func([]catalog.Extent) error
-	write  func(place string, off int64) error
+	mu      sync.Mutex
+	places  map[string]*memPlace
+	reads   int
+	persist func([]catalog.Extent) error
+	write   func(place string, off int64) error
 }
 
 var _ blob.Store = (*Mem)(nil)
@@ -39,7 +39,7 @@ func NewMem() *Mem { return &Mem{places: map[string]*memPlace{}} }
 func (s *Mem) FailPersist(f func([]catalog.Extent) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.settle = f
+	s.persist = f
 }
 
 // FailWrite lets f refuse writes, by its error; nil ends that.
@@ -149,12 +149,12 @@ func (s *Mem) Trim(_ context.Context, name string, keep []catalog.Extent) error 
 // Persist implements blob.Store.
 func (s *Mem) Persist(_ context.Context, extents []catalog.Extent) error {
 	s.mu.Lock()
-	settle := s.settle
+	persist := s.persist
 	s.mu.Unlock()
-	if settle == nil {
+	if persist == nil {
 		return nil
 	}
-	return settle(extents)
+	return persist(extents)
 }
 
 // bytesOf gives the bytes of an extent, checked. s.mu is held.

@@ -130,10 +130,10 @@ func scans(t *testing.T, s catalog.Store) {
 			}
 			return nil
 		}))
-		write := func(tx catalog.Tx, keys [][]byte, drop bool) error {
+		write := func(tx catalog.Tx, keys [][]byte, remove bool) error {
 			for _, k := range keys {
 				err := tx.Delete(catalog.PlaceTable, k)
-				if !drop {
+				if !remove {
 					err = tx.Put(catalog.PlaceTable, k, place(string(k), int64(n)))
 				}
 				if err != nil {
@@ -143,7 +143,7 @@ func scans(t *testing.T, s catalog.Store) {
 			return nil
 		}
 		first := rapid.SliceOfN(key, 0, 20).Draw(rt, "keys")
-		dropped, added := rapid.SliceOfN(key, 0, 5).Draw(rt, "dropped"), rapid.SliceOfN(key, 0, 5).Draw(rt, "added")
+		removed, added := rapid.SliceOfN(key, 0, 5).Draw(rt, "removed"), rapid.SliceOfN(key, 0, 5).Draw(rt, "added")
 		lo, hi := key.Draw(rt, "lo"), rapid.Ptr(key, true).Draw(rt, "hi")
 		var end []byte
 		if hi != nil {
@@ -189,10 +189,10 @@ func scans(t *testing.T, s catalog.Store) {
 		}
 		ok(rt, s.View(context.Background(), judge))
 		ok(rt, s.Update(context.Background(), func(tx catalog.Tx) error {
-			if err := errors.Join(write(tx, dropped, true), write(tx, added, false)); err != nil {
+			if err := errors.Join(write(tx, removed, true), write(tx, added, false)); err != nil {
 				return err
 			}
-			for _, k := range dropped {
+			for _, k := range removed {
 				delete(want, string(k))
 			}
 			for _, k := range added {

@@ -31,7 +31,7 @@ func noHook(catalog.Tx, *session.Session, session.Session) error { return nil }
 // The hook is part of the commit that creates a session, and of each record while the length is
 // unknown.
 func testHook(t *testing.T, open func(t *testing.T, hook metadata.Hook) metadata.Store) {
-	full := errors.New("quota exceeded")
+	errQuota := errors.New("quota exceeded")
 	var limit int64 = 100
 	var calls []string
 	db := open(t, func(tx catalog.Tx, before *session.Session, after session.Session) error {
@@ -45,7 +45,7 @@ func testHook(t *testing.T, open func(t *testing.T, hook metadata.Hook) metadata
 			return err
 		}
 		if after.Bytes() > limit {
-			return full
+			return errQuota
 		}
 		// It has its own copy.
 		clear(after.Received)
@@ -72,7 +72,7 @@ func testHook(t *testing.T, open func(t *testing.T, hook metadata.Hook) metadata
 	}
 
 	limit = -1
-	if _, _, err := st.Create(t.Context(), session.Session{ID: 1, Spec: spec}); err != full {
+	if _, _, err := st.Create(t.Context(), session.Session{ID: 1, Spec: spec}); err != errQuota {
 		t.Errorf("a create that is refused: %v", err)
 	}
 	reserved(-1)
@@ -92,7 +92,7 @@ func testHook(t *testing.T, open func(t *testing.T, hook metadata.Hook) metadata
 		t.Errorf("%+v, %v", s, err)
 	}
 	reserved(8)
-	if _, err = st.Record(t.Context(), 1, s.Gen, add(8, 8)); err != full {
+	if _, err = st.Record(t.Context(), 1, s.Gen, add(8, 8)); err != errQuota {
 		t.Errorf("a record that is refused: %v", err)
 	}
 	reserved(8)

@@ -18,11 +18,11 @@ func TestAFullMetadataDiskTakesNothingNew(t *testing.T) {
 	b := make([]byte, chunk)
 	whole, partial, other := w.begin(chunk), w.begin(chunk), w.begin(chunk)
 	w.check(w.put(whole.ID, 0, b))
-	full := errors.New("full")
-	w.Room = func() error { return full }
+	noSpace := errors.New("full")
+	w.CheckSpace = func() error { return noSpace }
 	refused := func(what string, err error) {
 		t.Helper()
-		if !errors.Is(err, blob.ErrNoSpace) || !errors.Is(err, full) {
+		if !errors.Is(err, blob.ErrNoSpace) || !errors.Is(err, noSpace) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -37,7 +37,7 @@ func TestAFullMetadataDiskTakesNothingNew(t *testing.T) {
 		t.Errorf("finish: %v", err)
 	}
 	w.check(w.Abort(t.Context(), w.me, other.ID))
-	w.Room = func() error { return nil }
+	w.CheckSpace = func() error { return nil }
 	w.check(w.put(partial.ID, 0, b))
 	if s, err := w.sessions.Status(t.Context(), partial.ID); err != nil || s.State != session.Open {
 		t.Errorf("%v, %v", s.State, err)
