@@ -255,7 +255,7 @@ func TestTheHashSurvivesARestart(t *testing.T) {
 	}
 }
 
-// † a cut put must not move the prefix hash.
+// † I10: a cut put must not move the prefix hash.
 func TestACutPutDoesNotMoveTheHash(t *testing.T) {
 	w := newWorld(t)
 	b := random(2 * chunk)
@@ -287,8 +287,8 @@ type cut struct{}
 
 func (cut) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
-// † other bytes for a recorded chunk are refused, and the recorded ones stay; so with a retry that
-// dies half-way.
+// † I1: other bytes for a recorded chunk are refused, and the recorded ones stay; so with a retry
+// that dies half-way.
 func TestRecordedBytesAreNeverRewritten(t *testing.T) {
 	w := newWorld(t)
 	b := random(2 * chunk)
