@@ -10,7 +10,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// Bounds of metadata, in bytes where nothing else is said.
+// Bounds of metadata, in bytes unless something else is said.
 const (
 	maxName        = 255
 	maxPath        = 1024
@@ -18,21 +18,22 @@ const (
 	maxDescription = 2048
 	maxTags        = 64 // tags
 	maxTag         = 256
-	maxMeta        = 3584 // of all fields together: it has to fit the note of a session
+	maxMeta        = 3584 // of all fields together: they have to fit the note of a session
 	maxPixels      = 1 << 31
 	maxIdem        = 255
 )
 
-// defaultMIME is what content is where nobody says (RFC 9110 §8.3).
+// defaultMIME is the type of content for which no type is given (RFC 9110 §8.3).
 const defaultMIME = "application/octet-stream"
 
-// Comparable gives the one form in which two names or paths are compared: NFC. Both sides are
-// brought into it, stored ones too: names are stored as they were given, and an earlier version may
-// have stored a path in another form.
+// Comparable gives the form in which two names or paths are compared: NFC. Both sides are
+// converted, stored ones too: names are stored as they were given, and an earlier version may have
+// stored a path in another form.
 func Comparable(s string) string { return norm.NFC.String(s) }
 
-// Validate checks the metadata, and gives it in normal form: the path in NFC, the MIME type's names
-// in lower case and application/octet-stream where there is none. Malformed: a *FieldError.
+// Validate checks the metadata and gives it in normal form: the path in NFC, the names of the MIME
+// type in lower case, and application/octet-stream if there is no type. It gives a *FieldError if a
+// field is malformed.
 func (m Meta) Validate() (Meta, error) {
 	if err := checkText("meta.name", m.Name, 1, maxName, false); err != nil {
 		return m, err
@@ -70,8 +71,8 @@ func (m Meta) Validate() (Meta, error) {
 	return m, nil
 }
 
-// checkText wants least to most bytes of UTF-8 without control characters; lines allows the tab and
-// the ends of lines.
+// checkText checks that s has least to most bytes of UTF-8 without control characters. lines allows
+// tabs and ends of lines.
 func checkText(field, s string, least, most int, lines bool) error {
 	switch {
 	case len(s) < least:
@@ -89,7 +90,7 @@ func checkText(field, s string, least, most int, lines bool) error {
 	return nil
 }
 
-// cleanPath checks a relative path, / between its parts.
+// cleanPath checks a relative path with / between its parts.
 func cleanPath(p string) (string, error) {
 	if p == "" {
 		return "", nil
@@ -136,7 +137,7 @@ func cleanMIME(s string) (string, error) {
 	return out, nil
 }
 
-// isToken is RFC 9110 §5.6.2.
+// isToken reports whether s is a token (RFC 9110 §5.6.2).
 func isToken(s string) bool {
 	for i := range len(s) {
 		c := s[i]

@@ -8,15 +8,15 @@ import (
 	"io"
 )
 
-// errUnreadable: the catalog names content that is not there, or is not what was stored. It is
-// nobody's mistake but ours.
+// errUnreadable: the catalog names content that is missing or corrupt. The server is at fault, and
+// not the request.
 var errUnreadable = fmt.Errorf("%w: it is lost", ErrDamaged)
 
-// Body gives the n bytes from off on; both lie within the memory. Bytes that are not what was
-// stored are never given for good: reading fails.
+// Body gives the n bytes from off on; both lie within the memory. If the stored bytes are corrupt,
+// reading fails, and no wrong byte is given as good.
 //
-// Between looking up and opening, the content may have moved to another copy (a re-upload of the
-// same bytes) and the former may have been collected: then it is looked up once more.
+// Between the look-up and the read, the content may have moved to another copy (a re-upload of the
+// same bytes) and the former copy may have been deleted. Then Body looks it up once more.
 func (f *File) Body(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 	if off < 0 || n < 0 || off+n > f.Memory.Bytes {
 		return nil, fmt.Errorf("bytes %d to %d of %d", off, off+n, f.Memory.Bytes)

@@ -15,14 +15,15 @@ import (
 	"sluice/session"
 )
 
-// activeSession is what a Service keeps in memory of a session it works on: how far SHA-256 has
-// got, and how far its pieces are trusted. Everything in it can be had again from the entries'
-// notes and the catalog's saved states, so that a activeSession may be forgotten at any time.
+// activeSession is what a Service keeps in memory of a session that requests work on: how far
+// SHA-256 has got, and how far the session's entries have been checked. All of it can be loaded
+// again from the entries' notes and the catalog's checkpoints, so an activeSession may be evicted
+// at any time.
 type activeSession struct {
 	id   session.SessionID
 	now  func() time.Time
-	refs int           // under tracks.mu
-	idle *list.Element // in tracks.idle while nobody works on it
+	refs int           // under activeSessions.mu
+	idle *list.Element // in activeSessions.idle while no request uses it
 
 	mu              sync.Mutex
 	hash            prefixHash
@@ -35,29 +36,30 @@ type activeSession struct {
 	checkErr        error // of the last check
 	changed         chan struct{}
 	puts            []*orderedBody // the puts that are running
-	// writers counts the puts that may write, by the generation in the name of their place.
+	// writers counts the running puts that may write, by the generation in the name of their place.
 	writers    map[uint64]int
 	firstWaits firstWaits
 }
 
-// prefixHash is the state of SHA-256 over the first off bytes of the session, as they were at gen.
+// prefixHash is the state of SHA-256 over the first off bytes of the session, as these bytes were
+// at generation gen.
 type prefixHash struct {
 	off int64
 	gen uint64
 	h   hash.Hash
 }
 
-// activeSessions holds the sessions being worked on, and those that were last, for the next
+// activeSessions has the sessions that requests work on, and the ones used last, for the next
 // request.
 type activeSessions struct {
 	now func() time.Time // by which puts wait for each other
 
 	mu   sync.Mutex
 	all  map[session.SessionID]*activeSession
-	idle list.List // of *track, the longest unused first
+	idle list.List // of *activeSession, the longest unused first
 }
 
-// maxIdle is how many may be kept without anybody working on them, at about 300 bytes each.
+// maxIdle is how many sessions are kept that no request uses. Each takes about 300 bytes.
 const maxIdle = 1024
 
 func (as *activeSessions) acquire(id session.SessionID) *activeSession {
@@ -72,7 +74,7 @@ func (as *activeSessions) acquire(id session.SessionID) *activeSession {
 	return a
 }
 
-// use counts one more who works on t. mu is held.
+// use counts one more user of a. as.mu is held.
 func (as *activeSessions) use(a *activeSession) {
 	if a.refs++; a.idle != nil {
 		as.idle.Remove(a.idle)
@@ -92,13 +94,13 @@ func (as *activeSessions) release(a *activeSession) {
 	}
 }
 
-// evict forgets a track that nobody works on. mu is held.
+// evict forgets a session that no request uses. as.mu is held.
 func (as *activeSessions) evict(a *activeSession) {
 	as.idle.Remove(a.idle)
 	delete(as.all, a.id)
 }
 
-// forget drops what is known of a session that has ended.
+// forget evicts a session that has ended, unless a request uses it.
 func (as *activeSessions) forget(id session.SessionID) {
 	as.mu.Lock()
 	defer as.mu.Unlock()
@@ -107,13 +109,13 @@ func (as *activeSessions) forget(id session.SessionID) {
 	}
 }
 
-// notify wakes who waits; t.mu is held.
+// notify wakes all waiters. a.mu is held.
 func (a *activeSession) notify() {
 	close(a.changed)
 	a.changed = make(chan struct{})
 }
 
-// prefixHash gives a copy of the prefix hash that is valid for s, loading it where it is not in
+// prefixHash gives a copy of the prefix hash that is valid for s. It loads the hash if it is not in
 // memory.
 func (u *Service) prefixHash(ctx context.Context, a *activeSession, s session.Session) (prefixHash, error) {
 	a.mu.Lock()
@@ -124,7 +126,7 @@ func (u *Service) prefixHash(ctx context.Context, a *activeSession, s session.Se
 	return a.hash.clone()
 }
 
-// hashed is how far the prefix hash has got that is valid for s.
+// hashed gives how many bytes of s the prefix hash covers.
 func (u *Service) hashed(ctx context.Context, a *activeSession, s session.Session) (off int64, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -132,7 +134,7 @@ func (u *Service) hashed(ctx context.Context, a *activeSession, s session.Sessio
 	return a.hash.off, err
 }
 
-// loadHash makes t.hash one that is valid for s. t.mu is held.
+// loadHash makes a.hash one that is valid for s. a.mu is held.
 func (u *Service) loadHash(ctx context.Context, a *activeSession, s session.Session) error {
 	if a.loaded && s.Stale(a.hash.gen, session.Range{End: a.hash.off}) {
 		a.loaded = false
@@ -148,8 +150,8 @@ func (u *Service) loadHash(ctx context.Context, a *activeSession, s session.Sess
 	return nil
 }
 
-// loadCheckpoint finds the furthest state that was stored: in the notes of the entries, or by a
-// background hasher.
+// loadCheckpoint finds the furthest stored state of the prefix hash: in the notes of the entries,
+// or in the checkpoints of a background hasher.
 func (u *Service) loadCheckpoint(ctx context.Context, s session.Session) (prefixHash, error) {
 	best, state := prefixHash{gen: s.Gen, h: sha256.New()}, []byte(nil)
 	prefix := session.Range{End: s.Prefix()}
@@ -192,13 +194,13 @@ func (p prefixHash) clone() (prefixHash, error) {
 	return prefixHash{p.off, p.gen, h}, err
 }
 
-// checkpoint gives the state as it is stored.
+// checkpoint encodes the state as it is stored.
 func (p prefixHash) checkpoint() ([]byte, error) {
 	return p.h.(encoding.BinaryMarshaler).MarshalBinary()
 }
 
-// advanceHash makes r the prefix hash, if it is further and still true of s, all of whose bytes up
-// to r.off are recorded.
+// advanceHash makes p the prefix hash of the session, if p is further and still true of s. All
+// bytes of s up to p.off are recorded.
 func (a *activeSession) advanceHash(s session.Session, p prefixHash) {
 	if s.Stale(p.gen, session.Range{End: p.off}) || s.Prefix() < p.off {
 		return

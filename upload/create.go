@@ -20,13 +20,13 @@ import (
 	"sluice/session"
 )
 
-// Create is a whole upload in one request, of any size. With an idem that has finished already it
-// answers that memory without reading the body. Contents of one chunk or less cost one synced
-// commit and no session; larger ones, and those of unknown length, go through one that ends with
-// the request. A body that is cut leaves nothing but what the collector takes away.
+// Create is a whole upload in one request, of any size. If the idempotency key has finished, Create
+// answers with that memory and does not read the body. A content of one chunk or less costs one
+// synced commit and no session. A larger one, and one of unknown length, goes through a session
+// that ends with the request. A body that is cut leaves only garbage, which the collector takes
+// away.
 //
-// Errors: as Begin's, PutChunk's and Finish's; ErrAlreadyFinished where the idem's memory was
-// deleted.
+// Errors: those of Begin, PutChunk and Finish; ErrAlreadyFinished if the key's memory was deleted.
 func (u *Service) Create(ctx context.Context, c access.Caller, req CreateRequest, body io.Reader) (catalog.Memory, error) {
 	meta, err := req.Meta.Validate()
 	if err != nil {
@@ -60,16 +60,16 @@ func (u *Service) Create(ctx context.Context, c access.Caller, req CreateRequest
 	return u.createLarge(ctx, c, n, req.Put, size, body)
 }
 
-// repeatCreate gives the memory of an upload that had finished, where nothing that the client says
-// of its bytes speaks against it. A SHA-256 is compared with the memory's, and the body left alone;
-// where the client promises something else the body is read and hashed.
+// repeatCreate answers a create with the memory of an upload that had finished, unless the request
+// announces other bytes. A SHA-256 is compared with the memory's, and the body is not read. If the
+// client announces another digest, the body is read and hashed.
 func (u *Service) repeatCreate(ctx context.Context, finished Upload, p Put, body io.Reader) (m catalog.Memory, err error) {
 	if finished.Deleted {
 		return m, ErrAlreadyFinished
 	}
 	err = u.cfg.Catalog.View(ctx, func(r catalog.Reader) (err error) {
 		if m, err = catalog.Memories.Get(r, catalog.MemoryKey(finished.Memory)); err == nil && !m.Trashed.IsZero() {
-			err = catalog.ErrNotFound // since it was found
+			err = catalog.ErrNotFound // it was trashed meanwhile
 		}
 		return err
 	})
@@ -96,8 +96,8 @@ func (u *Service) repeatCreate(ctx context.Context, finished Upload, p Put, body
 	return m, nil
 }
 
-// createSmall streams the body into a place of its own, or keeps it inline, and publishes it. What
-// it can't publish it takes away itself: nobody else knows the place.
+// createSmall streams the body into a place of its own, or keeps it inline, and publishes it. If it
+// can't publish the content it deletes the place itself, because no row names the place.
 func (u *Service) createSmall(ctx context.Context, c access.Caller, n note, p Put, body io.Reader) (m catalog.Memory, err error) {
 	removePending, err := u.addPending(ctx, n.Capsule, p.Length)
 	if err != nil {
@@ -138,15 +138,15 @@ func (u *Service) createSmall(ctx context.Context, c access.Caller, n note, p Pu
 	if err := u.cfg.Blobs.Persist(ctx, content.Extents); err != nil {
 		return m, err
 	}
-	removePending() // the commit counts it
+	removePending() // from here on the commit counts it
 	return u.publish(ctx, c, n, content)
 }
 
-// pendingCreates is what creates that are under way will bring to a capsule.
+// pendingCreates counts what the running creates will bring to a capsule.
 type pendingCreates struct{ bytes, memories int64 }
 
-// addPending makes sure, before a byte of a create is read, that its capsule has room for it beside
-// the others that are under way. arrived must follow.
+// addPending makes sure that the capsule's quota allows n more bytes beside those of all running
+// creates, before a byte of the body is read. The caller must call removePending.
 func (u *Service) addPending(ctx context.Context, capsule string, n int64) (removePending func(), err error) {
 	add := func(bytes, memories int64) pendingCreates {
 		u.mu.Lock()
@@ -173,7 +173,7 @@ func (u *Service) addPending(ctx context.Context, capsule string, n int64) (remo
 	return removePending, err
 }
 
-// deletePlaces takes away places that nobody names.
+// deletePlaces deletes places that no row names.
 func (u *Service) deletePlaces(ctx context.Context, id session.SessionID, places ...string) {
 	for _, place := range places {
 		if err := u.cfg.Blobs.Delete(context.WithoutCancel(ctx), place); err != nil {
@@ -183,8 +183,8 @@ func (u *Service) deletePlaces(ctx context.Context, id session.SessionID, places
 	}
 }
 
-// reserveID gives an id that no session has, for the place of a create. The collector leaves it
-// alone until done.
+// reserveID gives an id that no session has, for the place of a create. The collector leaves the
+// place alone until releaseID is called.
 func (u *Service) reserveID() (id session.SessionID, releaseID func(), err error) {
 	var raw [8]byte
 	if _, err := io.ReadFull(u.cfg.Rand, raw[:]); err != nil {
@@ -224,7 +224,7 @@ func (u *Service) writePlace(ctx context.Context, id session.SessionID, body io.
 	return []catalog.Extent{e}, nil
 }
 
-// digesting writes to a place, and what was written into digests.
+// digesting writes to a place, and gives the written bytes to digests.
 type digesting struct {
 	w    blob.Writer
 	sums io.Writer
@@ -234,13 +234,12 @@ type digesting struct {
 func (d digesting) WriteAt(p []byte, off int64) (int, error) {
 	n, err := d.w.WriteAt(p, off)
 	for part := range slices.Chunk(p[:n], hashBlock) {
-		_, _ = d.sums.Write(part) // digests take everything
+		_, _ = d.sums.Write(part) // a digest never fails
 	}
 	return n, err
 }
 
-// publish makes a content that is settled a memory, in the one transaction of a create without a
-// session.
+// publish makes a durable content a memory, in the one transaction of a create without a session.
 func (u *Service) publish(ctx context.Context, c access.Caller, n note, content catalog.Content) (m catalog.Memory, err error) {
 	id, err := uuid.NewV7FromReader(u.cfg.Rand)
 	if err != nil {
@@ -260,8 +259,8 @@ func (u *Service) publish(ctx context.Context, c access.Caller, n note, content 
 		})
 		return err
 	})
-	// Another request with the same key was faster. Where this one has healed its content, the
-	// places are not left: they have a row that names them.
+	// Another request with the same key was faster. If this content has healed that memory, a row
+	// names the places, and Reclaim keeps them.
 	if err == nil && m.ID != draft.ID {
 		for _, place := range content.Places() {
 			u.rememberLeftover(place, 0, anyGen)
@@ -270,7 +269,7 @@ func (u *Service) publish(ctx context.Context, c access.Caller, n note, content 
 	return m, keyTaken(err)
 }
 
-// keyTaken gives the reason that clients get.
+// keyTaken turns catalog.ErrKeyTaken into the error that clients get.
 func keyTaken(err error) error {
 	if errors.Is(err, catalog.ErrKeyTaken) {
 		return fmt.Errorf("%w: %w", ErrIdem, err)
@@ -278,7 +277,7 @@ func keyTaken(err error) error {
 	return err
 }
 
-// createLarge sends the body through a session of its own, which is aborted where the request
+// createLarge sends the body through a session of its own, and aborts the session if the request
 // fails.
 func (u *Service) createLarge(ctx context.Context, c access.Caller, n note, p Put, size int64, body io.Reader) (m catalog.Memory, err error) {
 	if err := u.checkEnded(c.Principal); err != nil {
@@ -307,10 +306,10 @@ func (u *Service) createLarge(ctx context.Context, c access.Caller, n note, p Pu
 	return u.Finish(context.WithoutCancel(ctx), c, FinishRequest{ID: s.ID, Length: length, UseServerDigest: true, Keyed: true})
 }
 
-// streamInto puts the whole body into the session, and compares the body's digest at its end.
+// streamInto puts the whole body into the session, and compares the body's digest at the end.
 func (u *Service) streamInto(ctx context.Context, c access.Caller, s session.Session, p Put, body io.Reader) (int64, error) {
-	// Pieces are recorded as they come, so the digest of the whole can only be compared behind
-	// them: the session ends with the request either way.
+	// Entries are recorded as their bytes come, so the digest of the whole can only be compared
+	// afterwards. The session ends with the request in any case.
 	k := u.newSink(ctx, c, body, p)
 	k.streaming = true
 	defer k.close()

@@ -15,25 +15,24 @@ import (
 	"sluice/session"
 )
 
-// verified is a session whose content has been compared with what its client says of it.
+// verified is a session whose content has been compared with the length and digest of its finish.
 type verified struct {
 	s        session.Session
 	n        note
 	sum      catalog.SHA256
 	length   int64
 	keyed    bool
-	recorded []catalog.Extent // as they were recorded
-	extents  []catalog.Extent // joined, as they are published
+	recorded []catalog.Extent // one for each entry
+	extents  []catalog.Extent // joined, for publishing
 	draft    catalog.Memory
-	memory   *catalog.Memory // it had been finished before
+	memory   *catalog.Memory // set once the session is finished
 }
 
-// mostFailedRanges bounds the ranges that the failures of a batch name together. A session alone
-// has a bound of its own.
+// mostFailedRanges bounds the ranges that all failures of a batch name together. The failure of a
+// single session has its own bound.
 const mostFailedRanges = 10_000
 
-// shorten takes the ranges that err names from what is left, and leaves out those that are too
-// many.
+// shorten subtracts the ranges that err names from the budget, and removes those that exceed it.
 func shorten(err error, budget *int) error {
 	clip := func(rs []session.Range, more *bool) []session.Range {
 		if len(rs) > *budget {
@@ -53,13 +52,13 @@ func shorten(err error, budget *int) error {
 	return err
 }
 
-// Finish verifies the session's length and SHA-256 and makes it a memory: readable, listed and
-// counted when it returns, and not before. It costs one synced commit. A repeat gives the same
-// memory.
+// Finish verifies the session's length and SHA-256 and makes the session a memory. The memory is
+// readable, listed and counted when Finish returns, and not before. It costs one synced commit. A
+// repeat gives the same memory.
 //
-// Errors: *session.IncompleteError, *ChecksumError and *LengthError (the session stays open and
-// complete, and a finished one as it is), ErrAlreadyFinished where the memory was deleted since,
-// *catalog.QuotaError, session's and access's.
+// Errors: *session.IncompleteError, *ChecksumError and *LengthError (an open session stays open,
+// and a finished one finished), ErrAlreadyFinished if the memory was deleted since,
+// *catalog.QuotaError, and the errors of session and access.
 func (u *Service) Finish(ctx context.Context, c access.Caller, req FinishRequest) (catalog.Memory, error) {
 	ms, err := u.FinishBatch(ctx, c, []FinishRequest{req})
 	var batch *BatchError
@@ -72,9 +71,10 @@ func (u *Service) Finish(ctx context.Context, c access.Caller, req FinishRequest
 	return ms[0], nil
 }
 
-// FinishBatch finishes sessions of one capsule in one transaction: all become visible at once, or
-// none does and a *BatchError says why. The memories come in the order of the requests. A
-// *catalog.FieldError where their sessions have more than [Limits].BatchEntries.
+// FinishBatch finishes sessions of one capsule in one transaction. Either all become visible at
+// once, or none does and a *BatchError says why. The memories are in the order of the requests. It
+// gives a *catalog.FieldError if the sessions have more than [Limits].BatchEntries entries
+// together.
 func (u *Service) FinishBatch(ctx context.Context, c access.Caller, reqs []FinishRequest) ([]catalog.Memory, error) {
 	seen := map[session.SessionID]bool{}
 	for _, req := range reqs {
@@ -83,8 +83,8 @@ func (u *Service) FinishBatch(ctx context.Context, c access.Caller, reqs []Finis
 		}
 		seen[req.ID] = true
 	}
-	// What was verified may be replaced, or finished by somebody else, before the seal: then it is
-	// looked at again.
+	// Between the verification and the seal another request may replace bytes, or finish a session.
+	// Then FinishBatch verifies again.
 	for range 10 {
 		ms, again, err := u.finishOnce(ctx, c, reqs)
 		if !again {
@@ -106,7 +106,7 @@ func (u *Service) finishOnce(ctx context.Context, c access.Caller, reqs []Finish
 				return nil, false, ctx.Err()
 			}
 			if errors.Is(err, session.ErrFinished) || errors.Is(err, session.ErrGenMoved) {
-				return nil, true, nil // just now, by another request: what became of it is the answer
+				return nil, true, nil // by another request: the next try answers with its result
 			}
 			failures = append(failures, Failure{req.ID, shorten(err, &ranges)})
 			continue
@@ -139,7 +139,7 @@ func (u *Service) finishOnce(ctx context.Context, c access.Caller, reqs []Finish
 	if len(open) > 0 {
 		err := u.cfg.Sessions.Finish(ctx, u.committing(c, open), wants...)
 		if errors.Is(err, session.ErrGenMoved) || errors.Is(err, session.ErrFinished) || errors.Is(err, session.ErrLength) {
-			return nil, true, nil // what was verified is no more; what has become of it is the answer
+			return nil, true, nil // the session has changed: the next try answers
 		}
 		if err != nil {
 			again, err := u.handleEndError(ctx, open, err)
@@ -153,9 +153,9 @@ func (u *Service) finishOnce(ctx context.Context, c access.Caller, reqs []Finish
 	return ms, false, nil
 }
 
-// handleEndError turns the error of an end into that of its batch, and drops what the content store
-// could not keep. Where that is in the sessions no more, since others have dropped or replaced it,
-// the finish is to be tried again.
+// handleEndError turns the error of an end into the error of its batch, and drops the entries that
+// the content store could not keep. If no session has such an entry any more, because other
+// requests have dropped or replaced them, the finish is to be tried again.
 func (u *Service) handleEndError(ctx context.Context, open []*verified, err error) (again bool, _ error) {
 	id := open[0].s.ID
 	var end *session.EndError
@@ -183,7 +183,8 @@ func (u *Service) handleEndError(ctx context.Context, open []*verified, err erro
 	return false, &BatchError{failures}
 }
 
-// dropFailedExtents drops the entries whose bytes lie in lost extents.
+// dropFailedExtents drops the entries whose bytes lie in the extents that could not be persisted.
+// hit says whether bytes are missing now.
 func (u *Service) dropFailedExtents(ctx context.Context, s session.Session, failed *blob.PersistError) (after session.Session, hit bool, err error) {
 	entries, err := u.cfg.Sessions.Entries(ctx, s.ID, session.All(), 0)
 	if err != nil {
@@ -210,8 +211,7 @@ func (u *Service) dropFailedExtents(ctx context.Context, s session.Session, fail
 	return after, hit, nil
 }
 
-// verify compares one session with what its finish says, waiting for the hash where it has not kept
-// up.
+// verify compares one session with its finish request. It waits for the hash if that lies behind.
 func (u *Service) verify(ctx context.Context, c access.Caller, req FinishRequest) (*verified, error) {
 	s, n, err := u.loadOwn(ctx, c, req.ID, access.Write, true)
 	if err != nil {
@@ -246,7 +246,7 @@ func (u *Service) verify(ctx context.Context, c access.Caller, req FinishRequest
 	return u.assemble(ctx, c, s, n, sum, req)
 }
 
-// assemble gathers what the commit of a verified session will need.
+// assemble gathers all that the commit of a verified session needs.
 func (u *Service) assemble(ctx context.Context, c access.Caller, s session.Session, n note, sum catalog.SHA256, req FinishRequest) (*verified, error) {
 	entries, err := u.cfg.Sessions.Entries(ctx, s.ID, session.All(), 0)
 	if err != nil {
@@ -292,7 +292,8 @@ func (u *Service) repeatFinish(ctx context.Context, s session.Session, n note, r
 	return v, err
 }
 
-// mismatch says what is wrong, and, where the client gave its chunks' CRCs, which chunks.
+// mismatch describes a wrong digest. If the client gave the CRCs of its chunks, it names the bad
+// chunks.
 func (u *Service) mismatch(ctx context.Context, s session.Session, sum catalog.SHA256, req FinishRequest) error {
 	e := &ChecksumError{What: "sha256", Want: hex.EncodeToString(req.SHA256[:]), Got: hex.EncodeToString(sum[:])}
 	if req.CRC32C == nil {
@@ -313,9 +314,9 @@ func (u *Service) mismatch(ctx context.Context, s session.Session, sum catalog.S
 	return u.changedOr(ctx, s, e)
 }
 
-// committing is the upload's part of the end: everything becomes durable, and then visible in one
-// transaction, in which the role and the token are asked for again. It is idempotent by session id,
-// and fenced by the session's generation.
+// committing gives the upload's part of an end. It makes all extents durable, and then publishes
+// them in one transaction, which asks for the role and the token again. It is idempotent by session
+// id, and fenced by the session's generation.
 func (u *Service) committing(c access.Caller, open []*verified) session.End {
 	return func(ctx context.Context, sealed []session.Session) (ended bool, err error) {
 		gens := map[session.SessionID]uint64{}
@@ -364,11 +365,12 @@ func (u *Service) committing(c access.Caller, open []*verified) session.End {
 	}
 }
 
-// mostExtents is how many extents a content may have before small ones are joined into longer ones.
+// mostExtents is how many extents a content may have before neighbours are joined into longer
+// extents than usual.
 const mostExtents = 1024
 
-// coalesce joins neighbours that lie side by side at one place: up to 8 MiB, and further where
-// there would be too many. A joined extent is checked as one.
+// coalesce joins extents that lie side by side at one place, up to 8 MiB each. If too many extents
+// are left, it joins them further. A joined extent is checked as one.
 func coalesce(extents []catalog.Extent) []catalog.Extent {
 	for most := int64(8 << 20); ; most *= 2 {
 		var out []catalog.Extent

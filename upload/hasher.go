@@ -12,8 +12,8 @@ import (
 	"sluice/session"
 )
 
-// startHasher starts the background hasher of a session, unless one runs. It hashes what is
-// recorded ahead of the prefix hash.
+// startHasher starts the background hasher of a session, unless one runs. The hasher reads the
+// recorded bytes behind the prefix hash.
 func (u *Service) startHasher(id session.SessionID) {
 	a := u.active.acquire(id)
 	a.mu.Lock()
@@ -37,11 +37,11 @@ func (u *Service) startHasher(id session.SessionID) {
 	})
 }
 
-// checkpointEvery is how much is hashed between two saved states, in bytes: what a restart or a
-// Drop costs at most.
+// checkpointEvery is how many bytes are hashed between two checkpoints. A restart or a Drop costs
+// at most that much work.
 const checkpointEvery = 64 << 20
 
-// hashRecorded hashes to the end of what is recorded without a gap, slice by slice.
+// hashRecorded hashes the recorded bytes up to the first gap, slice by slice.
 func (u *Service) hashRecorded(ctx context.Context, a *activeSession) error {
 	for ctx.Err() == nil {
 		s, p, err := u.hashOffset(ctx, a)
@@ -65,7 +65,7 @@ func (u *Service) hashRecorded(ctx context.Context, a *activeSession) error {
 	return ctx.Err()
 }
 
-// hashOffset gives the session and how far it is hashed.
+// hashOffset loads the session and its prefix hash.
 func (u *Service) hashOffset(ctx context.Context, a *activeSession) (s session.Session, p prefixHash, err error) {
 	if s, err = u.cfg.Sessions.Status(ctx, a.id); err == nil && !s.State.Ended() {
 		p, err = u.prefixHash(ctx, a, s)
@@ -73,14 +73,14 @@ func (u *Service) hashOffset(ctx context.Context, a *activeSession) (s session.S
 	return s, p, err
 }
 
-// hashSlice hashes on for one slice, in its turn; left is how much there is to hash. It gives the
-// session as it was before, and how far it is hashed.
+// hashSlice waits for a hash slot and hashes one slice; remaining is how many bytes there are to
+// hash. It gives the session as it was before, and the new prefix hash.
 func (u *Service) hashSlice(ctx context.Context, a *activeSession, remaining int64) (s session.Session, p prefixHash, err error) {
 	if err = u.hashSlots.acquire(ctx, remaining, a.finishWaiting); err != nil {
 		return s, p, err
 	}
 	defer u.hashSlots.release()
-	s, p, err = u.hashOffset(ctx, a) // the puts may have gone on meanwhile
+	s, p, err = u.hashOffset(ctx, a) // puts may have recorded more meanwhile
 	if err != nil || s.State.Ended() || p.off >= s.Prefix() {
 		return s, p, err
 	}
@@ -106,7 +106,7 @@ func (a *activeSession) finishWaiting() bool {
 	return a.finishesWaiting > 0
 }
 
-// addFinish counts a finish that waits for the hash, until done.
+// addFinish counts a finish that waits for the hash, until done is called.
 func (a *activeSession) addFinish() (done func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -118,8 +118,8 @@ func (a *activeSession) addFinish() (done func()) {
 	}
 }
 
-// changedOr gives session.ErrGenMoved instead of err where the session is not what it was in s any
-// more: then what failed may be gone from it.
+// changedOr gives err, or session.ErrGenMoved if the session has changed since s was loaded: then
+// the bytes that failed may be gone from it.
 func (u *Service) changedOr(ctx context.Context, s session.Session, err error) error {
 	now, e := u.cfg.Sessions.Status(ctx, s.ID)
 	switch {
@@ -131,7 +131,7 @@ func (u *Service) changedOr(ctx context.Context, s session.Session, err error) e
 	return err
 }
 
-// saveCheckpoint keeps the state of a background hasher through a restart.
+// saveCheckpoint stores the state of a background hasher, so that a restart does not lose it.
 func (u *Service) saveCheckpoint(ctx context.Context, s session.Session, p prefixHash) error {
 	state, err := p.checkpoint()
 	if err != nil {
@@ -139,15 +139,14 @@ func (u *Service) saveCheckpoint(ctx context.Context, s session.Session, p prefi
 	}
 	return u.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error {
 		if _, open, err := catalog.Reservations.Find(tx, catalog.Number(s.ID)); err != nil || !open {
-			return err // it has ended meanwhile, and its states are forgotten
+			return err // the session has ended, and its checkpoints are deleted
 		}
 		return catalog.SaveCheckpoint(tx, catalog.HashCheckpoint{Session: uint64(s.ID), Off: p.off, Gen: p.gen, State: state})
 	})
 }
 
-// hashRange reads the recorded bytes from r.off to `to` and hashes them. It reads whole extents,
-// from their beginning, so that the store checks each against the CRC of the buffers that were
-// written.
+// hashRange reads the recorded bytes from p.off to `to` and hashes them. It reads whole extents
+// from their beginning, so that the store compares each extent with its CRC.
 func (u *Service) hashRange(ctx context.Context, s session.Session, p *prefixHash, to int64) error {
 	entries, err := u.cfg.Sessions.Entries(ctx, s.ID, session.Range{Off: p.off, End: to}, 0)
 	if err != nil {
@@ -184,8 +183,8 @@ func (u *Service) hashRange(ctx context.Context, s session.Session, p *prefixHas
 	return nil
 }
 
-// extentsOf gives the extents of entries that follow each other without a gap, from `from` or
-// before it on. An error where they don't: something was dropped since it was known to be there.
+// extentsOf gives the extents of entries that follow each other without a gap and cover the offset
+// `from`. A gap is an error: bytes were dropped since the entries were known to be there.
 func extentsOf(entries []session.Entry, from int64) ([]catalog.Extent, error) {
 	extents := make([]catalog.Extent, len(entries))
 	for i, e := range entries {
@@ -202,8 +201,8 @@ func extentsOf(entries []session.Entry, from int64) ([]catalog.Extent, error) {
 	return extents, nil
 }
 
-// waitForDigest waits until SHA-256 has got to the end of a session that was loaded as `was`, and
-// gives it with the session that it is true of.
+// waitForDigest waits until SHA-256 has reached the end of a session, which was loaded as `was`. It
+// gives the digest and the session that the digest is true of.
 func (u *Service) waitForDigest(ctx context.Context, was session.Session, length int64) (sum catalog.SHA256, s session.Session, err error) {
 	id := was.ID
 	a := u.active.acquire(id)
@@ -216,10 +215,10 @@ func (u *Service) waitForDigest(ctx context.Context, was session.Session, length
 			}
 		}
 		if s.State.Ended() {
-			return sum, s, s.State.Err() // its pieces are forgotten, there is nothing left to hash
+			return sum, s, s.State.Err() // its entries are deleted: there is nothing left to hash
 		}
 		if s.Prefix() > length {
-			return sum, s, &LengthError{Want: s.Prefix(), Got: length} // somebody goes on sending
+			return sum, s, &LengthError{Want: s.Prefix(), Got: length} // another request has sent more
 		}
 		if s.Prefix() < length {
 			return sum, s, s.Incomplete(length)

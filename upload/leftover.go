@@ -11,29 +11,29 @@ import (
 	"sluice/session"
 )
 
-// leftover is a place at which something may be left that no record names: of a put that failed, of
-// what was replaced, of a session that was aborted, of a create that was refused. Whoever leaves it
-// says so, and it is given back as soon as nobody can be writing there; nobody has to search for
-// it. What is known here is lost with the process; then the search for orphans finds the places of
-// its incarnation.
+// leftover is a place where bytes may be left that no record names: of a put that failed, a range
+// that was replaced, a session that was aborted, or a create that was refused. The request that
+// leaves them notes the place, and Reclaim frees the bytes as soon as no put can be writing there.
+// So no search is needed. The list of leftovers is lost with the process; then the sweep for
+// orphans finds the places of its incarnation.
 type leftover struct {
 	id session.SessionID
-	// gen is that of the session's last Drop when it was written: puts that begin after a later one
-	// write elsewhere. At whatMayCome nobody writes any more.
+	// gen is the generation of the session's last Drop at the time of the write. Puts that begin
+	// after a later Drop write elsewhere. anyGen: no put writes there any more.
 	gen uint64
-	// waitsForSession: the session is open, and its next puts write to this place too: over what is
-	// left, or it goes with the session.
+	// waitsForSession: the session is open, and its next puts write to this place too. They
+	// overwrite what is left, or it is freed with the session.
 	waitsForSession bool
-	seq             uint64 // tells it from what is left there later
+	seq             uint64 // tells it from a later leftover at the same place
 }
 
 const (
 	anyGen = math.MaxUint64
-	// maxLeftovers bounds how many are remembered. What is more goes with its session.
+	// maxLeftovers bounds the list. Bytes at other places are freed when their session ends.
 	maxLeftovers = 100_000
 )
 
-// rememberLeftover remembers that something is left at a place.
+// rememberLeftover notes that bytes may be left at a place.
 func (u *Service) rememberLeftover(place string, id session.SessionID, gen uint64) {
 	if place == "" {
 		return
@@ -52,18 +52,18 @@ func (u *Service) rememberLeftover(place string, id session.SessionID, gen uint6
 	}
 }
 
-// AddLeftover remembers a place of an earlier incarnation of the content store: what of it no
-// record names is given back.
+// AddLeftover notes a place of an earlier incarnation of the content store. Reclaim frees the bytes
+// there that no record names.
 func (u *Service) AddLeftover(place string, id session.SessionID) {
 	u.rememberLeftover(place, id, anyGen)
 }
 
-// LeftoverAdded has something where a Reclaim may give something back at once.
+// LeftoverAdded receives a value when a Reclaim may have something to free at once.
 func (u *Service) LeftoverAdded() <-chan struct{} { return u.leftoverAdded }
 
-// Reclaim gives back what has been left, as far as nobody can be writing there; all looks also at
-// what waits for its session. No place may be held meanwhile by whoever copies what the records
-// name. One failure keeps none of the others.
+// Reclaim frees the bytes at the leftovers where no put can be writing. all includes those that
+// wait for their session. No backup may hold places meanwhile. A failure at one place does not stop
+// the others; it returns the last.
 func (u *Service) Reclaim(ctx context.Context, all bool) error {
 	u.mu.Lock()
 	todo := maps.Clone(u.leftovers)
@@ -78,7 +78,7 @@ func (u *Service) Reclaim(ctx context.Context, all bool) error {
 		}
 		now, err := u.reclaim(ctx, place, l)
 		if err != nil {
-			failed = fmt.Errorf("giving back what is left at %s: %w", place, err) // they are alike
+			failed = fmt.Errorf("giving back what is left at %s: %w", place, err) // one failure stands for all
 		}
 		u.mu.Lock()
 		if is, ok := u.leftovers[place]; ok && is.seq == l.seq {
@@ -91,9 +91,9 @@ func (u *Service) Reclaim(ctx context.Context, all bool) error {
 	return failed
 }
 
-// reclaim gives back what is left at a place, and says what then still is: nothing, as the zero
-// leftover. While it decides nobody begins to write there: who does so afterwards finds no place,
-// or one with a hole where nothing was recorded, and records what he has written himself.
+// reclaim frees the bytes at a leftover, and gives the leftover that remains: the zero value if
+// none does. No put begins to write there while it decides. A put that begins later finds no place,
+// or a hole where nothing was recorded, and records only bytes that it has written itself.
 func (u *Service) reclaim(ctx context.Context, place string, l leftover) (leftover, error) {
 	a := u.active.acquire(l.id)
 	defer u.active.release(a)
@@ -106,7 +106,7 @@ func (u *Service) reclaim(ctx context.Context, place string, l leftover) (leftov
 	case err != nil || s.State.Ended():
 		return u.reclaimEnded(ctx, place, l)
 	case s.State != session.Open:
-		return l, nil // whether it ends shows
+		return l, nil // sealed: its end decides
 	}
 	if l.gen != anyGen {
 		if l.waitsForSession = l.gen >= placeGen(s); l.waitsForSession {
@@ -143,8 +143,8 @@ func (u *Service) reclaim(ctx context.Context, place string, l leftover) (leftov
 	return leftover{}, nil
 }
 
-// reclaimEnded is reclaim where the session has ended: nobody records anything of it any more. What
-// it has become is content, or garbage.
+// reclaimEnded is reclaim for a session that has ended, in which nothing is recorded any more. Its
+// bytes are content or garbage.
 func (u *Service) reclaimEnded(ctx context.Context, place string, l leftover) (leftover, error) {
 	var row catalog.Place
 	var keep []catalog.Extent
@@ -178,7 +178,7 @@ func (u *Service) reclaimEnded(ctx context.Context, place string, l leftover) (l
 	return leftover{}, nil
 }
 
-// withdraw forgets what is recorded of r, whose bytes are garbage then.
+// withdraw drops the entries of r from the session. Their bytes are garbage then.
 func (u *Service) withdraw(ctx context.Context, id session.SessionID, r session.Range) (session.Session, error) {
 	s, dropped, err := u.cfg.Sessions.Drop(ctx, id, r, u.clipNote)
 	if err != nil || placeGen(s) == 0 {
@@ -193,7 +193,7 @@ func (u *Service) withdraw(ctx context.Context, id session.SessionID, r session.
 }
 
 // addWriter counts a put that may write to the places of a generation, or of a later one, until
-// wrote.
+// removeWriter.
 func (a *activeSession) addWriter(gen uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

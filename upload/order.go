@@ -11,37 +11,39 @@ import (
 )
 
 // Several puts of one session at a time bring its bytes out of order, while SHA-256 takes them in
-// order: what comes ahead must be read back to be hashed. Where the server is what all wait for,
-// that is a loss. So the put at the end of the prefix hash goes first, and those ahead of it are
-// held back a little, each before it reads on, for as long as the first one is not waiting for its
-// client:
+// order. Bytes that come ahead of the hash must be read back to be hashed. That is a loss if the
+// server is the bottleneck. So the put at the end of the prefix hash goes first. The puts ahead of
+// it wait a little before each Read, as long as the first put does not wait for its client:
 //
 //	hashed ─▶ put 0  ▓▓▓▓▓▓▓▓░░      reads as fast as the server takes it
-//	          put 1            ▓░░   held: its bytes wait in the client's and the kernel's buffers
-//	          put 2                  held
+//	          put 1            ▓░░   waits: its bytes stay in the client's and the kernel's buffers
+//	          put 2                  waits
 //
-// On a slow link nobody is held: there the first one waits for the network, and that is seen within
-// a window. Nor where the puts share the flow control of one connection (HTTP/2), where a stream
-// that is held can keep the others from moving at all; nor for longer than maxOrderWait.
+// On a slow link no put waits: there the first put waits for the network, which shows within a
+// window. No put waits for longer than maxOrderWait. And no put waits if it shares the flow control
+// of its connection with others (HTTP/2), where a stream that waits can stop the others.
 const (
 	maxOrderWait = time.Second
-	// firstWindow is what the first one is judged by: the server is what it waits for if less than
-	// a fifth of it goes by in its Reads, and paceBytes have come.
+	// firstWindow is the time over which the first put is judged. It waits for the server, and not
+	// for its client, if its Reads take less than a fifth of the window and bring at least
+	// firstBytes.
 	firstWindow = 100 * time.Millisecond
 	firstBytes  = 1 << 20
-	// maxFirstRead is how long one of its Reads may take until it is known to wait for its client.
+	// maxFirstRead is how long a Read of the first put may take until the put counts as waiting for
+	// its client.
 	maxFirstRead = firstWindow / 2
 )
 
-// firstWaits is what the puts that were first have waited for. track.mu guards it.
+// firstWaits counts how long the first puts have waited for their clients. activeSession.mu guards
+// it.
 type firstWaits struct {
-	since   time.Time // bytes and waited count
+	since   time.Time // when the counts began
 	bytes   int64
 	waited  time.Duration
-	starved bool // in the last window they waited for their client
+	starved bool // in the last window the first put waited for its client
 }
 
-// read counts a Read of the first.
+// read counts a Read of the first put.
 func (w *firstWaits) read(n int, began, now time.Time) {
 	w.waited, w.bytes = w.waited+now.Sub(began), w.bytes+int64(n)
 	switch past := now.Sub(w.since); {
@@ -52,26 +54,26 @@ func (w *firstWaits) read(n int, began, now time.Time) {
 	}
 }
 
-// orderedBody is a put's body, in the order that the session's puts take.
+// orderedBody is the body of a put, which waits for its place in the order of the session's puts.
 type orderedBody struct {
 	body       io.Reader
-	active     *activeSession // nil: it is in no order yet
-	at         session.Range  // where the put's bytes lie
-	neverWaits bool           // it is never held
-	ended      bool           // it is in order no more
+	active     *activeSession // nil: the put has not joined yet
+	at         session.Range  // the put's bytes
+	neverWaits bool           // it never waits for the hash
+	ended      bool           // the put has left the order
 	waited     time.Duration
-	woken      chan struct{} // closed when it is to be held no more
+	woken      chan struct{} // closed when it must not wait any more
 	once       sync.Once
 
-	readSince time.Time // since when the Read runs that is running; zero: none is. Under track.mu
+	readSince time.Time // when the running Read began; zero: none runs. Under active.mu
 }
 
-// newBody is the body of a put that is not in order yet.
+// newBody makes the body of a put that has not joined the order yet.
 func newBody(body io.Reader, p Put) *orderedBody {
 	return &orderedBody{body: body, neverWaits: p.Multiplexed, woken: make(chan struct{})}
 }
 
-// join puts a body, whose bytes lie at r, in join. done must follow.
+// join adds a put, whose bytes lie at r, to the order. The caller must call done.
 func (a *activeSession) join(b *orderedBody, r session.Range) {
 	b.active, b.at = a, r
 	a.mu.Lock()
@@ -79,7 +81,7 @@ func (a *activeSession) join(b *orderedBody, r session.Range) {
 	a.puts = append(a.puts, b)
 }
 
-// done lets the next one be first.
+// done takes the put out of the order, and lets the next one be first.
 func (b *orderedBody) done() {
 	if b.ended {
 		return
@@ -91,13 +93,13 @@ func (b *orderedBody) done() {
 	b.active.notify()
 }
 
-// atHash reports whether the prefix hash ends within the put. t.mu is held.
+// atHash reports whether the prefix hash ends within the put. active.mu is held.
 func (b *orderedBody) atHash() bool {
 	return b.active.loaded && b.at.Off <= b.active.hash.off && b.active.hash.off < b.at.End
 }
 
-// aheadOfHash reports whether the put's bytes lie behind the put where the prefix hash ends, and so
-// will have to be read back.
+// aheadOfHash reports whether the put's bytes lie ahead of the prefix hash, so that they will be
+// read back.
 func (b *orderedBody) aheadOfHash() bool {
 	b.active.mu.Lock()
 	defer b.active.mu.Unlock()
@@ -129,7 +131,7 @@ func (b *orderedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// waitForHash holds the put while another is first that waits for the server alone.
+// waitForHash waits while another put is first and that put waits for the server alone.
 func (b *orderedBody) waitForHash() {
 	for !b.neverWaits && b.waited < maxOrderWait {
 		changed, wait := b.mustWait()
@@ -149,7 +151,7 @@ func (b *orderedBody) waitForHash() {
 	}
 }
 
-// mustWait reports whether the put is to wait, and for what to look again.
+// mustWait reports whether the put must wait, and the event after which it looks again.
 func (b *orderedBody) mustWait() (changed <-chan struct{}, wait bool) {
 	b.active.mu.Lock()
 	defer b.active.mu.Unlock()

@@ -12,14 +12,14 @@ import (
 	"sluice/session"
 )
 
-// PutChunk stores chunk idx of the caller's session: whole, or nothing of it. When it returns nil
-// the chunk survives the death of the process, and power loss where the content store is set to
-// that. The same bytes again are fine. It costs one commit, which waits for an fsync only where the
-// stores are set to survive power loss.
+// PutChunk stores chunk idx of the caller's session: all of it, or nothing. When it returns nil the
+// chunk survives the death of the process, and a power loss if the content store is set to that.
+// The same bytes again are fine. It costs one commit, which waits for an fsync only if the stores
+// are set to survive power loss.
 //
 // Errors: session's (ErrShort, ErrLong, ErrRange, ErrConflict, ErrSuperseded, ErrLimit, ended
-// states), ErrTooLarge, *ChecksumError, blob.ErrNoSpace, blob.ErrUnavailable, access's. A body must
-// end with io.EOF; its other errors are cuts, and pass through.
+// states), ErrTooLarge, *ChecksumError, blob.ErrNoSpace, blob.ErrUnavailable, and access's. A body
+// must end with io.EOF. Any other error means that the body was cut, and is returned.
 func (u *Service) PutChunk(ctx context.Context, c access.Caller, id session.SessionID, idx int64, body io.Reader, p Put) error {
 	k := u.newSink(ctx, c, body, p)
 	defer k.close()
@@ -28,9 +28,9 @@ func (u *Service) PutChunk(ctx context.Context, c access.Caller, id session.Sess
 	return k.finishPut(err, err == nil)
 }
 
-// PutRange stores bytes from off on: n of them are recorded when it returns, also with an error, in
-// pieces as they come. With a digest it is all or nothing. Replace needs p.Length. Otherwise as
-// PutChunk.
+// PutRange stores bytes from off on. It records them in several entries as they come, and n bytes
+// are recorded when it returns, also with an error. With a digest it is all or nothing. Replace
+// needs p.Length. Otherwise it is as PutChunk.
 func (u *Service) PutRange(ctx context.Context, c access.Caller, id session.SessionID, off int64, body io.Reader, p Put) (n int64, err error) {
 	k := u.newSink(ctx, c, body, p)
 	defer k.close()
@@ -40,7 +40,7 @@ func (u *Service) PutRange(ctx context.Context, c access.Caller, id session.Sess
 	return n, k.finishPut(err, n > 0)
 }
 
-// maxBytes is how many bytes the session may have.
+// maxBytes gives how many bytes the session may have.
 func (u *Service) maxBytes(s session.Session) int64 {
 	if s.BytesExpected >= 0 {
 		return s.BytesExpected
@@ -48,8 +48,8 @@ func (u *Service) maxBytes(s session.Session) int64 {
 	return min(s.ChunkSize*u.cfg.Limits.MaxChunks, u.cfg.Limits.MaxBytes)
 }
 
-// Admit implements session.Admitter: the first of the two decisions about the caller. It refuses
-// what no upload of unknown length may have.
+// Admit implements session.Admitter. It is the first of the two decisions about the caller. It also
+// refuses a chunk or an offset that no upload of unknown length may have.
 func (k *sink) Admit(ctx context.Context, s session.Session) error {
 	n, err := k.u.decide(ctx, k.c, s, access.Write)
 	if k.capsule = n.Capsule; err != nil || s.BytesExpected >= 0 {
@@ -66,12 +66,12 @@ func (k *sink) Admit(ctx context.Context, s session.Session) error {
 	return nil
 }
 
-// Claim implements session.Admitter: it compares what is announced with what may come, and joins
-// the session's other puts. Recorded pieces are compared first if a restart leaves them in doubt,
-// and withdrawn if they are to be replaced.
+// Claim implements session.Admitter. It compares the announced length with the bytes that may come,
+// and joins the session's other puts. If a restart leaves recorded entries in doubt they are
+// compared first. If the put replaces them they are withdrawn.
 func (k *sink) Claim(ctx context.Context, s session.Session, r session.Range) (mayCome int64, err error) {
 	mayCome = k.u.maxBytes(s) - r.Off
-	if k.active != nil { // the session has changed since it joined them
+	if k.active != nil { // it has joined already, and the session has changed since
 		k.setSession(s)
 		return mayCome, nil
 	}
@@ -94,15 +94,15 @@ func (k *sink) Claim(ctx context.Context, s session.Session, r session.Range) (m
 		k.active.markChecked()
 	}
 	k.setSession(s)
-	// It has to be known which put is at the hash. What keeps that from being loaded the put itself
-	// will say.
+	// The order has to know which put is at the hash. If the hash can't be loaded, the put itself
+	// will return the error.
 	_, _ = k.u.hashed(k.ctx, k.active, s)
 	k.active.join(k.body, r)
 	return mayCome, nil
 }
 
-// announced compares what the client says of its body with the bytes r of the session that it is
-// for, of which most may come.
+// announced compares the announced length of the body with r, the session's bytes that the put is
+// for. At most mayCome bytes may come.
 func (k *sink) announced(s session.Session, r session.Range, mayCome int64) error {
 	length := k.put.Length
 	switch {
@@ -116,9 +116,8 @@ func (k *sink) announced(s session.Session, r session.Range, mayCome int64) erro
 	return nil
 }
 
-// checkSpaceAt refuses a put early that brings something new from its first byte on, where there is
-// no room for that. A repeat needs none; what is new behind it is refused when it comes
-// (sink.open).
+// checkSpaceAt refuses a put early if its first byte is new and there is no space for it. A repeat
+// needs no space. New bytes after recorded ones are refused when they come (sink.openWriter).
 func (k *sink) checkSpaceAt(s session.Session, off int64) error {
 	if !k.put.Replace && session.Covers(s.Received, session.Range{Off: off, End: off + 1}) {
 		return nil
@@ -126,12 +125,12 @@ func (k *sink) checkSpaceAt(s session.Session, off int64) error {
 	return k.u.checkSpace()
 }
 
-// finishPut is the finishPut of a put that the engine answers with err: it decides once more, lets
-// a background hasher hash what came ahead, if anything was recorded, and drops what turned out to
-// be lost.
+// finishPut ends a put that the engine answers with err. It decides about the caller once more, and
+// drops entries that turned out to be unreadable. If anything was recorded ahead of the prefix
+// hash, it starts a background hasher.
 func (k *sink) finishPut(err error, recorded bool) error {
 	if k.active == nil {
-		return err // it was not admitted
+		return err // the put was not admitted
 	}
 	k.body.done()
 	if err == nil {
@@ -146,16 +145,16 @@ func (k *sink) finishPut(err error, recorded bool) error {
 	return err
 }
 
-// handleUnreadable drops what a put of r has found to be handleUnreadable, and gives the error that
-// it is answered with.
+// handleUnreadable drops the entries that a put of r has found to be unreadable, and gives the
+// error that the put is answered with.
 func (u *Service) handleUnreadable(ctx context.Context, id session.SessionID, r session.Range, err error) error {
 	unreadable := errors.Is(err, blob.ErrCorrupt) || errors.Is(err, blob.ErrMissing)
 	if !unreadable && !errors.Is(err, session.ErrSuperseded) {
 		return err
 	}
 	ctx = context.WithoutCancel(ctx)
-	// An end takes the pieces and their places away, and fences what runs: what has become of the
-	// session is the answer then.
+	// An end deletes the entries and their places, and fences the running puts. Then the answer is
+	// how the session ended.
 	if s, e := u.cfg.Sessions.WaitUnsealed(ctx, id); e == nil && s.State.Ended() {
 		return s.State.Err()
 	}
@@ -169,8 +168,8 @@ func (u *Service) handleUnreadable(ctx context.Context, id session.SessionID, r 
 	return fmt.Errorf("%w: what was recorded here is lost, look at the status", session.ErrSuperseded)
 }
 
-// clipNote gives the note of what a Drop leaves of an entry: its bytes are read again, and checked
-// as a whole.
+// clipNote gives the note of what a Drop leaves of an entry. It reads the entry's bytes again, and
+// checks all of them.
 func (u *Service) clipNote(ctx context.Context, e session.Entry, rest session.Range) ([]byte, error) {
 	n, err := decodeEntryNote(e.Note)
 	if err != nil {
@@ -188,7 +187,7 @@ func (u *Service) clipNote(ctx context.Context, e session.Entry, rest session.Ra
 	if _, err := io.CopyN(crc, content, rest.Len()); err != nil {
 		return nil, err
 	}
-	if _, err := io.Copy(io.Discard, content); err != nil { // to the end: the store compares its CRC there
+	if _, err := io.Copy(io.Discard, content); err != nil { // at the end the store compares the CRC
 		return nil, err
 	}
 	n.Off += rest.Off - e.Off

@@ -11,16 +11,17 @@ import (
 	"sluice/session"
 )
 
-// maxCheckWait is how long a request waits for the check of its session before it is asked to come
-// again.
+// maxCheckWait is how long a request waits for the check of its session. Then the client is asked
+// to come again.
 const maxCheckWait = 10 * time.Second
 
-// ensureChecked makes sure that the session's pieces are what was acknowledged, as far as the
-// policy asks for: after a restart of the machine nothing is told of a session before its unsynced
-// pieces have been compared with their CRCs, and after the mere death of the process no finish
-// trusts them before. What is lost is dropped, durably, and shows as missing. Normally nothing has
-// happened, and it costs a look at the entries once in a session's stay in memory.
-// blob.ErrUnavailable when it takes longer than 10 s: the check goes on.
+// ensureChecked makes sure that the session's entries hold the bytes that were acknowledged, as far
+// as the policy asks for. After a restart of the machine, no request learns of a session before its
+// unsynced entries have been compared with their CRCs. After the mere death of the process, no
+// finish uses them before. Entries that fail are dropped durably, and their bytes show as missing.
+// Normally there is nothing to compare, and the check costs one look at the entries while the
+// session is in memory. It gives blob.ErrUnavailable if the check takes longer than 10 s; the check
+// goes on.
 func (u *Service) ensureChecked(ctx context.Context, s session.Session, policy blob.CheckPolicy) (session.Session, error) {
 	if s.State.Ended() || len(s.Received) == 0 {
 		return s, nil
@@ -62,15 +63,15 @@ func (u *Service) ensureChecked(ctx context.Context, s session.Session, policy b
 	}
 }
 
-// markChecked says that the session has no pieces yet: those that come are of this incarnation of
-// the store, and no restart leaves them in doubt.
+// markChecked is called while the session has no entries. The entries to come are of this
+// incarnation of the store, and no restart leaves them in doubt.
 func (a *activeSession) markChecked() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.checked = max(a.checked, blob.CheckBeforeCrash)
 }
 
-// startCheck runs in the background until the session's entries are compared. t.mu is held.
+// startCheck compares the session's entries in the background. a.mu is held.
 func (u *Service) startCheck(a *activeSession, policy blob.CheckPolicy) {
 	u.active.mu.Lock()
 	u.active.use(a)
@@ -88,8 +89,8 @@ func (u *Service) startCheck(a *activeSession, policy blob.CheckPolicy) {
 	})
 }
 
-// dropUnreadable re-reads every recorded piece that overlaps r and drops those that are not what
-// they were.
+// dropUnreadable reads every entry again that overlaps r, and drops those whose bytes are corrupt
+// or missing.
 func (u *Service) dropUnreadable(ctx context.Context, id session.SessionID, r session.Range) error {
 	return u.checkEntries(ctx, id, r, blob.CheckAll)
 }

@@ -17,60 +17,61 @@ import (
 	"sluice/session"
 )
 
-// sink takes the bytes of one put. Each buffer goes once through here: it is written to the content
-// store, its CRC-32C is kept for the entry that will name it, and where it continues the prefix
-// hash it is hashed into a clone of that state. The clone becomes the state only in Recorded:
-// the bytes of a put that was cut or superseded never move the hash.
+// sink takes the bytes of one put. Each buffer passes once: it is written to the content store, and
+// its CRC-32C is kept for the note of its entry. If it continues the prefix hash, it is hashed into
+// a clone of that state. The clone becomes the state only in Recorded, so the bytes of a put that
+// was cut or superseded never move the hash.
 //
-//	Admit, Claim ─▶ what the caller may, and what is announced
+//	Admit, Claim ─▶ checks of the caller and of the announced length
 //	WriteAt  ─┬─▶ Writer ─────────▶ place       Commit: extent, CRC, hash state ─▶ note
-//	          ├─▶ CRC-32C per piece             Recorded: the clone is published
+//	          ├─▶ CRC-32C per run               Recorded: the clone is published
 //	          └─▶ clone of SHA-256, body's digest
-//	VerifyAt ───▶ the same, but compared with what is read back instead of written
+//	VerifyAt ───▶ the same, but the bytes are compared with recorded ones and not written
 type sink struct {
 	u    *Service
 	ctx  context.Context
-	c    access.Caller // who must still be allowed to write when bytes are recorded
+	c    access.Caller // must still be allowed to write when bytes are recorded
 	put  Put
 	body *orderedBody
-	// chunk: the put is one whole chunk, of index from; else from is an offset.
+	// chunk: the put is one whole chunk, and start is its index; else start is an offset.
 	chunk bool
 	start int64
 
-	capsule string // known from Admit on
-	// Known from Claim on:
+	capsule string // set by Admit
+	// Set by Claim:
 	s       session.Session // as it was claimed
 	last    session.Session // as of the last record
-	active  *activeSession  // nil: nothing is claimed
+	active  *activeSession  // nil: no bytes are claimed
 	claimed session.Range
-	gen     uint64 // under which it counts as writing
+	gen     uint64 // under which the put counts as a writer
 
 	writer blob.Writer
-	runs   []run // written, not yet committed
+	runs   []run // written and not committed
 	hash   *prefixHash
-	// undone: what it has left is told of.
+	// undone: Undo has run, and has noted the leftover.
 	undone bool
 
-	bodySHA hash.Hash // of the whole body, where the client gave a digest
+	bodySHA hash.Hash // of the whole body, if the client gave a digest
 	bodyCRC uint32
-	// streaming: pieces are recorded before the body's digest can be known; the caller compares at
-	// the end.
+	// streaming: entries are recorded before the body's digest can be known. The caller compares it
+	// at the end.
 	streaming bool
-	rechecked bool // whether the caller still may, since the body began
+	rechecked bool // the caller's rights were checked again since the body began
 
-	back    io.ReadCloser // recorded bytes being compared
+	back    io.ReadCloser // the recorded bytes that the body is compared with
 	backAt  int64
 	backEnd int64
 	buf     []byte
 }
 
-// run is a piece as the engine will record it: contiguous, within one chunk.
+// run is a contiguous range of written bytes within one chunk: the entry that the engine will
+// record.
 type run struct {
 	session.Range
 	crc uint32
 }
 
-// newSink prepares a put. close must follow.
+// newSink makes the sink of a put. The caller must call close.
 func (u *Service) newSink(ctx context.Context, c access.Caller, body io.Reader, p Put) *sink {
 	k := &sink{u: u, ctx: context.WithoutCancel(ctx), c: c, put: p, body: newBody(body, p)}
 	if p.SHA256 != nil {
@@ -79,7 +80,7 @@ func (u *Service) newSink(ctx context.Context, c access.Caller, body io.Reader, 
 	return k
 }
 
-// setSession makes s the session that the put works with, and counts the put as writing to its
+// setSession makes s the session that the put works with, and counts the put as a writer of its
 // places.
 func (k *sink) setSession(s session.Session) {
 	k.active.addWriter(placeGen(s))
@@ -101,7 +102,7 @@ func (k *sink) close() {
 	}
 	if k.writer != nil {
 		if len(k.runs) > 0 {
-			k.Undo(nil) // others have taken its bytes over: what of them is left shows later
+			k.Undo(nil) // newer puts have taken the bytes over; Reclaim finds what is left of them
 		}
 		if err := k.writer.Close(); err != nil {
 			k.u.cfg.Log.Warn("closing a place failed", "session", k.s.ID, "err", err)
@@ -114,7 +115,7 @@ func (k *sink) WriteAt(p []byte, off int64) (int, error) {
 	if err := k.openWriter(); err != nil {
 		return 0, err
 	}
-	k.writer.ReadSoon(k.body.aheadOfHash()) // to be hashed
+	k.writer.ReadSoon(k.body.aheadOfHash()) // the background hasher will read the bytes
 	n, err := k.writer.WriteAt(p, off)
 	if err != nil {
 		return n, err
@@ -133,7 +134,7 @@ func (k *sink) WriteAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// openWriter has a Writer of the content store.
+// openWriter makes sure that the put has a Writer.
 func (k *sink) openWriter() (err error) {
 	if k.writer == nil {
 		if err := k.u.checkSpace(); err != nil {
@@ -144,7 +145,7 @@ func (k *sink) openWriter() (err error) {
 	return err
 }
 
-// wholeSize is how long the session's content is, where one chunk has it all, else -1.
+// wholeSize gives the length of the session's content if it fits one chunk, else -1.
 func wholeSize(s session.Session) int64 {
 	if s.BytesExpected > s.ChunkSize {
 		return -1
@@ -152,8 +153,8 @@ func wholeSize(s session.Session) int64 {
 	return s.BytesExpected
 }
 
-// placeGen is the generation in the name of a place: it moves with each Drop, so that bytes which
-// replace others go elsewhere.
+// placeGen gives the generation in the name of a place. It grows with each Drop, so that bytes that
+// replace others go to another place.
 func placeGen(s session.Session) uint64 {
 	if n := len(s.Dropped); n > 0 {
 		return s.Dropped[n-1].Gen
@@ -161,7 +162,7 @@ func placeGen(s session.Session) uint64 {
 	return 0
 }
 
-// digest lets the digests take p.
+// digest gives p to the digests.
 func (k *sink) digest(p []byte, off int64) error {
 	err := k.hashBuffer(p, off)
 	if k.bodySHA != nil {
@@ -173,7 +174,7 @@ func (k *sink) digest(p []byte, off int64) error {
 	return err
 }
 
-// hashBuffer lets the session's prefix hash take p, if that is where it has got to.
+// hashBuffer gives p to the session's prefix hash if p continues it.
 func (k *sink) hashBuffer(p []byte, off int64) error {
 	end := off + int64(len(p))
 	if k.hash == nil {
@@ -190,7 +191,7 @@ func (k *sink) hashBuffer(p []byte, off int64) error {
 	return nil
 }
 
-// VerifyAt implements session.Verifier: it always reads the recorded bytes back.
+// VerifyAt implements session.Verifier. It always reads the recorded bytes from the store.
 func (k *sink) VerifyAt(p []byte, off int64) error {
 	r := session.Range{Off: off, End: off + int64(len(p))}
 	if k.back == nil || k.backAt != off || k.backEnd < r.End {
@@ -212,7 +213,8 @@ func (k *sink) VerifyAt(p []byte, off int64) error {
 	return k.digest(p, off)
 }
 
-// conflict says why recorded bytes differ from the put's: they are others, or they have rotted.
+// conflict gives the reason why recorded bytes differ from the put's: the put brings other bytes,
+// or the recorded ones are corrupt or missing.
 func (k *sink) conflict(r session.Range) error {
 	entries, err := k.u.cfg.Sessions.Entries(k.ctx, k.s.ID, r, 0)
 	if err != nil {
@@ -230,16 +232,16 @@ func (k *sink) conflict(r session.Range) error {
 		}
 	}
 	if !session.Covers(there, r) {
-		return session.ErrSuperseded // dropped since
+		return session.ErrSuperseded // some were dropped meanwhile
 	}
 	return session.ErrConflict
 }
 
-// window is how far a comparison reads at least without asking for entries again, in bytes: more
+// window is how many bytes a comparison reads at least before it asks for entries again. It is more
 // than any buffer of a put.
 const window = 1 << 20
 
-// readBack opens what is recorded from r on, for some chunks.
+// readBack opens the recorded bytes from r on, for some chunks.
 func (k *sink) readBack(r session.Range) error {
 	if k.back != nil {
 		k.back.Close()
@@ -255,7 +257,7 @@ func (k *sink) readBack(r session.Range) error {
 		}
 	}
 	if len(entries) == 0 || entries[0].Off > r.Off || entries[len(entries)-1].End < r.End {
-		return session.ErrSuperseded // some of it was dropped since
+		return session.ErrSuperseded // some were dropped meanwhile
 	}
 	extents, err := extentsOf(entries, r.Off)
 	if err != nil {
@@ -267,7 +269,7 @@ func (k *sink) readBack(r session.Range) error {
 	return err
 }
 
-// Commit implements session.Committer: what it returns is the note of the entry.
+// Commit implements session.Committer. It returns the note of the entry.
 func (k *sink) Commit(ctx context.Context, r session.Range) ([]byte, error) {
 	if err := k.digested(); err != nil {
 		return nil, err
@@ -293,15 +295,15 @@ func (k *sink) Commit(ctx context.Context, r session.Range) ([]byte, error) {
 	return n.encode()
 }
 
-// allowed asks again whether the caller may: the body may have taken long, and a role or a token
-// may have been taken away meanwhile.
+// allowed asks again whether the caller may write. The body may have taken long, and a role or a
+// token may have been taken away meanwhile.
 func (k *sink) allowed(ctx context.Context) error {
 	k.rechecked = true
 	return k.u.cfg.Catalog.View(ctx, func(r catalog.Reader) error { return k.u.allow(r, k.c, access.Write, k.capsule) })
 }
 
-// checkAtEnd is the end of a put that went well, also of one whose bytes were all there already, so
-// that nothing was committed.
+// checkAtEnd checks digest and rights at the end of a successful put. It matters for a put whose
+// bytes were all recorded already, which has committed nothing.
 func (k *sink) checkAtEnd() error {
 	if err := k.digested(); err != nil || k.rechecked {
 		return err
@@ -309,8 +311,8 @@ func (k *sink) checkAtEnd() error {
 	return k.allowed(k.ctx)
 }
 
-// digested compares the body's digest with the client's before anything is recorded: a digest makes
-// a put all or nothing, so the body is whole when this is first asked.
+// digested compares the body's digest with the client's before anything is recorded. A digest makes
+// a put all or nothing, so the body is complete when digested is first called.
 func (k *sink) digested() error {
 	if k.streaming {
 		return nil
@@ -326,8 +328,8 @@ func (k *sink) compare() error {
 	return k.put.compare(sum, k.bodyCRC)
 }
 
-// compare says whether a body with these digests is the one that the client announced. sum is not
-// looked at where the client gave none.
+// compare reports, as an error, that a body with these digests is not the announced one. It ignores
+// sum if the client gave no SHA-256.
 func (p Put) compare(sum []byte, crc uint32) error {
 	if want := p.SHA256; want != nil && !bytes.Equal(sum, want[:]) {
 		return &ChecksumError{What: "sha-256 of the body", Want: hex.EncodeToString(want[:]), Got: hex.EncodeToString(sum)}
@@ -341,7 +343,7 @@ func (p Put) compare(sum []byte, crc uint32) error {
 // Recorded implements session.Committer.
 func (k *sink) Recorded(s session.Session) {
 	k.last = s
-	// Bytes that were too few to be recorded are in the state, and not yet in the session.
+	// If bytes were too few to be recorded, they are in the hash state and not yet in the session.
 	if k.hash != nil && len(k.runs) == 0 {
 		k.active.advanceHash(s, *k.hash)
 	}

@@ -19,9 +19,9 @@ import (
 	"sluice/session"
 )
 
-// TestStore is what every content store passes, with small contents that the store is told of and
-// without. open gives an empty one; corrupt turns over a bit of what a place holds, at an offset in
-// it.
+// TestStore is the suite that every content store passes. It runs with small contents that the
+// store is told of, and without. open gives an empty store; corrupt flips a bit of a place's
+// content, at an offset in the place.
 func TestStore(t *testing.T, open func(t *testing.T) (s blob.Store, corrupt func(place string, off int64))) {
 	for name, store := range map[string]storing{"in parts": storeParts, "whole": storeWhole} {
 		t.Run(name, func(t *testing.T) { testStore(t, open, store) })
@@ -277,7 +277,7 @@ func Random(n int) []byte {
 	return b
 }
 
-// storeWhole tells the store that b is all there will be, and writes it at once.
+// storeWhole tells the store that b is the whole content, and writes it at once.
 func storeWhole(t testing.TB, s blob.Store, id session.SessionID, gen uint64, off int64, b []byte) catalog.Extent {
 	t.Helper()
 	return storeAs(t, s, id, gen, int64(len(b)), off, b, len(b))

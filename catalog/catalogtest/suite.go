@@ -1,6 +1,6 @@
 // Package catalogtest has the conformance suite that every catalog store passes: its rows, its
-// transactions and its views. It owns no test of the catalog's rules, nor of what a store does
-// beside them.
+// transactions and its views. It does not test the catalog's rules, nor what a store does beside
+// them.
 package catalogtest
 
 import (
@@ -17,8 +17,8 @@ import (
 	"sluice/catalog"
 )
 
-// TestStore is what every catalog.Store passes. open gives an empty one. What ends a session in the
-// same commit is TestJoint's.
+// TestStore is the suite that every catalog.Store passes. open gives an empty store. metadatatest
+// tests the end of a session in the same commit.
 func TestStore(t *testing.T, open func(t *testing.T) catalog.Store) {
 	for _, c := range []struct {
 		name string
@@ -38,7 +38,7 @@ func TestStore(t *testing.T, open func(t *testing.T) catalog.Store) {
 	t.Run("every kind of row", func(t *testing.T) { testRows(t, open(t)) })
 }
 
-// update and view must succeed. Any goroutine may call them.
+// update and view fail the test on an error. Any goroutine may call them.
 func update(t *testing.T, s catalog.Store, f func(tx catalog.Tx) error) {
 	t.Helper()
 	if err := s.Update(context.Background(), f); err != nil {
@@ -53,14 +53,14 @@ func view(t *testing.T, s catalog.Store, f func(r catalog.Reader) error) {
 	}
 }
 
-// place is a row whose number tells it from others.
+// place is a row whose Refs tells it from others.
 func place(name string, n int64) catalog.Place { return catalog.Place{Name: name, Refs: n} }
 
 func putPlace(tx catalog.Tx, name string, n int64) error {
 	return catalog.Places.Put(tx, catalog.Name(name), place(name, n))
 }
 
-// refs is the number of a row, or -1.
+// refs is the Refs of a row, or -1.
 func refs(r catalog.Reader, name string) (int64, error) {
 	p, ok, err := catalog.Places.Find(r, catalog.Name(name))
 	if !ok {
@@ -69,7 +69,7 @@ func refs(r catalog.Reader, name string) (int64, error) {
 	return p.Refs, err
 }
 
-// has checks the number of a row, in a view of its own.
+// has checks the Refs of a row, in a view of its own.
 func has(t *testing.T, s catalog.Store, name string, want int64) {
 	t.Helper()
 	view(t, s, func(r catalog.Reader) error {
@@ -106,12 +106,12 @@ func putGetDelete(t *testing.T, s catalog.Store) {
 		}
 		return err
 	})
-	// One that writes nothing is fine, and so is one without anything in it.
+	// An Update that writes nothing is fine, and so is an empty one.
 	update(t, s, func(tx catalog.Tx) error { _, err := refs(tx, ""); return err })
 	update(t, s, func(catalog.Tx) error { return nil })
 }
 
-// keys are written in other tables too, so that a scan that leaves its own shows.
+// scans writes the same keys into other tables too, so that a scan that leaves its own table shows.
 func scans(t *testing.T, s catalog.Store) {
 	n := 0
 	rapid.Check(t, func(rt *rapid.T) {
@@ -262,7 +262,7 @@ func cancelled(t *testing.T, s catalog.Store) {
 	has(t, s, "a", -1)
 }
 
-// oneMoment moves amounts between rows; nobody may ever see one on its way.
+// oneMoment moves amounts between rows. No view may see one half of a move.
 func oneMoment(t *testing.T, s catalog.Store) {
 	const rows, sum = 5, 100
 	name := func(i int) string { return fmt.Sprint("row ", i) }
@@ -331,7 +331,7 @@ func counting(t *testing.T, s catalog.Store) {
 					if err != nil {
 						return err
 					}
-					// A closure that runs again begins with what is there.
+					// A closure that runs again begins with the stored rows.
 					return putPlace(tx, "count", max(n, 0)+1)
 				})
 				view(t, s, func(r catalog.Reader) error { _, err := refs(r, "count"); return err })
@@ -342,7 +342,7 @@ func counting(t *testing.T, s catalog.Store) {
 	has(t, s, "count", 200)
 }
 
-// skew: of two rows one must stay, and each of two callers removes the other one only when it sees
+// skew: one of two rows must stay, and each of two callers removes the other's row only if it sees
 // both.
 func skew(t *testing.T, s catalog.Store) {
 	for range 30 {

@@ -13,7 +13,8 @@ import (
 	"sluice/session/sessiontest"
 )
 
-// TestStore is what every store of metadata passes. open gives an empty one with a hook.
+// TestStore is the suite that every store of metadata passes. open gives an empty store with a
+// hook.
 func TestStore(t *testing.T, open func(t *testing.T, hook metadata.Hook) metadata.Store) {
 	plain := func(t *testing.T) metadata.Store { return open(t, noHook) }
 	t.Run("sessions", func(t *testing.T) {
@@ -47,7 +48,7 @@ func testHook(t *testing.T, open func(t *testing.T, hook metadata.Hook) metadata
 		if after.Bytes() > limit {
 			return errQuota
 		}
-		// It has its own copy.
+		// The hook has its own copy.
 		clear(after.Received)
 		copy(after.Note, "####")
 		return nil
@@ -99,7 +100,7 @@ func testHook(t *testing.T, open func(t *testing.T, hook metadata.Hook) metadata
 	if got, err := st.Load(t.Context(), 1); err != nil || got.Bytes() != 8 {
 		t.Errorf("%+v, %v", got, err)
 	}
-	// From the one on that gives the length, nobody asks any more.
+	// From the record on that gives the length, no hook runs any more.
 	if s, err = st.Record(t.Context(), 1, s.Gen, session.Change{Length: 1000}); err != nil {
 		t.Error(err)
 	}

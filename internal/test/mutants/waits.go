@@ -89,7 +89,7 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "a-place-to-hash-is-lost", promise: 11, file: "upload/hashslots.go",
-			old:   "		h.grant() // it was given meanwhile\n",
+			old:   "		h.grant() // the slot was granted meanwhile\n",
 			new:   "		_ = i\n",
 			tests: []string{"upload.TestAPlaceIsNotLost"},
 		},
