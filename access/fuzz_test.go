@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// A secret that was given out is one; with one sign changed, cut or added it is none; and nothing
-// else has its form.
+// A secret that was given out has the form of one. With one character changed, removed or added it
+// has not, and nor has anything else.
 func FuzzSecret(f *testing.F) {
 	f.Add(make([]byte, 20), uint8(0), uint8('a'), "slc_")
 	f.Add(bytes.Repeat([]byte{0xff}, 20), uint8(42), uint8('7'), "")

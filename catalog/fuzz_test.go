@@ -16,8 +16,7 @@ import (
 	"sluice/catalog"
 )
 
-// Metadata that is accepted obeys the rules, and is accepted again as it is; what is refused is
-// refused by field.
+// Accepted metadata obeys the rules, and is accepted again unchanged. A refusal names the field.
 func FuzzMeta(f *testing.F) {
 	f.Add("name", "a/b", "text/plain; charset=utf-8", "two\nlines", "tag\x00tag2", int64(1), int64(2), int64(3))
 	f.Fuzz(func(t *testing.T, name, path, kind, description, tags string, width, height, taken int64) {

@@ -8,7 +8,8 @@ import (
 	"sluice/catalog"
 )
 
-// publishing gives a store with a capsule, and how to publish the same content from some place.
+// publishing gives a store with a capsule, and a function that publishes the same content from some
+// place.
 func publishing(t *testing.T) (*catalog.Mem, func(place string) error) {
 	store := catalog.NewMem()
 	must(t, store.Update(t.Context(), func(tx catalog.Tx) error {
@@ -26,7 +27,7 @@ func publishing(t *testing.T) (*catalog.Mem, func(place string) error) {
 	}
 }
 
-// A place that is garbage is so for good: the collector may be deleting it this very moment.
+// A place that is garbage stays garbage: the collector may be deleting it at this moment.
 func TestGarbageNeverComesBack(t *testing.T) {
 	store, publish := publishing(t)
 	must(t, store.Update(t.Context(), func(tx catalog.Tx) error { return catalog.Discard(tx, []string{"p"}, catalog.Moment{}) }))
@@ -40,7 +41,7 @@ func TestGarbageNeverComesBack(t *testing.T) {
 	}
 }
 
-// A place that several contents name is garbage when the last of them is gone, and not before.
+// A place that several contents name becomes garbage when the last of them is gone, and not before.
 func TestAPlaceLivesAsLongAsItIsNamed(t *testing.T) {
 	store, publish := publishing(t)
 	must(t, publish("shared"))
@@ -73,7 +74,7 @@ func TestAPlaceLivesAsLongAsItIsNamed(t *testing.T) {
 	look(0, 2)
 }
 
-// The copy that was verified last is the one that counts: the older may have rotted.
+// The copy that was verified last counts, because the older one may be corrupt.
 func TestAGoodCopyReplacesTheOlderOne(t *testing.T) {
 	store, publish := publishing(t)
 	must(t, publish("old"))

@@ -15,15 +15,15 @@ import (
 	"sluice/catalog"
 )
 
-// machine plays random histories against a simple model of one capsule: which memories are there,
-// which are in the trash, and what is reserved.
+// machine plays random histories against a simple model of one capsule: its memories, its trash,
+// and its reservations.
 type machine struct {
 	store   *catalog.Mem
 	now     catalog.Moment
 	live    map[catalog.MemoryID]catalog.Memory
 	trash   map[catalog.MemoryID]catalog.Memory
 	open    map[uint64]int64
-	deleted []string // places whose deletion was due
+	deleted []string // places that were deleted when that was due
 	next    uint64
 }
 
@@ -49,7 +49,7 @@ func (m *machine) pick(t *rapid.T, from map[catalog.MemoryID]catalog.Memory) cat
 		seqs[mem.Seq] = mem
 		order = append(order, mem.Seq)
 	}
-	// Map order is random; rapid needs the same choice again.
+	// Map order is random, and rapid needs the same choice again.
 	least := uint64(math.MaxUint64)
 	k := rapid.IntRange(0, len(order)-1).Draw(t, "which")
 	for range k + 1 {
@@ -172,7 +172,7 @@ func (m *machine) Time(t *rapid.T) {
 	}
 }
 
-// Check holds the rows against the model.
+// Check compares the rows with the model.
 func (m *machine) Check(t *rapid.T) {
 	must(t, m.store.View(context.Background(), func(r catalog.Reader) error {
 		c, err := catalog.Capsules.Get(r, "c")
@@ -318,7 +318,7 @@ func TestACapsuleThatIsMadeAgainGoesOnCountingItsEvents(t *testing.T) {
 	}
 }
 
-// A place that nothing names any more is garbage for ever: what would name it again is refused.
+// A place that no row names any more is garbage for ever. A later reference to it is refused.
 func TestGarbageIsNeverReferredToAgain(t *testing.T) {
 	store := catalog.NewMem()
 	at := catalog.Moment{Now: time.Now()}

@@ -167,8 +167,7 @@ func TestListsSelect(t *testing.T) {
 	}
 }
 
-// What was stored under a name and a path is found under them, in whichever form of Unicode either
-// side gives them.
+// A memory is found under its name and path, in any Unicode form on either side.
 func TestListsCompareInOneFormOfUnicode(t *testing.T) {
 	const composed, apart = "caf\u00e9", "cafe\u0301"
 	for _, stored := range []string{composed, apart} {

@@ -11,8 +11,8 @@ import (
 	"sluice/session"
 )
 
-// A note that can be read means the same when it was written again: so nothing was guessed, and
-// nothing lost.
+// A note that can be decoded means the same after it is encoded again: decoding guesses nothing,
+// and encoding loses nothing.
 func FuzzNote(f *testing.F) {
 	for _, n := range []note{{}, {
 		Capsule: "c", Idem: "i", Fingerprint: []byte{1, 2},
@@ -59,8 +59,8 @@ func fuzzNoted[N any](t *testing.T, b []byte, decode func([]byte) (N, error), en
 	}
 }
 
-// The pieces of one put, cut anywhere and merged one after the other, have the CRC of the whole and
-// the furthest state; pieces that do not lie side by side at one place are not merged.
+// The entries of one put, split anywhere and merged one after the other, have the CRC of the whole
+// and the furthest state. Entries that do not lie side by side at one place are not merged.
 func FuzzMerge(f *testing.F) {
 	f.Add([]byte("some bytes of a chunk"), uint8(3), uint8(9), "p", int64(5), int64(2), int64(0), "p")
 	f.Add([]byte{0}, uint8(0), uint8(0), "", int64(0), int64(9), int64(1), "q")
@@ -82,7 +82,7 @@ func FuzzMerge(f *testing.F) {
 			if _, err := decodeEntryNote(a.Note); err == nil {
 				t.Fatal("neighbours are not merged")
 			}
-			return // a name that is no text: such a note is none
+			return // a name that is not UTF-8: no note has it
 		}
 		all, ok := merge(whole, c)
 		p, err := decodeEntryNote(all)
@@ -98,7 +98,7 @@ func FuzzMerge(f *testing.F) {
 	})
 }
 
-// Whatever two notes say: merging them does not panic, and gives a note only where both are.
+// For any two notes, merging does not panic, and gives a note only if both are notes.
 func FuzzMergeNotes(f *testing.F) {
 	good, err := entryNote{Place: "p", Off: 4, CRC: 1}.encode()
 	if err != nil {
@@ -118,8 +118,8 @@ func FuzzMergeNotes(f *testing.F) {
 	})
 }
 
-// Combining gives the CRC of the bytes one after the other, and does not depend on the order of
-// combining, whatever the lengths.
+// Combining gives the CRC of the concatenated bytes for any lengths, and does not depend on the
+// order of combining.
 func FuzzCombineCRC(f *testing.F) {
 	f.Add([]byte("a"), []byte("b"), uint32(1), int64(1), int64(1))
 	f.Add([]byte{}, []byte{}, uint32(0), int64(0), int64(1)<<62)

@@ -14,8 +14,8 @@ import (
 	"sluice/upload"
 )
 
-// meeting is a session store where something else happens just before a session is created, or just
-// after one was found.
+// meeting is a session store with a hook just before a session is created, and one just after a
+// session was found.
 type meeting struct {
 	session.Store
 	before, after func()
@@ -60,8 +60,8 @@ func (w *world) meet() *meeting {
 	return m
 }
 
-// A begin and a create that meet under one key: whichever was first, the key is one upload's, and
-// nothing stays open beside it.
+// A begin and a create meet under one key. In either order the key belongs to one upload, and no
+// other session stays open.
 func TestABeginThatMeetsACreateOfItsKey(t *testing.T) {
 	b := random(100)
 	meta := catalog.Meta{Name: "a"}
@@ -100,8 +100,8 @@ func TestABeginThatMeetsACreateOfItsKey(t *testing.T) {
 	}
 }
 
-// What a begin finds under its key may be aborted before it answers: the key is free then, and it
-// begins anew.
+// The session that a begin finds under its key may be aborted before the answer. Then the key is
+// free, and the begin makes a new session.
 func TestABeginThatMeetsAnAbort(t *testing.T) {
 	w := newWorld(t)
 	m := w.meet()
@@ -116,7 +116,7 @@ func TestABeginThatMeetsAnAbort(t *testing.T) {
 	}
 }
 
-// looking is a catalog where something else happens between two looks at it.
+// looking is a catalog with a hook between two looks at it.
 type looking struct {
 	catalog.Store
 	views int
@@ -129,8 +129,8 @@ func (l *looking) View(ctx context.Context, f func(catalog.Reader) error) error 
 	return l.Store.View(ctx, f)
 }
 
-// What a repeated create has found under its key may be deleted before it answers: it is not given
-// as if it were there.
+// The memory that a repeated create finds under its key may be deleted before the answer. Then the
+// create does not answer with it.
 func TestARepeatedCreateThatMeetsADelete(t *testing.T) {
 	w := newWorld(t)
 	b := random(100)
@@ -158,7 +158,7 @@ func TestARepeatedCreateThatMeetsADelete(t *testing.T) {
 	}
 }
 
-// late is a body before which something else happens.
+// late is a body with a hook before its bytes.
 type late struct {
 	io.Reader
 	first func()
@@ -172,9 +172,9 @@ func (l *late) Read(p []byte) (int, error) {
 	return l.Reader.Read(p)
 }
 
-// Two creates of one key at once are one memory where they bring the same bytes. One that brings
-// others, or comes when the memory of the faster one is deleted already, is refused and leaves
-// nothing: it is neither answered with a memory of other bytes, nor made a second one.
+// Two creates of one key at once make one memory if they bring the same bytes. A create that brings
+// other bytes, or comes when the memory of the faster one is deleted already, is refused and leaves
+// nothing. It is neither answered with a memory of other bytes nor made a second one.
 func TestTwoCreatesOfAKeyAtOnce(t *testing.T) {
 	for _, size := range []int{10, chunk, 3 * chunk} {
 		for _, length := range []int64{int64(size), -1} {

@@ -20,7 +20,7 @@ import (
 	"sluice/upload"
 )
 
-// hook is what happens once.
+// hook is a function that runs once.
 type hook struct{ atomic.Pointer[func()] }
 
 func (h *hook) fire() {
@@ -48,8 +48,8 @@ func (e *engine) Move(ctx context.Context, id session.SessionID, step session.St
 	return e.Store.Move(ctx, id, step)
 }
 
-// What was verified and then replaced is not published: the seal is refused, and the finish looks
-// again.
+// Bytes that are replaced after they were verified are not published. The seal is refused, and the
+// finish verifies again.
 func TestWhatIsReplacedAfterItWasVerifiedIsNotPublished(t *testing.T) {
 	w := newWorld(t)
 	e := w.rewire(w.blobs, limits())
@@ -102,8 +102,8 @@ func (w *world) rewire(blobs blob.Store, limits upload.Limits) *engine {
 	return e
 }
 
-// `echo hi | curl -T - URL`: a body of unknown length whose last piece is below the smallest that
-// is recorded alone.
+// `echo hi | curl -T - URL`: a body of unknown length whose last run is shorter than the smallest
+// entry.
 func TestASmallPipeCanBeStored(t *testing.T) {
 	w := newWorld(t)
 	l := limits()
@@ -122,7 +122,7 @@ func TestASmallPipeCanBeStored(t *testing.T) {
 	}
 }
 
-// The bound of an upload holds for those of unknown length too.
+// The bound of an upload also holds for an unknown length.
 func TestAnUnknownLengthIsBoundedByMaxBytes(t *testing.T) {
 	w := newWorld(t)
 	l := limits()
@@ -166,7 +166,7 @@ func TestAFinishThatIsOvertakenEnds(t *testing.T) {
 	}
 }
 
-// checked is a Blobs whose Check waits.
+// checked is a content store whose Check waits.
 type checked struct {
 	blob.Store
 	check func()
@@ -180,8 +180,8 @@ func (c *checked) Check(ctx context.Context, e catalog.Extent, policy blob.Check
 	return err
 }
 
-// Two requests find the same rotten chunk. The one drops it, and its client stores it anew. The
-// other's drop leaves the new one alone.
+// Two requests find the same corrupt chunk. The first one drops it, and its client stores it anew.
+// The drop of the second one leaves the new chunk alone.
 func TestADropTakesOnlyWhatWasFoundLost(t *testing.T) {
 	w := newWorld(t)
 	blobs := &checked{Store: w.blobs}
@@ -198,7 +198,7 @@ func TestADropTakesOnlyWhatWasFoundLost(t *testing.T) {
 	w.check(err)
 	w.blobs.Corrupt(places[0].Name, 5)
 	blobs.check = func() {
-		blobs.check = nil // the first request has found it rotten, and is about to drop it
+		blobs.check = nil // the first request has found it corrupt, and is about to drop it
 		if err := w.put(up.ID, 0, b[:chunk]); !errors.Is(err, session.ErrSuperseded) {
 			t.Errorf("the second request: %v", err)
 		}
@@ -214,7 +214,7 @@ func TestADropTakesOnlyWhatWasFoundLost(t *testing.T) {
 	}
 }
 
-// rereading is a Blobs in which something happens after its first read.
+// rereading is a content store with a hook after its first read.
 type rereading struct {
 	blob.Store
 	read hook
@@ -226,8 +226,8 @@ func (r *rereading) Read(ctx context.Context, extents []catalog.Extent, off, n i
 	return body, err
 }
 
-// A finish waits for the background hasher, which has read a piece that is lost; by then it has
-// been dropped, and stored anew.
+// A finish waits for the background hasher, which has read an entry whose bytes are corrupt. By
+// then the entry has been dropped and stored anew.
 func TestAFinishReadsWhatReplacedALostPiece(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -255,8 +255,8 @@ func TestAFinishReadsWhatReplacedALostPiece(t *testing.T) {
 	})
 }
 
-// A finish that has verified a piece which is dropped before it is published, or before the chunks
-// are compared, asks for it.
+// A finish has verified an entry that is dropped before it is published, or before the chunks are
+// compared. It asks for the entry again.
 func TestAFinishAsksForWhatIsDroppedMeanwhile(t *testing.T) {
 	w := newWorld(t)
 	e := w.rewire(w.blobs, limits())
@@ -266,7 +266,7 @@ func TestAFinishAsksForWhatIsDroppedMeanwhile(t *testing.T) {
 	good := finish
 	good.SHA256 = sha256.Sum256(b)
 	w.putAll(up.ID, b)
-	if _, err := w.Finish(t.Context(), w.me, finish); !errors.Is(err, upload.ErrChecksum) { // its pieces are trusted from here on
+	if _, err := w.Finish(t.Context(), w.me, finish); !errors.Is(err, upload.ErrChecksum) { // its entries are checked from here on
 		t.Fatal(err)
 	}
 	for name, req := range map[string]upload.FinishRequest{"published": good, "compared": finish} {
@@ -289,7 +289,7 @@ func TestAFinishAsksForWhatIsDroppedMeanwhile(t *testing.T) {
 	}
 }
 
-// revoking is a body in the middle of which its token is revoked.
+// revoking is a body in the middle of which the token is revoked.
 type revoking struct {
 	io.Reader
 	revoke func()
@@ -303,7 +303,7 @@ func (r *revoking) Read(p []byte) (int, error) {
 	return r.Reader.Read(p[:min(len(p), 100)])
 }
 
-// A token that is revoked while a chunk arrives: nothing of it is recorded.
+// The token is revoked while a chunk arrives. No byte of the chunk is recorded.
 func TestATokenThatIsRevokedInMidBody(t *testing.T) {
 	w := newWorld(t)
 	tok, secret, err := w.access.CreateToken(t.Context(), w.me, w.me.Principal, "second", false, 0)
@@ -322,8 +322,7 @@ func TestATokenThatIsRevokedInMidBody(t *testing.T) {
 	}
 }
 
-// Sessions that have ended otherwise than by their client do not crowd out what is remembered of
-// those that are worked on.
+// Sessions that have ended without their client do not evict the sessions that are in use.
 func TestAPutDoesNotLoadAllEntries(t *testing.T) {
 	w := newWorld(t)
 	e := w.rewire(w.blobs, limits())
@@ -355,8 +354,8 @@ func TestAPutDoesNotLoadAllEntries(t *testing.T) {
 	}
 }
 
-// A background hasher of chunks that come out of order stores a state now and then, and not each
-// time that it has caught up.
+// A background hasher of chunks that come out of order stores a checkpoint now and then, and not
+// each time that it has caught up.
 func TestThereIsACheckpointForEach64MiB(t *testing.T) {
 	w := newWorld(t)
 	b := random(400 * chunk)
@@ -380,8 +379,8 @@ func TestThereIsACheckpointForEach64MiB(t *testing.T) {
 	}
 }
 
-// What a piece and a content are checked by is the CRC-32C of all their bytes, also of those that
-// came in one large buffer.
+// Entries and contents are checked by the CRC-32C of all their bytes, also if these came in one
+// large buffer.
 func TestTheChecksumIsOfAllBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // all comes fast
 		w := newWorld(t)
@@ -398,7 +397,7 @@ func TestTheChecksumIsOfAllBytes(t *testing.T) {
 			p, err := upload.InspectPiece(entries[0])
 			w.check(err)
 			if len(entries) != 1 || p.Extent.CRC32C != crc32.Checksum(b, table) || p.Hashed != int64(n) {
-				t.Errorf("%d bytes: %d pieces, %+v", n, len(entries), p.Extent)
+				t.Errorf("%d bytes: %d entries, %+v", n, len(entries), p.Extent)
 			}
 			m, err := w.finish(up.ID, b)
 			w.check(err)

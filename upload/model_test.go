@@ -17,15 +17,15 @@ import (
 	"sluice/upload"
 )
 
-// Any history of chunks, ranges, cuts, replacements, wrong bytes and restarts ends in the right
-// bytes, with the hash that was rolled on the way; and at each step the status says exactly which
-// bytes were acknowledged.
+// Any history of chunks, ranges, cut bodies, replacements, wrong bytes and restarts ends in the
+// right bytes, with the hash that was computed on the way. At each step the status says exactly
+// which bytes were acknowledged.
 func TestAnyHistoryEndsInTheRightBytes(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		w := newWorld(t)
 		defer w.Close()
 		size := rapid.Int64Range(0, 5*chunk+3).Draw(rt, "size")
-		want := random(int(size)) // what is recorded, where anything is
+		want := random(int(size)) // the recorded bytes, if any are
 		up := w.begin(size)
 		var got []session.Range
 		check := func(err error) {
@@ -81,7 +81,7 @@ func TestAnyHistoryEndsInTheRightBytes(t *testing.T) {
 						rt.Fatalf("other bytes: %v", err)
 					}
 				} else {
-					check(err) // nobody knew better: they are the bytes now
+					check(err) // nothing was recorded there: they are the bytes now
 					want[r.End-1] ^= 1
 					got = session.Add(got, r)
 				}
@@ -142,7 +142,7 @@ func TestAPipeHasNoLengthUntilItsEnd(t *testing.T) {
 	_, err = w.finish(up.ID, b)
 	w.check(err)
 
-	// A length that is a multiple of the chunk's is given at finish.
+	// A length that is a multiple of the chunk size is given at finish.
 	b = random(2 * chunk)
 	up, err = w.Begin(t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: session.Unknown, Chunks: -1, ChunkSize: chunk})
 	w.check(err)
@@ -183,8 +183,8 @@ func TestBadSizesAreRefusedBeforeAnythingIsBegun(t *testing.T) {
 	}
 }
 
-// A role, or a token, that is taken away in the middle ends the upload at the next request; finish
-// asks once more inside its commit.
+// A role or a token that is taken away in the middle ends the upload at the next request. Finish
+// checks it once more inside its commit.
 func TestWhoLosesItsRoleLosesTheUpload(t *testing.T) {
 	w := newWorld(t)
 	b := random(chunk)
@@ -220,8 +220,8 @@ func TestWhoLosesItsRoleLosesTheUpload(t *testing.T) {
 	}
 }
 
-// What is taken away while a finish, or a create, is committing is asked for once more inside the
-// commit.
+// A right that is taken away while a finish or a create is committing is checked once more inside
+// the commit.
 func TestTheCommitAsksOnceMore(t *testing.T) {
 	controllers := func(w *world, ids ...string) {
 		w.check(w.catalog.Update(t.Context(), func(tx catalog.Tx) error {
@@ -268,8 +268,8 @@ func TestTheCommitAsksOnceMore(t *testing.T) {
 	}
 }
 
-// A right that ends in the middle of a body ends the put, also one that only repeats what is
-// recorded.
+// A right that ends in the middle of a body ends the put, also a put that only repeats recorded
+// bytes.
 func TestARightThatEndsInTheBody(t *testing.T) {
 	b := random(chunk)
 	for what, had := range map[string]int{"new": 0, "the rest": 100, "a repeat": chunk} {
@@ -306,8 +306,8 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// Content that has rotted between its acknowledgement and finish is found by its CRC, named, and
-// asked for again.
+// Content that becomes corrupt between its acknowledgement and the finish is found by its CRC,
+// named, and asked for again.
 func TestRottenPiecesAreAskedForAgain(t *testing.T) {
 	w := newWorld(t)
 	b := random(3 * chunk)
@@ -343,7 +343,7 @@ func TestRottenPiecesAreAskedForAgain(t *testing.T) {
 	}
 }
 
-// Who replaces a part of a piece that has rotted is told so, once, and goes on.
+// A put that replaces a part of a corrupt entry is refused once, and the next one goes on.
 func TestAPartOfARottenPieceIsReplaced(t *testing.T) {
 	w := newWorld(t)
 	b := random(2 * chunk)

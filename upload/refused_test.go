@@ -66,8 +66,7 @@ func TestAPutOfOtherBytesThanItsDigestIsNotRecorded(t *testing.T) {
 	w.check(err)
 }
 
-// What the content store can't make safe is not published: not by a create, and of a batch nothing
-// at all.
+// Content that the store can't persist is not published: not by a create, and nothing of a batch.
 func TestWhatCannotBeSettledIsNotPublished(t *testing.T) {
 	w := newWorld(t)
 	b := random(chunk)
@@ -127,15 +126,15 @@ func TestAFinishedIdemRefusesAnotherRequest(t *testing.T) {
 	}
 }
 
-// doubting is a content store after the death of a process: it trusts nothing unseen.
+// doubting is a content store after the death of a process: it reads each extent that is checked.
 type doubting struct{ *blobtest.Mem }
 
 func (d doubting) Check(ctx context.Context, e catalog.Extent, _ blob.CheckPolicy) error {
 	return d.Mem.Check(ctx, e, blob.CheckAll)
 }
 
-// Bytes that were hashed as they came, and rotted before a restart, are found before anything is
-// published.
+// Bytes that were hashed as they came, and became corrupt before a restart, are found before
+// anything is published.
 func TestWhatRottedWhileTheServerWasDeadIsNotPublished(t *testing.T) {
 	w := newWorld(t)
 	b := random(2 * chunk)
@@ -155,8 +154,8 @@ func TestWhatRottedWhileTheServerWasDeadIsNotPublished(t *testing.T) {
 	w.finishes(up.ID, b)
 }
 
-// A store that panics while what is recorded is compared after a restart fails what asked for that,
-// and not the process; later finishes go on.
+// A store that panics during the check after a restart fails the request that needs the check, and
+// not the process. Later finishes go on.
 func TestAPanicOfTheComparisonIsAnError(t *testing.T) {
 	w := newWorld(t)
 	b := random(2 * chunk)

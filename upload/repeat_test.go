@@ -25,9 +25,9 @@ type scarce struct {
 
 func (s *scarce) Free(context.Context) (int64, error) { return s.free, nil }
 
-// A repeat, and a resume, pay for nothing that only a first time needs: free space, the metadata's
+// A repeat and a resume need nothing that only a first request needs: free space, the metadata's
 // reserve, a limit that is lower by now, a place among the open sessions, a server that takes new
-// ones.
+// uploads.
 func TestARepeatPaysForNothingNew(t *testing.T) {
 	stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{MaxSessions: 2}))
 	w := newWorldOn(t, stores)
@@ -92,7 +92,7 @@ func TestARepeatPaysForNothingNew(t *testing.T) {
 	}
 }
 
-// What a repeat brings behind what is recorded is new, and needs space.
+// Bytes that a repeat brings behind recorded ones are new, and need space.
 func TestWhatComesBehindARepeatNeedsRoom(t *testing.T) {
 	w := newWorld(t)
 	b := random(2 * chunk)
@@ -108,8 +108,8 @@ func TestWhatComesBehindARepeatNeedsRoom(t *testing.T) {
 	}
 }
 
-// Quota for an unknown length is taken in steps, and where less is left, what is left: what fits is
-// never refused for its step.
+// Quota for an unknown length is taken in steps, or as much as is left if that is less. Bytes that
+// fit the quota are never refused because of their step.
 func TestAnUnknownLengthTakesWhatIsLeft(t *testing.T) {
 	const mib = 1 << 20
 	w := newWorld(t)
@@ -148,7 +148,7 @@ func TestAnUnknownLengthTakesWhatIsLeft(t *testing.T) {
 		t.Errorf("a chunk past the quota: %v", err)
 	}
 
-	// A whole number of steps takes just those, and a length that is known what it is.
+	// Whole steps take exactly that quota, and a known length takes its own.
 	w.check(w.Abort(t.Context(), w.me, up.ID))
 	w.quota(200 * mib)
 	up = w.begin(session.Unknown)
@@ -162,8 +162,8 @@ func TestAnUnknownLengthTakesWhatIsLeft(t *testing.T) {
 	reserved(65*mib + 5)
 }
 
-// The same request brings the bytes again where those that its key stands for are damaged. It heals
-// them, and answers the memory that they are of.
+// If the content of a finished key is damaged, the same request brings the bytes again. It heals
+// them, and answers with their memory.
 func TestARepeatHealsWhatIsDamaged(t *testing.T) {
 	for _, n := range []int{10, 1000, 3 * chunk} {
 		for _, how := range []string{"begin", "create", "create of unknown length"} {

@@ -16,7 +16,7 @@ import (
 	"sluice/upload"
 )
 
-// persisting is a Blobs with a hook in Persist, and its answer.
+// persisting is a content store with a hook in Persist, and with an error for it.
 type persisting struct {
 	*blobtest.Mem
 	persist hook
@@ -30,13 +30,13 @@ func (s *persisting) Persist(ctx context.Context, es []catalog.Extent) error {
 	return s.Mem.Persist(ctx, es)
 }
 
-// replace puts chunk 0 anew.
+// replace replaces chunk 0.
 func (w *world) replace(id session.SessionID, b []byte) error {
 	return w.PutChunk(w.t.Context(), w.me, id, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b)), Replace: true})
 }
 
-// A replacement that comes while a finish commits is answered by what becomes of that: it is too
-// late, or it goes on.
+// A replacement that comes while a finish commits waits for the outcome: then it is too late, or it
+// goes on.
 func TestAReplacementMeetsAFinish(t *testing.T) {
 	for _, refused := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -75,15 +75,15 @@ func TestAReplacementMeetsAFinish(t *testing.T) {
 	}
 }
 
-// Whatever a replacement meets, both get an answer that says what has become of them, never that
-// they are to try again.
+// A replacement meets other requests. Both get an answer that says how they ended, and never one
+// that asks them to try again.
 func TestAReplacementMeetsAnything(t *testing.T) {
 	b, fresh := random(2*chunk), random(chunk)
 	other := append(slices.Clone(fresh), b[chunk:]...)
 	for name, c := range map[string]struct {
 		do    func(w *world, id session.SessionID) error
-		put   []error // what the replacement may be told
-		other []error // and the other
+		put   []error // the errors that the replacement may get
+		other []error // the errors that the other request may get
 	}{
 		"finish": {
 			func(w *world, id session.SessionID) error { return second(w.finish(id, b)) },
@@ -141,7 +141,7 @@ func TestAReplacementMeetsAnything(t *testing.T) {
 	}
 }
 
-// among fails the test where err is set and none of those.
+// among fails the test if err is set and is none of those.
 func among(t *testing.T, who string, err error, of []error) {
 	t.Helper()
 	if err != nil && !slices.ContainsFunc(of, func(o error) bool { return errors.Is(err, o) }) {
@@ -149,15 +149,15 @@ func among(t *testing.T, who string, err error, of []error) {
 	}
 }
 
-// A put that found the session before a chunk was dropped from it does not write where that chunk
-// lies: somebody may be reading it.
+// A put found the session before a chunk was dropped from it. It does not write at the place of
+// that chunk, because a reader may be reading it.
 func TestWhatWasWithdrawnIsNotWrittenAgain(t *testing.T) {
 	w := newWorld(t)
 	e := w.rewire(w.blobs, limits())
 	b, fresh := random(chunk), random(chunk)
 	up := w.begin(int64(len(b)))
 	w.check(w.put(up.ID, 0, b))
-	w.check(second(w.Status(t.Context(), w.me, up.ID))) // what is recorded is trusted from here on, and not looked at again
+	w.check(second(w.Status(t.Context(), w.me, up.ID))) // the entries are checked from here on
 	var places []string
 	w.blobs.FailWrite(func(place string, _ int64) error {
 		places = append(places, place)
@@ -177,7 +177,7 @@ func TestWhatWasWithdrawnIsNotWrittenAgain(t *testing.T) {
 	w.finishes(up.ID, fresh)
 }
 
-// A put that panics does not keep the session's other puts waiting for their turn.
+// A put that panics does not keep the session's other puts waiting.
 func TestAPanicLeavesTheOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -192,7 +192,7 @@ func TestAPanicLeavesTheOrder(t *testing.T) {
 		began := time.Now()
 		w.check(w.put(up.ID, 1, b[chunk:]))
 		if took := time.Since(began); took != 0 {
-			t.Errorf("the next put was held for %s", took)
+			t.Errorf("the next put waited for %s", took)
 		}
 		w.check(w.put(up.ID, 0, b[:chunk]))
 		w.finishes(up.ID, b)

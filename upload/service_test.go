@@ -87,7 +87,7 @@ func newWorldOn(t *testing.T, stores metadata.Store) *world {
 	return w
 }
 
-// join makes a principal without any role.
+// join makes a principal without a role.
 func (w *world) join(name string) access.Caller {
 	p, err := w.access.CreatePrincipal(w.t.Context(), w.me, name, false)
 	w.check(err)
@@ -109,7 +109,7 @@ func (w *world) restart() {
 	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: w.blobs, Clock: clock{}, Limits: limits(), CheckSpace: w.checkSpace})
 }
 
-// quota bounds capsule default, in bytes; 0: not at all.
+// quota bounds the bytes of capsule default; 0: no bound.
 func (w *world) quota(n int64) {
 	w.t.Helper()
 	w.check(w.catalog.Update(w.t.Context(), func(tx catalog.Tx) error {
@@ -158,7 +158,7 @@ func (w *world) finishes(id session.SessionID, b []byte) {
 	}
 }
 
-// content reads back what a memory points to.
+// content reads the content of a memory.
 func (w *world) content(m catalog.Memory) []byte {
 	w.t.Helper()
 	var row catalog.Content
@@ -269,8 +269,7 @@ func TestACutPutDoesNotMoveTheHash(t *testing.T) {
 	w.check(err)
 }
 
-// A state that was rolled over bytes which were replaced since is not believed after a restart
-// either.
+// A hash state over bytes that were replaced since is not used after a restart either.
 func TestAStaleHashStateIsNotBelieved(t *testing.T) {
 	w := newWorld(t)
 	old, b := random(2*chunk), random(2*chunk)
@@ -287,8 +286,8 @@ type cut struct{}
 
 func (cut) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
-// † I1: other bytes for a recorded chunk are refused, and the recorded ones stay; so with a retry
-// that dies half-way.
+// † I1: other bytes for a recorded chunk are refused, and the recorded ones stay, also after a
+// retry that dies half-way.
 func TestRecordedBytesAreNeverRewritten(t *testing.T) {
 	w := newWorld(t)
 	b := random(2 * chunk)
@@ -493,8 +492,8 @@ func TestCreateInOneRequest(t *testing.T) {
 	}
 }
 
-// What the failures of a batch name is bounded together: a thousand sessions with a thousand gaps
-// each would be a million ranges.
+// The ranges that all failures of a batch name are bounded together: a thousand sessions with a
+// thousand gaps each would be a million ranges.
 func TestTheFailuresOfABatchNameSoManyRanges(t *testing.T) {
 	w := newWorld(t)
 	const gaps = 700
@@ -528,8 +527,8 @@ func TestTheFailuresOfABatchNameSoManyRanges(t *testing.T) {
 	}
 }
 
-// The pieces of a batch are all in memory until it ends: so there are so many, and a session that
-// has more goes alone.
+// The entries of a batch are all in memory until it ends. So their number is bounded, and a session
+// with more is finished alone.
 func TestABatchHasSoManyPieces(t *testing.T) {
 	w := newWorld(t)
 	l := limits()
@@ -559,8 +558,8 @@ func TestABatchHasSoManyPieces(t *testing.T) {
 	}
 }
 
-// The pieces of all finishes under way are bounded: past that one is to come again, unless it is
-// alone.
+// The entries of all running finishes are bounded. A finish beyond the bound is to come again,
+// unless it is the only one.
 func TestFinishesTogetherHaveSoManyPieces(t *testing.T) {
 	w := newWorld(t)
 	l := limits()

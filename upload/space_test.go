@@ -11,8 +11,8 @@ import (
 	"sluice/upload"
 )
 
-// While the metadata's disk is full nothing is begun or put, and no body is read; what has arrived
-// can be finished, aborted and deleted.
+// While the metadata's disk has no space left, nothing is begun or put, and no body is read.
+// Recorded sessions can be finished and aborted, and memories deleted.
 func TestAFullMetadataDiskTakesNothingNew(t *testing.T) {
 	w := newWorld(t)
 	b := make([]byte, chunk)
