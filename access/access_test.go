@@ -44,7 +44,9 @@ func (w *world) login(t *testing.T, secret string) access.Caller {
 	return c
 }
 
-func (w *world) join(t *testing.T, name string, readOnly bool, ttl time.Duration) (access.Caller, catalog.Token, string) {
+func (w *world) join(
+	t *testing.T, name string, readOnly bool, ttl time.Duration,
+) (access.Caller, catalog.Token, string) {
 	t.Helper()
 	p, err := w.CreatePrincipal(t.Context(), w.admin, name, false)
 	if err != nil {
@@ -75,7 +77,8 @@ func TestRolesDecide(t *testing.T) {
 	callers["reader"] = reader
 	if err := w.store.Update(t.Context(), func(tx catalog.Tx) error {
 		_, err := catalog.NewCapsule(tx, catalog.Capsule{
-			ID: "c", Subject: callers["subject"].Principal, Owners: []string{callers["owner"].Principal, reader.Principal},
+			ID: "c", Subject: callers["subject"].Principal,
+			Owners:      []string{callers["owner"].Principal, reader.Principal},
 			Controllers: []string{callers["controller"].Principal},
 		}, catalog.Moment{})
 		return err
@@ -183,7 +186,10 @@ func (w *world) due(t *testing.T) (out []catalog.Due) {
 func TestSecretsAreCheckedBeforeTheyAreLookedUp(t *testing.T) {
 	w := newWorld(t)
 	_, _, secret := w.join(t, "a", false, 0)
-	for _, bad := range []string{"", "slc_", secret[:len(secret)-1], secret + "a", strings.ToUpper(secret), "x" + secret[1:], secret[:10] + "2" + secret[11:], secret[:10] + "3" + secret[11:]} {
+	for _, bad := range []string{
+		"", "slc_", secret[:len(secret)-1], secret + "a", strings.ToUpper(secret), "x" + secret[1:],
+		secret[:10] + "2" + secret[11:], secret[:10] + "3" + secret[11:],
+	} {
 		if bad == secret {
 			continue
 		}

@@ -83,8 +83,12 @@ func (s *Service) Bootstrap(ctx context.Context) (string, error) {
 			return err
 		}
 		made = true
-		_, err := catalog.NewCapsule(tx, catalog.Capsule{ID: "default", Name: "default", Owners: []string{p.ID}}, catalog.Moment{Now: p.Created})
-		return errors.Join(err, catalog.Principals.Put(tx, catalog.Name(p.ID), p), catalog.Tokens.Put(tx, catalog.TokenKey(t.Hash), t))
+		_, err := catalog.NewCapsule(
+			tx, catalog.Capsule{ID: "default", Name: "default", Owners: []string{p.ID}}, catalog.Moment{Now: p.Created},
+		)
+		return errors.Join(
+			err, catalog.Principals.Put(tx, catalog.Name(p.ID), p), catalog.Tokens.Put(tx, catalog.TokenKey(t.Hash), t),
+		)
 	})
 	if err != nil || !made {
 		return "", err
@@ -138,7 +142,9 @@ func (s *Service) principal(name string, admin bool) (catalog.Principal, error) 
 
 // CreateToken makes a token and gives its secret, which is not kept. Only an admin may name another
 // principal than its own. ttl 0: the token has no end.
-func (s *Service) CreateToken(ctx context.Context, by Caller, principal, name string, readOnly bool, ttl time.Duration) (catalog.Token, string, error) {
+func (s *Service) CreateToken(
+	ctx context.Context, by Caller, principal, name string, readOnly bool, ttl time.Duration,
+) (catalog.Token, string, error) {
 	t, secret, err := s.token(principal, name, readOnly, ttl)
 	if err != nil {
 		return t, "", err
@@ -158,7 +164,9 @@ func (s *Service) CreateToken(ctx context.Context, by Caller, principal, name st
 	})
 }
 
-func (s *Service) token(principal, name string, readOnly bool, ttl time.Duration) (t catalog.Token, secret string, err error) {
+func (s *Service) token(
+	principal, name string, readOnly bool, ttl time.Duration,
+) (t catalog.Token, secret string, err error) {
 	if secret, err = newSecret(s.rand); err != nil {
 		return t, "", err
 	}
@@ -167,7 +175,14 @@ func (s *Service) token(principal, name string, readOnly bool, ttl time.Duration
 		return t, "", err
 	}
 	hash, _ := hashOf(secret)
-	t = catalog.Token{Hash: hash, ID: id.String(), Name: name, Principal: principal, ReadOnly: readOnly, Created: s.clock.Now()}
+	t = catalog.Token{
+		Hash:      hash,
+		ID:        id.String(),
+		Name:      name,
+		Principal: principal,
+		ReadOnly:  readOnly,
+		Created:   s.clock.Now(),
+	}
 	if ttl > 0 {
 		t.Expires = t.Created.Add(ttl)
 	}

@@ -79,7 +79,10 @@ func DeleteCapsule(tx Tx, id string, at Moment) error {
 		return err
 	}
 	if c.Memories > 0 || c.Sessions > 0 {
-		return fmt.Errorf("%w: %d memories, %d of them in the trash, and %d open sessions", ErrNotEmpty, c.Memories, c.Trashed, c.Sessions)
+		return fmt.Errorf(
+			"%w: %d memories, %d of them in the trash, and %d open sessions",
+			ErrNotEmpty, c.Memories, c.Trashed, c.Sessions,
+		)
 	}
 	if err := emit(tx, &c, Event{Type: CapsuleDeleted, Time: at.Now}); err != nil {
 		return err
@@ -98,7 +101,10 @@ func checkCapsule(c Capsule) error {
 	case len(c.Owners) == 0:
 		return &FieldError{Field: "owners", Problem: "must name at least one principal"}
 	case len(c.Owners) > maxRoles || len(c.Controllers) > maxRoles:
-		return &FieldError{Field: "owners and controllers", Problem: fmt.Sprintf("may name %d principals each", maxRoles)}
+		return &FieldError{
+			Field:   "owners and controllers",
+			Problem: fmt.Sprintf("may name %d principals each", maxRoles),
+		}
 	case c.QuotaBytes < 0 || c.QuotaMemories < 0:
 		return &FieldError{Field: "quota", Problem: "must not be negative; 0 is no bound"}
 	}

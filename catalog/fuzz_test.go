@@ -39,7 +39,9 @@ func FuzzMeta(f *testing.F) {
 		if diff := cmp.Diff(once, again, cmpopts.EquateEmpty()); err != nil || diff != "" {
 			t.Fatalf("%v (-once +again):\n%s", err, diff)
 		}
-		for what, s := range map[string]string{"name": once.Name, "path": once.Path, "MIME type": once.MIME, "tags": strings.Join(once.Tags, "")} {
+		for what, s := range map[string]string{
+			"name": once.Name, "path": once.Path, "MIME type": once.MIME, "tags": strings.Join(once.Tags, ""),
+		} {
 			if !utf8.ValidString(s) || strings.IndexFunc(s, unicode.IsControl) >= 0 {
 				t.Errorf("%s %q", what, s)
 			}

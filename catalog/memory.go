@@ -169,7 +169,8 @@ func CheckpointsBack(r Reader, session uint64) iter.Seq2[HashCheckpoint, error] 
 // ForgetCheckpoints removes all checkpoints of a session.
 func ForgetCheckpoints(tx Tx, session uint64) error {
 	var offs []int64
-	for st, err := range Checkpoints.Scan(tx, CheckpointKey{session, 0}, CheckpointKey{session, math.MaxInt64}) { // forwards: that is cheaper
+	// Forwards: that is cheaper than backwards.
+	for st, err := range Checkpoints.Scan(tx, CheckpointKey{session, 0}, CheckpointKey{session, math.MaxInt64}) {
 		if err != nil {
 			return err
 		}

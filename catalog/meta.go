@@ -50,7 +50,10 @@ func (m Meta) Validate() (Meta, error) {
 		return m, err
 	}
 	if len(m.Tags) > maxTags {
-		return m, &FieldError{Field: "meta.tags", Problem: fmt.Sprintf("has %d tags, and %d are allowed", len(m.Tags), maxTags)}
+		return m, &FieldError{
+			Field:   "meta.tags",
+			Problem: fmt.Sprintf("has %d tags, and %d are allowed", len(m.Tags), maxTags),
+		}
 	}
 	size := len(m.Name) + len(m.Path) + len(m.MIME) + len(m.Description)
 	for _, tag := range m.Tags {
@@ -60,7 +63,10 @@ func (m Meta) Validate() (Meta, error) {
 		size += len(tag) + 2
 	}
 	if size > maxMeta {
-		return m, &FieldError{Field: "meta", Problem: fmt.Sprintf("has %d bytes in all its fields together, and %d are allowed", size, maxMeta)}
+		return m, &FieldError{
+			Field:   "meta",
+			Problem: fmt.Sprintf("has %d bytes in all its fields together, and %d are allowed", size, maxMeta),
+		}
 	}
 	if m.Width < 0 || m.Width > maxPixels || m.Height < 0 || m.Height > maxPixels {
 		return m, &FieldError{Field: "meta.width and height", Problem: "must be 0 to 2^31"}
@@ -105,7 +111,10 @@ func cleanPath(p string) (string, error) {
 	for part := range strings.SplitSeq(p, "/") {
 		switch part {
 		case "":
-			return "", &FieldError{Field: "meta.path", Problem: "has an empty part; it must be relative, with one / between its parts"}
+			return "", &FieldError{
+				Field:   "meta.path",
+				Problem: "has an empty part; it must be relative, with one / between its parts",
+			}
 		case ".", "..":
 			return "", &FieldError{Field: "meta.path", Problem: "has a part " + part}
 		}
@@ -118,9 +127,17 @@ func cleanMIME(s string) (string, error) {
 	if s == "" {
 		return defaultMIME, nil
 	}
-	bad := &FieldError{Field: "meta.mime_type", Problem: "must be type/subtype, as in image/png (RFC 9110, section 8.3.1)", MIME: true}
+	bad := &FieldError{
+		Field:   "meta.mime_type",
+		Problem: "must be type/subtype, as in image/png (RFC 9110, section 8.3.1)",
+		MIME:    true,
+	}
 	if len(s) > maxMIME {
-		return "", &FieldError{Field: "meta.mime_type", Problem: fmt.Sprintf("has %d bytes, and %d are allowed", len(s), maxMIME), MIME: true}
+		return "", &FieldError{
+			Field:   "meta.mime_type",
+			Problem: fmt.Sprintf("has %d bytes, and %d are allowed", len(s), maxMIME),
+			MIME:    true,
+		}
 	}
 	name, params, err := mime.ParseMediaType(s)
 	if err != nil || checkText("", s, 1, maxMIME, false) != nil {
@@ -141,7 +158,8 @@ func cleanMIME(s string) (string, error) {
 func isToken(s string) bool {
 	for i := range len(s) {
 		c := s[i]
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
+		alphanumeric := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+		if !alphanumeric && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
 			return false
 		}
 	}

@@ -30,7 +30,9 @@ func publishing(t *testing.T) (*catalog.Mem, func(place string) error) {
 // A place that is garbage stays garbage: the collector may be deleting it at this moment.
 func TestGarbageNeverComesBack(t *testing.T) {
 	store, publish := publishing(t)
-	must(t, store.Update(t.Context(), func(tx catalog.Tx) error { return catalog.Discard(tx, []string{"p"}, catalog.Moment{}) }))
+	must(t, store.Update(t.Context(), func(tx catalog.Tx) error {
+		return catalog.Discard(tx, []string{"p"}, catalog.Moment{})
+	}))
 	if err := publish("p"); err == nil {
 		t.Error("garbage is published")
 	}
@@ -48,7 +50,8 @@ func TestAPlaceLivesAsLongAsItIsNamed(t *testing.T) {
 	other := catalog.Memory{ID: uuid.New(), Capsule: "c", Owner: "o", Bytes: 2, SHA256: catalog.SHA256{1}}
 	must(t, store.Update(t.Context(), func(tx catalog.Tx) error {
 		_, err := catalog.Publish(tx, catalog.Publication{Memory: other, Content: catalog.Content{
-			Capsule: "c", SHA256: other.SHA256, Bytes: 2, Extents: []catalog.Extent{{Place: "shared", Len: 1}, {Place: "own", Len: 1}},
+			Capsule: "c", SHA256: other.SHA256, Bytes: 2,
+			Extents: []catalog.Extent{{Place: "shared", Len: 1}, {Place: "own", Len: 1}},
 		}})
 		return err
 	}))
@@ -70,7 +73,9 @@ func TestAPlaceLivesAsLongAsItIsNamed(t *testing.T) {
 	look(2, 0)
 	must(t, publish("newer")) // the first content moves to another copy
 	look(1, 0)
-	must(t, store.Update(t.Context(), func(tx catalog.Tx) error { return catalog.Purge(tx, other.ID, catalog.Moment{}) }))
+	must(t, store.Update(t.Context(), func(tx catalog.Tx) error {
+		return catalog.Purge(tx, other.ID, catalog.Moment{})
+	}))
 	look(0, 2)
 }
 

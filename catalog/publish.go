@@ -120,7 +120,9 @@ func repeat(tx Tx, old Memory, p Publication) error {
 	}
 	out := outcomeOf(old)
 	out.Session = p.Memory.By
-	return errors.Join(Outcomes.Put(tx, Number(out.Session), out), forgetLater(tx, DueOutcome, Number(out.Session), p.At))
+	return errors.Join(
+		Outcomes.Put(tx, Number(out.Session), out), forgetLater(tx, DueOutcome, Number(out.Session), p.At),
+	)
 }
 
 // forgetLater makes the row of this key due for deletion.

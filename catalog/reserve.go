@@ -18,7 +18,9 @@ func (e *QuotaError) Error() string {
 	if e.Count {
 		unit = "memories"
 	}
-	return fmt.Sprintf("the %s may have %d %s; %d are used or reserved, and %d more are wanted", e.Of, e.Limit, unit, e.Used, e.Wanted)
+	return fmt.Sprintf(
+		"the %s may have %d %s; %d are used or reserved, and %d more are wanted", e.Of, e.Limit, unit, e.Used, e.Wanted,
+	)
 }
 
 // Unwrap makes errors.Is(err, ErrQuota) true.
@@ -56,7 +58,9 @@ func Reserve(tx Tx, r Reservation, least int64, b Bounds) error {
 		b.MaxSessions, b.QuotaBytes = override(b.MaxSessions, p.MaxOpenSessions), override(b.QuotaBytes, p.QuotaBytes)
 	}
 	if b.MaxSessions > 0 && u.Sessions+one > b.MaxSessions {
-		return fmt.Errorf("%w: %d are open, and %d are allowed; finish or abort some", ErrTooManySessions, u.Sessions, b.MaxSessions)
+		return fmt.Errorf(
+			"%w: %d are open, and %d are allowed; finish or abort some", ErrTooManySessions, u.Sessions, b.MaxSessions,
+		)
 	}
 	if b.QuotaBytes > 0 && need > 0 && u.Reserved+need > b.QuotaBytes {
 		return &QuotaError{Of: "principal", Limit: b.QuotaBytes, Used: u.Reserved, Wanted: need}

@@ -110,9 +110,22 @@ func (m *machine) Finish(t *rapid.T) {
 	publish := func(to *catalog.Memory) error {
 		return m.update(t, func(tx catalog.Tx) (err error) {
 			*to, err = catalog.Publish(tx, catalog.Publication{
-				Memory:  catalog.Memory{ID: uuid.New(), Capsule: "c", Owner: "o", Bytes: n, SHA256: sum, By: id, Created: m.now.Now},
-				Content: catalog.Content{Capsule: "c", SHA256: sum, Bytes: n, Extents: []catalog.Extent{{Place: fmt.Sprintf("p%d", id), Len: n}}},
-				At:      m.now,
+				Memory: catalog.Memory{
+					ID:      uuid.New(),
+					Capsule: "c",
+					Owner:   "o",
+					Bytes:   n,
+					SHA256:  sum,
+					By:      id,
+					Created: m.now.Now,
+				},
+				Content: catalog.Content{
+					Capsule: "c",
+					SHA256:  sum,
+					Bytes:   n,
+					Extents: []catalog.Extent{{Place: fmt.Sprintf("p%d", id), Len: n}},
+				},
+				At: m.now,
 			})
 			return err
 		})
@@ -188,11 +201,14 @@ func (m *machine) Check(t *rapid.T) {
 		for _, n := range m.open {
 			reserved += n
 		}
-		if c.Memories != int64(len(m.live)+len(m.trash)) || c.Bytes != bytes || c.Trashed != int64(len(m.trash)) || c.Sessions != int64(len(m.open)) || c.Reserved != reserved {
+		if c.Memories != int64(len(m.live)+len(m.trash)) || c.Bytes != bytes || c.Trashed != int64(len(m.trash)) ||
+			c.Sessions != int64(len(m.open)) ||
+			c.Reserved != reserved {
 			t.Fatalf("counters %+v", c)
 		}
 		used := map[string]bool{}
-		for content, err := range catalog.Contents.Scan(r, catalog.ContentKey{Capsule: "c"}, catalog.ContentKey{Capsule: "d"}) {
+		from, to := catalog.ContentKey{Capsule: "c"}, catalog.ContentKey{Capsule: "d"}
+		for content, err := range catalog.Contents.Scan(r, from, to) {
 			must(t, err)
 			if content.Refs != refs[content.SHA256] || content.Refs == 0 {
 				t.Fatalf("content has %d references, not %d", content.Refs, refs[content.SHA256])
@@ -221,7 +237,9 @@ func (m *machine) Check(t *rapid.T) {
 		}
 		for trash, set := range map[bool]map[catalog.MemoryID]catalog.Memory{false: m.live, true: m.trash} {
 			last, n := uint64(math.MaxUint64), 0
-			for id, err := range catalog.Order.Back(r, catalog.OrderKey{Capsule: "c", Trash: trash}, catalog.OrderKey{Capsule: "c", Trash: trash, Seq: math.MaxUint64}) {
+			from := catalog.OrderKey{Capsule: "c", Trash: trash}
+			to := catalog.OrderKey{Capsule: "c", Trash: trash, Seq: math.MaxUint64}
+			for id, err := range catalog.Order.Back(r, from, to) {
 				must(t, err)
 				mem, ok := set[id]
 				if !ok || mem.Seq >= last {
@@ -255,14 +273,16 @@ func TestHistoriesKeepTheBooks(t *testing.T) {
 		histories++
 		m := &machine{
 			store: catalog.NewMem(), now: catalog.Moment{Now: time.UnixMilli(1e12).UTC(), Running: 1},
-			live: map[catalog.MemoryID]catalog.Memory{}, trash: map[catalog.MemoryID]catalog.Memory{}, open: map[uint64]int64{},
+			live: map[catalog.MemoryID]catalog.Memory{}, trash: map[catalog.MemoryID]catalog.Memory{},
+			open: map[uint64]int64{},
 		}
 		must(t, m.update(t, func(tx catalog.Tx) error {
 			_, err := catalog.NewCapsule(tx, catalog.Capsule{ID: "c", Owners: []string{"o"}}, m.now)
 			return err
 		}))
 		t.Repeat(map[string]func(*rapid.T){
-			"begin": m.Begin, "abort": m.Abort, "finish": m.Finish, "trash": m.Trash, "untrash": m.Untrash, "purge": m.Purge, "time": m.Time,
+			"begin": m.Begin, "abort": m.Abort, "finish": m.Finish, "trash": m.Trash, "untrash": m.Untrash,
+			"purge": m.Purge, "time": m.Time,
 			"": func(t *rapid.T) { steps++; m.Check(t) },
 		})
 	})
@@ -273,11 +293,18 @@ func TestQuotasCountWhatIsReserved(t *testing.T) {
 	at := catalog.Moment{Now: time.Now()}
 	reserve := func(id uint64, n int64) error {
 		return store.Update(t.Context(), func(tx catalog.Tx) error {
-			return catalog.Reserve(tx, catalog.Reservation{Session: id, Capsule: "c", Owner: "o", Bytes: n}, n, catalog.Bounds{QuotaBytes: 1000})
+			return catalog.Reserve(
+				tx,
+				catalog.Reservation{Session: id, Capsule: "c", Owner: "o", Bytes: n},
+				n,
+				catalog.Bounds{QuotaBytes: 1000},
+			)
 		})
 	}
 	must(t, store.Update(t.Context(), func(tx catalog.Tx) error {
-		_, err := catalog.NewCapsule(tx, catalog.Capsule{ID: "c", Owners: []string{"o"}, QuotaBytes: 100, QuotaMemories: 2}, at)
+		_, err := catalog.NewCapsule(
+			tx, catalog.Capsule{ID: "c", Owners: []string{"o"}, QuotaBytes: 100, QuotaMemories: 2}, at,
+		)
 		return err
 	}))
 	must(t, reserve(1, 60))
@@ -305,7 +332,9 @@ func TestACapsuleThatIsMadeAgainGoesOnCountingItsEvents(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if _, err := catalog.NewCapsule(tx, catalog.Capsule{ID: "c", Owners: []string{"o"}}, at); !errors.Is(err, catalog.ErrExists) {
+			if _, err := catalog.NewCapsule(
+				tx, catalog.Capsule{ID: "c", Owners: []string{"o"}}, at,
+			); !errors.Is(err, catalog.ErrExists) {
 				t.Errorf("twice: %v", err)
 			}
 			seqs = append(seqs, c.Seq)
@@ -328,9 +357,22 @@ func TestGarbageIsNeverReferredToAgain(t *testing.T) {
 	}))
 	err := store.Update(t.Context(), func(tx catalog.Tx) error {
 		_, err := catalog.Publish(tx, catalog.Publication{
-			Memory:  catalog.Memory{ID: catalog.MemoryID{1}, Capsule: "c", Meta: catalog.Meta{Name: "a"}, Bytes: 1, SHA256: catalog.SHA256{1}, Created: at.Now, Owner: "o"},
-			Content: catalog.Content{Capsule: "c", SHA256: catalog.SHA256{1}, Bytes: 1, Extents: []catalog.Extent{{Place: "place", Len: 1}}},
-			At:      at,
+			Memory: catalog.Memory{
+				ID:      catalog.MemoryID{1},
+				Capsule: "c",
+				Meta:    catalog.Meta{Name: "a"},
+				Bytes:   1,
+				SHA256:  catalog.SHA256{1},
+				Created: at.Now,
+				Owner:   "o",
+			},
+			Content: catalog.Content{
+				Capsule: "c",
+				SHA256:  catalog.SHA256{1},
+				Bytes:   1,
+				Extents: []catalog.Extent{{Place: "place", Len: 1}},
+			},
+			At: at,
 		})
 		return err
 	})

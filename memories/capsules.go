@@ -27,7 +27,9 @@ type CapsuleChange struct {
 
 // CreateCapsule makes a capsule. If no owner is named, the caller is its owner. Only an admin may
 // make a capsule in which it has no role. catalog.ErrExists if the id is taken.
-func (s *Service) CreateCapsule(ctx context.Context, c access.Caller, req CapsuleRequest) (row catalog.Capsule, err error) {
+func (s *Service) CreateCapsule(
+	ctx context.Context, c access.Caller, req CapsuleRequest,
+) (row catalog.Capsule, err error) {
 	if req.ID == "" {
 		id, err := uuid.NewV7FromReader(s.cfg.Rand)
 		if err != nil {
@@ -38,7 +40,13 @@ func (s *Service) CreateCapsule(ctx context.Context, c access.Caller, req Capsul
 	if len(req.Owners) == 0 {
 		req.Owners = []string{c.Principal}
 	}
-	fresh := catalog.Capsule{ID: req.ID, Name: req.Name, Subject: req.Subject, Owners: req.Owners, Controllers: req.Controllers}
+	fresh := catalog.Capsule{
+		ID:          req.ID,
+		Name:        req.Name,
+		Subject:     req.Subject,
+		Owners:      req.Owners,
+		Controllers: req.Controllers,
+	}
 	at := s.moment()
 	err = s.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error {
 		if err := access.AllowAny(tx, c, true, at.Now); err != nil {
@@ -47,7 +55,8 @@ func (s *Service) CreateCapsule(ctx context.Context, c access.Caller, req Capsul
 		if row, err = catalog.NewCapsule(tx, fresh, at); err != nil {
 			return err
 		}
-		if _, err := access.Allow(tx, c, access.Read, row.ID, at.Now); err != nil && access.AllowAdmin(tx, c, true, at.Now) != nil {
+		if _, err := access.Allow(tx, c, access.Read, row.ID, at.Now); err != nil &&
+			access.AllowAdmin(tx, c, true, at.Now) != nil {
 			return fmt.Errorf("%w: only an admin may make a capsule for others", access.ErrForbidden)
 		}
 		return checkMembers(tx, row)
@@ -61,7 +70,10 @@ func checkMembers(r catalog.Reader, c catalog.Capsule) error {
 		if _, ok, err := catalog.Principals.Find(r, catalog.Name(id)); err != nil {
 			return err
 		} else if !ok {
-			return &catalog.FieldError{Field: "owners, controllers or subject", Problem: fmt.Sprintf("names a principal that does not exist: %.60q", id)}
+			return &catalog.FieldError{
+				Field:   "owners, controllers or subject",
+				Problem: fmt.Sprintf("names a principal that does not exist: %.60q", id),
+			}
 		}
 	}
 	return nil
@@ -78,7 +90,9 @@ func (s *Service) ReadCapsule(ctx context.Context, c access.Caller, id string) (
 }
 
 // ListCapsules gives a page of the capsules that the caller may inspect, sorted by id.
-func (s *Service) ListCapsules(ctx context.Context, c access.Caller, cursor string, limit int) (page []catalog.Capsule, next string, err error) {
+func (s *Service) ListCapsules(
+	ctx context.Context, c access.Caller, cursor string, limit int,
+) (page []catalog.Capsule, next string, err error) {
 	if limit < 1 || limit > 1000 {
 		return nil, "", &catalog.FieldError{Field: "limit", Problem: "must be 1 to 1000"}
 	}
@@ -118,7 +132,9 @@ func (s *Service) inspectable(r catalog.Reader, c access.Caller, after string) f
 	}
 	return func(yield func(catalog.Capsule, error) bool) {
 		// 0x7f sorts after every character of an id.
-		for role, err := range catalog.Roles.Scan(r, catalog.RoleKey{Principal: c.Principal, Capsule: after}, catalog.RoleKey{Principal: c.Principal, Capsule: "\x7f"}) {
+		from := catalog.RoleKey{Principal: c.Principal, Capsule: after}
+		to := catalog.RoleKey{Principal: c.Principal, Capsule: "\x7f"}
+		for role, err := range catalog.Roles.Scan(r, from, to) {
 			var row catalog.Capsule
 			if err == nil {
 				if role.Capsule == after {
@@ -135,7 +151,9 @@ func (s *Service) inspectable(r catalog.Reader, c access.Caller, after string) f
 
 // UpdateCapsule changes the name (owners and controllers may), the roles (owners), or the quotas
 // (admins).
-func (s *Service) UpdateCapsule(ctx context.Context, c access.Caller, id string, change CapsuleChange) (row catalog.Capsule, err error) {
+func (s *Service) UpdateCapsule(
+	ctx context.Context, c access.Caller, id string, change CapsuleChange,
+) (row catalog.Capsule, err error) {
 	var wants []access.Action
 	if change.Name != nil {
 		wants = append(wants, access.Manage)

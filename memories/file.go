@@ -39,8 +39,11 @@ func (f *File) read(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(nil)), nil
 	case f.content.Inline == nil:
 		return f.store.Read(ctx, f.content.Extents, off, n)
-	case int64(len(f.content.Inline)) != f.content.Bytes || crc32.Checksum(f.content.Inline, crc32.MakeTable(crc32.Castagnoli)) != f.content.CRC32C:
-		return nil, fmt.Errorf("inline content of memory %s does not match its checksum: %w", f.Memory.ID, errUnreadable)
+	case int64(len(f.content.Inline)) != f.content.Bytes ||
+		crc32.Checksum(f.content.Inline, crc32.MakeTable(crc32.Castagnoli)) != f.content.CRC32C:
+		return nil, fmt.Errorf(
+			"inline content of memory %s does not match its checksum: %w", f.Memory.ID, errUnreadable,
+		)
 	}
 	return io.NopCloser(bytes.NewReader(f.content.Inline[off : off+n])), nil
 }

@@ -49,7 +49,9 @@ func sizeOf(m catalog.Memory) int {
 // may be short and still have a next one. A memory that is added or deleted between two pages
 // neither repeats nor hides others, because a memory's position in the order never changes. A
 // memory whose record is damaged is left out; its store reports it.
-func (s *Service) List(ctx context.Context, c access.Caller, req ListRequest) (page []catalog.Memory, next string, err error) {
+func (s *Service) List(
+	ctx context.Context, c access.Caller, req ListRequest,
+) (page []catalog.Memory, next string, err error) {
 	if req.Capsule == "" {
 		req.Capsule = "default"
 	}

@@ -51,7 +51,9 @@ func (s *Service) moment() catalog.Moment {
 }
 
 // find gives a memory, in the trash or not, on which the caller may do a.
-func (s *Service) find(r catalog.Reader, c access.Caller, id catalog.MemoryID, a access.Action) (catalog.Memory, error) {
+func (s *Service) find(
+	r catalog.Reader, c access.Caller, id catalog.MemoryID, a access.Action,
+) (catalog.Memory, error) {
 	m, err := catalog.Memories.Get(r, catalog.MemoryKey(id))
 	if err != nil {
 		if errors.Is(err, catalog.ErrNotFound) {
@@ -80,7 +82,9 @@ func (s *Service) Read(ctx context.Context, c access.Caller, id catalog.MemoryID
 }
 
 // Ping says which of the memories the caller may read.
-func (s *Service) Ping(ctx context.Context, c access.Caller, ids []catalog.MemoryID) (present map[catalog.MemoryID]bool, err error) {
+func (s *Service) Ping(
+	ctx context.Context, c access.Caller, ids []catalog.MemoryID,
+) (present map[catalog.MemoryID]bool, err error) {
 	err = s.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
 		present = make(map[catalog.MemoryID]bool, len(ids))
 		if err := access.AllowAny(r, c, false, s.cfg.Clock.Now()); err != nil {
@@ -105,7 +109,9 @@ type Change struct {
 }
 
 // Update changes a memory's metadata. The content never changes.
-func (s *Service) Update(ctx context.Context, c access.Caller, id catalog.MemoryID, change Change) (m catalog.Memory, err error) {
+func (s *Service) Update(
+	ctx context.Context, c access.Caller, id catalog.MemoryID, change Change,
+) (m catalog.Memory, err error) {
 	at := s.moment()
 	err = s.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error {
 		if _, err := s.find(tx, c, id, access.Write); err != nil {

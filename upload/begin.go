@@ -51,7 +51,9 @@ func (u *Service) Begin(ctx context.Context, c access.Caller, req BeginRequest) 
 // errKeyFinished: a create has finished under the key since the key was looked up.
 var errKeyFinished = errors.New("the idempotency key has been finished meanwhile")
 
-func (u *Service) beginOnce(ctx context.Context, c access.Caller, req BeginRequest, n note) (up Upload, again bool, err error) {
+func (u *Service) beginOnce(
+	ctx context.Context, c access.Caller, req BeginRequest, n note,
+) (up Upload, again bool, err error) {
 	finished, found, err := u.findFinished(ctx, c, &n)
 	if err != nil || found {
 		return finished, false, err
@@ -94,7 +96,9 @@ func (u *Service) beginOnce(ctx context.Context, c access.Caller, req BeginReque
 
 // beginNew makes the session of a key. If a session has the key already, beginNew gives that
 // session, and created is false.
-func (u *Service) beginNew(ctx context.Context, c access.Caller, req BeginRequest, n note) (s session.Session, created bool, err error) {
+func (u *Service) beginNew(
+	ctx context.Context, c access.Caller, req BeginRequest, n note,
+) (s session.Session, created bool, err error) {
 	size, err := u.chunkSize(req)
 	if err == nil {
 		err = u.checkNew(ctx, req.Refuse, req.Bytes)
@@ -109,7 +113,9 @@ func (u *Service) beginNew(ctx context.Context, c access.Caller, req BeginReques
 	if err != nil {
 		return s, false, err
 	}
-	return u.cfg.Sessions.Begin(ctx, session.Spec{ChunkSize: size, BytesExpected: req.Bytes, Owner: c.Principal, Idem: n.key(), Note: encoded})
+	return u.cfg.Sessions.Begin(ctx, session.Spec{
+		ChunkSize: size, BytesExpected: req.Bytes, Owner: c.Principal, Idem: n.key(), Note: encoded,
+	})
 }
 
 // checkKeys checks the capsule's id and the idempotency key. An empty capsule id becomes "default".
@@ -136,7 +142,10 @@ func (u *Service) chunkSize(req BeginRequest) (int64, error) {
 	case req.Bytes > l.MaxBytes:
 		return 0, fmt.Errorf("%w: %d bytes, and an upload may have %d", ErrTooLarge, req.Bytes, l.MaxBytes)
 	case size != 0 && (size < l.ChunkSizeMin || size > l.ChunkSizeMax):
-		return 0, &catalog.FieldError{Field: "chunk_size", Problem: fmt.Sprintf("must be %d to %d", l.ChunkSizeMin, l.ChunkSizeMax)}
+		return 0, &catalog.FieldError{
+			Field:   "chunk_size",
+			Problem: fmt.Sprintf("must be %d to %d", l.ChunkSizeMin, l.ChunkSizeMax),
+		}
 	}
 	if size == 0 {
 		size = l.ChunkSize
@@ -153,10 +162,16 @@ func (u *Service) chunkSize(req BeginRequest) (int64, error) {
 	}
 	chunks := (req.Bytes + size - 1) / size
 	if chunks > l.MaxChunks {
-		return 0, fmt.Errorf("%w: %d chunks of %d bytes, and an upload may have %d; take larger chunks", ErrTooLarge, chunks, size, l.MaxChunks)
+		return 0, fmt.Errorf(
+			"%w: %d chunks of %d bytes, and an upload may have %d; take larger chunks",
+			ErrTooLarge, chunks, size, l.MaxChunks,
+		)
 	}
 	if req.Chunks >= 0 && req.Chunks != chunks {
-		return 0, &catalog.FieldError{Field: "expected_chunks", Problem: fmt.Sprintf("is %d, but %d bytes in chunks of %d are %d", req.Chunks, req.Bytes, size, chunks)}
+		return 0, &catalog.FieldError{
+			Field:   "expected_chunks",
+			Problem: fmt.Sprintf("is %d, but %d bytes in chunks of %d are %d", req.Chunks, req.Bytes, size, chunks),
+		}
 	}
 	return size, nil
 }
@@ -245,7 +260,8 @@ func Reserving(bounds catalog.Bounds) func(tx catalog.Tx, before *session.Sessio
 			}
 		}
 		least, most := reserves(after)
-		return catalog.Reserve(tx, catalog.Reservation{Session: uint64(after.ID), Capsule: n.Capsule, Owner: after.Owner, Bytes: most}, least, bounds)
+		r := catalog.Reservation{Session: uint64(after.ID), Capsule: n.Capsule, Owner: after.Owner, Bytes: most}
+		return catalog.Reserve(tx, r, least, bounds)
 	}
 }
 

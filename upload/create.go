@@ -27,7 +27,9 @@ import (
 // away.
 //
 // Errors: those of Begin, PutChunk and Finish; ErrAlreadyFinished if the key's memory was deleted.
-func (u *Service) Create(ctx context.Context, c access.Caller, req CreateRequest, body io.Reader) (catalog.Memory, error) {
+func (u *Service) Create(
+	ctx context.Context, c access.Caller, req CreateRequest, body io.Reader,
+) (catalog.Memory, error) {
 	meta, err := req.Meta.Validate()
 	if err != nil {
 		return catalog.Memory{}, err
@@ -63,7 +65,9 @@ func (u *Service) Create(ctx context.Context, c access.Caller, req CreateRequest
 // repeatCreate answers a create with the memory of an upload that had finished, unless the request
 // announces other bytes. A SHA-256 is compared with the memory's, and the body is not read. If the
 // client announces another digest, the body is read and hashed.
-func (u *Service) repeatCreate(ctx context.Context, finished Upload, p Put, body io.Reader) (m catalog.Memory, err error) {
+func (u *Service) repeatCreate(
+	ctx context.Context, finished Upload, p Put, body io.Reader,
+) (m catalog.Memory, err error) {
 	if finished.Deleted {
 		return m, ErrAlreadyFinished
 	}
@@ -98,7 +102,9 @@ func (u *Service) repeatCreate(ctx context.Context, finished Upload, p Put, body
 
 // createSmall streams the body into a place of its own, or keeps it inline, and publishes it. If it
 // can't publish the content it deletes the place itself, because no row names the place.
-func (u *Service) createSmall(ctx context.Context, c access.Caller, n note, p Put, body io.Reader) (m catalog.Memory, err error) {
+func (u *Service) createSmall(
+	ctx context.Context, c access.Caller, n note, p Put, body io.Reader,
+) (m catalog.Memory, err error) {
 	removePending, err := u.addPending(ctx, n.Capsule, p.Length)
 	if err != nil {
 		return m, err
@@ -202,7 +208,9 @@ func (u *Service) reserveID() (id session.SessionID, releaseID func(), err error
 }
 
 // writePlace copies exactly n bytes to a new place, and into both digests.
-func (u *Service) writePlace(ctx context.Context, id session.SessionID, body io.Reader, n int64, sum hash.Hash, crc hash.Hash32) ([]catalog.Extent, error) {
+func (u *Service) writePlace(
+	ctx context.Context, id session.SessionID, body io.Reader, n int64, sum hash.Hash, crc hash.Hash32,
+) ([]catalog.Extent, error) {
 	w, err := u.cfg.Blobs.Writer(ctx, id, 0, n)
 	if err != nil {
 		return nil, err
@@ -240,7 +248,9 @@ func (d digesting) WriteAt(p []byte, off int64) (int, error) {
 }
 
 // publish makes a durable content a memory, in the one transaction of a create without a session.
-func (u *Service) publish(ctx context.Context, c access.Caller, n note, content catalog.Content) (m catalog.Memory, err error) {
+func (u *Service) publish(
+	ctx context.Context, c access.Caller, n note, content catalog.Content,
+) (m catalog.Memory, err error) {
 	id, err := uuid.NewV7FromReader(u.cfg.Rand)
 	if err != nil {
 		return m, err
@@ -279,7 +289,9 @@ func keyTaken(err error) error {
 
 // createLarge sends the body through a session of its own, and aborts the session if the request
 // fails.
-func (u *Service) createLarge(ctx context.Context, c access.Caller, n note, p Put, size int64, body io.Reader) (m catalog.Memory, err error) {
+func (u *Service) createLarge(
+	ctx context.Context, c access.Caller, n note, p Put, size int64, body io.Reader,
+) (m catalog.Memory, err error) {
 	if err := u.checkEnded(c.Principal); err != nil {
 		return m, err
 	}
@@ -287,13 +299,16 @@ func (u *Service) createLarge(ctx context.Context, c access.Caller, n note, p Pu
 	if err != nil {
 		return m, err
 	}
-	s, _, err := u.cfg.Sessions.Begin(ctx, session.Spec{ChunkSize: size, BytesExpected: p.Length, Owner: c.Principal, Note: encoded})
+	s, _, err := u.cfg.Sessions.Begin(
+		ctx, session.Spec{ChunkSize: size, BytesExpected: p.Length, Owner: c.Principal, Note: encoded},
+	)
 	if err != nil {
 		return m, err
 	}
 	defer func() {
 		if err != nil {
-			if e := u.cfg.Sessions.Abort(context.WithoutCancel(ctx), s.ID, u.Release); e != nil && !errors.Is(e, session.ErrFinished) {
+			if e := u.cfg.Sessions.Abort(context.WithoutCancel(ctx), s.ID, u.Release); e != nil &&
+				!errors.Is(e, session.ErrFinished) {
 				u.cfg.Log.Warn("aborting a failed create", "session", s.ID, "err", e)
 			}
 			u.active.forget(s.ID)
@@ -303,11 +318,15 @@ func (u *Service) createLarge(ctx context.Context, c access.Caller, n note, p Pu
 	if err != nil {
 		return m, err
 	}
-	return u.Finish(context.WithoutCancel(ctx), c, FinishRequest{ID: s.ID, Length: length, UseServerDigest: true, Keyed: true})
+	return u.Finish(
+		context.WithoutCancel(ctx), c, FinishRequest{ID: s.ID, Length: length, UseServerDigest: true, Keyed: true},
+	)
 }
 
 // streamInto puts the whole body into the session, and compares the body's digest at the end.
-func (u *Service) streamInto(ctx context.Context, c access.Caller, s session.Session, p Put, body io.Reader) (int64, error) {
+func (u *Service) streamInto(
+	ctx context.Context, c access.Caller, s session.Session, p Put, body io.Reader,
+) (int64, error) {
 	// Entries are recorded as their bytes come, so the digest of the whole can only be compared
 	// afterwards. The session ends with the request in any case.
 	k := u.newSink(ctx, c, body, p)

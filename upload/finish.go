@@ -94,7 +94,9 @@ func (u *Service) FinishBatch(ctx context.Context, c access.Caller, reqs []Finis
 	return nil, fmt.Errorf("%w: the sessions keep changing while they are finished", blob.ErrUnavailable)
 }
 
-func (u *Service) finishOnce(ctx context.Context, c access.Caller, reqs []FinishRequest) (ms []catalog.Memory, again bool, err error) {
+func (u *Service) finishOnce(
+	ctx context.Context, c access.Caller, reqs []FinishRequest,
+) (ms []catalog.Memory, again bool, err error) {
 	vs := make([]*verified, len(reqs))
 	var failures []Failure
 	ranges, entries := mostFailedRanges, 0
@@ -118,7 +120,8 @@ func (u *Service) finishOnce(ctx context.Context, c access.Caller, reqs []Finish
 		}
 		n := int64(len(vs[i].recorded))
 		counted += n
-		if all := u.finishingEntries.Add(n); u.cfg.Limits.FinishEntries > 0 && all > u.cfg.Limits.FinishEntries && all > counted {
+		all, most := u.finishingEntries.Add(n), u.cfg.Limits.FinishEntries
+		if most > 0 && all > most && all > counted {
 			return nil, false, fmt.Errorf("%w: uploads in too many pieces are being finished", session.ErrBusy)
 		}
 	}
@@ -138,7 +141,8 @@ func (u *Service) finishOnce(ctx context.Context, c access.Caller, reqs []Finish
 	}
 	if len(open) > 0 {
 		err := u.cfg.Sessions.Finish(ctx, u.committing(c, open), wants...)
-		if errors.Is(err, session.ErrGenMoved) || errors.Is(err, session.ErrFinished) || errors.Is(err, session.ErrLength) {
+		if errors.Is(err, session.ErrGenMoved) || errors.Is(err, session.ErrFinished) ||
+			errors.Is(err, session.ErrLength) {
 			return nil, true, nil // the session has changed: the next try answers
 		}
 		if err != nil {
@@ -185,7 +189,9 @@ func (u *Service) handleEndError(ctx context.Context, open []*verified, err erro
 
 // dropFailedExtents drops the entries whose bytes lie in the extents that could not be persisted.
 // hit says whether bytes are missing now.
-func (u *Service) dropFailedExtents(ctx context.Context, s session.Session, failed *blob.PersistError) (after session.Session, hit bool, err error) {
+func (u *Service) dropFailedExtents(
+	ctx context.Context, s session.Session, failed *blob.PersistError,
+) (after session.Session, hit bool, err error) {
 	entries, err := u.cfg.Sessions.Entries(ctx, s.ID, session.All(), 0)
 	if err != nil {
 		return s, false, err
@@ -199,7 +205,10 @@ func (u *Service) dropFailedExtents(ctx context.Context, s session.Session, fail
 		at := session.Range{Off: n.Off, End: n.Off + e.Len()}
 		for _, f := range failed.Lost {
 			if f.Place == n.Place && at.Overlaps(session.Range{Off: f.Off, End: f.Off + f.Len}) {
-				u.cfg.Log.Error("the disk lost a recorded piece; it will be asked for again", "session", s.ID, "from", e.Off, "bytes", e.Len(), "err", failed.Err)
+				u.cfg.Log.Error(
+					"the disk lost a recorded piece; it will be asked for again",
+					"session", s.ID, "from", e.Off, "bytes", e.Len(), "err", failed.Err,
+				)
 				if after, err = u.cfg.Sessions.DropEntry(ctx, s.ID, e); err != nil {
 					return after, hit, err
 				}
@@ -247,7 +256,9 @@ func (u *Service) verify(ctx context.Context, c access.Caller, req FinishRequest
 }
 
 // assemble gathers all that the commit of a verified session needs.
-func (u *Service) assemble(ctx context.Context, c access.Caller, s session.Session, n note, sum catalog.SHA256, req FinishRequest) (*verified, error) {
+func (u *Service) assemble(
+	ctx context.Context, c access.Caller, s session.Session, n note, sum catalog.SHA256, req FinishRequest,
+) (*verified, error) {
 	entries, err := u.cfg.Sessions.Entries(ctx, s.ID, session.All(), 0)
 	if err != nil {
 		return nil, err
@@ -282,7 +293,11 @@ func (u *Service) repeatFinish(ctx context.Context, s session.Session, n note, r
 		case out.Bytes != req.Length:
 			return &LengthError{Want: out.Bytes, Got: req.Length}
 		case out.SHA256 != req.SHA256 && !req.UseServerDigest:
-			return &ChecksumError{What: "sha256", Want: hex.EncodeToString(req.SHA256[:]), Got: hex.EncodeToString(out.SHA256[:])}
+			return &ChecksumError{
+				What: "sha256",
+				Want: hex.EncodeToString(req.SHA256[:]),
+				Got:  hex.EncodeToString(out.SHA256[:]),
+			}
 		case m.ID != out.Memory:
 			return ErrAlreadyFinished
 		}
@@ -304,7 +319,8 @@ func (u *Service) mismatch(ctx context.Context, s session.Session, sum catalog.S
 		return err
 	}
 	if len(chunks) != len(req.CRC32C) {
-		return u.changedOr(ctx, s, &catalog.FieldError{Field: "chunk_crc32c", Problem: fmt.Sprintf("has %d values for %d chunks", len(req.CRC32C), len(chunks))})
+		problem := fmt.Sprintf("has %d values for %d chunks", len(req.CRC32C), len(chunks))
+		return u.changedOr(ctx, s, &catalog.FieldError{Field: "chunk_crc32c", Problem: problem})
 	}
 	for i, chunk := range chunks {
 		if chunk.CRC32C != req.CRC32C[i] {
@@ -362,29 +378,5 @@ func (u *Service) committing(c access.Caller, open []*verified) session.End {
 			v.memory = &memories[i]
 		}
 		return true, nil
-	}
-}
-
-// mostExtents is how many extents a content may have before neighbours are joined into longer
-// extents than usual.
-const mostExtents = 1024
-
-// coalesce joins extents that lie side by side at one place, up to 8 MiB each. If too many extents
-// are left, it joins them further. A joined extent is checked as one.
-func coalesce(extents []catalog.Extent) []catalog.Extent {
-	for most := int64(8 << 20); ; most *= 2 {
-		var out []catalog.Extent
-		for _, e := range extents {
-			if n := len(out) - 1; n >= 0 && out[n].Place == e.Place && out[n].Off+out[n].Len == e.Off && out[n].Len+e.Len <= most {
-				out[n].CRC32C = combineCRC(out[n].CRC32C, e.CRC32C, e.Len)
-				out[n].Len += e.Len
-			} else {
-				out = append(out, e)
-			}
-		}
-		if len(out) <= mostExtents || most > 1<<50 {
-			return out
-		}
-		extents = out
 	}
 }

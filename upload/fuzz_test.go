@@ -16,7 +16,10 @@ import (
 func FuzzNote(f *testing.F) {
 	for _, n := range []note{{}, {
 		Capsule: "c", Idem: "i", Fingerprint: []byte{1, 2},
-		Meta: catalog.Meta{Name: "n", Path: "p/q", MIME: "text/plain", Description: "d", Tags: []string{"t", "u"}, Width: 1, Height: 2, TakenAt: time.UnixMilli(3)},
+		Meta: catalog.Meta{
+			Name: "n", Path: "p/q", MIME: "text/plain", Description: "d", Tags: []string{"t", "u"},
+			Width: 1, Height: 2, TakenAt: time.UnixMilli(3),
+		},
 	}} {
 		b, err := n.encode()
 		if err != nil {
@@ -68,14 +71,22 @@ func FuzzMerge(f *testing.F) {
 		i := min(int(first), len(data))
 		j := min(i+int(second), len(data))
 		entry := func(place string, off, from, to int, hashed int64, shift int64) session.Entry {
-			p := entryNote{Place: place, Off: at + int64(off) + shift, CRC: crc32.Checksum(data[from:to], castagnoli), Gen: uint64(from), Hashed: hashed, State: data[from:to]}
+			p := entryNote{
+				Place:  place,
+				Off:    at + int64(off) + shift,
+				CRC:    crc32.Checksum(data[from:to], castagnoli),
+				Gen:    uint64(from),
+				Hashed: hashed,
+				State:  data[from:to],
+			}
 			note, err := p.encode()
 			if err != nil {
 				t.Fatal(err)
 			}
 			return session.Entry{Range: session.Range{Off: int64(from), End: int64(to)}, Note: note}
 		}
-		a, b, c := entry(place, 0, 0, i, hashed, 0), entry(place, i, i, j, hashed+1, 0), entry(place, j, j, len(data), 1, 0)
+		a, b := entry(place, 0, 0, i, hashed, 0), entry(place, i, i, j, hashed+1, 0)
+		c := entry(place, j, j, len(data), 1, 0)
 		ab, ok := merge(a, b)
 		whole := session.Entry{Range: session.Range{Off: 0, End: int64(j)}, Note: ab}
 		if !ok {
@@ -108,7 +119,9 @@ func FuzzMergeNotes(f *testing.F) {
 	f.Add(good, []byte{}, int64(0))
 	f.Fuzz(func(t *testing.T, a, b []byte, n int64) {
 		r := session.Range{End: n & (1<<40 - 1)}
-		merged, ok := merge(session.Entry{Range: r, Note: a}, session.Entry{Range: session.Range{Off: r.End, End: r.End + 1}, Note: b})
+		merged, ok := merge(
+			session.Entry{Range: r, Note: a}, session.Entry{Range: session.Range{Off: r.End, End: r.End + 1}, Note: b},
+		)
 		_, errA := decodeEntryNote(a)
 		_, errB := decodeEntryNote(b)
 		_, err := decodeEntryNote(merged)
@@ -125,11 +138,13 @@ func FuzzCombineCRC(f *testing.F) {
 	f.Add([]byte{}, []byte{}, uint32(0), int64(0), int64(1)<<62)
 	f.Fuzz(func(t *testing.T, a, b []byte, c uint32, n, m int64) {
 		x, y := crc32.Checksum(a, castagnoli), crc32.Checksum(b, castagnoli)
-		if got, want := combineCRC(x, y, int64(len(b))), crc32.Checksum(append(append([]byte(nil), a...), b...), castagnoli); got != want {
+		want := crc32.Checksum(append(append([]byte(nil), a...), b...), castagnoli)
+		if got := combineCRC(x, y, int64(len(b))); got != want {
 			t.Fatalf("%08x, want %08x", got, want)
 		}
 		n, m = n&(1<<61-1), m&(1<<61-1)
-		if left, right := combineCRC(combineCRC(x, y, n), c, m), combineCRC(x, combineCRC(y, c, m), n+m); left != right {
+		left, right := combineCRC(combineCRC(x, y, n), c, m), combineCRC(x, combineCRC(y, c, m), n+m)
+		if left != right {
 			t.Fatalf("(x‖y)‖z is %08x, x‖(y‖z) is %08x", left, right)
 		}
 	})

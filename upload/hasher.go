@@ -50,7 +50,8 @@ func (u *Service) hashRecorded(ctx context.Context, a *activeSession) error {
 		}
 		if s, p, err = u.hashSlice(ctx, a, s.Prefix()-p.off); err != nil {
 			if errors.Is(err, blob.ErrCorrupt) || errors.Is(err, blob.ErrMissing) {
-				if e := u.dropUnreadable(ctx, a.id, session.Range{Off: p.off, End: min(s.Prefix(), p.off+sliceBytes)}); e != nil {
+				slice := session.Range{Off: p.off, End: min(s.Prefix(), p.off+sliceBytes)}
+				if e := u.dropUnreadable(ctx, a.id, slice); e != nil {
 					return errors.Join(err, e)
 				}
 			}
@@ -75,7 +76,9 @@ func (u *Service) hashOffset(ctx context.Context, a *activeSession) (s session.S
 
 // hashSlice waits for a hash slot and hashes one slice; remaining is how many bytes there are to
 // hash. It gives the session as it was before, and the new prefix hash.
-func (u *Service) hashSlice(ctx context.Context, a *activeSession, remaining int64) (s session.Session, p prefixHash, err error) {
+func (u *Service) hashSlice(
+	ctx context.Context, a *activeSession, remaining int64,
+) (s session.Session, p prefixHash, err error) {
 	if err = u.hashSlots.acquire(ctx, remaining, a.finishWaiting); err != nil {
 		return s, p, err
 	}
@@ -141,7 +144,9 @@ func (u *Service) saveCheckpoint(ctx context.Context, s session.Session, p prefi
 		if _, open, err := catalog.Reservations.Find(tx, catalog.Number(s.ID)); err != nil || !open {
 			return err // the session has ended, and its checkpoints are deleted
 		}
-		return catalog.SaveCheckpoint(tx, catalog.HashCheckpoint{Session: uint64(s.ID), Off: p.off, Gen: p.gen, State: state})
+		return catalog.SaveCheckpoint(
+			tx, catalog.HashCheckpoint{Session: uint64(s.ID), Off: p.off, Gen: p.gen, State: state},
+		)
 	})
 }
 
@@ -183,27 +188,11 @@ func (u *Service) hashRange(ctx context.Context, s session.Session, p *prefixHas
 	return nil
 }
 
-// extentsOf gives the extents of entries that follow each other without a gap and cover the offset
-// `from`. A gap is an error: bytes were dropped since the entries were known to be there.
-func extentsOf(entries []session.Entry, from int64) ([]catalog.Extent, error) {
-	extents := make([]catalog.Extent, len(entries))
-	for i, e := range entries {
-		if e.Off > from || i > 0 && e.Off != from {
-			return nil, fmt.Errorf("bytes from %d are not recorded", from)
-		}
-		from = e.End
-		n, err := decodeEntryNote(e.Note)
-		if err != nil {
-			return nil, fmt.Errorf("bytes from %d: %w", e.Off, err)
-		}
-		extents[i] = n.extent(e.Range)
-	}
-	return extents, nil
-}
-
 // waitForDigest waits until SHA-256 has reached the end of a session, which was loaded as `was`. It
 // gives the digest and the session that the digest is true of.
-func (u *Service) waitForDigest(ctx context.Context, was session.Session, length int64) (sum catalog.SHA256, s session.Session, err error) {
+func (u *Service) waitForDigest(
+	ctx context.Context, was session.Session, length int64,
+) (sum catalog.SHA256, s session.Session, err error) {
 	id := was.ID
 	a := u.active.acquire(id)
 	defer u.active.release(a)

@@ -73,7 +73,12 @@ func TestABeginThatMeetsACreateOfItsKey(t *testing.T) {
 			var made catalog.Memory
 			create := func() {
 				var err error
-				made, err = w.Create(t.Context(), w.me, upload.CreateRequest{Capsule: "default", Meta: meta, Idem: "k", Put: upload.Put{Length: 100}}, bytes.NewReader(b))
+				made, err = w.Create(
+					t.Context(),
+					w.me,
+					upload.CreateRequest{Capsule: "default", Meta: meta, Idem: "k", Put: upload.Put{Length: 100}},
+					bytes.NewReader(b),
+				)
 				w.check(err)
 			}
 			if open {
@@ -135,7 +140,17 @@ func TestARepeatedCreateThatMeetsADelete(t *testing.T) {
 	w := newWorld(t)
 	b := random(100)
 	create := func() (catalog.Memory, error) {
-		return w.Create(t.Context(), w.me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Idem: "k", Put: upload.Put{Length: 100}}, bytes.NewReader(b))
+		return w.Create(
+			t.Context(),
+			w.me,
+			upload.CreateRequest{
+				Capsule: "default",
+				Meta:    catalog.Meta{Name: "a"},
+				Idem:    "k",
+				Put:     upload.Put{Length: 100},
+			},
+			bytes.NewReader(b),
+		)
 	}
 	first, err := create()
 	w.check(err)
@@ -178,11 +193,17 @@ func (l *late) Read(p []byte) (int, error) {
 func TestTwoCreatesOfAKeyAtOnce(t *testing.T) {
 	for _, size := range []int{10, chunk, 3 * chunk} {
 		for _, length := range []int64{int64(size), -1} {
-			for name, want := range map[string]error{"the same": nil, "others": upload.ErrIdem, "deleted": catalog.ErrDeleted} {
+			for name, want := range map[string]error{
+				"the same": nil, "others": upload.ErrIdem, "deleted": catalog.ErrDeleted,
+			} {
 				w := newWorld(t)
 				b := random(size)
 				create := func(b []byte, first func()) (catalog.Memory, error) {
-					req := upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Idem: "k", Put: upload.Put{Length: length}}
+					req := upload.CreateRequest{
+						Meta: catalog.Meta{Name: "a"},
+						Idem: "k",
+						Put:  upload.Put{Length: length},
+					}
 					return w.Create(t.Context(), w.me, req, &late{bytes.NewReader(b), first})
 				}
 				var one catalog.Memory

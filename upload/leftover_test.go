@@ -87,7 +87,8 @@ func TestWhatAFailedPutLeftGoesWithItsSession(t *testing.T) {
 		wrong := &catalog.SHA256{1}
 		b := random(2 * chunk)
 		up := w.begin(2 * chunk)
-		if err := w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(b[:chunk]), upload.Put{Length: chunk, SHA256: wrong}); err == nil {
+		p := upload.Put{Length: chunk, SHA256: wrong}
+		if err := w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(b[:chunk]), p); err == nil {
 			t.Error("a wrong digest was taken")
 		}
 		places(1)
@@ -97,7 +98,9 @@ func TestWhatAFailedPutLeftGoesWithItsSession(t *testing.T) {
 		w.finishes(up.ID, b)
 		places(1)
 		up = w.begin(2 * chunk)
-		_ = w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(b[:chunk]), upload.Put{Length: chunk, SHA256: wrong})
+		_ = w.PutChunk(
+			t.Context(), w.me, up.ID, 0, bytes.NewReader(b[:chunk]), upload.Put{Length: chunk, SHA256: wrong},
+		)
 		places(2)
 		w.check(w.Abort(t.Context(), w.me, up.ID))
 		places(1)

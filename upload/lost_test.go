@@ -34,7 +34,9 @@ func TestARottenPieceThatIsMergedMeanwhile(t *testing.T) {
 		b := random(2 * large)
 		up := w.begin(int64(len(b)))
 		put := func(from, to int64) {
-			_, err := w.PutRange(t.Context(), w.me, up.ID, from, bytes.NewReader(b[from:to]), upload.Put{Length: to - from})
+			_, err := w.PutRange(
+				t.Context(), w.me, up.ID, from, bytes.NewReader(b[from:to]), upload.Put{Length: to - from},
+			)
 			w.check(err)
 		}
 		put(large, large*3/2)
@@ -77,7 +79,16 @@ func TestWhatASyncLostIsReplacedMeanwhile(t *testing.T) {
 		failed = true
 		replace := func() {
 			for i, c := range chunks(b) {
-				w.check(w.PutChunk(t.Context(), w.me, up.ID, int64(i), bytes.NewReader(c), upload.Put{Length: chunk, Replace: true}))
+				w.check(
+					w.PutChunk(
+						t.Context(),
+						w.me,
+						up.ID,
+						int64(i),
+						bytes.NewReader(c),
+						upload.Put{Length: chunk, Replace: true},
+					),
+				)
 			}
 		}
 		e.list.Store(&replace)
@@ -101,7 +112,14 @@ func TestAComparisonWithWhatIsDroppedMeanwhile(t *testing.T) {
 				b := random(2 * large)
 				up := w.begin(int64(len(b)))
 				w.check(w.put(up.ID, 0, b[:large]))
-				_, err := w.PutRange(t.Context(), w.me, up.ID, large/2, bytes.NewReader(b[large/2:large]), upload.Put{Length: large / 2, Replace: true})
+				_, err := w.PutRange(
+					t.Context(),
+					w.me,
+					up.ID,
+					large/2,
+					bytes.NewReader(b[large/2:large]),
+					upload.Put{Length: large / 2, Replace: true},
+				)
 				w.check(err)
 				es, err := w.sessions.Entries(t.Context(), up.ID, session.All(), 0)
 				w.check(err)

@@ -57,7 +57,9 @@ func TestWhatIsReplacedAfterItWasVerifiedIsNotPublished(t *testing.T) {
 	up := w.begin(int64(len(b)))
 	w.putAll(up.ID, b)
 	e.seal = func() {
-		w.check(w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(fresh), upload.Put{Length: chunk, Replace: true}))
+		w.check(
+			w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(fresh), upload.Put{Length: chunk, Replace: true}),
+		)
 	}
 	if _, err := w.finish(up.ID, b); !errors.Is(err, upload.ErrChecksum) || w.memories() != 0 {
 		t.Errorf("%v; %d memories", err, w.memories())
@@ -84,7 +86,9 @@ func (e *engine) Entries(ctx context.Context, id session.SessionID, r session.Ra
 	return es, err
 }
 
-func (e *engine) Record(ctx context.Context, id session.SessionID, gen uint64, c session.Change) (session.Session, error) {
+func (e *engine) Record(
+	ctx context.Context, id session.SessionID, gen uint64, c session.Change,
+) (session.Session, error) {
 	if !c.Drop.Empty() {
 		e.drop.fire()
 	}
@@ -96,9 +100,20 @@ func (w *world) rewire(blobs blob.Store, limits upload.Limits) *engine {
 	w.Close()
 	e := &engine{Store: w.stores.Sessions()}
 	var err error
-	w.sessions, err = session.New(w.t.Context(), e, upload.EngineConfig(session.Config{TTL: time.Hour, MinEntry: 4 << 10}))
+	w.sessions, err = session.New(
+		w.t.Context(), e, upload.EngineConfig(session.Config{TTL: time.Hour, MinEntry: 4 << 10}),
+	)
 	w.check(err)
-	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: blobs, Clock: clock{}, Limits: limits, CheckSpace: w.checkSpace})
+	w.Service = upload.New(
+		upload.Config{
+			Sessions:   w.sessions,
+			Catalog:    w.catalog,
+			Blobs:      blobs,
+			Clock:      clock{},
+			Limits:     limits,
+			CheckSpace: w.checkSpace,
+		},
+	)
 	return e
 }
 
@@ -243,7 +258,11 @@ func TestAFinishReadsWhatReplacedALostPiece(t *testing.T) {
 		w.blobs.Corrupt(places[0].Name, 2*chunk+7)
 		replace := func() {
 			time.Sleep(time.Second) // the finish waits
-			w.check(w.PutChunk(t.Context(), w.me, up.ID, 2, bytes.NewReader(b[2*chunk:]), upload.Put{Length: chunk, Replace: true}))
+			w.check(
+				w.PutChunk(
+					t.Context(), w.me, up.ID, 2, bytes.NewReader(b[2*chunk:]), upload.Put{Length: chunk, Replace: true},
+				),
+			)
 		}
 		blobs.read.Store(&replace)
 		w.check(w.put(up.ID, 0, b[:chunk]))
@@ -266,7 +285,9 @@ func TestAFinishAsksForWhatIsDroppedMeanwhile(t *testing.T) {
 	good := finish
 	good.SHA256 = sha256.Sum256(b)
 	w.putAll(up.ID, b)
-	if _, err := w.Finish(t.Context(), w.me, finish); !errors.Is(err, upload.ErrChecksum) { // its entries are checked from here on
+	if _, err := w.Finish(
+		t.Context(), w.me, finish,
+	); !errors.Is(err, upload.ErrChecksum) { // its entries are checked from here on
 		t.Fatal(err)
 	}
 	for name, req := range map[string]upload.FinishRequest{"published": good, "compared": finish} {
@@ -402,7 +423,16 @@ func TestTheChecksumIsOfAllBytes(t *testing.T) {
 			m, err := w.finish(up.ID, b)
 			w.check(err)
 			b = random(n)
-			created, err := w.Create(t.Context(), w.me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: int64(n)}}, bytes.NewReader(b))
+			created, err := w.Create(
+				t.Context(),
+				w.me,
+				upload.CreateRequest{
+					Capsule: "default",
+					Meta:    catalog.Meta{Name: "a"},
+					Put:     upload.Put{Length: int64(n)},
+				},
+				bytes.NewReader(b),
+			)
 			w.check(err)
 			for _, m := range []catalog.Memory{m, created} {
 				w.check(w.catalog.View(t.Context(), func(r catalog.Reader) error {

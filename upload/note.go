@@ -74,7 +74,8 @@ func decodeNote(b []byte) (note, error) {
 		return note{}, err
 	}
 	n := note{Capsule: st.Capsule, Idem: st.Idem, Fingerprint: st.Fingerprint, Meta: catalog.Meta{
-		Name: st.Name, Path: st.Path, MIME: st.MIME, Description: st.Descr, Tags: st.Tags, Width: st.Width, Height: st.Height,
+		Name: st.Name, Path: st.Path, MIME: st.MIME, Description: st.Descr, Tags: st.Tags,
+		Width: st.Width, Height: st.Height,
 	}}
 	if st.TakenAt != 0 {
 		n.Meta.TakenAt = time.UnixMilli(st.TakenAt).UTC()
@@ -104,7 +105,9 @@ type storedEntryNote struct {
 }
 
 func (n entryNote) encode() ([]byte, error) {
-	return encodeNoted(storedEntryNote{Place: n.Place, Off: n.Off, CRC: n.CRC, Gen: n.Gen, Hashed: n.Hashed, State: n.State})
+	return encodeNoted(
+		storedEntryNote{Place: n.Place, Off: n.Off, CRC: n.CRC, Gen: n.Gen, Hashed: n.Hashed, State: n.State},
+	)
 }
 
 func decodeEntryNote(b []byte) (entryNote, error) {

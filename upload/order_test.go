@@ -49,7 +49,10 @@ func (a *activeSession) moveTo(off int64) {
 	a.notify()
 }
 
-var quick = link{0, 64 << 10}
+var (
+	quick = link{0, 64 << 10}
+	slow  = link{30 * time.Millisecond, 64 << 10}
+)
 
 // A put ahead of the hash waits until the hash has reached it. A put at the hash, or behind it,
 // never waits.
@@ -80,9 +83,11 @@ func TestNobodyIsHeldInVain(t *testing.T) {
 		do    func(a *activeSession, all []*orderedBody)
 		most  time.Duration
 	}{
-		"longer than a second":               {quick, func(*activeSession, []*orderedBody) {}, maxOrderWait + firstWindow},
-		"for one whose Read does not return": {link{time.Hour, 1}, func(_ *activeSession, all []*orderedBody) { go all[0].Read(make([]byte, 10)) }, maxFirstRead + firstWindow/10},
-		"for one that waits for its client": {link{30 * time.Millisecond, 64 << 10}, func(_ *activeSession, all []*orderedBody) {
+		"longer than a second": {quick, func(*activeSession, []*orderedBody) {}, maxOrderWait + firstWindow},
+		"for one whose Read does not return": {link{time.Hour, 1}, func(_ *activeSession, all []*orderedBody) {
+			go all[0].Read(make([]byte, 10))
+		}, maxFirstRead + firstWindow/10},
+		"for one that waits for its client": {slow, func(_ *activeSession, all []*orderedBody) {
 			for range 8 {
 				_, _ = all[0].Read(make([]byte, 64<<10))
 			}
@@ -93,9 +98,11 @@ func TestNobodyIsHeldInVain(t *testing.T) {
 				time.Sleep(20 * time.Millisecond)
 			}
 		}, 0},
-		"where streams share a connection": {quick, func(_ *activeSession, all []*orderedBody) { all[1].neverWaits = true }, 0},
-		"where nobody is at the cursor":    {quick, func(_ *activeSession, all []*orderedBody) { all[0].done() }, 0},
-		"where the cursor is not known":    {quick, func(a *activeSession, _ []*orderedBody) { a.loaded = false }, 0},
+		"where streams share a connection": {quick, func(_ *activeSession, all []*orderedBody) {
+			all[1].neverWaits = true
+		}, 0},
+		"where nobody is at the cursor": {quick, func(_ *activeSession, all []*orderedBody) { all[0].done() }, 0},
+		"where the cursor is not known": {quick, func(a *activeSession, _ []*orderedBody) { a.loaded = false }, 0},
 		"when it is taken over": {quick, func(_ *activeSession, all []*orderedBody) {
 			time.AfterFunc(70*time.Millisecond, func() { _ = all[1].SetReadDeadline(time.Unix(1, 0)) })
 		}, 70 * time.Millisecond},

@@ -20,7 +20,9 @@ import (
 // Errors: session's (ErrShort, ErrLong, ErrRange, ErrConflict, ErrSuperseded, ErrLimit, ended
 // states), ErrTooLarge, *ChecksumError, blob.ErrNoSpace, blob.ErrUnavailable, and access's. A body
 // must end with io.EOF. Any other error means that the body was cut, and is returned.
-func (u *Service) PutChunk(ctx context.Context, c access.Caller, id session.SessionID, idx int64, body io.Reader, p Put) error {
+func (u *Service) PutChunk(
+	ctx context.Context, c access.Caller, id session.SessionID, idx int64, body io.Reader, p Put,
+) error {
 	k := u.newSink(ctx, c, body, p)
 	defer k.close()
 	k.chunk, k.start = true, idx
@@ -31,7 +33,9 @@ func (u *Service) PutChunk(ctx context.Context, c access.Caller, id session.Sess
 // PutRange stores bytes from off on. It records them in several entries as they come, and n bytes
 // are recorded when it returns, also with an error. With a digest it is all or nothing. Replace
 // needs p.Length. Otherwise it is as PutChunk.
-func (u *Service) PutRange(ctx context.Context, c access.Caller, id session.SessionID, off int64, body io.Reader, p Put) (n int64, err error) {
+func (u *Service) PutRange(
+	ctx context.Context, c access.Caller, id session.SessionID, off int64, body io.Reader, p Put,
+) (n int64, err error) {
 	k := u.newSink(ctx, c, body, p)
 	defer k.close()
 	k.start = off
@@ -61,7 +65,9 @@ func (k *sink) Admit(ctx context.Context, s session.Session) error {
 	case k.chunk && k.start >= chunks:
 		return fmt.Errorf("%w: chunk index %d, and an upload in such chunks may have %d", ErrTooLarge, k.start, chunks)
 	case !k.chunk && k.start >= limit:
-		return fmt.Errorf("%w: offset %d, and an upload in chunks of %d bytes may have %d", ErrTooLarge, k.start, s.ChunkSize, limit)
+		return fmt.Errorf(
+			"%w: offset %d, and an upload in chunks of %d bytes may have %d", ErrTooLarge, k.start, s.ChunkSize, limit,
+		)
 	}
 	return nil
 }
@@ -107,7 +113,9 @@ func (k *sink) announced(s session.Session, r session.Range, mayCome int64) erro
 	length := k.put.Length
 	switch {
 	case length > mayCome || k.chunk && length > r.Len():
-		return fmt.Errorf("%w: %d bytes from %d on, where %d may come", session.ErrLong, length, r.Off, min(r.Len(), mayCome))
+		return fmt.Errorf(
+			"%w: %d bytes from %d on, where %d may come", session.ErrLong, length, r.Off, min(r.Len(), mayCome),
+		)
 	case k.chunk && length >= 0 && length < r.Len() && s.BytesExpected >= 0:
 		return fmt.Errorf("%w: %d bytes for a chunk of %d", session.ErrShort, length, r.Len())
 	case !k.chunk && k.put.Replace && length < 0:

@@ -22,7 +22,9 @@ const maxCheckWait = 10 * time.Second
 // Normally there is nothing to compare, and the check costs one look at the entries while the
 // session is in memory. It gives blob.ErrUnavailable if the check takes longer than 10 s; the check
 // goes on.
-func (u *Service) ensureChecked(ctx context.Context, s session.Session, policy blob.CheckPolicy) (session.Session, error) {
+func (u *Service) ensureChecked(
+	ctx context.Context, s session.Session, policy blob.CheckPolicy,
+) (session.Session, error) {
 	if s.State.Ended() || len(s.Received) == 0 {
 		return s, nil
 	}
@@ -95,7 +97,9 @@ func (u *Service) dropUnreadable(ctx context.Context, id session.SessionID, r se
 	return u.checkEntries(ctx, id, r, blob.CheckAll)
 }
 
-func (u *Service) checkEntries(ctx context.Context, id session.SessionID, r session.Range, policy blob.CheckPolicy) error {
+func (u *Service) checkEntries(
+	ctx context.Context, id session.SessionID, r session.Range, policy blob.CheckPolicy,
+) error {
 	entries, err := u.cfg.Sessions.Entries(ctx, id, r, 0)
 	if errors.Is(err, session.ErrNotFound) {
 		return nil
@@ -114,7 +118,10 @@ func (u *Service) checkEntries(ctx context.Context, id session.SessionID, r sess
 		if !errors.Is(err, blob.ErrCorrupt) && !errors.Is(err, blob.ErrMissing) && !errors.Is(err, errNote) {
 			return err
 		}
-		u.cfg.Log.Warn("a recorded piece is lost and will be asked for again", "session", id, "from", e.Off, "bytes", e.Len(), "err", err)
+		u.cfg.Log.Warn(
+			"a recorded piece is lost and will be asked for again",
+			"session", id, "from", e.Off, "bytes", e.Len(), "err", err,
+		)
 		if _, err := u.cfg.Sessions.DropEntry(ctx, id, e); err != nil {
 			return err
 		}

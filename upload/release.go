@@ -31,7 +31,9 @@ func (u *Service) Expire(ctx context.Context, sealed []session.Session) (ended b
 	return u.release(ctx, sealed, session.Expired, catalog.SessionExpired)
 }
 
-func (u *Service) release(ctx context.Context, sealed []session.Session, to session.State, event catalog.EventType) (ended bool, err error) {
+func (u *Service) release(
+	ctx context.Context, sealed []session.Session, to session.State, event catalog.EventType,
+) (ended bool, err error) {
 	places := make([][]string, len(sealed))
 	for i, s := range sealed {
 		entries, err := u.cfg.Sessions.Entries(ctx, s.ID, session.All(), 0)
@@ -115,7 +117,8 @@ func (u *Service) checkEnded(owner string) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	e := u.endedCounts[owner]
-	if most := u.cfg.Limits.MaxEnded; most > 0 && e.n >= most && u.cfg.Sessions.Running()-e.since < endedFor.Milliseconds() {
+	if most := u.cfg.Limits.MaxEnded; most > 0 && e.n >= most &&
+		u.cfg.Sessions.Running()-e.since < endedFor.Milliseconds() {
 		return fmt.Errorf("%w: %d of yours within %s", ErrTooManyEnded, e.n, endedFor)
 	}
 	return nil

@@ -100,7 +100,9 @@ func TestWhatComesBehindARepeatNeedsRoom(t *testing.T) {
 	w.check(w.put(up.ID, 0, b[:chunk]))
 	full := errors.New("full")
 	w.CheckSpace = func() error { return full }
-	if _, err := w.PutRange(t.Context(), w.me, up.ID, 0, strings.NewReader(string(b)), upload.Put{Length: -1}); !errors.Is(err, blob.ErrNoSpace) {
+	if _, err := w.PutRange(
+		t.Context(), w.me, up.ID, 0, strings.NewReader(string(b)), upload.Put{Length: -1},
+	); !errors.Is(err, blob.ErrNoSpace) {
 		t.Errorf("put: %v", err)
 	}
 	if s, err := w.sessions.Status(t.Context(), up.ID); err != nil || s.Bytes() != chunk {
@@ -140,7 +142,9 @@ func TestAnUnknownLengthTakesWhatIsLeft(t *testing.T) {
 	w.finishes(up.ID, b)
 	up = w.begin(session.Unknown)
 	reserved(10 * mib)
-	if _, err := w.Begin(t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: session.Unknown, Chunks: -1}); !errors.Is(err, catalog.ErrQuota) {
+	if _, err := w.Begin(
+		t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: session.Unknown, Chunks: -1},
+	); !errors.Is(err, catalog.ErrQuota) {
 		t.Errorf("a begin where not a byte is left: %v", err)
 	}
 	putAll(up.ID)
@@ -180,12 +184,20 @@ func TestARepeatHealsWhatIsDamaged(t *testing.T) {
 							Meta: catalog.Meta{Name: "a"}, Idem: "key", Put: upload.Put{Length: length},
 						}, bytes.NewReader(b))
 					}
-					up, err := w.Begin(t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(n), Chunks: -1, Idem: "key"})
+					up, err := w.Begin(
+						t.Context(),
+						w.me,
+						upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(n), Chunks: -1, Idem: "key"},
+					)
 					w.check(err)
 					if up.State != session.Open {
 						t.Fatalf("it is %s", up.State)
 					}
-					again, err := w.Begin(t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(n), Chunks: -1, Idem: "key"})
+					again, err := w.Begin(
+						t.Context(),
+						w.me,
+						upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(n), Chunks: -1, Idem: "key"},
+					)
 					if w.check(err); again.ID != up.ID {
 						t.Errorf("a repeat has session %s, not %s", again.ID, up.ID)
 					}
@@ -220,7 +232,8 @@ func TestARepeatHealsWhatIsDamaged(t *testing.T) {
 					t.Errorf("memory %s, not %s", healed.ID, m.ID)
 				}
 				is := content(m, nil)
-				if !is.Damaged.IsZero() || is.Refs != was.Refs || len(was.Extents) > 0 && is.Extents[0].Place == was.Extents[0].Place {
+				if !is.Damaged.IsZero() || is.Refs != was.Refs ||
+					len(was.Extents) > 0 && is.Extents[0].Place == was.Extents[0].Place {
 					t.Errorf("from %+v to %+v", was, is)
 				}
 				if !bytes.Equal(w.content(m), b) {
@@ -230,11 +243,18 @@ func TestARepeatHealsWhatIsDamaged(t *testing.T) {
 				if !bytes.Equal(w.content(m), b) {
 					t.Error("other bytes are read once what was left is given back")
 				}
-				if now := counters(); now.Memories != before.Memories || now.Bytes != before.Bytes || now.Sessions != 0 || now.Reserved != 0 {
+				if now := counters(); now.Memories != before.Memories || now.Bytes != before.Bytes ||
+					now.Sessions != 0 ||
+					now.Reserved != 0 {
 					t.Errorf("counters from %+v to %+v", before, now)
 				}
-				up, err := w.Begin(t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(n), Chunks: -1, Idem: "key"})
-				if how != "create of unknown length" && (err != nil || up.State != session.Finished || up.Memory != m.ID) {
+				up, err := w.Begin(
+					t.Context(),
+					w.me,
+					upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(n), Chunks: -1, Idem: "key"},
+				)
+				if how != "create of unknown length" &&
+					(err != nil || up.State != session.Finished || up.Memory != m.ID) {
 					t.Errorf("the key has %s %s, %v", up.State, up.Memory, err)
 				}
 			})

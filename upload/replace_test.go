@@ -93,7 +93,9 @@ func TestAReplacementMeetsAnything(t *testing.T) {
 		"batch": {
 			func(w *world, id session.SessionID) error {
 				more := w.begin(0)
-				reqs := []upload.FinishRequest{{ID: id, UseServerDigest: true, Length: int64(len(b))}, {ID: more.ID, UseServerDigest: true}}
+				reqs := []upload.FinishRequest{
+					{ID: id, UseServerDigest: true, Length: int64(len(b))}, {ID: more.ID, UseServerDigest: true},
+				}
 				return second(w.FinishBatch(w.t.Context(), w.me, reqs))
 			},
 			[]error{session.ErrFinished},
@@ -118,7 +120,8 @@ func TestAReplacementMeetsAnything(t *testing.T) {
 		},
 		"put_range": {
 			func(w *world, id session.SessionID) error {
-				return second(w.PutRange(w.t.Context(), w.me, id, 0, bytes.NewReader(other), upload.Put{Length: int64(len(other))}))
+				p := upload.Put{Length: int64(len(other))}
+				return second(w.PutRange(w.t.Context(), w.me, id, 0, bytes.NewReader(other), p))
 			},
 			[]error{session.ErrSuperseded},
 			[]error{session.ErrSuperseded, session.ErrConflict},

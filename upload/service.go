@@ -109,7 +109,8 @@ func New(cfg Config) *Service {
 		creating:  map[session.SessionID]struct{}{},
 		hashSlots: hashSlots{free: 2},
 		active:    activeSessions{now: cfg.Stopwatch.Now, all: map[session.SessionID]*activeSession{}},
-		pending:   map[string]pendingCreates{}, endedCounts: map[string]endedCount{}, leftovers: map[string]leftover{}, leftoverAdded: make(chan struct{}, 1),
+		pending:   map[string]pendingCreates{}, endedCounts: map[string]endedCount{},
+		leftovers: map[string]leftover{}, leftoverAdded: make(chan struct{}, 1),
 	}
 }
 
@@ -132,7 +133,9 @@ func (u *Service) Active(id session.SessionID) bool {
 }
 
 // loadOwn loads a session for its creator. A refused request does not count as activity.
-func (u *Service) loadOwn(ctx context.Context, c access.Caller, id session.SessionID, a access.Action, touch bool) (session.Session, note, error) {
+func (u *Service) loadOwn(
+	ctx context.Context, c access.Caller, id session.SessionID, a access.Action, touch bool,
+) (session.Session, note, error) {
 	s, err := u.cfg.Sessions.Status(ctx, id)
 	if err != nil {
 		return s, note{}, err

@@ -247,7 +247,9 @@ func (k *sink) readBack(r session.Range) error {
 		k.back.Close()
 		k.back = nil
 	}
-	entries, err := k.u.cfg.Sessions.Entries(k.ctx, k.s.ID, session.Range{Off: r.Off, End: r.Off + 2*k.s.ChunkSize + window}, 0)
+	entries, err := k.u.cfg.Sessions.Entries(
+		k.ctx, k.s.ID, session.Range{Off: r.Off, End: r.Off + 2*k.s.ChunkSize + window}, 0,
+	)
 	if err != nil {
 		return err
 	}
@@ -332,10 +334,18 @@ func (k *sink) compare() error {
 // sum if the client gave no SHA-256.
 func (p Put) compare(sum []byte, crc uint32) error {
 	if want := p.SHA256; want != nil && !bytes.Equal(sum, want[:]) {
-		return &ChecksumError{What: "sha-256 of the body", Want: hex.EncodeToString(want[:]), Got: hex.EncodeToString(sum)}
+		return &ChecksumError{
+			What: "sha-256 of the body",
+			Want: hex.EncodeToString(want[:]),
+			Got:  hex.EncodeToString(sum),
+		}
 	}
 	if want := p.CRC32C; want != nil && *want != crc {
-		return &ChecksumError{What: "crc32c of the body", Want: fmt.Sprintf("%08x", *want), Got: fmt.Sprintf("%08x", crc)}
+		return &ChecksumError{
+			What: "crc32c of the body",
+			Want: fmt.Sprintf("%08x", *want),
+			Got:  fmt.Sprintf("%08x", crc),
+		}
 	}
 	return nil
 }

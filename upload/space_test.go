@@ -26,12 +26,21 @@ func TestAFullMetadataDiskTakesNothingNew(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	_, err := w.Begin(t.Context(), w.me, upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: "new"}, Bytes: 1, Chunks: -1})
+	_, err := w.Begin(
+		t.Context(),
+		w.me,
+		upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: "new"}, Bytes: 1, Chunks: -1},
+	)
 	refused("begin", err)
 	refused("put", w.PutChunk(t.Context(), w.me, partial.ID, 0, unreadable{t}, upload.Put{Length: chunk}))
 	_, err = w.PutRange(t.Context(), w.me, partial.ID, 0, unreadable{t}, upload.Put{Length: chunk})
 	refused("range", err)
-	_, err = w.Create(t.Context(), w.me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: "new"}, Put: upload.Put{Length: 5}}, unreadable{t})
+	_, err = w.Create(
+		t.Context(),
+		w.me,
+		upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: "new"}, Put: upload.Put{Length: 5}},
+		unreadable{t},
+	)
 	refused("create", err)
 	if _, err := w.finish(whole.ID, b); err != nil {
 		t.Errorf("finish: %v", err)
@@ -42,7 +51,12 @@ func TestAFullMetadataDiskTakesNothingNew(t *testing.T) {
 	if s, err := w.sessions.Status(t.Context(), partial.ID); err != nil || s.State != session.Open {
 		t.Errorf("%v, %v", s.State, err)
 	}
-	_, err = w.Create(t.Context(), w.me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: "new"}, Put: upload.Put{Length: 5}}, strings.NewReader("small"))
+	_, err = w.Create(
+		t.Context(),
+		w.me,
+		upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: "new"}, Put: upload.Put{Length: 5}},
+		strings.NewReader("small"),
+	)
 	w.check(err)
 }
 

@@ -56,7 +56,9 @@ func outcome(r catalog.Reader, id session.SessionID) (out catalog.Outcome, m cat
 // List gives a page of the caller's own open sessions, newest first. These can be resumed from any
 // device. It leaves out sessions in whose capsule the caller has no role any more, and sessions
 // that end meanwhile. So a page may be short and still have a next one.
-func (u *Service) List(ctx context.Context, c access.Caller, cursor string, limit int) (page []Upload, next string, err error) {
+func (u *Service) List(
+	ctx context.Context, c access.Caller, cursor string, limit int,
+) (page []Upload, next string, err error) {
 	q := session.Query{Owner: &c.Principal, State: session.Open, After: cursor, Limit: limit}
 	sessions, next, err := u.cfg.Sessions.List(ctx, q)
 	if err != nil {
@@ -111,7 +113,9 @@ func (u *Service) chunkCRCs(ctx context.Context, s session.Session) ([]ChunkCRC,
 			bytes += entries[n].Len()
 			n++
 		}
-		if bytes == s.ChunkSize || entries[n-1].End == s.BytesExpected && entries[0].Off == idx*s.ChunkSize && bytes == s.BytesExpected-idx*s.ChunkSize {
+		if bytes == s.ChunkSize ||
+			entries[n-1].End == s.BytesExpected && entries[0].Off == idx*s.ChunkSize &&
+				bytes == s.BytesExpected-idx*s.ChunkSize {
 			crc, err := chunkCRC(entries[:n])
 			if err != nil {
 				return nil, err

@@ -151,7 +151,10 @@ type Failure struct {
 type BatchError struct{ Failures []Failure }
 
 func (e *BatchError) Error() string {
-	return fmt.Sprintf("%d of the batch failed, nothing was finished; first: session %s: %v", len(e.Failures), e.Failures[0].ID, e.Failures[0].Err)
+	return fmt.Sprintf(
+		"%d of the batch failed, nothing was finished; first: session %s: %v",
+		len(e.Failures), e.Failures[0].ID, e.Failures[0].Err,
+	)
 }
 
 // Unwrap gives the first failure's error.

@@ -31,7 +31,9 @@ func TestStore(t *testing.T, open func(t *testing.T) (s blob.Store, corrupt func
 // storing stores b at an offset of the session.
 type storing func(t testing.TB, s blob.Store, id session.SessionID, gen uint64, off int64, b []byte) catalog.Extent
 
-func testStore(t *testing.T, open func(t *testing.T) (s blob.Store, corrupt func(place string, off int64)), store storing) {
+func testStore(
+	t *testing.T, open func(t *testing.T) (s blob.Store, corrupt func(place string, off int64)), store storing,
+) {
 	t.Run("nothing exists before the first byte", func(t *testing.T) {
 		s, _ := open(t)
 		w, err := s.Writer(t.Context(), 1, 0, -1)
@@ -238,7 +240,9 @@ func testStore(t *testing.T, open func(t *testing.T) (s blob.Store, corrupt func
 	t.Run("a place that ends early is corrupt", func(t *testing.T) {
 		s, _ := open(t)
 		e := store(t, s, 3, 0, 0, Random(9000))
-		for _, r := range []session.Range{{Off: 0, End: 9001}, {Off: 8999, End: 9500}, {Off: 9100, End: 9101}, {Off: 1 << 20, End: 2 << 20}} {
+		for _, r := range []session.Range{
+			{Off: 0, End: 9001}, {Off: 8999, End: 9500}, {Off: 9100, End: 9101}, {Off: 1 << 20, End: 2 << 20},
+		} {
 			e.Off, e.Len = r.Off, r.Len()
 			if err := s.Check(t.Context(), e, blob.CheckAll); !errors.Is(err, blob.ErrCorrupt) {
 				t.Errorf("check of %v: %v", r, err)
@@ -290,7 +294,9 @@ func storeParts(t testing.TB, s blob.Store, id session.SessionID, gen uint64, of
 }
 
 // storeAs writes b in parts of at most so many bytes.
-func storeAs(t testing.TB, s blob.Store, id session.SessionID, gen uint64, size, off int64, b []byte, most int) catalog.Extent {
+func storeAs(
+	t testing.TB, s blob.Store, id session.SessionID, gen uint64, size, off int64, b []byte, most int,
+) catalog.Extent {
 	t.Helper()
 	w, err := s.Writer(context.Background(), id, gen, size)
 	if err != nil {

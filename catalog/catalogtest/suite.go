@@ -96,7 +96,11 @@ func putGetDelete(t *testing.T, s catalog.Store) {
 	has(t, s, "a", 3)
 	// The same key in another table is another row.
 	update(t, s, func(tx catalog.Tx) error {
-		return errors.Join(catalog.Usages.Put(tx, "a", catalog.Usage{Owner: "a", Sessions: 9}), catalog.Places.Delete(tx, "a"), catalog.Places.Delete(tx, "never"))
+		return errors.Join(
+			catalog.Usages.Put(tx, "a", catalog.Usage{Owner: "a", Sessions: 9}),
+			catalog.Places.Delete(tx, "a"),
+			catalog.Places.Delete(tx, "never"),
+		)
 	})
 	has(t, s, "a", -1)
 	view(t, s, func(r catalog.Reader) error {
@@ -180,8 +184,11 @@ func scans(t *testing.T, s catalog.Store) {
 		ok(rt, s.Update(context.Background(), func(tx catalog.Tx) error {
 			// Rows at both sides of the table.
 			err := errors.Join(
-				tx.Put(catalog.ContentTable, bytes.Repeat([]byte{255}, 5), catalog.Content{}), tx.Put(catalog.ContentTable, nil, catalog.Content{}),
-				tx.Put(catalog.ReservationTable, nil, catalog.Reservation{}), tx.Put(catalog.ReservationTable, []byte{0}, catalog.Reservation{}))
+				tx.Put(catalog.ContentTable, bytes.Repeat([]byte{255}, 5), catalog.Content{}),
+				tx.Put(catalog.ContentTable, nil, catalog.Content{}),
+				tx.Put(catalog.ReservationTable, nil, catalog.Reservation{}),
+				tx.Put(catalog.ReservationTable, []byte{0}, catalog.Reservation{}),
+			)
 			return errors.Join(err, write(tx, first, false))
 		}))
 		for _, k := range first {
@@ -207,7 +214,10 @@ func scans(t *testing.T, s catalog.Store) {
 func ownWrites(t *testing.T, s catalog.Store) {
 	update(t, s, func(tx catalog.Tx) error { return errors.Join(putPlace(tx, "a", 1), putPlace(tx, "b", 1)) })
 	update(t, s, func(tx catalog.Tx) error {
-		if err := errors.Join(putPlace(tx, "a", 2), catalog.Places.Delete(tx, "b"), putPlace(tx, "c", 1), putPlace(tx, "d", 1), catalog.Places.Delete(tx, "d")); err != nil {
+		if err := errors.Join(
+			putPlace(tx, "a", 2), catalog.Places.Delete(tx, "b"), putPlace(tx, "c", 1),
+			putPlace(tx, "d", 1), catalog.Places.Delete(tx, "d"),
+		); err != nil {
 			return err
 		}
 		for name, want := range map[string]int64{"a": 2, "b": -1, "c": 1, "d": -1} {
@@ -253,7 +263,9 @@ func takenBack(t *testing.T, s catalog.Store) {
 func cancelled(t *testing.T, s catalog.Store) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := s.Update(ctx, func(tx catalog.Tx) error { return putPlace(tx, "a", 1) }); !errors.Is(err, context.Canceled) {
+	if err := s.Update(
+		ctx, func(tx catalog.Tx) error { return putPlace(tx, "a", 1) },
+	); !errors.Is(err, context.Canceled) {
 		t.Errorf("update: %v", err)
 	}
 	if err := s.View(ctx, func(catalog.Reader) error { return nil }); !errors.Is(err, context.Canceled) {

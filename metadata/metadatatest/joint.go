@@ -35,9 +35,13 @@ type joint struct {
 func (j joint) sealed(id session.SessionID) session.Session {
 	j.t.Helper()
 	ctx, now := j.t.Context(), time.UnixMilli(1e12).UTC()
-	s, _, err := j.Sessions().Create(ctx, session.Session{ID: id, Spec: session.Spec{ChunkSize: 4, BytesExpected: 4, Owner: "o", Idem: id.String()}, Began: now, LastSeen: now, Seen: 5})
+	s, _, err := j.Sessions().Create(ctx, session.Session{
+		ID: id, Spec: session.Spec{ChunkSize: 4, BytesExpected: 4, Owner: "o", Idem: id.String()},
+		Began: now, LastSeen: now, Seen: 5,
+	})
 	check(j.t, err)
-	s, err = j.Sessions().Record(ctx, id, s.Gen, session.Change{Add: []session.Entry{{Range: session.Range{Off: 0, End: 4}}}, Length: session.Unknown})
+	add := []session.Entry{{Range: session.Range{Off: 0, End: 4}}}
+	s, err = j.Sessions().Record(ctx, id, s.Gen, session.Change{Add: add, Length: session.Unknown})
 	check(j.t, err)
 	s, err = j.Sessions().Move(ctx, id, session.Step{Gen: s.Gen, To: session.Sealed, Next: s.Gen + 10, Seen: 7})
 	check(j.t, err)
@@ -97,7 +101,8 @@ func endRepeats(t *testing.T, j joint) {
 			t.Errorf("(-ended +moved):\n%s", diff)
 		}
 	}
-	if st, err := j.Sessions().Stats(t.Context()); err != nil || st.Finished != 1 || st.Aborted != 1 || st.Expired != 1 {
+	if st, err := j.Sessions().Stats(t.Context()); err != nil || st.Finished != 1 || st.Aborted != 1 ||
+		st.Expired != 1 {
 		t.Errorf("%+v, %v", st, err)
 	}
 }

@@ -67,7 +67,9 @@ func (j jointSessions) Create(ctx context.Context, s session.Session) (session.S
 	return j.Mem.Create(ctx, s)
 }
 
-func (j jointSessions) Record(ctx context.Context, id session.SessionID, gen uint64, c session.Change) (session.Session, error) {
+func (j jointSessions) Record(
+	ctx context.Context, id session.SessionID, gen uint64, c session.Change,
+) (session.Session, error) {
 	j.joint.Lock()
 	defer j.joint.Unlock()
 	return j.Mem.Record(ctx, id, gen, c)

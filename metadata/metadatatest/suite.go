@@ -69,7 +69,10 @@ func testHook(t *testing.T, open func(t *testing.T, hook metadata.Hook) metadata
 	}
 	spec := session.Spec{ChunkSize: 4, BytesExpected: session.Unknown, Owner: "o", Idem: "i", Note: []byte("note")}
 	add := func(off, n int64) session.Change {
-		return session.Change{Add: []session.Entry{{Range: session.Range{Off: off, End: off + n}}}, Length: session.Unknown}
+		return session.Change{
+			Add:    []session.Entry{{Range: session.Range{Off: off, End: off + n}}},
+			Length: session.Unknown,
+		}
 	}
 
 	limit = -1

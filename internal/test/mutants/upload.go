@@ -124,7 +124,7 @@ func ofUpload() []mutant {
 			tests: []string{"upload.FuzzMerge", "upload.TestAnyHistoryEndsInTheRightBytes"},
 		},
 		{
-			name: "the-hash-begins-behind-a-gap", promise: 4, file: "upload/hasher.go",
+			name: "the-hash-begins-behind-a-gap", promise: 4, file: "upload/extents.go",
 			old:   "		if e.Off > from || i > 0 && e.Off != from {\n",
 			new:   "		if i > 0 && e.Off != from {\n",
 			tests: []string{"upload.TestTheHashLeavesNothingOut"},

@@ -191,8 +191,8 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "finishes-together-have-any-number-of-pieces", promise: 11, file: "upload/finish.go",
-			old:   "u.cfg.Limits.FinishEntries > 0 &&",
-			new:   "false &&",
+			old:   "		if most > 0 && all > most && all > counted {",
+			new:   "		if most < 0 && all > most && all > counted {",
 			tests: []string{"upload.TestFinishesTogetherHaveSoManyPieces"},
 		},
 		{
