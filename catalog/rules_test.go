@@ -20,7 +20,7 @@ import (
 type machine struct {
 	store   *catalog.Mem
 	now     catalog.Moment
-	live    map[catalog.MemoryID]catalog.Memory
+	visible map[catalog.MemoryID]catalog.Memory
 	trash   map[catalog.MemoryID]catalog.Memory
 	open    map[uint64]int64
 	deleted []string // places that were deleted when that was due
@@ -136,13 +136,13 @@ func (m *machine) Finish(t *rapid.T) {
 		t.Fatal("a repeat made another memory")
 	}
 	delete(m.open, id)
-	m.live[got.ID] = got
+	m.visible[got.ID] = got
 }
 
 func (m *machine) Trash(t *rapid.T) {
-	mem := m.pick(t, m.live)
+	mem := m.pick(t, m.visible)
 	must(t, m.update(t, func(tx catalog.Tx) error { return catalog.Trash(tx, mem.ID, time.Minute, m.now) }))
-	delete(m.live, mem.ID)
+	delete(m.visible, mem.ID)
 	mem.PurgeAt = m.now.Running + time.Minute.Milliseconds()
 	m.trash[mem.ID] = mem
 }
@@ -151,13 +151,13 @@ func (m *machine) Untrash(t *rapid.T) {
 	mem := m.pick(t, m.trash)
 	must(t, m.update(t, func(tx catalog.Tx) error { _, err := catalog.Untrash(tx, mem.ID, m.now); return err }))
 	delete(m.trash, mem.ID)
-	m.live[mem.ID] = mem
+	m.visible[mem.ID] = mem
 }
 
 func (m *machine) Purge(t *rapid.T) {
-	mem := m.pick(t, m.live)
+	mem := m.pick(t, m.visible)
 	must(t, m.update(t, func(tx catalog.Tx) error { return catalog.Purge(tx, mem.ID, m.now) }))
-	delete(m.live, mem.ID)
+	delete(m.visible, mem.ID)
 }
 
 func (m *machine) Time(t *rapid.T) {
@@ -192,7 +192,7 @@ func (m *machine) Check(t *rapid.T) {
 		must(t, err)
 		var bytes, reserved int64
 		refs := map[catalog.SHA256]int64{}
-		for _, set := range []map[catalog.MemoryID]catalog.Memory{m.live, m.trash} {
+		for _, set := range []map[catalog.MemoryID]catalog.Memory{m.visible, m.trash} {
 			for _, mem := range set {
 				bytes += mem.Bytes
 				refs[mem.SHA256]++
@@ -201,7 +201,7 @@ func (m *machine) Check(t *rapid.T) {
 		for _, n := range m.open {
 			reserved += n
 		}
-		if c.Memories != int64(len(m.live)+len(m.trash)) || c.Bytes != bytes || c.Trashed != int64(len(m.trash)) ||
+		if c.Memories != int64(len(m.visible)+len(m.trash)) || c.Bytes != bytes || c.Trashed != int64(len(m.trash)) ||
 			c.Sessions != int64(len(m.open)) ||
 			c.Reserved != reserved {
 			t.Fatalf("counters %+v", c)
@@ -235,7 +235,7 @@ func (m *machine) Check(t *rapid.T) {
 				t.Fatalf("place %+v is used by nobody", place)
 			}
 		}
-		for trash, set := range map[bool]map[catalog.MemoryID]catalog.Memory{false: m.live, true: m.trash} {
+		for trash, set := range map[bool]map[catalog.MemoryID]catalog.Memory{false: m.visible, true: m.trash} {
 			last, n := uint64(math.MaxUint64), 0
 			from := catalog.OrderKey{Capsule: "c", Trash: trash}
 			to := catalog.OrderKey{Capsule: "c", Trash: trash, Seq: math.MaxUint64}
@@ -273,7 +273,7 @@ func TestHistoriesKeepTheBooks(t *testing.T) {
 		histories++
 		m := &machine{
 			store: catalog.NewMem(), now: catalog.Moment{Now: time.UnixMilli(1e12).UTC(), Running: 1},
-			live: map[catalog.MemoryID]catalog.Memory{}, trash: map[catalog.MemoryID]catalog.Memory{},
+			visible: map[catalog.MemoryID]catalog.Memory{}, trash: map[catalog.MemoryID]catalog.Memory{},
 			open: map[uint64]int64{},
 		}
 		must(t, m.update(t, func(tx catalog.Tx) error {

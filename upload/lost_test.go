@@ -29,7 +29,7 @@ func ofTwoEntries() upload.Limits {
 func TestARottenPieceThatIsMergedMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		blobs := &checked{Store: w.blobs}
+		blobs := &gatedCheck{Store: w.blobs}
 		w.rewire(blobs, ofTwoEntries())
 		b := random(2 * large)
 		up := w.begin(int64(len(b)))
@@ -156,7 +156,7 @@ func TestAComparisonWithWhatIsDroppedMeanwhile(t *testing.T) {
 func TestTheHashLeavesNothingOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		blobs := &rereading{Store: w.blobs}
+		blobs := &hookedRead{Store: w.blobs}
 		e := w.rewire(blobs, limits())
 		b := random(4 * chunk)
 		up := w.begin(int64(len(b)))

@@ -181,13 +181,13 @@ func TestAFinishThatIsOvertakenEnds(t *testing.T) {
 	}
 }
 
-// checked is a content store whose Check waits.
-type checked struct {
+// gatedCheck is a content store whose Check waits.
+type gatedCheck struct {
 	blob.Store
 	check func()
 }
 
-func (c *checked) Check(ctx context.Context, e catalog.Extent, policy blob.CheckPolicy) error {
+func (c *gatedCheck) Check(ctx context.Context, e catalog.Extent, policy blob.CheckPolicy) error {
 	err := c.Store.Check(ctx, e, policy)
 	if err != nil && c.check != nil {
 		c.check()
@@ -199,7 +199,7 @@ func (c *checked) Check(ctx context.Context, e catalog.Extent, policy blob.Check
 // The drop of the second one leaves the new chunk alone.
 func TestADropTakesOnlyWhatWasFoundLost(t *testing.T) {
 	w := newWorld(t)
-	blobs := &checked{Store: w.blobs}
+	blobs := &gatedCheck{Store: w.blobs}
 	w.rewire(blobs, limits())
 	up := w.begin(2 * chunk)
 	b := random(2 * chunk)
@@ -229,13 +229,13 @@ func TestADropTakesOnlyWhatWasFoundLost(t *testing.T) {
 	}
 }
 
-// rereading is a content store with a hook after its first read.
-type rereading struct {
+// hookedRead is a content store with a hook after its first read.
+type hookedRead struct {
 	blob.Store
 	read hook
 }
 
-func (r *rereading) Read(ctx context.Context, extents []catalog.Extent, off, n int64) (io.ReadCloser, error) {
+func (r *hookedRead) Read(ctx context.Context, extents []catalog.Extent, off, n int64) (io.ReadCloser, error) {
 	body, err := r.Store.Read(ctx, extents, off, n)
 	r.read.fire()
 	return body, err
@@ -246,7 +246,7 @@ func (r *rereading) Read(ctx context.Context, extents []catalog.Extent, off, n i
 func TestAFinishReadsWhatReplacedALostPiece(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		blobs := &rereading{Store: w.blobs}
+		blobs := &hookedRead{Store: w.blobs}
 		w.rewire(blobs, limits())
 		b := random(3 * chunk)
 		up := w.begin(int64(len(b)))
@@ -310,13 +310,13 @@ func TestAFinishAsksForWhatIsDroppedMeanwhile(t *testing.T) {
 	}
 }
 
-// revoking is a body in the middle of which the token is revoked.
-type revoking struct {
+// revokingBody is a body in the middle of which the token is revoked.
+type revokingBody struct {
 	io.Reader
 	revoke func()
 }
 
-func (r *revoking) Read(p []byte) (int, error) {
+func (r *revokingBody) Read(p []byte) (int, error) {
 	if r.revoke != nil {
 		r.revoke()
 		r.revoke = nil
@@ -333,7 +333,7 @@ func TestATokenThatIsRevokedInMidBody(t *testing.T) {
 	w.check(err)
 	up := w.begin(chunk)
 	b := random(chunk)
-	err = w.PutChunk(t.Context(), c, up.ID, 0, &revoking{bytes.NewReader(b), func() {
+	err = w.PutChunk(t.Context(), c, up.ID, 0, &revokingBody{bytes.NewReader(b), func() {
 		w.check(w.access.RevokeToken(t.Context(), w.me, tok.ID))
 	}}, upload.Put{Length: chunk})
 	s, e := w.sessions.Status(t.Context(), up.ID)

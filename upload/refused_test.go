@@ -141,11 +141,12 @@ func TestAFinishedIdemRefusesAnotherRequest(t *testing.T) {
 	}
 }
 
-// doubting is a content store after the death of a process: it reads each extent that is checked.
-type doubting struct{ *blobtest.Mem }
+// checkAlways is a content store after the death of a process: it reads each extent that is
+// checked.
+type checkAlways struct{ *blobtest.Mem }
 
-func (d doubting) Check(ctx context.Context, e catalog.Extent, _ blob.CheckPolicy) error {
-	return d.Mem.Check(ctx, e, blob.CheckAll)
+func (c checkAlways) Check(ctx context.Context, e catalog.Extent, _ blob.CheckPolicy) error {
+	return c.Mem.Check(ctx, e, blob.CheckAll)
 }
 
 // Bytes that were hashed as they came, and became corrupt before a restart, are found before
@@ -164,7 +165,7 @@ func TestWhatRottedWhileTheServerWasDeadIsNotPublished(t *testing.T) {
 		upload.Config{
 			Sessions: w.sessions,
 			Catalog:  w.catalog,
-			Blobs:    doubting{w.blobs},
+			Blobs:    checkAlways{w.blobs},
 			Clock:    clock{},
 			Limits:   limits(),
 		},
@@ -188,7 +189,7 @@ func TestAPanicOfTheComparisonIsAnError(t *testing.T) {
 	w.putAll(up.ID, b)
 	w.restart()
 	w.Close()
-	blobs := &brittle{Mem: w.blobs, broken: true}
+	blobs := &panickingCheck{Mem: w.blobs, broken: true}
 	w.Service = upload.New(
 		upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: blobs, Clock: clock{}, Limits: limits()},
 	)
@@ -200,13 +201,13 @@ func TestAPanicOfTheComparisonIsAnError(t *testing.T) {
 	w.finishes(up.ID, b)
 }
 
-// brittle is a content store that panics while it is broken.
-type brittle struct {
+// panickingCheck is a content store that panics while it is broken.
+type panickingCheck struct {
 	*blobtest.Mem
 	broken bool
 }
 
-func (s *brittle) Check(ctx context.Context, e catalog.Extent, policy blob.CheckPolicy) error {
+func (s *panickingCheck) Check(ctx context.Context, e catalog.Extent, policy blob.CheckPolicy) error {
 	if s.broken {
 		panic("the store is broken")
 	}

@@ -17,13 +17,13 @@ import (
 	"sluice/upload"
 )
 
-// scarce is a content store with so much free space.
-type scarce struct {
+// limitedStore is a content store with so much free space.
+type limitedStore struct {
 	*blobtest.Mem
 	free int64
 }
 
-func (s *scarce) Free(context.Context) (int64, error) { return s.free, nil }
+func (s *limitedStore) Free(context.Context) (int64, error) { return s.free, nil }
 
 // A repeat and a resume need nothing that only a first request needs: free space, the metadata's
 // reserve, a limit that is lower by now, a place among the open sessions, a server that takes new
@@ -31,7 +31,7 @@ func (s *scarce) Free(context.Context) (int64, error) { return s.free, nil }
 func TestARepeatPaysForNothingNew(t *testing.T) {
 	stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{MaxSessions: 2}))
 	w := newWorldOn(t, stores)
-	blobs := &scarce{Mem: w.blobs, free: 1 << 40}
+	blobs := &limitedStore{Mem: w.blobs, free: 1 << 40}
 	w.rewire(blobs, limits())
 	b := random(2 * chunk)
 	begin := upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(len(b)), Chunks: -1, Idem: "open"}

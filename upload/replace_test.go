@@ -16,14 +16,14 @@ import (
 	"sluice/upload"
 )
 
-// persisting is a content store with a hook in Persist, and with an error for it.
-type persisting struct {
+// hookedPersist is a content store with a hook in Persist, and with an error for it.
+type hookedPersist struct {
 	*blobtest.Mem
 	persist hook
 	err     error
 }
 
-func (s *persisting) Persist(ctx context.Context, es []catalog.Extent) error {
+func (s *hookedPersist) Persist(ctx context.Context, es []catalog.Extent) error {
 	if s.persist.fire(); s.err != nil {
 		return s.err
 	}
@@ -49,7 +49,7 @@ func TestAReplacementMeetsAFinish(t *testing.T) {
 				close(sealed)
 				<-goOn
 			}
-			s := &persisting{Mem: w.blobs}
+			s := &hookedPersist{Mem: w.blobs}
 			s.persist.Store(&persist)
 			if refused {
 				s.err = errors.New("the disk is gone")
