@@ -44,7 +44,9 @@ func (w *world) login(t *testing.T, secret string) access.Caller {
 	return c
 }
 
-func (w *world) join(t *testing.T, name string, readOnly bool, ttl time.Duration) (access.Caller, catalog.Token, string) {
+func (w *world) join(
+	t *testing.T, name string, readOnly bool, ttl time.Duration,
+) (access.Caller, catalog.Token, string) {
 	t.Helper()
 	p, err := w.CreatePrincipal(t.Context(), w.admin, name, false)
 	if err != nil {
@@ -75,7 +77,8 @@ func TestRolesDecide(t *testing.T) {
 	callers["reader"] = reader
 	if err := w.store.Update(t.Context(), func(tx catalog.Tx) error {
 		_, err := catalog.NewCapsule(tx, catalog.Capsule{
-			ID: "c", Subject: callers["subject"].Principal, Owners: []string{callers["owner"].Principal, reader.Principal},
+			ID: "c", Subject: callers["subject"].Principal,
+			Owners:      []string{callers["owner"].Principal, reader.Principal},
 			Controllers: []string{callers["controller"].Principal},
 		}, catalog.Moment{})
 		return err
@@ -91,7 +94,7 @@ func TestRolesDecide(t *testing.T) {
 		{"controller", yes, yes, yes, yes, no, yes, no},
 		{"subject", yes, yes, no, no, no, yes, no},
 		{"stranger", none, none, none, none, none, none, none},
-		{"admin", no, no, no, no, no, yes, yes}, // it reads no content that no role gives it
+		{"admin", no, no, no, no, no, yes, yes}, // it reads no content without a role
 		{"reader", yes, no, no, no, no, yes, no},
 	} {
 		for a, want := range map[access.Action]string{
@@ -130,7 +133,7 @@ func TestATokenEnds(t *testing.T) {
 		if _, err := w.Authenticate(t.Context(), secret); !errors.Is(err, access.ErrUnauthenticated) {
 			t.Errorf("%s, a new request: %v", name, err)
 		}
-		// The caller of a running request is asked again inside its transaction.
+		// The right of a running request is checked again inside its transaction.
 		if err := w.allow(t, c, access.Read, "default"); !errors.Is(err, access.ErrUnauthenticated) {
 			t.Errorf("%s, a running request: %v", name, err)
 		}
@@ -148,7 +151,7 @@ func TestATokenEnds(t *testing.T) {
 	c, _, secret = w.join(t, "expired", false, time.Hour)
 	w.clock.now = w.clock.now.Add(time.Hour)
 	gone("expired", c, secret)
-	w.clock.now = w.clock.now.Add(-time.Hour) // it was never asked for while its time was over
+	w.clock.now = w.clock.now.Add(-time.Hour) // no request used it after its end
 	w.running += time.Hour.Milliseconds()
 	for _, d := range w.due(t) {
 		if err := w.store.Update(t.Context(), func(tx catalog.Tx) error {
@@ -168,7 +171,7 @@ func TestATokenEnds(t *testing.T) {
 	gone("deleted principal", c, secret)
 }
 
-// due is what the collector has to do by now.
+// due gives the work that is due by now.
 func (w *world) due(t *testing.T) (out []catalog.Due) {
 	t.Helper()
 	if err := w.store.View(t.Context(), func(r catalog.Reader) (err error) {
@@ -183,7 +186,10 @@ func (w *world) due(t *testing.T) (out []catalog.Due) {
 func TestSecretsAreCheckedBeforeTheyAreLookedUp(t *testing.T) {
 	w := newWorld(t)
 	_, _, secret := w.join(t, "a", false, 0)
-	for _, bad := range []string{"", "slc_", secret[:len(secret)-1], secret + "a", strings.ToUpper(secret), "x" + secret[1:], secret[:10] + "2" + secret[11:], secret[:10] + "3" + secret[11:]} {
+	for _, bad := range []string{
+		"", "slc_", secret[:len(secret)-1], secret + "a", strings.ToUpper(secret), "x" + secret[1:],
+		secret[:10] + "2" + secret[11:], secret[:10] + "3" + secret[11:],
+	} {
 		if bad == secret {
 			continue
 		}

@@ -9,14 +9,14 @@ import (
 	"sluice/catalog"
 )
 
-// Allow decides whether the caller may do a to a capsule, and gives the capsule. It looks the token
-// and the principal up again, so that asked inside the transaction that commits it decides by what
-// is true then.
+// Allow decides whether the caller may do a to a capsule, and gives the capsule. It looks up the
+// token and the principal again. Inside the transaction that commits, it therefore decides by their
+// state at the commit.
 //
-// Errors: ErrUnauthenticated where the token or the principal is gone, catalog.ErrNotFound where
-// the capsule is absent or the caller may not know of it, ErrForbidden.
+// Errors: ErrUnauthenticated if the token or the principal is gone; catalog.ErrNotFound if the
+// capsule is absent or the caller may not know of it; ErrForbidden.
 func Allow(r catalog.Reader, c Caller, a Action, capsule string, now time.Time) (catalog.Capsule, error) {
-	admin, err := live(r, c, now)
+	admin, err := reauthenticate(r, c, now)
 	if err != nil {
 		return catalog.Capsule{}, err
 	}
@@ -52,10 +52,10 @@ func Allow(r catalog.Reader, c Caller, a Action, capsule string, now time.Time) 
 	return row, nil
 }
 
-// AllowAny decides whether the caller may do something that concerns no capsule that exists: change
+// AllowAny decides whether the caller may do something that concerns no existing capsule. change
 // says that it changes something.
 func AllowAny(r catalog.Reader, c Caller, change bool, now time.Time) error {
-	if _, err := live(r, c, now); err != nil {
+	if _, err := reauthenticate(r, c, now); err != nil {
 		return err
 	}
 	if change && c.ReadOnly {
@@ -64,9 +64,9 @@ func AllowAny(r catalog.Reader, c Caller, change bool, now time.Time) error {
 	return nil
 }
 
-// AllowAdmin decides whether the caller has the admin right; change says that it changes something.
+// AllowAdmin decides whether the caller has the admin right. change says that it changes something.
 func AllowAdmin(r catalog.Reader, c Caller, change bool, now time.Time) error {
-	admin, err := live(r, c, now)
+	admin, err := reauthenticate(r, c, now)
 	if err != nil {
 		return err
 	}
@@ -79,8 +79,9 @@ func AllowAdmin(r catalog.Reader, c Caller, change bool, now time.Time) error {
 	return nil
 }
 
-// live reports whether the caller is still who it was when it was authenticated, and an admin.
-func live(r catalog.Reader, c Caller, now time.Time) (admin bool, err error) {
+// reauthenticate gives ErrUnauthenticated unless the caller's token and principal are still valid.
+// admin says whether the principal is an admin.
+func reauthenticate(r catalog.Reader, c Caller, now time.Time) (admin bool, err error) {
 	t, err := catalog.Tokens.Get(r, catalog.TokenKey(c.Token))
 	if errors.Is(err, catalog.ErrNotFound) {
 		return false, ErrUnauthenticated

@@ -6,13 +6,14 @@ import (
 	"testing"
 )
 
-// A secret that was given out is one; with one sign changed, cut or added it is none; and nothing
-// else has its form.
+// A secret that was given out has the form of one. With one character changed, removed or added it
+// has not, and nor has anything else.
 func FuzzSecret(f *testing.F) {
 	f.Add(make([]byte, 20), uint8(0), uint8('a'), "slc_")
 	f.Add(bytes.Repeat([]byte{0xff}, 20), uint8(42), uint8('7'), "")
 	f.Fuzz(func(t *testing.T, raw []byte, at, sign uint8, other string) {
-		if h, ok := hashOf(other); ok && (len(other) != secretLen || !strings.HasPrefix(other, prefix) || h == [32]byte{}) {
+		if h, ok := hashOf(other); ok &&
+			(len(other) != secretLen || !strings.HasPrefix(other, prefix) || h == [32]byte{}) {
 			t.Fatalf("%q is a secret", other)
 		}
 		s, err := newSecret(bytes.NewReader(raw))
@@ -26,7 +27,8 @@ func FuzzSecret(f *testing.F) {
 			t.Fatalf("%q is no secret", s)
 		}
 		i := int(at) % len(s)
-		for _, bad := range []string{s[:i] + string([]byte{sign}) + s[i+1:], s[:i], s + string([]byte{sign}), string([]byte{sign}) + s, strings.ToUpper(s)} {
+		one := string([]byte{sign})
+		for _, bad := range []string{s[:i] + one + s[i+1:], s[:i], s + one, one + s, strings.ToUpper(s)} {
 			if _, ok := hashOf(bad); ok && bad != s {
 				t.Fatalf("%q is a secret, as %q is", bad, s)
 			}

@@ -16,8 +16,8 @@ import (
 // Clock tells the wall-clock time.
 type Clock interface{ Now() time.Time }
 
-// Service keeps principals and tokens. It is safe for concurrent use and holds no state of its own:
-// what is revoked ends with the next request.
+// Service keeps principals and tokens. It is safe for concurrent use and keeps no state in memory,
+// so that a revocation takes effect with the next request.
 type Service struct {
 	store   catalog.Store
 	clock   Clock
@@ -26,7 +26,7 @@ type Service struct {
 }
 
 // New makes a Service; a nil random takes crypto/rand. running is the running time of the session
-// engine in ms, which no clock that jumps moves.
+// engine in ms, which does not follow a clock that jumps.
 func New(store catalog.Store, clock Clock, running func() int64, random io.Reader) *Service {
 	if random == nil {
 		random = system.Random{}
@@ -34,7 +34,7 @@ func New(store catalog.Store, clock Clock, running func() int64, random io.Reade
 	return &Service{store, clock, running, random}
 }
 
-// Authenticate tells who bears the secret, or ErrUnauthenticated.
+// Authenticate gives the caller that the secret belongs to, or ErrUnauthenticated.
 func (s *Service) Authenticate(ctx context.Context, secret string) (c Caller, err error) {
 	hash, ok := hashOf(secret)
 	if !ok {
@@ -49,21 +49,21 @@ func (s *Service) Authenticate(ctx context.Context, secret string) (c Caller, er
 			return err
 		}
 		c = Caller{Principal: t.Principal, Token: hash, ReadOnly: t.ReadOnly}
-		c.Admin, err = live(r, c, s.clock.Now())
+		c.Admin, err = reauthenticate(r, c, s.clock.Now())
 		return err
 	})
 	return c, err
 }
 
-// Admin returns nil where the caller has the admin right; change says that it is about to change
-// something. Else ErrForbidden or ErrUnauthenticated.
+// Admin returns nil if the caller has the admin right. change says that the caller is about to
+// change something. Otherwise it gives ErrForbidden or ErrUnauthenticated.
 func (s *Service) Admin(ctx context.Context, c Caller, change bool) error {
 	return s.store.View(ctx, func(r catalog.Reader) error { return AllowAdmin(r, c, change, s.clock.Now()) })
 }
 
 // Bootstrap makes, in an empty catalog, the admin principal, its token, and the capsule "default"
-// that it owns, all in one commit, and gives the token's secret. In a catalog that has a principal
-// it does nothing and gives "".
+// that it owns. All of that is one commit. It gives the token's secret. If the catalog has a
+// principal, Bootstrap does nothing and gives "".
 func (s *Service) Bootstrap(ctx context.Context) (string, error) {
 	p, err := s.principal("admin", true)
 	if err != nil {
@@ -78,13 +78,17 @@ func (s *Service) Bootstrap(ctx context.Context) (string, error) {
 		made = false
 		for _, err := range catalog.Principals.After(tx, "") {
 			if errors.Is(err, catalog.ErrDamaged) {
-				return nil // there is one, or was
+				return nil // the damaged row was a principal
 			}
 			return err
 		}
 		made = true
-		_, err := catalog.NewCapsule(tx, catalog.Capsule{ID: "default", Name: "default", Owners: []string{p.ID}}, catalog.Moment{Now: p.Created})
-		return errors.Join(err, catalog.Principals.Put(tx, catalog.Name(p.ID), p), catalog.Tokens.Put(tx, catalog.TokenKey(t.Hash), t))
+		_, err := catalog.NewCapsule(
+			tx, catalog.Capsule{ID: "default", Name: "default", Owners: []string{p.ID}}, catalog.Moment{Now: p.Created},
+		)
+		return errors.Join(
+			err, catalog.Principals.Put(tx, catalog.Name(p.ID), p), catalog.Tokens.Put(tx, catalog.TokenKey(t.Hash), t),
+		)
 	})
 	if err != nil || !made {
 		return "", err
@@ -92,8 +96,8 @@ func (s *Service) Bootstrap(ctx context.Context) (string, error) {
 	return secret, nil
 }
 
-// AdminToken makes one more token for the oldest admin: the way back in for whoever holds the data
-// folder and has lost the token.
+// AdminToken makes one more token for the oldest admin. With it, the owner of the data folder gets
+// back in after the loss of the token.
 func (s *Service) AdminToken(ctx context.Context) (secret string, err error) {
 	var t catalog.Token
 	if t, secret, err = s.token("", "found again", false, 0); err != nil {
@@ -117,7 +121,7 @@ func (s *Service) AdminToken(ctx context.Context) (secret string, err error) {
 	})
 }
 
-// CreatePrincipal makes a principal without any role. Admins only.
+// CreatePrincipal makes a principal without a role. Only admins may.
 func (s *Service) CreatePrincipal(ctx context.Context, by Caller, name string, admin bool) (catalog.Principal, error) {
 	p, err := s.principal(name, admin)
 	if err != nil {
@@ -136,9 +140,11 @@ func (s *Service) principal(name string, admin bool) (catalog.Principal, error) 
 	return catalog.Principal{ID: id.String(), Name: name, Admin: admin, Created: s.clock.Now()}, err
 }
 
-// CreateToken makes a token and gives its secret, which is not kept. Only an admin names another
-// principal than itself. ttl 0 is no end.
-func (s *Service) CreateToken(ctx context.Context, by Caller, principal, name string, readOnly bool, ttl time.Duration) (catalog.Token, string, error) {
+// CreateToken makes a token and gives its secret, which is not kept. Only an admin may name another
+// principal than its own. ttl 0: the token has no end.
+func (s *Service) CreateToken(
+	ctx context.Context, by Caller, principal, name string, readOnly bool, ttl time.Duration,
+) (catalog.Token, string, error) {
 	t, secret, err := s.token(principal, name, readOnly, ttl)
 	if err != nil {
 		return t, "", err
@@ -158,7 +164,9 @@ func (s *Service) CreateToken(ctx context.Context, by Caller, principal, name st
 	})
 }
 
-func (s *Service) token(principal, name string, readOnly bool, ttl time.Duration) (t catalog.Token, secret string, err error) {
+func (s *Service) token(
+	principal, name string, readOnly bool, ttl time.Duration,
+) (t catalog.Token, secret string, err error) {
 	if secret, err = newSecret(s.rand); err != nil {
 		return t, "", err
 	}
@@ -167,15 +175,22 @@ func (s *Service) token(principal, name string, readOnly bool, ttl time.Duration
 		return t, "", err
 	}
 	hash, _ := hashOf(secret)
-	t = catalog.Token{Hash: hash, ID: id.String(), Name: name, Principal: principal, ReadOnly: readOnly, Created: s.clock.Now()}
+	t = catalog.Token{
+		Hash:      hash,
+		ID:        id.String(),
+		Name:      name,
+		Principal: principal,
+		ReadOnly:  readOnly,
+		Created:   s.clock.Now(),
+	}
 	if ttl > 0 {
 		t.Expires = t.Created.Add(ttl)
 	}
 	return t, secret, nil
 }
 
-// RevokeToken ends a token of the caller's, or for an admin anybody's. A token that is not there is
-// catalog.ErrNotFound.
+// RevokeToken ends a token of the caller, or any token if the caller is an admin. It gives
+// catalog.ErrNotFound if there is no such token.
 func (s *Service) RevokeToken(ctx context.Context, by Caller, id string) error {
 	return s.store.Update(ctx, func(tx catalog.Tx) error {
 		if err := AllowAny(tx, by, true, s.clock.Now()); err != nil {

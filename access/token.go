@@ -15,8 +15,8 @@ import (
 //
 //	slc_ <32 digits: 160 random bits> <7 digits: CRC-32 of all before>
 //
-// in base32 digits a-z2-7. The check sum lets secret scanners find a leaked one, and a mistyped one
-// is refused before anything is looked up.
+// in base32 digits a-z2-7. The check sum lets secret scanners find a leaked secret. A mistyped
+// secret is refused without a look-up.
 const (
 	prefix    = "slc_"
 	secretLen = len(prefix) + 32 + 7
@@ -37,9 +37,8 @@ func checkSum(s string) string {
 	return digits.EncodeToString(binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE([]byte(s))))
 }
 
-// hashOf gives the name under which a secret's token is stored, if s can be one at all. What is
-// looked up by is the hash of 160 random bits, so that the time of a look-up tells nothing about
-// any secret.
+// hashOf gives the key under which a secret's token is stored, if s has the form of a secret. The
+// key is the hash of 160 random bits, so the time of a look-up tells nothing about any secret.
 func hashOf(s string) (catalog.SHA256, bool) {
 	if len(s) != secretLen || !strings.HasPrefix(s, prefix) || checkSum(s[:secretLen-7]) != s[secretLen-7:] {
 		return catalog.SHA256{}, false

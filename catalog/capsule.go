@@ -8,14 +8,15 @@ import (
 	"time"
 )
 
-// Moment is now on both clocks: the wall's, for people, and the session engine's running time in
-// ms, by which things become due.
+// Moment is the present moment on both clocks: the wall clock, for people, and the session engine's
+// running time in ms, by which things become due.
 type Moment struct {
 	Now     time.Time
 	Running int64
 }
 
-// NewCapsule stores c, which has an id, its roles and its quotas. ErrExists where the id is taken.
+// NewCapsule stores c, which has an id, its roles and its quotas. It gives ErrExists if the id is
+// taken.
 func NewCapsule(tx Tx, c Capsule, at Moment) (Capsule, error) {
 	if !ValidCapsuleID(c.ID) {
 		return c, &FieldError{Field: "capsule_id", Problem: "must match [a-z0-9][a-z0-9._-]{0,62}"}
@@ -28,7 +29,7 @@ func NewCapsule(tx Tx, c Capsule, at Moment) (Capsule, error) {
 	}
 	c.Created = at.Now
 	c.Memories, c.Bytes, c.Trashed, c.Sessions, c.Reserved = 0, 0, 0, 0, 0
-	// The numbers of events go on where a capsule of the same name had stopped.
+	// The numbers of events go on after those of an earlier capsule of the same name.
 	c.Seq = 0
 	for e, err := range Events.Back(tx, EventKey{c.ID, 0}, EventKey{c.ID, math.MaxUint64}) {
 		if err != nil {
@@ -70,15 +71,18 @@ func ChangeCapsule(tx Tx, id string, change func(*Capsule) error, at Moment) (Ca
 	return c, errors.Join(putRoles(tx, before, c), Capsules.Put(tx, Name(id), c))
 }
 
-// DeleteCapsule removes an empty capsule: one that has no memory, not even in the trash, and no
-// open session. ErrNotEmpty.
+// DeleteCapsule removes an empty capsule. It gives ErrNotEmpty if the capsule has a memory, also
+// one in the trash, or an open session.
 func DeleteCapsule(tx Tx, id string, at Moment) error {
 	c, err := Capsules.Get(tx, Name(id))
 	if err != nil {
 		return err
 	}
 	if c.Memories > 0 || c.Sessions > 0 {
-		return fmt.Errorf("%w: %d memories, %d of them in the trash, and %d open sessions", ErrNotEmpty, c.Memories, c.Trashed, c.Sessions)
+		return fmt.Errorf(
+			"%w: %d memories, %d of them in the trash, and %d open sessions",
+			ErrNotEmpty, c.Memories, c.Trashed, c.Sessions,
+		)
 	}
 	if err := emit(tx, &c, Event{Type: CapsuleDeleted, Time: at.Now}); err != nil {
 		return err
@@ -86,7 +90,7 @@ func DeleteCapsule(tx Tx, id string, at Moment) error {
 	return errors.Join(putRoles(tx, c, Capsule{}), Capsules.Delete(tx, Name(id)))
 }
 
-// maxRoles bounds the owners, and the controllers, of one capsule.
+// maxRoles bounds the owners of one capsule, and its controllers.
 const maxRoles = 100
 
 func checkCapsule(c Capsule) error {
@@ -97,14 +101,17 @@ func checkCapsule(c Capsule) error {
 	case len(c.Owners) == 0:
 		return &FieldError{Field: "owners", Problem: "must name at least one principal"}
 	case len(c.Owners) > maxRoles || len(c.Controllers) > maxRoles:
-		return &FieldError{Field: "owners and controllers", Problem: fmt.Sprintf("may name %d principals each", maxRoles)}
+		return &FieldError{
+			Field:   "owners and controllers",
+			Problem: fmt.Sprintf("may name %d principals each", maxRoles),
+		}
 	case c.QuotaBytes < 0 || c.QuotaMemories < 0:
 		return &FieldError{Field: "quota", Problem: "must not be negative; 0 is no bound"}
 	}
 	return nil
 }
 
-// Members lists who has a role, each once.
+// Members lists all principals that have a role, each once.
 func (c Capsule) Members() []string {
 	all := append(slices.Clone(c.Owners), c.Controllers...)
 	if c.Subject != "" {
@@ -114,7 +121,7 @@ func (c Capsule) Members() []string {
 	return slices.Compact(all)
 }
 
-// putRoles brings the index of roles from one state of the capsule to another.
+// putRoles changes the index of roles from the roles of before to those of after.
 func putRoles(tx Tx, before, after Capsule) error {
 	was, is := before.Members(), after.Members()
 	for _, p := range was {
@@ -134,12 +141,12 @@ func putRoles(tx Tx, before, after Capsule) error {
 	return nil
 }
 
-// MostEvents is how many events a capsule keeps: the newest. Which one is the oldest says the first
-// row.
+// MostEvents is how many events a capsule keeps. The newest are kept. The first row shows which
+// event is the oldest.
 const MostEvents = 10_000
 
-// emit numbers the event by the capsule's own count, without a gap, and forgets the one that is too
-// old by it. The caller stores the capsule.
+// emit gives the event the capsule's next number, without a gap, and removes the event that is too
+// old by now. The caller stores the capsule.
 func emit(tx Tx, c *Capsule, e Event) error {
 	c.Seq++
 	e.Capsule, e.Seq = c.ID, c.Seq
@@ -151,8 +158,8 @@ func emit(tx Tx, c *Capsule, e Event) error {
 	return Events.Put(tx, EventKey{c.ID, c.Seq}, e)
 }
 
-// ForgetEvents removes events of a capsule that are too old, at most n: those that programs have
-// left which kept them all. more: there may be others.
+// ForgetEvents removes at most n events of a capsule that are too old. Older programs kept all
+// events. more: there may be others.
 func ForgetEvents(tx Tx, capsule string, n int) (more bool, err error) {
 	c, err := Capsules.Get(tx, Name(capsule))
 	if err != nil || c.Seq <= MostEvents {

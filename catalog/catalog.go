@@ -1,20 +1,18 @@
-// Package catalog says what is stored: capsules with their roles and counters,
-// memories with their metadata, the content they point to, and everything that
-// must change in the same transaction with those: reservations, idempotency
-// rows, events, and the list of what is due to be cleaned up.
+// Package catalog says what is stored: capsules with their roles and counters, memories with their
+// metadata, the content of memories, and everything that must change in the same transaction:
+// reservations, idempotency rows, events, and the list of work that becomes due.
 //
-// It owns the rules, as pure functions over a transaction, and declares the
-// [Store] that keeps the rows. It owns no I/O, no bytes of content, and decides
-// nobody's access (package access does).
+// It owns the rules, as pure functions over a transaction, and declares the [Store] that keeps the
+// rows. It does no I/O and has no bytes of content. It does not decide access (package access
+// does).
 //
 //	capsule ──┬── memory ──▶ content (capsule, SHA-256) ──▶ extents ──▶ places
 //	          ├── event (numbered without a gap)              (counted references)
 //	          └── reservation (one per open session)
 //
-// Content is a list of extents. A place is named in its store by a name that
-// belongs to one writer and never comes back; the catalog counts how many content
-// rows name a place, and at zero the place becomes garbage, for good: so a new
-// upload of the same bytes brings its own place and has no collector to race with.
+// Content is a list of extents. The name of a place belongs to one writer and is never used again.
+// The catalog counts how many content rows name a place. At zero the place becomes garbage for
+// good. So a new upload of the same bytes brings its own place, and can't race with the collector.
 package catalog
 
 import (
@@ -24,7 +22,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// The errors of the rules. All but ErrNotFound of a Get are final for the request.
+// The errors of the rules. All are final for the request, except ErrNotFound of a Get.
 var (
 	ErrNotFound = errors.New("not found")
 	// ErrExists: the capsule id is taken.
@@ -33,7 +31,7 @@ var (
 	ErrNotEmpty = errors.New("the capsule is not empty")
 	// ErrQuota: see *QuotaError.
 	ErrQuota = errors.New("quota exceeded")
-	// ErrTooManySessions: the owner's bound of open sessions is reached.
+	// ErrTooManySessions: the owner has as many open sessions as are allowed.
 	ErrTooManySessions = errors.New("too many open sessions")
 	// ErrInvalid: see *FieldError.
 	ErrInvalid = errors.New("invalid")
@@ -47,12 +45,12 @@ var (
 // QuotaError says which quota refused what.
 type QuotaError struct {
 	Of          string // "capsule" or "principal"
-	Limit, Used int64  // bytes, or memories where Count
+	Limit, Used int64  // bytes, or memories if Count is set
 	Wanted      int64
 	Count       bool
 }
 
-// FieldError says which field of the metadata is malformed, and how to mend it.
+// FieldError says which field of the metadata is malformed, and how to correct it.
 type FieldError struct {
 	Field, Problem string
 	MIME           bool // the MIME type is malformed or not allowed
@@ -69,17 +67,17 @@ type SHA256 [32]byte
 // MemoryID is a UUIDv7.
 type MemoryID = uuid.UUID
 
-// Capsule is a container with roles, quota and counters.
+// Capsule is a container of memories, with roles, quotas and counters.
 type Capsule struct {
 	ID, Name string
-	// Subject, Owners, Controllers are ids of principals. See package access for what each may do.
+	// Subject, Owners and Controllers are ids of principals. Package access says what each may do.
 	Subject             string
 	Owners, Controllers []string
 	Created             time.Time
-	// Memories and Bytes count what is stored, the trash included; Trashed is how many of them are
-	// trashed.
+	// Memories and Bytes count what is stored, including the trash. Trashed counts the memories in
+	// the trash.
 	Memories, Bytes, Trashed int64
-	// Sessions and Reserved count open sessions and the bytes they may still bring.
+	// Sessions and Reserved count the open sessions and the bytes that these may still bring.
 	Sessions, Reserved int64
 	// QuotaBytes and QuotaMemories bound Bytes+Reserved and Memories+Sessions; 0 is no bound.
 	QuotaBytes, QuotaMemories int64
@@ -87,7 +85,7 @@ type Capsule struct {
 	Seq uint64
 }
 
-// Meta is what a client says of a file.
+// Meta is a client's description of a file.
 type Meta struct {
 	Name        string // 1 to 255 bytes, shown and never used as a path
 	Path        string // relative, / between parts, NFC, or empty
@@ -107,16 +105,17 @@ type Memory struct {
 	Bytes   int64
 	SHA256  SHA256
 	Created time.Time
-	// Owner is the identity that brought it.
+	// Owner is the principal that uploaded it.
 	Owner string
-	// Seq is the number of the event of its creation: its place in lists, newest first.
+	// Seq is the number of the event of its creation. It gives the memory its position in lists,
+	// newest first.
 	Seq uint64
-	// Trashed is when it was deleted; zero while it is not. PurgeAt is then the running time (ms)
-	// of its end.
+	// Trashed is the time of its deletion; zero while it is not deleted. PurgeAt is then the
+	// running time (ms) of its purge.
 	Trashed time.Time
 	PurgeAt int64
-	// By is the session that brought it, 0 for a create without one; Idem is the idempotency key,
-	// if any.
+	// By is the session that brought it, 0 for a create without a session. Idem is the idempotency
+	// key, if any.
 	By   uint64
 	Idem string
 }
@@ -135,32 +134,33 @@ type Content struct {
 	SHA256  SHA256
 	Bytes   int64
 	Extents []Extent
-	// Inline holds the bytes themselves where they are few; Extents is empty then.
+	// Inline holds the bytes themselves if they are few. Extents is empty then.
 	Inline []byte
-	// CRC32C is that of Inline.
+	// CRC32C is the checksum of Inline.
 	CRC32C uint32
 	// Refs is how many memories point here.
 	Refs int64
-	// Damaged is when the bytes were found not to be what was stored; zero: as far as anybody knows
-	// they are. Nobody reads them then, and an upload of the same bytes brings a row without it.
+	// Damaged is the time when a check found that the bytes are not what was stored; zero: no check
+	// has found that. Damaged content is not read, and an upload of the same bytes brings a row
+	// without the mark.
 	Damaged time.Time
 }
 
-// Reservation is what one open session holds of its capsule's and owner's bounds.
+// Reservation is what one open session holds of the bounds of its capsule and its owner.
 type Reservation struct {
 	Session        uint64
 	Capsule, Owner string
 	Bytes          int64
 }
 
-// Usage is what one owner holds.
+// Usage is what all open sessions of one owner hold.
 type Usage struct {
 	Owner              string
 	Sessions, Reserved int64
 }
 
-// Idem remembers a finished upload under the client's key. It lives as long as
-// its memory, and a while after.
+// Idem records a finished upload under the client's key. It lives as long as its memory, and a
+// while after.
 type Idem struct {
 	Capsule, Owner, Key string
 	Fingerprint         []byte // of the request
@@ -168,7 +168,7 @@ type Idem struct {
 	Session             uint64 // 0 for a create without one
 }
 
-// Outcome remembers what became of a finished session, as long as its memory lives, and a while
+// Outcome records what a finished session became. It lives as long as its memory, and a while
 // after.
 type Outcome struct {
 	Session uint64
@@ -178,10 +178,10 @@ type Outcome struct {
 	Bytes   int64
 }
 
-// EventType is what happened.
+// EventType is the kind of an event.
 type EventType string
 
-// The events of API.md's "Events".
+// The events, as docs/api.md names them.
 const (
 	MemoryCreated  EventType = "memory.created"
 	MemoryUpdated  EventType = "memory.updated"
@@ -201,7 +201,7 @@ type Event struct {
 	Seq     uint64
 	Type    EventType
 	Time    time.Time
-	Memory  *Memory  // as of then, for created and updated
+	Memory  *Memory  // as it was then, for created and updated
 	ID      MemoryID // for every memory event
 	Session uint64   // for session events
 }
@@ -211,11 +211,11 @@ type Principal struct {
 	ID, Name string
 	Admin    bool
 	Created  time.Time
-	// MaxOpenSessions and QuotaBytes (of open sessions); 0 takes the server's setting.
+	// MaxOpenSessions and QuotaBytes (of open sessions); 0: the server's setting.
 	MaxOpenSessions, QuotaBytes int64
 }
 
-// Token lets its bearer act as a principal. Only the hash of the secret is kept.
+// Token lets its bearer act as a principal. The catalog keeps only the hash of the secret.
 type Token struct {
 	Hash      SHA256
 	ID, Name  string
@@ -226,7 +226,7 @@ type Token struct {
 }
 
 // HashCheckpoint is a saved state of the incremental SHA-256 over the first Off bytes of a session,
-// computed while it was at Gen.
+// computed while the session was at Gen.
 type HashCheckpoint struct {
 	Session uint64
 	Off     int64
@@ -234,11 +234,11 @@ type HashCheckpoint struct {
 	State   []byte
 }
 
-// DueKind is what is to be done when its time comes.
+// DueKind is the kind of work that becomes due.
 type DueKind uint8
 
-// The kinds. Key of each: a memory's id, a place, a session's id as 8 bytes, IdemKey's bytes, a
-// token's hash.
+// The kinds. Key of each, in this order: a memory's id, a place, a session's id as 8 bytes,
+// IdemKey's bytes, a token's hash.
 const (
 	DuePurge DueKind = iota + 1
 	DuePlace
@@ -247,8 +247,8 @@ const (
 	DueToken
 )
 
-// Due is work for the collector. At counts the running time of the session
-// engine in ms, so that a clock that jumps deletes nothing.
+// Due is work for the collector. At is in running time of the session engine (ms), so a clock that
+// jumps deletes nothing.
 type Due struct {
 	At   int64
 	Kind DueKind

@@ -7,8 +7,8 @@ import (
 	"sluice/catalog"
 )
 
-// A capsule keeps its newest events: one goes with each that comes; what a program has left that
-// kept all goes by and by.
+// A capsule keeps its newest events: each new one removes the oldest. The surplus of an older
+// program, which kept all events, is removed step by step.
 func TestEventsAreForgotten(t *testing.T) {
 	store := catalog.NewMem()
 	at := catalog.Moment{Now: time.Now()}
@@ -45,7 +45,7 @@ func TestEventsAreForgotten(t *testing.T) {
 		_, err := catalog.ChangeCapsule(tx, "c", func(c *catalog.Capsule) error { return nil }, at)
 		return err
 	}
-	// As an older program has left it: all events are there.
+	// As an older program has left it: with all events.
 	const old = catalog.MostEvents + 500
 	update(func(tx catalog.Tx) error {
 		c, err := catalog.Capsules.Get(tx, "c")

@@ -16,8 +16,7 @@ import (
 	"sluice/catalog"
 )
 
-// Metadata that is accepted obeys the rules, and is accepted again as it is; what is refused is
-// refused by field.
+// Accepted metadata obeys the rules, and is accepted again unchanged. A refusal names the field.
 func FuzzMeta(f *testing.F) {
 	f.Add("name", "a/b", "text/plain; charset=utf-8", "two\nlines", "tag\x00tag2", int64(1), int64(2), int64(3))
 	f.Fuzz(func(t *testing.T, name, path, kind, description, tags string, width, height, taken int64) {
@@ -40,7 +39,9 @@ func FuzzMeta(f *testing.F) {
 		if diff := cmp.Diff(once, again, cmpopts.EquateEmpty()); err != nil || diff != "" {
 			t.Fatalf("%v (-once +again):\n%s", err, diff)
 		}
-		for what, s := range map[string]string{"name": once.Name, "path": once.Path, "MIME type": once.MIME, "tags": strings.Join(once.Tags, "")} {
+		for what, s := range map[string]string{
+			"name": once.Name, "path": once.Path, "MIME type": once.MIME, "tags": strings.Join(once.Tags, ""),
+		} {
 			if !utf8.ValidString(s) || strings.IndexFunc(s, unicode.IsControl) >= 0 {
 				t.Errorf("%s %q", what, s)
 			}

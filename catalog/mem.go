@@ -11,8 +11,8 @@ import (
 	"sluice/session"
 )
 
-// Mem is a Store in memory. It runs the closure of every Update twice and throws away what the
-// first run wrote, so that one which is not pure shows.
+// Mem is a Store in memory. It runs the closure of every Update twice and discards what the first
+// run wrote, so that a closure that is not pure fails its tests.
 type Mem struct {
 	end func(id session.SessionID, gen uint64, to session.State) error
 
@@ -31,7 +31,8 @@ func NewMem() *Mem {
 	return NewMemWith(func(session.SessionID, uint64, session.State) error { return ErrNotFound })
 }
 
-// NewMemWith makes an empty Mem. end carries out Tx.EndSession, when everything else is certain.
+// NewMemWith makes an empty Mem. end carries out Tx.EndSession, when all the rest of the commit is
+// certain.
 func NewMemWith(end func(id session.SessionID, gen uint64, to session.State) error) *Mem {
 	return &Mem{end: end, tables: map[TableID]*rows{}}
 }
@@ -80,7 +81,7 @@ func (m *Mem) table(id TableID) *rows {
 	return t
 }
 
-// apply writes rows; a nil one is a deletion.
+// apply writes rows. A nil row is a deletion.
 func (t *rows) apply(wrote map[string]any) {
 	for k, row := range wrote {
 		i, found := slices.BinarySearch(t.keys, k)
@@ -97,14 +98,14 @@ func (t *rows) apply(wrote map[string]any) {
 	}
 }
 
-// memTx reads the tables with what it wrote itself laid over them.
-// memEnd is an end that is carried out with the commit.
+// memEnd is the end of a session that is carried out with the commit.
 type memEnd struct {
 	id  session.SessionID
 	gen uint64
 	to  session.State
 }
 
+// memTx reads the tables with its own writes laid over them.
 type memTx struct {
 	mem   *Mem
 	wrote map[TableID]map[string]any // a nil row is a deletion

@@ -39,8 +39,8 @@ func ChangeMemory(tx Tx, id MemoryID, change func(*Meta) error, at Moment) (Memo
 	return m, errors.Join(Memories.Put(tx, MemoryKey(id), m), Capsules.Put(tx, Name(c.ID), c))
 }
 
-// Trash hides a memory for keep of running time, in which Untrash brings it back; it still counts.
-// ErrNotFound where it is trashed already.
+// Trash moves a memory into the trash for `keep` of running time. Until then Untrash brings it
+// back, and it still counts. It gives ErrNotFound if the memory is in the trash already.
 func Trash(tx Tx, id MemoryID, keep time.Duration, at Moment) error {
 	m, c, err := visible(tx, id)
 	if err != nil {
@@ -62,8 +62,8 @@ func Trash(tx Tx, id MemoryID, keep time.Duration, at Moment) error {
 	)
 }
 
-// Untrash brings a memory back, in its old place of every list. ErrNotFound where it is not in the
-// trash.
+// Untrash brings a memory back, in its old position of every list. It gives ErrNotFound if the
+// memory is not in the trash.
 func Untrash(tx Tx, id MemoryID, at Moment) (Memory, error) {
 	m, err := Memories.Get(tx, MemoryKey(id))
 	if err != nil {
@@ -89,7 +89,7 @@ func Untrash(tx Tx, id MemoryID, at Moment) (Memory, error) {
 	)
 }
 
-// untrash undoes what Trash has written beside the rows of the memory and the capsule.
+// untrash undoes what Trash wrote, except the rows of the memory and the capsule.
 func untrash(tx Tx, m *Memory, c *Capsule) error {
 	key := DueKey{m.PurgeAt, DuePurge, string(m.ID[:])}
 	m.Trashed, m.PurgeAt = time.Time{}, 0
@@ -97,8 +97,8 @@ func untrash(tx Tx, m *Memory, c *Capsule) error {
 	return errors.Join(Order.Delete(tx, OrderKey{m.Capsule, true, m.Seq}), Dues.Delete(tx, key))
 }
 
-// Purge removes a memory for good, in the trash or not. Its idem and its session's outcome are told
-// of for a while longer.
+// Purge removes a memory for good, whether it is in the trash or not. Its idempotency row and its
+// session's outcome are kept for a while longer.
 func Purge(tx Tx, id MemoryID, at Moment) error {
 	m, err := Memories.Get(tx, MemoryKey(id))
 	if err != nil {
@@ -113,7 +113,7 @@ func Purge(tx Tx, id MemoryID, at Moment) error {
 	} else {
 		err = untrash(tx, &m, &c)
 	}
-	if err := errors.Join(err, unrefer(tx, m, at)); err != nil {
+	if err := errors.Join(err, unrefContent(tx, m, at)); err != nil {
 		return err
 	}
 	if m.By != 0 {
@@ -132,8 +132,8 @@ func Purge(tx Tx, id MemoryID, at Moment) error {
 	)
 }
 
-// FinishedIdem gives what was finished under a key. deleted says that the memory is gone or in the
-// trash, m is zero then.
+// FinishedIdem gives the upload that was finished under a key. deleted says that the memory is gone
+// or in the trash; m is zero then.
 func FinishedIdem(r Reader, capsule, owner, key string) (row Idem, m Memory, deleted, ok bool, err error) {
 	row, ok, err = Idems.Find(r, IdemKey{capsule, owner, key})
 	if err != nil || !ok {
@@ -146,13 +146,13 @@ func FinishedIdem(r Reader, capsule, owner, key string) (row Idem, m Memory, del
 	return row, m, false, true, nil
 }
 
-// Damaged gives since when a memory's content is marked as damaged; zero where it is not.
+// Damaged gives the time when a memory's content was marked as damaged; zero if it is not marked.
 func Damaged(r Reader, m Memory) (since time.Time, err error) {
 	content, _, err := Contents.Find(r, ContentKey{m.Capsule, m.SHA256})
 	return content.Damaged, err
 }
 
-// SaveCheckpoint keeps a checkpoint of the prefix hash; a newer one at the same offset stays.
+// SaveCheckpoint stores a checkpoint of the prefix hash. A newer one at the same offset stays.
 func SaveCheckpoint(tx Tx, st HashCheckpoint) error {
 	had, ok, err := Checkpoints.Find(tx, CheckpointKey{st.Session, st.Off})
 	if err != nil || ok && had.Gen > st.Gen {
@@ -161,15 +161,16 @@ func SaveCheckpoint(tx Tx, st HashCheckpoint) error {
 	return Checkpoints.Put(tx, CheckpointKey{st.Session, st.Off}, st)
 }
 
-// CheckpointsBack gives the saved states of a session, the furthest first.
+// CheckpointsBack gives the checkpoints of a session, the furthest first.
 func CheckpointsBack(r Reader, session uint64) iter.Seq2[HashCheckpoint, error] {
 	return Checkpoints.Back(r, CheckpointKey{session, 0}, CheckpointKey{session, math.MaxInt64})
 }
 
-// ForgetCheckpoints removes all saved states of a session.
+// ForgetCheckpoints removes all checkpoints of a session.
 func ForgetCheckpoints(tx Tx, session uint64) error {
 	var offs []int64
-	for st, err := range Checkpoints.Scan(tx, CheckpointKey{session, 0}, CheckpointKey{session, math.MaxInt64}) { // forwards: that is cheaper
+	// Forwards: that is cheaper than backwards.
+	for st, err := range Checkpoints.Scan(tx, CheckpointKey{session, 0}, CheckpointKey{session, math.MaxInt64}) {
 		if err != nil {
 			return err
 		}
@@ -183,8 +184,8 @@ func ForgetCheckpoints(tx Tx, session uint64) error {
 	return nil
 }
 
-// DueBy gives what is due at this running time (ms), the longest due first, from a key on, at most
-// n. What can't be read keeps nothing else from being done.
+// DueBy gives at most n works that are due at this running time (ms), from a key on, the longest
+// due first. It skips rows that can't be read, so that they do not hold up the others.
 func DueBy(r Reader, from DueKey, running int64, n int) (out []Due, err error) {
 	for d, err := range Dues.Scan(r, from, DueKey{At: running + 1}) {
 		if errors.Is(err, ErrDamaged) {
@@ -198,8 +199,8 @@ func DueBy(r Reader, from DueKey, running int64, n int) (out []Due, err error) {
 	return out, nil
 }
 
-// RunDue does what is due, but for the deletion of a place's bytes, which must have happened
-// before. A repeat does nothing.
+// RunDue does one due work, except the deletion of a place's bytes: the caller must have deleted
+// these before. A repeat does nothing.
 func RunDue(tx Tx, d Due, at Moment) error {
 	key := DueKey(d)
 	if _, ok, err := Dues.Find(tx, key); err != nil || !ok {
@@ -221,8 +222,8 @@ func RunDue(tx Tx, d Due, at Moment) error {
 	return errors.Join(err, Dues.Delete(tx, key))
 }
 
-// PutToken stores a new token. One that has an end is gone for good after as much running time as
-// it was made for, so that a wall clock that is set back does not bring it to life again.
+// PutToken stores a new token. A token with an end is deleted after as much running time as it was
+// made for, so that a wall clock that is set back does not revive it.
 func PutToken(tx Tx, t Token, at Moment) error {
 	err := Tokens.Put(tx, TokenKey(t.Hash), t)
 	if err != nil || t.Expires.IsZero() {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// Bounds of metadata, in bytes where nothing else is said.
+// Bounds of metadata, in bytes unless something else is said.
 const (
 	maxName        = 255
 	maxPath        = 1024
@@ -18,21 +18,22 @@ const (
 	maxDescription = 2048
 	maxTags        = 64 // tags
 	maxTag         = 256
-	maxMeta        = 3584 // of all fields together: it has to fit the note of a session
+	maxMeta        = 3584 // of all fields together: they have to fit the note of a session
 	maxPixels      = 1 << 31
 	maxIdem        = 255
 )
 
-// defaultMIME is what content is where nobody says (RFC 9110 §8.3).
+// defaultMIME is the type of content for which no type is given (RFC 9110 §8.3).
 const defaultMIME = "application/octet-stream"
 
-// Comparable gives the one form in which two names or paths are compared: NFC. Both sides are
-// brought into it, stored ones too: names are stored as they were given, and an earlier version may
-// have stored a path in another form.
+// Comparable gives the form in which two names or paths are compared: NFC. Both sides are
+// converted, stored ones too: names are stored as they were given, and an earlier version may have
+// stored a path in another form.
 func Comparable(s string) string { return norm.NFC.String(s) }
 
-// Validate checks the metadata, and gives it in normal form: the path in NFC, the MIME type's names
-// in lower case and application/octet-stream where there is none. Malformed: a *FieldError.
+// Validate checks the metadata and gives it in normal form: the path in NFC, the names of the MIME
+// type in lower case, and application/octet-stream if there is no type. It gives a *FieldError if a
+// field is malformed.
 func (m Meta) Validate() (Meta, error) {
 	if err := checkText("meta.name", m.Name, 1, maxName, false); err != nil {
 		return m, err
@@ -49,7 +50,10 @@ func (m Meta) Validate() (Meta, error) {
 		return m, err
 	}
 	if len(m.Tags) > maxTags {
-		return m, &FieldError{Field: "meta.tags", Problem: fmt.Sprintf("has %d tags, and %d are allowed", len(m.Tags), maxTags)}
+		return m, &FieldError{
+			Field:   "meta.tags",
+			Problem: fmt.Sprintf("has %d tags, and %d are allowed", len(m.Tags), maxTags),
+		}
 	}
 	size := len(m.Name) + len(m.Path) + len(m.MIME) + len(m.Description)
 	for _, tag := range m.Tags {
@@ -59,7 +63,10 @@ func (m Meta) Validate() (Meta, error) {
 		size += len(tag) + 2
 	}
 	if size > maxMeta {
-		return m, &FieldError{Field: "meta", Problem: fmt.Sprintf("has %d bytes in all its fields together, and %d are allowed", size, maxMeta)}
+		return m, &FieldError{
+			Field:   "meta",
+			Problem: fmt.Sprintf("has %d bytes in all its fields together, and %d are allowed", size, maxMeta),
+		}
 	}
 	if m.Width < 0 || m.Width > maxPixels || m.Height < 0 || m.Height > maxPixels {
 		return m, &FieldError{Field: "meta.width and height", Problem: "must be 0 to 2^31"}
@@ -70,8 +77,8 @@ func (m Meta) Validate() (Meta, error) {
 	return m, nil
 }
 
-// checkText wants least to most bytes of UTF-8 without control characters; lines allows the tab and
-// the ends of lines.
+// checkText checks that s has least to most bytes of UTF-8 without control characters. lines allows
+// tabs and ends of lines.
 func checkText(field, s string, least, most int, lines bool) error {
 	switch {
 	case len(s) < least:
@@ -89,7 +96,7 @@ func checkText(field, s string, least, most int, lines bool) error {
 	return nil
 }
 
-// cleanPath checks a relative path, / between its parts.
+// cleanPath checks a relative path with / between its parts.
 func cleanPath(p string) (string, error) {
 	if p == "" {
 		return "", nil
@@ -104,7 +111,10 @@ func cleanPath(p string) (string, error) {
 	for part := range strings.SplitSeq(p, "/") {
 		switch part {
 		case "":
-			return "", &FieldError{Field: "meta.path", Problem: "has an empty part; it must be relative, with one / between its parts"}
+			return "", &FieldError{
+				Field:   "meta.path",
+				Problem: "has an empty part; it must be relative, with one / between its parts",
+			}
 		case ".", "..":
 			return "", &FieldError{Field: "meta.path", Problem: "has a part " + part}
 		}
@@ -117,9 +127,17 @@ func cleanMIME(s string) (string, error) {
 	if s == "" {
 		return defaultMIME, nil
 	}
-	bad := &FieldError{Field: "meta.mime_type", Problem: "must be type/subtype, as in image/png (RFC 9110, section 8.3.1)", MIME: true}
+	bad := &FieldError{
+		Field:   "meta.mime_type",
+		Problem: "must be type/subtype, as in image/png (RFC 9110, section 8.3.1)",
+		MIME:    true,
+	}
 	if len(s) > maxMIME {
-		return "", &FieldError{Field: "meta.mime_type", Problem: fmt.Sprintf("has %d bytes, and %d are allowed", len(s), maxMIME), MIME: true}
+		return "", &FieldError{
+			Field:   "meta.mime_type",
+			Problem: fmt.Sprintf("has %d bytes, and %d are allowed", len(s), maxMIME),
+			MIME:    true,
+		}
 	}
 	name, params, err := mime.ParseMediaType(s)
 	if err != nil || checkText("", s, 1, maxMIME, false) != nil {
@@ -136,11 +154,12 @@ func cleanMIME(s string) (string, error) {
 	return out, nil
 }
 
-// isToken is RFC 9110 §5.6.2.
+// isToken reports whether s is a token (RFC 9110 §5.6.2).
 func isToken(s string) bool {
 	for i := range len(s) {
 		c := s[i]
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
+		alphanumeric := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+		if !alphanumeric && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
 			return false
 		}
 	}

@@ -33,7 +33,10 @@ func TestMetadataIsRefusedByField(t *testing.T) {
 		{"meta.description", catalog.Meta{Name: "a", Description: strings.Repeat("d", 2049)}},
 		{"meta.tags", catalog.Meta{Name: "a", Tags: make([]string, 65)}},
 		{"meta.tags", catalog.Meta{Name: "a", Tags: []string{""}}},
-		{"meta", catalog.Meta{Name: "a", Description: strings.Repeat("d", 2048), Path: strings.Repeat("p", 1024), Tags: []string{strings.Repeat("t", 256), strings.Repeat("u", 256)}}},
+		{"meta", catalog.Meta{
+			Name: "a", Description: strings.Repeat("d", 2048), Path: strings.Repeat("p", 1024),
+			Tags: []string{strings.Repeat("t", 256), strings.Repeat("u", 256)},
+		}},
 		{"meta.width and height", catalog.Meta{Name: "a", Width: -1}},
 	} {
 		_, err := c.meta.Validate()
@@ -57,7 +60,8 @@ func TestMetadataIsBroughtIntoNormalForm(t *testing.T) {
 func TestCapsuleIDs(t *testing.T) {
 	for id, ok := range map[string]bool{
 		"default": true, "0": true, "a.b_c-d": true, strings.Repeat("a", 63): true,
-		"": false, strings.Repeat("a", 64): false, "-a": false, ".": false, "A": false, "a b": false, "ü": false, "a\x00": false,
+		"": false, strings.Repeat("a", 64): false, "-a": false, ".": false, "A": false, "a b": false,
+		"ü": false, "a\x00": false,
 	} {
 		if catalog.ValidCapsuleID(id) != ok {
 			t.Errorf("%q: %v", id, !ok)

@@ -8,7 +8,8 @@ import (
 	"sluice/catalog"
 )
 
-// publishing gives a store with a capsule, and how to publish the same content from some place.
+// publishing gives a store with a capsule, and a function that publishes the same content from some
+// place.
 func publishing(t *testing.T) (*catalog.Mem, func(place string) error) {
 	store := catalog.NewMem()
 	must(t, store.Update(t.Context(), func(tx catalog.Tx) error {
@@ -26,10 +27,12 @@ func publishing(t *testing.T) (*catalog.Mem, func(place string) error) {
 	}
 }
 
-// A place that is garbage is so for good: the collector may be deleting it this very moment.
+// A place that is garbage stays garbage: the collector may be deleting it at this moment.
 func TestGarbageNeverComesBack(t *testing.T) {
 	store, publish := publishing(t)
-	must(t, store.Update(t.Context(), func(tx catalog.Tx) error { return catalog.Discard(tx, []string{"p"}, catalog.Moment{}) }))
+	must(t, store.Update(t.Context(), func(tx catalog.Tx) error {
+		return catalog.Discard(tx, []string{"p"}, catalog.Moment{})
+	}))
 	if err := publish("p"); err == nil {
 		t.Error("garbage is published")
 	}
@@ -40,14 +43,15 @@ func TestGarbageNeverComesBack(t *testing.T) {
 	}
 }
 
-// A place that several contents name is garbage when the last of them is gone, and not before.
+// A place that several contents name becomes garbage when the last of them is gone, and not before.
 func TestAPlaceLivesAsLongAsItIsNamed(t *testing.T) {
 	store, publish := publishing(t)
 	must(t, publish("shared"))
 	other := catalog.Memory{ID: uuid.New(), Capsule: "c", Owner: "o", Bytes: 2, SHA256: catalog.SHA256{1}}
 	must(t, store.Update(t.Context(), func(tx catalog.Tx) error {
 		_, err := catalog.Publish(tx, catalog.Publication{Memory: other, Content: catalog.Content{
-			Capsule: "c", SHA256: other.SHA256, Bytes: 2, Extents: []catalog.Extent{{Place: "shared", Len: 1}, {Place: "own", Len: 1}},
+			Capsule: "c", SHA256: other.SHA256, Bytes: 2,
+			Extents: []catalog.Extent{{Place: "shared", Len: 1}, {Place: "own", Len: 1}},
 		}})
 		return err
 	}))
@@ -69,11 +73,13 @@ func TestAPlaceLivesAsLongAsItIsNamed(t *testing.T) {
 	look(2, 0)
 	must(t, publish("newer")) // the first content moves to another copy
 	look(1, 0)
-	must(t, store.Update(t.Context(), func(tx catalog.Tx) error { return catalog.Purge(tx, other.ID, catalog.Moment{}) }))
+	must(t, store.Update(t.Context(), func(tx catalog.Tx) error {
+		return catalog.Purge(tx, other.ID, catalog.Moment{})
+	}))
 	look(0, 2)
 }
 
-// The copy that was verified last is the one that counts: the older may have rotted.
+// The copy that was verified last counts, because the older one may be corrupt.
 func TestAGoodCopyReplacesTheOlderOne(t *testing.T) {
 	store, publish := publishing(t)
 	must(t, publish("old"))

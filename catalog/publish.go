@@ -12,12 +12,12 @@ import (
 )
 
 const (
-	// PlaceGrace is how long a place that nothing names any more is kept, in running time. A reader
-	// holds its place open, and looks its extents up again where one is gone already, so this need
-	// not be long: whoever deletes something wants the room.
+	// PlaceGrace is how long a place is kept that nothing names any more, in running time. A reader
+	// keeps its place open, and looks up the extents again if a place is gone. So the time need not
+	// be long, and deleting frees space soon.
 	PlaceGrace = time.Minute
-	// KeepOutcome is how long after its memory is gone a finished session is told what it became,
-	// in running time: as long as the engine keeps an ended session.
+	// KeepOutcome is how long the outcome of a finished session is kept after its memory is gone,
+	// in running time: as long as the engine remembers an ended session.
 	KeepOutcome = session.KeepEnded
 )
 
@@ -25,26 +25,26 @@ func (m Moment) in(d time.Duration) int64 { return m.Running + d.Milliseconds() 
 
 // Publication is a verified upload that is to become a memory.
 type Publication struct {
-	// Memory has everything but Seq. By is the session that ends with it, or 0.
+	// Memory has all fields except Seq. By is the session that ends with it, or 0.
 	Memory Memory
-	// Content has everything but Refs. Its places were made for this upload.
+	// Content has all fields except Refs. Its places were made for this upload.
 	Content Content
-	// IdemKey, if not empty, remembers the memory under (capsule, owner, key), with the request's
-	// Fingerprint.
+	// IdemKey, if not empty, is stored with the request's Fingerprint, so that (capsule, owner,
+	// key) finds the memory.
 	IdemKey     string
 	Fingerprint []byte
-	// Keyed: only the key's own memory will do. Else what finds its key taken by another request is
+	// Keyed: the memory must have the key. Else an upload whose key belongs to another request is
 	// published without it.
 	Keyed bool
 	At    Moment
 }
 
 // Publish makes an upload visible: the memory, its content, the counters, the event, the memory's
-// idem and outcome, and the end of the session's reservation. A repeat by the same session gives
-// the same memory, and ErrDeleted where that is gone. Another upload of the same request under the
-// same key, faster than this one, leaves one memory: its own, which is returned where the bytes are
-// the same; its content is this one where it was damaged. ErrKeyTaken and ErrDeleted where p is
-// Keyed and the key has other bytes, or none any more.
+// idempotency row and outcome, and the end of the session's reservation. A repeat by the same
+// session gives the same memory, and ErrDeleted if that is gone. Another upload of the same request
+// under the same key may have been faster. Then only its memory exists. Publish returns that memory
+// if the bytes are the same; if its content was damaged, this content replaces it. If p is Keyed,
+// Publish gives ErrKeyTaken if the key has other bytes, and ErrDeleted if its memory is gone.
 func Publish(tx Tx, p Publication) (Memory, error) {
 	m, at := p.Memory, p.At
 	if m.By != 0 {
@@ -74,13 +74,13 @@ func Publish(tx Tx, p Publication) (Memory, error) {
 		case found && p.Keyed:
 			return m, cmp.Or(errIf(deleted && bytes.Equal(row.Fingerprint, p.Fingerprint), ErrDeleted), ErrKeyTaken)
 		case found:
-			p.IdemKey = "" // the key stays with whom it belongs to
+			p.IdemKey = "" // the key stays with the other request
 		}
 	}
 	if err := c.Fits(m.Bytes, 1); err != nil {
 		return m, err
 	}
-	if err := refer(tx, p.Content, 1, at); err != nil {
+	if err := refContent(tx, p.Content, 1, at); err != nil {
 		return m, err
 	}
 	c.Memories++
@@ -104,8 +104,8 @@ func outcomeOf(m Memory) Outcome {
 	return Outcome{Session: m.By, Capsule: m.Capsule, Memory: m.ID, SHA256: m.SHA256, Bytes: m.Bytes}
 }
 
-// repeat ends an upload whose request another one has carried out: its outcome is the other's
-// memory. Its bytes are garbage, or take the place of damaged ones.
+// repeat ends an upload whose request another upload has carried out. The outcome is the other's
+// memory. The bytes are garbage, or replace damaged ones.
 func repeat(tx Tx, old Memory, p Publication) error {
 	since, err := Damaged(tx, old)
 	switch {
@@ -113,17 +113,19 @@ func repeat(tx Tx, old Memory, p Publication) error {
 	case since.IsZero():
 		err = Discard(tx, p.Content.Places(), p.At)
 	default:
-		err = refer(tx, p.Content, 0, p.At)
+		err = refContent(tx, p.Content, 0, p.At)
 	}
 	if err != nil || p.Memory.By == 0 {
 		return err
 	}
 	out := outcomeOf(old)
 	out.Session = p.Memory.By
-	return errors.Join(Outcomes.Put(tx, Number(out.Session), out), forgetLater(tx, DueOutcome, Number(out.Session), p.At))
+	return errors.Join(
+		Outcomes.Put(tx, Number(out.Session), out), forgetLater(tx, DueOutcome, Number(out.Session), p.At),
+	)
 }
 
-// forgetLater makes the row of this key due to be forgotten.
+// forgetLater makes the row of this key due for deletion.
 func forgetLater(tx Tx, kind DueKind, k Key, at Moment) error {
 	return due(tx, at.in(KeepOutcome), kind, string(k.AppendKey(nil)))
 }
@@ -132,7 +134,7 @@ func due(tx Tx, at int64, kind DueKind, key string) error {
 	return Dues.Put(tx, DueKey{at, kind, key}, Due{at, kind, key})
 }
 
-// show puts a visible memory into the indexes, hide takes it out.
+// show puts a visible memory into the indexes; hide takes it out.
 func show(tx Tx, m Memory) error {
 	return errors.Join(
 		Order.Put(tx, OrderKey{m.Capsule, false, m.Seq}, m.ID),
@@ -147,7 +149,7 @@ func hide(tx Tx, m Memory) error {
 	)
 }
 
-// Places lists the places that the content's extents are in, each once, sorted.
+// Places lists the places of the content's extents, each once, sorted.
 func (c Content) Places() []string {
 	var out []string
 	for _, e := range c.Extents {
@@ -159,10 +161,10 @@ func (c Content) Places() []string {
 	return slices.Compact(out)
 }
 
-// refer adds so many references to content. Where the capsule has it already, the row switches to
-// the copy that was just verified, which heals a rotten one, and the former places lose a
-// reference.
-func refer(tx Tx, content Content, refs int64, at Moment) error {
+// refContent adds so many references to content. If the capsule has that content already, the row
+// switches to the copy that was just verified, and the former places lose a reference. So a corrupt
+// copy is healed.
+func refContent(tx Tx, content Content, refs int64, at Moment) error {
 	key := ContentKey{content.Capsule, content.SHA256}
 	had, _, err := Contents.Find(tx, key)
 	if err != nil {
@@ -188,7 +190,7 @@ func refer(tx Tx, content Content, refs int64, at Moment) error {
 		if slices.Contains(is, name) {
 			continue
 		}
-		if err := unplace(tx, name, at); err != nil {
+		if err := unrefPlace(tx, name, at); err != nil {
 			return err
 		}
 	}
@@ -196,11 +198,11 @@ func refer(tx Tx, content Content, refs int64, at Moment) error {
 	return Contents.Put(tx, key, content)
 }
 
-// unplace takes one reference from a place. At zero it is garbage, for ever.
-func unplace(tx Tx, name string, at Moment) error {
+// unrefPlace takes one reference from a place. At zero the place is garbage, for ever.
+func unrefPlace(tx Tx, name string, at Moment) error {
 	place, err := Places.Get(tx, Name(name))
 	if err != nil {
-		return fmt.Errorf("place %s: %v", name, err) // not found is our fault, and not the caller's
+		return fmt.Errorf("place %s: %v", name, err) // %v: the caller must not see our ErrNotFound as its own
 	}
 	place.Refs--
 	if err := Places.Put(tx, Name(name), place); err != nil || place.Refs > 0 {
@@ -209,8 +211,8 @@ func unplace(tx Tx, name string, at Moment) error {
 	return due(tx, at.in(PlaceGrace), DuePlace, name)
 }
 
-// unrefer takes one reference from a content; with the last one the row goes.
-func unrefer(tx Tx, m Memory, at Moment) error {
+// unrefContent takes one reference from a content. The last one deletes the row.
+func unrefContent(tx Tx, m Memory, at Moment) error {
 	key := ContentKey{m.Capsule, m.SHA256}
 	content, err := Contents.Get(tx, key)
 	if err != nil {
@@ -220,15 +222,15 @@ func unrefer(tx Tx, m Memory, at Moment) error {
 		return Contents.Put(tx, key, content)
 	}
 	for _, name := range content.Places() {
-		if err := unplace(tx, name, at); err != nil {
+		if err := unrefPlace(tx, name, at); err != nil {
 			return err
 		}
 	}
 	return Contents.Delete(tx, key)
 }
 
-// Discard makes places garbage that no content names: those of an ended session. Places that are in
-// use, and those that are garbage already, are left as they are.
+// Discard makes places garbage that no content names: those of an ended session. It leaves alone
+// places that are in use or garbage already.
 func Discard(tx Tx, places []string, at Moment) error {
 	for _, name := range places {
 		if _, ok, err := Places.Find(tx, Name(name)); err != nil {

@@ -5,10 +5,11 @@ import (
 	"fmt"
 )
 
-// Bounds are the server's own bounds on what one owner may have open; 0 is no bound. A principal's
-// row may set others.
+// Bounds are the server's own bounds on the open sessions of one owner; 0 is no bound. A
+// principal's row may set others.
 type Bounds struct {
-	// MaxSessions is the number of open sessions, QuotaBytes what they may bring together.
+	// MaxSessions bounds the number of open sessions, and QuotaBytes the bytes that they may bring
+	// together.
 	MaxSessions, QuotaBytes int64
 }
 
@@ -17,16 +18,18 @@ func (e *QuotaError) Error() string {
 	if e.Count {
 		unit = "memories"
 	}
-	return fmt.Sprintf("the %s may have %d %s; %d are used or reserved, and %d more are wanted", e.Of, e.Limit, unit, e.Used, e.Wanted)
+	return fmt.Sprintf(
+		"the %s may have %d %s; %d are used or reserved, and %d more are wanted", e.Of, e.Limit, unit, e.Used, e.Wanted,
+	)
 }
 
 // Unwrap makes errors.Is(err, ErrQuota) true.
 func (e *QuotaError) Unwrap() error { return ErrQuota }
 
-// Reserve takes from the capsule's and the owner's bounds what a session may bring: r.Bytes, or,
-// where less is left of them, at least `least`, which is what it is known to bring. For a session
-// that has a reservation already it takes only what is more, and gives back what is less once the
-// two are the same. Errors: *QuotaError, ErrTooManySessions, ErrNotFound for the capsule.
+// Reserve takes the quota of a session from the bounds of its capsule and its owner: r.Bytes, or,
+// if less is left, at least `least`, which the session is known to bring. If the session has a
+// reservation already, Reserve takes only the difference. It gives back what is too much once
+// `least` is r.Bytes. Errors: *QuotaError, ErrTooManySessions, ErrNotFound for the capsule.
 func Reserve(tx Tx, r Reservation, least int64, b Bounds) error {
 	had, again, err := Reservations.Find(tx, Number(r.Session))
 	if err != nil {
@@ -55,7 +58,9 @@ func Reserve(tx Tx, r Reservation, least int64, b Bounds) error {
 		b.MaxSessions, b.QuotaBytes = override(b.MaxSessions, p.MaxOpenSessions), override(b.QuotaBytes, p.QuotaBytes)
 	}
 	if b.MaxSessions > 0 && u.Sessions+one > b.MaxSessions {
-		return fmt.Errorf("%w: %d are open, and %d are allowed; finish or abort some", ErrTooManySessions, u.Sessions, b.MaxSessions)
+		return fmt.Errorf(
+			"%w: %d are open, and %d are allowed; finish or abort some", ErrTooManySessions, u.Sessions, b.MaxSessions,
+		)
 	}
 	if b.QuotaBytes > 0 && need > 0 && u.Reserved+need > b.QuotaBytes {
 		return &QuotaError{Of: "principal", Limit: b.QuotaBytes, Used: u.Reserved, Wanted: need}
@@ -89,7 +94,7 @@ func override(standard, own int64) int64 {
 	return standard
 }
 
-// Fits asks whether the capsule's quota has room for so many more bytes and memories.
+// Fits gives a *QuotaError if the capsule's quota does not allow so many more bytes and memories.
 func (c Capsule) Fits(bytes, memories int64) error {
 	if used := c.Bytes + c.Reserved; c.QuotaBytes > 0 && bytes > 0 && used+bytes > c.QuotaBytes {
 		return &QuotaError{Of: "capsule", Limit: c.QuotaBytes, Used: used, Wanted: bytes}
@@ -101,7 +106,7 @@ func (c Capsule) Fits(bytes, memories int64) error {
 }
 
 // unreserve gives back what the session holds of c and of its owner's bounds. The caller stores c.
-// It does nothing for a session that holds nothing.
+// It does nothing for a session without a reservation.
 func unreserve(tx Tx, c *Capsule, session uint64) error {
 	r, ok, err := Reservations.Find(tx, Number(session))
 	if err != nil || !ok {
@@ -123,8 +128,8 @@ func unreserve(tx Tx, c *Capsule, session uint64) error {
 	return errors.Join(err, Reservations.Delete(tx, Number(session)))
 }
 
-// SessionEnded gives back what an aborted or expired session held, and tells of it. A repeat does
-// nothing.
+// SessionEnded gives back what an aborted or expired session held, and emits the event. A repeat
+// does nothing.
 func SessionEnded(tx Tx, session uint64, what EventType, at Moment) error {
 	r, ok, err := Reservations.Find(tx, Number(session))
 	if err != nil || !ok {

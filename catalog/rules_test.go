@@ -15,15 +15,15 @@ import (
 	"sluice/catalog"
 )
 
-// machine plays random histories against a simple model of one capsule: which memories are there,
-// which are in the trash, and what is reserved.
+// machine plays random histories against a simple model of one capsule: its memories, its trash,
+// and its reservations.
 type machine struct {
 	store   *catalog.Mem
 	now     catalog.Moment
-	live    map[catalog.MemoryID]catalog.Memory
+	visible map[catalog.MemoryID]catalog.Memory
 	trash   map[catalog.MemoryID]catalog.Memory
 	open    map[uint64]int64
-	deleted []string // places whose deletion was due
+	deleted []string // places that were deleted when that was due
 	next    uint64
 }
 
@@ -49,7 +49,7 @@ func (m *machine) pick(t *rapid.T, from map[catalog.MemoryID]catalog.Memory) cat
 		seqs[mem.Seq] = mem
 		order = append(order, mem.Seq)
 	}
-	// Map order is random; rapid needs the same choice again.
+	// Map order is random, and rapid needs the same choice again.
 	least := uint64(math.MaxUint64)
 	k := rapid.IntRange(0, len(order)-1).Draw(t, "which")
 	for range k + 1 {
@@ -110,9 +110,22 @@ func (m *machine) Finish(t *rapid.T) {
 	publish := func(to *catalog.Memory) error {
 		return m.update(t, func(tx catalog.Tx) (err error) {
 			*to, err = catalog.Publish(tx, catalog.Publication{
-				Memory:  catalog.Memory{ID: uuid.New(), Capsule: "c", Owner: "o", Bytes: n, SHA256: sum, By: id, Created: m.now.Now},
-				Content: catalog.Content{Capsule: "c", SHA256: sum, Bytes: n, Extents: []catalog.Extent{{Place: fmt.Sprintf("p%d", id), Len: n}}},
-				At:      m.now,
+				Memory: catalog.Memory{
+					ID:      uuid.New(),
+					Capsule: "c",
+					Owner:   "o",
+					Bytes:   n,
+					SHA256:  sum,
+					By:      id,
+					Created: m.now.Now,
+				},
+				Content: catalog.Content{
+					Capsule: "c",
+					SHA256:  sum,
+					Bytes:   n,
+					Extents: []catalog.Extent{{Place: fmt.Sprintf("p%d", id), Len: n}},
+				},
+				At: m.now,
 			})
 			return err
 		})
@@ -123,13 +136,13 @@ func (m *machine) Finish(t *rapid.T) {
 		t.Fatal("a repeat made another memory")
 	}
 	delete(m.open, id)
-	m.live[got.ID] = got
+	m.visible[got.ID] = got
 }
 
 func (m *machine) Trash(t *rapid.T) {
-	mem := m.pick(t, m.live)
+	mem := m.pick(t, m.visible)
 	must(t, m.update(t, func(tx catalog.Tx) error { return catalog.Trash(tx, mem.ID, time.Minute, m.now) }))
-	delete(m.live, mem.ID)
+	delete(m.visible, mem.ID)
 	mem.PurgeAt = m.now.Running + time.Minute.Milliseconds()
 	m.trash[mem.ID] = mem
 }
@@ -138,13 +151,13 @@ func (m *machine) Untrash(t *rapid.T) {
 	mem := m.pick(t, m.trash)
 	must(t, m.update(t, func(tx catalog.Tx) error { _, err := catalog.Untrash(tx, mem.ID, m.now); return err }))
 	delete(m.trash, mem.ID)
-	m.live[mem.ID] = mem
+	m.visible[mem.ID] = mem
 }
 
 func (m *machine) Purge(t *rapid.T) {
-	mem := m.pick(t, m.live)
+	mem := m.pick(t, m.visible)
 	must(t, m.update(t, func(tx catalog.Tx) error { return catalog.Purge(tx, mem.ID, m.now) }))
-	delete(m.live, mem.ID)
+	delete(m.visible, mem.ID)
 }
 
 func (m *machine) Time(t *rapid.T) {
@@ -172,14 +185,14 @@ func (m *machine) Time(t *rapid.T) {
 	}
 }
 
-// Check holds the rows against the model.
+// Check compares the rows with the model.
 func (m *machine) Check(t *rapid.T) {
 	must(t, m.store.View(context.Background(), func(r catalog.Reader) error {
 		c, err := catalog.Capsules.Get(r, "c")
 		must(t, err)
 		var bytes, reserved int64
 		refs := map[catalog.SHA256]int64{}
-		for _, set := range []map[catalog.MemoryID]catalog.Memory{m.live, m.trash} {
+		for _, set := range []map[catalog.MemoryID]catalog.Memory{m.visible, m.trash} {
 			for _, mem := range set {
 				bytes += mem.Bytes
 				refs[mem.SHA256]++
@@ -188,11 +201,14 @@ func (m *machine) Check(t *rapid.T) {
 		for _, n := range m.open {
 			reserved += n
 		}
-		if c.Memories != int64(len(m.live)+len(m.trash)) || c.Bytes != bytes || c.Trashed != int64(len(m.trash)) || c.Sessions != int64(len(m.open)) || c.Reserved != reserved {
+		if c.Memories != int64(len(m.visible)+len(m.trash)) || c.Bytes != bytes || c.Trashed != int64(len(m.trash)) ||
+			c.Sessions != int64(len(m.open)) ||
+			c.Reserved != reserved {
 			t.Fatalf("counters %+v", c)
 		}
 		used := map[string]bool{}
-		for content, err := range catalog.Contents.Scan(r, catalog.ContentKey{Capsule: "c"}, catalog.ContentKey{Capsule: "d"}) {
+		from, to := catalog.ContentKey{Capsule: "c"}, catalog.ContentKey{Capsule: "d"}
+		for content, err := range catalog.Contents.Scan(r, from, to) {
 			must(t, err)
 			if content.Refs != refs[content.SHA256] || content.Refs == 0 {
 				t.Fatalf("content has %d references, not %d", content.Refs, refs[content.SHA256])
@@ -219,9 +235,11 @@ func (m *machine) Check(t *rapid.T) {
 				t.Fatalf("place %+v is used by nobody", place)
 			}
 		}
-		for trash, set := range map[bool]map[catalog.MemoryID]catalog.Memory{false: m.live, true: m.trash} {
+		for trash, set := range map[bool]map[catalog.MemoryID]catalog.Memory{false: m.visible, true: m.trash} {
 			last, n := uint64(math.MaxUint64), 0
-			for id, err := range catalog.Order.Back(r, catalog.OrderKey{Capsule: "c", Trash: trash}, catalog.OrderKey{Capsule: "c", Trash: trash, Seq: math.MaxUint64}) {
+			from := catalog.OrderKey{Capsule: "c", Trash: trash}
+			to := catalog.OrderKey{Capsule: "c", Trash: trash, Seq: math.MaxUint64}
+			for id, err := range catalog.Order.Back(r, from, to) {
 				must(t, err)
 				mem, ok := set[id]
 				if !ok || mem.Seq >= last {
@@ -255,14 +273,16 @@ func TestHistoriesKeepTheBooks(t *testing.T) {
 		histories++
 		m := &machine{
 			store: catalog.NewMem(), now: catalog.Moment{Now: time.UnixMilli(1e12).UTC(), Running: 1},
-			live: map[catalog.MemoryID]catalog.Memory{}, trash: map[catalog.MemoryID]catalog.Memory{}, open: map[uint64]int64{},
+			visible: map[catalog.MemoryID]catalog.Memory{}, trash: map[catalog.MemoryID]catalog.Memory{},
+			open: map[uint64]int64{},
 		}
 		must(t, m.update(t, func(tx catalog.Tx) error {
 			_, err := catalog.NewCapsule(tx, catalog.Capsule{ID: "c", Owners: []string{"o"}}, m.now)
 			return err
 		}))
 		t.Repeat(map[string]func(*rapid.T){
-			"begin": m.Begin, "abort": m.Abort, "finish": m.Finish, "trash": m.Trash, "untrash": m.Untrash, "purge": m.Purge, "time": m.Time,
+			"begin": m.Begin, "abort": m.Abort, "finish": m.Finish, "trash": m.Trash, "untrash": m.Untrash,
+			"purge": m.Purge, "time": m.Time,
 			"": func(t *rapid.T) { steps++; m.Check(t) },
 		})
 	})
@@ -273,11 +293,18 @@ func TestQuotasCountWhatIsReserved(t *testing.T) {
 	at := catalog.Moment{Now: time.Now()}
 	reserve := func(id uint64, n int64) error {
 		return store.Update(t.Context(), func(tx catalog.Tx) error {
-			return catalog.Reserve(tx, catalog.Reservation{Session: id, Capsule: "c", Owner: "o", Bytes: n}, n, catalog.Bounds{QuotaBytes: 1000})
+			return catalog.Reserve(
+				tx,
+				catalog.Reservation{Session: id, Capsule: "c", Owner: "o", Bytes: n},
+				n,
+				catalog.Bounds{QuotaBytes: 1000},
+			)
 		})
 	}
 	must(t, store.Update(t.Context(), func(tx catalog.Tx) error {
-		_, err := catalog.NewCapsule(tx, catalog.Capsule{ID: "c", Owners: []string{"o"}, QuotaBytes: 100, QuotaMemories: 2}, at)
+		_, err := catalog.NewCapsule(
+			tx, catalog.Capsule{ID: "c", Owners: []string{"o"}, QuotaBytes: 100, QuotaMemories: 2}, at,
+		)
 		return err
 	}))
 	must(t, reserve(1, 60))
@@ -305,7 +332,9 @@ func TestACapsuleThatIsMadeAgainGoesOnCountingItsEvents(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if _, err := catalog.NewCapsule(tx, catalog.Capsule{ID: "c", Owners: []string{"o"}}, at); !errors.Is(err, catalog.ErrExists) {
+			if _, err := catalog.NewCapsule(
+				tx, catalog.Capsule{ID: "c", Owners: []string{"o"}}, at,
+			); !errors.Is(err, catalog.ErrExists) {
 				t.Errorf("twice: %v", err)
 			}
 			seqs = append(seqs, c.Seq)
@@ -318,7 +347,7 @@ func TestACapsuleThatIsMadeAgainGoesOnCountingItsEvents(t *testing.T) {
 	}
 }
 
-// A place that nothing names any more is garbage for ever: what would name it again is refused.
+// A place that no row names any more is garbage for ever. A later reference to it is refused.
 func TestGarbageIsNeverReferredToAgain(t *testing.T) {
 	store := catalog.NewMem()
 	at := catalog.Moment{Now: time.Now()}
@@ -328,9 +357,22 @@ func TestGarbageIsNeverReferredToAgain(t *testing.T) {
 	}))
 	err := store.Update(t.Context(), func(tx catalog.Tx) error {
 		_, err := catalog.Publish(tx, catalog.Publication{
-			Memory:  catalog.Memory{ID: catalog.MemoryID{1}, Capsule: "c", Meta: catalog.Meta{Name: "a"}, Bytes: 1, SHA256: catalog.SHA256{1}, Created: at.Now, Owner: "o"},
-			Content: catalog.Content{Capsule: "c", SHA256: catalog.SHA256{1}, Bytes: 1, Extents: []catalog.Extent{{Place: "place", Len: 1}}},
-			At:      at,
+			Memory: catalog.Memory{
+				ID:      catalog.MemoryID{1},
+				Capsule: "c",
+				Meta:    catalog.Meta{Name: "a"},
+				Bytes:   1,
+				SHA256:  catalog.SHA256{1},
+				Created: at.Now,
+				Owner:   "o",
+			},
+			Content: catalog.Content{
+				Capsule: "c",
+				SHA256:  catalog.SHA256{1},
+				Bytes:   1,
+				Extents: []catalog.Extent{{Place: "place", Len: 1}},
+			},
+			At: at,
 		})
 		return err
 	})

@@ -10,26 +10,26 @@ import (
 	"sluice/session"
 )
 
-// Store runs transactions over the catalog's rows. It is serializable and safe
-// for concurrent use; every implementation passes catalogtest.TestStore.
+// Store runs transactions over the catalog's rows. It is serializable and safe for concurrent use.
+// Every implementation passes catalogtest.TestStore.
 type Store interface {
-	// View runs f over one consistent, durable state: nothing in it can be taken back by a
-	// crash. f may run again, so it must be pure but for its result.
+	// View runs f over one consistent, durable state: a crash takes back nothing that f sees. f may
+	// run again, so it must be pure except for its result.
 	View(ctx context.Context, f func(Reader) error) error
-	// Update runs f and commits what it wrote, all or nothing; it has survived power loss when
-	// Update returns nil. An error of f is returned as it is, and nothing has changed. f may run
-	// again (a serialization failure), so it must be pure but for its result. An error that wraps
-	// ErrUnknown says that the commit may or may not have happened; with any other, it has not. An
-	// Update that writes nothing returns only when what it read is durable.
+	// Update runs f and commits what it wrote, all or nothing. The commit has survived power loss
+	// when Update returns nil. An error of f is returned as it is, and nothing has changed. f may
+	// run again (a serialization failure), so it must be pure except for its result. An error that
+	// wraps ErrUnknown says that the commit may or may not have happened. With any other error it
+	// has not. An Update that writes nothing returns only when the rows that it read are durable.
 	Update(ctx context.Context, f func(Tx) error) error
 }
 
-// ErrDamaged: a stored record is not what was written. All others are as they were: a loop over
-// records goes on behind it.
+// ErrDamaged: a stored record is not what was written. All others are as they were, so a loop over
+// records goes on after it.
 var ErrDamaged = errors.New("the stored record is damaged")
 
-// ErrHole is the ErrDamaged of some rows that are lost together: how many, and their keys, nobody
-// knows.
+// ErrHole is the ErrDamaged for several rows that are missing together. Their number and their keys
+// are unknown.
 var ErrHole = fmt.Errorf("%w: some may be lost together", ErrDamaged)
 
 // ErrUnknown: the commit may have happened.
@@ -41,20 +41,20 @@ type Reader interface {
 	// change one in place.
 	Get(t TableID, key []byte) (row any, err error)
 	// Scan gives the rows with lo ≤ key < hi (nil: to the end of the table) in the order of their
-	// keys, or backwards. In place of one row that can't be read, or of some that are lost
-	// together, comes one ErrDamaged (ErrHole), and then the rest.
+	// keys, or backwards. In place of a row that can't be read it gives one ErrDamaged, and in
+	// place of several that are missing together one ErrHole. Then it goes on.
 	Scan(t TableID, lo, hi []byte, desc bool) iter.Seq2[any, error]
 }
 
-// Tx reads and writes rows, and sees what it wrote itself.
+// Tx reads and writes rows, and sees its own writes.
 type Tx interface {
 	Reader
 	Put(t TableID, key []byte, row any) error
-	// Delete of a row that is not there is no error.
+	// Delete removes a row. A row that is not there is no error.
 	Delete(t TableID, key []byte) error
-	// EndSession ends a session of the engine in this very commit: it checks that the session is
-	// sealed (or ended so already: a repeat) at gen, and moves it to that state. Else its error,
-	// which f must return.
+	// EndSession ends a session of the engine in this very commit. It checks that the session is
+	// sealed at gen, or has ended so already (a repeat), and moves it to that state. Otherwise it
+	// gives an error, which f must return.
 	EndSession(id session.SessionID, gen uint64, to session.State) error
 }
 
@@ -81,7 +81,7 @@ const (
 	DueTable
 )
 
-// Key is a row's key, in an encoding whose order is the table's order.
+// Key is a row's key. The order of the encoded keys is the table's order.
 type Key interface{ AppendKey(dst []byte) []byte }
 
 // Table is the typed view of one table. The zero value is unusable: use the variables below.
@@ -157,10 +157,10 @@ func (t Table[K, V]) Put(tx Tx, k K, v V) error { return tx.Put(t.ID, keyOf(k), 
 // Delete removes the row, if it is there.
 func (t Table[K, V]) Delete(tx Tx, k K) error { return tx.Delete(t.ID, keyOf(k)) }
 
-// keyOf encodes a key with room for most, so that it grows once.
+// keyOf encodes a key into a buffer that is large enough for most keys.
 func keyOf[K Key](k K) []byte { return k.AppendKey(make([]byte, 0, 64)) }
 
-// Place counts how many content rows name a place. At 0 it is garbage, for ever.
+// Place counts how many content rows name a place. At 0 the place is garbage, for ever.
 type Place struct {
 	Name string
 	Refs int64
@@ -192,8 +192,8 @@ func (k RoleKey) AppendKey(b []byte) []byte {
 	return append(appendString(b, k.Principal), k.Capsule...)
 }
 
-// OrderKey lists a capsule's memories, those in the trash apart, by the number of the event of
-// their creation.
+// OrderKey lists a capsule's memories by the number of the event of their creation. The trash is a
+// list of its own.
 type OrderKey struct {
 	Capsule string
 	Trash   bool
@@ -270,7 +270,7 @@ func (k CheckpointKey) AppendKey(b []byte) []byte {
 	return binary.BigEndian.AppendUint64(Number(k.Session).AppendKey(b), uint64(k.Off))
 }
 
-// DueKey orders what is due by its time.
+// DueKey orders due work by its time.
 type DueKey struct {
 	At   int64
 	Kind DueKind
@@ -283,6 +283,6 @@ func (k DueKey) AppendKey(b []byte) []byte {
 	return append(append(b, byte(k.Kind)), k.Key...)
 }
 
-// appendString ends s with a NUL, which no string of a key contains, so that a shorter one sorts
-// first and no two keys run together.
+// appendString ends s with a NUL, which no string of a key contains. So a shorter string sorts
+// first, and two keys can't run together.
 func appendString(b []byte, s string) []byte { return append(append(b, s...), 0) }

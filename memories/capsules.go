@@ -12,22 +12,24 @@ import (
 	"sluice/catalog"
 )
 
-// CapsuleRequest is what a new capsule is made from.
+// CapsuleRequest describes a new capsule.
 type CapsuleRequest struct {
-	ID, Name, Subject   string // without an ID it gets a UUIDv7
+	ID, Name, Subject   string // an empty ID becomes a UUIDv7
 	Owners, Controllers []string
 }
 
-// CapsuleChange is what UpdateCapsule changes: nil leaves a field. The quotas are an admin's.
+// CapsuleChange is a change of a capsule: a nil field stays. Only an admin may change quotas.
 type CapsuleChange struct {
 	Name, Subject             *string
 	Owners, Controllers       *[]string
 	QuotaBytes, QuotaMemories *int64
 }
 
-// CreateCapsule makes a capsule; the caller is its owner where none is named. Only an admin may
-// make one that it has no role in. catalog.ErrExists where the id is taken.
-func (s *Service) CreateCapsule(ctx context.Context, c access.Caller, req CapsuleRequest) (row catalog.Capsule, err error) {
+// CreateCapsule makes a capsule. If no owner is named, the caller is its owner. Only an admin may
+// make a capsule in which it has no role. catalog.ErrExists if the id is taken.
+func (s *Service) CreateCapsule(
+	ctx context.Context, c access.Caller, req CapsuleRequest,
+) (row catalog.Capsule, err error) {
 	if req.ID == "" {
 		id, err := uuid.NewV7FromReader(s.cfg.Rand)
 		if err != nil {
@@ -38,7 +40,13 @@ func (s *Service) CreateCapsule(ctx context.Context, c access.Caller, req Capsul
 	if len(req.Owners) == 0 {
 		req.Owners = []string{c.Principal}
 	}
-	fresh := catalog.Capsule{ID: req.ID, Name: req.Name, Subject: req.Subject, Owners: req.Owners, Controllers: req.Controllers}
+	fresh := catalog.Capsule{
+		ID:          req.ID,
+		Name:        req.Name,
+		Subject:     req.Subject,
+		Owners:      req.Owners,
+		Controllers: req.Controllers,
+	}
 	at := s.moment()
 	err = s.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error {
 		if err := access.AllowAny(tx, c, true, at.Now); err != nil {
@@ -47,7 +55,8 @@ func (s *Service) CreateCapsule(ctx context.Context, c access.Caller, req Capsul
 		if row, err = catalog.NewCapsule(tx, fresh, at); err != nil {
 			return err
 		}
-		if _, err := access.Allow(tx, c, access.Read, row.ID, at.Now); err != nil && access.AllowAdmin(tx, c, true, at.Now) != nil {
+		if _, err := access.Allow(tx, c, access.Read, row.ID, at.Now); err != nil &&
+			access.AllowAdmin(tx, c, true, at.Now) != nil {
 			return fmt.Errorf("%w: only an admin may make a capsule for others", access.ErrForbidden)
 		}
 		return checkMembers(tx, row)
@@ -55,19 +64,23 @@ func (s *Service) CreateCapsule(ctx context.Context, c access.Caller, req Capsul
 	return row, err
 }
 
-// checkMembers wants every principal that is named to exist.
+// checkMembers checks that every named principal exists.
 func checkMembers(r catalog.Reader, c catalog.Capsule) error {
 	for _, id := range c.Members() {
 		if _, ok, err := catalog.Principals.Find(r, catalog.Name(id)); err != nil {
 			return err
 		} else if !ok {
-			return &catalog.FieldError{Field: "owners, controllers or subject", Problem: fmt.Sprintf("names a principal that does not exist: %.60q", id)}
+			return &catalog.FieldError{
+				Field:   "owners, controllers or subject",
+				Problem: fmt.Sprintf("names a principal that does not exist: %.60q", id),
+			}
 		}
 	}
 	return nil
 }
 
-// ReadCapsule gives a capsule with its counters, to whoever has a role in it and to admins.
+// ReadCapsule gives a capsule with its counters, to admins and to every principal with a role in
+// it.
 func (s *Service) ReadCapsule(ctx context.Context, c access.Caller, id string) (row catalog.Capsule, err error) {
 	err = s.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
 		row, err = access.Allow(r, c, access.Inspect, id, s.cfg.Clock.Now())
@@ -77,7 +90,9 @@ func (s *Service) ReadCapsule(ctx context.Context, c access.Caller, id string) (
 }
 
 // ListCapsules gives a page of the capsules that the caller may inspect, sorted by id.
-func (s *Service) ListCapsules(ctx context.Context, c access.Caller, cursor string, limit int) (page []catalog.Capsule, next string, err error) {
+func (s *Service) ListCapsules(
+	ctx context.Context, c access.Caller, cursor string, limit int,
+) (page []catalog.Capsule, next string, err error) {
 	if limit < 1 || limit > 1000 {
 		return nil, "", &catalog.FieldError{Field: "limit", Problem: "must be 1 to 1000"}
 	}
@@ -109,15 +124,17 @@ func (s *Service) ListCapsules(ctx context.Context, c access.Caller, cursor stri
 	return page, next, err
 }
 
-// inspectable gives the capsules behind an id: an admin's are all, anybody else's those with a
-// role.
+// inspectable gives the capsules after an id that the caller may inspect: all of them if it is an
+// admin, else those in which it has a role.
 func (s *Service) inspectable(r catalog.Reader, c access.Caller, after string) func(func(catalog.Capsule, error) bool) {
 	if access.AllowAdmin(r, c, false, s.cfg.Clock.Now()) == nil {
 		return catalog.Capsules.After(r, catalog.Name(after))
 	}
 	return func(yield func(catalog.Capsule, error) bool) {
-		// 0x7f is behind every character of an id.
-		for role, err := range catalog.Roles.Scan(r, catalog.RoleKey{Principal: c.Principal, Capsule: after}, catalog.RoleKey{Principal: c.Principal, Capsule: "\x7f"}) {
+		// 0x7f sorts after every character of an id.
+		from := catalog.RoleKey{Principal: c.Principal, Capsule: after}
+		to := catalog.RoleKey{Principal: c.Principal, Capsule: "\x7f"}
+		for role, err := range catalog.Roles.Scan(r, from, to) {
 			var row catalog.Capsule
 			if err == nil {
 				if role.Capsule == after {
@@ -134,7 +151,9 @@ func (s *Service) inspectable(r catalog.Reader, c access.Caller, after string) f
 
 // UpdateCapsule changes the name (owners and controllers may), the roles (owners), or the quotas
 // (admins).
-func (s *Service) UpdateCapsule(ctx context.Context, c access.Caller, id string, change CapsuleChange) (row catalog.Capsule, err error) {
+func (s *Service) UpdateCapsule(
+	ctx context.Context, c access.Caller, id string, change CapsuleChange,
+) (row catalog.Capsule, err error) {
 	var wants []access.Action
 	if change.Name != nil {
 		wants = append(wants, access.Manage)
@@ -169,8 +188,8 @@ func (s *Service) UpdateCapsule(ctx context.Context, c access.Caller, id string,
 	return row, err
 }
 
-// DeleteCapsule deletes an empty capsule; catalog.ErrNotEmpty where it is not. Owners may, and
-// nobody else.
+// DeleteCapsule deletes an empty capsule. It gives catalog.ErrNotEmpty if the capsule is not empty.
+// Only owners may.
 func (s *Service) DeleteCapsule(ctx context.Context, c access.Caller, id string) error {
 	at := s.moment()
 	return s.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error {

@@ -9,7 +9,7 @@ import (
 	"sluice/catalog"
 )
 
-// Whatever a client sends as a cursor: it is the one that was given out, or refused.
+// A cursor from a client is one that was given out, or it is refused.
 func FuzzCursor(f *testing.F) {
 	f.Add(cursorOf(1), uint64(0))
 	f.Add(cursorOf(1<<64-1), uint64(7))
@@ -28,8 +28,8 @@ type fuzzClock struct{}
 
 func (fuzzClock) Now() time.Time { return time.Unix(1, 0) }
 
-// The cursor of the list of capsules is a place in it: whatever it is, what comes lies behind it,
-// and one after the other the pages give all.
+// The cursor of the list of capsules is a position in it. Any cursor gives only capsules after it,
+// and the pages together give all.
 func FuzzCapsuleCursor(f *testing.F) {
 	store := catalog.NewMem()
 	principals := access.New(store, fuzzClock{}, func() int64 { return 0 }, nil)

@@ -17,7 +17,7 @@ import (
 // ListRequest selects memories of one capsule, newest first.
 type ListRequest struct {
 	Capsule    string // "" is "default"
-	PathPrefix string // whole parts: "a" selects "a" and "a/b", not "ab"; in any form of Unicode, as Name
+	PathPrefix string // whole parts: "a" selects "a" and "a/b", not "ab"; any Unicode form, as for Name
 	Name       string
 	SHA256     *catalog.SHA256
 	Trash      bool
@@ -25,18 +25,18 @@ type ListRequest struct {
 	Cursor     string
 }
 
-// ErrCursor: the cursor is not one that this list gave.
+// ErrCursor: the cursor is not from this list.
 var ErrCursor = errors.New("malformed cursor")
 
-// mostLooked bounds how many rows one List looks at, so that a filter which nothing passes costs no
-// more than a page of it.
-const mostLooked = 10_000
+// maxRowsRead bounds how many rows one List reads, so that a filter that nothing passes costs no
+// more than a page.
+const maxRowsRead = 10_000
 
-// pageBytes is about how many bytes a page has at most, so that its answer is bounded whatever the
-// rows hold.
+// pageBytes is about how many bytes a page has at most. It bounds the response whatever the rows
+// hold.
 const pageBytes = 256 << 10
 
-// sizeOf is about what a memory takes on the wire.
+// sizeOf is about how many bytes a memory takes on the wire.
 func sizeOf(m catalog.Memory) int {
 	n := 512 + len(m.Name) + len(m.Path) + len(m.MIME) + len(m.Description)
 	for _, tag := range m.Tags {
@@ -45,11 +45,13 @@ func sizeOf(m catalog.Memory) int {
 	return n
 }
 
-// List gives a page, and the cursor of the next one while there may be more: a page under filters
-// may be short and still have a next one. What is added or deleted between two pages neither
-// repeats nor hides others. A memory's place in the order never changes. One whose record is
-// damaged is left out; its store tells of it.
-func (s *Service) List(ctx context.Context, c access.Caller, req ListRequest) (page []catalog.Memory, next string, err error) {
+// List gives a page, and the cursor of the next page while there may be more. A page under filters
+// may be short and still have a next one. A memory that is added or deleted between two pages
+// neither repeats nor hides others, because a memory's position in the order never changes. A
+// memory whose record is damaged is left out; its store reports it.
+func (s *Service) List(
+	ctx context.Context, c access.Caller, req ListRequest,
+) (page []catalog.Memory, next string, err error) {
 	if req.Capsule == "" {
 		req.Capsule = "default"
 	}
@@ -68,7 +70,7 @@ func (s *Service) List(ctx context.Context, c access.Caller, req ListRequest) (p
 		if _, err := access.Allow(r, c, access.Read, req.Capsule, s.cfg.Clock.Now()); err != nil {
 			return err
 		}
-		looked, last, size := 0, uint64(0), 0
+		rows, last, size := 0, uint64(0), 0
 		for id, err := range req.rows(r, before) {
 			if errors.Is(err, catalog.ErrDamaged) {
 				continue
@@ -76,7 +78,7 @@ func (s *Service) List(ctx context.Context, c access.Caller, req ListRequest) (p
 			if err != nil {
 				return err
 			}
-			if len(page) == req.Limit || looked == mostLooked || size >= pageBytes {
+			if len(page) == req.Limit || rows == maxRowsRead || size >= pageBytes {
 				next = cursorOf(last)
 				return nil
 			}
@@ -87,7 +89,7 @@ func (s *Service) List(ctx context.Context, c access.Caller, req ListRequest) (p
 			if err != nil {
 				return fmt.Errorf("memory %s of the list: %v", id, err)
 			}
-			looked, last = looked+1, m.Seq
+			rows, last = rows+1, m.Seq
 			if req.selects(m) {
 				page, size = append(page, m), size+sizeOf(m)
 			}
@@ -97,7 +99,8 @@ func (s *Service) List(ctx context.Context, c access.Caller, req ListRequest) (p
 	return page, next, err
 }
 
-// rows gives the ids below a number of order, the newest first, by the index that fits best.
+// rows gives the ids whose sequence number is below `before`, newest first, from the index that
+// fits best.
 func (req ListRequest) rows(r catalog.Reader, before uint64) func(func(catalog.MemoryID, error) bool) {
 	if req.SHA256 != nil && !req.Trash {
 		return catalog.Digests.Back(r,
@@ -109,7 +112,7 @@ func (req ListRequest) rows(r catalog.Reader, before uint64) func(func(catalog.M
 		catalog.OrderKey{Capsule: req.Capsule, Trash: req.Trash, Seq: before})
 }
 
-// selects expects PathPrefix and Name in the form in which they are compared.
+// selects expects PathPrefix and Name in the form of catalog.Comparable.
 func (req ListRequest) selects(m catalog.Memory) bool {
 	path, prefix := catalog.Comparable(m.Path), req.PathPrefix
 	return (prefix == "" || path == prefix || strings.HasPrefix(path, prefix+"/")) &&
@@ -117,8 +120,8 @@ func (req ListRequest) selects(m catalog.Memory) bool {
 		(req.SHA256 == nil || m.SHA256 == *req.SHA256)
 }
 
-// A cursor is the number in the order of the last memory that was looked at, and a check sum
-// against typing.
+// A cursor is the sequence number of the last memory that was read, and a check sum against typing
+// errors.
 func cursorOf(seq uint64) string {
 	b := binary.BigEndian.AppendUint64([]byte{1}, seq)
 	return base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b)))
@@ -130,7 +133,7 @@ func parseCursor(s string) (uint64, error) {
 		return 0, ErrCursor
 	}
 	seq := binary.BigEndian.Uint64(b[1:])
-	if cursorOf(seq) != s { // base64 passes over the ends of lines
+	if cursorOf(seq) != s { // base64 ignores the ends of lines
 		return 0, ErrCursor
 	}
 	return seq, nil

@@ -1,6 +1,6 @@
-// Package memories reads, lists, changes, deletes and restores what was stored, and keeps the
-// capsules that hold it. It owns these operations and their paging; the rules are the catalog's,
-// the decisions are access's, and bytes come from the content store.
+// Package memories reads, lists, changes, deletes and restores stored memories, and keeps their
+// capsules. It owns these operations and their paging. The rules are the catalog's, the decisions
+// are access's, and the bytes come from the content store.
 package memories
 
 import (
@@ -19,12 +19,12 @@ import (
 // Clock tells the wall-clock time, for people.
 type Clock interface{ Now() time.Time }
 
-// Config is what a Service works with; all but Rand is needed.
+// Config is what a Service works with; all fields except Rand are needed.
 type Config struct {
 	Catalog catalog.Store
 	Content blob.Reader
 	Clock   Clock
-	// Running is the session engine's running time in ms, by which the trash is emptied.
+	// Running gives the session engine's running time in ms, by which the trash is emptied.
 	Running func() int64
 	// Rand is for the ids of capsules (crypto/rand).
 	Rand io.Reader
@@ -34,8 +34,8 @@ type Config struct {
 
 // Service carries out the memories_* and capsules_* operations. It is safe for concurrent use.
 //
-// Every operation asks access first. Its errors are access's, catalog.ErrNotFound for what is
-// absent or may not be known of, *catalog.FieldError, and those that are named.
+// Every operation asks access first. Errors: those of access, catalog.ErrNotFound for a thing that
+// is absent or that the caller may not know of, *catalog.FieldError, and those that a method names.
 type Service struct{ cfg Config }
 
 // New makes a Service.
@@ -50,12 +50,15 @@ func (s *Service) moment() catalog.Moment {
 	return catalog.Moment{Now: s.cfg.Clock.Now(), Running: s.cfg.Running()}
 }
 
-// find gives a memory that the caller may act on so, in the trash or not.
-func (s *Service) find(r catalog.Reader, c access.Caller, id catalog.MemoryID, a access.Action) (catalog.Memory, error) {
+// find gives a memory, in the trash or not, on which the caller may do a.
+func (s *Service) find(
+	r catalog.Reader, c access.Caller, id catalog.MemoryID, a access.Action,
+) (catalog.Memory, error) {
 	m, err := catalog.Memories.Get(r, catalog.MemoryKey(id))
 	if err != nil {
 		if errors.Is(err, catalog.ErrNotFound) {
-			// Whoever has no valid token any more is told that, and nothing of what is there.
+			// A caller without a valid token gets ErrUnauthenticated, and learns nothing of what is
+			// there.
 			err = errors.Join(access.AllowAny(r, c, false, s.cfg.Clock.Now()), err)
 		}
 		return m, err
@@ -78,8 +81,10 @@ func (s *Service) Read(ctx context.Context, c access.Caller, id catalog.MemoryID
 	return m, err
 }
 
-// Ping says which of the memories the caller could read.
-func (s *Service) Ping(ctx context.Context, c access.Caller, ids []catalog.MemoryID) (present map[catalog.MemoryID]bool, err error) {
+// Ping says which of the memories the caller may read.
+func (s *Service) Ping(
+	ctx context.Context, c access.Caller, ids []catalog.MemoryID,
+) (present map[catalog.MemoryID]bool, err error) {
 	err = s.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
 		present = make(map[catalog.MemoryID]bool, len(ids))
 		if err := access.AllowAny(r, c, false, s.cfg.Clock.Now()); err != nil {
@@ -97,14 +102,16 @@ func (s *Service) Ping(ctx context.Context, c access.Caller, ids []catalog.Memor
 	return present, err
 }
 
-// Change is what Update changes: nil leaves a field.
+// Change is a change of a memory's metadata: a nil field stays.
 type Change struct {
 	Name, Path, Description *string
 	Tags                    *[]string
 }
 
 // Update changes a memory's metadata. The content never changes.
-func (s *Service) Update(ctx context.Context, c access.Caller, id catalog.MemoryID, change Change) (m catalog.Memory, err error) {
+func (s *Service) Update(
+	ctx context.Context, c access.Caller, id catalog.MemoryID, change Change,
+) (m catalog.Memory, err error) {
 	at := s.moment()
 	err = s.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error {
 		if _, err := s.find(tx, c, id, access.Write); err != nil {
@@ -128,8 +135,8 @@ func set[T any](field *T, to *T) {
 	}
 }
 
-// Delete moves a memory into the trash, or purges it: for good, also from the trash. What is
-// deleted already is catalog.ErrNotFound.
+// Delete moves a memory into the trash. With purge it removes the memory for good, also from the
+// trash. It gives catalog.ErrNotFound if the memory is deleted already.
 func (s *Service) Delete(ctx context.Context, c access.Caller, id catalog.MemoryID, purge bool) error {
 	at := s.moment()
 	return s.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error {
@@ -160,19 +167,20 @@ func (s *Service) Restore(ctx context.Context, c access.Caller, id catalog.Memor
 type File struct {
 	Memory  catalog.Memory
 	content catalog.Content
-	again   func(ctx context.Context) (catalog.Content, error)
-	from    blob.Reader
+	lookUp  func(ctx context.Context) (catalog.Content, error)
+	store   blob.Reader
 }
 
-// ErrDamaged: the content is marked as damaged, or has turned out to be. The memory is there, and a
-// new upload of the same bytes heals it.
+// ErrDamaged: the content is marked as damaged, or is found to be. The memory exists, and a new
+// upload of the same bytes heals it.
 var ErrDamaged = errors.New("the stored content is damaged")
 
-// Open looks a memory's content up. It may be read later than the memory's deletion, for as long as
-// a place is kept. ErrDamaged where a check has found that it is not what was stored.
+// Open looks up a memory's content. The content can still be read after the memory's deletion, for
+// as long as a place is kept. It gives ErrDamaged if a check has found that the content is not what
+// was stored.
 func (s *Service) Open(ctx context.Context, c access.Caller, id catalog.MemoryID) (*File, error) {
-	f := &File{from: s.cfg.Content}
-	look := func(ctx context.Context) (content catalog.Content, err error) {
+	f := &File{store: s.cfg.Content}
+	lookUp := func(ctx context.Context) (content catalog.Content, err error) {
 		err = s.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
 			m, err := s.find(r, c, id, access.Read)
 			if err != nil {
@@ -183,7 +191,7 @@ func (s *Service) Open(ctx context.Context, c access.Caller, id catalog.MemoryID
 			}
 			content, err = catalog.Contents.Get(r, catalog.ContentKey{Capsule: m.Capsule, SHA256: m.SHA256})
 			if err != nil {
-				return fmt.Errorf("content of memory %s: %w", id, errLost)
+				return fmt.Errorf("content of memory %s: %w", id, errUnreadable)
 			}
 			if !content.Damaged.IsZero() {
 				return fmt.Errorf("%w: memory %s, found on %s", ErrDamaged, id, content.Damaged.Format(time.RFC3339))
@@ -194,7 +202,7 @@ func (s *Service) Open(ctx context.Context, c access.Caller, id catalog.MemoryID
 		return content, err
 	}
 	var err error
-	f.content, err = look(ctx)
-	f.again = look
+	f.content, err = lookUp(ctx)
+	f.lookUp = lookUp
 	return f, err
 }

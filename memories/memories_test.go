@@ -26,6 +26,11 @@ type clock struct{}
 
 func (clock) Now() time.Time { return time.Now() }
 
+// listed gives the names in the list and those in the trash.
+func (w *world) listed() string {
+	return fmt.Sprint(w.names(memories.ListRequest{}), w.names(memories.ListRequest{Trash: true}))
+}
+
 // still is a running time: no token here has an end.
 func still() int64 { return 0 }
 
@@ -42,14 +47,29 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
-	w := &world{t: t, blobs: blobtest.NewMem(), catalog: stores.Catalog(), access: access.New(stores.Catalog(), clock{}, still, nil)}
+	w := &world{
+		t:       t,
+		blobs:   blobtest.NewMem(),
+		catalog: stores.Catalog(),
+		access:  access.New(stores.Catalog(), clock{}, still, nil),
+	}
 	engine, err := session.New(t.Context(), stores.Sessions(), upload.EngineConfig(session.Config{}))
 	w.check(err)
 	limits := upload.DefaultLimits()
 	limits.InlineMax = 16
-	w.uploads = upload.New(upload.Config{Sessions: engine, Catalog: w.catalog, Blobs: w.blobs, Clock: clock{}, Limits: limits})
+	w.uploads = upload.New(
+		upload.Config{Sessions: engine, Catalog: w.catalog, Blobs: w.blobs, Clock: clock{}, Limits: limits},
+	)
 	t.Cleanup(w.uploads.Close)
-	w.Service = memories.New(memories.Config{Catalog: w.catalog, Content: w.blobs, Clock: clock{}, Running: engine.Running, TrashFor: time.Hour})
+	w.Service = memories.New(
+		memories.Config{
+			Catalog:  w.catalog,
+			Content:  w.blobs,
+			Clock:    clock{},
+			Running:  engine.Running,
+			TrashFor: time.Hour,
+		},
+	)
 	secret, err := w.access.Bootstrap(t.Context())
 	w.check(err)
 	w.me, err = w.access.Authenticate(t.Context(), secret)
@@ -167,8 +187,7 @@ func TestListsSelect(t *testing.T) {
 	}
 }
 
-// What was stored under a name and a path is found under them, in whichever form of Unicode either
-// side gives them.
+// A memory is found under its name and path, in any Unicode form on either side.
 func TestListsCompareInOneFormOfUnicode(t *testing.T) {
 	const composed, apart = "caf\u00e9", "cafe\u0301"
 	for _, stored := range []string{composed, apart} {
@@ -183,14 +202,20 @@ func TestListsCompareInOneFormOfUnicode(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, asked := range []string{composed, apart} {
-			for _, req := range []memories.ListRequest{{Name: asked}, {PathPrefix: asked + "/inner"}, {PathPrefix: asked + "/inner/"}, {PathPrefix: asked, Name: asked}} {
+			for _, req := range []memories.ListRequest{
+				{Name: asked},
+				{PathPrefix: asked + "/inner"},
+				{PathPrefix: asked + "/inner/"},
+				{PathPrefix: asked, Name: asked},
+			} {
 				req.Limit = 10
 				page, _, err := w.List(t.Context(), w.me, req)
 				if err != nil || len(page) != 1 || page[0].ID != m.ID {
 					t.Errorf("stored as %+q, asked for %+v: %d, %v", stored, req, len(page), err)
 				}
 			}
-			if page, _, err := w.List(t.Context(), w.me, memories.ListRequest{PathPrefix: asked, Limit: 10}); err != nil || len(page) != 2 {
+			page, _, err := w.List(t.Context(), w.me, memories.ListRequest{PathPrefix: asked, Limit: 10})
+			if err != nil || len(page) != 2 {
 				t.Errorf("below %+q: %d, %v", asked, len(page), err)
 			}
 		}
@@ -222,7 +247,9 @@ func TestPagesNeitherRepeatNorSkip(t *testing.T) {
 		t.Error(got)
 	}
 	for _, bad := range []string{"x", "AAAA", req.Cursor[1:], req.Cursor + "A"} {
-		if _, _, err := w.List(t.Context(), w.me, memories.ListRequest{Limit: 1, Cursor: bad}); !errors.Is(err, memories.ErrCursor) {
+		if _, _, err := w.List(
+			t.Context(), w.me, memories.ListRequest{Limit: 1, Cursor: bad},
+		); !errors.Is(err, memories.ErrCursor) {
 			t.Errorf("cursor %q: %v", bad, err)
 		}
 	}
@@ -237,7 +264,7 @@ func TestTheTrashGivesBack(t *testing.T) {
 	if err := w.Delete(t.Context(), w.me, m.ID, false); !errors.Is(err, catalog.ErrNotFound) {
 		t.Errorf("deleting again: %v", err)
 	}
-	if got := fmt.Sprint(w.names(memories.ListRequest{}), w.names(memories.ListRequest{Trash: true})); got != "[2 0] [1]" {
+	if got := w.listed(); got != "[2 0] [1]" {
 		t.Error(got)
 	}
 	for name, err := range map[string]error{
@@ -255,7 +282,7 @@ func TestTheTrashGivesBack(t *testing.T) {
 			t.Errorf("%+v", back)
 		}
 	}
-	if got := fmt.Sprint(w.names(memories.ListRequest{}), w.names(memories.ListRequest{Trash: true})); got != "[2 1 0] []" {
+	if got := w.listed(); got != "[2 1 0] []" {
 		t.Error(got)
 	}
 	w.check(w.Delete(t.Context(), w.me, m.ID, false))
@@ -273,18 +300,20 @@ func TestAStrangerSeesNothing(t *testing.T) {
 	name := "x"
 	for op, err := range map[string]error{
 		"read": second(w.Read(t.Context(), w.stranger, m.ID)), "open": second(w.Open(t.Context(), w.stranger, m.ID)),
-		"update":  second(w.Update(t.Context(), w.stranger, m.ID, memories.Change{Name: &name})),
-		"delete":  w.Delete(t.Context(), w.stranger, m.ID, true),
-		"restore": second(w.Restore(t.Context(), w.stranger, m.ID)),
-		"capsule": second(w.ReadCapsule(t.Context(), w.stranger, "default")),
-		"change":  second(w.UpdateCapsule(t.Context(), w.stranger, "default", memories.CapsuleChange{Name: &name})),
-		"drop":    w.DeleteCapsule(t.Context(), w.stranger, "default"),
+		"update":   second(w.Update(t.Context(), w.stranger, m.ID, memories.Change{Name: &name})),
+		"delete":   w.Delete(t.Context(), w.stranger, m.ID, true),
+		"restore":  second(w.Restore(t.Context(), w.stranger, m.ID)),
+		"capsule":  second(w.ReadCapsule(t.Context(), w.stranger, "default")),
+		"change":   second(w.UpdateCapsule(t.Context(), w.stranger, "default", memories.CapsuleChange{Name: &name})),
+		"deletion": w.DeleteCapsule(t.Context(), w.stranger, "default"),
 	} {
 		if !errors.Is(err, catalog.ErrNotFound) {
 			t.Errorf("%s: %v", op, err)
 		}
 	}
-	if _, _, err := w.List(t.Context(), w.stranger, memories.ListRequest{Limit: 1}); !errors.Is(err, catalog.ErrNotFound) {
+	if _, _, err := w.List(
+		t.Context(), w.stranger, memories.ListRequest{Limit: 1},
+	); !errors.Is(err, catalog.ErrNotFound) {
 		t.Errorf("list: %v", err)
 	}
 	there := []catalog.MemoryID{m.ID, {1}}
@@ -320,19 +349,29 @@ func TestCapsulesHaveRoles(t *testing.T) {
 	if _, err := w.CreateCapsule(ctx, a, memories.CapsuleRequest{ID: "mine"}); !errors.Is(err, catalog.ErrExists) {
 		t.Errorf("again: %v", err)
 	}
-	if _, err := w.CreateCapsule(ctx, a, memories.CapsuleRequest{Owners: []string{w.stranger.Principal}}); !errors.Is(err, access.ErrForbidden) {
+	if _, err := w.CreateCapsule(
+		ctx, a, memories.CapsuleRequest{Owners: []string{w.stranger.Principal}},
+	); !errors.Is(err, access.ErrForbidden) {
 		t.Errorf("for another: %v", err)
 	}
-	if _, err := w.CreateCapsule(ctx, a, memories.CapsuleRequest{Owners: []string{a.Principal, "nobody"}}); !errors.Is(err, catalog.ErrInvalid) {
+	if _, err := w.CreateCapsule(
+		ctx, a, memories.CapsuleRequest{Owners: []string{a.Principal, "nobody"}},
+	); !errors.Is(err, catalog.ErrInvalid) {
 		t.Errorf("for nobody: %v", err)
 	}
-	other, err := w.CreateCapsule(ctx, w.me, memories.CapsuleRequest{ID: "other", Owners: []string{a.Principal}, Subject: w.stranger.Principal})
+	other, err := w.CreateCapsule(
+		ctx, w.me, memories.CapsuleRequest{ID: "other", Owners: []string{a.Principal}, Subject: w.stranger.Principal},
+	)
 	w.check(err)
 	name, quota := "n", int64(5)
-	if _, err := w.UpdateCapsule(ctx, a, other.ID, memories.CapsuleChange{QuotaBytes: &quota}); !errors.Is(err, access.ErrForbidden) {
+	if _, err := w.UpdateCapsule(
+		ctx, a, other.ID, memories.CapsuleChange{QuotaBytes: &quota},
+	); !errors.Is(err, access.ErrForbidden) {
 		t.Errorf("an owner sets its quota: %v", err)
 	}
-	if _, err := w.UpdateCapsule(ctx, w.me, other.ID, memories.CapsuleChange{Name: &name}); !errors.Is(err, access.ErrForbidden) {
+	if _, err := w.UpdateCapsule(
+		ctx, w.me, other.ID, memories.CapsuleChange{Name: &name},
+	); !errors.Is(err, access.ErrForbidden) {
 		t.Errorf("an admin without a role renames: %v", err)
 	}
 	_, err = w.UpdateCapsule(ctx, w.me, other.ID, memories.CapsuleChange{QuotaBytes: &quota})

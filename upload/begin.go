@@ -13,12 +13,13 @@ import (
 	"sluice/session"
 )
 
-// reserveStep is how quota is reserved while a length is unknown, in bytes; less where no more is
-// left.
+// reserveStep is how many bytes of quota are reserved at a time while the length of a session is
+// unknown. A step is smaller if less quota is left.
 const reserveStep = 64 << 20
 
-// Begin makes a session for one file, or answers the one that the same request made before under
-// its idem: as far as it has got, or finished. It costs one synced commit; no file is made yet.
+// Begin makes a session for one file. If the same request made one before under its idempotency
+// key, Begin answers with that session as far as it has got, or with its memory if it is finished.
+// A new session costs one synced commit. No file is made yet.
 //
 // Errors: *catalog.FieldError, session.ErrInvalid, ErrTooLarge, ErrIdem, *catalog.QuotaError,
 // catalog.ErrTooManySessions, blob.ErrNoSpace, and access's.
@@ -36,8 +37,8 @@ func (u *Service) Begin(ctx context.Context, c access.Caller, req BeginRequest) 
 		return Upload{}, err
 	}
 	n := note{Capsule: req.Capsule, Idem: req.Idem, Fingerprint: mark, Meta: meta}
-	// What is found may end before it is answered, and another request may finish under the key:
-	// then it is looked at again.
+	// The session that is found may end before the answer, and another request may finish under the
+	// key. Then Begin looks again.
 	for range 10 {
 		up, again, err := u.beginOnce(ctx, c, req, n)
 		if !again {
@@ -47,13 +48,15 @@ func (u *Service) Begin(ctx context.Context, c access.Caller, req BeginRequest) 
 	return Upload{}, fmt.Errorf("%w: the sessions of this key keep ending while it is begun", blob.ErrUnavailable)
 }
 
-// errKeyFinished: a create has finished under the key since that was asked for.
+// errKeyFinished: a create has finished under the key since the key was looked up.
 var errKeyFinished = errors.New("the idempotency key has been finished meanwhile")
 
-func (u *Service) beginOnce(ctx context.Context, c access.Caller, req BeginRequest, n note) (up Upload, again bool, err error) {
-	done, known, err := u.known(ctx, c, &n)
-	if err != nil || known {
-		return done, false, err
+func (u *Service) beginOnce(
+	ctx context.Context, c access.Caller, req BeginRequest, n note,
+) (up Upload, again bool, err error) {
+	finished, found, err := u.findFinished(ctx, c, &n)
+	if err != nil || found {
+		return finished, false, err
 	}
 	s, created, refused := u.beginNew(ctx, c, req, n)
 	switch {
@@ -62,7 +65,7 @@ func (u *Service) beginOnce(ctx context.Context, c access.Caller, req BeginReque
 	case errors.Is(refused, errKeyFinished):
 		return up, true, nil
 	case refused != nil:
-		// What only a first begin needs refuses no repeat.
+		// The refusal holds for a first begin alone. A repeat is answered.
 		s, err = u.cfg.Sessions.Holder(ctx, c.Principal, n.key())
 		if err != nil && !errors.Is(err, session.ErrNotFound) {
 			return up, false, err
@@ -74,11 +77,11 @@ func (u *Service) beginOnce(ctx context.Context, c access.Caller, req BeginReque
 	if s, err = u.ensureChecked(ctx, s, blob.CheckBeforeReboot); err != nil {
 		return up, false, err
 	}
-	if done, known, err = u.known(ctx, c, &n); err != nil || known {
-		return done, false, err
+	if finished, found, err = u.findFinished(ctx, c, &n); err != nil || found {
+		return finished, false, err
 	}
 	if s.State == session.Aborted || s.State == session.Expired {
-		return up, true, nil // and has given the key up
+		return up, true, nil // the session no longer has the key
 	}
 	old, err := decodeNote(s.Note)
 	if err != nil {
@@ -87,30 +90,35 @@ func (u *Service) beginOnce(ctx context.Context, c access.Caller, req BeginReque
 	if !bytes.Equal(old.Fingerprint, n.Fingerprint) {
 		return up, false, ErrIdem
 	}
-	up, err = u.view(ctx, s, old)
+	up, err = u.uploadOf(ctx, s, old)
 	return up, false, err
 }
 
-// beginNew makes the session of a key, or gives the one that has it: then created is false.
-func (u *Service) beginNew(ctx context.Context, c access.Caller, req BeginRequest, n note) (s session.Session, created bool, err error) {
+// beginNew makes the session of a key. If a session has the key already, beginNew gives that
+// session, and created is false.
+func (u *Service) beginNew(
+	ctx context.Context, c access.Caller, req BeginRequest, n note,
+) (s session.Session, created bool, err error) {
 	size, err := u.chunkSize(req)
 	if err == nil {
-		err = u.takesNew(ctx, req.Refuse, req.Bytes)
+		err = u.checkNew(ctx, req.Refuse, req.Bytes)
 	}
 	if err != nil {
 		return s, false, err
 	}
-	if err := u.mayEnd(c.Principal); err != nil {
+	if err := u.checkEnded(c.Principal); err != nil {
 		return s, false, err
 	}
 	encoded, err := n.encode()
 	if err != nil {
 		return s, false, err
 	}
-	return u.cfg.Sessions.Begin(ctx, session.Spec{ChunkSize: size, BytesExpected: req.Bytes, Owner: c.Principal, Idem: n.key(), Note: encoded})
+	return u.cfg.Sessions.Begin(ctx, session.Spec{
+		ChunkSize: size, BytesExpected: req.Bytes, Owner: c.Principal, Idem: n.key(), Note: encoded,
+	})
 }
 
-// checkKeys checks the capsule's id, which defaults to "default", and the idempotency key.
+// checkKeys checks the capsule's id and the idempotency key. An empty capsule id becomes "default".
 func checkKeys(capsule *string, idem string) error {
 	if *capsule == "" {
 		*capsule = "default"
@@ -124,8 +132,8 @@ func checkKeys(capsule *string, idem string) error {
 	return catalog.ValidIdem(idem)
 }
 
-// chunkSize validates the sizes and picks the chunk size where the client does not: the usual one,
-// or the smallest multiple of a MiB with which MaxChunks holds.
+// chunkSize validates the sizes, and picks the chunk size if the client gives none: the usual one,
+// or the smallest multiple of a MiB with which the file has at most MaxChunks chunks.
 func (u *Service) chunkSize(req BeginRequest) (int64, error) {
 	l, size := u.cfg.Limits, req.ChunkSize
 	switch {
@@ -134,7 +142,10 @@ func (u *Service) chunkSize(req BeginRequest) (int64, error) {
 	case req.Bytes > l.MaxBytes:
 		return 0, fmt.Errorf("%w: %d bytes, and an upload may have %d", ErrTooLarge, req.Bytes, l.MaxBytes)
 	case size != 0 && (size < l.ChunkSizeMin || size > l.ChunkSizeMax):
-		return 0, &catalog.FieldError{Field: "chunk_size", Problem: fmt.Sprintf("must be %d to %d", l.ChunkSizeMin, l.ChunkSizeMax)}
+		return 0, &catalog.FieldError{
+			Field:   "chunk_size",
+			Problem: fmt.Sprintf("must be %d to %d", l.ChunkSizeMin, l.ChunkSizeMax),
+		}
 	}
 	if size == 0 {
 		size = l.ChunkSize
@@ -151,18 +162,24 @@ func (u *Service) chunkSize(req BeginRequest) (int64, error) {
 	}
 	chunks := (req.Bytes + size - 1) / size
 	if chunks > l.MaxChunks {
-		return 0, fmt.Errorf("%w: %d chunks of %d bytes, and an upload may have %d; take larger chunks", ErrTooLarge, chunks, size, l.MaxChunks)
+		return 0, fmt.Errorf(
+			"%w: %d chunks of %d bytes, and an upload may have %d; take larger chunks",
+			ErrTooLarge, chunks, size, l.MaxChunks,
+		)
 	}
 	if req.Chunks >= 0 && req.Chunks != chunks {
-		return 0, &catalog.FieldError{Field: "expected_chunks", Problem: fmt.Sprintf("is %d, but %d bytes in chunks of %d are %d", req.Chunks, req.Bytes, size, chunks)}
+		return 0, &catalog.FieldError{
+			Field:   "expected_chunks",
+			Problem: fmt.Sprintf("is %d, but %d bytes in chunks of %d are %d", req.Chunks, req.Bytes, size, chunks),
+		}
 	}
 	return size, nil
 }
 
-// known asks whether the caller may write, and whether the key has a finished upload already. One
-// whose content is damaged is none: the same request brings the bytes again, and heals it. That is
-// noted in n.
-func (u *Service) known(ctx context.Context, c access.Caller, n *note) (up Upload, ok bool, err error) {
+// findFinished asks whether the caller may write, and whether the key has a finished upload. An
+// upload whose content is damaged does not count: the same request brings the bytes again and heals
+// the memory. findFinished notes in n since when that content is damaged.
+func (u *Service) findFinished(ctx context.Context, c access.Caller, n *note) (up Upload, ok bool, err error) {
 	err = u.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
 		up, ok, n.damaged = Upload{}, false, time.Time{}
 		if _, err := access.Allow(r, c, access.Write, n.Capsule, u.cfg.Clock.Now()); err != nil || n.Idem == "" {
@@ -191,7 +208,7 @@ func (u *Service) known(ctx context.Context, c access.Caller, n *note) (up Uploa
 	if err != nil || !ok || up.ID == 0 {
 		return up, ok, err
 	}
-	// While the engine still remembers the session, what it says is more exact.
+	// While the engine still remembers the session, its record is more exact.
 	if s, err := u.cfg.Sessions.Status(ctx, up.ID); err == nil {
 		up.Session = s
 	} else if !errors.Is(err, session.ErrNotFound) {
@@ -200,8 +217,8 @@ func (u *Service) known(ctx context.Context, c access.Caller, n *note) (up Uploa
 	return up, ok, nil
 }
 
-// hasRoom is Config.CheckSpace, as the reason that clients get.
-func (u *Service) hasRoom() error {
+// checkSpace is Config.CheckSpace with the error that clients get.
+func (u *Service) checkSpace() error {
 	err := u.cfg.CheckSpace()
 	if err == nil || errors.Is(err, ErrAway) {
 		return err
@@ -209,28 +226,28 @@ func (u *Service) hasRoom() error {
 	return fmt.Errorf("%w: %w", blob.ErrNoSpace, err)
 }
 
-// takesNew refuses early what would begin something new of n bytes: by refuse, if that is set, and
-// where the stores could not hold it.
-func (u *Service) takesNew(ctx context.Context, refuse error, n int64) error {
+// checkNew refuses early a request that would begin something new of n bytes: with refuse if that
+// is set, and with blob.ErrNoSpace if the stores could not take the bytes.
+func (u *Service) checkNew(ctx context.Context, refuse error, n int64) error {
 	if refuse != nil {
 		return refuse
 	}
-	if err := u.hasRoom(); err != nil {
+	if err := u.checkSpace(); err != nil {
 		return err
 	}
-	free, err := u.cfg.Blobs.Free(ctx)
+	available, err := u.cfg.Blobs.Free(ctx)
 	if err != nil {
 		return fmt.Errorf("asking for free space: %w", err)
 	}
-	if n > free || free <= 0 {
-		return fmt.Errorf("%w: %d bytes are wanted, %d are free", blob.ErrNoSpace, n, free)
+	if n > available || available <= 0 {
+		return fmt.Errorf("%w: %d bytes are wanted, %d are free", blob.ErrNoSpace, n, available)
 	}
 	return nil
 }
 
-// Reserving gives the hook that a session store runs inside the commits that create a session, or
-// record into one of unknown length: it takes quota for what the session may bring, and refuses a
-// key that has been finished.
+// Reserving gives the hook of a session store. The hook runs inside each commit that creates a
+// session, or records into one of unknown length. It reserves quota for the bytes that the session
+// may bring, and refuses a key that has been finished.
 func Reserving(bounds catalog.Bounds) func(tx catalog.Tx, before *session.Session, after session.Session) error {
 	return func(tx catalog.Tx, before *session.Session, after session.Session) error {
 		n, err := decodeNote(after.Note)
@@ -238,17 +255,18 @@ func Reserving(bounds catalog.Bounds) func(tx catalog.Tx, before *session.Sessio
 			return fmt.Errorf("session %s: %w", after.ID, err)
 		}
 		if before == nil && after.Idem != "" {
-			if err := free(tx, n, after.Owner); err != nil {
+			if err := checkUnfinished(tx, n, after.Owner); err != nil {
 				return err
 			}
 		}
 		least, most := reserves(after)
-		return catalog.Reserve(tx, catalog.Reservation{Session: uint64(after.ID), Capsule: n.Capsule, Owner: after.Owner, Bytes: most}, least, bounds)
+		r := catalog.Reservation{Session: uint64(after.ID), Capsule: n.Capsule, Owner: after.Owner, Bytes: most}
+		return catalog.Reserve(tx, r, least, bounds)
 	}
 }
 
-// free is errKeyFinished where the key has finished, unless the content is damaged.
-func free(tx catalog.Tx, n note, owner string) error {
+// checkUnfinished gives errKeyFinished if the key has finished and the content is not damaged.
+func checkUnfinished(tx catalog.Tx, n note, owner string) error {
 	_, m, deleted, done, err := catalog.FinishedIdem(tx, n.Capsule, owner, n.Idem)
 	if err != nil || !done {
 		return err
@@ -263,14 +281,14 @@ func free(tx catalog.Tx, n note, owner string) error {
 	return err
 }
 
-// reserves is the quota that a session takes, in bytes: the most, and the least where a bound does
-// not leave that much. While its length is unknown it is reserved in steps, so that not each piece
-// has to change the capsule's row.
+// reserves gives the quota that a session takes, in bytes: the most, and the least if a quota does
+// not leave the most. While the length is unknown the quota is reserved in steps, so that not every
+// record changes the capsule's row.
 func reserves(s session.Session) (least, most int64) {
 	if s.BytesExpected >= 0 {
 		return s.BytesExpected, s.BytesExpected
 	}
-	least = 1 // what has no room for a single byte is refused when it is begun
+	least = 1 // without quota for a single byte the begin is refused
 	if n := len(s.Received); n > 0 {
 		least = s.Received[n-1].End
 	}

@@ -9,13 +9,13 @@ import (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// hashBlock is how many bytes at a time go through SHA-256 and then through CRC-32C, which is ten
-// times as fast where it finds them in the processor's cache.
+// hashBlock is how many bytes go through SHA-256 and then through CRC-32C at a time. CRC-32C is ten
+// times as fast over bytes that are in the processor's cache.
 const hashBlock = 64 << 10
 
-// combineCRC gives the CRC-32C of A‖B from those of A and of B, and the length of B in
-// bytes: zlib's crc32_combine, which appends len zero bits to A's CRC by multiplying with
-// powers of x in GF(2) modulo the (reflected) polynomial.
+// combineCRC gives the CRC-32C of A‖B, computed from the CRC-32C of A, the CRC-32C of B, and the
+// length of B in bytes. It is zlib's crc32_combine: it appends lenB zero bytes to A by multiplying
+// A's CRC with powers of x in GF(2), modulo the reflected polynomial.
 func combineCRC(a, b uint32, lenB int64) uint32 {
 	shift := uint32(1) << 31 // x^0
 	power := uint32(1) << 23 // x^8: one byte
@@ -28,7 +28,7 @@ func combineCRC(a, b uint32, lenB int64) uint32 {
 	return multiply(shift, a) ^ b
 }
 
-// multiply multiplies two polynomials over GF(2), bits reflected, modulo Castagnoli's.
+// multiply multiplies two polynomials over GF(2), bits reflected, modulo Castagnoli's polynomial.
 func multiply(a, b uint32) (p uint32) {
 	for bit := uint32(1) << 31; bit != 0; bit >>= 1 {
 		if a&bit != 0 {
@@ -43,20 +43,20 @@ func multiply(a, b uint32) (p uint32) {
 	return p
 }
 
-// newCRC gives a running CRC-32C.
+// newCRC gives an incremental CRC-32C.
 func newCRC() hash.Hash32 { return crc32.New(castagnoli) }
 
 // chunkCRC combines the CRCs of the entries of one complete chunk.
 func chunkCRC(entries []session.Entry) (crc uint32, err error) {
 	for i, e := range entries {
-		p, err := decodePiece(e.Note)
+		n, err := decodeEntryNote(e.Note)
 		if err != nil {
 			return 0, err
 		}
 		if i == 0 {
-			crc = p.CRC
+			crc = n.CRC
 		} else {
-			crc = combineCRC(crc, p.CRC, e.Len())
+			crc = combineCRC(crc, n.CRC, e.Len())
 		}
 	}
 	return crc, nil

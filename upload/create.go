@@ -20,14 +20,16 @@ import (
 	"sluice/session"
 )
 
-// Create is a whole upload in one request, of any size. With an idem that has finished already it
-// answers that memory without reading the body. Contents of one chunk or less cost one synced
-// commit and no session; larger ones, and those of unknown length, go through one that ends with
-// the request. A body that is cut leaves nothing but what the collector takes away.
+// Create is a whole upload in one request, of any size. If the idempotency key has finished, Create
+// answers with that memory and does not read the body. A content of one chunk or less costs one
+// synced commit and no session. A larger one, and one of unknown length, goes through a session
+// that ends with the request. A body that is cut leaves only garbage, which the collector takes
+// away.
 //
-// Errors: as Begin's, PutChunk's and Finish's; ErrAlreadyFinished where the idem's memory was
-// deleted.
-func (u *Service) Create(ctx context.Context, c access.Caller, req CreateRequest, body io.Reader) (catalog.Memory, error) {
+// Errors: those of Begin, PutChunk and Finish; ErrAlreadyFinished if the key's memory was deleted.
+func (u *Service) Create(
+	ctx context.Context, c access.Caller, req CreateRequest, body io.Reader,
+) (catalog.Memory, error) {
 	meta, err := req.Meta.Validate()
 	if err != nil {
 		return catalog.Memory{}, err
@@ -40,16 +42,16 @@ func (u *Service) Create(ctx context.Context, c access.Caller, req CreateRequest
 		return catalog.Memory{}, err
 	}
 	n := note{Capsule: req.Capsule, Idem: req.Idem, Fingerprint: mark, Meta: meta}
-	done, ok, err := u.known(ctx, c, &n)
+	finished, found, err := u.findFinished(ctx, c, &n)
 	if err != nil {
 		return catalog.Memory{}, err
 	}
-	if ok {
-		return u.answer(ctx, done, req.Put, body)
+	if found {
+		return u.repeatCreate(ctx, finished, req.Put, body)
 	}
 	size, err := u.chunkSize(BeginRequest{Bytes: req.Put.Length, Chunks: -1})
 	if err == nil {
-		err = u.takesNew(ctx, req.Refuse, max(req.Put.Length, 0))
+		err = u.checkNew(ctx, req.Refuse, max(req.Put.Length, 0))
 	}
 	if err != nil {
 		return catalog.Memory{}, err
@@ -60,16 +62,18 @@ func (u *Service) Create(ctx context.Context, c access.Caller, req CreateRequest
 	return u.createLarge(ctx, c, n, req.Put, size, body)
 }
 
-// answer gives the memory of an upload that had finished, where nothing that the client says of its
-// bytes speaks against it. A SHA-256 is compared with the memory's, and the body left alone; where
-// the client promises something else the body is read and hashed.
-func (u *Service) answer(ctx context.Context, done Upload, p Put, body io.Reader) (m catalog.Memory, err error) {
-	if done.Deleted {
+// repeatCreate answers a create with the memory of an upload that had finished, unless the request
+// announces other bytes. A SHA-256 is compared with the memory's, and the body is not read. If the
+// client announces another digest, the body is read and hashed.
+func (u *Service) repeatCreate(
+	ctx context.Context, finished Upload, p Put, body io.Reader,
+) (m catalog.Memory, err error) {
+	if finished.Deleted {
 		return m, ErrAlreadyFinished
 	}
 	err = u.cfg.Catalog.View(ctx, func(r catalog.Reader) (err error) {
-		if m, err = catalog.Memories.Get(r, catalog.MemoryKey(done.Memory)); err == nil && !m.Trashed.IsZero() {
-			err = catalog.ErrNotFound // since it was found
+		if m, err = catalog.Memories.Get(r, catalog.MemoryKey(finished.Memory)); err == nil && !m.Trashed.IsZero() {
+			err = catalog.ErrNotFound // it was trashed meanwhile
 		}
 		return err
 	})
@@ -96,14 +100,16 @@ func (u *Service) answer(ctx context.Context, done Upload, p Put, body io.Reader
 	return m, nil
 }
 
-// createSmall streams the body into a place of its own, or keeps it inline, and publishes it. What
-// it can't publish it takes away itself: nobody else knows the place.
-func (u *Service) createSmall(ctx context.Context, c access.Caller, n note, p Put, body io.Reader) (m catalog.Memory, err error) {
-	arrived, err := u.expect(ctx, n.Capsule, p.Length)
+// createSmall streams the body into a place of its own, or keeps it inline, and publishes it. If it
+// can't publish the content it deletes the place itself, because no row names the place.
+func (u *Service) createSmall(
+	ctx context.Context, c access.Caller, n note, p Put, body io.Reader,
+) (m catalog.Memory, err error) {
+	removePending, err := u.addPending(ctx, n.Capsule, p.Length)
 	if err != nil {
 		return m, err
 	}
-	defer arrived()
+	defer removePending()
 	sum, crc := sha256.New(), newCRC()
 	content := catalog.Content{Capsule: n.Capsule, Bytes: p.Length}
 	if p.Length <= u.cfg.Limits.InlineMax {
@@ -115,17 +121,17 @@ func (u *Service) createSmall(ctx context.Context, c access.Caller, n note, p Pu
 		}
 		content.CRC32C = crc.Sum32()
 	} else {
-		id, done, e := u.borrow()
+		id, releaseID, e := u.reserveID()
 		if e != nil {
 			return m, e
 		}
-		defer done()
+		defer releaseID()
 		defer func() {
 			if err != nil && !errors.Is(err, catalog.ErrUnknown) {
-				u.giveUp(ctx, id, content.Places()...)
+				u.deletePlaces(ctx, id, content.Places()...)
 			}
 		}()
-		content.Extents, err = u.write(ctx, id, body, p.Length, sum, crc)
+		content.Extents, err = u.writePlace(ctx, id, body, p.Length, sum, crc)
 	}
 	if err != nil {
 		return m, err
@@ -138,28 +144,28 @@ func (u *Service) createSmall(ctx context.Context, c access.Caller, n note, p Pu
 	if err := u.cfg.Blobs.Persist(ctx, content.Extents); err != nil {
 		return m, err
 	}
-	arrived() // the commit counts it
+	removePending() // from here on the commit counts it
 	return u.publish(ctx, c, n, content)
 }
 
-// coming is what creates that are under way will bring to a capsule.
-type coming struct{ bytes, memories int64 }
+// pendingCreates counts what the running creates will bring to a capsule.
+type pendingCreates struct{ bytes, memories int64 }
 
-// expect makes sure, before a byte of a create is read, that its capsule has room for it beside the
-// others that are under way. arrived must follow.
-func (u *Service) expect(ctx context.Context, capsule string, n int64) (arrived func(), err error) {
-	add := func(bytes, memories int64) coming {
+// addPending makes sure that the capsule's quota allows n more bytes beside those of all running
+// creates, before a byte of the body is read. The caller must call removePending.
+func (u *Service) addPending(ctx context.Context, capsule string, n int64) (removePending func(), err error) {
+	add := func(bytes, memories int64) pendingCreates {
 		u.mu.Lock()
 		defer u.mu.Unlock()
-		is := u.coming[capsule]
+		is := u.pending[capsule]
 		is.bytes, is.memories = is.bytes+bytes, is.memories+memories
-		if u.coming[capsule] = is; is == (coming{}) {
-			delete(u.coming, capsule)
+		if u.pending[capsule] = is; is == (pendingCreates{}) {
+			delete(u.pending, capsule)
 		}
 		return is
 	}
 	all := add(n, 1)
-	arrived = sync.OnceFunc(func() { add(-n, -1) })
+	removePending = sync.OnceFunc(func() { add(-n, -1) })
 	err = u.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
 		c, err := catalog.Capsules.Get(r, catalog.Name(capsule))
 		if err == nil {
@@ -168,24 +174,24 @@ func (u *Service) expect(ctx context.Context, capsule string, n int64) (arrived 
 		return err
 	})
 	if err != nil {
-		arrived()
+		removePending()
 	}
-	return arrived, err
+	return removePending, err
 }
 
-// giveUp takes away places that nobody names.
-func (u *Service) giveUp(ctx context.Context, id session.SessionID, places ...string) {
+// deletePlaces deletes places that no row names.
+func (u *Service) deletePlaces(ctx context.Context, id session.SessionID, places ...string) {
 	for _, place := range places {
 		if err := u.cfg.Blobs.Delete(context.WithoutCancel(ctx), place); err != nil {
 			u.cfg.Log.Warn("taking away what a create has left; it is tried again", "place", place, "err", err)
-			u.leave(place, id, whatMayCome)
+			u.rememberLeftover(place, id, anyGen)
 		}
 	}
 }
 
-// borrow gives an id that no session has, for the place of a create. The collector leaves it alone
-// until done.
-func (u *Service) borrow() (id session.SessionID, done func(), err error) {
+// reserveID gives an id that no session has, for the place of a create. The collector leaves the
+// place alone until releaseID is called.
+func (u *Service) reserveID() (id session.SessionID, releaseID func(), err error) {
 	var raw [8]byte
 	if _, err := io.ReadFull(u.cfg.Rand, raw[:]); err != nil {
 		return 0, nil, err
@@ -201,8 +207,10 @@ func (u *Service) borrow() (id session.SessionID, done func(), err error) {
 	}, nil
 }
 
-// write copies exactly n bytes to a new place, and into both digests.
-func (u *Service) write(ctx context.Context, id session.SessionID, body io.Reader, n int64, sum hash.Hash, crc hash.Hash32) ([]catalog.Extent, error) {
+// writePlace copies exactly n bytes to a new place, and into both digests.
+func (u *Service) writePlace(
+	ctx context.Context, id session.SessionID, body io.Reader, n int64, sum hash.Hash, crc hash.Hash32,
+) ([]catalog.Extent, error) {
 	w, err := u.cfg.Blobs.Writer(ctx, id, 0, n)
 	if err != nil {
 		return nil, err
@@ -215,7 +223,7 @@ func (u *Service) write(ctx context.Context, id session.SessionID, body io.Reade
 	}
 	if err != nil {
 		if place, failed := w.Undo([]session.Range{{End: n}}); place != "" {
-			u.giveUp(ctx, id, place)
+			u.deletePlaces(ctx, id, place)
 		} else if failed != nil {
 			u.cfg.Log.Warn("taking away what a create has left", "err", failed)
 		}
@@ -224,7 +232,7 @@ func (u *Service) write(ctx context.Context, id session.SessionID, body io.Reade
 	return []catalog.Extent{e}, nil
 }
 
-// digesting writes to a place, and what was written into digests.
+// digesting writes to a place, and gives the written bytes to digests.
 type digesting struct {
 	w    blob.Writer
 	sums io.Writer
@@ -234,14 +242,15 @@ type digesting struct {
 func (d digesting) WriteAt(p []byte, off int64) (int, error) {
 	n, err := d.w.WriteAt(p, off)
 	for part := range slices.Chunk(p[:n], hashBlock) {
-		_, _ = d.sums.Write(part) // digests take everything
+		_, _ = d.sums.Write(part) // a digest never fails
 	}
 	return n, err
 }
 
-// publish makes a content that is settled a memory, in the one transaction of a create without a
-// session.
-func (u *Service) publish(ctx context.Context, c access.Caller, n note, content catalog.Content) (m catalog.Memory, err error) {
+// publish makes a durable content a memory, in the one transaction of a create without a session.
+func (u *Service) publish(
+	ctx context.Context, c access.Caller, n note, content catalog.Content,
+) (m catalog.Memory, err error) {
 	id, err := uuid.NewV7FromReader(u.cfg.Rand)
 	if err != nil {
 		return m, err
@@ -260,17 +269,17 @@ func (u *Service) publish(ctx context.Context, c access.Caller, n note, content 
 		})
 		return err
 	})
-	// Another request with the same key was faster. Where this one has healed its content, the
-	// places are not left: they have a row that names them.
+	// Another request with the same key was faster. If this content has healed that memory, a row
+	// names the places, and Reclaim keeps them.
 	if err == nil && m.ID != draft.ID {
 		for _, place := range content.Places() {
-			u.leave(place, 0, whatMayCome)
+			u.rememberLeftover(place, 0, anyGen)
 		}
 	}
 	return m, keyTaken(err)
 }
 
-// keyTaken gives the reason that clients get.
+// keyTaken turns catalog.ErrKeyTaken into the error that clients get.
 func keyTaken(err error) error {
 	if errors.Is(err, catalog.ErrKeyTaken) {
 		return fmt.Errorf("%w: %w", ErrIdem, err)
@@ -278,43 +287,52 @@ func keyTaken(err error) error {
 	return err
 }
 
-// createLarge sends the body through a session of its own, which is aborted where the request
+// createLarge sends the body through a session of its own, and aborts the session if the request
 // fails.
-func (u *Service) createLarge(ctx context.Context, c access.Caller, n note, p Put, size int64, body io.Reader) (m catalog.Memory, err error) {
-	if err := u.mayEnd(c.Principal); err != nil {
+func (u *Service) createLarge(
+	ctx context.Context, c access.Caller, n note, p Put, size int64, body io.Reader,
+) (m catalog.Memory, err error) {
+	if err := u.checkEnded(c.Principal); err != nil {
 		return m, err
 	}
 	encoded, err := n.encode()
 	if err != nil {
 		return m, err
 	}
-	s, _, err := u.cfg.Sessions.Begin(ctx, session.Spec{ChunkSize: size, BytesExpected: p.Length, Owner: c.Principal, Note: encoded})
+	s, _, err := u.cfg.Sessions.Begin(
+		ctx, session.Spec{ChunkSize: size, BytesExpected: p.Length, Owner: c.Principal, Note: encoded},
+	)
 	if err != nil {
 		return m, err
 	}
 	defer func() {
 		if err != nil {
-			if e := u.cfg.Sessions.Abort(context.WithoutCancel(ctx), s.ID, u.Release); e != nil && !errors.Is(e, session.ErrFinished) {
+			if e := u.cfg.Sessions.Abort(context.WithoutCancel(ctx), s.ID, u.Release); e != nil &&
+				!errors.Is(e, session.ErrFinished) {
 				u.cfg.Log.Warn("aborting a failed create", "session", s.ID, "err", e)
 			}
-			u.tracks.forget(s.ID)
+			u.active.forget(s.ID)
 		}
 	}()
-	length, err := u.pour(ctx, c, s, p, body)
+	length, err := u.streamInto(ctx, c, s, p, body)
 	if err != nil {
 		return m, err
 	}
-	return u.Finish(context.WithoutCancel(ctx), c, FinishRequest{ID: s.ID, Length: length, UseServerDigest: true, Keyed: true})
+	return u.Finish(
+		context.WithoutCancel(ctx), c, FinishRequest{ID: s.ID, Length: length, UseServerDigest: true, Keyed: true},
+	)
 }
 
-// pour puts the whole body into the session, and compares the body's digest at its end.
-func (u *Service) pour(ctx context.Context, c access.Caller, s session.Session, p Put, body io.Reader) (int64, error) {
-	// Pieces are recorded as they come, so the digest of the whole can only be compared behind
-	// them: the session ends with the request either way.
+// streamInto puts the whole body into the session, and compares the body's digest at the end.
+func (u *Service) streamInto(
+	ctx context.Context, c access.Caller, s session.Session, p Put, body io.Reader,
+) (int64, error) {
+	// Entries are recorded as their bytes come, so the digest of the whole can only be compared
+	// afterwards. The session ends with the request in any case.
 	k := u.newSink(ctx, c, body, p)
 	k.streaming = true
 	defer k.close()
-	length, err := u.cfg.Sessions.PutAt(ctx, s.ID, 0, p.Length, k.in, k, false)
+	length, err := u.cfg.Sessions.PutAt(ctx, s.ID, 0, p.Length, k.body, k, false)
 	if err == nil {
 		err = k.compare()
 	}

@@ -10,8 +10,8 @@ import (
 	"sluice/upload"
 )
 
-// What is remembered of ended sessions is bounded: who aborts without end is refused new ones, and
-// nobody else is.
+// The records of ended sessions are bounded. An owner that aborts without end is refused new
+// sessions, and no other owner is.
 func TestEndedSessionsAreBounded(t *testing.T) {
 	w := newWorld(t)
 	l := limits()
@@ -25,13 +25,22 @@ func TestEndedSessionsAreBounded(t *testing.T) {
 	if _, err := w.Begin(t.Context(), w.me, req); !errors.Is(err, upload.ErrTooManyEnded) {
 		t.Errorf("a begin: %v", err)
 	}
-	if _, err := w.Create(t.Context(), w.me, upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: session.Unknown}}, strings.NewReader("x")); !errors.Is(err, upload.ErrTooManyEnded) {
+	if _, err := w.Create(
+		t.Context(), w.me,
+		upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: session.Unknown}},
+		strings.NewReader("x"),
+	); !errors.Is(err, upload.ErrTooManyEnded) {
 		t.Errorf("a create: %v", err)
 	}
-	// What is open goes on, and what needs no session is stored.
+	// Open sessions go on, and a create without a session is stored.
 	w.check(w.put(last.ID, 0, []byte("x")))
 	w.finishes(last.ID, []byte("x"))
-	_, err := w.Create(t.Context(), w.me, upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: 1}}, strings.NewReader("x"))
+	_, err := w.Create(
+		t.Context(),
+		w.me,
+		upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: 1}},
+		strings.NewReader("x"),
+	)
 	w.check(err)
 	_, err = w.access.CreatePrincipal(t.Context(), w.me, "other", false)
 	w.check(err)

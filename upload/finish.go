@@ -15,51 +15,50 @@ import (
 	"sluice/session"
 )
 
-// verified is a session whose content has been compared with what its client says of it.
+// verified is a session whose content has been compared with the length and digest of its finish.
 type verified struct {
-	s       session.Session
-	n       note
-	sum     catalog.SHA256
-	length  int64
-	keyed   bool
-	pieces  []catalog.Extent // as they were recorded
-	extents []catalog.Extent // joined, as they are published
-	draft   catalog.Memory
-	done    *catalog.Memory // it had been finished before
+	s        session.Session
+	n        note
+	sum      catalog.SHA256
+	length   int64
+	keyed    bool
+	recorded []catalog.Extent // one for each entry
+	extents  []catalog.Extent // joined, for publishing
+	draft    catalog.Memory
+	memory   *catalog.Memory // set once the session is finished
 }
 
-// mostFailedRanges bounds the ranges that the failures of a batch name together. A session alone
-// has a bound of its own.
+// mostFailedRanges bounds the ranges that all failures of a batch name together. The failure of a
+// single session has its own bound.
 const mostFailedRanges = 10_000
 
-// shorten takes the ranges that err names from what is left, and leaves out those that are too
-// many.
-func shorten(err error, left *int) error {
-	cut := func(rs []session.Range, more *bool) []session.Range {
-		if len(rs) > *left {
-			rs, *more = slices.Clone(rs[:*left]), true
+// shorten subtracts the ranges that err names from the budget, and removes those that exceed it.
+func shorten(err error, budget *int) error {
+	clip := func(rs []session.Range, more *bool) []session.Range {
+		if len(rs) > *budget {
+			rs, *more = slices.Clone(rs[:*budget]), true
 		}
-		*left -= len(rs)
+		*budget -= len(rs)
 		return rs
 	}
 	var incomplete *session.IncompleteError
 	var sum *ChecksumError
 	switch {
 	case errors.As(err, &incomplete):
-		incomplete.Missing = cut(incomplete.Missing, &incomplete.More)
+		incomplete.Missing = clip(incomplete.Missing, &incomplete.More)
 	case errors.As(err, &sum):
-		sum.Bad = cut(sum.Bad, &sum.More)
+		sum.Bad = clip(sum.Bad, &sum.More)
 	}
 	return err
 }
 
-// Finish verifies the session's length and SHA-256 and makes it a memory: readable, listed and
-// counted when it returns, and not before. It costs one synced commit. A repeat gives the same
-// memory.
+// Finish verifies the session's length and SHA-256 and makes the session a memory. The memory is
+// readable, listed and counted when Finish returns, and not before. It costs one synced commit. A
+// repeat gives the same memory.
 //
-// Errors: *session.IncompleteError, *ChecksumError and *LengthError (the session stays open and
-// complete, and a finished one as it is), ErrAlreadyFinished where the memory was deleted since,
-// *catalog.QuotaError, session's and access's.
+// Errors: *session.IncompleteError, *ChecksumError and *LengthError (an open session stays open,
+// and a finished one finished), ErrAlreadyFinished if the memory was deleted since,
+// *catalog.QuotaError, and the errors of session and access.
 func (u *Service) Finish(ctx context.Context, c access.Caller, req FinishRequest) (catalog.Memory, error) {
 	ms, err := u.FinishBatch(ctx, c, []FinishRequest{req})
 	var batch *BatchError
@@ -72,9 +71,10 @@ func (u *Service) Finish(ctx context.Context, c access.Caller, req FinishRequest
 	return ms[0], nil
 }
 
-// FinishBatch finishes sessions of one capsule in one transaction: all become visible at once, or
-// none does and a *BatchError says why. The memories come in the order of the requests. A
-// *catalog.FieldError where their sessions have more than [Limits].BatchEntries.
+// FinishBatch finishes sessions of one capsule in one transaction. Either all become visible at
+// once, or none does and a *BatchError says why. The memories are in the order of the requests. It
+// gives a *catalog.FieldError if the sessions have more than [Limits].BatchEntries entries
+// together.
 func (u *Service) FinishBatch(ctx context.Context, c access.Caller, reqs []FinishRequest) ([]catalog.Memory, error) {
 	seen := map[session.SessionID]bool{}
 	for _, req := range reqs {
@@ -83,8 +83,8 @@ func (u *Service) FinishBatch(ctx context.Context, c access.Caller, reqs []Finis
 		}
 		seen[req.ID] = true
 	}
-	// What was verified may be replaced, or finished by somebody else, before the seal: then it is
-	// looked at again.
+	// Between the verification and the seal another request may replace bytes, or finish a session.
+	// Then FinishBatch verifies again.
 	for range 10 {
 		ms, again, err := u.finishOnce(ctx, c, reqs)
 		if !again {
@@ -94,31 +94,34 @@ func (u *Service) FinishBatch(ctx context.Context, c access.Caller, reqs []Finis
 	return nil, fmt.Errorf("%w: the sessions keep changing while they are finished", blob.ErrUnavailable)
 }
 
-func (u *Service) finishOnce(ctx context.Context, c access.Caller, reqs []FinishRequest) (ms []catalog.Memory, again bool, err error) {
+func (u *Service) finishOnce(
+	ctx context.Context, c access.Caller, reqs []FinishRequest,
+) (ms []catalog.Memory, again bool, err error) {
 	vs := make([]*verified, len(reqs))
 	var failures []Failure
-	ranges, pieces := mostFailedRanges, 0
-	var held int64
-	defer func() { u.finishing.Add(-held) }()
+	ranges, entries := mostFailedRanges, 0
+	var counted int64
+	defer func() { u.finishingEntries.Add(-counted) }()
 	for i, req := range reqs {
 		if vs[i], err = u.verify(ctx, c, req); err != nil {
 			if ctx.Err() != nil {
 				return nil, false, ctx.Err()
 			}
 			if errors.Is(err, session.ErrFinished) || errors.Is(err, session.ErrGenMoved) {
-				return nil, true, nil // just now, by another request: what became of it is the answer
+				return nil, true, nil // by another request: the next try answers with its result
 			}
 			failures = append(failures, Failure{req.ID, shorten(err, &ranges)})
 			continue
 		}
-		most := u.cfg.Limits.BatchEntries
-		if pieces += len(vs[i].pieces); most > 0 && pieces > most && len(reqs) > 1 {
-			problem := fmt.Sprintf("have more than %d pieces together; finish them in smaller batches", most)
+		limit := u.cfg.Limits.BatchEntries
+		if entries += len(vs[i].recorded); limit > 0 && entries > limit && len(reqs) > 1 {
+			problem := fmt.Sprintf("have more than %d pieces together; finish them in smaller batches", limit)
 			return nil, false, &catalog.FieldError{Field: "finishes", Problem: problem}
 		}
-		n := int64(len(vs[i].pieces))
-		held += n
-		if all := u.finishing.Add(n); u.cfg.Limits.FinishEntries > 0 && all > u.cfg.Limits.FinishEntries && all > held {
+		n := int64(len(vs[i].recorded))
+		counted += n
+		all, most := u.finishingEntries.Add(n), u.cfg.Limits.FinishEntries
+		if most > 0 && all > most && all > counted {
 			return nil, false, fmt.Errorf("%w: uploads in too many pieces are being finished", session.ErrBusy)
 		}
 	}
@@ -131,45 +134,46 @@ func (u *Service) finishOnce(ctx context.Context, c access.Caller, reqs []Finish
 		if v.n.Capsule != vs[0].n.Capsule {
 			return nil, false, &catalog.FieldError{Field: "finishes", Problem: "must be sessions of one capsule"}
 		}
-		if v.done == nil {
+		if v.memory == nil {
 			open = append(open, v)
 			wants = append(wants, session.Verified{ID: v.s.ID, Gen: v.s.Gen, Bytes: v.length})
 		}
 	}
 	if len(open) > 0 {
 		err := u.cfg.Sessions.Finish(ctx, u.committing(c, open), wants...)
-		if errors.Is(err, session.ErrGenMoved) || errors.Is(err, session.ErrFinished) || errors.Is(err, session.ErrLength) {
-			return nil, true, nil // what was verified is no more; what has become of it is the answer
+		if errors.Is(err, session.ErrGenMoved) || errors.Is(err, session.ErrFinished) ||
+			errors.Is(err, session.ErrLength) {
+			return nil, true, nil // the session has changed: the next try answers
 		}
 		if err != nil {
-			again, err := u.failed(ctx, open, err)
+			again, err := u.handleEndError(ctx, open, err)
 			return nil, again, err
 		}
 	}
 	for _, v := range vs {
-		u.tracks.forget(v.s.ID)
-		ms = append(ms, *v.done)
+		u.active.forget(v.s.ID)
+		ms = append(ms, *v.memory)
 	}
 	return ms, false, nil
 }
 
-// failed turns the error of an end into that of its batch, and drops what the content store could
-// not keep. Where that is in the sessions no more, since others have dropped or replaced it, the
-// finish is to be tried again.
-func (u *Service) failed(ctx context.Context, open []*verified, err error) (again bool, _ error) {
+// handleEndError turns the error of an end into the error of its batch, and drops the entries that
+// the content store could not keep. If no session has such an entry any more, because other
+// requests have dropped or replaced them, the finish is to be tried again.
+func (u *Service) handleEndError(ctx context.Context, open []*verified, err error) (again bool, _ error) {
 	id := open[0].s.ID
 	var end *session.EndError
 	if errors.As(err, &end) {
 		id, err = end.ID, end.Err
 	}
-	var lost *blob.PersistError
-	if !errors.As(err, &lost) {
+	var failed *blob.PersistError
+	if !errors.As(err, &failed) {
 		return false, &BatchError{[]Failure{{id, err}}}
 	}
 	var failures []Failure
 	ranges := mostFailedRanges
 	for _, v := range open {
-		after, hit, e := u.dropExtents(context.WithoutCancel(ctx), v.s, lost)
+		after, hit, e := u.dropFailedExtents(context.WithoutCancel(ctx), v.s, failed)
 		switch {
 		case e != nil:
 			failures = append(failures, Failure{v.s.ID, errors.Join(err, e)})
@@ -183,22 +187,28 @@ func (u *Service) failed(ctx context.Context, open []*verified, err error) (agai
 	return false, &BatchError{failures}
 }
 
-// dropExtents drops the entries whose bytes lie in lost extents.
-func (u *Service) dropExtents(ctx context.Context, s session.Session, lost *blob.PersistError) (after session.Session, hit bool, err error) {
+// dropFailedExtents drops the entries whose bytes lie in the extents that could not be persisted.
+// hit says whether bytes are missing now.
+func (u *Service) dropFailedExtents(
+	ctx context.Context, s session.Session, failed *blob.PersistError,
+) (after session.Session, hit bool, err error) {
 	entries, err := u.cfg.Sessions.Entries(ctx, s.ID, session.All(), 0)
 	if err != nil {
 		return s, false, err
 	}
 	after = s
 	for _, e := range entries {
-		p, err := decodePiece(e.Note)
+		n, err := decodeEntryNote(e.Note)
 		if err != nil {
 			return s, hit, err
 		}
-		at := session.Range{Off: p.Off, End: p.Off + e.Len()}
-		for _, l := range lost.Lost {
-			if l.Place == p.Place && at.Overlaps(session.Range{Off: l.Off, End: l.Off + l.Len}) {
-				u.cfg.Log.Error("the disk lost a recorded piece; it will be asked for again", "session", s.ID, "from", e.Off, "bytes", e.Len(), "err", lost.Err)
+		at := session.Range{Off: n.Off, End: n.Off + e.Len()}
+		for _, f := range failed.Lost {
+			if f.Place == n.Place && at.Overlaps(session.Range{Off: f.Off, End: f.Off + f.Len}) {
+				u.cfg.Log.Error(
+					"the disk lost a recorded piece; it will be asked for again",
+					"session", s.ID, "from", e.Off, "bytes", e.Len(), "err", failed.Err,
+				)
 				if after, err = u.cfg.Sessions.DropEntry(ctx, s.ID, e); err != nil {
 					return after, hit, err
 				}
@@ -210,22 +220,21 @@ func (u *Service) dropExtents(ctx context.Context, s session.Session, lost *blob
 	return after, hit, nil
 }
 
-// verify compares one session with what its finish says, waiting for the hash where it has not kept
-// up.
+// verify compares one session with its finish request. It waits for the hash if that lies behind.
 func (u *Service) verify(ctx context.Context, c access.Caller, req FinishRequest) (*verified, error) {
 	s, n, err := u.loadOwn(ctx, c, req.ID, access.Write, true)
 	if err != nil {
 		return nil, err
 	}
 	if s.State == session.Finished {
-		return u.finished(ctx, s, n, req)
+		return u.repeatFinish(ctx, s, n, req)
 	}
 	if s.State.Ended() {
 		return nil, s.State.Err()
 	}
 	end := s.BytesExpected
-	if k := len(s.Received); k > 0 && end < 0 && s.Received[k-1].End > req.Length {
-		end = s.Received[k-1].End
+	if count := len(s.Received); count > 0 && end < 0 && s.Received[count-1].End > req.Length {
+		end = s.Received[count-1].End
 	}
 	if end >= 0 && end != req.Length {
 		return nil, &LengthError{Want: end, Got: req.Length}
@@ -246,22 +255,24 @@ func (u *Service) verify(ctx context.Context, c access.Caller, req FinishRequest
 	return u.assemble(ctx, c, s, n, sum, req)
 }
 
-// assemble gathers what the commit of a verified session will need.
-func (u *Service) assemble(ctx context.Context, c access.Caller, s session.Session, n note, sum catalog.SHA256, req FinishRequest) (*verified, error) {
+// assemble gathers all that the commit of a verified session needs.
+func (u *Service) assemble(
+	ctx context.Context, c access.Caller, s session.Session, n note, sum catalog.SHA256, req FinishRequest,
+) (*verified, error) {
 	entries, err := u.cfg.Sessions.Entries(ctx, s.ID, session.All(), 0)
 	if err != nil {
 		return nil, err
 	}
 	extents, err := extentsOf(entries, 0)
 	if err != nil {
-		return nil, u.moved(ctx, s, fmt.Errorf("session %s: %w", s.ID, err))
+		return nil, u.changedOr(ctx, s, fmt.Errorf("session %s: %w", s.ID, err))
 	}
 	id, err := uuid.NewV7FromReader(u.cfg.Rand)
 	if err != nil {
 		return nil, err
 	}
 	return &verified{
-		s: s, n: n, sum: sum, length: req.Length, keyed: req.Keyed, pieces: extents, extents: coalesce(extents),
+		s: s, n: n, sum: sum, length: req.Length, keyed: req.Keyed, recorded: extents, extents: coalesce(extents),
 		draft: catalog.Memory{
 			ID: id, Capsule: n.Capsule, Meta: n.Meta, Bytes: req.Length, SHA256: sum, Created: u.cfg.Clock.Now(),
 			Owner: c.Principal, By: uint64(s.ID), Idem: n.Idem,
@@ -269,8 +280,8 @@ func (u *Service) assemble(ctx context.Context, c access.Caller, s session.Sessi
 	}, nil
 }
 
-// finished answers the repeat of a finish.
-func (u *Service) finished(ctx context.Context, s session.Session, n note, req FinishRequest) (*verified, error) {
+// repeatFinish answers the repeat of a finish.
+func (u *Service) repeatFinish(ctx context.Context, s session.Session, n note, req FinishRequest) (*verified, error) {
 	v := &verified{s: s, n: n}
 	err := u.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
 		out, m, err := outcome(r, s.ID)
@@ -282,17 +293,22 @@ func (u *Service) finished(ctx context.Context, s session.Session, n note, req F
 		case out.Bytes != req.Length:
 			return &LengthError{Want: out.Bytes, Got: req.Length}
 		case out.SHA256 != req.SHA256 && !req.UseServerDigest:
-			return &ChecksumError{What: "sha256", Want: hex.EncodeToString(req.SHA256[:]), Got: hex.EncodeToString(out.SHA256[:])}
+			return &ChecksumError{
+				What: "sha256",
+				Want: hex.EncodeToString(req.SHA256[:]),
+				Got:  hex.EncodeToString(out.SHA256[:]),
+			}
 		case m.ID != out.Memory:
 			return ErrAlreadyFinished
 		}
-		v.done = &m
+		v.memory = &m
 		return nil
 	})
 	return v, err
 }
 
-// mismatch says what is wrong, and, where the client gave its chunks' CRCs, which chunks.
+// mismatch describes a wrong digest. If the client gave the CRCs of its chunks, it names the bad
+// chunks.
 func (u *Service) mismatch(ctx context.Context, s session.Session, sum catalog.SHA256, req FinishRequest) error {
 	e := &ChecksumError{What: "sha256", Want: hex.EncodeToString(req.SHA256[:]), Got: hex.EncodeToString(sum[:])}
 	if req.CRC32C == nil {
@@ -303,19 +319,20 @@ func (u *Service) mismatch(ctx context.Context, s session.Session, sum catalog.S
 		return err
 	}
 	if len(chunks) != len(req.CRC32C) {
-		return u.moved(ctx, s, &catalog.FieldError{Field: "chunk_crc32c", Problem: fmt.Sprintf("has %d values for %d chunks", len(req.CRC32C), len(chunks))})
+		problem := fmt.Sprintf("has %d values for %d chunks", len(req.CRC32C), len(chunks))
+		return u.changedOr(ctx, s, &catalog.FieldError{Field: "chunk_crc32c", Problem: problem})
 	}
 	for i, chunk := range chunks {
 		if chunk.CRC32C != req.CRC32C[i] {
 			e.Bad = session.Add(e.Bad, session.Range{Off: chunk.Index, End: chunk.Index + 1})
 		}
 	}
-	return u.moved(ctx, s, e)
+	return u.changedOr(ctx, s, e)
 }
 
-// committing is the upload's part of the end: everything becomes durable, and then visible in one
-// transaction, in which the role and the token are asked for again. It is idempotent by session id,
-// and fenced by the session's generation.
+// committing gives the upload's part of an end. It makes all extents durable, and then publishes
+// them in one transaction, which asks for the role and the token again. It is idempotent by session
+// id, and fenced by the session's generation.
 func (u *Service) committing(c access.Caller, open []*verified) session.End {
 	return func(ctx context.Context, sealed []session.Session) (ended bool, err error) {
 		gens := map[session.SessionID]uint64{}
@@ -324,7 +341,7 @@ func (u *Service) committing(c access.Caller, open []*verified) session.End {
 		}
 		var extents []catalog.Extent
 		for _, v := range open {
-			extents = append(extents, v.pieces...)
+			extents = append(extents, v.recorded...)
 		}
 		if err := u.cfg.Blobs.Persist(ctx, extents); err != nil {
 			return false, err
@@ -355,34 +372,11 @@ func (u *Service) committing(c access.Caller, open []*verified) session.End {
 			return nil
 		})
 		if err != nil {
-			return false, unknown(err)
+			return false, unknownOutcome(err)
 		}
 		for i, v := range open {
-			v.done = &memories[i]
+			v.memory = &memories[i]
 		}
 		return true, nil
-	}
-}
-
-// mostExtents is how many extents a content may have before small ones are joined into longer ones.
-const mostExtents = 1024
-
-// coalesce joins neighbours that lie side by side at one place: up to 8 MiB, and further where
-// there would be too many. A joined extent is checked as one.
-func coalesce(extents []catalog.Extent) []catalog.Extent {
-	for most := int64(8 << 20); ; most *= 2 {
-		var out []catalog.Extent
-		for _, e := range extents {
-			if n := len(out) - 1; n >= 0 && out[n].Place == e.Place && out[n].Off+out[n].Len == e.Off && out[n].Len+e.Len <= most {
-				out[n].CRC32C = combineCRC(out[n].CRC32C, e.CRC32C, e.Len)
-				out[n].Len += e.Len
-			} else {
-				out = append(out, e)
-			}
-		}
-		if len(out) <= mostExtents || most > 1<<50 {
-			return out
-		}
-		extents = out
 	}
 }

@@ -14,12 +14,12 @@ import (
 	"sluice/upload"
 )
 
-// gatedReads is a Blobs each Read of which waits until it is let go, and tells whose it is.
+// gatedReads is a content store whose Reads report their place and wait until they may go on.
 type gatedReads struct {
 	*blobtest.Mem
 	reads chan string
 	goOn  chan struct{}
-	long  atomic.Bool // more was asked for than is hashed in one turn
+	long  atomic.Bool // a Read was longer than a slice
 }
 
 func (g *gatedReads) Read(ctx context.Context, es []catalog.Extent, off, n int64) (io.ReadCloser, error) {
@@ -35,8 +35,8 @@ func (g *gatedReads) Read(ctx context.Context, es []catalog.Extent, off, n int64
 	return g.Mem.Read(ctx, es, off, n)
 }
 
-// Two large sessions that are being hashed hold up a small one that is finished for one slice of
-// theirs, not to their ends.
+// Two large sessions that are being hashed delay a small one that is finished by one slice each,
+// and not until their ends.
 func TestASmallFinishDoesNotWaitForLargeHashes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -49,7 +49,7 @@ func TestASmallFinishDoesNotWaitForLargeHashes(t *testing.T) {
 				Capsule: "default", Meta: catalog.Meta{Name: "a"}, Bytes: size * int64(n), Chunks: -1, ChunkSize: size,
 			})
 			w.check(err)
-			for i := range n { // the first comes last, so that all of the rest is to be read back
+			for i := range n { // the first chunk comes last, so that the rest must be read back
 				w.check(w.put(up.ID, int64((i+1)%n), make([]byte, size)))
 			}
 			time.Sleep(time.Second)
@@ -67,18 +67,18 @@ func TestASmallFinishDoesNotWaitForLargeHashes(t *testing.T) {
 		one, two := <-blobs.reads, <-blobs.reads
 		blobs.goOn <- struct{}{}
 		if place := <-blobs.reads; place == one || place == two {
-			t.Errorf("the next slice is of %s, which had its turn", place)
+			t.Errorf("the next slice is of %s, which had its slice", place)
 		}
-		blobs.goOn <- struct{}{} // one of the two that read, which it is nobody knows
+		blobs.goOn <- struct{}{} // one of the two that read
 		blobs.goOn <- struct{}{}
 		w.check(<-finished)
 		if blobs.long.Load() {
-			t.Error("more than 16 MiB were hashed in one turn")
+			t.Error("more than 16 MiB were hashed in one slice")
 		}
 	})
 }
 
-// A store that panics behind a put fails what asked for it, and not the process.
+// A store that panics behind a put fails the request that needs the hash, and not the process.
 func TestAPanicBehindThePutsIsAnError(t *testing.T) {
 	w := newWorld(t)
 	b := random(2 * chunk)

@@ -6,32 +6,33 @@ import (
 	"sync"
 )
 
-// hashSlots are the places of those that hash behind the puts. Each has one for a slice of its
-// session, not to the session's end: a small upload that is finished does not wait for large ones.
+// hashSlots bounds the background hashers that read at the same time. A hasher takes a slot for one
+// slice of its session and then queues again, so that a small upload that is finished does not wait
+// for the end of large ones.
 type hashSlots struct {
 	mu    sync.Mutex
 	free  int
-	queue []*waiter // in the order that they came
+	queue []*waiter // in order of arrival
 	picks int
 }
 
-// waiter wants a place.
+// waiter is a background hasher that waits for a slot.
 type waiter struct {
-	left    int64       // bytes to hash
-	awaited func() bool // somebody waits for the end of it
-	granted chan struct{}
+	remaining int64       // bytes to hash
+	awaited   func() bool // a finish waits for the session's hash
+	granted   chan struct{}
 }
 
 const (
-	// sliceBytes is how many bytes are hashed in one turn; the last extent of it is hashed to its
-	// end.
+	// sliceBytes is how many bytes are hashed under one slot. The last extent of a slice is hashed
+	// to its end.
 	sliceBytes = 16 << 20
-	// oldestEvery: of so many turns one goes to whoever has waited longest, so that short ones
-	// starve nobody.
+	// oldestEvery: one slot in so many goes to the hasher that has waited longest, so that short
+	// sessions starve none.
 	oldestEvery = 4
 )
 
-// acquire returns when there is a slot; release must follow a nil error.
+// acquire waits for a slot. The caller must call release after a nil error.
 func (h *hashSlots) acquire(ctx context.Context, left int64, awaited func() bool) error {
 	h.mu.Lock()
 	if h.free > 0 {
@@ -52,19 +53,19 @@ func (h *hashSlots) acquire(ctx context.Context, left int64, awaited func() bool
 	if i := slices.Index(h.queue, w); i >= 0 {
 		h.queue = slices.Delete(h.queue, i, i+1)
 	} else {
-		h.grant() // it was given meanwhile
+		h.grant() // the slot was granted meanwhile
 	}
 	return ctx.Err()
 }
 
-// release gives the place to the next.
+// release gives the slot to the next waiter.
 func (h *hashSlots) release() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.grant()
 }
 
-// grant gives a place to the next, if there is one. mu is held.
+// grant gives a slot to the next waiter, or makes it free. h.mu is held.
 func (h *hashSlots) grant() {
 	if len(h.queue) == 0 {
 		h.free++
@@ -75,13 +76,14 @@ func (h *hashSlots) grant() {
 	h.queue = slices.Delete(h.queue, i, i+1)
 }
 
-// pick chooses: of those that somebody waits for the one with least left, but now and then, and
-// where nobody waits, the eldest. mu is held.
+// pick chooses the next waiter: the one with the fewest bytes left among those that a finish waits
+// for. Each fourth time, and if no finish waits, it is the one that has waited longest. h.mu is
+// held.
 func (h *hashSlots) pick() int {
 	best := -1
 	if h.picks++; h.picks%oldestEvery != 0 {
 		for i, w := range h.queue {
-			if (best < 0 || w.left < h.queue[best].left) && w.awaited() {
+			if (best < 0 || w.remaining < h.queue[best].remaining) && w.awaited() {
 				best = i
 			}
 		}

@@ -8,8 +8,8 @@ import (
 	"testing/synctest"
 )
 
-// Of those that somebody waits for the one with least left goes first; each fourth turn is that of
-// whoever has waited longest.
+// Among the sessions that a finish waits for, the one with the fewest bytes left goes first. Each
+// fourth slot goes to the one that has waited longest.
 func TestAPlaceGoesToTheShortestThatIsAwaited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := hashSlots{}
@@ -38,7 +38,7 @@ func TestAPlaceGoesToTheShortestThatIsAwaited(t *testing.T) {
 	})
 }
 
-// Whoever gives up waiting takes no place along.
+// A waiter that gives up takes no slot with it.
 func TestAPlaceIsNotLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := hashSlots{free: 1}

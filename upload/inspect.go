@@ -5,44 +5,46 @@ import (
 	"sluice/session"
 )
 
-// Piece is what the note of a recorded entry says.
+// Piece is the decoded note of a recorded entry.
 type Piece struct {
 	// Extent is where the entry's bytes are.
 	Extent catalog.Extent
-	// State is SHA-256's over the first Hashed bytes of the session, computed while it was at Gen;
-	// Hashed is 0 where there is none.
+	// State is the state of SHA-256 over the first Hashed bytes of the session, computed while the
+	// session was at Gen. Hashed is 0 if there is no state.
 	State  []byte
 	Hashed int64
 	Gen    uint64
 }
 
-// InspectPiece reads an entry's note, for whoever looks at what is stored from outside.
+// InspectPiece decodes an entry's note, for programs that inspect what is stored.
 func InspectPiece(e session.Entry) (Piece, error) {
-	p, err := decodePiece(e.Note)
-	return Piece{Extent: p.extent(e.Range), State: p.State, Hashed: p.Hashed, Gen: p.Gen}, err
+	n, err := decodeEntryNote(e.Note)
+	return Piece{Extent: n.extent(e.Range), State: n.State, Hashed: n.Hashed, Gen: n.Gen}, err
 }
 
-// WithoutState gives the note of an entry without the state of its hash: that is computed again
-// then.
+// WithoutState gives the note of an entry without the state of its hash, which is then computed
+// again.
 func WithoutState(e session.Entry) ([]byte, error) {
-	p, err := decodePiece(e.Note)
+	n, err := decodeEntryNote(e.Note)
 	if err != nil {
 		return nil, err
 	}
-	p.Gen, p.Hashed, p.State = 0, 0, nil
-	return p.encode()
+	n.Gen, n.Hashed, n.State = 0, 0, nil
+	return n.encode()
 }
 
-// InspectSession reads a session's note: of which file it is, and what it is to reserve.
+// InspectSession decodes a session's note: the metadata of its file, and the quota that it is to
+// reserve.
 func InspectSession(s session.Session) (catalog.Meta, catalog.Reservation, error) {
 	n, err := decodeNote(s.Note)
 	_, most := reserves(s)
 	return n.Meta, catalog.Reservation{Session: uint64(s.ID), Capsule: n.Capsule, Owner: s.Owner, Bytes: most}, err
 }
 
-// Reserves reports whether an open session may hold so many bytes of quota: what it brings, or more
-// in whole steps, since older programs gave back at the end only what they had taken so; and while
-// its length is unknown also less than a step, where no more was left.
+// Reserves reports whether an open session may hold so many bytes of reserved quota. It may hold
+// what it brings. It may hold more in whole steps, because older programs gave back only what they
+// had reserved. While its length is unknown it may hold less than a step, if no more quota was
+// left.
 func Reserves(s session.Session, bytes int64) bool {
 	least, most := reserves(s)
 	return bytes >= least && (bytes <= most || bytes%reserveStep == 0)

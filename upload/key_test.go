@@ -14,26 +14,26 @@ import (
 	"sluice/upload"
 )
 
-// meeting is a session store where something else happens just before a session is created, or just
-// after one was found.
-type meeting struct {
+// hookedSessions is a session store with a hook just before a session is created, and one just
+// after a session was found.
+type hookedSessions struct {
 	session.Store
 	before, after func()
 }
 
-func (m *meeting) Create(ctx context.Context, s session.Session) (session.Session, bool, error) {
-	once(&m.before)
-	s, created, err := m.Store.Create(ctx, s)
+func (h *hookedSessions) Create(ctx context.Context, s session.Session) (session.Session, bool, error) {
+	once(&h.before)
+	s, created, err := h.Store.Create(ctx, s)
 	if err == nil && !created {
-		once(&m.after)
+		once(&h.after)
 	}
 	return s, created, err
 }
 
-func (m *meeting) List(ctx context.Context, q session.Query) ([]session.Session, string, error) {
-	page, next, err := m.Store.List(ctx, q)
+func (h *hookedSessions) List(ctx context.Context, q session.Query) ([]session.Session, string, error) {
+	page, next, err := h.Store.List(ctx, q)
 	if len(page) > 0 {
-		once(&m.after)
+		once(&h.after)
 	}
 	return page, next, err
 }
@@ -45,23 +45,23 @@ func once(f *func()) {
 	}
 }
 
-// met is a store of metadata with other sessions.
-type met struct {
+// hookedStore is a store of metadata with other sessions.
+type hookedStore struct {
 	metadata.Store
 	sessions session.Store
 }
 
-func (m met) Sessions() session.Store { return m.sessions }
+func (s hookedStore) Sessions() session.Store { return s.sessions }
 
-func (w *world) meet() *meeting {
-	m := &meeting{Store: w.stores.Sessions()}
-	w.stores = met{w.stores, m}
+func (w *world) hookSessions() *hookedSessions {
+	h := &hookedSessions{Store: w.stores.Sessions()}
+	w.stores = hookedStore{w.stores, h}
 	w.restart()
-	return m
+	return h
 }
 
-// A begin and a create that meet under one key: whichever was first, the key is one upload's, and
-// nothing stays open beside it.
+// A begin and a create meet under one key. In either order the key belongs to one upload, and no
+// other session stays open.
 func TestABeginThatMeetsACreateOfItsKey(t *testing.T) {
 	b := random(100)
 	meta := catalog.Meta{Name: "a"}
@@ -69,11 +69,16 @@ func TestABeginThatMeetsACreateOfItsKey(t *testing.T) {
 	for name, open := range map[string]bool{"a new one": false, "one that is open": true} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
-			m := w.meet()
+			m := w.hookSessions()
 			var made catalog.Memory
 			create := func() {
 				var err error
-				made, err = w.Create(t.Context(), w.me, upload.CreateRequest{Capsule: "default", Meta: meta, Idem: "k", Put: upload.Put{Length: 100}}, bytes.NewReader(b))
+				made, err = w.Create(
+					t.Context(),
+					w.me,
+					upload.CreateRequest{Capsule: "default", Meta: meta, Idem: "k", Put: upload.Put{Length: 100}},
+					bytes.NewReader(b),
+				)
 				w.check(err)
 			}
 			if open {
@@ -100,11 +105,11 @@ func TestABeginThatMeetsACreateOfItsKey(t *testing.T) {
 	}
 }
 
-// What a begin finds under its key may be aborted before it answers: the key is free then, and it
-// begins anew.
+// The session that a begin finds under its key may be aborted before the answer. Then the key is
+// free, and the begin makes a new session.
 func TestABeginThatMeetsAnAbort(t *testing.T) {
 	w := newWorld(t)
-	m := w.meet()
+	m := w.hookSessions()
 	req := upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Bytes: 100, Chunks: -1, Idem: "k"}
 	first, err := w.Begin(t.Context(), w.me, req)
 	w.check(err)
@@ -116,26 +121,36 @@ func TestABeginThatMeetsAnAbort(t *testing.T) {
 	}
 }
 
-// looking is a catalog where something else happens between two looks at it.
-type looking struct {
+// hookedCatalog is a catalog with a hook between two looks at it.
+type hookedCatalog struct {
 	catalog.Store
 	views int
 	at    func(n int)
 }
 
-func (l *looking) View(ctx context.Context, f func(catalog.Reader) error) error {
-	l.views++
-	l.at(l.views)
-	return l.Store.View(ctx, f)
+func (h *hookedCatalog) View(ctx context.Context, f func(catalog.Reader) error) error {
+	h.views++
+	h.at(h.views)
+	return h.Store.View(ctx, f)
 }
 
-// What a repeated create has found under its key may be deleted before it answers: it is not given
-// as if it were there.
+// The memory that a repeated create finds under its key may be deleted before the answer. Then the
+// create does not answer with it.
 func TestARepeatedCreateThatMeetsADelete(t *testing.T) {
 	w := newWorld(t)
 	b := random(100)
 	create := func() (catalog.Memory, error) {
-		return w.Create(t.Context(), w.me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Idem: "k", Put: upload.Put{Length: 100}}, bytes.NewReader(b))
+		return w.Create(
+			t.Context(),
+			w.me,
+			upload.CreateRequest{
+				Capsule: "default",
+				Meta:    catalog.Meta{Name: "a"},
+				Idem:    "k",
+				Put:     upload.Put{Length: 100},
+			},
+			bytes.NewReader(b),
+		)
 	}
 	first, err := create()
 	w.check(err)
@@ -145,45 +160,51 @@ func TestARepeatedCreateThatMeetsADelete(t *testing.T) {
 			return catalog.Trash(tx, first.ID, time.Hour, catalog.Moment{Now: time.Now()})
 		})
 	}
-	met := false
-	w.catalog = &looking{Store: rows, at: func(n int) {
+	deleted := false
+	w.catalog = &hookedCatalog{Store: rows, at: func(n int) {
 		if n == 2 {
-			met = true
+			deleted = true
 			w.check(trash())
 		}
 	}}
 	w.restart()
-	if m, err := create(); !errors.Is(err, upload.ErrAlreadyFinished) || !met {
-		t.Errorf("%+v, %v; it was deleted meanwhile: %v", m, err, met)
+	if m, err := create(); !errors.Is(err, upload.ErrAlreadyFinished) || !deleted {
+		t.Errorf("%+v, %v; it was deleted meanwhile: %v", m, err, deleted)
 	}
 }
 
-// late is a body before which something else happens.
-type late struct {
+// hookedBody is a body with a hook before its bytes.
+type hookedBody struct {
 	io.Reader
 	first func()
 }
 
-func (l *late) Read(p []byte) (int, error) {
-	if first := l.first; first != nil {
-		l.first = nil
+func (h *hookedBody) Read(p []byte) (int, error) {
+	if first := h.first; first != nil {
+		h.first = nil
 		first()
 	}
-	return l.Reader.Read(p)
+	return h.Reader.Read(p)
 }
 
-// Two creates of one key at once are one memory where they bring the same bytes. One that brings
-// others, or comes when the memory of the faster one is deleted already, is refused and leaves
-// nothing: it is neither answered with a memory of other bytes, nor made a second one.
+// Two creates of one key at once make one memory if they bring the same bytes. A create that brings
+// other bytes, or comes when the memory of the faster one is deleted already, is refused and leaves
+// nothing. It is neither answered with a memory of other bytes nor made a second one.
 func TestTwoCreatesOfAKeyAtOnce(t *testing.T) {
 	for _, size := range []int{10, chunk, 3 * chunk} {
 		for _, length := range []int64{int64(size), -1} {
-			for name, want := range map[string]error{"the same": nil, "others": upload.ErrIdem, "deleted": catalog.ErrDeleted} {
+			for name, want := range map[string]error{
+				"the same": nil, "others": upload.ErrIdem, "deleted": catalog.ErrDeleted,
+			} {
 				w := newWorld(t)
 				b := random(size)
 				create := func(b []byte, first func()) (catalog.Memory, error) {
-					req := upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Idem: "k", Put: upload.Put{Length: length}}
-					return w.Create(t.Context(), w.me, req, &late{bytes.NewReader(b), first})
+					req := upload.CreateRequest{
+						Meta: catalog.Meta{Name: "a"},
+						Idem: "k",
+						Put:  upload.Put{Length: length},
+					}
+					return w.Create(t.Context(), w.me, req, &hookedBody{bytes.NewReader(b), first})
 				}
 				var one catalog.Memory
 				faster := func() {

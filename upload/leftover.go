@@ -11,77 +11,79 @@ import (
 	"sluice/session"
 )
 
-// leftover is a place at which something may be left that no record names: of a put that failed, of
-// what was replaced, of a session that was aborted, of a create that was refused. Whoever leaves it
-// says so, and it is given back as soon as nobody can be writing there; nobody has to search for
-// it. What is known here is lost with the process; then the search for orphans finds the places of
-// its incarnation.
+// leftover is a place where bytes may be left that no record names: of a put that failed, a range
+// that was replaced, a session that was aborted, or a create that was refused. The request that
+// leaves them notes the place, and Reclaim frees the bytes as soon as no put can be writing there.
+// So no search is needed. The list of leftovers is lost with the process; then the sweep for
+// orphans finds the places of its incarnation.
 type leftover struct {
 	id session.SessionID
-	// gen is that of the session's last Drop when it was written: puts that begin after a later one
-	// write elsewhere. At whatMayCome nobody writes any more.
+	// gen is the generation of the session's last Drop at the time of the write. Puts that begin
+	// after a later Drop write elsewhere. anyGen: no put writes there any more.
 	gen uint64
-	// waits: the session is open, and its next puts write to this place too: over what is left, or
-	// it goes with the session.
-	waits bool
-	n     uint64 // tells it from what is left there later
+	// waitsForSession: the session is open, and its next puts write to this place too. They
+	// overwrite what is left, or it is freed with the session.
+	waitsForSession bool
+	seq             uint64 // tells it from a later leftover at the same place
 }
 
 const (
-	whatMayCome = math.MaxUint64
-	// mostLeft bounds how many are remembered. What is more goes with its session.
-	mostLeft = 100_000
+	anyGen = math.MaxUint64
+	// maxLeftovers bounds the list. Bytes at other places are freed when their session ends.
+	maxLeftovers = 100_000
 )
 
-// leave remembers that something is left at a place.
-func (u *Service) leave(place string, id session.SessionID, gen uint64) {
+// rememberLeftover notes that bytes may be left at a place.
+func (u *Service) rememberLeftover(place string, id session.SessionID, gen uint64) {
 	if place == "" {
 		return
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	was, known := u.left[place]
-	if !known && len(u.left) >= mostLeft {
+	was, known := u.leftovers[place]
+	if !known && len(u.leftovers) >= maxLeftovers {
 		return
 	}
-	u.leaves++
-	u.left[place] = leftover{id: id, gen: max(gen, was.gen), n: u.leaves}
+	u.leftoverSeq++
+	u.leftovers[place] = leftover{id: id, gen: max(gen, was.gen), seq: u.leftoverSeq}
 	select {
-	case u.leavings <- struct{}{}:
+	case u.leftoverAdded <- struct{}{}:
 	default:
 	}
 }
 
-// AddLeftover remembers a place of an earlier incarnation of the content store: what of it no
-// record names is given back.
-func (u *Service) AddLeftover(place string, id session.SessionID) { u.leave(place, id, whatMayCome) }
+// AddLeftover notes a place of an earlier incarnation of the content store. Reclaim frees the bytes
+// there that no record names.
+func (u *Service) AddLeftover(place string, id session.SessionID) {
+	u.rememberLeftover(place, id, anyGen)
+}
 
-// LeftoverAdded has something where a Reclaim may give something back at once.
-func (u *Service) LeftoverAdded() <-chan struct{} { return u.leavings }
+// LeftoverAdded receives a value when a Reclaim may have something to free at once.
+func (u *Service) LeftoverAdded() <-chan struct{} { return u.leftoverAdded }
 
-// Reclaim gives back what has been left, as far as nobody can be writing there; all looks also at
-// what waits for its session. No place may be held meanwhile by whoever copies what the records
-// name. One failure keeps none of the others.
+// Reclaim frees the bytes at the leftovers where no put can be writing. all includes those that
+// wait for their session. No backup may hold places meanwhile. A failure at one place does not stop
+// the others; it returns the last.
 func (u *Service) Reclaim(ctx context.Context, all bool) error {
 	u.mu.Lock()
-	todo := maps.Clone(u.left)
+	todo := maps.Clone(u.leftovers)
 	u.mu.Unlock()
 	var failed error
 	for place, l := range todo {
 		if ctx.Err() != nil {
 			return errors.Join(failed, ctx.Err())
 		}
-		if l.waits && !all {
+		if l.waitsForSession && !all {
 			continue
 		}
 		now, err := u.reclaim(ctx, place, l)
 		if err != nil {
-			failed = fmt.Errorf("giving back what is left at %s: %w", place, err) // they are alike
+			failed = fmt.Errorf("giving back what is left at %s: %w", place, err) // one failure stands for all
 		}
 		u.mu.Lock()
-		if is, ok := u.left[place]; ok && is.n == l.n {
-			if u.left[place] = now; now == (leftover{}) {
-				delete(u.left, place)
+		if is, ok := u.leftovers[place]; ok && is.seq == l.seq {
+			if u.leftovers[place] = now; now == (leftover{}) {
+				delete(u.leftovers, place)
 			}
 		}
 		u.mu.Unlock()
@@ -89,14 +91,14 @@ func (u *Service) Reclaim(ctx context.Context, all bool) error {
 	return failed
 }
 
-// reclaim gives back what is left at a place, and says what then still is: nothing, as the zero
-// leftover. While it decides nobody begins to write there: who does so afterwards finds no place,
-// or one with a hole where nothing was recorded, and records what he has written himself.
+// reclaim frees the bytes at a leftover, and gives the leftover that remains: the zero value if
+// none does. No put begins to write there while it decides. A put that begins later finds no place,
+// or a hole where nothing was recorded, and records only bytes that it has written itself.
 func (u *Service) reclaim(ctx context.Context, place string, l leftover) (leftover, error) {
-	t := u.tracks.hold(l.id)
-	defer u.tracks.release(t)
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	a := u.active.acquire(l.id)
+	defer u.active.release(a)
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	s, err := u.cfg.Sessions.Status(ctx, l.id)
 	switch {
 	case err != nil && !errors.Is(err, session.ErrNotFound):
@@ -104,13 +106,13 @@ func (u *Service) reclaim(ctx context.Context, place string, l leftover) (leftov
 	case err != nil || s.State.Ended():
 		return u.reclaimEnded(ctx, place, l)
 	case s.State != session.Open:
-		return l, nil // whether it ends shows
+		return l, nil // sealed: its end decides
 	}
-	if l.gen != whatMayCome {
-		if l.waits = l.gen >= placeGen(s); l.waits {
+	if l.gen != anyGen {
+		if l.waitsForSession = l.gen >= placeGen(s); l.waitsForSession {
 			return l, nil
 		}
-		for gen := range t.writing {
+		for gen := range a.writers {
 			if gen <= l.gen {
 				return l, nil
 			}
@@ -122,12 +124,12 @@ func (u *Service) reclaim(ctx context.Context, place string, l leftover) (leftov
 	}
 	var keep []catalog.Extent
 	for _, e := range entries {
-		p, err := decodePiece(e.Note)
+		n, err := decodeEntryNote(e.Note)
 		if err != nil {
 			return l, err
 		}
-		if p.Place == place {
-			keep = append(keep, p.extent(e.Range))
+		if n.Place == place {
+			keep = append(keep, n.extent(e.Range))
 		}
 	}
 	if keep == nil {
@@ -141,8 +143,8 @@ func (u *Service) reclaim(ctx context.Context, place string, l leftover) (leftov
 	return leftover{}, nil
 }
 
-// reclaimEnded is reclaim where the session has ended: nobody records anything of it any more. What
-// it has become is content, or garbage.
+// reclaimEnded is reclaim for a session that has ended, in which nothing is recorded any more. Its
+// bytes are content or garbage.
 func (u *Service) reclaimEnded(ctx context.Context, place string, l leftover) (leftover, error) {
 	var row catalog.Place
 	var keep []catalog.Extent
@@ -176,47 +178,48 @@ func (u *Service) reclaimEnded(ctx context.Context, place string, l leftover) (l
 	return leftover{}, nil
 }
 
-// withdraw forgets what is recorded of r, whose bytes are garbage then.
+// withdraw drops the entries of r from the session. Their bytes are garbage then.
 func (u *Service) withdraw(ctx context.Context, id session.SessionID, r session.Range) (session.Session, error) {
-	s, dropped, err := u.cfg.Sessions.Drop(ctx, id, r, u.recut)
+	s, dropped, err := u.cfg.Sessions.Drop(ctx, id, r, u.clipNote)
 	if err != nil || placeGen(s) == 0 {
 		return s, err
 	}
 	for _, e := range dropped {
-		if p, err := decodePiece(e.Note); err == nil {
-			u.leave(p.Place, id, placeGen(s)-1)
+		if n, err := decodeEntryNote(e.Note); err == nil {
+			u.rememberLeftover(n.Place, id, placeGen(s)-1)
 		}
 	}
 	return s, nil
 }
 
-// writes counts a put that may write to the places of a generation, or of a later one, until wrote.
-func (t *track) writes(gen uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.writing == nil {
-		t.writing = map[uint64]int{}
+// addWriter counts a put that may write to the places of a generation, or of a later one, until
+// removeWriter.
+func (a *activeSession) addWriter(gen uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.writers == nil {
+		a.writers = map[uint64]int{}
 	}
-	t.writing[gen]++
+	a.writers[gen]++
 }
 
-func (t *track) wrote(gen uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.writing[gen]--; t.writing[gen] == 0 {
-		delete(t.writing, gen)
+func (a *activeSession) removeWriter(gen uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.writers[gen]--; a.writers[gen] == 0 {
+		delete(a.writers, gen)
 	}
 }
 
 // Undo implements session.Committer.
 func (k *sink) Undo(rest []session.Range) {
-	if k.w == nil || k.undone {
+	if k.writer == nil || k.undone {
 		return
 	}
 	k.undone = true
-	place, err := k.w.Undo(rest)
+	place, err := k.writer.Undo(rest)
 	if err != nil {
 		k.u.cfg.Log.Warn("giving back what a failed put has written", "session", k.s.ID, "err", err)
 	}
-	k.u.leave(place, k.s.ID, placeGen(k.s))
+	k.u.rememberLeftover(place, k.s.ID, placeGen(k.s))
 }

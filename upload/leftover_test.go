@@ -11,12 +11,12 @@ import (
 	"sluice/upload"
 )
 
-// What was replaced is given back when no put can be writing to its place any more: one that began
-// before is waited for, and keeps what it has written.
+// Replaced bytes are freed when no put can be writing to their place any more. Reclaim waits for a
+// put that began before, and keeps what that put has written.
 func TestAPlaceThatIsWrittenIsNotReclaimed(t *testing.T) {
 	w := newWorld(t)
 	l := limits()
-	const size = 4 << 20 // so much that the first of it is written before the last is read
+	const size = 4 << 20 // so large that the first bytes are written before the last are read
 	l.ChunkSize = size
 	w.rewire(w.blobs, l)
 	b := random(3 * size)
@@ -47,22 +47,22 @@ func TestAPlaceThatIsWrittenIsNotReclaimed(t *testing.T) {
 	}
 }
 
-// A replacement gives back what it has withdrawn, which may be another than what was there when it
-// began: several at once leave nothing.
+// A replacement frees the bytes that it has withdrawn. These may differ from the bytes that were
+// there when it began. Several at once leave nothing.
 func TestReplacementsAtOnceLeaveNothing(t *testing.T) {
 	w := newWorld(t)
 	e := w.rewire(w.blobs, limits())
 	b := random(chunk)
 	up := w.begin(chunk)
 	w.check(w.put(up.ID, 0, random(chunk)))
-	w.check(second(w.Status(t.Context(), w.me, up.ID))) // what is recorded is trusted from here on, and not looked at again
+	w.check(second(w.Status(t.Context(), w.me, up.ID))) // the entries are checked from here on
 	replace := func(b []byte) {
 		w.check(w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(b), upload.Put{Length: chunk, Replace: true}))
 	}
 	other := func() { replace(random(chunk)) }
-	e.list.Store(&other) // before the first one looks at what is there
+	e.list.Store(&other) // before the first one lists the entries
 	replace(random(chunk))
-	e.drop.Store(&other) // between the look and the withdrawal
+	e.drop.Store(&other) // between the listing and the drop
 	replace(random(chunk))
 	replace(b)
 	w.finishes(up.ID, b)
@@ -72,8 +72,8 @@ func TestReplacementsAtOnceLeaveNothing(t *testing.T) {
 	}
 }
 
-// What a failed put has left at a place that the next puts write to stays until the session ends,
-// and then goes, recorded or not.
+// Bytes that a failed put has left at a place to which the next puts write stay until the session
+// ends. Then they go, recorded or not.
 func TestWhatAFailedPutLeftGoesWithItsSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -87,7 +87,8 @@ func TestWhatAFailedPutLeftGoesWithItsSession(t *testing.T) {
 		wrong := &catalog.SHA256{1}
 		b := random(2 * chunk)
 		up := w.begin(2 * chunk)
-		if err := w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(b[:chunk]), upload.Put{Length: chunk, SHA256: wrong}); err == nil {
+		p := upload.Put{Length: chunk, SHA256: wrong}
+		if err := w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(b[:chunk]), p); err == nil {
 			t.Error("a wrong digest was taken")
 		}
 		places(1)
@@ -97,7 +98,9 @@ func TestWhatAFailedPutLeftGoesWithItsSession(t *testing.T) {
 		w.finishes(up.ID, b)
 		places(1)
 		up = w.begin(2 * chunk)
-		_ = w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(b[:chunk]), upload.Put{Length: chunk, SHA256: wrong})
+		_ = w.PutChunk(
+			t.Context(), w.me, up.ID, 0, bytes.NewReader(b[:chunk]), upload.Put{Length: chunk, SHA256: wrong},
+		)
 		places(2)
 		w.check(w.Abort(t.Context(), w.me, up.ID))
 		places(1)

@@ -14,27 +14,29 @@ import (
 	"sluice/upload"
 )
 
-// large is a chunk that may be recorded in two pieces.
+// large is a chunk that may be recorded in two entries.
 const large = 64 << 10
 
-// ofTwoPieces are limits with such chunks.
-func ofTwoPieces() upload.Limits {
+// ofTwoEntries are limits with such chunks.
+func ofTwoEntries() upload.Limits {
 	l := limits()
 	l.ChunkSize = large
 	return l
 }
 
-// A rotten piece is merged with its neighbour between being found and being dropped: it is looked
-// at once more, and asked for.
+// A corrupt entry is merged with its neighbour after it was found and before it is dropped. It is
+// checked once more, and asked for again.
 func TestARottenPieceThatIsMergedMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		blobs := &checked{Store: w.blobs}
-		w.rewire(blobs, ofTwoPieces())
+		blobs := &gatedCheck{Store: w.blobs}
+		w.rewire(blobs, ofTwoEntries())
 		b := random(2 * large)
 		up := w.begin(int64(len(b)))
 		put := func(from, to int64) {
-			_, err := w.PutRange(t.Context(), w.me, up.ID, from, bytes.NewReader(b[from:to]), upload.Put{Length: to - from})
+			_, err := w.PutRange(
+				t.Context(), w.me, up.ID, from, bytes.NewReader(b[from:to]), upload.Put{Length: to - from},
+			)
 			w.check(err)
 		}
 		put(large, large*3/2)
@@ -61,7 +63,8 @@ func TestARottenPieceThatIsMergedMeanwhile(t *testing.T) {
 	})
 }
 
-// What a sync has lost is replaced before it is dropped: the finish tries what is there now.
+// Bytes that a failed sync has lost are replaced before they are dropped. The finish then tries the
+// new ones.
 func TestWhatASyncLostIsReplacedMeanwhile(t *testing.T) {
 	w := newWorld(t)
 	e := w.rewire(w.blobs, limits())
@@ -76,7 +79,16 @@ func TestWhatASyncLostIsReplacedMeanwhile(t *testing.T) {
 		failed = true
 		replace := func() {
 			for i, c := range chunks(b) {
-				w.check(w.PutChunk(t.Context(), w.me, up.ID, int64(i), bytes.NewReader(c), upload.Put{Length: chunk, Replace: true}))
+				w.check(
+					w.PutChunk(
+						t.Context(),
+						w.me,
+						up.ID,
+						int64(i),
+						bytes.NewReader(c),
+						upload.Put{Length: chunk, Replace: true},
+					),
+				)
 			}
 		}
 		e.list.Store(&replace)
@@ -89,23 +101,30 @@ func TestWhatASyncLostIsReplacedMeanwhile(t *testing.T) {
 	}
 }
 
-// A put that is compared with what is recorded, half of which is dropped before it is read back, is
-// told to look at the status: its bytes are right, or not, but there is nothing to say so.
+// A put repeats recorded bytes, half of which are dropped before they are read back. It is told to
+// look at the status, because nothing can tell whether its bytes are right.
 func TestAComparisonWithWhatIsDroppedMeanwhile(t *testing.T) {
 	for name, change := range map[string]byte{"the same bytes": 0, "others": 1} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
-				e := w.rewire(w.blobs, ofTwoPieces())
+				e := w.rewire(w.blobs, ofTwoEntries())
 				b := random(2 * large)
 				up := w.begin(int64(len(b)))
 				w.check(w.put(up.ID, 0, b[:large]))
-				_, err := w.PutRange(t.Context(), w.me, up.ID, large/2, bytes.NewReader(b[large/2:large]), upload.Put{Length: large / 2, Replace: true})
+				_, err := w.PutRange(
+					t.Context(),
+					w.me,
+					up.ID,
+					large/2,
+					bytes.NewReader(b[large/2:large]),
+					upload.Put{Length: large / 2, Replace: true},
+				)
 				w.check(err)
 				es, err := w.sessions.Entries(t.Context(), up.ID, session.All(), 0)
 				w.check(err)
 				if len(es) != 2 {
-					t.Fatalf("%d pieces", len(es))
+					t.Fatalf("%d entries", len(es))
 				}
 				body, writer := io.Pipe()
 				done := make(chan error, 1)
@@ -131,13 +150,13 @@ func TestAComparisonWithWhatIsDroppedMeanwhile(t *testing.T) {
 	}
 }
 
-// A chunk is replaced while the background hasher, which still has the session as it was, goes on
-// from the hash that the replacing put has set: what it finds begins behind a gap, and is not
+// A chunk is replaced while the background hasher still has the older session, and goes on from the
+// hash that the replacing put has set. The entries that it finds begin behind a gap, and are not
 // hashed as if there were none.
 func TestTheHashLeavesNothingOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		blobs := &rereading{Store: w.blobs}
+		blobs := &hookedRead{Store: w.blobs}
 		e := w.rewire(blobs, limits())
 		b := random(4 * chunk)
 		up := w.begin(int64(len(b)))
@@ -153,19 +172,19 @@ func TestTheHashLeavesNothingOut(t *testing.T) {
 			go func() {
 				done <- w.PutChunk(t.Context(), w.me, up.ID, 1, body, upload.Put{Length: chunk, Replace: true})
 			}()
-			time.Sleep(time.Second) // it has dropped the chunk, and waits for its body
+			time.Sleep(time.Second) // the put has dropped the chunk, and waits for its body
 		}
 		inTurn := func() { e.loaded.Store(&replace) }
 		again := func() { e.loaded.Store(&inTurn) }
 		more := func() { // the background hasher reads chunks 1 and 2
 			w.check(w.put(up.ID, 3, b[3*chunk:]))
 			blobs.read.Store(&send)
-			e.loaded.Store(&again) // it looks whether they are there still, then for more, and again in its turn
+			e.loaded.Store(&again) // it loads the session after the slice, before the next, and under its slot
 		}
 		blobs.read.Store(&more)
 		w.check(w.put(up.ID, 0, b[:chunk]))
 		time.Sleep(time.Minute)
-		blobs.read.fire() // it has seen the gap, and not read on
+		blobs.read.fire() // the hasher has seen the gap, and has not read on
 		w.finishes(up.ID, b)
 	})
 }

@@ -20,7 +20,7 @@ import (
 	"sluice/upload"
 )
 
-// hook is what happens once.
+// hook is a function that runs once.
 type hook struct{ atomic.Pointer[func()] }
 
 func (h *hook) fire() {
@@ -48,8 +48,8 @@ func (e *engine) Move(ctx context.Context, id session.SessionID, step session.St
 	return e.Store.Move(ctx, id, step)
 }
 
-// What was verified and then replaced is not published: the seal is refused, and the finish looks
-// again.
+// Bytes that are replaced after they were verified are not published. The seal is refused, and the
+// finish verifies again.
 func TestWhatIsReplacedAfterItWasVerifiedIsNotPublished(t *testing.T) {
 	w := newWorld(t)
 	e := w.rewire(w.blobs, limits())
@@ -57,7 +57,9 @@ func TestWhatIsReplacedAfterItWasVerifiedIsNotPublished(t *testing.T) {
 	up := w.begin(int64(len(b)))
 	w.putAll(up.ID, b)
 	e.seal = func() {
-		w.check(w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(fresh), upload.Put{Length: chunk, Replace: true}))
+		w.check(
+			w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(fresh), upload.Put{Length: chunk, Replace: true}),
+		)
 	}
 	if _, err := w.finish(up.ID, b); !errors.Is(err, upload.ErrChecksum) || w.memories() != 0 {
 		t.Errorf("%v; %d memories", err, w.memories())
@@ -84,7 +86,9 @@ func (e *engine) Entries(ctx context.Context, id session.SessionID, r session.Ra
 	return es, err
 }
 
-func (e *engine) Record(ctx context.Context, id session.SessionID, gen uint64, c session.Change) (session.Session, error) {
+func (e *engine) Record(
+	ctx context.Context, id session.SessionID, gen uint64, c session.Change,
+) (session.Session, error) {
 	if !c.Drop.Empty() {
 		e.drop.fire()
 	}
@@ -96,14 +100,25 @@ func (w *world) rewire(blobs blob.Store, limits upload.Limits) *engine {
 	w.Close()
 	e := &engine{Store: w.stores.Sessions()}
 	var err error
-	w.sessions, err = session.New(w.t.Context(), e, upload.EngineConfig(session.Config{TTL: time.Hour, MinEntry: 4 << 10}))
+	w.sessions, err = session.New(
+		w.t.Context(), e, upload.EngineConfig(session.Config{TTL: time.Hour, MinEntry: 4 << 10}),
+	)
 	w.check(err)
-	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: blobs, Clock: clock{}, Limits: limits, CheckSpace: w.room})
+	w.Service = upload.New(
+		upload.Config{
+			Sessions:   w.sessions,
+			Catalog:    w.catalog,
+			Blobs:      blobs,
+			Clock:      clock{},
+			Limits:     limits,
+			CheckSpace: w.checkSpace,
+		},
+	)
 	return e
 }
 
-// `echo hi | curl -T - URL`: a body of unknown length whose last piece is below the smallest that
-// is recorded alone.
+// `echo hi | curl -T - URL`: a body of unknown length whose last run is shorter than the smallest
+// entry.
 func TestASmallPipeCanBeStored(t *testing.T) {
 	w := newWorld(t)
 	l := limits()
@@ -122,7 +137,7 @@ func TestASmallPipeCanBeStored(t *testing.T) {
 	}
 }
 
-// The bound of an upload holds for those of unknown length too.
+// The bound of an upload also holds for an unknown length.
 func TestAnUnknownLengthIsBoundedByMaxBytes(t *testing.T) {
 	w := newWorld(t)
 	l := limits()
@@ -166,13 +181,13 @@ func TestAFinishThatIsOvertakenEnds(t *testing.T) {
 	}
 }
 
-// checked is a Blobs whose Check waits.
-type checked struct {
+// gatedCheck is a content store whose Check waits.
+type gatedCheck struct {
 	blob.Store
 	check func()
 }
 
-func (c *checked) Check(ctx context.Context, e catalog.Extent, policy blob.CheckPolicy) error {
+func (c *gatedCheck) Check(ctx context.Context, e catalog.Extent, policy blob.CheckPolicy) error {
 	err := c.Store.Check(ctx, e, policy)
 	if err != nil && c.check != nil {
 		c.check()
@@ -180,11 +195,11 @@ func (c *checked) Check(ctx context.Context, e catalog.Extent, policy blob.Check
 	return err
 }
 
-// Two requests find the same rotten chunk. The one drops it, and its client stores it anew. The
-// other's drop leaves the new one alone.
+// Two requests find the same corrupt chunk. The first one drops it, and its client stores it anew.
+// The drop of the second one leaves the new chunk alone.
 func TestADropTakesOnlyWhatWasFoundLost(t *testing.T) {
 	w := newWorld(t)
-	blobs := &checked{Store: w.blobs}
+	blobs := &gatedCheck{Store: w.blobs}
 	w.rewire(blobs, limits())
 	up := w.begin(2 * chunk)
 	b := random(2 * chunk)
@@ -198,7 +213,7 @@ func TestADropTakesOnlyWhatWasFoundLost(t *testing.T) {
 	w.check(err)
 	w.blobs.Corrupt(places[0].Name, 5)
 	blobs.check = func() {
-		blobs.check = nil // the first request has found it rotten, and is about to drop it
+		blobs.check = nil // the first request has found it corrupt, and is about to drop it
 		if err := w.put(up.ID, 0, b[:chunk]); !errors.Is(err, session.ErrSuperseded) {
 			t.Errorf("the second request: %v", err)
 		}
@@ -214,24 +229,24 @@ func TestADropTakesOnlyWhatWasFoundLost(t *testing.T) {
 	}
 }
 
-// rereading is a Blobs in which something happens after its first read.
-type rereading struct {
+// hookedRead is a content store with a hook after its first read.
+type hookedRead struct {
 	blob.Store
 	read hook
 }
 
-func (r *rereading) Read(ctx context.Context, extents []catalog.Extent, off, n int64) (io.ReadCloser, error) {
+func (r *hookedRead) Read(ctx context.Context, extents []catalog.Extent, off, n int64) (io.ReadCloser, error) {
 	body, err := r.Store.Read(ctx, extents, off, n)
 	r.read.fire()
 	return body, err
 }
 
-// A finish waits for the background hasher, which has read a piece that is lost; by then it has
-// been dropped, and stored anew.
+// A finish waits for the background hasher, which has read an entry whose bytes are corrupt. By
+// then the entry has been dropped and stored anew.
 func TestAFinishReadsWhatReplacedALostPiece(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		blobs := &rereading{Store: w.blobs}
+		blobs := &hookedRead{Store: w.blobs}
 		w.rewire(blobs, limits())
 		b := random(3 * chunk)
 		up := w.begin(int64(len(b)))
@@ -243,7 +258,11 @@ func TestAFinishReadsWhatReplacedALostPiece(t *testing.T) {
 		w.blobs.Corrupt(places[0].Name, 2*chunk+7)
 		replace := func() {
 			time.Sleep(time.Second) // the finish waits
-			w.check(w.PutChunk(t.Context(), w.me, up.ID, 2, bytes.NewReader(b[2*chunk:]), upload.Put{Length: chunk, Replace: true}))
+			w.check(
+				w.PutChunk(
+					t.Context(), w.me, up.ID, 2, bytes.NewReader(b[2*chunk:]), upload.Put{Length: chunk, Replace: true},
+				),
+			)
 		}
 		blobs.read.Store(&replace)
 		w.check(w.put(up.ID, 0, b[:chunk]))
@@ -255,8 +274,8 @@ func TestAFinishReadsWhatReplacedALostPiece(t *testing.T) {
 	})
 }
 
-// A finish that has verified a piece which is dropped before it is published, or before the chunks
-// are compared, asks for it.
+// A finish has verified an entry that is dropped before it is published, or before the chunks are
+// compared. It asks for the entry again.
 func TestAFinishAsksForWhatIsDroppedMeanwhile(t *testing.T) {
 	w := newWorld(t)
 	e := w.rewire(w.blobs, limits())
@@ -266,7 +285,9 @@ func TestAFinishAsksForWhatIsDroppedMeanwhile(t *testing.T) {
 	good := finish
 	good.SHA256 = sha256.Sum256(b)
 	w.putAll(up.ID, b)
-	if _, err := w.Finish(t.Context(), w.me, finish); !errors.Is(err, upload.ErrChecksum) { // its pieces are trusted from here on
+	if _, err := w.Finish(
+		t.Context(), w.me, finish,
+	); !errors.Is(err, upload.ErrChecksum) { // its entries are checked from here on
 		t.Fatal(err)
 	}
 	for name, req := range map[string]upload.FinishRequest{"published": good, "compared": finish} {
@@ -289,13 +310,13 @@ func TestAFinishAsksForWhatIsDroppedMeanwhile(t *testing.T) {
 	}
 }
 
-// revoking is a body in the middle of which its token is revoked.
-type revoking struct {
+// revokingBody is a body in the middle of which the token is revoked.
+type revokingBody struct {
 	io.Reader
 	revoke func()
 }
 
-func (r *revoking) Read(p []byte) (int, error) {
+func (r *revokingBody) Read(p []byte) (int, error) {
 	if r.revoke != nil {
 		r.revoke()
 		r.revoke = nil
@@ -303,7 +324,7 @@ func (r *revoking) Read(p []byte) (int, error) {
 	return r.Reader.Read(p[:min(len(p), 100)])
 }
 
-// A token that is revoked while a chunk arrives: nothing of it is recorded.
+// The token is revoked while a chunk arrives. No byte of the chunk is recorded.
 func TestATokenThatIsRevokedInMidBody(t *testing.T) {
 	w := newWorld(t)
 	tok, secret, err := w.access.CreateToken(t.Context(), w.me, w.me.Principal, "second", false, 0)
@@ -312,7 +333,7 @@ func TestATokenThatIsRevokedInMidBody(t *testing.T) {
 	w.check(err)
 	up := w.begin(chunk)
 	b := random(chunk)
-	err = w.PutChunk(t.Context(), c, up.ID, 0, &revoking{bytes.NewReader(b), func() {
+	err = w.PutChunk(t.Context(), c, up.ID, 0, &revokingBody{bytes.NewReader(b), func() {
 		w.check(w.access.RevokeToken(t.Context(), w.me, tok.ID))
 	}}, upload.Put{Length: chunk})
 	s, e := w.sessions.Status(t.Context(), up.ID)
@@ -322,8 +343,7 @@ func TestATokenThatIsRevokedInMidBody(t *testing.T) {
 	}
 }
 
-// Sessions that have ended otherwise than by their client do not crowd out what is remembered of
-// those that are worked on.
+// Sessions that have ended without their client do not evict the sessions that are in use.
 func TestAPutDoesNotLoadAllEntries(t *testing.T) {
 	w := newWorld(t)
 	e := w.rewire(w.blobs, limits())
@@ -355,8 +375,8 @@ func TestAPutDoesNotLoadAllEntries(t *testing.T) {
 	}
 }
 
-// A background hasher of chunks that come out of order stores a state now and then, and not each
-// time that it has caught up.
+// A background hasher of chunks that come out of order stores a checkpoint now and then, and not
+// each time that it has caught up.
 func TestThereIsACheckpointForEach64MiB(t *testing.T) {
 	w := newWorld(t)
 	b := random(400 * chunk)
@@ -380,8 +400,8 @@ func TestThereIsACheckpointForEach64MiB(t *testing.T) {
 	}
 }
 
-// What a piece and a content are checked by is the CRC-32C of all their bytes, also of those that
-// came in one large buffer.
+// Entries and contents are checked by the CRC-32C of all their bytes, also if these came in one
+// large buffer.
 func TestTheChecksumIsOfAllBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // all comes fast
 		w := newWorld(t)
@@ -398,12 +418,21 @@ func TestTheChecksumIsOfAllBytes(t *testing.T) {
 			p, err := upload.InspectPiece(entries[0])
 			w.check(err)
 			if len(entries) != 1 || p.Extent.CRC32C != crc32.Checksum(b, table) || p.Hashed != int64(n) {
-				t.Errorf("%d bytes: %d pieces, %+v", n, len(entries), p.Extent)
+				t.Errorf("%d bytes: %d entries, %+v", n, len(entries), p.Extent)
 			}
 			m, err := w.finish(up.ID, b)
 			w.check(err)
 			b = random(n)
-			created, err := w.Create(t.Context(), w.me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: int64(n)}}, bytes.NewReader(b))
+			created, err := w.Create(
+				t.Context(),
+				w.me,
+				upload.CreateRequest{
+					Capsule: "default",
+					Meta:    catalog.Meta{Name: "a"},
+					Put:     upload.Put{Length: int64(n)},
+				},
+				bytes.NewReader(b),
+			)
 			w.check(err)
 			for _, m := range []catalog.Memory{m, created} {
 				w.check(w.catalog.View(t.Context(), func(r catalog.Reader) error {

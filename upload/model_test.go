@@ -17,15 +17,15 @@ import (
 	"sluice/upload"
 )
 
-// Any history of chunks, ranges, cuts, replacements, wrong bytes and restarts ends in the right
-// bytes, with the hash that was rolled on the way; and at each step the status says exactly which
-// bytes were acknowledged.
+// Any history of chunks, ranges, cut bodies, replacements, wrong bytes and restarts ends in the
+// right bytes, with the hash that was computed on the way. At each step the status says exactly
+// which bytes were acknowledged.
 func TestAnyHistoryEndsInTheRightBytes(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		w := newWorld(t)
 		defer w.Close()
 		size := rapid.Int64Range(0, 5*chunk+3).Draw(rt, "size")
-		want := random(int(size)) // what is recorded, where anything is
+		want := random(int(size)) // the recorded bytes, if any are
 		up := w.begin(size)
 		var got []session.Range
 		check := func(err error) {
@@ -42,20 +42,32 @@ func TestAnyHistoryEndsInTheRightBytes(t *testing.T) {
 			n := rapid.Int64Range(1, size-off).Draw(rt, "n")
 			idx := off / chunk
 			r := session.Range{Off: idx * chunk, End: min((idx+1)*chunk, size)}
-			switch op := rapid.SampledFrom([]string{"chunk", "chunk", "range", "range", "cut chunk", "cut range", "replace", "other", "restart", "digest"}).Draw(rt, "op"); op {
+			switch op := rapid.SampledFrom([]string{
+				"chunk", "chunk", "range", "range", "cut chunk", "cut range", "replace", "other", "restart", "digest",
+			}).Draw(rt, "op"); op {
 			case "chunk":
 				check(w.put(up.ID, idx, want[r.Off:r.End]))
 				got = session.Add(got, r)
 			case "digest":
 				sum := catalog.SHA256(sha256.Sum256(want[off : off+n]))
-				k, err := w.PutRange(t.Context(), w.me, up.ID, off, bytes.NewReader(want[off:off+n]), upload.Put{Length: n, SHA256: &sum})
+				k, err := w.PutRange(
+					t.Context(),
+					w.me,
+					up.ID,
+					off,
+					bytes.NewReader(want[off:off+n]),
+					upload.Put{Length: n, SHA256: &sum},
+				)
 				check(err)
 				if k != n {
 					rt.Fatalf("%d of %d", k, n)
 				}
 				got = session.Add(got, session.Range{Off: off, End: off + n})
 				sum[0] ^= 1
-				if _, err := w.PutRange(t.Context(), w.me, up.ID, off, bytes.NewReader(want[off:off+n]), upload.Put{Length: n, SHA256: &sum}); !errors.Is(err, upload.ErrChecksum) {
+				if _, err := w.PutRange(
+					t.Context(), w.me, up.ID, off, bytes.NewReader(want[off:off+n]),
+					upload.Put{Length: n, SHA256: &sum},
+				); !errors.Is(err, upload.ErrChecksum) {
 					rt.Fatalf("a wrong digest: %v", err)
 				}
 			case "range", "cut range":
@@ -69,7 +81,8 @@ func TestAnyHistoryEndsInTheRightBytes(t *testing.T) {
 				}
 				got = session.Add(got, session.Range{Off: off, End: off + k})
 			case "cut chunk":
-				if err := w.PutChunk(t.Context(), w.me, up.ID, idx, io.MultiReader(bytes.NewReader(want[r.Off:r.End-1]), cut{}), upload.Put{Length: -1}); err == nil {
+				body := io.MultiReader(bytes.NewReader(want[r.Off:r.End-1]), cut{})
+				if err := w.PutChunk(t.Context(), w.me, up.ID, idx, body, upload.Put{Length: -1}); err == nil {
 					rt.Fatal("a cut chunk was acknowledged")
 				}
 			case "other":
@@ -81,13 +94,22 @@ func TestAnyHistoryEndsInTheRightBytes(t *testing.T) {
 						rt.Fatalf("other bytes: %v", err)
 					}
 				} else {
-					check(err) // nobody knew better: they are the bytes now
+					check(err) // nothing was recorded there: they are the bytes now
 					want[r.End-1] ^= 1
 					got = session.Add(got, r)
 				}
 			case "replace":
 				fresh := random(int(r.Len()))
-				check(w.PutChunk(t.Context(), w.me, up.ID, idx, bytes.NewReader(fresh), upload.Put{Length: r.Len(), Replace: true}))
+				check(
+					w.PutChunk(
+						t.Context(),
+						w.me,
+						up.ID,
+						idx,
+						bytes.NewReader(fresh),
+						upload.Put{Length: r.Len(), Replace: true},
+					),
+				)
 				copy(want[r.Off:], fresh)
 				got = session.Add(got, r)
 			case "restart":
@@ -121,7 +143,11 @@ func TestAnyHistoryEndsInTheRightBytes(t *testing.T) {
 func TestAPipeHasNoLengthUntilItsEnd(t *testing.T) {
 	w := newWorld(t)
 	b := random(3*chunk + 5)
-	up, err := w.Begin(t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: session.Unknown, Chunks: -1, ChunkSize: chunk})
+	up, err := w.Begin(
+		t.Context(),
+		w.me,
+		upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: session.Unknown, Chunks: -1, ChunkSize: chunk},
+	)
 	w.check(err)
 	reserved := func() (n int64) {
 		w.check(w.catalog.View(t.Context(), func(r catalog.Reader) error {
@@ -142,9 +168,13 @@ func TestAPipeHasNoLengthUntilItsEnd(t *testing.T) {
 	_, err = w.finish(up.ID, b)
 	w.check(err)
 
-	// A length that is a multiple of the chunk's is given at finish.
+	// A length that is a multiple of the chunk size is given at finish.
 	b = random(2 * chunk)
-	up, err = w.Begin(t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: session.Unknown, Chunks: -1, ChunkSize: chunk})
+	up, err = w.Begin(
+		t.Context(),
+		w.me,
+		upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: session.Unknown, Chunks: -1, ChunkSize: chunk},
+	)
 	w.check(err)
 	w.putAll(up.ID, b)
 	if _, err := w.finish(up.ID, b[:chunk]); !errors.Is(err, upload.ErrLengthMismatch) {
@@ -183,8 +213,8 @@ func TestBadSizesAreRefusedBeforeAnythingIsBegun(t *testing.T) {
 	}
 }
 
-// A role, or a token, that is taken away in the middle ends the upload at the next request; finish
-// asks once more inside its commit.
+// A role or a token that is taken away in the middle ends the upload at the next request. Finish
+// checks it once more inside its commit.
 func TestWhoLosesItsRoleLosesTheUpload(t *testing.T) {
 	w := newWorld(t)
 	b := random(chunk)
@@ -195,7 +225,9 @@ func TestWhoLosesItsRoleLosesTheUpload(t *testing.T) {
 		}, catalog.Moment{})
 		return err
 	}))
-	up, err := w.Begin(t.Context(), w.stranger, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: chunk, Chunks: -1})
+	up, err := w.Begin(
+		t.Context(), w.stranger, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: chunk, Chunks: -1},
+	)
 	w.check(err)
 	w.check(w.PutChunk(t.Context(), w.stranger, up.ID, 0, bytes.NewReader(b), upload.Put{Length: -1}))
 	w.check(w.catalog.Update(t.Context(), func(tx catalog.Tx) error {
@@ -205,10 +237,11 @@ func TestWhoLosesItsRoleLosesTheUpload(t *testing.T) {
 		}, catalog.Moment{})
 		return err
 	}))
+	finish := upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(b), Length: chunk}
 	for name, err := range map[string]error{
 		"put":    w.PutChunk(t.Context(), w.stranger, up.ID, 0, bytes.NewReader(b), upload.Put{Length: -1}),
 		"status": second(w.Status(t.Context(), w.stranger, up.ID)),
-		"finish": second(w.Finish(t.Context(), w.stranger, upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(b), Length: chunk})),
+		"finish": second(w.Finish(t.Context(), w.stranger, finish)),
 		"abort":  w.Abort(t.Context(), w.stranger, up.ID),
 	} {
 		if err == nil || errors.Is(err, session.ErrNotFound) {
@@ -220,8 +253,8 @@ func TestWhoLosesItsRoleLosesTheUpload(t *testing.T) {
 	}
 }
 
-// What is taken away while a finish, or a create, is committing is asked for once more inside the
-// commit.
+// A right that is taken away while a finish or a create is committing is checked once more inside
+// the commit.
 func TestTheCommitAsksOnceMore(t *testing.T) {
 	controllers := func(w *world, ids ...string) {
 		w.check(w.catalog.Update(t.Context(), func(tx catalog.Tx) error {
@@ -236,7 +269,12 @@ func TestTheCommitAsksOnceMore(t *testing.T) {
 	takes := map[string]func(w *world, c access.Caller){
 		"role": func(w *world, _ access.Caller) { controllers(w) },
 		"token": func(w *world, c access.Caller) {
-			w.check(w.catalog.Update(t.Context(), func(tx catalog.Tx) error { return catalog.Tokens.Delete(tx, catalog.TokenKey(c.Token)) }))
+			w.check(
+				w.catalog.Update(
+					t.Context(),
+					func(tx catalog.Tx) error { return catalog.Tokens.Delete(tx, catalog.TokenKey(c.Token)) },
+				),
+			)
 		},
 	}
 	for what, take := range takes {
@@ -245,7 +283,9 @@ func TestTheCommitAsksOnceMore(t *testing.T) {
 				w := newWorld(t)
 				who := w.join("who")
 				controllers(w, who.Principal)
-				up, err := w.Begin(t.Context(), who, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: chunk, Chunks: -1})
+				up, err := w.Begin(
+					t.Context(), who, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: chunk, Chunks: -1},
+				)
 				w.check(err)
 				w.check(w.PutChunk(t.Context(), who, up.ID, 0, bytes.NewReader(b), upload.Put{Length: -1}))
 				commits := 0
@@ -255,11 +295,15 @@ func TestTheCommitAsksOnceMore(t *testing.T) {
 					return nil
 				})
 				if op == "finish" {
-					_, err = w.Finish(t.Context(), who, upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(b), Length: chunk})
+					_, err = w.Finish(
+						t.Context(), who, upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(b), Length: chunk},
+					)
 				} else {
-					_, err = w.Create(t.Context(), who, upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: chunk}}, bytes.NewReader(b))
+					create := upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: chunk}}
+					_, err = w.Create(t.Context(), who, create, bytes.NewReader(b))
 				}
-				refused := errors.Is(err, access.ErrForbidden) || errors.Is(err, access.ErrUnauthenticated) || errors.Is(err, catalog.ErrNotFound)
+				refused := errors.Is(err, access.ErrForbidden) || errors.Is(err, access.ErrUnauthenticated) ||
+					errors.Is(err, catalog.ErrNotFound)
 				if !refused || commits != 1 || w.memories() != 0 {
 					t.Errorf("%v; %d commits, %d memories", err, commits, w.memories())
 				}
@@ -268,8 +312,8 @@ func TestTheCommitAsksOnceMore(t *testing.T) {
 	}
 }
 
-// A right that ends in the middle of a body ends the put, also one that only repeats what is
-// recorded.
+// A right that ends in the middle of a body ends the put, also a put that only repeats recorded
+// bytes.
 func TestARightThatEndsInTheBody(t *testing.T) {
 	b := random(chunk)
 	for what, had := range map[string]int{"new": 0, "the rest": 100, "a repeat": chunk} {
@@ -278,18 +322,31 @@ func TestARightThatEndsInTheBody(t *testing.T) {
 			who := w.join("who")
 			member := func(ids ...string) {
 				w.check(w.catalog.Update(t.Context(), func(tx catalog.Tx) error {
-					_, err := catalog.ChangeCapsule(tx, "default", func(c *catalog.Capsule) error { c.Controllers = ids; return nil }, catalog.Moment{})
+					_, err := catalog.ChangeCapsule(
+						tx,
+						"default",
+						func(c *catalog.Capsule) error { c.Controllers = ids; return nil },
+						catalog.Moment{},
+					)
 					return err
 				}))
 			}
 			member(who.Principal)
-			up, err := w.Begin(t.Context(), who, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: chunk, Chunks: -1})
+			up, err := w.Begin(
+				t.Context(), who, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: chunk, Chunks: -1},
+			)
 			w.check(err)
 			if had > 0 {
-				_, err = w.PutRange(t.Context(), who, up.ID, 0, bytes.NewReader(b[:had]), upload.Put{Length: int64(had)})
+				_, err = w.PutRange(
+					t.Context(), who, up.ID, 0, bytes.NewReader(b[:had]), upload.Put{Length: int64(had)},
+				)
 				w.check(err)
 			}
-			body := io.MultiReader(bytes.NewReader(b[:chunk-1]), readerFunc(func([]byte) (int, error) { member(); return 0, io.EOF }), bytes.NewReader(b[chunk-1:]))
+			body := io.MultiReader(
+				bytes.NewReader(b[:chunk-1]),
+				readerFunc(func([]byte) (int, error) { member(); return 0, io.EOF }),
+				bytes.NewReader(b[chunk-1:]),
+			)
 			err = w.PutChunk(t.Context(), who, up.ID, 0, body, upload.Put{Length: chunk})
 			if !errors.Is(err, access.ErrForbidden) && !errors.Is(err, catalog.ErrNotFound) {
 				t.Errorf("the put: %v", err)
@@ -306,8 +363,8 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// Content that has rotted between its acknowledgement and finish is found by its CRC, named, and
-// asked for again.
+// Content that becomes corrupt between its acknowledgement and the finish is found by its CRC,
+// named, and asked for again.
 func TestRottenPiecesAreAskedForAgain(t *testing.T) {
 	w := newWorld(t)
 	b := random(3 * chunk)
@@ -343,7 +400,7 @@ func TestRottenPiecesAreAskedForAgain(t *testing.T) {
 	}
 }
 
-// Who replaces a part of a piece that has rotted is told so, once, and goes on.
+// A put that replaces a part of a corrupt entry is refused once, and the next one goes on.
 func TestAPartOfARottenPieceIsReplaced(t *testing.T) {
 	w := newWorld(t)
 	b := random(2 * chunk)
@@ -353,7 +410,9 @@ func TestAPartOfARottenPieceIsReplaced(t *testing.T) {
 	w.check(err)
 	w.blobs.Corrupt(places[0].Name, 7)
 	replace := func() error {
-		_, err := w.PutRange(t.Context(), w.me, up.ID, 100, bytes.NewReader(b[100:300]), upload.Put{Length: 200, Replace: true})
+		_, err := w.PutRange(
+			t.Context(), w.me, up.ID, 100, bytes.NewReader(b[100:300]), upload.Put{Length: 200, Replace: true},
+		)
 		return err
 	}
 	if err := replace(); !errors.Is(err, session.ErrSuperseded) {
@@ -365,7 +424,9 @@ func TestAPartOfARottenPieceIsReplaced(t *testing.T) {
 	}
 	w.check(replace())
 	for _, r := range []session.Range{{End: 100}, {Off: 300, End: 2 * chunk}} {
-		_, err := w.PutRange(t.Context(), w.me, up.ID, r.Off, bytes.NewReader(b[r.Off:r.End]), upload.Put{Length: r.Len()})
+		_, err := w.PutRange(
+			t.Context(), w.me, up.ID, r.Off, bytes.NewReader(b[r.Off:r.End]), upload.Put{Length: r.Len()},
+		)
 		w.check(err)
 	}
 	m, err := w.finish(up.ID, b)

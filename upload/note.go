@@ -18,24 +18,25 @@ import (
 //	             taken_at ms]
 //	entry    01 [place, offset in it, crc32c, gen, hashed, state]
 //
-// where state is SHA-256's over the first `hashed` bytes of the session, computed while the session
-// was at gen; hashed is 0 where there is none.
+// where state is the state of SHA-256 over the first `hashed` bytes of the session, computed while
+// the session was at gen. hashed is 0 if there is no state.
 const noteVersion = 1
 
 var errNote = errors.New("damaged or unknown note")
 
-// note is what a session of an upload is for.
+// note is the decoded note of a session: what its upload is for.
 type note struct {
 	Capsule, Idem string
 	Fingerprint   []byte
 	Meta          catalog.Meta
 
-	// damaged is since when what the key has finished is damaged. It is not stored.
+	// damaged is the time since when the content that the key has finished is damaged. It is not
+	// stored.
 	damaged time.Time
 }
 
-// key is the idempotency key as the engine has it; empty where there is none. The session that
-// finished the key keeps it: so one that heals has another.
+// key is the idempotency key as the engine has it; empty if the client gave none. The finished
+// session keeps its key, so the session that heals it gets another one.
 func (n note) key() string {
 	if n.Idem == "" {
 		return ""
@@ -73,7 +74,8 @@ func decodeNote(b []byte) (note, error) {
 		return note{}, err
 	}
 	n := note{Capsule: st.Capsule, Idem: st.Idem, Fingerprint: st.Fingerprint, Meta: catalog.Meta{
-		Name: st.Name, Path: st.Path, MIME: st.MIME, Description: st.Descr, Tags: st.Tags, Width: st.Width, Height: st.Height,
+		Name: st.Name, Path: st.Path, MIME: st.MIME, Description: st.Descr, Tags: st.Tags,
+		Width: st.Width, Height: st.Height,
 	}}
 	if st.TakenAt != 0 {
 		n.Meta.TakenAt = time.UnixMilli(st.TakenAt).UTC()
@@ -81,8 +83,9 @@ func decodeNote(b []byte) (note, error) {
 	return n, nil
 }
 
-// piece is what an entry's note says: where its bytes are, and how far SHA-256 had got with it.
-type piece struct {
+// entryNote is the decoded note of an entry: where its bytes are, and how far SHA-256 had got with
+// it.
+type entryNote struct {
 	Place  string
 	Off    int64
 	CRC    uint32
@@ -91,7 +94,7 @@ type piece struct {
 	State  []byte
 }
 
-type storedPiece struct {
+type storedEntryNote struct {
 	_      struct{} `cbor:",toarray"`
 	Place  string
 	Off    int64
@@ -101,19 +104,21 @@ type storedPiece struct {
 	State  []byte
 }
 
-func (p piece) encode() ([]byte, error) {
-	return encodeNoted(storedPiece{Place: p.Place, Off: p.Off, CRC: p.CRC, Gen: p.Gen, Hashed: p.Hashed, State: p.State})
+func (n entryNote) encode() ([]byte, error) {
+	return encodeNoted(
+		storedEntryNote{Place: n.Place, Off: n.Off, CRC: n.CRC, Gen: n.Gen, Hashed: n.Hashed, State: n.State},
+	)
 }
 
-func decodePiece(b []byte) (piece, error) {
-	var st storedPiece
+func decodeEntryNote(b []byte) (entryNote, error) {
+	var st storedEntryNote
 	err := decodeNoted(b, &st)
-	return piece{st.Place, st.Off, st.CRC, st.Gen, st.Hashed, st.State}, err
+	return entryNote{st.Place, st.Off, st.CRC, st.Gen, st.Hashed, st.State}, err
 }
 
 // extent gives the extent of an entry.
-func (p piece) extent(r session.Range) catalog.Extent {
-	return catalog.Extent{Place: p.Place, Off: p.Off, Len: r.Len(), CRC32C: p.CRC}
+func (n entryNote) extent(r session.Range) catalog.Extent {
+	return catalog.Extent{Place: n.Place, Off: n.Off, Len: r.Len(), CRC32C: n.CRC}
 }
 
 func encodeNoted(v any) ([]byte, error) {
@@ -131,37 +136,37 @@ func decodeNoted(b []byte, v any) error {
 	return nil
 }
 
-// EngineConfig is cfg with what the engine of a Service has to know of its notes.
+// EngineConfig adds to cfg how the engine joins and compares the entries of a Service.
 func EngineConfig(cfg session.Config) session.Config {
 	cfg.Merge, cfg.Match = merge, match
 	return cfg
 }
 
-// merge joins two adjacent entries of one chunk that lie side by side at one place: their CRCs are
-// combined, and of their hash states the later one is kept.
+// merge joins the notes of two adjacent entries of one chunk whose bytes lie side by side at one
+// place. It combines their CRCs and keeps the later hash state.
 func merge(a, b session.Entry) ([]byte, bool) {
-	pa, errA := decodePiece(a.Note)
-	pb, errB := decodePiece(b.Note)
-	if errA != nil || errB != nil || pa.Place != pb.Place || pa.Off+a.Len() != pb.Off {
+	na, errA := decodeEntryNote(a.Note)
+	nb, errB := decodeEntryNote(b.Note)
+	if errA != nil || errB != nil || na.Place != nb.Place || na.Off+a.Len() != nb.Off {
 		return nil, false
 	}
-	out := pa
-	out.CRC = combineCRC(pa.CRC, pb.CRC, b.Len())
-	if pb.Hashed > pa.Hashed {
-		out.Gen, out.Hashed, out.State = pb.Gen, pb.Hashed, pb.State
+	out := na
+	out.CRC = combineCRC(na.CRC, nb.CRC, b.Len())
+	if nb.Hashed > na.Hashed {
+		out.Gen, out.Hashed, out.State = nb.Gen, nb.Hashed, nb.State
 	}
 	encoded, err := out.encode()
 	return encoded, err == nil
 }
 
-// match compares what another node has recorded of the same range. Its bytes are the same if their
-// CRC-32C is; ours become garbage at their own place.
+// match compares an entry with the one that another node has recorded for the same range. If their
+// CRC-32C is equal the bytes are equal, and our own become garbage at their place.
 func match(own, theirs session.Entry) error {
-	a, err := decodePiece(own.Note)
+	a, err := decodeEntryNote(own.Note)
 	if err != nil {
 		return err
 	}
-	b, err := decodePiece(theirs.Note)
+	b, err := decodeEntryNote(theirs.Note)
 	if err != nil {
 		return err
 	}
@@ -171,8 +176,8 @@ func match(own, theirs session.Entry) error {
 	return nil
 }
 
-// fingerprint tells one request from another under the same idempotency key. What the server chose
-// is no part of it.
+// fingerprint tells one request from another under the same idempotency key. It leaves out all that
+// the server chose.
 func fingerprint(m catalog.Meta, bytes, chunkSize int64) ([]byte, error) {
 	b, err := note{Meta: m}.encode()
 	if err != nil {

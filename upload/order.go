@@ -11,154 +11,156 @@ import (
 )
 
 // Several puts of one session at a time bring its bytes out of order, while SHA-256 takes them in
-// order: what comes ahead must be read back to be hashed. Where the server is what all wait for,
-// that is a loss. So the put at the end of the prefix hash goes first, and those ahead of it are
-// held back a little, each before it reads on, for as long as the first one is not waiting for its
-// client:
+// order. Bytes that come ahead of the hash must be read back to be hashed. That is a loss if the
+// server is the bottleneck. So the put at the end of the prefix hash goes first. The puts ahead of
+// it wait a little before each Read, as long as the first put does not wait for its client:
 //
 //	hashed ─▶ put 0  ▓▓▓▓▓▓▓▓░░      reads as fast as the server takes it
-//	          put 1            ▓░░   held: its bytes wait in the client's and the kernel's buffers
-//	          put 2                  held
+//	          put 1            ▓░░   waits: its bytes stay in the client's and the kernel's buffers
+//	          put 2                  waits
 //
-// On a slow link nobody is held: there the first one waits for the network, and that is seen within
-// a window. Nor where the puts share the flow control of one connection (HTTP/2), where a stream
-// that is held can keep the others from moving at all; nor for longer than maxOrderWait.
+// On a slow link no put waits: there the first put waits for the network, which shows within a
+// window. No put waits for longer than maxOrderWait. And no put waits if it shares the flow control
+// of its connection with others (HTTP/2), where a stream that waits can stop the others.
 const (
 	maxOrderWait = time.Second
-	// paceWindow is what the first one is judged by: the server is what it waits for if less than a
-	// fifth of it goes by in its Reads, and paceBytes have come.
-	paceWindow = 100 * time.Millisecond
-	paceBytes  = 1 << 20
-	// maxFirstRead is how long one of its Reads may take until it is known to wait for its client.
-	maxFirstRead = paceWindow / 2
+	// firstWindow is the time over which the first put is judged. It waits for the server, and not
+	// for its client, if its Reads take less than a fifth of the window and bring at least
+	// firstBytes.
+	firstWindow = 100 * time.Millisecond
+	firstBytes  = 1 << 20
+	// maxFirstRead is how long a Read of the first put may take until the put counts as waiting for
+	// its client.
+	maxFirstRead = firstWindow / 2
 )
 
-// pace is what the puts that were first have waited for. track.mu guards it.
-type pace struct {
-	since   time.Time // bytes and waited count
+// firstWaits counts how long the first puts have waited for their clients. activeSession.mu guards
+// it.
+type firstWaits struct {
+	since   time.Time // when the counts began
 	bytes   int64
 	waited  time.Duration
-	starved bool // in the last window they waited for their client
+	starved bool // in the last window the first put waited for its client
 }
 
-// read counts a Read of the first.
-func (p *pace) read(n int, began, now time.Time) {
-	p.waited, p.bytes = p.waited+now.Sub(began), p.bytes+int64(n)
-	switch past := now.Sub(p.since); {
-	case past >= 10*paceWindow: // nothing was read for a while
-		*p = pace{since: now, starved: p.starved}
-	case past >= paceWindow:
-		*p = pace{since: now, starved: p.waited >= past/5 || p.bytes < paceBytes}
+// read counts a Read of the first put.
+func (w *firstWaits) read(n int, began, now time.Time) {
+	w.waited, w.bytes = w.waited+now.Sub(began), w.bytes+int64(n)
+	switch past := now.Sub(w.since); {
+	case past >= 10*firstWindow: // nothing was read for a while
+		*w = firstWaits{since: now, starved: w.starved}
+	case past >= firstWindow:
+		*w = firstWaits{since: now, starved: w.waited >= past/5 || w.bytes < firstBytes}
 	}
 }
 
-// orderedBody is a put's body, in the order that the session's puts take.
+// orderedBody is the body of a put, which waits for its place in the order of the session's puts.
 type orderedBody struct {
 	body       io.Reader
-	t          *track        // nil: it is in no order yet
-	at         session.Range // where the put's bytes lie
-	neverWaits bool          // it is never held
-	left       bool          // it is in order no more
+	active     *activeSession // nil: the put has not joined yet
+	at         session.Range  // the put's bytes
+	neverWaits bool           // it never waits for the hash
+	ended      bool           // the put has left the order
 	waited     time.Duration
-	woken      chan struct{} // closed when it is to be held no more
+	woken      chan struct{} // closed when it must not wait any more
 	once       sync.Once
 
-	readSince time.Time // since when the Read runs that is running; zero: none is. Under track.mu
+	readSince time.Time // when the running Read began; zero: none runs. Under active.mu
 }
 
-// newBody is the body of a put that is not in order yet.
+// newBody makes the body of a put that has not joined the order yet.
 func newBody(body io.Reader, p Put) *orderedBody {
 	return &orderedBody{body: body, neverWaits: p.Multiplexed, woken: make(chan struct{})}
 }
 
-// order puts a body, whose bytes lie at r, in order. done must follow.
-func (t *track) order(n *orderedBody, r session.Range) {
-	n.t, n.at = t, r
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.puts = append(t.puts, n)
+// join adds a put, whose bytes lie at r, to the order. The caller must call done.
+func (a *activeSession) join(b *orderedBody, r session.Range) {
+	b.active, b.at = a, r
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.puts = append(a.puts, b)
 }
 
-// done lets the next one be first.
-func (n *orderedBody) done() {
-	if n.left {
+// done takes the put out of the order, and lets the next one be first.
+func (b *orderedBody) done() {
+	if b.ended {
 		return
 	}
-	n.left = true
-	n.t.mu.Lock()
-	defer n.t.mu.Unlock()
-	n.t.puts = slices.DeleteFunc(n.t.puts, func(o *orderedBody) bool { return o == n })
-	n.t.notify()
+	b.ended = true
+	b.active.mu.Lock()
+	defer b.active.mu.Unlock()
+	b.active.puts = slices.DeleteFunc(b.active.puts, func(o *orderedBody) bool { return o == b })
+	b.active.notify()
 }
 
-// atHash reports whether the prefix hash ends within the put. t.mu is held.
-func (n *orderedBody) atHash() bool {
-	return n.t.loaded && n.at.Off <= n.t.hash.off && n.t.hash.off < n.at.End
+// atHash reports whether the prefix hash ends within the put. active.mu is held.
+func (b *orderedBody) atHash() bool {
+	return b.active.loaded && b.at.Off <= b.active.hash.off && b.active.hash.off < b.at.End
 }
 
-// aheadOfHash reports whether the put's bytes lie behind the put where the prefix hash ends, and so
-// will have to be read back.
-func (n *orderedBody) aheadOfHash() bool {
-	n.t.mu.Lock()
-	defer n.t.mu.Unlock()
-	return !n.atHash()
+// aheadOfHash reports whether the put's bytes lie ahead of the prefix hash, so that they will be
+// read back.
+func (b *orderedBody) aheadOfHash() bool {
+	b.active.mu.Lock()
+	defer b.active.mu.Unlock()
+	return !b.atHash()
 }
 
 // SetReadDeadline implements session.DeadlineReader.
-func (n *orderedBody) SetReadDeadline(at time.Time) error {
-	n.once.Do(func() { close(n.woken) })
-	if d, ok := n.body.(session.DeadlineReader); ok {
+func (b *orderedBody) SetReadDeadline(at time.Time) error {
+	b.once.Do(func() { close(b.woken) })
+	if d, ok := b.body.(session.DeadlineReader); ok {
 		return d.SetReadDeadline(at)
 	}
 	return errors.ErrUnsupported
 }
 
 // Read implements io.Reader.
-func (n *orderedBody) Read(p []byte) (int, error) {
-	n.waitForHash()
-	began := n.t.now()
-	n.t.mu.Lock()
-	n.readSince = began
-	n.t.mu.Unlock()
-	k, err := n.body.Read(p)
-	n.t.mu.Lock()
-	defer n.t.mu.Unlock()
-	if n.readSince = (time.Time{}); n.atHash() {
-		n.t.pace.read(k, began, n.t.now())
+func (b *orderedBody) Read(p []byte) (int, error) {
+	b.waitForHash()
+	began := b.active.now()
+	b.active.mu.Lock()
+	b.readSince = began
+	b.active.mu.Unlock()
+	n, err := b.body.Read(p)
+	b.active.mu.Lock()
+	defer b.active.mu.Unlock()
+	if b.readSince = (time.Time{}); b.atHash() {
+		b.active.firstWaits.read(n, began, b.active.now())
 	}
-	return k, err
+	return n, err
 }
 
-// waitForHash holds the put while another is first that waits for the server alone.
-func (n *orderedBody) waitForHash() {
-	for !n.neverWaits && n.waited < maxOrderWait {
-		changed, hold := n.mustWait()
-		if !hold {
+// waitForHash waits while another put is first and that put waits for the server alone.
+func (b *orderedBody) waitForHash() {
+	for !b.neverWaits && b.waited < maxOrderWait {
+		changed, wait := b.mustWait()
+		if !wait {
 			return
 		}
-		began := n.t.now()
-		look := time.NewTimer(paceWindow / 10)
+		began := b.active.now()
+		retry := time.NewTimer(firstWindow / 10)
 		select {
 		case <-changed:
-		case <-look.C:
-		case <-n.woken:
-			n.neverWaits = true
+		case <-retry.C:
+		case <-b.woken:
+			b.neverWaits = true
 		}
-		look.Stop()
-		n.waited += n.t.now().Sub(began)
+		retry.Stop()
+		b.waited += b.active.now().Sub(began)
 	}
 }
 
-// mustWait reports whether the put is to wait, and for what to look again.
-func (n *orderedBody) mustWait() (changed <-chan struct{}, hold bool) {
-	n.t.mu.Lock()
-	defer n.t.mu.Unlock()
-	if n.t.pace.starved || n.atHash() {
+// mustWait reports whether the put must wait, and the event after which it looks again.
+func (b *orderedBody) mustWait() (changed <-chan struct{}, wait bool) {
+	b.active.mu.Lock()
+	defer b.active.mu.Unlock()
+	if b.active.firstWaits.starved || b.atHash() {
 		return nil, false
 	}
-	for _, o := range n.t.puts {
-		if o.atHash() && o.at.Off < n.at.Off {
-			return n.t.changed, o.readSince.IsZero() || n.t.now().Sub(o.readSince) < maxFirstRead
+	for _, o := range b.active.puts {
+		if o.atHash() && o.at.Off < b.at.Off {
+			return b.active.changed, o.readSince.IsZero() || b.active.now().Sub(o.readSince) < maxFirstRead
 		}
 	}
 	return nil, false

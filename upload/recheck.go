@@ -11,41 +11,44 @@ import (
 	"sluice/session"
 )
 
-// maxCheckWait is how long a request waits for the check of its session before it is asked to come
-// again.
+// maxCheckWait is how long a request waits for the check of its session. Then the client is asked
+// to come again.
 const maxCheckWait = 10 * time.Second
 
-// ensureChecked makes sure that the session's pieces are what was acknowledged, as far as the
-// policy asks for: after a restart of the machine nothing is told of a session before its unsynced
-// pieces have been compared with their CRCs, and after the mere death of the process no finish
-// trusts them before. What is lost is dropped, durably, and shows as missing. Normally nothing has
-// happened, and it costs a look at the entries once in a session's stay in memory.
-// blob.ErrUnavailable when it takes longer than 10 s: the check goes on.
-func (u *Service) ensureChecked(ctx context.Context, s session.Session, policy blob.CheckPolicy) (session.Session, error) {
+// ensureChecked makes sure that the session's entries hold the bytes that were acknowledged, as far
+// as the policy asks for. After a restart of the machine, no request learns of a session before its
+// unsynced entries have been compared with their CRCs. After the mere death of the process, no
+// finish uses them before. Entries that fail are dropped durably, and their bytes show as missing.
+// Normally there is nothing to compare, and the check costs one look at the entries while the
+// session is in memory. It gives blob.ErrUnavailable if the check takes longer than 10 s; the check
+// goes on.
+func (u *Service) ensureChecked(
+	ctx context.Context, s session.Session, policy blob.CheckPolicy,
+) (session.Session, error) {
 	if s.State.Ended() || len(s.Received) == 0 {
 		return s, nil
 	}
-	t := u.tracks.hold(s.ID)
-	defer u.tracks.release(t)
+	a := u.active.acquire(s.ID)
+	defer u.active.release(a)
 	late := time.NewTimer(maxCheckWait)
 	defer late.Stop()
 	for waited := false; ; waited = true {
-		t.mu.Lock()
-		done, changed, failed := t.checked >= policy, t.changed, t.checkErr
-		if !done && !t.checking {
+		a.mu.Lock()
+		done, changed, failed := a.checked >= policy, a.changed, a.checkErr
+		if !done && !a.checking {
 			if waited && failed != nil {
-				t.checkErr = nil
-				t.mu.Unlock()
+				a.checkErr = nil
+				a.mu.Unlock()
 				return s, failed
 			}
 			if u.stop.Err() != nil {
-				t.mu.Unlock()
+				a.mu.Unlock()
 				return s, blob.ErrUnavailable
 			}
-			t.checking = true
-			u.check(t, policy)
+			a.checking = true
+			u.startCheck(a, policy)
 		}
-		t.mu.Unlock()
+		a.mu.Unlock()
 		if done {
 			if !waited {
 				return s, nil
@@ -62,39 +65,41 @@ func (u *Service) ensureChecked(ctx context.Context, s session.Session, policy b
 	}
 }
 
-// trust says that the session has no pieces yet: those that come are of this incarnation of the
-// store, and no restart leaves them in doubt.
-func (t *track) trust() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.checked = max(t.checked, blob.CheckBeforeCrash)
+// markChecked is called while the session has no entries. The entries to come are of this
+// incarnation of the store, and no restart leaves them in doubt.
+func (a *activeSession) markChecked() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.checked = max(a.checked, blob.CheckBeforeCrash)
 }
 
-// check runs in the background until the session's entries are compared. t.mu is held.
-func (u *Service) check(t *track, policy blob.CheckPolicy) {
-	u.tracks.mu.Lock()
-	u.tracks.use(t)
-	u.tracks.mu.Unlock()
+// startCheck compares the session's entries in the background. a.mu is held.
+func (u *Service) startCheck(a *activeSession, policy blob.CheckPolicy) {
+	u.active.mu.Lock()
+	u.active.use(a)
+	u.active.mu.Unlock()
 	u.wg.Go(func() {
-		defer u.tracks.release(t)
-		err := panics.Try(func() error { return u.drop(u.stop, t.id, session.All(), policy) })
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		t.checking, t.checkErr = false, err
+		defer u.active.release(a)
+		err := panics.Try(func() error { return u.checkEntries(u.stop, a.id, session.All(), policy) })
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.checking, a.checkErr = false, err
 		if err == nil {
-			t.checked = max(t.checked, policy)
+			a.checked = max(a.checked, policy)
 		}
-		t.notify()
+		a.notify()
 	})
 }
 
-// dropLost re-reads every recorded piece that overlaps r and drops those that are not what they
-// were.
-func (u *Service) dropLost(ctx context.Context, id session.SessionID, r session.Range) error {
-	return u.drop(ctx, id, r, blob.CheckAll)
+// dropUnreadable reads every entry again that overlaps r, and drops those whose bytes are corrupt
+// or missing.
+func (u *Service) dropUnreadable(ctx context.Context, id session.SessionID, r session.Range) error {
+	return u.checkEntries(ctx, id, r, blob.CheckAll)
 }
 
-func (u *Service) drop(ctx context.Context, id session.SessionID, r session.Range, policy blob.CheckPolicy) error {
+func (u *Service) checkEntries(
+	ctx context.Context, id session.SessionID, r session.Range, policy blob.CheckPolicy,
+) error {
 	entries, err := u.cfg.Sessions.Entries(ctx, id, r, 0)
 	if errors.Is(err, session.ErrNotFound) {
 		return nil
@@ -103,9 +108,9 @@ func (u *Service) drop(ctx context.Context, id session.SessionID, r session.Rang
 		return err
 	}
 	for _, e := range entries {
-		p, err := decodePiece(e.Note)
+		n, err := decodeEntryNote(e.Note)
 		if err == nil {
-			err = u.cfg.Blobs.Check(ctx, p.extent(e.Range), policy)
+			err = u.cfg.Blobs.Check(ctx, n.extent(e.Range), policy)
 		}
 		if err == nil {
 			continue
@@ -113,7 +118,10 @@ func (u *Service) drop(ctx context.Context, id session.SessionID, r session.Rang
 		if !errors.Is(err, blob.ErrCorrupt) && !errors.Is(err, blob.ErrMissing) && !errors.Is(err, errNote) {
 			return err
 		}
-		u.cfg.Log.Warn("a recorded piece is lost and will be asked for again", "session", id, "from", e.Off, "bytes", e.Len(), "err", err)
+		u.cfg.Log.Warn(
+			"a recorded piece is lost and will be asked for again",
+			"session", id, "from", e.Off, "bytes", e.Len(), "err", err,
+		)
 		if _, err := u.cfg.Sessions.DropEntry(ctx, id, e); err != nil {
 			return err
 		}

@@ -49,31 +49,37 @@ func TestAPutOfOtherBytesThanItsDigestIsNotRecorded(t *testing.T) {
 	badSum[31] ^= 1
 	for name, p := range map[string]upload.Put{
 		"SHA-256": {Length: -1, SHA256: &badSum}, "CRC-32C": {Length: -1, CRC32C: &badCRC},
-		"one of both": {Length: -1, SHA256: &sum, CRC32C: &badCRC}, "the other": {Length: -1, SHA256: &badSum, CRC32C: &crc},
+		"one of both": {Length: -1, SHA256: &sum, CRC32C: &badCRC},
+		"the other":   {Length: -1, SHA256: &badSum, CRC32C: &crc},
 	} {
 		if err := w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(b), p); !errors.Is(err, upload.ErrChecksum) {
 			t.Errorf("%s, a chunk: %v", name, err)
 		}
-		if n, err := w.PutRange(t.Context(), w.me, up.ID, 0, bytes.NewReader(b), p); n != 0 || !errors.Is(err, upload.ErrChecksum) {
+		if n, err := w.PutRange(t.Context(), w.me, up.ID, 0, bytes.NewReader(b), p); n != 0 ||
+			!errors.Is(err, upload.ErrChecksum) {
 			t.Errorf("%s, a range: %d, %v", name, n, err)
 		}
 		if st, err := w.Status(t.Context(), w.me, up.ID); err != nil || st.Bytes() != 0 {
 			t.Errorf("%s: %d bytes are recorded, %v", name, st.Bytes(), err)
 		}
 	}
-	w.check(w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(b), upload.Put{Length: -1, SHA256: &sum, CRC32C: &crc}))
+	w.check(
+		w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(b), upload.Put{Length: -1, SHA256: &sum, CRC32C: &crc}),
+	)
 	_, err := w.finish(up.ID, b)
 	w.check(err)
 }
 
-// What the content store can't make safe is not published: not by a create, and of a batch nothing
-// at all.
+// Content that the store can't persist is not published: not by a create, and nothing of a batch.
 func TestWhatCannotBeSettledIsNotPublished(t *testing.T) {
 	w := newWorld(t)
 	b := random(chunk)
 	broken := errors.New("EIO")
 	w.blobs.FailPersist(func([]catalog.Extent) error { return broken })
-	if _, err := w.Create(t.Context(), w.me, upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: chunk}}, bytes.NewReader(b)); !errors.Is(err, broken) {
+	if _, err := w.Create(
+		t.Context(), w.me, upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: chunk}},
+		bytes.NewReader(b),
+	); !errors.Is(err, broken) {
 		t.Errorf("create: %v", err)
 	}
 	var reqs []upload.FinishRequest
@@ -99,7 +105,8 @@ func TestWhatCannotBeSettledIsNotPublished(t *testing.T) {
 	}
 	w.blobs.FailPersist(nil)
 	for _, req := range reqs {
-		if st, err := w.Status(t.Context(), w.me, req.ID); err != nil || st.State != session.Open || st.Bytes() != chunk {
+		if st, err := w.Status(t.Context(), w.me, req.ID); err != nil || st.State != session.Open ||
+			st.Bytes() != chunk {
 			t.Errorf("%v, %d bytes, %v", st.State, st.Bytes(), err)
 		}
 	}
@@ -111,7 +118,12 @@ func TestAFinishedIdemRefusesAnotherRequest(t *testing.T) {
 	w := newWorld(t)
 	b := random(chunk)
 	create := func(name string) error {
-		_, err := w.Create(t.Context(), w.me, upload.CreateRequest{Meta: catalog.Meta{Name: name}, Idem: "k", Put: upload.Put{Length: chunk}}, bytes.NewReader(b))
+		_, err := w.Create(
+			t.Context(),
+			w.me,
+			upload.CreateRequest{Meta: catalog.Meta{Name: name}, Idem: "k", Put: upload.Put{Length: chunk}},
+			bytes.NewReader(b),
+		)
 		return err
 	}
 	w.check(create("a"))
@@ -119,7 +131,9 @@ func TestAFinishedIdemRefusesAnotherRequest(t *testing.T) {
 	if err := create("b"); !errors.Is(err, upload.ErrIdem) {
 		t.Errorf("create: %v", err)
 	}
-	if _, err := w.Begin(t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "b"}, Bytes: chunk, Chunks: -1, Idem: "k"}); !errors.Is(err, upload.ErrIdem) {
+	if _, err := w.Begin(
+		t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "b"}, Bytes: chunk, Chunks: -1, Idem: "k"},
+	); !errors.Is(err, upload.ErrIdem) {
 		t.Errorf("begin: %v", err)
 	}
 	if n := w.memories(); n != 1 {
@@ -127,15 +141,16 @@ func TestAFinishedIdemRefusesAnotherRequest(t *testing.T) {
 	}
 }
 
-// doubting is a content store after the death of a process: it trusts nothing unseen.
-type doubting struct{ *blobtest.Mem }
+// checkAlways is a content store after the death of a process: it reads each extent that is
+// checked.
+type checkAlways struct{ *blobtest.Mem }
 
-func (d doubting) Check(ctx context.Context, e catalog.Extent, _ blob.CheckPolicy) error {
-	return d.Mem.Check(ctx, e, blob.CheckAll)
+func (c checkAlways) Check(ctx context.Context, e catalog.Extent, _ blob.CheckPolicy) error {
+	return c.Mem.Check(ctx, e, blob.CheckAll)
 }
 
-// Bytes that were hashed as they came, and rotted before a restart, are found before anything is
-// published.
+// Bytes that were hashed as they came, and became corrupt before a restart, are found before
+// anything is published.
 func TestWhatRottedWhileTheServerWasDeadIsNotPublished(t *testing.T) {
 	w := newWorld(t)
 	b := random(2 * chunk)
@@ -146,17 +161,27 @@ func TestWhatRottedWhileTheServerWasDeadIsNotPublished(t *testing.T) {
 	w.blobs.Corrupt(places[0].Name, chunk+7)
 	w.restart()
 	w.Close()
-	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: doubting{w.blobs}, Clock: clock{}, Limits: limits()})
+	w.Service = upload.New(
+		upload.Config{
+			Sessions: w.sessions,
+			Catalog:  w.catalog,
+			Blobs:    checkAlways{w.blobs},
+			Clock:    clock{},
+			Limits:   limits(),
+		},
+	)
 	var inc *session.IncompleteError
-	if _, err := w.finish(up.ID, b); !errors.As(err, &inc) || len(inc.Missing) != 1 || inc.Missing[0] != (session.Range{Off: chunk, End: 2 * chunk}) || w.memories() != 0 {
+	if _, err := w.finish(up.ID, b); !errors.As(err, &inc) || len(inc.Missing) != 1 ||
+		inc.Missing[0] != (session.Range{Off: chunk, End: 2 * chunk}) ||
+		w.memories() != 0 {
 		t.Fatalf("%v, %d memories", err, w.memories())
 	}
 	w.check(w.put(up.ID, 1, b[chunk:]))
 	w.finishes(up.ID, b)
 }
 
-// A store that panics while what is recorded is compared after a restart fails what asked for that,
-// and not the process; later finishes go on.
+// A store that panics during the check after a restart fails the request that needs the check, and
+// not the process. Later finishes go on.
 func TestAPanicOfTheComparisonIsAnError(t *testing.T) {
 	w := newWorld(t)
 	b := random(2 * chunk)
@@ -164,8 +189,10 @@ func TestAPanicOfTheComparisonIsAnError(t *testing.T) {
 	w.putAll(up.ID, b)
 	w.restart()
 	w.Close()
-	blobs := &brittle{Mem: w.blobs, broken: true}
-	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: blobs, Clock: clock{}, Limits: limits()})
+	blobs := &panickingCheck{Mem: w.blobs, broken: true}
+	w.Service = upload.New(
+		upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: blobs, Clock: clock{}, Limits: limits()},
+	)
 	var lost *panics.Error
 	if _, err := w.finish(up.ID, b); !errors.As(err, &lost) {
 		t.Fatalf("%v", err)
@@ -174,13 +201,13 @@ func TestAPanicOfTheComparisonIsAnError(t *testing.T) {
 	w.finishes(up.ID, b)
 }
 
-// brittle is a content store that panics while it is broken.
-type brittle struct {
+// panickingCheck is a content store that panics while it is broken.
+type panickingCheck struct {
 	*blobtest.Mem
 	broken bool
 }
 
-func (s *brittle) Check(ctx context.Context, e catalog.Extent, policy blob.CheckPolicy) error {
+func (s *panickingCheck) Check(ctx context.Context, e catalog.Extent, policy blob.CheckPolicy) error {
 	if s.broken {
 		panic("the store is broken")
 	}

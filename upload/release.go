@@ -10,28 +10,30 @@ import (
 	"sluice/session"
 )
 
-// Abort ends the caller's session; what it had received becomes garbage. Repeating it is fine.
-// session.ErrFinished where a finish was first.
+// Abort ends the caller's session. The bytes that it had received become garbage. A repeat is fine.
+// It gives session.ErrFinished if a finish was first.
 func (u *Service) Abort(ctx context.Context, c access.Caller, id session.SessionID) error {
 	if _, _, err := u.loadOwn(ctx, c, id, access.Write, false); err != nil {
 		return err
 	}
-	defer u.tracks.forget(id)
+	defer u.active.forget(id)
 	return u.cfg.Sessions.Abort(ctx, id, u.Release)
 }
 
-// Release is the upload's part of an abort: the reservation is given back and the bytes are marked
-// as garbage in the commit that ends the session. It is a session.End.
+// Release is the upload's part of an abort. In the commit that ends the session it gives the
+// reservation back and marks the bytes as garbage. It is a session.End.
 func (u *Service) Release(ctx context.Context, sealed []session.Session) (ended bool, err error) {
 	return u.release(ctx, sealed, session.Aborted, catalog.SessionAborted)
 }
 
-// Expire is Release for the end of the time to live.
+// Expire is Release for sessions whose time to live has passed.
 func (u *Service) Expire(ctx context.Context, sealed []session.Session) (ended bool, err error) {
 	return u.release(ctx, sealed, session.Expired, catalog.SessionExpired)
 }
 
-func (u *Service) release(ctx context.Context, sealed []session.Session, to session.State, event catalog.EventType) (ended bool, err error) {
+func (u *Service) release(
+	ctx context.Context, sealed []session.Session, to session.State, event catalog.EventType,
+) (ended bool, err error) {
 	places := make([][]string, len(sealed))
 	for i, s := range sealed {
 		entries, err := u.cfg.Sessions.Entries(ctx, s.ID, session.All(), 0)
@@ -40,10 +42,10 @@ func (u *Service) release(ctx context.Context, sealed []session.Session, to sess
 		}
 		var extents []catalog.Extent
 		for _, e := range entries {
-			// A note that can't be read names no place: the sweep for orphans will find what it was
-			// for.
-			if p, err := decodePiece(e.Note); err == nil {
-				extents = append(extents, p.extent(e.Range))
+			// A note that can't be decoded names no place. The sweep for orphans will find the
+			// place.
+			if n, err := decodeEntryNote(e.Note); err == nil {
+				extents = append(extents, n.extent(e.Range))
 			}
 		}
 		places[i] = catalog.Content{Extents: extents}.Places()
@@ -70,17 +72,17 @@ func (u *Service) release(ctx context.Context, sealed []session.Session, to sess
 		u.countEnded(sealed)
 	}
 	if err == nil && to == session.Aborted {
-		for i, s := range sealed { // it was asked for: nobody reads that still
+		for i, s := range sealed { // the owner asked for it: no request reads the bytes any more
 			for _, place := range places[i] {
-				u.leave(place, s.ID, whatMayCome)
+				u.rememberLeftover(place, s.ID, anyGen)
 			}
 		}
 	}
-	return err == nil, unknown(err)
+	return err == nil, unknownOutcome(err)
 }
 
-// unknown tells the engine that a commit may have happened.
-func unknown(err error) error {
+// unknownOutcome tells the engine that a commit may have happened.
+func unknownOutcome(err error) error {
 	if errors.Is(err, catalog.ErrUnknown) {
 		return fmt.Errorf("%w: %w", session.ErrUnknownOutcome, err)
 	}
@@ -88,34 +90,35 @@ func unknown(err error) error {
 }
 
 // endedFor is how long the ended sessions of an owner count together, in running time: as long as
-// one is remembered.
+// the engine remembers an ended session.
 const endedFor = session.KeepEnded
 
-// ended counts the sessions of an owner that were aborted or have expired since a moment of the
-// running time, in ms.
-type ended struct{ since, n int64 }
+// endedCount counts the sessions of an owner that were aborted or have expired since a moment of
+// the running time, in ms.
+type endedCount struct{ since, n int64 }
 
 func (u *Service) countEnded(sessions []session.Session) {
 	now := u.cfg.Sessions.Running()
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, s := range sessions {
-		e := u.ended[s.Owner]
+		e := u.endedCounts[s.Owner]
 		if e.n == 0 || now-e.since >= endedFor.Milliseconds() {
-			e = ended{since: now}
+			e = endedCount{since: now}
 		}
 		e.n++
-		u.ended[s.Owner] = e
+		u.endedCounts[s.Owner] = e
 	}
 }
 
-// mayEnd refuses a session that would be one too many for its owner once it has ended: what is
-// remembered of ended ones is in no quota.
-func (u *Service) mayEnd(owner string) error {
+// checkEnded refuses a new session to an owner that has MaxEnded ended ones. The records of ended
+// sessions are in no quota.
+func (u *Service) checkEnded(owner string) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	e := u.ended[owner]
-	if most := u.cfg.Limits.MaxEnded; most > 0 && e.n >= most && u.cfg.Sessions.Running()-e.since < endedFor.Milliseconds() {
+	e := u.endedCounts[owner]
+	if most := u.cfg.Limits.MaxEnded; most > 0 && e.n >= most &&
+		u.cfg.Sessions.Running()-e.since < endedFor.Milliseconds() {
 		return fmt.Errorf("%w: %d of yours within %s", ErrTooManyEnded, e.n, endedFor)
 	}
 	return nil

@@ -17,21 +17,21 @@ import (
 	"sluice/upload"
 )
 
-// scarce is a content store with so much room.
-type scarce struct {
+// limitedStore is a content store with so much free space.
+type limitedStore struct {
 	*blobtest.Mem
 	free int64
 }
 
-func (s *scarce) Free(context.Context) (int64, error) { return s.free, nil }
+func (s *limitedStore) Free(context.Context) (int64, error) { return s.free, nil }
 
-// A repeat, and a resume, pay for nothing that only a first time needs: free space, the metadata's
+// A repeat and a resume need nothing that only a first request needs: free space, the metadata's
 // reserve, a limit that is lower by now, a place among the open sessions, a server that takes new
-// ones.
+// uploads.
 func TestARepeatPaysForNothingNew(t *testing.T) {
 	stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{MaxSessions: 2}))
 	w := newWorldOn(t, stores)
-	blobs := &scarce{Mem: w.blobs, free: 1 << 40}
+	blobs := &limitedStore{Mem: w.blobs, free: 1 << 40}
 	w.rewire(blobs, limits())
 	b := random(2 * chunk)
 	begin := upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(len(b)), Chunks: -1, Idem: "open"}
@@ -49,7 +49,7 @@ func TestARepeatPaysForNothingNew(t *testing.T) {
 	w.check(err)
 	w.begin(1) // and no third may be open
 
-	full, draining := errors.New("full"), errors.New("draining")
+	noSpace, draining := errors.New("full"), errors.New("draining")
 	l := limits()
 	for name, c := range map[string]struct {
 		change func()
@@ -58,7 +58,7 @@ func TestARepeatPaysForNothingNew(t *testing.T) {
 	}{
 		"nothing is free":        {func() { blobs.free = 0 }, nil, blob.ErrNoSpace},
 		"less is free":           {func() { blobs.free = chunk }, nil, blob.ErrNoSpace},
-		"the metadata has none":  {func() { w.Room = func() error { return full } }, nil, full},
+		"the metadata has none":  {func() { w.CheckSpace = func() error { return noSpace } }, nil, noSpace},
 		"the limit is lower":     {func() { l.MaxBytes = chunk }, nil, upload.ErrTooLarge},
 		"the server drains":      {func() {}, draining, draining},
 		"no more may be open":    {func() {}, nil, catalog.ErrTooManySessions},
@@ -67,9 +67,9 @@ func TestARepeatPaysForNothingNew(t *testing.T) {
 		blobs.free, l = 1<<40, limits()
 		w.quota(0)
 		c.change()
-		room := w.Room
+		check := w.CheckSpace
 		w.rewire(blobs, l)
-		w.Room = room
+		w.CheckSpace = check
 		fresh, open, ended, again := begin, begin, done, create
 		fresh.Idem = "fresh"
 		fresh.Refuse, open.Refuse, ended.Refuse, again.Refuse = c.refuse, c.refuse, c.refuse, c.refuse
@@ -88,19 +88,21 @@ func TestARepeatPaysForNothingNew(t *testing.T) {
 		if err := w.put(up.ID, 0, b[:chunk]); err != nil {
 			t.Errorf("%s: a chunk that is there already: %v", name, err)
 		}
-		w.Room = func() error { return nil }
+		w.CheckSpace = func() error { return nil }
 	}
 }
 
-// What a repeat brings behind what is recorded is new, and needs room.
+// Bytes that a repeat brings behind recorded ones are new, and need space.
 func TestWhatComesBehindARepeatNeedsRoom(t *testing.T) {
 	w := newWorld(t)
 	b := random(2 * chunk)
 	up := w.begin(int64(len(b)))
 	w.check(w.put(up.ID, 0, b[:chunk]))
 	full := errors.New("full")
-	w.Room = func() error { return full }
-	if _, err := w.PutRange(t.Context(), w.me, up.ID, 0, strings.NewReader(string(b)), upload.Put{Length: -1}); !errors.Is(err, blob.ErrNoSpace) {
+	w.CheckSpace = func() error { return full }
+	if _, err := w.PutRange(
+		t.Context(), w.me, up.ID, 0, strings.NewReader(string(b)), upload.Put{Length: -1},
+	); !errors.Is(err, blob.ErrNoSpace) {
 		t.Errorf("put: %v", err)
 	}
 	if s, err := w.sessions.Status(t.Context(), up.ID); err != nil || s.Bytes() != chunk {
@@ -108,8 +110,8 @@ func TestWhatComesBehindARepeatNeedsRoom(t *testing.T) {
 	}
 }
 
-// Quota for an unknown length is taken in steps, and where less is left, what is left: what fits is
-// never refused for its step.
+// Quota for an unknown length is taken in steps, or as much as is left if that is less. Bytes that
+// fit the quota are never refused because of their step.
 func TestAnUnknownLengthTakesWhatIsLeft(t *testing.T) {
 	const mib = 1 << 20
 	w := newWorld(t)
@@ -140,7 +142,9 @@ func TestAnUnknownLengthTakesWhatIsLeft(t *testing.T) {
 	w.finishes(up.ID, b)
 	up = w.begin(session.Unknown)
 	reserved(10 * mib)
-	if _, err := w.Begin(t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: session.Unknown, Chunks: -1}); !errors.Is(err, catalog.ErrQuota) {
+	if _, err := w.Begin(
+		t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: session.Unknown, Chunks: -1},
+	); !errors.Is(err, catalog.ErrQuota) {
 		t.Errorf("a begin where not a byte is left: %v", err)
 	}
 	putAll(up.ID)
@@ -148,7 +152,7 @@ func TestAnUnknownLengthTakesWhatIsLeft(t *testing.T) {
 		t.Errorf("a chunk past the quota: %v", err)
 	}
 
-	// A whole number of steps takes just those, and a length that is known what it is.
+	// Whole steps take exactly that quota, and a known length takes its own.
 	w.check(w.Abort(t.Context(), w.me, up.ID))
 	w.quota(200 * mib)
 	up = w.begin(session.Unknown)
@@ -162,8 +166,8 @@ func TestAnUnknownLengthTakesWhatIsLeft(t *testing.T) {
 	reserved(65*mib + 5)
 }
 
-// The same request brings the bytes again where those that its key stands for are damaged. It heals
-// them, and answers the memory that they are of.
+// If the content of a finished key is damaged, the same request brings the bytes again. It heals
+// them, and answers with their memory.
 func TestARepeatHealsWhatIsDamaged(t *testing.T) {
 	for _, n := range []int{10, 1000, 3 * chunk} {
 		for _, how := range []string{"begin", "create", "create of unknown length"} {
@@ -180,12 +184,20 @@ func TestARepeatHealsWhatIsDamaged(t *testing.T) {
 							Meta: catalog.Meta{Name: "a"}, Idem: "key", Put: upload.Put{Length: length},
 						}, bytes.NewReader(b))
 					}
-					up, err := w.Begin(t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(n), Chunks: -1, Idem: "key"})
+					up, err := w.Begin(
+						t.Context(),
+						w.me,
+						upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(n), Chunks: -1, Idem: "key"},
+					)
 					w.check(err)
 					if up.State != session.Open {
 						t.Fatalf("it is %s", up.State)
 					}
-					again, err := w.Begin(t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(n), Chunks: -1, Idem: "key"})
+					again, err := w.Begin(
+						t.Context(),
+						w.me,
+						upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(n), Chunks: -1, Idem: "key"},
+					)
 					if w.check(err); again.ID != up.ID {
 						t.Errorf("a repeat has session %s, not %s", again.ID, up.ID)
 					}
@@ -220,7 +232,8 @@ func TestARepeatHealsWhatIsDamaged(t *testing.T) {
 					t.Errorf("memory %s, not %s", healed.ID, m.ID)
 				}
 				is := content(m, nil)
-				if !is.Damaged.IsZero() || is.Refs != was.Refs || len(was.Extents) > 0 && is.Extents[0].Place == was.Extents[0].Place {
+				if !is.Damaged.IsZero() || is.Refs != was.Refs ||
+					len(was.Extents) > 0 && is.Extents[0].Place == was.Extents[0].Place {
 					t.Errorf("from %+v to %+v", was, is)
 				}
 				if !bytes.Equal(w.content(m), b) {
@@ -230,11 +243,18 @@ func TestARepeatHealsWhatIsDamaged(t *testing.T) {
 				if !bytes.Equal(w.content(m), b) {
 					t.Error("other bytes are read once what was left is given back")
 				}
-				if now := counters(); now.Memories != before.Memories || now.Bytes != before.Bytes || now.Sessions != 0 || now.Reserved != 0 {
+				if now := counters(); now.Memories != before.Memories || now.Bytes != before.Bytes ||
+					now.Sessions != 0 ||
+					now.Reserved != 0 {
 					t.Errorf("counters from %+v to %+v", before, now)
 				}
-				up, err := w.Begin(t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(n), Chunks: -1, Idem: "key"})
-				if how != "create of unknown length" && (err != nil || up.State != session.Finished || up.Memory != m.ID) {
+				up, err := w.Begin(
+					t.Context(),
+					w.me,
+					upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(n), Chunks: -1, Idem: "key"},
+				)
+				if how != "create of unknown length" &&
+					(err != nil || up.State != session.Finished || up.Memory != m.ID) {
 					t.Errorf("the key has %s %s, %v", up.State, up.Memory, err)
 				}
 			})

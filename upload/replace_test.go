@@ -16,27 +16,27 @@ import (
 	"sluice/upload"
 )
 
-// settling is a Blobs with a hook in Persist, and its answer.
-type settling struct {
+// hookedPersist is a content store with a hook in Persist, and with an error for it.
+type hookedPersist struct {
 	*blobtest.Mem
-	settle hook
-	err    error
+	persist hook
+	err     error
 }
 
-func (s *settling) Persist(ctx context.Context, es []catalog.Extent) error {
-	if s.settle.fire(); s.err != nil {
+func (s *hookedPersist) Persist(ctx context.Context, es []catalog.Extent) error {
+	if s.persist.fire(); s.err != nil {
 		return s.err
 	}
 	return s.Mem.Persist(ctx, es)
 }
 
-// replace puts chunk 0 anew.
+// replace replaces chunk 0.
 func (w *world) replace(id session.SessionID, b []byte) error {
 	return w.PutChunk(w.t.Context(), w.me, id, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b)), Replace: true})
 }
 
-// A replacement that comes while a finish commits is answered by what becomes of that: it is too
-// late, or it goes on.
+// A replacement that comes while a finish commits waits for the outcome: then it is too late, or it
+// goes on.
 func TestAReplacementMeetsAFinish(t *testing.T) {
 	for _, refused := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -45,12 +45,12 @@ func TestAReplacementMeetsAFinish(t *testing.T) {
 			up := w.begin(int64(len(b)))
 			w.putAll(up.ID, b)
 			sealed, goOn := make(chan struct{}), make(chan struct{})
-			settle := func() {
+			persist := func() {
 				close(sealed)
 				<-goOn
 			}
-			s := &settling{Mem: w.blobs}
-			s.settle.Store(&settle)
+			s := &hookedPersist{Mem: w.blobs}
+			s.persist.Store(&persist)
 			if refused {
 				s.err = errors.New("the disk is gone")
 			}
@@ -75,15 +75,15 @@ func TestAReplacementMeetsAFinish(t *testing.T) {
 	}
 }
 
-// Whatever a replacement meets, both get an answer that says what has become of them, never that
-// they are to try again.
+// A replacement meets other requests. Both get an answer that says how they ended, and never one
+// that asks them to try again.
 func TestAReplacementMeetsAnything(t *testing.T) {
 	b, fresh := random(2*chunk), random(chunk)
 	other := append(slices.Clone(fresh), b[chunk:]...)
 	for name, c := range map[string]struct {
 		do    func(w *world, id session.SessionID) error
-		put   []error // what the replacement may be told
-		other []error // and the other
+		put   []error // the errors that the replacement may get
+		other []error // the errors that the other request may get
 	}{
 		"finish": {
 			func(w *world, id session.SessionID) error { return second(w.finish(id, b)) },
@@ -93,7 +93,9 @@ func TestAReplacementMeetsAnything(t *testing.T) {
 		"batch": {
 			func(w *world, id session.SessionID) error {
 				more := w.begin(0)
-				reqs := []upload.FinishRequest{{ID: id, UseServerDigest: true, Length: int64(len(b))}, {ID: more.ID, UseServerDigest: true}}
+				reqs := []upload.FinishRequest{
+					{ID: id, UseServerDigest: true, Length: int64(len(b))}, {ID: more.ID, UseServerDigest: true},
+				}
 				return second(w.FinishBatch(w.t.Context(), w.me, reqs))
 			},
 			[]error{session.ErrFinished},
@@ -118,7 +120,8 @@ func TestAReplacementMeetsAnything(t *testing.T) {
 		},
 		"put_range": {
 			func(w *world, id session.SessionID) error {
-				return second(w.PutRange(w.t.Context(), w.me, id, 0, bytes.NewReader(other), upload.Put{Length: int64(len(other))}))
+				p := upload.Put{Length: int64(len(other))}
+				return second(w.PutRange(w.t.Context(), w.me, id, 0, bytes.NewReader(other), p))
 			},
 			[]error{session.ErrSuperseded},
 			[]error{session.ErrSuperseded, session.ErrConflict},
@@ -141,7 +144,7 @@ func TestAReplacementMeetsAnything(t *testing.T) {
 	}
 }
 
-// among fails the test where err is set and none of those.
+// among fails the test if err is set and is none of those.
 func among(t *testing.T, who string, err error, of []error) {
 	t.Helper()
 	if err != nil && !slices.ContainsFunc(of, func(o error) bool { return errors.Is(err, o) }) {
@@ -149,15 +152,15 @@ func among(t *testing.T, who string, err error, of []error) {
 	}
 }
 
-// A put that found the session before a chunk was dropped from it does not write where that chunk
-// lies: somebody may be reading it.
+// A put found the session before a chunk was dropped from it. It does not write at the place of
+// that chunk, because a reader may be reading it.
 func TestWhatWasWithdrawnIsNotWrittenAgain(t *testing.T) {
 	w := newWorld(t)
 	e := w.rewire(w.blobs, limits())
 	b, fresh := random(chunk), random(chunk)
 	up := w.begin(int64(len(b)))
 	w.check(w.put(up.ID, 0, b))
-	w.check(second(w.Status(t.Context(), w.me, up.ID))) // what is recorded is trusted from here on, and not looked at again
+	w.check(second(w.Status(t.Context(), w.me, up.ID))) // the entries are checked from here on
 	var places []string
 	w.blobs.FailWrite(func(place string, _ int64) error {
 		places = append(places, place)
@@ -177,7 +180,7 @@ func TestWhatWasWithdrawnIsNotWrittenAgain(t *testing.T) {
 	w.finishes(up.ID, fresh)
 }
 
-// A put that panics does not keep the session's other puts waiting for their turn.
+// A put that panics does not keep the session's other puts waiting.
 func TestAPanicLeavesTheOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -192,7 +195,7 @@ func TestAPanicLeavesTheOrder(t *testing.T) {
 		began := time.Now()
 		w.check(w.put(up.ID, 1, b[chunk:]))
 		if took := time.Since(began); took != 0 {
-			t.Errorf("the next put was held for %s", took)
+			t.Errorf("the next put waited for %s", took)
 		}
 		w.check(w.put(up.ID, 0, b[:chunk]))
 		w.finishes(up.ID, b)

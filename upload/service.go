@@ -21,26 +21,26 @@ import (
 type Limits struct {
 	// InlineMax is the largest content that is kept in the catalog itself.
 	InlineMax int64
-	// ChunkSize is what the server picks, where MaxChunks allows; ChunkSizeMin and ChunkSizeMax
-	// bound a client's wish.
+	// ChunkSize is the server's choice, if MaxChunks allows it. ChunkSizeMin and ChunkSizeMax bound
+	// a client's choice.
 	ChunkSize, ChunkSizeMin, ChunkSizeMax int64
 	MaxChunks                             int64
 	// MaxBytes bounds one upload.
 	MaxBytes int64
 	// TTL is a session's sliding time to live.
 	TTL time.Duration
-	// MaxEnded bounds the sessions of one owner that are aborted, or expire, in endedFor: each is
-	// remembered for as long.
+	// MaxEnded bounds the sessions of one owner that are aborted or expire within endedFor, because
+	// the engine remembers each of them for so long.
 	MaxEnded int64
-	// BatchEntries bounds the recorded pieces of the sessions of one FinishBatch together; 0 is no
+	// BatchEntries bounds the recorded entries of all sessions of one FinishBatch together; 0 is no
 	// bound.
 	BatchEntries int
-	// FinishEntries bounds those of all finishes under way; 0 is no bound. One finish alone may
-	// have more.
+	// FinishEntries bounds the recorded entries of all running finishes together; 0 is no bound. A
+	// single finish may have more.
 	FinishEntries int64
 }
 
-// DefaultLimits are API.md's.
+// DefaultLimits are those of docs/api.md.
 func DefaultLimits() Limits {
 	return Limits{
 		InlineMax: 4 << 10, ChunkSize: 8 << 20, ChunkSizeMin: 4 << 10, ChunkSizeMax: 64 << 20,
@@ -49,45 +49,44 @@ func DefaultLimits() Limits {
 	}
 }
 
-// Config is what a Service works with; all of it up to Limits is needed.
+// Config is what a Service works with. All fields before Limits are needed.
 type Config struct {
 	Sessions *session.Service
 	Catalog  catalog.Store
 	Blobs    blob.Store
 	Clock    session.Clock
 	Limits   Limits
-	// CheckSpace gives an error while the disk of sessions and catalog is full: then nothing is
-	// begun or put (blob.ErrNoSpace), and what is left serves to finish, abort and delete. ErrAway
-	// where they are not in their place. It is asked often.
+	// CheckSpace gives an error while the disk of sessions and catalog has no space left. Then
+	// nothing is begun or put (blob.ErrNoSpace), and the remaining space serves to finish, abort
+	// and delete. It gives ErrAway if the stores are not in their place. It is called often.
 	CheckSpace func() error
 	Log        *slog.Logger
-	// Rand is where ids come from, and Stopwatch the clock by which puts of a session wait for each
-	// other (nil: the machine's).
+	// Rand is the source of ids. Stopwatch is the clock by which puts of a session wait for each
+	// other. nil: the machine's.
 	Rand      io.Reader
 	Stopwatch session.Clock
 }
 
-// Service carries out the uploads_* operations. It is safe for concurrent use, by any number of
-// callers and beside other Services on the same stores. Close it to stop what it does in the
-// background.
+// Service carries out the uploads_* operations. It is safe for concurrent use by any number of
+// callers, and beside other Services on the same stores. Close stops its background work.
 type Service struct {
 	cfg    Config
 	stop   context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
-	tracks tracks
-	// hashSlots bound the background hashers that read at one time.
+	active activeSessions
+	// hashSlots bounds the background hashers that read at the same time.
 	hashSlots hashSlots
-	// finishing are the recorded pieces that finishes hold.
-	finishing atomic.Int64
+	// finishingEntries is how many recorded entries the running finishes have in memory.
+	finishingEntries atomic.Int64
 
-	mu       sync.Mutex
-	creating map[session.SessionID]struct{}
-	ended    map[string]ended  // by owner
-	coming   map[string]coming // by capsule: creates under way
-	left     map[string]leftover
-	leaves   uint64 // how often something was left
-	leavings chan struct{}
+	mu            sync.Mutex
+	creating      map[session.SessionID]struct{}
+	endedCounts   map[string]endedCount     // by owner
+	pending       map[string]pendingCreates // by capsule: creates under way
+	leftovers     map[string]leftover
+	leftoverSeq   uint64 // how many leftovers were noted
+	leftoverAdded chan struct{}
 }
 
 // New makes a Service.
@@ -109,22 +108,23 @@ func New(cfg Config) *Service {
 		cfg: cfg, stop: ctx, cancel: cancel,
 		creating:  map[session.SessionID]struct{}{},
 		hashSlots: hashSlots{free: 2},
-		tracks:    tracks{now: cfg.Stopwatch.Now, all: map[session.SessionID]*track{}},
-		coming:    map[string]coming{}, ended: map[string]ended{}, left: map[string]leftover{}, leavings: make(chan struct{}, 1),
+		active:    activeSessions{now: cfg.Stopwatch.Now, all: map[session.SessionID]*activeSession{}},
+		pending:   map[string]pendingCreates{}, endedCounts: map[string]endedCount{},
+		leftovers: map[string]leftover{}, leftoverAdded: make(chan struct{}, 1),
 	}
 }
 
-// Limits are what clients may ask for.
+// Limits gives what clients may ask for.
 func (u *Service) Limits() Limits { return u.cfg.Limits }
 
-// Close stops hashing and checking in the background and waits for it. What it had done is kept.
+// Close stops the background hashers and checks, and waits for them. It keeps what they have done.
 func (u *Service) Close() {
 	u.cancel()
 	u.wg.Wait()
 }
 
-// Active reports whether bytes are being written under this id although no session has it: a create
-// in one request.
+// Active reports whether a create in one request is writing bytes under this id, which no session
+// has.
 func (u *Service) Active(id session.SessionID) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -132,8 +132,10 @@ func (u *Service) Active(id session.SessionID) bool {
 	return ok
 }
 
-// loadOwn loads a session for its creator. Only a request that is not refused counts as activity.
-func (u *Service) loadOwn(ctx context.Context, c access.Caller, id session.SessionID, a access.Action, touch bool) (session.Session, note, error) {
+// loadOwn loads a session for its creator. A refused request does not count as activity.
+func (u *Service) loadOwn(
+	ctx context.Context, c access.Caller, id session.SessionID, a access.Action, touch bool,
+) (session.Session, note, error) {
 	s, err := u.cfg.Sessions.Status(ctx, id)
 	if err != nil {
 		return s, note{}, err
@@ -145,8 +147,8 @@ func (u *Service) loadOwn(ctx context.Context, c access.Caller, id session.Sessi
 	return s, n, err
 }
 
-// decide refuses everybody except for a session's creator: for anybody else it does not exist. A
-// creator whose role was taken away is refused with access.ErrForbidden.
+// decide refuses all callers except the session's creator, with session.ErrNotFound. A creator
+// whose role was taken away gets access.ErrForbidden.
 func (u *Service) decide(ctx context.Context, c access.Caller, s session.Session, a access.Action) (note, error) {
 	if s.Owner != c.Principal {
 		return note{}, session.ErrNotFound
@@ -158,8 +160,8 @@ func (u *Service) decide(ctx context.Context, c access.Caller, s session.Session
 	return n, u.cfg.Catalog.View(ctx, func(r catalog.Reader) error { return u.allow(r, c, a, n.Capsule) })
 }
 
-// allow asks whether the creator of a session may still act on it in its capsule. He knows that it
-// exists.
+// allow asks whether the creator of a session may still act on it in its capsule. A refusal may say
+// that the capsule exists, because the creator knows it.
 func (u *Service) allow(r catalog.Reader, c access.Caller, a access.Action, capsule string) error {
 	_, err := access.Allow(r, c, a, capsule, u.cfg.Clock.Now())
 	if errors.Is(err, catalog.ErrNotFound) {
@@ -168,7 +170,7 @@ func (u *Service) allow(r catalog.Reader, c access.Caller, a access.Action, caps
 	return err
 }
 
-// moment is now, on both clocks.
+// moment is the present moment on both clocks.
 func (u *Service) moment() catalog.Moment {
 	return catalog.Moment{Now: u.cfg.Clock.Now(), Running: u.cfg.Sessions.Running()}
 }

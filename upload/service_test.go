@@ -40,16 +40,16 @@ type world struct {
 	access   *access.Service
 	me       access.Caller
 	stranger access.Caller
-	// Room is upload.Config.CheckSpace; nil: there is room.
-	Room func() error
+	// CheckSpace is upload.Config.CheckSpace; nil: there is enough space.
+	CheckSpace func() error
 }
 
-// room is Room as it is by now.
-func (w *world) room() error {
-	if w.Room == nil {
+// checkSpace calls CheckSpace as it is set now.
+func (w *world) checkSpace() error {
+	if w.CheckSpace == nil {
 		return nil
 	}
-	return w.Room()
+	return w.CheckSpace()
 }
 
 type clock struct{}
@@ -87,7 +87,7 @@ func newWorldOn(t *testing.T, stores metadata.Store) *world {
 	return w
 }
 
-// join makes a principal without any role.
+// join makes a principal without a role.
 func (w *world) join(name string) access.Caller {
 	p, err := w.access.CreatePrincipal(w.t.Context(), w.me, name, false)
 	w.check(err)
@@ -104,16 +104,29 @@ func (w *world) restart() {
 		w.Close()
 	}
 	var err error
-	w.sessions, err = session.New(w.t.Context(), w.stores.Sessions(), upload.EngineConfig(session.Config{TTL: time.Hour}))
+	w.sessions, err = session.New(
+		w.t.Context(), w.stores.Sessions(), upload.EngineConfig(session.Config{TTL: time.Hour}),
+	)
 	w.check(err)
-	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: w.blobs, Clock: clock{}, Limits: limits(), CheckSpace: w.room})
+	w.Service = upload.New(
+		upload.Config{
+			Sessions:   w.sessions,
+			Catalog:    w.catalog,
+			Blobs:      w.blobs,
+			Clock:      clock{},
+			Limits:     limits(),
+			CheckSpace: w.checkSpace,
+		},
+	)
 }
 
-// quota bounds capsule default, in bytes; 0: not at all.
+// quota bounds the bytes of capsule default; 0: no bound.
 func (w *world) quota(n int64) {
 	w.t.Helper()
 	w.check(w.catalog.Update(w.t.Context(), func(tx catalog.Tx) error {
-		_, err := catalog.ChangeCapsule(tx, "default", func(c *catalog.Capsule) error { c.QuotaBytes = n; return nil }, catalog.Moment{})
+		_, err := catalog.ChangeCapsule(
+			tx, "default", func(c *catalog.Capsule) error { c.QuotaBytes = n; return nil }, catalog.Moment{},
+		)
 		return err
 	}))
 }
@@ -127,7 +140,11 @@ func (w *world) check(err error) {
 
 func (w *world) begin(n int64) upload.Upload {
 	w.t.Helper()
-	up, err := w.Begin(w.t.Context(), w.me, upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Bytes: n, Chunks: -1})
+	up, err := w.Begin(
+		w.t.Context(),
+		w.me,
+		upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Bytes: n, Chunks: -1},
+	)
 	w.check(err)
 	return up
 }
@@ -158,7 +175,7 @@ func (w *world) finishes(id session.SessionID, b []byte) {
 	}
 }
 
-// content reads back what a memory points to.
+// content reads the content of a memory.
 func (w *world) content(m catalog.Memory) []byte {
 	w.t.Helper()
 	var row catalog.Content
@@ -255,13 +272,15 @@ func TestTheHashSurvivesARestart(t *testing.T) {
 	}
 }
 
-// † a cut put must not move the prefix hash.
+// † I10: a cut put must not move the prefix hash.
 func TestACutPutDoesNotMoveTheHash(t *testing.T) {
 	w := newWorld(t)
 	b := random(2 * chunk)
 	up := w.begin(int64(len(b)))
 	bad := io.MultiReader(bytes.NewReader(random(chunk/2)), cut{})
-	if err := w.PutChunk(t.Context(), w.me, up.ID, 0, bad, upload.Put{Length: -1}); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if err := w.PutChunk(
+		t.Context(), w.me, up.ID, 0, bad, upload.Put{Length: -1},
+	); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Fatal(err)
 	}
 	w.putAll(up.ID, b)
@@ -269,15 +288,16 @@ func TestACutPutDoesNotMoveTheHash(t *testing.T) {
 	w.check(err)
 }
 
-// A state that was rolled over bytes which were replaced since is not believed after a restart
-// either.
+// A hash state over bytes that were replaced since is not used after a restart either.
 func TestAStaleHashStateIsNotBelieved(t *testing.T) {
 	w := newWorld(t)
 	old, b := random(2*chunk), random(2*chunk)
 	copy(b[chunk:], old[chunk:])
 	up := w.begin(int64(len(b)))
 	w.putAll(up.ID, old)
-	w.check(w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(b[:chunk]), upload.Put{Length: chunk, Replace: true}))
+	w.check(
+		w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(b[:chunk]), upload.Put{Length: chunk, Replace: true}),
+	)
 	w.restart()
 	_, err := w.finish(up.ID, b)
 	w.check(err)
@@ -287,8 +307,8 @@ type cut struct{}
 
 func (cut) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
-// † other bytes for a recorded chunk are refused, and the recorded ones stay; so with a retry that
-// dies half-way.
+// † I1: other bytes for a recorded chunk are refused, and the recorded ones stay, also after a
+// retry that dies half-way.
 func TestRecordedBytesAreNeverRewritten(t *testing.T) {
 	w := newWorld(t)
 	b := random(2 * chunk)
@@ -301,7 +321,10 @@ func TestRecordedBytesAreNeverRewritten(t *testing.T) {
 	if err := w.PutChunk(t.Context(), w.me, up.ID, 0, dying, upload.Put{Length: -1}); err == nil {
 		t.Error("a retry that died was accepted")
 	}
-	if n, err := w.PutRange(t.Context(), w.me, up.ID, chunk/2, bytes.NewReader(append(random(chunk/2), b[chunk:]...)), upload.Put{Length: -1}); n != 0 || !errors.Is(err, session.ErrConflict) {
+	overlap := bytes.NewReader(append(random(chunk/2), b[chunk:]...))
+	if n, err := w.PutRange(
+		t.Context(), w.me, up.ID, chunk/2, overlap, upload.Put{Length: -1},
+	); n != 0 || !errors.Is(err, session.ErrConflict) {
 		t.Errorf("overlap: %d, %v", n, err)
 	}
 	w.check(w.put(up.ID, 1, b[chunk:]))
@@ -319,14 +342,22 @@ func TestReplaceWithdrawsAndStoresElsewhere(t *testing.T) {
 	}
 	copy(b[:chunk], old[:chunk]) // the first chunk is right already
 	crcs[0] = crc32.Checksum(b[:chunk], crc32.MakeTable(crc32.Castagnoli))
-	_, err := w.Finish(t.Context(), w.me, upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(b), Length: int64(len(b)), CRC32C: crcs})
+	_, err := w.Finish(
+		t.Context(),
+		w.me,
+		upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(b), Length: int64(len(b)), CRC32C: crcs},
+	)
 	var sum *upload.ChecksumError
 	if !errors.As(err, &sum) || fmt.Sprint(sum.Bad) != "[{1 3}]" {
 		t.Fatalf("finish: %v, %+v", err, sum)
 	}
 	for i := 1; i < 3; i++ {
 		c := chunks(b)[i]
-		w.check(w.PutChunk(t.Context(), w.me, up.ID, int64(i), bytes.NewReader(c), upload.Put{Length: chunk, Replace: true}))
+		w.check(
+			w.PutChunk(
+				t.Context(), w.me, up.ID, int64(i), bytes.NewReader(c), upload.Put{Length: chunk, Replace: true},
+			),
+		)
 	}
 	if places, err := w.blobs.Places(t.Context(), "", 10); err != nil || len(places) < 2 {
 		t.Errorf("what was replaced lies where the replacement does: %v, %v", places, err)
@@ -378,7 +409,8 @@ func TestABatchAppearsAtOnceOrNotAtAll(t *testing.T) {
 	reqs[57].SHA256[0] ^= 1
 	_, err := w.FinishBatch(t.Context(), w.me, reqs)
 	var batch *upload.BatchError
-	if !errors.As(err, &batch) || len(batch.Failures) != 1 || batch.Failures[0].ID != bad.ID || !errors.Is(err, upload.ErrChecksum) {
+	if !errors.As(err, &batch) || len(batch.Failures) != 1 || batch.Failures[0].ID != bad.ID ||
+		!errors.Is(err, upload.ErrChecksum) {
 		t.Fatalf("%v", err)
 	}
 	if n := w.memories(); n != 0 {
@@ -417,7 +449,9 @@ func TestNobodyElseSeesASession(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := w.Begin(ctx, w.stranger, upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Bytes: 1, Chunks: -1}); !errors.Is(err, catalog.ErrNotFound) {
+	if _, err := w.Begin(
+		ctx, w.stranger, upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Bytes: 1, Chunks: -1},
+	); !errors.Is(err, catalog.ErrNotFound) {
 		t.Errorf("begin in a capsule without a role: %v", err)
 	}
 }
@@ -427,7 +461,13 @@ func second[T any](_ T, err error) error { return err }
 func TestIdemAnswersTheSameUpload(t *testing.T) {
 	w := newWorld(t)
 	b := random(chunk + 1)
-	req := upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Bytes: int64(len(b)), Chunks: -1, Idem: "k"}
+	req := upload.BeginRequest{
+		Capsule: "default",
+		Meta:    catalog.Meta{Name: "a"},
+		Bytes:   int64(len(b)),
+		Chunks:  -1,
+		Idem:    "k",
+	}
 	up, err := w.Begin(t.Context(), w.me, req)
 	w.check(err)
 	w.check(w.put(up.ID, 1, b[chunk:]))
@@ -474,7 +514,12 @@ func TestCreateInOneRequest(t *testing.T) {
 	for _, size := range []int{0, 1, 64, 65, chunk, chunk + 1, 10*chunk + 3} {
 		for _, length := range []int64{int64(size), -1} {
 			b := random(size)
-			m, err := w.Create(t.Context(), w.me, upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: length}}, bytes.NewReader(b))
+			m, err := w.Create(
+				t.Context(),
+				w.me,
+				upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: length}},
+				bytes.NewReader(b),
+			)
 			w.check(err)
 			if m.Bytes != int64(size) || !bytes.Equal(w.content(m), b) {
 				t.Errorf("%d bytes, length %d: %+v", size, length, m)
@@ -483,7 +528,12 @@ func TestCreateInOneRequest(t *testing.T) {
 	}
 	sum := catalog.SHA256{1}
 	for _, size := range []int{10, chunk, 3 * chunk} {
-		_, err := w.Create(t.Context(), w.me, upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: int64(size), SHA256: &sum}}, bytes.NewReader(random(size)))
+		_, err := w.Create(
+			t.Context(),
+			w.me,
+			upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: int64(size), SHA256: &sum}},
+			bytes.NewReader(random(size)),
+		)
 		if !errors.Is(err, upload.ErrChecksum) {
 			t.Errorf("%d bytes with a wrong digest: %v", size, err)
 		}
@@ -493,8 +543,8 @@ func TestCreateInOneRequest(t *testing.T) {
 	}
 }
 
-// What the failures of a batch name is bounded together: a thousand sessions with a thousand gaps
-// each would be a million ranges.
+// The ranges that all failures of a batch name are bounded together: a thousand sessions with a
+// thousand gaps each would be a million ranges.
 func TestTheFailuresOfABatchNameSoManyRanges(t *testing.T) {
 	w := newWorld(t)
 	const gaps = 700
@@ -528,8 +578,8 @@ func TestTheFailuresOfABatchNameSoManyRanges(t *testing.T) {
 	}
 }
 
-// The pieces of a batch are all in memory until it ends: so there are so many, and a session that
-// has more goes alone.
+// The entries of a batch are all in memory until it ends. So their number is bounded, and a session
+// with more is finished alone.
 func TestABatchHasSoManyPieces(t *testing.T) {
 	w := newWorld(t)
 	l := limits()
@@ -543,7 +593,8 @@ func TestABatchHasSoManyPieces(t *testing.T) {
 		reqs = append(reqs, upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(b), Length: int64(len(b))})
 	}
 	var field *catalog.FieldError
-	if _, err := w.FinishBatch(t.Context(), w.me, reqs); !errors.As(err, &field) || field.Field != "finishes" || w.memories() != 0 {
+	if _, err := w.FinishBatch(t.Context(), w.me, reqs); !errors.As(err, &field) || field.Field != "finishes" ||
+		w.memories() != 0 {
 		t.Errorf("%v; %d memories", err, w.memories())
 	}
 	l.BatchEntries = 5
@@ -559,8 +610,8 @@ func TestABatchHasSoManyPieces(t *testing.T) {
 	}
 }
 
-// The pieces of all finishes under way are bounded: past that one is to come again, unless it is
-// alone.
+// The entries of all running finishes are bounded. A finish beyond the bound is to come again,
+// unless it is the only one.
 func TestFinishesTogetherHaveSoManyPieces(t *testing.T) {
 	w := newWorld(t)
 	l := limits()

@@ -17,92 +17,94 @@ import (
 	"sluice/session"
 )
 
-// sink takes the bytes of one put. Each buffer goes once through here: it is written to the content
-// store, its CRC-32C is kept for the entry that will name it, and where it continues the prefix
-// hash it is hashed into a clone of that state. The clone becomes the state only in Recorded:
-// the bytes of a put that was cut or superseded never move the hash.
+// sink takes the bytes of one put. Each buffer passes once: it is written to the content store, and
+// its CRC-32C is kept for the note of its entry. If it continues the prefix hash, it is hashed into
+// a clone of that state. The clone becomes the state only in Recorded, so the bytes of a put that
+// was cut or superseded never move the hash.
 //
-//	Admit, Claim ─▶ what the caller may, and what is announced
+//	Admit, Claim ─▶ checks of the caller and of the announced length
 //	WriteAt  ─┬─▶ Writer ─────────▶ place       Commit: extent, CRC, hash state ─▶ note
-//	          ├─▶ CRC-32C per piece             Recorded: the clone is published
+//	          ├─▶ CRC-32C per run               Recorded: the clone is published
 //	          └─▶ clone of SHA-256, body's digest
-//	VerifyAt ───▶ the same, but compared with what is read back instead of written
+//	VerifyAt ───▶ the same, but the bytes are compared with recorded ones and not written
 type sink struct {
-	u   *Service
-	ctx context.Context
-	c   access.Caller // who must still be allowed to write when bytes are recorded
-	put Put
-	in  *orderedBody
-	// chunk: the put is one whole chunk, of index from; else from is an offset.
+	u    *Service
+	ctx  context.Context
+	c    access.Caller // must still be allowed to write when bytes are recorded
+	put  Put
+	body *orderedBody
+	// chunk: the put is one whole chunk, and start is its index; else start is an offset.
 	chunk bool
-	from  int64
+	start int64
 
-	capsule string // known from Admit on
-	// Known from Claim on:
-	s    session.Session // as it was claimed
-	last session.Session // as of the last record
-	t    *track          // nil: nothing is claimed
-	r    session.Range
-	gen  uint64 // under which it counts as writing
+	capsule string // set by Admit
+	// Set by Claim:
+	s       session.Session // as it was claimed
+	last    session.Session // as of the last record
+	active  *activeSession  // nil: no bytes are claimed
+	claimed session.Range
+	gen     uint64 // under which the put counts as a writer
 
-	w    blob.Writer
-	run  []run // written, not yet committed
-	hash *prefixHash
-	// undone: what it has left is told of.
+	writer blob.Writer
+	runs   []run // written and not committed
+	hash   *prefixHash
+	// undone: Undo has run, and has noted the leftover.
 	undone bool
 
-	body    hash.Hash // of the whole body, where the client gave a digest
+	bodySHA hash.Hash // of the whole body, if the client gave a digest
 	bodyCRC uint32
-	// streaming: pieces are recorded before the body's digest can be known; the caller compares at
-	// the end.
+	// streaming: entries are recorded before the body's digest can be known. The caller compares it
+	// at the end.
 	streaming bool
-	asked     bool // whether the caller still may, since the body began
+	rechecked bool // the caller's rights were checked again since the body began
 
-	back    io.ReadCloser // recorded bytes being compared
+	back    io.ReadCloser // the recorded bytes that the body is compared with
 	backAt  int64
 	backEnd int64
 	buf     []byte
 }
 
-// run is a piece as the engine will record it: contiguous, within one chunk.
+// run is a contiguous range of written bytes within one chunk: the entry that the engine will
+// record.
 type run struct {
 	session.Range
 	crc uint32
 }
 
-// newSink prepares a put. close must follow.
+// newSink makes the sink of a put. The caller must call close.
 func (u *Service) newSink(ctx context.Context, c access.Caller, body io.Reader, p Put) *sink {
-	k := &sink{u: u, ctx: context.WithoutCancel(ctx), c: c, put: p, in: newBody(body, p)}
+	k := &sink{u: u, ctx: context.WithoutCancel(ctx), c: c, put: p, body: newBody(body, p)}
 	if p.SHA256 != nil {
-		k.body = sha256.New()
+		k.bodySHA = sha256.New()
 	}
 	return k
 }
 
-// use makes s the session that the put works with, and counts the put as writing to its places.
-func (k *sink) use(s session.Session) {
-	k.t.writes(placeGen(s))
+// setSession makes s the session that the put works with, and counts the put as a writer of its
+// places.
+func (k *sink) setSession(s session.Session) {
+	k.active.addWriter(placeGen(s))
 	if k.s.ID != 0 {
-		k.t.wrote(k.gen)
+		k.active.removeWriter(k.gen)
 	}
 	k.s, k.last, k.gen = s, s, placeGen(s)
 }
 
 func (k *sink) close() {
-	if k.t == nil {
+	if k.active == nil {
 		return
 	}
-	defer k.u.tracks.release(k.t)
-	defer k.t.wrote(k.gen)
-	k.in.done()
+	defer k.u.active.release(k.active)
+	defer k.active.removeWriter(k.gen)
+	k.body.done()
 	if k.back != nil {
 		defer k.back.Close()
 	}
-	if k.w != nil {
-		if len(k.run) > 0 {
-			k.Undo(nil) // others have taken its bytes over: what of them is left shows later
+	if k.writer != nil {
+		if len(k.runs) > 0 {
+			k.Undo(nil) // newer puts have taken the bytes over; Reclaim finds what is left of them
 		}
-		if err := k.w.Close(); err != nil {
+		if err := k.writer.Close(); err != nil {
 			k.u.cfg.Log.Warn("closing a place failed", "session", k.s.ID, "err", err)
 		}
 	}
@@ -110,18 +112,18 @@ func (k *sink) close() {
 
 // WriteAt implements session.ByteSink.
 func (k *sink) WriteAt(p []byte, off int64) (int, error) {
-	if err := k.open(); err != nil {
+	if err := k.openWriter(); err != nil {
 		return 0, err
 	}
-	k.w.ReadSoon(k.in.aheadOfHash()) // to be hashed
-	n, err := k.w.WriteAt(p, off)
+	k.writer.ReadSoon(k.body.aheadOfHash()) // the background hasher will read the bytes
+	n, err := k.writer.WriteAt(p, off)
 	if err != nil {
 		return n, err
 	}
-	if i := len(k.run) - 1; i < 0 || k.run[i].End != off || off%k.s.ChunkSize == 0 {
-		k.run = append(k.run, run{Range: session.Range{Off: off, End: off}})
+	if i := len(k.runs) - 1; i < 0 || k.runs[i].End != off || off%k.s.ChunkSize == 0 {
+		k.runs = append(k.runs, run{Range: session.Range{Off: off, End: off}})
 	}
-	at := &k.run[len(k.run)-1]
+	at := &k.runs[len(k.runs)-1]
 	for part := range slices.Chunk(p, hashBlock) {
 		if err := k.digest(part, at.End); err != nil {
 			return n, err
@@ -132,27 +134,27 @@ func (k *sink) WriteAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// open has a Writer of the content store.
-func (k *sink) open() (err error) {
-	if k.w == nil {
-		if err := k.u.hasRoom(); err != nil {
+// openWriter makes sure that the put has a Writer.
+func (k *sink) openWriter() (err error) {
+	if k.writer == nil {
+		if err := k.u.checkSpace(); err != nil {
 			return err
 		}
-		k.w, err = k.u.cfg.Blobs.Writer(k.ctx, k.s.ID, placeGen(k.s), whole(k.s))
+		k.writer, err = k.u.cfg.Blobs.Writer(k.ctx, k.s.ID, placeGen(k.s), wholeSize(k.s))
 	}
 	return err
 }
 
-// whole is how long the session's content is, where one chunk has it all, else -1.
-func whole(s session.Session) int64 {
+// wholeSize gives the length of the session's content if it fits one chunk, else -1.
+func wholeSize(s session.Session) int64 {
 	if s.BytesExpected > s.ChunkSize {
 		return -1
 	}
 	return s.BytesExpected
 }
 
-// placeGen is the generation in the name of a place: it moves with each Drop, so that bytes which
-// replace others go elsewhere.
+// placeGen gives the generation in the name of a place. It grows with each Drop, so that bytes that
+// replace others go to another place.
 func placeGen(s session.Session) uint64 {
 	if n := len(s.Dropped); n > 0 {
 		return s.Dropped[n-1].Gen
@@ -160,11 +162,11 @@ func placeGen(s session.Session) uint64 {
 	return 0
 }
 
-// digest lets the digests take p.
+// digest gives p to the digests.
 func (k *sink) digest(p []byte, off int64) error {
 	err := k.hashBuffer(p, off)
-	if k.body != nil {
-		k.body.Write(p)
+	if k.bodySHA != nil {
+		k.bodySHA.Write(p)
 	}
 	if k.put.CRC32C != nil {
 		k.bodyCRC = crc32.Update(k.bodyCRC, castagnoli, p)
@@ -172,15 +174,15 @@ func (k *sink) digest(p []byte, off int64) error {
 	return err
 }
 
-// hashBuffer lets the session's prefix hash take p, if that is where it has got to.
+// hashBuffer gives p to the session's prefix hash if p continues it.
 func (k *sink) hashBuffer(p []byte, off int64) error {
 	end := off + int64(len(p))
 	if k.hash == nil {
-		r, err := k.u.prefixHash(k.ctx, k.t, k.s)
-		if err != nil || r.off < off || r.off >= end {
+		ph, err := k.u.prefixHash(k.ctx, k.active, k.s)
+		if err != nil || ph.off < off || ph.off >= end {
 			return err
 		}
-		k.hash = &r
+		k.hash = &ph
 	}
 	if k.hash.off >= off && k.hash.off < end {
 		k.hash.h.Write(p[k.hash.off-off:])
@@ -189,7 +191,7 @@ func (k *sink) hashBuffer(p []byte, off int64) error {
 	return nil
 }
 
-// VerifyAt implements session.Verifier: it always reads the recorded bytes back.
+// VerifyAt implements session.Verifier. It always reads the recorded bytes from the store.
 func (k *sink) VerifyAt(p []byte, off int64) error {
 	r := session.Range{Off: off, End: off + int64(len(p))}
 	if k.back == nil || k.backAt != off || k.backEnd < r.End {
@@ -211,7 +213,8 @@ func (k *sink) VerifyAt(p []byte, off int64) error {
 	return k.digest(p, off)
 }
 
-// conflict says why recorded bytes differ from the put's: they are others, or they have rotted.
+// conflict gives the reason why recorded bytes differ from the put's: the put brings other bytes,
+// or the recorded ones are corrupt or missing.
 func (k *sink) conflict(r session.Range) error {
 	entries, err := k.u.cfg.Sessions.Entries(k.ctx, k.s.ID, r, 0)
 	if err != nil {
@@ -220,31 +223,33 @@ func (k *sink) conflict(r session.Range) error {
 	var there []session.Range
 	for _, e := range entries {
 		there = session.Add(there, e.Range)
-		p, err := decodePiece(e.Note)
+		n, err := decodeEntryNote(e.Note)
 		if err != nil {
 			return err
 		}
-		if err := k.u.cfg.Blobs.Check(k.ctx, p.extent(e.Range), blob.CheckAll); err != nil {
+		if err := k.u.cfg.Blobs.Check(k.ctx, n.extent(e.Range), blob.CheckAll); err != nil {
 			return err
 		}
 	}
 	if !session.Covers(there, r) {
-		return session.ErrSuperseded // dropped since
+		return session.ErrSuperseded // some were dropped meanwhile
 	}
 	return session.ErrConflict
 }
 
-// window is how far a comparison reads at least without asking for entries again, in bytes: more
+// window is how many bytes a comparison reads at least before it asks for entries again. It is more
 // than any buffer of a put.
 const window = 1 << 20
 
-// readBack opens what is recorded from r on, for some chunks.
+// readBack opens the recorded bytes from r on, for some chunks.
 func (k *sink) readBack(r session.Range) error {
 	if k.back != nil {
 		k.back.Close()
 		k.back = nil
 	}
-	entries, err := k.u.cfg.Sessions.Entries(k.ctx, k.s.ID, session.Range{Off: r.Off, End: r.Off + 2*k.s.ChunkSize + window}, 0)
+	entries, err := k.u.cfg.Sessions.Entries(
+		k.ctx, k.s.ID, session.Range{Off: r.Off, End: r.Off + 2*k.s.ChunkSize + window}, 0,
+	)
 	if err != nil {
 		return err
 	}
@@ -254,7 +259,7 @@ func (k *sink) readBack(r session.Range) error {
 		}
 	}
 	if len(entries) == 0 || entries[0].Off > r.Off || entries[len(entries)-1].End < r.End {
-		return session.ErrSuperseded // some of it was dropped since
+		return session.ErrSuperseded // some were dropped meanwhile
 	}
 	extents, err := extentsOf(entries, r.Off)
 	if err != nil {
@@ -266,7 +271,7 @@ func (k *sink) readBack(r session.Range) error {
 	return err
 }
 
-// Commit implements session.Committer: what it returns is the note of the entry.
+// Commit implements session.Committer. It returns the note of the entry.
 func (k *sink) Commit(ctx context.Context, r session.Range) ([]byte, error) {
 	if err := k.digested(); err != nil {
 		return nil, err
@@ -274,42 +279,42 @@ func (k *sink) Commit(ctx context.Context, r session.Range) ([]byte, error) {
 	if err := k.allowed(ctx); err != nil {
 		return nil, err
 	}
-	if len(k.run) == 0 || k.run[0].Range != r {
+	if len(k.runs) == 0 || k.runs[0].Range != r {
 		return nil, fmt.Errorf("bytes %d to %d were not written as one piece", r.Off, r.End-1)
 	}
-	e, err := k.w.Commit(ctx, r.Off, r.Len(), k.run[0].crc)
+	e, err := k.writer.Commit(ctx, r.Off, r.Len(), k.runs[0].crc)
 	if err != nil {
 		return nil, err
 	}
-	k.run = k.run[1:]
-	p := piece{Place: e.Place, Off: e.Off, CRC: e.CRC32C}
+	k.runs = k.runs[1:]
+	n := entryNote{Place: e.Place, Off: e.Off, CRC: e.CRC32C}
 	if k.hash != nil && k.hash.off == r.End {
-		p.Gen, p.Hashed = k.hash.gen, k.hash.off
-		if p.State, err = k.hash.checkpoint(); err != nil {
+		n.Gen, n.Hashed = k.hash.gen, k.hash.off
+		if n.State, err = k.hash.checkpoint(); err != nil {
 			return nil, err
 		}
 	}
-	return p.encode()
+	return n.encode()
 }
 
-// allowed asks again whether the caller may: the body may have taken long, and a role or a token
-// may have been taken away meanwhile.
+// allowed asks again whether the caller may write. The body may have taken long, and a role or a
+// token may have been taken away meanwhile.
 func (k *sink) allowed(ctx context.Context) error {
-	k.asked = true
+	k.rechecked = true
 	return k.u.cfg.Catalog.View(ctx, func(r catalog.Reader) error { return k.u.allow(r, k.c, access.Write, k.capsule) })
 }
 
-// over is the end of a put that went well, also of one whose bytes were all there already, so that
-// nothing was committed.
-func (k *sink) over() error {
-	if err := k.digested(); err != nil || k.asked {
+// checkAtEnd checks digest and rights at the end of a successful put. It matters for a put whose
+// bytes were all recorded already, which has committed nothing.
+func (k *sink) checkAtEnd() error {
+	if err := k.digested(); err != nil || k.rechecked {
 		return err
 	}
 	return k.allowed(k.ctx)
 }
 
-// digested compares the body's digest with the client's before anything is recorded: a digest makes
-// a put all or nothing, so the body is whole when this is first asked.
+// digested compares the body's digest with the client's before anything is recorded. A digest makes
+// a put all or nothing, so the body is complete when digested is first called.
 func (k *sink) digested() error {
 	if k.streaming {
 		return nil
@@ -319,20 +324,28 @@ func (k *sink) digested() error {
 
 func (k *sink) compare() error {
 	var sum []byte
-	if k.body != nil {
-		sum = k.body.Sum(nil)
+	if k.bodySHA != nil {
+		sum = k.bodySHA.Sum(nil)
 	}
 	return k.put.compare(sum, k.bodyCRC)
 }
 
-// compare says whether a body with these digests is the one that the client announced. sum is not
-// looked at where the client gave none.
+// compare reports, as an error, that a body with these digests is not the announced one. It ignores
+// sum if the client gave no SHA-256.
 func (p Put) compare(sum []byte, crc uint32) error {
 	if want := p.SHA256; want != nil && !bytes.Equal(sum, want[:]) {
-		return &ChecksumError{What: "sha-256 of the body", Want: hex.EncodeToString(want[:]), Got: hex.EncodeToString(sum)}
+		return &ChecksumError{
+			What: "sha-256 of the body",
+			Want: hex.EncodeToString(want[:]),
+			Got:  hex.EncodeToString(sum),
+		}
 	}
 	if want := p.CRC32C; want != nil && *want != crc {
-		return &ChecksumError{What: "crc32c of the body", Want: fmt.Sprintf("%08x", *want), Got: fmt.Sprintf("%08x", crc)}
+		return &ChecksumError{
+			What: "crc32c of the body",
+			Want: fmt.Sprintf("%08x", *want),
+			Got:  fmt.Sprintf("%08x", crc),
+		}
 	}
 	return nil
 }
@@ -340,9 +353,9 @@ func (p Put) compare(sum []byte, crc uint32) error {
 // Recorded implements session.Committer.
 func (k *sink) Recorded(s session.Session) {
 	k.last = s
-	// Bytes that were too few to be recorded are in the state, and not yet in the session.
-	if k.hash != nil && len(k.run) == 0 {
-		k.t.advanceHash(s, *k.hash)
+	// If bytes were too few to be recorded, they are in the hash state and not yet in the session.
+	if k.hash != nil && len(k.runs) == 0 {
+		k.active.advanceHash(s, *k.hash)
 	}
 }
 

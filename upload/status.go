@@ -10,7 +10,7 @@ import (
 	"sluice/session"
 )
 
-// Status gives the caller's session, also an ended one for a day at least.
+// Status gives the caller's session. An ended session is known for a day at least.
 func (u *Service) Status(ctx context.Context, c access.Caller, id session.SessionID) (Upload, error) {
 	s, n, err := u.loadOwn(ctx, c, id, access.Read, true)
 	if err != nil {
@@ -19,11 +19,11 @@ func (u *Service) Status(ctx context.Context, c access.Caller, id session.Sessio
 	if s, err = u.ensureChecked(ctx, s, blob.CheckBeforeReboot); err != nil {
 		return Upload{}, err
 	}
-	return u.view(ctx, s, n)
+	return u.uploadOf(ctx, s, n)
 }
 
-// view adds to a session what its note and its outcome say.
-func (u *Service) view(ctx context.Context, s session.Session, n note) (Upload, error) {
+// uploadOf adds to a session what its note and its outcome say.
+func (u *Service) uploadOf(ctx context.Context, s session.Session, n note) (Upload, error) {
 	up := Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, IdemKey: n.Idem}
 	if s.State != session.Finished {
 		return up, nil
@@ -40,8 +40,8 @@ func (u *Service) view(ctx context.Context, s session.Session, n note) (Upload, 
 	return up, err
 }
 
-// outcome gives what a finished session became; m is the zero Memory where that is gone or in the
-// trash.
+// outcome gives what a finished session became. m is the zero Memory if the memory is gone or in
+// the trash.
 func outcome(r catalog.Reader, id session.SessionID) (out catalog.Outcome, m catalog.Memory, err error) {
 	if out, err = catalog.Outcomes.Get(r, catalog.Number(id)); err != nil {
 		return out, m, err
@@ -53,10 +53,12 @@ func outcome(r catalog.Reader, id session.SessionID) (out catalog.Outcome, m cat
 	return out, m, nil
 }
 
-// List gives a page of the caller's own open sessions, newest first: what can be resumed, from any
-// device. Those whose capsule the caller has no role in any more, and those that end meanwhile, are
-// left out, so a page may be short and still have a next one.
-func (u *Service) List(ctx context.Context, c access.Caller, cursor string, limit int) (page []Upload, next string, err error) {
+// List gives a page of the caller's own open sessions, newest first. These can be resumed from any
+// device. It leaves out sessions in whose capsule the caller has no role any more, and sessions
+// that end meanwhile. So a page may be short and still have a next one.
+func (u *Service) List(
+	ctx context.Context, c access.Caller, cursor string, limit int,
+) (page []Upload, next string, err error) {
 	q := session.Query{Owner: &c.Principal, State: session.Open, After: cursor, Limit: limit}
 	sessions, next, err := u.cfg.Sessions.List(ctx, q)
 	if err != nil {
@@ -78,14 +80,14 @@ func (u *Service) List(ctx context.Context, c access.Caller, cursor string, limi
 			return nil, "", err
 		}
 		if s.State.Ended() {
-			continue // while its pieces were checked
+			continue // it ended while its entries were checked
 		}
 		page = append(page, Upload{Session: s, Capsule: n.Capsule, Meta: n.Meta, IdemKey: n.Idem})
 	}
 	return page, next, nil
 }
 
-// ChunkCRCs gives the CRC-32C of every chunk of the caller's session that is complete, in order.
+// ChunkCRCs gives the CRC-32C of every complete chunk of the caller's session, in order.
 func (u *Service) ChunkCRCs(ctx context.Context, c access.Caller, id session.SessionID) ([]ChunkCRC, error) {
 	s, _, err := u.loadOwn(ctx, c, id, access.Read, true)
 	if err != nil {
@@ -111,7 +113,9 @@ func (u *Service) chunkCRCs(ctx context.Context, s session.Session) ([]ChunkCRC,
 			bytes += entries[n].Len()
 			n++
 		}
-		if bytes == s.ChunkSize || entries[n-1].End == s.BytesExpected && entries[0].Off == idx*s.ChunkSize && bytes == s.BytesExpected-idx*s.ChunkSize {
+		if bytes == s.ChunkSize ||
+			entries[n-1].End == s.BytesExpected && entries[0].Off == idx*s.ChunkSize &&
+				bytes == s.BytesExpected-idx*s.ChunkSize {
 			crc, err := chunkCRC(entries[:n])
 			if err != nil {
 				return nil, err

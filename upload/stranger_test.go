@@ -9,8 +9,8 @@ import (
 	"sluice/upload"
 )
 
-// Whatever a stranger puts, wherever and into a session of any state: he is told that there is
-// none, before a byte of his is read.
+// A stranger's put into a session of any state is told that there is no such session, before a byte
+// of its body is read.
 func TestAStrangerLearnsNothingOfASession(t *testing.T) {
 	w := newWorld(t)
 	b := random(2 * chunk)

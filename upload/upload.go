@@ -1,10 +1,11 @@
-// Package upload is the business of uploading: it validates what is begun, gives the session engine
-// the sink that writes into the content store, rolls SHA-256 over the bytes as they stream, and
-// at finish verifies and commits them to the catalog in one transaction.
+// Package upload is the business of uploading. It validates what is begun, and gives the session
+// engine the sink that writes into the content store. It computes SHA-256 as the bytes stream. At
+// finish it verifies them and commits them to the catalog in one transaction.
 //
-// It owns everything about the uploads_* operations but HTTP: access and quota at each step, chunk
-// sizes, checksums, idempotency, what becomes visible and when. It does not own sessions'
-// book-keeping (package session), the rows (catalog), or how bytes are kept (a [blob.Store]).
+// It owns everything about the uploads_* operations except HTTP: access and quota at each step,
+// chunk sizes, checksums, idempotency, and the moment when an upload becomes visible. It does not
+// own the records of sessions (package session), the rows (catalog), or how bytes are kept (a
+// [blob.Store]).
 package upload
 
 import (
@@ -16,18 +17,18 @@ import (
 	"sluice/session"
 )
 
-// BeginRequest is what a client asks for.
+// BeginRequest is a client's request for a session.
 type BeginRequest struct {
 	Capsule string
 	Meta    catalog.Meta
-	Bytes   int64 // session.Unknown where it is not known
-	// Chunks must equal ceil(Bytes/ChunkSize) where it is given; -1: not given.
+	Bytes   int64 // session.Unknown if the client does not know it
+	// Chunks must equal ceil(Bytes/ChunkSize) if it is given; -1: not given.
 	Chunks int64
 	// ChunkSize in bytes; 0: the server picks it.
 	ChunkSize int64
 	Idem      string
-	// Refuse, if set, is the error of a request that would begin something new; one that repeats
-	// another is answered.
+	// Refuse, if set, is the error of a request that would begin something new. A repeat is
+	// answered in any case.
 	Refuse error
 }
 
@@ -36,40 +37,42 @@ type Upload struct {
 	session.Session
 	Capsule string
 	Meta    catalog.Meta
-	IdemKey string // as the client gave it; Session.Idem has the capsule in it
-	// Memory is what a finished session became; Deleted if that is gone or in the trash.
+	IdemKey string // as the client gave it; Session.Idem contains the capsule too
+	// Memory is what a finished session became. Deleted: that memory is gone or in the trash.
 	Memory  catalog.MemoryID
 	Deleted bool
 }
 
-// Put qualifies one put.
+// Put holds the options of one put.
 type Put struct {
-	// Length of the body in bytes where the client announced it, else -1.
+	// Length of the body in bytes if the client announced it, else -1.
 	Length int64
-	// Replace withdraws what is recorded there before it stores.
+	// Replace withdraws the recorded bytes of the range before the put stores its own.
 	Replace bool
-	// SHA256 and CRC32C, where given, must be those of the body (RFC 9530 Content-Digest).
+	// SHA256 and CRC32C, if given, must be those of the body (RFC 9530 Content-Digest).
 	SHA256 *catalog.SHA256
 	CRC32C *uint32
-	// Whole: whether the body is what its client promised shows at its end alone, where it fails if
-	// it is not (an MD5, a digest in a trailer). Then nothing is recorded before.
+	// Whole: only the end of the body shows whether it is what the client promised (an MD5, a
+	// digest in a trailer), and its Read fails there if it is not. Then nothing is recorded before
+	// the end.
 	Whole bool
-	// Multiplexed: the body shares its connection's flow control with others, so that holding it
-	// back can hold them back.
+	// Multiplexed: the body shares its connection's flow control with others. If it is read slowly,
+	// the others may stop too.
 	Multiplexed bool
 }
 
-// FinishRequest says which session, and what its whole content must be.
+// FinishRequest names a session and describes its whole content.
 type FinishRequest struct {
 	ID     session.SessionID
 	SHA256 catalog.SHA256
 	Length int64
-	// CRC32C of each chunk, optional: a mismatch then names the bad chunks.
+	// CRC32C of each chunk, optional. A mismatch then names the bad chunks.
 	CRC32C []uint32
-	// UseServerDigest takes the server's own digest where the client gave none (SHA256 is ignored).
+	// UseServerDigest takes the server's own digest, because the client gave none. SHA256 is
+	// ignored.
 	UseServerDigest bool
-	// Keyed refuses what is not the memory of its idempotency key (ErrIdem, catalog.ErrDeleted)
-	// rather than finish it without the key.
+	// Keyed refuses a finish whose memory can't have the idempotency key (ErrIdem,
+	// catalog.ErrDeleted). Else the session is finished without the key.
 	Keyed bool
 }
 
@@ -79,7 +82,7 @@ type CreateRequest struct {
 	Meta    catalog.Meta
 	Idem    string
 	Put     Put // Replace is ignored
-	// Refuse is as a BeginRequest's.
+	// Refuse is as in BeginRequest.
 	Refuse error
 }
 
@@ -89,36 +92,36 @@ type ChunkCRC struct {
 	CRC32C uint32
 }
 
-// Errors, beside those of session, catalog and access, which pass through.
+// Errors of this package. The errors of session, catalog and access pass through.
 var (
 	// ErrChecksum: see *ChecksumError. The session stays open and complete.
 	ErrChecksum = errors.New("checksum mismatch")
-	// ErrLengthMismatch: the finish's total length is not what was begun.
+	// ErrLengthMismatch: the finish's total length differs from the one that was begun.
 	ErrLengthMismatch = errors.New("total length mismatch")
-	// ErrIdem: the same idempotency key, another request.
+	// ErrIdem: the idempotency key was used for another request.
 	ErrIdem = errors.New("the idempotency key was used for another request")
-	// ErrTooLarge: past the limits of a chunk, of the number of chunks, or of a whole upload.
+	// ErrTooLarge: a limit is exceeded: of a chunk, of the number of chunks, or of a whole upload.
 	ErrTooLarge = errors.New("too large")
-	// ErrTooManyEnded: the owner has aborted, or let expire, so many sessions lately that no more
-	// are begun for a while.
+	// ErrTooManyEnded: too many sessions of the owner were aborted or have expired lately. None is
+	// begun for a while.
 	ErrTooManyEnded = errors.New("too many uploads were aborted or have expired lately")
-	// ErrAway: what is stored is not in its place (an unmounted or exchanged disk, a renamed
-	// folder). Nothing is taken until it is back. It is a blob.ErrUnavailable, too.
+	// ErrAway: the data folder, or a part of it, is not in its place (an unmounted or exchanged
+	// disk, a renamed folder). Nothing is taken until it is back. It is also a blob.ErrUnavailable.
 	ErrAway = fmt.Errorf("%w: the data folder is not in its place", blob.ErrUnavailable)
-	// ErrTaken: what is stored is, or may be, another server's by now. Nothing is taken until this
-	// one is started anew. It is ErrAway, too.
+	// ErrTaken: another server owns the data folder by now, or may own it. Nothing is taken until
+	// this server is started anew. It is also ErrAway.
 	ErrTaken = fmt.Errorf("%w: it may be another server's", ErrAway)
-	// ErrAlreadyFinished: the create's key belongs to a memory that was deleted since.
+	// ErrAlreadyFinished: the key of the create belongs to a memory that was deleted since.
 	ErrAlreadyFinished = errors.New("already finished, and deleted since")
 )
 
-// ChecksumError says what was computed, and which chunks are bad where that is known (ranges of
-// chunk indexes, End exclusive).
+// ChecksumError says what was computed. It names the bad chunks if they are known, as ranges of
+// chunk indexes (End exclusive).
 type ChecksumError struct {
 	What      string // "sha256" of the whole, or "content-digest" of a body
 	Want, Got string // hex
 	Bad       []session.Range
-	More      bool // Bad is not all
+	More      bool // there are more than Bad names
 }
 
 func (e *ChecksumError) Error() string {
@@ -148,7 +151,10 @@ type Failure struct {
 type BatchError struct{ Failures []Failure }
 
 func (e *BatchError) Error() string {
-	return fmt.Sprintf("%d of the batch failed, nothing was finished; first: session %s: %v", len(e.Failures), e.Failures[0].ID, e.Failures[0].Err)
+	return fmt.Sprintf(
+		"%d of the batch failed, nothing was finished; first: session %s: %v",
+		len(e.Failures), e.Failures[0].ID, e.Failures[0].Err,
+	)
 }
 
 // Unwrap gives the first failure's error.

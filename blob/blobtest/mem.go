@@ -1,5 +1,5 @@
-// Package blobtest has the conformance suite that every store of content passes, and a store in
-// memory for the tests of what is built on one. It owns no test of a concrete store.
+// Package blobtest has the conformance suite that every content store passes, and a store in memory
+// for tests. It has no test of a concrete store.
 package blobtest
 
 import (
@@ -16,13 +16,13 @@ import (
 	"sluice/session"
 )
 
-// Mem is a content store in memory, which can be told to fail.
+// Mem is a content store in memory that can be told to fail.
 type Mem struct {
-	mu     sync.Mutex
-	places map[string]*memPlace
-	reads  int
-	settle func([]catalog.Extent) error
-	write  func(place string, off int64) error
+	mu      sync.Mutex
+	places  map[string]*memPlace
+	reads   int
+	persist func([]catalog.Extent) error
+	write   func(place string, off int64) error
 }
 
 var _ blob.Store = (*Mem)(nil)
@@ -35,28 +35,28 @@ type memPlace struct {
 // NewMem makes an empty store.
 func NewMem() *Mem { return &Mem{places: map[string]*memPlace{}} }
 
-// FailPersist lets f answer for every Persist; nil ends that.
+// FailPersist makes every Persist return f's result; nil ends that.
 func (s *Mem) FailPersist(f func([]catalog.Extent) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.settle = f
+	s.persist = f
 }
 
-// FailWrite lets f refuse writes, by its error; nil ends that.
+// FailWrite makes writes fail with f's error; nil ends that.
 func (s *Mem) FailWrite(f func(place string, off int64) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.write = f
 }
 
-// Reads is how often Read was called.
+// Reads gives how often Read was called.
 func (s *Mem) Reads() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.reads
 }
 
-// Corrupt turns over a bit.
+// Corrupt flips a bit.
 func (s *Mem) Corrupt(place string, off int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,7 +116,7 @@ func (w *memWriter) Undo(ranges []session.Range) (string, error) {
 	return w.name, nil
 }
 
-// clear gives the bytes of r back.
+// clear zeroes the bytes of r.
 func (p *memPlace) clear(r session.Range) {
 	if end := min(r.End, int64(len(p.b))); r.Off < end {
 		clear(p.b[r.Off:end])
@@ -149,15 +149,15 @@ func (s *Mem) Trim(_ context.Context, name string, keep []catalog.Extent) error 
 // Persist implements blob.Store.
 func (s *Mem) Persist(_ context.Context, extents []catalog.Extent) error {
 	s.mu.Lock()
-	settle := s.settle
+	persist := s.persist
 	s.mu.Unlock()
-	if settle == nil {
+	if persist == nil {
 		return nil
 	}
-	return settle(extents)
+	return persist(extents)
 }
 
-// bytesOf gives the bytes of an extent, checked. s.mu is held.
+// bytesOf gives the checked bytes of an extent. s.mu is held.
 func (s *Mem) bytesOf(e catalog.Extent) ([]byte, error) {
 	place := s.places[e.Place]
 	if place == nil {

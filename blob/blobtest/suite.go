@@ -19,11 +19,11 @@ import (
 	"sluice/session"
 )
 
-// TestStore is what every content store passes, with small contents that the store is told of and
-// without. open gives an empty one; corrupt turns over a bit of what a place holds, at an offset in
-// it.
+// TestStore is the suite that every content store passes. It runs with small contents that the
+// store is told of, and without. open gives an empty store; corrupt flips a bit of a place's
+// content, at an offset in the place.
 func TestStore(t *testing.T, open func(t *testing.T) (s blob.Store, corrupt func(place string, off int64))) {
-	for name, store := range map[string]storing{"in pieces": storePieces, "in one piece": storeWhole} {
+	for name, store := range map[string]storing{"in parts": storeParts, "whole": storeWhole} {
 		t.Run(name, func(t *testing.T) { testStore(t, open, store) })
 	}
 }
@@ -31,7 +31,9 @@ func TestStore(t *testing.T, open func(t *testing.T) (s blob.Store, corrupt func
 // storing stores b at an offset of the session.
 type storing func(t testing.TB, s blob.Store, id session.SessionID, gen uint64, off int64, b []byte) catalog.Extent
 
-func testStore(t *testing.T, open func(t *testing.T) (s blob.Store, corrupt func(place string, off int64)), store storing) {
+func testStore(
+	t *testing.T, open func(t *testing.T) (s blob.Store, corrupt func(place string, off int64)), store storing,
+) {
 	t.Run("nothing exists before the first byte", func(t *testing.T) {
 		s, _ := open(t)
 		w, err := s.Writer(t.Context(), 1, 0, -1)
@@ -54,12 +56,12 @@ func testStore(t *testing.T, open func(t *testing.T) (s blob.Store, corrupt func
 		rapid.Check(t, func(rt *rapid.T) {
 			off := rapid.IntRange(0, len(all)).Draw(rt, "off")
 			n := rapid.IntRange(0, len(all)-off).Draw(rt, "n")
-			body, err := s.Read(t.Context(), extents, int64(off), int64(n))
+			content, err := s.Read(t.Context(), extents, int64(off), int64(n))
 			if err != nil {
 				rt.Fatal(err)
 			}
-			defer body.Close()
-			got, err := io.ReadAll(body)
+			defer content.Close()
+			got, err := io.ReadAll(content)
 			if err != nil || !bytes.Equal(got, all[off:off+n]) {
 				rt.Fatalf("%d of %d bytes from %d, %v", len(got), n, off, err)
 			}
@@ -85,10 +87,10 @@ func testStore(t *testing.T, open func(t *testing.T) (s blob.Store, corrupt func
 		s, _ := open(t)
 		kept, fresh := Random(7000), Random(5000)
 		a := store(t, s, 6, 0, 0, kept)
-		cut, err := s.Writer(t.Context(), 6, 0, -1)
+		w, err := s.Writer(t.Context(), 6, 0, -1)
 		check(t, err)
-		_, err = cut.WriteAt(Random(3000), 7000)
-		check(t, errors.Join(err, cut.Close()))
+		_, err = w.WriteAt(Random(3000), 7000)
+		check(t, errors.Join(err, w.Close()))
 		b := store(t, s, 6, 0, 7000, fresh)
 		check(t, s.Persist(t.Context(), []catalog.Extent{a, b}))
 		check(t, s.Check(t.Context(), a, blob.CheckAll))
@@ -123,12 +125,12 @@ func testStore(t *testing.T, open func(t *testing.T) (s blob.Store, corrupt func
 		read(t, s, nil, nil)
 		e := store(t, s, 6, 0, 0, []byte("x"))
 		for off := range int64(2) {
-			body, err := s.Read(t.Context(), []catalog.Extent{e}, off, 0)
+			content, err := s.Read(t.Context(), []catalog.Extent{e}, off, 0)
 			check(t, err)
-			if b, err := io.ReadAll(body); len(b) > 0 || err != nil {
+			if b, err := io.ReadAll(content); len(b) > 0 || err != nil {
 				t.Errorf("from %d: %q, %v", off, b, err)
 			}
-			check(t, body.Close())
+			check(t, content.Close())
 		}
 	})
 	t.Run("readers keep to the rules", func(t *testing.T) {
@@ -138,9 +140,9 @@ func testStore(t *testing.T, open func(t *testing.T) (s blob.Store, corrupt func
 		extents := []catalog.Extent{store(t, s, 6, 0, 0, a), store(t, s, 7, 0, 0, b)}
 		for range 4 {
 			wg.Go(func() {
-				body, err := s.Read(context.Background(), extents, 0, 3778)
+				content, err := s.Read(context.Background(), extents, 0, 3778)
 				if err == nil {
-					err = errors.Join(iotest.TestReader(body, slices.Concat(a, b)), body.Close())
+					err = errors.Join(iotest.TestReader(content, slices.Concat(a, b)), content.Close())
 				}
 				if err != nil {
 					t.Error(err)
@@ -171,13 +173,13 @@ func testStore(t *testing.T, open func(t *testing.T) (s blob.Store, corrupt func
 			t.Errorf("check: %v", err)
 		}
 		check(t, s.Check(t.Context(), other, blob.CheckAll))
-		body, err := s.Read(t.Context(), []catalog.Extent{e}, 0, e.Len)
+		content, err := s.Read(t.Context(), []catalog.Extent{e}, 0, e.Len)
 		if err == nil {
 			var n int64
-			n, err = io.Copy(io.Discard, body)
-			body.Close()
+			n, err = io.Copy(io.Discard, content)
+			content.Close()
 			if n == e.Len {
-				t.Error("rotten bytes were handed out to the end")
+				t.Error("corrupt bytes were handed out to the end")
 			}
 		}
 		if !errors.Is(err, blob.ErrCorrupt) {
@@ -188,7 +190,7 @@ func testStore(t *testing.T, open func(t *testing.T) (s blob.Store, corrupt func
 		s, _ := open(t)
 		b := Random(200_000)
 		e := store(t, s, 4, 0, 0, b)
-		body, err := s.Read(t.Context(), []catalog.Extent{e}, 0, e.Len)
+		content, err := s.Read(t.Context(), []catalog.Extent{e}, 0, e.Len)
 		check(t, err)
 		for range 2 {
 			check(t, s.Delete(t.Context(), e.Place))
@@ -199,15 +201,15 @@ func testStore(t *testing.T, open func(t *testing.T) (s blob.Store, corrupt func
 		if err := s.Check(t.Context(), e, blob.CheckAll); !errors.Is(err, blob.ErrMissing) {
 			t.Errorf("check: %v", err)
 		}
-		var lost *blob.PersistError
-		if err := s.Persist(t.Context(), []catalog.Extent{e}); err != nil && !errors.As(err, &lost) {
-			t.Errorf("settle: %v", err)
+		var failed *blob.PersistError
+		if err := s.Persist(t.Context(), []catalog.Extent{e}); err != nil && !errors.As(err, &failed) {
+			t.Errorf("persist: %v", err)
 		}
 		if ps := places(t, s); ps != nil {
 			t.Errorf("still listed: %v", ps)
 		}
-		got, err := io.ReadAll(body)
-		body.Close()
+		got, err := io.ReadAll(content)
+		content.Close()
 		if err != nil || !bytes.Equal(got, b) {
 			t.Errorf("a reader lost its place: %v", err)
 		}
@@ -235,25 +237,27 @@ func testStore(t *testing.T, open func(t *testing.T) (s blob.Store, corrupt func
 			t.Errorf("%d are not listed", len(want))
 		}
 	})
-	t.Run("a place that ends early is rotten", func(t *testing.T) {
+	t.Run("a place that ends early is corrupt", func(t *testing.T) {
 		s, _ := open(t)
 		e := store(t, s, 3, 0, 0, Random(9000))
-		for _, r := range []session.Range{{Off: 0, End: 9001}, {Off: 8999, End: 9500}, {Off: 9100, End: 9101}, {Off: 1 << 20, End: 2 << 20}} {
+		for _, r := range []session.Range{
+			{Off: 0, End: 9001}, {Off: 8999, End: 9500}, {Off: 9100, End: 9101}, {Off: 1 << 20, End: 2 << 20},
+		} {
 			e.Off, e.Len = r.Off, r.Len()
 			if err := s.Check(t.Context(), e, blob.CheckAll); !errors.Is(err, blob.ErrCorrupt) {
 				t.Errorf("check of %v: %v", r, err)
 			}
-			body, err := s.Read(t.Context(), []catalog.Extent{e}, 0, e.Len)
+			content, err := s.Read(t.Context(), []catalog.Extent{e}, 0, e.Len)
 			if err == nil {
-				_, err = io.Copy(io.Discard, body)
-				body.Close()
+				_, err = io.Copy(io.Discard, content)
+				content.Close()
 			}
 			if !errors.Is(err, blob.ErrCorrupt) {
 				t.Errorf("read of %v: %v", r, err)
 			}
 		}
 	})
-	t.Run("there is room", func(t *testing.T) {
+	t.Run("there is free space", func(t *testing.T) {
 		s, _ := open(t)
 		if n, err := s.Free(t.Context()); err != nil || n <= 0 {
 			t.Errorf("%d, %v", n, err)
@@ -277,20 +281,22 @@ func Random(n int) []byte {
 	return b
 }
 
-// storeWhole tells the store that b is all there will be, and writes it at once.
+// storeWhole tells the store that b is the whole content, and writes it at once.
 func storeWhole(t testing.TB, s blob.Store, id session.SessionID, gen uint64, off int64, b []byte) catalog.Extent {
 	t.Helper()
 	return storeAs(t, s, id, gen, int64(len(b)), off, b, len(b))
 }
 
-// storePieces writes b in pieces.
-func storePieces(t testing.TB, s blob.Store, id session.SessionID, gen uint64, off int64, b []byte) catalog.Extent {
+// storeParts writes b in parts.
+func storeParts(t testing.TB, s blob.Store, id session.SessionID, gen uint64, off int64, b []byte) catalog.Extent {
 	t.Helper()
 	return storeAs(t, s, id, gen, -1, off, b, 1+rand.IntN(40_000))
 }
 
-// storeAs writes b in pieces of at most so many bytes.
-func storeAs(t testing.TB, s blob.Store, id session.SessionID, gen uint64, size, off int64, b []byte, most int) catalog.Extent {
+// storeAs writes b in parts of at most so many bytes.
+func storeAs(
+	t testing.TB, s blob.Store, id session.SessionID, gen uint64, size, off int64, b []byte, most int,
+) catalog.Extent {
 	t.Helper()
 	w, err := s.Writer(context.Background(), id, gen, size)
 	if err != nil {
@@ -314,10 +320,10 @@ func storeAs(t testing.TB, s blob.Store, id session.SessionID, gen uint64, size,
 
 func read(t testing.TB, s blob.Store, extents []catalog.Extent, want []byte) {
 	t.Helper()
-	body, err := s.Read(t.Context(), extents, 0, int64(len(want)))
+	content, err := s.Read(t.Context(), extents, 0, int64(len(want)))
 	check(t, err)
-	defer body.Close()
-	if got, err := io.ReadAll(body); err != nil || !bytes.Equal(got, want) {
+	defer content.Close()
+	if got, err := io.ReadAll(content); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%d bytes differ from %d, %v", len(got), len(want), err)
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"sluice/catalog"
 )
 
-// testRows stores any row of each table and reads it again, by itself and in a scan.
+// testRows stores any row of each table and reads it again, alone and in a scan.
 func testRows(t *testing.T, s catalog.Store) {
 	rowsOf(t, s, "capsules", catalog.Capsules)
 	rowsOf(t, s, "roles", catalog.Roles)
@@ -58,7 +58,7 @@ func rowsOf[K catalog.Key, V any](t *testing.T, s catalog.Store, name string, ta
 	})
 }
 
-// AnyRow draws a row with anything in all of its fields, those that are added one day included.
+// AnyRow draws a row with anything in all of its fields, including fields that are added later.
 func AnyRow[V any](t *rapid.T) (row V) {
 	fill(t, reflect.ValueOf(&row).Elem())
 	return row

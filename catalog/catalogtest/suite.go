@@ -1,6 +1,6 @@
 // Package catalogtest has the conformance suite that every catalog store passes: its rows, its
-// transactions and its views. It owns no test of the catalog's rules, nor of what a store does
-// beside them.
+// transactions and its views. It does not test the catalog's rules, nor what a store does beside
+// them.
 package catalogtest
 
 import (
@@ -17,8 +17,8 @@ import (
 	"sluice/catalog"
 )
 
-// TestStore is what every catalog.Store passes. open gives an empty one. What ends a session in the
-// same commit is TestJoint's.
+// TestStore is the suite that every catalog.Store passes. open gives an empty store. metadatatest
+// tests the end of a session in the same commit.
 func TestStore(t *testing.T, open func(t *testing.T) catalog.Store) {
 	for _, c := range []struct {
 		name string
@@ -38,7 +38,7 @@ func TestStore(t *testing.T, open func(t *testing.T) catalog.Store) {
 	t.Run("every kind of row", func(t *testing.T) { testRows(t, open(t)) })
 }
 
-// update and view must succeed. Any goroutine may call them.
+// update and view fail the test on an error. Any goroutine may call them.
 func update(t *testing.T, s catalog.Store, f func(tx catalog.Tx) error) {
 	t.Helper()
 	if err := s.Update(context.Background(), f); err != nil {
@@ -53,14 +53,14 @@ func view(t *testing.T, s catalog.Store, f func(r catalog.Reader) error) {
 	}
 }
 
-// place is a row whose number tells it from others.
+// place is a row whose Refs tells it from others.
 func place(name string, n int64) catalog.Place { return catalog.Place{Name: name, Refs: n} }
 
 func putPlace(tx catalog.Tx, name string, n int64) error {
 	return catalog.Places.Put(tx, catalog.Name(name), place(name, n))
 }
 
-// refs is the number of a row, or -1.
+// refs is the Refs of a row, or -1.
 func refs(r catalog.Reader, name string) (int64, error) {
 	p, ok, err := catalog.Places.Find(r, catalog.Name(name))
 	if !ok {
@@ -69,7 +69,7 @@ func refs(r catalog.Reader, name string) (int64, error) {
 	return p.Refs, err
 }
 
-// has checks the number of a row, in a view of its own.
+// has checks the Refs of a row, in a view of its own.
 func has(t *testing.T, s catalog.Store, name string, want int64) {
 	t.Helper()
 	view(t, s, func(r catalog.Reader) error {
@@ -96,7 +96,11 @@ func putGetDelete(t *testing.T, s catalog.Store) {
 	has(t, s, "a", 3)
 	// The same key in another table is another row.
 	update(t, s, func(tx catalog.Tx) error {
-		return errors.Join(catalog.Usages.Put(tx, "a", catalog.Usage{Owner: "a", Sessions: 9}), catalog.Places.Delete(tx, "a"), catalog.Places.Delete(tx, "never"))
+		return errors.Join(
+			catalog.Usages.Put(tx, "a", catalog.Usage{Owner: "a", Sessions: 9}),
+			catalog.Places.Delete(tx, "a"),
+			catalog.Places.Delete(tx, "never"),
+		)
 	})
 	has(t, s, "a", -1)
 	view(t, s, func(r catalog.Reader) error {
@@ -106,12 +110,12 @@ func putGetDelete(t *testing.T, s catalog.Store) {
 		}
 		return err
 	})
-	// One that writes nothing is fine, and so is one without anything in it.
+	// An Update that writes nothing is fine, and so is an empty one.
 	update(t, s, func(tx catalog.Tx) error { _, err := refs(tx, ""); return err })
 	update(t, s, func(catalog.Tx) error { return nil })
 }
 
-// keys are written in other tables too, so that a scan that leaves its own shows.
+// scans writes the same keys into other tables too, so that a scan that leaves its own table shows.
 func scans(t *testing.T, s catalog.Store) {
 	n := 0
 	rapid.Check(t, func(rt *rapid.T) {
@@ -130,10 +134,10 @@ func scans(t *testing.T, s catalog.Store) {
 			}
 			return nil
 		}))
-		write := func(tx catalog.Tx, keys [][]byte, drop bool) error {
+		write := func(tx catalog.Tx, keys [][]byte, remove bool) error {
 			for _, k := range keys {
 				err := tx.Delete(catalog.PlaceTable, k)
-				if !drop {
+				if !remove {
 					err = tx.Put(catalog.PlaceTable, k, place(string(k), int64(n)))
 				}
 				if err != nil {
@@ -143,7 +147,7 @@ func scans(t *testing.T, s catalog.Store) {
 			return nil
 		}
 		first := rapid.SliceOfN(key, 0, 20).Draw(rt, "keys")
-		dropped, added := rapid.SliceOfN(key, 0, 5).Draw(rt, "dropped"), rapid.SliceOfN(key, 0, 5).Draw(rt, "added")
+		removed, added := rapid.SliceOfN(key, 0, 5).Draw(rt, "removed"), rapid.SliceOfN(key, 0, 5).Draw(rt, "added")
 		lo, hi := key.Draw(rt, "lo"), rapid.Ptr(key, true).Draw(rt, "hi")
 		var end []byte
 		if hi != nil {
@@ -180,8 +184,11 @@ func scans(t *testing.T, s catalog.Store) {
 		ok(rt, s.Update(context.Background(), func(tx catalog.Tx) error {
 			// Rows at both sides of the table.
 			err := errors.Join(
-				tx.Put(catalog.ContentTable, bytes.Repeat([]byte{255}, 5), catalog.Content{}), tx.Put(catalog.ContentTable, nil, catalog.Content{}),
-				tx.Put(catalog.ReservationTable, nil, catalog.Reservation{}), tx.Put(catalog.ReservationTable, []byte{0}, catalog.Reservation{}))
+				tx.Put(catalog.ContentTable, bytes.Repeat([]byte{255}, 5), catalog.Content{}),
+				tx.Put(catalog.ContentTable, nil, catalog.Content{}),
+				tx.Put(catalog.ReservationTable, nil, catalog.Reservation{}),
+				tx.Put(catalog.ReservationTable, []byte{0}, catalog.Reservation{}),
+			)
 			return errors.Join(err, write(tx, first, false))
 		}))
 		for _, k := range first {
@@ -189,10 +196,10 @@ func scans(t *testing.T, s catalog.Store) {
 		}
 		ok(rt, s.View(context.Background(), judge))
 		ok(rt, s.Update(context.Background(), func(tx catalog.Tx) error {
-			if err := errors.Join(write(tx, dropped, true), write(tx, added, false)); err != nil {
+			if err := errors.Join(write(tx, removed, true), write(tx, added, false)); err != nil {
 				return err
 			}
-			for _, k := range dropped {
+			for _, k := range removed {
 				delete(want, string(k))
 			}
 			for _, k := range added {
@@ -207,7 +214,10 @@ func scans(t *testing.T, s catalog.Store) {
 func ownWrites(t *testing.T, s catalog.Store) {
 	update(t, s, func(tx catalog.Tx) error { return errors.Join(putPlace(tx, "a", 1), putPlace(tx, "b", 1)) })
 	update(t, s, func(tx catalog.Tx) error {
-		if err := errors.Join(putPlace(tx, "a", 2), catalog.Places.Delete(tx, "b"), putPlace(tx, "c", 1), putPlace(tx, "d", 1), catalog.Places.Delete(tx, "d")); err != nil {
+		if err := errors.Join(
+			putPlace(tx, "a", 2), catalog.Places.Delete(tx, "b"), putPlace(tx, "c", 1),
+			putPlace(tx, "d", 1), catalog.Places.Delete(tx, "d"),
+		); err != nil {
 			return err
 		}
 		for name, want := range map[string]int64{"a": 2, "b": -1, "c": 1, "d": -1} {
@@ -253,7 +263,9 @@ func takenBack(t *testing.T, s catalog.Store) {
 func cancelled(t *testing.T, s catalog.Store) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := s.Update(ctx, func(tx catalog.Tx) error { return putPlace(tx, "a", 1) }); !errors.Is(err, context.Canceled) {
+	if err := s.Update(
+		ctx, func(tx catalog.Tx) error { return putPlace(tx, "a", 1) },
+	); !errors.Is(err, context.Canceled) {
 		t.Errorf("update: %v", err)
 	}
 	if err := s.View(ctx, func(catalog.Reader) error { return nil }); !errors.Is(err, context.Canceled) {
@@ -262,7 +274,7 @@ func cancelled(t *testing.T, s catalog.Store) {
 	has(t, s, "a", -1)
 }
 
-// oneMoment moves amounts between rows; nobody may ever see one on its way.
+// oneMoment moves amounts between rows. No view may see one half of a move.
 func oneMoment(t *testing.T, s catalog.Store) {
 	const rows, sum = 5, 100
 	name := func(i int) string { return fmt.Sprint("row ", i) }
@@ -331,7 +343,7 @@ func counting(t *testing.T, s catalog.Store) {
 					if err != nil {
 						return err
 					}
-					// A closure that runs again begins with what is there.
+					// A closure that runs again begins with the stored rows.
 					return putPlace(tx, "count", max(n, 0)+1)
 				})
 				view(t, s, func(r catalog.Reader) error { _, err := refs(r, "count"); return err })
@@ -342,7 +354,7 @@ func counting(t *testing.T, s catalog.Store) {
 	has(t, s, "count", 200)
 }
 
-// skew: of two rows one must stay, and each of two callers removes the other one only when it sees
+// skew: one of two rows must stay, and each of two callers removes the other's row only if it sees
 // both.
 func skew(t *testing.T, s catalog.Store) {
 	for range 30 {

@@ -13,7 +13,7 @@ import (
 	"sluice/session"
 )
 
-// testJoint is the suite of what ends a session in the catalog's commit.
+// testJoint tests the end of a session in the catalog's commit.
 func testJoint(t *testing.T, open func(t *testing.T) metadata.Store) {
 	for name, test := range map[string]func(t *testing.T, j joint){
 		"both or nothing":               bothOrNothing,
@@ -31,20 +31,24 @@ type joint struct {
 	t *testing.T
 }
 
-// sealed makes a session with one entry, sealed.
+// sealed makes a sealed session with one entry.
 func (j joint) sealed(id session.SessionID) session.Session {
 	j.t.Helper()
 	ctx, now := j.t.Context(), time.UnixMilli(1e12).UTC()
-	s, _, err := j.Sessions().Create(ctx, session.Session{ID: id, Spec: session.Spec{ChunkSize: 4, BytesExpected: 4, Owner: "o", Idem: id.String()}, Began: now, LastSeen: now, Seen: 5})
+	s, _, err := j.Sessions().Create(ctx, session.Session{
+		ID: id, Spec: session.Spec{ChunkSize: 4, BytesExpected: 4, Owner: "o", Idem: id.String()},
+		Began: now, LastSeen: now, Seen: 5,
+	})
 	check(j.t, err)
-	s, err = j.Sessions().Record(ctx, id, s.Gen, session.Change{Add: []session.Entry{{Range: session.Range{Off: 0, End: 4}}}, Length: session.Unknown})
+	add := []session.Entry{{Range: session.Range{Off: 0, End: 4}}}
+	s, err = j.Sessions().Record(ctx, id, s.Gen, session.Change{Add: add, Length: session.Unknown})
 	check(j.t, err)
 	s, err = j.Sessions().Move(ctx, id, session.Step{Gen: s.Gen, To: session.Sealed, Next: s.Gen + 10, Seen: 7})
 	check(j.t, err)
 	return s
 }
 
-// end ends sessions and writes a row.
+// end ends sessions and writes a row, in one commit.
 func (j joint) end(to session.State, row string, of ...session.Session) error {
 	return j.Catalog().Update(j.t.Context(), func(tx catalog.Tx) error {
 		if err := putPlace(tx, row, 1); err != nil {
@@ -89,7 +93,7 @@ func endRepeats(t *testing.T, j joint) {
 		s := j.sealed(session.SessionID(1 + i))
 		check(t, j.end(to, "a", s))
 		ended := j.is(s.ID, to)
-		// The commit's answer was lost; then the engine takes its own step.
+		// The commit's result was lost. Then the engine takes its own step.
 		check(t, j.end(to, "a", s))
 		again, err := j.Sessions().Move(t.Context(), s.ID, session.Step{Gen: s.Gen, To: to, Seen: 9})
 		check(t, err)
@@ -97,7 +101,8 @@ func endRepeats(t *testing.T, j joint) {
 			t.Errorf("(-ended +moved):\n%s", diff)
 		}
 	}
-	if st, err := j.Sessions().Stats(t.Context()); err != nil || st.Finished != 1 || st.Aborted != 1 || st.Expired != 1 {
+	if st, err := j.Sessions().Stats(t.Context()); err != nil || st.Finished != 1 || st.Aborted != 1 ||
+		st.Expired != 1 {
 		t.Errorf("%+v, %v", st, err)
 	}
 }
@@ -179,7 +184,7 @@ func putPlace(tx catalog.Tx, name string, n int64) error {
 	return catalog.Places.Put(tx, catalog.Name(name), catalog.Place{Name: name, Refs: n})
 }
 
-// has wants the number of a row, -1 where there is none.
+// has checks the Refs of a row; -1 means that there is no row.
 func has(t *testing.T, s catalog.Store, name string, want int64) {
 	t.Helper()
 	check(t, s.View(t.Context(), func(r catalog.Reader) error {

@@ -1,5 +1,5 @@
 // Package metadatatest has the conformance suite that every store of metadata passes, and a store
-// in memory for the tests of what is built on one. It owns no test of a concrete store.
+// in memory for tests. It has no test of a concrete store.
 package metadatatest
 
 import (
@@ -12,7 +12,7 @@ import (
 	"sluice/session"
 )
 
-// Mem is a store of metadata in memory, which commits jointly as the real ones do.
+// Mem is a store of metadata in memory. It commits jointly, as the real ones do.
 type Mem struct {
 	sessions jointSessions
 	catalog  jointCatalog
@@ -26,7 +26,7 @@ func (m *Mem) Sessions() session.Store { return m.sessions }
 // Catalog implements metadata.Store.
 func (m *Mem) Catalog() catalog.Store { return m.catalog }
 
-// NewMem makes an empty store. With a nil hook nothing takes part in the creation of sessions.
+// NewMem makes an empty store. With a nil hook, nothing takes part in the creation of sessions.
 func NewMem(hook metadata.Hook) *Mem {
 	var joint sync.Mutex
 	var mem *session.Mem
@@ -49,13 +49,13 @@ func NewMem(hook metadata.Hook) *Mem {
 	return &Mem{jointSessions{mem, &joint}, jointCatalog{rows, mem, &joint}}
 }
 
-// clone shares nothing with s.
+// clone gives a copy that shares nothing with s.
 func clone(s session.Session) session.Session {
 	s.Note, s.Received, s.Dropped = slices.Clone(s.Note), slices.Clone(s.Received), slices.Clone(s.Dropped)
 	return s
 }
 
-// jointSessions and jointCatalog take one lock for both, so that a hook of one may call the other.
+// jointSessions and jointCatalog share one lock, so that a hook of one may call the other.
 type jointSessions struct {
 	*session.Mem
 	joint *sync.Mutex
@@ -67,7 +67,9 @@ func (j jointSessions) Create(ctx context.Context, s session.Session) (session.S
 	return j.Mem.Create(ctx, s)
 }
 
-func (j jointSessions) Record(ctx context.Context, id session.SessionID, gen uint64, c session.Change) (session.Session, error) {
+func (j jointSessions) Record(
+	ctx context.Context, id session.SessionID, gen uint64, c session.Change,
+) (session.Session, error) {
 	j.joint.Lock()
 	defer j.joint.Unlock()
 	return j.Mem.Record(ctx, id, gen, c)
@@ -92,7 +94,7 @@ func (j jointCatalog) Update(ctx context.Context, f func(catalog.Tx) error) erro
 }
 
 // jointTx refuses the end of a session while the closure runs, as a store does that has both in one
-// transaction: so no end of a batch is carried out where another is refused.
+// transaction. So if one end of a batch is refused, none is carried out.
 type jointTx struct {
 	catalog.Tx
 	sessions *session.Mem

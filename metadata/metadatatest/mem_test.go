@@ -8,5 +8,7 @@ import (
 )
 
 func TestStoreInMemory(t *testing.T) {
-	metadatatest.TestStore(t, func(_ *testing.T, hook metadata.Hook) metadata.Store { return metadatatest.NewMem(hook) })
+	metadatatest.TestStore(
+		t, func(_ *testing.T, hook metadata.Hook) metadata.Store { return metadatatest.NewMem(hook) },
+	)
 }

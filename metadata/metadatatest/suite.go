@@ -13,7 +13,8 @@ import (
 	"sluice/session/sessiontest"
 )
 
-// TestStore is what every store of metadata passes. open gives an empty one with a hook.
+// TestStore is the suite that every store of metadata passes. open gives an empty store with a
+// hook.
 func TestStore(t *testing.T, open func(t *testing.T, hook metadata.Hook) metadata.Store) {
 	plain := func(t *testing.T) metadata.Store { return open(t, noHook) }
 	t.Run("sessions", func(t *testing.T) {
@@ -31,7 +32,7 @@ func noHook(catalog.Tx, *session.Session, session.Session) error { return nil }
 // The hook is part of the commit that creates a session, and of each record while the length is
 // unknown.
 func testHook(t *testing.T, open func(t *testing.T, hook metadata.Hook) metadata.Store) {
-	full := errors.New("quota exceeded")
+	errQuota := errors.New("quota exceeded")
 	var limit int64 = 100
 	var calls []string
 	db := open(t, func(tx catalog.Tx, before *session.Session, after session.Session) error {
@@ -45,9 +46,9 @@ func testHook(t *testing.T, open func(t *testing.T, hook metadata.Hook) metadata
 			return err
 		}
 		if after.Bytes() > limit {
-			return full
+			return errQuota
 		}
-		// It has its own copy.
+		// The hook has its own copy.
 		clear(after.Received)
 		copy(after.Note, "####")
 		return nil
@@ -68,11 +69,14 @@ func testHook(t *testing.T, open func(t *testing.T, hook metadata.Hook) metadata
 	}
 	spec := session.Spec{ChunkSize: 4, BytesExpected: session.Unknown, Owner: "o", Idem: "i", Note: []byte("note")}
 	add := func(off, n int64) session.Change {
-		return session.Change{Add: []session.Entry{{Range: session.Range{Off: off, End: off + n}}}, Length: session.Unknown}
+		return session.Change{
+			Add:    []session.Entry{{Range: session.Range{Off: off, End: off + n}}},
+			Length: session.Unknown,
+		}
 	}
 
 	limit = -1
-	if _, _, err := st.Create(t.Context(), session.Session{ID: 1, Spec: spec}); err != full {
+	if _, _, err := st.Create(t.Context(), session.Session{ID: 1, Spec: spec}); err != errQuota {
 		t.Errorf("a create that is refused: %v", err)
 	}
 	reserved(-1)
@@ -92,14 +96,14 @@ func testHook(t *testing.T, open func(t *testing.T, hook metadata.Hook) metadata
 		t.Errorf("%+v, %v", s, err)
 	}
 	reserved(8)
-	if _, err = st.Record(t.Context(), 1, s.Gen, add(8, 8)); err != full {
+	if _, err = st.Record(t.Context(), 1, s.Gen, add(8, 8)); err != errQuota {
 		t.Errorf("a record that is refused: %v", err)
 	}
 	reserved(8)
 	if got, err := st.Load(t.Context(), 1); err != nil || got.Bytes() != 8 {
 		t.Errorf("%+v, %v", got, err)
 	}
-	// From the one on that gives the length, nobody asks any more.
+	// From the record on that gives the length, no hook runs any more.
 	if s, err = st.Record(t.Context(), 1, s.Gen, session.Change{Length: 1000}); err != nil {
 		t.Error(err)
 	}

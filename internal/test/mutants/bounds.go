@@ -144,14 +144,14 @@ func ofBounds() []mutant {
 		},
 		{
 			name: "each-failure-of-a-batch-names-all-its-gaps", promise: 11, file: "upload/finish.go",
-			old:   "		if len(rs) > *left {",
+			old:   "		if len(rs) > *budget {",
 			new:   "		if false {",
 			tests: []string{"upload.TestTheFailuresOfABatchNameSoManyRanges"},
 		},
 		{
 			name: "a-batch-has-any-number-of-pieces", promise: 11, file: "upload/finish.go",
-			old:   "most > 0 && pieces > most && len(reqs) > 1 {",
-			new:   "most < 0 {",
+			old:   "limit > 0 && entries > limit && len(reqs) > 1 {",
+			new:   "limit < 0 {",
 			tests: []string{"upload.TestABatchHasSoManyPieces"},
 		},
 	}

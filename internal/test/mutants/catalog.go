@@ -77,7 +77,7 @@ func ofCatalog() []mutant {
 		},
 		{
 			name: "a-revoked-token-goes-on-until-its-request-ends", promise: 15, file: "access/allow.go",
-			old:   "	admin, err := live(r, c, now)\n	if err != nil {\n		return catalog.Capsule{}, err\n	}",
+			old:   "	admin, err := reauthenticate(r, c, now)\n	if err != nil {\n		return catalog.Capsule{}, err\n	}",
 			new:   "	admin := c.Admin",
 			tests: []string{"access.TestATokenEnds"},
 		},

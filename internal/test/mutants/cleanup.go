@@ -17,7 +17,7 @@ func ofCleanup() []mutant {
 		},
 		{
 			name: "what-comes-behind-a-repeat-asks-for-no-room", promise: 6, file: "upload/sink.go",
-			old:   "		if err := k.u.hasRoom(); err != nil {\n			return err\n		}\n",
+			old:   "		if err := k.u.checkSpace(); err != nil {\n			return err\n		}\n",
 			new:   "",
 			tests: []string{"upload.TestWhatComesBehindARepeatNeedsRoom"},
 		},
@@ -71,8 +71,8 @@ func ofCleanup() []mutant {
 		},
 		{
 			name: "a-create-that-fails-leaves-its-place", promise: 7, file: "upload/create.go",
-			old:   "			if err != nil && !errors.Is(err, catalog.ErrUnknown) {\n				u.giveUp(",
-			new:   "			if false {\n				u.giveUp(",
+			old:   "			if err != nil && !errors.Is(err, catalog.ErrUnknown) {\n				u.deletePlaces(",
+			new:   "			if false {\n				u.deletePlaces(",
 			tests: []string{"internal/test/crashtest.TestTheDiskIsBoundedByTheQuota"},
 		},
 		{
@@ -95,8 +95,8 @@ func ofCleanup() []mutant {
 		},
 		{
 			name: "what-is-replaced-stays", promise: 7, file: "upload/leftover.go",
-			old:   "			u.leave(p.Place, id, placeGen(s)-1)",
-			new:   "			_ = p",
+			old:   "			u.rememberLeftover(n.Place, id, placeGen(s)-1)",
+			new:   "			_ = n",
 			tests: []string{"internal/test/crashtest.TestTheDiskIsBoundedByTheQuota"},
 		},
 		{
@@ -143,8 +143,8 @@ func ofCleanup() []mutant {
 		},
 		{
 			name: "a-replacement-gives-back-what-was-there-when-it-began", promise: 7, file: "upload/leftover.go",
-			old:   "	s, dropped, err := u.cfg.Sessions.Drop(ctx, id, r, u.recut)",
-			new:   "	dropped, err := u.cfg.Sessions.Entries(ctx, id, r, 0)\n	if err != nil {\n		return session.Session{}, err\n	}\n	s, _, err := u.cfg.Sessions.Drop(ctx, id, r, u.recut)",
+			old:   "	s, dropped, err := u.cfg.Sessions.Drop(ctx, id, r, u.clipNote)",
+			new:   "	dropped, err := u.cfg.Sessions.Entries(ctx, id, r, 0)\n	if err != nil {\n		return session.Session{}, err\n	}\n	s, _, err := u.cfg.Sessions.Drop(ctx, id, r, u.clipNote)",
 			tests: []string{"upload.TestReplacementsAtOnceLeaveNothing"},
 		},
 	}

@@ -102,8 +102,8 @@ func ofPromised() []mutant {
 		},
 		{
 			name: "what-heals-counts-once-more", promise: 4, file: "catalog/publish.go",
-			old:   "		err = refer(tx, p.Content, 0, p.At)",
-			new:   "		err = refer(tx, p.Content, 1, p.At)",
+			old:   "		err = refContent(tx, p.Content, 0, p.At)",
+			new:   "		err = refContent(tx, p.Content, 1, p.At)",
 			tests: []string{"upload.TestARepeatHealsWhatIsDamaged"},
 		},
 	}

@@ -5,14 +5,14 @@ func ofUpload() []mutant {
 	return []mutant{
 		{
 			name: "a-put-that-repeats-does-not-ask-again", promise: 15, file: "upload/sink.go",
-			old:   "	if err := k.digested(); err != nil || k.asked {",
+			old:   "	if err := k.digested(); err != nil || k.rechecked {",
 			new:   "	if err := k.digested(); err != nil || true {",
 			tests: []string{"upload.TestARightThatEndsInTheBody"},
 		},
 		{
 			name: "a-cut-put-moves-the-hash", promise: 4, file: "upload/sink.go",
 			old:   "		k.hash.h.Write(p[k.hash.off-off:])\n		k.hash.off = end\n",
-			new:   "		k.hash.h.Write(p[k.hash.off-off:])\n		k.hash.off = end\n		k.t.mu.Lock()\n		k.t.hash, k.t.loaded = *k.hash, true\n		k.t.mu.Unlock()\n",
+			new:   "		k.hash.h.Write(p[k.hash.off-off:])\n		k.hash.off = end\n		k.active.mu.Lock()\n		k.active.hash, k.active.loaded = *k.hash, true\n		k.active.mu.Unlock()\n",
 			tests: []string{"upload.TestACutPutDoesNotMoveTheHash"},
 		},
 		{
@@ -59,8 +59,8 @@ func ofUpload() []mutant {
 		},
 		{
 			name: "what-a-failed-sync-lost-is-not-dropped", promise: 7, file: "upload/finish.go",
-			old:   "	if !errors.As(err, &lost) {",
-			new:   "	if !errors.As(err, &lost) || true {",
+			old:   "	if !errors.As(err, &failed) {",
+			new:   "	if !errors.As(err, &failed) || true {",
 			tests: []string{"upload.TestAFailedSyncAsksForWhatIsLost"},
 		},
 		{
@@ -119,12 +119,12 @@ func ofUpload() []mutant {
 		},
 		{
 			name: "merged-pieces-keep-the-first-crc", promise: 4, file: "upload/note.go",
-			old:   "	out.CRC = combineCRC(pa.CRC, pb.CRC, b.Len())\n",
+			old:   "	out.CRC = combineCRC(na.CRC, nb.CRC, b.Len())\n",
 			new:   "",
 			tests: []string{"upload.FuzzMerge", "upload.TestAnyHistoryEndsInTheRightBytes"},
 		},
 		{
-			name: "the-hash-begins-behind-a-gap", promise: 4, file: "upload/hasher.go",
+			name: "the-hash-begins-behind-a-gap", promise: 4, file: "upload/extents.go",
 			old:   "		if e.Off > from || i > 0 && e.Off != from {\n",
 			new:   "		if i > 0 && e.Off != from {\n",
 			tests: []string{"upload.TestTheHashLeavesNothingOut"},
@@ -132,7 +132,7 @@ func ofUpload() []mutant {
 		{
 			name: "the-crc-is-of-the-first-part-of-a-buffer", promise: 4, file: "upload/sink.go",
 			old:   "		at.crc = crc32.Update(at.crc, castagnoli, part)\n",
-			new:   "		if at.End-off < hot {\n			at.crc = crc32.Update(at.crc, castagnoli, part)\n		}\n",
+			new:   "		if at.End-off < hashBlock {\n			at.crc = crc32.Update(at.crc, castagnoli, part)\n		}\n",
 			tests: []string{"upload.TestTheChecksumIsOfAllBytes"},
 		},
 		{
@@ -179,8 +179,8 @@ func ofUpload() []mutant {
 		},
 		{
 			name: "a-part-of-a-rotten-piece-can-not-be-replaced", promise: 6, file: "upload/put.go",
-			old:   "			return most, k.u.lost(ctx, s.ID, r, err)",
-			new:   "			return most, err",
+			old:   "			return mayCome, k.u.handleUnreadable(ctx, s.ID, r, err)",
+			new:   "			return mayCome, err",
 			tests: []string{"upload.TestAPartOfARottenPieceIsReplaced"},
 		},
 	}

@@ -41,14 +41,14 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "a-put-that-panics-keeps-its-turn", promise: 13, file: "upload/sink.go",
-			old:   "	k.in.done()\n	if k.back",
+			old:   "	k.body.done()\n	if k.back",
 			new:   "	if k.back",
 			tests: []string{"upload.TestAPanicLeavesTheOrder"},
 		},
 		{
 			name: "a-put-writes-where-the-withdrawn-lies", promise: 4, file: "upload/put.go",
-			old:   "		k.use(s)\n		return most, nil",
-			new:   "		return most, nil",
+			old:   "		k.setSession(s)\n		return mayCome, nil",
+			new:   "		return mayCome, nil",
 			tests: []string{"upload.TestWhatWasWithdrawnIsNotWrittenAgain"},
 		},
 		{
@@ -89,20 +89,20 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "a-place-to-hash-is-lost", promise: 11, file: "upload/hashslots.go",
-			old:   "		h.grant() // it was given meanwhile\n",
+			old:   "		h.grant() // the slot was granted meanwhile\n",
 			new:   "		_ = i\n",
 			tests: []string{"upload.TestAPlaceIsNotLost"},
 		},
 		{
 			name: "a-panic-behind-the-puts-ends-the-process", promise: 13, file: "upload/hasher.go",
-			old:   "		err := panics.Try(func() error { return u.hashRecorded(u.stop, t) })",
-			new:   "		err := func() error { _ = panics.Try; return u.hashRecorded(u.stop, t) }()",
+			old:   "		err := panics.Try(func() error { return u.hashRecorded(u.stop, a) })",
+			new:   "		err := func() error { _ = panics.Try; return u.hashRecorded(u.stop, a) }()",
 			tests: []string{"upload.TestAPanicBehindThePutsIsAnError"},
 		},
 		{
 			name: "a-panic-of-the-comparison-ends-the-process", promise: 13, file: "upload/recheck.go",
-			old:   "		err := panics.Try(func() error { return u.drop(u.stop, t.id, session.All(), policy) })",
-			new:   "		err := func() error { _ = panics.Try; return u.drop(u.stop, t.id, session.All(), policy) }()",
+			old:   "		err := panics.Try(func() error { return u.checkEntries(u.stop, a.id, session.All(), policy) })",
+			new:   "		err := func() error { _ = panics.Try; return u.checkEntries(u.stop, a.id, session.All(), policy) }()",
 			tests: []string{"upload.TestAPanicOfTheComparisonIsAnError"},
 		},
 		{
@@ -191,8 +191,8 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "finishes-together-have-any-number-of-pieces", promise: 11, file: "upload/finish.go",
-			old:   "u.cfg.Limits.FinishEntries > 0 &&",
-			new:   "false &&",
+			old:   "		if most > 0 && all > most && all > counted {",
+			new:   "		if most < 0 && all > most && all > counted {",
 			tests: []string{"upload.TestFinishesTogetherHaveSoManyPieces"},
 		},
 		{

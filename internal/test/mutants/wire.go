@@ -252,8 +252,8 @@ func ofWire() []mutant {
 		},
 		{
 			name: "a-page-of-memories-ends-by-its-number-alone", promise: 11, file: "memories/list.go",
-			old:   " || looked == mostLooked || size >= pageBytes {",
-			new:   " || looked == mostLooked {",
+			old:   " || rows == maxRowsRead || size >= pageBytes {",
+			new:   " || rows == maxRowsRead {",
 			tests: []string{"api.TestAPageEndsByItsBytes"},
 		},
 		{

@@ -11,38 +11,52 @@ import (
 	"sluice/upload"
 )
 
-// While the metadata's disk is full nothing is begun or put, and no body is read; what has arrived
-// can be finished, aborted and deleted.
+// While the metadata's disk has no space left, nothing is begun or put, and no body is read.
+// Recorded sessions can be finished and aborted, and memories deleted.
 func TestAFullMetadataDiskTakesNothingNew(t *testing.T) {
 	w := newWorld(t)
 	b := make([]byte, chunk)
 	whole, partial, other := w.begin(chunk), w.begin(chunk), w.begin(chunk)
 	w.check(w.put(whole.ID, 0, b))
-	full := errors.New("full")
-	w.Room = func() error { return full }
+	noSpace := errors.New("full")
+	w.CheckSpace = func() error { return noSpace }
 	refused := func(what string, err error) {
 		t.Helper()
-		if !errors.Is(err, blob.ErrNoSpace) || !errors.Is(err, full) {
+		if !errors.Is(err, blob.ErrNoSpace) || !errors.Is(err, noSpace) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	_, err := w.Begin(t.Context(), w.me, upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: "new"}, Bytes: 1, Chunks: -1})
+	_, err := w.Begin(
+		t.Context(),
+		w.me,
+		upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: "new"}, Bytes: 1, Chunks: -1},
+	)
 	refused("begin", err)
 	refused("put", w.PutChunk(t.Context(), w.me, partial.ID, 0, unreadable{t}, upload.Put{Length: chunk}))
 	_, err = w.PutRange(t.Context(), w.me, partial.ID, 0, unreadable{t}, upload.Put{Length: chunk})
 	refused("range", err)
-	_, err = w.Create(t.Context(), w.me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: "new"}, Put: upload.Put{Length: 5}}, unreadable{t})
+	_, err = w.Create(
+		t.Context(),
+		w.me,
+		upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: "new"}, Put: upload.Put{Length: 5}},
+		unreadable{t},
+	)
 	refused("create", err)
 	if _, err := w.finish(whole.ID, b); err != nil {
 		t.Errorf("finish: %v", err)
 	}
 	w.check(w.Abort(t.Context(), w.me, other.ID))
-	w.Room = func() error { return nil }
+	w.CheckSpace = func() error { return nil }
 	w.check(w.put(partial.ID, 0, b))
 	if s, err := w.sessions.Status(t.Context(), partial.ID); err != nil || s.State != session.Open {
 		t.Errorf("%v, %v", s.State, err)
 	}
-	_, err = w.Create(t.Context(), w.me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: "new"}, Put: upload.Put{Length: 5}}, strings.NewReader("small"))
+	_, err = w.Create(
+		t.Context(),
+		w.me,
+		upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: "new"}, Put: upload.Put{Length: 5}},
+		strings.NewReader("small"),
+	)
 	w.check(err)
 }
 
