@@ -17,7 +17,7 @@ func TestAFullSessionTakesRepeatsAndClosesGaps(t *testing.T) {
 	merge := func(a, b session.Entry) ([]byte, bool) { return a.Note, true }
 	v := start(t, session.Config{MaxEntries: 2, MaxGaps: 100, Merge: merge})
 	s := begin(t, v, 16, 16)
-	p := newPage(t, 16)
+	p := newMemSink(t, 16)
 	for _, off := range []int64{0, 8} {
 		if _, err := v.PutAt(t.Context(), s.ID, off, session.Unknown, cutReader("0123"), p, false); errors.Is(err, session.ErrLimit) {
 			t.Fatal(err)
@@ -35,7 +35,7 @@ func TestAFullSessionTakesRepeatsAndClosesGaps(t *testing.T) {
 func TestAChunkIsRepeatedAmongManyGaps(t *testing.T) {
 	v := start(t, session.Config{MaxGaps: 1})
 	s := begin(t, v, 4, 20)
-	p := newPage(t, 20)
+	p := newMemSink(t, 20)
 	for _, idx := range []int64{0, 2} {
 		if err := v.PutChunk(t.Context(), s.ID, idx, bytes.NewReader([]byte("0123")), p); err != nil {
 			t.Fatal(err)
@@ -80,7 +80,7 @@ func TestASmallPieceMayBeTheEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := newPage(t, 16)
+	p := newMemSink(t, 16)
 	put := func(off int64, b string) error {
 		_, err := v.PutAt(t.Context(), s.ID, off, session.Unknown, bytes.NewReader([]byte(b)), p, false)
 		return err
@@ -103,7 +103,7 @@ func TestASmallPieceMayBeTheEnd(t *testing.T) {
 func TestTheGapOfAnUnknownLength(t *testing.T) {
 	v := start(t, session.Config{MinEntry: 8})
 	s := begin(t, v, 64, session.Unknown)
-	p := newPage(t, 64)
+	p := newMemSink(t, 64)
 	put := func(off int64, b string) session.Range {
 		t.Helper()
 		_, err := v.PutAt(t.Context(), s.ID, off, session.Unknown, bytes.NewReader([]byte(b)), p, false)
@@ -129,8 +129,8 @@ func TestTheGapOfAnUnknownLength(t *testing.T) {
 func TestRangesThatPutsKeepAreBounded(t *testing.T) {
 	const ranges = 200
 	v := start(t, session.Config{States: 2 * 16 * ranges * 3 / 2})
-	many := func() (session.Session, *page) {
-		s, p := begin(t, v, 1, 2*ranges), newPage(t, 2*ranges)
+	many := func() (session.Session, *memSink) {
+		s, p := begin(t, v, 1, 2*ranges), newMemSink(t, 2*ranges)
 		for i := range int64(ranges) {
 			if err := v.PutChunk(t.Context(), s.ID, 2*i, bytes.NewReader([]byte("x")), p); err != nil {
 				t.Fatal(err)
@@ -140,11 +140,11 @@ func TestRangesThatPutsKeepAreBounded(t *testing.T) {
 	}
 	first, p := many()
 	other, q := many()
-	few, r := begin(t, v, 1, 4), newPage(t, 4)
-	body, pour := io.Pipe()
+	few, r := begin(t, v, 1, 4), newMemSink(t, 4)
+	body, w := io.Pipe()
 	done := make(chan error, 1)
 	go func() { done <- v.PutChunk(t.Context(), first.ID, 1, body, p) }()
-	if _, err := pour.Write([]byte("x")); err != nil { // the put has begun to read
+	if _, err := w.Write([]byte("x")); err != nil { // the put has begun to read
 		t.Fatal(err)
 	}
 	if err := v.PutChunk(t.Context(), other.ID, 1, bytes.NewReader([]byte("x")), q); !errors.Is(err, session.ErrBusy) {
@@ -153,7 +153,7 @@ func TestRangesThatPutsKeepAreBounded(t *testing.T) {
 	if err := v.PutChunk(t.Context(), few.ID, 1, bytes.NewReader([]byte("x")), r); err != nil {
 		t.Errorf("a session in few pieces: %v", err)
 	}
-	if err := errors.Join(pour.Close(), <-done); err != nil {
+	if err := errors.Join(w.Close(), <-done); err != nil {
 		t.Fatal(err)
 	}
 	if err := v.PutChunk(t.Context(), other.ID, 1, bytes.NewReader([]byte("x")), q); err != nil {

@@ -15,28 +15,28 @@ import (
 )
 
 // guard is a page that fails the test when a recorded byte is written again.
-type guard struct{ *page }
+type strictSink struct{ *memSink }
 
-func (g guard) WriteAt(b []byte, off int64) (int, error) {
+func (g strictSink) WriteAt(b []byte, off int64) (int, error) {
 	g.mu.Lock()
 	if session.Touches(g.written, session.Range{Off: off, End: off + int64(len(b))}) {
 		g.t.Errorf("recorded bytes at %d are written again", off)
 	}
 	g.mu.Unlock()
-	return g.page.WriteAt(b, off)
+	return g.memSink.WriteAt(b, off)
 }
 
 // slow is a body whose bytes come when the test says so, and that can be woken.
-type slow struct {
+type slowBody struct {
 	ch   chan []byte
 	rest []byte
 	late chan struct{}
 	once sync.Once
 }
 
-func newSlow() *slow { return &slow{ch: make(chan []byte), late: make(chan struct{})} }
+func newSlowBody() *slowBody { return &slowBody{ch: make(chan []byte), late: make(chan struct{})} }
 
-func (s *slow) Read(p []byte) (int, error) {
+func (s *slowBody) Read(p []byte) (int, error) {
 	if len(s.rest) == 0 {
 		select {
 		case b, ok := <-s.ch:
@@ -54,9 +54,9 @@ func (s *slow) Read(p []byte) (int, error) {
 }
 
 // deaf is a slow body that can't be woken.
-type deaf struct{ io.Reader }
+type unwakeable struct{ io.Reader }
 
-func (s *slow) SetReadDeadline(time.Time) error {
+func (s *slowBody) SetReadDeadline(time.Time) error {
 	s.once.Do(func() { close(s.late) })
 	return nil
 }
@@ -65,7 +65,7 @@ func (s *slow) SetReadDeadline(time.Time) error {
 func TestARecordedByteIsNeverWrittenAgain(t *testing.T) {
 	v := start(t, session.Config{})
 	s := begin(t, v, 8, 16)
-	p := guard{newPage(t, 16)}
+	p := strictSink{newMemSink(t, 16)}
 	put := func(idx int64, r io.Reader) error { return v.PutChunk(t.Context(), s.ID, idx, r, p) }
 	if err := put(0, bytes.NewReader([]byte("01234567"))); err != nil {
 		t.Fatal(err)
@@ -94,11 +94,11 @@ func TestARecordedByteIsNeverWrittenAgain(t *testing.T) {
 func TestADuplicateDuringFinishWritesNothing(t *testing.T) {
 	v := start(t, session.Config{})
 	s := begin(t, v, 8, 8)
-	p := guard{newPage(t, 8)}
+	p := strictSink{newMemSink(t, 8)}
 	if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("01234567")), p); err != nil {
 		t.Fatal(err)
 	}
-	dup := newSlow()
+	dup := newSlowBody()
 	done := make(chan error)
 	go func() { done <- v.PutChunk(t.Context(), s.ID, 0, dup, p) }()
 	dup.ch <- []byte("0123")
@@ -123,16 +123,16 @@ func TestADuplicateDuringFinishWritesNothing(t *testing.T) {
 // A newer put takes over: from one whose reader can be woken at once, from one that can't without
 // waiting for its Read.
 func TestANewerPutTakesOver(t *testing.T) {
-	for name, body := range map[string]func(*slow) io.Reader{
-		"wakeable": func(s *slow) io.Reader { return s },
-		"deaf":     func(s *slow) io.Reader { return deaf{s} },
+	for name, body := range map[string]func(*slowBody) io.Reader{
+		"wakeable": func(s *slowBody) io.Reader { return s },
+		"deaf":     func(s *slowBody) io.Reader { return unwakeable{s} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				v := start(t, session.Config{})
 				s := begin(t, v, 8, 8)
-				p := guard{newPage(t, 8)}
-				old := newSlow()
+				p := strictSink{newMemSink(t, 8)}
+				old := newSlowBody()
 				done := make(chan error, 1)
 				go func() { done <- v.PutChunk(t.Context(), s.ID, 0, body(old), p) }()
 				old.ch <- []byte("####")
@@ -160,11 +160,11 @@ func TestEagerClientsDoNotStarveEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := start(t, session.Config{})
 		s := begin(t, v, 8, 8)
-		p := guard{newPage(t, 8)}
-		var bodies []*slow
+		p := strictSink{newMemSink(t, 8)}
+		var bodies []*slowBody
 		results := make(chan error, 4)
 		for range 4 {
-			b := newSlow()
+			b := newSlowBody()
 			bodies = append(bodies, b)
 			go func() { results <- v.PutChunk(t.Context(), s.ID, 0, b, p) }()
 			synctest.Wait()
@@ -196,11 +196,11 @@ func TestSessionsDoNotWaitForEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := start(t, session.Config{})
 		a, b := begin(t, v, 8, 8), begin(t, v, 8, 8)
-		stuck := newSlow()
+		stuck := newSlowBody()
 		done := make(chan error, 1)
-		go func() { done <- v.PutChunk(t.Context(), a.ID, 0, stuck, guard{newPage(t, 8)}) }()
+		go func() { done <- v.PutChunk(t.Context(), a.ID, 0, stuck, strictSink{newMemSink(t, 8)}) }()
 		synctest.Wait()
-		if err := v.PutChunk(t.Context(), b.ID, 0, bytes.NewReader([]byte("01234567")), guard{newPage(t, 8)}); err != nil {
+		if err := v.PutChunk(t.Context(), b.ID, 0, bytes.NewReader([]byte("01234567")), strictSink{newMemSink(t, 8)}); err != nil {
 			t.Fatal(err)
 		}
 		if err := v.Finish(t.Context(), nil, session.Verified{ID: b.ID, Bytes: session.Unknown}); err != nil {
@@ -219,7 +219,7 @@ func TestOneEndWins(t *testing.T) {
 	for range 50 {
 		v := start(t, session.Config{})
 		s := begin(t, v, 8, 8)
-		if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("01234567")), newPage(t, 8)); err != nil {
+		if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("01234567")), newMemSink(t, 8)); err != nil {
 			t.Fatal(err)
 		}
 		ran := make(chan session.State, 20)
@@ -263,9 +263,9 @@ func TestARunningPutKeepsItsSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := start(t, session.Config{TTL: 10 * time.Minute})
 		s := begin(t, v, 8, 8)
-		body := newSlow()
+		body := newSlowBody()
 		done := make(chan error, 1)
-		go func() { done <- v.PutChunk(t.Context(), s.ID, 0, body, newPage(t, 8)) }()
+		go func() { done <- v.PutChunk(t.Context(), s.ID, 0, body, newMemSink(t, 8)) }()
 		for range 30 {
 			time.Sleep(time.Minute)
 			if n, err := v.TickTTL(t.Context(), time.Now(), nil); n != 0 || err != nil {
@@ -302,7 +302,7 @@ func TestWaitSeesTheNextChange(t *testing.T) {
 			got <- after
 		}()
 		synctest.Wait()
-		if err := v.PutChunk(t.Context(), s.ID, 1, bytes.NewReader([]byte("01234567")), newPage(t, 16)); err != nil {
+		if err := v.PutChunk(t.Context(), s.ID, 1, bytes.NewReader([]byte("01234567")), newMemSink(t, 16)); err != nil {
 			t.Fatal(err)
 		}
 		if after := <-got; after.Bytes() != 8 {

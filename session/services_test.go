@@ -23,7 +23,7 @@ func two(t *testing.T, match func(own, theirs session.Entry) error) (a, b *sessi
 }
 
 // match compares what two Services have recorded, by what both wrote.
-func match(own, theirs *page) func(a, _ session.Entry) error {
+func match(own, theirs *memSink) func(a, _ session.Entry) error {
 	return func(a, _ session.Entry) error {
 		if !bytes.Equal(own.b[a.Off:a.End], theirs.b[a.Off:a.End]) {
 			return session.ErrConflict
@@ -36,10 +36,10 @@ func match(own, theirs *page) func(a, _ session.Entry) error {
 func TestADropThroughAnotherServiceFencesAPut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b, s := two(t, nil)
-		body := newSlow()
+		body := newSlowBody()
 		done := make(chan error, 1)
 		go func() {
-			_, err := a.PutAt(t.Context(), s.ID, 0, session.Unknown, body, newPage(t, 12), false)
+			_, err := a.PutAt(t.Context(), s.ID, 0, session.Unknown, body, newMemSink(t, 12), false)
 			done <- err
 		}()
 		body.ch <- []byte("0123")
@@ -73,15 +73,15 @@ func TestTwoServicesBringTheSameChunk(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				mine, theirs := newPage(t, 12), newPage(t, 12)
+				own, theirs := newMemSink(t, 12), newMemSink(t, 12)
 				var by func(own, theirs session.Entry) error
 				if c.match {
-					by = match(mine, theirs)
+					by = match(own, theirs)
 				}
 				a, b, s := two(t, by)
-				body := newSlow()
+				body := newSlowBody()
 				done := make(chan error, 1)
-				go func() { done <- a.PutChunk(t.Context(), s.ID, 0, body, mine) }()
+				go func() { done <- a.PutChunk(t.Context(), s.ID, 0, body, own) }()
 				body.ch <- []byte(c.body)
 				synctest.Wait()
 				if err := b.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("0123")), theirs); err != nil {

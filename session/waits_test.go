@@ -20,17 +20,17 @@ func TestAWaitForAnEarlierPutEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := start(t, session.Config{})
 		s := begin(t, v, 8, 8)
-		p := guard{newPage(t, 8)}
-		var last *slow
+		p := strictSink{newMemSink(t, 8)}
+		var last *slowBody
 		done := make(chan error, 3)
 		for range 3 {
-			last = newSlow()
-			go func(body *slow) { done <- v.PutChunk(t.Context(), s.ID, 0, body, p) }(last)
+			last = newSlowBody()
+			go func(body *slowBody) { done <- v.PutChunk(t.Context(), s.ID, 0, body, p) }(last)
 			synctest.Wait()
 		}
 		for range 2 {
 			began := time.Now()
-			if err := v.PutChunk(t.Context(), s.ID, 0, newSlow(), p); !errors.Is(err, session.ErrBusy) || time.Since(began) != 10*time.Second {
+			if err := v.PutChunk(t.Context(), s.ID, 0, newSlowBody(), p); !errors.Is(err, session.ErrBusy) || time.Since(began) != 10*time.Second {
 				t.Errorf("after %s: %v", time.Since(began), err)
 			}
 			time.Sleep(time.Minute)
@@ -51,12 +51,12 @@ func TestAWaitForAnEarlierPutEnds(t *testing.T) {
 }
 
 // stuck is a sink whose Commit never ends.
-type stuck struct {
-	*page
+type stuckCommit struct {
+	*memSink
 	never chan struct{}
 }
 
-func (s stuck) Commit(context.Context, session.Range) ([]byte, error) {
+func (s stuckCommit) Commit(context.Context, session.Range) ([]byte, error) {
 	<-s.never
 	return nil, errUnsafe
 }
@@ -66,12 +66,12 @@ func TestNobodyWaitsForEverForACommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := start(t, session.Config{})
 		s := begin(t, v, 8, 16)
-		sink := stuck{newPage(t, 16), make(chan struct{})}
+		sink := stuckCommit{newMemSink(t, 16), make(chan struct{})}
 		done := make(chan error, 1)
 		go func() { done <- v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("01234567")), sink) }()
 		synctest.Wait()
 		for name, call := range map[string]func() error{
-			"put":   func() error { return v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader(nil), newPage(t, 8)) },
+			"put":   func() error { return v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader(nil), newMemSink(t, 8)) },
 			"drop":  func() error { _, _, err := v.Drop(t.Context(), s.ID, session.All(), nil); return err },
 			"abort": func() error { return v.Abort(t.Context(), s.ID, nil) },
 		} {
@@ -97,16 +97,16 @@ func TestTheNumberOfPutsIsBounded(t *testing.T) {
 		const most, waiting = 8, 3
 		v := start(t, session.Config{Puts: most, Waiting: waiting})
 		s := begin(t, v, 8, 8*80)
-		p := newPage(t, 8*80)
+		p := newMemSink(t, 8*80)
 		put := func(idx int64, body string) error {
 			return v.PutChunk(t.Context(), s.ID, idx, bytes.NewReader([]byte(body)), p)
 		}
-		var bodies []*slow
+		var bodies []*slowBody
 		done := make(chan error, most)
 		run := func(idx int64) {
-			b := newSlow()
+			b := newSlowBody()
 			bodies = append(bodies, b)
-			go func() { done <- v.PutChunk(t.Context(), s.ID, idx, deaf{b}, p) }()
+			go func() { done <- v.PutChunk(t.Context(), s.ID, idx, unwakeable{b}, p) }()
 			synctest.Wait()
 		}
 		for range 3 + waiting { // two are fenced, one runs
@@ -136,12 +136,12 @@ func TestTheNumberOfPutsIsBounded(t *testing.T) {
 
 // dropped is a session store that lets something happen once, after a session was loaded or before
 // something is recorded.
-type dropped struct {
+type hookedStore struct {
 	session.Store
 	loaded, record func()
 }
 
-func (d *dropped) Load(ctx context.Context, id session.SessionID) (session.Session, error) {
+func (d *hookedStore) Load(ctx context.Context, id session.SessionID) (session.Session, error) {
 	s, err := d.Store.Load(ctx, id)
 	if f := d.loaded; f != nil {
 		d.loaded = nil
@@ -150,7 +150,7 @@ func (d *dropped) Load(ctx context.Context, id session.SessionID) (session.Sessi
 	return s, err
 }
 
-func (d *dropped) Record(ctx context.Context, id session.SessionID, gen uint64, c session.Change) (session.Session, error) {
+func (d *hookedStore) Record(ctx context.Context, id session.SessionID, gen uint64, c session.Change) (session.Session, error) {
 	if f := d.record; f != nil {
 		d.record = nil
 		f()
@@ -159,14 +159,14 @@ func (d *dropped) Record(ctx context.Context, id session.SessionID, gen uint64, 
 }
 
 // claims is a sink that notes the session that it is told of.
-type claims struct {
-	*page
+type claimSink struct {
+	*memSink
 	s session.Session
 }
 
-func (c *claims) Admit(context.Context, session.Session) error { return nil }
+func (c *claimSink) Admit(context.Context, session.Session) error { return nil }
 
-func (c *claims) Claim(_ context.Context, s session.Session, r session.Range) (int64, error) {
+func (c *claimSink) Claim(_ context.Context, s session.Session, r session.Range) (int64, error) {
 	c.s = s
 	return r.Len(), nil
 }
@@ -174,13 +174,13 @@ func (c *claims) Claim(_ context.Context, s session.Session, r session.Range) (i
 // What a put works with is the session as it is once the put has its bytes to itself, not as it was
 // when the put came.
 func TestAPutKnowsWhatWasDroppedBeforeItsClaim(t *testing.T) {
-	st := &dropped{Store: session.NewMem()}
+	st := &hookedStore{Store: session.NewMem()}
 	v, err := session.New(t.Context(), st, session.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := begin(t, v, 8, 8)
-	old := newPage(t, 8)
+	old := newMemSink(t, 8)
 	if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("01234567")), old); err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +189,7 @@ func TestAPutKnowsWhatWasDroppedBeforeItsClaim(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	sink := &claims{page: newPage(t, 8)}
+	sink := &claimSink{memSink: newMemSink(t, 8)}
 	if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("abcdefgh")), sink); err != nil {
 		t.Error(err)
 	}
@@ -210,12 +210,12 @@ func TestALengthIsFixedBeforeTheClaim(t *testing.T) {
 		"there is no such chunk":  {"", "89ab", session.ErrRange},
 	} {
 		t.Run(name, func(t *testing.T) {
-			st := &dropped{Store: session.NewMem()}
+			st := &hookedStore{Store: session.NewMem()}
 			v, err := session.New(t.Context(), st, session.Config{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			s, p := begin(t, v, 8, session.Unknown), newPage(t, 16)
+			s, p := begin(t, v, 8, session.Unknown), newMemSink(t, 16)
 			st.loaded = func() {
 				if err := v.PutChunk(t.Context(), s.ID, 1, strings.NewReader(c.last), p); err != nil {
 					t.Error(err)
@@ -263,13 +263,13 @@ func TestAPutWaitsForTheEndThatItMeets(t *testing.T) {
 }
 
 func meetsAnEnd(t *testing.T, end func(*session.Service, session.SessionID, session.End) error, at string, answer, ended error) {
-	st := &dropped{Store: session.NewMem()}
+	st := &hookedStore{Store: session.NewMem()}
 	v, err := session.New(t.Context(), st, session.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := begin(t, v, 8, session.Unknown)
-	p := newPage(t, 16)
+	p := newMemSink(t, 16)
 	if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("01234567")), p); err != nil {
 		t.Fatal(err)
 	}
@@ -330,13 +330,13 @@ func meetsAnEnd(t *testing.T, end func(*session.Service, session.SessionID, sess
 }
 
 // broken is a sink that panics, or ends its goroutine, at that step.
-type broken struct {
-	*page
+type panicSink struct {
+	*memSink
 	at   string
 	exit bool
 }
 
-func (b broken) fall(at string) {
+func (b panicSink) panicAt(at string) {
 	if at == b.at && b.exit {
 		runtime.Goexit()
 	}
@@ -345,52 +345,52 @@ func (b broken) fall(at string) {
 	}
 }
 
-func (b broken) WriteAt(p []byte, off int64) (int, error) {
-	b.fall("write")
-	return b.page.WriteAt(p, off)
+func (b panicSink) WriteAt(p []byte, off int64) (int, error) {
+	b.panicAt("write")
+	return b.memSink.WriteAt(p, off)
 }
 
-func (b broken) Commit(ctx context.Context, r session.Range) ([]byte, error) {
-	b.fall("commit")
-	return b.page.Commit(ctx, r)
+func (b panicSink) Commit(ctx context.Context, r session.Range) ([]byte, error) {
+	b.panicAt("commit")
+	return b.memSink.Commit(ctx, r)
 }
 
-func (b broken) Admit(context.Context, session.Session) error {
-	b.fall("admit")
+func (b panicSink) Admit(context.Context, session.Session) error {
+	b.panicAt("admit")
 	return nil
 }
 
-func (b broken) Claim(_ context.Context, _ session.Session, r session.Range) (int64, error) {
-	b.fall("claim")
+func (b panicSink) Claim(_ context.Context, _ session.Session, r session.Range) (int64, error) {
+	b.panicAt("claim")
 	return r.Len(), nil
 }
 
-func (b broken) Recorded(session.Session) { b.fall("recorded") }
+func (b panicSink) Recorded(session.Session) { b.panicAt("recorded") }
 
 // brokenBuffers are broken's memory.
-type brokenBuffers struct{ now *broken }
+type panicBuffers struct{ now *panicSink }
 
-func (b brokenBuffers) New() session.Buffer { return b }
+func (b panicBuffers) New() session.Buffer { return b }
 
-func (b brokenBuffers) fall(at string) {
-	if b.now.page != nil {
-		b.now.fall(at)
+func (b panicBuffers) panicAt(at string) {
+	if b.now.memSink != nil {
+		b.now.panicAt(at)
 	}
 }
 
-func (b brokenBuffers) Acquire(int64, int64) []byte { b.fall("acquire"); return nil }
-func (b brokenBuffers) Release()                    {}
-func (b brokenBuffers) Wait()                       { b.fall("wait") }
+func (b panicBuffers) Acquire(int64, int64) []byte { b.panicAt("acquire"); return nil }
+func (b panicBuffers) Release()                    {}
+func (b panicBuffers) Wait()                       { b.panicAt("wait") }
 
 // fallen runs what does not return.
-func fallen(do func()) {
-	over := make(chan struct{})
+func runPanicking(do func()) {
+	done := make(chan struct{})
 	go func() {
-		defer close(over)
+		defer close(done)
 		defer func() { _ = recover() }()
 		do()
 	}()
-	<-over
+	<-done
 }
 
 // A put that panics, or ends its goroutine, wherever it may be, leaves nothing behind that others
@@ -400,22 +400,22 @@ func TestAPanicLeavesNothing(t *testing.T) {
 		for _, exit := range []bool{false, true} {
 			t.Run(at, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					var now broken
-					v := start(t, session.Config{Puts: 1, Small: 2, Large: 4, MaxLarge: 1, Buffers: brokenBuffers{&now}})
+					var now panicSink
+					v := start(t, session.Config{Puts: 1, Small: 2, Large: 4, MaxLarge: 1, Buffers: panicBuffers{&now}})
 					s := begin(t, v, 8, 8)
-					p := newPage(t, 8)
-					now = broken{p, at, exit}
-					fallen(func() {
+					p := newMemSink(t, 8)
+					now = panicSink{p, at, exit}
+					runPanicking(func() {
 						_ = v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("01234567")), now)
 					})
-					now = broken{}
+					now = panicSink{}
 					began := time.Now()
 					if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("01234567")), p); err != nil {
 						t.Error(err)
 					}
-					fallen(func() {
+					runPanicking(func() {
 						_ = v.Finish(t.Context(), func(context.Context, []session.Session) (bool, error) {
-							broken{nil, "end", exit}.fall("end")
+							panicSink{nil, "end", exit}.panicAt("end")
 							return false, nil
 						}, session.Verified{ID: s.ID, Bytes: 8})
 					})

@@ -52,21 +52,21 @@ func checkHeader(f *os.File) error {
 
 // frame gives op as it stands in the file.
 func frame(op session.Op) ([]byte, error) {
-	body, err := json.Marshal(toStored(op))
+	payload, err := json.Marshal(toStored(op))
 	if err != nil {
 		return nil, err
 	}
-	if len(body) > maxFrame {
-		return nil, fmt.Errorf("an operation of %d bytes is longer than a frame of the journal", len(body))
+	if len(payload) > maxFrame {
+		return nil, fmt.Errorf("an operation of %d bytes is longer than a frame of the journal", len(payload))
 	}
-	b := make([]byte, frameHead, frameHead+len(body))
-	binary.LittleEndian.PutUint32(b, uint32(len(body)))
-	binary.LittleEndian.PutUint32(b[4:], sum(b[:4], body))
-	return append(b, body...), nil
+	b := make([]byte, frameHead, frameHead+len(payload))
+	binary.LittleEndian.PutUint32(b, uint32(len(payload)))
+	binary.LittleEndian.PutUint32(b[4:], sum(b[:4], payload))
+	return append(b, payload...), nil
 }
 
-func sum(length, body []byte) uint32 {
-	return crc32.Update(crc32.Checksum(length, castagnoli()), castagnoli(), body)
+func sum(length, payload []byte) uint32 {
+	return crc32.Update(crc32.Checksum(length, castagnoli()), castagnoli(), payload)
 }
 
 // image gives a whole file with these operations.
@@ -86,7 +86,7 @@ func image(ops []session.Op) ([]byte, error) {
 var errNoFrame = errors.New("no frame")
 
 // next reads one frame; left is what remains of the file.
-func next(r io.Reader, left int64) (body []byte, err error) {
+func readFrame(r io.Reader, left int64) (payload []byte, err error) {
 	if left < frameHead {
 		return nil, errNoFrame
 	}
@@ -98,14 +98,14 @@ func next(r io.Reader, left int64) (body []byte, err error) {
 	if n > maxFrame || n > left-frameHead {
 		return nil, errNoFrame
 	}
-	body = make([]byte, n)
-	if _, err := io.ReadFull(r, body); err != nil {
+	payload = make([]byte, n)
+	if _, err := io.ReadFull(r, payload); err != nil {
 		return nil, err
 	}
-	if sum(head[:4], body) != binary.LittleEndian.Uint32(head[4:]) {
+	if sum(head[:4], payload) != binary.LittleEndian.Uint32(head[4:]) {
 		return nil, errNoFrame
 	}
-	return body, nil
+	return payload, nil
 }
 
 // replay does the operations of the file, which is size bytes long, and gives the end of the last
@@ -114,21 +114,21 @@ func replay(f *os.File, size int64, do func(session.Op) error) (end int64, err e
 	end = headerSize
 	r := bufio.NewReaderSize(io.NewSectionReader(f, end, size-end), 64<<10)
 	for end < size {
-		body, err := next(r, size-end)
+		payload, err := readFrame(r, size-end)
 		if errors.Is(err, errNoFrame) {
-			return end, unfinished(f, end, size)
+			return end, checkTornEnd(f, end, size)
 		}
 		if err != nil {
 			return end, err
 		}
-		op, err := parse(body)
+		op, err := parse(payload)
 		if err == nil {
 			err = do(op)
 		}
 		if err != nil {
 			return end, fmt.Errorf("%w: operation at byte %d: %w", ErrDamaged, end, err)
 		}
-		end += frameHead + int64(len(body))
+		end += frameHead + int64(len(payload))
 	}
 	return end, nil
 }
@@ -136,7 +136,7 @@ func replay(f *os.File, size int64, do func(session.Op) error) (end int64, err e
 // unfinished checks that what lies from end on can be the rest of one interrupted append. Each
 // append is synced before the next begins, so no whole frame follows it: where one does, an
 // acknowledged operation before it was damaged.
-func unfinished(f *os.File, end, size int64) error {
+func checkTornEnd(f *os.File, end, size int64) error {
 	if size-end > frameHead+maxFrame {
 		return fmt.Errorf("%w: %d bytes from byte %d on are no frame", ErrDamaged, size-end, end)
 	}
@@ -145,8 +145,8 @@ func unfinished(f *os.File, end, size int64) error {
 		return err
 	}
 	for at := 1; at < len(rest); at++ {
-		body, err := next(bytes.NewReader(rest[at:]), int64(len(rest)-at))
-		if err == nil && len(body) > 0 {
+		payload, err := readFrame(bytes.NewReader(rest[at:]), int64(len(rest)-at))
+		if err == nil && len(payload) > 0 {
 			return fmt.Errorf("%w: at byte %d, while later operations are whole", ErrDamaged, end)
 		}
 	}
@@ -239,7 +239,7 @@ func toStored(op session.Op) stored {
 	case session.OpRecord:
 		c := op.Change
 		return stored{Record: &storedRecord{
-			ID: uint64(op.ID), Gen: op.Gen, Remove: each(c.Remove, toRange), Add: each(c.Add, toEntry), Drop: toRange(c.Drop),
+			ID: uint64(op.ID), Gen: op.Gen, Remove: convert(c.Remove, toRange), Add: convert(c.Add, toEntry), Drop: toRange(c.Drop),
 			Length: c.Length, Seen: c.Seen, Now: c.Now,
 		}}
 	case session.OpMove:
@@ -257,16 +257,16 @@ func toStoredSession(op session.Op) storedSession {
 	s := op.Session
 	return storedSession{
 		ID: uint64(s.ID), Chunk: s.ChunkSize, Bytes: s.BytesExpected, Owner: []byte(s.Owner), Idem: []byte(s.Idem), Note: s.Note,
-		State: uint8(s.State), Gen: s.Gen, Rev: s.Rev, Received: each(s.Received, toRange),
-		Dropped: each(s.Dropped, func(d session.Dropped) storedDropped { return storedDropped{d.Gen, toRange(d.Range)} }),
-		Began:   s.Began.UnixMilli(), LastSeen: s.LastSeen.UnixMilli(), Seen: s.Seen, Entries: each(op.Entries, toEntry),
+		State: uint8(s.State), Gen: s.Gen, Rev: s.Rev, Received: convert(s.Received, toRange),
+		Dropped: convert(s.Dropped, func(d session.Dropped) storedDropped { return storedDropped{d.Gen, toRange(d.Range)} }),
+		Began:   s.Began.UnixMilli(), LastSeen: s.LastSeen.UnixMilli(), Seen: s.Seen, Entries: convert(op.Entries, toEntry),
 	}
 }
 
 // parse gives the operation that body, the inside of a frame, describes.
-func parse(body []byte) (session.Op, error) {
+func parse(payload []byte) (session.Op, error) {
 	var st stored
-	d := json.NewDecoder(bytes.NewReader(body))
+	d := json.NewDecoder(bytes.NewReader(payload))
 	// A member that this version does not know would be an effect that it loses.
 	d.DisallowUnknownFields()
 	if err := d.Decode(&st); err != nil {
@@ -286,7 +286,7 @@ func parse(body []byte) (session.Op, error) {
 	case st.Record != nil:
 		r := st.Record
 		return session.Op{Kind: session.OpRecord, ID: session.SessionID(r.ID), Gen: r.Gen, Change: session.Change{
-			Remove: each(r.Remove, fromRange), Add: each(r.Add, fromEntry), Drop: fromRange(r.Drop), Length: r.Length, Seen: r.Seen, Now: r.Now,
+			Remove: convert(r.Remove, fromRange), Add: convert(r.Add, fromEntry), Drop: fromRange(r.Drop), Length: r.Length, Seen: r.Seen, Now: r.Now,
 		}}, nil
 	case st.Move != nil:
 		m := st.Move
@@ -299,12 +299,12 @@ func parse(body []byte) (session.Op, error) {
 }
 
 func fromStoredSession(kind session.OpKind, st *storedSession) session.Op {
-	entries := each(st.Entries, fromEntry)
+	entries := convert(st.Entries, fromEntry)
 	return session.Op{Kind: kind, Entries: entries, Session: session.Session{
 		ID:    session.SessionID(st.ID),
 		Spec:  session.Spec{ChunkSize: st.Chunk, BytesExpected: st.Bytes, Owner: string(st.Owner), Idem: string(st.Idem), Note: st.Note},
-		State: session.State(st.State), Gen: st.Gen, Rev: st.Rev, Received: each(st.Received, fromRange), EntryCount: len(entries),
-		Dropped: each(st.Dropped, func(d storedDropped) session.Dropped { return session.Dropped{Gen: d.Gen, Range: fromRange(d.Range)} }),
+		State: session.State(st.State), Gen: st.Gen, Rev: st.Rev, Received: convert(st.Received, fromRange), EntryCount: len(entries),
+		Dropped: convert(st.Dropped, func(d storedDropped) session.Dropped { return session.Dropped{Gen: d.Gen, Range: fromRange(d.Range)} }),
 		Began:   time.UnixMilli(st.Began).UTC(), LastSeen: time.UnixMilli(st.LastSeen).UTC(), Seen: st.Seen,
 	}}
 }
@@ -317,7 +317,7 @@ func fromEntry(e storedEntry) session.Entry {
 	return session.Entry{Range: fromRange(e.Range), Note: e.Note}
 }
 
-func each[A, B any](as []A, f func(A) B) []B {
+func convert[A, B any](as []A, f func(A) B) []B {
 	if as == nil {
 		return nil
 	}

@@ -45,8 +45,8 @@ func FuzzOperation(f *testing.F) {
 		}
 		f.Add(b[frameHead:])
 	}
-	f.Fuzz(func(t *testing.T, body []byte) {
-		op, err := parse(body)
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		op, err := parse(payload)
 		if err != nil {
 			return
 		}
@@ -58,10 +58,10 @@ func FuzzOperation(f *testing.F) {
 		if err != nil || !sameOp(t, op, same) {
 			t.Fatalf("%v\n%+v\n%+v", err, op, same)
 		}
-		if _, err := parse(append(bytes.Clone(body), "{}"...)); err == nil {
+		if _, err := parse(append(bytes.Clone(payload), "{}"...)); err == nil {
 			t.Fatal("what follows an operation is passed over")
 		}
-		if _, err := parse(append(bytes.TrimSuffix(bytes.TrimSpace(body), []byte("}")), `,"totals":{"begun":1},"move":{"id":1}}`...)); err == nil {
+		if _, err := parse(append(bytes.TrimSuffix(bytes.TrimSpace(payload), []byte("}")), `,"totals":{"begun":1},"move":{"id":1}}`...)); err == nil {
 			t.Fatal("of two operations in one, one is passed over")
 		}
 		m := session.NewMem()

@@ -101,7 +101,7 @@ func Open(path string) (*Journal, error) {
 
 // load reads the file into memory and brings it in order. When it fails f is still the caller's.
 func load(path string, f *os.File) (*Journal, error) {
-	size, err := begun(path, f)
+	size, err := ensureHeader(path, f)
 	if err != nil {
 		return nil, err
 	}
@@ -124,17 +124,17 @@ func load(path string, f *os.File) (*Journal, error) {
 			return nil, err
 		}
 	}
-	live, err := image(j.Rows())
+	compact, err := image(j.Rows())
 	if err != nil {
 		return nil, err
 	}
-	if j.end > compactFrom && int64(len(live)) < j.end/2 {
-		anew, err := rewrite(path, live)
+	if j.end > compactFrom && int64(len(compact)) < j.end/2 {
+		rewritten, err := rewrite(path, compact)
 		switch {
 		case err == nil:
 			// The old file has no name any more, and its lock is of no use.
 			_ = f.Close()
-			f, j.end = anew, int64(len(live))
+			f, j.end = rewritten, int64(len(compact))
 		case !errors.Is(err, os.ErrExist): // then the name is taken by another file, and this one stays as long as it is
 			return nil, fmt.Errorf("writing it anew: %w", err)
 		}
@@ -145,7 +145,7 @@ func load(path string, f *os.File) (*Journal, error) {
 
 // begun gives the file's size, after writing the header where a crash, or nobody yet, has done so.
 // No frame is acknowledged before the header is durable, so that a torn one means an empty journal.
-func begun(path string, f *os.File) (int64, error) {
+func ensureHeader(path string, f *os.File) (int64, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return 0, err
@@ -209,8 +209,8 @@ func (j *Journal) log(op session.Op) error {
 		return err
 	}
 	if _, err := j.file.WriteAt(b, j.end); err != nil {
-		if cut := errors.Join(j.file.Truncate(j.end), j.file.Sync()); cut != nil {
-			j.err = fmt.Errorf("journal %s can't be written any more: %w", j.path, cut)
+		if undoErr := errors.Join(j.file.Truncate(j.end), j.file.Sync()); undoErr != nil {
+			j.err = fmt.Errorf("journal %s can't be written any more: %w", j.path, undoErr)
 		}
 		return fmt.Errorf("writing to the journal %s: %w", j.path, err)
 	}

@@ -36,7 +36,7 @@ func reopen(t testing.TB, j *Journal) *Journal {
 }
 
 // anew reopens the journal as if more than half of it were dead.
-func anew(t testing.TB, j *Journal) *Journal {
+func reopenRewritten(t testing.TB, j *Journal) *Journal {
 	t.Helper()
 	b, err := image(j.Rows())
 	if err == nil {
@@ -61,7 +61,7 @@ func create(t testing.TB, st session.Store, id uint64, idem string) session.Sess
 }
 
 // piece records one byte at off.
-func piece(st session.Store, s session.Session, off int64) (session.Session, error) {
+func recordByte(st session.Store, s session.Session, off int64) (session.Session, error) {
 	return st.Record(context.Background(), s.ID, s.Gen, session.Change{
 		Add: []session.Entry{{Range: session.Range{Off: off, End: off + 1}, Note: fmt.Append(nil, "note ", off)}}, Length: session.Unknown, Seen: off,
 	})
@@ -156,13 +156,13 @@ func TestReopeningChangesNothing(t *testing.T) {
 			case 0:
 				j = reopen(t, j)
 			case 1:
-				j = anew(t, j)
+				j = reopenRewritten(t, j)
 			}
 			if diff := cmp.Diff(dump(t, mem), dump(t, j), cmpopts.EquateEmpty()); diff != "" {
 				rt.Fatalf("the journal differs from the memory (-mem +journal):\n%s", diff)
 			}
 		}
-		for name, again := range map[string]func(testing.TB, *Journal) *Journal{"reopening": reopen, "writing it anew": anew} {
+		for name, again := range map[string]func(testing.TB, *Journal) *Journal{"reopening": reopen, "writing it anew": reopenRewritten} {
 			j = again(t, j)
 			if diff := cmp.Diff(dump(t, mem), dump(t, j), cmpopts.EquateEmpty()); diff != "" {
 				rt.Fatalf("after %s (-mem +journal):\n%s", name, diff)
@@ -195,11 +195,11 @@ func TestWritingItAnewChangesNothing(t *testing.T) {
 	gone := create(t, j, 2, "")
 	for off := range int64(200) {
 		var err error
-		if gone, err = piece(j, gone, off); err != nil {
+		if gone, err = recordByte(j, gone, off); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := piece(j, keep, 3); err != nil {
+	if _, err := recordByte(j, keep, 3); err != nil {
 		t.Fatal(err)
 	}
 	for _, to := range []session.State{session.Aborted, session.Gone} {
@@ -254,7 +254,7 @@ func built(t *testing.T) (b []byte, ends []int, states []state) {
 	note()
 	s := create(t, j, 1, "x")
 	note()
-	s, err := piece(j, s, 5)
+	s, err := recordByte(j, s, 5)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -327,16 +327,16 @@ func TestDamageIsNeverMistakenForTheEnd(t *testing.T) {
 	newer[headerSize-1]++
 	refused(t, newer, "a newer version", ErrVersion)
 	// An operation that this version can't know.
-	body := []byte(`{"move":{"id":1,"gen":77,"to":1,"next":99,"seen":0,"by":"moonlight"}}`)
+	payload := []byte(`{"move":{"id":1,"gen":77,"to":1,"next":99,"seen":0,"by":"moonlight"}}`)
 	odd, err := frame(session.Op{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	odd = append(odd[:4:4], 0, 0, 0, 0)
-	odd[0], odd[1], odd[2], odd[3] = byte(len(body)), 0, 0, 0
-	crc := sum(odd[:4], body)
+	odd[0], odd[1], odd[2], odd[3] = byte(len(payload)), 0, 0, 0
+	crc := sum(odd[:4], payload)
 	odd[4], odd[5], odd[6], odd[7] = byte(crc), byte(crc>>8), byte(crc>>16), byte(crc>>24)
-	refused(t, slices.Concat(whole, odd, body), "an unknown member", ErrDamaged)
+	refused(t, slices.Concat(whole, odd, payload), "an unknown member", ErrDamaged)
 }
 
 // refused checks that a file is refused with one of these errors, and left as it is.

@@ -89,7 +89,7 @@ func (w *world) same(k *known) {
 // order, and finish them at once.
 func atOnceModel(t *testing.T, st session.Store, services int) {
 	ctx := t.Context()
-	d := &disk{pages: map[string]*page{}}
+	d := &disk{places: map[string]*place{}}
 	var vs []*session.Service
 	for range services {
 		v, err := session.New(ctx, st, session.Config{Match: d.match})
@@ -149,7 +149,7 @@ func atOnceModel(t *testing.T, st session.Store, services int) {
 	if st, err := st.Stats(ctx); err != nil || st.Finished != 15 || st.Begun != 15 || st.Open+st.Sealed != 0 {
 		t.Errorf("%+v, %v", st, err)
 	}
-	for _, b := range d.broken {
+	for _, b := range d.failures {
 		t.Error(b)
 	}
 	if err := shut(st); err != nil {

@@ -38,7 +38,7 @@ func (w *world) part(of ...*known) (session.End, error) {
 }
 
 // ended says what the end with that answer has made of an open session.
-func (w *world) ended(k *known, to session.State, answer error) {
+func (w *world) noteEnd(k *known, to session.State, answer error) {
 	k.disturb()
 	switch {
 	case errors.Is(answer, session.ErrUnknownOutcome):
@@ -62,7 +62,7 @@ func (w *world) count(to session.State) {
 
 func (w *world) finish() {
 	var of []*known
-	var wants []session.Verified
+	var verified []session.Verified
 	for range w.draw("batch", 1, 3) {
 		k := w.pick()
 		if slices.Contains(of, k) {
@@ -75,10 +75,10 @@ func (w *world) finish() {
 		if s, err := w.any().Status(context.Background(), k.id); err == nil && w.draw("gen", 0, 1) == 1 {
 			want.Gen = s.Gen - uint64(w.draw("old", 0, 4)/4)
 		}
-		of, wants = append(of, k), append(wants, want)
+		of, verified = append(of, k), append(verified, want)
 	}
 	// The first in the order of their ids says why not.
-	slices.SortFunc(wants, func(a, b session.Verified) int {
+	slices.SortFunc(verified, func(a, b session.Verified) int {
 		if a.ID < b.ID {
 			return -1
 		}
@@ -86,7 +86,7 @@ func (w *world) finish() {
 	})
 	var expected error
 	var at session.SessionID
-	for _, want := range wants {
+	for _, want := range verified {
 		k := of[slices.IndexFunc(of, func(k *known) bool { return k.id == want.ID })]
 		if err := w.refuses(k, want); err != nil {
 			expected, at = err, k.id
@@ -98,7 +98,7 @@ func (w *world) finish() {
 	err := w.any().Finish(context.Background(), func(ctx context.Context, sealed []session.Session) (bool, error) {
 		ran = true
 		return commit(ctx, sealed)
-	}, wants...)
+	}, verified...)
 	if expected != nil {
 		var end *session.EndError
 		if w.expect("finish", err, expected); !errors.As(err, &end) || end.ID != at || ran {
@@ -112,7 +112,7 @@ func (w *world) finish() {
 	}
 	for _, k := range of {
 		k.BytesExpected = k.end()
-		w.ended(k, session.Finished, answer)
+		w.noteEnd(k, session.Finished, answer)
 	}
 }
 
@@ -154,7 +154,7 @@ func (w *world) abort() {
 	w.expect("abort", v.Abort(context.Background(), k.id, release), want)
 	if open {
 		k.fence(v, session.All())
-		w.ended(k, session.Aborted, answer)
+		w.noteEnd(k, session.Aborted, answer)
 	}
 }
 
@@ -164,7 +164,7 @@ func (w *world) clear() {
 	for _, k := range w.sessions {
 		if k.state == session.Open {
 			want++
-			w.ended(k, session.Aborted, nil)
+			w.noteEnd(k, session.Aborted, nil)
 			cleared = append(cleared, k)
 		}
 	}
@@ -179,7 +179,7 @@ func (w *world) clear() {
 }
 
 // settle tells of every sealed session what has become of it.
-func (w *world) settle() {
+func (w *world) recover() {
 	to := rapid.SampledFrom([]session.State{session.Open, session.Finished, session.Aborted}).Draw(w.t, "outcome")
 	w.must(w.any().Recover(context.Background(), func(_ context.Context, s session.Session) (session.State, error) {
 		if i := slices.IndexFunc(w.sessions, func(k *known) bool { return k.id == s.ID && k.state == session.Sealed }); i < 0 {

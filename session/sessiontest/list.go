@@ -306,7 +306,7 @@ func copies(t *testing.T, st store) {
 	st.same(want, st.all(1))
 }
 
-func heavyPages(t *testing.T, st store) {
+func pagesByBytes(t *testing.T, st store) {
 	const n = 100
 	for i := range n {
 		s := spec(session.SessionID(i+1), "a", "")

@@ -80,10 +80,10 @@ type world struct {
 	rand     io.Reader
 	merge    bool
 	match    bool
-	lend     bool
+	buffers  bool
 	services []*service
 	n        int // number of Services there
-	born     int // Services ever made
+	made     int // Services ever made
 	sessions []*known
 	stats    session.Stats // the totals
 	kept     int64         // the running time that was kept at least
@@ -128,15 +128,15 @@ func newWorld(t *rapid.T, st session.Store, services int) *world {
 	var seed [32]byte
 	binary.BigEndian.PutUint64(seed[:], rapid.Uint64().Draw(t, "seed"))
 	w := &world{
-		t: t, store: st, disk: &disk{pages: map[string]*page{}}, now: began, n: services,
-		rand: &locked{from: rand.NewChaCha8(seed)}, merge: rapid.Bool().Draw(t, "merge"), match: rapid.Bool().Draw(t, "match"), lend: rapid.Bool().Draw(t, "lend"),
+		t: t, store: st, disk: &disk{places: map[string]*place{}}, now: began, n: services,
+		rand: &locked{from: rand.NewChaCha8(seed)}, merge: rapid.Bool().Draw(t, "merge"), match: rapid.Bool().Draw(t, "match"), buffers: rapid.Bool().Draw(t, "lend"),
 	}
-	w.wake()
+	w.startServices()
 	return w
 }
 
 // wake makes the Services.
-func (w *world) wake() {
+func (w *world) startServices() {
 	w.services = nil
 	stored, err := w.store.Stats(context.Background())
 	w.must(err)
@@ -144,7 +144,7 @@ func (w *world) wake() {
 		// Wait: an end whose outcome nobody knows never settles, and each call that meets it waits
 		// so long.
 		cfg := session.Config{TTL: ttl, Keep: keep, Tick: tick, Flush: time.Hour, Clock: w, Rand: w.rand, Large: 16, Wait: 2 * time.Millisecond}
-		if w.lend {
+		if w.buffers {
 			cfg.Small, cfg.Large, cfg.MaxLarge, cfg.Buffers = 2, 4, 1, w.disk
 		}
 		if w.match {
@@ -155,11 +155,11 @@ func (w *world) wake() {
 		}
 		v, err := session.New(context.Background(), w.store, cfg)
 		w.must(err)
-		w.born++
+		w.made++
 		if v.Running() < w.kept {
 			w.t.Fatalf("the running time was at %d, and begins at %d", w.kept, v.Running())
 		}
-		w.services = append(w.services, &service{v, fmt.Sprint(w.born), w.now, stored.Newest})
+		w.services = append(w.services, &service{v, fmt.Sprint(w.made), w.now, stored.Newest})
 	}
 }
 
@@ -171,7 +171,7 @@ func (w *world) restart() {
 		}
 	}
 	w.must(restart(w.store))
-	w.wake()
+	w.startServices()
 	for _, k := range w.sessions {
 		if k.state != session.Sealed {
 			continue
@@ -204,7 +204,7 @@ func (w *world) step(f func()) func(*rapid.T) {
 		f()
 		w.disk.mu.Lock()
 		defer w.disk.mu.Unlock()
-		for _, b := range w.disk.broken {
+		for _, b := range w.disk.failures {
 			t.Fatal(b)
 		}
 	}
@@ -240,7 +240,7 @@ func (w *world) pick() *known {
 
 // other draws one of the rarer calls.
 func (w *world) other() func() {
-	return []func(){w.settle, w.clear, w.restart}[w.draw("call", 0, 2)]
+	return []func(){w.recover, w.clear, w.restart}[w.draw("call", 0, 2)]
 }
 
 // sink is a new put's.
@@ -327,7 +327,7 @@ func (w *world) drop() {
 	if dropped && s.Gen == k.gen {
 		w.t.Fatal("a drop does not fence")
 	}
-	w.disk.thaw(k.id, r)
+	w.disk.dropped(k.id, r)
 }
 
 // end is behind the last recorded byte.

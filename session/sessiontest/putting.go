@@ -31,7 +31,7 @@ func (w *world) newPut(chunk bool) (*known, *put) {
 	}
 	k.disturb()
 	p.start(k.id, w.sink(k.id, p.on))
-	if p.asked {
+	if p.wantsMore {
 		k.fence(p.on, p.bytes(k))
 	}
 	k.puts = append(k.puts, p)
@@ -39,7 +39,7 @@ func (w *world) newPut(chunk bool) (*known, *put) {
 }
 
 // bytes are those that the put may bring.
-func (p *put) bytes(k *known) session.Range { return rng(p.off, p.off+k.room(p)) }
+func (p *put) bytes(k *known) session.Range { return rng(p.off, p.off+k.bytesLeft(p)) }
 
 // fence says that what runs on those bytes through that Service was stopped: its sink hears nothing
 // more.
@@ -52,7 +52,7 @@ func (k *known) fence(v *service, r session.Range) {
 }
 
 // room is how many bytes a put may bring at most.
-func (k *known) room(p *put) int64 {
+func (k *known) bytesLeft(p *put) int64 {
 	end := int64(maxBytes)
 	if k.BytesExpected >= 0 {
 		end = k.BytesExpected
@@ -67,12 +67,12 @@ func (k *known) room(p *put) int64 {
 func (w *world) put() {
 	if w.draw("kind", 0, 1) == 0 {
 		k, p := w.newPut(false)
-		p.send(w.draw("n", 0, k.room(p)+1))
+		p.send(w.draw("n", 0, k.bytesLeft(p)+1))
 		w.endPut(k, p, w.how())
 		return
 	}
 	k, p := w.newPut(true)
-	p.send(k.room(p) + max(0, w.draw("too much", -5, 1)) - max(0, w.draw("too little", -3, 2)))
+	p.send(k.bytesLeft(p) + max(0, w.draw("too much", -5, 1)) - max(0, w.draw("too little", -3, 2)))
 	w.endPut(k, p, w.how())
 }
 
@@ -92,9 +92,9 @@ func (w *world) how() error {
 // start leaves a put open.
 func (w *world) start() {
 	k, p := w.newPut(w.draw("kind", 0, 1) == 0)
-	p.send(w.some(k.room(p)))
-	w.adopt(k, p, p.sent)
-	if p.over() {
+	p.send(w.some(k.bytesLeft(p)))
+	w.learn(k, p, p.sent)
+	if p.returned() {
 		w.endPut(k, p, errCut)
 	}
 }
@@ -117,9 +117,9 @@ func (w *world) goOn() {
 			o.disturbed = true
 		}
 	}
-	p.send(w.some(k.room(p) - p.sent))
-	w.adopt(k, p, p.sent)
-	if w.draw("end", 0, 1) == 1 || p.over() {
+	p.send(w.some(k.bytesLeft(p) - p.sent))
+	w.learn(k, p, p.sent)
+	if w.draw("end", 0, 1) == 1 || p.returned() {
 		w.endPut(k, p, w.how())
 	}
 }
@@ -140,7 +140,7 @@ func (w *world) endPut(k *known, p *put, why error) {
 	case p.chunk >= 0 && n != 0, n > p.sent, n < 0, p.whole && p.err != nil && n != 0:
 		w.t.Fatalf("a put of %d bytes has recorded %d: %v", p.sent, n, p.err)
 	}
-	w.adopt(k, p, n)
+	w.learn(k, p, n)
 	if !k.state.Ended() {
 		for i := p.off; i < p.off+n; i++ {
 			if k.content[i] == 0 && !p.disturbed {
@@ -161,7 +161,7 @@ func (w *world) endPut(k *known, p *put, why error) {
 }
 
 // adopt learns what a put has recorded by now: nothing but its own first n bytes.
-func (w *world) adopt(k *known, p *put, n int64) {
+func (w *world) learn(k *known, p *put, n int64) {
 	if k.state != session.Open {
 		return
 	}
@@ -191,11 +191,11 @@ func (w *world) judge(before known, p *put, why error) {
 		if p.err == nil && why == io.EOF {
 			return
 		}
-		for _, lost := range []error{
+		for _, loses := range []error{
 			session.ErrSuperseded, session.ErrConflict, session.ErrRange, session.ErrShort, session.ErrLong, session.ErrLength, errCut,
 			session.ErrSealed, session.ErrFinished, session.ErrAborted, session.ErrExpired, session.ErrNotFound,
 		} {
-			if errors.Is(p.err, lost) {
+			if errors.Is(p.err, loses) {
 				return
 			}
 		}
@@ -215,18 +215,18 @@ func (k *known) answer(p *put, why error) error {
 	if known && (p.off > n || p.off == n && (p.chunk >= 0 || n > 0)) {
 		return session.ErrRange
 	}
-	room := k.room(p)
-	for i := p.off; i < p.off+min(p.sent, room); i++ {
+	left := k.bytesLeft(p)
+	for i := p.off; i < p.off+min(p.sent, left); i++ {
 		if k.content[i] != 0 && k.content[i] != byteOf(i, p.version) {
 			return session.ErrConflict
 		}
 	}
 	switch {
-	case p.sent > room:
+	case p.sent > left:
 		return session.ErrLong
 	case why != io.EOF:
 		return why
-	case p.chunk >= 0 && p.sent < room && (known || k.end() > p.off+p.sent):
+	case p.chunk >= 0 && p.sent < left && (known || k.end() > p.off+p.sent):
 		return session.ErrShort
 	}
 	return nil

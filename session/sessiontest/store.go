@@ -52,7 +52,7 @@ func TestStore(t *testing.T, open func(t *testing.T) session.Store) {
 		{"lists of what is due", dueLists},
 		{"who holds an idem", holders},
 		{"a list goes on where it stopped", pages},
-		{"a page ends by its bytes", heavyPages},
+		{"a page ends by its bytes", pagesByBytes},
 		{"figures", figures},
 		{"the running time is kept", keepsTime},
 		{"the running time is kept by many at once", keepsTimeAtOnce},
