@@ -19,17 +19,17 @@ func (j *job) begin(ctx context.Context) (s session.Session, created bool, err e
 		return s, false, err
 	}
 	if err := j.engine.Recover(ctx, j.outcome); err != nil {
-		return s, false, fmt.Errorf("settling an interrupted end: %w", err)
+		return s, false, fmt.Errorf("recovering an interrupted end: %w", err)
 	}
 	idem := j.idem()
-	var others []session.SessionID
+	var otherContents []session.SessionID
 	err = session.Page(ctx, j.journal, session.Query{State: session.Open, Limit: 100}, func(s session.Session) (bool, error) {
 		if s.Idem != idem || s.ChunkSize != chunkSize {
-			others = append(others, s.ID)
+			otherContents = append(otherContents, s.ID)
 		}
 		return true, nil
 	})
-	for _, id := range others {
+	for _, id := range otherContents {
 		if err == nil {
 			j.req.Log.Info("starting over: the file was begun with another content")
 			err = j.engine.Abort(ctx, id, func(context.Context, []session.Session) (bool, error) { return false, nil }) // its bytes are written over

@@ -145,10 +145,10 @@ type job struct {
 	fresh   bool     // the part was made by this Get
 	serial  bool     // the Source gives no parts
 
-	mu    sync.Mutex // of what follows
-	done  int64      // recorded bytes
-	ahead int64      // bytes that have arrived and are not recorded yet
-	moved time.Time  // when the last bytes were recorded
+	mu         sync.Mutex // of what follows
+	recorded   int64      // recorded bytes
+	unrecorded int64      // bytes that have arrived and are not recorded yet
+	lastRecord time.Time  // when the last bytes were recorded
 }
 
 // Get makes r.Dest: it goes on where an earlier Get of the same content stopped, however that
@@ -177,21 +177,21 @@ func Get(ctx context.Context, r Request) (err error) {
 	}
 	j := &job{
 		req: r, size: r.Source.Size(), digest: r.Source.SHA256(),
-		moved: r.Clock.Now(), limiter: newLimiter(r.Parallel, r.Clock.Now),
+		lastRecord: r.Clock.Now(), limiter: newLimiter(r.Parallel, r.Clock.Now),
 	}
 	if err := j.openPart(ctx); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, j.closePart()) }()
-	begun, err := journal.Is(j.req.journalPath())
+	hasJournal, err := journal.Is(j.req.journalPath())
 	if err != nil {
 		return err
 	}
-	if j.size <= chunkSize && !begun {
-		return j.small(ctx)
+	if j.size <= chunkSize && !hasJournal {
+		return j.getSmall(ctx)
 	}
 	if err := j.open(); err != nil {
-		return errors.Join(err, j.unmake())
+		return errors.Join(err, j.removeFresh())
 	}
 	defer func() { err = errors.Join(err, j.journal.Close()) }()
 	return j.run(ctx)
@@ -211,14 +211,14 @@ const partSuffix, journalSuffix = ".sluice-part", ".sluice-journal"
 
 // longest is how long a name may be with what is appended to it: file systems have a bound of 255
 // bytes, and the journal appends something itself.
-const longest = 240
+const maxName = 240
 
 // beside names a file of Get's own. A long name is cut, and told from others by its hash.
 func beside(dest, suffix string) string {
 	dir, name := filepath.Split(dest)
-	if len(name)+len(suffix) > longest {
+	if len(name)+len(suffix) > maxName {
 		sum := sha256.Sum256([]byte(name))
-		name = strings.ToValidUTF8(name[:longest-len(suffix)-33], "") + "~" + hex.EncodeToString(sum[:16])
+		name = strings.ToValidUTF8(name[:maxName-len(suffix)-33], "") + "~" + hex.EncodeToString(sum[:16])
 	}
 	return dir + name + suffix
 }
@@ -263,7 +263,7 @@ func (j *job) run(ctx context.Context) error {
 		}
 		if same {
 			j.report(j.size, 0)
-			return errors.Join(j.unmake(), j.journal.Remove())
+			return errors.Join(j.removeFresh(), j.journal.Remove())
 		}
 		// The file was taken away since: once more from the start.
 		if err := j.journal.Remove(); err != nil {
@@ -283,12 +283,12 @@ func (j *job) run(ctx context.Context) error {
 	if err == nil {
 		err = j.fill(ctx)
 	}
-	useless := errors.Is(err, errUseless)
-	if useless {
+	discarded := errors.Is(err, errDiscard)
+	if discarded {
 		// Nothing that is here may ever be used: neither by this Get nor by the next.
 		err = errors.Join(err, j.engine.Abort(ctx, j.id, j.discard))
 	}
-	if err == nil || useless {
+	if err == nil || discarded {
 		err = errors.Join(err, j.journal.Remove())
 	}
 	return err
@@ -297,10 +297,10 @@ func (j *job) run(ctx context.Context) error {
 // fill fetches what is missing, verifies the whole and gives it its name.
 func (j *job) fill(ctx context.Context) error {
 	// The length is set at once, whatever was left there: bytes that never arrived read as zeros.
-	if err := j.stamp(j.part); err != nil {
+	if err := j.writeMark(j.part); err != nil {
 		return err
 	}
-	for again := false; ; again = true {
+	for refetched := false; ; refetched = true {
 		if err := j.recheck(ctx); err != nil {
 			return err
 		}
@@ -311,8 +311,8 @@ func (j *job) fill(ctx context.Context) error {
 		if sum == j.digest {
 			return j.finish(ctx, gen)
 		}
-		if again {
-			return fmt.Errorf("%w: %w", errUseless, ErrDigest)
+		if refetched {
+			return fmt.Errorf("%w: %w", errDiscard, ErrDigest)
 		}
 		// Either the file does not hold what was written to it, which reading it back will tell, or
 		// the Source is wrong.
@@ -321,7 +321,7 @@ func (j *job) fill(ctx context.Context) error {
 }
 
 // errUseless marks an error after which what has arrived must not be kept.
-var errUseless = errors.New("what was fetched is thrown away")
+var errDiscard = errors.New("what was fetched is thrown away")
 
 // discard is the session.End that takes the part's name away.
 func (j *job) discard(context.Context, []session.Session) (ended bool, err error) {
@@ -340,15 +340,15 @@ func (j *job) removePart() error {
 }
 
 // report tells the caller how far the download is.
-func (j *job) report(recorded, ahead int64) {
+func (j *job) report(recorded, unrecorded int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.done += recorded
-	j.ahead += ahead
+	j.recorded += recorded
+	j.unrecorded += unrecorded
 	if recorded > 0 {
-		j.moved = j.req.Clock.Now()
+		j.lastRecord = j.req.Clock.Now()
 	}
 	if j.req.Progress != nil {
-		j.req.Progress(min(j.done+max(j.ahead, 0), j.size), j.size)
+		j.req.Progress(min(j.recorded+max(j.unrecorded, 0), j.size), j.size)
 	}
 }

@@ -31,27 +31,27 @@ func TestMain(m *testing.M) {
 }
 
 // content is a Source in memory. What goes wrong is said by body, where it is set.
-type content struct {
+type memSource struct {
 	b      []byte
 	digest [32]byte
 	asked  atomic.Int64 // bytes
-	body   func(ctx context.Context, off int64, b []byte) (io.ReadCloser, error)
+	open   func(ctx context.Context, off int64, b []byte) (io.ReadCloser, error)
 }
 
-func newContent(n int) *content {
+func newSource(n int) *memSource {
 	b := make([]byte, n)
 	_, _ = rand.NewChaCha8([32]byte{byte(n)}).Read(b)
-	return &content{b: b, digest: sha256.Sum256(b)}
+	return &memSource{b: b, digest: sha256.Sum256(b)}
 }
 
-func (c *content) Size() int64      { return int64(len(c.b)) }
-func (c *content) SHA256() [32]byte { return c.digest }
+func (c *memSource) Size() int64      { return int64(len(c.b)) }
+func (c *memSource) SHA256() [32]byte { return c.digest }
 
-func (c *content) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
+func (c *memSource) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 	c.asked.Add(n)
 	b := c.b[off : off+n]
-	if c.body != nil {
-		return c.body(ctx, off, b)
+	if c.open != nil {
+		return c.open(ctx, off, b)
 	}
 	return io.NopCloser(bytes.NewReader(b)), nil
 }
@@ -70,7 +70,7 @@ func (f failing) Read([]byte) (int, error) { return 0, f.err }
 func dest(t testing.TB) string { return filepath.Join(t.TempDir(), "a file") }
 
 // whole checks that the file is there, and nothing beside it.
-func whole(t testing.TB, dest string, c *content) {
+func whole(t testing.TB, dest string, c *memSource) {
 	t.Helper()
 	got, err := os.ReadFile(dest)
 	if err != nil || !bytes.Equal(got, c.b) {
@@ -82,16 +82,16 @@ func whole(t testing.TB, dest string, c *content) {
 	}
 }
 
-func get(t testing.TB, dest string, c *content) error {
+func get(t testing.TB, dest string, c *memSource) error {
 	t.Helper()
 	return Get(t.Context(), Request{Source: c, Dest: dest})
 }
 
 // interrupted downloads until limit bytes have been given out, and stops for good then.
-func interrupted(t testing.TB, dest string, c *content, limit int) {
+func interrupted(t testing.TB, dest string, c *memSource, limit int) {
 	t.Helper()
 	var given atomic.Int64
-	c.body = func(_ context.Context, _ int64, b []byte) (io.ReadCloser, error) {
+	c.open = func(_ context.Context, _ int64, b []byte) (io.ReadCloser, error) {
 		n := limit - int(given.Add(int64(len(b)))-int64(len(b)))
 		if n >= len(b) {
 			return io.NopCloser(bytes.NewReader(b)), nil
@@ -101,7 +101,7 @@ func interrupted(t testing.TB, dest string, c *content, limit int) {
 	if err := get(t, dest, c); !errors.Is(err, errCut) {
 		t.Fatalf("interrupted: %v", err)
 	}
-	c.body = nil
+	c.open = nil
 	c.asked.Store(0)
 	if _, err := os.Stat(dest); !errors.Is(err, os.ErrNotExist) {
 		t.Fatalf("half a file has the name: %v", err)
@@ -112,7 +112,7 @@ func TestEverySizeArrivesWhole(t *testing.T) {
 	const c = chunkSize
 	for _, n := range []int{0, 1, c - 1, c, c + 1, 3*c + 5, requestSize, 2*requestSize + c + 1} {
 		for _, parallel := range []int{1, 3, 16} {
-			src, to := newContent(n), dest(t)
+			src, to := newSource(n), dest(t)
 			var last, total int64
 			err := Get(t.Context(), Request{Source: src, Dest: to, Parallel: parallel, Progress: func(d, all int64) {
 				if d < last || d > all {
@@ -132,7 +132,7 @@ func TestEverySizeArrivesWhole(t *testing.T) {
 }
 
 func TestAnInterruptedDownloadGoesOn(t *testing.T) {
-	src, to := newContent(20<<20), dest(t)
+	src, to := newSource(20<<20), dest(t)
 	interrupted(t, to, src, 9<<20)
 	if err := get(t, to, src); err != nil {
 		t.Fatal(err)
@@ -159,7 +159,7 @@ func TestWhatThePowerCutTookIsFetchedAgain(t *testing.T) {
 		"no file":        os.Remove,
 	} {
 		t.Run(name, func(t *testing.T) {
-			src, to := newContent(12<<20), dest(t)
+			src, to := newSource(12<<20), dest(t)
 			interrupted(t, to, src, 8<<20)
 			if err := harm(to + ".sluice-part"); err != nil {
 				t.Fatal(err)
@@ -178,9 +178,9 @@ func TestWhatThePowerCutTookIsFetchedAgain(t *testing.T) {
 func TestAnotherContentStartsOver(t *testing.T) {
 	for name, n := range map[string]int{"shorter": 9 << 20, "of equal length": 20 << 20, "longer": 23 << 20, "empty": 0} {
 		t.Run(name, func(t *testing.T) {
-			old, to := newContent(20<<20), dest(t)
+			old, to := newSource(20<<20), dest(t)
 			interrupted(t, to, old, 16<<20)
-			src := newContent(n)
+			src := newSource(n)
 			if n == len(old.b) {
 				src.b[5]++
 				src.digest = sha256.Sum256(src.b)
@@ -197,7 +197,7 @@ func TestAnotherContentStartsOver(t *testing.T) {
 }
 
 func TestAWrongContentNeverGetsTheName(t *testing.T) {
-	src, to := newContent(7<<20), dest(t)
+	src, to := newSource(7<<20), dest(t)
 	src.digest[0]++
 	if err := os.WriteFile(to, []byte("former"), 0o600); err != nil {
 		t.Fatal(err)
@@ -205,7 +205,7 @@ func TestAWrongContentNeverGetsTheName(t *testing.T) {
 	if err := get(t, to, src); !errors.Is(err, ErrDigest) {
 		t.Fatalf("error is %v", err)
 	}
-	whole(t, to, &content{b: []byte("former")})
+	whole(t, to, &memSource{b: []byte("former")})
 	src.digest = sha256.Sum256(src.b)
 	if err := get(t, to, src); err != nil {
 		t.Fatal(err)
@@ -217,14 +217,14 @@ func TestAWrongContentNeverGetsTheName(t *testing.T) {
 // the download.
 func TestARottenPieceIsFoundAndReplaced(t *testing.T) {
 	const size = 2*requestSize + chunkSize
-	src, to := newContent(size), dest(t)
-	rotten := make(chan struct{})
-	src.body = func(ctx context.Context, off int64, b []byte) (io.ReadCloser, error) {
+	src, to := newSource(size), dest(t)
+	corrupted := make(chan struct{})
+	src.open = func(ctx context.Context, off int64, b []byte) (io.ReadCloser, error) {
 		switch {
 		case off == 0 && len(b) == requestSize:
 			// Nothing is hashed before the first byte is here.
 			select {
-			case <-rotten:
+			case <-corrupted:
 			case <-ctx.Done():
 				return nil, ctx.Err()
 			}
@@ -238,7 +238,7 @@ func TestARottenPieceIsFoundAndReplaced(t *testing.T) {
 			if _, err := f.WriteAt([]byte{^src.b[requestSize]}, requestSize); err != nil {
 				return nil, err
 			}
-			close(rotten)
+			close(corrupted)
 		}
 		return io.NopCloser(bytes.NewReader(b)), nil
 	}
@@ -259,8 +259,8 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 func TestACrashInTheEndIsSettled(t *testing.T) {
 	crash := fmt.Errorf("%w: killed", session.ErrUnknownOutcome)
 	for name, c := range map[string]struct {
-		end   func(j *job) error
-		again bool // must the bytes be fetched again?
+		end     func(j *job) error
+		refetch bool // must the bytes be fetched again?
 	}{
 		"sealed": {func(j *job) error {
 			return j.engine.Finish(context.Background(), func(context.Context, []session.Session) (bool, error) { return false, crash }, session.Verified{ID: j.id, Bytes: j.size})
@@ -294,8 +294,8 @@ func TestACrashInTheEndIsSettled(t *testing.T) {
 		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			src, to := newContent(5<<20), dest(t)
-			j := &job{req: Request{Source: src, Dest: to, Parallel: 2, Patience: time.Minute, Pace: backoff.New(time.Now, system.Random{}), Log: discardLog(), Clock: system.Clock{}}, moved: time.Now(), size: src.Size(), digest: src.SHA256(), limiter: newLimiter(2, time.Now)}
+			src, to := newSource(5<<20), dest(t)
+			j := &job{req: Request{Source: src, Dest: to, Parallel: 2, Patience: time.Minute, Pace: backoff.New(time.Now, system.Random{}), Log: discardLog(), Clock: system.Clock{}}, lastRecord: time.Now(), size: src.Size(), digest: src.SHA256(), limiter: newLimiter(2, time.Now)}
 			if err := j.open(); err != nil {
 				t.Fatal(err)
 			}
@@ -322,7 +322,7 @@ func TestACrashInTheEndIsSettled(t *testing.T) {
 			}
 			whole(t, to, src)
 			want := int64(0)
-			if c.again {
+			if c.refetch {
 				want = src.Size()
 			}
 			if got := src.asked.Load(); got != want {
@@ -334,9 +334,9 @@ func TestACrashInTheEndIsSettled(t *testing.T) {
 
 func TestOneGetOfAFileAtATime(t *testing.T) {
 	for _, n := range [][2]int{{3 << 20, 3 << 20}, {1 << 20, 1 << 20}, {1 << 20, 3 << 20}, {3 << 20, 1 << 20}} {
-		src, to := newContent(n[0]), dest(t)
-		src.body = func(_ context.Context, _ int64, b []byte) (io.ReadCloser, error) {
-			if err := get(t, to, newContent(n[1])); !errors.Is(err, ErrBusy) {
+		src, to := newSource(n[0]), dest(t)
+		src.open = func(_ context.Context, _ int64, b []byte) (io.ReadCloser, error) {
+			if err := get(t, to, newSource(n[1])); !errors.Is(err, ErrBusy) {
 				t.Errorf("a second Get, %v bytes: %v", n, err)
 			}
 			return io.NopCloser(bytes.NewReader(b)), nil
@@ -355,8 +355,8 @@ func TestOneGetOfAFileAtATime(t *testing.T) {
 
 // A small content needs no journal, and goes on over nothing that another left.
 func TestASmallContentIsFetchedThroughMemory(t *testing.T) {
-	src, to := newContent(1<<20), dest(t)
-	src.body = func(_ context.Context, _ int64, b []byte) (io.ReadCloser, error) {
+	src, to := newSource(1<<20), dest(t)
+	src.open = func(_ context.Context, _ int64, b []byte) (io.ReadCloser, error) {
 		if _, err := os.Stat(to + ".sluice-journal"); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("a journal: %v", err)
 		}
@@ -369,7 +369,7 @@ func TestASmallContentIsFetchedThroughMemory(t *testing.T) {
 	if want := int64(1<<20 + 1<<20 - 600_000); src.asked.Load() != want {
 		t.Errorf("%d bytes were asked for, and %d suffice", src.asked.Load(), want)
 	}
-	wrong, other := newContent(1<<20), dest(t)
+	wrong, other := newSource(1<<20), dest(t)
 	wrong.digest[0] ^= 1
 	if err := get(t, other, wrong); !errors.Is(err, ErrDigest) {
 		t.Errorf("with another SHA-256: %v", err)
@@ -384,7 +384,7 @@ func TestGetsOfDifferentFilesRunAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 5 {
 		wg.Go(func() {
-			src, to := newContent(i<<20+i), filepath.Join(dir, fmt.Sprint(i))
+			src, to := newSource(i<<20+i), filepath.Join(dir, fmt.Sprint(i))
 			if err := get(t, to, src); err != nil {
 				t.Error(err)
 			}
@@ -408,7 +408,7 @@ func TestGetsOfDifferentFilesRunAtOnce(t *testing.T) {
 }
 
 func TestADamagedJournalStartsOver(t *testing.T) {
-	src, to := newContent(6<<20), dest(t)
+	src, to := newSource(6<<20), dest(t)
 	interrupted(t, to, src, 4<<20)
 	b, err := os.ReadFile(to + ".sluice-journal")
 	if err != nil {

@@ -23,9 +23,9 @@ func discardLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func TestAPoorConnectionGetsThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		src, to := newContent(13<<20), dest(t)
+		src, to := newSource(13<<20), dest(t)
 		var calls atomic.Int64
-		src.body = func(ctx context.Context, off int64, b []byte) (io.ReadCloser, error) {
+		src.open = func(ctx context.Context, off int64, b []byte) (io.ReadCloser, error) {
 			switch calls.Add(1) % 5 {
 			case 0:
 				return nil, errCut
@@ -47,9 +47,9 @@ func TestAPoorConnectionGetsThere(t *testing.T) {
 
 func TestARequestThatStandsStillIsMadeAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		src, to := newContent(3<<20), dest(t)
+		src, to := newSource(3<<20), dest(t)
 		var calls atomic.Int64
-		src.body = func(ctx context.Context, _ int64, b []byte) (io.ReadCloser, error) {
+		src.open = func(ctx context.Context, _ int64, b []byte) (io.ReadCloser, error) {
 			switch calls.Add(1) {
 			case 1:
 				<-ctx.Done()
@@ -74,8 +74,8 @@ func TestARequestThatStandsStillIsMadeAgain(t *testing.T) {
 
 func TestPatienceEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		src, to := newContent(3<<20), dest(t)
-		src.body = func(context.Context, int64, []byte) (io.ReadCloser, error) { return nil, errCut }
+		src, to := newSource(3<<20), dest(t)
+		src.open = func(context.Context, int64, []byte) (io.ReadCloser, error) { return nil, errCut }
 		began := time.Now()
 		err := Get(t.Context(), Request{Source: src, Dest: to, Patience: 2 * time.Minute})
 		if waited := time.Since(began); !errors.Is(err, errCut) || !errors.Is(err, ErrPatience) || waited < 2*time.Minute || waited > 3*time.Minute {
@@ -85,20 +85,20 @@ func TestPatienceEnds(t *testing.T) {
 }
 
 func TestAPermanentErrorEndsItAtOnce(t *testing.T) {
-	src, to := newContent(30<<20), dest(t)
+	src, to := newSource(30<<20), dest(t)
 	gone := fmt.Errorf("%w: 404", ErrPermanent)
 	var calls atomic.Int64
-	src.body = func(context.Context, int64, []byte) (io.ReadCloser, error) { calls.Add(1); return nil, gone }
+	src.open = func(context.Context, int64, []byte) (io.ReadCloser, error) { calls.Add(1); return nil, gone }
 	if err := get(t, to, src); !errors.Is(err, gone) || calls.Load() > maxRequests {
 		t.Errorf("after %d requests: %v", calls.Load(), err)
 	}
 }
 
 func TestStoppingIsImmediateAndKeepsWhatArrived(t *testing.T) {
-	src, to := newContent(12<<20), dest(t)
+	src, to := newSource(12<<20), dest(t)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	src.body = func(ctx context.Context, off int64, b []byte) (io.ReadCloser, error) {
+	src.open = func(ctx context.Context, off int64, b []byte) (io.ReadCloser, error) {
 		if off < requestSize {
 			return io.NopCloser(bytes.NewReader(b)), nil
 		}
@@ -109,7 +109,7 @@ func TestStoppingIsImmediateAndKeepsWhatArrived(t *testing.T) {
 	if err := Get(ctx, Request{Source: src, Dest: to, Parallel: 1}); !errors.Is(err, context.Canceled) {
 		t.Fatalf("error is %v", err)
 	}
-	src.body = nil
+	src.open = nil
 	src.asked.Store(0)
 	if err := get(t, to, src); err != nil {
 		t.Fatal(err)
@@ -121,7 +121,7 @@ func TestStoppingIsImmediateAndKeepsWhatArrived(t *testing.T) {
 }
 
 func TestAnErrorOfTheDiskIsNotTriedAgain(t *testing.T) {
-	src, to := newContent(3<<20), dest(t)
+	src, to := newSource(3<<20), dest(t)
 	if err := os.Mkdir(to, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +149,7 @@ const childSize = 24<<20 + 3
 
 // remote is a Source over HTTP, as a command would have one.
 type remote struct {
-	*content
+	*memSource
 	url string
 }
 
@@ -167,7 +167,7 @@ func (r remote) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 }
 
 func child(dest string) int {
-	src := remote{newContent(childSize), os.Getenv(childURL)}
+	src := remote{newSource(childSize), os.Getenv(childURL)}
 	err := Get(context.Background(), Request{Source: src, Dest: dest, Progress: func(done, _ int64) { fmt.Println(done) }})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -179,7 +179,7 @@ func child(dest string) int {
 // A process that is killed with -9 again and again, wherever it is, gets there in the end, and
 // never leaves a wrong file.
 func TestKillNine(t *testing.T) {
-	src, to := newContent(childSize), dest(t)
+	src, to := newSource(childSize), dest(t)
 	var given atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		given.Add(requestSize)

@@ -33,7 +33,7 @@ const (
 )
 
 // stamp gives the part its length, with the mark behind the content, whatever there was.
-func (j *job) stamp(f *os.File) error {
+func (j *job) writeMark(f *os.File) error {
 	if err := f.Truncate(j.size + markSize); err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func (j *job) openPart(ctx context.Context) error {
 		}
 		f, err := durable.OpenLocked(j.req.partPath())
 		if errors.Is(err, os.ErrNotExist) {
-			f, err = durable.CreateLocked(j.req.partPath(), j.mode(), j.stamp)
+			f, err = durable.CreateLocked(j.req.partPath(), j.mode(), j.writeMark)
 			j.fresh = err == nil
 		}
 		switch {
@@ -75,7 +75,7 @@ func (j *job) openPart(ctx context.Context) error {
 			return err
 		}
 		j.part = f
-		if own, err := j.own(); err != nil || !own {
+		if isOwn, err := j.isOwnPart(); err != nil || !isOwn {
 			return errors.Join(err, &InTheWayError{j.req.partPath()}, f.Close())
 		}
 		return nil
@@ -83,7 +83,7 @@ func (j *job) openPart(ctx context.Context) error {
 }
 
 // own reports whether the part is known to be one: by its mark, or by what is in it.
-func (j *job) own() (bool, error) {
+func (j *job) isOwnPart() (bool, error) {
 	if j.fresh {
 		return true, nil
 	}
@@ -98,7 +98,7 @@ func (j *job) own() (bool, error) {
 		same, err2 := hasContent(context.Background(), j.req.partPath(), j.size, j.digest)
 		return same, errors.Join(err, err2)
 	}
-	kept, err := journal.Open(j.req.journalPath())
+	former, err := journal.Open(j.req.journalPath())
 	if errors.Is(err, journal.ErrDamaged) {
 		return false, nil
 	}
@@ -108,22 +108,22 @@ func (j *job) own() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer kept.Close()
-	return holdsPiece(kept, j.part)
+	defer former.Close()
+	return holdsEntry(former, j.part)
 }
 
 // errFound ends a search.
 var errFound = errors.New("found")
 
 // holdsPiece reports whether one of the pieces that the journal has recorded is in the file.
-func holdsPiece(kept *journal.Journal, part io.ReaderAt) (bool, error) {
+func holdsEntry(former *journal.Journal, part io.ReaderAt) (bool, error) {
 	ctx := context.Background()
-	engine, err := session.New(ctx, kept, session.Config{})
+	engine, err := session.New(ctx, former, session.Config{})
 	if err != nil {
 		return false, err
 	}
 	for _, state := range []session.State{session.Open, session.Sealed, session.Finished} {
-		err := session.Page(ctx, kept, session.Query{State: state, Limit: 100}, func(s session.Session) (bool, error) {
+		err := session.Page(ctx, former, session.Query{State: state, Limit: 100}, func(s session.Session) (bool, error) {
 			entries, err := engine.Entries(ctx, s.ID, session.All(), 0)
 			for _, e := range entries {
 				if holds(part, e) {
@@ -150,7 +150,7 @@ func holds(part io.ReaderAt, e session.Entry) bool {
 }
 
 // unmake takes away a part that this Get has made and has no use for.
-func (j *job) unmake() error {
+func (j *job) removeFresh() error {
 	if !j.fresh {
 		return nil
 	}

@@ -18,7 +18,7 @@ import (
 
 // piece is the sink of one chunk: it writes into the part file and keeps the CRC-32C of what it
 // wrote.
-type piece struct {
+type chunkSink struct {
 	j       *job
 	table   *crc32.Table
 	written session.Range
@@ -26,37 +26,37 @@ type piece struct {
 	err     error // the disk's
 }
 
-func (j *job) newPiece(r session.Range) *piece {
-	return &piece{j: j, table: crc32.MakeTable(crc32.Castagnoli), written: session.Range{Off: r.Off, End: r.Off}}
+func (j *job) newChunkSink(r session.Range) *chunkSink {
+	return &chunkSink{j: j, table: crc32.MakeTable(crc32.Castagnoli), written: session.Range{Off: r.Off, End: r.Off}}
 }
 
 // WriteAt implements session.ByteSink.
-func (p *piece) WriteAt(b []byte, off int64) (int, error) {
-	n, err := p.j.part.WriteAt(b, off)
+func (s *chunkSink) WriteAt(b []byte, off int64) (int, error) {
+	n, err := s.j.part.WriteAt(b, off)
 	if err != nil {
-		p.err = err
+		s.err = err
 		return n, err
 	}
-	p.crc = crc32.Update(p.crc, p.table, b)
-	p.written.End += int64(n)
+	s.crc = crc32.Update(s.crc, s.table, b)
+	s.written.End += int64(n)
 	return n, nil
 }
 
 // Commit implements session.Committer. The bytes survive the death of the process; what a power cut
 // takes is found by distrust.
-func (p *piece) Commit(_ context.Context, r session.Range) ([]byte, error) {
-	if r != p.written {
-		return nil, fmt.Errorf("bytes %v were written, not %v", p.written, r)
+func (s *chunkSink) Commit(_ context.Context, r session.Range) ([]byte, error) {
+	if r != s.written {
+		return nil, fmt.Errorf("bytes %v were written, not %v", s.written, r)
 	}
-	durable.WriteBack(p.j.part, r.Off, r.Len()) // so that little is left for the sync at the end
-	return binary.BigEndian.AppendUint32(nil, p.crc), nil
+	durable.WriteBack(s.j.part, r.Off, r.Len()) // so that little is left for the sync at the end
+	return binary.BigEndian.AppendUint32(nil, s.crc), nil
 }
 
 // Recorded and Undo implement session.Committer.
-func (p *piece) Recorded(session.Session) {}
+func (s *chunkSink) Recorded(session.Session) {}
 
 // Undo leaves what was written: the next one to bring these bytes writes over it.
-func (p *piece) Undo([]session.Range) {}
+func (s *chunkSink) Undo([]session.Range) {}
 
 // recheck reads every recorded piece back, and drops those that are not what was recorded.
 func (j *job) recheck(ctx context.Context) error {
@@ -64,7 +64,7 @@ func (j *job) recheck(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var good, bad int64
+	var good, dropped int64
 	for _, e := range entries {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -77,13 +77,13 @@ func (j *job) recheck(ctx context.Context) error {
 		if _, _, err := j.engine.Drop(ctx, j.id, e.Range, nil); err != nil {
 			return err
 		}
-		bad += e.Len()
+		dropped += e.Len()
 	}
-	if bad > 0 {
-		j.req.Log.Warn("some of what had arrived is lost, and is fetched again", "bytes", bad)
+	if dropped > 0 {
+		j.req.Log.Warn("some of what had arrived is lost, and is fetched again", "bytes", dropped)
 	}
 	j.mu.Lock()
-	j.done, j.ahead = 0, 0
+	j.recorded, j.unrecorded = 0, 0
 	j.mu.Unlock()
 	j.report(good, 0)
 	return nil
@@ -120,7 +120,7 @@ func (j *job) finish(ctx context.Context, gen uint64) error {
 	if errors.Is(err, errNotSynced) {
 		// The disk may have dropped pages and forgotten that it did: reading back would find them
 		// in no way.
-		return fmt.Errorf("%w: %w", errUseless, err)
+		return fmt.Errorf("%w: %w", errDiscard, err)
 	}
 	return err
 }
@@ -132,7 +132,7 @@ func (j *job) publish(context.Context, []session.Session) (ended bool, err error
 	if err := j.part.Truncate(j.size); err != nil {
 		return false, err
 	}
-	if err := j.inherit(); err != nil {
+	if err := j.keepModeAndOwner(); err != nil {
 		return false, err
 	}
 	if err := j.part.Sync(); err != nil {
@@ -160,7 +160,7 @@ func (j *job) publish(context.Context, []session.Session) (ended bool, err error
 
 // inherit gives the part the mode and, where that is allowed, the owner of the file that it
 // replaces.
-func (j *job) inherit() error {
+func (j *job) keepModeAndOwner() error {
 	info, err := os.Lstat(j.req.Dest)
 	if err != nil || !info.Mode().IsRegular() {
 		return nil

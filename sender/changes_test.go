@@ -18,7 +18,7 @@ import (
 // atPut runs do at the n-th put of a chunk.
 func (w *wire) atPut(n int, do func()) {
 	var once sync.Once
-	w.after = func(op string) {
+	w.beforeAnswer = func(op string) {
 		if op == "uploads_put_chunk" && len(w.puts) == n {
 			once.Do(do)
 		}
@@ -35,7 +35,7 @@ func TestATouchedFileIsNotSentAgain(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	w.stored(f, b)
+	w.sendAndCompare(f, b)
 	if len(w.puts) != chunks || len(w.sessions) != 1 {
 		t.Errorf("%d puts for %d chunks, in %d sessions", len(w.puts), chunks, len(w.sessions))
 	}
@@ -82,7 +82,7 @@ func TestAFileThatGoesOnChangingIsNotStored(t *testing.T) {
 			b := noise(large)
 			f := file(t, b)
 			w := newWire(t) // it ends before the file is removed: a request that was given up may still be changing that
-			w.after = func(op string) {
+			w.beforeAnswer = func(op string) {
 				if op == "uploads_put_chunk" && len(w.puts) >= 3 {
 					if err := change(f.Disk, b); err != nil {
 						t.Error(err)
@@ -108,13 +108,13 @@ func TestARewrittenFileWithTheTimesOfTheOldOneIsStoredAnew(t *testing.T) {
 		if err := os.Chtimes(f.Disk, old, old); err != nil {
 			t.Fatal(err)
 		}
-		w.stored(f, b)
+		w.sendAndCompare(f, b)
 		b[0]++
 		if err := errors.Join(os.WriteFile(f.Disk, b, 0o600), os.Chtimes(f.Disk, old, old)); err != nil {
 			t.Fatal(err)
 		}
-		w.stored(f, b)
-		w.stored(f, b)
+		w.sendAndCompare(f, b)
+		w.sendAndCompare(f, b)
 		if len(w.memories) != 2 {
 			t.Errorf("%d memories of two contents", len(w.memories))
 		}
@@ -126,15 +126,15 @@ func TestAMemoryWithOtherBytesIsNotTakenForTheFiles(t *testing.T) {
 	for _, n := range []int{10, large} {
 		w, b := newWire(t), noise(n)
 		f := file(t, b)
-		first := w.stored(f, b)
+		first := w.sendAndCompare(f, b)
 		w.mu.Lock()
 		w.memories[first.MemoryID].SHA256 = strings.Repeat("0", 64) // as if these bytes had been written within one step of the clock
 		w.mu.Unlock()
-		second := w.stored(f, b)
+		second := w.sendAndCompare(f, b)
 		if second.MemoryID == first.MemoryID {
 			t.Error("the memory of other bytes was answered")
 		}
-		if third := w.stored(f, b); third.MemoryID != second.MemoryID {
+		if third := w.sendAndCompare(f, b); third.MemoryID != second.MemoryID {
 			t.Error("the memory that took its place was not found again")
 		}
 	}

@@ -31,14 +31,14 @@ type wire struct {
 	t      *testing.T
 	client *api.Client
 
-	mu       sync.Mutex
-	mishap   func(w http.ResponseWriter, r *http.Request) bool
-	after    func(op string) // runs before an operation is answered
-	sessions map[string]*upload
-	idems    map[string]*upload
-	memories map[string]*memory
-	ops      []string // what was asked for, in order
-	puts     []int64  // sizes of the bodies that were accepted whole
+	mu           sync.Mutex
+	mishap       func(w http.ResponseWriter, r *http.Request) bool
+	beforeAnswer func(op string) // runs before an operation is answered
+	sessions     map[string]*upload
+	idems        map[string]*upload
+	memories     map[string]*memory
+	ops          []string // what was asked for, in order
+	puts         []int64  // sizes of the bodies that were accepted whole
 }
 
 type upload struct {
@@ -80,16 +80,16 @@ func (w *wire) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 	parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/v1/"), "/")
 	// The whole body, or what came of it: only ranges keep that.
-	body, cut := io.ReadAll(r.Body)
+	body, readErr := io.ReadAll(r.Body)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.ops = append(w.ops, parts[0])
-	if cut != nil && parts[0] != "uploads_put_range" {
+	if readErr != nil && parts[0] != "uploads_put_range" {
 		panic(http.ErrAbortHandler)
 	}
 	status, out := w.serve(parts, r, body)
-	if w.after != nil {
-		w.after(parts[0])
+	if w.beforeAnswer != nil {
+		w.beforeAnswer(parts[0])
 	}
 	switch p, bad := out.(api.Problem); {
 	case bad:

@@ -29,8 +29,8 @@ func (s *Sender) SendPipe(ctx context.Context, f File, r io.Reader) (m api.Memor
 		CapsuleID: s.opts.Capsule, Idem: "pipe-" + idem,
 		Meta: api.Meta{Name: f.Name, Path: f.Dir, MIMEType: f.MIME},
 	}
-	err = p.sender.ask(ctx, func(ctx context.Context) (err error) {
-		p.s, err = s.api.Begin(ctx, req)
+	err = p.sender.retry(ctx, func(ctx context.Context) (err error) {
+		p.session, err = s.api.Begin(ctx, req)
 		return err
 	})
 	if err != nil {
@@ -41,31 +41,31 @@ func (s *Sender) SendPipe(ctx context.Context, f File, r io.Reader) (m api.Memor
 			// Best effort: the session's time to live would end it too.
 			ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer stop()
-			_ = s.api.Abort(ctx, p.s.SessionID)
+			_ = s.api.Abort(ctx, p.session.SessionID)
 		}
 	}()
-	d := newDigester(p.s.ChunkSize)
-	total, err := p.pour(ctx, r, d)
+	d := newDigester(p.session.ChunkSize)
+	total, err := p.sendChunks(ctx, r, d)
 	if err != nil {
 		return m, err
 	}
 	sum, crcs := d.sum()
-	err = p.sender.ask(ctx, func(ctx context.Context) (err error) {
-		m, err = s.api.Finish(ctx, api.FinishRequest{SessionID: p.s.SessionID, SHA256: hex.EncodeToString(sum[:]), TotalLen: total, ChunkCRC32C: crcs})
+	err = p.sender.retry(ctx, func(ctx context.Context) (err error) {
+		m, err = s.api.Finish(ctx, api.FinishRequest{SessionID: p.session.SessionID, SHA256: hex.EncodeToString(sum[:]), TotalLen: total, ChunkCRC32C: crcs})
 		return err
 	})
 	return m, err
 }
 
 type pipe struct {
-	sender *Sender
-	f      File
-	s      api.Session
-	there  atomic.Int64
+	sender  *Sender
+	f       File
+	session api.Session
+	acked   atomic.Int64
 }
 
 // pour puts chunk after chunk, several at a time, and gives the length.
-func (p *pipe) pour(ctx context.Context, r io.Reader, d *digester) (total int64, err error) {
+func (p *pipe) sendChunks(ctx context.Context, r io.Reader, d *digester) (total int64, err error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	free := make(chan []byte, p.buffers())
@@ -82,7 +82,7 @@ func (p *pipe) pour(ctx context.Context, r io.Reader, d *digester) (total int64,
 			return 0, context.Cause(ctx)
 		}
 		if buf == nil {
-			buf = make([]byte, p.s.ChunkSize)
+			buf = make([]byte, p.session.ChunkSize)
 		}
 		n, err := io.ReadFull(r, buf)
 		last := err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF)
@@ -123,18 +123,18 @@ func (p *pipe) buffers() int {
 	if p.sender.opts.Parallel > 0 {
 		return p.sender.opts.Parallel + 1
 	}
-	return int(min(max(128<<20/p.s.ChunkSize, 3), MaxParallel+1))
+	return int(min(max(128<<20/p.session.ChunkSize, 3), MaxParallel+1))
 }
 
 func (p *pipe) put(ctx context.Context, idx int64, b []byte) error {
 	return (&chunk{
-		sender: p.sender, session: p.s.SessionID, size: p.s.ChunkSize, idx: idx,
-		from: bytes.NewReader(b), n: int64(len(b)),
-		fly: p.took, acked: p.took,
+		sender: p.sender, session: p.session.SessionID, size: p.session.ChunkSize, idx: idx,
+		source: bytes.NewReader(b), n: int64(len(b)),
+		taken: p.noteAcked, acked: p.noteAcked,
 	}).put(ctx)
 }
 
-func (p *pipe) took(n int64) {
+func (p *pipe) noteAcked(n int64) {
 	p.sender.limiter.Transferred(n)
-	p.sender.opts.Progress(p.f, p.there.Add(n), -1)
+	p.sender.opts.Progress(p.f, p.acked.Add(n), -1)
 }

@@ -69,15 +69,15 @@ type Sender struct {
 	api     *api.Client
 	opts    Options
 	limiter *concurrency.Limiter // for chunks
-	pace    *backoff.Shared      // of all requests
+	backOff *backoff.Shared      // of all requests
 
-	once   chan struct{} // holds one while the limits are asked for
-	config *api.UploadConfig
+	configLock chan struct{} // holds one while the limits are asked for
+	config     *api.UploadConfig
 
-	mu     sync.Mutex // of what follows
-	said   bool       // that the server is waited for
-	wrong  error      // why no request can get to it
-	tooBig int64      // length of the shortest body that something on the way refused for its length; 0: none
+	mu           sync.Mutex // of what follows
+	waitReported bool       // that the server is waited for
+	unusableErr  error      // why no request can get to it
+	tooLarge     int64      // length of the shortest body that something on the way refused for its length; 0: none
 }
 
 var (
@@ -115,8 +115,8 @@ func New(c *api.Client, o Options) *Sender {
 	if o.Parallel > 0 {
 		limiter = concurrency.Fixed(o.Parallel, o.Clock.Now)
 	}
-	pace := backoff.New(o.Clock.Now, o.Rand)
-	return &Sender{api: c, opts: o, once: make(chan struct{}, 1), limiter: limiter, pace: pace}
+	backOff := backoff.New(o.Clock.Now, o.Rand)
+	return &Sender{api: c, opts: o, configLock: make(chan struct{}, 1), limiter: limiter, backOff: backOff}
 }
 
 // Capsule is the one that files are stored in.
@@ -125,20 +125,20 @@ func (s *Sender) Capsule() string { return s.opts.Capsule }
 // limits gives the server's, asked for once.
 func (s *Sender) limits(ctx context.Context) (api.UploadConfig, error) {
 	select {
-	case s.once <- struct{}{}:
-		defer func() { <-s.once }()
+	case s.configLock <- struct{}{}:
+		defer func() { <-s.configLock }()
 	case <-ctx.Done():
 		return api.UploadConfig{}, context.Cause(ctx)
 	}
 	if s.config == nil {
 		var c api.UploadConfig
-		err := s.ask(ctx, func(ctx context.Context) (err error) {
+		err := s.retry(ctx, func(ctx context.Context) (err error) {
 			c, err = s.api.UploadConfig(ctx)
 			return err
 		})
 		if err != nil {
 			if ctx.Err() == nil {
-				s.useless(err) // the others need not find that out
+				s.markUnusable(err) // the others need not find that out
 				err = s.unusable()
 			}
 			return c, err
@@ -149,18 +149,18 @@ func (s *Sender) limits(ctx context.Context) (api.UploadConfig, error) {
 }
 
 // useless notes that no request can get through.
-func (s *Sender) useless(why error) {
+func (s *Sender) markUnusable(why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.wrong == nil && !errors.Is(why, ErrServer) {
-		s.wrong = &serverError{why}
+	if s.unusableErr == nil && !errors.Is(why, ErrServer) {
+		s.unusableErr = &serverError{why}
 	}
 }
 
 func (s *Sender) unusable() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.wrong
+	return s.unusableErr
 }
 
 // serverError is ErrServer, and reads as its reason.
@@ -169,7 +169,7 @@ type serverError struct{ error }
 func (e *serverError) Unwrap() []error { return []error{e.error, ErrServer} }
 
 // small is up to which size a file goes in one request, in bytes.
-const small = 1 << 20
+const maxSmall = 1 << 20
 
 // Send stores one file, or goes on with it where an earlier Send stopped, however that ended. The
 // same unchanged file again gives the same memory without sending a byte, while the server
@@ -179,7 +179,7 @@ const small = 1 << 20
 //
 // Errors: ErrChanged, ErrPatience, ErrServer, *api.Error, those of the file, and ctx's.
 func (s *Sender) Send(ctx context.Context, f File) (api.Memory, error) {
-	disk, at, err := open(f.Disk)
+	disk, st, err := open(f.Disk)
 	if err != nil {
 		return api.Memory{}, err
 	}
@@ -192,20 +192,20 @@ func (s *Sender) Send(ctx context.Context, f File) (api.Memory, error) {
 	if err != nil {
 		return api.Memory{}, err
 	}
-	honest, err := at.honest(disk)
+	exact, err := st.sizeIsExact(disk)
 	if err != nil {
 		return api.Memory{}, err
 	}
-	if !honest {
+	if !exact {
 		return s.SendPipe(ctx, f, disk)
 	}
-	if at.size > limits.MaxBytes {
-		return api.Memory{}, fmt.Errorf("%s has %d bytes, and the server takes %d", f.Disk, at.size, limits.MaxBytes)
+	if st.size > limits.MaxBytes {
+		return api.Memory{}, fmt.Errorf("%s has %d bytes, and the server takes %d", f.Disk, st.size, limits.MaxBytes)
 	}
-	j := &job{sender: s, f: f, disk: disk, at: at}
-	for try := 0; try < mostTries; try++ {
-		j.idem = idemOf(abs, at, s.opts.Capsule, f, try)
-		m, other, err := j.send(ctx)
+	t := &transfer{sender: s, f: f, disk: disk, state: st}
+	for try := 0; try < maxNames; try++ {
+		t.idem = idemOf(abs, st, s.opts.Capsule, f, try)
+		m, other, err := t.sendAs(ctx)
 		if other == "" || err != nil {
 			return m, err
 		}
@@ -215,7 +215,7 @@ func (s *Sender) Send(ctx context.Context, f File) (api.Memory, error) {
 }
 
 // mostTries bounds how many former memories of a file are looked at.
-const mostTries = 1000
+const maxNames = 1000
 
 // outdated says why the memory that an idem stands for is not that of the file; "" where it is.
 type outdated string
@@ -229,30 +229,30 @@ const (
 // nobody can set; its time of modification can be. A file that was moved, copied or restored has
 // another idem: its upload is found by its content (adopt). try counts its former memories that are
 // not its own any more.
-func idemOf(abs string, at state, capsule string, f File, try int) string {
+func idemOf(abs string, st state, capsule string, f File, try int) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "sluice put 2\x00%s\x00%d\x00%d\x00%d\x00%d\x00%s\x00%s\x00%s\x00%d", abs, at.size, at.modified, at.changed, at.inode, capsule, f.Dir, f.Name, try)
+	fmt.Fprintf(h, "sluice put 2\x00%s\x00%d\x00%d\x00%d\x00%d\x00%s\x00%s\x00%s\x00%d", abs, st.size, st.modified, st.changed, st.inode, capsule, f.Dir, f.Name, try)
 	return "put-" + hex.EncodeToString(h.Sum(nil)[:16])
 }
 
 // sendSmall stores the file in one request. ok is false where that did not get through for its
 // length: in pieces it may.
-func (j *job) sendSmall(ctx context.Context) (m api.Memory, other outdated, ok bool, err error) {
-	b, err := j.read()
-	if err != nil || j.sender.refusedFor(int64(len(b))) {
+func (t *transfer) sendSmall(ctx context.Context) (m api.Memory, other outdated, ok bool, err error) {
+	b, err := t.readAll()
+	if err != nil || t.sender.knownTooLarge(int64(len(b))) {
 		return m, "", err != nil, err
 	}
 	sum := sha256.Sum256(b)
 	req := api.CreateRequest{
-		CapsuleID: j.sender.opts.Capsule, Name: j.f.Name, Path: j.f.Dir, Idem: j.idem, MIMEType: j.f.MIME, SHA256: &sum,
+		CapsuleID: t.sender.opts.Capsule, Name: t.f.Name, Path: t.f.Dir, Idem: t.idem, MIMEType: t.f.MIME, SHA256: &sum,
 	}
 	cuts := 0
-	for a := j.sender.attempt(); ; {
+	for a := t.sender.attempt(); ; {
 		err = a.once(ctx, func() (err error) {
-			body := &moving{r: newBytes(b), moved: func(n int64) {}, most: j.sender.allowed(a.left())}
+			body := &watchedBody{r: newBytes(b), moved: func(n int64) {}, maxStall: t.sender.stallLimit(a.left())}
 			reqCtx, stop := body.watch(ctx)
 			defer stop()
-			m, err = j.sender.api.Create(reqCtx, req, body, int64(len(b)))
+			m, err = t.sender.api.Create(reqCtx, req, body, int64(len(b)))
 			return err
 		})
 		var refused *api.Error
@@ -260,8 +260,8 @@ func (j *job) sendSmall(ctx context.Context) (m api.Memory, other outdated, ok b
 		case err == nil && m.SHA256 != hex.EncodeToString(sum[:]):
 			return m, differs, true, nil
 		case err == nil:
-			j.sender.moved()
-			j.sender.opts.Progress(j.f, int64(len(b)), int64(len(b)))
+			t.sender.moved()
+			t.sender.opts.Progress(t.f, int64(len(b)), int64(len(b)))
 			return m, "", true, nil
 		case ctx.Err() != nil:
 			return m, "", true, context.Cause(ctx)
@@ -274,7 +274,7 @@ func (j *job) sendSmall(ctx context.Context) (m api.Memory, other outdated, ok b
 		case api.Permanent:
 			return m, "", true, err
 		case api.TooLarge:
-			j.sender.refuses(int64(len(b)), err)
+			t.sender.noteTooLarge(int64(len(b)), err)
 			return m, "", false, nil
 		case api.Cut, api.Gateway:
 			cuts++
@@ -282,7 +282,7 @@ func (j *job) sendSmall(ctx context.Context) (m api.Memory, other outdated, ok b
 		if err := a.again(ctx, err); err != nil {
 			return m, "", true, err
 		}
-		if cuts >= fewCuts && len(b) > least {
+		if cuts >= maxCuts && len(b) > minRange {
 			return m, "", false, nil
 		}
 	}

@@ -46,7 +46,7 @@ func file(t *testing.T, b []byte) sender.File {
 func (w *wire) sender() *sender.Sender { return sender.New(w.client, sender.Options{}) }
 
 // stored sends f and compares what the other end made of it.
-func (w *wire) stored(f sender.File, want []byte) api.Memory {
+func (w *wire) sendAndCompare(f sender.File, want []byte) api.Memory {
 	w.t.Helper()
 	m, err := w.sender().Send(w.t.Context(), f)
 	if err != nil {
@@ -80,9 +80,9 @@ func TestEverySizeArrivesAndIsSentOnce(t *testing.T) {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
 			w, b := newWire(t), noise(n)
 			f := file(t, b)
-			first := w.stored(f, b)
+			first := w.sendAndCompare(f, b)
 			puts, finishes := len(w.puts), w.count("uploads_finish")
-			if again := w.stored(f, b); again.MemoryID != first.MemoryID {
+			if again := w.sendAndCompare(f, b); again.MemoryID != first.MemoryID {
 				t.Errorf("the unchanged file became %s, and then %s", first.MemoryID, again.MemoryID)
 			}
 			if len(w.puts) != puts || w.count("uploads_finish") != finishes {
@@ -96,20 +96,20 @@ func TestATouchedFileAndADeletedMemoryAreStoredAnew(t *testing.T) {
 	for _, n := range []int{10, large} {
 		w, b := newWire(t), noise(n)
 		f := file(t, b)
-		first := w.stored(f, b)
+		first := w.sendAndCompare(f, b)
 		w.memories[first.MemoryID].deleted = true
-		second := w.stored(f, b)
+		second := w.sendAndCompare(f, b)
 		if second.MemoryID == first.MemoryID {
 			t.Error("a deleted memory was answered")
 		}
-		if third := w.stored(f, b); third.MemoryID != second.MemoryID {
+		if third := w.sendAndCompare(f, b); third.MemoryID != second.MemoryID {
 			t.Error("the memory that took the deleted one's place was not found again")
 		}
 		later := time.Now().Add(time.Hour)
 		if err := os.Chtimes(f.Disk, later, later); err != nil {
 			t.Fatal(err)
 		}
-		if w.stored(f, b).MemoryID == second.MemoryID {
+		if w.sendAndCompare(f, b).MemoryID == second.MemoryID {
 			t.Error("a file with another time of modification was taken for the same")
 		}
 	}
@@ -154,7 +154,7 @@ func TestMishaps(t *testing.T) {
 				t.Parallel()
 				w, b := newWire(t), noise(n)
 				w.mishap = mishap
-				w.stored(file(t, b), b)
+				w.sendAndCompare(file(t, b), b)
 				if len(w.memories) != 1 {
 					t.Errorf("%d memories were made of one file", len(w.memories))
 				}
@@ -180,7 +180,7 @@ func TestAProxyThatRefusesLargeBodies(t *testing.T) {
 					io.WriteString(rw, "<html>413 Request Entity Too Large</html>")
 					return true
 				}
-				w.stored(file(t, b), b)
+				w.sendAndCompare(file(t, b), b)
 			})
 		}
 	}
@@ -198,7 +198,7 @@ func TestLostAnswers(t *testing.T) {
 			}
 			w, b := newWire(t), noise(n)
 			lost := false
-			w.after = func(o string) {
+			w.beforeAnswer = func(o string) {
 				if o == op && !lost {
 					lost = true
 					cutOff()
@@ -211,7 +211,7 @@ func TestLostAnswers(t *testing.T) {
 				}
 				w.holds(m, b)
 			} else {
-				w.stored(file(t, b), b)
+				w.sendAndCompare(file(t, b), b)
 			}
 			if !lost {
 				t.Fatalf("%s was never asked for", op)
@@ -232,13 +232,13 @@ func TestDamagedAndMissingChunksAreSentAgainAlone(t *testing.T) {
 			w, b := newWire(t), noise(large)
 			whole := (large + chunk - 1) / chunk
 			harmed := false
-			w.after = func(op string) {
+			w.beforeAnswer = func(op string) {
 				if op == "uploads_put_chunk" && !harmed && len(w.puts) == whole {
 					harmed = true
 					harm(w.sessions["1"])
 				}
 			}
-			w.stored(file(t, b), b)
+			w.sendAndCompare(file(t, b), b)
 			if !harmed || len(w.puts) != whole+1 {
 				t.Errorf("%d puts for %d chunks of which one was %s", len(w.puts), whole, name)
 			}
@@ -250,7 +250,7 @@ func TestAStoppedSendGoesOn(t *testing.T) {
 	w, b := newWire(t), noise(large)
 	f := file(t, b)
 	ctx, stop := context.WithCancel(t.Context())
-	w.after = func(op string) {
+	w.beforeAnswer = func(op string) {
 		if op == "uploads_put_chunk" && len(w.puts) == 3 {
 			stop()
 		}
@@ -260,9 +260,9 @@ func TestAStoppedSendGoesOn(t *testing.T) {
 	}
 	w.mu.Lock()
 	there := len(w.puts)
-	w.after = nil
+	w.beforeAnswer = nil
 	w.mu.Unlock()
-	w.stored(f, b)
+	w.sendAndCompare(f, b)
 	if whole := (large + chunk - 1) / chunk; len(w.puts) > whole+4 || there < 3 || len(w.sessions) != 1 {
 		t.Errorf("%d puts, %d of them before the stop, in %d sessions", len(w.puts), there, len(w.sessions))
 	}
@@ -285,7 +285,7 @@ func TestAMovedFileGoesOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.sessions[old.SessionID].LastSeen = api.Time{Time: time.Now().Add(-time.Hour)}
-		w.stored(file(t, b), b)
+		w.sendAndCompare(file(t, b), b)
 		if adopted := w.sessions[old.SessionID].State == "finished"; adopted != same {
 			t.Errorf("with the same content %v: adopted %v", same, adopted)
 		}
@@ -296,7 +296,7 @@ func TestAFileThatChangesIsNotStored(t *testing.T) {
 	w, b := newWire(t), noise(large)
 	f := file(t, b)
 	var once sync.Once
-	w.after = func(op string) {
+	w.beforeAnswer = func(op string) {
 		if op == "uploads_put_chunk" {
 			once.Do(func() {
 				if err := os.WriteFile(f.Disk, noise(large+chunk), 0o600); err != nil {
@@ -315,12 +315,12 @@ func TestAFileThatChangesIsNotStored(t *testing.T) {
 
 func TestASessionThatIsEndedElsewhereIsBegunAgain(t *testing.T) {
 	w, b := newWire(t), noise(large)
-	w.after = func(op string) {
+	w.beforeAnswer = func(op string) {
 		if op == "uploads_put_chunk" && len(w.puts) == 2 && len(w.sessions) == 1 {
 			w.sessions["1"].State = "aborted"
 		}
 	}
-	w.stored(file(t, b), b)
+	w.sendAndCompare(file(t, b), b)
 	if len(w.sessions) != 2 {
 		t.Errorf("%d sessions", len(w.sessions))
 	}

@@ -33,13 +33,13 @@ func (d *digester) Write(p []byte) (int, error) {
 		d.crc.Write(p[:k])
 		p = p[k:]
 		if d.left -= k; d.left == 0 {
-			d.cut()
+			d.endChunk()
 		}
 	}
 	return n, nil
 }
 
-func (d *digester) cut() {
+func (d *digester) endChunk() {
 	d.crcs = append(d.crcs, fmt.Sprintf("%08x", d.crc.Sum32()))
 	d.crc.Reset()
 	d.left = d.chunk
@@ -48,7 +48,7 @@ func (d *digester) cut() {
 // sum ends the content.
 func (d *digester) sum() (sum [32]byte, crcs []string) {
 	if d.left < d.chunk {
-		d.cut()
+		d.endChunk()
 	}
 	copy(sum[:], d.sha.Sum(nil))
 	return sum, d.crcs
@@ -58,7 +58,7 @@ func (d *digester) sum() (sum [32]byte, crcs []string) {
 // to what is being sent: so that a large file is read from its disk once, and is in memory for
 // whichever comes second.
 type sums struct {
-	far    chan int64 // the farthest that is allowed, in bytes; empty where the pass knows
+	limit  chan int64 // the farthest that is allowed, in bytes; empty where the pass knows
 	done   chan struct{}
 	cancel context.CancelFunc
 	sum    [32]byte
@@ -68,13 +68,13 @@ type sums struct {
 
 func startSums(ctx context.Context, from io.ReaderAt, size, chunk int64) *sums {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &sums{far: make(chan int64, 1), done: make(chan struct{}), cancel: cancel}
+	s := &sums{limit: make(chan int64, 1), done: make(chan struct{}), cancel: cancel}
 	go func() {
 		defer close(s.done)
 		d := newDigester(chunk)
 		for at := int64(0); at < size; {
 			select {
-			case to := <-s.far:
+			case to := <-s.limit:
 				if s.err = d.read(ctx, from, at, min(to, size)); s.err != nil {
 					return
 				}
@@ -118,9 +118,9 @@ var sumBuffers = sync.Pool{New: func() any { return new([sumBuffer]byte) }}
 func (s *sums) upTo(to int64) {
 	for {
 		select {
-		case s.far <- to:
+		case s.limit <- to:
 			return
-		case before := <-s.far:
+		case before := <-s.limit:
 			to = max(to, before)
 		}
 	}

@@ -14,45 +14,45 @@ import (
 )
 
 // job is one file on its way.
-type job struct {
+type transfer struct {
 	sender *Sender
 	f      File
 	disk   *os.File
-	at     state // as it was when what is sent was hashed
+	state  state // as it was when what is sent was hashed
 	idem   string
 
-	s      api.Session
-	sums   *sums
-	acked  atomic.Int64 // bytes
-	flying atomic.Int64
+	session  api.Session
+	sums     *sums
+	acked    atomic.Int64 // bytes
+	inFlight atomic.Int64
 }
 
-func (j *job) size() int64 { return j.at.size }
+func (t *transfer) size() int64 { return t.state.size }
 
-func (j *job) report() {
-	j.sender.opts.Progress(j.f, max(min(j.acked.Load()+j.flying.Load(), j.size()), 0), j.size())
+func (t *transfer) report() {
+	t.sender.opts.Progress(t.f, max(min(t.acked.Load()+t.inFlight.Load(), t.size()), 0), t.size())
 }
 
 // send stores the file under its idem. other says why the memory that the idem stands for is not
 // that of the file.
-func (j *job) send(ctx context.Context) (m api.Memory, other outdated, err error) {
-	if j.size() <= small {
-		if m, other, ok, err := j.sendSmall(ctx); ok || err != nil {
+func (t *transfer) sendAs(ctx context.Context) (m api.Memory, other outdated, err error) {
+	if t.size() <= maxSmall {
+		if m, other, ok, err := t.sendSmall(ctx); ok || err != nil {
 			return m, other, err
 		}
 	}
-	for lives := 0; ; lives++ {
-		if m, done, other, err := j.begin(ctx); err != nil || done || other != "" {
+	for begins := 0; ; begins++ {
+		if m, done, other, err := t.begin(ctx); err != nil || done || other != "" {
 			return m, other, err
 		}
-		m, err := j.finish(ctx)
+		m, err := t.finish(ctx)
 		var refused *api.Error
-		if errors.As(err, &refused) && lives < 3 {
+		if errors.As(err, &refused) && begins < 3 {
 			switch refused.Code {
 			case api.CodeSessionExpired, api.CodeAlreadyAborted, api.CodeNotFound, api.CodeAlreadyFinished:
 				// It was ended by somebody else: the idem tells what there is now.
-				j.sender.opts.Log.Info("the upload was ended elsewhere: beginning again",
-					"file", j.f.Disk, "because", refused.Code)
+				t.sender.opts.Log.Info("the upload was ended elsewhere: beginning again",
+					"file", t.f.Disk, "because", refused.Code)
 				continue
 			}
 		}
@@ -61,14 +61,14 @@ func (j *job) send(ctx context.Context) (m api.Memory, other outdated, err error
 }
 
 // begin gives j its session; done is true where the file is stored already.
-func (j *job) begin(ctx context.Context) (m api.Memory, done bool, other outdated, err error) {
-	size := j.size()
+func (t *transfer) begin(ctx context.Context) (m api.Memory, done bool, other outdated, err error) {
+	size := t.size()
 	req := api.BeginRequest{
-		CapsuleID: j.sender.opts.Capsule, Idem: j.idem,
-		Meta: api.Meta{Name: j.f.Name, Path: j.f.Dir, MIMEType: j.f.MIME, Bytes: &size},
+		CapsuleID: t.sender.opts.Capsule, Idem: t.idem,
+		Meta: api.Meta{Name: t.f.Name, Path: t.f.Dir, MIMEType: t.f.MIME, Bytes: &size},
 	}
-	err = j.sender.ask(ctx, func(ctx context.Context) (err error) {
-		j.s, err = j.sender.api.Begin(ctx, req)
+	err = t.sender.retry(ctx, func(ctx context.Context) (err error) {
+		t.session, err = t.sender.api.Begin(ctx, req)
 		return err
 	})
 	var refused *api.Error
@@ -78,37 +78,37 @@ func (j *job) begin(ctx context.Context) (m api.Memory, done bool, other outdate
 	if err != nil {
 		return m, false, "", err
 	}
-	if j.s.State == "finished" {
-		m, other, err = j.stored(ctx)
+	if t.session.State == "finished" {
+		m, other, err = t.stored(ctx)
 		return m, true, other, err
 	}
-	if j.s.BytesReceived == 0 && size > j.s.ChunkSize {
-		if err := j.adopt(ctx); err != nil {
+	if t.session.BytesReceived == 0 && size > t.session.ChunkSize {
+		if err := t.adoptOther(ctx); err != nil {
 			return m, false, "", err
 		}
 	}
-	if j.s.BytesReceived > 0 {
-		j.sender.opts.Log.Info("going on", "file", j.f.Disk, "bytes_there", j.s.BytesReceived, "bytes", size)
+	if t.session.BytesReceived > 0 {
+		t.sender.opts.Log.Info("going on", "file", t.f.Disk, "bytes_there", t.session.BytesReceived, "bytes", size)
 	}
-	j.acked.Store(j.s.BytesReceived)
-	j.report()
+	t.acked.Store(t.session.BytesReceived)
+	t.report()
 	return m, false, "", nil
 }
 
 // stored gives the memory of a finished session, if it still is that of the file.
-func (j *job) stored(ctx context.Context) (m api.Memory, other outdated, err error) {
-	if j.s.Deleted {
+func (t *transfer) stored(ctx context.Context) (m api.Memory, other outdated, err error) {
+	if t.session.Deleted {
 		return m, deleted, nil
 	}
-	err = j.sender.ask(ctx, func(ctx context.Context) (err error) {
-		m, err = j.sender.api.ReadMemory(ctx, j.s.MemoryID)
+	err = t.sender.retry(ctx, func(ctx context.Context) (err error) {
+		m, err = t.sender.api.ReadMemory(ctx, t.session.MemoryID)
 		return err
 	})
 	if err != nil {
 		return m, "", err
 	}
-	if j.at.fresh(j.s.CreatedAt.Time) {
-		sum, _, err := j.digest(ctx, max(j.size(), 1))
+	if t.state.mayHaveChanged(t.session.CreatedAt.Time) {
+		sum, _, err := t.digest(ctx, max(t.size(), 1))
 		if err != nil {
 			return m, "", err
 		}
@@ -116,40 +116,40 @@ func (j *job) stored(ctx context.Context) (m api.Memory, other outdated, err err
 			return m, differs, nil
 		}
 	}
-	j.sender.opts.Progress(j.f, j.size(), j.size())
+	t.sender.opts.Progress(t.f, t.size(), t.size())
 	return m, "", nil
 }
 
 // adopt looks for an open upload of the same content under another idem: the file was moved, or
 // touched, since. All that it has must be what the file has.
-func (j *job) adopt(ctx context.Context) error {
+func (t *transfer) adoptOther(ctx context.Context) error {
 	cursor := ""
 	for {
 		var page api.SessionList
-		err := j.sender.ask(ctx, func(ctx context.Context) (err error) {
-			page, err = j.sender.api.Uploads(ctx, cursor, 100)
+		err := t.sender.retry(ctx, func(ctx context.Context) (err error) {
+			page, err = t.sender.api.Uploads(ctx, cursor, 100)
 			return err
 		})
 		if err != nil {
 			return err
 		}
 		for _, other := range page.Sessions {
-			same := other.SessionID != j.s.SessionID && other.State == "open" && other.CapsuleID == j.s.CapsuleID && other.Meta.Name == j.f.Name &&
-				other.Meta.Path == j.f.Dir && other.BytesReceived > 0 && other.BytesExpected != nil && *other.BytesExpected == j.size()
+			same := other.SessionID != t.session.SessionID && other.State == "open" && other.CapsuleID == t.session.CapsuleID && other.Meta.Name == t.f.Name &&
+				other.Meta.Path == t.f.Dir && other.BytesReceived > 0 && other.BytesExpected != nil && *other.BytesExpected == t.size()
 			if !same {
 				continue
 			}
 			var st api.Session
-			err := j.sender.ask(ctx, func(ctx context.Context) (err error) {
-				st, err = j.sender.api.Status(ctx, other.SessionID, true)
+			err := t.sender.retry(ctx, func(ctx context.Context) (err error) {
+				st, err = t.sender.api.Status(ctx, other.SessionID, true)
 				return err
 			})
-			if err != nil || len(st.CRC32C) == 0 || !j.agrees(st) {
+			if err != nil || len(st.CRC32C) == 0 || !t.matches(st) {
 				continue
 			}
-			j.sender.opts.Log.Info("found an upload of the same content", "file", j.f.Disk)
-			err = j.abort(ctx)
-			j.s = st
+			t.sender.opts.Log.Info("found an upload of the same content", "file", t.f.Disk)
+			err = t.abort(ctx)
+			t.session = st
 			return err
 		}
 		if cursor = page.NextCursor; cursor == "" {
@@ -159,7 +159,7 @@ func (j *job) adopt(ctx context.Context) error {
 }
 
 // agrees compares the chunks that a session has with those of the file.
-func (j *job) agrees(s api.Session) bool {
+func (t *transfer) matches(s api.Session) bool {
 	for idx, want := range s.CRC32C {
 		var i int64
 		if _, err := fmt.Sscan(idx, &i); err != nil {
@@ -167,7 +167,7 @@ func (j *job) agrees(s api.Session) bool {
 		}
 		off := i * s.ChunkSize
 		h := newCRC()
-		if _, err := io.Copy(h, io.NewSectionReader(j.disk, off, min(s.ChunkSize, j.size()-off))); err != nil || fmt.Sprintf("%08x", h.Sum32()) != want {
+		if _, err := io.Copy(h, io.NewSectionReader(t.disk, off, min(s.ChunkSize, t.size()-off))); err != nil || fmt.Sprintf("%08x", h.Sum32()) != want {
 			return false
 		}
 	}
@@ -176,50 +176,50 @@ func (j *job) agrees(s api.Session) bool {
 
 // finish sends what is missing and finishes, again where the server names more that is missing or
 // bad, or the file was touched.
-func (j *job) finish(ctx context.Context) (m api.Memory, err error) {
+func (t *transfer) finish(ctx context.Context) (m api.Memory, err error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	j.sums = startSums(ctx, j.disk, j.size(), j.s.ChunkSize)
-	defer j.sums.stop()
-	todo, more := j.s.Missing, j.s.More
+	t.sums = startSums(ctx, t.disk, t.size(), t.session.ChunkSize)
+	defer t.sums.stop()
+	todo, more := t.session.Missing, t.session.More
 	var sum [32]byte
 	var crcs []string
 	for bad, rounds, touches := 0, 0, 0; ; rounds++ {
-		if err := j.putAll(ctx, todo, bad > 0 || touches > 0); err != nil {
-			return m, j.giveUp(ctx, err)
+		if err := t.putAll(ctx, todo, bad > 0 || touches > 0); err != nil {
+			return m, t.giveUp(ctx, err)
 		}
 		if more {
-			if todo, more, err = j.missing(ctx); err != nil {
+			if todo, more, err = t.missing(ctx); err != nil {
 				return m, err
 			}
 			continue
 		}
-		j.sums.upTo(j.size())
+		t.sums.upTo(t.size())
 		if touches == 0 {
-			if sum, crcs, err = j.sums.wait(ctx); err != nil {
-				return m, j.giveUp(ctx, err)
+			if sum, crcs, err = t.sums.wait(ctx); err != nil {
+				return m, t.giveUp(ctx, err)
 			}
 		}
-		switch _, touched, err := j.look(); {
+		switch _, touched, err := t.compareState(); {
 		case err != nil:
-			return m, j.giveUp(ctx, err)
-		case touched && touches == mostReads:
-			return m, j.giveUp(ctx, ErrChanged)
+			return m, t.giveUp(ctx, err)
+		case touched && touches == maxReads:
+			return m, t.giveUp(ctx, ErrChanged)
 		case touched:
 			touches++
 			before := crcs
-			if sum, crcs, err = j.digest(ctx, j.s.ChunkSize); err != nil {
-				return m, j.giveUp(ctx, err)
+			if sum, crcs, err = t.digest(ctx, t.session.ChunkSize); err != nil {
+				return m, t.giveUp(ctx, err)
 			}
-			if todo = unlike(before, crcs); len(todo) > 0 {
-				j.sender.opts.Log.Warn("the file changed while it was sent: sending again what differs",
-					"file", j.f.Disk)
+			if todo = differing(before, crcs); len(todo) > 0 {
+				t.sender.opts.Log.Warn("the file changed while it was sent: sending again what differs",
+					"file", t.f.Disk)
 			}
 			continue
 		}
-		err = j.sender.ask(ctx, func(ctx context.Context) (err error) {
-			m, err = j.sender.api.Finish(ctx, api.FinishRequest{
-				SessionID: j.s.SessionID, SHA256: hex.EncodeToString(sum[:]), TotalLen: j.size(), ChunkCRC32C: crcs,
+		err = t.sender.retry(ctx, func(ctx context.Context) (err error) {
+			m, err = t.sender.api.Finish(ctx, api.FinishRequest{
+				SessionID: t.session.SessionID, SHA256: hex.EncodeToString(sum[:]), TotalLen: t.size(), ChunkCRC32C: crcs,
 			})
 			return err
 		})
@@ -229,14 +229,14 @@ func (j *job) finish(ctx context.Context) (m api.Memory, err error) {
 		}
 		switch {
 		case refused.Code == api.CodeIncomplete:
-			if todo, more, err = j.missing(ctx); err != nil {
+			if todo, more, err = t.missing(ctx); err != nil {
 				return m, err
 			}
 			bad = 0
-			j.acked.Store(j.s.BytesReceived)
+			t.acked.Store(t.session.BytesReceived)
 		case refused.Code == api.CodeChecksumMismatch && len(refused.Bad) > 0 && bad < 3:
-			j.sender.opts.Log.Warn("the server has other bytes than the file: sending those chunks again",
-				"file", j.f.Disk)
+			t.sender.opts.Log.Warn("the server has other bytes than the file: sending those chunks again",
+				"file", t.f.Disk)
 			todo, more = refused.Bad, false
 			bad++
 		default:
@@ -246,7 +246,7 @@ func (j *job) finish(ctx context.Context) (m api.Memory, err error) {
 }
 
 // unlike names the chunks whose CRC-32C is not the same in both.
-func unlike(a, b []string) (chunks []api.Range) {
+func differing(a, b []string) (chunks []api.Range) {
 	for i := range int64(min(len(a), len(b))) {
 		if a[i] != b[i] {
 			chunks = append(chunks, api.Range{i, i})
@@ -256,45 +256,45 @@ func unlike(a, b []string) (chunks []api.Range) {
 }
 
 // missing asks which chunks are not whole.
-func (j *job) missing(ctx context.Context) ([]api.Range, bool, error) {
-	err := j.sender.ask(ctx, func(ctx context.Context) (err error) {
-		s, err := j.sender.api.Status(ctx, j.s.SessionID, false)
+func (t *transfer) missing(ctx context.Context) ([]api.Range, bool, error) {
+	err := t.sender.retry(ctx, func(ctx context.Context) (err error) {
+		s, err := t.sender.api.Status(ctx, t.session.SessionID, false)
 		if err == nil {
-			j.s = s
+			t.session = s
 		}
 		return err
 	})
-	return j.s.Missing, j.s.More, err
+	return t.session.Missing, t.session.More, err
 }
 
-func (j *job) abort(ctx context.Context) error {
-	return j.sender.ask(ctx, func(ctx context.Context) error { return j.sender.api.Abort(ctx, j.s.SessionID) })
+func (t *transfer) abort(ctx context.Context) error {
+	return t.sender.retry(ctx, func(ctx context.Context) error { return t.sender.api.Abort(ctx, t.session.SessionID) })
 }
 
 // giveUp returns why an upload ends. One of a file that has changed can't go on later, and is
 // aborted.
-func (j *job) giveUp(ctx context.Context, why error) error {
+func (t *transfer) giveUp(ctx context.Context, why error) error {
 	if errors.Is(why, ErrChanged) {
-		return errors.Join(why, j.abort(context.WithoutCancel(ctx)))
+		return errors.Join(why, t.abort(context.WithoutCancel(ctx)))
 	}
 	return why
 }
 
 // putAll puts ranges of chunks, in their order, as many at a time as the limiter lets. The content
 // is hashed as far as it is on its way.
-func (j *job) putAll(ctx context.Context, chunks []api.Range, replace bool) error {
+func (t *transfer) putAll(ctx context.Context, chunks []api.Range, replace bool) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var wg sync.WaitGroup
 	for _, r := range chunks {
 		for idx := r[0]; idx <= r[1]; idx++ {
-			if j.sender.limiter.Acquire(ctx) != nil {
+			if t.sender.limiter.Acquire(ctx) != nil {
 				break
 			}
-			j.sums.upTo((idx + 1) * j.s.ChunkSize)
+			t.sums.upTo((idx + 1) * t.session.ChunkSize)
 			wg.Go(func() {
-				defer j.sender.limiter.Release()
-				if err := j.putChunk(ctx, idx, replace); err != nil {
+				defer t.sender.limiter.Release()
+				if err := t.putChunk(ctx, idx, replace); err != nil {
 					stop(err)
 				}
 			})

@@ -25,29 +25,29 @@ import (
 //	TooLarge   the body is sent in pieces, as are later ones of its length
 //	Cut        the same again, after a pause of its own; a body that was cut twice is sent in pieces
 type attempt struct {
-	s      *Sender
-	began  time.Time
-	failed int // times in a row
+	s        *Sender
+	began    time.Time
+	failures int // times in a row
 }
 
 func (s *Sender) attempt() *attempt { return &attempt{s: s, began: s.opts.Clock.Now()} }
 
 // left is for how long this may still go on with nothing moving.
-func (a *attempt) left() time.Duration { return a.s.opts.Patience - a.s.pace.Idle(a.began) }
+func (a *attempt) left() time.Duration { return a.s.opts.Patience - a.s.backOff.Idle(a.began) }
 
 // once makes the request when it is its turn.
 func (a *attempt) once(ctx context.Context, request func() error) error {
 	if err := a.s.unusable(); err != nil {
 		return err
 	}
-	if err := a.s.pace.Enter(ctx, a.left()); err != nil {
+	if err := a.s.backOff.Enter(ctx, a.left()); err != nil {
 		return err
 	}
 	err := request()
-	outcome, after := OutcomeOf(err)
-	a.s.pace.Exit(outcome, after)
+	outcome, retryAfter := OutcomeOf(err)
+	a.s.backOff.Exit(outcome, retryAfter)
 	if err != nil && api.NoServer(err) {
-		a.s.useless(err)
+		a.s.markUnusable(err)
 		return a.s.unusable()
 	}
 	return err
@@ -86,9 +86,9 @@ func (a *attempt) again(ctx context.Context, why error) error {
 	if left <= 0 {
 		return fmt.Errorf("%w: %w", ErrPatience, why)
 	}
-	a.s.waiting(why)
-	d := a.s.pace.Pause(a.failed)
-	a.failed++
+	a.s.reportWaiting(why)
+	d := a.s.backOff.Pause(a.failures)
+	a.failures++
 	var refused *api.Error
 	if errors.As(why, &refused) {
 		d = max(d, refused.RetryAfter)
@@ -108,10 +108,10 @@ func (a *attempt) again(ctx context.Context, why error) error {
 
 // ask repeats a request without a body of its own until it is answered for good. Each has so long
 // to be answered as nothing may move.
-func (s *Sender) ask(ctx context.Context, request func(context.Context) error) error {
+func (s *Sender) retry(ctx context.Context, request func(context.Context) error) error {
 	for a := s.attempt(); ; {
 		err := a.once(ctx, func() error {
-			limited, stop := context.WithTimeoutCause(ctx, s.allowed(a.left()), errStalled)
+			limited, stop := context.WithTimeoutCause(ctx, s.stallLimit(a.left()), errStalled)
 			defer stop()
 			return request(limited)
 		})
@@ -129,15 +129,15 @@ func (s *Sender) ask(ctx context.Context, request func(context.Context) error) e
 
 // allowed is how long a request may stand still: no longer than patience lasts, but so long that an
 // answer can come.
-func (s *Sender) allowed(d time.Duration) time.Duration {
+func (s *Sender) stallLimit(d time.Duration) time.Duration {
 	return max(min(d, s.opts.Patience), time.Second)
 }
 
 // waiting says once, until something moves again, that the server is waited for.
-func (s *Sender) waiting(why error) {
+func (s *Sender) reportWaiting(why error) {
 	s.mu.Lock()
-	said := s.said
-	s.said = true
+	said := s.waitReported
+	s.waitReported = true
 	s.mu.Unlock()
 	var refused *api.Error
 	switch superseded := errors.As(why, &refused) && refused.Code == api.CodeSuperseded; {
@@ -151,10 +151,10 @@ func (s *Sender) waiting(why error) {
 
 // moved notes that something was acknowledged.
 func (s *Sender) moved() {
-	s.pace.Moved()
+	s.backOff.Moved()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.said = false
+	s.waitReported = false
 }
 
 // brief is an error in one line that a user can read.
@@ -173,24 +173,24 @@ func brief(err error) string {
 // A request whose body stands still for stallFor is cancelled; once the body is sent, the server
 // has answerFor to answer. Neither lasts longer than patience.
 const (
-	stallFor  = 30 * time.Second
-	answerFor = 2 * time.Minute
+	stallTimeout  = 30 * time.Second
+	answerTimeout = 2 * time.Minute
 )
 
 var errStalled = errors.New("the connection stands still")
 
 // moving is a body that is watched: when nothing of it moves for stallFor its request is cancelled.
 // It can be sent again.
-type moving struct {
-	r     *io.SectionReader
-	moved func(n int64) // told of bytes that were taken; less than 0 when the body starts over
-	file  *os.File      // whose bytes they are, from off on; nil: they are in memory
-	off   int64
-	most  time.Duration // that it may stand still
+type watchedBody struct {
+	r        *io.SectionReader
+	moved    func(n int64) // told of bytes that were taken; less than 0 when the body starts over
+	file     *os.File      // whose bytes they are, from off on; nil: they are in memory
+	off      int64
+	maxStall time.Duration // that it may stand still
 
-	mu   sync.Mutex
-	at   int64
-	kick func(time.Duration)
+	mu         sync.Mutex
+	at         int64
+	resetTimer func(time.Duration)
 }
 
 func newBytes(b []byte) *io.SectionReader {
@@ -198,55 +198,55 @@ func newBytes(b []byte) *io.SectionReader {
 }
 
 // watch gives the context for the request; stop must be called when it is over.
-func (m *moving) watch(ctx context.Context) (context.Context, func()) {
+func (b *watchedBody) watch(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	t := time.AfterFunc(min(stallFor, m.most), func() { cancel(errStalled) })
-	m.mu.Lock()
-	m.kick = func(d time.Duration) { t.Reset(d) }
-	m.mu.Unlock()
+	t := time.AfterFunc(min(stallTimeout, b.maxStall), func() { cancel(errStalled) })
+	b.mu.Lock()
+	b.resetTimer = func(d time.Duration) { t.Reset(d) }
+	b.mu.Unlock()
 	return ctx, func() {
-		m.mu.Lock()
-		m.kick = nil
-		m.mu.Unlock()
+		b.mu.Lock()
+		b.resetTimer = nil
+		b.mu.Unlock()
 		t.Stop()
 		cancel(nil)
 	}
 }
 
 // ReadAt and Seek let the transport send it again over another connection.
-func (m *moving) ReadAt(p []byte, off int64) (int, error) {
-	n, err := m.r.ReadAt(p, off)
-	m.note(off + int64(n))
+func (b *watchedBody) ReadAt(p []byte, off int64) (int, error) {
+	n, err := b.r.ReadAt(p, off)
+	b.advance(off + int64(n))
 	return n, err
 }
 
-func (m *moving) Seek(off int64, whence int) (int64, error) { return m.r.Seek(off, whence) }
+func (b *watchedBody) Seek(off int64, whence int) (int64, error) { return b.r.Seek(off, whence) }
 
 // File and Taken let them go out without passing through here.
-func (m *moving) File() (*os.File, int64) { return m.file, m.off }
+func (b *watchedBody) File() (*os.File, int64) { return b.file, b.off }
 
 // Taken is how far the body is gone.
-func (m *moving) Taken(to int64) { m.note(to) }
+func (b *watchedBody) Taken(to int64) { b.advance(to) }
 
-func (m *moving) Read(p []byte) (int, error) {
-	n, err := m.r.Read(p)
-	at, _ := m.r.Seek(0, io.SeekCurrent)
-	m.note(at)
+func (b *watchedBody) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	at, _ := b.r.Seek(0, io.SeekCurrent)
+	b.advance(at)
 	return n, err
 }
 
 // note says how far the body has been taken.
-func (m *moving) note(at int64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.moved(at - m.at)
-	m.at = at
-	if m.kick == nil {
+func (b *watchedBody) advance(at int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.moved(at - b.at)
+	b.at = at
+	if b.resetTimer == nil {
 		return
 	}
-	if at >= m.r.Size() {
-		m.kick(min(answerFor, m.most))
+	if at >= b.r.Size() {
+		b.resetTimer(min(answerTimeout, b.maxStall))
 	} else {
-		m.kick(min(stallFor, m.most))
+		b.resetTimer(min(stallTimeout, b.maxStall))
 	}
 }

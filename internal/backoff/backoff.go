@@ -20,7 +20,7 @@ const (
 	// twice as long as the one before.
 	firstPause, longestPause = 100 * time.Millisecond, 5 * time.Second
 	// plenty is the number of requests from which on they are not counted any more.
-	plenty = 64
+	unlimitedFrom = 64
 )
 
 // Outcome is how a request ended, as far as others are concerned.
@@ -42,14 +42,14 @@ type Shared struct {
 	now    func() time.Time
 	random io.Reader
 
-	mu      sync.Mutex
-	running int
-	most    float64 // requests at a time; 0: any number
-	away    bool    // they wait for the first answer
-	until   time.Time
-	rounds  int // pauses since the last answer
-	moved   time.Time
-	changed chan struct{} // closed when a request may go that could not
+	mu       sync.Mutex
+	running  int
+	limit    float64 // requests at a time; 0: any number
+	probing  bool    // they wait for the first answer
+	until    time.Time
+	pauses   int // pauses since the last answer
+	lastMove time.Time
+	changed  chan struct{} // closed when a request may go that could not
 }
 
 // New makes a Shared that lets all requests go. now tells the time. Pauses differ by what random
@@ -67,7 +67,7 @@ func (s *Shared) Enter(ctx context.Context, d time.Duration) error {
 		}
 		s.mu.Lock()
 		pause := s.until.Sub(s.now())
-		if last || pause <= 0 && (s.most == 0 || s.running < int(s.most)) {
+		if last || pause <= 0 && (s.limit == 0 || s.running < int(s.limit)) {
 			s.running++
 			s.mu.Unlock()
 			return nil
@@ -77,38 +77,38 @@ func (s *Shared) Enter(ctx context.Context, d time.Duration) error {
 		}
 		changed := s.changed
 		s.mu.Unlock()
-		over := time.NewTimer(pause)
+		timer := time.NewTimer(pause)
 		if pause <= 0 {
-			over.Stop() // it waits for the end of another request
+			timer.Stop() // it waits for the end of another request
 		}
 		select {
-		case <-over.C:
+		case <-timer.C:
 		case <-changed:
 		case <-deadline.C:
 			last = true
 		case <-ctx.Done():
 		}
-		over.Stop()
+		timer.Stop()
 	}
 }
 
 // Exit notes how a request ended. after is what the other end asked for, 0 where it asked for
 // nothing.
-func (s *Shared) Exit(o Outcome, after time.Duration) {
+func (s *Shared) Exit(o Outcome, retryAfter time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.running--
 	switch o {
 	case Answered:
-		s.rounds = 0
-		if s.most > 0 {
-			s.most += 1 / (2 * s.most)
+		s.pauses = 0
+		if s.limit > 0 {
+			s.limit += 1 / (2 * s.limit)
 		}
-		if s.away || s.most >= plenty {
-			s.away, s.most = false, 0
+		if s.probing || s.limit >= unlimitedFrom {
+			s.probing, s.limit = false, 0
 		}
 	case Refused, Away:
-		s.refused(o, after)
+		s.refused(o, retryAfter)
 	}
 	if s.changed != nil {
 		close(s.changed)
@@ -116,20 +116,20 @@ func (s *Shared) Exit(o Outcome, after time.Duration) {
 	}
 }
 
-func (s *Shared) refused(o Outcome, after time.Duration) {
+func (s *Shared) refused(o Outcome, retryAfter time.Duration) {
 	now := s.now()
 	if !now.Before(s.until) { // else it was under way with others that were refused
-		if s.most == 0 {
-			s.most, s.away = float64(s.running+1), o == Away
+		if s.limit == 0 {
+			s.limit, s.probing = float64(s.running+1), o == Away
 		}
-		if s.most = max(s.most/2, 1); s.away {
-			s.most = 1
+		if s.limit = max(s.limit/2, 1); s.probing {
+			s.limit = 1
 		}
-		s.rounds++
+		s.pauses++
 	}
-	pause := s.Pause(s.rounds - 1)
-	if after > 0 {
-		pause = after
+	pause := s.Pause(s.pauses - 1)
+	if retryAfter > 0 {
+		pause = retryAfter
 	}
 	if until := now.Add(pause); until.After(s.until) {
 		s.until = until
@@ -148,15 +148,15 @@ func (s *Shared) Pause(failures int) time.Duration {
 func (s *Shared) Moved() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.moved = s.now()
+	s.lastMove = s.now()
 }
 
 // Idle is for how long nothing has moved, since began at most.
 func (s *Shared) Idle(began time.Time) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.moved.After(began) {
-		began = s.moved
+	if s.lastMove.After(began) {
+		began = s.lastMove
 	}
 	return s.now().Sub(began)
 }

@@ -38,11 +38,11 @@ func (f *front) serve() (Outcome, time.Duration) {
 	}
 	f.asked++
 	f.taken++
-	over, left := f.taken > f.each, f.window-now.Sub(f.since)
+	refused, left := f.taken > f.each, f.window-now.Sub(f.since)
 	f.mu.Unlock()
 	time.Sleep(5 * time.Millisecond)
 	switch {
-	case !over:
+	case !refused:
 		return Answered, 0
 	case f.tells:
 		return Refused, left
@@ -72,9 +72,9 @@ func TestAFrontThatRefusesIsAskedAboutAsOftenAsItTakes(t *testing.T) {
 								t.Error(err)
 								return
 							}
-							var after time.Duration
-							o, after = f.serve()
-							s.Exit(o, after)
+							var retryAfter time.Duration
+							o, retryAfter = f.serve()
+							s.Exit(o, retryAfter)
 						}
 					})
 				}

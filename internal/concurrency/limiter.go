@@ -103,7 +103,7 @@ func (l *Limiter) BackOff() {
 // estimator is the rule, without clock and locks.
 type estimator struct {
 	limit, max int
-	before     int       // the limit to go back to where the running guess brings nothing; 0: none runs
+	previous   int       // the limit to go back to where the running guess brings nothing; 0: none runs
 	base       float64   // bytes a second with that limit
 	ends       int       // requests that ended since the limit changed or the measurement began
 	since      time.Time // of the measurement; zero: requests from before are still ending
@@ -128,11 +128,11 @@ func (e *estimator) ended(now time.Time) {
 	}
 	rate := float64(e.moved) / took.Seconds()
 	switch {
-	case e.before > 0 && e.wanted && rate >= minGain*e.base:
-		e.before, e.nextCooldown = 0, minCooldown
-	case e.before > 0:
-		e.set(e.before)
-		e.before, e.cooldown, e.nextCooldown = 0, e.nextCooldown, min(2*e.nextCooldown, maxCooldown)
+	case e.previous > 0 && e.wanted && rate >= minGain*e.base:
+		e.previous, e.nextCooldown = 0, minCooldown
+	case e.previous > 0:
+		e.set(e.previous)
+		e.previous, e.cooldown, e.nextCooldown = 0, e.nextCooldown, min(2*e.nextCooldown, maxCooldown)
 		return
 	case e.cooldown > 0:
 		e.cooldown--
@@ -143,7 +143,7 @@ func (e *estimator) ended(now time.Time) {
 		e.measure(now)
 		return
 	}
-	e.base, e.before = rate, e.limit
+	e.base, e.previous = rate, e.limit
 	e.set(min(2*e.limit, e.max))
 }
 
@@ -155,6 +155,6 @@ func (e *estimator) backOff() {
 	if e.nextCooldown == 0 || e.since.IsZero() {
 		return
 	}
-	e.before, e.cooldown = 0, minCooldown
+	e.previous, e.cooldown = 0, minCooldown
 	e.set(max(e.limit/2, 1))
 }
