@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	os.Exit(leak.Check(m).Run())
 }
 
-// content is a Source in memory. What goes wrong is said by body, where it is set.
+// memSource is a Source in memory. open, if set, decides what goes wrong.
 type memSource struct {
 	b      []byte
 	digest [32]byte
@@ -58,7 +58,7 @@ func (c *memSource) Open(ctx context.Context, off, n int64) (io.ReadCloser, erro
 
 var errCut = errors.New("connection reset")
 
-// cutAfter gives the first n bytes of b, and then err.
+// cutAfter returns the first n bytes of b, and then err.
 func cutAfter(b []byte, n int, err error) io.ReadCloser {
 	return io.NopCloser(io.MultiReader(bytes.NewReader(b[:min(n, len(b))]), failing{err}))
 }
@@ -87,7 +87,7 @@ func get(t testing.TB, dest string, c *memSource) error {
 	return Get(t.Context(), Request{Source: c, Dest: dest})
 }
 
-// interrupted downloads until limit bytes have been given out, and stops for good then.
+// interrupted downloads until limit bytes have been given out. Then it stops for good.
 func interrupted(t testing.TB, dest string, c *memSource, limit int) {
 	t.Helper()
 	var given atomic.Int64
@@ -138,7 +138,7 @@ func TestAnInterruptedDownloadGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	whole(t, to, src)
-	// 9 MiB were given out. Of those a chunk may have been on its way, no more.
+	// 9 MiB were given out. At most one chunk of them may not have been recorded.
 	if most := int64(20-9+2) << 20; src.asked.Load() > most {
 		t.Errorf("%d bytes were asked for again, at most %d are missing", src.asked.Load(), most)
 	}
@@ -213,8 +213,8 @@ func TestAWrongContentNeverGetsTheName(t *testing.T) {
 	whole(t, to, src)
 }
 
-// A file that changes between the arrival of a piece and the hashing of it costs that piece, not
-// the download.
+// A file that changes between the arrival of a chunk and its hashing costs that chunk, not the
+// download.
 func TestARottenPieceIsFoundAndReplaced(t *testing.T) {
 	const size = 2*requestSize + chunkSize
 	src, to := newSource(size), dest(t)
@@ -229,7 +229,7 @@ func TestARottenPieceIsFoundAndReplaced(t *testing.T) {
 				return nil, ctx.Err()
 			}
 		case off == 2*requestSize:
-			// The second request is done with, since the third is made while the first waits.
+			// The second request has ended, since the third is made while the first waits.
 			f, err := os.OpenFile(to+".sluice-part", os.O_RDWR, 0)
 			if err != nil {
 				return nil, err
@@ -255,7 +255,8 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// Every crash between two steps of an end, made by ending the session as Get does, up to that step.
+// The next Get recovers from a crash between any two steps of an end. The test ends the session as
+// Get does, up to that step.
 func TestACrashInTheEndIsSettled(t *testing.T) {
 	crash := fmt.Errorf("%w: killed", session.ErrUnknownOutcome)
 	for name, c := range map[string]struct {
@@ -344,8 +345,8 @@ func TestOneGetOfAFileAtATime(t *testing.T) {
 		if err := get(t, to, src); err != nil {
 			t.Fatal(err)
 		}
-		// What the second one found out about the journal, it may have left behind empty; the next
-		// Get of the same content takes it away.
+		// The second Get may have left an empty journal behind. The next Get of the same content
+		// removes it.
 		if err := get(t, to, src); err != nil {
 			t.Fatal(err)
 		}
@@ -353,7 +354,7 @@ func TestOneGetOfAFileAtATime(t *testing.T) {
 	}
 }
 
-// A small content needs no journal, and goes on over nothing that another left.
+// A small content needs no journal, and uses no bytes of an earlier Get.
 func TestASmallContentIsFetchedThroughMemory(t *testing.T) {
 	src, to := newSource(1<<20), dest(t)
 	src.open = func(_ context.Context, _ int64, b []byte) (io.ReadCloser, error) {

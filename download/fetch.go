@@ -13,12 +13,11 @@ import (
 	"sluice/session"
 )
 
-// stallAfter is how long a request may stand still before it is given up and made again; patience
-// may end it earlier.
+// stallAfter is how long a request may stand still before it is ended and made again; patience may
+// end it earlier.
 const stallAfter = 30 * time.Second
 
-// fetch gets every missing chunk, while the file is hashed behind it; see hashPart for what it
-// gives.
+// fetch gets all missing chunks while the file is hashed. For its results see hashPart.
 func (j *job) fetch(ctx context.Context) (gen uint64, sum [32]byte, err error) {
 	gen, sum, err = j.fetchParts(ctx)
 	if j.goSerial(err) {
@@ -27,7 +26,7 @@ func (j *job) fetch(ctx context.Context) (gen uint64, sum [32]byte, err error) {
 	return gen, sum, err
 }
 
-// noParts goes over to fetching in one go, once, where the Source gives no parts.
+// goSerial switches to one request at a time, once, if the Source gives no parts.
 func (j *job) goSerial(err error) bool {
 	if !errors.Is(err, ErrNoParts) || j.serial {
 		return false
@@ -69,7 +68,8 @@ func (j *job) fetchParts(ctx context.Context) (gen uint64, sum [32]byte, err err
 	return gen, sum, err
 }
 
-// requests cuts what the session misses into ranges for one request each: whole chunks, in order.
+// missingRanges splits the missing bytes of the session into ranges for one request each: whole
+// chunks, in order.
 func (j *job) missingRanges(s session.Session) (ranges []session.Range) {
 	if gaps := s.Missing(0); j.serial && len(gaps) > 0 {
 		return []session.Range{{Off: gaps[0].Off - gaps[0].Off%chunkSize, End: s.BytesExpected}}
@@ -83,8 +83,8 @@ func (j *job) missingRanges(s session.Session) (ranges []session.Range) {
 	return ranges
 }
 
-// persist gets the bytes of r, with as many requests as it takes. One request gives how many it has
-// got, also with an error.
+// fetchRange gets the bytes of r, with as many requests as it takes. One request returns how many
+// bytes it has got, also with an error.
 func (j *job) fetchRange(ctx context.Context, r session.Range, request func(context.Context, session.Range) (int64, error)) error {
 	for failures := 0; !r.Empty(); {
 		if err := j.req.Pace.Enter(ctx, j.req.Patience-j.sinceLastRecord()); err != nil {
@@ -147,7 +147,7 @@ func (j *job) sinceLastRecord() time.Duration {
 	return j.req.Clock.Now().Sub(j.lastRecord)
 }
 
-// cutError is a failure of the Source, not of this machine: another request may go better.
+// sourceError is a failure of the Source, not of this machine: the next request may succeed.
 type sourceError struct{ err error }
 
 func (e *sourceError) Error() string { return e.err.Error() }
@@ -155,8 +155,8 @@ func (e *sourceError) Unwrap() error { return e.err }
 
 var errStalled = errors.New("the connection stands still")
 
-// request makes one request for r and records its chunks one by one as they come; n is the length
-// of those that are recorded.
+// fetchChunks makes one request for r and records its chunks one by one as they come. n is the
+// length of the recorded chunks.
 func (j *job) fetchChunks(ctx context.Context, r session.Range) (n int64, err error) {
 	b, err := j.openRange(ctx, r)
 	if err != nil {
@@ -180,12 +180,12 @@ func (j *job) fetchChunks(ctx context.Context, r session.Range) (n int64, err er
 	return n, nil
 }
 
-// stall is how long a request may stand still.
+// stallTimeout is how long a request may stand still.
 func (j *job) stallTimeout() time.Duration {
 	return max(min(stallAfter, j.req.Patience-j.sinceLastRecord()), time.Second)
 }
 
-// ask makes a request for r, whose body must be closed.
+// openRange makes a request for r. The caller must close the result.
 func (j *job) openRange(ctx context.Context, r session.Range) (*chunkReader, error) {
 	watched, cancel := context.WithCancelCause(ctx)
 	b := &chunkReader{j: j, ctx: watched, cancel: cancel, stallTimer: time.AfterFunc(j.stallTimeout(), func() { cancel(errStalled) })}
@@ -200,8 +200,8 @@ func (j *job) openRange(ctx context.Context, r session.Range) (*chunkReader, err
 	return b, nil
 }
 
-// body is the part of a request's body that is one chunk: it ends with io.EOF behind
-// the chunk's last byte, and with a cutError wherever else.
+// chunkReader is the part of a response's body that is one chunk. It ends with io.EOF behind the
+// chunk's last byte, and with a sourceError anywhere else.
 type chunkReader struct {
 	j           *job
 	ctx         context.Context // of the request
@@ -241,7 +241,7 @@ func (r *chunkReader) close() {
 	r.cancel(nil)
 }
 
-// failed notes that the Source is to blame.
+// failed notes an error of the Source.
 func (r *chunkReader) failed(err error) error {
 	if errors.Is(context.Cause(r.ctx), errStalled) {
 		err = errStalled

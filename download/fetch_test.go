@@ -34,9 +34,9 @@ func TestAPoorConnectionGetsThere(t *testing.T) {
 			case 2:
 				return cutAfter(b, chunkSize+7, errCut), nil
 			case 3:
-				return cutAfter(b, chunkSize-1, io.EOF), nil // a cut that looks like an end
+				return cutAfter(b, chunkSize-1, io.EOF), nil // this cut looks like an end
 			}
-			return cutAfter(b, len(b), errCut), nil // what lies behind is not looked at
+			return cutAfter(b, len(b), errCut), nil // an error behind the last byte does not count
 		}
 		if err := get(t, to, src); err != nil {
 			t.Fatal(err)
@@ -142,12 +142,12 @@ func TestAnErrorOfTheDiskIsNotTriedAgain(t *testing.T) {
 	}
 }
 
-// The environment that makes this test binary a download that can be killed.
+// These variables make this test binary a download that can be killed.
 const childDest, childURL = "DOWNLOAD_TEST_DEST", "DOWNLOAD_TEST_URL"
 
 const childSize = 24<<20 + 3
 
-// remote is a Source over HTTP, as a command would have one.
+// remote is a Source over HTTP, as a command has one.
 type remote struct {
 	*memSource
 	url string
@@ -176,8 +176,8 @@ func child(dest string) int {
 	return 0
 }
 
-// A process that is killed with -9 again and again, wherever it is, gets there in the end, and
-// never leaves a wrong file.
+// A download that is killed with -9 again and again, at any moment, completes in the end, and never
+// leaves a wrong file.
 func TestKillNine(t *testing.T) {
 	src, to := newSource(childSize), dest(t)
 	var given atomic.Int64

@@ -16,11 +16,10 @@ import (
 	"sluice/session/journal"
 )
 
-// InTheWayError: a file that is not Get's own has the name of one that Get needs. It is left as it
-// is.
+// InTheWayError: a file that is not Get's own has a name that Get needs. It is left as it is.
 type InTheWayError struct{ Path string }
 
-// Error says what to do.
+// Error says what the user can do.
 func (e *InTheWayError) Error() string {
 	return e.Path + " is in the way: it was not left by an earlier get; move it, or give another name with -o"
 }
@@ -32,7 +31,7 @@ const (
 	markSize = int64(len(partMark) + sha256.Size)
 )
 
-// stamp gives the part its length, with the mark behind the content, whatever there was.
+// writeMark gives the part its length, with the mark behind the content, whatever the file had.
 func (j *job) writeMark(f *os.File) error {
 	if err := f.Truncate(j.size + markSize); err != nil {
 		return err
@@ -52,7 +51,7 @@ func marked(f *os.File) (bool, error) {
 	return string(b[:]) == partMark, err
 }
 
-// openPart opens the part, or makes it, and locks it until it is closed: it is the lock of Dest.
+// openPart opens the part, or makes it, and locks it until it is closed. This is the lock of Dest:
 // ErrBusy, InTheWayError.
 func (j *job) openPart(ctx context.Context) error {
 	for {
@@ -82,7 +81,7 @@ func (j *job) openPart(ctx context.Context) error {
 	}
 }
 
-// own reports whether the part is known to be one: by its mark, or by what is in it.
+// isOwnPart reports whether the part is known to be one: by its mark, or by its bytes.
 func (j *job) isOwnPart() (bool, error) {
 	if j.fresh {
 		return true, nil
@@ -94,7 +93,7 @@ func (j *job) isOwnPart() (bool, error) {
 		if j.size == 0 {
 			return false, err
 		}
-		// A small one loses its mark when it is whole.
+		// A small part loses its mark when it is whole.
 		same, err2 := hasContent(context.Background(), j.req.partPath(), j.size, j.digest)
 		return same, errors.Join(err, err2)
 	}
@@ -115,7 +114,7 @@ func (j *job) isOwnPart() (bool, error) {
 // errFound ends a search.
 var errFound = errors.New("found")
 
-// holdsPiece reports whether one of the pieces that the journal has recorded is in the file.
+// holdsEntry reports whether the file has the bytes of an entry of the journal.
 func holdsEntry(former *journal.Journal, part io.ReaderAt) (bool, error) {
 	ctx := context.Background()
 	engine, err := session.New(ctx, former, session.Config{})
@@ -142,14 +141,14 @@ func holdsEntry(former *journal.Journal, part io.ReaderAt) (bool, error) {
 	return false, nil
 }
 
-// holds compares what a file has with what was recorded of it.
+// holds compares the file's bytes with the CRC-32C of an entry.
 func holds(part io.ReaderAt, e session.Entry) bool {
 	h := crc32.New(crc32.MakeTable(crc32.Castagnoli))
 	n, err := io.CopyBuffer(onlyWriter{h}, io.NewSectionReader(part, e.Off, e.Len()), make([]byte, 256<<10))
 	return err == nil && n == e.Len() && string(e.Note) == string(binary.BigEndian.AppendUint32(nil, h.Sum32()))
 }
 
-// unmake takes away a part that this Get has made and has no use for.
+// removeFresh removes a part that this Get has made and does not need.
 func (j *job) removeFresh() error {
 	if !j.fresh {
 		return nil
@@ -178,7 +177,7 @@ func IsOwn(path string) (bool, error) {
 	return false, nil
 }
 
-// mode is that of the file which is replaced: what is secret is so from the beginning.
+// mode is the mode of the file that is replaced: a secret file is secret from the beginning.
 func (j *job) mode() os.FileMode {
 	if info, err := os.Lstat(j.req.Dest); err == nil && info.Mode().IsRegular() {
 		return info.Mode().Perm()

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// Whatever has the names that Get would use, and was not left by a Get, is neither changed,
-// followed, waited for nor taken away.
+// A file that has a name of Get's own, and was not left by a Get, is neither changed, followed,
+// waited for nor removed.
 func TestWhatIsNotGetsOwnIsLeftAsItIs(t *testing.T) {
 	precious := bytes.Repeat([]byte("precious\n"), 1000)
 	put := func(path string) error { return os.WriteFile(path, precious, 0o600) }
@@ -65,7 +65,7 @@ func TestWhatIsNotGetsOwnIsLeftAsItIs(t *testing.T) {
 	}
 }
 
-// look describes a file with all that is in it.
+// describe returns a text of a file with all its bytes.
 func describe(t *testing.T, path string) string {
 	t.Helper()
 	info, err := os.Lstat(path)
@@ -86,7 +86,7 @@ func describe(t *testing.T, path string) string {
 	return s
 }
 
-// A file that took the place of the part since is no part, even with the same inode.
+// A file that took the name of the part since is no part, even with the same inode.
 func TestAFileInThePlaceOfThePartIsNone(t *testing.T) {
 	src, to := newSource(12<<20), dest(t)
 	interrupted(t, to, src, 8<<20)
@@ -107,7 +107,7 @@ func TestAFileInThePlaceOfThePartIsNone(t *testing.T) {
 	whole(t, to, src)
 }
 
-// So is one that takes the name while Get is at work: it does not become the file.
+// A file that takes the name of the part while Get runs does not become the file.
 func TestAPartThatLosesItsNameIsNotPublished(t *testing.T) {
 	for _, n := range []int{1 << 20, 5 << 20} {
 		src, to := newSource(n), dest(t)
@@ -176,7 +176,7 @@ func TestAReplacedFileKeepsItsMode(t *testing.T) {
 	}
 }
 
-// A source that gives no parts is asked for the whole, from then on.
+// A source that gives no parts is asked for the whole content from then on.
 func TestASourceThatGivesNoPartsIsReadInOneGo(t *testing.T) {
 	for _, n := range []int{1 << 20, 12 << 20} {
 		src, to := newSource(n), dest(t)

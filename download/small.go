@@ -10,15 +10,15 @@ import (
 	"sluice/session"
 )
 
-// small gets a content of one piece, of which a former Get can have left nothing worth going on
-// with: without a journal, through memory.
+// getSmall gets a content of one chunk without a journal, through memory. A former Get can't have
+// left much of such a content.
 //
 //	fetch ─▶ SHA-256 ─▶ write the part ─▶ sync it ─▶ rename it to DEST ─▶ sync the folder
 //
-// A crash before the rename leaves a part without a journal, which the next Get writes to.
+// A crash before the rename leaves a part without a journal. The next Get overwrites it.
 func (j *job) getSmall(ctx context.Context) (err error) {
 	defer func() {
-		if err != nil && !errors.Is(err, session.ErrUnknownOutcome) { // there it is renamed
+		if err != nil && !errors.Is(err, session.ErrUnknownOutcome) { // then it is renamed
 			err = errors.Join(err, j.removePart())
 		}
 	}()
@@ -32,7 +32,7 @@ func (j *job) getSmall(ctx context.Context) (err error) {
 	return err
 }
 
-// bytes fetches the whole content into memory, and once more where its SHA-256 is wrong.
+// fetchAll fetches the whole content into memory, and once more if its SHA-256 is wrong.
 func (j *job) fetchAll(ctx context.Context) ([]byte, error) {
 	b := make([]byte, j.size)
 	for refetched := false; ; refetched = true {
@@ -58,7 +58,7 @@ func (j *job) fetchAll(ctx context.Context) ([]byte, error) {
 	}
 }
 
-// into makes one request for r, and keeps what has come of it.
+// fetchInto makes one request for r, and keeps the bytes that come.
 func (j *job) fetchInto(ctx context.Context, r session.Range, p []byte) (int64, error) {
 	b, err := j.openRange(ctx, r)
 	if err != nil {

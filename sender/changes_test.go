@@ -41,8 +41,8 @@ func TestATouchedFileIsNotSentAgain(t *testing.T) {
 	}
 }
 
-// A file of which a part is written anew while it is sent is stored as it is at the end, and only
-// that part is sent again.
+// If a part of a file is rewritten while the file is sent, the file is stored as it is at the end,
+// and only that part is sent again.
 func TestAPartThatIsWrittenAnewIsSentAgainAlone(t *testing.T) {
 	w, b := newWire(t), noise(large)
 	f := file(t, b)
@@ -64,7 +64,7 @@ func TestAPartThatIsWrittenAnewIsSentAgainAlone(t *testing.T) {
 	}
 }
 
-// One that goes on changing, gets another length, or is replaced is never stored as a mixture.
+// A file that goes on changing, gets another length, or is replaced is never stored as a mixture.
 func TestAFileThatGoesOnChangingIsNotStored(t *testing.T) {
 	for name, change := range map[string]func(path string, b []byte) error{
 		"on and on": func(path string, b []byte) error {
@@ -99,7 +99,7 @@ func TestAFileThatGoesOnChangingIsNotStored(t *testing.T) {
 	}
 }
 
-// Rewritten with the length and the time of modification that it had, a file is another one.
+// A file that is rewritten with its former length and time of modification is another file.
 func TestARewrittenFileWithTheTimesOfTheOldOneIsStoredAnew(t *testing.T) {
 	for _, n := range []int{10, large} {
 		w, b := newWire(t), noise(n)
@@ -121,7 +121,7 @@ func TestARewrittenFileWithTheTimesOfTheOldOneIsStoredAnew(t *testing.T) {
 	}
 }
 
-// Where all that the system says of a file is as before, the digest that is known decides.
+// If the system says the same of a file as before, its digest decides.
 func TestAMemoryWithOtherBytesIsNotTakenForTheFiles(t *testing.T) {
 	for _, n := range []int{10, large} {
 		w, b := newWire(t), noise(n)
@@ -140,7 +140,7 @@ func TestAMemoryWithOtherBytesIsNotTakenForTheFiles(t *testing.T) {
 	}
 }
 
-// What a file brings counts, and not what is said of its length.
+// The bytes that reading a file brings count, not its reported length.
 func TestASizeThatLiesIsNotBelieved(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("needs /proc")

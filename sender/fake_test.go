@@ -25,8 +25,8 @@ import (
 const chunk = 256 << 10
 
 // wire fakes the other end: sessions and memories in memory, with as much of API.md as a sender can
-// notice. What goes wrong is up to mishap, which sees each request first and says whether it has
-// dealt with it.
+// notice. mishap, if set, makes requests fail: it sees each request first, and returns true if it
+// has answered it.
 type wire struct {
 	t      *testing.T
 	client *api.Client
@@ -37,7 +37,7 @@ type wire struct {
 	sessions     map[string]*upload
 	idems        map[string]*upload
 	memories     map[string]*memory
-	ops          []string // what was asked for, in order
+	ops          []string // operations, in order
 	puts         []int64  // sizes of the bodies that were accepted whole
 }
 
@@ -79,7 +79,7 @@ func (w *wire) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/v1/"), "/")
-	// The whole body, or what came of it: only ranges keep that.
+	// The whole body, or a part of it: only ranges keep a part.
 	body, readErr := io.ReadAll(r.Body)
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -213,7 +213,7 @@ func (w *wire) begin(body []byte) (int, any) {
 	return 200, s
 }
 
-// put stores a body; other bytes than those that are there need replace.
+// put stores a body. Without replace it refuses other bytes than the recorded ones.
 func (w *wire) put(u *upload, off int64, b []byte, replace bool) (int, any) {
 	for int64(len(u.data)) < off+int64(len(b)) {
 		u.data, u.have = append(u.data, make([]byte, chunk)...), append(u.have, make([]bool, chunk)...)
@@ -231,7 +231,8 @@ func (w *wire) put(u *upload, off int64, b []byte, replace bool) (int, any) {
 	return 204, nil
 }
 
-// view gives the session with what is missing: gaps alone while its length is unknown.
+// view returns the session with its missing chunks and bytes. While its length is unknown only gaps
+// are missing.
 func (w *wire) view(u *upload, crc bool) api.Session {
 	s := u.Session
 	end := int64(0)
@@ -303,7 +304,7 @@ func (w *wire) finish(u *upload, body []byte) (int, any) {
 	return 200, w.memories[u.MemoryID].Memory
 }
 
-// count says how often an operation was served.
+// count returns how often an operation was served.
 func (w *wire) count(op string) (n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

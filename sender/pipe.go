@@ -14,13 +14,13 @@ import (
 	"sluice/internal/system"
 )
 
-// SendPipe stores what r brings until its end. Chunks are kept in memory until they are
-// acknowledged, one more than run at a time (where that adapts, about 128 MiB at most): it survives
-// the server's restarts, but not its own end, since nobody could read the pipe again; then nothing
-// is stored.
+// SendPipe stores the bytes of r until its end. It keeps chunks in memory until they are
+// acknowledged: one more than run at a time (about 128 MiB at most, if Parallel is 0). So it
+// survives restarts of the server. It does not survive its own end, since nobody could read the
+// pipe again: then nothing is stored.
 func (s *Sender) SendPipe(ctx context.Context, f File, r io.Reader) (m api.Memory, err error) {
 	p := &pipe{sender: s, f: f}
-	// Of this pipe alone, so that a begin whose answer was lost can be repeated.
+	// The idem is for this pipe alone. With it a begin whose answer was lost can be repeated.
 	idem, err := system.Text(s.opts.Rand)
 	if err != nil {
 		return m, err
@@ -64,13 +64,13 @@ type pipe struct {
 	acked   atomic.Int64
 }
 
-// pour puts chunk after chunk, several at a time, and gives the length.
+// sendChunks puts chunk after chunk, several at a time, and returns the length.
 func (p *pipe) sendChunks(ctx context.Context, r io.Reader, d *digester) (total int64, err error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	free := make(chan []byte, p.buffers())
 	for range cap(free) {
-		free <- nil // made when it is needed
+		free <- nil // allocated when it is needed
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -93,7 +93,7 @@ func (p *pipe) sendChunks(ctx context.Context, r io.Reader, d *digester) (total 
 		d.Write(buf[:n])
 		total += int64(n)
 		if n > 0 {
-			// A short chunk would give the length, and may only come when all before it are there.
+			// A short chunk fixes the length, so all chunks before it must be recorded first.
 			if last {
 				wg.Wait()
 				if ctx.Err() != nil {
@@ -118,7 +118,7 @@ func (p *pipe) sendChunks(ctx context.Context, r io.Reader, d *digester) (total 
 	}
 }
 
-// buffers is how many chunks there may be in memory: at least two that go and one that is filled.
+// buffers is how many chunks may be in memory: at least two that are sent and one that is filled.
 func (p *pipe) buffers() int {
 	if p.sender.opts.Parallel > 0 {
 		return p.sender.opts.Parallel + 1

@@ -12,23 +12,23 @@ import (
 	"sluice/api"
 )
 
-// content is where a chunk's bytes are: a file, or a chunk of a pipe in memory.
+// source has a chunk's bytes: a file, or a chunk of a pipe in memory.
 type source interface {
 	io.ReaderAt
 }
 
-// chunk is one chunk on its way.
+// chunk is the sending of one chunk.
 type chunk struct {
 	sender    *Sender
 	session   string
 	size      int64 // of the session's chunks
 	idx       int64
 	source    source
-	off       int64 // in from
+	off       int64 // in source
 	n         int64
 	replace   bool
-	unchanged func() error  // says ErrChanged where the content has not the length that it had; nil: it can't change
-	taken     func(n int64) // bytes that were taken off to the server, or less than 0: that have to go again
+	unchanged func() error  // ErrChanged if the source has another length than before; nil: it can't change
+	taken     func(n int64) // counts bytes that were sent; less than 0: that have to be sent again
 	acked     func(n int64)
 }
 
@@ -49,11 +49,11 @@ func (t *transfer) putChunk(ctx context.Context, idx int64, replace bool) error 
 	}).put(ctx)
 }
 
-// fewCuts is how often a body may be cut, or not be passed on, before a shorter one is tried.
+// maxCuts is how often a body may be cut, or not be passed on, before a shorter one is tried.
 const maxCuts = 2
 
-// put stores the chunk whole; where that does not get through twice, or something between the
-// server and us refuses it, in ranges.
+// put stores the chunk whole. If that fails twice, or something on the way refuses it, put stores
+// it in ranges.
 func (c *chunk) put(ctx context.Context) error {
 	cuts := 0
 	for a := c.sender.attempt(); ; {
@@ -92,7 +92,7 @@ func (c *chunk) put(ctx context.Context) error {
 			return err
 		}
 		if ours && refused.Code == api.CodeSuperseded {
-			// Somebody else sends the same bytes: look before sending them again.
+			// Another client sends the same bytes: look before sending them again.
 			gaps, err := c.missing(ctx)
 			if err != nil {
 				return err
@@ -110,7 +110,7 @@ func (c *chunk) put(ctx context.Context) error {
 	}
 }
 
-// changed looks after a failure whether it was the content's.
+// checkUnchanged looks after a failure whether the source has caused it.
 func (c *chunk) checkUnchanged(why error) error {
 	var disk *fs.PathError
 	if errors.As(why, &disk) {
@@ -122,7 +122,7 @@ func (c *chunk) checkUnchanged(why error) error {
 	return c.unchanged()
 }
 
-// refuses notes that something on the way takes no body of n bytes.
+// noteTooLarge notes that something on the way refuses bodies of n bytes.
 func (s *Sender) noteTooLarge(n int64, answer error) {
 	s.mu.Lock()
 	first := s.tooLarge == 0
@@ -136,8 +136,8 @@ func (s *Sender) noteTooLarge(n int64, answer error) {
 	}
 }
 
-// refusedFor reports whether a body of n bytes is known to be too large for something on the way.
-// The shortest of all is always tried.
+// knownTooLarge reports whether a body of n bytes is known to be too large for something on the
+// way. The shortest range is always tried.
 func (s *Sender) knownTooLarge(n int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -150,7 +150,7 @@ func (c *chunk) newBody(off, n int64, maxStall time.Duration) *watchedBody {
 	return b
 }
 
-// landed takes what was flying out of the count.
+// reset takes the bytes of this body out of the count of sent ones.
 func (b *watchedBody) reset() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -166,14 +166,14 @@ func (c *chunk) putWhole(ctx context.Context, maxStall time.Duration) error {
 	return c.sender.api.PutChunk(ctx, c.session, c.idx, body, c.n, api.PutOptions{Replace: c.replace})
 }
 
-// least is the smallest range that is tried, and most the largest, in bytes.
+// minRange is the smallest range that is tried, in bytes.
 const minRange = 4 << 10
 
-// ranges stores what is missing of the chunk in pieces: half as large after each failure that a
-// shorter one may not have, twice as large after some successes.
+// putRanges stores the missing bytes of the chunk in ranges. A failure that a shorter range may not
+// have halves their length. Each eighth success doubles it.
 func (c *chunk) putRanges(ctx context.Context) error {
 	size, good := max(c.n/2, minRange), 0
-	counted := int64(0) // of the chunk, told as acknowledged
+	counted := int64(0) // bytes of the chunk that were passed to acked
 	for a := c.sender.attempt(); ; {
 		gaps, err := c.missing(ctx)
 		if err != nil {
@@ -221,9 +221,9 @@ func (c *chunk) putRanges(ctx context.Context) error {
 					return err
 				}
 				if a.failures%2 == 1 {
-					continue // at once, smaller: what is there already is only compared
+					continue // at once, smaller: the server only compares recorded bytes
 				}
-				break // what is there is looked up
+				break // ask which bytes are missing
 			}
 			a = c.sender.attempt()
 			c.sender.moved()
@@ -237,7 +237,7 @@ func (c *chunk) putRanges(ctx context.Context) error {
 	}
 }
 
-// piece puts n bytes from `at` of the session.
+// putRange puts n bytes from offset at of the session.
 func (c *chunk) putRange(ctx context.Context, at, n int64, maxStall time.Duration) error {
 	body := c.newBody(at-c.idx*c.size, n, maxStall)
 	defer body.reset()
@@ -247,7 +247,7 @@ func (c *chunk) putRange(ctx context.Context, at, n int64, maxStall time.Duratio
 	return err
 }
 
-// missing asks which bytes of the chunk are not there, in offsets of the session. It waits for the
+// missing asks for the missing bytes of the chunk, in offsets of the session. It waits for the
 // server.
 func (c *chunk) missing(ctx context.Context) (gaps []api.Range, err error) {
 	var s api.Session
@@ -268,8 +268,8 @@ func (c *chunk) missing(ctx context.Context) (gaps []api.Range, err error) {
 		}
 	}
 	if s.BytesExpected == nil {
-		// While the length is unknown only gaps are listed, and what is behind the last byte is
-		// not.
+		// While the length is unknown the server lists gaps alone, not the bytes behind the last
+		// received one.
 		end := s.BytesReceived
 		for _, g := range s.MissingBytes {
 			end += g[1] - g[0] + 1
@@ -281,7 +281,7 @@ func (c *chunk) missing(ctx context.Context) (gaps []api.Range, err error) {
 	return gaps, nil
 }
 
-// ended gives the refusal that a put into an ended session would get.
+// ended returns the refusal of a put into an ended session.
 func ended(s api.Session) error {
 	code := map[string]api.Code{"finished": api.CodeAlreadyFinished, "aborted": api.CodeAlreadyAborted, "expired": api.CodeSessionExpired}[s.State]
 	if code == "" {

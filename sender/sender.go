@@ -1,10 +1,10 @@
-// Package sender sends files to a Sluice server, whatever happens on the way: it is the client's
+// Package sender sends files to a Sluice server, whatever happens on the way. It is the client's
 // counterpart of package upload.
 //
-// It owns how a file becomes chunks and requests: as many at a time as the link gives most with
-// (package concurrency), tried again with growing pauses, as smaller ranges where something between
-// refuses whole chunks, going on where an earlier attempt stopped. It owns no flags, no terminal,
-// and no state on disk: which session belongs to a file is told by its idem, which follows from the
+// It owns how a file becomes chunks and requests. It sends as many at a time as the link gives most
+// with (package concurrency), retries with growing pauses, sends smaller ranges if something on the
+// way refuses whole chunks, and goes on where an earlier attempt stopped. It owns no flags, no
+// terminal, and no state on disk. A file finds its session by its idem, which follows from the
 // file's path and from what its inode says of it.
 //
 //	hash the file, in order, as far as it is on its way ─┐
@@ -34,34 +34,33 @@ import (
 // Clock tells the time.
 type Clock interface{ Now() time.Time }
 
-// Options say how to send. Zero values take the defaults that are named.
+// Options say how to send. A zero value takes the default in parentheses.
 type Options struct {
-	Capsule string // default
-	// Parallel is how many chunks are sent at a time, of all files together. 0: as many as the link
-	// gives most with, 1 to MaxParallel, which is found out on the way.
+	Capsule string // ("default")
+	// Parallel is how many chunks are sent at a time, of all files together. 0 means 1 to
+	// MaxParallel: the Sender finds out on the way with how many the link gives most.
 	Parallel int
-	// Patience is how long to go on trying while not a byte is acknowledged (5 min).
+	// Patience is how long to go on while not a byte is acknowledged (5 min).
 	Patience time.Duration
-	// Progress, if set, is told how much of a file is there: acknowledged, or on its way. It is
-	// called from several goroutines. total is -1 where it is not known. After a cut done may go
-	// back.
+	// Progress, if set, gets how many bytes of a file are acknowledged or on their way. It is
+	// called from several goroutines. total is -1 if it is not known. After a cut done may go back.
 	Progress func(f File, done, total int64)
-	// Log, if set, is told what a user would want to know: waiting, resuming, falling back.
+	// Log, if set, gets messages for users: waiting, resuming, sending smaller ranges.
 	Log *slog.Logger
 	// Clock (the system's) and Rand (crypto/rand) are safe for concurrent use.
 	Clock Clock
 	Rand  io.Reader
 }
 
-// File names what is sent.
+// File names a file to send.
 type File struct {
 	Disk string // its path on this machine
 	Name string
-	Dir  string // the memory's path: where it was in the folder that is sent
+	Dir  string // the memory's path: the file's place in the folder that is sent
 	MIME string // "" lets the server say application/octet-stream
 }
 
-// MaxParallel is the most chunks at a time where their number is not given.
+// MaxParallel is how many chunks are sent at a time at most, if Options.Parallel is 0.
 const MaxParallel = 16
 
 // Sender sends to one server. It is safe for concurrent use.
@@ -71,23 +70,23 @@ type Sender struct {
 	limiter *concurrency.Limiter // for chunks
 	backOff *backoff.Shared      // of all requests
 
-	configLock chan struct{} // holds one while the limits are asked for
+	configLock chan struct{} // holds one element during a request for config
 	config     *api.UploadConfig
 
-	mu           sync.Mutex // of what follows
-	waitReported bool       // that the server is waited for
-	unusableErr  error      // why no request can get to it
-	tooLarge     int64      // length of the shortest body that something on the way refused for its length; 0: none
+	mu           sync.Mutex // of the fields below
+	waitReported bool       // the Log has said that the server is waited for
+	unusableErr  error      // why no request can succeed; nil if one may
+	tooLarge     int64      // length of the shortest body that was refused for its length; 0: none
 }
 
 var (
-	// ErrChanged: the file went on changing while it was sent; nothing of it was stored.
+	// ErrChanged: the file kept changing while it was sent. Nothing of it was stored.
 	ErrChanged = errors.New("the file changed while it was sent, and nothing of it was stored; put it again when it is at rest, or what it has now: cat FILE | sluice put - --name NAME")
-	// ErrPatience: nothing has moved for Options.Patience. What was sent stays for the next
+	// ErrPatience: nothing has moved for Options.Patience. The bytes sent so far stay for the next
 	// attempt.
 	ErrPatience = errors.New("giving up: nothing has moved for a long time")
-	// ErrServer: the server can't be used at all: it knows no such token, or the address is not
-	// that of a Sluice server. Every Send fails with it.
+	// ErrServer: the server can't be used at all. It does not know the token, or the address is not
+	// that of a Sluice server. All Sends fail with it.
 	ErrServer = errors.New("nothing can be stored there")
 )
 
@@ -119,10 +118,10 @@ func New(c *api.Client, o Options) *Sender {
 	return &Sender{api: c, opts: o, configLock: make(chan struct{}, 1), limiter: limiter, backOff: backOff}
 }
 
-// Capsule is the one that files are stored in.
+// Capsule is the capsule that files are stored in.
 func (s *Sender) Capsule() string { return s.opts.Capsule }
 
-// limits gives the server's, asked for once.
+// limits returns the server's limits. It asks for them once.
 func (s *Sender) limits(ctx context.Context) (api.UploadConfig, error) {
 	select {
 	case s.configLock <- struct{}{}:
@@ -138,7 +137,7 @@ func (s *Sender) limits(ctx context.Context) (api.UploadConfig, error) {
 		})
 		if err != nil {
 			if ctx.Err() == nil {
-				s.markUnusable(err) // the others need not find that out
+				s.markUnusable(err) // other Sends fail at once
 				err = s.unusable()
 			}
 			return c, err
@@ -148,7 +147,7 @@ func (s *Sender) limits(ctx context.Context) (api.UploadConfig, error) {
 	return *s.config, nil
 }
 
-// useless notes that no request can get through.
+// markUnusable notes that no request can succeed.
 func (s *Sender) markUnusable(why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,14 +167,14 @@ type serverError struct{ error }
 
 func (e *serverError) Unwrap() []error { return []error{e.error, ErrServer} }
 
-// small is up to which size a file goes in one request, in bytes.
+// maxSmall is the largest size, in bytes, of a file that goes in one request.
 const maxSmall = 1 << 20
 
 // Send stores one file, or goes on with it where an earlier Send stopped, however that ended. The
-// same unchanged file again gives the same memory without sending a byte, while the server
-// remembers it; if that memory was deleted, or has other bytes than the file, it is stored anew. A
-// file whose length is not what the system says it is (in /proc, /sys) is stored as what reading it
-// brings, as SendPipe does.
+// same unchanged file gives the same memory without sending a byte, while the server remembers it.
+// If that memory was deleted, or has other bytes than the file, the file is stored anew. A file
+// whose length is not the one that the system reports (in /proc, /sys) is read to its end and
+// stored as by SendPipe.
 //
 // Errors: ErrChanged, ErrPatience, ErrServer, *api.Error, those of the file, and ctx's.
 func (s *Sender) Send(ctx context.Context, f File) (api.Memory, error) {
@@ -214,10 +213,10 @@ func (s *Sender) Send(ctx context.Context, f File) (api.Memory, error) {
 	return api.Memory{}, errors.New("the server has other bytes under every name that this file has had")
 }
 
-// mostTries bounds how many former memories of a file are looked at.
+// maxNames bounds how many idems of a file are tried.
 const maxNames = 1000
 
-// outdated says why the memory that an idem stands for is not that of the file; "" where it is.
+// outdated says why the memory of an idem is not that of the file; "" if it is.
 type outdated string
 
 const (
@@ -225,18 +224,18 @@ const (
 	differs outdated = "its content is another than what was stored before"
 )
 
-// idemOf names an unchanged file at its place. Whatever writes to a file changes its ctime, which
-// nobody can set; its time of modification can be. A file that was moved, copied or restored has
-// another idem: its upload is found by its content (adopt). try counts its former memories that are
-// not its own any more.
+// idemOf names an unchanged file at its place. Every write to a file changes its ctime, which
+// nobody can set; the time of modification can be set. A file that was moved, copied or restored
+// has another idem: its upload is found by its content (adoptOther). try counts former memories of
+// the file that are outdated.
 func idemOf(abs string, st state, capsule string, f File, try int) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "sluice put 2\x00%s\x00%d\x00%d\x00%d\x00%d\x00%s\x00%s\x00%s\x00%d", abs, st.size, st.modified, st.changed, st.inode, capsule, f.Dir, f.Name, try)
 	return "put-" + hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// sendSmall stores the file in one request. ok is false where that did not get through for its
-// length: in pieces it may.
+// sendSmall stores the file in one request. ok is false if its length has kept it from getting
+// through: in ranges it may succeed.
 func (t *transfer) sendSmall(ctx context.Context) (m api.Memory, other outdated, ok bool, err error) {
 	b, err := t.readAll()
 	if err != nil || t.sender.knownTooLarge(int64(len(b))) {

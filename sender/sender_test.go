@@ -23,7 +23,8 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 
-// large goes through a session, in several chunks of which the last is short.
+// large is the size of a file that goes through a session, in several chunks. The last one is
+// short.
 const large = 1<<20 + chunk + 123
 
 func noise(n int) []byte {
@@ -33,7 +34,7 @@ func noise(n int) []byte {
 	return b
 }
 
-// file makes one on the disk.
+// file makes a file on the disk.
 func file(t *testing.T, b []byte) sender.File {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "a file")
@@ -45,7 +46,7 @@ func file(t *testing.T, b []byte) sender.File {
 
 func (w *wire) sender() *sender.Sender { return sender.New(w.client, sender.Options{}) }
 
-// stored sends f and compares what the other end made of it.
+// sendAndCompare sends f and compares the memory at the other end.
 func (w *wire) sendAndCompare(f sender.File, want []byte) api.Memory {
 	w.t.Helper()
 	m, err := w.sender().Send(w.t.Context(), f)
@@ -67,7 +68,7 @@ func (w *wire) holds(m api.Memory, want []byte) {
 
 func isPut(r *http.Request) bool { return strings.Contains(r.URL.Path, "/uploads_put_") }
 
-// hasBody: a put or a create.
+// hasBody reports whether the request is a put or a create.
 func hasBody(r *http.Request) bool {
 	return isPut(r) || strings.HasSuffix(r.URL.Path, "/memories_create")
 }
@@ -115,7 +116,7 @@ func TestATouchedFileAndADeletedMemoryAreStoredAnew(t *testing.T) {
 	}
 }
 
-// Whatever happens to some of the requests, the bytes arrive.
+// The bytes arrive, whatever happens to some of the requests.
 func TestMishaps(t *testing.T) {
 	every := func(n int64, which func(*http.Request) bool, do func(http.ResponseWriter, *http.Request) bool) func(http.ResponseWriter, *http.Request) bool {
 		var seen atomic.Int64
@@ -163,7 +164,7 @@ func TestMishaps(t *testing.T) {
 	}
 }
 
-// A proxy with a limit of size: everything goes through below it, in one request or in ranges.
+// Through a proxy with a limit of size every file goes, in one request or in ranges.
 func TestAProxyThatRefusesLargeBodies(t *testing.T) {
 	for _, limit := range []int64{100_000, 5000} {
 		for _, n := range []int{200_000, large} {
@@ -268,7 +269,7 @@ func TestAStoppedSendGoesOn(t *testing.T) {
 	}
 }
 
-// The file was moved: its upload is found by what is there of it.
+// A file that was moved goes on with its upload, which is found by its received bytes.
 func TestAMovedFileGoesOn(t *testing.T) {
 	for _, same := range []bool{true, false} {
 		w, b := newWire(t), noise(large)

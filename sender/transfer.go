@@ -13,12 +13,12 @@ import (
 	"sluice/api"
 )
 
-// job is one file on its way.
+// transfer is the sending of one file.
 type transfer struct {
 	sender *Sender
 	f      File
 	disk   *os.File
-	state  state // as it was when what is sent was hashed
+	state  state // of the file, at the time of the hashing
 	idem   string
 
 	session  api.Session
@@ -33,8 +33,7 @@ func (t *transfer) report() {
 	t.sender.opts.Progress(t.f, max(min(t.acked.Load()+t.inFlight.Load(), t.size()), 0), t.size())
 }
 
-// send stores the file under its idem. other says why the memory that the idem stands for is not
-// that of the file.
+// sendAs stores the file under its idem. other says why the memory of that idem is not the file's.
 func (t *transfer) sendAs(ctx context.Context) (m api.Memory, other outdated, err error) {
 	if t.size() <= maxSmall {
 		if m, other, ok, err := t.sendSmall(ctx); ok || err != nil {
@@ -50,7 +49,7 @@ func (t *transfer) sendAs(ctx context.Context) (m api.Memory, other outdated, er
 		if errors.As(err, &refused) && begins < 3 {
 			switch refused.Code {
 			case api.CodeSessionExpired, api.CodeAlreadyAborted, api.CodeNotFound, api.CodeAlreadyFinished:
-				// It was ended by somebody else: the idem tells what there is now.
+				// Another client has ended it: a begin with the idem shows the present state.
 				t.sender.opts.Log.Info("the upload was ended elsewhere: beginning again",
 					"file", t.f.Disk, "because", refused.Code)
 				continue
@@ -60,7 +59,7 @@ func (t *transfer) sendAs(ctx context.Context) (m api.Memory, other outdated, er
 	}
 }
 
-// begin gives j its session; done is true where the file is stored already.
+// begin gives t its session; done is true if the file is stored already.
 func (t *transfer) begin(ctx context.Context) (m api.Memory, done bool, other outdated, err error) {
 	size := t.size()
 	req := api.BeginRequest{
@@ -95,7 +94,7 @@ func (t *transfer) begin(ctx context.Context) (m api.Memory, done bool, other ou
 	return m, false, "", nil
 }
 
-// stored gives the memory of a finished session, if it still is that of the file.
+// stored returns the memory of a finished session, if it still is that of the file.
 func (t *transfer) stored(ctx context.Context) (m api.Memory, other outdated, err error) {
 	if t.session.Deleted {
 		return m, deleted, nil
@@ -120,8 +119,8 @@ func (t *transfer) stored(ctx context.Context) (m api.Memory, other outdated, er
 	return m, "", nil
 }
 
-// adopt looks for an open upload of the same content under another idem: the file was moved, or
-// touched, since. All that it has must be what the file has.
+// adoptOther looks for an open upload of the same content under another idem: the file may have
+// been moved or touched since. All received bytes of that upload must be those of the file.
 func (t *transfer) adoptOther(ctx context.Context) error {
 	cursor := ""
 	for {
@@ -158,7 +157,7 @@ func (t *transfer) adoptOther(ctx context.Context) error {
 	}
 }
 
-// agrees compares the chunks that a session has with those of the file.
+// matches compares the received chunks of a session with those of the file.
 func (t *transfer) matches(s api.Session) bool {
 	for idx, want := range s.CRC32C {
 		var i int64
@@ -174,8 +173,8 @@ func (t *transfer) matches(s api.Session) bool {
 	return true
 }
 
-// finish sends what is missing and finishes, again where the server names more that is missing or
-// bad, or the file was touched.
+// finish sends the missing chunks and finishes. It repeats that if the server names more missing or
+// bad chunks, or if the file has changed.
 func (t *transfer) finish(ctx context.Context) (m api.Memory, err error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -245,7 +244,7 @@ func (t *transfer) finish(ctx context.Context) (m api.Memory, err error) {
 	}
 }
 
-// unlike names the chunks whose CRC-32C is not the same in both.
+// differing lists the chunks whose CRC-32Cs differ.
 func differing(a, b []string) (chunks []api.Range) {
 	for i := range int64(min(len(a), len(b))) {
 		if a[i] != b[i] {
@@ -255,7 +254,7 @@ func differing(a, b []string) (chunks []api.Range) {
 	return chunks
 }
 
-// missing asks which chunks are not whole.
+// missing asks for the chunks that are not whole.
 func (t *transfer) missing(ctx context.Context) ([]api.Range, bool, error) {
 	err := t.sender.retry(ctx, func(ctx context.Context) (err error) {
 		s, err := t.sender.api.Status(ctx, t.session.SessionID, false)
@@ -271,8 +270,8 @@ func (t *transfer) abort(ctx context.Context) error {
 	return t.sender.retry(ctx, func(ctx context.Context) error { return t.sender.api.Abort(ctx, t.session.SessionID) })
 }
 
-// giveUp returns why an upload ends. One of a file that has changed can't go on later, and is
-// aborted.
+// giveUp returns the reason why an upload ends. The upload of a changed file can't go on later, so
+// giveUp aborts it.
 func (t *transfer) giveUp(ctx context.Context, why error) error {
 	if errors.Is(why, ErrChanged) {
 		return errors.Join(why, t.abort(context.WithoutCancel(ctx)))
@@ -280,8 +279,8 @@ func (t *transfer) giveUp(ctx context.Context, why error) error {
 	return why
 }
 
-// putAll puts ranges of chunks, in their order, as many at a time as the limiter lets. The content
-// is hashed as far as it is on its way.
+// putAll puts ranges of chunks, in order, as many at a time as the limiter lets. Hashing may
+// advance as far as the chunks that were begun.
 func (t *transfer) putAll(ctx context.Context, chunks []api.Range, replace bool) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)

@@ -11,8 +11,8 @@ import (
 	"sluice/session"
 )
 
-// With as many pieces as are allowed, what is recorded may be repeated, and pieces may become
-// fewer.
+// A session with as many entries as it may have takes repeats of recorded bytes, and puts that make
+// the entries fewer.
 func TestAFullSessionTakesRepeatsAndClosesGaps(t *testing.T) {
 	merge := func(a, b session.Entry) ([]byte, bool) { return a.Note, true }
 	v := start(t, session.Config{MaxEntries: 2, MaxGaps: 100, Merge: merge})
@@ -31,7 +31,7 @@ func TestAFullSessionTakesRepeatsAndClosesGaps(t *testing.T) {
 	}
 }
 
-// With as many gaps as are allowed, a recorded chunk may be repeated.
+// A recorded chunk may be repeated in a session with as many gaps as it may have.
 func TestAChunkIsRepeatedAmongManyGaps(t *testing.T) {
 	v := start(t, session.Config{MaxGaps: 1})
 	s := begin(t, v, 4, 20)
@@ -72,8 +72,8 @@ func TestOneBadSessionDoesNotStopExpiry(t *testing.T) {
 	}
 }
 
-// A piece below the smallest is recorded where it may be the end of an unknown length, and refused
-// where it can't be.
+// An entry below the smallest is recorded if it may be the end of an unknown length. Otherwise it
+// is refused.
 func TestASmallPieceMayBeTheEnd(t *testing.T) {
 	v := start(t, session.Config{MinEntry: 3})
 	s, _, err := v.Begin(t.Context(), session.Spec{ChunkSize: 4, BytesExpected: session.Unknown})
@@ -99,7 +99,7 @@ func TestASmallPieceMayBeTheEnd(t *testing.T) {
 	}
 }
 
-// Where the length is not known, the gap to close is the one before what was put.
+// If the length is unknown, the gap to close is the one before the bytes of the put.
 func TestTheGapOfAnUnknownLength(t *testing.T) {
 	v := start(t, session.Config{MinEntry: 8})
 	s := begin(t, v, 64, session.Unknown)
@@ -124,8 +124,8 @@ func TestTheGapOfAnUnknownLength(t *testing.T) {
 	}
 }
 
-// What puts keep of the ranges of their sessions is bounded over all sessions; one that has few is
-// always taken.
+// The memory of the ranges that puts keep is bounded over all sessions. A session with few ranges
+// is always taken.
 func TestRangesThatPutsKeepAreBounded(t *testing.T) {
 	const ranges = 200
 	v := start(t, session.Config{States: 2 * 16 * ranges * 3 / 2})

@@ -14,8 +14,8 @@ import (
 	"sluice/session"
 )
 
-// parts is a sink that keeps what it gets, in the parts in which it comes; it takes at most so many
-// bytes at once.
+// partsSink is a sink that keeps its bytes, and the lengths in which they come. It takes most bytes
+// at once (0: any number).
 type partsSink struct {
 	all  []byte
 	lens []int
@@ -35,7 +35,7 @@ func (p *partsSink) WriteAt(b []byte, off int64) (int, error) {
 	return len(b), p.err
 }
 
-// lends is parts that tells which bytes came in memory of its own.
+// bufferSink is a partsSink that counts the bytes which came in memory of its own.
 type bufferSink struct {
 	partsSink
 	mem []byte
@@ -136,8 +136,7 @@ func (s byteASecond) Read(p []byte) (int, error) {
 	return s.Reader.Read(p[:min(len(p), 1)])
 }
 
-// A body that comes slowly has no more than a small buffer, so that the larger ones are there for
-// those that come fast.
+// A slow body has a small buffer only, so that fast ones find the larger buffers free.
 func TestCopyGivesASlowBodyLittleMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newCopier(t)

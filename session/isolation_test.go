@@ -14,7 +14,7 @@ import (
 	"sluice/session"
 )
 
-// guard is a page that fails the test when a recorded byte is written again.
+// strictSink is a memSink that fails the test if a recorded byte is written again.
 type strictSink struct{ *memSink }
 
 func (g strictSink) WriteAt(b []byte, off int64) (int, error) {
@@ -26,7 +26,7 @@ func (g strictSink) WriteAt(b []byte, off int64) (int, error) {
 	return g.memSink.WriteAt(b, off)
 }
 
-// slow is a body whose bytes come when the test says so, and that can be woken.
+// slowBody is a body whose bytes come when the test sends them, and that can be woken.
 type slowBody struct {
 	ch   chan []byte
 	rest []byte
@@ -53,7 +53,7 @@ func (s *slowBody) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// deaf is a slow body that can't be woken.
+// unwakeable is a slow body that can't be woken.
 type unwakeable struct{ io.Reader }
 
 func (s *slowBody) SetReadDeadline(time.Time) error {
@@ -61,7 +61,7 @@ func (s *slowBody) SetReadDeadline(time.Time) error {
 	return nil
 }
 
-// † a retry that dies half-way, an overlap, and other bytes never reach a recorded byte.
+// † I1: A retry that dies half-way, an overlap, and other bytes never reach a recorded byte.
 func TestARecordedByteIsNeverWrittenAgain(t *testing.T) {
 	v := start(t, session.Config{})
 	s := begin(t, v, 8, 16)
@@ -90,7 +90,8 @@ func TestARecordedByteIsNeverWrittenAgain(t *testing.T) {
 	}
 }
 
-// † a duplicate that is still streaming while finish commits changes nothing of what is published.
+// † I1: A duplicate that is still streaming while finish commits changes nothing of the published
+// bytes.
 func TestADuplicateDuringFinishWritesNothing(t *testing.T) {
 	v := start(t, session.Config{})
 	s := begin(t, v, 8, 8)
@@ -120,8 +121,8 @@ func TestADuplicateDuringFinishWritesNothing(t *testing.T) {
 	}
 }
 
-// A newer put takes over: from one whose reader can be woken at once, from one that can't without
-// waiting for its Read.
+// A newer put takes over: at once from a put whose reader can be woken, else without waiting for
+// the Read of the older put.
 func TestANewerPutTakesOver(t *testing.T) {
 	for name, body := range map[string]func(*slowBody) io.Reader{
 		"wakeable": func(s *slowBody) io.Reader { return s },
@@ -141,7 +142,7 @@ func TestANewerPutTakesOver(t *testing.T) {
 					t.Fatal(err)
 				}
 				if name == "deaf" {
-					old.ch <- []byte("####") // what it still sends reaches nothing
+					old.ch <- []byte("####") // bytes that still come reach nothing
 					close(old.ch)
 				}
 				if err := <-done; !errors.Is(err, session.ErrSuperseded) {
@@ -258,7 +259,7 @@ func TestOneEndWins(t *testing.T) {
 	}
 }
 
-// A put that is only slow keeps its session alive.
+// A slow put keeps its session alive.
 func TestARunningPutKeepsItsSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := start(t, session.Config{TTL: 10 * time.Minute})

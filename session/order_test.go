@@ -10,7 +10,7 @@ import (
 	"sluice/session"
 )
 
-// waiting is a Store whose Record waits.
+// slowStore is a Store whose Record waits.
 type slowStore struct {
 	*session.Mem
 	open chan struct{}
@@ -53,7 +53,7 @@ func TestNothingIsAnsweredBeforeItIsRecorded(t *testing.T) {
 	})
 }
 
-// refusing is a sink that can't make anything safe.
+// failingSink is a sink that can't make anything safe.
 type failingSink struct{ *memSink }
 
 var errUnsafe = errors.New("the disk is gone")
@@ -75,7 +75,7 @@ func TestWhatTheSinkRefusesIsNotRecorded(t *testing.T) {
 	}
 }
 
-// held is a page whose Commit waits.
+// slowCommit is a sink whose Commit waits.
 type slowCommit struct {
 	strictSink
 	open chan struct{}
@@ -86,8 +86,8 @@ func (h slowCommit) Commit(ctx context.Context, r session.Range) ([]byte, error)
 	return h.strictSink.Commit(ctx, r)
 }
 
-// † a put that waited for another one on the same bytes compares with what that has recorded
-// meanwhile.
+// † I4: A put that waited for another one on the same bytes compares them with the bytes that the
+// other one recorded meanwhile.
 func TestAPutSeesWhatTheOneBeforeItRecorded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := start(t, session.Config{})
@@ -108,7 +108,7 @@ func TestAPutSeesWhatTheOneBeforeItRecorded(t *testing.T) {
 	})
 }
 
-// What was verified before a byte was replaced is not what a finish may seal.
+// A finish may not seal a session if a byte was replaced since the caller verified it.
 func TestASealIsOfWhatWasVerified(t *testing.T) {
 	v := start(t, session.Config{})
 	s := begin(t, v, 4, 4)

@@ -13,7 +13,7 @@ import (
 	"sluice/session"
 )
 
-// page is a sink in memory that refuses to be written twice in one place.
+// memSink is a sink in memory that refuses a second record of the same bytes.
 type memSink struct {
 	mu      sync.Mutex
 	b       []byte
@@ -36,7 +36,7 @@ func (p *memSink) Commit(_ context.Context, r session.Range) ([]byte, error) {
 		p.t.Errorf("bytes %v are recorded twice", r)
 	}
 	p.written = session.Add(p.written, r)
-	return fmt.Appendf(nil, "%p", p), nil // of this page alone
+	return fmt.Appendf(nil, "%p", p), nil // of this sink alone
 }
 
 func (p *memSink) Recorded(session.Session) {}
@@ -69,7 +69,7 @@ func begin(t *testing.T, v *session.Service, chunk, total int64) session.Session
 	return s
 }
 
-// cutReader gives its bytes and then an error that is not a clean end.
+// cutReader returns a body of b that is cut behind it.
 func cutReader(b string) io.Reader {
 	return io.MultiReader(bytes.NewReader([]byte(b)), errReader{io.ErrUnexpectedEOF})
 }
@@ -217,8 +217,8 @@ func TestAFailedEndOpensAgain(t *testing.T) {
 	}
 }
 
-// A program that is started anew again and again, and that nobody uses, still comes to the end of
-// what waits.
+// A program that is restarted again and again, and that nobody uses, still comes to the end of
+// every wait.
 func TestTheRunningTimeIsKept(t *testing.T) {
 	store := session.NewMem()
 	at := func() *session.Service {
@@ -243,7 +243,7 @@ func TestTheRunningTimeIsKept(t *testing.T) {
 		for range 3 {
 			tick(v, time.Minute)
 		}
-		tick(v, 59*time.Second) // what may be forgotten
+		tick(v, 59*time.Second) // this much may be forgotten
 	}
 	other, v := at(), at()
 	for range 5 {

@@ -9,7 +9,7 @@ import (
 	"sluice/session"
 )
 
-// two are Services on one Store, with a session of three chunks of 4 bytes.
+// two returns two Services on one Store, with a session of three chunks of 4 bytes.
 func two(t *testing.T, match func(own, theirs session.Entry) error) (a, b *session.Service, s session.Session) {
 	t.Helper()
 	store := session.NewMem()
@@ -22,7 +22,7 @@ func two(t *testing.T, match func(own, theirs session.Entry) error) (a, b *sessi
 	return a, b, begin(t, a, 4, 12)
 }
 
-// match compares what two Services have recorded, by what both wrote.
+// match compares two recorded entries by the bytes that both sinks hold.
 func match(own, theirs *memSink) func(a, _ session.Entry) error {
 	return func(a, _ session.Entry) error {
 		if !bytes.Equal(own.b[a.Off:a.End], theirs.b[a.Off:a.End]) {
@@ -32,7 +32,7 @@ func match(own, theirs *memSink) func(a, _ session.Entry) error {
 	}
 }
 
-// † A put whose recorded bytes another Service drops is not answered for them.
+// † I5: A put whose recorded bytes another Service drops is not answered for them.
 func TestADropThroughAnotherServiceFencesAPut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b, s := two(t, nil)
@@ -58,8 +58,8 @@ func TestADropThroughAnotherServiceFencesAPut(t *testing.T) {
 	})
 }
 
-// † Where two Services bring the same chunk, one is recorded; the other is answered as a repeat is,
-// or that its bytes are others.
+// † I6: If two Services bring the same chunk, one is recorded. The other put is answered as a
+// repeat, or as a conflict if its bytes differ.
 func TestTwoServicesBringTheSameChunk(t *testing.T) {
 	for name, c := range map[string]struct {
 		body  string

@@ -13,7 +13,7 @@ import (
 	"sluice/session"
 )
 
-// gated is a page whose next Commit waits.
+// gatedCommit is a memSink whose next Commit waits.
 type gatedCommit struct {
 	*memSink
 	in, out chan struct{}
@@ -38,7 +38,7 @@ func TestADropDoesNotWaitForASlowRead(t *testing.T) {
 	})
 }
 
-// The same for a newer put on the bytes behind.
+// The same holds for a newer put on the bytes behind.
 func TestATakeoverDoesNotWaitForASlowRead(t *testing.T) {
 	meets(t, func(v *session.Service, id session.SessionID) error {
 		_, err := v.PutAt(context.Background(), id, 8, session.Unknown, bytes.NewReader([]byte("89ab")), newMemSink(t, 12), false)

@@ -12,7 +12,7 @@ import (
 	"sluice/session"
 )
 
-// undoing is a sink that notes what it is to give back.
+// undoSink is a sink that notes the ranges it has to give back.
 type undoSink struct {
 	undone [][]session.Range
 }
@@ -26,8 +26,8 @@ func (u *undoSink) Undo(rest []session.Range) { u.undone = append(u.undone, rest
 
 var errBody = errors.New("broken")
 
-// A put that leaves something unrecorded has its sink give back just that; one that recorded all
-// does not, nor one whose bytes another has taken over.
+// A put that leaves bytes unrecorded has its sink give back just those. A put that recorded all
+// bytes does not, nor does a put whose bytes another one has taken over.
 func TestWhatIsUndone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, err := session.New(t.Context(), session.NewMem(), session.Config{})
@@ -72,7 +72,7 @@ func TestWhatIsUndone(t *testing.T) {
 		go func() { done <- v.PutChunk(t.Context(), s.ID, 2, unwakeable{slow}, superseded) }()
 		slow.ch <- make([]byte, 5)
 		synctest.Wait()
-		next := newSlowBody() // which has recorded nothing yet when the stale one ends
+		next := newSlowBody() // it has recorded nothing yet when the older one ends
 		fresh, taken := &undoSink{}, make(chan error)
 		go func() { taken <- v.PutChunk(t.Context(), s.ID, 2, next, fresh) }()
 		next.ch <- make([]byte, 5)

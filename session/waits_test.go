@@ -13,9 +13,9 @@ import (
 	"sluice/session"
 )
 
-// A put that has to wait for an earlier one of the same bytes does so for ten seconds and no
-// longer, and the one that it waited for is taken over by nobody after that: else two eager clients
-// would starve each other all the same, only more slowly.
+// A put that has to wait for an earlier one of the same bytes waits for ten seconds at most. After
+// that no put takes over the earlier one. Otherwise two eager clients would still starve each
+// other, only more slowly.
 func TestAWaitForAnEarlierPutEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := start(t, session.Config{})
@@ -50,7 +50,7 @@ func TestAWaitForAnEarlierPutEnds(t *testing.T) {
 	})
 }
 
-// stuck is a sink whose Commit never ends.
+// stuckCommit is a sink whose Commit never ends.
 type stuckCommit struct {
 	*memSink
 	never chan struct{}
@@ -61,7 +61,7 @@ func (s stuckCommit) Commit(context.Context, session.Range) ([]byte, error) {
 	return nil, errUnsafe
 }
 
-// Whatever has to wait for a commit that never ends is refused after ten seconds.
+// A call that has to wait for a commit that never ends is refused after ten seconds.
 func TestNobodyWaitsForEverForACommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := start(t, session.Config{})
@@ -90,8 +90,8 @@ func TestNobodyWaitsForEverForACommit(t *testing.T) {
 	})
 }
 
-// A session takes so many puts at a time, and so many of those that wait for others of the same
-// bytes.
+// The number of puts of a session is bounded, and so is the number of those that wait for others of
+// the same bytes.
 func TestTheNumberOfPutsIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const most, waiting = 8, 3
@@ -134,8 +134,8 @@ func TestTheNumberOfPutsIsBounded(t *testing.T) {
 	})
 }
 
-// dropped is a session store that lets something happen once, after a session was loaded or before
-// something is recorded.
+// hookedStore is a Store that calls a function once, after it has loaded a session or before it
+// records.
 type hookedStore struct {
 	session.Store
 	loaded, record func()
@@ -158,7 +158,7 @@ func (d *hookedStore) Record(ctx context.Context, id session.SessionID, gen uint
 	return d.Store.Record(ctx, id, gen, c)
 }
 
-// claims is a sink that notes the session that it is told of.
+// claimSink is a sink that notes the session of its claim.
 type claimSink struct {
 	*memSink
 	s session.Session
@@ -171,8 +171,8 @@ func (c *claimSink) Claim(_ context.Context, s session.Session, r session.Range)
 	return r.Len(), nil
 }
 
-// What a put works with is the session as it is once the put has its bytes to itself, not as it was
-// when the put came.
+// A put uses the session as it is once the put has its bytes to itself, not as it was when the put
+// came.
 func TestAPutKnowsWhatWasDroppedBeforeItsClaim(t *testing.T) {
 	st := &hookedStore{Store: session.NewMem()}
 	v, err := session.New(t.Context(), st, session.Config{})
@@ -198,7 +198,7 @@ func TestAPutKnowsWhatWasDroppedBeforeItsClaim(t *testing.T) {
 	}
 }
 
-// A length that is fixed between a put's look and its claim is that put's too.
+// A length that is fixed between a put's first load and its claim holds for that put too.
 func TestALengthIsFixedBeforeTheClaim(t *testing.T) {
 	for name, c := range map[string]struct {
 		last string // which fixes the length
@@ -230,8 +230,8 @@ func TestALengthIsFixedBeforeTheClaim(t *testing.T) {
 
 var errRefused = errors.New("refused")
 
-// A put that meets an end waits for what becomes of it: before it has begun, and when it is about
-// to record. Where the end is taken back it goes on.
+// A put that meets an end waits for its outcome: before the put has begun, and when it is about to
+// record. If the session opens again the put goes on.
 func TestAPutWaitsForTheEndThatItMeets(t *testing.T) {
 	ends := map[string]struct {
 		end  func(*session.Service, session.SessionID, session.End) error
@@ -251,7 +251,7 @@ func TestAPutWaitsForTheEndThatItMeets(t *testing.T) {
 	for name, end := range ends {
 		for _, at := range []string{"before it begins", "before its claim", "before it records"} {
 			if name == "finish" && at == "before it records" {
-				continue // what is complete has nothing to be recorded
+				continue // a complete session has nothing to record
 			}
 			for _, answer := range []error{nil, errRefused} {
 				t.Run(name+" "+at, func(t *testing.T) {
@@ -292,7 +292,7 @@ func meetsAnEnd(t *testing.T, end func(*session.Service, session.SessionID, sess
 	case "before it begins":
 		meet()
 	case "before its claim":
-		if st.loaded = meet; ended != session.ErrFinished { // what is complete has no other chunk
+		if st.loaded = meet; ended != session.ErrFinished { // a complete session has no other chunk
 			idx = 1
 		}
 	case "before it records":
@@ -329,7 +329,7 @@ func meetsAnEnd(t *testing.T, end func(*session.Service, session.SessionID, sess
 	}
 }
 
-// broken is a sink that panics, or ends its goroutine, at that step.
+// panicSink is a sink that panics, or ends its goroutine, at one step.
 type panicSink struct {
 	*memSink
 	at   string
@@ -367,7 +367,7 @@ func (b panicSink) Claim(_ context.Context, _ session.Session, r session.Range) 
 
 func (b panicSink) Recorded(session.Session) { b.panicAt("recorded") }
 
-// brokenBuffers are broken's memory.
+// panicBuffers are panicSink's memory.
 type panicBuffers struct{ now *panicSink }
 
 func (b panicBuffers) New() session.Buffer { return b }
@@ -382,7 +382,7 @@ func (b panicBuffers) Acquire(int64, int64) []byte { b.panicAt("acquire"); retur
 func (b panicBuffers) Release()                    {}
 func (b panicBuffers) Wait()                       { b.panicAt("wait") }
 
-// fallen runs what does not return.
+// runPanicking runs do, which does not return.
 func runPanicking(do func()) {
 	done := make(chan struct{})
 	go func() {
@@ -393,8 +393,7 @@ func runPanicking(do func()) {
 	<-done
 }
 
-// A put that panics, or ends its goroutine, wherever it may be, leaves nothing behind that others
-// wait for.
+// A put that panics, or ends its goroutine, leaves nothing behind that others wait for.
 func TestAPanicLeavesNothing(t *testing.T) {
 	for _, at := range []string{"admit", "claim", "write", "commit", "recorded", "acquire", "wait"} {
 		for _, exit := range []bool{false, true} {

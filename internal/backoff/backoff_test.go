@@ -17,12 +17,12 @@ func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 
 const long = time.Hour
 
-// front is what stands before a server: it takes so many requests in each window, and refuses the
-// others until the next.
+// front stands before a server. It takes so many requests in each window, and refuses the others
+// until the next one.
 type front struct {
 	each   int
 	window time.Duration
-	tells  bool // when to come again
+	tells  bool // the client when to come again
 
 	mu    sync.Mutex
 	since time.Time

@@ -13,7 +13,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 
-// clock is a fake one.
+// clock is a fake clock.
 type clock struct{ at time.Time }
 
 func newClock() *clock                { return &clock{time.Unix(1e9, 0)} }
@@ -27,15 +27,15 @@ func limit(l *Limiter) int {
 	return l.est.limit
 }
 
-// link is a fake one: bytes a second for all together, and for each connection; an answer takes its
-// delay on top.
+// link is a fake link. all and each are its bytes a second, for all connections together and for
+// each one. An answer takes its delay on top.
 type link struct {
 	all, each float64
 	delay     time.Duration
 }
 
-// ride sends requests of n bytes over a link, as many at a time as the limit lets, and gives the
-// limits that it saw.
+// simulate sends requests of n bytes over a link, as many at a time as the limit lets, and returns
+// the limits that it saw.
 func (c *clock) simulate(t *testing.T, l *Limiter, linkNow func() link, n float64, requests int) (limits []int) {
 	t.Helper()
 	type request struct{ left, wait float64 }
@@ -52,7 +52,7 @@ func (c *clock) simulate(t *testing.T, l *Limiter, linkNow func() link, n float6
 			requests--
 		}
 		l.mu.Lock()
-		l.est.wanted = l.est.wanted || requests > 0 // as one more Acquire that waits would say
+		l.est.wanted = l.est.wanted || requests > 0 // as if one more Acquire waited
 		l.mu.Unlock()
 		k, sending := linkNow(), 0
 		for _, r := range running {
@@ -97,7 +97,7 @@ func TestTheLimitFollowsTheLink(t *testing.T) {
 	for name, like := range map[string]struct {
 		link
 		want int // limit at the end
-		most int // that were ever tried
+		most int // largest limit that was tried
 	}{
 		"one connection fills it":                    {link{10 * mega, 1000 * mega, time.Millisecond}, 4, 8},
 		"each connection gets a quarter":             {link{40 * mega, 10 * mega, time.Millisecond}, 4, 8},
@@ -116,7 +116,7 @@ func TestTheLimitFollowsTheLink(t *testing.T) {
 	}
 }
 
-// within reports whether the last limit that was kept is the one wanted; a guess may be running at
+// within reports whether the last limit that was kept is the wanted one. A guess may be running at
 // the end.
 func within(limits []int, want int) bool {
 	n := len(limits)

@@ -13,12 +13,11 @@ import (
 	"sluice/session"
 )
 
-// disk is a file on a disk that forgets, when the power fails, whatever was not synced, and that
-// can fail.
+// disk is a file on a disk that can fail, and that loses all unsynced bytes when the power fails.
 type disk struct {
 	now, synced []byte
-	write, sync error // what the next calls answer
-	short       int   // how much a failing write leaves behind
+	write, sync error // the errors of the next calls
+	short       int   // how many bytes a failing write leaves behind
 	syncs       int
 }
 
@@ -42,7 +41,7 @@ func (d *disk) Sync() error {
 func (d *disk) Truncate(n int64) error { d.now = d.now[:n]; return nil }
 func (d *disk) Close() error           { return nil }
 
-// onDisk gives an empty journal on a disk, and a way to see what a power cut leaves of it.
+// onDisk returns an empty journal on a disk, and a function that shows the state after a power cut.
 func onDisk(t *testing.T) (*Journal, *disk, func() state) {
 	t.Helper()
 	j := open(t, filepath.Join(t.TempDir(), "j"))

@@ -20,7 +20,7 @@ const (
 	version    = 1
 	headerSize = int64(len(magic) + 1)
 
-	frameHead = 8 // length and check sum
+	frameHead = 8 // length and checksum
 	// maxFrame bounds an operation in bytes: a session with as many entries as the engine allows,
 	// with the longest notes.
 	maxFrame = 256 << 20
@@ -30,7 +30,7 @@ func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 
 func header() []byte { return append([]byte(magic), version) }
 
-// tornHeader reports whether b can be what a crash left of a header: a part of it, or zeros.
+// tornHeader reports whether a crash can have left b of a header: a part of it, or zeros.
 func tornHeader(b []byte) bool {
 	return bytes.HasPrefix(header(), b) || len(bytes.Trim(b, "\x00")) == 0
 }
@@ -50,7 +50,7 @@ func checkHeader(f *os.File) error {
 	return nil
 }
 
-// frame gives op as it stands in the file.
+// frame returns op as it stands in the file.
 func frame(op session.Op) ([]byte, error) {
 	payload, err := json.Marshal(toStored(op))
 	if err != nil {
@@ -69,7 +69,7 @@ func sum(length, payload []byte) uint32 {
 	return crc32.Update(crc32.Checksum(length, castagnoli()), castagnoli(), payload)
 }
 
-// image gives a whole file with these operations.
+// image returns a whole file with these operations.
 func image(ops []session.Op) ([]byte, error) {
 	b := header()
 	for _, op := range ops {
@@ -108,7 +108,7 @@ func readFrame(r io.Reader, left int64) (payload []byte, err error) {
 	return payload, nil
 }
 
-// replay does the operations of the file, which is size bytes long, and gives the end of the last
+// replay does the operations of the file, which is size bytes long, and returns the end of the last
 // whole frame.
 func replay(f *os.File, size int64, do func(session.Op) error) (end int64, err error) {
 	end = headerSize
@@ -133,8 +133,8 @@ func replay(f *os.File, size int64, do func(session.Op) error) (end int64, err e
 	return end, nil
 }
 
-// unfinished checks that what lies from end on can be the rest of one interrupted append. Each
-// append is synced before the next begins, so no whole frame follows it: where one does, an
+// checkTornEnd checks that the bytes from end on can be the rest of one interrupted append. Each
+// append is synced before the next begins, so no whole frame follows a torn one. If one does, an
 // acknowledged operation before it was damaged.
 func checkTornEnd(f *os.File, end, size int64) error {
 	if size-end > frameHead+maxFrame {
@@ -153,8 +153,8 @@ func checkTornEnd(f *os.File, end, size int64) error {
 	return nil
 }
 
-// stored is an operation in the file, version 1. Strings that may be any bytes are bytes here,
-// since JSON's are Unicode.
+// stored is an operation in the file, version 1. Strings that may have any bytes are []byte here,
+// since JSON's strings are Unicode.
 type stored struct {
 	Create *storedSession `json:"create,omitempty"`
 	Record *storedRecord  `json:"record,omitempty"`
@@ -163,8 +163,7 @@ type stored struct {
 	Totals *storedTotals  `json:"totals,omitempty"`
 }
 
-// kinds is how many operations it is; one that stands beside another would be an effect that is
-// lost.
+// kinds is how many operations st has. A second one beside the first would be lost.
 func (st stored) kinds() (n int) {
 	for _, there := range []bool{st.Create != nil, st.Record != nil, st.Move != nil, st.Row != nil, st.Totals != nil} {
 		if there {
@@ -263,11 +262,11 @@ func toStoredSession(op session.Op) storedSession {
 	}
 }
 
-// parse gives the operation that body, the inside of a frame, describes.
+// parse returns the operation that payload, the content of a frame, describes.
 func parse(payload []byte) (session.Op, error) {
 	var st stored
 	d := json.NewDecoder(bytes.NewReader(payload))
-	// A member that this version does not know would be an effect that it loses.
+	// This version would lose the effect of a member that it does not know.
 	d.DisallowUnknownFields()
 	if err := d.Decode(&st); err != nil {
 		return session.Op{}, err

@@ -12,7 +12,7 @@ import (
 	"sluice/session"
 )
 
-// samples are an operation of each kind.
+// samples returns an operation of each kind.
 func samples() []session.Op {
 	s := session.Session{
 		ID: 7, Spec: session.Spec{ChunkSize: 4, BytesExpected: 9, Owner: "o\xff", Idem: "i", Note: []byte("n")},
@@ -35,8 +35,8 @@ func samples() []session.Op {
 	}
 }
 
-// An operation that can be read means the same when it was written again, and nothing that it says
-// is passed over. Whatever it says, doing it does not panic.
+// An operation that can be read keeps its meaning when it is written again, and no part of it is
+// ignored. Doing it never panics.
 func FuzzOperation(f *testing.F) {
 	for _, op := range samples() {
 		b, err := frame(op)
@@ -79,8 +79,8 @@ func sameOp(t *testing.T, a, b session.Op) bool {
 	return a.Kind == b.Kind && bytes.Equal(x, y)
 }
 
-// Any file is refused by name and left as it is, or it opens, and then it opens again with the same
-// in it.
+// Any file is either refused with a named error and left as it is, or it opens. Then it opens again
+// with the same content.
 func FuzzFile(f *testing.F) {
 	whole, err := image(samples()[:2])
 	if err != nil {
@@ -127,7 +127,7 @@ func FuzzFile(f *testing.F) {
 	})
 }
 
-// rowsOf gives what a journal holds, by its frames.
+// rowsOf returns the frames of a journal's content, and how often each occurs.
 func rowsOf(j *Journal) map[string]int {
 	out := map[string]int{}
 	for _, op := range j.Rows() {

@@ -35,7 +35,7 @@ func reopen(t testing.TB, j *Journal) *Journal {
 	return open(t, j.path)
 }
 
-// anew reopens the journal as if more than half of it were dead.
+// reopenRewritten reopens the journal as if more than half of it described sessions that are gone.
 func reopenRewritten(t testing.TB, j *Journal) *Journal {
 	t.Helper()
 	b, err := image(j.Rows())
@@ -91,8 +91,8 @@ func dump(t testing.TB, st session.Store) (all state) {
 	return all
 }
 
-// step does something with the store, drawn from t: mostly what a service would, sometimes what is
-// refused.
+// step does something with the store, drawn from t: mostly a call that a service would make,
+// sometimes one that is refused.
 func step(t *rapid.T, st session.Store) {
 	ctx := context.Background()
 	id := session.SessionID(rapid.Uint64Range(1, 4).Draw(t, "id"))
@@ -138,8 +138,7 @@ func TestReopeningChangesNothing(t *testing.T) {
 		j := open(t, filepath.Join(dir, fmt.Sprint(n)))
 		mem := session.NewMem()
 		for range rapid.IntRange(1, 30).Draw(rt, "steps") {
-			// The same operation on both: it is drawn once, and done on the journal through what
-			// Log saw of it on mem.
+			// The operation is drawn once. It is done on mem and the journal as Log saw it.
 			var ops []session.Op
 			logged := session.NewMemWith(session.MemHooks{Log: func(op session.Op) error { ops = append(ops, op); return nil }})
 			for _, op := range mem.Rows() {
@@ -208,7 +207,7 @@ func TestWritingItAnewChangesNothing(t *testing.T) {
 		}
 	}
 	before, size := dump(t, j), fileSize(t, path)
-	// What an interrupted rewriting left must not be in the way.
+	// The rest of an interrupted rewriting must not be in the way.
 	if err := os.WriteFile(path+suffixNew, []byte(magic[:6]), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +241,7 @@ func fileSize(t testing.TB, path string) int64 {
 	return info.Size()
 }
 
-// built makes a journal of three operations, and gives its bytes, where each frame ends, and the
+// built makes a journal of three operations. It returns its bytes, the end of each frame, and the
 // state after each.
 func built(t *testing.T) (b []byte, ends []int, states []state) {
 	t.Helper()
@@ -272,7 +271,7 @@ func built(t *testing.T) (b []byte, ends []int, states []state) {
 func TestAnUnfinishedAppendIsCutOff(t *testing.T) {
 	whole, ends, states := built(t)
 	for size := 0; size <= len(whole); size++ {
-		// What was whole when the file had this size?
+		// Which frames were whole when the file had this size?
 		i, found := slices.BinarySearch(ends, size)
 		if !found {
 			i--
@@ -283,7 +282,7 @@ func TestAnUnfinishedAppendIsCutOff(t *testing.T) {
 		}
 		for name, tail := range map[string][]byte{"nothing": nil, "zeros": make([]byte, 50), "noise": slices.Repeat([]byte{0x7b, 1, 0, 0, 0}, 9)} {
 			if size < int(headerSize) && name == "noise" {
-				continue // not what a crash leaves: see the damaged ones
+				continue // a crash does not leave that: see the damaged ones
 			}
 			if size < int(headerSize) && size+len(tail) >= int(headerSize) {
 				tail = tail[:int(headerSize)-1-size]
@@ -302,7 +301,7 @@ func TestAnUnfinishedAppendIsCutOff(t *testing.T) {
 			if diff := cmp.Diff(want, dump(t, j), cmpopts.EquateEmpty()); diff != "" {
 				t.Fatalf("cut at %d, then %s: %s", size, name, diff)
 			}
-			// It goes on behind the cut.
+			// It goes on after the last whole frame.
 			create(t, j, 9, "")
 			after := dump(t, j)
 			j = reopen(t, j)

@@ -14,7 +14,7 @@ import (
 	"sluice/session"
 )
 
-// check holds all that is kept against the model.
+// check compares everything that is stored with the model.
 func (w *world) check() {
 	ctx := context.Background()
 	v := w.services[len(w.sessions)%w.n]
@@ -64,7 +64,7 @@ func (w *world) check() {
 	}
 }
 
-// same checks that what is recorded of a session is what it should be, byte by byte.
+// same compares the recorded bytes of a session with the model.
 func (w *world) same(k *known) {
 	if k.state.Ended() {
 		return
@@ -85,7 +85,7 @@ func (w *world) same(k *known) {
 	}
 }
 
-// atOnceModel lets clients of all Services bring the same sessions at once, all chunks in any
+// atOnceModel has clients of all Services send all chunks of the same sessions at once, in any
 // order, and finish them at once.
 func atOnceModel(t *testing.T, st session.Store, services int) {
 	ctx := t.Context()
@@ -157,7 +157,7 @@ func atOnceModel(t *testing.T, st session.Store, services int) {
 	}
 }
 
-// bring puts one chunk until it is there, or the session has been finished by another.
+// bring puts one chunk until it is recorded, or another client has finished the session.
 func bring(t *testing.T, v *session.Service, id session.SessionID, idx, chunk int64, s *sink) {
 	b := make([]byte, chunk)
 	for i := range b {

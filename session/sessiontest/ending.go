@@ -15,7 +15,7 @@ import (
 
 var errRefused = errors.New("the commit was refused")
 
-// part draws the caller's part of an end: it goes well, or is refused, or nobody knows.
+// part draws the caller's part of an end: it succeeds, is refused, or has an unknown outcome.
 func (w *world) part(of ...*known) (session.End, error) {
 	answer := rapid.SampledFrom([]error{nil, nil, errRefused, session.ErrUnknownOutcome}).Draw(w.t, "part")
 	return func(ctx context.Context, sealed []session.Session) (bool, error) {
@@ -37,7 +37,7 @@ func (w *world) part(of ...*known) (session.End, error) {
 	}, answer
 }
 
-// ended says what the end with that answer has made of an open session.
+// noteEnd applies an end with that answer to an open session of the model.
 func (w *world) noteEnd(k *known, to session.State, answer error) {
 	k.disturb()
 	switch {
@@ -77,7 +77,7 @@ func (w *world) finish() {
 		}
 		of, verified = append(of, k), append(verified, want)
 	}
-	// The first in the order of their ids says why not.
+	// The session with the lowest id among those that are refused decides the error.
 	slices.SortFunc(verified, func(a, b session.Verified) int {
 		if a.ID < b.ID {
 			return -1
@@ -116,7 +116,7 @@ func (w *world) finish() {
 	}
 }
 
-// refuses gives the reason why a session can't be finished as wanted.
+// refuses returns the reason why a session can't be finished as wanted.
 func (w *world) refuses(k *known, want session.Verified) error {
 	if err := k.err(); err != nil {
 		return err
@@ -178,7 +178,7 @@ func (w *world) clear() {
 	}
 }
 
-// settle tells of every sealed session what has become of it.
+// recover ends or opens all sealed sessions.
 func (w *world) recover() {
 	to := rapid.SampledFrom([]session.State{session.Open, session.Finished, session.Aborted}).Draw(w.t, "outcome")
 	w.must(w.any().Recover(context.Background(), func(_ context.Context, s session.Session) (session.State, error) {
@@ -195,7 +195,7 @@ func (w *world) recover() {
 	}
 }
 
-// time lets the clock go on, or jump, and lets every Service know.
+// time advances the clock, or lets it jump, and ticks every Service.
 func (w *world) time() {
 	w.now = w.now.Add(rapid.SampledFrom([]time.Duration{time.Second, tick, tick, tick, 3 * tick, 9000 * time.Hour, -time.Hour}).Draw(w.t, "time"))
 	for _, v := range w.services {
@@ -231,8 +231,8 @@ func (w *world) time() {
 			due := b.seen < running-ttl.Milliseconds()
 			switch {
 			case k.state == session.Open && due:
-				// What only a stopped put held is not held any more: that is known only to the
-				// Service.
+				// A put that was stopped does not keep its session from expiring any more. Only the
+				// Service knows whether it was stopped.
 				if s, err := v.Status(context.Background(), k.id); b.busy && err == nil && s.State == session.Open {
 					continue
 				}

@@ -43,8 +43,8 @@ func entriesOf(t *testing.T, st store) {
 	}
 }
 
-// crowd makes sessions of two owners in every state, under random ids, and gives them in the order
-// in which they began.
+// crowd makes sessions of two owners in every state, under random ids, and returns them in the
+// order in which they began.
 func crowd(st store) []session.Session {
 	var all []session.Session
 	for i, state := range []session.State{
@@ -116,7 +116,7 @@ func dueLists(t *testing.T, st store) {
 			}
 		}
 	}
-	// A touch moves a session to where it belongs.
+	// A touch moves a session to its new position.
 	first := all[len(all)-1]
 	st.record(first, session.Change{Length: session.Unknown, Seen: 2000})
 	if got := st.list(session.Query{Due: 3000, Limit: 100}); got[0].ID == first.ID || got[len(got)-1].ID != first.ID {
@@ -149,7 +149,7 @@ func pages(t *testing.T, st store) {
 			t.Fatalf("%+v: %d sessions, next %q, %v", q, len(page), next, err)
 		}
 		whole := st.list(session.Query{State: q.State, Due: q.Due, Limit: 100})
-		// What goes meanwhile, even the one where the page ended, does not disturb the rest.
+		// Sessions that go meanwhile, even the last of the page, do not disturb the rest.
 		last := page[len(page)-1]
 		if !last.State.Ended() {
 			last = st.end(last, session.Aborted)
@@ -179,7 +179,7 @@ func figures(t *testing.T, st store) {
 	check := func(after string) {
 		t.Helper()
 		got := st.stats()
-		// It is exact to a tick only.
+		// OldestSeen is exact to a tick only.
 		if (got.OldestSeen == 0) != (want.Open == 0) {
 			t.Errorf("after %s: the oldest was seen at %d", after, got.OldestSeen)
 		}

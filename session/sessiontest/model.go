@@ -18,11 +18,13 @@ import (
 )
 
 // TestModel runs any history of calls on that many Services over one Store, each call on any of
-// them, and holds every answer and all that is kept against a model: what was begun, which bytes
-// were answered for, what has ended how. A few sessions go on at once, and puts stay open while
-// other calls happen. open gives an empty Store. Where it has a method Restart() error, that is
-// called when the history restarts the program: what was only in memory may be lost then. Where it
-// has Close, that is called in the end.
+// them. It compares every answer and everything that is stored with a model: which sessions were
+// begun, which bytes were answered for, which sessions have ended how. A few sessions go on at
+// once, and puts stay open during other calls.
+//
+// open returns an empty Store. If it has a method Restart() error, the test calls that when the
+// history restarts the program; state that is in memory alone may be lost then. If it has Close,
+// the test calls that at the end.
 func TestModel(t *testing.T, open func(t *testing.T) session.Store, services int) {
 	t.Run("any history", func(t *testing.T) {
 		histories, steps := 0, 0
@@ -56,7 +58,7 @@ const (
 	tick     = time.Minute
 )
 
-// restart and shut use what a store may have beside its methods.
+// restart and shut use optional methods of a store.
 func restart(st session.Store) error {
 	if r, ok := st.(interface{ Restart() error }); ok {
 		return r.Restart()
@@ -83,14 +85,14 @@ type world struct {
 	buffers  bool
 	services []*service
 	n        int // number of Services there
-	made     int // Services ever made
+	made     int // Services made so far
 	sessions []*known
 	stats    session.Stats // the totals
-	kept     int64         // the running time that was kept at least
+	kept     int64         // the stored running time is not below
 	steps    int           // that the model has taken
 }
 
-// locked is a source that many may read at once.
+// locked is a source of random bytes that is safe for concurrent use.
 type locked struct {
 	mu   sync.Mutex
 	from io.Reader
@@ -103,17 +105,17 @@ func (l *locked) Read(p []byte) (int, error) {
 	return l.from.Read(p)
 }
 
-// service is a Service with what it can't be asked for.
+// service is a Service with values that it has no methods for.
 type service struct {
 	*session.Service
 	name     string
 	lastTick time.Time
-	kept     int64 // of the running time, for certain
+	kept     int64 // the running time that it has certainly stored
 }
 
-// known is what the model knows of a session.
+// known is the model of a session.
 type known struct {
-	session.Spec // BytesExpected as it is by now
+	session.Spec // with the present BytesExpected
 	id           session.SessionID
 	state        session.State
 	content      [maxBytes]byte // 0: not recorded
@@ -135,14 +137,13 @@ func newWorld(t *rapid.T, st session.Store, services int) *world {
 	return w
 }
 
-// wake makes the Services.
+// startServices makes the Services.
 func (w *world) startServices() {
 	w.services = nil
 	stored, err := w.store.Stats(context.Background())
 	w.must(err)
 	for range w.n {
-		// Wait: an end whose outcome nobody knows never settles, and each call that meets it waits
-		// so long.
+		// An end with an unknown outcome stays sealed, and each call that meets it waits for Wait.
 		cfg := session.Config{TTL: ttl, Keep: keep, Tick: tick, Flush: time.Hour, Clock: w, Rand: w.rand, Large: 16, Wait: 2 * time.Millisecond}
 		if w.buffers {
 			cfg.Small, cfg.Large, cfg.MaxLarge, cfg.Buffers = 2, 4, 1, w.disk
@@ -163,7 +164,7 @@ func (w *world) startServices() {
 	}
 }
 
-// restart ends the program, with the puts that are under way, and starts it again.
+// restart ends the program, with the running puts, and starts it again.
 func (w *world) restart() {
 	for _, k := range w.sessions {
 		for _, p := range slices.Clone(k.puts) {
@@ -223,7 +224,7 @@ func (w *world) draw(what string, from, to int64) int64 {
 // any draws a Service.
 func (w *world) any() *service { return w.services[w.draw("service", 0, int64(w.n-1))] }
 
-// pick draws a session that is not sealed: whoever asks for a sealed one waits for its end.
+// pick draws a session that is not sealed, since a call of a sealed one waits for its end.
 func (w *world) pick() *known {
 	var all []*known
 	for _, k := range w.sessions {
@@ -243,19 +244,19 @@ func (w *world) other() func() {
 	return []func(){w.recover, w.clear, w.restart}[w.draw("call", 0, 2)]
 }
 
-// sink is a new put's.
+// sink is the sink of a new put.
 func (w *world) sink(id session.SessionID, on *service) *sink {
 	return &sink{disk: w.disk, name: id.String() + "/" + on.name, session: id, store: w.store}
 }
 
-// disturb says that something happens to the session.
+// disturb notes that another call changes the session.
 func (k *known) disturb() {
 	for _, p := range k.puts {
 		p.disturbed = true
 	}
 }
 
-// err is the answer to a put into a session that is not open.
+// err is the error of a put into a session that is not open.
 func (k *known) err() error { return k.state.Err() }
 
 // expect checks an error: nil, or one that wraps want.
@@ -330,7 +331,7 @@ func (w *world) drop() {
 	w.disk.dropped(k.id, r)
 }
 
-// end is behind the last recorded byte.
+// end is the end of the last recorded byte.
 func (k *known) end() (end int64) {
 	for i, b := range k.content {
 		if b != 0 {
@@ -340,7 +341,7 @@ func (k *known) end() (end int64) {
 	return end
 }
 
-// received is what must be recorded.
+// received is the ranges that must be recorded.
 func (k *known) received() (rs []session.Range) {
 	for i, b := range k.content {
 		if b != 0 {

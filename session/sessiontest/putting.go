@@ -15,7 +15,7 @@ func (w *world) newPut(chunk bool) (*known, *put) {
 	if len(k.puts) == 3 {
 		w.t.Skip("enough puts")
 	}
-	// Long enough after the one before that it may take over.
+	// This is long enough after the put before, so that it may take over.
 	w.now = w.now.Add(11e9)
 	p := &put{on: w.any(), chunk: -1, version: byte(max(0, w.draw("version", -2, 1)))}
 	at := w.draw("off", 0, maxBytes-1)
@@ -38,11 +38,11 @@ func (w *world) newPut(chunk bool) (*known, *put) {
 	return k, p
 }
 
-// bytes are those that the put may bring.
+// bytes is the range that the put may bring.
 func (p *put) bytes(k *known) session.Range { return rng(p.off, p.off+k.bytesLeft(p)) }
 
-// fence says that what runs on those bytes through that Service was stopped: its sink hears nothing
-// more.
+// fence notes that the puts of these bytes through that Service were stopped: no more calls of
+// their sinks may come.
 func (k *known) fence(v *service, r session.Range) {
 	for _, p := range k.puts {
 		if p.on == v && p.bytes(k).Overlaps(r) {
@@ -51,7 +51,7 @@ func (k *known) fence(v *service, r session.Range) {
 	}
 }
 
-// room is how many bytes a put may bring at most.
+// bytesLeft is how many bytes a put may bring at most.
 func (k *known) bytesLeft(p *put) int64 {
 	end := int64(maxBytes)
 	if k.BytesExpected >= 0 {
@@ -63,7 +63,7 @@ func (k *known) bytesLeft(p *put) int64 {
 	return max(0, end-p.off)
 }
 
-// put is a put from its beginning to its end, without anything between.
+// put is a whole put, without other calls during it.
 func (w *world) put() {
 	if w.draw("kind", 0, 1) == 0 {
 		k, p := w.newPut(false)
@@ -76,7 +76,7 @@ func (w *world) put() {
 	w.endPut(k, p, w.how())
 }
 
-// some draws how many of what is left are sent: often all.
+// some draws how many of the bytes left are sent: often all.
 func (w *world) some(left int64) int64 {
 	return min(max(0, left), w.draw("n", 0, 2*maxBytes))
 }
@@ -149,8 +149,7 @@ func (w *world) endPut(k *known, p *put, why error) {
 		}
 	}
 	if p.err == nil && !k.state.Ended() {
-		// Whatever else was going on: as of the answer, all of it was there, and it was this. What
-		// came since is known.
+		// At the time of the answer all its bytes were recorded. The model knows of later changes.
 		for i := p.off; i < p.off+p.sent; i++ {
 			if k.content[i] != byteOf(i, p.version) {
 				w.t.Fatalf("byte %d is %d, and %d was answered for", i, k.content[i], byteOf(i, p.version))
@@ -160,7 +159,8 @@ func (w *world) endPut(k *known, p *put, why error) {
 	w.judge(before, p, why)
 }
 
-// adopt learns what a put has recorded by now: nothing but its own first n bytes.
+// learn adds the bytes that a put has recorded by now. These may only be among its own first n
+// bytes.
 func (w *world) learn(k *known, p *put, n int64) {
 	if k.state != session.Open {
 		return
@@ -181,13 +181,12 @@ func (w *world) learn(k *known, p *put, n int64) {
 	}
 }
 
-// judge checks why a put has failed, or that it could not. before is the session as of the end of
-// the body.
+// judge checks the put's error. before is the session as of the end of the body.
 func (w *world) judge(before known, p *put, why error) {
 	want := before.answer(p, why)
 	if p.disturbed {
-		// It may have come before the other, or after, or have lost. That it may not claim what is
-		// not there was checked.
+		// It may have come before or after the other call, or have lost. Whether its bytes are
+		// recorded was checked before.
 		if p.err == nil && why == io.EOF {
 			return
 		}
@@ -206,7 +205,7 @@ func (w *world) judge(before known, p *put, why error) {
 	}
 }
 
-// answer is what a put that nothing disturbed is answered.
+// answer is the error of a put that nothing disturbed.
 func (k *known) answer(p *put, why error) error {
 	if err := k.err(); err != nil {
 		return err

@@ -26,12 +26,12 @@ func recordsAddUp(t *testing.T, st store) {
 		{Range: rng(30, 40), Note: []byte("at 30")},
 		{Range: rng(50, 60), Note: []byte("at 50")},
 	}, st.entries(1, session.All(), 0))
-	// An entry may go without a note, and have the longest one.
+	// An entry may have no note, or the longest one.
 	s = st.record(s, session.Change{Length: session.Unknown, Add: []session.Entry{{Range: rng(60, 61)}, {Range: rng(61, 62), Note: make([]byte, session.MaxEntryNote)}}})
 	if es := st.entries(1, rng(60, 62), 0); len(es) != 2 || len(es[0].Note) != 0 || len(es[1].Note) != session.MaxEntryNote {
 		t.Errorf("%d entries", len(es))
 	}
-	// Another session has nothing of it.
+	// Another session has no such entries.
 	st.same(0, len(st.create(spec(2, "o", "")).Received))
 	st.same(0, len(st.entries(2, session.All(), 0)))
 }
@@ -108,7 +108,7 @@ func replaces(t *testing.T, st store) {
 	if s.EntryCount != 2 || s.Gen != 1 {
 		t.Errorf("%d pieces, generation %d", s.EntryCount, s.Gen)
 	}
-	// One stays where it is, with another note.
+	// One entry gets another note.
 	c = add(rng(30, 40))
 	c.Remove, c.Add[0].Note = []session.Range{rng(30, 40)}, []byte("new")
 	s = st.record(s, c)
@@ -119,7 +119,7 @@ func replaces(t *testing.T, st store) {
 func dropFences(t *testing.T, st store) {
 	s := st.record(st.create(spec(1, "o", "")), add(rng(0, 10), rng(10, 20), rng(30, 40)))
 	old := s.Gen
-	// The middle of what is there goes; what it cuts is replaced by its rest.
+	// Bytes in the middle are dropped; the rest of a split entry replaces it.
 	c := add(rng(0, 5))
 	c.Remove, c.Drop = []session.Range{rng(0, 10), rng(10, 20)}, rng(5, 20)
 	s = st.record(s, c)
@@ -224,7 +224,7 @@ func recordAtOnce(t *testing.T, st store) {
 			t.Errorf("piece %d was won %d times, %q", i, won[i].Load(), e.Note)
 		}
 	}
-	// Drops of one generation: one of them is first, and fences the others.
+	// Of several drops of one generation the first fences the others.
 	before := st.load(1)
 	var done atomic.Int32
 	atOnce(n, func(i int) {

@@ -9,9 +9,8 @@ import (
 	"sluice/session"
 )
 
-// Repeating is store as a caller sees it whose answers get lost: about every second call is carried
-// out twice, and the second answer is the one that counts. Before and between, other calls get a
-// chance to run.
+// Repeating returns store as a caller sees it whose answers get lost. It does about every second
+// call twice, and returns the second answer. Before and between, other calls get a chance to run.
 func Repeating(store session.Store) session.Store {
 	return &repeating{store: store, rand: rand.New(rand.NewPCG(1, 2))}
 }
@@ -22,7 +21,7 @@ type repeating struct {
 	rand  *rand.Rand
 }
 
-// again calls f once or twice.
+// onceOrTwice calls f once or twice.
 func (r *repeating) onceOrTwice(f func()) {
 	r.mu.Lock()
 	twice, before, between := r.rand.IntN(2) == 0, r.rand.IntN(8), r.rand.IntN(8)

@@ -11,23 +11,23 @@ import (
 	"sluice/session"
 )
 
-// disk is where the model's puts write: a page for each session and Service, whose name is the note
-// of what it holds.
+// disk has the bytes of the model's puts: a place for each session and Service. The note of an
+// entry is the name of its place.
 type disk struct {
 	mu       sync.Mutex
 	places   map[string]*place
-	failures []string // what went wrong in a sink
+	failures []string // errors of sinks
 	buffers  []*lateBuffer
 }
 
-// lent is a session.Buffer whose bytes are written as late as they may be.
+// lateBuffer is a session.Buffer whose bytes are written as late as possible.
 type lateBuffer struct {
 	disk *disk
 	mem  [5]byte
 	has  bool // the engine has it
 
 	mu      sync.Mutex
-	pending func() // the write that is still to be done
+	pending func() // the write that is not done yet; nil: none
 }
 
 // New implements session.Buffers.
@@ -64,7 +64,7 @@ func (l *lateBuffer) Wait() {
 	}
 }
 
-// holding gives the Buffer that b is a part of, or nil.
+// bufferOf returns the Buffer that b is a part of, or nil.
 func (d *disk) bufferOf(b []byte) *lateBuffer {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -76,13 +76,13 @@ func (d *disk) bufferOf(b []byte) *lateBuffer {
 	return nil
 }
 
-// page holds bytes at their offsets. Those of recorded ranges are never written again.
+// place holds bytes at their offsets. Recorded bytes are never written again.
 type place struct {
 	bytes    [maxBytes]byte
 	recorded []session.Range
 }
 
-// page gives the one of that name. The disk is locked.
+// place returns the place of that name. The disk is locked.
 func (d *disk) place(name string) *place {
 	if d.places[name] == nil {
 		d.places[name] = &place{}
@@ -90,7 +90,7 @@ func (d *disk) place(name string) *place {
 	return d.places[name]
 }
 
-// thaw is told of a drop: its bytes may be written again.
+// dropped allows the bytes of a drop to be written again.
 func (d *disk) dropped(id session.SessionID, r session.Range) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -102,22 +102,22 @@ func (d *disk) dropped(id session.SessionID, r session.Range) {
 	}
 }
 
-// read gives the bytes of an entry.
+// read returns the bytes of an entry.
 func (d *disk) read(e session.Entry) []byte {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return bytes.Clone(d.place(string(e.Note)).bytes[e.Off:e.End])
 }
 
-// sink is one put's way to its page.
+// sink is the sink of one put.
 type sink struct {
 	disk    *disk
-	name    string // of the page
+	name    string // of the place
 	session session.SessionID
 	store   session.Store
 	done    []session.Range // committed
-	closed  bool            // nothing may come any more
-	buffer  *lateBuffer     // whose bytes were written last; nil: nobody's
+	closed  bool            // no more calls may come
+	buffer  *lateBuffer     // of the last write; nil: it was in no Buffer
 }
 
 func (s *sink) shut() {
@@ -126,7 +126,7 @@ func (s *sink) shut() {
 	s.closed = true
 }
 
-// wait waits for what is written late.
+// wait waits for the late write.
 func (s *sink) wait() {
 	if s.buffer != nil {
 		s.buffer.Wait()
@@ -203,10 +203,10 @@ func (d *disk) match(own, theirs session.Entry) error {
 	return nil
 }
 
-// body is what a put reads: it comes as the test sends it. The engine is known to have taken all
-// that was sent when it asks for more, or has returned.
+// body is the body of a put: the test sends its bytes. When the engine asks for more, or has
+// returned, it has taken all bytes that were sent.
 type body struct {
-	sent chan []byte // closed: the end, which is why
+	sent chan []byte // closed: the body ends with the error why
 	why  error       // io.EOF, or a cut
 	more chan struct{}
 	rest []byte
@@ -230,7 +230,7 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// put is a put that is under way.
+// put is a running put.
 type put struct {
 	on      *service
 	chunk   int64 // its index, or -1 for PutAt
@@ -238,7 +238,7 @@ type put struct {
 	whole   bool
 	version byte
 	sent    int64 // bytes
-	// disturbed is set by everything else that happens to the session meanwhile: from then on it
+	// disturbed is set by each other call that changes the session meanwhile. From then on the put
 	// may lose.
 	disturbed bool
 
@@ -250,7 +250,7 @@ type put struct {
 	err       error
 }
 
-// start begins the put, and returns when it waits for its body or has been refused.
+// start begins the put, and returns when it waits for its body or has returned.
 func (p *put) start(id session.SessionID, to *sink) {
 	p.sink, p.body, p.finished = to, newBody(), make(chan struct{})
 	go func() {
@@ -273,7 +273,7 @@ func (p *put) wait() {
 	}
 }
 
-// over reports whether the engine has returned.
+// returned reports whether the engine has returned.
 func (p *put) returned() bool {
 	select {
 	case <-p.finished:
@@ -283,7 +283,7 @@ func (p *put) returned() bool {
 	}
 }
 
-// send gives it the next n bytes, as far as there are any.
+// send gives the put its next bytes: n of them, if there are so many.
 func (p *put) send(n int64) {
 	b := make([]byte, max(0, min(n, maxBytes-p.off-p.sent)))
 	for i := range b {
@@ -297,7 +297,7 @@ func (p *put) send(n int64) {
 	}
 }
 
-// end ends the body, and waits for the answer.
+// end ends the body with an error, and waits for the answer.
 func (p *put) end(why error) {
 	p.body.why = why
 	close(p.body.sent)
