@@ -23,7 +23,8 @@ func (j *job) begin(ctx context.Context) (s session.Session, created bool, err e
 	}
 	idem := j.idem()
 	var otherContents []session.SessionID
-	err = session.Page(ctx, j.journal, session.Query{State: session.Open, Limit: 100}, func(s session.Session) (bool, error) {
+	open := session.Query{State: session.Open, Limit: 100}
+	err = session.Page(ctx, j.journal, open, func(s session.Session) (bool, error) {
 		if s.Idem != idem || s.ChunkSize != chunkSize {
 			otherContents = append(otherContents, s.ID)
 		}
@@ -32,7 +33,7 @@ func (j *job) begin(ctx context.Context) (s session.Session, created bool, err e
 	for _, id := range otherContents {
 		if err == nil {
 			j.req.Log.Info("starting over: the file was begun with another content")
-			err = j.engine.Abort(ctx, id, func(context.Context, []session.Session) (bool, error) { return false, nil }) // its bytes are overwritten
+			err = j.engine.Abort(ctx, id, nil) // its bytes are overwritten
 		}
 	}
 	if err != nil {

@@ -8,8 +8,8 @@
 //
 // # The files
 //
-//	DEST.sluice-part     the bytes, at their offsets, and behind them a mark of 48 bytes, which goes
-//	                     when all are there
+//	DEST.sluice-part     the bytes, at their offsets, and behind them a mark of 48 bytes, which
+//	                     goes when all are there
 //	DEST.sluice-journal  the chunks of them that have arrived, each with its CRC-32C
 //	                     (neither lasts for a content of one chunk, which is fetched into memory)
 //	DEST                 the content, whole, once it is verified; a former file of that name is

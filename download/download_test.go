@@ -125,7 +125,10 @@ func TestEverySizeArrivesWhole(t *testing.T) {
 			}
 			whole(t, to, src)
 			if last != int64(n) || total != int64(n) || src.asked.Load() != int64(n) {
-				t.Errorf("%d bytes by %d: progress ended at %d of %d, %d were asked for", n, parallel, last, total, src.asked.Load())
+				t.Errorf(
+					"%d bytes by %d: progress ended at %d of %d, %d were asked for", n, parallel, last, total,
+					src.asked.Load(),
+				)
 			}
 		}
 	}
@@ -176,7 +179,9 @@ func TestWhatThePowerCutTookIsFetchedAgain(t *testing.T) {
 }
 
 func TestAnotherContentStartsOver(t *testing.T) {
-	for name, n := range map[string]int{"shorter": 9 << 20, "of equal length": 20 << 20, "longer": 23 << 20, "empty": 0} {
+	for name, n := range map[string]int{
+		"shorter": 9 << 20, "of equal length": 20 << 20, "longer": 23 << 20, "empty": 0,
+	} {
 		t.Run(name, func(t *testing.T) {
 			old, to := newSource(20<<20), dest(t)
 			interrupted(t, to, old, 16<<20)
@@ -264,7 +269,10 @@ func TestACrashInTheEndIsSettled(t *testing.T) {
 		refetch bool // must the bytes be fetched again?
 	}{
 		"sealed": {func(j *job) error {
-			return j.engine.Finish(context.Background(), func(context.Context, []session.Session) (bool, error) { return false, crash }, session.Verified{ID: j.id, Bytes: j.size})
+			return j.engine.Finish(
+				context.Background(), func(context.Context, []session.Session) (bool, error) { return false, crash },
+				session.Verified{ID: j.id, Bytes: j.size},
+			)
 		}, false},
 		"renamed": {func(j *job) error {
 			return j.engine.Finish(context.Background(), func(ctx context.Context, s []session.Session) (bool, error) {
@@ -282,21 +290,29 @@ func TestACrashInTheEndIsSettled(t *testing.T) {
 			return j.engine.Finish(context.Background(), j.publish, session.Verified{ID: j.id, Bytes: j.size})
 		}, false},
 		"finished, then the file was removed": {func(j *job) error {
-			return errors.Join(j.engine.Finish(context.Background(), j.publish, session.Verified{ID: j.id, Bytes: j.size}), os.Remove(j.req.Dest))
+			err := j.engine.Finish(context.Background(), j.publish, session.Verified{ID: j.id, Bytes: j.size})
+			return errors.Join(err, os.Remove(j.req.Dest))
 		}, true},
 		"aborting": {func(j *job) error {
-			return j.engine.Abort(context.Background(), j.id, func(ctx context.Context, s []session.Session) (bool, error) {
+			discard := func(ctx context.Context, s []session.Session) (bool, error) {
 				_, err := j.discard(ctx, s)
 				return false, errors.Join(err, crash)
-			})
+			}
+			return j.engine.Abort(context.Background(), j.id, discard)
 		}, true},
 		"aborting, nothing removed yet": {func(j *job) error {
-			return j.engine.Abort(context.Background(), j.id, func(context.Context, []session.Session) (bool, error) { return false, crash })
+			return j.engine.Abort(
+				context.Background(), j.id,
+				func(context.Context, []session.Session) (bool, error) { return false, crash },
+			)
 		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			src, to := newSource(5<<20), dest(t)
-			j := &job{req: Request{Source: src, Dest: to, Parallel: 2, Patience: time.Minute, Pace: backoff.New(time.Now, system.Random{}), Log: discardLog(), Clock: system.Clock{}}, lastRecord: time.Now(), size: src.Size(), digest: src.SHA256(), limiter: newLimiter(2, time.Now)}
+			j := &job{req: Request{
+				Source: src, Dest: to, Parallel: 2, Patience: time.Minute, Pace: backoff.New(time.Now, system.Random{}),
+				Log: discardLog(), Clock: system.Clock{},
+			}, lastRecord: time.Now(), size: src.Size(), digest: src.SHA256(), limiter: newLimiter(2, time.Now)}
 			if err := j.open(); err != nil {
 				t.Fatal(err)
 			}

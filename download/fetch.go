@@ -77,7 +77,8 @@ func (j *job) missingRanges(s session.Session) (ranges []session.Range) {
 	for _, gap := range s.Missing(0) {
 		for off := gap.Off - gap.Off%chunkSize; off < gap.End; off += requestSize {
 			end := min(off+requestSize, gap.End)
-			ranges = append(ranges, session.Range{Off: off, End: min(end+(chunkSize-end%chunkSize)%chunkSize, s.BytesExpected)})
+			end += (chunkSize - end%chunkSize) % chunkSize
+			ranges = append(ranges, session.Range{Off: off, End: min(end, s.BytesExpected)})
 		}
 	}
 	return ranges
@@ -85,7 +86,9 @@ func (j *job) missingRanges(s session.Session) (ranges []session.Range) {
 
 // fetchRange gets the bytes of r, with as many requests as it takes. One request returns how many
 // bytes it has got, also with an error.
-func (j *job) fetchRange(ctx context.Context, r session.Range, request func(context.Context, session.Range) (int64, error)) error {
+func (j *job) fetchRange(
+	ctx context.Context, r session.Range, request func(context.Context, session.Range) (int64, error),
+) error {
 	for failures := 0; !r.Empty(); {
 		if err := j.req.Pace.Enter(ctx, j.req.Patience-j.sinceLastRecord()); err != nil {
 			return err
@@ -188,7 +191,8 @@ func (j *job) stallTimeout() time.Duration {
 // openRange makes a request for r. The caller must close the result.
 func (j *job) openRange(ctx context.Context, r session.Range) (*chunkReader, error) {
 	watched, cancel := context.WithCancelCause(ctx)
-	b := &chunkReader{j: j, ctx: watched, cancel: cancel, stallTimer: time.AfterFunc(j.stallTimeout(), func() { cancel(errStalled) })}
+	stallTimer := time.AfterFunc(j.stallTimeout(), func() { cancel(errStalled) })
+	b := &chunkReader{j: j, ctx: watched, cancel: cancel, stallTimer: stallTimer}
 	stream, err := j.req.Source.Open(watched, r.Off, r.Len())
 	b.stallTimer.Stop()
 	if err != nil {

@@ -55,10 +55,11 @@ func TestARequestThatStandsStillIsMadeAgain(t *testing.T) {
 				<-ctx.Done()
 				return nil, ctx.Err()
 			case 2:
-				return io.NopCloser(io.MultiReader(bytes.NewReader(b[:chunkSize+9]), readerFunc(func([]byte) (int, error) {
+				stall := readerFunc(func([]byte) (int, error) {
 					<-ctx.Done()
 					return 0, ctx.Err()
-				}))), nil
+				})
+				return io.NopCloser(io.MultiReader(bytes.NewReader(b[:chunkSize+9]), stall)), nil
 			}
 			return io.NopCloser(bytes.NewReader(b)), nil
 		}
@@ -78,7 +79,8 @@ func TestPatienceEnds(t *testing.T) {
 		src.open = func(context.Context, int64, []byte) (io.ReadCloser, error) { return nil, errCut }
 		began := time.Now()
 		err := Get(t.Context(), Request{Source: src, Dest: to, Patience: 2 * time.Minute})
-		if waited := time.Since(began); !errors.Is(err, errCut) || !errors.Is(err, ErrPatience) || waited < 2*time.Minute || waited > 3*time.Minute {
+		if waited := time.Since(began); !errors.Is(err, errCut) || !errors.Is(err, ErrPatience) ||
+			waited < 2*time.Minute || waited > 3*time.Minute {
 			t.Errorf("after %s: %v", waited, err)
 		}
 	})
@@ -168,7 +170,9 @@ func (r remote) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 
 func child(dest string) int {
 	src := remote{newSource(childSize), os.Getenv(childURL)}
-	err := Get(context.Background(), Request{Source: src, Dest: dest, Progress: func(done, _ int64) { fmt.Println(done) }})
+	err := Get(
+		context.Background(), Request{Source: src, Dest: dest, Progress: func(done, _ int64) { fmt.Println(done) }},
+	)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

@@ -122,7 +122,8 @@ func holdsEntry(former *journal.Journal, part io.ReaderAt) (bool, error) {
 		return false, err
 	}
 	for _, state := range []session.State{session.Open, session.Sealed, session.Finished} {
-		err := session.Page(ctx, former, session.Query{State: state, Limit: 100}, func(s session.Session) (bool, error) {
+		q := session.Query{State: state, Limit: 100}
+		err := session.Page(ctx, former, q, func(s session.Session) (bool, error) {
 			entries, err := engine.Entries(ctx, s.ID, session.All(), 0)
 			for _, e := range entries {
 				if holds(part, e) {

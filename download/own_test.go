@@ -90,7 +90,9 @@ func describe(t *testing.T, path string) string {
 func TestAFileInThePlaceOfThePartIsNone(t *testing.T) {
 	src, to := newSource(12<<20), dest(t)
 	interrupted(t, to, src, 8<<20)
-	if err := errors.Join(os.Remove(to+partSuffix), os.WriteFile(to+partSuffix, []byte("precious"), 0o600)); err != nil {
+	if err := errors.Join(
+		os.Remove(to+partSuffix), os.WriteFile(to+partSuffix, []byte("precious"), 0o600),
+	); err != nil {
 		t.Fatal(err)
 	}
 	before := describe(t, to+partSuffix)
@@ -113,14 +115,17 @@ func TestAPartThatLosesItsNameIsNotPublished(t *testing.T) {
 		src, to := newSource(n), dest(t)
 		src.open = func(_ context.Context, _ int64, b []byte) (io.ReadCloser, error) {
 			foreign := filepath.Join(filepath.Dir(to), "mine")
-			if err := errors.Join(os.WriteFile(foreign, []byte("precious"), 0o600), os.Rename(foreign, to+partSuffix)); err != nil {
+			if err := errors.Join(
+				os.WriteFile(foreign, []byte("precious"), 0o600), os.Rename(foreign, to+partSuffix),
+			); err != nil {
 				t.Error(err)
 			}
 			return io.NopCloser(bytes.NewReader(b)), nil
 		}
 		err := get(t, to, src)
 		var inTheWay *InTheWayError
-		if b, _ := os.ReadFile(to + partSuffix); !errors.As(err, &inTheWay) || string(b) != "precious" || describe(t, to) != "nothing" {
+		if b, _ := os.ReadFile(to + partSuffix); !errors.As(err, &inTheWay) || string(b) != "precious" ||
+			describe(t, to) != "nothing" {
 			t.Errorf("%d bytes: %v, %q", n, err, b)
 		}
 	}

@@ -31,7 +31,9 @@ func TestATouchedFileIsNotSentAgain(t *testing.T) {
 	w, b := newWire(t), noise(large)
 	f := file(t, b)
 	w.atPut(3, func() {
-		if err := errors.Join(os.Chtimes(f.Disk, time.Now(), time.Now().Add(-time.Hour)), os.Chmod(f.Disk, 0o400)); err != nil {
+		if err := errors.Join(
+			os.Chtimes(f.Disk, time.Now(), time.Now().Add(-time.Hour)), os.Chmod(f.Disk, 0o400),
+		); err != nil {
 			t.Error(err)
 		}
 	})
@@ -81,7 +83,9 @@ func TestAFileThatGoesOnChangingIsNotStored(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := noise(large)
 			f := file(t, b)
-			w := newWire(t) // it ends before the file is removed: a request that was given up may still be changing that
+			// The wire ends before the file is removed: a request that was given up may still be
+			// changing the file.
+			w := newWire(t)
 			w.beforeAnswer = func(op string) {
 				if op == "uploads_put_chunk" && len(w.puts) >= 3 {
 					if err := change(f.Disk, b); err != nil {
@@ -128,7 +132,8 @@ func TestAMemoryWithOtherBytesIsNotTakenForTheFiles(t *testing.T) {
 		f := file(t, b)
 		first := w.sendAndCompare(f, b)
 		w.mu.Lock()
-		w.memories[first.MemoryID].SHA256 = strings.Repeat("0", 64) // as if these bytes had been written within one step of the clock
+		// This is as if the bytes had been written within one step of the clock.
+		w.memories[first.MemoryID].SHA256 = strings.Repeat("0", 64)
 		w.mu.Unlock()
 		second := w.sendAndCompare(f, b)
 		if second.MemoryID == first.MemoryID {
@@ -160,7 +165,8 @@ func TestASizeThatLiesIsNotBelieved(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 			continue
 		}
-		if got := w.memories[m.MemoryID].data; path != "/proc/cpuinfo" && !bytes.Equal(got, want) || len(got) == 0 || bytes.IndexByte(got, 0) >= 0 && bytes.IndexByte(want, 0) < 0 {
+		if got := w.memories[m.MemoryID].data; path != "/proc/cpuinfo" && !bytes.Equal(got, want) || len(got) == 0 ||
+			bytes.IndexByte(got, 0) >= 0 && bytes.IndexByte(want, 0) < 0 {
 			t.Errorf("%s: %d bytes were stored of %d: %q", path, len(got), len(want), got[:min(len(got), 40)])
 		}
 	}
@@ -173,7 +179,9 @@ func TestAPipeIsNotOpenedAsAFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := newWire(t)
-	if _, err := w.sender().Send(t.Context(), sender.File{Disk: path, Name: "it"}); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+	if _, err := w.sender().Send(
+		t.Context(), sender.File{Disk: path, Name: "it"},
+	); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 		t.Errorf("got %v", err)
 	}
 }

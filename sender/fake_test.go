@@ -115,7 +115,9 @@ func problem(c api.Code) api.Problem {
 func (w *wire) serve(parts []string, r *http.Request, body []byte) (int, any) {
 	switch parts[0] {
 	case "upload_config":
-		return 200, api.UploadConfig{ChunkSize: chunk, ChunkSizeMin: 4096, ChunkSizeMax: 64 << 20, MaxChunks: 16384, MaxBytes: 64 << 20}
+		return 200, api.UploadConfig{
+			ChunkSize: chunk, ChunkSizeMin: 4096, ChunkSizeMax: 64 << 20, MaxChunks: 16384, MaxBytes: 64 << 20,
+		}
 	case "memories_create":
 		return w.create(r, body)
 	case "memories_read":
@@ -201,7 +203,8 @@ func (w *wire) begin(body []byte) (int, any) {
 	if in.Idem == "" || u == nil || u.State == "aborted" {
 		now := api.Time{Time: time.Now()}
 		u = &upload{Session: api.Session{
-			SessionID: fmt.Sprint(len(w.sessions) + 1), State: "open", ChunkSize: chunk, CapsuleID: in.CapsuleID, Meta: in.Meta,
+			SessionID: fmt.Sprint(len(w.sessions) + 1), State: "open", ChunkSize: chunk, CapsuleID: in.CapsuleID,
+			Meta: in.Meta,
 			Idem: in.Idem, BytesExpected: in.Meta.Bytes, CreatedAt: now, LastSeen: now,
 		}}
 		w.sessions[u.SessionID], w.idems[in.Idem] = u, u
@@ -260,7 +263,9 @@ func (w *wire) view(u *upload, crc bool) api.Session {
 	s.CRC32C = map[string]string{}
 	for i := int64(0); i*chunk < end; i++ {
 		last := min((i+1)*chunk, end)
-		if whole := !slices.ContainsFunc(s.MissingBytes, func(r api.Range) bool { return r[0] < last && r[1] >= i*chunk }); !whole {
+		if whole := !slices.ContainsFunc(
+			s.MissingBytes, func(r api.Range) bool { return r[0] < last && r[1] >= i*chunk },
+		); !whole {
 			s.Missing = append(s.Missing, api.Range{i, i})
 		} else if crc {
 			s.CRC32C[fmt.Sprint(i)] = crcOf(u.data[i*chunk : last])

@@ -47,7 +47,9 @@ func (m inMemory) RoundTrip(r *http.Request) (res *http.Response, err error) {
 // near returns a wire without a network.
 func near(t *testing.T) *wire {
 	w := emptyWire(t)
-	w.client = api.NewClient("http://there.example/base", "secret", &http.Client{Transport: inMemory{http.StripPrefix("/base", w)}})
+	w.client = api.NewClient(
+		"http://there.example/base", "secret", &http.Client{Transport: inMemory{http.StripPrefix("/base", w)}},
+	)
 	return w
 }
 
@@ -116,7 +118,8 @@ func TestAFrontThatLimitsRequestsIsWaitedForByAllTogether(t *testing.T) {
 // retried for as long as patience lasts.
 func TestForeignAnswersAreOfSeveralClasses(t *testing.T) {
 	page := func(title string) string {
-		return "<!DOCTYPE html><html><head><title>" + title + "</title></head><body onload=x>\x1b[2J hello</body></html>"
+		return "<!DOCTYPE html><html><head><title>" + title +
+			"</title></head><body onload=x>\x1b[2J hello</body></html>"
 	}
 	for name, c := range map[string]struct {
 		status  int
@@ -163,7 +166,8 @@ func TestForeignAnswersAreOfSeveralClasses(t *testing.T) {
 				s := sender.New(w.client, sender.Options{Patience: time.Minute})
 				began := time.Now()
 				for _, err := range many(t, s, 20) {
-					if err == nil || !strings.Contains(err.Error(), c.says) || strings.ContainsAny(err.Error(), "<\x1b\x7f") {
+					if err == nil || !strings.Contains(err.Error(), c.says) ||
+						strings.ContainsAny(err.Error(), "<\x1b\x7f") {
 						t.Fatalf("%v", err)
 					}
 					if c.once != !errors.Is(err, sender.ErrPatience) {
@@ -181,13 +185,17 @@ func TestForeignAnswersAreOfSeveralClasses(t *testing.T) {
 
 // Patience bounds every loop, whatever the server asks for, and also if it says nothing at all.
 func TestPatienceIsABoundEverywhere(t *testing.T) {
-	for _, where := range []string{"upload_config", "uploads_begin", "uploads_put_chunk", "uploads_put_range", "uploads_status", "uploads_finish", "memories_create", "uploads_list"} {
+	for _, where := range []string{
+		"upload_config", "uploads_begin", "uploads_put_chunk", "uploads_put_range", "uploads_status", "uploads_finish",
+		"memories_create", "uploads_list",
+	} {
 		for how, answer := range map[string]func(http.ResponseWriter, *http.Request){
 			"at a limit": func(rw http.ResponseWriter, _ *http.Request) {
 				rw.Header().Set("Content-Type", "application/problem+json")
 				rw.Header().Set("Retry-After", "60")
 				rw.WriteHeader(429)
-				io.WriteString(rw, `{"status":429,"code":"ResourceExhausted","detail":"too many open sessions","retry_after_ms":60000}`)
+				io.WriteString(rw, `{"status":429,"code":"ResourceExhausted",`+
+					`"detail":"too many open sessions","retry_after_ms":60000}`)
 			},
 			"away": func(rw http.ResponseWriter, _ *http.Request) {
 				rw.Header().Set("Retry-After", "60")
@@ -218,7 +226,8 @@ func TestPatienceIsABoundEverywhere(t *testing.T) {
 					s := sender.New(w.client, sender.Options{Patience: 3 * time.Second})
 					began := time.Now()
 					_, err := s.Send(t.Context(), file(t, noise(n)))
-					if took := time.Since(began); !errors.Is(err, sender.ErrPatience) || took < 2*time.Second || took > 8*time.Second {
+					if took := time.Since(began); !errors.Is(err, sender.ErrPatience) || took < 2*time.Second ||
+						took > 8*time.Second {
 						t.Errorf("after %s: %v", took, err)
 					}
 				})
@@ -267,7 +276,9 @@ func TestAWrongSchemeIsSaid(t *testing.T) {
 		strings.Replace(secure.URL, "https:", "http:", 1): "speaks TLS: its address begins with https://",
 		secure.URL: "certificate",
 	} {
-		s := sender.New(api.NewClient(url, "secret", &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}), sender.Options{})
+		s := sender.New(api.NewClient(
+			url, "secret", &http.Client{Transport: &http.Transport{DisableKeepAlives: true}},
+		), sender.Options{})
 		_, err := s.SendPipe(t.Context(), sender.File{Name: "p"}, bytes.NewReader(nil))
 		if err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v", url, err)

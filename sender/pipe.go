@@ -51,7 +51,9 @@ func (s *Sender) SendPipe(ctx context.Context, f File, r io.Reader) (m api.Memor
 	}
 	sum, crcs := d.sum()
 	err = p.sender.retry(ctx, func(ctx context.Context) (err error) {
-		m, err = s.api.Finish(ctx, api.FinishRequest{SessionID: p.session.SessionID, SHA256: hex.EncodeToString(sum[:]), TotalLen: total, ChunkCRC32C: crcs})
+		m, err = s.api.Finish(ctx, api.FinishRequest{
+			SessionID: p.session.SessionID, SHA256: hex.EncodeToString(sum[:]), TotalLen: total, ChunkCRC32C: crcs,
+		})
 		return err
 	})
 	return m, err

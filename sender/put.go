@@ -131,8 +131,8 @@ func (s *Sender) noteTooLarge(n int64, answer error) {
 	}
 	s.mu.Unlock()
 	if first {
-		s.opts.Log.Info("something between here and the server refuses large requests (nginx: client_max_body_size): sending smaller ones",
-			"answer", brief(answer))
+		s.opts.Log.Info("something between here and the server refuses large requests "+
+			"(nginx: client_max_body_size): sending smaller ones", "answer", brief(answer))
 	}
 }
 
@@ -145,7 +145,9 @@ func (s *Sender) knownTooLarge(n int64) bool {
 }
 
 func (c *chunk) newBody(off, n int64, maxStall time.Duration) *watchedBody {
-	b := &watchedBody{r: io.NewSectionReader(c.source, c.off+off, n), moved: c.taken, off: c.off + off, maxStall: maxStall}
+	b := &watchedBody{
+		r: io.NewSectionReader(c.source, c.off+off, n), moved: c.taken, off: c.off + off, maxStall: maxStall,
+	}
 	b.file, _ = c.source.(*os.File)
 	return b
 }
@@ -283,9 +285,12 @@ func (c *chunk) missing(ctx context.Context) (gaps []api.Range, err error) {
 
 // ended returns the refusal of a put into an ended session.
 func ended(s api.Session) error {
-	code := map[string]api.Code{"finished": api.CodeAlreadyFinished, "aborted": api.CodeAlreadyAborted, "expired": api.CodeSessionExpired}[s.State]
+	code := map[string]api.Code{
+		"finished": api.CodeAlreadyFinished, "aborted": api.CodeAlreadyAborted, "expired": api.CodeSessionExpired,
+	}[s.State]
 	if code == "" {
 		return nil
 	}
-	return &api.Error{Recorded: -1, Problem: api.Problem{Fault: api.Fault{Code: code, Status: http.StatusConflict, Detail: "the upload is " + s.State}}}
+	fault := api.Fault{Code: code, Status: http.StatusConflict, Detail: "the upload is " + s.State}
+	return &api.Error{Recorded: -1, Problem: api.Problem{Fault: fault}}
 }

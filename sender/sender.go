@@ -9,8 +9,8 @@
 //
 //	hash the file, in order, as far as it is on its way ─┐
 //	begin (idem) ─▶ missing chunks ─▶ put … put … put ─▶ finish (SHA-256, CRCs) ─▶ memory
-//	                     ▲   server away: wait  │ refused or cut: ranges   │ incomplete, bad chunks
-//	                     └──────────────────────┴──────────────────────────┘
+//	                     ▲   server away: wait  │ refused, cut: ranges │ incomplete, bad chunks
+//	                     └──────────────────────┴──────────────────────┘
 package sender
 
 import (
@@ -81,7 +81,8 @@ type Sender struct {
 
 var (
 	// ErrChanged: the file kept changing while it was sent. Nothing of it was stored.
-	ErrChanged = errors.New("the file changed while it was sent, and nothing of it was stored; put it again when it is at rest, or what it has now: cat FILE | sluice put - --name NAME")
+	ErrChanged = errors.New("the file changed while it was sent, and nothing of it was stored; " +
+		"put it again when it is at rest, or what it has now: cat FILE | sluice put - --name NAME")
 	// ErrPatience: nothing has moved for Options.Patience. The bytes sent so far stay for the next
 	// attempt.
 	ErrPatience = errors.New("giving up: nothing has moved for a long time")
@@ -230,7 +231,8 @@ const (
 // the file that are outdated.
 func idemOf(abs string, st state, capsule string, f File, try int) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "sluice put 2\x00%s\x00%d\x00%d\x00%d\x00%d\x00%s\x00%s\x00%s\x00%d", abs, st.size, st.modified, st.changed, st.inode, capsule, f.Dir, f.Name, try)
+	fmt.Fprintf(h, "sluice put 2\x00%s\x00%d\x00%d\x00%d\x00%d\x00%s\x00%s\x00%s\x00%d",
+		abs, st.size, st.modified, st.changed, st.inode, capsule, f.Dir, f.Name, try)
 	return "put-" + hex.EncodeToString(h.Sum(nil)[:16])
 }
 

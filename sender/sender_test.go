@@ -77,7 +77,9 @@ func hasBody(r *http.Request) bool {
 func cutOff() bool { panic(http.ErrAbortHandler) }
 
 func TestEverySizeArrivesAndIsSentOnce(t *testing.T) {
-	for _, n := range []int{0, 1, chunk - 1, chunk, chunk + 1, 1<<20 - 1, 1 << 20, 1<<20 + 1, 5*chunk - 1, 5 * chunk, 5*chunk + 1} {
+	for _, n := range []int{
+		0, 1, chunk - 1, chunk, chunk + 1, 1<<20 - 1, 1 << 20, 1<<20 + 1, 5*chunk - 1, 5 * chunk, 5*chunk + 1,
+	} {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
 			w, b := newWire(t), noise(n)
 			f := file(t, b)
@@ -118,14 +120,15 @@ func TestATouchedFileAndADeletedMemoryAreStoredAnew(t *testing.T) {
 
 // The bytes arrive, whatever happens to some of the requests.
 func TestMishaps(t *testing.T) {
-	every := func(n int64, which func(*http.Request) bool, do func(http.ResponseWriter, *http.Request) bool) func(http.ResponseWriter, *http.Request) bool {
+	type mishap = func(http.ResponseWriter, *http.Request) bool
+	every := func(n int64, which func(*http.Request) bool, do mishap) mishap {
 		var seen atomic.Int64
 		return func(w http.ResponseWriter, r *http.Request) bool {
 			return which(r) && seen.Add(1)%n == 1 && do(w, r)
 		}
 	}
 	any := func(*http.Request) bool { return true }
-	cases := map[string]func(http.ResponseWriter, *http.Request) bool{
+	cases := map[string]mishap{
 		"cut in the middle of the body": every(3, isPut, func(_ http.ResponseWriter, r *http.Request) bool {
 			io.CopyN(io.Discard, r.Body, r.ContentLength/2)
 			return cutOff()
@@ -189,7 +192,9 @@ func TestAProxyThatRefusesLargeBodies(t *testing.T) {
 
 // The server acts, and its answer is lost: the repeat has no second effect.
 func TestLostAnswers(t *testing.T) {
-	for _, name := range []string{"memories_create", "uploads_begin", "uploads_put_chunk", "uploads_finish", "uploads_begin of a pipe"} {
+	for _, name := range []string{
+		"memories_create", "uploads_begin", "uploads_put_chunk", "uploads_finish", "uploads_begin of a pipe",
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			op, pipe := strings.CutSuffix(name, " of a pipe")
@@ -278,11 +283,15 @@ func TestAMovedFileGoesOn(t *testing.T) {
 			other = noise(large + 1)[:large]
 		}
 		size := int64(large)
-		old, err := w.client.Begin(t.Context(), api.BeginRequest{CapsuleID: "default", Meta: api.Meta{Name: "a file", Bytes: &size}, Idem: "elsewhere"})
+		old, err := w.client.Begin(t.Context(), api.BeginRequest{
+			CapsuleID: "default", Meta: api.Meta{Name: "a file", Bytes: &size}, Idem: "elsewhere",
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := w.client.PutChunk(t.Context(), old.SessionID, 1, bytes.NewReader(other[chunk:2*chunk]), chunk, api.PutOptions{}); err != nil {
+		if err := w.client.PutChunk(
+			t.Context(), old.SessionID, 1, bytes.NewReader(other[chunk:2*chunk]), chunk, api.PutOptions{},
+		); err != nil {
 			t.Fatal(err)
 		}
 		w.sessions[old.SessionID].LastSeen = api.Time{Time: time.Now().Add(-time.Hour)}
@@ -336,7 +345,9 @@ func TestAPipeOfUnknownLength(t *testing.T) {
 			w.mishap = func(_ http.ResponseWriter, r *http.Request) bool {
 				return isPut(r) && puts.Add(1)%4 == 2 && cutOff()
 			}
-			m, err := w.sender().SendPipe(t.Context(), sender.File{Disk: "-", Name: "pipe"}, io.MultiReader(bytes.NewReader(b)))
+			m, err := w.sender().SendPipe(
+				t.Context(), sender.File{Disk: "-", Name: "pipe"}, io.MultiReader(bytes.NewReader(b)),
+			)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -51,12 +51,12 @@ func open(path string) (*os.File, state, error) {
 func (st *state) sizeIsExact(f *os.File) (bool, error) {
 	for range maxReads {
 		var last [2]byte
-		from := max(st.size-1, 0)
-		n, err := f.ReadAt(last[:], from)
+		off := max(st.size-1, 0)
+		n, err := f.ReadAt(last[:], off)
 		if err != nil && err != io.EOF {
 			return false, err
 		}
-		if int64(n) == st.size-from {
+		if int64(n) == st.size-off {
 			return true, nil
 		}
 		now, _, err := stateOf(f)

@@ -66,7 +66,7 @@ type sums struct {
 	err    error
 }
 
-func startSums(ctx context.Context, from io.ReaderAt, size, chunk int64) *sums {
+func startSums(ctx context.Context, src io.ReaderAt, size, chunk int64) *sums {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &sums{limit: make(chan int64, 1), done: make(chan struct{}), cancel: cancel}
 	go func() {
@@ -75,7 +75,7 @@ func startSums(ctx context.Context, from io.ReaderAt, size, chunk int64) *sums {
 		for at := int64(0); at < size; {
 			select {
 			case to := <-s.limit:
-				if s.err = d.read(ctx, from, at, min(to, size)); s.err != nil {
+				if s.err = d.read(ctx, src, at, min(to, size)); s.err != nil {
 					return
 				}
 				at = max(at, min(to, size))
@@ -90,14 +90,14 @@ func startSums(ctx context.Context, from io.ReaderAt, size, chunk int64) *sums {
 }
 
 // read hashes the bytes from at to to.
-func (d *digester) read(ctx context.Context, from io.ReaderAt, at, to int64) error {
+func (d *digester) read(ctx context.Context, src io.ReaderAt, at, to int64) error {
 	buf := sumBuffers.Get().(*[sumBuffer]byte)
 	defer sumBuffers.Put(buf)
 	for at < to {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		n, err := from.ReadAt(buf[:min(int64(len(buf)), to-at)], at)
+		n, err := src.ReadAt(buf[:min(int64(len(buf)), to-at)], at)
 		d.Write(buf[:n])
 		if at += int64(n); n == 0 || err != nil && err != io.EOF {
 			if err == io.EOF {

@@ -29,7 +29,8 @@ func TestTheSumsStayWithWhatIsSent(t *testing.T) {
 		from := &watchedReader{ReaderAt: bytes.NewReader(b)}
 		s := startSums(t.Context(), from, size, chunk)
 		defer s.stop()
-		for _, to := range []int64{0, chunk, chunk, 4 * chunk, 3 * chunk} { // a chunk that is sent again changes nothing
+		// A chunk that is sent again changes nothing.
+		for _, to := range []int64{0, chunk, chunk, 4 * chunk, 3 * chunk} {
 			s.upTo(to)
 			synctest.Wait()
 			if got := from.to.Load(); got > 4*chunk || got < to {

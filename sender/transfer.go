@@ -133,9 +133,7 @@ func (t *transfer) adoptOther(ctx context.Context) error {
 			return err
 		}
 		for _, other := range page.Sessions {
-			same := other.SessionID != t.session.SessionID && other.State == "open" && other.CapsuleID == t.session.CapsuleID && other.Meta.Name == t.f.Name &&
-				other.Meta.Path == t.f.Dir && other.BytesReceived > 0 && other.BytesExpected != nil && *other.BytesExpected == t.size()
-			if !same {
+			if !t.mayAdopt(&other) {
 				continue
 			}
 			var st api.Session
@@ -157,6 +155,14 @@ func (t *transfer) adoptOther(ctx context.Context) error {
 	}
 }
 
+// mayAdopt reports whether another session is an open one of a file with the same name and length,
+// and has received bytes.
+func (t *transfer) mayAdopt(other *api.Session) bool {
+	return other.SessionID != t.session.SessionID && other.State == "open" &&
+		other.CapsuleID == t.session.CapsuleID && other.Meta.Name == t.f.Name && other.Meta.Path == t.f.Dir &&
+		other.BytesReceived > 0 && other.BytesExpected != nil && *other.BytesExpected == t.size()
+}
+
 // matches compares the received chunks of a session with those of the file.
 func (t *transfer) matches(s api.Session) bool {
 	for idx, want := range s.CRC32C {
@@ -166,7 +172,8 @@ func (t *transfer) matches(s api.Session) bool {
 		}
 		off := i * s.ChunkSize
 		h := newCRC()
-		if _, err := io.Copy(h, io.NewSectionReader(t.disk, off, min(s.ChunkSize, t.size()-off))); err != nil || fmt.Sprintf("%08x", h.Sum32()) != want {
+		chunk := io.NewSectionReader(t.disk, off, min(s.ChunkSize, t.size()-off))
+		if _, err := io.Copy(h, chunk); err != nil || fmt.Sprintf("%08x", h.Sum32()) != want {
 			return false
 		}
 	}
@@ -218,7 +225,8 @@ func (t *transfer) finish(ctx context.Context) (m api.Memory, err error) {
 		}
 		err = t.sender.retry(ctx, func(ctx context.Context) (err error) {
 			m, err = t.sender.api.Finish(ctx, api.FinishRequest{
-				SessionID: t.session.SessionID, SHA256: hex.EncodeToString(sum[:]), TotalLen: t.size(), ChunkCRC32C: crcs,
+				SessionID: t.session.SessionID, SHA256: hex.EncodeToString(sum[:]),
+				TotalLen: t.size(), ChunkCRC32C: crcs,
 			})
 			return err
 		})

@@ -23,7 +23,7 @@ import (
 //	Later      all requests wait together, as long as they are told to, and go on a few at a time
 //	Gateway    so too; if that comes again and again a body is sent in ranges
 //	TooLarge   the body is sent in ranges, as are later ones of its length
-//	Cut        the same again, after a pause of its own; a body that was cut twice is sent in ranges
+//	Cut        the same again, after a pause of its own; after two cuts a body is sent in ranges
 type attempt struct {
 	s        *Sender
 	began    time.Time

@@ -19,7 +19,9 @@ func TestAFullSessionTakesRepeatsAndClosesGaps(t *testing.T) {
 	s := begin(t, v, 16, 16)
 	p := newMemSink(t, 16)
 	for _, off := range []int64{0, 8} {
-		if _, err := v.PutAt(t.Context(), s.ID, off, session.Unknown, cutReader("0123"), p, false); errors.Is(err, session.ErrLimit) {
+		if _, err := v.PutAt(
+			t.Context(), s.ID, off, session.Unknown, cutReader("0123"), p, false,
+		); errors.Is(err, session.ErrLimit) {
 			t.Fatal(err)
 		}
 	}
@@ -116,7 +118,9 @@ func TestTheGapOfAnUnknownLength(t *testing.T) {
 	if gap := put(20, "0123"); gap != (session.Range{Off: 0, End: 20}) {
 		t.Errorf("nothing is there, and the gap is %v", gap)
 	}
-	if _, err := v.PutAt(t.Context(), s.ID, 0, session.Unknown, bytes.NewReader([]byte("0123456789")), p, false); err != nil {
+	if _, err := v.PutAt(
+		t.Context(), s.ID, 0, session.Unknown, bytes.NewReader([]byte("0123456789")), p, false,
+	); err != nil {
 		t.Fatal(err)
 	}
 	if gap := put(20, "0123"); gap != (session.Range{Off: 10, End: 20}) {

@@ -11,7 +11,9 @@ import (
 // entry that r leaves standing; without split an r that leaves such a part is ErrInvalid. A range
 // without received bytes changes nothing. Drop returns the entries that were recorded and are not
 // any more, split ones among them.
-func (v *Service) Drop(ctx context.Context, id SessionID, r Range, split SplitNote) (s Session, dropped []Entry, err error) {
+func (v *Service) Drop(
+	ctx context.Context, id SessionID, r Range, split SplitNote,
+) (s Session, dropped []Entry, err error) {
 	a := v.acquire(id)
 	defer v.release(id, a)
 	for {
@@ -54,8 +56,8 @@ func (v *Service) DropEntry(ctx context.Context, id SessionID, e Entry) (Session
 		if err != nil {
 			return v.withEnds(s), err
 		}
-		there, err := v.store.Entries(ctx, id, e.Range, 2)
-		if err != nil || len(there) != 1 || !sameEntry(there[0], e) {
+		found, err := v.store.Entries(ctx, id, e.Range, 2)
+		if err != nil || len(found) != 1 || !sameEntry(found[0], e) {
 			return v.withEnds(s), err
 		}
 		if err := v.fenceAll(ctx, a, e.Range); err != nil {
@@ -76,7 +78,9 @@ func (v *Service) DropEntry(ctx context.Context, id SessionID, e Entry) (Session
 
 // splitEntries puts into c what a Drop of r does to the entries, and returns the entries that it
 // removes.
-func (v *Service) splitEntries(ctx context.Context, id SessionID, r Range, split SplitNote, c *Change) ([]Entry, error) {
+func (v *Service) splitEntries(
+	ctx context.Context, id SessionID, r Range, split SplitNote, c *Change,
+) ([]Entry, error) {
 	entries, err := v.store.Entries(ctx, id, r, 0)
 	if err != nil {
 		return nil, err

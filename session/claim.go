@@ -43,9 +43,9 @@ const (
 	wakeTimeout = 5 * time.Second
 )
 
-func (v *Service) newPut(r Range, whole bool, from io.Reader) *put {
+func (v *Service) newPut(r Range, whole bool, body io.Reader) *put {
 	p := &put{r: r, whole: whole, buffer: v.cfg.Buffers.New(), done: make(chan struct{})}
-	if d, ok := from.(DeadlineReader); ok {
+	if d, ok := body.(DeadlineReader); ok {
 		p.wake = func() { _ = d.SetReadDeadline(time.Unix(1, 0)) }
 	}
 	return p
@@ -121,7 +121,8 @@ func (a *activeSession) count(n *int, most int) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if *n >= most {
-		return fmt.Errorf("%w: %d requests are putting into this session, %d wait for others of the same bytes", ErrBusy, a.open, a.waiting)
+		return fmt.Errorf("%w: %d requests are putting into this session, %d wait for others of the same bytes",
+			ErrBusy, a.open, a.waiting)
 	}
 	*n++
 	return nil

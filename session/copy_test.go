@@ -83,7 +83,9 @@ func TestCopyHandsAFastBodyOnInOnePiece(t *testing.T) {
 				t.Errorf("%d bytes came in %v", n, to.lens)
 			}
 			to = partsSink{most: 3}
-			if err := v.Copy(&to, iotest.OneByteReader(bytes.NewReader(content)), n); err != nil || !bytes.Equal(to.all, content) {
+			if err := v.Copy(
+				&to, iotest.OneByteReader(bytes.NewReader(content)), n,
+			); err != nil || !bytes.Equal(to.all, content) {
 				t.Fatalf("%d bytes, a few at a time: %q, %v", n, to.all, err)
 			}
 		}

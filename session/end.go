@@ -186,7 +186,8 @@ func (v *Service) end(ctx context.Context, sealed []Session, to State, part End)
 		}
 		v.notify(s.ID)
 		if err != nil {
-			return fmt.Errorf("%w: session %s is committed, but could not be moved to %s: %w", ErrUnknownOutcome, s.ID, to, err)
+			return fmt.Errorf("%w: session %s is committed, but could not be moved to %s: %w",
+				ErrUnknownOutcome, s.ID, to, err)
 		}
 	}
 	return nil
@@ -219,7 +220,9 @@ func (v *Service) Abort(ctx context.Context, id SessionID, release End) error {
 // endIncomplete ends one session, complete or not. If confirm is set it is asked once the session
 // is sealed, and the session opens again if it says no. It reports whether it sealed the session
 // for good.
-func (v *Service) endIncomplete(ctx context.Context, id SessionID, to State, release End, confirm func(*Session) bool) (bool, error) {
+func (v *Service) endIncomplete(
+	ctx context.Context, id SessionID, to State, release End, confirm func(*Session) bool,
+) (bool, error) {
 	a := v.acquire(id)
 	defer v.release(id, a)
 	for {

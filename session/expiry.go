@@ -87,7 +87,7 @@ func (v *Service) advance(ctx context.Context, now time.Time) (int64, error) {
 	step := min(max(now.Sub(v.lastTick), 0), v.cfg.Tick)
 	v.lastTick = now
 	running := v.running.Add(step.Milliseconds())
-	due := running-v.kept >= v.cfg.Tick.Milliseconds()
+	due := running-v.storedTime >= v.cfg.Tick.Milliseconds()
 	v.mu.Unlock()
 	if !due {
 		return running, nil
@@ -98,7 +98,7 @@ func (v *Service) advance(ctx context.Context, now time.Time) (int64, error) {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.kept = max(v.kept, newest)
+	v.storedTime = max(v.storedTime, newest)
 	v.running.Store(max(v.running.Load(), newest))
 	return v.running.Load(), nil
 }

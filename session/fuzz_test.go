@@ -23,7 +23,9 @@ func FuzzParseID(f *testing.F) {
 func FuzzMemCursor(f *testing.F) {
 	st := session.NewMem()
 	for id := range session.SessionID(3) {
-		if _, _, err := st.Create(f.Context(), session.Session{ID: id + 1, Spec: session.Spec{ChunkSize: 1}}); err != nil {
+		if _, _, err := st.Create(
+			f.Context(), session.Session{ID: id + 1, Spec: session.Spec{ChunkSize: 1}},
+		); err != nil {
 			f.Fatal(err)
 		}
 	}

@@ -76,10 +76,14 @@ func TestARecordedByteIsNeverWrittenAgain(t *testing.T) {
 	if err := put(0, bytes.NewReader([]byte("0123456X"))); !errors.Is(err, session.ErrConflict) {
 		t.Errorf("other bytes: %v", err)
 	}
-	if n, err := v.PutAt(t.Context(), s.ID, 4, session.Unknown, bytes.NewReader([]byte("456789ab")), p, false); n != 8 || err != nil {
+	if n, err := v.PutAt(
+		t.Context(), s.ID, 4, session.Unknown, bytes.NewReader([]byte("456789ab")), p, false,
+	); n != 8 || err != nil {
 		t.Errorf("an overlap: %d, %v", n, err)
 	}
-	if n, err := v.PutAt(t.Context(), s.ID, 4, session.Unknown, bytes.NewReader([]byte("X56789abcdef")), p, false); n != 0 || !errors.Is(err, session.ErrConflict) {
+	if n, err := v.PutAt(
+		t.Context(), s.ID, 4, session.Unknown, bytes.NewReader([]byte("X56789abcdef")), p, false,
+	); n != 0 || !errors.Is(err, session.ErrConflict) {
 		t.Errorf("an overlap with other bytes: %d, %v", n, err)
 	}
 	if err := put(1, bytes.NewReader([]byte("89abcdef"))); err != nil {
@@ -201,7 +205,9 @@ func TestSessionsDoNotWaitForEachOther(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- v.PutChunk(t.Context(), a.ID, 0, stuck, strictSink{newMemSink(t, 8)}) }()
 		synctest.Wait()
-		if err := v.PutChunk(t.Context(), b.ID, 0, bytes.NewReader([]byte("01234567")), strictSink{newMemSink(t, 8)}); err != nil {
+		if err := v.PutChunk(
+			t.Context(), b.ID, 0, bytes.NewReader([]byte("01234567")), strictSink{newMemSink(t, 8)},
+		); err != nil {
 			t.Fatal(err)
 		}
 		if err := v.Finish(t.Context(), nil, session.Verified{ID: b.ID, Bytes: session.Unknown}); err != nil {
@@ -232,7 +238,9 @@ func TestOneEndWins(t *testing.T) {
 		for i := range errs {
 			wg.Go(func() {
 				if i%2 == 0 {
-					errs[i] = v.Finish(t.Context(), part(session.Finished), session.Verified{ID: s.ID, Bytes: session.Unknown})
+					errs[i] = v.Finish(
+						t.Context(), part(session.Finished), session.Verified{ID: s.ID, Bytes: session.Unknown},
+					)
 				} else {
 					errs[i] = v.Abort(t.Context(), s.ID, part(session.Aborted))
 				}

@@ -174,15 +174,16 @@ func (m *Mem) record(id SessionID, gen uint64, c Change, hooks MemHooks) (Sessio
 		return Session{}, err
 	}
 	entries := slices.Clone(row.entries)
+	byOff := func(e Entry, off int64) int { return cmp.Compare(e.Off, off) }
 	for _, r := range c.Remove {
-		i, ok := slices.BinarySearchFunc(entries, r.Off, func(e Entry, off int64) int { return cmp.Compare(e.Off, off) })
+		i, ok := slices.BinarySearchFunc(entries, r.Off, byOff)
 		if !ok || entries[i].Range != r {
 			return Session{}, ErrOverlap
 		}
 		entries = slices.Delete(entries, i, i+1)
 	}
 	for _, e := range copiedEntries(c.Add) {
-		i, _ := slices.BinarySearchFunc(entries, e.Off, func(e Entry, off int64) int { return cmp.Compare(e.Off, off) })
+		i, _ := slices.BinarySearchFunc(entries, e.Off, byOff)
 		entries = slices.Insert(entries, i, e)
 	}
 	if err := hooks.run(&row.s, after, Op{Kind: OpRecord, ID: id, Gen: gen, Change: c}); err != nil {

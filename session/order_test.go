@@ -13,11 +13,13 @@ import (
 // slowStore is a Store whose Record waits.
 type slowStore struct {
 	*session.Mem
-	open chan struct{}
+	gate chan struct{}
 }
 
-func (g slowStore) Record(ctx context.Context, id session.SessionID, gen uint64, c session.Change) (session.Session, error) {
-	<-g.open
+func (g slowStore) Record(
+	ctx context.Context, id session.SessionID, gen uint64, c session.Change,
+) (session.Session, error) {
+	<-g.gate
 	return g.Mem.Record(ctx, id, gen, c)
 }
 
@@ -34,14 +36,16 @@ func TestNothingIsAnsweredBeforeItIsRecorded(t *testing.T) {
 			answered <- v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("0123")), newMemSink(t, 8))
 		}()
 		go func() {
-			_, err := v.PutAt(t.Context(), s.ID, 4, session.Unknown, bytes.NewReader([]byte("4567")), newMemSink(t, 8), false)
+			_, err := v.PutAt(
+				t.Context(), s.ID, 4, session.Unknown, bytes.NewReader([]byte("4567")), newMemSink(t, 8), false,
+			)
 			answered <- err
 		}()
 		synctest.Wait()
 		if n := len(answered); n > 0 {
 			t.Errorf("%d puts are answered, and nothing is recorded", n)
 		}
-		close(store.open)
+		close(store.gate)
 		for range 2 {
 			if err := <-answered; err != nil {
 				t.Error(err)
@@ -67,7 +71,9 @@ func TestWhatTheSinkRefusesIsNotRecorded(t *testing.T) {
 	if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("0123")), p); !errors.Is(err, errUnsafe) {
 		t.Errorf("a chunk: %v", err)
 	}
-	if n, err := v.PutAt(t.Context(), s.ID, 4, session.Unknown, bytes.NewReader([]byte("45")), p, false); n != 0 || !errors.Is(err, errUnsafe) {
+	if n, err := v.PutAt(
+		t.Context(), s.ID, 4, session.Unknown, bytes.NewReader([]byte("45")), p, false,
+	); n != 0 || !errors.Is(err, errUnsafe) {
 		t.Errorf("a range: %d, %v", n, err)
 	}
 	if got, err := v.Status(t.Context(), s.ID); err != nil || len(got.Received) > 0 {

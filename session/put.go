@@ -91,10 +91,10 @@ type stream struct {
 	sink   ByteSink
 	mode   putMode
 
-	pos     int64   // next byte to come
-	kept    int64   // all bytes of the put below are recorded
-	pending []Range // written, not yet recorded
-	flushed time.Time
+	pos        int64   // next byte to come
+	recordedTo int64   // all bytes of the put below are recorded
+	pending    []Range // written, not yet recorded
+	flushed    time.Time
 }
 
 // admit loads a session that can be put into, and lets the sink decide. It returns the range that
@@ -165,13 +165,13 @@ func (v *Service) put(
 	defer v.rangeBytes.Add(-n)
 	t := &stream{
 		put: p, v: v, active: a, s: s, since: s.Gen, sink: sink, mode: mode,
-		pos: want.Off, kept: want.Off, flushed: v.cfg.Clock.Now(),
+		pos: want.Off, recordedTo: want.Off, flushed: v.cfg.Clock.Now(),
 	}
 	err = t.run(ctx, r)
 	if err != nil || len(t.pending) > 0 {
 		t.undo(context.WithoutCancel(ctx))
 	}
-	return t.kept - want.Off, err
+	return t.recordedTo - want.Off, err
 }
 
 // undo lets the sink give back the bytes that certainly were not recorded.

@@ -37,7 +37,11 @@ func (t *stream) record(ctx context.Context, last bool) error {
 		})
 		switch {
 		case err == nil && last && len(tooSmall) > 0:
-			return &LimitError{firstGap(t.s, tooSmall[0].Off), fmt.Sprintf("a piece of %d bytes is below the smallest of %d that is recorded alone", tooSmall[0].Len(), t.v.cfg.MinEntry)}
+			const below = "a piece of %d bytes is below the smallest of %d that is recorded alone"
+			return &LimitError{
+				Gap:   firstGap(t.s, tooSmall[0].Off),
+				Limit: fmt.Sprintf(below, tooSmall[0].Len(), t.v.cfg.MinEntry),
+			}
 		case !errors.Is(err, ErrSealed):
 			return err
 		}
@@ -94,9 +98,9 @@ func (t *stream) makeSafe(ctx context.Context, keep []Range) ([]Entry, error) {
 // more bytes.
 func (t *stream) recorded(after Session, rest []Range) {
 	t.s, t.flushed = after, t.v.cfg.Clock.Now()
-	t.pending, t.kept = rest, t.pos
+	t.pending, t.recordedTo = rest, t.pos
 	if len(rest) > 0 {
-		t.kept = rest[0].Off
+		t.recordedTo = rest[0].Off
 	}
 	if c, ok := t.sink.(Committer); ok {
 		c.Recorded(after)
@@ -139,8 +143,11 @@ func (t *stream) store(ctx context.Context, add []Entry, length int64) (Session,
 			if err == nil {
 				err = after.State.Err()
 			}
-			if err == nil && !ownRange.Empty() && (after.Stale(t.since, ownRange) || !Covers(after.Received, Range{ownRange.Off, t.keptEnd()})) {
-				err = ErrSuperseded
+			if err == nil && !ownRange.Empty() {
+				found := Range{ownRange.Off, t.keptEnd()}
+				if after.Stale(t.since, ownRange) || !Covers(after.Received, found) {
+					err = ErrSuperseded
+				}
 			}
 			return after, err
 		}
@@ -202,7 +209,8 @@ func (t *stream) resolveOverlap(ctx context.Context, cur Session, add, asked []E
 		if err != nil {
 			return nil, err
 		}
-		if len(theirs) == 1 && slices.ContainsFunc(asked, func(a Entry) bool { return a.Contains(e.Range) && sameEntry(a, theirs[0]) }) {
+		isOwn := func(a Entry) bool { return a.Contains(e.Range) && sameEntry(a, theirs[0]) }
+		if len(theirs) == 1 && slices.ContainsFunc(asked, isOwn) {
 			continue
 		}
 		if t.v.cfg.Match == nil || len(theirs) != 1 || theirs[0].Range != e.Range {

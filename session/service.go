@@ -24,10 +24,10 @@ type Service struct {
 	store Store
 	cfg   Config
 
-	mu       sync.Mutex
-	active   map[SessionID]*activeSession
-	lastTick time.Time
-	kept     int64 // the newest running time that is certainly stored
+	mu         sync.Mutex
+	active     map[SessionID]*activeSession
+	lastTick   time.Time
+	storedTime int64 // the newest running time that is certainly stored
 
 	running        atomic.Int64 // ms
 	small, large   sync.Pool    // of *[]byte
@@ -77,7 +77,10 @@ func New(ctx context.Context, store Store, cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("session: reading the store's figures: %w", err)
 	}
-	v := &Service{store: store, cfg: cfg, active: map[SessionID]*activeSession{}, lastTick: cfg.Clock.Now(), kept: st.Newest}
+	v := &Service{
+		store: store, cfg: cfg, active: map[SessionID]*activeSession{},
+		lastTick: cfg.Clock.Now(), storedTime: st.Newest,
+	}
 	v.running.Store(max(st.Newest, 1))
 	v.small.New = func() any { b := make([]byte, cfg.Small); return &b }
 	v.large.New = func() any { b := make([]byte, cfg.Large); return &b }
@@ -124,7 +127,8 @@ func (v *Service) Begin(ctx context.Context, spec Spec) (s Session, created bool
 		s, _, err = v.store.Create(ctx, own)
 		if errors.Is(err, ErrTaken) {
 			// The answer to our own Create may have been lost, and the store may have repeated it.
-			if s, err = v.store.Load(ctx, id); err == nil && s.Rev == 1 && s.Owner == spec.Owner && s.Idem == spec.Idem && bytes.Equal(s.Note, spec.Note) {
+			s, err = v.store.Load(ctx, id)
+			if err == nil && s.Rev == 1 && s.isOf(&spec) {
 				return v.withEnds(s), true, nil
 			}
 			continue
@@ -139,6 +143,11 @@ func (v *Service) Begin(ctx context.Context, spec Spec) (s Session, created bool
 		s, err = v.loadAndTouch(ctx, s.ID)
 		return s, false, err
 	}
+}
+
+// isOf reports whether the session may be that of a Begin with this Spec.
+func (s *Session) isOf(spec *Spec) bool {
+	return s.Owner == spec.Owner && s.Idem == spec.Idem && bytes.Equal(s.Note, spec.Note)
 }
 
 // Holder returns the session that (owner, idem) has, as Begin would; its ID is 0 if there is none.
@@ -315,5 +324,6 @@ func (v *Service) notify(id SessionID) {
 
 // isState reports whether err says that the session is not open.
 func isState(err error) bool {
-	return errors.Is(err, ErrSealed) || errors.Is(err, ErrFinished) || errors.Is(err, ErrAborted) || errors.Is(err, ErrExpired)
+	return errors.Is(err, ErrSealed) || errors.Is(err, ErrFinished) ||
+		errors.Is(err, ErrAborted) || errors.Is(err, ErrExpired)
 }

@@ -135,7 +135,9 @@ func TestNoPieceCrossesTheEdgeOfAChunk(t *testing.T) {
 	for _, whole := range []bool{true, false} {
 		v := start(t, session.Config{})
 		s := begin(t, v, 4, 10)
-		if n, err := v.PutAt(t.Context(), s.ID, 1, session.Unknown, bytes.NewReader([]byte("123456789")), newMemSink(t, 10), whole); n != 9 || err != nil {
+		if n, err := v.PutAt(
+			t.Context(), s.ID, 1, session.Unknown, bytes.NewReader([]byte("123456789")), newMemSink(t, 10), whole,
+		); n != 9 || err != nil {
 			t.Fatal(n, err)
 		}
 		got, err := v.Entries(t.Context(), s.ID, session.All(), 0)
@@ -157,10 +159,14 @@ func TestACutRangeKeepsWhatArrived(t *testing.T) {
 	if len(got.Received) != 1 || got.Received[0] != (session.Range{Off: 1, End: 6}) || got.EntryCount != 2 {
 		t.Errorf("received %v in %d pieces", got.Received, got.EntryCount)
 	}
-	if n, err := v.PutAt(t.Context(), s.ID, 0, session.Unknown, bytes.NewReader([]byte("01x")), p, false); n != 1 || !errors.Is(err, session.ErrConflict) {
+	if n, err := v.PutAt(
+		t.Context(), s.ID, 0, session.Unknown, bytes.NewReader([]byte("01x")), p, false,
+	); n != 1 || !errors.Is(err, session.ErrConflict) {
 		t.Errorf("other bytes: n %d, %v", n, err)
 	}
-	if n, err := v.PutAt(t.Context(), s.ID, 0, session.Unknown, bytes.NewReader([]byte("0123456789")), p, true); n != 10 || err != nil {
+	if n, err := v.PutAt(
+		t.Context(), s.ID, 0, session.Unknown, bytes.NewReader([]byte("0123456789")), p, true,
+	); n != 10 || err != nil {
 		t.Errorf("the whole: n %d, %v", n, err)
 	}
 }
@@ -183,12 +189,15 @@ func TestDropForgetsAndFences(t *testing.T) {
 	v := start(t, session.Config{})
 	s := begin(t, v, 4, 8)
 	for idx, body := range []string{"0123", "4567"} {
-		if err := v.PutChunk(t.Context(), s.ID, int64(idx), bytes.NewReader([]byte(body)), newMemSink(t, 8)); err != nil {
+		if err := v.PutChunk(
+			t.Context(), s.ID, int64(idx), bytes.NewReader([]byte(body)), newMemSink(t, 8),
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
 	after, _, err := v.Drop(t.Context(), s.ID, session.Range{Off: 4, End: 8}, nil)
-	if err != nil || after.Gen == s.Gen || !after.Stale(s.Gen, session.Range{Off: 0, End: 8}) || after.Stale(s.Gen, session.Range{Off: 0, End: 4}) {
+	if err != nil || after.Gen == s.Gen || !after.Stale(s.Gen, session.Range{Off: 0, End: 8}) ||
+		after.Stale(s.Gen, session.Range{Off: 0, End: 4}) {
 		t.Fatalf("%v, %+v", err, after)
 	}
 	err = v.Finish(t.Context(), nil, session.Verified{ID: s.ID, Bytes: 8})
@@ -196,7 +205,9 @@ func TestDropForgetsAndFences(t *testing.T) {
 	if !errors.As(err, &inc) || len(inc.Missing) != 1 || inc.Missing[0] != (session.Range{Off: 4, End: 8}) {
 		t.Errorf("finish: %v", err)
 	}
-	if err := v.Finish(t.Context(), nil, session.Verified{ID: s.ID, Gen: s.Gen, Bytes: 8}); !errors.Is(err, session.ErrGenMoved) {
+	if err := v.Finish(
+		t.Context(), nil, session.Verified{ID: s.ID, Gen: s.Gen, Bytes: 8},
+	); !errors.Is(err, session.ErrGenMoved) {
 		t.Errorf("finish of another generation: %v", err)
 	}
 }
@@ -272,7 +283,9 @@ func TestTimeCountsInTicks(t *testing.T) {
 	if n != 1 || err != nil {
 		t.Fatalf("%d expired, %v", n, err)
 	}
-	if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("0123")), newMemSink(t, 10)); !errors.Is(err, session.ErrExpired) {
+	if err := v.PutChunk(
+		t.Context(), s.ID, 0, bytes.NewReader([]byte("0123")), newMemSink(t, 10),
+	); !errors.Is(err, session.ErrExpired) {
 		t.Errorf("put: %v", err)
 	}
 }

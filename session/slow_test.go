@@ -41,7 +41,9 @@ func TestADropDoesNotWaitForASlowRead(t *testing.T) {
 // The same holds for a newer put on the bytes behind.
 func TestATakeoverDoesNotWaitForASlowRead(t *testing.T) {
 	meets(t, func(v *session.Service, id session.SessionID) error {
-		_, err := v.PutAt(context.Background(), id, 8, session.Unknown, bytes.NewReader([]byte("89ab")), newMemSink(t, 12), false)
+		_, err := v.PutAt(
+			context.Background(), id, 8, session.Unknown, bytes.NewReader([]byte("89ab")), newMemSink(t, 12), false,
+		)
 		return err
 	})
 }
@@ -97,7 +99,9 @@ func TestDisjointRangesDoNotTakeEachOtherOver(t *testing.T) {
 			ended <- err
 		}()
 		first.ch <- []byte("01")
-		if _, err := v.PutAt(t.Context(), s.ID, 8, session.Unknown, bytes.NewReader([]byte("89abcdef")), p, false); err != nil {
+		if _, err := v.PutAt(
+			t.Context(), s.ID, 8, session.Unknown, bytes.NewReader([]byte("89abcdef")), p, false,
+		); err != nil {
 			t.Errorf("the second: %v", err)
 		}
 		first.ch <- []byte("234567")
@@ -108,7 +112,9 @@ func TestDisjointRangesDoNotTakeEachOtherOver(t *testing.T) {
 		if got, err := v.Status(t.Context(), s.ID); err != nil || got.Bytes() != got.BytesExpected {
 			t.Errorf("%+v, %v", got, err)
 		}
-		if _, err := v.PutAt(t.Context(), s.ID, 0, 3, bytes.NewReader([]byte("0123")), p, false); !errors.Is(err, session.ErrLong) {
+		if _, err := v.PutAt(
+			t.Context(), s.ID, 0, 3, bytes.NewReader([]byte("0123")), p, false,
+		); !errors.Is(err, session.ErrLong) {
 			t.Errorf("more than was announced: %v", err)
 		}
 	})

@@ -62,7 +62,9 @@ func TestWhatIsUndone(t *testing.T) {
 		}
 		is("a cut chunk", cut, session.Range{Off: 10, End: 20})
 		overlapping := &undoSink{}
-		if _, err := v.PutAt(t.Context(), s.ID, 5, session.Unknown, breaking(10), overlapping, true); !errors.Is(err, errBody) {
+		if _, err := v.PutAt(
+			t.Context(), s.ID, 5, session.Unknown, breaking(10), overlapping, true,
+		); !errors.Is(err, errBody) {
 			t.Fatal(err)
 		}
 		is("a cut put over what is recorded", overlapping, session.Range{Off: 10, End: 40})

@@ -30,7 +30,8 @@ func TestAWaitForAnEarlierPutEnds(t *testing.T) {
 		}
 		for range 2 {
 			began := time.Now()
-			if err := v.PutChunk(t.Context(), s.ID, 0, newSlowBody(), p); !errors.Is(err, session.ErrBusy) || time.Since(began) != 10*time.Second {
+			if err := v.PutChunk(t.Context(), s.ID, 0, newSlowBody(), p); !errors.Is(err, session.ErrBusy) ||
+				time.Since(began) != 10*time.Second {
 				t.Errorf("after %s: %v", time.Since(began), err)
 			}
 			time.Sleep(time.Minute)
@@ -150,7 +151,9 @@ func (d *hookedStore) Load(ctx context.Context, id session.SessionID) (session.S
 	return s, err
 }
 
-func (d *hookedStore) Record(ctx context.Context, id session.SessionID, gen uint64, c session.Change) (session.Session, error) {
+func (d *hookedStore) Record(
+	ctx context.Context, id session.SessionID, gen uint64, c session.Change,
+) (session.Session, error) {
 	if f := d.record; f != nil {
 		d.record = nil
 		f()
@@ -262,7 +265,9 @@ func TestAPutWaitsForTheEndThatItMeets(t *testing.T) {
 	}
 }
 
-func meetsAnEnd(t *testing.T, end func(*session.Service, session.SessionID, session.End) error, at string, answer, ended error) {
+func meetsAnEnd(
+	t *testing.T, end func(*session.Service, session.SessionID, session.End) error, at string, answer, ended error,
+) {
 	st := &hookedStore{Store: session.NewMem()}
 	v, err := session.New(t.Context(), st, session.Config{})
 	if err != nil {

@@ -165,8 +165,10 @@ type stored struct {
 
 // kinds is how many operations st has. A second one beside the first would be lost.
 func (st stored) kinds() (n int) {
-	for _, there := range []bool{st.Create != nil, st.Record != nil, st.Move != nil, st.Row != nil, st.Totals != nil} {
-		if there {
+	for _, present := range []bool{
+		st.Create != nil, st.Record != nil, st.Move != nil, st.Row != nil, st.Totals != nil,
+	} {
+		if present {
 			n++
 		}
 	}
@@ -238,7 +240,8 @@ func toStored(op session.Op) stored {
 	case session.OpRecord:
 		c := op.Change
 		return stored{Record: &storedRecord{
-			ID: uint64(op.ID), Gen: op.Gen, Remove: convert(c.Remove, toRange), Add: convert(c.Add, toEntry), Drop: toRange(c.Drop),
+			ID: uint64(op.ID), Gen: op.Gen,
+			Remove: convert(c.Remove, toRange), Add: convert(c.Add, toEntry), Drop: toRange(c.Drop),
 			Length: c.Length, Seen: c.Seen, Now: c.Now,
 		}}
 	case session.OpMove:
@@ -255,10 +258,11 @@ func toStored(op session.Op) stored {
 func toStoredSession(op session.Op) storedSession {
 	s := op.Session
 	return storedSession{
-		ID: uint64(s.ID), Chunk: s.ChunkSize, Bytes: s.BytesExpected, Owner: []byte(s.Owner), Idem: []byte(s.Idem), Note: s.Note,
+		ID: uint64(s.ID), Chunk: s.ChunkSize, Bytes: s.BytesExpected,
+		Owner: []byte(s.Owner), Idem: []byte(s.Idem), Note: s.Note,
 		State: uint8(s.State), Gen: s.Gen, Rev: s.Rev, Received: convert(s.Received, toRange),
-		Dropped: convert(s.Dropped, func(d session.Dropped) storedDropped { return storedDropped{d.Gen, toRange(d.Range)} }),
-		Began:   s.Began.UnixMilli(), LastSeen: s.LastSeen.UnixMilli(), Seen: s.Seen, Entries: convert(op.Entries, toEntry),
+		Dropped: convert(s.Dropped, toDropped), Entries: convert(op.Entries, toEntry),
+		Began: s.Began.UnixMilli(), LastSeen: s.LastSeen.UnixMilli(), Seen: s.Seen,
 	}
 }
 
@@ -285,14 +289,18 @@ func parse(payload []byte) (session.Op, error) {
 	case st.Record != nil:
 		r := st.Record
 		return session.Op{Kind: session.OpRecord, ID: session.SessionID(r.ID), Gen: r.Gen, Change: session.Change{
-			Remove: convert(r.Remove, fromRange), Add: convert(r.Add, fromEntry), Drop: fromRange(r.Drop), Length: r.Length, Seen: r.Seen, Now: r.Now,
+			Remove: convert(r.Remove, fromRange), Add: convert(r.Add, fromEntry), Drop: fromRange(r.Drop),
+			Length: r.Length, Seen: r.Seen, Now: r.Now,
 		}}, nil
 	case st.Move != nil:
 		m := st.Move
-		return session.Op{Kind: session.OpMove, ID: session.SessionID(m.ID), Step: session.Step{Gen: m.Gen, To: session.State(m.To), Next: m.Next, Seen: m.Seen}}, nil
+		step := session.Step{Gen: m.Gen, To: session.State(m.To), Next: m.Next, Seen: m.Seen}
+		return session.Op{Kind: session.OpMove, ID: session.SessionID(m.ID), Step: step}, nil
 	case st.Totals != nil:
 		t := st.Totals
-		return session.Op{Kind: session.OpTotals, Totals: session.Stats{Begun: t.Begun, Finished: t.Finished, Aborted: t.Aborted, Expired: t.Expired, Newest: t.Newest}}, nil
+		return session.Op{Kind: session.OpTotals, Totals: session.Stats{
+			Begun: t.Begun, Finished: t.Finished, Aborted: t.Aborted, Expired: t.Expired, Newest: t.Newest,
+		}}, nil
 	}
 	return session.Op{}, errors.New("it is empty")
 }
@@ -300,16 +308,25 @@ func parse(payload []byte) (session.Op, error) {
 func fromStoredSession(kind session.OpKind, st *storedSession) session.Op {
 	entries := convert(st.Entries, fromEntry)
 	return session.Op{Kind: kind, Entries: entries, Session: session.Session{
-		ID:    session.SessionID(st.ID),
-		Spec:  session.Spec{ChunkSize: st.Chunk, BytesExpected: st.Bytes, Owner: string(st.Owner), Idem: string(st.Idem), Note: st.Note},
-		State: session.State(st.State), Gen: st.Gen, Rev: st.Rev, Received: convert(st.Received, fromRange), EntryCount: len(entries),
-		Dropped: convert(st.Dropped, func(d storedDropped) session.Dropped { return session.Dropped{Gen: d.Gen, Range: fromRange(d.Range)} }),
+		ID: session.SessionID(st.ID),
+		Spec: session.Spec{
+			ChunkSize: st.Chunk, BytesExpected: st.Bytes,
+			Owner: string(st.Owner), Idem: string(st.Idem), Note: st.Note,
+		},
+		State: session.State(st.State), Gen: st.Gen, Rev: st.Rev,
+		Received: convert(st.Received, fromRange), EntryCount: len(entries),
+		Dropped: convert(st.Dropped, fromDropped),
 		Began:   time.UnixMilli(st.Began).UTC(), LastSeen: time.UnixMilli(st.LastSeen).UTC(), Seen: st.Seen,
 	}}
 }
 
 func toRange(r session.Range) storedRange   { return storedRange{r.Off, r.End} }
 func fromRange(r storedRange) session.Range { return session.Range{Off: r[0], End: r[1]} }
+
+func toDropped(d session.Dropped) storedDropped { return storedDropped{d.Gen, toRange(d.Range)} }
+func fromDropped(d storedDropped) session.Dropped {
+	return session.Dropped{Gen: d.Gen, Range: fromRange(d.Range)}
+}
 
 func toEntry(e session.Entry) storedEntry { return storedEntry{toRange(e.Range), e.Note} }
 func fromEntry(e storedEntry) session.Entry {

@@ -24,7 +24,8 @@ func samples() []session.Op {
 	return []session.Op{
 		{Kind: session.OpCreate, Session: s},
 		{Kind: session.OpRecord, ID: 7, Gen: 1, Change: session.Change{
-			Add: []session.Entry{{Range: session.Range{Off: 0, End: 3}, Note: []byte("n")}}, Length: session.Unknown, Seen: 4, Now: 7,
+			Add: []session.Entry{{Range: session.Range{Off: 0, End: 3}, Note: []byte("n")}}, Length: session.Unknown,
+			Seen: 4, Now: 7,
 		}},
 		{Kind: session.OpRecord, ID: 7, Gen: 1, Change: session.Change{
 			Remove: []session.Range{{Off: 0, End: 3}}, Drop: session.Range{Off: 0, End: 1}, Length: 9,
@@ -61,7 +62,9 @@ func FuzzOperation(f *testing.F) {
 		if _, err := parse(append(bytes.Clone(payload), "{}"...)); err == nil {
 			t.Fatal("what follows an operation is passed over")
 		}
-		if _, err := parse(append(bytes.TrimSuffix(bytes.TrimSpace(payload), []byte("}")), `,"totals":{"begun":1},"move":{"id":1}}`...)); err == nil {
+		if _, err := parse(append(
+			bytes.TrimSuffix(bytes.TrimSpace(payload), []byte("}")), `,"totals":{"begun":1},"move":{"id":1}}`...,
+		)); err == nil {
 			t.Fatal("of two operations in one, one is passed over")
 		}
 		m := session.NewMem()

@@ -51,7 +51,8 @@ func reopenRewritten(t testing.TB, j *Journal) *Journal {
 func create(t testing.TB, st session.Store, id uint64, idem string) session.Session {
 	t.Helper()
 	s, _, err := st.Create(context.Background(), session.Session{
-		ID: session.SessionID(id), Spec: session.Spec{ChunkSize: 4, BytesExpected: 1 << 20, Owner: "o\xff", Idem: idem, Note: []byte{0, 255}},
+		ID:    session.SessionID(id),
+		Spec:  session.Spec{ChunkSize: 4, BytesExpected: 1 << 20, Owner: "o\xff", Idem: idem, Note: []byte{0, 255}},
 		Began: time.UnixMilli(1e12 + int64(id)), LastSeen: time.UnixMilli(2e12), Seen: 1,
 	})
 	if err != nil {
@@ -63,7 +64,8 @@ func create(t testing.TB, st session.Store, id uint64, idem string) session.Sess
 // piece records one byte at off.
 func recordByte(st session.Store, s session.Session, off int64) (session.Session, error) {
 	return st.Record(context.Background(), s.ID, s.Gen, session.Change{
-		Add: []session.Entry{{Range: session.Range{Off: off, End: off + 1}, Note: fmt.Append(nil, "note ", off)}}, Length: session.Unknown, Seen: off,
+		Add:    []session.Entry{{Range: session.Range{Off: off, End: off + 1}, Note: fmt.Append(nil, "note ", off)}},
+		Length: session.Unknown, Seen: off,
 	})
 }
 
@@ -99,10 +101,15 @@ func step(t *rapid.T, st session.Store) {
 	s, err := st.Load(ctx, id)
 	if errors.Is(err, session.ErrNotFound) {
 		_, _, err = st.Create(ctx, session.Session{
-			ID: id, Spec: session.Spec{
-				ChunkSize: 4, BytesExpected: rapid.Int64Range(-1, 40).Draw(t, "bytes"), Owner: rapid.SampledFrom([]string{"", "a", "\x80"}).Draw(t, "owner"),
-				Idem: rapid.SampledFrom([]string{"", "i", "j"}).Draw(t, "idem"), Note: rapid.SliceOfN(rapid.Byte(), 0, 5).Draw(t, "note"),
-			}, Began: time.UnixMilli(rapid.Int64Range(0, 1e13).Draw(t, "began")), LastSeen: time.UnixMilli(5), Seen: rapid.Int64Range(0, 100).Draw(t, "seen"),
+			ID: id,
+			Spec: session.Spec{
+				ChunkSize: 4, BytesExpected: rapid.Int64Range(-1, 40).Draw(t, "bytes"),
+				Owner: rapid.SampledFrom([]string{"", "a", "\x80"}).Draw(t, "owner"),
+				Idem:  rapid.SampledFrom([]string{"", "i", "j"}).Draw(t, "idem"),
+				Note:  rapid.SliceOfN(rapid.Byte(), 0, 5).Draw(t, "note"),
+			},
+			Began:    time.UnixMilli(rapid.Int64Range(0, 1e13).Draw(t, "began")),
+			LastSeen: time.UnixMilli(5), Seen: rapid.Int64Range(0, 100).Draw(t, "seen"),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -112,11 +119,14 @@ func step(t *rapid.T, st session.Store) {
 	gen := s.Gen + rapid.SampledFrom([]uint64{0, 0, 0, 0, 1}).Draw(t, "stale")
 	if rapid.Bool().Draw(t, "move") {
 		_, _ = st.Move(ctx, id, session.Step{
-			Gen: gen, To: session.State(rapid.IntRange(1, 6).Draw(t, "to")), Next: gen + rapid.Uint64Range(0, 9).Draw(t, "next"), Seen: rapid.Int64Range(0, 200).Draw(t, "seen"),
+			Gen: gen, To: session.State(rapid.IntRange(1, 6).Draw(t, "to")),
+			Next: gen + rapid.Uint64Range(0, 9).Draw(t, "next"), Seen: rapid.Int64Range(0, 200).Draw(t, "seen"),
 		})
 		return
 	}
-	c := session.Change{Length: rapid.Int64Range(-1, 40).Draw(t, "length"), Seen: rapid.Int64Range(0, 200).Draw(t, "seen"), Now: rapid.Int64Range(0, 1e13).Draw(t, "now")}
+	c := session.Change{Length: rapid.Int64Range(-1, 40).Draw(
+		t, "length",
+	), Seen: rapid.Int64Range(0, 200).Draw(t, "seen"), Now: rapid.Int64Range(0, 1e13).Draw(t, "now")}
 	if s.BytesExpected >= 0 {
 		c.Length = session.Unknown
 	}
@@ -125,7 +135,9 @@ func step(t *rapid.T, st session.Store) {
 		c.Remove, c.Drop = []session.Range{e.Range}, e.Range
 	} else {
 		off := rapid.Int64Range(0, 36).Draw(t, "off")
-		c.Add = []session.Entry{{Range: session.Range{Off: off, End: off + rapid.Int64Range(1, 4).Draw(t, "n")}, Note: rapid.SliceOfN(rapid.Byte(), 0, 3).Draw(t, "note")}}
+		c.Add = []session.Entry{{Range: session.Range{
+			Off: off, End: off + rapid.Int64Range(1, 4).Draw(t, "n"),
+		}, Note: rapid.SliceOfN(rapid.Byte(), 0, 3).Draw(t, "note")}}
 	}
 	_, _ = st.Record(ctx, id, gen, c)
 }
@@ -140,7 +152,9 @@ func TestReopeningChangesNothing(t *testing.T) {
 		for range rapid.IntRange(1, 30).Draw(rt, "steps") {
 			// The operation is drawn once. It is done on mem and the journal as Log saw it.
 			var ops []session.Op
-			logged := session.NewMemWith(session.MemHooks{Log: func(op session.Op) error { ops = append(ops, op); return nil }})
+			logged := session.NewMemWith(
+				session.MemHooks{Log: func(op session.Op) error { ops = append(ops, op); return nil }},
+			)
 			for _, op := range mem.Rows() {
 				if err := logged.Do(op); err != nil {
 					rt.Fatal(err)
@@ -161,7 +175,9 @@ func TestReopeningChangesNothing(t *testing.T) {
 				rt.Fatalf("the journal differs from the memory (-mem +journal):\n%s", diff)
 			}
 		}
-		for name, again := range map[string]func(testing.TB, *Journal) *Journal{"reopening": reopen, "writing it anew": reopenRewritten} {
+		for name, again := range map[string]func(testing.TB, *Journal) *Journal{
+			"reopening": reopen, "writing it anew": reopenRewritten,
+		} {
 			j = again(t, j)
 			if diff := cmp.Diff(dump(t, mem), dump(t, j), cmpopts.EquateEmpty()); diff != "" {
 				rt.Fatalf("after %s (-mem +journal):\n%s", name, diff)
@@ -280,7 +296,9 @@ func TestAnUnfinishedAppendIsCutOff(t *testing.T) {
 		if i >= 0 {
 			want = states[i]
 		}
-		for name, tail := range map[string][]byte{"nothing": nil, "zeros": make([]byte, 50), "noise": slices.Repeat([]byte{0x7b, 1, 0, 0, 0}, 9)} {
+		for name, tail := range map[string][]byte{
+			"nothing": nil, "zeros": make([]byte, 50), "noise": slices.Repeat([]byte{0x7b, 1, 0, 0, 0}, 9),
+		} {
 			if size < int(headerSize) && name == "noise" {
 				continue // a crash does not leave that: see the damaged ones
 			}

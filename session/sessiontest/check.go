@@ -39,7 +39,8 @@ func (w *world) check() {
 		if k.state.Ended() {
 			continue
 		}
-		if s.BytesExpected != k.BytesExpected || s.ChunkSize != k.ChunkSize || s.Owner != k.Owner || s.Idem != k.Idem || !bytes.Equal(s.Note, k.Note) {
+		if s.BytesExpected != k.BytesExpected || s.ChunkSize != k.ChunkSize || s.Owner != k.Owner || s.Idem != k.Idem ||
+			!bytes.Equal(s.Note, k.Note) {
 			w.t.Fatalf("session %s: %+v, not %+v", k.id, s, k.Spec)
 		}
 		want.BytesExpected += max(0, s.BytesExpected)
@@ -57,7 +58,8 @@ func (w *world) check() {
 	}
 	for state := session.Open; state < session.Gone; state++ {
 		n := 0
-		w.must(session.Page(ctx, w.store, session.Query{State: state, Limit: 2}, func(session.Session) (bool, error) { n++; return true, nil }))
+		count := func(session.Session) (bool, error) { n++; return true, nil }
+		w.must(session.Page(ctx, w.store, session.Query{State: state, Limit: 2}, count))
 		if n != kept[state] {
 			w.t.Fatalf("%d sessions are listed as %v, not %d", n, state, kept[state])
 		}
@@ -81,7 +83,10 @@ func (w *world) same(k *known) {
 		copy(content[e.Off:], w.disk.read(e))
 	}
 	if content != k.content || s.EntryCount != len(es) || !slices.Equal(s.Received, k.received()) {
-		w.t.Fatalf("session %s holds %v in %d pieces (%d entries), received %v; expected %v", k.id, content, s.EntryCount, len(es), s.Received, k.content)
+		w.t.Fatalf(
+			"session %s holds %v in %d pieces (%d entries), received %v; expected %v", k.id, content, s.EntryCount,
+			len(es), s.Received, k.content,
+		)
 	}
 }
 
@@ -107,13 +112,17 @@ func atOnceModel(t *testing.T, st session.Store, services int) {
 			v := vs[client%services]
 			wg.Go(func() {
 				for i := range ids {
-					s, _, err := v.Begin(ctx, session.Spec{ChunkSize: chunk, BytesExpected: maxBytes, Idem: fmt.Sprint(round, i)})
+					s, _, err := v.Begin(
+						ctx, session.Spec{ChunkSize: chunk, BytesExpected: maxBytes, Idem: fmt.Sprint(round, i)},
+					)
 					if err != nil {
 						t.Error(err)
 						return
 					}
 					for _, idx := range rand.Perm(maxBytes / chunk) {
-						bring(t, v, s.ID, int64(idx), chunk, &sink{disk: d, name: fmt.Sprint(s.ID, "/", client%services), session: s.ID, store: st})
+						bring(t, v, s.ID, int64(idx), chunk, &sink{
+							disk: d, name: fmt.Sprint(s.ID, "/", client%services), session: s.ID, store: st,
+						})
 					}
 					err = v.Finish(ctx, func(ctx context.Context, sealed []session.Session) (bool, error) {
 						commits[i].Add(1)

@@ -29,7 +29,9 @@ func (w *world) part(of ...*known) (session.End, error) {
 				continue
 			}
 			w.same(of[i])
-			if err := w.services[0].PutChunk(ctx, s.ID, 0, bytes.NewReader(nil), &sink{disk: w.disk, name: "?", store: w.store}); !errors.Is(err, session.ErrSealed) {
+			if err := w.services[0].PutChunk(
+				ctx, s.ID, 0, bytes.NewReader(nil), &sink{disk: w.disk, name: "?", store: w.store},
+			); !errors.Is(err, session.ErrSealed) {
 				w.t.Errorf("a put during the end: %v", err)
 			}
 		}
@@ -182,7 +184,9 @@ func (w *world) clear() {
 func (w *world) recover() {
 	to := rapid.SampledFrom([]session.State{session.Open, session.Finished, session.Aborted}).Draw(w.t, "outcome")
 	w.must(w.any().Recover(context.Background(), func(_ context.Context, s session.Session) (session.State, error) {
-		if i := slices.IndexFunc(w.sessions, func(k *known) bool { return k.id == s.ID && k.state == session.Sealed }); i < 0 {
+		if i := slices.IndexFunc(
+			w.sessions, func(k *known) bool { return k.id == s.ID && k.state == session.Sealed },
+		); i < 0 {
 			return 0, fmt.Errorf("session %s is not sealed", s.ID)
 		}
 		return to, nil
@@ -197,7 +201,9 @@ func (w *world) recover() {
 
 // time advances the clock, or lets it jump, and ticks every Service.
 func (w *world) time() {
-	w.now = w.now.Add(rapid.SampledFrom([]time.Duration{time.Second, tick, tick, tick, 3 * tick, 9000 * time.Hour, -time.Hour}).Draw(w.t, "time"))
+	w.now = w.now.Add(rapid.SampledFrom(
+		[]time.Duration{time.Second, tick, tick, tick, 3 * tick, 9000 * time.Hour, -time.Hour},
+	).Draw(w.t, "time"))
 	for _, v := range w.services {
 		type before struct {
 			seen int64
@@ -214,18 +220,18 @@ func (w *world) time() {
 		v.lastTick = w.now
 		stored, err := v.Stats(context.Background())
 		w.must(err)
-		if running-v.kept >= tick.Milliseconds() {
+		if running-v.storedTime >= tick.Milliseconds() {
 			running = max(running, stored.Newest)
-			v.kept = running
-			w.kept = max(w.kept, running)
+			v.storedTime = running
+			w.storedTime = max(w.storedTime, running)
 		}
 		n, err := v.TickTTL(context.Background(), w.now, nil)
 		w.must(err)
 		if v.Running() != running {
 			w.t.Fatalf("the running time is %d, not %d", v.Running(), running)
 		}
-		if stored, err = v.Stats(context.Background()); err != nil || stored.Newest < w.kept {
-			w.t.Fatalf("the running time that is stored is %d, not at least %d: %v", stored.Newest, w.kept, err)
+		if stored, err = v.Stats(context.Background()); err != nil || stored.Newest < w.storedTime {
+			w.t.Fatalf("the running time that is stored is %d, not at least %d: %v", stored.Newest, w.storedTime, err)
 		}
 		for k, b := range was {
 			due := b.seen < running-ttl.Milliseconds()

@@ -125,7 +125,9 @@ func dueLists(t *testing.T, st store) {
 }
 
 func holders(t *testing.T, st store) {
-	for i, state := range []session.State{session.Open, session.Sealed, session.Finished, session.Aborted, session.Expired} {
+	for i, state := range []session.State{
+		session.Open, session.Sealed, session.Finished, session.Aborted, session.Expired,
+	} {
 		s := st.create(spec(session.SessionID(1+i), "o", state.String()))
 		if state != session.Open {
 			s = st.move(s, session.Step{Gen: 1, To: state, Next: 4, Seen: s.Seen})
@@ -143,7 +145,12 @@ func holders(t *testing.T, st store) {
 
 func pages(t *testing.T, st store) {
 	crowd(st)
-	for _, q := range []session.Query{{Limit: 5}, {Limit: 2, State: session.Open}, {Limit: 2, Due: 5000}, {Limit: 3, Due: 5000, State: session.Finished}} {
+	for _, q := range []session.Query{
+		{Limit: 5},
+		{Limit: 2, State: session.Open},
+		{Limit: 2, Due: 5000},
+		{Limit: 3, Due: 5000, State: session.Finished},
+	} {
 		page, next, err := st.List(t.Context(), q)
 		if err != nil || len(page) != q.Limit || next == "" {
 			t.Fatalf("%+v: %d sessions, next %q, %v", q, len(page), next, err)
@@ -164,7 +171,8 @@ func pages(t *testing.T, st store) {
 	}
 	// The last page says that it is the last, even when it is full.
 	left := len(st.list(session.Query{Limit: 100}))
-	if page, next, err := st.List(t.Context(), session.Query{Limit: left}); err != nil || len(page) != left || next != "" {
+	if page, next, err := st.List(t.Context(), session.Query{Limit: left}); err != nil || len(page) != left ||
+		next != "" {
 		t.Errorf("%d of %d sessions, next %q, %v", len(page), left, next, err)
 	}
 	for _, bad := range []string{"x", "-", "AAAA", " ", "../.."} {
@@ -247,7 +255,9 @@ func keepsTime(t *testing.T, st store) {
 	keep(6, 7)
 	keep(math.MaxInt64, math.MaxInt64)
 	st.same(spec(1, "o", ""), st.load(1))
-	if got, want := st.stats(), (session.Stats{Open: 1, BytesExpected: 100, Begun: 1, Newest: math.MaxInt64, OldestSeen: began.UnixMilli()}); got != want {
+	if got, want := st.stats(), (session.Stats{
+		Open: 1, BytesExpected: 100, Begun: 1, Newest: math.MaxInt64, OldestSeen: began.UnixMilli(),
+	}); got != want {
 		t.Errorf("figures: %+v, not %+v", got, want)
 	}
 }
@@ -318,7 +328,8 @@ func pagesByBytes(t *testing.T, st store) {
 	for _, s := range page {
 		size += s.Size()
 	}
-	if err != nil || next == "" || len(page) == 0 || size < session.PageBytes || size > session.PageBytes+2*session.MaxNote {
+	if err != nil || next == "" || len(page) == 0 || size < session.PageBytes ||
+		size > session.PageBytes+2*session.MaxNote {
 		t.Errorf("%d sessions of %d bytes, next %q, %v", len(page), size, next, err)
 	}
 	if all := st.list(session.Query{Limit: 1000}); len(all) != n {

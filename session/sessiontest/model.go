@@ -75,42 +75,42 @@ func shut(st session.Store) error {
 
 // world is the model and what it is a model of.
 type world struct {
-	t        *rapid.T
-	store    session.Store
-	disk     *disk
-	now      time.Time
-	rand     io.Reader
-	merge    bool
-	match    bool
-	buffers  bool
-	services []*service
-	n        int // number of Services there
-	made     int // Services made so far
-	sessions []*known
-	stats    session.Stats // the totals
-	kept     int64         // the stored running time is not below
-	steps    int           // that the model has taken
+	t          *rapid.T
+	store      session.Store
+	disk       *disk
+	now        time.Time
+	rand       io.Reader
+	merge      bool
+	match      bool
+	buffers    bool
+	services   []*service
+	n          int // number of Services there
+	made       int // Services made so far
+	sessions   []*known
+	stats      session.Stats // the totals
+	storedTime int64         // the stored running time is not below
+	steps      int           // that the model has taken
 }
 
 // locked is a source of random bytes that is safe for concurrent use.
 type locked struct {
-	mu   sync.Mutex
-	from io.Reader
+	mu     sync.Mutex
+	source io.Reader
 }
 
 // Read implements io.Reader.
 func (l *locked) Read(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.from.Read(p)
+	return l.source.Read(p)
 }
 
 // service is a Service with values that it has no methods for.
 type service struct {
 	*session.Service
-	name     string
-	lastTick time.Time
-	kept     int64 // the running time that it has certainly stored
+	name       string
+	lastTick   time.Time
+	storedTime int64 // the running time that it has certainly stored
 }
 
 // known is the model of a session.
@@ -131,7 +131,8 @@ func newWorld(t *rapid.T, st session.Store, services int) *world {
 	binary.BigEndian.PutUint64(seed[:], rapid.Uint64().Draw(t, "seed"))
 	w := &world{
 		t: t, store: st, disk: &disk{places: map[string]*place{}}, now: began, n: services,
-		rand: &locked{from: rand.NewChaCha8(seed)}, merge: rapid.Bool().Draw(t, "merge"), match: rapid.Bool().Draw(t, "match"), buffers: rapid.Bool().Draw(t, "lend"),
+		rand: &locked{source: rand.NewChaCha8(seed)}, merge: rapid.Bool().Draw(t, "merge"),
+		match: rapid.Bool().Draw(t, "match"), buffers: rapid.Bool().Draw(t, "buffers"),
 	}
 	w.startServices()
 	return w
@@ -144,7 +145,10 @@ func (w *world) startServices() {
 	w.must(err)
 	for range w.n {
 		// An end with an unknown outcome stays sealed, and each call that meets it waits for Wait.
-		cfg := session.Config{TTL: ttl, Keep: keep, Tick: tick, Flush: time.Hour, Clock: w, Rand: w.rand, Large: 16, Wait: 2 * time.Millisecond}
+		cfg := session.Config{
+			TTL: ttl, Keep: keep, Tick: tick, Flush: time.Hour, Clock: w, Rand: w.rand, Large: 16,
+			Wait: 2 * time.Millisecond,
+		}
 		if w.buffers {
 			cfg.Small, cfg.Large, cfg.MaxLarge, cfg.Buffers = 2, 4, 1, w.disk
 		}
@@ -157,8 +161,8 @@ func (w *world) startServices() {
 		v, err := session.New(context.Background(), w.store, cfg)
 		w.must(err)
 		w.made++
-		if v.Running() < w.kept {
-			w.t.Fatalf("the running time was at %d, and begins at %d", w.kept, v.Running())
+		if v.Running() < w.storedTime {
+			w.t.Fatalf("the running time was at %d, and begins at %d", w.storedTime, v.Running())
 		}
 		w.services = append(w.services, &service{v, fmt.Sprint(w.made), w.now, stored.Newest})
 	}
@@ -279,8 +283,9 @@ func (w *world) begin() {
 	}
 	spec := session.Spec{
 		ChunkSize: w.draw("chunk size", 1, 9), BytesExpected: w.draw("bytes", -1, maxBytes),
-		Owner: rapid.SampledFrom([]string{"a", "b"}).Draw(w.t, "owner"), Idem: rapid.SampledFrom([]string{"", "i", "j"}).Draw(w.t, "idem"),
-		Note: fmt.Append(nil, "note ", len(w.sessions)),
+		Owner: rapid.SampledFrom([]string{"a", "b"}).Draw(w.t, "owner"),
+		Idem:  rapid.SampledFrom([]string{"", "i", "j"}).Draw(w.t, "idem"),
+		Note:  fmt.Append(nil, "note ", len(w.sessions)),
 	}
 	var holder *known
 	for _, k := range w.sessions {

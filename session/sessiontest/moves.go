@@ -113,7 +113,9 @@ func endsForget(t *testing.T, st store) {
 		}
 	}
 	// With so many entries a store may delete in another way.
-	s := st.create(session.Session{ID: 100, Spec: session.Spec{ChunkSize: 1, BytesExpected: 10_000}, Began: began, LastSeen: began})
+	s := st.create(session.Session{
+		ID: 100, Spec: session.Spec{ChunkSize: 1, BytesExpected: 10_000}, Began: began, LastSeen: began,
+	})
 	next := st.record(st.create(spec(101, "o", "")), add(rng(0, 10)))
 	var many []session.Range
 	for i := range int64(5000) {
@@ -142,7 +144,8 @@ func idemFreed(t *testing.T, st store) {
 			next := st.create(spec(id+2, "o", idem))
 			// The rest of the first session does not take the idem from it.
 			st.move(s, session.Step{Gen: s.Gen, To: session.Gone})
-			if got, created, err := st.Create(t.Context(), spec(id+3, "o", idem)); err != nil || created || got.ID != next.ID {
+			if got, created, err := st.Create(t.Context(), spec(id+3, "o", idem)); err != nil || created ||
+				got.ID != next.ID {
 				t.Errorf("%s: session %s, created %v, %v", idem, got.ID, created, err)
 			}
 		}
@@ -154,7 +157,9 @@ func stepAtOnce(t *testing.T, st store) {
 		s := st.create(spec(round+1, "o", "i"))
 		var sealed atomic.Int32
 		atOnce(8, func(i int) {
-			_, err := st.Move(t.Context(), s.ID, session.Step{Gen: s.Gen, To: session.Sealed, Next: s.Gen + uint64(i) + 1})
+			_, err := st.Move(
+				t.Context(), s.ID, session.Step{Gen: s.Gen, To: session.Sealed, Next: s.Gen + uint64(i) + 1},
+			)
 			if err == nil {
 				sealed.Add(1)
 			} else if !errors.Is(err, session.ErrSealed) && !errors.Is(err, session.ErrFenced) {

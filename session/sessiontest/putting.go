@@ -191,7 +191,8 @@ func (w *world) judge(before known, p *put, why error) {
 			return
 		}
 		for _, loses := range []error{
-			session.ErrSuperseded, session.ErrConflict, session.ErrRange, session.ErrShort, session.ErrLong, session.ErrLength, errCut,
+			session.ErrSuperseded, session.ErrConflict, session.ErrRange, session.ErrShort, session.ErrLong,
+			session.ErrLength, errCut,
 			session.ErrSealed, session.ErrFinished, session.ErrAborted, session.ErrExpired, session.ErrNotFound,
 		} {
 			if errors.Is(p.err, loses) {

@@ -53,7 +53,9 @@ func (r *repeating) Load(ctx context.Context, id session.SessionID) (s session.S
 }
 
 // Record implements session.Store.
-func (r *repeating) Record(ctx context.Context, id session.SessionID, gen uint64, c session.Change) (s session.Session, err error) {
+func (r *repeating) Record(
+	ctx context.Context, id session.SessionID, gen uint64, c session.Change,
+) (s session.Session, err error) {
 	r.onceOrTwice(func() { s, err = r.store.Record(ctx, id, gen, c) })
 	return s, err
 }
@@ -65,7 +67,9 @@ func (r *repeating) Move(ctx context.Context, id session.SessionID, step session
 }
 
 // Entries implements session.Store.
-func (r *repeating) Entries(ctx context.Context, id session.SessionID, at session.Range, n int) (es []session.Entry, err error) {
+func (r *repeating) Entries(
+	ctx context.Context, id session.SessionID, at session.Range, n int,
+) (es []session.Entry, err error) {
 	r.onceOrTwice(func() { es, err = r.store.Entries(ctx, id, at, n) })
 	return es, err
 }

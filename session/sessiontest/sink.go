@@ -150,7 +150,9 @@ func (s *sink) write(b []byte, off int64) (int, error) {
 	defer s.disk.mu.Unlock()
 	p := s.disk.place(s.name)
 	if r := rng(off, off+int64(len(b))); session.Touches(p.recorded, r) {
-		s.disk.failures = append(s.disk.failures, fmt.Sprintf("recorded bytes within %v of %s are written again", r, s.name))
+		s.disk.failures = append(
+			s.disk.failures, fmt.Sprintf("recorded bytes within %v of %s are written again", r, s.name),
+		)
 	}
 	if s.closed {
 		s.disk.failures = append(s.disk.failures, fmt.Sprintf("a put that was stopped writes at %d of %s", off, s.name))

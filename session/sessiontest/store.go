@@ -203,8 +203,16 @@ func created(t *testing.T, st store) {
 	for _, s := range []session.Session{
 		spec(1, "o", "i"),
 		spec(math.MaxUint64, "", ""),
-		{ID: 3, Spec: session.Spec{ChunkSize: 1, BytesExpected: session.Unknown, Owner: "\x00\xff", Idem: "\xfe\x00"}, Began: began, LastSeen: began},
-		{ID: 4, Spec: session.Spec{ChunkSize: math.MaxInt64, BytesExpected: 0, Note: make([]byte, session.MaxNote)}, Began: began.Add(999 * time.Microsecond), LastSeen: began, Ends: began},
+		{
+			ID:    3,
+			Spec:  session.Spec{ChunkSize: 1, BytesExpected: session.Unknown, Owner: "\x00\xff", Idem: "\xfe\x00"},
+			Began: began, LastSeen: began,
+		},
+		{
+			ID:    4,
+			Spec:  session.Spec{ChunkSize: math.MaxInt64, BytesExpected: 0, Note: make([]byte, session.MaxNote)},
+			Began: began.Add(999 * time.Microsecond), LastSeen: began, Ends: began,
+		},
 	} {
 		got := st.create(s)
 		want := s

@@ -18,7 +18,7 @@ func ofSession() []mutant {
 		{
 			name: "a-put-is-answered-before-it-is-recorded", promise: 1, file: "session/put.go",
 			old:   "	if err := t.record(ctx, true); err != nil {\n		return err\n	}\n	return t.reason(copyErr)",
-			new:   "	go func() { _ = t.record(ctx, true) }()\n	t.kept = t.pos\n	return t.reason(copyErr)",
+			new:   "	go func() { _ = t.record(ctx, true) }()\n	t.recordedTo = t.pos\n	return t.reason(copyErr)",
 			tests: []string{"session.TestNothingIsAnsweredBeforeItIsRecorded", "internal/test/crashtest.TestAnyHistory"},
 		},
 		{
@@ -77,7 +77,7 @@ func ofSession() []mutant {
 		},
 		{
 			name: "the-running-time-is-not-kept", promise: 9, file: "session/expiry.go",
-			old:   "	due := running-v.kept >= v.cfg.Tick.Milliseconds()",
+			old:   "	due := running-v.storedTime >= v.cfg.Tick.Milliseconds()",
 			new:   "	due := false",
 			tests: []string{"session.TestTheRunningTimeIsKept", "session.TestAnyHistory"},
 		},
