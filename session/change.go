@@ -20,7 +20,7 @@ func (v *Service) Drop(
 		if err := v.fenceAll(ctx, a, r); err != nil {
 			return Session{}, nil, err
 		}
-		s, err := v.open(ctx, id)
+		s, err := v.loadOpen(ctx, id)
 		if err != nil || !Touches(s.Received, r) {
 			return v.withEnds(s), nil, err
 		}
@@ -52,7 +52,7 @@ func (v *Service) DropEntry(ctx context.Context, id SessionID, e Entry) (Session
 	a := v.acquire(id)
 	defer v.release(id, a)
 	for {
-		s, err := v.open(ctx, id)
+		s, err := v.loadOpen(ctx, id)
 		if err != nil {
 			return v.withEnds(s), err
 		}

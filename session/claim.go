@@ -122,7 +122,7 @@ func (a *activeSession) count(n *int, most int) error {
 	defer a.mu.Unlock()
 	if *n >= most {
 		return fmt.Errorf("%w: %d requests are putting into this session, %d wait for others of the same bytes",
-			ErrBusy, a.open, a.waiting)
+			ErrBusy, a.putting, a.waiting)
 	}
 	*n++
 	return nil

@@ -67,8 +67,8 @@ func (s *Session) rangeFrom(off, most int64) (Range, error) {
 	return r, nil
 }
 
-// open loads a session that can be put into. It waits for an end that is under way.
-func (v *Service) open(ctx context.Context, id SessionID) (Session, error) {
+// loadOpen loads a session that can be put into. It waits for an end that is under way.
+func (v *Service) loadOpen(ctx context.Context, id SessionID) (Session, error) {
 	s, err := v.WaitUnsealed(ctx, id)
 	if err == nil {
 		err = s.State.Err()
@@ -134,10 +134,10 @@ func (v *Service) put(
 	if err != nil {
 		return 0, err
 	}
-	if err := a.count(&a.open, v.cfg.Puts); err != nil {
+	if err := a.count(&a.putting, v.cfg.Puts); err != nil {
 		return 0, err
 	}
-	defer a.uncount(&a.open)
+	defer a.uncount(&a.putting)
 	p := v.newPut(want, mode.whole, r)
 	if o, protected := v.meet(a, p); o != nil {
 		s = Session{} // a put that waits keeps no ranges

@@ -47,7 +47,7 @@ func (t *stream) record(ctx context.Context, last bool) error {
 		}
 		// An end has come between. It may want to fence this put, so the put must not be committing
 		// while it waits for the end's outcome.
-		if _, err := t.v.open(ctx, t.s.ID); err != nil {
+		if _, err := t.v.loadOpen(ctx, t.s.ID); err != nil {
 			return err
 		}
 	}

@@ -41,7 +41,7 @@ type activeSession struct {
 	refs int // under Service.mu
 
 	mu        sync.Mutex
-	open      int // running puts, also those that wait, and fenced ones that have not returned yet
+	putting   int // running puts, also those that wait, and fenced ones that have not returned yet
 	waiting   int // puts among them that wait for others of the same bytes
 	puts      []*put
 	takeovers []takeover

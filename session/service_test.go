@@ -249,7 +249,7 @@ func TestTheRunningTimeIsKept(t *testing.T) {
 	for run := range int64(10) {
 		v := at()
 		if got := v.Running() / time.Minute.Milliseconds(); got != run*3 {
-			t.Fatalf("life %d begins at minute %d", run, got)
+			t.Fatalf("run %d begins at minute %d", run, got)
 		}
 		for range 3 {
 			tick(v, time.Minute)
