@@ -92,7 +92,7 @@ func (v *Service) splitEntries(
 				continue
 			}
 			if split == nil {
-				return nil, fmt.Errorf("%w: bytes %d to %d cut a recorded piece", ErrInvalid, r.Off, r.End-1)
+				return nil, fmt.Errorf("%w: bytes %d to %d split a recorded piece", ErrInvalid, r.Off, r.End-1)
 			}
 			note, err := split(ctx, e, rest)
 			if err != nil {

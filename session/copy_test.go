@@ -130,7 +130,7 @@ func TestCopyRefusesAnotherLength(t *testing.T) {
 	}
 }
 
-// sleepy is a body that comes a byte a second.
+// byteASecond is a body whose bytes come one a second.
 type byteASecond struct{ io.Reader }
 
 func (s byteASecond) Read(p []byte) (int, error) {

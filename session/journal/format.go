@@ -85,7 +85,7 @@ func image(ops []session.Op) ([]byte, error) {
 // errNoFrame: no whole frame begins here.
 var errNoFrame = errors.New("no frame")
 
-// next reads one frame; left is what remains of the file.
+// readFrame reads one frame; left is the number of bytes left of the file.
 func readFrame(r io.Reader, left int64) (payload []byte, err error) {
 	if left < frameHead {
 		return nil, errNoFrame

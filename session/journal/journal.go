@@ -111,7 +111,7 @@ func load(path string, f *os.File) (*Journal, error) {
 	}
 	if j.end < size {
 		if err := errors.Join(f.Truncate(j.end), f.Sync()); err != nil {
-			return nil, fmt.Errorf("cutting off an unfinished frame: %w", err)
+			return nil, fmt.Errorf("truncating an unfinished frame: %w", err)
 		}
 	}
 	// A crash may have left an unfinished new file. Another file of that name is left as it is.

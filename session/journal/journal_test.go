@@ -61,7 +61,7 @@ func create(t testing.TB, st session.Store, id uint64, idem string) session.Sess
 	return s
 }
 
-// piece records one byte at off.
+// recordByte records one byte at off.
 func recordByte(st session.Store, s session.Session, off int64) (session.Session, error) {
 	return st.Record(context.Background(), s.ID, s.Gen, session.Change{
 		Add:    []session.Entry{{Range: session.Range{Off: off, End: off + 1}, Note: fmt.Append(nil, "note ", off)}},
