@@ -30,35 +30,35 @@ func TestMain(m *testing.M) {
 	os.Exit(leak.Check(m).Run())
 }
 
-// content is a Source in memory. What goes wrong is said by body, where it is set.
-type content struct {
+// memSource is a Source in memory. open, if set, decides what goes wrong.
+type memSource struct {
 	b      []byte
 	digest [32]byte
 	asked  atomic.Int64 // bytes
-	body   func(ctx context.Context, off int64, b []byte) (io.ReadCloser, error)
+	open   func(ctx context.Context, off int64, b []byte) (io.ReadCloser, error)
 }
 
-func newContent(n int) *content {
+func newSource(n int) *memSource {
 	b := make([]byte, n)
 	_, _ = rand.NewChaCha8([32]byte{byte(n)}).Read(b)
-	return &content{b: b, digest: sha256.Sum256(b)}
+	return &memSource{b: b, digest: sha256.Sum256(b)}
 }
 
-func (c *content) Size() int64      { return int64(len(c.b)) }
-func (c *content) SHA256() [32]byte { return c.digest }
+func (c *memSource) Size() int64      { return int64(len(c.b)) }
+func (c *memSource) SHA256() [32]byte { return c.digest }
 
-func (c *content) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
+func (c *memSource) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 	c.asked.Add(n)
 	b := c.b[off : off+n]
-	if c.body != nil {
-		return c.body(ctx, off, b)
+	if c.open != nil {
+		return c.open(ctx, off, b)
 	}
 	return io.NopCloser(bytes.NewReader(b)), nil
 }
 
 var errCut = errors.New("connection reset")
 
-// cutAfter gives the first n bytes of b, and then err.
+// cutAfter returns the first n bytes of b, and then err.
 func cutAfter(b []byte, n int, err error) io.ReadCloser {
 	return io.NopCloser(io.MultiReader(bytes.NewReader(b[:min(n, len(b))]), failing{err}))
 }
@@ -70,7 +70,7 @@ func (f failing) Read([]byte) (int, error) { return 0, f.err }
 func dest(t testing.TB) string { return filepath.Join(t.TempDir(), "a file") }
 
 // whole checks that the file is there, and nothing beside it.
-func whole(t testing.TB, dest string, c *content) {
+func whole(t testing.TB, dest string, c *memSource) {
 	t.Helper()
 	got, err := os.ReadFile(dest)
 	if err != nil || !bytes.Equal(got, c.b) {
@@ -82,16 +82,16 @@ func whole(t testing.TB, dest string, c *content) {
 	}
 }
 
-func get(t testing.TB, dest string, c *content) error {
+func get(t testing.TB, dest string, c *memSource) error {
 	t.Helper()
 	return Get(t.Context(), Request{Source: c, Dest: dest})
 }
 
-// interrupted downloads until limit bytes have been given out, and stops for good then.
-func interrupted(t testing.TB, dest string, c *content, limit int) {
+// interrupted downloads until limit bytes have been given out. Then it stops for good.
+func interrupted(t testing.TB, dest string, c *memSource, limit int) {
 	t.Helper()
 	var given atomic.Int64
-	c.body = func(_ context.Context, _ int64, b []byte) (io.ReadCloser, error) {
+	c.open = func(_ context.Context, _ int64, b []byte) (io.ReadCloser, error) {
 		n := limit - int(given.Add(int64(len(b)))-int64(len(b)))
 		if n >= len(b) {
 			return io.NopCloser(bytes.NewReader(b)), nil
@@ -101,7 +101,7 @@ func interrupted(t testing.TB, dest string, c *content, limit int) {
 	if err := get(t, dest, c); !errors.Is(err, errCut) {
 		t.Fatalf("interrupted: %v", err)
 	}
-	c.body = nil
+	c.open = nil
 	c.asked.Store(0)
 	if _, err := os.Stat(dest); !errors.Is(err, os.ErrNotExist) {
 		t.Fatalf("half a file has the name: %v", err)
@@ -112,7 +112,7 @@ func TestEverySizeArrivesWhole(t *testing.T) {
 	const c = chunkSize
 	for _, n := range []int{0, 1, c - 1, c, c + 1, 3*c + 5, requestSize, 2*requestSize + c + 1} {
 		for _, parallel := range []int{1, 3, 16} {
-			src, to := newContent(n), dest(t)
+			src, to := newSource(n), dest(t)
 			var last, total int64
 			err := Get(t.Context(), Request{Source: src, Dest: to, Parallel: parallel, Progress: func(d, all int64) {
 				if d < last || d > all {
@@ -125,20 +125,23 @@ func TestEverySizeArrivesWhole(t *testing.T) {
 			}
 			whole(t, to, src)
 			if last != int64(n) || total != int64(n) || src.asked.Load() != int64(n) {
-				t.Errorf("%d bytes by %d: progress ended at %d of %d, %d were asked for", n, parallel, last, total, src.asked.Load())
+				t.Errorf(
+					"%d bytes by %d: progress ended at %d of %d, %d were asked for", n, parallel, last, total,
+					src.asked.Load(),
+				)
 			}
 		}
 	}
 }
 
 func TestAnInterruptedDownloadGoesOn(t *testing.T) {
-	src, to := newContent(20<<20), dest(t)
+	src, to := newSource(20<<20), dest(t)
 	interrupted(t, to, src, 9<<20)
 	if err := get(t, to, src); err != nil {
 		t.Fatal(err)
 	}
 	whole(t, to, src)
-	// 9 MiB were given out. Of those a chunk may have been on its way, no more.
+	// 9 MiB were given out. At most one chunk of them may not have been recorded.
 	if most := int64(20-9+2) << 20; src.asked.Load() > most {
 		t.Errorf("%d bytes were asked for again, at most %d are missing", src.asked.Load(), most)
 	}
@@ -159,7 +162,7 @@ func TestWhatThePowerCutTookIsFetchedAgain(t *testing.T) {
 		"no file":        os.Remove,
 	} {
 		t.Run(name, func(t *testing.T) {
-			src, to := newContent(12<<20), dest(t)
+			src, to := newSource(12<<20), dest(t)
 			interrupted(t, to, src, 8<<20)
 			if err := harm(to + ".sluice-part"); err != nil {
 				t.Fatal(err)
@@ -176,11 +179,13 @@ func TestWhatThePowerCutTookIsFetchedAgain(t *testing.T) {
 }
 
 func TestAnotherContentStartsOver(t *testing.T) {
-	for name, n := range map[string]int{"shorter": 9 << 20, "of equal length": 20 << 20, "longer": 23 << 20, "empty": 0} {
+	for name, n := range map[string]int{
+		"shorter": 9 << 20, "of equal length": 20 << 20, "longer": 23 << 20, "empty": 0,
+	} {
 		t.Run(name, func(t *testing.T) {
-			old, to := newContent(20<<20), dest(t)
+			old, to := newSource(20<<20), dest(t)
 			interrupted(t, to, old, 16<<20)
-			src := newContent(n)
+			src := newSource(n)
 			if n == len(old.b) {
 				src.b[5]++
 				src.digest = sha256.Sum256(src.b)
@@ -197,7 +202,7 @@ func TestAnotherContentStartsOver(t *testing.T) {
 }
 
 func TestAWrongContentNeverGetsTheName(t *testing.T) {
-	src, to := newContent(7<<20), dest(t)
+	src, to := newSource(7<<20), dest(t)
 	src.digest[0]++
 	if err := os.WriteFile(to, []byte("former"), 0o600); err != nil {
 		t.Fatal(err)
@@ -205,7 +210,7 @@ func TestAWrongContentNeverGetsTheName(t *testing.T) {
 	if err := get(t, to, src); !errors.Is(err, ErrDigest) {
 		t.Fatalf("error is %v", err)
 	}
-	whole(t, to, &content{b: []byte("former")})
+	whole(t, to, &memSource{b: []byte("former")})
 	src.digest = sha256.Sum256(src.b)
 	if err := get(t, to, src); err != nil {
 		t.Fatal(err)
@@ -213,23 +218,23 @@ func TestAWrongContentNeverGetsTheName(t *testing.T) {
 	whole(t, to, src)
 }
 
-// A file that changes between the arrival of a piece and the hashing of it costs that piece, not
-// the download.
+// A file that changes between the arrival of a chunk and its hashing costs that chunk, not the
+// download.
 func TestARottenPieceIsFoundAndReplaced(t *testing.T) {
 	const size = 2*requestSize + chunkSize
-	src, to := newContent(size), dest(t)
-	rotten := make(chan struct{})
-	src.body = func(ctx context.Context, off int64, b []byte) (io.ReadCloser, error) {
+	src, to := newSource(size), dest(t)
+	corrupted := make(chan struct{})
+	src.open = func(ctx context.Context, off int64, b []byte) (io.ReadCloser, error) {
 		switch {
 		case off == 0 && len(b) == requestSize:
 			// Nothing is hashed before the first byte is here.
 			select {
-			case <-rotten:
+			case <-corrupted:
 			case <-ctx.Done():
 				return nil, ctx.Err()
 			}
 		case off == 2*requestSize:
-			// The second request is done with, since the third is made while the first waits.
+			// The second request has ended, since the third is made while the first waits.
 			f, err := os.OpenFile(to+".sluice-part", os.O_RDWR, 0)
 			if err != nil {
 				return nil, err
@@ -238,7 +243,7 @@ func TestARottenPieceIsFoundAndReplaced(t *testing.T) {
 			if _, err := f.WriteAt([]byte{^src.b[requestSize]}, requestSize); err != nil {
 				return nil, err
 			}
-			close(rotten)
+			close(corrupted)
 		}
 		return io.NopCloser(bytes.NewReader(b)), nil
 	}
@@ -255,15 +260,19 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// Every crash between two steps of an end, made by ending the session as Get does, up to that step.
+// The next Get recovers from a crash between any two steps of an end. The test ends the session as
+// Get does, up to that step.
 func TestACrashInTheEndIsSettled(t *testing.T) {
 	crash := fmt.Errorf("%w: killed", session.ErrUnknownOutcome)
 	for name, c := range map[string]struct {
-		end   func(j *job) error
-		again bool // must the bytes be fetched again?
+		end     func(j *job) error
+		refetch bool // must the bytes be fetched again?
 	}{
 		"sealed": {func(j *job) error {
-			return j.engine.Finish(context.Background(), func(context.Context, []session.Session) (bool, error) { return false, crash }, session.Verified{ID: j.id, Bytes: j.size})
+			return j.engine.Finish(
+				context.Background(), func(context.Context, []session.Session) (bool, error) { return false, crash },
+				session.Verified{ID: j.id, Bytes: j.size},
+			)
 		}, false},
 		"renamed": {func(j *job) error {
 			return j.engine.Finish(context.Background(), func(ctx context.Context, s []session.Session) (bool, error) {
@@ -281,21 +290,29 @@ func TestACrashInTheEndIsSettled(t *testing.T) {
 			return j.engine.Finish(context.Background(), j.publish, session.Verified{ID: j.id, Bytes: j.size})
 		}, false},
 		"finished, then the file was removed": {func(j *job) error {
-			return errors.Join(j.engine.Finish(context.Background(), j.publish, session.Verified{ID: j.id, Bytes: j.size}), os.Remove(j.req.Dest))
+			err := j.engine.Finish(context.Background(), j.publish, session.Verified{ID: j.id, Bytes: j.size})
+			return errors.Join(err, os.Remove(j.req.Dest))
 		}, true},
 		"aborting": {func(j *job) error {
-			return j.engine.Abort(context.Background(), j.id, func(ctx context.Context, s []session.Session) (bool, error) {
+			discard := func(ctx context.Context, s []session.Session) (bool, error) {
 				_, err := j.discard(ctx, s)
 				return false, errors.Join(err, crash)
-			})
+			}
+			return j.engine.Abort(context.Background(), j.id, discard)
 		}, true},
 		"aborting, nothing removed yet": {func(j *job) error {
-			return j.engine.Abort(context.Background(), j.id, func(context.Context, []session.Session) (bool, error) { return false, crash })
+			return j.engine.Abort(
+				context.Background(), j.id,
+				func(context.Context, []session.Session) (bool, error) { return false, crash },
+			)
 		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			src, to := newContent(5<<20), dest(t)
-			j := &job{req: Request{Source: src, Dest: to, Parallel: 2, Patience: time.Minute, Pace: backoff.New(time.Now, system.Random{}), Log: discardLog(), Clock: system.Clock{}}, moved: time.Now(), size: src.Size(), digest: src.SHA256(), limiter: newLimiter(2, time.Now)}
+			src, to := newSource(5<<20), dest(t)
+			j := &job{req: Request{
+				Source: src, Dest: to, Parallel: 2, Patience: time.Minute, Pace: backoff.New(time.Now, system.Random{}),
+				Log: discardLog(), Clock: system.Clock{},
+			}, lastRecord: time.Now(), size: src.Size(), digest: src.SHA256(), limiter: newLimiter(2, time.Now)}
 			if err := j.open(); err != nil {
 				t.Fatal(err)
 			}
@@ -322,7 +339,7 @@ func TestACrashInTheEndIsSettled(t *testing.T) {
 			}
 			whole(t, to, src)
 			want := int64(0)
-			if c.again {
+			if c.refetch {
 				want = src.Size()
 			}
 			if got := src.asked.Load(); got != want {
@@ -334,9 +351,9 @@ func TestACrashInTheEndIsSettled(t *testing.T) {
 
 func TestOneGetOfAFileAtATime(t *testing.T) {
 	for _, n := range [][2]int{{3 << 20, 3 << 20}, {1 << 20, 1 << 20}, {1 << 20, 3 << 20}, {3 << 20, 1 << 20}} {
-		src, to := newContent(n[0]), dest(t)
-		src.body = func(_ context.Context, _ int64, b []byte) (io.ReadCloser, error) {
-			if err := get(t, to, newContent(n[1])); !errors.Is(err, ErrBusy) {
+		src, to := newSource(n[0]), dest(t)
+		src.open = func(_ context.Context, _ int64, b []byte) (io.ReadCloser, error) {
+			if err := get(t, to, newSource(n[1])); !errors.Is(err, ErrBusy) {
 				t.Errorf("a second Get, %v bytes: %v", n, err)
 			}
 			return io.NopCloser(bytes.NewReader(b)), nil
@@ -344,8 +361,8 @@ func TestOneGetOfAFileAtATime(t *testing.T) {
 		if err := get(t, to, src); err != nil {
 			t.Fatal(err)
 		}
-		// What the second one found out about the journal, it may have left behind empty; the next
-		// Get of the same content takes it away.
+		// The second Get may have left an empty journal behind. The next Get of the same content
+		// removes it.
 		if err := get(t, to, src); err != nil {
 			t.Fatal(err)
 		}
@@ -353,10 +370,10 @@ func TestOneGetOfAFileAtATime(t *testing.T) {
 	}
 }
 
-// A small content needs no journal, and goes on over nothing that another left.
+// A small content needs no journal, and uses no bytes of an earlier Get.
 func TestASmallContentIsFetchedThroughMemory(t *testing.T) {
-	src, to := newContent(1<<20), dest(t)
-	src.body = func(_ context.Context, _ int64, b []byte) (io.ReadCloser, error) {
+	src, to := newSource(1<<20), dest(t)
+	src.open = func(_ context.Context, _ int64, b []byte) (io.ReadCloser, error) {
 		if _, err := os.Stat(to + ".sluice-journal"); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("a journal: %v", err)
 		}
@@ -369,7 +386,7 @@ func TestASmallContentIsFetchedThroughMemory(t *testing.T) {
 	if want := int64(1<<20 + 1<<20 - 600_000); src.asked.Load() != want {
 		t.Errorf("%d bytes were asked for, and %d suffice", src.asked.Load(), want)
 	}
-	wrong, other := newContent(1<<20), dest(t)
+	wrong, other := newSource(1<<20), dest(t)
 	wrong.digest[0] ^= 1
 	if err := get(t, other, wrong); !errors.Is(err, ErrDigest) {
 		t.Errorf("with another SHA-256: %v", err)
@@ -384,7 +401,7 @@ func TestGetsOfDifferentFilesRunAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 5 {
 		wg.Go(func() {
-			src, to := newContent(i<<20+i), filepath.Join(dir, fmt.Sprint(i))
+			src, to := newSource(i<<20+i), filepath.Join(dir, fmt.Sprint(i))
 			if err := get(t, to, src); err != nil {
 				t.Error(err)
 			}
@@ -408,7 +425,7 @@ func TestGetsOfDifferentFilesRunAtOnce(t *testing.T) {
 }
 
 func TestADamagedJournalStartsOver(t *testing.T) {
-	src, to := newContent(6<<20), dest(t)
+	src, to := newSource(6<<20), dest(t)
 	interrupted(t, to, src, 4<<20)
 	b, err := os.ReadFile(to + ".sluice-journal")
 	if err != nil {

@@ -13,22 +13,21 @@ import (
 	"sluice/session"
 )
 
-// stallAfter is how long a request may stand still before it is given up and made again; patience
-// may end it earlier.
+// stallAfter is how long a request may stand still before it is ended and made again; patience may
+// end it earlier.
 const stallAfter = 30 * time.Second
 
-// fetch gets every missing chunk, while the file is hashed behind it; see hashPart for what it
-// gives.
+// fetch gets all missing chunks while the file is hashed. For its results see hashPart.
 func (j *job) fetch(ctx context.Context) (gen uint64, sum [32]byte, err error) {
 	gen, sum, err = j.fetchParts(ctx)
-	if j.noParts(err) {
+	if j.goSerial(err) {
 		return j.fetchParts(ctx)
 	}
 	return gen, sum, err
 }
 
-// noParts goes over to fetching in one go, once, where the Source gives no parts.
-func (j *job) noParts(err error) bool {
+// goSerial switches to one request at a time, once, if the Source gives no parts.
+func (j *job) goSerial(err error) bool {
 	if !errors.Is(err, ErrNoParts) || j.serial {
 		return false
 	}
@@ -46,13 +45,13 @@ func (j *job) fetchParts(ctx context.Context) (gen uint64, sum [32]byte, err err
 	defer stop(nil)
 	var workers sync.WaitGroup
 	workers.Go(func() {
-		for _, r := range j.requests(s) {
+		for _, r := range j.missingRanges(s) {
 			if j.limiter.Acquire(ctx) != nil {
 				return
 			}
 			workers.Go(func() {
 				defer j.limiter.Release()
-				if err := j.persist(ctx, r, j.request); err != nil {
+				if err := j.fetchRange(ctx, r, j.fetchChunks); err != nil {
 					stop(err) // the first one counts
 				}
 			})
@@ -69,33 +68,37 @@ func (j *job) fetchParts(ctx context.Context) (gen uint64, sum [32]byte, err err
 	return gen, sum, err
 }
 
-// requests cuts what the session misses into ranges for one request each: whole chunks, in order.
-func (j *job) requests(s session.Session) (runs []session.Range) {
+// missingRanges splits the missing bytes of the session into ranges for one request each: whole
+// chunks, in order.
+func (j *job) missingRanges(s session.Session) (ranges []session.Range) {
 	if gaps := s.Missing(0); j.serial && len(gaps) > 0 {
 		return []session.Range{{Off: gaps[0].Off - gaps[0].Off%chunkSize, End: s.BytesExpected}}
 	}
 	for _, gap := range s.Missing(0) {
 		for off := gap.Off - gap.Off%chunkSize; off < gap.End; off += requestSize {
 			end := min(off+requestSize, gap.End)
-			runs = append(runs, session.Range{Off: off, End: min(end+(chunkSize-end%chunkSize)%chunkSize, s.BytesExpected)})
+			end += (chunkSize - end%chunkSize) % chunkSize
+			ranges = append(ranges, session.Range{Off: off, End: min(end, s.BytesExpected)})
 		}
 	}
-	return runs
+	return ranges
 }
 
-// persist gets the bytes of r, with as many requests as it takes. One request gives how many it has
-// got, also with an error.
-func (j *job) persist(ctx context.Context, r session.Range, request func(context.Context, session.Range) (int64, error)) error {
-	for failed := 0; !r.Empty(); {
-		if err := j.req.Pace.Enter(ctx, j.req.Patience-j.sinceMoved()); err != nil {
+// fetchRange gets the bytes of r, with as many requests as it takes. One request returns how many
+// bytes it has got, also with an error.
+func (j *job) fetchRange(
+	ctx context.Context, r session.Range, request func(context.Context, session.Range) (int64, error),
+) error {
+	for failures := 0; !r.Empty(); {
+		if err := j.req.Pace.Enter(ctx, j.req.Patience-j.sinceLastRecord()); err != nil {
 			return err
 		}
 		n, err := request(ctx, r)
-		outcome, after := outcomeOf(err)
-		j.req.Pace.Exit(outcome, after)
+		outcome, retryAfter := outcomeOf(err)
+		j.req.Pace.Exit(outcome, retryAfter)
 		r.Off += n
 		if n > 0 {
-			failed = 0
+			failures = 0
 		}
 		if err == nil {
 			continue
@@ -103,17 +106,17 @@ func (j *job) persist(ctx context.Context, r session.Range, request func(context
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		var cut *cutError
-		if !errors.As(err, &cut) || errors.Is(err, ErrPermanent) || errors.Is(err, ErrNoParts) && !j.serial {
+		var failed *sourceError
+		if !errors.As(err, &failed) || errors.Is(err, ErrPermanent) || errors.Is(err, ErrNoParts) && !j.serial {
 			return err
 		}
-		left := j.req.Patience - j.sinceMoved()
+		left := j.req.Patience - j.sinceLastRecord()
 		if left <= 0 {
 			return fmt.Errorf("%w: %w", ErrPatience, err)
 		}
 		j.limiter.BackOff()
-		pause := min(max(j.req.Pace.Pause(failed), after), left)
-		failed++
+		pause := min(max(j.req.Pace.Pause(failures), retryAfter), left)
+		failures++
 		j.req.Log.Info("trying again", "offset", r.Off, "in", pause.Round(10*time.Millisecond), "why", err)
 		if outcome == backoff.Refused {
 			continue // all wait together
@@ -141,24 +144,24 @@ func outcomeOf(err error) (backoff.Outcome, time.Duration) {
 	return backoff.Unknown, 0
 }
 
-func (j *job) sinceMoved() time.Duration {
+func (j *job) sinceLastRecord() time.Duration {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.req.Clock.Now().Sub(j.moved)
+	return j.req.Clock.Now().Sub(j.lastRecord)
 }
 
-// cutError is a failure of the Source, not of this machine: another request may go better.
-type cutError struct{ err error }
+// sourceError is a failure of the Source, not of this machine: the next request may succeed.
+type sourceError struct{ err error }
 
-func (e *cutError) Error() string { return e.err.Error() }
-func (e *cutError) Unwrap() error { return e.err }
+func (e *sourceError) Error() string { return e.err.Error() }
+func (e *sourceError) Unwrap() error { return e.err }
 
 var errStalled = errors.New("the connection stands still")
 
-// request makes one request for r and records its chunks one by one as they come; n is the length
-// of those that are recorded.
-func (j *job) request(ctx context.Context, r session.Range) (n int64, err error) {
-	b, err := j.ask(ctx, r)
+// fetchChunks makes one request for r and records its chunks one by one as they come. n is the
+// length of the recorded chunks.
+func (j *job) fetchChunks(ctx context.Context, r session.Range) (n int64, err error) {
+	b, err := j.openRange(ctx, r)
 	if err != nil {
 		return 0, err
 	}
@@ -166,7 +169,7 @@ func (j *job) request(ctx context.Context, r session.Range) (n int64, err error)
 	for ; r.Off+n < r.End; n += b.taken {
 		at := session.Range{Off: r.Off + n, End: min(r.Off+n+chunkSize, r.End)}
 		b.left, b.taken = at.Len(), 0
-		sink := j.newPiece(at)
+		sink := j.newChunkSink(at)
 		if err := j.engine.PutChunk(ctx, j.id, at.Off/chunkSize, b, sink); err != nil {
 			j.report(0, -b.taken)
 			j.limiter.Transferred(-b.taken)
@@ -180,72 +183,73 @@ func (j *job) request(ctx context.Context, r session.Range) (n int64, err error)
 	return n, nil
 }
 
-// stall is how long a request may stand still.
-func (j *job) stall() time.Duration {
-	return max(min(stallAfter, j.req.Patience-j.sinceMoved()), time.Second)
+// stallTimeout is how long a request may stand still.
+func (j *job) stallTimeout() time.Duration {
+	return max(min(stallAfter, j.req.Patience-j.sinceLastRecord()), time.Second)
 }
 
-// ask makes a request for r, whose body must be closed.
-func (j *job) ask(ctx context.Context, r session.Range) (*body, error) {
+// openRange makes a request for r. The caller must close the result.
+func (j *job) openRange(ctx context.Context, r session.Range) (*chunkReader, error) {
 	watched, cancel := context.WithCancelCause(ctx)
-	b := &body{j: j, ctx: watched, cancel: cancel, stall: time.AfterFunc(j.stall(), func() { cancel(errStalled) })}
+	stallTimer := time.AfterFunc(j.stallTimeout(), func() { cancel(errStalled) })
+	b := &chunkReader{j: j, ctx: watched, cancel: cancel, stallTimer: stallTimer}
 	stream, err := j.req.Source.Open(watched, r.Off, r.Len())
-	b.stall.Stop()
+	b.stallTimer.Stop()
 	if err != nil {
 		err = b.failed(err)
 		cancel(nil)
 		return nil, err
 	}
-	b.stream = stream
+	b.body = stream
 	return b, nil
 }
 
-// body is the part of a request's body that is one chunk: it ends with io.EOF behind
-// the chunk's last byte, and with a cutError wherever else.
-type body struct {
+// chunkReader is the part of a response's body that is one chunk. It ends with io.EOF behind the
+// chunk's last byte, and with a sourceError anywhere else.
+type chunkReader struct {
 	j           *job
 	ctx         context.Context // of the request
 	cancel      context.CancelCauseFunc
-	stall       *time.Timer
-	stream      io.ReadCloser
+	stallTimer  *time.Timer
+	body        io.ReadCloser
 	left, taken int64
-	err         *cutError
+	err         *sourceError
 }
 
 // Read implements io.Reader.
-func (b *body) Read(p []byte) (int, error) {
-	if b.left == 0 {
+func (r *chunkReader) Read(p []byte) (int, error) {
+	if r.left == 0 {
 		return 0, io.EOF
 	}
-	b.stall.Reset(b.j.stall())
-	n, err := b.stream.Read(p[:min(int64(len(p)), b.left)])
-	b.stall.Stop()
-	b.left -= int64(n)
-	b.taken += int64(n)
+	r.stallTimer.Reset(r.j.stallTimeout())
+	n, err := r.body.Read(p[:min(int64(len(p)), r.left)])
+	r.stallTimer.Stop()
+	r.left -= int64(n)
+	r.taken += int64(n)
 	if n > 0 {
-		b.j.report(0, int64(n))
-		b.j.limiter.Transferred(int64(n))
+		r.j.report(0, int64(n))
+		r.j.limiter.Transferred(int64(n))
 	}
 	switch {
-	case b.left == 0 || err == nil:
+	case r.left == 0 || err == nil:
 		return n, nil
 	case err == io.EOF:
 		err = io.ErrUnexpectedEOF
 	}
-	return n, b.failed(err)
+	return n, r.failed(err)
 }
 
-func (b *body) close() {
-	b.stream.Close()
-	b.stall.Stop()
-	b.cancel(nil)
+func (r *chunkReader) close() {
+	r.body.Close()
+	r.stallTimer.Stop()
+	r.cancel(nil)
 }
 
-// failed notes that the Source is to blame.
-func (b *body) failed(err error) error {
-	if errors.Is(context.Cause(b.ctx), errStalled) {
+// failed notes an error of the Source.
+func (r *chunkReader) failed(err error) error {
+	if errors.Is(context.Cause(r.ctx), errStalled) {
 		err = errStalled
 	}
-	b.err = &cutError{err}
-	return b.err
+	r.err = &sourceError{err}
+	return r.err
 }

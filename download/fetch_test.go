@@ -23,9 +23,9 @@ func discardLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func TestAPoorConnectionGetsThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		src, to := newContent(13<<20), dest(t)
+		src, to := newSource(13<<20), dest(t)
 		var calls atomic.Int64
-		src.body = func(ctx context.Context, off int64, b []byte) (io.ReadCloser, error) {
+		src.open = func(ctx context.Context, off int64, b []byte) (io.ReadCloser, error) {
 			switch calls.Add(1) % 5 {
 			case 0:
 				return nil, errCut
@@ -34,9 +34,9 @@ func TestAPoorConnectionGetsThere(t *testing.T) {
 			case 2:
 				return cutAfter(b, chunkSize+7, errCut), nil
 			case 3:
-				return cutAfter(b, chunkSize-1, io.EOF), nil // a cut that looks like an end
+				return cutAfter(b, chunkSize-1, io.EOF), nil // this cut looks like an end
 			}
-			return cutAfter(b, len(b), errCut), nil // what lies behind is not looked at
+			return cutAfter(b, len(b), errCut), nil // an error behind the last byte does not count
 		}
 		if err := get(t, to, src); err != nil {
 			t.Fatal(err)
@@ -47,18 +47,19 @@ func TestAPoorConnectionGetsThere(t *testing.T) {
 
 func TestARequestThatStandsStillIsMadeAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		src, to := newContent(3<<20), dest(t)
+		src, to := newSource(3<<20), dest(t)
 		var calls atomic.Int64
-		src.body = func(ctx context.Context, _ int64, b []byte) (io.ReadCloser, error) {
+		src.open = func(ctx context.Context, _ int64, b []byte) (io.ReadCloser, error) {
 			switch calls.Add(1) {
 			case 1:
 				<-ctx.Done()
 				return nil, ctx.Err()
 			case 2:
-				return io.NopCloser(io.MultiReader(bytes.NewReader(b[:chunkSize+9]), readerFunc(func([]byte) (int, error) {
+				stall := readerFunc(func([]byte) (int, error) {
 					<-ctx.Done()
 					return 0, ctx.Err()
-				}))), nil
+				})
+				return io.NopCloser(io.MultiReader(bytes.NewReader(b[:chunkSize+9]), stall)), nil
 			}
 			return io.NopCloser(bytes.NewReader(b)), nil
 		}
@@ -74,31 +75,32 @@ func TestARequestThatStandsStillIsMadeAgain(t *testing.T) {
 
 func TestPatienceEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		src, to := newContent(3<<20), dest(t)
-		src.body = func(context.Context, int64, []byte) (io.ReadCloser, error) { return nil, errCut }
+		src, to := newSource(3<<20), dest(t)
+		src.open = func(context.Context, int64, []byte) (io.ReadCloser, error) { return nil, errCut }
 		began := time.Now()
 		err := Get(t.Context(), Request{Source: src, Dest: to, Patience: 2 * time.Minute})
-		if waited := time.Since(began); !errors.Is(err, errCut) || !errors.Is(err, ErrPatience) || waited < 2*time.Minute || waited > 3*time.Minute {
+		if waited := time.Since(began); !errors.Is(err, errCut) || !errors.Is(err, ErrPatience) ||
+			waited < 2*time.Minute || waited > 3*time.Minute {
 			t.Errorf("after %s: %v", waited, err)
 		}
 	})
 }
 
 func TestAPermanentErrorEndsItAtOnce(t *testing.T) {
-	src, to := newContent(30<<20), dest(t)
+	src, to := newSource(30<<20), dest(t)
 	gone := fmt.Errorf("%w: 404", ErrPermanent)
 	var calls atomic.Int64
-	src.body = func(context.Context, int64, []byte) (io.ReadCloser, error) { calls.Add(1); return nil, gone }
+	src.open = func(context.Context, int64, []byte) (io.ReadCloser, error) { calls.Add(1); return nil, gone }
 	if err := get(t, to, src); !errors.Is(err, gone) || calls.Load() > maxRequests {
 		t.Errorf("after %d requests: %v", calls.Load(), err)
 	}
 }
 
 func TestStoppingIsImmediateAndKeepsWhatArrived(t *testing.T) {
-	src, to := newContent(12<<20), dest(t)
+	src, to := newSource(12<<20), dest(t)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	src.body = func(ctx context.Context, off int64, b []byte) (io.ReadCloser, error) {
+	src.open = func(ctx context.Context, off int64, b []byte) (io.ReadCloser, error) {
 		if off < requestSize {
 			return io.NopCloser(bytes.NewReader(b)), nil
 		}
@@ -109,7 +111,7 @@ func TestStoppingIsImmediateAndKeepsWhatArrived(t *testing.T) {
 	if err := Get(ctx, Request{Source: src, Dest: to, Parallel: 1}); !errors.Is(err, context.Canceled) {
 		t.Fatalf("error is %v", err)
 	}
-	src.body = nil
+	src.open = nil
 	src.asked.Store(0)
 	if err := get(t, to, src); err != nil {
 		t.Fatal(err)
@@ -121,7 +123,7 @@ func TestStoppingIsImmediateAndKeepsWhatArrived(t *testing.T) {
 }
 
 func TestAnErrorOfTheDiskIsNotTriedAgain(t *testing.T) {
-	src, to := newContent(3<<20), dest(t)
+	src, to := newSource(3<<20), dest(t)
 	if err := os.Mkdir(to, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -142,14 +144,14 @@ func TestAnErrorOfTheDiskIsNotTriedAgain(t *testing.T) {
 	}
 }
 
-// The environment that makes this test binary a download that can be killed.
+// These variables make this test binary a download that can be killed.
 const childDest, childURL = "DOWNLOAD_TEST_DEST", "DOWNLOAD_TEST_URL"
 
 const childSize = 24<<20 + 3
 
-// remote is a Source over HTTP, as a command would have one.
+// remote is a Source over HTTP, as a command has one.
 type remote struct {
-	*content
+	*memSource
 	url string
 }
 
@@ -167,8 +169,10 @@ func (r remote) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 }
 
 func child(dest string) int {
-	src := remote{newContent(childSize), os.Getenv(childURL)}
-	err := Get(context.Background(), Request{Source: src, Dest: dest, Progress: func(done, _ int64) { fmt.Println(done) }})
+	src := remote{newSource(childSize), os.Getenv(childURL)}
+	err := Get(
+		context.Background(), Request{Source: src, Dest: dest, Progress: func(done, _ int64) { fmt.Println(done) }},
+	)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -176,10 +180,10 @@ func child(dest string) int {
 	return 0
 }
 
-// A process that is killed with -9 again and again, wherever it is, gets there in the end, and
-// never leaves a wrong file.
+// A download that is killed with -9 again and again, at any moment, completes in the end, and never
+// leaves a wrong file.
 func TestKillNine(t *testing.T) {
-	src, to := newContent(childSize), dest(t)
+	src, to := newSource(childSize), dest(t)
 	var given atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		given.Add(requestSize)

@@ -16,11 +16,10 @@ import (
 	"sluice/session/journal"
 )
 
-// InTheWayError: a file that is not Get's own has the name of one that Get needs. It is left as it
-// is.
+// InTheWayError: a file that is not Get's own has a name that Get needs. It is left as it is.
 type InTheWayError struct{ Path string }
 
-// Error says what to do.
+// Error says what the user can do.
 func (e *InTheWayError) Error() string {
 	return e.Path + " is in the way: it was not left by an earlier get; move it, or give another name with -o"
 }
@@ -32,8 +31,8 @@ const (
 	markSize = int64(len(partMark) + sha256.Size)
 )
 
-// stamp gives the part its length, with the mark behind the content, whatever there was.
-func (j *job) stamp(f *os.File) error {
+// writeMark gives the part its length, with the mark behind the content, whatever the file had.
+func (j *job) writeMark(f *os.File) error {
 	if err := f.Truncate(j.size + markSize); err != nil {
 		return err
 	}
@@ -52,7 +51,7 @@ func marked(f *os.File) (bool, error) {
 	return string(b[:]) == partMark, err
 }
 
-// openPart opens the part, or makes it, and locks it until it is closed: it is the lock of Dest.
+// openPart opens the part, or makes it, and locks it until it is closed. This is the lock of Dest:
 // ErrBusy, InTheWayError.
 func (j *job) openPart(ctx context.Context) error {
 	for {
@@ -61,7 +60,7 @@ func (j *job) openPart(ctx context.Context) error {
 		}
 		f, err := durable.OpenLocked(j.req.partPath())
 		if errors.Is(err, os.ErrNotExist) {
-			f, err = durable.CreateLocked(j.req.partPath(), j.mode(), j.stamp)
+			f, err = durable.CreateLocked(j.req.partPath(), j.mode(), j.writeMark)
 			j.fresh = err == nil
 		}
 		switch {
@@ -75,15 +74,15 @@ func (j *job) openPart(ctx context.Context) error {
 			return err
 		}
 		j.part = f
-		if own, err := j.own(); err != nil || !own {
+		if isOwn, err := j.isOwnPart(); err != nil || !isOwn {
 			return errors.Join(err, &InTheWayError{j.req.partPath()}, f.Close())
 		}
 		return nil
 	}
 }
 
-// own reports whether the part is known to be one: by its mark, or by what is in it.
-func (j *job) own() (bool, error) {
+// isOwnPart reports whether the part is known to be one: by its mark, or by its bytes.
+func (j *job) isOwnPart() (bool, error) {
 	if j.fresh {
 		return true, nil
 	}
@@ -94,11 +93,11 @@ func (j *job) own() (bool, error) {
 		if j.size == 0 {
 			return false, err
 		}
-		// A small one loses its mark when it is whole.
+		// A small part loses its mark when it is whole.
 		same, err2 := hasContent(context.Background(), j.req.partPath(), j.size, j.digest)
 		return same, errors.Join(err, err2)
 	}
-	kept, err := journal.Open(j.req.journalPath())
+	former, err := journal.Open(j.req.journalPath())
 	if errors.Is(err, journal.ErrDamaged) {
 		return false, nil
 	}
@@ -108,22 +107,23 @@ func (j *job) own() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer kept.Close()
-	return holdsPiece(kept, j.part)
+	defer former.Close()
+	return holdsEntry(former, j.part)
 }
 
 // errFound ends a search.
 var errFound = errors.New("found")
 
-// holdsPiece reports whether one of the pieces that the journal has recorded is in the file.
-func holdsPiece(kept *journal.Journal, part io.ReaderAt) (bool, error) {
+// holdsEntry reports whether the file has the bytes of an entry of the journal.
+func holdsEntry(former *journal.Journal, part io.ReaderAt) (bool, error) {
 	ctx := context.Background()
-	engine, err := session.New(ctx, kept, session.Config{})
+	engine, err := session.New(ctx, former, session.Config{})
 	if err != nil {
 		return false, err
 	}
 	for _, state := range []session.State{session.Open, session.Sealed, session.Finished} {
-		err := session.Page(ctx, kept, session.Query{State: state, Limit: 100}, func(s session.Session) (bool, error) {
+		q := session.Query{State: state, Limit: 100}
+		err := session.Page(ctx, former, q, func(s session.Session) (bool, error) {
 			entries, err := engine.Entries(ctx, s.ID, session.All(), 0)
 			for _, e := range entries {
 				if holds(part, e) {
@@ -142,15 +142,15 @@ func holdsPiece(kept *journal.Journal, part io.ReaderAt) (bool, error) {
 	return false, nil
 }
 
-// holds compares what a file has with what was recorded of it.
+// holds compares the file's bytes with the CRC-32C of an entry.
 func holds(part io.ReaderAt, e session.Entry) bool {
 	h := crc32.New(crc32.MakeTable(crc32.Castagnoli))
 	n, err := io.CopyBuffer(onlyWriter{h}, io.NewSectionReader(part, e.Off, e.Len()), make([]byte, 256<<10))
 	return err == nil && n == e.Len() && string(e.Note) == string(binary.BigEndian.AppendUint32(nil, h.Sum32()))
 }
 
-// unmake takes away a part that this Get has made and has no use for.
-func (j *job) unmake() error {
+// removeFresh removes a part that this Get has made and does not need.
+func (j *job) removeFresh() error {
 	if !j.fresh {
 		return nil
 	}
@@ -178,7 +178,7 @@ func IsOwn(path string) (bool, error) {
 	return false, nil
 }
 
-// mode is that of the file which is replaced: what is secret is so from the beginning.
+// mode is the mode of the file that is replaced: a secret file is secret from the beginning.
 func (j *job) mode() os.FileMode {
 	if info, err := os.Lstat(j.req.Dest); err == nil && info.Mode().IsRegular() {
 		return info.Mode().Perm()

@@ -14,12 +14,12 @@ import (
 	"time"
 )
 
-// Whatever has the names that Get would use, and was not left by a Get, is neither changed,
-// followed, waited for nor taken away.
+// A file that has a name of Get's own, and was not left by a Get, is neither changed, followed,
+// waited for nor removed.
 func TestWhatIsNotGetsOwnIsLeftAsItIs(t *testing.T) {
 	precious := bytes.Repeat([]byte("precious\n"), 1000)
 	put := func(path string) error { return os.WriteFile(path, precious, 0o600) }
-	for name, place := range map[string]func(path, other string) error{
+	for name, create := range map[string]func(path, other string) error{
 		"a file":           func(path, _ string) error { return put(path) },
 		"an empty file":    func(path, _ string) error { return os.WriteFile(path, nil, 0o600) },
 		"zeros":            func(path, _ string) error { return os.WriteFile(path, make([]byte, 5<<20), 0o600) },
@@ -33,11 +33,11 @@ func TestWhatIsNotGetsOwnIsLeftAsItIs(t *testing.T) {
 		for _, suffix := range []string{partSuffix, journalSuffix} {
 			for _, n := range []int{0, 1 << 20, 5 << 20} {
 				if !t.Run(name, func(t *testing.T) {
-					src, to, other := newContent(n), dest(t), filepath.Join(t.TempDir(), "other")
-					if err := place(to+suffix, other); err != nil {
+					src, to, other := newSource(n), dest(t), filepath.Join(t.TempDir(), "other")
+					if err := create(to+suffix, other); err != nil {
 						t.Fatal(err)
 					}
-					before, beside := look(t, to+suffix), look(t, other)
+					before, beside := describe(t, to+suffix), describe(t, other)
 					ended := make(chan error, 1)
 					go func() { ended <- Get(t.Context(), Request{Source: src, Dest: to}) }()
 					var err error
@@ -50,7 +50,7 @@ func TestWhatIsNotGetsOwnIsLeftAsItIs(t *testing.T) {
 					if err != nil && !errors.As(err, &inTheWay) || err == nil && (n == 5<<20 || suffix == partSuffix) {
 						t.Errorf("%s, %d bytes: %v", suffix, n, err)
 					}
-					if after := look(t, to+suffix); after != before || look(t, other) != beside {
+					if after := describe(t, to+suffix); after != before || describe(t, other) != beside {
 						t.Errorf("%s was %.60q, and is %.60q", suffix, before, after)
 					}
 					left, _ := os.ReadDir(filepath.Dir(to))
@@ -65,8 +65,8 @@ func TestWhatIsNotGetsOwnIsLeftAsItIs(t *testing.T) {
 	}
 }
 
-// look describes a file with all that is in it.
-func look(t *testing.T, path string) string {
+// describe returns a text of a file with all its bytes.
+func describe(t *testing.T, path string) string {
 	t.Helper()
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -86,17 +86,19 @@ func look(t *testing.T, path string) string {
 	return s
 }
 
-// A file that took the place of the part since is no part, even with the same inode.
+// A file that took the name of the part since is no part, even with the same inode.
 func TestAFileInThePlaceOfThePartIsNone(t *testing.T) {
-	src, to := newContent(12<<20), dest(t)
+	src, to := newSource(12<<20), dest(t)
 	interrupted(t, to, src, 8<<20)
-	if err := errors.Join(os.Remove(to+partSuffix), os.WriteFile(to+partSuffix, []byte("precious"), 0o600)); err != nil {
+	if err := errors.Join(
+		os.Remove(to+partSuffix), os.WriteFile(to+partSuffix, []byte("precious"), 0o600),
+	); err != nil {
 		t.Fatal(err)
 	}
-	before := look(t, to+partSuffix)
+	before := describe(t, to+partSuffix)
 	var inTheWay *InTheWayError
-	if err := get(t, to, src); !errors.As(err, &inTheWay) || look(t, to+partSuffix) != before {
-		t.Errorf("%v, and it is %.60q", err, look(t, to+partSuffix))
+	if err := get(t, to, src); !errors.As(err, &inTheWay) || describe(t, to+partSuffix) != before {
+		t.Errorf("%v, and it is %.60q", err, describe(t, to+partSuffix))
 	}
 	if err := os.Remove(to + partSuffix); err != nil {
 		t.Fatal(err)
@@ -107,20 +109,23 @@ func TestAFileInThePlaceOfThePartIsNone(t *testing.T) {
 	whole(t, to, src)
 }
 
-// So is one that takes the name while Get is at work: it does not become the file.
+// A file that takes the name of the part while Get runs does not become the file.
 func TestAPartThatLosesItsNameIsNotPublished(t *testing.T) {
 	for _, n := range []int{1 << 20, 5 << 20} {
-		src, to := newContent(n), dest(t)
-		src.body = func(_ context.Context, _ int64, b []byte) (io.ReadCloser, error) {
-			mine := filepath.Join(filepath.Dir(to), "mine")
-			if err := errors.Join(os.WriteFile(mine, []byte("precious"), 0o600), os.Rename(mine, to+partSuffix)); err != nil {
+		src, to := newSource(n), dest(t)
+		src.open = func(_ context.Context, _ int64, b []byte) (io.ReadCloser, error) {
+			foreign := filepath.Join(filepath.Dir(to), "mine")
+			if err := errors.Join(
+				os.WriteFile(foreign, []byte("precious"), 0o600), os.Rename(foreign, to+partSuffix),
+			); err != nil {
 				t.Error(err)
 			}
 			return io.NopCloser(bytes.NewReader(b)), nil
 		}
 		err := get(t, to, src)
 		var inTheWay *InTheWayError
-		if b, _ := os.ReadFile(to + partSuffix); !errors.As(err, &inTheWay) || string(b) != "precious" || look(t, to) != "nothing" {
+		if b, _ := os.ReadFile(to + partSuffix); !errors.As(err, &inTheWay) || string(b) != "precious" ||
+			describe(t, to) != "nothing" {
 			t.Errorf("%d bytes: %v, %q", n, err, b)
 		}
 	}
@@ -128,8 +133,8 @@ func TestAPartThatLosesItsNameIsNotPublished(t *testing.T) {
 
 func TestAFileThatAppearsMeanwhileIsNotReplaced(t *testing.T) {
 	for _, n := range []int{1 << 20, 5 << 20} {
-		src, to := newContent(n), dest(t)
-		src.body = func(_ context.Context, _ int64, b []byte) (io.ReadCloser, error) {
+		src, to := newSource(n), dest(t)
+		src.open = func(_ context.Context, _ int64, b []byte) (io.ReadCloser, error) {
 			if err := os.WriteFile(to, []byte("precious"), 0o600); err != nil {
 				t.Error(err)
 			}
@@ -139,7 +144,7 @@ func TestAFileThatAppearsMeanwhileIsNotReplaced(t *testing.T) {
 		if b, _ := os.ReadFile(to); !errors.Is(err, fs.ErrExist) || string(b) != "precious" {
 			t.Errorf("%d bytes: %v, %q", n, err, b)
 		}
-		src.body = nil
+		src.open = nil
 		src.asked.Store(0)
 		if err := get(t, to, src); err != nil {
 			t.Fatal(err)
@@ -155,11 +160,11 @@ func TestAFileThatAppearsMeanwhileIsNotReplaced(t *testing.T) {
 func TestAReplacedFileKeepsItsMode(t *testing.T) {
 	for _, n := range []int{1 << 20, 5 << 20} {
 		for _, mode := range []os.FileMode{0o600, 0o640, 0o755, 0o444} {
-			src, to := newContent(n), dest(t)
+			src, to := newSource(n), dest(t)
 			if err := errors.Join(os.WriteFile(to, []byte("former"), 0o600), os.Chmod(to, mode)); err != nil {
 				t.Fatal(err)
 			}
-			src.body = func(_ context.Context, _ int64, b []byte) (io.ReadCloser, error) {
+			src.open = func(_ context.Context, _ int64, b []byte) (io.ReadCloser, error) {
 				if info, err := os.Stat(to + partSuffix); err != nil || info.Mode().Perm()&^mode != 0 {
 					t.Errorf("the part of a file of mode %v: %v, %v", mode, info.Mode(), err)
 				}
@@ -176,12 +181,12 @@ func TestAReplacedFileKeepsItsMode(t *testing.T) {
 	}
 }
 
-// A source that gives no parts is asked for the whole, from then on.
+// A source that gives no parts is asked for the whole content from then on.
 func TestASourceThatGivesNoPartsIsReadInOneGo(t *testing.T) {
 	for _, n := range []int{1 << 20, 12 << 20} {
-		src, to := newContent(n), dest(t)
+		src, to := newSource(n), dest(t)
 		parts, cut := 0, false
-		src.body = func(_ context.Context, off int64, b []byte) (io.ReadCloser, error) {
+		src.open = func(_ context.Context, off int64, b []byte) (io.ReadCloser, error) {
 			if off+int64(len(b)) < int64(n) {
 				parts++
 				return nil, fmt.Errorf("%w: 200", ErrNoParts)

@@ -16,9 +16,8 @@ import (
 	"sluice/session"
 )
 
-// piece is the sink of one chunk: it writes into the part file and keeps the CRC-32C of what it
-// wrote.
-type piece struct {
+// chunkSink is the sink of one chunk. It writes into the part file and computes the CRC-32C.
+type chunkSink struct {
 	j       *job
 	table   *crc32.Table
 	written session.Range
@@ -26,45 +25,46 @@ type piece struct {
 	err     error // the disk's
 }
 
-func (j *job) newPiece(r session.Range) *piece {
-	return &piece{j: j, table: crc32.MakeTable(crc32.Castagnoli), written: session.Range{Off: r.Off, End: r.Off}}
+func (j *job) newChunkSink(r session.Range) *chunkSink {
+	return &chunkSink{j: j, table: crc32.MakeTable(crc32.Castagnoli), written: session.Range{Off: r.Off, End: r.Off}}
 }
 
 // WriteAt implements session.ByteSink.
-func (p *piece) WriteAt(b []byte, off int64) (int, error) {
-	n, err := p.j.part.WriteAt(b, off)
+func (s *chunkSink) WriteAt(b []byte, off int64) (int, error) {
+	n, err := s.j.part.WriteAt(b, off)
 	if err != nil {
-		p.err = err
+		s.err = err
 		return n, err
 	}
-	p.crc = crc32.Update(p.crc, p.table, b)
-	p.written.End += int64(n)
+	s.crc = crc32.Update(s.crc, s.table, b)
+	s.written.End += int64(n)
 	return n, nil
 }
 
-// Commit implements session.Committer. The bytes survive the death of the process; what a power cut
-// takes is found by distrust.
-func (p *piece) Commit(_ context.Context, r session.Range) ([]byte, error) {
-	if r != p.written {
-		return nil, fmt.Errorf("bytes %v were written, not %v", p.written, r)
+// Commit implements session.Committer. The bytes survive the death of the process. recheck finds
+// bytes that a power loss takes.
+func (s *chunkSink) Commit(_ context.Context, r session.Range) ([]byte, error) {
+	if r != s.written {
+		return nil, fmt.Errorf("bytes %v were written, not %v", s.written, r)
 	}
-	durable.WriteBack(p.j.part, r.Off, r.Len()) // so that little is left for the sync at the end
-	return binary.BigEndian.AppendUint32(nil, p.crc), nil
+	durable.WriteBack(s.j.part, r.Off, r.Len()) // so that little is left for the sync at the end
+	return binary.BigEndian.AppendUint32(nil, s.crc), nil
 }
 
-// Recorded and Undo implement session.Committer.
-func (p *piece) Recorded(session.Session) {}
+// Recorded implements session.Committer.
+func (s *chunkSink) Recorded(session.Session) {}
 
-// Undo leaves what was written: the next one to bring these bytes writes over it.
-func (p *piece) Undo([]session.Range) {}
+// Undo leaves the written bytes: the next put of these bytes overwrites them.
+func (s *chunkSink) Undo([]session.Range) {}
 
-// recheck reads every recorded piece back, and drops those that are not what was recorded.
+// recheck reads every recorded chunk back, and drops those whose bytes differ from the recorded
+// ones.
 func (j *job) recheck(ctx context.Context) error {
 	entries, err := j.engine.Entries(ctx, j.id, session.All(), 0)
 	if err != nil {
 		return err
 	}
-	var good, bad int64
+	var good, dropped int64
 	for _, e := range entries {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -73,26 +73,26 @@ func (j *job) recheck(ctx context.Context) error {
 			good += e.Len()
 			continue
 		}
-		// A piece that can't be read is as lost as one that was changed.
+		// A chunk that can't be read is dropped like one that has changed.
 		if _, _, err := j.engine.Drop(ctx, j.id, e.Range, nil); err != nil {
 			return err
 		}
-		bad += e.Len()
+		dropped += e.Len()
 	}
-	if bad > 0 {
-		j.req.Log.Warn("some of what had arrived is lost, and is fetched again", "bytes", bad)
+	if dropped > 0 {
+		j.req.Log.Warn("some of what had arrived is lost, and is fetched again", "bytes", dropped)
 	}
 	j.mu.Lock()
-	j.done, j.ahead = 0, 0
+	j.recorded, j.unrecorded = 0, 0
 	j.mu.Unlock()
 	j.report(good, 0)
 	return nil
 }
 
-// onlyWriter keeps io.CopyBuffer from finding ways around its buffer.
+// onlyWriter hides other methods, so that io.CopyBuffer uses its buffer.
 type onlyWriter struct{ io.Writer }
 
-// hashPart hashes the file as its beginning grows without a gap, and gives the SHA-256 of the whole
+// hashPart hashes the file while its received prefix grows. It returns the SHA-256 of the whole,
 // and the generation of the session that it holds for.
 func (j *job) hashPart(ctx context.Context) (gen uint64, sum [32]byte, err error) {
 	h := sha256.New()
@@ -118,9 +118,9 @@ func (j *job) hashPart(ctx context.Context) (gen uint64, sum [32]byte, err error
 func (j *job) finish(ctx context.Context, gen uint64) error {
 	err := j.engine.Finish(ctx, j.publish, session.Verified{ID: j.id, Gen: gen, Bytes: j.size})
 	if errors.Is(err, errNotSynced) {
-		// The disk may have dropped pages and forgotten that it did: reading back would find them
-		// in no way.
-		return fmt.Errorf("%w: %w", errUseless, err)
+		// The disk may have discarded pages without a trace, so reading the file back proves
+		// nothing.
+		return fmt.Errorf("%w: %w", errDiscard, err)
 	}
 	return err
 }
@@ -132,13 +132,13 @@ func (j *job) publish(context.Context, []session.Session) (ended bool, err error
 	if err := j.part.Truncate(j.size); err != nil {
 		return false, err
 	}
-	if err := j.inherit(); err != nil {
+	if err := j.keepModeAndOwner(); err != nil {
 		return false, err
 	}
 	if err := j.part.Sync(); err != nil {
 		return false, fmt.Errorf("%w: %w", errNotSynced, err)
 	}
-	// Between the opening and now another program may have taken the name.
+	// Another program may have taken the name since the part was opened.
 	if named, err := durable.Named(j.part, j.req.partPath()); err != nil || !named {
 		return false, errors.Join(err, &InTheWayError{j.req.partPath()})
 	}
@@ -158,9 +158,9 @@ func (j *job) publish(context.Context, []session.Session) (ended bool, err error
 	return false, nil
 }
 
-// inherit gives the part the mode and, where that is allowed, the owner of the file that it
+// keepModeAndOwner gives the part the mode and, if that is allowed, the owner of the file that it
 // replaces.
-func (j *job) inherit() error {
+func (j *job) keepModeAndOwner() error {
 	info, err := os.Lstat(j.req.Dest)
 	if err != nil || !info.Mode().IsRegular() {
 		return nil

@@ -10,19 +10,19 @@ import (
 	"sluice/session"
 )
 
-// small gets a content of one piece, of which a former Get can have left nothing worth going on
-// with: without a journal, through memory.
+// getSmall gets a content of one chunk without a journal, through memory. A former Get can't have
+// left much of such a content.
 //
 //	fetch ─▶ SHA-256 ─▶ write the part ─▶ sync it ─▶ rename it to DEST ─▶ sync the folder
 //
-// A crash before the rename leaves a part without a journal, which the next Get writes to.
-func (j *job) small(ctx context.Context) (err error) {
+// A crash before the rename leaves a part without a journal. The next Get overwrites it.
+func (j *job) getSmall(ctx context.Context) (err error) {
 	defer func() {
-		if err != nil && !errors.Is(err, session.ErrUnknownOutcome) { // there it is renamed
+		if err != nil && !errors.Is(err, session.ErrUnknownOutcome) { // then it is renamed
 			err = errors.Join(err, j.removePart())
 		}
 	}()
-	b, err := j.bytes(ctx)
+	b, err := j.fetchAll(ctx)
 	if err == nil {
 		_, err = j.part.WriteAt(b, 0)
 	}
@@ -32,16 +32,16 @@ func (j *job) small(ctx context.Context) (err error) {
 	return err
 }
 
-// bytes fetches the whole content into memory, and once more where its SHA-256 is wrong.
-func (j *job) bytes(ctx context.Context) ([]byte, error) {
+// fetchAll fetches the whole content into memory, and once more if its SHA-256 is wrong.
+func (j *job) fetchAll(ctx context.Context) ([]byte, error) {
 	b := make([]byte, j.size)
-	for again := false; ; again = true {
-		err := j.persist(ctx, session.Range{End: j.size}, func(ctx context.Context, r session.Range) (int64, error) {
-			return j.into(ctx, r, b[r.Off:r.End])
+	for refetched := false; ; refetched = true {
+		err := j.fetchRange(ctx, session.Range{End: j.size}, func(ctx context.Context, r session.Range) (int64, error) {
+			return j.fetchInto(ctx, r, b[r.Off:r.End])
 		})
-		if j.noParts(err) {
-			j.report(-j.done, 0)
-			again = true
+		if j.goSerial(err) {
+			j.report(-j.recorded, 0)
+			refetched = true
 			continue
 		}
 		if err != nil {
@@ -50,17 +50,17 @@ func (j *job) bytes(ctx context.Context) ([]byte, error) {
 		switch {
 		case sha256.Sum256(b) == j.digest:
 			return b, nil
-		case again:
-			return nil, fmt.Errorf("%w: %w", errUseless, ErrDigest)
+		case refetched:
+			return nil, fmt.Errorf("%w: %w", errDiscard, ErrDigest)
 		}
 		j.req.Log.Warn("the SHA-256 is wrong: fetching it again")
 		j.report(-j.size, 0)
 	}
 }
 
-// into makes one request for r, and keeps what has come of it.
-func (j *job) into(ctx context.Context, r session.Range, p []byte) (int64, error) {
-	b, err := j.ask(ctx, r)
+// fetchInto makes one request for r, and keeps the bytes that come.
+func (j *job) fetchInto(ctx context.Context, r session.Range, p []byte) (int64, error) {
+	b, err := j.openRange(ctx, r)
 	if err != nil {
 		return 0, err
 	}

@@ -18,7 +18,7 @@ import (
 // atPut runs do at the n-th put of a chunk.
 func (w *wire) atPut(n int, do func()) {
 	var once sync.Once
-	w.after = func(op string) {
+	w.beforeAnswer = func(op string) {
 		if op == "uploads_put_chunk" && len(w.puts) == n {
 			once.Do(do)
 		}
@@ -31,18 +31,20 @@ func TestATouchedFileIsNotSentAgain(t *testing.T) {
 	w, b := newWire(t), noise(large)
 	f := file(t, b)
 	w.atPut(3, func() {
-		if err := errors.Join(os.Chtimes(f.Disk, time.Now(), time.Now().Add(-time.Hour)), os.Chmod(f.Disk, 0o400)); err != nil {
+		if err := errors.Join(
+			os.Chtimes(f.Disk, time.Now(), time.Now().Add(-time.Hour)), os.Chmod(f.Disk, 0o400),
+		); err != nil {
 			t.Error(err)
 		}
 	})
-	w.stored(f, b)
+	w.sendAndCompare(f, b)
 	if len(w.puts) != chunks || len(w.sessions) != 1 {
 		t.Errorf("%d puts for %d chunks, in %d sessions", len(w.puts), chunks, len(w.sessions))
 	}
 }
 
-// A file of which a part is written anew while it is sent is stored as it is at the end, and only
-// that part is sent again.
+// If a part of a file is rewritten while the file is sent, the file is stored as it is at the end,
+// and only that part is sent again.
 func TestAPartThatIsWrittenAnewIsSentAgainAlone(t *testing.T) {
 	w, b := newWire(t), noise(large)
 	f := file(t, b)
@@ -64,7 +66,7 @@ func TestAPartThatIsWrittenAnewIsSentAgainAlone(t *testing.T) {
 	}
 }
 
-// One that goes on changing, gets another length, or is replaced is never stored as a mixture.
+// A file that goes on changing, gets another length, or is replaced is never stored as a mixture.
 func TestAFileThatGoesOnChangingIsNotStored(t *testing.T) {
 	for name, change := range map[string]func(path string, b []byte) error{
 		"on and on": func(path string, b []byte) error {
@@ -81,8 +83,10 @@ func TestAFileThatGoesOnChangingIsNotStored(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := noise(large)
 			f := file(t, b)
-			w := newWire(t) // it ends before the file is removed: a request that was given up may still be changing that
-			w.after = func(op string) {
+			// The wire ends before the file is removed: a request that was given up may still be
+			// changing the file.
+			w := newWire(t)
+			w.beforeAnswer = func(op string) {
 				if op == "uploads_put_chunk" && len(w.puts) >= 3 {
 					if err := change(f.Disk, b); err != nil {
 						t.Error(err)
@@ -99,7 +103,7 @@ func TestAFileThatGoesOnChangingIsNotStored(t *testing.T) {
 	}
 }
 
-// Rewritten with the length and the time of modification that it had, a file is another one.
+// A file that is rewritten with its former length and time of modification is another file.
 func TestARewrittenFileWithTheTimesOfTheOldOneIsStoredAnew(t *testing.T) {
 	for _, n := range []int{10, large} {
 		w, b := newWire(t), noise(n)
@@ -108,39 +112,40 @@ func TestARewrittenFileWithTheTimesOfTheOldOneIsStoredAnew(t *testing.T) {
 		if err := os.Chtimes(f.Disk, old, old); err != nil {
 			t.Fatal(err)
 		}
-		w.stored(f, b)
+		w.sendAndCompare(f, b)
 		b[0]++
 		if err := errors.Join(os.WriteFile(f.Disk, b, 0o600), os.Chtimes(f.Disk, old, old)); err != nil {
 			t.Fatal(err)
 		}
-		w.stored(f, b)
-		w.stored(f, b)
+		w.sendAndCompare(f, b)
+		w.sendAndCompare(f, b)
 		if len(w.memories) != 2 {
 			t.Errorf("%d memories of two contents", len(w.memories))
 		}
 	}
 }
 
-// Where all that the system says of a file is as before, the digest that is known decides.
+// If the system says the same of a file as before, its digest decides.
 func TestAMemoryWithOtherBytesIsNotTakenForTheFiles(t *testing.T) {
 	for _, n := range []int{10, large} {
 		w, b := newWire(t), noise(n)
 		f := file(t, b)
-		first := w.stored(f, b)
+		first := w.sendAndCompare(f, b)
 		w.mu.Lock()
-		w.memories[first.MemoryID].SHA256 = strings.Repeat("0", 64) // as if these bytes had been written within one step of the clock
+		// This is as if the bytes had been written within one step of the clock.
+		w.memories[first.MemoryID].SHA256 = strings.Repeat("0", 64)
 		w.mu.Unlock()
-		second := w.stored(f, b)
+		second := w.sendAndCompare(f, b)
 		if second.MemoryID == first.MemoryID {
 			t.Error("the memory of other bytes was answered")
 		}
-		if third := w.stored(f, b); third.MemoryID != second.MemoryID {
+		if third := w.sendAndCompare(f, b); third.MemoryID != second.MemoryID {
 			t.Error("the memory that took its place was not found again")
 		}
 	}
 }
 
-// What a file brings counts, and not what is said of its length.
+// The bytes that reading a file brings count, not its reported length.
 func TestASizeThatLiesIsNotBelieved(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("needs /proc")
@@ -160,7 +165,8 @@ func TestASizeThatLiesIsNotBelieved(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 			continue
 		}
-		if got := w.memories[m.MemoryID].data; path != "/proc/cpuinfo" && !bytes.Equal(got, want) || len(got) == 0 || bytes.IndexByte(got, 0) >= 0 && bytes.IndexByte(want, 0) < 0 {
+		if got := w.memories[m.MemoryID].data; path != "/proc/cpuinfo" && !bytes.Equal(got, want) || len(got) == 0 ||
+			bytes.IndexByte(got, 0) >= 0 && bytes.IndexByte(want, 0) < 0 {
 			t.Errorf("%s: %d bytes were stored of %d: %q", path, len(got), len(want), got[:min(len(got), 40)])
 		}
 	}
@@ -173,7 +179,9 @@ func TestAPipeIsNotOpenedAsAFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := newWire(t)
-	if _, err := w.sender().Send(t.Context(), sender.File{Disk: path, Name: "it"}); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+	if _, err := w.sender().Send(
+		t.Context(), sender.File{Disk: path, Name: "it"},
+	); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 		t.Errorf("got %v", err)
 	}
 }

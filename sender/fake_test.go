@@ -25,20 +25,20 @@ import (
 const chunk = 256 << 10
 
 // wire fakes the other end: sessions and memories in memory, with as much of API.md as a sender can
-// notice. What goes wrong is up to mishap, which sees each request first and says whether it has
-// dealt with it.
+// notice. mishap, if set, makes requests fail: it sees each request first, and returns true if it
+// has answered it.
 type wire struct {
 	t      *testing.T
 	client *api.Client
 
-	mu       sync.Mutex
-	mishap   func(w http.ResponseWriter, r *http.Request) bool
-	after    func(op string) // runs before an operation is answered
-	sessions map[string]*upload
-	idems    map[string]*upload
-	memories map[string]*memory
-	ops      []string // what was asked for, in order
-	puts     []int64  // sizes of the bodies that were accepted whole
+	mu           sync.Mutex
+	mishap       func(w http.ResponseWriter, r *http.Request) bool
+	beforeAnswer func(op string) // runs before an operation is answered
+	sessions     map[string]*upload
+	idems        map[string]*upload
+	memories     map[string]*memory
+	ops          []string // operations, in order
+	puts         []int64  // sizes of the bodies that were accepted whole
 }
 
 type upload struct {
@@ -79,17 +79,17 @@ func (w *wire) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/v1/"), "/")
-	// The whole body, or what came of it: only ranges keep that.
-	body, cut := io.ReadAll(r.Body)
+	// The whole body, or a part of it: only ranges keep a part.
+	body, readErr := io.ReadAll(r.Body)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.ops = append(w.ops, parts[0])
-	if cut != nil && parts[0] != "uploads_put_range" {
+	if readErr != nil && parts[0] != "uploads_put_range" {
 		panic(http.ErrAbortHandler)
 	}
 	status, out := w.serve(parts, r, body)
-	if w.after != nil {
-		w.after(parts[0])
+	if w.beforeAnswer != nil {
+		w.beforeAnswer(parts[0])
 	}
 	switch p, bad := out.(api.Problem); {
 	case bad:
@@ -115,7 +115,9 @@ func problem(c api.Code) api.Problem {
 func (w *wire) serve(parts []string, r *http.Request, body []byte) (int, any) {
 	switch parts[0] {
 	case "upload_config":
-		return 200, api.UploadConfig{ChunkSize: chunk, ChunkSizeMin: 4096, ChunkSizeMax: 64 << 20, MaxChunks: 16384, MaxBytes: 64 << 20}
+		return 200, api.UploadConfig{
+			ChunkSize: chunk, ChunkSizeMin: 4096, ChunkSizeMax: 64 << 20, MaxChunks: 16384, MaxBytes: 64 << 20,
+		}
 	case "memories_create":
 		return w.create(r, body)
 	case "memories_read":
@@ -201,7 +203,8 @@ func (w *wire) begin(body []byte) (int, any) {
 	if in.Idem == "" || u == nil || u.State == "aborted" {
 		now := api.Time{Time: time.Now()}
 		u = &upload{Session: api.Session{
-			SessionID: fmt.Sprint(len(w.sessions) + 1), State: "open", ChunkSize: chunk, CapsuleID: in.CapsuleID, Meta: in.Meta,
+			SessionID: fmt.Sprint(len(w.sessions) + 1), State: "open", ChunkSize: chunk, CapsuleID: in.CapsuleID,
+			Meta: in.Meta,
 			Idem: in.Idem, BytesExpected: in.Meta.Bytes, CreatedAt: now, LastSeen: now,
 		}}
 		w.sessions[u.SessionID], w.idems[in.Idem] = u, u
@@ -213,7 +216,7 @@ func (w *wire) begin(body []byte) (int, any) {
 	return 200, s
 }
 
-// put stores a body; other bytes than those that are there need replace.
+// put stores a body. Without replace it refuses other bytes than the recorded ones.
 func (w *wire) put(u *upload, off int64, b []byte, replace bool) (int, any) {
 	for int64(len(u.data)) < off+int64(len(b)) {
 		u.data, u.have = append(u.data, make([]byte, chunk)...), append(u.have, make([]bool, chunk)...)
@@ -231,7 +234,8 @@ func (w *wire) put(u *upload, off int64, b []byte, replace bool) (int, any) {
 	return 204, nil
 }
 
-// view gives the session with what is missing: gaps alone while its length is unknown.
+// view returns the session with its missing chunks and bytes. While its length is unknown only gaps
+// are missing.
 func (w *wire) view(u *upload, crc bool) api.Session {
 	s := u.Session
 	end := int64(0)
@@ -259,7 +263,9 @@ func (w *wire) view(u *upload, crc bool) api.Session {
 	s.CRC32C = map[string]string{}
 	for i := int64(0); i*chunk < end; i++ {
 		last := min((i+1)*chunk, end)
-		if whole := !slices.ContainsFunc(s.MissingBytes, func(r api.Range) bool { return r[0] < last && r[1] >= i*chunk }); !whole {
+		if whole := !slices.ContainsFunc(
+			s.MissingBytes, func(r api.Range) bool { return r[0] < last && r[1] >= i*chunk },
+		); !whole {
 			s.Missing = append(s.Missing, api.Range{i, i})
 		} else if crc {
 			s.CRC32C[fmt.Sprint(i)] = crcOf(u.data[i*chunk : last])
@@ -303,7 +309,7 @@ func (w *wire) finish(u *upload, body []byte) (int, any) {
 	return 200, w.memories[u.MemoryID].Memory
 }
 
-// count says how often an operation was served.
+// count returns how often an operation was served.
 func (w *wire) count(op string) (n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -19,7 +19,7 @@ import (
 	"sluice/sender"
 )
 
-// inMemory is a transport to a handler without a network between, so that time can be a fake.
+// inMemory is a transport to a handler without a network between, for tests with fake time.
 type inMemory struct{ h http.Handler }
 
 func (m inMemory) RoundTrip(r *http.Request) (res *http.Response, err error) {
@@ -44,14 +44,16 @@ func (m inMemory) RoundTrip(r *http.Request) (res *http.Response, err error) {
 	return res, nil
 }
 
-// near gives a wire without a network.
+// near returns a wire without a network.
 func near(t *testing.T) *wire {
 	w := emptyWire(t)
-	w.client = api.NewClient("http://there.example/base", "secret", &http.Client{Transport: inMemory{http.StripPrefix("/base", w)}})
+	w.client = api.NewClient(
+		"http://there.example/base", "secret", &http.Client{Transport: inMemory{http.StripPrefix("/base", w)}},
+	)
 	return w
 }
 
-// many sends n small files at once, 16 at a time, and gives the errors.
+// many sends n small files at once, 16 at a time, and returns the errors.
 func many(t *testing.T, s *sender.Sender, n int) (errs []error) {
 	t.Helper()
 	dir := t.TempDir()
@@ -76,8 +78,8 @@ func many(t *testing.T, s *sender.Sender, n int) (errs []error) {
 	return errs
 }
 
-// A front that takes 20 requests a second, and says so, is not asked much more often than it takes;
-// and no request becomes several small ones.
+// A front that takes 20 requests a second, and says so, does not get many more; and no request
+// becomes several small ones.
 func TestAFrontThatLimitsRequestsIsWaitedForByAllTogether(t *testing.T) {
 	for _, status := range []int{http.StatusTooManyRequests, http.StatusServiceUnavailable} {
 		synctest.Test(t, func(t *testing.T) {
@@ -112,11 +114,12 @@ func TestAFrontThatLimitsRequestsIsWaitedForByAllTogether(t *testing.T) {
 	}
 }
 
-// What can't get better ends at once, for all files, in one plain sentence; what can is tried for
-// as long as patience lasts.
+// A failure that can't get better ends all files at once, with one plain sentence. Any other is
+// retried for as long as patience lasts.
 func TestForeignAnswersAreOfSeveralClasses(t *testing.T) {
 	page := func(title string) string {
-		return "<!DOCTYPE html><html><head><title>" + title + "</title></head><body onload=x>\x1b[2J hello</body></html>"
+		return "<!DOCTYPE html><html><head><title>" + title +
+			"</title></head><body onload=x>\x1b[2J hello</body></html>"
 	}
 	for name, c := range map[string]struct {
 		status  int
@@ -163,7 +166,8 @@ func TestForeignAnswersAreOfSeveralClasses(t *testing.T) {
 				s := sender.New(w.client, sender.Options{Patience: time.Minute})
 				began := time.Now()
 				for _, err := range many(t, s, 20) {
-					if err == nil || !strings.Contains(err.Error(), c.says) || strings.ContainsAny(err.Error(), "<\x1b\x7f") {
+					if err == nil || !strings.Contains(err.Error(), c.says) ||
+						strings.ContainsAny(err.Error(), "<\x1b\x7f") {
 						t.Fatalf("%v", err)
 					}
 					if c.once != !errors.Is(err, sender.ErrPatience) {
@@ -179,16 +183,19 @@ func TestForeignAnswersAreOfSeveralClasses(t *testing.T) {
 	}
 }
 
-// The limit of patience holds for every loop, whatever the server asks for, and where it says
-// nothing at all.
+// Patience bounds every loop, whatever the server asks for, and also if it says nothing at all.
 func TestPatienceIsABoundEverywhere(t *testing.T) {
-	for _, where := range []string{"upload_config", "uploads_begin", "uploads_put_chunk", "uploads_put_range", "uploads_status", "uploads_finish", "memories_create", "uploads_list"} {
+	for _, where := range []string{
+		"upload_config", "uploads_begin", "uploads_put_chunk", "uploads_put_range", "uploads_status", "uploads_finish",
+		"memories_create", "uploads_list",
+	} {
 		for how, answer := range map[string]func(http.ResponseWriter, *http.Request){
 			"at a limit": func(rw http.ResponseWriter, _ *http.Request) {
 				rw.Header().Set("Content-Type", "application/problem+json")
 				rw.Header().Set("Retry-After", "60")
 				rw.WriteHeader(429)
-				io.WriteString(rw, `{"status":429,"code":"ResourceExhausted","detail":"too many open sessions","retry_after_ms":60000}`)
+				io.WriteString(rw, `{"status":429,"code":"ResourceExhausted",`+
+					`"detail":"too many open sessions","retry_after_ms":60000}`)
 			},
 			"away": func(rw http.ResponseWriter, _ *http.Request) {
 				rw.Header().Set("Retry-After", "60")
@@ -204,7 +211,7 @@ func TestPatienceIsABoundEverywhere(t *testing.T) {
 						n = 1000
 					}
 					w.mishap = func(rw http.ResponseWriter, r *http.Request) bool {
-						// Ranges and status are asked for where chunks do not get through.
+						// Ranges and status are asked for if chunks do not get through.
 						ranges := where == "uploads_put_range" || where == "uploads_status"
 						if ranges && strings.Contains(r.URL.Path, "put_chunk") {
 							rw.WriteHeader(413)
@@ -219,7 +226,8 @@ func TestPatienceIsABoundEverywhere(t *testing.T) {
 					s := sender.New(w.client, sender.Options{Patience: 3 * time.Second})
 					began := time.Now()
 					_, err := s.Send(t.Context(), file(t, noise(n)))
-					if took := time.Since(began); !errors.Is(err, sender.ErrPatience) || took < 2*time.Second || took > 8*time.Second {
+					if took := time.Since(began); !errors.Is(err, sender.ErrPatience) || took < 2*time.Second ||
+						took > 8*time.Second {
 						t.Errorf("after %s: %v", took, err)
 					}
 				})
@@ -228,7 +236,7 @@ func TestPatienceIsABoundEverywhere(t *testing.T) {
 	}
 }
 
-// Behind a front with a limit of size no body above it is sent twice.
+// Behind a front with a limit of size no larger body is sent twice.
 func TestABodyThatIsTooLargeIsNotTriedAgain(t *testing.T) {
 	w, b := newWire(t), noise(large)
 	var mu sync.Mutex
@@ -268,7 +276,9 @@ func TestAWrongSchemeIsSaid(t *testing.T) {
 		strings.Replace(secure.URL, "https:", "http:", 1): "speaks TLS: its address begins with https://",
 		secure.URL: "certificate",
 	} {
-		s := sender.New(api.NewClient(url, "secret", &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}), sender.Options{})
+		s := sender.New(api.NewClient(
+			url, "secret", &http.Client{Transport: &http.Transport{DisableKeepAlives: true}},
+		), sender.Options{})
 		_, err := s.SendPipe(t.Context(), sender.File{Name: "p"}, bytes.NewReader(nil))
 		if err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v", url, err)

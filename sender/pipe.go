@@ -14,13 +14,13 @@ import (
 	"sluice/internal/system"
 )
 
-// SendPipe stores what r brings until its end. Chunks are kept in memory until they are
-// acknowledged, one more than run at a time (where that adapts, about 128 MiB at most): it survives
-// the server's restarts, but not its own end, since nobody could read the pipe again; then nothing
-// is stored.
+// SendPipe stores the bytes of r until its end. It keeps chunks in memory until they are
+// acknowledged: one more than run at a time (about 128 MiB at most, if Parallel is 0). So it
+// survives restarts of the server. It does not survive its own end, since nobody could read the
+// pipe again: then nothing is stored.
 func (s *Sender) SendPipe(ctx context.Context, f File, r io.Reader) (m api.Memory, err error) {
 	p := &pipe{sender: s, f: f}
-	// Of this pipe alone, so that a begin whose answer was lost can be repeated.
+	// The idem is for this pipe alone. With it a begin whose answer was lost can be repeated.
 	idem, err := system.Text(s.opts.Rand)
 	if err != nil {
 		return m, err
@@ -29,8 +29,8 @@ func (s *Sender) SendPipe(ctx context.Context, f File, r io.Reader) (m api.Memor
 		CapsuleID: s.opts.Capsule, Idem: "pipe-" + idem,
 		Meta: api.Meta{Name: f.Name, Path: f.Dir, MIMEType: f.MIME},
 	}
-	err = p.sender.ask(ctx, func(ctx context.Context) (err error) {
-		p.s, err = s.api.Begin(ctx, req)
+	err = p.sender.retry(ctx, func(ctx context.Context) (err error) {
+		p.session, err = s.api.Begin(ctx, req)
 		return err
 	})
 	if err != nil {
@@ -41,36 +41,38 @@ func (s *Sender) SendPipe(ctx context.Context, f File, r io.Reader) (m api.Memor
 			// Best effort: the session's time to live would end it too.
 			ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer stop()
-			_ = s.api.Abort(ctx, p.s.SessionID)
+			_ = s.api.Abort(ctx, p.session.SessionID)
 		}
 	}()
-	d := newDigester(p.s.ChunkSize)
-	total, err := p.pour(ctx, r, d)
+	d := newDigester(p.session.ChunkSize)
+	total, err := p.sendChunks(ctx, r, d)
 	if err != nil {
 		return m, err
 	}
 	sum, crcs := d.sum()
-	err = p.sender.ask(ctx, func(ctx context.Context) (err error) {
-		m, err = s.api.Finish(ctx, api.FinishRequest{SessionID: p.s.SessionID, SHA256: hex.EncodeToString(sum[:]), TotalLen: total, ChunkCRC32C: crcs})
+	err = p.sender.retry(ctx, func(ctx context.Context) (err error) {
+		m, err = s.api.Finish(ctx, api.FinishRequest{
+			SessionID: p.session.SessionID, SHA256: hex.EncodeToString(sum[:]), TotalLen: total, ChunkCRC32C: crcs,
+		})
 		return err
 	})
 	return m, err
 }
 
 type pipe struct {
-	sender *Sender
-	f      File
-	s      api.Session
-	there  atomic.Int64
+	sender  *Sender
+	f       File
+	session api.Session
+	acked   atomic.Int64
 }
 
-// pour puts chunk after chunk, several at a time, and gives the length.
-func (p *pipe) pour(ctx context.Context, r io.Reader, d *digester) (total int64, err error) {
+// sendChunks puts chunk after chunk, several at a time, and returns the length.
+func (p *pipe) sendChunks(ctx context.Context, r io.Reader, d *digester) (total int64, err error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	free := make(chan []byte, p.buffers())
 	for range cap(free) {
-		free <- nil // made when it is needed
+		free <- nil // allocated when it is needed
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -82,7 +84,7 @@ func (p *pipe) pour(ctx context.Context, r io.Reader, d *digester) (total int64,
 			return 0, context.Cause(ctx)
 		}
 		if buf == nil {
-			buf = make([]byte, p.s.ChunkSize)
+			buf = make([]byte, p.session.ChunkSize)
 		}
 		n, err := io.ReadFull(r, buf)
 		last := err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF)
@@ -93,7 +95,7 @@ func (p *pipe) pour(ctx context.Context, r io.Reader, d *digester) (total int64,
 		d.Write(buf[:n])
 		total += int64(n)
 		if n > 0 {
-			// A short chunk would give the length, and may only come when all before it are there.
+			// A short chunk fixes the length, so all chunks before it must be recorded first.
 			if last {
 				wg.Wait()
 				if ctx.Err() != nil {
@@ -118,23 +120,23 @@ func (p *pipe) pour(ctx context.Context, r io.Reader, d *digester) (total int64,
 	}
 }
 
-// buffers is how many chunks there may be in memory: at least two that go and one that is filled.
+// buffers is how many chunks may be in memory: at least two that are sent and one that is filled.
 func (p *pipe) buffers() int {
 	if p.sender.opts.Parallel > 0 {
 		return p.sender.opts.Parallel + 1
 	}
-	return int(min(max(128<<20/p.s.ChunkSize, 3), MaxParallel+1))
+	return int(min(max(128<<20/p.session.ChunkSize, 3), MaxParallel+1))
 }
 
 func (p *pipe) put(ctx context.Context, idx int64, b []byte) error {
 	return (&chunk{
-		sender: p.sender, session: p.s.SessionID, size: p.s.ChunkSize, idx: idx,
-		from: bytes.NewReader(b), n: int64(len(b)),
-		fly: p.took, acked: p.took,
+		sender: p.sender, session: p.session.SessionID, size: p.session.ChunkSize, idx: idx,
+		source: bytes.NewReader(b), n: int64(len(b)),
+		taken: p.noteAcked, acked: p.noteAcked,
 	}).put(ctx)
 }
 
-func (p *pipe) took(n int64) {
+func (p *pipe) noteAcked(n int64) {
 	p.sender.limiter.Transferred(n)
-	p.sender.opts.Progress(p.f, p.there.Add(n), -1)
+	p.sender.opts.Progress(p.f, p.acked.Add(n), -1)
 }

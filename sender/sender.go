@@ -1,16 +1,16 @@
-// Package sender sends files to a Sluice server, whatever happens on the way: it is the client's
+// Package sender sends files to a Sluice server, whatever happens on the way. It is the client's
 // counterpart of package upload.
 //
-// It owns how a file becomes chunks and requests: as many at a time as the link gives most with
-// (package concurrency), tried again with growing pauses, as smaller ranges where something between
-// refuses whole chunks, going on where an earlier attempt stopped. It owns no flags, no terminal,
-// and no state on disk: which session belongs to a file is told by its idem, which follows from the
+// It owns how a file becomes chunks and requests. It sends as many at a time as the link gives most
+// with (package concurrency), retries with growing pauses, sends smaller ranges if something on the
+// way refuses whole chunks, and goes on where an earlier attempt stopped. It owns no flags, no
+// terminal, and no state on disk. A file finds its session by its idem, which follows from the
 // file's path and from what its inode says of it.
 //
 //	hash the file, in order, as far as it is on its way ─┐
 //	begin (idem) ─▶ missing chunks ─▶ put … put … put ─▶ finish (SHA-256, CRCs) ─▶ memory
-//	                     ▲   server away: wait  │ refused or cut: ranges   │ incomplete, bad chunks
-//	                     └──────────────────────┴──────────────────────────┘
+//	                     ▲   server away: wait  │ refused, cut: ranges │ incomplete, bad chunks
+//	                     └──────────────────────┴──────────────────────┘
 package sender
 
 import (
@@ -34,34 +34,33 @@ import (
 // Clock tells the time.
 type Clock interface{ Now() time.Time }
 
-// Options say how to send. Zero values take the defaults that are named.
+// Options say how to send. A zero value takes the default in parentheses.
 type Options struct {
-	Capsule string // default
-	// Parallel is how many chunks are sent at a time, of all files together. 0: as many as the link
-	// gives most with, 1 to MaxParallel, which is found out on the way.
+	Capsule string // ("default")
+	// Parallel is how many chunks are sent at a time, of all files together. 0 means 1 to
+	// MaxParallel: the Sender finds out on the way with how many the link gives most.
 	Parallel int
-	// Patience is how long to go on trying while not a byte is acknowledged (5 min).
+	// Patience is how long to go on while not a byte is acknowledged (5 min).
 	Patience time.Duration
-	// Progress, if set, is told how much of a file is there: acknowledged, or on its way. It is
-	// called from several goroutines. total is -1 where it is not known. After a cut done may go
-	// back.
+	// Progress, if set, gets how many bytes of a file are acknowledged or on their way. It is
+	// called from several goroutines. total is -1 if it is not known. After a cut done may go back.
 	Progress func(f File, done, total int64)
-	// Log, if set, is told what a user would want to know: waiting, resuming, falling back.
+	// Log, if set, gets messages for users: waiting, resuming, sending smaller ranges.
 	Log *slog.Logger
 	// Clock (the system's) and Rand (crypto/rand) are safe for concurrent use.
 	Clock Clock
 	Rand  io.Reader
 }
 
-// File names what is sent.
+// File names a file to send.
 type File struct {
 	Disk string // its path on this machine
 	Name string
-	Dir  string // the memory's path: where it was in the folder that is sent
+	Dir  string // the memory's path: the file's place in the folder that is sent
 	MIME string // "" lets the server say application/octet-stream
 }
 
-// MaxParallel is the most chunks at a time where their number is not given.
+// MaxParallel is how many chunks are sent at a time at most, if Options.Parallel is 0.
 const MaxParallel = 16
 
 // Sender sends to one server. It is safe for concurrent use.
@@ -69,25 +68,26 @@ type Sender struct {
 	api     *api.Client
 	opts    Options
 	limiter *concurrency.Limiter // for chunks
-	pace    *backoff.Shared      // of all requests
+	backOff *backoff.Shared      // of all requests
 
-	once   chan struct{} // holds one while the limits are asked for
-	config *api.UploadConfig
+	configLock chan struct{} // holds one element during a request for config
+	config     *api.UploadConfig
 
-	mu     sync.Mutex // of what follows
-	said   bool       // that the server is waited for
-	wrong  error      // why no request can get to it
-	tooBig int64      // length of the shortest body that something on the way refused for its length; 0: none
+	mu           sync.Mutex // of the fields below
+	waitReported bool       // the Log has said that the server is waited for
+	unusableErr  error      // why no request can succeed; nil if one may
+	tooLarge     int64      // length of the shortest body that was refused for its length; 0: none
 }
 
 var (
-	// ErrChanged: the file went on changing while it was sent; nothing of it was stored.
-	ErrChanged = errors.New("the file changed while it was sent, and nothing of it was stored; put it again when it is at rest, or what it has now: cat FILE | sluice put - --name NAME")
-	// ErrPatience: nothing has moved for Options.Patience. What was sent stays for the next
+	// ErrChanged: the file kept changing while it was sent. Nothing of it was stored.
+	ErrChanged = errors.New("the file changed while it was sent, and nothing of it was stored; " +
+		"put it again when it is at rest, or what it has now: cat FILE | sluice put - --name NAME")
+	// ErrPatience: nothing has moved for Options.Patience. The bytes sent so far stay for the next
 	// attempt.
 	ErrPatience = errors.New("giving up: nothing has moved for a long time")
-	// ErrServer: the server can't be used at all: it knows no such token, or the address is not
-	// that of a Sluice server. Every Send fails with it.
+	// ErrServer: the server can't be used at all. It does not know the token, or the address is not
+	// that of a Sluice server. All Sends fail with it.
 	ErrServer = errors.New("nothing can be stored there")
 )
 
@@ -115,30 +115,30 @@ func New(c *api.Client, o Options) *Sender {
 	if o.Parallel > 0 {
 		limiter = concurrency.Fixed(o.Parallel, o.Clock.Now)
 	}
-	pace := backoff.New(o.Clock.Now, o.Rand)
-	return &Sender{api: c, opts: o, once: make(chan struct{}, 1), limiter: limiter, pace: pace}
+	backOff := backoff.New(o.Clock.Now, o.Rand)
+	return &Sender{api: c, opts: o, configLock: make(chan struct{}, 1), limiter: limiter, backOff: backOff}
 }
 
-// Capsule is the one that files are stored in.
+// Capsule is the capsule that files are stored in.
 func (s *Sender) Capsule() string { return s.opts.Capsule }
 
-// limits gives the server's, asked for once.
+// limits returns the server's limits. It asks for them once.
 func (s *Sender) limits(ctx context.Context) (api.UploadConfig, error) {
 	select {
-	case s.once <- struct{}{}:
-		defer func() { <-s.once }()
+	case s.configLock <- struct{}{}:
+		defer func() { <-s.configLock }()
 	case <-ctx.Done():
 		return api.UploadConfig{}, context.Cause(ctx)
 	}
 	if s.config == nil {
 		var c api.UploadConfig
-		err := s.ask(ctx, func(ctx context.Context) (err error) {
+		err := s.retry(ctx, func(ctx context.Context) (err error) {
 			c, err = s.api.UploadConfig(ctx)
 			return err
 		})
 		if err != nil {
 			if ctx.Err() == nil {
-				s.useless(err) // the others need not find that out
+				s.markUnusable(err) // other Sends fail at once
 				err = s.unusable()
 			}
 			return c, err
@@ -148,19 +148,19 @@ func (s *Sender) limits(ctx context.Context) (api.UploadConfig, error) {
 	return *s.config, nil
 }
 
-// useless notes that no request can get through.
-func (s *Sender) useless(why error) {
+// markUnusable notes that no request can succeed.
+func (s *Sender) markUnusable(why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.wrong == nil && !errors.Is(why, ErrServer) {
-		s.wrong = &serverError{why}
+	if s.unusableErr == nil && !errors.Is(why, ErrServer) {
+		s.unusableErr = &serverError{why}
 	}
 }
 
 func (s *Sender) unusable() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.wrong
+	return s.unusableErr
 }
 
 // serverError is ErrServer, and reads as its reason.
@@ -168,18 +168,18 @@ type serverError struct{ error }
 
 func (e *serverError) Unwrap() []error { return []error{e.error, ErrServer} }
 
-// small is up to which size a file goes in one request, in bytes.
-const small = 1 << 20
+// maxSmall is the largest size, in bytes, of a file that goes in one request.
+const maxSmall = 1 << 20
 
 // Send stores one file, or goes on with it where an earlier Send stopped, however that ended. The
-// same unchanged file again gives the same memory without sending a byte, while the server
-// remembers it; if that memory was deleted, or has other bytes than the file, it is stored anew. A
-// file whose length is not what the system says it is (in /proc, /sys) is stored as what reading it
-// brings, as SendPipe does.
+// same unchanged file gives the same memory without sending a byte, while the server remembers it.
+// If that memory was deleted, or has other bytes than the file, the file is stored anew. A file
+// whose length is not the one that the system reports (in /proc, /sys) is read to its end and
+// stored as by SendPipe.
 //
 // Errors: ErrChanged, ErrPatience, ErrServer, *api.Error, those of the file, and ctx's.
 func (s *Sender) Send(ctx context.Context, f File) (api.Memory, error) {
-	disk, at, err := open(f.Disk)
+	disk, st, err := open(f.Disk)
 	if err != nil {
 		return api.Memory{}, err
 	}
@@ -192,20 +192,20 @@ func (s *Sender) Send(ctx context.Context, f File) (api.Memory, error) {
 	if err != nil {
 		return api.Memory{}, err
 	}
-	honest, err := at.honest(disk)
+	exact, err := st.sizeIsExact(disk)
 	if err != nil {
 		return api.Memory{}, err
 	}
-	if !honest {
+	if !exact {
 		return s.SendPipe(ctx, f, disk)
 	}
-	if at.size > limits.MaxBytes {
-		return api.Memory{}, fmt.Errorf("%s has %d bytes, and the server takes %d", f.Disk, at.size, limits.MaxBytes)
+	if st.size > limits.MaxBytes {
+		return api.Memory{}, fmt.Errorf("%s has %d bytes, and the server takes %d", f.Disk, st.size, limits.MaxBytes)
 	}
-	j := &job{sender: s, f: f, disk: disk, at: at}
-	for try := 0; try < mostTries; try++ {
-		j.idem = idemOf(abs, at, s.opts.Capsule, f, try)
-		m, other, err := j.send(ctx)
+	t := &transfer{sender: s, f: f, disk: disk, state: st}
+	for try := 0; try < maxNames; try++ {
+		t.idem = idemOf(abs, st, s.opts.Capsule, f, try)
+		m, other, err := t.sendAs(ctx)
 		if other == "" || err != nil {
 			return m, err
 		}
@@ -214,10 +214,10 @@ func (s *Sender) Send(ctx context.Context, f File) (api.Memory, error) {
 	return api.Memory{}, errors.New("the server has other bytes under every name that this file has had")
 }
 
-// mostTries bounds how many former memories of a file are looked at.
-const mostTries = 1000
+// maxNames bounds how many idems of a file are tried.
+const maxNames = 1000
 
-// outdated says why the memory that an idem stands for is not that of the file; "" where it is.
+// outdated says why the memory of an idem is not that of the file; "" if it is.
 type outdated string
 
 const (
@@ -225,34 +225,35 @@ const (
 	differs outdated = "its content is another than what was stored before"
 )
 
-// idemOf names an unchanged file at its place. Whatever writes to a file changes its ctime, which
-// nobody can set; its time of modification can be. A file that was moved, copied or restored has
-// another idem: its upload is found by its content (adopt). try counts its former memories that are
-// not its own any more.
-func idemOf(abs string, at state, capsule string, f File, try int) string {
+// idemOf names an unchanged file at its place. Every write to a file changes its ctime, which
+// nobody can set; the time of modification can be set. A file that was moved, copied or restored
+// has another idem: its upload is found by its content (adoptOther). try counts former memories of
+// the file that are outdated.
+func idemOf(abs string, st state, capsule string, f File, try int) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "sluice put 2\x00%s\x00%d\x00%d\x00%d\x00%d\x00%s\x00%s\x00%s\x00%d", abs, at.size, at.modified, at.changed, at.inode, capsule, f.Dir, f.Name, try)
+	fmt.Fprintf(h, "sluice put 2\x00%s\x00%d\x00%d\x00%d\x00%d\x00%s\x00%s\x00%s\x00%d",
+		abs, st.size, st.modified, st.changed, st.inode, capsule, f.Dir, f.Name, try)
 	return "put-" + hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// sendSmall stores the file in one request. ok is false where that did not get through for its
-// length: in pieces it may.
-func (j *job) sendSmall(ctx context.Context) (m api.Memory, other outdated, ok bool, err error) {
-	b, err := j.read()
-	if err != nil || j.sender.refusedFor(int64(len(b))) {
+// sendSmall stores the file in one request. ok is false if its length has kept it from getting
+// through: in ranges it may succeed.
+func (t *transfer) sendSmall(ctx context.Context) (m api.Memory, other outdated, ok bool, err error) {
+	b, err := t.readAll()
+	if err != nil || t.sender.knownTooLarge(int64(len(b))) {
 		return m, "", err != nil, err
 	}
 	sum := sha256.Sum256(b)
 	req := api.CreateRequest{
-		CapsuleID: j.sender.opts.Capsule, Name: j.f.Name, Path: j.f.Dir, Idem: j.idem, MIMEType: j.f.MIME, SHA256: &sum,
+		CapsuleID: t.sender.opts.Capsule, Name: t.f.Name, Path: t.f.Dir, Idem: t.idem, MIMEType: t.f.MIME, SHA256: &sum,
 	}
 	cuts := 0
-	for a := j.sender.attempt(); ; {
+	for a := t.sender.attempt(); ; {
 		err = a.once(ctx, func() (err error) {
-			body := &moving{r: newBytes(b), moved: func(n int64) {}, most: j.sender.allowed(a.left())}
+			body := &watchedBody{r: newBytes(b), moved: func(n int64) {}, maxStall: t.sender.stallLimit(a.left())}
 			reqCtx, stop := body.watch(ctx)
 			defer stop()
-			m, err = j.sender.api.Create(reqCtx, req, body, int64(len(b)))
+			m, err = t.sender.api.Create(reqCtx, req, body, int64(len(b)))
 			return err
 		})
 		var refused *api.Error
@@ -260,8 +261,8 @@ func (j *job) sendSmall(ctx context.Context) (m api.Memory, other outdated, ok b
 		case err == nil && m.SHA256 != hex.EncodeToString(sum[:]):
 			return m, differs, true, nil
 		case err == nil:
-			j.sender.moved()
-			j.sender.opts.Progress(j.f, int64(len(b)), int64(len(b)))
+			t.sender.moved()
+			t.sender.opts.Progress(t.f, int64(len(b)), int64(len(b)))
 			return m, "", true, nil
 		case ctx.Err() != nil:
 			return m, "", true, context.Cause(ctx)
@@ -274,7 +275,7 @@ func (j *job) sendSmall(ctx context.Context) (m api.Memory, other outdated, ok b
 		case api.Permanent:
 			return m, "", true, err
 		case api.TooLarge:
-			j.sender.refuses(int64(len(b)), err)
+			t.sender.noteTooLarge(int64(len(b)), err)
 			return m, "", false, nil
 		case api.Cut, api.Gateway:
 			cuts++
@@ -282,7 +283,7 @@ func (j *job) sendSmall(ctx context.Context) (m api.Memory, other outdated, ok b
 		if err := a.again(ctx, err); err != nil {
 			return m, "", true, err
 		}
-		if cuts >= fewCuts && len(b) > least {
+		if cuts >= maxCuts && len(b) > minRange {
 			return m, "", false, nil
 		}
 	}

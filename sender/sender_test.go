@@ -23,7 +23,8 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 
-// large goes through a session, in several chunks of which the last is short.
+// large is the size of a file that goes through a session, in several chunks. The last one is
+// short.
 const large = 1<<20 + chunk + 123
 
 func noise(n int) []byte {
@@ -33,7 +34,7 @@ func noise(n int) []byte {
 	return b
 }
 
-// file makes one on the disk.
+// file makes a file on the disk.
 func file(t *testing.T, b []byte) sender.File {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "a file")
@@ -45,8 +46,8 @@ func file(t *testing.T, b []byte) sender.File {
 
 func (w *wire) sender() *sender.Sender { return sender.New(w.client, sender.Options{}) }
 
-// stored sends f and compares what the other end made of it.
-func (w *wire) stored(f sender.File, want []byte) api.Memory {
+// sendAndCompare sends f and compares the memory at the other end.
+func (w *wire) sendAndCompare(f sender.File, want []byte) api.Memory {
 	w.t.Helper()
 	m, err := w.sender().Send(w.t.Context(), f)
 	if err != nil {
@@ -67,7 +68,7 @@ func (w *wire) holds(m api.Memory, want []byte) {
 
 func isPut(r *http.Request) bool { return strings.Contains(r.URL.Path, "/uploads_put_") }
 
-// hasBody: a put or a create.
+// hasBody reports whether the request is a put or a create.
 func hasBody(r *http.Request) bool {
 	return isPut(r) || strings.HasSuffix(r.URL.Path, "/memories_create")
 }
@@ -76,13 +77,15 @@ func hasBody(r *http.Request) bool {
 func cutOff() bool { panic(http.ErrAbortHandler) }
 
 func TestEverySizeArrivesAndIsSentOnce(t *testing.T) {
-	for _, n := range []int{0, 1, chunk - 1, chunk, chunk + 1, 1<<20 - 1, 1 << 20, 1<<20 + 1, 5*chunk - 1, 5 * chunk, 5*chunk + 1} {
+	for _, n := range []int{
+		0, 1, chunk - 1, chunk, chunk + 1, 1<<20 - 1, 1 << 20, 1<<20 + 1, 5*chunk - 1, 5 * chunk, 5*chunk + 1,
+	} {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
 			w, b := newWire(t), noise(n)
 			f := file(t, b)
-			first := w.stored(f, b)
+			first := w.sendAndCompare(f, b)
 			puts, finishes := len(w.puts), w.count("uploads_finish")
-			if again := w.stored(f, b); again.MemoryID != first.MemoryID {
+			if again := w.sendAndCompare(f, b); again.MemoryID != first.MemoryID {
 				t.Errorf("the unchanged file became %s, and then %s", first.MemoryID, again.MemoryID)
 			}
 			if len(w.puts) != puts || w.count("uploads_finish") != finishes {
@@ -96,35 +99,36 @@ func TestATouchedFileAndADeletedMemoryAreStoredAnew(t *testing.T) {
 	for _, n := range []int{10, large} {
 		w, b := newWire(t), noise(n)
 		f := file(t, b)
-		first := w.stored(f, b)
+		first := w.sendAndCompare(f, b)
 		w.memories[first.MemoryID].deleted = true
-		second := w.stored(f, b)
+		second := w.sendAndCompare(f, b)
 		if second.MemoryID == first.MemoryID {
 			t.Error("a deleted memory was answered")
 		}
-		if third := w.stored(f, b); third.MemoryID != second.MemoryID {
+		if third := w.sendAndCompare(f, b); third.MemoryID != second.MemoryID {
 			t.Error("the memory that took the deleted one's place was not found again")
 		}
 		later := time.Now().Add(time.Hour)
 		if err := os.Chtimes(f.Disk, later, later); err != nil {
 			t.Fatal(err)
 		}
-		if w.stored(f, b).MemoryID == second.MemoryID {
+		if w.sendAndCompare(f, b).MemoryID == second.MemoryID {
 			t.Error("a file with another time of modification was taken for the same")
 		}
 	}
 }
 
-// Whatever happens to some of the requests, the bytes arrive.
+// The bytes arrive, whatever happens to some of the requests.
 func TestMishaps(t *testing.T) {
-	every := func(n int64, which func(*http.Request) bool, do func(http.ResponseWriter, *http.Request) bool) func(http.ResponseWriter, *http.Request) bool {
+	type mishap = func(http.ResponseWriter, *http.Request) bool
+	every := func(n int64, which func(*http.Request) bool, do mishap) mishap {
 		var seen atomic.Int64
 		return func(w http.ResponseWriter, r *http.Request) bool {
 			return which(r) && seen.Add(1)%n == 1 && do(w, r)
 		}
 	}
 	any := func(*http.Request) bool { return true }
-	cases := map[string]func(http.ResponseWriter, *http.Request) bool{
+	cases := map[string]mishap{
 		"cut in the middle of the body": every(3, isPut, func(_ http.ResponseWriter, r *http.Request) bool {
 			io.CopyN(io.Discard, r.Body, r.ContentLength/2)
 			return cutOff()
@@ -154,7 +158,7 @@ func TestMishaps(t *testing.T) {
 				t.Parallel()
 				w, b := newWire(t), noise(n)
 				w.mishap = mishap
-				w.stored(file(t, b), b)
+				w.sendAndCompare(file(t, b), b)
 				if len(w.memories) != 1 {
 					t.Errorf("%d memories were made of one file", len(w.memories))
 				}
@@ -163,7 +167,7 @@ func TestMishaps(t *testing.T) {
 	}
 }
 
-// A proxy with a limit of size: everything goes through below it, in one request or in ranges.
+// Through a proxy with a limit of size every file goes, in one request or in ranges.
 func TestAProxyThatRefusesLargeBodies(t *testing.T) {
 	for _, limit := range []int64{100_000, 5000} {
 		for _, n := range []int{200_000, large} {
@@ -180,7 +184,7 @@ func TestAProxyThatRefusesLargeBodies(t *testing.T) {
 					io.WriteString(rw, "<html>413 Request Entity Too Large</html>")
 					return true
 				}
-				w.stored(file(t, b), b)
+				w.sendAndCompare(file(t, b), b)
 			})
 		}
 	}
@@ -188,7 +192,9 @@ func TestAProxyThatRefusesLargeBodies(t *testing.T) {
 
 // The server acts, and its answer is lost: the repeat has no second effect.
 func TestLostAnswers(t *testing.T) {
-	for _, name := range []string{"memories_create", "uploads_begin", "uploads_put_chunk", "uploads_finish", "uploads_begin of a pipe"} {
+	for _, name := range []string{
+		"memories_create", "uploads_begin", "uploads_put_chunk", "uploads_finish", "uploads_begin of a pipe",
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			op, pipe := strings.CutSuffix(name, " of a pipe")
@@ -198,7 +204,7 @@ func TestLostAnswers(t *testing.T) {
 			}
 			w, b := newWire(t), noise(n)
 			lost := false
-			w.after = func(o string) {
+			w.beforeAnswer = func(o string) {
 				if o == op && !lost {
 					lost = true
 					cutOff()
@@ -211,7 +217,7 @@ func TestLostAnswers(t *testing.T) {
 				}
 				w.holds(m, b)
 			} else {
-				w.stored(file(t, b), b)
+				w.sendAndCompare(file(t, b), b)
 			}
 			if !lost {
 				t.Fatalf("%s was never asked for", op)
@@ -232,13 +238,13 @@ func TestDamagedAndMissingChunksAreSentAgainAlone(t *testing.T) {
 			w, b := newWire(t), noise(large)
 			whole := (large + chunk - 1) / chunk
 			harmed := false
-			w.after = func(op string) {
+			w.beforeAnswer = func(op string) {
 				if op == "uploads_put_chunk" && !harmed && len(w.puts) == whole {
 					harmed = true
 					harm(w.sessions["1"])
 				}
 			}
-			w.stored(file(t, b), b)
+			w.sendAndCompare(file(t, b), b)
 			if !harmed || len(w.puts) != whole+1 {
 				t.Errorf("%d puts for %d chunks of which one was %s", len(w.puts), whole, name)
 			}
@@ -250,7 +256,7 @@ func TestAStoppedSendGoesOn(t *testing.T) {
 	w, b := newWire(t), noise(large)
 	f := file(t, b)
 	ctx, stop := context.WithCancel(t.Context())
-	w.after = func(op string) {
+	w.beforeAnswer = func(op string) {
 		if op == "uploads_put_chunk" && len(w.puts) == 3 {
 			stop()
 		}
@@ -260,15 +266,15 @@ func TestAStoppedSendGoesOn(t *testing.T) {
 	}
 	w.mu.Lock()
 	there := len(w.puts)
-	w.after = nil
+	w.beforeAnswer = nil
 	w.mu.Unlock()
-	w.stored(f, b)
+	w.sendAndCompare(f, b)
 	if whole := (large + chunk - 1) / chunk; len(w.puts) > whole+4 || there < 3 || len(w.sessions) != 1 {
 		t.Errorf("%d puts, %d of them before the stop, in %d sessions", len(w.puts), there, len(w.sessions))
 	}
 }
 
-// The file was moved: its upload is found by what is there of it.
+// A file that was moved goes on with its upload, which is found by its received bytes.
 func TestAMovedFileGoesOn(t *testing.T) {
 	for _, same := range []bool{true, false} {
 		w, b := newWire(t), noise(large)
@@ -277,15 +283,19 @@ func TestAMovedFileGoesOn(t *testing.T) {
 			other = noise(large + 1)[:large]
 		}
 		size := int64(large)
-		old, err := w.client.Begin(t.Context(), api.BeginRequest{CapsuleID: "default", Meta: api.Meta{Name: "a file", Bytes: &size}, Idem: "elsewhere"})
+		old, err := w.client.Begin(t.Context(), api.BeginRequest{
+			CapsuleID: "default", Meta: api.Meta{Name: "a file", Bytes: &size}, Idem: "elsewhere",
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := w.client.PutChunk(t.Context(), old.SessionID, 1, bytes.NewReader(other[chunk:2*chunk]), chunk, api.PutOptions{}); err != nil {
+		if err := w.client.PutChunk(
+			t.Context(), old.SessionID, 1, bytes.NewReader(other[chunk:2*chunk]), chunk, api.PutOptions{},
+		); err != nil {
 			t.Fatal(err)
 		}
 		w.sessions[old.SessionID].LastSeen = api.Time{Time: time.Now().Add(-time.Hour)}
-		w.stored(file(t, b), b)
+		w.sendAndCompare(file(t, b), b)
 		if adopted := w.sessions[old.SessionID].State == "finished"; adopted != same {
 			t.Errorf("with the same content %v: adopted %v", same, adopted)
 		}
@@ -296,7 +306,7 @@ func TestAFileThatChangesIsNotStored(t *testing.T) {
 	w, b := newWire(t), noise(large)
 	f := file(t, b)
 	var once sync.Once
-	w.after = func(op string) {
+	w.beforeAnswer = func(op string) {
 		if op == "uploads_put_chunk" {
 			once.Do(func() {
 				if err := os.WriteFile(f.Disk, noise(large+chunk), 0o600); err != nil {
@@ -315,12 +325,12 @@ func TestAFileThatChangesIsNotStored(t *testing.T) {
 
 func TestASessionThatIsEndedElsewhereIsBegunAgain(t *testing.T) {
 	w, b := newWire(t), noise(large)
-	w.after = func(op string) {
+	w.beforeAnswer = func(op string) {
 		if op == "uploads_put_chunk" && len(w.puts) == 2 && len(w.sessions) == 1 {
 			w.sessions["1"].State = "aborted"
 		}
 	}
-	w.stored(file(t, b), b)
+	w.sendAndCompare(file(t, b), b)
 	if len(w.sessions) != 2 {
 		t.Errorf("%d sessions", len(w.sessions))
 	}
@@ -335,7 +345,9 @@ func TestAPipeOfUnknownLength(t *testing.T) {
 			w.mishap = func(_ http.ResponseWriter, r *http.Request) bool {
 				return isPut(r) && puts.Add(1)%4 == 2 && cutOff()
 			}
-			m, err := w.sender().SendPipe(t.Context(), sender.File{Disk: "-", Name: "pipe"}, io.MultiReader(bytes.NewReader(b)))
+			m, err := w.sender().SendPipe(
+				t.Context(), sender.File{Disk: "-", Name: "pipe"}, io.MultiReader(bytes.NewReader(b)),
+			)
 			if err != nil {
 				t.Fatal(err)
 			}

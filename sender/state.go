@@ -12,14 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// state is what the system says of a file: while none of it changes, nothing has been written to
-// it.
+// state is what the system says of a file. While it stays the same, nothing has been written to the
+// file.
 type state struct {
 	size, inode       int64
 	modified, changed int64 // in nanoseconds; the second one, ctime, can't be set
 }
 
-// stateOf looks at an open file, and says whether it is a regular one.
+// stateOf returns the state of an open file, and whether it is a regular one.
 func stateOf(f *os.File) (st state, regular bool, err error) {
 	var s unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &s); err != nil {
@@ -30,7 +30,7 @@ func stateOf(f *os.File) (st state, regular bool, err error) {
 	}, s.Mode&unix.S_IFMT == unix.S_IFREG, nil
 }
 
-// open opens a regular file. It waits for nothing: a pipe in its place would be waited for.
+// open opens a regular file. It never blocks, as opening a pipe would.
 func open(path string) (*os.File, state, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -46,17 +46,17 @@ func open(path string) (*os.File, state, error) {
 	return f, st, nil
 }
 
-// honest reports whether the file ends where its size says. In /proc files have a size of 0, and in
-// /sys one of a page, whatever is in them.
-func (st *state) honest(f *os.File) (bool, error) {
-	for range mostReads {
+// sizeIsExact reports whether the file ends at its size. Files in /proc have a size of 0, and those
+// in /sys a size of one page, whatever their content is.
+func (st *state) sizeIsExact(f *os.File) (bool, error) {
+	for range maxReads {
 		var last [2]byte
-		from := max(st.size-1, 0)
-		n, err := f.ReadAt(last[:], from)
+		off := max(st.size-1, 0)
+		n, err := f.ReadAt(last[:], off)
 		if err != nil && err != io.EOF {
 			return false, err
 		}
-		if int64(n) == st.size-from {
+		if int64(n) == st.size-off {
 			return true, nil
 		}
 		now, _, err := stateOf(f)
@@ -66,68 +66,68 @@ func (st *state) honest(f *os.File) (bool, error) {
 		if now.size == st.size {
 			return false, nil
 		}
-		*st = now // it grows
+		*st = now // the file grows
 	}
 	return false, ErrChanged
 }
 
-// mostReads is how often a file is read anew that changes while it is read.
-const mostReads = 4
+// maxReads is how often a file that changes during a read is read anew.
+const maxReads = 4
 
-// look says whether the file is another than it was. It is ErrChanged where its length is, or where
-// another file has its name.
-func (j *job) look() (now state, touched bool, err error) {
-	if now, _, err = stateOf(j.disk); err != nil {
+// compareState reports whether the file has changed. It is ErrChanged if the file's length has
+// changed, or another file has its name.
+func (t *transfer) compareState() (now state, touched bool, err error) {
+	if now, _, err = stateOf(t.disk); err != nil {
 		return now, false, err
 	}
-	named, err := os.Stat(j.f.Disk)
+	named, err := os.Stat(t.f.Disk)
 	if err != nil {
 		return now, false, err
 	}
-	own, err := j.disk.Stat()
+	own, err := t.disk.Stat()
 	if err != nil {
 		return now, false, err
 	}
-	if now.size != j.at.size || !os.SameFile(named, own) {
+	if now.size != t.state.size || !os.SameFile(named, own) {
 		return now, true, ErrChanged
 	}
-	return now, now != j.at, nil
+	return now, now != t.state, nil
 }
 
-// resized is ErrChanged where the file can't be finished as it was begun.
-func (j *job) resized() error {
-	_, _, err := j.look()
+// checkLength is ErrChanged if the file can't be finished as it was begun.
+func (t *transfer) checkLength() error {
+	_, _, err := t.compareState()
 	return err
 }
 
-// read gives a small file's content, of one moment.
-func (j *job) read() ([]byte, error) {
-	for range mostReads {
-		b := make([]byte, j.at.size)
-		n, err := j.disk.ReadAt(b, 0)
+// readAll returns a small file's content as of one moment.
+func (t *transfer) readAll() ([]byte, error) {
+	for range maxReads {
+		b := make([]byte, t.state.size)
+		n, err := t.disk.ReadAt(b, 0)
 		if err != nil && err != io.EOF {
 			return nil, err
 		}
-		now, touched, err := j.look()
+		now, touched, err := t.compareState()
 		if err != nil {
 			return nil, err
 		}
 		if !touched && n == len(b) {
 			return b, nil
 		}
-		j.at = now
+		t.state = now
 	}
 	return nil, ErrChanged
 }
 
-// digest hashes the whole file, as it is at one moment.
-func (j *job) digest(ctx context.Context, chunk int64) (sum [32]byte, crcs []string, err error) {
-	for range mostReads {
+// digest hashes the whole file as of one moment.
+func (t *transfer) digest(ctx context.Context, chunk int64) (sum [32]byte, crcs []string, err error) {
+	for range maxReads {
 		d := newDigester(chunk)
-		if err := d.read(ctx, j.disk, 0, j.at.size); err != nil {
+		if err := d.read(ctx, t.disk, 0, t.state.size); err != nil {
 			return sum, nil, err
 		}
-		now, touched, err := j.look()
+		now, touched, err := t.compareState()
 		if err != nil {
 			return sum, nil, err
 		}
@@ -135,17 +135,17 @@ func (j *job) digest(ctx context.Context, chunk int64) (sum [32]byte, crcs []str
 			sum, crcs = d.sum()
 			return sum, crcs, nil
 		}
-		j.at = now
+		t.state = now
 	}
 	return sum, nil, ErrChanged
 }
 
-// settled is how long after its last change a file's times tell of a further one for certain:
-// clocks of file systems go in steps, of up to two seconds.
-const settled = 3 * time.Second
+// timestampStep is how long after a change the file's times certainly show a further one: clocks of
+// file systems advance in steps of up to two seconds.
+const timestampStep = 3 * time.Second
 
-// fresh reports whether the file may have been changed since an upload began at a time, though its
-// times do not tell.
-func (st state) fresh(began time.Time) bool {
-	return time.Unix(0, max(st.changed, st.modified)).Add(settled).After(began)
+// mayHaveChanged reports whether the file may have changed since the beginning of an upload without
+// a trace in its times.
+func (st state) mayHaveChanged(began time.Time) bool {
+	return time.Unix(0, max(st.changed, st.modified)).Add(timestampStep).After(began)
 }

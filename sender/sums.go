@@ -12,12 +12,12 @@ import (
 
 func newCRC() hash.Hash32 { return crc32.New(crc32.MakeTable(crc32.Castagnoli)) }
 
-// digester rolls SHA-256 over a content, and CRC-32C over each of its chunks.
+// digester computes the SHA-256 of a content, and the CRC-32C of each of its chunks.
 type digester struct {
 	sha   hash.Hash
 	crc   hash.Hash32
 	chunk int64
-	left  int64 // of the running chunk
+	left  int64 // bytes left of the current chunk
 	crcs  []string
 }
 
@@ -33,32 +33,32 @@ func (d *digester) Write(p []byte) (int, error) {
 		d.crc.Write(p[:k])
 		p = p[k:]
 		if d.left -= k; d.left == 0 {
-			d.cut()
+			d.endChunk()
 		}
 	}
 	return n, nil
 }
 
-func (d *digester) cut() {
+func (d *digester) endChunk() {
 	d.crcs = append(d.crcs, fmt.Sprintf("%08x", d.crc.Sum32()))
 	d.crc.Reset()
 	d.left = d.chunk
 }
 
-// sum ends the content.
+// sum ends the content, and returns the sums.
 func (d *digester) sum() (sum [32]byte, crcs []string) {
 	if d.left < d.chunk {
-		d.cut()
+		d.endChunk()
 	}
 	copy(sum[:], d.sha.Sum(nil))
 	return sum, d.crcs
 }
 
-// sums are computed beside the sending, in one pass from the beginning to the end that stays close
-// to what is being sent: so that a large file is read from its disk once, and is in memory for
-// whichever comes second.
+// sums are computed during the sending, in one pass over the file. The pass stays close to the
+// bytes that are being sent. So a large file is read from its disk once: the later reader of the
+// two finds it in the page cache.
 type sums struct {
-	far    chan int64 // the farthest that is allowed, in bytes; empty where the pass knows
+	limit  chan int64 // how far the pass may go, in bytes; empty if it knows
 	done   chan struct{}
 	cancel context.CancelFunc
 	sum    [32]byte
@@ -66,16 +66,16 @@ type sums struct {
 	err    error
 }
 
-func startSums(ctx context.Context, from io.ReaderAt, size, chunk int64) *sums {
+func startSums(ctx context.Context, src io.ReaderAt, size, chunk int64) *sums {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &sums{far: make(chan int64, 1), done: make(chan struct{}), cancel: cancel}
+	s := &sums{limit: make(chan int64, 1), done: make(chan struct{}), cancel: cancel}
 	go func() {
 		defer close(s.done)
 		d := newDigester(chunk)
 		for at := int64(0); at < size; {
 			select {
-			case to := <-s.far:
-				if s.err = d.read(ctx, from, at, min(to, size)); s.err != nil {
+			case to := <-s.limit:
+				if s.err = d.read(ctx, src, at, min(to, size)); s.err != nil {
 					return
 				}
 				at = max(at, min(to, size))
@@ -89,19 +89,19 @@ func startSums(ctx context.Context, from io.ReaderAt, size, chunk int64) *sums {
 	return s
 }
 
-// read takes the bytes from at up to to, which may be less.
-func (d *digester) read(ctx context.Context, from io.ReaderAt, at, to int64) error {
+// read hashes the bytes from at to to.
+func (d *digester) read(ctx context.Context, src io.ReaderAt, at, to int64) error {
 	buf := sumBuffers.Get().(*[sumBuffer]byte)
 	defer sumBuffers.Put(buf)
 	for at < to {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		n, err := from.ReadAt(buf[:min(int64(len(buf)), to-at)], at)
+		n, err := src.ReadAt(buf[:min(int64(len(buf)), to-at)], at)
 		d.Write(buf[:n])
 		if at += int64(n); n == 0 || err != nil && err != io.EOF {
 			if err == io.EOF {
-				return ErrChanged // it got shorter
+				return ErrChanged // the file was truncated
 			}
 			return fmt.Errorf("reading at %d: %w", at, err)
 		}
@@ -109,18 +109,19 @@ func (d *digester) read(ctx context.Context, from io.ReaderAt, at, to int64) err
 	return nil
 }
 
-// sumBuffer is in bytes: what stays in a processor's cache between being read and being hashed.
+// sumBuffer is a size in bytes. A buffer of it stays in the processor's cache between its read and
+// its hashing.
 const sumBuffer = 256 << 10
 
 var sumBuffers = sync.Pool{New: func() any { return new([sumBuffer]byte) }}
 
-// upTo allows the pass to go on to so many bytes. It never waits.
+// upTo lets the pass go on to an offset. It never waits.
 func (s *sums) upTo(to int64) {
 	for {
 		select {
-		case s.far <- to:
+		case s.limit <- to:
 			return
-		case before := <-s.far:
+		case before := <-s.limit:
 			to = max(to, before)
 		}
 	}
@@ -135,7 +136,7 @@ func (s *sums) wait(ctx context.Context) ([32]byte, []string, error) {
 	}
 }
 
-// stop ends the pass, and returns when it has.
+// stop ends the pass, and returns when it has ended.
 func (s *sums) stop() {
 	s.cancel()
 	<-s.done

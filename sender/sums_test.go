@@ -10,26 +10,27 @@ import (
 	"testing/synctest"
 )
 
-// watched tells how far it was read.
-type watched struct {
+// watchedReader notes how far it was read.
+type watchedReader struct {
 	io.ReaderAt
 	to atomic.Int64
 }
 
-func (w *watched) ReadAt(p []byte, off int64) (int, error) {
+func (w *watchedReader) ReadAt(p []byte, off int64) (int, error) {
 	w.to.Store(max(w.to.Load(), off+int64(len(p))))
 	return w.ReaderAt.ReadAt(p, off)
 }
 
-// The sums go no further than what is on its way, and end with all of it.
+// The sums go no further than the chunks that were begun, and end with the last one.
 func TestTheSumsStayWithWhatIsSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := bytes.Repeat([]byte("0123456789"), 100_000)
 		size, chunk := int64(len(b)), int64(150_000)
-		from := &watched{ReaderAt: bytes.NewReader(b)}
+		from := &watchedReader{ReaderAt: bytes.NewReader(b)}
 		s := startSums(t.Context(), from, size, chunk)
 		defer s.stop()
-		for _, to := range []int64{0, chunk, chunk, 4 * chunk, 3 * chunk} { // a chunk that goes again is nothing new
+		// A chunk that is sent again changes nothing.
+		for _, to := range []int64{0, chunk, chunk, 4 * chunk, 3 * chunk} {
 			s.upTo(to)
 			synctest.Wait()
 			if got := from.to.Load(); got > 4*chunk || got < to {

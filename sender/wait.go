@@ -15,45 +15,45 @@ import (
 	"sluice/internal/backoff"
 )
 
-// attempt is one request that is made until it is answered for good: it decides what is worth
-// trying again (the classes of package api), and for how long.
+// attempt is one request, repeated until it is answered for good. It decides which failures are
+// worth a retry (the classes of package api), and for how long.
 //
 //	class      what is done
-//	Permanent  it ends; where the whole server is meant, every other request does too
+//	Permanent  it ends; if it concerns the whole server, all other requests end too
 //	Later      all requests wait together, as long as they are told to, and go on a few at a time
-//	Gateway    so too; a body is sent in pieces where that comes again and again
-//	TooLarge   the body is sent in pieces, as are later ones of its length
-//	Cut        the same again, after a pause of its own; a body that was cut twice is sent in pieces
+//	Gateway    so too; if that comes again and again a body is sent in ranges
+//	TooLarge   the body is sent in ranges, as are later ones of its length
+//	Cut        the same again, after a pause of its own; after two cuts a body is sent in ranges
 type attempt struct {
-	s      *Sender
-	began  time.Time
-	failed int // times in a row
+	s        *Sender
+	began    time.Time
+	failures int // times in a row
 }
 
 func (s *Sender) attempt() *attempt { return &attempt{s: s, began: s.opts.Clock.Now()} }
 
-// left is for how long this may still go on with nothing moving.
-func (a *attempt) left() time.Duration { return a.s.opts.Patience - a.s.pace.Idle(a.began) }
+// left is how long this attempt may still go on if nothing moves.
+func (a *attempt) left() time.Duration { return a.s.opts.Patience - a.s.backOff.Idle(a.began) }
 
-// once makes the request when it is its turn.
+// once makes the request when the back-off allows it.
 func (a *attempt) once(ctx context.Context, request func() error) error {
 	if err := a.s.unusable(); err != nil {
 		return err
 	}
-	if err := a.s.pace.Enter(ctx, a.left()); err != nil {
+	if err := a.s.backOff.Enter(ctx, a.left()); err != nil {
 		return err
 	}
 	err := request()
-	outcome, after := OutcomeOf(err)
-	a.s.pace.Exit(outcome, after)
+	outcome, retryAfter := OutcomeOf(err)
+	a.s.backOff.Exit(outcome, retryAfter)
 	if err != nil && api.NoServer(err) {
-		a.s.useless(err)
+		a.s.markUnusable(err)
 		return a.s.unusable()
 	}
 	return err
 }
 
-// classOf is api's, of errors that have not been settled yet.
+// classOf is api.ClassOf, for errors of this package too.
 func classOf(err error) api.Class {
 	if errors.Is(err, ErrServer) {
 		return api.Permanent
@@ -79,16 +79,16 @@ func OutcomeOf(err error) (backoff.Outcome, time.Duration) {
 	return backoff.Unknown, 0
 }
 
-// again waits before the next attempt, unless all wait anyway. ErrPatience when nothing has moved
-// for too long.
+// again waits before the next attempt, unless all requests wait anyway. It is ErrPatience if
+// nothing has moved for too long.
 func (a *attempt) again(ctx context.Context, why error) error {
 	left := a.left()
 	if left <= 0 {
 		return fmt.Errorf("%w: %w", ErrPatience, why)
 	}
-	a.s.waiting(why)
-	d := a.s.pace.Pause(a.failed)
-	a.failed++
+	a.s.reportWaiting(why)
+	d := a.s.backOff.Pause(a.failures)
+	a.failures++
 	var refused *api.Error
 	if errors.As(why, &refused) {
 		d = max(d, refused.RetryAfter)
@@ -106,12 +106,12 @@ func (a *attempt) again(ctx context.Context, why error) error {
 	}
 }
 
-// ask repeats a request without a body of its own until it is answered for good. Each has so long
-// to be answered as nothing may move.
-func (s *Sender) ask(ctx context.Context, request func(context.Context) error) error {
+// retry repeats a request without a body of its own until it is answered for good. Each repeat may
+// take as long as patience lasts.
+func (s *Sender) retry(ctx context.Context, request func(context.Context) error) error {
 	for a := s.attempt(); ; {
 		err := a.once(ctx, func() error {
-			limited, stop := context.WithTimeoutCause(ctx, s.allowed(a.left()), errStalled)
+			limited, stop := context.WithTimeoutCause(ctx, s.stallLimit(a.left()), errStalled)
 			defer stop()
 			return request(limited)
 		})
@@ -119,7 +119,7 @@ func (s *Sender) ask(ctx context.Context, request func(context.Context) error) e
 			return err
 		}
 		if class := classOf(err); class == api.Permanent || class == api.TooLarge {
-			return err // there is nothing that could be made shorter
+			return err // there is no body that could be shorter
 		}
 		if err := a.again(ctx, err); err != nil {
 			return err
@@ -127,17 +127,17 @@ func (s *Sender) ask(ctx context.Context, request func(context.Context) error) e
 	}
 }
 
-// allowed is how long a request may stand still: no longer than patience lasts, but so long that an
-// answer can come.
-func (s *Sender) allowed(d time.Duration) time.Duration {
+// stallLimit is how long a request may stand still: as long as patience lasts, but at least a
+// second, so that an answer can come.
+func (s *Sender) stallLimit(d time.Duration) time.Duration {
 	return max(min(d, s.opts.Patience), time.Second)
 }
 
-// waiting says once, until something moves again, that the server is waited for.
-func (s *Sender) waiting(why error) {
+// reportWaiting logs that the server is waited for: once, until something moves again.
+func (s *Sender) reportWaiting(why error) {
 	s.mu.Lock()
-	said := s.said
-	s.said = true
+	said := s.waitReported
+	s.waitReported = true
 	s.mu.Unlock()
 	var refused *api.Error
 	switch superseded := errors.As(why, &refused) && refused.Code == api.CodeSuperseded; {
@@ -151,17 +151,17 @@ func (s *Sender) waiting(why error) {
 
 // moved notes that something was acknowledged.
 func (s *Sender) moved() {
-	s.pace.Moved()
+	s.backOff.Moved()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.said = false
+	s.waitReported = false
 }
 
-// brief is an error in one line that a user can read.
+// brief returns an error as one line for users.
 func brief(err error) string {
 	var unanswered *url.Error
 	if errors.As(err, &unanswered) {
-		err = unanswered.Err // and not the request's whole address
+		err = unanswered.Err // without the request's whole address
 	}
 	s := err.Error()
 	if len(s) > 200 {
@@ -170,83 +170,83 @@ func brief(err error) string {
 	return s
 }
 
-// A request whose body stands still for stallFor is cancelled; once the body is sent, the server
-// has answerFor to answer. Neither lasts longer than patience.
+// A request whose body stands still for stallTimeout is cancelled. After the body was sent, the
+// server has answerTimeout to answer. Neither lasts longer than patience.
 const (
-	stallFor  = 30 * time.Second
-	answerFor = 2 * time.Minute
+	stallTimeout  = 30 * time.Second
+	answerTimeout = 2 * time.Minute
 )
 
 var errStalled = errors.New("the connection stands still")
 
-// moving is a body that is watched: when nothing of it moves for stallFor its request is cancelled.
-// It can be sent again.
-type moving struct {
-	r     *io.SectionReader
-	moved func(n int64) // told of bytes that were taken; less than 0 when the body starts over
-	file  *os.File      // whose bytes they are, from off on; nil: they are in memory
-	off   int64
-	most  time.Duration // that it may stand still
+// watchedBody is a request's body that is watched: if nothing of it moves for stallTimeout the
+// request is cancelled. It can be sent again.
+type watchedBody struct {
+	r        *io.SectionReader
+	moved    func(n int64) // counts bytes that were sent; less than 0 when the body starts over
+	file     *os.File      // which has the bytes, from off on; nil: they are in memory
+	off      int64
+	maxStall time.Duration // how long it may stand still
 
-	mu   sync.Mutex
-	at   int64
-	kick func(time.Duration)
+	mu         sync.Mutex
+	at         int64
+	resetTimer func(time.Duration)
 }
 
 func newBytes(b []byte) *io.SectionReader {
 	return io.NewSectionReader(bytes.NewReader(b), 0, int64(len(b)))
 }
 
-// watch gives the context for the request; stop must be called when it is over.
-func (m *moving) watch(ctx context.Context) (context.Context, func()) {
+// watch returns the context for the request. stop must be called at the end of the request.
+func (b *watchedBody) watch(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	t := time.AfterFunc(min(stallFor, m.most), func() { cancel(errStalled) })
-	m.mu.Lock()
-	m.kick = func(d time.Duration) { t.Reset(d) }
-	m.mu.Unlock()
+	t := time.AfterFunc(min(stallTimeout, b.maxStall), func() { cancel(errStalled) })
+	b.mu.Lock()
+	b.resetTimer = func(d time.Duration) { t.Reset(d) }
+	b.mu.Unlock()
 	return ctx, func() {
-		m.mu.Lock()
-		m.kick = nil
-		m.mu.Unlock()
+		b.mu.Lock()
+		b.resetTimer = nil
+		b.mu.Unlock()
 		t.Stop()
 		cancel(nil)
 	}
 }
 
-// ReadAt and Seek let the transport send it again over another connection.
-func (m *moving) ReadAt(p []byte, off int64) (int, error) {
-	n, err := m.r.ReadAt(p, off)
-	m.note(off + int64(n))
+// ReadAt and Seek let the transport send the body again over another connection.
+func (b *watchedBody) ReadAt(p []byte, off int64) (int, error) {
+	n, err := b.r.ReadAt(p, off)
+	b.advance(off + int64(n))
 	return n, err
 }
 
-func (m *moving) Seek(off int64, whence int) (int64, error) { return m.r.Seek(off, whence) }
+func (b *watchedBody) Seek(off int64, whence int) (int64, error) { return b.r.Seek(off, whence) }
 
-// File and Taken let them go out without passing through here.
-func (m *moving) File() (*os.File, int64) { return m.file, m.off }
+// File and Taken let the transport send the file without reading it through the body.
+func (b *watchedBody) File() (*os.File, int64) { return b.file, b.off }
 
-// Taken is how far the body is gone.
-func (m *moving) Taken(to int64) { m.note(to) }
+// Taken is told how far the body was sent.
+func (b *watchedBody) Taken(to int64) { b.advance(to) }
 
-func (m *moving) Read(p []byte) (int, error) {
-	n, err := m.r.Read(p)
-	at, _ := m.r.Seek(0, io.SeekCurrent)
-	m.note(at)
+func (b *watchedBody) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	at, _ := b.r.Seek(0, io.SeekCurrent)
+	b.advance(at)
 	return n, err
 }
 
-// note says how far the body has been taken.
-func (m *moving) note(at int64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.moved(at - m.at)
-	m.at = at
-	if m.kick == nil {
+// advance notes how far the body was sent.
+func (b *watchedBody) advance(at int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.moved(at - b.at)
+	b.at = at
+	if b.resetTimer == nil {
 		return
 	}
-	if at >= m.r.Size() {
-		m.kick(min(answerFor, m.most))
+	if at >= b.r.Size() {
+		b.resetTimer(min(answerTimeout, b.maxStall))
 	} else {
-		m.kick(min(stallFor, m.most))
+		b.resetTimer(min(stallTimeout, b.maxStall))
 	}
 }

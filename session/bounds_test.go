@@ -11,15 +11,17 @@ import (
 	"sluice/session"
 )
 
-// With as many pieces as are allowed, what is recorded may be repeated, and pieces may become
-// fewer.
+// A session with as many entries as it may have takes repeats of recorded bytes, and puts that make
+// the entries fewer.
 func TestAFullSessionTakesRepeatsAndClosesGaps(t *testing.T) {
 	merge := func(a, b session.Entry) ([]byte, bool) { return a.Note, true }
 	v := start(t, session.Config{MaxEntries: 2, MaxGaps: 100, Merge: merge})
 	s := begin(t, v, 16, 16)
-	p := newPage(t, 16)
+	p := newMemSink(t, 16)
 	for _, off := range []int64{0, 8} {
-		if _, err := v.PutAt(t.Context(), s.ID, off, session.Unknown, cutReader("0123"), p, false); errors.Is(err, session.ErrLimit) {
+		if _, err := v.PutAt(
+			t.Context(), s.ID, off, session.Unknown, cutReader("0123"), p, false,
+		); errors.Is(err, session.ErrLimit) {
 			t.Fatal(err)
 		}
 	}
@@ -31,11 +33,11 @@ func TestAFullSessionTakesRepeatsAndClosesGaps(t *testing.T) {
 	}
 }
 
-// With as many gaps as are allowed, a recorded chunk may be repeated.
+// A recorded chunk may be repeated in a session with as many gaps as it may have.
 func TestAChunkIsRepeatedAmongManyGaps(t *testing.T) {
 	v := start(t, session.Config{MaxGaps: 1})
 	s := begin(t, v, 4, 20)
-	p := newPage(t, 20)
+	p := newMemSink(t, 20)
 	for _, idx := range []int64{0, 2} {
 		if err := v.PutChunk(t.Context(), s.ID, idx, bytes.NewReader([]byte("0123")), p); err != nil {
 			t.Fatal(err)
@@ -72,15 +74,15 @@ func TestOneBadSessionDoesNotStopExpiry(t *testing.T) {
 	}
 }
 
-// A piece below the smallest is recorded where it may be the end of an unknown length, and refused
-// where it can't be.
+// An entry below the smallest is recorded if it may be the end of an unknown length. Otherwise it
+// is refused.
 func TestASmallPieceMayBeTheEnd(t *testing.T) {
 	v := start(t, session.Config{MinEntry: 3})
 	s, _, err := v.Begin(t.Context(), session.Spec{ChunkSize: 4, BytesExpected: session.Unknown})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := newPage(t, 16)
+	p := newMemSink(t, 16)
 	put := func(off int64, b string) error {
 		_, err := v.PutAt(t.Context(), s.ID, off, session.Unknown, bytes.NewReader([]byte(b)), p, false)
 		return err
@@ -99,11 +101,11 @@ func TestASmallPieceMayBeTheEnd(t *testing.T) {
 	}
 }
 
-// Where the length is not known, the gap to close is the one before what was put.
+// If the length is unknown, the gap to close is the one before the bytes of the put.
 func TestTheGapOfAnUnknownLength(t *testing.T) {
 	v := start(t, session.Config{MinEntry: 8})
 	s := begin(t, v, 64, session.Unknown)
-	p := newPage(t, 64)
+	p := newMemSink(t, 64)
 	put := func(off int64, b string) session.Range {
 		t.Helper()
 		_, err := v.PutAt(t.Context(), s.ID, off, session.Unknown, bytes.NewReader([]byte(b)), p, false)
@@ -116,7 +118,9 @@ func TestTheGapOfAnUnknownLength(t *testing.T) {
 	if gap := put(20, "0123"); gap != (session.Range{Off: 0, End: 20}) {
 		t.Errorf("nothing is there, and the gap is %v", gap)
 	}
-	if _, err := v.PutAt(t.Context(), s.ID, 0, session.Unknown, bytes.NewReader([]byte("0123456789")), p, false); err != nil {
+	if _, err := v.PutAt(
+		t.Context(), s.ID, 0, session.Unknown, bytes.NewReader([]byte("0123456789")), p, false,
+	); err != nil {
 		t.Fatal(err)
 	}
 	if gap := put(20, "0123"); gap != (session.Range{Off: 10, End: 20}) {
@@ -124,13 +128,13 @@ func TestTheGapOfAnUnknownLength(t *testing.T) {
 	}
 }
 
-// What puts keep of the ranges of their sessions is bounded over all sessions; one that has few is
-// always taken.
+// The memory of the ranges that puts keep is bounded over all sessions. A session with few ranges
+// is always taken.
 func TestRangesThatPutsKeepAreBounded(t *testing.T) {
 	const ranges = 200
 	v := start(t, session.Config{States: 2 * 16 * ranges * 3 / 2})
-	many := func() (session.Session, *page) {
-		s, p := begin(t, v, 1, 2*ranges), newPage(t, 2*ranges)
+	many := func() (session.Session, *memSink) {
+		s, p := begin(t, v, 1, 2*ranges), newMemSink(t, 2*ranges)
 		for i := range int64(ranges) {
 			if err := v.PutChunk(t.Context(), s.ID, 2*i, bytes.NewReader([]byte("x")), p); err != nil {
 				t.Fatal(err)
@@ -140,11 +144,11 @@ func TestRangesThatPutsKeepAreBounded(t *testing.T) {
 	}
 	first, p := many()
 	other, q := many()
-	few, r := begin(t, v, 1, 4), newPage(t, 4)
-	body, pour := io.Pipe()
+	few, r := begin(t, v, 1, 4), newMemSink(t, 4)
+	body, w := io.Pipe()
 	done := make(chan error, 1)
 	go func() { done <- v.PutChunk(t.Context(), first.ID, 1, body, p) }()
-	if _, err := pour.Write([]byte("x")); err != nil { // the put has begun to read
+	if _, err := w.Write([]byte("x")); err != nil { // the put has begun to read
 		t.Fatal(err)
 	}
 	if err := v.PutChunk(t.Context(), other.ID, 1, bytes.NewReader([]byte("x")), q); !errors.Is(err, session.ErrBusy) {
@@ -153,7 +157,7 @@ func TestRangesThatPutsKeepAreBounded(t *testing.T) {
 	if err := v.PutChunk(t.Context(), few.ID, 1, bytes.NewReader([]byte("x")), r); err != nil {
 		t.Errorf("a session in few pieces: %v", err)
 	}
-	if err := errors.Join(pour.Close(), <-done); err != nil {
+	if err := errors.Join(w.Close(), <-done); err != nil {
 		t.Fatal(err)
 	}
 	if err := v.PutChunk(t.Context(), other.ID, 1, bytes.NewReader([]byte("x")), q); err != nil {

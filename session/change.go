@@ -6,76 +6,81 @@ import (
 	"fmt"
 )
 
-// Drop forgets the received bytes of r: they were lost, or are to be replaced. Puts on them are
-// fenced as by a takeover, and so are those that run through other Services. Entries that r cuts
-// are replaced by what recut makes of their rest; without recut such a cut is ErrInvalid. A range
-// without received bytes changes nothing. It gives the entries that were recorded and are no
-// longer, those that were cut among them.
-func (v *Service) Drop(ctx context.Context, id SessionID, r Range, recut SplitNote) (s Session, dropped []Entry, err error) {
-	l := v.hold(id)
-	defer v.release(id, l)
+// Drop forgets the received bytes of r: they were lost, or are to be replaced. It fences puts on
+// these bytes, those that run through other Services too. split gives the notes for the parts of an
+// entry that r leaves standing; without split an r that leaves such a part is ErrInvalid. A range
+// without received bytes changes nothing. Drop returns the entries that were recorded and are not
+// any more, split ones among them.
+func (v *Service) Drop(
+	ctx context.Context, id SessionID, r Range, split SplitNote,
+) (s Session, dropped []Entry, err error) {
+	a := v.acquire(id)
+	defer v.release(id, a)
 	for {
-		if err := v.fenceAll(ctx, l, r); err != nil {
+		if err := v.fenceAll(ctx, a, r); err != nil {
 			return Session{}, nil, err
 		}
-		s, err := v.open(ctx, id)
+		s, err := v.loadOpen(ctx, id)
 		if err != nil || !Touches(s.Received, r) {
-			return v.dated(s), nil, err
+			return v.withEnds(s), nil, err
 		}
 		c := v.change()
 		c.Drop = r
-		if dropped, err = v.cut(ctx, id, r, recut, &c); err != nil {
+		if dropped, err = v.splitEntries(ctx, id, r, split, &c); err != nil {
 			return s, nil, err
 		}
-		after, err := v.record(ctx, s, c) // with exactly these entries, or not at all
+		after, err := v.record(ctx, s, c) // it fails if these entries have changed
 		if err == nil {
-			l.notify()
-			return v.dated(after), dropped, nil
+			a.notify()
+			return v.withEnds(after), dropped, nil
 		}
-		if !moved(err) {
+		if !changedMeanwhile(err) {
 			return s, nil, err
 		}
 	}
 }
 
-// moved says of a store's refusal that the session is another by now: it is to be looked at again.
-// An end that was under way is waited for then.
-func moved(err error) bool {
+// changedMeanwhile reports whether a store refused a change because the session has changed since
+// it was loaded. The caller then loads it again, and waits for an end that is under way.
+func changedMeanwhile(err error) bool {
 	return errors.Is(err, ErrFenced) || errors.Is(err, ErrOverlap) || errors.Is(err, ErrSealed)
 }
 
-// DropEntry forgets one recorded piece, if it is still there exactly as given: what was recorded in
-// its place meanwhile stays. Otherwise as Drop.
+// DropEntry forgets one recorded entry, if it is still there exactly as given. An entry that was
+// recorded in its place meanwhile stays. In all else it is as Drop.
 func (v *Service) DropEntry(ctx context.Context, id SessionID, e Entry) (Session, error) {
-	l := v.hold(id)
-	defer v.release(id, l)
+	a := v.acquire(id)
+	defer v.release(id, a)
 	for {
-		s, err := v.open(ctx, id)
+		s, err := v.loadOpen(ctx, id)
 		if err != nil {
-			return v.dated(s), err
+			return v.withEnds(s), err
 		}
-		there, err := v.store.Entries(ctx, id, e.Range, 2)
-		if err != nil || len(there) != 1 || !sameEntry(there[0], e) {
-			return v.dated(s), err
+		found, err := v.store.Entries(ctx, id, e.Range, 2)
+		if err != nil || len(found) != 1 || !sameEntry(found[0], e) {
+			return v.withEnds(s), err
 		}
-		if err := v.fenceAll(ctx, l, e.Range); err != nil {
+		if err := v.fenceAll(ctx, a, e.Range); err != nil {
 			return s, err
 		}
 		c := v.change()
 		c.Drop, c.Remove = e.Range, []Range{e.Range}
 		after, err := v.record(ctx, s, c)
 		if err == nil {
-			l.notify()
-			return v.dated(after), nil
+			a.notify()
+			return v.withEnds(after), nil
 		}
-		if !moved(err) {
+		if !changedMeanwhile(err) {
 			return s, err
 		}
 	}
 }
 
-// cut puts into c what a Drop of r does to the entries, and gives those.
-func (v *Service) cut(ctx context.Context, id SessionID, r Range, recut SplitNote, c *Change) ([]Entry, error) {
+// splitEntries puts into c what a Drop of r does to the entries, and returns the entries that it
+// removes.
+func (v *Service) splitEntries(
+	ctx context.Context, id SessionID, r Range, split SplitNote, c *Change,
+) ([]Entry, error) {
 	entries, err := v.store.Entries(ctx, id, r, 0)
 	if err != nil {
 		return nil, err
@@ -86,10 +91,10 @@ func (v *Service) cut(ctx context.Context, id SessionID, r Range, recut SplitNot
 			if rest.Empty() {
 				continue
 			}
-			if recut == nil {
-				return nil, fmt.Errorf("%w: bytes %d to %d cut a recorded piece", ErrInvalid, r.Off, r.End-1)
+			if split == nil {
+				return nil, fmt.Errorf("%w: bytes %d to %d split a recorded piece", ErrInvalid, r.Off, r.End-1)
 			}
-			note, err := recut(ctx, e, rest)
+			note, err := split(ctx, e, rest)
 			if err != nil {
 				return nil, err
 			}

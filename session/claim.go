@@ -12,57 +12,57 @@ import (
 
 // put is one running put of one Service.
 type put struct {
-	r      Range // under live.mu
+	r      Range // under activeSession.mu
 	whole  bool
-	wake   func() // wakes a blocked Read; nil where the reader can't be woken
+	wake   func() // wakes a blocked Read; nil if the reader can't be woken
 	buffer Buffer
 	done   chan struct{}
 
-	// sinkMu is held while the sink is called, so that whoever holds it knows that
-	// nothing is being written any more once buffer has been waited for.
+	// sinkMu is held during each call of the sink. So its holder knows that nothing is being
+	// written any more, once it has waited for buffer.
 	sinkMu     sync.Mutex
-	stopped    bool          // a newer put wants these bytes: stop, and record what may be kept
+	stopped    bool          // a newer put wants these bytes: record what may be kept, and end
 	fenced     bool          // nothing of this put may reach the sink or the store any more
-	committing chan struct{} // past the point where it can be taken over, until this is closed; nil while it streams
+	committing chan struct{} // no takeover until this is closed; nil: it streams, and can be taken over
 
-	firm bool // a newer put has had to wait for it, and so have all after that; under live.mu
+	protected bool // newer puts wait for it, since one had to before; under activeSession.mu
 }
 
-// takeover remembers that somebody took these bytes over from a running put.
+// takeover remembers that a put took these bytes over from another one.
 type takeover struct {
 	r  Range
 	at time.Time
 }
 
 const (
-	// fairFor and fairTakeovers: the third takeover of the same bytes within
-	// this time waits for the running put, so that two eager clients do not starve each other.
-	fairFor       = 10 * time.Second
-	fairTakeovers = 2
-	// wakeFor is how long a put that was woken has to leave by itself.
-	wakeFor = 5 * time.Second
+	// The third takeover of the same bytes within takeoverWindow waits for the running put instead,
+	// so that two eager clients do not starve each other.
+	takeoverWindow = 10 * time.Second
+	maxTakeovers   = 2
+	// wakeTimeout is how long a put that was woken has to end by itself.
+	wakeTimeout = 5 * time.Second
 )
 
-func (v *Service) newPut(r Range, whole bool, from io.Reader) *put {
+func (v *Service) newPut(r Range, whole bool, body io.Reader) *put {
 	p := &put{r: r, whole: whole, buffer: v.cfg.Buffers.New(), done: make(chan struct{})}
-	if d, ok := from.(DeadlineReader); ok {
+	if d, ok := body.(DeadlineReader); ok {
 		p.wake = func() { _ = d.SetReadDeadline(time.Unix(1, 0)) }
 	}
 	return p
 }
 
-// claim makes p the only running put on its bytes, of which o has some: it takes over from puts
-// that stream, and waits for those that are firm or commit. ErrBusy if that takes too long. The
-// caller must unclaim.
-func (v *Service) claim(ctx context.Context, l *live, p, o *put, firm bool) error {
-	if err := l.count(&l.waiting, v.cfg.Waiting); err != nil {
+// claim makes p the only running put on its bytes, of which o has some. It takes over from puts
+// that stream, and waits for those that are protected or commit: ErrBusy if that takes too long.
+// The caller must unclaim.
+func (v *Service) claim(ctx context.Context, a *activeSession, p, o *put, protected bool) error {
+	if err := a.count(&a.waiting, v.cfg.Waiting); err != nil {
 		return err
 	}
-	defer l.uncount(&l.waiting)
-	return v.within(ctx, func(ctx context.Context) error {
-		for ; o != nil; o, firm = v.meet(l, p) {
-			if !firm {
-				if err := l.stop(ctx, o); err != nil {
+	defer a.uncount(&a.waiting)
+	return v.waitAtMost(ctx, func(ctx context.Context) error {
+		for ; o != nil; o, protected = v.meet(a, p) {
+			if !protected {
+				if err := a.stop(ctx, o); err != nil {
 					return err
 				}
 				continue
@@ -77,9 +77,9 @@ func (v *Service) claim(ctx context.Context, l *live, p, o *put, firm bool) erro
 	})
 }
 
-// within does something that waits for other calls of the session, for Config.Wait at most: ErrBusy
-// where that is not enough.
-func (v *Service) within(ctx context.Context, do func(context.Context) error) error {
+// waitAtMost runs do, which waits for other calls of the session, for Config.Wait at most: ErrBusy
+// if that is not enough.
+func (v *Service) waitAtMost(ctx context.Context, do func(context.Context) error) error {
 	limited, cancel := context.WithTimeout(ctx, v.cfg.Wait)
 	defer cancel()
 	err := do(limited)
@@ -89,57 +89,59 @@ func (v *Service) within(ctx context.Context, do func(context.Context) error) er
 	return err
 }
 
-// meet claims p's bytes, or gives a running put that has some of them. A firm one is to be waited
-// for, others may be stopped.
-func (v *Service) meet(l *live, p *put) (o *put, firm bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	i := slices.IndexFunc(l.puts, func(o *put) bool { return o.r.Overlaps(p.r) })
+// meet claims p's bytes, or returns a running put that has some of them. The caller waits for a
+// protected put, and may stop any other.
+func (v *Service) meet(a *activeSession, p *put) (o *put, protected bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	i := slices.IndexFunc(a.puts, func(o *put) bool { return o.r.Overlaps(p.r) })
 	if i < 0 {
-		l.puts = append(l.puts, p)
+		a.puts = append(a.puts, p)
 		return nil, false
 	}
 	now := v.cfg.Clock.Now()
-	o = l.puts[i]
+	o = a.puts[i]
 	both := p.r.Intersect(o.r)
-	l.takeovers = slices.DeleteFunc(l.takeovers, func(t takeover) bool { return now.Sub(t.at) > fairFor })
+	a.takeovers = slices.DeleteFunc(a.takeovers, func(t takeover) bool { return now.Sub(t.at) > takeoverWindow })
 	n := 0
-	for _, t := range l.takeovers {
+	for _, t := range a.takeovers {
 		if t.r.Overlaps(both) {
 			n++
 		}
 	}
-	if o.firm = o.firm || n >= fairTakeovers; !o.firm {
-		l.takeovers = append(l.takeovers, takeover{both, now})
+	if o.protected = o.protected || n >= maxTakeovers; !o.protected {
+		a.takeovers = append(a.takeovers, takeover{both, now})
 	}
-	return o, o.firm
+	return o, o.protected
 }
 
-// count counts one more put in n, which is one of l's; uncount must follow a nil error.
-func (l *live) count(n *int, most int) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// count adds one put to n, which is a counter of a's: ErrBusy at most. After a nil error the caller
+// must uncount.
+func (a *activeSession) count(n *int, most int) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if *n >= most {
-		return fmt.Errorf("%w: %d requests are putting into this session, %d wait for others of the same bytes", ErrBusy, l.open, l.waiting)
+		return fmt.Errorf("%w: %d requests are putting into this session, %d wait for others of the same bytes",
+			ErrBusy, a.putting, a.waiting)
 	}
 	*n++
 	return nil
 }
 
-func (l *live) uncount(n *int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (a *activeSession) uncount(n *int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	*n--
 }
 
-// narrow makes p's claim end where r does, which begins as it does.
-func (l *live) narrow(p *put, r Range) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// narrow makes p's claim end at r's end. r begins where the claim does.
+func (a *activeSession) narrow(p *put, r Range) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	p.r.End = min(p.r.End, r.End)
 }
 
-// leave waits for what the sink is still writing: the next put may have these bytes afterwards.
+// leave waits until the sink writes nothing more. The next put may have these bytes after that.
 func (p *put) leave() {
 	p.sinkMu.Lock()
 	defer p.sinkMu.Unlock()
@@ -147,44 +149,44 @@ func (p *put) leave() {
 }
 
 // unclaim ends p's claim.
-func (l *live) unclaim(p *put) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.remove(p)
+func (a *activeSession) unclaim(p *put) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.remove(p)
 	close(p.done)
 }
 
-func (l *live) remove(p *put) {
-	if i := slices.Index(l.puts, p); i >= 0 {
-		l.puts = slices.Delete(l.puts, i, i+1)
+func (a *activeSession) remove(p *put) {
+	if i := slices.Index(a.puts, p); i >= 0 {
+		a.puts = slices.Delete(a.puts, i, i+1)
 	}
 }
 
-// stop makes o leave: it waits for a commit that is under way, gives a put
-// whose reader can be woken the time to record what it keeps, and fences it
-// otherwise. It never waits for a slow Read.
-func (l *live) stop(ctx context.Context, o *put) error {
+// stop makes o end. It waits for a commit that is under way. If o's reader can be woken, o has the
+// time to record what it keeps; otherwise, and if that takes too long, o is fenced. stop never
+// waits for a slow Read.
+func (a *activeSession) stop(ctx context.Context, o *put) error {
 	o.sinkMu.Lock()
 	o.stopped = true
 	o.sinkMu.Unlock()
 	if o.wake != nil {
 		o.wake()
-		late := time.NewTimer(wakeFor)
-		defer late.Stop()
+		timeout := time.NewTimer(wakeTimeout)
+		defer timeout.Stop()
 		select {
 		case <-o.done:
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-late.C:
+		case <-timeout.C:
 		}
 	}
-	return l.fence(ctx, o)
+	return a.fence(ctx, o)
 }
 
-// fence lets no call of o's reach its sink any more, after the commit that is under way where there
-// is one: of a put that records as it goes that is not its end.
-func (l *live) fence(ctx context.Context, o *put) error {
+// fence keeps all further calls of o's from its sink. It waits for a commit that is under way. Such
+// a commit need not be o's end, since PutAt records as the body comes.
+func (a *activeSession) fence(ctx context.Context, o *put) error {
 	for {
 		committing := o.tryFence()
 		if committing == nil {
@@ -196,16 +198,17 @@ func (l *live) fence(ctx context.Context, o *put) error {
 			return ctx.Err()
 		}
 	}
-	l.mu.Lock()
-	l.remove(o)
-	l.mu.Unlock()
+	a.mu.Lock()
+	a.remove(o)
+	a.mu.Unlock()
 	if o.wake != nil {
 		o.wake()
 	}
 	return nil
 }
 
-// tryFence fences the put, unless it is committing: then it gives what is closed when that is over.
+// tryFence fences the put, unless it is committing. Then it returns the channel that is closed at
+// the end of the commit.
 func (p *put) tryFence() (committing chan struct{}) {
 	p.sinkMu.Lock()
 	defer p.sinkMu.Unlock()
@@ -217,15 +220,15 @@ func (p *put) tryFence() (committing chan struct{}) {
 	return p.committing
 }
 
-// fenceAll fences the puts that overlap r. ErrBusy where a commit of theirs takes too long.
-func (v *Service) fenceAll(ctx context.Context, l *live, r Range) error {
-	puts := l.running(r)
+// fenceAll fences the puts that overlap r: ErrBusy if one of their commits takes too long.
+func (v *Service) fenceAll(ctx context.Context, a *activeSession, r Range) error {
+	puts := a.running(r)
 	if len(puts) == 0 {
 		return nil
 	}
-	return v.within(ctx, func(ctx context.Context) error {
+	return v.waitAtMost(ctx, func(ctx context.Context) error {
 		for _, p := range puts {
-			if err := l.fence(ctx, p); err != nil {
+			if err := a.fence(ctx, p); err != nil {
 				return err
 			}
 		}
@@ -234,11 +237,11 @@ func (v *Service) fenceAll(ctx context.Context, l *live, r Range) error {
 }
 
 // running lists the puts that overlap r.
-func (l *live) running(r Range) []*put {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (a *activeSession) running(r Range) []*put {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	var out []*put
-	for _, p := range l.puts {
+	for _, p := range a.puts {
 		if p.r.Overlaps(r) {
 			out = append(out, p)
 		}
@@ -246,8 +249,8 @@ func (l *live) running(r Range) []*put {
 	return out
 }
 
-// lockSink takes sinkMu for one step of p's; the caller must unlock it. A put that only has to stop
-// may still take it to commit what it keeps.
+// lockSink takes sinkMu for one step of p's; the caller must unlock it. A put that was only told to
+// stop may still take it to commit what it keeps.
 func (p *put) lockSink(commit bool) error {
 	p.sinkMu.Lock()
 	if p.fenced || (p.stopped && (p.whole || !commit)) {

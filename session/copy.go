@@ -8,38 +8,37 @@ import (
 	"time"
 )
 
-// slowRate is how fast a stream must be, in bytes a second, to be given more memory than a small
+// minLargeRate is how fast a stream must be, in bytes a second, to get more memory than a small
 // buffer.
-const slowRate = 1 << 20
+const minLargeRate = 1 << 20
 
-// holdFor is how long a put may take to fill larger memory: at slowRate a mebibyte comes in that
-// time.
-const holdFor = time.Second
+// fillTimeout is how long a put may take to fill larger memory: at minLargeRate that is a mebibyte.
+const fillTimeout = time.Second
 
-// input reads a body into memory that suits how fast it comes: first a small buffer, and if that is
-// filled at once larger memory. Config.Buffers has that, or it is one of a bounded number of the
-// Service's own. So a body that does not come holds no more than the small one.
+// input reads a body into memory that suits its speed: first into a small buffer, and if that is
+// full at once into larger memory. The larger memory comes from Config.Buffers, or is one of a
+// bounded number of buffers of the Service. So a body that does not come holds a small buffer only.
 type input struct {
-	v      *Service
-	r      io.Reader
-	due    func() bool // whether what is there should be handed on
-	buffer Buffer
-	small  *[]byte
-	large  *[]byte   // nil: none
-	until  time.Time // what has come by then is handed on; zero: when there is enough
+	v         *Service
+	r         io.Reader
+	mustFlush func() bool // whether the bytes so far should go to the sink now
+	buffer    Buffer
+	small     *[]byte
+	large     *[]byte   // nil if it has none
+	deadline  time.Time // fill returns what has come by then; zero: when buf is full
 }
 
-// newInput reads r; free must follow.
-func (v *Service) newInput(r io.Reader, b Buffer, due func() bool) *input {
-	return &input{v: v, r: r, buffer: b, due: due, small: v.small.Get().(*[]byte)}
+// newInput makes an input that reads r. The caller must free it.
+func (v *Service) newInput(r io.Reader, b Buffer, mustFlush func() bool) *input {
+	return &input{v: v, r: r, buffer: b, mustFlush: mustFlush, small: v.small.Get().(*[]byte)}
 }
 
-// slow reports whether n bytes that came since then came slowly.
+// slow reports whether n bytes, which came since a time, came slowly.
 func (in *input) slow(n int, since time.Time) bool {
-	return in.v.cfg.Clock.Now().Sub(since) > time.Duration(n)*time.Second/slowRate
+	return in.v.cfg.Clock.Now().Sub(since) > time.Duration(n)*time.Second/minLargeRate
 }
 
-// grow gives larger memory for the bytes from off on, of which at most n come, or nil.
+// grow returns larger memory for at most n bytes from off on, or nil.
 func (in *input) grow(off, n int64) []byte {
 	if b := in.buffer.Acquire(off, n); b != nil {
 		return b
@@ -47,20 +46,20 @@ func (in *input) grow(off, n int64) []byte {
 	if n <= int64(len(*in.small)) {
 		return nil
 	}
-	if in.v.spare.Add(-1) < 0 {
-		in.v.spare.Add(1)
+	if in.v.largeFree.Add(-1) < 0 {
+		in.v.largeFree.Add(1)
 		return nil
 	}
 	in.large = in.v.large.Get().(*[]byte)
 	return *in.large
 }
 
-// shrink gives back larger memory, after its bytes were delivered.
+// shrink gives larger memory back, after its bytes were delivered.
 func (in *input) shrink() {
 	in.buffer.Release()
 	if in.large != nil {
 		in.v.large.Put(in.large)
-		in.v.spare.Add(1)
+		in.v.largeFree.Add(1)
 		in.large = nil
 	}
 }
@@ -70,7 +69,7 @@ func (in *input) free() {
 	in.v.small.Put(in.small)
 }
 
-// noBuffers are Config.Buffers where there are none.
+// noBuffers stands for a nil Config.Buffers.
 type noBuffers struct{}
 
 func (noBuffers) New() Buffer                 { return noBuffers{} }
@@ -78,9 +77,9 @@ func (noBuffers) Acquire(int64, int64) []byte { return nil }
 func (noBuffers) Release()                    {}
 func (noBuffers) Wait()                       {}
 
-// Copy reads a body of exactly n bytes, and hands them to the sink in order, from offset 0 on. They
-// are read as those of a put in one piece. The sink's other sides, Committer and the like, are not
-// called, and nothing is recorded.
+// Copy reads a body of exactly n bytes, and hands them to the sink in order, from offset 0 on. It
+// reads as a put of all bytes does. It calls WriteAt alone, not the sink's methods as a Committer
+// and the like, and records nothing.
 //
 // Errors: ErrShort and ErrLong for a body of another length; the body's and the sink's own.
 func (v *Service) Copy(sink ByteSink, body io.Reader, n int64) error {
@@ -112,7 +111,7 @@ func (t *stream) copy(ctx context.Context, r io.Reader) error {
 	in := t.v.newInput(r, t.buffer, func() bool { return !t.mode.whole && t.flushDue() })
 	defer in.free()
 	for {
-		b, end := in.next(t.pos, t.room())
+		b, end := in.next(t.pos, t.bytesLeft())
 		if err := t.deliver(b); err != nil {
 			return err
 		}
@@ -138,33 +137,33 @@ func (t *stream) copy(ctx context.Context, r io.Reader) error {
 	}
 }
 
-// flushDue reports whether what arrived has waited for its record as long as it may.
+// flushDue reports whether bytes have waited for their record as long as they may.
 func (t *stream) flushDue() bool { return t.v.cfg.Clock.Now().Sub(t.flushed) >= t.v.cfg.Flush }
 
-// next reads the next bytes, at off, of which at most room are asked for. What fills the small
-// buffer at once goes on in a larger one, into which its bytes are taken along.
-func (in *input) next(off, room int64) (b []byte, end error) {
+// next reads the next bytes, at off: limit at most. If they fill the small buffer at once, it
+// copies them into a larger one and goes on there.
+func (in *input) next(off, limit int64) (b []byte, end error) {
 	began := in.v.cfg.Clock.Now()
-	have, end := in.fill(cut(*in.small, room))
-	if end != nil || len(have) < len(*in.small) || int64(len(have)) == room || in.slow(len(have), began) {
+	have, end := in.fill(clip(*in.small, limit))
+	if end != nil || len(have) < len(*in.small) || int64(len(have)) == limit || in.slow(len(have), began) {
 		return have, end
 	}
-	if b = cut(in.grow(off, room), room); len(b) <= len(have) {
+	if b = clip(in.grow(off, limit), limit); len(b) <= len(have) {
 		in.shrink()
 		return have, nil
 	}
 	n := copy(b, have)
-	// A body that goes on slowly, or stands still, must not keep what others could use until this
-	// memory is full.
-	in.until = in.v.cfg.Clock.Now().Add(holdFor)
+	// A body that goes on slowly, or stands still, must not keep memory that others could use until
+	// this memory is full.
+	in.deadline = in.v.cfg.Clock.Now().Add(fillTimeout)
 	filled, end := in.fill(b[n:])
-	in.until = time.Time{}
+	in.deadline = time.Time{}
 	return b[:n+len(filled)], end
 }
 
-// room is how many bytes may go into one buffer: never those of two chunks where pieces are
-// recorded as they come.
-func (t *stream) room() int64 {
+// bytesLeft is how many bytes may go into one buffer. If entries are recorded as they come, it ends
+// at the edge of a chunk.
+func (t *stream) bytesLeft() int64 {
 	left := t.r.End - t.pos
 	if !t.mode.whole {
 		left = min(left, t.s.ChunkSize-t.pos%t.s.ChunkSize)
@@ -172,9 +171,9 @@ func (t *stream) room() int64 {
 	return left
 }
 
-func cut(b []byte, n int64) []byte { return b[:min(int64(len(b)), n)] }
+func clip(b []byte, n int64) []byte { return b[:min(int64(len(b)), n)] }
 
-// fill reads until buf is full, or the body ends, or what is there should be handed on.
+// fill reads until buf is full, the body ends, or the bytes so far should go to the sink.
 func (in *input) fill(buf []byte) (got []byte, err error) {
 	n := 0
 	for empty := 0; n < len(buf) && err == nil; {
@@ -188,7 +187,7 @@ func (in *input) fill(buf []byte) (got []byte, err error) {
 			continue
 		}
 		empty = 0
-		if in.due() || !in.until.IsZero() && in.v.cfg.Clock.Now().After(in.until) {
+		if in.mustFlush() || !in.deadline.IsZero() && in.v.cfg.Clock.Now().After(in.deadline) {
 			break
 		}
 	}

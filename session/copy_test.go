@@ -14,16 +14,16 @@ import (
 	"sluice/session"
 )
 
-// parts is a sink that keeps what it gets, in the parts in which it comes; it takes at most so many
-// bytes at once.
-type parts struct {
+// partsSink is a sink that keeps its bytes, and the lengths in which they come. It takes most bytes
+// at once (0: any number).
+type partsSink struct {
 	all  []byte
 	lens []int
 	most int
 	err  error
 }
 
-func (p *parts) WriteAt(b []byte, off int64) (int, error) {
+func (p *partsSink) WriteAt(b []byte, off int64) (int, error) {
 	if int(off) != len(p.all) {
 		return 0, fmt.Errorf("at %d, behind %d bytes", off, len(p.all))
 	}
@@ -35,17 +35,17 @@ func (p *parts) WriteAt(b []byte, off int64) (int, error) {
 	return len(b), p.err
 }
 
-// lends is parts that tells which bytes came in memory of its own.
-type lends struct {
-	parts
+// bufferSink is a partsSink that counts the bytes which came in memory of its own.
+type bufferSink struct {
+	partsSink
 	mem []byte
 	has bool // the engine has it
 	own int  // bytes that came in it
 }
 
-func (l *lends) New() session.Buffer { return l }
+func (l *bufferSink) New() session.Buffer { return l }
 
-func (l *lends) Acquire(_, n int64) []byte {
+func (l *bufferSink) Acquire(_, n int64) []byte {
 	if l.has {
 		panic("acquired twice")
 	}
@@ -56,14 +56,14 @@ func (l *lends) Acquire(_, n int64) []byte {
 	return l.mem
 }
 
-func (l *lends) Release() { l.has = false }
-func (l *lends) Wait()    {}
+func (l *bufferSink) Release() { l.has = false }
+func (l *bufferSink) Wait()    {}
 
-func (l *lends) WriteAt(b []byte, off int64) (int, error) {
+func (l *bufferSink) WriteAt(b []byte, off int64) (int, error) {
 	if l.has && &b[0] == &l.mem[0] {
 		l.own += len(b)
 	}
-	return l.parts.WriteAt(b, off)
+	return l.partsSink.WriteAt(b, off)
 }
 
 func newCopier(t *testing.T) *session.Service {
@@ -75,15 +75,17 @@ func TestCopyHandsAFastBodyOnInOnePiece(t *testing.T) {
 		v := newCopier(t)
 		for n := range int64(40) {
 			content := bytes.Repeat([]byte("abcdefg"), 6)[:n]
-			var to parts
+			var to partsSink
 			if err := v.Copy(&to, bytes.NewReader(content), n); err != nil || !bytes.Equal(to.all, content) {
 				t.Fatalf("%d bytes: %q, %v", n, to.all, err)
 			}
 			if want := int(n+15) / 16; len(to.lens) != want {
 				t.Errorf("%d bytes came in %v", n, to.lens)
 			}
-			to = parts{most: 3}
-			if err := v.Copy(&to, iotest.OneByteReader(bytes.NewReader(content)), n); err != nil || !bytes.Equal(to.all, content) {
+			to = partsSink{most: 3}
+			if err := v.Copy(
+				&to, iotest.OneByteReader(bytes.NewReader(content)), n,
+			); err != nil || !bytes.Equal(to.all, content) {
 				t.Fatalf("%d bytes, a few at a time: %q, %v", n, to.all, err)
 			}
 		}
@@ -94,7 +96,7 @@ func TestCopyReadsIntoTheConfiguredBuffers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for n := range int64(100) {
 			content := bytes.Repeat([]byte("abcdefg"), 15)[:n]
-			to := lends{mem: make([]byte, 32)}
+			to := bufferSink{mem: make([]byte, 32)}
 			v := start(t, session.Config{Small: 4, Large: 16, MaxLarge: 1, Buffers: &to})
 			if err := v.Copy(&to, bytes.NewReader(content), n); err != nil || !bytes.Equal(to.all, content) {
 				t.Fatalf("%d bytes: %q, %v", n, to.all, err)
@@ -111,7 +113,7 @@ func TestCopyRefusesAnotherLength(t *testing.T) {
 	own, cut := errors.New("the sink's own"), errors.New("the body's own")
 	for name, c := range map[string]struct {
 		body io.Reader
-		to   parts
+		to   partsSink
 		want error
 	}{
 		"too short":      {body: bytes.NewReader(make([]byte, 19)), want: session.ErrShort},
@@ -120,7 +122,7 @@ func TestCopyRefusesAnotherLength(t *testing.T) {
 		"too long":       {body: bytes.NewReader(make([]byte, 21)), want: session.ErrLong},
 		"broken":         {body: io.MultiReader(bytes.NewReader(make([]byte, 5)), iotest.ErrReader(cut)), want: cut},
 		"broken behind":  {body: io.MultiReader(bytes.NewReader(make([]byte, 20)), iotest.ErrReader(cut)), want: cut},
-		"the sink fails": {body: bytes.NewReader(make([]byte, 20)), to: parts{err: own}, want: own},
+		"the sink fails": {body: bytes.NewReader(make([]byte, 20)), to: partsSink{err: own}, want: own},
 	} {
 		if err := v.Copy(&c.to, c.body, 20); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", name, err)
@@ -128,25 +130,24 @@ func TestCopyRefusesAnotherLength(t *testing.T) {
 	}
 }
 
-// sleepy is a body that comes a byte a second.
-type sleepy struct{ io.Reader }
+// byteASecond is a body whose bytes come one a second.
+type byteASecond struct{ io.Reader }
 
-func (s sleepy) Read(p []byte) (int, error) {
+func (s byteASecond) Read(p []byte) (int, error) {
 	time.Sleep(time.Second)
 	return s.Reader.Read(p[:min(len(p), 1)])
 }
 
-// A body that comes slowly has no more than a small buffer, so that the larger ones are there for
-// those that come fast.
+// A slow body has a small buffer only, so that fast ones find the larger buffers free.
 func TestCopyGivesASlowBodyLittleMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newCopier(t)
-		var slow parts
+		var slow partsSink
 		ended := make(chan error, 1)
-		go func() { ended <- v.Copy(&slow, sleepy{strings.NewReader("abcdefghijkl")}, 12) }()
+		go func() { ended <- v.Copy(&slow, byteASecond{strings.NewReader("abcdefghijkl")}, 12) }()
 		for range 11 {
 			time.Sleep(time.Second)
-			var fast parts
+			var fast partsSink
 			if err := v.Copy(&fast, bytes.NewReader(make([]byte, 16)), 16); err != nil || len(fast.lens) != 1 {
 				t.Errorf("beside a slow body a fast one came in %v, %v", fast.lens, err)
 			}
@@ -161,14 +162,14 @@ func TestCopyGivesASlowBodyLittleMemory(t *testing.T) {
 func TestATrickleKeepsNoLargeBuffer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newCopier(t)
-		var slow parts
+		var slow partsSink
 		ended := make(chan error, 1)
 		go func() {
-			body := io.MultiReader(strings.NewReader("abcdefgh"), sleepy{strings.NewReader("ijklmnopqrst")})
+			body := io.MultiReader(strings.NewReader("abcdefgh"), byteASecond{strings.NewReader("ijklmnopqrst")})
 			ended <- v.Copy(&slow, body, 20)
 		}()
 		time.Sleep(3500 * time.Millisecond)
-		var fast parts
+		var fast partsSink
 		if err := v.Copy(&fast, bytes.NewReader(make([]byte, 16)), 16); err != nil || len(fast.lens) != 1 {
 			t.Errorf("beside a trickle a fast body came in %v, %v", fast.lens, err)
 		}

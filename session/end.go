@@ -10,59 +10,59 @@ import (
 	"time"
 )
 
-// Finish ends complete sessions, one or many, all or none: each is checked, then each is sealed,
-// then commit runs, and the sessions are Finished when it returns nil. Where commit says that
-// nothing was committed they are open again, and its error is returned.
+// Finish ends complete sessions, one or many, all or none. It checks each, then seals each, then
+// runs commit. When commit returns nil the sessions are Finished. If commit says that nothing was
+// committed they are open again, and its error is returned.
 //
 // Errors: *EndError wrapping *IncompleteError (said before any seal), ErrGenMoved, ErrLength,
 // ErrNotFound, the error of an ended session, or ErrSealed when another end takes too long;
 // commit's own.
-func (v *Service) Finish(ctx context.Context, commit End, wants ...Verified) error {
-	wants = slices.Clone(wants)
-	// One order for all, so that two batches that share sessions do not each hold what the other
-	// wants.
-	slices.SortFunc(wants, func(a, b Verified) int {
+func (v *Service) Finish(ctx context.Context, commit End, verified ...Verified) error {
+	verified = slices.Clone(verified)
+	// All calls seal in one order. Otherwise two batches that share sessions could each hold a
+	// session that the other one wants.
+	slices.SortFunc(verified, func(a, b Verified) int {
 		if a.ID < b.ID {
 			return -1
 		}
 		return 1
 	})
-	open := make([]Session, len(wants))
-	for i, w := range wants {
-		if i > 0 && wants[i-1].ID == w.ID {
-			return &EndError{w.ID, fmt.Errorf("%w: named twice", ErrInvalid)}
+	open := make([]Session, len(verified))
+	for i, f := range verified {
+		if i > 0 && verified[i-1].ID == f.ID {
+			return &EndError{f.ID, fmt.Errorf("%w: named twice", ErrInvalid)}
 		}
-		s, err := v.wanted(ctx, w)
+		s, err := v.loadVerified(ctx, f)
 		if err != nil {
-			return &EndError{w.ID, err}
+			return &EndError{f.ID, err}
 		}
 		open[i] = s
 	}
 	var sealed []Session
-	for i, w := range wants {
-		s, err := v.seal(ctx, open[i], w)
+	for i, f := range verified {
+		s, err := v.seal(ctx, open[i], f)
 		if err != nil {
-			return errors.Join(&EndError{w.ID, err}, v.reopen(ctx, sealed))
+			return errors.Join(&EndError{f.ID, err}, v.reopen(ctx, sealed))
 		}
 		sealed = append(sealed, s)
 	}
 	return v.end(ctx, sealed, Finished, commit)
 }
 
-// check says whether the session is what the caller wants to finish.
-func (w Verified) check(s *Session) error {
+// check says whether the session is as the caller has verified it.
+func (f Verified) check(s *Session) error {
 	if err := s.State.Err(); err != nil {
 		return err
 	}
-	if w.Gen != 0 && w.Gen != s.Gen {
+	if f.Gen != 0 && f.Gen != s.Gen {
 		return ErrGenMoved
 	}
 	length := s.BytesExpected
-	if w.Bytes >= 0 {
-		if length >= 0 && length != w.Bytes {
-			return fmt.Errorf("%w: %d bytes, not %d", ErrLength, length, w.Bytes)
+	if f.Bytes >= 0 {
+		if length >= 0 && length != f.Bytes {
+			return fmt.Errorf("%w: %d bytes, not %d", ErrLength, length, f.Bytes)
 		}
-		length = w.Bytes
+		length = f.Bytes
 	}
 	if length < 0 {
 		return fmt.Errorf("%w: it is not known", ErrLength)
@@ -73,7 +73,7 @@ func (w Verified) check(s *Session) error {
 	return s.Incomplete(length)
 }
 
-// Incomplete gives an *IncompleteError where the session lacks some of its first length bytes, else
+// Incomplete returns an *IncompleteError if the session lacks some of its first length bytes, else
 // nil.
 func (s *Session) Incomplete(length int64) error {
 	const most = 1000
@@ -83,22 +83,22 @@ func (s *Session) Incomplete(length int64) error {
 	return nil
 }
 
-// wanted loads the session, once no end is under way, and checks that it is as w wants it.
-func (v *Service) wanted(ctx context.Context, w Verified) (Session, error) {
-	s, err := v.WaitUnsealed(ctx, w.ID)
+// loadVerified loads the session, once no end is under way, and checks it against f.
+func (v *Service) loadVerified(ctx context.Context, f Verified) (Session, error) {
+	s, err := v.WaitUnsealed(ctx, f.ID)
 	if err == nil {
-		err = w.check(&s)
+		err = f.check(&s)
 	}
 	return s, err
 }
 
-// seal seals a session that was loaded as s, if it still is as w wants it.
-func (v *Service) seal(ctx context.Context, s Session, w Verified) (Session, error) {
+// seal seals a session that was loaded as s, if it still is as f says.
+func (v *Service) seal(ctx context.Context, s Session, f Verified) (Session, error) {
 	for {
 		var err error
 		if s.BytesExpected < 0 {
 			c := v.change()
-			c.Length = w.Bytes
+			c.Length = f.Bytes
 			s, err = v.record(ctx, s, c)
 		}
 		if err == nil {
@@ -107,7 +107,7 @@ func (v *Service) seal(ctx context.Context, s Session, w Verified) (Session, err
 		if !errors.Is(err, ErrFenced) && !errors.Is(err, ErrSealed) {
 			return s, err
 		}
-		if s, err = v.wanted(ctx, w); err != nil {
+		if s, err = v.loadVerified(ctx, f); err != nil {
 			return s, err
 		}
 	}
@@ -124,25 +124,25 @@ func (v *Service) move(ctx context.Context, s Session, to State) (Session, error
 	return v.store.Move(ctx, s.ID, Step{Gen: s.Gen, To: to, Next: next, Seen: v.Running()})
 }
 
-// WaitUnsealed gives the session once no end is under way, or ErrSealed when that takes longer than
+// WaitUnsealed returns the session once no end is under way, or ErrSealed if that takes longer than
 // Config.Wait. It does not count as activity.
 func (v *Service) WaitUnsealed(ctx context.Context, id SessionID) (Session, error) {
-	l := v.hold(id)
-	defer v.release(id, l)
+	a := v.acquire(id)
+	defer v.release(id, a)
 	pause := time.Millisecond
-	var late *time.Timer
+	var timeout *time.Timer
 	for {
-		changed := l.watch()
+		changed := a.watch()
 		s, err := v.store.Load(ctx, id)
 		if err != nil || s.State != Sealed {
 			return s, err
 		}
-		if late == nil {
-			late = time.NewTimer(v.cfg.Wait)
-			defer late.Stop()
+		if timeout == nil {
+			timeout = time.NewTimer(v.cfg.Wait)
+			defer timeout.Stop()
 		}
 		select {
-		case <-late.C:
+		case <-timeout.C:
 			return s, ErrSealed
 		default:
 		}
@@ -152,15 +152,16 @@ func (v *Service) WaitUnsealed(ctx context.Context, id SessionID) (Session, erro
 	}
 }
 
-// end runs the caller's part for sealed sessions and moves them to their end, or opens them again.
+// end runs the caller's part for sealed sessions. Then it moves them to their end, or opens them
+// again.
 func (v *Service) end(ctx context.Context, sealed []Session, to State, part End) error {
-	// Once begun, an end is carried through, whoever has stopped listening.
+	// An end that has begun is carried through, although the caller may have stopped listening.
 	ctx = context.WithoutCancel(ctx)
 	ended := false
 	if part != nil {
 		returned := false
 		defer func() {
-			if !returned { // but panicked: a store that saw a commit keeps the session ended
+			if !returned { // it panicked: a store that saw a commit keeps the session ended
 				_ = v.reopen(ctx, sealed)
 			}
 		}()
@@ -185,7 +186,8 @@ func (v *Service) end(ctx context.Context, sealed []Session, to State, part End)
 		}
 		v.notify(s.ID)
 		if err != nil {
-			return fmt.Errorf("%w: session %s is committed, but could not be moved to %s: %w", ErrUnknownOutcome, s.ID, to, err)
+			return fmt.Errorf("%w: session %s is committed, but could not be moved to %s: %w",
+				ErrUnknownOutcome, s.ID, to, err)
 		}
 	}
 	return nil
@@ -205,21 +207,24 @@ func (v *Service) reopen(ctx context.Context, sealed []Session) error {
 }
 
 // Abort ends an open session, complete or not; running puts are fenced. Repeating it is fine.
-// ErrFinished and ErrExpired where another end was first; an error of release, and the session is
-// open again.
+// ErrFinished or ErrExpired if another end was first. After an error of release the session is open
+// again.
 func (v *Service) Abort(ctx context.Context, id SessionID, release End) error {
-	_, err := v.drop(ctx, id, Aborted, release, nil)
+	_, err := v.endIncomplete(ctx, id, Aborted, release, nil)
 	if errors.Is(err, ErrAborted) {
 		return nil
 	}
 	return err
 }
 
-// drop ends one session without its being complete; still, if set, is asked again once nothing can
-// change any more.
-func (v *Service) drop(ctx context.Context, id SessionID, to State, release End, still func(*Session) bool) (bool, error) {
-	l := v.hold(id)
-	defer v.release(id, l)
+// endIncomplete ends one session, complete or not. If confirm is set it is asked once the session
+// is sealed, and the session opens again if it says no. It reports whether it sealed the session
+// for good.
+func (v *Service) endIncomplete(
+	ctx context.Context, id SessionID, to State, release End, confirm func(*Session) bool,
+) (bool, error) {
+	a := v.acquire(id)
+	defer v.release(id, a)
 	for {
 		s, err := v.WaitUnsealed(ctx, id)
 		if err == nil {
@@ -235,19 +240,19 @@ func (v *Service) drop(ctx context.Context, id SessionID, to State, release End,
 		if err != nil {
 			return false, err
 		}
-		if still != nil && !still(&s) {
+		if confirm != nil && !confirm(&s) {
 			return false, v.reopen(ctx, []Session{s})
 		}
-		if err := v.fenceAll(ctx, l, All()); err != nil {
+		if err := v.fenceAll(ctx, a, All()); err != nil {
 			return false, errors.Join(err, v.reopen(ctx, []Session{s}))
 		}
 		return true, v.end(ctx, []Session{s}, to, release)
 	}
 }
 
-// Recover settles sessions that are sealed although no end of theirs is under way: after a restart
-// of a store whose seals are durable, or after ErrUnknownOutcome. outcome says what became of each:
-// Open (certainly nothing was committed), or the state of its end.
+// Recover ends or opens sessions that are sealed although no end of theirs is under way. Call it
+// after a restart of a store whose seals are durable, or after ErrUnknownOutcome. outcome says for
+// each what became of its end: Open if certainly nothing was committed, else the state of its end.
 func (v *Service) Recover(ctx context.Context, outcome func(context.Context, Session) (State, error)) error {
 	return Page(ctx, v.store, Query{State: Sealed, Limit: 100}, func(s Session) (bool, error) {
 		to, err := outcome(ctx, s)

@@ -10,13 +10,13 @@ import (
 var (
 	// ErrNotFound: no session has this id.
 	ErrNotFound = errors.New("session not found")
-	// ErrFinished, ErrAborted, ErrExpired: the session has ended so; fix the request.
+	// ErrFinished, ErrAborted, ErrExpired: the session has ended this way; fix the request.
 	ErrFinished = errors.New("session is finished")
 	ErrAborted  = errors.New("session was aborted")
 	ErrExpired  = errors.New("session has expired")
 	// ErrSealed: an end is under way; try again.
 	ErrSealed = errors.New("session is being ended")
-	// ErrBusy: other requests have what this one needs, for longer than it may wait; try again.
+	// ErrBusy: other requests have what this one needs for longer than it may wait; try again.
 	ErrBusy = errors.New("too many requests for one session")
 	// ErrIncomplete: bytes are missing. Always an *IncompleteError.
 	ErrIncomplete = errors.New("session is incomplete")
@@ -29,19 +29,19 @@ var (
 	ErrLong  = errors.New("body goes on past the end")
 	// ErrRange: the index or offset lies outside the session.
 	ErrRange = errors.New("outside of the session")
-	// ErrLength: the length differs from the one that is fixed already, or cuts off received bytes.
+	// ErrLength: the length differs from the one that is fixed, or received bytes lie past it.
 	ErrLength = errors.New("length differs")
-	// ErrLimit: the session's book-keeping is full. Always a *LimitError.
+	// ErrLimit: the session has as many entries or gaps as it may. Always a *LimitError.
 	ErrLimit = errors.New("too many pieces")
 	// ErrInvalid: the Spec or an argument is malformed.
 	ErrInvalid = errors.New("invalid argument")
-	// ErrGenMoved: something was dropped or ended since the caller verified.
+	// ErrGenMoved: bytes were dropped, or an end was begun, since the caller verified.
 	ErrGenMoved = errors.New("session has changed since it was verified")
 	// ErrUnknownOutcome marks an End's error after which the commit may have happened.
 	ErrUnknownOutcome = errors.New("outcome of the commit is unknown")
 )
 
-// IncompleteError says which bytes are missing: at most 1,000 ranges, then More.
+// IncompleteError lists the missing ranges: at most 1,000. More says that there are others.
 type IncompleteError struct {
 	ID      SessionID
 	Missing []Range
@@ -57,8 +57,8 @@ func (e *IncompleteError) Unwrap() error { return ErrIncomplete }
 
 // LimitError says which gap to fill first.
 type LimitError struct {
-	Gap   Range  // empty where there is none
-	Limit string // what was reached, in words
+	Gap   Range  // empty if there is none
+	Limit string // the limit that was reached, in words
 }
 
 func (e *LimitError) Error() string {

@@ -10,11 +10,13 @@ import (
 	"time"
 )
 
-// TickTTL lets the running time advance to now, by one Config.Tick at most (so that a clock that
-// jumps expires nobody), or to where another Service of the Store has brought it, ends the sessions
-// whose time to live is over, and removes what was kept of ended ones longer than Config.Keep. It
-// gives the number of sessions it expired; its cost is that of what it ends. A session with a
-// running put is left alone. Call it every Config.Tick or more often, on every Service of a Store.
+// TickTTL lets the running time advance to now, or to where another Service of the Store has
+// brought it. It advances by one Config.Tick at most, so that a clock that jumps expires nothing.
+// Then it ends the sessions whose time to live has passed, and removes what was kept of ended
+// sessions for longer than Config.Keep. A session with a running put is left alone. It returns the
+// number of sessions that it expired. Its cost is that of the sessions that it ends.
+//
+// Call it every Config.Tick or more often, on every Service of a Store.
 func (v *Service) TickTTL(ctx context.Context, now time.Time, release End) (int, error) {
 	running, err := v.advance(ctx, now)
 	if err != nil {
@@ -23,12 +25,12 @@ func (v *Service) TickTTL(ctx context.Context, now time.Time, release End) (int,
 	var expired atomic.Int64
 	due := running - v.cfg.TTL.Milliseconds()
 	if due > 0 {
-		err = v.each(ctx, Query{Due: due}, func(s Session) error {
+		err = v.forEach(ctx, Query{Due: due}, func(s Session) error {
 			if v.busy(s.ID) {
 				_, err := v.Touch(ctx, s)
 				return err
 			}
-			done, err := v.drop(ctx, s.ID, Expired, release, func(s *Session) bool { return s.Seen < due })
+			done, err := v.endIncomplete(ctx, s.ID, Expired, release, func(s *Session) bool { return s.Seen < due })
 			if done && err == nil {
 				expired.Add(1)
 			}
@@ -36,7 +38,7 @@ func (v *Service) TickTTL(ctx context.Context, now time.Time, release End) (int,
 		})
 	}
 	if due = running - v.cfg.Keep.Milliseconds(); due > 0 && ctx.Err() == nil {
-		err = errors.Join(err, v.each(ctx, Query{Due: due, State: Finished}, func(s Session) error {
+		err = errors.Join(err, v.forEach(ctx, Query{Due: due, State: Finished}, func(s Session) error {
 			_, err := v.move(ctx, s, Gone)
 			if errors.Is(err, ErrFenced) {
 				return nil
@@ -47,22 +49,22 @@ func (v *Service) TickTTL(ctx context.Context, now time.Time, release End) (int,
 	return int(expired.Load()), err
 }
 
-// errBroken: what was to be done to one session panicked.
-var errBroken = errors.New("panic")
+// errPanicked: the work on one session panicked.
+var errPanicked = errors.New("panic")
 
-// each does something to all sessions that q selects, Config.AtOnce at a time, so that their
-// commits share syncs. What fails with one keeps no other from it.
-func (v *Service) each(ctx context.Context, q Query, do func(Session) error) error {
-	var failed failures
+// forEach runs do for all sessions that q selects, Config.AtOnce at a time, so that their commits
+// share syncs. A failure with one session does not keep it from the others.
+func (v *Service) forEach(ctx context.Context, q Query, do func(Session) error) error {
+	var failed sessionErrors
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, v.cfg.AtOnce)
 	q.Limit = 100
 	err := Page(ctx, v.store, q, func(s Session) (bool, error) {
 		slots <- struct{}{}
 		wg.Go(func() {
-			err := errBroken
+			err := errPanicked
 			defer func() {
-				if err == errBroken {
+				if err == errPanicked {
 					err = fmt.Errorf("%w: %v\n%s", err, recover(), debug.Stack())
 				}
 				failed.add(ctx, s.ID, err)
@@ -76,15 +78,16 @@ func (v *Service) each(ctx context.Context, q Query, do func(Session) error) err
 	return errors.Join(err, failed.join())
 }
 
-// advance lets the running time go on to now, and keeps it with every Config.Tick that has passed:
-// what counts by it, in the caller's books too, must end in time on a server that is often
-// restarted and seldom used. Services of one Store learn from it how far another is.
+// advance lets the running time go on to now, and stores it with every Config.Tick that has passed.
+// A server that is restarted often and used rarely must still come to the end of everything that
+// waits by this time, in the caller's records too. Services of one Store learn from it how far
+// another one is.
 func (v *Service) advance(ctx context.Context, now time.Time) (int64, error) {
 	v.mu.Lock()
 	step := min(max(now.Sub(v.lastTick), 0), v.cfg.Tick)
 	v.lastTick = now
 	running := v.running.Add(step.Milliseconds())
-	due := running-v.kept >= v.cfg.Tick.Milliseconds()
+	due := running-v.storedTime >= v.cfg.Tick.Milliseconds()
 	v.mu.Unlock()
 	if !due {
 		return running, nil
@@ -95,22 +98,22 @@ func (v *Service) advance(ctx context.Context, now time.Time) (int64, error) {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.kept = max(v.kept, newest)
+	v.storedTime = max(v.storedTime, newest)
 	v.running.Store(max(v.running.Load(), newest))
 	return v.running.Load(), nil
 }
 
-// failures collects what went wrong with single sessions of many, so that one does not keep the
-// others from being ended.
-type failures struct {
+// sessionErrors collects the errors of single sessions, so that one does not keep the others from
+// being ended.
+type sessionErrors struct {
 	mu   sync.Mutex
 	errs []error
-	more int
+	more int // that are not in errs
 }
 
-// add notes what the end of one session came to. That somebody else has ended it is as good, and
-// that the caller has given up he knows.
-func (f *failures) add(ctx context.Context, id SessionID, err error) {
+// add notes the result of one session's end. A session that another call has ended is no error. An
+// error after the end of ctx is none either, since the caller knows of that.
+func (f *sessionErrors) add(ctx context.Context, id SessionID, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
@@ -122,7 +125,7 @@ func (f *failures) add(ctx context.Context, id SessionID, err error) {
 	}
 }
 
-func (f *failures) join() error {
+func (f *sessionErrors) join() error {
 	if f.more > 0 {
 		return errors.Join(append(f.errs, fmt.Errorf("and %d sessions more", f.more))...)
 	}
@@ -132,16 +135,16 @@ func (f *failures) join() error {
 // busy reports whether a put of this Service runs on the session.
 func (v *Service) busy(id SessionID) bool {
 	v.mu.Lock()
-	l := v.live[id]
+	a := v.active[id]
 	v.mu.Unlock()
-	return l != nil && len(l.running(All())) > 0
+	return a != nil && len(a.running(All())) > 0
 }
 
 // ClearAll aborts every open session and gives their number.
 func (v *Service) ClearAll(ctx context.Context, release End) (int, error) {
 	var n atomic.Int64
-	err := v.each(ctx, Query{State: Open}, func(s Session) error {
-		done, err := v.drop(ctx, s.ID, Aborted, release, nil)
+	err := v.forEach(ctx, Query{State: Open}, func(s Session) error {
+		done, err := v.endIncomplete(ctx, s.ID, Aborted, release, nil)
 		if done && err == nil {
 			n.Add(1)
 		}

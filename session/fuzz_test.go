@@ -7,7 +7,7 @@ import (
 	"sluice/session"
 )
 
-// An id has one form: what is accepted is what String writes.
+// An id has one form: ParseID accepts only texts that String writes.
 func FuzzParseID(f *testing.F) {
 	f.Add("1")
 	f.Add("18446744073709551615")
@@ -19,12 +19,13 @@ func FuzzParseID(f *testing.F) {
 	})
 }
 
-// Whatever a client sends as a cursor of a list of Mem's: it gives sessions behind a place, or is
-// refused as such.
+// Mem's List refuses a cursor as such, or returns the sessions after it, whatever a client sends.
 func FuzzMemCursor(f *testing.F) {
 	st := session.NewMem()
 	for id := range session.SessionID(3) {
-		if _, _, err := st.Create(f.Context(), session.Session{ID: id + 1, Spec: session.Spec{ChunkSize: 1}}); err != nil {
+		if _, _, err := st.Create(
+			f.Context(), session.Session{ID: id + 1, Spec: session.Spec{ChunkSize: 1}},
+		); err != nil {
 			f.Fatal(err)
 		}
 	}

@@ -14,29 +14,29 @@ import (
 	"sluice/session"
 )
 
-// guard is a page that fails the test when a recorded byte is written again.
-type guard struct{ *page }
+// strictSink is a memSink that fails the test if a recorded byte is written again.
+type strictSink struct{ *memSink }
 
-func (g guard) WriteAt(b []byte, off int64) (int, error) {
+func (g strictSink) WriteAt(b []byte, off int64) (int, error) {
 	g.mu.Lock()
 	if session.Touches(g.written, session.Range{Off: off, End: off + int64(len(b))}) {
 		g.t.Errorf("recorded bytes at %d are written again", off)
 	}
 	g.mu.Unlock()
-	return g.page.WriteAt(b, off)
+	return g.memSink.WriteAt(b, off)
 }
 
-// slow is a body whose bytes come when the test says so, and that can be woken.
-type slow struct {
+// slowBody is a body whose bytes come when the test sends them, and that can be woken.
+type slowBody struct {
 	ch   chan []byte
 	rest []byte
 	late chan struct{}
 	once sync.Once
 }
 
-func newSlow() *slow { return &slow{ch: make(chan []byte), late: make(chan struct{})} }
+func newSlowBody() *slowBody { return &slowBody{ch: make(chan []byte), late: make(chan struct{})} }
 
-func (s *slow) Read(p []byte) (int, error) {
+func (s *slowBody) Read(p []byte) (int, error) {
 	if len(s.rest) == 0 {
 		select {
 		case b, ok := <-s.ch:
@@ -53,19 +53,19 @@ func (s *slow) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// deaf is a slow body that can't be woken.
-type deaf struct{ io.Reader }
+// unwakeable is a slow body that can't be woken.
+type unwakeable struct{ io.Reader }
 
-func (s *slow) SetReadDeadline(time.Time) error {
+func (s *slowBody) SetReadDeadline(time.Time) error {
 	s.once.Do(func() { close(s.late) })
 	return nil
 }
 
-// † a retry that dies half-way, an overlap, and other bytes never reach a recorded byte.
+// † I1: A retry that dies half-way, an overlap, and other bytes never reach a recorded byte.
 func TestARecordedByteIsNeverWrittenAgain(t *testing.T) {
 	v := start(t, session.Config{})
 	s := begin(t, v, 8, 16)
-	p := guard{newPage(t, 16)}
+	p := strictSink{newMemSink(t, 16)}
 	put := func(idx int64, r io.Reader) error { return v.PutChunk(t.Context(), s.ID, idx, r, p) }
 	if err := put(0, bytes.NewReader([]byte("01234567"))); err != nil {
 		t.Fatal(err)
@@ -76,10 +76,14 @@ func TestARecordedByteIsNeverWrittenAgain(t *testing.T) {
 	if err := put(0, bytes.NewReader([]byte("0123456X"))); !errors.Is(err, session.ErrConflict) {
 		t.Errorf("other bytes: %v", err)
 	}
-	if n, err := v.PutAt(t.Context(), s.ID, 4, session.Unknown, bytes.NewReader([]byte("456789ab")), p, false); n != 8 || err != nil {
+	if n, err := v.PutAt(
+		t.Context(), s.ID, 4, session.Unknown, bytes.NewReader([]byte("456789ab")), p, false,
+	); n != 8 || err != nil {
 		t.Errorf("an overlap: %d, %v", n, err)
 	}
-	if n, err := v.PutAt(t.Context(), s.ID, 4, session.Unknown, bytes.NewReader([]byte("X56789abcdef")), p, false); n != 0 || !errors.Is(err, session.ErrConflict) {
+	if n, err := v.PutAt(
+		t.Context(), s.ID, 4, session.Unknown, bytes.NewReader([]byte("X56789abcdef")), p, false,
+	); n != 0 || !errors.Is(err, session.ErrConflict) {
 		t.Errorf("an overlap with other bytes: %d, %v", n, err)
 	}
 	if err := put(1, bytes.NewReader([]byte("89abcdef"))); err != nil {
@@ -90,15 +94,16 @@ func TestARecordedByteIsNeverWrittenAgain(t *testing.T) {
 	}
 }
 
-// † a duplicate that is still streaming while finish commits changes nothing of what is published.
+// † I1: A duplicate that is still streaming while finish commits changes nothing of the published
+// bytes.
 func TestADuplicateDuringFinishWritesNothing(t *testing.T) {
 	v := start(t, session.Config{})
 	s := begin(t, v, 8, 8)
-	p := guard{newPage(t, 8)}
+	p := strictSink{newMemSink(t, 8)}
 	if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("01234567")), p); err != nil {
 		t.Fatal(err)
 	}
-	dup := newSlow()
+	dup := newSlowBody()
 	done := make(chan error)
 	go func() { done <- v.PutChunk(t.Context(), s.ID, 0, dup, p) }()
 	dup.ch <- []byte("0123")
@@ -120,19 +125,19 @@ func TestADuplicateDuringFinishWritesNothing(t *testing.T) {
 	}
 }
 
-// A newer put takes over: from one whose reader can be woken at once, from one that can't without
-// waiting for its Read.
+// A newer put takes over: at once from a put whose reader can be woken, else without waiting for
+// the Read of the older put.
 func TestANewerPutTakesOver(t *testing.T) {
-	for name, body := range map[string]func(*slow) io.Reader{
-		"wakeable": func(s *slow) io.Reader { return s },
-		"deaf":     func(s *slow) io.Reader { return deaf{s} },
+	for name, body := range map[string]func(*slowBody) io.Reader{
+		"wakeable": func(s *slowBody) io.Reader { return s },
+		"deaf":     func(s *slowBody) io.Reader { return unwakeable{s} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				v := start(t, session.Config{})
 				s := begin(t, v, 8, 8)
-				p := guard{newPage(t, 8)}
-				old := newSlow()
+				p := strictSink{newMemSink(t, 8)}
+				old := newSlowBody()
 				done := make(chan error, 1)
 				go func() { done <- v.PutChunk(t.Context(), s.ID, 0, body(old), p) }()
 				old.ch <- []byte("####")
@@ -141,7 +146,7 @@ func TestANewerPutTakesOver(t *testing.T) {
 					t.Fatal(err)
 				}
 				if name == "deaf" {
-					old.ch <- []byte("####") // what it still sends reaches nothing
+					old.ch <- []byte("####") // bytes that still come reach nothing
 					close(old.ch)
 				}
 				if err := <-done; !errors.Is(err, session.ErrSuperseded) {
@@ -160,11 +165,11 @@ func TestEagerClientsDoNotStarveEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := start(t, session.Config{})
 		s := begin(t, v, 8, 8)
-		p := guard{newPage(t, 8)}
-		var bodies []*slow
+		p := strictSink{newMemSink(t, 8)}
+		var bodies []*slowBody
 		results := make(chan error, 4)
 		for range 4 {
-			b := newSlow()
+			b := newSlowBody()
 			bodies = append(bodies, b)
 			go func() { results <- v.PutChunk(t.Context(), s.ID, 0, b, p) }()
 			synctest.Wait()
@@ -196,11 +201,13 @@ func TestSessionsDoNotWaitForEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := start(t, session.Config{})
 		a, b := begin(t, v, 8, 8), begin(t, v, 8, 8)
-		stuck := newSlow()
+		stuck := newSlowBody()
 		done := make(chan error, 1)
-		go func() { done <- v.PutChunk(t.Context(), a.ID, 0, stuck, guard{newPage(t, 8)}) }()
+		go func() { done <- v.PutChunk(t.Context(), a.ID, 0, stuck, strictSink{newMemSink(t, 8)}) }()
 		synctest.Wait()
-		if err := v.PutChunk(t.Context(), b.ID, 0, bytes.NewReader([]byte("01234567")), guard{newPage(t, 8)}); err != nil {
+		if err := v.PutChunk(
+			t.Context(), b.ID, 0, bytes.NewReader([]byte("01234567")), strictSink{newMemSink(t, 8)},
+		); err != nil {
 			t.Fatal(err)
 		}
 		if err := v.Finish(t.Context(), nil, session.Verified{ID: b.ID, Bytes: session.Unknown}); err != nil {
@@ -219,7 +226,7 @@ func TestOneEndWins(t *testing.T) {
 	for range 50 {
 		v := start(t, session.Config{})
 		s := begin(t, v, 8, 8)
-		if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("01234567")), newPage(t, 8)); err != nil {
+		if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("01234567")), newMemSink(t, 8)); err != nil {
 			t.Fatal(err)
 		}
 		ran := make(chan session.State, 20)
@@ -231,7 +238,9 @@ func TestOneEndWins(t *testing.T) {
 		for i := range errs {
 			wg.Go(func() {
 				if i%2 == 0 {
-					errs[i] = v.Finish(t.Context(), part(session.Finished), session.Verified{ID: s.ID, Bytes: session.Unknown})
+					errs[i] = v.Finish(
+						t.Context(), part(session.Finished), session.Verified{ID: s.ID, Bytes: session.Unknown},
+					)
 				} else {
 					errs[i] = v.Abort(t.Context(), s.ID, part(session.Aborted))
 				}
@@ -258,14 +267,14 @@ func TestOneEndWins(t *testing.T) {
 	}
 }
 
-// A put that is only slow keeps its session alive.
+// A slow put keeps its session alive.
 func TestARunningPutKeepsItsSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := start(t, session.Config{TTL: 10 * time.Minute})
 		s := begin(t, v, 8, 8)
-		body := newSlow()
+		body := newSlowBody()
 		done := make(chan error, 1)
-		go func() { done <- v.PutChunk(t.Context(), s.ID, 0, body, newPage(t, 8)) }()
+		go func() { done <- v.PutChunk(t.Context(), s.ID, 0, body, newMemSink(t, 8)) }()
 		for range 30 {
 			time.Sleep(time.Minute)
 			if n, err := v.TickTTL(t.Context(), time.Now(), nil); n != 0 || err != nil {
@@ -302,7 +311,7 @@ func TestWaitSeesTheNextChange(t *testing.T) {
 			got <- after
 		}()
 		synctest.Wait()
-		if err := v.PutChunk(t.Context(), s.ID, 1, bytes.NewReader([]byte("01234567")), newPage(t, 16)); err != nil {
+		if err := v.PutChunk(t.Context(), s.ID, 1, bytes.NewReader([]byte("01234567")), newMemSink(t, 16)); err != nil {
 			t.Fatal(err)
 		}
 		if after := <-got; after.Bytes() != 8 {

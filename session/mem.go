@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// Mem is a Store in memory: the reference that the conformance suite was written
-// against, and the base of a store that keeps its operations in a file. Its lists sort
-// what is there; it is meant for few sessions.
+// Mem is a Store in memory. It is the reference for the conformance suite, and the base of a store
+// that keeps its operations in a file. Its lists sort all sessions on each call: it is meant for
+// few sessions.
 type Mem struct {
 	mu       sync.Mutex
 	hooks    MemHooks
@@ -20,8 +20,8 @@ type Mem struct {
 	stats    Stats // the totals and Newest only
 }
 
-// MemHooks let others take part in Mem's commits. Both are called under its lock, before
-// the change shows, and an error of theirs refuses the call and is returned as it is.
+// MemHooks let others take part in Mem's commits. Both are called under its lock, before the change
+// shows. Their errors refuse the call, and are returned as they are.
 type MemHooks struct {
 	// Changed sees each Create (before is nil) and each Record.
 	Changed func(before *Session, after Session) error
@@ -34,7 +34,7 @@ type memRow struct {
 	entries []Entry // sorted
 }
 
-// Op is one operation of a Store as data, so that it can be written down and done again.
+// Op is one operation of a Store as data, so that it can be written down and repeated.
 type Op struct {
 	Kind    OpKind
 	Session Session   // OpCreate, OpRow
@@ -67,7 +67,7 @@ func NewMemWith(hooks MemHooks) *Mem {
 	return &Mem{hooks: hooks, sessions: map[SessionID]*memRow{}, idem: map[[2]string]SessionID{}}
 }
 
-// Do carries op out, as its method would, without calling the hooks.
+// Do does op as its method would, but calls no hooks.
 func (m *Mem) Do(op Op) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -90,7 +90,7 @@ func (m *Mem) Do(op Op) error {
 	return err
 }
 
-// Rows gives operations that bring an empty store to this one's state.
+// Rows returns operations that bring an empty store to the state of this one.
 func (m *Mem) Rows() []Op {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -174,15 +174,16 @@ func (m *Mem) record(id SessionID, gen uint64, c Change, hooks MemHooks) (Sessio
 		return Session{}, err
 	}
 	entries := slices.Clone(row.entries)
+	byOff := func(e Entry, off int64) int { return cmp.Compare(e.Off, off) }
 	for _, r := range c.Remove {
-		i, ok := slices.BinarySearchFunc(entries, r.Off, func(e Entry, off int64) int { return cmp.Compare(e.Off, off) })
+		i, ok := slices.BinarySearchFunc(entries, r.Off, byOff)
 		if !ok || entries[i].Range != r {
 			return Session{}, ErrOverlap
 		}
 		entries = slices.Delete(entries, i, i+1)
 	}
 	for _, e := range copiedEntries(c.Add) {
-		i, _ := slices.BinarySearchFunc(entries, e.Off, func(e Entry, off int64) int { return cmp.Compare(e.Off, off) })
+		i, _ := slices.BinarySearchFunc(entries, e.Off, byOff)
 		entries = slices.Insert(entries, i, e)
 	}
 	if err := hooks.run(&row.s, after, Op{Kind: OpRecord, ID: id, Gen: gen, Change: c}); err != nil {
@@ -262,7 +263,7 @@ func (m *Mem) List(_ context.Context, q Query) ([]Session, string, error) {
 	defer m.mu.Unlock()
 	var at []memCursor
 	for id, row := range m.sessions {
-		c, ok := q.place(&row.s)
+		c, ok := q.position(&row.s)
 		c.id = id
 		if ok && (q.After == "" || c.compare(after) > 0) {
 			at = append(at, c)
@@ -297,8 +298,8 @@ func (c memCursor) compare(o memCursor) int {
 	return cmp.Or(cmp.Compare(c.group, o.group), cmp.Compare(c.order, o.order), cmp.Compare(c.id, o.id))
 }
 
-// place says where s stands in the list that q asks for, if it is in it.
-func (q Query) place(s *Session) (memCursor, bool) {
+// position returns the place of s in the list that q asks for, and whether s is in it.
+func (q Query) position(s *Session) (memCursor, bool) {
 	if q.Idem != "" {
 		return memCursor{}, s.Owner == *q.Owner && s.Idem == q.Idem && s.State <= Finished
 	}
@@ -371,7 +372,8 @@ func (h MemHooks) run(before *Session, after Session, op Op) error {
 	return nil
 }
 
-// copied shares nothing with s. Times lose what a store does not keep: less than a millisecond.
+// copied returns a copy that shares nothing with s. A store keeps times to the millisecond, and no
+// Ends: neither does the copy.
 func copied(s Session) Session {
 	s.Note = slices.Clone(s.Note)
 	s.Received = slices.Clone(s.Received)

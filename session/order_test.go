@@ -10,36 +10,42 @@ import (
 	"sluice/session"
 )
 
-// waiting is a Store whose Record waits.
-type waiting struct {
+// slowStore is a Store whose Record waits.
+type slowStore struct {
 	*session.Mem
-	open chan struct{}
+	gate chan struct{}
 }
 
-func (g waiting) Record(ctx context.Context, id session.SessionID, gen uint64, c session.Change) (session.Session, error) {
-	<-g.open
+func (g slowStore) Record(
+	ctx context.Context, id session.SessionID, gen uint64, c session.Change,
+) (session.Session, error) {
+	<-g.gate
 	return g.Mem.Record(ctx, id, gen, c)
 }
 
 func TestNothingIsAnsweredBeforeItIsRecorded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := waiting{session.NewMem(), make(chan struct{})}
+		store := slowStore{session.NewMem(), make(chan struct{})}
 		v, err := session.New(t.Context(), store, session.Config{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		s := begin(t, v, 4, 8)
 		answered := make(chan error, 2)
-		go func() { answered <- v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("0123")), newPage(t, 8)) }()
 		go func() {
-			_, err := v.PutAt(t.Context(), s.ID, 4, session.Unknown, bytes.NewReader([]byte("4567")), newPage(t, 8), false)
+			answered <- v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("0123")), newMemSink(t, 8))
+		}()
+		go func() {
+			_, err := v.PutAt(
+				t.Context(), s.ID, 4, session.Unknown, bytes.NewReader([]byte("4567")), newMemSink(t, 8), false,
+			)
 			answered <- err
 		}()
 		synctest.Wait()
 		if n := len(answered); n > 0 {
 			t.Errorf("%d puts are answered, and nothing is recorded", n)
 		}
-		close(store.open)
+		close(store.gate)
 		for range 2 {
 			if err := <-answered; err != nil {
 				t.Error(err)
@@ -51,21 +57,23 @@ func TestNothingIsAnsweredBeforeItIsRecorded(t *testing.T) {
 	})
 }
 
-// refusing is a sink that can't make anything safe.
-type refusing struct{ *page }
+// failingSink is a sink that can't make anything safe.
+type failingSink struct{ *memSink }
 
 var errUnsafe = errors.New("the disk is gone")
 
-func (refusing) Commit(context.Context, session.Range) ([]byte, error) { return nil, errUnsafe }
+func (failingSink) Commit(context.Context, session.Range) ([]byte, error) { return nil, errUnsafe }
 
 func TestWhatTheSinkRefusesIsNotRecorded(t *testing.T) {
 	v := start(t, session.Config{})
 	s := begin(t, v, 4, 8)
-	p := refusing{newPage(t, 8)}
+	p := failingSink{newMemSink(t, 8)}
 	if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("0123")), p); !errors.Is(err, errUnsafe) {
 		t.Errorf("a chunk: %v", err)
 	}
-	if n, err := v.PutAt(t.Context(), s.ID, 4, session.Unknown, bytes.NewReader([]byte("45")), p, false); n != 0 || !errors.Is(err, errUnsafe) {
+	if n, err := v.PutAt(
+		t.Context(), s.ID, 4, session.Unknown, bytes.NewReader([]byte("45")), p, false,
+	); n != 0 || !errors.Is(err, errUnsafe) {
 		t.Errorf("a range: %d, %v", n, err)
 	}
 	if got, err := v.Status(t.Context(), s.ID); err != nil || len(got.Received) > 0 {
@@ -73,25 +81,25 @@ func TestWhatTheSinkRefusesIsNotRecorded(t *testing.T) {
 	}
 }
 
-// held is a page whose Commit waits.
-type held struct {
-	guard
+// slowCommit is a sink whose Commit waits.
+type slowCommit struct {
+	strictSink
 	open chan struct{}
 }
 
-func (h held) Commit(ctx context.Context, r session.Range) ([]byte, error) {
+func (h slowCommit) Commit(ctx context.Context, r session.Range) ([]byte, error) {
 	<-h.open
-	return h.guard.Commit(ctx, r)
+	return h.strictSink.Commit(ctx, r)
 }
 
-// † a put that waited for another one on the same bytes compares with what that has recorded
-// meanwhile.
+// † I4: A put that waited for another one on the same bytes compares them with the bytes that the
+// other one recorded meanwhile.
 func TestAPutSeesWhatTheOneBeforeItRecorded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := start(t, session.Config{})
 		s := begin(t, v, 4, 4)
-		p := guard{newPage(t, 4)}
-		first := held{p, make(chan struct{})}
+		p := strictSink{newMemSink(t, 4)}
+		first := slowCommit{p, make(chan struct{})}
 		answered := make(chan error, 3)
 		go func() { answered <- v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("0123")), first) }()
 		synctest.Wait()
@@ -106,12 +114,12 @@ func TestAPutSeesWhatTheOneBeforeItRecorded(t *testing.T) {
 	})
 }
 
-// What was verified before a byte was replaced is not what a finish may seal.
+// A finish may not seal a session if a byte was replaced since the caller verified it.
 func TestASealIsOfWhatWasVerified(t *testing.T) {
 	v := start(t, session.Config{})
 	s := begin(t, v, 4, 4)
 	put := func(b string) {
-		if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte(b)), newPage(t, 4)); err != nil {
+		if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte(b)), newMemSink(t, 4)); err != nil {
 			t.Fatal(err)
 		}
 	}

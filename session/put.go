@@ -10,31 +10,31 @@ import (
 	"time"
 )
 
-// PutChunk stores chunk idx: exactly its length (while the length is unknown: or less, which fixes
-// it), else nothing. r must end with io.EOF; any other error is a cut, and records nothing. When
-// nil is returned the chunk is recorded, as safe as the sink's Commit made it. Repeating it with
-// the same bytes is fine; other bytes are refused by the sink's Verifier.
+// PutChunk stores chunk idx: exactly its length, else nothing. While the session's length is
+// unknown a shorter body fixes it. r must end with io.EOF; after any other error of r nothing is
+// recorded. When nil is returned the chunk is recorded, and as safe as the sink's Commit has made
+// it. A repeat with the same bytes is fine; the sink's Verifier refuses other bytes.
 //
-// An end that is under way is waited for: where it is taken back, the put goes on.
+// PutChunk waits for an end that is under way, and goes on if the session opens again.
 //
 // Errors: ErrShort, ErrLong, ErrRange, ErrSuperseded, ErrBusy, ErrConflict, ErrLimit, ErrNotFound
-// and those of an ended session, or ErrSealed where an end takes too long; the reader's and the
-// sink's own pass through.
+// and those of an ended session, or ErrSealed if an end takes too long; the reader's and the sink's
+// own pass through.
 func (v *Service) PutChunk(ctx context.Context, id SessionID, idx int64, r io.Reader, sink ByteSink) error {
-	where := func(s *Session) (Range, error) { return s.chunk(idx) }
-	_, err := v.put(ctx, id, where, r, sink, putMode{whole: true, exact: true})
+	rangeOf := func(s *Session) (Range, error) { return s.chunk(idx) }
+	_, err := v.put(ctx, id, rangeOf, r, sink, putMode{whole: true, exact: true})
 	return err
 }
 
-// PutAt stores bytes from off on, as many as come: n of them are recorded when it returns, also
-// with an error. It records at the edges of chunks, every Config.Flush, and what a cut leaves;
-// whole makes it all or nothing. It claims most bytes (Unknown: as many as there can be), but none
-// behind the session's end. Errors as PutChunk's.
+// PutAt stores bytes from off on, as many as come. n of them are recorded when it returns, also
+// with an error. It records at the edges of chunks, every Config.Flush, and after a body that was
+// cut; with whole it is all or nothing. It claims most bytes (Unknown: as many as there can be),
+// but none past the session's end. Errors as PutChunk's.
 func (v *Service) PutAt(
 	ctx context.Context, id SessionID, off, most int64, r io.Reader, sink ByteSink, whole bool,
 ) (n int64, err error) {
-	where := func(s *Session) (Range, error) { return s.from(off, most) }
-	return v.put(ctx, id, where, r, sink, putMode{whole: whole})
+	rangeOf := func(s *Session) (Range, error) { return s.rangeFrom(off, most) }
+	return v.put(ctx, id, rangeOf, r, sink, putMode{whole: whole})
 }
 
 // chunk is the range of chunk idx.
@@ -52,8 +52,8 @@ func (s *Session) chunk(idx int64) (Range, error) {
 	return r, nil
 }
 
-// from is the range of most bytes from off on, as far as the session goes.
-func (s *Session) from(off, most int64) (Range, error) {
+// rangeFrom is the range of most bytes from off on, as far as the session goes.
+func (s *Session) rangeFrom(off, most int64) (Range, error) {
 	r := Range{off, math.MaxInt64}
 	if s.BytesExpected >= 0 {
 		r.End = s.BytesExpected
@@ -67,8 +67,8 @@ func (s *Session) from(off, most int64) (Range, error) {
 	return r, nil
 }
 
-// open loads a session that can be put into. It waits for an end that is under way.
-func (v *Service) open(ctx context.Context, id SessionID) (Session, error) {
+// loadOpen loads a session that can be put into. It waits for an end that is under way.
+func (v *Service) loadOpen(ctx context.Context, id SessionID) (Session, error) {
 	s, err := v.WaitUnsealed(ctx, id)
 	if err == nil {
 		err = s.State.Err()
@@ -84,23 +84,23 @@ type putMode struct {
 // stream is one put on its way.
 type stream struct {
 	*put
-	v     *Service
-	l     *live
-	s     Session // as of the last record
-	since uint64  // the generation it began at
-	sink  ByteSink
-	mode  putMode
+	v      *Service
+	active *activeSession
+	s      Session // as of the last record
+	since  uint64  // the generation at its beginning
+	sink   ByteSink
+	mode   putMode
 
-	pos     int64   // next byte to come
-	kept    int64   // everything below is recorded
-	pending []Range // written, not yet recorded
-	flushed time.Time
+	pos        int64   // next byte to come
+	recordedTo int64   // all bytes of the put below are recorded
+	pending    []Range // written, not yet recorded
+	flushed    time.Time
 }
 
-// admit loads a session that can be put into, and the range that a put claims of it, and lets the
-// sink decide. changes is what v.changes was before.
+// admit loads a session that can be put into, and lets the sink decide. It returns the range that
+// the put claims, and the count of v.changes from before the load.
 func (v *Service) admit(
-	ctx context.Context, id SessionID, where func(*Session) (Range, error), sink ByteSink,
+	ctx context.Context, id SessionID, rangeOf func(*Session) (Range, error), sink ByteSink,
 ) (s Session, r Range, changes uint64, err error) {
 	a, asks := sink.(Admitter)
 	changes = v.changes(id).Load()
@@ -115,7 +115,7 @@ func (v *Service) admit(
 		err = s.State.Err()
 	}
 	if err == nil {
-		r, err = where(&s)
+		r, err = rangeOf(&s)
 	}
 	if err == nil && asks {
 		var most int64
@@ -126,55 +126,55 @@ func (v *Service) admit(
 }
 
 func (v *Service) put(
-	ctx context.Context, id SessionID, where func(*Session) (Range, error), r io.Reader, sink ByteSink, mode putMode,
+	ctx context.Context, id SessionID, rangeOf func(*Session) (Range, error), r io.Reader, sink ByteSink, mode putMode,
 ) (int64, error) {
-	l := v.hold(id)
-	defer v.release(id, l)
-	s, want, changes, err := v.admit(ctx, id, where, sink)
+	a := v.acquire(id)
+	defer v.release(id, a)
+	s, want, changes, err := v.admit(ctx, id, rangeOf, sink)
 	if err != nil {
 		return 0, err
 	}
-	if err := l.count(&l.open, v.cfg.Puts); err != nil {
+	if err := a.count(&a.putting, v.cfg.Puts); err != nil {
 		return 0, err
 	}
-	defer l.uncount(&l.open)
+	defer a.uncount(&a.putting)
 	p := v.newPut(want, mode.whole, r)
-	if o, firm := v.meet(l, p); o != nil {
+	if o, protected := v.meet(a, p); o != nil {
 		s = Session{} // a put that waits keeps no ranges
-		if err := v.claim(ctx, l, p, o, firm); err != nil {
+		if err := v.claim(ctx, a, p, o, protected); err != nil {
 			return 0, err
 		}
 	}
-	defer l.unclaim(p)
+	defer a.unclaim(p)
 	defer p.leave()
-	// What an older put recorded before it left is to be seen here, what was dropped, and a length
+	// The put must see what an older put recorded before it left, what was dropped, and a length
 	// that was fixed meanwhile.
 	if s.ID == 0 || v.changes(id).Load() != changes {
-		if s, want, _, err = v.admit(ctx, id, where, sink); err != nil {
+		if s, want, _, err = v.admit(ctx, id, rangeOf, sink); err != nil {
 			return 0, err
 		}
-		l.narrow(p, want)
+		a.narrow(p, want)
 	}
-	if err := v.full(s, want.Off); err != nil {
+	if err := v.checkNewEntry(s, want.Off); err != nil {
 		return 0, err
 	}
-	n, err := v.keepState(s)
+	n, err := v.countRanges(s)
 	if err != nil {
 		return 0, err
 	}
-	defer v.states.Add(-n)
+	defer v.rangeBytes.Add(-n)
 	t := &stream{
-		put: p, v: v, l: l, s: s, since: s.Gen, sink: sink, mode: mode,
-		pos: want.Off, kept: want.Off, flushed: v.cfg.Clock.Now(),
+		put: p, v: v, active: a, s: s, since: s.Gen, sink: sink, mode: mode,
+		pos: want.Off, recordedTo: want.Off, flushed: v.cfg.Clock.Now(),
 	}
 	err = t.run(ctx, r)
 	if err != nil || len(t.pending) > 0 {
 		t.undo(context.WithoutCancel(ctx))
 	}
-	return t.kept - want.Off, err
+	return t.recordedTo - want.Off, err
 }
 
-// undo lets the sink give back what was not recorded, as far as that is certain.
+// undo lets the sink give back the bytes that certainly were not recorded.
 func (t *stream) undo(ctx context.Context) {
 	u, ok := t.sink.(Committer)
 	if !ok {
@@ -192,9 +192,10 @@ func (t *stream) undo(ctx context.Context) {
 	}
 }
 
-// full refuses early a put that would open a gap or add a piece past the bounds. One that begins at
-// what is recorded may be a repeat, or make the pieces fewer: that shows when it is recorded.
-func (v *Service) full(s Session, off int64) error {
+// checkNewEntry refuses a put early if it would add a gap or an entry past the bounds. A put that
+// begins at recorded bytes may be a repeat, or make the entries fewer. That shows when it is
+// recorded, and checkBounds decides then.
+func (v *Service) checkNewEntry(s Session, off int64) error {
 	if Touches(s.Received, Range{off - 1, off + 1}) {
 		return nil
 	}
@@ -210,22 +211,22 @@ func (v *Service) full(s Session, off int64) error {
 // fewRanges is how many received ranges a session may have without being counted.
 const fewRanges = 128
 
-// keepState counts what a put keeps of the ranges of its session, as they were when it began and
-// when it recorded last.
-func (v *Service) keepState(s Session) (n int64, err error) {
+// countRanges counts the memory of a put's received ranges, in bytes: those of the session as it
+// was at the beginning, and as of the last record. The caller must subtract n from rangeBytes.
+func (v *Service) countRanges(s Session) (n int64, err error) {
 	if v.cfg.States <= 0 || len(s.Received) <= fewRanges {
 		return 0, nil
 	}
 	n = 2 * 16 * int64(len(s.Received))
-	if v.states.Add(n) > v.cfg.States {
-		v.states.Add(-n)
+	if v.rangeBytes.Add(n) > v.cfg.States {
+		v.rangeBytes.Add(-n)
 		return 0, fmt.Errorf("%w: too many puts into sessions in many pieces", ErrBusy)
 	}
 	return n, nil
 }
 
-// firstGap is the first gap of a session, or before off where its length is not known; empty where
-// there is none.
+// firstGap is the first gap of a session; if its length is unknown, the first gap before off. It is
+// empty if there is none.
 func firstGap(s Session, off int64) Range {
 	gaps := s.Missing(1)
 	if len(gaps) == 0 && s.BytesExpected < 0 {
@@ -239,24 +240,24 @@ func firstGap(s Session, off int64) Range {
 
 // run streams the body and records it.
 func (t *stream) run(ctx context.Context, r io.Reader) error {
-	cut := t.copy(ctx, r)
-	if cut != nil && (t.mode.whole || errors.Is(cut, errFatal)) {
-		return t.reason(cut)
+	copyErr := t.copy(ctx, r)
+	if copyErr != nil && (t.mode.whole || errors.Is(copyErr, errFatal)) {
+		return t.reason(copyErr)
 	}
-	if cut == nil && t.mode.exact {
-		if err := t.exact(); err != nil {
+	if copyErr == nil && t.mode.exact {
+		if err := t.checkLength(); err != nil {
 			return err
 		}
 	}
 	if err := t.record(ctx, true); err != nil {
 		return err
 	}
-	return t.reason(cut)
+	return t.reason(copyErr)
 }
 
-// reason gives the error that a put which stopped early is answered with.
-func (t *stream) reason(cut error) error {
-	if cut == nil {
+// reason returns the error of a put that stopped early because of cause.
+func (t *stream) reason(cause error) error {
+	if cause == nil {
 		return nil
 	}
 	t.sinkMu.Lock()
@@ -264,12 +265,12 @@ func (t *stream) reason(cut error) error {
 	if t.stopped {
 		return ErrSuperseded
 	}
-	return cut
+	return cause
 }
 
-// exact checks that a body which ended cleanly has the length of its chunk, and
-// gives the session its length where this was the short last chunk of an unknown one.
-func (t *stream) exact() error {
+// checkLength checks that a body which ended cleanly has the length of its chunk. A shorter one is
+// right only as the last chunk of an unknown length.
+func (t *stream) checkLength() error {
 	if t.pos == t.r.End {
 		return nil
 	}
@@ -282,11 +283,11 @@ func (t *stream) exact() error {
 	return nil
 }
 
-// errFatal marks an error after which not even what arrived may be recorded.
+// errFatal marks an error after which not even the bytes that arrived may be recorded.
 var errFatal = errors.New("fatal")
 
-// deliver hands the bytes at t.pos to the sink, split at the edges of chunks, which no entry
-// crosses, and at what is recorded already.
+// deliver hands the bytes at t.pos to the sink. It splits them at the edges of chunks, since no
+// entry crosses one, and at recorded ranges.
 func (t *stream) deliver(b []byte) error {
 	for len(b) > 0 {
 		at := Range{t.pos, t.pos + min(int64(len(b)), t.s.ChunkSize-t.pos%t.s.ChunkSize)}
@@ -299,7 +300,7 @@ func (t *stream) deliver(b []byte) error {
 				at.End = min(at.End, next.Off)
 			}
 		}
-		if err := t.hand(b[:at.Len()], at, recorded); err != nil {
+		if err := t.callSink(b[:at.Len()], at, recorded); err != nil {
 			return err
 		}
 		b = b[at.Len():]
@@ -308,8 +309,8 @@ func (t *stream) deliver(b []byte) error {
 	return nil
 }
 
-// hand makes one call of the sink, under sinkMu.
-func (t *stream) hand(b []byte, at Range, recorded bool) error {
+// callSink makes one call of the sink, under sinkMu.
+func (t *stream) callSink(b []byte, at Range, recorded bool) error {
 	if err := t.lockSink(false); err != nil {
 		return err
 	}
@@ -346,9 +347,9 @@ func writeAll(sink ByteSink, b []byte, off int64) error {
 	return nil
 }
 
-// touch counts as activity although nothing is recorded yet.
+// touch counts as activity before anything is recorded.
 func (t *stream) touch(ctx context.Context) error {
-	after, err := t.v.touched(ctx, t.s.ID)
+	after, err := t.v.loadAndTouch(ctx, t.s.ID)
 	if err == nil {
 		t.s.Seen = after.Seen
 	}

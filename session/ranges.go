@@ -64,7 +64,7 @@ func Add(rs []Range, r Range) []Range {
 	if r.Empty() {
 		return rs
 	}
-	// i: first that touches or follows r; j: first strictly behind it.
+	// i is the first range that touches or follows r, j the first one strictly behind it.
 	i, _ := slices.BinarySearchFunc(rs, r.Off, func(x Range, off int64) int {
 		if x.End < off {
 			return -1
@@ -103,7 +103,8 @@ func Sub(rs []Range, r Range) []Range {
 	return out
 }
 
-// Gaps lists what of within is not in rs (sorted, coalesced), at most max of them (0: all).
+// Gaps lists the parts of within that are not in rs (sorted, coalesced), at most max of them (0:
+// all).
 func Gaps(rs []Range, within Range, max int) []Range {
 	var out []Range
 	at := within.Off

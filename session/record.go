@@ -7,13 +7,13 @@ import (
 	"slices"
 )
 
-// record makes the pending bytes safe and records them in one commit. From here on the put can't be
-// taken over. last is set at the end of the body; before it, pieces too small to be worth an entry
-// wait for more.
+// record makes the pending bytes safe and records them in one commit. During it no other put can
+// take over. last is set at the end of the body. Before that, pending ranges too small for an entry
+// wait for more bytes.
 func (t *stream) record(ctx context.Context, last bool) error {
-	// A request that was cut must not take along what had arrived.
+	// The end of a request must not cancel the record of bytes that had arrived.
 	ctx = context.WithoutCancel(ctx)
-	keep, tooSmall := t.worthwhile()
+	keep, tooSmall := t.splitPending()
 	if !last && len(keep) == 0 {
 		return nil
 	}
@@ -22,10 +22,10 @@ func (t *stream) record(ctx context.Context, last bool) error {
 		length = t.pos
 	}
 	var add []Entry // nil until the sink has made them safe
-	for range tries {
+	for range maxTries {
 		err := t.commit(func() (err error) {
 			if add == nil {
-				if add, err = t.safe(ctx, keep); err != nil {
+				if add, err = t.makeSafe(ctx, keep); err != nil {
 					return err
 				}
 			}
@@ -37,41 +37,45 @@ func (t *stream) record(ctx context.Context, last bool) error {
 		})
 		switch {
 		case err == nil && last && len(tooSmall) > 0:
-			return &LimitError{firstGap(t.s, tooSmall[0].Off), fmt.Sprintf("a piece of %d bytes is below the smallest of %d that is recorded alone", tooSmall[0].Len(), t.v.cfg.MinEntry)}
+			const below = "a piece of %d bytes is below the smallest of %d that is recorded alone"
+			return &LimitError{
+				Gap:   firstGap(t.s, tooSmall[0].Off),
+				Limit: fmt.Sprintf(below, tooSmall[0].Len(), t.v.cfg.MinEntry),
+			}
 		case !errors.Is(err, ErrSealed):
 			return err
 		}
-		// An end has come between. It may fence this put, which must not be committing while it
-		// waits for what becomes of that.
-		if _, err := t.v.open(ctx, t.s.ID); err != nil {
+		// An end has come between. It may want to fence this put, so the put must not be committing
+		// while it waits for the end's outcome.
+		if _, err := t.v.loadOpen(ctx, t.s.ID); err != nil {
 			return err
 		}
 	}
 	return ErrSealed
 }
 
-// tries bounds how often a put looks again at a session that others keep changing.
-const tries = 100
+// maxTries bounds how often a put loads a session again that others keep changing.
+const maxTries = 100
 
-// commit does a step that nothing interrupts: who wants to fence the put waits for it.
+// commit runs a step that no takeover interrupts. A call that wants to fence the put waits for it.
 func (t *stream) commit(step func() error) error {
 	if err := t.lockSink(true); err != nil {
 		return err
 	}
-	over := make(chan struct{})
-	t.committing = over
+	done := make(chan struct{})
+	t.committing = done
 	t.sinkMu.Unlock()
 	defer func() {
 		t.sinkMu.Lock()
 		t.committing = nil
 		t.sinkMu.Unlock()
-		close(over)
+		close(done)
 	}()
 	return step()
 }
 
-// safe lets the sink make the ranges safe, and gives the entries to record.
-func (t *stream) safe(ctx context.Context, keep []Range) ([]Entry, error) {
+// makeSafe lets the sink make the ranges safe, and returns the entries to record.
+func (t *stream) makeSafe(ctx context.Context, keep []Range) ([]Entry, error) {
 	add := make([]Entry, 0, len(keep))
 	for _, r := range keep {
 		e := Entry{Range: r}
@@ -90,24 +94,24 @@ func (t *stream) safe(ctx context.Context, keep []Range) ([]Entry, error) {
 	return add, nil
 }
 
-// recorded notes what a record has left: the session as it is after it, and pieces that wait for
-// more.
+// recorded notes the result of a record: the session after it, and the pending ranges that wait for
+// more bytes.
 func (t *stream) recorded(after Session, rest []Range) {
 	t.s, t.flushed = after, t.v.cfg.Clock.Now()
-	t.pending, t.kept = rest, t.pos
+	t.pending, t.recordedTo = rest, t.pos
 	if len(rest) > 0 {
-		t.kept = rest[0].Off
+		t.recordedTo = rest[0].Off
 	}
 	if c, ok := t.sink.(Committer); ok {
 		c.Recorded(after)
 	}
-	t.l.notify()
+	t.active.notify()
 }
 
-// worthwhile splits what is pending into what is recorded now and a rest that is too small for an
-// entry of its own: all that the put has brought is small, and neither closes a gap, nor ends the
-// session, nor joins a piece of its chunk.
-func (t *stream) worthwhile() (keep, rest []Range) {
+// splitPending splits the pending ranges into those to record now and a rest. The rest is one range
+// too small for an entry of its own. It waits only if all that the put has brought is small, and if
+// it neither closes a gap, nor ends the session, nor joins an entry of its chunk.
+func (t *stream) splitPending() (keep, rest []Range) {
 	if t.mode.whole || len(t.pending) == 0 || t.pos-t.r.Off >= t.v.cfg.MinEntry {
 		return t.pending, nil
 	}
@@ -117,7 +121,7 @@ func (t *stream) worthwhile() (keep, rest []Range) {
 	right := Touches(t.s.Received, Range{p.End, p.End + 1})
 	last := p.End == t.s.BytesExpected
 	if t.s.BytesExpected < 0 {
-		// What goes on where everything so far ends may be the end.
+		// If the range begins at the end of all received bytes, it may be the end of the session.
 		last = Total(t.s.Received) == p.Off && t.s.Prefix() == p.Off
 	}
 	if p.Len() >= t.v.cfg.MinEntry || left || right || last || p.Len() == cs {
@@ -127,20 +131,23 @@ func (t *stream) worthwhile() (keep, rest []Range) {
 	return t.pending[:n:n], t.pending[n:]
 }
 
-// store records the entries under whatever generation the session has by now, as long as none of
-// the put's own bytes were dropped since it began.
+// store records the entries, whatever generation the session has by now, unless bytes of the put
+// were dropped since it began.
 func (t *stream) store(ctx context.Context, add []Entry, length int64) (Session, error) {
 	ownRange := Range{t.r.Off, t.pos}
 	cur := t.s
-	for range tries {
+	for range maxTries {
 		if len(add) == 0 && length < 0 {
-			// Everything was there already. Was it still, when the last byte had been compared?
-			after, err := t.v.touched(ctx, cur.ID)
+			// All bytes were recorded already. Were they still when the last one had been compared?
+			after, err := t.v.loadAndTouch(ctx, cur.ID)
 			if err == nil {
 				err = after.State.Err()
 			}
-			if err == nil && !ownRange.Empty() && (after.Stale(t.since, ownRange) || !Covers(after.Received, Range{ownRange.Off, t.keptEnd()})) {
-				err = ErrSuperseded
+			if err == nil && !ownRange.Empty() {
+				found := Range{ownRange.Off, t.keptEnd()}
+				if after.Stale(t.since, ownRange) || !Covers(after.Received, found) {
+					err = ErrSuperseded
+				}
 			}
 			return after, err
 		}
@@ -149,7 +156,7 @@ func (t *stream) store(ctx context.Context, add []Entry, length int64) (Session,
 		if err := t.v.join(ctx, cur, add, &c); err != nil {
 			return cur, err
 		}
-		if err := t.v.bounded(cur, c); err != nil {
+		if err := t.v.checkBounds(cur, c); err != nil {
 			return cur, err
 		}
 		after, err := t.v.record(ctx, cur, c)
@@ -170,7 +177,7 @@ func (t *stream) store(ctx context.Context, add []Entry, length int64) (Session,
 			return cur, ErrSuperseded
 		}
 		if overlap {
-			if add, err = t.settle(ctx, cur, add, c.Add); err != nil {
+			if add, err = t.resolveOverlap(ctx, cur, add, c.Add); err != nil {
 				return cur, err
 			}
 		}
@@ -178,20 +185,20 @@ func (t *stream) store(ctx context.Context, add []Entry, length int64) (Session,
 	return cur, fmt.Errorf("%w: the session keeps changing", ErrSuperseded)
 }
 
-// keptEnd is the end of what this put may claim to have found or recorded.
+// keptEnd is the end of the bytes that this put may claim to have found or recorded.
 func (t *stream) keptEnd() int64 {
 	if n := len(t.pending); n > 0 {
-		if _, rest := t.worthwhile(); len(rest) > 0 {
+		if _, rest := t.splitPending(); len(rest) > 0 {
 			return rest[0].Off
 		}
 	}
 	return t.pos
 }
 
-// settle finds out who recorded where our entries should go: we ourselves (an answer was lost), or
-// another Service, whose bytes the sink then compares with ours. It gives the entries that are
-// still to be recorded.
-func (t *stream) settle(ctx context.Context, cur Session, add, asked []Entry) ([]Entry, error) {
+// resolveOverlap finds out who recorded the ranges of our entries. If we did (an answer was lost),
+// they are done. If another Service did, Config.Match compares its bytes with ours. It returns the
+// entries that are still to be recorded.
+func (t *stream) resolveOverlap(ctx context.Context, cur Session, add, asked []Entry) ([]Entry, error) {
 	left := add[:0:0]
 	for _, e := range add {
 		if !Touches(cur.Received, e.Range) {
@@ -202,7 +209,8 @@ func (t *stream) settle(ctx context.Context, cur Session, add, asked []Entry) ([
 		if err != nil {
 			return nil, err
 		}
-		if len(theirs) == 1 && slices.ContainsFunc(asked, func(a Entry) bool { return a.Contains(e.Range) && sameEntry(a, theirs[0]) }) {
+		isOwn := func(a Entry) bool { return a.Contains(e.Range) && sameEntry(a, theirs[0]) }
+		if len(theirs) == 1 && slices.ContainsFunc(asked, isOwn) {
 			continue
 		}
 		if t.v.cfg.Match == nil || len(theirs) != 1 || theirs[0].Range != e.Range {
@@ -215,8 +223,8 @@ func (t *stream) settle(ctx context.Context, cur Session, add, asked []Entry) ([
 	return left, nil
 }
 
-// join puts the entries into c, merged with each other and with their recorded neighbours of the
-// same chunk where Config.Merge can.
+// join puts the entries into c. It merges them with each other, and with their recorded neighbours
+// in the same chunk, as far as Config.Merge can.
 func (v *Service) join(ctx context.Context, s Session, add []Entry, c *Change) error {
 	c.Add, c.Remove = nil, nil
 	if v.cfg.Merge == nil {
@@ -269,8 +277,8 @@ func (v *Service) join(ctx context.Context, s Session, add []Entry, c *Change) e
 	return nil
 }
 
-// bounded refuses a change that would grow the book-keeping past its bounds.
-func (v *Service) bounded(s Session, c Change) error {
+// checkBounds refuses a change with which the session would have too many entries or gaps.
+func (v *Service) checkBounds(s Session, c Change) error {
 	off := int64(0)
 	if len(c.Add) > 0 {
 		off = c.Add[0].Off

@@ -9,10 +9,9 @@ import (
 // maxDropped bounds Session.Dropped.
 const maxDropped = 64
 
-// Apply is what every Store's Record does to the session's row: it checks c
-// against s, which is of generation gen for the caller, and gives the row after
-// it. It does not look at entries: that those of c.Remove exist is for the Store
-// to check (ErrOverlap).
+// Apply is what every Store's Record does to the session's row. It checks c against s and returns
+// the row after c; gen is the generation that the caller knows. It does not look at entries: the
+// Store checks that those of c.Remove exist (ErrOverlap).
 func Apply(s Session, gen uint64, c Change) (Session, error) {
 	if err := s.State.Err(); err != nil {
 		return s, err
@@ -56,8 +55,8 @@ func Apply(s Session, gen uint64, c Change) (Session, error) {
 	return s, nil
 }
 
-// addDropped folds the two oldest into one that covers both and counts as the newer, which is
-// only ever too careful.
+// addDropped adds d. Past the bound it folds the two oldest into one that covers both and has the
+// newer generation. So Stale may be true too often, never too rarely.
 func addDropped(ds []Dropped, d Dropped) []Dropped {
 	ds = append(slices.Clip(slices.Clone(ds)), d)
 	if len(ds) > maxDropped {
@@ -68,8 +67,8 @@ func addDropped(ds []Dropped, d Dropped) []Dropped {
 	return ds
 }
 
-// Transition is what every Store's Move does to the session's row. changed is
-// false for the repeat of a step that is done already.
+// Transition is what every Store's Move does to the session's row. changed is false for the repeat
+// of a step that is done already.
 func Transition(s Session, step Step) (after Session, changed bool, err error) {
 	gen := s.Gen
 	switch step.To {
@@ -128,7 +127,7 @@ func (s State) Err() error {
 	return ErrNotFound
 }
 
-// Page fetches every session that q selects, page by page, until visit returns false or an error.
+// Page fetches all sessions that q selects, page by page, until visit returns false or an error.
 func Page(ctx context.Context, st interface {
 	List(ctx context.Context, q Query) (page []Session, next string, err error)
 }, q Query, visit func(Session) (bool, error),

@@ -15,37 +15,37 @@ import (
 	"sluice/internal/system"
 )
 
-// Service runs sessions over a Store. Any number of Services may share one
-// Store; each isolates the puts that run through itself, and the Store's fence decides
-// between Services. All methods are safe for concurrent use. No lock of a Service is held
-// during I/O: work on one session never waits on another. A put has a lock of its own, by
-// which a fence waits for the call of its sink that is under way.
+// Service runs sessions over a Store. Any number of Services may share one Store. Each isolates the
+// puts that run through it from each other; the Store's fence decides between Services. All methods
+// are safe for concurrent use. A Service holds no lock during I/O, so work on one session never
+// waits for another session. A put has a lock of its own: with it a fence waits for the put's
+// running call of its sink.
 type Service struct {
 	store Store
 	cfg   Config
 
-	mu       sync.Mutex
-	live     map[SessionID]*live
-	lastTick time.Time
-	kept     int64 // the running time that the store has for certain
+	mu         sync.Mutex
+	active     map[SessionID]*activeSession
+	lastTick   time.Time
+	storedTime int64 // the newest running time that is certainly stored
 
-	running      atomic.Int64 // ms
-	small, large sync.Pool    // of *[]byte
-	spare        atomic.Int64 // large ones that nobody has
-	changeCounts [256]atomic.Uint64
-	states       atomic.Int64 // bytes of received ranges that puts keep
+	running        atomic.Int64 // ms
+	small, large   sync.Pool    // of *[]byte
+	largeFree      atomic.Int64 // large buffers that may still be given out
+	changeCounters [256]atomic.Uint64
+	rangeBytes     atomic.Int64 // memory of the received ranges that puts keep, in bytes
 }
 
-// live is what a Service keeps in memory of a session while calls work on it.
-type live struct {
+// activeSession is what a Service keeps in memory of a session while calls work on it.
+type activeSession struct {
 	refs int // under Service.mu
 
 	mu        sync.Mutex
-	open      int // calls that put, also those that wait, and those that were fenced and have not returned yet
-	waiting   int // of these, for others of the same bytes
+	putting   int // running puts, also those that wait, and fenced ones that have not returned yet
+	waiting   int // puts among them that wait for others of the same bytes
 	puts      []*put
 	takeovers []takeover
-	changed   chan struct{} // closed, and made anew, with each change
+	changed   chan struct{} // closed and replaced with each change
 }
 
 // New makes a Service whose running time continues from the newest that the store has seen.
@@ -77,11 +77,14 @@ func New(ctx context.Context, store Store, cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("session: reading the store's figures: %w", err)
 	}
-	v := &Service{store: store, cfg: cfg, live: map[SessionID]*live{}, lastTick: cfg.Clock.Now(), kept: st.Newest}
+	v := &Service{
+		store: store, cfg: cfg, active: map[SessionID]*activeSession{},
+		lastTick: cfg.Clock.Now(), storedTime: st.Newest,
+	}
 	v.running.Store(max(st.Newest, 1))
 	v.small.New = func() any { b := make([]byte, cfg.Small); return &b }
 	v.large.New = func() any { b := make([]byte, cfg.Large); return &b }
-	v.spare.Store(int64(cfg.MaxLarge))
+	v.largeFree.Store(int64(cfg.MaxLarge))
 	return v, nil
 }
 
@@ -92,16 +95,15 @@ func orDefault[T comparable](v *T, d T) {
 	}
 }
 
-// Running is the engine's running time in ms: it advances with TickTTL only, never goes
-// back, and survives a restart but for less than one Config.Tick.
+// Running is the engine's running time in ms. It advances with TickTTL only and never goes back. A
+// restart loses less than one Config.Tick of it.
 func (v *Service) Running() int64 { return v.running.Load() }
 
 // TTL is the time to live that new activity gives a session.
 func (v *Service) TTL() time.Duration { return v.cfg.TTL }
 
-// Begin makes a session, or answers the one that (Owner, Idem) has already, with
-// created false; whether that was begun with the same Spec is for the caller to compare.
-// Malformed: ErrInvalid. Errors of the store pass through.
+// Begin makes a session. If (Owner, Idem) has one already, Begin returns that, with created false;
+// the caller must compare the Specs. Malformed: ErrInvalid. Errors of the store pass through.
 func (v *Service) Begin(ctx context.Context, spec Spec) (s Session, created bool, err error) {
 	switch {
 	case spec.ChunkSize < 1:
@@ -124,26 +126,32 @@ func (v *Service) Begin(ctx context.Context, spec Spec) (s Session, created bool
 		own := Session{ID: id, Spec: spec, State: Open, Gen: 1, Rev: 1, Began: now, LastSeen: now, Seen: v.Running()}
 		s, _, err = v.store.Create(ctx, own)
 		if errors.Is(err, ErrTaken) {
-			// The answer to our own Create may have been lost and repeated by the store.
-			if s, err = v.store.Load(ctx, id); err == nil && s.Rev == 1 && s.Owner == spec.Owner && s.Idem == spec.Idem && bytes.Equal(s.Note, spec.Note) {
-				return v.dated(s), true, nil
+			// The answer to our own Create may have been lost, and the store may have repeated it.
+			s, err = v.store.Load(ctx, id)
+			if err == nil && s.Rev == 1 && s.isOf(&spec) {
+				return v.withEnds(s), true, nil
 			}
 			continue
 		}
 		if err != nil {
 			return Session{}, false, err
 		}
-		// Also true where the store had to repeat the call, and found it done already.
+		// This also holds if the store repeated the call, and found its own session.
 		if s.ID == id {
-			return v.dated(s), true, nil
+			return v.withEnds(s), true, nil
 		}
-		s, err = v.touched(ctx, s.ID)
+		s, err = v.loadAndTouch(ctx, s.ID)
 		return s, false, err
 	}
 }
 
-// Holder gives the session that (owner, idem) has, which Begin would answer; its ID is 0 where
-// there is none. It counts as activity.
+// isOf reports whether the session may be that of a Begin with this Spec.
+func (s *Session) isOf(spec *Spec) bool {
+	return s.Owner == spec.Owner && s.Idem == spec.Idem && bytes.Equal(s.Note, spec.Note)
+}
+
+// Holder returns the session that (owner, idem) has, as Begin would; its ID is 0 if there is none.
+// It counts as activity.
 func (v *Service) Holder(ctx context.Context, owner, idem string) (Session, error) {
 	if idem == "" {
 		return Session{}, nil
@@ -152,25 +160,25 @@ func (v *Service) Holder(ctx context.Context, owner, idem string) (Session, erro
 	if err != nil || len(page) == 0 {
 		return Session{}, err
 	}
-	return v.touched(ctx, page[0].ID)
+	return v.loadAndTouch(ctx, page[0].ID)
 }
 
-// Status gives the session in any state, or ErrNotFound. It does not count as activity.
+// Status returns the session in any state, or ErrNotFound. It does not count as activity.
 func (v *Service) Status(ctx context.Context, id SessionID) (Session, error) {
 	s, err := v.store.Load(ctx, id)
-	return v.dated(s), err
+	return v.withEnds(s), err
 }
 
-// Touch counts as activity of a session that was loaded as s, and gives it as it is afterwards. It
-// writes only if the last touch is a good part of the time to live ago.
+// Touch counts as activity of a session that was loaded as s, and returns the session after it. It
+// writes only if the last touch is more than 1/64 of the time to live ago.
 func (v *Service) Touch(ctx context.Context, s Session) (Session, error) {
 	for {
 		if s.State != Open || v.Running()-s.Seen < v.cfg.TTL.Milliseconds()/64 {
-			return v.dated(s), nil
+			return v.withEnds(s), nil
 		}
 		after, err := v.record(ctx, s, v.change())
 		if err == nil {
-			return v.dated(after), nil
+			return v.withEnds(after), nil
 		}
 		if !errors.Is(err, ErrFenced) && !isState(err) {
 			return Session{}, err
@@ -181,8 +189,8 @@ func (v *Service) Touch(ctx context.Context, s Session) (Session, error) {
 	}
 }
 
-// touched loads the session, which counts as activity.
-func (v *Service) touched(ctx context.Context, id SessionID) (Session, error) {
+// loadAndTouch loads the session, and counts as activity.
+func (v *Service) loadAndTouch(ctx context.Context, id SessionID) (Session, error) {
 	s, err := v.store.Load(ctx, id)
 	if err != nil {
 		return Session{}, err
@@ -190,25 +198,25 @@ func (v *Service) touched(ctx context.Context, id SessionID) (Session, error) {
 	return v.Touch(ctx, s)
 }
 
-// changes counts what this Service has changed of a session, or of another that shares its count. A
-// session that was loaded when the count was the same is as this Service has left it.
+// changes is a counter of this Service's changes to a session, which other sessions may share.
+// While the count is as it was before a load, this Service has not changed the session since.
 func (v *Service) changes(id SessionID) *atomic.Uint64 {
-	return &v.changeCounts[uint64(id)%uint64(len(v.changeCounts))]
+	return &v.changeCounters[uint64(id)%uint64(len(v.changeCounters))]
 }
 
-// record is the store's Record on a session that was loaded as s.
+// record calls the store's Record for a session that was loaded as s.
 func (v *Service) record(ctx context.Context, s Session, c Change) (Session, error) {
 	defer v.changes(s.ID).Add(1)
 	return v.store.Record(ctx, s.ID, s.Gen, c)
 }
 
-// change is a Change that touches and does nothing else yet.
+// change is a Change that is only a touch so far.
 func (v *Service) change() Change {
 	return Change{Length: Unknown, Seen: v.Running(), Now: v.cfg.Clock.Now().UnixMilli()}
 }
 
-// dated fills in Ends.
-func (v *Service) dated(s Session) Session {
+// withEnds fills in Ends.
+func (v *Service) withEnds(s Session) Session {
 	if s.ID != 0 && !s.State.Ended() {
 		left := v.cfg.TTL - time.Duration(v.Running()-s.Seen)*time.Millisecond
 		s.Ends = v.cfg.Clock.Now().Add(max(left, 0)).UTC().Truncate(time.Millisecond)
@@ -216,45 +224,45 @@ func (v *Service) dated(s Session) Session {
 	return s
 }
 
-// Entries gives the recorded pieces that overlap r, sorted, at most n (0: all).
+// Entries returns the entries that overlap r, sorted, at most n (0: all).
 func (v *Service) Entries(ctx context.Context, id SessionID, r Range, n int) ([]Entry, error) {
 	return v.store.Entries(ctx, id, r, n)
 }
 
-// All is the Range of every possible byte.
+// All is the Range of all possible bytes.
 func All() Range { return Range{0, math.MaxInt64} }
 
-// List gives a page of sessions; see Query.
+// List returns a page of sessions; see Query.
 func (v *Service) List(ctx context.Context, q Query) ([]Session, string, error) {
 	page, next, err := v.store.List(ctx, q)
 	for i := range page {
-		page[i] = v.dated(page[i])
+		page[i] = v.withEnds(page[i])
 	}
 	return page, next, err
 }
 
-// Stats gives the store's figures.
+// Stats returns the store's figures.
 func (v *Service) Stats(ctx context.Context) (Stats, error) { return v.store.Stats(ctx) }
 
-// Wait returns the session as soon as its Rev is not rev, or the context's error. Changes made
-// through other Services of the Store are seen within half a second.
+// Wait returns the session as soon as its Rev is not rev, or the context's error. It sees changes
+// through other Services of the Store within half a second.
 func (v *Service) Wait(ctx context.Context, id SessionID, rev uint64) (Session, error) {
-	l := v.hold(id)
-	defer v.release(id, l)
+	a := v.acquire(id)
+	defer v.release(id, a)
 	pause := 5 * time.Millisecond
 	for {
-		changed := l.watch()
+		changed := a.watch()
 		s, err := v.store.Load(ctx, id)
 		if err != nil || s.Rev != rev {
-			return v.dated(s), err
+			return v.withEnds(s), err
 		}
 		if err := sleep(ctx, changed, &pause); err != nil {
-			return v.dated(s), err
+			return v.withEnds(s), err
 		}
 	}
 }
 
-// sleep returns after *pause, which it doubles up to half a second, or earlier when woken.
+// sleep returns after *pause, or earlier when woken. It doubles *pause, up to half a second.
 func sleep(ctx context.Context, woken <-chan struct{}, pause *time.Duration) error {
 	t := time.NewTimer(*pause)
 	defer t.Stop()
@@ -268,53 +276,54 @@ func sleep(ctx context.Context, woken <-chan struct{}, pause *time.Duration) err
 	return nil
 }
 
-// hold keeps the session's live part until release.
-func (v *Service) hold(id SessionID) *live {
+// acquire returns the session's activeSession, and keeps it until release.
+func (v *Service) acquire(id SessionID) *activeSession {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	l := v.live[id]
-	if l == nil {
-		l = &live{changed: make(chan struct{})}
-		v.live[id] = l
+	a := v.active[id]
+	if a == nil {
+		a = &activeSession{changed: make(chan struct{})}
+		v.active[id] = a
 	}
-	l.refs++
-	return l
+	a.refs++
+	return a
 }
 
-func (v *Service) release(id SessionID, l *live) {
+func (v *Service) release(id SessionID, a *activeSession) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if l.refs--; l.refs == 0 {
-		delete(v.live, id)
+	if a.refs--; a.refs == 0 {
+		delete(v.active, id)
 	}
 }
 
-// watch gives a channel that is closed with the next change.
-func (l *live) watch() <-chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.changed
+// watch returns a channel that is closed with the next change.
+func (a *activeSession) watch() <-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.changed
 }
 
-// notify wakes all who watch.
-func (l *live) notify() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	close(l.changed)
-	l.changed = make(chan struct{})
+// notify wakes all callers of watch.
+func (a *activeSession) notify() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	close(a.changed)
+	a.changed = make(chan struct{})
 }
 
-// notify wakes those who watch the session, if anyone does.
+// notify wakes the calls that watch the session, if there are any.
 func (v *Service) notify(id SessionID) {
 	v.mu.Lock()
-	l := v.live[id]
+	a := v.active[id]
 	v.mu.Unlock()
-	if l != nil {
-		l.notify()
+	if a != nil {
+		a.notify()
 	}
 }
 
 // isState reports whether err says that the session is not open.
 func isState(err error) bool {
-	return errors.Is(err, ErrSealed) || errors.Is(err, ErrFinished) || errors.Is(err, ErrAborted) || errors.Is(err, ErrExpired)
+	return errors.Is(err, ErrSealed) || errors.Is(err, ErrFinished) ||
+		errors.Is(err, ErrAborted) || errors.Is(err, ErrExpired)
 }

@@ -13,36 +13,36 @@ import (
 	"sluice/session"
 )
 
-// page is a sink in memory that refuses to be written twice in one place.
-type page struct {
+// memSink is a sink in memory that refuses a second record of the same bytes.
+type memSink struct {
 	mu      sync.Mutex
 	b       []byte
 	written []session.Range
 	t       testing.TB
 }
 
-func newPage(t testing.TB, n int) *page { return &page{b: make([]byte, n), t: t} }
+func newMemSink(t testing.TB, n int) *memSink { return &memSink{b: make([]byte, n), t: t} }
 
-func (p *page) WriteAt(b []byte, off int64) (int, error) {
+func (p *memSink) WriteAt(b []byte, off int64) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return copy(p.b[off:], b), nil
 }
 
-func (p *page) Commit(_ context.Context, r session.Range) ([]byte, error) {
+func (p *memSink) Commit(_ context.Context, r session.Range) ([]byte, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if session.Touches(p.written, r) {
 		p.t.Errorf("bytes %v are recorded twice", r)
 	}
 	p.written = session.Add(p.written, r)
-	return fmt.Appendf(nil, "%p", p), nil // of this page alone
+	return fmt.Appendf(nil, "%p", p), nil // of this sink alone
 }
 
-func (p *page) Recorded(session.Session) {}
-func (p *page) Undo([]session.Range)     {}
+func (p *memSink) Recorded(session.Session) {}
+func (p *memSink) Undo([]session.Range)     {}
 
-func (p *page) VerifyAt(b []byte, off int64) error {
+func (p *memSink) VerifyAt(b []byte, off int64) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !bytes.Equal(p.b[off:off+int64(len(b))], b) {
@@ -69,7 +69,7 @@ func begin(t *testing.T, v *session.Service, chunk, total int64) session.Session
 	return s
 }
 
-// cutReader gives its bytes and then an error that is not a clean end.
+// cutReader returns a body of b that is cut behind it.
 func cutReader(b string) io.Reader {
 	return io.MultiReader(bytes.NewReader([]byte(b)), errReader{io.ErrUnexpectedEOF})
 }
@@ -81,7 +81,7 @@ func (e errReader) Read([]byte) (int, error) { return 0, e.err }
 func TestChunksInAnyOrderMakeTheWhole(t *testing.T) {
 	v := start(t, session.Config{})
 	s := begin(t, v, 4, 10)
-	p := newPage(t, 10)
+	p := newMemSink(t, 10)
 	for _, c := range []struct {
 		idx  int64
 		body string
@@ -120,7 +120,7 @@ func TestNothingOfABadChunkIsRecorded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			v := start(t, session.Config{})
 			s := begin(t, v, 4, 10)
-			err := v.PutChunk(t.Context(), s.ID, c.idx, c.body, newPage(t, 10))
+			err := v.PutChunk(t.Context(), s.ID, c.idx, c.body, newMemSink(t, 10))
 			if !errors.Is(err, c.want) {
 				t.Errorf("error is %v, not %v", err, c.want)
 			}
@@ -135,7 +135,9 @@ func TestNoPieceCrossesTheEdgeOfAChunk(t *testing.T) {
 	for _, whole := range []bool{true, false} {
 		v := start(t, session.Config{})
 		s := begin(t, v, 4, 10)
-		if n, err := v.PutAt(t.Context(), s.ID, 1, session.Unknown, bytes.NewReader([]byte("123456789")), newPage(t, 10), whole); n != 9 || err != nil {
+		if n, err := v.PutAt(
+			t.Context(), s.ID, 1, session.Unknown, bytes.NewReader([]byte("123456789")), newMemSink(t, 10), whole,
+		); n != 9 || err != nil {
 			t.Fatal(n, err)
 		}
 		got, err := v.Entries(t.Context(), s.ID, session.All(), 0)
@@ -148,7 +150,7 @@ func TestNoPieceCrossesTheEdgeOfAChunk(t *testing.T) {
 func TestACutRangeKeepsWhatArrived(t *testing.T) {
 	v := start(t, session.Config{})
 	s := begin(t, v, 4, 10)
-	p := newPage(t, 10)
+	p := newMemSink(t, 10)
 	n, err := v.PutAt(t.Context(), s.ID, 1, session.Unknown, cutReader("12345"), p, false)
 	if n != 5 || !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Fatalf("n %d, %v", n, err)
@@ -157,10 +159,14 @@ func TestACutRangeKeepsWhatArrived(t *testing.T) {
 	if len(got.Received) != 1 || got.Received[0] != (session.Range{Off: 1, End: 6}) || got.EntryCount != 2 {
 		t.Errorf("received %v in %d pieces", got.Received, got.EntryCount)
 	}
-	if n, err := v.PutAt(t.Context(), s.ID, 0, session.Unknown, bytes.NewReader([]byte("01x")), p, false); n != 1 || !errors.Is(err, session.ErrConflict) {
+	if n, err := v.PutAt(
+		t.Context(), s.ID, 0, session.Unknown, bytes.NewReader([]byte("01x")), p, false,
+	); n != 1 || !errors.Is(err, session.ErrConflict) {
 		t.Errorf("other bytes: n %d, %v", n, err)
 	}
-	if n, err := v.PutAt(t.Context(), s.ID, 0, session.Unknown, bytes.NewReader([]byte("0123456789")), p, true); n != 10 || err != nil {
+	if n, err := v.PutAt(
+		t.Context(), s.ID, 0, session.Unknown, bytes.NewReader([]byte("0123456789")), p, true,
+	); n != 10 || err != nil {
 		t.Errorf("the whole: n %d, %v", n, err)
 	}
 }
@@ -168,7 +174,7 @@ func TestACutRangeKeepsWhatArrived(t *testing.T) {
 func TestAShortLastChunkFixesAnUnknownLength(t *testing.T) {
 	v := start(t, session.Config{})
 	s := begin(t, v, 4, session.Unknown)
-	p := newPage(t, 16)
+	p := newMemSink(t, 16)
 	for idx, body := range []string{"0123", "4567", "89"} {
 		if err := v.PutChunk(t.Context(), s.ID, int64(idx), bytes.NewReader([]byte(body)), p); err != nil {
 			t.Fatal(err)
@@ -183,12 +189,15 @@ func TestDropForgetsAndFences(t *testing.T) {
 	v := start(t, session.Config{})
 	s := begin(t, v, 4, 8)
 	for idx, body := range []string{"0123", "4567"} {
-		if err := v.PutChunk(t.Context(), s.ID, int64(idx), bytes.NewReader([]byte(body)), newPage(t, 8)); err != nil {
+		if err := v.PutChunk(
+			t.Context(), s.ID, int64(idx), bytes.NewReader([]byte(body)), newMemSink(t, 8),
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
 	after, _, err := v.Drop(t.Context(), s.ID, session.Range{Off: 4, End: 8}, nil)
-	if err != nil || after.Gen == s.Gen || !after.Stale(s.Gen, session.Range{Off: 0, End: 8}) || after.Stale(s.Gen, session.Range{Off: 0, End: 4}) {
+	if err != nil || after.Gen == s.Gen || !after.Stale(s.Gen, session.Range{Off: 0, End: 8}) ||
+		after.Stale(s.Gen, session.Range{Off: 0, End: 4}) {
 		t.Fatalf("%v, %+v", err, after)
 	}
 	err = v.Finish(t.Context(), nil, session.Verified{ID: s.ID, Bytes: 8})
@@ -196,7 +205,9 @@ func TestDropForgetsAndFences(t *testing.T) {
 	if !errors.As(err, &inc) || len(inc.Missing) != 1 || inc.Missing[0] != (session.Range{Off: 4, End: 8}) {
 		t.Errorf("finish: %v", err)
 	}
-	if err := v.Finish(t.Context(), nil, session.Verified{ID: s.ID, Gen: s.Gen, Bytes: 8}); !errors.Is(err, session.ErrGenMoved) {
+	if err := v.Finish(
+		t.Context(), nil, session.Verified{ID: s.ID, Gen: s.Gen, Bytes: 8},
+	); !errors.Is(err, session.ErrGenMoved) {
 		t.Errorf("finish of another generation: %v", err)
 	}
 }
@@ -217,8 +228,8 @@ func TestAFailedEndOpensAgain(t *testing.T) {
 	}
 }
 
-// A program that is started anew again and again, and that nobody uses, still comes to the end of
-// what waits.
+// A program that is restarted again and again, and that nobody uses, still comes to the end of
+// every wait.
 func TestTheRunningTimeIsKept(t *testing.T) {
 	store := session.NewMem()
 	at := func() *session.Service {
@@ -235,15 +246,15 @@ func TestTheRunningTimeIsKept(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for life := range int64(10) {
+	for run := range int64(10) {
 		v := at()
-		if got := v.Running() / time.Minute.Milliseconds(); got != life*3 {
-			t.Fatalf("life %d begins at minute %d", life, got)
+		if got := v.Running() / time.Minute.Milliseconds(); got != run*3 {
+			t.Fatalf("run %d begins at minute %d", run, got)
 		}
 		for range 3 {
 			tick(v, time.Minute)
 		}
-		tick(v, 59*time.Second) // what may be forgotten
+		tick(v, 59*time.Second) // this much may be forgotten
 	}
 	other, v := at(), at()
 	for range 5 {
@@ -272,7 +283,9 @@ func TestTimeCountsInTicks(t *testing.T) {
 	if n != 1 || err != nil {
 		t.Fatalf("%d expired, %v", n, err)
 	}
-	if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("0123")), newPage(t, 10)); !errors.Is(err, session.ErrExpired) {
+	if err := v.PutChunk(
+		t.Context(), s.ID, 0, bytes.NewReader([]byte("0123")), newMemSink(t, 10),
+	); !errors.Is(err, session.ErrExpired) {
 		t.Errorf("put: %v", err)
 	}
 }

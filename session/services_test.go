@@ -9,7 +9,7 @@ import (
 	"sluice/session"
 )
 
-// two are Services on one Store, with a session of three chunks of 4 bytes.
+// two returns two Services on one Store, with a session of three chunks of 4 bytes.
 func two(t *testing.T, match func(own, theirs session.Entry) error) (a, b *session.Service, s session.Session) {
 	t.Helper()
 	store := session.NewMem()
@@ -22,8 +22,8 @@ func two(t *testing.T, match func(own, theirs session.Entry) error) (a, b *sessi
 	return a, b, begin(t, a, 4, 12)
 }
 
-// match compares what two Services have recorded, by what both wrote.
-func match(own, theirs *page) func(a, _ session.Entry) error {
+// match compares two recorded entries by the bytes that both sinks hold.
+func match(own, theirs *memSink) func(a, _ session.Entry) error {
 	return func(a, _ session.Entry) error {
 		if !bytes.Equal(own.b[a.Off:a.End], theirs.b[a.Off:a.End]) {
 			return session.ErrConflict
@@ -32,19 +32,21 @@ func match(own, theirs *page) func(a, _ session.Entry) error {
 	}
 }
 
-// † A put whose recorded bytes another Service drops is not answered for them.
+// † I5: A put whose recorded bytes another Service drops is not answered for them.
 func TestADropThroughAnotherServiceFencesAPut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b, s := two(t, nil)
-		body := newSlow()
+		body := newSlowBody()
 		done := make(chan error, 1)
 		go func() {
-			_, err := a.PutAt(t.Context(), s.ID, 0, session.Unknown, body, newPage(t, 12), false)
+			_, err := a.PutAt(t.Context(), s.ID, 0, session.Unknown, body, newMemSink(t, 12), false)
 			done <- err
 		}()
 		body.ch <- []byte("0123")
 		synctest.Wait()
-		if got, _, err := b.Drop(t.Context(), s.ID, session.Range{Off: 0, End: 4}, nil); err != nil || len(got.Dropped) != 1 {
+		if got, _, err := b.Drop(
+			t.Context(), s.ID, session.Range{Off: 0, End: 4}, nil,
+		); err != nil || len(got.Dropped) != 1 {
 			t.Fatalf("%+v, %v", got, err)
 		}
 		body.ch <- []byte("4567")
@@ -58,8 +60,8 @@ func TestADropThroughAnotherServiceFencesAPut(t *testing.T) {
 	})
 }
 
-// † Where two Services bring the same chunk, one is recorded; the other is answered as a repeat is,
-// or that its bytes are others.
+// † I6: If two Services bring the same chunk, one is recorded. The other put is answered as a
+// repeat, or as a conflict if its bytes differ.
 func TestTwoServicesBringTheSameChunk(t *testing.T) {
 	for name, c := range map[string]struct {
 		body  string
@@ -73,15 +75,15 @@ func TestTwoServicesBringTheSameChunk(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				mine, theirs := newPage(t, 12), newPage(t, 12)
+				own, theirs := newMemSink(t, 12), newMemSink(t, 12)
 				var by func(own, theirs session.Entry) error
 				if c.match {
-					by = match(mine, theirs)
+					by = match(own, theirs)
 				}
 				a, b, s := two(t, by)
-				body := newSlow()
+				body := newSlowBody()
 				done := make(chan error, 1)
-				go func() { done <- a.PutChunk(t.Context(), s.ID, 0, body, mine) }()
+				go func() { done <- a.PutChunk(t.Context(), s.ID, 0, body, own) }()
 				body.ch <- []byte(c.body)
 				synctest.Wait()
 				if err := b.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("0123")), theirs); err != nil {

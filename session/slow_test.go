@@ -13,20 +13,20 @@ import (
 	"sluice/session"
 )
 
-// gated is a page whose next Commit waits.
-type gated struct {
-	*page
+// gatedCommit is a memSink whose next Commit waits.
+type gatedCommit struct {
+	*memSink
 	in, out chan struct{}
 }
 
-func (g *gated) Commit(ctx context.Context, r session.Range) ([]byte, error) {
+func (g *gatedCommit) Commit(ctx context.Context, r session.Range) ([]byte, error) {
 	if g.in != nil {
 		in := g.in
 		g.in = nil
 		close(in)
 		<-g.out
 	}
-	return g.page.Commit(ctx, r)
+	return g.memSink.Commit(ctx, r)
 }
 
 // A Drop that meets a streaming put in one of its records waits for that record, and not for the
@@ -38,10 +38,12 @@ func TestADropDoesNotWaitForASlowRead(t *testing.T) {
 	})
 }
 
-// The same for a newer put on the bytes behind.
+// The same holds for a newer put on the bytes behind.
 func TestATakeoverDoesNotWaitForASlowRead(t *testing.T) {
 	meets(t, func(v *session.Service, id session.SessionID) error {
-		_, err := v.PutAt(context.Background(), id, 8, session.Unknown, bytes.NewReader([]byte("89ab")), newPage(t, 12), false)
+		_, err := v.PutAt(
+			context.Background(), id, 8, session.Unknown, bytes.NewReader([]byte("89ab")), newMemSink(t, 12), false,
+		)
 		return err
 	})
 }
@@ -52,12 +54,12 @@ func meets(t *testing.T, other func(*session.Service, session.SessionID) error) 
 			synctest.Test(t, func(t *testing.T) {
 				v := start(t, session.Config{})
 				s := begin(t, v, 4, 12)
-				body := newSlow()
-				var from io.Reader = deaf{body}
+				body := newSlowBody()
+				var from io.Reader = unwakeable{body}
 				if wakeable {
 					from = body
 				}
-				sink := &gated{newPage(t, 12), make(chan struct{}), make(chan struct{})}
+				sink := &gatedCommit{newMemSink(t, 12), make(chan struct{}), make(chan struct{})}
 				in, out := sink.in, sink.out
 				ended, did := make(chan error, 1), make(chan error, 1)
 				go func() {
@@ -89,15 +91,17 @@ func TestDisjointRangesDoNotTakeEachOtherOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := start(t, session.Config{})
 		s := begin(t, v, 8, 16)
-		p := newPage(t, 16)
-		first := newSlow()
+		p := newMemSink(t, 16)
+		first := newSlowBody()
 		ended := make(chan error, 1)
 		go func() {
 			_, err := v.PutAt(context.Background(), s.ID, 0, 8, first, p, false)
 			ended <- err
 		}()
 		first.ch <- []byte("01")
-		if _, err := v.PutAt(t.Context(), s.ID, 8, session.Unknown, bytes.NewReader([]byte("89abcdef")), p, false); err != nil {
+		if _, err := v.PutAt(
+			t.Context(), s.ID, 8, session.Unknown, bytes.NewReader([]byte("89abcdef")), p, false,
+		); err != nil {
 			t.Errorf("the second: %v", err)
 		}
 		first.ch <- []byte("234567")
@@ -108,7 +112,9 @@ func TestDisjointRangesDoNotTakeEachOtherOver(t *testing.T) {
 		if got, err := v.Status(t.Context(), s.ID); err != nil || got.Bytes() != got.BytesExpected {
 			t.Errorf("%+v, %v", got, err)
 		}
-		if _, err := v.PutAt(t.Context(), s.ID, 0, 3, bytes.NewReader([]byte("0123")), p, false); !errors.Is(err, session.ErrLong) {
+		if _, err := v.PutAt(
+			t.Context(), s.ID, 0, 3, bytes.NewReader([]byte("0123")), p, false,
+		); !errors.Is(err, session.ErrLong) {
 			t.Errorf("more than was announced: %v", err)
 		}
 	})

@@ -12,22 +12,22 @@ import (
 	"sluice/session"
 )
 
-// undoing is a sink that notes what it is to give back.
-type undoing struct {
+// undoSink is a sink that notes the ranges it has to give back.
+type undoSink struct {
 	undone [][]session.Range
 }
 
-func (u *undoing) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
+func (u *undoSink) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
 
-func (u *undoing) Commit(context.Context, session.Range) ([]byte, error) { return nil, nil }
-func (u *undoing) Recorded(session.Session)                              {}
+func (u *undoSink) Commit(context.Context, session.Range) ([]byte, error) { return nil, nil }
+func (u *undoSink) Recorded(session.Session)                              {}
 
-func (u *undoing) Undo(rest []session.Range) { u.undone = append(u.undone, rest) }
+func (u *undoSink) Undo(rest []session.Range) { u.undone = append(u.undone, rest) }
 
-var errBroken = errors.New("broken")
+var errBody = errors.New("broken")
 
-// A put that leaves something unrecorded has its sink give back just that; one that recorded all
-// does not, nor one whose bytes another has taken over.
+// A put that leaves bytes unrecorded has its sink give back just those. A put that recorded all
+// bytes does not, nor does a put whose bytes another one has taken over.
 func TestWhatIsUndone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, err := session.New(t.Context(), session.NewMem(), session.Config{})
@@ -38,7 +38,7 @@ func TestWhatIsUndone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		is := func(what string, u *undoing, want ...session.Range) {
+		is := func(what string, u *undoSink, want ...session.Range) {
 			t.Helper()
 			if want == nil {
 				if len(u.undone) > 0 {
@@ -50,30 +50,32 @@ func TestWhatIsUndone(t *testing.T) {
 				t.Errorf("%s: undone are %v, not %v", what, u.undone, want)
 			}
 		}
-		broken := func(n int) io.Reader { return io.MultiReader(bytes.NewReader(make([]byte, n)), failing{}) }
-		whole := &undoing{}
+		breaking := func(n int) io.Reader { return io.MultiReader(bytes.NewReader(make([]byte, n)), failing{}) }
+		whole := &undoSink{}
 		if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader(make([]byte, 10)), whole); err != nil {
 			t.Fatal(err)
 		}
 		is("a good put", whole)
-		cut := &undoing{}
-		if err := v.PutChunk(t.Context(), s.ID, 1, broken(7), cut); !errors.Is(err, errBroken) {
+		cut := &undoSink{}
+		if err := v.PutChunk(t.Context(), s.ID, 1, breaking(7), cut); !errors.Is(err, errBody) {
 			t.Fatal(err)
 		}
 		is("a cut chunk", cut, session.Range{Off: 10, End: 20})
-		over := &undoing{}
-		if _, err := v.PutAt(t.Context(), s.ID, 5, session.Unknown, broken(10), over, true); !errors.Is(err, errBroken) {
+		overlapping := &undoSink{}
+		if _, err := v.PutAt(
+			t.Context(), s.ID, 5, session.Unknown, breaking(10), overlapping, true,
+		); !errors.Is(err, errBody) {
 			t.Fatal(err)
 		}
-		is("a cut put over what is recorded", over, session.Range{Off: 10, End: 40})
+		is("a cut put over what is recorded", overlapping, session.Range{Off: 10, End: 40})
 
-		slow := newSlow()
-		stale, done := &undoing{}, make(chan error)
-		go func() { done <- v.PutChunk(t.Context(), s.ID, 2, deaf{slow}, stale) }()
+		slow := newSlowBody()
+		superseded, done := &undoSink{}, make(chan error)
+		go func() { done <- v.PutChunk(t.Context(), s.ID, 2, unwakeable{slow}, superseded) }()
 		slow.ch <- make([]byte, 5)
 		synctest.Wait()
-		next := newSlow() // which has recorded nothing yet when the stale one ends
-		fresh, taken := &undoing{}, make(chan error)
+		next := newSlowBody() // it has recorded nothing yet when the older one ends
+		fresh, taken := &undoSink{}, make(chan error)
 		go func() { taken <- v.PutChunk(t.Context(), s.ID, 2, next, fresh) }()
 		next.ch <- make([]byte, 5)
 		synctest.Wait()
@@ -81,7 +83,7 @@ func TestWhatIsUndone(t *testing.T) {
 		if err := <-done; !errors.Is(err, session.ErrSuperseded) {
 			t.Errorf("the stale put: %v", err)
 		}
-		is("a put that was taken over", stale)
+		is("a put that was taken over", superseded)
 		next.ch <- make([]byte, 5)
 		close(next.ch)
 		if err := <-taken; err != nil {
@@ -94,4 +96,4 @@ func TestWhatIsUndone(t *testing.T) {
 // failing is a body that breaks.
 type failing struct{}
 
-func (failing) Read([]byte) (int, error) { return 0, errBroken }
+func (failing) Read([]byte) (int, error) { return 0, errBody }

@@ -13,24 +13,25 @@ import (
 	"sluice/session"
 )
 
-// A put that has to wait for an earlier one of the same bytes does so for ten seconds and no
-// longer, and the one that it waited for is taken over by nobody after that: else two eager clients
-// would starve each other all the same, only more slowly.
+// A put that has to wait for an earlier one of the same bytes waits for ten seconds at most. After
+// that no put takes over the earlier one. Otherwise two eager clients would still starve each
+// other, only more slowly.
 func TestAWaitForAnEarlierPutEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := start(t, session.Config{})
 		s := begin(t, v, 8, 8)
-		p := guard{newPage(t, 8)}
-		var last *slow
+		p := strictSink{newMemSink(t, 8)}
+		var last *slowBody
 		done := make(chan error, 3)
 		for range 3 {
-			last = newSlow()
-			go func(body *slow) { done <- v.PutChunk(t.Context(), s.ID, 0, body, p) }(last)
+			last = newSlowBody()
+			go func(body *slowBody) { done <- v.PutChunk(t.Context(), s.ID, 0, body, p) }(last)
 			synctest.Wait()
 		}
 		for range 2 {
 			began := time.Now()
-			if err := v.PutChunk(t.Context(), s.ID, 0, newSlow(), p); !errors.Is(err, session.ErrBusy) || time.Since(began) != 10*time.Second {
+			if err := v.PutChunk(t.Context(), s.ID, 0, newSlowBody(), p); !errors.Is(err, session.ErrBusy) ||
+				time.Since(began) != 10*time.Second {
 				t.Errorf("after %s: %v", time.Since(began), err)
 			}
 			time.Sleep(time.Minute)
@@ -50,28 +51,28 @@ func TestAWaitForAnEarlierPutEnds(t *testing.T) {
 	})
 }
 
-// stuck is a sink whose Commit never ends.
-type stuck struct {
-	*page
+// stuckCommit is a sink whose Commit never ends.
+type stuckCommit struct {
+	*memSink
 	never chan struct{}
 }
 
-func (s stuck) Commit(context.Context, session.Range) ([]byte, error) {
+func (s stuckCommit) Commit(context.Context, session.Range) ([]byte, error) {
 	<-s.never
 	return nil, errUnsafe
 }
 
-// Whatever has to wait for a commit that never ends is refused after ten seconds.
+// A call that has to wait for a commit that never ends is refused after ten seconds.
 func TestNobodyWaitsForEverForACommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := start(t, session.Config{})
 		s := begin(t, v, 8, 16)
-		sink := stuck{newPage(t, 16), make(chan struct{})}
+		sink := stuckCommit{newMemSink(t, 16), make(chan struct{})}
 		done := make(chan error, 1)
 		go func() { done <- v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("01234567")), sink) }()
 		synctest.Wait()
 		for name, call := range map[string]func() error{
-			"put":   func() error { return v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader(nil), newPage(t, 8)) },
+			"put":   func() error { return v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader(nil), newMemSink(t, 8)) },
 			"drop":  func() error { _, _, err := v.Drop(t.Context(), s.ID, session.All(), nil); return err },
 			"abort": func() error { return v.Abort(t.Context(), s.ID, nil) },
 		} {
@@ -90,23 +91,23 @@ func TestNobodyWaitsForEverForACommit(t *testing.T) {
 	})
 }
 
-// A session takes so many puts at a time, and so many of those that wait for others of the same
-// bytes.
+// The number of puts of a session is bounded, and so is the number of those that wait for others of
+// the same bytes.
 func TestTheNumberOfPutsIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const most, waiting = 8, 3
 		v := start(t, session.Config{Puts: most, Waiting: waiting})
 		s := begin(t, v, 8, 8*80)
-		p := newPage(t, 8*80)
+		p := newMemSink(t, 8*80)
 		put := func(idx int64, body string) error {
 			return v.PutChunk(t.Context(), s.ID, idx, bytes.NewReader([]byte(body)), p)
 		}
-		var bodies []*slow
+		var bodies []*slowBody
 		done := make(chan error, most)
 		run := func(idx int64) {
-			b := newSlow()
+			b := newSlowBody()
 			bodies = append(bodies, b)
-			go func() { done <- v.PutChunk(t.Context(), s.ID, idx, deaf{b}, p) }()
+			go func() { done <- v.PutChunk(t.Context(), s.ID, idx, unwakeable{b}, p) }()
 			synctest.Wait()
 		}
 		for range 3 + waiting { // two are fenced, one runs
@@ -134,14 +135,14 @@ func TestTheNumberOfPutsIsBounded(t *testing.T) {
 	})
 }
 
-// dropped is a session store that lets something happen once, after a session was loaded or before
-// something is recorded.
-type dropped struct {
+// hookedStore is a Store that calls a function once, after it has loaded a session or before it
+// records.
+type hookedStore struct {
 	session.Store
 	loaded, record func()
 }
 
-func (d *dropped) Load(ctx context.Context, id session.SessionID) (session.Session, error) {
+func (d *hookedStore) Load(ctx context.Context, id session.SessionID) (session.Session, error) {
 	s, err := d.Store.Load(ctx, id)
 	if f := d.loaded; f != nil {
 		d.loaded = nil
@@ -150,7 +151,9 @@ func (d *dropped) Load(ctx context.Context, id session.SessionID) (session.Sessi
 	return s, err
 }
 
-func (d *dropped) Record(ctx context.Context, id session.SessionID, gen uint64, c session.Change) (session.Session, error) {
+func (d *hookedStore) Record(
+	ctx context.Context, id session.SessionID, gen uint64, c session.Change,
+) (session.Session, error) {
 	if f := d.record; f != nil {
 		d.record = nil
 		f()
@@ -158,29 +161,29 @@ func (d *dropped) Record(ctx context.Context, id session.SessionID, gen uint64, 
 	return d.Store.Record(ctx, id, gen, c)
 }
 
-// claims is a sink that notes the session that it is told of.
-type claims struct {
-	*page
+// claimSink is a sink that notes the session of its claim.
+type claimSink struct {
+	*memSink
 	s session.Session
 }
 
-func (c *claims) Admit(context.Context, session.Session) error { return nil }
+func (c *claimSink) Admit(context.Context, session.Session) error { return nil }
 
-func (c *claims) Claim(_ context.Context, s session.Session, r session.Range) (int64, error) {
+func (c *claimSink) Claim(_ context.Context, s session.Session, r session.Range) (int64, error) {
 	c.s = s
 	return r.Len(), nil
 }
 
-// What a put works with is the session as it is once the put has its bytes to itself, not as it was
-// when the put came.
+// A put uses the session as it is once the put has its bytes to itself, not as it was when the put
+// came.
 func TestAPutKnowsWhatWasDroppedBeforeItsClaim(t *testing.T) {
-	st := &dropped{Store: session.NewMem()}
+	st := &hookedStore{Store: session.NewMem()}
 	v, err := session.New(t.Context(), st, session.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := begin(t, v, 8, 8)
-	old := newPage(t, 8)
+	old := newMemSink(t, 8)
 	if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("01234567")), old); err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +192,7 @@ func TestAPutKnowsWhatWasDroppedBeforeItsClaim(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	sink := &claims{page: newPage(t, 8)}
+	sink := &claimSink{memSink: newMemSink(t, 8)}
 	if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("abcdefgh")), sink); err != nil {
 		t.Error(err)
 	}
@@ -198,7 +201,7 @@ func TestAPutKnowsWhatWasDroppedBeforeItsClaim(t *testing.T) {
 	}
 }
 
-// A length that is fixed between a put's look and its claim is that put's too.
+// A length that is fixed between a put's first load and its claim holds for that put too.
 func TestALengthIsFixedBeforeTheClaim(t *testing.T) {
 	for name, c := range map[string]struct {
 		last string // which fixes the length
@@ -210,12 +213,12 @@ func TestALengthIsFixedBeforeTheClaim(t *testing.T) {
 		"there is no such chunk":  {"", "89ab", session.ErrRange},
 	} {
 		t.Run(name, func(t *testing.T) {
-			st := &dropped{Store: session.NewMem()}
+			st := &hookedStore{Store: session.NewMem()}
 			v, err := session.New(t.Context(), st, session.Config{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			s, p := begin(t, v, 8, session.Unknown), newPage(t, 16)
+			s, p := begin(t, v, 8, session.Unknown), newMemSink(t, 16)
 			st.loaded = func() {
 				if err := v.PutChunk(t.Context(), s.ID, 1, strings.NewReader(c.last), p); err != nil {
 					t.Error(err)
@@ -230,8 +233,8 @@ func TestALengthIsFixedBeforeTheClaim(t *testing.T) {
 
 var errRefused = errors.New("refused")
 
-// A put that meets an end waits for what becomes of it: before it has begun, and when it is about
-// to record. Where the end is taken back it goes on.
+// A put that meets an end waits for its outcome: before the put has begun, and when it is about to
+// record. If the session opens again the put goes on.
 func TestAPutWaitsForTheEndThatItMeets(t *testing.T) {
 	ends := map[string]struct {
 		end  func(*session.Service, session.SessionID, session.End) error
@@ -251,7 +254,7 @@ func TestAPutWaitsForTheEndThatItMeets(t *testing.T) {
 	for name, end := range ends {
 		for _, at := range []string{"before it begins", "before its claim", "before it records"} {
 			if name == "finish" && at == "before it records" {
-				continue // what is complete has nothing to be recorded
+				continue // a complete session has nothing to record
 			}
 			for _, answer := range []error{nil, errRefused} {
 				t.Run(name+" "+at, func(t *testing.T) {
@@ -262,14 +265,16 @@ func TestAPutWaitsForTheEndThatItMeets(t *testing.T) {
 	}
 }
 
-func meetsAnEnd(t *testing.T, end func(*session.Service, session.SessionID, session.End) error, at string, answer, ended error) {
-	st := &dropped{Store: session.NewMem()}
+func meetsAnEnd(
+	t *testing.T, end func(*session.Service, session.SessionID, session.End) error, at string, answer, ended error,
+) {
+	st := &hookedStore{Store: session.NewMem()}
 	v, err := session.New(t.Context(), st, session.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := begin(t, v, 8, session.Unknown)
-	p := newPage(t, 16)
+	p := newMemSink(t, 16)
 	if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("01234567")), p); err != nil {
 		t.Fatal(err)
 	}
@@ -292,7 +297,7 @@ func meetsAnEnd(t *testing.T, end func(*session.Service, session.SessionID, sess
 	case "before it begins":
 		meet()
 	case "before its claim":
-		if st.loaded = meet; ended != session.ErrFinished { // what is complete has no other chunk
+		if st.loaded = meet; ended != session.ErrFinished { // a complete session has no other chunk
 			idx = 1
 		}
 	case "before it records":
@@ -329,14 +334,14 @@ func meetsAnEnd(t *testing.T, end func(*session.Service, session.SessionID, sess
 	}
 }
 
-// broken is a sink that panics, or ends its goroutine, at that step.
-type broken struct {
-	*page
+// panicSink is a sink that panics, or ends its goroutine, at one step.
+type panicSink struct {
+	*memSink
 	at   string
 	exit bool
 }
 
-func (b broken) fall(at string) {
+func (b panicSink) panicAt(at string) {
 	if at == b.at && b.exit {
 		runtime.Goexit()
 	}
@@ -345,77 +350,76 @@ func (b broken) fall(at string) {
 	}
 }
 
-func (b broken) WriteAt(p []byte, off int64) (int, error) {
-	b.fall("write")
-	return b.page.WriteAt(p, off)
+func (b panicSink) WriteAt(p []byte, off int64) (int, error) {
+	b.panicAt("write")
+	return b.memSink.WriteAt(p, off)
 }
 
-func (b broken) Commit(ctx context.Context, r session.Range) ([]byte, error) {
-	b.fall("commit")
-	return b.page.Commit(ctx, r)
+func (b panicSink) Commit(ctx context.Context, r session.Range) ([]byte, error) {
+	b.panicAt("commit")
+	return b.memSink.Commit(ctx, r)
 }
 
-func (b broken) Admit(context.Context, session.Session) error {
-	b.fall("admit")
+func (b panicSink) Admit(context.Context, session.Session) error {
+	b.panicAt("admit")
 	return nil
 }
 
-func (b broken) Claim(_ context.Context, _ session.Session, r session.Range) (int64, error) {
-	b.fall("claim")
+func (b panicSink) Claim(_ context.Context, _ session.Session, r session.Range) (int64, error) {
+	b.panicAt("claim")
 	return r.Len(), nil
 }
 
-func (b broken) Recorded(session.Session) { b.fall("recorded") }
+func (b panicSink) Recorded(session.Session) { b.panicAt("recorded") }
 
-// brokenBuffers are broken's memory.
-type brokenBuffers struct{ now *broken }
+// panicBuffers are panicSink's memory.
+type panicBuffers struct{ now *panicSink }
 
-func (b brokenBuffers) New() session.Buffer { return b }
+func (b panicBuffers) New() session.Buffer { return b }
 
-func (b brokenBuffers) fall(at string) {
-	if b.now.page != nil {
-		b.now.fall(at)
+func (b panicBuffers) panicAt(at string) {
+	if b.now.memSink != nil {
+		b.now.panicAt(at)
 	}
 }
 
-func (b brokenBuffers) Acquire(int64, int64) []byte { b.fall("acquire"); return nil }
-func (b brokenBuffers) Release()                    {}
-func (b brokenBuffers) Wait()                       { b.fall("wait") }
+func (b panicBuffers) Acquire(int64, int64) []byte { b.panicAt("acquire"); return nil }
+func (b panicBuffers) Release()                    {}
+func (b panicBuffers) Wait()                       { b.panicAt("wait") }
 
-// fallen runs what does not return.
-func fallen(do func()) {
-	over := make(chan struct{})
+// runPanicking runs do, which does not return.
+func runPanicking(do func()) {
+	done := make(chan struct{})
 	go func() {
-		defer close(over)
+		defer close(done)
 		defer func() { _ = recover() }()
 		do()
 	}()
-	<-over
+	<-done
 }
 
-// A put that panics, or ends its goroutine, wherever it may be, leaves nothing behind that others
-// wait for.
+// A put that panics, or ends its goroutine, leaves nothing behind that others wait for.
 func TestAPanicLeavesNothing(t *testing.T) {
 	for _, at := range []string{"admit", "claim", "write", "commit", "recorded", "acquire", "wait"} {
 		for _, exit := range []bool{false, true} {
 			t.Run(at, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					var now broken
-					v := start(t, session.Config{Puts: 1, Small: 2, Large: 4, MaxLarge: 1, Buffers: brokenBuffers{&now}})
+					var now panicSink
+					v := start(t, session.Config{Puts: 1, Small: 2, Large: 4, MaxLarge: 1, Buffers: panicBuffers{&now}})
 					s := begin(t, v, 8, 8)
-					p := newPage(t, 8)
-					now = broken{p, at, exit}
-					fallen(func() {
+					p := newMemSink(t, 8)
+					now = panicSink{p, at, exit}
+					runPanicking(func() {
 						_ = v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("01234567")), now)
 					})
-					now = broken{}
+					now = panicSink{}
 					began := time.Now()
 					if err := v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader([]byte("01234567")), p); err != nil {
 						t.Error(err)
 					}
-					fallen(func() {
+					runPanicking(func() {
 						_ = v.Finish(t.Context(), func(context.Context, []session.Session) (bool, error) {
-							broken{nil, "end", exit}.fall("end")
+							panicSink{nil, "end", exit}.panicAt("end")
 							return false, nil
 						}, session.Verified{ID: s.ID, Bytes: 8})
 					})

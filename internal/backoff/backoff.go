@@ -1,7 +1,7 @@
 // Package backoff decides when the next request to a server may go, for all requests that one
-// command makes: where the server, or something in front of it, refuses for now, they all wait
-// together, and go on a few at a time. It owns the pauses and the number of requests after one;
-// what an answer means, and for how long to go on, is the caller's.
+// command makes. If the server, or something in front of it, refuses requests for now, they all
+// wait together, and go on a few at a time. It owns the pauses and the number of requests after
+// one. The caller decides what an answer means, and for how long to go on.
 //
 //	as many as come ── refused ──▶ none, for as long as was asked ──▶ half as many
 //	  ── answered, answered, … ──▶ one more each round
@@ -16,24 +16,24 @@ import (
 )
 
 const (
-	// firstPause and longestPause bound a pause for which the other end gives no length; each is
-	// twice as long as the one before.
+	// firstPause and longestPause bound a pause for which the other end gives no length. Each pause
+	// is twice as long as the one before.
 	firstPause, longestPause = 100 * time.Millisecond, 5 * time.Second
-	// plenty is the number of requests from which on they are not counted any more.
-	plenty = 64
+	// unlimitedFrom is the number of requests at a time from which on there is no limit any more.
+	unlimitedFrom = 64
 )
 
-// Outcome is how a request ended, as far as others are concerned.
+// Outcome is how a request ended, as far as it concerns other requests.
 type Outcome uint8
 
 const (
 	// Unknown says nothing about other requests.
 	Unknown Outcome = iota
-	// Answered: the server took it, or refused it for a reason of its own.
+	// Answered: the server took the request, or refused it for a reason of its own.
 	Answered
-	// Refused: no more requests are taken for now.
+	// Refused: the other end takes no more requests for now.
 	Refused
-	// Away: nobody is there to answer any.
+	// Away: there is no server that could answer.
 	Away
 )
 
@@ -42,22 +42,23 @@ type Shared struct {
 	now    func() time.Time
 	random io.Reader
 
-	mu      sync.Mutex
-	running int
-	most    float64 // requests at a time; 0: any number
-	away    bool    // they wait for the first answer
-	until   time.Time
-	rounds  int // pauses since the last answer
-	moved   time.Time
-	changed chan struct{} // closed when a request may go that could not
+	mu       sync.Mutex
+	running  int
+	limit    float64 // of requests at a time; 0: none
+	probing  bool    // one request at a time, until the first answer
+	until    time.Time
+	pauses   int // since the last answer
+	lastMove time.Time
+	changed  chan struct{} // closed when another request may go
 }
 
-// New makes a Shared that lets all requests go. now tells the time. Pauses differ by what random
-// gives; both are safe for concurrent use.
+// New makes a Shared that lets all requests go. now tells the time. random makes pauses differ.
+// Both are safe for concurrent use.
 func New(now func() time.Time, random io.Reader) *Shared { return &Shared{now: now, random: random} }
 
-// Enter waits until a request may go, for at most d: then it goes nevertheless, as the caller's
-// last attempt. A nil error must be followed by one Exit. Its other errors are ctx's cause.
+// Enter waits until a request may go, for at most d. After d the request goes nevertheless, as the
+// caller's last attempt. A nil error must be followed by one Exit. Its other errors are ctx's
+// cause.
 func (s *Shared) Enter(ctx context.Context, d time.Duration) error {
 	deadline := time.NewTimer(d)
 	defer deadline.Stop()
@@ -67,7 +68,7 @@ func (s *Shared) Enter(ctx context.Context, d time.Duration) error {
 		}
 		s.mu.Lock()
 		pause := s.until.Sub(s.now())
-		if last || pause <= 0 && (s.most == 0 || s.running < int(s.most)) {
+		if last || pause <= 0 && (s.limit == 0 || s.running < int(s.limit)) {
 			s.running++
 			s.mu.Unlock()
 			return nil
@@ -77,38 +78,38 @@ func (s *Shared) Enter(ctx context.Context, d time.Duration) error {
 		}
 		changed := s.changed
 		s.mu.Unlock()
-		over := time.NewTimer(pause)
+		timer := time.NewTimer(pause)
 		if pause <= 0 {
-			over.Stop() // it waits for the end of another request
+			timer.Stop() // it waits for another request's end
 		}
 		select {
-		case <-over.C:
+		case <-timer.C:
 		case <-changed:
 		case <-deadline.C:
 			last = true
 		case <-ctx.Done():
 		}
-		over.Stop()
+		timer.Stop()
 	}
 }
 
-// Exit notes how a request ended. after is what the other end asked for, 0 where it asked for
-// nothing.
-func (s *Shared) Exit(o Outcome, after time.Duration) {
+// Exit notes how a request ended. retryAfter is the pause that the other end asked for, 0 if it
+// asked for none.
+func (s *Shared) Exit(o Outcome, retryAfter time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.running--
 	switch o {
 	case Answered:
-		s.rounds = 0
-		if s.most > 0 {
-			s.most += 1 / (2 * s.most)
+		s.pauses = 0
+		if s.limit > 0 {
+			s.limit += 1 / (2 * s.limit)
 		}
-		if s.away || s.most >= plenty {
-			s.away, s.most = false, 0
+		if s.probing || s.limit >= unlimitedFrom {
+			s.probing, s.limit = false, 0
 		}
 	case Refused, Away:
-		s.refused(o, after)
+		s.refused(o, retryAfter)
 	}
 	if s.changed != nil {
 		close(s.changed)
@@ -116,27 +117,27 @@ func (s *Shared) Exit(o Outcome, after time.Duration) {
 	}
 }
 
-func (s *Shared) refused(o Outcome, after time.Duration) {
+func (s *Shared) refused(o Outcome, retryAfter time.Duration) {
 	now := s.now()
-	if !now.Before(s.until) { // else it was under way with others that were refused
-		if s.most == 0 {
-			s.most, s.away = float64(s.running+1), o == Away
+	if !now.Before(s.until) { // else it began before the refusal of another
+		if s.limit == 0 {
+			s.limit, s.probing = float64(s.running+1), o == Away
 		}
-		if s.most = max(s.most/2, 1); s.away {
-			s.most = 1
+		if s.limit = max(s.limit/2, 1); s.probing {
+			s.limit = 1
 		}
-		s.rounds++
+		s.pauses++
 	}
-	pause := s.Pause(s.rounds - 1)
-	if after > 0 {
-		pause = after
+	pause := s.Pause(s.pauses - 1)
+	if retryAfter > 0 {
+		pause = retryAfter
 	}
 	if until := now.Add(pause); until.After(s.until) {
 		s.until = until
 	}
 }
 
-// Pause is how long to wait after so many failures in a row, no two alike.
+// Pause is how long to wait after so many failures in a row. No two pauses are alike.
 func (s *Shared) Pause(failures int) time.Duration {
 	d := min(firstPause<<min(max(failures, 0), 10), longestPause)
 	var b [8]byte
@@ -144,19 +145,19 @@ func (s *Shared) Pause(failures int) time.Duration {
 	return d/2 + time.Duration(binary.BigEndian.Uint64(b[:])%uint64(d/2+1))
 }
 
-// Moved notes that something was got or acknowledged.
+// Moved notes that bytes were received or acknowledged.
 func (s *Shared) Moved() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.moved = s.now()
+	s.lastMove = s.now()
 }
 
-// Idle is for how long nothing has moved, since began at most.
+// Idle is how long nothing has moved: since began, or since the last Moved after it.
 func (s *Shared) Idle(began time.Time) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.moved.After(began) {
-		began = s.moved
+	if s.lastMove.After(began) {
+		began = s.lastMove
 	}
 	return s.now().Sub(began)
 }

@@ -17,12 +17,12 @@ func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 
 const long = time.Hour
 
-// front is what stands before a server: it takes so many requests in each window, and refuses the
-// others until the next.
+// front stands before a server. It takes so many requests in each window, and refuses the others
+// until the next one.
 type front struct {
 	each   int
 	window time.Duration
-	tells  bool // when to come again
+	tells  bool // the client when to come again
 
 	mu    sync.Mutex
 	since time.Time
@@ -38,11 +38,11 @@ func (f *front) serve() (Outcome, time.Duration) {
 	}
 	f.asked++
 	f.taken++
-	over, left := f.taken > f.each, f.window-now.Sub(f.since)
+	refused, left := f.taken > f.each, f.window-now.Sub(f.since)
 	f.mu.Unlock()
 	time.Sleep(5 * time.Millisecond)
 	switch {
-	case !over:
+	case !refused:
 		return Answered, 0
 	case f.tells:
 		return Refused, left
@@ -72,9 +72,9 @@ func TestAFrontThatRefusesIsAskedAboutAsOftenAsItTakes(t *testing.T) {
 								t.Error(err)
 								return
 							}
-							var after time.Duration
-							o, after = f.serve()
-							s.Exit(o, after)
+							var retryAfter time.Duration
+							o, retryAfter = f.serve()
+							s.Exit(o, retryAfter)
 						}
 					})
 				}

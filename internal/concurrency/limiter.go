@@ -1,14 +1,14 @@
-// Package concurrency decides how many requests run at a time over a link whose nature nobody
-// knows. It begins with few. It doubles their number where that moves more bytes, and goes back
-// where it does not. It owns the limit and the measurement. What the requests are is the caller's.
+// Package concurrency decides how many requests run at a time over a link that nobody has measured.
+// It begins with few. It doubles their number if that moves more bytes, and goes back if it does
+// not. It owns the limit and the measurement, not the requests.
 //
 //	4 ── measured ──▶ 8 ── a sixth more? ──▶ 16 ── no more ──▶ 8 ── cooldown ──▶ 16 …
 //	                           refused, or cut: half as many
 //
 // A measurement counts the bytes that went by from the end of one request to the end of a later
 // one, after as many requests have ended as may run. So the bytes that a new request puts into the
-// system's own buffers at once do not count as speed. Nothing is ever held back for a measurement,
-// and nothing waits for one: a wrong guess costs speed, never progress.
+// system's own buffers at once do not count as speed. No request waits for a measurement: a wrong
+// guess costs speed, never progress.
 package concurrency
 
 import (
@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// initial is the limit at the start. It is low, but one request's bytes still go while others
-	// wait for their answers, or have a slow connection.
+	// initial is the limit at the start. It is low, but the bytes of one request can go while
+	// others wait for their answers, or have a slow connection.
 	initial = 4
 	// window is the shortest measurement.
 	window = 250 * time.Millisecond
@@ -85,14 +85,15 @@ func (l *Limiter) Release() {
 	l.freed = make(chan struct{})
 }
 
-// Transferred counts n bytes that went by. Less than 0 takes back bytes that have to go again.
+// Transferred counts n bytes that went by. With n below 0 it takes back bytes that have to go
+// again.
 func (l *Limiter) Transferred(n int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.est.moved += n
 }
 
-// BackOff says that the other end refused a request for now, or that a connection was cut. It
+// BackOff notes that the other end refused a request for now, or that a connection was cut. It
 // halves the limit, once for all requests that fail together. A fixed limit stays.
 func (l *Limiter) BackOff() {
 	l.mu.Lock()
@@ -103,17 +104,17 @@ func (l *Limiter) BackOff() {
 // estimator is the rule, without clock and locks.
 type estimator struct {
 	limit, max int
-	before     int       // the limit to go back to where the running guess brings nothing; 0: none runs
+	previous   int       // the limit before the running guess; 0: no guess runs
 	base       float64   // bytes a second with that limit
 	ends       int       // requests that ended since the limit changed or the measurement began
-	since      time.Time // of the measurement; zero: requests from before are still ending
-	moved      int64     // bytes, in the measurement
-	wanted     bool      // more requests were to run than the limit lets, in the measurement
+	since      time.Time // start of the measurement; zero: older requests are still ending
+	moved      int64     // bytes in the measurement
+	wanted     bool      // a request had to wait during the measurement
 
 	cooldown, nextCooldown int // measurements before the next guess, and after the next one that fails
 }
 
-// ended counts the end of a request. It decides where a measurement ends with it.
+// ended counts the end of a request. It decides if a measurement ends with it.
 func (e *estimator) ended(now time.Time) {
 	if e.ends++; e.max == 1 || e.ends < e.limit {
 		return
@@ -128,11 +129,11 @@ func (e *estimator) ended(now time.Time) {
 	}
 	rate := float64(e.moved) / took.Seconds()
 	switch {
-	case e.before > 0 && e.wanted && rate >= minGain*e.base:
-		e.before, e.nextCooldown = 0, minCooldown
-	case e.before > 0:
-		e.set(e.before)
-		e.before, e.cooldown, e.nextCooldown = 0, e.nextCooldown, min(2*e.nextCooldown, maxCooldown)
+	case e.previous > 0 && e.wanted && rate >= minGain*e.base:
+		e.previous, e.nextCooldown = 0, minCooldown
+	case e.previous > 0:
+		e.set(e.previous)
+		e.previous, e.cooldown, e.nextCooldown = 0, e.nextCooldown, min(2*e.nextCooldown, maxCooldown)
 		return
 	case e.cooldown > 0:
 		e.cooldown--
@@ -143,7 +144,7 @@ func (e *estimator) ended(now time.Time) {
 		e.measure(now)
 		return
 	}
-	e.base, e.before = rate, e.limit
+	e.base, e.previous = rate, e.limit
 	e.set(min(2*e.limit, e.max))
 }
 
@@ -155,6 +156,6 @@ func (e *estimator) backOff() {
 	if e.nextCooldown == 0 || e.since.IsZero() {
 		return
 	}
-	e.before, e.cooldown = 0, minCooldown
+	e.previous, e.cooldown = 0, minCooldown
 	e.set(max(e.limit/2, 1))
 }

@@ -13,7 +13,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 
-// clock is a fake one.
+// clock is a fake clock.
 type clock struct{ at time.Time }
 
 func newClock() *clock                { return &clock{time.Unix(1e9, 0)} }
@@ -27,16 +27,16 @@ func limit(l *Limiter) int {
 	return l.est.limit
 }
 
-// link is a fake one: bytes a second for all together, and for each connection; an answer takes its
-// delay on top.
+// link is a fake link. all and each are its bytes a second, for all connections together and for
+// each one. An answer takes its delay on top.
 type link struct {
 	all, each float64
 	delay     time.Duration
 }
 
-// ride sends requests of n bytes over a link, as many at a time as the limit lets, and gives the
-// limits that it saw.
-func (c *clock) ride(t *testing.T, l *Limiter, over func() link, n float64, requests int) (limits []int) {
+// simulate sends requests of n bytes over a link, as many at a time as the limit lets, and returns
+// the limits that it saw.
+func (c *clock) simulate(t *testing.T, l *Limiter, linkNow func() link, n float64, requests int) (limits []int) {
 	t.Helper()
 	type request struct{ left, wait float64 }
 	const step = 5 * time.Millisecond
@@ -47,14 +47,14 @@ func (c *clock) ride(t *testing.T, l *Limiter, over func() link, n float64, requ
 			if err := l.Acquire(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			k := over()
+			k := linkNow()
 			running = append(running, &request{n, k.delay.Seconds()})
 			requests--
 		}
 		l.mu.Lock()
-		l.est.wanted = l.est.wanted || requests > 0 // as one more Acquire that waits would say
+		l.est.wanted = l.est.wanted || requests > 0 // as if one more Acquire waited
 		l.mu.Unlock()
-		k, sending := over(), 0
+		k, sending := linkNow(), 0
 		for _, r := range running {
 			if r.left > 0 {
 				sending++
@@ -97,7 +97,7 @@ func TestTheLimitFollowsTheLink(t *testing.T) {
 	for name, like := range map[string]struct {
 		link
 		want int // limit at the end
-		most int // that were ever tried
+		most int // largest limit that was tried
 	}{
 		"one connection fills it":                    {link{10 * mega, 1000 * mega, time.Millisecond}, 4, 8},
 		"each connection gets a quarter":             {link{40 * mega, 10 * mega, time.Millisecond}, 4, 8},
@@ -108,7 +108,7 @@ func TestTheLimitFollowsTheLink(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := newClock()
 			l := Adaptive(16, c.now)
-			got := c.ride(t, l, func() link { return like.link }, 8*mega, 80)
+			got := c.simulate(t, l, func() link { return like.link }, 8*mega, 80)
 			if got[0] != 4 || most(got) > like.most || !within(got, like.want) {
 				t.Errorf("the limits were %v, to end at %d, with %d at most", got, like.want, like.most)
 			}
@@ -116,7 +116,7 @@ func TestTheLimitFollowsTheLink(t *testing.T) {
 	}
 }
 
-// within reports whether the last limit that was kept is the one wanted; a guess may be running at
+// within reports whether the last limit that was kept is the wanted one. A guess may be running at
 // the end.
 func within(limits []int, want int) bool {
 	n := len(limits)
@@ -127,7 +127,7 @@ func TestALinkThatGrowsIsFoundOutLater(t *testing.T) {
 	c := newClock()
 	l := Adaptive(16, c.now)
 	start := c.at
-	c.ride(t, l, func() link {
+	c.simulate(t, l, func() link {
 		if c.at.Sub(start) < time.Minute {
 			return link{10 * mega, 10 * mega, 0}
 		}
@@ -142,7 +142,7 @@ func TestALinkThatGrowsIsFoundOutLater(t *testing.T) {
 func TestGuessesThatBringNothingGetRare(t *testing.T) {
 	c := newClock()
 	l := Adaptive(16, c.now)
-	limits := c.ride(t, l, func() link { return link{100 * mega, 100 * mega, 0} }, mega, 20000)
+	limits := c.simulate(t, l, func() link { return link{100 * mega, 100 * mega, 0} }, mega, 20000)
 	if len(limits) < 3 || len(limits) > 40 || most(limits) != 8 {
 		t.Errorf("%d changes in 200 s, to at most 8: %v", len(limits), limits)
 	}
@@ -168,7 +168,7 @@ func TestTroubleHalvesTheLimitOnceForAll(t *testing.T) {
 	c := newClock()
 	l := Adaptive(16, c.now)
 	fast := func() link { return link{1000 * mega, 10 * mega, 0} }
-	c.ride(t, l, fast, mega, 500)
+	c.simulate(t, l, fast, mega, 500)
 	if w := limit(l); w != 16 {
 		t.Fatalf("the limit is %d", w)
 	}
@@ -179,15 +179,15 @@ func TestTroubleHalvesTheLimitOnceForAll(t *testing.T) {
 		t.Errorf("16 refusals at once leave a limit of %d", w)
 	}
 	for limit(l) > 1 {
-		c.ride(t, l, fast, mega, 2*limit(l))
+		c.simulate(t, l, fast, mega, 2*limit(l))
 		l.BackOff()
 	}
-	c.ride(t, l, fast, mega, 5)
+	c.simulate(t, l, fast, mega, 5)
 	l.BackOff()
 	if w := limit(l); w != 1 {
 		t.Errorf("the limit is %d, and one must stay", w)
 	}
-	c.ride(t, l, fast, mega, 2000)
+	c.simulate(t, l, fast, mega, 2000)
 	if w := limit(l); w != 16 {
 		t.Errorf("the trouble is over, and the limit is %d", w)
 	}
@@ -197,7 +197,7 @@ func TestAFixedNumberStays(t *testing.T) {
 	c := newClock()
 	for _, n := range []int{1, 5} {
 		l := Fixed(n, time.Now)
-		limits := c.ride(t, l, func() link { return link{1000 * mega, 10 * mega, 0} }, mega, 500)
+		limits := c.simulate(t, l, func() link { return link{1000 * mega, 10 * mega, 0} }, mega, 500)
 		l.BackOff()
 		if len(limits) != 1 || limits[0] != n || limit(l) != n {
 			t.Errorf("%v, then %d", limits, limit(l))

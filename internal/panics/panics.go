@@ -1,8 +1,7 @@
 // Package panics makes errors of panics, for work that no request waits for: one bad row or file
 // fails its own step, and does not end the process.
 //
-// It owns how that is done. What a failed step has left half done is its caller's: who holds
-// something gives it back by defer.
+// It owns no cleanup after a failed step: code that holds a lock or the like releases it by defer.
 package panics
 
 import (
@@ -19,7 +18,7 @@ type Error struct {
 // Error implements error.
 func (e *Error) Error() string { return fmt.Sprintf("panic: %v\n%s", e.Value, e.Stack) }
 
-// Try calls do, and gives its error, or an *Error where it panics.
+// Try calls do, and returns its error, or an *Error if it panics.
 func Try(do func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -22,7 +22,8 @@ func TestTry(t *testing.T) {
 	}
 	var lost *panics.Error
 	err := panics.Try(func() error { panic("lost") })
-	if !errors.As(err, &lost) || lost.Value != "lost" || !strings.Contains(err.Error(), "panic: lost\n") || !strings.Contains(err.Error(), "TestTry") {
+	if !errors.As(err, &lost) || lost.Value != "lost" || !strings.Contains(err.Error(), "panic: lost\n") ||
+		!strings.Contains(err.Error(), "TestTry") {
 		t.Errorf("%v", err)
 	}
 }

@@ -1,6 +1,6 @@
 // Package system is the clock of the machine and its source of randomness. All other packages take
 // both from their caller, so that a test can give them others. A constructor that is given none
-// takes them from here. No code beside constructors and package main names this package.
+// takes them from here. Only constructors and package main name this package.
 package system
 
 import (
@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// Clock is the wall clock. Its times have a monotonic part, so differences are right although the
+// Clock is the wall clock. Its times have a monotonic part, so differences are right even if the
 // clock is set meanwhile.
 type Clock struct{}
 
-// Now gives the time.
+// Now returns the time.
 func (Clock) Now() time.Time { return time.Now() }
 
-// Random gives bytes that nobody can guess. It never fails.
+// Random returns bytes that nobody can guess. It never fails.
 type Random struct{}
 
 // Read implements io.Reader.

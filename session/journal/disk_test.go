@@ -13,12 +13,11 @@ import (
 	"sluice/session"
 )
 
-// disk is a file on a disk that forgets, when the power fails, whatever was not synced, and that
-// can fail.
+// disk is a file on a disk that can fail, and that loses all unsynced bytes when the power fails.
 type disk struct {
 	now, synced []byte
-	write, sync error // what the next calls answer
-	short       int   // how much a failing write leaves behind
+	write, sync error // the errors of the next calls
+	short       int   // how many bytes a failing write leaves behind
 	syncs       int
 }
 
@@ -42,7 +41,7 @@ func (d *disk) Sync() error {
 func (d *disk) Truncate(n int64) error { d.now = d.now[:n]; return nil }
 func (d *disk) Close() error           { return nil }
 
-// onDisk gives an empty journal on a disk, and a way to see what a power cut leaves of it.
+// onDisk returns an empty journal on a disk, and a function that shows the state after a power cut.
 func onDisk(t *testing.T) (*Journal, *disk, func() state) {
 	t.Helper()
 	j := open(t, filepath.Join(t.TempDir(), "j"))
@@ -61,16 +60,16 @@ func onDisk(t *testing.T) (*Journal, *disk, func() state) {
 }
 
 func TestWhatReturnedSurvivesAPowerCut(t *testing.T) {
-	j, _, cut := onDisk(t)
+	j, _, afterPowerCut := onDisk(t)
 	check := func(what string) {
 		t.Helper()
-		if diff := cmp.Diff(dump(t, j), cut(), cmpopts.EquateEmpty()); diff != "" {
+		if diff := cmp.Diff(dump(t, j), afterPowerCut(), cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("%s (-shown +kept):\n%s", what, diff)
 		}
 	}
 	s := create(t, j, 1, "x")
 	check("create")
-	s, err := piece(j, s, 0)
+	s, err := recordByte(j, s, 0)
 	check("record")
 	if err != nil {
 		t.Fatal(err)
@@ -84,13 +83,13 @@ func TestWhatReturnedSurvivesAPowerCut(t *testing.T) {
 }
 
 func TestAFullDiskTakesNothingBack(t *testing.T) {
-	full := errors.New("no space left")
-	j, d, cut := onDisk(t)
+	noSpace := errors.New("no space left")
+	j, d, afterPowerCut := onDisk(t)
 	s := create(t, j, 1, "")
 	before, size := dump(t, j), len(d.now)
 	for _, short := range []int{0, 3, 20} {
-		d.write, d.short = full, short
-		if _, err := piece(j, s, 1); !errors.Is(err, full) {
+		d.write, d.short = noSpace, short
+		if _, err := recordByte(j, s, 1); !errors.Is(err, noSpace) {
 			t.Fatalf("error is %v", err)
 		}
 		if len(d.now) != size || len(d.synced) != size {
@@ -99,15 +98,15 @@ func TestAFullDiskTakesNothingBack(t *testing.T) {
 		if diff := cmp.Diff(before, dump(t, j), cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("shown: %s", diff)
 		}
-		if diff := cmp.Diff(before, cut(), cmpopts.EquateEmpty()); diff != "" {
+		if diff := cmp.Diff(before, afterPowerCut(), cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("kept: %s", diff)
 		}
 	}
 	d.write = nil
-	if _, err := piece(j, s, 1); err != nil {
+	if _, err := recordByte(j, s, 1); err != nil {
 		t.Fatalf("with room again: %v", err)
 	}
-	if diff := cmp.Diff(dump(t, j), cut(), cmpopts.EquateEmpty()); diff != "" {
+	if diff := cmp.Diff(dump(t, j), afterPowerCut(), cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("after going on: %s", diff)
 	}
 }
@@ -118,12 +117,12 @@ func TestAFailedSyncIsNotRetried(t *testing.T) {
 	s := create(t, j, 1, "")
 	before := dump(t, j)
 	d.sync = io
-	if _, err := piece(j, s, 1); !errors.Is(err, io) {
+	if _, err := recordByte(j, s, 1); !errors.Is(err, io) {
 		t.Fatalf("error is %v", err)
 	}
 	d.sync = nil
 	n, size := d.syncs, len(d.now)
-	if _, err := piece(j, s, 2); !errors.Is(err, io) {
+	if _, err := recordByte(j, s, 2); !errors.Is(err, io) {
 		t.Errorf("the next call: %v", err)
 	}
 	if d.syncs != n || len(d.now) != size {

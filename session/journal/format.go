@@ -20,7 +20,7 @@ const (
 	version    = 1
 	headerSize = int64(len(magic) + 1)
 
-	frameHead = 8 // length and check sum
+	frameHead = 8 // length and checksum
 	// maxFrame bounds an operation in bytes: a session with as many entries as the engine allows,
 	// with the longest notes.
 	maxFrame = 256 << 20
@@ -30,7 +30,7 @@ func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 
 func header() []byte { return append([]byte(magic), version) }
 
-// tornHeader reports whether b can be what a crash left of a header: a part of it, or zeros.
+// tornHeader reports whether a crash can have left b of a header: a part of it, or zeros.
 func tornHeader(b []byte) bool {
 	return bytes.HasPrefix(header(), b) || len(bytes.Trim(b, "\x00")) == 0
 }
@@ -50,26 +50,26 @@ func checkHeader(f *os.File) error {
 	return nil
 }
 
-// frame gives op as it stands in the file.
+// frame returns op as it stands in the file.
 func frame(op session.Op) ([]byte, error) {
-	body, err := json.Marshal(toStored(op))
+	payload, err := json.Marshal(toStored(op))
 	if err != nil {
 		return nil, err
 	}
-	if len(body) > maxFrame {
-		return nil, fmt.Errorf("an operation of %d bytes is longer than a frame of the journal", len(body))
+	if len(payload) > maxFrame {
+		return nil, fmt.Errorf("an operation of %d bytes is longer than a frame of the journal", len(payload))
 	}
-	b := make([]byte, frameHead, frameHead+len(body))
-	binary.LittleEndian.PutUint32(b, uint32(len(body)))
-	binary.LittleEndian.PutUint32(b[4:], sum(b[:4], body))
-	return append(b, body...), nil
+	b := make([]byte, frameHead, frameHead+len(payload))
+	binary.LittleEndian.PutUint32(b, uint32(len(payload)))
+	binary.LittleEndian.PutUint32(b[4:], sum(b[:4], payload))
+	return append(b, payload...), nil
 }
 
-func sum(length, body []byte) uint32 {
-	return crc32.Update(crc32.Checksum(length, castagnoli()), castagnoli(), body)
+func sum(length, payload []byte) uint32 {
+	return crc32.Update(crc32.Checksum(length, castagnoli()), castagnoli(), payload)
 }
 
-// image gives a whole file with these operations.
+// image returns a whole file with these operations.
 func image(ops []session.Op) ([]byte, error) {
 	b := header()
 	for _, op := range ops {
@@ -85,8 +85,8 @@ func image(ops []session.Op) ([]byte, error) {
 // errNoFrame: no whole frame begins here.
 var errNoFrame = errors.New("no frame")
 
-// next reads one frame; left is what remains of the file.
-func next(r io.Reader, left int64) (body []byte, err error) {
+// readFrame reads one frame; left is the number of bytes left of the file.
+func readFrame(r io.Reader, left int64) (payload []byte, err error) {
 	if left < frameHead {
 		return nil, errNoFrame
 	}
@@ -98,45 +98,45 @@ func next(r io.Reader, left int64) (body []byte, err error) {
 	if n > maxFrame || n > left-frameHead {
 		return nil, errNoFrame
 	}
-	body = make([]byte, n)
-	if _, err := io.ReadFull(r, body); err != nil {
+	payload = make([]byte, n)
+	if _, err := io.ReadFull(r, payload); err != nil {
 		return nil, err
 	}
-	if sum(head[:4], body) != binary.LittleEndian.Uint32(head[4:]) {
+	if sum(head[:4], payload) != binary.LittleEndian.Uint32(head[4:]) {
 		return nil, errNoFrame
 	}
-	return body, nil
+	return payload, nil
 }
 
-// replay does the operations of the file, which is size bytes long, and gives the end of the last
+// replay does the operations of the file, which is size bytes long, and returns the end of the last
 // whole frame.
 func replay(f *os.File, size int64, do func(session.Op) error) (end int64, err error) {
 	end = headerSize
 	r := bufio.NewReaderSize(io.NewSectionReader(f, end, size-end), 64<<10)
 	for end < size {
-		body, err := next(r, size-end)
+		payload, err := readFrame(r, size-end)
 		if errors.Is(err, errNoFrame) {
-			return end, unfinished(f, end, size)
+			return end, checkTornEnd(f, end, size)
 		}
 		if err != nil {
 			return end, err
 		}
-		op, err := parse(body)
+		op, err := parse(payload)
 		if err == nil {
 			err = do(op)
 		}
 		if err != nil {
 			return end, fmt.Errorf("%w: operation at byte %d: %w", ErrDamaged, end, err)
 		}
-		end += frameHead + int64(len(body))
+		end += frameHead + int64(len(payload))
 	}
 	return end, nil
 }
 
-// unfinished checks that what lies from end on can be the rest of one interrupted append. Each
-// append is synced before the next begins, so no whole frame follows it: where one does, an
+// checkTornEnd checks that the bytes from end on can be the rest of one interrupted append. Each
+// append is synced before the next begins, so no whole frame follows a torn one. If one does, an
 // acknowledged operation before it was damaged.
-func unfinished(f *os.File, end, size int64) error {
+func checkTornEnd(f *os.File, end, size int64) error {
 	if size-end > frameHead+maxFrame {
 		return fmt.Errorf("%w: %d bytes from byte %d on are no frame", ErrDamaged, size-end, end)
 	}
@@ -145,16 +145,16 @@ func unfinished(f *os.File, end, size int64) error {
 		return err
 	}
 	for at := 1; at < len(rest); at++ {
-		body, err := next(bytes.NewReader(rest[at:]), int64(len(rest)-at))
-		if err == nil && len(body) > 0 {
+		payload, err := readFrame(bytes.NewReader(rest[at:]), int64(len(rest)-at))
+		if err == nil && len(payload) > 0 {
 			return fmt.Errorf("%w: at byte %d, while later operations are whole", ErrDamaged, end)
 		}
 	}
 	return nil
 }
 
-// stored is an operation in the file, version 1. Strings that may be any bytes are bytes here,
-// since JSON's are Unicode.
+// stored is an operation in the file, version 1. Strings that may have any bytes are []byte here,
+// since JSON's strings are Unicode.
 type stored struct {
 	Create *storedSession `json:"create,omitempty"`
 	Record *storedRecord  `json:"record,omitempty"`
@@ -163,11 +163,12 @@ type stored struct {
 	Totals *storedTotals  `json:"totals,omitempty"`
 }
 
-// kinds is how many operations it is; one that stands beside another would be an effect that is
-// lost.
+// kinds is how many operations st has. A second one beside the first would be lost.
 func (st stored) kinds() (n int) {
-	for _, there := range []bool{st.Create != nil, st.Record != nil, st.Move != nil, st.Row != nil, st.Totals != nil} {
-		if there {
+	for _, present := range []bool{
+		st.Create != nil, st.Record != nil, st.Move != nil, st.Row != nil, st.Totals != nil,
+	} {
+		if present {
 			n++
 		}
 	}
@@ -239,7 +240,8 @@ func toStored(op session.Op) stored {
 	case session.OpRecord:
 		c := op.Change
 		return stored{Record: &storedRecord{
-			ID: uint64(op.ID), Gen: op.Gen, Remove: each(c.Remove, toRange), Add: each(c.Add, toEntry), Drop: toRange(c.Drop),
+			ID: uint64(op.ID), Gen: op.Gen,
+			Remove: convert(c.Remove, toRange), Add: convert(c.Add, toEntry), Drop: toRange(c.Drop),
 			Length: c.Length, Seen: c.Seen, Now: c.Now,
 		}}
 	case session.OpMove:
@@ -256,18 +258,19 @@ func toStored(op session.Op) stored {
 func toStoredSession(op session.Op) storedSession {
 	s := op.Session
 	return storedSession{
-		ID: uint64(s.ID), Chunk: s.ChunkSize, Bytes: s.BytesExpected, Owner: []byte(s.Owner), Idem: []byte(s.Idem), Note: s.Note,
-		State: uint8(s.State), Gen: s.Gen, Rev: s.Rev, Received: each(s.Received, toRange),
-		Dropped: each(s.Dropped, func(d session.Dropped) storedDropped { return storedDropped{d.Gen, toRange(d.Range)} }),
-		Began:   s.Began.UnixMilli(), LastSeen: s.LastSeen.UnixMilli(), Seen: s.Seen, Entries: each(op.Entries, toEntry),
+		ID: uint64(s.ID), Chunk: s.ChunkSize, Bytes: s.BytesExpected,
+		Owner: []byte(s.Owner), Idem: []byte(s.Idem), Note: s.Note,
+		State: uint8(s.State), Gen: s.Gen, Rev: s.Rev, Received: convert(s.Received, toRange),
+		Dropped: convert(s.Dropped, toDropped), Entries: convert(op.Entries, toEntry),
+		Began: s.Began.UnixMilli(), LastSeen: s.LastSeen.UnixMilli(), Seen: s.Seen,
 	}
 }
 
-// parse gives the operation that body, the inside of a frame, describes.
-func parse(body []byte) (session.Op, error) {
+// parse returns the operation that payload, the content of a frame, describes.
+func parse(payload []byte) (session.Op, error) {
 	var st stored
-	d := json.NewDecoder(bytes.NewReader(body))
-	// A member that this version does not know would be an effect that it loses.
+	d := json.NewDecoder(bytes.NewReader(payload))
+	// This version would lose the effect of a member that it does not know.
 	d.DisallowUnknownFields()
 	if err := d.Decode(&st); err != nil {
 		return session.Op{}, err
@@ -286,25 +289,33 @@ func parse(body []byte) (session.Op, error) {
 	case st.Record != nil:
 		r := st.Record
 		return session.Op{Kind: session.OpRecord, ID: session.SessionID(r.ID), Gen: r.Gen, Change: session.Change{
-			Remove: each(r.Remove, fromRange), Add: each(r.Add, fromEntry), Drop: fromRange(r.Drop), Length: r.Length, Seen: r.Seen, Now: r.Now,
+			Remove: convert(r.Remove, fromRange), Add: convert(r.Add, fromEntry), Drop: fromRange(r.Drop),
+			Length: r.Length, Seen: r.Seen, Now: r.Now,
 		}}, nil
 	case st.Move != nil:
 		m := st.Move
-		return session.Op{Kind: session.OpMove, ID: session.SessionID(m.ID), Step: session.Step{Gen: m.Gen, To: session.State(m.To), Next: m.Next, Seen: m.Seen}}, nil
+		step := session.Step{Gen: m.Gen, To: session.State(m.To), Next: m.Next, Seen: m.Seen}
+		return session.Op{Kind: session.OpMove, ID: session.SessionID(m.ID), Step: step}, nil
 	case st.Totals != nil:
 		t := st.Totals
-		return session.Op{Kind: session.OpTotals, Totals: session.Stats{Begun: t.Begun, Finished: t.Finished, Aborted: t.Aborted, Expired: t.Expired, Newest: t.Newest}}, nil
+		return session.Op{Kind: session.OpTotals, Totals: session.Stats{
+			Begun: t.Begun, Finished: t.Finished, Aborted: t.Aborted, Expired: t.Expired, Newest: t.Newest,
+		}}, nil
 	}
 	return session.Op{}, errors.New("it is empty")
 }
 
 func fromStoredSession(kind session.OpKind, st *storedSession) session.Op {
-	entries := each(st.Entries, fromEntry)
+	entries := convert(st.Entries, fromEntry)
 	return session.Op{Kind: kind, Entries: entries, Session: session.Session{
-		ID:    session.SessionID(st.ID),
-		Spec:  session.Spec{ChunkSize: st.Chunk, BytesExpected: st.Bytes, Owner: string(st.Owner), Idem: string(st.Idem), Note: st.Note},
-		State: session.State(st.State), Gen: st.Gen, Rev: st.Rev, Received: each(st.Received, fromRange), EntryCount: len(entries),
-		Dropped: each(st.Dropped, func(d storedDropped) session.Dropped { return session.Dropped{Gen: d.Gen, Range: fromRange(d.Range)} }),
+		ID: session.SessionID(st.ID),
+		Spec: session.Spec{
+			ChunkSize: st.Chunk, BytesExpected: st.Bytes,
+			Owner: string(st.Owner), Idem: string(st.Idem), Note: st.Note,
+		},
+		State: session.State(st.State), Gen: st.Gen, Rev: st.Rev,
+		Received: convert(st.Received, fromRange), EntryCount: len(entries),
+		Dropped: convert(st.Dropped, fromDropped),
 		Began:   time.UnixMilli(st.Began).UTC(), LastSeen: time.UnixMilli(st.LastSeen).UTC(), Seen: st.Seen,
 	}}
 }
@@ -312,12 +323,17 @@ func fromStoredSession(kind session.OpKind, st *storedSession) session.Op {
 func toRange(r session.Range) storedRange   { return storedRange{r.Off, r.End} }
 func fromRange(r storedRange) session.Range { return session.Range{Off: r[0], End: r[1]} }
 
+func toDropped(d session.Dropped) storedDropped { return storedDropped{d.Gen, toRange(d.Range)} }
+func fromDropped(d storedDropped) session.Dropped {
+	return session.Dropped{Gen: d.Gen, Range: fromRange(d.Range)}
+}
+
 func toEntry(e session.Entry) storedEntry { return storedEntry{toRange(e.Range), e.Note} }
 func fromEntry(e storedEntry) session.Entry {
 	return session.Entry{Range: fromRange(e.Range), Note: e.Note}
 }
 
-func each[A, B any](as []A, f func(A) B) []B {
+func convert[A, B any](as []A, f func(A) B) []B {
 	if as == nil {
 		return nil
 	}

@@ -12,7 +12,7 @@ import (
 	"sluice/session"
 )
 
-// samples are an operation of each kind.
+// samples returns an operation of each kind.
 func samples() []session.Op {
 	s := session.Session{
 		ID: 7, Spec: session.Spec{ChunkSize: 4, BytesExpected: 9, Owner: "o\xff", Idem: "i", Note: []byte("n")},
@@ -24,7 +24,8 @@ func samples() []session.Op {
 	return []session.Op{
 		{Kind: session.OpCreate, Session: s},
 		{Kind: session.OpRecord, ID: 7, Gen: 1, Change: session.Change{
-			Add: []session.Entry{{Range: session.Range{Off: 0, End: 3}, Note: []byte("n")}}, Length: session.Unknown, Seen: 4, Now: 7,
+			Add: []session.Entry{{Range: session.Range{Off: 0, End: 3}, Note: []byte("n")}}, Length: session.Unknown,
+			Seen: 4, Now: 7,
 		}},
 		{Kind: session.OpRecord, ID: 7, Gen: 1, Change: session.Change{
 			Remove: []session.Range{{Off: 0, End: 3}}, Drop: session.Range{Off: 0, End: 1}, Length: 9,
@@ -35,8 +36,8 @@ func samples() []session.Op {
 	}
 }
 
-// An operation that can be read means the same when it was written again, and nothing that it says
-// is passed over. Whatever it says, doing it does not panic.
+// An operation that can be read keeps its meaning when it is written again, and no part of it is
+// ignored. Doing it never panics.
 func FuzzOperation(f *testing.F) {
 	for _, op := range samples() {
 		b, err := frame(op)
@@ -45,8 +46,8 @@ func FuzzOperation(f *testing.F) {
 		}
 		f.Add(b[frameHead:])
 	}
-	f.Fuzz(func(t *testing.T, body []byte) {
-		op, err := parse(body)
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		op, err := parse(payload)
 		if err != nil {
 			return
 		}
@@ -58,10 +59,12 @@ func FuzzOperation(f *testing.F) {
 		if err != nil || !sameOp(t, op, same) {
 			t.Fatalf("%v\n%+v\n%+v", err, op, same)
 		}
-		if _, err := parse(append(bytes.Clone(body), "{}"...)); err == nil {
+		if _, err := parse(append(bytes.Clone(payload), "{}"...)); err == nil {
 			t.Fatal("what follows an operation is passed over")
 		}
-		if _, err := parse(append(bytes.TrimSuffix(bytes.TrimSpace(body), []byte("}")), `,"totals":{"begun":1},"move":{"id":1}}`...)); err == nil {
+		if _, err := parse(append(
+			bytes.TrimSuffix(bytes.TrimSpace(payload), []byte("}")), `,"totals":{"begun":1},"move":{"id":1}}`...,
+		)); err == nil {
 			t.Fatal("of two operations in one, one is passed over")
 		}
 		m := session.NewMem()
@@ -79,8 +82,8 @@ func sameOp(t *testing.T, a, b session.Op) bool {
 	return a.Kind == b.Kind && bytes.Equal(x, y)
 }
 
-// Any file is refused by name and left as it is, or it opens, and then it opens again with the same
-// in it.
+// Any file is either refused with a named error and left as it is, or it opens. Then it opens again
+// with the same content.
 func FuzzFile(f *testing.F) {
 	whole, err := image(samples()[:2])
 	if err != nil {
@@ -127,7 +130,7 @@ func FuzzFile(f *testing.F) {
 	})
 }
 
-// rowsOf gives what a journal holds, by its frames.
+// rowsOf returns the frames of a journal's content, and how often each occurs.
 func rowsOf(j *Journal) map[string]int {
 	out := map[string]int{}
 	for _, op := range j.Rows() {

@@ -1,10 +1,10 @@
-// Package journal keeps the records of sessions in one file, for one process:
-// a [session.Store] that is [session.Mem] plus the list of what was done to it.
+// Package journal keeps the records of sessions in one file, for one process: a [session.Store]
+// that is [session.Mem] plus a log of its operations.
 //
-// It owns the format of that file, its durability, its lock and its recovery.
-// It does not own the rules of sessions (they are those of session.Mem), nor
-// any bytes of content. It is meant for the few sessions of a command: everything is in memory, and
-// calls that change something wait for the disk one after the other.
+// It owns the format of that file, its durability, its lock and its recovery. It does not own the
+// rules of sessions (they are those of session.Mem), nor any bytes of content. It is meant for the
+// few sessions of a command: everything is in memory, and calls that change something wait for the
+// disk one after the other.
 //
 // # The file
 //
@@ -16,22 +16,21 @@
 //	├──────────┼──────────┼──────────────────┤
 //	│ …        │ …        │ …                │
 //
-// The check sum covers the length and the operation, so that a tail of zeros is no frame. An
-// operation is one that changed the store (see stored). The state of the store is what they make
-// when they are done in order on an empty one.
+// The checksum covers the length and the operation, so a tail of zeros is no frame. Each operation
+// has changed the store (see stored). The state of the store is the result of all operations, done
+// in order on an empty store.
 //
 // # Durability
 //
-// A frame is written and synced before the change that it describes shows, so a
-// call that returned survives kill -9 and power loss, seals included, and nothing shows
-// that a crash could take back. A call that failed may or may not have happened.
-// After a failed sync nothing more is written (the disk may have dropped what a second
-// sync would then call safe); after a failed write the file is cut back to its last
-// whole frame and stays usable.
+// A frame is written and synced before the change that it describes shows. So a call that returned
+// survives kill -9 and power loss, seals included, and nothing shows that a crash could take back.
+// A call that failed may or may not have happened. After a failed sync nothing more is written: the
+// disk may have discarded bytes that a second sync would report as safe. After a failed write the
+// file is truncated to its last whole frame and stays usable.
 //
-// Opening drops one unfinished frame at the end, which a crash may have left there and which was
-// never acknowledged. Any other damage is [ErrDamaged]. Where more than half of the file describes
-// what is no more, opening writes the file anew: beside it, synced, renamed, the folder synced.
+// Opening removes one unfinished frame at the end. A crash may have left it there, and it was never
+// acknowledged. Any other damage is [ErrDamaged]. If more than half of the file describes sessions
+// that are gone, opening writes the file anew: beside it, synced, renamed, the folder synced.
 package journal
 
 import (
@@ -50,8 +49,7 @@ import (
 var (
 	// ErrLocked: another Journal, of this or another process, has the file open.
 	ErrLocked = errors.New("journal is in use")
-	// ErrDamaged: the file is no journal, or was changed other than by appending to it. It is left
-	// as it is.
+	// ErrDamaged: the file is no journal, or was changed by more than appends. It is left as it is.
 	ErrDamaged = errors.New("journal is damaged")
 	// ErrVersion: a newer program has written the file. It is left as it is.
 	ErrVersion = errors.New("journal was written by a newer version")
@@ -71,7 +69,7 @@ type Journal struct {
 	err  error // why nothing can be written any more
 }
 
-// file is what a Journal needs of an open file; crash tests have another.
+// file is the part of an open file that a Journal uses; crash tests have another one.
 type file interface {
 	io.WriterAt
 	Sync() error
@@ -79,10 +77,10 @@ type file interface {
 	Close() error
 }
 
-// compactFrom is the size in bytes below which rewriting a file gains nothing.
+// compactFrom is the size in bytes below which a file is not rewritten.
 const compactFrom = 16 << 10
 
-// suffixNew is the name, beside the journal's, under which it is written anew.
+// suffixNew is appended to the journal's name for the file that replaces it.
 const suffixNew = ".new"
 
 // Open opens the journal at path, or makes an empty one, and locks it until Close. Its folder must
@@ -99,9 +97,9 @@ func Open(path string) (*Journal, error) {
 	return j, nil
 }
 
-// load reads the file into memory and brings it in order. When it fails f is still the caller's.
+// load reads the file into memory and repairs its end. If it fails the caller still owns f.
 func load(path string, f *os.File) (*Journal, error) {
-	size, err := begun(path, f)
+	size, err := ensureHeader(path, f)
 	if err != nil {
 		return nil, err
 	}
@@ -113,10 +111,10 @@ func load(path string, f *os.File) (*Journal, error) {
 	}
 	if j.end < size {
 		if err := errors.Join(f.Truncate(j.end), f.Sync()); err != nil {
-			return nil, fmt.Errorf("cutting off an unfinished frame: %w", err)
+			return nil, fmt.Errorf("truncating an unfinished frame: %w", err)
 		}
 	}
-	// What a crash may have left of a rewriting. Another file of that name is left as it is.
+	// A crash may have left an unfinished new file. Another file of that name is left as it is.
 	if is, err := Is(path + suffixNew); err != nil {
 		return nil, err
 	} else if is {
@@ -124,18 +122,18 @@ func load(path string, f *os.File) (*Journal, error) {
 			return nil, err
 		}
 	}
-	live, err := image(j.Rows())
+	compact, err := image(j.Rows())
 	if err != nil {
 		return nil, err
 	}
-	if j.end > compactFrom && int64(len(live)) < j.end/2 {
-		anew, err := rewrite(path, live)
+	if j.end > compactFrom && int64(len(compact)) < j.end/2 {
+		rewritten, err := rewrite(path, compact)
 		switch {
 		case err == nil:
-			// The old file has no name any more, and its lock is of no use.
+			// The old file has no name any more, so nobody needs its lock.
 			_ = f.Close()
-			f, j.end = anew, int64(len(live))
-		case !errors.Is(err, os.ErrExist): // then the name is taken by another file, and this one stays as long as it is
+			f, j.end = rewritten, int64(len(compact))
+		case !errors.Is(err, os.ErrExist): // another file has the name: the journal stays as it is
 			return nil, fmt.Errorf("writing it anew: %w", err)
 		}
 	}
@@ -143,9 +141,10 @@ func load(path string, f *os.File) (*Journal, error) {
 	return j, nil
 }
 
-// begun gives the file's size, after writing the header where a crash, or nobody yet, has done so.
-// No frame is acknowledged before the header is durable, so that a torn one means an empty journal.
-func begun(path string, f *os.File) (int64, error) {
+// ensureHeader returns the file's size. It writes the header if the file is empty, or a crash has
+// left a part of it. No frame is acknowledged before the header is durable, so a torn header means
+// an empty journal.
+func ensureHeader(path string, f *os.File) (int64, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return 0, err
@@ -177,7 +176,7 @@ func rewrite(path string, content []byte) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Locked before it has the name that others look for.
+	// It is locked before others can find it under its name.
 	err = lock(f)
 	if err == nil {
 		_, err = f.Write(content)
@@ -209,8 +208,8 @@ func (j *Journal) log(op session.Op) error {
 		return err
 	}
 	if _, err := j.file.WriteAt(b, j.end); err != nil {
-		if cut := errors.Join(j.file.Truncate(j.end), j.file.Sync()); cut != nil {
-			j.err = fmt.Errorf("journal %s can't be written any more: %w", j.path, cut)
+		if undoErr := errors.Join(j.file.Truncate(j.end), j.file.Sync()); undoErr != nil {
+			j.err = fmt.Errorf("journal %s can't be written any more: %w", j.path, undoErr)
 		}
 		return fmt.Errorf("writing to the journal %s: %w", j.path, err)
 	}
@@ -222,12 +221,12 @@ func (j *Journal) log(op session.Op) error {
 	return nil
 }
 
-// Close gives the file and its lock up. Calls that change something fail with ErrClosed from then
-// on. Repeating it is fine.
+// Close closes the file and releases its lock. From then on calls that change something fail with
+// ErrClosed. Repeating it is fine.
 func (j *Journal) Close() error { return j.close(func() error { return nil }) }
 
-// Remove closes the journal and deletes its file, durably: nothing of it is
-// needed any more. It keeps the lock until the file is gone.
+// Remove closes the journal and deletes its file, durably. It keeps the lock until the file is
+// gone.
 func (j *Journal) Remove() error {
 	return j.close(func() error {
 		if err := os.Remove(j.path); err != nil {
@@ -247,8 +246,8 @@ func (j *Journal) close(first func() error) error {
 	return errors.Join(first(), j.file.Close())
 }
 
-// openLocked opens path, makes it where it is missing, and takes it for this open Journal alone;
-// ErrLocked where that can't be.
+// openLocked opens path, or makes it if it is missing, and locks it for this Journal alone:
+// ErrLocked if another one has it.
 func openLocked(path string) (*os.File, error) {
 	for {
 		f, err := durable.OpenLocked(path)
@@ -271,8 +270,8 @@ func openLocked(path string) (*os.File, error) {
 	}
 }
 
-// Is reports whether the file at path is a journal, or what a crash has left of one: false where
-// there is none, for a link, and for an empty file.
+// Is reports whether the file at path is a journal, or a part of one that a crash has left. It is
+// false if there is no file, for a link, and for an empty file.
 func Is(path string) (bool, error) {
 	f, err := durable.OpenRegular(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -290,8 +289,8 @@ func Is(path string) (bool, error) {
 	return n > 0 && bytes.HasPrefix([]byte(magic), b[:n]), nil
 }
 
-// lock takes the file for this open Journal alone, or says ErrLocked at once. It ends with the
-// file's closing, and so with the process.
+// lock takes the file for this Journal alone, or returns ErrLocked at once. The lock ends when the
+// file is closed, and so with the process.
 func lock(f *os.File) error {
 	err := durable.LockFile(f)
 	if errors.Is(err, durable.ErrLocked) {

@@ -35,8 +35,8 @@ func reopen(t testing.TB, j *Journal) *Journal {
 	return open(t, j.path)
 }
 
-// anew reopens the journal as if more than half of it were dead.
-func anew(t testing.TB, j *Journal) *Journal {
+// reopenRewritten reopens the journal as if more than half of it described sessions that are gone.
+func reopenRewritten(t testing.TB, j *Journal) *Journal {
 	t.Helper()
 	b, err := image(j.Rows())
 	if err == nil {
@@ -51,7 +51,8 @@ func anew(t testing.TB, j *Journal) *Journal {
 func create(t testing.TB, st session.Store, id uint64, idem string) session.Session {
 	t.Helper()
 	s, _, err := st.Create(context.Background(), session.Session{
-		ID: session.SessionID(id), Spec: session.Spec{ChunkSize: 4, BytesExpected: 1 << 20, Owner: "o\xff", Idem: idem, Note: []byte{0, 255}},
+		ID:    session.SessionID(id),
+		Spec:  session.Spec{ChunkSize: 4, BytesExpected: 1 << 20, Owner: "o\xff", Idem: idem, Note: []byte{0, 255}},
 		Began: time.UnixMilli(1e12 + int64(id)), LastSeen: time.UnixMilli(2e12), Seen: 1,
 	})
 	if err != nil {
@@ -60,10 +61,11 @@ func create(t testing.TB, st session.Store, id uint64, idem string) session.Sess
 	return s
 }
 
-// piece records one byte at off.
-func piece(st session.Store, s session.Session, off int64) (session.Session, error) {
+// recordByte records one byte at off.
+func recordByte(st session.Store, s session.Session, off int64) (session.Session, error) {
 	return st.Record(context.Background(), s.ID, s.Gen, session.Change{
-		Add: []session.Entry{{Range: session.Range{Off: off, End: off + 1}, Note: fmt.Append(nil, "note ", off)}}, Length: session.Unknown, Seen: off,
+		Add:    []session.Entry{{Range: session.Range{Off: off, End: off + 1}, Note: fmt.Append(nil, "note ", off)}},
+		Length: session.Unknown, Seen: off,
 	})
 }
 
@@ -91,18 +93,23 @@ func dump(t testing.TB, st session.Store) (all state) {
 	return all
 }
 
-// step does something with the store, drawn from t: mostly what a service would, sometimes what is
-// refused.
+// step does something with the store, drawn from t: mostly a call that a service would make,
+// sometimes one that is refused.
 func step(t *rapid.T, st session.Store) {
 	ctx := context.Background()
 	id := session.SessionID(rapid.Uint64Range(1, 4).Draw(t, "id"))
 	s, err := st.Load(ctx, id)
 	if errors.Is(err, session.ErrNotFound) {
 		_, _, err = st.Create(ctx, session.Session{
-			ID: id, Spec: session.Spec{
-				ChunkSize: 4, BytesExpected: rapid.Int64Range(-1, 40).Draw(t, "bytes"), Owner: rapid.SampledFrom([]string{"", "a", "\x80"}).Draw(t, "owner"),
-				Idem: rapid.SampledFrom([]string{"", "i", "j"}).Draw(t, "idem"), Note: rapid.SliceOfN(rapid.Byte(), 0, 5).Draw(t, "note"),
-			}, Began: time.UnixMilli(rapid.Int64Range(0, 1e13).Draw(t, "began")), LastSeen: time.UnixMilli(5), Seen: rapid.Int64Range(0, 100).Draw(t, "seen"),
+			ID: id,
+			Spec: session.Spec{
+				ChunkSize: 4, BytesExpected: rapid.Int64Range(-1, 40).Draw(t, "bytes"),
+				Owner: rapid.SampledFrom([]string{"", "a", "\x80"}).Draw(t, "owner"),
+				Idem:  rapid.SampledFrom([]string{"", "i", "j"}).Draw(t, "idem"),
+				Note:  rapid.SliceOfN(rapid.Byte(), 0, 5).Draw(t, "note"),
+			},
+			Began:    time.UnixMilli(rapid.Int64Range(0, 1e13).Draw(t, "began")),
+			LastSeen: time.UnixMilli(5), Seen: rapid.Int64Range(0, 100).Draw(t, "seen"),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -112,11 +119,14 @@ func step(t *rapid.T, st session.Store) {
 	gen := s.Gen + rapid.SampledFrom([]uint64{0, 0, 0, 0, 1}).Draw(t, "stale")
 	if rapid.Bool().Draw(t, "move") {
 		_, _ = st.Move(ctx, id, session.Step{
-			Gen: gen, To: session.State(rapid.IntRange(1, 6).Draw(t, "to")), Next: gen + rapid.Uint64Range(0, 9).Draw(t, "next"), Seen: rapid.Int64Range(0, 200).Draw(t, "seen"),
+			Gen: gen, To: session.State(rapid.IntRange(1, 6).Draw(t, "to")),
+			Next: gen + rapid.Uint64Range(0, 9).Draw(t, "next"), Seen: rapid.Int64Range(0, 200).Draw(t, "seen"),
 		})
 		return
 	}
-	c := session.Change{Length: rapid.Int64Range(-1, 40).Draw(t, "length"), Seen: rapid.Int64Range(0, 200).Draw(t, "seen"), Now: rapid.Int64Range(0, 1e13).Draw(t, "now")}
+	c := session.Change{Length: rapid.Int64Range(-1, 40).Draw(
+		t, "length",
+	), Seen: rapid.Int64Range(0, 200).Draw(t, "seen"), Now: rapid.Int64Range(0, 1e13).Draw(t, "now")}
 	if s.BytesExpected >= 0 {
 		c.Length = session.Unknown
 	}
@@ -125,7 +135,9 @@ func step(t *rapid.T, st session.Store) {
 		c.Remove, c.Drop = []session.Range{e.Range}, e.Range
 	} else {
 		off := rapid.Int64Range(0, 36).Draw(t, "off")
-		c.Add = []session.Entry{{Range: session.Range{Off: off, End: off + rapid.Int64Range(1, 4).Draw(t, "n")}, Note: rapid.SliceOfN(rapid.Byte(), 0, 3).Draw(t, "note")}}
+		c.Add = []session.Entry{{Range: session.Range{
+			Off: off, End: off + rapid.Int64Range(1, 4).Draw(t, "n"),
+		}, Note: rapid.SliceOfN(rapid.Byte(), 0, 3).Draw(t, "note")}}
 	}
 	_, _ = st.Record(ctx, id, gen, c)
 }
@@ -138,10 +150,11 @@ func TestReopeningChangesNothing(t *testing.T) {
 		j := open(t, filepath.Join(dir, fmt.Sprint(n)))
 		mem := session.NewMem()
 		for range rapid.IntRange(1, 30).Draw(rt, "steps") {
-			// The same operation on both: it is drawn once, and done on the journal through what
-			// Log saw of it on mem.
+			// The operation is drawn once. It is done on mem and the journal as Log saw it.
 			var ops []session.Op
-			logged := session.NewMemWith(session.MemHooks{Log: func(op session.Op) error { ops = append(ops, op); return nil }})
+			logged := session.NewMemWith(
+				session.MemHooks{Log: func(op session.Op) error { ops = append(ops, op); return nil }},
+			)
 			for _, op := range mem.Rows() {
 				if err := logged.Do(op); err != nil {
 					rt.Fatal(err)
@@ -156,13 +169,15 @@ func TestReopeningChangesNothing(t *testing.T) {
 			case 0:
 				j = reopen(t, j)
 			case 1:
-				j = anew(t, j)
+				j = reopenRewritten(t, j)
 			}
 			if diff := cmp.Diff(dump(t, mem), dump(t, j), cmpopts.EquateEmpty()); diff != "" {
 				rt.Fatalf("the journal differs from the memory (-mem +journal):\n%s", diff)
 			}
 		}
-		for name, again := range map[string]func(testing.TB, *Journal) *Journal{"reopening": reopen, "writing it anew": anew} {
+		for name, again := range map[string]func(testing.TB, *Journal) *Journal{
+			"reopening": reopen, "writing it anew": reopenRewritten,
+		} {
 			j = again(t, j)
 			if diff := cmp.Diff(dump(t, mem), dump(t, j), cmpopts.EquateEmpty()); diff != "" {
 				rt.Fatalf("after %s (-mem +journal):\n%s", name, diff)
@@ -195,11 +210,11 @@ func TestWritingItAnewChangesNothing(t *testing.T) {
 	gone := create(t, j, 2, "")
 	for off := range int64(200) {
 		var err error
-		if gone, err = piece(j, gone, off); err != nil {
+		if gone, err = recordByte(j, gone, off); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := piece(j, keep, 3); err != nil {
+	if _, err := recordByte(j, keep, 3); err != nil {
 		t.Fatal(err)
 	}
 	for _, to := range []session.State{session.Aborted, session.Gone} {
@@ -208,7 +223,7 @@ func TestWritingItAnewChangesNothing(t *testing.T) {
 		}
 	}
 	before, size := dump(t, j), fileSize(t, path)
-	// What an interrupted rewriting left must not be in the way.
+	// The rest of an interrupted rewriting must not be in the way.
 	if err := os.WriteFile(path+suffixNew, []byte(magic[:6]), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +257,7 @@ func fileSize(t testing.TB, path string) int64 {
 	return info.Size()
 }
 
-// built makes a journal of three operations, and gives its bytes, where each frame ends, and the
+// built makes a journal of three operations. It returns its bytes, the end of each frame, and the
 // state after each.
 func built(t *testing.T) (b []byte, ends []int, states []state) {
 	t.Helper()
@@ -254,7 +269,7 @@ func built(t *testing.T) (b []byte, ends []int, states []state) {
 	note()
 	s := create(t, j, 1, "x")
 	note()
-	s, err := piece(j, s, 5)
+	s, err := recordByte(j, s, 5)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,7 +287,7 @@ func built(t *testing.T) (b []byte, ends []int, states []state) {
 func TestAnUnfinishedAppendIsCutOff(t *testing.T) {
 	whole, ends, states := built(t)
 	for size := 0; size <= len(whole); size++ {
-		// What was whole when the file had this size?
+		// Which frames were whole when the file had this size?
 		i, found := slices.BinarySearch(ends, size)
 		if !found {
 			i--
@@ -281,9 +296,11 @@ func TestAnUnfinishedAppendIsCutOff(t *testing.T) {
 		if i >= 0 {
 			want = states[i]
 		}
-		for name, tail := range map[string][]byte{"nothing": nil, "zeros": make([]byte, 50), "noise": slices.Repeat([]byte{0x7b, 1, 0, 0, 0}, 9)} {
+		for name, tail := range map[string][]byte{
+			"nothing": nil, "zeros": make([]byte, 50), "noise": slices.Repeat([]byte{0x7b, 1, 0, 0, 0}, 9),
+		} {
 			if size < int(headerSize) && name == "noise" {
-				continue // not what a crash leaves: see the damaged ones
+				continue // a crash does not leave that: see the damaged ones
 			}
 			if size < int(headerSize) && size+len(tail) >= int(headerSize) {
 				tail = tail[:int(headerSize)-1-size]
@@ -302,7 +319,7 @@ func TestAnUnfinishedAppendIsCutOff(t *testing.T) {
 			if diff := cmp.Diff(want, dump(t, j), cmpopts.EquateEmpty()); diff != "" {
 				t.Fatalf("cut at %d, then %s: %s", size, name, diff)
 			}
-			// It goes on behind the cut.
+			// It goes on after the last whole frame.
 			create(t, j, 9, "")
 			after := dump(t, j)
 			j = reopen(t, j)
@@ -327,16 +344,16 @@ func TestDamageIsNeverMistakenForTheEnd(t *testing.T) {
 	newer[headerSize-1]++
 	refused(t, newer, "a newer version", ErrVersion)
 	// An operation that this version can't know.
-	body := []byte(`{"move":{"id":1,"gen":77,"to":1,"next":99,"seen":0,"by":"moonlight"}}`)
+	payload := []byte(`{"move":{"id":1,"gen":77,"to":1,"next":99,"seen":0,"by":"moonlight"}}`)
 	odd, err := frame(session.Op{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	odd = append(odd[:4:4], 0, 0, 0, 0)
-	odd[0], odd[1], odd[2], odd[3] = byte(len(body)), 0, 0, 0
-	crc := sum(odd[:4], body)
+	odd[0], odd[1], odd[2], odd[3] = byte(len(payload)), 0, 0, 0
+	crc := sum(odd[:4], payload)
 	odd[4], odd[5], odd[6], odd[7] = byte(crc), byte(crc>>8), byte(crc>>16), byte(crc>>24)
-	refused(t, slices.Concat(whole, odd, body), "an unknown member", ErrDamaged)
+	refused(t, slices.Concat(whole, odd, payload), "an unknown member", ErrDamaged)
 }
 
 // refused checks that a file is refused with one of these errors, and left as it is.

@@ -14,7 +14,7 @@ import (
 	"sluice/session"
 )
 
-// check holds all that is kept against the model.
+// check compares everything that is stored with the model.
 func (w *world) check() {
 	ctx := context.Background()
 	v := w.services[len(w.sessions)%w.n]
@@ -39,7 +39,8 @@ func (w *world) check() {
 		if k.state.Ended() {
 			continue
 		}
-		if s.BytesExpected != k.BytesExpected || s.ChunkSize != k.ChunkSize || s.Owner != k.Owner || s.Idem != k.Idem || !bytes.Equal(s.Note, k.Note) {
+		if s.BytesExpected != k.BytesExpected || s.ChunkSize != k.ChunkSize || s.Owner != k.Owner || s.Idem != k.Idem ||
+			!bytes.Equal(s.Note, k.Note) {
 			w.t.Fatalf("session %s: %+v, not %+v", k.id, s, k.Spec)
 		}
 		want.BytesExpected += max(0, s.BytesExpected)
@@ -57,14 +58,15 @@ func (w *world) check() {
 	}
 	for state := session.Open; state < session.Gone; state++ {
 		n := 0
-		w.must(session.Page(ctx, w.store, session.Query{State: state, Limit: 2}, func(session.Session) (bool, error) { n++; return true, nil }))
+		count := func(session.Session) (bool, error) { n++; return true, nil }
+		w.must(session.Page(ctx, w.store, session.Query{State: state, Limit: 2}, count))
 		if n != kept[state] {
 			w.t.Fatalf("%d sessions are listed as %v, not %d", n, state, kept[state])
 		}
 	}
 }
 
-// same checks that what is recorded of a session is what it should be, byte by byte.
+// same compares the recorded bytes of a session with the model.
 func (w *world) same(k *known) {
 	if k.state.Ended() {
 		return
@@ -81,15 +83,18 @@ func (w *world) same(k *known) {
 		copy(content[e.Off:], w.disk.read(e))
 	}
 	if content != k.content || s.EntryCount != len(es) || !slices.Equal(s.Received, k.received()) {
-		w.t.Fatalf("session %s holds %v in %d pieces (%d entries), received %v; expected %v", k.id, content, s.EntryCount, len(es), s.Received, k.content)
+		w.t.Fatalf(
+			"session %s holds %v in %d pieces (%d entries), received %v; expected %v", k.id, content, s.EntryCount,
+			len(es), s.Received, k.content,
+		)
 	}
 }
 
-// atOnceModel lets clients of all Services bring the same sessions at once, all chunks in any
+// atOnceModel has clients of all Services send all chunks of the same sessions at once, in any
 // order, and finish them at once.
 func atOnceModel(t *testing.T, st session.Store, services int) {
 	ctx := t.Context()
-	d := &disk{pages: map[string]*page{}}
+	d := &disk{places: map[string]*place{}}
 	var vs []*session.Service
 	for range services {
 		v, err := session.New(ctx, st, session.Config{Match: d.match})
@@ -107,13 +112,17 @@ func atOnceModel(t *testing.T, st session.Store, services int) {
 			v := vs[client%services]
 			wg.Go(func() {
 				for i := range ids {
-					s, _, err := v.Begin(ctx, session.Spec{ChunkSize: chunk, BytesExpected: maxBytes, Idem: fmt.Sprint(round, i)})
+					s, _, err := v.Begin(
+						ctx, session.Spec{ChunkSize: chunk, BytesExpected: maxBytes, Idem: fmt.Sprint(round, i)},
+					)
 					if err != nil {
 						t.Error(err)
 						return
 					}
 					for _, idx := range rand.Perm(maxBytes / chunk) {
-						bring(t, v, s.ID, int64(idx), chunk, &sink{disk: d, name: fmt.Sprint(s.ID, "/", client%services), session: s.ID, store: st})
+						bring(t, v, s.ID, int64(idx), chunk, &sink{
+							disk: d, name: fmt.Sprint(s.ID, "/", client%services), session: s.ID, store: st,
+						})
 					}
 					err = v.Finish(ctx, func(ctx context.Context, sealed []session.Session) (bool, error) {
 						commits[i].Add(1)
@@ -149,7 +158,7 @@ func atOnceModel(t *testing.T, st session.Store, services int) {
 	if st, err := st.Stats(ctx); err != nil || st.Finished != 15 || st.Begun != 15 || st.Open+st.Sealed != 0 {
 		t.Errorf("%+v, %v", st, err)
 	}
-	for _, b := range d.broken {
+	for _, b := range d.failures {
 		t.Error(b)
 	}
 	if err := shut(st); err != nil {
@@ -157,7 +166,7 @@ func atOnceModel(t *testing.T, st session.Store, services int) {
 	}
 }
 
-// bring puts one chunk until it is there, or the session has been finished by another.
+// bring puts one chunk until it is recorded, or another client has finished the session.
 func bring(t *testing.T, v *session.Service, id session.SessionID, idx, chunk int64, s *sink) {
 	b := make([]byte, chunk)
 	for i := range b {

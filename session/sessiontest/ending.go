@@ -15,7 +15,7 @@ import (
 
 var errRefused = errors.New("the commit was refused")
 
-// part draws the caller's part of an end: it goes well, or is refused, or nobody knows.
+// part draws the caller's part of an end: it succeeds, is refused, or has an unknown outcome.
 func (w *world) part(of ...*known) (session.End, error) {
 	answer := rapid.SampledFrom([]error{nil, nil, errRefused, session.ErrUnknownOutcome}).Draw(w.t, "part")
 	return func(ctx context.Context, sealed []session.Session) (bool, error) {
@@ -29,7 +29,9 @@ func (w *world) part(of ...*known) (session.End, error) {
 				continue
 			}
 			w.same(of[i])
-			if err := w.services[0].PutChunk(ctx, s.ID, 0, bytes.NewReader(nil), &sink{disk: w.disk, name: "?", store: w.store}); !errors.Is(err, session.ErrSealed) {
+			if err := w.services[0].PutChunk(
+				ctx, s.ID, 0, bytes.NewReader(nil), &sink{disk: w.disk, name: "?", store: w.store},
+			); !errors.Is(err, session.ErrSealed) {
 				w.t.Errorf("a put during the end: %v", err)
 			}
 		}
@@ -37,8 +39,8 @@ func (w *world) part(of ...*known) (session.End, error) {
 	}, answer
 }
 
-// ended says what the end with that answer has made of an open session.
-func (w *world) ended(k *known, to session.State, answer error) {
+// noteEnd applies an end with that answer to an open session of the model.
+func (w *world) noteEnd(k *known, to session.State, answer error) {
 	k.disturb()
 	switch {
 	case errors.Is(answer, session.ErrUnknownOutcome):
@@ -62,7 +64,7 @@ func (w *world) count(to session.State) {
 
 func (w *world) finish() {
 	var of []*known
-	var wants []session.Verified
+	var verified []session.Verified
 	for range w.draw("batch", 1, 3) {
 		k := w.pick()
 		if slices.Contains(of, k) {
@@ -75,10 +77,10 @@ func (w *world) finish() {
 		if s, err := w.any().Status(context.Background(), k.id); err == nil && w.draw("gen", 0, 1) == 1 {
 			want.Gen = s.Gen - uint64(w.draw("old", 0, 4)/4)
 		}
-		of, wants = append(of, k), append(wants, want)
+		of, verified = append(of, k), append(verified, want)
 	}
-	// The first in the order of their ids says why not.
-	slices.SortFunc(wants, func(a, b session.Verified) int {
+	// The session with the lowest id among those that are refused decides the error.
+	slices.SortFunc(verified, func(a, b session.Verified) int {
 		if a.ID < b.ID {
 			return -1
 		}
@@ -86,7 +88,7 @@ func (w *world) finish() {
 	})
 	var expected error
 	var at session.SessionID
-	for _, want := range wants {
+	for _, want := range verified {
 		k := of[slices.IndexFunc(of, func(k *known) bool { return k.id == want.ID })]
 		if err := w.refuses(k, want); err != nil {
 			expected, at = err, k.id
@@ -98,7 +100,7 @@ func (w *world) finish() {
 	err := w.any().Finish(context.Background(), func(ctx context.Context, sealed []session.Session) (bool, error) {
 		ran = true
 		return commit(ctx, sealed)
-	}, wants...)
+	}, verified...)
 	if expected != nil {
 		var end *session.EndError
 		if w.expect("finish", err, expected); !errors.As(err, &end) || end.ID != at || ran {
@@ -112,11 +114,11 @@ func (w *world) finish() {
 	}
 	for _, k := range of {
 		k.BytesExpected = k.end()
-		w.ended(k, session.Finished, answer)
+		w.noteEnd(k, session.Finished, answer)
 	}
 }
 
-// refuses gives the reason why a session can't be finished as wanted.
+// refuses returns the reason why a session can't be finished as wanted.
 func (w *world) refuses(k *known, want session.Verified) error {
 	if err := k.err(); err != nil {
 		return err
@@ -154,7 +156,7 @@ func (w *world) abort() {
 	w.expect("abort", v.Abort(context.Background(), k.id, release), want)
 	if open {
 		k.fence(v, session.All())
-		w.ended(k, session.Aborted, answer)
+		w.noteEnd(k, session.Aborted, answer)
 	}
 }
 
@@ -164,7 +166,7 @@ func (w *world) clear() {
 	for _, k := range w.sessions {
 		if k.state == session.Open {
 			want++
-			w.ended(k, session.Aborted, nil)
+			w.noteEnd(k, session.Aborted, nil)
 			cleared = append(cleared, k)
 		}
 	}
@@ -178,11 +180,13 @@ func (w *world) clear() {
 	}
 }
 
-// settle tells of every sealed session what has become of it.
-func (w *world) settle() {
+// recover ends or opens all sealed sessions.
+func (w *world) recover() {
 	to := rapid.SampledFrom([]session.State{session.Open, session.Finished, session.Aborted}).Draw(w.t, "outcome")
 	w.must(w.any().Recover(context.Background(), func(_ context.Context, s session.Session) (session.State, error) {
-		if i := slices.IndexFunc(w.sessions, func(k *known) bool { return k.id == s.ID && k.state == session.Sealed }); i < 0 {
+		if i := slices.IndexFunc(
+			w.sessions, func(k *known) bool { return k.id == s.ID && k.state == session.Sealed },
+		); i < 0 {
 			return 0, fmt.Errorf("session %s is not sealed", s.ID)
 		}
 		return to, nil
@@ -195,9 +199,11 @@ func (w *world) settle() {
 	}
 }
 
-// time lets the clock go on, or jump, and lets every Service know.
+// time advances the clock, or lets it jump, and ticks every Service.
 func (w *world) time() {
-	w.now = w.now.Add(rapid.SampledFrom([]time.Duration{time.Second, tick, tick, tick, 3 * tick, 9000 * time.Hour, -time.Hour}).Draw(w.t, "time"))
+	w.now = w.now.Add(rapid.SampledFrom(
+		[]time.Duration{time.Second, tick, tick, tick, 3 * tick, 9000 * time.Hour, -time.Hour},
+	).Draw(w.t, "time"))
 	for _, v := range w.services {
 		type before struct {
 			seen int64
@@ -214,25 +220,25 @@ func (w *world) time() {
 		v.lastTick = w.now
 		stored, err := v.Stats(context.Background())
 		w.must(err)
-		if running-v.kept >= tick.Milliseconds() {
+		if running-v.storedTime >= tick.Milliseconds() {
 			running = max(running, stored.Newest)
-			v.kept = running
-			w.kept = max(w.kept, running)
+			v.storedTime = running
+			w.storedTime = max(w.storedTime, running)
 		}
 		n, err := v.TickTTL(context.Background(), w.now, nil)
 		w.must(err)
 		if v.Running() != running {
 			w.t.Fatalf("the running time is %d, not %d", v.Running(), running)
 		}
-		if stored, err = v.Stats(context.Background()); err != nil || stored.Newest < w.kept {
-			w.t.Fatalf("the running time that is stored is %d, not at least %d: %v", stored.Newest, w.kept, err)
+		if stored, err = v.Stats(context.Background()); err != nil || stored.Newest < w.storedTime {
+			w.t.Fatalf("the running time that is stored is %d, not at least %d: %v", stored.Newest, w.storedTime, err)
 		}
 		for k, b := range was {
 			due := b.seen < running-ttl.Milliseconds()
 			switch {
 			case k.state == session.Open && due:
-				// What only a stopped put held is not held any more: that is known only to the
-				// Service.
+				// A put that was stopped does not keep its session from expiring any more. Only the
+				// Service knows whether it was stopped.
 				if s, err := v.Status(context.Background(), k.id); b.busy && err == nil && s.State == session.Open {
 					continue
 				}

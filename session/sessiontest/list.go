@@ -43,8 +43,8 @@ func entriesOf(t *testing.T, st store) {
 	}
 }
 
-// crowd makes sessions of two owners in every state, under random ids, and gives them in the order
-// in which they began.
+// crowd makes sessions of two owners in every state, under random ids, and returns them in the
+// order in which they began.
 func crowd(st store) []session.Session {
 	var all []session.Session
 	for i, state := range []session.State{
@@ -116,7 +116,7 @@ func dueLists(t *testing.T, st store) {
 			}
 		}
 	}
-	// A touch moves a session to where it belongs.
+	// A touch moves a session to its new position.
 	first := all[len(all)-1]
 	st.record(first, session.Change{Length: session.Unknown, Seen: 2000})
 	if got := st.list(session.Query{Due: 3000, Limit: 100}); got[0].ID == first.ID || got[len(got)-1].ID != first.ID {
@@ -125,7 +125,9 @@ func dueLists(t *testing.T, st store) {
 }
 
 func holders(t *testing.T, st store) {
-	for i, state := range []session.State{session.Open, session.Sealed, session.Finished, session.Aborted, session.Expired} {
+	for i, state := range []session.State{
+		session.Open, session.Sealed, session.Finished, session.Aborted, session.Expired,
+	} {
 		s := st.create(spec(session.SessionID(1+i), "o", state.String()))
 		if state != session.Open {
 			s = st.move(s, session.Step{Gen: 1, To: state, Next: 4, Seen: s.Seen})
@@ -143,13 +145,18 @@ func holders(t *testing.T, st store) {
 
 func pages(t *testing.T, st store) {
 	crowd(st)
-	for _, q := range []session.Query{{Limit: 5}, {Limit: 2, State: session.Open}, {Limit: 2, Due: 5000}, {Limit: 3, Due: 5000, State: session.Finished}} {
+	for _, q := range []session.Query{
+		{Limit: 5},
+		{Limit: 2, State: session.Open},
+		{Limit: 2, Due: 5000},
+		{Limit: 3, Due: 5000, State: session.Finished},
+	} {
 		page, next, err := st.List(t.Context(), q)
 		if err != nil || len(page) != q.Limit || next == "" {
 			t.Fatalf("%+v: %d sessions, next %q, %v", q, len(page), next, err)
 		}
 		whole := st.list(session.Query{State: q.State, Due: q.Due, Limit: 100})
-		// What goes meanwhile, even the one where the page ended, does not disturb the rest.
+		// Sessions that go meanwhile, even the last of the page, do not disturb the rest.
 		last := page[len(page)-1]
 		if !last.State.Ended() {
 			last = st.end(last, session.Aborted)
@@ -164,7 +171,8 @@ func pages(t *testing.T, st store) {
 	}
 	// The last page says that it is the last, even when it is full.
 	left := len(st.list(session.Query{Limit: 100}))
-	if page, next, err := st.List(t.Context(), session.Query{Limit: left}); err != nil || len(page) != left || next != "" {
+	if page, next, err := st.List(t.Context(), session.Query{Limit: left}); err != nil || len(page) != left ||
+		next != "" {
 		t.Errorf("%d of %d sessions, next %q, %v", len(page), left, next, err)
 	}
 	for _, bad := range []string{"x", "-", "AAAA", " ", "../.."} {
@@ -179,7 +187,7 @@ func figures(t *testing.T, st store) {
 	check := func(after string) {
 		t.Helper()
 		got := st.stats()
-		// It is exact to a tick only.
+		// OldestSeen is exact to a tick only.
 		if (got.OldestSeen == 0) != (want.Open == 0) {
 			t.Errorf("after %s: the oldest was seen at %d", after, got.OldestSeen)
 		}
@@ -247,7 +255,9 @@ func keepsTime(t *testing.T, st store) {
 	keep(6, 7)
 	keep(math.MaxInt64, math.MaxInt64)
 	st.same(spec(1, "o", ""), st.load(1))
-	if got, want := st.stats(), (session.Stats{Open: 1, BytesExpected: 100, Begun: 1, Newest: math.MaxInt64, OldestSeen: began.UnixMilli()}); got != want {
+	if got, want := st.stats(), (session.Stats{
+		Open: 1, BytesExpected: 100, Begun: 1, Newest: math.MaxInt64, OldestSeen: began.UnixMilli(),
+	}); got != want {
 		t.Errorf("figures: %+v, not %+v", got, want)
 	}
 }
@@ -306,7 +316,7 @@ func copies(t *testing.T, st store) {
 	st.same(want, st.all(1))
 }
 
-func heavyPages(t *testing.T, st store) {
+func pagesByBytes(t *testing.T, st store) {
 	const n = 100
 	for i := range n {
 		s := spec(session.SessionID(i+1), "a", "")
@@ -318,7 +328,8 @@ func heavyPages(t *testing.T, st store) {
 	for _, s := range page {
 		size += s.Size()
 	}
-	if err != nil || next == "" || len(page) == 0 || size < session.PageBytes || size > session.PageBytes+2*session.MaxNote {
+	if err != nil || next == "" || len(page) == 0 || size < session.PageBytes ||
+		size > session.PageBytes+2*session.MaxNote {
 		t.Errorf("%d sessions of %d bytes, next %q, %v", len(page), size, next, err)
 	}
 	if all := st.list(session.Query{Limit: 1000}); len(all) != n {

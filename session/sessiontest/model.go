@@ -18,11 +18,13 @@ import (
 )
 
 // TestModel runs any history of calls on that many Services over one Store, each call on any of
-// them, and holds every answer and all that is kept against a model: what was begun, which bytes
-// were answered for, what has ended how. A few sessions go on at once, and puts stay open while
-// other calls happen. open gives an empty Store. Where it has a method Restart() error, that is
-// called when the history restarts the program: what was only in memory may be lost then. Where it
-// has Close, that is called in the end.
+// them. It compares every answer and everything that is stored with a model: which sessions were
+// begun, which bytes were answered for, which sessions have ended how. A few sessions go on at
+// once, and puts stay open during other calls.
+//
+// open returns an empty Store. If it has a method Restart() error, the test calls that when the
+// history restarts the program; state that is in memory alone may be lost then. If it has Close,
+// the test calls that at the end.
 func TestModel(t *testing.T, open func(t *testing.T) session.Store, services int) {
 	t.Run("any history", func(t *testing.T) {
 		histories, steps := 0, 0
@@ -56,7 +58,7 @@ const (
 	tick     = time.Minute
 )
 
-// restart and shut use what a store may have beside its methods.
+// restart and shut use optional methods of a store.
 func restart(st session.Store) error {
 	if r, ok := st.(interface{ Restart() error }); ok {
 		return r.Restart()
@@ -73,47 +75,47 @@ func shut(st session.Store) error {
 
 // world is the model and what it is a model of.
 type world struct {
-	t        *rapid.T
-	store    session.Store
-	disk     *disk
-	now      time.Time
-	rand     io.Reader
-	merge    bool
-	match    bool
-	lend     bool
-	services []*service
-	n        int // number of Services there
-	born     int // Services ever made
-	sessions []*known
-	stats    session.Stats // the totals
-	kept     int64         // the running time that was kept at least
-	steps    int           // that the model has taken
+	t          *rapid.T
+	store      session.Store
+	disk       *disk
+	now        time.Time
+	rand       io.Reader
+	merge      bool
+	match      bool
+	buffers    bool
+	services   []*service
+	n          int // number of Services there
+	made       int // Services made so far
+	sessions   []*known
+	stats      session.Stats // the totals
+	storedTime int64         // the stored running time is not below
+	steps      int           // that the model has taken
 }
 
-// locked is a source that many may read at once.
+// locked is a source of random bytes that is safe for concurrent use.
 type locked struct {
-	mu   sync.Mutex
-	from io.Reader
+	mu     sync.Mutex
+	source io.Reader
 }
 
 // Read implements io.Reader.
 func (l *locked) Read(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.from.Read(p)
+	return l.source.Read(p)
 }
 
-// service is a Service with what it can't be asked for.
+// service is a Service with values that it has no methods for.
 type service struct {
 	*session.Service
-	name     string
-	lastTick time.Time
-	kept     int64 // of the running time, for certain
+	name       string
+	lastTick   time.Time
+	storedTime int64 // the running time that it has certainly stored
 }
 
-// known is what the model knows of a session.
+// known is the model of a session.
 type known struct {
-	session.Spec // BytesExpected as it is by now
+	session.Spec // with the present BytesExpected
 	id           session.SessionID
 	state        session.State
 	content      [maxBytes]byte // 0: not recorded
@@ -128,23 +130,26 @@ func newWorld(t *rapid.T, st session.Store, services int) *world {
 	var seed [32]byte
 	binary.BigEndian.PutUint64(seed[:], rapid.Uint64().Draw(t, "seed"))
 	w := &world{
-		t: t, store: st, disk: &disk{pages: map[string]*page{}}, now: began, n: services,
-		rand: &locked{from: rand.NewChaCha8(seed)}, merge: rapid.Bool().Draw(t, "merge"), match: rapid.Bool().Draw(t, "match"), lend: rapid.Bool().Draw(t, "lend"),
+		t: t, store: st, disk: &disk{places: map[string]*place{}}, now: began, n: services,
+		rand: &locked{source: rand.NewChaCha8(seed)}, merge: rapid.Bool().Draw(t, "merge"),
+		match: rapid.Bool().Draw(t, "match"), buffers: rapid.Bool().Draw(t, "buffers"),
 	}
-	w.wake()
+	w.startServices()
 	return w
 }
 
-// wake makes the Services.
-func (w *world) wake() {
+// startServices makes the Services.
+func (w *world) startServices() {
 	w.services = nil
 	stored, err := w.store.Stats(context.Background())
 	w.must(err)
 	for range w.n {
-		// Wait: an end whose outcome nobody knows never settles, and each call that meets it waits
-		// so long.
-		cfg := session.Config{TTL: ttl, Keep: keep, Tick: tick, Flush: time.Hour, Clock: w, Rand: w.rand, Large: 16, Wait: 2 * time.Millisecond}
-		if w.lend {
+		// An end with an unknown outcome stays sealed, and each call that meets it waits for Wait.
+		cfg := session.Config{
+			TTL: ttl, Keep: keep, Tick: tick, Flush: time.Hour, Clock: w, Rand: w.rand, Large: 16,
+			Wait: 2 * time.Millisecond,
+		}
+		if w.buffers {
 			cfg.Small, cfg.Large, cfg.MaxLarge, cfg.Buffers = 2, 4, 1, w.disk
 		}
 		if w.match {
@@ -155,15 +160,15 @@ func (w *world) wake() {
 		}
 		v, err := session.New(context.Background(), w.store, cfg)
 		w.must(err)
-		w.born++
-		if v.Running() < w.kept {
-			w.t.Fatalf("the running time was at %d, and begins at %d", w.kept, v.Running())
+		w.made++
+		if v.Running() < w.storedTime {
+			w.t.Fatalf("the running time was at %d, and begins at %d", w.storedTime, v.Running())
 		}
-		w.services = append(w.services, &service{v, fmt.Sprint(w.born), w.now, stored.Newest})
+		w.services = append(w.services, &service{v, fmt.Sprint(w.made), w.now, stored.Newest})
 	}
 }
 
-// restart ends the program, with the puts that are under way, and starts it again.
+// restart ends the program, with the running puts, and starts it again.
 func (w *world) restart() {
 	for _, k := range w.sessions {
 		for _, p := range slices.Clone(k.puts) {
@@ -171,7 +176,7 @@ func (w *world) restart() {
 		}
 	}
 	w.must(restart(w.store))
-	w.wake()
+	w.startServices()
 	for _, k := range w.sessions {
 		if k.state != session.Sealed {
 			continue
@@ -204,7 +209,7 @@ func (w *world) step(f func()) func(*rapid.T) {
 		f()
 		w.disk.mu.Lock()
 		defer w.disk.mu.Unlock()
-		for _, b := range w.disk.broken {
+		for _, b := range w.disk.failures {
 			t.Fatal(b)
 		}
 	}
@@ -223,7 +228,7 @@ func (w *world) draw(what string, from, to int64) int64 {
 // any draws a Service.
 func (w *world) any() *service { return w.services[w.draw("service", 0, int64(w.n-1))] }
 
-// pick draws a session that is not sealed: whoever asks for a sealed one waits for its end.
+// pick draws a session that is not sealed, since a call of a sealed one waits for its end.
 func (w *world) pick() *known {
 	var all []*known
 	for _, k := range w.sessions {
@@ -240,22 +245,22 @@ func (w *world) pick() *known {
 
 // other draws one of the rarer calls.
 func (w *world) other() func() {
-	return []func(){w.settle, w.clear, w.restart}[w.draw("call", 0, 2)]
+	return []func(){w.recover, w.clear, w.restart}[w.draw("call", 0, 2)]
 }
 
-// sink is a new put's.
+// sink is the sink of a new put.
 func (w *world) sink(id session.SessionID, on *service) *sink {
 	return &sink{disk: w.disk, name: id.String() + "/" + on.name, session: id, store: w.store}
 }
 
-// disturb says that something happens to the session.
+// disturb notes that another call changes the session.
 func (k *known) disturb() {
 	for _, p := range k.puts {
 		p.disturbed = true
 	}
 }
 
-// err is the answer to a put into a session that is not open.
+// err is the error of a put into a session that is not open.
 func (k *known) err() error { return k.state.Err() }
 
 // expect checks an error: nil, or one that wraps want.
@@ -278,8 +283,9 @@ func (w *world) begin() {
 	}
 	spec := session.Spec{
 		ChunkSize: w.draw("chunk size", 1, 9), BytesExpected: w.draw("bytes", -1, maxBytes),
-		Owner: rapid.SampledFrom([]string{"a", "b"}).Draw(w.t, "owner"), Idem: rapid.SampledFrom([]string{"", "i", "j"}).Draw(w.t, "idem"),
-		Note: fmt.Append(nil, "note ", len(w.sessions)),
+		Owner: rapid.SampledFrom([]string{"a", "b"}).Draw(w.t, "owner"),
+		Idem:  rapid.SampledFrom([]string{"", "i", "j"}).Draw(w.t, "idem"),
+		Note:  fmt.Append(nil, "note ", len(w.sessions)),
 	}
 	var holder *known
 	for _, k := range w.sessions {
@@ -327,10 +333,10 @@ func (w *world) drop() {
 	if dropped && s.Gen == k.gen {
 		w.t.Fatal("a drop does not fence")
 	}
-	w.disk.thaw(k.id, r)
+	w.disk.dropped(k.id, r)
 }
 
-// end is behind the last recorded byte.
+// end is the end of the last recorded byte.
 func (k *known) end() (end int64) {
 	for i, b := range k.content {
 		if b != 0 {
@@ -340,7 +346,7 @@ func (k *known) end() (end int64) {
 	return end
 }
 
-// received is what must be recorded.
+// received is the ranges that must be recorded.
 func (k *known) received() (rs []session.Range) {
 	for i, b := range k.content {
 		if b != 0 {

@@ -8,7 +8,7 @@ import (
 	"sluice/session"
 )
 
-// steps follows sessions through all steps, and takes each twice.
+// steps takes sessions through all steps, and each step twice.
 func steps(t *testing.T, st store) {
 	for i, to := range []session.State{session.Finished, session.Aborted, session.Expired} {
 		for j, sealed := range []bool{true, false} {
@@ -105,15 +105,17 @@ func endsForget(t *testing.T, st store) {
 		if len(st.entries(other.ID, session.All(), 0)) != 1 {
 			t.Errorf("%v: the end took another's entries", to)
 		}
-		// Its id, once it is gone, begins with nothing.
+		// A new session under the id of a gone one has no entries.
 		st.move(s, session.Step{Gen: s.Gen, To: session.Gone})
 		again := st.create(spec(s.ID, "o", ""))
 		if es := st.entries(again.ID, session.All(), 0); len(es) != 0 || again.State != session.Open {
 			t.Errorf("%v: made again it has %d entries", to, len(es))
 		}
 	}
-	// So many that a store may take another way.
-	s := st.create(session.Session{ID: 100, Spec: session.Spec{ChunkSize: 1, BytesExpected: 10_000}, Began: began, LastSeen: began})
+	// With so many entries a store may delete in another way.
+	s := st.create(session.Session{
+		ID: 100, Spec: session.Spec{ChunkSize: 1, BytesExpected: 10_000}, Began: began, LastSeen: began,
+	})
 	next := st.record(st.create(spec(101, "o", "")), add(rng(0, 10)))
 	var many []session.Range
 	for i := range int64(5000) {
@@ -140,9 +142,10 @@ func idemFreed(t *testing.T, st store) {
 			}
 			s = st.end(s, to)
 			next := st.create(spec(id+2, "o", idem))
-			// What is kept of the first does not come between.
+			// The rest of the first session does not take the idem from it.
 			st.move(s, session.Step{Gen: s.Gen, To: session.Gone})
-			if got, created, err := st.Create(t.Context(), spec(id+3, "o", idem)); err != nil || created || got.ID != next.ID {
+			if got, created, err := st.Create(t.Context(), spec(id+3, "o", idem)); err != nil || created ||
+				got.ID != next.ID {
 				t.Errorf("%s: session %s, created %v, %v", idem, got.ID, created, err)
 			}
 		}
@@ -154,7 +157,9 @@ func stepAtOnce(t *testing.T, st store) {
 		s := st.create(spec(round+1, "o", "i"))
 		var sealed atomic.Int32
 		atOnce(8, func(i int) {
-			_, err := st.Move(t.Context(), s.ID, session.Step{Gen: s.Gen, To: session.Sealed, Next: s.Gen + uint64(i) + 1})
+			_, err := st.Move(
+				t.Context(), s.ID, session.Step{Gen: s.Gen, To: session.Sealed, Next: s.Gen + uint64(i) + 1},
+			)
 			if err == nil {
 				sealed.Add(1)
 			} else if !errors.Is(err, session.ErrSealed) && !errors.Is(err, session.ErrFenced) {
@@ -179,7 +184,7 @@ func stepAtOnce(t *testing.T, st store) {
 		close(ended)
 		got := st.load(s.ID)
 		for to := range ended {
-			// A repeat of the same end is no other one.
+			// A repeat of the same end may succeed too.
 			if to != got.State {
 				t.Fatalf("a step to %v was taken, and the session is %v", to, got.State)
 			}

@@ -15,7 +15,7 @@ func (w *world) newPut(chunk bool) (*known, *put) {
 	if len(k.puts) == 3 {
 		w.t.Skip("enough puts")
 	}
-	// Long enough after the one before that it may take over.
+	// This is long enough after the put before, so that it may take over.
 	w.now = w.now.Add(11e9)
 	p := &put{on: w.any(), chunk: -1, version: byte(max(0, w.draw("version", -2, 1)))}
 	at := w.draw("off", 0, maxBytes-1)
@@ -31,18 +31,18 @@ func (w *world) newPut(chunk bool) (*known, *put) {
 	}
 	k.disturb()
 	p.start(k.id, w.sink(k.id, p.on))
-	if p.asked {
+	if p.wantsMore {
 		k.fence(p.on, p.bytes(k))
 	}
 	k.puts = append(k.puts, p)
 	return k, p
 }
 
-// bytes are those that the put may bring.
-func (p *put) bytes(k *known) session.Range { return rng(p.off, p.off+k.room(p)) }
+// bytes is the range that the put may bring.
+func (p *put) bytes(k *known) session.Range { return rng(p.off, p.off+k.bytesLeft(p)) }
 
-// fence says that what runs on those bytes through that Service was stopped: its sink hears nothing
-// more.
+// fence notes that the puts of these bytes through that Service were stopped: no more calls of
+// their sinks may come.
 func (k *known) fence(v *service, r session.Range) {
 	for _, p := range k.puts {
 		if p.on == v && p.bytes(k).Overlaps(r) {
@@ -51,8 +51,8 @@ func (k *known) fence(v *service, r session.Range) {
 	}
 }
 
-// room is how many bytes a put may bring at most.
-func (k *known) room(p *put) int64 {
+// bytesLeft is how many bytes a put may bring at most.
+func (k *known) bytesLeft(p *put) int64 {
 	end := int64(maxBytes)
 	if k.BytesExpected >= 0 {
 		end = k.BytesExpected
@@ -63,20 +63,20 @@ func (k *known) room(p *put) int64 {
 	return max(0, end-p.off)
 }
 
-// put is a put from its beginning to its end, without anything between.
+// put is a whole put, without other calls during it.
 func (w *world) put() {
 	if w.draw("kind", 0, 1) == 0 {
 		k, p := w.newPut(false)
-		p.send(w.draw("n", 0, k.room(p)+1))
+		p.send(w.draw("n", 0, k.bytesLeft(p)+1))
 		w.endPut(k, p, w.how())
 		return
 	}
 	k, p := w.newPut(true)
-	p.send(k.room(p) + max(0, w.draw("too much", -5, 1)) - max(0, w.draw("too little", -3, 2)))
+	p.send(k.bytesLeft(p) + max(0, w.draw("too much", -5, 1)) - max(0, w.draw("too little", -3, 2)))
 	w.endPut(k, p, w.how())
 }
 
-// some draws how many of what is left are sent: often all.
+// some draws how many of the bytes left are sent: often all.
 func (w *world) some(left int64) int64 {
 	return min(max(0, left), w.draw("n", 0, 2*maxBytes))
 }
@@ -92,9 +92,9 @@ func (w *world) how() error {
 // start leaves a put open.
 func (w *world) start() {
 	k, p := w.newPut(w.draw("kind", 0, 1) == 0)
-	p.send(w.some(k.room(p)))
-	w.adopt(k, p, p.sent)
-	if p.over() {
+	p.send(w.some(k.bytesLeft(p)))
+	w.learn(k, p, p.sent)
+	if p.returned() {
 		w.endPut(k, p, errCut)
 	}
 }
@@ -117,9 +117,9 @@ func (w *world) goOn() {
 			o.disturbed = true
 		}
 	}
-	p.send(w.some(k.room(p) - p.sent))
-	w.adopt(k, p, p.sent)
-	if w.draw("end", 0, 1) == 1 || p.over() {
+	p.send(w.some(k.bytesLeft(p) - p.sent))
+	w.learn(k, p, p.sent)
+	if w.draw("end", 0, 1) == 1 || p.returned() {
 		w.endPut(k, p, w.how())
 	}
 }
@@ -140,7 +140,7 @@ func (w *world) endPut(k *known, p *put, why error) {
 	case p.chunk >= 0 && n != 0, n > p.sent, n < 0, p.whole && p.err != nil && n != 0:
 		w.t.Fatalf("a put of %d bytes has recorded %d: %v", p.sent, n, p.err)
 	}
-	w.adopt(k, p, n)
+	w.learn(k, p, n)
 	if !k.state.Ended() {
 		for i := p.off; i < p.off+n; i++ {
 			if k.content[i] == 0 && !p.disturbed {
@@ -149,8 +149,7 @@ func (w *world) endPut(k *known, p *put, why error) {
 		}
 	}
 	if p.err == nil && !k.state.Ended() {
-		// Whatever else was going on: as of the answer, all of it was there, and it was this. What
-		// came since is known.
+		// At the time of the answer all its bytes were recorded. The model knows of later changes.
 		for i := p.off; i < p.off+p.sent; i++ {
 			if k.content[i] != byteOf(i, p.version) {
 				w.t.Fatalf("byte %d is %d, and %d was answered for", i, k.content[i], byteOf(i, p.version))
@@ -160,8 +159,9 @@ func (w *world) endPut(k *known, p *put, why error) {
 	w.judge(before, p, why)
 }
 
-// adopt learns what a put has recorded by now: nothing but its own first n bytes.
-func (w *world) adopt(k *known, p *put, n int64) {
+// learn adds the bytes that a put has recorded by now. These may only be among its own first n
+// bytes.
+func (w *world) learn(k *known, p *put, n int64) {
 	if k.state != session.Open {
 		return
 	}
@@ -181,21 +181,21 @@ func (w *world) adopt(k *known, p *put, n int64) {
 	}
 }
 
-// judge checks why a put has failed, or that it could not. before is the session as of the end of
-// the body.
+// judge checks the put's error. before is the session as of the end of the body.
 func (w *world) judge(before known, p *put, why error) {
 	want := before.answer(p, why)
 	if p.disturbed {
-		// It may have come before the other, or after, or have lost. That it may not claim what is
-		// not there was checked.
+		// It may have come before or after the other call, or have lost. Whether its bytes are
+		// recorded was checked before.
 		if p.err == nil && why == io.EOF {
 			return
 		}
-		for _, lost := range []error{
-			session.ErrSuperseded, session.ErrConflict, session.ErrRange, session.ErrShort, session.ErrLong, session.ErrLength, errCut,
+		for _, loses := range []error{
+			session.ErrSuperseded, session.ErrConflict, session.ErrRange, session.ErrShort, session.ErrLong,
+			session.ErrLength, errCut,
 			session.ErrSealed, session.ErrFinished, session.ErrAborted, session.ErrExpired, session.ErrNotFound,
 		} {
-			if errors.Is(p.err, lost) {
+			if errors.Is(p.err, loses) {
 				return
 			}
 		}
@@ -206,7 +206,7 @@ func (w *world) judge(before known, p *put, why error) {
 	}
 }
 
-// answer is what a put that nothing disturbed is answered.
+// answer is the error of a put that nothing disturbed.
 func (k *known) answer(p *put, why error) error {
 	if err := k.err(); err != nil {
 		return err
@@ -215,18 +215,18 @@ func (k *known) answer(p *put, why error) error {
 	if known && (p.off > n || p.off == n && (p.chunk >= 0 || n > 0)) {
 		return session.ErrRange
 	}
-	room := k.room(p)
-	for i := p.off; i < p.off+min(p.sent, room); i++ {
+	left := k.bytesLeft(p)
+	for i := p.off; i < p.off+min(p.sent, left); i++ {
 		if k.content[i] != 0 && k.content[i] != byteOf(i, p.version) {
 			return session.ErrConflict
 		}
 	}
 	switch {
-	case p.sent > room:
+	case p.sent > left:
 		return session.ErrLong
 	case why != io.EOF:
 		return why
-	case p.chunk >= 0 && p.sent < room && (known || k.end() > p.off+p.sent):
+	case p.chunk >= 0 && p.sent < left && (known || k.end() > p.off+p.sent):
 		return session.ErrShort
 	}
 	return nil

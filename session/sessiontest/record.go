@@ -26,19 +26,24 @@ func recordsAddUp(t *testing.T, st store) {
 		{Range: rng(30, 40), Note: []byte("at 30")},
 		{Range: rng(50, 60), Note: []byte("at 50")},
 	}, st.entries(1, session.All(), 0))
-	// An entry may go without a note, and have the longest one.
-	s = st.record(s, session.Change{Length: session.Unknown, Add: []session.Entry{{Range: rng(60, 61)}, {Range: rng(61, 62), Note: make([]byte, session.MaxEntryNote)}}})
-	if es := st.entries(1, rng(60, 62), 0); len(es) != 2 || len(es[0].Note) != 0 || len(es[1].Note) != session.MaxEntryNote {
+	// An entry may have no note, or the longest one.
+	s = st.record(s, session.Change{Length: session.Unknown, Add: []session.Entry{
+		{Range: rng(60, 61)}, {Range: rng(61, 62), Note: make([]byte, session.MaxEntryNote)},
+	}})
+	if es := st.entries(1, rng(60, 62), 0); len(es) != 2 || len(es[0].Note) != 0 ||
+		len(es[1].Note) != session.MaxEntryNote {
 		t.Errorf("%d entries", len(es))
 	}
-	// Another session has nothing of it.
+	// Another session has no such entries.
 	st.same(0, len(st.create(spec(2, "o", "")).Received))
 	st.same(0, len(st.entries(2, session.All(), 0)))
 }
 
 func refusals(t *testing.T, st store) {
 	st.record(st.create(spec(1, "o", "")), add(rng(20, 30), rng(50, 60)))
-	open := st.create(session.Session{ID: 2, Spec: session.Spec{ChunkSize: 10, BytesExpected: session.Unknown}, Began: began, LastSeen: began})
+	open := st.create(session.Session{
+		ID: 2, Spec: session.Spec{ChunkSize: 10, BytesExpected: session.Unknown}, Began: began, LastSeen: began,
+	})
 	st.record(open, add(rng(20, 30)))
 	length := func(n int64) session.Change { return session.Change{Length: n} }
 	remove := func(rs ...session.Range) session.Change {
@@ -82,7 +87,12 @@ func refusals(t *testing.T, st store) {
 	for i, c := range []struct {
 		to   session.State
 		want error
-	}{{session.Sealed, session.ErrSealed}, {session.Finished, session.ErrFinished}, {session.Aborted, session.ErrAborted}, {session.Expired, session.ErrExpired}} {
+	}{
+		{session.Sealed, session.ErrSealed},
+		{session.Finished, session.ErrFinished},
+		{session.Aborted, session.ErrAborted},
+		{session.Expired, session.ErrExpired},
+	} {
 		t.Run(c.to.String(), func(t *testing.T) {
 			st := store{st.Store, t}
 			s := st.create(spec(session.SessionID(10+i), "o", ""))
@@ -108,26 +118,31 @@ func replaces(t *testing.T, st store) {
 	if s.EntryCount != 2 || s.Gen != 1 {
 		t.Errorf("%d pieces, generation %d", s.EntryCount, s.Gen)
 	}
-	// One stays where it is, with another note.
+	// One entry gets another note.
 	c = add(rng(30, 40))
 	c.Remove, c.Add[0].Note = []session.Range{rng(30, 40)}, []byte("new")
 	s = st.record(s, c)
 	st.same([]session.Range{rng(0, 20), rng(30, 40)}, s.Received)
-	st.same([]session.Entry{{Range: rng(0, 20), Note: []byte("joined")}, {Range: rng(30, 40), Note: []byte("new")}}, st.entries(1, session.All(), 0))
+	st.same([]session.Entry{
+		{Range: rng(0, 20), Note: []byte("joined")}, {Range: rng(30, 40), Note: []byte("new")},
+	}, st.entries(1, session.All(), 0))
 }
 
 func dropFences(t *testing.T, st store) {
 	s := st.record(st.create(spec(1, "o", "")), add(rng(0, 10), rng(10, 20), rng(30, 40)))
 	old := s.Gen
-	// The middle of what is there goes; what it cuts is replaced by its rest.
+	// Bytes in the middle are dropped; the rest of a split entry replaces it.
 	c := add(rng(0, 5))
 	c.Remove, c.Drop = []session.Range{rng(0, 10), rng(10, 20)}, rng(5, 20)
 	s = st.record(s, c)
-	if s.Gen <= old || s.EntryCount != 2 || !s.Stale(old, rng(6, 7)) || s.Stale(old, rng(0, 5)) || s.Stale(s.Gen, rng(0, 100)) {
+	if s.Gen <= old || s.EntryCount != 2 || !s.Stale(old, rng(6, 7)) || s.Stale(old, rng(0, 5)) ||
+		s.Stale(s.Gen, rng(0, 100)) {
 		t.Errorf("generation %d after %d, %d pieces, dropped %v", s.Gen, old, s.EntryCount, s.Dropped)
 	}
 	st.same([]session.Range{rng(0, 5), rng(30, 40)}, s.Received)
-	st.same([]session.Entry{{Range: rng(0, 5), Note: []byte("at 0")}, {Range: rng(30, 40), Note: []byte("at 30")}}, st.entries(1, session.All(), 0))
+	st.same([]session.Entry{
+		{Range: rng(0, 5), Note: []byte("at 0")}, {Range: rng(30, 40), Note: []byte("at 30")},
+	}, st.entries(1, session.All(), 0))
 	st.refuse(1, session.ErrFenced, func() error {
 		_, err := st.Record(t.Context(), 1, old, add(rng(50, 60)))
 		return err
@@ -161,7 +176,9 @@ func dropsRemembered(t *testing.T, st store) {
 }
 
 func lengths(t *testing.T, st store) {
-	open := session.Session{ID: 1, Spec: session.Spec{ChunkSize: 10, BytesExpected: session.Unknown}, Began: began, LastSeen: began}
+	open := session.Session{
+		ID: 1, Spec: session.Spec{ChunkSize: 10, BytesExpected: session.Unknown}, Began: began, LastSeen: began,
+	}
 	s := st.record(st.create(open), add(rng(20, 30)))
 	if s.BytesExpected != session.Unknown {
 		t.Errorf("%d bytes expected", s.BytesExpected)
@@ -224,16 +241,20 @@ func recordAtOnce(t *testing.T, st store) {
 			t.Errorf("piece %d was won %d times, %q", i, won[i].Load(), e.Note)
 		}
 	}
-	// Drops of one generation: one of them is first, and fences the others.
+	// Of several drops of one generation the first fences the others.
 	before := st.load(1)
 	var done atomic.Int32
 	atOnce(n, func(i int) {
 		r := rng(int64(i)*10, int64(i)*10+10)
-		if _, err := st.Record(t.Context(), 1, before.Gen, session.Change{Remove: []session.Range{r}, Drop: r, Length: session.Unknown}); err == nil {
+		if _, err := st.Record(
+			t.Context(), 1, before.Gen, session.Change{Remove: []session.Range{r}, Drop: r, Length: session.Unknown},
+		); err == nil {
 			done.Add(1)
 		}
 	})
-	if after := st.load(1); done.Load() != 1 || after.Bytes() != 90 || !slices.Equal(after.Dropped, []session.Dropped{{Gen: after.Gen, Range: session.Gaps(after.Received, rng(0, 100), 0)[0]}}) {
+	if after := st.load(1); done.Load() != 1 || after.Bytes() != 90 || !slices.Equal(
+		after.Dropped, []session.Dropped{{Gen: after.Gen, Range: session.Gaps(after.Received, rng(0, 100), 0)[0]}},
+	) {
 		t.Errorf("%d drops won, %+v", done.Load(), after)
 	}
 }

@@ -11,36 +11,36 @@ import (
 	"sluice/session"
 )
 
-// disk is where the model's puts write: a page for each session and Service, whose name is the note
-// of what it holds.
+// disk has the bytes of the model's puts: a place for each session and Service. The note of an
+// entry is the name of its place.
 type disk struct {
-	mu     sync.Mutex
-	pages  map[string]*page
-	broken []string // what went wrong in a sink
-	lent   []*lent
+	mu       sync.Mutex
+	places   map[string]*place
+	failures []string // errors of sinks
+	buffers  []*lateBuffer
 }
 
-// lent is a session.Buffer whose bytes are written as late as they may be.
-type lent struct {
+// lateBuffer is a session.Buffer whose bytes are written as late as possible.
+type lateBuffer struct {
 	disk *disk
 	mem  [5]byte
 	has  bool // the engine has it
 
-	mu   sync.Mutex
-	late func() // the write that is still to be done
+	mu      sync.Mutex
+	pending func() // the write that is not done yet; nil: none
 }
 
 // New implements session.Buffers.
 func (d *disk) New() session.Buffer {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	l := &lent{disk: d}
-	d.lent = append(d.lent, l)
+	l := &lateBuffer{disk: d}
+	d.buffers = append(d.buffers, l)
 	return l
 }
 
 // Acquire implements session.Buffer.
-func (l *lent) Acquire(_, n int64) []byte {
+func (l *lateBuffer) Acquire(_, n int64) []byte {
 	if l.Wait(); n < 2 {
 		return nil
 	}
@@ -52,23 +52,23 @@ func (l *lent) Acquire(_, n int64) []byte {
 }
 
 // Release implements session.Buffer.
-func (l *lent) Release() { l.has = false }
+func (l *lateBuffer) Release() { l.has = false }
 
 // Wait implements session.Buffer.
-func (l *lent) Wait() {
+func (l *lateBuffer) Wait() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.late != nil {
-		l.late()
-		l.late = nil
+	if l.pending != nil {
+		l.pending()
+		l.pending = nil
 	}
 }
 
-// holding gives the Buffer that b is a part of, or nil.
-func (d *disk) holding(b []byte) *lent {
+// bufferOf returns the Buffer that b is a part of, or nil.
+func (d *disk) bufferOf(b []byte) *lateBuffer {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, l := range d.lent {
+	for _, l := range d.buffers {
 		if at := len(l.mem) - cap(b); len(b) > 0 && at >= 0 && &l.mem[at] == &b[0] {
 			return l
 		}
@@ -76,48 +76,48 @@ func (d *disk) holding(b []byte) *lent {
 	return nil
 }
 
-// page holds bytes at their offsets. Those of recorded ranges are never written again.
-type page struct {
-	bytes  [maxBytes]byte
-	frozen []session.Range
+// place holds bytes at their offsets. Recorded bytes are never written again.
+type place struct {
+	bytes    [maxBytes]byte
+	recorded []session.Range
 }
 
-// page gives the one of that name. The disk is locked.
-func (d *disk) page(name string) *page {
-	if d.pages[name] == nil {
-		d.pages[name] = &page{}
+// place returns the place of that name. The disk is locked.
+func (d *disk) place(name string) *place {
+	if d.places[name] == nil {
+		d.places[name] = &place{}
 	}
-	return d.pages[name]
+	return d.places[name]
 }
 
-// thaw is told of a drop: its bytes may be written again.
-func (d *disk) thaw(id session.SessionID, r session.Range) {
+// dropped allows the bytes of a drop to be written again.
+func (d *disk) dropped(id session.SessionID, r session.Range) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for name, p := range d.pages {
+	for name, p := range d.places {
 		var of session.SessionID
 		if _, _ = fmt.Sscanf(name, "%d/", &of); of == id {
-			p.frozen = session.Sub(p.frozen, r)
+			p.recorded = session.Sub(p.recorded, r)
 		}
 	}
 }
 
-// read gives the bytes of an entry.
+// read returns the bytes of an entry.
 func (d *disk) read(e session.Entry) []byte {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return bytes.Clone(d.page(string(e.Note)).bytes[e.Off:e.End])
+	return bytes.Clone(d.place(string(e.Note)).bytes[e.Off:e.End])
 }
 
-// sink is one put's way to its page.
+// sink is the sink of one put.
 type sink struct {
 	disk    *disk
-	name    string // of the page
+	name    string // of the place
 	session session.SessionID
 	store   session.Store
 	done    []session.Range // committed
-	closed  bool            // nothing may come any more
-	lent    *lent           // whose bytes were written last; nil: nobody's
+	closed  bool            // no more calls may come
+	buffer  *lateBuffer     // of the last write; nil: it was in no Buffer
 }
 
 func (s *sink) shut() {
@@ -126,34 +126,36 @@ func (s *sink) shut() {
 	s.closed = true
 }
 
-// wait waits for what is written late.
+// wait waits for the late write.
 func (s *sink) wait() {
-	if s.lent != nil {
-		s.lent.Wait()
+	if s.buffer != nil {
+		s.buffer.Wait()
 	}
 }
 
 // WriteAt implements session.ByteSink.
 func (s *sink) WriteAt(b []byte, off int64) (int, error) {
 	s.wait()
-	if s.lent = s.disk.holding(b); s.lent == nil {
+	if s.buffer = s.disk.bufferOf(b); s.buffer == nil {
 		return s.write(b, off)
 	}
-	s.lent.mu.Lock()
-	defer s.lent.mu.Unlock()
-	s.lent.late = func() { _, _ = s.write(b, off) }
+	s.buffer.mu.Lock()
+	defer s.buffer.mu.Unlock()
+	s.buffer.pending = func() { _, _ = s.write(b, off) }
 	return len(b), nil
 }
 
 func (s *sink) write(b []byte, off int64) (int, error) {
 	s.disk.mu.Lock()
 	defer s.disk.mu.Unlock()
-	p := s.disk.page(s.name)
-	if r := rng(off, off+int64(len(b))); session.Touches(p.frozen, r) {
-		s.disk.broken = append(s.disk.broken, fmt.Sprintf("recorded bytes within %v of %s are written again", r, s.name))
+	p := s.disk.place(s.name)
+	if r := rng(off, off+int64(len(b))); session.Touches(p.recorded, r) {
+		s.disk.failures = append(
+			s.disk.failures, fmt.Sprintf("recorded bytes within %v of %s are written again", r, s.name),
+		)
 	}
 	if s.closed {
-		s.disk.broken = append(s.disk.broken, fmt.Sprintf("a put that was stopped writes at %d of %s", off, s.name))
+		s.disk.failures = append(s.disk.failures, fmt.Sprintf("a put that was stopped writes at %d of %s", off, s.name))
 	}
 	return copy(p.bytes[off:], b), nil
 }
@@ -169,9 +171,9 @@ func (s *sink) Commit(_ context.Context, r session.Range) ([]byte, error) {
 func (s *sink) Recorded(session.Session) {
 	s.disk.mu.Lock()
 	defer s.disk.mu.Unlock()
-	p := s.disk.page(s.name)
+	p := s.disk.place(s.name)
 	for _, r := range s.done {
-		p.frozen = session.Add(p.frozen, r)
+		p.recorded = session.Add(p.recorded, r)
 	}
 	s.done = nil
 }
@@ -203,10 +205,10 @@ func (d *disk) match(own, theirs session.Entry) error {
 	return nil
 }
 
-// body is what a put reads: it comes as the test sends it. The engine is known to have taken all
-// that was sent when it asks for more, or has returned.
+// body is the body of a put: the test sends its bytes. When the engine asks for more, or has
+// returned, it has taken all bytes that were sent.
 type body struct {
-	sent chan []byte // closed: the end, which is why
+	sent chan []byte // closed: the body ends with the error why
 	why  error       // io.EOF, or a cut
 	more chan struct{}
 	rest []byte
@@ -230,7 +232,7 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// put is a put that is under way.
+// put is a running put.
 type put struct {
 	on      *service
 	chunk   int64 // its index, or -1 for PutAt
@@ -238,19 +240,19 @@ type put struct {
 	whole   bool
 	version byte
 	sent    int64 // bytes
-	// disturbed is set by everything else that happens to the session meanwhile: from then on it
+	// disturbed is set by each other call that changes the session meanwhile. From then on the put
 	// may lose.
 	disturbed bool
 
-	sink     *sink
-	body     *body
-	asked    bool // the engine waits for more
-	finished chan struct{}
-	n        int64
-	err      error
+	sink      *sink
+	body      *body
+	wantsMore bool // the engine waits for more
+	finished  chan struct{}
+	n         int64
+	err       error
 }
 
-// start begins the put, and returns when it waits for its body or has been refused.
+// start begins the put, and returns when it waits for its body or has returned.
 func (p *put) start(id session.SessionID, to *sink) {
 	p.sink, p.body, p.finished = to, newBody(), make(chan struct{})
 	go func() {
@@ -268,13 +270,13 @@ func (p *put) start(id session.SessionID, to *sink) {
 func (p *put) wait() {
 	select {
 	case <-p.body.more:
-		p.asked = true
+		p.wantsMore = true
 	case <-p.finished:
 	}
 }
 
-// over reports whether the engine has returned.
-func (p *put) over() bool {
+// returned reports whether the engine has returned.
+func (p *put) returned() bool {
 	select {
 	case <-p.finished:
 		return true
@@ -283,25 +285,25 @@ func (p *put) over() bool {
 	}
 }
 
-// send gives it the next n bytes, as far as there are any.
+// send gives the put its next bytes: n of them, if there are so many.
 func (p *put) send(n int64) {
 	b := make([]byte, max(0, min(n, maxBytes-p.off-p.sent)))
 	for i := range b {
 		b[i] = byteOf(p.off+p.sent+int64(i), p.version)
 	}
-	if len(b) > 0 && p.asked {
+	if len(b) > 0 && p.wantsMore {
 		p.sent += int64(len(b))
-		p.asked = false
+		p.wantsMore = false
 		p.body.sent <- b
 		p.wait()
 	}
 }
 
-// end ends the body, and waits for the answer.
+// end ends the body with an error, and waits for the answer.
 func (p *put) end(why error) {
 	p.body.why = why
 	close(p.body.sent)
-	for !p.over() {
+	for !p.returned() {
 		p.wait()
 	}
 }

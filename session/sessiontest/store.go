@@ -1,9 +1,8 @@
-// Package sessiontest says what a [session.Store] is, as tests: the conformance suite that every
-// store passes (TestStore), a model of the whole engine against which any history is held
-// (TestModel), and a Store that repeats every call as one does whose answers get lost (Repeating).
+// Package sessiontest says what a [session.Store] must do, as tests: the conformance suite that
+// every store passes (TestStore), a model of the whole engine for any history of calls (TestModel),
+// and a Store that repeats calls, as one does whose answers get lost (Repeating).
 //
-// It owns no store, and nothing of how one keeps its records: durability, formats and crashes are
-// for the tests of each.
+// It owns no store. Durability, formats and crashes are for the tests of each store.
 package sessiontest
 
 import (
@@ -22,8 +21,8 @@ import (
 	"sluice/session"
 )
 
-// TestStore is what every session.Store passes. open gives an empty one, with nothing that takes
-// part in its commits.
+// TestStore is the suite that every session.Store passes. open returns an empty one, with nothing
+// that takes part in its commits.
 func TestStore(t *testing.T, open func(t *testing.T) session.Store) {
 	for _, c := range []struct {
 		name string
@@ -52,7 +51,7 @@ func TestStore(t *testing.T, open func(t *testing.T) session.Store) {
 		{"lists of what is due", dueLists},
 		{"who holds an idem", holders},
 		{"a list goes on where it stopped", pages},
-		{"a page ends by its bytes", heavyPages},
+		{"a page ends by its bytes", pagesByBytes},
 		{"figures", figures},
 		{"the running time is kept", keepsTime},
 		{"the running time is kept by many at once", keepsTimeAtOnce},
@@ -62,7 +61,7 @@ func TestStore(t *testing.T, open func(t *testing.T) session.Store) {
 	}
 }
 
-// store is a Store with the calls that the tests make of it.
+// store is a Store with helpers for the tests.
 type store struct {
 	session.Store
 	t *testing.T
@@ -96,7 +95,7 @@ func (st store) load(id session.SessionID) session.Session {
 	return s
 }
 
-// record must succeed, and answer what Load gives afterwards.
+// record must succeed, and return the same as Load does afterwards.
 func (st store) record(s session.Session, c session.Change) session.Session {
 	st.t.Helper()
 	got, err := st.Record(st.t.Context(), s.ID, s.Gen, c)
@@ -110,7 +109,7 @@ func (st store) record(s session.Session, c session.Change) session.Session {
 	return got
 }
 
-// move must succeed, and answer what Load gives afterwards.
+// move must succeed, and return the same as Load does afterwards.
 func (st store) move(s session.Session, step session.Step) session.Session {
 	st.t.Helper()
 	got, err := st.Move(st.t.Context(), s.ID, step)
@@ -144,7 +143,7 @@ func (st store) same(want, got any) {
 	}
 }
 
-// refuse checks the error, and that everything is as it was.
+// refuse checks the error of call, and that call has changed nothing.
 func (st store) refuse(id session.SessionID, want error, call func() error) {
 	st.t.Helper()
 	before, figures := st.all(id), st.stats()
@@ -155,7 +154,7 @@ func (st store) refuse(id session.SessionID, want error, call func() error) {
 	st.same(figures, st.stats())
 }
 
-// kept is all that is kept of a session.
+// kept is everything that is stored of a session.
 type kept struct {
 	Session session.Session
 	Entries []session.Entry
@@ -180,7 +179,7 @@ func (st store) stats() session.Stats {
 	return s
 }
 
-// add is a change that records entries, whose notes say where they begin.
+// add is a change that records entries. Their notes name their offsets.
 func add(rs ...session.Range) session.Change {
 	c := session.Change{Length: session.Unknown}
 	for _, r := range rs {
@@ -204,8 +203,16 @@ func created(t *testing.T, st store) {
 	for _, s := range []session.Session{
 		spec(1, "o", "i"),
 		spec(math.MaxUint64, "", ""),
-		{ID: 3, Spec: session.Spec{ChunkSize: 1, BytesExpected: session.Unknown, Owner: "\x00\xff", Idem: "\xfe\x00"}, Began: began, LastSeen: began},
-		{ID: 4, Spec: session.Spec{ChunkSize: math.MaxInt64, BytesExpected: 0, Note: make([]byte, session.MaxNote)}, Began: began.Add(999 * time.Microsecond), LastSeen: began, Ends: began},
+		{
+			ID:    3,
+			Spec:  session.Spec{ChunkSize: 1, BytesExpected: session.Unknown, Owner: "\x00\xff", Idem: "\xfe\x00"},
+			Began: began, LastSeen: began,
+		},
+		{
+			ID:    4,
+			Spec:  session.Spec{ChunkSize: math.MaxInt64, BytesExpected: 0, Note: make([]byte, session.MaxNote)},
+			Began: began.Add(999 * time.Microsecond), LastSeen: began, Ends: began,
+		},
 	} {
 		got := st.create(s)
 		want := s
@@ -236,7 +243,7 @@ func oneIdem(t *testing.T, st store) {
 	again("sealed")
 	finished := st.end(sealed, session.Finished)
 	again("finished")
-	// Neither half alone, nor the two run together, are the pair; and an empty idem is none.
+	// Only the pair counts: not a half of it, nor the two joined. An empty idem holds no session.
 	st.create(spec(10, "o", "j"))
 	st.create(spec(11, "p", "i"))
 	st.create(spec(12, "oi", ""))

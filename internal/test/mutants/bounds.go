@@ -78,8 +78,8 @@ func ofBounds() []mutant {
 		},
 		{
 			name: "open-sessions-are-kept-in-memory", promise: 11, file: "session/service.go",
-			old:   "			return v.dated(s), true, nil\n		}\n		s, err = v.touched",
-			new:   "			v.hold(s.ID)\n			return v.dated(s), true, nil\n		}\n		s, err = v.touched",
+			old:   "			return v.withEnds(s), true, nil\n		}\n		s, err = v.loadAndTouch",
+			new:   "			v.acquire(s.ID)\n			return v.withEnds(s), true, nil\n		}\n		s, err = v.loadAndTouch",
 			tests: []string{"cmd/sluice.TestOpenSessionsAreNotInMemory"},
 		},
 		{

@@ -35,7 +35,7 @@ func ofClient() []mutant {
 		},
 		{
 			name: "a-touched-file-is-not-looked-at-again", promise: 4, file: "sender/state.go",
-			old:   "	return now, now != j.at, nil",
+			old:   "	return now, now != t.state, nil",
 			new:   "	return now, false, nil",
 			tests: []string{"sender.TestAPartThatIsWrittenAnewIsSentAgainAlone"},
 		},

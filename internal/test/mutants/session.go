@@ -11,14 +11,14 @@ func ofSession() []mutant {
 		},
 		{
 			name: "a-put-does-not-look-again-at-what-is-recorded", promise: 4, file: "session/put.go",
-			old:   "	if err := v.full(s, ",
-			new:   "	s.Received = nil\n	if err := v.full(s, ",
+			old:   "	if err := v.checkNewEntry(s, ",
+			new:   "	s.Received = nil\n	if err := v.checkNewEntry(s, ",
 			tests: []string{"session.TestAPutSeesWhatTheOneBeforeItRecorded"},
 		},
 		{
 			name: "a-put-is-answered-before-it-is-recorded", promise: 1, file: "session/put.go",
-			old:   "	if err := t.record(ctx, true); err != nil {\n		return err\n	}\n	return t.reason(cut)",
-			new:   "	go func() { _ = t.record(ctx, true) }()\n	t.kept = t.pos\n	return t.reason(cut)",
+			old:   "	if err := t.record(ctx, true); err != nil {\n		return err\n	}\n	return t.reason(copyErr)",
+			new:   "	go func() { _ = t.record(ctx, true) }()\n	t.recordedTo = t.pos\n	return t.reason(copyErr)",
 			tests: []string{"session.TestNothingIsAnsweredBeforeItIsRecorded", "internal/test/crashtest.TestAnyHistory"},
 		},
 		{
@@ -29,8 +29,8 @@ func ofSession() []mutant {
 		},
 		{
 			name: "part-of-a-cut-chunk-is-recorded", promise: 1, file: "session/put.go",
-			old:   "	if cut != nil && (t.mode.whole || errors.Is(cut, errFatal)) {",
-			new:   "	if cut != nil && errors.Is(cut, errFatal) {",
+			old:   "	if copyErr != nil && (t.mode.whole || errors.Is(copyErr, errFatal)) {",
+			new:   "	if copyErr != nil && errors.Is(copyErr, errFatal) {",
 			tests: []string{"session.TestNothingOfABadChunkIsRecorded"},
 		},
 		{
@@ -47,7 +47,7 @@ func ofSession() []mutant {
 		},
 		{
 			name: "a-seal-does-not-ask-for-the-generation", promise: 4, file: "session/end.go",
-			old:   "	if w.Gen != 0 && w.Gen != s.Gen {",
+			old:   "	if f.Gen != 0 && f.Gen != s.Gen {",
 			new:   "	if false {",
 			tests: []string{"session.TestASealIsOfWhatWasVerified"},
 		},
@@ -77,7 +77,7 @@ func ofSession() []mutant {
 		},
 		{
 			name: "the-running-time-is-not-kept", promise: 9, file: "session/expiry.go",
-			old:   "	due := running-v.kept >= v.cfg.Tick.Milliseconds()",
+			old:   "	due := running-v.storedTime >= v.cfg.Tick.Milliseconds()",
 			new:   "	due := false",
 			tests: []string{"session.TestTheRunningTimeIsKept", "session.TestAnyHistory"},
 		},
@@ -101,8 +101,8 @@ func ofSession() []mutant {
 		},
 		{
 			name: "damage-in-the-journal-is-taken-for-its-end", promise: 4, file: "session/journal/format.go",
-			old:   "		if err == nil && len(body) > 0 {",
-			new:   "		if err == nil && len(body) < 0 {",
+			old:   "		if err == nil && len(payload) > 0 {",
+			new:   "		if err == nil && len(payload) < 0 {",
 			tests: []string{"session/journal.TestDamageIsNeverMistakenForTheEnd"},
 		},
 	}

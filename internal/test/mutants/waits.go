@@ -11,8 +11,8 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "a-put-that-was-waited-for-is-taken-over", promise: 5, file: "session/claim.go",
-			old:   "o.firm = o.firm || n >= fairTakeovers",
-			new:   "o.firm = n >= fairTakeovers",
+			old:   "o.protected = o.protected || n >= maxTakeovers",
+			new:   "o.protected = n >= maxTakeovers",
 			tests: []string{"session.TestAWaitForAnEarlierPutEnds"},
 		},
 		{
@@ -143,7 +143,7 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "a-trickle-keeps-a-large-buffer", promise: 11, file: "session/copy.go",
-			old:   "	in.until = in.v.cfg.Clock.Now().Add(holdFor)\n",
+			old:   "	in.deadline = in.v.cfg.Clock.Now().Add(fillTimeout)\n",
 			new:   "",
 			tests: []string{"session.TestATrickleKeepsNoLargeBuffer"},
 		},
@@ -185,8 +185,8 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "ranges-that-puts-keep-are-not-bounded", promise: 11, file: "session/put.go",
-			old:   "	if v.states.Add(n) > v.cfg.States {",
-			new:   "	if v.states.Add(n) < 0 {",
+			old:   "	if v.rangeBytes.Add(n) > v.cfg.States {",
+			new:   "	if v.rangeBytes.Add(n) < 0 {",
 			tests: []string{"session.TestRangesThatPutsKeepAreBounded"},
 		},
 		{
