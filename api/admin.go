@@ -14,8 +14,8 @@ import (
 	"sluice/upload"
 )
 
-// readyFor bounds how long the stores may take to say that they are there.
-const readyFor = 5 * time.Second
+// readyTimeout bounds how long the stores may take to say that they are there.
+const readyTimeout = 5 * time.Second
 
 func (s *Server) sessionsList(c *call) (AdminSessionList, error) {
 	limit, err := c.limit()
@@ -79,7 +79,7 @@ func (s *Server) readyz(c *call) (Health, error) {
 	if s.draining.Load() {
 		return Health{}, errDraining
 	}
-	ctx, stop := context.WithTimeout(c.req.Context(), readyFor)
+	ctx, stop := context.WithTimeout(c.req.Context(), readyTimeout)
 	defer stop()
 	if err := s.cfg.Ready(ctx); err != nil {
 		s.log.Warn("not ready", "request_id", c.id, "err", err)
@@ -92,7 +92,7 @@ func (s *Server) readyz(c *call) (Health, error) {
 		if errors.Is(err, upload.ErrAway) {
 			return Health{}, errAway
 		}
-		return Health{}, &denial{code: CodeUnavailable, detail: "a store does not answer", retry: 5 * time.Second}
+		return Health{}, &refusal{code: CodeUnavailable, detail: "a store does not answer", retry: 5 * time.Second}
 	}
 	if _, what := s.cfg.Damaged(); len(what) > 0 {
 		return Health{"degraded: some records are damaged; what needs them fails, all else goes on; the log has them, and sluice check names all"}, nil
@@ -146,8 +146,8 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 	damaged, _ := s.cfg.Damaged()
 	metric("counter", "damaged_reads_total", "Reads of records since the start that failed as what they needed is damaged.", "", damaged)
 	metric("gauge", "request_json_bytes", "What the bodies of JSON requests under way count for.", "",
-		s.limits.text.held())
-	metric("gauge", "answer_bytes", "Bytes of answers that are made and not taken yet.", "", s.limits.answers.held())
+		s.limits.json.inUse())
+	metric("gauge", "answer_bytes", "Bytes of answers that are made and not taken yet.", "", s.limits.answers.inUse())
 	metric("counter", "refused_total", "Connections, requests and answers that a bound has refused or cut off.", s.refused.rows()...)
 	draining := 0
 	if s.draining.Load() {

@@ -36,9 +36,9 @@ func NewClient(baseURL, token string, hc *http.Client) *Client {
 	if hc == nil {
 		hc = http.DefaultClient
 	}
-	stays := *hc
-	stays.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &Client{Clock: system.Clock{}, base: strings.TrimRight(baseURL, "/"), token: token, http: &stays}
+	noRedirects := *hc
+	noRedirects.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &Client{Clock: system.Clock{}, base: strings.TrimRight(baseURL, "/"), token: token, http: &noRedirects}
 }
 
 // PutOptions qualify one put. At most one digest is sent.
@@ -135,7 +135,7 @@ func (c *Client) Status(ctx context.Context, sessionID string, crc bool) (out Se
 
 // Uploads gives a page of the caller's own open sessions. Limit 0 takes the server's default.
 func (c *Client) Uploads(ctx context.Context, cursor string, limit int) (out SessionList, err error) {
-	return out, c.get(ctx, "/v1/uploads_list", page(cursor, limit), &out)
+	return out, c.get(ctx, "/v1/uploads_list", pageQuery(cursor, limit), &out)
 }
 
 // CreateRequest is what memories_create takes beside the body. Only Name is needed.
@@ -178,7 +178,7 @@ type MemoryQuery struct {
 
 // ListMemories gives a page. It may be short and still have a NextCursor.
 func (c *Client) ListMemories(ctx context.Context, r MemoryQuery) (out MemoryList, err error) {
-	q := page(r.Cursor, r.Limit)
+	q := pageQuery(r.Cursor, r.Limit)
 	setIf(q, "capsule_id", r.CapsuleID)
 	setIf(q, "path_prefix", r.PathPrefix)
 	setIf(q, "name", r.Name)
@@ -223,7 +223,7 @@ func (c *Client) ReadCapsule(ctx context.Context, capsuleID string) (out Capsule
 
 // ListCapsules gives a page of the capsules that the caller has a role in; an admin sees all.
 func (c *Client) ListCapsules(ctx context.Context, cursor string, limit int) (out CapsuleList, err error) {
-	return out, c.get(ctx, "/v1/capsules_list", page(cursor, limit), &out)
+	return out, c.get(ctx, "/v1/capsules_list", pageQuery(cursor, limit), &out)
 }
 
 // UpdateCapsule changes what is not nil.
@@ -239,7 +239,7 @@ func (c *Client) DeleteCapsule(ctx context.Context, capsuleID string) error {
 // AdminSessions gives a page of anybody's sessions; owner and state ("open", …) filter where they
 // are not empty. Admins only.
 func (c *Client) AdminSessions(ctx context.Context, owner, state, cursor string, limit int) (out AdminSessionList, err error) {
-	q := page(cursor, limit)
+	q := pageQuery(cursor, limit)
 	setIf(q, "owner", owner)
 	setIf(q, "state", state)
 	return out, c.get(ctx, "/v1/sessions_list", q, &out)
@@ -314,5 +314,5 @@ func (c *Client) Content(ctx context.Context, memoryID string, off, n int64) (io
 	if res.StatusCode == http.StatusOK {
 		return nil, info, wholeOf(res)
 	}
-	return nil, info, refusal(res)
+	return nil, info, readError(res)
 }

@@ -124,9 +124,9 @@ var (
 	errSpeaksOther = &schemeError{"what answers there does not speak HTTP"}
 )
 
-// spoken recognises the errors that mean another server, or another protocol than the one that was
-// spoken.
-func spoken(err error) error {
+// protocolError recognises the errors that mean another server, or another protocol than the one
+// that was spoken.
+func protocolError(err error) error {
 	var noTLS tls.RecordHeaderError
 	switch s := err.Error(); {
 	case errors.Is(err, http.ErrSchemeMismatch):
@@ -149,7 +149,7 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 	res, err := c.http.Do(req)
 	var failed *url.Error
 	if errors.As(err, &failed) {
-		failed.Err = spoken(failed.Err)
+		failed.Err = protocolError(failed.Err)
 	}
 	if err == nil {
 		if _, undated := http.ParseTime(res.Header.Get("Date")); undated != nil {

@@ -83,7 +83,7 @@ func (c *Client) do(req *http.Request, out any) (http.Header, error) {
 	}
 	defer res.Body.Close()
 	if res.StatusCode < 200 || res.StatusCode > 299 {
-		return res.Header, refusal(res)
+		return res.Header, readError(res)
 	}
 	if out == nil {
 		if res.StatusCode != http.StatusNoContent {
@@ -96,11 +96,11 @@ func (c *Client) do(req *http.Request, out any) (http.Header, error) {
 	if err != nil {
 		return res.Header, err
 	}
-	return res.Header, taken(res, b, out)
+	return res.Header, decodeAnswer(res, b, out)
 }
 
-// refusal reads an error answer. What is not a problem of ours is Foreign.
-func refusal(res *http.Response) error {
+// readError reads an error answer. What is not a problem of ours is Foreign.
+func readError(res *http.Response) error {
 	b, _ := io.ReadAll(io.LimitReader(res.Body, 1<<20))
 	e := &Error{Recorded: -1, RetryAfter: retryAfter(res.Header)}
 	if n, err := strconv.ParseInt(res.Header.Get("Upload-Received"), 10, 64); err == nil && n >= 0 {
@@ -119,7 +119,7 @@ func refusal(res *http.Response) error {
 	return e
 }
 
-func page(cursor string, limit int) url.Values {
+func pageQuery(cursor string, limit int) url.Values {
 	q := url.Values{}
 	setIf(q, "cursor", cursor)
 	if limit > 0 {

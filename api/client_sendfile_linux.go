@@ -24,11 +24,11 @@ func sendFile(c *net.TCPConn, f *os.File, off, n int64) (sent int64, err error) 
 	var failed error
 	// More at once than the kernel's buffers take would only keep the file's descriptor in use for
 	// longer.
-	const most = 4 << 20
+	const max = 4 << 20
 	opened := from.Control(func(in uintptr) {
 		err = to.Write(func(out uintptr) bool {
 			for {
-				k, failed = unix.Sendfile(int(out), int(in), &off, int(min(n, most)))
+				k, failed = unix.Sendfile(int(out), int(in), &off, int(min(n, max)))
 				if !errors.Is(failed, unix.EINTR) {
 					return !errors.Is(failed, unix.EAGAIN)
 				}

@@ -17,13 +17,13 @@ import (
 	"sluice/catalog"
 )
 
-// pieceBytes of a long content are read, compared and written under one deadline; of a short one
-// pieceShort; and pieceLeast where the contents that are being sent hold much already.
-const pieceBytes, pieceShort, pieceLeast = 256 << 10, 64 << 10, 4 << 10
+// blockLarge of a long content are read, compared and written under one deadline; of a short one
+// blockSmall; and blockMin where the contents that are being sent hold much already.
+const blockLarge, blockSmall, blockMin = 256 << 10, 64 << 10, 4 << 10
 
-// takenBytes of a content are written when it is certain that its client reads: the system keeps a
+// readsAfter of a content are written when it is certain that its client reads: the system keeps a
 // few MiB at most.
-const takenBytes = 8 << 20
+const readsAfter = 8 << 20
 
 // readContent answers a memory's bytes: all of them, or one range (RFC 9110 §14). A list of several
 // ranges, one in another unit, or a malformed one is ignored, as the RFC allows; so no request
@@ -45,8 +45,8 @@ func (s *Server) readContent(c *call) error {
 		c.WriteHeader(http.StatusNotModified)
 		return nil
 	case http.StatusPreconditionFailed:
-		withhold(h)
-		return &denial{code: CodePreconditionFailed, detail: "the content is not the one that If-Match or If-Unmodified-Since asks for"}
+		removeContentHeaders(h)
+		return &refusal{code: CodePreconditionFailed, detail: "the content is not the one that If-Match or If-Unmodified-Since asks for"}
 	}
 	off, n, status := int64(0), m.Bytes, http.StatusOK
 	want := c.req.Header.Values("Range")
@@ -54,7 +54,7 @@ func (s *Server) readContent(c *call) error {
 		first, count, ok := oneRange(want[0], m.Bytes)
 		switch {
 		case ok && count == 0:
-			withhold(h)
+			removeContentHeaders(h)
 			h.Set("Content-Range", fmt.Sprintf("bytes */%d", m.Bytes))
 			return fmt.Errorf("%w: %d bytes are there", errUnsatisfiable, m.Bytes)
 		case ok:
@@ -65,7 +65,7 @@ func (s *Server) readContent(c *call) error {
 	// Also where only the head is asked for: what is lost is told then too.
 	body, err := f.Body(c.req.Context(), off, n)
 	if err != nil {
-		withhold(h)
+		removeContentHeaders(h)
 		return err
 	}
 	defer body.Close()
@@ -74,21 +74,21 @@ func (s *Server) readContent(c *call) error {
 		c.WriteHeader(status)
 		return nil
 	}
-	return s.send(c, body, n, status)
+	return s.sendContent(c, body, n, status)
 }
 
-// send copies the content, holding the client to the minimum rate. Nothing is answered before the
-// first piece is there and was compared. An error behind it cuts the answer off, which the client
-// sees.
-func (s *Server) send(c *call, body io.Reader, n int64, status int) error {
-	buf, free := s.piece(c, n)
+// sendContent copies the content, holding the client to the minimum rate. Nothing is answered
+// before the first piece is there and was compared. An error behind it cuts the answer off, which
+// the client sees.
+func (s *Server) sendContent(c *call, body io.Reader, n int64, status int) error {
+	buf, free := s.block(c, n)
 	defer free()
 	allowed := s.cfg.RateWindow + time.Duration(float64(len(*buf))/float64(s.cfg.MinRate)*float64(time.Second))
 	for sent := int64(0); sent < n; {
 		k, err := body.Read((*buf)[:min(int64(len(*buf)), n-sent)])
 		if err != nil {
 			if c.status == 0 {
-				withhold(c.Header())
+				removeContentHeaders(c.Header())
 			}
 			return fmt.Errorf("reading content: %w", err)
 		}
@@ -99,52 +99,53 @@ func (s *Server) send(c *call, body io.Reader, n int64, status int) error {
 		if _, err := c.Write((*buf)[:k]); err != nil {
 			return &cutError{err}
 		}
-		if sent += int64(k); sent >= takenBytes {
-			c.takes()
+		if sent += int64(k); sent >= readsAfter {
+			c.noteReads()
 		}
 	}
 	return nil
 }
 
-// takes notes that the client reads: then the system may keep more of its answers, which is faster.
-func (c *call) takes() {
-	if conn := connOf(c.req); conn != nil && conn.takes.CompareAndSwap(false, true) {
+// noteReads notes that the client reads: then the system may keep more of its answers, which is
+// faster.
+func (c *call) noteReads() {
+	if conn := connOf(c.req); conn != nil && conn.clientReads.CompareAndSwap(false, true) {
 		limitUnsent(conn.Conn, 0)
 	}
 }
 
-// piece gives memory for a piece, which is less where the principal, or all together, wait for
+// block gives memory for a piece, which is less where the principal, or all together, wait for
 // their clients with much.
-func (s *Server) piece(c *call, n int64) (buf *[]byte, free func()) {
-	holder, size, from := c.holds.holder, int64(pieceBytes), &s.long
-	if n <= 4*pieceShort {
-		size, from = pieceShort, &s.short
+func (s *Server) block(c *call, n int64) (buf *[]byte, free func()) {
+	principal, size, pool := c.usage.principal, int64(blockLarge), &s.largeBlocks
+	if n <= 4*blockSmall {
+		size, pool = blockSmall, &s.smallBlocks
 	}
-	if n <= pieceLeast || s.limits.pieces.acquire(holder, size) != nil {
-		small := make([]byte, min(n, pieceLeast))
+	if n <= blockMin || s.limits.blocks.acquire(principal, size) != nil {
+		small := make([]byte, min(n, blockMin))
 		return &small, func() {}
 	}
-	buf, ok := from.Get().(*[]byte)
+	buf, ok := pool.Get().(*[]byte)
 	if !ok {
 		b := make([]byte, size)
 		buf = &b
 	}
 	return buf, func() {
-		from.Put(buf)
-		s.limits.pieces.release(holder, size)
+		pool.Put(buf)
+		s.limits.blocks.release(principal, size)
 	}
 }
 
-// withhold takes away the headers that describe the content, and not a refusal.
-func withhold(h http.Header) {
+// removeContentHeaders takes away the headers that describe the content, and not a refusal.
+func removeContentHeaders(h http.Header) {
 	for _, name := range []string{"Etag", "Last-Modified", "Repr-Digest", "Content-Type", "Content-Disposition", "Accept-Ranges", "Content-Range"} {
 		delete(h, name)
 	}
 }
 
-// sameHeaders are those that every content has, under their canonical names. Nobody changes the
+// commonHeaders are those that every content has, under their canonical names. Nobody changes the
 // lists, and what is added to one goes into a copy.
-var sameHeaders = map[string][]string{
+var commonHeaders = map[string][]string{
 	"Accept-Ranges": {"bytes"},
 	// Always asked again: the right to read may end.
 	"Cache-Control":                {"private, no-cache"},
@@ -170,7 +171,7 @@ func contentHeaders(h http.Header, m catalog.Memory, now time.Time) validators {
 		disposition(m.Name, m.MIME),
 		m.Created.UTC().Format(http.TimeFormat),
 	}
-	maps.Copy(h, sameHeaders)
+	maps.Copy(h, commonHeaders)
 	h["Etag"], h["Repr-Digest"], h["Content-Type"], h["Content-Disposition"] = v[0:1:1], v[1:2:2], v[2:3:3], v[3:4:4]
 	if m.Created.After(now) { // the clock was wrong then or is now (RFC 9110 §8.8.2.1)
 		return validators{etag: v[0]}
@@ -254,7 +255,7 @@ func disposition(name, kind string) string {
 		form = "inline"
 	}
 	plain, encoded := name, name
-	if strings.ContainsFunc(name, special) {
+	if strings.ContainsFunc(name, needsEncoding) {
 		safe := strings.Map(func(r rune) rune {
 			if r == '/' || r == '\\' || unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == unicode.ReplacementChar {
 				return '_'
@@ -272,8 +273,8 @@ func disposition(name, kind string) string {
 	return form + `; filename="` + plain + `"; filename*=UTF-8''` + encoded
 }
 
-// special reports whether a rune may differ between the forms of a name.
-func special(r rune) bool {
+// needsEncoding reports whether a rune may differ between the forms of a name.
+func needsEncoding(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '.' && r != '-' && r != '_'
 }
 
@@ -289,12 +290,12 @@ func oneRange(field string, size int64) (off, n int64, ok bool) {
 		return 0, 0, false
 	}
 	if from == "" {
-		n = min(atMost(to), size)
+		n = min(parseSaturated(to), size)
 		return size - n, n, true
 	}
-	off, last := atMost(from), size-1
+	off, last := parseSaturated(from), size-1
 	if to != "" {
-		if last = atMost(to); last < off {
+		if last = parseSaturated(to); last < off {
 			return 0, 0, false // reversed: malformed
 		}
 		last = min(last, size-1)
@@ -309,8 +310,8 @@ func digits(s string) bool {
 	return strings.IndexFunc(s, func(r rune) bool { return r < '0' || r > '9' }) < 0
 }
 
-// atMost reads digits; what 63 bits don't hold is past every end anyway.
-func atMost(s string) int64 {
+// parseSaturated reads digits; what 63 bits don't hold is past every end anyway.
+func parseSaturated(s string) int64 {
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil {
 		return 1<<63 - 1

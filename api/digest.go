@@ -54,14 +54,14 @@ func digestsIn(h http.Header) (all []digest, err error) {
 		var found []digest
 		switch field {
 		case "Digest":
-			found, err = oldDigests(lines)
+			found, err = parseRFC3230(lines)
 		case "Content-Md5":
 			found = []digest{{algorithm: "md5"}}
 			if found[0].sum, err = base64.StdEncoding.DecodeString(lines[0]); err != nil || len(lines) > 1 {
 				err = errors.New("must be one base64 value (RFC 1864)")
 			}
 		default:
-			found, err = dictionary(lines)
+			found, err = parseDictionary(lines)
 		}
 		if err != nil {
 			return nil, invalid(field, err.Error())
@@ -85,8 +85,8 @@ func digestsIn(h http.Header) (all []digest, err error) {
 	return all, nil
 }
 
-// dictionary reads a field of RFC 9530.
-func dictionary(lines []string) (found []digest, err error) {
+// parseDictionary reads a field of RFC 9530.
+func parseDictionary(lines []string) (found []digest, err error) {
 	dict, err := httpsfv.UnmarshalDictionary(lines)
 	if err != nil {
 		return nil, errors.New("is not a dictionary of digests (RFC 9530)")
@@ -103,8 +103,8 @@ func dictionary(lines []string) (found []digest, err error) {
 	return found, nil
 }
 
-// oldDigests reads the field of RFC 3230.
-func oldDigests(lines []string) (found []digest, err error) {
+// parseRFC3230 reads the field of RFC 3230.
+func parseRFC3230(lines []string) (found []digest, err error) {
 	for part := range strings.SplitSeq(strings.Join(lines, ","), ",") {
 		name, value, ok := strings.Cut(strings.TrimSpace(part), "=")
 		name = strings.TrimPrefix(strings.ToLower(name), "id-")
@@ -120,63 +120,63 @@ func oldDigests(lines []string) (found []digest, err error) {
 	return found, nil
 }
 
-// promises are the digests that a body is compared with when it ends, before its reader is told
+// digestCheck are the digests that a body is compared with when it ends, before its reader is told
 // that it has: one that does not keep them never ends cleanly.
-type promises struct {
-	want []digest
-	raw  bool // it is the bytes of a content
-	late bool // the trailer was announced to have some
-	sums map[string]hash.Hash
+type digestCheck struct {
+	want      []digest
+	raw       bool // it is the bytes of a content
+	inTrailer bool // the trailer was announced to have some
+	hashes    map[string]hash.Hash
 }
 
 // expect begins the comparison of a body with what is said of it: with want, and with what comes in
 // the trailer.
 func (b *body) expect(raw bool, want []digest) error {
-	p := promises{want: want, raw: raw, sums: map[string]hash.Hash{}}
-	p.late = slices.ContainsFunc(digestFields, func(field string) bool {
+	p := digestCheck{want: want, raw: raw, hashes: map[string]hash.Hash{}}
+	p.inTrailer = slices.ContainsFunc(digestFields, func(field string) bool {
 		_, announced := b.request.Trailer[field]
 		return announced || httpguts.HeaderValuesContainsToken(b.request.Header["Trailer"], field) // there net/http leaves it where none can come
 	})
 	for _, d := range want {
-		p.sums[d.algorithm] = algorithms[d.algorithm]()
+		p.hashes[d.algorithm] = algorithms[d.algorithm]()
 	}
-	if p.late {
+	if p.inTrailer {
 		for name, algorithm := range algorithms {
-			p.sums[name] = algorithm()
+			p.hashes[name] = algorithm()
 		}
 	}
-	if b.promises = p; b.length == 0 {
-		return p.kept(b.request.Trailer)
+	if b.digests = p; b.length == 0 {
+		return p.verify(b.request.Trailer)
 	}
 	return nil
 }
 
-// promised reports whether what is expected of the body can only be known at its end.
-func (p *promises) promised() bool { return len(p.want) > 0 || p.late }
+// onlyAtEnd reports whether what is expected of the body can only be known at its end.
+func (c *digestCheck) onlyAtEnd() bool { return len(c.want) > 0 || c.inTrailer }
 
-// saw takes the next bytes of the body.
-func (p *promises) saw(b []byte) {
-	for _, h := range p.sums {
+// add takes the next bytes of the body.
+func (c *digestCheck) add(b []byte) {
+	for _, h := range c.hashes {
 		h.Write(b)
 	}
 }
 
-// kept gives the reason why a body that has ended is not what was promised.
-func (p *promises) kept(trailer http.Header) error {
-	if err := meaning(trailer, p.raw); err != nil {
+// verify gives the reason why a body that has ended is not what was promised.
+func (c *digestCheck) verify(trailer http.Header) error {
+	if err := checkMeaning(trailer, c.raw); err != nil {
 		return err
 	}
-	late, err := digestsIn(trailer)
+	trailing, err := digestsIn(trailer)
 	switch {
 	case err != nil:
 		return err
-	case len(late) > 0 && !p.late:
-		return invalid(late[0].field, "in a trailer must be announced by the field Trailer")
-	case len(late) == 0 && p.late:
+	case len(trailing) > 0 && !c.inTrailer:
+		return invalid(trailing[0].field, "in a trailer must be announced by the field Trailer")
+	case len(trailing) == 0 && c.inTrailer:
 		return invalid("Trailer", "announces a digest that did not come")
 	}
-	for _, d := range slices.Concat(p.want, late) {
-		if got := p.sums[d.algorithm].Sum(nil); !bytes.Equal(got, d.sum) {
+	for _, d := range slices.Concat(c.want, trailing) {
+		if got := c.hashes[d.algorithm].Sum(nil); !bytes.Equal(got, d.sum) {
 			return &upload.ChecksumError{What: d.algorithm + " of the body", Want: hex.EncodeToString(d.sum), Got: hex.EncodeToString(got)}
 		}
 	}

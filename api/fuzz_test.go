@@ -30,7 +30,7 @@ func FuzzContentDigest(f *testing.F) {
 		for _, field := range digestFields {
 			all, err := digestsIn(http.Header{field: {one, two}})
 			if err != nil {
-				wantDenial(t, err)
+				wantRefusal(t, err)
 				continue
 			}
 			if len(all) == 0 {
@@ -61,10 +61,10 @@ func FuzzContentDigest(f *testing.F) {
 	})
 }
 
-// wantDenial: what a client got wrong is said as such, and not as an error of ours.
-func wantDenial(t *testing.T, err error) {
+// wantRefusal: what a client got wrong is said as such, and not as an error of ours.
+func wantRefusal(t *testing.T, err error) {
 	t.Helper()
-	var refused *denial
+	var refused *refusal
 	if !errors.As(err, &refused) || refused.code == CodeInternal || refused.code == "" {
 		t.Fatalf("refused without a code: %v", err)
 	}
@@ -211,7 +211,7 @@ func FuzzJSON(f *testing.F) {
 		}
 		v, err := accepts(b)
 		if err != nil {
-			wantDenial(t, err)
+			wantRefusal(t, err)
 			return
 		}
 		if len(b) == 0 {
@@ -271,19 +271,19 @@ func FuzzQuery(f *testing.F) {
 		r.URL.RawQuery = raw
 		c := &call{req: r}
 		if err := c.checkQuery(params); err != nil {
-			wantDenial(t, err)
+			wantRefusal(t, err)
 			return
 		}
 		if len(c.query) > len(params) || len(c.query) > strings.Count(raw, "&")+1 {
 			t.Fatalf("%q gives %v", raw, c.query)
 		}
 		if n, err := c.limit(); err != nil {
-			wantDenial(t, err)
+			wantRefusal(t, err)
 		} else if v, there := c.query["limit"]; n < 1 || n > maxLimit || there && itoa(int64(n)) != v || !there && n != defaultLimit {
 			t.Fatalf("%q gives limit %d", raw, n)
 		}
 		if yes, err := c.flag("trash"); err != nil {
-			wantDenial(t, err)
+			wantRefusal(t, err)
 		} else if yes != (c.query["trash"] == "true") {
 			t.Fatalf("%q gives trash %v", raw, yes)
 		}
@@ -316,7 +316,7 @@ func FuzzIDs(f *testing.F) {
 		if sum, err := digestFrom(s, "f"); err == nil && (len(s) != 64 || strings.ToLower(s) != s || sum == nil) {
 			t.Errorf("digest %q", s)
 		} else if err != nil {
-			wantDenial(t, err)
+			wantRefusal(t, err)
 		}
 		if n, ok := decimal(s); ok && (n < 0 || itoa(n) != s) {
 			t.Errorf("number %q is taken for %d", s, n)

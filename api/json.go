@@ -34,17 +34,17 @@ func decode(r *http.Request, body io.Reader, max int64, of *shape, charge func(n
 	if r.ContentLength > max {
 		return tooLong(max)
 	}
-	in := &text{from: body, max: max, charge: charge}
+	in := &jsonReader{r: body, max: max, charge: charge}
 	d := jsontext.NewDecoder(in)
 	kind := d.PeekKind()
 	if len(in.b) > 0 {
 		if kind := r.Header.Get("Content-Type"); kind != "" {
 			media, more, err := mime.ParseMediaType(kind)
 			if err != nil || media != "application/json" {
-				return &denial{code: CodeUnsupportedMediaType, detail: "the body must be sent with Content-Type: application/json"}
+				return &refusal{code: CodeUnsupportedMediaType, detail: "the body must be sent with Content-Type: application/json"}
 			}
 			if set, named := more["charset"]; named && !strings.EqualFold(set, "utf-8") {
-				return &denial{code: CodeUnsupportedMediaType, detail: "JSON is taken in UTF-8 alone (RFC 8259, section 8.1)"}
+				return &refusal{code: CodeUnsupportedMediaType, detail: "JSON is taken in UTF-8 alone (RFC 8259, section 8.1)"}
 			}
 		}
 	} else if kind == 0 && in.err == nil {
@@ -54,7 +54,7 @@ func decode(r *http.Request, body io.Reader, max int64, of *shape, charge func(n
 	err := of.check(d)
 	if err == nil {
 		if _, behind := d.ReadToken(); behind != io.EOF {
-			err = &denial{code: CodeInvalidArgument, detail: fmt.Sprintf("the body goes on behind its JSON value, at byte %d", d.InputOffset())}
+			err = &refusal{code: CodeInvalidArgument, detail: fmt.Sprintf("the body goes on behind its JSON value, at byte %d", d.InputOffset())}
 		}
 	}
 	if in.err != nil {
@@ -70,12 +70,12 @@ func decode(r *http.Request, body io.Reader, max int64, of *shape, charge func(n
 }
 
 func tooLong(max int64) error {
-	return &denial{code: CodeTooLarge, detail: fmt.Sprintf("the body has more than %d bytes", max)}
+	return &refusal{code: CodeTooLarge, detail: fmt.Sprintf("the body has more than %d bytes", max)}
 }
 
-// text keeps what is read.
-type text struct {
-	from   io.Reader
+// jsonReader keeps what is read.
+type jsonReader struct {
+	r      io.Reader
 	max    int64
 	charge func(n int64) error
 	b      []byte
@@ -83,25 +83,25 @@ type text struct {
 }
 
 // Read implements io.Reader.
-func (t *text) Read(p []byte) (int, error) {
-	if t.err != nil {
-		return 0, t.err
+func (j *jsonReader) Read(p []byte) (int, error) {
+	if j.err != nil {
+		return 0, j.err
 	}
-	n, err := t.from.Read(p)
-	if int64(len(t.b)+n) > t.max {
-		t.err = tooLong(t.max)
+	n, err := j.r.Read(p)
+	if int64(len(j.b)+n) > j.max {
+		j.err = tooLong(j.max)
 	} else if n > 0 {
-		t.err = t.charge(jsonCost * int64(n))
+		j.err = j.charge(jsonCost * int64(n))
 	}
-	if t.err != nil {
-		return 0, t.err
+	if j.err != nil {
+		return 0, j.err
 	}
-	if len(t.b)+n > cap(t.b) { // append would leave more garbage behind
-		t.b = append(make([]byte, 0, max(2*cap(t.b), len(t.b)+n, 512)), t.b...)
+	if len(j.b)+n > cap(j.b) { // append would leave more garbage behind
+		j.b = append(make([]byte, 0, max(2*cap(j.b), len(j.b)+n, 512)), j.b...)
 	}
-	t.b = append(t.b, p[:n]...)
+	j.b = append(j.b, p[:n]...)
 	if err != nil && err != io.EOF {
-		t.err = err
+		j.err = err
 	}
 	return n, err
 }
@@ -125,9 +125,9 @@ func malformed(err error) error {
 		if errors.Is(err, jsontext.ErrDuplicateName) {
 			return invalid(orBody(at), "is there twice")
 		}
-		return &denial{code: CodeInvalidArgument, detail: fmt.Sprintf("the body is not valid JSON at byte %d: %v", syntax.ByteOffset, syntax.Err)}
+		return &refusal{code: CodeInvalidArgument, detail: fmt.Sprintf("the body is not valid JSON at byte %d: %v", syntax.ByteOffset, syntax.Err)}
 	}
-	return &denial{code: CodeInvalidArgument, detail: "the body is not valid JSON"}
+	return &refusal{code: CodeInvalidArgument, detail: "the body is not valid JSON"}
 }
 
 func orBody(at string) string {

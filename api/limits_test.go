@@ -144,7 +144,7 @@ func TestRefusalsAreCounted(t *testing.T) {
 	id := w.begin(chunk).SessionID
 	w.sendWith("PUT", chunkPath(id, 0), chunk, nil)
 	w.until("it runs", func() bool { return w.server.Owned() == 1 })
-	w.come(w.do("GET", "/v1/upload_config", ""), api.CodeUnavailable)
+	w.saysWhen(w.do("GET", "/v1/upload_config", ""), api.CodeUnavailable)
 	for _, name := range []string{"head", "framing", "requests"} {
 		want[name] = "1"
 	}

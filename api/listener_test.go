@@ -24,7 +24,7 @@ func (w *world) get(c net.Conn, path string) (status int, stays bool) {
 	res, err := http.ReadResponse(bufio.NewReader(c), nil)
 	w.check(err)
 	if a := w.read(res); a.StatusCode == http.StatusServiceUnavailable {
-		w.come(a, api.CodeUnavailable)
+		w.saysWhen(a, api.CodeUnavailable)
 	}
 	return res.StatusCode, !res.Close
 }
@@ -78,11 +78,11 @@ func TestADrainingServerIsStillToBeSeen(t *testing.T) {
 	w := newWorld(t, nil)
 	b := random(2 * chunk)
 	s := w.begin(2 * chunk)
-	body, pour := io.Pipe()
+	body, pipe := io.Pipe()
 	put := make(chan error, 1)
 	go func() { put <- w.client.PutChunk(t.Context(), s.SessionID, 0, body, chunk, api.PutOptions{}) }()
 	const most = chunk - 1 // more than a client keeps back
-	_, err := pour.Write(b[:most])
+	_, err := pipe.Write(b[:most])
 	w.check(err)
 	for running := false; !running; { // until the put has come to the server
 		rec := httptest.NewRecorder()
@@ -104,9 +104,9 @@ func TestADrainingServerIsStillToBeSeen(t *testing.T) {
 	if err := w.put(s.SessionID, 1, b[chunk:]); err != nil {
 		t.Errorf("a chunk of a session that was begun before: %v", err)
 	}
-	_, err = pour.Write(b[most:chunk])
+	_, err = pipe.Write(b[most:chunk])
 	w.check(err)
-	w.check(pour.Close())
+	w.check(pipe.Close())
 	w.check(<-put)
 	w.check(<-stopped)
 }

@@ -86,7 +86,7 @@ func (s *Server) ping(c *call, in PingRequest) (PingResponse, error) {
 			return PingResponse{}, err
 		}
 	}
-	if err := s.compute(c); err != nil {
+	if err := s.beginCompute(c); err != nil {
 		return PingResponse{}, err
 	}
 	present, err := s.cfg.Memories.Ping(c.req.Context(), c.caller, ids)

@@ -27,8 +27,8 @@ func (s *Server) openapi(c *call) error {
 // obj is a JSON object of the document.
 type obj = map[string]any
 
-// everywhere are the codes that any operation may answer.
-var everywhere = []Code{CodeInvalidArgument, CodeMethodNotAllowed, CodeInternal, CodeUnavailable}
+// commonCodes are the codes that any operation may answer.
+var commonCodes = []Code{CodeInvalidArgument, CodeMethodNotAllowed, CodeInternal, CodeUnavailable}
 
 // document makes the OpenAPI 3.1 description of the routes. Its schemas come from the wire types,
 // so that they can't drift apart.
@@ -119,7 +119,7 @@ func describe(r route, schemas schemaSet, problem obj) (obj, error) {
 		}
 		good["content"] = obj{"application/json": obj{"schema": out}}
 	}
-	for status, codes := range refusals(r) {
+	for status, codes := range errorResponses(r) {
 		responses[status] = obj{"description": strings.Join(codes, ", "), "content": obj{"application/problem+json": obj{"schema": problem}}}
 	}
 	op["responses"] = responses
@@ -128,9 +128,9 @@ func describe(r route, schemas schemaSet, problem obj) (obj, error) {
 
 func header(about string) obj { return obj{"description": about, "schema": obj{"type": "string"}} }
 
-// refusals groups the codes of a route by status.
-func refusals(r route) map[string][]string {
-	codes := append(slices.Clone(everywhere), r.codes...)
+// errorResponses groups the codes of a route by status.
+func errorResponses(r route) map[string][]string {
+	codes := append(slices.Clone(commonCodes), r.codes...)
 	if r.auth != open {
 		codes = append(codes, CodeUnauthenticated, CodeResourceExhausted)
 	}
@@ -142,7 +142,7 @@ func refusals(r route) map[string][]string {
 	}
 	out := map[string][]string{}
 	for _, code := range codes {
-		status := strconv.Itoa(answers[code].status)
+		status := strconv.Itoa(responses[code].status)
 		if !slices.Contains(out[status], string(code)) {
 			out[status] = append(out[status], string(code))
 		}
@@ -258,12 +258,12 @@ func (s *shape) bound(schema *jsonschema.Schema) {
 	for _, m := range s.members {
 		p := schema.Properties[m.name]
 		if m.elem != nil {
-			p.MaxItems = &m.most
+			p.MaxItems = &m.maxElems
 			m.elem.bound(p.Items)
 		}
 		m.bound(p)
 	}
-	if s.digits > 0 {
-		schema.Pattern = fmt.Sprintf("^[0-9a-fA-F]{%d}$", s.digits)
+	if s.hexDigits > 0 {
+		schema.Pattern = fmt.Sprintf("^[0-9a-fA-F]{%d}$", s.hexDigits)
 	}
 }

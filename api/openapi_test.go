@@ -218,7 +218,7 @@ func TestEveryRouteAnswersAsDocumented(t *testing.T) {
 	if again, err := c.Begin(ctx, req); err != nil || again.State != "finished" || again.MemoryID != m.MemoryID {
 		t.Errorf("begun again: %+v %v", again, err)
 	}
-	second := w.full(b)
+	second := w.filled(b)
 	batch, err := c.FinishBatch(ctx, []api.FinishRequest{finishOf(second.SessionID, b)})
 	w.check(err)
 	third := w.begin(10)

@@ -106,7 +106,7 @@ func TestAReadOnlyToken(t *testing.T) {
 	w.check(err)
 	auth := []string{"Authorization", "Bearer " + secret}
 	id, b := w.partial()
-	whole := w.full(b).SessionID
+	whole := w.filled(b).SessionID
 	m := w.store("a", "", b)
 	for _, row := range []struct{ method, path, body string }{
 		{"POST", begins, beginBody("a", 1, "")},
@@ -148,7 +148,7 @@ func TestAReadOnlyToken(t *testing.T) {
 func TestAStrangerLearnsNothing(t *testing.T) {
 	w := newWorld(t, nil)
 	id, b := w.partial()
-	whole, done := w.full(b).SessionID, w.full(b).SessionID
+	whole, done := w.filled(b).SessionID, w.filled(b).SessionID
 	m, err := w.client.Finish(t.Context(), finishOf(done, b))
 	w.check(err)
 	gone := w.store("gone", "", []byte("gone"))

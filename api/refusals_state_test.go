@@ -27,7 +27,7 @@ func TestAfterTheEnd(t *testing.T) {
 	for state, end := range ends {
 		t.Run(state, func(t *testing.T) {
 			w, b, code := newWorld(t, nil), random(2*chunk), codes[state]
-			id := w.full(b).SessionID
+			id := w.filled(b).SessionID
 			end(w, id, b)
 			w.refused(code, "PUT", chunkPath(id, 0), string(b[:chunk]))
 			w.refused(code, "PUT", chunkPath(id, 0)+"?replace=true", string(b[:chunk]))
@@ -165,7 +165,7 @@ func TestAWrongDigestCanBeMended(t *testing.T) {
 	for _, at := range []int{chunk, 3 * chunk, 4*chunk + 1} {
 		arrived[at] ^= 1
 	}
-	id := w.full(arrived).SessionID
+	id := w.filled(arrived).SessionID
 	p := w.refused(api.CodeChecksumMismatch, "POST", finishes, finishBody(id, b)).problem
 	if p.Expected != hexSum(b) || p.Got != hexSum(arrived) || p.Bad != nil {
 		t.Errorf("%+v", p)
@@ -191,7 +191,7 @@ func TestAWrongDigestCanBeMended(t *testing.T) {
 func TestLengthMismatch(t *testing.T) {
 	w := newWorld(t, nil)
 	b := random(2 * chunk)
-	known, unknown := w.full(b).SessionID, w.begin(-1).SessionID
+	known, unknown := w.filled(b).SessionID, w.begin(-1).SessionID
 	w.check(w.put(unknown, 0, b[:chunk]))
 	w.check(w.put(unknown, 1, b[chunk:]))
 	for _, id := range []string{known, unknown} {

@@ -247,7 +247,7 @@ func TestEveryCodeOfTheContract(t *testing.T) {
 			w.refused(api.CodeIncomplete, "POST", finishes, finishBody(id, b))
 		},
 		api.CodeAlreadyFinished: func(w *world) {
-			s := w.full([]byte("a"))
+			s := w.filled([]byte("a"))
 			w.do("POST", finishes, finishBody(s.SessionID, []byte("a")))
 			w.refused(api.CodeAlreadyFinished, "POST", aborts, `{"session_id":"`+s.SessionID+`"}`)
 		},
@@ -280,11 +280,11 @@ func TestEveryCodeOfTheContract(t *testing.T) {
 			w.refused(api.CodeRangeNotSatisfiable, "PUT", rangePath(id, len(b)), "x")
 		},
 		api.CodeChecksumMismatch: func(w *world) {
-			s := w.full([]byte("a"))
+			s := w.filled([]byte("a"))
 			w.refused(api.CodeChecksumMismatch, "POST", finishes, finishBody(s.SessionID, []byte("b")))
 		},
 		api.CodeLengthMismatch: func(w *world) {
-			s := w.full([]byte("a"))
+			s := w.filled([]byte("a"))
 			w.refused(api.CodeLengthMismatch, "POST", finishes, finishBody(s.SessionID, []byte("ab")))
 		},
 		api.CodeResourceExhausted: func(w *world) {
@@ -317,7 +317,7 @@ func TestEveryCodeOfTheContract(t *testing.T) {
 		},
 		api.CodeDamaged: func(w *world) {
 			b := random(chunk)
-			m, err := w.client.Finish(w.t.Context(), finishOf(w.full(b).SessionID, b))
+			m, err := w.client.Finish(w.t.Context(), finishOf(w.filled(b).SessionID, b))
 			w.check(err)
 			key := catalog.ContentKey{Capsule: "default", SHA256: sha256.Sum256(b)}
 			w.check(w.catalog.Update(w.t.Context(), func(tx catalog.Tx) error {

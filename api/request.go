@@ -29,7 +29,7 @@ func (c *call) checkQuery(params []param) error {
 		known := slices.ContainsFunc(params, func(p param) bool { return p.name == name })
 		switch {
 		case !known:
-			return &denial{code: CodeInvalidArgument, detail: fmt.Sprintf("there is no query parameter %.64q", name)}
+			return &refusal{code: CodeInvalidArgument, detail: fmt.Sprintf("there is no query parameter %.64q", name)}
 		case len(values) > 1:
 			return invalid(name, "is there twice")
 		}
@@ -90,7 +90,7 @@ func (c *call) memoryID() (catalog.MemoryID, error) {
 func (c *call) put() (p upload.Put, err error) {
 	p = upload.Put{
 		Length: c.req.ContentLength, SHA256: c.sha256, CRC32C: c.crc32c,
-		Whole: c.body.promises.promised(), Multiplexed: c.req.ProtoMajor >= 2,
+		Whole: c.body.digests.onlyAtEnd(), Multiplexed: c.req.ProtoMajor >= 2,
 	}
 	p.Replace, err = c.flag("replace")
 	return p, err

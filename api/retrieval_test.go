@@ -60,7 +60,7 @@ func TestWhatIsFinishedIsThere(t *testing.T) {
 	w := newWorld(t, nil)
 	ctx := t.Context()
 	ways := map[string]func(b []byte) (api.Memory, error){
-		"finish": func(b []byte) (api.Memory, error) { return w.client.Finish(ctx, finishOf(w.full(b).SessionID, b)) },
+		"finish": func(b []byte) (api.Memory, error) { return w.client.Finish(ctx, finishOf(w.filled(b).SessionID, b)) },
 		"finish of an unknown length": func(b []byte) (api.Memory, error) {
 			id := w.begin(-1).SessionID
 			for i := 0; i*chunk < len(b); i++ {
@@ -81,7 +81,7 @@ func TestWhatIsFinishedIsThere(t *testing.T) {
 			return w.client.Finish(ctx, finishOf(id, b))
 		},
 		"batch": func(b []byte) (api.Memory, error) {
-			ms, err := w.client.FinishBatch(ctx, []api.FinishRequest{finishOf(w.full(b).SessionID, b)})
+			ms, err := w.client.FinishBatch(ctx, []api.FinishRequest{finishOf(w.filled(b).SessionID, b)})
 			if err != nil {
 				return api.Memory{}, err
 			}
@@ -184,7 +184,7 @@ func TestTwoClientsAtOnce(t *testing.T) {
 func TestARepeatedFinish(t *testing.T) {
 	w := newWorld(t, nil)
 	b := random(2*chunk + 1)
-	id := w.full(b).SessionID
+	id := w.filled(b).SessionID
 	first, err := w.client.Finish(t.Context(), finishOf(id, b))
 	w.check(err)
 	for range 3 {
@@ -204,7 +204,7 @@ func TestARepeatedFinish(t *testing.T) {
 func TestTenFinishesAtOnce(t *testing.T) {
 	w := newWorld(t, nil)
 	b, before := random(3*chunk), w.capsule()
-	id := w.full(b).SessionID
+	id := w.filled(b).SessionID
 	made := make([]api.Memory, 10)
 	var wg sync.WaitGroup
 	for i := range made {
@@ -250,7 +250,7 @@ const batchSize = 100
 func (w *world) batch(b []byte) (reqs []api.FinishRequest) {
 	w.t.Helper()
 	for range batchSize {
-		reqs = append(reqs, finishOf(w.full(b).SessionID, b))
+		reqs = append(reqs, finishOf(w.filled(b).SessionID, b))
 	}
 	return reqs
 }

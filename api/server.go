@@ -88,10 +88,10 @@ type Server struct {
 	public   http.Handler
 	admin    http.Handler
 	document []byte
-	unread   *backlog
-	begun    *unsettled
-	// long and short are of *[]byte, for pieces.
-	long, short sync.Pool
+	unread   *unreadBytes
+	pending  *pendingStreams
+	// largeBlocks and short are of *[]byte, for pieces.
+	largeBlocks, smallBlocks sync.Pool
 
 	limits   limits
 	refused  counters
@@ -128,13 +128,13 @@ func New(cfg Config) (*Server, error) {
 	cfg.MinRate = cmp.Or(cfg.MinRate, 1<<10)
 	cfg.RateWindow = cmp.Or(cfg.RateWindow, 30*time.Second)
 	cfg.MaxRequests = cmp.Or(cfg.MaxRequests, 16<<10)
-	cfg.Refused = cmp.Or(cfg.Refused, mostRefused)
+	cfg.Refused = cmp.Or(cfg.Refused, maxRefused)
 	cfg.MaxHead = cmp.Or(cfg.MaxHead, maxHead)
 	machine := machine{cfg.Clock, cfg.Rand}
 	s := &Server{
-		cfg: cfg, machine: machine, log: cfg.Log, unread: newBacklog(cmp.Or(cfg.Unread, mostBacklog)),
-		begun:  newUnsettled(int(cfg.Refused), streamsOf(cfg.MaxRequests), machine.now),
-		limits: newLimits(cfg.MaxRequests, cmp.Or(cfg.JSON, mostHeld), cmp.Or(cfg.Held, mostHeld), cfg.Refused),
+		cfg: cfg, machine: machine, log: cfg.Log, unread: newUnreadBytes(cmp.Or(cfg.Unread, maxUnread)),
+		pending: newPendingStreams(int(cfg.Refused), streamsOf(cfg.MaxRequests), machine.now),
+		limits:  newLimits(cfg.MaxRequests, cmp.Or(cfg.JSON, maxHeld), cmp.Or(cfg.Held, maxHeld), cfg.Refused),
 	}
 	routes := routes()
 	var err error
@@ -162,14 +162,14 @@ func (s *Server) Drain() { s.draining.Store(true) }
 // run, and these get up to grace to end, after which they are cut off. When it returns no request
 // is running, so that the stores may be closed. It closes the listeners.
 func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace time.Duration) error {
-	base, cut := context.WithCancel(context.WithoutCancel(ctx))
-	defer cut()
-	rate := paceOf(s.cfg.MinRate, s.cfg.RateWindow)
-	listeners := []*bounded{bound(public, s.cfg.MaxConns, s.unread, s.begun, rate, &s.refused, s.machine)}
+	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	minRate := newMinRate(s.cfg.MinRate, s.cfg.RateWindow)
+	listeners := []*limitedListener{limitListener(public, s.cfg.MaxConns, s.unread, s.pending, minRate, &s.refused, s.machine)}
 	servers := []*http.Server{s.httpServer(base, s.public, listeners[0])}
 	if admin != nil {
-		listeners = append(listeners, bound(admin, mostAdminConns, s.unread, s.begun, rate, &s.refused, s.machine))
-		listeners[1].spare = 0 // it has no health to ask for
+		listeners = append(listeners, limitListener(admin, maxAdminConns, s.unread, s.pending, minRate, &s.refused, s.machine))
+		listeners[1].reserved = 0 // it has no health to ask for
 		servers = append(servers, s.httpServer(base, s.admin, listeners[1]))
 		servers[1].Protocols.SetUnencryptedHTTP2(false) // its answers have the deadlines of HTTP/1.1 alone
 		servers[1].WriteTimeout = 0
@@ -188,11 +188,11 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace ti
 	s.Drain()
 	until, stop := context.WithTimeout(base, grace)
 	defer stop()
-	s.lastCalls(min(grace/2, lastCallsFor))
+	s.waitIdle(min(grace/2, maxDrainListen))
 	for _, h := range servers {
 		if err := h.Shutdown(until); err != nil {
 			s.log.Warn("requests are still running at the end of the drain; they are cut off", "running", s.running.Load())
-			cut()
+			cancel()
 			_ = h.Close()
 		}
 	}
@@ -201,7 +201,7 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace ti
 			first = err
 		}
 	}
-	cut()
+	cancel()
 	s.mu.Lock()
 	s.stopped = true
 	s.mu.Unlock()
@@ -210,18 +210,18 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace ti
 }
 
 const (
-	// mostAdminConns bounds the connections of the admin listener.
-	mostAdminConns = 64
+	// maxAdminConns bounds the connections of the admin listener.
+	maxAdminConns = 64
 	// maxHead is how many bytes the head of a request may have, unless Config.MaxHead says less.
 	maxHead = 64 << 10
 )
 
-// lastCallsFor is how long a server that drains goes on listening while requests run: clients go on
-// with what they have begun, and whoever asks /readyz learns that it is stopping.
-const lastCallsFor = 3 * time.Second
+// maxDrainListen is how long a server that drains goes on listening while requests run: clients go
+// on with what they have begun, and whoever asks /readyz learns that it is stopping.
+const maxDrainListen = 3 * time.Second
 
-// lastCalls waits until no request runs, for at most d.
-func (s *Server) lastCalls(d time.Duration) {
+// waitIdle waits until no request runs, for at most d.
+func (s *Server) waitIdle(d time.Duration) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for end := s.machine.now().Add(d); s.running.Load() > 0 && s.machine.now().Before(end); {
@@ -231,19 +231,19 @@ func (s *Server) lastCalls(d time.Duration) {
 
 // httpServer bounds what a connection may cost before a handler runs. There is no absolute limit of
 // time on bodies: the minimum rate is the limit.
-func (s *Server) httpServer(base context.Context, h http.Handler, l *bounded) *http.Server {
-	l.head = cmp.Or(s.cfg.MaxHead, maxHead)
+func (s *Server) httpServer(base context.Context, h http.Handler, l *limitedListener) *http.Server {
+	l.maxHead = cmp.Or(s.cfg.MaxHead, maxHead)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
 	return &http.Server{
 		Handler: h, Protocols: protocols,
 		HTTP2:             flowControl(s.cfg.RateWindow, streamsOf(s.cfg.MaxRequests)),
-		WriteTimeout:      s.cfg.RateWindow,    // of answers that no handler of ours gives
-		ReadHeaderTimeout: headFor,             // conn.idles has the time between two requests
-		MaxHeaderBytes:    int(l.head) - 4<<10, // net/http allows 4 KiB more
+		WriteTimeout:      s.cfg.RateWindow,       // of answers that no handler of ours gives
+		ReadHeaderTimeout: headTimeout,            // conn.idles has the time between two requests
+		MaxHeaderBytes:    int(l.maxHead) - 4<<10, // net/http allows 4 KiB more
 		BaseContext:       func(net.Listener) context.Context { return base },
-		ConnContext:       withConn, ConnState: l.state,
+		ConnContext:       withConn, ConnState: l.connState,
 		DisableGeneralOptionsHandler: true, // its answer has no bounds, and no id
 		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}

@@ -20,13 +20,13 @@ const maxString = 16 << 10
 //
 //	json:"name"  max:"1000" (elements of a list)  hex:"8" (digits of each element)
 type shape struct {
-	of       reflect.Type
-	nullable bool
-	object   bool
-	members  []property // of an object
-	elem     *shape     // of a list
-	most     int        // elements
-	digits   int        // of a string that has exactly so many; 0: any string
+	typ       reflect.Type
+	nullable  bool
+	object    bool
+	members   []property // of an object
+	elem      *shape     // of a list
+	maxElems  int        // elements
+	hexDigits int        // of a string that has exactly so many; 0: any string
 }
 
 type property struct {
@@ -37,11 +37,11 @@ type property struct {
 
 // shapeOf panics where a list has no bound: that is a mistake in the wire type.
 func shapeOf(t reflect.Type) *shape {
-	s := &shape{of: t, nullable: t.Kind() == reflect.Pointer}
+	s := &shape{typ: t, nullable: t.Kind() == reflect.Pointer}
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	s.of = t
+	s.typ = t
 	if t.Kind() == reflect.Slice {
 		s.elem = shapeOf(t.Elem())
 	}
@@ -55,10 +55,10 @@ func shapeOf(t reflect.Type) *shape {
 		m := property{name, !strings.Contains(options, "omitzero"), shapeOf(f.Type)}
 		if m.elem != nil {
 			var err error
-			if m.most, err = strconv.Atoi(f.Tag.Get("max")); err != nil {
+			if m.maxElems, err = strconv.Atoi(f.Tag.Get("max")); err != nil {
 				panic(fmt.Sprintf("api: the list %s.%s has no bound: %v", t, f.Name, err))
 			}
-			m.elem.digits, _ = strconv.Atoi(cmp.Or(f.Tag.Get("hex"), "0"))
+			m.elem.hexDigits, _ = strconv.Atoi(cmp.Or(f.Tag.Get("hex"), "0"))
 		}
 		s.members = append(s.members, m)
 	}
@@ -75,7 +75,7 @@ func (s *shape) check(d *jsontext.Decoder) error {
 			return malformed(err)
 		}
 		if !s.nullable {
-			return invalid(here(d), "must not be null")
+			return invalid(currentPath(d), "must not be null")
 		}
 		return nil
 	case s.elem != nil && kind == '[':
@@ -86,17 +86,17 @@ func (s *shape) check(d *jsontext.Decoder) error {
 		if _, err := d.ReadToken(); err != nil {
 			return malformed(err)
 		}
-		return invalid(here(d), "must be "+inWords(s.of))
+		return invalid(currentPath(d), "must be "+inWords(s.typ))
 	}
 	v, err := d.ReadValue()
 	if err != nil {
 		return malformed(err)
 	}
-	if kind == '"' && s.digits > 0 && len(v) != s.digits+2 {
-		return invalid(here(d), fmt.Sprintf("must be %d hex digits", s.digits))
+	if kind == '"' && s.hexDigits > 0 && len(v) != s.hexDigits+2 {
+		return invalid(currentPath(d), fmt.Sprintf("must be %d hex digits", s.hexDigits))
 	}
 	if len(v) > maxString {
-		return invalid(here(d), fmt.Sprintf("is longer than %d bytes", maxString))
+		return invalid(currentPath(d), fmt.Sprintf("is longer than %d bytes", maxString))
 	}
 	return nil
 }
@@ -106,9 +106,9 @@ func (s *shape) checkList(d *jsontext.Decoder) error {
 		return malformed(err)
 	}
 	for n := 0; d.PeekKind() != ']'; n++ {
-		if n == s.most {
+		if n == s.maxElems {
 			at := d.StackPointer()
-			return invalid(dotted(at.Parent()), fmt.Sprintf("may have at most %d elements", s.most))
+			return invalid(dotted(at.Parent()), fmt.Sprintf("may have at most %d elements", s.maxElems))
 		}
 		if err := s.elem.check(d); err != nil {
 			return err
@@ -138,7 +138,7 @@ func (s *shape) checkObject(d *jsontext.Decoder) error {
 			}
 		}
 		if !known {
-			return &denial{code: CodeInvalidArgument, detail: fmt.Sprintf("there is no member %q", dotted(d.StackPointer()))}
+			return &refusal{code: CodeInvalidArgument, detail: fmt.Sprintf("there is no member %q", dotted(d.StackPointer()))}
 		}
 	}
 	if err := readEnd(d); err != nil {
@@ -159,5 +159,5 @@ func readEnd(d *jsontext.Decoder) error {
 	return nil
 }
 
-// here names the value that was read last.
-func here(d *jsontext.Decoder) string { return orBody(dotted(d.StackPointer())) }
+// currentPath names the value that was read last.
+func currentPath(d *jsontext.Decoder) string { return orBody(dotted(d.StackPointer())) }

@@ -15,13 +15,13 @@ import (
 	"sluice/upload"
 )
 
-// tally is a body that tells how much of it was read.
-type tally struct {
+// countingReader is a body that tells how much of it was read.
+type countingReader struct {
 	io.Reader
 	n int64
 }
 
-func (t *tally) Read(p []byte) (int, error) {
+func (t *countingReader) Read(p []byte) (int, error) {
 	n, err := t.Reader.Read(p)
 	t.n += int64(n)
 	return n, err
@@ -30,7 +30,7 @@ func (t *tally) Read(p []byte) (int, error) {
 // cost decodes a body, and gives what was allocated meanwhile, what is kept of it, what was read,
 // and what was charged.
 func cost(of reflect.Type, body io.Reader) (allocated, kept, read, charged int64, err error) {
-	shape, v, in := shapeOf(of), reflect.New(of).Interface(), &tally{Reader: body}
+	shape, v, in := shapeOf(of), reflect.New(of).Interface(), &countingReader{Reader: body}
 	r := httptest.NewRequest(http.MethodPost, "/", nil)
 	r.ContentLength = -1
 	var before, after, later runtime.MemStats

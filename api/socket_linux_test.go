@@ -17,7 +17,7 @@ func TestAQuestionThatHasComeIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := bound(l, 1, newBacklog(mostBacklog), newUnsettled(mostRefused, 100, time.Now), paceOf(1<<10, time.Second), &counters{}, given)
+	b := limitListener(l, 1, newUnreadBytes(maxUnread), newPendingStreams(maxRefused, 100, time.Now), newMinRate(1<<10, time.Second), &counters{}, testMachine)
 	defer b.Close()
 	dial := func(said string) *conn {
 		t.Helper()
@@ -39,17 +39,17 @@ func TestAQuestionThatHasComeIsKept(t *testing.T) {
 		return s
 	}
 	busy := dial("")
-	b.works(busy, 1)
+	b.addPlaces(busy, 1)
 	const question = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 	begun, unread, read := dial(question[:20]), dial(question), dial(question)
 	if _, err := read.Read(make([]byte, 14)); err != nil {
 		t.Fatal(err)
 	}
-	b.state(read, http.StateActive)
-	for range 2 * leastSpare {
+	b.connState(read, http.StateActive)
+	for range 2 * minReserved {
 		dial("")
 	}
-	for range 2 * leastSpare {
+	for range 2 * minReserved {
 		dial(question[:20])
 	}
 	for c, want := range map[*conn]bool{busy: true, begun: false, unread: true, read: true} {
@@ -59,13 +59,13 @@ func TestAQuestionThatHasComeIsKept(t *testing.T) {
 		}
 		b.mu.Unlock()
 	}
-	for range 2 * leastSpare {
+	for range 2 * minReserved {
 		dial(question)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.over != leastSpare || b.open != 1 {
-		t.Errorf("%d connections, and %d beyond the bound", b.open, b.over)
+	if b.openReserved != minReserved || b.open != 1 {
+		t.Errorf("%d connections, and %d beyond the bound", b.open, b.openReserved)
 	}
 }
 
@@ -75,7 +75,7 @@ func TestTheSystemKeepsLittleForWhoReadsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := bound(l, 10, newBacklog(mostBacklog), newUnsettled(mostRefused, 100, time.Now), paceOf(1<<10, time.Second), &counters{}, given)
+	b := limitListener(l, 10, newUnreadBytes(maxUnread), newPendingStreams(maxRefused, 100, time.Now), newMinRate(1<<10, time.Second), &counters{}, testMachine)
 	defer b.Close()
 	small, large := make(chan *conn, 1), make(chan *conn, 1)
 	go func() {
@@ -109,7 +109,7 @@ func TestTheSystemKeepsLittleForWhoReadsNothing(t *testing.T) {
 	one, two := <-small, <-large
 	defer one.Close()
 	defer two.Close()
-	(&call{req: httptest.NewRequest("GET", "/", nil).WithContext(withConn(t.Context(), two))}).takes()
+	(&call{req: httptest.NewRequest("GET", "/", nil).WithContext(withConn(t.Context(), two))}).noteReads()
 	kept, more := fill(one), fill(two)
 	if kept > 3*unsentBytes || more < 2*kept {
 		t.Errorf("%d bytes are kept for one who reads nothing, and %d for one who does", kept, more)

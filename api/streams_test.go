@@ -76,7 +76,7 @@ func waiting(t *testing.T, refused int) (running func() int64, dial func() net.C
 		ctx, cancel := context.WithCancel(context.Background())
 		letGo = cancel
 		t.Cleanup(cancel)
-		s.begun = newUnsettled(refused, 100, time.Now)
+		s.pending = newPendingStreams(refused, 100, time.Now)
 		return s.counted(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-ctx.Done() }))
 	})
 	return s.running.Load, dial, letGo
@@ -86,7 +86,7 @@ func waiting(t *testing.T, refused int) (running func() int64, dial func() net.C
 // all; then it goes on.
 func TestHeadsComeAsHandlersGetToThem(t *testing.T) {
 	for _, c := range []struct{ conns, streams, refused, want int }{
-		{1, 50, 1000, mostUnsettled},
+		{1, 50, 1000, maxPending},
 		{20, 5, 10, 10 + 20},
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -126,7 +126,7 @@ func TestResetStreamsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, letGo := context.WithCancel(context.Background())
 		s, dial := hostileWith(t, 1000, func(s *Server) http.Handler {
-			s.begun = newUnsettled(1000, 100, time.Now)
+			s.pending = newPendingStreams(1000, 100, time.Now)
 			return s.guard(s.serve(func(*call) error { // it has a place
 				<-ctx.Done()
 				return nil
@@ -192,14 +192,14 @@ func TestARefusalNeedsNoWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const refused, places, streams = 4, 2, 60
 		s, dial := hostile(t, 1000)
-		s.limits = newLimits(4*places, mostHeld, mostHeld, refused)
+		s.limits = newLimits(4*places, maxHeld, maxHeld, refused)
 		l := listen(t, dial())
 		for i := range streams {
 			if err := l.get(uint32(2*i+1), true); err != nil {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(streams * refuseAfter)
+		time.Sleep(streams * refuseDelay)
 		if n := l.ended("503"); n != streams-places-refused {
 			t.Errorf("%d of %d streams are refused without a body: %v", n, streams, l.status)
 		}
@@ -222,8 +222,8 @@ func TestAnAnswerToNobodyKnownHasNoPlace(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		if n := s.limits.places.held(); n != 0 || s.limits.lingers.held() != 50 {
-			t.Errorf("%d requests have places, %d wait", n, s.limits.lingers.held())
+		if n := s.limits.places.inUse(); n != 0 || s.limits.waiting.inUse() != 50 {
+			t.Errorf("%d requests have places, %d wait", n, s.limits.waiting.inUse())
 		}
 	})
 }
@@ -239,9 +239,9 @@ func TestAWindowIsWidenedBehindTheNextHead(t *testing.T) {
 						return nil
 					}))
 				})
-				s.limits = newLimits(places, mostHeld, mostHeld, mostRefused)
+				s.limits = newLimits(places, maxHeld, maxHeld, maxRefused)
 				l := listen(t, dial())
-				const streams = 4 * mostUnsettled
+				const streams = 4 * maxPending
 				began := time.Now()
 				for i := range streams {
 					if err := l.get(uint32(2*i+1), true); err != nil {
@@ -255,10 +255,10 @@ func TestAWindowIsWidenedBehindTheNextHead(t *testing.T) {
 					}
 				}
 				synctest.Wait()
-				if d, most := time.Since(began), streams/mostUnsettled*refuseAfter; d > most || d > 0 && places > 0 {
+				if d, most := time.Since(began), streams/maxPending*refuseDelay; d > most || d > 0 && places > 0 {
 					t.Errorf("it took %v", d)
 				}
-				time.Sleep(refuseAfter)
+				time.Sleep(refuseDelay)
 				synctest.Wait()
 				if n := l.ended("with a body"); n != streams {
 					t.Errorf("%d of %d streams have ended", n, streams)
@@ -296,8 +296,8 @@ func TestNetHTTPsOwnAnswersHaveADeadline(t *testing.T) {
 				}
 				time.Sleep(s.cfg.RateWindow + time.Second)
 				synctest.Wait()
-				if s.begun.count != 0 {
-					t.Errorf("%d streams still wait: %v", s.begun.count, l.status)
+				if s.pending.count != 0 {
+					t.Errorf("%d streams still wait: %v", s.pending.count, l.status)
 				}
 			})
 		})
@@ -354,7 +354,7 @@ func TestFramesAreNotReadAheadOfTheirAnswers(t *testing.T) {
 			}
 			sent <- n
 		}()
-		if n := <-sent; n > 2*mostFrames {
+		if n := <-sent; n > 2*maxFrames {
 			t.Errorf("%d pings were taken", n)
 		}
 	})
@@ -362,7 +362,7 @@ func TestFramesAreNotReadAheadOfTheirAnswers(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			_, dial := hostile(t, 1000)
 			l := listen(t, dial())
-			for range 20 * mostFrames {
+			for range 20 * maxFrames {
 				if err := l.WritePing(false, [8]byte{}); err != nil {
 					t.Fatal(err)
 				}
@@ -374,14 +374,14 @@ func TestFramesAreNotReadAheadOfTheirAnswers(t *testing.T) {
 // A server that ends its connections begins no stream, and waits for none: what goes on is read.
 func TestWhatIsBegunGoesOnWhileTheServerLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWire(t, mostBacklog)
+		w := newWire(t, maxUnread)
 		p := w.dial()
 		p.begin(1, "/read")
 		synctest.Wait()
 		stopped := make(chan error, 1)
 		go func() { stopped <- w.server.Shutdown(context.Background()) }()
 		time.Sleep(5 * time.Second) // net/http has said twice that it leaves
-		for i := range 4 * mostUnsettled {
+		for i := range 4 * maxPending {
 			p.begin(uint32(2*i+3), "/read")
 		}
 		if !p.send(1, 1<<20, true) || p.answer(1) != strconv.Itoa(http.StatusOK) {

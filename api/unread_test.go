@@ -30,7 +30,7 @@ func hostile(t *testing.T, conns int64) (s *Server, dial func() net.Conn) {
 			if c.req.URL.Path == "/refused" {
 				return errNotFound
 			}
-			if err := s.reserve(c, longAnswer); err != nil {
+			if err := s.reserveAnswer(c, longAnswer); err != nil {
 				return err
 			}
 			s.answer(c, http.StatusOK, "application/json", long)
@@ -41,11 +41,11 @@ func hostile(t *testing.T, conns int64) (s *Server, dial func() net.Conn) {
 
 // hostileWith has another handler.
 func hostileWith(t *testing.T, conns int64, handler func(*Server) http.Handler) (s *Server, dial func() net.Conn) {
-	s = &Server{machine: given, cfg: Config{MinRate: 1 << 10, RateWindow: 30 * time.Second}, log: slog.New(slog.DiscardHandler), unread: newBacklog(mostBacklog), limits: newLimits(1<<10, mostHeld, mostHeld, mostRefused), begun: newUnsettled(mostRefused, 100, time.Now)}
+	s = &Server{machine: testMachine, cfg: Config{MinRate: 1 << 10, RateWindow: 30 * time.Second}, log: slog.New(slog.DiscardHandler), unread: newUnreadBytes(maxUnread), limits: newLimits(1<<10, maxHeld, maxHeld, maxRefused), pending: newPendingStreams(maxRefused, 100, time.Now)}
 	h := handler(s)
 	in := &pipes{conns: make(chan net.Conn)}
 	in.closed, in.close = context.WithCancel(context.Background())
-	l := bound(in, conns, s.unread, s.begun, paceOf(s.cfg.MinRate, s.cfg.RateWindow), &s.refused, given)
+	l := limitListener(in, conns, s.unread, s.pending, newMinRate(s.cfg.MinRate, s.cfg.RateWindow), &s.refused, testMachine)
 	server := s.httpServer(context.Background(), h, l)
 	done := make(chan struct{})
 	go func() {
@@ -75,7 +75,7 @@ func ended(c net.Conn) time.Duration {
 // An answer that nobody reads is cut off, also one of net/http's own, and what is taken at the
 // minimum rate is not.
 func TestAnAnswerThatNobodyReadsIsCut(t *testing.T) {
-	const allowed = 30*time.Second + answerPiece/(1<<10)*time.Second
+	const allowed = 30*time.Second + answerBlock/(1<<10)*time.Second
 	for name, request := range map[string]string{
 		"JSON":              "GET /long HTTP/1.1\r\nHost: x\r\n\r\n",
 		"of a bad head":     "GET\r\n\r\n",
@@ -94,8 +94,8 @@ func TestAnAnswerThatNobodyReadsIsCut(t *testing.T) {
 				if n, err := c.Read(make([]byte, 1)); err == nil {
 					t.Errorf("%d bytes are still to be had after %v", n, allowed)
 				}
-				if s.limits.places.held() != 0 || s.limits.answers.held() != 0 {
-					t.Errorf("%d places and %d bytes are held", s.limits.places.held(), s.limits.answers.held())
+				if s.limits.places.inUse() != 0 || s.limits.answers.inUse() != 0 {
+					t.Errorf("%d places and %d bytes are held", s.limits.places.inUse(), s.limits.answers.inUse())
 				}
 			})
 		})
@@ -174,16 +174,16 @@ func TestClosedWindowsHoldLittle(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		if held := s.limits.answers.held(); held > mostHeld || held < 16*longAnswer {
+		if held := s.limits.answers.inUse(); held > maxHeld || held < 16*longAnswer {
 			t.Errorf("%d bytes of answers are held", held)
 		}
 		if s.refused.answers.Load() == 0 {
 			t.Error("no answer was refused")
 		}
-		time.Sleep(30*time.Second + answerPiece/(1<<10)*time.Second + time.Second)
+		time.Sleep(30*time.Second + answerBlock/(1<<10)*time.Second + time.Second)
 		synctest.Wait()
-		if s.limits.places.held() != 0 || s.limits.answers.held() != 0 || s.refused.slowAnswers.Load() == 0 {
-			t.Errorf("%d places and %d bytes are held, %d answers were slow", s.limits.places.held(), s.limits.answers.held(), s.refused.slowAnswers.Load())
+		if s.limits.places.inUse() != 0 || s.limits.answers.inUse() != 0 || s.refused.slowAnswers.Load() == 0 {
+			t.Errorf("%d places and %d bytes are held, %d answers were slow", s.limits.places.inUse(), s.limits.answers.inUse(), s.refused.slowAnswers.Load())
 		}
 	})
 }
@@ -220,7 +220,7 @@ func TestAHeadThatNeverEndsIsCut(t *testing.T) {
 					t.Fatal(err)
 				}
 				<-took
-				if d := time.Since(began); d > headFor+2*time.Second {
+				if d := time.Since(began); d > headTimeout+2*time.Second {
 					t.Errorf("it ended after %v", d)
 				}
 			})
@@ -233,7 +233,7 @@ func TestAHeadThatNeverEndsIsCut(t *testing.T) {
 			if _, err := io.WriteString(c, http2.ClientPreface[:20]); err != nil {
 				t.Fatal(err)
 			}
-			if d := ended(c); d > headFor+2*time.Second {
+			if d := ended(c); d > headTimeout+2*time.Second {
 				t.Errorf("it ended after %v", d)
 			}
 		})
@@ -290,20 +290,20 @@ func TestTheLongestIdleConnectionMakesWay(t *testing.T) {
 func TestAFloodLeavesWorkingConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := &pipes{}
-		b := bound(in, 5, newBacklog(mostBacklog), newUnsettled(mostRefused, 100, time.Now), paceOf(1<<10, time.Second), &counters{}, given)
-		b.spare = 0
+		b := limitListener(in, 5, newUnreadBytes(maxUnread), newPendingStreams(maxRefused, 100, time.Now), newMinRate(1<<10, time.Second), &counters{}, testMachine)
+		b.reserved = 0
 		open := func() *conn {
 			_, raw := net.Pipe()
 			return b.conn(raw)
 		}
 		works := func(c *conn, principal string) {
-			b.state(c, http.StateActive)
-			b.works(c, 1)
-			b.owned(c, principal)
+			b.connState(c, http.StateActive)
+			b.addPlaces(c, 1)
+			b.setPrincipal(c, principal)
 		}
 		rests := func(c *conn) {
-			b.works(c, -1)
-			b.state(c, http.StateIdle)
+			b.addPlaces(c, -1)
+			b.connState(c, http.StateIdle)
 		}
 		newcomer := func(out *conn) (c *conn) {
 			t.Helper()
@@ -329,25 +329,25 @@ func TestAFloodLeavesWorkingConnections(t *testing.T) {
 		one := newcomer(many[0])
 		two := newcomer(many[1])
 		newcomer(nil)
-		b.works(many[2], -1) // its request was refused, and it is not idle yet
+		b.addPlaces(many[2], -1) // its request was refused, and it is not idle yet
 		newcomer(many[2])
 		newcomer(nil)
-		time.Sleep(waitsFor)
+		time.Sleep(minWaiting)
 		newcomer(one)
 		works(two, "few")
 		rests(two)
-		time.Sleep(restsFor)
+		time.Sleep(minIdle)
 		newcomer(few)
 		newcomer(two)
-		if b.open != 5 || b.by["many"] != 1 || b.by["few"] != 0 || b.by[""] != 4 || len(b.by) != 2 {
-			t.Errorf("%d are open, by principal %v", b.open, b.by)
+		if b.open != 5 || b.byPrincipal["many"] != 1 || b.byPrincipal["few"] != 0 || b.byPrincipal[""] != 4 || len(b.byPrincipal) != 2 {
+			t.Errorf("%d are open, by principal %v", b.open, b.byPrincipal)
 		}
 	})
 }
 
 // Who asks for too much is told so a little later, and holds nothing meanwhile.
 func TestWhoAsksForTooMuchWaits(t *testing.T) {
-	for name, err := range map[string]error{"all": errBusy, "a principal": errShare, "a session": session.ErrBusy} {
+	for name, err := range map[string]error{"all": errBusy, "a principal": errOverShare, "a session": session.ErrBusy} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s, dial := hostileWith(t, 10, func(s *Server) http.Handler {
@@ -359,11 +359,11 @@ func TestWhoAsksForTooMuchWaits(t *testing.T) {
 					t.Fatal(err)
 				}
 				synctest.Wait()
-				if s.running.Load() != 1 || s.limits.places.held() != 0 || s.limits.lingers.held() != 1 {
-					t.Errorf("%d requests run, %d have places, %d wait for their clients", s.running.Load(), s.limits.places.held(), s.limits.lingers.held())
+				if s.running.Load() != 1 || s.limits.places.inUse() != 0 || s.limits.waiting.inUse() != 1 {
+					t.Errorf("%d requests run, %d have places, %d wait for their clients", s.running.Load(), s.limits.places.inUse(), s.limits.waiting.inUse())
 				}
 				_, err := http.ReadResponse(bufio.NewReader(c), nil)
-				if took := time.Since(began); err != nil || took != refuseAfter {
+				if took := time.Since(began); err != nil || took != refuseDelay {
 					t.Errorf("it was answered after %v: %v", took, err)
 				}
 			})
@@ -386,8 +386,8 @@ func TestAPanicHoldsNothing(t *testing.T) {
 		}
 		go func() { _, _ = io.Copy(io.Discard, c) }()
 		synctest.Wait()
-		if s.limits.places.held() != 0 || s.limits.lingers.held() != 0 || s.running.Load() != 0 {
-			t.Errorf("%d places and %d refused ones are held, %d run", s.limits.places.held(), s.limits.lingers.held(), s.running.Load())
+		if s.limits.places.inUse() != 0 || s.limits.waiting.inUse() != 0 || s.running.Load() != 0 {
+			t.Errorf("%d places and %d refused ones are held, %d run", s.limits.places.inUse(), s.limits.waiting.inUse(), s.running.Load())
 		}
 	})
 }
@@ -437,10 +437,10 @@ func TestHealthIsToldInAFloodOfConnections(t *testing.T) {
 				t.Fatalf("newcomer %d: %v, %v", i, res, err)
 			}
 		}
-		time.Sleep(refuseFor)
+		time.Sleep(refuseTimeout)
 		synctest.Wait()
-		if n := left.Load(); n > leastSpare {
-			t.Errorf("%d newcomers are there, and %d may be", n, leastSpare)
+		if n := left.Load(); n > minReserved {
+			t.Errorf("%d newcomers are there, and %d may be", n, minReserved)
 		}
 		// Some are beyond what is answered at one time, and some speak HTTP/2.
 		if n := told.Load(); n < newcomers/2 || s.refused.connections.Load() < n {
@@ -454,7 +454,7 @@ func TestAnAnswerThatNobodyTakesComputesNoMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, dial := hostileWith(t, 10, func(s *Server) http.Handler {
 			return s.guard(s.serve(func(c *call) error {
-				if err := s.compute(c); err != nil {
+				if err := s.beginCompute(c); err != nil {
 					return err
 				}
 				s.answer(c, http.StatusOK, "application/json", Problem{Title: strings.Repeat("x", longAnswer)})
@@ -465,7 +465,7 @@ func TestAnAnswerThatNobodyTakesComputesNoMore(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if s.limits.places.held() != 1 {
+		if s.limits.places.inUse() != 1 {
 			t.Error("the request has ended")
 		}
 		s.limits.computing.isEmpty(t)
@@ -518,7 +518,7 @@ func TestARefusedBodyIsReadOnOverHTTP2(t *testing.T) {
 				if !answered {
 					go func() {
 						<-asked
-						time.Sleep(lingerFor / 2) // the server has had the time to cut it
+						time.Sleep(lingerTimeout / 2) // the server has had the time to cut it
 						_ = frames.WriteData(1, true, make([]byte, 1000))
 					}()
 				}
@@ -552,9 +552,9 @@ func TestAHeadThatDoesNotEndKeepsNobodyOut(t *testing.T) {
 		if got := ask(dial()); got != http.StatusServiceUnavailable {
 			t.Errorf("at once: %d", got)
 		}
-		time.Sleep(waitsFor)
+		time.Sleep(minWaiting)
 		if got := ask(dial()); got != http.StatusOK {
-			t.Errorf("after %v: %d", waitsFor, got)
+			t.Errorf("after %v: %d", minWaiting, got)
 		}
 		if _, err := slow[0].Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("the eldest head: %v", err)
@@ -568,7 +568,7 @@ func TestAFloodDoesNotFloodTheLog(t *testing.T) {
 		var log bytes.Buffer
 		s, dial := hostile(t, 1000)
 		s.log = slog.New(slog.NewTextHandler(&log, nil))
-		s.limits = newLimits(0, mostHeld, mostHeld, mostRefused)
+		s.limits = newLimits(0, maxHeld, maxHeld, maxRefused)
 		ask := func(n int) {
 			for range n {
 				c := dial()
@@ -577,11 +577,11 @@ func TestAFloodDoesNotFloodTheLog(t *testing.T) {
 				}
 				go func() { _, _ = io.Copy(io.Discard, c) }()
 			}
-			time.Sleep(refuseAfter)
+			time.Sleep(refuseDelay)
 			synctest.Wait()
 		}
 		ask(50)
-		if n := strings.Count(log.String(), "\n"); n != mostLines || strings.Contains(log.String(), "left_out") {
+		if n := strings.Count(log.String(), "\n"); n != maxLines || strings.Contains(log.String(), "left_out") {
 			t.Errorf("%d lines: %s", n, log.String())
 		}
 		log.Reset()

@@ -247,8 +247,8 @@ func (w *world) store(name, kind string, b []byte) api.Memory {
 	return m
 }
 
-// full makes a session whose bytes are all there.
-func (w *world) full(b []byte) api.Session {
+// filled makes a session whose bytes are all there.
+func (w *world) filled(b []byte) api.Session {
 	w.t.Helper()
 	s := w.begin(int64(len(b)))
 	for i := 0; i*chunk < len(b); i++ {

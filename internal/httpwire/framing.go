@@ -21,33 +21,33 @@ type Framing struct {
 	lines int    // of the head that is read
 	head  head
 
-	left int64  // of the body that is read
-	last bool   // no other request is taken
-	kept []byte // what came along behind the request; net/http has not seen it
-	of   head   // the request that net/http has
+	left    int64  // of the body that is read
+	last    bool   // no other request is taken
+	ahead   []byte // what came along behind the request; net/http has not seen it
+	current head   // the request that net/http has
 }
 
 // head is what matters of one.
 type head struct {
-	old     bool // HTTP/1.0, or what is no version of ours
-	lengths int  // Content-Length fields
-	length  int64
-	encoded bool   // there is a Transfer-Encoding
-	odd     bool   // a line ends as not all software sees it
-	wrong   string // why the request is refused
+	otherVersion bool // HTTP/1.0, or what is no version of ours
+	lengths      int  // Content-Length fields
+	length       int64
+	encoded      bool   // there is a Transfer-Encoding
+	oddLine      bool   // a line ends as not all software sees it
+	wrong        string // why the request is refused
 }
 
-// keepLine is how much memory for lines a connection keeps.
-const keepLine = 1 << 10
+// maxLineBuffer is how much memory for lines a connection keeps.
+const maxLineBuffer = 1 << 10
 
 // Next gives what has come before more is read.
 func (f *Framing) Next(p []byte) int {
-	if len(f.kept) == 0 {
+	if len(f.ahead) == 0 {
 		return 0
 	}
-	n := f.saw(p[:copy(p, f.kept)])
-	if f.kept = f.kept[n:]; len(f.kept) == 0 {
-		f.kept = nil
+	n := f.scan(p[:copy(p, f.ahead)])
+	if f.ahead = f.ahead[n:]; len(f.ahead) == 0 {
+		f.ahead = nil
 	}
 	return n
 }
@@ -62,9 +62,9 @@ func (f *Framing) Want(n int) int {
 
 // Take looks at what was read, and gives how much of it net/http gets now.
 func (f *Framing) Take(p []byte) int {
-	n := f.saw(p)
+	n := f.scan(p)
 	if n < len(p) {
-		f.kept = append(f.kept, p[n:]...)
+		f.ahead = append(f.ahead, p[n:]...)
 	}
 	return n
 }
@@ -73,10 +73,10 @@ func (f *Framing) Take(p []byte) int {
 func (f *Framing) Last() bool { return f.last }
 
 // Wrong says why the request that net/http has is to be refused; "": it is not.
-func (f *Framing) Wrong() string { return f.of.wrong }
+func (f *Framing) Wrong() string { return f.current.wrong }
 
-// saw follows p to the end of the request, and gives how far that is.
-func (f *Framing) saw(p []byte) int {
+// scan follows p to the end of the request, and gives how far that is.
+func (f *Framing) scan(p []byte) int {
 	if f.last {
 		return len(p)
 	}
@@ -100,7 +100,7 @@ func (f *Framing) saw(p []byte) int {
 			break
 		}
 		i++
-		if f.ended() {
+		if f.endLine() {
 			if rest := int64(len(p) - i); !f.last && rest > f.left {
 				i, f.left = i+int(f.left), 0
 				return i
@@ -113,20 +113,20 @@ func (f *Framing) saw(p []byte) int {
 	return len(p)
 }
 
-// ended takes one line, and reports whether it is the end of the head.
-func (f *Framing) ended() bool {
+// endLine takes one line, and reports whether it is the end of the head.
+func (f *Framing) endLine() bool {
 	h := &f.head
 	line, cr := bytes.CutSuffix(f.line, []byte("\r"))
-	if f.line = f.line[:0]; cap(f.line) > keepLine {
+	if f.line = f.line[:0]; cap(f.line) > maxLineBuffer {
 		f.line = nil
 	}
 	if f.lines == 0 && len(line) == 0 {
 		return false // a blank line before a request is skipped (RFC 9112, section 2.2)
 	}
-	h.odd = h.odd || !cr
+	h.oddLine = h.oddLine || !cr
 	if f.lines++; f.lines == 1 {
-		h.old = !bytes.HasSuffix(line, []byte(" HTTP/1.1"))
-		h.odd = h.odd || bytes.HasPrefix(line, []byte("CONNECT "))
+		h.otherVersion = !bytes.HasSuffix(line, []byte(" HTTP/1.1"))
+		h.oddLine = h.oddLine || bytes.HasPrefix(line, []byte("CONNECT "))
 		return false
 	}
 	if len(line) > 0 {
@@ -135,15 +135,15 @@ func (f *Framing) ended() bool {
 	}
 	switch {
 	case h.wrong != "":
-	case h.encoded && h.old:
+	case h.encoded && h.otherVersion:
 		h.wrong = "a request of HTTP/1.0 has no Transfer-Encoding"
 	case h.encoded && h.lengths > 0:
 		h.wrong = "a request has a Content-Length or a Transfer-Encoding, and not both"
 	case h.lengths > 1:
 		h.wrong = "a request has one Content-Length"
 	}
-	f.last = h.wrong != "" || h.old || h.odd || h.encoded
-	f.left, f.of, f.head, f.lines = h.length, *h, head{}, 0
+	f.last = h.wrong != "" || h.otherVersion || h.oddLine || h.encoded
+	f.left, f.current, f.head, f.lines = h.length, *h, head{}, 0
 	return true
 }
 

@@ -27,10 +27,10 @@ const (
 	// maxFrame is the longest frame. net/http makes room for a whole one when its first 9 bytes
 	// have come, and keeps it for as long as the connection lives.
 	maxFrame = 16 << 10
-	// mostBacklog bounds the backlog of all connections, but for lowBacklog, or less where the
+	// maxUnread bounds the backlog of all connections, but for maxUnreadEach, or less where the
 	// bound is less, and a frame of each: with no more than that a connection always goes on.
-	mostBacklog = 128 << 20
-	lowBacklog  = 32 << 10
+	maxUnread     = 128 << 20
+	maxUnreadEach = 32 << 10
 )
 
 // flowControl is the server's side of HTTP/2. A client that takes nothing for stuck is gone.
@@ -41,75 +41,75 @@ func flowControl(stuck time.Duration, streams int) *http.HTTP2Config {
 	}
 }
 
-// backlog counts the bytes of bodies that have come on HTTP/2 and that no handler has read, over
-// all connections. While there are more than most, those that have a good part of them are not read
-// from: their clients wait for TCP, as on HTTP/1.1.
-type backlog struct {
-	most, low int64
+// unreadBytes counts the bytes of bodies that have come on HTTP/2 and that no handler has read,
+// over all connections. While there are more than most, those that have a good part of them are not
+// read from: their clients wait for TCP, as on HTTP/1.1.
+type unreadBytes struct {
+	max, each int64
 
 	mu    sync.Mutex
-	less  sync.Cond // there is less of it, or a connection less
+	freed sync.Cond // there is less of it, or a connection less
 	bytes int64
 }
 
-func newBacklog(most int64) *backlog {
-	b := &backlog{most: most, low: min(lowBacklog, max(most/2048, 1))}
-	b.less.L = &b.mu
+func newUnreadBytes(most int64) *unreadBytes {
+	b := &unreadBytes{max: most, each: min(maxUnreadEach, max(most/2048, 1))}
+	b.freed.L = &b.mu
 	return b
 }
 
 // size is the backlog in bytes.
-func (b *backlog) size() int64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.bytes
+func (u *unreadBytes) size() int64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.bytes
 }
 
-// meter is one connection's part of the backlog. It is read off the wire: DATA frames bring it, and
-// the credit that net/http gives back for the connection says what was read or thrown away (RFC
+// flowMeter is one connection's part of the backlog. It is read off the wire: DATA frames bring it,
+// and the credit that net/http gives back for the connection says what was read or thrown away (RFC
 // 9113, sections 5.2 and 6.9). On HTTP/1.1 it does nothing.
 //
 // One goroutine reads the connection, one at a time writes it, and any closes it.
-type meter struct {
-	all     *backlog
+type flowMeter struct {
+	shared  *unreadBytes
 	streams streams
 
-	preface httpwire.Preface
-	in, out httpwire.Frames
-	credit  httpwire.Credit // that is being written
-	opened  bool            // the first credit, which only widens the window to connWindow, is out
+	preface   httpwire.Preface
+	in, out   httpwire.Frames
+	credit    httpwire.Credit // that is being written
+	windowSet bool            // the first credit, which only widens the window to connWindow, is out
 
 	// all.mu guards these.
 	unread int64
-	gone   bool
+	closed bool
 }
 
 var errFlow = errors.New("the client has sent more than HTTP/2's flow control let it")
 
-func (m *meter) on() bool { return m.preface.Whole() }
+func (m *flowMeter) isHTTP2() bool { return m.preface.Whole() }
 
-// wait holds a Read while the backlog is full and a good part of it is this connection's, or
+// waitToRead holds a Read while the backlog is full and a good part of it is this connection's, or
 // net/http has enough of its streams.
-func (m *meter) wait() {
-	if !m.on() {
+func (m *flowMeter) waitToRead() {
+	if !m.isHTTP2() {
 		return
 	}
-	m.streams.wait()
-	m.all.mu.Lock()
-	defer m.all.mu.Unlock()
-	for m.all.bytes > m.all.most && m.unread > m.all.low && !m.gone {
-		m.all.less.Wait()
+	m.streams.waitToRead()
+	m.shared.mu.Lock()
+	defer m.shared.mu.Unlock()
+	for m.shared.bytes > m.shared.max && m.unread > m.shared.each && !m.closed {
+		m.shared.freed.Wait()
 	}
 }
 
-// came counts what was read. It gives errFlow where that is more than the client may send.
-func (m *meter) came(p []byte) error {
+// received counts what was read. It gives errFlow where that is more than the client may send.
+func (m *flowMeter) received(p []byte) error {
 	p = m.preface.Take(p)
-	if !m.on() {
+	if !m.isHTTP2() {
 		return nil
 	}
 	var n int64
-	m.in.Each(p, m.streams.began, func(kind byte, _ uint32, payload []byte) {
+	m.in.Each(p, m.streams.frameReceived, func(kind byte, _ uint32, payload []byte) {
 		if kind == httpwire.FrameData {
 			n += int64(len(payload))
 		}
@@ -120,20 +120,20 @@ func (m *meter) came(p []byte) error {
 	return nil
 }
 
-// writes counts what is about to be written.
-func (m *meter) writes(p []byte) {
-	if !m.on() {
+// sending counts what is about to be written.
+func (m *flowMeter) sending(p []byte) {
+	if !m.isHTTP2() {
 		return
 	}
 	ends := func(kind byte, stream uint32, length int, flags byte) {
 		if kind == httpwire.FrameData {
-			m.streams.sends(length)
+			m.streams.dataSent(length)
 		}
 		switch {
 		case kind == httpwire.FrameRSTStream, kind <= httpwire.FrameHeaders && flags&httpwire.FlagEndStream != 0:
-			m.streams.ended(stream)
+			m.streams.streamEnded(stream)
 		case kind == httpwire.FrameGoAway:
-			m.streams.leaves()
+			m.streams.takeNoMore()
 		}
 	}
 	m.out.Each(p, ends, func(kind byte, stream uint32, payload []byte) {
@@ -144,33 +144,33 @@ func (m *meter) writes(p []byte) {
 		if !whole {
 			return
 		}
-		if m.opened {
+		if m.windowSet {
 			m.add(-credit)
 		}
-		m.opened = true
+		m.windowSet = true
 	})
 }
 
 // add changes the connection's part, and gives it.
-func (m *meter) add(n int64) int64 {
-	m.all.mu.Lock()
-	defer m.all.mu.Unlock()
-	if m.gone {
+func (m *flowMeter) add(n int64) int64 {
+	m.shared.mu.Lock()
+	defer m.shared.mu.Unlock()
+	if m.closed {
 		return 0
 	}
-	if n < 0 && m.all.bytes > m.all.most {
-		m.all.less.Broadcast()
+	if n < 0 && m.shared.bytes > m.shared.max {
+		m.shared.freed.Broadcast()
 	}
-	m.unread, m.all.bytes = m.unread+n, m.all.bytes+n
+	m.unread, m.shared.bytes = m.unread+n, m.shared.bytes+n
 	return m.unread
 }
 
 // close takes the connection's part away.
-func (m *meter) close() {
+func (m *flowMeter) close() {
 	m.streams.close()
-	m.all.mu.Lock()
-	defer m.all.mu.Unlock()
-	m.all.bytes -= m.unread
-	m.unread, m.gone = 0, true
-	m.all.less.Broadcast()
+	m.shared.mu.Lock()
+	defer m.shared.mu.Unlock()
+	m.shared.bytes -= m.unread
+	m.unread, m.closed = 0, true
+	m.shared.freed.Broadcast()
 }

@@ -41,7 +41,7 @@ func (p *pipes) Close() error   { p.close(); return nil }
 type wire struct {
 	t      *testing.T
 	in     *pipes
-	unread *backlog
+	unread *unreadBytes
 	server *http.Server
 	letGo  func()
 }
@@ -54,12 +54,12 @@ func (w *wire) check(err error) {
 }
 
 func newWire(t *testing.T, most int64) *wire {
-	w := &wire{t: t, in: &pipes{conns: make(chan net.Conn)}, unread: newBacklog(most)}
+	w := &wire{t: t, in: &pipes{conns: make(chan net.Conn)}, unread: newUnreadBytes(most)}
 	w.in.closed, w.in.close = context.WithCancel(context.Background())
 	ctx, letGo := context.WithCancel(context.Background())
 	w.letGo = letGo
-	s := &Server{machine: given, cfg: Config{RateWindow: 30 * time.Second}, log: slog.New(slog.DiscardHandler)}
-	l := bound(w.in, 0, w.unread, newUnsettled(mostRefused, 100, time.Now), paceOf(1<<10, 30*time.Second), new(counters), given)
+	s := &Server{machine: testMachine, cfg: Config{RateWindow: 30 * time.Second}, log: slog.New(slog.DiscardHandler)}
+	l := limitListener(w.in, 0, w.unread, newPendingStreams(maxRefused, 100, time.Now), newMinRate(1<<10, 30*time.Second), new(counters), testMachine)
 	w.server = s.httpServer(context.Background(), http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/wait" {
 			select {
@@ -211,7 +211,7 @@ func TestOneStreamFillsALongWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const gigabit, there, back = 1_000_000_000 / 8, 50 * time.Millisecond, 50 * time.Millisecond
 		underWay := int64((there + back).Seconds() * gigabit)
-		w := newWire(t, mostBacklog)
+		w := newWire(t, maxUnread)
 		p := w.dial()
 		if p.longest > 16<<10 {
 			t.Errorf("frames of up to %d bytes", p.longest)
@@ -236,7 +236,7 @@ func TestOneStreamFillsALongWay(t *testing.T) {
 // Three streams whose handlers read nothing are full, and a fourth is as fast as ever.
 func TestAStreamThatIsNotReadHoldsUpNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWire(t, mostBacklog)
+		w := newWire(t, maxUnread)
 		p := w.dial()
 		began := time.Now()
 		for _, stream := range []uint32{1, 3, 5} {
@@ -279,7 +279,7 @@ func TestWhatIsNotReadIsBounded(t *testing.T) {
 	t.Run("held", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w, peers, sent := start(t)
-			if got, bound := w.unread.size(), int64(most+conns*(lowBacklog+maxFrame)); got <= most || got > bound {
+			if got, bound := w.unread.size(), int64(most+conns*(maxUnreadEach+maxFrame)); got <= most || got > bound {
 				t.Errorf("%d bytes are unread; more than %d and at most %d are the bound", got, most, bound)
 			}
 			p := w.dial()
@@ -345,7 +345,7 @@ func TestTheMeterReadsTheWire(t *testing.T) {
 	must(server.WriteData(1, true, []byte{0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 1, 0}))
 	must(server.WriteWindowUpdate(0, 10))
 	for _, by := range []int{1, 2, 3, 5, 7, 13, 1 << 20} {
-		m := meter{all: newBacklog(1), streams: streams{all: newUnsettled(1, 100, time.Now)}}
+		m := flowMeter{shared: newUnreadBytes(1), streams: streams{shared: newPendingStreams(1, 100, time.Now)}}
 		feed := func(p []byte, to func([]byte)) {
 			for len(p) > 0 {
 				n := min(by, len(p))
@@ -353,29 +353,29 @@ func TestTheMeterReadsTheWire(t *testing.T) {
 				p = p[n:]
 			}
 		}
-		feed(in.Bytes(), func(p []byte) { must(m.came(p)) })
-		feed(out.Bytes(), m.writes)
-		if got := m.all.size(); got != 1000+110-710 {
+		feed(in.Bytes(), func(p []byte) { must(m.received(p)) })
+		feed(out.Bytes(), m.sending)
+		if got := m.shared.size(); got != 1000+110-710 {
 			t.Errorf("by %d: %d bytes", by, got)
 		}
 	}
 
-	plain := meter{all: newBacklog(1), streams: streams{all: newUnsettled(1, 100, time.Now)}}
-	must(plain.came([]byte("PRIX")))
-	must(plain.came(in.Bytes()))
-	plain.writes(out.Bytes())
-	if got := plain.all.size(); got != 0 || plain.on() {
+	plain := flowMeter{shared: newUnreadBytes(1), streams: streams{shared: newPendingStreams(1, 100, time.Now)}}
+	must(plain.received([]byte("PRIX")))
+	must(plain.received(in.Bytes()))
+	plain.sending(out.Bytes())
+	if got := plain.shared.size(); got != 0 || plain.isHTTP2() {
 		t.Errorf("HTTP/1.1: %d bytes", got)
 	}
 
-	m := meter{all: newBacklog(1), streams: streams{all: newUnsettled(1, 100, time.Now)}}
-	must(m.came([]byte(http2.ClientPreface)))
+	m := flowMeter{shared: newUnreadBytes(1), streams: streams{shared: newPendingStreams(1, 100, time.Now)}}
+	must(m.received([]byte(http2.ClientPreface)))
 	frame := binary.BigEndian.AppendUint32(nil, maxFrame<<8)
 	frame = append(frame, make([]byte, 5+maxFrame)...)
 	for range connWindow / maxFrame {
-		must(m.came(frame))
+		must(m.received(frame))
 	}
-	if err := m.came(frame); err != errFlow {
+	if err := m.received(frame); err != errFlow {
 		t.Errorf("past the connection's window: %v", err)
 	}
 }
