@@ -14,7 +14,7 @@ import (
 	"sluice/upload"
 )
 
-// readyTimeout bounds how long the stores may take to say that they are there.
+// readyTimeout is how long the stores may take to report that they are ready.
 const readyTimeout = 5 * time.Second
 
 func (s *Server) sessionsList(c *call) (AdminSessionList, error) {
@@ -100,7 +100,7 @@ func (s *Server) readyz(c *call) (Health, error) {
 	return Health{"ready"}, nil
 }
 
-// adminMux has what belongs on the admin listener alone.
+// adminMux serves the paths that only the admin listener has.
 func (s *Server) adminMux() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", s.metrics)

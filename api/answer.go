@@ -15,9 +15,9 @@ import (
 	"sluice/session"
 )
 
-// refuse answers an error.
+// refuse answers a request with an error.
 func (s *Server) refuse(c *call, err error) {
-	if c.status != 0 { // half an answer is out: the cut must be seen
+	if c.status != 0 { // a part of the answer is out: the client must see the cut
 		level := slog.LevelError
 		if cut := (*cutError)(nil); errors.As(err, &cut) { // the client has left
 			level = slog.LevelDebug
@@ -37,7 +37,7 @@ func (s *Server) refuse(c *call, err error) {
 	})
 	if errors.Is(err, errBusy) || errors.Is(err, errOverShare) || errors.Is(err, session.ErrBusy) {
 		s.releaseAll(c)
-		if s.limits.waiting.acquire("", 1) == nil { // those that rest are counted among the refused
+		if s.limits.waiting.acquire("", 1) == nil { // requests that wait here count among the refused
 			sleep(c.req.Context(), refuseDelay)
 			s.limits.waiting.release("", 1)
 		}
@@ -74,7 +74,7 @@ func (s *Server) refuse(c *call, err error) {
 }
 
 // refuseDelay is how long a client that asks for too much waits for its answer. Meanwhile it holds
-// its connection and a place among the refused. So a flood of such requests is slow. Where all of
+// its connection and a place among the refused. So a flood of such requests is slow. If all of
 // these places are taken, the answer comes at once.
 const refuseDelay = 100 * time.Millisecond
 
@@ -91,7 +91,7 @@ func sleep(ctx context.Context, d time.Duration) {
 func (s *Server) answer(c *call, status int, kind string, v any) {
 	b, err := json.Marshal(v, json.Deterministic(true))
 	if err != nil {
-		panic(err) // a wire message that has no JSON form is a mistake of ours
+		panic(err) // a wire message without a JSON form is a bug
 	}
 	endCompute(c)
 	s.countAnswer(c, len(b))
@@ -99,7 +99,7 @@ func (s *Server) answer(c *call, status int, kind string, v any) {
 		s.waitForClient(c)
 	}
 	h := c.Header()
-	if c.headOnly { // this waits for no window
+	if c.headOnly { // a head alone waits for no window
 		h.Set("Content-Length", "0")
 		c.WriteHeader(status)
 		return
@@ -112,9 +112,9 @@ func (s *Server) answer(c *call, status int, kind string, v any) {
 	}
 }
 
-// send writes the body of an answer, each piece within the time that the minimum rate gives it. On
-// HTTP/1.1 the connection sees to that. send gives false if the client has not taken a piece in
-// time; a client that is gone is none of our errors.
+// send writes the body of an answer in blocks. Each block has the time that the minimum rate gives
+// it. On HTTP/1.1 the connection enforces that. send returns false if the client has not taken a
+// block in time. A client that is gone is no error of the server.
 func (c *call) send(b []byte) bool {
 	for len(b) > 0 {
 		block := b[:min(len(b), answerBlock)]

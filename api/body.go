@@ -16,18 +16,18 @@ import (
 )
 
 const (
-	// lingerTimeout and maxLinger bound how long, and for how much, a refused body is still read,
-	// so that the client sees the answer before it sees the connection closing.
+	// lingerTimeout and maxLinger bound how long, and for how many bytes, the server still reads a
+	// refused body. So the client sees the answer before it sees the connection closing.
 	lingerTimeout = 5 * time.Second
 	maxLinger     = 16 << 20
 )
 
-// body is a request's body. It tells a clean end (io.EOF) from every cut (*cutError), holds the
-// client to the minimum rate, and can be woken: a deadline in the past, which is how a newer put
-// takes over, stays whatever the rate allows. It knows when the request is over, so that a late
-// wake-up doesn't hit the connection's next request.
+// body is a request's body. It tells a clean end (io.EOF) from every cut (*cutError), and holds the
+// client to the minimum rate. It can be woken: a newer put takes over by a deadline in the past,
+// which stays whatever the rate allows. It knows when the request is over, so that a late wake-up
+// does not hit the connection's next request.
 //
-// One goroutine reads; SetReadDeadline may be called by any.
+// One goroutine reads. Any goroutine may call SetReadDeadline.
 type body struct {
 	r        io.Reader
 	request  *http.Request
@@ -37,23 +37,23 @@ type body struct {
 	received int64 // read so far
 	minRate  minRate
 	machine  machine
-	err      error // what Read answers from now on
-	ended    bool  // to its end
+	err      error // what Read returns from now on
+	ended    bool  // the client has ended it
 
 	mu       sync.Mutex
-	deadline time.Time // the deadline that is set, if any
-	wake     time.Time // the deadline that was asked for, if any
-	released bool      // nothing may touch the connection's deadline any more
+	deadline time.Time // the one that is set, if any
+	wake     time.Time // the one that SetReadDeadline asked for, if any
+	released bool      // nothing may change the connection's deadline any more
 }
 
 var _ session.DeadlineReader = (*body)(nil)
 
-// minRate is the minimum rate: per bytes every window.
+// minRate is the minimum rate: this many bytes in every window.
 type minRate struct {
 	window time.Duration
 	bytes  int64
 
-	due      time.Time // when the running window must be full
+	due      time.Time // when the running window must have its bytes
 	received int64     // in the running window
 	lastRead time.Time // when the last Read returned
 }
@@ -73,7 +73,7 @@ func newBody(r *http.Request, w http.ResponseWriter, rate int64, window time.Dur
 	return b
 }
 
-// Read gives io.EOF only where the client has ended its body.
+// Read returns io.EOF only if the client has ended its body.
 func (b *body) Read(p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err
@@ -98,7 +98,7 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, b.endWith(err)
 }
 
-// endWith settles how the body ended.
+// endWith decides how the body has ended.
 func (b *body) endWith(err error) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -116,8 +116,8 @@ func (b *body) endWith(err error) error {
 	return b.err
 }
 
-// armDeadline sets the deadline of the next Read: when the running window ends, or earlier where
-// somebody asked for it.
+// armDeadline sets the deadline of the next Read: the end of the running window, or an earlier one
+// that SetReadDeadline asked for.
 func (b *body) armDeadline() error {
 	now := b.machine.now()
 	due := b.minRate.beginRead(now)
@@ -131,8 +131,8 @@ func (b *body) armDeadline() error {
 			due = b.wake
 		}
 	}
-	// Not at every Read: a deadline that is a little early costs a client nothing that sends at
-	// all.
+	// It is not set at every Read: a deadline that is a little early costs nothing to a client that
+	// sends at all.
 	if d := due.Sub(b.deadline); b.released || (!b.deadline.IsZero() && d >= 0 && d < b.minRate.window/16) {
 		return nil
 	}
@@ -140,7 +140,7 @@ func (b *body) armDeadline() error {
 	return b.setConnDeadline(due)
 }
 
-// setConnDeadline is SetReadDeadline where the connection has it.
+// setConnDeadline is SetReadDeadline, if the connection has it.
 func (b *body) setConnDeadline(t time.Time) error {
 	if err := b.rc.SetReadDeadline(t); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
@@ -148,7 +148,7 @@ func (b *body) setConnDeadline(t time.Time) error {
 	return nil
 }
 
-// SetReadDeadline wakes a Read that is blocked at t. It does not end the minimum rate, and once the
+// SetReadDeadline wakes a Read that is blocked at t. It does not end the minimum rate. Once the
 // body or its request is over it does nothing.
 func (b *body) SetReadDeadline(t time.Time) error {
 	b.mu.Lock()
@@ -177,8 +177,8 @@ func (b *body) release() {
 // unread reports whether the client may still be sending.
 func (b *body) unread() bool { return !b.ended && b.length != 0 }
 
-// close ends the body with its request: it waits for nothing, and from now on nothing touches the
-// connection.
+// close ends the body with its request. It waits for nothing. From now on nothing changes the
+// connection's deadline.
 func (b *body) close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -186,13 +186,13 @@ func (b *body) close() {
 }
 
 // linger reads on for a while after a refusal was sent on a connection that closes, at the rate
-// that all of them have. A client that reads the answer stops sending.
+// that all of them share. A client that reads the answer stops sending.
 func (b *body) linger(d time.Duration, expects bool, limiter *rate.Limiter) {
 	b.mu.Lock()
 	b.released = true
 	err := b.setConnDeadline(b.machine.now().Add(d))
 	b.mu.Unlock()
-	// A client that waits for "100 Continue" and has not been told to go on sends nothing.
+	// A client that waits for "100 Continue" sends nothing until it is told to go on.
 	if err != nil || expects && b.received == 0 {
 		return
 	}
@@ -207,12 +207,13 @@ func (b *body) linger(d time.Duration, expects bool, limiter *rate.Limiter) {
 	}
 }
 
-// timeFor is how long n bytes of an answer may take.
+// timeFor returns how long n bytes of an answer may take.
 func (m *minRate) timeFor(n int64) time.Duration {
 	return m.window + time.Duration(float64(n)/float64(m.bytes)*float64(m.window))
 }
 
-// beginRead begins a Read: time that was spent elsewhere (a slow disk) is not the client's.
+// beginRead begins a Read. Time that was spent elsewhere (a slow disk) does not count for the
+// client.
 func (m *minRate) beginRead(now time.Time) (due time.Time) {
 	switch {
 	case m.due.IsZero():
@@ -223,7 +224,7 @@ func (m *minRate) beginRead(now time.Time) (due time.Time) {
 	return m.due
 }
 
-// endRead counts what came. A full window starts the next one.
+// endRead counts the bytes that came. With enough of them the next window begins.
 func (m *minRate) endRead(n int64, now time.Time) {
 	m.lastRead = now
 	if m.received += n; m.received >= m.bytes {

@@ -11,10 +11,10 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// answerShape is what an answer of a wire type must have, made once from the type and its tags:
-// each member without omitzero is there, lists are arrays, and null stands only where the type is a
-// pointer. Other members may be there too: a newer server has more. So a member that an answer gets
-// later must have omitzero, or an older server is taken for none.
+// answerShape is what an answer of a wire type must have. It is made once from the type and its
+// tags: each member without omitzero is there, lists are arrays, and null stands only if the type
+// is a pointer. Other members may be there too: a newer server has more. So a member that an answer
+// gets later must have omitzero, or an older server is not taken for a Sluice server.
 type answerShape struct {
 	nullable bool
 	members  []answerMember // of an object
@@ -28,7 +28,7 @@ type answerMember struct {
 	*answerShape
 }
 
-// answerTypes are what the server answers with. Nothing changes it.
+// answerTypes are the types of the server's answers. Nothing changes the map.
 var answerTypes = func() map[reflect.Type]*answerShape {
 	of := map[reflect.Type]*answerShape{}
 	for _, v := range []any{
@@ -74,8 +74,8 @@ func answerShapeOf(t reflect.Type) *answerShape {
 	return e
 }
 
-// missing reads one value and names the first thing that is not as expected, "" where nothing is.
-// at is the value's own name.
+// missing reads one value and names the first thing that is not as expected, or "" if there is
+// none. at is the value's own name.
 func (e *answerShape) missing(d *jsontext.Decoder, at string) (string, error) {
 	switch kind := d.PeekKind(); {
 	case kind == 'n' && e.nullable, kind != 'n' && e.kind == 0:
@@ -107,7 +107,7 @@ func (e *answerShape) inObject(d *jsontext.Decoder) (string, error) {
 	if _, err := d.ReadToken(); err != nil {
 		return "", err
 	}
-	var seen uint64 // of the members, of which no type has 64
+	var seen uint64 // one bit for each member; no type has 64
 	for d.PeekKind() == '"' {
 		name, err := d.ReadToken()
 		if err != nil {
@@ -143,9 +143,9 @@ func (e *answerShape) inObject(d *jsontext.Decoder) (string, error) {
 	return "", nil
 }
 
-// decodeAnswer decodes an answer whose body is b into out, a pointer to one of answerTypes. An
-// answer that is not the server's own is [Error].Foreign: whatever JSON something in between
-// answers must not be taken for a promise.
+// decodeAnswer decodes an answer with the body b into out, a pointer to one of answerTypes. An
+// answer that is not the server's own is [Error].Foreign: JSON from something in between must not
+// be taken for a promise.
 func decodeAnswer(res *http.Response, b []byte, out any) error {
 	d := jsontext.NewDecoder(bytes.NewReader(b))
 	if d.PeekKind() != '{' {
@@ -164,8 +164,8 @@ func decodeAnswer(res *http.Response, b []byte, out any) error {
 	return nil
 }
 
-// emptyMember says what an answer with all its members leaves empty of what it is about, "" where
-// nothing.
+// emptyMember names an identifying member that is empty although all members are there, or "" if
+// there is none.
 func emptyMember(out any) string {
 	switch v := out.(type) {
 	case *Session:

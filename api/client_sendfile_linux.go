@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sendFile sends some of the n bytes of f from off on: as many as the connection takes without
-// waiting, after the first.
+// sendFile sends some of the n bytes of f from off on. It waits for the first bytes, and then sends
+// as many as the connection takes without waiting.
 func sendFile(c *net.TCPConn, f *os.File, off, n int64) (sent int64, err error) {
 	to, err := c.SyscallConn()
 	if err != nil {
@@ -22,7 +22,7 @@ func sendFile(c *net.TCPConn, f *os.File, off, n int64) (sent int64, err error) 
 	}
 	k := 0
 	var failed error
-	// More at once than the kernel's buffers take would only keep the file's descriptor in use for
+	// More at once than the kernel's buffers take would only keep the file's descriptor in use
 	// longer.
 	const max = 4 << 20
 	opened := from.Control(func(in uintptr) {

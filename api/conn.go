@@ -15,34 +15,34 @@ import (
 	"sluice/internal/httpwire"
 )
 
-// conn is a connection that is counted until it is closed, whose requests' framing and backlog are
-// looked at, and on which no answer waits for ever: each piece has the time that the minimum rate
-// gives it.
+// conn is a connection that is counted until it is closed. It follows the framing of its requests
+// and its unread bytes. No answer waits on it for ever: each block has the time that the minimum
+// rate gives it.
 type conn struct {
 	net.Conn
 	listener    *limitedListener
-	healthOnly  bool        // it is one beyond the bound, and may only ask how the server is
-	firstBytes  []byte      // spare: its first bytes
+	healthOnly  bool        // it is beyond the bound, and may only ask for health
+	firstBytes  []byte      // healthOnly: the first that have come
 	clientReads atomic.Bool // the client reads what it is sent
-	rejected    atomic.Bool // spare: they ask for something else, and nothing more is read or written
-	serving     atomic.Bool // a request has come to a handler; until then what is written is net/http's own
+	rejected    atomic.Bool // healthOnly: it asks for something else, and nothing more is read or written
+	serving     atomic.Bool // a request has come to a handler; until then net/http itself writes
 	framing     httpwire.Framing
 	flow        flowMeter
-	frameBegan  time.Time // HTTP/2: when what can't wait for its end began; zero: nothing is under way
+	frameBegan  time.Time // HTTP/2: when the frame or head began that must end in time; zero: there is none
 
 	handlerDeadline bool      // a handler has set the deadline of writes
 	deadline        time.Time // the deadline of writes that is set
 
-	// of.mu guards these.
+	// listener.mu guards these.
 	counted     bool
 	principal   string        // of its newest request; "": none is known
-	served      bool          // a request of its has had a place
-	refusalSent chan struct{} // spare: it makes way for another; ends when the client has been told. nil: it does not
-	places      int           // that its requests have
-	queuedAt    time.Time     // it is in its queue
+	served      bool          // one of its requests has had a place
+	refusalSent chan struct{} // healthOnly: it was evicted; closed when the client has its answer. nil: it was not
+	places      int           // that its requests hold
+	queuedAt    time.Time     // when it entered its queue
 	idleSince   time.Time     // zero: it has a request
-	idleTimer   *time.Timer   // looks whether it has been idle for too long; nil: nobody does
-	http2       bool          // it speaks HTTP/2, as was seen when it became idle
+	idleTimer   *time.Timer   // fires when it may have been idle for too long; nil: it does not run
+	http2       bool          // it speaks HTTP/2; set when it becomes idle
 	queue       *queue
 	prev, next  *conn
 }
@@ -50,18 +50,18 @@ type conn struct {
 const (
 	// headTimeout is how long a head may take from its first byte to its last.
 	headTimeout = 10 * time.Second
-	// answerBlock is how much is written under one deadline.
+	// answerBlock is how many bytes are written under one deadline.
 	answerBlock = 64 << 10
 )
 
-// healthStarts are the first bytes of which a connection beyond the bound must have one. What they
-// ask for is looked at again when the whole request has come.
+// healthStarts lists first bytes. A connection beyond the bound must begin with one of them. The
+// whole request is looked at again when it has come.
 var healthStarts = [...]string{"GET /healthz", "GET /readyz", "HEAD /healthz", "HEAD /readyz", httpwire.PrefaceLine}
 
 const (
-	// maxStart is the length of the longest of them.
+	// maxStart is the length of the longest of healthStarts.
 	maxStart = len(httpwire.PrefaceLine)
-	// maxHealthRequest is how long a supervisor's whole request is at most.
+	// maxHealthRequest is how many bytes a supervisor's whole request has at most.
 	maxHealthRequest = 512
 )
 
@@ -88,8 +88,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	return c.framing.Take(p[:n]), err
 }
 
-// mayBeHealth reports whether what has come first, of which p is new, may be the start of a
-// question for health.
+// mayBeHealth reports whether the first bytes, of which p is new, may begin a request for health.
 func (c *conn) mayBeHealth(p []byte) bool {
 	c.firstBytes = append(c.firstBytes, p[:min(len(p), maxStart-len(c.firstBytes))]...)
 	start := slices.IndexFunc(healthStarts[:], func(start string) bool {
@@ -114,8 +113,8 @@ func isHealthRequest(p []byte) bool {
 	})
 }
 
-// readFrames is Read on HTTP/2. net/http puts no end to a head that is split into many frames, nor
-// to a frame of which a part has come; what is DATA has the deadline of its body.
+// readFrames is Read on HTTP/2. net/http sets no deadline for a head that is split into many
+// frames, nor for a frame of which a part has come. DATA has the deadline of its body.
 func (c *conn) readFrames(p []byte) (int, error) {
 	c.flow.waitToRead()
 	switch partial := c.flow.in.Open(); {
@@ -139,7 +138,7 @@ func (c *conn) Write(p []byte) (n int, err error) {
 		return 0, net.ErrClosed // the client has its answer
 	}
 	if c.flow.isHTTP2() {
-		c.flow.sending(p) // before the client has it, and sends more
+		c.flow.sending(p) // before the client gets the credit, and sends more
 		c.flow.streams.setWriting(true)
 		defer c.flow.streams.setWriting(false)
 		return c.Conn.Write(p)
@@ -150,7 +149,7 @@ func (c *conn) Write(p []byte) (n int, err error) {
 	}
 	for len(out) > 0 && err == nil {
 		block := out
-		if !c.handlerDeadline { // a handler writes in pieces of its own
+		if !c.handlerDeadline { // a handler writes blocks of its own
 			block = out[:min(len(out), answerBlock)]
 			c.armDeadline(len(block))
 		}
@@ -164,7 +163,7 @@ func (c *conn) Write(p []byte) (n int, err error) {
 	return min(n, len(p)), err
 }
 
-// armDeadline sets the deadline of n bytes, unless there is one that is good enough.
+// armDeadline sets the deadline for n bytes, unless the one that is set is good enough.
 func (c *conn) armDeadline(n int) {
 	allowed := c.listener.minRate.timeFor(int64(n))
 	if left := c.listener.machine.until(c.deadline); left < allowed/2 || left > allowed {
@@ -173,10 +172,10 @@ func (c *conn) armDeadline(n int) {
 	}
 }
 
-// SetWriteDeadline implements net.Conn. To have none is to have that of the minimum rate.
+// SetWriteDeadline implements net.Conn. Without a deadline, that of the minimum rate holds.
 func (c *conn) SetWriteDeadline(t time.Time) error {
 	if !c.serving.Load() && !c.flow.isHTTP2() {
-		return nil // net/http's own, for what has a deadline in any case
+		return nil // net/http's own answers have a deadline in any case
 	}
 	if t.IsZero() && !c.flow.isHTTP2() {
 		if c.handlerDeadline {
@@ -188,8 +187,8 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 	return c.Conn.SetWriteDeadline(t)
 }
 
-// ownRefusal makes an answer of ours of one that net/http gives itself, to a head that it can't
-// read.
+// ownRefusal replaces the answer that net/http gives to a head that it can't read by an answer of
+// Sluice's form.
 func (c *conn) ownRefusal(p []byte) []byte {
 	status := httpwire.Refusal(p)
 	if status == 0 {
@@ -207,7 +206,7 @@ func (c *conn) ownRefusal(p []byte) []byte {
 	return problemText(Problem{Type: "/problems/" + slug(f.Code), Title: http.StatusText(status), Fault: f}, c.listener.machine.requestID())
 }
 
-// problemText is a whole answer that closes its connection.
+// problemText makes a whole answer that closes its connection.
 func problemText(p Problem, id string) []byte {
 	body, err := json.Marshal(p, json.Deterministic(true))
 	if err != nil {
@@ -221,7 +220,7 @@ func problemText(p Problem, id string) []byte {
 		p.Status, http.StatusText(p.Status), id, retry, len(body), body)
 }
 
-// addPlaces notes that a request has a place (1), or has given it back (-1).
+// addPlaces notes that a request has got a place (1), or has given it back (-1).
 func (c *conn) addPlaces(n int) {
 	c.listener.addPlaces(c, n)
 	if c.flow.isHTTP2() {
@@ -240,8 +239,8 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// CloseWrite lets net/http end its side first: what closes with unread bytes takes its answer
-// along.
+// CloseWrite lets net/http end its side first. If a connection is closed with unread bytes, its
+// answer is lost.
 func (c *conn) CloseWrite() error {
 	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return w.CloseWrite()

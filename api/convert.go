@@ -34,7 +34,7 @@ func sessionOf(u upload.Upload) Session {
 	return s
 }
 
-// known gives nil for session.Unknown.
+// known returns nil for session.Unknown.
 func known(n int64) *int64 {
 	if n == session.Unknown {
 		return nil
@@ -42,7 +42,8 @@ func known(n int64) *int64 {
 	return &n
 }
 
-// byteRanges gives the inclusive form of the first 1,000 ranges; more says that there are others.
+// byteRanges returns the inclusive form of the first 1,000 ranges. more reports whether there are
+// others.
 func byteRanges(rs []session.Range) (out []Range, more bool) {
 	n := min(len(rs), maxRanges)
 	out = make([]Range, n)
@@ -52,7 +53,7 @@ func byteRanges(rs []session.Range) (out []Range, more bool) {
 	return out, len(rs) > n
 }
 
-// chunkRanges gives the chunks that the bytes touch, inclusive, neighbours joined.
+// chunkRanges returns the chunks that the bytes touch, inclusive, with neighbours joined.
 func chunkRanges(rs []session.Range, size int64) []Range {
 	out := make([]Range, 0, len(rs))
 	for _, r := range rs {
@@ -134,7 +135,7 @@ func digestFrom(s, field string) (*catalog.SHA256, error) {
 	return &out, nil
 }
 
-// memoryID reads the canonical form of a UUID alone: other spellings are other ids.
+// memoryID reads the canonical form of a UUID alone. Other spellings are other ids.
 func memoryID(s string) (catalog.MemoryID, bool) {
 	id, err := uuid.Parse(s)
 	return id, err == nil && id != uuid.Nil && id.String() == s

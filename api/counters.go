@@ -2,15 +2,15 @@ package api
 
 import "sync/atomic"
 
-// counters say how often each bound refused something, or cut it off. /metrics has them under
-// closed names.
+// counters count what each bound has refused or cut off. /metrics shows them under a fixed set of
+// names.
 type counters struct {
 	connections, idle, heads, framing  atomic.Int64
 	requests, principal, json, answers atomic.Int64
 	slowBodies, slowAnswers            atomic.Int64
 }
 
-// rows gives label and value, as metric takes them.
+// rows returns labels and values, as metric takes them.
 func (c *counters) rows() []any {
 	return []any{
 		`{bound="connections"}`, c.connections.Load(),

@@ -38,13 +38,13 @@ var algorithms = map[string]func() hash.Hash{
 }
 
 // digestFields are the fields that promise something of a body, in a head or in a trailer. A body
-// is never encoded and never a part, so that content and representation are the same bytes.
+// is never encoded and never a part, so content and representation are the same bytes.
 var digestFields = []string{"Content-Digest", "Repr-Digest", "Unencoded-Digest", "Digest", "Content-Md5"}
 
 // digestsIn reads the fields Content-Digest and Repr-Digest (RFC 9530 §2 and §3), Unencoded-Digest
 // (draft-ietf-httpbis-unencoded-digest), Digest (RFC 3230 §4.3.2) and Content-MD5 (RFC 1864). Each
-// that is there must have an algorithm that can be compared: a promise is never ignored. Beside
-// such a one, others are.
+// field must have at least one algorithm that can be compared, since a promise is never ignored.
+// Beside that one, unknown algorithms are ignored.
 func digestsIn(h http.Header) (all []digest, err error) {
 	for _, field := range digestFields {
 		lines := h.Values(field)
@@ -109,7 +109,7 @@ func parseRFC3230(lines []string) (found []digest, err error) {
 		name, value, ok := strings.Cut(strings.TrimSpace(part), "=")
 		name = strings.TrimPrefix(strings.ToLower(name), "id-")
 		if _, known := algorithms[name]; ok && !known {
-			continue // its encoding is its own affair
+			continue // other algorithms have other encodings
 		}
 		sum, err := base64.StdEncoding.DecodeString(value)
 		if !ok || err != nil {
@@ -120,22 +120,21 @@ func parseRFC3230(lines []string) (found []digest, err error) {
 	return found, nil
 }
 
-// digestCheck are the digests that a body is compared with when it ends, before its reader is told
-// that it has: one that does not keep them never ends cleanly.
+// digestCheck compares a body with its digests when it ends, before its reader learns of the end. A
+// body with another digest never ends cleanly.
 type digestCheck struct {
 	want      []digest
-	raw       bool // it is the bytes of a content
-	inTrailer bool // the trailer was announced to have some
+	raw       bool // the body is the bytes of a content
+	inTrailer bool // the request announces a digest in the trailer
 	hashes    map[string]hash.Hash
 }
 
-// expect begins the comparison of a body with what is said of it: with want, and with what comes in
-// the trailer.
+// expect begins the comparison of a body with want, and with the digests that come in the trailer.
 func (b *body) expect(raw bool, want []digest) error {
 	p := digestCheck{want: want, raw: raw, hashes: map[string]hash.Hash{}}
 	p.inTrailer = slices.ContainsFunc(digestFields, func(field string) bool {
 		_, announced := b.request.Trailer[field]
-		return announced || httpguts.HeaderValuesContainsToken(b.request.Header["Trailer"], field) // there net/http leaves it where none can come
+		return announced || httpguts.HeaderValuesContainsToken(b.request.Header["Trailer"], field) // net/http leaves it there if no trailer can come
 	})
 	for _, d := range want {
 		p.hashes[d.algorithm] = algorithms[d.algorithm]()
@@ -151,7 +150,7 @@ func (b *body) expect(raw bool, want []digest) error {
 	return nil
 }
 
-// onlyAtEnd reports whether what is expected of the body can only be known at its end.
+// onlyAtEnd reports whether something that is expected of the body is known only at its end.
 func (c *digestCheck) onlyAtEnd() bool { return len(c.want) > 0 || c.inTrailer }
 
 // add takes the next bytes of the body.
@@ -161,7 +160,7 @@ func (c *digestCheck) add(b []byte) {
 	}
 }
 
-// verify gives the reason why a body that has ended is not what was promised.
+// verify returns the reason why a body that has ended breaks a promise.
 func (c *digestCheck) verify(trailer http.Header) error {
 	if err := checkMeaning(trailer, c.raw); err != nil {
 		return err

@@ -18,7 +18,7 @@ import (
 	"sluice/upload"
 )
 
-// refusal is an error that arises in this front end, with its code.
+// refusal is an error that arises in this package, with its code.
 type refusal struct {
 	code   Code
 	detail string
@@ -27,12 +27,13 @@ type refusal struct {
 
 func (e *refusal) Error() string { return e.detail }
 
-// invalid says what is wrong with which field.
+// invalid makes the error for a field that has the problem.
 func invalid(field, problem string) error {
 	return &refusal{code: CodeInvalidArgument, detail: field + " " + problem}
 }
 
-// cutError is a body that did not end cleanly; Err says how.
+// cutError is a body that did not end cleanly, or an answer that its client did not take. Err says
+// how.
 type cutError struct{ Err error }
 
 func (e *cutError) Error() string { return fmt.Sprintf("the body was cut off: %v", e.Err) }
@@ -58,7 +59,7 @@ var (
 	errUnsatisfiable = errors.New("the range starts past the end")
 )
 
-// responses says what each code is on the wire.
+// responses gives the status and title of each code.
 var responses = map[Code]struct {
 	status int
 	title  string
@@ -92,8 +93,8 @@ var responses = map[Code]struct {
 	CodeDamaged:              {http.StatusInternalServerError, "The stored content is damaged"},
 }
 
-// errorCodes is the one table from error to code: the first that errors.Is matches. Whatever is not
-// in it is Internal.
+// errorCodes is the one table from error to code. The first row that errors.Is matches counts. An
+// error that no row matches is Internal.
 var errorCodes = []struct {
 	is    error
 	code  Code
@@ -146,7 +147,7 @@ var errorCodes = []struct {
 	{catalog.ErrDamaged, CodeDamaged, 0},
 }
 
-// codeOf finds the code of an error, when to try again, and what to tell of it.
+// codeOf returns the code of an error, when to try again, and what to tell the client of it.
 func codeOf(err error) (code Code, retry time.Duration, detail string) {
 	var (
 		r     *refusal
@@ -184,8 +185,8 @@ func quotaDetail(q *catalog.QuotaError) string {
 	return fmt.Sprintf("the %s may hold %d %s and holds %d: %d more don't fit", q.Of, q.Limit, unit, q.Used, q.Wanted)
 }
 
-// faultOf describes an error to the client. sizeOf gives a session's chunk size, or 0; it is asked
-// only where chunks are missing.
+// faultOf describes an error to the client. sizeOf returns a session's chunk size, or 0. It is
+// called only if chunks are missing.
 func faultOf(err error, sizeOf func(session.SessionID) int64) Fault {
 	code, retry, detail := codeOf(err)
 	f := Fault{Status: responses[code].status, Code: code, Detail: detail, RetryAfterMS: retry.Milliseconds()}
@@ -201,10 +202,10 @@ func faultOf(err error, sizeOf func(session.SessionID) int64) Fault {
 	case code == CodeInternal:
 		f.Detail = "something went wrong here; the log has it under this request_id"
 	case code == CodeNotFound:
-		f.Detail = errNotFound.detail // the same for what is not there and for what the caller may not know of
+		f.Detail = errNotFound.detail // the same for a thing that is not there and for one that the caller may not know of
 	case code == CodeStorageFull:
 		f.Detail = "no room is left on the server; nothing that was acknowledged is lost. What has arrived can be finished or aborted; once there is room again, go on"
-	case f.Status >= 500 && !errors.As(err, new(*refusal)): // a refusal's words are ours, and meant for the client
+	case f.Status >= 500 && !errors.As(err, new(*refusal)): // the text of a refusal is meant for the client
 		f.Detail = "not now; try again in a moment"
 	}
 	var (

@@ -8,24 +8,24 @@ import (
 )
 
 // fairQueue shares the processors among the principals whose requests compute without waiting for
-// anything: lists, states of uploads, and what else only reads records and makes a long answer.
-// Go's scheduler is fair to goroutines; without the queue a principal with a hundred lists leaves
+// anything: lists, states of uploads, and others that only read records and make a long answer.
+// Go's scheduler is fair to goroutines. Without the queue a principal with a hundred lists leaves
 // the others a hundredth of the processors.
 //
-// At most `most` of these requests compute at one time, and those of one principal on half of the
-// processors while other principals have requests. Requests that wait have their places among the
-// requests (limiter), which bounds them. Principals take turns.
+// At most max of these requests compute at one time. Those of one principal have half of the
+// processors while other principals have requests. Requests that wait hold their places among the
+// requests, and these are bounded (limiter). Principals are served round robin.
 type fairQueue struct {
 	max   int
 	alone func(principal string) bool // no other principal has a request
 
 	mu          sync.Mutex
 	running     int
-	byPrincipal map[string]*principalQueue // by principal; those that have nothing are not in it
-	ready       []*principalQueue          // those with somebody waiting, whose turn is next first
+	byPrincipal map[string]*principalQueue // principals without requests are not in it
+	ready       []*principalQueue          // those with requests that wait; the next one is first
 }
 
-// principalQueue is one principal's.
+// principalQueue has the requests of one principal.
 type principalQueue struct {
 	principal string
 	running   int
@@ -44,9 +44,9 @@ func newFairQueue(most int, alone func(string) bool) *fairQueue {
 	return &fairQueue{max: most, alone: alone, byPrincipal: map[string]*principalQueue{}}
 }
 
-// enter waits until the principal may compute, and gives what ends that; it may be called again.
-// After computeWait it gives errOverShare where the principal's own requests compute, and errBusy
-// where only those of others do.
+// enter waits until the principal may compute. leave ends that, and may be called again. After
+// computeWait the error is errOverShare if the principal's own requests compute, and errBusy if
+// only those of others do.
 func (q *fairQueue) enter(ctx context.Context, principal string) (leave func(), err error) {
 	if err := q.wait(ctx, principal); err != nil {
 		return nil, err
@@ -109,14 +109,14 @@ func (q *fairQueue) leave(principal string) {
 	q.startWaiting()
 }
 
-// forget drops a line that has nothing. mu is held.
+// forget removes the queue of a principal without requests. mu is held.
 func (q *fairQueue) forget(p *principalQueue) {
 	if p.running == 0 && len(p.waiting) == 0 {
 		delete(q.byPrincipal, p.principal)
 	}
 }
 
-// startWaiting lets in as many as may compute. mu is held.
+// startWaiting lets in as many requests as may compute. mu is held.
 func (q *fairQueue) startWaiting() {
 	for i := 0; i < len(q.ready) && q.running < q.max; {
 		p := q.ready[i]

@@ -10,30 +10,33 @@ import (
 )
 
 // On HTTP/2 net/http keeps in its own memory what a client has sent and the handler has not read
-// yet, up to the flow-control windows that the client was given. So these say how fast one upload
-// can be over a long way, and how much memory it takes where the disk is slower than the network:
+// yet. The flow-control windows that the client gets bound it. So the windows decide how fast one
+// upload can be over a long way, and how much memory it takes if the disk is slower than the
+// network:
 //
 //	client ──▶ kernel ──▶ conn.Read ──▶ net/http's buffers ──▶ handler ──▶ disk
-//	             ╰─ held here while the backlog is full
+//	             ╰─ held here while too many bytes are unread
 //
 // docs/adr/0012 has the figures.
 const (
-	// streamWindow fills 1 Gbit/s over 100 ms (12.5 MB), with some to spare for credit that is on
-	// its way.
+	// streamWindow fills 1 Gbit/s over 100 ms (12.5 MB), and leaves some for credit that is on its
+	// way.
 	streamWindow = 16 << 20
-	// connWindow keeps a connection moving while three of its streams are full and nobody reads
-	// them.
+	// connWindow keeps a connection moving while three of its streams have used up their windows
+	// and nobody reads them.
 	connWindow = 4 * streamWindow
-	// maxFrame is the longest frame. net/http makes room for a whole one when its first 9 bytes
-	// have come, and keeps it for as long as the connection lives.
+	// maxFrame is the longest frame. net/http allocates memory for a whole frame when its first 9
+	// bytes have come, and keeps it as long as the connection lives.
 	maxFrame = 16 << 10
-	// maxUnread bounds the backlog of all connections, but for maxUnreadEach, or less where the
-	// bound is less, and a frame of each: with no more than that a connection always goes on.
+	// maxUnread bounds the unread bytes of all connections. Each connection may have maxUnreadEach
+	// beside it (or less if the bound is small), and one frame: a connection with no more than that
+	// always goes on.
 	maxUnread     = 128 << 20
 	maxUnreadEach = 32 << 10
 )
 
-// flowControl is the server's side of HTTP/2. A client that takes nothing for stuck is gone.
+// flowControl is the server's side of HTTP/2. A client that takes nothing for the time stuck is
+// taken for gone.
 func flowControl(stuck time.Duration, streams int) *http.HTTP2Config {
 	return &http.HTTP2Config{
 		MaxConcurrentStreams: streams, MaxReadFrameSize: maxFrame, WriteByteTimeout: stuck,
@@ -42,13 +45,13 @@ func flowControl(stuck time.Duration, streams int) *http.HTTP2Config {
 }
 
 // unreadBytes counts the bytes of bodies that have come on HTTP/2 and that no handler has read,
-// over all connections. While there are more than most, those that have a good part of them are not
-// read from: their clients wait for TCP, as on HTTP/1.1.
+// over all connections. While there are more than max, the server does not read from connections
+// with more than each of them. Their clients wait for TCP, as on HTTP/1.1.
 type unreadBytes struct {
 	max, each int64
 
 	mu    sync.Mutex
-	freed sync.Cond // there is less of it, or a connection less
+	freed sync.Cond // signals fewer bytes, or a connection less
 	bytes int64
 }
 
@@ -58,28 +61,28 @@ func newUnreadBytes(most int64) *unreadBytes {
 	return b
 }
 
-// size is the backlog in bytes.
+// size returns the count in bytes.
 func (u *unreadBytes) size() int64 {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.bytes
 }
 
-// flowMeter is one connection's part of the backlog. It is read off the wire: DATA frames bring it,
-// and the credit that net/http gives back for the connection says what was read or thrown away (RFC
-// 9113, sections 5.2 and 6.9). On HTTP/1.1 it does nothing.
+// flowMeter is one connection's part of the unread bytes. It is read off the wire: DATA frames add
+// to it. The credit that net/http gives back for the connection says which bytes were read or
+// discarded (RFC 9113, sections 5.2 and 6.9). On HTTP/1.1 flowMeter does nothing.
 //
-// One goroutine reads the connection, one at a time writes it, and any closes it.
+// One goroutine reads the connection, one at a time writes it, and any may close it.
 type flowMeter struct {
 	shared  *unreadBytes
 	streams streams
 
 	preface   httpwire.Preface
 	in, out   httpwire.Frames
-	credit    httpwire.Credit // that is being written
-	windowSet bool            // the first credit, which only widens the window to connWindow, is out
+	credit    httpwire.Credit // the one that is being written
+	windowSet bool            // the first credit is out; it only widens the window to connWindow
 
-	// all.mu guards these.
+	// shared.mu guards these.
 	unread int64
 	closed bool
 }
@@ -88,8 +91,8 @@ var errFlow = errors.New("the client has sent more than HTTP/2's flow control le
 
 func (m *flowMeter) isHTTP2() bool { return m.preface.Whole() }
 
-// waitToRead holds a Read while the backlog is full and a good part of it is this connection's, or
-// net/http has enough of its streams.
+// waitToRead blocks a Read while all connections have too many unread bytes and this one has a good
+// part of them, or while net/http has enough of its streams.
 func (m *flowMeter) waitToRead() {
 	if !m.isHTTP2() {
 		return
@@ -102,7 +105,7 @@ func (m *flowMeter) waitToRead() {
 	}
 }
 
-// received counts what was read. It gives errFlow where that is more than the client may send.
+// received counts what was read. It returns errFlow if that is more than the client may send.
 func (m *flowMeter) received(p []byte) error {
 	p = m.preface.Take(p)
 	if !m.isHTTP2() {
@@ -151,7 +154,7 @@ func (m *flowMeter) sending(p []byte) {
 	})
 }
 
-// add changes the connection's part, and gives it.
+// add changes the connection's part, and returns it.
 func (m *flowMeter) add(n int64) int64 {
 	m.shared.mu.Lock()
 	defer m.shared.mu.Unlock()
@@ -165,7 +168,7 @@ func (m *flowMeter) add(n int64) int64 {
 	return m.unread
 }
 
-// close takes the connection's part away.
+// close removes the connection's part.
 func (m *flowMeter) close() {
 	m.streams.close()
 	m.shared.mu.Lock()

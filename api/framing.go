@@ -6,8 +6,9 @@ import (
 	"net/http"
 )
 
-// checkFraming refuses a request whose body ends in two places, and closes the connection behind it
-// and behind every one whose end this server and a proxy could see in different places.
+// checkFraming refuses a request whose body could end in two places. It makes the connection close
+// after that request, and after any whose end this server and a proxy could see in different
+// places.
 func (c *call) checkFraming() error {
 	conn := connOf(c.req)
 	if conn == nil || conn.flow.isHTTP2() {
@@ -19,7 +20,7 @@ func (c *call) checkFraming() error {
 	if why := conn.framing.Wrong(); why != "" {
 		return &refusal{code: CodeInvalidArgument, detail: why}
 	}
-	if c.req.ProtoMajor != 1 { // what begins as HTTP/2 does, and goes on otherwise
+	if c.req.ProtoMajor != 1 { // it begins as HTTP/2, and goes on otherwise
 		return &refusal{code: CodeInvalidArgument, detail: "the protocol must be HTTP/1.1 or HTTP/2"}
 	}
 	return nil
@@ -27,7 +28,7 @@ func (c *call) checkFraming() error {
 
 type connKey struct{}
 
-// connOf gives the connection of a request, or nil where it is not one of ours.
+// connOf returns the connection of a request, or nil if the Server did not accept it.
 func connOf(r *http.Request) *conn {
 	c, _ := r.Context().Value(connKey{}).(*conn)
 	return c

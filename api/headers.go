@@ -12,20 +12,21 @@ import (
 	"sluice/catalog"
 )
 
-// refusedField is a field of a request that would change what the request or its body means, and
-// that is not supported: ignored, it would make an answer a lie. A name that ends in - stands for
-// all that begin so.
+// refusedField is a field of a request that is not supported, and that would change what the
+// request or its body means. If it were ignored, the answer would be a lie. A name that ends in -
+// stands for all that begin so.
 type refusedField struct{ field, why string }
 
-// Fields that are heeded elsewhere: Authorization, Content-Length, Transfer-Encoding (httpwire,
+// Other fields are checked elsewhere: Authorization, Content-Length, Transfer-Encoding (httpwire,
 // net/http), Content-Encoding (errEncoded), the digests and Trailer (digest.go), Content-Type
-// (create, decode, whole), Range and the conditions of a content (readContent). Ignored, since they
-// only ask for a favour or describe: Accept and its kind, Prefer, Want-Content-Digest,
-// Want-Repr-Digest, Content-Location, Content-Language, Content-Disposition, Date, TE, and on JSON
-// that has no validators If-None-Match, If-Modified-Since, If-Range and Range.
+// (create, decode, refuseMultipart), Range and the conditions of a content (readContent). Fields
+// that only ask for a favour or describe are ignored: Accept and its kind, Prefer,
+// Want-Content-Digest, Want-Repr-Digest, Content-Location, Content-Language, Content-Disposition,
+// Date, TE, and on JSON that has no validators If-None-Match, If-Modified-Since, If-Range and
+// Range.
 
-// singleFields are the fields that have one value (RFC 9110 §5.3): of two lines different software
-// believes different ones.
+// singleFields are the fields that have one value (RFC 9110 §5.3). If there are two lines,
+// different programs believe different ones.
 var singleFields = []string{"Content-Type", "Expect", "Content-Range", "Content-Location"}
 
 // refusedAlways are refused on every request.
@@ -36,7 +37,7 @@ var refusedAlways = []refusedField{
 }
 
 // refusedChanges are refused on requests that change something. No operation replaces what is at an
-// address, so that there is nothing to compare.
+// address, so there is nothing to compare.
 var refusedChanges = []refusedField{
 	{"If-Match", "is not taken here: nothing is replaced by this request"},
 	{"If-None-Match", "is not taken here: nothing is replaced by this request; an idem makes a repeat safe"},
@@ -49,7 +50,7 @@ var refusedChanges = []refusedField{
 	{"X-Upload-", "is not taken: this address does not speak that protocol"},
 }
 
-// refusedReads are refused on requests for what has no validators.
+// refusedReads are refused on reads of things without validators.
 var refusedReads = []refusedField{
 	{"If-Match", "is not taken here: only contents have an ETag"},
 	{"If-Unmodified-Since", "is not taken here: only contents have a Last-Modified"},
@@ -60,7 +61,7 @@ var refusedBodies = []refusedField{
 	{"Range", "is not taken on a body: a part of a content goes to uploads_put_range"},
 	{"If-Range", "is not taken on a body"},
 	{"Content-Transfer-Encoding", "is not taken: send the bytes as they are"},
-	// Other protocols, which say in their own way what a body is, or what it must be.
+	// Other protocols say in fields of their own what a body is, or must be.
 	{"Tus-", "is not taken: this address does not speak tus"},
 	{"Upload-", "is not taken: this address speaks no protocol of resumable uploads but its own"},
 	{"X-Amz-Checksum-", "is not taken: send Content-Digest"},
@@ -83,7 +84,7 @@ var refusedBodies = []refusedField{
 	{"Oc-Chunked", "is not taken: send the content whole, or in chunks of an upload"},
 }
 
-// refuseFields gives the error of the first field of h that the table has.
+// refuseFields returns an error for the first field of h that is in the table.
 func refuseFields(h http.Header, table []refusedField) error {
 	for _, r := range table {
 		if _, there := h[r.field]; there {
@@ -101,8 +102,8 @@ func refuseFields(h http.Header, table []refusedField) error {
 	return nil
 }
 
-// checkHeaders verifies or refuses the fields of a request that change what it means. Of the
-// digests of raw bytes package upload compares the first SHA-256 and CRC-32C itself, the body all
+// checkHeaders verifies or refuses the fields that change what a request means. Of the digests of
+// raw bytes, package upload compares the first SHA-256 and CRC-32C, and the body compares all
 // others.
 func (c *call) checkHeaders(r *route) error {
 	h := c.req.Header
@@ -114,7 +115,7 @@ func (c *call) checkHeaders(r *route) error {
 			return invalid(field, "comes more than once")
 		}
 	}
-	if v := h.Get("Expect"); v != "" && !strings.EqualFold(v, "100-continue") { // over HTTP/1.1 net/http says 417
+	if v := h.Get("Expect"); v != "" && !strings.EqualFold(v, "100-continue") { // over HTTP/1.1 net/http answers 417
 		return invalid("Expect", "must be 100-continue, or absent")
 	}
 	if r.method == http.MethodGet {
@@ -151,8 +152,8 @@ func (c *call) checkHeaders(r *route) error {
 	}))
 }
 
-// checkMeaning refuses the fields, of a head or of a trailer, that would change what a request that
-// changes something means.
+// checkMeaning refuses the fields of a head or a trailer that would change what a request means
+// that changes something.
 func checkMeaning(h http.Header, raw bool) error {
 	for _, v := range h["Content-Encoding"] {
 		if v != "" {

@@ -9,23 +9,23 @@ import (
 // idleTimeout is how long a connection may go without a request.
 const idleTimeout = 2 * time.Minute
 
-// setIdle notes that the connection has no request any more, or that it has one. of.mu is held.
+// setIdle notes whether the connection has no request. listener.mu is held.
 //
 // http.Server.IdleTimeout is not set. When an HTTP/2 connection ends that has streams, net/http
-// starts its idle timer again. The timer then keeps all that the connection had, its unsent answers
-// too, for as long as the timeout is.
+// starts its idle timer again. For the length of the timeout, the timer then keeps everything that
+// the connection had, its unsent answers too.
 func (c *conn) setIdle(yes bool) {
 	if c.idleSince = (time.Time{}); !yes {
 		return
 	}
 	c.idleSince, c.http2 = c.listener.machine.now(), c.flow.isHTTP2()
-	if c.idleTimer == nil { // else it looks when it fires
+	if c.idleTimer == nil { // else expire starts it again
 		c.idleTimer = time.AfterFunc(idleTimeout, c.expire)
 	}
 }
 
-// expire closes the connection if it has been idle for idleTimeout. If it has not, it looks again
-// later.
+// expire closes the connection if it has been idle for idleTimeout. If it has not, expire runs
+// again later.
 func (c *conn) expire() {
 	c.listener.mu.Lock()
 	expired := false
@@ -51,8 +51,8 @@ func (c *conn) expire() {
 	c.Close()
 }
 
-// goAway gives a GOAWAY frame (RFC 9113, section 6.8). It names the newest stream that has come,
-// so the client knows that it may repeat what it has sent on newer ones.
+// goAway makes a GOAWAY frame (RFC 9113, section 6.8). It names the newest stream that has come. So
+// the client knows that it may repeat what it has sent on newer ones.
 func (s *streams) goAway() []byte {
 	s.takeNoMore()
 	s.shared.mu.Lock()

@@ -21,15 +21,15 @@ const (
 	maxBatchJSON = 8 << 20
 )
 
-// jsonCost is what a byte of a JSON body counts for: itself and the buffer that grows for it, and
-// what is made of it (api TestWhatJSONCosts).
+// jsonCost is how many bytes a byte of a JSON body counts for: itself, the buffer that grows for
+// it, and the values that are made of it (TestWhatJSONCosts).
 const jsonCost = 4
 
-// decode reads the request's JSON body into v, strictly: names are case-sensitive and neither
-// unknown, repeated nor missing, nothing trails, the text is UTF-8, a null stands only where the
-// member may be absent and has a meaning without a value, and there is not more of anything than
-// its shape lets in, which is compared while the body is read. charge is asked for what is kept
-// before it is kept. Where v has no member at all, an empty body will do.
+// decode reads the request's JSON body into v. It is strict: names are case-sensitive, and none is
+// unknown, repeated or missing. Nothing trails, and the text is UTF-8. A null stands only if the
+// member may be absent and has a meaning without a value. No list or string is longer than its
+// shape allows; that is checked while the body is read. decode calls charge for memory before it
+// uses it. If v has no member at all, the body may be empty.
 func decode(r *http.Request, body io.Reader, max int64, of *shape, charge func(n int64) error, v any) error {
 	if r.ContentLength > max {
 		return tooLong(max)
@@ -48,7 +48,7 @@ func decode(r *http.Request, body io.Reader, max int64, of *shape, charge func(n
 			}
 		}
 	} else if kind == 0 && in.err == nil {
-		in.b = append(in.b, "{}"...) // what is missing is told by its name
+		in.b = append(in.b, "{}"...) // the shape then names the missing members
 		d = jsontext.NewDecoder(bytes.NewReader(in.b))
 	}
 	err := of.check(d)
@@ -79,7 +79,7 @@ type jsonReader struct {
 	max    int64
 	charge func(n int64) error
 	b      []byte
-	err    error // why it ended, unless it ended well
+	err    error // why reading ended, unless it ended well
 }
 
 // Read implements io.Reader.
@@ -96,7 +96,7 @@ func (j *jsonReader) Read(p []byte) (int, error) {
 	if j.err != nil {
 		return 0, j.err
 	}
-	if len(j.b)+n > cap(j.b) { // append would leave more garbage behind
+	if len(j.b)+n > cap(j.b) { // append would leave more garbage
 		j.b = append(make([]byte, 0, max(2*cap(j.b), len(j.b)+n, 512)), j.b...)
 	}
 	j.b = append(j.b, p[:n]...)
@@ -106,7 +106,7 @@ func (j *jsonReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// malformed says where the JSON is wrong, in the client's words.
+// malformed says what is wrong with the JSON, in the client's terms.
 func malformed(err error) error {
 	var semantic *json.SemanticError
 	if errors.As(err, &semantic) {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// limiter bounds what all requests hold together, places or bytes, and what those of one principal
-// do.
+// limiter bounds what all requests hold together, and what those of one principal hold: places, or
+// bytes.
 type limiter struct {
 	max   int64 // of all
 	share int64 // of one principal
@@ -19,15 +19,15 @@ type limiter struct {
 
 	mu          sync.Mutex
 	used        int64
-	byPrincipal map[string]int64 // by principal; those that hold nothing are not in it
+	byPrincipal map[string]int64 // principals that hold nothing are not in it
 }
 
 func newLimiter(most, share, unknown int64) *limiter {
 	return &limiter{max: most, share: max(share, 1), unknownShare: max(unknown, 1), byPrincipal: map[string]int64{}}
 }
 
-// acquire takes n for a principal, "" where it is not known. It never waits: it gives errBusy where
-// all have too much, and errOverShare where the principal has.
+// acquire takes n for a principal, or for "" if it is not known. It never waits. It returns errBusy
+// if all requests hold too much, and errOverShare if the principal's do.
 func (l *limiter) acquire(principal string, n int64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -42,8 +42,7 @@ func (l *limiter) acquire(principal string, n int64) error {
 	return nil
 }
 
-// reassign gives what nobody known holds to a principal, or an error, and then it stays where it
-// was.
+// reassign moves n from the unknown principal to a known one. With an error nothing has moved.
 func (l *limiter) reassign(principal string, n int64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -63,7 +62,7 @@ func (l *limiter) release(principal string, n int64) {
 	l.subtract(principal, n)
 }
 
-// checkShare compares with the principal's share. mu is held.
+// checkShare returns an error if n more exceed the principal's share. mu is held.
 func (l *limiter) checkShare(principal string, n int64) error {
 	share, err := l.share, errOverShare
 	if principal == "" {
@@ -89,7 +88,7 @@ func (l *limiter) alone(principal string) bool {
 	return l.used-l.byPrincipal[""] == l.byPrincipal[principal]
 }
 
-// inUse is what is used now.
+// inUse returns what all requests hold now.
 func (l *limiter) inUse() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -98,36 +97,37 @@ func (l *limiter) inUse() int64 {
 
 // Bounds of what all requests hold together.
 const (
-	// maxHeld is, unless Config.JSON and Config.Held say less, for each of three: the bodies of
-	// JSON requests that are under way, each byte of which counts jsonCost times; JSON answers that
-	// are made and not yet taken; and the pieces of contents that are being sent, which are smaller
-	// past it, and none is refused for it.
+	// maxHeld is, unless Config.JSON and Config.Held say less, the bound of each of three: the
+	// bodies of JSON requests that are under way, whose bytes count jsonCost times; JSON answers
+	// that are made and not yet taken; and the blocks of contents that are being sent. Beyond the
+	// bound these blocks are smaller, and no read is refused for it.
 	maxHeld = 64 << 20
 	// maxProbes is how many requests for /healthz and /readyz may run at one time, beside all
 	// others.
 	maxProbes = 64
-	// maxRefused is, unless Config.Refused says less, how many refused requests may be read on at
-	// one time, or wait on HTTP/2 for a window to be answered in, so that their clients see the
-	// answer; and how many streams may be pending. Of others the connection is closed at once,
-	// and on HTTP/2 the answer is a head alone.
+	// maxRefused is, unless Config.Refused says less, how many refused requests may wait for their
+	// clients at one time: their bodies are read on, or on HTTP/2 their answers wait for a window,
+	// so that their clients see the answer. It is also how many streams may be pending. For others
+	// the connection is closed at once, and on HTTP/2 the answer is a head alone.
 	maxRefused = 256
-	// lingerRate is how many bytes a second of all refused bodies together are read on, beyond a
-	// second's worth at once: who sends them without end costs no more than that.
+	// lingerRate is how many bytes a second of all refused bodies together are read on, with a
+	// burst of one second's worth. A client that sends without end costs no more than that.
 	lingerRate = 64 << 20
-	// smallAnswer is the longest answer that does not count: it waits in net/http's own buffers.
+	// smallAnswer is the longest answer in bytes that does not count: it waits in net/http's own
+	// buffers.
 	smallAnswer = 4 << 10
-	// longAnswer is what an answer counts for before its length is known: a page ends at about half
-	// of that.
+	// longAnswer is how many bytes an answer counts for before its length is known: a page ends at
+	// about half of that.
 	longAnswer = 512 << 10
 )
 
 // limits are the server's. One principal has at most half of the requests, and three quarters of
-// the bytes; requests whose principal is not known have a quarter.
+// the bytes. Requests whose principal is not known have a quarter.
 type limits struct {
 	places, probes, waiting *limiter // requests
 	json, blocks, answers   *limiter // bytes
 	computing               *fairQueue
-	lingerRate              *rate.Limiter // bytes that are read on
+	lingerRate              *rate.Limiter // bytes of refused bodies
 }
 
 func newLimits(requests, text, held, refused int64) limits {
@@ -145,27 +145,27 @@ func newLimits(requests, text, held, refused int64) limits {
 	}
 }
 
-// usage is what one request has of the limits.
+// usage is what one request holds of the limits.
 type usage struct {
-	places     *limiter // nil: none
-	principal  string   // the principal that it counts for
-	conn       *conn    // that has the place; nil: none
+	places     *limiter // the limiter that has its place; nil: it has no place
+	principal  string   // for which it counts
+	conn       *conn    // for which its place is counted; nil: none
 	json       int64
 	answer     int64
-	endCompute func() // ends that it computes; nil: it does not
-	waiting    bool   // it has a place among those that wait for their clients, which is counted for conn
+	endCompute func() // ends its computing; nil: it does not compute
+	waiting    bool   // its place is among those that wait for their clients, and is counted for conn
 }
 
-// isProbe reports whether a request asks how the server is. It has a place when no other request
-// gets one.
+// isProbe reports whether a request asks for the server's health. Such requests have places of
+// their own.
 func isProbe(r *http.Request) bool { return r.URL.Path == "/healthz" || r.URL.Path == "/readyz" }
 
-// acquirePlace gives the request a place, or an error at once.
+// acquirePlace gives the request a place, or returns an error at once.
 func (s *Server) acquirePlace(c *call) error {
 	place := s.limits.places
 	conn := connOf(c.req)
 	if conn != nil && conn.healthOnly {
-		c.Header().Set("Connection", "close") // one that has been answered makes room, over HTTP/2 too
+		c.Header().Set("Connection", "close") // after its answer it leaves its place to others, over HTTP/2 too
 	}
 	if isProbe(c.req) {
 		place = s.limits.probes
@@ -183,7 +183,7 @@ func (s *Server) acquirePlace(c *call) error {
 	return nil
 }
 
-// assignPlace makes the request's place its principal's.
+// assignPlace makes the request's place count for its principal.
 func (s *Server) assignPlace(c *call) error {
 	if err := s.limits.places.reassign(c.caller.Principal, 1); err != nil {
 		s.refused.principal.Add(1)
@@ -196,7 +196,7 @@ func (s *Server) assignPlace(c *call) error {
 	return nil
 }
 
-// chargeJSON gives the charge for the body of a request.
+// chargeJSON returns the function that charges for the request's body.
 func (s *Server) chargeJSON(c *call) func(n int64) error {
 	return func(n int64) error {
 		if err := s.limits.json.acquire(c.usage.principal, n); err != nil {
@@ -208,8 +208,8 @@ func (s *Server) chargeJSON(c *call) func(n int64) error {
 	}
 }
 
-// beginCompute waits until the caller's request may compute. It ends with computed, at the latest
-// when the request leaves.
+// beginCompute waits until the caller's request may compute. endCompute ends that, at the latest
+// when the request is over.
 func (s *Server) beginCompute(c *call) error {
 	leave, err := s.limits.computing.enter(c.req.Context(), c.usage.principal)
 	switch {
@@ -243,8 +243,8 @@ func (s *Server) reserveAnswer(c *call, n int64) error {
 	return nil
 }
 
-// countAnswer counts an answer for what it has become. It is sent also where it is longer than was
-// thought: what it tells of is done.
+// countAnswer counts an answer by its true length. A longer answer than was reserved is sent too,
+// since its operation is done.
 func (s *Server) countAnswer(c *call, n int) {
 	more := int64(n) - c.usage.answer
 	if n <= smallAnswer {
@@ -279,9 +279,9 @@ func (s *Server) releaseAll(c *call) {
 	c.usage = usage{}
 }
 
-// waitForClient gives up the place of a request for one among those that wait for their clients: to
-// take the answer, or to end the body. Past so many the answer of a request on HTTP/2, where it is
-// not made yet, is a head alone, which needs no window.
+// waitForClient exchanges the place of a request for one among those that wait for their clients:
+// to take the answer, or to end the body. If these are all taken, an answer on HTTP/2 that is not
+// made yet becomes a head alone, which needs no window.
 func (s *Server) waitForClient(c *call) {
 	s.releaseAll(c)
 	if s.limits.waiting.acquire("", 1) != nil {

@@ -8,65 +8,64 @@ import (
 	"time"
 )
 
-// limitedListener is a listener that keeps at most max connections open. One that comes beyond
-// takes the place of another one:
+// limitedListener is a listener that keeps at most max connections open. A connection beyond that
+// takes the place of another one, the first of these:
 //
-//  1. that is idle longest, a second at least;
-//  2. or has longest been without a running request otherwise, minWaiting at least: its head does
-//     not end, say, or its refused body is read on;
-//  3. or is idle for less, and its principal has as many connections as principals have on an
-//     average;
-//  4. or is without a running request for less, since one was refused, and its principal has as
-//     many.
+//  1. the one that is idle longest, if that is a second at least;
+//  2. the one that has longest been without a running request otherwise, for minWaiting at least:
+//     its head does not end, say, or its refused body is read on;
+//  3. one that is idle for less, and whose principal has as many connections as principals have on
+//     an average;
+//  4. one that is without a running request for less, since one was refused, and whose principal
+//     has as many.
 //
-// So a flood does not close the connections that a client with few of them works on. Where there is
-// none, a few more are taken that may only ask for /healthz and /readyz, each until its first bytes
-// ask for something else, or until as many have come after it and it has not asked. All others are
-// answered 503 and closed, so that the stores never lack the descriptors that they need, and the
-// client knows that it is to come again.
+// So a flood does not close the connections that a client with few of them works on. If there is
+// none, a few more are taken, which may only ask for /healthz and /readyz. Each of them stays until
+// its first bytes ask for something else, or until as many have come after it and it has not asked.
+// All others are answered 503 and closed. So the stores never lack the descriptors that they need,
+// and the client knows that it is to come again.
 type limitedListener struct {
 	net.Listener
 	max      int64
-	reserved int64 // may be open beyond max
+	reserved int64 // how many may be open beyond max
 	unread   *unreadBytes
-	pending  *pendingStreams // streams
-	maxHead  int64           // how many bytes a head may have
+	pending  *pendingStreams // of all connections
+	maxHead  int64           // bytes that a head may have
 	minRate  minRate         // of answers
 	count    *counters
 	machine  machine
-	refusals chan struct{} // bounds the refusals that are under way
+	refusals chan struct{} // bounds the refusals under way
 	wg       sync.WaitGroup
 
 	mu             sync.Mutex
-	open           int64            // of the bound
-	openReserved   int64            // beyond it
-	byPrincipal    map[string]int64 // of the bound, by the principal of the newest request; "": none is known
-	idle           queue            // between two requests
-	waiting        queue            // no request of theirs has a place, and they are not idle
-	reservedSilent queue            // beyond the bound, and no request of theirs has a place
-	reservedAsked  queue            // beyond the bound, and have asked, but not been answered
+	open           int64            // connections within the bound
+	openReserved   int64            // connections beyond it
+	byPrincipal    map[string]int64 // of open, by the principal of the newest request; "": none is known
+	idle           queue            // of connections between two requests
+	waiting        queue            // of those that are not idle, and whose requests have no place
+	reservedSilent queue            // beyond the bound; no request has a place
+	reservedAsked  queue            // beyond the bound; a request has come, and no answer yet
 }
 
 const (
-	// maxRefusals is how many refusals may be under way at one time, each for refuseTimeout at
+	// maxRefusals is how many refusals may be under way at one time. Each takes refuseTimeout at
 	// most.
 	maxRefusals   = 64
 	refuseTimeout = time.Second
-	// maxReserved is how many connections may be open beyond the bound, and where that is small
-	// minReserved and a quarter of it. A supervisor's question has come and is answered before so
-	// many others come, also in a flood. Package budget counts them.
+	// maxReserved is how many connections may be open beyond the bound. If the bound is small, it
+	// is minReserved and a quarter of the bound. Even in a flood, a supervisor's request has come
+	// and is answered before so many others come. Package budget counts these connections.
 	maxReserved, minReserved = 32, 8
-	// minIdle and minWaiting are how long a connection of the bound is let alone that is idle, or
-	// has no running request although it is not idle.
+	// minIdle and minWaiting are how long a connection within the bound stays in any case: one that
+	// is idle, and one that is not idle but has no running request.
 	minIdle, minWaiting = time.Second, 100 * time.Millisecond
-	// maxScan is how many of a queue's first connections are looked at for one whose principal has
-	// many.
+	// maxScan is how many connections of a queue are looked at for one whose principal has many.
 	maxScan = 64
 )
 
-// limitListener makes conns of what l accepts; with max 0 as many as come. What they send and
-// nobody reads is counted in unread, the streams of HTTP/2 that begin in begun, and what nobody
-// takes is held to the pace.
+// limitListener makes conns of the connections that l accepts, as many as come if max is 0. unread
+// counts the bytes that clients send and nobody reads. pending counts the streams of HTTP/2 that
+// begin. Answers are held to the rate.
 func limitListener(l net.Listener, max int64, unread *unreadBytes, pending *pendingStreams, rate minRate, count *counters, m machine) *limitedListener {
 	return &limitedListener{
 		Listener: l, max: max, reserved: min(max/4+minReserved, maxReserved), unread: unread, pending: pending, minRate: rate, count: count, machine: m,
@@ -94,7 +93,7 @@ func (l *limitedListener) conn(raw net.Conn) *conn {
 	return &conn{Conn: raw, listener: l, flow: flowMeter{shared: l.unread, streams: streams{shared: l.pending}}}
 }
 
-// admit counts a connection, and closes another for it where that must be.
+// admit counts a connection, and evicts another for it if it must.
 func (l *limitedListener) admit(c *conn) bool {
 	l.mu.Lock()
 	var evicted *conn
@@ -131,8 +130,8 @@ func (l *limitedListener) admit(c *conn) bool {
 	return admitted
 }
 
-// toEvict gives the connection of the bound that makes way for a newcomer; nil: there is none. mu
-// is held.
+// toEvict returns the connection within the bound that makes way for a newcomer; nil: there is
+// none. mu is held.
 func (l *limitedListener) toEvict() *conn {
 	if c := l.idle.oldest(minIdle); c != nil {
 		return c
@@ -146,7 +145,7 @@ func (l *limitedListener) toEvict() *conn {
 	return l.firstOverShare(&l.waiting)
 }
 
-// firstOverShare gives a connection that has brought a request, and whose principal has many
+// firstOverShare returns a connection that has brought a request and whose principal has many
 // connections; nil: there is none among the first of the queue. mu is held.
 func (l *limitedListener) firstOverShare(q *queue) *conn {
 	c := q.first
@@ -159,7 +158,7 @@ func (l *limitedListener) firstOverShare(q *queue) *conn {
 	return nil
 }
 
-// setPrincipal notes whose request a connection has.
+// setPrincipal sets the principal of a connection's newest request.
 func (l *limitedListener) setPrincipal(c *conn, principal string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -171,8 +170,8 @@ func (l *limitedListener) setPrincipal(c *conn, principal string) {
 	l.addOpen(c, 1)
 }
 
-// toEvictReserved gives the connection beyond the bound that came first and has not asked yet. mu
-// is held.
+// toEvictReserved returns the oldest connection beyond the bound that has not asked yet. mu is
+// held.
 func (l *limitedListener) toEvictReserved() *conn {
 	for {
 		c := l.reservedSilent.first
@@ -183,11 +182,11 @@ func (l *limitedListener) toEvictReserved() *conn {
 		if !isHealthRequest(head[:peek(c.Conn, head[:])]) {
 			return c
 		}
-		l.reservedAsked.push(c) // nobody has had the time to read it
+		l.reservedAsked.push(c) // net/http has not had the time to read it
 	}
 }
 
-// noteAsked notes that a connection beyond the bound has asked.
+// noteAsked notes that a request has come on a connection beyond the bound.
 func (l *limitedListener) noteAsked(c *conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -196,8 +195,8 @@ func (l *limitedListener) noteAsked(c *conn) {
 	}
 }
 
-// reject refuses a connection beyond the bound that asks for something else than it may. Whoever
-// reads from the connection calls it, and closes it next.
+// reject refuses a connection beyond the bound that asks for something else than health. The
+// goroutine that reads from the connection calls it, and closes it next.
 func (l *limitedListener) reject(c *conn) {
 	l.mu.Lock()
 	evicted := c.refusalSent
@@ -216,7 +215,7 @@ func (l *limitedListener) reject(c *conn) {
 	}
 }
 
-// uncount takes a connection out of the count. mu is held.
+// uncount takes a connection out of the counts. mu is held.
 func (l *limitedListener) uncount(c *conn) {
 	if c.counted {
 		c.counted = false
@@ -228,7 +227,7 @@ func (l *limitedListener) uncount(c *conn) {
 	}
 }
 
-// addOpen counts a connection (1), or no longer (-1). mu is held.
+// addOpen adds a connection to the counts (1), or takes it out (-1). mu is held.
 func (l *limitedListener) addOpen(c *conn, n int64) {
 	if c.healthOnly {
 		l.openReserved += n
@@ -240,8 +239,8 @@ func (l *limitedListener) addOpen(c *conn, n int64) {
 	}
 }
 
-// enqueue puts a connection that has no running request into its queue: q, where it is within the
-// bound. One beyond it keeps the turn that it has, and is the next to go once it has been answered.
+// enqueue puts a connection that has no running request into its queue: q, if it is within the
+// bound. One beyond the bound keeps its position, and is the next to go once it has been answered.
 // mu is held.
 func (l *limitedListener) enqueue(c *conn, q *queue) {
 	switch {
@@ -280,7 +279,7 @@ func (l *limitedListener) connState(nc net.Conn, state http.ConnState) {
 	}
 }
 
-// addPlaces notes that a request of a connection has a place (1), or has given it back (-1).
+// addPlaces notes that a request of a connection has got a place (1), or has given it back (-1).
 func (l *limitedListener) addPlaces(c *conn, n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -293,10 +292,10 @@ func (l *limitedListener) addPlaces(c *conn, n int) {
 	}
 }
 
-// queue has connections that may be closed for others, the longest first.
+// queue has connections that may be evicted, the oldest first.
 type queue struct{ first, last *conn }
 
-// push makes a connection the last, and takes it out of the queue that it is in.
+// push makes a connection the last, and takes it out of its former queue.
 func (q *queue) push(c *conn) {
 	c.dequeue()
 	c.queuedAt, c.queue, c.prev, c.next = c.listener.machine.now(), q, q.last, nil
@@ -308,7 +307,7 @@ func (q *queue) push(c *conn) {
 	q.last = c
 }
 
-// pushFirst makes a connection the first.
+// pushFirst makes a connection the first, and takes it out of its former queue.
 func (q *queue) pushFirst(c *conn) {
 	c.dequeue()
 	c.queuedAt, c.queue, c.prev, c.next = c.listener.machine.now(), q, nil, q.first
@@ -320,7 +319,7 @@ func (q *queue) pushFirst(c *conn) {
 	q.first = c
 }
 
-// oldest gives the first where it has waited for d.
+// oldest returns the first connection if it has waited for d.
 func (q *queue) oldest(d time.Duration) *conn {
 	if q.first == nil || q.first.listener.machine.since(q.first.queuedAt) < d {
 		return nil
@@ -353,8 +352,8 @@ func (l *limitedListener) Close() error {
 	return l.Listener.Close()
 }
 
-// refuse answers 503 on a connection while others are let in, and closes it by end. Where too many
-// are refused already it is only closed.
+// refuse answers 503 on a connection while others are accepted, and closes it by end. If too many
+// refusals are under way, it only closes it.
 func (l *limitedListener) refuse(c net.Conn, end func()) {
 	l.count.connections.Add(1)
 	select {
@@ -369,8 +368,8 @@ func (l *limitedListener) refuse(c net.Conn, end func()) {
 	}
 }
 
-// answerTooMany says so, and reads on for a moment: a connection that is closed with unread bytes
-// takes its answer along.
+// answerTooMany answers 503, and reads on for a moment: if a connection is closed with unread
+// bytes, its answer is lost.
 func answerTooMany(c net.Conn, id string) {
 	late := time.AfterFunc(refuseTimeout, func() { c.Close() }) // others may set its deadlines
 	defer late.Stop()

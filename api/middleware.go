@@ -12,28 +12,28 @@ import (
 	"sluice/catalog"
 )
 
-// call is one request on its way through an operation. It is the http.ResponseWriter that the
-// handlers get, so that what belongs to the request travels with it and not in its context.
+// call is one request on its way through an operation. It is the http.ResponseWriter of the
+// handlers. So the request's data travel with it, and not in its context.
 type call struct {
 	req      *http.Request
 	w        http.ResponseWriter
 	body     *body
 	id       string // of the request
 	caller   access.Caller
-	query    map[string]string // what was given; checked against the route
-	sha256   *catalog.SHA256   // of a raw body, as its head says; nil: it does not
+	query    map[string]string // parameters of the route that the request has
+	sha256   *catalog.SHA256   // of a raw body, if its head has it
 	crc32c   *uint32
 	status   int   // as answered; 0: nothing yet
-	sent     int64 // bytes answered
+	sent     int64 // bytes of the answer
 	headOnly bool  // the answer is a head alone
-	usage    usage // of what is bounded for all
+	usage    usage // what it holds of the limits
 }
 
 // Unwrap is for http.ResponseController.
 func (c *call) Unwrap() http.ResponseWriter { return c.w }
 
-// WriteHeader keeps the first final status. Where the client may still be sending, the answer goes
-// out at once, and the connection closes behind it.
+// WriteHeader keeps the first final status. If the client may still be sending, the answer goes out
+// at once, and the connection closes after it.
 func (c *call) WriteHeader(status int) {
 	if c.status == 0 && status >= 200 {
 		c.status = status
@@ -54,21 +54,21 @@ func (c *call) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// closeAfter makes the connection close after this answer, where it has no other requests on it.
+// closeAfter makes the connection close after this answer, unless it has other requests on it.
 func (c *call) closeAfter() {
 	if c.req.ProtoMajor < 2 {
 		c.Header().Set("Connection", "close")
 	}
 }
 
-// Header is the answer's; the request's are c.req.Header.
+// Header returns the answer's header. The request's header is c.req.Header.
 func (c *call) Header() http.Header { return c.w.Header() }
 
 // noDeadline is as good as no deadline.
 const noDeadline = 10_000 * time.Hour
 
-// guard is what every request goes through first: it gets its id (never the client's), is counted,
-// logged, and survived.
+// guard handles every request first. It gives the request an id (never the client's), counts it,
+// logs it, and survives its panic.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return s.counted(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := s.machine.now()
@@ -78,9 +78,9 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		}
 		defer c.body.close()
 		if r.ProtoMajor >= 2 {
-			// That of net/http's own answers ends here. To have none would not do: net/http sets
-			// the next one even where the stream has ended meanwhile, and keeps all of the
-			// connection until then.
+			// The deadline of net/http's own answers ends here. No deadline at all would not do:
+			// net/http sets the next one even if the stream has ended meanwhile, and keeps all of
+			// the connection until then.
 			_ = c.body.rc.SetWriteDeadline(began.Add(noDeadline))
 		}
 		h := w.Header()
@@ -132,7 +132,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 	}))
 }
 
-// counted lets Serve wait for the requests that run, and admits none once it has stopped.
+// counted lets Serve wait for the running requests, and admits none once it has stopped.
 func (s *Server) counted(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
@@ -157,8 +157,8 @@ func (s *Server) counted(next http.Handler) http.Handler {
 	})
 }
 
-// mux routes the table's operations. A path that is not in its plain form is no path of ours, and
-// is not mended by a redirect.
+// mux routes the table's operations. A path that is not in its plain form is not found. No redirect
+// mends it.
 func (s *Server) mux(table []route) http.Handler {
 	mux := http.NewServeMux()
 	byPath := map[string]map[string]*route{}
@@ -187,8 +187,8 @@ func (s *Server) mux(table []route) http.Handler {
 	})
 }
 
-// isDotSegment reports whether a part of an escaped path is one that a file system would walk by. A
-// name that only contains such parts is a name.
+// isDotSegment reports whether a part of an escaped path is . or .., by which a file system would
+// walk. A name that only contains such parts is a name.
 func isDotSegment(part string) bool {
 	plain, err := url.PathUnescape(part)
 	return err != nil || plain == "." || plain == ".."
@@ -268,7 +268,7 @@ func (s *Server) run(c *call, r *route) error {
 	return r.serve(s, c)
 }
 
-// checkDraining gives the reason why nothing new is begun: the server drains.
+// checkDraining returns the reason why nothing new is begun: the server drains.
 func (s *Server) checkDraining() error {
 	if s.draining.Load() {
 		return errDraining
@@ -276,7 +276,7 @@ func (s *Server) checkDraining() error {
 	return nil
 }
 
-// bearer gives the secret of RFC 6750 §2.1, where there is exactly one.
+// bearer returns the secret of RFC 6750 §2.1, if there is exactly one.
 func bearer(h http.Header) (string, bool) {
 	all := h.Values("Authorization")
 	if len(all) != 1 {

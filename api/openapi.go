@@ -31,7 +31,7 @@ type obj = map[string]any
 var commonCodes = []Code{CodeInvalidArgument, CodeMethodNotAllowed, CodeInternal, CodeUnavailable}
 
 // document makes the OpenAPI 3.1 description of the routes. Its schemas come from the wire types,
-// so that they can't drift apart.
+// so they can't drift apart.
 func document(table []route) ([]byte, error) {
 	schemas := schemaSet{}
 	problem, err := schemas.ref(reflect.TypeFor[Problem](), false)
@@ -207,11 +207,11 @@ func tag(path string) string {
 	return "server"
 }
 
-// schemaSet are the document's components.
+// schemaSet has the document's components.
 type schemaSet map[string]*jsonschema.Schema
 
-// ref gives a reference to a wire type's schema. Requests are closed: they say what may be in them.
-// Answers may grow.
+// ref returns a reference to a wire type's schema. A request's schema is closed: it names all that
+// may be in it. An answer's may grow.
 func (set schemaSet) ref(t reflect.Type, closed bool) (obj, error) {
 	if t.Kind() == reflect.Map {
 		return obj{"type": "object"}, nil
@@ -252,8 +252,8 @@ func tidy(s *jsonschema.Schema, closed bool) {
 	}
 }
 
-// bound says in a request's schema what its shape refuses: too long a list, and a string that has
-// not so many hex digits.
+// bound adds to a request's schema what its shape refuses: a list that is too long, and a string
+// with another number of hex digits.
 func (s *shape) bound(schema *jsonschema.Schema) {
 	for _, m := range s.members {
 		p := schema.Properties[m.name]

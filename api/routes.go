@@ -5,13 +5,12 @@ import (
 	"reflect"
 )
 
-// auth says who may ask for an operation at all; what each caller may do there, the operation
-// decides.
+// auth says who may call an operation at all. The operation itself decides what each caller may do.
 type auth int
 
 const (
 	open   auth = iota // anybody
-	member             // whoever has a valid token
+	member             // anybody with a valid token
 	admin              // principals with the admin right
 )
 
@@ -31,25 +30,25 @@ type route struct {
 	operation
 	// codes are the refusals beside those that every route has.
 	codes []Code
-	// beginsNew: only ever begins something new, and is refused while the server drains. What may
-	// also be a repeat is asked by upload.
+	// beginsNew: the operation only ever begins something new. It is refused while the server
+	// drains. For an operation that may also be a repeat, upload asks.
 	beginsNew bool
 	// longAnswer: the answer may have more than a few KiB, and counts before it is made.
 	longAnswer bool
 }
 
-// operation is what a route does, and the wire types that it takes and gives.
+// operation is what a route does, and its wire types.
 type operation struct {
 	in, out reflect.Type // nil: no JSON
 	raw     bool         // the request's body is raw bytes
 	content bool         // the answer's body is raw bytes
 	status  int
-	// header names a header of the good answer, with its meaning.
+	// header names a header of the good answer, and headerAbout its meaning.
 	header, headerAbout string
 	serve               func(*Server, *call) error
 }
 
-// answering gives an operation without a request body.
+// answering makes an operation without a request body.
 func answering[Out any](f func(*Server, *call) (Out, error)) operation {
 	return operation{out: reflect.TypeFor[Out](), status: http.StatusOK, serve: func(s *Server, c *call) error {
 		out, err := f(s, c)
@@ -60,7 +59,7 @@ func answering[Out any](f func(*Server, *call) (Out, error)) operation {
 	}}
 }
 
-// exchanging gives an operation from JSON to JSON.
+// exchanging makes an operation from JSON to JSON.
 func exchanging[In, Out any](f func(*Server, *call, In) (Out, error)) operation {
 	of := shapeOf(reflect.TypeFor[In]())
 	o := answering(func(s *Server, c *call) (out Out, err error) {
@@ -74,7 +73,7 @@ func exchanging[In, Out any](f func(*Server, *call, In) (Out, error)) operation 
 	return o
 }
 
-// commanding gives an operation from JSON to nothing.
+// commanding makes an operation from JSON to nothing.
 func commanding[In any](f func(*Server, *call, In) error) operation {
 	of := shapeOf(reflect.TypeFor[In]())
 	return operation{in: reflect.TypeFor[In](), status: http.StatusNoContent, serve: func(s *Server, c *call) error {
@@ -97,7 +96,7 @@ func maxJSONOf[In any]() int64 {
 	return maxJSON
 }
 
-// with adds to an operation.
+// with returns a changed copy of an operation.
 func (o operation) with(change func(*operation)) operation {
 	change(&o)
 	return o

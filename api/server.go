@@ -28,26 +28,25 @@ type Sessions interface {
 
 // Access tells who calls; access.Service has it.
 type Access interface {
-	// Authenticate gives access.ErrUnauthenticated where the secret is no valid token.
+	// Authenticate returns access.ErrUnauthenticated if the secret is no valid token.
 	Authenticate(ctx context.Context, secret string) (access.Caller, error)
-	// Admin gives nil where the caller has the admin right now, and, for a change, a token that may
+	// Admin returns nil if the caller has the admin right now, and, for a change, a token that may
 	// change things.
 	Admin(ctx context.Context, c access.Caller, change bool) error
 }
 
-// Config is what a Server works with. Zero values of the last group take the defaults that are
-// named.
+// Config is what a Server works with. Zero values of the last group take the named defaults.
 type Config struct {
 	Uploads  *upload.Service
 	Memories *memories.Service
 	Sessions Sessions
 	Access   Access
-	// Ready says whether the stores answer; nil always does.
+	// Ready returns an error if the stores do not answer. A nil Ready never does.
 	Ready func(ctx context.Context) error
-	// Damaged says how many reads of the records have failed since the start as what they needed is
-	// damaged, and whether there is any; nil: none.
+	// Damaged returns how many reads of damaged records have failed since the start, and what is
+	// damaged. A nil Damaged returns none.
 	Damaged func() (reads int64, what []string)
-	// Expire ends what is past its time to live now, and gives the number.
+	// Expire ends sessions that are past their time to live now, and returns the number.
 	Expire func(ctx context.Context) (int, error)
 
 	// Clock (the system's) and Rand (crypto/rand) are safe for concurrent use. The deadlines of
@@ -57,30 +56,30 @@ type Config struct {
 	Log   *slog.Logger // discards
 	// MaxHead is how many bytes the head of a request may have (64 KiB; 8 KiB at least).
 	MaxHead int64
-	// MinRate is how many bytes a second a body must bring, on an average over RateWindow (1,024
-	// over 30 s). Slower clients are cut off, going up and coming down.
+	// MinRate is how many bytes a second a body must bring, as an average over RateWindow (1,024
+	// over 30 s). Slower clients are cut off, in both directions.
 	MinRate    int64
 	RateWindow time.Duration
-	// MaxRequests bounds the requests that run at one time (16,384); more are answered 503 at once.
-	// One principal has at most half of them, and is answered 429 beyond; /healthz and /readyz have
-	// places of their own.
+	// MaxRequests bounds the requests that run at one time (16,384). More are answered 503 at once.
+	// One principal has at most half of them, and is answered 429 beyond that. /healthz and /readyz
+	// have places of their own.
 	MaxRequests int64
 	// MaxConns bounds the open connections of the public listener (0: no bound). One more takes the
-	// place of the one that is idle longest; where none is it is answered 503 and closed, but for a
-	// few that ask for /healthz or /readyz.
+	// place of the one that is idle longest. If none is idle, it is answered 503 and closed, except
+	// a few that ask for /healthz or /readyz.
 	MaxConns int64
-	// Unread bounds what clients have sent on HTTP/2 and no request has read, in bytes (128 MiB).
+	// Unread bounds the bytes that clients have sent on HTTP/2 and no request has read (128 MiB).
 	Unread int64
-	// JSON bounds what the bodies of JSON requests take in bytes, each byte counting four times,
-	// and Held what is held of each of JSON answers and pieces of contents (64 MiB).
+	// JSON bounds the bytes that the bodies of JSON requests take, each byte counting four times.
+	// Held bounds the bytes of JSON answers, and those of blocks of contents (64 MiB each).
 	JSON, Held int64
 	// Refused bounds the refused requests that wait for their clients, and the streams that have
-	// begun and are neither refused nor let in, but for one of each connection (256).
+	// begun and are neither refused nor let in, except one of each connection (256).
 	Refused int64
 }
 
-// Server answers the /v1 operations. Its handlers are safe for concurrent use. It has no goroutines
-// of its own but in Serve.
+// Server answers the /v1 operations. Its handlers are safe for concurrent use. It has goroutines of
+// its own only in Serve.
 type Server struct {
 	cfg      Config
 	machine  machine
@@ -90,7 +89,7 @@ type Server struct {
 	document []byte
 	unread   *unreadBytes
 	pending  *pendingStreams
-	// largeBlocks and short are of *[]byte, for pieces.
+	// largeBlocks and smallBlocks hold *[]byte for blocks of contents.
 	largeBlocks, smallBlocks sync.Pool
 
 	limits   limits
@@ -149,18 +148,18 @@ func New(cfg Config) (*Server, error) {
 // Handler is for the public listener.
 func (s *Server) Handler() http.Handler { return s.public }
 
-// AdminHandler is for the admin listener, which asks for no token and therefore belongs on
-// loopback: /metrics and /debug/pprof.
+// AdminHandler is for the admin listener: /metrics and /debug/pprof. It asks for no token, and
+// therefore belongs on loopback.
 func (s *Server) AdminHandler() http.Handler { return s.admin }
 
-// Drain makes the server refuse what would begin something new (503, also from /readyz). Puts and
-// finishes of sessions that exist still go through.
+// Drain makes the server refuse requests that would begin something new (503, also from /readyz).
+// Puts and finishes of sessions that exist still go through.
 func (s *Server) Drain() { s.draining.Store(true) }
 
 // Serve answers on the public and, unless it is nil, the admin listener until ctx ends or a
-// listener fails. Then it drains: it begins nothing new, listens a little longer while requests
-// run, and these get up to grace to end, after which they are cut off. When it returns no request
-// is running, so that the stores may be closed. It closes the listeners.
+// listener fails. Then it drains: it begins nothing new, and listens a little longer while requests
+// run. These have up to grace to end, after which they are cut off. When it returns no request is
+// running, so the stores may be closed. It closes the listeners.
 func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace time.Duration) error {
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -216,8 +215,8 @@ const (
 	maxHead = 64 << 10
 )
 
-// maxDrainListen is how long a server that drains goes on listening while requests run: clients go
-// on with what they have begun, and whoever asks /readyz learns that it is stopping.
+// maxDrainListen is how long a server that drains goes on listening while requests run. Clients go
+// on with what they have begun, and a client of /readyz learns that the server is stopping.
 const maxDrainListen = 3 * time.Second
 
 // waitIdle waits until no request runs, for at most d.
@@ -229,8 +228,8 @@ func (s *Server) waitIdle(d time.Duration) {
 	}
 }
 
-// httpServer bounds what a connection may cost before a handler runs. There is no absolute limit of
-// time on bodies: the minimum rate is the limit.
+// httpServer bounds what a connection may cost before a handler runs. Bodies have no absolute limit
+// of time: the minimum rate is the limit.
 func (s *Server) httpServer(base context.Context, h http.Handler, l *limitedListener) *http.Server {
 	l.maxHead = cmp.Or(s.cfg.MaxHead, maxHead)
 	protocols := new(http.Protocols)
@@ -240,7 +239,7 @@ func (s *Server) httpServer(base context.Context, h http.Handler, l *limitedList
 		Handler: h, Protocols: protocols,
 		HTTP2:             flowControl(s.cfg.RateWindow, streamsOf(s.cfg.MaxRequests)),
 		WriteTimeout:      s.cfg.RateWindow,       // of answers that no handler of ours gives
-		ReadHeaderTimeout: headTimeout,            // conn.idles has the time between two requests
+		ReadHeaderTimeout: headTimeout,            // conn.setIdle bounds the time between two requests
 		MaxHeaderBytes:    int(l.maxHead) - 4<<10, // net/http allows 4 KiB more
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ConnContext:       withConn, ConnState: l.connState,

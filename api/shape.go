@@ -10,13 +10,13 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// maxString is how many bytes a string may have in a request, escapes included: the longest that
-// any member may hold has 2 KiB before it is escaped.
+// maxString is how many bytes a string may have in a request, escapes included. The longest string
+// that any member may hold has 2 KiB before it is escaped.
 const maxString = 16 << 10
 
-// shape is what a wire type lets in, made once from the type and its tags. It is compared with the
-// JSON while that is read, so that a list is refused at its first element too many, before anything
-// is made of it.
+// shape is what a wire type lets in. It is made once from the type and its tags. It is compared
+// with the JSON while that is read. So a list is refused at its first element too many, before
+// anything is made of it.
 //
 //	json:"name"  max:"1000" (elements of a list)  hex:"8" (digits of each element)
 type shape struct {
@@ -25,8 +25,8 @@ type shape struct {
 	object    bool
 	members   []property // of an object
 	elem      *shape     // of a list
-	maxElems  int        // elements
-	hexDigits int        // of a string that has exactly so many; 0: any string
+	maxElems  int        // of a list
+	hexDigits int        // length of a string; 0: any string
 }
 
 type property struct {
@@ -35,7 +35,7 @@ type property struct {
 	*shape
 }
 
-// shapeOf panics where a list has no bound: that is a mistake in the wire type.
+// shapeOf panics if a list has no bound: that is a bug in the wire type.
 func shapeOf(t reflect.Type) *shape {
 	s := &shape{typ: t, nullable: t.Kind() == reflect.Pointer}
 	for t.Kind() == reflect.Pointer {
@@ -65,8 +65,8 @@ func shapeOf(t reflect.Type) *shape {
 	return s
 }
 
-// check reads one value: its kinds, the names, what is missing, nulls that mean nothing, and how
-// much there is of it.
+// check reads one value. It checks the kinds, the names, missing members, nulls without a meaning,
+// and lengths.
 func (s *shape) check(d *jsontext.Decoder) error {
 	kind := d.PeekKind()
 	switch {
@@ -121,7 +121,7 @@ func (s *shape) checkObject(d *jsontext.Decoder) error {
 	if _, err := d.ReadToken(); err != nil {
 		return malformed(err)
 	}
-	var seen uint64 // of the members, of which no type has 64
+	var seen uint64 // one bit for each member; no type has 64
 	for d.PeekKind() == '"' {
 		name, err := d.ReadToken()
 		if err != nil {

@@ -9,43 +9,43 @@ import (
 	"sluice/internal/httpwire"
 )
 
-// streamsOf is how many streams a connection may have: as many as a principal has requests, where
-// that is within what is usual (RFC 9113, section 6.5.2).
+// streamsOf returns how many streams a connection may have: as many as a principal has requests,
+// within usual numbers (RFC 9113, section 6.5.2).
 func streamsOf(requests int64) int { return int(min(max(requests/2, 100), 250)) }
 
-// A stream of HTTP/2 costs net/http memory and a goroutine from its head on, before any handler can
-// refuse its request. So the heads are let in one by one, as the handlers get to them:
+// From its head on, a stream of HTTP/2 costs net/http memory and a goroutine, before any handler
+// can refuse its request. So the heads are let in one by one, as the handlers get to them:
 //
 //	client ──▶ conn.Read ──▶ net/http ──▶ guard ──▶ a place among the running requests
 //	             ╰─ the next head waits here       ╰──▶ refused: a head alone, which needs no window
 //
-// A stream is pending from its head until its request has a place, or one among the refused that
-// wait for their clients, or its answer is out. So it waits for the server, or for a client that
-// takes nothing at all; and never for a window: the frame that widens it may come behind the head
-// that waits.
+// A stream is pending from its head until its request has a place among the running requests or
+// among the refused that wait for their clients, or until its answer is out. So a pending stream
+// waits for the server, or for a client that takes nothing at all. It never waits for a window: the
+// frame that widens the window may come behind the head that waits.
 
 const (
 	// maxPending is how many streams of one connection may be pending. It keeps the processors
 	// busy.
 	maxPending = 8
 	// maxFrames is how many frames are read of a connection while one write to it stands still.
-	// Most of them are answered, with frames that wait in net/http's memory.
+	// net/http answers most of them with frames that wait in its memory.
 	maxFrames = 64
-	// longFrame is the length in bytes from which DATA of an open stream does not count as one of
-	// these: the backlog counts it.
+	// longFrame is the length in bytes from which DATA of an open stream is not one of maxFrames:
+	// flowMeter counts it.
 	longFrame = 1 << 10
 	// A frame that costs the server more than it brings costs units. One that has neither a head
 	// nor a part of a body costs one unit, or ten if it asks for an answer. One that takes a
 	// request back costs fifty. A long head costs ten for each KiB past longHead. A connection has
-	// connUnits a second, and one unit for each bytesPerUnit bytes that it is sent, since it says
-	// that it has taken them. After these it uses units that all connections share.
+	// connUnits a second. It has one more for each bytesPerUnit bytes that it is sent, since it
+	// must acknowledge them. After these it uses units that all connections share.
 	sharedUnits  = 100_000
 	connUnits    = 1_000
 	answerUnits  = 10
 	resetUnits   = 50
 	longHead     = 2 << 10
 	bytesPerUnit = 2 << 10
-	// maxCredit is how many bytes of them count.
+	// maxCredit is how many bytes give units at most.
 	maxCredit = 16 << 20
 	// tinyData is the length in bytes up to which DATA is a small frame.
 	tinyData = 64
@@ -53,8 +53,8 @@ const (
 	maxPause = time.Second
 )
 
-// pendingStreams counts the streams of all connections that are pending. Past the bound a
-// connection has one at a time.
+// pendingStreams counts the pending streams of all connections. Past max, a connection may have
+// one.
 type pendingStreams struct {
 	max     int
 	streams int // that a connection may have
@@ -63,7 +63,7 @@ type pendingStreams struct {
 
 	mu      sync.Mutex
 	count   int
-	waiting map[*streams]struct{} // connections that are not read from
+	waiting map[*streams]struct{} // connections whose Read waits
 }
 
 func newPendingStreams(most, each int, now func() time.Time) *pendingStreams {
@@ -74,24 +74,24 @@ func newPendingStreams(most, each int, now func() time.Time) *pendingStreams {
 type streams struct {
 	shared *pendingStreams
 
-	// all.mu guards these.
+	// shared.mu guards these.
 	open        map[uint32]struct{} // neither side has ended them
-	newest      uint32              // the newest
+	newest      uint32              // the highest id that has come
 	handlers    int                 // that have begun and not returned
-	places      int                 // that they have
-	pending     int                 // its part of all.count
+	places      int                 // that its requests hold
+	pending     int                 // its part of shared.count
 	writing     bool                // a write is under way
-	framesRead  int                 // that were read since the last write ended
-	dataNext    bool                // the frame that is read next is DATA
+	framesRead  int                 // read since the last write ended
+	dataNext    bool                // the next frame is DATA
 	leaving     bool                // net/http takes no new stream
-	units       *rate.Limiter       // of units; nil: none was needed
-	credit      int                 // bytes of DATA for which no unit was given yet
-	pausedUntil time.Time           // until when it is not read from, for the units that are lacking
+	units       *rate.Limiter       // its own; nil: none was needed
+	credit      int                 // bytes of DATA that were sent and have given no unit yet
+	pausedUntil time.Time           // until when it is not read from, since it lacks units
 	closed      bool
-	readable    sync.Cond // it may be read from again
+	readable    sync.Cond // signals that it may be read from again
 }
 
-// update makes a change of the connection's part.
+// update changes the connection's part, and counts it anew.
 func (s *streams) update(change func()) {
 	s.shared.mu.Lock()
 	defer s.shared.mu.Unlock()
@@ -99,7 +99,8 @@ func (s *streams) update(change func()) {
 	s.recount()
 }
 
-// recount counts anew. The client may end a stream while its handler runs. all.mu is held.
+// recount counts the connection's pending streams. The client may end a stream while its handler
+// runs. shared.mu is held.
 func (s *streams) recount() {
 	now := 0
 	if !s.closed {
@@ -144,7 +145,7 @@ func (s *streams) frameReceived(kind byte, stream uint32, length int, flags byte
 	s.recount()
 }
 
-// cost gives the units of a frame that the client sends. all.mu is held.
+// cost returns the units of a frame that the client sends. shared.mu is held.
 func (s *streams) cost(kind byte, stream uint32, length int, flags byte) int {
 	_, open := s.open[stream]
 	switch {
@@ -160,7 +161,7 @@ func (s *streams) cost(kind byte, stream uint32, length int, flags byte) int {
 	return answerUnits
 }
 
-// charge takes a frame's units, or makes the connection wait for them. all.mu is held.
+// charge takes a frame's units, or makes the connection wait for them. shared.mu is held.
 func (s *streams) charge(n int) {
 	if n == 0 {
 		return
@@ -182,25 +183,25 @@ func (s *streams) charge(n int) {
 	}
 }
 
-// wake lets a Read look again.
+// wake lets a waiting Read check again.
 func (s *streams) wake() {
 	s.shared.mu.Lock()
 	defer s.shared.mu.Unlock()
 	s.readable.Signal()
 }
 
-// streamEnded notes the head of a frame of ours that ends a stream.
+// streamEnded notes the head of a frame by which the server ends a stream.
 func (s *streams) streamEnded(stream uint32) { s.update(func() { delete(s.open, stream) }) }
 
-// dataSent notes that DATA of so many bytes is about to be sent.
+// dataSent notes that n bytes of DATA are about to be sent.
 func (s *streams) dataSent(n int) {
 	s.shared.mu.Lock()
 	defer s.shared.mu.Unlock()
 	s.credit = min(s.credit+n, maxCredit)
 }
 
-// takeNoMore notes that net/http begins no further stream: what it throws away is answered by
-// nobody.
+// takeNoMore notes that net/http begins no further stream. It discards the heads of new ones, and
+// answers none.
 func (s *streams) takeNoMore() { s.update(func() { s.leaving = true }) }
 
 // setWriting notes that a write begins or ends.
@@ -209,10 +210,10 @@ func (s *streams) setWriting(begins bool) { s.update(func() { s.writing, s.frame
 // addHandlers notes that a handler begins (1) or returns (-1).
 func (s *streams) addHandlers(n int) { s.update(func() { s.handlers += n }) }
 
-// addPlaces notes that a request gets a place (1) or gives it back (-1).
+// addPlaces notes that a request has got a place (1) or given it back (-1).
 func (s *streams) addPlaces(n int) { s.update(func() { s.places += n }) }
 
-// waitToRead holds a Read for as long as net/http has enough of the connection.
+// waitToRead blocks a Read while net/http has enough of the connection.
 func (s *streams) waitToRead() {
 	s.shared.mu.Lock()
 	defer s.shared.mu.Unlock()
@@ -224,7 +225,7 @@ func (s *streams) waitToRead() {
 	}
 }
 
-// mustWait reports whether the connection is not to be read from. all.mu is held.
+// mustWait reports whether the connection must not be read from. shared.mu is held.
 func (s *streams) mustWait() bool {
 	switch {
 	case s.closed:
@@ -234,15 +235,15 @@ func (s *streams) mustWait() bool {
 	case s.writing && s.framesRead > maxFrames:
 		return true
 	case s.handlers > len(s.open) && s.handlers > s.shared.streams-maxPending:
-		return true // of streams that the client has reset; net/http would keep those that follow for later
+		return true // the client has reset their streams; net/http would keep the next ones for later
 	}
 	if s.dataNext && s.pending > 0 && s.shared.count > s.shared.max/4 {
-		return !s.leaving // net/http would make room for the bodies of those that are about to be refused
+		return !s.leaving // net/http would make buffers for bodies that are about to be refused
 	}
 	return !s.leaving && (s.pending > maxPending || s.pending > 1 && s.shared.count > s.shared.max)
 }
 
-// close takes the connection's part away.
+// close removes the connection's part.
 func (s *streams) close() {
 	s.update(func() { s.closed = true })
 	s.shared.mu.Lock()

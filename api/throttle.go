@@ -6,20 +6,20 @@ import (
 	"time"
 )
 
-// maxLines is how many refusals of one kind the log tells of as warnings in a second: who floods
-// the server does not flood its log. The next line says how many were left out; /metrics counts
+// maxLines is how many refusals of one kind the log shows as warnings in a second, so that a flood
+// of requests does not flood the log. The next line says how many were left out. /metrics counts
 // all.
 const maxLines = 10
 
-// throttle lets through so many lines of one kind in a second.
+// throttle lets through maxLines lines of one kind in a second.
 type throttle struct {
 	mu         sync.Mutex
-	second     time.Time // the second
+	second     time.Time // when the running second began
 	lines      int
-	suppressed int64 // lines that were not let through, and not told of yet
+	suppressed int64 // lines that were left out, and not reported yet
 }
 
-// allow reports whether a line is let through, and how many were not since the last one.
+// allow reports whether a line is let through, and how many were left out since the last one.
 func (t *throttle) allow(now time.Time) (suppressed int64, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -35,10 +35,10 @@ func (t *throttle) allow(now time.Time) (suppressed int64, ok bool) {
 	return suppressed, true
 }
 
-// throttles are those of the kinds of refusals.
+// throttles has one throttle for each kind of refusal.
 type throttles struct{ busy, conns, other throttle }
 
-// forError gives the throttle of an error.
+// forError returns the throttle of an error.
 func (t *throttles) forError(err error) *throttle {
 	switch {
 	case errors.Is(err, errBusy):

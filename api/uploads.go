@@ -95,7 +95,7 @@ func (s *Server) finish(c *call, in FinishRequest) (Memory, error) {
 	return memoryOf(m), nil
 }
 
-// memoryAnswer is about how long a memory may be in an answer.
+// memoryAnswer is about how many bytes a memory may have in an answer.
 const memoryAnswer = 5 << 10
 
 func (s *Server) finishBatch(c *call, in FinishBatchRequest) (MemoryBatch, error) {
@@ -182,7 +182,7 @@ func (s *Server) create(c *call) (Memory, error) {
 		name = c.req.PathValue("name")
 	}
 	kind := c.req.Header.Get("Content-Type")
-	if kind == "application/x-www-form-urlencoded" { // what curl --data-binary says of anything
+	if kind == "application/x-www-form-urlencoded" { // curl --data-binary sends this type with anything
 		kind = ""
 	}
 	req := upload.CreateRequest{
