@@ -91,7 +91,7 @@ func TestAFilesBytesGoOutAsTheyAre(t *testing.T) {
 			}
 		}
 	}
-	// Memory, from its middle on.
+	// The body is in memory, from its middle on.
 	b := bytes.NewReader(content)
 	if _, err := b.Seek(1000, io.SeekStart); err != nil {
 		t.Fatal(err)

@@ -23,9 +23,8 @@ func (a answers) RoundTrip(r *http.Request) (*http.Response, error) {
 	return a(r), nil
 }
 
-// Whatever answers in the server's place: nothing but the server's own answer is taken for a
-// promise, what is not the server's is said to be foreign, and a content is the part that was asked
-// for.
+// Anything may answer in the server's place. Only the server's own answer is taken for a promise,
+// any other is reported as foreign, and a content is the part that was asked for.
 func FuzzForeignAnswer(f *testing.F) {
 	f.Add(uint16(4), "", "", "3", "")
 	f.Add(uint16(204), "application/problem+json", `{"type":"about:blank","title":"t","status":404,"code":"NotFound","detail":"d"}`, "", "")

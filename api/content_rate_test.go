@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// taker is a connection that takes so many bytes a second; how many may change.
+// taker is a connection that takes a number of bytes a second, which may change.
 type taker struct {
 	http.ResponseWriter
 	rate    func(sent int64) int64 // 0: it has stopped
@@ -45,8 +45,8 @@ func (t *taker) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// A reader is held to the minimum rate, whatever it took fast before; and what is kept for it is
-// bounded, also together with others.
+// A reader is held to the minimum rate, however fast it was before. The memory that is kept for it
+// is bounded, and so is that of all readers together.
 func TestAReaderThatGetsSlow(t *testing.T) {
 	const (
 		rate   = 1 << 10
@@ -97,7 +97,7 @@ func TestAReaderThatGetsSlow(t *testing.T) {
 				if w.largest != most || s.limits.blocks.inUse() != before {
 					t.Errorf("blocks of %d bytes, want %d; %d bytes stay held", w.largest, most, s.limits.blocks.inUse()-before)
 				}
-				if allowed := window + time.Duration(most)*time.Second/rate; c.cut && took > allowed+4*time.Second { // and what came fast before it
+				if allowed := window + time.Duration(most)*time.Second/rate; c.cut && took > allowed+4*time.Second { // and what came fast before
 					t.Errorf("it was cut after %v, and a block has %v", took, allowed)
 				}
 			})
@@ -119,8 +119,8 @@ func (f failing) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Content that turns out to be corrupt before its first block was given is refused; after that the
-// answer is cut off.
+// Content that turns out to be corrupt before its first block was given is refused. If it turns out
+// later, the answer is cut off.
 func TestNothingIsAnsweredBeforeItWasCompared(t *testing.T) {
 	corrupt := errors.New("corrupt")
 	for _, good := range []int{0, blockLarge} {

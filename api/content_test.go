@@ -19,8 +19,8 @@ import (
 	"sluice/catalog"
 )
 
-// One range is given, what is malformed, or asks for several, is ignored (RFC 9110 §14.2), what
-// starts past the end is refused.
+// One range is given. A malformed field or several ranges are ignored (RFC 9110 §14.2). A range
+// that starts past the end is refused.
 func TestRanges(t *testing.T) {
 	w := newWorld(t, nil)
 	for _, b := range [][]byte{random(1000), random(3 * chunk)} { // in the catalog, and in places
@@ -96,7 +96,8 @@ func TestRanges(t *testing.T) {
 	}
 }
 
-// describes checks the headers of the content, which are those of the whole whatever part is sent.
+// describes checks the headers of the content. They are those of the whole content, whatever part
+// is sent.
 func (w *world) describes(a answer, m api.Memory, b []byte) {
 	w.t.Helper()
 	sum := sha256.Sum256(b)
@@ -117,8 +118,8 @@ func (w *world) describes(a answer, m api.Memory, b []byte) {
 	}
 }
 
-// Content that is found lost when it is opened is as damaged as what a scrub has marked, however a
-// reader learns of it.
+// Content that is found missing when it is opened counts as damaged, as does content that a scrub
+// has marked, however a reader learns of it.
 func TestContentThatIsGoneIsDamaged(t *testing.T) {
 	w := newWorld(t, nil)
 	m := w.store("a", "image/png", random(2*chunk))
@@ -134,7 +135,8 @@ func TestContentThatIsGoneIsDamaged(t *testing.T) {
 	}
 }
 
-// What a client has already is not sent again, and what it has of something else is not added to.
+// A content that the client has already is not sent again, and a part is not added to another
+// content.
 func TestConditions(t *testing.T) {
 	w := newWorld(t, nil)
 	b := random(2 * chunk)
@@ -186,8 +188,8 @@ func TestConditions(t *testing.T) {
 	}
 }
 
-// Content that is kept in the catalog, or in the content store, and is not what was stored is
-// refused by name, whole or in part, over both protocols.
+// Content that differs from what was stored, in the catalog or in the content store, is refused by
+// name, whole or in part, over both protocols.
 func TestRotIsRefused(t *testing.T) {
 	w := newWorld(t, nil)
 	for _, size := range []int{10, chunk} {
@@ -244,7 +246,7 @@ func TestHeadIsGetWithoutABody(t *testing.T) {
 	}
 }
 
-// Whatever a browser could run is only ever an attachment.
+// A type that a browser could run is only ever an attachment.
 func TestActiveTypesAreAttachments(t *testing.T) {
 	w := newWorld(t, nil)
 	for form, kinds := range map[string][]string{
@@ -292,14 +294,14 @@ func TestNames(t *testing.T) {
 	} {
 		w.named(name, plain)
 	}
-	// Nothing that turns text around in a dialogue is passed on.
+	// No character that turns text around in a dialogue is passed on.
 	m := w.store("a\u202egpj.exe", "", nil)
 	if got := w.do("GET", m.ContentURL, "").Header.Get("Content-Disposition"); m.Name != "a\u202egpj.exe" || got != `attachment; filename="a_gpj.exe"; filename*=UTF-8''a_gpj.exe` {
 		t.Errorf("%q, %s", m.Name, got)
 	}
 }
 
-// named stores a file of that name by every way in, and compares what comes back.
+// named stores a file of that name by each operation that takes one, and compares what comes back.
 func (w *world) named(name, plain string) {
 	w.t.Helper()
 	ctx := w.t.Context()
@@ -327,7 +329,7 @@ func (w *world) named(name, plain string) {
 	}
 }
 
-// Whatever a name is made of: the header is printable ASCII with exactly these two parameters, and
+// Whatever a name is made of, the header is printable ASCII with exactly these two parameters, and
 // no path.
 func TestAnyNameIsSafeInAHeader(t *testing.T) {
 	w := newWorld(t, nil)

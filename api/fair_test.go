@@ -18,8 +18,8 @@ import (
 	"sluice/internal/httpwire"
 )
 
-// computing is for how long a worker computes, and waits for other things where it is longer than
-// computeSlice.
+// computing is how long a worker computes. If it is longer than computeSlice, it also waits for
+// other things.
 const computing = 50 * time.Millisecond
 
 // worker asks to compute again and again.
@@ -35,7 +35,7 @@ func (q *fairQueue) worker(ctx context.Context, principal string, done *atomic.I
 	}
 }
 
-// isEmpty wants nothing to be left of all requests.
+// isEmpty fails if anything is left of all requests.
 func (q *fairQueue) isEmpty(t *testing.T) {
 	t.Helper()
 	q.mu.Lock()
@@ -45,8 +45,8 @@ func (q *fairQueue) isEmpty(t *testing.T) {
 	}
 }
 
-// A principal with many requests that compute has all processors while it is alone, and half of
-// them beside another, which waits for nobody but itself.
+// A principal with many requests that compute has all processors while it is alone. Beside another
+// one it has half of them, and the other one waits for nobody but itself.
 func TestPrincipalsShareTheProcessors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const processors, many, rounds = 4, 100, 50
@@ -75,7 +75,7 @@ func TestPrincipalsShareTheProcessors(t *testing.T) {
 	})
 }
 
-// Principals take turns, however many requests each of them has.
+// Principals are served round robin, however many requests each of them has.
 func TestPrincipalsTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newFairQueue(1, func(string) bool { return false })
@@ -97,7 +97,7 @@ func TestPrincipalsTakeTurns(t *testing.T) {
 	})
 }
 
-// A request does not wait for ever to compute, and is told whose fault that is.
+// A request does not wait for ever to compute, and learns whose requests are in its way.
 func TestWaitingToComputeEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newFairQueue(1, func(string) bool { return false })
@@ -150,7 +150,7 @@ func (e *endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Refused bodies are read on at a rate that all of them share; one alone is read on at once.
+// Refused bodies are read on at a rate that all of them share. One alone is read on at once.
 func TestRefusedBodiesAreReadOnAtOneRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := hostile(t, 10)
@@ -228,8 +228,8 @@ func TestWhatCostsMoreThanItBringsIsReadAtARate(t *testing.T) {
 	}
 }
 
-// A client that takes much, and says so, is not held up; and a flood of others holds it up for a
-// moment only.
+// A client that takes much, and says so, is not held up. A flood of others holds it up for a moment
+// only.
 func TestCreditForWhatIsSentCostsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := newPendingStreams(maxRefused, 100, time.Now)

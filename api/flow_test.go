@@ -17,8 +17,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// pipes is a listener of connections that hold nothing: what a client has written, the server has
-// read.
+// pipes is a listener of connections without buffers: the server reads what a client writes.
 type pipes struct {
 	conns  chan net.Conn
 	closed context.Context
@@ -36,8 +35,8 @@ func (p *pipes) Accept() (net.Conn, error) {
 func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
 func (p *pipes) Close() error   { p.close(); return nil }
 
-// wire is an HTTP/2 server whose handler reads a body at /read at once, and one at /wait when it is
-// let go.
+// wire is an HTTP/2 server. Its handler reads a body at /read at once, and one at /wait when the
+// test lets it.
 type wire struct {
 	t      *testing.T
 	in     *pipes
@@ -92,7 +91,7 @@ type peer struct {
 
 	mu     sync.Mutex
 	more   *sync.Cond
-	credit map[uint32]int64 // by stream; 0 is the connection's
+	credit map[uint32]int64 // by stream; 0 is the connection
 	status map[uint32]string
 	ended  bool
 }
@@ -205,8 +204,8 @@ func (p *peer) answer(stream uint32) string {
 	return p.status[stream]
 }
 
-// One upload may have as much under way as 1 Gbit/s brings in 100 ms, though no credit comes back;
-// and a frame is no longer than what is kept for each connection.
+// One upload may have as many bytes under way as 1 Gbit/s brings in 100 ms, even if no credit comes
+// back. A frame is no longer than the memory that is kept for each connection.
 func TestOneStreamFillsALongWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const gigabit, there, back = 1_000_000_000 / 8, 50 * time.Millisecond, 50 * time.Millisecond
@@ -233,7 +232,8 @@ func TestOneStreamFillsALongWay(t *testing.T) {
 	})
 }
 
-// Three streams whose handlers read nothing are full, and a fourth is as fast as ever.
+// If handlers read nothing of three streams and their windows are used up, a fourth stream is as
+// fast as ever.
 func TestAStreamThatIsNotReadHoldsUpNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWire(t, maxUnread)
@@ -261,8 +261,8 @@ func TestAStreamThatIsNotReadHoldsUpNoOther(t *testing.T) {
 	})
 }
 
-// What all connections have sent and nobody has read is bounded, whatever their windows; who has
-// little of it goes on; and when it is read, all goes through.
+// The bytes that all connections have sent and nobody has read are bounded, whatever the windows. A
+// connection with few of them goes on. When they are read, all goes through.
 func TestWhatIsNotReadIsBounded(t *testing.T) {
 	const most, conns, size = 1 << 20, 6, 4 << 20
 	start := func(t *testing.T) (w *wire, peers []*peer, sent chan bool) {
@@ -320,8 +320,8 @@ func TestWhatIsNotReadIsBounded(t *testing.T) {
 	})
 }
 
-// However the bytes of both directions are cut, the same is counted; what is not HTTP/2 counts
-// nothing; and nobody sends more than was allowed.
+// However the bytes of both directions are split, the same is counted. Bytes that are not HTTP/2
+// count nothing. A client that sends more than it may is refused.
 func TestTheMeterReadsTheWire(t *testing.T) {
 	var in, out bytes.Buffer
 	in.WriteString(http2.ClientPreface)
@@ -336,7 +336,7 @@ func TestTheMeterReadsTheWire(t *testing.T) {
 	must(server.WriteWindowUpdate(0, connWindow-65535))
 	must(client.WriteSettings())
 	must(client.WriteData(1, false, make([]byte, 1000)))
-	must(client.WriteDataPadded(1, false, make([]byte, 100), make([]byte, 9))) // a byte tells how many are padding
+	must(client.WriteDataPadded(1, false, make([]byte, 100), make([]byte, 9))) // this byte says how many are padding
 	must(client.WritePing(false, [8]byte{}))
 	must(client.WriteWindowUpdate(0, 1<<20)) // the client's credit is of no account
 	must(client.WriteData(3, true, nil))

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// exchange writes text to a new connection, and gives what is answered until the server closes it
-// or want answers have come.
+// exchange writes text to a new connection. It returns the answers until the server closes it or
+// want answers have come.
 func (w *world) exchange(text string, want int) (answers []*http.Response, closed bool) {
 	w.t.Helper()
 	c, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
@@ -41,8 +41,8 @@ func (w *world) exchange(text string, want int) (answers []*http.Response, close
 	return answers, err == io.EOF
 }
 
-// Two framings are one too many: what follows the body of one is the next request to whoever
-// believes the other (RFC 9112, section 11.2).
+// Two framings are one too many. If a program believes the other one, the bytes after the body are
+// its next request (RFC 9112, section 11.2).
 func TestAmbiguousFramingIsRefused(t *testing.T) {
 	w := newWorld(t, nil)
 	head := func(fields ...string) string {
@@ -64,13 +64,13 @@ func TestAmbiguousFramingIsRefused(t *testing.T) {
 			t.Errorf("%.40q: %d answers, closed %v: %+v", both, len(answers), closed, answers)
 		}
 	}
-	// Chunks alone are fine; where they end is not asked for, and the connection closes behind
-	// them.
+	// Chunks alone are fine. The server does not look for their end, and the connection closes
+	// behind them.
 	answers, closed := w.exchange(head(chunked)+create("alone")+smuggled, 2)
 	if len(answers) != 1 || answers[0].StatusCode != http.StatusOK || !closed {
 		t.Errorf("chunks alone: %d answers, closed %v: %+v", len(answers), closed, answers)
 	}
-	// The same behind other requests, which came along with it or not.
+	// The same holds behind other requests, in one packet with them or not.
 	plain := head("Content-Length: 2") + "{}"
 	answers, closed = w.exchange(smuggled+plain+smuggled+head(chunked, "Content-Length: 3")+create("later")+smuggled, 5)
 	if len(answers) != 4 || answers[3].StatusCode != http.StatusBadRequest || !closed {
@@ -78,8 +78,8 @@ func TestAmbiguousFramingIsRefused(t *testing.T) {
 	}
 }
 
-// Whatever a head is cut into, what is in doubt is refused or the last request of its connection,
-// and a request that stands in it is never served.
+// However a head is split, a request in doubt is refused or is the last one of its connection. A
+// request inside of it is never served.
 func TestNoHeadSmugglesARequest(t *testing.T) {
 	w := newWorld(t, nil)
 	const inner = "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -137,7 +137,8 @@ func TestNoHeadSmugglesARequest(t *testing.T) {
 			}
 		})
 	}
-	// What is in no doubt goes on, and is found again behind each body.
+	// A connection goes on behind requests without doubt, and each one is found behind the body
+	// before it.
 	good := post + auth + "Content-Length: 17\r\n\r\n" + ping + "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 	for at := 1; at < 2*len(good); at++ {
 		if statuses, _, closed := w.cutAt(good+good, at, 4); !slices.Equal(statuses, []int{200, 200, 200, 200}) || closed {
@@ -146,7 +147,7 @@ func TestNoHeadSmugglesARequest(t *testing.T) {
 	}
 }
 
-// cutAt sends text in two packets, and gives the statuses of the answers, whether each has an id,
+// cutAt sends text in two packets. It returns the statuses of the answers, whether each has an id,
 // and whether the connection is closed behind them.
 func (w *world) cutAt(text string, at, most int) (statuses []int, ids, closed bool) {
 	w.t.Helper()

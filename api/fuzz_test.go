@@ -20,8 +20,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// A field of digests gives only those of an algorithm that is compared, of the right length, and
-// gives back those that a client of ours writes.
+// Reading a field of digests returns only digests of an algorithm that is compared, of the right
+// length. It returns those that the Client writes.
 func FuzzContentDigest(f *testing.F) {
 	f.Add("sha-256=:"+base64.StdEncoding.EncodeToString(make([]byte, 32))+":", "crc32c=:AAAAAA==:")
 	f.Add("SHA-256="+base64.StdEncoding.EncodeToString(make([]byte, 32)), "id-sha=,MD5=x")
@@ -61,7 +61,7 @@ func FuzzContentDigest(f *testing.F) {
 	})
 }
 
-// wantRefusal: what a client got wrong is said as such, and not as an error of ours.
+// wantRefusal fails if the client's mistake is not reported as one, but as an error of the server.
 func wantRefusal(t *testing.T, err error) {
 	t.Helper()
 	var refused *refusal
@@ -90,7 +90,7 @@ func FuzzRange(f *testing.F) {
 		if n == 0 {
 			return
 		}
-		// Said in its plainest form it is the same.
+		// In its plainest form it is the same.
 		plain := "bytes=" + itoa(off) + "-" + itoa(off+n-1)
 		if o, k, ok := oneRange(plain, size); o != off || k != n || !ok {
 			t.Fatalf("%s: %d bytes from %d, %v", plain, k, o, ok)
@@ -103,7 +103,7 @@ func itoa(n int64) string {
 	return string(b)
 }
 
-// A tag matches where it is one of the list, and nowhere else.
+// A tag matches only if it is one of the list.
 func FuzzIfNoneMatch(f *testing.F) {
 	const etag = `"sha256:00"`
 	f.Add(etag, `W/"x"`)
@@ -123,8 +123,8 @@ func FuzzIfNoneMatch(f *testing.F) {
 	})
 }
 
-// Whatever the name: the header is one line of printable ASCII, says nothing but the form and the
-// name, and a reader gets the harmless name from it.
+// Whatever the name, the header is one line of printable ASCII, says only the form and the name,
+// and a reader gets the harmless name from it.
 func FuzzDisposition(f *testing.F) {
 	f.Add("ü 🎉.pdf", "application/pdf")
 	f.Add(`a";filename=b`, "text/html")
@@ -189,8 +189,8 @@ func requests() (all []reflect.Type) {
 	return all
 }
 
-// What is accepted as a request is accepted again when it is written again, and means the same.
-// With a member that there is not, or one that is there twice, it never is.
+// A request that is accepted is accepted again when it is written again, and means the same. With
+// an unknown member, or one that is there twice, it never is.
 func FuzzJSON(f *testing.F) {
 	types := requests()
 	for i, t := range types {
@@ -247,7 +247,7 @@ func FuzzJSON(f *testing.F) {
 	})
 }
 
-// members gives those of an object whose names need no escape.
+// members returns those of an object whose names need no escape.
 func members(t *testing.T, object []byte) map[string]jsontext.Value {
 	var all map[string]jsontext.Value
 	if err := json.Unmarshal(object, &all); err != nil {
@@ -261,8 +261,8 @@ func members(t *testing.T, object []byte) map[string]jsontext.Value {
 	return all
 }
 
-// A query is taken apart so that each parameter is known and there once, and its numbers are what
-// they say.
+// A query that is taken has only known parameters, each of them once, and its numbers are those of
+// its text.
 func FuzzQuery(f *testing.F) {
 	params := []param{{name: "limit"}, {name: "cursor"}, {name: "trash"}}
 	f.Add("limit=5&cursor=x&trash=true")
@@ -290,7 +290,7 @@ func FuzzQuery(f *testing.F) {
 	})
 }
 
-// A secret is what stands behind the one word Bearer of the one header.
+// A secret is what follows the one word Bearer of the one header.
 func FuzzBearer(f *testing.F) {
 	f.Add("Bearer slc_x", "")
 	f.Fuzz(func(t *testing.T, one, two string) {

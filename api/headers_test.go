@@ -16,7 +16,7 @@ import (
 	"sluice/api"
 )
 
-// bodies are all ways for raw bytes, each of which takes b.
+// bodies are all ways to send raw bytes. Each of them takes b.
 func (w *world) bodies(b []byte) (ways []struct{ method, path string }) {
 	w.t.Helper()
 	n := int64(len(b))
@@ -58,8 +58,8 @@ func TestWhatChangesTheMeaningOfABodyIsRefused(t *testing.T) {
 			}
 		}
 	}
-	// What describes, or asks for a favour, does no harm; what curl --data-binary and others say of
-	// any bytes is no type.
+	// A field that describes, or asks for a favour, does no harm. The type that curl --data-binary
+	// and others send with any bytes is no type.
 	for _, way := range ways {
 		a := w.do(way.method, way.path, string(b), "Prefer", "return=minimal", "Content-Location", "/x", "Content-Disposition", "inline", "Content-Language", "de",
 			"Want-Content-Digest", "sha-256=1", "Content-Type", "application/x-www-form-urlencoded")
@@ -69,7 +69,7 @@ func TestWhatChangesTheMeaningOfABodyIsRefused(t *testing.T) {
 	}
 }
 
-// Of a field with one value that comes twice, or comes empty at first, each line counts.
+// If a field with one value comes twice, or comes empty at first, each line counts.
 func TestAFieldThatComesTwiceIsRefused(t *testing.T) {
 	w := newWorld(t, nil)
 	b := random(chunk)
@@ -90,8 +90,8 @@ func TestAFieldThatComesTwiceIsRefused(t *testing.T) {
 	}
 }
 
-// What is refused in the head is refused in the trailer, announced or not. Nothing of the body is
-// kept, but for a range where nobody announced it.
+// A field that is refused in the head is refused in the trailer, announced or not. Nothing of the
+// body is kept, except a range if nobody announced the field.
 func TestWhatChangesTheMeaningIsRefusedInATrailer(t *testing.T) {
 	w := newWorld(t, nil)
 	b := random(chunk)
@@ -108,7 +108,7 @@ func TestWhatChangesTheMeaningIsRefusedInATrailer(t *testing.T) {
 				w.check(err)
 				w.problem(c.answer(), code)
 				if announced == "X-Else: 1" && strings.HasPrefix(way.path, "/v1/uploads_put_range") {
-					continue // which records as the bytes come
+					continue // it records as the bytes come
 				}
 				before.Stats = w.look().Stats // a create of unknown length has a session meanwhile
 				w.unchanged(before)
@@ -154,7 +154,7 @@ func overHTTP2(t *testing.T) *http.Transport {
 	return tr
 }
 
-// promise is a field that promises something of a body; it is wrong of any other.
+// promise is a field that promises something of a body. It is wrong for any other body.
 type promise struct {
 	field string
 	of    func(b []byte) string
@@ -181,8 +181,8 @@ func promisesOf() []promise {
 	return out
 }
 
-// What is promised of a body is compared before anything is done, whatever says it: with raw bytes
-// and with JSON, and all of it where there is more than one.
+// Each promise of a body is compared before anything is done, in whatever field it is, with raw
+// bytes and with JSON. If there is more than one, all are compared.
 func TestPromisesOfABodyAreKept(t *testing.T) {
 	w := newWorld(t, nil)
 	good, other := random(chunk), random(chunk)
@@ -229,7 +229,7 @@ func TestPromisesOfABodyAreKept(t *testing.T) {
 	}
 }
 
-// A digest in a trailer is compared like one in the head, over both protocols; one that was not
+// A digest in a trailer is compared like one in the head, over both protocols. One that was not
 // announced, or does not come, can't be.
 func TestPromisesInATrailer(t *testing.T) {
 	w := newWorld(t, nil)
@@ -265,18 +265,18 @@ func TestPromisesInATrailer(t *testing.T) {
 			}
 		}
 	}
-	// Not announced: HTTP/1.1 lets it through.
+	// Unannounced, HTTP/1.1 lets it through.
 	for _, way := range w.bodies(good) {
 		c := w.sendWith(way.method, way.path, -1, good)
 		_, err := fmt.Fprintf(c, "0\r\nContent-MD5: %s\r\n\r\n", promisesOf()[0].of(good))
 		w.check(err)
 		w.problem(c.answer(), api.CodeInvalidArgument)
 	}
-	// With a length none can come.
+	// With a length no trailer can come.
 	w.problem(w.sendWith("PUT", creates+"/a", chunk, good, "Trailer: Content-MD5").answer(), api.CodeInvalidArgument)
 }
 
-// An idempotency key answers with its memory only a request that says nothing else of its bytes.
+// An idempotency key returns its memory only to a request that says nothing else of its bytes.
 func TestAKeyIsTiedToTheBytes(t *testing.T) {
 	for _, size := range []int{inlineMax, chunk, 3 * chunk} {
 		for _, framing := range [][]string{nil, chunked} {
@@ -291,7 +291,7 @@ func TestAKeyIsTiedToTheBytes(t *testing.T) {
 				for _, p := range promisesOf() {
 					with := slices.Concat(framing, []string{p.field})
 					w.refused(api.CodeIdempotencyConflict, "POST", path, string(other), append(with, p.of(other))...)
-					code := api.CodeChecksumMismatch // another's promise: of the body, or of the memory's bytes where that is plain from the head
+					code := api.CodeChecksumMismatch // another's promise: of the body, or of the memory's bytes if the head shows that
 					if strings.Contains(p.of(good), "ha-256=") || strings.Contains(p.of(good), "HA-256=") {
 						code = api.CodeIdempotencyConflict
 					}

@@ -15,7 +15,7 @@ import (
 )
 
 // A connection is closed when it has been without a request for two minutes, and not before. A
-// client of HTTP/2 is told which streams the server has seen.
+// client of HTTP/2 learns which streams the server has seen.
 func TestAnIdleConnectionEnds(t *testing.T) {
 	const step = idleTimeout - time.Second
 	t.Run("HTTP/1.1", func(t *testing.T) {
@@ -106,7 +106,7 @@ func TestAnIdleConnectionEnds(t *testing.T) {
 	})
 }
 
-// Nothing of a connection is kept when it has ended while it had requests.
+// Nothing of a connection is kept if it ends while it has requests.
 func TestAConnectionThatEndsInTheMidstKeepsNothing(t *testing.T) {
 	for name, ask := range map[string]func(c net.Conn) error{
 		"HTTP/1.1": func(c net.Conn) error {

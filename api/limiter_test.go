@@ -47,7 +47,7 @@ func (w *world) stall(path, secret string, n int) (stop func()) {
 	return stop
 }
 
-// until waits for what the server does soon.
+// until waits until is holds, which the server brings about soon.
 func (w *world) until(what string, is func() bool) {
 	w.t.Helper()
 	for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) {
@@ -57,7 +57,7 @@ func (w *world) until(what string, is func() bool) {
 	}
 }
 
-// saysWhen fails where a refusal does not say when to come again.
+// saysWhen fails if a refusal does not say when to come again.
 func (w *world) saysWhen(a answer, code api.Code) {
 	w.t.Helper()
 	w.problem(a, code)
@@ -66,8 +66,8 @@ func (w *world) saysWhen(a answer, code api.Code) {
 	}
 }
 
-// Bodies of JSON that do not end count together: one principal has three quarters of what there is
-// for all, and what has only been announced counts nothing.
+// Bodies of JSON that do not end count together. One principal has three quarters of the bound for
+// all, and an announced length alone counts nothing.
 func TestJSONBodiesAreBoundedTogether(t *testing.T) {
 	(&world{t: t}).onBothProtocols(func(w *world) {
 		const mib = 1 << 20
@@ -102,7 +102,7 @@ func TestJSONBodiesAreBoundedTogether(t *testing.T) {
 	})
 }
 
-// One token has at most half of the places, and who has none is told when to come again.
+// One principal has at most half of the places. A request that gets none learns when to come again.
 func TestOnePrincipalHasAShareOfThePlaces(t *testing.T) {
 	w := newWorld(t, func(c *api.Config) { c.MaxRequests = 8 })
 	id := w.begin(64 * chunk).SessionID
@@ -116,8 +116,8 @@ func TestOnePrincipalHasAShareOfThePlaces(t *testing.T) {
 	}
 }
 
-// A refused request whose body is still read has no place that another needs, and without a token
-// no byte of it is asked for.
+// A refused request whose body is still read has no place that another needs. Without a token, the
+// server asks for no byte of the body.
 func TestWhoHasNoTokenHoldsNoPlace(t *testing.T) {
 	w := newWorld(t, func(c *api.Config) { c.MaxRequests = 4 })
 	for range 20 {
@@ -160,7 +160,7 @@ func TestHealthIsToldWhenAllPlacesAreTaken(t *testing.T) {
 	}
 }
 
-// OPTIONS for the whole server is answered as everything else is: with an id, and without waiting
+// OPTIONS for the whole server is answered as other requests are: with an id, and without waiting
 // for a body.
 func TestOptionsForTheServer(t *testing.T) {
 	w := newWorld(t, nil)

@@ -18,9 +18,9 @@ import (
 	"sluice/session"
 )
 
-// head sends a request's head alone, and gives the answer that comes although no byte of the body
-// does. With expects the server is to say first that it reads the body, and that is taken for the
-// answer.
+// head sends a request's head alone. It returns the answer, which comes although no byte of the
+// body does. With expects the server must say first that it reads the body, and that is taken for
+// the answer.
 func (w *world) head(head string, expects bool) *http.Response {
 	w.t.Helper()
 	c, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
@@ -38,14 +38,14 @@ func (w *world) head(head string, expects bool) *http.Response {
 	return res
 }
 
-// Each limit that overload meets is said before anything of the body is read, with a time to come
+// Under overload, each limit answers before anything of the body is read, with a time to come
 // again.
 func TestALimitIsSaidBeforeTheBody(t *testing.T) {
 	const large = 10 << 20
 	for name, c := range map[string]struct {
 		status int
 		change func(*api.Config)
-		meet   func(w *world) string // gives the head of the request that is one too many
+		meet   func(w *world) string // returns the head of the request that is one too many
 	}{
 		"open sessions": {http.StatusTooManyRequests, nil, func(w *world) string {
 			for range maxSessions {
@@ -68,7 +68,7 @@ func TestALimitIsSaidBeforeTheBody(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, c.change)
 			head := c.meet(w)
-			for _, expects := range []bool{true, false} { // where the body is read, the first says so at once
+			for _, expects := range []bool{true, false} { // if the body is read, the server says so at once for the first
 				if res := w.head(head, expects); res.StatusCode != c.status || res.Header.Get("Retry-After") == "" {
 					t.Fatalf("%s, Retry-After %q", res.Status, res.Header.Get("Retry-After"))
 				}
@@ -77,8 +77,8 @@ func TestALimitIsSaidBeforeTheBody(t *testing.T) {
 	}
 }
 
-// One-byte ranges, every second byte first, are refused where they would be pieces of their own,
-// with the gap that is to be closed; where they are not, the content is right in the end.
+// One-byte ranges, every second byte first, are refused if they would be entries of their own, with
+// the gap that is to be closed. If they would not, the content is right in the end.
 func TestOneByteRangesInTheWorstOrder(t *testing.T) {
 	b := random(600)
 	put := func(w *world, id string, i int) error {
@@ -118,7 +118,7 @@ func TestOneByteRangesInTheWorstOrder(t *testing.T) {
 	})
 }
 
-// What each bound refused is counted under a name of its own, and there are no others.
+// The refusals of each bound are counted under a name of its own, and there are no other names.
 func TestRefusalsAreCounted(t *testing.T) {
 	w := newWorld(t, func(c *api.Config) { c.MaxRequests = 1 })
 	bounds := func() map[string]string {

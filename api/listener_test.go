@@ -15,7 +15,8 @@ import (
 	"sluice/api"
 )
 
-// get asks over a connection, and gives the answer's status and whether the connection goes on.
+// get sends a request on a connection. It returns the answer's status and whether the connection
+// goes on.
 func (w *world) get(c net.Conn, path string) (status int, stays bool) {
 	w.t.Helper()
 	w.check(c.SetDeadline(time.Now().Add(20 * time.Second)))
@@ -37,8 +38,8 @@ func (w *world) dial() net.Conn {
 	return c
 }
 
-// While every connection is at work, one too many is told to come again, and may only ask how the
-// server is; those that are there go on, and one that closes makes way.
+// While every connection is at work, one too many is told to come again, and may only ask for
+// health. The others go on, and one that closes makes way.
 func TestConnectionsAreBounded(t *testing.T) {
 	const most = 3
 	w := newWorld(t, func(c *api.Config) { c.MaxConns = most })
@@ -72,7 +73,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	})
 }
 
-// A server that drains lets clients go on with what they have begun, and says on /readyz that it is
+// A server that drains lets clients go on with what they have begun. /readyz says that it is
 // stopping.
 func TestADrainingServerIsStillToBeSeen(t *testing.T) {
 	w := newWorld(t, nil)

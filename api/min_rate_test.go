@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// A window ends at its time however many bytes come now and then; only as many as the rate asks for
-// begin the next one, and what the server was busy with meanwhile is not the client's.
+// A window ends at its time, although single bytes come now and then. The next window begins only
+// after as many bytes as the rate asks for. Time in which the server was busy does not count for
+// the client.
 func TestAByteNowAndThenIsTooSlow(t *testing.T) {
 	const window = 30 * time.Second
 	p := minRate{window: window, bytes: 30 << 10}
@@ -25,7 +26,7 @@ func TestAByteNowAndThenIsTooSlow(t *testing.T) {
 	if got := due(33 * time.Second); got != window+4*time.Second {
 		t.Errorf("the disk took 4 s, and the window ends at %v", got)
 	}
-	p.endRead(30<<10-29, began.Add(33*time.Second)) // in time, and full
+	p.endRead(30<<10-29, began.Add(33*time.Second)) // in time, and enough
 	if got := due(33 * time.Second); got != 33*time.Second+window {
 		t.Errorf("the next window ends at %v", got)
 	}

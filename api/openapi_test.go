@@ -22,7 +22,7 @@ import (
 	"sluice/api"
 )
 
-// checked is a transport that holds every request and answer against the server's own document.
+// checked is a transport that compares every request and answer with the server's own document.
 type checked struct {
 	t     *testing.T
 	valid validator.Validator
@@ -62,7 +62,7 @@ func (c *checked) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// shape turns a path into the number of its parts, which tells our routes apart.
+// shape turns a path into the number of its parts, which tells the routes apart.
 func shape(path string) string {
 	parts := strings.Split(strings.Trim(path, "/"), "/")
 	for i := 2; i < len(parts); i++ {
@@ -80,7 +80,7 @@ func (w *world) document() (validator.Validator, map[string]map[string]any) {
 	return valid, w.documented()
 }
 
-// documented gives what the document has of each path and method.
+// documented returns what the document has for each path and method.
 func (w *world) documented() map[string]map[string]any {
 	w.t.Helper()
 	var out struct {
@@ -110,8 +110,8 @@ func TestTheDocumentIsValidOpenAPI(t *testing.T) {
 	}
 }
 
-// What a request is refused for as it is read, the document says: how long a list may be, and what
-// stands in it.
+// The document says for what a request is refused as it is read: how long a list may be, and the
+// form of its elements.
 func TestTheDocumentBoundsLists(t *testing.T) {
 	w := newWorld(t, nil)
 	doc := string(w.do("GET", "/openapi.json", "", "Authorization", "").body)
@@ -133,8 +133,8 @@ func TestTheDocumentBoundsLists(t *testing.T) {
 	}
 }
 
-// docs/api.md has a section for each operation, and none of one that is not there. Their examples
-// are run by cmd/sluice.
+// docs/api.md has a section for each operation, and no other sections. Their examples are run by
+// cmd/sluice.
 func TestTheContractHasEveryOperation(t *testing.T) {
 	w := newWorld(t, nil)
 	served := map[string]bool{}

@@ -9,8 +9,8 @@ import (
 	"sluice/api"
 )
 
-// A page ends by its bytes too: however long the rows are, an answer is bounded, and the pages
-// together have every row once.
+// A page is bounded by its bytes too. However long the rows are, the pages together have every row
+// once.
 func TestAPageEndsByItsBytes(t *testing.T) {
 	w := newWorld(t, nil)
 	long := strings.Repeat("d", 2048)

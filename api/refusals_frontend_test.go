@@ -18,7 +18,7 @@ import (
 // anOperation is a documented operation with its path filled in.
 type anOperation struct{ method, path string }
 
-// operations gives all but those that are open to anybody.
+// operations returns all operations except those that are open to anybody.
 func (w *world) operations() (out []anOperation) {
 	w.t.Helper()
 	for path, item := range w.documented() {
@@ -99,7 +99,7 @@ func TestNothingWithoutAToken(t *testing.T) {
 	}
 }
 
-// A read-only token sees all that its principal may see, and changes nothing.
+// A read-only token may see all that its principal may see, and change nothing.
 func TestAReadOnlyToken(t *testing.T) {
 	w := newWorld(t, nil)
 	_, secret, err := w.access.CreateToken(t.Context(), w.me, w.me.Principal, "reads", true, 0)
@@ -144,7 +144,7 @@ func TestAReadOnlyToken(t *testing.T) {
 	}
 }
 
-// What a stranger may not know of is answered exactly like what is not there.
+// A thing that a stranger may not know of is answered exactly like one that is not there.
 func TestAStrangerLearnsNothing(t *testing.T) {
 	w := newWorld(t, nil)
 	id, b := w.partial()
@@ -156,7 +156,7 @@ func TestAStrangerLearnsNothing(t *testing.T) {
 	sessions, memories := []string{id, whole, done}, []string{m.MemoryID, gone.MemoryID}
 	absent := map[string]string{"session": "12345", "memory": uuid.Must(uuid.NewV7()).String(), "capsule": "absent"}
 
-	// ask gives all that the stranger can tell of an answer, apart from the name that he asked by.
+	// ask returns all that the stranger can see of an answer, apart from the name that he asked by.
 	ask := func(method, path, body, name string, headers []string) string {
 		a := w.refused(api.CodeNotFound, method, strings.ReplaceAll(path, "@", name), strings.ReplaceAll(body, "@", name), append(headers, "Authorization", "Bearer "+w.foreign)...)
 		h := a.Header.Clone()
@@ -224,8 +224,8 @@ func TestAStrangerLearnsNothing(t *testing.T) {
 	}
 }
 
-// A creator who has lost the role is told so, on a session that he knows of; nobody's refused
-// request keeps it alive.
+// A creator who has lost the role learns that, on a session that he knows of. A refused request of
+// anybody else does not keep it alive.
 func TestARoleThatWasTakenAway(t *testing.T) {
 	w := newWorld(t, nil)
 	principal, secret := w.join("former", false)
@@ -253,7 +253,7 @@ func TestARoleThatWasTakenAway(t *testing.T) {
 	}
 }
 
-// Admin operations, and what else is an admin's alone, are refused to everybody else.
+// Admin operations, and other rights of an admin alone, are refused to everybody else.
 func TestOnlyAnAdminMay(t *testing.T) {
 	w := newWorld(t, nil)
 	w.begin(1)
@@ -267,7 +267,7 @@ func TestOnlyAnAdminMay(t *testing.T) {
 	w.check(err)
 	w.refused(api.CodeForbidden, "POST", "/v1/capsules_update", `{"capsule_id":"`+own.CapsuleID+`","quota_bytes":1}`, auth...)
 	w.refused(api.CodeForbidden, "POST", "/v1/capsules_create", `{"owners":["`+w.me.Principal+`"]}`, auth...)
-	// An admin sees a capsule's counters, and none of its content.
+	// An admin may see a capsule's counters, and none of its content.
 	if _, err := w.client.ReadCapsule(t.Context(), own.CapsuleID); err != nil {
 		t.Error(err)
 	}

@@ -12,7 +12,7 @@ import (
 	"sluice/api"
 )
 
-// An upload is begun by exactly one reading of its JSON, or not at all; the detail names the field.
+// An upload is begun by exactly one reading of its JSON, or not at all. The detail names the field.
 func TestStrictJSON(t *testing.T) {
 	w := newWorld(t, nil)
 	meta := func(members string) string {
@@ -87,7 +87,7 @@ func TestStrictJSON(t *testing.T) {
 	w.refused(api.CodeUnsupportedMediaType, "POST", begins, top(``), "Content-Encoding", "gzip")
 }
 
-// What TestStrictJSON says of one operation holds for all, and before anything is done.
+// The rules of TestStrictJSON for one operation hold for all, and before anything is done.
 func TestEveryOperationIsStrict(t *testing.T) {
 	w := newWorld(t, nil)
 	w.begin(1)
@@ -110,7 +110,7 @@ func TestEveryOperationIsStrict(t *testing.T) {
 	}
 }
 
-// What is begun is checked field by field.
+// A begin is checked field by field.
 func TestWhatCanBeBegun(t *testing.T) {
 	w := newWorld(t, nil)
 	const bad, large, kind, absent = api.CodeInvalidArgument, api.CodeTooLarge, api.CodeUnsupportedMediaType, api.CodeNotFound

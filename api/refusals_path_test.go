@@ -11,7 +11,7 @@ import (
 	"sluice/api"
 )
 
-// A path that is not in its plain form is no path of ours: it is neither mended nor redirected.
+// A path that is not in its plain form is not found. It is neither mended nor redirected.
 func TestOddPathsAreNotFound(t *testing.T) {
 	w := newWorld(t, nil)
 	id, b := w.partial()
@@ -26,11 +26,11 @@ func TestOddPathsAreNotFound(t *testing.T) {
 		for _, method := range []string{"GET", "POST", "PUT", "DELETE"} {
 			w.refused(api.CodeNotFound, method, path, "")
 		}
-		if a := w.do("GET", path, "", "Authorization", ""); a.StatusCode != 404 { // nor does a token make a difference
+		if a := w.do("GET", path, "", "Authorization", ""); a.StatusCode != 404 { // a token makes no difference either
 			t.Errorf("%s without a token: %d", path, a.StatusCode)
 		}
 	}
-	// An escaped slash is part of an id, and makes it none.
+	// An escaped slash is a part of an id, and makes it invalid.
 	for _, path := range []string{"/v1/uploads_status/" + id + "%2f..", "/v1/memories_read/..%2f" + m.MemoryID, "/v1/capsules_read/default%2f.."} {
 		w.refused(api.CodeNotFound, "GET", path, "")
 	}
@@ -45,7 +45,7 @@ func TestOddPathsAreNotFound(t *testing.T) {
 	}
 }
 
-// A method that a path does not have is answered with those that it has.
+// A method that a path does not have is refused with a list of those that it has.
 func TestMethods(t *testing.T) {
 	w := newWorld(t, nil)
 	for path, item := range w.documented() {
@@ -63,7 +63,7 @@ func TestMethods(t *testing.T) {
 				continue
 			}
 			a := w.do(method, path, "")
-			if method == "HEAD" { // has no body that tells more
+			if method == "HEAD" { // has no body that could differ
 				if a.StatusCode != 405 || len(a.body) > 0 {
 					t.Errorf("HEAD %s: %d %s", path, a.StatusCode, a.body)
 				}
@@ -77,8 +77,7 @@ func TestMethods(t *testing.T) {
 	}
 }
 
-// No option is silently ignored: an unknown or repeated parameter, or a value that is none, is
-// refused.
+// No option is silently ignored: an unknown or repeated parameter, or an invalid value, is refused.
 func TestQueries(t *testing.T) {
 	w := newWorld(t, nil)
 	id, b := w.partial()
@@ -120,7 +119,7 @@ func TestQueries(t *testing.T) {
 	w.refused(bad, "GET", m.ContentURL+"?download=true", "")
 }
 
-// A cursor is taken only by the list that gave it, and only as it was given.
+// A cursor is taken only by the list that gave it, and only unchanged.
 func TestForgedCursors(t *testing.T) {
 	w := newWorld(t, nil)
 	for i := range 3 {

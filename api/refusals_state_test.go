@@ -13,7 +13,7 @@ import (
 	"sluice/api"
 )
 
-// An ended session says how it ended, to whatever is asked of it, and stays as it is.
+// An ended session says how it ended, to every operation, and stays as it is.
 func TestAfterTheEnd(t *testing.T) {
 	ends := map[string]func(w *world, id string, b []byte){
 		"finished": func(w *world, id string, b []byte) {
@@ -50,7 +50,7 @@ func TestAfterTheEnd(t *testing.T) {
 	}
 }
 
-// Once the memory of a key is deleted, the key stays used up, and says so.
+// Once the memory of a key is deleted, the key stays used up, and the answer says so.
 func TestWhatWasDeletedIsNotMadeAgain(t *testing.T) {
 	for _, purge := range []bool{false, true} {
 		w := newWorld(t, nil)
@@ -81,8 +81,8 @@ func TestWhatWasDeletedIsNotMadeAgain(t *testing.T) {
 
 func ptr(n int64) *int64 { return &n }
 
-// The same key with another request is refused, whatever differs, before and after the end; what
-// the server picks is no difference.
+// The same key with another request is refused, whatever differs, before and after the end. Values
+// that the server picks make no difference.
 func TestIdempotencyConflicts(t *testing.T) {
 	w := newWorld(t, nil)
 	const idem = `,"idem":"k"`
@@ -113,7 +113,7 @@ func TestIdempotencyConflicts(t *testing.T) {
 	w.refused(api.CodeIdempotencyConflict, "POST", creates+"?name=a&idem=k", "123456")
 }
 
-// sessionIn gives the session_id of an answer's JSON.
+// sessionIn returns the session_id of an answer's JSON.
 func sessionIn(a answer) string {
 	_, after, _ := strings.Cut(string(a.body), `"session_id":"`)
 	id, _, _ := strings.Cut(after, `"`)
@@ -204,7 +204,7 @@ func TestLengthMismatch(t *testing.T) {
 	}
 }
 
-// Quota counts what is stored and what is open, at every way in.
+// Quota counts what is stored and what is open, in every operation that stores.
 func TestQuotas(t *testing.T) {
 	w := newWorld(t, nil)
 	w.store("a", "", random(10))
@@ -226,7 +226,7 @@ func TestQuotas(t *testing.T) {
 	w.store("a", "", nil)
 }
 
-// A server that drains begins nothing new; what runs is carried through.
+// A server that drains begins nothing new. Running work is carried through.
 func TestDraining(t *testing.T) {
 	w := newWorld(t, nil)
 	id, b := w.partial()
@@ -245,7 +245,7 @@ func TestDraining(t *testing.T) {
 	w.holds(m, b)
 }
 
-// What repeats a begin or a create is answered also while the server drains: it begins nothing.
+// A repeat of a begin or a create is answered also while the server drains: it begins nothing.
 func TestARepeatIsAnsweredWhileDraining(t *testing.T) {
 	w := newWorld(t, nil)
 	begun := w.do("POST", begins, beginBody("a", chunk, `,"idem":"key"`))
@@ -254,7 +254,7 @@ func TestARepeatIsAnsweredWhileDraining(t *testing.T) {
 		t.Fatalf("%d, %d", begun.StatusCode, created.StatusCode)
 	}
 	w.server.Drain()
-	if a := w.do("POST", begins, beginBody("a", chunk, `,"idem":"key"`)); a.StatusCode != 200 || !bytes.Equal(a.body[:40], begun.body[:40]) { // to behind the session's id
+	if a := w.do("POST", begins, beginBody("a", chunk, `,"idem":"key"`)); a.StatusCode != 200 || !bytes.Equal(a.body[:40], begun.body[:40]) { // up to the end of the session's id
 		t.Errorf("begin: %d %s, not %s", a.StatusCode, a.body, begun.body)
 	}
 	if a := w.do("POST", creates+"?name=a&idem=other", "x"); a.StatusCode != 200 || !bytes.Equal(a.body, created.body) {
@@ -262,7 +262,7 @@ func TestARepeatIsAnsweredWhileDraining(t *testing.T) {
 	}
 }
 
-// What is wrong on our side is said without telling what; it harms one request alone.
+// An error of the server is reported without its cause. It harms one request alone.
 func TestOurOwnTroubles(t *testing.T) {
 	secret := errors.New("/secret/path")
 	hidden := func(w *world, a answer, code api.Code) {
@@ -305,7 +305,7 @@ func TestOurOwnTroubles(t *testing.T) {
 	})
 }
 
-// A client gets its key back as it gave it, from each operation that describes the upload.
+// A client gets its key back unchanged from each operation that describes the upload.
 func TestTheKeyIsToldAsItWasGiven(t *testing.T) {
 	w := newWorld(t, nil)
 	size := int64(5)

@@ -22,8 +22,7 @@ import (
 	"sluice/catalog"
 )
 
-// statuses is the table of errors of API.md, but for Rejected (nothing inspects content yet), and
-// with Timeout, PreconditionFailed and Damaged, its extensions.
+// statuses is the table of errors of docs/api.md.
 var statuses = map[api.Code]int{
 	api.CodeInvalidArgument: 400, api.CodeUnauthenticated: 401, api.CodeForbidden: 403, api.CodeQuotaExceeded: 403, api.CodeNotFound: 404,
 	api.CodeSessionExpired: 410, api.CodeChunkConflict: 409, api.CodeIdempotencyConflict: 409, api.CodeAlreadyExists: 409,
@@ -68,7 +67,7 @@ func (w *world) look() (s seen) {
 	return s
 }
 
-// unchanged fails where anything is not as it was.
+// unchanged fails if anything is not as it was.
 func (w *world) unchanged(before seen) {
 	w.t.Helper()
 	if diff := cmp.Diff(before, w.look()); diff != "" {
@@ -76,7 +75,7 @@ func (w *world) unchanged(before seen) {
 	}
 }
 
-// refused sends a request that must be refused so, and that must change nothing.
+// refused sends a request that must be refused with the code, and that must change nothing.
 func (w *world) refused(code api.Code, method, path, body string, headers ...string) answer {
 	w.t.Helper()
 	before := w.look()
@@ -86,7 +85,7 @@ func (w *world) refused(code api.Code, method, path, body string, headers ...str
 	return a
 }
 
-// problem holds a refusal against the conventions of API.md.
+// problem compares a refusal with the conventions of docs/api.md.
 func (w *world) problem(a answer, code api.Code) {
 	w.t.Helper()
 	p, h := a.problem, a.Header
@@ -206,7 +205,7 @@ const (
 	creates  = "/v1/memories_create"
 )
 
-// Each code is given where API.md says, with its status and all that belongs to a problem, and the
+// Each code is given as docs/api.md says, with its status and all members of a problem, and the
 // refusal changes nothing.
 func TestEveryCodeOfTheContract(t *testing.T) {
 	rows := map[api.Code]func(w *world){

@@ -17,7 +17,7 @@ import (
 	"sluice/api"
 )
 
-// sizes are those at whose edges something changes: nothing, one byte, inline, one chunk, several.
+// sizes are those at which something changes: nothing, one byte, inline, one chunk, several.
 var sizes = []int{0, 1, inlineMax, inlineMax + 1, chunk - 1, chunk, chunk + 1, 3 * chunk, 5*chunk + 7}
 
 func (w *world) capsule() api.Capsule {
@@ -27,7 +27,7 @@ func (w *world) capsule() api.Capsule {
 	return c
 }
 
-// visible fails where m is not to be had by every way in at this very moment, or the counters have
+// visible fails if m can't be read by every operation at this very moment, or if the counters have
 // not moved from before by ms.
 func (w *world) visible(before api.Capsule, b []byte, ms ...api.Memory) {
 	w.t.Helper()
@@ -143,7 +143,7 @@ func shuffled(idx []int) []int {
 	return idx
 }
 
-// Two eager clients that send the same file at once both come to its end.
+// Two eager clients that send the same file at once both succeed.
 func TestTwoClientsAtOnce(t *testing.T) {
 	w := newWorld(t, nil)
 	b := random(20*chunk + 5)
@@ -246,7 +246,7 @@ func TestARepeatedCreate(t *testing.T) {
 
 const batchSize = 100
 
-// batch makes sessions that are complete, and what finishes them.
+// batch makes sessions that are complete, and the requests that finish them.
 func (w *world) batch(b []byte) (reqs []api.FinishRequest) {
 	w.t.Helper()
 	for range batchSize {
@@ -255,7 +255,7 @@ func (w *world) batch(b []byte) (reqs []api.FinishRequest) {
 	return reqs
 }
 
-// A batch appears at once: who lists meanwhile sees none of it, or all.
+// A batch appears at once: a list meanwhile shows none of it, or all.
 func TestABatchAppearsAtOnce(t *testing.T) {
 	w := newWorld(t, nil)
 	b := random(100)
@@ -289,8 +289,8 @@ func TestABatchAppearsAtOnce(t *testing.T) {
 	}
 }
 
-// One bad session of a hundred: nothing of the batch is visible, failures names it, and all can be
-// finished later.
+// If one session of a hundred is bad, nothing of the batch is visible, failures names it, and all
+// can be finished later.
 func TestABatchAppearsNotAtAll(t *testing.T) {
 	w := newWorld(t, nil)
 	b := random(100)

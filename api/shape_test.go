@@ -15,7 +15,7 @@ import (
 	"sluice/upload"
 )
 
-// countingReader is a body that tells how much of it was read.
+// countingReader is a body that counts how much of it was read.
 type countingReader struct {
 	io.Reader
 	n int64
@@ -27,8 +27,8 @@ func (t *countingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// cost decodes a body, and gives what was allocated meanwhile, what is kept of it, what was read,
-// and what was charged.
+// cost decodes a body. It returns the bytes that were allocated meanwhile, kept of it, read, and
+// charged.
 func cost(of reflect.Type, body io.Reader) (allocated, kept, read, charged int64, err error) {
 	shape, v, in := shapeOf(of), reflect.New(of).Interface(), &countingReader{Reader: body}
 	r := httptest.NewRequest(http.MethodPost, "/", nil)
@@ -44,7 +44,8 @@ func cost(of reflect.Type, body io.Reader) (allocated, kept, read, charged int64
 	return int64(after.TotalAlloc - before.TotalAlloc), int64(later.HeapAlloc) - int64(before.HeapAlloc), in.n, charged, err
 }
 
-// What a list may not have is refused when it comes, and not after all of it was made.
+// A list's element that is not allowed is refused when it comes, and not after all of the list was
+// made.
 func TestAListIsBoundedWhileItIsRead(t *testing.T) {
 	huge := func(head, element string) io.Reader {
 		return strings.NewReader(head + strings.Repeat(element+",", (maxBatchJSON-len(head))/(len(element)+1)))
@@ -84,8 +85,8 @@ func TestAListIsBoundedWhileItIsRead(t *testing.T) {
 	}
 }
 
-// What is charged for a body that is taken is enough for what it takes, but for what the collector
-// has yet to take away.
+// The charge for a body that is taken covers its memory, except what the garbage collector has yet
+// to free.
 func TestWhatJSONCosts(t *testing.T) {
 	crc := make([]string, upload.DefaultLimits().MaxChunks)
 	for i := range crc {

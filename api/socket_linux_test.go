@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// A question for health that has come is not forgotten for newcomers, however long it takes until
-// somebody reads it; but of those there are not more than of others, and who has only begun to ask
-// makes way.
+// A request for health that has come is not forgotten for newcomers, however long it takes until
+// somebody reads it. But there are no more of these than of others, and a connection that has only
+// begun to ask makes way.
 func TestAQuestionThatHasComeIsKept(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -69,7 +69,7 @@ func TestAQuestionThatHasComeIsKept(t *testing.T) {
 	}
 }
 
-// The system keeps little that is not sent, until the client has shown that it reads.
+// The system keeps little unsent, until the client has shown that it reads.
 func TestTheSystemKeepsLittleForWhoReadsNothing(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

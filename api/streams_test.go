@@ -20,8 +20,8 @@ import (
 	"sluice/access"
 )
 
-// listener is an HTTP/2 client that lets the server send nothing but heads, and notes which streams
-// have ended how.
+// listener is an HTTP/2 client that lets the server send nothing but heads, and notes how each
+// stream has ended.
 type listener struct {
 	*framed
 	mu     sync.Mutex
@@ -58,7 +58,7 @@ func listen(t *testing.T, c net.Conn) *listener {
 	return l
 }
 
-// ended gives the number of streams that have ended so.
+// ended returns the number of streams that have ended in that way.
 func (l *listener) ended(as string) (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -70,7 +70,8 @@ func (l *listener) ended(as string) (n int) {
 	return n
 }
 
-// waiting is a Server whose requests, none of which asks for a place, return when they are let go.
+// waiting returns a Server whose requests return when the test lets them. None of them asks for a
+// place.
 func waiting(t *testing.T, refused int) (running func() int64, dial func() net.Conn, letGo func()) {
 	s, dial := hostileWith(t, 1000, func(s *Server) http.Handler {
 		ctx, cancel := context.WithCancel(context.Background())
@@ -83,7 +84,7 @@ func waiting(t *testing.T, refused int) (running func() int64, dial func() net.C
 }
 
 // The next head waits while the handlers have not got to those before it, on one connection and on
-// all; then it goes on.
+// all. Then it goes on.
 func TestHeadsComeAsHandlersGetToThem(t *testing.T) {
 	for _, c := range []struct{ conns, streams, refused, want int }{
 		{1, 50, 1000, maxPending},
@@ -121,7 +122,7 @@ func TestHeadsComeAsHandlersGetToThem(t *testing.T) {
 }
 
 // Streams that are reset at once are not begun beyond what a connection may have, while the
-// handlers of those before run.
+// handlers of earlier ones run.
 func TestResetStreamsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, letGo := context.WithCancel(context.Background())
@@ -163,7 +164,7 @@ func TestResetStreamsAreBounded(t *testing.T) {
 	})
 }
 
-// A connection that is held is let go when it ends.
+// A connection that waits is let go when it ends.
 func TestAHeldConnectionEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		running, dial, letGo := waiting(t, 1000)
@@ -187,7 +188,8 @@ func TestAHeldConnectionEnds(t *testing.T) {
 	})
 }
 
-// Past the places, and past the refusals that wait for their clients, a refusal needs no window.
+// If the places are taken, and those of refusals that wait for their clients too, a refusal needs
+// no window.
 func TestARefusalNeedsNoWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const refused, places, streams = 4, 2, 60
@@ -209,7 +211,7 @@ func TestARefusalNeedsNoWindow(t *testing.T) {
 	})
 }
 
-// Whoever is not known keeps nobody out by not taking an answer: it waits among the refused.
+// A client that is not known keeps nobody out by not taking an answer: it waits among the refused.
 func TestAnAnswerToNobodyKnownHasNoPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, dial := hostileWith(t, 1000, func(s *Server) http.Handler {
@@ -228,7 +230,8 @@ func TestAnAnswerToNobodyKnownHasNoPlace(t *testing.T) {
 	})
 }
 
-// What waits for a window holds up no head: the frame that widens the window may come behind it.
+// An answer that waits for a window holds up no head: the frame that widens the window may come
+// behind it.
 func TestAWindowIsWidenedBehindTheNextHead(t *testing.T) {
 	for name, places := range map[string]int64{"answered": 1000, "refused": 0} {
 		t.Run(name, func(t *testing.T) {
@@ -268,7 +271,7 @@ func TestAWindowIsWidenedBehindTheNextHead(t *testing.T) {
 	}
 }
 
-// What net/http answers by itself has a deadline: it comes to none of our handlers.
+// An answer of net/http's own has a deadline, although it comes from none of the handlers.
 func TestNetHTTPsOwnAnswersHaveADeadline(t *testing.T) {
 	for name, field := range map[string]hpack.HeaderField{
 		"a head that is too long":   {Name: "x", Value: strings.Repeat("x", maxHead)},
@@ -304,7 +307,7 @@ func TestNetHTTPsOwnAnswersHaveADeadline(t *testing.T) {
 	}
 }
 
-// Nothing of a connection is kept when it has ended, though a handler has answered a stream that
+// Nothing of a connection is kept when it has ended, although a handler has answered a stream that
 // was reset before.
 func TestAnAnswerToAResetStreamKeepsNothing(t *testing.T) {
 	was, asked, let := make(chan weak.Pointer[conn], 1), make(chan context.Context, 1), make(chan struct{})
@@ -339,8 +342,8 @@ func TestAnAnswerToAResetStreamKeepsNothing(t *testing.T) {
 	}
 }
 
-// Of a client that reads nothing no more is read than a few frames: what answers them would wait in
-// memory.
+// If a client reads nothing, no more than a few frames are read of it: the answers to them would
+// wait in memory.
 func TestFramesAreNotReadAheadOfTheirAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, dial := hostile(t, 1000)
@@ -371,7 +374,8 @@ func TestFramesAreNotReadAheadOfTheirAnswers(t *testing.T) {
 	})
 }
 
-// A server that ends its connections begins no stream, and waits for none: what goes on is read.
+// A server that ends its connections begins no stream, and waits for none. Streams that go on are
+// read.
 func TestWhatIsBegunGoesOnWhileTheServerLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWire(t, maxUnread)

@@ -21,8 +21,8 @@ import (
 	"sluice/session"
 )
 
-// hostile is the whole server, without stores, on connections that hold nothing. /long answers a
-// long JSON document.
+// hostile is the whole server, without stores, on connections without buffers. /long answers a long
+// JSON document.
 func hostile(t *testing.T, conns int64) (s *Server, dial func() net.Conn) {
 	long := Problem{Title: strings.Repeat("x", longAnswer)}
 	return hostileWith(t, conns, func(s *Server) http.Handler {
@@ -39,7 +39,7 @@ func hostile(t *testing.T, conns int64) (s *Server, dial func() net.Conn) {
 	})
 }
 
-// hostileWith has another handler.
+// hostileWith is hostile with another handler.
 func hostileWith(t *testing.T, conns int64, handler func(*Server) http.Handler) (s *Server, dial func() net.Conn) {
 	s = &Server{machine: testMachine, cfg: Config{MinRate: 1 << 10, RateWindow: 30 * time.Second}, log: slog.New(slog.DiscardHandler), unread: newUnreadBytes(maxUnread), limits: newLimits(1<<10, maxHeld, maxHeld, maxRefused), pending: newPendingStreams(maxRefused, 100, time.Now)}
 	h := handler(s)
@@ -64,16 +64,15 @@ func hostileWith(t *testing.T, conns int64, handler func(*Server) http.Handler) 
 	}
 }
 
-// ended gives how long the server keeps a connection, of which nothing is read that takes it not
-// further.
+// ended reads a connection until the server closes it, and returns how long that took.
 func ended(c net.Conn) time.Duration {
 	began := time.Now()
 	_, _ = io.Copy(io.Discard, c)
 	return time.Since(began)
 }
 
-// An answer that nobody reads is cut off, also one of net/http's own, and what is taken at the
-// minimum rate is not.
+// An answer that nobody reads is cut off, also one of net/http's own. An answer that is taken at
+// the minimum rate is not.
 func TestAnAnswerThatNobodyReadsIsCut(t *testing.T) {
 	const allowed = 30*time.Second + answerBlock/(1<<10)*time.Second
 	for name, request := range map[string]string{
@@ -152,8 +151,8 @@ func (f *framed) ask(method string, stream uint32, whole bool) error {
 	return f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: f.fields.Bytes(), EndHeaders: whole, EndStream: true})
 }
 
-// However many streams let nothing through, what is kept for them is bounded, and they are cut;
-// health is told meanwhile.
+// However many streams let nothing through, the memory that is kept for them is bounded, and they
+// are cut. Health is answered meanwhile.
 func TestClosedWindowsHoldLittle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, dial := hostile(t, 1000)
@@ -188,8 +187,8 @@ func TestClosedWindowsHoldLittle(t *testing.T) {
 	})
 }
 
-// What is begun on HTTP/2, but for the body of a request, ends within ten seconds, however it is
-// cut; what idles may.
+// Everything that is begun on HTTP/2, except the body of a request, ends within ten seconds,
+// however it is cut. An idle connection may stay.
 func TestAHeadThatNeverEndsIsCut(t *testing.T) {
 	for name, send := range map[string]func(f *framed) error{
 		"without an end": func(f *framed) error { return f.get(1, false) },
@@ -285,8 +284,8 @@ func TestTheLongestIdleConnectionMakesWay(t *testing.T) {
 	})
 }
 
-// At the bound a newcomer takes the place of a connection that rests, or whose principal has many;
-// the one that a client with few works on is kept.
+// At the bound a newcomer takes the place of a connection that rests, or whose principal has many.
+// The one that a client with few works on is kept.
 func TestAFloodLeavesWorkingConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := &pipes{}
@@ -345,7 +344,7 @@ func TestAFloodLeavesWorkingConnections(t *testing.T) {
 	})
 }
 
-// Who asks for too much is told so a little later, and holds nothing meanwhile.
+// A client that asks for too much is told so a little later, and holds nothing meanwhile.
 func TestWhoAsksForTooMuchWaits(t *testing.T) {
 	for name, err := range map[string]error{"all": errBusy, "a principal": errOverShare, "a session": session.ErrBusy} {
 		t.Run(name, func(t *testing.T) {
@@ -392,9 +391,9 @@ func TestAPanicHoldsNothing(t *testing.T) {
 	})
 }
 
-// Health is told while every connection is at work and newcomers come without end: those that say
-// nothing, those that ask for something else, and those that pretend to ask for it. All but a few
-// of them are gone a moment later.
+// Health is answered while every connection is at work and newcomers come without end: some say
+// nothing, some ask for something else, and some pretend to ask for it. All except a few of them
+// are gone a moment later.
 func TestHealthIsToldInAFloodOfConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const busy, newcomers, each = 2, 600, 20
@@ -472,8 +471,8 @@ func TestAnAnswerThatNobodyTakesComputesNoMore(t *testing.T) {
 	})
 }
 
-// The body of a refused request is read on over HTTP/2 too: a stream that is reset behind its
-// answer loses the answer with some clients (curl 7.88).
+// The body of a refused request is read on over HTTP/2 too: if a stream is reset behind its answer,
+// some clients lose the answer (curl 7.88).
 func TestARefusedBodyIsReadOnOverHTTP2(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, dial := hostile(t, 10)
@@ -528,8 +527,8 @@ func TestARefusedBodyIsReadOnOverHTTP2(t *testing.T) {
 	})
 }
 
-// Where all connections are taken, and none is idle, the one that has longest been without a
-// running request makes way.
+// If all connections are taken, and none is idle, the one that has longest been without a running
+// request makes way.
 func TestAHeadThatDoesNotEndKeepsNobodyOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const most = 3
@@ -562,7 +561,8 @@ func TestAHeadThatDoesNotEndKeepsNobodyOut(t *testing.T) {
 	})
 }
 
-// A flood of refusals is a few lines of the log, the next of which says how many were left out.
+// A flood of refusals is a few lines of the log. The next of these lines says how many were left
+// out.
 func TestAFloodDoesNotFloodTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer

@@ -79,7 +79,7 @@ func assemble(ctx context.Context, cfg api.Config, engine session.Config) (p par
 	return p, err
 }
 
-// listen serves on a port of its own until stop, which gives Serve's error.
+// listen serves on a port of its own until stop, which returns Serve's error.
 func (p *parts) listen() (url string, stop func() error, err error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -95,7 +95,7 @@ func (p *parts) listen() (url string, stop func() error, err error) {
 	}, nil
 }
 
-// serveInMemory is such a server for an example.
+// serveInMemory starts such a server for an example.
 func serveInMemory(ctx context.Context) (url, token string, stop func()) {
 	p, err := assemble(ctx, api.Config{}, session.Config{})
 	if err != nil {
@@ -126,7 +126,8 @@ type world struct {
 	stranger  *api.Client
 }
 
-// newWorld makes one that ends with the test; change, if any, is of the server's configuration.
+// newWorld makes a world that ends with the test. change, if not nil, changes the server's
+// configuration.
 func newWorld(t *testing.T, change func(*api.Config)) *world {
 	t.Helper()
 	cfg := api.Config{Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))}
@@ -157,14 +158,14 @@ func openWorld(t *testing.T, cfg api.Config, engine session.Config) *world {
 	return w
 }
 
-// in is the same world for a subtest.
+// in returns the same world for a subtest.
 func (w *world) in(t *testing.T) *world {
 	of := *w
 	of.t = t
 	return &of
 }
 
-// as is a client that bears the secret.
+// as returns a client with the secret.
 func (w *world) as(secret string) *api.Client {
 	return api.NewClient(w.url, secret, &http.Client{Transport: w.transport})
 }
@@ -186,15 +187,15 @@ func (w *world) check(err error) {
 	}
 }
 
-// answer is what a raw request got.
+// answer is the answer to a raw request.
 type answer struct {
 	*http.Response
 	body    []byte
 	problem api.Problem
 }
 
-// do sends a request as the admin. Headers come in pairs, instead of the usual ones: an empty value
-// removes, and a name that is there twice is sent twice.
+// do sends a request as the admin. Headers come in pairs, instead of the usual ones. An empty value
+// removes a header, and a name that is there twice is sent twice.
 func (w *world) do(method, path, body string, headers ...string) answer {
 	w.t.Helper()
 	req, err := http.NewRequestWithContext(w.t.Context(), method, w.url+path, strings.NewReader(body))
@@ -278,7 +279,7 @@ func random(n int) []byte {
 	return b
 }
 
-// codeIs gives the problem that err is, and fails where it is another.
+// codeIs returns the problem in err, and fails if it has another code.
 func (w *world) codeIs(err error, code api.Code) *api.Error {
 	w.t.Helper()
 	var e *api.Error
@@ -305,7 +306,7 @@ func (w *world) pass(d time.Duration) {
 	}
 }
 
-// holds fails where m's content is not b.
+// holds fails if m's content is not b.
 func (w *world) holds(m api.Memory, b []byte) {
 	w.t.Helper()
 	a := w.do("GET", m.ContentURL, "")
@@ -314,7 +315,7 @@ func (w *world) holds(m api.Memory, b []byte) {
 	}
 }
 
-// coded gives the code of a refusal, and "" of anything else.
+// coded returns the code of a refusal, and "" for anything else.
 func coded(err error) api.Code {
 	var e *api.Error
 	errors.As(err, &e)
