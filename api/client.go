@@ -56,7 +56,10 @@ func (o PutOptions) apply(h http.Header) {
 	case o.SHA256 != nil:
 		h.Set("Content-Digest", "sha-256=:"+base64.StdEncoding.EncodeToString(o.SHA256[:])+":")
 	case o.CRC32C != nil:
-		h.Set("Content-Digest", "crc32c=:"+base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, *o.CRC32C))+":")
+		h.Set(
+			"Content-Digest",
+			"crc32c=:"+base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, *o.CRC32C))+":",
+		)
 	}
 }
 
@@ -72,14 +75,18 @@ func (c *Client) Begin(ctx context.Context, req BeginRequest) (out Session, err 
 
 // PutChunk stores chunk idx: n bytes of body, or all to its end if n is -1. A nil error is the
 // server's durable promise.
-func (c *Client) PutChunk(ctx context.Context, sessionID string, idx int64, body io.Reader, n int64, o PutOptions) error {
+func (c *Client) PutChunk(
+	ctx context.Context, sessionID string, idx int64, body io.Reader, n int64, o PutOptions,
+) error {
 	_, err := c.put(ctx, "/v1/uploads_put_chunk/"+url.PathEscape(sessionID)+"/"+strconv.FormatInt(idx, 10), body, n, o)
 	return err
 }
 
 // PutRange stores n bytes of body (-1: to its end) at an offset in bytes, and returns how many were
 // recorded. If it is refused half-way, [Error].Recorded says how many were recorded nevertheless.
-func (c *Client) PutRange(ctx context.Context, sessionID string, off int64, body io.Reader, n int64, o PutOptions) (recorded int64, err error) {
+func (c *Client) PutRange(
+	ctx context.Context, sessionID string, off int64, body io.Reader, n int64, o PutOptions,
+) (recorded int64, err error) {
 	h, err := c.put(ctx, "/v1/uploads_put_range/"+url.PathEscape(sessionID)+"/"+strconv.FormatInt(off, 10), body, n, o)
 	if err != nil {
 		return 0, err
@@ -240,7 +247,9 @@ func (c *Client) DeleteCapsule(ctx context.Context, capsuleID string) error {
 
 // AdminSessions returns a page of anybody's sessions. An owner and a state ("open", …) that are not
 // empty filter it. Admins only.
-func (c *Client) AdminSessions(ctx context.Context, owner, state, cursor string, limit int) (out AdminSessionList, err error) {
+func (c *Client) AdminSessions(
+	ctx context.Context, owner, state, cursor string, limit int,
+) (out AdminSessionList, err error) {
 	q := pageQuery(cursor, limit)
 	setIf(q, "owner", owner)
 	setIf(q, "state", state)
@@ -300,14 +309,18 @@ func (c *Client) Content(ctx context.Context, memoryID string, off, n int64) (io
 	if err != nil {
 		return nil, ContentInfo{}, err
 	}
-	info := ContentInfo{Bytes: res.ContentLength, N: res.ContentLength, MIMEType: res.Header.Get("Content-Type"), ETag: res.Header.Get("ETag")}
+	info := ContentInfo{
+		Bytes: res.ContentLength, N: res.ContentLength, MIMEType: res.Header.Get("Content-Type"),
+		ETag: res.Header.Get("ETag"),
+	}
 	switch {
 	case res.StatusCode == http.StatusOK && whole:
 		return res.Body, info, nil
 	case res.StatusCode == http.StatusPartialContent && !whole:
 		var last int64
 		form := res.Header.Get("Content-Range")
-		if _, err := fmt.Sscanf(form, "bytes %d-%d/%d", &info.Off, &last, &info.Bytes); err != nil || info.Off != off || last < off || last >= info.Bytes || n > 0 && last >= off+n {
+		if _, err := fmt.Sscanf(form, "bytes %d-%d/%d", &info.Off, &last, &info.Bytes); err != nil || info.Off != off ||
+			last < off || last >= info.Bytes || n > 0 && last >= off+n {
 			res.Body.Close()
 			return nil, info, fmt.Errorf("content: asked for bytes from %d, got Content-Range %.60q", off, form)
 		}

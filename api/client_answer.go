@@ -68,7 +68,9 @@ func answerShapeOf(t reflect.Type) *answerShape {
 		e.kind = '{'
 		for f := range t.Fields() {
 			name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
-			e.members = append(e.members, answerMember{name, !slices.Contains(strings.Split(options, ","), "omitzero"), answerShapeOf(f.Type)})
+			e.members = append(e.members, answerMember{
+				name, !slices.Contains(strings.Split(options, ","), "omitzero"), answerShapeOf(f.Type),
+			})
 		}
 	}
 	return e

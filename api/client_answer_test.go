@@ -96,8 +96,10 @@ func operationsOf(ctx context.Context) map[string]struct {
 func TestNoForeignJSONIsTakenForAnAnswer(t *testing.T) {
 	for name, op := range operationsOf(t.Context()) {
 		for _, body := range []string{
-			`{}`, `{"status":"ok"}`, `{"error":"x"}`, `{"memories":null}`, `{"memories":{}}`, `{"memories":[{}]}`, `{"memories":[null]}`, `{"sessions":[{"session_id":"1"}]}`,
-			`{"capsules":null,"sessions":null,"present":null,"cleared":null,"expired":null,"status":null}`, `{"present":[],"cleared":"1","expired":true,"status":{}}`,
+			`{}`, `{"status":"ok"}`, `{"error":"x"}`, `{"memories":null}`, `{"memories":{}}`, `{"memories":[{}]}`,
+			`{"memories":[null]}`, `{"sessions":[{"session_id":"1"}]}`,
+			`{"capsules":null,"sessions":null,"present":null,"cleared":null,"expired":null,"status":null}`,
+			`{"present":[],"cleared":"1","expired":true,"status":{}}`,
 			`[]`, `null`, `"ok"`, `1`, ``, `{"`, `{"status":"ok"`,
 		} {
 			err := op.call(answering(body))
@@ -105,14 +107,19 @@ func TestNoForeignJSONIsTakenForAnAnswer(t *testing.T) {
 				continue // that is the server's answer
 			}
 			var refused *api.Error
-			if !errors.As(err, &refused) || !refused.Foreign || api.ClassOf(err) != api.Permanent || !api.NoServer(err) || !strings.Contains(err.Error(), "is no Sluice server") {
+			if !errors.As(err, &refused) || !refused.Foreign || api.ClassOf(err) != api.Permanent ||
+				!api.NoServer(err) || !strings.Contains(err.Error(), "is no Sluice server") {
 				t.Errorf("%s takes %s: %v", name, body, err)
 			}
 		}
 	}
-	for _, want := range []string{"AdminStats: its answer lacks open", "Begin: its answer lacks session_id", "ListMemories: its answer lacks memories"} {
+	for _, want := range []string{
+		"AdminStats: its answer lacks open", "Begin: its answer lacks session_id",
+		"ListMemories: its answer lacks memories",
+	} {
 		name, says, _ := strings.Cut(want, ": ")
-		if err := operationsOf(t.Context())[name].call(answering(`{"status":"ok"}`)); err == nil || !strings.Contains(err.Error(), says+" (answer 200 OK)") {
+		if err := operationsOf(t.Context())[name].call(answering(`{"status":"ok"}`)); err == nil ||
+			!strings.Contains(err.Error(), says+" (answer 200 OK)") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -169,7 +176,8 @@ func TestARangeIsNotRecordedWithoutANumber(t *testing.T) {
 		return &http.Response{Request: r, StatusCode: 204, Header: http.Header{}, Body: http.NoBody}
 	})})
 	_, err := client.PutRange(t.Context(), "1", 0, strings.NewReader("abc"), 3, api.PutOptions{})
-	if err == nil || api.ClassOf(err) != api.Permanent || !strings.Contains(err.Error(), "its answer lacks Upload-Received") {
+	if err == nil || api.ClassOf(err) != api.Permanent ||
+		!strings.Contains(err.Error(), "its answer lacks Upload-Received") {
 		t.Error(err)
 	}
 }

@@ -84,7 +84,8 @@ func ClassOf(err error) Class {
 		op      *net.OpError
 	)
 	switch {
-	case errors.Is(err, context.Canceled), errors.As(err, &scheme), errors.As(err, &cert), errors.As(err, &alert), errors.As(err, &address):
+	case errors.Is(err, context.Canceled), errors.As(err, &scheme), errors.As(err, &cert), errors.As(err, &alert),
+		errors.As(err, &address):
 		return Permanent
 	case errors.As(err, &op) && op.Op == "dial":
 		return Later // no server is there: shorter requests don't help
@@ -100,7 +101,8 @@ func (e *Error) class() Class {
 	switch {
 	case e.Code == CodeDamaged:
 		return Permanent
-	case e.Code == CodeSuperseded, e.Code == CodeTimeout, e.Status == http.StatusTooManyRequests, e.Status == http.StatusServiceUnavailable, e.Status == http.StatusInternalServerError:
+	case e.Code == CodeSuperseded, e.Code == CodeTimeout, e.Status == http.StatusTooManyRequests,
+		e.Status == http.StatusServiceUnavailable, e.Status == http.StatusInternalServerError:
 		return Later
 	}
 	return Permanent
@@ -173,7 +175,8 @@ func foreign(res *http.Response, b []byte) *Error {
 	if res.StatusCode == http.StatusBadRequest && wantsTLS.Match(b) {
 		says = errSpeaksTLS.says
 	}
-	if res.StatusCode == http.StatusRequestEntityTooLarge && res.Request != nil && res.Request.Method == http.MethodGet {
+	if res.StatusCode == http.StatusRequestEntityTooLarge && res.Request != nil &&
+		res.Request.Method == http.MethodGet {
 		says = "something in front of the server does not take this request" // a GET has nothing large in it
 	}
 	if to := movedTo(res); to != "" {
@@ -193,11 +196,16 @@ func foreignLacking(res *http.Response, member string) *Error {
 }
 
 func foreignStatus(status int, says string) *Error {
-	return &Error{Foreign: true, Recorded: -1, Problem: Problem{Title: http.StatusText(status), Fault: Fault{Status: status, Detail: says}}}
+	return &Error{
+		Foreign: true, Recorded: -1,
+		Problem: Problem{Title: http.StatusText(status), Fault: Fault{Status: status, Detail: says}},
+	}
 }
 
 // wantsTLS matches the answers of servers to plain HTTP on a port for TLS (Go, nginx, Apache).
-var wantsTLS = regexp.MustCompile(`(?i)HTTP request (was sent )?to (an )?HTTPS (server|port)|speaking plain HTTP to an SSL-enabled`)
+var wantsTLS = regexp.MustCompile(
+	`(?i)HTTP request (was sent )?to (an )?HTTPS (server|port)|speaking plain HTTP to an SSL-enabled`,
+)
 
 // movedTo returns the address of the server that a redirect names, or "" if it names none.
 func movedTo(res *http.Response) string {

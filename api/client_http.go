@@ -42,7 +42,9 @@ func (c *Client) post(ctx context.Context, path string, in, out any) error {
 // request makes a request whose body has n bytes, or an unknown number if n is -1. A body that can
 // be read at any offset can be sent again. So the transport may repeat a request that a closing
 // connection never took.
-func (c *Client) request(ctx context.Context, method, path string, q url.Values, body io.Reader, n int64) (*http.Request, error) {
+func (c *Client) request(
+	ctx context.Context, method, path string, q url.Values, body io.Reader, n int64,
+) (*http.Request, error) {
 	if len(q) > 0 {
 		path += "?" + q.Encode()
 	}

@@ -43,7 +43,9 @@ func sendFile(c *net.TCPConn, f *os.File, off, n int64) (sent int64, err error) 
 	case errors.Is(failed, unix.EINVAL), errors.Is(failed, unix.ENOSYS), errors.Is(failed, unix.EOPNOTSUPP):
 		return 0, errors.ErrUnsupported
 	case failed != nil:
-		return 0, &net.OpError{Op: "write", Net: "tcp", Addr: c.RemoteAddr(), Err: os.NewSyscallError("sendfile", failed)}
+		return 0, &net.OpError{
+			Op: "write", Net: "tcp", Addr: c.RemoteAddr(), Err: os.NewSyscallError("sendfile", failed),
+		}
 	case k <= 0:
 		return 0, io.ErrUnexpectedEOF // the file got shorter
 	}

@@ -100,7 +100,8 @@ func (c *conn) mayBeHealth(p []byte) bool {
 	}
 	var end [maxHealthRequest]byte
 	n := copy(end[:], p[max(0, len(p)-len(httpwire.EndOfHead)):])
-	if n += peek(c.Conn, end[n:]); healthStarts[start] != httpwire.PrefaceLine && len(c.firstBytes) >= len(healthStarts[start]) && bytes.HasSuffix(end[:n], []byte(httpwire.EndOfHead)) {
+	if n += peek(c.Conn, end[n:]); healthStarts[start] != httpwire.PrefaceLine &&
+		len(c.firstBytes) >= len(healthStarts[start]) && bytes.HasSuffix(end[:n], []byte(httpwire.EndOfHead)) {
 		c.listener.noteAsked(c) // net/http reads few bytes first
 	}
 	return true
@@ -108,9 +109,10 @@ func (c *conn) mayBeHealth(p []byte) bool {
 
 // isHealthRequest reports whether p is a whole request for /healthz or /readyz.
 func isHealthRequest(p []byte) bool {
-	return bytes.HasSuffix(p, []byte(httpwire.EndOfHead)) && slices.ContainsFunc(healthStarts[:], func(start string) bool {
-		return start != httpwire.PrefaceLine && bytes.HasPrefix(p, []byte(start))
-	})
+	return bytes.HasSuffix(p, []byte(httpwire.EndOfHead)) &&
+		slices.ContainsFunc(healthStarts[:], func(start string) bool {
+			return start != httpwire.PrefaceLine && bytes.HasPrefix(p, []byte(start))
+		})
 }
 
 // readFrames is Read on HTTP/2. net/http sets no deadline for a head that is split into many
@@ -197,13 +199,19 @@ func (c *conn) ownRefusal(p []byte) []byte {
 	f := Fault{Status: status, Code: CodeInvalidArgument, Detail: "the head of the request is malformed"}
 	switch status {
 	case http.StatusRequestHeaderFieldsTooLarge:
-		f.Code, f.Detail = CodeTooLarge, fmt.Sprintf("the head of the request has more than %d bytes", c.listener.maxHead)
+		f.Code, f.Detail = CodeTooLarge, fmt.Sprintf(
+			"the head of the request has more than %d bytes", c.listener.maxHead,
+		)
 	case http.StatusExpectationFailed:
 		f.Detail = "Expect may be 100-continue alone"
 	}
 	c.listener.count.heads.Add(1)
-	_ = c.Conn.SetReadDeadline(c.listener.machine.now().Add(refuseTimeout)) // net/http would wait for the body without an end
-	return problemText(Problem{Type: "/problems/" + slug(f.Code), Title: http.StatusText(status), Fault: f}, c.listener.machine.requestID())
+	// net/http would wait for the body without an end.
+	_ = c.Conn.SetReadDeadline(c.listener.machine.now().Add(refuseTimeout))
+	return problemText(
+		Problem{Type: "/problems/" + slug(f.Code), Title: http.StatusText(status), Fault: f},
+		c.listener.machine.requestID(),
+	)
 }
 
 // problemText makes a whole answer that closes its connection.
@@ -216,7 +224,9 @@ func problemText(p Problem, id string) []byte {
 	if p.RetryAfterMS > 0 {
 		retry = fmt.Sprintf("Retry-After: %d\r\n", (p.RetryAfterMS+999)/1000)
 	}
-	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: application/problem+json\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\nX-Request-Id: %s\r\n%sConnection: close\r\nContent-Length: %d\r\n\r\n%s",
+	return fmt.Appendf(nil,
+		"HTTP/1.1 %d %s\r\nContent-Type: application/problem+json\r\nX-Content-Type-Options: nosniff\r\n"+
+			"Cache-Control: no-store\r\nX-Request-Id: %s\r\n%sConnection: close\r\nContent-Length: %d\r\n\r\n%s",
 		p.Status, http.StatusText(p.Status), id, retry, len(body), body)
 }
 

@@ -47,7 +47,10 @@ func (s *Server) readContent(c *call) error {
 		return nil
 	case http.StatusPreconditionFailed:
 		removeContentHeaders(h)
-		return &refusal{code: CodePreconditionFailed, detail: "the content is not the one that If-Match or If-Unmodified-Since asks for"}
+		return &refusal{
+			code:   CodePreconditionFailed,
+			detail: "the content is not the one that If-Match or If-Unmodified-Since asks for",
+		}
 	}
 	off, n, status := int64(0), m.Bytes, http.StatusOK
 	want := c.req.Header.Values("Range")
@@ -96,7 +99,8 @@ func (s *Server) sendContent(c *call, body io.Reader, n int64, status int) error
 		if c.status == 0 {
 			c.WriteHeader(status)
 		}
-		_ = c.body.rc.SetWriteDeadline(s.machine.now().Add(allowed)) // a writer without deadlines can't hold the client to the rate
+		// A writer without deadlines can't hold the client to the rate.
+		_ = c.body.rc.SetWriteDeadline(s.machine.now().Add(allowed))
 		if _, err := c.Write((*buf)[:k]); err != nil {
 			return &cutError{err}
 		}
@@ -139,7 +143,9 @@ func (s *Server) block(c *call, n int64) (buf *[]byte, free func()) {
 
 // removeContentHeaders removes the headers that describe the content, and not a refusal.
 func removeContentHeaders(h http.Header) {
-	for _, name := range []string{"Etag", "Last-Modified", "Repr-Digest", "Content-Type", "Content-Disposition", "Accept-Ranges", "Content-Range"} {
+	for _, name := range []string{
+		"Etag", "Last-Modified", "Repr-Digest", "Content-Type", "Content-Disposition", "Accept-Ranges", "Content-Range",
+	} {
 		delete(h, name)
 	}
 }
@@ -258,7 +264,8 @@ func disposition(name, kind string) string {
 	plain, encoded := name, name
 	if strings.ContainsFunc(name, needsEncoding) {
 		safe := strings.Map(func(r rune) rune {
-			if r == '/' || r == '\\' || unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == unicode.ReplacementChar {
+			if r == '/' || r == '\\' || unicode.IsControl(r) || unicode.Is(unicode.Cf, r) ||
+				r == unicode.ReplacementChar {
 				return '_'
 			}
 			return r

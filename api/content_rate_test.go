@@ -75,7 +75,10 @@ func TestAReaderThatGetsSlow(t *testing.T) {
 					}
 					return c.slow
 				}}
-				s := &Server{machine: testMachine, cfg: Config{MinRate: rate, RateWindow: window}, limits: newLimits(10, maxHeld, maxHeld, maxRefused)}
+				s := &Server{
+					machine: testMachine, cfg: Config{MinRate: rate, RateWindow: window},
+					limits: newLimits(10, maxHeld, maxHeld, maxRefused),
+				}
 				most := blockLarge
 				if c.busy {
 					most = blockMin
@@ -86,7 +89,10 @@ func TestAReaderThatGetsSlow(t *testing.T) {
 				before := s.limits.blocks.inUse()
 				began := time.Now()
 				b := &body{rc: http.NewResponseController(w), machine: testMachine}
-				err := s.sendContent(&call{w: w, usage: usage{principal: "us"}, body: b}, bytes.NewReader(content), int64(len(content)), 200)
+				err := s.sendContent(
+					&call{w: w, usage: usage{principal: "us"}, body: b}, bytes.NewReader(content), int64(len(content)),
+					200,
+				)
 				took := time.Since(began)
 				if gone := (*cutError)(nil); errors.As(err, &gone) != c.cut || !c.cut && err != nil {
 					t.Errorf("%v", err)
@@ -95,9 +101,13 @@ func TestAReaderThatGetsSlow(t *testing.T) {
 					t.Errorf("%d bytes came, or others", len(got))
 				}
 				if w.largest != most || s.limits.blocks.inUse() != before {
-					t.Errorf("blocks of %d bytes, want %d; %d bytes stay held", w.largest, most, s.limits.blocks.inUse()-before)
+					t.Errorf(
+						"blocks of %d bytes, want %d; %d bytes stay held", w.largest, most,
+						s.limits.blocks.inUse()-before,
+					)
 				}
-				if allowed := window + time.Duration(most)*time.Second/rate; c.cut && took > allowed+4*time.Second { // and what came fast before
+				// and what came fast before
+				if allowed := window + time.Duration(most)*time.Second/rate; c.cut && took > allowed+4*time.Second {
 					t.Errorf("it was cut after %v, and a block has %v", took, allowed)
 				}
 			})
@@ -125,11 +135,17 @@ func TestNothingIsAnsweredBeforeItWasCompared(t *testing.T) {
 	corrupt := errors.New("corrupt")
 	for _, good := range []int{0, blockLarge} {
 		w := &taker{rate: func(int64) int64 { return 1 << 40 }}
-		s := &Server{machine: testMachine, cfg: Config{MinRate: 1, RateWindow: time.Minute}, limits: newLimits(10, maxHeld, maxHeld, maxRefused)}
-		c := &call{w: w, usage: usage{principal: "us"}, body: &body{rc: http.NewResponseController(w), machine: testMachine}}
+		s := &Server{
+			machine: testMachine, cfg: Config{MinRate: 1, RateWindow: time.Minute},
+			limits: newLimits(10, maxHeld, maxHeld, maxRefused),
+		}
+		c := &call{
+			w: w, usage: usage{principal: "us"}, body: &body{rc: http.NewResponseController(w), machine: testMachine},
+		}
 		w.ResponseWriter = headers{"Etag": {"x"}, "Content-Range": {"x"}}
 		err := s.sendContent(c, failing{bytes.NewReader(make([]byte, good)), corrupt}, 1<<20, 206)
-		if !errors.Is(err, corrupt) || errors.As(err, new(*cutError)) || w.got.Len() != good || (c.status == 0) != (good == 0) || (len(w.Header()) == 0) != (good == 0) {
+		if !errors.Is(err, corrupt) || errors.As(err, new(*cutError)) || w.got.Len() != good ||
+			(c.status == 0) != (good == 0) || (len(w.Header()) == 0) != (good == 0) {
 			t.Errorf("%d good bytes: %d are given, status %d, %v, %v", good, w.got.Len(), c.status, w.Header(), err)
 		}
 	}

@@ -86,7 +86,8 @@ func metaFrom(m Meta) catalog.Meta {
 
 func beginFrom(r BeginRequest) (upload.BeginRequest, error) {
 	out := upload.BeginRequest{
-		Capsule: r.CapsuleID, Meta: metaFrom(r.Meta), Bytes: session.Unknown, Chunks: -1, ChunkSize: r.ChunkSize, Idem: r.Idem,
+		Capsule: r.CapsuleID, Meta: metaFrom(r.Meta), Bytes: session.Unknown, Chunks: -1, ChunkSize: r.ChunkSize,
+		Idem: r.Idem,
 	}
 	if err := validCapsule(r.CapsuleID); err != nil {
 		return out, err
@@ -129,7 +130,8 @@ func finishFrom(r FinishRequest, field string) (out upload.FinishRequest, err er
 // digestFrom reads 64 lower-case hex digits.
 func digestFrom(s, field string) (*catalog.SHA256, error) {
 	var out catalog.SHA256
-	if n, err := hex.Decode(out[:], []byte(s[:min(len(s), 64)])); err != nil || n != len(out) || hex.EncodeToString(out[:]) != s {
+	if n, err := hex.Decode(out[:], []byte(s[:min(len(s), 64)])); err != nil || n != len(out) ||
+		hex.EncodeToString(out[:]) != s {
 		return nil, invalid(field, "must be 64 lower-case hex digits")
 	}
 	return &out, nil
@@ -151,8 +153,10 @@ func memoryIDFrom(s, field string) (catalog.MemoryID, error) {
 
 func memoryOf(m catalog.Memory) Memory {
 	return Memory{
-		MemoryID: m.ID.String(), CapsuleID: m.Capsule, Name: m.Name, Path: m.Path, MIMEType: m.MIME, Description: m.Description, Tags: m.Tags,
-		Width: m.Width, Height: m.Height, TakenAt: Time{m.TakenAt}, Bytes: m.Bytes, SHA256: hex.EncodeToString(m.SHA256[:]),
+		MemoryID: m.ID.String(), CapsuleID: m.Capsule, Name: m.Name, Path: m.Path, MIMEType: m.MIME,
+		Description: m.Description, Tags: m.Tags,
+		Width: m.Width, Height: m.Height, TakenAt: Time{m.TakenAt}, Bytes: m.Bytes,
+		SHA256:    hex.EncodeToString(m.SHA256[:]),
 		CreatedAt: Time{m.Created}, ContentURL: contentPath + m.ID.String(), DeletedAt: Time{m.Trashed},
 	}
 }
@@ -167,8 +171,9 @@ func memoriesOf(ms []catalog.Memory) []Memory {
 
 func capsuleOf(c catalog.Capsule) Capsule {
 	return Capsule{
-		CapsuleID: c.ID, Name: c.Name, Subject: c.Subject, Owners: slices.Clone(c.Owners), Controllers: slices.Clone(c.Controllers),
-		CreatedAt: Time{c.Created}, Memories: c.Memories, Bytes: c.Bytes, Trashed: c.Trashed,
+		CapsuleID: c.ID, Name: c.Name, Subject: c.Subject, Owners: slices.Clone(c.Owners),
+		Controllers: slices.Clone(c.Controllers),
+		CreatedAt:   Time{c.Created}, Memories: c.Memories, Bytes: c.Bytes, Trashed: c.Trashed,
 		OpenSessions: c.Sessions, ReservedBytes: c.Reserved, QuotaBytes: c.QuotaBytes, QuotaMemories: c.QuotaMemories,
 	}
 }

@@ -79,7 +79,9 @@ func digestsIn(h http.Header) (all []digest, err error) {
 			all = append(all, d)
 		}
 		if len(all) == n {
-			return nil, invalid(field, "has no digest that can be compared here: send sha-256, sha-512, crc32c, md5 or sha")
+			return nil, invalid(
+				field, "has no digest that can be compared here: send sha-256, sha-512, crc32c, md5 or sha",
+			)
 		}
 	}
 	return all, nil
@@ -134,7 +136,8 @@ func (b *body) expect(raw bool, want []digest) error {
 	p := digestCheck{want: want, raw: raw, hashes: map[string]hash.Hash{}}
 	p.inTrailer = slices.ContainsFunc(digestFields, func(field string) bool {
 		_, announced := b.request.Trailer[field]
-		return announced || httpguts.HeaderValuesContainsToken(b.request.Header["Trailer"], field) // net/http leaves it there if no trailer can come
+		// net/http leaves it there if no trailer can come.
+		return announced || httpguts.HeaderValuesContainsToken(b.request.Header["Trailer"], field)
 	})
 	for _, d := range want {
 		p.hashes[d.algorithm] = algorithms[d.algorithm]()
@@ -176,7 +179,9 @@ func (c *digestCheck) verify(trailer http.Header) error {
 	}
 	for _, d := range slices.Concat(c.want, trailing) {
 		if got := c.hashes[d.algorithm].Sum(nil); !bytes.Equal(got, d.sum) {
-			return &upload.ChecksumError{What: d.algorithm + " of the body", Want: hex.EncodeToString(d.sum), Got: hex.EncodeToString(got)}
+			return &upload.ChecksumError{
+				What: d.algorithm + " of the body", Want: hex.EncodeToString(d.sum), Got: hex.EncodeToString(got),
+			}
 		}
 	}
 	return nil

@@ -42,15 +42,32 @@ func (e *cutError) Unwrap() error { return e.Err }
 
 var (
 	errNotFound = &refusal{code: CodeNotFound, detail: "there is no such thing, or none that you may know of"}
-	errEncoded  = &refusal{code: CodeUnsupportedMediaType, detail: "Content-Encoding is not taken: send the bytes as they are"}
+	errEncoded  = &refusal{
+		code: CodeUnsupportedMediaType, detail: "Content-Encoding is not taken: send the bytes as they are",
+	}
 	errDraining = &refusal{code: CodeUnavailable, detail: "the server is stopping", retry: 5 * time.Second}
-	errDegraded = &refusal{code: CodeUnavailable, detail: "degraded: the disk is full; nothing new is taken, all else goes on", retry: 5 * time.Second}
-	errAway     = &refusal{code: CodeUnavailable, detail: "the server's data folder is not in its place (a disk that is not mounted, or a folder that was moved): nothing is taken until it is back, and what was acknowledged is safe there", retry: 5 * time.Second}
-	errTaken    = &refusal{code: CodeUnavailable, detail: "the server's data folder is not in its place: another server has been started on it, or its lock file was removed; " +
-		"the log says which. Nothing is taken until this server has been started anew", retry: 5 * time.Second}
+	errDegraded = &refusal{
+		code: CodeUnavailable, detail: "degraded: the disk is full; nothing new is taken, all else goes on",
+		retry: 5 * time.Second,
+	}
+	errAway = &refusal{
+		code: CodeUnavailable,
+		detail: "the server's data folder is not in its place (a disk that is not mounted, " +
+			"or a folder that was moved): nothing is taken until it is back, and what was acknowledged is safe there",
+		retry: 5 * time.Second,
+	}
+	errTaken = &refusal{
+		code: CodeUnavailable,
+		detail: "the server's data folder is not in its place: another server has been started on it, " +
+			"or its lock file was removed; the log says which. " +
+			"Nothing is taken until this server has been started anew",
+		retry: 5 * time.Second,
+	}
 	errBusy         = &refusal{code: CodeUnavailable, detail: "too many requests are running", retry: time.Second}
 	errTooManyConns = &refusal{code: CodeUnavailable, detail: "too many connections", retry: time.Second}
-	errOverShare    = &refusal{code: CodeResourceExhausted, detail: "too much of yours is under way at one time", retry: time.Second}
+	errOverShare    = &refusal{
+		code: CodeResourceExhausted, detail: "too much of yours is under way at one time", retry: time.Second,
+	}
 	// errSlow: the body came in more slowly than the minimum rate.
 	errSlow = errors.New("the body came too slowly")
 	// errPanic: the log has it.
@@ -192,7 +209,8 @@ func faultOf(err error, sizeOf func(session.SessionID) int64) Fault {
 	f := Fault{Status: responses[code].status, Code: code, Detail: detail, RetryAfterMS: retry.Milliseconds()}
 	switch {
 	case errors.Is(err, catalog.ErrDamaged) && code == CodeDamaged:
-		f.Detail = "a record that this needs is damaged; trying again does not help. The log has it under this request_id, and sluice check names all that is"
+		f.Detail = "a record that this needs is damaged; trying again does not help. " +
+			"The log has it under this request_id, and sluice check names all that is"
 	case code == CodeDamaged:
 		f.Detail = "the stored content is damaged and is not given out; storing the same bytes again heals it"
 	case errors.Is(err, upload.ErrTaken):
@@ -202,9 +220,11 @@ func faultOf(err error, sizeOf func(session.SessionID) int64) Fault {
 	case code == CodeInternal:
 		f.Detail = "something went wrong here; the log has it under this request_id"
 	case code == CodeNotFound:
-		f.Detail = errNotFound.detail // the same for a thing that is not there and for one that the caller may not know of
+		// The same for a thing that is not there and for one that the caller may not know of.
+		f.Detail = errNotFound.detail
 	case code == CodeStorageFull:
-		f.Detail = "no room is left on the server; nothing that was acknowledged is lost. What has arrived can be finished or aborted; once there is room again, go on"
+		f.Detail = "no room is left on the server; nothing that was acknowledged is lost. " +
+			"What has arrived can be finished or aborted; once there is room again, go on"
 	case f.Status >= 500 && !errors.As(err, new(*refusal)): // the text of a refusal is meant for the client
 		f.Detail = "not now; try again in a moment"
 	}

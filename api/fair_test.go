@@ -89,7 +89,8 @@ func TestPrincipalsTakeTurns(t *testing.T) {
 		time.Sleep(30*computing + time.Millisecond)
 		stop()
 		for i := range done {
-			if got := done[i].Load(); got < 7 { // one that has just ended waits for the two others, one of them perhaps twice
+			// one that has just ended waits for the two others, one of them perhaps twice
+			if got := done[i].Load(); got < 7 {
 				t.Errorf("principal %d has computed %d times of 30", i, got)
 			}
 		}
@@ -170,7 +171,8 @@ func TestRefusedBodiesAreReadOnAtOneRate(t *testing.T) {
 		}
 		time.Sleep(2 * lingerTimeout)
 		synctest.Wait()
-		if got, most := all.n.Load(), int64(lingerRate*(1+lingerTimeout/time.Second)); got > most+200*64<<10 || got < most/2 {
+		if got, most := all.n.Load(), int64(lingerRate*(1+lingerTimeout/time.Second)); got > most+200*64<<10 ||
+			got < most/2 {
 			t.Errorf("of 200 bodies %d MiB were read on, want about %d", got>>20, most>>20)
 		}
 	})

@@ -58,7 +58,10 @@ func newWire(t *testing.T, most int64) *wire {
 	ctx, letGo := context.WithCancel(context.Background())
 	w.letGo = letGo
 	s := &Server{machine: testMachine, cfg: Config{RateWindow: 30 * time.Second}, log: slog.New(slog.DiscardHandler)}
-	l := limitListener(w.in, 0, w.unread, newPendingStreams(maxRefused, 100, time.Now), newMinRate(1<<10, 30*time.Second), new(counters), testMachine)
+	l := limitListener(
+		w.in, 0, w.unread, newPendingStreams(maxRefused, 100, time.Now), newMinRate(1<<10, 30*time.Second),
+		new(counters), testMachine,
+	)
 	w.server = s.httpServer(context.Background(), http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/wait" {
 			select {
@@ -172,7 +175,9 @@ func (p *peer) begin(stream uint32, path string) {
 	p.mu.Lock()
 	p.credit[stream] += p.window
 	p.mu.Unlock()
-	p.check(p.frames.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: head.Bytes(), EndHeaders: true}))
+	p.check(
+		p.frames.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: head.Bytes(), EndHeaders: true}),
+	)
 }
 
 // send sends n bytes as the server gives credit, and reports whether all of them went.
@@ -217,7 +222,9 @@ func TestOneStreamFillsALongWay(t *testing.T) {
 		}
 		p.begin(1, "/wait")
 		if got := min(p.credit[0], p.credit[1]); got < underWay {
-			t.Fatalf("a client may send %d bytes before the first credit comes back, and %d are under way", got, underWay)
+			t.Fatalf(
+				"a client may send %d bytes before the first credit comes back, and %d are under way", got, underWay,
+			)
 		}
 		if !p.send(1, underWay, true) {
 			t.Fatal("the connection ended")

@@ -46,7 +46,8 @@ func (w *world) exchange(text string, want int) (answers []*http.Response, close
 func TestAmbiguousFramingIsRefused(t *testing.T) {
 	w := newWorld(t, nil)
 	head := func(fields ...string) string {
-		return "POST /v1/capsules_create HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + w.secret + "\r\nContent-Type: application/json\r\n" + strings.Join(append(fields, "\r\n"), "\r\n")
+		return "POST /v1/capsules_create HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + w.secret +
+			"\r\nContent-Type: application/json\r\n" + strings.Join(append(fields, "\r\n"), "\r\n")
 	}
 	create := func(id string) string {
 		body := fmt.Sprintf(`{"capsule_id":%q}`, id)
@@ -60,7 +61,8 @@ func TestAmbiguousFramingIsRefused(t *testing.T) {
 		{chunked, "X-Long: " + strings.Repeat("x", 5000), "CONTENT-LENGTH:4"},
 	} {
 		answers, closed := w.exchange(head(both...)+create("both")+smuggled, 2)
-		if len(answers) != 1 || answers[0].StatusCode != http.StatusBadRequest || !strings.Contains(answers[0].Status, "and not both") || !answers[0].Close || !closed {
+		if len(answers) != 1 || answers[0].StatusCode != http.StatusBadRequest ||
+			!strings.Contains(answers[0].Status, "and not both") || !answers[0].Close || !closed {
 			t.Errorf("%.40q: %d answers, closed %v: %+v", both, len(answers), closed, answers)
 		}
 	}
@@ -90,11 +92,14 @@ func TestNoHeadSmugglesARequest(t *testing.T) {
 		text     string
 		statuses []int // of the answers; after the last one the connection is closed
 	}{
-		"both":                     {post + auth + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, []int{400}},
-		"both, the other way":      {post + auth + "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n" + chunks, []int{400}},
-		"a request in a value":     {post + auth + "X: GET /openapi.json HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, []int{400}},
-		"1.0 with chunks":          {"POST /v1/memories_ping HTTP/1.0\r\n" + auth + "Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, []int{400}},
-		"1.0 with chunks to a GET": {"GET /healthz HTTP/1.0\r\n" + auth + "Transfer-Encoding: chunked\r\n\r\n" + chunks, []int{400}}, // else they are no body
+		"both":                 {post + auth + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, []int{400}},
+		"both, the other way":  {post + auth + "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n" + chunks, []int{400}},
+		"a request in a value": {post + auth + "X: GET /openapi.json HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, []int{400}},
+		"1.0 with chunks":      {"POST /v1/memories_ping HTTP/1.0\r\n" + auth + "Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, []int{400}},
+		// else they are no body
+		"1.0 with chunks to a GET": {
+			"GET /healthz HTTP/1.0\r\n" + auth + "Transfer-Encoding: chunked\r\n\r\n" + chunks, []int{400},
+		},
 		"1.0 with both":            {"POST /v1/memories_ping HTTP/1.0\r\n" + auth + "Connection: keep-alive\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, []int{400}},
 		"1.0 that stays":           {"GET /healthz HTTP/1.0\r\n" + auth + "Connection: keep-alive\r\n\r\n", []int{200}},
 		"two codings":              {post + auth + "Transfer-Encoding: chunked, chunked\r\n\r\n" + chunks, []int{501}},
@@ -141,7 +146,8 @@ func TestNoHeadSmugglesARequest(t *testing.T) {
 	// before it.
 	good := post + auth + "Content-Length: 17\r\n\r\n" + ping + "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 	for at := 1; at < 2*len(good); at++ {
-		if statuses, _, closed := w.cutAt(good+good, at, 4); !slices.Equal(statuses, []int{200, 200, 200, 200}) || closed {
+		if statuses, _, closed := w.cutAt(good+good, at, 4); !slices.Equal(statuses, []int{200, 200, 200, 200}) ||
+			closed {
 			t.Fatalf("cut at %d: %v, closed %v", at, statuses, closed)
 		}
 	}

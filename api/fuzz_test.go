@@ -84,7 +84,8 @@ func FuzzRange(f *testing.F) {
 			}
 			return
 		}
-		if off < 0 || n < 0 || off > size || n > size-off || !strings.Contains(strings.ToLower(field), "bytes") || strings.Contains(field, ",") {
+		if off < 0 || n < 0 || off > size || n > size-off || !strings.Contains(strings.ToLower(field), "bytes") ||
+			strings.Contains(field, ",") {
 			t.Fatalf("%d bytes from %d of %d", n, off, size)
 		}
 		if n == 0 {
@@ -114,7 +115,8 @@ func FuzzIfNoneMatch(f *testing.F) {
 		if could := strings.Contains(one+"\n"+two, etag) || strings.Contains(one+two, "*"); got && !could {
 			t.Fatalf("%q, %q: %v", one, two, got)
 		}
-		if !v.matches([]string{one, etag}, true) || !v.matches([]string{"W/" + etag}, true) || !v.matches([]string{`"x", ` + etag}, true) {
+		if !v.matches([]string{one, etag}, true) || !v.matches([]string{"W/" + etag}, true) ||
+			!v.matches([]string{`"x", ` + etag}, true) {
 			t.Fatal("does not match itself")
 		}
 		if strong := v.matches([]string{one, two}, false); strong && !got || v.matches([]string{"W/" + etag}, false) {
@@ -148,7 +150,8 @@ func FuzzDisposition(f *testing.F) {
 		}) {
 			t.Fatalf("%q gives the name %q", field, got)
 		}
-		if utf8.RuneCountInString(got) != utf8.RuneCountInString(strings.ToValidUTF8(name, "_")) && utf8.ValidString(name) {
+		if utf8.RuneCountInString(got) != utf8.RuneCountInString(strings.ToValidUTF8(name, "_")) &&
+			utf8.ValidString(name) {
 			t.Fatalf("%q became %q", name, got)
 		}
 		if name == got {
@@ -162,18 +165,22 @@ func FuzzDisposition(f *testing.F) {
 
 // A type that a browser runs, or might, is never passive.
 func FuzzPassive(f *testing.F) {
-	for _, kind := range []string{"image/png", "text/html", "image/svg+xml", "TEXT/HTML", "text/plain;charset=utf-8", "image/"} {
+	for _, kind := range []string{
+		"image/png", "text/html", "image/svg+xml", "TEXT/HTML", "text/plain;charset=utf-8", "image/",
+	} {
 		f.Add(kind)
 	}
 	f.Fuzz(func(t *testing.T, kind string) {
 		low := strings.ToLower(kind)
 		for _, active := range []string{"html", "xml", "svg", "script", "css"} {
 			head, _, _ := strings.Cut(low, ";")
-			if passive(kind) && strings.Contains(head, active) && !strings.HasPrefix(strings.TrimSpace(head), "image/") {
+			if passive(kind) && strings.Contains(head, active) &&
+				!strings.HasPrefix(strings.TrimSpace(head), "image/") {
 				t.Fatalf("%q", kind)
 			}
 		}
-		if media, _, err := mime.ParseMediaType(kind); passive(kind) && (err != nil || strings.HasSuffix(media, "+xml")) {
+		if media, _, err := mime.ParseMediaType(kind); passive(kind) &&
+			(err != nil || strings.HasSuffix(media, "+xml")) {
 			t.Fatalf("%q: %v", kind, err)
 		}
 	})
@@ -207,7 +214,9 @@ func FuzzJSON(f *testing.F) {
 			r := httptest.NewRequest(http.MethodPost, "/", nil)
 			r.Header.Set("Content-Type", "application/json")
 			r.ContentLength = -1
-			return v.Interface(), decode(r, bytes.NewReader(b), maxJSON, shapeOf(of), func(int64) error { return nil }, v.Interface())
+			return v.Interface(), decode(
+				r, bytes.NewReader(b), maxJSON, shapeOf(of), func(int64) error { return nil }, v.Interface(),
+			)
 		}
 		v, err := accepts(b)
 		if err != nil {
@@ -279,7 +288,8 @@ func FuzzQuery(f *testing.F) {
 		}
 		if n, err := c.limit(); err != nil {
 			wantRefusal(t, err)
-		} else if v, there := c.query["limit"]; n < 1 || n > maxLimit || there && itoa(int64(n)) != v || !there && n != defaultLimit {
+		} else if v, there := c.query["limit"]; n < 1 || n > maxLimit || there && itoa(int64(n)) != v ||
+			!there && n != defaultLimit {
 			t.Fatalf("%q gives limit %d", raw, n)
 		}
 		if yes, err := c.flag("trash"); err != nil {
@@ -295,7 +305,8 @@ func FuzzBearer(f *testing.F) {
 	f.Add("Bearer slc_x", "")
 	f.Fuzz(func(t *testing.T, one, two string) {
 		secret, ok := bearer(http.Header{"Authorization": {one}})
-		if ok && (secret == "" || !strings.HasPrefix(strings.ToLower(one), "bearer ") || !strings.Contains(one, secret)) {
+		if ok &&
+			(secret == "" || !strings.HasPrefix(strings.ToLower(one), "bearer ") || !strings.Contains(one, secret)) {
 			t.Fatalf("%q gives %q", one, secret)
 		}
 		if _, ok := bearer(http.Header{"Authorization": {one, two}}); ok {
@@ -321,7 +332,9 @@ func FuzzIDs(f *testing.F) {
 		if n, ok := decimal(s); ok && (n < 0 || itoa(n) != s) {
 			t.Errorf("number %q is taken for %d", s, n)
 		}
-		out, err := finishFrom(FinishRequest{SessionID: "1", SHA256: strings.Repeat("0", 64), ChunkCRC32C: []string{s}}, "")
+		out, err := finishFrom(
+			FinishRequest{SessionID: "1", SHA256: strings.Repeat("0", 64), ChunkCRC32C: []string{s}}, "",
+		)
 		if err == nil && (len(s) != 8 || binary.Size(out.CRC32C) != 4) {
 			t.Errorf("CRC %q is taken for %x", s, out.CRC32C)
 		}

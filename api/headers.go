@@ -174,5 +174,6 @@ func refuseMultipart(h http.Header) error {
 		return nil
 	}
 	return &refusal{code: CodeUnsupportedMediaType, detail: fmt.Sprintf(
-		"%s is not taken: the body must be the bytes of the content alone; send a file with curl -T FILE, or --data-binary @FILE, instead of -F", kind)}
+		"%s is not taken: the body must be the bytes of the content alone; "+
+			"send a file with curl -T FILE, or --data-binary @FILE, instead of -F", kind)}
 }

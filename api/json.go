@@ -41,10 +41,14 @@ func decode(r *http.Request, body io.Reader, max int64, of *shape, charge func(n
 		if kind := r.Header.Get("Content-Type"); kind != "" {
 			media, more, err := mime.ParseMediaType(kind)
 			if err != nil || media != "application/json" {
-				return &refusal{code: CodeUnsupportedMediaType, detail: "the body must be sent with Content-Type: application/json"}
+				return &refusal{
+					code: CodeUnsupportedMediaType, detail: "the body must be sent with Content-Type: application/json",
+				}
 			}
 			if set, named := more["charset"]; named && !strings.EqualFold(set, "utf-8") {
-				return &refusal{code: CodeUnsupportedMediaType, detail: "JSON is taken in UTF-8 alone (RFC 8259, section 8.1)"}
+				return &refusal{
+					code: CodeUnsupportedMediaType, detail: "JSON is taken in UTF-8 alone (RFC 8259, section 8.1)",
+				}
 			}
 		}
 	} else if kind == 0 && in.err == nil {
@@ -54,7 +58,10 @@ func decode(r *http.Request, body io.Reader, max int64, of *shape, charge func(n
 	err := of.check(d)
 	if err == nil {
 		if _, behind := d.ReadToken(); behind != io.EOF {
-			err = &refusal{code: CodeInvalidArgument, detail: fmt.Sprintf("the body goes on behind its JSON value, at byte %d", d.InputOffset())}
+			err = &refusal{
+				code:   CodeInvalidArgument,
+				detail: fmt.Sprintf("the body goes on behind its JSON value, at byte %d", d.InputOffset()),
+			}
 		}
 	}
 	if in.err != nil {
@@ -125,7 +132,10 @@ func malformed(err error) error {
 		if errors.Is(err, jsontext.ErrDuplicateName) {
 			return invalid(orBody(at), "is there twice")
 		}
-		return &refusal{code: CodeInvalidArgument, detail: fmt.Sprintf("the body is not valid JSON at byte %d: %v", syntax.ByteOffset, syntax.Err)}
+		return &refusal{
+			code:   CodeInvalidArgument,
+			detail: fmt.Sprintf("the body is not valid JSON at byte %d: %v", syntax.ByteOffset, syntax.Err),
+		}
 	}
 	return &refusal{code: CodeInvalidArgument, detail: "the body is not valid JSON"}
 }

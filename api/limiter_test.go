@@ -175,7 +175,8 @@ func TestOptionsForTheServer(t *testing.T) {
 		w.check(err)
 		a := wire{c.(*net.TCPConn), bufio.NewReader(c), w}.answer()
 		c.Close()
-		if a.StatusCode != http.StatusNoContent || a.Header.Get("X-Request-Id") == "" || a.Header.Get("Allow") == "" || a.Close != closes {
+		if a.StatusCode != http.StatusNoContent || a.Header.Get("X-Request-Id") == "" || a.Header.Get("Allow") == "" ||
+			a.Close != closes {
 			t.Errorf("%q: %d, %v", text, a.StatusCode, a.Header)
 		}
 	}

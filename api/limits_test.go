@@ -58,7 +58,12 @@ func TestALimitIsSaidBeforeTheBody(t *testing.T) {
 			c, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
 			w.check(err)
 			w.t.Cleanup(func() { c.Close() })
-			_, err = fmt.Fprintf(c, "PUT %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", chunkPath(s.SessionID, 0), w.secret, chunk)
+			_, err = fmt.Fprintf(
+				c,
+				"PUT %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"+
+					"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n",
+				chunkPath(s.SessionID, 0), w.secret, chunk,
+			)
 			w.check(err)
 			_, err = bufio.NewReader(c).ReadString('\n') // 100 Continue: it runs
 			w.check(err)
@@ -68,7 +73,8 @@ func TestALimitIsSaidBeforeTheBody(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, c.change)
 			head := c.meet(w)
-			for _, expects := range []bool{true, false} { // if the body is read, the server says so at once for the first
+			// if the body is read, the server says so at once for the first
+			for _, expects := range []bool{true, false} {
 				if res := w.head(head, expects); res.StatusCode != c.status || res.Header.Get("Retry-After") == "" {
 					t.Fatalf("%s, Retry-After %q", res.Status, res.Header.Get("Retry-After"))
 				}
@@ -90,7 +96,8 @@ func TestOneByteRangesInTheWorstOrder(t *testing.T) {
 		s := w.begin(int64(len(b)))
 		for i := 1; i < len(b)-1; i += 2 {
 			var said *api.Error
-			if err := put(w, s.SessionID, i); !errors.As(err, &said) || said.Code != api.CodeResourceExhausted || said.RetryAfterMS == 0 ||
+			if err := put(w, s.SessionID, i); !errors.As(err, &said) || said.Code != api.CodeResourceExhausted ||
+				said.RetryAfterMS == 0 ||
 				len(said.MissingBytes) != 1 || !strings.Contains(said.Detail, "below the smallest of 4096") {
 				t.Fatalf("byte %d: %v", i, err)
 			}
@@ -125,14 +132,16 @@ func TestRefusalsAreCounted(t *testing.T) {
 		rec := httptest.NewRecorder()
 		w.server.AdminHandler().ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
 		out := map[string]string{}
-		for _, m := range regexp.MustCompile(`sluice_refused_total\{bound="(\w+)"\} (\d+)`).FindAllStringSubmatch(rec.Body.String(), -1) {
+		row := regexp.MustCompile(`sluice_refused_total\{bound="(\w+)"\} (\d+)`)
+		for _, m := range row.FindAllStringSubmatch(rec.Body.String(), -1) {
 			out[m[1]] = m[2]
 		}
 		return out
 	}
 	want := map[string]string{}
 	for _, name := range []string{
-		"connections", "idle_connections", "head", "framing", "requests", "principal", "json_bytes", "answer_bytes", "slow_body", "slow_answer",
+		"connections", "idle_connections", "head", "framing", "requests", "principal", "json_bytes", "answer_bytes",
+		"slow_body", "slow_answer",
 	} {
 		want[name] = "0"
 	}

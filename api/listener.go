@@ -66,9 +66,12 @@ const (
 // limitListener makes conns of the connections that l accepts, as many as come if max is 0. unread
 // counts the bytes that clients send and nobody reads. pending counts the streams of HTTP/2 that
 // begin. Answers are held to the rate.
-func limitListener(l net.Listener, max int64, unread *unreadBytes, pending *pendingStreams, rate minRate, count *counters, m machine) *limitedListener {
+func limitListener(
+	l net.Listener, max int64, unread *unreadBytes, pending *pendingStreams, rate minRate, count *counters, m machine,
+) *limitedListener {
 	return &limitedListener{
-		Listener: l, max: max, reserved: min(max/4+minReserved, maxReserved), unread: unread, pending: pending, minRate: rate, count: count, machine: m,
+		Listener: l, max: max, reserved: min(max/4+minReserved, maxReserved), unread: unread, pending: pending,
+		minRate: rate, count: count, machine: m,
 		refusals: make(chan struct{}, maxRefusals), byPrincipal: map[string]int64{},
 	}
 }

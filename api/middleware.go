@@ -91,7 +91,9 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		defer func() {
 			panicked := recover()
 			if panicked != nil && panicked != http.ErrAbortHandler {
-				s.log.Error("panic", "request_id", c.id, "route", r.Pattern, "panic", panicked, "stack", string(debug.Stack()))
+				s.log.Error(
+					"panic", "request_id", c.id, "route", r.Pattern, "panic", panicked, "stack", string(debug.Stack()),
+				)
 				if c.status == 0 {
 					s.refuse(c, errPanic)
 					panicked = nil
@@ -100,7 +102,8 @@ func (s *Server) guard(next http.Handler) http.Handler {
 				}
 			}
 			s.log.Debug("request", "request_id", c.id, "method", r.Method, "route", r.Pattern, "status", c.status,
-				"principal", c.caller.Principal, "in", c.body.received, "out", c.sent, "ms", s.machine.since(began).Milliseconds())
+				"principal", c.caller.Principal, "in", c.body.received, "out", c.sent,
+				"ms", s.machine.since(began).Milliseconds())
 			if panicked != nil {
 				panic(panicked)
 			}
@@ -179,7 +182,8 @@ func (s *Server) mux(table []route) http.Handler {
 			w.WriteHeader(http.StatusNoContent)
 			return
 		}
-		if p := r.URL.EscapedPath(); !strings.HasPrefix(p, "/") || strings.Contains(p, "//") || slices.ContainsFunc(strings.Split(p, "/"), isDotSegment) {
+		if p := r.URL.EscapedPath(); !strings.HasPrefix(p, "/") || strings.Contains(p, "//") ||
+			slices.ContainsFunc(strings.Split(p, "/"), isDotSegment) {
 			s.serve(func(*call) error { return errNotFound }).ServeHTTP(w, r)
 			return
 		}

@@ -65,8 +65,9 @@ func document(table []route) ([]byte, error) {
 		"jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
 		"info": obj{
 			"title": "Sluice", "version": "1",
-			"description": "Uploads that survive: chunks in any order, durable when acknowledged, verified when finished.",
-			"license":     obj{"name": "Apache-2.0", "identifier": "Apache-2.0"},
+			"description": "Uploads that survive: chunks in any order, durable when acknowledged, " +
+				"verified when finished.",
+			"license": obj{"name": "Apache-2.0", "identifier": "Apache-2.0"},
 		},
 		"servers":    []any{obj{"url": "/"}},
 		"paths":      paths,
@@ -95,7 +96,9 @@ func describe(r route, schemas schemaSet, problem obj) (obj, error) {
 		if err != nil {
 			return nil, err
 		}
-		op["requestBody"] = obj{"required": r.in != reflect.TypeFor[Empty](), "content": obj{"application/json": obj{"schema": in}}}
+		op["requestBody"] = obj{
+			"required": r.in != reflect.TypeFor[Empty](), "content": obj{"application/json": obj{"schema": in}},
+		}
 	}
 	good := obj{"description": http.StatusText(r.status)}
 	headers := obj{"X-Request-Id": header("the request's id, which the log has too")}
@@ -108,9 +111,13 @@ func describe(r route, schemas schemaSet, problem obj) (obj, error) {
 	case r.content:
 		raw := obj{"*/*": obj{"schema": obj{}}}
 		good["content"] = raw
-		headers["ETag"], headers["Repr-Digest"], headers["Content-Disposition"] = header("sha256:… in quotes"), header("RFC 9530"), header("RFC 6266")
+		headers["ETag"] = header("sha256:… in quotes")
+		headers["Repr-Digest"] = header("RFC 9530")
+		headers["Content-Disposition"] = header("RFC 6266")
 		headers["Last-Modified"] = header("when the memory was made; its content never changes")
-		responses["206"] = obj{"description": "One range", "headers": obj{"Content-Range": header("RFC 9110 §14.4")}, "content": raw}
+		responses["206"] = obj{
+			"description": "One range", "headers": obj{"Content-Range": header("RFC 9110 §14.4")}, "content": raw,
+		}
 		responses["304"] = obj{"description": "Not modified"}
 	case r.out != nil:
 		out, err := schemas.ref(r.out, false)
@@ -120,7 +127,10 @@ func describe(r route, schemas schemaSet, problem obj) (obj, error) {
 		good["content"] = obj{"application/json": obj{"schema": out}}
 	}
 	for status, codes := range errorResponses(r) {
-		responses[status] = obj{"description": strings.Join(codes, ", "), "content": obj{"application/problem+json": obj{"schema": problem}}}
+		responses[status] = obj{
+			"description": strings.Join(codes, ", "),
+			"content":     obj{"application/problem+json": obj{"schema": problem}},
+		}
 	}
 	op["responses"] = responses
 	return op, nil
@@ -174,13 +184,18 @@ func parameters(r route) []any {
 	}
 	if r.raw || r.in != nil {
 		for _, name := range digestFields {
-			about := "of the body, compared before anything is done: sha-256, sha-512, crc32c, md5 or sha (RFC 9530, 3230, 1864); also in an announced trailer"
+			about := "of the body, compared before anything is done: sha-256, sha-512, crc32c, md5 or sha " +
+				"(RFC 9530, 3230, 1864); also in an announced trailer"
 			out = append(out, obj{"name": name, "in": "header", "description": about, "schema": obj{"type": "string"}})
 		}
 	}
 	if r.content {
-		for _, name := range []string{"Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"} {
-			out = append(out, obj{"name": name, "in": "header", "description": "RFC 9110", "schema": obj{"type": "string"}})
+		for _, name := range []string{
+			"Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since",
+		} {
+			out = append(out, obj{
+				"name": name, "in": "header", "description": "RFC 9110", "schema": obj{"type": "string"},
+			})
 		}
 	}
 	return out

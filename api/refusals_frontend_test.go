@@ -26,7 +26,9 @@ func (w *world) operations() (out []anOperation) {
 			continue
 		}
 		for method := range item {
-			out = append(out, anOperation{strings.ToUpper(method), regexp.MustCompile(`\{\w+\}`).ReplaceAllString(path, "1")})
+			out = append(out, anOperation{
+				strings.ToUpper(method), regexp.MustCompile(`\{\w+\}`).ReplaceAllString(path, "1"),
+			})
 		}
 	}
 	if len(out) < 25 {
@@ -129,8 +131,9 @@ func TestAReadOnlyToken(t *testing.T) {
 		w.refused(api.CodeForbidden, row.method, row.path, row.body, auth...)
 	}
 	for _, path := range []string{
-		"/v1/upload_config", "/v1/uploads_status/" + id, "/v1/uploads_status/" + id + "?crc=true", "/v1/memories_read/" + m.MemoryID,
-		"/v1/memories_list", m.ContentURL, "/v1/capsules_read/default", "/v1/capsules_list", "/v1/sessions_list", "/v1/sessions_stats",
+		"/v1/upload_config", "/v1/uploads_status/" + id, "/v1/uploads_status/" + id + "?crc=true",
+		"/v1/memories_read/" + m.MemoryID, "/v1/memories_list", m.ContentURL, "/v1/capsules_read/default",
+		"/v1/capsules_list", "/v1/sessions_list", "/v1/sessions_stats",
 	} {
 		if a := w.do("GET", path, "", auth...); a.StatusCode != 200 {
 			t.Errorf("%s: %d %s", path, a.StatusCode, a.body)
@@ -158,7 +161,10 @@ func TestAStrangerLearnsNothing(t *testing.T) {
 
 	// ask returns all that the stranger can see of an answer, apart from the name that he asked by.
 	ask := func(method, path, body, name string, headers []string) string {
-		a := w.refused(api.CodeNotFound, method, strings.ReplaceAll(path, "@", name), strings.ReplaceAll(body, "@", name), append(headers, "Authorization", "Bearer "+w.foreign)...)
+		a := w.refused(
+			api.CodeNotFound, method, strings.ReplaceAll(path, "@", name), strings.ReplaceAll(body, "@", name),
+			append(headers, "Authorization", "Bearer "+w.foreign)...,
+		)
 		h := a.Header.Clone()
 		h.Del("Date")
 		h.Del("X-Request-Id")
@@ -230,14 +236,18 @@ func TestARoleThatWasTakenAway(t *testing.T) {
 	w := newWorld(t, nil)
 	principal, secret := w.join("former", false)
 	former, ctx := w.as(secret), t.Context()
-	_, err := w.client.CreateCapsule(ctx, api.CreateCapsuleRequest{CapsuleID: "shared", Controllers: []string{principal}})
+	_, err := w.client.CreateCapsule(ctx, api.CreateCapsuleRequest{
+		CapsuleID: "shared", Controllers: []string{principal},
+	})
 	w.check(err)
 	n := int64(1)
 	s, err := former.Begin(ctx, api.BeginRequest{CapsuleID: "shared", Meta: api.Meta{Name: "a", Bytes: &n}})
 	w.check(err)
 	_, err = w.client.UpdateCapsule(ctx, api.UpdateCapsuleRequest{CapsuleID: "shared", Controllers: &[]string{}})
 	w.check(err)
-	for who, code := range map[string]api.Code{secret: api.CodeForbidden, w.foreign: api.CodeNotFound, w.secret: api.CodeNotFound} {
+	for who, code := range map[string]api.Code{
+		secret: api.CodeForbidden, w.foreign: api.CodeNotFound, w.secret: api.CodeNotFound,
+	} {
 		auth := []string{"Authorization", "Bearer " + who}
 		w.pass(2 * time.Minute)
 		w.refused(code, "GET", "/v1/uploads_status/"+s.SessionID, "", auth...)
@@ -258,20 +268,26 @@ func TestOnlyAnAdminMay(t *testing.T) {
 	w := newWorld(t, nil)
 	w.begin(1)
 	auth := []string{"Authorization", "Bearer " + w.foreign}
-	for _, op := range []string{"GET sessions_list", "GET sessions_stats", "POST sessions_clear_all", "POST sessions_cleanup_expired"} {
+	for _, op := range []string{
+		"GET sessions_list", "GET sessions_stats", "POST sessions_clear_all", "POST sessions_cleanup_expired",
+	} {
 		method, name, _ := strings.Cut(op, " ")
 		w.refused(api.CodeForbidden, method, "/v1/"+name, "", auth...)
 		w.refused(api.CodeForbidden, method, "/v1/"+name+"?x=1", "{", auth...) // whatever else is wrong with it
 	}
 	own, err := w.stranger.CreateCapsule(t.Context(), api.CreateCapsuleRequest{})
 	w.check(err)
-	w.refused(api.CodeForbidden, "POST", "/v1/capsules_update", `{"capsule_id":"`+own.CapsuleID+`","quota_bytes":1}`, auth...)
+	w.refused(
+		api.CodeForbidden, "POST", "/v1/capsules_update", `{"capsule_id":"`+own.CapsuleID+`","quota_bytes":1}`, auth...,
+	)
 	w.refused(api.CodeForbidden, "POST", "/v1/capsules_create", `{"owners":["`+w.me.Principal+`"]}`, auth...)
 	// An admin may see a capsule's counters, and none of its content.
 	if _, err := w.client.ReadCapsule(t.Context(), own.CapsuleID); err != nil {
 		t.Error(err)
 	}
-	secret, err := w.stranger.Create(t.Context(), api.CreateRequest{CapsuleID: own.CapsuleID, Name: "a"}, http.NoBody, 0)
+	secret, err := w.stranger.Create(
+		t.Context(), api.CreateRequest{CapsuleID: own.CapsuleID, Name: "a"}, http.NoBody, 0,
+	)
 	w.check(err)
 	w.refused(api.CodeForbidden, "GET", secret.ContentURL, "")
 	w.refused(api.CodeForbidden, "GET", "/v1/memories_list?capsule_id="+own.CapsuleID, "")

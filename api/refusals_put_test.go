@@ -78,7 +78,8 @@ func TestACutRangeKeepsWhatArrived(t *testing.T) {
 	w.problem(a, api.CodeInvalidArgument)
 	s, err := w.client.Status(t.Context(), id, false)
 	w.check(err)
-	if got := a.Header.Get("Upload-Received"); got != "100" || s.BytesReceived != chunk+100 || s.MissingBytes[0] != (api.Range{chunk + 100, int64(len(b)) - 1}) {
+	if got := a.Header.Get("Upload-Received"); got != "100" || s.BytesReceived != chunk+100 ||
+		s.MissingBytes[0] != (api.Range{chunk + 100, int64(len(b)) - 1}) {
 		t.Errorf("Upload-Received %q, %d bytes, missing %v", got, s.BytesReceived, s.MissingBytes)
 	}
 }
@@ -87,7 +88,10 @@ func TestAnIndexThatIsNoneIsRefused(t *testing.T) {
 	w := newWorld(t, nil)
 	id, b := w.partial()
 	unknown := w.begin(-1).SessionID
-	for _, idx := range []string{"-1", "3", "4294967296", "9223372036854775807", "9223372036854775808", "18446744073709551616", "0x1", "01", "1e0", "1.0", "+1", "%201", "%31%00", "one"} {
+	for _, idx := range []string{
+		"-1", "3", "4294967296", "9223372036854775807", "9223372036854775808", "18446744073709551616", "0x1", "01",
+		"1e0", "1.0", "+1", "%201", "%31%00", "one",
+	} {
 		w.refused(api.CodeInvalidArgument, "PUT", chunkPath(id, idx), string(b[chunk:2*chunk]))
 	}
 	for _, idx := range []int{16384, math.MaxInt64} { // max_chunks bounds an unknown length
@@ -273,7 +277,10 @@ func TestAFailedCreateLeavesNothing(t *testing.T) {
 				}
 				path := creates + "?name=a&idem=k"
 				fails(w.send("POST", path, length, b[:n-1]).cut(), api.CodeInvalidArgument)
-				fails(w.do("POST", path, string(b), append(headers, "Content-Digest", sha256Field(random(5)))...), api.CodeChecksumMismatch)
+				fails(
+					w.do("POST", path, string(b), append(headers, "Content-Digest", sha256Field(random(5)))...),
+					api.CodeChecksumMismatch,
+				)
 				w.blobs.FailWrite(func(string, int64) error { return blob.ErrNoSpace })
 				if n > inlineMax || !announced {
 					fails(w.do("POST", path, string(b), headers...), api.CodeStorageFull)

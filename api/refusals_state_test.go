@@ -23,7 +23,9 @@ func TestAfterTheEnd(t *testing.T) {
 		"aborted": func(w *world, id string, _ []byte) { w.check(w.client.Abort(w.t.Context(), id)) },
 		"expired": func(w *world, _ string, _ []byte) { w.pass(2 * time.Hour) },
 	}
-	codes := map[string]api.Code{"finished": api.CodeAlreadyFinished, "aborted": api.CodeAlreadyAborted, "expired": api.CodeSessionExpired}
+	codes := map[string]api.Code{
+		"finished": api.CodeAlreadyFinished, "aborted": api.CodeAlreadyAborted, "expired": api.CodeSessionExpired,
+	}
 	for state, end := range ends {
 		t.Run(state, func(t *testing.T) {
 			w, b, code := newWorld(t, nil), random(2*chunk), codes[state]
@@ -55,7 +57,9 @@ func TestWhatWasDeletedIsNotMadeAgain(t *testing.T) {
 	for _, purge := range []bool{false, true} {
 		w := newWorld(t, nil)
 		body := beginBody("a", 1, `,"idem":"k"`)
-		s, err := w.client.Begin(t.Context(), api.BeginRequest{CapsuleID: "default", Meta: api.Meta{Name: "a", Bytes: ptr(1)}, Idem: "k"})
+		s, err := w.client.Begin(t.Context(), api.BeginRequest{
+			CapsuleID: "default", Meta: api.Meta{Name: "a", Bytes: ptr(1)}, Idem: "k",
+		})
 		w.check(err)
 		w.check(w.put(s.SessionID, 0, []byte("x")))
 		m, err := w.client.Finish(t.Context(), finishOf(s.SessionID, []byte("x")))
@@ -125,10 +129,14 @@ func TestIncompleteSaysWhatIsMissing(t *testing.T) {
 	b := random(5*chunk + 7)
 	id := w.begin(int64(len(b))).SessionID
 	w.check(w.put(id, 1, b[chunk:2*chunk]))
-	_, err := w.client.PutRange(t.Context(), id, 3*chunk+10, bytes.NewReader(b[3*chunk+10:3*chunk+20]), 10, api.PutOptions{})
+	_, err := w.client.PutRange(
+		t.Context(), id, 3*chunk+10, bytes.NewReader(b[3*chunk+10:3*chunk+20]), 10, api.PutOptions{},
+	)
 	w.check(err)
 	p := w.refused(api.CodeIncomplete, "POST", finishes, finishBody(id, b)).problem
-	if got := fmt.Sprint(p.Missing, p.MissingBytes, p.More); got != "[[0 0] [2 5]] [[0 4095] [8192 12297] [12308 20486]] false" {
+	if got := fmt.Sprint(
+		p.Missing, p.MissingBytes, p.More,
+	); got != "[[0 0] [2 5]] [[0 4095] [8192 12297] [12308 20486]] false" {
 		t.Errorf("missing %s", got)
 	}
 
@@ -141,7 +149,9 @@ func TestIncompleteSaysWhatIsMissing(t *testing.T) {
 
 	// At most 1,000 ranges, then more.
 	many := random(2001)
-	s, err := w.client.Begin(t.Context(), api.BeginRequest{CapsuleID: "default", Meta: api.Meta{Name: "a", Bytes: ptr(2001)}, ChunkSize: 1})
+	s, err := w.client.Begin(t.Context(), api.BeginRequest{
+		CapsuleID: "default", Meta: api.Meta{Name: "a", Bytes: ptr(2001)}, ChunkSize: 1,
+	})
 	w.check(err)
 	for i := int64(1); i < 2001; i += 2 {
 		w.check(w.put(s.SessionID, i, many[i:i+1]))
@@ -254,7 +264,9 @@ func TestARepeatIsAnsweredWhileDraining(t *testing.T) {
 		t.Fatalf("%d, %d", begun.StatusCode, created.StatusCode)
 	}
 	w.server.Drain()
-	if a := w.do("POST", begins, beginBody("a", chunk, `,"idem":"key"`)); a.StatusCode != 200 || !bytes.Equal(a.body[:40], begun.body[:40]) { // up to the end of the session's id
+	// up to the end of the session's id
+	if a := w.do("POST", begins, beginBody("a", chunk, `,"idem":"key"`)); a.StatusCode != 200 ||
+		!bytes.Equal(a.body[:40], begun.body[:40]) {
 		t.Errorf("begin: %d %s, not %s", a.StatusCode, a.body, begun.body)
 	}
 	if a := w.do("POST", creates+"?name=a&idem=other", "x"); a.StatusCode != 200 || !bytes.Equal(a.body, created.body) {

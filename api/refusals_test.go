@@ -24,12 +24,14 @@ import (
 
 // statuses is the table of errors of docs/api.md.
 var statuses = map[api.Code]int{
-	api.CodeInvalidArgument: 400, api.CodeUnauthenticated: 401, api.CodeForbidden: 403, api.CodeQuotaExceeded: 403, api.CodeNotFound: 404,
-	api.CodeSessionExpired: 410, api.CodeChunkConflict: 409, api.CodeIdempotencyConflict: 409, api.CodeAlreadyExists: 409,
-	api.CodeNotEmpty: 409, api.CodeIncomplete: 409, api.CodeAlreadyFinished: 409, api.CodeAlreadyAborted: 409, api.CodeSuperseded: 409,
-	api.CodeMethodNotAllowed: 405, api.CodeTimeout: 408, api.CodeTooLarge: 413, api.CodeUnsupportedMediaType: 415,
-	api.CodePreconditionFailed: 412, api.CodeRangeNotSatisfiable: 416, api.CodeChecksumMismatch: 422, api.CodeLengthMismatch: 422,
-	api.CodeResourceExhausted: 429, api.CodeInternal: 500, api.CodeUnavailable: 503, api.CodeStorageFull: 507, api.CodeDamaged: 500,
+	api.CodeInvalidArgument: 400, api.CodeUnauthenticated: 401, api.CodeForbidden: 403, api.CodeQuotaExceeded: 403,
+	api.CodeNotFound: 404, api.CodeSessionExpired: 410, api.CodeChunkConflict: 409, api.CodeIdempotencyConflict: 409,
+	api.CodeAlreadyExists: 409, api.CodeNotEmpty: 409, api.CodeIncomplete: 409, api.CodeAlreadyFinished: 409,
+	api.CodeAlreadyAborted: 409, api.CodeSuperseded: 409, api.CodeMethodNotAllowed: 405, api.CodeTimeout: 408,
+	api.CodeTooLarge: 413, api.CodeUnsupportedMediaType: 415, api.CodePreconditionFailed: 412,
+	api.CodeRangeNotSatisfiable: 416, api.CodeChecksumMismatch: 422, api.CodeLengthMismatch: 422,
+	api.CodeResourceExhausted: 429, api.CodeInternal: 500, api.CodeUnavailable: 503, api.CodeStorageFull: 507,
+	api.CodeDamaged: 500,
 }
 
 // seen is all that anybody can see of what is stored.
@@ -55,7 +57,10 @@ func (w *world) look() (s seen) {
 	w.check(err)
 	capsules, err := w.client.ListCapsules(ctx, "", 1000)
 	w.check(err)
-	s = seen{Uploads: uploads.Sessions, Sessions: sessions.Sessions, Memories: memories.Memories, Trash: trash.Memories, Capsules: capsules.Capsules}
+	s = seen{
+		Uploads: uploads.Sessions, Sessions: sessions.Sessions, Memories: memories.Memories, Trash: trash.Memories,
+		Capsules: capsules.Capsules,
+	}
 	s.Stats, err = w.client.AdminStats(ctx)
 	w.check(err)
 	for i := range s.Uploads { // what is left of the time to live counts from now
@@ -92,7 +97,8 @@ func (w *world) problem(a answer, code api.Code) {
 	if a.StatusCode != statuses[code] || p.Code != code {
 		w.t.Fatalf("%d %.300s, want %d %s", a.StatusCode, a.body, statuses[code], code)
 	}
-	if h.Get("Content-Type") != "application/problem+json" || p.Status != a.StatusCode || p.Title == "" || p.Detail == "" {
+	if h.Get("Content-Type") != "application/problem+json" || p.Status != a.StatusCode || p.Title == "" ||
+		p.Detail == "" {
 		w.t.Errorf("incomplete: %s %s", h.Get("Content-Type"), a.body)
 	}
 	if want := "/problems/" + kebab(string(code)); p.Type != want {
@@ -111,7 +117,8 @@ func (w *world) problem(a answer, code api.Code) {
 			w.t.Error("no Allow")
 		}
 	case api.CodeResourceExhausted, api.CodeUnavailable:
-		if s, err := strconv.Atoi(h.Get("Retry-After")); err != nil || s < 1 || p.RetryAfterMS < 1 || p.RetryAfterMS > int64(s)*1000 {
+		if s, err := strconv.Atoi(h.Get("Retry-After")); err != nil || s < 1 || p.RetryAfterMS < 1 ||
+			p.RetryAfterMS > int64(s)*1000 {
 			w.t.Errorf("Retry-After %q, retry_after_ms %d", h.Get("Retry-After"), p.RetryAfterMS)
 		}
 	}
@@ -145,7 +152,10 @@ func (w *world) sendWith(method, path string, n int64, body []byte, fields ...st
 		length, framed = "Transfer-Encoding: chunked", fmt.Appendf(nil, "%x\r\n%s\r\n", len(body), body)
 	}
 	length = strings.Join(append(fields, length), "\r\n")
-	_, err = fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n%s\r\n\r\n%s", method, path, w.secret, length, framed)
+	_, err = fmt.Fprintf(
+		conn, "%s %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n%s\r\n\r\n%s", method, path, w.secret, length,
+		framed,
+	)
 	w.check(err)
 	return wire{conn.(*net.TCPConn), bufio.NewReader(conn), w}
 }
@@ -266,13 +276,20 @@ func TestEveryCodeOfTheContract(t *testing.T) {
 			w.unchanged(before)
 		},
 		api.CodeTooLarge: func(w *world) {
-			w.refused(api.CodeTooLarge, "POST", begins, `{"capsule_id":"default","meta":{"name":"a","bytes":1099511627777}}`)
+			w.refused(
+				api.CodeTooLarge, "POST", begins, `{"capsule_id":"default","meta":{"name":"a","bytes":1099511627777}}`,
+			)
 		},
 		api.CodeUnsupportedMediaType: func(w *world) {
-			w.refused(api.CodeUnsupportedMediaType, "POST", begins, `{"capsule_id":"default","meta":{"name":"a","mime_type":"image"}}`)
+			w.refused(
+				api.CodeUnsupportedMediaType, "POST", begins,
+				`{"capsule_id":"default","meta":{"name":"a","mime_type":"image"}}`,
+			)
 		},
 		api.CodePreconditionFailed: func(w *world) {
-			w.refused(api.CodePreconditionFailed, "GET", w.store("a", "", []byte("a")).ContentURL, "", "If-Match", `"x"`)
+			w.refused(
+				api.CodePreconditionFailed, "GET", w.store("a", "", []byte("a")).ContentURL, "", "If-Match", `"x"`,
+			)
 		},
 		api.CodeRangeNotSatisfiable: func(w *world) {
 			id, b := w.partial()

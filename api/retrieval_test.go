@@ -51,7 +51,8 @@ func (w *world) visible(before api.Capsule, b []byte, ms ...api.Memory) {
 		}
 	}
 	n := int64(len(ms))
-	if c := w.capsule(); c.Memories != before.Memories+n || c.Bytes != before.Bytes+n*int64(len(b)) || c.ReservedBytes != 0 || c.OpenSessions != 0 {
+	if c := w.capsule(); c.Memories != before.Memories+n || c.Bytes != before.Bytes+n*int64(len(b)) ||
+		c.ReservedBytes != 0 || c.OpenSessions != 0 {
 		w.t.Errorf("counters %+v, %d memories of %d bytes after %+v", c, n, len(b), before)
 	}
 }
@@ -72,7 +73,9 @@ func TestWhatIsFinishedIsThere(t *testing.T) {
 			id := w.begin(int64(len(b))).SessionID
 			for off := 0; off < len(b); off += 3000 {
 				part := b[off:min(len(b), off+3000)]
-				n, err := w.client.PutRange(ctx, id, int64(off), bytes.NewReader(part), int64(len(part)), api.PutOptions{})
+				n, err := w.client.PutRange(
+					ctx, id, int64(off), bytes.NewReader(part), int64(len(part)), api.PutOptions{},
+				)
 				w.check(err)
 				if n != int64(len(part)) {
 					t.Errorf("%d recorded of %d", n, len(part))
@@ -158,7 +161,9 @@ func TestTwoClientsAtOnce(t *testing.T) {
 			for _, idx := range shuffled(indexes(b)) {
 				part := b[idx*chunk : min(len(b), (idx+1)*chunk)]
 				for {
-					err := c.PutChunk(t.Context(), id, int64(idx), bytes.NewReader(part), int64(len(part)), api.PutOptions{})
+					err := c.PutChunk(
+						t.Context(), id, int64(idx), bytes.NewReader(part), int64(len(part)), api.PutOptions{},
+					)
 					if over := coded(err); over == api.CodeSuperseded {
 						time.Sleep(time.Millisecond)
 						continue
@@ -197,7 +202,10 @@ func TestARepeatedFinish(t *testing.T) {
 		}
 	}
 	w.refused(api.CodeChecksumMismatch, "POST", finishes, strings.Replace(finishBody(id, b), hexSum(b), hexSum(nil), 1))
-	w.refused(api.CodeLengthMismatch, "POST", finishes, strings.Replace(finishBody(id, b), `"total_len":8193`, `"total_len":8192`, 1))
+	w.refused(
+		api.CodeLengthMismatch, "POST", finishes,
+		strings.Replace(finishBody(id, b), `"total_len":8193`, `"total_len":8192`, 1),
+	)
 	w.holds(first, b)
 }
 
@@ -269,7 +277,8 @@ func TestABatchAppearsAtOnce(t *testing.T) {
 			list, err := w.client.ListMemories(t.Context(), api.MemoryQuery{Limit: 1000})
 			capsule, err2 := w.client.ReadCapsule(t.Context(), "default")
 			n := len(list.Memories)
-			if err != nil || err2 != nil || n != 0 && n != batchSize || capsule.Memories != 0 && capsule.Memories != batchSize || capsule.Memories < int64(n) {
+			if err != nil || err2 != nil || n != 0 && n != batchSize ||
+				capsule.Memories != 0 && capsule.Memories != batchSize || capsule.Memories < int64(n) {
 				t.Errorf("%d listed, %d counted, %v, %v", n, capsule.Memories, err, err2)
 			}
 		}
@@ -315,7 +324,8 @@ func TestABatchAppearsNotAtAll(t *testing.T) {
 			reqs[57] = row.bad
 			_, err := w.client.FinishBatch(t.Context(), reqs)
 			p := w.codeIs(err, row.code).Problem
-			if f := p.Failures; len(f) != 1 || f[0].SessionID != row.bad.SessionID || f[0].Code != row.code || f[0].Status != statuses[row.code] || f[0].Detail == "" {
+			if f := p.Failures; len(f) != 1 || f[0].SessionID != row.bad.SessionID || f[0].Code != row.code ||
+				f[0].Status != statuses[row.code] || f[0].Detail == "" {
 				t.Errorf("failures %+v", f)
 			}
 			w.unchanged(before)
@@ -325,7 +335,8 @@ func TestABatchAppearsNotAtAll(t *testing.T) {
 	reqs[3].SHA256, reqs[80].TotalLen = hexSum(nil), 99
 	_, err := w.client.FinishBatch(t.Context(), reqs)
 	p := w.codeIs(err, api.CodeChecksumMismatch).Problem // the first one's
-	if f := p.Failures; len(f) != 2 || f[0].SessionID != reqs[3].SessionID || f[1].SessionID != reqs[80].SessionID || f[1].Code != api.CodeLengthMismatch {
+	if f := p.Failures; len(f) != 2 || f[0].SessionID != reqs[3].SessionID || f[1].SessionID != reqs[80].SessionID ||
+		f[1].Code != api.CodeLengthMismatch {
 		t.Errorf("failures %+v", f)
 	}
 	w.unchanged(before)

@@ -164,10 +164,14 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace ti
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	minRate := newMinRate(s.cfg.MinRate, s.cfg.RateWindow)
-	listeners := []*limitedListener{limitListener(public, s.cfg.MaxConns, s.unread, s.pending, minRate, &s.refused, s.machine)}
+	listeners := []*limitedListener{
+		limitListener(public, s.cfg.MaxConns, s.unread, s.pending, minRate, &s.refused, s.machine),
+	}
 	servers := []*http.Server{s.httpServer(base, s.public, listeners[0])}
 	if admin != nil {
-		listeners = append(listeners, limitListener(admin, maxAdminConns, s.unread, s.pending, minRate, &s.refused, s.machine))
+		listeners = append(
+			listeners, limitListener(admin, maxAdminConns, s.unread, s.pending, minRate, &s.refused, s.machine),
+		)
 		listeners[1].reserved = 0 // it has no health to ask for
 		servers = append(servers, s.httpServer(base, s.admin, listeners[1]))
 		servers[1].Protocols.SetUnencryptedHTTP2(false) // its answers have the deadlines of HTTP/1.1 alone
@@ -190,7 +194,9 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace ti
 	s.waitIdle(min(grace/2, maxDrainListen))
 	for _, h := range servers {
 		if err := h.Shutdown(until); err != nil {
-			s.log.Warn("requests are still running at the end of the drain; they are cut off", "running", s.running.Load())
+			s.log.Warn(
+				"requests are still running at the end of the drain; they are cut off", "running", s.running.Load(),
+			)
 			cancel()
 			_ = h.Close()
 		}

@@ -138,7 +138,9 @@ func (s *shape) checkObject(d *jsontext.Decoder) error {
 			}
 		}
 		if !known {
-			return &refusal{code: CodeInvalidArgument, detail: fmt.Sprintf("there is no member %q", dotted(d.StackPointer()))}
+			return &refusal{
+				code: CodeInvalidArgument, detail: fmt.Sprintf("there is no member %q", dotted(d.StackPointer())),
+			}
 		}
 	}
 	if err := readEnd(d); err != nil {

@@ -41,7 +41,8 @@ func cost(of reflect.Type, body io.Reader) (allocated, kept, read, charged int64
 	runtime.GC()
 	runtime.ReadMemStats(&later)
 	runtime.KeepAlive(v)
-	return int64(after.TotalAlloc - before.TotalAlloc), int64(later.HeapAlloc) - int64(before.HeapAlloc), in.n, charged, err
+	allocated, kept = int64(after.TotalAlloc-before.TotalAlloc), int64(later.HeapAlloc)-int64(before.HeapAlloc)
+	return allocated, kept, in.n, charged, err
 }
 
 // A list's element that is not allowed is refused when it comes, and not after all of the list was
@@ -78,7 +79,8 @@ func TestAListIsBoundedWhileItIsRead(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("%v; want %q", err, c.says)
 			}
-			if read > c.most || allocated > 2*jsonCost*read+512<<10 || charged != jsonCost*read && !strings.Contains(c.says, "has more than") {
+			if read > c.most || allocated > 2*jsonCost*read+512<<10 ||
+				charged != jsonCost*read && !strings.Contains(c.says, "has more than") {
 				t.Errorf("%d bytes were read, %d allocated, %d charged", read, allocated, charged)
 			}
 		})

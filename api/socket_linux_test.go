@@ -17,7 +17,10 @@ func TestAQuestionThatHasComeIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := limitListener(l, 1, newUnreadBytes(maxUnread), newPendingStreams(maxRefused, 100, time.Now), newMinRate(1<<10, time.Second), &counters{}, testMachine)
+	b := limitListener(
+		l, 1, newUnreadBytes(maxUnread), newPendingStreams(maxRefused, 100, time.Now), newMinRate(1<<10, time.Second),
+		&counters{}, testMachine,
+	)
 	defer b.Close()
 	dial := func(said string) *conn {
 		t.Helper()
@@ -55,7 +58,10 @@ func TestAQuestionThatHasComeIsKept(t *testing.T) {
 	for c, want := range map[*conn]bool{busy: true, begun: false, unread: true, read: true} {
 		b.mu.Lock()
 		if c.counted != want {
-			t.Errorf("one is kept: %v, want %v (busy %v, begun %v, unread %v)", c.counted, want, c == busy, c == begun, c == unread)
+			t.Errorf(
+				"one is kept: %v, want %v (busy %v, begun %v, unread %v)", c.counted, want, c == busy, c == begun,
+				c == unread,
+			)
 		}
 		b.mu.Unlock()
 	}
@@ -75,7 +81,10 @@ func TestTheSystemKeepsLittleForWhoReadsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := limitListener(l, 10, newUnreadBytes(maxUnread), newPendingStreams(maxRefused, 100, time.Now), newMinRate(1<<10, time.Second), &counters{}, testMachine)
+	b := limitListener(
+		l, 10, newUnreadBytes(maxUnread), newPendingStreams(maxRefused, 100, time.Now), newMinRate(1<<10, time.Second),
+		&counters{}, testMachine,
+	)
 	defer b.Close()
 	small, large := make(chan *conn, 1), make(chan *conn, 1)
 	go func() {

@@ -67,7 +67,10 @@ type pendingStreams struct {
 }
 
 func newPendingStreams(most, each int, now func() time.Time) *pendingStreams {
-	return &pendingStreams{max: most, streams: each, now: now, units: rate.NewLimiter(sharedUnits, sharedUnits), waiting: map[*streams]struct{}{}}
+	return &pendingStreams{
+		max: most, streams: each, now: now, units: rate.NewLimiter(sharedUnits, sharedUnits),
+		waiting: map[*streams]struct{}{},
+	}
 }
 
 // streams are those of one connection.
@@ -153,7 +156,8 @@ func (s *streams) cost(kind byte, stream uint32, length int, flags byte) int {
 		return answerUnits * (max(length-longHead, 0) >> 10)
 	case kind == httpwire.FrameData && open && (length > tinyData || flags&httpwire.FlagEndStream != 0):
 		return 0
-	case kind == httpwire.FrameData && open, kind == httpwire.FrameRSTStream && !open, kind == httpwire.FrameWindowUpdate:
+	case kind == httpwire.FrameData && open, kind == httpwire.FrameRSTStream && !open,
+		kind == httpwire.FrameWindowUpdate:
 		return 1
 	case kind == httpwire.FrameRSTStream:
 		return resetUnits

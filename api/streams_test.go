@@ -282,14 +282,22 @@ func TestNetHTTPsOwnAnswersHaveADeadline(t *testing.T) {
 				s, dial := hostile(t, 1000)
 				l := listen(t, dial())
 				l.fields.Reset()
-				for _, f := range []hpack.HeaderField{{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "http"}, {Name: ":authority", Value: "x"}, {Name: ":path", Value: "/"}, field} {
+				for _, f := range []hpack.HeaderField{
+					{Name: ":method", Value: "GET"},
+					{Name: ":scheme", Value: "http"},
+					{Name: ":authority", Value: "x"},
+					{Name: ":path", Value: "/"},
+					field,
+				} {
 					if err := l.enc.WriteField(f); err != nil {
 						t.Fatal(err)
 					}
 				}
 				block := l.fields.Bytes()
 				n := min(len(block), maxFrame)
-				err := l.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block[:n], EndHeaders: n == len(block), EndStream: true})
+				err := l.WriteHeaders(http2.HeadersFrameParam{
+					StreamID: 1, BlockFragment: block[:n], EndHeaders: n == len(block), EndStream: true,
+				})
 				for block = block[n:]; err == nil && len(block) > 0; block = block[n:] {
 					n = min(len(block), maxFrame)
 					err = l.WriteContinuation(1, n == len(block), block[:n])

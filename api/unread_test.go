@@ -41,11 +41,17 @@ func hostile(t *testing.T, conns int64) (s *Server, dial func() net.Conn) {
 
 // hostileWith is hostile with another handler.
 func hostileWith(t *testing.T, conns int64, handler func(*Server) http.Handler) (s *Server, dial func() net.Conn) {
-	s = &Server{machine: testMachine, cfg: Config{MinRate: 1 << 10, RateWindow: 30 * time.Second}, log: slog.New(slog.DiscardHandler), unread: newUnreadBytes(maxUnread), limits: newLimits(1<<10, maxHeld, maxHeld, maxRefused), pending: newPendingStreams(maxRefused, 100, time.Now)}
+	s = &Server{
+		machine: testMachine, cfg: Config{MinRate: 1 << 10, RateWindow: 30 * time.Second},
+		log: slog.New(slog.DiscardHandler), unread: newUnreadBytes(maxUnread),
+		limits: newLimits(1<<10, maxHeld, maxHeld, maxRefused), pending: newPendingStreams(maxRefused, 100, time.Now),
+	}
 	h := handler(s)
 	in := &pipes{conns: make(chan net.Conn)}
 	in.closed, in.close = context.WithCancel(context.Background())
-	l := limitListener(in, conns, s.unread, s.pending, newMinRate(s.cfg.MinRate, s.cfg.RateWindow), &s.refused, testMachine)
+	l := limitListener(
+		in, conns, s.unread, s.pending, newMinRate(s.cfg.MinRate, s.cfg.RateWindow), &s.refused, testMachine,
+	)
 	server := s.httpServer(context.Background(), h, l)
 	done := make(chan struct{})
 	go func() {
@@ -143,12 +149,16 @@ func (f *framed) get(stream uint32, whole bool) error { return f.ask("GET", stre
 
 func (f *framed) ask(method string, stream uint32, whole bool) error {
 	f.fields.Reset()
-	for _, field := range [][2]string{{":method", method}, {":scheme", "http"}, {":authority", "x"}, {":path", "/long"}} {
+	for _, field := range [][2]string{
+		{":method", method}, {":scheme", "http"}, {":authority", "x"}, {":path", "/long"},
+	} {
 		if err := f.enc.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]}); err != nil {
 			return err
 		}
 	}
-	return f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: f.fields.Bytes(), EndHeaders: whole, EndStream: true})
+	return f.WriteHeaders(http2.HeadersFrameParam{
+		StreamID: stream, BlockFragment: f.fields.Bytes(), EndHeaders: whole, EndStream: true,
+	})
 }
 
 // However many streams let nothing through, the memory that is kept for them is bounded, and they
@@ -182,7 +192,10 @@ func TestClosedWindowsHoldLittle(t *testing.T) {
 		time.Sleep(30*time.Second + answerBlock/(1<<10)*time.Second + time.Second)
 		synctest.Wait()
 		if s.limits.places.inUse() != 0 || s.limits.answers.inUse() != 0 || s.refused.slowAnswers.Load() == 0 {
-			t.Errorf("%d places and %d bytes are held, %d answers were slow", s.limits.places.inUse(), s.limits.answers.inUse(), s.refused.slowAnswers.Load())
+			t.Errorf(
+				"%d places and %d bytes are held, %d answers were slow", s.limits.places.inUse(),
+				s.limits.answers.inUse(), s.refused.slowAnswers.Load(),
+			)
 		}
 	})
 }
@@ -197,7 +210,9 @@ func TestAHeadThatNeverEndsIsCut(t *testing.T) {
 			for err == nil {
 				time.Sleep(time.Second)
 				f.fields.Reset()
-				if err = f.enc.WriteField(hpack.HeaderField{Name: "x", Value: fmt.Sprint(time.Now().Unix())}); err == nil {
+				if err = f.enc.WriteField(hpack.HeaderField{
+					Name: "x", Value: fmt.Sprint(time.Now().Unix()),
+				}); err == nil {
 					err = f.WriteContinuation(1, false, f.fields.Bytes())
 				}
 			}
@@ -289,7 +304,10 @@ func TestTheLongestIdleConnectionMakesWay(t *testing.T) {
 func TestAFloodLeavesWorkingConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := &pipes{}
-		b := limitListener(in, 5, newUnreadBytes(maxUnread), newPendingStreams(maxRefused, 100, time.Now), newMinRate(1<<10, time.Second), &counters{}, testMachine)
+		b := limitListener(
+			in, 5, newUnreadBytes(maxUnread), newPendingStreams(maxRefused, 100, time.Now),
+			newMinRate(1<<10, time.Second), &counters{}, testMachine,
+		)
 		b.reserved = 0
 		open := func() *conn {
 			_, raw := net.Pipe()
@@ -338,7 +356,8 @@ func TestAFloodLeavesWorkingConnections(t *testing.T) {
 		time.Sleep(minIdle)
 		newcomer(few)
 		newcomer(two)
-		if b.open != 5 || b.byPrincipal["many"] != 1 || b.byPrincipal["few"] != 0 || b.byPrincipal[""] != 4 || len(b.byPrincipal) != 2 {
+		if b.open != 5 || b.byPrincipal["many"] != 1 || b.byPrincipal["few"] != 0 || b.byPrincipal[""] != 4 ||
+			len(b.byPrincipal) != 2 {
 			t.Errorf("%d are open, by principal %v", b.open, b.byPrincipal)
 		}
 	})
@@ -359,7 +378,10 @@ func TestWhoAsksForTooMuchWaits(t *testing.T) {
 				}
 				synctest.Wait()
 				if s.running.Load() != 1 || s.limits.places.inUse() != 0 || s.limits.waiting.inUse() != 1 {
-					t.Errorf("%d requests run, %d have places, %d wait for their clients", s.running.Load(), s.limits.places.inUse(), s.limits.waiting.inUse())
+					t.Errorf(
+						"%d requests run, %d have places, %d wait for their clients", s.running.Load(),
+						s.limits.places.inUse(), s.limits.waiting.inUse(),
+					)
 				}
 				_, err := http.ReadResponse(bufio.NewReader(c), nil)
 				if took := time.Since(began); err != nil || took != refuseDelay {
@@ -386,7 +408,10 @@ func TestAPanicHoldsNothing(t *testing.T) {
 		go func() { _, _ = io.Copy(io.Discard, c) }()
 		synctest.Wait()
 		if s.limits.places.inUse() != 0 || s.limits.waiting.inUse() != 0 || s.running.Load() != 0 {
-			t.Errorf("%d places and %d refused ones are held, %d run", s.limits.places.inUse(), s.limits.waiting.inUse(), s.running.Load())
+			t.Errorf(
+				"%d places and %d refused ones are held, %d run", s.limits.places.inUse(), s.limits.waiting.inUse(),
+				s.running.Load(),
+			)
 		}
 	})
 }
@@ -410,14 +435,16 @@ func TestHealthIsToldInAFloodOfConnections(t *testing.T) {
 			c := dial()
 			go func() {
 				_, _ = io.WriteString(c, []string{
-					"", "GET", "GET /long HTTP/1.1\r\nHost: x\r\n\r\n", "GET /healthz HTTP/1.1\r\nHost: ", http2.ClientPreface, "\n",
+					"", "GET", "GET /long HTTP/1.1\r\nHost: x\r\n\r\n", "GET /healthz HTTP/1.1\r\nHost: ",
+					http2.ClientPreface, "\n",
 				}[i%6])
 			}()
 			left.Add(1)
 			go func() {
 				got, _ := io.ReadAll(c)
 				left.Add(-1)
-				if bytes.HasPrefix(got, []byte("HTTP/1.1 503 ")) && bytes.Contains(got, []byte("\r\nRetry-After: 1\r\n")) {
+				if bytes.HasPrefix(got, []byte("HTTP/1.1 503 ")) &&
+					bytes.Contains(got, []byte("\r\nRetry-After: 1\r\n")) {
 					told.Add(1)
 				}
 			}()
@@ -492,7 +519,9 @@ func TestARefusedBodyIsReadOnOverHTTP2(t *testing.T) {
 			_ = frames.WriteSettings()
 			var head bytes.Buffer
 			e := hpack.NewEncoder(&head)
-			for _, f := range [][2]string{{":method", "PUT"}, {":scheme", "http"}, {":authority", "x"}, {":path", "/refused"}} {
+			for _, f := range [][2]string{
+				{":method", "PUT"}, {":scheme", "http"}, {":authority", "x"}, {":path", "/refused"},
+			} {
 				_ = e.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
 			}
 			_ = frames.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: head.Bytes(), EndHeaders: true})

@@ -59,7 +59,9 @@ type parts struct {
 
 func assemble(ctx context.Context, cfg api.Config, engine session.Config) (p parts, err error) {
 	stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{MaxSessions: maxSessions}))
-	p.catalog, p.blobs, p.access = stores.Catalog(), blobtest.NewMem(), access.New(stores.Catalog(), clock{}, still, nil)
+	p.catalog, p.blobs, p.access = stores.Catalog(), blobtest.NewMem(), access.New(
+		stores.Catalog(), clock{}, still, nil,
+	)
 	if p.secret, err = p.access.Bootstrap(ctx); err != nil {
 		return p, err
 	}
@@ -69,11 +71,17 @@ func assemble(ctx context.Context, cfg api.Config, engine session.Config) (p par
 	}
 	limits := upload.DefaultLimits()
 	limits.ChunkSize, limits.ChunkSizeMin, limits.InlineMax = chunk, 1, inlineMax
-	p.uploads = upload.New(upload.Config{Sessions: p.sessions, Catalog: stores.Catalog(), Blobs: p.blobs, Clock: clock{}, Limits: limits})
+	p.uploads = upload.New(upload.Config{
+		Sessions: p.sessions, Catalog: stores.Catalog(), Blobs: p.blobs, Clock: clock{}, Limits: limits,
+	})
 	cfg.Uploads, cfg.Sessions, cfg.Access = p.uploads, p.sessions, p.access
-	cfg.Memories = memories.New(memories.Config{Catalog: stores.Catalog(), Content: p.blobs, Clock: clock{}, Running: p.sessions.Running, TrashFor: time.Hour})
+	cfg.Memories = memories.New(memories.Config{
+		Catalog: stores.Catalog(), Content: p.blobs, Clock: clock{}, Running: p.sessions.Running, TrashFor: time.Hour,
+	})
 	if cfg.Expire == nil {
-		cfg.Expire = func(ctx context.Context) (int, error) { return p.sessions.TickTTL(ctx, time.Now(), p.uploads.Expire) }
+		cfg.Expire = func(ctx context.Context) (int, error) {
+			return p.sessions.TickTTL(ctx, time.Now(), p.uploads.Expire)
+		}
 	}
 	p.server, err = api.New(cfg)
 	return p, err
@@ -243,7 +251,9 @@ func (w *world) begin(n int64) api.Session {
 // store uploads b as one memory.
 func (w *world) store(name, kind string, b []byte) api.Memory {
 	w.t.Helper()
-	m, err := w.client.Create(w.t.Context(), api.CreateRequest{Name: name, MIMEType: kind}, bytes.NewReader(b), int64(len(b)))
+	m, err := w.client.Create(
+		w.t.Context(), api.CreateRequest{Name: name, MIMEType: kind}, bytes.NewReader(b), int64(len(b)),
+	)
 	w.check(err)
 	return m
 }
@@ -292,7 +302,9 @@ func (w *world) codeIs(err error, code api.Code) *api.Error {
 // limit sets capsule default's quotas; 0 is none.
 func (w *world) limit(bytes, memories int64) {
 	w.t.Helper()
-	_, err := w.client.UpdateCapsule(w.t.Context(), api.UpdateCapsuleRequest{CapsuleID: "default", QuotaBytes: &bytes, QuotaMemories: &memories})
+	_, err := w.client.UpdateCapsule(w.t.Context(), api.UpdateCapsuleRequest{
+		CapsuleID: "default", QuotaBytes: &bytes, QuotaMemories: &memories,
+	})
 	w.check(err)
 }
 
@@ -311,7 +323,9 @@ func (w *world) holds(m api.Memory, b []byte) {
 	w.t.Helper()
 	a := w.do("GET", m.ContentURL, "")
 	if a.StatusCode != 200 || !bytes.Equal(a.body, b) || m.Bytes != int64(len(b)) || m.SHA256 != hexSum(b) {
-		w.t.Errorf("content of %s: %d, %d bytes, not the %d of %s", m.Name, a.StatusCode, len(a.body), len(b), hexSum(b))
+		w.t.Errorf(
+			"content of %s: %d, %d bytes, not the %d of %s", m.Name, a.StatusCode, len(a.body), len(b), hexSum(b),
+		)
 	}
 }
 

@@ -79,7 +79,8 @@ func TestRequestsAreFollowed(t *testing.T) {
 	heads := []string{
 		"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
 		"POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\n\n",
-		"\r\nPUT / HTTP/1.1\r\nContent-Length: 41\r\nHost: x\r\n\r\n" + "GET / HTTP/1.1\r\nContent-Length: +\r\n\r\n....",
+		"\r\nPUT / HTTP/1.1\r\nContent-Length: 41\r\nHost: x\r\n\r\n" +
+			"GET / HTTP/1.1\r\nContent-Length: +\r\n\r\n....",
 	}
 	ends := []string{
 		"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -209,8 +210,9 @@ func TestFrames(t *testing.T) {
 
 func TestRefusal(t *testing.T) {
 	for text, want := range map[string]int{
-		"HTTP/1.1 400 Bad Request\r\n": 400, "HTTP/1.0 505 x": 505, "HTTP/1.1 100 Continue\r\n": 0, "HTTP/1.1 200 OK\r\n": 0,
-		"HTTP/1.1 40": 0, "HTTP/1.": 0, "": 0, "HTTP/2.0 400 x": 0,
+		"HTTP/1.1 400 Bad Request\r\n": 400, "HTTP/1.0 505 x": 505, "HTTP/1.1 100 Continue\r\n": 0,
+		"HTTP/1.1 200 OK\r\n": 0,
+		"HTTP/1.1 40":         0, "HTTP/1.": 0, "": 0, "HTTP/2.0 400 x": 0,
 	} {
 		if got := Refusal([]byte(text)); got != want {
 			t.Errorf("%q: %d, want %d", text, got, want)

@@ -234,7 +234,7 @@ func ofWire() []mutant {
 		},
 		{
 			name: "a-refused-expectation-waits-for-its-body", promise: 11, file: "api/conn.go",
-			old:   "	_ = c.Conn.SetReadDeadline(c.listener.machine.now().Add(refuseTimeout)) // net/http would wait for the body without an end\n",
+			old:   "	_ = c.Conn.SetReadDeadline(c.listener.machine.now().Add(refuseTimeout))\n",
 			new:   "",
 			tests: []string{"api.TestAnAnswerThatNobodyReadsIsCut"},
 		},
