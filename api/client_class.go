@@ -277,7 +277,7 @@ func retryAfter(h http.Header) time.Duration {
 }
 
 // ErrWhole: the answer is the whole content although the request asked for a part. Something in
-// front of the server drops the Range header.
+// front of the server removes the Range header.
 var ErrWhole = errors.New("something in front of the server gives no parts of a content")
 
 // wholeOf makes the error of a 200 to a request with a Range. It is ErrWhole if the answer is a

@@ -165,7 +165,7 @@ var commonHeaders = map[string][]string{
 // both are strong.
 type validators struct {
 	etag     string
-	modified time.Time // zero: not told
+	modified time.Time // zero: not sent
 }
 
 // contentHeaders describes the content, and keeps a browser from ever taking it for a part of this

@@ -130,13 +130,13 @@ type limits struct {
 	lingerRate              *rate.Limiter // bytes of refused bodies
 }
 
-func newLimits(requests, text, held, refused int64) limits {
+func newLimits(requests, json, held, refused int64) limits {
 	places := newLimiter(requests, requests/2, requests/4)
 	return limits{
 		places:  places,
 		probes:  newLimiter(maxProbes, 0, maxProbes),
 		waiting: newLimiter(refused, 0, refused),
-		json:    newLimiter(text, text/4*3, 0),
+		json:    newLimiter(json, json/4*3, 0),
 		blocks:  newLimiter(held, held/4*3, 0),
 		answers: newLimiter(held, held/4*3, held/4),
 

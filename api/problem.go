@@ -67,7 +67,7 @@ type Fault struct {
 	Code   Code   `json:"code"`
 	Detail string `json:"detail"`
 	// Missing are the chunks, and MissingBytes the bytes, that an Incomplete finish lacks. If a
-	// session has too many pieces, they are the gap to fill first. There are at most 1,000 ranges,
+	// session has too many entries, they are the gap to fill first. There are at most 1,000 ranges,
 	// then More.
 	Missing      []Range `json:"missing,omitzero"`
 	MissingBytes []Range `json:"missing_bytes,omitzero"`
