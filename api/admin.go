@@ -14,8 +14,8 @@ import (
 	"sluice/upload"
 )
 
-// readyFor bounds how long the stores may take to say that they are there.
-const readyFor = 5 * time.Second
+// readyTimeout is how long the stores may take to report that they are ready.
+const readyTimeout = 5 * time.Second
 
 func (s *Server) sessionsList(c *call) (AdminSessionList, error) {
 	limit, err := c.limit()
@@ -79,7 +79,7 @@ func (s *Server) readyz(c *call) (Health, error) {
 	if s.draining.Load() {
 		return Health{}, errDraining
 	}
-	ctx, stop := context.WithTimeout(c.req.Context(), readyFor)
+	ctx, stop := context.WithTimeout(c.req.Context(), readyTimeout)
 	defer stop()
 	if err := s.cfg.Ready(ctx); err != nil {
 		s.log.Warn("not ready", "request_id", c.id, "err", err)
@@ -92,15 +92,16 @@ func (s *Server) readyz(c *call) (Health, error) {
 		if errors.Is(err, upload.ErrAway) {
 			return Health{}, errAway
 		}
-		return Health{}, &denial{code: CodeUnavailable, detail: "a store does not answer", retry: 5 * time.Second}
+		return Health{}, &refusal{code: CodeUnavailable, detail: "a store does not answer", retry: 5 * time.Second}
 	}
 	if _, what := s.cfg.Damaged(); len(what) > 0 {
-		return Health{"degraded: some records are damaged; what needs them fails, all else goes on; the log has them, and sluice check names all"}, nil
+		return Health{"degraded: some records are damaged; what needs them fails, all else goes on; " +
+			"the log has them, and sluice check names all"}, nil
 	}
 	return Health{"ready"}, nil
 }
 
-// adminMux has what belongs on the admin listener alone.
+// adminMux serves the paths that only the admin listener has.
 func (s *Server) adminMux() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", s.metrics)
@@ -132,23 +133,28 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprintf(&b, "sluice_%s%v %v\n", name, rows[i], rows[i+1])
 		}
 	}
-	metric("gauge", "sessions", "Upload sessions that have not ended.", `{state="open"}`, st.Open, `{state="sealed"}`, st.Sealed)
+	metric("gauge", "sessions", "Upload sessions that have not ended.",
+		`{state="open"}`, st.Open, `{state="sealed"}`, st.Sealed)
 	metric("gauge", "sessions_expected_bytes", "Bytes that these sessions announced.", "", st.BytesExpected)
 	metric("gauge", "sessions_received_bytes", "Bytes that these sessions have received.", "", st.BytesReceived)
 	if st.OldestSeen != 0 {
-		metric("gauge", "sessions_oldest_seen_timestamp_seconds", "When the open session that is idle longest was last seen.", "", float64(st.OldestSeen)/1000)
+		metric("gauge", "sessions_oldest_seen_timestamp_seconds",
+			"When the open session that is idle longest was last seen.", "", float64(st.OldestSeen)/1000)
 	}
 	metric("counter", "sessions_begun_total", "Sessions begun since the store was made.", "", st.Begun)
 	metric("counter", "sessions_ended_total", "Sessions ended since the store was made.",
 		`{how="finished"}`, st.Finished, `{how="aborted"}`, st.Aborted, `{how="expired"}`, st.Expired)
 	metric("gauge", "requests_running", "Requests that run now.", "", s.running.Load())
-	metric("gauge", "http2_unread_bytes", "Bytes of bodies that have come on HTTP/2 and are not read yet.", "", s.unread.size())
+	metric("gauge", "http2_unread_bytes", "Bytes of bodies that have come on HTTP/2 and are not read yet.", "",
+		s.unread.size())
 	damaged, _ := s.cfg.Damaged()
-	metric("counter", "damaged_reads_total", "Reads of records since the start that failed as what they needed is damaged.", "", damaged)
+	metric("counter", "damaged_reads_total",
+		"Reads of records since the start that failed as what they needed is damaged.", "", damaged)
 	metric("gauge", "request_json_bytes", "What the bodies of JSON requests under way count for.", "",
-		s.limits.text.held())
-	metric("gauge", "answer_bytes", "Bytes of answers that are made and not taken yet.", "", s.limits.answers.held())
-	metric("counter", "refused_total", "Connections, requests and answers that a bound has refused or cut off.", s.refused.rows()...)
+		s.limits.json.inUse())
+	metric("gauge", "answer_bytes", "Bytes of answers that are made and not taken yet.", "", s.limits.answers.inUse())
+	metric("counter", "refused_total", "Connections, requests and answers that a bound has refused or cut off.",
+		s.refused.rows()...)
 	draining := 0
 	if s.draining.Load() {
 		draining = 1

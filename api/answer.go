@@ -15,11 +15,11 @@ import (
 	"sluice/session"
 )
 
-// refuse answers an error.
+// refuse answers a request with an error.
 func (s *Server) refuse(c *call, err error) {
-	if c.status != 0 { // half an answer is out: the cut must be seen
+	if c.status != 0 { // a part of the answer is out: the client must see the cut
 		level := slog.LevelError
-		if gone := (*cutError)(nil); errors.As(err, &gone) { // the client has left
+		if cut := (*cutError)(nil); errors.As(err, &cut) { // the client has left
 			level = slog.LevelDebug
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -35,11 +35,11 @@ func (s *Server) refuse(c *call, err error) {
 		}
 		return u.ChunkSize
 	})
-	if errors.Is(err, errBusy) || errors.Is(err, errShare) || errors.Is(err, session.ErrBusy) {
-		s.leave(c)
-		if s.limits.lingers.acquire("", 1) == nil { // those that rest are counted among the refused
-			rest(c.req.Context(), refuseAfter)
-			s.limits.lingers.release("", 1)
+	if errors.Is(err, errBusy) || errors.Is(err, errOverShare) || errors.Is(err, session.ErrBusy) {
+		s.releaseAll(c)
+		if s.limits.waiting.acquire("", 1) == nil { // requests that wait here count among the refused
+			sleep(c.req.Context(), refuseDelay)
+			s.limits.waiting.release("", 1)
 		}
 	}
 	level := slog.LevelDebug
@@ -48,15 +48,15 @@ func (s *Server) refuse(c *call, err error) {
 	} else if p.Status >= 500 && c.req.Context().Err() == nil {
 		level = slog.LevelWarn
 	}
-	said := []any{"request_id", c.id, "route", c.req.Pattern, "code", string(p.Code), "err", err}
+	attrs := []any{"request_id", c.id, "route", c.req.Pattern, "code", string(p.Code), "err", err}
 	if level == slog.LevelWarn {
-		if left, ok := s.warnings.of(err).say(s.machine.now()); !ok {
+		if suppressed, ok := s.warnings.forError(err).allow(s.machine.now()); !ok {
 			level = slog.LevelDebug
-		} else if left > 0 {
-			said = append(said, "left_out", left)
+		} else if suppressed > 0 {
+			attrs = append(attrs, "left_out", suppressed)
 		}
 	}
-	s.log.Log(c.req.Context(), level, "refused", said...)
+	s.log.Log(c.req.Context(), level, "refused", attrs...)
 	h := c.Header()
 	if p.Code == CodeUnauthenticated {
 		h.Set("WWW-Authenticate", "Bearer")
@@ -68,17 +68,17 @@ func (s *Server) refuse(c *call, err error) {
 		s.refused.slowBodies.Add(1)
 	}
 	if p.Code == CodeSuperseded {
-		c.closing()
+		c.closeAfter()
 	}
 	s.answer(c, p.Status, "application/problem+json", p)
 }
 
-// refuseAfter is how long a client that asks for too much waits for its answer. Meanwhile it holds
-// its connection and a place among the refused. So a flood of such requests is slow. Where all of
+// refuseDelay is how long a client that asks for too much waits for its answer. Meanwhile it holds
+// its connection and a place among the refused. So a flood of such requests is slow. If all of
 // these places are taken, the answer comes at once.
-const refuseAfter = 100 * time.Millisecond
+const refuseDelay = 100 * time.Millisecond
 
-func rest(ctx context.Context, d time.Duration) {
+func sleep(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -91,15 +91,15 @@ func rest(ctx context.Context, d time.Duration) {
 func (s *Server) answer(c *call, status int, kind string, v any) {
 	b, err := json.Marshal(v, json.Deterministic(true))
 	if err != nil {
-		panic(err) // a wire message that has no JSON form is a mistake of ours
+		panic(err) // a wire message without a JSON form is a bug
 	}
-	computed(c)
-	s.made(c, len(b))
-	if c.req.ProtoMajor >= 2 && c.holds.holder == "" && len(b) <= smallAnswer {
-		s.linger(c)
+	endCompute(c)
+	s.countAnswer(c, len(b))
+	if c.req.ProtoMajor >= 2 && c.usage.principal == "" && len(b) <= smallAnswer {
+		s.waitForClient(c)
 	}
 	h := c.Header()
-	if c.short { // this waits for no window
+	if c.headOnly { // a head alone waits for no window
 		h.Set("Content-Length", "0")
 		c.WriteHeader(status)
 		return
@@ -112,19 +112,19 @@ func (s *Server) answer(c *call, status int, kind string, v any) {
 	}
 }
 
-// send writes the body of an answer, each piece within the time that the minimum rate gives it. On
-// HTTP/1.1 the connection sees to that. send gives false if the client has not taken a piece in
-// time; a client that is gone is none of our errors.
+// send writes the body of an answer in blocks. Each block has the time that the minimum rate gives
+// it. On HTTP/1.1 the connection enforces that. send returns false if the client has not taken a
+// block in time. A client that is gone is no error of the server.
 func (c *call) send(b []byte) bool {
 	for len(b) > 0 {
-		piece := b[:min(len(b), answerPiece)]
+		block := b[:min(len(b), answerBlock)]
 		if c.req.ProtoMajor >= 2 {
-			_ = c.body.rc.SetWriteDeadline(c.body.machine.now().Add(c.body.pace.allowed(int64(len(piece)))))
+			_ = c.body.rc.SetWriteDeadline(c.body.machine.now().Add(c.body.minRate.timeFor(int64(len(block)))))
 		}
-		if _, err := c.Write(piece); err != nil {
+		if _, err := c.Write(block); err != nil {
 			return !errors.Is(err, os.ErrDeadlineExceeded)
 		}
-		b = b[len(piece):]
+		b = b[len(block):]
 	}
 	return true
 }

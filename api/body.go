@@ -16,111 +16,111 @@ import (
 )
 
 const (
-	// lingerFor and lingerBytes bound how long, and for how much, a refused body is still read, so
-	// that the client sees the answer before it sees the connection closing.
-	lingerFor   = 5 * time.Second
-	lingerBytes = 16 << 20
+	// lingerTimeout and maxLinger bound how long, and for how many bytes, the server still reads a
+	// refused body. So the client sees the answer before it sees the connection closing.
+	lingerTimeout = 5 * time.Second
+	maxLinger     = 16 << 20
 )
 
-// body is a request's body. It tells a clean end (io.EOF) from every cut (*cutError), holds the
-// client to the minimum rate, and can be woken: a deadline in the past, which is how a newer put
-// takes over, stays whatever the rate allows. It knows when the request is over, so that a late
-// wake-up doesn't hit the connection's next request.
+// body is a request's body. It tells a clean end (io.EOF) from every cut (*cutError), and holds the
+// client to the minimum rate. It can be woken: a newer put takes over by a deadline in the past,
+// which stays whatever the rate allows. It knows when the request is over, so that a late wake-up
+// does not hit the connection's next request.
 //
-// One goroutine reads; SetReadDeadline may be called by any.
+// One goroutine reads. Any goroutine may call SetReadDeadline.
 type body struct {
 	r        io.Reader
 	request  *http.Request
-	promises promises
+	digests  digestCheck
 	rc       *http.ResponseController
 	length   int64 // as announced, or -1
-	n        int64 // read so far
-	pace     pace
+	received int64 // read so far
+	minRate  minRate
 	machine  machine
-	end      error // what Read answers from now on
-	read     bool  // to its end
+	err      error // what Read returns from now on
+	ended    bool  // the client has ended it
 
-	mu    sync.Mutex
-	armed time.Time // the deadline that is set, if any
-	wake  time.Time // the deadline that was asked for, if any
-	over  bool      // nothing may touch the connection's deadline any more
+	mu       sync.Mutex
+	deadline time.Time // the one that is set, if any
+	wake     time.Time // the one that SetReadDeadline asked for, if any
+	released bool      // nothing may change the connection's deadline any more
 }
 
 var _ session.DeadlineReader = (*body)(nil)
 
-// pace is the minimum rate: per bytes every window.
-type pace struct {
+// minRate is the minimum rate: this many bytes in every window.
+type minRate struct {
 	window time.Duration
-	per    int64
+	bytes  int64
 
-	due  time.Time // when the running window must be full
-	got  int64     // in the running window
-	left time.Time // when the last Read returned
+	due      time.Time // when the running window must have its bytes
+	received int64     // in the running window
+	lastRead time.Time // when the last Read returned
 }
 
-func paceOf(rate int64, window time.Duration) pace {
-	return pace{window: window, per: int64(float64(rate) * window.Seconds())}
+func newMinRate(rate int64, window time.Duration) minRate {
+	return minRate{window: window, bytes: int64(float64(rate) * window.Seconds())}
 }
 
 func newBody(r *http.Request, w http.ResponseWriter, rate int64, window time.Duration, m machine) *body {
 	b := &body{
 		r: r.Body, request: r, rc: http.NewResponseController(w), length: r.ContentLength,
-		pace: paceOf(rate, window), machine: m,
+		minRate: newMinRate(rate, window), machine: m,
 	}
 	if b.length == 0 {
-		b.end, b.read, b.over = io.EOF, true, true
+		b.err, b.ended, b.released = io.EOF, true, true
 	}
 	return b
 }
 
-// Read gives io.EOF only where the client has ended its body.
+// Read returns io.EOF only if the client has ended its body.
 func (b *body) Read(p []byte) (int, error) {
-	if b.end != nil {
-		return 0, b.end
+	if b.err != nil {
+		return 0, b.err
 	}
-	if err := b.arm(); err != nil {
-		return 0, b.fail(err)
+	if err := b.armDeadline(); err != nil {
+		return 0, b.endWith(err)
 	}
 	n, err := b.r.Read(p)
-	b.n += int64(n)
-	b.promises.saw(p[:n])
-	b.pace.read(int64(n), b.machine.now())
+	b.received += int64(n)
+	b.digests.add(p[:n])
+	b.minRate.endRead(int64(n), b.machine.now())
 	if err == nil {
 		return n, nil
 	}
-	if err == io.EOF && b.length >= 0 && b.n != b.length {
+	if err == io.EOF && b.length >= 0 && b.received != b.length {
 		err = io.ErrUnexpectedEOF
 	}
 	if err == io.EOF {
-		b.read = true
-		err = cmp.Or(b.promises.kept(b.request.Trailer), err)
+		b.ended = true
+		err = cmp.Or(b.digests.verify(b.request.Trailer), err)
 	}
-	return n, b.fail(err)
+	return n, b.endWith(err)
 }
 
-// fail settles how the body ended.
-func (b *body) fail(err error) error {
+// endWith decides how the body has ended.
+func (b *body) endWith(err error) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
-	case b.read:
-		b.end = err
+	case b.ended:
+		b.err = err
 	case errors.Is(err, os.ErrDeadlineExceeded) && b.wake.IsZero():
-		b.end = errSlow
+		b.err = errSlow
 	default:
-		b.end = &cutError{err}
+		b.err = &cutError{err}
 	}
-	if b.read {
+	if b.ended {
 		b.release()
 	}
-	return b.end
+	return b.err
 }
 
-// arm sets the deadline of the next Read: when the running window ends, or earlier where somebody
-// asked for it.
-func (b *body) arm() error {
+// armDeadline sets the deadline of the next Read: the end of the running window, or an earlier one
+// that SetReadDeadline asked for.
+func (b *body) armDeadline() error {
 	now := b.machine.now()
-	due := b.pace.start(now)
+	due := b.minRate.beginRead(now)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.wake.IsZero() {
@@ -131,54 +131,54 @@ func (b *body) arm() error {
 			due = b.wake
 		}
 	}
-	// Not at every Read: a deadline that is a little early costs a client nothing that sends at
-	// all.
-	if d := due.Sub(b.armed); b.over || (!b.armed.IsZero() && d >= 0 && d < b.pace.window/16) {
+	// It is not set at every Read: a deadline that is a little early costs nothing to a client that
+	// sends at all.
+	if d := due.Sub(b.deadline); b.released || (!b.deadline.IsZero() && d >= 0 && d < b.minRate.window/16) {
 		return nil
 	}
-	b.armed = due
-	return b.set(due)
+	b.deadline = due
+	return b.setConnDeadline(due)
 }
 
-// set is SetReadDeadline where the connection has it.
-func (b *body) set(t time.Time) error {
+// setConnDeadline is SetReadDeadline, if the connection has it.
+func (b *body) setConnDeadline(t time.Time) error {
 	if err := b.rc.SetReadDeadline(t); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}
 	return nil
 }
 
-// SetReadDeadline wakes a Read that is blocked at t. It does not end the minimum rate, and once the
+// SetReadDeadline wakes a Read that is blocked at t. It does not end the minimum rate. Once the
 // body or its request is over it does nothing.
 func (b *body) SetReadDeadline(t time.Time) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.over {
+	if b.released {
 		return nil
 	}
 	if b.wake.IsZero() || t.Before(b.wake) {
 		b.wake = t
 	}
-	if !b.armed.IsZero() && b.armed.Before(b.wake) {
+	if !b.deadline.IsZero() && b.deadline.Before(b.wake) {
 		return nil
 	}
-	b.armed = b.wake
-	return b.set(b.wake)
+	b.deadline = b.wake
+	return b.setConnDeadline(b.wake)
 }
 
 // release gives the connection's deadline back. mu is held.
 func (b *body) release() {
-	if !b.over {
-		b.over = true
-		_ = b.set(time.Time{})
+	if !b.released {
+		b.released = true
+		_ = b.setConnDeadline(time.Time{})
 	}
 }
 
 // unread reports whether the client may still be sending.
-func (b *body) unread() bool { return !b.read && b.length != 0 }
+func (b *body) unread() bool { return !b.ended && b.length != 0 }
 
-// close ends the body with its request: it waits for nothing, and from now on nothing touches the
-// connection.
+// close ends the body with its request. It waits for nothing. From now on nothing changes the
+// connection's deadline.
 func (b *body) close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -186,47 +186,48 @@ func (b *body) close() {
 }
 
 // linger reads on for a while after a refusal was sent on a connection that closes, at the rate
-// that all of them have. A client that reads the answer stops sending.
-func (b *body) linger(d time.Duration, expects bool, all *rate.Limiter) {
+// that all of them share. A client that reads the answer stops sending.
+func (b *body) linger(d time.Duration, expects bool, limiter *rate.Limiter) {
 	b.mu.Lock()
-	b.over = true
-	err := b.set(b.machine.now().Add(d))
+	b.released = true
+	err := b.setConnDeadline(b.machine.now().Add(d))
 	b.mu.Unlock()
-	// A client that waits for "100 Continue" and has not been told to go on sends nothing.
-	if err != nil || expects && b.n == 0 {
+	// A client that waits for "100 Continue" sends nothing until it is told to go on.
+	if err != nil || expects && b.received == 0 {
 		return
 	}
-	until, stop := context.WithTimeout(context.Background(), d)
+	ctx, stop := context.WithTimeout(context.Background(), d)
 	defer stop()
-	const piece = 64 << 10
-	for range lingerBytes / piece {
-		n, err := io.CopyN(io.Discard, b.r, piece)
-		if all.WaitN(until, int(n)) != nil || err != nil {
+	const block = 64 << 10
+	for range maxLinger / block {
+		n, err := io.CopyN(io.Discard, b.r, block)
+		if limiter.WaitN(ctx, int(n)) != nil || err != nil {
 			return
 		}
 	}
 }
 
-// allowed is how long n bytes of an answer may take.
-func (p *pace) allowed(n int64) time.Duration {
-	return p.window + time.Duration(float64(n)/float64(p.per)*float64(p.window))
+// timeFor returns how long n bytes of an answer may take.
+func (m *minRate) timeFor(n int64) time.Duration {
+	return m.window + time.Duration(float64(n)/float64(m.bytes)*float64(m.window))
 }
 
-// start begins a Read: time that was spent elsewhere (a slow disk) is not the client's.
-func (p *pace) start(now time.Time) (due time.Time) {
+// beginRead begins a Read. Time that was spent elsewhere (a slow disk) does not count for the
+// client.
+func (m *minRate) beginRead(now time.Time) (due time.Time) {
 	switch {
-	case p.due.IsZero():
-		p.due = now.Add(p.window)
-	case !p.left.IsZero():
-		p.due = p.due.Add(now.Sub(p.left))
+	case m.due.IsZero():
+		m.due = now.Add(m.window)
+	case !m.lastRead.IsZero():
+		m.due = m.due.Add(now.Sub(m.lastRead))
 	}
-	return p.due
+	return m.due
 }
 
-// read counts what came. A full window starts the next one.
-func (p *pace) read(n int64, now time.Time) {
-	p.left = now
-	if p.got += n; p.got >= p.per {
-		p.got, p.due = 0, now.Add(p.window)
+// endRead counts the bytes that came. With enough of them the next window begins.
+func (m *minRate) endRead(n int64, now time.Time) {
+	m.lastRead = now
+	if m.received += n; m.received >= m.bytes {
+		m.received, m.due = 0, now.Add(m.window)
 	}
 }

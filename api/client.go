@@ -15,12 +15,12 @@ import (
 	"sluice/session"
 )
 
-// Client speaks the wire's other end: one method per operation. It is safe for concurrent use,
-// keeps no state and retries nothing by itself: whether and when to repeat is the caller's decision
-// (each operation says in API.md what a repeat does). A refusal is an *[Error]; any other error is
-// the transport's, and says nothing about whether the server acted.
+// Client speaks the wire's other end, with one method per operation. It is safe for concurrent use,
+// keeps no state, and retries nothing by itself: the caller decides whether and when to repeat
+// (docs/api.md says for each operation what a repeat does). A refusal is an *[Error]. Any other
+// error is the transport's, and does not tell whether the server acted.
 type Client struct {
-	// Clock dates the answers that have no Date. NewClient takes the system's; it may be replaced
+	// Clock dates the answers that have no Date. NewClient sets the system's. It may be replaced
 	// before the first call.
 	Clock session.Clock
 
@@ -28,24 +28,25 @@ type Client struct {
 	http        *http.Client
 }
 
-// NewClient makes a Client of the server at baseURL (such as http://127.0.0.1:8080), which bears
-// token. A nil hc takes http.DefaultClient. hc must not have a Timeout: bodies take as long as they
-// take; contexts bound calls. No redirect is followed, whatever hc says: it would take the token,
-// or a body, elsewhere.
+// NewClient makes a Client of the server at baseURL (such as http://127.0.0.1:8080), which sends
+// token. If hc is nil, it uses http.DefaultClient. hc must not have a Timeout, since bodies take as
+// long as they take; contexts bound calls. The Client follows no redirect, whatever hc says: a
+// redirect would take the token, or a body, elsewhere.
 func NewClient(baseURL, token string, hc *http.Client) *Client {
 	if hc == nil {
 		hc = http.DefaultClient
 	}
-	stays := *hc
-	stays.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &Client{Clock: system.Clock{}, base: strings.TrimRight(baseURL, "/"), token: token, http: &stays}
+	noRedirects := *hc
+	noRedirects.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &Client{Clock: system.Clock{}, base: strings.TrimRight(baseURL, "/"), token: token, http: &noRedirects}
 }
 
 // PutOptions qualify one put. At most one digest is sent.
 type PutOptions struct {
 	// Replace withdraws what is recorded there as soon as the request's head is accepted.
 	Replace bool
-	// CRC32C or SHA256 of the body, checked by the server before it is recorded.
+	// CRC32C or SHA256 is the digest of the body. The server compares it before it records the
+	// body.
 	CRC32C *uint32
 	SHA256 *[32]byte
 }
@@ -55,30 +56,37 @@ func (o PutOptions) apply(h http.Header) {
 	case o.SHA256 != nil:
 		h.Set("Content-Digest", "sha-256=:"+base64.StdEncoding.EncodeToString(o.SHA256[:])+":")
 	case o.CRC32C != nil:
-		h.Set("Content-Digest", "crc32c=:"+base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, *o.CRC32C))+":")
+		h.Set(
+			"Content-Digest",
+			"crc32c=:"+base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, *o.CRC32C))+":",
+		)
 	}
 }
 
-// UploadConfig gives the server's limits.
+// UploadConfig returns the server's limits.
 func (c *Client) UploadConfig(ctx context.Context) (out UploadConfig, err error) {
 	return out, c.get(ctx, "/v1/upload_config", nil, &out)
 }
 
-// Begin makes a session, or answers the one that the same idem has.
+// Begin makes a session, or returns the one that the same idem has made.
 func (c *Client) Begin(ctx context.Context, req BeginRequest) (out Session, err error) {
 	return out, c.post(ctx, "/v1/uploads_begin", req, &out)
 }
 
-// PutChunk stores chunk idx: n bytes of body, or to its end where n is -1. A nil error is the
+// PutChunk stores chunk idx: n bytes of body, or all to its end if n is -1. A nil error is the
 // server's durable promise.
-func (c *Client) PutChunk(ctx context.Context, sessionID string, idx int64, body io.Reader, n int64, o PutOptions) error {
+func (c *Client) PutChunk(
+	ctx context.Context, sessionID string, idx int64, body io.Reader, n int64, o PutOptions,
+) error {
 	_, err := c.put(ctx, "/v1/uploads_put_chunk/"+url.PathEscape(sessionID)+"/"+strconv.FormatInt(idx, 10), body, n, o)
 	return err
 }
 
-// PutRange stores n bytes of body (-1: to its end) at an offset in bytes, and gives how many were
-// recorded. Where it is refused half-way, [Error].Recorded says what was recorded nevertheless.
-func (c *Client) PutRange(ctx context.Context, sessionID string, off int64, body io.Reader, n int64, o PutOptions) (recorded int64, err error) {
+// PutRange stores n bytes of body (-1: to its end) at an offset in bytes, and returns how many were
+// recorded. If it is refused half-way, [Error].Recorded says how many were recorded nevertheless.
+func (c *Client) PutRange(
+	ctx context.Context, sessionID string, off int64, body io.Reader, n int64, o PutOptions,
+) (recorded int64, err error) {
 	h, err := c.put(ctx, "/v1/uploads_put_range/"+url.PathEscape(sessionID)+"/"+strconv.FormatInt(off, 10), body, n, o)
 	if err != nil {
 		return 0, err
@@ -106,13 +114,13 @@ func (c *Client) put(ctx context.Context, path string, body io.Reader, n int64, 
 	return c.do(req, nil)
 }
 
-// Finish verifies the session and makes it a memory. A repeat gives the same one.
+// Finish verifies the session and makes it a memory. A repeat returns the same one.
 func (c *Client) Finish(ctx context.Context, req FinishRequest) (out Memory, err error) {
 	return out, c.post(ctx, "/v1/uploads_finish", req, &out)
 }
 
-// FinishBatch finishes sessions of one capsule together, or none of them: [Problem].Failures says
-// why.
+// FinishBatch finishes sessions of one capsule together, or none of them; then [Problem].Failures
+// says why.
 func (c *Client) FinishBatch(ctx context.Context, reqs []FinishRequest) ([]Memory, error) {
 	var out MemoryBatch
 	err := c.post(ctx, "/v1/uploads_finish_batch", FinishBatchRequest{reqs}, &out)
@@ -124,7 +132,7 @@ func (c *Client) Abort(ctx context.Context, sessionID string) error {
 	return c.post(ctx, "/v1/uploads_abort", AbortRequest{sessionID}, nil)
 }
 
-// Status gives the caller's session; with crc also the CRC-32C of its whole chunks.
+// Status returns the caller's session, and with crc also the CRC-32C of its whole chunks.
 func (c *Client) Status(ctx context.Context, sessionID string, crc bool) (out Session, err error) {
 	q := url.Values{}
 	if crc {
@@ -133,12 +141,13 @@ func (c *Client) Status(ctx context.Context, sessionID string, crc bool) (out Se
 	return out, c.get(ctx, "/v1/uploads_status/"+url.PathEscape(sessionID), q, &out)
 }
 
-// Uploads gives a page of the caller's own open sessions. Limit 0 takes the server's default.
+// Uploads returns a page of the caller's own open sessions. With limit 0 the server's default
+// holds.
 func (c *Client) Uploads(ctx context.Context, cursor string, limit int) (out SessionList, err error) {
-	return out, c.get(ctx, "/v1/uploads_list", page(cursor, limit), &out)
+	return out, c.get(ctx, "/v1/uploads_list", pageQuery(cursor, limit), &out)
 }
 
-// CreateRequest is what memories_create takes beside the body. Only Name is needed.
+// CreateRequest holds the arguments of memories_create beside the body. Only Name is needed.
 type CreateRequest struct {
 	CapsuleID, Name, Path, Idem, MIMEType string
 	CRC32C                                *uint32
@@ -163,7 +172,7 @@ func (c *Client) Create(ctx context.Context, r CreateRequest, body io.Reader, n 
 	return out, err
 }
 
-// ReadMemory gives one memory.
+// ReadMemory returns one memory.
 func (c *Client) ReadMemory(ctx context.Context, memoryID string) (out Memory, err error) {
 	return out, c.get(ctx, "/v1/memories_read/"+url.PathEscape(memoryID), nil, &out)
 }
@@ -176,9 +185,9 @@ type MemoryQuery struct {
 	Limit                               int // 1 to 1000; 0 is the server's default of 100
 }
 
-// ListMemories gives a page. It may be short and still have a NextCursor.
+// ListMemories returns a page. It may be short and still have a NextCursor.
 func (c *Client) ListMemories(ctx context.Context, r MemoryQuery) (out MemoryList, err error) {
-	q := page(r.Cursor, r.Limit)
+	q := pageQuery(r.Cursor, r.Limit)
 	setIf(q, "capsule_id", r.CapsuleID)
 	setIf(q, "path_prefix", r.PathPrefix)
 	setIf(q, "name", r.Name)
@@ -194,7 +203,7 @@ func (c *Client) UpdateMemory(ctx context.Context, req UpdateMemoryRequest) (out
 	return out, c.post(ctx, "/v1/memories_update", req, &out)
 }
 
-// DeleteMemory puts a memory into the trash; with purge it is gone for good.
+// DeleteMemory puts a memory into the trash. With purge it is gone for good.
 func (c *Client) DeleteMemory(ctx context.Context, memoryID string, purge bool) error {
 	return c.post(ctx, "/v1/memories_delete", DeleteMemoryRequest{memoryID, purge}, nil)
 }
@@ -216,14 +225,14 @@ func (c *Client) CreateCapsule(ctx context.Context, req CreateCapsuleRequest) (o
 	return out, c.post(ctx, "/v1/capsules_create", req, &out)
 }
 
-// ReadCapsule gives a capsule with its counters.
+// ReadCapsule returns a capsule with its counters.
 func (c *Client) ReadCapsule(ctx context.Context, capsuleID string) (out Capsule, err error) {
 	return out, c.get(ctx, "/v1/capsules_read/"+url.PathEscape(capsuleID), nil, &out)
 }
 
-// ListCapsules gives a page of the capsules that the caller has a role in; an admin sees all.
+// ListCapsules returns a page of the capsules in which the caller has a role. An admin sees all.
 func (c *Client) ListCapsules(ctx context.Context, cursor string, limit int) (out CapsuleList, err error) {
-	return out, c.get(ctx, "/v1/capsules_list", page(cursor, limit), &out)
+	return out, c.get(ctx, "/v1/capsules_list", pageQuery(cursor, limit), &out)
 }
 
 // UpdateCapsule changes what is not nil.
@@ -236,48 +245,52 @@ func (c *Client) DeleteCapsule(ctx context.Context, capsuleID string) error {
 	return c.post(ctx, "/v1/capsules_delete", DeleteCapsuleRequest{capsuleID}, nil)
 }
 
-// AdminSessions gives a page of anybody's sessions; owner and state ("open", …) filter where they
-// are not empty. Admins only.
-func (c *Client) AdminSessions(ctx context.Context, owner, state, cursor string, limit int) (out AdminSessionList, err error) {
-	q := page(cursor, limit)
+// AdminSessions returns a page of anybody's sessions. An owner and a state ("open", …) that are not
+// empty filter it. Admins only.
+func (c *Client) AdminSessions(
+	ctx context.Context, owner, state, cursor string, limit int,
+) (out AdminSessionList, err error) {
+	q := pageQuery(cursor, limit)
 	setIf(q, "owner", owner)
 	setIf(q, "state", state)
 	return out, c.get(ctx, "/v1/sessions_list", q, &out)
 }
 
-// AdminStats gives the engine's figures. Admins only.
+// AdminStats returns the engine's figures. Admins only.
 func (c *Client) AdminStats(ctx context.Context) (out SessionStats, err error) {
 	return out, c.get(ctx, "/v1/sessions_stats", nil, &out)
 }
 
-// AdminClearAll aborts every open session, of anybody, and gives their number. Admins only.
+// AdminClearAll aborts every open session, of anybody, and returns their number. Admins only.
 func (c *Client) AdminClearAll(ctx context.Context) (int64, error) {
 	var out Cleared
 	err := c.post(ctx, "/v1/sessions_clear_all", Empty{}, &out)
 	return out.Cleared, err
 }
 
-// AdminCleanupExpired ends what is past its time to live now, and gives the number. Admins only.
+// AdminCleanupExpired ends sessions that are past their time to live now, and returns the number.
+// Admins only.
 func (c *Client) AdminCleanupExpired(ctx context.Context) (int64, error) {
 	var out CleanedUp
 	err := c.post(ctx, "/v1/sessions_cleanup_expired", Empty{}, &out)
 	return out.Expired, err
 }
 
-// Ready returns nil when the server's stores answer and it is not draining.
+// Ready returns nil if the server's stores answer and it is not draining.
 func (c *Client) Ready(ctx context.Context) error { return c.get(ctx, "/readyz", nil, new(Health)) }
 
 // ContentInfo describes an answer of [Client.Content].
 type ContentInfo struct {
 	Bytes    int64 // of the whole content
-	Off, N   int64 // what the body brings
+	Off, N   int64 // the bytes that the body has
 	MIMEType string
 	ETag     string // "sha256:…", with its quotes
 }
 
-// Content gives n bytes of a memory's content from off on, or all of the rest where n is -1. The
-// caller closes the body; an error in reading it means that it was cut. Past the end:
-// CodeRangeNotSatisfiable. ErrWhole where something on the way gives no parts. n of 0 is an error.
+// Content returns n bytes of a memory's content from off on, or all of the rest if n is -1. The
+// caller closes the body. An error in reading it means that it was cut. An off past the end gives
+// CodeRangeNotSatisfiable. The error is ErrWhole if something on the way gives no parts. An n of 0
+// is an error.
 func (c *Client) Content(ctx context.Context, memoryID string, off, n int64) (io.ReadCloser, ContentInfo, error) {
 	req, err := c.request(ctx, http.MethodGet, "/v1/memories_content/"+url.PathEscape(memoryID), nil, nil, 0)
 	if err != nil {
@@ -296,14 +309,18 @@ func (c *Client) Content(ctx context.Context, memoryID string, off, n int64) (io
 	if err != nil {
 		return nil, ContentInfo{}, err
 	}
-	info := ContentInfo{Bytes: res.ContentLength, N: res.ContentLength, MIMEType: res.Header.Get("Content-Type"), ETag: res.Header.Get("ETag")}
+	info := ContentInfo{
+		Bytes: res.ContentLength, N: res.ContentLength, MIMEType: res.Header.Get("Content-Type"),
+		ETag: res.Header.Get("ETag"),
+	}
 	switch {
 	case res.StatusCode == http.StatusOK && whole:
 		return res.Body, info, nil
 	case res.StatusCode == http.StatusPartialContent && !whole:
 		var last int64
 		form := res.Header.Get("Content-Range")
-		if _, err := fmt.Sscanf(form, "bytes %d-%d/%d", &info.Off, &last, &info.Bytes); err != nil || info.Off != off || last < off || last >= info.Bytes || n > 0 && last >= off+n {
+		if _, err := fmt.Sscanf(form, "bytes %d-%d/%d", &info.Off, &last, &info.Bytes); err != nil || info.Off != off ||
+			last < off || last >= info.Bytes || n > 0 && last >= off+n {
 			res.Body.Close()
 			return nil, info, fmt.Errorf("content: asked for bytes from %d, got Content-Range %.60q", off, form)
 		}
@@ -314,5 +331,5 @@ func (c *Client) Content(ctx context.Context, memoryID string, off, n int64) (io
 	if res.StatusCode == http.StatusOK {
 		return nil, info, wholeOf(res)
 	}
-	return nil, info, refusal(res)
+	return nil, info, readError(res)
 }

@@ -11,26 +11,26 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// expected is what an answer of a wire type must have, made once from the type and its tags: each
-// member without omitzero is there, lists are arrays, and null stands only where the type is a
-// pointer. Other members may be there too: a newer server has more. So a member that an answer gets
-// later must have omitzero, or an older server is taken for none.
-type expected struct {
+// answerShape is what an answer of a wire type must have. It is made once from the type and its
+// tags: each member without omitzero is there, lists are arrays, and null stands only if the type
+// is a pointer. Other members may be there too: a newer server has more. So a member that an answer
+// gets later must have omitzero, or an older server is not taken for a Sluice server.
+type answerShape struct {
 	nullable bool
-	members  []expectedMember // of an object
-	elem     *expected        // of a list
-	kind     jsontext.Kind    // '{', '[' or '"'; 0: any but null
+	members  []answerMember // of an object
+	elem     *answerShape   // of a list
+	kind     jsontext.Kind  // '{', '[' or '"'; 0: any but null
 }
 
-type expectedMember struct {
+type answerMember struct {
 	name     string
 	required bool
-	*expected
+	*answerShape
 }
 
-// answerTypes are what the server answers with. Nothing changes it.
-var answerTypes = func() map[reflect.Type]*expected {
-	of := map[reflect.Type]*expected{}
+// answerTypes are the types of the server's answers. Nothing changes the map.
+var answerTypes = func() map[reflect.Type]*answerShape {
+	of := map[reflect.Type]*answerShape{}
 	for _, v := range []any{
 		UploadConfig{},
 		Session{},
@@ -47,13 +47,13 @@ var answerTypes = func() map[reflect.Type]*expected {
 		CleanedUp{},
 		Health{},
 	} {
-		of[reflect.TypeOf(v)] = expectedOf(reflect.TypeOf(v))
+		of[reflect.TypeOf(v)] = answerShapeOf(reflect.TypeOf(v))
 	}
 	return of
 }()
 
-func expectedOf(t reflect.Type) *expected {
-	e := &expected{nullable: t.Kind() == reflect.Pointer}
+func answerShapeOf(t reflect.Type) *answerShape {
+	e := &answerShape{nullable: t.Kind() == reflect.Pointer}
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
@@ -61,22 +61,24 @@ func expectedOf(t reflect.Type) *expected {
 	case t == reflect.TypeFor[Time](), t.Kind() == reflect.String:
 		e.kind = '"'
 	case t.Kind() == reflect.Slice, t.Kind() == reflect.Array:
-		e.kind, e.elem = '[', expectedOf(t.Elem())
+		e.kind, e.elem = '[', answerShapeOf(t.Elem())
 	case t.Kind() == reflect.Map:
 		e.kind = '{'
 	case t.Kind() == reflect.Struct:
 		e.kind = '{'
 		for f := range t.Fields() {
 			name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
-			e.members = append(e.members, expectedMember{name, !slices.Contains(strings.Split(options, ","), "omitzero"), expectedOf(f.Type)})
+			e.members = append(e.members, answerMember{
+				name, !slices.Contains(strings.Split(options, ","), "omitzero"), answerShapeOf(f.Type),
+			})
 		}
 	}
 	return e
 }
 
-// lacking reads one value and names the first thing that is not as expected, "" where nothing is.
-// at is the value's own name.
-func (e *expected) lacking(d *jsontext.Decoder, at string) (string, error) {
+// missing reads one value and names the first thing that is not as expected, or "" if there is
+// none. at is the value's own name.
+func (e *answerShape) missing(d *jsontext.Decoder, at string) (string, error) {
 	switch kind := d.PeekKind(); {
 	case kind == 'n' && e.nullable, kind != 'n' && e.kind == 0:
 		return "", d.SkipValue()
@@ -90,12 +92,12 @@ func (e *expected) lacking(d *jsontext.Decoder, at string) (string, error) {
 	return "", d.SkipValue()
 }
 
-func (e *expected) inList(d *jsontext.Decoder, at string) (lacks string, err error) {
+func (e *answerShape) inList(d *jsontext.Decoder, at string) (lacks string, err error) {
 	if _, err := d.ReadToken(); err != nil {
 		return "", err
 	}
 	for d.PeekKind() != ']' {
-		if lacks, err = e.elem.lacking(d, at); lacks != "" || err != nil {
+		if lacks, err = e.elem.missing(d, at); lacks != "" || err != nil {
 			return lacks, err
 		}
 	}
@@ -103,17 +105,17 @@ func (e *expected) inList(d *jsontext.Decoder, at string) (lacks string, err err
 	return "", err
 }
 
-func (e *expected) inObject(d *jsontext.Decoder) (string, error) {
+func (e *answerShape) inObject(d *jsontext.Decoder) (string, error) {
 	if _, err := d.ReadToken(); err != nil {
 		return "", err
 	}
-	var seen uint64 // of the members, of which no type has 64
+	var seen uint64 // one bit for each member; no type has 64
 	for d.PeekKind() == '"' {
 		name, err := d.ReadToken()
 		if err != nil {
 			return "", err
 		}
-		i := slices.IndexFunc(e.members, func(m expectedMember) bool { return m.name == name.String() })
+		i := slices.IndexFunc(e.members, func(m answerMember) bool { return m.name == name.String() })
 		if i < 0 {
 			if err := d.SkipValue(); err != nil {
 				return "", err
@@ -128,7 +130,7 @@ func (e *expected) inObject(d *jsontext.Decoder) (string, error) {
 			}
 			continue
 		}
-		if lacks, err := m.lacking(d, m.name); lacks != "" || err != nil {
+		if lacks, err := m.missing(d, m.name); lacks != "" || err != nil {
 			return lacks, err
 		}
 	}
@@ -143,30 +145,30 @@ func (e *expected) inObject(d *jsontext.Decoder) (string, error) {
 	return "", nil
 }
 
-// taken decodes an answer whose body is b into out, a pointer to one of answerTypes. An answer that
-// is not the server's own is [Error].Foreign: whatever JSON something in between answers must not
+// decodeAnswer decodes an answer with the body b into out, a pointer to one of answerTypes. An
+// answer that is not the server's own is [Error].Foreign: JSON from something in between must not
 // be taken for a promise.
-func taken(res *http.Response, b []byte, out any) error {
+func decodeAnswer(res *http.Response, b []byte, out any) error {
 	d := jsontext.NewDecoder(bytes.NewReader(b))
 	if d.PeekKind() != '{' {
 		return foreign(res, b)
 	}
-	lacks, err := answerTypes[reflect.TypeOf(out).Elem()].lacking(d, "")
+	lacks, err := answerTypes[reflect.TypeOf(out).Elem()].missing(d, "")
 	if err == nil && lacks != "" {
 		return foreignLacking(res, lacks)
 	}
 	if err != nil || json.Unmarshal(b, out) != nil {
 		return foreign(res, b)
 	}
-	if lacks = unnamed(out); lacks != "" {
+	if lacks = emptyMember(out); lacks != "" {
 		return foreignLacking(res, lacks)
 	}
 	return nil
 }
 
-// unnamed says what an answer with all its members leaves empty of what it is about, "" where
-// nothing.
-func unnamed(out any) string {
+// emptyMember names an identifying member that is empty although all members are there, or "" if
+// there is none.
+func emptyMember(out any) string {
 	switch v := out.(type) {
 	case *Session:
 		if v.State == "" {

@@ -15,7 +15,7 @@ import (
 	"sluice/api"
 )
 
-// answering gives a client all of whose requests are answered 200 with this JSON.
+// answering returns a client whose requests are all answered 200 with this JSON.
 func answering(body string) *api.Client {
 	return api.NewClient("http://there", "", &http.Client{Transport: answers(func(r *http.Request) *http.Response {
 		return &http.Response{
@@ -25,8 +25,8 @@ func answering(body string) *api.Client {
 	})})
 }
 
-// operationsOf has each operation of a client but Content, whose answer is no JSON, by its name,
-// with a good answer; "" where that is 204.
+// operationsOf returns each operation of a client by its name, with a good answer, or "" if that is
+// 204. Content is not among them: its answer is no JSON.
 func operationsOf(ctx context.Context) map[string]struct {
 	call func(*api.Client) error
 	good any
@@ -91,13 +91,15 @@ func operationsOf(ctx context.Context) map[string]struct {
 	}
 }
 
-// Whatever JSON a web server answers with, no operation takes it for the server's answer: it is
-// said to be no Sluice server, at once.
+// No operation takes JSON of a web server for the server's answer. The client says at once that it
+// is no Sluice server.
 func TestNoForeignJSONIsTakenForAnAnswer(t *testing.T) {
 	for name, op := range operationsOf(t.Context()) {
 		for _, body := range []string{
-			`{}`, `{"status":"ok"}`, `{"error":"x"}`, `{"memories":null}`, `{"memories":{}}`, `{"memories":[{}]}`, `{"memories":[null]}`, `{"sessions":[{"session_id":"1"}]}`,
-			`{"capsules":null,"sessions":null,"present":null,"cleared":null,"expired":null,"status":null}`, `{"present":[],"cleared":"1","expired":true,"status":{}}`,
+			`{}`, `{"status":"ok"}`, `{"error":"x"}`, `{"memories":null}`, `{"memories":{}}`, `{"memories":[{}]}`,
+			`{"memories":[null]}`, `{"sessions":[{"session_id":"1"}]}`,
+			`{"capsules":null,"sessions":null,"present":null,"cleared":null,"expired":null,"status":null}`,
+			`{"present":[],"cleared":"1","expired":true,"status":{}}`,
 			`[]`, `null`, `"ok"`, `1`, ``, `{"`, `{"status":"ok"`,
 		} {
 			err := op.call(answering(body))
@@ -105,21 +107,26 @@ func TestNoForeignJSONIsTakenForAnAnswer(t *testing.T) {
 				continue // that is the server's answer
 			}
 			var refused *api.Error
-			if !errors.As(err, &refused) || !refused.Foreign || api.ClassOf(err) != api.Permanent || !api.NoServer(err) || !strings.Contains(err.Error(), "is no Sluice server") {
+			if !errors.As(err, &refused) || !refused.Foreign || api.ClassOf(err) != api.Permanent ||
+				!api.NoServer(err) || !strings.Contains(err.Error(), "is no Sluice server") {
 				t.Errorf("%s takes %s: %v", name, body, err)
 			}
 		}
 	}
-	for _, want := range []string{"AdminStats: its answer lacks open", "Begin: its answer lacks session_id", "ListMemories: its answer lacks memories"} {
+	for _, want := range []string{
+		"AdminStats: its answer lacks open", "Begin: its answer lacks session_id",
+		"ListMemories: its answer lacks memories",
+	} {
 		name, says, _ := strings.Cut(want, ": ")
-		if err := operationsOf(t.Context())[name].call(answering(`{"status":"ok"}`)); err == nil || !strings.Contains(err.Error(), says+" (answer 200 OK)") {
+		if err := operationsOf(t.Context())[name].call(answering(`{"status":"ok"}`)); err == nil ||
+			!strings.Contains(err.Error(), says+" (answer 200 OK)") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
-// An answer is taken with members that are not known yet, and without any one that it must have it
-// is not: neither where it is absent, nor null where that means nothing.
+// An answer with unknown members is taken. An answer is not taken if it lacks a member that it must
+// have: if the member is absent, or null although null means nothing.
 func TestAnAnswerHasAllItsMembers(t *testing.T) {
 	for name, op := range operationsOf(t.Context()) {
 		if op.good == "" {
@@ -163,13 +170,14 @@ func TestAnAnswerHasAllItsMembers(t *testing.T) {
 	}
 }
 
-// A put's promise has a number: a server that answers 204 to everything promises nothing.
+// A put's promise has a number. A server that answers 204 to everything promises nothing.
 func TestARangeIsNotRecordedWithoutANumber(t *testing.T) {
 	client := api.NewClient("http://there", "", &http.Client{Transport: answers(func(r *http.Request) *http.Response {
 		return &http.Response{Request: r, StatusCode: 204, Header: http.Header{}, Body: http.NoBody}
 	})})
 	_, err := client.PutRange(t.Context(), "1", 0, strings.NewReader("abc"), 3, api.PutOptions{})
-	if err == nil || api.ClassOf(err) != api.Permanent || !strings.Contains(err.Error(), "its answer lacks Upload-Received") {
+	if err == nil || api.ClassOf(err) != api.Permanent ||
+		!strings.Contains(err.Error(), "its answer lacks Upload-Received") {
 		t.Error(err)
 	}
 }

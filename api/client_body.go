@@ -8,16 +8,16 @@ import (
 	"sync"
 )
 
-// FileBody is a body whose bytes are those of a file: over a [FastConn] they need not pass through
-// this process. It is sent as any other reader where the system, or TLS, leaves no way for that.
+// FileBody is a body whose bytes are those of a file. Over a [FastConn] they need not pass through
+// this process. If the system or TLS has no way for that, it is sent as any other reader.
 type FileBody interface {
 	io.ReaderAt
 	io.Seeker
-	// File gives the file, and the offset in bytes at which the body begins there. nil: it is in no
-	// file.
+	// File returns the file, and the offset in bytes at which the body begins there. A nil f means
+	// that the body is in no file.
 	File() (f *os.File, off int64)
-	// Taken is told how far the body has been taken, in bytes from its beginning, by a way other
-	// than ReadAt. It is not called concurrently with itself.
+	// Taken reports how far the body has been sent by a way other than ReadAt, in bytes from its
+	// beginning. It is not called concurrently with itself.
 	Taken(to int64)
 }
 
@@ -32,12 +32,12 @@ func newSection(at io.ReaderAt, start, n int64) *section {
 	return &section{io.NewSectionReader(at, start, n), at, start, n}
 }
 
-// Close implements io.Closer. What it is a section of stays open: it may have to be sent again.
+// Close implements io.Closer. The underlying body stays open: it may have to be sent again.
 func (s *section) Close() error { return nil }
 
-// FastConn sends a request's body over c in large pieces, and that of a file by sendfile(2) where
-// the system has it. It is for the DialContext of an http.Transport, of connections without TLS;
-// TLS above it makes no use of it, and works.
+// FastConn sends a request's body over c in large blocks, and a file by sendfile(2) if the system
+// has it. It is for the DialContext of an http.Transport, for connections without TLS. TLS above it
+// works, but is no faster.
 func FastConn(c net.Conn) net.Conn {
 	if tcp, ok := c.(*net.TCPConn); ok {
 		return &fastConn{tcp}
@@ -47,11 +47,11 @@ func FastConn(c net.Conn) net.Conn {
 
 type fastConn struct{ *net.TCPConn }
 
-// copyBuffers are for bodies that are no file. net/http's own are an eighth of these.
+// copyBuffers are for bodies that are no file. net/http's own buffers are an eighth of these.
 var copyBuffers = sync.Pool{New: func() any { return new([256 << 10]byte) }}
 
-// ReadFrom implements io.ReaderFrom. net/http calls it with the rest of a body, limited to what it
-// announced.
+// ReadFrom implements io.ReaderFrom. net/http calls it with the rest of a body, limited to the
+// announced length.
 func (c *fastConn) ReadFrom(r io.Reader) (n int64, err error) {
 	if l, ok := r.(*io.LimitedReader); ok {
 		if s, ok := l.R.(*section); ok {
@@ -68,8 +68,8 @@ func (c *fastConn) ReadFrom(r io.Reader) (n int64, err error) {
 	return n + k, err
 }
 
-// sendFile sends what is left of s, n bytes at most, and moves s on. What it has not sent where its
-// error is ErrUnsupported goes the other way.
+// sendFile sends what is left of s, n bytes at most, and advances s. If its error is
+// ErrUnsupported, the caller sends the rest the other way.
 func (c *fastConn) sendFile(s *section, n int64) (sent int64, err error) {
 	body, ok := s.at.(FileBody)
 	if !ok {

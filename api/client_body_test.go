@@ -86,17 +86,19 @@ func TestAFilesBytesGoOutAsTheyAre(t *testing.T) {
 			if !bytes.Equal(got, content[r[0]:r[0]+r[1]]) {
 				t.Errorf("%d bytes from %d arrived as %d others", r[1], r[0], len(got))
 			}
-			if to, direct := b.taken.Load(), !unknown && runtime.GOOS == "linux"; direct && to != r[1] || !direct && to != 0 || b.backwards.Load() {
+			if to, direct := b.taken.Load(), !unknown && runtime.GOOS == "linux"; direct && to != r[1] ||
+				!direct && to != 0 || b.backwards.Load() {
 				t.Errorf("%d bytes of %d were said to be taken, last", to, r[1])
 			}
 		}
 	}
-	// Memory, from its middle on.
+	// The body is in memory, from its middle on.
 	b := bytes.NewReader(content)
 	if _, err := b.Seek(1000, io.SeekStart); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.PutChunk(t.Context(), "s", 0, b, 1<<20, api.PutOptions{}); err != nil || !bytes.Equal(got, content[1000:1000+1<<20]) {
+	if err := c.PutChunk(t.Context(), "s", 0, b, 1<<20, api.PutOptions{}); err != nil ||
+		!bytes.Equal(got, content[1000:1000+1<<20]) {
 		t.Errorf("%d bytes of memory, %v", len(got), err)
 	}
 	// A file that ends before it should is an error, and not an endless request.

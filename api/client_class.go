@@ -23,11 +23,11 @@ type Class uint8
 const (
 	// Permanent: the same request fares no better later.
 	Permanent Class = iota
-	// Later: the same request again, after [Error].RetryAfter or a pause. Every request to the
-	// server does well to wait.
+	// Later: try the same request again, after [Error].RetryAfter or a pause. Every request to the
+	// server should wait.
 	Later
-	// Gateway is Later, of something in front that has waited in vain for the server. A large body
-	// may be the reason where it comes again and again.
+	// Gateway is Later, of something in front that has waited for the server in vain. If it happens
+	// again and again, a large body may be the reason.
 	Gateway
 	// TooLarge: something in front of the server refuses bodies of this length.
 	TooLarge
@@ -35,8 +35,8 @@ const (
 	Cut
 )
 
-// foreign has what an answer means that is not Sluice's, by its status; the first row that holds
-// counts.
+// foreignAnswers says, by status, what an answer means that is not Sluice's. The first row that
+// holds counts.
 var foreignAnswers = []struct {
 	from, to int
 	class    Class
@@ -69,8 +69,8 @@ func foreignAnswer(status int) (Class, string) {
 	return Permanent, noServer + "; is it the right one?"
 }
 
-// ClassOf is the one place that decides what is worth trying again. err is that of a call, and not
-// nil. An end of the caller's own context is Permanent.
+// ClassOf is the one place that decides what is worth trying again. err is the error of a call, and
+// not nil. An end of the caller's own context is Permanent.
 func ClassOf(err error) Class {
 	var refused *Error
 	if errors.As(err, &refused) {
@@ -84,10 +84,11 @@ func ClassOf(err error) Class {
 		op      *net.OpError
 	)
 	switch {
-	case errors.Is(err, context.Canceled), errors.As(err, &scheme), errors.As(err, &cert), errors.As(err, &alert), errors.As(err, &address):
+	case errors.Is(err, context.Canceled), errors.As(err, &scheme), errors.As(err, &cert), errors.As(err, &alert),
+		errors.As(err, &address):
 		return Permanent
 	case errors.As(err, &op) && op.Op == "dial":
-		return Later // no server is there: shorter requests are no help
+		return Later // no server is there: shorter requests don't help
 	}
 	return Cut
 }
@@ -100,20 +101,21 @@ func (e *Error) class() Class {
 	switch {
 	case e.Code == CodeDamaged:
 		return Permanent
-	case e.Code == CodeSuperseded, e.Code == CodeTimeout, e.Status == http.StatusTooManyRequests, e.Status == http.StatusServiceUnavailable, e.Status == http.StatusInternalServerError:
+	case e.Code == CodeSuperseded, e.Code == CodeTimeout, e.Status == http.StatusTooManyRequests,
+		e.Status == http.StatusServiceUnavailable, e.Status == http.StatusInternalServerError:
 		return Later
 	}
 	return Permanent
 }
 
-// Everywhere reports whether an error of the class [Later] is one for all requests to the server,
-// and not for this one alone.
+// Everywhere reports whether an error of the class [Later] concerns all requests to the server, and
+// not this one alone.
 func Everywhere(err error) bool {
 	var refused *Error
 	return !errors.As(err, &refused) || refused.Foreign || refused.Status == http.StatusServiceUnavailable
 }
 
-// schemeError is what speaking to a wrong server, or in a wrong protocol, gives.
+// schemeError is the error of speaking to a wrong server, or in a wrong protocol.
 type schemeError struct{ says string }
 
 func (e *schemeError) Error() string { return e.says }
@@ -124,9 +126,8 @@ var (
 	errSpeaksOther = &schemeError{"what answers there does not speak HTTP"}
 )
 
-// spoken recognises the errors that mean another server, or another protocol than the one that was
-// spoken.
-func spoken(err error) error {
+// protocolError recognises the errors of another server, or of another protocol than the request's.
+func protocolError(err error) error {
 	var noTLS tls.RecordHeaderError
 	switch s := err.Error(); {
 	case errors.Is(err, http.ErrSchemeMismatch):
@@ -149,7 +150,7 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 	res, err := c.http.Do(req)
 	var failed *url.Error
 	if errors.As(err, &failed) {
-		failed.Err = spoken(failed.Err)
+		failed.Err = protocolError(failed.Err)
 	}
 	if err == nil {
 		if _, undated := http.ParseTime(res.Header.Get("Date")); undated != nil {
@@ -168,14 +169,15 @@ func RefusedByProxy(_ context.Context, _ *url.URL, _ *http.Request, res *http.Re
 	return foreign(res, nil)
 }
 
-// foreign is the error of an answer that is not the server's, of which b is the beginning.
+// foreign makes the error of an answer that is not the server's. b is the beginning of its body.
 func foreign(res *http.Response, b []byte) *Error {
 	_, says := foreignAnswer(res.StatusCode)
 	if res.StatusCode == http.StatusBadRequest && wantsTLS.Match(b) {
 		says = errSpeaksTLS.says
 	}
-	if res.StatusCode == http.StatusRequestEntityTooLarge && res.Request != nil && res.Request.Method == http.MethodGet {
-		says = "something in front of the server does not take this request" // there is nothing large in it
+	if res.StatusCode == http.StatusRequestEntityTooLarge && res.Request != nil &&
+		res.Request.Method == http.MethodGet {
+		says = "something in front of the server does not take this request" // a GET has nothing large in it
 	}
 	if to := movedTo(res); to != "" {
 		says = "the server has moved to " + to + ": give that address"
@@ -188,20 +190,24 @@ func foreign(res *http.Response, b []byte) *Error {
 	return e
 }
 
-// foreignLacking is the error of a good answer that is not the server's, as it has not all that the
-// server's has.
+// foreignLacking makes the error of a good answer that lacks a member that the server's own has.
 func foreignLacking(res *http.Response, member string) *Error {
 	return foreignStatus(res.StatusCode, noServer+": its answer lacks "+member)
 }
 
 func foreignStatus(status int, says string) *Error {
-	return &Error{Foreign: true, Recorded: -1, Problem: Problem{Title: http.StatusText(status), Fault: Fault{Status: status, Detail: says}}}
+	return &Error{
+		Foreign: true, Recorded: -1,
+		Problem: Problem{Title: http.StatusText(status), Fault: Fault{Status: status, Detail: says}},
+	}
 }
 
-// wantsTLS: how servers answer plain HTTP on a port for TLS (Go, nginx, Apache).
-var wantsTLS = regexp.MustCompile(`(?i)HTTP request (was sent )?to (an )?HTTPS (server|port)|speaking plain HTTP to an SSL-enabled`)
+// wantsTLS matches the answers of servers to plain HTTP on a port for TLS (Go, nginx, Apache).
+var wantsTLS = regexp.MustCompile(
+	`(?i)HTTP request (was sent )?to (an )?HTTPS (server|port)|speaking plain HTTP to an SSL-enabled`,
+)
 
-// movedTo is the address of the server that a redirect names, "" where it names none.
+// movedTo returns the address of the server that a redirect names, or "" if it names none.
 func movedTo(res *http.Response) string {
 	if res.StatusCode/100 != 3 || res.Request == nil {
 		return ""
@@ -210,7 +216,7 @@ func movedTo(res *http.Response) string {
 	if err != nil || to.Host == "" || to.Scheme != "http" && to.Scheme != "https" {
 		return ""
 	}
-	// The base of the server is what comes before the path of the operation. Without that it is
+	// The server's base comes before the path of the operation. A location without that path is
 	// another page.
 	at := strings.Index(to.Path, "/v1/")
 	base := (&url.URL{Scheme: to.Scheme, Host: to.Host, Path: to.Path[:max(at, 0)]}).String()
@@ -225,8 +231,8 @@ var (
 	htmlPage  = regexp.MustCompile(`(?i)<(!doctype|html|head|body|script|\?xml)`)
 )
 
-// excerptOf gives what an answer says in a few words, quoted: the title of a page, or the beginning
-// of a plain text. Markup is never shown.
+// excerptOf returns what an answer says in a few words, quoted: the title of a page, or the
+// beginning of a plain text. Markup is never shown.
 func excerptOf(b []byte) string {
 	s := string(b[:min(len(b), 4096)])
 	switch title := htmlTitle.FindStringSubmatch(s); {
@@ -241,7 +247,7 @@ func excerptOf(b []byte) string {
 	return strconv.QuoteToASCII(s)
 }
 
-// printable keeps what is a character to see, up to n bytes.
+// printable keeps the visible characters of s, up to n bytes.
 func printable(s string, n int) string {
 	s = strings.Map(func(r rune) rune {
 		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
@@ -253,7 +259,7 @@ func printable(s string, n int) string {
 }
 
 // retryAfter reads Retry-After (RFC 9110 §10.2.3): seconds, or a time by the clock of the answer's
-// own Date. 0 where either is missing.
+// own Date. It returns 0 if either is missing.
 func retryAfter(h http.Header) time.Duration {
 	v := h.Get("Retry-After")
 	if s, err := strconv.ParseInt(v, 10, 32); err == nil {
@@ -270,12 +276,12 @@ func retryAfter(h http.Header) time.Duration {
 	return max(at.Sub(now), 0)
 }
 
-// ErrWhole: the whole content was answered where a part was asked for. Something in front of the
-// server drops the Range header.
+// ErrWhole: the answer is the whole content although the request asked for a part. Something in
+// front of the server removes the Range header.
 var ErrWhole = errors.New("something in front of the server gives no parts of a content")
 
-// wholeOf is the error for a 200 to a request with a Range: ErrWhole where it is a content of the
-// server's, which has an ETag of its own.
+// wholeOf makes the error of a 200 to a request with a Range. It is ErrWhole if the answer is a
+// content of the server's, which has an ETag of its own.
 func wholeOf(res *http.Response) error {
 	if strings.Contains(res.Header.Get("ETag"), `"sha256:`) {
 		return fmt.Errorf("%w (%d where 206 was due)", ErrWhole, res.StatusCode)
@@ -285,7 +291,7 @@ func wholeOf(res *http.Response) error {
 }
 
 // NoServer reports whether an error means that no request can get to a Sluice server by this
-// address: it has moved, it is something else, or it can't be trusted.
+// address: the server has moved, it is something else, or it can't be verified.
 func NoServer(err error) bool {
 	var refused *Error
 	if errors.As(err, &refused) {

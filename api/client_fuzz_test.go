@@ -23,22 +23,28 @@ func (a answers) RoundTrip(r *http.Request) (*http.Response, error) {
 	return a(r), nil
 }
 
-// Whatever answers in the server's place: nothing but the server's own answer is taken for a
-// promise, what is not the server's is said to be foreign, and a content is the part that was asked
-// for.
+// Anything may answer in the server's place. Only the server's own answer is taken for a promise,
+// any other is reported as foreign, and a content is the part that was asked for.
 func FuzzForeignAnswer(f *testing.F) {
 	f.Add(uint16(4), "", "", "3", "")
-	f.Add(uint16(204), "application/problem+json", `{"type":"about:blank","title":"t","status":404,"code":"NotFound","detail":"d"}`, "", "")
+	f.Add(
+		uint16(204), "application/problem+json",
+		`{"type":"about:blank","title":"t","status":404,"code":"NotFound","detail":"d"}`, "", "",
+	)
 	f.Add(uint16(6), "text/plain", "abc", "", "bytes 2-4/9")
 	f.Fuzz(func(t *testing.T, status uint16, kind, body, received, contentRange string) {
 		code := 200 + int(status)%400
-		client := api.NewClient("http://there", "", &http.Client{Transport: answers(func(r *http.Request) *http.Response {
-			h := http.Header{"Content-Type": {kind}, "Upload-Received": {received}, "Content-Range": {contentRange}, "Retry-After": {received}}
+		transport := answers(func(r *http.Request) *http.Response {
+			h := http.Header{
+				"Content-Type": {kind}, "Upload-Received": {received}, "Content-Range": {contentRange},
+				"Retry-After": {received},
+			}
 			return &http.Response{
 				Request: r, StatusCode: code, Status: strconv.Itoa(code) + " " + http.StatusText(code), Header: h,
 				Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)),
 			}
-		})})
+		})
+		client := api.NewClient("http://there", "", &http.Client{Transport: transport})
 		bytesOf := func() io.Reader { return bytes.NewReader([]byte("abc")) }
 		errPut := client.PutChunk(t.Context(), "1", 0, bytesOf(), 3, api.PutOptions{})
 		n, errRange := client.PutRange(t.Context(), "1", 0, bytesOf(), 3, api.PutOptions{})
@@ -65,7 +71,8 @@ func FuzzForeignAnswer(f *testing.F) {
 			return
 		}
 		content.Close()
-		if code != http.StatusPartialContent || info.Off != 2 || info.N < 1 || info.N > 3 || info.Off+info.N > info.Bytes {
+		if code != http.StatusPartialContent || info.Off != 2 || info.N < 1 || info.N > 3 ||
+			info.Off+info.N > info.Bytes {
 			t.Errorf("%d with %q gives %+v", code, contentRange, info)
 		}
 	})
@@ -80,7 +87,8 @@ func checkRefusal(t *testing.T, err error, code int) {
 	if refused.RetryAfter < 0 || refused.Recorded < -1 {
 		t.Errorf("%+v", refused)
 	}
-	if refused.Foreign != (refused.Code == "") || refused.Foreign && refused.Status != code || refused.Status/100 < 4 && !refused.Foreign {
+	if refused.Foreign != (refused.Code == "") || refused.Foreign && refused.Status != code ||
+		refused.Status/100 < 4 && !refused.Foreign {
 		t.Errorf("answer %d became %+v", code, refused)
 	}
 	if refused.Foreign && strings.ContainsFunc(refused.Detail, func(r rune) bool { return r < ' ' || r > '~' }) {

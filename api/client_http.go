@@ -39,10 +39,12 @@ func (c *Client) post(ctx context.Context, path string, in, out any) error {
 	return err
 }
 
-// request makes a request whose body has n bytes, or an unknown number where n is -1. A body that
-// can be read at any offset can be sent again, so that the transport may repeat a request which a
-// closing connection never took.
-func (c *Client) request(ctx context.Context, method, path string, q url.Values, body io.Reader, n int64) (*http.Request, error) {
+// request makes a request whose body has n bytes, or an unknown number if n is -1. A body that can
+// be read at any offset can be sent again. So the transport may repeat a request that a closing
+// connection never took.
+func (c *Client) request(
+	ctx context.Context, method, path string, q url.Values, body io.Reader, n int64,
+) (*http.Request, error) {
 	if len(q) > 0 {
 		path += "?" + q.Encode()
 	}
@@ -74,7 +76,7 @@ func (c *Client) request(ctx context.Context, method, path string, q url.Values,
 	return req, err
 }
 
-// do sends req and decodes a good answer into out, where it is not nil.
+// do sends req and decodes a good answer into out, unless out is nil.
 func (c *Client) do(req *http.Request, out any) (http.Header, error) {
 	req.Header.Set("Accept", "application/json")
 	res, err := c.send(req)
@@ -83,11 +85,11 @@ func (c *Client) do(req *http.Request, out any) (http.Header, error) {
 	}
 	defer res.Body.Close()
 	if res.StatusCode < 200 || res.StatusCode > 299 {
-		return res.Header, refusal(res)
+		return res.Header, readError(res)
 	}
 	if out == nil {
 		if res.StatusCode != http.StatusNoContent {
-			return res.Header, foreign(res, nil) // a page in between has answered, and nobody has promised anything
+			return res.Header, foreign(res, nil) // a page in between has answered: there is no promise
 		}
 		_, err = io.Copy(io.Discard, io.LimitReader(res.Body, maxAnswer))
 		return res.Header, err
@@ -96,11 +98,11 @@ func (c *Client) do(req *http.Request, out any) (http.Header, error) {
 	if err != nil {
 		return res.Header, err
 	}
-	return res.Header, taken(res, b, out)
+	return res.Header, decodeAnswer(res, b, out)
 }
 
-// refusal reads an error answer. What is not a problem of ours is Foreign.
-func refusal(res *http.Response) error {
+// readError reads an error answer. An answer that is not Sluice's problem is Foreign.
+func readError(res *http.Response) error {
 	b, _ := io.ReadAll(io.LimitReader(res.Body, 1<<20))
 	e := &Error{Recorded: -1, RetryAfter: retryAfter(res.Header)}
 	if n, err := strconv.ParseInt(res.Header.Get("Upload-Received"), 10, 64); err == nil && n >= 0 {
@@ -119,7 +121,7 @@ func refusal(res *http.Response) error {
 	return e
 }
 
-func page(cursor string, limit int) url.Values {
+func pageQuery(cursor string, limit int) url.Values {
 	q := url.Values{}
 	setIf(q, "cursor", cursor)
 	if limit > 0 {

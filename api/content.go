@@ -17,17 +17,18 @@ import (
 	"sluice/catalog"
 )
 
-// pieceBytes of a long content are read, compared and written under one deadline; of a short one
-// pieceShort; and pieceLeast where the contents that are being sent hold much already.
-const pieceBytes, pieceShort, pieceLeast = 256 << 10, 64 << 10, 4 << 10
+// blockLarge is how many bytes of a long content are read, compared and written under one deadline,
+// and blockSmall how many of a short one. blockMin is the size if the contents that are being sent
+// hold much already.
+const blockLarge, blockSmall, blockMin = 256 << 10, 64 << 10, 4 << 10
 
-// takenBytes of a content are written when it is certain that its client reads: the system keeps a
-// few MiB at most.
-const takenBytes = 8 << 20
+// readsAfter is how many bytes are written when it is certain that the client reads: the system
+// keeps a few MiB at most.
+const readsAfter = 8 << 20
 
-// readContent answers a memory's bytes: all of them, or one range (RFC 9110 §14). A list of several
-// ranges, one in another unit, or a malformed one is ignored, as the RFC allows; so no request
-// costs more than the content once.
+// readContent answers with a memory's bytes: all of them, or one range (RFC 9110 §14). As the RFC
+// allows, it ignores a list of several ranges, a range in another unit, and a malformed one. So no
+// request costs more than the content once.
 func (s *Server) readContent(c *call) error {
 	id, err := c.memoryID()
 	if err != nil {
@@ -45,8 +46,11 @@ func (s *Server) readContent(c *call) error {
 		c.WriteHeader(http.StatusNotModified)
 		return nil
 	case http.StatusPreconditionFailed:
-		withhold(h)
-		return &denial{code: CodePreconditionFailed, detail: "the content is not the one that If-Match or If-Unmodified-Since asks for"}
+		removeContentHeaders(h)
+		return &refusal{
+			code:   CodePreconditionFailed,
+			detail: "the content is not the one that If-Match or If-Unmodified-Since asks for",
+		}
 	}
 	off, n, status := int64(0), m.Bytes, http.StatusOK
 	want := c.req.Header.Values("Range")
@@ -54,7 +58,7 @@ func (s *Server) readContent(c *call) error {
 		first, count, ok := oneRange(want[0], m.Bytes)
 		switch {
 		case ok && count == 0:
-			withhold(h)
+			removeContentHeaders(h)
 			h.Set("Content-Range", fmt.Sprintf("bytes */%d", m.Bytes))
 			return fmt.Errorf("%w: %d bytes are there", errUnsatisfiable, m.Bytes)
 		case ok:
@@ -62,10 +66,10 @@ func (s *Server) readContent(c *call) error {
 			h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", off, off+n-1, m.Bytes))
 		}
 	}
-	// Also where only the head is asked for: what is lost is told then too.
+	// This is done for a HEAD too: it must tell of missing content as well.
 	body, err := f.Body(c.req.Context(), off, n)
 	if err != nil {
-		withhold(h)
+		removeContentHeaders(h)
 		return err
 	}
 	defer body.Close()
@@ -74,94 +78,98 @@ func (s *Server) readContent(c *call) error {
 		c.WriteHeader(status)
 		return nil
 	}
-	return s.send(c, body, n, status)
+	return s.sendContent(c, body, n, status)
 }
 
-// send copies the content, holding the client to the minimum rate. Nothing is answered before the
-// first piece is there and was compared. An error behind it cuts the answer off, which the client
-// sees.
-func (s *Server) send(c *call, body io.Reader, n int64, status int) error {
-	buf, free := s.piece(c, n)
+// sendContent copies the content, and holds the client to the minimum rate. It answers nothing
+// before the first block is there and was compared. A later error cuts the answer off, and the
+// client sees that.
+func (s *Server) sendContent(c *call, body io.Reader, n int64, status int) error {
+	buf, free := s.block(c, n)
 	defer free()
 	allowed := s.cfg.RateWindow + time.Duration(float64(len(*buf))/float64(s.cfg.MinRate)*float64(time.Second))
 	for sent := int64(0); sent < n; {
 		k, err := body.Read((*buf)[:min(int64(len(*buf)), n-sent)])
 		if err != nil {
 			if c.status == 0 {
-				withhold(c.Header())
+				removeContentHeaders(c.Header())
 			}
 			return fmt.Errorf("reading content: %w", err)
 		}
 		if c.status == 0 {
 			c.WriteHeader(status)
 		}
-		_ = c.body.rc.SetWriteDeadline(s.machine.now().Add(allowed)) // where there is none, there is nothing to hold to
+		// A writer without deadlines can't hold the client to the rate.
+		_ = c.body.rc.SetWriteDeadline(s.machine.now().Add(allowed))
 		if _, err := c.Write((*buf)[:k]); err != nil {
 			return &cutError{err}
 		}
-		if sent += int64(k); sent >= takenBytes {
-			c.takes()
+		if sent += int64(k); sent >= readsAfter {
+			c.noteReads()
 		}
 	}
 	return nil
 }
 
-// takes notes that the client reads: then the system may keep more of its answers, which is faster.
-func (c *call) takes() {
-	if conn := connOf(c.req); conn != nil && conn.takes.CompareAndSwap(false, true) {
+// noteReads notes that the client reads. From then on the system may keep more of its answers,
+// which is faster.
+func (c *call) noteReads() {
+	if conn := connOf(c.req); conn != nil && conn.clientReads.CompareAndSwap(false, true) {
 		limitUnsent(conn.Conn, 0)
 	}
 }
 
-// piece gives memory for a piece, which is less where the principal, or all together, wait for
-// their clients with much.
-func (s *Server) piece(c *call, n int64) (buf *[]byte, free func()) {
-	holder, size, from := c.holds.holder, int64(pieceBytes), &s.long
-	if n <= 4*pieceShort {
-		size, from = pieceShort, &s.short
+// block returns memory for a block. It is smaller if the principal, or all together, hold much
+// while they wait for their clients.
+func (s *Server) block(c *call, n int64) (buf *[]byte, free func()) {
+	principal, size, pool := c.usage.principal, int64(blockLarge), &s.largeBlocks
+	if n <= 4*blockSmall {
+		size, pool = blockSmall, &s.smallBlocks
 	}
-	if n <= pieceLeast || s.limits.pieces.acquire(holder, size) != nil {
-		small := make([]byte, min(n, pieceLeast))
+	if n <= blockMin || s.limits.blocks.acquire(principal, size) != nil {
+		small := make([]byte, min(n, blockMin))
 		return &small, func() {}
 	}
-	buf, ok := from.Get().(*[]byte)
+	buf, ok := pool.Get().(*[]byte)
 	if !ok {
 		b := make([]byte, size)
 		buf = &b
 	}
 	return buf, func() {
-		from.Put(buf)
-		s.limits.pieces.release(holder, size)
+		pool.Put(buf)
+		s.limits.blocks.release(principal, size)
 	}
 }
 
-// withhold takes away the headers that describe the content, and not a refusal.
-func withhold(h http.Header) {
-	for _, name := range []string{"Etag", "Last-Modified", "Repr-Digest", "Content-Type", "Content-Disposition", "Accept-Ranges", "Content-Range"} {
+// removeContentHeaders removes the headers that describe the content, and not a refusal.
+func removeContentHeaders(h http.Header) {
+	for _, name := range []string{
+		"Etag", "Last-Modified", "Repr-Digest", "Content-Type", "Content-Disposition", "Accept-Ranges", "Content-Range",
+	} {
 		delete(h, name)
 	}
 }
 
-// sameHeaders are those that every content has, under their canonical names. Nobody changes the
-// lists, and what is added to one goes into a copy.
-var sameHeaders = map[string][]string{
+// commonHeaders are the headers of every content, under their canonical names. Nothing changes the
+// lists; a header with more values gets a copy.
+var commonHeaders = map[string][]string{
 	"Accept-Ranges": {"bytes"},
-	// Always asked again: the right to read may end.
+	// Clients must ask again each time: the right to read may end.
 	"Cache-Control":                {"private, no-cache"},
 	"Content-Security-Policy":      {"sandbox; default-src 'none'; frame-ancestors 'none'"},
 	"Cross-Origin-Resource-Policy": {"same-origin"},
 	"Referrer-Policy":              {"no-referrer"},
 }
 
-// validators tell one content from another (RFC 9110 §8.8). A memory's never changes, so that both
-// are strong.
+// validators tell one content from another (RFC 9110 §8.8). A memory's content never changes, so
+// both are strong.
 type validators struct {
 	etag     string
-	modified time.Time // zero: not told
+	modified time.Time // zero: not sent
 }
 
-// contentHeaders says what the content is, and keeps a browser from ever taking it for a part of
-// this origin.
+// contentHeaders describes the content, and keeps a browser from ever taking it for a part of this
+// origin.
 func contentHeaders(h http.Header, m catalog.Memory, now time.Time) validators {
 	v := [...]string{
 		`"sha256:` + hex.EncodeToString(m.SHA256[:]) + `"`,
@@ -170,7 +178,7 @@ func contentHeaders(h http.Header, m catalog.Memory, now time.Time) validators {
 		disposition(m.Name, m.MIME),
 		m.Created.UTC().Format(http.TimeFormat),
 	}
-	maps.Copy(h, sameHeaders)
+	maps.Copy(h, commonHeaders)
 	h["Etag"], h["Repr-Digest"], h["Content-Type"], h["Content-Disposition"] = v[0:1:1], v[1:2:2], v[2:3:3], v[3:4:4]
 	if m.Created.After(now) { // the clock was wrong then or is now (RFC 9110 §8.8.2.1)
 		return validators{etag: v[0]}
@@ -179,9 +187,9 @@ func contentHeaders(h http.Header, m catalog.Memory, now time.Time) validators {
 	return validators{v[0], m.Created.Truncate(time.Second)}
 }
 
-// conditions evaluates a read's preconditions in the order of RFC 9110 §13.2.2, and gives the
-// status that they ask for; 0 where the content is to be given. A date that is malformed is
-// ignored, and one that there is nothing to compare with.
+// conditions evaluates a read's preconditions in the order of RFC 9110 §13.2.2. It returns the
+// status that they ask for, or 0 if the content is to be given. It ignores a malformed date, and a
+// date that can't be compared with anything.
 func (v validators) conditions(h http.Header) int {
 	if tags := h.Values("If-Match"); len(tags) > 0 {
 		if !v.matches(tags, false) {
@@ -210,7 +218,7 @@ func (v validators) date(h http.Header, field string) (t time.Time, ok bool) {
 	return t, err == nil
 }
 
-// matches compares with a list of entity tags (RFC 9110 §8.8.3.2).
+// matches compares v with a list of entity tags (RFC 9110 §8.8.3.2).
 func (v validators) matches(lines []string, weak bool) bool {
 	for _, line := range lines {
 		for tag := range strings.SplitSeq(line, ",") {
@@ -226,8 +234,8 @@ func (v validators) matches(lines []string, weak bool) bool {
 	return false
 }
 
-// ifRange reports whether a range may be given (RFC 9110 §13.1.5): another date, a weak or another
-// tag says that the client has something else.
+// ifRange reports whether a range may be given (RFC 9110 §13.1.5). Another date, another tag or a
+// weak one says that the client has another content.
 func (v validators) ifRange(h http.Header) bool {
 	lines := h.Values("If-Range")
 	if len(lines) == 0 {
@@ -247,16 +255,17 @@ func passive(kind string) bool {
 	return kind == "image" || kind == "audio" || kind == "video" || media == "text/plain" || media == "application/pdf"
 }
 
-// disposition gives Content-Disposition with both forms of the name (RFC 6266 §4.3, RFC 8187).
+// disposition makes Content-Disposition with both forms of the name (RFC 6266 §4.3, RFC 8187).
 func disposition(name, kind string) string {
 	form := "attachment"
 	if passive(kind) {
 		form = "inline"
 	}
 	plain, encoded := name, name
-	if strings.ContainsFunc(name, special) {
+	if strings.ContainsFunc(name, needsEncoding) {
 		safe := strings.Map(func(r rune) rune {
-			if r == '/' || r == '\\' || unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == unicode.ReplacementChar {
+			if r == '/' || r == '\\' || unicode.IsControl(r) || unicode.Is(unicode.Cf, r) ||
+				r == unicode.ReplacementChar {
 				return '_'
 			}
 			return r
@@ -272,13 +281,13 @@ func disposition(name, kind string) string {
 	return form + `; filename="` + plain + `"; filename*=UTF-8''` + encoded
 }
 
-// special reports whether a rune may differ between the forms of a name.
-func special(r rune) bool {
+// needsEncoding reports whether a rune may differ between the two forms of a name.
+func needsEncoding(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '.' && r != '-' && r != '_'
 }
 
-// oneRange reads a Range field with one byte range. ok is false where it is to be ignored; n is 0
-// where it can't be satisfied.
+// oneRange reads a Range field with one byte range. ok is false if the field is to be ignored. n is
+// 0 if the range can't be satisfied.
 func oneRange(field string, size int64) (off, n int64, ok bool) {
 	unit, spec, found := strings.Cut(field, "=")
 	if !found || !strings.EqualFold(strings.TrimSpace(unit), "bytes") {
@@ -289,12 +298,12 @@ func oneRange(field string, size int64) (off, n int64, ok bool) {
 		return 0, 0, false
 	}
 	if from == "" {
-		n = min(atMost(to), size)
+		n = min(parseSaturated(to), size)
 		return size - n, n, true
 	}
-	off, last := atMost(from), size-1
+	off, last := parseSaturated(from), size-1
 	if to != "" {
-		if last = atMost(to); last < off {
+		if last = parseSaturated(to); last < off {
 			return 0, 0, false // reversed: malformed
 		}
 		last = min(last, size-1)
@@ -309,8 +318,8 @@ func digits(s string) bool {
 	return strings.IndexFunc(s, func(r rune) bool { return r < '0' || r > '9' }) < 0
 }
 
-// atMost reads digits; what 63 bits don't hold is past every end anyway.
-func atMost(s string) int64 {
+// parseSaturated reads digits. A number of more than 63 bits is past every end anyway.
+func parseSaturated(s string) int64 {
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil {
 		return 1<<63 - 1

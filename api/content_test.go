@@ -19,8 +19,8 @@ import (
 	"sluice/catalog"
 )
 
-// One range is given, what is malformed, or asks for several, is ignored (RFC 9110 §14.2), what
-// starts past the end is refused.
+// One range is given. A malformed field or several ranges are ignored (RFC 9110 §14.2). A range
+// that starts past the end is refused.
 func TestRanges(t *testing.T) {
 	w := newWorld(t, nil)
 	for _, b := range [][]byte{random(1000), random(3 * chunk)} { // in the catalog, and in places
@@ -74,10 +74,15 @@ func TestRanges(t *testing.T) {
 					}
 					return
 				default:
-					want, status, where = b[row.first:row.end], 206, fmt.Sprintf("bytes %d-%d/%d", row.first, row.end-1, n)
+					want, status = b[row.first:row.end], 206
+					where = fmt.Sprintf("bytes %d-%d/%d", row.first, row.end-1, n)
 				}
-				if a.StatusCode != status || string(a.body) != string(want) || a.Header.Get("Content-Range") != where || a.ContentLength != int64(len(want)) {
-					t.Errorf("%d, %d bytes of %d, Content-Range %q, want %d, %d, %q", a.StatusCode, len(a.body), a.ContentLength, a.Header.Get("Content-Range"), status, len(want), where)
+				if a.StatusCode != status || string(a.body) != string(want) || a.Header.Get("Content-Range") != where ||
+					a.ContentLength != int64(len(want)) {
+					t.Errorf(
+						"%d, %d bytes of %d, Content-Range %q, want %d, %d, %q", a.StatusCode, len(a.body),
+						a.ContentLength, a.Header.Get("Content-Range"), status, len(want), where,
+					)
 				}
 				w.describes(a, m, b)
 			})
@@ -85,7 +90,9 @@ func TestRanges(t *testing.T) {
 		if a := w.do("GET", m.ContentURL, "", "Range", "bytes=0-1", "Range", "bytes=3-4"); a.StatusCode != 200 {
 			t.Errorf("two fields: %d", a.StatusCode)
 		}
-		if a := w.do("HEAD", m.ContentURL, "", "Range", "bytes=0-1"); a.StatusCode != 200 || a.ContentLength != int64(n) { // ranges are GET's alone
+		// ranges are GET's alone
+		if a := w.do("HEAD", m.ContentURL, "", "Range", "bytes=0-1"); a.StatusCode != 200 ||
+			a.ContentLength != int64(n) {
 			t.Errorf("HEAD: %d, %d bytes", a.StatusCode, a.ContentLength)
 		}
 	}
@@ -96,7 +103,8 @@ func TestRanges(t *testing.T) {
 	}
 }
 
-// describes checks the headers of the content, which are those of the whole whatever part is sent.
+// describes checks the headers of the content. They are those of the whole content, whatever part
+// is sent.
 func (w *world) describes(a answer, m api.Memory, b []byte) {
 	w.t.Helper()
 	sum := sha256.Sum256(b)
@@ -117,8 +125,8 @@ func (w *world) describes(a answer, m api.Memory, b []byte) {
 	}
 }
 
-// Content that is found lost when it is opened is as damaged as what a scrub has marked, however a
-// reader learns of it.
+// Content that is found missing when it is opened counts as damaged, as does content that a scrub
+// has marked, however a reader learns of it.
 func TestContentThatIsGoneIsDamaged(t *testing.T) {
 	w := newWorld(t, nil)
 	m := w.store("a", "image/png", random(2*chunk))
@@ -134,7 +142,8 @@ func TestContentThatIsGoneIsDamaged(t *testing.T) {
 	}
 }
 
-// What a client has already is not sent again, and what it has of something else is not added to.
+// A content that the client has already is not sent again, and a part is not added to another
+// content.
 func TestConditions(t *testing.T) {
 	w := newWorld(t, nil)
 	b := random(2 * chunk)
@@ -186,8 +195,8 @@ func TestConditions(t *testing.T) {
 	}
 }
 
-// Content that is kept in the catalog, or in the content store, and is not what was stored is
-// refused by name, whole or in part, over both protocols.
+// Content that differs from what was stored, in the catalog or in the content store, is refused by
+// name, whole or in part, over both protocols.
 func TestRotIsRefused(t *testing.T) {
 	w := newWorld(t, nil)
 	for _, size := range []int{10, chunk} {
@@ -215,7 +224,8 @@ func TestRotIsRefused(t *testing.T) {
 			for _, field := range [][]string{nil, {"Range", "bytes=5-5"}, {"Range", "bytes=0-2"}} {
 				a := w.do("GET", m.ContentURL, "", field...)
 				w.problem(a, api.CodeDamaged)
-				if a.Header.Get("ETag") != "" || a.Header.Get("Content-Range") != "" || a.Header.Get("Last-Modified") != "" {
+				if a.Header.Get("ETag") != "" || a.Header.Get("Content-Range") != "" ||
+					a.Header.Get("Last-Modified") != "" {
 					t.Errorf("a refusal is described as the content: %v", a.Header)
 				}
 			}
@@ -235,23 +245,27 @@ func TestHeadIsGetWithoutABody(t *testing.T) {
 			h.Del("Date")
 			h.Del("X-Request-Id")
 		}
-		if head.StatusCode != 200 || len(head.body) != 0 || fmt.Sprint(head.Header) != fmt.Sprint(get.Header) || head.ContentLength != int64(size) {
+		if head.StatusCode != 200 || len(head.body) != 0 || fmt.Sprint(head.Header) != fmt.Sprint(get.Header) ||
+			head.ContentLength != int64(size) {
 			t.Errorf("%d bytes: HEAD %d %v, GET %v", size, head.StatusCode, head.Header, get.Header)
 		}
 	}
-	if a := w.do("HEAD", "/v1/memories_content/x", ""); a.StatusCode != 404 || len(a.body) != 0 || a.Header.Get("ETag") != "" {
+	if a := w.do("HEAD", "/v1/memories_content/x", ""); a.StatusCode != 404 || len(a.body) != 0 ||
+		a.Header.Get("ETag") != "" {
 		t.Errorf("absent: %d %v", a.StatusCode, a.Header)
 	}
 }
 
-// Whatever a browser could run is only ever an attachment.
+// A type that a browser could run is only ever an attachment.
 func TestActiveTypesAreAttachments(t *testing.T) {
 	w := newWorld(t, nil)
 	for form, kinds := range map[string][]string{
 		"attachment": {
-			"text/html", "TEXT/HTML", "text/html; charset=utf-8", "application/xhtml+xml", "image/svg+xml", "Image/SVG+XML", "text/xml", "application/xml",
-			"application/rss+xml", "text/javascript", "application/javascript", "application/ecmascript", "text/css", "text/vbscript", "application/wasm",
-			"application/x-shockwave-flash", "multipart/x-mixed-replace; boundary=x", "message/rfc822", "text/x-unheard-of", "application/octet-stream", "application/zip", "",
+			"text/html", "TEXT/HTML", "text/html; charset=utf-8", "application/xhtml+xml", "image/svg+xml",
+			"Image/SVG+XML", "text/xml", "application/xml", "application/rss+xml", "text/javascript",
+			"application/javascript", "application/ecmascript", "text/css", "text/vbscript", "application/wasm",
+			"application/x-shockwave-flash", "multipart/x-mixed-replace; boundary=x", "message/rfc822",
+			"text/x-unheard-of", "application/octet-stream", "application/zip", "",
 		},
 		"inline": {"image/png", "image/jpeg", "image/gif", "image/webp", "video/mp4", "audio/mpeg"},
 	} {
@@ -292,14 +306,15 @@ func TestNames(t *testing.T) {
 	} {
 		w.named(name, plain)
 	}
-	// Nothing that turns text around in a dialogue is passed on.
+	// No character that turns text around in a dialogue is passed on.
 	m := w.store("a\u202egpj.exe", "", nil)
-	if got := w.do("GET", m.ContentURL, "").Header.Get("Content-Disposition"); m.Name != "a\u202egpj.exe" || got != `attachment; filename="a_gpj.exe"; filename*=UTF-8''a_gpj.exe` {
+	if got := w.do("GET", m.ContentURL, "").Header.Get("Content-Disposition"); m.Name != "a\u202egpj.exe" ||
+		got != `attachment; filename="a_gpj.exe"; filename*=UTF-8''a_gpj.exe` {
 		t.Errorf("%q, %s", m.Name, got)
 	}
 }
 
-// named stores a file of that name by every way in, and compares what comes back.
+// named stores a file of that name by each operation that takes one, and compares what comes back.
 func (w *world) named(name, plain string) {
 	w.t.Helper()
 	ctx := w.t.Context()
@@ -327,7 +342,7 @@ func (w *world) named(name, plain string) {
 	}
 }
 
-// Whatever a name is made of: the header is printable ASCII with exactly these two parameters, and
+// Whatever a name is made of, the header is printable ASCII with exactly these two parameters, and
 // no path.
 func TestAnyNameIsSafeInAHeader(t *testing.T) {
 	w := newWorld(t, nil)
@@ -348,10 +363,12 @@ func TestAnyNameIsSafeInAHeader(t *testing.T) {
 		id, _, _ := strings.Cut(after, `"`)
 		got := w.do("GET", "/v1/memories_content/"+id, "").Header.Get("Content-Disposition")
 		form, params, err := mime.ParseMediaType(got)
-		if err != nil || form != "attachment" || len(params) != 1 || params["filename"] == "" || strings.ContainsAny(params["filename"], `/\`) {
+		if err != nil || form != "attachment" || len(params) != 1 || params["filename"] == "" ||
+			strings.ContainsAny(params["filename"], `/\`) {
 			rt.Errorf("%q: %s is read as %v, %v", name, got, params, err)
 		}
-		if i := strings.IndexFunc(got, func(r rune) bool { return r < ' ' || r > '~' }); i >= 0 || strings.Count(got, `"`) != 2 {
+		if i := strings.IndexFunc(got, func(r rune) bool { return r < ' ' || r > '~' }); i >= 0 ||
+			strings.Count(got, `"`) != 2 {
 			rt.Errorf("%q: %q", name, got)
 		}
 	})

@@ -34,7 +34,7 @@ func sessionOf(u upload.Upload) Session {
 	return s
 }
 
-// known gives nil for session.Unknown.
+// known returns nil for session.Unknown.
 func known(n int64) *int64 {
 	if n == session.Unknown {
 		return nil
@@ -42,7 +42,8 @@ func known(n int64) *int64 {
 	return &n
 }
 
-// byteRanges gives the inclusive form of the first 1,000 ranges; more says that there are others.
+// byteRanges returns the inclusive form of the first 1,000 ranges. more reports whether there are
+// others.
 func byteRanges(rs []session.Range) (out []Range, more bool) {
 	n := min(len(rs), maxRanges)
 	out = make([]Range, n)
@@ -52,7 +53,7 @@ func byteRanges(rs []session.Range) (out []Range, more bool) {
 	return out, len(rs) > n
 }
 
-// chunkRanges gives the chunks that the bytes touch, inclusive, neighbours joined.
+// chunkRanges returns the chunks that the bytes touch, inclusive, with neighbours joined.
 func chunkRanges(rs []session.Range, size int64) []Range {
 	out := make([]Range, 0, len(rs))
 	for _, r := range rs {
@@ -85,7 +86,8 @@ func metaFrom(m Meta) catalog.Meta {
 
 func beginFrom(r BeginRequest) (upload.BeginRequest, error) {
 	out := upload.BeginRequest{
-		Capsule: r.CapsuleID, Meta: metaFrom(r.Meta), Bytes: session.Unknown, Chunks: -1, ChunkSize: r.ChunkSize, Idem: r.Idem,
+		Capsule: r.CapsuleID, Meta: metaFrom(r.Meta), Bytes: session.Unknown, Chunks: -1, ChunkSize: r.ChunkSize,
+		Idem: r.Idem,
 	}
 	if err := validCapsule(r.CapsuleID); err != nil {
 		return out, err
@@ -128,13 +130,14 @@ func finishFrom(r FinishRequest, field string) (out upload.FinishRequest, err er
 // digestFrom reads 64 lower-case hex digits.
 func digestFrom(s, field string) (*catalog.SHA256, error) {
 	var out catalog.SHA256
-	if n, err := hex.Decode(out[:], []byte(s[:min(len(s), 64)])); err != nil || n != len(out) || hex.EncodeToString(out[:]) != s {
+	if n, err := hex.Decode(out[:], []byte(s[:min(len(s), 64)])); err != nil || n != len(out) ||
+		hex.EncodeToString(out[:]) != s {
 		return nil, invalid(field, "must be 64 lower-case hex digits")
 	}
 	return &out, nil
 }
 
-// memoryID reads the canonical form of a UUID alone: other spellings are other ids.
+// memoryID reads the canonical form of a UUID alone. Other spellings are other ids.
 func memoryID(s string) (catalog.MemoryID, bool) {
 	id, err := uuid.Parse(s)
 	return id, err == nil && id != uuid.Nil && id.String() == s
@@ -150,8 +153,10 @@ func memoryIDFrom(s, field string) (catalog.MemoryID, error) {
 
 func memoryOf(m catalog.Memory) Memory {
 	return Memory{
-		MemoryID: m.ID.String(), CapsuleID: m.Capsule, Name: m.Name, Path: m.Path, MIMEType: m.MIME, Description: m.Description, Tags: m.Tags,
-		Width: m.Width, Height: m.Height, TakenAt: Time{m.TakenAt}, Bytes: m.Bytes, SHA256: hex.EncodeToString(m.SHA256[:]),
+		MemoryID: m.ID.String(), CapsuleID: m.Capsule, Name: m.Name, Path: m.Path, MIMEType: m.MIME,
+		Description: m.Description, Tags: m.Tags,
+		Width: m.Width, Height: m.Height, TakenAt: Time{m.TakenAt}, Bytes: m.Bytes,
+		SHA256:    hex.EncodeToString(m.SHA256[:]),
 		CreatedAt: Time{m.Created}, ContentURL: contentPath + m.ID.String(), DeletedAt: Time{m.Trashed},
 	}
 }
@@ -166,8 +171,9 @@ func memoriesOf(ms []catalog.Memory) []Memory {
 
 func capsuleOf(c catalog.Capsule) Capsule {
 	return Capsule{
-		CapsuleID: c.ID, Name: c.Name, Subject: c.Subject, Owners: slices.Clone(c.Owners), Controllers: slices.Clone(c.Controllers),
-		CreatedAt: Time{c.Created}, Memories: c.Memories, Bytes: c.Bytes, Trashed: c.Trashed,
+		CapsuleID: c.ID, Name: c.Name, Subject: c.Subject, Owners: slices.Clone(c.Owners),
+		Controllers: slices.Clone(c.Controllers),
+		CreatedAt:   Time{c.Created}, Memories: c.Memories, Bytes: c.Bytes, Trashed: c.Trashed,
 		OpenSessions: c.Sessions, ReservedBytes: c.Reserved, QuotaBytes: c.QuotaBytes, QuotaMemories: c.QuotaMemories,
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"sluice/api"
 )
 
-// An admin's list of sessions says which records can't be read, and is as ever while there are
-// none.
+// An admin's list of sessions says which records can't be read. While there are none, it is as
+// ever.
 func TestTheListSaysWhatItLacks(t *testing.T) {
 	var what []string
 	w := newWorld(t, func(c *api.Config) {

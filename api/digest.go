@@ -38,13 +38,13 @@ var algorithms = map[string]func() hash.Hash{
 }
 
 // digestFields are the fields that promise something of a body, in a head or in a trailer. A body
-// is never encoded and never a part, so that content and representation are the same bytes.
+// is never encoded and never a part, so content and representation are the same bytes.
 var digestFields = []string{"Content-Digest", "Repr-Digest", "Unencoded-Digest", "Digest", "Content-Md5"}
 
 // digestsIn reads the fields Content-Digest and Repr-Digest (RFC 9530 §2 and §3), Unencoded-Digest
 // (draft-ietf-httpbis-unencoded-digest), Digest (RFC 3230 §4.3.2) and Content-MD5 (RFC 1864). Each
-// that is there must have an algorithm that can be compared: a promise is never ignored. Beside
-// such a one, others are.
+// field must have at least one algorithm that can be compared, since a promise is never ignored.
+// Beside that one, unknown algorithms are ignored.
 func digestsIn(h http.Header) (all []digest, err error) {
 	for _, field := range digestFields {
 		lines := h.Values(field)
@@ -54,14 +54,14 @@ func digestsIn(h http.Header) (all []digest, err error) {
 		var found []digest
 		switch field {
 		case "Digest":
-			found, err = oldDigests(lines)
+			found, err = parseRFC3230(lines)
 		case "Content-Md5":
 			found = []digest{{algorithm: "md5"}}
 			if found[0].sum, err = base64.StdEncoding.DecodeString(lines[0]); err != nil || len(lines) > 1 {
 				err = errors.New("must be one base64 value (RFC 1864)")
 			}
 		default:
-			found, err = dictionary(lines)
+			found, err = parseDictionary(lines)
 		}
 		if err != nil {
 			return nil, invalid(field, err.Error())
@@ -79,14 +79,16 @@ func digestsIn(h http.Header) (all []digest, err error) {
 			all = append(all, d)
 		}
 		if len(all) == n {
-			return nil, invalid(field, "has no digest that can be compared here: send sha-256, sha-512, crc32c, md5 or sha")
+			return nil, invalid(
+				field, "has no digest that can be compared here: send sha-256, sha-512, crc32c, md5 or sha",
+			)
 		}
 	}
 	return all, nil
 }
 
-// dictionary reads a field of RFC 9530.
-func dictionary(lines []string) (found []digest, err error) {
+// parseDictionary reads a field of RFC 9530.
+func parseDictionary(lines []string) (found []digest, err error) {
 	dict, err := httpsfv.UnmarshalDictionary(lines)
 	if err != nil {
 		return nil, errors.New("is not a dictionary of digests (RFC 9530)")
@@ -103,13 +105,13 @@ func dictionary(lines []string) (found []digest, err error) {
 	return found, nil
 }
 
-// oldDigests reads the field of RFC 3230.
-func oldDigests(lines []string) (found []digest, err error) {
+// parseRFC3230 reads the field of RFC 3230.
+func parseRFC3230(lines []string) (found []digest, err error) {
 	for part := range strings.SplitSeq(strings.Join(lines, ","), ",") {
 		name, value, ok := strings.Cut(strings.TrimSpace(part), "=")
 		name = strings.TrimPrefix(strings.ToLower(name), "id-")
 		if _, known := algorithms[name]; ok && !known {
-			continue // its encoding is its own affair
+			continue // other algorithms have other encodings
 		}
 		sum, err := base64.StdEncoding.DecodeString(value)
 		if !ok || err != nil {
@@ -120,64 +122,66 @@ func oldDigests(lines []string) (found []digest, err error) {
 	return found, nil
 }
 
-// promises are the digests that a body is compared with when it ends, before its reader is told
-// that it has: one that does not keep them never ends cleanly.
-type promises struct {
-	want []digest
-	raw  bool // it is the bytes of a content
-	late bool // the trailer was announced to have some
-	sums map[string]hash.Hash
+// digestCheck compares a body with its digests when it ends, before its reader learns of the end. A
+// body with another digest never ends cleanly.
+type digestCheck struct {
+	want      []digest
+	raw       bool // the body is the bytes of a content
+	inTrailer bool // the request announces a digest in the trailer
+	hashes    map[string]hash.Hash
 }
 
-// expect begins the comparison of a body with what is said of it: with want, and with what comes in
-// the trailer.
+// expect begins the comparison of a body with want, and with the digests that come in the trailer.
 func (b *body) expect(raw bool, want []digest) error {
-	p := promises{want: want, raw: raw, sums: map[string]hash.Hash{}}
-	p.late = slices.ContainsFunc(digestFields, func(field string) bool {
+	p := digestCheck{want: want, raw: raw, hashes: map[string]hash.Hash{}}
+	p.inTrailer = slices.ContainsFunc(digestFields, func(field string) bool {
 		_, announced := b.request.Trailer[field]
-		return announced || httpguts.HeaderValuesContainsToken(b.request.Header["Trailer"], field) // there net/http leaves it where none can come
+		// net/http leaves it there if no trailer can come.
+		return announced || httpguts.HeaderValuesContainsToken(b.request.Header["Trailer"], field)
 	})
 	for _, d := range want {
-		p.sums[d.algorithm] = algorithms[d.algorithm]()
+		p.hashes[d.algorithm] = algorithms[d.algorithm]()
 	}
-	if p.late {
+	if p.inTrailer {
 		for name, algorithm := range algorithms {
-			p.sums[name] = algorithm()
+			p.hashes[name] = algorithm()
 		}
 	}
-	if b.promises = p; b.length == 0 {
-		return p.kept(b.request.Trailer)
+	if b.digests = p; b.length == 0 {
+		return p.verify(b.request.Trailer)
 	}
 	return nil
 }
 
-// promised reports whether what is expected of the body can only be known at its end.
-func (p *promises) promised() bool { return len(p.want) > 0 || p.late }
+// onlyAtEnd reports whether something that is expected of the body is known only at its end.
+func (c *digestCheck) onlyAtEnd() bool { return len(c.want) > 0 || c.inTrailer }
 
-// saw takes the next bytes of the body.
-func (p *promises) saw(b []byte) {
-	for _, h := range p.sums {
+// add takes the next bytes of the body.
+func (c *digestCheck) add(b []byte) {
+	for _, h := range c.hashes {
 		h.Write(b)
 	}
 }
 
-// kept gives the reason why a body that has ended is not what was promised.
-func (p *promises) kept(trailer http.Header) error {
-	if err := meaning(trailer, p.raw); err != nil {
+// verify returns the reason why a body that has ended breaks a promise.
+func (c *digestCheck) verify(trailer http.Header) error {
+	if err := checkMeaning(trailer, c.raw); err != nil {
 		return err
 	}
-	late, err := digestsIn(trailer)
+	trailing, err := digestsIn(trailer)
 	switch {
 	case err != nil:
 		return err
-	case len(late) > 0 && !p.late:
-		return invalid(late[0].field, "in a trailer must be announced by the field Trailer")
-	case len(late) == 0 && p.late:
+	case len(trailing) > 0 && !c.inTrailer:
+		return invalid(trailing[0].field, "in a trailer must be announced by the field Trailer")
+	case len(trailing) == 0 && c.inTrailer:
 		return invalid("Trailer", "announces a digest that did not come")
 	}
-	for _, d := range slices.Concat(p.want, late) {
-		if got := p.sums[d.algorithm].Sum(nil); !bytes.Equal(got, d.sum) {
-			return &upload.ChecksumError{What: d.algorithm + " of the body", Want: hex.EncodeToString(d.sum), Got: hex.EncodeToString(got)}
+	for _, d := range slices.Concat(c.want, trailing) {
+		if got := c.hashes[d.algorithm].Sum(nil); !bytes.Equal(got, d.sum) {
+			return &upload.ChecksumError{
+				What: d.algorithm + " of the body", Want: hex.EncodeToString(d.sum), Got: hex.EncodeToString(got),
+			}
 		}
 	}
 	return nil

@@ -18,21 +18,22 @@ import (
 	"sluice/upload"
 )
 
-// denial is an error that arises in this front end, with its code.
-type denial struct {
+// refusal is an error that arises in this package, with its code.
+type refusal struct {
 	code   Code
 	detail string
 	retry  time.Duration
 }
 
-func (e *denial) Error() string { return e.detail }
+func (e *refusal) Error() string { return e.detail }
 
-// invalid says what is wrong with which field.
+// invalid makes the error for a field that has the problem.
 func invalid(field, problem string) error {
-	return &denial{code: CodeInvalidArgument, detail: field + " " + problem}
+	return &refusal{code: CodeInvalidArgument, detail: field + " " + problem}
 }
 
-// cutError is a body that did not end cleanly; Err says how.
+// cutError is a body that did not end cleanly, or an answer that its client did not take. Err says
+// how.
 type cutError struct{ Err error }
 
 func (e *cutError) Error() string { return fmt.Sprintf("the body was cut off: %v", e.Err) }
@@ -40,16 +41,33 @@ func (e *cutError) Error() string { return fmt.Sprintf("the body was cut off: %v
 func (e *cutError) Unwrap() error { return e.Err }
 
 var (
-	errNotFound = &denial{code: CodeNotFound, detail: "there is no such thing, or none that you may know of"}
-	errEncoded  = &denial{code: CodeUnsupportedMediaType, detail: "Content-Encoding is not taken: send the bytes as they are"}
-	errDraining = &denial{code: CodeUnavailable, detail: "the server is stopping", retry: 5 * time.Second}
-	errDegraded = &denial{code: CodeUnavailable, detail: "degraded: the disk is full; nothing new is taken, all else goes on", retry: 5 * time.Second}
-	errAway     = &denial{code: CodeUnavailable, detail: "the server's data folder is not in its place (a disk that is not mounted, or a folder that was moved): nothing is taken until it is back, and what was acknowledged is safe there", retry: 5 * time.Second}
-	errTaken    = &denial{code: CodeUnavailable, detail: "the server's data folder is not in its place: another server has been started on it, or its lock file was removed; " +
-		"the log says which. Nothing is taken until this server has been started anew", retry: 5 * time.Second}
-	errBusy    = &denial{code: CodeUnavailable, detail: "too many requests are running", retry: time.Second}
-	errCrowded = &denial{code: CodeUnavailable, detail: "too many connections", retry: time.Second}
-	errShare   = &denial{code: CodeResourceExhausted, detail: "too much of yours is under way at one time", retry: time.Second}
+	errNotFound = &refusal{code: CodeNotFound, detail: "there is no such thing, or none that you may know of"}
+	errEncoded  = &refusal{
+		code: CodeUnsupportedMediaType, detail: "Content-Encoding is not taken: send the bytes as they are",
+	}
+	errDraining = &refusal{code: CodeUnavailable, detail: "the server is stopping", retry: 5 * time.Second}
+	errDegraded = &refusal{
+		code: CodeUnavailable, detail: "degraded: the disk is full; nothing new is taken, all else goes on",
+		retry: 5 * time.Second,
+	}
+	errAway = &refusal{
+		code: CodeUnavailable,
+		detail: "the server's data folder is not in its place (a disk that is not mounted, " +
+			"or a folder that was moved): nothing is taken until it is back, and what was acknowledged is safe there",
+		retry: 5 * time.Second,
+	}
+	errTaken = &refusal{
+		code: CodeUnavailable,
+		detail: "the server's data folder is not in its place: another server has been started on it, " +
+			"or its lock file was removed; the log says which. " +
+			"Nothing is taken until this server has been started anew",
+		retry: 5 * time.Second,
+	}
+	errBusy         = &refusal{code: CodeUnavailable, detail: "too many requests are running", retry: time.Second}
+	errTooManyConns = &refusal{code: CodeUnavailable, detail: "too many connections", retry: time.Second}
+	errOverShare    = &refusal{
+		code: CodeResourceExhausted, detail: "too much of yours is under way at one time", retry: time.Second,
+	}
 	// errSlow: the body came in more slowly than the minimum rate.
 	errSlow = errors.New("the body came too slowly")
 	// errPanic: the log has it.
@@ -58,8 +76,8 @@ var (
 	errUnsatisfiable = errors.New("the range starts past the end")
 )
 
-// answers says what each code is on the wire.
-var answers = map[Code]struct {
+// responses gives the status and title of each code.
+var responses = map[Code]struct {
 	status int
 	title  string
 }{
@@ -92,9 +110,9 @@ var answers = map[Code]struct {
 	CodeDamaged:              {http.StatusInternalServerError, "The stored content is damaged"},
 }
 
-// rules is the one table from error to code: the first that errors.Is matches. Whatever is not in
-// it is Internal.
-var rules = []struct {
+// errorCodes is the one table from error to code. The first row that errors.Is matches counts. An
+// error that no row matches is Internal.
+var errorCodes = []struct {
 	is    error
 	code  Code
 	retry time.Duration
@@ -146,10 +164,10 @@ var rules = []struct {
 	{catalog.ErrDamaged, CodeDamaged, 0},
 }
 
-// codeOf finds the code of an error, when to try again, and what to tell of it.
+// codeOf returns the code of an error, when to try again, and what to tell the client of it.
 func codeOf(err error) (code Code, retry time.Duration, detail string) {
 	var (
-		r     *denial
+		r     *refusal
 		field *catalog.FieldError
 		cut   *cutError
 		quota *catalog.QuotaError
@@ -162,9 +180,9 @@ func codeOf(err error) (code Code, retry time.Duration, detail string) {
 	case errors.As(err, &quota):
 		return CodeQuotaExceeded, 0, quotaDetail(quota)
 	}
-	for _, rule := range rules {
-		if errors.Is(err, rule.is) {
-			return rule.code, rule.retry, err.Error()
+	for _, row := range errorCodes {
+		if errors.Is(err, row.is) {
+			return row.code, row.retry, err.Error()
 		}
 	}
 	switch {
@@ -184,14 +202,15 @@ func quotaDetail(q *catalog.QuotaError) string {
 	return fmt.Sprintf("the %s may hold %d %s and holds %d: %d more don't fit", q.Of, q.Limit, unit, q.Used, q.Wanted)
 }
 
-// faultOf describes an error to the client. sizeOf gives a session's chunk size, or 0; it is asked
-// only where chunks are missing.
+// faultOf describes an error to the client. sizeOf returns a session's chunk size, or 0. It is
+// called only if chunks are missing.
 func faultOf(err error, sizeOf func(session.SessionID) int64) Fault {
 	code, retry, detail := codeOf(err)
-	f := Fault{Status: answers[code].status, Code: code, Detail: detail, RetryAfterMS: retry.Milliseconds()}
+	f := Fault{Status: responses[code].status, Code: code, Detail: detail, RetryAfterMS: retry.Milliseconds()}
 	switch {
 	case errors.Is(err, catalog.ErrDamaged) && code == CodeDamaged:
-		f.Detail = "a record that this needs is damaged; trying again does not help. The log has it under this request_id, and sluice check names all that is"
+		f.Detail = "a record that this needs is damaged; trying again does not help. " +
+			"The log has it under this request_id, and sluice check names all that is"
 	case code == CodeDamaged:
 		f.Detail = "the stored content is damaged and is not given out; storing the same bytes again heals it"
 	case errors.Is(err, upload.ErrTaken):
@@ -201,10 +220,12 @@ func faultOf(err error, sizeOf func(session.SessionID) int64) Fault {
 	case code == CodeInternal:
 		f.Detail = "something went wrong here; the log has it under this request_id"
 	case code == CodeNotFound:
-		f.Detail = errNotFound.detail // the same for what is not there and for what the caller may not know of
+		// The same for a thing that is not there and for one that the caller may not know of.
+		f.Detail = errNotFound.detail
 	case code == CodeStorageFull:
-		f.Detail = "no room is left on the server; nothing that was acknowledged is lost. What has arrived can be finished or aborted; once there is room again, go on"
-	case f.Status >= 500 && !errors.As(err, new(*denial)): // a denial's words are ours, and meant for the client
+		f.Detail = "no room is left on the server; nothing that was acknowledged is lost. " +
+			"What has arrived can be finished or aborted; once there is room again, go on"
+	case f.Status >= 500 && !errors.As(err, new(*refusal)): // the text of a refusal is meant for the client
 		f.Detail = "not now; try again in a moment"
 	}
 	var (
@@ -237,7 +258,7 @@ func faultOf(err error, sizeOf func(session.SessionID) int64) Fault {
 // problemOf makes the answer to an error.
 func problemOf(err error, requestID string, sizeOf func(session.SessionID) int64) Problem {
 	p := Problem{Fault: faultOf(err, sizeOf)}
-	p.Type, p.Title = "/problems/"+slug(p.Code), answers[p.Code].title
+	p.Type, p.Title = "/problems/"+slug(p.Code), responses[p.Code].title
 	if p.Status >= 500 {
 		p.RequestID = requestID
 	}

@@ -10,8 +10,8 @@ import (
 	"sluice/api"
 )
 
-// A file goes up in chunks, in any order and as often as need be, is finished with its SHA-256, and
-// is there to be read.
+// A file is uploaded in chunks, in any order and as often as need be. It is finished with its
+// SHA-256, and can then be read.
 func Example() {
 	ctx := context.Background()
 	url, token, stop := serveInMemory(ctx)

@@ -7,26 +7,26 @@ import (
 	"sluice/internal/system"
 )
 
-// given is the machine of tests.
-var given = machine{system.Clock{}, system.Random{}}
+// testMachine is the machine of tests.
+var testMachine = machine{system.Clock{}, system.Random{}}
 
-// Held gives what the requests that run hold together: places, and what the bodies of JSON count
+// Held returns what the running requests hold together: places, and what the bodies of JSON count
 // for.
-func (s *Server) Held() (places, text int64) { return s.limits.places.held(), s.limits.text.held() }
+func (s *Server) Held() (places, json int64) { return s.limits.places.inUse(), s.limits.json.inUse() }
 
-// Owned gives the places of requests whose principals are known.
+// Owned returns the places of requests whose principals are known.
 func (s *Server) Owned() int64 {
 	s.limits.places.mu.Lock()
 	defer s.limits.places.mu.Unlock()
-	return s.limits.places.used - s.limits.places.by[""]
+	return s.limits.places.used - s.limits.places.byPrincipal[""]
 }
 
-// Answers gives what answers count for that are not taken yet.
-func (s *Server) Answers() int64 { return s.limits.answers.held() }
+// Answers returns what answers count for that are not taken yet.
+func (s *Server) Answers() int64 { return s.limits.answers.inUse() }
 
 // Occupy takes all processors for requests that compute, until free is called.
 func (s *Server) Occupy() (free func()) {
-	n := s.limits.computing.most
+	n := s.limits.computing.max
 	for i := range n {
 		if err := s.limits.computing.wait(context.Background(), fmt.Sprint("occupant ", i)); err != nil {
 			panic(err)
@@ -39,11 +39,11 @@ func (s *Server) Occupy() (free func()) {
 	}
 }
 
-// Computing is how many requests compute or wait for it.
+// Computing returns how many requests compute or wait for it.
 func (s *Server) Computing() (n int) {
 	s.limits.computing.mu.Lock()
 	defer s.limits.computing.mu.Unlock()
-	for _, l := range s.limits.computing.by {
+	for _, l := range s.limits.computing.byPrincipal {
 		n += l.running + len(l.waiting)
 	}
 	return n

@@ -8,24 +8,24 @@ import (
 )
 
 // fairQueue shares the processors among the principals whose requests compute without waiting for
-// anything: lists, states of uploads, and what else only reads records and makes a long answer.
-// Go's scheduler is fair to goroutines; without the queue a principal with a hundred lists leaves
+// anything: lists, states of uploads, and others that only read records and make a long answer.
+// Go's scheduler is fair to goroutines. Without the queue a principal with a hundred lists leaves
 // the others a hundredth of the processors.
 //
-// At most `most` of these requests compute at one time, and those of one principal on half of the
-// processors while other principals have requests. Requests that wait have their places among the
-// requests (limiter), which bounds them. Principals take turns.
+// At most max of these requests compute at one time. Those of one principal have half of the
+// processors while other principals have requests. Requests that wait hold their places among the
+// requests, and these are bounded (limiter). Principals are served round robin.
 type fairQueue struct {
-	most  int
+	max   int
 	alone func(principal string) bool // no other principal has a request
 
-	mu      sync.Mutex
-	running int
-	by      map[string]*principalQueue // by principal; those that have nothing are not in it
-	ready   []*principalQueue          // those with somebody waiting, whose turn is next first
+	mu          sync.Mutex
+	running     int
+	byPrincipal map[string]*principalQueue // principals without requests are not in it
+	ready       []*principalQueue          // those with requests that wait; the next one is first
 }
 
-// principalQueue is one principal's.
+// principalQueue has the requests of one principal.
 type principalQueue struct {
 	principal string
 	running   int
@@ -35,24 +35,24 @@ type principalQueue struct {
 const (
 	// computeWait is how long a request waits for a processor.
 	computeWait = 10 * time.Second
-	// computeFor is how long a request keeps it. One that takes longer waits for something else, or
-	// makes a very long answer, and goes on beside the others.
-	computeFor = 100 * time.Millisecond
+	// computeSlice is how long a request keeps it. One that takes longer waits for something else,
+	// or makes a very long answer, and goes on beside the others.
+	computeSlice = 100 * time.Millisecond
 )
 
 func newFairQueue(most int, alone func(string) bool) *fairQueue {
-	return &fairQueue{most: most, alone: alone, by: map[string]*principalQueue{}}
+	return &fairQueue{max: most, alone: alone, byPrincipal: map[string]*principalQueue{}}
 }
 
-// enter waits until the principal may compute, and gives what ends that; it may be called again.
-// After computeWait it gives errShare where the principal's own requests compute, and errBusy where
+// enter waits until the principal may compute. leave ends that, and may be called again. After
+// computeWait the error is errOverShare if the principal's own requests compute, and errBusy if
 // only those of others do.
 func (q *fairQueue) enter(ctx context.Context, principal string) (leave func(), err error) {
 	if err := q.wait(ctx, principal); err != nil {
 		return nil, err
 	}
 	once := sync.OnceFunc(func() { q.leave(principal) })
-	late := time.AfterFunc(computeFor, once)
+	late := time.AfterFunc(computeSlice, once)
 	return func() {
 		late.Stop()
 		once()
@@ -61,16 +61,16 @@ func (q *fairQueue) enter(ctx context.Context, principal string) (leave func(), 
 
 func (q *fairQueue) wait(ctx context.Context, principal string) error {
 	q.mu.Lock()
-	l := q.by[principal]
-	if l == nil {
-		l = &principalQueue{principal: principal}
-		q.by[principal] = l
+	p := q.byPrincipal[principal]
+	if p == nil {
+		p = &principalQueue{principal: principal}
+		q.byPrincipal[principal] = p
 	}
 	ready := make(chan struct{})
-	if l.waiting = append(l.waiting, ready); len(l.waiting) == 1 {
-		q.ready = append(q.ready, l)
+	if p.waiting = append(p.waiting, ready); len(p.waiting) == 1 {
+		q.ready = append(q.ready, p)
 	}
-	q.start()
+	q.startWaiting()
 	q.mu.Unlock()
 	late := time.NewTimer(computeWait)
 	defer late.Stop()
@@ -82,19 +82,19 @@ func (q *fairQueue) wait(ctx context.Context, principal string) error {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	i := slices.Index(l.waiting, ready)
+	i := slices.Index(p.waiting, ready)
 	if i < 0 { // it was let in meanwhile
 		return nil
 	}
-	if l.waiting = slices.Delete(l.waiting, i, i+1); len(l.waiting) == 0 {
-		q.ready = slices.DeleteFunc(q.ready, func(t *principalQueue) bool { return t == l })
-		q.forget(l)
+	if p.waiting = slices.Delete(p.waiting, i, i+1); len(p.waiting) == 0 {
+		q.ready = slices.DeleteFunc(q.ready, func(t *principalQueue) bool { return t == p })
+		q.forget(p)
 	}
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case l.running > 0:
-		return errShare
+	case p.running > 0:
+		return errOverShare
 	}
 	return errBusy
 }
@@ -102,35 +102,35 @@ func (q *fairQueue) wait(ctx context.Context, principal string) error {
 func (q *fairQueue) leave(principal string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	l := q.by[principal]
-	l.running--
+	p := q.byPrincipal[principal]
+	p.running--
 	q.running--
-	q.forget(l)
-	q.start()
+	q.forget(p)
+	q.startWaiting()
 }
 
-// forget drops a line that has nothing. mu is held.
-func (q *fairQueue) forget(l *principalQueue) {
-	if l.running == 0 && len(l.waiting) == 0 {
-		delete(q.by, l.principal)
+// forget removes the queue of a principal without requests. mu is held.
+func (q *fairQueue) forget(p *principalQueue) {
+	if p.running == 0 && len(p.waiting) == 0 {
+		delete(q.byPrincipal, p.principal)
 	}
 }
 
-// start lets in as many as may compute. mu is held.
-func (q *fairQueue) start() {
-	for i := 0; i < len(q.ready) && q.running < q.most; {
-		l := q.ready[i]
-		if l.running >= max(q.most/2, 1) && (l.running >= q.most || !q.alone(l.principal)) {
+// startWaiting lets in as many requests as may compute. mu is held.
+func (q *fairQueue) startWaiting() {
+	for i := 0; i < len(q.ready) && q.running < q.max; {
+		p := q.ready[i]
+		if p.running >= max(q.max/2, 1) && (p.running >= q.max || !q.alone(p.principal)) {
 			i++
 			continue
 		}
-		close(l.waiting[0])
-		l.waiting = l.waiting[1:]
-		l.running++
+		close(p.waiting[0])
+		p.waiting = p.waiting[1:]
+		p.running++
 		q.running++
 		q.ready = slices.Delete(q.ready, i, i+1)
-		if len(l.waiting) > 0 {
-			q.ready = append(q.ready, l)
+		if len(p.waiting) > 0 {
+			q.ready = append(q.ready, p)
 		}
 	}
 }

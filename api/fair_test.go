@@ -18,8 +18,8 @@ import (
 	"sluice/internal/httpwire"
 )
 
-// computing is for how long a worker computes, and waits for other things where it is longer than
-// computeFor.
+// computing is how long a worker computes. If it is longer than computeSlice, it also waits for
+// other things.
 const computing = 50 * time.Millisecond
 
 // worker asks to compute again and again.
@@ -35,21 +35,21 @@ func (q *fairQueue) worker(ctx context.Context, principal string, done *atomic.I
 	}
 }
 
-// isEmpty wants nothing to be left of all requests.
+// isEmpty fails if anything is left of all requests.
 func (q *fairQueue) isEmpty(t *testing.T) {
 	t.Helper()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.running != 0 || len(q.by) != 0 || len(q.ready) != 0 {
-		t.Errorf("in the end %d run, %d are known, %d have turns", q.running, len(q.by), len(q.ready))
+	if q.running != 0 || len(q.byPrincipal) != 0 || len(q.ready) != 0 {
+		t.Errorf("in the end %d run, %d are known, %d are ready", q.running, len(q.byPrincipal), len(q.ready))
 	}
 }
 
-// A principal with many requests that compute has all processors while it is alone, and half of
-// them beside another, which waits for nobody but itself.
+// A principal with many requests that compute has all processors while it is alone. Beside another
+// one it has half of them, and the other one waits for nobody but itself.
 func TestPrincipalsShareTheProcessors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const processors, many, turns = 4, 100, 50
+		const processors, many, rounds = 4, 100, 50
 		var others atomic.Bool
 		q := newFairQueue(processors, func(string) bool { return !others.Load() })
 		var first, second atomic.Int64
@@ -57,17 +57,17 @@ func TestPrincipalsShareTheProcessors(t *testing.T) {
 		for range many {
 			go q.worker(ctx, "first", &first)
 		}
-		time.Sleep(turns*computing + time.Millisecond)
-		if got := first.Load(); got != processors*turns {
-			t.Errorf("alone it has computed %d times, %d times one after the other", got, turns)
+		time.Sleep(rounds*computing + time.Millisecond)
+		if got := first.Load(); got != processors*rounds {
+			t.Errorf("alone it has computed %d times, %d times one after the other", got, rounds)
 		}
 		others.Store(true)
 		time.Sleep(computing)
 		first.Store(0)
 		go q.worker(ctx, "second", &second)
-		time.Sleep(turns*computing + time.Millisecond)
-		if a, b := first.Load(), second.Load(); a != processors/2*turns || b != turns {
-			t.Errorf("the two have computed %d and %d times, %d times one after the other", a, b, turns)
+		time.Sleep(rounds*computing + time.Millisecond)
+		if a, b := first.Load(), second.Load(); a != processors/2*rounds || b != rounds {
+			t.Errorf("the two have computed %d and %d times, %d times one after the other", a, b, rounds)
 		}
 		stop()
 		time.Sleep(2 * computing)
@@ -75,7 +75,7 @@ func TestPrincipalsShareTheProcessors(t *testing.T) {
 	})
 }
 
-// Principals take turns, however many requests each of them has.
+// Principals are served round robin, however many requests each of them has.
 func TestPrincipalsTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newFairQueue(1, func(string) bool { return false })
@@ -89,15 +89,16 @@ func TestPrincipalsTakeTurns(t *testing.T) {
 		time.Sleep(30*computing + time.Millisecond)
 		stop()
 		for i := range done {
-			if got := done[i].Load(); got < 7 { // one that has just ended waits for the two others, one of them perhaps twice
-				t.Errorf("principal %d has had %d turns of 30", i, got)
+			// one that has just ended waits for the two others, one of them perhaps twice
+			if got := done[i].Load(); got < 7 {
+				t.Errorf("principal %d has computed %d times of 30", i, got)
 			}
 		}
 		time.Sleep(2 * time.Second)
 	})
 }
 
-// A request does not wait for ever to compute, and is told whose fault that is.
+// A request does not wait for ever to compute, and learns whose requests are in its way.
 func TestWaitingToComputeEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newFairQueue(1, func(string) bool { return false })
@@ -105,7 +106,7 @@ func TestWaitingToComputeEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		for principal, want := range map[string]error{"first": errShare, "second": errBusy} {
+		for principal, want := range map[string]error{"first": errOverShare, "second": errBusy} {
 			if _, err := q.enter(t.Context(), principal); !errors.Is(err, want) {
 				t.Errorf("%s: %v", principal, err)
 			}
@@ -133,7 +134,7 @@ func TestAProcessorIsNotKept(t *testing.T) {
 		}
 		began := time.Now()
 		second, err := q.enter(t.Context(), "second")
-		if took := time.Since(began); err != nil || took != computeFor {
+		if took := time.Since(began); err != nil || took != computeSlice {
 			t.Errorf("the second waited for %v: %v", took, err)
 		}
 		first()
@@ -150,27 +151,28 @@ func (e *endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Refused bodies are read on at a rate that all of them share; one alone is read on at once.
+// Refused bodies are read on at a rate that all of them share. One alone is read on at once.
 func TestRefusedBodiesAreReadOnAtOneRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := hostile(t, 10)
 		linger := func(e *endless) {
 			r := httptest.NewRequest(http.MethodPut, "/", io.NopCloser(e))
-			b := newBody(r, httptest.NewRecorder(), 1<<10, 30*time.Second, given)
-			b.linger(lingerFor, false, s.limits.refusedBodies)
+			b := newBody(r, httptest.NewRecorder(), 1<<10, 30*time.Second, testMachine)
+			b.linger(lingerTimeout, false, s.limits.lingerRate)
 		}
 		began := time.Now()
 		var one endless
-		if linger(&one); one.n.Load() != lingerBytes || time.Since(began) > 0 {
+		if linger(&one); one.n.Load() != maxLinger || time.Since(began) > 0 {
 			t.Errorf("of one body %d bytes were read on in %v", one.n.Load(), time.Since(began))
 		}
 		var all endless
 		for range 200 {
 			go linger(&all)
 		}
-		time.Sleep(2 * lingerFor)
+		time.Sleep(2 * lingerTimeout)
 		synctest.Wait()
-		if got, most := all.n.Load(), int64(readOn*(1+lingerFor/time.Second)); got > most+200*64<<10 || got < most/2 {
+		if got, most := all.n.Load(), int64(lingerRate*(1+lingerTimeout/time.Second)); got > most+200*64<<10 ||
+			got < most/2 {
 			t.Errorf("of 200 bodies %d MiB were read on, want about %d", got>>20, most>>20)
 		}
 	})
@@ -183,17 +185,17 @@ func TestWhatCostsMoreThanItBringsIsReadAtARate(t *testing.T) {
 		frame func(f *http2.Framer) error
 		cost  int
 	}{
-		"pings":     {func(f *http2.Framer) error { return f.WritePing(false, [8]byte{1}) }, asksAnswer},
-		"settings":  {func(f *http2.Framer) error { return f.WriteSettings() }, asksAnswer},
+		"pings":     {func(f *http2.Framer) error { return f.WritePing(false, [8]byte{1}) }, answerUnits},
+		"settings":  {func(f *http2.Framer) error { return f.WriteSettings() }, answerUnits},
 		"resets":    {func(f *http2.Framer) error { return f.WriteRSTStream(9, http2.ErrCodeCancel) }, 1},
 		"credit":    {func(f *http2.Framer) error { return f.WriteWindowUpdate(0, 1) }, 1},
 		"nothing":   {func(f *http2.Framer) error { return f.WriteData(1, false, nil) }, 1},
 		"a byte":    {func(f *http2.Framer) error { return f.WriteData(1, false, []byte("x")) }, 1},
 		"the end":   {func(f *http2.Framer) error { return f.WriteData(1, true, nil) }, 0},
 		"bytes":     {func(f *http2.Framer) error { return f.WriteData(1, false, make([]byte, 1<<10)) }, 0},
-		"lost":      {func(f *http2.Framer) error { return f.WriteData(9, false, make([]byte, 1<<10)) }, asksAnswer},
+		"lost":      {func(f *http2.Framer) error { return f.WriteData(9, false, make([]byte, 1<<10)) }, answerUnits},
 		"heads":     {func(f *http2.Framer) error { return f.WriteContinuation(1, false, make([]byte, longHead)) }, 0},
-		"long ones": {func(f *http2.Framer) error { return f.WriteContinuation(1, false, make([]byte, longHead+5<<10)) }, 5 * asksAnswer},
+		"long ones": {func(f *http2.Framer) error { return f.WriteContinuation(1, false, make([]byte, longHead+5<<10)) }, 5 * answerUnits},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -201,24 +203,24 @@ func TestWhatCostsMoreThanItBringsIsReadAtARate(t *testing.T) {
 				if err := one.frame(http2.NewFramer(&b, strings.NewReader(""))); err != nil {
 					t.Fatal(err)
 				}
-				all := newUnsettled(mostRefused, 100, time.Now)
+				all := newPendingStreams(maxRefused, 100, time.Now)
 				const seconds, conns, most = 3, 4, 1_000_000
 				var n atomic.Int64
 				end := time.Now().Add(seconds * time.Second)
 				for range conns {
-					s := &streams{all: all, open: map[uint32]struct{}{1: {}}}
+					s := &streams{shared: all, open: map[uint32]struct{}{1: {}}}
 					go func() {
 						var in httpwire.Frames
 						for time.Now().Before(end) && n.Add(1) < most {
-							s.wait()
-							in.Each(b.Bytes(), s.began, func(byte, uint32, []byte) {})
+							s.waitToRead()
+							in.Each(b.Bytes(), s.frameReceived, func(byte, uint32, []byte) {})
 						}
 					}()
 				}
 				time.Sleep(2 * seconds * time.Second)
 				want := int64(most + conns)
 				if one.cost > 0 {
-					want = int64((1 + seconds) * (sharedUnits + conns*ownUnits) / one.cost)
+					want = int64((1 + seconds) * (sharedUnits + conns*connUnits) / one.cost)
 				}
 				if got := n.Load(); got > want+want/20 || got < want-want/20 {
 					t.Errorf("%d were read in %d seconds, want about %d", got, seconds, want)
@@ -228,42 +230,42 @@ func TestWhatCostsMoreThanItBringsIsReadAtARate(t *testing.T) {
 	}
 }
 
-// A client that takes much, and says so, is not held up; and a flood of others holds it up for a
-// moment only.
+// A client that takes much, and says so, is not held up. A flood of others holds it up for a moment
+// only.
 func TestCreditForWhatIsSentCostsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		all := newUnsettled(mostRefused, 100, time.Now)
-		for all.shared.AllowN(time.Now(), sharedUnits/100) { // the flood has had all of them
+		all := newPendingStreams(maxRefused, 100, time.Now)
+		for all.units.AllowN(time.Now(), sharedUnits/100) { // the flood has had all of them
 		}
-		s := &streams{all: all, open: map[uint32]struct{}{1: {}}}
+		s := &streams{shared: all, open: map[uint32]struct{}{1: {}}}
 		began := time.Now()
 		for range 100_000 {
-			s.sends(2 * creditPiece)
-			s.wait()
-			s.began(httpwire.FrameWindowUpdate, 0, 4, 0)
-			s.began(httpwire.FrameWindowUpdate, 1, 4, 0)
+			s.dataSent(2 * bytesPerUnit)
+			s.waitToRead()
+			s.frameReceived(httpwire.FrameWindowUpdate, 0, 4, 0)
+			s.frameReceived(httpwire.FrameWindowUpdate, 1, 4, 0)
 		}
 		if took := time.Since(began); took > 0 {
 			t.Errorf("it was held up for %v", took)
 		}
-		for all.shared.ReserveN(began, sharedUnits).DelayFrom(began) < time.Hour { // a very long queue
+		for all.units.ReserveN(began, sharedUnits).DelayFrom(began) < time.Hour { // a very long queue
 		}
-		s.sent = 0
+		s.credit = 0
 		for range 20 {
-			s.began(httpwire.FrameHeaders, 1, longHead+50<<10, 0)
+			s.frameReceived(httpwire.FrameHeaders, 1, longHead+50<<10, 0)
 			waits := time.Now()
-			if s.wait(); time.Since(waits) > mostPause {
+			if s.waitToRead(); time.Since(waits) > maxPause {
 				t.Errorf("it was held up for %v at once", time.Since(waits))
 			}
 		}
-		if time.Since(began) < mostPause {
+		if time.Since(began) < maxPause {
 			t.Error("long heads were let in for nothing")
 		}
 		done := make(chan struct{})
-		s.began(httpwire.FrameHeaders, 1, longHead+100<<10, 0)
+		s.frameReceived(httpwire.FrameHeaders, 1, longHead+100<<10, 0)
 		began = time.Now()
 		go func() {
-			s.wait()
+			s.waitToRead()
 			close(done)
 		}()
 		synctest.Wait()

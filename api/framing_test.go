@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// exchange writes text to a new connection, and gives what is answered until the server closes it
-// or want answers have come.
+// exchange writes text to a new connection. It returns the answers until the server closes it or
+// want answers have come.
 func (w *world) exchange(text string, want int) (answers []*http.Response, closed bool) {
 	w.t.Helper()
 	c, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
@@ -41,12 +41,13 @@ func (w *world) exchange(text string, want int) (answers []*http.Response, close
 	return answers, err == io.EOF
 }
 
-// Two framings are one too many: what follows the body of one is the next request to whoever
-// believes the other (RFC 9112, section 11.2).
+// Two framings are one too many. If a program believes the other one, the bytes after the body are
+// its next request (RFC 9112, section 11.2).
 func TestAmbiguousFramingIsRefused(t *testing.T) {
 	w := newWorld(t, nil)
 	head := func(fields ...string) string {
-		return "POST /v1/capsules_create HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + w.secret + "\r\nContent-Type: application/json\r\n" + strings.Join(append(fields, "\r\n"), "\r\n")
+		return "POST /v1/capsules_create HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + w.secret +
+			"\r\nContent-Type: application/json\r\n" + strings.Join(append(fields, "\r\n"), "\r\n")
 	}
 	create := func(id string) string {
 		body := fmt.Sprintf(`{"capsule_id":%q}`, id)
@@ -60,17 +61,18 @@ func TestAmbiguousFramingIsRefused(t *testing.T) {
 		{chunked, "X-Long: " + strings.Repeat("x", 5000), "CONTENT-LENGTH:4"},
 	} {
 		answers, closed := w.exchange(head(both...)+create("both")+smuggled, 2)
-		if len(answers) != 1 || answers[0].StatusCode != http.StatusBadRequest || !strings.Contains(answers[0].Status, "and not both") || !answers[0].Close || !closed {
+		if len(answers) != 1 || answers[0].StatusCode != http.StatusBadRequest ||
+			!strings.Contains(answers[0].Status, "and not both") || !answers[0].Close || !closed {
 			t.Errorf("%.40q: %d answers, closed %v: %+v", both, len(answers), closed, answers)
 		}
 	}
-	// Chunks alone are fine; where they end is not asked for, and the connection closes behind
-	// them.
+	// Chunks alone are fine. The server does not look for their end, and the connection closes
+	// behind them.
 	answers, closed := w.exchange(head(chunked)+create("alone")+smuggled, 2)
 	if len(answers) != 1 || answers[0].StatusCode != http.StatusOK || !closed {
 		t.Errorf("chunks alone: %d answers, closed %v: %+v", len(answers), closed, answers)
 	}
-	// The same behind other requests, which came along with it or not.
+	// The same holds behind other requests, in one packet with them or not.
 	plain := head("Content-Length: 2") + "{}"
 	answers, closed = w.exchange(smuggled+plain+smuggled+head(chunked, "Content-Length: 3")+create("later")+smuggled, 5)
 	if len(answers) != 4 || answers[3].StatusCode != http.StatusBadRequest || !closed {
@@ -78,8 +80,8 @@ func TestAmbiguousFramingIsRefused(t *testing.T) {
 	}
 }
 
-// Whatever a head is cut into, what is in doubt is refused or the last request of its connection,
-// and a request that stands in it is never served.
+// However a head is split, a request in doubt is refused or is the last one of its connection. A
+// request inside of it is never served.
 func TestNoHeadSmugglesARequest(t *testing.T) {
 	w := newWorld(t, nil)
 	const inner = "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -90,11 +92,14 @@ func TestNoHeadSmugglesARequest(t *testing.T) {
 		text     string
 		statuses []int // of the answers; after the last one the connection is closed
 	}{
-		"both":                     {post + auth + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, []int{400}},
-		"both, the other way":      {post + auth + "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n" + chunks, []int{400}},
-		"a request in a value":     {post + auth + "X: GET /openapi.json HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, []int{400}},
-		"1.0 with chunks":          {"POST /v1/memories_ping HTTP/1.0\r\n" + auth + "Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, []int{400}},
-		"1.0 with chunks to a GET": {"GET /healthz HTTP/1.0\r\n" + auth + "Transfer-Encoding: chunked\r\n\r\n" + chunks, []int{400}}, // else they are no body
+		"both":                 {post + auth + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, []int{400}},
+		"both, the other way":  {post + auth + "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n" + chunks, []int{400}},
+		"a request in a value": {post + auth + "X: GET /openapi.json HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, []int{400}},
+		"1.0 with chunks":      {"POST /v1/memories_ping HTTP/1.0\r\n" + auth + "Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, []int{400}},
+		// else they are no body
+		"1.0 with chunks to a GET": {
+			"GET /healthz HTTP/1.0\r\n" + auth + "Transfer-Encoding: chunked\r\n\r\n" + chunks, []int{400},
+		},
 		"1.0 with both":            {"POST /v1/memories_ping HTTP/1.0\r\n" + auth + "Connection: keep-alive\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, []int{400}},
 		"1.0 that stays":           {"GET /healthz HTTP/1.0\r\n" + auth + "Connection: keep-alive\r\n\r\n", []int{200}},
 		"two codings":              {post + auth + "Transfer-Encoding: chunked, chunked\r\n\r\n" + chunks, []int{501}},
@@ -137,16 +142,18 @@ func TestNoHeadSmugglesARequest(t *testing.T) {
 			}
 		})
 	}
-	// What is in no doubt goes on, and is found again behind each body.
+	// A connection goes on behind requests without doubt, and each one is found behind the body
+	// before it.
 	good := post + auth + "Content-Length: 17\r\n\r\n" + ping + "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 	for at := 1; at < 2*len(good); at++ {
-		if statuses, _, closed := w.cutAt(good+good, at, 4); !slices.Equal(statuses, []int{200, 200, 200, 200}) || closed {
+		if statuses, _, closed := w.cutAt(good+good, at, 4); !slices.Equal(statuses, []int{200, 200, 200, 200}) ||
+			closed {
 			t.Fatalf("cut at %d: %v, closed %v", at, statuses, closed)
 		}
 	}
 }
 
-// cutAt sends text in two packets, and gives the statuses of the answers, whether each has an id,
+// cutAt sends text in two packets. It returns the statuses of the answers, whether each has an id,
 // and whether the connection is closed behind them.
 func (w *world) cutAt(text string, at, most int) (statuses []int, ids, closed bool) {
 	w.t.Helper()

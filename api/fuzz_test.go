@@ -20,8 +20,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// A field of digests gives only those of an algorithm that is compared, of the right length, and
-// gives back those that a client of ours writes.
+// Reading a field of digests returns only digests of an algorithm that is compared, of the right
+// length. It returns those that the Client writes.
 func FuzzContentDigest(f *testing.F) {
 	f.Add("sha-256=:"+base64.StdEncoding.EncodeToString(make([]byte, 32))+":", "crc32c=:AAAAAA==:")
 	f.Add("SHA-256="+base64.StdEncoding.EncodeToString(make([]byte, 32)), "id-sha=,MD5=x")
@@ -30,7 +30,7 @@ func FuzzContentDigest(f *testing.F) {
 		for _, field := range digestFields {
 			all, err := digestsIn(http.Header{field: {one, two}})
 			if err != nil {
-				wantDenial(t, err)
+				wantRefusal(t, err)
 				continue
 			}
 			if len(all) == 0 {
@@ -61,10 +61,10 @@ func FuzzContentDigest(f *testing.F) {
 	})
 }
 
-// wantDenial: what a client got wrong is said as such, and not as an error of ours.
-func wantDenial(t *testing.T, err error) {
+// wantRefusal fails if the client's mistake is not reported as one, but as an error of the server.
+func wantRefusal(t *testing.T, err error) {
 	t.Helper()
-	var refused *denial
+	var refused *refusal
 	if !errors.As(err, &refused) || refused.code == CodeInternal || refused.code == "" {
 		t.Fatalf("refused without a code: %v", err)
 	}
@@ -84,13 +84,14 @@ func FuzzRange(f *testing.F) {
 			}
 			return
 		}
-		if off < 0 || n < 0 || off > size || n > size-off || !strings.Contains(strings.ToLower(field), "bytes") || strings.Contains(field, ",") {
+		if off < 0 || n < 0 || off > size || n > size-off || !strings.Contains(strings.ToLower(field), "bytes") ||
+			strings.Contains(field, ",") {
 			t.Fatalf("%d bytes from %d of %d", n, off, size)
 		}
 		if n == 0 {
 			return
 		}
-		// Said in its plainest form it is the same.
+		// In its plainest form it is the same.
 		plain := "bytes=" + itoa(off) + "-" + itoa(off+n-1)
 		if o, k, ok := oneRange(plain, size); o != off || k != n || !ok {
 			t.Fatalf("%s: %d bytes from %d, %v", plain, k, o, ok)
@@ -103,7 +104,7 @@ func itoa(n int64) string {
 	return string(b)
 }
 
-// A tag matches where it is one of the list, and nowhere else.
+// A tag matches only if it is one of the list.
 func FuzzIfNoneMatch(f *testing.F) {
 	const etag = `"sha256:00"`
 	f.Add(etag, `W/"x"`)
@@ -114,7 +115,8 @@ func FuzzIfNoneMatch(f *testing.F) {
 		if could := strings.Contains(one+"\n"+two, etag) || strings.Contains(one+two, "*"); got && !could {
 			t.Fatalf("%q, %q: %v", one, two, got)
 		}
-		if !v.matches([]string{one, etag}, true) || !v.matches([]string{"W/" + etag}, true) || !v.matches([]string{`"x", ` + etag}, true) {
+		if !v.matches([]string{one, etag}, true) || !v.matches([]string{"W/" + etag}, true) ||
+			!v.matches([]string{`"x", ` + etag}, true) {
 			t.Fatal("does not match itself")
 		}
 		if strong := v.matches([]string{one, two}, false); strong && !got || v.matches([]string{"W/" + etag}, false) {
@@ -123,8 +125,8 @@ func FuzzIfNoneMatch(f *testing.F) {
 	})
 }
 
-// Whatever the name: the header is one line of printable ASCII, says nothing but the form and the
-// name, and a reader gets the harmless name from it.
+// Whatever the name, the header is one line of printable ASCII, says only the form and the name,
+// and a reader gets the harmless name from it.
 func FuzzDisposition(f *testing.F) {
 	f.Add("ü 🎉.pdf", "application/pdf")
 	f.Add(`a";filename=b`, "text/html")
@@ -148,7 +150,8 @@ func FuzzDisposition(f *testing.F) {
 		}) {
 			t.Fatalf("%q gives the name %q", field, got)
 		}
-		if utf8.RuneCountInString(got) != utf8.RuneCountInString(strings.ToValidUTF8(name, "_")) && utf8.ValidString(name) {
+		if utf8.RuneCountInString(got) != utf8.RuneCountInString(strings.ToValidUTF8(name, "_")) &&
+			utf8.ValidString(name) {
 			t.Fatalf("%q became %q", name, got)
 		}
 		if name == got {
@@ -162,18 +165,22 @@ func FuzzDisposition(f *testing.F) {
 
 // A type that a browser runs, or might, is never passive.
 func FuzzPassive(f *testing.F) {
-	for _, kind := range []string{"image/png", "text/html", "image/svg+xml", "TEXT/HTML", "text/plain;charset=utf-8", "image/"} {
+	for _, kind := range []string{
+		"image/png", "text/html", "image/svg+xml", "TEXT/HTML", "text/plain;charset=utf-8", "image/",
+	} {
 		f.Add(kind)
 	}
 	f.Fuzz(func(t *testing.T, kind string) {
 		low := strings.ToLower(kind)
 		for _, active := range []string{"html", "xml", "svg", "script", "css"} {
 			head, _, _ := strings.Cut(low, ";")
-			if passive(kind) && strings.Contains(head, active) && !strings.HasPrefix(strings.TrimSpace(head), "image/") {
+			if passive(kind) && strings.Contains(head, active) &&
+				!strings.HasPrefix(strings.TrimSpace(head), "image/") {
 				t.Fatalf("%q", kind)
 			}
 		}
-		if media, _, err := mime.ParseMediaType(kind); passive(kind) && (err != nil || strings.HasSuffix(media, "+xml")) {
+		if media, _, err := mime.ParseMediaType(kind); passive(kind) &&
+			(err != nil || strings.HasSuffix(media, "+xml")) {
 			t.Fatalf("%q: %v", kind, err)
 		}
 	})
@@ -189,8 +196,8 @@ func requests() (all []reflect.Type) {
 	return all
 }
 
-// What is accepted as a request is accepted again when it is written again, and means the same.
-// With a member that there is not, or one that is there twice, it never is.
+// A request that is accepted is accepted again when it is written again, and means the same. With
+// an unknown member, or one that is there twice, it never is.
 func FuzzJSON(f *testing.F) {
 	types := requests()
 	for i, t := range types {
@@ -207,11 +214,13 @@ func FuzzJSON(f *testing.F) {
 			r := httptest.NewRequest(http.MethodPost, "/", nil)
 			r.Header.Set("Content-Type", "application/json")
 			r.ContentLength = -1
-			return v.Interface(), decode(r, bytes.NewReader(b), maxJSON, shapeOf(of), func(int64) error { return nil }, v.Interface())
+			return v.Interface(), decode(
+				r, bytes.NewReader(b), maxJSON, shapeOf(of), func(int64) error { return nil }, v.Interface(),
+			)
 		}
 		v, err := accepts(b)
 		if err != nil {
-			wantDenial(t, err)
+			wantRefusal(t, err)
 			return
 		}
 		if len(b) == 0 {
@@ -247,7 +256,7 @@ func FuzzJSON(f *testing.F) {
 	})
 }
 
-// members gives those of an object whose names need no escape.
+// members returns those of an object whose names need no escape.
 func members(t *testing.T, object []byte) map[string]jsontext.Value {
 	var all map[string]jsontext.Value
 	if err := json.Unmarshal(object, &all); err != nil {
@@ -261,8 +270,8 @@ func members(t *testing.T, object []byte) map[string]jsontext.Value {
 	return all
 }
 
-// A query is taken apart so that each parameter is known and there once, and its numbers are what
-// they say.
+// A query that is taken has only known parameters, each of them once, and its numbers are those of
+// its text.
 func FuzzQuery(f *testing.F) {
 	params := []param{{name: "limit"}, {name: "cursor"}, {name: "trash"}}
 	f.Add("limit=5&cursor=x&trash=true")
@@ -271,31 +280,33 @@ func FuzzQuery(f *testing.F) {
 		r.URL.RawQuery = raw
 		c := &call{req: r}
 		if err := c.checkQuery(params); err != nil {
-			wantDenial(t, err)
+			wantRefusal(t, err)
 			return
 		}
 		if len(c.query) > len(params) || len(c.query) > strings.Count(raw, "&")+1 {
 			t.Fatalf("%q gives %v", raw, c.query)
 		}
 		if n, err := c.limit(); err != nil {
-			wantDenial(t, err)
-		} else if v, there := c.query["limit"]; n < 1 || n > maxLimit || there && itoa(int64(n)) != v || !there && n != defaultLimit {
+			wantRefusal(t, err)
+		} else if v, there := c.query["limit"]; n < 1 || n > maxLimit || there && itoa(int64(n)) != v ||
+			!there && n != defaultLimit {
 			t.Fatalf("%q gives limit %d", raw, n)
 		}
 		if yes, err := c.flag("trash"); err != nil {
-			wantDenial(t, err)
+			wantRefusal(t, err)
 		} else if yes != (c.query["trash"] == "true") {
 			t.Fatalf("%q gives trash %v", raw, yes)
 		}
 	})
 }
 
-// A secret is what stands behind the one word Bearer of the one header.
+// A secret is what follows the one word Bearer of the one header.
 func FuzzBearer(f *testing.F) {
 	f.Add("Bearer slc_x", "")
 	f.Fuzz(func(t *testing.T, one, two string) {
 		secret, ok := bearer(http.Header{"Authorization": {one}})
-		if ok && (secret == "" || !strings.HasPrefix(strings.ToLower(one), "bearer ") || !strings.Contains(one, secret)) {
+		if ok &&
+			(secret == "" || !strings.HasPrefix(strings.ToLower(one), "bearer ") || !strings.Contains(one, secret)) {
 			t.Fatalf("%q gives %q", one, secret)
 		}
 		if _, ok := bearer(http.Header{"Authorization": {one, two}}); ok {
@@ -316,12 +327,14 @@ func FuzzIDs(f *testing.F) {
 		if sum, err := digestFrom(s, "f"); err == nil && (len(s) != 64 || strings.ToLower(s) != s || sum == nil) {
 			t.Errorf("digest %q", s)
 		} else if err != nil {
-			wantDenial(t, err)
+			wantRefusal(t, err)
 		}
 		if n, ok := decimal(s); ok && (n < 0 || itoa(n) != s) {
 			t.Errorf("number %q is taken for %d", s, n)
 		}
-		out, err := finishFrom(FinishRequest{SessionID: "1", SHA256: strings.Repeat("0", 64), ChunkCRC32C: []string{s}}, "")
+		out, err := finishFrom(
+			FinishRequest{SessionID: "1", SHA256: strings.Repeat("0", 64), ChunkCRC32C: []string{s}}, "",
+		)
 		if err == nil && (len(s) != 8 || binary.Size(out.CRC32C) != 4) {
 			t.Errorf("CRC %q is taken for %x", s, out.CRC32C)
 		}

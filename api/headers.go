@@ -12,32 +12,33 @@ import (
 	"sluice/catalog"
 )
 
-// notTaken is a field of a request that would change what the request or its body means, and that
-// is not supported: ignored, it would make an answer a lie. A name that ends in - stands for all
-// that begin so.
-type notTaken struct{ field, why string }
+// refusedField is a field of a request that is not supported, and that would change what the
+// request or its body means. If it were ignored, the answer would be a lie. A name that ends in -
+// stands for all that begin so.
+type refusedField struct{ field, why string }
 
-// Fields that are heeded elsewhere: Authorization, Content-Length, Transfer-Encoding (httpwire,
+// Other fields are checked elsewhere: Authorization, Content-Length, Transfer-Encoding (httpwire,
 // net/http), Content-Encoding (errEncoded), the digests and Trailer (digest.go), Content-Type
-// (create, decode, whole), Range and the conditions of a content (readContent). Ignored, since they
-// only ask for a favour or describe: Accept and its kind, Prefer, Want-Content-Digest,
-// Want-Repr-Digest, Content-Location, Content-Language, Content-Disposition, Date, TE, and on JSON
-// that has no validators If-None-Match, If-Modified-Since, If-Range and Range.
+// (create, decode, refuseMultipart), Range and the conditions of a content (readContent). Fields
+// that only ask for a favour or describe are ignored: Accept and its kind, Prefer,
+// Want-Content-Digest, Want-Repr-Digest, Content-Location, Content-Language, Content-Disposition,
+// Date, TE, and on JSON that has no validators If-None-Match, If-Modified-Since, If-Range and
+// Range.
 
-// single are the fields that have one value (RFC 9110 §5.3): of two lines different software
-// believes different ones.
-var single = []string{"Content-Type", "Expect", "Content-Range", "Content-Location"}
+// singleFields are the fields that have one value (RFC 9110 §5.3). If there are two lines,
+// different programs believe different ones.
+var singleFields = []string{"Content-Type", "Expect", "Content-Range", "Content-Location"}
 
 // refusedAlways are refused on every request.
-var refusedAlways = []notTaken{
+var refusedAlways = []refusedField{
 	{"X-Http-Method-Override", "is not taken: send the method itself"},
 	{"X-Http-Method", "is not taken: send the method itself"},
 	{"X-Method-Override", "is not taken: send the method itself"},
 }
 
 // refusedChanges are refused on requests that change something. No operation replaces what is at an
-// address, so that there is nothing to compare.
-var refusedChanges = []notTaken{
+// address, so there is nothing to compare.
+var refusedChanges = []refusedField{
 	{"If-Match", "is not taken here: nothing is replaced by this request"},
 	{"If-None-Match", "is not taken here: nothing is replaced by this request; an idem makes a repeat safe"},
 	{"If-Unmodified-Since", "is not taken here: nothing is replaced by this request"},
@@ -49,18 +50,18 @@ var refusedChanges = []notTaken{
 	{"X-Upload-", "is not taken: this address does not speak that protocol"},
 }
 
-// refusedReads are refused on requests for what has no validators.
-var refusedReads = []notTaken{
+// refusedReads are refused on reads of things without validators.
+var refusedReads = []refusedField{
 	{"If-Match", "is not taken here: only contents have an ETag"},
 	{"If-Unmodified-Since", "is not taken here: only contents have a Last-Modified"},
 }
 
 // refusedBodies are refused with raw bytes.
-var refusedBodies = []notTaken{
+var refusedBodies = []refusedField{
 	{"Range", "is not taken on a body: a part of a content goes to uploads_put_range"},
 	{"If-Range", "is not taken on a body"},
 	{"Content-Transfer-Encoding", "is not taken: send the bytes as they are"},
-	// Other protocols, which say in their own way what a body is, or what it must be.
+	// Other protocols say in fields of their own what a body is, or must be.
 	{"Tus-", "is not taken: this address does not speak tus"},
 	{"Upload-", "is not taken: this address speaks no protocol of resumable uploads but its own"},
 	{"X-Amz-Checksum-", "is not taken: send Content-Digest"},
@@ -83,8 +84,8 @@ var refusedBodies = []notTaken{
 	{"Oc-Chunked", "is not taken: send the content whole, or in chunks of an upload"},
 }
 
-// refused gives the error of the first field of h that the table has.
-func refused(h http.Header, table []notTaken) error {
+// refuseFields returns an error for the first field of h that is in the table.
+func refuseFields(h http.Header, table []refusedField) error {
 	for _, r := range table {
 		if _, there := h[r.field]; there {
 			return invalid(r.field, r.why)
@@ -101,35 +102,36 @@ func refused(h http.Header, table []notTaken) error {
 	return nil
 }
 
-// heed verifies or refuses the fields of a request that change what it means. Of the digests of raw
-// bytes package upload compares the first SHA-256 and CRC-32C itself, the body all others.
-func (c *call) heed(r *route) error {
+// checkHeaders verifies or refuses the fields that change what a request means. Of the digests of
+// raw bytes, package upload compares the first SHA-256 and CRC-32C, and the body compares all
+// others.
+func (c *call) checkHeaders(r *route) error {
 	h := c.req.Header
-	if err := refused(h, refusedAlways); err != nil {
+	if err := refuseFields(h, refusedAlways); err != nil {
 		return err
 	}
-	for _, field := range single {
+	for _, field := range singleFields {
 		if len(h[field]) > 1 {
 			return invalid(field, "comes more than once")
 		}
 	}
-	if v := h.Get("Expect"); v != "" && !strings.EqualFold(v, "100-continue") { // over HTTP/1.1 net/http says 417
+	if v := h.Get("Expect"); v != "" && !strings.EqualFold(v, "100-continue") { // over HTTP/1.1 net/http answers 417
 		return invalid("Expect", "must be 100-continue, or absent")
 	}
 	if r.method == http.MethodGet {
 		if r.content {
 			return nil
 		}
-		return refused(h, refusedReads)
+		return refuseFields(h, refusedReads)
 	}
-	if err := meaning(h, r.raw); err != nil {
+	if err := checkMeaning(h, r.raw); err != nil {
 		return err
 	}
 	announced := http.Header{}
 	for name := range c.req.Trailer {
 		announced[name] = []string{"announced"}
 	}
-	if err := meaning(announced, r.raw); err != nil {
+	if err := checkMeaning(announced, r.raw); err != nil {
 		return err
 	}
 	want, err := digestsIn(h)
@@ -150,27 +152,28 @@ func (c *call) heed(r *route) error {
 	}))
 }
 
-// meaning refuses the fields, of a head or of a trailer, that would change what a request that
-// changes something means.
-func meaning(h http.Header, raw bool) error {
+// checkMeaning refuses the fields of a head or a trailer that would change what a request means
+// that changes something.
+func checkMeaning(h http.Header, raw bool) error {
 	for _, v := range h["Content-Encoding"] {
 		if v != "" {
 			return errEncoded
 		}
 	}
-	err := refused(h, refusedChanges)
+	err := refuseFields(h, refusedChanges)
 	if err == nil && raw {
-		err = cmp.Or(refused(h, refusedBodies), whole(h))
+		err = cmp.Or(refuseFields(h, refusedBodies), refuseMultipart(h))
 	}
 	return err
 }
 
-// whole refuses the types of bodies in which a content is only a part.
-func whole(h http.Header) error {
+// refuseMultipart refuses the types of bodies in which a content is only a part.
+func refuseMultipart(h http.Header) error {
 	kind, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
 	if !slices.Contains([]string{"multipart/form-data", "multipart/byteranges"}, kind) {
 		return nil
 	}
-	return &denial{code: CodeUnsupportedMediaType, detail: fmt.Sprintf(
-		"%s is not taken: the body must be the bytes of the content alone; send a file with curl -T FILE, or --data-binary @FILE, instead of -F", kind)}
+	return &refusal{code: CodeUnsupportedMediaType, detail: fmt.Sprintf(
+		"%s is not taken: the body must be the bytes of the content alone; "+
+			"send a file with curl -T FILE, or --data-binary @FILE, instead of -F", kind)}
 }

@@ -16,7 +16,7 @@ import (
 	"sluice/api"
 )
 
-// bodies are all ways for raw bytes, each of which takes b.
+// bodies are all ways to send raw bytes. Each of them takes b.
 func (w *world) bodies(b []byte) (ways []struct{ method, path string }) {
 	w.t.Helper()
 	n := int64(len(b))
@@ -34,14 +34,17 @@ func TestWhatChangesTheMeaningOfABodyIsRefused(t *testing.T) {
 	b := random(chunk)
 	ways := w.bodies(b)
 	for name, value := range map[string]string{
-		"Content-Range": "bytes 0-9/100", "Range": "bytes=0-9", "If-Range": `"x"`, "Content-Transfer-Encoding": "base64",
-		"If-Match": "*", "If-None-Match": "*", "If-Unmodified-Since": "Tue, 01 Jan 2030 00:00:00 GMT", "If-Modified-Since": "Tue, 01 Jan 2030 00:00:00 GMT", "If": "(<x>)",
-		"Tus-Resumable": "1.0.0", "Upload-Offset": "5", "Upload-Complete": "?0", "Upload-Checksum": "sha1 AAAA",
-		"X-Amz-Checksum-Sha256": "AAAA", "X-Amz-Content-Sha256": "UNSIGNED-PAYLOAD", "X-Amz-Decoded-Content-Length": "9", "X-Amz-Copy-Source": "/a/b",
-		"X-Goog-Hash": "md5=AAAA", "X-Goog-Copy-Source": "/a", "X-Ms-Blob-Content-Md5": "AAAA", "X-Ms-Content-Crc64": "AAAA", "X-Ms-Copy-Source": "/a", "X-Ms-Range": "bytes=0-9",
-		"Idempotency-Key": "k", "X-Content-Range": "bytes 0-9/100", "X-Upload-Content-Length": "9", "X-Ms-Blob-Type": "AppendBlob", "X-Content-Sha256": "aa",
-		"Content-Crc32c": "1", "X-Expected-Entity-Length": "9", "X-File-Size": "9",
-		"X-Checksum-Sha1": "aa", "Oc-Checksum": "MD5:aa", "Oc-Chunked": "1", "X-Http-Method-Override": "DELETE", "X-Http-Method": "DELETE", "X-Method-Override": "DELETE",
+		"Content-Range": "bytes 0-9/100", "Range": "bytes=0-9", "If-Range": `"x"`,
+		"Content-Transfer-Encoding": "base64", "If-Match": "*", "If-None-Match": "*",
+		"If-Unmodified-Since": "Tue, 01 Jan 2030 00:00:00 GMT", "If-Modified-Since": "Tue, 01 Jan 2030 00:00:00 GMT",
+		"If": "(<x>)", "Tus-Resumable": "1.0.0", "Upload-Offset": "5", "Upload-Complete": "?0",
+		"Upload-Checksum": "sha1 AAAA", "X-Amz-Checksum-Sha256": "AAAA", "X-Amz-Content-Sha256": "UNSIGNED-PAYLOAD",
+		"X-Amz-Decoded-Content-Length": "9", "X-Amz-Copy-Source": "/a/b", "X-Goog-Hash": "md5=AAAA",
+		"X-Goog-Copy-Source": "/a", "X-Ms-Blob-Content-Md5": "AAAA", "X-Ms-Content-Crc64": "AAAA",
+		"X-Ms-Copy-Source": "/a", "X-Ms-Range": "bytes=0-9", "Idempotency-Key": "k", "X-Content-Range": "bytes 0-9/100",
+		"X-Upload-Content-Length": "9", "X-Ms-Blob-Type": "AppendBlob", "X-Content-Sha256": "aa", "Content-Crc32c": "1",
+		"X-Expected-Entity-Length": "9", "X-File-Size": "9", "X-Checksum-Sha1": "aa", "Oc-Checksum": "MD5:aa",
+		"Oc-Chunked": "1", "X-Http-Method-Override": "DELETE", "X-Http-Method": "DELETE", "X-Method-Override": "DELETE",
 	} {
 		for _, way := range ways {
 			a := w.refused(api.CodeInvalidArgument, way.method, way.path, string(b), name, value)
@@ -50,7 +53,9 @@ func TestWhatChangesTheMeaningOfABodyIsRefused(t *testing.T) {
 			}
 		}
 	}
-	for _, kind := range []string{"multipart/form-data; boundary=x", "Multipart/Form-Data", "multipart/byteranges; boundary=x"} {
+	for _, kind := range []string{
+		"multipart/form-data; boundary=x", "Multipart/Form-Data", "multipart/byteranges; boundary=x",
+	} {
 		for _, way := range ways {
 			a := w.refused(api.CodeUnsupportedMediaType, way.method, way.path, string(b), "Content-Type", kind)
 			if !strings.Contains(a.problem.Detail, "curl -T FILE") {
@@ -58,18 +63,20 @@ func TestWhatChangesTheMeaningOfABodyIsRefused(t *testing.T) {
 			}
 		}
 	}
-	// What describes, or asks for a favour, does no harm; what curl --data-binary and others say of
-	// any bytes is no type.
+	// A field that describes, or asks for a favour, does no harm. The type that curl --data-binary
+	// and others send with any bytes is no type.
 	for _, way := range ways {
-		a := w.do(way.method, way.path, string(b), "Prefer", "return=minimal", "Content-Location", "/x", "Content-Disposition", "inline", "Content-Language", "de",
+		a := w.do(way.method, way.path, string(b), "Prefer", "return=minimal", "Content-Location", "/x",
+			"Content-Disposition", "inline", "Content-Language", "de",
 			"Want-Content-Digest", "sha-256=1", "Content-Type", "application/x-www-form-urlencoded")
-		if a.StatusCode >= 300 || a.StatusCode == 200 && !strings.Contains(string(a.body), `"mime_type":"application/octet-stream"`) {
+		if a.StatusCode >= 300 ||
+			a.StatusCode == 200 && !strings.Contains(string(a.body), `"mime_type":"application/octet-stream"`) {
 			t.Errorf("%s: %d %s", way.path, a.StatusCode, a.body)
 		}
 	}
 }
 
-// Of a field with one value that comes twice, or comes empty at first, each line counts.
+// If a field with one value comes twice, or comes empty at first, each line counts.
 func TestAFieldThatComesTwiceIsRefused(t *testing.T) {
 	w := newWorld(t, nil)
 	b := random(chunk)
@@ -90,15 +97,16 @@ func TestAFieldThatComesTwiceIsRefused(t *testing.T) {
 	}
 }
 
-// What is refused in the head is refused in the trailer, announced or not. Nothing of the body is
-// kept, but for a range where nobody announced it.
+// A field that is refused in the head is refused in the trailer, announced or not. Nothing of the
+// body is kept, except a range if nobody announced the field.
 func TestWhatChangesTheMeaningIsRefusedInATrailer(t *testing.T) {
 	w := newWorld(t, nil)
 	b := random(chunk)
 	for _, way := range w.bodies(b) {
 		for field, code := range map[string]api.Code{
 			"X-Amz-Checksum-Crc32: AAAA": api.CodeInvalidArgument, "X-Goog-Hash: crc32c=AAAA": api.CodeInvalidArgument,
-			"Content-Encoding: gzip": api.CodeUnsupportedMediaType, "Content-Range: bytes 0-4/10": api.CodeInvalidArgument, "If-None-Match: *": api.CodeInvalidArgument,
+			"Content-Encoding: gzip":      api.CodeUnsupportedMediaType,
+			"Content-Range: bytes 0-4/10": api.CodeInvalidArgument, "If-None-Match: *": api.CodeInvalidArgument,
 		} {
 			name, _, _ := strings.Cut(field, ":")
 			for _, announced := range []string{"Trailer: " + name, "X-Else: 1"} {
@@ -108,7 +116,7 @@ func TestWhatChangesTheMeaningIsRefusedInATrailer(t *testing.T) {
 				w.check(err)
 				w.problem(c.answer(), code)
 				if announced == "X-Else: 1" && strings.HasPrefix(way.path, "/v1/uploads_put_range") {
-					continue // which records as the bytes come
+					continue // it records as the bytes come
 				}
 				before.Stats = w.look().Stats // a create of unknown length has a session meanwhile
 				w.unchanged(before)
@@ -120,9 +128,16 @@ func TestWhatChangesTheMeaningIsRefusedInATrailer(t *testing.T) {
 // JSON is one whole text in UTF-8.
 func TestJSONIsWholeAndUTF8(t *testing.T) {
 	w := newWorld(t, nil)
-	w.refused(api.CodeInvalidArgument, "POST", "/v1/capsules_create", `{"capsule_id":"x"}`, "Content-Range", "bytes 0-4/10")
-	w.refused(api.CodeUnsupportedMediaType, "POST", "/v1/capsules_create", `{"capsule_id":"x"}`, "Content-Type", "application/json; charset=utf-16")
-	if a := w.do("POST", "/v1/capsules_create", `{"capsule_id":"x"}`, "Content-Type", "application/json; charset=UTF-8"); a.StatusCode != 200 {
+	w.refused(
+		api.CodeInvalidArgument, "POST", "/v1/capsules_create", `{"capsule_id":"x"}`, "Content-Range", "bytes 0-4/10",
+	)
+	w.refused(
+		api.CodeUnsupportedMediaType, "POST", "/v1/capsules_create", `{"capsule_id":"x"}`, "Content-Type",
+		"application/json; charset=utf-16",
+	)
+	if a := w.do(
+		"POST", "/v1/capsules_create", `{"capsule_id":"x"}`, "Content-Type", "application/json; charset=UTF-8",
+	); a.StatusCode != 200 {
 		t.Errorf("%d %s", a.StatusCode, a.body)
 	}
 }
@@ -131,14 +146,22 @@ func TestJSONIsWholeAndUTF8(t *testing.T) {
 func TestConditionsThatCannotBeHonouredAreRefused(t *testing.T) {
 	w := newWorld(t, nil)
 	m := w.store("a", "", random(10))
-	for _, name := range []string{"If-Match", "If-None-Match", "If-Unmodified-Since", "If-Modified-Since", "If", "X-Http-Method-Override"} {
-		w.refused(api.CodeInvalidArgument, "POST", "/v1/memories_delete", fmt.Sprintf(`{"memory_id":%q}`, m.MemoryID), name, "*")
+	for _, name := range []string{
+		"If-Match", "If-None-Match", "If-Unmodified-Since", "If-Modified-Since", "If", "X-Http-Method-Override",
+	} {
+		w.refused(
+			api.CodeInvalidArgument, "POST", "/v1/memories_delete", fmt.Sprintf(`{"memory_id":%q}`, m.MemoryID), name,
+			"*",
+		)
 	}
 	for _, name := range []string{"If-Match", "If-Unmodified-Since", "X-Http-Method", "X-Method-Override"} {
 		w.refused(api.CodeInvalidArgument, "GET", "/v1/memories_read/"+m.MemoryID, "", name, `"x"`)
 	}
 	w.refused(api.CodeInvalidArgument, "GET", m.ContentURL, "", "X-Http-Method-Override", "DELETE")
-	if a := w.do("GET", "/v1/memories_read/"+m.MemoryID, "", "If-None-Match", "*", "If-Modified-Since", "x", "Range", "bytes=0-1"); a.StatusCode != 200 {
+	if a := w.do(
+		"GET", "/v1/memories_read/"+m.MemoryID, "", "If-None-Match", "*", "If-Modified-Since", "x", "Range",
+		"bytes=0-1",
+	); a.StatusCode != 200 {
 		t.Errorf("what is no condition without validators: %d %s", a.StatusCode, a.body)
 	}
 	w.transport = overHTTP2(t)
@@ -154,7 +177,7 @@ func overHTTP2(t *testing.T) *http.Transport {
 	return tr
 }
 
-// promise is a field that promises something of a body; it is wrong of any other.
+// promise is a field that promises something of a body. It is wrong for any other body.
 type promise struct {
 	field string
 	of    func(b []byte) string
@@ -175,14 +198,17 @@ func promisesOf() []promise {
 			promise{field, sha256Field},
 			promise{field, crc32cField},
 			promise{field, func(b []byte) string { s := sha512.Sum512(b); return "sha-512=:" + b64(s[:]) + ":" }},
-			promise{field, func(b []byte) string { s := md5.Sum(b); return "md5=:" + b64(s[:]) + ":, " + sha256Field(b) }},
+			promise{field, func(b []byte) string {
+				s := md5.Sum(b)
+				return "md5=:" + b64(s[:]) + ":, " + sha256Field(b)
+			}},
 		)
 	}
 	return out
 }
 
-// What is promised of a body is compared before anything is done, whatever says it: with raw bytes
-// and with JSON, and all of it where there is more than one.
+// Each promise of a body is compared before anything is done, in whatever field it is, with raw
+// bytes and with JSON. If there is more than one, all are compared.
 func TestPromisesOfABodyAreKept(t *testing.T) {
 	w := newWorld(t, nil)
 	good, other := random(chunk), random(chunk)
@@ -191,14 +217,20 @@ func TestPromisesOfABodyAreKept(t *testing.T) {
 		for _, way := range w.bodies(good) {
 			for _, framing := range [][]string{nil, chunked} {
 				before := w.look()
-				w.problem(w.do(way.method, way.path, string(good), append(framing, p.field, p.of(other))...), api.CodeChecksumMismatch)
+				w.problem(
+					w.do(way.method, way.path, string(good), append(framing, p.field, p.of(other))...),
+					api.CodeChecksumMismatch,
+				)
 				if framing != nil { // a create of unknown length begins a session, and aborts it
 					before.Stats = w.look().Stats
 				}
 				w.unchanged(before)
 			}
 			if p.field != "Content-MD5" {
-				w.refused(api.CodeChecksumMismatch, way.method, way.path, string(good), p.field, p.of(other), "Content-Md5", promisesOf()[0].of(good))
+				w.refused(
+					api.CodeChecksumMismatch, way.method, way.path, string(good), p.field, p.of(other), "Content-Md5",
+					promisesOf()[0].of(good),
+				)
 			}
 			if a := w.do(way.method, way.path, string(good), p.field, p.of(good)); a.StatusCode >= 300 {
 				t.Errorf("%s %s: %d %s", way.path, p.field, a.StatusCode, a.body)
@@ -221,7 +253,8 @@ func TestPromisesOfABodyAreKept(t *testing.T) {
 		for _, value := range values {
 			for _, way := range ways {
 				a := w.refused(api.CodeInvalidArgument, way.method, way.path, string(good), field, value)
-				if !strings.HasPrefix(a.problem.Detail, field+" ") && !strings.HasPrefix(a.problem.Detail, "Content-Md5 ") {
+				if !strings.HasPrefix(a.problem.Detail, field+" ") &&
+					!strings.HasPrefix(a.problem.Detail, "Content-Md5 ") {
 					t.Errorf("%s: the field is not named: %s", field, a.problem.Detail)
 				}
 			}
@@ -229,7 +262,7 @@ func TestPromisesOfABodyAreKept(t *testing.T) {
 	}
 }
 
-// A digest in a trailer is compared like one in the head, over both protocols; one that was not
+// A digest in a trailer is compared like one in the head, over both protocols. One that was not
 // announced, or does not come, can't be.
 func TestPromisesInATrailer(t *testing.T) {
 	w := newWorld(t, nil)
@@ -240,7 +273,9 @@ func TestPromisesInATrailer(t *testing.T) {
 			for _, way := range w.bodies(good) {
 				send := func(body []byte, announced, value string) answer {
 					t.Helper()
-					req, err := http.NewRequestWithContext(t.Context(), way.method, w.url+way.path, strings.NewReader(string(body)))
+					req, err := http.NewRequestWithContext(
+						t.Context(), way.method, w.url+way.path, strings.NewReader(string(body)),
+					)
 					w.check(err)
 					req.ContentLength = -1
 					req.Header.Set("Authorization", "Bearer "+w.secret)
@@ -265,18 +300,18 @@ func TestPromisesInATrailer(t *testing.T) {
 			}
 		}
 	}
-	// Not announced: HTTP/1.1 lets it through.
+	// Unannounced, HTTP/1.1 lets it through.
 	for _, way := range w.bodies(good) {
 		c := w.sendWith(way.method, way.path, -1, good)
 		_, err := fmt.Fprintf(c, "0\r\nContent-MD5: %s\r\n\r\n", promisesOf()[0].of(good))
 		w.check(err)
 		w.problem(c.answer(), api.CodeInvalidArgument)
 	}
-	// With a length none can come.
+	// With a length no trailer can come.
 	w.problem(w.sendWith("PUT", creates+"/a", chunk, good, "Trailer: Content-MD5").answer(), api.CodeInvalidArgument)
 }
 
-// An idempotency key answers with its memory only a request that says nothing else of its bytes.
+// An idempotency key returns its memory only to a request that says nothing else of its bytes.
 func TestAKeyIsTiedToTheBytes(t *testing.T) {
 	for _, size := range []int{inlineMax, chunk, 3 * chunk} {
 		for _, framing := range [][]string{nil, chunked} {
@@ -291,17 +326,23 @@ func TestAKeyIsTiedToTheBytes(t *testing.T) {
 				for _, p := range promisesOf() {
 					with := slices.Concat(framing, []string{p.field})
 					w.refused(api.CodeIdempotencyConflict, "POST", path, string(other), append(with, p.of(other))...)
-					code := api.CodeChecksumMismatch // another's promise: of the body, or of the memory's bytes where that is plain from the head
+					// another's promise: of the body, or of the memory's bytes if the head shows
+					// that
+					code := api.CodeChecksumMismatch
 					if strings.Contains(p.of(good), "ha-256=") || strings.Contains(p.of(good), "HA-256=") {
 						code = api.CodeIdempotencyConflict
 					}
 					w.refused(code, "POST", path, string(good), append(with, p.of(other))...)
-					if a := w.do("POST", path, string(good), append(with, p.of(good))...); a.StatusCode != 200 || string(a.body) != string(made.body) {
+					if a := w.do("POST", path, string(good), append(with, p.of(good))...); a.StatusCode != 200 ||
+						string(a.body) != string(made.body) {
 						t.Errorf("the same again with %s: %d %s", p.field, a.StatusCode, a.body)
 					}
 				}
 				if len(framing) == 0 { // the head is enough: the body is not waited for
-					w.problem(w.sendWith("POST", path, int64(size), nil, "Content-Digest: "+sha256Field(other)).answer(), api.CodeIdempotencyConflict)
+					w.problem(
+						w.sendWith("POST", path, int64(size), nil, "Content-Digest: "+sha256Field(other)).answer(),
+						api.CodeIdempotencyConflict,
+					)
 				}
 			})
 		}
@@ -357,7 +398,9 @@ func TestConditionsOfAContent(t *testing.T) {
 			if a.StatusCode != status {
 				t.Errorf("%s %v: %d, want %d", method, row.headers, a.StatusCode, status)
 			}
-			if status == 412 && (a.Header.Get("ETag") != "" || a.Header.Get("Content-Type") != "application/problem+json" || method == "GET" && a.problem.Code != api.CodePreconditionFailed) {
+			if status == 412 && (a.Header.Get("ETag") != "" ||
+				a.Header.Get("Content-Type") != "application/problem+json" || method == "GET" &&
+				a.problem.Code != api.CodePreconditionFailed) {
 				t.Errorf("%v: %v %s", row.headers, a.Header, a.body)
 			}
 		}

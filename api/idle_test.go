@@ -15,9 +15,9 @@ import (
 )
 
 // A connection is closed when it has been without a request for two minutes, and not before. A
-// client of HTTP/2 is told which streams the server has seen.
+// client of HTTP/2 learns which streams the server has seen.
 func TestAnIdleConnectionEnds(t *testing.T) {
-	const step = idleFor - time.Second
+	const step = idleTimeout - time.Second
 	t.Run("HTTP/1.1", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			_, dial := hostile(t, 1000)
@@ -32,7 +32,7 @@ func TestAnIdleConnectionEnds(t *testing.T) {
 			}
 			time.Sleep(2 * time.Second)
 			synctest.Wait()
-			if end != idleFor+step {
+			if end != idleTimeout+step {
 				t.Errorf("it ended after %v", end)
 			}
 		})
@@ -64,7 +64,7 @@ func TestAnIdleConnectionEnds(t *testing.T) {
 			}
 			time.Sleep(2 * time.Second)
 			synctest.Wait()
-			if end != idleFor+step {
+			if end != idleTimeout+step {
 				t.Errorf("it ended after %v", end)
 			}
 			if len(left) != 1 || left[0].LastStreamID != 3 || left[0].ErrCode != http2.ErrCodeNo {
@@ -91,13 +91,13 @@ func TestAnIdleConnectionEnds(t *testing.T) {
 			if err := f.get(1, true); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(2 * idleFor)
+			time.Sleep(2 * idleTimeout)
 			synctest.Wait()
 			if over {
 				t.Error("it ended")
 			}
 			close(let)
-			time.Sleep(2 * idleFor) // the answer waits for a window first
+			time.Sleep(2 * idleTimeout) // the answer waits for a window first
 			synctest.Wait()
 			if !over {
 				t.Error("it has not ended")
@@ -106,7 +106,7 @@ func TestAnIdleConnectionEnds(t *testing.T) {
 	})
 }
 
-// Nothing of a connection is kept when it has ended while it had requests.
+// Nothing of a connection is kept if it ends while it has requests.
 func TestAConnectionThatEndsInTheMidstKeepsNothing(t *testing.T) {
 	for name, ask := range map[string]func(c net.Conn) error{
 		"HTTP/1.1": func(c net.Conn) error {

@@ -21,40 +21,47 @@ const (
 	maxBatchJSON = 8 << 20
 )
 
-// jsonCost is what a byte of a JSON body counts for: itself and the buffer that grows for it, and
-// what is made of it (api TestWhatJSONCosts).
+// jsonCost is how many bytes a byte of a JSON body counts for: itself, the buffer that grows for
+// it, and the values that are made of it (TestWhatJSONCosts).
 const jsonCost = 4
 
-// decode reads the request's JSON body into v, strictly: names are case-sensitive and neither
-// unknown, repeated nor missing, nothing trails, the text is UTF-8, a null stands only where the
-// member may be absent and has a meaning without a value, and there is not more of anything than
-// its shape lets in, which is compared while the body is read. charge is asked for what is kept
-// before it is kept. Where v has no member at all, an empty body will do.
+// decode reads the request's JSON body into v. It is strict: names are case-sensitive, and none is
+// unknown, repeated or missing. Nothing trails, and the text is UTF-8. A null stands only if the
+// member may be absent and has a meaning without a value. No list or string is longer than its
+// shape allows; that is checked while the body is read. decode calls charge for memory before it
+// uses it. If v has no member at all, the body may be empty.
 func decode(r *http.Request, body io.Reader, max int64, of *shape, charge func(n int64) error, v any) error {
 	if r.ContentLength > max {
 		return tooLong(max)
 	}
-	in := &text{from: body, max: max, charge: charge}
+	in := &jsonReader{r: body, max: max, charge: charge}
 	d := jsontext.NewDecoder(in)
 	kind := d.PeekKind()
 	if len(in.b) > 0 {
 		if kind := r.Header.Get("Content-Type"); kind != "" {
 			media, more, err := mime.ParseMediaType(kind)
 			if err != nil || media != "application/json" {
-				return &denial{code: CodeUnsupportedMediaType, detail: "the body must be sent with Content-Type: application/json"}
+				return &refusal{
+					code: CodeUnsupportedMediaType, detail: "the body must be sent with Content-Type: application/json",
+				}
 			}
 			if set, named := more["charset"]; named && !strings.EqualFold(set, "utf-8") {
-				return &denial{code: CodeUnsupportedMediaType, detail: "JSON is taken in UTF-8 alone (RFC 8259, section 8.1)"}
+				return &refusal{
+					code: CodeUnsupportedMediaType, detail: "JSON is taken in UTF-8 alone (RFC 8259, section 8.1)",
+				}
 			}
 		}
 	} else if kind == 0 && in.err == nil {
-		in.b = append(in.b, "{}"...) // what is missing is told by its name
+		in.b = append(in.b, "{}"...) // the shape then names the missing members
 		d = jsontext.NewDecoder(bytes.NewReader(in.b))
 	}
 	err := of.check(d)
 	if err == nil {
 		if _, behind := d.ReadToken(); behind != io.EOF {
-			err = &denial{code: CodeInvalidArgument, detail: fmt.Sprintf("the body goes on behind its JSON value, at byte %d", d.InputOffset())}
+			err = &refusal{
+				code:   CodeInvalidArgument,
+				detail: fmt.Sprintf("the body goes on behind its JSON value, at byte %d", d.InputOffset()),
+			}
 		}
 	}
 	if in.err != nil {
@@ -70,43 +77,43 @@ func decode(r *http.Request, body io.Reader, max int64, of *shape, charge func(n
 }
 
 func tooLong(max int64) error {
-	return &denial{code: CodeTooLarge, detail: fmt.Sprintf("the body has more than %d bytes", max)}
+	return &refusal{code: CodeTooLarge, detail: fmt.Sprintf("the body has more than %d bytes", max)}
 }
 
-// text keeps what is read.
-type text struct {
-	from   io.Reader
+// jsonReader keeps what is read.
+type jsonReader struct {
+	r      io.Reader
 	max    int64
 	charge func(n int64) error
 	b      []byte
-	err    error // why it ended, unless it ended well
+	err    error // why reading ended, unless it ended well
 }
 
 // Read implements io.Reader.
-func (t *text) Read(p []byte) (int, error) {
-	if t.err != nil {
-		return 0, t.err
+func (j *jsonReader) Read(p []byte) (int, error) {
+	if j.err != nil {
+		return 0, j.err
 	}
-	n, err := t.from.Read(p)
-	if int64(len(t.b)+n) > t.max {
-		t.err = tooLong(t.max)
+	n, err := j.r.Read(p)
+	if int64(len(j.b)+n) > j.max {
+		j.err = tooLong(j.max)
 	} else if n > 0 {
-		t.err = t.charge(jsonCost * int64(n))
+		j.err = j.charge(jsonCost * int64(n))
 	}
-	if t.err != nil {
-		return 0, t.err
+	if j.err != nil {
+		return 0, j.err
 	}
-	if len(t.b)+n > cap(t.b) { // append would leave more garbage behind
-		t.b = append(make([]byte, 0, max(2*cap(t.b), len(t.b)+n, 512)), t.b...)
+	if len(j.b)+n > cap(j.b) { // append would leave more garbage
+		j.b = append(make([]byte, 0, max(2*cap(j.b), len(j.b)+n, 512)), j.b...)
 	}
-	t.b = append(t.b, p[:n]...)
+	j.b = append(j.b, p[:n]...)
 	if err != nil && err != io.EOF {
-		t.err = err
+		j.err = err
 	}
 	return n, err
 }
 
-// malformed says where the JSON is wrong, in the client's words.
+// malformed says what is wrong with the JSON, in the client's terms.
 func malformed(err error) error {
 	var semantic *json.SemanticError
 	if errors.As(err, &semantic) {
@@ -125,9 +132,12 @@ func malformed(err error) error {
 		if errors.Is(err, jsontext.ErrDuplicateName) {
 			return invalid(orBody(at), "is there twice")
 		}
-		return &denial{code: CodeInvalidArgument, detail: fmt.Sprintf("the body is not valid JSON at byte %d: %v", syntax.ByteOffset, syntax.Err)}
+		return &refusal{
+			code:   CodeInvalidArgument,
+			detail: fmt.Sprintf("the body is not valid JSON at byte %d: %v", syntax.ByteOffset, syntax.Err),
+		}
 	}
-	return &denial{code: CodeInvalidArgument, detail: "the body is not valid JSON"}
+	return &refusal{code: CodeInvalidArgument, detail: "the body is not valid JSON"}
 }
 
 func orBody(at string) string {

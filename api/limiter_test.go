@@ -14,8 +14,8 @@ import (
 	"sluice/api"
 )
 
-// over runs a test over HTTP/1.1 and over HTTP/2.
-func (w *world) over(protocols func(w *world)) {
+// onBothProtocols runs a test over HTTP/1.1 and over HTTP/2.
+func (w *world) onBothProtocols(protocols func(w *world)) {
 	for _, version := range []string{"HTTP/1.1", "HTTP/2"} {
 		w.t.Run(version, func(t *testing.T) {
 			w := newWorld(t, nil)
@@ -32,7 +32,7 @@ func (w *world) over(protocols func(w *world)) {
 func (w *world) stall(path, secret string, n int) (stop func()) {
 	w.t.Helper()
 	ctx, stop := context.WithCancel(w.t.Context())
-	body, pour := io.Pipe()
+	body, pipe := io.Pipe()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.url+path, body)
 	w.check(err)
 	req.Header.Set("Authorization", "Bearer "+secret)
@@ -40,14 +40,14 @@ func (w *world) stall(path, secret string, n int) (stop func()) {
 		if res, err := w.transport.RoundTrip(req); err == nil {
 			res.Body.Close()
 		}
-		pour.CloseWithError(io.ErrClosedPipe)
+		pipe.CloseWithError(io.ErrClosedPipe)
 	}()
-	go io.WriteString(pour, strings.Repeat(" ", n))
-	w.t.Cleanup(func() { pour.CloseWithError(io.ErrClosedPipe) })
+	go io.WriteString(pipe, strings.Repeat(" ", n))
+	w.t.Cleanup(func() { pipe.CloseWithError(io.ErrClosedPipe) })
 	return stop
 }
 
-// until waits for what the server does soon.
+// until waits until is holds, which the server brings about soon.
 func (w *world) until(what string, is func() bool) {
 	w.t.Helper()
 	for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) {
@@ -57,8 +57,8 @@ func (w *world) until(what string, is func() bool) {
 	}
 }
 
-// come fails where a refusal does not say when to come again.
-func (w *world) come(a answer, code api.Code) {
+// saysWhen fails if a refusal does not say when to come again.
+func (w *world) saysWhen(a answer, code api.Code) {
 	w.t.Helper()
 	w.problem(a, code)
 	if a.Header.Get("Retry-After") == "" || a.problem.RetryAfterMS == 0 {
@@ -66,10 +66,10 @@ func (w *world) come(a answer, code api.Code) {
 	}
 }
 
-// Bodies of JSON that do not end count together: one principal has three quarters of what there is
-// for all, and what has only been announced counts nothing.
+// Bodies of JSON that do not end count together. One principal has three quarters of the bound for
+// all, and an announced length alone counts nothing.
 func TestJSONBodiesAreBoundedTogether(t *testing.T) {
-	(&world{t: t}).over(func(w *world) {
+	(&world{t: t}).onBothProtocols(func(w *world) {
 		const mib = 1 << 20
 		_, third := w.join("third", false)
 		text := func(n int64) func() bool {
@@ -80,7 +80,7 @@ func TestJSONBodiesAreBoundedTogether(t *testing.T) {
 		stall(w.secret, 8*mib)
 		stall(w.secret, 4*mib)
 		w.until("the admin's share is full", text(48*mib))
-		w.come(w.do("POST", begins, beginBody("a", 1, "")), api.CodeResourceExhausted)
+		w.saysWhen(w.do("POST", begins, beginBody("a", 1, "")), api.CodeResourceExhausted)
 		auth := []string{"Authorization", "Bearer " + w.foreign}
 		w.refused(api.CodeNotFound, "POST", begins, beginBody("a", 1, ""), auth...)
 		stall(w.foreign, 4*mib-1024)
@@ -88,7 +88,7 @@ func TestJSONBodiesAreBoundedTogether(t *testing.T) {
 		w.refused(api.CodeNotFound, "POST", aborts, `{"session_id":"1"}`, "Authorization", "Bearer "+third)
 		stall(w.foreign, 1024)
 		w.until("all is full", text(64*mib))
-		w.come(w.do("POST", aborts, `{"session_id":"1"}`, "Authorization", "Bearer "+third), api.CodeUnavailable)
+		w.saysWhen(w.do("POST", aborts, `{"session_id":"1"}`, "Authorization", "Bearer "+third), api.CodeUnavailable)
 		for _, path := range []string{"/healthz", "/readyz", "/v1/upload_config", "/v1/memories_list"} {
 			if a := w.do("GET", path, ""); a.StatusCode != 200 {
 				w.t.Errorf("%s: %d", path, a.StatusCode)
@@ -102,7 +102,7 @@ func TestJSONBodiesAreBoundedTogether(t *testing.T) {
 	})
 }
 
-// One token has at most half of the places, and who has none is told when to come again.
+// One principal has at most half of the places. A request that gets none learns when to come again.
 func TestOnePrincipalHasAShareOfThePlaces(t *testing.T) {
 	w := newWorld(t, func(c *api.Config) { c.MaxRequests = 8 })
 	id := w.begin(64 * chunk).SessionID
@@ -110,14 +110,14 @@ func TestOnePrincipalHasAShareOfThePlaces(t *testing.T) {
 		w.sendWith("PUT", chunkPath(id, i), chunk, nil)
 		w.until("it runs", func() bool { return w.server.Owned() == int64(i+1) })
 	}
-	w.come(w.do("GET", "/v1/upload_config", ""), api.CodeResourceExhausted)
+	w.saysWhen(w.do("GET", "/v1/upload_config", ""), api.CodeResourceExhausted)
 	if a := w.do("GET", "/v1/upload_config", "", "Authorization", "Bearer "+w.foreign); a.StatusCode != 200 {
 		t.Errorf("another principal: %d %s", a.StatusCode, a.body)
 	}
 }
 
-// A refused request whose body is still read has no place that another needs, and without a token
-// no byte of it is asked for.
+// A refused request whose body is still read has no place that another needs. Without a token, the
+// server asks for no byte of the body.
 func TestWhoHasNoTokenHoldsNoPlace(t *testing.T) {
 	w := newWorld(t, func(c *api.Config) { c.MaxRequests = 4 })
 	for range 20 {
@@ -146,12 +146,12 @@ func TestHealthIsToldWhenAllPlacesAreTaken(t *testing.T) {
 	w.until("the first place is taken", func() bool { return w.server.Owned() == 1 })
 	theirs, err := w.stranger.CreateCapsule(t.Context(), api.CreateCapsuleRequest{})
 	w.check(err)
-	body, pour := io.Pipe()
-	defer pour.Close()
+	body, pipe := io.Pipe()
+	defer pipe.Close()
 	go w.stranger.Create(t.Context(), api.CreateRequest{CapsuleID: theirs.CapsuleID, Name: "a"}, body, 1<<20)
 	w.until("both places are taken", func() bool { return w.server.Owned() == 2 })
 	for range 3 {
-		w.come(w.do("GET", "/v1/upload_config", ""), api.CodeUnavailable)
+		w.saysWhen(w.do("GET", "/v1/upload_config", ""), api.CodeUnavailable)
 		for _, path := range []string{"/healthz", "/readyz"} {
 			if a := w.do("GET", path, ""); a.StatusCode != 200 {
 				t.Errorf("%s: %d", path, a.StatusCode)
@@ -160,7 +160,7 @@ func TestHealthIsToldWhenAllPlacesAreTaken(t *testing.T) {
 	}
 }
 
-// OPTIONS for the whole server is answered as everything else is: with an id, and without waiting
+// OPTIONS for the whole server is answered as other requests are: with an id, and without waiting
 // for a body.
 func TestOptionsForTheServer(t *testing.T) {
 	w := newWorld(t, nil)
@@ -175,7 +175,8 @@ func TestOptionsForTheServer(t *testing.T) {
 		w.check(err)
 		a := wire{c.(*net.TCPConn), bufio.NewReader(c), w}.answer()
 		c.Close()
-		if a.StatusCode != http.StatusNoContent || a.Header.Get("X-Request-Id") == "" || a.Header.Get("Allow") == "" || a.Close != closes {
+		if a.StatusCode != http.StatusNoContent || a.Header.Get("X-Request-Id") == "" || a.Header.Get("Allow") == "" ||
+			a.Close != closes {
 			t.Errorf("%q: %d, %v", text, a.StatusCode, a.Header)
 		}
 	}

@@ -18,9 +18,9 @@ import (
 	"sluice/session"
 )
 
-// head sends a request's head alone, and gives the answer that comes although no byte of the body
-// does. With expects the server is to say first that it reads the body, and that is taken for the
-// answer.
+// head sends a request's head alone. It returns the answer, which comes although no byte of the
+// body does. With expects the server must say first that it reads the body, and that is taken for
+// the answer.
 func (w *world) head(head string, expects bool) *http.Response {
 	w.t.Helper()
 	c, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
@@ -38,14 +38,14 @@ func (w *world) head(head string, expects bool) *http.Response {
 	return res
 }
 
-// Each limit that overload meets is said before anything of the body is read, with a time to come
+// Under overload, each limit answers before anything of the body is read, with a time to come
 // again.
 func TestALimitIsSaidBeforeTheBody(t *testing.T) {
 	const large = 10 << 20
 	for name, c := range map[string]struct {
 		status int
 		change func(*api.Config)
-		meet   func(w *world) string // gives the head of the request that is one too many
+		meet   func(w *world) string // returns the head of the request that is one too many
 	}{
 		"open sessions": {http.StatusTooManyRequests, nil, func(w *world) string {
 			for range maxSessions {
@@ -58,7 +58,12 @@ func TestALimitIsSaidBeforeTheBody(t *testing.T) {
 			c, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
 			w.check(err)
 			w.t.Cleanup(func() { c.Close() })
-			_, err = fmt.Fprintf(c, "PUT %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", chunkPath(s.SessionID, 0), w.secret, chunk)
+			_, err = fmt.Fprintf(
+				c,
+				"PUT %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"+
+					"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n",
+				chunkPath(s.SessionID, 0), w.secret, chunk,
+			)
 			w.check(err)
 			_, err = bufio.NewReader(c).ReadString('\n') // 100 Continue: it runs
 			w.check(err)
@@ -68,7 +73,8 @@ func TestALimitIsSaidBeforeTheBody(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, c.change)
 			head := c.meet(w)
-			for _, expects := range []bool{true, false} { // where the body is read, the first says so at once
+			// if the body is read, the server says so at once for the first
+			for _, expects := range []bool{true, false} {
 				if res := w.head(head, expects); res.StatusCode != c.status || res.Header.Get("Retry-After") == "" {
 					t.Fatalf("%s, Retry-After %q", res.Status, res.Header.Get("Retry-After"))
 				}
@@ -77,8 +83,8 @@ func TestALimitIsSaidBeforeTheBody(t *testing.T) {
 	}
 }
 
-// One-byte ranges, every second byte first, are refused where they would be pieces of their own,
-// with the gap that is to be closed; where they are not, the content is right in the end.
+// One-byte ranges, every second byte first, are refused if they would be entries of their own, with
+// the gap that is to be closed. If they would not, the content is right in the end.
 func TestOneByteRangesInTheWorstOrder(t *testing.T) {
 	b := random(600)
 	put := func(w *world, id string, i int) error {
@@ -90,7 +96,8 @@ func TestOneByteRangesInTheWorstOrder(t *testing.T) {
 		s := w.begin(int64(len(b)))
 		for i := 1; i < len(b)-1; i += 2 {
 			var said *api.Error
-			if err := put(w, s.SessionID, i); !errors.As(err, &said) || said.Code != api.CodeResourceExhausted || said.RetryAfterMS == 0 ||
+			if err := put(w, s.SessionID, i); !errors.As(err, &said) || said.Code != api.CodeResourceExhausted ||
+				said.RetryAfterMS == 0 ||
 				len(said.MissingBytes) != 1 || !strings.Contains(said.Detail, "below the smallest of 4096") {
 				t.Fatalf("byte %d: %v", i, err)
 			}
@@ -118,21 +125,23 @@ func TestOneByteRangesInTheWorstOrder(t *testing.T) {
 	})
 }
 
-// What each bound refused is counted under a name of its own, and there are no others.
+// The refusals of each bound are counted under a name of its own, and there are no other names.
 func TestRefusalsAreCounted(t *testing.T) {
 	w := newWorld(t, func(c *api.Config) { c.MaxRequests = 1 })
 	bounds := func() map[string]string {
 		rec := httptest.NewRecorder()
 		w.server.AdminHandler().ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
 		out := map[string]string{}
-		for _, m := range regexp.MustCompile(`sluice_refused_total\{bound="(\w+)"\} (\d+)`).FindAllStringSubmatch(rec.Body.String(), -1) {
+		row := regexp.MustCompile(`sluice_refused_total\{bound="(\w+)"\} (\d+)`)
+		for _, m := range row.FindAllStringSubmatch(rec.Body.String(), -1) {
 			out[m[1]] = m[2]
 		}
 		return out
 	}
 	want := map[string]string{}
 	for _, name := range []string{
-		"connections", "idle_connections", "head", "framing", "requests", "principal", "json_bytes", "answer_bytes", "slow_body", "slow_answer",
+		"connections", "idle_connections", "head", "framing", "requests", "principal", "json_bytes", "answer_bytes",
+		"slow_body", "slow_answer",
 	} {
 		want[name] = "0"
 	}
@@ -144,7 +153,7 @@ func TestRefusalsAreCounted(t *testing.T) {
 	id := w.begin(chunk).SessionID
 	w.sendWith("PUT", chunkPath(id, 0), chunk, nil)
 	w.until("it runs", func() bool { return w.server.Owned() == 1 })
-	w.come(w.do("GET", "/v1/upload_config", ""), api.CodeUnavailable)
+	w.saysWhen(w.do("GET", "/v1/upload_config", ""), api.CodeUnavailable)
 	for _, name := range []string{"head", "framing", "requests"} {
 		want[name] = "1"
 	}

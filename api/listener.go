@@ -8,149 +8,152 @@ import (
 	"time"
 )
 
-// bounded is a listener that keeps at most max connections open. One that comes beyond takes the
-// place of another one:
+// limitedListener is a listener that keeps at most max connections open. A connection beyond that
+// takes the place of another one, the first of these:
 //
-//  1. that is idle longest, a second at least;
-//  2. or has longest been without a running request otherwise, waitsFor at least: its head does not
-//     end, say, or its refused body is read on;
-//  3. or is idle for less, and its principal has as many connections as principals have on an
-//     average;
-//  4. or is without a running request for less, since one was refused, and its principal has as
-//     many.
+//  1. the one that is idle longest, if that is a second at least;
+//  2. the one that has longest been without a running request otherwise, for minWaiting at least:
+//     its head does not end, say, or its refused body is read on;
+//  3. one that is idle for less, and whose principal has as many connections as principals have on
+//     an average;
+//  4. one that is without a running request for less, since one was refused, and whose principal
+//     has as many.
 //
-// So a flood does not close the connections that a client with few of them works on. Where there is
-// none, a few more are taken that may only ask for /healthz and /readyz, each until its first bytes
-// ask for something else, or until as many have come after it and it has not asked. All others are
-// answered 503 and closed, so that the stores never lack the descriptors that they need, and the
-// client knows that it is to come again.
-type bounded struct {
+// So a flood does not close the connections that a client with few of them works on. If there is
+// none, a few more are taken, which may only ask for /healthz and /readyz. Each of them stays until
+// its first bytes ask for something else, or until as many have come after it and it has not asked.
+// All others are answered 503 and closed. So the stores never lack the descriptors that they need,
+// and the client knows that it is to come again.
+type limitedListener struct {
 	net.Listener
-	max     int64
-	spare   int64 // may be open beyond max
-	unread  *backlog
-	begun   *unsettled // streams
-	head    int64      // how many bytes a head may have
-	pace    pace       // of answers
-	count   *counters
-	machine machine
-	slots   chan struct{} // bounds the refusals that are under way
-	wg      sync.WaitGroup
+	max      int64
+	reserved int64 // how many may be open beyond max
+	unread   *unreadBytes
+	pending  *pendingStreams // of all connections
+	maxHead  int64           // bytes that a head may have
+	minRate  minRate         // of answers
+	count    *counters
+	machine  machine
+	refusals chan struct{} // bounds the refusals under way
+	wg       sync.WaitGroup
 
-	mu    sync.Mutex
-	open  int64            // of the bound
-	over  int64            // beyond it
-	by    map[string]int64 // of the bound, by the principal of the newest request; "": none is known
-	idle  queue            // between two requests
-	waits queue            // no request of theirs has a place, and they are not idle
-	fresh queue            // beyond the bound, and no request of theirs has a place
-	asks  queue            // beyond the bound, and have asked, but not been answered
+	mu             sync.Mutex
+	open           int64            // connections within the bound
+	openReserved   int64            // connections beyond it
+	byPrincipal    map[string]int64 // of open, by the principal of the newest request; "": none is known
+	idle           queue            // of connections between two requests
+	waiting        queue            // of those that are not idle, and whose requests have no place
+	reservedSilent queue            // beyond the bound; no request has a place
+	reservedAsked  queue            // beyond the bound; a request has come, and no answer yet
 }
 
 const (
-	// refusing is how many refusals may be under way at one time, each for refuseFor at most.
-	refusing  = 64
-	refuseFor = time.Second
-	// mostSpare is how many connections may be open beyond the bound, and where that is small
-	// leastSpare and a quarter of it. A supervisor's question has come and is answered before so
-	// many others come, also in a flood. Package budget counts them.
-	mostSpare, leastSpare = 32, 8
-	// restsFor and waitsFor are how long a connection of the bound is let alone that is idle, or
-	// has no running request although it is not idle.
-	restsFor, waitsFor = time.Second, 100 * time.Millisecond
-	// looksAt is how many of a queue's first connections are looked at for one whose principal has
-	// many.
-	looksAt = 64
+	// maxRefusals is how many refusals may be under way at one time. Each takes refuseTimeout at
+	// most.
+	maxRefusals   = 64
+	refuseTimeout = time.Second
+	// maxReserved is how many connections may be open beyond the bound. If the bound is small, it
+	// is minReserved and a quarter of the bound. Even in a flood, a supervisor's request has come
+	// and is answered before so many others come. Package budget counts these connections.
+	maxReserved, minReserved = 32, 8
+	// minIdle and minWaiting are how long a connection within the bound stays in any case: one that
+	// is idle, and one that is not idle but has no running request.
+	minIdle, minWaiting = time.Second, 100 * time.Millisecond
+	// maxScan is how many connections of a queue are looked at for one whose principal has many.
+	maxScan = 64
 )
 
-// bound makes conns of what l accepts; with max 0 as many as come. What they send and nobody reads
-// is counted in unread, the streams of HTTP/2 that begin in begun, and what nobody takes is held to
-// the pace.
-func bound(l net.Listener, max int64, unread *backlog, begun *unsettled, p pace, count *counters, m machine) *bounded {
-	return &bounded{
-		Listener: l, max: max, spare: min(max/4+leastSpare, mostSpare), unread: unread, begun: begun, pace: p, count: count, machine: m,
-		slots: make(chan struct{}, refusing), by: map[string]int64{},
+// limitListener makes conns of the connections that l accepts, as many as come if max is 0. unread
+// counts the bytes that clients send and nobody reads. pending counts the streams of HTTP/2 that
+// begin. Answers are held to the rate.
+func limitListener(
+	l net.Listener, max int64, unread *unreadBytes, pending *pendingStreams, rate minRate, count *counters, m machine,
+) *limitedListener {
+	return &limitedListener{
+		Listener: l, max: max, reserved: min(max/4+minReserved, maxReserved), unread: unread, pending: pending,
+		minRate: rate, count: count, machine: m,
+		refusals: make(chan struct{}, maxRefusals), byPrincipal: map[string]int64{},
 	}
 }
 
 // Accept implements net.Listener.
-func (b *bounded) Accept() (net.Conn, error) {
+func (l *limitedListener) Accept() (net.Conn, error) {
 	for {
-		raw, err := b.Listener.Accept()
+		raw, err := l.Listener.Accept()
 		if err != nil {
 			return nil, err
 		}
-		c := b.conn(raw)
-		if b.admit(c) {
+		c := l.conn(raw)
+		if l.admit(c) {
 			limitUnsent(raw, unsentBytes)
 			return c, nil
 		}
-		b.refuse(raw, func() { raw.Close() })
+		l.refuse(raw, func() { raw.Close() })
 	}
 }
 
-func (b *bounded) conn(raw net.Conn) *conn {
-	return &conn{Conn: raw, of: b, meter: meter{all: b.unread, streams: streams{all: b.begun}}}
+func (l *limitedListener) conn(raw net.Conn) *conn {
+	return &conn{Conn: raw, listener: l, flow: flowMeter{shared: l.unread, streams: streams{shared: l.pending}}}
 }
 
-// admit counts a connection, and closes another for it where that must be.
-func (b *bounded) admit(c *conn) bool {
-	b.mu.Lock()
-	var out *conn
-	if b.max > 0 && b.open >= b.max {
-		out = b.restful()
-		if c.spare = out == nil; c.spare && b.over >= b.spare {
-			out = b.silent()
+// admit counts a connection, and evicts another for it if it must.
+func (l *limitedListener) admit(c *conn) bool {
+	l.mu.Lock()
+	var evicted *conn
+	if l.max > 0 && l.open >= l.max {
+		evicted = l.toEvict()
+		if c.healthOnly = evicted == nil; c.healthOnly && l.openReserved >= l.reserved {
+			evicted = l.toEvictReserved()
 		}
 	}
-	if out != nil {
-		b.drop(out)
-		if out.spare {
-			out.refused = make(chan struct{})
+	if evicted != nil {
+		l.uncount(evicted)
+		if evicted.healthOnly {
+			evicted.refusalSent = make(chan struct{})
 		}
 	}
-	taken := !c.spare || b.over < b.spare
-	if taken {
+	admitted := !c.healthOnly || l.openReserved < l.reserved
+	if admitted {
 		c.counted = true
-		b.tally(c, 1)
-		b.rest(c, &b.waits)
+		l.addOpen(c, 1)
+		l.enqueue(c, &l.waiting)
 	}
-	b.mu.Unlock()
+	l.mu.Unlock()
 	switch {
-	case out == nil:
-	case out.spare:
-		b.refuse(out.Conn, func() {
-			out.Close()
-			close(out.refused)
+	case evicted == nil:
+	case evicted.healthOnly:
+		l.refuse(evicted.Conn, func() {
+			evicted.Close()
+			close(evicted.refusalSent)
 		})
 	default:
-		b.count.idle.Add(1)
-		out.Close()
+		l.count.idle.Add(1)
+		evicted.Close()
 	}
-	return taken
+	return admitted
 }
 
-// restful gives the connection of the bound that makes way for a newcomer; nil: there is none. mu
-// is held.
-func (b *bounded) restful() *conn {
-	if c := b.idle.eldest(restsFor); c != nil {
+// toEvict returns the connection within the bound that makes way for a newcomer; nil: there is
+// none. mu is held.
+func (l *limitedListener) toEvict() *conn {
+	if c := l.idle.oldest(minIdle); c != nil {
 		return c
 	}
-	if c := b.waits.eldest(waitsFor); c != nil {
+	if c := l.waiting.oldest(minWaiting); c != nil {
 		return c
 	}
-	if c := b.manys(&b.idle); c != nil {
+	if c := l.firstOverShare(&l.idle); c != nil {
 		return c
 	}
-	return b.manys(&b.waits)
+	return l.firstOverShare(&l.waiting)
 }
 
-// manys gives a connection that has brought a request, and whose principal has many connections;
-// nil: there is none among the first of the queue. mu is held.
-func (b *bounded) manys(q *queue) *conn {
+// firstOverShare returns a connection that has brought a request and whose principal has many
+// connections; nil: there is none among the first of the queue. mu is held.
+func (l *limitedListener) firstOverShare(q *queue) *conn {
 	c := q.first
-	for i := 0; i < looksAt && c != nil; i++ {
-		if c.served && b.by[c.principal]*int64(len(b.by)) >= b.open {
+	for i := 0; i < maxScan && c != nil; i++ {
+		if c.served && l.byPrincipal[c.principal]*int64(len(l.byPrincipal)) >= l.open {
 			return c
 		}
 		c = c.next
@@ -158,102 +161,103 @@ func (b *bounded) manys(q *queue) *conn {
 	return nil
 }
 
-// owned notes whose request a connection has.
-func (b *bounded) owned(c *conn, principal string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+// setPrincipal sets the principal of a connection's newest request.
+func (l *limitedListener) setPrincipal(c *conn, principal string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if !c.counted || c.principal == principal {
 		return
 	}
-	b.tally(c, -1)
+	l.addOpen(c, -1)
 	c.principal = principal
-	b.tally(c, 1)
+	l.addOpen(c, 1)
 }
 
-// silent gives the connection beyond the bound that came first and has not asked yet. mu is held.
-func (b *bounded) silent() *conn {
+// toEvictReserved returns the oldest connection beyond the bound that has not asked yet. mu is
+// held.
+func (l *limitedListener) toEvictReserved() *conn {
 	for {
-		c := b.fresh.first
+		c := l.reservedSilent.first
 		if c == nil {
-			return b.asks.eldest(restsFor)
+			return l.reservedAsked.oldest(minIdle)
 		}
-		var said [longestQuestion]byte
-		if !question(said[:peek(c.Conn, said[:])]) {
+		var head [maxHealthRequest]byte
+		if !isHealthRequest(head[:peek(c.Conn, head[:])]) {
 			return c
 		}
-		b.asks.push(c) // nobody has had the time to read it
+		l.reservedAsked.push(c) // net/http has not had the time to read it
 	}
 }
 
-// asked notes that a connection beyond the bound has asked.
-func (b *bounded) asked(c *conn) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+// noteAsked notes that a request has come on a connection beyond the bound.
+func (l *limitedListener) noteAsked(c *conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if c.counted && c.places == 0 {
-		b.asks.push(c)
+		l.reservedAsked.push(c)
 	}
 }
 
-// dismiss refuses a connection beyond the bound that asks for something else than it may. Whoever
-// reads from the connection calls it, and closes it next.
-func (b *bounded) dismiss(c *conn) {
-	b.mu.Lock()
-	evicted := c.refused
-	b.drop(c)
-	b.mu.Unlock()
+// reject refuses a connection beyond the bound that asks for something else than health. The
+// goroutine that reads from the connection calls it, and closes it next.
+func (l *limitedListener) reject(c *conn) {
+	l.mu.Lock()
+	evicted := c.refusalSent
+	l.uncount(c)
+	l.mu.Unlock()
 	if evicted != nil {
 		<-evicted
 		return
 	}
-	b.count.connections.Add(1)
+	l.count.connections.Add(1)
 	select {
-	case b.slots <- struct{}{}:
-		crowded(c.Conn, b.machine.requestID())
-		<-b.slots
+	case l.refusals <- struct{}{}:
+		answerTooMany(c.Conn, l.machine.requestID())
+		<-l.refusals
 	default:
 	}
 }
 
-// drop takes a connection out of the count. mu is held.
-func (b *bounded) drop(c *conn) {
+// uncount takes a connection out of the counts. mu is held.
+func (l *limitedListener) uncount(c *conn) {
 	if c.counted {
 		c.counted = false
-		b.tally(c, -1)
-		c.leave()
-		if c.expires != nil {
-			c.expires.Stop()
+		l.addOpen(c, -1)
+		c.dequeue()
+		if c.idleTimer != nil {
+			c.idleTimer.Stop()
 		}
 	}
 }
 
-// tally counts a connection (1), or no longer (-1). mu is held.
-func (b *bounded) tally(c *conn, n int64) {
-	if c.spare {
-		b.over += n
+// addOpen adds a connection to the counts (1), or takes it out (-1). mu is held.
+func (l *limitedListener) addOpen(c *conn, n int64) {
+	if c.healthOnly {
+		l.openReserved += n
 		return
 	}
-	b.open += n
-	if b.by[c.principal] += n; b.by[c.principal] == 0 {
-		delete(b.by, c.principal)
+	l.open += n
+	if l.byPrincipal[c.principal] += n; l.byPrincipal[c.principal] == 0 {
+		delete(l.byPrincipal, c.principal)
 	}
 }
 
-// rest puts a connection that has no running request into its queue: q, where it is within the
-// bound. One beyond it keeps the turn that it has, and is the next to go once it has been answered.
+// enqueue puts a connection that has no running request into its queue: q, if it is within the
+// bound. One beyond the bound keeps its position, and is the next to go once it has been answered.
 // mu is held.
-func (b *bounded) rest(c *conn, q *queue) {
+func (l *limitedListener) enqueue(c *conn, q *queue) {
 	switch {
-	case !c.spare:
+	case !c.healthOnly:
 		q.push(c)
 	case c.served:
-		b.fresh.pushFirst(c)
-	case c.in == nil:
-		b.fresh.push(c)
+		l.reservedSilent.pushFirst(c)
+	case c.queue == nil:
+		l.reservedSilent.push(c)
 	}
 }
 
-// state is an http.Server's ConnState.
-func (b *bounded) state(nc net.Conn, state http.ConnState) {
+// connState is an http.Server's ConnState.
+func (l *limitedListener) connState(nc net.Conn, state http.ConnState) {
 	c, ok := nc.(*conn)
 	if !ok {
 		return
@@ -261,43 +265,43 @@ func (b *bounded) state(nc net.Conn, state http.ConnState) {
 	if state == http.StateIdle {
 		c.serving.Store(false)
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if !c.counted {
 		return
 	}
-	c.idles(state == http.StateIdle)
+	c.setIdle(state == http.StateIdle)
 	if c.places > 0 {
 		return
 	}
 	switch state {
 	case http.StateActive:
-		b.rest(c, &b.waits)
+		l.enqueue(c, &l.waiting)
 	case http.StateIdle:
-		b.rest(c, &b.idle)
+		l.enqueue(c, &l.idle)
 	}
 }
 
-// works notes that a request of a connection has a place (1), or has given it back (-1).
-func (b *bounded) works(c *conn, n int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+// addPlaces notes that a request of a connection has got a place (1), or has given it back (-1).
+func (l *limitedListener) addPlaces(c *conn, n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	c.served = true
 	if c.places += n; !c.counted {
 		return
 	}
-	if c.leave(); c.places == 0 {
-		b.rest(c, &b.waits)
+	if c.dequeue(); c.places == 0 {
+		l.enqueue(c, &l.waiting)
 	}
 }
 
-// queue has connections that may be closed for others, the longest first.
+// queue has connections that may be evicted, the oldest first.
 type queue struct{ first, last *conn }
 
-// push makes a connection the last, and takes it out of the queue that it is in.
+// push makes a connection the last, and takes it out of its former queue.
 func (q *queue) push(c *conn) {
-	c.leave()
-	c.since, c.in, c.before, c.next = c.of.machine.now(), q, q.last, nil
+	c.dequeue()
+	c.queuedAt, c.queue, c.prev, c.next = c.listener.machine.now(), q, q.last, nil
 	if q.last != nil {
 		q.last.next = c
 	} else {
@@ -306,73 +310,73 @@ func (q *queue) push(c *conn) {
 	q.last = c
 }
 
-// pushFirst makes a connection the first.
+// pushFirst makes a connection the first, and takes it out of its former queue.
 func (q *queue) pushFirst(c *conn) {
-	c.leave()
-	c.since, c.in, c.before, c.next = c.of.machine.now(), q, nil, q.first
+	c.dequeue()
+	c.queuedAt, c.queue, c.prev, c.next = c.listener.machine.now(), q, nil, q.first
 	if q.first != nil {
-		q.first.before = c
+		q.first.prev = c
 	} else {
 		q.last = c
 	}
 	q.first = c
 }
 
-// eldest gives the first where it has waited for d.
-func (q *queue) eldest(d time.Duration) *conn {
-	if q.first == nil || q.first.of.machine.since(q.first.since) < d {
+// oldest returns the first connection if it has waited for d.
+func (q *queue) oldest(d time.Duration) *conn {
+	if q.first == nil || q.first.listener.machine.since(q.first.queuedAt) < d {
 		return nil
 	}
 	return q.first
 }
 
-// leave takes a connection out of its queue.
-func (c *conn) leave() {
-	q := c.in
+// dequeue takes a connection out of its queue.
+func (c *conn) dequeue() {
+	q := c.queue
 	if q == nil {
 		return
 	}
-	if c.before != nil {
-		c.before.next = c.next
+	if c.prev != nil {
+		c.prev.next = c.next
 	} else {
 		q.first = c.next
 	}
 	if c.next != nil {
-		c.next.before = c.before
+		c.next.prev = c.prev
 	} else {
-		q.last = c.before
+		q.last = c.prev
 	}
-	c.in, c.before, c.next = nil, nil, nil
+	c.queue, c.prev, c.next = nil, nil, nil
 }
 
 // Close implements net.Listener. It waits for the refusals that are under way.
-func (b *bounded) Close() error {
-	defer b.wg.Wait()
-	return b.Listener.Close()
+func (l *limitedListener) Close() error {
+	defer l.wg.Wait()
+	return l.Listener.Close()
 }
 
-// refuse answers 503 on a connection while others are let in, and closes it by end. Where too many
-// are refused already it is only closed.
-func (b *bounded) refuse(c net.Conn, end func()) {
-	b.count.connections.Add(1)
+// refuse answers 503 on a connection while others are accepted, and closes it by end. If too many
+// refusals are under way, it only closes it.
+func (l *limitedListener) refuse(c net.Conn, end func()) {
+	l.count.connections.Add(1)
 	select {
-	case b.slots <- struct{}{}:
-		b.wg.Go(func() {
-			crowded(c, b.machine.requestID())
+	case l.refusals <- struct{}{}:
+		l.wg.Go(func() {
+			answerTooMany(c, l.machine.requestID())
 			end()
-			<-b.slots
+			<-l.refusals
 		})
 	default:
 		end()
 	}
 }
 
-// crowded says so, and reads on for a moment: a connection that is closed with unread bytes takes
-// its answer along.
-func crowded(c net.Conn, id string) {
-	late := time.AfterFunc(refuseFor, func() { c.Close() }) // others may set its deadlines
+// answerTooMany answers 503, and reads on for a moment: if a connection is closed with unread
+// bytes, its answer is lost.
+func answerTooMany(c net.Conn, id string) {
+	late := time.AfterFunc(refuseTimeout, func() { c.Close() }) // others may set its deadlines
 	defer late.Stop()
-	if _, err := c.Write(problemText(problemOf(errCrowded, id, nil), id)); err != nil {
+	if _, err := c.Write(problemText(problemOf(errTooManyConns, id, nil), id)); err != nil {
 		return
 	}
 	if w, ok := c.(interface{ CloseWrite() error }); ok {

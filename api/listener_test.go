@@ -15,7 +15,8 @@ import (
 	"sluice/api"
 )
 
-// get asks over a connection, and gives the answer's status and whether the connection goes on.
+// get sends a request on a connection. It returns the answer's status and whether the connection
+// goes on.
 func (w *world) get(c net.Conn, path string) (status int, stays bool) {
 	w.t.Helper()
 	w.check(c.SetDeadline(time.Now().Add(20 * time.Second)))
@@ -24,7 +25,7 @@ func (w *world) get(c net.Conn, path string) (status int, stays bool) {
 	res, err := http.ReadResponse(bufio.NewReader(c), nil)
 	w.check(err)
 	if a := w.read(res); a.StatusCode == http.StatusServiceUnavailable {
-		w.come(a, api.CodeUnavailable)
+		w.saysWhen(a, api.CodeUnavailable)
 	}
 	return res.StatusCode, !res.Close
 }
@@ -37,8 +38,8 @@ func (w *world) dial() net.Conn {
 	return c
 }
 
-// While every connection is at work, one too many is told to come again, and may only ask how the
-// server is; those that are there go on, and one that closes makes way.
+// While every connection is at work, one too many is told to come again, and may only ask for
+// health. The others go on, and one that closes makes way.
 func TestConnectionsAreBounded(t *testing.T) {
 	const most = 3
 	w := newWorld(t, func(c *api.Config) { c.MaxConns = most })
@@ -72,17 +73,17 @@ func TestConnectionsAreBounded(t *testing.T) {
 	})
 }
 
-// A server that drains lets clients go on with what they have begun, and says on /readyz that it is
+// A server that drains lets clients go on with what they have begun. /readyz says that it is
 // stopping.
 func TestADrainingServerIsStillToBeSeen(t *testing.T) {
 	w := newWorld(t, nil)
 	b := random(2 * chunk)
 	s := w.begin(2 * chunk)
-	body, pour := io.Pipe()
+	body, pipe := io.Pipe()
 	put := make(chan error, 1)
 	go func() { put <- w.client.PutChunk(t.Context(), s.SessionID, 0, body, chunk, api.PutOptions{}) }()
 	const most = chunk - 1 // more than a client keeps back
-	_, err := pour.Write(b[:most])
+	_, err := pipe.Write(b[:most])
 	w.check(err)
 	for running := false; !running; { // until the put has come to the server
 		rec := httptest.NewRecorder()
@@ -104,9 +105,9 @@ func TestADrainingServerIsStillToBeSeen(t *testing.T) {
 	if err := w.put(s.SessionID, 1, b[chunk:]); err != nil {
 		t.Errorf("a chunk of a session that was begun before: %v", err)
 	}
-	_, err = pour.Write(b[most:chunk])
+	_, err = pipe.Write(b[most:chunk])
 	w.check(err)
-	w.check(pour.Close())
+	w.check(pipe.Close())
 	w.check(<-put)
 	w.check(<-stopped)
 }

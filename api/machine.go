@@ -9,7 +9,7 @@ import (
 	"sluice/session"
 )
 
-// machine is where a Server has the time and its random bytes from.
+// machine gives a Server the time and its random bytes.
 type machine struct {
 	clock session.Clock
 	rand  io.Reader
@@ -17,10 +17,10 @@ type machine struct {
 
 func (m machine) now() time.Time { return m.clock.Now() }
 
-// since is how long ago t was.
+// since returns how long ago t was.
 func (m machine) since(t time.Time) time.Duration { return m.now().Sub(t) }
 
-// until is how far ahead t is.
+// until returns how far ahead t is.
 func (m machine) until(t time.Time) time.Duration { return t.Sub(m.now()) }
 
 // requestID makes an id for one request.

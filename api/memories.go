@@ -22,7 +22,8 @@ func (s *Server) readMemory(c *call) (Memory, error) {
 
 func (s *Server) listMemories(c *call) (MemoryList, error) {
 	req := memories.ListRequest{
-		Capsule: cmp.Or(c.query["capsule_id"], "default"), PathPrefix: c.query["path_prefix"], Name: c.query["name"], Cursor: c.query["cursor"],
+		Capsule: cmp.Or(c.query["capsule_id"], "default"), PathPrefix: c.query["path_prefix"], Name: c.query["name"],
+		Cursor: c.query["cursor"],
 	}
 	err := validCapsule(req.Capsule)
 	if err != nil {
@@ -51,7 +52,9 @@ func (s *Server) updateMemory(c *call, in UpdateMemoryRequest) (Memory, error) {
 	if err != nil {
 		return Memory{}, err
 	}
-	m, err := s.cfg.Memories.Update(c.req.Context(), c.caller, id, memories.Change{Name: in.Name, Path: in.Path, Description: in.Description, Tags: in.Tags})
+	m, err := s.cfg.Memories.Update(c.req.Context(), c.caller, id, memories.Change{
+		Name: in.Name, Path: in.Path, Description: in.Description, Tags: in.Tags,
+	})
 	if err != nil {
 		return Memory{}, err
 	}
@@ -86,7 +89,7 @@ func (s *Server) ping(c *call, in PingRequest) (PingResponse, error) {
 			return PingResponse{}, err
 		}
 	}
-	if err := s.compute(c); err != nil {
+	if err := s.beginCompute(c); err != nil {
 		return PingResponse{}, err
 	}
 	present, err := s.cfg.Memories.Ping(c.req.Context(), c.caller, ids)

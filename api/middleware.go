@@ -12,34 +12,34 @@ import (
 	"sluice/catalog"
 )
 
-// call is one request on its way through an operation. It is the http.ResponseWriter that the
-// handlers get, so that what belongs to the request travels with it and not in its context.
+// call is one request on its way through an operation. It is the http.ResponseWriter of the
+// handlers. So the request's data travel with it, and not in its context.
 type call struct {
-	req    *http.Request
-	w      http.ResponseWriter
-	body   *body
-	id     string // of the request
-	caller access.Caller
-	query  map[string]string // what was given; checked against the route
-	sha256 *catalog.SHA256   // of a raw body, as its head says; nil: it does not
-	crc32c *uint32
-	status int   // as answered; 0: nothing yet
-	out    int64 // bytes answered
-	short  bool  // the answer is a head alone
-	holds  holds // of what is bounded for all
+	req      *http.Request
+	w        http.ResponseWriter
+	body     *body
+	id       string // of the request
+	caller   access.Caller
+	query    map[string]string // parameters of the route that the request has
+	sha256   *catalog.SHA256   // of a raw body, if its head has it
+	crc32c   *uint32
+	status   int   // as answered; 0: nothing yet
+	sent     int64 // bytes of the answer
+	headOnly bool  // the answer is a head alone
+	usage    usage // what it holds of the limits
 }
 
 // Unwrap is for http.ResponseController.
 func (c *call) Unwrap() http.ResponseWriter { return c.w }
 
-// WriteHeader keeps the first final status. Where the client may still be sending, the answer goes
-// out at once, and the connection closes behind it.
+// WriteHeader keeps the first final status. If the client may still be sending, the answer goes out
+// at once, and the connection closes after it.
 func (c *call) WriteHeader(status int) {
 	if c.status == 0 && status >= 200 {
 		c.status = status
 		if c.body.unread() && c.req.ProtoMajor < 2 {
 			_ = c.body.rc.EnableFullDuplex() // else net/http reads the body before it answers
-			c.closing()
+			c.closeAfter()
 		}
 	}
 	c.w.WriteHeader(status)
@@ -50,25 +50,25 @@ func (c *call) Write(p []byte) (int, error) {
 		c.WriteHeader(http.StatusOK)
 	}
 	n, err := c.w.Write(p)
-	c.out += int64(n)
+	c.sent += int64(n)
 	return n, err
 }
 
-// closing makes the connection close after this answer, where it has no other requests on it.
-func (c *call) closing() {
+// closeAfter makes the connection close after this answer, unless it has other requests on it.
+func (c *call) closeAfter() {
 	if c.req.ProtoMajor < 2 {
 		c.Header().Set("Connection", "close")
 	}
 }
 
-// Header is the answer's; the request's are c.req.Header.
+// Header returns the answer's header. The request's header is c.req.Header.
 func (c *call) Header() http.Header { return c.w.Header() }
 
-// never is as good as no deadline.
-const never = 10_000 * time.Hour
+// noDeadline is as good as no deadline.
+const noDeadline = 10_000 * time.Hour
 
-// guard is what every request goes through first: it gets its id (never the client's), is counted,
-// logged, and survived.
+// guard handles every request first. It gives the request an id (never the client's), counts it,
+// logs it, and survives its panic.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return s.counted(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := s.machine.now()
@@ -78,61 +78,64 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		}
 		defer c.body.close()
 		if r.ProtoMajor >= 2 {
-			// That of net/http's own answers ends here. To have none would not do: net/http sets
-			// the next one even where the stream has ended meanwhile, and keeps all of the
-			// connection until then.
-			_ = c.body.rc.SetWriteDeadline(began.Add(never))
+			// The deadline of net/http's own answers ends here. No deadline at all would not do:
+			// net/http sets the next one even if the stream has ended meanwhile, and keeps all of
+			// the connection until then.
+			_ = c.body.rc.SetWriteDeadline(began.Add(noDeadline))
 		}
 		h := w.Header()
 		h.Set("X-Request-Id", c.id)
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Cache-Control", "no-store")
-		defer s.leave(c) // also what the answer to a panic holds
+		defer s.releaseAll(c) // also what the answer to a panic holds
 		defer func() {
-			lost := recover()
-			if lost != nil && lost != http.ErrAbortHandler {
-				s.log.Error("panic", "request_id", c.id, "route", r.Pattern, "panic", lost, "stack", string(debug.Stack()))
+			panicked := recover()
+			if panicked != nil && panicked != http.ErrAbortHandler {
+				s.log.Error(
+					"panic", "request_id", c.id, "route", r.Pattern, "panic", panicked, "stack", string(debug.Stack()),
+				)
 				if c.status == 0 {
 					s.refuse(c, errPanic)
-					lost = nil
+					panicked = nil
 				} else {
-					lost = http.ErrAbortHandler
+					panicked = http.ErrAbortHandler
 				}
 			}
 			s.log.Debug("request", "request_id", c.id, "method", r.Method, "route", r.Pattern, "status", c.status,
-				"principal", c.caller.Principal, "in", c.body.n, "out", c.out, "ms", s.machine.since(began).Milliseconds())
-			if lost != nil {
-				panic(lost)
+				"principal", c.caller.Principal, "in", c.body.received, "out", c.sent,
+				"ms", s.machine.since(began).Milliseconds())
+			if panicked != nil {
+				panic(panicked)
 			}
 		}()
-		err := c.ambiguous()
+		err := c.checkFraming()
 		if err != nil {
 			s.refused.framing.Add(1)
 		} else {
-			err = s.enter(c)
+			err = s.acquirePlace(c)
 		}
 		if err != nil {
 			s.refuse(c, err)
 		} else {
 			next.ServeHTTP(c, r)
 		}
-		if c.body.unread() && !c.holds.waits {
-			s.linger(c) // before the client can know
+		if c.body.unread() && !c.usage.waiting {
+			s.waitForClient(c) // before the client can know
 		}
-		if c.body.unread() || c.out > 0 && r.ProtoMajor >= 2 {
+		if c.body.unread() || c.sent > 0 && r.ProtoMajor >= 2 {
 			_ = c.body.rc.Flush() // what waits for a window has a place
 		}
 		if c.body.unread() {
-			wait := lingerFor
-			if !c.holds.waits {
+			wait := lingerTimeout
+			if !c.usage.waiting {
 				wait = 0
 			}
-			c.body.linger(wait, r.Header.Get("Expect") != "", s.limits.refusedBodies)
+			c.body.linger(wait, r.Header.Get("Expect") != "", s.limits.lingerRate)
 		}
 	}))
 }
 
-// counted lets Serve wait for the requests that run, and admits none once it has stopped.
+// counted lets Serve wait for the running requests, and admits none once it has stopped.
 func (s *Server) counted(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
@@ -147,8 +150,8 @@ func (s *Server) counted(next http.Handler) http.Handler {
 			if r.ProtoMajor < 2 {
 				c.serving.Store(true)
 			} else {
-				c.meter.streams.handles(1)
-				defer c.meter.streams.handles(-1)
+				c.flow.streams.addHandlers(1)
+				defer c.flow.streams.addHandlers(-1)
 			}
 		}
 		s.running.Add(1)
@@ -157,8 +160,8 @@ func (s *Server) counted(next http.Handler) http.Handler {
 	})
 }
 
-// mux routes the table's operations. A path that is not in its plain form is no path of ours, and
-// is not mended by a redirect.
+// mux routes the table's operations. A path that is not in its plain form is not found. No redirect
+// mends it.
 func (s *Server) mux(table []route) http.Handler {
 	mux := http.NewServeMux()
 	byPath := map[string]map[string]*route{}
@@ -179,7 +182,8 @@ func (s *Server) mux(table []route) http.Handler {
 			w.WriteHeader(http.StatusNoContent)
 			return
 		}
-		if p := r.URL.EscapedPath(); !strings.HasPrefix(p, "/") || strings.Contains(p, "//") || slices.ContainsFunc(strings.Split(p, "/"), dots) {
+		if p := r.URL.EscapedPath(); !strings.HasPrefix(p, "/") || strings.Contains(p, "//") ||
+			slices.ContainsFunc(strings.Split(p, "/"), isDotSegment) {
 			s.serve(func(*call) error { return errNotFound }).ServeHTTP(w, r)
 			return
 		}
@@ -187,9 +191,9 @@ func (s *Server) mux(table []route) http.Handler {
 	})
 }
 
-// dots reports whether a part of an escaped path is one that a file system would walk by. A name
-// that only contains such parts is a name.
-func dots(part string) bool {
+// isDotSegment reports whether a part of an escaped path is . or .., by which a file system would
+// walk. A name that only contains such parts is a name.
+func isDotSegment(part string) bool {
 	plain, err := url.PathUnescape(part)
 	return err != nil || plain == "." || plain == ".."
 }
@@ -220,7 +224,7 @@ func (s *Server) methods(routes map[string]*route) http.Handler {
 			return nil
 		}
 		c.Header().Set("Allow", strings.Join(allow, ", "))
-		return &denial{code: CodeMethodNotAllowed, detail: "this path takes " + strings.Join(allow, ", ")}
+		return &refusal{code: CodeMethodNotAllowed, detail: "this path takes " + strings.Join(allow, ", ")}
 	})
 }
 
@@ -235,7 +239,7 @@ func (s *Server) run(c *call, r *route) error {
 		if c.caller, err = s.cfg.Access.Authenticate(c.req.Context(), secret); err != nil {
 			return err
 		}
-		if err := s.own(c); err != nil {
+		if err := s.assignPlace(c); err != nil {
 			return err
 		}
 	}
@@ -244,39 +248,39 @@ func (s *Server) run(c *call, r *route) error {
 			return err
 		}
 	}
-	if r.starts {
-		if err := s.refusesNew(); err != nil {
+	if r.beginsNew {
+		if err := s.checkDraining(); err != nil {
 			return err
 		}
 	}
 	if err := c.checkQuery(r.query); err != nil {
 		return err
 	}
-	if err := c.heed(r); err != nil {
+	if err := c.checkHeaders(r); err != nil {
 		return err
 	}
-	if r.long {
+	if r.longAnswer {
 		if r.method == http.MethodGet {
-			if err := s.compute(c); err != nil {
+			if err := s.beginCompute(c); err != nil {
 				return err
 			}
 		}
-		if err := s.reserve(c, longAnswer); err != nil {
+		if err := s.reserveAnswer(c, longAnswer); err != nil {
 			return err
 		}
 	}
 	return r.serve(s, c)
 }
 
-// refusesNew gives the reason why nothing new is begun: the server drains.
-func (s *Server) refusesNew() error {
+// checkDraining returns the reason why nothing new is begun: the server drains.
+func (s *Server) checkDraining() error {
 	if s.draining.Load() {
 		return errDraining
 	}
 	return nil
 }
 
-// bearer gives the secret of RFC 6750 §2.1, where there is exactly one.
+// bearer returns the secret of RFC 6750 §2.1, if there is exactly one.
 func bearer(h http.Header) (string, bool) {
 	all := h.Values("Authorization")
 	if len(all) != 1 {

@@ -27,11 +27,11 @@ func (s *Server) openapi(c *call) error {
 // obj is a JSON object of the document.
 type obj = map[string]any
 
-// everywhere are the codes that any operation may answer.
-var everywhere = []Code{CodeInvalidArgument, CodeMethodNotAllowed, CodeInternal, CodeUnavailable}
+// commonCodes are the codes that any operation may answer.
+var commonCodes = []Code{CodeInvalidArgument, CodeMethodNotAllowed, CodeInternal, CodeUnavailable}
 
 // document makes the OpenAPI 3.1 description of the routes. Its schemas come from the wire types,
-// so that they can't drift apart.
+// so they can't drift apart.
 func document(table []route) ([]byte, error) {
 	schemas := schemaSet{}
 	problem, err := schemas.ref(reflect.TypeFor[Problem](), false)
@@ -65,8 +65,9 @@ func document(table []route) ([]byte, error) {
 		"jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
 		"info": obj{
 			"title": "Sluice", "version": "1",
-			"description": "Uploads that survive: chunks in any order, durable when acknowledged, verified when finished.",
-			"license":     obj{"name": "Apache-2.0", "identifier": "Apache-2.0"},
+			"description": "Uploads that survive: chunks in any order, durable when acknowledged, " +
+				"verified when finished.",
+			"license": obj{"name": "Apache-2.0", "identifier": "Apache-2.0"},
 		},
 		"servers":    []any{obj{"url": "/"}},
 		"paths":      paths,
@@ -95,7 +96,9 @@ func describe(r route, schemas schemaSet, problem obj) (obj, error) {
 		if err != nil {
 			return nil, err
 		}
-		op["requestBody"] = obj{"required": r.in != reflect.TypeFor[Empty](), "content": obj{"application/json": obj{"schema": in}}}
+		op["requestBody"] = obj{
+			"required": r.in != reflect.TypeFor[Empty](), "content": obj{"application/json": obj{"schema": in}},
+		}
 	}
 	good := obj{"description": http.StatusText(r.status)}
 	headers := obj{"X-Request-Id": header("the request's id, which the log has too")}
@@ -108,9 +111,13 @@ func describe(r route, schemas schemaSet, problem obj) (obj, error) {
 	case r.content:
 		raw := obj{"*/*": obj{"schema": obj{}}}
 		good["content"] = raw
-		headers["ETag"], headers["Repr-Digest"], headers["Content-Disposition"] = header("sha256:… in quotes"), header("RFC 9530"), header("RFC 6266")
+		headers["ETag"] = header("sha256:… in quotes")
+		headers["Repr-Digest"] = header("RFC 9530")
+		headers["Content-Disposition"] = header("RFC 6266")
 		headers["Last-Modified"] = header("when the memory was made; its content never changes")
-		responses["206"] = obj{"description": "One range", "headers": obj{"Content-Range": header("RFC 9110 §14.4")}, "content": raw}
+		responses["206"] = obj{
+			"description": "One range", "headers": obj{"Content-Range": header("RFC 9110 §14.4")}, "content": raw,
+		}
 		responses["304"] = obj{"description": "Not modified"}
 	case r.out != nil:
 		out, err := schemas.ref(r.out, false)
@@ -119,8 +126,11 @@ func describe(r route, schemas schemaSet, problem obj) (obj, error) {
 		}
 		good["content"] = obj{"application/json": obj{"schema": out}}
 	}
-	for status, codes := range refusals(r) {
-		responses[status] = obj{"description": strings.Join(codes, ", "), "content": obj{"application/problem+json": obj{"schema": problem}}}
+	for status, codes := range errorResponses(r) {
+		responses[status] = obj{
+			"description": strings.Join(codes, ", "),
+			"content":     obj{"application/problem+json": obj{"schema": problem}},
+		}
 	}
 	op["responses"] = responses
 	return op, nil
@@ -128,9 +138,9 @@ func describe(r route, schemas schemaSet, problem obj) (obj, error) {
 
 func header(about string) obj { return obj{"description": about, "schema": obj{"type": "string"}} }
 
-// refusals groups the codes of a route by status.
-func refusals(r route) map[string][]string {
-	codes := append(slices.Clone(everywhere), r.codes...)
+// errorResponses groups the codes of a route by status.
+func errorResponses(r route) map[string][]string {
+	codes := append(slices.Clone(commonCodes), r.codes...)
 	if r.auth != open {
 		codes = append(codes, CodeUnauthenticated, CodeResourceExhausted)
 	}
@@ -142,7 +152,7 @@ func refusals(r route) map[string][]string {
 	}
 	out := map[string][]string{}
 	for _, code := range codes {
-		status := strconv.Itoa(answers[code].status)
+		status := strconv.Itoa(responses[code].status)
 		if !slices.Contains(out[status], string(code)) {
 			out[status] = append(out[status], string(code))
 		}
@@ -174,13 +184,18 @@ func parameters(r route) []any {
 	}
 	if r.raw || r.in != nil {
 		for _, name := range digestFields {
-			about := "of the body, compared before anything is done: sha-256, sha-512, crc32c, md5 or sha (RFC 9530, 3230, 1864); also in an announced trailer"
+			about := "of the body, compared before anything is done: sha-256, sha-512, crc32c, md5 or sha " +
+				"(RFC 9530, 3230, 1864); also in an announced trailer"
 			out = append(out, obj{"name": name, "in": "header", "description": about, "schema": obj{"type": "string"}})
 		}
 	}
 	if r.content {
-		for _, name := range []string{"Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"} {
-			out = append(out, obj{"name": name, "in": "header", "description": "RFC 9110", "schema": obj{"type": "string"}})
+		for _, name := range []string{
+			"Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since",
+		} {
+			out = append(out, obj{
+				"name": name, "in": "header", "description": "RFC 9110", "schema": obj{"type": "string"},
+			})
 		}
 	}
 	return out
@@ -207,11 +222,11 @@ func tag(path string) string {
 	return "server"
 }
 
-// schemaSet are the document's components.
+// schemaSet has the document's components.
 type schemaSet map[string]*jsonschema.Schema
 
-// ref gives a reference to a wire type's schema. Requests are closed: they say what may be in them.
-// Answers may grow.
+// ref returns a reference to a wire type's schema. A request's schema is closed: it names all that
+// may be in it. An answer's may grow.
 func (set schemaSet) ref(t reflect.Type, closed bool) (obj, error) {
 	if t.Kind() == reflect.Map {
 		return obj{"type": "object"}, nil
@@ -252,18 +267,18 @@ func tidy(s *jsonschema.Schema, closed bool) {
 	}
 }
 
-// bound says in a request's schema what its shape refuses: too long a list, and a string that has
-// not so many hex digits.
+// bound adds to a request's schema what its shape refuses: a list that is too long, and a string
+// with another number of hex digits.
 func (s *shape) bound(schema *jsonschema.Schema) {
 	for _, m := range s.members {
 		p := schema.Properties[m.name]
 		if m.elem != nil {
-			p.MaxItems = &m.most
+			p.MaxItems = &m.maxElems
 			m.elem.bound(p.Items)
 		}
 		m.bound(p)
 	}
-	if s.digits > 0 {
-		schema.Pattern = fmt.Sprintf("^[0-9a-fA-F]{%d}$", s.digits)
+	if s.hexDigits > 0 {
+		schema.Pattern = fmt.Sprintf("^[0-9a-fA-F]{%d}$", s.hexDigits)
 	}
 }

@@ -22,7 +22,7 @@ import (
 	"sluice/api"
 )
 
-// checked is a transport that holds every request and answer against the server's own document.
+// checked is a transport that compares every request and answer with the server's own document.
 type checked struct {
 	t     *testing.T
 	valid validator.Validator
@@ -62,7 +62,7 @@ func (c *checked) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// shape turns a path into the number of its parts, which tells our routes apart.
+// shape turns a path into the number of its parts, which tells the routes apart.
 func shape(path string) string {
 	parts := strings.Split(strings.Trim(path, "/"), "/")
 	for i := 2; i < len(parts); i++ {
@@ -80,7 +80,7 @@ func (w *world) document() (validator.Validator, map[string]map[string]any) {
 	return valid, w.documented()
 }
 
-// documented gives what the document has of each path and method.
+// documented returns what the document has for each path and method.
 func (w *world) documented() map[string]map[string]any {
 	w.t.Helper()
 	var out struct {
@@ -103,15 +103,18 @@ func TestTheDocumentIsValidOpenAPI(t *testing.T) {
 			t.Errorf("%s: %s %v", e.Message, e.Reason, e.SchemaValidationErrors)
 		}
 	}
-	for _, frozen := range []string{"uploads_begin", "uploads_put_chunk/{session_id}/{chunk_idx}", "uploads_finish", "uploads_abort", "sessions_list", "sessions_stats", "sessions_clear_all", "sessions_cleanup_expired"} {
+	for _, frozen := range []string{
+		"uploads_begin", "uploads_put_chunk/{session_id}/{chunk_idx}", "uploads_finish", "uploads_abort",
+		"sessions_list", "sessions_stats", "sessions_clear_all", "sessions_cleanup_expired",
+	} {
 		if paths["/v1/"+frozen] == nil {
 			t.Errorf("%s is not documented", frozen)
 		}
 	}
 }
 
-// What a request is refused for as it is read, the document says: how long a list may be, and what
-// stands in it.
+// The document says for what a request is refused as it is read: how long a list may be, and the
+// form of its elements.
 func TestTheDocumentBoundsLists(t *testing.T) {
 	w := newWorld(t, nil)
 	doc := string(w.do("GET", "/openapi.json", "", "Authorization", "").body)
@@ -133,8 +136,8 @@ func TestTheDocumentBoundsLists(t *testing.T) {
 	}
 }
 
-// docs/api.md has a section for each operation, and none of one that is not there. Their examples
-// are run by cmd/sluice.
+// docs/api.md has a section for each operation, and no other sections. Their examples are run by
+// cmd/sluice.
 func TestTheContractHasEveryOperation(t *testing.T) {
 	w := newWorld(t, nil)
 	served := map[string]bool{}
@@ -182,15 +185,24 @@ func TestEveryRouteAnswersAsDocumented(t *testing.T) {
 	}
 	req := api.BeginRequest{
 		CapsuleID: "default", ExpectedChunks: &chunks, ChunkSize: chunk, Idem: "one",
-		Meta: api.Meta{Name: "ä.bin", Bytes: &size, Path: "a/b", Description: "d", Tags: []string{"x"}, Width: 3, Height: 4, MIMEType: "image/png"},
+		Meta: api.Meta{
+			Name: "ä.bin", Bytes: &size, Path: "a/b", Description: "d", Tags: []string{"x"}, Width: 3, Height: 4,
+			MIMEType: "image/png",
+		},
 	}
 	s, err := c.Begin(ctx, req)
 	w.check(err)
-	if len(s.Missing) != 1 || s.Missing[0] != (api.Range{0, 3}) || s.MissingBytes[0] != (api.Range{0, size - 1}) || *s.ExpectedChunks != 4 {
+	if len(s.Missing) != 1 || s.Missing[0] != (api.Range{0, 3}) || s.MissingBytes[0] != (api.Range{0, size - 1}) ||
+		*s.ExpectedChunks != 4 {
 		t.Errorf("begun: %+v", s)
 	}
 	for i := int64(1); i < 4; i++ {
-		w.check(c.PutChunk(ctx, s.SessionID, i, bytes.NewReader(b[i*chunk:min(size, (i+1)*chunk)]), min(chunk, size-i*chunk), api.PutOptions{}))
+		w.check(
+			c.PutChunk(
+				ctx, s.SessionID, i, bytes.NewReader(b[i*chunk:min(size, (i+1)*chunk)]), min(chunk, size-i*chunk),
+				api.PutOptions{},
+			),
+		)
 	}
 	n, err := c.PutRange(ctx, s.SessionID, 0, bytes.NewReader(b[:chunk]), chunk, api.PutOptions{})
 	w.check(err)
@@ -212,22 +224,27 @@ func TestEveryRouteAnswersAsDocumented(t *testing.T) {
 	}
 	m, err := c.Finish(ctx, finishOf(s.SessionID, b))
 	w.check(err)
-	if m.Name != "ä.bin" || m.Bytes != size || m.ContentURL != "/v1/memories_content/"+m.MemoryID || m.SHA256 != hexSum(b) {
+	if m.Name != "ä.bin" || m.Bytes != size || m.ContentURL != "/v1/memories_content/"+m.MemoryID ||
+		m.SHA256 != hexSum(b) {
 		t.Errorf("memory: %+v", m)
 	}
 	if again, err := c.Begin(ctx, req); err != nil || again.State != "finished" || again.MemoryID != m.MemoryID {
 		t.Errorf("begun again: %+v %v", again, err)
 	}
-	second := w.full(b)
+	second := w.filled(b)
 	batch, err := c.FinishBatch(ctx, []api.FinishRequest{finishOf(second.SessionID, b)})
 	w.check(err)
 	third := w.begin(10)
 	w.check(c.Abort(ctx, third.SessionID))
 	w.check(c.Abort(ctx, third.SessionID))
 
-	created, err := c.Create(ctx, api.CreateRequest{Name: "n", Idem: "two", MIMEType: "text/plain"}, strings.NewReader("hello"), 5)
+	created, err := c.Create(
+		ctx, api.CreateRequest{Name: "n", Idem: "two", MIMEType: "text/plain"}, strings.NewReader("hello"), 5,
+	)
 	w.check(err)
-	named, err := http.NewRequestWithContext(ctx, "PUT", w.url+"/v1/memories_create/curl%20me", strings.NewReader("hello"))
+	named, err := http.NewRequestWithContext(
+		ctx, "PUT", w.url+"/v1/memories_create/curl%20me", strings.NewReader("hello"),
+	)
 	w.check(err)
 	named.Header.Set("Authorization", "Bearer "+w.secret)
 	res, err := transport.RoundTrip(named)
@@ -246,18 +263,23 @@ func TestEveryRouteAnswersAsDocumented(t *testing.T) {
 	if len(page.Memories) != 2 || page.NextCursor == "" || page.Memories[0].Name != "curl me" {
 		t.Errorf("page: %+v", page)
 	}
-	if page, err = c.ListMemories(ctx, api.MemoryQuery{Cursor: page.NextCursor, Limit: 2}); err != nil || len(page.Memories) != 2 || page.NextCursor != "" {
+	if page, err = c.ListMemories(ctx, api.MemoryQuery{Cursor: page.NextCursor, Limit: 2}); err != nil ||
+		len(page.Memories) != 2 || page.NextCursor != "" {
 		t.Errorf("page 2: %+v %v", page, err)
 	}
-	if page, err = c.ListMemories(ctx, api.MemoryQuery{SHA256: hexSum(b), PathPrefix: "a", Name: "ä.bin"}); err != nil || len(page.Memories) != 1 {
+	if page, err = c.ListMemories(ctx, api.MemoryQuery{
+		SHA256: hexSum(b), PathPrefix: "a", Name: "ä.bin",
+	}); err != nil || len(page.Memories) != 1 {
 		t.Errorf("filtered: %+v %v", page, err)
 	}
 	name := "renamed"
-	if read, err = c.UpdateMemory(ctx, api.UpdateMemoryRequest{MemoryID: created.MemoryID, Name: &name}); err != nil || read.Name != name {
+	if read, err = c.UpdateMemory(ctx, api.UpdateMemoryRequest{MemoryID: created.MemoryID, Name: &name}); err != nil ||
+		read.Name != name {
 		t.Errorf("renamed: %+v %v", read, err)
 	}
 	w.check(c.DeleteMemory(ctx, created.MemoryID, false))
-	if page, err = c.ListMemories(ctx, api.MemoryQuery{Trash: true}); err != nil || len(page.Memories) != 1 || page.Memories[0].DeletedAt.IsZero() {
+	if page, err = c.ListMemories(ctx, api.MemoryQuery{Trash: true}); err != nil || len(page.Memories) != 1 ||
+		page.Memories[0].DeletedAt.IsZero() {
 		t.Errorf("trash: %+v %v", page, err)
 	}
 	_, err = c.RestoreMemory(ctx, created.MemoryID)
@@ -277,10 +299,14 @@ func TestEveryRouteAnswersAsDocumented(t *testing.T) {
 		t.Errorf("content differs: %+v", info)
 	}
 
-	capsule, err := c.CreateCapsule(ctx, api.CreateCapsuleRequest{CapsuleID: "second", Name: "S", Controllers: []string{w.me.Principal}})
+	capsule, err := c.CreateCapsule(ctx, api.CreateCapsuleRequest{
+		CapsuleID: "second", Name: "S", Controllers: []string{w.me.Principal},
+	})
 	w.check(err)
 	quota := int64(1 << 20)
-	if capsule, err = c.UpdateCapsule(ctx, api.UpdateCapsuleRequest{CapsuleID: "second", QuotaBytes: &quota}); err != nil || capsule.QuotaBytes != quota || capsule.Name != "S" {
+	if capsule, err = c.UpdateCapsule(ctx, api.UpdateCapsuleRequest{
+		CapsuleID: "second", QuotaBytes: &quota,
+	}); err != nil || capsule.QuotaBytes != quota || capsule.Name != "S" {
 		t.Errorf("capsule: %+v %v", capsule, err)
 	}
 	if capsules, err := c.ListCapsules(ctx, "", 0); err != nil || len(capsules.Capsules) != 2 {
@@ -299,7 +325,8 @@ func TestEveryRouteAnswersAsDocumented(t *testing.T) {
 	}
 	stats, err := c.AdminStats(ctx)
 	w.check(err)
-	if stats.Open != 1 || stats.Begun != 4 || stats.Finished != 2 || stats.Aborted != 1 || stats.OldestLastSeen.IsZero() {
+	if stats.Open != 1 || stats.Begun != 4 || stats.Finished != 2 || stats.Aborted != 1 ||
+		stats.OldestLastSeen.IsZero() {
 		t.Errorf("stats: %+v", stats)
 	}
 	if n, err := c.AdminClearAll(ctx); err != nil || n != 1 {

@@ -9,8 +9,8 @@ import (
 	"sluice/api"
 )
 
-// A page ends by its bytes too: however long the rows are, an answer is bounded, and the pages
-// together have every row once.
+// A page is bounded by its bytes too. However long the rows are, the pages together have every row
+// once.
 func TestAPageEndsByItsBytes(t *testing.T) {
 	w := newWorld(t, nil)
 	long := strings.Repeat("d", 2048)
@@ -23,7 +23,9 @@ func TestAPageEndsByItsBytes(t *testing.T) {
 	want["/v1/memories_list"] = 150
 	for range 110 {
 		n := int64(1)
-		_, err := w.client.Begin(t.Context(), api.BeginRequest{CapsuleID: "default", Meta: api.Meta{Name: "a", Bytes: &n, Description: long}})
+		_, err := w.client.Begin(t.Context(), api.BeginRequest{
+			CapsuleID: "default", Meta: api.Meta{Name: "a", Bytes: &n, Description: long},
+		})
 		w.check(err)
 	}
 	want["/v1/uploads_list"], want["/v1/sessions_list"] = 110, 110
@@ -33,7 +35,9 @@ func TestAPageEndsByItsBytes(t *testing.T) {
 		owners = append(owners, p)
 	}
 	for i := range 80 {
-		_, err := w.client.CreateCapsule(t.Context(), api.CreateCapsuleRequest{CapsuleID: fmt.Sprint("c", i), Owners: append(owners[:99:99], w.me.Principal)})
+		_, err := w.client.CreateCapsule(t.Context(), api.CreateCapsuleRequest{
+			CapsuleID: fmt.Sprint("c", i), Owners: append(owners[:99:99], w.me.Principal),
+		})
 		w.check(err)
 	}
 	want["/v1/capsules_list"] = 81

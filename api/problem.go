@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Code names what went wrong, for programs. Each has one HTTP status; see API.md.
+// Code names what went wrong, for programs. Each code has one HTTP status; see docs/api.md.
 type Code string
 
 // The codes. A client may retry Superseded (after looking at the status), ResourceExhausted,
@@ -38,8 +38,8 @@ const (
 	CodeInternal             Code = "Internal"
 	CodeUnavailable          Code = "Unavailable"
 	CodeStorageFull          Code = "StorageFull"
-	// CodeDamaged: what is stored is not what was; trying again does not help, storing the same
-	// bytes again does.
+	// CodeDamaged: the stored bytes are not those that were stored. Trying again does not help.
+	// Storing the same bytes again does.
 	CodeDamaged Code = "Damaged"
 )
 
@@ -60,40 +60,42 @@ type Failure struct {
 	Fault
 }
 
-// Fault is what a problem and a batch's failure have in common: what happened, and what helps to
+// Fault is the common part of a problem and of a batch's failure: what happened, and what helps to
 // recover from it.
 type Fault struct {
 	Status int    `json:"status"`
 	Code   Code   `json:"code"`
 	Detail string `json:"detail"`
-	// Missing are the chunks, MissingBytes the bytes that an Incomplete finish lacks, or the gap to
-	// fill first where a session has too many pieces: at most 1,000 ranges, then More.
+	// Missing are the chunks, and MissingBytes the bytes, that an Incomplete finish lacks. If a
+	// session has too many entries, they are the gap to fill first. There are at most 1,000 ranges,
+	// then More.
 	Missing      []Range `json:"missing,omitzero"`
 	MissingBytes []Range `json:"missing_bytes,omitzero"`
 	More         bool    `json:"more,omitzero"`
-	// Expected and Got are digests in hex or lengths in decimal, of what the request said and what
-	// the server has (or the other way where the server's word stands: LengthMismatch).
+	// Expected and Got are digests in hex or lengths in decimal: what the request said, and what
+	// the server has. For LengthMismatch the server's value counts, and they are the other way
+	// round.
 	Expected string `json:"expected,omitzero"`
 	Got      string `json:"got,omitzero"`
 	// Bad are the chunks whose CRC-32C is not what the finish said.
 	Bad []Range `json:"bad,omitzero"`
 	// RetryAfterMS is when it is worth trying again, in milliseconds.
 	RetryAfterMS int64 `json:"retry_after_ms,omitzero"`
-	// Deleted: what the request had made is gone, or in the trash.
+	// Deleted: the result of the request is gone, or in the trash.
 	Deleted bool `json:"deleted,omitzero"`
 }
 
 // Error is a refusal as the client gets it.
 type Error struct {
 	Problem
-	// RetryAfter is when it is worth trying again; 0 where the answer does not say.
+	// RetryAfter is when it is worth trying again; 0 if the answer does not say.
 	RetryAfter time.Duration
-	// Recorded is how many bytes of a put_range were recorded although it was refused; -1 where the
+	// Recorded is how many bytes of a put_range were recorded although it was refused; -1 if the
 	// answer does not say.
 	Recorded int64
-	// Foreign: the answer is not Sluice's. Something between (a proxy, with its own limit of size
-	// or time) refused the request. Status and Detail, a sentence about it, are all that is known
-	// then; [ClassOf] says what to do.
+	// Foreign: the answer is not Sluice's. Something in between (a proxy, with its own limit of
+	// size or time) refused the request. Then only Status and Detail, a sentence about it, are
+	// known. [ClassOf] says what to do.
 	Foreign bool
 }
 

@@ -18,7 +18,7 @@ import (
 // anOperation is a documented operation with its path filled in.
 type anOperation struct{ method, path string }
 
-// operations gives all but those that are open to anybody.
+// operations returns all operations except those that are open to anybody.
 func (w *world) operations() (out []anOperation) {
 	w.t.Helper()
 	for path, item := range w.documented() {
@@ -26,7 +26,9 @@ func (w *world) operations() (out []anOperation) {
 			continue
 		}
 		for method := range item {
-			out = append(out, anOperation{strings.ToUpper(method), regexp.MustCompile(`\{\w+\}`).ReplaceAllString(path, "1")})
+			out = append(out, anOperation{
+				strings.ToUpper(method), regexp.MustCompile(`\{\w+\}`).ReplaceAllString(path, "1"),
+			})
 		}
 	}
 	if len(out) < 25 {
@@ -99,14 +101,14 @@ func TestNothingWithoutAToken(t *testing.T) {
 	}
 }
 
-// A read-only token sees all that its principal may see, and changes nothing.
+// A read-only token may see all that its principal may see, and change nothing.
 func TestAReadOnlyToken(t *testing.T) {
 	w := newWorld(t, nil)
 	_, secret, err := w.access.CreateToken(t.Context(), w.me, w.me.Principal, "reads", true, 0)
 	w.check(err)
 	auth := []string{"Authorization", "Bearer " + secret}
 	id, b := w.partial()
-	whole := w.full(b).SessionID
+	whole := w.filled(b).SessionID
 	m := w.store("a", "", b)
 	for _, row := range []struct{ method, path, body string }{
 		{"POST", begins, beginBody("a", 1, "")},
@@ -129,8 +131,9 @@ func TestAReadOnlyToken(t *testing.T) {
 		w.refused(api.CodeForbidden, row.method, row.path, row.body, auth...)
 	}
 	for _, path := range []string{
-		"/v1/upload_config", "/v1/uploads_status/" + id, "/v1/uploads_status/" + id + "?crc=true", "/v1/memories_read/" + m.MemoryID,
-		"/v1/memories_list", m.ContentURL, "/v1/capsules_read/default", "/v1/capsules_list", "/v1/sessions_list", "/v1/sessions_stats",
+		"/v1/upload_config", "/v1/uploads_status/" + id, "/v1/uploads_status/" + id + "?crc=true",
+		"/v1/memories_read/" + m.MemoryID, "/v1/memories_list", m.ContentURL, "/v1/capsules_read/default",
+		"/v1/capsules_list", "/v1/sessions_list", "/v1/sessions_stats",
 	} {
 		if a := w.do("GET", path, "", auth...); a.StatusCode != 200 {
 			t.Errorf("%s: %d %s", path, a.StatusCode, a.body)
@@ -144,11 +147,11 @@ func TestAReadOnlyToken(t *testing.T) {
 	}
 }
 
-// What a stranger may not know of is answered exactly like what is not there.
+// A thing that a stranger may not know of is answered exactly like one that is not there.
 func TestAStrangerLearnsNothing(t *testing.T) {
 	w := newWorld(t, nil)
 	id, b := w.partial()
-	whole, done := w.full(b).SessionID, w.full(b).SessionID
+	whole, done := w.filled(b).SessionID, w.filled(b).SessionID
 	m, err := w.client.Finish(t.Context(), finishOf(done, b))
 	w.check(err)
 	gone := w.store("gone", "", []byte("gone"))
@@ -156,9 +159,12 @@ func TestAStrangerLearnsNothing(t *testing.T) {
 	sessions, memories := []string{id, whole, done}, []string{m.MemoryID, gone.MemoryID}
 	absent := map[string]string{"session": "12345", "memory": uuid.Must(uuid.NewV7()).String(), "capsule": "absent"}
 
-	// ask gives all that the stranger can tell of an answer, apart from the name that he asked by.
+	// ask returns all that the stranger can see of an answer, apart from the name that he asked by.
 	ask := func(method, path, body, name string, headers []string) string {
-		a := w.refused(api.CodeNotFound, method, strings.ReplaceAll(path, "@", name), strings.ReplaceAll(body, "@", name), append(headers, "Authorization", "Bearer "+w.foreign)...)
+		a := w.refused(
+			api.CodeNotFound, method, strings.ReplaceAll(path, "@", name), strings.ReplaceAll(body, "@", name),
+			append(headers, "Authorization", "Bearer "+w.foreign)...,
+		)
 		h := a.Header.Clone()
 		h.Del("Date")
 		h.Del("X-Request-Id")
@@ -224,20 +230,24 @@ func TestAStrangerLearnsNothing(t *testing.T) {
 	}
 }
 
-// A creator who has lost the role is told so, on a session that he knows of; nobody's refused
-// request keeps it alive.
+// A creator who has lost the role learns that, on a session that he knows of. A refused request of
+// anybody else does not keep it alive.
 func TestARoleThatWasTakenAway(t *testing.T) {
 	w := newWorld(t, nil)
 	principal, secret := w.join("former", false)
 	former, ctx := w.as(secret), t.Context()
-	_, err := w.client.CreateCapsule(ctx, api.CreateCapsuleRequest{CapsuleID: "shared", Controllers: []string{principal}})
+	_, err := w.client.CreateCapsule(ctx, api.CreateCapsuleRequest{
+		CapsuleID: "shared", Controllers: []string{principal},
+	})
 	w.check(err)
 	n := int64(1)
 	s, err := former.Begin(ctx, api.BeginRequest{CapsuleID: "shared", Meta: api.Meta{Name: "a", Bytes: &n}})
 	w.check(err)
 	_, err = w.client.UpdateCapsule(ctx, api.UpdateCapsuleRequest{CapsuleID: "shared", Controllers: &[]string{}})
 	w.check(err)
-	for who, code := range map[string]api.Code{secret: api.CodeForbidden, w.foreign: api.CodeNotFound, w.secret: api.CodeNotFound} {
+	for who, code := range map[string]api.Code{
+		secret: api.CodeForbidden, w.foreign: api.CodeNotFound, w.secret: api.CodeNotFound,
+	} {
 		auth := []string{"Authorization", "Bearer " + who}
 		w.pass(2 * time.Minute)
 		w.refused(code, "GET", "/v1/uploads_status/"+s.SessionID, "", auth...)
@@ -253,25 +263,31 @@ func TestARoleThatWasTakenAway(t *testing.T) {
 	}
 }
 
-// Admin operations, and what else is an admin's alone, are refused to everybody else.
+// Admin operations, and other rights of an admin alone, are refused to everybody else.
 func TestOnlyAnAdminMay(t *testing.T) {
 	w := newWorld(t, nil)
 	w.begin(1)
 	auth := []string{"Authorization", "Bearer " + w.foreign}
-	for _, op := range []string{"GET sessions_list", "GET sessions_stats", "POST sessions_clear_all", "POST sessions_cleanup_expired"} {
+	for _, op := range []string{
+		"GET sessions_list", "GET sessions_stats", "POST sessions_clear_all", "POST sessions_cleanup_expired",
+	} {
 		method, name, _ := strings.Cut(op, " ")
 		w.refused(api.CodeForbidden, method, "/v1/"+name, "", auth...)
 		w.refused(api.CodeForbidden, method, "/v1/"+name+"?x=1", "{", auth...) // whatever else is wrong with it
 	}
 	own, err := w.stranger.CreateCapsule(t.Context(), api.CreateCapsuleRequest{})
 	w.check(err)
-	w.refused(api.CodeForbidden, "POST", "/v1/capsules_update", `{"capsule_id":"`+own.CapsuleID+`","quota_bytes":1}`, auth...)
+	w.refused(
+		api.CodeForbidden, "POST", "/v1/capsules_update", `{"capsule_id":"`+own.CapsuleID+`","quota_bytes":1}`, auth...,
+	)
 	w.refused(api.CodeForbidden, "POST", "/v1/capsules_create", `{"owners":["`+w.me.Principal+`"]}`, auth...)
-	// An admin sees a capsule's counters, and none of its content.
+	// An admin may see a capsule's counters, and none of its content.
 	if _, err := w.client.ReadCapsule(t.Context(), own.CapsuleID); err != nil {
 		t.Error(err)
 	}
-	secret, err := w.stranger.Create(t.Context(), api.CreateRequest{CapsuleID: own.CapsuleID, Name: "a"}, http.NoBody, 0)
+	secret, err := w.stranger.Create(
+		t.Context(), api.CreateRequest{CapsuleID: own.CapsuleID, Name: "a"}, http.NoBody, 0,
+	)
 	w.check(err)
 	w.refused(api.CodeForbidden, "GET", secret.ContentURL, "")
 	w.refused(api.CodeForbidden, "GET", "/v1/memories_list?capsule_id="+own.CapsuleID, "")

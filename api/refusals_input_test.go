@@ -12,7 +12,7 @@ import (
 	"sluice/api"
 )
 
-// An upload is begun by exactly one reading of its JSON, or not at all; the detail names the field.
+// An upload is begun by exactly one reading of its JSON, or not at all. The detail names the field.
 func TestStrictJSON(t *testing.T) {
 	w := newWorld(t, nil)
 	meta := func(members string) string {
@@ -87,7 +87,7 @@ func TestStrictJSON(t *testing.T) {
 	w.refused(api.CodeUnsupportedMediaType, "POST", begins, top(``), "Content-Encoding", "gzip")
 }
 
-// What TestStrictJSON says of one operation holds for all, and before anything is done.
+// The rules of TestStrictJSON for one operation hold for all, and before anything is done.
 func TestEveryOperationIsStrict(t *testing.T) {
 	w := newWorld(t, nil)
 	w.begin(1)
@@ -110,10 +110,13 @@ func TestEveryOperationIsStrict(t *testing.T) {
 	}
 }
 
-// What is begun is checked field by field.
+// A begin is checked field by field.
 func TestWhatCanBeBegun(t *testing.T) {
 	w := newWorld(t, nil)
-	const bad, large, kind, absent = api.CodeInvalidArgument, api.CodeTooLarge, api.CodeUnsupportedMediaType, api.CodeNotFound
+	const (
+		bad, large   = api.CodeInvalidArgument, api.CodeTooLarge
+		kind, absent = api.CodeUnsupportedMediaType, api.CodeNotFound
+	)
 	capsule := func(id string) string { return fmt.Sprintf(`{"capsule_id":%q,"meta":{"name":"a"}}`, id) }
 	meta := func(k, v string) string {
 		name := `"name":"a",`
@@ -184,7 +187,11 @@ func TestWhatCanBeBegun(t *testing.T) {
 			}
 		})
 	}
-	for _, good := range []string{capsule("default"), meta("name", quoted(255)), meta("path", `"a/b c/…"`), meta("mime_type", `"Text/HTML; charset=utf-8"`), sizes("16384", `,"chunk_size":1,"expected_chunks":16384`), sizes("0", `,"expected_chunks":0`)} {
+	for _, good := range []string{
+		capsule("default"), meta("name", quoted(255)), meta("path", `"a/b c/…"`),
+		meta("mime_type", `"Text/HTML; charset=utf-8"`), sizes("16384", `,"chunk_size":1,"expected_chunks":16384`),
+		sizes("0", `,"expected_chunks":0`),
+	} {
 		if a := w.do("POST", begins, good); a.StatusCode != 200 {
 			t.Errorf("%.90s: %d %s", good, a.StatusCode, a.body)
 		}
@@ -239,7 +246,9 @@ func TestContentEncodingIsRefused(t *testing.T) {
 	id, b := w.partial()
 	for _, encoding := range []string{"gzip", "br", "identity", "x"} {
 		for method, path := range map[string]string{"PUT": chunkPath(id, 1), "POST": creates + "?name=a"} {
-			w.refused(api.CodeUnsupportedMediaType, method, path, string(b[chunk:2*chunk]), "Content-Encoding", encoding)
+			w.refused(
+				api.CodeUnsupportedMediaType, method, path, string(b[chunk:2*chunk]), "Content-Encoding", encoding,
+			)
 		}
 		w.refused(api.CodeUnsupportedMediaType, "PUT", rangePath(id, chunk), "x", "Content-Encoding", encoding)
 	}
@@ -250,7 +259,9 @@ func TestMalformedIDs(t *testing.T) {
 	w := newWorld(t, nil)
 	id, b := w.partial()
 	many := slices.Repeat([]string{finishBody(id, b)}, 1001)
-	for _, bad := range []string{"0", "-1", "18446744073709551616", "1e3", "01", "0x1", "+1", " 1", "1 ", "١", id + "0000000000", "x"} {
+	for _, bad := range []string{
+		"0", "-1", "18446744073709551616", "1e3", "01", "0x1", "+1", " 1", "1 ", "١", id + "0000000000", "x",
+	} {
 		w.refused(api.CodeNotFound, "GET", "/v1/uploads_status/"+url.PathEscape(bad), "")
 		w.refused(api.CodeNotFound, "PUT", chunkPath(url.PathEscape(bad), 1), "x")
 		w.refused(api.CodeNotFound, "PUT", rangePath(url.PathEscape(bad), 1), "x")
@@ -261,13 +272,18 @@ func TestMalformedIDs(t *testing.T) {
 	w.refused(api.CodeInvalidArgument, "POST", aborts, `{"session_id":1}`) // a number loses digits
 
 	known := w.store("a", "", b).MemoryID
-	for _, bad := range []string{strings.ToUpper(known), "{" + known + "}", "urn:uuid:" + known, strings.ReplaceAll(known, "-", ""), known[1:], known + "0", uuid.Nil.String(), "1", "x"} {
+	for _, bad := range []string{
+		strings.ToUpper(known), "{" + known + "}", "urn:uuid:" + known, strings.ReplaceAll(known, "-", ""), known[1:],
+		known + "0", uuid.Nil.String(), "1", "x",
+	} {
 		w.refused(api.CodeNotFound, "GET", "/v1/memories_read/"+bad, "")
 		w.refused(api.CodeNotFound, "GET", "/v1/memories_content/"+bad, "")
 		for _, op := range []string{"update", "delete", "restore"} {
 			w.refused(api.CodeInvalidArgument, "POST", "/v1/memories_"+op, fmt.Sprintf(`{"memory_id":%q}`, bad))
 		}
-		w.refused(api.CodeInvalidArgument, "POST", "/v1/memories_ping", fmt.Sprintf(`{"memory_ids":[%q,%q]}`, known, bad))
+		w.refused(
+			api.CodeInvalidArgument, "POST", "/v1/memories_ping", fmt.Sprintf(`{"memory_ids":[%q,%q]}`, known, bad),
+		)
 	}
 	for _, bad := range []string{"A", "-", "ä", strings.Repeat("a", 64)} {
 		w.refused(api.CodeNotFound, "GET", "/v1/capsules_read/"+url.PathEscape(bad), "")
@@ -282,8 +298,13 @@ func TestMalformedIDs(t *testing.T) {
 		w.refused(api.CodeInvalidArgument, "POST", finishes, strings.Replace(finishBody(id, b), sum, bad, 1))
 		w.refused(api.CodeInvalidArgument, "GET", "/v1/memories_list?sha256="+bad, "")
 	}
-	for _, bad := range []string{`"total_len":-1`, `"total_len":"1"`, `"total_len":1.5`, `"total_len":null`, `"total_len":1,"chunk_crc32c":["xxxxxxxx"]`, `"total_len":1,"chunk_crc32c":["123"]`} {
-		w.refused(api.CodeInvalidArgument, "POST", finishes, fmt.Sprintf(`{"session_id":%q,"sha256":%q,%s}`, id, sum, bad))
+	for _, bad := range []string{
+		`"total_len":-1`, `"total_len":"1"`, `"total_len":1.5`, `"total_len":null`,
+		`"total_len":1,"chunk_crc32c":["xxxxxxxx"]`, `"total_len":1,"chunk_crc32c":["123"]`,
+	} {
+		w.refused(
+			api.CodeInvalidArgument, "POST", finishes, fmt.Sprintf(`{"session_id":%q,"sha256":%q,%s}`, id, sum, bad),
+		)
 	}
 	w.refused(api.CodeInvalidArgument, "POST", batches, `{"finishes":[]}`)
 	for n, says := range map[int]string{2: "twice", 1001: "1000"} {
@@ -292,5 +313,8 @@ func TestMalformedIDs(t *testing.T) {
 			t.Errorf("%d finishes: %s", n, a.problem.Detail)
 		}
 	}
-	w.refused(api.CodeInvalidArgument, "POST", "/v1/memories_ping", `{"memory_ids":[`+strings.Repeat(`"`+known+`",`, 1000)+`"`+known+`"]}`)
+	w.refused(
+		api.CodeInvalidArgument, "POST", "/v1/memories_ping",
+		`{"memory_ids":[`+strings.Repeat(`"`+known+`",`, 1000)+`"`+known+`"]}`,
+	)
 }

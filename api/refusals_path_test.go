@@ -11,27 +11,32 @@ import (
 	"sluice/api"
 )
 
-// A path that is not in its plain form is no path of ours: it is neither mended nor redirected.
+// A path that is not in its plain form is not found. It is neither mended nor redirected.
 func TestOddPathsAreNotFound(t *testing.T) {
 	w := newWorld(t, nil)
 	id, b := w.partial()
 	m := w.store("a", "", b)
 	for _, path := range []string{
-		"/", "/v1", "/v1/", "//v1//", "//v1/upload_config", "/v1//upload_config", "/v1/upload_config/", "/v1/upload_config//",
-		"/v1/./upload_config", "/v1/../v1/upload_config", "/v1/%2e/upload_config", "/v1/%2e%2e/v1/upload_config", "/v1/..%2fv1/upload_config",
-		"/v1/..%2f..%2fetc%2fpasswd", "/v1%2fupload_config", "/v1/upload_config%2f", "/v1/upload_config%00", "/v1/upload_config;x", "/V1/upload_config", "/v1/Upload_Config",
-		"/v2/upload_config", "/v1/uploads_status", "/v1/uploads_status/", "/v1/uploads_status/" + id + "/", "/v1/uploads_status/" + id + "/1",
-		"/v1/memories_content/" + m.MemoryID + "/", "/v1/memories_content/%2e%2e", "/v1/capsules_read/..", "/metrics", "/debug/pprof/", "/openapi.json/", "/healthz/x", "/favicon.ico", "/.well-known/x",
+		"/", "/v1", "/v1/", "//v1//", "//v1/upload_config", "/v1//upload_config", "/v1/upload_config/",
+		"/v1/upload_config//", "/v1/./upload_config", "/v1/../v1/upload_config", "/v1/%2e/upload_config",
+		"/v1/%2e%2e/v1/upload_config", "/v1/..%2fv1/upload_config", "/v1/..%2f..%2fetc%2fpasswd", "/v1%2fupload_config",
+		"/v1/upload_config%2f", "/v1/upload_config%00", "/v1/upload_config;x", "/V1/upload_config", "/v1/Upload_Config",
+		"/v2/upload_config", "/v1/uploads_status", "/v1/uploads_status/", "/v1/uploads_status/" + id + "/",
+		"/v1/uploads_status/" + id + "/1", "/v1/memories_content/" + m.MemoryID + "/", "/v1/memories_content/%2e%2e",
+		"/v1/capsules_read/..", "/metrics", "/debug/pprof/", "/openapi.json/", "/healthz/x", "/favicon.ico",
+		"/.well-known/x",
 	} {
 		for _, method := range []string{"GET", "POST", "PUT", "DELETE"} {
 			w.refused(api.CodeNotFound, method, path, "")
 		}
-		if a := w.do("GET", path, "", "Authorization", ""); a.StatusCode != 404 { // nor does a token make a difference
+		if a := w.do("GET", path, "", "Authorization", ""); a.StatusCode != 404 { // a token makes no difference either
 			t.Errorf("%s without a token: %d", path, a.StatusCode)
 		}
 	}
-	// An escaped slash is part of an id, and makes it none.
-	for _, path := range []string{"/v1/uploads_status/" + id + "%2f..", "/v1/memories_read/..%2f" + m.MemoryID, "/v1/capsules_read/default%2f.."} {
+	// An escaped slash is a part of an id, and makes it invalid.
+	for _, path := range []string{
+		"/v1/uploads_status/" + id + "%2f..", "/v1/memories_read/..%2f" + m.MemoryID, "/v1/capsules_read/default%2f..",
+	} {
 		w.refused(api.CodeNotFound, "GET", path, "")
 	}
 	for _, path := range []string{creates + "/%2e%2e", creates + "/%2E", creates + "//a", creates + "/a//"} {
@@ -39,13 +44,14 @@ func TestOddPathsAreNotFound(t *testing.T) {
 	}
 	// In a name dots and slashes are only characters.
 	for path, name := range map[string]string{"..%2f..%2fa": "../../a", "a%2f..": "a/.."} {
-		if a := w.do("PUT", creates+"/"+path, "x"); a.StatusCode != http.StatusOK || !strings.Contains(string(a.body), `"name":"`+name+`"`) {
+		if a := w.do("PUT", creates+"/"+path, "x"); a.StatusCode != http.StatusOK ||
+			!strings.Contains(string(a.body), `"name":"`+name+`"`) {
 			t.Errorf("%s: %d %s", path, a.StatusCode, a.body)
 		}
 	}
 }
 
-// A method that a path does not have is answered with those that it has.
+// A method that a path does not have is refused with a list of those that it has.
 func TestMethods(t *testing.T) {
 	w := newWorld(t, nil)
 	for path, item := range w.documented() {
@@ -63,7 +69,7 @@ func TestMethods(t *testing.T) {
 				continue
 			}
 			a := w.do(method, path, "")
-			if method == "HEAD" { // has no body that tells more
+			if method == "HEAD" { // has no body that could differ
 				if a.StatusCode != 405 || len(a.body) > 0 {
 					t.Errorf("HEAD %s: %d %s", path, a.StatusCode, a.body)
 				}
@@ -77,8 +83,7 @@ func TestMethods(t *testing.T) {
 	}
 }
 
-// No option is silently ignored: an unknown or repeated parameter, or a value that is none, is
-// refused.
+// No option is silently ignored: an unknown or repeated parameter, or an invalid value, is refused.
 func TestQueries(t *testing.T) {
 	w := newWorld(t, nil)
 	id, b := w.partial()
@@ -97,7 +102,10 @@ func TestQueries(t *testing.T) {
 	}
 	const bad = api.CodeInvalidArgument
 	for _, list := range []string{"uploads_list", "memories_list", "capsules_list", "sessions_list"} {
-		for _, limit := range []string{"0", "1001", "2147483648", "4294967297", "9223372036854775808", "-1", "01", "1e2", "+1", "%201", "x", "", "1&limit=1"} {
+		for _, limit := range []string{
+			"0", "1001", "2147483648", "4294967297", "9223372036854775808", "-1", "01", "1e2", "+1", "%201", "x", "",
+			"1&limit=1",
+		} {
 			a := w.refused(bad, "GET", "/v1/"+list+"?limit="+limit, "")
 			if !strings.Contains(a.problem.Detail, "limit") {
 				t.Errorf("%s %s: %s", list, limit, a.problem.Detail)
@@ -112,7 +120,10 @@ func TestQueries(t *testing.T) {
 	for _, flag := range []string{"1", "0", "yes", "True", "", "true&" + "trash=true"} {
 		w.refused(bad, "GET", "/v1/memories_list?trash="+flag, "")
 		w.refused(bad, "GET", "/v1/uploads_status/"+id+"?crc="+strings.ReplaceAll(flag, "trash", "crc"), "")
-		w.refused(bad, "PUT", chunkPath(id, 0)+"?replace="+strings.ReplaceAll(flag, "trash", "replace"), string(random(chunk)))
+		w.refused(
+			bad, "PUT", chunkPath(id, 0)+"?replace="+strings.ReplaceAll(flag, "trash", "replace"),
+			string(random(chunk)),
+		)
 	}
 	w.refused(bad, "GET", "/v1/sessions_list?state=gone", "")
 	w.refused(bad, "GET", "/v1/sessions_list?state=Open", "")
@@ -120,7 +131,7 @@ func TestQueries(t *testing.T) {
 	w.refused(bad, "GET", m.ContentURL+"?download=true", "")
 }
 
-// A cursor is taken only by the list that gave it, and only as it was given.
+// A cursor is taken only by the list that gave it, and only unchanged.
 func TestForgedCursors(t *testing.T) {
 	w := newWorld(t, nil)
 	for i := range 3 {
@@ -135,14 +146,19 @@ func TestForgedCursors(t *testing.T) {
 	w.check(err)
 	capsules, err := w.client.ListCapsules(t.Context(), "", 1)
 	w.check(err)
-	given := map[string]string{"uploads_list": uploads.NextCursor, "memories_list": memories.NextCursor, "capsules_list": capsules.NextCursor}
+	given := map[string]string{
+		"uploads_list": uploads.NextCursor, "memories_list": memories.NextCursor, "capsules_list": capsules.NextCursor,
+	}
 	for list, cursor := range given {
 		if cursor == "" {
 			t.Fatalf("%s has no next page", list)
 		}
 		forged := []string{"x", "!", "AAAA====", "../..", "' OR 1=1", "\x00", "-1", strings.Repeat("A", 4000)}
 		if list == "memories_list" { // it carries a check sum
-			forged = append(forged, other(cursor, 0), other(cursor, len(cursor)/2), other(cursor, len(cursor)-1), cursor+"A", cursor[1:])
+			forged = append(
+				forged, other(cursor, 0), other(cursor, len(cursor)/2), other(cursor, len(cursor)-1), cursor+"A",
+				cursor[1:],
+			)
 		}
 		for of, foreign := range given {
 			if of != list {

@@ -18,7 +18,7 @@ import (
 	"sluice/session"
 )
 
-// chunked makes the body one whose length is not announced.
+// chunked sends the body without an announced length.
 var chunked = []string{"Transfer-Encoding", "chunked"}
 
 func TestAChunkOfTheWrongLengthIsRefused(t *testing.T) {
@@ -33,7 +33,7 @@ func TestAChunkOfTheWrongLengthIsRefused(t *testing.T) {
 		{1, chunk - 1, api.CodeInvalidArgument},
 		{1, chunk + 1, api.CodeTooLarge},
 		{1, 3 * chunk, api.CodeTooLarge},
-		{0, chunk - 1, api.CodeInvalidArgument}, // also where the chunk is there already
+		{0, chunk - 1, api.CodeInvalidArgument}, // also if the chunk is there already
 		{0, chunk + 1, api.CodeTooLarge},
 		{2, chunk/2 - 1, api.CodeInvalidArgument},
 		{2, chunk/2 + 1, api.CodeTooLarge},
@@ -65,7 +65,7 @@ func TestACutChunkLeavesNothing(t *testing.T) {
 			w.unchanged(before)
 		}
 	}
-	// All bytes but no end: in HTTP's chunks that is a cut, too.
+	// All bytes have come, but no end: in HTTP's chunks that is a cut, too.
 	before := w.look()
 	w.problem(w.send("PUT", chunkPath(id, 1), -1, b[chunk:2*chunk]).cut(), api.CodeInvalidArgument)
 	w.unchanged(before)
@@ -78,7 +78,8 @@ func TestACutRangeKeepsWhatArrived(t *testing.T) {
 	w.problem(a, api.CodeInvalidArgument)
 	s, err := w.client.Status(t.Context(), id, false)
 	w.check(err)
-	if got := a.Header.Get("Upload-Received"); got != "100" || s.BytesReceived != chunk+100 || s.MissingBytes[0] != (api.Range{chunk + 100, int64(len(b)) - 1}) {
+	if got := a.Header.Get("Upload-Received"); got != "100" || s.BytesReceived != chunk+100 ||
+		s.MissingBytes[0] != (api.Range{chunk + 100, int64(len(b)) - 1}) {
 		t.Errorf("Upload-Received %q, %d bytes, missing %v", got, s.BytesReceived, s.MissingBytes)
 	}
 }
@@ -87,7 +88,10 @@ func TestAnIndexThatIsNoneIsRefused(t *testing.T) {
 	w := newWorld(t, nil)
 	id, b := w.partial()
 	unknown := w.begin(-1).SessionID
-	for _, idx := range []string{"-1", "3", "4294967296", "9223372036854775807", "9223372036854775808", "18446744073709551616", "0x1", "01", "1e0", "1.0", "+1", "%201", "%31%00", "one"} {
+	for _, idx := range []string{
+		"-1", "3", "4294967296", "9223372036854775807", "9223372036854775808", "18446744073709551616", "0x1", "01",
+		"1e0", "1.0", "+1", "%201", "%31%00", "one",
+	} {
 		w.refused(api.CodeInvalidArgument, "PUT", chunkPath(id, idx), string(b[chunk:2*chunk]))
 	}
 	for _, idx := range []int{16384, math.MaxInt64} { // max_chunks bounds an unknown length
@@ -114,7 +118,7 @@ func TestARangePastTheEndIsRefused(t *testing.T) {
 		{id, end, 1, api.CodeRangeNotSatisfiable},
 		{id, end, 0, api.CodeRangeNotSatisfiable},
 		{id, "9223372036854775807", 1, api.CodeRangeNotSatisfiable},
-		{unknown, "67108864", 1, api.CodeTooLarge}, // chunk_size × max_chunks: there is no end that it would lie behind
+		{unknown, "67108864", 1, api.CodeTooLarge}, // chunk_size × max_chunks: no end is known that it could lie behind
 		{empty, "1", 1, api.CodeRangeNotSatisfiable},
 		{empty, "0", 1, api.CodeTooLarge},
 		{id, strconv.Itoa(len(b) - 1), 2, api.CodeTooLarge},
@@ -127,7 +131,7 @@ func TestARangePastTheEndIsRefused(t *testing.T) {
 	}
 }
 
-// What the conflict comes after is recorded, and nothing behind it; what had been there stays.
+// The bytes before a conflict are recorded, and none behind it. The bytes that had been there stay.
 func TestARangeStopsAtAConflict(t *testing.T) {
 	w := newWorld(t, nil)
 	b := random(3 * chunk)
@@ -191,8 +195,8 @@ func crc32cField(b []byte) string {
 	return "crc32c=:" + base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, crcOf(b))) + ":"
 }
 
-// A Content-Digest is checked before anything is recorded, on every way in; what is not ours is
-// ignored beside what is, and refused alone.
+// A Content-Digest is checked before anything is recorded, in every operation. An unknown algorithm
+// is ignored beside a known one, and refused alone.
 func TestContentDigest(t *testing.T) {
 	good, other := random(chunk), random(chunk)
 	crcSwapped := binary.LittleEndian.AppendUint32(nil, crcOf(good))
@@ -250,7 +254,7 @@ func TestContentDigest(t *testing.T) {
 }
 
 // A create that fails leaves nothing, whether it goes straight into the catalog, to a place of its
-// own, or through a session, which is all that the totals tell of it.
+// own, or through a session. A session leaves a trace in the totals alone.
 func TestAFailedCreateLeavesNothing(t *testing.T) {
 	for _, n := range []int{inlineMax, chunk, 3 * chunk} {
 		for _, announced := range []bool{true, false} {
@@ -273,7 +277,10 @@ func TestAFailedCreateLeavesNothing(t *testing.T) {
 				}
 				path := creates + "?name=a&idem=k"
 				fails(w.send("POST", path, length, b[:n-1]).cut(), api.CodeInvalidArgument)
-				fails(w.do("POST", path, string(b), append(headers, "Content-Digest", sha256Field(random(5)))...), api.CodeChecksumMismatch)
+				fails(
+					w.do("POST", path, string(b), append(headers, "Content-Digest", sha256Field(random(5)))...),
+					api.CodeChecksumMismatch,
+				)
 				w.blobs.FailWrite(func(string, int64) error { return blob.ErrNoSpace })
 				if n > inlineMax || !announced {
 					fails(w.do("POST", path, string(b), headers...), api.CodeStorageFull)

@@ -13,7 +13,7 @@ import (
 	"sluice/api"
 )
 
-// An ended session says how it ended, to whatever is asked of it, and stays as it is.
+// An ended session says how it ended, to every operation, and stays as it is.
 func TestAfterTheEnd(t *testing.T) {
 	ends := map[string]func(w *world, id string, b []byte){
 		"finished": func(w *world, id string, b []byte) {
@@ -23,11 +23,13 @@ func TestAfterTheEnd(t *testing.T) {
 		"aborted": func(w *world, id string, _ []byte) { w.check(w.client.Abort(w.t.Context(), id)) },
 		"expired": func(w *world, _ string, _ []byte) { w.pass(2 * time.Hour) },
 	}
-	codes := map[string]api.Code{"finished": api.CodeAlreadyFinished, "aborted": api.CodeAlreadyAborted, "expired": api.CodeSessionExpired}
+	codes := map[string]api.Code{
+		"finished": api.CodeAlreadyFinished, "aborted": api.CodeAlreadyAborted, "expired": api.CodeSessionExpired,
+	}
 	for state, end := range ends {
 		t.Run(state, func(t *testing.T) {
 			w, b, code := newWorld(t, nil), random(2*chunk), codes[state]
-			id := w.full(b).SessionID
+			id := w.filled(b).SessionID
 			end(w, id, b)
 			w.refused(code, "PUT", chunkPath(id, 0), string(b[:chunk]))
 			w.refused(code, "PUT", chunkPath(id, 0)+"?replace=true", string(b[:chunk]))
@@ -50,12 +52,14 @@ func TestAfterTheEnd(t *testing.T) {
 	}
 }
 
-// Once the memory of a key is deleted, the key stays used up, and says so.
+// Once the memory of a key is deleted, the key stays used up, and the answer says so.
 func TestWhatWasDeletedIsNotMadeAgain(t *testing.T) {
 	for _, purge := range []bool{false, true} {
 		w := newWorld(t, nil)
 		body := beginBody("a", 1, `,"idem":"k"`)
-		s, err := w.client.Begin(t.Context(), api.BeginRequest{CapsuleID: "default", Meta: api.Meta{Name: "a", Bytes: ptr(1)}, Idem: "k"})
+		s, err := w.client.Begin(t.Context(), api.BeginRequest{
+			CapsuleID: "default", Meta: api.Meta{Name: "a", Bytes: ptr(1)}, Idem: "k",
+		})
 		w.check(err)
 		w.check(w.put(s.SessionID, 0, []byte("x")))
 		m, err := w.client.Finish(t.Context(), finishOf(s.SessionID, []byte("x")))
@@ -81,8 +85,8 @@ func TestWhatWasDeletedIsNotMadeAgain(t *testing.T) {
 
 func ptr(n int64) *int64 { return &n }
 
-// The same key with another request is refused, whatever differs, before and after the end; what
-// the server picks is no difference.
+// The same key with another request is refused, whatever differs, before and after the end. Values
+// that the server picks make no difference.
 func TestIdempotencyConflicts(t *testing.T) {
 	w := newWorld(t, nil)
 	const idem = `,"idem":"k"`
@@ -113,7 +117,7 @@ func TestIdempotencyConflicts(t *testing.T) {
 	w.refused(api.CodeIdempotencyConflict, "POST", creates+"?name=a&idem=k", "123456")
 }
 
-// sessionIn gives the session_id of an answer's JSON.
+// sessionIn returns the session_id of an answer's JSON.
 func sessionIn(a answer) string {
 	_, after, _ := strings.Cut(string(a.body), `"session_id":"`)
 	id, _, _ := strings.Cut(after, `"`)
@@ -125,10 +129,14 @@ func TestIncompleteSaysWhatIsMissing(t *testing.T) {
 	b := random(5*chunk + 7)
 	id := w.begin(int64(len(b))).SessionID
 	w.check(w.put(id, 1, b[chunk:2*chunk]))
-	_, err := w.client.PutRange(t.Context(), id, 3*chunk+10, bytes.NewReader(b[3*chunk+10:3*chunk+20]), 10, api.PutOptions{})
+	_, err := w.client.PutRange(
+		t.Context(), id, 3*chunk+10, bytes.NewReader(b[3*chunk+10:3*chunk+20]), 10, api.PutOptions{},
+	)
 	w.check(err)
 	p := w.refused(api.CodeIncomplete, "POST", finishes, finishBody(id, b)).problem
-	if got := fmt.Sprint(p.Missing, p.MissingBytes, p.More); got != "[[0 0] [2 5]] [[0 4095] [8192 12297] [12308 20486]] false" {
+	if got := fmt.Sprint(
+		p.Missing, p.MissingBytes, p.More,
+	); got != "[[0 0] [2 5]] [[0 4095] [8192 12297] [12308 20486]] false" {
 		t.Errorf("missing %s", got)
 	}
 
@@ -141,7 +149,9 @@ func TestIncompleteSaysWhatIsMissing(t *testing.T) {
 
 	// At most 1,000 ranges, then more.
 	many := random(2001)
-	s, err := w.client.Begin(t.Context(), api.BeginRequest{CapsuleID: "default", Meta: api.Meta{Name: "a", Bytes: ptr(2001)}, ChunkSize: 1})
+	s, err := w.client.Begin(t.Context(), api.BeginRequest{
+		CapsuleID: "default", Meta: api.Meta{Name: "a", Bytes: ptr(2001)}, ChunkSize: 1,
+	})
 	w.check(err)
 	for i := int64(1); i < 2001; i += 2 {
 		w.check(w.put(s.SessionID, i, many[i:i+1]))
@@ -165,7 +175,7 @@ func TestAWrongDigestCanBeMended(t *testing.T) {
 	for _, at := range []int{chunk, 3 * chunk, 4*chunk + 1} {
 		arrived[at] ^= 1
 	}
-	id := w.full(arrived).SessionID
+	id := w.filled(arrived).SessionID
 	p := w.refused(api.CodeChecksumMismatch, "POST", finishes, finishBody(id, b)).problem
 	if p.Expected != hexSum(b) || p.Got != hexSum(arrived) || p.Bad != nil {
 		t.Errorf("%+v", p)
@@ -191,7 +201,7 @@ func TestAWrongDigestCanBeMended(t *testing.T) {
 func TestLengthMismatch(t *testing.T) {
 	w := newWorld(t, nil)
 	b := random(2 * chunk)
-	known, unknown := w.full(b).SessionID, w.begin(-1).SessionID
+	known, unknown := w.filled(b).SessionID, w.begin(-1).SessionID
 	w.check(w.put(unknown, 0, b[:chunk]))
 	w.check(w.put(unknown, 1, b[chunk:]))
 	for _, id := range []string{known, unknown} {
@@ -204,7 +214,7 @@ func TestLengthMismatch(t *testing.T) {
 	}
 }
 
-// Quota counts what is stored and what is open, at every way in.
+// Quota counts what is stored and what is open, in every operation that stores.
 func TestQuotas(t *testing.T) {
 	w := newWorld(t, nil)
 	w.store("a", "", random(10))
@@ -226,7 +236,7 @@ func TestQuotas(t *testing.T) {
 	w.store("a", "", nil)
 }
 
-// A server that drains begins nothing new; what runs is carried through.
+// A server that drains begins nothing new. Running work is carried through.
 func TestDraining(t *testing.T) {
 	w := newWorld(t, nil)
 	id, b := w.partial()
@@ -245,7 +255,7 @@ func TestDraining(t *testing.T) {
 	w.holds(m, b)
 }
 
-// What repeats a begin or a create is answered also while the server drains: it begins nothing.
+// A repeat of a begin or a create is answered also while the server drains: it begins nothing.
 func TestARepeatIsAnsweredWhileDraining(t *testing.T) {
 	w := newWorld(t, nil)
 	begun := w.do("POST", begins, beginBody("a", chunk, `,"idem":"key"`))
@@ -254,7 +264,9 @@ func TestARepeatIsAnsweredWhileDraining(t *testing.T) {
 		t.Fatalf("%d, %d", begun.StatusCode, created.StatusCode)
 	}
 	w.server.Drain()
-	if a := w.do("POST", begins, beginBody("a", chunk, `,"idem":"key"`)); a.StatusCode != 200 || !bytes.Equal(a.body[:40], begun.body[:40]) { // to behind the session's id
+	// up to the end of the session's id
+	if a := w.do("POST", begins, beginBody("a", chunk, `,"idem":"key"`)); a.StatusCode != 200 ||
+		!bytes.Equal(a.body[:40], begun.body[:40]) {
 		t.Errorf("begin: %d %s, not %s", a.StatusCode, a.body, begun.body)
 	}
 	if a := w.do("POST", creates+"?name=a&idem=other", "x"); a.StatusCode != 200 || !bytes.Equal(a.body, created.body) {
@@ -262,7 +274,7 @@ func TestARepeatIsAnsweredWhileDraining(t *testing.T) {
 	}
 }
 
-// What is wrong on our side is said without telling what; it harms one request alone.
+// An error of the server is reported without its cause. It harms one request alone.
 func TestOurOwnTroubles(t *testing.T) {
 	secret := errors.New("/secret/path")
 	hidden := func(w *world, a answer, code api.Code) {
@@ -305,7 +317,7 @@ func TestOurOwnTroubles(t *testing.T) {
 	})
 }
 
-// A client gets its key back as it gave it, from each operation that describes the upload.
+// A client gets its key back unchanged from each operation that describes the upload.
 func TestTheKeyIsToldAsItWasGiven(t *testing.T) {
 	w := newWorld(t, nil)
 	size := int64(5)

@@ -22,15 +22,16 @@ import (
 	"sluice/catalog"
 )
 
-// statuses is the table of errors of API.md, but for Rejected (nothing inspects content yet), and
-// with Timeout, PreconditionFailed and Damaged, its extensions.
+// statuses is the table of errors of docs/api.md.
 var statuses = map[api.Code]int{
-	api.CodeInvalidArgument: 400, api.CodeUnauthenticated: 401, api.CodeForbidden: 403, api.CodeQuotaExceeded: 403, api.CodeNotFound: 404,
-	api.CodeSessionExpired: 410, api.CodeChunkConflict: 409, api.CodeIdempotencyConflict: 409, api.CodeAlreadyExists: 409,
-	api.CodeNotEmpty: 409, api.CodeIncomplete: 409, api.CodeAlreadyFinished: 409, api.CodeAlreadyAborted: 409, api.CodeSuperseded: 409,
-	api.CodeMethodNotAllowed: 405, api.CodeTimeout: 408, api.CodeTooLarge: 413, api.CodeUnsupportedMediaType: 415,
-	api.CodePreconditionFailed: 412, api.CodeRangeNotSatisfiable: 416, api.CodeChecksumMismatch: 422, api.CodeLengthMismatch: 422,
-	api.CodeResourceExhausted: 429, api.CodeInternal: 500, api.CodeUnavailable: 503, api.CodeStorageFull: 507, api.CodeDamaged: 500,
+	api.CodeInvalidArgument: 400, api.CodeUnauthenticated: 401, api.CodeForbidden: 403, api.CodeQuotaExceeded: 403,
+	api.CodeNotFound: 404, api.CodeSessionExpired: 410, api.CodeChunkConflict: 409, api.CodeIdempotencyConflict: 409,
+	api.CodeAlreadyExists: 409, api.CodeNotEmpty: 409, api.CodeIncomplete: 409, api.CodeAlreadyFinished: 409,
+	api.CodeAlreadyAborted: 409, api.CodeSuperseded: 409, api.CodeMethodNotAllowed: 405, api.CodeTimeout: 408,
+	api.CodeTooLarge: 413, api.CodeUnsupportedMediaType: 415, api.CodePreconditionFailed: 412,
+	api.CodeRangeNotSatisfiable: 416, api.CodeChecksumMismatch: 422, api.CodeLengthMismatch: 422,
+	api.CodeResourceExhausted: 429, api.CodeInternal: 500, api.CodeUnavailable: 503, api.CodeStorageFull: 507,
+	api.CodeDamaged: 500,
 }
 
 // seen is all that anybody can see of what is stored.
@@ -56,7 +57,10 @@ func (w *world) look() (s seen) {
 	w.check(err)
 	capsules, err := w.client.ListCapsules(ctx, "", 1000)
 	w.check(err)
-	s = seen{Uploads: uploads.Sessions, Sessions: sessions.Sessions, Memories: memories.Memories, Trash: trash.Memories, Capsules: capsules.Capsules}
+	s = seen{
+		Uploads: uploads.Sessions, Sessions: sessions.Sessions, Memories: memories.Memories, Trash: trash.Memories,
+		Capsules: capsules.Capsules,
+	}
 	s.Stats, err = w.client.AdminStats(ctx)
 	w.check(err)
 	for i := range s.Uploads { // what is left of the time to live counts from now
@@ -68,7 +72,7 @@ func (w *world) look() (s seen) {
 	return s
 }
 
-// unchanged fails where anything is not as it was.
+// unchanged fails if anything is not as it was.
 func (w *world) unchanged(before seen) {
 	w.t.Helper()
 	if diff := cmp.Diff(before, w.look()); diff != "" {
@@ -76,7 +80,7 @@ func (w *world) unchanged(before seen) {
 	}
 }
 
-// refused sends a request that must be refused so, and that must change nothing.
+// refused sends a request that must be refused with the code, and that must change nothing.
 func (w *world) refused(code api.Code, method, path, body string, headers ...string) answer {
 	w.t.Helper()
 	before := w.look()
@@ -86,14 +90,15 @@ func (w *world) refused(code api.Code, method, path, body string, headers ...str
 	return a
 }
 
-// problem holds a refusal against the conventions of API.md.
+// problem compares a refusal with the conventions of docs/api.md.
 func (w *world) problem(a answer, code api.Code) {
 	w.t.Helper()
 	p, h := a.problem, a.Header
 	if a.StatusCode != statuses[code] || p.Code != code {
 		w.t.Fatalf("%d %.300s, want %d %s", a.StatusCode, a.body, statuses[code], code)
 	}
-	if h.Get("Content-Type") != "application/problem+json" || p.Status != a.StatusCode || p.Title == "" || p.Detail == "" {
+	if h.Get("Content-Type") != "application/problem+json" || p.Status != a.StatusCode || p.Title == "" ||
+		p.Detail == "" {
 		w.t.Errorf("incomplete: %s %s", h.Get("Content-Type"), a.body)
 	}
 	if want := "/problems/" + kebab(string(code)); p.Type != want {
@@ -112,7 +117,8 @@ func (w *world) problem(a answer, code api.Code) {
 			w.t.Error("no Allow")
 		}
 	case api.CodeResourceExhausted, api.CodeUnavailable:
-		if s, err := strconv.Atoi(h.Get("Retry-After")); err != nil || s < 1 || p.RetryAfterMS < 1 || p.RetryAfterMS > int64(s)*1000 {
+		if s, err := strconv.Atoi(h.Get("Retry-After")); err != nil || s < 1 || p.RetryAfterMS < 1 ||
+			p.RetryAfterMS > int64(s)*1000 {
 			w.t.Errorf("Retry-After %q, retry_after_ms %d", h.Get("Retry-After"), p.RetryAfterMS)
 		}
 	}
@@ -146,7 +152,10 @@ func (w *world) sendWith(method, path string, n int64, body []byte, fields ...st
 		length, framed = "Transfer-Encoding: chunked", fmt.Appendf(nil, "%x\r\n%s\r\n", len(body), body)
 	}
 	length = strings.Join(append(fields, length), "\r\n")
-	_, err = fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n%s\r\n\r\n%s", method, path, w.secret, length, framed)
+	_, err = fmt.Fprintf(
+		conn, "%s %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n%s\r\n\r\n%s", method, path, w.secret, length,
+		framed,
+	)
 	w.check(err)
 	return wire{conn.(*net.TCPConn), bufio.NewReader(conn), w}
 }
@@ -206,7 +215,7 @@ const (
 	creates  = "/v1/memories_create"
 )
 
-// Each code is given where API.md says, with its status and all that belongs to a problem, and the
+// Each code is given as docs/api.md says, with its status and all members of a problem, and the
 // refusal changes nothing.
 func TestEveryCodeOfTheContract(t *testing.T) {
 	rows := map[api.Code]func(w *world){
@@ -247,7 +256,7 @@ func TestEveryCodeOfTheContract(t *testing.T) {
 			w.refused(api.CodeIncomplete, "POST", finishes, finishBody(id, b))
 		},
 		api.CodeAlreadyFinished: func(w *world) {
-			s := w.full([]byte("a"))
+			s := w.filled([]byte("a"))
 			w.do("POST", finishes, finishBody(s.SessionID, []byte("a")))
 			w.refused(api.CodeAlreadyFinished, "POST", aborts, `{"session_id":"`+s.SessionID+`"}`)
 		},
@@ -267,24 +276,31 @@ func TestEveryCodeOfTheContract(t *testing.T) {
 			w.unchanged(before)
 		},
 		api.CodeTooLarge: func(w *world) {
-			w.refused(api.CodeTooLarge, "POST", begins, `{"capsule_id":"default","meta":{"name":"a","bytes":1099511627777}}`)
+			w.refused(
+				api.CodeTooLarge, "POST", begins, `{"capsule_id":"default","meta":{"name":"a","bytes":1099511627777}}`,
+			)
 		},
 		api.CodeUnsupportedMediaType: func(w *world) {
-			w.refused(api.CodeUnsupportedMediaType, "POST", begins, `{"capsule_id":"default","meta":{"name":"a","mime_type":"image"}}`)
+			w.refused(
+				api.CodeUnsupportedMediaType, "POST", begins,
+				`{"capsule_id":"default","meta":{"name":"a","mime_type":"image"}}`,
+			)
 		},
 		api.CodePreconditionFailed: func(w *world) {
-			w.refused(api.CodePreconditionFailed, "GET", w.store("a", "", []byte("a")).ContentURL, "", "If-Match", `"x"`)
+			w.refused(
+				api.CodePreconditionFailed, "GET", w.store("a", "", []byte("a")).ContentURL, "", "If-Match", `"x"`,
+			)
 		},
 		api.CodeRangeNotSatisfiable: func(w *world) {
 			id, b := w.partial()
 			w.refused(api.CodeRangeNotSatisfiable, "PUT", rangePath(id, len(b)), "x")
 		},
 		api.CodeChecksumMismatch: func(w *world) {
-			s := w.full([]byte("a"))
+			s := w.filled([]byte("a"))
 			w.refused(api.CodeChecksumMismatch, "POST", finishes, finishBody(s.SessionID, []byte("b")))
 		},
 		api.CodeLengthMismatch: func(w *world) {
-			s := w.full([]byte("a"))
+			s := w.filled([]byte("a"))
 			w.refused(api.CodeLengthMismatch, "POST", finishes, finishBody(s.SessionID, []byte("ab")))
 		},
 		api.CodeResourceExhausted: func(w *world) {
@@ -317,7 +333,7 @@ func TestEveryCodeOfTheContract(t *testing.T) {
 		},
 		api.CodeDamaged: func(w *world) {
 			b := random(chunk)
-			m, err := w.client.Finish(w.t.Context(), finishOf(w.full(b).SessionID, b))
+			m, err := w.client.Finish(w.t.Context(), finishOf(w.filled(b).SessionID, b))
 			w.check(err)
 			key := catalog.ContentKey{Capsule: "default", SHA256: sha256.Sum256(b)}
 			w.check(w.catalog.Update(w.t.Context(), func(tx catalog.Tx) error {

@@ -17,8 +17,8 @@ const (
 	maxLimit     = 1000
 )
 
-// checkQuery takes the query apart. A parameter that the route doesn't have, or that is there
-// twice, is refused, so that a misspelt option is never silently ignored.
+// checkQuery reads the query. It refuses a parameter that the route doesn't have, or that is there
+// twice. So a misspelt option is never silently ignored.
 func (c *call) checkQuery(params []param) error {
 	q, err := url.ParseQuery(c.req.URL.RawQuery)
 	if err != nil {
@@ -29,7 +29,7 @@ func (c *call) checkQuery(params []param) error {
 		known := slices.ContainsFunc(params, func(p param) bool { return p.name == name })
 		switch {
 		case !known:
-			return &denial{code: CodeInvalidArgument, detail: fmt.Sprintf("there is no query parameter %.64q", name)}
+			return &refusal{code: CodeInvalidArgument, detail: fmt.Sprintf("there is no query parameter %.64q", name)}
 		case len(values) > 1:
 			return invalid(name, "is there twice")
 		}
@@ -38,7 +38,7 @@ func (c *call) checkQuery(params []param) error {
 	return nil
 }
 
-// flag reads a query parameter that is true or false, and false where it is absent.
+// flag reads a query parameter that is true or false. An absent one is false.
 func (c *call) flag(name string) (bool, error) {
 	switch v, ok := c.query[name]; {
 	case !ok || v == "false":
@@ -86,17 +86,17 @@ func (c *call) memoryID() (catalog.MemoryID, error) {
 	return id, nil
 }
 
-// put gives what qualifies a put: its length, its digests, and replace where the route has it.
+// put returns the qualifiers of a put: its length, its digests, and replace if the route has it.
 func (c *call) put() (p upload.Put, err error) {
 	p = upload.Put{
 		Length: c.req.ContentLength, SHA256: c.sha256, CRC32C: c.crc32c,
-		Whole: c.body.promises.promised(), Multiplexed: c.req.ProtoMajor >= 2,
+		Whole: c.body.digests.onlyAtEnd(), Multiplexed: c.req.ProtoMajor >= 2,
 	}
 	p.Replace, err = c.flag("replace")
 	return p, err
 }
 
-// index reads a number of the path, up to what 64 bits hold.
+// index reads a number of the path, up to 64 bits.
 func (c *call) index(name string) (int64, error) {
 	n, ok := decimal(c.req.PathValue(name))
 	if !ok {

@@ -17,7 +17,7 @@ import (
 	"sluice/api"
 )
 
-// sizes are those at whose edges something changes: nothing, one byte, inline, one chunk, several.
+// sizes are those at which something changes: nothing, one byte, inline, one chunk, several.
 var sizes = []int{0, 1, inlineMax, inlineMax + 1, chunk - 1, chunk, chunk + 1, 3 * chunk, 5*chunk + 7}
 
 func (w *world) capsule() api.Capsule {
@@ -27,7 +27,7 @@ func (w *world) capsule() api.Capsule {
 	return c
 }
 
-// visible fails where m is not to be had by every way in at this very moment, or the counters have
+// visible fails if m can't be read by every operation at this very moment, or if the counters have
 // not moved from before by ms.
 func (w *world) visible(before api.Capsule, b []byte, ms ...api.Memory) {
 	w.t.Helper()
@@ -51,7 +51,8 @@ func (w *world) visible(before api.Capsule, b []byte, ms ...api.Memory) {
 		}
 	}
 	n := int64(len(ms))
-	if c := w.capsule(); c.Memories != before.Memories+n || c.Bytes != before.Bytes+n*int64(len(b)) || c.ReservedBytes != 0 || c.OpenSessions != 0 {
+	if c := w.capsule(); c.Memories != before.Memories+n || c.Bytes != before.Bytes+n*int64(len(b)) ||
+		c.ReservedBytes != 0 || c.OpenSessions != 0 {
 		w.t.Errorf("counters %+v, %d memories of %d bytes after %+v", c, n, len(b), before)
 	}
 }
@@ -60,7 +61,7 @@ func TestWhatIsFinishedIsThere(t *testing.T) {
 	w := newWorld(t, nil)
 	ctx := t.Context()
 	ways := map[string]func(b []byte) (api.Memory, error){
-		"finish": func(b []byte) (api.Memory, error) { return w.client.Finish(ctx, finishOf(w.full(b).SessionID, b)) },
+		"finish": func(b []byte) (api.Memory, error) { return w.client.Finish(ctx, finishOf(w.filled(b).SessionID, b)) },
 		"finish of an unknown length": func(b []byte) (api.Memory, error) {
 			id := w.begin(-1).SessionID
 			for i := 0; i*chunk < len(b); i++ {
@@ -72,7 +73,9 @@ func TestWhatIsFinishedIsThere(t *testing.T) {
 			id := w.begin(int64(len(b))).SessionID
 			for off := 0; off < len(b); off += 3000 {
 				part := b[off:min(len(b), off+3000)]
-				n, err := w.client.PutRange(ctx, id, int64(off), bytes.NewReader(part), int64(len(part)), api.PutOptions{})
+				n, err := w.client.PutRange(
+					ctx, id, int64(off), bytes.NewReader(part), int64(len(part)), api.PutOptions{},
+				)
 				w.check(err)
 				if n != int64(len(part)) {
 					t.Errorf("%d recorded of %d", n, len(part))
@@ -81,7 +84,7 @@ func TestWhatIsFinishedIsThere(t *testing.T) {
 			return w.client.Finish(ctx, finishOf(id, b))
 		},
 		"batch": func(b []byte) (api.Memory, error) {
-			ms, err := w.client.FinishBatch(ctx, []api.FinishRequest{finishOf(w.full(b).SessionID, b)})
+			ms, err := w.client.FinishBatch(ctx, []api.FinishRequest{finishOf(w.filled(b).SessionID, b)})
 			if err != nil {
 				return api.Memory{}, err
 			}
@@ -143,7 +146,7 @@ func shuffled(idx []int) []int {
 	return idx
 }
 
-// Two eager clients that send the same file at once both come to its end.
+// Two eager clients that send the same file at once both succeed.
 func TestTwoClientsAtOnce(t *testing.T) {
 	w := newWorld(t, nil)
 	b := random(20*chunk + 5)
@@ -158,7 +161,9 @@ func TestTwoClientsAtOnce(t *testing.T) {
 			for _, idx := range shuffled(indexes(b)) {
 				part := b[idx*chunk : min(len(b), (idx+1)*chunk)]
 				for {
-					err := c.PutChunk(t.Context(), id, int64(idx), bytes.NewReader(part), int64(len(part)), api.PutOptions{})
+					err := c.PutChunk(
+						t.Context(), id, int64(idx), bytes.NewReader(part), int64(len(part)), api.PutOptions{},
+					)
 					if over := coded(err); over == api.CodeSuperseded {
 						time.Sleep(time.Millisecond)
 						continue
@@ -184,7 +189,7 @@ func TestTwoClientsAtOnce(t *testing.T) {
 func TestARepeatedFinish(t *testing.T) {
 	w := newWorld(t, nil)
 	b := random(2*chunk + 1)
-	id := w.full(b).SessionID
+	id := w.filled(b).SessionID
 	first, err := w.client.Finish(t.Context(), finishOf(id, b))
 	w.check(err)
 	for range 3 {
@@ -197,14 +202,17 @@ func TestARepeatedFinish(t *testing.T) {
 		}
 	}
 	w.refused(api.CodeChecksumMismatch, "POST", finishes, strings.Replace(finishBody(id, b), hexSum(b), hexSum(nil), 1))
-	w.refused(api.CodeLengthMismatch, "POST", finishes, strings.Replace(finishBody(id, b), `"total_len":8193`, `"total_len":8192`, 1))
+	w.refused(
+		api.CodeLengthMismatch, "POST", finishes,
+		strings.Replace(finishBody(id, b), `"total_len":8193`, `"total_len":8192`, 1),
+	)
 	w.holds(first, b)
 }
 
 func TestTenFinishesAtOnce(t *testing.T) {
 	w := newWorld(t, nil)
 	b, before := random(3*chunk), w.capsule()
-	id := w.full(b).SessionID
+	id := w.filled(b).SessionID
 	made := make([]api.Memory, 10)
 	var wg sync.WaitGroup
 	for i := range made {
@@ -246,16 +254,16 @@ func TestARepeatedCreate(t *testing.T) {
 
 const batchSize = 100
 
-// batch makes sessions that are complete, and what finishes them.
+// batch makes sessions that are complete, and the requests that finish them.
 func (w *world) batch(b []byte) (reqs []api.FinishRequest) {
 	w.t.Helper()
 	for range batchSize {
-		reqs = append(reqs, finishOf(w.full(b).SessionID, b))
+		reqs = append(reqs, finishOf(w.filled(b).SessionID, b))
 	}
 	return reqs
 }
 
-// A batch appears at once: who lists meanwhile sees none of it, or all.
+// A batch appears at once: a list meanwhile shows none of it, or all.
 func TestABatchAppearsAtOnce(t *testing.T) {
 	w := newWorld(t, nil)
 	b := random(100)
@@ -269,7 +277,8 @@ func TestABatchAppearsAtOnce(t *testing.T) {
 			list, err := w.client.ListMemories(t.Context(), api.MemoryQuery{Limit: 1000})
 			capsule, err2 := w.client.ReadCapsule(t.Context(), "default")
 			n := len(list.Memories)
-			if err != nil || err2 != nil || n != 0 && n != batchSize || capsule.Memories != 0 && capsule.Memories != batchSize || capsule.Memories < int64(n) {
+			if err != nil || err2 != nil || n != 0 && n != batchSize ||
+				capsule.Memories != 0 && capsule.Memories != batchSize || capsule.Memories < int64(n) {
 				t.Errorf("%d listed, %d counted, %v, %v", n, capsule.Memories, err, err2)
 			}
 		}
@@ -289,8 +298,8 @@ func TestABatchAppearsAtOnce(t *testing.T) {
 	}
 }
 
-// One bad session of a hundred: nothing of the batch is visible, failures names it, and all can be
-// finished later.
+// If one session of a hundred is bad, nothing of the batch is visible, failures names it, and all
+// can be finished later.
 func TestABatchAppearsNotAtAll(t *testing.T) {
 	w := newWorld(t, nil)
 	b := random(100)
@@ -315,7 +324,8 @@ func TestABatchAppearsNotAtAll(t *testing.T) {
 			reqs[57] = row.bad
 			_, err := w.client.FinishBatch(t.Context(), reqs)
 			p := w.codeIs(err, row.code).Problem
-			if f := p.Failures; len(f) != 1 || f[0].SessionID != row.bad.SessionID || f[0].Code != row.code || f[0].Status != statuses[row.code] || f[0].Detail == "" {
+			if f := p.Failures; len(f) != 1 || f[0].SessionID != row.bad.SessionID || f[0].Code != row.code ||
+				f[0].Status != statuses[row.code] || f[0].Detail == "" {
 				t.Errorf("failures %+v", f)
 			}
 			w.unchanged(before)
@@ -325,7 +335,8 @@ func TestABatchAppearsNotAtAll(t *testing.T) {
 	reqs[3].SHA256, reqs[80].TotalLen = hexSum(nil), 99
 	_, err := w.client.FinishBatch(t.Context(), reqs)
 	p := w.codeIs(err, api.CodeChecksumMismatch).Problem // the first one's
-	if f := p.Failures; len(f) != 2 || f[0].SessionID != reqs[3].SessionID || f[1].SessionID != reqs[80].SessionID || f[1].Code != api.CodeLengthMismatch {
+	if f := p.Failures; len(f) != 2 || f[0].SessionID != reqs[3].SessionID || f[1].SessionID != reqs[80].SessionID ||
+		f[1].Code != api.CodeLengthMismatch {
 		t.Errorf("failures %+v", f)
 	}
 	w.unchanged(before)

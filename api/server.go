@@ -28,26 +28,25 @@ type Sessions interface {
 
 // Access tells who calls; access.Service has it.
 type Access interface {
-	// Authenticate gives access.ErrUnauthenticated where the secret is no valid token.
+	// Authenticate returns access.ErrUnauthenticated if the secret is no valid token.
 	Authenticate(ctx context.Context, secret string) (access.Caller, error)
-	// Admin gives nil where the caller has the admin right now, and, for a change, a token that may
+	// Admin returns nil if the caller has the admin right now, and, for a change, a token that may
 	// change things.
 	Admin(ctx context.Context, c access.Caller, change bool) error
 }
 
-// Config is what a Server works with. Zero values of the last group take the defaults that are
-// named.
+// Config is what a Server works with. Zero values of the last group take the named defaults.
 type Config struct {
 	Uploads  *upload.Service
 	Memories *memories.Service
 	Sessions Sessions
 	Access   Access
-	// Ready says whether the stores answer; nil always does.
+	// Ready returns an error if the stores do not answer. A nil Ready never does.
 	Ready func(ctx context.Context) error
-	// Damaged says how many reads of the records have failed since the start as what they needed is
-	// damaged, and whether there is any; nil: none.
+	// Damaged returns how many reads of damaged records have failed since the start, and what is
+	// damaged. A nil Damaged returns none.
 	Damaged func() (reads int64, what []string)
-	// Expire ends what is past its time to live now, and gives the number.
+	// Expire ends sessions that are past their time to live now, and returns the number.
 	Expire func(ctx context.Context) (int, error)
 
 	// Clock (the system's) and Rand (crypto/rand) are safe for concurrent use. The deadlines of
@@ -57,30 +56,30 @@ type Config struct {
 	Log   *slog.Logger // discards
 	// MaxHead is how many bytes the head of a request may have (64 KiB; 8 KiB at least).
 	MaxHead int64
-	// MinRate is how many bytes a second a body must bring, on an average over RateWindow (1,024
-	// over 30 s). Slower clients are cut off, going up and coming down.
+	// MinRate is how many bytes a second a body must bring, as an average over RateWindow (1,024
+	// over 30 s). Slower clients are cut off, in both directions.
 	MinRate    int64
 	RateWindow time.Duration
-	// MaxRequests bounds the requests that run at one time (16,384); more are answered 503 at once.
-	// One principal has at most half of them, and is answered 429 beyond; /healthz and /readyz have
-	// places of their own.
+	// MaxRequests bounds the requests that run at one time (16,384). More are answered 503 at once.
+	// One principal has at most half of them, and is answered 429 beyond that. /healthz and /readyz
+	// have places of their own.
 	MaxRequests int64
 	// MaxConns bounds the open connections of the public listener (0: no bound). One more takes the
-	// place of the one that is idle longest; where none is it is answered 503 and closed, but for a
-	// few that ask for /healthz or /readyz.
+	// place of the one that is idle longest. If none is idle, it is answered 503 and closed, except
+	// a few that ask for /healthz or /readyz.
 	MaxConns int64
-	// Unread bounds what clients have sent on HTTP/2 and no request has read, in bytes (128 MiB).
+	// Unread bounds the bytes that clients have sent on HTTP/2 and no request has read (128 MiB).
 	Unread int64
-	// JSON bounds what the bodies of JSON requests take in bytes, each byte counting four times,
-	// and Held what is held of each of JSON answers and pieces of contents (64 MiB).
+	// JSON bounds the bytes that the bodies of JSON requests take, each byte counting four times.
+	// Held bounds the bytes of JSON answers, and those of blocks of contents (64 MiB each).
 	JSON, Held int64
 	// Refused bounds the refused requests that wait for their clients, and the streams that have
-	// begun and are neither refused nor let in, but for one of each connection (256).
+	// begun and are neither refused nor let in, except one of each connection (256).
 	Refused int64
 }
 
-// Server answers the /v1 operations. Its handlers are safe for concurrent use. It has no goroutines
-// of its own but in Serve.
+// Server answers the /v1 operations. Its handlers are safe for concurrent use. It has goroutines of
+// its own only in Serve.
 type Server struct {
 	cfg      Config
 	machine  machine
@@ -88,10 +87,10 @@ type Server struct {
 	public   http.Handler
 	admin    http.Handler
 	document []byte
-	unread   *backlog
-	begun    *unsettled
-	// long and short are of *[]byte, for pieces.
-	long, short sync.Pool
+	unread   *unreadBytes
+	pending  *pendingStreams
+	// largeBlocks and smallBlocks hold *[]byte for blocks of contents.
+	largeBlocks, smallBlocks sync.Pool
 
 	limits   limits
 	refused  counters
@@ -128,13 +127,13 @@ func New(cfg Config) (*Server, error) {
 	cfg.MinRate = cmp.Or(cfg.MinRate, 1<<10)
 	cfg.RateWindow = cmp.Or(cfg.RateWindow, 30*time.Second)
 	cfg.MaxRequests = cmp.Or(cfg.MaxRequests, 16<<10)
-	cfg.Refused = cmp.Or(cfg.Refused, mostRefused)
+	cfg.Refused = cmp.Or(cfg.Refused, maxRefused)
 	cfg.MaxHead = cmp.Or(cfg.MaxHead, maxHead)
 	machine := machine{cfg.Clock, cfg.Rand}
 	s := &Server{
-		cfg: cfg, machine: machine, log: cfg.Log, unread: newBacklog(cmp.Or(cfg.Unread, mostBacklog)),
-		begun:  newUnsettled(int(cfg.Refused), streamsOf(cfg.MaxRequests), machine.now),
-		limits: newLimits(cfg.MaxRequests, cmp.Or(cfg.JSON, mostHeld), cmp.Or(cfg.Held, mostHeld), cfg.Refused),
+		cfg: cfg, machine: machine, log: cfg.Log, unread: newUnreadBytes(cmp.Or(cfg.Unread, maxUnread)),
+		pending: newPendingStreams(int(cfg.Refused), streamsOf(cfg.MaxRequests), machine.now),
+		limits:  newLimits(cfg.MaxRequests, cmp.Or(cfg.JSON, maxHeld), cmp.Or(cfg.Held, maxHeld), cfg.Refused),
 	}
 	routes := routes()
 	var err error
@@ -149,27 +148,31 @@ func New(cfg Config) (*Server, error) {
 // Handler is for the public listener.
 func (s *Server) Handler() http.Handler { return s.public }
 
-// AdminHandler is for the admin listener, which asks for no token and therefore belongs on
-// loopback: /metrics and /debug/pprof.
+// AdminHandler is for the admin listener: /metrics and /debug/pprof. It asks for no token, and
+// therefore belongs on loopback.
 func (s *Server) AdminHandler() http.Handler { return s.admin }
 
-// Drain makes the server refuse what would begin something new (503, also from /readyz). Puts and
-// finishes of sessions that exist still go through.
+// Drain makes the server refuse requests that would begin something new (503, also from /readyz).
+// Puts and finishes of sessions that exist still go through.
 func (s *Server) Drain() { s.draining.Store(true) }
 
 // Serve answers on the public and, unless it is nil, the admin listener until ctx ends or a
-// listener fails. Then it drains: it begins nothing new, listens a little longer while requests
-// run, and these get up to grace to end, after which they are cut off. When it returns no request
-// is running, so that the stores may be closed. It closes the listeners.
+// listener fails. Then it drains: it begins nothing new, and listens a little longer while requests
+// run. These have up to grace to end, after which they are cut off. When it returns no request is
+// running, so the stores may be closed. It closes the listeners.
 func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace time.Duration) error {
-	base, cut := context.WithCancel(context.WithoutCancel(ctx))
-	defer cut()
-	rate := paceOf(s.cfg.MinRate, s.cfg.RateWindow)
-	listeners := []*bounded{bound(public, s.cfg.MaxConns, s.unread, s.begun, rate, &s.refused, s.machine)}
+	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	minRate := newMinRate(s.cfg.MinRate, s.cfg.RateWindow)
+	listeners := []*limitedListener{
+		limitListener(public, s.cfg.MaxConns, s.unread, s.pending, minRate, &s.refused, s.machine),
+	}
 	servers := []*http.Server{s.httpServer(base, s.public, listeners[0])}
 	if admin != nil {
-		listeners = append(listeners, bound(admin, mostAdminConns, s.unread, s.begun, rate, &s.refused, s.machine))
-		listeners[1].spare = 0 // it has no health to ask for
+		listeners = append(
+			listeners, limitListener(admin, maxAdminConns, s.unread, s.pending, minRate, &s.refused, s.machine),
+		)
+		listeners[1].reserved = 0 // it has no health to ask for
 		servers = append(servers, s.httpServer(base, s.admin, listeners[1]))
 		servers[1].Protocols.SetUnencryptedHTTP2(false) // its answers have the deadlines of HTTP/1.1 alone
 		servers[1].WriteTimeout = 0
@@ -188,11 +191,13 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace ti
 	s.Drain()
 	until, stop := context.WithTimeout(base, grace)
 	defer stop()
-	s.lastCalls(min(grace/2, lastCallsFor))
+	s.waitIdle(min(grace/2, maxDrainListen))
 	for _, h := range servers {
 		if err := h.Shutdown(until); err != nil {
-			s.log.Warn("requests are still running at the end of the drain; they are cut off", "running", s.running.Load())
-			cut()
+			s.log.Warn(
+				"requests are still running at the end of the drain; they are cut off", "running", s.running.Load(),
+			)
+			cancel()
 			_ = h.Close()
 		}
 	}
@@ -201,7 +206,7 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace ti
 			first = err
 		}
 	}
-	cut()
+	cancel()
 	s.mu.Lock()
 	s.stopped = true
 	s.mu.Unlock()
@@ -210,18 +215,18 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace ti
 }
 
 const (
-	// mostAdminConns bounds the connections of the admin listener.
-	mostAdminConns = 64
+	// maxAdminConns bounds the connections of the admin listener.
+	maxAdminConns = 64
 	// maxHead is how many bytes the head of a request may have, unless Config.MaxHead says less.
 	maxHead = 64 << 10
 )
 
-// lastCallsFor is how long a server that drains goes on listening while requests run: clients go on
-// with what they have begun, and whoever asks /readyz learns that it is stopping.
-const lastCallsFor = 3 * time.Second
+// maxDrainListen is how long a server that drains goes on listening while requests run. Clients go
+// on with what they have begun, and a client of /readyz learns that the server is stopping.
+const maxDrainListen = 3 * time.Second
 
-// lastCalls waits until no request runs, for at most d.
-func (s *Server) lastCalls(d time.Duration) {
+// waitIdle waits until no request runs, for at most d.
+func (s *Server) waitIdle(d time.Duration) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for end := s.machine.now().Add(d); s.running.Load() > 0 && s.machine.now().Before(end); {
@@ -229,21 +234,21 @@ func (s *Server) lastCalls(d time.Duration) {
 	}
 }
 
-// httpServer bounds what a connection may cost before a handler runs. There is no absolute limit of
-// time on bodies: the minimum rate is the limit.
-func (s *Server) httpServer(base context.Context, h http.Handler, l *bounded) *http.Server {
-	l.head = cmp.Or(s.cfg.MaxHead, maxHead)
+// httpServer bounds what a connection may cost before a handler runs. Bodies have no absolute limit
+// of time: the minimum rate is the limit.
+func (s *Server) httpServer(base context.Context, h http.Handler, l *limitedListener) *http.Server {
+	l.maxHead = cmp.Or(s.cfg.MaxHead, maxHead)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
 	return &http.Server{
 		Handler: h, Protocols: protocols,
 		HTTP2:             flowControl(s.cfg.RateWindow, streamsOf(s.cfg.MaxRequests)),
-		WriteTimeout:      s.cfg.RateWindow,    // of answers that no handler of ours gives
-		ReadHeaderTimeout: headFor,             // conn.idles has the time between two requests
-		MaxHeaderBytes:    int(l.head) - 4<<10, // net/http allows 4 KiB more
+		WriteTimeout:      s.cfg.RateWindow,       // of answers that no handler of ours gives
+		ReadHeaderTimeout: headTimeout,            // conn.setIdle bounds the time between two requests
+		MaxHeaderBytes:    int(l.maxHead) - 4<<10, // net/http allows 4 KiB more
 		BaseContext:       func(net.Listener) context.Context { return base },
-		ConnContext:       withConn, ConnState: l.state,
+		ConnContext:       withConn, ConnState: l.connState,
 		DisableGeneralOptionsHandler: true, // its answer has no bounds, and no id
 		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}

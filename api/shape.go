@@ -10,23 +10,23 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// maxString is how many bytes a string may have in a request, escapes included: the longest that
-// any member may hold has 2 KiB before it is escaped.
+// maxString is how many bytes a string may have in a request, escapes included. The longest string
+// that any member may hold has 2 KiB before it is escaped.
 const maxString = 16 << 10
 
-// shape is what a wire type lets in, made once from the type and its tags. It is compared with the
-// JSON while that is read, so that a list is refused at its first element too many, before anything
-// is made of it.
+// shape is what a wire type lets in. It is made once from the type and its tags. It is compared
+// with the JSON while that is read. So a list is refused at its first element too many, before
+// anything is made of it.
 //
 //	json:"name"  max:"1000" (elements of a list)  hex:"8" (digits of each element)
 type shape struct {
-	of       reflect.Type
-	nullable bool
-	object   bool
-	members  []property // of an object
-	elem     *shape     // of a list
-	most     int        // elements
-	digits   int        // of a string that has exactly so many; 0: any string
+	typ       reflect.Type
+	nullable  bool
+	object    bool
+	members   []property // of an object
+	elem      *shape     // of a list
+	maxElems  int        // of a list
+	hexDigits int        // length of a string; 0: any string
 }
 
 type property struct {
@@ -35,13 +35,13 @@ type property struct {
 	*shape
 }
 
-// shapeOf panics where a list has no bound: that is a mistake in the wire type.
+// shapeOf panics if a list has no bound: that is a bug in the wire type.
 func shapeOf(t reflect.Type) *shape {
-	s := &shape{of: t, nullable: t.Kind() == reflect.Pointer}
+	s := &shape{typ: t, nullable: t.Kind() == reflect.Pointer}
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	s.of = t
+	s.typ = t
 	if t.Kind() == reflect.Slice {
 		s.elem = shapeOf(t.Elem())
 	}
@@ -55,18 +55,18 @@ func shapeOf(t reflect.Type) *shape {
 		m := property{name, !strings.Contains(options, "omitzero"), shapeOf(f.Type)}
 		if m.elem != nil {
 			var err error
-			if m.most, err = strconv.Atoi(f.Tag.Get("max")); err != nil {
+			if m.maxElems, err = strconv.Atoi(f.Tag.Get("max")); err != nil {
 				panic(fmt.Sprintf("api: the list %s.%s has no bound: %v", t, f.Name, err))
 			}
-			m.elem.digits, _ = strconv.Atoi(cmp.Or(f.Tag.Get("hex"), "0"))
+			m.elem.hexDigits, _ = strconv.Atoi(cmp.Or(f.Tag.Get("hex"), "0"))
 		}
 		s.members = append(s.members, m)
 	}
 	return s
 }
 
-// check reads one value: its kinds, the names, what is missing, nulls that mean nothing, and how
-// much there is of it.
+// check reads one value. It checks the kinds, the names, missing members, nulls without a meaning,
+// and lengths.
 func (s *shape) check(d *jsontext.Decoder) error {
 	kind := d.PeekKind()
 	switch {
@@ -75,7 +75,7 @@ func (s *shape) check(d *jsontext.Decoder) error {
 			return malformed(err)
 		}
 		if !s.nullable {
-			return invalid(here(d), "must not be null")
+			return invalid(currentPath(d), "must not be null")
 		}
 		return nil
 	case s.elem != nil && kind == '[':
@@ -86,17 +86,17 @@ func (s *shape) check(d *jsontext.Decoder) error {
 		if _, err := d.ReadToken(); err != nil {
 			return malformed(err)
 		}
-		return invalid(here(d), "must be "+inWords(s.of))
+		return invalid(currentPath(d), "must be "+inWords(s.typ))
 	}
 	v, err := d.ReadValue()
 	if err != nil {
 		return malformed(err)
 	}
-	if kind == '"' && s.digits > 0 && len(v) != s.digits+2 {
-		return invalid(here(d), fmt.Sprintf("must be %d hex digits", s.digits))
+	if kind == '"' && s.hexDigits > 0 && len(v) != s.hexDigits+2 {
+		return invalid(currentPath(d), fmt.Sprintf("must be %d hex digits", s.hexDigits))
 	}
 	if len(v) > maxString {
-		return invalid(here(d), fmt.Sprintf("is longer than %d bytes", maxString))
+		return invalid(currentPath(d), fmt.Sprintf("is longer than %d bytes", maxString))
 	}
 	return nil
 }
@@ -106,9 +106,9 @@ func (s *shape) checkList(d *jsontext.Decoder) error {
 		return malformed(err)
 	}
 	for n := 0; d.PeekKind() != ']'; n++ {
-		if n == s.most {
+		if n == s.maxElems {
 			at := d.StackPointer()
-			return invalid(dotted(at.Parent()), fmt.Sprintf("may have at most %d elements", s.most))
+			return invalid(dotted(at.Parent()), fmt.Sprintf("may have at most %d elements", s.maxElems))
 		}
 		if err := s.elem.check(d); err != nil {
 			return err
@@ -121,7 +121,7 @@ func (s *shape) checkObject(d *jsontext.Decoder) error {
 	if _, err := d.ReadToken(); err != nil {
 		return malformed(err)
 	}
-	var seen uint64 // of the members, of which no type has 64
+	var seen uint64 // one bit for each member; no type has 64
 	for d.PeekKind() == '"' {
 		name, err := d.ReadToken()
 		if err != nil {
@@ -138,7 +138,9 @@ func (s *shape) checkObject(d *jsontext.Decoder) error {
 			}
 		}
 		if !known {
-			return &denial{code: CodeInvalidArgument, detail: fmt.Sprintf("there is no member %q", dotted(d.StackPointer()))}
+			return &refusal{
+				code: CodeInvalidArgument, detail: fmt.Sprintf("there is no member %q", dotted(d.StackPointer())),
+			}
 		}
 	}
 	if err := readEnd(d); err != nil {
@@ -159,5 +161,5 @@ func readEnd(d *jsontext.Decoder) error {
 	return nil
 }
 
-// here names the value that was read last.
-func here(d *jsontext.Decoder) string { return orBody(dotted(d.StackPointer())) }
+// currentPath names the value that was read last.
+func currentPath(d *jsontext.Decoder) string { return orBody(dotted(d.StackPointer())) }

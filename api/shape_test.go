@@ -15,22 +15,22 @@ import (
 	"sluice/upload"
 )
 
-// tally is a body that tells how much of it was read.
-type tally struct {
+// countingReader is a body that counts how much of it was read.
+type countingReader struct {
 	io.Reader
 	n int64
 }
 
-func (t *tally) Read(p []byte) (int, error) {
+func (t *countingReader) Read(p []byte) (int, error) {
 	n, err := t.Reader.Read(p)
 	t.n += int64(n)
 	return n, err
 }
 
-// cost decodes a body, and gives what was allocated meanwhile, what is kept of it, what was read,
-// and what was charged.
+// cost decodes a body. It returns the bytes that were allocated meanwhile, kept of it, read, and
+// charged.
 func cost(of reflect.Type, body io.Reader) (allocated, kept, read, charged int64, err error) {
-	shape, v, in := shapeOf(of), reflect.New(of).Interface(), &tally{Reader: body}
+	shape, v, in := shapeOf(of), reflect.New(of).Interface(), &countingReader{Reader: body}
 	r := httptest.NewRequest(http.MethodPost, "/", nil)
 	r.ContentLength = -1
 	var before, after, later runtime.MemStats
@@ -41,10 +41,12 @@ func cost(of reflect.Type, body io.Reader) (allocated, kept, read, charged int64
 	runtime.GC()
 	runtime.ReadMemStats(&later)
 	runtime.KeepAlive(v)
-	return int64(after.TotalAlloc - before.TotalAlloc), int64(later.HeapAlloc) - int64(before.HeapAlloc), in.n, charged, err
+	allocated, kept = int64(after.TotalAlloc-before.TotalAlloc), int64(later.HeapAlloc)-int64(before.HeapAlloc)
+	return allocated, kept, in.n, charged, err
 }
 
-// What a list may not have is refused when it comes, and not after all of it was made.
+// A list's element that is not allowed is refused when it comes, and not after all of the list was
+// made.
 func TestAListIsBoundedWhileItIsRead(t *testing.T) {
 	huge := func(head, element string) io.Reader {
 		return strings.NewReader(head + strings.Repeat(element+",", (maxBatchJSON-len(head))/(len(element)+1)))
@@ -77,15 +79,16 @@ func TestAListIsBoundedWhileItIsRead(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("%v; want %q", err, c.says)
 			}
-			if read > c.most || allocated > 2*jsonCost*read+512<<10 || charged != jsonCost*read && !strings.Contains(c.says, "has more than") {
+			if read > c.most || allocated > 2*jsonCost*read+512<<10 ||
+				charged != jsonCost*read && !strings.Contains(c.says, "has more than") {
 				t.Errorf("%d bytes were read, %d allocated, %d charged", read, allocated, charged)
 			}
 		})
 	}
 }
 
-// What is charged for a body that is taken is enough for what it takes, but for what the collector
-// has yet to take away.
+// The charge for a body that is taken covers its memory, except what the garbage collector has yet
+// to free.
 func TestWhatJSONCosts(t *testing.T) {
 	crc := make([]string, upload.DefaultLimits().MaxChunks)
 	for i := range crc {

@@ -7,13 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unsentBytes is how much of what is written to a connection the system keeps that it has not sent
-// yet. By itself it keeps megabytes, for a client that reads nothing too. What is under way to the
-// client is not bounded by it.
+// unsentBytes is how many unsent bytes the system keeps of what is written to a connection. By
+// itself it keeps megabytes, even for a client that reads nothing. It does not bound the bytes that
+// are under way to the client.
 const unsentBytes = 256 << 10
 
-// limitUnsent makes the system keep n bytes of what is written to a connection, or as many as it
-// likes (0).
+// limitUnsent makes the system keep n unsent bytes of a connection, or as many as it likes (0).
 func limitUnsent(c net.Conn, n int) {
 	s, ok := c.(syscall.Conn)
 	if !ok {
@@ -28,8 +27,9 @@ func limitUnsent(c net.Conn, n int) {
 	})
 }
 
-// peek copies what has come on a connection and was not read, and gives how much; 0: nothing, or
-// nobody knows. It takes nothing away, and does not wait.
+// peek copies the bytes that have come on a connection and were not read, and returns how many. It
+// returns 0 if there are none, or if the system can't tell. It takes nothing away, and does not
+// wait.
 func peek(c net.Conn, p []byte) (n int) {
 	s, ok := c.(syscall.Conn)
 	if !ok {
@@ -39,7 +39,7 @@ func peek(c net.Conn, p []byte) (n int) {
 	if err != nil {
 		return 0
 	}
-	_ = raw.Control(func(fd uintptr) { // Read would wait for whoever reads
+	_ = raw.Control(func(fd uintptr) { // Read would wait for another reader
 		n, _, err = syscall.Recvfrom(int(fd), p, syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 	})
 	if err != nil {

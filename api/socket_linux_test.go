@@ -9,15 +9,18 @@ import (
 	"time"
 )
 
-// A question for health that has come is not forgotten for newcomers, however long it takes until
-// somebody reads it; but of those there are not more than of others, and who has only begun to ask
-// makes way.
+// A request for health that has come is not forgotten for newcomers, however long it takes until
+// somebody reads it. But there are no more of these than of others, and a connection that has only
+// begun to ask makes way.
 func TestAQuestionThatHasComeIsKept(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := bound(l, 1, newBacklog(mostBacklog), newUnsettled(mostRefused, 100, time.Now), paceOf(1<<10, time.Second), &counters{}, given)
+	b := limitListener(
+		l, 1, newUnreadBytes(maxUnread), newPendingStreams(maxRefused, 100, time.Now), newMinRate(1<<10, time.Second),
+		&counters{}, testMachine,
+	)
 	defer b.Close()
 	dial := func(said string) *conn {
 		t.Helper()
@@ -39,43 +42,49 @@ func TestAQuestionThatHasComeIsKept(t *testing.T) {
 		return s
 	}
 	busy := dial("")
-	b.works(busy, 1)
+	b.addPlaces(busy, 1)
 	const question = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 	begun, unread, read := dial(question[:20]), dial(question), dial(question)
 	if _, err := read.Read(make([]byte, 14)); err != nil {
 		t.Fatal(err)
 	}
-	b.state(read, http.StateActive)
-	for range 2 * leastSpare {
+	b.connState(read, http.StateActive)
+	for range 2 * minReserved {
 		dial("")
 	}
-	for range 2 * leastSpare {
+	for range 2 * minReserved {
 		dial(question[:20])
 	}
 	for c, want := range map[*conn]bool{busy: true, begun: false, unread: true, read: true} {
 		b.mu.Lock()
 		if c.counted != want {
-			t.Errorf("one is kept: %v, want %v (busy %v, begun %v, unread %v)", c.counted, want, c == busy, c == begun, c == unread)
+			t.Errorf(
+				"one is kept: %v, want %v (busy %v, begun %v, unread %v)", c.counted, want, c == busy, c == begun,
+				c == unread,
+			)
 		}
 		b.mu.Unlock()
 	}
-	for range 2 * leastSpare {
+	for range 2 * minReserved {
 		dial(question)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.over != leastSpare || b.open != 1 {
-		t.Errorf("%d connections, and %d beyond the bound", b.open, b.over)
+	if b.openReserved != minReserved || b.open != 1 {
+		t.Errorf("%d connections, and %d beyond the bound", b.open, b.openReserved)
 	}
 }
 
-// The system keeps little that is not sent, until the client has shown that it reads.
+// The system keeps little unsent, until the client has shown that it reads.
 func TestTheSystemKeepsLittleForWhoReadsNothing(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := bound(l, 10, newBacklog(mostBacklog), newUnsettled(mostRefused, 100, time.Now), paceOf(1<<10, time.Second), &counters{}, given)
+	b := limitListener(
+		l, 10, newUnreadBytes(maxUnread), newPendingStreams(maxRefused, 100, time.Now), newMinRate(1<<10, time.Second),
+		&counters{}, testMachine,
+	)
 	defer b.Close()
 	small, large := make(chan *conn, 1), make(chan *conn, 1)
 	go func() {
@@ -109,7 +118,7 @@ func TestTheSystemKeepsLittleForWhoReadsNothing(t *testing.T) {
 	one, two := <-small, <-large
 	defer one.Close()
 	defer two.Close()
-	(&call{req: httptest.NewRequest("GET", "/", nil).WithContext(withConn(t.Context(), two))}).takes()
+	(&call{req: httptest.NewRequest("GET", "/", nil).WithContext(withConn(t.Context(), two))}).noteReads()
 	kept, more := fill(one), fill(two)
 	if kept > 3*unsentBytes || more < 2*kept {
 		t.Errorf("%d bytes are kept for one who reads nothing, and %d for one who does", kept, more)

@@ -20,8 +20,8 @@ import (
 	"sluice/access"
 )
 
-// listener is an HTTP/2 client that lets the server send nothing but heads, and notes which streams
-// have ended how.
+// listener is an HTTP/2 client that lets the server send nothing but heads, and notes how each
+// stream has ended.
 type listener struct {
 	*framed
 	mu     sync.Mutex
@@ -58,7 +58,7 @@ func listen(t *testing.T, c net.Conn) *listener {
 	return l
 }
 
-// ended gives the number of streams that have ended so.
+// ended returns the number of streams that have ended in that way.
 func (l *listener) ended(as string) (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -70,23 +70,24 @@ func (l *listener) ended(as string) (n int) {
 	return n
 }
 
-// waiting is a Server whose requests, none of which asks for a place, return when they are let go.
+// waiting returns a Server whose requests return when the test lets them. None of them asks for a
+// place.
 func waiting(t *testing.T, refused int) (running func() int64, dial func() net.Conn, letGo func()) {
 	s, dial := hostileWith(t, 1000, func(s *Server) http.Handler {
 		ctx, cancel := context.WithCancel(context.Background())
 		letGo = cancel
 		t.Cleanup(cancel)
-		s.begun = newUnsettled(refused, 100, time.Now)
+		s.pending = newPendingStreams(refused, 100, time.Now)
 		return s.counted(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-ctx.Done() }))
 	})
 	return s.running.Load, dial, letGo
 }
 
 // The next head waits while the handlers have not got to those before it, on one connection and on
-// all; then it goes on.
+// all. Then it goes on.
 func TestHeadsComeAsHandlersGetToThem(t *testing.T) {
 	for _, c := range []struct{ conns, streams, refused, want int }{
-		{1, 50, 1000, mostUnsettled},
+		{1, 50, 1000, maxPending},
 		{20, 5, 10, 10 + 20},
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -121,12 +122,12 @@ func TestHeadsComeAsHandlersGetToThem(t *testing.T) {
 }
 
 // Streams that are reset at once are not begun beyond what a connection may have, while the
-// handlers of those before run.
+// handlers of earlier ones run.
 func TestResetStreamsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, letGo := context.WithCancel(context.Background())
 		s, dial := hostileWith(t, 1000, func(s *Server) http.Handler {
-			s.begun = newUnsettled(1000, 100, time.Now)
+			s.pending = newPendingStreams(1000, 100, time.Now)
 			return s.guard(s.serve(func(*call) error { // it has a place
 				<-ctx.Done()
 				return nil
@@ -163,7 +164,7 @@ func TestResetStreamsAreBounded(t *testing.T) {
 	})
 }
 
-// A connection that is held is let go when it ends.
+// A connection that waits is let go when it ends.
 func TestAHeldConnectionEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		running, dial, letGo := waiting(t, 1000)
@@ -187,19 +188,20 @@ func TestAHeldConnectionEnds(t *testing.T) {
 	})
 }
 
-// Past the places, and past the refusals that wait for their clients, a refusal needs no window.
+// If the places are taken, and those of refusals that wait for their clients too, a refusal needs
+// no window.
 func TestARefusalNeedsNoWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const refused, places, streams = 4, 2, 60
 		s, dial := hostile(t, 1000)
-		s.limits = newLimits(4*places, mostHeld, mostHeld, refused)
+		s.limits = newLimits(4*places, maxHeld, maxHeld, refused)
 		l := listen(t, dial())
 		for i := range streams {
 			if err := l.get(uint32(2*i+1), true); err != nil {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(streams * refuseAfter)
+		time.Sleep(streams * refuseDelay)
 		if n := l.ended("503"); n != streams-places-refused {
 			t.Errorf("%d of %d streams are refused without a body: %v", n, streams, l.status)
 		}
@@ -209,7 +211,7 @@ func TestARefusalNeedsNoWindow(t *testing.T) {
 	})
 }
 
-// Whoever is not known keeps nobody out by not taking an answer: it waits among the refused.
+// A client that is not known keeps nobody out by not taking an answer: it waits among the refused.
 func TestAnAnswerToNobodyKnownHasNoPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, dial := hostileWith(t, 1000, func(s *Server) http.Handler {
@@ -222,13 +224,14 @@ func TestAnAnswerToNobodyKnownHasNoPlace(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		if n := s.limits.places.held(); n != 0 || s.limits.lingers.held() != 50 {
-			t.Errorf("%d requests have places, %d wait", n, s.limits.lingers.held())
+		if n := s.limits.places.inUse(); n != 0 || s.limits.waiting.inUse() != 50 {
+			t.Errorf("%d requests have places, %d wait", n, s.limits.waiting.inUse())
 		}
 	})
 }
 
-// What waits for a window holds up no head: the frame that widens the window may come behind it.
+// An answer that waits for a window holds up no head: the frame that widens the window may come
+// behind it.
 func TestAWindowIsWidenedBehindTheNextHead(t *testing.T) {
 	for name, places := range map[string]int64{"answered": 1000, "refused": 0} {
 		t.Run(name, func(t *testing.T) {
@@ -239,9 +242,9 @@ func TestAWindowIsWidenedBehindTheNextHead(t *testing.T) {
 						return nil
 					}))
 				})
-				s.limits = newLimits(places, mostHeld, mostHeld, mostRefused)
+				s.limits = newLimits(places, maxHeld, maxHeld, maxRefused)
 				l := listen(t, dial())
-				const streams = 4 * mostUnsettled
+				const streams = 4 * maxPending
 				began := time.Now()
 				for i := range streams {
 					if err := l.get(uint32(2*i+1), true); err != nil {
@@ -255,10 +258,10 @@ func TestAWindowIsWidenedBehindTheNextHead(t *testing.T) {
 					}
 				}
 				synctest.Wait()
-				if d, most := time.Since(began), streams/mostUnsettled*refuseAfter; d > most || d > 0 && places > 0 {
+				if d, most := time.Since(began), streams/maxPending*refuseDelay; d > most || d > 0 && places > 0 {
 					t.Errorf("it took %v", d)
 				}
-				time.Sleep(refuseAfter)
+				time.Sleep(refuseDelay)
 				synctest.Wait()
 				if n := l.ended("with a body"); n != streams {
 					t.Errorf("%d of %d streams have ended", n, streams)
@@ -268,7 +271,7 @@ func TestAWindowIsWidenedBehindTheNextHead(t *testing.T) {
 	}
 }
 
-// What net/http answers by itself has a deadline: it comes to none of our handlers.
+// An answer of net/http's own has a deadline, although it comes from none of the handlers.
 func TestNetHTTPsOwnAnswersHaveADeadline(t *testing.T) {
 	for name, field := range map[string]hpack.HeaderField{
 		"a head that is too long":   {Name: "x", Value: strings.Repeat("x", maxHead)},
@@ -279,14 +282,22 @@ func TestNetHTTPsOwnAnswersHaveADeadline(t *testing.T) {
 				s, dial := hostile(t, 1000)
 				l := listen(t, dial())
 				l.fields.Reset()
-				for _, f := range []hpack.HeaderField{{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "http"}, {Name: ":authority", Value: "x"}, {Name: ":path", Value: "/"}, field} {
+				for _, f := range []hpack.HeaderField{
+					{Name: ":method", Value: "GET"},
+					{Name: ":scheme", Value: "http"},
+					{Name: ":authority", Value: "x"},
+					{Name: ":path", Value: "/"},
+					field,
+				} {
 					if err := l.enc.WriteField(f); err != nil {
 						t.Fatal(err)
 					}
 				}
 				block := l.fields.Bytes()
 				n := min(len(block), maxFrame)
-				err := l.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block[:n], EndHeaders: n == len(block), EndStream: true})
+				err := l.WriteHeaders(http2.HeadersFrameParam{
+					StreamID: 1, BlockFragment: block[:n], EndHeaders: n == len(block), EndStream: true,
+				})
 				for block = block[n:]; err == nil && len(block) > 0; block = block[n:] {
 					n = min(len(block), maxFrame)
 					err = l.WriteContinuation(1, n == len(block), block[:n])
@@ -296,15 +307,15 @@ func TestNetHTTPsOwnAnswersHaveADeadline(t *testing.T) {
 				}
 				time.Sleep(s.cfg.RateWindow + time.Second)
 				synctest.Wait()
-				if s.begun.count != 0 {
-					t.Errorf("%d streams still wait: %v", s.begun.count, l.status)
+				if s.pending.count != 0 {
+					t.Errorf("%d streams still wait: %v", s.pending.count, l.status)
 				}
 			})
 		})
 	}
 }
 
-// Nothing of a connection is kept when it has ended, though a handler has answered a stream that
+// Nothing of a connection is kept when it has ended, although a handler has answered a stream that
 // was reset before.
 func TestAnAnswerToAResetStreamKeepsNothing(t *testing.T) {
 	was, asked, let := make(chan weak.Pointer[conn], 1), make(chan context.Context, 1), make(chan struct{})
@@ -339,8 +350,8 @@ func TestAnAnswerToAResetStreamKeepsNothing(t *testing.T) {
 	}
 }
 
-// Of a client that reads nothing no more is read than a few frames: what answers them would wait in
-// memory.
+// If a client reads nothing, no more than a few frames are read of it: the answers to them would
+// wait in memory.
 func TestFramesAreNotReadAheadOfTheirAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, dial := hostile(t, 1000)
@@ -354,7 +365,7 @@ func TestFramesAreNotReadAheadOfTheirAnswers(t *testing.T) {
 			}
 			sent <- n
 		}()
-		if n := <-sent; n > 2*mostFrames {
+		if n := <-sent; n > 2*maxFrames {
 			t.Errorf("%d pings were taken", n)
 		}
 	})
@@ -362,7 +373,7 @@ func TestFramesAreNotReadAheadOfTheirAnswers(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			_, dial := hostile(t, 1000)
 			l := listen(t, dial())
-			for range 20 * mostFrames {
+			for range 20 * maxFrames {
 				if err := l.WritePing(false, [8]byte{}); err != nil {
 					t.Fatal(err)
 				}
@@ -371,17 +382,18 @@ func TestFramesAreNotReadAheadOfTheirAnswers(t *testing.T) {
 	})
 }
 
-// A server that ends its connections begins no stream, and waits for none: what goes on is read.
+// A server that ends its connections begins no stream, and waits for none. Streams that go on are
+// read.
 func TestWhatIsBegunGoesOnWhileTheServerLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWire(t, mostBacklog)
+		w := newWire(t, maxUnread)
 		p := w.dial()
 		p.begin(1, "/read")
 		synctest.Wait()
 		stopped := make(chan error, 1)
 		go func() { stopped <- w.server.Shutdown(context.Background()) }()
 		time.Sleep(5 * time.Second) // net/http has said twice that it leaves
-		for i := range 4 * mostUnsettled {
+		for i := range 4 * maxPending {
 			p.begin(uint32(2*i+3), "/read")
 		}
 		if !p.send(1, 1<<20, true) || p.answer(1) != strconv.Itoa(http.StatusOK) {

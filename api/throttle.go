@@ -6,45 +6,45 @@ import (
 	"time"
 )
 
-// mostLines is how many refusals of one kind the log tells of as warnings in a second: who floods
-// the server does not flood its log. The next line says how many were left out; /metrics counts
+// maxLines is how many refusals of one kind the log shows as warnings in a second, so that a flood
+// of requests does not flood the log. The next line says how many were left out. /metrics counts
 // all.
-const mostLines = 10
+const maxLines = 10
 
-// throttle lets through so many lines of one kind in a second.
+// throttle lets through maxLines lines of one kind in a second.
 type throttle struct {
-	mu    sync.Mutex
-	began time.Time // the second
-	said  int
-	left  int64 // lines that were not let through, and not told of yet
+	mu         sync.Mutex
+	second     time.Time // when the running second began
+	lines      int
+	suppressed int64 // lines that were left out, and not reported yet
 }
 
-// say reports whether a line is let through, and how many were not since the last one.
-func (t *throttle) say(now time.Time) (left int64, ok bool) {
+// allow reports whether a line is let through, and how many were left out since the last one.
+func (t *throttle) allow(now time.Time) (suppressed int64, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if now.Sub(t.began) >= time.Second {
-		t.began, t.said = now, 0
+	if now.Sub(t.second) >= time.Second {
+		t.second, t.lines = now, 0
 	}
-	if t.said == mostLines {
-		t.left++
+	if t.lines == maxLines {
+		t.suppressed++
 		return 0, false
 	}
-	t.said++
-	left, t.left = t.left, 0
-	return left, true
+	t.lines++
+	suppressed, t.suppressed = t.suppressed, 0
+	return suppressed, true
 }
 
-// throttles are those of the kinds of refusals.
-type throttles struct{ busy, crowded, other throttle }
+// throttles has one throttle for each kind of refusal.
+type throttles struct{ busy, conns, other throttle }
 
-// of gives the throttle of an error.
-func (t *throttles) of(err error) *throttle {
+// forError returns the throttle of an error.
+func (t *throttles) forError(err error) *throttle {
 	switch {
 	case errors.Is(err, errBusy):
 		return &t.busy
-	case errors.Is(err, errCrowded):
-		return &t.crowded
+	case errors.Is(err, errTooManyConns):
+		return &t.conns
 	}
 	return &t.other
 }

@@ -21,8 +21,8 @@ import (
 	"sluice/session"
 )
 
-// hostile is the whole server, without stores, on connections that hold nothing. /long answers a
-// long JSON document.
+// hostile is the whole server, without stores, on connections without buffers. /long answers a long
+// JSON document.
 func hostile(t *testing.T, conns int64) (s *Server, dial func() net.Conn) {
 	long := Problem{Title: strings.Repeat("x", longAnswer)}
 	return hostileWith(t, conns, func(s *Server) http.Handler {
@@ -30,7 +30,7 @@ func hostile(t *testing.T, conns int64) (s *Server, dial func() net.Conn) {
 			if c.req.URL.Path == "/refused" {
 				return errNotFound
 			}
-			if err := s.reserve(c, longAnswer); err != nil {
+			if err := s.reserveAnswer(c, longAnswer); err != nil {
 				return err
 			}
 			s.answer(c, http.StatusOK, "application/json", long)
@@ -39,13 +39,19 @@ func hostile(t *testing.T, conns int64) (s *Server, dial func() net.Conn) {
 	})
 }
 
-// hostileWith has another handler.
+// hostileWith is hostile with another handler.
 func hostileWith(t *testing.T, conns int64, handler func(*Server) http.Handler) (s *Server, dial func() net.Conn) {
-	s = &Server{machine: given, cfg: Config{MinRate: 1 << 10, RateWindow: 30 * time.Second}, log: slog.New(slog.DiscardHandler), unread: newBacklog(mostBacklog), limits: newLimits(1<<10, mostHeld, mostHeld, mostRefused), begun: newUnsettled(mostRefused, 100, time.Now)}
+	s = &Server{
+		machine: testMachine, cfg: Config{MinRate: 1 << 10, RateWindow: 30 * time.Second},
+		log: slog.New(slog.DiscardHandler), unread: newUnreadBytes(maxUnread),
+		limits: newLimits(1<<10, maxHeld, maxHeld, maxRefused), pending: newPendingStreams(maxRefused, 100, time.Now),
+	}
 	h := handler(s)
 	in := &pipes{conns: make(chan net.Conn)}
 	in.closed, in.close = context.WithCancel(context.Background())
-	l := bound(in, conns, s.unread, s.begun, paceOf(s.cfg.MinRate, s.cfg.RateWindow), &s.refused, given)
+	l := limitListener(
+		in, conns, s.unread, s.pending, newMinRate(s.cfg.MinRate, s.cfg.RateWindow), &s.refused, testMachine,
+	)
 	server := s.httpServer(context.Background(), h, l)
 	done := make(chan struct{})
 	go func() {
@@ -64,18 +70,17 @@ func hostileWith(t *testing.T, conns int64, handler func(*Server) http.Handler) 
 	}
 }
 
-// ended gives how long the server keeps a connection, of which nothing is read that takes it not
-// further.
+// ended reads a connection until the server closes it, and returns how long that took.
 func ended(c net.Conn) time.Duration {
 	began := time.Now()
 	_, _ = io.Copy(io.Discard, c)
 	return time.Since(began)
 }
 
-// An answer that nobody reads is cut off, also one of net/http's own, and what is taken at the
-// minimum rate is not.
+// An answer that nobody reads is cut off, also one of net/http's own. An answer that is taken at
+// the minimum rate is not.
 func TestAnAnswerThatNobodyReadsIsCut(t *testing.T) {
-	const allowed = 30*time.Second + answerPiece/(1<<10)*time.Second
+	const allowed = 30*time.Second + answerBlock/(1<<10)*time.Second
 	for name, request := range map[string]string{
 		"JSON":              "GET /long HTTP/1.1\r\nHost: x\r\n\r\n",
 		"of a bad head":     "GET\r\n\r\n",
@@ -94,8 +99,8 @@ func TestAnAnswerThatNobodyReadsIsCut(t *testing.T) {
 				if n, err := c.Read(make([]byte, 1)); err == nil {
 					t.Errorf("%d bytes are still to be had after %v", n, allowed)
 				}
-				if s.limits.places.held() != 0 || s.limits.answers.held() != 0 {
-					t.Errorf("%d places and %d bytes are held", s.limits.places.held(), s.limits.answers.held())
+				if s.limits.places.inUse() != 0 || s.limits.answers.inUse() != 0 {
+					t.Errorf("%d places and %d bytes are held", s.limits.places.inUse(), s.limits.answers.inUse())
 				}
 			})
 		})
@@ -144,16 +149,20 @@ func (f *framed) get(stream uint32, whole bool) error { return f.ask("GET", stre
 
 func (f *framed) ask(method string, stream uint32, whole bool) error {
 	f.fields.Reset()
-	for _, field := range [][2]string{{":method", method}, {":scheme", "http"}, {":authority", "x"}, {":path", "/long"}} {
+	for _, field := range [][2]string{
+		{":method", method}, {":scheme", "http"}, {":authority", "x"}, {":path", "/long"},
+	} {
 		if err := f.enc.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]}); err != nil {
 			return err
 		}
 	}
-	return f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: f.fields.Bytes(), EndHeaders: whole, EndStream: true})
+	return f.WriteHeaders(http2.HeadersFrameParam{
+		StreamID: stream, BlockFragment: f.fields.Bytes(), EndHeaders: whole, EndStream: true,
+	})
 }
 
-// However many streams let nothing through, what is kept for them is bounded, and they are cut;
-// health is told meanwhile.
+// However many streams let nothing through, the memory that is kept for them is bounded, and they
+// are cut. Health is answered meanwhile.
 func TestClosedWindowsHoldLittle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, dial := hostile(t, 1000)
@@ -174,22 +183,25 @@ func TestClosedWindowsHoldLittle(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		if held := s.limits.answers.held(); held > mostHeld || held < 16*longAnswer {
+		if held := s.limits.answers.inUse(); held > maxHeld || held < 16*longAnswer {
 			t.Errorf("%d bytes of answers are held", held)
 		}
 		if s.refused.answers.Load() == 0 {
 			t.Error("no answer was refused")
 		}
-		time.Sleep(30*time.Second + answerPiece/(1<<10)*time.Second + time.Second)
+		time.Sleep(30*time.Second + answerBlock/(1<<10)*time.Second + time.Second)
 		synctest.Wait()
-		if s.limits.places.held() != 0 || s.limits.answers.held() != 0 || s.refused.slowAnswers.Load() == 0 {
-			t.Errorf("%d places and %d bytes are held, %d answers were slow", s.limits.places.held(), s.limits.answers.held(), s.refused.slowAnswers.Load())
+		if s.limits.places.inUse() != 0 || s.limits.answers.inUse() != 0 || s.refused.slowAnswers.Load() == 0 {
+			t.Errorf(
+				"%d places and %d bytes are held, %d answers were slow", s.limits.places.inUse(),
+				s.limits.answers.inUse(), s.refused.slowAnswers.Load(),
+			)
 		}
 	})
 }
 
-// What is begun on HTTP/2, but for the body of a request, ends within ten seconds, however it is
-// cut; what idles may.
+// Everything that is begun on HTTP/2, except the body of a request, ends within ten seconds,
+// however it is cut. An idle connection may stay.
 func TestAHeadThatNeverEndsIsCut(t *testing.T) {
 	for name, send := range map[string]func(f *framed) error{
 		"without an end": func(f *framed) error { return f.get(1, false) },
@@ -198,7 +210,9 @@ func TestAHeadThatNeverEndsIsCut(t *testing.T) {
 			for err == nil {
 				time.Sleep(time.Second)
 				f.fields.Reset()
-				if err = f.enc.WriteField(hpack.HeaderField{Name: "x", Value: fmt.Sprint(time.Now().Unix())}); err == nil {
+				if err = f.enc.WriteField(hpack.HeaderField{
+					Name: "x", Value: fmt.Sprint(time.Now().Unix()),
+				}); err == nil {
 					err = f.WriteContinuation(1, false, f.fields.Bytes())
 				}
 			}
@@ -220,7 +234,7 @@ func TestAHeadThatNeverEndsIsCut(t *testing.T) {
 					t.Fatal(err)
 				}
 				<-took
-				if d := time.Since(began); d > headFor+2*time.Second {
+				if d := time.Since(began); d > headTimeout+2*time.Second {
 					t.Errorf("it ended after %v", d)
 				}
 			})
@@ -233,7 +247,7 @@ func TestAHeadThatNeverEndsIsCut(t *testing.T) {
 			if _, err := io.WriteString(c, http2.ClientPreface[:20]); err != nil {
 				t.Fatal(err)
 			}
-			if d := ended(c); d > headFor+2*time.Second {
+			if d := ended(c); d > headTimeout+2*time.Second {
 				t.Errorf("it ended after %v", d)
 			}
 		})
@@ -285,25 +299,28 @@ func TestTheLongestIdleConnectionMakesWay(t *testing.T) {
 	})
 }
 
-// At the bound a newcomer takes the place of a connection that rests, or whose principal has many;
-// the one that a client with few works on is kept.
+// At the bound a newcomer takes the place of a connection that rests, or whose principal has many.
+// The one that a client with few works on is kept.
 func TestAFloodLeavesWorkingConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := &pipes{}
-		b := bound(in, 5, newBacklog(mostBacklog), newUnsettled(mostRefused, 100, time.Now), paceOf(1<<10, time.Second), &counters{}, given)
-		b.spare = 0
+		b := limitListener(
+			in, 5, newUnreadBytes(maxUnread), newPendingStreams(maxRefused, 100, time.Now),
+			newMinRate(1<<10, time.Second), &counters{}, testMachine,
+		)
+		b.reserved = 0
 		open := func() *conn {
 			_, raw := net.Pipe()
 			return b.conn(raw)
 		}
 		works := func(c *conn, principal string) {
-			b.state(c, http.StateActive)
-			b.works(c, 1)
-			b.owned(c, principal)
+			b.connState(c, http.StateActive)
+			b.addPlaces(c, 1)
+			b.setPrincipal(c, principal)
 		}
 		rests := func(c *conn) {
-			b.works(c, -1)
-			b.state(c, http.StateIdle)
+			b.addPlaces(c, -1)
+			b.connState(c, http.StateIdle)
 		}
 		newcomer := func(out *conn) (c *conn) {
 			t.Helper()
@@ -329,25 +346,26 @@ func TestAFloodLeavesWorkingConnections(t *testing.T) {
 		one := newcomer(many[0])
 		two := newcomer(many[1])
 		newcomer(nil)
-		b.works(many[2], -1) // its request was refused, and it is not idle yet
+		b.addPlaces(many[2], -1) // its request was refused, and it is not idle yet
 		newcomer(many[2])
 		newcomer(nil)
-		time.Sleep(waitsFor)
+		time.Sleep(minWaiting)
 		newcomer(one)
 		works(two, "few")
 		rests(two)
-		time.Sleep(restsFor)
+		time.Sleep(minIdle)
 		newcomer(few)
 		newcomer(two)
-		if b.open != 5 || b.by["many"] != 1 || b.by["few"] != 0 || b.by[""] != 4 || len(b.by) != 2 {
-			t.Errorf("%d are open, by principal %v", b.open, b.by)
+		if b.open != 5 || b.byPrincipal["many"] != 1 || b.byPrincipal["few"] != 0 || b.byPrincipal[""] != 4 ||
+			len(b.byPrincipal) != 2 {
+			t.Errorf("%d are open, by principal %v", b.open, b.byPrincipal)
 		}
 	})
 }
 
-// Who asks for too much is told so a little later, and holds nothing meanwhile.
+// A client that asks for too much is told so a little later, and holds nothing meanwhile.
 func TestWhoAsksForTooMuchWaits(t *testing.T) {
-	for name, err := range map[string]error{"all": errBusy, "a principal": errShare, "a session": session.ErrBusy} {
+	for name, err := range map[string]error{"all": errBusy, "a principal": errOverShare, "a session": session.ErrBusy} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s, dial := hostileWith(t, 10, func(s *Server) http.Handler {
@@ -359,11 +377,14 @@ func TestWhoAsksForTooMuchWaits(t *testing.T) {
 					t.Fatal(err)
 				}
 				synctest.Wait()
-				if s.running.Load() != 1 || s.limits.places.held() != 0 || s.limits.lingers.held() != 1 {
-					t.Errorf("%d requests run, %d have places, %d wait for their clients", s.running.Load(), s.limits.places.held(), s.limits.lingers.held())
+				if s.running.Load() != 1 || s.limits.places.inUse() != 0 || s.limits.waiting.inUse() != 1 {
+					t.Errorf(
+						"%d requests run, %d have places, %d wait for their clients", s.running.Load(),
+						s.limits.places.inUse(), s.limits.waiting.inUse(),
+					)
 				}
 				_, err := http.ReadResponse(bufio.NewReader(c), nil)
-				if took := time.Since(began); err != nil || took != refuseAfter {
+				if took := time.Since(began); err != nil || took != refuseDelay {
 					t.Errorf("it was answered after %v: %v", took, err)
 				}
 			})
@@ -386,15 +407,18 @@ func TestAPanicHoldsNothing(t *testing.T) {
 		}
 		go func() { _, _ = io.Copy(io.Discard, c) }()
 		synctest.Wait()
-		if s.limits.places.held() != 0 || s.limits.lingers.held() != 0 || s.running.Load() != 0 {
-			t.Errorf("%d places and %d refused ones are held, %d run", s.limits.places.held(), s.limits.lingers.held(), s.running.Load())
+		if s.limits.places.inUse() != 0 || s.limits.waiting.inUse() != 0 || s.running.Load() != 0 {
+			t.Errorf(
+				"%d places and %d refused ones are held, %d run", s.limits.places.inUse(), s.limits.waiting.inUse(),
+				s.running.Load(),
+			)
 		}
 	})
 }
 
-// Health is told while every connection is at work and newcomers come without end: those that say
-// nothing, those that ask for something else, and those that pretend to ask for it. All but a few
-// of them are gone a moment later.
+// Health is answered while every connection is at work and newcomers come without end: some say
+// nothing, some ask for something else, and some pretend to ask for it. All except a few of them
+// are gone a moment later.
 func TestHealthIsToldInAFloodOfConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const busy, newcomers, each = 2, 600, 20
@@ -411,14 +435,16 @@ func TestHealthIsToldInAFloodOfConnections(t *testing.T) {
 			c := dial()
 			go func() {
 				_, _ = io.WriteString(c, []string{
-					"", "GET", "GET /long HTTP/1.1\r\nHost: x\r\n\r\n", "GET /healthz HTTP/1.1\r\nHost: ", http2.ClientPreface, "\n",
+					"", "GET", "GET /long HTTP/1.1\r\nHost: x\r\n\r\n", "GET /healthz HTTP/1.1\r\nHost: ",
+					http2.ClientPreface, "\n",
 				}[i%6])
 			}()
 			left.Add(1)
 			go func() {
 				got, _ := io.ReadAll(c)
 				left.Add(-1)
-				if bytes.HasPrefix(got, []byte("HTTP/1.1 503 ")) && bytes.Contains(got, []byte("\r\nRetry-After: 1\r\n")) {
+				if bytes.HasPrefix(got, []byte("HTTP/1.1 503 ")) &&
+					bytes.Contains(got, []byte("\r\nRetry-After: 1\r\n")) {
 					told.Add(1)
 				}
 			}()
@@ -437,10 +463,10 @@ func TestHealthIsToldInAFloodOfConnections(t *testing.T) {
 				t.Fatalf("newcomer %d: %v, %v", i, res, err)
 			}
 		}
-		time.Sleep(refuseFor)
+		time.Sleep(refuseTimeout)
 		synctest.Wait()
-		if n := left.Load(); n > leastSpare {
-			t.Errorf("%d newcomers are there, and %d may be", n, leastSpare)
+		if n := left.Load(); n > minReserved {
+			t.Errorf("%d newcomers are there, and %d may be", n, minReserved)
 		}
 		// Some are beyond what is answered at one time, and some speak HTTP/2.
 		if n := told.Load(); n < newcomers/2 || s.refused.connections.Load() < n {
@@ -454,7 +480,7 @@ func TestAnAnswerThatNobodyTakesComputesNoMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, dial := hostileWith(t, 10, func(s *Server) http.Handler {
 			return s.guard(s.serve(func(c *call) error {
-				if err := s.compute(c); err != nil {
+				if err := s.beginCompute(c); err != nil {
 					return err
 				}
 				s.answer(c, http.StatusOK, "application/json", Problem{Title: strings.Repeat("x", longAnswer)})
@@ -465,15 +491,15 @@ func TestAnAnswerThatNobodyTakesComputesNoMore(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if s.limits.places.held() != 1 {
+		if s.limits.places.inUse() != 1 {
 			t.Error("the request has ended")
 		}
 		s.limits.computing.isEmpty(t)
 	})
 }
 
-// The body of a refused request is read on over HTTP/2 too: a stream that is reset behind its
-// answer loses the answer with some clients (curl 7.88).
+// The body of a refused request is read on over HTTP/2 too: if a stream is reset behind its answer,
+// some clients lose the answer (curl 7.88).
 func TestARefusedBodyIsReadOnOverHTTP2(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, dial := hostile(t, 10)
@@ -493,7 +519,9 @@ func TestARefusedBodyIsReadOnOverHTTP2(t *testing.T) {
 			_ = frames.WriteSettings()
 			var head bytes.Buffer
 			e := hpack.NewEncoder(&head)
-			for _, f := range [][2]string{{":method", "PUT"}, {":scheme", "http"}, {":authority", "x"}, {":path", "/refused"}} {
+			for _, f := range [][2]string{
+				{":method", "PUT"}, {":scheme", "http"}, {":authority", "x"}, {":path", "/refused"},
+			} {
 				_ = e.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
 			}
 			_ = frames.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: head.Bytes(), EndHeaders: true})
@@ -518,7 +546,7 @@ func TestARefusedBodyIsReadOnOverHTTP2(t *testing.T) {
 				if !answered {
 					go func() {
 						<-asked
-						time.Sleep(lingerFor / 2) // the server has had the time to cut it
+						time.Sleep(lingerTimeout / 2) // the server has had the time to cut it
 						_ = frames.WriteData(1, true, make([]byte, 1000))
 					}()
 				}
@@ -528,8 +556,8 @@ func TestARefusedBodyIsReadOnOverHTTP2(t *testing.T) {
 	})
 }
 
-// Where all connections are taken, and none is idle, the one that has longest been without a
-// running request makes way.
+// If all connections are taken, and none is idle, the one that has longest been without a running
+// request makes way.
 func TestAHeadThatDoesNotEndKeepsNobodyOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const most = 3
@@ -552,9 +580,9 @@ func TestAHeadThatDoesNotEndKeepsNobodyOut(t *testing.T) {
 		if got := ask(dial()); got != http.StatusServiceUnavailable {
 			t.Errorf("at once: %d", got)
 		}
-		time.Sleep(waitsFor)
+		time.Sleep(minWaiting)
 		if got := ask(dial()); got != http.StatusOK {
-			t.Errorf("after %v: %d", waitsFor, got)
+			t.Errorf("after %v: %d", minWaiting, got)
 		}
 		if _, err := slow[0].Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("the eldest head: %v", err)
@@ -562,13 +590,14 @@ func TestAHeadThatDoesNotEndKeepsNobodyOut(t *testing.T) {
 	})
 }
 
-// A flood of refusals is a few lines of the log, the next of which says how many were left out.
+// A flood of refusals is a few lines of the log. The next of these lines says how many were left
+// out.
 func TestAFloodDoesNotFloodTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		s, dial := hostile(t, 1000)
 		s.log = slog.New(slog.NewTextHandler(&log, nil))
-		s.limits = newLimits(0, mostHeld, mostHeld, mostRefused)
+		s.limits = newLimits(0, maxHeld, maxHeld, maxRefused)
 		ask := func(n int) {
 			for range n {
 				c := dial()
@@ -577,11 +606,11 @@ func TestAFloodDoesNotFloodTheLog(t *testing.T) {
 				}
 				go func() { _, _ = io.Copy(io.Discard, c) }()
 			}
-			time.Sleep(refuseAfter)
+			time.Sleep(refuseDelay)
 			synctest.Wait()
 		}
 		ask(50)
-		if n := strings.Count(log.String(), "\n"); n != mostLines || strings.Contains(log.String(), "left_out") {
+		if n := strings.Count(log.String(), "\n"); n != maxLines || strings.Contains(log.String(), "left_out") {
 			t.Errorf("%d lines: %s", n, log.String())
 		}
 		log.Reset()

@@ -28,7 +28,7 @@ func (s *Server) begin(c *call, in BeginRequest) (Session, error) {
 	if err != nil {
 		return Session{}, err
 	}
-	req.Refuse = s.refusesNew()
+	req.Refuse = s.checkDraining()
 	u, err := s.cfg.Uploads.Begin(c.req.Context(), c.caller, req)
 	if err != nil {
 		return Session{}, err
@@ -95,14 +95,14 @@ func (s *Server) finish(c *call, in FinishRequest) (Memory, error) {
 	return memoryOf(m), nil
 }
 
-// mostMemory is about how long a memory may be in an answer.
-const mostMemory = 5 << 10
+// memoryAnswer is about how many bytes a memory may have in an answer.
+const memoryAnswer = 5 << 10
 
 func (s *Server) finishBatch(c *call, in FinishBatchRequest) (MemoryBatch, error) {
 	if len(in.Finishes) == 0 {
 		return MemoryBatch{}, invalid("finishes", "must not be empty")
 	}
-	if err := s.reserve(c, int64(len(in.Finishes))*mostMemory); err != nil {
+	if err := s.reserveAnswer(c, int64(len(in.Finishes))*memoryAnswer); err != nil {
 		return MemoryBatch{}, err
 	}
 	reqs := make([]upload.FinishRequest, len(in.Finishes))
@@ -182,11 +182,11 @@ func (s *Server) create(c *call) (Memory, error) {
 		name = c.req.PathValue("name")
 	}
 	kind := c.req.Header.Get("Content-Type")
-	if kind == "application/x-www-form-urlencoded" { // what curl --data-binary says of anything
+	if kind == "application/x-www-form-urlencoded" { // curl --data-binary sends this type with anything
 		kind = ""
 	}
 	req := upload.CreateRequest{
-		Capsule: cmp.Or(c.query["capsule_id"], "default"), Idem: c.query["idem"], Put: p, Refuse: s.refusesNew(),
+		Capsule: cmp.Or(c.query["capsule_id"], "default"), Idem: c.query["idem"], Put: p, Refuse: s.checkDraining(),
 		Meta: catalog.Meta{Name: name, Path: c.query["path"], MIME: kind},
 	}
 	m, err := s.cfg.Uploads.Create(c.req.Context(), c.caller, req, c.body)

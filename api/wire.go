@@ -29,11 +29,11 @@ func (t *Time) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Range is [first, last], both inclusive: of chunk indexes, or of bytes where the member's name
-// says so.
+// Range is [first, last], both inclusive: of chunk indexes, or of bytes if the member's name says
+// so.
 type Range [2]int64
 
-// UploadConfig answers upload_config: the limits in force, in bytes where not said otherwise.
+// UploadConfig answers upload_config: the limits in force. Sizes are in bytes.
 type UploadConfig struct {
 	InlineMax         int64 `json:"inline_max"`
 	ChunkSize         int64 `json:"chunk_size"`
@@ -69,8 +69,8 @@ type BeginRequest struct {
 
 // Session is an upload as its creator sees it.
 type Session struct {
-	// SessionID is decimal. It is "0" where an idem answers an upload that needed no session (a
-	// small memories_create).
+	// SessionID is decimal. It is "0" if an idem answers an upload that needed no session (a small
+	// memories_create).
 	SessionID string `json:"session_id"`
 	// State is open, sealed, finished, aborted or expired.
 	State     string `json:"state"`
@@ -79,8 +79,8 @@ type Session struct {
 	ExpectedChunks *int64 `json:"expected_chunks"`
 	BytesExpected  *int64 `json:"bytes_expected"`
 	BytesReceived  int64  `json:"bytes_received"`
-	// Missing are chunks that are not whole, MissingBytes exactly the bytes that are not there: at
-	// most 1,000 ranges each, then More.
+	// Missing are chunks that are not whole. MissingBytes are exactly the bytes that are not there.
+	// Each has at most 1,000 ranges, then More.
 	Missing      []Range `json:"missing"`
 	MissingBytes []Range `json:"missing_bytes"`
 	More         bool    `json:"more,omitzero"`
@@ -90,11 +90,11 @@ type Session struct {
 	CreatedAt    Time    `json:"created_at"`
 	LastSeen     Time    `json:"last_seen"`
 	ExpiresAt    Time    `json:"expires_at,omitzero"` // absent once it has ended
-	// MemoryID is what a finished upload became; Deleted if that is gone or in the trash.
+	// MemoryID is what a finished upload became. Deleted: that is gone or in the trash.
 	MemoryID string `json:"memory_id,omitzero"`
 	Deleted  bool   `json:"deleted,omitzero"`
-	// CRC32C gives, where asked for, the CRC-32C of each whole chunk: index in decimal to 8 hex
-	// digits.
+	// CRC32C is there if it was asked for: the CRC-32C of each whole chunk, from the index in
+	// decimal to 8 hex digits.
 	CRC32C map[string]string `json:"crc32c,omitzero"`
 }
 
@@ -109,7 +109,7 @@ type FinishRequest struct {
 	SessionID string `json:"session_id"`
 	SHA256    string `json:"sha256"` // 64 lower-case hex digits
 	TotalLen  int64  `json:"total_len"`
-	// ChunkCRC32C, if given, is the CRC-32C of every chunk as 8 hex digits: a mismatch then names
+	// ChunkCRC32C, if given, is the CRC-32C of every chunk as 8 hex digits. A mismatch then names
 	// the bad chunks.
 	ChunkCRC32C []string `json:"chunk_crc32c,omitzero" max:"16384" hex:"8"`
 }
@@ -150,7 +150,7 @@ type MemoryList struct {
 	NextCursor string   `json:"next_cursor,omitzero"`
 }
 
-// MemoryBatch holds those that a batch made, in the order of its requests.
+// MemoryBatch holds the memories that a batch made, in the order of its requests.
 type MemoryBatch struct {
 	Memories []Memory `json:"memories"`
 }
@@ -185,8 +185,8 @@ type PingResponse struct {
 	Present map[string]bool `json:"present"`
 }
 
-// CreateCapsuleRequest makes a capsule. Without a CapsuleID the server makes one up; the caller is
-// the owner where none is named.
+// CreateCapsuleRequest makes a capsule. Without a CapsuleID the server makes one up. If no owner is
+// named, the caller is the owner.
 type CreateCapsuleRequest struct {
 	CapsuleID   string   `json:"capsule_id,omitzero"`
 	Name        string   `json:"name,omitzero"`
@@ -254,19 +254,19 @@ type AdminSession struct {
 type AdminSessionList struct {
 	Sessions   []AdminSession `json:"sessions"`
 	NextCursor string         `json:"next_cursor,omitzero"`
-	// Damaged are records that can't be read, as far as they were met since the start, at most 100:
-	// those of sessions are in no list.
+	// Damaged are records that can't be read, as far as they were met since the start, at most 100.
+	// No list has those of sessions.
 	Damaged []string `json:"damaged,omitzero"`
 }
 
-// SessionStats are the figures of the session engine. Open to BytesReceived are of now, Begun to
-// Expired totals since the store was made.
+// SessionStats are the figures of the session engine. Open to BytesReceived are current figures.
+// Begun to Expired are totals since the store was made.
 type SessionStats struct {
 	Open           int64 `json:"open"`
 	Sealed         int64 `json:"sealed"`
 	BytesExpected  int64 `json:"bytes_expected"`
 	BytesReceived  int64 `json:"bytes_received"`
-	OldestLastSeen Time  `json:"oldest_last_seen,omitzero"` // of the open ones; absent where there is none
+	OldestLastSeen Time  `json:"oldest_last_seen,omitzero"` // of the open sessions; absent if there is none
 	Begun          int64 `json:"begun"`
 	Finished       int64 `json:"finished"`
 	Aborted        int64 `json:"aborted"`

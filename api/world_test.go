@@ -59,7 +59,9 @@ type parts struct {
 
 func assemble(ctx context.Context, cfg api.Config, engine session.Config) (p parts, err error) {
 	stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{MaxSessions: maxSessions}))
-	p.catalog, p.blobs, p.access = stores.Catalog(), blobtest.NewMem(), access.New(stores.Catalog(), clock{}, still, nil)
+	p.catalog, p.blobs, p.access = stores.Catalog(), blobtest.NewMem(), access.New(
+		stores.Catalog(), clock{}, still, nil,
+	)
 	if p.secret, err = p.access.Bootstrap(ctx); err != nil {
 		return p, err
 	}
@@ -69,17 +71,23 @@ func assemble(ctx context.Context, cfg api.Config, engine session.Config) (p par
 	}
 	limits := upload.DefaultLimits()
 	limits.ChunkSize, limits.ChunkSizeMin, limits.InlineMax = chunk, 1, inlineMax
-	p.uploads = upload.New(upload.Config{Sessions: p.sessions, Catalog: stores.Catalog(), Blobs: p.blobs, Clock: clock{}, Limits: limits})
+	p.uploads = upload.New(upload.Config{
+		Sessions: p.sessions, Catalog: stores.Catalog(), Blobs: p.blobs, Clock: clock{}, Limits: limits,
+	})
 	cfg.Uploads, cfg.Sessions, cfg.Access = p.uploads, p.sessions, p.access
-	cfg.Memories = memories.New(memories.Config{Catalog: stores.Catalog(), Content: p.blobs, Clock: clock{}, Running: p.sessions.Running, TrashFor: time.Hour})
+	cfg.Memories = memories.New(memories.Config{
+		Catalog: stores.Catalog(), Content: p.blobs, Clock: clock{}, Running: p.sessions.Running, TrashFor: time.Hour,
+	})
 	if cfg.Expire == nil {
-		cfg.Expire = func(ctx context.Context) (int, error) { return p.sessions.TickTTL(ctx, time.Now(), p.uploads.Expire) }
+		cfg.Expire = func(ctx context.Context) (int, error) {
+			return p.sessions.TickTTL(ctx, time.Now(), p.uploads.Expire)
+		}
 	}
 	p.server, err = api.New(cfg)
 	return p, err
 }
 
-// listen serves on a port of its own until stop, which gives Serve's error.
+// listen serves on a port of its own until stop, which returns Serve's error.
 func (p *parts) listen() (url string, stop func() error, err error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -95,7 +103,7 @@ func (p *parts) listen() (url string, stop func() error, err error) {
 	}, nil
 }
 
-// serveInMemory is such a server for an example.
+// serveInMemory starts such a server for an example.
 func serveInMemory(ctx context.Context) (url, token string, stop func()) {
 	p, err := assemble(ctx, api.Config{}, session.Config{})
 	if err != nil {
@@ -126,7 +134,8 @@ type world struct {
 	stranger  *api.Client
 }
 
-// newWorld makes one that ends with the test; change, if any, is of the server's configuration.
+// newWorld makes a world that ends with the test. change, if not nil, changes the server's
+// configuration.
 func newWorld(t *testing.T, change func(*api.Config)) *world {
 	t.Helper()
 	cfg := api.Config{Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))}
@@ -157,14 +166,14 @@ func openWorld(t *testing.T, cfg api.Config, engine session.Config) *world {
 	return w
 }
 
-// in is the same world for a subtest.
+// in returns the same world for a subtest.
 func (w *world) in(t *testing.T) *world {
 	of := *w
 	of.t = t
 	return &of
 }
 
-// as is a client that bears the secret.
+// as returns a client with the secret.
 func (w *world) as(secret string) *api.Client {
 	return api.NewClient(w.url, secret, &http.Client{Transport: w.transport})
 }
@@ -186,15 +195,15 @@ func (w *world) check(err error) {
 	}
 }
 
-// answer is what a raw request got.
+// answer is the answer to a raw request.
 type answer struct {
 	*http.Response
 	body    []byte
 	problem api.Problem
 }
 
-// do sends a request as the admin. Headers come in pairs, instead of the usual ones: an empty value
-// removes, and a name that is there twice is sent twice.
+// do sends a request as the admin. Headers come in pairs, instead of the usual ones. An empty value
+// removes a header, and a name that is there twice is sent twice.
 func (w *world) do(method, path, body string, headers ...string) answer {
 	w.t.Helper()
 	req, err := http.NewRequestWithContext(w.t.Context(), method, w.url+path, strings.NewReader(body))
@@ -242,13 +251,15 @@ func (w *world) begin(n int64) api.Session {
 // store uploads b as one memory.
 func (w *world) store(name, kind string, b []byte) api.Memory {
 	w.t.Helper()
-	m, err := w.client.Create(w.t.Context(), api.CreateRequest{Name: name, MIMEType: kind}, bytes.NewReader(b), int64(len(b)))
+	m, err := w.client.Create(
+		w.t.Context(), api.CreateRequest{Name: name, MIMEType: kind}, bytes.NewReader(b), int64(len(b)),
+	)
 	w.check(err)
 	return m
 }
 
-// full makes a session whose bytes are all there.
-func (w *world) full(b []byte) api.Session {
+// filled makes a session whose bytes are all there.
+func (w *world) filled(b []byte) api.Session {
 	w.t.Helper()
 	s := w.begin(int64(len(b)))
 	for i := 0; i*chunk < len(b); i++ {
@@ -278,7 +289,7 @@ func random(n int) []byte {
 	return b
 }
 
-// codeIs gives the problem that err is, and fails where it is another.
+// codeIs returns the problem in err, and fails if it has another code.
 func (w *world) codeIs(err error, code api.Code) *api.Error {
 	w.t.Helper()
 	var e *api.Error
@@ -291,7 +302,9 @@ func (w *world) codeIs(err error, code api.Code) *api.Error {
 // limit sets capsule default's quotas; 0 is none.
 func (w *world) limit(bytes, memories int64) {
 	w.t.Helper()
-	_, err := w.client.UpdateCapsule(w.t.Context(), api.UpdateCapsuleRequest{CapsuleID: "default", QuotaBytes: &bytes, QuotaMemories: &memories})
+	_, err := w.client.UpdateCapsule(w.t.Context(), api.UpdateCapsuleRequest{
+		CapsuleID: "default", QuotaBytes: &bytes, QuotaMemories: &memories,
+	})
 	w.check(err)
 }
 
@@ -305,16 +318,18 @@ func (w *world) pass(d time.Duration) {
 	}
 }
 
-// holds fails where m's content is not b.
+// holds fails if m's content is not b.
 func (w *world) holds(m api.Memory, b []byte) {
 	w.t.Helper()
 	a := w.do("GET", m.ContentURL, "")
 	if a.StatusCode != 200 || !bytes.Equal(a.body, b) || m.Bytes != int64(len(b)) || m.SHA256 != hexSum(b) {
-		w.t.Errorf("content of %s: %d, %d bytes, not the %d of %s", m.Name, a.StatusCode, len(a.body), len(b), hexSum(b))
+		w.t.Errorf(
+			"content of %s: %d, %d bytes, not the %d of %s", m.Name, a.StatusCode, len(a.body), len(b), hexSum(b),
+		)
 	}
 }
 
-// coded gives the code of a refusal, and "" of anything else.
+// coded returns the code of a refusal, and "" for anything else.
 func coded(err error) api.Code {
 	var e *api.Error
 	errors.As(err, &e)

@@ -19,13 +19,13 @@ const (
 	FlagEndHeaders = 0x4
 )
 
-// Preface looks whether a client begins as on HTTP/2 (RFC 9113, section 3.4).
+// Preface checks whether a client begins as on HTTP/2 (RFC 9113, section 3.4).
 type Preface struct {
-	have int // how much of it has come
+	have int // bytes of it that have come
 	not  bool
 }
 
-// Take looks at what has come, and gives what is behind the preface, or no part of one.
+// Take looks at bytes that have come, and returns the rest, which is no part of a preface.
 func (f *Preface) Take(p []byte) (rest []byte) {
 	for !f.not && f.have < len(preface) && len(p) > 0 {
 		f.not = p[0] != preface[f.have]
@@ -34,7 +34,7 @@ func (f *Preface) Take(p []byte) (rest []byte) {
 	return p
 }
 
-// Whole reports whether all of it has come: what follows are frames.
+// Whole reports whether the whole preface has come. Frames follow it.
 func (f *Preface) Whole() bool { return !f.not && f.have == len(preface) }
 
 // Credit reads the payload of a WINDOW_UPDATE, which may come in parts (RFC 9113, section 6.9).
@@ -43,7 +43,7 @@ type Credit struct {
 	have int
 }
 
-// Take looks at a part of the payload. With the last one it gives how many bytes of credit it is.
+// Take looks at a part of the payload. With the last part it returns the bytes of credit, and true.
 func (c *Credit) Take(payload []byte) (bytes int64, whole bool) {
 	if c.have += copy(c.word[c.have:], payload); c.have < len(c.word) {
 		return 0, false
@@ -52,7 +52,7 @@ func (c *Credit) Take(payload []byte) (bytes int64, whole bool) {
 	return int64(binary.BigEndian.Uint32(c.word[:])), true
 }
 
-// GoAway gives a GOAWAY frame without an error (RFC 9113, section 6.8). It names the newest stream
+// GoAway makes a GOAWAY frame without an error (RFC 9113, section 6.8). It names the newest stream
 // that has come.
 func GoAway(last uint32) []byte {
 	const noError = 0
@@ -68,16 +68,16 @@ type Frames struct {
 	head  [9]byte
 	have  int  // of head
 	left  int  // of the payload
-	block bool // the fields of a head go on in the next frame
+	block bool // the next frame continues the fields of a head
 }
 
-// Open reports whether something else than DATA is under way: a frame, or a head that is split into
+// Open reports whether anything except DATA is under way: a frame, or a head that is split into
 // several.
 func (f *Frames) Open() bool {
 	return f.block || f.have > 0 && (f.have < len(f.head) || f.head[3] != FrameData)
 }
 
-// Each calls begun for every frame that begins, when its own head is there, and part for every
+// Each calls begun for every frame that begins, once its own head is there. It calls part for every
 // payload in p, or as much of it as p has.
 func (f *Frames) Each(
 	p []byte,
@@ -106,5 +106,5 @@ func (f *Frames) Each(
 	}
 }
 
-// stream is that of the frame.
+// stream returns the frame's stream.
 func (f *Frames) stream() uint32 { return binary.BigEndian.Uint32(f.head[5:]) & (1<<31 - 1) }

@@ -5,54 +5,54 @@ import (
 	"strconv"
 )
 
-// Framing reads the heads of the requests on an HTTP/1 connection as net/http will, byte by byte,
-// and hands net/http no byte past the end of a request before it asks for more. So it is never in
-// doubt about which bytes are a head. net/http believes one of several framings and forgets the
-// others, while a proxy before us may have believed another: what is a body to one is the next
-// request to the other (RFC 9112, sections 6.1 and 11.2).
+// Framing reads the heads of the requests on an HTTP/1 connection as net/http will, byte by byte.
+// It hands net/http no byte past the end of a request before net/http asks for more. So it always
+// knows which bytes are a head. net/http believes one of several framings and forgets the others,
+// while a proxy before it may have believed another: a body for one is the next request for the
+// other (RFC 9112, sections 6.1 and 11.2).
 //
 //	head ── blank line ── Content-Length bytes ── head …
 //	                  └── anything else: the last request of the connection; its end does not matter
 //
-// One goroutine at a time reads. What is said of a request is set before net/http has its head, and
-// is not touched until its handler has returned.
+// One goroutine at a time reads. What Last and Wrong say of a request is set before net/http has
+// its head, and does not change until its handler has returned.
 type Framing struct {
-	line  []byte // what has come of it
+	line  []byte // the part of it that has come
 	lines int    // of the head that is read
 	head  head
 
-	left int64  // of the body that is read
-	last bool   // no other request is taken
-	kept []byte // what came along behind the request; net/http has not seen it
-	of   head   // the request that net/http has
+	left    int64  // of the body that is read
+	last    bool   // no other request is taken
+	ahead   []byte // bytes behind the request; net/http has not seen them
+	current head   // the request that net/http has
 }
 
-// head is what matters of one.
+// head is what matters of a request's head.
 type head struct {
-	old     bool // HTTP/1.0, or what is no version of ours
-	lengths int  // Content-Length fields
-	length  int64
-	encoded bool   // there is a Transfer-Encoding
-	odd     bool   // a line ends as not all software sees it
-	wrong   string // why the request is refused
+	otherVersion bool // not HTTP/1.1
+	lengths      int  // Content-Length fields
+	length       int64
+	encoded      bool   // there is a Transfer-Encoding
+	oddLine      bool   // some programs would end a line elsewhere
+	wrong        string // why the request is refused
 }
 
-// keepLine is how much memory for lines a connection keeps.
-const keepLine = 1 << 10
+// maxLineBuffer is how many bytes of memory for lines a connection keeps.
+const maxLineBuffer = 1 << 10
 
-// Next gives what has come before more is read.
+// Next returns bytes that have come already. It is called before more is read.
 func (f *Framing) Next(p []byte) int {
-	if len(f.kept) == 0 {
+	if len(f.ahead) == 0 {
 		return 0
 	}
-	n := f.saw(p[:copy(p, f.kept)])
-	if f.kept = f.kept[n:]; len(f.kept) == 0 {
-		f.kept = nil
+	n := f.scan(p[:copy(p, f.ahead)])
+	if f.ahead = f.ahead[n:]; len(f.ahead) == 0 {
+		f.ahead = nil
 	}
 	return n
 }
 
-// Want is how much may be read at most.
+// Want returns how many bytes may be read at most.
 func (f *Framing) Want(n int) int {
 	if f.left > 0 && !f.last {
 		return int(min(int64(n), f.left))
@@ -60,28 +60,28 @@ func (f *Framing) Want(n int) int {
 	return n
 }
 
-// Take looks at what was read, and gives how much of it net/http gets now.
+// Take looks at bytes that were read, and returns how many of them net/http gets now.
 func (f *Framing) Take(p []byte) int {
-	n := f.saw(p)
+	n := f.scan(p)
 	if n < len(p) {
-		f.kept = append(f.kept, p[n:]...)
+		f.ahead = append(f.ahead, p[n:]...)
 	}
 	return n
 }
 
-// Last reports whether no request follows the one that net/http has: its end is in doubt.
+// Last reports whether no request follows the one that net/http has, since its end is in doubt.
 func (f *Framing) Last() bool { return f.last }
 
-// Wrong says why the request that net/http has is to be refused; "": it is not.
-func (f *Framing) Wrong() string { return f.of.wrong }
+// Wrong says why the request that net/http has must be refused; "": it must not.
+func (f *Framing) Wrong() string { return f.current.wrong }
 
-// saw follows p to the end of the request, and gives how far that is.
-func (f *Framing) saw(p []byte) int {
+// scan follows p to the end of the request, and returns how far that is.
+func (f *Framing) scan(p []byte) int {
 	if f.last {
 		return len(p)
 	}
 	if f.left > 0 {
-		f.left -= int64(len(p)) // Want saw to it that there is no more; of what was kept the rest follows
+		f.left -= int64(len(p)) // Want has bounded what was read; of bytes that were ahead, the rest follows
 		if f.left < 0 {
 			n := len(p) + int(f.left)
 			f.left = 0
@@ -100,7 +100,7 @@ func (f *Framing) saw(p []byte) int {
 			break
 		}
 		i++
-		if f.ended() {
+		if f.endLine() {
 			if rest := int64(len(p) - i); !f.last && rest > f.left {
 				i, f.left = i+int(f.left), 0
 				return i
@@ -113,20 +113,20 @@ func (f *Framing) saw(p []byte) int {
 	return len(p)
 }
 
-// ended takes one line, and reports whether it is the end of the head.
-func (f *Framing) ended() bool {
+// endLine takes one line, and reports whether it ends the head.
+func (f *Framing) endLine() bool {
 	h := &f.head
 	line, cr := bytes.CutSuffix(f.line, []byte("\r"))
-	if f.line = f.line[:0]; cap(f.line) > keepLine {
+	if f.line = f.line[:0]; cap(f.line) > maxLineBuffer {
 		f.line = nil
 	}
 	if f.lines == 0 && len(line) == 0 {
 		return false // a blank line before a request is skipped (RFC 9112, section 2.2)
 	}
-	h.odd = h.odd || !cr
+	h.oddLine = h.oddLine || !cr
 	if f.lines++; f.lines == 1 {
-		h.old = !bytes.HasSuffix(line, []byte(" HTTP/1.1"))
-		h.odd = h.odd || bytes.HasPrefix(line, []byte("CONNECT "))
+		h.otherVersion = !bytes.HasSuffix(line, []byte(" HTTP/1.1"))
+		h.oddLine = h.oddLine || bytes.HasPrefix(line, []byte("CONNECT "))
 		return false
 	}
 	if len(line) > 0 {
@@ -135,15 +135,15 @@ func (f *Framing) ended() bool {
 	}
 	switch {
 	case h.wrong != "":
-	case h.encoded && h.old:
+	case h.encoded && h.otherVersion:
 		h.wrong = "a request of HTTP/1.0 has no Transfer-Encoding"
 	case h.encoded && h.lengths > 0:
 		h.wrong = "a request has a Content-Length or a Transfer-Encoding, and not both"
 	case h.lengths > 1:
 		h.wrong = "a request has one Content-Length"
 	}
-	f.last = h.wrong != "" || h.old || h.odd || h.encoded
-	f.left, f.of, f.head, f.lines = h.length, *h, head{}, 0
+	f.last = h.wrong != "" || h.otherVersion || h.oddLine || h.encoded
+	f.left, f.current, f.head, f.lines = h.length, *h, head{}, 0
 	return true
 }
 

@@ -1,6 +1,6 @@
 // Package httpwire reads the bytes of HTTP/1 and HTTP/2 connections below net/http: where heads and
-// bodies end, what in a head can be read in two ways, and which frames go by. It owns the two
-// formats, and knows no limit, deadline or answer of a server: those are the caller's (package
+// bodies end, which parts of a head can be read in two ways, and which frames go by. It owns the
+// two formats. It knows no limit, deadline or answer of a server: those are the caller's (package
 // api). It does no I/O, starts nothing, and is used by one goroutine for each direction.
 //
 // Breaks when net/http reads otherwise than this package does. It was read from net/http of Go 1.26
@@ -35,13 +35,13 @@ import (
 const (
 	// EndOfHead ends the head of a request of HTTP/1 (RFC 9112, section 2.1).
 	EndOfHead = "\r\n\r\n"
-	// PrefaceLine is how a client's first line begins on HTTP/2.
+	// PrefaceLine is the beginning of a client's first line on HTTP/2.
 	PrefaceLine = "PRI * HTTP/2.0"
-	// preface is all that it sends before its first frame (RFC 9113, section 3.4).
+	// preface is all that a client sends before its first frame (RFC 9113, section 3.4).
 	preface = PrefaceLine + EndOfHead + "SM" + EndOfHead
 )
 
-// Refusal gives the status with which net/http answers by itself a head that it can't read or take;
+// Refusal returns the status with which net/http itself answers a head that it can't read or take;
 // 0: p is no such answer. net/http writes it at once.
 func Refusal(p []byte) int {
 	line, is := bytes.CutPrefix(p, []byte("HTTP/1."))

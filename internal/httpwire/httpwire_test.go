@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 
-// The package was read from one minor version of Go, of which each patch is as good.
+// The package was read from one minor version of Go. Each patch of it is as good.
 func TestReadFromThisGo(t *testing.T) {
 	const from = "go1.26"
 	if v := runtime.Version(); v != from && !strings.HasPrefix(v, from+".") {
@@ -72,13 +72,15 @@ func TestHeads(t *testing.T) {
 	}
 }
 
-// However the bytes come, and however they are asked for, all of them are given on in their order,
-// none past the end of a request before more is asked for, and the same is said of each.
+// However the bytes come, and however many are asked for, all of them are handed on in their order.
+// None is handed on past the end of a request before more is asked for. What is said of each
+// request is the same.
 func TestRequestsAreFollowed(t *testing.T) {
 	heads := []string{
 		"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
 		"POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\n\n",
-		"\r\nPUT / HTTP/1.1\r\nContent-Length: 41\r\nHost: x\r\n\r\n" + "GET / HTTP/1.1\r\nContent-Length: +\r\n\r\n....",
+		"\r\nPUT / HTTP/1.1\r\nContent-Length: 41\r\nHost: x\r\n\r\n" +
+			"GET / HTTP/1.1\r\nContent-Length: +\r\n\r\n....",
 	}
 	ends := []string{
 		"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -122,7 +124,7 @@ func TestRequestsAreFollowed(t *testing.T) {
 	})
 }
 
-// The frames are those that golang.org/x/net writes, however they are cut.
+// The frames are those that golang.org/x/net writes, however the bytes are split.
 func TestFrames(t *testing.T) {
 	var wire bytes.Buffer
 	wire.WriteString(http2.ClientPreface)
@@ -208,8 +210,9 @@ func TestFrames(t *testing.T) {
 
 func TestRefusal(t *testing.T) {
 	for text, want := range map[string]int{
-		"HTTP/1.1 400 Bad Request\r\n": 400, "HTTP/1.0 505 x": 505, "HTTP/1.1 100 Continue\r\n": 0, "HTTP/1.1 200 OK\r\n": 0,
-		"HTTP/1.1 40": 0, "HTTP/1.": 0, "": 0, "HTTP/2.0 400 x": 0,
+		"HTTP/1.1 400 Bad Request\r\n": 400, "HTTP/1.0 505 x": 505, "HTTP/1.1 100 Continue\r\n": 0,
+		"HTTP/1.1 200 OK\r\n": 0,
+		"HTTP/1.1 40":         0, "HTTP/1.": 0, "": 0, "HTTP/2.0 400 x": 0,
 	} {
 		if got := Refusal([]byte(text)); got != want {
 			t.Errorf("%q: %d, want %d", text, got, want)

@@ -17,7 +17,7 @@ func ofFronts() []mutant {
 		},
 		{
 			name: "a-cut-body-counts-as-ended", promise: 1, file: "api/body.go",
-			old:   "	if err == io.EOF && b.length >= 0 && b.n != b.length {\n		err = io.ErrUnexpectedEOF\n	}",
+			old:   "	if err == io.EOF && b.length >= 0 && b.received != b.length {\n		err = io.ErrUnexpectedEOF\n	}",
 			new:   "	if err == io.ErrUnexpectedEOF {\n		err = io.EOF\n	}",
 			tests: []string{"api.TestACutRangeKeepsWhatArrived"},
 		},
@@ -83,8 +83,8 @@ func ofFronts() []mutant {
 		},
 		{
 			name: "a-panic-is-not-answered", promise: 13, file: "api/middleware.go",
-			old:   "			lost := recover()\n",
-			new:   "			lost := any(nil)\n",
+			old:   "			panicked := recover()\n",
+			new:   "			panicked := any(nil)\n",
 			tests: []string{"api.TestOurOwnTroubles"},
 		},
 	}

@@ -30,14 +30,14 @@ func ofPromised() []mutant {
 		},
 		{
 			name: "an-md5-is-not-compared", promise: 4, file: "api/digest.go",
-			old:   "got := p.sums[d.algorithm].Sum(nil); !bytes.Equal(got, d.sum) {",
-			new:   "got := p.sums[d.algorithm].Sum(nil); d.algorithm != \"md5\" && !bytes.Equal(got, d.sum) {",
+			old:   "got := c.hashes[d.algorithm].Sum(nil); !bytes.Equal(got, d.sum) {",
+			new:   "got := c.hashes[d.algorithm].Sum(nil); d.algorithm != \"md5\" && !bytes.Equal(got, d.sum) {",
 			tests: []string{"api.TestPromisesOfABodyAreKept"},
 		},
 		{
 			name: "a-trailer-is-not-looked-at", promise: 4, file: "api/digest.go",
-			old:   "	late, err := digestsIn(trailer)",
-			new:   "	late, err := digestsIn(nil)",
+			old:   "	trailing, err := digestsIn(trailer)",
+			new:   "	trailing, err := digestsIn(nil)",
 			tests: []string{"api.TestPromisesInATrailer"},
 		},
 		{
@@ -54,8 +54,8 @@ func ofPromised() []mutant {
 		},
 		{
 			name: "a-form-is-stored-with-its-boundaries", promise: 4, file: "api/headers.go",
-			old:   "cmp.Or(refused(h, refusedBodies), whole(h))",
-			new:   "cmp.Or(refused(h, refusedBodies), nil)",
+			old:   "cmp.Or(refuseFields(h, refusedBodies), refuseMultipart(h))",
+			new:   "cmp.Or(refuseFields(h, refusedBodies), nil)",
 			tests: []string{"api.TestWhatChangesTheMeaningOfABodyIsRefused"},
 		},
 		{
@@ -84,8 +84,8 @@ func ofPromised() []mutant {
 		},
 		{
 			name: "pieces-of-contents-have-no-bound", promise: 11, file: "api/content.go",
-			old:   "	if n <= pieceLeast || s.limits.pieces.acquire(holder, size) != nil {",
-			new:   "	if _ = s.limits.pieces.acquire(holder, size); n <= pieceLeast {",
+			old:   "	if n <= blockMin || s.limits.blocks.acquire(principal, size) != nil {",
+			new:   "	if _ = s.limits.blocks.acquire(principal, size); n <= blockMin {",
 			tests: []string{"api.TestAReaderThatGetsSlow"},
 		},
 		{

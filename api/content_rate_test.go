@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// taker is a connection that takes so many bytes a second; how many may change.
+// taker is a connection that takes a number of bytes a second, which may change.
 type taker struct {
 	http.ResponseWriter
-	rate  func(sent int64) int64 // 0: it has stopped
-	until time.Time
-	got   bytes.Buffer
-	most  int
+	rate    func(sent int64) int64 // 0: it has stopped
+	until   time.Time
+	got     bytes.Buffer
+	largest int
 }
 
 func (t *taker) SetWriteDeadline(at time.Time) error {
@@ -28,7 +28,7 @@ func (t *taker) SetWriteDeadline(at time.Time) error {
 func (*taker) WriteHeader(int) {}
 
 func (t *taker) Write(p []byte) (n int, err error) {
-	t.most = max(t.most, len(p))
+	t.largest = max(t.largest, len(p))
 	for _, b := range p {
 		rate := t.rate(int64(t.got.Len()))
 		if rate == 0 {
@@ -45,8 +45,8 @@ func (t *taker) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// A reader is held to the minimum rate, whatever it took fast before; and what is kept for it is
-// bounded, also together with others.
+// A reader is held to the minimum rate, however fast it was before. The memory that is kept for it
+// is bounded, and so is that of all readers together.
 func TestAReaderThatGetsSlow(t *testing.T) {
 	const (
 		rate   = 1 << 10
@@ -57,7 +57,7 @@ func TestAReaderThatGetsSlow(t *testing.T) {
 		after int64 // it is fast until then
 		slow  int64 // and then as fast as this
 		cut   bool
-		busy  bool // others hold all memory for pieces
+		busy  bool // others hold all memory for blocks
 	}{
 		"fast":                {after: 1 << 40},
 		"fast among others":   {after: 1 << 40, busy: true},
@@ -75,18 +75,24 @@ func TestAReaderThatGetsSlow(t *testing.T) {
 					}
 					return c.slow
 				}}
-				s := &Server{machine: given, cfg: Config{MinRate: rate, RateWindow: window}, limits: newLimits(10, mostHeld, mostHeld, mostRefused)}
-				most := pieceBytes
+				s := &Server{
+					machine: testMachine, cfg: Config{MinRate: rate, RateWindow: window},
+					limits: newLimits(10, maxHeld, maxHeld, maxRefused),
+				}
+				most := blockLarge
 				if c.busy {
-					most = pieceLeast
-					take := s.limits.pieces.acquire
-					for take("them", pieceBytes) == nil || take("us", pieceBytes) == nil {
+					most = blockMin
+					acquire := s.limits.blocks.acquire
+					for acquire("them", blockLarge) == nil || acquire("us", blockLarge) == nil {
 					}
 				}
-				held := s.limits.pieces.held()
+				before := s.limits.blocks.inUse()
 				began := time.Now()
-				b := &body{rc: http.NewResponseController(w), machine: given}
-				err := s.send(&call{w: w, holds: holds{holder: "us"}, body: b}, bytes.NewReader(content), int64(len(content)), 200)
+				b := &body{rc: http.NewResponseController(w), machine: testMachine}
+				err := s.sendContent(
+					&call{w: w, usage: usage{principal: "us"}, body: b}, bytes.NewReader(content), int64(len(content)),
+					200,
+				)
 				took := time.Since(began)
 				if gone := (*cutError)(nil); errors.As(err, &gone) != c.cut || !c.cut && err != nil {
 					t.Errorf("%v", err)
@@ -94,11 +100,15 @@ func TestAReaderThatGetsSlow(t *testing.T) {
 				if got := w.got.Bytes(); !bytes.Equal(got, content[:len(got)]) || !c.cut && len(got) != len(content) {
 					t.Errorf("%d bytes came, or others", len(got))
 				}
-				if w.most != most || s.limits.pieces.held() != held {
-					t.Errorf("pieces of %d bytes, want %d; %d bytes stay held", w.most, most, s.limits.pieces.held()-held)
+				if w.largest != most || s.limits.blocks.inUse() != before {
+					t.Errorf(
+						"blocks of %d bytes, want %d; %d bytes stay held", w.largest, most,
+						s.limits.blocks.inUse()-before,
+					)
 				}
-				if allowed := window + time.Duration(most)*time.Second/rate; c.cut && took > allowed+4*time.Second { // and what came fast before it
-					t.Errorf("it was cut after %v, and a piece has %v", took, allowed)
+				// and what came fast before
+				if allowed := window + time.Duration(most)*time.Second/rate; c.cut && took > allowed+4*time.Second {
+					t.Errorf("it was cut after %v, and a block has %v", took, allowed)
 				}
 			})
 		})
@@ -119,17 +129,23 @@ func (f failing) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Content that turns out to be rotten before its first piece was given is refused; after that the
-// answer is cut off.
+// Content that turns out to be corrupt before its first block was given is refused. If it turns out
+// later, the answer is cut off.
 func TestNothingIsAnsweredBeforeItWasCompared(t *testing.T) {
-	rot := errors.New("rotten")
-	for _, good := range []int{0, pieceBytes} {
+	corrupt := errors.New("corrupt")
+	for _, good := range []int{0, blockLarge} {
 		w := &taker{rate: func(int64) int64 { return 1 << 40 }}
-		s := &Server{machine: given, cfg: Config{MinRate: 1, RateWindow: time.Minute}, limits: newLimits(10, mostHeld, mostHeld, mostRefused)}
-		c := &call{w: w, holds: holds{holder: "us"}, body: &body{rc: http.NewResponseController(w), machine: given}}
+		s := &Server{
+			machine: testMachine, cfg: Config{MinRate: 1, RateWindow: time.Minute},
+			limits: newLimits(10, maxHeld, maxHeld, maxRefused),
+		}
+		c := &call{
+			w: w, usage: usage{principal: "us"}, body: &body{rc: http.NewResponseController(w), machine: testMachine},
+		}
 		w.ResponseWriter = headers{"Etag": {"x"}, "Content-Range": {"x"}}
-		err := s.send(c, failing{bytes.NewReader(make([]byte, good)), rot}, 1<<20, 206)
-		if !errors.Is(err, rot) || errors.As(err, new(*cutError)) || w.got.Len() != good || (c.status == 0) != (good == 0) || (len(w.Header()) == 0) != (good == 0) {
+		err := s.sendContent(c, failing{bytes.NewReader(make([]byte, good)), corrupt}, 1<<20, 206)
+		if !errors.Is(err, corrupt) || errors.As(err, new(*cutError)) || w.got.Len() != good ||
+			(c.status == 0) != (good == 0) || (len(w.Header()) == 0) != (good == 0) {
 			t.Errorf("%d good bytes: %d are given, status %d, %v, %v", good, w.got.Len(), c.status, w.Header(), err)
 		}
 	}

@@ -17,8 +17,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// pipes is a listener of connections that hold nothing: what a client has written, the server has
-// read.
+// pipes is a listener of connections without buffers: the server reads what a client writes.
 type pipes struct {
 	conns  chan net.Conn
 	closed context.Context
@@ -36,12 +35,12 @@ func (p *pipes) Accept() (net.Conn, error) {
 func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
 func (p *pipes) Close() error   { p.close(); return nil }
 
-// wire is an HTTP/2 server whose handler reads a body at /read at once, and one at /wait when it is
-// let go.
+// wire is an HTTP/2 server. Its handler reads a body at /read at once, and one at /wait when the
+// test lets it.
 type wire struct {
 	t      *testing.T
 	in     *pipes
-	unread *backlog
+	unread *unreadBytes
 	server *http.Server
 	letGo  func()
 }
@@ -54,12 +53,15 @@ func (w *wire) check(err error) {
 }
 
 func newWire(t *testing.T, most int64) *wire {
-	w := &wire{t: t, in: &pipes{conns: make(chan net.Conn)}, unread: newBacklog(most)}
+	w := &wire{t: t, in: &pipes{conns: make(chan net.Conn)}, unread: newUnreadBytes(most)}
 	w.in.closed, w.in.close = context.WithCancel(context.Background())
 	ctx, letGo := context.WithCancel(context.Background())
 	w.letGo = letGo
-	s := &Server{machine: given, cfg: Config{RateWindow: 30 * time.Second}, log: slog.New(slog.DiscardHandler)}
-	l := bound(w.in, 0, w.unread, newUnsettled(mostRefused, 100, time.Now), paceOf(1<<10, 30*time.Second), new(counters), given)
+	s := &Server{machine: testMachine, cfg: Config{RateWindow: 30 * time.Second}, log: slog.New(slog.DiscardHandler)}
+	l := limitListener(
+		w.in, 0, w.unread, newPendingStreams(maxRefused, 100, time.Now), newMinRate(1<<10, 30*time.Second),
+		new(counters), testMachine,
+	)
 	w.server = s.httpServer(context.Background(), http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/wait" {
 			select {
@@ -92,7 +94,7 @@ type peer struct {
 
 	mu     sync.Mutex
 	more   *sync.Cond
-	credit map[uint32]int64 // by stream; 0 is the connection's
+	credit map[uint32]int64 // by stream; 0 is the connection
 	status map[uint32]string
 	ended  bool
 }
@@ -173,7 +175,9 @@ func (p *peer) begin(stream uint32, path string) {
 	p.mu.Lock()
 	p.credit[stream] += p.window
 	p.mu.Unlock()
-	p.check(p.frames.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: head.Bytes(), EndHeaders: true}))
+	p.check(
+		p.frames.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: head.Bytes(), EndHeaders: true}),
+	)
 }
 
 // send sends n bytes as the server gives credit, and reports whether all of them went.
@@ -205,20 +209,22 @@ func (p *peer) answer(stream uint32) string {
 	return p.status[stream]
 }
 
-// One upload may have as much under way as 1 Gbit/s brings in 100 ms, though no credit comes back;
-// and a frame is no longer than what is kept for each connection.
+// One upload may have as many bytes under way as 1 Gbit/s brings in 100 ms, even if no credit comes
+// back. A frame is no longer than the memory that is kept for each connection.
 func TestOneStreamFillsALongWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const gigabit, there, back = 1_000_000_000 / 8, 50 * time.Millisecond, 50 * time.Millisecond
 		underWay := int64((there + back).Seconds() * gigabit)
-		w := newWire(t, mostBacklog)
+		w := newWire(t, maxUnread)
 		p := w.dial()
 		if p.longest > 16<<10 {
 			t.Errorf("frames of up to %d bytes", p.longest)
 		}
 		p.begin(1, "/wait")
 		if got := min(p.credit[0], p.credit[1]); got < underWay {
-			t.Fatalf("a client may send %d bytes before the first credit comes back, and %d are under way", got, underWay)
+			t.Fatalf(
+				"a client may send %d bytes before the first credit comes back, and %d are under way", got, underWay,
+			)
 		}
 		if !p.send(1, underWay, true) {
 			t.Fatal("the connection ended")
@@ -233,10 +239,11 @@ func TestOneStreamFillsALongWay(t *testing.T) {
 	})
 }
 
-// Three streams whose handlers read nothing are full, and a fourth is as fast as ever.
+// If handlers read nothing of three streams and their windows are used up, a fourth stream is as
+// fast as ever.
 func TestAStreamThatIsNotReadHoldsUpNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWire(t, mostBacklog)
+		w := newWire(t, maxUnread)
 		p := w.dial()
 		began := time.Now()
 		for _, stream := range []uint32{1, 3, 5} {
@@ -261,8 +268,8 @@ func TestAStreamThatIsNotReadHoldsUpNoOther(t *testing.T) {
 	})
 }
 
-// What all connections have sent and nobody has read is bounded, whatever their windows; who has
-// little of it goes on; and when it is read, all goes through.
+// The bytes that all connections have sent and nobody has read are bounded, whatever the windows. A
+// connection with few of them goes on. When they are read, all goes through.
 func TestWhatIsNotReadIsBounded(t *testing.T) {
 	const most, conns, size = 1 << 20, 6, 4 << 20
 	start := func(t *testing.T) (w *wire, peers []*peer, sent chan bool) {
@@ -279,7 +286,7 @@ func TestWhatIsNotReadIsBounded(t *testing.T) {
 	t.Run("held", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w, peers, sent := start(t)
-			if got, bound := w.unread.size(), int64(most+conns*(lowBacklog+maxFrame)); got <= most || got > bound {
+			if got, bound := w.unread.size(), int64(most+conns*(maxUnreadEach+maxFrame)); got <= most || got > bound {
 				t.Errorf("%d bytes are unread; more than %d and at most %d are the bound", got, most, bound)
 			}
 			p := w.dial()
@@ -320,8 +327,8 @@ func TestWhatIsNotReadIsBounded(t *testing.T) {
 	})
 }
 
-// However the bytes of both directions are cut, the same is counted; what is not HTTP/2 counts
-// nothing; and nobody sends more than was allowed.
+// However the bytes of both directions are split, the same is counted. Bytes that are not HTTP/2
+// count nothing. A client that sends more than it may is refused.
 func TestTheMeterReadsTheWire(t *testing.T) {
 	var in, out bytes.Buffer
 	in.WriteString(http2.ClientPreface)
@@ -336,7 +343,7 @@ func TestTheMeterReadsTheWire(t *testing.T) {
 	must(server.WriteWindowUpdate(0, connWindow-65535))
 	must(client.WriteSettings())
 	must(client.WriteData(1, false, make([]byte, 1000)))
-	must(client.WriteDataPadded(1, false, make([]byte, 100), make([]byte, 9))) // a byte tells how many are padding
+	must(client.WriteDataPadded(1, false, make([]byte, 100), make([]byte, 9))) // this byte says how many are padding
 	must(client.WritePing(false, [8]byte{}))
 	must(client.WriteWindowUpdate(0, 1<<20)) // the client's credit is of no account
 	must(client.WriteData(3, true, nil))
@@ -345,7 +352,7 @@ func TestTheMeterReadsTheWire(t *testing.T) {
 	must(server.WriteData(1, true, []byte{0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 1, 0}))
 	must(server.WriteWindowUpdate(0, 10))
 	for _, by := range []int{1, 2, 3, 5, 7, 13, 1 << 20} {
-		m := meter{all: newBacklog(1), streams: streams{all: newUnsettled(1, 100, time.Now)}}
+		m := flowMeter{shared: newUnreadBytes(1), streams: streams{shared: newPendingStreams(1, 100, time.Now)}}
 		feed := func(p []byte, to func([]byte)) {
 			for len(p) > 0 {
 				n := min(by, len(p))
@@ -353,29 +360,29 @@ func TestTheMeterReadsTheWire(t *testing.T) {
 				p = p[n:]
 			}
 		}
-		feed(in.Bytes(), func(p []byte) { must(m.came(p)) })
-		feed(out.Bytes(), m.writes)
-		if got := m.all.size(); got != 1000+110-710 {
+		feed(in.Bytes(), func(p []byte) { must(m.received(p)) })
+		feed(out.Bytes(), m.sending)
+		if got := m.shared.size(); got != 1000+110-710 {
 			t.Errorf("by %d: %d bytes", by, got)
 		}
 	}
 
-	plain := meter{all: newBacklog(1), streams: streams{all: newUnsettled(1, 100, time.Now)}}
-	must(plain.came([]byte("PRIX")))
-	must(plain.came(in.Bytes()))
-	plain.writes(out.Bytes())
-	if got := plain.all.size(); got != 0 || plain.on() {
+	plain := flowMeter{shared: newUnreadBytes(1), streams: streams{shared: newPendingStreams(1, 100, time.Now)}}
+	must(plain.received([]byte("PRIX")))
+	must(plain.received(in.Bytes()))
+	plain.sending(out.Bytes())
+	if got := plain.shared.size(); got != 0 || plain.isHTTP2() {
 		t.Errorf("HTTP/1.1: %d bytes", got)
 	}
 
-	m := meter{all: newBacklog(1), streams: streams{all: newUnsettled(1, 100, time.Now)}}
-	must(m.came([]byte(http2.ClientPreface)))
+	m := flowMeter{shared: newUnreadBytes(1), streams: streams{shared: newPendingStreams(1, 100, time.Now)}}
+	must(m.received([]byte(http2.ClientPreface)))
 	frame := binary.BigEndian.AppendUint32(nil, maxFrame<<8)
 	frame = append(frame, make([]byte, 5+maxFrame)...)
 	for range connWindow / maxFrame {
-		must(m.came(frame))
+		must(m.received(frame))
 	}
-	if err := m.came(frame); err != errFlow {
+	if err := m.received(frame); err != errFlow {
 		t.Errorf("past the connection's window: %v", err)
 	}
 }
