@@ -48,9 +48,9 @@ type Config struct {
 // Pool is the memory of any number of Streams. It is safe for concurrent use.
 type Pool struct {
 	cfg Config
-	// unable: the file system has no direct I/O, and large buffers would do no better than small
-	// ones.
-	unable atomic.Bool
+	// noDirectIO: the file system has no direct I/O, and large buffers would do no better than
+	// small ones.
+	noDirectIO atomic.Bool
 
 	mu   sync.Mutex
 	all  []*buffer
@@ -60,9 +60,9 @@ type Pool struct {
 // buffer is one piece of memory that begins at a multiple of a block.
 type buffer struct {
 	mem []byte
-	// users are who may still read it: who has acquired it, and the write under way.
-	users atomic.Int32
-	of    *Stream // that has acquired it last
+	// refs are who may still read it: who has acquired it, and the write under way.
+	refs  atomic.Int32
+	owner *Stream // that has acquired it last
 }
 
 // NewPool makes an empty pool; memory is had when it is first wanted, and kept.
@@ -90,7 +90,7 @@ func (p *Pool) get() *buffer {
 		b = p.free[n-1]
 		p.free = p.free[:n-1]
 	case len(p.all) < p.cfg.Buffers:
-		mem, err := memory(p.cfg.Buffer)
+		mem, err := mapPages(p.cfg.Buffer)
 		if err != nil {
 			return nil
 		}
@@ -99,21 +99,21 @@ func (p *Pool) get() *buffer {
 	default:
 		return nil
 	}
-	b.users.Store(1)
+	b.refs.Store(1)
 	return b
 }
 
-// drop ends one use.
-func (p *Pool) drop(b *buffer) {
-	if b.users.Add(-1) == 0 {
+// unref ends one use.
+func (p *Pool) unref(b *buffer) {
+	if b.refs.Add(-1) == 0 {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.free = append(p.free, b)
 	}
 }
 
-// holding gives the buffer that q is a part of, or nil.
-func (p *Pool) holding(q []byte) *buffer {
+// bufferOf gives the buffer that q is a part of, or nil.
+func (p *Pool) bufferOf(q []byte) *buffer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, b := range p.all {
@@ -149,7 +149,7 @@ func (p *Pool) NewStream() *Stream { return &Stream{pool: p} }
 // block. What was acquired before must be released.
 func (s *Stream) Acquire(off, n int64) []byte {
 	p := s.pool
-	if p.cfg.Off || p.unable.Load() || n < int64(p.cfg.Buffer)/4 || s.b != nil {
+	if p.cfg.Off || p.noDirectIO.Load() || n < int64(p.cfg.Buffer)/4 || s.b != nil {
 		return nil
 	}
 	b := p.get()
@@ -160,7 +160,7 @@ func (s *Stream) Acquire(off, n int64) []byte {
 	if b == nil {
 		return nil
 	}
-	b.of, s.b = s, b
+	b.owner, s.b = s, b
 	return b.mem[off%int64(p.cfg.Block):]
 }
 
@@ -168,7 +168,7 @@ func (s *Stream) Acquire(off, n int64) []byte {
 // may go on reading it.
 func (s *Stream) Release() {
 	if s.b != nil {
-		s.pool.drop(s.b)
+		s.pool.unref(s.b)
 		s.b = nil
 	}
 }
@@ -224,7 +224,7 @@ func (w *Writer) WriteAt(q []byte, off int64) (n int, past bool, err error) {
 	from, to := off, off
 	var b *buffer
 	if !w.Cached {
-		b = w.Pool.holding(q)
+		b = w.Pool.bufferOf(q)
 	}
 	if b != nil {
 		block := int64(w.Pool.cfg.Block)
@@ -255,7 +255,7 @@ func (w *Writer) open() bool {
 	}
 	past, err := w.file.Direct()
 	if err != nil {
-		w.Pool.unable.Store(errors.Is(err, errors.ErrUnsupported))
+		w.Pool.noDirectIO.Store(errors.Is(err, errors.ErrUnsupported))
 		return false
 	}
 	w.past = past
@@ -265,17 +265,17 @@ func (w *Writer) open() bool {
 // start writes whole blocks of a buffer while the caller goes on.
 func (w *Writer) start(b *buffer, q []byte, off int64) {
 	pool, busy := w.Pool, make(chan struct{})
-	b.users.Add(1)
-	b.of.mu.Lock()
-	b.of.busy = busy
-	b.of.mu.Unlock()
+	b.refs.Add(1)
+	b.owner.mu.Lock()
+	b.owner.busy = busy
+	b.owner.mu.Unlock()
 	w.busy = busy
 	go func() {
 		defer close(busy)
-		defer pool.drop(b)
+		defer pool.unref(b)
 		n, err := w.past.WriteAt(q, off)
 		if errors.Is(err, errors.ErrUnsupported) {
-			pool.unable.Store(true)
+			pool.noDirectIO.Store(true)
 			n, err = w.file.WriteAt(q, off)
 		}
 		if err == nil && n < len(q) {

@@ -189,7 +189,7 @@ func TestTheSystemsOwnDirectIO(t *testing.T) {
 	w.Use(f)
 	content := random(5<<20 + 12345)
 	put(t, &w, content, 7777, 1<<20)
-	if w.past == nil || p.unable.Load() {
+	if w.past == nil || p.noDirectIO.Load() {
 		t.Error("nothing went past the cache")
 	}
 	w.Close()

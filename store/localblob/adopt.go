@@ -21,12 +21,12 @@ func (s *Store) Adopt(name string) (durable.File, error) {
 	}
 	f, err := s.fs.OpenFile(s.path(p), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, full(err)
+		return nil, classify(err)
 	}
 	if p.in > 0 {
 		packed, err := s.adoptItem(p, f)
 		if err != nil {
-			return nil, errors.Join(full(err), f.Close())
+			return nil, errors.Join(classify(err), f.Close())
 		}
 		f = packed
 	}

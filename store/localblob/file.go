@@ -18,10 +18,10 @@ import (
 // file is an open place. Those that are not on the disk stay open, since the kernel tells a failed
 // write-back only to who has the file open.
 type file struct {
-	s    *Store
-	p    place
-	refs int         // under Store.mu
-	gone atomic.Bool // deleted: closed with the last who has it open
+	s       *Store
+	p       place
+	refs    int         // under Store.mu
+	deleted atomic.Bool // deleted: closed with the last who has it open
 
 	opening sync.Mutex
 	f       durable.File // nil until somebody has opened it, never changed then
@@ -36,13 +36,13 @@ type file struct {
 	failed   error           // a sync has failed
 	lost     []session.Range // what that took
 
-	loose    int64 // bytes written, towards flushAfter
-	flushing bool  // a sync runs that nobody waits for
+	sinceFlush int64 // bytes written, towards flushAfter
+	flushing   bool  // a sync runs that nobody waits for
 }
 
-// hold opens a place, or joins those who have it open. The caller must release it. A place that is
-// to be written is made where it is not there.
-func (s *Store) hold(p place, write bool) (*file, error) {
+// acquire opens a place, or joins those who have it open. The caller must release it. A place that
+// is to be written is made where it is not there.
+func (s *Store) acquire(p place, write bool) (*file, error) {
 	p = p.home()
 	s.mu.Lock()
 	if s.closed {
@@ -76,7 +76,7 @@ func newFile(s *Store, p place) (*file, error) {
 		if err != nil {
 			return nil, err
 		}
-		f.pack = &pack{key: key, readers: map[int64]int{}, doomed: map[int64]place{}}
+		f.pack = &pack{key: key, readers: map[int64]int{}, deleted: map[int64]place{}}
 	}
 	return f, nil
 }
@@ -100,13 +100,13 @@ func (f *file) open(write bool) error {
 	}
 	opened, err := f.s.openFile(f.s.path(f.p), mode)
 	if errors.Is(err, fs.ErrNotExist) {
-		if gone := f.s.there(f.p.folderOf()); gone != nil {
+		if gone := f.s.checkFolder(f.p.folderOf()); gone != nil {
 			return gone
 		}
 		return fmt.Errorf("place %s: %w", f.p, blob.ErrMissing)
 	}
 	if err != nil {
-		return full(err)
+		return classify(err)
 	}
 	if f.pack != nil && !write {
 		// Without its key a pack's items can be read by those who know their names, but not be
@@ -129,10 +129,10 @@ func (f *file) release() {
 	s.mu.Lock()
 	f.refs--
 	switch {
-	case f.refs > 0 || s.closed && !f.gone.Load(): // somebody else, or Close, sees to it
+	case f.refs > 0 || s.closed && !f.deleted.Load(): // somebody else, or Close, sees to it
 		s.mu.Unlock()
 		return
-	case f.gone.Load() || !f.isOpen():
+	case f.deleted.Load() || !f.isOpen():
 		s.forget(f)
 		s.mu.Unlock()
 		_ = f.close() // nobody misses what was deleted
@@ -142,9 +142,9 @@ func (f *file) release() {
 		return
 	}
 	s.idle = append(s.idle, f)
-	if len(s.idle) > s.opts.Files && !s.trimming {
-		s.trimming = true
-		s.trims.Go(s.trim)
+	if len(s.idle) > s.opts.Files && !s.closingIdle {
+		s.closingIdle = true
+		s.background.Go(s.closeIdle)
 	}
 	late := len(s.idle) > 2*s.opts.Files
 	s.mu.Unlock()
@@ -153,12 +153,12 @@ func (f *file) release() {
 	}
 }
 
-// trim closes files until few enough stay open.
-func (s *Store) trim() {
+// closeIdle closes files until few enough stay open.
+func (s *Store) closeIdle() {
 	for {
 		s.closeOldest(s.opts.Files)
 		s.mu.Lock()
-		if s.trimming = len(s.idle) > s.opts.Files && !s.closed; !s.trimming {
+		if s.closingIdle = len(s.idle) > s.opts.Files && !s.closed; !s.closingIdle {
 			s.mu.Unlock()
 			return
 		}
@@ -177,14 +177,14 @@ func (s *Store) closeOldest(keep int) {
 	s.idle = slices.Delete(s.idle, 0, 1)
 	f.refs++ // while it is synced
 	s.mu.Unlock()
-	_ = f.settle() // what it has lost stays open, and says so
+	_ = f.persist() // what it has lost stays open, and says so
 	s.mu.Lock()
 	f.refs--
 	switch {
-	case f.refs > 0 || !f.gone.Load() && (s.closed || f.failure() != nil):
+	case f.refs > 0 || !f.deleted.Load() && (s.closed || f.failure() != nil):
 		s.mu.Unlock()
 		return
-	case !f.gone.Load() && !f.clean(): // written again meanwhile, or not to be synced just now
+	case !f.deleted.Load() && !f.clean(): // written again meanwhile, or not to be synced just now
 		s.idle = append(s.idle, f)
 		s.mu.Unlock()
 		return
@@ -200,38 +200,38 @@ func (s *Store) closeOldest(keep int) {
 // only wait for their next user.
 func (s *Store) openFile(path string, mode int) (durable.File, error) {
 	f, err := s.fs.OpenFile(path, mode, 0o600)
-	for tries := 0; notTried(err) && tries < 3 && s.shed(); tries++ {
+	for tries := 0; notTried(err) && tries < 3 && s.evictIdle(); tries++ {
 		f, err = s.fs.OpenFile(path, mode, 0o600)
 	}
 	return f, err
 }
 
-// shedAtOnce is how many idle files are closed where the system has no descriptor left.
-const shedAtOnce = 8
+// evictAtOnce is how many idle files are closed where the system has no descriptor left.
+const evictAtOnce = 8
 
-// shed closes what is kept open for the next user only, and reports whether that was anything.
-func (s *Store) shed() bool {
-	s.shedding.Lock()
-	defer s.shedding.Unlock()
-	s.hoard(false)      // a file that is closed is synced before, with its folder, which has to be opened
-	defer s.hoard(true) // Close gives it back, and comes when nobody uses the store
+// evictIdle closes what is kept open for the next user only, and reports whether that was anything.
+func (s *Store) evictIdle() bool {
+	s.evicting.Lock()
+	defer s.evicting.Unlock()
+	s.reserveDescriptor(false)      // a file that is closed is synced before, with its folder, which has to be opened
+	defer s.reserveDescriptor(true) // Close gives it back, and comes when nobody uses the store
 	s.mu.Lock()
 	idle := len(s.idle)
 	s.mu.Unlock()
-	for i := range min(idle, shedAtOnce) {
+	for i := range min(idle, evictAtOnce) {
 		s.closeOldest(max(idle-i-1, 0))
 	}
 	return idle > 0
 }
 
-// hoard keeps a descriptor for when there is none, or gives it back. shedding is held.
-func (s *Store) hoard(keep bool) {
-	if s.hoarded != nil {
-		_ = s.hoarded.Close()
-		s.hoarded = nil
+// reserveDescriptor keeps a descriptor for when there is none, or gives it back. shedding is held.
+func (s *Store) reserveDescriptor(keep bool) {
+	if s.reserved != nil {
+		_ = s.reserved.Close()
+		s.reserved = nil
 	}
 	if keep {
-		s.hoarded, _ = s.fs.OpenFile(filepath.Join(s.dir, "format"), os.O_RDONLY, 0)
+		s.reserved, _ = s.fs.OpenFile(filepath.Join(s.dir, "format"), os.O_RDONLY, 0)
 	}
 }
 
@@ -257,9 +257,9 @@ func (f *file) close() error {
 	return f.f.Close()
 }
 
-// usable gives the reason why nothing may be written to the place any more.
-func (f *file) usable() error {
-	if f.gone.Load() {
+// checkWritable gives the reason why nothing may be written to the place any more.
+func (f *file) checkWritable() error {
+	if f.deleted.Load() {
 		return fmt.Errorf("place %s: %w", f.p, blob.ErrMissing)
 	}
 	return f.failure()

@@ -18,7 +18,7 @@ func FuzzPlaceName(f *testing.F) {
 	s := &Store{dir: "dir"}
 	f.Fuzz(func(t *testing.T, name string, id, gen, life, spare uint64) {
 		for _, p := range []place{
-			{id: session.SessionID(id), gen: gen, incarnation: life, spare: spare},
+			{id: session.SessionID(id), gen: gen, incarnation: life, replacement: spare},
 			{id: session.SessionID(id), incarnation: life, in: 1 + int64(gen%(1<<32-1)), off: block * (1 + int64(gen%(1<<20-1))), len: int64(spare % (1 << 24))},
 		} {
 			if same, ok := parse(p.String()); !ok || same != p {

@@ -12,11 +12,11 @@ import (
 	"sluice/internal/durable"
 )
 
-// there gives an error, a blob.ErrUnavailable, where the content folder itself, or that of these
-// places, is gone or can't be read from the disk. Then a place that is missing or can't be read
-// says nothing about that place: all are so.
-func (s *Store) there(folder int) error {
-	err := s.known()
+// checkFolder gives an error, a blob.ErrUnavailable, where the content folder itself, or that of
+// these places, is gone or can't be read from the disk. Then a place that is missing or can't be
+// read says nothing about that place: all are so.
+func (s *Store) checkFolder(folder int) error {
+	err := s.checkFormatFile()
 	if err == nil {
 		err = s.InPlace()
 	}
@@ -32,8 +32,8 @@ func (s *Store) there(folder int) error {
 	return nil
 }
 
-// known reads, past the cache, the file that each content folder has.
-func (s *Store) known() (err error) {
+// checkFormatFile reads, past the cache, the file that each content folder has.
+func (s *Store) checkFormatFile() (err error) {
 	f, err := s.fs.OpenFile(filepath.Join(s.dir, "format"), os.O_RDONLY, 0)
 	if err != nil {
 		return err
@@ -58,7 +58,7 @@ func (s *Store) unreadable(p place, err error) error {
 	if !errors.Is(err, syscall.EIO) {
 		return err
 	}
-	if gone := s.there(p.folderOf()); gone != nil {
+	if gone := s.checkFolder(p.folderOf()); gone != nil {
 		return gone
 	}
 	return fmt.Errorf("%w: %w", blob.ErrCorrupt, err)

@@ -21,7 +21,7 @@ func TestADamagedHeadIsNoGarbage(t *testing.T) {
 	for i, b := range contents {
 		extents = append(extents, packed(t, s, session.SessionID(i+1), b))
 	}
-	settle(t, s, extents...)
+	persist(t, s, extents...)
 	file, base := Where(extents[1].Place)
 	f, err := disk.OpenFile("/d/"+file, os.O_RDWR, 0)
 	if err != nil {

@@ -140,7 +140,7 @@ func (s *Store) items(ctx context.Context, after string, n int, out []blob.Place
 }
 
 func (s *Store) itemsOf(in place, from int64, n int, out []blob.PlaceInfo) ([]blob.PlaceInfo, error) {
-	f, err := s.hold(in, false)
+	f, err := s.acquire(in, false)
 	if errors.Is(err, blob.ErrMissing) {
 		return out, nil
 	}
@@ -150,7 +150,7 @@ func (s *Store) itemsOf(in place, from int64, n int, out []blob.PlaceInfo) ([]bl
 	defer f.release()
 	first := len(out)
 	s.packs.mu.Lock()
-	l := &listing{f: f, n: n, out: out, rigid: s.packs.unable}
+	l := &listing{f: f, n: n, out: out, noPunch: s.packs.noPunch}
 	s.packs.mu.Unlock()
 	torn := l.torn
 	if in.incarnation == s.Incarnation {
@@ -177,9 +177,9 @@ type listing struct {
 	f   *file
 	n   int // so many at most
 	out []blob.PlaceInfo
-	// rigid: the file system can't punch, and a deletion leaves zeros.
-	rigid bool
-	rest  place // unrecognised blocks so far; in is 0 where there are none
+	// noPunch: the file system can't punch, and a deletion leaves zeros.
+	noPunch bool
+	rest    place // unrecognised blocks so far; in is 0 where there are none
 }
 
 // mostRest is how long a stretch of unrecognised blocks is listed as one, in bytes.
@@ -190,9 +190,9 @@ func (l *listing) item(p place) bool {
 		return false
 	}
 	l.f.mu.Lock()
-	_, doomed := l.f.pack.doomed[p.off]
+	_, deleted := l.f.pack.deleted[p.off]
 	l.f.mu.Unlock()
-	if !doomed {
+	if !deleted {
 		l.out = append(l.out, blob.PlaceInfo{Name: p.String(), Session: p.id, Incarnation: p.incarnation, Bytes: p.size(), Earlier: p.incarnation != l.f.s.Incarnation})
 	}
 	return len(l.out) < l.n
@@ -200,7 +200,7 @@ func (l *listing) item(p place) bool {
 
 // torn takes a block that belongs to no item that can be recognised.
 func (l *listing) torn(off int64) bool {
-	if l.rigid {
+	if l.noPunch {
 		var b [block]byte
 		if _, err := l.f.f.ReadAt(b[:], off); (err == nil || err == io.EOF) && b == [block]byte{} {
 			return true

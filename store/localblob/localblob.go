@@ -134,27 +134,27 @@ type Store struct {
 	lock durable.File
 	state
 
-	mu       sync.Mutex
-	files    map[place]*file
-	idle     []*file // open, sound, and used by nobody: the longest first
-	trimming bool
-	shedding sync.Mutex
-	hoarded  durable.File     // nil: none; under shedding
-	spares   map[place]uint64 // by the place without one
-	closed   bool
-	packs    packs
+	mu           sync.Mutex
+	files        map[place]*file
+	idle         []*file // open, sound, and used by nobody: the longest first
+	closingIdle  bool
+	evicting     sync.Mutex
+	reserved     durable.File     // nil: none; under shedding
+	replacements map[place]uint64 // by the place without one
+	closed       bool
+	packs        packs
 
-	folders  [packFolder + 1]groupSync
-	trims    sync.WaitGroup
-	room     atomic.Int64 // how many bytes may be written before the next look at the free space
-	buffers  sync.Pool    // of *[]byte, for Check
-	blocks   sync.Pool    // of *[]byte, for Read
-	compared compared
+	folders    [packFolder + 1]groupSync
+	background sync.WaitGroup
+	spaceLeft  atomic.Int64 // how many bytes may be written before the next look at the free space
+	checkBufs  sync.Pool    // of *[]byte, for Check
+	blockBufs  sync.Pool    // of *[]byte, for Read
+	compared   compared
 	// comparing reads an extent as a whole once for all who wait for that.
-	comparing singleflight.Group
-	pool      *direct.Pool
-	poisoned  atomic.Bool
-	parts     [2]string // which folders those of the places and the packs are; "": it is not there
+	comparing  singleflight.Group
+	pool       *direct.Pool
+	syncFailed atomic.Bool
+	parts      [2]string // which folders those of the places and the packs are; "": it is not there
 }
 
 var _ blob.Store = (*Store)(nil)
@@ -200,14 +200,14 @@ func Open(dir string, opts Options) (s *Store, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the content folder: %w", err)
 	}
-	s = &Store{dir: dir, opts: opts, fs: opts.FS, lock: lock, files: map[place]*file{}, spares: map[place]uint64{}, pool: direct.NewPool(opts.Direct)}
+	s = &Store{dir: dir, opts: opts, fs: opts.FS, lock: lock, files: map[place]*file{}, replacements: map[place]uint64{}, pool: direct.NewPool(opts.Direct)}
 	s.packs.init(opts.Direct)
 	if err := s.prepare(); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the content folder %s: %w", dir, err), lock.Close())
 	}
-	s.shedding.Lock()
-	defer s.shedding.Unlock()
-	s.hoard(true)
+	s.evicting.Lock()
+	defer s.evicting.Unlock()
+	s.reserveDescriptor(true)
 	return s, nil
 }
 
@@ -287,9 +287,9 @@ func (s *Store) makeFolders() error {
 	return errors.Join(durable.SyncDir(s.fs, places), durable.MkdirAll(s.fs, s.folder(packFolder), 0o700))
 }
 
-// empty refuses a folder that has content but not this file, without which the content is not
-// understood.
-func empty(on durable.FS, dir, file, remedy string) error {
+// requireNoContent refuses a folder that has content but not this file, without which the content
+// is not understood.
+func requireNoContent(on durable.FS, dir, file, remedy string) error {
 	for i := range packFolder + 1 {
 		names, err := on.List((&Store{dir: dir}).folder(i))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -321,10 +321,10 @@ func (s *Store) Close() error {
 	}
 	s.closed = true
 	s.mu.Unlock()
-	s.shedding.Lock()
-	s.hoard(false)
-	s.shedding.Unlock()
-	s.trims.Wait()
+	s.evicting.Lock()
+	s.reserveDescriptor(false)
+	s.evicting.Unlock()
+	s.background.Wait()
 	s.packs.mu.Lock()
 	s.retire()
 	s.packs.mu.Unlock()
@@ -336,7 +336,7 @@ func (s *Store) Close() error {
 	each(all, func(f *file) {
 		var err error
 		if f.isOpen() {
-			err = errors.Join(f.settle(), f.close())
+			err = errors.Join(f.persist(), f.close())
 		}
 		mu.Lock()
 		defer mu.Unlock()
@@ -346,7 +346,7 @@ func (s *Store) Close() error {
 	if err == nil && s.SinceCrash == s.Incarnation && !s.opts.ReadOnly {
 		err = durable.SyncDisk(s.lock)
 	}
-	if err == nil && !s.poisoned.Load() {
+	if err == nil && !s.syncFailed.Load() {
 		s.Clean = true
 		err = s.writeState()
 	}

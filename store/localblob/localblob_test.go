@@ -33,7 +33,7 @@ func (s *Store) kill() {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	s.trims.Wait()
+	s.background.Wait()
 	for _, f := range s.files {
 		if f.pack != nil && f.pack.past != nil {
 			f.pack.past.Close()
@@ -43,7 +43,7 @@ func (s *Store) kill() {
 	s.lock.Close()
 }
 
-func corrupt(t *testing.T, dir, name string, off int64) {
+func corruptFile(t *testing.T, dir, name string, off int64) {
 	t.Helper()
 	file, base := Where(name)
 	off += base
@@ -86,7 +86,7 @@ func TestConformance(t *testing.T) {
 				dir := t.TempDir()
 				s := open(t, dir, Options{Durability: d})
 				t.Cleanup(func() { s.Close() })
-				return s, func(place string, off int64) { corrupt(t, dir, place, off) }
+				return s, func(place string, off int64) { corruptFile(t, dir, place, off) }
 			})
 		})
 	}

@@ -26,14 +26,14 @@ type packs struct {
 	current *file  // held; nil: none yet
 	end     int64  // of what was given out in it
 	made    int64  // the number of the last one
-	unable  bool   // the file system can't give back parts of a file
+	noPunch bool   // the file system can't give back parts of a file
 }
 
 // batch is items on their way to the disk, one behind the other.
 type batch struct {
 	f           *file // held, and counted in its pack's writing
 	off         int64
-	m           *direct.Whole
+	m           *direct.BlockBuffer
 	n, most     int64 // bytes; under packs.mu until it is closed
 	items       int
 	closed, got chan struct{} // it takes nothing more; err is known
@@ -47,7 +47,7 @@ type pack struct {
 	current bool
 	writing int             // appends under way
 	readers map[int64]int   // of the items that begin here
-	doomed  map[int64]place // items that are deleted, and still to be punched
+	deleted map[int64]place // items that are deleted, and still to be punched
 }
 
 const (
@@ -70,12 +70,12 @@ func (ps *packs) init(cfg direct.Config) {
 // where it is to get a file of its own instead.
 func (s *Store) append(id session.SessionID, content []byte) (p place, f *file, err error) {
 	p = place{id: id, incarnation: s.Incarnation, len: int64(len(content))}
-	b, first, err := s.join(&p, content)
+	b, first, err := s.joinBatch(&p, content)
 	if err != nil {
 		return p, nil, err
 	}
 	if first {
-		s.write(b)
+		s.writeBatch(b)
 	}
 	<-b.got
 	if b.err == nil {
@@ -88,15 +88,15 @@ func (s *Store) append(id session.SessionID, content []byte) (p place, f *file, 
 	return p, nil, b.err
 }
 
-// join puts an item into the batch that takes items, and holds its file for the caller. first: the
-// caller has to write the batch.
-func (s *Store) join(p *place, content []byte) (b *batch, first bool, err error) {
+// joinBatch puts an item into the batch that takes items, and holds its file for the caller. first:
+// the caller has to write the batch.
+func (s *Store) joinBatch(p *place, content []byte) (b *batch, first bool, err error) {
 	ps, n := &s.packs, p.size()
 	ps.mu.Lock()
 	for ps.next != nil && ps.next.n+n > ps.next.most {
-		full := ps.next.closed
+		closed := ps.next.closed
 		ps.mu.Unlock()
-		<-full
+		<-closed
 		ps.mu.Lock()
 	}
 	defer ps.mu.Unlock()
@@ -107,15 +107,15 @@ func (s *Store) join(p *place, content []byte) (b *batch, first bool, err error)
 		}
 	}
 	b = ps.next
-	if _, err = s.hold(b.f.p, false); err != nil {
+	if _, err = s.acquire(b.f.p, false); err != nil {
 		if first { // nobody else has joined
 			ps.next = nil
-			s.over(b)
+			s.endBatch(b)
 		}
 		return nil, false, err
 	}
 	p.in, p.off = b.f.p.in, b.off+b.n
-	item := b.m.Mem[b.n : b.n+n]
+	item := b.m.Bytes[b.n : b.n+n]
 	b.f.pack.key.header(item, *p)
 	clear(item[itemHeader+copy(item[itemHeader:], content):])
 	b.n += n
@@ -128,7 +128,7 @@ func (s *Store) join(p *place, content []byte) (b *batch, first bool, err error)
 func (s *Store) newBatch(n int64) (*batch, error) {
 	ps := &s.packs
 	f := ps.current
-	if f == nil || f.usable() != nil || ps.end > block && ps.end+n > s.opts.PackSize {
+	if f == nil || f.checkWritable() != nil || ps.end > block && ps.end+n > s.opts.PackSize {
 		s.retire()
 		// Made under the lock, once in a long while: who comes meanwhile needs it too.
 		var err error
@@ -140,11 +140,11 @@ func (s *Store) newBatch(n int64) (*batch, error) {
 		}
 		ps.current, ps.end = f, block
 	}
-	m := ps.pool.Whole(1 << 20)
+	m := ps.pool.BlockBuffer(1 << 20)
 	if m == nil {
 		return nil, errNoPack
 	}
-	if _, err := s.hold(f.p, false); err != nil {
+	if _, err := s.acquire(f.p, false); err != nil {
 		m.Free()
 		return nil, err
 	}
@@ -152,13 +152,13 @@ func (s *Store) newBatch(n int64) (*batch, error) {
 	f.pack.writing++
 	f.mu.Unlock()
 	return &batch{
-		f: f, off: ps.end, m: m, most: max(min(int64(len(m.Mem)), s.opts.PackSize-ps.end), n),
+		f: f, off: ps.end, m: m, most: max(min(int64(len(m.Bytes)), s.opts.PackSize-ps.end), n),
 		closed: make(chan struct{}), got: make(chan struct{}),
 	}, nil
 }
 
-// write waits for the batch before, closes this one, writes it, and tells its members.
-func (s *Store) write(b *batch) {
+// writeBatch waits for the batch before, closes this one, writes it, and tells its members.
+func (s *Store) writeBatch(b *batch) {
 	ps := &s.packs
 	ps.mu.Lock()
 	before := ps.last
@@ -170,46 +170,46 @@ func (s *Store) write(b *batch) {
 	ps.next, ps.last = nil, b
 	ps.mu.Unlock()
 	close(b.closed)
-	b.m.Mem = b.m.Mem[:b.n]
+	b.m.Bytes = b.m.Bytes[:b.n]
 	err := errUnfinished
 	defer func() { // also of a write that panics: the members wait for its end
 		if err != nil {
-			err = full(fmt.Errorf("appending to pack %s: %w", b.f.p.file(), err))
-			s.spoil(b)
+			err = classify(fmt.Errorf("appending to pack %s: %w", b.f.p.file(), err))
+			s.discardBatch(b)
 		}
-		s.over(b)
+		s.endBatch(b)
 		b.err = err
 		close(b.got)
 	}()
 	err = b.m.Write(b.f.f, b.f.pack.past, b.off)
 }
 
-// over gives back what a batch had.
-func (s *Store) over(b *batch) {
+// endBatch gives back what a batch had.
+func (s *Store) endBatch(b *batch) {
 	b.m.Free()
 	b.f.mu.Lock()
 	b.f.pack.writing--
 	b.f.mu.Unlock()
-	s.leave(b.f)
+	s.closeIfDone(b.f)
 	b.f.release() // its members hold it
 }
 
 // newPack makes an empty pack, of which the key is on the disk, and its name.
 func (s *Store) newPack() (*file, error) {
-	if s.packs.unable {
+	if s.packs.noPunch {
 		return nil, errNoPack
 	}
 	s.packs.made++
-	f, err := s.hold(place{incarnation: s.Incarnation, in: s.packs.made}, true)
+	f, err := s.acquire(place{incarnation: s.Incarnation, in: s.packs.made}, true)
 	if err != nil {
 		return nil, err
 	}
 	if _, err = f.f.WriteAt(f.pack.key.head(), 0); err == nil {
-		err = f.settle()
+		err = f.persist()
 	}
 	if err == nil {
 		err = f.f.Punch(block, block)
-		if s.packs.unable = errors.Is(err, errors.ErrUnsupported); s.packs.unable {
+		if s.packs.noPunch = errors.Is(err, errors.ErrUnsupported); s.packs.noPunch {
 			err = errNoPack
 		}
 	}
@@ -220,9 +220,9 @@ func (s *Store) newPack() (*file, error) {
 		f.pack.past = s.packs.pool.Open(f.f)
 		return f, nil
 	}
-	s.leave(f)
+	s.closeIfDone(f)
 	f.release()
-	return nil, full(err)
+	return nil, classify(err)
 }
 
 // retire ends the current pack. s.packs.mu is held.
@@ -235,13 +235,13 @@ func (s *Store) retire() {
 	f.mu.Lock()
 	f.pack.current = false
 	f.mu.Unlock()
-	s.leave(f)
+	s.closeIfDone(f)
 	f.release()
 }
 
-// spoil sees to a batch that was not written whole: nothing more goes into its pack, for whose disk
-// fails may fail again.
-func (s *Store) spoil(b *batch) {
+// discardBatch sees to a batch that was not written whole: nothing more goes into its pack, for
+// whose disk fails may fail again.
+func (s *Store) discardBatch(b *batch) {
 	s.packs.mu.Lock()
 	if s.packs.current == b.f {
 		s.retire()
@@ -252,17 +252,17 @@ func (s *Store) spoil(b *batch) {
 	}
 }
 
-// leave closes what only an append needs, when the last one has left a pack that gets no more; and
-// removes the pack where nothing is in it.
-func (s *Store) leave(f *file) {
+// closeIfDone closes what only an append needs, when the last one has left a pack that gets no
+// more; and removes the pack where nothing is in it.
+func (s *Store) closeIfDone(f *file) {
 	f.mu.Lock()
-	over := !f.pack.current && f.pack.writing == 0
+	done := !f.pack.current && f.pack.writing == 0
 	past := f.pack.past
-	if over {
+	if done {
 		f.pack.past = nil
 	}
 	f.mu.Unlock()
-	if !over {
+	if !done {
 		return
 	}
 	if past != nil {

@@ -51,7 +51,7 @@ func packed(t *testing.T, s *Store, id session.SessionID, b []byte) catalog.Exte
 	return e
 }
 
-func settle(t *testing.T, s *Store, extents ...catalog.Extent) {
+func persist(t *testing.T, s *Store, extents ...catalog.Extent) {
 	t.Helper()
 	if err := s.Persist(t.Context(), extents); err != nil {
 		t.Fatal(err)
@@ -195,7 +195,7 @@ func TestNoContentLooksLikeAnItem(t *testing.T) {
 	}
 	key.header(liar[2*block-itemHeader:], fake)
 	e := packed(t, s, 2, liar)
-	settle(t, s, victim, e)
+	persist(t, s, victim, e)
 	if got := listed(t, s); len(got) != 2 || got[0] != victim.Place || got[1] != e.Place {
 		t.Errorf("listed are %q", got)
 	}
@@ -234,7 +234,7 @@ func TestPowerLossLeavesNothingInPacks(t *testing.T) {
 			contents[e.Place] = b
 			switch loose = append(loose, e); rng.IntN(4) {
 			case 0:
-				settle(t, s, loose...)
+				persist(t, s, loose...)
 				kept, loose = append(kept, loose...), nil
 			case 1:
 				if n := len(kept); n > 0 {
@@ -287,7 +287,7 @@ func TestAFailedSyncOfAPack(t *testing.T) {
 	disk := crashfs.New()
 	s := open(t, "/d", Options{FS: disk})
 	good, bad := packed(t, s, 1, []byte("good")), catalog.Extent{}
-	settle(t, s, good)
+	persist(t, s, good)
 	bad = packed(t, s, 2, []byte("bad"))
 	disk.SetHook(func(s crashfs.Step) *crashfs.Fault {
 		if s.Op == crashfs.OpSync {
@@ -305,7 +305,7 @@ func TestAFailedSyncOfAPack(t *testing.T) {
 	if b, _ := parse(next.Place); a.in == b.in {
 		t.Error("it is appended to the same pack")
 	}
-	settle(t, s, next, good)
+	persist(t, s, next, good)
 	if err := s.Persist(t.Context(), []catalog.Extent{bad}); !errors.As(err, &lost) {
 		t.Errorf("a second try: %v", err)
 	}
@@ -331,7 +331,7 @@ func TestAFailedAppend(t *testing.T) {
 		}
 		disk.SetHook(nil)
 		next := packed(t, s, 3, []byte("next"))
-		settle(t, s, good, next)
+		persist(t, s, good, next)
 		if got := listed(t, s); fmt.Sprint(got) != fmt.Sprint([]string{good.Place, next.Place}) {
 			t.Errorf("after %d bytes: listed are %q", short, got)
 		}
@@ -599,7 +599,7 @@ func TestAPackThatIsWrittenToStays(t *testing.T) {
 	}
 	close(waiting)
 	wg.Wait()
-	settle(t, s, next, late)
+	persist(t, s, next, late)
 	after := disk.Kill()
 	s.kill()
 	s = open(t, "/d", Options{FS: after})

@@ -31,14 +31,14 @@ type found struct {
 	format   int
 	state    state
 	hasState bool   // the state is one that was read
-	whose    string // what its file parts says; "": it has none
+	owner    string // what its file parts says; "": it has none
 }
 
 // inspect looks what there is, and refuses what can't be opened. Nothing is touched. With rejoin,
 // what is missing of the parts and the state is no reason to refuse.
 func inspect(on durable.FS, dir string, rejoin bool) (was found, err error) {
 	if was.format, err = readFormat(on, dir); err == nil && was.format == 0 {
-		err = empty(on, dir, "format", formatRemedy())
+		err = requireNoContent(on, dir, "format", formatRemedy())
 	}
 	if err != nil {
 		return was, err
@@ -47,12 +47,12 @@ func inspect(on durable.FS, dir string, rejoin bool) (was found, err error) {
 		was.state, was.hasState, err = state{}, false, nil
 	}
 	if err == nil && !was.hasState && !rejoin {
-		err = empty(on, dir, "state", stateRemedy) // else there would be two of one incarnation
+		err = requireNoContent(on, dir, "state", stateRemedy) // else there would be two of one incarnation
 	}
 	if err != nil {
 		return was, err
 	}
-	if was.whose, err = readPart(on, filepath.Join(dir, partsFile)); err != nil || rejoin {
+	if was.owner, err = readPart(on, filepath.Join(dir, partsFile)); err != nil || rejoin {
 		return was, err
 	}
 	if !was.hasState { // nothing was ever there
@@ -62,15 +62,15 @@ func inspect(on durable.FS, dir string, rejoin bool) (was found, err error) {
 		if part == "packs" && was.format < 2 {
 			continue
 		}
-		if err := was.has(on, filepath.Join(dir, part)); err != nil {
+		if err := was.checkPart(on, filepath.Join(dir, part)); err != nil {
 			return was, err
 		}
 	}
 	return was, nil
 }
 
-// has gives an error unless this part is there, and the folder's own.
-func (was found) has(on durable.FS, path string) error {
+// checkPart gives an error unless this part is there, and the folder's own.
+func (was found) checkPart(on durable.FS, path string) error {
 	refuse := func(problem string) error {
 		return fmt.Errorf("%s %s, and this content folder is not new. Is its disk mounted, and the right one? Mount it and start again; "+
 			"if it is lost for good, restore a backup, or let sluice check --repair --rejoin go on without it", path, problem)
@@ -84,10 +84,10 @@ func (was found) has(on durable.FS, path string) error {
 	}
 	places := filepath.Base(path) == "places"
 	held := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "lost+found" })
-	if len(held) == 0 && (places || was.whose != "") { // packs of an earlier program may all be gone
+	if len(held) == 0 && (places || was.owner != "") { // packs of an earlier program may all be gone
 		return refuse("is empty")
 	}
-	if was.whose == "" {
+	if was.owner == "" {
 		return nil
 	}
 	if places {
@@ -102,7 +102,7 @@ func (was found) has(on durable.FS, path string) error {
 		return err
 	case whose == "":
 		return refuse("has no file " + partFile + " that says whose it is")
-	case whose != was.whose:
+	case whose != was.owner:
 		return refuse("is another content folder's, as its file " + partFile + " says")
 	}
 	return nil
@@ -126,7 +126,7 @@ func readPart(on durable.FS, path string) (whose string, err error) {
 
 // makeParts makes the folders of the places and the packs, and the files that say whose they are.
 func (s *Store) makeParts(was found) error {
-	if was.whose != "" && was.hasState && was.format == format && !s.opts.Rejoin {
+	if was.owner != "" && was.hasState && was.format == format && !s.opts.Rejoin {
 		// All are there, and were on the disk before the file parts. The state that was read may
 		// not be: the incarnation that wrote it may have died before it synced, and the metadata
 		// are about to go by it.

@@ -157,14 +157,14 @@ func TestPartsThatGoAwayAreNoticed(t *testing.T) {
 			if err := s.InPlace(); err == nil || !strings.Contains(err.Error(), path) {
 				t.Errorf("%s, another %v: %v", part, another, err)
 			}
-			if err := s.there(packFolder); !errors.Is(err, blob.ErrUnavailable) {
+			if err := s.checkFolder(packFolder); !errors.Is(err, blob.ErrUnavailable) {
 				t.Errorf("%s, another %v: what is there: %v", part, another, err)
 			}
 			if another {
 				check(t, disk.Remove(path))
 			}
 			check(t, disk.Rename("/hidden", path))
-			check(t, errors.Join(s.InPlace(), s.there(packFolder), s.Close()))
+			check(t, errors.Join(s.InPlace(), s.checkFolder(packFolder), s.Close()))
 		}
 	}
 }

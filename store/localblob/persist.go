@@ -31,7 +31,7 @@ func (s *Store) Persist(_ context.Context, extents []catalog.Extent) error {
 		errs []error
 	)
 	each(names, func(name string) {
-		gone, err := s.settlePlace(name, of[name])
+		gone, err := s.persistPlace(name, of[name])
 		mu.Lock()
 		defer mu.Unlock()
 		lost, errs = append(lost, gone...), append(errs, err)
@@ -43,13 +43,13 @@ func (s *Store) Persist(_ context.Context, extents []catalog.Extent) error {
 	return err
 }
 
-// settlePlace syncs one place, and says which of its extents are gone.
-func (s *Store) settlePlace(name string, es []catalog.Extent) (lost []catalog.Extent, err error) {
+// persistPlace syncs one place, and says which of its extents are gone.
+func (s *Store) persistPlace(name string, es []catalog.Extent) (lost []catalog.Extent, err error) {
 	p, ok := parse(name)
 	if !ok {
 		return es, fmt.Errorf("place %.80q is not one of this store", name)
 	}
-	f, err := s.hold(p, false)
+	f, err := s.acquire(p, false)
 	if errors.Is(err, blob.ErrMissing) {
 		return es, err
 	}
@@ -57,7 +57,7 @@ func (s *Store) settlePlace(name string, es []catalog.Extent) (lost []catalog.Ex
 		return nil, err
 	}
 	defer f.release()
-	if err = f.settle(); err == nil || f.failure() == nil {
+	if err = f.persist(); err == nil || f.failure() == nil {
 		return nil, err
 	}
 	for _, e := range es {
@@ -81,14 +81,14 @@ func each[T any](items []T, do func(T)) {
 		return
 	}
 	var wg sync.WaitGroup
-	var broken atomic.Pointer[any]
+	var panicked atomic.Pointer[any]
 	slots := make(chan struct{}, syncsAtOnce)
 	for _, item := range items {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() {
 				if p := recover(); p != nil {
-					broken.Store(&p)
+					panicked.Store(&p)
 				}
 				<-slots
 			}()
@@ -96,7 +96,7 @@ func each[T any](items []T, do func(T)) {
 		})
 	}
 	wg.Wait()
-	if p := broken.Load(); p != nil {
+	if p := panicked.Load(); p != nil {
 		panic(*p) // it is the caller's, and not the process's end
 	}
 }
@@ -119,9 +119,9 @@ func (f *file) clean() bool {
 	return len(f.dirty) == 0 && len(f.syncing) == 0 && !f.old && !f.unlisted && f.failed == nil
 }
 
-// settle brings to the disk what was committed, unless it is there. Who asks at the same time
+// persist brings to the disk what was committed, unless it is there. Who asks at the same time
 // shares one sync. After a failure there is never another one.
-func (f *file) settle() error {
+func (f *file) persist() error {
 	if f.clean() {
 		return nil
 	}
@@ -138,10 +138,10 @@ const flushAfter, flushEvery = 8 << 20, 2 << 20
 // Commit says so. The caller holds the file.
 func (f *file) wrote(n int64) {
 	f.mu.Lock()
-	f.loose += n
-	start := f.loose >= flushAfter && !f.flushing && f.failed == nil
+	f.sinceFlush += n
+	start := f.sinceFlush >= flushAfter && !f.flushing && f.failed == nil
 	if start {
-		f.loose, f.flushing = flushAfter-flushEvery, true
+		f.sinceFlush, f.flushing = flushAfter-flushEvery, true
 	}
 	f.mu.Unlock()
 	if !start {
@@ -151,7 +151,7 @@ func (f *file) wrote(n int64) {
 	s.mu.Lock()
 	f.refs++
 	s.mu.Unlock()
-	s.trims.Go(func() {
+	s.background.Go(func() {
 		defer f.release()
 		_ = f.syncs.do(f.syncOnce) // the file remembers
 		f.mu.Lock()
@@ -172,18 +172,18 @@ func (f *file) syncOnce() error {
 	err := errUnfinished
 	defer func() {
 		if err == errUnfinished { // it panicked: nobody knows what is on the disk
-			f.fail(err)
+			f.markFailed(err)
 		}
 	}()
 	err = f.f.Sync()
 	var later error
 	if err == nil && unlisted {
 		if err = f.s.syncFolder(f.p); notTried(err) {
-			err, later = nil, fmt.Errorf("syncing the folder of place %s: %w", f.p, full(err))
+			err, later = nil, fmt.Errorf("syncing the folder of place %s: %w", f.p, classify(err))
 		}
 	}
 	if err != nil {
-		f.fail(err)
+		f.markFailed(err)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -203,16 +203,16 @@ func notTried(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
-// fail poisons the place: what is not on the disk by now is lost, and later writers of the same
-// session go elsewhere.
-func (f *file) fail(err error) {
-	f.s.poison(f.p) // first, so that who finds the failure finds the other place too
+// markFailed poisons the place: what is not on the disk by now is lost, and later writers of the
+// same session go elsewhere.
+func (f *file) markFailed(err error) {
+	f.s.assignReplacement(f.p) // first, so that who finds the failure finds the other place too
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.failed != nil {
 		return
 	}
-	f.failed = fmt.Errorf("syncing place %s: %w", f.p.file(), full(err))
+	f.failed = fmt.Errorf("syncing place %s: %w", f.p.file(), classify(err))
 	f.lost = f.dirty
 	for _, r := range f.syncing {
 		f.lost = session.Add(f.lost, r)
@@ -229,14 +229,14 @@ func (f *file) hasLost(r session.Range) bool {
 	return session.Touches(f.lost, r)
 }
 
-// poison lets later writers of the same session go elsewhere.
-func (s *Store) poison(p place) {
-	s.poisoned.Store(true)
+// assignReplacement lets later writers of the same session go elsewhere.
+func (s *Store) assignReplacement(p place) {
+	s.syncFailed.Store(true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p.incarnation == s.Incarnation && p.in == 0 { // a pack is not appended to any more
 		base := place{id: p.id, gen: p.gen, incarnation: p.incarnation}
-		s.spares[base] = max(s.spares[base], p.spare+1)
+		s.replacements[base] = max(s.replacements[base], p.replacement+1)
 	}
 }
 
@@ -263,7 +263,7 @@ func (s *Store) syncFolder(p place) error {
 			return !f.unlisted
 		})
 		for _, f := range there {
-			f.fail(err)
+			f.markFailed(err)
 		}
 		return err
 	})

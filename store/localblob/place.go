@@ -16,8 +16,8 @@ import (
 
 // place is what a place's name says.
 type place struct {
-	id                      session.SessionID
-	gen, incarnation, spare uint64
+	id                            session.SessionID
+	gen, incarnation, replacement uint64
 	// Of one in a pack: the pack's number, where its item begins, and how many bytes of content
 	// that has. Where in is zero it is no such place, and where off is zero too the pack itself.
 	in, off, len int64
@@ -44,8 +44,8 @@ func (p place) appendFile(b []byte) []byte {
 	b = appendHex(b, uint64(p.id), 16)
 	b = appendHex(append(b, '-'), p.gen, 1)
 	b = appendHex(append(b, '-'), p.incarnation, 1)
-	if p.spare > 0 {
-		b = appendHex(append(b, '-'), p.spare, 1)
+	if p.replacement > 0 {
+		b = appendHex(append(b, '-'), p.replacement, 1)
 	}
 	return b
 }
@@ -142,7 +142,7 @@ func parse(name string) (p place, ok bool) {
 		}
 		n[i] = v
 	}
-	p = place{id: session.SessionID(n[0]), gen: n[1], incarnation: n[2], spare: n[3]}
+	p = place{id: session.SessionID(n[0]), gen: n[1], incarnation: n[2], replacement: n[3]}
 	return p, p.String() == name
 }
 
@@ -190,7 +190,7 @@ func (s *Store) Delete(_ context.Context, name string) error {
 	if p.in > 0 {
 		return s.deleteItem(p)
 	}
-	f, err := s.hold(p, false) // keeps the unlinking short: the blocks go with the last who has it open
+	f, err := s.acquire(p, false) // keeps the unlinking short: the blocks go with the last who has it open
 	if errors.Is(err, blob.ErrMissing) {
 		return nil
 	}
@@ -203,7 +203,7 @@ func (s *Store) Delete(_ context.Context, name string) error {
 		return err
 	}
 	s.mu.Lock()
-	f.gone.Store(true)
+	f.deleted.Store(true)
 	s.forget(f)
 	s.mu.Unlock()
 	return s.syncFolder(p)

@@ -69,7 +69,7 @@ func TestTheNumberOfKeptFilesIsGiven(t *testing.T) {
 	for i := range 40 {
 		write(t, s, session.SessionID(1+i), 0, 0, []byte("x"))
 	}
-	s.trims.Wait()
+	s.background.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.files) != 5 {

@@ -274,7 +274,7 @@ func TestFewFilesStayOpen(t *testing.T) {
 	for i := range 3 * 256 {
 		es = append(es, write(t, s, session.SessionID(1+i), 0, 0, fmt.Append(nil, i)))
 	}
-	s.trims.Wait()
+	s.background.Wait()
 	s.mu.Lock()
 	n := len(s.files)
 	s.mu.Unlock()
@@ -311,7 +311,7 @@ func TestAPutSyncsNothing(t *testing.T) {
 	for i := range 256 + 10 {
 		write(t, s, session.SessionID(i+1), 0, 0, []byte("x"))
 	}
-	if s.trims.Wait(); syncs.Load() == 0 {
+	if s.background.Wait(); syncs.Load() == 0 {
 		t.Error("nothing was synced at all: the test sees nothing")
 	}
 }
@@ -347,10 +347,10 @@ func TestALargePlaceIsSyncedOnTheWay(t *testing.T) {
 		t.Errorf("%d syncs at once", n)
 	}
 	close(leave)
-	s.trims.Wait()
+	s.background.Wait()
 	put(2*flushAfter, 2*flushAfter+flushEvery)
 	<-enter
-	s.trims.Wait()
+	s.background.Wait()
 	if n := syncs.Load(); n != 2 {
 		t.Errorf("%d syncs", n)
 	}
@@ -377,7 +377,7 @@ func TestAFailedSyncOnTheWayIsTold(t *testing.T) {
 	if _, err := w.WriteAt(make([]byte, flushAfter), 100); err != nil {
 		t.Fatal(err)
 	}
-	s.trims.Wait()
+	s.background.Wait()
 	if _, err := w.Commit(t.Context(), 100, flushAfter, 0); !errors.Is(err, syscall.EIO) {
 		t.Errorf("what the failed sync had: %v", err)
 	}

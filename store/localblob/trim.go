@@ -24,7 +24,7 @@ func (s *Store) Trim(ctx context.Context, name string, keep []catalog.Extent) er
 	if p.in > 0 {
 		return nil
 	}
-	f, err := s.hold(p, false)
+	f, err := s.acquire(p, false)
 	if errors.Is(err, blob.ErrMissing) {
 		return nil
 	}

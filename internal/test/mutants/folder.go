@@ -80,14 +80,14 @@ func ofFolder() []mutant {
 		},
 		{
 			name: "a-folder-that-is-gone-is-the-loss-of-each-place", promise: 7, file: "store/localblob/file.go",
-			old:   "		if gone := f.s.there(f.p.folderOf()); gone != nil {",
-			new:   "		if gone := f.s.there(f.p.folderOf()); gone != nil && f.gone.Load() {",
+			old:   "		if gone := f.s.checkFolder(f.p.folderOf()); gone != nil {",
+			new:   "		if gone := f.s.checkFolder(f.p.folderOf()); gone != nil && f.deleted.Load() {",
 			tests: []string{"store/localblob.TestAFolderThatIsGoneIsNoLossOfPlaces"},
 		},
 		{
 			name: "a-dead-disk-is-the-rot-of-each-place", promise: 7, file: "store/localblob/gone.go",
-			old:   "	if gone := s.there(p.folderOf()); gone != nil {",
-			new:   "	if gone := s.there(p.folderOf()); gone != nil && p.incarnation == 0 {",
+			old:   "	if gone := s.checkFolder(p.folderOf()); gone != nil {",
+			new:   "	if gone := s.checkFolder(p.folderOf()); gone != nil && p.incarnation == 0 {",
 			tests: []string{"store/localblob.TestAFolderThatIsGoneIsNoLossOfPlaces"},
 		},
 		{
@@ -166,14 +166,14 @@ func ofFolder() []mutant {
 		},
 		{
 			name: "missing-places-are-made-anew", promise: 7, file: "store/localblob/parts.go",
-			old:   "		if err := was.has(on, filepath.Join(dir, part)); err != nil {",
-			new:   "		if err := was.has(on, filepath.Join(dir, part)); err != nil && was.format > 2 {",
+			old:   "		if err := was.checkPart(on, filepath.Join(dir, part)); err != nil {",
+			new:   "		if err := was.checkPart(on, filepath.Join(dir, part)); err != nil && was.format > 2 {",
 			tests: []string{"store/localblob.TestPartsThatAreAwayAreNotMadeAnew", "cmd/sluice.TestAPartIsAMountOfItsOwn"},
 		},
 		{
 			name: "places-of-another-content-are-taken", promise: 7, file: "store/localblob/parts.go",
-			old:   "	case whose != was.whose:",
-			new:   "	case whose == was.whose+was.whose:",
+			old:   "	case whose != was.owner:",
+			new:   "	case whose == was.owner+was.owner:",
 			tests: []string{"store/localblob.TestPartsThatAreAwayAreNotMadeAnew"},
 		},
 		{

@@ -149,20 +149,20 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "resting-uploads-keep-the-last-descriptor", promise: 6, file: "store/localblob/file.go",
-			old:   "	for tries := 0; notTried(err) && tries < 3 && s.shed(); tries++ {",
-			new:   "	for tries := 0; notTried(err) && tries < 0 && s.shed(); tries++ {",
+			old:   "	for tries := 0; notTried(err) && tries < 3 && s.evictIdle(); tries++ {",
+			new:   "	for tries := 0; notTried(err) && tries < 0 && s.evictIdle(); tries++ {",
 			tests: []string{"store/localblob.TestRestingUploadsMakeWay"},
 		},
 		{
 			name: "no-descriptor-is-kept-for-closing-others", promise: 6, file: "store/localblob/file.go",
-			old:   "	if keep {\n		s.hoarded, _ =",
-			new:   "	if false {\n		s.hoarded, _ =",
+			old:   "	if keep {\n		s.reserved, _ =",
+			new:   "	if false {\n		s.reserved, _ =",
 			tests: []string{"store/localblob.TestRestingUploadsMakeWay"},
 		},
 		{
 			name: "the-number-of-kept-files-is-fixed", promise: 11, file: "store/localblob/file.go",
-			old:   "	if len(s.idle) > s.opts.Files && !s.trimming {",
-			new:   "	if len(s.idle) > 256 && !s.trimming {",
+			old:   "	if len(s.idle) > s.opts.Files && !s.closingIdle {",
+			new:   "	if len(s.idle) > 256 && !s.closingIdle {",
 			tests: []string{"store/localblob.TestTheNumberOfKeptFilesIsGiven"},
 		},
 		{

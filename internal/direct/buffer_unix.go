@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// memory gives n bytes that begin at a page, outside of Go's heap: they would make it collect less
-// often, and grow by as much again.
-func memory(n int) ([]byte, error) {
+// mapPages gives n bytes that begin at a page, outside of Go's heap: they would make it collect
+// less often, and grow by as much again.
+func mapPages(n int) ([]byte, error) {
 	return unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
 }
 

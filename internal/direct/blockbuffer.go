@@ -9,16 +9,16 @@ import (
 
 // Whole is memory for one write of whole blocks: for a file that is written in such pieces only. It
 // is used by one goroutine at a time.
-type Whole struct {
+type BlockBuffer struct {
 	// Mem is what is to be written: as long as was asked for, its content undefined.
-	Mem  []byte
-	pool *Pool
-	b    *buffer
+	Bytes []byte
+	pool  *Pool
+	buf   *buffer
 }
 
 // Whole gives memory for n bytes, a multiple of a block, or nil: where that is more than a buffer
 // has, or where all are in use.
-func (p *Pool) Whole(n int64) *Whole {
+func (p *Pool) BlockBuffer(n int64) *BlockBuffer {
 	if n > int64(p.cfg.Buffer) {
 		return nil
 	}
@@ -26,20 +26,20 @@ func (p *Pool) Whole(n int64) *Whole {
 	if b == nil {
 		return nil
 	}
-	return &Whole{Mem: b.mem[:n], pool: p, b: b}
+	return &BlockBuffer{Bytes: b.mem[:n], pool: p, buf: b}
 }
 
 // Free gives the memory back.
-func (w *Whole) Free() { w.pool.drop(w.b) }
+func (b *BlockBuffer) Free() { b.pool.unref(b.buf) }
 
 // Open opens a file for Write; nil where there is no direct I/O, or is to be none.
 func (p *Pool) Open(f durable.File) durable.DirectFile {
-	if p.cfg.Off || p.unable.Load() {
+	if p.cfg.Off || p.noDirectIO.Load() {
 		return nil
 	}
 	past, err := f.Direct()
 	if err != nil {
-		p.unable.Store(errors.Is(err, errors.ErrUnsupported))
+		p.noDirectIO.Store(errors.Is(err, errors.ErrUnsupported))
 		return nil
 	}
 	return past
@@ -47,15 +47,15 @@ func (p *Pool) Open(f durable.File) durable.DirectFile {
 
 // Write writes Mem at off, a multiple of a block: past the cache with what Open gave for the file,
 // else through it.
-func (w *Whole) Write(f durable.File, past durable.DirectFile, off int64) error {
+func (b *BlockBuffer) Write(f durable.File, past durable.DirectFile, off int64) error {
 	n, err := 0, errors.ErrUnsupported
 	if past != nil {
-		n, err = past.WriteAt(w.Mem, off)
+		n, err = past.WriteAt(b.Bytes, off)
 	}
 	if errors.Is(err, errors.ErrUnsupported) {
-		n, err = f.WriteAt(w.Mem, off)
+		n, err = f.WriteAt(b.Bytes, off)
 	}
-	if err == nil && n < len(w.Mem) {
+	if err == nil && n < len(b.Bytes) {
 		err = io.ErrShortWrite
 	}
 	return err
