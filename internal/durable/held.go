@@ -107,16 +107,16 @@ func (h *Held) Close() error { return h.dir.Close() }
 // at calls do with the folder's descriptor and the path from there.
 func (h *Held) at(op, path string, do func(fd int, rel string) error) error {
 	fail := func(err error) error { return &fs.PathError{Op: op, Path: path, Err: err} }
-	rel, below := strings.CutPrefix(path, h.name)
+	rel, inside := strings.CutPrefix(path, h.name)
 	switch {
 	case rel == "":
 		rel = "."
-	case below && rel[0] == '/' && len(rel) > 1:
+	case inside && rel[0] == '/' && len(rel) > 1:
 		rel = rel[1:]
 	default:
-		below = false
+		inside = false
 	}
-	if !below {
+	if !inside {
 		return fail(fs.ErrPermission)
 	}
 	raw, err := h.dir.SyscallConn()
@@ -126,8 +126,8 @@ func (h *Held) at(op, path string, do func(fd int, rel string) error) error {
 	if ctl := raw.Control(func(fd uintptr) { err = do(int(fd), rel) }); ctl != nil {
 		return fail(ctl)
 	}
-	var told *fs.PathError
-	if err != nil && !errors.As(err, &told) {
+	var pathErr *fs.PathError
+	if err != nil && !errors.As(err, &pathErr) {
 		return fail(err)
 	}
 	return err

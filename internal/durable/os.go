@@ -79,8 +79,8 @@ type osFile struct {
 	in *Held // nil: it was opened by its path alone
 }
 
-// again opens the file once more.
-func (f osFile) again(flag int) (*os.File, error) {
+// reopen opens the file once more.
+func (f osFile) reopen(flag int) (*os.File, error) {
 	if f.in != nil {
 		return f.in.open(f.Name(), flag, 0)
 	}

@@ -38,7 +38,7 @@ func (f osFile) PastCache(off, n int64) (read func(p []byte, off int64) (int, er
 		}
 		return f.ReadAt(p, at)
 	}
-	direct, err := f.again(os.O_RDONLY | unix.O_DIRECT)
+	direct, err := f.reopen(os.O_RDONLY | unix.O_DIRECT)
 	if err != nil {
 		return buffered, func() error { return nil }
 	}
@@ -85,7 +85,7 @@ func (f osFile) NextData(off int64) (int64, error) {
 
 // Direct implements File.
 func (f osFile) Direct() (DirectFile, error) {
-	d, err := f.again(os.O_WRONLY | unix.O_DIRECT)
+	d, err := f.reopen(os.O_WRONLY | unix.O_DIRECT)
 	if errors.Is(err, unix.EINVAL) {
 		return nil, errors.ErrUnsupported
 	}

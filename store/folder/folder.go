@@ -74,22 +74,22 @@ type Folder struct {
 	// Meta and Content are its halves.
 	Meta, Content Half
 
-	id      string
-	joining bool // the halves get their ids in Begin
-	rejoin  bool
-	frozen  bool // nothing is written
-	held    []*durable.Held
-	lock    durable.File
-	locks   []named // the files of the locks, as they were when they were taken
-	log     *slog.Logger
-	random  io.Reader
+	id       string
+	joining  bool // the halves get their ids in Begin
+	rejoin   bool
+	readOnly bool // nothing is written
+	folders  []*durable.Held
+	lock     durable.File
+	locks    []lockFile // the files of the locks, as they were when they were taken
+	log      *slog.Logger
+	random   io.Reader
 
 	mu   sync.Mutex
 	meta mark
 
-	looks sync.Mutex
-	also  func() error
-	away  atomic.Pointer[error]
+	looking    sync.Mutex
+	extraCheck func() error
+	away       atomic.Pointer[error]
 }
 
 // Half is one of the two, as a store opens it.
@@ -127,7 +127,7 @@ func Open(path string, opts Options) (f *Folder, err error) {
 	if path, err = filepath.Abs(path); err != nil {
 		return nil, fmt.Errorf("the folder that %s is to be found from, the current one, is gone: give the whole path with --data (%w)", named, err)
 	}
-	f = &Folder{FS: opts.FS, Path: path, Way: path, log: opts.Log, random: opts.Rand, rejoin: opts.Rejoin, frozen: opts.ReadOnly}
+	f = &Folder{FS: opts.FS, Path: path, Way: path, log: opts.Log, random: opts.Rand, rejoin: opts.Rejoin, readOnly: opts.ReadOnly}
 	f.Meta = Half{FS: opts.FS, Path: filepath.Join(path, "meta"), part: "meta", file: "FOLDER", format: "FORMAT", lock: "LOCK"}
 	f.Content = Half{FS: opts.FS, Path: filepath.Join(path, "content"), part: "content", file: "folder", format: "format", lock: "lock"}
 	f.Meta.Way, f.Content.Way = f.Meta.Path, f.Content.Path
@@ -137,17 +137,17 @@ func Open(path string, opts Options) (f *Folder, err error) {
 			f = nil
 		}
 	}()
-	made, err := f.make(opts.Existing)
+	made, err := f.makeFolder(opts.Existing)
 	if err != nil {
 		return f, err
 	}
-	if f.FS, err = f.hold(f.FS, path); errors.Is(err, fs.ErrNotExist) { // something has the name
+	if f.FS, err = f.keepOpen(f.FS, path); errors.Is(err, fs.ErrNotExist) { // something has the name
 		return f, fmt.Errorf("%s is a link that leads nowhere: is its disk mounted? Else make the folder first, or give another with --data (%w)", path, err)
 	} else if err != nil {
 		return f, err
 	}
 	f.Way = wayOf(f.FS, path)
-	if err := f.take(); err != nil {
+	if err := f.takeLock(); err != nil {
 		return f, err
 	}
 	if err := f.identify(opts.Existing); err != nil {
@@ -164,18 +164,18 @@ func (f *Folder) Close() (err error) {
 	if f.lock != nil {
 		err = f.lock.Close()
 	}
-	for _, h := range f.held {
+	for _, h := range f.folders {
 		err = errors.Join(err, h.Close())
 	}
-	f.lock, f.held = nil, nil
+	f.lock, f.folders = nil, nil
 	return err
 }
 
-// take takes the lock's file, which programs before this one know alone. Where a folder has none,
-// and nothing may be changed, the locks of the folders have to do.
-func (f *Folder) take() (err error) {
+// takeLock takes the lock's file, which programs before this one know alone. Where a folder has
+// none, and nothing may be changed, the locks of the folders have to do.
+func (f *Folder) takeLock() (err error) {
 	path := filepath.Join(f.Path, "lock")
-	if f.frozen {
+	if f.readOnly {
 		if _, err := f.FS.Stat(path); errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -194,10 +194,10 @@ func lockedBy(path string) error {
 	return fmt.Errorf("%w: %s. Stop that one first. Its lock ends with its process by itself; no lock file is to be removed", ErrLocked, path)
 }
 
-// hold keeps a folder open, and locked, where the file system can, and gives what leads into it.
-// The lock is that of the folder itself: lock files can be removed while they are locked, and
+// keepOpen keeps a folder open, and locked, where the file system can, and gives what leads into
+// it. The lock is that of the folder itself: lock files can be removed while they are locked, and
 // whoever makes them anew gets other ones.
-func (f *Folder) hold(on durable.FS, path string) (durable.FS, error) {
+func (f *Folder) keepOpen(on durable.FS, path string) (durable.FS, error) {
 	h, ok := on.(interface {
 		Hold(path string) (*durable.Held, error)
 	})
@@ -208,7 +208,7 @@ func (f *Folder) hold(on durable.FS, path string) (durable.FS, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.held = append(f.held, held)
+	f.folders = append(f.folders, held)
 	switch err := held.Lock(); {
 	case errors.Is(err, durable.ErrLocked):
 		return nil, lockedBy(path)
@@ -226,9 +226,9 @@ func wayOf(on durable.FS, path string) string {
 	return path
 }
 
-// make makes the folder where there is none, and refuses one that holds something else: its files
-// would lie among those of a data folder.
-func (f *Folder) make(existing bool) (made bool, err error) {
+// makeFolder makes the folder where there is none, and refuses one that holds something else: its
+// files would lie among those of a data folder.
+func (f *Folder) makeFolder(existing bool) (made bool, err error) {
 	names, err := f.FS.List(f.Path)
 	names = slices.DeleteFunc(names, leftover)
 	switch {

@@ -56,14 +56,14 @@ func (f *Folder) Begin(last ContentState) (after uint64, err error) {
 		m.Unknown = append(slices.Clone(m.Unknown), [2]uint64{from, last.Incarnation})
 		f.log.Warn("the metadata is an older copy: what was stored since is in the content alone, and is left there", "from_life", from, "to_life", last.Incarnation)
 	}
-	if f.frozen {
+	if f.readOnly {
 		return after, nil
 	}
 	m.Folder, m.Part, m.Incarnation, m.Next, m.Open = f.id, f.Meta.part, last.Incarnation, after+1, false
 	if f.joining {
 		err = f.join(m)
 	} else {
-		err = f.note(m)
+		err = f.writeMetaMark(m)
 	}
 	if err != nil {
 		return 0, err
@@ -74,16 +74,16 @@ func (f *Folder) Begin(last ContentState) (after uint64, err error) {
 
 // join gives the halves their ids.
 func (f *Folder) join(m mark) error {
-	if err := f.write(joining); err != nil {
+	if err := f.writeMark(joining); err != nil {
 		return err
 	}
-	if err := write(f.Content.FS, f.Content.markPath(), mark{Folder: f.id, Part: f.Content.part}); err != nil {
+	if err := writeMark(f.Content.FS, f.Content.markPath(), mark{Folder: f.id, Part: f.Content.part}); err != nil {
 		return err
 	}
-	if err := f.note(m); err != nil {
+	if err := f.writeMetaMark(m); err != nil {
 		return err
 	}
-	if err := f.write(""); err != nil {
+	if err := f.writeMark(""); err != nil {
 		return err
 	}
 	f.joining, f.rejoin = false, false
@@ -101,15 +101,15 @@ func (f *Folder) Begun() error {
 			return err
 		}
 	}
-	return f.note(m)
+	return f.writeMetaMark(m)
 }
 
-// note writes the mark of the metadata.
-func (f *Folder) note(m mark) error {
-	if f.frozen {
+// writeMetaMark writes the mark of the metadata.
+func (f *Folder) writeMetaMark(m mark) error {
+	if f.readOnly {
 		return nil
 	}
-	if err := write(f.Meta.FS, f.Meta.markPath(), m); err != nil {
+	if err := writeMark(f.Meta.FS, f.Meta.markPath(), m); err != nil {
 		return fmt.Errorf("noting the content's life: %w", err)
 	}
 	f.meta = m
@@ -125,11 +125,11 @@ func (f *Folder) End() error {
 	if !m.Open {
 		return nil
 	}
-	if err := f.taken(); err != nil {
+	if err := f.checkTaken(); err != nil {
 		return err
 	}
 	m.Open = false
-	return f.note(m)
+	return f.writeMetaMark(m)
 }
 
 // Restored gives the halves in a folder that is being restored their ids: the content has lived up
@@ -139,7 +139,7 @@ func (f *Folder) Restored(incarnation uint64) error {
 	defer f.mu.Unlock()
 	m := f.meta
 	m.Incarnation = incarnation
-	return f.note(m)
+	return f.writeMetaMark(m)
 }
 
 // KnownIncarnation reports whether the metadata knows what was made in an incarnation of the

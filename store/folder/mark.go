@@ -57,8 +57,8 @@ func withRemedy(err error, remedy string) error {
 
 var validID = regexp.MustCompile(`^[A-Z2-7]{26}$`)
 
-// read gives the mark in a file; ok is false where there is none.
-func read(on durable.FS, path string) (m mark, ok bool, err error) {
+// readMark gives the mark in a file; ok is false where there is none.
+func readMark(on durable.FS, path string) (m mark, ok bool, err error) {
 	text, err := durable.ReadFile(on, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, false, nil
@@ -78,7 +78,7 @@ func read(on durable.FS, path string) (m mark, ok bool, err error) {
 	return m, true, nil
 }
 
-func write(on durable.FS, path string, m mark) error {
+func writeMark(on durable.FS, path string, m mark) error {
 	m.Format = markFormat
 	text, err := json.Marshal(m)
 	if err != nil {
@@ -93,19 +93,19 @@ func (h *Half) markPath() string { return filepath.Join(h.Path, h.file) }
 
 // state is what there is of a half.
 type state struct {
-	there  bool   // the folder is
-	blank  bool   // nothing is in it, or it is not there
-	used   bool   // a store has made something in it
-	first  string // a file that is in it
-	mark   mark
-	marked bool
+	exists    bool   // the folder is
+	empty     bool   // nothing is in it, or it is not there
+	used      bool   // a store has made something in it
+	firstName string // a file that is in it
+	mark      mark
+	marked    bool
 }
 
-// look opens a half and looks what is there.
-func (f *Folder) look(h *Half) (s state, err error) {
+// inspect opens a half and looks what is there.
+func (f *Folder) inspect(h *Half) (s state, err error) {
 	names, err := f.FS.List(h.Path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return state{blank: true}, nil
+		return state{empty: true}, nil
 	}
 	if errors.Is(err, syscall.ENOTDIR) {
 		return s, h.refuse("is a file, and no folder", h.remedy())
@@ -113,12 +113,12 @@ func (f *Folder) look(h *Half) (s state, err error) {
 	if err != nil {
 		return s, err
 	}
-	s.there = true
-	if err := f.enter(h); err != nil {
+	s.exists = true
+	if err := f.openHalf(h); err != nil {
 		return s, err
 	}
 	for _, file := range []string{h.file, f.Meta.file, f.Content.file} { // a mark of the other half tells that both are exchanged
-		if s.mark, s.marked, err = read(h.FS, filepath.Join(h.Path, file)); err != nil || s.marked {
+		if s.mark, s.marked, err = readMark(h.FS, filepath.Join(h.Path, file)); err != nil || s.marked {
 			break
 		}
 	}
@@ -127,15 +127,15 @@ func (f *Folder) look(h *Half) (s state, err error) {
 	}
 	s.used = slices.Contains(names, h.format)
 	names = slices.DeleteFunc(names, leftover)
-	if s.blank = len(names) == 0; !s.blank {
-		s.first = names[0]
+	if s.empty = len(names) == 0; !s.empty {
+		s.firstName = names[0]
 	}
 	return s, nil
 }
 
-// enter opens a half, which is there.
-func (f *Folder) enter(h *Half) (err error) {
-	if h.FS, err = f.hold(f.FS, h.Path); err == nil {
+// openHalf opens a half, which is there.
+func (f *Folder) openHalf(h *Half) (err error) {
+	if h.FS, err = f.keepOpen(f.FS, h.Path); err == nil {
 		h.Way = wayOf(h.FS, h.Path)
 	}
 	return err

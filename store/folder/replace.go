@@ -36,7 +36,7 @@ func (f *Folder) Beside() (h Half, err error) {
 	if err := durable.Mkdir(f.FS, h.Path, 0o700); err != nil {
 		return h, err
 	}
-	if h.FS, err = f.hold(f.FS, h.Path); err == nil {
+	if h.FS, err = f.keepOpen(f.FS, h.Path); err == nil {
 		h.Way = wayOf(h.FS, h.Path)
 	}
 	return h, err
@@ -66,14 +66,14 @@ func (f *Folder) Replace(next Half, last ContentState, now time.Time) (kept stri
 	}
 	incarnation := max(last.Incarnation, f.meta.Incarnation, f.meta.Next)
 	m := mark{Folder: f.id, Part: f.Meta.part, Incarnation: last.Incarnation, Unknown: [][2]uint64{{0, incarnation}}}
-	if err := write(next.FS, filepath.Join(next.Path, f.Meta.file), m); err != nil {
+	if err := writeMark(next.FS, filepath.Join(next.Path, f.Meta.file), m); err != nil {
 		return "", err
 	}
 	if err := durable.SyncDir(f.FS, f.Path); err != nil {
 		return "", err
 	}
 	root := mark{Folder: f.id, Part: whole, State: replacing, Replaced: name}
-	if err := write(f.FS, f.markPath(), root); err != nil {
+	if err := writeMark(f.FS, f.markPath(), root); err != nil {
 		return "", err
 	}
 	return filepath.Join(f.Path, name), f.replace(root)
@@ -82,19 +82,19 @@ func (f *Folder) Replace(next Half, last ContentState, now time.Time) (kept stri
 // replace goes on with a replacement, from whichever step it had got to.
 func (f *Folder) replace(root mark) error {
 	meta, next, kept := f.Meta.Path, filepath.Join(f.Path, salvaged), filepath.Join(f.Path, root.Replaced)
-	there, err := f.there(next)
+	there, err := f.exists(next)
 	if err != nil {
 		return err
 	}
 	if there {
-		old, err := f.there(kept)
+		old, err := f.exists(kept)
 		if err != nil {
 			return err
 		}
 		if !old {
 			if err := f.FS.Rename(meta, kept); err != nil {
 				// A mount point has no other name: nothing has changed, and nothing will.
-				return errors.Join(fmt.Errorf("%s can't be renamed, so the new metadata can't take its place: %w", meta, err), f.write(""))
+				return errors.Join(fmt.Errorf("%s can't be renamed, so the new metadata can't take its place: %w", meta, err), f.writeMark(""))
 			}
 			if err := durable.SyncDir(f.FS, f.Path); err != nil {
 				return err
@@ -107,10 +107,10 @@ func (f *Folder) replace(root mark) error {
 	if err := durable.SyncDir(f.FS, f.Path); err != nil {
 		return err
 	}
-	return f.write("")
+	return f.writeMark("")
 }
 
-func (f *Folder) there(path string) (bool, error) {
+func (f *Folder) exists(path string) (bool, error) {
 	_, err := f.FS.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -118,13 +118,13 @@ func (f *Folder) there(path string) (bool, error) {
 	return err == nil, err
 }
 
-// goOn ends a replacement of the metadata that was stopped.
-func (f *Folder) goOn() error {
-	root, _, err := read(f.FS, f.markPath())
+// resumeReplace ends a replacement of the metadata that was stopped.
+func (f *Folder) resumeReplace() error {
+	root, _, err := readMark(f.FS, f.markPath())
 	if err != nil || root.State != replacing {
 		return withRemedy(err, wholeRemedy)
 	}
-	if f.frozen {
+	if f.readOnly {
 		return fmt.Errorf("%s: sluice check --repair was stopped while it put new metadata in place; run it again, or start the server, and either goes on", f.Path)
 	}
 	if name := root.Replaced; name == "" || name != filepath.Base(name) {

@@ -26,8 +26,8 @@ func (f *Folder) Away() error {
 // Look looks now. A look that fails is repeated at once, before everything is refused for it: one
 // failing read says nothing of the folder.
 func (f *Folder) Look() error {
-	f.looks.Lock()
-	defer f.looks.Unlock()
+	f.looking.Lock()
+	defer f.looking.Unlock()
 	err, was := f.inPlace(), f.Away()
 	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
 		return was // it could not be looked
@@ -63,8 +63,8 @@ func (f *Folder) Watch(ctx context.Context) {
 	}
 }
 
-// named is a file as it was when it was opened.
-type named struct {
+// lockFile is a file as it was when it was opened.
+type lockFile struct {
 	on       durable.FS
 	path, id string
 }
@@ -76,15 +76,15 @@ func (f *Folder) noteLock(on durable.FS, path string) error {
 		return nil
 	}
 	if err == nil {
-		f.locks = append(f.locks, named{on, path, info.ID})
+		f.locks = append(f.locks, lockFile{on, path, info.ID})
 	}
 	return err
 }
 
-// locked gives an error where the file of a lock is not the one that was locked: a program that
+// checkLocks gives an error where the file of a lock is not the one that was locked: a program that
 // knows nothing of the folders' own locks may have begun, and so may any where folders can't be
 // locked.
-func (f *Folder) locked() error {
+func (f *Folder) checkLocks() error {
 	for _, l := range f.locks {
 		switch info, err := l.on.Stat(l.path); {
 		case errors.Is(err, fs.ErrNotExist):
@@ -103,13 +103,13 @@ func (f *Folder) locked() error {
 func (f *Folder) Taken() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.taken()
+	return f.checkTaken()
 }
 
-// taken compares the incarnation that the metadata's mark has with the one that was written there.
-// f.mu is held.
-func (f *Folder) taken() error {
-	m, ok, err := read(f.Meta.FS, f.Meta.markPath())
+// checkTaken compares the incarnation that the metadata's mark has with the one that was written
+// there. f.mu is held.
+func (f *Folder) checkTaken() error {
+	m, ok, err := readMark(f.Meta.FS, f.Meta.markPath())
 	if err != nil || !ok || m.Folder != f.id {
 		return nil // that is nothing that another server has written
 	}
@@ -121,7 +121,7 @@ func (f *Folder) taken() error {
 
 // inPlace compares what has the names with what was opened, and its ids.
 func (f *Folder) inPlace() error {
-	for _, h := range f.held {
+	for _, h := range f.folders {
 		if err := h.InPlace(); err != nil {
 			return err
 		}
@@ -131,7 +131,7 @@ func (f *Folder) inPlace() error {
 		path string
 		part string
 	}{{f.FS, f.markPath(), whole}, {f.Meta.FS, f.Meta.markPath(), f.Meta.part}, {f.Content.FS, f.Content.markPath(), f.Content.part}} {
-		m, ok, err := read(p.on, p.path)
+		m, ok, err := readMark(p.on, p.path)
 		switch {
 		case err != nil:
 			return err
@@ -144,12 +144,12 @@ func (f *Folder) inPlace() error {
 	if err := f.Taken(); err != nil {
 		return err
 	}
-	if err := f.locked(); err != nil || f.also == nil {
+	if err := f.checkLocks(); err != nil || f.extraCheck == nil {
 		return err
 	}
-	return f.also()
+	return f.extraCheck()
 }
 
 // AlsoLook makes each look ask this too: whether what a store has below its half is in its place.
 // It comes before the first look.
-func (f *Folder) AlsoLook(inPlace func() error) { f.also = inPlace }
+func (f *Folder) AlsoLook(inPlace func() error) { f.extraCheck = inPlace }

@@ -59,7 +59,7 @@ func swap(path, keep string) error {
 	if err != nil {
 		return err
 	}
-	m, _, err := read(durable.OS{}, path)
+	m, _, err := readMark(durable.OS{}, path)
 	other := strings.Replace(string(b), m.Folder, strings.Repeat("A", 26), 1)
 	return errors.Join(err, os.Rename(path, keep), os.WriteFile(path, []byte(other), 0o600))
 }

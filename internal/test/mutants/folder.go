@@ -7,7 +7,7 @@ func ofFolder() []mutant {
 		{
 			name: "an-empty-half-is-made-anew", promise: 7, file: "store/folder/identify.go",
 			old: "	case named && root.State == \"\":\n",
-			new: "	case named && root.State == \"\" && (meta.blank || content.blank):\n		return f.create(meta, content)\n	case named && root.State == \"\":\n",
+			new: "	case named && root.State == \"\" && (meta.empty || content.empty):\n		return f.create(meta, content)\n	case named && root.State == \"\":\n",
 			tests: []string{
 				"store/folder.TestAHalfThatIsAwayIsNeverMadeAnew", "internal/test/crashtest.TestACrashAtEveryStep", "cmd/sluice.TestAHalfIsAMountOfItsOwn",
 			},
@@ -26,8 +26,8 @@ func ofFolder() []mutant {
 		},
 		{
 			name: "a-folder-is-new-before-its-halves-are", promise: 1, file: "store/folder/identify.go",
-			old:   "	if err := f.write(isNew); err != nil {",
-			new:   "	if err := f.write(\"\"); err != nil {",
+			old:   "	if err := f.writeMark(isNew); err != nil {",
+			new:   "	if err := f.writeMark(\"\"); err != nil {",
 			tests: []string{"store/folder.TestAStartThatIsStoppedAnywhereGoesOn", "internal/test/crashtest.TestACrashAtEveryStep"},
 		},
 		{
@@ -154,8 +154,8 @@ func ofFolder() []mutant {
 		},
 		{
 			name: "a-lock-that-was-removed-is-not-noticed", promise: 12, file: "store/folder/watch.go",
-			old:   "	if err := f.locked(); err != nil || f.also == nil {",
-			new:   "	if err := error(nil); err != nil || f.also == nil {",
+			old:   "	if err := f.checkLocks(); err != nil || f.extraCheck == nil {",
+			new:   "	if err := error(nil); err != nil || f.extraCheck == nil {",
 			tests: []string{"store/folder.TestAFolderIsLockedWithoutItsLockFiles", "cmd/sluice.TestASecondServerIsRefusedWithoutLockFiles"},
 		},
 		{

@@ -131,7 +131,7 @@ func ofSalvage() []mutant {
 		},
 		{
 			name: "metadata-are-renamed-before-it-is-decided", promise: 2, file: "store/folder/replace.go",
-			old:   "	if err := write(f.FS, f.markPath(), root); err != nil {\n		return \"\", err\n	}\n",
+			old:   "	if err := writeMark(f.FS, f.markPath(), root); err != nil {\n		return \"\", err\n	}\n",
 			new:   "",
 			tests: []string{"store/folder.TestAReplacementThatIsStoppedAnywhere"},
 		},
