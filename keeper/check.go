@@ -75,9 +75,9 @@ type Finding struct {
 	// Err is why it could not be done.
 	Err error
 
-	fix   func(ctx context.Context) error
-	needs bool // the fix follows from rows that all have to be readable
-	hold  bool // it only quarantines
+	fix         func(ctx context.Context) error
+	needsRows   bool // the fix follows from rows that all have to be readable
+	quarantines bool // it only quarantines
 }
 
 // Summary counts what was looked at and what was found.
@@ -121,7 +121,7 @@ func Check(ctx context.Context, cfg CheckConfig) (Summary, error) {
 	if c.cfg.Progress == nil {
 		c.cfg.Progress = func(int64, int64) {}
 	}
-	steps := []func(context.Context) error{c.metadata, c.readSessions, c.rows, c.pieces, c.contents, c.places}
+	steps := []func(context.Context) error{c.metadata, c.readSessions, c.rows, c.entries, c.contents, c.places}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return c.sum, err
@@ -132,19 +132,19 @@ func Check(ctx context.Context, cfg CheckConfig) (Summary, error) {
 
 // check is one run of Check.
 type check struct {
-	cfg     CheckConfig
-	sum     Summary
-	pending []*Finding // found, not yet told of
-	broken  bool       // some rows could not be read
-	now     catalog.Moment
-	done    int64
-	total   int64
+	cfg        CheckConfig
+	sum        Summary
+	pending    []*Finding // found, not yet told of
+	unreadable bool       // some rows could not be read
+	now        catalog.Moment
+	done       int64
+	total      int64
 
-	sessions map[session.SessionID]*opened
-	finished []session.SessionID
-	holders  map[string]session.SessionID // place: the open session whose pieces are there
-	known    map[string]bool              // places that a row or a session names
-	gone     map[catalog.ContentKey]bool  // contents that memories name and that are not there
+	sessions        map[session.SessionID]*openSession
+	finished        []session.SessionID
+	sessionPlaces   map[string]session.SessionID // place: the open session whose pieces are there
+	namedPlaces     map[string]bool              // places that a row or a session names
+	missingContents map[catalog.ContentKey]bool  // contents that memories name and that are not there
 }
 
 // wrong notes a finding; say what it is about in the result.
@@ -156,15 +156,15 @@ func (c *check) wrong(kind Kind, format string, args ...any) *Finding {
 
 // mend says what repairs it, in one transaction of the catalog, as a consequence of other rows.
 func (f *Finding) mend(c *check, remedy string, do func(catalog.Tx) error) *Finding {
-	f.Remedy, f.needs = remedy, true
+	f.Remedy, f.needsRows = remedy, true
 	f.fix = func(ctx context.Context) error { return c.cfg.Catalog.Update(ctx, do) }
 	return f
 }
 
 var errDepends = errors.New("it follows from records that can't be read")
 
-// tell repairs and tells what was found since it was last called. No transaction may be running.
-func (c *check) tell(ctx context.Context) error {
+// report repairs and tells what was found since it was last called. No transaction may be running.
+func (c *check) report(ctx context.Context) error {
 	found := c.pending
 	c.pending = nil
 	for _, f := range found {
@@ -175,10 +175,10 @@ func (c *check) tell(ctx context.Context) error {
 			c.sum.Mendable++
 		}
 		if c.cfg.Repair && f.fix != nil {
-			if f.Err = errDepends; !f.needs || !c.broken {
+			if f.Err = errDepends; !f.needsRows || !c.unreadable {
 				f.Err = f.fix(ctx)
 			}
-			f.Repaired, f.Quarantined = f.Err == nil && !f.hold, f.Err == nil && f.hold
+			f.Repaired, f.Quarantined = f.Err == nil && !f.quarantines, f.Err == nil && f.quarantines
 		}
 		switch {
 		case f.Note:
@@ -207,12 +207,12 @@ func (c *check) metadata(ctx context.Context) error {
 			f.Remedy = "new metadata are made of all that is left"
 		}
 	})
-	c.broken = c.broken || len(c.pending) > 0
-	return errors.Join(c.tell(ctx), err)
+	c.unreadable = c.unreadable || len(c.pending) > 0
+	return errors.Join(c.report(ctx), err)
 }
 
-// opened is what is remembered of a session that has not ended.
-type opened struct {
+// openSession is what is remembered of a session that has not ended.
+type openSession struct {
 	reserved catalog.Reservation
 	s        session.Session // without its ranges and its note
 	name     string
@@ -228,7 +228,7 @@ func (c *check) readSessions(ctx context.Context) error {
 		return fmt.Errorf("reading the figures of the sessions: %w", err)
 	}
 	c.now = catalog.Moment{Now: c.cfg.Clock.Now(), Running: max(stats.Newest, 1)}
-	c.sessions, c.holders = map[session.SessionID]*opened{}, map[string]session.SessionID{}
+	c.sessions, c.sessionPlaces = map[session.SessionID]*openSession{}, map[string]session.SessionID{}
 	for _, st := range []session.State{session.Open, session.Sealed, session.Finished, session.Aborted, session.Expired} {
 		err := session.Page(ctx, c.cfg.Sessions, session.Query{State: st, Limit: 500}, func(s session.Session) (bool, error) {
 			c.sum.Sessions++
@@ -244,28 +244,28 @@ func (c *check) readSessions(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if err != nil {
-			c.broken = true
+			c.unreadable = true
 			c.wrong(KindRecord, "the %s sessions can't all be read: %v", st, err)
 		}
 	}
-	return c.tell(ctx)
+	return c.report(ctx)
 }
 
 func (c *check) readSession(ctx context.Context, s session.Session) error {
 	meta, holds, err := upload.InspectSession(s)
-	o := &opened{reserved: holds, s: s, name: meta.Name}
+	o := &openSession{reserved: holds, s: s, name: meta.Name}
 	whole := session.Session{Spec: session.Spec{BytesExpected: s.BytesExpected}, Received: s.Received[max(len(s.Received)-1, 0):]}
 	o.reserves = func(bytes int64) bool { return upload.Reserves(whole, bytes) }
 	if meta.Path != "" {
 		o.name = meta.Path + "/" + o.name
 	}
 	if err != nil {
-		c.broken = true
+		c.unreadable = true
 		c.wrong(KindRecord, "session %s: what it is for can't be read: %v", s.ID, err).Session = s.ID
 	}
 	entries, err := c.cfg.Sessions.Entries(ctx, s.ID, session.All(), 0)
 	if err != nil {
-		c.broken = true
+		c.unreadable = true
 		c.wrong(KindRecord, "%s: its pieces can't be read: %v", o, err).Session = s.ID
 	}
 	o.s.Received, o.s.Note, c.total = nil, nil, c.total+session.Total(s.Received)
@@ -277,7 +277,7 @@ func (c *check) readSession(ctx context.Context, s session.Session) error {
 		}
 		got = session.Add(got, e.Range)
 		if p, err := upload.InspectPiece(e); err == nil {
-			c.holders[p.Extent.Place] = s.ID
+			c.sessionPlaces[p.Extent.Place] = s.ID
 		}
 	}
 	if err == nil && (!slices.Equal(got, s.Received) || len(entries) != s.EntryCount) {
@@ -289,7 +289,7 @@ func (c *check) readSession(ctx context.Context, s session.Session) error {
 }
 
 // String names the session for people.
-func (o *opened) String() string {
+func (o *openSession) String() string {
 	return fmt.Sprintf("upload of %q under way (session %s, capsule %s)", o.name, o.s.ID, o.reserved.Capsule)
 }
 

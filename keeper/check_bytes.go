@@ -19,9 +19,9 @@ import (
 
 func isNotFound(err error) bool { return errors.Is(err, catalog.ErrNotFound) }
 
-// lost reports whether an error of reading says that the bytes are not there any more, rather than
-// that they could not be read just now.
-func lost(err error) bool {
+// isDamage reports whether an error of reading says that the bytes are not there any more, rather
+// than that they could not be read just now.
+func isDamage(err error) bool {
 	return errors.Is(err, blob.ErrCorrupt) || errors.Is(err, blob.ErrMissing)
 }
 
@@ -53,13 +53,13 @@ func (c *check) contents(ctx context.Context) error {
 		}
 		key := catalog.ContentKey{Capsule: content.Capsule, SHA256: content.SHA256}
 		after = &key
-		if c.gone[key] { // told of already
+		if c.missingContents[key] { // told of already
 			continue
 		}
 		if err := c.verify(ctx, content); err != nil {
 			return err
 		}
-		if err := c.tell(ctx); err != nil {
+		if err := c.report(ctx); err != nil {
 			return err
 		}
 	}
@@ -69,7 +69,7 @@ func (c *check) contents(ctx context.Context) error {
 func contentAfter(ctx context.Context, store catalog.Store, after *catalog.ContentKey) (content catalog.Content, ok bool, err error) {
 	var lo []byte
 	if after != nil {
-		lo = next(after.AppendKey(nil))
+		lo = keyAfter(after.AppendKey(nil))
 	}
 	err = store.View(ctx, func(r catalog.Reader) error {
 		ok = false
@@ -91,8 +91,8 @@ func contentAfter(ctx context.Context, store catalog.Store, after *catalog.Conte
 // damage is what is wrong with a part of a content.
 type damage struct {
 	session.Range
-	place, what string
-	passing     bool // it could not be read: that may be another tomorrow
+	place, problem string
+	temporary      bool // it could not be read: that may be another tomorrow
 }
 
 // verify compares one content with its checksums.
@@ -112,18 +112,18 @@ func (c *check) verify(ctx context.Context, content catalog.Content) error {
 	}
 	for _, m := range c.memoriesOf(ctx, content) {
 		for _, d := range found {
-			f := c.wrong(KindContent, "%s: bytes %s are damaged: %s", nameOf(m), span(d.Range), d.what).about(m).at(d.place)
+			f := c.wrong(KindContent, "%s: bytes %s are damaged: %s", nameOf(m), span(d.Range), d.problem).about(m).at(d.place)
 			f.Range = d.Range
 			if d.Empty() {
-				f.Text = fmt.Sprintf("%s: %s", nameOf(m), d.what)
+				f.Text = fmt.Sprintf("%s: %s", nameOf(m), d.problem)
 			}
 			if !content.Damaged.IsZero() {
 				f.Text += fmt.Sprintf(" (marked since %s)", content.Damaged.UTC().Format(time.RFC3339))
 			}
-			if d.passing && content.Damaged.IsZero() {
+			if d.temporary && content.Damaged.IsZero() {
 				continue
 			}
-			f.Remedy, f.hold = "the content is marked as damaged and not given out; storing the same bytes again heals it", true
+			f.Remedy, f.quarantines = "the content is marked as damaged and not given out; storing the same bytes again heals it", true
 			f.fix = func(ctx context.Context) error {
 				_, err := mark(ctx, c.cfg.Catalog, content, c.now.Now)
 				return err
@@ -143,7 +143,7 @@ func (c *check) unmark(f *Finding, content catalog.Content) {
 		now.Damaged = time.Time{}
 		return catalog.Contents.Put(tx, key, now)
 	})
-	f.needs = false
+	f.needsRows = false
 }
 
 // mark notes that a content, as it was looked up, is damaged. It gives false, and does nothing,
@@ -181,7 +181,7 @@ func (c *check) damages(ctx context.Context, content catalog.Content) (found []d
 	at := int64(0)
 	for _, e := range content.Extents {
 		if e.Len <= 0 || e.Off < 0 || e.Off > math.MaxInt64-e.Len || at > math.MaxInt64-e.Len {
-			return []damage{{what: "the list of where its bytes are is damaged"}}, nil
+			return []damage{{problem: "the list of where its bytes are is damaged"}}, nil
 		}
 		r := session.Range{Off: at, End: at + e.Len}
 		at += e.Len
@@ -192,32 +192,32 @@ func (c *check) damages(ctx context.Context, content catalog.Content) (found []d
 		if err == nil {
 			continue
 		}
-		if k := len(found) - 1; k >= 0 && found[k].End == r.Off && found[k].what == c.words(err, e.Place) {
+		if k := len(found) - 1; k >= 0 && found[k].End == r.Off && found[k].problem == c.words(err, e.Place) {
 			found[k].End = r.End
 			continue
 		}
-		found = append(found, damage{r, e.Place, c.words(err, e.Place), !lost(err)})
+		found = append(found, damage{r, e.Place, c.words(err, e.Place), !isDamage(err)})
 	}
 	if at != content.Bytes {
-		found = append(found, damage{what: fmt.Sprintf("it has %d bytes, and %d are stored", content.Bytes, at)})
+		found = append(found, damage{problem: fmt.Sprintf("it has %d bytes, and %d are stored", content.Bytes, at)})
 	}
 	if len(found) > 0 {
 		c.read(content.Bytes)
 		return found, nil
 	}
 	sum := sha256.New()
-	body, err := c.cfg.Blobs.Read(ctx, content.Extents, 0, content.Bytes)
+	reader, err := c.cfg.Blobs.Read(ctx, content.Extents, 0, content.Bytes)
 	if err == nil {
-		_, err = io.Copy(io.MultiWriter(sum, counter{ctx, c}), body)
-		body.Close()
+		_, err = io.Copy(io.MultiWriter(sum, counter{ctx, c}), reader)
+		reader.Close()
 	}
 	switch {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case err != nil:
-		return []damage{{what: fmt.Sprintf("it can't be read: %v", err), passing: !lost(err)}}, nil
+		return []damage{{problem: fmt.Sprintf("it can't be read: %v", err), temporary: !isDamage(err)}}, nil
 	case catalog.SHA256(sum.Sum(nil)) != content.SHA256:
-		return []damage{{what: fmt.Sprintf("its bytes are as they were written, and their SHA-256 is %x and not %x", sum.Sum(nil), content.SHA256)}}, nil
+		return []damage{{problem: fmt.Sprintf("its bytes are as they were written, and their SHA-256 is %x and not %x", sum.Sum(nil), content.SHA256)}}, nil
 	}
 	return nil, nil
 }
@@ -228,7 +228,7 @@ func damagesInline(content catalog.Content) []damage {
 	case content.Inline == nil && content.Bytes > 0:
 		return []damage{{all, "", "they are gone", false}}
 	case int64(len(content.Inline)) != content.Bytes:
-		return []damage{{what: fmt.Sprintf("it has %d bytes, and %d are stored in its record", content.Bytes, len(content.Inline))}}
+		return []damage{{problem: fmt.Sprintf("it has %d bytes, and %d are stored in its record", content.Bytes, len(content.Inline))}}
 	case crc32.Checksum(content.Inline, crc32.MakeTable(crc32.Castagnoli)) != content.CRC32C || sha256.Sum256(content.Inline) != content.SHA256:
 		return []damage{{all, "", "its record does not hold what was stored", false}}
 	}
@@ -285,24 +285,24 @@ func memoriesOf(ctx context.Context, store catalog.Store, content catalog.Conten
 
 // places looks for what is stored and that nothing names.
 func (c *check) places(ctx context.Context) error {
-	var strange []blob.PlaceInfo
+	var stretches []blob.PlaceInfo
 	for after := ""; ; {
 		page, err := c.cfg.Blobs.Places(ctx, after, 1000)
 		if err != nil {
 			return fmt.Errorf("listing the content: %w", err)
 		}
 		if len(page) == 0 {
-			c.strange(strange)
-			return c.tell(ctx)
+			c.reportStretches(stretches)
+			return c.report(ctx)
 		}
 		for _, p := range page {
 			after = p.Name
 			c.sum.Places++
 			if p.Holds != nil {
-				strange = append(strange, p)
+				stretches = append(stretches, p)
 				continue
 			}
-			if c.known[p.Name] || c.sessions[p.Session] != nil {
+			if c.namedPlaces[p.Name] || c.sessions[p.Session] != nil {
 				continue
 			}
 			if !c.cfg.KnownPlace(p.Name) {
@@ -312,17 +312,17 @@ func (c *check) places(ctx context.Context) error {
 			c.wrong(KindLeftover, "nothing names %s (%d bytes): it is left of an upload that was cut, and the server deletes it within minutes of its start; move it away if you miss something",
 				c.cfg.File(p.Name), p.Bytes).at(p.Name).Note = true
 		}
-		if err := c.tell(ctx); err != nil {
+		if err := c.report(ctx); err != nil {
 			return err
 		}
 	}
 }
 
-// strange tells of stretches of which the store can't tell whose they are.
-func (c *check) strange(stretches []blob.PlaceInfo) {
+// reportStretches tells of stretches of which the store can't tell whose they are.
+func (c *check) reportStretches(stretches []blob.PlaceInfo) {
 	for _, p := range stretches {
 		var names []string
-		for name := range c.known {
+		for name := range c.namedPlaces {
 			if p.Holds(name) {
 				names = append(names, name)
 			}

@@ -142,8 +142,8 @@ func (k *Keeper) Tick(ctx context.Context) (expired int, err error) {
 		expired, err = k.cfg.Sessions.TickTTL(ctx, k.cfg.Clock.Now(), k.cfg.Uploads.Expire)
 		return err
 	})
-	settled := panics.Try(func() error { return k.settle(ctx) })
-	return expired, errors.Join(err, settled, k.reclaim(ctx, true))
+	errDue := panics.Try(func() error { return k.runDue(ctx) })
+	return expired, errors.Join(err, errDue, k.reclaim(ctx, true))
 }
 
 // reclaim gives back what was left at places, unless they are held.
@@ -157,9 +157,9 @@ func (k *Keeper) reclaim(ctx context.Context, all bool) error {
 	return k.cfg.Uploads.Reclaim(ctx, all)
 }
 
-// settle works off what is due, each thing once: what fails, or is held, keeps none of the others
+// runDue works off what is due, each thing once: what fails, or is held, keeps none of the others
 // from being done.
-func (k *Keeper) settle(ctx context.Context) error {
+func (k *Keeper) runDue(ctx context.Context) error {
 	var failed failures
 	for from := (catalog.DueKey{}); ctx.Err() == nil; {
 		var todo []catalog.Due
@@ -172,7 +172,7 @@ func (k *Keeper) settle(ctx context.Context) error {
 		}
 		for _, d := range todo {
 			if d.Kind != catalog.DuePlace || !k.held() {
-				failed.add(panics.Try(func() error { return k.do(ctx, d) }))
+				failed.add(panics.Try(func() error { return k.runOne(ctx, d) }))
 			}
 			from = catalog.DueKey(d)
 			from.Key += "\x00" // the next key there can be
@@ -207,9 +207,9 @@ func (f *failures) join() error {
 	return errors.Join(f.errs...)
 }
 
-// do carries one thing out. A place's bytes go first, and then the row that remembers them: a crash
-// between the two repeats a deletion, which is fine.
-func (k *Keeper) do(ctx context.Context, d catalog.Due) error {
+// runOne carries one thing out. A place's bytes go first, and then the row that remembers them: a
+// crash between the two repeats a deletion, which is fine.
+func (k *Keeper) runOne(ctx context.Context, d catalog.Due) error {
 	if d.Kind == catalog.DuePlace {
 		if err := k.delete(ctx, d.Key); err != nil {
 			return fmt.Errorf("deleting place %s: %w", d.Key, err)

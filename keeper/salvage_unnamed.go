@@ -8,10 +8,10 @@ import (
 	"sluice/catalog"
 )
 
-// nameless sees to memories that indexes lead to, and of which no event tells. The index by SHA-256
+// unnamed sees to memories that indexes lead to, and of which no event tells. The index by SHA-256
 // leads from a content to the visible ones: such a memory is there, with its bytes and without its
 // name.
-func (r *Salvage) nameless(rows catalog.Reader, stories map[catalog.MemoryID]story) error {
+func (s *Salvage) unnamed(rows catalog.Reader, histories map[catalog.MemoryID]history) error {
 	lost := map[catalog.MemoryID]bool{}
 	for _, index := range []catalog.TableID{catalog.OrderTable, catalog.DigestTable} {
 		for row, err := range rows.Scan(index, nil, nil, false) {
@@ -19,7 +19,7 @@ func (r *Salvage) nameless(rows catalog.Reader, stories map[catalog.MemoryID]sto
 				return err
 			}
 			id, ok := row.(catalog.MemoryID)
-			if _, told := stories[id]; told || !ok || !r.Lost(catalog.MemoryTable, id[:]) {
+			if _, known := histories[id]; known || !ok || !s.Lost(catalog.MemoryTable, id[:]) {
 				continue
 			}
 			_, there, err := catalog.Memories.Find(rows, catalog.MemoryKey(id))
@@ -29,19 +29,19 @@ func (r *Salvage) nameless(rows catalog.Reader, stories map[catalog.MemoryID]sto
 			lost[id] = lost[id] || !there
 		}
 	}
-	if err := r.renamed(rows, lost); err != nil {
+	if err := s.recoverByDigest(rows, lost); err != nil {
 		return err
 	}
 	for id, is := range lost {
 		if is {
-			r.Found(Finding{Kind: KindLost, Memory: id, Text: fmt.Sprintf("memory %s: its record", id)})
+			s.Found(Finding{Kind: KindLost, Memory: id, Text: fmt.Sprintf("memory %s: its record", id)})
 		}
 	}
 	return nil
 }
 
-// renamed finds the contents of lost memories, and gives those names.
-func (r *Salvage) renamed(rows catalog.Reader, lost map[catalog.MemoryID]bool) error {
+// recoverByDigest finds the contents of lost memories, and gives those names.
+func (s *Salvage) recoverByDigest(rows catalog.Reader, lost map[catalog.MemoryID]bool) error {
 	left := 0
 	for _, is := range lost {
 		if is {
@@ -69,14 +69,14 @@ func (r *Salvage) renamed(rows catalog.Reader, lost map[catalog.MemoryID]bool) e
 			delete(lost, id)
 			left--
 			m := catalog.Memory{
-				ID: id, Capsule: c.Capsule, Bytes: c.Bytes, SHA256: c.SHA256, Created: madeAt(id, r.now.Now),
+				ID: id, Capsule: c.Capsule, Bytes: c.Bytes, SHA256: c.SHA256, Created: timeOf(id, s.now.Now),
 				Meta: catalog.Meta{Name: "recovered-" + id.String(), MIME: "application/octet-stream"},
 			}
 			if m.Seq, err = seqOf(rows, key, id); err != nil {
 				return err
 			}
-			r.tellOf(m, KindLost, ": its name, path, type, tags and owner; it has this name from now on, and its bytes")
-			r.change(func(tx catalog.Tx) error { return catalog.Memories.Put(tx, catalog.MemoryKey(id), m) })
+			s.reportMemory(m, KindLost, ": its name, path, type, tags and owner; it has this name from now on, and its bytes")
+			s.change(func(tx catalog.Tx) error { return catalog.Memories.Put(tx, catalog.MemoryKey(id), m) })
 		}
 	}
 	return nil
@@ -105,8 +105,8 @@ func seqOf(rows catalog.Reader, key catalog.DigestKey, id catalog.MemoryID) (uin
 	return lo, nil
 }
 
-// madeAt gives the time that an id has in it.
-func madeAt(id catalog.MemoryID, now time.Time) time.Time {
+// timeOf gives the time that an id has in it.
+func timeOf(id catalog.MemoryID, now time.Time) time.Time {
 	if id.Version() != 7 {
 		return now
 	}

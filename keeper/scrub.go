@@ -33,7 +33,7 @@ const (
 func (k *Keeper) Scrub(ctx context.Context, perSecond int64, pick func(n int64) int64) {
 	s := &scrub{k: k, perSecond: perSecond}
 	pause(ctx, scrubRetry)
-	from, err := k.anywhere(ctx, pick)
+	from, err := k.startKey(ctx, pick)
 	for ctx.Err() == nil {
 		began := k.cfg.Clock.Now()
 		if err == nil {
@@ -71,8 +71,8 @@ type scrub struct {
 	bytes, damaged int64 // of this pass
 }
 
-// anywhere chooses a content to begin at: a capsule by the bytes it has, and there any digest.
-func (k *Keeper) anywhere(ctx context.Context, pick func(n int64) int64) (from catalog.ContentKey, err error) {
+// startKey chooses a content to begin at: a capsule by the bytes it has, and there any digest.
+func (k *Keeper) startKey(ctx context.Context, pick func(n int64) int64) (from catalog.ContentKey, err error) {
 	err = k.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
 		from = catalog.ContentKey{}
 		total := int64(0)
@@ -134,7 +134,7 @@ func (s *scrub) content(ctx context.Context, content catalog.Content) error {
 	if len(content.Extents) == 0 {
 		s.bytes += content.Bytes
 		if found := damagesInline(content); len(found) > 0 {
-			return s.rotten(ctx, content, catalog.Extent{}, errors.New(found[0].what))
+			return s.reportCorrupt(ctx, content, catalog.Extent{}, errors.New(found[0].problem))
 		}
 		return nil
 	}
@@ -149,7 +149,7 @@ func (s *scrub) content(ctx context.Context, content catalog.Content) error {
 		}
 		s.bytes += e.Len
 		if err != nil {
-			return s.rotten(ctx, content, e, err)
+			return s.reportCorrupt(ctx, content, e, err)
 		}
 		if took := time.Duration(float64(e.Len) / float64(s.perSecond) * float64(time.Second)); took > 0 {
 			pause(ctx, took-s.k.cfg.Clock.Now().Sub(began))
@@ -158,8 +158,8 @@ func (s *scrub) content(ctx context.Context, content catalog.Content) error {
 	return ctx.Err()
 }
 
-// rotten tells of content that is not what was stored, if it is the capsule's still.
-func (s *scrub) rotten(ctx context.Context, content catalog.Content, e catalog.Extent, cause error) error {
+// reportCorrupt tells of content that is not what was stored, if it is the capsule's still.
+func (s *scrub) reportCorrupt(ctx context.Context, content catalog.Content, e catalog.Extent, cause error) error {
 	k := s.k
 	key := catalog.ContentKey{Capsule: content.Capsule, SHA256: content.SHA256}
 	var now catalog.Content
@@ -174,7 +174,7 @@ func (s *scrub) rotten(ctx context.Context, content catalog.Content, e catalog.E
 	if err := k.cfg.InPlace(); err != nil {
 		return err
 	}
-	if e.Place != "" && !lost(cause) {
+	if e.Place != "" && !isDamage(cause) {
 		k.cfg.Log.Error("stored content could not be read; it is tried again in the next pass", "sha256", fmt.Sprintf("%x", content.SHA256), "place", e.Place, "err", cause)
 		return nil
 	}

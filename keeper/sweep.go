@@ -50,10 +50,10 @@ func (k *Keeper) Sweep(ctx context.Context) (deleted int, err error) {
 		}
 	}
 	k.suspects, k.looked = s.is, true
-	if s.newer > 0 {
-		k.cfg.Log.Warn("places that nothing names are kept: the records of what they are may be lost, or in a newer copy of the metadata", "places", s.newer, "bytes", s.newerBytes)
+	if s.unknown > 0 {
+		k.cfg.Log.Warn("places that nothing names are kept: the records of what they are may be lost, or in a newer copy of the metadata", "places", s.unknown, "bytes", s.unknownBytes)
 	}
-	s.unknown(ctx)
+	s.deleteStretches(ctx)
 	s.failed.add(k.forgetEvents(ctx))
 	return s.deleted, errors.Join(s.failed.join(), ctx.Err())
 }
@@ -97,23 +97,23 @@ func (k *Keeper) forgetEvents(ctx context.Context) error {
 
 // sweep is a run of Sweep.
 type sweep struct {
-	k       *Keeper
-	now     int64
-	is      map[string]int64 // the orphans of this incarnation, and since when each is one
-	strange []blob.PlaceInfo
+	k         *Keeper
+	now       int64
+	is        map[string]int64 // the orphans of this incarnation, and since when each is one
+	stretches []blob.PlaceInfo
 	// newer are orphans that the metadata can't know.
-	newer, newerBytes int64
-	deleted           int
-	failed            failures
+	unknown, unknownBytes int64
+	deleted               int
+	failed                failures
 }
 
 // place deletes a place that is an orphan for long enough.
 func (s *sweep) place(ctx context.Context, p blob.PlaceInfo) error {
 	if p.Holds != nil {
 		if !s.k.cfg.KnownIncarnation(p.Incarnation) {
-			s.keep(p)
-		} else if len(s.strange) < maxSuspects {
-			s.strange = append(s.strange, p)
+			s.countUnknown(p)
+		} else if len(s.stretches) < maxSuspects {
+			s.stretches = append(s.stretches, p)
 		}
 		return nil
 	}
@@ -121,7 +121,7 @@ func (s *sweep) place(ctx context.Context, p blob.PlaceInfo) error {
 	orphan, open, err := s.k.orphan(ctx, p)
 	if !s.k.cfg.KnownIncarnation(p.Incarnation) {
 		if orphan {
-			s.keep(p)
+			s.countUnknown(p)
 		}
 		return nil
 	}
@@ -145,9 +145,9 @@ func (s *sweep) place(ctx context.Context, p blob.PlaceInfo) error {
 	return err
 }
 
-// keep counts an orphan that may be another copy's of the metadata.
-func (s *sweep) keep(p blob.PlaceInfo) {
-	s.newer, s.newerBytes = s.newer+1, s.newerBytes+p.Bytes
+// countUnknown counts an orphan that may be another copy's of the metadata.
+func (s *sweep) countUnknown(p blob.PlaceInfo) {
+	s.unknown, s.unknownBytes = s.unknown+1, s.unknownBytes+p.Bytes
 }
 
 func (s *sweep) delete(ctx context.Context, p blob.PlaceInfo) error {
@@ -159,18 +159,18 @@ func (s *sweep) delete(ctx context.Context, p blob.PlaceInfo) error {
 	return nil
 }
 
-// unknown sees to stretches of which the store can't tell whose they are: torn ends, and places
-// whose head is damaged. They are garbage where no row names a place that is there.
-func (s *sweep) unknown(ctx context.Context) {
-	if len(s.strange) == 0 || s.k.held() {
+// deleteStretches sees to stretches of which the store can't tell whose they are: torn ends, and
+// places whose head is damaged. They are garbage where no row names a place that is there.
+func (s *sweep) deleteStretches(ctx context.Context) {
+	if len(s.stretches) == 0 || s.k.held() {
 		return
 	}
-	named, err := NamedIn(ctx, s.k.cfg.Catalog, s.k.cfg.Sessions, s.strange)
+	named, err := NamedIn(ctx, s.k.cfg.Catalog, s.k.cfg.Sessions, s.stretches)
 	if err != nil {
 		s.failed.add(fmt.Errorf("looking for what names places whose heads can't be read: %w", err))
 		return
 	}
-	for _, p := range s.strange {
+	for _, p := range s.stretches {
 		if names := named[p.Name]; len(names) > 0 {
 			s.k.cfg.Log.Warn("the head of a place that is in use is damaged: its content can be read and is kept", "place", names[0], "bytes", p.Bytes, "places", len(names))
 		} else if err := s.delete(ctx, p); err != nil {

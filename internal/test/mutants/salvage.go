@@ -65,20 +65,20 @@ func ofSalvage() []mutant {
 		},
 		{
 			name: "a-deleted-memory-is-back", promise: 3, file: "keeper/salvage_memories.go",
-			old:   "	if s.last.Type == catalog.MemoryPurged {\n		r.drop(s.last.ID)\n		return nil\n	}\n",
-			new:   "	if s.last.Type == catalog.MemoryPurged && s.state == nil {\n		return nil\n	}\n",
+			old:   "	if h.last.Type == catalog.MemoryPurged {\n		s.deleteMemory(h.last.ID)\n		return nil\n	}\n",
+			new:   "	if h.last.Type == catalog.MemoryPurged && h.state == nil {\n		return nil\n	}\n",
 			tests: []string{"keeper.TestWhatBecameOfAMemory"},
 		},
 		{
 			name: "a-story-without-its-end-is-believed", promise: 3, file: "keeper/salvage_memories.go",
-			old:   "	if s.open {\n",
-			new:   "	if s.open && s.seq == 0 {\n",
+			old:   "	if h.endLost {\n",
+			new:   "	if h.endLost && h.seq == 0 {\n",
 			tests: []string{"keeper.TestWhatBecameOfAMemory"},
 		},
 		{
 			name: "the-bytes-of-lost-contents-are-not-looked-for", promise: 4, file: "keeper/salvage.go",
-			old:   "	if r.Content != nil {\n",
-			new:   "	if r.Content != nil && r.Restored {\n",
+			old:   "	if s.Content != nil {\n",
+			new:   "	if s.Content != nil && s.Restored {\n",
 			tests: []string{"cmd/sluice.TestWhatIsLeftOfTheMetadata"},
 		},
 		{
@@ -100,7 +100,7 @@ func ofSalvage() []mutant {
 			tests: []string{"keeper.TestAContentUnderAnothersKey"},
 		},
 		{
-			name: "a-memory-without-a-name-is-left-out", promise: 4, file: "keeper/salvage_nameless.go",
+			name: "a-memory-without-a-name-is-left-out", promise: 4, file: "keeper/salvage_unnamed.go",
 			old:   "			if !lost[id] {\n",
 			new:   "			if lost[id] {\n",
 			tests: []string{"keeper.TestWhatBecameOfAMemory"},
@@ -113,14 +113,14 @@ func ofSalvage() []mutant {
 		},
 		{
 			name: "the-trash-is-emptied-by-an-older-row", promise: 3, file: "keeper/salvage_memories.go",
-			old:   "			m.PurgeAt = r.now.Running + trashAnew.Milliseconds()\n			fallthrough\n",
+			old:   "			m.PurgeAt = s.now.Running + trashAnew.Milliseconds()\n			fallthrough\n",
 			new:   "			fallthrough\n",
 			tests: []string{"keeper.TestTheTrashBeginsAnew"},
 		},
 		{
-			name: "the-content-of-lost-rows-is-garbage", promise: 7, file: "keeper/check_books.go",
-			old:   "	case want < p.Refs && !b.check.cfg.KnownPlace(p.Name):\n",
-			new:   "	case false && !b.check.cfg.KnownPlace(p.Name):\n",
+			name: "the-content-of-lost-rows-is-garbage", promise: 7, file: "keeper/check_expected.go",
+			old:   "	case want < p.Refs && !exp.check.cfg.KnownPlace(p.Name):\n",
+			new:   "	case false && !exp.check.cfg.KnownPlace(p.Name):\n",
 			tests: []string{"keeper.TestContentOfLostRecordsIsKept"},
 		},
 		{

@@ -113,8 +113,8 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "a-panic-at-what-is-due-ends-the-tick", promise: 13, file: "keeper/keeper.go",
-			old:   "				failed.add(panics.Try(func() error { return k.do(ctx, d) }))",
-			new:   "				failed.add(k.do(ctx, d))",
+			old:   "				failed.add(panics.Try(func() error { return k.runOne(ctx, d) }))",
+			new:   "				failed.add(k.runOne(ctx, d))",
 			tests: []string{"keeper.TestAPanicAtOnePlaceKeepsNoOther"},
 		},
 		{
