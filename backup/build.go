@@ -14,10 +14,10 @@ import (
 var ErrNotEmpty = errors.New("is not empty")
 
 const (
-	// besides is added to the name of a folder that is being made.
-	besides = ".restoring"
-	// inside is what it is called there.
-	inside = "unfinished"
+	// workSuffix is added to the name of a folder that is being made.
+	workSuffix = ".restoring"
+	// workName is what it is called there.
+	workName = "unfinished"
 )
 
 // Build makes the folder path, which must be empty or not there, all or nothing: fill fills another
@@ -25,8 +25,8 @@ const (
 // it is removed. fill brings to the disk what it makes, but for the entries of dir itself.
 func Build(on durable.FS, path string, fill func(dir string) error) (err error) {
 	path = filepath.Clean(path)
-	parent, work := filepath.Dir(path), path+besides
-	if err := free(on, path); err != nil {
+	parent, work := filepath.Dir(path), path+workSuffix
+	if err := requireEmpty(on, path); err != nil {
 		return err
 	}
 	if err := durable.Mkdir(on, work, 0o700); err != nil {
@@ -37,7 +37,7 @@ func Build(on durable.FS, path string, fill func(dir string) error) (err error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Close(), durable.RemoveAll(on, work)) }()
-	dir := filepath.Join(work, inside)
+	dir := filepath.Join(work, workName)
 	if err := durable.RemoveAll(on, dir); err != nil {
 		return err
 	}
@@ -56,8 +56,8 @@ func Build(on durable.FS, path string, fill func(dir string) error) (err error) 
 	return errors.Join(durable.SyncDir(on, work), durable.SyncDir(on, parent))
 }
 
-// free makes sure that nothing is at path; an empty folder gives way.
-func free(on durable.FS, path string) error {
+// requireEmpty makes sure that nothing is at path; an empty folder gives way.
+func requireEmpty(on durable.FS, path string) error {
 	info, err := on.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

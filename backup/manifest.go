@@ -18,12 +18,12 @@ const (
 	marker       = "BACKUP"
 	markerLine   = "sluice backup, format %d\nof data folder %s\n"
 	manifestName = "manifest"
-	// partName is the manifest's name where rows are missing: then the rows may contradict each
-	// other, and a program that does not know that finds no backup.
-	partName    = "incomplete"
-	manifestEnd = "sha256 "
-	contentDir  = "content"
-	lockName    = "lock"
+	// incompleteName is the manifest's name where rows are missing: then the rows may contradict
+	// each other, and a program that does not know that finds no backup.
+	incompleteName = "incomplete"
+	manifestEnd    = "sha256 "
+	contentDir     = "content"
+	lockName       = "lock"
 )
 
 // manifest is the file of that name.
@@ -40,7 +40,7 @@ type manifest struct {
 // name is that of its file.
 func (m manifest) name() string {
 	if len(m.Missing) > 0 {
-		return partName
+		return incompleteName
 	}
 	return manifestName
 }
@@ -77,7 +77,7 @@ func readManifest(on durable.FS, dir string) (manifest, error) {
 	path := filepath.Join(dir, manifestName)
 	b, err := durable.ReadFile(on, path)
 	if errors.Is(err, fs.ErrNotExist) {
-		path = filepath.Join(dir, partName)
+		path = filepath.Join(dir, incompleteName)
 		b, err = durable.ReadFile(on, path)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
@@ -117,9 +117,9 @@ func readMarker(on durable.FS, dir string) (id string, err error) {
 	return id, nil
 }
 
-// usable refuses a folder that is no place for backups of this data folder, and touches nothing.
-// begun is false where none was made there yet.
-func usable(on durable.FS, dir, id string) (begun bool, err error) {
+// checkUsable refuses a folder that is no place for backups of this data folder, and touches
+// nothing. begun is false where none was made there yet.
+func checkUsable(on durable.FS, dir, id string) (begun bool, err error) {
 	of, err := readMarker(on, dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		names, err := on.List(dir)
@@ -141,7 +141,7 @@ func usable(on durable.FS, dir, id string) (begun bool, err error) {
 
 // prepare makes dir, and locks it. It is left as it is where it holds something else.
 func prepare(on durable.FS, dir, id string) (lock durable.File, err error) {
-	if _, err := usable(on, dir, id); err != nil {
+	if _, err := checkUsable(on, dir, id); err != nil {
 		return nil, err
 	}
 	if err := durable.Mkdir(on, dir, 0o700); err != nil {
@@ -150,7 +150,7 @@ func prepare(on durable.FS, dir, id string) (lock durable.File, err error) {
 	if lock, err = lockDir(on, dir); err != nil {
 		return nil, err
 	}
-	begun, err := usable(on, dir, id)
+	begun, err := checkUsable(on, dir, id)
 	if err == nil && !begun {
 		err = durable.WriteFile(on, filepath.Join(dir, marker), fmt.Appendf(nil, markerLine, format, id), 0o600)
 	}

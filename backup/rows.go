@@ -206,32 +206,32 @@ func (r *rowsReader) end() error {
 	return io.EOF
 }
 
-// former is the rows of the backup before, read alongside the new ones.
-type former struct {
+// previousRows is the rows of the backup before, read alongside the new ones.
+type previousRows struct {
 	r        *rowsReader // nil: there is none, or it is at its end
 	key, row []byte
-	failed   error
+	err      error
 }
 
 // at gives the row that the key had. Keys must be asked for in order.
-func (f *former) at(key []byte) (row []byte, ok bool) {
-	for f.r != nil && (f.key == nil || bytes.Compare(f.key, key) < 0) {
-		if f.key, f.row, f.failed = f.r.next(); f.failed != nil {
-			if f.failed == io.EOF {
-				f.failed = nil
+func (p *previousRows) at(key []byte) (row []byte, ok bool) {
+	for p.r != nil && (p.key == nil || bytes.Compare(p.key, key) < 0) {
+		if p.key, p.row, p.err = p.r.next(); p.err != nil {
+			if p.err == io.EOF {
+				p.err = nil
 			}
-			f.close()
+			p.close()
 		}
 	}
-	if f.r != nil && bytes.Equal(f.key, key) {
-		return f.row, true
+	if p.r != nil && bytes.Equal(p.key, key) {
+		return p.row, true
 	}
 	return nil, false
 }
 
-func (f *former) close() {
-	if f.r != nil {
-		f.r.close()
-		f.r = nil
+func (p *previousRows) close() {
+	if p.r != nil {
+		p.r.close()
+		p.r = nil
 	}
 }

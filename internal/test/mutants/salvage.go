@@ -143,13 +143,13 @@ func ofSalvage() []mutant {
 		},
 		{
 			name: "what-is-left-replaces-a-whole-backup", promise: 10, file: "backup/run.go",
-			old:   "	case r.whole:\n",
-			new:   "	case r.whole && r.new.Number == 0:\n",
+			old:   "	case r.wholeBefore:\n",
+			new:   "	case r.wholeBefore && r.next.Number == 0:\n",
 			tests: []string{"backup.TestWhatIsLeftIsNoWholeBackup"},
 		},
 		{
 			name: "a-backup-does-not-say-that-it-is-not-whole", promise: 10, file: "backup/manifest.go",
-			old:   "	if len(m.Missing) > 0 {\n		return partName\n	}\n",
+			old:   "	if len(m.Missing) > 0 {\n		return incompleteName\n	}\n",
 			new:   "",
 			tests: []string{"backup.TestWhatIsLeftIsNoWholeBackup"},
 		},
