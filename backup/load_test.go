@@ -220,7 +220,7 @@ func (s slowly) Walk(ctx context.Context, visit func(key, row []byte) error, los
 	}, lost)
 }
 
-// † A backup under load restores to a state that was true at one moment, with all that was
+// † I30: A backup under load restores to a state that was true at one moment, with all that was
 // acknowledged before it began.
 func TestABackupUnderLoadIsOneTrueMoment(t *testing.T) {
 	s := serve(t, real, t.TempDir())

@@ -110,9 +110,9 @@ func lived(t *testing.T) *crashfs.Disk {
 	return disk
 }
 
-// † A start that is stopped at any step goes on with the next, by kill -9 and by power loss: that
-// of a new folder, that of one of an earlier program, and any other. The halves are of one folder
-// then.
+// † I28: A start that is stopped at any step goes on with the next, by kill -9 and by power loss:
+// that of a new folder, that of one of an earlier program, and any other. The halves are of one
+// folder then.
 func TestAStartThatIsStoppedAnywhereGoesOn(t *testing.T) {
 	for name, from := range map[string]func(*testing.T) *crashfs.Disk{"new": fresh, "earlier": older, "lived": lived} {
 		t.Run(name, func(t *testing.T) {
@@ -169,8 +169,8 @@ func hide(t *testing.T, disk durable.FS, half string, empty bool) (back func()) 
 	}
 }
 
-// † Whatever step a start was stopped at: once a half has something, a start without it, or without
-// the other one, is refused and touches nothing. With it all is well.
+// † I26: Whatever step a start was stopped at: once a half has something, a start without it, or
+// without the other one, is refused and touches nothing. With it all is well.
 func TestAHalfThatIsAwayIsNeverMadeAnew(t *testing.T) {
 	for name, from := range map[string]func(*testing.T) *crashfs.Disk{"earlier": older, "lived": lived} {
 		t.Run(name, func(t *testing.T) {

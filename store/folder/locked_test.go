@@ -28,7 +28,7 @@ func begun(t *testing.T, data string, on durable.FS) *Folder {
 // lockFiles are all that a folder has.
 var lockFiles = []string{"lock", "meta/LOCK", "content/lock"}
 
-// † A second server is refused whichever lock files are removed, or made anew: the folders
+// † I27: A second server is refused whichever lock files are removed, or made anew: the folders
 // themselves are locked. It touches nothing, and the first one says at once that a lock is gone.
 func TestAFolderIsLockedWithoutItsLockFiles(t *testing.T) {
 	for some := range 1 << len(lockFiles) {
@@ -82,9 +82,9 @@ func TestAHalfIsLockedForAllWhoHaveIt(t *testing.T) {
 	}
 }
 
-// † Where folders can't be locked the first server notices that another has begun on its folder. It
-// takes nothing more then, writes nothing at its end, and that stays so when the other one has
-// gone.
+// † I27: Where folders can't be locked the first server notices that another has begun on its
+// folder. It takes nothing more then, writes nothing at its end, and that stays so when the other
+// one has gone.
 func TestAnotherServerOnTheFolderIsNoticed(t *testing.T) {
 	plain := struct{ durable.FS }{durable.OS{}} // its folders can't be locked
 	data := filepath.Join(t.TempDir(), "data")

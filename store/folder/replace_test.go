@@ -52,10 +52,10 @@ func isReplaced(t *testing.T, disk durable.FS) bool {
 	return is
 }
 
-// † A replacement of the metadata that is stopped at any step, by kill -9 or power loss, leaves the
-// old in place or, once it was decided, the new: with the next start. The halves belong together,
-// the old are kept, what the content has from before is no garbage for having no record, and a
-// repeat succeeds.
+// † I28: A replacement of the metadata that is stopped at any step, by kill -9 or power loss,
+// leaves the old in place or, once it was decided, the new: with the next start. The halves belong
+// together, the old are kept, what the content has from before is no garbage for having no record,
+// and a repeat succeeds.
 func TestAReplacementThatIsStoppedAnywhere(t *testing.T) {
 	for name, from := range map[string]func(*testing.T) *crashfs.Disk{"earlier": older, "lived": lived} {
 		t.Run(name, func(t *testing.T) {

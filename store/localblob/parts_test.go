@@ -44,9 +44,9 @@ func namesOn(t *testing.T, disk *crashfs.Disk, dir string) map[string]string {
 	return out
 }
 
-// † Places or packs that are missing, empty or another content's at the start are refused by their
-// name, and nothing is touched or made; when they are back all is there. Their owner may say that
-// they are gone for good.
+// † I26: Places or packs that are missing, empty or another content's at the start are refused by
+// their name, and nothing is touched or made; when they are back all is there. Their owner may say
+// that they are gone for good.
 func TestPartsThatAreAwayAreNotMadeAnew(t *testing.T) {
 	for _, part := range []string{"places", "packs", "places/00", "places/ab"} {
 		for name, away := range map[string]func(disk *crashfs.Disk, path string) error{

@@ -70,8 +70,8 @@ func (h *hooked) gate() (files *atomic.Int64, enter <-chan struct{}, leave chan 
 	return files, entered, leave
 }
 
-// † a failed sync poisons the place: what was written since the last good one is lost, there is no
-// second sync, and what comes next goes elsewhere.
+// † I14: A failed sync poisons the place: what was written since the last good one is lost, there
+// is no second sync, and what comes next goes elsewhere.
 func TestAFailedSyncIsNeverTriedAgain(t *testing.T) {
 	dir, disk := t.TempDir(), &hooked{}
 	s := open(t, dir, Options{FS: disk})
@@ -156,7 +156,7 @@ func TestSyncsAreShared(t *testing.T) {
 	}
 }
 
-// † bytes that an open writer had under way when a sync failed are never called safe.
+// † I14: Bytes that an open writer had under way when a sync failed are never called safe.
 func TestAWriterDoesNotOutliveAFailedSync(t *testing.T) {
 	disk := &hooked{}
 	s := open(t, t.TempDir(), Options{FS: disk})
@@ -356,7 +356,8 @@ func TestALargePlaceIsSyncedOnTheWay(t *testing.T) {
 	}
 }
 
-// † such a sync may have swallowed the failure of what no Commit has named yet: then none succeeds.
+// † I14: Such a sync may have swallowed the failure of what no Commit has named yet: then none
+// succeeds.
 func TestAFailedSyncOnTheWayIsTold(t *testing.T) {
 	disk := &hooked{}
 	s := open(t, t.TempDir(), Options{FS: disk})
@@ -412,7 +413,8 @@ func TestAWriteAllocatesNothing(t *testing.T) {
 	}
 }
 
-// † a clean mark is not left while the incarnation that died may have left something in the cache.
+// † I16: A clean mark is not left while the incarnation that died may have left something in the
+// cache.
 func TestAStopAfterADeathSyncsTheDisk(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, Options{})
