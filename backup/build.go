@@ -16,13 +16,13 @@ var ErrNotEmpty = errors.New("is not empty")
 const (
 	// workSuffix is added to the name of a folder that is being made.
 	workSuffix = ".restoring"
-	// workName is what it is called there.
+	// workName is the folder's name in there.
 	workName = "unfinished"
 )
 
-// Build makes the folder path, which must be empty or not there, all or nothing: fill fills another
-// one beside it, which gets the name when it is on the disk. What an earlier Build has left beside
-// it is removed. fill brings to the disk what it makes, but for the entries of dir itself.
+// Build makes the folder path, which must be empty or not there, all or nothing. fill fills another
+// folder beside it, which gets the name after it is on the disk. The rest of an earlier Build
+// beside it is removed. fill syncs what it makes, except the entries of dir itself.
 func Build(on durable.FS, path string, fill func(dir string) error) (err error) {
 	path = filepath.Clean(path)
 	parent, work := filepath.Dir(path), path+workSuffix
@@ -56,7 +56,7 @@ func Build(on durable.FS, path string, fill func(dir string) error) (err error) 
 	return errors.Join(durable.SyncDir(on, work), durable.SyncDir(on, parent))
 }
 
-// requireEmpty makes sure that nothing is at path; an empty folder gives way.
+// requireEmpty makes sure that nothing is at path. It removes an empty folder.
 func requireEmpty(on durable.FS, path string) error {
 	info, err := on.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -14,7 +14,8 @@ import (
 	"sluice/catalog"
 )
 
-// sourceError is a failure of what is copied from, as opposed to what is copied to.
+// sourceError is a failure of the data folder that is copied from, not of the folder that is copied
+// to.
 type sourceError struct {
 	e   catalog.Extent
 	err error
@@ -23,7 +24,7 @@ type sourceError struct {
 func (e *sourceError) Error() string { return e.err.Error() }
 func (e *sourceError) Unwrap() error { return e.err }
 
-// runJob carries out one job. Only a failure of the backup folder is an error.
+// runJob does one job. Only a failure of the backup folder is an error.
 func (r *run) runJob(ctx context.Context, o *openPlaces, j copyJob) (err error) {
 	defer func() { err = errors.Join(err, o.close()) }()
 	if j.content != nil {
@@ -34,8 +35,8 @@ func (r *run) runJob(ctx context.Context, o *openPlaces, j copyJob) (err error) 
 	return err
 }
 
-// copyContent copies those extents of a content that the backup does not have, and compares the
-// whole with its SHA-256.
+// copyContent copies the extents of a content that the backup does not have, and compares the whole
+// with its SHA-256.
 func (r *run) copyContent(ctx context.Context, o *openPlaces, v catalog.Content, known bool) error {
 	if known {
 		there, err := o.allPresent(v.Extents)
@@ -73,8 +74,8 @@ func (r *run) copyContent(ctx context.Context, o *openPlaces, v catalog.Content,
 	return r.persist(o)
 }
 
-// temporary gives an error where a failure of the data folder says nothing about the extent: the
-// backup stops, or all of the content is away.
+// temporary gives an error if a failure of the data folder says nothing about the extent: the
+// backup is stopping, or all of the content is away.
 func (r *run) temporary(ctx context.Context, source *sourceError) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -87,7 +88,7 @@ func (r *run) temporary(ctx context.Context, source *sourceError) error {
 
 func sameSum(sum hash.Hash, v catalog.Content) bool { return catalog.SHA256(sum.Sum(nil)) == v.SHA256 }
 
-// copyExtents copies those pieces of an upload under way that the backup does not have.
+// copyExtents copies the extents of an upload under way that the backup does not have.
 func (r *run) copyExtents(ctx context.Context, o *openPlaces, es []catalog.Extent, known bool) error {
 	for _, e := range es {
 		if known {
@@ -117,7 +118,7 @@ func (r *run) copyExtents(ctx context.Context, o *openPlaces, es []catalog.Exten
 	return r.persist(o)
 }
 
-// persist is that of the copies, and notes the folders whose entries have to be synced too.
+// persist persists the open places, and notes the folders whose entries have to be synced too.
 func (r *run) persist(o *openPlaces) error {
 	r.mu.Lock()
 	for place := range o.files {
@@ -127,8 +128,8 @@ func (r *run) persist(o *openPlaces) error {
 	return o.persist()
 }
 
-// copyExtent brings one extent into the backup, unless it is there already, and its bytes into sum,
-// where that is wanted.
+// copyExtent copies one extent into the backup, unless it is there already. It adds its bytes to
+// sum, if sum is not nil.
 func (r *run) copyExtent(ctx context.Context, o *openPlaces, e catalog.Extent, sum hash.Hash) error {
 	whole, err := o.matches(e)
 	if err != nil || whole && sum == nil {

@@ -20,7 +20,7 @@ import (
 // validPlace keeps names that come from rows from becoming other paths.
 var validPlace = regexp.MustCompile(`^[0-9A-Za-z]{2}[0-9A-Za-z_-]{0,198}$`)
 
-// placePath is where the bytes of a place are in a backup folder.
+// placePath is the path of a place's bytes in a backup folder.
 func placePath(dir, place string) (string, error) {
 	if !validPlace.MatchString(place) {
 		return "", fmt.Errorf("the name of place %.80q is impossible", place)
@@ -28,16 +28,15 @@ func placePath(dir, place string) (string, error) {
 	return filepath.Join(dir, contentDir, place[:2], place), nil
 }
 
-// openPlaces is the content of a backup folder, as one goroutine uses it: the places that it has
-// open.
+// openPlaces are the places of a backup folder that one goroutine has open.
 type openPlaces struct {
 	on    durable.FS
 	dir   string
 	write bool
 	files map[string]durable.File
-	// unverified are the extents that were written since the last settle.
+	// unverified are the extents that were written since the last persist.
 	unverified []catalog.Extent
-	// buf and old are of blocks, at such an address.
+	// buf and old hold whole blocks, and begin at the edge of a block.
 	buf, old []byte
 }
 
@@ -47,7 +46,8 @@ func newOpenPlaces(on durable.FS, dir string, write bool) *openPlaces {
 	return &openPlaces{on: on, dir: dir, write: write, files: map[string]durable.File{}, buf: aligned(copyAtOnce), old: aligned(copyAtOnce + 2*durable.Block)}
 }
 
-// open opens a place; create makes it where it is not there. Else its error is fs.ErrNotExist.
+// open opens a place; create makes it if it is not there. Without create its error is then
+// fs.ErrNotExist.
 func (o *openPlaces) open(place string, create bool) (durable.File, error) {
 	if f := o.files[place]; f != nil {
 		return f, nil
@@ -73,8 +73,8 @@ func (o *openPlaces) open(place string, create bool) (durable.File, error) {
 	return f, err
 }
 
-// extentCopy is one extent on its way into the backup. Of what was copied as part of another
-// extent, or by a backup that did not end, nothing is written again.
+// extentCopy copies one extent into the backup. It does not write bytes again that were copied as
+// part of another extent, or by a backup that did not end.
 type extentCopy struct {
 	places  *openPlaces
 	f       durable.File
@@ -94,7 +94,7 @@ func (o *openPlaces) begin(e catalog.Extent) (*extentCopy, error) {
 
 func (c *extentCopy) close() { _ = c.done() }
 
-// write writes what the disk does not hold already.
+// write writes the bytes that the disk does not hold yet.
 func (c *extentCopy) write(p []byte, off int64) error {
 	have := c.commonPrefix(p, off)
 	if have == len(p) {
@@ -129,8 +129,8 @@ func (c *extentCopy) commonPrefix(p []byte, off int64) int {
 	return i
 }
 
-// present reports whether the copy of an extent has its length at least: enough for one that a
-// finished backup names.
+// present reports whether the copy of an extent has at least its length. That is enough for an
+// extent that a finished backup names.
 func (o *openPlaces) present(e catalog.Extent) (bool, error) {
 	if e.Len == 0 {
 		return true, nil
@@ -161,7 +161,7 @@ func (o *openPlaces) matches(e catalog.Extent) (bool, error) {
 	return err == nil && crc == e.CRC32C, err
 }
 
-// persist brings what was written to the disk, and reads it back from there.
+// persist brings the written bytes to the disk, and reads them back from there.
 func (o *openPlaces) persist() error {
 	for place, f := range o.files {
 		if err := f.Sync(); err != nil {
@@ -186,7 +186,7 @@ func (o *openPlaces) close() (err error) {
 	return err
 }
 
-// reread gives the CRC-32C of what the disk holds of n bytes from off, past the cache; io.EOF where
+// reread gives the CRC-32C of n bytes from off as the disk holds them, past the cache; io.EOF if
 // the file ends before.
 func (o *openPlaces) reread(f durable.File, off, n int64) (crc uint32, err error) {
 	read, done := f.PastCache(off, n)
@@ -214,10 +214,10 @@ func aligned(n int) []byte {
 	return b[skip : skip+uintptr(n)]
 }
 
-// unreadable: the disk can't read it.
+// unreadable reports whether the disk can't read the bytes.
 func unreadable(err error) bool { return errors.Is(err, syscall.EIO) }
 
-// classify marks the errors that mean that there is no room.
+// classify marks the errors that mean that there is no free space.
 func classify(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return fmt.Errorf("%w: %w", ErrFull, err)

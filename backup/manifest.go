@@ -18,8 +18,8 @@ const (
 	marker       = "BACKUP"
 	markerLine   = "sluice backup, format %d\nof data folder %s\n"
 	manifestName = "manifest"
-	// incompleteName is the manifest's name where rows are missing: then the rows may contradict
-	// each other, and a program that does not know that finds no backup.
+	// incompleteName is the manifest's name if rows are missing. Then the rows may contradict each
+	// other, and a program that does not know that finds no backup.
 	incompleteName = "incomplete"
 	manifestEnd    = "sha256 "
 	contentDir     = "content"
@@ -37,7 +37,7 @@ type manifest struct {
 	Missing    []Missing `json:"missing,omitempty"`
 }
 
-// name is that of its file.
+// name is the name of its file.
 func (m manifest) name() string {
 	if len(m.Missing) > 0 {
 		return incompleteName
@@ -96,8 +96,8 @@ func readManifest(on durable.FS, dir string) (manifest, error) {
 	return m, nil
 }
 
-// readMarker gives the id of the data folder that the backups in dir are of; fs.ErrNotExist where
-// no backup was ever begun there.
+// readMarker gives the id of the data folder whose backups are in dir; fs.ErrNotExist if no backup
+// was ever begun there.
 func readMarker(on durable.FS, dir string) (id string, err error) {
 	path := filepath.Join(dir, marker)
 	text, err := durable.ReadFile(on, path)
@@ -117,8 +117,8 @@ func readMarker(on durable.FS, dir string) (id string, err error) {
 	return id, nil
 }
 
-// checkUsable refuses a folder that is no place for backups of this data folder, and touches
-// nothing. begun is false where none was made there yet.
+// checkUsable refuses a folder that is no place for backups of this data folder. It changes
+// nothing. begun is false if no backup was begun there yet.
 func checkUsable(on durable.FS, dir, id string) (begun bool, err error) {
 	of, err := readMarker(on, dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -139,7 +139,7 @@ func checkUsable(on durable.FS, dir, id string) (begun bool, err error) {
 	return true, err
 }
 
-// prepare makes dir, and locks it. It is left as it is where it holds something else.
+// prepare makes dir, and locks it. It leaves a folder that holds something else as it is.
 func prepare(on durable.FS, dir, id string) (lock durable.File, err error) {
 	if _, err := checkUsable(on, dir, id); err != nil {
 		return nil, err

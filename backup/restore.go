@@ -21,18 +21,19 @@ import (
 	"sluice/upload"
 )
 
-// Target is where a backup is restored to. With nil functions it is verified and goes nowhere.
+// Target is where a backup is restored to. Without functions the backup is verified and goes
+// nowhere.
 type Target struct {
 	Decode Decode
 	// Rows is the newest version of the rows that Decode knows.
 	Rows int
 	// Row takes the rows, in the order of their keys, from one goroutine.
 	Row func(key, row []byte) error
-	// Place opens a place, and makes it where it is not there. It is synced and closed after it was
-	// written to.
+	// Place opens a place, and makes it if it is not there. The place is synced and closed after it
+	// was written to.
 	Place func(name string) (durable.File, error)
 	// Salvage goes on without content that is not whole, and restores what was left of a data
-	// folder. Else that is an error, which names it.
+	// folder. Otherwise damage is an error, which names it.
 	Salvage bool
 }
 
@@ -40,7 +41,7 @@ type Target struct {
 type Backup struct {
 	on   durable.FS
 	dir  string
-	lock durable.File // nil: on a disk that can't be written to
+	lock durable.File // nil: the disk can't be written to
 	m    manifest
 }
 
@@ -75,21 +76,21 @@ func (b *Backup) Close() error {
 	return b.lock.Close()
 }
 
-// ID is that of the data folder.
+// ID is the id of the data folder.
 func (b *Backup) ID() string { return b.m.Of }
 
 // Summary says what is in the backup.
 func (b *Backup) Summary() Summary { return b.m.Summary }
 
-// Missing are rows that the data folder had lost when it was backed up: those that are there may
-// contradict each other.
+// Missing are rows that the data folder had lost when it was backed up. The rows that are there may
+// contradict each other then.
 func (b *Backup) Missing() []Missing { return b.m.Missing }
 
 // maxNamed is how many damages are named before a restore gives up.
 const maxNamed = 20
 
-// Restore verifies everything, and copies it to the target. What it does not give an error for is
-// on the target's disk, but for folders' entries and what Row was given. What the data folder
+// Restore verifies everything, and copies it to the target. If it gives no error, everything is on
+// the target's disk, except folders' entries and what Row was given. Content that the data folder
 // itself had lost before the backup is no error.
 func (b *Backup) Restore(ctx context.Context, to Target, progress Progress) (res Result, err error) {
 	if b.m.RowsFormat > to.Rows {
@@ -140,16 +141,16 @@ func (b *Backup) Restore(ctx context.Context, to Target, progress Progress) (res
 	return Result{r.sum, b.m.Number, r.copied, r.damaged, b.m.Missing}, nil
 }
 
-// restore is one under way.
+// restore is one run of Restore.
 type restore struct {
 	b           *Backup
 	to          Target
 	progress    Progress
-	knownDamage map[string]bool // that the data folder had lost before
+	knownDamage map[string]bool // damage that the data folder had before the backup
 	sum         Summary
 
 	mu        sync.Mutex
-	ownDamage int // damages that are the backup's own
+	ownDamage int // how many damages the backup itself has
 	damaged   []Damage
 	done      int64
 	copied    int64
@@ -225,7 +226,7 @@ func (r *restore) walk(ctx context.Context, jobs chan<- copyJob) error {
 	}
 }
 
-// runJob carries out one job. Only a failure of the target, or too much damage, is an error.
+// runJob does one job. Only a failure of the target, or too much damage, is an error.
 func (r *restore) runJob(ctx context.Context, o *openPlaces, j copyJob) (err error) {
 	into := places{open: r.to.Place, files: map[string]durable.File{}}
 	defer func() { err = errors.Join(into.close(err), o.close()) }()
@@ -262,13 +263,13 @@ func (r *restore) content(ctx context.Context, o *openPlaces, into *places, v ca
 	return r.noteDamage(damageOf(v, &sourceError{err: fmt.Errorf("its SHA-256 is %x", sum.Sum(nil))}))
 }
 
-// places are those of the target that one job has open.
+// places are the places of the target that one job has open.
 type places struct {
 	open  func(name string) (durable.File, error) // nil: there is no target
 	files map[string]durable.File
 }
 
-// get gives a place, or nil where there is no target.
+// get gives a place, or nil if there is no target.
 func (p *places) get(name string) (durable.File, error) {
 	if f := p.files[name]; f != nil || p.open == nil {
 		return f, nil
@@ -280,7 +281,7 @@ func (p *places) get(name string) (durable.File, error) {
 	return f, err
 }
 
-// close closes all, and syncs them where nothing has failed.
+// close closes all places, and syncs them if nothing has failed.
 func (p *places) close(failed error) error {
 	for name, f := range p.files {
 		if failed == nil {
@@ -308,7 +309,7 @@ func (r *restore) noteDamage(d Damage) error {
 	return nil
 }
 
-// damageError is the error that names what is damaged in the backup, or nil.
+// damageError is the error that names the damage of the backup, or nil.
 func (r *restore) damageError() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

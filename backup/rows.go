@@ -26,9 +26,10 @@ import (
 const rowsLine = "sluice rows, format 1\n"
 
 const (
-	// blockSize is from where on a block is ended.
+	// blockSize is the length at which a block is ended.
 	blockSize = 256 << 10
-	// maxBlock bounds what a reader believes: a block has at most one row more than blockSize.
+	// maxBlock bounds the length that a reader accepts: a block has at most one row more than
+	// blockSize.
 	maxBlock = 64 << 20
 )
 
@@ -100,7 +101,7 @@ func (w *rowsWriter) close(name string) (file, error) {
 	return file{name, w.at, hex.EncodeToString(w.sum.Sum(nil))}, errors.Join(err, w.f.Close())
 }
 
-// rowsReader reads one, and compares everything on the way.
+// rowsReader reads a rows file, and verifies everything on the way.
 type rowsReader struct {
 	f     durable.File
 	path  string
@@ -132,7 +133,7 @@ func (r *rowsReader) damaged(format string, args ...any) error {
 	return fmt.Errorf("%w: %s: %s", ErrDamaged, r.path, fmt.Sprintf(format, args...))
 }
 
-// fill reads and digests.
+// fill reads and hashes.
 func (r *rowsReader) fill(p []byte) error {
 	n, err := io.ReadFull(r.r, p)
 	r.read += int64(n)
@@ -143,8 +144,8 @@ func (r *rowsReader) fill(p []byte) error {
 	return err
 }
 
-// next gives the next row, which is valid until the call after; io.EOF when all were given, and the
-// whole file is what was written.
+// next gives the next row, which is valid until the call after. io.EOF: all rows were given, and
+// the whole file is what was written.
 func (r *rowsReader) next() (key, row []byte, err error) {
 	if len(r.rest) == 0 {
 		if err := r.load(); err != nil {
@@ -195,7 +196,7 @@ func (r *rowsReader) load() error {
 	return nil
 }
 
-// end compares the whole.
+// end verifies the whole file.
 func (r *rowsReader) end() error {
 	if _, err := r.r.ReadByte(); err != io.EOF {
 		return r.damaged("it goes on past its end")
@@ -206,7 +207,7 @@ func (r *rowsReader) end() error {
 	return io.EOF
 }
 
-// previousRows is the rows of the backup before, read alongside the new ones.
+// previousRows are the rows of the previous backup, read alongside the new ones.
 type previousRows struct {
 	r        *rowsReader // nil: there is none, or it is at its end
 	key, row []byte

@@ -25,14 +25,14 @@ import (
 const (
 	// copiers is how many contents are copied at a time.
 	copiers = 4
-	// batch is how many pieces of uploads under way are copied, and synced, together.
+	// batch is how many entries of uploads under way are copied, and synced, together.
 	batch = 256
 )
 
-// Run makes a backup of src in the folder dir, which it makes where there is none. Until it has
-// returned nil the backup that was there is whole and is what is restored, whatever happens; what
-// was copied by then is found by the next Run. Errors of content that src itself does not have
-// whole are no failure, but told of in the Result.
+// Run makes a backup of src in the folder dir, which it makes if it is not there. Until it has
+// returned nil, the previous backup is whole and is what a restore finds, whatever happens. The
+// next Run finds the bytes that were copied by then. Content that src itself does not have whole is
+// no error, but reported in the Result.
 func Run(ctx context.Context, on durable.FS, dir string, src Source, now time.Time, progress Progress) (res Result, err error) {
 	defer func() {
 		if err = classify(err); err != nil && ctx.Err() != nil {
@@ -64,26 +64,26 @@ func Run(ctx context.Context, on durable.FS, dir string, src Source, now time.Ti
 	return Result{r.next.Summary, r.next.Number, r.copied, r.next.Damaged, r.next.Missing}, nil
 }
 
-// run is one backup under way.
+// run is one run of Run.
 type run struct {
 	on          durable.FS
 	dir         string
 	src         Source
 	progress    Progress
 	previous    previousRows
-	wholeBefore bool            // there is a former backup that lacks nothing, or is damaged
-	knownDamage map[string]bool // what the former backup names but does not have
+	wholeBefore bool            // a previous backup is there that is complete, or damaged
+	knownDamage map[string]bool // damage that the previous backup has noted
 	next        manifest
 	placeHashes []uint64 // hashes of the names of all places
 
 	mu      sync.Mutex
-	folders map[string]bool // of places: to be synced
+	folders map[string]bool // folders of places that are to be synced
 	copied  int64
 	done    int64
 }
 
-// begin looks at the backup that is there. One that is damaged is as good as none: then everything
-// is copied, or found to be there.
+// begin reads the previous backup. A damaged one counts as none: then everything is copied, or
+// found to be there.
 func (r *run) begin() error {
 	if err := durable.MkdirAll(r.on, filepath.Join(r.dir, contentDir), 0o700); err != nil {
 		return err
@@ -106,7 +106,7 @@ func (r *run) begin() error {
 	case err != nil && !errors.Is(err, ErrNone):
 		return err
 	}
-	// A number that nobody has used: not even one whose manifest is unreadable.
+	// The number must be unused, also by a backup whose manifest is unreadable.
 	names, err := r.on.List(r.dir)
 	if err != nil {
 		return err
@@ -120,11 +120,11 @@ func (r *run) begin() error {
 	return nil
 }
 
-// copyJob is what one copier does at a time: one content, or some pieces.
+// copyJob is one step of a copier: one content, or some extents of an upload under way.
 type copyJob struct {
 	content *catalog.Content
 	extents []catalog.Extent
-	known   bool // the former backup has all of it
+	known   bool // the previous backup has all of it
 }
 
 // copy writes the rows, and copies what they name.
@@ -225,10 +225,10 @@ func (w *walker) visit(key, row []byte) error {
 	return nil
 }
 
-// mostMissing bounds how much a manifest says of what is missing.
+// mostMissing bounds the missing ranges in a manifest.
 const mostMissing = 100_000
 
-// missing notes that rows can't be read. What is left takes no whole backup's place.
+// missing notes that rows can't be read. Such a backup replaces no whole one.
 func (r *run) missing(from, to []byte, why error) error {
 	switch {
 	case !r.src.Salvage:
@@ -243,7 +243,7 @@ func (r *run) missing(from, to []byte, why error) error {
 	return nil
 }
 
-// entry takes a piece of an upload under way. They come by session, and are copied some at a time.
+// entry takes an entry of an upload under way. Entries come by session, and are copied in batches.
 func (w *walker) entry(v session.Entry, known bool) error {
 	w.r.next.Summary.Pieces++
 	w.r.next.Summary.Bytes += v.Len()
@@ -315,7 +315,7 @@ func (r *run) advance(done, copied int64) {
 	}
 }
 
-// publish makes the new backup the one that is there.
+// publish makes the new backup the current one.
 func (r *run) publish() error {
 	content := filepath.Join(r.dir, contentDir)
 	for name := range r.folders {
@@ -333,7 +333,7 @@ func (r *run) publish() error {
 	return durable.WriteFile(r.on, filepath.Join(r.dir, r.next.name()), b, 0o600)
 }
 
-// tidy removes what no backup names any more. What it fails to remove the next one will.
+// tidy removes files that no backup names any more. The next run removes what it fails to remove.
 func (r *run) tidy(ctx context.Context) {
 	slices.Sort(r.placeHashes)
 	names, err := r.on.List(r.dir)

@@ -19,13 +19,13 @@ import (
 
 func isNotFound(err error) bool { return errors.Is(err, catalog.ErrNotFound) }
 
-// isDamage reports whether an error of reading says that the bytes are not there any more, rather
+// isDamage reports whether an error of reading says that the bytes are corrupt or missing, rather
 // than that they could not be read just now.
 func isDamage(err error) bool {
 	return errors.Is(err, blob.ErrCorrupt) || errors.Is(err, blob.ErrMissing)
 }
 
-// words says what a lost extent's error means.
+// words describes the error of an extent for people.
 func (c *check) words(err error, place string) string {
 	switch {
 	case errors.Is(err, blob.ErrMissing):
@@ -53,7 +53,7 @@ func (c *check) contents(ctx context.Context) error {
 		}
 		key := catalog.ContentKey{Capsule: content.Capsule, SHA256: content.SHA256}
 		after = &key
-		if c.missingContents[key] { // told of already
+		if c.missingContents[key] { // reported already
 			continue
 		}
 		if err := c.verify(ctx, content); err != nil {
@@ -65,7 +65,7 @@ func (c *check) contents(ctx context.Context) error {
 	}
 }
 
-// contentAfter gives the first content that can be read behind a key; nil: the first of all.
+// contentAfter gives the first readable content behind a key; nil: the first of all.
 func contentAfter(ctx context.Context, store catalog.Store, after *catalog.ContentKey) (content catalog.Content, ok bool, err error) {
 	var lo []byte
 	if after != nil {
@@ -77,7 +77,7 @@ func contentAfter(ctx context.Context, store catalog.Store, after *catalog.Conte
 			if err == nil {
 				content, ok = row.(catalog.Content)
 			}
-			// One that lies under another's key would lead back.
+			// A row that lies under another's key would lead back.
 			key := catalog.ContentKey{Capsule: content.Capsule, SHA256: content.SHA256}
 			if ok = ok && bytes.Compare(key.AppendKey(nil), lo) >= 0; ok {
 				return nil
@@ -88,11 +88,11 @@ func contentAfter(ctx context.Context, store catalog.Store, after *catalog.Conte
 	return content, ok, err
 }
 
-// damage is what is wrong with a part of a content.
+// damage is a defect of a part of a content.
 type damage struct {
 	session.Range
 	place, problem string
-	temporary      bool // it could not be read: that may be another tomorrow
+	temporary      bool // it could not be read now, and may be readable later
 }
 
 // verify compares one content with its checksums.
@@ -146,8 +146,8 @@ func (c *check) unmark(f *Finding, content catalog.Content) {
 	f.needsRows = false
 }
 
-// mark notes that a content, as it was looked up, is damaged. It gives false, and does nothing,
-// where its row is gone or is another by now: then other bytes are meant, or nobody's.
+// mark notes that a content, as it was looked up, is damaged. If its row is gone or has changed,
+// mark gives false and does nothing: the row stands for other bytes then.
 func mark(ctx context.Context, store catalog.Store, was catalog.Content, at time.Time) (marked bool, err error) {
 	key := catalog.ContentKey{Capsule: was.Capsule, SHA256: was.SHA256}
 	err = store.Update(ctx, func(tx catalog.Tx) error {
@@ -171,8 +171,7 @@ func same(a, b catalog.Content) bool {
 	return a.Bytes == b.Bytes && a.CRC32C == b.CRC32C && slices.Equal(a.Extents, b.Extents) && bytes.Equal(a.Inline, b.Inline)
 }
 
-// damages re-reads a content. Only when each extent is what was written is SHA-256 computed over
-// all.
+// damages re-reads a content. It computes SHA-256 over all bytes only if each extent is intact.
 func (c *check) damages(ctx context.Context, content catalog.Content) (found []damage, err error) {
 	if len(content.Extents) == 0 {
 		c.read(content.Bytes)
@@ -235,7 +234,7 @@ func damagesInline(content catalog.Content) []damage {
 	return nil
 }
 
-// counter counts what passes, and stops with its context.
+// counter counts the bytes that are written to it, and stops with its context.
 type counter struct {
 	ctx context.Context
 	c   *check
@@ -246,7 +245,8 @@ func (w counter) Write(p []byte) (int, error) {
 	return len(p), w.ctx.Err()
 }
 
-// memoriesOf finds out which memories have a content. Where none has, a nameless one stands for it.
+// memoriesOf gives the memories that have a content. If there is none, it gives a stand-in with the
+// content's name.
 func (c *check) memoriesOf(ctx context.Context, content catalog.Content) []catalog.Memory {
 	out, err := memoriesOf(ctx, c.cfg.Catalog, content)
 	if err != nil || len(out) == 0 {
@@ -255,8 +255,8 @@ func (c *check) memoriesOf(ctx context.Context, content catalog.Content) []catal
 	return out
 }
 
-// memoriesOf finds the memories of a content: the visible ones by digest, those in the trash by
-// looking at all of those.
+// memoriesOf finds the memories of a content: the visible ones by digest, those in the trash by a
+// walk through the trash.
 func memoriesOf(ctx context.Context, store catalog.Store, content catalog.Content) (out []catalog.Memory, err error) {
 	err = store.View(ctx, func(r catalog.Reader) error {
 		out = nil
@@ -283,7 +283,7 @@ func memoriesOf(ctx context.Context, store catalog.Store, content catalog.Conten
 	return out, err
 }
 
-// places looks for what is stored and that nothing names.
+// places looks for stored places that nothing names.
 func (c *check) places(ctx context.Context) error {
 	var stretches []blob.PlaceInfo
 	for after := ""; ; {
@@ -318,7 +318,7 @@ func (c *check) places(ctx context.Context) error {
 	}
 }
 
-// reportStretches tells of stretches of which the store can't tell whose they are.
+// reportStretches reports stretches that the store can't assign to a place.
 func (c *check) reportStretches(stretches []blob.PlaceInfo) {
 	for _, p := range stretches {
 		var names []string

@@ -34,9 +34,9 @@ func (c *check) entries(ctx context.Context) error {
 func (c *check) entriesOf(ctx context.Context, o *openSession) error {
 	entries, err := c.cfg.Sessions.Entries(ctx, o.s.ID, session.All(), 0)
 	if err != nil {
-		return ctx.Err() // told of where they were listed
+		return ctx.Err() // readSession has reported it
 	}
-	prefix := 0 // so many entries from the first on are good and have no gap
+	prefix := 0 // the number of good entries from the first on, without a gap
 	for i, e := range entries {
 		good, err := c.entry(ctx, o, e)
 		if err != nil {
@@ -49,7 +49,7 @@ func (c *check) entriesOf(ctx context.Context, o *openSession) error {
 	return c.checkpoints(ctx, o, entries[:prefix])
 }
 
-// entry re-reads one piece.
+// entry re-reads one entry.
 func (c *check) entry(ctx context.Context, o *openSession, e session.Entry) (good bool, err error) {
 	what, place := "", ""
 	p, err := upload.InspectPiece(e)
@@ -83,7 +83,7 @@ func (f *Finding) of(o *openSession, r session.Range) *Finding {
 	return f
 }
 
-// change records a change of a session as it is now. It is no activity.
+// change records a change of a session as it is now. It does not count as activity.
 func (c *check) change(ctx context.Context, id session.SessionID, change session.Change) error {
 	s, err := c.cfg.Sessions.Load(ctx, id)
 	if err == nil {
@@ -92,14 +92,14 @@ func (c *check) change(ctx context.Context, id session.SessionID, change session
 	return err
 }
 
-// savedCheckpoint is a state of SHA-256 that was savedCheckpoint, and how to do without it.
+// savedCheckpoint is a saved state of SHA-256, and how to remove it.
 type savedCheckpoint struct {
 	off   int64
 	state []byte
 	fix   func(context.Context) error
 }
 
-// checkpoints hashes the contiguous pieces that a session begins with, and compares each saved
+// checkpoints hashes the contiguous entries that a session begins with, and compares each saved
 // state on the way.
 func (c *check) checkpoints(ctx context.Context, o *openSession, entries []session.Entry) error {
 	if len(entries) == 0 {
@@ -136,7 +136,7 @@ func (c *check) unread(ctx context.Context, o *openSession, err error) error {
 	return ctx.Err()
 }
 
-// savedCheckpoints gathers the states that the server would go on from, by their offset.
+// savedCheckpoints collects the states that the server would continue from, by their offset.
 func (c *check) savedCheckpoints(ctx context.Context, o *openSession, entries []session.Entry) (all []savedCheckpoint, extents []catalog.Extent, err error) {
 	end := entries[len(entries)-1].End
 	counts := func(off int64, gen uint64) bool {

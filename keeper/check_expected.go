@@ -15,11 +15,11 @@ func (c *check) later(tx catalog.Tx, after time.Duration, kind catalog.DueKind, 
 	return catalog.Dues.Put(tx, catalog.DueKey(d), d)
 }
 
-// readDues makes sure that nothing is due that would take away what is in use.
+// readDues makes sure that no due work would take away what is in use.
 func (exp *expected) readDues() {
 	exp.dues.places, exp.dues.outcomes, exp.dues.idems = map[string]bool{}, map[string]bool{}, map[string]bool{}
 	each(exp, catalog.Dues, "things to clean up", func(d catalog.Due) catalog.DueKey { return catalog.DueKey(d) }, func(d catalog.Due) {
-		var what string // is due and must not be
+		var what string // the due work that must not be
 		switch d.Kind {
 		case catalog.DuePlace:
 			exp.dues.places[d.Key] = true
@@ -69,8 +69,8 @@ func (exp *expected) readDues() {
 	})
 }
 
-// checkPlaces compares the counts of references, and makes sure that what nothing names any more is
-// going to be collected, and nothing else.
+// checkPlaces compares the counts of references. It makes sure that places that nothing names are
+// going to be collected, and no others.
 func (exp *expected) checkPlaces() {
 	seen := map[string]bool{}
 	each(exp, catalog.Places, "places", func(p catalog.Place) catalog.Name { return catalog.Name(p.Name) }, func(p catalog.Place) {
@@ -130,8 +130,8 @@ func (exp *expected) checkPlace(p catalog.Place) {
 	}
 }
 
-// inUse stores a place's row (nil: there is none while only a session uses it), and takes its
-// deletion off the list.
+// inUse stores a place's row, and takes its deletion off the list. A nil row stands for a place
+// that only a session uses: it has none.
 func (exp *expected) inUse(tx catalog.Tx, name string, row *catalog.Place) error {
 	var due []catalog.Due
 	for d, err := range catalog.Dues.After(tx, catalog.DueKey{}) {
@@ -161,8 +161,8 @@ func (exp *expected) garbage(tx catalog.Tx, name string) error {
 	return exp.check.later(tx, catalog.PlaceGrace, catalog.DuePlace, name)
 }
 
-// checkReservations compares what is reserved with the sessions that are open, and what their
-// owners hold with that.
+// checkReservations compares the reservations with the open sessions, and the usage of their owners
+// with the reservations.
 func (exp *expected) checkReservations() {
 	held := map[session.SessionID]catalog.Reservation{}
 	each(exp, catalog.Reservations, "reservations", func(r catalog.Reservation) catalog.Number { return catalog.Number(r.Session) }, func(r catalog.Reservation) {
@@ -211,8 +211,8 @@ func (exp *expected) checkReservations() {
 	}
 }
 
-// checkIdems makes sure that a key is remembered for as long as its memory lives, and forgotten
-// some time.
+// checkIdems makes sure that a key is remembered as long as its memory lives, and forgotten after
+// that.
 func (exp *expected) checkIdems() {
 	each(exp, catalog.Idems, "idempotency keys", func(i catalog.Idem) catalog.IdemKey {
 		return catalog.IdemKey{Capsule: i.Capsule, Owner: i.Owner, Key: i.Key}
@@ -225,7 +225,7 @@ func (exp *expected) checkIdems() {
 	})
 }
 
-// checkOutcomes does the same for what became of sessions.
+// checkOutcomes does the same for the outcomes of sessions.
 func (exp *expected) checkOutcomes() {
 	each(exp, catalog.Outcomes, "outcomes of sessions", func(o catalog.Outcome) catalog.Number { return catalog.Number(o.Session) }, func(o catalog.Outcome) {
 		key := string(catalog.Number(o.Session).AppendKey(nil))
@@ -256,7 +256,7 @@ func (exp *expected) checkCheckpoints() {
 	})
 }
 
-// checkAccess reads what decides who may come in.
+// checkAccess reads the rows that decide who may come in.
 func (exp *expected) checkAccess() {
 	each(exp, catalog.Principals, "principals", func(p catalog.Principal) catalog.Name { return catalog.Name(p.ID) }, func(catalog.Principal) {})
 	each(exp, catalog.Tokens, "tokens", func(t catalog.Token) catalog.TokenKey { return catalog.TokenKey(t.Hash) }, func(catalog.Token) {})

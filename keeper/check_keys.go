@@ -11,7 +11,7 @@ import (
 	"sluice/catalog"
 )
 
-// countRows counts the rows of a table, those that can't be read too.
+// countRows counts the rows of a table, unreadable ones included.
 func countRows(r catalog.Reader, table catalog.TableID) (n int64) {
 	for _, err := range r.Scan(table, nil, nil, false) {
 		if !errors.Is(err, catalog.ErrHole) {
@@ -22,8 +22,8 @@ func countRows(r catalog.Reader, table catalog.TableID) (n int64) {
 }
 
 // otherKeys gives the keys of a table that are none of these. A catalog shows its rows without
-// their keys, and those of an index do not say where they are: so the keys between two that are
-// known are found by asking where there is a row.
+// their keys, and the rows of an index do not contain them. So the keys between two known ones are
+// found by asking which ranges have a row.
 func otherKeys(r catalog.Reader, table catalog.TableID, keys [][]byte) (found [][]byte) {
 	slices.SortFunc(keys, bytes.Compare)
 	lo := []byte{}
@@ -45,7 +45,7 @@ func otherKeys(r catalog.Reader, table catalog.TableID, keys [][]byte) (found []
 	return found
 }
 
-// keyAfter is the key right behind k.
+// keyAfter is the smallest key behind k.
 func keyAfter(k []byte) []byte { return append(slices.Clip(slices.Clone(k)), 0) }
 
 // longestKey bounds the search; no key is longer, in bytes.
@@ -64,7 +64,7 @@ func hasRow(r catalog.Reader, table catalog.TableID, lo, hi []byte) bool {
 	return false
 }
 
-// firstKey gives the first key from lo on; there is one. It finds it a byte at a time.
+// firstKey gives the first key from lo on, which must exist. It finds the key a byte at a time.
 func firstKey(r catalog.Reader, table catalog.TableID, lo []byte) []byte {
 	key := []byte{}
 	for len(key) <= longestKey {

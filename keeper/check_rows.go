@@ -12,17 +12,17 @@ import (
 	"sluice/session"
 )
 
-// expected are what the rows of the catalog should say, as it follows from those that follow from
+// expected is what the rows of the catalog should say. It follows from the rows that follow from
 // nothing else: capsules (their roles), memories, contents, and the open sessions.
 type expected struct {
 	check    *check
 	r        catalog.Reader
 	capsules map[string]*counters
-	refs     map[catalog.ContentKey]int64 // memories that point to a content
-	places   map[string]int64             // contents that name a place
-	listed   [2]int64                     // memories in Order: all, and in Digests: the visible ones
-	became   map[session.SessionID]bool   // sessions whose outcome is noted again
-	dues     struct {                     // what is due, by what it is about
+	refs     map[catalog.ContentKey]int64 // how many memories point to a content
+	places   map[string]int64             // how many contents name a place
+	listed   [2]int64                     // how many memories Order should list (all), and Digests (the visible ones)
+	became   map[session.SessionID]bool   // sessions whose outcome is noted anew
+	dues     struct {                     // the due work, by its key
 		places, outcomes, idems map[string]bool
 	}
 }
@@ -31,7 +31,7 @@ type expected struct {
 type counters struct {
 	row                                          catalog.Capsule
 	memories, bytes, trashed, sessions, reserved int64
-	latest, last                                 uint64 // the largest number that a memory has, and that an event has
+	latest, last                                 uint64 // the largest number of a memory, and of an event
 }
 
 // rows compares the rows of the catalog with each other.
@@ -54,9 +54,9 @@ func (c *check) rows(ctx context.Context) error {
 	return errors.Join(err, c.report(ctx))
 }
 
-// each visits the rows of a table, and tells of those that can't be read and those that lie under a
-// key that is not theirs. As the keys that the rows should have grow from row to row and all exist,
-// the keys that do exist are these.
+// each visits the rows of a table. It reports rows that can't be read, and rows that lie under a
+// wrong key. The keys that the rows should have grow from row to row and all exist: then they are
+// the keys that do exist.
 func each[K catalog.Key, V any](exp *expected, t catalog.Table[K, V], what string, key func(V) K, visit func(V)) {
 	var before []byte
 	for row, err := range exp.r.Scan(t.ID, nil, nil, false) {
@@ -152,7 +152,7 @@ func (exp *expected) checkIndexed(m catalog.Memory, table catalog.TableID, key c
 	}
 	f := exp.check.wrong(KindIndex, "%s is not in %s", nameOf(m), what).about(m)
 	if other, ok := row.(catalog.MemoryID); ok && err == nil {
-		// Two memories with one number: neither may push the other out.
+		// Two memories have one number: neither may replace the other.
 		if o, ok, _ := catalog.Memories.Find(exp.r, catalog.MemoryKey(other)); ok && o.Capsule == m.Capsule && o.Seq == m.Seq && o.Trashed.IsZero() == m.Trashed.IsZero() {
 			f.Text += fmt.Sprintf(": memory %s has the same number %d there", other, m.Seq)
 			return
@@ -162,13 +162,13 @@ func (exp *expected) checkIndexed(m catalog.Memory, table catalog.TableID, key c
 	f.needsRows = false
 }
 
-// checkContent makes sure that the memory's content is there.
+// checkContent makes sure that the memory's content has a row.
 func (exp *expected) checkContent(m catalog.Memory) {
 	key := catalog.ContentKey{Capsule: m.Capsule, SHA256: m.SHA256}
 	exp.refs[key]++
 	content, ok, err := catalog.Contents.Find(exp.r, key)
 	switch {
-	case err != nil: // told of where the contents are read
+	case err != nil: // readContents reports it
 	case !ok:
 		exp.check.missingContents[key] = true
 		f := exp.check.wrong(KindContent, "%s: the record of its content (%x) is gone", nameOf(m), m.SHA256).about(m)
@@ -187,7 +187,7 @@ func (exp *expected) checkContent(m catalog.Memory) {
 	}
 }
 
-// checkRemembered makes sure that what became of the memory's session and of its key is told.
+// checkRemembered makes sure that the memory can be found by its session and by its key.
 func (exp *expected) checkRemembered(m catalog.Memory) {
 	if m.By != 0 {
 		want := catalog.Outcome{Session: m.By, Capsule: m.Capsule, Memory: m.ID, SHA256: m.SHA256, Bytes: m.Bytes}
@@ -243,7 +243,7 @@ func (exp *expected) readContents() {
 	})
 }
 
-// checkIndexes looks for what leads nowhere, where an index has more rows than it should.
+// checkIndexes looks for rows of an index that lead nowhere, if it has more rows than it should.
 func (exp *expected) checkIndexes() {
 	for i, index := range []struct {
 		table catalog.TableID
@@ -275,7 +275,7 @@ func (exp *expected) checkIndexes() {
 	}
 }
 
-// reportOrphans tells of the rows of a table that are under none of these keys.
+// reportOrphans reports the rows of a table that are under none of these keys.
 func (exp *expected) reportOrphans(table catalog.TableID, keys [][]byte, format string, args ...any) {
 	for _, k := range otherKeys(exp.r, table, keys) {
 		exp.check.wrong(KindIndex, format+fmt.Sprintf(" (row %x)", k), args...).mend(exp.check, "it is taken out", func(tx catalog.Tx) error { return tx.Delete(table, k) })
@@ -311,7 +311,7 @@ func (exp *expected) checkEvents() {
 		if e.Capsule != capsule {
 			capsule, last = e.Capsule, 0
 			if t := exp.capsules[capsule]; t == nil {
-				last = e.Seq - 1 // how many it has forgotten nobody knows any more
+				last = e.Seq - 1 // nothing says how many events it has forgotten
 			} else if t.row.Seq > catalog.MostEvents {
 				last = min(e.Seq-1, t.row.Seq-catalog.MostEvents)
 			}
@@ -336,11 +336,11 @@ func (exp *expected) checkEvents() {
 	}
 }
 
-// mostFilled is how many events are made up at most for one gap.
+// mostFilled is how many events one gap is filled with at most.
 const mostFilled = 10_000
 
-// reportGap tells of events that are missing. In their place come events that say no more than that
-// the capsule has changed.
+// reportGap reports missing events. They are replaced by events that only say that the capsule has
+// changed.
 func (exp *expected) reportGap(capsule string, from, to uint64) {
 	f := exp.check.wrong(KindEvent, "capsule %s: its events %d to %d are missing", capsule, from, to)
 	f.Capsule = capsule

@@ -12,20 +12,20 @@ import (
 	"sluice/session"
 )
 
-// Salvage is what becomes of the rows that are left of damaged metadata. First Keep says of each
-// whether it is taken into new metadata; then Reconcile brings what was taken into agreement, as
-// far as that is more than a Check with Repair does, which is to follow.
+// Salvage brings out the rows that are left of damaged metadata. First Keep decides for each
+// whether it is taken into new metadata. Then Reconcile makes the taken rows agree, as far as that
+// is more than a Check with Repair does, which is to follow.
 //
-// A row that is not sure may be older than it was, or deleted since. None that lets anybody in is
-// taken then: a token may have been revoked, a role taken away. A memory is, since it can be told
-// from the events of its capsule what has become of it, and its bytes can be compared; what follows
-// from other rows is made anew.
+// A row that is not sure may be older than it was, or deleted since. None that grants access is
+// taken then: a token may have been revoked, a role taken away. A memory is taken: the events of
+// its capsule say what has become of it, and its bytes can be compared. Rows that follow from other
+// rows are made anew.
 type Salvage struct {
 	// Lost reports whether the newest row of this key may have been lost.
 	Lost func(table catalog.TableID, key []byte) bool
 	// Found is called for each thing that is missing, or may be older than it was.
 	Found func(Finding)
-	// Restored: of the content there is nothing but what the rows of contents name.
+	// Restored: the only content is what the rows of contents name.
 	Restored bool
 	// Content, which may be nil, is searched for the bytes of contents whose rows are lost.
 	Content RawPlaces
@@ -33,19 +33,19 @@ type Salvage struct {
 	store    catalog.Store
 	now      catalog.Moment
 	random   io.Reader
-	capsules map[string]catalog.Capsule // those that are not sure
+	capsules map[string]catalog.Capsule // capsules that are not sure
 	older    map[catalog.MemoryID]bool  // memories that are not sure
-	made     map[string]bool            // principals
+	made     map[string]bool            // principals that were made anew
 	changed  []func(catalog.Tx) error
 }
 
-// KindLost and KindOlder are what a rescue finds, beside the kinds of Check.
+// KindLost and KindOlder are what a Salvage finds, beside the kinds of Check.
 const (
 	KindLost  Kind = "lost"  // a record is gone for good
 	KindOlder Kind = "older" // a record may be older than it was
 )
 
-// trashAnew is how long a memory stays in the trash of which nobody knows when it went there.
+// trashAnew is how long a memory stays in the trash if nothing says when it got there.
 const trashAnew = 7 * 24 * time.Hour
 
 // Keep reports whether a row is taken.
@@ -65,7 +65,7 @@ func (s *Salvage) Keep(row any, sure bool) bool {
 		}
 		s.older[v.ID] = true
 		return true
-	case catalog.Content, catalog.Event, catalog.Principal: // what they say never changes, or is compared
+	case catalog.Content, catalog.Event, catalog.Principal: // such rows never change, or are compared
 		return true
 	case catalog.Token:
 		s.report(KindLost, "token %s (%q of principal %s) is void: it may have been revoked", v.ID, v.Name, v.Principal)
@@ -73,7 +73,7 @@ func (s *Salvage) Keep(row any, sure bool) bool {
 	return false
 }
 
-// report tells of something; say in the result what it is about before the next is told.
+// report reports one finding that is about nothing in particular.
 func (s *Salvage) report(kind Kind, format string, args ...any) {
 	s.Found(Finding{Kind: kind, Text: fmt.Sprintf(format, args...)})
 }
@@ -83,9 +83,9 @@ func (s *Salvage) reportMemory(m catalog.Memory, kind Kind, format string, args 
 	s.Found(*f.about(m))
 }
 
-// Reconcile makes principals, capsules and memories of what is known of those that were lost, and
-// ends what can't go on. sessions and rows are the new metadata, which nobody else has open. random
-// is for the id of an admin.
+// Reconcile makes principals, capsules and memories from what is known of the lost ones, and ends
+// sessions that can't go on. sessions and rows are the new metadata, which no other process has
+// open. random is for the id of an admin.
 func (s *Salvage) Reconcile(ctx context.Context, sessions session.Store, rows catalog.Store, clock session.Clock, random io.Reader) error {
 	stats, err := sessions.Stats(ctx)
 	if err != nil {
@@ -159,7 +159,7 @@ func (s *Salvage) places(rows catalog.Reader) error {
 	return nil
 }
 
-// outcomes notes what sessions have become of which that is lost: those to which a memory leads.
+// outcomes notes the lost outcomes of sessions that a memory leads to.
 func (s *Salvage) outcomes(rows catalog.Reader) error {
 	for m, err := range catalog.Memories.After(rows, catalog.MemoryKey{}) {
 		if err != nil {
@@ -178,7 +178,7 @@ func (s *Salvage) outcomes(rows catalog.Reader) error {
 	return nil
 }
 
-// forgetSessions lets finished sessions go of which nobody knows what they became.
+// forgetSessions removes finished sessions with an unknown outcome.
 func (s *Salvage) forgetSessions(ctx context.Context, sessions session.Store) error {
 	var lost []session.Session
 	err := session.Page(ctx, sessions, session.Query{State: session.Finished, Limit: 500}, func(ended session.Session) (bool, error) {

@@ -10,7 +10,8 @@ import (
 	"sluice/catalog"
 )
 
-// principals gives tokens their principals back. Without an admin nobody could come in.
+// principals makes the principals of tokens again. It makes an admin if there is none: without one,
+// nobody has access.
 func (s *Salvage) principals(rows catalog.Reader) error {
 	admin := false
 	for p, err := range catalog.Principals.After(rows, "") {
@@ -38,7 +39,7 @@ func (s *Salvage) principals(rows catalog.Reader) error {
 	return nil
 }
 
-// rolePrincipals gives roles their principals back.
+// rolePrincipals makes the principals of roles again.
 func (s *Salvage) rolePrincipals(rows catalog.Reader) error {
 	for c, err := range catalog.Capsules.After(rows, "") {
 		if err != nil {
@@ -53,7 +54,7 @@ func (s *Salvage) rolePrincipals(rows catalog.Reader) error {
 	return nil
 }
 
-// ensurePrincipal makes a principal that something names and that is not there.
+// ensurePrincipal makes a principal that something names, if it is not there.
 func (s *Salvage) ensurePrincipal(rows catalog.Reader, id, what string) error {
 	_, ok, err := catalog.Principals.Find(rows, catalog.Name(id))
 	if err != nil || ok || s.made[id] {
@@ -69,8 +70,8 @@ func (s *Salvage) putPrincipal(p catalog.Principal) {
 	s.change(func(tx catalog.Tx) error { return catalog.Principals.Put(tx, catalog.Name(p.ID), p) })
 }
 
-// recoverCapsules makes the capsules again that are in use, or were not sure. Who has a role there
-// must be confirmed by the index of roles.
+// recoverCapsules makes the capsules again that are in use, or were not sure. The index of roles
+// must confirm each role there.
 func (s *Salvage) recoverCapsules(rows catalog.Reader) error {
 	roles := map[string][]string{}
 	for k, err := range catalog.Roles.After(rows, catalog.RoleKey{}) {
@@ -106,7 +107,7 @@ func (s *Salvage) recoverCapsules(rows catalog.Reader) error {
 			continue
 		}
 		if !used[id] {
-			continue // deleted: nothing is in it, and nobody has a role there
+			continue // it was deleted: it has no content and no roles
 		}
 		if c, err := s.capsule(rows, id, roles[id], admin); err != nil {
 			return err
@@ -117,7 +118,7 @@ func (s *Salvage) recoverCapsules(rows catalog.Reader) error {
 	return nil
 }
 
-// usedCapsules gives the capsules in which there is something.
+// usedCapsules gives the capsules that have content or reservations.
 func (s *Salvage) usedCapsules(rows catalog.Reader) (map[string]bool, error) {
 	used := map[string]bool{}
 	for m, err := range catalog.Memories.After(rows, catalog.MemoryKey{}) {

@@ -19,8 +19,8 @@ import (
 type RawPlaces interface {
 	// Places is blob.Store's Places.
 	Places(ctx context.Context, after string, n int) ([]blob.PlaceInfo, error)
-	// Raw gives the bytes of a place, compared with nothing, until done. n is how many there are;
-	// -1 where that is not known.
+	// Raw gives the bytes of a place, compared with nothing, until done is called. n is how many
+	// there are; -1 if that is not known.
 	Raw(place string) (r io.ReaderAt, n int64, done func(), err error)
 }
 
@@ -29,11 +29,11 @@ type lostContent struct {
 	key   catalog.ContentKey
 	bytes int64
 	by    uint64
-	in    string // a memory, for people
+	in    string // the name of its memory, for people
 }
 
 // recoverContents finds the bytes of contents whose records are lost. A place that nothing names
-// any more has them if their SHA-256 is the right one: so what is regained is what was stored.
+// any more has them if their SHA-256 is the right one, so recovered bytes are what was stored.
 func (s *Salvage) recoverContents(ctx context.Context, content RawPlaces) error {
 	s.changed = nil
 	var all []lostContent
@@ -62,8 +62,8 @@ func (s *Salvage) recoverContents(ctx context.Context, content RawPlaces) error 
 	return s.apply(ctx)
 }
 
-// lostContents lists the contents that memories name and that are not there, and notes the places
-// that are in use, or garbage for good.
+// lostContents lists the contents that memories name and that have no row. It notes the places that
+// are in use, or garbage for good.
 func (s *Salvage) lostContents(rows catalog.Reader, named map[string]bool) (all []lostContent, err error) {
 	for m, err := range catalog.Memories.After(rows, catalog.MemoryKey{}) {
 		if err != nil {
@@ -100,13 +100,14 @@ func (s *Salvage) lostContents(rows catalog.Reader, named map[string]bool) (all 
 	return all, nil
 }
 
-// compare looks whether a place has one of the contents, and gives those that are wanted still.
+// compare checks whether a place has one of the contents, and gives the contents that are still
+// missing.
 func (s *Salvage) compare(ctx context.Context, content RawPlaces, p blob.PlaceInfo, all []lostContent) ([]lostContent, error) {
 	reader, has, done, err := content.Raw(p.Name)
 	if isDamage(err) || errors.Is(err, syscall.EIO) {
 		return all, ctx.Err()
 	}
-	if err != nil { // it may have them, and can't be read now
+	if err != nil { // the place may have one, and can't be read now
 		return all, fmt.Errorf("place %s: %w", p.Name, err)
 	}
 	defer done()
@@ -134,14 +135,14 @@ func (s *Salvage) compare(ctx context.Context, content RawPlaces, p blob.PlaceIn
 	return all, nil
 }
 
-// hasBytes reports whether there are bytes up to there.
+// hasBytes reports whether there are at least n bytes.
 func hasBytes(reader io.ReaderAt, n int64) bool {
 	var b [1]byte
 	_, err := reader.ReadAt(b[:], n-1)
 	return err == nil
 }
 
-// regainedExtent is how long an extent of a content is that was regained.
+// regainedExtent is the length of the extents of a recovered content, in bytes.
 const regainedExtent = 16 << 20
 
 // digest reads the first n bytes of a place.

@@ -11,7 +11,7 @@ import (
 // history is what the events say of a memory.
 type history struct {
 	last  catalog.Event
-	state *catalog.Memory // as the newest event has it that has all of it
+	state *catalog.Memory // from the newest event that has the whole memory
 	seq   uint64
 	// endLost: later events of the capsule are lost.
 	endLost bool
@@ -72,7 +72,7 @@ func (s *Salvage) memories(rows catalog.Reader) error {
 	return s.unnamed(rows, histories)
 }
 
-// applyHistory makes of a memory what the events say.
+// applyHistory stores or deletes a memory as its events say.
 func (s *Salvage) applyHistory(rows catalog.Reader, h history, ends map[catalog.MemoryID]int64) error {
 	if h.last.Type == catalog.MemoryPurged {
 		s.deleteMemory(h.last.ID)
@@ -92,9 +92,9 @@ func (s *Salvage) applyHistory(rows catalog.Reader, h history, ends map[catalog.
 	return s.put(rows, m, !h.endLost)
 }
 
-// findLostEnds finds the stories of which the end may be lost.
+// findLostEnds marks the histories whose end may be lost.
 func (s *Salvage) findLostEnds(rows catalog.Reader, histories map[catalog.MemoryID]history) error {
-	missing := map[string]uint64{} // the largest number of an event that is missing, by capsule
+	missing := map[string]uint64{} // the largest number of a missing event, by capsule
 	end := func(capsule string, next uint64) error {
 		if capsule == "" {
 			return nil
@@ -133,7 +133,7 @@ func (s *Salvage) findLostEnds(rows catalog.Reader, histories map[catalog.Memory
 	return nil
 }
 
-// put stores a memory. One that is not known to be there is left out where it has no content: then
+// put stores a memory. A memory that may have been deleted is left out if it has no content: then
 // it was deleted, or both are lost.
 func (s *Salvage) put(rows catalog.Reader, m catalog.Memory, known bool) error {
 	_, whole, err := catalog.Contents.Find(rows, catalog.ContentKey{Capsule: m.Capsule, SHA256: m.SHA256})
@@ -172,7 +172,7 @@ func (s *Salvage) histories(rows catalog.Reader) (map[catalog.MemoryID]history, 
 	return out, nil
 }
 
-// purgeTimes gives when memories in the trash are due to go.
+// purgeTimes gives the running time at which memories in the trash are to be purged.
 func (s *Salvage) purgeTimes(rows catalog.Reader) (map[catalog.MemoryID]int64, error) {
 	out := map[catalog.MemoryID]int64{}
 	for d, err := range catalog.Dues.After(rows, catalog.DueKey{}) {

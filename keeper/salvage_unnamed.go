@@ -8,9 +8,8 @@ import (
 	"sluice/catalog"
 )
 
-// unnamed sees to memories that indexes lead to, and of which no event tells. The index by SHA-256
-// leads from a content to the visible ones: such a memory is there, with its bytes and without its
-// name.
+// unnamed recovers memories that indexes lead to and that have no events. The index by SHA-256
+// leads from a content to the visible ones: such a memory keeps its bytes and loses its name.
 func (s *Salvage) unnamed(rows catalog.Reader, histories map[catalog.MemoryID]history) error {
 	lost := map[catalog.MemoryID]bool{}
 	for _, index := range []catalog.TableID{catalog.OrderTable, catalog.DigestTable} {
@@ -40,7 +39,7 @@ func (s *Salvage) unnamed(rows catalog.Reader, histories map[catalog.MemoryID]hi
 	return nil
 }
 
-// recoverByDigest finds the contents of lost memories, and gives those names.
+// recoverByDigest finds the contents of lost memories, and gives the memories new names.
 func (s *Salvage) recoverByDigest(rows catalog.Reader, lost map[catalog.MemoryID]bool) error {
 	left := 0
 	for _, is := range lost {
@@ -105,7 +104,7 @@ func seqOf(rows catalog.Reader, key catalog.DigestKey, id catalog.MemoryID) (uin
 	return lo, nil
 }
 
-// timeOf gives the time that an id has in it.
+// timeOf gives the time that an id contains.
 func timeOf(id catalog.MemoryID, now time.Time) time.Time {
 	if id.Version() != 7 {
 		return now

@@ -13,23 +13,22 @@ import (
 )
 
 const (
-	// scrubEvery is how long after its beginning a pass over all content is followed by the next,
-	// at the earliest.
+	// scrubEvery is the shortest time between the beginnings of two passes over all content.
 	scrubEvery = 24 * time.Hour
-	// scrubRetry is how long a Scrub rests that could not go on, and before it begins: a start has
-	// other things to do.
+	// scrubRetry is the rest before the first pass, when a start has other things to do, and after
+	// a pass that could not go on.
 	scrubRetry = time.Minute
 )
 
-// Scrub re-reads all stored content past the caches, on and on until ctx ends, at most perSecond
-// bytes a second on the average, and compares each extent with its CRC-32C. Content that is not
-// what was stored is told of in the log and marked as damaged, as Check does it. Nothing is
-// remembered from one start to the next: each begins at a content that pick chooses (0 ≤ pick(n) <
-// n), so that many short lives look at everything too.
+// Scrub re-reads all stored content past the caches, again and again until ctx ends, at most
+// perSecond bytes a second on average, and compares each extent with its CRC-32C. It logs content
+// that is not what was stored, and marks it as damaged, as Check does. It remembers nothing from
+// one start to the next: each start begins at a content that pick chooses (0 ≤ pick(n) < n), so
+// that many short runs look at everything too.
 //
-// Nothing is said about an extent before its content's row was looked up again: where a re-upload,
-// or a deletion, has changed it meanwhile, the collector may have deleted the bytes, and that is
-// nothing to tell of.
+// Before it reports an extent it looks the content's row up again. If a re-upload or a deletion has
+// changed the row meanwhile, the collector may have deleted the bytes, and there is nothing to
+// report.
 func (k *Keeper) Scrub(ctx context.Context, perSecond int64, pick func(n int64) int64) {
 	s := &scrub{k: k, perSecond: perSecond}
 	pause(ctx, scrubRetry)
@@ -64,7 +63,7 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// scrub is a run of Scrub.
+// scrub is one run of Scrub.
 type scrub struct {
 	k              *Keeper
 	perSecond      int64
@@ -121,8 +120,8 @@ func (s *scrub) pass(ctx context.Context, from catalog.ContentKey) error {
 	}
 }
 
-// content checks one content. What is marked already is not looked at: it is damaged until it is
-// stored again, or a Check finds it right.
+// content checks one content. It skips marked content, which stays damaged until it is stored again
+// or a Check finds it right.
 func (s *scrub) content(ctx context.Context, content catalog.Content) error {
 	if err := s.k.cfg.InPlace(); err != nil {
 		return err
@@ -144,7 +143,7 @@ func (s *scrub) content(ctx context.Context, content catalog.Content) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if errors.Is(err, blob.ErrUnavailable) { // as for every other content
+		if errors.Is(err, blob.ErrUnavailable) { // no other content can be read either
 			return err
 		}
 		s.bytes += e.Len
@@ -158,7 +157,7 @@ func (s *scrub) content(ctx context.Context, content catalog.Content) error {
 	return ctx.Err()
 }
 
-// reportCorrupt tells of content that is not what was stored, if it is the capsule's still.
+// reportCorrupt marks and logs content that is not what was stored, if its row has not changed.
 func (s *scrub) reportCorrupt(ctx context.Context, content catalog.Content, e catalog.Extent, cause error) error {
 	k := s.k
 	key := catalog.ContentKey{Capsule: content.Capsule, SHA256: content.SHA256}

@@ -7,17 +7,17 @@ import (
 	"sluice/internal/durable"
 )
 
-// Whole is memory for one write of whole blocks: for a file that is written in such pieces only. It
-// is used by one goroutine at a time.
+// BlockBuffer is memory for one write of whole blocks, for a file that is written in no other way.
+// It is used by one goroutine at a time.
 type BlockBuffer struct {
-	// Mem is what is to be written: as long as was asked for, its content undefined.
+	// Bytes is what is to be written. It has the length that was asked for, and undefined content.
 	Bytes []byte
 	pool  *Pool
 	buf   *buffer
 }
 
-// Whole gives memory for n bytes, a multiple of a block, or nil: where that is more than a buffer
-// has, or where all are in use.
+// BlockBuffer gives memory for n bytes, a multiple of a block. It gives nil if that is more than a
+// buffer has, or if all are in use.
 func (p *Pool) BlockBuffer(n int64) *BlockBuffer {
 	if n > int64(p.cfg.Buffer) {
 		return nil
@@ -32,7 +32,7 @@ func (p *Pool) BlockBuffer(n int64) *BlockBuffer {
 // Free gives the memory back.
 func (b *BlockBuffer) Free() { b.pool.unref(b.buf) }
 
-// Open opens a file for Write; nil where there is no direct I/O, or is to be none.
+// Open opens a file for Write; nil if there is no direct I/O, or if it is off.
 func (p *Pool) Open(f durable.File) durable.DirectFile {
 	if p.cfg.Off || p.noDirectIO.Load() {
 		return nil
@@ -45,8 +45,8 @@ func (p *Pool) Open(f durable.File) durable.DirectFile {
 	return past
 }
 
-// Write writes Mem at off, a multiple of a block: past the cache with what Open gave for the file,
-// else through it.
+// Write writes Bytes at off, a multiple of a block: past the cache if Open gave something for the
+// file, else through it.
 func (b *BlockBuffer) Write(f durable.File, past durable.DirectFile, off int64) error {
 	n, err := 0, errors.ErrUnsupported
 	if past != nil {

@@ -76,7 +76,7 @@ func (OS) Free(path string) (int64, error) {
 // osFile is a file of the operating system.
 type osFile struct {
 	*os.File
-	in *Held // nil: it was opened by its path alone
+	in *Held // nil: the file was opened by its path alone
 }
 
 // reopen opens the file once more.
@@ -87,7 +87,7 @@ func (f osFile) reopen(flag int) (*os.File, error) {
 	return os.OpenFile(f.Name(), flag, 0)
 }
 
-// WriteBack is File's for a file that was opened otherwise.
+// WriteBack is File.WriteBack for a file of package os.
 func WriteBack(f *os.File, off, n int64) { osFile{f, nil}.WriteBack(off, n) }
 
 // Lock implements File.

@@ -8,8 +8,8 @@ import (
 	"sluice/internal/system"
 )
 
-// identify makes sure that the halves are this folder's, and gives a folder that holds nothing its
-// ids.
+// identify makes sure that the halves belong to this folder. It gives ids to a folder that holds
+// nothing.
 func (f *Folder) identify(existing bool) error {
 	if err := f.resumeReplace(); err != nil {
 		return err
@@ -39,7 +39,7 @@ func (f *Folder) identify(existing bool) error {
 	case named: // joining
 		f.joining = true
 		return errors.Join(f.Meta.checkJoins(f, meta, content), f.Content.checkJoins(f, content, meta))
-	case meta.marked && content.marked && meta.mark.Folder == content.mark.Folder: // the halves have moved together
+	case meta.marked && content.marked && meta.mark.Folder == content.mark.Folder: // both halves were moved together
 		f.id = meta.mark.Folder
 		if err := errors.Join(f.Meta.checkBelongs(f, meta, content), f.Content.checkBelongs(f, content, meta)); err != nil {
 			return err
@@ -49,7 +49,7 @@ func (f *Folder) identify(existing bool) error {
 		return fmt.Errorf("%s and %s are halves of two data folders (%s and %s), and %s, which says which one this is, is gone. Nothing was touched. "+
 			"Put back the half, or the file, that was there; what belongs together beyond doubt sluice check --repair --rejoin takes so",
 			f.Meta.Path, f.Content.Path, meta.mark.Folder, content.mark.Folder, f.markPath())
-	case meta.marked || content.marked: // the other half is not there, empty, or nobody knows what
+	case meta.marked || content.marked: // the other half is missing, empty or unknown
 		if f.id = meta.mark.Folder; !meta.marked {
 			f.id = content.mark.Folder
 		}
@@ -70,8 +70,8 @@ func (f *Folder) drawID() (err error) {
 	return err
 }
 
-// createNew begins a folder, unless something else says that it has lived: then neither half's disk
-// is mounted.
+// createNew begins a folder. It refuses if another file says that the folder was used: then the
+// disk of neither half is mounted.
 func (f *Folder) createNew(existing bool, meta, content state) error {
 	for _, of := range []string{"admin-token", "id"} {
 		if _, err := f.FS.Stat(f.Path + "/" + of); err == nil {
@@ -91,8 +91,8 @@ func (f *Folder) createNew(existing bool, meta, content state) error {
 	return f.create(meta, content)
 }
 
-// create gives both halves their ids: what is there was made by nobody, or by a start that did not
-// get to here.
+// create gives both halves their ids. Either half was made by nobody, or by a start that was
+// stopped before this step.
 func (f *Folder) create(meta, content state) error {
 	for _, of := range []struct {
 		h *Half
@@ -117,8 +117,8 @@ func (f *Folder) create(meta, content state) error {
 	return f.writeMark("")
 }
 
-// makeHalf makes and opens a half that may not be there. The entry of one that is there may not be
-// on the disk.
+// makeHalf makes and opens a half if it is not there. It syncs the entry in any case: the entry of
+// a half that is there may not be on the disk.
 func (f *Folder) makeHalf(h *Half, there bool) error {
 	if !there {
 		if err := f.FS.Mkdir(h.Path, 0o700); err != nil {
@@ -148,7 +148,8 @@ func (h *Half) refuse(problem, remedy string, args ...any) error {
 	return fmt.Errorf("%s "+problem+". Nothing was touched. %s", append(append([]any{h.Path}, args...), remedy)...)
 }
 
-// remedy is what can be done where a half is gone: the content is less than the records of it.
+// remedy says what can be done if a half is gone. The content may be given up, the records of it
+// may not.
 func (h *Half) remedy() string {
 	if h.part == "content" {
 		return lostRemedy
@@ -173,8 +174,8 @@ func (h *Half) checkBelongs(f *Folder, s, other state) error {
 	return h.refuse("belongs to another data folder (%s, and this one is %s)", h.remedy(), s.mark.Folder, f.id)
 }
 
-// checkJoins gives an error unless the half may get this folder's id: it has it already, or none,
-// and something is in it.
+// checkJoins gives an error unless the half may get this folder's id: it has that id already, or it
+// has none and holds something.
 func (h *Half) checkJoins(f *Folder, s, other state) error {
 	switch {
 	case s.marked:
@@ -189,7 +190,7 @@ func (h *Half) checkJoins(f *Folder, s, other state) error {
 	return nil
 }
 
-// acceptHalves takes the halves as they are. Begin writes it down.
+// acceptHalves takes the halves as they are. Begin writes their marks.
 func (f *Folder) acceptHalves(meta, content state) error {
 	if !meta.used {
 		return f.Meta.refuse("has no metadata of sluice: there is nothing that content could be joined to", mountRemedy+".")

@@ -6,14 +6,14 @@ import (
 	"slices"
 )
 
-// ContentState is what the content says of itself before it is opened.
+// ContentState is the content's own record before it is opened.
 type ContentState struct {
 	Incarnation uint64 // the last one; 0: it has not been opened yet
 	Clean       bool   // it was closed cleanly since
 }
 
-// Suits refuses content that is older than the metadata, before either is opened. Nothing is
-// touched.
+// Suits refuses content that is older than the metadata, before either is opened. It changes
+// nothing.
 func (f *Folder) Suits(last ContentState) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -31,10 +31,10 @@ func (f *Folder) suits(last ContentState) error {
 	return f.Content.refuse("is an older copy than its metadata: its last life was %d, and that of the metadata %d", f.Content.remedy(), last.Incarnation, f.meta.Incarnation)
 }
 
-// Begin notes that the content is about to be opened, and says after which incarnation the one that
-// begins then is to come. The stores have been looked at, and are of formats that this program
-// knows. Where the folder has no ids yet it gets them. Content that is older than the metadata is
-// refused. Begun is to follow.
+// Begin notes that the content is about to be opened. It gives the incarnation after which the new
+// one is to come. The stores were inspected before, and have formats that this program knows. A
+// folder without ids gets them. Content that is older than the metadata is refused. Begun is to
+// follow.
 func (f *Folder) Begin(last ContentState) (after uint64, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -50,7 +50,7 @@ func (f *Folder) Begin(last ContentState) (after uint64, err error) {
 		m.Unknown = nil
 	case last.Incarnation > known || last.Incarnation == known && last.Clean && (m.Open || m.Next > 0):
 		from := known
-		if m.Next == 0 && !m.Open { // this copy of the metadata has all of that incarnation
+		if m.Next == 0 && !m.Open { // these metadata have all of that incarnation
 			from++
 		}
 		m.Unknown = append(slices.Clone(m.Unknown), [2]uint64{from, last.Incarnation})
@@ -90,7 +90,7 @@ func (f *Folder) join(m mark) error {
 	return nil
 }
 
-// Begun notes that the content is open: the incarnation that Begin spoke of has begun.
+// Begun notes that the content is open: the incarnation that Begin noted has begun.
 func (f *Folder) Begun() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -116,8 +116,8 @@ func (f *Folder) writeMetaMark(m mark) error {
 	return nil
 }
 
-// End notes that the metadata knows of all that was made in this incarnation. It goes before the
-// content is closed.
+// End notes that the metadata knows of all that was made in this incarnation. It is called before
+// the content is closed.
 func (f *Folder) End() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -132,8 +132,8 @@ func (f *Folder) End() error {
 	return f.writeMetaMark(m)
 }
 
-// Restored gives the halves in a folder that is being restored their ids: the content has lived up
-// to there.
+// Restored gives the halves of a restored folder their ids. The content's newest incarnation is the
+// given one.
 func (f *Folder) Restored(incarnation uint64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -142,8 +142,7 @@ func (f *Folder) Restored(incarnation uint64) error {
 	return f.writeMetaMark(m)
 }
 
-// KnownIncarnation reports whether the metadata knows what was made in an incarnation of the
-// content.
+// KnownIncarnation reports whether the metadata knows what an incarnation of the content has made.
 func (f *Folder) KnownIncarnation(incarnation uint64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

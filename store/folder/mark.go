@@ -17,15 +17,15 @@ import (
 // markFormat is the version of the marks.
 const markFormat = 1
 
-// mark is what the folder, or a half, says of itself.
+// mark is the file that identifies the folder, or a half.
 type mark struct {
 	Format int    `json:"format"`
 	Folder string `json:"folder"`
 	Part   string `json:"part"`
 	State  string `json:"state,omitempty"`
-	// Replaced is, while metadata are being replaced, the name that the old are to have.
+	// Replaced is, while metadata are being replaced, the name that the old metadata are to have.
 	Replaced string `json:"replaced,omitempty"`
-	// Of the metadata:
+	// Members of the metadata's mark:
 	Incarnation uint64      `json:"life,omitempty"` // the newest that has begun
 	Next        uint64      `json:"next,omitempty"` // the one that is about to
 	Open        bool        `json:"open,omitempty"`
@@ -41,13 +41,13 @@ const (
 // errMark: a mark can't be understood.
 var errMark = errors.New("is damaged, or not one of sluice's")
 
-// What can be done about such a mark: that of the folder follows from those of its halves.
+// What can be done about such a mark. The mark of the folder follows from those of its halves.
 const (
 	wholeRemedy = "Remove it, and the next start writes it again, from the marks of meta and content; or restore a backup"
 	halfRemedy  = "Restore a backup; or remove it, and let sluice check --repair --rejoin take the halves for one folder"
 )
 
-// withRemedy says what can be done where a mark can't be understood.
+// withRemedy adds what can be done if a mark can't be understood.
 func withRemedy(err error, remedy string) error {
 	if errors.Is(err, errMark) {
 		return fmt.Errorf("%w. Nothing was touched. %s", err, remedy)
@@ -57,7 +57,7 @@ func withRemedy(err error, remedy string) error {
 
 var validID = regexp.MustCompile(`^[A-Z2-7]{26}$`)
 
-// readMark gives the mark in a file; ok is false where there is none.
+// readMark gives the mark in a file; ok is false if there is none.
 func readMark(on durable.FS, path string) (m mark, ok bool, err error) {
 	text, err := durable.ReadFile(on, path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -91,9 +91,9 @@ func (f *Folder) markPath() string { return filepath.Join(f.Path, "folder") }
 
 func (h *Half) markPath() string { return filepath.Join(h.Path, h.file) }
 
-// state is what there is of a half.
+// state is what was found of a half.
 type state struct {
-	exists    bool   // the folder is
+	exists    bool   // there is such a folder
 	empty     bool   // nothing is in it, or it is not there
 	used      bool   // a store has made something in it
 	firstName string // a file that is in it
@@ -101,7 +101,7 @@ type state struct {
 	marked    bool
 }
 
-// inspect opens a half and looks what is there.
+// inspect opens a half and gives what it finds there.
 func (f *Folder) inspect(h *Half) (s state, err error) {
 	names, err := f.FS.List(h.Path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -117,7 +117,7 @@ func (f *Folder) inspect(h *Half) (s state, err error) {
 	if err := f.openHalf(h); err != nil {
 		return s, err
 	}
-	for _, file := range []string{h.file, f.Meta.file, f.Content.file} { // a mark of the other half tells that both are exchanged
+	for _, file := range []string{h.file, f.Meta.file, f.Content.file} { // a mark of the other half shows that both are exchanged
 		if s.mark, s.marked, err = readMark(h.FS, filepath.Join(h.Path, file)); err != nil || s.marked {
 			break
 		}

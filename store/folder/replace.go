@@ -18,14 +18,14 @@ import (
 //	DIR/meta.salvaged becomes DIR/meta
 //	DIR/folder loses its state
 //
-// Until the second step the old metadata is what there is, and from then on the new: whoever opens
-// the folder next goes on.
+// Before the second step is done, the old metadata are the valid ones, and after it the new. The
+// next opening of the folder resumes the steps.
 const (
 	salvaged  = "meta.salvaged"
 	replacing = "replacing"
 )
 
-// Beside makes an empty folder for metadata that are to take the place of those that are there, by
+// Beside makes an empty folder for new metadata, which take the place of the present ones by
 // Replace.
 func (f *Folder) Beside() (h Half, err error) {
 	h = f.Meta
@@ -42,9 +42,10 @@ func (f *Folder) Beside() (h Half, err error) {
 	return h, err
 }
 
-// Replace puts the metadata that Beside gave a folder for, and that are closed, in the place of the
-// old, which are kept under the name that it gives. The content was last as is said. What it has of
-// the time until now is no garbage for having no record. The folder is to be closed then.
+// Replace puts new metadata, closed and in the folder that Beside gave, in the place of the old
+// ones. It keeps the old ones under the name that it returns. last is the newest state of the
+// content: content that was made until now is no garbage for having no record. The folder is to be
+// closed then.
 func (f *Folder) Replace(next Half, last ContentState, now time.Time) (kept string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -79,7 +80,7 @@ func (f *Folder) Replace(next Half, last ContentState, now time.Time) (kept stri
 	return filepath.Join(f.Path, name), f.replace(root)
 }
 
-// replace goes on with a replacement, from whichever step it had got to.
+// replace resumes a replacement at the step that it had got to.
 func (f *Folder) replace(root mark) error {
 	meta, next, kept := f.Meta.Path, filepath.Join(f.Path, salvaged), filepath.Join(f.Path, root.Replaced)
 	there, err := f.exists(next)
@@ -93,7 +94,7 @@ func (f *Folder) replace(root mark) error {
 		}
 		if !old {
 			if err := f.FS.Rename(meta, kept); err != nil {
-				// A mount point has no other name: nothing has changed, and nothing will.
+				// A mount point can't be renamed: nothing has changed, and nothing will.
 				return errors.Join(fmt.Errorf("%s can't be renamed, so the new metadata can't take its place: %w", meta, err), f.writeMark(""))
 			}
 			if err := durable.SyncDir(f.FS, f.Path); err != nil {

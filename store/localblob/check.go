@@ -31,8 +31,8 @@ func (s *Store) Check(ctx context.Context, e catalog.Extent, policy blob.CheckPo
 		return err
 	}
 	f, r := h.f, p.of(e)
-	// Only what the disk holds counts. What a sync has failed to bring there is lost, whatever a
-	// read may still find.
+	// Only bytes on the disk count. Bytes that a sync has failed to bring there are lost, whatever
+	// a read may still find.
 	if err := f.persist(); err != nil && f.hasLost(r) {
 		return fmt.Errorf("%w: %w", blob.ErrCorrupt, err)
 	}
@@ -53,7 +53,7 @@ const (
 	checkAtOnce = 256 << 10
 )
 
-// reread gives the CRC-32C of what the disk holds of a part of a file; io.EOF where the file ends
+// reread gives the CRC-32C of a part of a file as the disk holds it; io.EOF if the file ends
 // before.
 func (s *Store) reread(ctx context.Context, f *file, r session.Range) (crc uint32, err error) {
 	buf, ok := s.checkBufs.Get().(*[]byte)

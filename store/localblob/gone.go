@@ -12,9 +12,9 @@ import (
 	"sluice/internal/durable"
 )
 
-// checkFolder gives an error, a blob.ErrUnavailable, where the content folder itself, or that of
-// these places, is gone or can't be read from the disk. Then a place that is missing or can't be
-// read says nothing about that place: all are so.
+// checkFolder gives an error, a blob.ErrUnavailable, if the content folder itself, or the folder of
+// these places, is gone or can't be read from the disk. Then a missing or unreadable place says
+// nothing about that place: all places are so.
 func (s *Store) checkFolder(folder int) error {
 	err := s.checkFormatFile()
 	if err == nil {
@@ -52,8 +52,8 @@ func (s *Store) checkFormatFile() (err error) {
 	return nil
 }
 
-// unreadable marks the error of a sector that can't be read: what was there is as lost as what
-// reads otherwise; unless nothing can be read there.
+// unreadable marks the error of a sector that can't be read as blob.ErrCorrupt: its bytes are as
+// lost as changed ones. If nothing in the folder can be read, the error says that instead.
 func (s *Store) unreadable(p place, err error) error {
 	if !errors.Is(err, syscall.EIO) {
 		return err

@@ -21,8 +21,8 @@ const (
 	itemMagic  = "sluiceit"
 )
 
-// packKey makes the headers of one pack such that no content can look like one: it is random, and
-// nobody is told.
+// packKey is the random key of one pack. It is never given out, so that no content can look like
+// the header of an item.
 type packKey [16]byte
 
 func newKey(random io.Reader) (k packKey, err error) {
@@ -40,7 +40,7 @@ func (k packKey) head() []byte {
 	return b
 }
 
-// readKey reads it. Where there is none that is whole, ok is false.
+// readKey reads the key from the first block of a pack. ok is false if there is no intact one.
 func readKey(f io.ReaderAt) (k packKey, ok bool, err error) {
 	b := make([]byte, block)
 	if _, err := f.ReadAt(b, 0); err != nil && err != io.EOF {
@@ -50,7 +50,7 @@ func readKey(f io.ReaderAt) (k packKey, ok bool, err error) {
 	return k, bytes.Equal(b, k.head()), nil
 }
 
-// header puts the header of p into b.
+// header writes the header of p into b.
 func (k packKey) header(b []byte, p place) {
 	n := copy(b[:itemHeader], itemMagic)
 	binary.BigEndian.PutUint64(b[n:], uint64(p.id))
@@ -60,7 +60,7 @@ func (k packKey) header(b []byte, p place) {
 	copy(b[n+24:itemHeader], sum[:])
 }
 
-// read gives the item of the pack `in` whose header b is, at off.
+// read gives the item of the pack `in` whose header is b, at off.
 func (k packKey) read(b []byte, in place, off int64) (p place, ok bool) {
 	n := len(itemMagic)
 	p = in
@@ -70,8 +70,8 @@ func (k packKey) read(b []byte, in place, off int64) (p place, ok bool) {
 	return p, p.off == off && bytes.Equal(b, want[:])
 }
 
-// walk visits the items from off on, in order; torn, if set, the blocks between them that hold
-// something else. Either ends it by false.
+// walk visits the items from off on, in order. If torn is not nil, it is called for the blocks
+// between them that hold something else. Either function ends the walk by false.
 func (k packKey) walk(f durable.File, in place, off int64, item func(p place) bool, torn func(off int64) bool) error {
 	var b [itemHeader]byte
 	for {
@@ -104,7 +104,7 @@ func (k packKey) walk(f durable.File, in place, off int64, item func(p place) bo
 	}
 }
 
-// hasData reports whether anything is in a pack behind its first block.
+// hasData reports whether a pack has anything behind its first block.
 func hasData(f durable.File) (bool, error) {
 	_, err := f.NextData(block)
 	if err == io.EOF {
@@ -154,7 +154,7 @@ func (s *Store) itemsOf(in place, from int64, n int, out []blob.PlaceInfo) ([]bl
 	s.packs.mu.Unlock()
 	torn := l.torn
 	if in.incarnation == s.Incarnation {
-		torn = nil // it may be on its way
+		torn = nil // the blocks may belong to an append under way
 	}
 	if err := f.pack.key.walk(f.f, in, from, l.item, torn); err != nil {
 		return l.out, err
@@ -171,18 +171,17 @@ func (s *Store) itemsOf(in place, from int64, n int, out []blob.PlaceInfo) ([]bl
 	return l.out, nil
 }
 
-// listing is how the items of a pack are listed, and the stretches between them that hold something
-// else.
+// listing collects the items of a pack, and the stretches between them that hold something else.
 type listing struct {
 	f   *file
-	n   int // so many at most
+	n   int // how many at most
 	out []blob.PlaceInfo
-	// noPunch: the file system can't punch, and a deletion leaves zeros.
+	// noPunch: the file system can't punch, so that a deletion leaves zeros.
 	noPunch bool
-	rest    place // unrecognised blocks so far; in is 0 where there are none
+	rest    place // unrecognised blocks so far; in is 0 if there are none
 }
 
-// mostRest is how long a stretch of unrecognised blocks is listed as one, in bytes.
+// mostRest is the largest stretch of unrecognised blocks that is listed as one, in bytes.
 const mostRest = 1 << 20
 
 func (l *listing) item(p place) bool {
@@ -218,7 +217,7 @@ func (l *listing) torn(off int64) bool {
 	return len(l.out) < l.n
 }
 
-// flush lists the stretch that was gathered.
+// flush lists the stretch that was collected.
 func (l *listing) flush() {
 	if l.rest.in == 0 || len(l.out) == l.n {
 		return

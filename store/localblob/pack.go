@@ -11,8 +11,8 @@ import (
 	"sluice/session"
 )
 
-// packs is the pack that items are appended to, and who does so. Items come to the disk in batches:
-// while one is written, the next is filled.
+// packs is the pack that items are appended to, and the batches on the way there. Items come to the
+// disk in batches: while one is written, the next is filled.
 //
 //	append ─┬─▶ batch ── written by the first of its members, when the one before is done ─▶ pack
 //	append ─┤
@@ -21,33 +21,33 @@ type packs struct {
 	pool *direct.Pool
 
 	mu      sync.Mutex
-	next    *batch // that takes items; nil: none
-	last    *batch // that was closed last; nil: none
-	current *file  // held; nil: none yet
-	end     int64  // of what was given out in it
-	made    int64  // the number of the last one
+	next    *batch // takes items; nil: none
+	last    *batch // the batch that was closed last; nil: none
+	current *file  // acquired; nil: none yet
+	end     int64  // end of what was given out in current
+	made    int64  // the number of the newest pack
 	noPunch bool   // the file system can't give back parts of a file
 }
 
 // batch is items on their way to the disk, one behind the other.
 type batch struct {
-	f           *file // held, and counted in its pack's writing
+	f           *file // acquired, and counted in its pack's writing
 	off         int64
 	m           *direct.BlockBuffer
-	n, most     int64 // bytes; under packs.mu until it is closed
+	n, most     int64 // bytes; guarded by packs.mu until closed
 	items       int
-	closed, got chan struct{} // it takes nothing more; err is known
+	closed, got chan struct{} // closed when it takes nothing more, and when err is known
 	err         error
 }
 
-// pack is what a file has that is a pack; under its mu.
+// pack is what a file has if it is a pack; guarded by the file's mu.
 type pack struct {
 	key     packKey
-	past    durable.DirectFile // for who appends; nil: through the cache
+	past    durable.DirectFile // for appends; nil: through the cache
 	current bool
 	writing int             // appends under way
-	readers map[int64]int   // of the items that begin here
-	deleted map[int64]place // items that are deleted, and still to be punched
+	readers map[int64]int   // of the item that begins at this offset
+	deleted map[int64]place // deleted items that are not punched yet
 }
 
 const (
@@ -58,16 +58,16 @@ const (
 // errNoPack: the content gets a file of its own.
 var errNoPack = errors.New("not to be packed")
 
-// mostPacked is how much content an item has at most, in bytes.
+// mostPacked is the largest content that an item can have, in bytes.
 const mostPacked = 1<<20 - itemHeader
 
 func (ps *packs) init(cfg direct.Config) {
-	// One that is written, and one that is filled.
+	// One buffer is written while the other is filled.
 	ps.pool = direct.NewPool(direct.Config{Off: cfg.Off, Buffers: 2, Buffer: 1 << 20})
 }
 
-// append writes an item behind all others. The file is held; the caller releases it. errNoPack
-// where it is to get a file of its own instead.
+// append writes an item behind all others. It acquires the file, and the caller releases it.
+// errNoPack: the content is to get a file of its own instead.
 func (s *Store) append(id session.SessionID, content []byte) (p place, f *file, err error) {
 	p = place{id: id, incarnation: s.Incarnation, len: int64(len(content))}
 	b, first, err := s.joinBatch(&p, content)
@@ -83,13 +83,13 @@ func (s *Store) append(id session.SessionID, content []byte) (p place, f *file, 
 	}
 	b.f.release()
 	if b.items > 1 {
-		return p, nil, errNoPack // what one of them has met must not harm the others
+		return p, nil, errNoPack // a failure that one item has caused must not harm the others
 	}
 	return p, nil, b.err
 }
 
-// joinBatch puts an item into the batch that takes items, and holds its file for the caller. first:
-// the caller has to write the batch.
+// joinBatch puts an item into the batch that takes items, and acquires its file for the caller.
+// first: the caller has to write the batch.
 func (s *Store) joinBatch(p *place, content []byte) (b *batch, first bool, err error) {
 	ps, n := &s.packs, p.size()
 	ps.mu.Lock()
@@ -124,13 +124,13 @@ func (s *Store) joinBatch(p *place, content []byte) (b *batch, first bool, err e
 	return b, first, nil
 }
 
-// newBatch begins a batch, the first item of which is n bytes long. ps.mu is held.
+// newBatch begins a batch whose first item is n bytes long. ps.mu is held.
 func (s *Store) newBatch(n int64) (*batch, error) {
 	ps := &s.packs
 	f := ps.current
 	if f == nil || f.checkWritable() != nil || ps.end > block && ps.end+n > s.opts.PackSize {
 		s.retire()
-		// Made under the lock, once in a long while: who comes meanwhile needs it too.
+		// It is rare, and made under the lock: all callers that come meanwhile need it too.
 		var err error
 		if f, err = s.newPack(); err != nil {
 			if !errors.Is(err, errNoPack) && !errors.Is(err, blob.ErrNoSpace) {
@@ -172,7 +172,7 @@ func (s *Store) writeBatch(b *batch) {
 	close(b.closed)
 	b.m.Bytes = b.m.Bytes[:b.n]
 	err := errUnfinished
-	defer func() { // also of a write that panics: the members wait for its end
+	defer func() { // also after a panic: the members wait for the end
 		if err != nil {
 			err = classify(fmt.Errorf("appending to pack %s: %w", b.f.p.file(), err))
 			s.discardBatch(b)
@@ -184,17 +184,17 @@ func (s *Store) writeBatch(b *batch) {
 	err = b.m.Write(b.f.f, b.f.pack.past, b.off)
 }
 
-// endBatch gives back what a batch had.
+// endBatch releases what a batch used.
 func (s *Store) endBatch(b *batch) {
 	b.m.Free()
 	b.f.mu.Lock()
 	b.f.pack.writing--
 	b.f.mu.Unlock()
 	s.closeIfDone(b.f)
-	b.f.release() // its members hold it
+	b.f.release() // its members have acquired it too
 }
 
-// newPack makes an empty pack, of which the key is on the disk, and its name.
+// newPack makes an empty pack, whose key and name are on the disk.
 func (s *Store) newPack() (*file, error) {
 	if s.packs.noPunch {
 		return nil, errNoPack
@@ -239,8 +239,8 @@ func (s *Store) retire() {
 	f.release()
 }
 
-// discardBatch sees to a batch that was not written whole: nothing more goes into its pack, for
-// whose disk fails may fail again.
+// discardBatch deals with a batch that was not written whole. Nothing more goes into its pack: a
+// disk that has failed there may fail again.
 func (s *Store) discardBatch(b *batch) {
 	s.packs.mu.Lock()
 	if s.packs.current == b.f {
@@ -252,8 +252,8 @@ func (s *Store) discardBatch(b *batch) {
 	}
 }
 
-// closeIfDone closes what only an append needs, when the last one has left a pack that gets no
-// more; and removes the pack where nothing is in it.
+// closeIfDone acts when the last append has ended in a pack that gets no more items. It closes what
+// only appends need, and removes the pack if nothing is in it.
 func (s *Store) closeIfDone(f *file) {
 	f.mu.Lock()
 	done := !f.pack.current && f.pack.writing == 0
@@ -266,7 +266,7 @@ func (s *Store) closeIfDone(f *file) {
 		return
 	}
 	if past != nil {
-		_ = past.Close() // it was for writing past the cache: nothing is left to be done
+		_ = past.Close() // nothing is left to be written
 	}
 	if err := s.removeEmpty(f); err != nil {
 		s.opts.Log.Warn("removing an empty pack", "pack", f.p.file(), "err", err)

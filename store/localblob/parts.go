@@ -11,15 +11,15 @@ import (
 	"sluice/internal/system"
 )
 
-// The places and the packs may each be on a disk of their own. An empty mount point looks like a
-// folder in which nothing is yet. So each has a file that says whose it is, and the content folder
-// has the same file once both have it:
+// The places and the packs may each be on a disk of their own. An empty mount point looks like an
+// empty folder. So each has a file that says to which content folder it belongs, and the content
+// folder has the same file once both have it:
 //
 //	DIR/places/part   "sluice content, part of ID"
 //	DIR/packs/part    the same
 //	DIR/parts         the same, written last
 //
-// Folders of programs before this one get the files when they are opened.
+// Folders of earlier programs get the files when they are opened.
 const (
 	partFile  = "part"
 	partsFile = "parts"
@@ -30,12 +30,12 @@ const (
 type found struct {
 	format   int
 	state    state
-	hasState bool   // the state is one that was read
-	owner    string // what its file parts says; "": it has none
+	hasState bool   // the state was read from its file
+	owner    string // the id in the folder's file parts; "": it has none
 }
 
-// inspect looks what there is, and refuses what can't be opened. Nothing is touched. With rejoin,
-// what is missing of the parts and the state is no reason to refuse.
+// inspect looks what there is, and refuses a folder that can't be opened. Nothing is changed. With
+// rejoin, missing parts or a missing state are no reason to refuse.
 func inspect(on durable.FS, dir string, rejoin bool) (was found, err error) {
 	if was.format, err = readFormat(on, dir); err == nil && was.format == 0 {
 		err = requireNoContent(on, dir, "format", formatRemedy())
@@ -47,7 +47,7 @@ func inspect(on durable.FS, dir string, rejoin bool) (was found, err error) {
 		was.state, was.hasState, err = state{}, false, nil
 	}
 	if err == nil && !was.hasState && !rejoin {
-		err = requireNoContent(on, dir, "state", stateRemedy) // else there would be two of one incarnation
+		err = requireNoContent(on, dir, "state", stateRemedy) // else one incarnation would begin twice
 	}
 	if err != nil {
 		return was, err
@@ -55,7 +55,7 @@ func inspect(on durable.FS, dir string, rejoin bool) (was found, err error) {
 	if was.owner, err = readPart(on, filepath.Join(dir, partsFile)); err != nil || rejoin {
 		return was, err
 	}
-	if !was.hasState { // nothing was ever there
+	if !was.hasState { // a new folder
 		return was, nil
 	}
 	for _, part := range []string{"places", "packs"} {
@@ -69,7 +69,7 @@ func inspect(on durable.FS, dir string, rejoin bool) (was found, err error) {
 	return was, nil
 }
 
-// checkPart gives an error unless this part is there, and the folder's own.
+// checkPart gives an error unless this part is there, and belongs to the folder.
 func (was found) checkPart(on durable.FS, path string) error {
 	refuse := func(problem string) error {
 		return fmt.Errorf("%s %s, and this content folder is not new. Is its disk mounted, and the right one? Mount it and start again; "+
@@ -84,7 +84,7 @@ func (was found) checkPart(on durable.FS, path string) error {
 	}
 	places := filepath.Base(path) == "places"
 	held := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "lost+found" })
-	if len(held) == 0 && (places || was.owner != "") { // packs of an earlier program may all be gone
+	if len(held) == 0 && (places || was.owner != "") { // all packs of an earlier program may have been deleted
 		return refuse("is empty")
 	}
 	if was.owner == "" {
@@ -108,7 +108,7 @@ func (was found) checkPart(on durable.FS, path string) error {
 	return nil
 }
 
-// readPart gives whose a part is; "" where no file says so.
+// readPart gives the id of the folder that a part belongs to; "" if no file says so.
 func readPart(on durable.FS, path string) (whose string, err error) {
 	text, err := durable.ReadFile(on, path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -124,7 +124,8 @@ func readPart(on durable.FS, path string) (whose string, err error) {
 	return whose, nil
 }
 
-// makeParts makes the folders of the places and the packs, and the files that say whose they are.
+// makeParts makes the folders of the places and the packs, and the files that say to which folder
+// they belong.
 func (s *Store) makeParts(was found) error {
 	if was.owner != "" && was.hasState && was.format == format && !s.opts.Rejoin {
 		// All are there, and were on the disk before the file parts. The state that was read may
@@ -163,8 +164,9 @@ func (s *Store) noteParts() error {
 	return nil
 }
 
-// InPlace gives an error where the folder of the places, or of the packs, is not the one that was
-// there when the store was opened: its disk is not mounted any more, or another is mounted over it.
+// InPlace gives an error unless the folders of the places and the packs are the ones that were
+// there when the store was opened. Otherwise a disk is not mounted any more, or another is mounted
+// over it.
 func (s *Store) InPlace() error {
 	for i, name := range []string{"places", "packs"} {
 		if s.parts[i] == "" {
@@ -182,7 +184,7 @@ func (s *Store) InPlace() error {
 	return nil
 }
 
-// newestIncarnation gives the newestIncarnation incarnation that a name in the folder has.
+// newestIncarnation gives the newest incarnation that a name in the folder has.
 func (s *Store) newestIncarnation() (incarnation uint64, err error) {
 	for i := range s.folders {
 		names, err := s.fs.List(s.folder(i))

@@ -9,8 +9,8 @@ import (
 	"sluice/blob"
 )
 
-// startRead begins to use what an item holds: until exit it is not punched. blob.ErrMissing where
-// it was.
+// startRead begins a use of an item: it is not punched before endRead. blob.ErrMissing: it was
+// punched already.
 func (f *file) startRead(p place) error {
 	if p.in == 0 {
 		return nil
@@ -24,7 +24,7 @@ func (f *file) startRead(p place) error {
 	if deleted {
 		return fmt.Errorf("place %s: %w", p, blob.ErrMissing)
 	}
-	// A header that can't be read, or is not what it was, harms nobody who knows the place's name.
+	// A corrupt or unreadable header does no harm here: the place's name says everything.
 	var b [itemHeader]byte
 	if _, err := f.f.ReadAt(b[:], p.off); (err == nil || err == io.EOF) && b == [itemHeader]byte{} {
 		f.endRead(p)
@@ -33,7 +33,7 @@ func (f *file) startRead(p place) error {
 	return nil
 }
 
-// endRead is the end of enter. The last who uses a deleted item punches it.
+// endRead ends a use. The last use of a deleted item punches it.
 func (f *file) endRead(p place) {
 	if p.in == 0 {
 		return
@@ -53,8 +53,8 @@ func (f *file) endRead(p place) {
 	}
 }
 
-// deleteItem is Delete for a place in a pack. Nobody begins to read it from here on; who does so
-// already sees to the rest.
+// deleteItem is Delete for a place in a pack. No new reader begins from here on. If there is a
+// reader already, its end punches the item.
 func (s *Store) deleteItem(p place) error {
 	f, err := s.acquire(p.pack(), false)
 	if errors.Is(err, blob.ErrMissing) {
@@ -75,13 +75,13 @@ func (s *Store) deleteItem(p place) error {
 	return s.punch(f, p)
 }
 
-// punch gives back an item's blocks, and the pack with its last item. No sync: an item that power
-// loss brings back is an orphan.
+// punch gives back an item's blocks, and the pack with its last item. It does not sync: an item
+// that power loss brings back is an orphan.
 func (s *Store) punch(f *file, p place) error {
 	err := s.punchable(f, p)
 	if err == nil {
 		err = f.f.Punch(p.off, p.size())
-		if errors.Is(err, errors.ErrUnsupported) { // the folder has come from another file system: the blocks are given back with the last item
+		if errors.Is(err, errors.ErrUnsupported) { // the folder was copied from another file system: the blocks are given back with the last item
 			_, err = f.f.WriteAt(make([]byte, p.size()), p.off)
 		}
 	}
@@ -95,7 +95,7 @@ func (s *Store) punch(f *file, p place) error {
 	return nil
 }
 
-// punchable refuses a name that is none of this pack's, before it takes the bytes of others.
+// punchable refuses a name that is not of this pack, before it takes the bytes of others.
 func (s *Store) punchable(f *file, p place) error {
 	var other error
 	err := f.pack.key.walk(f.f, f.p, p.off, func(is place) bool {

@@ -2,8 +2,9 @@ package localblob
 
 import "io"
 
-// Raw gives the bytes of a place as they are, compared with nothing, until done: for who knows what
-// they should be. n is how many there are, where the place's name says so, and else -1.
+// Raw gives the bytes of a place as they are, compared with nothing, until done is called: the
+// caller knows what they should be. n is how many there are, if the place's name says so, and else
+// -1.
 func (s *Store) Raw(place string) (r io.ReaderAt, n int64, done func(), err error) {
 	h, err := s.startRead(place)
 	if err != nil {

@@ -13,16 +13,16 @@ import (
 )
 
 // Read implements blob.Store. Each byte was compared since it came from the disk, in the very
-// memory that it is given in: no memory of an earlier look at the disk could say so, since what the
-// page cache has dropped meanwhile is read again.
+// memory that it is given in. No memory of an earlier look at the disk could vouch for it, since
+// the page cache reads again what it has evicted meanwhile.
 //
-//	a whole extent ── read, and compared at its end, before its last piece is given
+//	a whole extent ── read, and compared at its end, before its last part is given
 //	                    ─▶ its marks are remembered
 //	a part of one  ── first compared as a whole, unless its marks are remembered;
 //	                  then block by block, each before it is given
 //
-// So the first part that is read of an extent costs the extent once, and any other the blocks that
-// it touches, as long as the marks are remembered.
+// So the first read of a part of an extent costs the whole extent. Any other read costs the blocks
+// that it touches, as long as the marks are remembered.
 func (s *Store) Read(_ context.Context, extents []catalog.Extent, off, n int64) (io.ReadCloser, error) {
 	r := &reader{s: s, files: map[string]readRef{}}
 	want := session.Range{Off: off, End: off + n}
@@ -48,12 +48,12 @@ func (s *Store) Read(_ context.Context, extents []catalog.Extent, off, n int64) 
 type span struct {
 	e        catalog.Extent
 	from, to int64
-	sum      *summing // of one that is being read whole for the first time
-	marks    []uint32 // of one that was
+	sum      *summing // if the extent is being read whole for the first time
+	marks    []uint32 // if the extent was compared already
 }
 
-// reader streams pieces. It holds their places open, so that it can be read to its end although
-// they are deleted meanwhile.
+// reader streams spans. It keeps their places open, so that it can be read to its end even if they
+// are deleted meanwhile.
 type reader struct {
 	s     *Store
 	files map[string]readRef
@@ -66,7 +66,7 @@ type readRef struct {
 	p place
 }
 
-// startRead opens a place to read from it; exit must follow.
+// startRead opens a place for reading; endRead must follow.
 func (s *Store) startRead(name string) (h readRef, err error) {
 	p, ok := parse(name)
 	if !ok {
@@ -100,7 +100,7 @@ func (r *reader) open(s *Store, e catalog.Extent) error {
 	return h.ends(e)
 }
 
-// ends refuses an extent that goes past the place's end, where that is known.
+// ends refuses an extent that goes past the place's end, if that is known.
 func (r readRef) ends(e catalog.Extent) error {
 	if !r.p.has(e) {
 		return fmt.Errorf("place %s ends early: %w", e.Place, blob.ErrCorrupt)
@@ -137,7 +137,7 @@ func (r *reader) Read(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// begin finds out how a part is compared.
+// begin finds out how a span is compared.
 func (r *reader) begin(part *span) error {
 	if part.marks = r.s.compared.of(part.e); part.marks != nil {
 		return nil
@@ -157,7 +157,7 @@ func (r *reader) begin(part *span) error {
 
 // compareWhole reads an extent from its first byte to its last, and gives its marks.
 func (r *reader) compareWhole(e catalog.Extent) ([]uint32, error) {
-	if marks := r.s.compared.of(e); marks != nil { // just now
+	if marks := r.s.compared.of(e); marks != nil { // another reader has just compared it
 		return marks, nil
 	}
 	sum := &summing{}
@@ -187,7 +187,7 @@ func (r *reader) stream(part *span, p []byte) error {
 	return err
 }
 
-// verify gives the marks of an extent that was read to its end, if it is what was stored.
+// verify gives the marks of an extent that was read to its end, if the bytes are what was stored.
 func (r *reader) verify(e catalog.Extent, sum *summing) ([]uint32, error) {
 	if sum.crc != e.CRC32C {
 		return nil, corrupt(e)
@@ -196,14 +196,14 @@ func (r *reader) verify(e catalog.Extent, sum *summing) ([]uint32, error) {
 	return sum.marks, nil
 }
 
-// readBlocks reads the next bytes of an extent whose marks are known: some whole readBlocks, or
-// what is wanted of one.
+// readBlocks reads the next bytes of an extent whose marks are known: some whole blocks, or a part
+// of one.
 func (r *reader) readBlocks(part *span, p []byte) (int, error) {
 	first := part.from / markEvery * markEvery
 	if whole := int64(len(p)) / markEvery * markEvery; part.from == first && whole > 0 {
 		return int(whole), r.readMarked(part, p[:whole], first)
 	}
-	buf := r.s.block() // kept by nobody who waits for a client
+	buf := r.s.block() // it is given back before the reader waits for a client
 	defer r.s.blockBufs.Put(buf)
 	b := (*buf)[:min(markEvery, part.e.Len-first)]
 	if err := r.readMarked(part, b, first); err != nil {

@@ -21,24 +21,24 @@ func (s *Store) Writer(_ context.Context, id session.SessionID, gen uint64, size
 	return w, nil
 }
 
-// writer writes one put's bytes. What comes in memory of the store's Buffers is written past the
-// cache, the rest through it. Content that is small and comes at once goes into a pack.
+// writer writes one put's bytes. Bytes in memory of the store's Buffers are written past the cache,
+// the others through it. Small content that arrives at once goes into a pack.
 type writer struct {
 	s    *Store
 	p    place
 	f    *file // nil until the first byte
 	past direct.Writer
-	// packLen is how long content is that may be packed; 0: none is.
+	// packLen is the length of content that may be packed; 0: it may not.
 	packLen int64
-	start   int64 // where in the session the packed content begins
+	start   int64 // offset in the session at which the packed content begins
 
-	from, to int64         // written through the cache, and not on its way to the disk yet
-	wrote    session.Range // all that was handed to it lies in here
+	from, to int64         // written through the cache, and no write-back has begun
+	wrote    session.Range // the range that all bytes so far lie in
 }
 
 const (
-	// writeBackAfter is how many bytes are written before the kernel is asked to begin with
-	// bringing them to the disk, so that the sync at the end has little left to do.
+	// writeBackAfter is how many bytes are written before the kernel is asked to bring them to the
+	// disk, so that the sync at the end has little left to do.
 	writeBackAfter = 16 << 20
 	// checkSpaceEvery is how many bytes all writers together write between two looks at the free
 	// space.
@@ -101,7 +101,7 @@ func (w *writer) pack(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-// open makes the place, or a spare one where it is poisoned.
+// open makes the place, or its replacement if its sync has failed.
 func (w *writer) open() error {
 	for base := w.p; ; {
 		w.s.mu.Lock()
@@ -116,12 +116,12 @@ func (w *writer) open() error {
 			w.past.Use(f.f)
 			return nil
 		}
-		f.release() // poisoned since, or deleted: then the next is another
+		f.release() // failed since, or deleted: then the next one is another
 	}
 }
 
-// checkSpace asks for room for n bytes. It looks at the disk only now and then, but at every write
-// where there is none.
+// checkSpace refuses n bytes that the disk has no free space for. It asks the disk only now and
+// then, but at every write while there is too little.
 func (s *Store) checkSpace(n int64) error {
 	if s.spaceLeft.Add(-n) >= 0 {
 		return nil
@@ -138,7 +138,7 @@ func (s *Store) checkSpace(n int64) error {
 	return nil
 }
 
-// startWriteBack lets the kernel begin to write what it has; it does not wait.
+// startWriteBack makes the kernel begin to write what it has. It does not wait.
 func (w *writer) startWriteBack() {
 	if w.to > w.from {
 		w.f.f.WriteBack(w.from, w.to-w.from)
@@ -176,12 +176,12 @@ type buffers struct{ pool *direct.Pool }
 // New implements session.Buffers.
 func (b buffers) New() session.Buffer { return b.pool.NewStream() }
 
-// Undo implements blob.Writer. What shares a block with somebody else's bytes stays.
+// Undo implements blob.Writer. A block that is shared with somebody else's bytes stays.
 func (w *writer) Undo(ranges []session.Range) (place string, err error) {
 	if w.f == nil {
 		return "", nil
 	}
-	_ = w.past.Wait() // that it failed is known
+	_ = w.past.Wait() // its failure is known
 	place = w.p.String()
 	if w.p.in > 0 {
 		if session.Covers(ranges, w.wrote) {
@@ -210,7 +210,7 @@ func (w *writer) Close() error {
 	return nil
 }
 
-// classify marks the errors that mean that there is no room, or for the moment no descriptor.
+// classify marks the errors that mean that there is no free space, or no descriptor for the moment.
 func classify(err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
