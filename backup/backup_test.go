@@ -33,8 +33,8 @@ func written(d *crashfs.Disk) *int {
 	return n
 }
 
-// Everything is there after a restore, and goes on: memories small and large, the trash, uploads
-// under way.
+// Everything is there after a restore, and can be used: memories small and large, the trash, open
+// uploads.
 func TestARestoredServerGoesOn(t *testing.T) {
 	s := serve(t, simulated(crashfs.New()), "/data")
 	big, small, open := bytesOf("big", 3*chunk+17), bytesOf("small", 100), bytesOf("open", 4*chunk-1)
@@ -76,7 +76,7 @@ func TestARestoredServerGoesOn(t *testing.T) {
 	if got := r.names(); !got["open"] {
 		t.Errorf("%v", got)
 	}
-	// Both go on, and never give one name to different bytes; also where the other is started
+	// Both go on, and never give one name to different bytes, even if the other is started
 	// again.
 	s.stop()
 	s = serve(t, s.disk, s.data)
@@ -104,7 +104,7 @@ func TestARestoredServerGoesOn(t *testing.T) {
 	}
 }
 
-// A second backup copies what is new, and nothing else; what became a memory meanwhile is not new.
+// A second backup copies new bytes alone. An upload that became a memory meanwhile is not new.
 func TestASecondBackupCopiesOnlyWhatIsNew(t *testing.T) {
 	s := serve(t, simulated(crashfs.New()), "/data")
 	to := crashfs.New()
@@ -117,7 +117,7 @@ func TestASecondBackupCopiesOnlyWhatIsNew(t *testing.T) {
 		t.Errorf("%+v, %d written", res, *n)
 	}
 	src := s.source()
-	src.Content = nil // nothing is read of the data folder
+	src.Content = nil // the data folder's content is not read
 	read := 0
 	to.SetHook(func(st crashfs.Step) *crashfs.Fault {
 		if strings.HasPrefix(st.Path, dir+"/content/") && (st.Op == crashfs.OpWrite || st.Op == crashfs.OpRead) {
@@ -139,7 +139,7 @@ func TestASecondBackupCopiesOnlyWhatIsNew(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 
-	// What is gone goes from the backup too.
+	// A purged memory goes from the backup too.
 	s.purge(gone.ID)
 	s.collect()
 	before := len(files(t, to, dir))
@@ -152,7 +152,7 @@ func TestASecondBackupCopiesOnlyWhatIsNew(t *testing.T) {
 	}
 }
 
-// A copy that somebody has removed or cut off is made again.
+// A copy that somebody has removed or truncated is made again.
 func TestACopyThatIsMissingIsMadeAgain(t *testing.T) {
 	s := serve(t, simulated(crashfs.New()), "/data")
 	to := t.TempDir()
@@ -171,8 +171,8 @@ func TestACopyThatIsMissingIsMadeAgain(t *testing.T) {
 	restored(t, durable.OS{}, to).names()
 }
 
-// What the data folder has lost is named, and stops nothing else; what an earlier backup has of it
-// is kept.
+// Content that the data folder has lost is named, and stops nothing else. What an earlier backup
+// has of it is kept.
 func TestWhatIsLostIsNamed(t *testing.T) {
 	data := t.TempDir()
 	s := serve(t, real, data)
@@ -200,7 +200,7 @@ func TestWhatIsLostIsNamed(t *testing.T) {
 	if len(res.Damaged) != 2 || res.Memories != 3 || !strings.Contains(res.Damaged[1].String(), "default") && !strings.Contains(res.Damaged[0].String(), "default") {
 		t.Fatalf("%+v", res)
 	}
-	// Once more: what is lost is not taken for copied.
+	// Once more: lost content does not count as copied.
 	if again := s.backup(to, dir); len(again.Damaged) != 2 {
 		t.Errorf("%+v", again)
 	}
@@ -223,7 +223,7 @@ func TestWhatIsLostIsNamed(t *testing.T) {
 	}
 }
 
-// Places that were garbage since the state was taken stay until the backup is made.
+// Places that became garbage after the state was taken stay until the backup is made.
 func TestWhatABackupNeedsIsNotCollected(t *testing.T) {
 	s := serve(t, simulated(crashfs.New()), "/data")
 	to := crashfs.New()
@@ -249,8 +249,8 @@ func TestWhatABackupNeedsIsNotCollected(t *testing.T) {
 	}
 }
 
-// A folder that holds something else, or the backup of another folder, or one of a newer format, is
-// refused and left alone.
+// A folder that holds something else, or another folder's backup, or a backup of a newer format, is
+// refused and not changed.
 func TestOtherFoldersAreLeftAlone(t *testing.T) {
 	s := serve(t, simulated(crashfs.New()), "/data")
 	s.create("a", bytesOf("a", chunk))
@@ -287,7 +287,7 @@ func TestOtherFoldersAreLeftAlone(t *testing.T) {
 	}
 }
 
-// Each byte of a backup is vouched for: one that is flipped is found, and the file named.
+// Each byte of a backup is verified: a flipped byte is found, and its file named.
 func TestAFlippedByteIsNamed(t *testing.T) {
 	s := serve(t, simulated(crashfs.New()), "/data")
 	s.create("a", bytesOf("a", 2*chunk+3))
@@ -311,7 +311,7 @@ func TestAFlippedByteIsNamed(t *testing.T) {
 		s.check(err)
 		for _, at := range []int64{0, 25, info.Size() / 3, info.Size() / 2, info.Size() - 1} {
 			if at < 0 || at >= info.Size() {
-				continue // the lock
+				continue // the lock is empty
 			}
 			flip(path, at)
 			target := simulated(crashfs.New())
@@ -340,8 +340,8 @@ func TestAFlippedByteIsNamed(t *testing.T) {
 	}
 }
 
-// A content whose extents are each what was stored, but not in sum, is named too: by the backup,
-// and by a restore where the backup did not know.
+// A content may have the wrong SHA-256 although each of its extents is right. The backup names it,
+// and so does a restore if the backup did not.
 func TestASumThatDoesNotHoldIsNamed(t *testing.T) {
 	s := serve(t, simulated(crashfs.New()), "/data")
 	m := s.create("a", bytesOf("a", 2*chunk))
@@ -375,7 +375,7 @@ func TestASumThatDoesNotHoldIsNamed(t *testing.T) {
 	}
 }
 
-// A restore needs a folder that is empty or not there, and leaves every other as it is.
+// A restore needs a folder that is empty or not there, and does not change any other.
 func TestAFolderWithSomethingInItIsRefused(t *testing.T) {
 	s := serve(t, simulated(crashfs.New()), "/data")
 	s.create("a", bytesOf("a", chunk))
@@ -420,7 +420,7 @@ func TestEveryRowIsKnown(t *testing.T) {
 			t.Error(err)
 		}
 		for i := range row {
-			// Whatever a row says, reading it ends well or in an error.
+			// Decoding any row ends well or in an error.
 			bad := slices.Clone(row)
 			bad[i] ^= 0xff
 			_, _ = pebblemeta.Decode(key, bad)

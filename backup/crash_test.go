@@ -40,8 +40,8 @@ func verify(on durable.FS) (names []string, err error) {
 	return names, err
 }
 
-// twoStates gives a server, a disk with a backup of it, and what is in that; the server has changed
-// since: memories came and went, and an upload has ended.
+// twoStates gives a server, a disk with a backup of it, and the memories in that. The server has
+// changed since: memories came and went, and an upload has ended.
 func twoStates(t *testing.T) (s *server, to *crashfs.Disk, first, second []string) {
 	s = serve(t, simulated(crashfs.New()), "/data")
 	to = crashfs.New()
@@ -69,7 +69,7 @@ func lives(im *crashfs.Image, seed uint64) map[string]*crashfs.Disk {
 	}
 }
 
-// A backup that dies, at whatever step, leaves the former one or the new one, whole; the next one
+// A backup that dies at any step leaves the previous one or the new one, whole. The next one
 // succeeds.
 func TestABackupThatDiesLeavesTheFormerOne(t *testing.T) {
 	s, to, first, second := twoStates(t)
@@ -118,7 +118,7 @@ func again(t *testing.T, s *server, d *crashfs.Disk, want []string, when string)
 	}
 }
 
-// The same of the first backup in a folder: there is none, or it is whole.
+// The same holds for the first backup in a folder: there is none, or it is whole.
 func TestAFirstBackupThatDiesIsNone(t *testing.T) {
 	s, _, _, second := twoStates(t)
 	to := crashfs.New()
@@ -144,8 +144,8 @@ func TestAFirstBackupThatDiesIsNone(t *testing.T) {
 	}
 }
 
-// Every step may fail, with a full disk or a broken one: the former backup stays, and the next one
-// is whole, though a sync that failed is never told of again.
+// Any step may fail, with a full disk or a failing one. The previous backup stays, and the next one
+// is whole, although the kernel reports a failed sync only once.
 func TestABackupThatFailsLeavesTheFormerOne(t *testing.T) {
 	s, before, first, second := twoStates(t)
 	failed := 0

@@ -19,15 +19,15 @@ import (
 	"sluice/upload"
 )
 
-// facts are what writers were told.
+// facts are the answers that the writers got.
 type facts struct {
 	mu       sync.Mutex
 	there    map[string]bool                    // memories that were acknowledged
-	removing map[string]bool                    // those that somebody has begun to remove
-	gone     map[string]bool                    // those whose removal was acknowledged
+	removing map[string]bool                    // memories whose removal was begun
+	gone     map[string]bool                    // memories whose removal was acknowledged
 	pieces   map[session.SessionID]map[int]bool // acknowledged chunks of uploads
-	finished map[session.SessionID]string       // names of those whose end was begun
-	ids      map[string]catalog.MemoryID        // of those in there
+	finished map[session.SessionID]string       // the names of uploads whose end was begun
+	ids      map[string]catalog.MemoryID        // the ids of the memories in there
 	bodies   map[session.SessionID][]byte
 }
 
@@ -37,7 +37,7 @@ func (f *facts) told(do func()) {
 	do()
 }
 
-// copyOf gives what was told so far.
+// copyOf gives the facts so far.
 func (f *facts) copyOf() *facts {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -48,7 +48,7 @@ func (f *facts) copyOf() *facts {
 	return &facts{there: maps.Clone(f.there), removing: maps.Clone(f.removing), gone: maps.Clone(f.gone), pieces: pieces, finished: maps.Clone(f.finished)}
 }
 
-// writer does everything that changes something, until ctx ends.
+// writer makes every kind of change until ctx ends.
 func (f *facts) writer(ctx context.Context, s *server, w int) error {
 	for n := 0; ctx.Err() == nil; n++ {
 		name := fmt.Sprintf("w%d-%d", w, n)
@@ -74,7 +74,7 @@ func (f *facts) writer(ctx context.Context, s *server, w int) error {
 }
 
 func (f *facts) create(ctx context.Context, s *server, name string) error {
-	b := bytesOf(fmt.Sprint(rand.IntN(50)), rand.IntN(2*chunk)) // often what somebody else has stored
+	b := bytesOf(fmt.Sprint(rand.IntN(50)), rand.IntN(2*chunk)) // often bytes that another writer has stored
 	m, err := s.uploads.Create(ctx, s.me, upload.CreateRequest{Meta: catalog.Meta{Name: name}, Put: upload.Put{Length: int64(len(b))}}, bytes.NewReader(b))
 	if err == nil {
 		f.told(func() { f.there[name], f.ids[name] = true, m.ID })
@@ -166,11 +166,11 @@ func (f *facts) batch(ctx context.Context, s *server, name string) error {
 	return err
 }
 
-// compare asks a restored server for what was told before the backup began; after is what was told
-// by its end.
+// compare checks a restored server against the facts from before the backup began; after are those
+// from its end.
 func compare(t *testing.T, r *server, before, after *facts) {
 	t.Helper()
-	names := r.names() // which compares all bytes, and all counters
+	names := r.names() // it compares all bytes, and all counters
 	for name := range before.there {
 		if !names[name] && !after.removing[name] {
 			t.Errorf("memory %s was acknowledged before the backup began, and is not in it", name)

@@ -43,9 +43,9 @@ func (s *server) holed(m catalog.Memory, salvage bool) backup.Source {
 	return src
 }
 
-// What is left of a data folder is backed up when that is asked for, and not else; it says what it
-// lacks, is restored only when that is asked for, gives way to a whole backup, and never takes the
-// place of one: also where it dies.
+// The rest of a data folder is backed up only on request. Such a backup says what it lacks, is
+// restored only on request, makes way for a whole backup, and never replaces a whole one, even if
+// it dies.
 func TestWhatIsLeftIsNoWholeBackup(t *testing.T) {
 	s := serve(t, simulated(crashfs.New()), "/data")
 	s.create("first", bytesOf("first", 2*chunk))
@@ -75,7 +75,7 @@ func TestWhatIsLeftIsNoWholeBackup(t *testing.T) {
 		t.Errorf("programs that know nothing of it would restore it: %v", old)
 	}
 
-	// A whole one takes its place, and stays.
+	// A whole one replaces it, and stays.
 	s.backup(to, dir)
 	if _, err := to.Stat(dir + "/incomplete"); err == nil {
 		t.Error("it is there still")

@@ -62,7 +62,7 @@ type server struct {
 	me      access.Caller
 }
 
-// serve starts one. Its owner is the principal who was first there.
+// serve starts one. The principal that was there first is its owner.
 func serve(t *testing.T, on disk, data string) *server {
 	t.Helper()
 	s, err := start(t.Context(), on, data)
@@ -128,7 +128,7 @@ func (s *server) check(err error) {
 	}
 }
 
-// source is what cmd/sluice makes of the folder.
+// source is the Source that cmd/sluice makes of the folder.
 func (s *server) source() backup.Source {
 	return backup.Source{
 		ID: "AAAAAAAAAAAAAAAAAAAAAAAAAA",
@@ -176,7 +176,7 @@ func restore(ctx context.Context, from durable.FS, dir string, to disk, data str
 	return res, err
 }
 
-// restored starts a server on what a backup gives.
+// restored starts a server on the restored backup.
 func restored(t *testing.T, from durable.FS, dir string) *server {
 	t.Helper()
 	to := simulated(crashfs.New())
@@ -223,7 +223,7 @@ func (s *server) finish(id session.SessionID, b []byte) catalog.Memory {
 	return m
 }
 
-// received gives what the server says it has of an upload.
+// received gives the ranges that the server has of an upload.
 func (s *server) received(id session.SessionID) []session.Range {
 	s.t.Helper()
 	up, err := s.uploads.Status(s.t.Context(), s.me, id)
@@ -303,7 +303,7 @@ func (s *server) content(r catalog.Reader, m catalog.Memory) ([]byte, error) {
 	return io.ReadAll(body)
 }
 
-// names gives the names of the memories there are.
+// names gives the names of all memories.
 func (s *server) names() map[string]bool {
 	s.t.Helper()
 	all, err := s.books()

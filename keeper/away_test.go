@@ -52,8 +52,8 @@ func (w *world) orphan() {
 	w.check(errors.Join(err, b.Close()))
 }
 
-// While the folder is not in its place nothing is ended or deleted, neither garbage that is known
-// nor orphans; when it is back, all of it is.
+// While the folder is not in its place nothing is ended or deleted, neither known garbage nor
+// orphans. When it is back, all of them are.
 func TestNothingIsDeletedWhileTheFolderIsAway(t *testing.T) {
 	w, f := newWorld(t), &placed{}
 	w.keeper = keeper.New(keeper.Config{Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: w.blobs, Clock: w.clock, InPlace: f.inPlace})
@@ -104,14 +104,14 @@ func TestAFolderThatGoesAwayEndsAPass(t *testing.T) {
 	_, err := w.keeper.Sweep(t.Context())
 	w.check(err)
 	w.pass(2 * time.Hour)
-	good = 1 // as it begins
+	good = 1 // the first look succeeds
 	if n, err := w.keeper.Sweep(t.Context()); n != 0 || !errors.Is(err, upload.ErrAway) || w.places() != 1 {
 		t.Errorf("swept %d, %v; %d places are left", n, err, w.places())
 	}
 }
 
-// What was made in an incarnation that the metadata does not know is no garbage for having no row:
-// it is told of and stays. What was made in another one goes.
+// A place of an incarnation that the metadata does not know is no garbage for having no row: it is
+// reported and stays. A place of another incarnation goes.
 func TestWhatTheMetadataCanNotKnowStays(t *testing.T) {
 	w := newWorld(t)
 	var log bytes.Buffer
@@ -141,8 +141,8 @@ func TestWhatTheMetadataCanNotKnowStays(t *testing.T) {
 	}
 }
 
-// Nothing is marked as damaged while the folder is away, or all of its content can't be reached:
-// the pass ends at the first, and is done anew.
+// Nothing is marked as damaged while the folder is away, or if no content can be reached: the pass
+// ends at the first one, and is repeated.
 func TestScrubMarksNothingOfAFolderThatIsAway(t *testing.T) {
 	for name, cause := range map[string]error{"away": blob.ErrMissing, "unreachable": blob.ErrUnavailable} {
 		t.Run(name, func(t *testing.T) {

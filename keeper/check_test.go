@@ -17,7 +17,7 @@ import (
 	"sluice/upload"
 )
 
-// spoiled is what a test that spoils the rows of a house works with.
+// spoiled gives a test the rows of a house, to spoil them.
 type spoiled struct {
 	catalog.Tx
 	t       *testing.T
@@ -54,7 +54,7 @@ func count(change func(*catalog.Capsule)) func(*spoiled) {
 
 var noMemory = catalog.MemoryID{1, 2, 3}
 
-// Each way in which rows can contradict each other is named, and repaired, once.
+// Each kind of contradiction between rows is reported once, and repaired once.
 func TestEachContradictionIsFoundAndRepaired(t *testing.T) {
 	order := func(s *spoiled, m catalog.Memory) catalog.OrderKey {
 		return catalog.OrderKey{Capsule: m.Capsule, Trash: !m.Trashed.IsZero(), Seq: m.Seq}
@@ -67,7 +67,7 @@ func TestEachContradictionIsFoundAndRepaired(t *testing.T) {
 		spoil func(*spoiled)
 		kind  keeper.Kind
 		says  string
-		left  int64 // what a repair can't make good
+		left  int64 // findings that a repair leaves
 	}{
 		{"memories", count(func(c *catalog.Capsule) { c.Memories++ }), keeper.KindCounter, "counts 7 memories, and there are 6", 0},
 		{"bytes", count(func(c *catalog.Capsule) { c.Bytes -= 3 }), keeper.KindCounter, " bytes, and there are ", 0},
@@ -298,7 +298,8 @@ func (h *house) spoil(t *testing.T, f facts, do func(*spoiled)) {
 	}
 }
 
-// While a record can't be read, nothing that follows from it is changed: what it names would go.
+// While a record can't be read, no row that follows from it is changed: the things that it names
+// would be deleted.
 func TestNothingFollowsFromWhatCannotBeRead(t *testing.T) {
 	disk, stores := crashfs.New(), metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
 	f := furnish(t, disk, stores)
@@ -320,7 +321,7 @@ func TestNothingFollowsFromWhatCannotBeRead(t *testing.T) {
 	}
 }
 
-// unreadable is a catalog of which one table can't be read.
+// unreadable is a catalog with one table that can't be read.
 type unreadable struct {
 	catalog.Store
 	table catalog.TableID
@@ -355,7 +356,7 @@ func (u unreadableRows) Scan(t catalog.TableID, lo, hi []byte, desc bool) iter.S
 	}
 }
 
-// Of uploads under way what is lost is asked for again, and what is there stays.
+// Lost pieces of open uploads are asked for again, and the others stay.
 func TestLostPiecesAreAskedForAgain(t *testing.T) {
 	disk, stores := crashfs.New(), metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
 	f := furnish(t, disk, stores)
@@ -389,7 +390,7 @@ func TestLostPiecesAreAskedForAgain(t *testing.T) {
 	}
 }
 
-// A content that lies under another's key is told of, and keeps no check from its end.
+// A content that lies under another's key is reported, and does not stop a check.
 func TestAContentUnderAnothersKey(t *testing.T) {
 	disk, stores := crashfs.New(), metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
 	f := furnish(t, disk, stores)

@@ -8,8 +8,8 @@ import (
 	"sluice/catalog"
 )
 
-// Held places stay, however long they are due, and go when the last one lets go; the rest of what
-// is due is done meanwhile.
+// Places on hold stay, however long they are due, and go after the last release. All other due work
+// is done meanwhile.
 func TestHeldPlacesStay(t *testing.T) {
 	w := newWorld(t)
 	w.begun()
@@ -30,7 +30,7 @@ func TestHeldPlacesStay(t *testing.T) {
 	}
 }
 
-// However much is held, and due for longer, keeps nothing else that is due from being done.
+// Places on hold do not stop other due work, however many and however old they are.
 func TestHeldPlacesKeepNothingElse(t *testing.T) {
 	w := newWorld(t)
 	defer w.keeper.Hold()()

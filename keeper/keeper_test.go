@@ -67,7 +67,7 @@ func (w *world) check(err error) {
 	}
 }
 
-// pass lets the engine run for so long, a minute at a time, and gives the number of sessions that
+// pass lets the engine run for d, a minute at a time, and gives the number of sessions that
 // expired.
 func (w *world) pass(d time.Duration) (expired int) {
 	w.t.Helper()
@@ -157,7 +157,7 @@ func TestTheTrashIsEmptied(t *testing.T) {
 	if there() || w.places() != 1 {
 		t.Errorf("still there: %v; places %d", there(), w.places())
 	}
-	w.pass(minute) // of grace
+	w.pass(minute) // the grace
 	if w.places() != 0 {
 		t.Error("the bytes are still there")
 	}
@@ -183,8 +183,8 @@ func TestOrphansAreSweptWhenNobodyCanBeAboutToNameThem(t *testing.T) {
 		w.check(writer.Close())
 	}
 	up := w.begun()
-	stray(up.ID) // of an open session: left alone
-	stray(12345) // of none
+	stray(up.ID) // a place of an open session stays
+	stray(12345) // a place of no session
 	sweep := func(want int) {
 		t.Helper()
 		n, err := w.keeper.Sweep(t.Context())

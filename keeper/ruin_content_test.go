@@ -47,12 +47,12 @@ func contents(t *testing.T, disk *crashfs.Disk) map[string][]byte {
 	t.Helper()
 	out := files(t, disk, "/content/places")
 	maps.Copy(out, files(t, disk, "/content/packs"))
-	delete(out, "/content/places/part") // what says whose they are
+	delete(out, "/content/places/part") // it says to which folder they belong
 	delete(out, "/content/packs/part")
 	return out
 }
 
-// write makes a file have this content, on the disk too.
+// write makes a file have this content, also on the disk.
 func write(disk *crashfs.Disk, path string, b []byte) error {
 	f, err := disk.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -68,16 +68,16 @@ type ruin struct {
 	do   func(*crashfs.Disk) error
 }
 
-// padding reports whether a byte is one of many zeros, and not the first or the last of them:
-// nothing more is to be learnt from it.
+// padding reports whether a byte is one of many zeros, but neither the first nor the last of them:
+// more of them would show nothing new.
 func padding(b []byte, at int) bool {
 	around := b[max(at-1, 0):min(at+2, len(b))]
 	return len(around) == 3 && bytes.Equal(around, make([]byte, 3))
 }
 
-// ruins lists every way: each byte turned over (of long zeros the first and the last), each file
-// cut at some points or gone, each pair of contents exchanged. used says which bytes of a file are
-// in use.
+// ruins lists every damage: each byte inverted (of long zeros the first and the last), each file
+// truncated at some points or removed, each pair of contents exchanged. used says which bytes of a
+// file are in use.
 func ruins(was map[string][]byte, used func(path string) []session.Range) (all []ruin) {
 	paths := slices.Sorted(maps.Keys(was))
 	to := func(path string, b []byte) func(*crashfs.Disk) error {
@@ -111,8 +111,8 @@ func ruins(was map[string][]byte, used func(path string) []session.Range) (all [
 	return all
 }
 
-// Whatever byte of the content is turned over, whatever file is cut, gone or exchanged: a Check
-// names it where it matters, and nobody is given wrong bytes.
+// For each byte of the content that is inverted and each file that is truncated, removed or
+// exchanged: a Check names it if it matters, and no reader gets wrong bytes.
 func TestEveryByteOfTheContent(t *testing.T) {
 	furnished := crashfs.New()
 	stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
@@ -173,7 +173,7 @@ func TestEveryByteOfTheContent(t *testing.T) {
 	}
 }
 
-// inUse says which bytes of which files a content or the session under way has.
+// inUse says which bytes of which files a content or the open session uses.
 func inUse(t *testing.T, stores *metadatatest.Mem, f facts) map[string][]session.Range {
 	used := map[string][]session.Range{}
 	add := func(e catalog.Extent) {
@@ -204,8 +204,8 @@ func inUse(t *testing.T, stores *metadatatest.Mem, f facts) map[string][]session
 	return used
 }
 
-// A repair of ruined content quarantines what is damaged, drops what is lost of uploads under way,
-// does the same once only, and everything can go on.
+// A repair of ruined content marks damaged memories, drops lost pieces of open uploads, has nothing
+// to do the second time, and everything can go on.
 func TestRepairOfRuinedContent(t *testing.T) {
 	disk := crashfs.New()
 	stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
@@ -248,8 +248,8 @@ func TestRepairOfRuinedContent(t *testing.T) {
 	}
 }
 
-// repairs repairs a house twice, compares what can be read before, between and afterwards, and lets
-// everybody go on.
+// repairs repairs a house twice, compares all readable memories before, between and afterwards, and
+// then uses the house.
 func repairs(h *house, f facts) error {
 	before, err := h.look(f)
 	if err != nil {
@@ -286,7 +286,7 @@ func repairs(h *house, f facts) error {
 	}
 	found, sum, err := h.check(false)
 	for _, f := range found {
-		if !f.Note && f.Kind != keeper.KindContent { // what is in the trash can't be stored again
+		if !f.Note && f.Kind != keeper.KindContent { // a memory in the trash can't be stored again
 			return fmt.Errorf("at the end: %s", list(found))
 		}
 	}

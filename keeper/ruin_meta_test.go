@@ -25,7 +25,7 @@ const (
 	wrongLoss   = "; and that is more than the last commit"
 )
 
-// metaRuins are bytes turned over all over the files, and files cut at some points.
+// metaRuins are inverted bytes all over the files, and files truncated at some points.
 func metaRuins(was map[string][]byte) (all []ruin) {
 	total := 0
 	for _, b := range was {
@@ -50,13 +50,13 @@ func metaRuins(was map[string][]byte) (all []ruin) {
 	return all
 }
 
-// Whatever byte of the metadata is turned over, wherever a file of it is cut: opening refuses it,
-// or a Check names it, or it does not matter. Nobody is given wrong bytes, a repair makes nothing
-// worse, and where the folder can be opened everything goes on.
+// For each inverted byte and each truncated file of the metadata: opening refuses it, or a Check
+// names it, or it does not matter. No reader gets wrong bytes, a repair makes nothing worse, and a
+// folder that can be opened can be used.
 //
-// After a process that died one thing can't be known: whether the end of the log is rotten or was
-// never written whole. That takes the last commits with it, as many as were synced together; here
-// each was synced alone.
+// One thing can't be known after a process that died: whether the end of the log is corrupt or was
+// never written whole. It takes the last commits with it, all that were synced together. Here each
+// was synced alone.
 func TestRuinedMetadata(t *testing.T) {
 	for _, how := range []string{"stopped", "killed"} {
 		t.Run(how, func(t *testing.T) {
@@ -80,7 +80,7 @@ func TestRuinedMetadata(t *testing.T) {
 	}
 }
 
-// ruinFrom runs one child, and gives the number of ruins that it has looked at.
+// ruinFrom runs one child, and gives the number of damages that it has tried.
 func ruinFrom(t *testing.T, how string, first int, counts map[string]int) (looked int) {
 	cmd := exec.Command(os.Args[0], "-test.run=^TestRuinedMetadataChild$", "-test.count=1")
 	cmd.Env = append(os.Environ(), envRuin+"="+how+" "+strconv.Itoa(first))
@@ -115,7 +115,7 @@ func ruinFrom(t *testing.T, how string, first int, counts map[string]int) (looke
 	return looked
 }
 
-// TestRuinedMetadataChild is the child. For each ruin it says "look", and then what came of it.
+// TestRuinedMetadataChild is the child. For each damage it prints "look", and then the result.
 func TestRuinedMetadataChild(t *testing.T) {
 	how, from, _ := strings.Cut(os.Getenv(envRuin), " ")
 	first, err := strconv.Atoi(from)
@@ -159,7 +159,7 @@ func ruined(t *testing.T, disk *crashfs.Disk, f facts, what string) string {
 	whole := err == nil && slices.Equal(up.Received, f.Received) && len(right) == len(f.Contents)
 	if sum.Wrong == 0 && !whole {
 		loss := ""
-		if strings.Contains(what, ".log cut") { // as a power loss does it
+		if strings.Contains(what, ".log cut") { // a power loss does that too
 			return "lost " + what
 		}
 		if len(right) != len(f.Contents) || err != nil || session.Total(f.Received)-session.Total(up.Received) > 16 {

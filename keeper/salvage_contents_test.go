@@ -18,7 +18,7 @@ import (
 	"sluice/session"
 )
 
-// places is content in memory, whose places are of these sessions.
+// places is content in memory. The map gives the session of each place.
 type places struct {
 	bodies   map[string][]byte
 	sessions map[string]uint64
@@ -43,8 +43,8 @@ func (p *places) Raw(place string) (io.ReaderAt, int64, func(), error) {
 	return bytes.NewReader(p.bodies[place]), -1, func() { p.opened-- }, nil
 }
 
-// Contents whose records are lost are found by the SHA-256 of what the places hold that nothing
-// names, those of a session at its places, and nothing else is taken for them.
+// Contents whose records are lost are found by the SHA-256 of places that nothing names: a
+// session's content at its places alone. Nothing else is taken for them.
 func TestContentIsFoundByItsBytes(t *testing.T) {
 	for name, fails := range map[string]error{"": nil, "can't be read now": syscall.EMFILE, "can't be read any more": syscall.EIO, "is gone": blob.ErrMissing} {
 		t.Run(name, func(t *testing.T) {
@@ -58,7 +58,7 @@ func TestContentIsFoundByItsBytes(t *testing.T) {
 				m := catalog.Memory{ID: catalog.MemoryID{id}, Capsule: "c", Meta: catalog.Meta{Name: "m", MIME: "a/b"}, Bytes: int64(len(body)), SHA256: sha256.Sum256([]byte(body)), Created: r.at.Now, By: by, Seq: uint64(id)}
 				r.update(func(tx catalog.Tx) error { return catalog.Memories.Put(tx, catalog.MemoryKey(m.ID), m) })
 			}
-			memory(1, 0, "bytes") // of no session: the first that has them
+			memory(1, 0, "bytes") // of no session: the first place that has the bytes
 			memory(2, 4, "named") // at a place that another content has
 			memory(3, 7, "of 7")  // at the place of another session
 			memory(4, 0, "never")
@@ -68,7 +68,7 @@ func TestContentIsFoundByItsBytes(t *testing.T) {
 					catalog.Places.Put(tx, "p4", catalog.Place{Name: "p4"}),
 				)
 			})
-			memory(5, 0, "names") // where there is nothing but garbage
+			memory(5, 0, "names") // the only place is garbage
 			r.rescue.Content = content
 			err := r.rescue.Reconcile(t.Context(), r.sessions, r.rows, fixed{r.at.Now}, system.Random{})
 			if content.opened != 0 {

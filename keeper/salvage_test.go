@@ -21,7 +21,7 @@ type fixed struct{ time.Time }
 
 func (f fixed) Now() time.Time { return f.Time }
 
-// rescued is a catalog from which rows are lost.
+// rescued is a catalog that has lost rows.
 type rescued struct {
 	t        *testing.T
 	rows     *catalog.Mem
@@ -94,7 +94,7 @@ func (r *rescued) memory(id byte) (m catalog.Memory, ok bool) {
 	return m, ok
 }
 
-// lose takes a memory's newest row away, and leaves an older one, if there was one.
+// lose removes a memory's newest row, and leaves an older one, if there was one.
 func (r *rescued) lose(id byte, older *catalog.Memory) {
 	r.t.Helper()
 	r.lost[fmt.Sprint(catalog.MemoryTable, slices.Clone(catalog.MemoryKey{id}.AppendKey(nil)))] = true
@@ -109,7 +109,7 @@ func (r *rescued) lose(id byte, older *catalog.Memory) {
 	}
 }
 
-// loseEvent takes an event away.
+// loseEvent removes an event.
 func (r *rescued) loseEvent(seq uint64) {
 	r.t.Helper()
 	key := catalog.EventKey{Capsule: "c", Seq: seq}
@@ -128,9 +128,8 @@ func (r *rescued) says(kind keeper.Kind, what string) bool {
 	return slices.ContainsFunc(r.found, func(f keeper.Finding) bool { return f.Kind == kind && strings.Contains(f.Text, what) })
 }
 
-// What became of a memory whose row is lost, or is an older one, is what its events say: as it was
-// changed last, in the trash, or gone. Without events an older one is taken and told of, unless its
-// content is gone.
+// If the row of a memory is lost or an older one, its events say what it was last: changed, in the
+// trash, or gone. Without events an older row is taken and reported, unless its content is gone.
 func TestWhatBecameOfAMemory(t *testing.T) {
 	type want struct {
 		gone, trashed bool
@@ -201,8 +200,8 @@ func TestWhatBecameOfAMemory(t *testing.T) {
 	}
 }
 
-// A memory of which nobody knows when it went into the trash is not emptied from there at once: it
-// may have been restored since.
+// If nothing says when a memory went into the trash, it is not purged at once: it may have been
+// restored since.
 func TestTheTrashBeginsAnew(t *testing.T) {
 	r := newRescued(t)
 	r.publish(1, 0)
@@ -227,9 +226,9 @@ func TestTheTrashBeginsAnew(t *testing.T) {
 	}
 }
 
-// Nobody comes in by a row that may be older than it was: tokens that are not sure are void, and
-// roles count that the index of roles surely has. Somebody always can come in, and each capsule has
-// an owner.
+// A row that may be older than it was grants no access: tokens that are not sure are void, and only
+// roles count that the index of roles has. Somebody can always come in, and each capsule has an
+// owner.
 func TestNobodyComesInByAnOldRow(t *testing.T) {
 	r := newRescued(t)
 	for _, row := range []any{
@@ -266,7 +265,7 @@ func TestNobodyComesInByAnOldRow(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			// What is kept of it is older than a change of its roles.
+			// The row that is left is older than a change of its roles.
 			c.Owners, c.Subject = []string{"q", "former"}, "former"
 			r.rescue.Keep(c, false)
 			if err := catalog.Capsules.Delete(tx, catalog.Name(id)); err != nil {
@@ -328,7 +327,7 @@ func TestNobodyComesInByAnOldRow(t *testing.T) {
 	}
 }
 
-// A finished session tells what it became if a memory leads to it, and is forgotten else.
+// A finished session has an outcome if a memory leads to it, and is forgotten otherwise.
 func TestASessionOfWhichNobodyKnows(t *testing.T) {
 	r := newRescued(t)
 	for id := session.SessionID(1); id < 3; id++ {
@@ -368,7 +367,7 @@ func TestASessionOfWhichNobodyKnows(t *testing.T) {
 }
 
 // Content whose record may be lost is no garbage: a place that nothing names any more keeps its
-// row, and is told of. Where the metadata know all of it, it is garbage.
+// row, and is reported. If the metadata know all of it, it is garbage.
 func TestContentOfLostRecordsIsKept(t *testing.T) {
 	for _, known := range []bool{false, true} {
 		disk, stores := crashfs.New(), metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))

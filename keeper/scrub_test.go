@@ -87,7 +87,7 @@ func scrubOf(t *testing.T, perSecond int64, inPlace func() error) *scrubbed {
 	return s
 }
 
-// rest lets time pass, and whoever has something to do then do it.
+// rest lets time pass, and lets the other goroutines work.
 func rest(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -110,7 +110,7 @@ func (s *scrubbed) content(m catalog.Memory) (c catalog.Content) {
 	return c
 }
 
-// Rot is told of in words and marked; who reads is told so, and a new upload of the same bytes
+// Corrupt content is logged and marked. Readers get an error, and a new upload of the same bytes
 // heals it.
 func TestScrubFindsRot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -146,7 +146,7 @@ func TestScrubFindsRot(t *testing.T) {
 	})
 }
 
-// A content at which the store panics keeps no other from being looked at.
+// A content at which the store panics does not stop the scrub of the others.
 func TestScrubSurvivesAPanic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := scrub(t, 1<<30)
@@ -169,7 +169,7 @@ func TestScrubSurvivesAPanic(t *testing.T) {
 	})
 }
 
-// What has changed between the look at a row and the look at its bytes is nothing to tell of,
+// A content that has changed between the look at its row and the look at its bytes is not reported,
 // whatever the bytes are by then.
 func TestScrubLooksAgainBeforeItSpeaks(t *testing.T) {
 	for what, change := range map[string]func(s *scrubbed, m catalog.Memory){
@@ -209,7 +209,7 @@ func TestScrubLooksAgainBeforeItSpeaks(t *testing.T) {
 	}
 }
 
-// The same holds for what changes between the second look and the mark.
+// The same holds for a change between the second look and the mark.
 func TestScrubMarksOnlyWhatItHasLookedAt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := scrub(t, 1<<30)
@@ -253,7 +253,7 @@ func TestScrubAmongUploadsAndTheCollector(t *testing.T) {
 	})
 }
 
-// It reads no faster than it is told to.
+// The scrub reads no faster than its rate.
 func TestScrubKeepsItsRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := scrub(t, 1000)
@@ -271,7 +271,7 @@ func TestScrubKeepsItsRate(t *testing.T) {
 	})
 }
 
-// A read that fails for another reason is no proof of rot.
+// A read that fails for another reason does not prove corruption.
 func TestScrubDoesNotMarkWhatItCouldNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := scrub(t, 1<<30)

@@ -15,7 +15,7 @@ import (
 	"sluice/upload"
 )
 
-// stubborn is a content store that deletes nothing, or not that place, while it is told so.
+// stubborn is a content store that refuses deletions: all, or those of one place.
 type stubborn struct {
 	*blobtest.Mem
 	fails bool
@@ -35,7 +35,7 @@ func (s *stubborn) Delete(ctx context.Context, place string) error {
 func TestWhatCannotBeDeletedIsTriedAgain(t *testing.T) {
 	w := newWorld(t)
 	up := w.begun()
-	w.check(w.uploads.Abort(t.Context(), w.me, up.ID)) // what the next Service knows of it is in the records alone
+	w.check(w.uploads.Abort(t.Context(), w.me, up.ID)) // the next Service knows it from the records alone
 	blobs := &stubborn{Mem: w.blobs, fails: true}
 	w.uploads = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: blobs, Clock: w.clock, Limits: upload.DefaultLimits()})
 	t.Cleanup(w.uploads.Close)
@@ -56,7 +56,7 @@ func TestWhatCannotBeDeletedIsTriedAgain(t *testing.T) {
 	}
 }
 
-// An orphan that can't be deleted does not keep the others, and is tried again itself.
+// An orphan that can't be deleted does not stop the others, and is tried again itself.
 func TestOneBadOrphanKeepsNoOther(t *testing.T) {
 	w := newWorld(t)
 	for id := range session.SessionID(3) {
@@ -85,8 +85,8 @@ func TestOneBadOrphanKeepsNoOther(t *testing.T) {
 	}
 }
 
-// A create in one request has no session, and nothing names its place until it is published; it may
-// take its time.
+// A create in one request has no session, and nothing names its place until it is published. It may
+// take long.
 func TestACreateThatTakesLongKeepsItsPlace(t *testing.T) {
 	w := newWorld(t)
 	const size = 1 << 20

@@ -25,11 +25,12 @@ func begun(t *testing.T, data string, on durable.FS) *Folder {
 	return f
 }
 
-// lockFiles are all that a folder has.
+// lockFiles are all lock files of a folder.
 var lockFiles = []string{"lock", "meta/LOCK", "content/lock"}
 
 // † I27: A second server is refused whichever lock files are removed, or made anew: the folders
-// themselves are locked. It touches nothing, and the first one says at once that a lock is gone.
+// themselves are locked. It changes nothing, and the first server reports at once that a lock is
+// gone.
 func TestAFolderIsLockedWithoutItsLockFiles(t *testing.T) {
 	for some := range 1 << len(lockFiles) {
 		for _, anew := range []bool{false, true} {
@@ -41,7 +42,7 @@ func TestAFolderIsLockedWithoutItsLockFiles(t *testing.T) {
 					continue
 				}
 				removed = filepath.Join(data, name)
-				must(t, os.Rename(removed, removed+".was")) // kept, so that its number is not given again
+				must(t, os.Rename(removed, removed+".was")) // kept, so that its inode is not used again
 				if anew {
 					must(t, os.WriteFile(removed, nil, 0o600))
 				}
@@ -67,7 +68,7 @@ func TestAFolderIsLockedWithoutItsLockFiles(t *testing.T) {
 	}
 }
 
-// A half that another data folder has too, by a link, is locked with it.
+// A half that another data folder shares, by a link, is locked with it.
 func TestAHalfIsLockedForAllWhoHaveIt(t *testing.T) {
 	base := t.TempDir()
 	a, b := filepath.Join(base, "a"), filepath.Join(base, "b")
@@ -82,9 +83,8 @@ func TestAHalfIsLockedForAllWhoHaveIt(t *testing.T) {
 	}
 }
 
-// † I27: Where folders can't be locked the first server notices that another has begun on its
-// folder. It takes nothing more then, writes nothing at its end, and that stays so when the other
-// one has gone.
+// † I27: If folders can't be locked, the first server notices that another has begun on its folder.
+// It takes nothing more then and writes nothing at its end, even after the other one has gone.
 func TestAnotherServerOnTheFolderIsNoticed(t *testing.T) {
 	plain := struct{ durable.FS }{durable.OS{}} // its folders can't be locked
 	data := filepath.Join(t.TempDir(), "data")

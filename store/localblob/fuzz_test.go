@@ -8,8 +8,8 @@ import (
 	"sluice/session"
 )
 
-// A place has one name, which names a file of its folder and nothing else; what is not such a name
-// is refused.
+// A place has one name, which is that of a file in its folder and nothing else. Other names are
+// refused.
 func FuzzPlaceName(f *testing.F) {
 	f.Add("0000000000000001-0-1", uint64(1), uint64(2), uint64(3), uint64(0))
 	f.Add("ff00000000000001-a-1-2", uint64(0), uint64(0), uint64(0), uint64(1)<<63)

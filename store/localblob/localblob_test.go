@@ -116,7 +116,7 @@ func TestAFolderHasOneOwnerAndOneFormat(t *testing.T) {
 	}
 }
 
-// What is in doubt after which kind of stop.
+// Each kind of stop puts certain incarnations in doubt.
 func TestAStopThatWasNotCleanIsRemembered(t *testing.T) {
 	dir := t.TempDir()
 	doubt := func(s *Store, e catalog.Extent) string {
@@ -132,7 +132,7 @@ func TestAStopThatWasNotCleanIsRemembered(t *testing.T) {
 	}
 	s := open(t, dir, Options{})
 	e := write(t, s, 1, 0, 0, []byte("precious"))
-	e.CRC32C++ // so that every check that looks at all finds fault
+	e.CRC32C++ // so that every check that compares finds a fault
 	if got := doubt(s, e); got != "--?" {
 		t.Errorf("in its own life: %s", got)
 	}
@@ -218,8 +218,7 @@ func TestNamesNeverBecomePaths(t *testing.T) {
 	}
 }
 
-// Without its state a folder would begin the lives again that it has lived, and write to their
-// files.
+// Without its state a folder would repeat incarnations, and write to the files of the first ones.
 func TestAFolderWithContentHasAState(t *testing.T) {
 	for _, file := range []string{"state", "format"} {
 		dir := t.TempDir()
@@ -235,7 +234,7 @@ func TestAFolderWithContentHasAState(t *testing.T) {
 	}
 }
 
-// What lies in the folder and is no place is neither listed nor touched.
+// Other files in the folder are neither listed nor changed.
 func TestStrangersAreLeftAlone(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, Options{})

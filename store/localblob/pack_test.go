@@ -26,7 +26,7 @@ import (
 	"sluice/session"
 )
 
-// tryPacked stores content that is all there is, at once.
+// tryPacked stores the whole content of a session at once.
 func tryPacked(s *Store, id session.SessionID, b []byte) (e catalog.Extent, err error) {
 	w, err := s.Writer(context.Background(), id, 0, int64(len(b)))
 	if err != nil {
@@ -97,8 +97,8 @@ func packsOn(t *testing.T, on durable.FS, dir string) []string {
 	return slices.DeleteFunc(names, func(n string) bool { return n == partFile })
 }
 
-// Many at once share packs and syncs; packs come to their end, and go with the last item. The
-// content is the same in the next incarnation.
+// Many contents at once share packs and syncs. Packs end, and go with their last item. The content
+// is the same in the next incarnation.
 func TestSmallContentsSharePacks(t *testing.T) {
 	disk, syncs := crashfs.New(), 0
 	disk.SetHook(func(s crashfs.Step) *crashfs.Fault {
@@ -169,8 +169,8 @@ func TestSmallContentsSharePacks(t *testing.T) {
 	}
 }
 
-// Content that has the bytes of a header, at the edge of a block, is not taken for an item: not
-// even where the header before it is gone.
+// Content that has the bytes of a header, at the edge of a block, is not taken for an item, even if
+// the header before it is gone.
 func TestNoContentLooksLikeAnItem(t *testing.T) {
 	disk := crashfs.New()
 	s := open(t, "/d", Options{FS: disk})
@@ -184,7 +184,7 @@ func TestNoContentLooksLikeAnItem(t *testing.T) {
 	if _, err := f.ReadAt(header, base-itemHeader); err != nil {
 		t.Fatal(err)
 	}
-	// Two guesses: a header as it is, and one with a key of one's own that is right in all else.
+	// Two guesses: a copied header, and a header with another key that is right in all else.
 	p, _ := parse(victim.Place)
 	liar := bytes.Repeat([]byte{7}, 3*block)
 	copy(liar[block-itemHeader:], header)
@@ -216,8 +216,8 @@ func TestNoContentLooksLikeAnItem(t *testing.T) {
 	}
 }
 
-// Whatever power loss leaves of packs: what was settled is there; the rest is listed or given back,
-// and when all that is listed is deleted no pack is left.
+// Power loss may leave anything of packs. Persisted items are there. The rest is listed or given
+// back, and after everything listed is deleted no pack is left.
 func TestPowerLossLeavesNothingInPacks(t *testing.T) {
 	for seed := range uint64(200) {
 		rng := rand.New(rand.NewPCG(seed, 1))
@@ -281,8 +281,8 @@ func TestPowerLossLeavesNothingInPacks(t *testing.T) {
 	}
 }
 
-// A sync that fails takes what is in no sync yet, and nothing else; what comes next goes to another
-// pack.
+// A failed sync loses the items that are in no sync yet, and nothing else. Later items go to
+// another pack.
 func TestAFailedSyncOfAPack(t *testing.T) {
 	disk := crashfs.New()
 	s := open(t, "/d", Options{FS: disk})
@@ -349,7 +349,7 @@ func TestAFailedAppend(t *testing.T) {
 	}
 }
 
-// A name that another place's bytes are behind is refused, and so is one past its content's end.
+// A deletion refuses a name that covers another place's bytes, and one past its content's end.
 func TestDeletingTakesNobodyElsesBytes(t *testing.T) {
 	s := open(t, "/d", Options{FS: crashfs.New()})
 	a, b := packed(t, s, 1, blobtest.Random(5000)), packed(t, s, 2, blobtest.Random(5000))
@@ -376,8 +376,8 @@ func TestDeletingTakesNobodyElsesBytes(t *testing.T) {
 	}
 }
 
-// Of a pack whose first block is damaged everything can be read and deleted, but nothing is listed
-// by its name.
+// If the first block of a pack is damaged, its places can be read and deleted, but not listed by
+// name.
 func TestAPackWithoutItsKey(t *testing.T) {
 	disk := crashfs.New()
 	s := open(t, "/d", Options{FS: disk})
@@ -431,7 +431,7 @@ func (r rigid) OpenFile(path string, flag int, perm fs.FileMode) (durable.File, 
 
 func (rigidFile) Punch(int64, int64) error { return errors.ErrUnsupported }
 
-// Where the file system can't punch there are no packs; those that come from elsewhere are used up.
+// If the file system can't punch there are no packs. Packs that were copied there are used up.
 func TestWithoutPunching(t *testing.T) {
 	disk := crashfs.New()
 	s := open(t, "/d", Options{FS: disk})
@@ -458,7 +458,8 @@ func TestWithoutPunching(t *testing.T) {
 	}
 }
 
-// What comes in pieces, is too long, or is not all that there is, has a file of its own.
+// Content gets a file of its own if it arrives in parts, is too long, or is only a part of a
+// session.
 func TestWhatIsNotPacked(t *testing.T) {
 	s := open(t, "/d", Options{FS: crashfs.New(), Packed: 10_000})
 	for _, c := range []struct {
@@ -489,7 +490,7 @@ func TestWhatIsNotPacked(t *testing.T) {
 	}
 }
 
-// A restored item is as one that was appended.
+// A restored item is like one that was appended.
 func TestAdoptedItems(t *testing.T) {
 	from, to := open(t, "/d", Options{FS: crashfs.New()}), crashfs.New()
 	contents := map[catalog.Extent][]byte{}
@@ -537,7 +538,7 @@ func TestAdoptedItems(t *testing.T) {
 	}
 }
 
-// slow is a disk whose writes past the cache wait, while they are to.
+// slow is a disk whose writes past the cache wait while hold is set.
 type slow struct {
 	*crashfs.Disk
 	wait func()
@@ -568,8 +569,8 @@ func (f slowDirect) WriteAt(p []byte, off int64) (int, error) {
 	return f.DirectFile.WriteAt(p, off)
 }
 
-// A pack that an item is still being written to stays, although it gets no more and nothing is in
-// it yet.
+// A pack stays while an item is being written to it, even if it gets no more items and is empty
+// yet.
 func TestAPackThatIsWrittenToStays(t *testing.T) {
 	disk := crashfs.New()
 	waiting, begun := make(chan struct{}), make(chan struct{})

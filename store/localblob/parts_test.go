@@ -14,7 +14,7 @@ import (
 	"sluice/internal/test/crashfs"
 )
 
-// livedIn gives a folder that has lived, with an item of a pack and a place.
+// livedIn gives a folder that was used, with an item of a pack and a place.
 func livedIn(t *testing.T, disk *crashfs.Disk, dir string) {
 	t.Helper()
 	s := open(t, dir, Options{FS: disk})
@@ -22,7 +22,7 @@ func livedIn(t *testing.T, disk *crashfs.Disk, dir string) {
 	check(t, s.Close())
 }
 
-// namesOn gives all names on a disk, and what is in the files but the locks.
+// namesOn gives all names on a disk, with the content of the files except the locks.
 func namesOn(t *testing.T, disk *crashfs.Disk, dir string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
@@ -44,8 +44,8 @@ func namesOn(t *testing.T, disk *crashfs.Disk, dir string) map[string]string {
 	return out
 }
 
-// † I26: Places or packs that are missing, empty or another content's at the start are refused by
-// their name, and nothing is touched or made; when they are back all is there. Their owner may say
+// † I26: A start refuses places or packs that are missing, empty or another content's, and names
+// them. It changes and makes nothing. When they are back, everything is there. Their owner may say
 // that they are gone for good.
 func TestPartsThatAreAwayAreNotMadeAnew(t *testing.T) {
 	for _, part := range []string{"places", "packs", "places/00", "places/ab"} {
@@ -106,8 +106,8 @@ func TestPartsThatAreAwayAreNotMadeAnew(t *testing.T) {
 	}
 }
 
-// A folder of an earlier program has no files that say whose its parts are. It gets them; what is
-// surely away is refused.
+// A folder of an earlier program has no files that say to whom its parts belong. It gets them.
+// Parts that are certainly away are refused.
 func TestPartsOfAnEarlierProgram(t *testing.T) {
 	old := func() *crashfs.Disk {
 		disk := crashfs.New()
@@ -141,8 +141,8 @@ func TestPartsOfAnEarlierProgram(t *testing.T) {
 	}
 }
 
-// Places or packs that go away, or get another folder over them, while the store is open are
-// noticed: what is not found there is no loss.
+// The store notices places or packs that go away, or that another folder covers, while it is open.
+// Missing places there are no loss.
 func TestPartsThatGoAwayAreNoticed(t *testing.T) {
 	for _, part := range []string{"places", "packs"} {
 		for _, another := range []bool{false, true} {
@@ -169,8 +169,8 @@ func TestPartsThatGoAwayAreNoticed(t *testing.T) {
 	}
 }
 
-// A state that is gone or damaged is refused with what can be done, and its owner may go on without
-// it: no incarnation is lived twice, and nothing of before is trusted.
+// A missing or damaged state is refused, with a remedy. Its owner may go on without it: no
+// incarnation is repeated, and no earlier content counts as verified.
 func TestAStateThatIsGone(t *testing.T) {
 	for name, text := range map[string]string{"gone": "", "cut": `{"life":`, "empty": " ", "of nothing": "{}"} {
 		disk := crashfs.New()
@@ -200,7 +200,7 @@ func TestAStateThatIsGone(t *testing.T) {
 	}
 }
 
-// A start that is stopped at any step goes on with the next: no part is taken for one that is away.
+// A start that is stopped at any step is completed by the next one: no part counts as away then.
 func TestAStartThatIsStoppedBetweenTheParts(t *testing.T) {
 	for _, format := range []int{0, 1, 2} {
 		disk := crashfs.New()

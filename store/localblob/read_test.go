@@ -18,8 +18,8 @@ import (
 	"sluice/session"
 )
 
-// stored writes pieces of content into places of a session each, two to a place, and gives their
-// extents in this order.
+// stored writes content in parts of the given sizes, two parts to a place, and gives their extents
+// in this order.
 func stored(t *testing.T, s *Store, content []byte, sizes ...int) (extents []catalog.Extent) {
 	t.Helper()
 	at := 0
@@ -51,7 +51,7 @@ func noise(n int) []byte {
 	return b
 }
 
-// readIn reads with a buffer of so many bytes, and gives what it got before the error.
+// readIn reads with a buffer of the given size, and gives the bytes before the error.
 func readIn(t *testing.T, s *Store, extents []catalog.Extent, off, n int64, size int) ([]byte, error) {
 	t.Helper()
 	r, err := s.Read(t.Context(), extents, off, n)
@@ -84,7 +84,7 @@ func (c *compared) forget() { c.all, c.n = nil, 0 }
 // gated is a file system whose reads wait for a gate, and are counted in bytes.
 type gated struct {
 	durable.FS
-	gate  chan struct{} // nil: there is none
+	gate  chan struct{} // nil: reads do not wait
 	bytes atomic.Int64
 }
 
@@ -107,8 +107,8 @@ func (f gatedFile) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// Of those who read parts of one extent at the same time one compares the whole, and the others
-// wait for it.
+// If many readers read parts of one extent at the same time, one of them compares the whole, and
+// the others wait for it.
 func TestAnExtentIsComparedOnceForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const readers, blocks = 20, 50
@@ -137,8 +137,8 @@ func TestAnExtentIsComparedOnceForAll(t *testing.T) {
 	})
 }
 
-// Every range is what was stored, whether the extents' marks are known or not, whatever the buffer;
-// also when the places are deleted meanwhile.
+// Every range is what was stored, with known and unknown marks and with any buffer, and also if the
+// places are deleted meanwhile.
 func TestReadingRanges(t *testing.T) {
 	const k = markEvery
 	sizes := []int{100, k, 3*k + 5, 2 * k, k - 1, k + 1}
@@ -179,8 +179,8 @@ func TestReadingRanges(t *testing.T) {
 	}
 }
 
-// flip changes one bit of a place behind the store's back, on the disk: what the page cache has of
-// it is dropped, as for a disk that has let it rot.
+// flip changes one bit of a place on the disk, behind the store's back. It evicts the place's pages
+// from the page cache.
 func flip(t *testing.T, s *Store, e catalog.Extent, at int64) {
 	t.Helper()
 	p, _ := parse(e.Place)
@@ -199,10 +199,10 @@ func flip(t *testing.T, s *Store, e catalog.Extent, at int64) {
 	}
 }
 
-// No bit that has flipped is ever given as good: not at a range that it is in, and of an extent
-// that is read whole its last piece is not given. So it is before the extent was ever read, and
-// after it was found right and is remembered; then nothing of the block that it is in is given, and
-// all others are. A place that was cut short is told like it.
+// A flipped bit is never returned as good. A range with it fails, and a read of the whole extent
+// returns no last part. This holds before the extent was ever read, and after it was found right
+// and is remembered: then the block with the bit is refused, and all other blocks are read. A
+// truncated place fails likewise.
 func TestReadingRot(t *testing.T) {
 	const k = markEvery
 	content := noise(5*k + 10)
@@ -264,7 +264,7 @@ func TestReadingRot(t *testing.T) {
 	}
 }
 
-// What is remembered of extents is bounded, however many are read.
+// The memory for marks is bounded, however many extents are read.
 func TestWhatIsRememberedIsBounded(t *testing.T) {
 	var c compared
 	for i := range int64(40_000) {

@@ -59,8 +59,8 @@ func newWorld(t *testing.T, dir string, disk durable.FS, stores *metadatatest.Me
 	return w
 }
 
-// Bytes that rot in a chunk of more than one buffer: the same chunk again is not refused as if it
-// had other bytes. The rotten ones are dropped.
+// Bytes become corrupt in a chunk of more than one buffer. The same chunk again is not refused as
+// if it had other bytes: the corrupt bytes are dropped.
 func TestARottenChunkIsNotTakenForAConflict(t *testing.T) {
 	w := newWorld(t, t.TempDir(), nil, metadatatest.NewMem(upload.Reserving(catalog.Bounds{})))
 	defer w.blobs.Close()
@@ -100,7 +100,7 @@ func TestARottenChunkIsNotTakenForAConflict(t *testing.T) {
 type sick struct {
 	durable.FS
 	bad bool
-	all bool // also of what each content folder has
+	all bool // also in the files that each content folder has
 }
 
 type sickFile struct {
@@ -134,7 +134,7 @@ func (f *sickFile) PastCache(off, n int64) (func([]byte, int64) (int, error), fu
 	}, done
 }
 
-// A sector that can't be read harms its chunk alone: it is asked for again.
+// A sector that can't be read harms its chunk alone: the client is asked for it again.
 func TestBytesThatCannotBeReadAreAskedForAgain(t *testing.T) {
 	dir, stores, disk := t.TempDir(), metadatatest.NewMem(upload.Reserving(catalog.Bounds{})), &sick{FS: durable.OS{}}
 	w := newWorld(t, dir, disk, stores)

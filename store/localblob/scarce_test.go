@@ -40,8 +40,8 @@ func (f *scarceFile) Close() error {
 	return f.File.Close()
 }
 
-// Uploads that rest, of which the files stay open, take no descriptor from those that go on: where
-// there is none left, they are synced and closed.
+// The files of inactive uploads stay open, but take no descriptor from active ones: if there is
+// none left, they are synced and closed.
 func TestRestingUploadsMakeWay(t *testing.T) {
 	disk := &scarce{}
 	disk.most.Store(1 << 20)
@@ -63,7 +63,7 @@ func TestRestingUploadsMakeWay(t *testing.T) {
 	}
 }
 
-// How many files stay open that nobody uses is the caller's to say.
+// The caller sets how many unused files stay open.
 func TestTheNumberOfKeptFilesIsGiven(t *testing.T) {
 	s := open(t, t.TempDir(), Options{Files: 5})
 	for i := range 40 {

@@ -19,7 +19,7 @@ import (
 	"sluice/session"
 )
 
-// hooked is the operating system's file system with syncs that a test sees, and may let fail.
+// hooked is the operating system's file system. A test sees its syncs, and may make them fail.
 type hooked struct {
 	durable.OS
 	sync     func(f *hookedFile) error
@@ -55,7 +55,7 @@ func (f *hookedFile) SyncDisk() error {
 	return f.on.syncDisk()
 }
 
-// gate counts the syncs of files, and holds each, once it has said so, until leave is closed.
+// gate counts the syncs of files. Each sync announces itself and then waits until leave is closed.
 func (h *hooked) gate() (files *atomic.Int64, enter <-chan struct{}, leave chan struct{}) {
 	files, leave = new(atomic.Int64), make(chan struct{})
 	entered := make(chan struct{}, 100)
@@ -70,8 +70,8 @@ func (h *hooked) gate() (files *atomic.Int64, enter <-chan struct{}, leave chan 
 	return files, entered, leave
 }
 
-// † I14: A failed sync poisons the place: what was written since the last good one is lost, there
-// is no second sync, and what comes next goes elsewhere.
+// † I14: A failed sync fails the place: bytes written since the last good one are lost, there is no
+// second sync, and later bytes go to a replacement.
 func TestAFailedSyncIsNeverTriedAgain(t *testing.T) {
 	dir, disk := t.TempDir(), &hooked{}
 	s := open(t, dir, Options{FS: disk})
@@ -120,7 +120,7 @@ func TestAFailedSyncIsNeverTriedAgain(t *testing.T) {
 		t.Errorf("%q, %v", b, err)
 	}
 	body.Close()
-	// With something lost the stop is not clean, whatever Close says.
+	// Something is lost, so the stop is not clean, whatever Close says.
 	s.Close()
 	s = open(t, dir, Options{})
 	defer s.Close()
@@ -129,7 +129,8 @@ func TestAFailedSyncIsNeverTriedAgain(t *testing.T) {
 	}
 }
 
-// What is settled already, and what many settle at once, costs no sync of its own.
+// Bytes that are persisted already, or that many callers persist at once, cost no sync of their
+// own.
 func TestSyncsAreShared(t *testing.T) {
 	disk := &hooked{}
 	s := open(t, t.TempDir(), Options{FS: disk})
@@ -188,8 +189,7 @@ func TestAWriterDoesNotOutliveAFailedSync(t *testing.T) {
 	}
 }
 
-// What is written while a sync runs is not what that sync has brought to the disk, though it is the
-// same range.
+// A sync does not cover bytes that are written while it runs, even to the same range.
 func TestASyncCoversWhatWasThereWhenItBegan(t *testing.T) {
 	disk := &hooked{}
 	s := open(t, t.TempDir(), Options{FS: disk})
@@ -212,7 +212,7 @@ func TestASyncCoversWhatWasThereWhenItBegan(t *testing.T) {
 	}
 }
 
-// A failed sync of a folder takes every entry that it was to bring to the disk.
+// A failed sync of a folder fails every place whose entry it was to bring to the disk.
 func TestAFailedFolderSync(t *testing.T) {
 	disk := &hooked{}
 	s := open(t, t.TempDir(), Options{FS: disk})
@@ -237,7 +237,7 @@ func TestAFailedFolderSync(t *testing.T) {
 	}
 }
 
-// Without a descriptor for the folder nothing is tried and nothing is lost: it is done later.
+// Without a descriptor for the folder no sync is tried and nothing is lost: the sync is done later.
 func TestAFolderThatCannotBeOpenedTakesNothing(t *testing.T) {
 	disk := &hooked{}
 	s := open(t, t.TempDir(), Options{FS: disk})
@@ -266,7 +266,8 @@ func TestAFolderThatCannotBeOpenedTakesNothing(t *testing.T) {
 	}
 }
 
-// More sessions than files may stay open: the oldest are synced and closed, and nothing changes.
+// If there are more sessions than files may stay open, the oldest files are synced and closed, and
+// nothing else changes.
 func TestFewFilesStayOpen(t *testing.T) {
 	s := open(t, t.TempDir(), Options{})
 	defer s.Close()
@@ -296,7 +297,7 @@ func TestFewFilesStayOpen(t *testing.T) {
 	}
 }
 
-// With Process nothing that a put does waits for the disk, however many sessions are open.
+// With Process no step of a put waits for the disk, however many sessions are open.
 func TestAPutSyncsNothing(t *testing.T) {
 	disk := &hooked{}
 	s := open(t, t.TempDir(), Options{FS: disk})
@@ -356,8 +357,8 @@ func TestALargePlaceIsSyncedOnTheWay(t *testing.T) {
 	}
 }
 
-// † I14: Such a sync may have swallowed the failure of what no Commit has named yet: then none
-// succeeds.
+// † I14: A background sync may have swallowed the failure of bytes that no Commit has named yet:
+// then no Commit succeeds.
 func TestAFailedSyncOnTheWayIsTold(t *testing.T) {
 	disk := &hooked{}
 	s := open(t, t.TempDir(), Options{FS: disk})
@@ -413,7 +414,7 @@ func TestAWriteAllocatesNothing(t *testing.T) {
 	}
 }
 
-// † I16: A clean mark is not left while the incarnation that died may have left something in the
+// † I16: No clean mark is left while the incarnation that died may have left something in the
 // cache.
 func TestAStopAfterADeathSyncsTheDisk(t *testing.T) {
 	dir := t.TempDir()
@@ -437,7 +438,7 @@ func TestAStopAfterADeathSyncsTheDisk(t *testing.T) {
 	}
 }
 
-// A place that is deleted while others come and go is never mistaken for the one that they have.
+// A place that is deleted among readers and writers is never mistaken for the one that they have.
 func TestDeletingAmongReadersAndWriters(t *testing.T) {
 	s := open(t, t.TempDir(), Options{})
 	defer s.Close()

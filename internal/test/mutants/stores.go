@@ -107,7 +107,7 @@ func ofStores() []mutant {
 		},
 		{
 			name: "a-failed-direct-write-is-not-told", promise: 6, file: "internal/direct/direct.go",
-			old:   "		w.err = err // read when busy is closed",
+			old:   "		w.err = err // it is read after busy is closed",
 			new:   "		_ = err",
 			tests: []string{"internal/direct.TestALateErrorIsTold", "internal/test/crashtest.TestAFailureOfEveryStep"},
 		},
