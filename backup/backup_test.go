@@ -80,8 +80,8 @@ func TestARestoredServerGoesOn(t *testing.T) {
 	// again.
 	s.stop()
 	s = serve(t, s.disk, s.data)
-	mine, theirs := s.begin("a", chunk), r.begin("a", chunk)
-	s.put(mine, 0, bytesOf("mine", chunk))
+	own, theirs := s.begin("a", chunk), r.begin("a", chunk)
+	s.put(own, 0, bytesOf("mine", chunk))
 	r.put(theirs, 0, bytesOf("theirs", chunk))
 	places := func(s *server) map[string]bool {
 		all, err := s.blobs.Places(t.Context(), "", 1000)
@@ -92,15 +92,15 @@ func TestARestoredServerGoesOn(t *testing.T) {
 		}
 		return names
 	}
-	lives := places(s)
+	used := places(s)
 	fresh := 0
 	for name := range places(r) {
-		if !lives[name] {
+		if !used[name] {
 			fresh++
 		}
 	}
 	if fresh == 0 {
-		t.Error("the restored folder lives a life of the other one")
+		t.Error("the restored folder repeats an incarnation of the other one")
 	}
 }
 
@@ -209,7 +209,7 @@ func TestWhatIsLostIsNamed(t *testing.T) {
 		t.Fatal(res, err)
 	}
 	after := serve(t, r, "/data")
-	if _, err := after.books(); err == nil || !strings.Contains(err.Error(), m.ID.String()) {
+	if _, err := after.checkAll(); err == nil || !strings.Contains(err.Error(), m.ID.String()) {
 		t.Errorf("the lost memory is read: %v", err)
 	}
 	if got := after.received(id); !slices.Equal(got, []session.Range{{Off: chunk, End: 2 * chunk}}) {

@@ -61,8 +61,8 @@ func twoStates(t *testing.T) (s *server, to *crashfs.Disk, first, second []strin
 	return s, to, []string{"gone", "stays"}, []string{"new", "open", "stays", "tiny"}
 }
 
-// lives are the disks that a death before a step may leave.
-func lives(im *crashfs.Image, seed uint64) map[string]*crashfs.Disk {
+// disksAfter are the disks that a death before a step may leave.
+func disksAfter(im *crashfs.Image, seed uint64) map[string]*crashfs.Disk {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	return map[string]*crashfs.Disk{
 		"killed": im.Kill(), "power lost": im.Crash(rng, 0), "power lost, half kept": im.Crash(rng, 50), "power lost, all kept": im.Crash(rng, 100),
@@ -85,7 +85,7 @@ func TestABackupThatDiesLeavesTheFormerOne(t *testing.T) {
 	to.SetHook(nil)
 	olds, news := 0, 0
 	for i, im := range images {
-		for how, d := range lives(im, uint64(i)) {
+		for how, d := range disksAfter(im, uint64(i)) {
 			got, err := verify(d)
 			switch {
 			case err != nil:
@@ -100,7 +100,7 @@ func TestABackupThatDiesLeavesTheFormerOne(t *testing.T) {
 			again(t, s, d, second, fmt.Sprintf("%s before %s", how, steps[i]))
 		}
 	}
-	t.Logf("%d steps: the former backup %d times, the new one %d times", len(images), olds, news)
+	t.Logf("%d steps: the previous backup %d times, the new one %d times", len(images), olds, news)
 	if olds == 0 || news == 0 {
 		t.Error("one of the two was never seen")
 	}
@@ -132,7 +132,7 @@ func TestAFirstBackupThatDiesIsNone(t *testing.T) {
 	})
 	s.backup(to, dir)
 	for i, im := range images {
-		for how, d := range lives(im, uint64(i)) {
+		for how, d := range disksAfter(im, uint64(i)) {
 			got, err := verify(d)
 			if !errors.Is(err, backup.ErrNone) && !errors.Is(err, backup.ErrNotBackup) && (err != nil || !slices.Equal(got, second)) {
 				t.Fatalf("%s before %s: %v, %v", how, steps[i], got, err)
@@ -177,7 +177,7 @@ func TestABackupThatFailsLeavesTheFormerOne(t *testing.T) {
 				t.Errorf("%s: %v", what, err)
 			}
 		}
-		for how, d := range lives(to.Image(), uint64(n)) {
+		for how, d := range disksAfter(to.Image(), uint64(n)) {
 			got, read := verify(d)
 			if read != nil || !slices.Equal(got, second) && (err == nil || !slices.Equal(got, first)) {
 				t.Fatalf("%s, after %s had failed (%v): %v, %v", how, what, err, got, read)
@@ -214,7 +214,7 @@ func TestARestoreThatDiesMakesNothing(t *testing.T) {
 	all = append(all, moment{to.Image(), "the end"})
 	none := 0
 	for i, m := range all {
-		for how, d := range lives(m.im, uint64(i)) {
+		for how, d := range disksAfter(m.im, uint64(i)) {
 			when := fmt.Sprintf("%s before %s", how, m.step)
 			if _, err := d.Stat("/data"); errors.Is(err, fs.ErrNotExist) {
 				none++

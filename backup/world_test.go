@@ -248,8 +248,8 @@ func (s *server) collect() {
 	}
 }
 
-// books gives every memory with its content, and compares all that must agree.
-func (s *server) books() (all map[string]catalog.Memory, err error) {
+// checkAll gives every memory with its content, and compares all that must agree.
+func (s *server) checkAll() (all map[string]catalog.Memory, err error) {
 	err = s.rows.View(context.Background(), func(r catalog.Reader) error {
 		all = map[string]catalog.Memory{}
 		count, total := int64(0), int64(0)
@@ -306,7 +306,7 @@ func (s *server) content(r catalog.Reader, m catalog.Memory) ([]byte, error) {
 // names gives the names of all memories.
 func (s *server) names() map[string]bool {
 	s.t.Helper()
-	all, err := s.books()
+	all, err := s.checkAll()
 	s.check(err)
 	names := map[string]bool{}
 	for name := range all {

@@ -30,13 +30,13 @@ func (p *placed) inPlace() error {
 // livedIn is a content store whose places were made in an incarnation.
 type livedIn struct {
 	blob.Store
-	life uint64
+	incarnation uint64
 }
 
 func (a livedIn) Places(ctx context.Context, after string, n int) ([]blob.PlaceInfo, error) {
 	all, err := a.Store.Places(ctx, after, n)
 	for i := range all {
-		all[i].Incarnation = a.life
+		all[i].Incarnation = a.incarnation
 	}
 	return all, err
 }
@@ -46,9 +46,9 @@ func (w *world) orphan() {
 	w.t.Helper()
 	b, err := w.blobs.Writer(w.t.Context(), 99, 1, -1)
 	w.check(err)
-	_, err = b.WriteAt(body, 0)
+	_, err = b.WriteAt(sample, 0)
 	w.check(err)
-	_, err = b.Commit(w.t.Context(), 0, int64(len(body)), 0)
+	_, err = b.Commit(w.t.Context(), 0, int64(len(sample)), 0)
 	w.check(errors.Join(err, b.Close()))
 }
 

@@ -237,12 +237,12 @@ func damagesInline(content catalog.Content) []damage {
 // counter counts the bytes that are written to it, and stops with its context.
 type counter struct {
 	ctx context.Context
-	c   *check
+	check   *check
 }
 
-func (w counter) Write(p []byte) (int, error) {
-	w.c.read(int64(len(p)))
-	return len(p), w.ctx.Err()
+func (c counter) Write(p []byte) (int, error) {
+	c.check.read(int64(len(p)))
+	return len(p), c.ctx.Err()
 }
 
 // memoriesOf gives the memories that have a content. If there is none, it gives a stand-in with the

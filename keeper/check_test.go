@@ -113,7 +113,7 @@ func TestEachContradictionIsFoundAndRepaired(t *testing.T) {
 			c.Extents = []catalog.Extent{c.Extents[1], c.Extents[0], c.Extents[2]}
 			s.must(catalog.Contents.Put(s, key, c))
 		}, keeper.KindContent, "SHA-256 is", 1},
-		{"inline rotten", func(s *spoiled) {
+		{"inline corrupt", func(s *spoiled) {
 			for c, err := range catalog.Contents.After(s, catalog.ContentKey{}) {
 				if s.must(err); c.Inline != nil {
 					c.Inline = bytes.Clone(c.Inline)

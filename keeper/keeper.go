@@ -219,7 +219,7 @@ func (k *Keeper) runOne(ctx context.Context, d catalog.Due) error {
 	at := catalog.Moment{Now: k.cfg.Clock.Now(), Running: k.cfg.Sessions.Running()}
 	err := k.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error { return catalog.RunDue(tx, d, at) })
 	if err != nil {
-		return fmt.Errorf("settling what is due (kind %d, %x): %w", d.Kind, d.Key, err)
+		return fmt.Errorf("doing what is due (kind %d, %x): %w", d.Kind, d.Key, err)
 	}
 	return nil
 }

@@ -87,13 +87,13 @@ func (w *world) places() int {
 	return len(all)
 }
 
-var body = bytes.Repeat([]byte("sluice"), 2000)
+var sample = bytes.Repeat([]byte("sluice"), 2000)
 
 func (w *world) begun() upload.Upload {
 	w.t.Helper()
-	up, err := w.uploads.Begin(w.t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(len(body)), Chunks: -1})
+	up, err := w.uploads.Begin(w.t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(len(sample)), Chunks: -1})
 	w.check(err)
-	w.check(w.uploads.PutChunk(w.t.Context(), w.me, up.ID, 0, bytes.NewReader(body), upload.Put{Length: -1}))
+	w.check(w.uploads.PutChunk(w.t.Context(), w.me, up.ID, 0, bytes.NewReader(sample), upload.Put{Length: -1}))
 	return up
 }
 
@@ -106,7 +106,7 @@ func TestAnAbandonedSessionGoesWithItsBytes(t *testing.T) {
 	if n := w.pass(2 * minute); n != 1 {
 		t.Fatalf("%d expired", n)
 	}
-	if err := w.uploads.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(body), upload.Put{Length: -1}); !errors.Is(err, session.ErrExpired) {
+	if err := w.uploads.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(sample), upload.Put{Length: -1}); !errors.Is(err, session.ErrExpired) {
 		t.Errorf("put: %v", err)
 	}
 	if w.places() != 1 {
@@ -137,7 +137,7 @@ func TestAClockThatJumpsEndsNothing(t *testing.T) {
 func TestTheTrashIsEmptied(t *testing.T) {
 	w := newWorld(t)
 	up := w.begun()
-	m, err := w.uploads.Finish(t.Context(), w.me, upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(body), Length: int64(len(body))})
+	m, err := w.uploads.Finish(t.Context(), w.me, upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(sample), Length: int64(len(sample))})
 	w.check(err)
 	w.check(w.catalog.Update(t.Context(), func(tx catalog.Tx) error {
 		return catalog.Trash(tx, m.ID, time.Hour, catalog.Moment{Now: w.clock.Now(), Running: w.sessions.Running()})
@@ -196,7 +196,7 @@ func TestOrphansAreSweptWhenNobodyCanBeAboutToNameThem(t *testing.T) {
 	sweep(0)
 	for range 6 {
 		w.pass(9 * minute)
-		w.check(w.uploads.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(body), upload.Put{Length: -1}))
+		w.check(w.uploads.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(sample), upload.Put{Length: -1}))
 		_, err := w.uploads.Status(t.Context(), w.me, up.ID)
 		w.check(err)
 	}

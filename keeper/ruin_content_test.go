@@ -134,7 +134,7 @@ func TestEveryByteOfTheContent(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", r.what, err)
 		}
-		right, err := h.look(f)
+		right, err := h.readAll(f)
 		if err != nil {
 			t.Errorf("%s: %v", r.what, err)
 		}
@@ -251,7 +251,7 @@ func TestRepairOfRuinedContent(t *testing.T) {
 // repairs repairs a house twice, compares all readable memories before, between and afterwards, and
 // then uses the house.
 func repairs(h *house, f facts) error {
-	before, err := h.look(f)
+	before, err := h.readAll(f)
 	if err != nil {
 		return err
 	}
@@ -260,7 +260,7 @@ func repairs(h *house, f facts) error {
 		return err
 	}
 	compare := func() error {
-		right, err := h.look(f)
+		right, err := h.readAll(f)
 		for id := range before {
 			if err == nil && !right[id] {
 				err = fmt.Errorf("memory %s could be read before the repair", id)

@@ -151,7 +151,7 @@ func ruined(t *testing.T, disk *crashfs.Disk, f facts, what string) string {
 	if err != nil {
 		return fmt.Sprintf("refused %s: the check: %v", what, err)
 	}
-	right, err := h.look(f)
+	right, err := h.readAll(f)
 	if err != nil {
 		return fmt.Sprintf("bad %s: %v", what, err)
 	}
@@ -171,7 +171,7 @@ func ruined(t *testing.T, disk *crashfs.Disk, f facts, what string) string {
 		if _, _, err := h.check(true); err != nil {
 			return fmt.Sprintf("named %s: %s; the repair: %v", what, list(found), err)
 		}
-		after, err := h.look(f)
+		after, err := h.readAll(f)
 		for id := range right {
 			if err == nil && !after[id] {
 				return fmt.Sprintf("bad %s: after the repair memory %s is not there any more", what, id)

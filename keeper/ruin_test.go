@@ -220,8 +220,8 @@ func furnish(t *testing.T, disk *crashfs.Disk, stores *metadatatest.Mem) (f fact
 	return f
 }
 
-// look reads every memory. It gives the right ones, and an error if a read gives wrong bytes.
-func (h *house) look(f facts) (right map[string]bool, err error) {
+// readAll reads every memory. It gives the right ones, and an error if a read gives wrong bytes.
+func (h *house) readAll(f facts) (right map[string]bool, err error) {
 	right = map[string]bool{}
 	for id, want := range f.Contents {
 		var m catalog.MemoryID
@@ -286,7 +286,7 @@ func (h *house) goOn(f facts) error {
 			return fmt.Errorf("reading what was just stored: %x, %w", got, err)
 		}
 	}
-	right, err := h.look(f)
+	right, err := h.readAll(f)
 	if err == nil && len(right) != len(f.Contents) {
 		err = fmt.Errorf("%d of %d memories are right after all were stored again", len(right), len(f.Contents))
 	}

@@ -136,11 +136,11 @@ func (s *Salvage) findLostEnds(rows catalog.Reader, histories map[catalog.Memory
 // put stores a memory. A memory that may have been deleted is left out if it has no content: then
 // it was deleted, or both are lost.
 func (s *Salvage) put(rows catalog.Reader, m catalog.Memory, known bool) error {
-	_, whole, err := catalog.Contents.Find(rows, catalog.ContentKey{Capsule: m.Capsule, SHA256: m.SHA256})
+	_, found, err := catalog.Contents.Find(rows, catalog.ContentKey{Capsule: m.Capsule, SHA256: m.SHA256})
 	if err != nil {
 		return err
 	}
-	if !whole && !known {
+	if !found && !known {
 		s.reportMemory(m, KindLost, ": it is left out, as the record of its content is gone too: it was deleted, or both are lost")
 		s.deleteMemory(m.ID)
 		return nil

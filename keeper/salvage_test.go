@@ -117,7 +117,7 @@ func (r *rescued) loseEvent(seq uint64) {
 	r.update(func(tx catalog.Tx) error { return catalog.Events.Delete(tx, key) })
 }
 
-func (r *rescued) settle() {
+func (r *rescued) reconcile() {
 	r.t.Helper()
 	if err := r.rescue.Reconcile(r.t.Context(), r.sessions, r.rows, fixed{r.at.Now}, system.Random{}); err != nil {
 		r.t.Fatal(err)
@@ -182,7 +182,7 @@ func TestWhatBecameOfAMemory(t *testing.T) {
 			if r.lose(1, nil); c.older {
 				r.lose(1, &m)
 			}
-			r.settle()
+			r.reconcile()
 			is, there := r.memory(1)
 			if there == c.gone || there && (is.Name != c.name || is.Trashed.IsZero() == c.trashed || is.SHA256 != m.SHA256 || is.Seq != m.Seq) {
 				t.Errorf("%v: %+v", there, is)
@@ -220,7 +220,7 @@ func TestTheTrashBeginsAnew(t *testing.T) {
 	})
 	m.PurgeAt = 2
 	r.lose(1, &m)
-	r.settle()
+	r.reconcile()
 	if is, _ := r.memory(1); is.Trashed.IsZero() || is.PurgeAt < (24*time.Hour).Milliseconds() {
 		t.Errorf("%+v", is)
 	}
@@ -285,7 +285,7 @@ func TestNobodyComesInByAnOldRow(t *testing.T) {
 		}
 		return catalog.Tokens.Put(tx, catalog.TokenKey{1}, catalog.Token{Hash: catalog.SHA256{1}, ID: "t2", Principal: "r", Created: r.at.Now})
 	})
-	r.settle()
+	r.reconcile()
 	err := r.rows.View(t.Context(), func(rows catalog.Reader) error {
 		admins := 0
 		admin := ""
@@ -344,7 +344,7 @@ func TestASessionOfWhichNobodyKnows(t *testing.T) {
 	}
 	m := r.publish(1, 1)
 	r.update(func(tx catalog.Tx) error { return catalog.Outcomes.Delete(tx, 1) })
-	r.settle()
+	r.reconcile()
 	err := r.rows.View(t.Context(), func(rows catalog.Reader) error {
 		out, err := catalog.Outcomes.Get(rows, 1)
 		if out.Memory != m.ID || out.SHA256 != m.SHA256 || out.Capsule != "c" || out.Bytes != 1 {

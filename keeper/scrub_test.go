@@ -115,7 +115,7 @@ func (s *scrubbed) content(m catalog.Memory) (c catalog.Content) {
 func TestScrubFindsRot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := scrub(t, 1<<30)
-		good, bad := s.store(text(1, 9000)), s.store(body)
+		good, bad := s.store(text(1, 9000)), s.store(sample)
 		s.world.blobs.Corrupt(s.content(bad).Extents[0].Place, 77)
 		time.Sleep(2 * time.Minute)
 		if s.content(bad).Damaged.IsZero() || !s.content(good).Damaged.IsZero() {
@@ -128,7 +128,7 @@ func TestScrubFindsRot(t *testing.T) {
 		if _, err := reader.Open(t.Context(), s.me, bad.ID); !errors.Is(err, memories.ErrDamaged) {
 			t.Errorf("reading it: %v", err)
 		}
-		s.store(body)
+		s.store(sample)
 		if !s.content(bad).Damaged.IsZero() {
 			t.Error("the upload did not heal it")
 		}
@@ -173,7 +173,7 @@ func TestScrubSurvivesAPanic(t *testing.T) {
 // whatever the bytes are by then.
 func TestScrubLooksAgainBeforeItSpeaks(t *testing.T) {
 	for what, change := range map[string]func(s *scrubbed, m catalog.Memory){
-		"stored again": func(s *scrubbed, _ catalog.Memory) { s.store(body) },
+		"stored again": func(s *scrubbed, _ catalog.Memory) { s.store(sample) },
 		"purged": func(s *scrubbed, m catalog.Memory) {
 			s.check(s.catalog.Update(s.t.Context(), func(tx catalog.Tx) error {
 				return catalog.Purge(tx, m.ID, catalog.Moment{Now: time.Now(), Running: s.sessions.Running()})
@@ -183,7 +183,7 @@ func TestScrubLooksAgainBeforeItSpeaks(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := scrub(t, 1<<30)
-				m := s.store(body)
+				m := s.store(sample)
 				place, once := s.content(m).Extents[0].Place, false
 				s.blobs.onCheck(func(e catalog.Extent) error {
 					if e.Place != place || once {
@@ -213,9 +213,9 @@ func TestScrubLooksAgainBeforeItSpeaks(t *testing.T) {
 func TestScrubMarksOnlyWhatItHasLookedAt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := scrub(t, 1<<30)
-		m := s.store(body)
+		m := s.store(sample)
 		s.world.blobs.Corrupt(s.content(m).Extents[0].Place, 77)
-		update := func() { s.store(body) }
+		update := func() { s.store(sample) }
 		s.rows.update.Store(&update)
 		rest(2 * time.Minute)
 		if s.rows.update.Load() != nil {
@@ -275,10 +275,10 @@ func TestScrubKeepsItsRate(t *testing.T) {
 func TestScrubDoesNotMarkWhatItCouldNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := scrub(t, 1<<30)
-		m := s.store(body)
+		m := s.store(sample)
 		s.blobs.onCheck(func(catalog.Extent) error { return errors.New("EIO") })
 		rest(2 * time.Minute)
-		if !s.content(m).Damaged.IsZero() || !s.said("could not be read") || !s.said(fmt.Sprintf("%x", sha256.Sum256(body))) {
+		if !s.content(m).Damaged.IsZero() || !s.said("could not be read") || !s.said(fmt.Sprintf("%x", sha256.Sum256(sample))) {
 			t.Errorf("%v; the log: %s", s.content(m).Damaged, s.log.String())
 		}
 	})

@@ -47,8 +47,8 @@ func (a aged) Delete(ctx context.Context, place string) error {
 	return a.Mem.Delete(ctx, place)
 }
 
-// stray makes a place of an id, which need not be that of a session.
-func (w *world) stray(id session.SessionID) {
+// placeOf makes a place of an id, which need not be that of a session.
+func (w *world) placeOf(id session.SessionID) {
 	w.t.Helper()
 	writer, err := w.blobs.Writer(w.t.Context(), id, 99, -1)
 	w.check(err)
@@ -65,9 +65,9 @@ func (w *world) on(blobs blob.Store) {
 func TestWhatAnEarlierLifeLeftGoesAtOnce(t *testing.T) {
 	w := newWorld(t)
 	up := w.begun()
-	w.stray(up.ID)
+	w.placeOf(up.ID)
 	for id := range session.SessionID(12_000) {
-		w.stray(id + 1)
+		w.placeOf(id + 1)
 	}
 	w.on(aged{Mem: w.blobs})
 	if n, err := w.keeper.Sweep(t.Context()); n != 12_000 || err != nil {
@@ -116,7 +116,7 @@ func (p panicking) Delete(ctx context.Context, place string) error {
 func TestAPanicAtOnePlaceKeepsNoOther(t *testing.T) {
 	w := newWorld(t)
 	for id := range session.SessionID(5) {
-		w.stray(1000 + id)
+		w.placeOf(1000 + id)
 	}
 	all, err := w.blobs.Places(t.Context(), "", 100)
 	w.check(err)

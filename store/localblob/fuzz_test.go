@@ -16,10 +16,10 @@ func FuzzPlaceName(f *testing.F) {
 	f.Add("p0000000000000001-00000002-00001000-00ffff-ff00000000000001", uint64(1), uint64(1<<32), uint64(3), uint64(1<<40))
 	f.Add("p0000000000000001-00000002", uint64(1), uint64(1<<32-1), uint64(3), uint64(1<<24-1))
 	s := &Store{dir: "dir"}
-	f.Fuzz(func(t *testing.T, name string, id, gen, life, spare uint64) {
+	f.Fuzz(func(t *testing.T, name string, id, gen, incarnation, replacement uint64) {
 		for _, p := range []place{
-			{id: session.SessionID(id), gen: gen, incarnation: life, replacement: spare},
-			{id: session.SessionID(id), incarnation: life, in: 1 + int64(gen%(1<<32-1)), off: block * (1 + int64(gen%(1<<20-1))), len: int64(spare % (1 << 24))},
+			{id: session.SessionID(id), gen: gen, incarnation: incarnation, replacement: replacement},
+			{id: session.SessionID(id), incarnation: incarnation, in: 1 + int64(gen%(1<<32-1)), off: block * (1 + int64(gen%(1<<20-1))), len: int64(replacement % (1 << 24))},
 		} {
 			if same, ok := parse(p.String()); !ok || same != p {
 				t.Fatalf("%+v is named %s, which is %+v, %v", p, p, same, ok)

@@ -80,7 +80,7 @@ func TestAFolderThatIsGoneIsNoLossOfPlaces(t *testing.T) {
 				if disk.bad {
 					continue
 				}
-				want("settle", s.Persist(t.Context(), []catalog.Extent{e}))
+				want("persist", s.Persist(t.Context(), []catalog.Extent{e}))
 				want("delete", s.Delete(t.Context(), e.Place))
 			}
 			disk.bad = false

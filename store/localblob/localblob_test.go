@@ -201,7 +201,7 @@ func TestTheReserveStaysFree(t *testing.T) {
 	}
 	s.opts.Reserve = 0
 	if _, err := w.WriteAt([]byte("x"), 0); err != nil {
-		t.Errorf("when there is room again: %v", err)
+		t.Errorf("when there is space again: %v", err)
 	}
 }
 

@@ -419,12 +419,12 @@ func TestAPackWithoutItsKey(t *testing.T) {
 	}
 }
 
-// rigid is a file system that can't give back parts of files.
-type rigid struct{ *crashfs.Disk }
+// withoutPunch is a file system that can't give back parts of files.
+type withoutPunch struct{ *crashfs.Disk }
 
 type rigidFile struct{ durable.File }
 
-func (r rigid) OpenFile(path string, flag int, perm fs.FileMode) (durable.File, error) {
+func (r withoutPunch) OpenFile(path string, flag int, perm fs.FileMode) (durable.File, error) {
 	f, err := r.Disk.OpenFile(path, flag, perm)
 	return rigidFile{f}, err
 }
@@ -440,7 +440,7 @@ func TestWithoutPunching(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s = open(t, "/d", Options{FS: rigid{disk}})
+	s = open(t, "/d", Options{FS: withoutPunch{disk}})
 	own, err := tryPacked(s, 2, b)
 	if p, _ := parse(own.Place); err != nil || p.in > 0 {
 		t.Errorf("%+v, %v", own, err)
@@ -509,7 +509,7 @@ func TestAdoptedItems(t *testing.T) {
 		}
 		if err == nil {
 			if _, err := f.WriteAt([]byte{1}, e.Len); err == nil {
-				t.Error("more than the item has room for was written")
+				t.Error("more than the item can hold was written")
 			}
 			err = errors.Join(f.Sync(), f.Close())
 		}

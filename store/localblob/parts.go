@@ -70,7 +70,7 @@ func inspect(on durable.FS, dir string, rejoin bool) (was found, err error) {
 }
 
 // checkPart gives an error unless this part is there, and belongs to the folder.
-func (was found) checkPart(on durable.FS, path string) error {
+func (f found) checkPart(on durable.FS, path string) error {
 	refuse := func(problem string) error {
 		return fmt.Errorf("%s %s, and this content folder is not new. Is its disk mounted, and the right one? Mount it and start again; "+
 			"if it is lost for good, restore a backup, or let sluice check --repair --rejoin go on without it", path, problem)
@@ -84,10 +84,10 @@ func (was found) checkPart(on durable.FS, path string) error {
 	}
 	places := filepath.Base(path) == "places"
 	held := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "lost+found" })
-	if len(held) == 0 && (places || was.owner != "") { // all packs of an earlier program may have been deleted
+	if len(held) == 0 && (places || f.owner != "") { // all packs of an earlier program may have been deleted
 		return refuse("is empty")
 	}
-	if was.owner == "" {
+	if f.owner == "" {
 		return nil
 	}
 	if places {
@@ -97,19 +97,19 @@ func (was found) checkPart(on durable.FS, path string) error {
 			}
 		}
 	}
-	switch whose, err := readPart(on, filepath.Join(path, partFile)); {
+	switch owner, err := readPart(on, filepath.Join(path, partFile)); {
 	case err != nil:
 		return err
-	case whose == "":
+	case owner == "":
 		return refuse("has no file " + partFile + " that says whose it is")
-	case whose != was.owner:
+	case owner != f.owner:
 		return refuse("is another content folder's, as its file " + partFile + " says")
 	}
 	return nil
 }
 
 // readPart gives the id of the folder that a part belongs to; "" if no file says so.
-func readPart(on durable.FS, path string) (whose string, err error) {
+func readPart(on durable.FS, path string) (owner string, err error) {
 	text, err := durable.ReadFile(on, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
@@ -117,11 +117,11 @@ func readPart(on durable.FS, path string) (whose string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if _, err := fmt.Sscanf(string(text), partLine, &whose); err != nil || whose == "" {
+	if _, err := fmt.Sscanf(string(text), partLine, &owner); err != nil || owner == "" {
 		return "", fmt.Errorf("%s is not one of sluice's: %.60q. Restore a backup; or put it back as it was: it says the same as the files %s, places/%s and packs/%[4]s of its folder",
 			path, text, partsFile, partFile)
 	}
-	return whose, nil
+	return owner, nil
 }
 
 // makeParts makes the folders of the places and the packs, and the files that say to which folder

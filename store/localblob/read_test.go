@@ -280,6 +280,6 @@ func TestWhatIsRememberedIsBounded(t *testing.T) {
 	c.add(catalog.Extent{Place: "small"}, make([]uint32, 1))
 	c.add(catalog.Extent{Place: "huge"}, make([]uint32, mostMarks))
 	if c.of(catalog.Extent{Place: "small"}) != nil || c.of(catalog.Extent{Place: "huge"}) != nil || len(c.all) < 1000 {
-		t.Error("what has no use for it, or no room, is remembered")
+		t.Error("what has no use for it, or no space, is remembered")
 	}
 }

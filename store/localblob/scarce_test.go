@@ -52,11 +52,11 @@ func TestRestingUploadsMakeWay(t *testing.T) {
 		es = append(es, write(t, s, session.SessionID(1+i), 0, 0, []byte("resting")))
 	}
 	for _, e := range es {
-		body, err := s.Read(t.Context(), []catalog.Extent{e}, 0, e.Len)
+		reader, err := s.Read(t.Context(), []catalog.Extent{e}, 0, e.Len)
 		if err != nil {
 			t.Fatal(err)
 		}
-		body.Close()
+		reader.Close()
 	}
 	if err := s.Persist(t.Context(), es[:10]); err != nil {
 		t.Error(err)

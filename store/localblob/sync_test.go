@@ -76,10 +76,10 @@ func TestAFailedSyncIsNeverTriedAgain(t *testing.T) {
 	dir, disk := t.TempDir(), &hooked{}
 	s := open(t, dir, Options{FS: disk})
 	var syncs atomic.Int64
-	var broken atomic.Bool
+	var failing atomic.Bool
 	disk.sync = func(f *hookedFile) error {
 		syncs.Add(1)
-		if broken.Load() {
+		if failing.Load() {
 			return errors.New("EIO")
 		}
 		return f.File.Sync()
@@ -89,12 +89,12 @@ func TestAFailedSyncIsNeverTriedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	bad := write(t, s, 1, 0, 4, []byte("bad"))
-	broken.Store(true)
+	failing.Store(true)
 	var lost *blob.PersistError
 	if err := s.Persist(t.Context(), []catalog.Extent{good, bad}); !errors.As(err, &lost) || len(lost.Lost) != 1 || lost.Lost[0] != bad {
 		t.Fatalf("%v", err)
 	}
-	broken.Store(false)
+	failing.Store(false)
 	n := syncs.Load()
 	if err := s.Persist(t.Context(), []catalog.Extent{bad}); !errors.As(err, &lost) {
 		t.Errorf("the second time it is fine: %v", err)
@@ -107,19 +107,19 @@ func TestAFailedSyncIsNeverTriedAgain(t *testing.T) {
 	}
 	next := write(t, s, 1, 0, 4, []byte("new"))
 	if next.Place == bad.Place {
-		t.Error("the next bytes went to the poisoned place")
+		t.Error("the next bytes went to the failed place")
 	}
 	if err := s.Persist(t.Context(), []catalog.Extent{good, next}); err != nil {
 		t.Error(err)
 	}
-	body, err := s.Read(t.Context(), []catalog.Extent{good, next}, 0, 7)
+	reader, err := s.Read(t.Context(), []catalog.Extent{good, next}, 0, 7)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b, err := io.ReadAll(body); err != nil || string(b) != "goodnew" {
+	if b, err := io.ReadAll(reader); err != nil || string(b) != "goodnew" {
 		t.Errorf("%q, %v", b, err)
 	}
-	body.Close()
+	reader.Close()
 	// Something is lost, so the stop is not clean, whatever Close says.
 	s.Close()
 	s = open(t, dir, Options{})
@@ -153,7 +153,7 @@ func TestSyncsAreShared(t *testing.T) {
 	}
 	n := files.Load()
 	if err := s.Persist(t.Context(), []catalog.Extent{e}); err != nil || files.Load() != n {
-		t.Errorf("settled again with %d syncs, %v", files.Load()-n, err)
+		t.Errorf("persisted again with %d syncs, %v", files.Load()-n, err)
 	}
 }
 
@@ -178,13 +178,13 @@ func TestAWriterDoesNotOutliveAFailedSync(t *testing.T) {
 	}
 	disk.sync = nil
 	if _, err := w.WriteAt([]byte("x"), 14); err == nil {
-		t.Error("a poisoned place takes more")
+		t.Error("a failed place takes more")
 	}
 	e, err := w.Commit(t.Context(), 5, 9, crc32.Checksum([]byte("under way"), crc32.MakeTable(crc32.Castagnoli)))
 	if err == nil {
-		t.Error("committed to a poisoned place")
+		t.Error("committed to a failed place")
 		if err := s.Persist(t.Context(), []catalog.Extent{e}); err == nil {
-			t.Error("and settled without a sync")
+			t.Error("and persisted without a sync")
 		}
 	}
 }
@@ -283,14 +283,14 @@ func TestFewFilesStayOpen(t *testing.T) {
 		t.Errorf("%d files are open", n)
 	}
 	for i, e := range es {
-		body, err := s.Read(t.Context(), []catalog.Extent{e}, 0, e.Len)
+		reader, err := s.Read(t.Context(), []catalog.Extent{e}, 0, e.Len)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if b, err := io.ReadAll(body); err != nil || string(b) != fmt.Sprint(i) {
+		if b, err := io.ReadAll(reader); err != nil || string(b) != fmt.Sprint(i) {
 			t.Errorf("%q, %v", b, err)
 		}
-		body.Close()
+		reader.Close()
 	}
 	if err := s.Persist(t.Context(), es); err != nil {
 		t.Error(err)

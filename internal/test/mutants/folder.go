@@ -172,8 +172,8 @@ func ofFolder() []mutant {
 		},
 		{
 			name: "places-of-another-content-are-taken", promise: 7, file: "store/localblob/parts.go",
-			old:   "	case whose != was.owner:",
-			new:   "	case whose == was.owner+was.owner:",
+			old:   "	case owner != f.owner:",
+			new:   "	case owner == f.owner+f.owner:",
 			tests: []string{"store/localblob.TestPartsThatAreAwayAreNotMadeAnew"},
 		},
 		{

@@ -107,8 +107,8 @@ func ofSalvage() []mutant {
 		},
 		{
 			name: "a-memory-without-content-is-back", promise: 3, file: "keeper/salvage_memories.go",
-			old:   "	if !whole && !known {\n",
-			new:   "	if !whole && !known && m.Bytes < 0 {\n",
+			old:   "	if !found && !known {\n",
+			new:   "	if !found && !known && m.Bytes < 0 {\n",
 			tests: []string{"keeper.TestWhatBecameOfAMemory"},
 		},
 		{
