@@ -124,7 +124,8 @@ type Damage struct {
 // String names it for people.
 func (d Damage) String() string {
 	if d.Capsule == "" {
-		return fmt.Sprintf("a piece of an upload under way, bytes %d to %d of place %s: %s", d.Off, d.Off+d.Len, d.Place, d.Reason)
+		return fmt.Sprintf("a piece of an upload under way, bytes %d to %d of place %s: %s",
+			d.Off, d.Off+d.Len, d.Place, d.Reason)
 	}
 	return fmt.Sprintf("content %s of capsule %s: %s", d.SHA256, d.Capsule, d.Reason)
 }

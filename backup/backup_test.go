@@ -42,7 +42,8 @@ func TestARestoredServerGoesOn(t *testing.T) {
 	s.create("empty", nil)
 	trashed := s.create("trashed", bytesOf("trashed", 2*chunk))
 	s.check(s.rows.Update(t.Context(), func(tx catalog.Tx) error {
-		return catalog.Trash(tx, trashed.ID, 100*3600e9, catalog.Moment{Now: s.clock.Now(), Running: s.engine.Running()})
+		return catalog.Trash(tx, trashed.ID, 100*3600e9,
+			catalog.Moment{Now: s.clock.Now(), Running: s.engine.Running()})
 	}))
 	id := s.begin("big", len(big))
 	for i := range 4 {
@@ -125,7 +126,8 @@ func TestASecondBackupCopiesOnlyWhatIsNew(t *testing.T) {
 		}
 		return nil
 	})
-	if res, err := backup.Run(t.Context(), to, dir, src, s.clock.Now(), nil); err != nil || res.Copied != 0 || read > 10 {
+	if res, err := backup.Run(t.Context(), to, dir, src, s.clock.Now(), nil); err != nil || res.Copied != 0 ||
+		read > 10 {
 		t.Errorf("nothing is new, and %d bytes were written or read: %+v, %v", read, res, err)
 	}
 	n = written(to)
@@ -197,7 +199,8 @@ func TestWhatIsLostIsNamed(t *testing.T) {
 	rot()
 	s.create("late", bytesOf("late", chunk))
 	res := s.backup(to, dir)
-	if len(res.Damaged) != 2 || res.Memories != 3 || !strings.Contains(res.Damaged[1].String(), "default") && !strings.Contains(res.Damaged[0].String(), "default") {
+	if len(res.Damaged) != 2 || res.Memories != 3 ||
+		!strings.Contains(res.Damaged[1].String(), "default") && !strings.Contains(res.Damaged[0].String(), "default") {
 		t.Fatalf("%+v", res)
 	}
 	// Once more: lost content does not count as copied.
@@ -279,10 +282,12 @@ func TestOtherFoldersAreLeftAlone(t *testing.T) {
 	s.check(lock.Close())
 	s.check(os.WriteFile(to+"/BACKUP", []byte("sluice backup, format 2\nwhatever\n"), 0o600))
 	refused(durable.OS{}, to, s.source(), nil, "newer sluice")
-	if _, err := restore(t.Context(), durable.OS{}, to, simulated(crashfs.New()), "/data", false); err == nil || !strings.Contains(err.Error(), "newer sluice") {
+	if _, err := restore(t.Context(), durable.OS{}, to, simulated(crashfs.New()), "/data", false); err == nil ||
+		!strings.Contains(err.Error(), "newer sluice") {
 		t.Error(err)
 	}
-	if _, err := restore(t.Context(), durable.OS{}, full, simulated(crashfs.New()), "/data", false); !errors.Is(err, backup.ErrNotBackup) {
+	if _, err := restore(t.Context(), durable.OS{}, full, simulated(crashfs.New()), "/data", false); !errors.Is(err,
+		backup.ErrNotBackup) {
 		t.Error(err)
 	}
 }
@@ -316,14 +321,16 @@ func TestAFlippedByteIsNamed(t *testing.T) {
 			flip(path, at)
 			target := simulated(crashfs.New())
 			_, err := restore(t.Context(), durable.OS{}, to, target, "/data", false)
-			if err == nil || !strings.Contains(err.Error(), path) || !errors.Is(err, backup.ErrDamaged) && filepath.Base(path) != "BACKUP" {
+			if err == nil || !strings.Contains(err.Error(), path) ||
+				!errors.Is(err, backup.ErrDamaged) && filepath.Base(path) != "BACKUP" {
 				t.Errorf("byte %d of %s: %v", at, path, err)
 			}
 			if _, err := target.Stat("/data"); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("a data folder appeared: %v", err)
 			}
 			if strings.Contains(path, "/content/") {
-				if res, err := restore(t.Context(), durable.OS{}, to, target, "/data", true); err != nil || len(res.Damaged) != 1 {
+				if res, err := restore(t.Context(), durable.OS{}, to, target, "/data", true); err != nil ||
+					len(res.Damaged) != 1 {
 					t.Errorf("salvaging: %+v, %v", res, err)
 				}
 			}
@@ -350,7 +357,8 @@ func TestASumThatDoesNotHoldIsNamed(t *testing.T) {
 		right, err = catalog.Contents.Get(tx, catalog.ContentKey{Capsule: m.Capsule, SHA256: m.SHA256})
 		wrong = right
 		wrong.SHA256[0] ^= 1
-		return errors.Join(err, catalog.Contents.Put(tx, catalog.ContentKey{Capsule: m.Capsule, SHA256: wrong.SHA256}, wrong))
+		return errors.Join(err, catalog.Contents.Put(tx, catalog.ContentKey{Capsule: m.Capsule, SHA256: wrong.SHA256},
+			wrong))
 	}))
 	name := fmt.Sprintf("content %x of capsule default", wrong.SHA256)
 	to := crashfs.New()
@@ -383,7 +391,8 @@ func TestAFolderWithSomethingInItIsRefused(t *testing.T) {
 	s.backup(to, dir)
 	full, empty := t.TempDir(), t.TempDir()
 	s.check(os.WriteFile(full+"/letter", nil, 0o600))
-	if _, err := restore(t.Context(), to, dir, real, full, false); !errors.Is(err, backup.ErrNotEmpty) || len(files(t, durable.OS{}, full)) != 1 {
+	if _, err := restore(t.Context(), to, dir, real, full, false); !errors.Is(err, backup.ErrNotEmpty) ||
+		len(files(t, durable.OS{}, full)) != 1 {
 		t.Error(err)
 	}
 	if _, err := restore(t.Context(), to, dir, real, full+"/letter", false); err == nil {

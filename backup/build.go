@@ -69,7 +69,9 @@ func requireEmpty(on durable.FS, path string) error {
 		return fmt.Errorf("%s is not a folder", path)
 	}
 	if names, err := on.List(path); err != nil || len(names) > 0 {
-		return errors.Join(fmt.Errorf("%s %w: a backup is restored into a folder that is empty, or not there", path, ErrNotEmpty), err)
+		notEmpty := fmt.Errorf("%s %w: a backup is restored into a folder that is empty, or not there",
+			path, ErrNotEmpty)
+		return errors.Join(notEmpty, err)
 	}
 	if err := on.Remove(path); err != nil {
 		if errors.Is(err, syscall.EBUSY) {

@@ -65,7 +65,8 @@ func (r *run) copyContent(ctx context.Context, o *openPlaces, v catalog.Content,
 		}
 		r.advance(e.Len, 0)
 		if e == v.Extents[len(v.Extents)-1] && !sameSum(sum, v) {
-			r.damaged(damageOf(v, &sourceError{err: errors.New("its extents are what was stored, but not in sum: their SHA-256 is another")}))
+			another := errors.New("its extents are what was stored, but not in sum: their SHA-256 is another")
+			r.damaged(damageOf(v, &sourceError{err: another}))
 		}
 	}
 	if len(v.Extents) == 0 && !sameSum(sum, v) {
@@ -172,7 +173,8 @@ func (r *run) copyExtent(ctx context.Context, o *openPlaces, e catalog.Extent, s
 		at += int64(len(p))
 	}
 	if crc != e.CRC32C {
-		return &sourceError{e, fmt.Errorf("place %s, bytes %d to %d: CRC-32C %08x, not %08x", e.Place, e.Off, e.Off+e.Len, crc, e.CRC32C)}
+		return &sourceError{e, fmt.Errorf("place %s, bytes %d to %d: CRC-32C %08x, not %08x",
+			e.Place, e.Off, e.Off+e.Len, crc, e.CRC32C)}
 	}
 	if to != nil {
 		o.unverified = append(o.unverified, e)
@@ -194,7 +196,8 @@ func (o *openPlaces) allPresent(es []catalog.Extent) (bool, error) {
 func damageOf(v catalog.Content, source *sourceError) Damage {
 	d := Damage{Capsule: v.Capsule, SHA256: hex.EncodeToString(v.SHA256[:])}
 	if source != nil {
-		d.Place, d.Off, d.Len, d.CRC32C, d.Reason = source.e.Place, source.e.Off, source.e.Len, source.e.CRC32C, source.Error()
+		e := source.e
+		d.Place, d.Off, d.Len, d.CRC32C, d.Reason = e.Place, e.Off, e.Len, e.CRC32C, source.Error()
 	}
 	return d
 }

@@ -65,7 +65,8 @@ func twoStates(t *testing.T) (s *server, to *crashfs.Disk, first, second []strin
 func disksAfter(im *crashfs.Image, seed uint64) map[string]*crashfs.Disk {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	return map[string]*crashfs.Disk{
-		"killed": im.Kill(), "power lost": im.Crash(rng, 0), "power lost, half kept": im.Crash(rng, 50), "power lost, all kept": im.Crash(rng, 100),
+		"killed": im.Kill(), "power lost": im.Crash(rng, 0), "power lost, half kept": im.Crash(rng,
+			50), "power lost, all kept": im.Crash(rng, 100),
 	}
 }
 
@@ -134,7 +135,8 @@ func TestAFirstBackupThatDiesIsNone(t *testing.T) {
 	for i, im := range images {
 		for how, d := range disksAfter(im, uint64(i)) {
 			got, err := verify(d)
-			if !errors.Is(err, backup.ErrNone) && !errors.Is(err, backup.ErrNotBackup) && (err != nil || !slices.Equal(got, second)) {
+			if !errors.Is(err, backup.ErrNone) && !errors.Is(err, backup.ErrNotBackup) &&
+				(err != nil || !slices.Equal(got, second)) {
 				t.Fatalf("%s before %s: %v, %v", how, steps[i], got, err)
 			}
 			if i%3 == 0 {

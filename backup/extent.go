@@ -43,7 +43,10 @@ type openPlaces struct {
 const copyAtOnce = 256 << 10
 
 func newOpenPlaces(on durable.FS, dir string, write bool) *openPlaces {
-	return &openPlaces{on: on, dir: dir, write: write, files: map[string]durable.File{}, buf: aligned(copyAtOnce), old: aligned(copyAtOnce + 2*durable.Block)}
+	return &openPlaces{
+		on: on, dir: dir, write: write, files: map[string]durable.File{}, buf: aligned(copyAtOnce),
+		old: aligned(copyAtOnce + 2*durable.Block),
+	}
 }
 
 // open opens a place; create makes it if it is not there. Without create its error is then
@@ -170,7 +173,9 @@ func (o *openPlaces) persist() error {
 	}
 	for _, e := range o.unverified {
 		if ok, err := o.matches(e); err != nil || !ok {
-			return errors.Join(fmt.Errorf("the disk of the backup did not keep what was written to it: place %s, bytes %d to %d", e.Place, e.Off, e.Off+e.Len), err)
+			lost := fmt.Errorf("the disk of the backup did not keep what was written to it: place %s, bytes %d to %d",
+				e.Place, e.Off, e.Off+e.Len)
+			return errors.Join(lost, err)
 		}
 	}
 	o.unverified = o.unverified[:0]

@@ -59,7 +59,8 @@ func decodeManifest(b []byte) (m manifest, err error) {
 	if i == 0 || string(b[i:]) != fmt.Sprintf("%s%x\n", manifestEnd, sha256.Sum256(b[:i])) {
 		return m, errors.New("its SHA-256 is another")
 	}
-	if err = json.Unmarshal(b[:i], &m); err == nil && (m.Rows.Name != rowsName(m.Number) || !validID.MatchString(m.Of)) {
+	if err = json.Unmarshal(b[:i], &m); err == nil &&
+		(m.Rows.Name != rowsName(m.Number) || !validID.MatchString(m.Of)) {
 		err = errors.New("what it says is impossible")
 	}
 	return m, err
@@ -109,7 +110,8 @@ func readMarker(on durable.FS, dir string) (id string, err error) {
 		return "", fmt.Errorf("%w: %s is not one of sluice's: %.60q", ErrNotBackup, path, text)
 	}
 	if have > format {
-		return "", fmt.Errorf("the backup in %s has format %d, and this program knows formats up to %d: use a newer sluice", dir, have, format)
+		return "", fmt.Errorf("the backup in %s has format %d, and this program knows formats up to %d: use a "+
+			"newer sluice", dir, have, format)
 	}
 	if have < 1 || string(text) != fmt.Sprintf(markerLine, have, id) || !validID.MatchString(id) {
 		return "", fmt.Errorf("%w: %s: %.80q", ErrDamaged, path, text)
@@ -128,13 +130,16 @@ func checkUsable(on durable.FS, dir, id string) (begun bool, err error) {
 		}
 		for _, name := range names {
 			if name != lockName && !strings.HasPrefix(name, "."+marker+".") {
-				return false, fmt.Errorf("%w: %s is neither empty nor a backup: it holds %s; give an empty folder, or one that is not there", ErrNotBackup, dir, name)
+				return false, fmt.Errorf(
+					"%w: %s is neither empty nor a backup: it holds %s; give an empty folder, or one that is not there",
+					ErrNotBackup, dir, name)
 			}
 		}
 		return false, err
 	}
 	if err == nil && of != id {
-		err = fmt.Errorf("%w: %s holds the backup of another data folder (%s, and this one is %s)", ErrNotBackup, dir, of, id)
+		err = fmt.Errorf("%w: %s holds the backup of another data folder (%s, and this one is %s)",
+			ErrNotBackup, dir, of, id)
 	}
 	return true, err
 }

@@ -94,10 +94,12 @@ const maxNamed = 20
 // itself had lost before the backup is no error.
 func (b *Backup) Restore(ctx context.Context, to Target, progress Progress) (res Result, err error) {
 	if b.m.RowsFormat > to.Rows {
-		return res, fmt.Errorf("the rows of the backup in %s have format %d, and this program knows formats up to %d: use a newer sluice", b.dir, b.m.RowsFormat, to.Rows)
+		return res, fmt.Errorf("the rows of the backup in %s have format %d, and this program knows formats up to "+
+			"%d: use a newer sluice", b.dir, b.m.RowsFormat, to.Rows)
 	}
 	if len(b.m.Missing) > 0 && !to.Salvage {
-		return res, fmt.Errorf("%w: it is what was left of its data folder, which had lost rows of its metadata; sluice restore --salvage restores it, and says what is missing", ErrIncomplete)
+		return res, fmt.Errorf("%w: it is what was left of its data folder, which had lost rows of its metadata; "+
+			"sluice restore --salvage restores it, and says what is missing", ErrIncomplete)
 	}
 	outer := ctx
 	ctx, stop := context.WithCancelCause(ctx)
@@ -330,7 +332,9 @@ func (r *restore) damageError() error {
 }
 
 // extent copies one extent. bad says why it is not whole; err is a failure of the target.
-func (r *restore) extent(ctx context.Context, o *openPlaces, into *places, e catalog.Extent, sum hash.Hash) (bad, err error) {
+func (r *restore) extent(
+	ctx context.Context, o *openPlaces, into *places, e catalog.Extent, sum hash.Hash,
+) (bad, err error) {
 	path, err := placePath(r.b.dir, e.Place)
 	if err != nil {
 		return err, nil

@@ -202,7 +202,8 @@ func (r *rowsReader) end() error {
 		return r.damaged("it goes on past its end")
 	}
 	if got := hex.EncodeToString(r.sum.Sum(nil)); got != r.want.SHA256 || r.read != r.want.Bytes {
-		return r.damaged("it has %d bytes with SHA-256 %s, and should have %d with %s", r.read, got, r.want.Bytes, r.want.SHA256)
+		return r.damaged("it has %d bytes with SHA-256 %s, and should have %d with %s",
+			r.read, got, r.want.Bytes, r.want.SHA256)
 	}
 	return io.EOF
 }

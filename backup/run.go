@@ -33,7 +33,9 @@ const (
 // returned nil, the previous backup is whole and is what a restore finds, whatever happens. The
 // next Run finds the bytes that were copied by then. Content that src itself does not have whole is
 // no error, but reported in the Result.
-func Run(ctx context.Context, on durable.FS, dir string, src Source, now time.Time, progress Progress) (res Result, err error) {
+func Run(
+	ctx context.Context, on durable.FS, dir string, src Source, now time.Time, progress Progress,
+) (res Result, err error) {
 	defer func() {
 		if err = classify(err); err != nil && ctx.Err() != nil {
 			err = ctx.Err()
@@ -47,7 +49,10 @@ func Run(ctx context.Context, on durable.FS, dir string, src Source, now time.Ti
 		return res, err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
-	r := &run{on: on, dir: dir, src: src, progress: progress, knownDamage: map[string]bool{}, folders: map[string]bool{}}
+	r := &run{
+		on: on, dir: dir, src: src, progress: progress, knownDamage: map[string]bool{},
+		folders: map[string]bool{},
+	}
 	if err := r.begin(); err != nil {
 		return res, err
 	}
@@ -168,7 +173,8 @@ func (r *run) copy(ctx context.Context, now time.Time) (err error) {
 		err = context.Cause(ctx)
 	}
 	if err == nil && r.previous.err != nil {
-		r.src.Log.Warn("the rows of the backup that was there are damaged; what they had was compared or copied anew", "err", r.previous.err)
+		r.src.Log.Warn("the rows of the backup that was there are damaged; what they had was compared or copied anew",
+			"err", r.previous.err)
 	}
 	slices.SortFunc(r.next.Damaged, func(a, b Damage) int { return strings.Compare(a.key(), b.key()) })
 	return err
@@ -232,7 +238,8 @@ const mostMissing = 100_000
 func (r *run) missing(from, to []byte, why error) error {
 	switch {
 	case !r.src.Salvage:
-		return fmt.Errorf("%w. Nothing was backed up; sluice backup --salvage backs up all the rest, into another folder, and sluice check --repair brings it out", why)
+		return fmt.Errorf("%w. Nothing was backed up; sluice backup --salvage backs up all the rest, into another "+
+			"folder, and sluice check --repair brings it out", why)
 	case r.wholeBefore:
 		return fmt.Errorf("%w: give another folder for what is left of the data folder (%w)", ErrKept, why)
 	case len(r.next.Missing) == mostMissing:
@@ -255,7 +262,8 @@ func (w *walker) entry(v session.Entry, known bool) error {
 	e := p.Extent
 	w.r.notePlace(e.Place)
 	known = known && !w.r.knownDamage[damageOfExtent(e, nil).key()]
-	if n := len(w.extents.extents); n > 0 && (n == batch || w.extents.known != known || w.extents.extents[n-1].Place != e.Place) {
+	if n := len(w.extents.extents); n > 0 &&
+		(n == batch || w.extents.known != known || w.extents.extents[n-1].Place != e.Place) {
 		if err := w.flush(); err != nil {
 			return err
 		}
@@ -338,7 +346,8 @@ func (r *run) tidy(ctx context.Context) {
 	slices.Sort(r.placeHashes)
 	names, err := r.on.List(r.dir)
 	for _, name := range names {
-		if _, is := rowsNumber(name); is && name != r.next.Rows.Name || strings.HasPrefix(name, "."+manifestName+".") || strings.HasPrefix(name, "."+incompleteName+".") ||
+		if _, is := rowsNumber(name); is && name != r.next.Rows.Name ||
+			strings.HasPrefix(name, "."+manifestName+".") || strings.HasPrefix(name, "."+incompleteName+".") ||
 			name == incompleteName && r.next.name() == manifestName {
 			err = errors.Join(err, r.on.Remove(filepath.Join(r.dir, name)))
 		}

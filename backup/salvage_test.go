@@ -20,7 +20,9 @@ type holed struct {
 
 var errRot = errors.New("rot")
 
-func (h holed) Walk(ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error) error {
+func (h holed) Walk(
+	ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error,
+) error {
 	return h.Frozen.Walk(ctx, func(key, row []byte) error {
 		if h.lost != "" && strings.HasSuffix(string(key), h.lost) && key[1] == byte(catalog.MemoryTable) {
 			return lost(key, append([]byte(h.lost), 0), errRot)
@@ -61,14 +63,17 @@ func TestWhatIsLeftIsNoWholeBackup(t *testing.T) {
 		t.Errorf("it made one: %v", err)
 	}
 	for range 2 {
-		if res, err := run(true); err != nil || len(res.Missing) != 1 || res.Missing[0].Why != "rot" || res.Memories != 1 || res.Contents != 2 {
+		if res, err := run(true); err != nil || len(res.Missing) != 1 || res.Missing[0].Why != "rot" ||
+			res.Memories != 1 || res.Contents != 2 {
 			t.Errorf("%+v, %v", res, err)
 		}
 	}
-	if _, err := restore(t.Context(), to, dir, simulated(crashfs.New()), "/data", false); !errors.Is(err, backup.ErrIncomplete) || !strings.Contains(err.Error(), "restore --salvage") {
+	if _, err := restore(t.Context(), to, dir, simulated(crashfs.New()), "/data", false); !errors.Is(err,
+		backup.ErrIncomplete) || !strings.Contains(err.Error(), "restore --salvage") {
 		t.Errorf("%v", err)
 	}
-	if res, err := restore(t.Context(), to, dir, simulated(crashfs.New()), "/data", true); err != nil || len(res.Missing) != 1 {
+	if res, err := restore(t.Context(), to, dir, simulated(crashfs.New()), "/data", true); err != nil ||
+		len(res.Missing) != 1 {
 		t.Errorf("%+v, %v", res, err)
 	}
 	if old, err := to.Stat(dir + "/manifest"); err == nil {
@@ -96,7 +101,8 @@ func TestWhatIsLeftIsNoWholeBackup(t *testing.T) {
 		t.Fatal("no step")
 	}
 	for i, im := range images {
-		if got := restored(t, im.Crash(rand.New(rand.NewPCG(1, uint64(i))), 50), dir).names(); len(got) != 2 || !got["second"] {
+		if got := restored(t, im.Crash(rand.New(rand.NewPCG(1, uint64(i))), 50), dir).names(); len(got) != 2 ||
+			!got["second"] {
 			t.Errorf("step %d: %v", i, got)
 		}
 	}

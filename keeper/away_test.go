@@ -56,7 +56,10 @@ func (w *world) orphan() {
 // orphans. When it is back, all of them are.
 func TestNothingIsDeletedWhileTheFolderIsAway(t *testing.T) {
 	w, f := newWorld(t), &placed{}
-	w.keeper = keeper.New(keeper.Config{Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: w.blobs, Clock: w.clock, InPlace: f.inPlace})
+	w.keeper = keeper.New(keeper.Config{
+		Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: w.blobs,
+		Clock: w.clock, InPlace: f.inPlace,
+	})
 	w.begun()
 	w.orphan()
 	_, err := w.keeper.Sweep(t.Context())
@@ -93,7 +96,8 @@ func TestNothingIsDeletedWhileTheFolderIsAway(t *testing.T) {
 func TestAFolderThatGoesAwayEndsAPass(t *testing.T) {
 	w, good := newWorld(t), 1000
 	w.keeper = keeper.New(keeper.Config{
-		Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: w.blobs, Clock: w.clock, InPlace: func() error {
+		Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: w.blobs, Clock: w.clock,
+		InPlace: func() error {
 			if good--; good < 0 {
 				return upload.ErrAway
 			}
@@ -118,7 +122,8 @@ func TestWhatTheMetadataCanNotKnowStays(t *testing.T) {
 	known := false
 	w.keeper = keeper.New(keeper.Config{
 		Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: livedIn{w.blobs, 7}, Clock: w.clock,
-		KnownIncarnation: func(life uint64) bool { return known || life != 7 }, Log: slog.New(slog.NewTextHandler(&log, nil)),
+		KnownIncarnation: func(incarnation uint64) bool { return known || incarnation != 7 },
+		Log:              slog.New(slog.NewTextHandler(&log, nil)),
 	})
 	w.orphan()
 	for range 3 {

@@ -229,17 +229,20 @@ func (c *check) readSessions(ctx context.Context) error {
 	}
 	c.now = catalog.Moment{Now: c.cfg.Clock.Now(), Running: max(stats.Newest, 1)}
 	c.sessions, c.sessionPlaces = map[session.SessionID]*openSession{}, map[string]session.SessionID{}
-	for _, st := range []session.State{session.Open, session.Sealed, session.Finished, session.Aborted, session.Expired} {
-		err := session.Page(ctx, c.cfg.Sessions, session.Query{State: st, Limit: 500}, func(s session.Session) (bool, error) {
-			c.sum.Sessions++
-			if s.State == session.Finished {
-				c.finished = append(c.finished, s.ID)
-			}
-			if !s.State.Ended() {
-				return true, c.readSession(ctx, s)
-			}
-			return true, ctx.Err()
-		})
+	for _, st := range []session.State{
+		session.Open, session.Sealed, session.Finished, session.Aborted, session.Expired,
+	} {
+		err := session.Page(ctx, c.cfg.Sessions, session.Query{State: st, Limit: 500},
+			func(s session.Session) (bool, error) {
+				c.sum.Sessions++
+				if s.State == session.Finished {
+					c.finished = append(c.finished, s.ID)
+				}
+				if !s.State.Ended() {
+					return true, c.readSession(ctx, s)
+				}
+				return true, ctx.Err()
+			})
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -254,7 +257,10 @@ func (c *check) readSessions(ctx context.Context) error {
 func (c *check) readSession(ctx context.Context, s session.Session) error {
 	meta, holds, err := upload.InspectSession(s)
 	o := &openSession{reserved: holds, s: s, name: meta.Name}
-	whole := session.Session{Spec: session.Spec{BytesExpected: s.BytesExpected}, Received: s.Received[max(len(s.Received)-1, 0):]}
+	whole := session.Session{
+		Spec:     session.Spec{BytesExpected: s.BytesExpected},
+		Received: s.Received[max(len(s.Received)-1, 0):],
+	}
 	o.reserves = func(bytes int64) bool { return upload.Reserves(whole, bytes) }
 	if meta.Path != "" {
 		o.name = meta.Path + "/" + o.name
@@ -271,7 +277,8 @@ func (c *check) readSession(ctx context.Context, s session.Session) error {
 	o.s.Received, o.s.Note, c.total = nil, nil, c.total+session.Total(s.Received)
 	var got []session.Range
 	for _, e := range entries {
-		if session.Touches(got, e.Range) || s.BytesExpected >= 0 && e.End > s.BytesExpected || e.Off/s.ChunkSize != (e.End-1)/s.ChunkSize {
+		if session.Touches(got, e.Range) || s.BytesExpected >= 0 && e.End > s.BytesExpected ||
+			e.Off/s.ChunkSize != (e.End-1)/s.ChunkSize {
 			f := c.wrong(KindRecord, "%s: the piece at bytes %s is where none can be", o, span(e.Range))
 			f.Session, f.Range = s.ID, e.Range
 		}

@@ -66,7 +66,9 @@ func (c *check) contents(ctx context.Context) error {
 }
 
 // contentAfter gives the first readable content behind a key; nil: the first of all.
-func contentAfter(ctx context.Context, store catalog.Store, after *catalog.ContentKey) (content catalog.Content, ok bool, err error) {
+func contentAfter(
+	ctx context.Context, store catalog.Store, after *catalog.ContentKey,
+) (content catalog.Content, ok bool, err error) {
 	var lo []byte
 	if after != nil {
 		lo = keyAfter(after.AppendKey(nil))
@@ -106,13 +108,15 @@ func (c *check) verify(ctx context.Context, content catalog.Content) error {
 			return nil
 		}
 		for _, m := range c.memoriesOf(ctx, content) {
-			c.unmark(c.wrong(KindContent, "%s is marked as damaged, and its bytes are right", nameOf(m)).about(m), content)
+			c.unmark(c.wrong(KindContent, "%s is marked as damaged, and its bytes are right", nameOf(m)).about(m),
+				content)
 		}
 		return nil
 	}
 	for _, m := range c.memoriesOf(ctx, content) {
 		for _, d := range found {
-			f := c.wrong(KindContent, "%s: bytes %s are damaged: %s", nameOf(m), span(d.Range), d.problem).about(m).at(d.place)
+			f := c.wrong(KindContent, "%s: bytes %s are damaged: %s", nameOf(m), span(d.Range), d.problem).about(m).
+				at(d.place)
 			f.Range = d.Range
 			if d.Empty() {
 				f.Text = fmt.Sprintf("%s: %s", nameOf(m), d.problem)
@@ -123,7 +127,8 @@ func (c *check) verify(ctx context.Context, content catalog.Content) error {
 			if d.temporary && content.Damaged.IsZero() {
 				continue
 			}
-			f.Remedy, f.quarantines = "the content is marked as damaged and not given out; storing the same bytes again heals it", true
+			f.Remedy, f.quarantines = "the content is marked as damaged and not given out; storing the same bytes "+
+				"again heals it", true
 			f.fix = func(ctx context.Context) error {
 				_, err := mark(ctx, c.cfg.Catalog, content, c.now.Now)
 				return err
@@ -168,7 +173,8 @@ func mark(ctx context.Context, store catalog.Store, was catalog.Content, at time
 
 // same reports whether two rows have their bytes at the same places.
 func same(a, b catalog.Content) bool {
-	return a.Bytes == b.Bytes && a.CRC32C == b.CRC32C && slices.Equal(a.Extents, b.Extents) && bytes.Equal(a.Inline, b.Inline)
+	return a.Bytes == b.Bytes && a.CRC32C == b.CRC32C && slices.Equal(a.Extents, b.Extents) &&
+		bytes.Equal(a.Inline, b.Inline)
 }
 
 // damages re-reads a content. It computes SHA-256 over all bytes only if each extent is intact.
@@ -216,7 +222,8 @@ func (c *check) damages(ctx context.Context, content catalog.Content) (found []d
 	case err != nil:
 		return []damage{{problem: fmt.Sprintf("it can't be read: %v", err), temporary: !isDamage(err)}}, nil
 	case catalog.SHA256(sum.Sum(nil)) != content.SHA256:
-		return []damage{{problem: fmt.Sprintf("its bytes are as they were written, and their SHA-256 is %x and not %x", sum.Sum(nil), content.SHA256)}}, nil
+		return []damage{{problem: fmt.Sprintf("its bytes are as they were written, and their SHA-256 is %x and not %x",
+			sum.Sum(nil), content.SHA256)}}, nil
 	}
 	return nil, nil
 }
@@ -227,8 +234,10 @@ func damagesInline(content catalog.Content) []damage {
 	case content.Inline == nil && content.Bytes > 0:
 		return []damage{{all, "", "they are gone", false}}
 	case int64(len(content.Inline)) != content.Bytes:
-		return []damage{{problem: fmt.Sprintf("it has %d bytes, and %d are stored in its record", content.Bytes, len(content.Inline))}}
-	case crc32.Checksum(content.Inline, crc32.MakeTable(crc32.Castagnoli)) != content.CRC32C || sha256.Sum256(content.Inline) != content.SHA256:
+		return []damage{{problem: fmt.Sprintf("it has %d bytes, and %d are stored in its record",
+			content.Bytes, len(content.Inline))}}
+	case crc32.Checksum(content.Inline, crc32.MakeTable(crc32.Castagnoli)) != content.CRC32C ||
+		sha256.Sum256(content.Inline) != content.SHA256:
 		return []damage{{all, "", "its record does not hold what was stored", false}}
 	}
 	return nil
@@ -236,8 +245,8 @@ func damagesInline(content catalog.Content) []damage {
 
 // counter counts the bytes that are written to it, and stops with its context.
 type counter struct {
-	ctx context.Context
-	check   *check
+	ctx   context.Context
+	check *check
 }
 
 func (c counter) Write(p []byte) (int, error) {
@@ -250,7 +259,10 @@ func (c counter) Write(p []byte) (int, error) {
 func (c *check) memoriesOf(ctx context.Context, content catalog.Content) []catalog.Memory {
 	out, err := memoriesOf(ctx, c.cfg.Catalog, content)
 	if err != nil || len(out) == 0 {
-		return []catalog.Memory{{Capsule: content.Capsule, Meta: catalog.Meta{Name: fmt.Sprintf("content %x", content.SHA256)}}}
+		return []catalog.Memory{{
+			Capsule: content.Capsule,
+			Meta:    catalog.Meta{Name: fmt.Sprintf("content %x", content.SHA256)},
+		}}
 	}
 	return out
 }
@@ -275,7 +287,8 @@ func memoriesOf(ctx context.Context, store catalog.Store, content catalog.Conten
 			add(id, err)
 		}
 		trash := catalog.OrderKey{Capsule: content.Capsule, Trash: true}
-		for id, err := range catalog.Order.Scan(r, trash, catalog.OrderKey{Capsule: content.Capsule, Trash: true, Seq: math.MaxUint64}) {
+		for id, err := range catalog.Order.Scan(r, trash,
+			catalog.OrderKey{Capsule: content.Capsule, Trash: true, Seq: math.MaxUint64}) {
 			add(id, err)
 		}
 		return nil
@@ -306,10 +319,12 @@ func (c *check) places(ctx context.Context) error {
 				continue
 			}
 			if !c.cfg.KnownPlace(p.Name) {
-				c.wrong(KindLeftover, "nothing names %s (%d bytes): the record of what it is may be lost, or in a newer copy of the metadata; it is kept", c.cfg.File(p.Name), p.Bytes).at(p.Name).Note = true
+				c.wrong(KindLeftover, "nothing names %s (%d bytes): the record of what it is may be lost, or in a "+
+					"newer copy of the metadata; it is kept", c.cfg.File(p.Name), p.Bytes).at(p.Name).Note = true
 				continue
 			}
-			c.wrong(KindLeftover, "nothing names %s (%d bytes): it is left of an upload that was cut, and the server deletes it within minutes of its start; move it away if you miss something",
+			c.wrong(KindLeftover, "nothing names %s (%d bytes): it is left of an upload that was cut, and the "+
+				"server deletes it within minutes of its start; move it away if you miss something",
 				c.cfg.File(p.Name), p.Bytes).at(p.Name).Note = true
 		}
 		if err := c.report(ctx); err != nil {
@@ -328,12 +343,15 @@ func (c *check) reportStretches(stretches []blob.PlaceInfo) {
 			}
 		}
 		slices.Sort(names)
-		text := fmt.Sprintf("nothing names the %d bytes at %s: they are left of an upload that was cut, and the server gives them back", p.Bytes, c.cfg.File(p.Name))
+		text := fmt.Sprintf("nothing names the %d bytes at %s: they are left of an upload that was cut, and the "+
+			"server gives them back", p.Bytes, c.cfg.File(p.Name))
 		if !c.cfg.KnownPlace(p.Name) {
-			text = fmt.Sprintf("nothing names the %d bytes at %s: the record of what they are may be lost, or in a newer copy of the metadata; they are kept", p.Bytes, c.cfg.File(p.Name))
+			text = fmt.Sprintf("nothing names the %d bytes at %s: the record of what they are may be lost, or in a "+
+				"newer copy of the metadata; they are kept", p.Bytes, c.cfg.File(p.Name))
 		}
 		if len(names) > 0 {
-			text = fmt.Sprintf("the head of %s is damaged (and of %d places more): its content was read all the same, and is kept", names[0], len(names)-1)
+			text = fmt.Sprintf("the head of %s is damaged (and of %d places more): its content was read all the "+
+				"same, and is kept", names[0], len(names)-1)
 		}
 		c.wrong(KindLeftover, "%s", text).at(p.Name).Note = true
 	}

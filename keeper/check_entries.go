@@ -72,7 +72,8 @@ func (c *check) entry(ctx context.Context, o *openSession, e session.Entry) (goo
 	f := c.wrong(KindPiece, "%s: bytes %s are lost: %s", o, span(e.Range), what).of(o, e.Range).at(place)
 	f.Remedy = "they are dropped; the client is asked for them again"
 	f.fix = func(ctx context.Context) error {
-		return c.change(ctx, o.s.ID, session.Change{Remove: []session.Range{e.Range}, Drop: e.Range, Length: session.Unknown})
+		return c.change(ctx, o.s.ID,
+			session.Change{Remove: []session.Range{e.Range}, Drop: e.Range, Length: session.Unknown})
 	}
 	return false, nil
 }
@@ -123,7 +124,8 @@ func (c *check) checkpoints(ctx context.Context, o *openSession, entries []sessi
 		if is, err := sum.(encoding.BinaryMarshaler).MarshalBinary(); err != nil || bytes.Equal(is, all[i].state) {
 			continue
 		}
-		f := c.wrong(KindHash, "%s: the saved state of its SHA-256 at byte %d is not that of its bytes", o, at).of(o, session.Range{})
+		f := c.wrong(KindHash, "%s: the saved state of its SHA-256 at byte %d is not that of its bytes", o, at).
+			of(o, session.Range{})
 		f.Remedy, f.fix = "it is removed; the hash is computed again", all[i].fix
 	}
 	return ctx.Err()
@@ -137,7 +139,9 @@ func (c *check) unread(ctx context.Context, o *openSession, err error) error {
 }
 
 // savedCheckpoints collects the states that the server would continue from, by their offset.
-func (c *check) savedCheckpoints(ctx context.Context, o *openSession, entries []session.Entry) (all []savedCheckpoint, extents []catalog.Extent, err error) {
+func (c *check) savedCheckpoints(
+	ctx context.Context, o *openSession, entries []session.Entry,
+) (all []savedCheckpoint, extents []catalog.Extent, err error) {
 	end := entries[len(entries)-1].End
 	counts := func(off int64, gen uint64) bool {
 		return off > 0 && off <= end && !o.s.Stale(gen, session.Range{End: off})
@@ -157,7 +161,8 @@ func (c *check) savedCheckpoints(ctx context.Context, o *openSession, entries []
 				return err
 			}
 			return c.change(ctx, o.s.ID, session.Change{
-				Remove: []session.Range{e.Range}, Add: []session.Entry{{Range: e.Range, Note: note}}, Length: session.Unknown,
+				Remove: []session.Range{e.Range}, Add: []session.Entry{{Range: e.Range, Note: note}},
+				Length: session.Unknown,
 			})
 		}})
 	}
@@ -168,7 +173,9 @@ func (c *check) savedCheckpoints(ctx context.Context, o *openSession, entries []
 			if err == nil && counts(st.Off, st.Gen) {
 				key := catalog.CheckpointKey{Session: st.Session, Off: st.Off}
 				all = append(all, savedCheckpoint{st.Off, st.State, func(ctx context.Context) error {
-					return c.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error { return catalog.Checkpoints.Delete(tx, key) })
+					return c.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error {
+						return catalog.Checkpoints.Delete(tx, key)
+					})
 				}})
 			}
 		}

@@ -18,7 +18,9 @@ func (c *check) later(tx catalog.Tx, after time.Duration, kind catalog.DueKind, 
 // readDues makes sure that no due work would take away what is in use.
 func (exp *expected) readDues() {
 	exp.dues.places, exp.dues.outcomes, exp.dues.idems = map[string]bool{}, map[string]bool{}, map[string]bool{}
-	each(exp, catalog.Dues, "things to clean up", func(d catalog.Due) catalog.DueKey { return catalog.DueKey(d) }, func(d catalog.Due) {
+	each(exp, catalog.Dues, "things to clean up", func(d catalog.Due) catalog.DueKey {
+		return catalog.DueKey(d)
+	}, func(d catalog.Due) {
 		var what string // the due work that must not be
 		switch d.Kind {
 		case catalog.DuePlace:
@@ -64,7 +66,9 @@ func (exp *expected) readDues() {
 		}
 		if what != "" {
 			exp.check.wrong(KindDue, "this is due and must not be: %s", what).
-				mend(exp.check, "it is taken off the list", func(tx catalog.Tx) error { return catalog.Dues.Delete(tx, catalog.DueKey(d)) })
+				mend(exp.check, "it is taken off the list", func(tx catalog.Tx) error {
+					return catalog.Dues.Delete(tx, catalog.DueKey(d))
+				})
 		}
 	})
 }
@@ -73,7 +77,9 @@ func (exp *expected) readDues() {
 // going to be collected, and no others.
 func (exp *expected) checkPlaces() {
 	seen := map[string]bool{}
-	each(exp, catalog.Places, "places", func(p catalog.Place) catalog.Name { return catalog.Name(p.Name) }, func(p catalog.Place) {
+	each(exp, catalog.Places, "places", func(p catalog.Place) catalog.Name {
+		return catalog.Name(p.Name)
+	}, func(p catalog.Place) {
 		seen[p.Name], exp.check.namedPlaces[p.Name] = true, true
 		exp.checkPlace(p)
 	})
@@ -100,10 +106,13 @@ func (exp *expected) checkPlace(p catalog.Place) {
 	file := exp.check.cfg.File(p.Name)
 	switch {
 	case want < p.Refs && !exp.check.cfg.KnownPlace(p.Name):
-		f := exp.check.wrong(KindLeftover, "%s: %d contents had their bytes there, and the records of %d are lost; it is kept", file, p.Refs, p.Refs-want).at(p.Name)
+		f := exp.check.wrong(KindLeftover,
+			"%s: %d contents had their bytes there, and the records of %d are lost; it is kept",
+			file, p.Refs, p.Refs-want).at(p.Name)
 		f.Note = true
 	case want > 0 && p.Refs != want:
-		text := fmt.Sprintf("%s: %d contents are counted that have their bytes there, and there are %d", file, p.Refs, want)
+		text := fmt.Sprintf("%s: %d contents are counted that have their bytes there, and there are %d",
+			file, p.Refs, want)
 		f := exp.check.wrong(KindCounter, "%s", text).at(p.Name)
 		f.mend(exp.check, "it is counted anew", func(tx catalog.Tx) error {
 			return exp.inUse(tx, p.Name, &catalog.Place{Name: p.Name, Refs: want})
@@ -111,14 +120,18 @@ func (exp *expected) checkPlace(p catalog.Place) {
 	case want > 0 || holder != 0 && p.Refs > 0:
 		if exp.dues.places[p.Name] {
 			exp.check.wrong(KindDue, "%s is in use and is about to be deleted", file).at(p.Name).
-				mend(exp.check, "it is taken off the list", func(tx catalog.Tx) error { return exp.inUse(tx, p.Name, &p) })
+				mend(exp.check, "it is taken off the list", func(tx catalog.Tx) error {
+					return exp.inUse(tx, p.Name, &p)
+				})
 		}
 	case holder != 0:
-		f := exp.check.wrong(KindDue, "%s is about to be deleted, and has pieces of the %s", file, exp.check.sessions[holder]).at(p.Name)
+		f := exp.check.wrong(KindDue, "%s is about to be deleted, and has pieces of the %s",
+			file, exp.check.sessions[holder]).at(p.Name)
 		f.Session = holder
 		f.mend(exp.check, "it is kept", func(tx catalog.Tx) error { return exp.inUse(tx, p.Name, nil) })
 	case p.Refs != 0:
-		f := exp.check.wrong(KindCounter, "%s: %d contents are counted that have their bytes there, and there are none", file, p.Refs).at(p.Name)
+		f := exp.check.wrong(KindCounter, "%s: %d contents are counted that have their bytes there, and there are none",
+			file, p.Refs).at(p.Name)
 		if len(exp.check.missingContents) > 0 {
 			f.Text += "; it may hold what is missing elsewhere, so it is kept"
 			return
@@ -165,14 +178,19 @@ func (exp *expected) garbage(tx catalog.Tx, name string) error {
 // with the reservations.
 func (exp *expected) checkReservations() {
 	held := map[session.SessionID]catalog.Reservation{}
-	each(exp, catalog.Reservations, "reservations", func(r catalog.Reservation) catalog.Number { return catalog.Number(r.Session) }, func(r catalog.Reservation) {
+	each(exp, catalog.Reservations, "reservations", func(r catalog.Reservation) catalog.Number {
+		return catalog.Number(r.Session)
+	}, func(r catalog.Reservation) {
 		id := session.SessionID(r.Session)
 		o := exp.check.sessions[id]
 		switch {
 		case o == nil:
-			f := exp.check.wrong(KindReserved, "%d bytes of capsule %s are reserved for session %s, which is not open", r.Bytes, r.Capsule, id)
+			f := exp.check.wrong(KindReserved, "%d bytes of capsule %s are reserved for session %s, which is not open",
+				r.Bytes, r.Capsule, id)
 			f.Session, f.Capsule = id, r.Capsule
-			f.mend(exp.check, "they are given back", func(tx catalog.Tx) error { return catalog.Reservations.Delete(tx, catalog.Number(r.Session)) })
+			f.mend(exp.check, "they are given back", func(tx catalog.Tx) error {
+				return catalog.Reservations.Delete(tx, catalog.Number(r.Session))
+			})
 		case r.Capsule == o.reserved.Capsule && r.Owner == o.reserved.Owner && o.reserves(r.Bytes):
 			held[id] = r
 		}
@@ -185,7 +203,9 @@ func (exp *expected) checkReservations() {
 			r = o.reserved
 			f := exp.check.wrong(KindReserved, "%s: %d bytes are to be reserved for it, and are not", o, r.Bytes)
 			f.Session, f.Capsule = id, o.reserved.Capsule
-			f.mend(exp.check, "they are reserved", func(tx catalog.Tx) error { return catalog.Reservations.Put(tx, catalog.Number(id), r) })
+			f.mend(exp.check, "they are reserved", func(tx catalog.Tx) error {
+				return catalog.Reservations.Put(tx, catalog.Number(id), r)
+			})
 		}
 		if t := exp.capsules[r.Capsule]; t != nil {
 			t.sessions++
@@ -202,8 +222,12 @@ func (exp *expected) checkReservations() {
 		want := *usages[owner]
 		keys = append(keys, []byte(owner))
 		if has, err := catalog.Usages.Get(exp.r, catalog.Name(owner)); err != nil || has != want {
-			exp.check.wrong(KindCounter, "principal %s counts %d uploads under way with %d bytes, and there are %d with %d", owner, has.Sessions, has.Reserved, want.Sessions, want.Reserved).
-				mend(exp.check, "it is counted anew", func(tx catalog.Tx) error { return catalog.Usages.Put(tx, catalog.Name(owner), want) })
+			exp.check.wrong(KindCounter,
+				"principal %s counts %d uploads under way with %d bytes, and there are %d with %d",
+				owner, has.Sessions, has.Reserved, want.Sessions, want.Reserved).
+				mend(exp.check, "it is counted anew", func(tx catalog.Tx) error {
+					return catalog.Usages.Put(tx, catalog.Name(owner), want)
+				})
 		}
 	}
 	if countRows(exp.r, catalog.UsageTable) != int64(len(keys)) {
@@ -218,20 +242,30 @@ func (exp *expected) checkIdems() {
 		return catalog.IdemKey{Capsule: i.Capsule, Owner: i.Owner, Key: i.Key}
 	}, func(i catalog.Idem) {
 		key := string(catalog.IdemKey{Capsule: i.Capsule, Owner: i.Owner, Key: i.Key}.AppendKey(nil))
-		if _, ok, err := catalog.Memories.Find(exp.r, catalog.MemoryKey(i.Memory)); err == nil && !ok && !exp.dues.idems[key] {
-			exp.check.wrong(KindDue, "the idempotency key %q in capsule %s is of memory %s, which is gone, and nothing will forget it", i.Key, i.Capsule, i.Memory).
-				mend(exp.check, "it is put on the list", func(tx catalog.Tx) error { return exp.check.later(tx, catalog.KeepOutcome, catalog.DueIdem, key) })
+		if _, ok, err := catalog.Memories.Find(exp.r, catalog.MemoryKey(i.Memory)); err == nil && !ok &&
+			!exp.dues.idems[key] {
+			exp.check.wrong(KindDue, "the idempotency key %q in capsule %s is of memory %s, which is gone, and "+
+				"nothing will forget it", i.Key, i.Capsule, i.Memory).
+				mend(exp.check, "it is put on the list", func(tx catalog.Tx) error {
+					return exp.check.later(tx, catalog.KeepOutcome, catalog.DueIdem, key)
+				})
 		}
 	})
 }
 
 // checkOutcomes does the same for the outcomes of sessions.
 func (exp *expected) checkOutcomes() {
-	each(exp, catalog.Outcomes, "outcomes of sessions", func(o catalog.Outcome) catalog.Number { return catalog.Number(o.Session) }, func(o catalog.Outcome) {
+	each(exp, catalog.Outcomes, "outcomes of sessions", func(o catalog.Outcome) catalog.Number {
+		return catalog.Number(o.Session)
+	}, func(o catalog.Outcome) {
 		key := string(catalog.Number(o.Session).AppendKey(nil))
-		if _, ok, err := catalog.Memories.Find(exp.r, catalog.MemoryKey(o.Memory)); err == nil && !ok && !exp.dues.outcomes[key] {
-			exp.check.wrong(KindDue, "session %d became memory %s, which is gone, and nothing will forget that", o.Session, o.Memory).
-				mend(exp.check, "it is put on the list", func(tx catalog.Tx) error { return exp.check.later(tx, catalog.KeepOutcome, catalog.DueOutcome, key) })
+		if _, ok, err := catalog.Memories.Find(exp.r, catalog.MemoryKey(o.Memory)); err == nil && !ok &&
+			!exp.dues.outcomes[key] {
+			exp.check.wrong(KindDue, "session %d became memory %s, which is gone, and nothing will forget that",
+				o.Session, o.Memory).
+				mend(exp.check, "it is put on the list", func(tx catalog.Tx) error {
+					return exp.check.later(tx, catalog.KeepOutcome, catalog.DueOutcome, key)
+				})
 		}
 	})
 	for _, id := range exp.check.finished {
@@ -247,7 +281,8 @@ func (exp *expected) checkCheckpoints() {
 		return catalog.CheckpointKey{Session: st.Session, Off: st.Off}
 	}, func(st catalog.HashCheckpoint) {
 		if exp.check.sessions[session.SessionID(st.Session)] == nil {
-			f := exp.check.wrong(KindHash, "a state of the hash at byte %d is kept for session %d, which is not open", st.Off, st.Session)
+			f := exp.check.wrong(KindHash, "a state of the hash at byte %d is kept for session %d, which is not open",
+				st.Off, st.Session)
 			f.Session = session.SessionID(st.Session)
 			f.mend(exp.check, "it is removed", func(tx catalog.Tx) error {
 				return catalog.Checkpoints.Delete(tx, catalog.CheckpointKey{Session: st.Session, Off: st.Off})
@@ -258,6 +293,8 @@ func (exp *expected) checkCheckpoints() {
 
 // checkAccess reads the rows that decide who may come in.
 func (exp *expected) checkAccess() {
-	each(exp, catalog.Principals, "principals", func(p catalog.Principal) catalog.Name { return catalog.Name(p.ID) }, func(catalog.Principal) {})
-	each(exp, catalog.Tokens, "tokens", func(t catalog.Token) catalog.TokenKey { return catalog.TokenKey(t.Hash) }, func(catalog.Token) {})
+	each(exp, catalog.Principals, "principals", func(p catalog.Principal) catalog.Name { return catalog.Name(p.ID) },
+		func(catalog.Principal) {})
+	each(exp, catalog.Tokens, "tokens", func(t catalog.Token) catalog.TokenKey { return catalog.TokenKey(t.Hash) },
+		func(catalog.Token) {})
 }

@@ -39,10 +39,14 @@ func (c *check) rows(ctx context.Context) error {
 	err := c.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
 		c.pending, c.namedPlaces, c.missingContents = nil, map[string]bool{}, map[catalog.ContentKey]bool{}
 		c.sum.Capsules, c.sum.Memories, c.sum.Contents = 0, 0, 0
-		exp := &expected{check: c, r: r, capsules: map[string]*counters{}, refs: map[catalog.ContentKey]int64{}, places: map[string]int64{}, became: map[session.SessionID]bool{}}
+		exp := &expected{
+			check: c, r: r, capsules: map[string]*counters{}, refs: map[catalog.ContentKey]int64{},
+			places: map[string]int64{}, became: map[session.SessionID]bool{},
+		}
 		for _, step := range []func(){
-			exp.readCapsules, exp.readDues, exp.readMemories, exp.readContents, exp.checkIndexes, exp.checkRoles, exp.checkPlaces,
-			exp.checkReservations, exp.checkEvents, exp.checkCounters, exp.checkIdems, exp.checkOutcomes, exp.checkCheckpoints, exp.checkAccess,
+			exp.readCapsules, exp.readDues, exp.readMemories, exp.readContents,
+			exp.checkIndexes, exp.checkRoles, exp.checkPlaces, exp.checkReservations, exp.checkEvents,
+			exp.checkCounters, exp.checkIdems, exp.checkOutcomes, exp.checkCheckpoints, exp.checkAccess,
 		} {
 			if err := ctx.Err(); err != nil {
 				return err
@@ -83,135 +87,12 @@ func each[K catalog.Key, V any](exp *expected, t catalog.Table[K, V], what strin
 }
 
 func (exp *expected) readCapsules() {
-	each(exp, catalog.Capsules, "capsules", func(c catalog.Capsule) catalog.Name { return catalog.Name(c.ID) }, func(c catalog.Capsule) {
+	each(exp, catalog.Capsules, "capsules", func(c catalog.Capsule) catalog.Name {
+		return catalog.Name(c.ID)
+	}, func(c catalog.Capsule) {
 		exp.check.sum.Capsules++
 		exp.capsules[c.ID] = &counters{row: c}
 	})
-}
-
-// nameOf names a memory for people.
-func nameOf(m catalog.Memory) string {
-	name := m.Name
-	if m.Path != "" {
-		name = m.Path + "/" + name
-	}
-	in := "capsule " + m.Capsule
-	if !m.Trashed.IsZero() {
-		in = "the trash of " + in
-	}
-	return fmt.Sprintf("memory %s (%q in %s)", m.ID, name, in)
-}
-
-// about says which memory a finding is about.
-func (f *Finding) about(m catalog.Memory) *Finding {
-	f.Memory, f.Capsule = m.ID, m.Capsule
-	return f
-}
-
-func (exp *expected) readMemories() {
-	each(exp, catalog.Memories, "memories", func(m catalog.Memory) catalog.MemoryKey { return catalog.MemoryKey(m.ID) }, func(m catalog.Memory) {
-		exp.check.sum.Memories++
-		exp.checkMemory(m)
-	})
-}
-
-func (exp *expected) checkMemory(m catalog.Memory) {
-	trashed := !m.Trashed.IsZero()
-	t := exp.capsules[m.Capsule]
-	if t == nil {
-		exp.check.wrong(KindRecord, "%s: there is no such capsule", nameOf(m)).about(m)
-		t = &counters{}
-	}
-	t.memories++
-	t.bytes += m.Bytes
-	t.latest = max(t.latest, m.Seq)
-	exp.listed[0]++
-	exp.checkIndexed(m, catalog.OrderTable, catalog.OrderKey{Capsule: m.Capsule, Trash: trashed, Seq: m.Seq}, "the list of its capsule")
-	if trashed {
-		t.trashed++
-		due := catalog.Due{At: m.PurgeAt, Kind: catalog.DuePurge, Key: string(m.ID[:])}
-		if _, ok, err := catalog.Dues.Find(exp.r, catalog.DueKey(due)); err == nil && !ok {
-			exp.check.wrong(KindDue, "%s: nothing will empty it from the trash", nameOf(m)).about(m).mend(exp.check, "its end is put on the list again", func(tx catalog.Tx) error {
-				return catalog.Dues.Put(tx, catalog.DueKey(due), due)
-			})
-		}
-	} else {
-		exp.listed[1]++
-		exp.checkIndexed(m, catalog.DigestTable, catalog.DigestKey{Capsule: m.Capsule, SHA256: m.SHA256, Seq: m.Seq}, "the list by SHA-256")
-	}
-	exp.checkContent(m)
-	exp.checkRemembered(m)
-}
-
-// checkIndexed makes sure that an index leads to the memory.
-func (exp *expected) checkIndexed(m catalog.Memory, table catalog.TableID, key catalog.Key, what string) {
-	k := key.AppendKey(nil)
-	row, err := exp.r.Get(table, k)
-	if err == nil && row == any(m.ID) {
-		return
-	}
-	f := exp.check.wrong(KindIndex, "%s is not in %s", nameOf(m), what).about(m)
-	if other, ok := row.(catalog.MemoryID); ok && err == nil {
-		// Two memories have one number: neither may replace the other.
-		if o, ok, _ := catalog.Memories.Find(exp.r, catalog.MemoryKey(other)); ok && o.Capsule == m.Capsule && o.Seq == m.Seq && o.Trashed.IsZero() == m.Trashed.IsZero() {
-			f.Text += fmt.Sprintf(": memory %s has the same number %d there", other, m.Seq)
-			return
-		}
-	}
-	f.mend(exp.check, "it is put there again", func(tx catalog.Tx) error { return tx.Put(table, k, m.ID) })
-	f.needsRows = false
-}
-
-// checkContent makes sure that the memory's content has a row.
-func (exp *expected) checkContent(m catalog.Memory) {
-	key := catalog.ContentKey{Capsule: m.Capsule, SHA256: m.SHA256}
-	exp.refs[key]++
-	content, ok, err := catalog.Contents.Find(exp.r, key)
-	switch {
-	case err != nil: // readContents reports it
-	case !ok:
-		exp.check.missingContents[key] = true
-		f := exp.check.wrong(KindContent, "%s: the record of its content (%x) is gone", nameOf(m), m.SHA256).about(m)
-		f.Range = session.Range{End: m.Bytes}
-		f.mend(exp.check, "its content is marked as damaged; storing the same bytes again heals it", func(tx catalog.Tx) error {
-			if _, ok, err := catalog.Contents.Find(tx, key); ok || err != nil {
-				return err
-			}
-			return catalog.Contents.Put(tx, key, catalog.Content{
-				Capsule: m.Capsule, SHA256: m.SHA256, Bytes: m.Bytes, Refs: exp.refs[key], Damaged: exp.check.now.Now,
-			})
-		})
-		f.quarantines = true
-	case content.Bytes != m.Bytes:
-		exp.check.wrong(KindRecord, "%s has %d bytes, and its content %d", nameOf(m), m.Bytes, content.Bytes).about(m)
-	}
-}
-
-// checkRemembered makes sure that the memory can be found by its session and by its key.
-func (exp *expected) checkRemembered(m catalog.Memory) {
-	if m.By != 0 {
-		want := catalog.Outcome{Session: m.By, Capsule: m.Capsule, Memory: m.ID, SHA256: m.SHA256, Bytes: m.Bytes}
-		if out, err := catalog.Outcomes.Get(exp.r, catalog.Number(m.By)); err != nil || out != want {
-			exp.became[session.SessionID(m.By)] = true
-			exp.check.wrong(KindIndex, "%s: its session %d is not known to have become it", nameOf(m), m.By).about(m).
-				mend(exp.check, "it is noted again", func(tx catalog.Tx) error { return catalog.Outcomes.Put(tx, catalog.Number(m.By), want) })
-		}
-	}
-	if m.Idem == "" {
-		return
-	}
-	row, ok, err := catalog.Idems.Find(exp.r, catalog.IdemKey{Capsule: m.Capsule, Owner: m.Owner, Key: m.Idem})
-	if err == nil && (!ok || row.Memory != m.ID) {
-		exp.check.wrong(KindIndex, "%s: its idempotency key %q does not lead to it", nameOf(m), m.Idem).about(m).
-			mend(exp.check, "the key is forgotten; the same request would store the bytes once more", func(tx catalog.Tx) error {
-				now, err := catalog.Memories.Get(tx, catalog.MemoryKey(m.ID))
-				if err != nil {
-					return err
-				}
-				now.Idem = ""
-				return catalog.Memories.Put(tx, catalog.MemoryKey(m.ID), now)
-			})
-	}
 }
 
 func (exp *expected) readContents() {
@@ -227,7 +108,8 @@ func (exp *expected) readContents() {
 		}
 		want := exp.refs[key]
 		if c.Refs != want {
-			exp.check.wrong(KindCounter, "content %x in capsule %s counts %d memories that have it, and there are %d", c.SHA256, c.Capsule, c.Refs, want).
+			exp.check.wrong(KindCounter, "content %x in capsule %s counts %d memories that have it, and there are %d",
+				c.SHA256, c.Capsule, c.Refs, want).
 				mend(exp.check, "it is counted anew", func(tx catalog.Tx) error {
 					now, err := catalog.Contents.Get(tx, key)
 					if err != nil {
@@ -238,7 +120,8 @@ func (exp *expected) readContents() {
 				})
 		}
 		if want == 0 {
-			exp.check.wrong(KindLeftover, "content %x in capsule %s (%d bytes) is kept, and no memory has it", c.SHA256, c.Capsule, c.Bytes).Note = true
+			exp.check.wrong(KindLeftover, "content %x in capsule %s (%d bytes) is kept, and no memory has it",
+				c.SHA256, c.Capsule, c.Bytes).Note = true
 		}
 	})
 }
@@ -278,7 +161,8 @@ func (exp *expected) checkIndexes() {
 // reportOrphans reports the rows of a table that are under none of these keys.
 func (exp *expected) reportOrphans(table catalog.TableID, keys [][]byte, format string, args ...any) {
 	for _, k := range otherKeys(exp.r, table, keys) {
-		exp.check.wrong(KindIndex, format+fmt.Sprintf(" (row %x)", k), args...).mend(exp.check, "it is taken out", func(tx catalog.Tx) error { return tx.Delete(table, k) })
+		exp.check.wrong(KindIndex, format+fmt.Sprintf(" (row %x)", k), args...).
+			mend(exp.check, "it is taken out", func(tx catalog.Tx) error { return tx.Delete(table, k) })
 	}
 }
 
@@ -292,7 +176,9 @@ func (exp *expected) checkRoles() {
 				f := exp.check.wrong(KindIndex,
 					"capsule %s: principal %s has a role in it, and does not find it", t.row.ID, p)
 				f.Capsule = t.row.ID
-				f.mend(exp.check, "the role is listed again", func(tx catalog.Tx) error { return catalog.Roles.Put(tx, role, role) })
+				f.mend(exp.check, "the role is listed again", func(tx catalog.Tx) error {
+					return catalog.Roles.Put(tx, role, role)
+				})
 			}
 		}
 	}
@@ -307,7 +193,9 @@ func (exp *expected) checkRoles() {
 func (exp *expected) checkEvents() {
 	var capsule string
 	var last uint64
-	each(exp, catalog.Events, "events", func(e catalog.Event) catalog.EventKey { return catalog.EventKey{Capsule: e.Capsule, Seq: e.Seq} }, func(e catalog.Event) {
+	each(exp, catalog.Events, "events", func(e catalog.Event) catalog.EventKey {
+		return catalog.EventKey{Capsule: e.Capsule, Seq: e.Seq}
+	}, func(e catalog.Event) {
 		if e.Capsule != capsule {
 			capsule, last = e.Capsule, 0
 			if t := exp.capsules[capsule]; t == nil {
@@ -363,7 +251,8 @@ func (exp *expected) checkCounters() {
 	for _, id := range sorted(exp.capsules) {
 		t := exp.capsules[id]
 		want := t.row
-		want.Memories, want.Bytes, want.Trashed, want.Sessions, want.Reserved = t.memories, t.bytes, t.trashed, t.sessions, t.reserved
+		want.Memories, want.Bytes, want.Trashed = t.memories, t.bytes, t.trashed
+		want.Sessions, want.Reserved = t.sessions, t.reserved
 		want.Seq = max(t.row.Seq, t.last)
 		for _, n := range []struct {
 			what      string
@@ -386,7 +275,8 @@ func (exp *expected) checkCounters() {
 				if err != nil {
 					return err
 				}
-				now.Memories, now.Bytes, now.Trashed, now.Sessions, now.Reserved, now.Seq = want.Memories, want.Bytes, want.Trashed, want.Sessions, want.Reserved, want.Seq
+				now.Memories, now.Bytes, now.Trashed = want.Memories, want.Bytes, want.Trashed
+				now.Sessions, now.Reserved, now.Seq = want.Sessions, want.Reserved, want.Seq
 				return catalog.Capsules.Put(tx, catalog.Name(id), now)
 			})
 		}

@@ -39,7 +39,10 @@ func TestHeldPlacesKeepNothingElse(t *testing.T) {
 		for i := range 5000 {
 			w.check(catalog.Discard(tx, []string{fmt.Sprintf("garbage-%d", i)}, catalog.Moment{}))
 		}
-		d := catalog.Due{At: 2 * catalog.PlaceGrace.Milliseconds(), Kind: catalog.DueIdem, Key: string(idem.AppendKey(nil))}
+		d := catalog.Due{
+			At: 2 * catalog.PlaceGrace.Milliseconds(), Kind: catalog.DueIdem,
+			Key: string(idem.AppendKey(nil)),
+		}
 		w.check(catalog.Dues.Put(tx, catalog.DueKey(d), d))
 		return catalog.Idems.Put(tx, idem, catalog.Idem{Capsule: idem.Capsule, Owner: idem.Owner, Key: idem.Key})
 	}))

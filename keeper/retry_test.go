@@ -37,9 +37,15 @@ func TestWhatCannotBeDeletedIsTriedAgain(t *testing.T) {
 	up := w.begun()
 	w.check(w.uploads.Abort(t.Context(), w.me, up.ID)) // the next Service knows it from the records alone
 	blobs := &stubborn{Mem: w.blobs, fails: true}
-	w.uploads = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: blobs, Clock: w.clock, Limits: upload.DefaultLimits()})
+	w.uploads = upload.New(upload.Config{
+		Sessions: w.sessions, Catalog: w.catalog, Blobs: blobs, Clock: w.clock,
+		Limits: upload.DefaultLimits(),
+	})
 	t.Cleanup(w.uploads.Close)
-	w.keeper = keeper.New(keeper.Config{Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: blobs, Clock: w.clock})
+	w.keeper = keeper.New(keeper.Config{
+		Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: blobs,
+		Clock: w.clock,
+	})
 	var failed error
 	for range 2 * time.Hour / minute {
 		w.clock.set(w.clock.Now().Add(minute))
@@ -68,7 +74,10 @@ func TestOneBadOrphanKeepsNoOther(t *testing.T) {
 	places, err := w.blobs.Places(t.Context(), "", 10)
 	w.check(err)
 	blobs := &stubborn{Mem: w.blobs, place: places[0].Name}
-	w.keeper = keeper.New(keeper.Config{Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: blobs, Clock: w.clock})
+	w.keeper = keeper.New(keeper.Config{
+		Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: blobs,
+		Clock: w.clock,
+	})
 	sweep := func(want int, fails error) {
 		t.Helper()
 		if n, err := w.keeper.Sweep(t.Context()); n != want || !errors.Is(err, fails) {
@@ -93,7 +102,8 @@ func TestACreateThatTakesLongKeepsItsPlace(t *testing.T) {
 	r, send := io.Pipe()
 	done := make(chan error)
 	go func() {
-		_, err := w.uploads.Create(t.Context(), w.me, upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: size}}, r)
+		_, err := w.uploads.Create(t.Context(), w.me,
+			upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: size}}, r)
 		done <- err
 	}()
 	_, err := send.Write(make([]byte, size/2))

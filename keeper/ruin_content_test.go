@@ -91,21 +91,32 @@ func ruins(was map[string][]byte, used func(path string) []session.Range) (all [
 			}
 			bad := bytes.Clone(b)
 			bad[at] ^= 1 << (at % 8)
-			all = append(all, ruin{fmt.Sprintf("byte %d of %s", at, name), session.Touches(in, session.Range{Off: int64(at), End: int64(at) + 1}), to(path, bad)})
+			all = append(all, ruin{
+				fmt.Sprintf("byte %d of %s", at, name),
+				session.Touches(in, session.Range{Off: int64(at), End: int64(at) + 1}), to(path, bad),
+			})
 		}
 		for _, n := range []int{0, 1, len(b) / 2, len(b) - 1} {
 			if n >= 0 && n < len(b) {
-				all = append(all, ruin{fmt.Sprintf("%s cut to %d bytes", name, n), session.Touches(in, session.Range{Off: int64(n), End: int64(len(b))}), to(path, b[:n])})
+				all = append(all, ruin{
+					fmt.Sprintf("%s cut to %d bytes", name, n),
+					session.Touches(in, session.Range{Off: int64(n), End: int64(len(b))}), to(path, b[:n]),
+				})
 			}
 		}
-		all = append(all, ruin{name + " gone", len(in) > 0, func(disk *crashfs.Disk) error { return disk.Remove(path) }})
+		all = append(all, ruin{name + " gone", len(in) > 0, func(disk *crashfs.Disk) error {
+			return disk.Remove(path)
+		}})
 		for _, other := range paths[i+1:] {
 			if bytes.Equal(b, was[other]) {
 				continue
 			}
-			all = append(all, ruin{fmt.Sprintf("%s and %s exchanged", name, filepath.Base(other)), len(in)+len(used(other)) > 0, func(disk *crashfs.Disk) error {
-				return errors.Join(write(disk, path, was[other]), write(disk, other, b))
-			}})
+			all = append(all, ruin{
+				fmt.Sprintf("%s and %s exchanged", name, filepath.Base(other)),
+				len(in)+len(used(other)) > 0, func(disk *crashfs.Disk) error {
+					return errors.Join(write(disk, path, was[other]), write(disk, other, b))
+				},
+			})
 		}
 	}
 	return all
@@ -276,7 +287,8 @@ func repairs(h *house, f facts) error {
 		return err
 	}
 	if sum2.Repaired > 0 || sum2.Wrong != sum.Wrong-sum.Repaired {
-		return fmt.Errorf("the second repair found other things than the first had left:\n%s\n%s", list(first), list(again))
+		return fmt.Errorf("the second repair found other things than the first had left:\n%s\n%s",
+			list(first), list(again))
 	}
 	if err := compare(); err != nil {
 		return err
@@ -299,7 +311,8 @@ func repairs(h *house, f facts) error {
 func list(found []keeper.Finding) string {
 	var out []string
 	for _, f := range found {
-		out = append(out, fmt.Sprintf("  %s: %s (repaired %v, quarantined %v, note %v, %v)", f.Kind, f.Text, f.Repaired, f.Quarantined, f.Note, f.Err))
+		out = append(out, fmt.Sprintf("  %s: %s (repaired %v, quarantined %v, note %v, %v)",
+			f.Kind, f.Text, f.Repaired, f.Quarantined, f.Note, f.Err))
 	}
 	return strings.Join(out, "\n")
 }

@@ -38,12 +38,19 @@ func metaRuins(was map[string][]byte) (all []ruin) {
 		for ; at < len(b); at += stride {
 			bad := bytes.Clone(b)
 			bad[at] ^= 1 << (at % 8)
-			all = append(all, ruin{fmt.Sprintf("byte %d of %s", at, name), false, func(disk *crashfs.Disk) error { return write(disk, path, bad) }})
+			all = append(all, ruin{fmt.Sprintf("byte %d of %s", at, name), false, func(disk *crashfs.Disk) error {
+				return write(disk, path, bad)
+			}})
 		}
 		at -= len(b)
 		for _, n := range []int{0, 1, len(b) / 3, len(b) / 2, len(b) - 1} {
 			if n >= 0 && n < len(b) {
-				all = append(all, ruin{fmt.Sprintf("%s cut to %d bytes", name, n), false, func(disk *crashfs.Disk) error { return write(disk, path, b[:n]) }})
+				all = append(all, ruin{
+					fmt.Sprintf("%s cut to %d bytes", name, n), false,
+					func(disk *crashfs.Disk) error {
+						return write(disk, path, b[:n])
+					},
+				})
 			}
 		}
 	}
@@ -165,7 +172,8 @@ func ruined(t *testing.T, disk *crashfs.Disk, f facts, what string) string {
 		if len(right) != len(f.Contents) || err != nil || session.Total(f.Received)-session.Total(up.Received) > 16 {
 			loss = wrongLoss
 		}
-		return fmt.Sprintf("lost %s: %d of %d memories are there, the upload under way has %v (%v)%s", what, len(right), len(f.Contents), up.Received, err, loss)
+		return fmt.Sprintf("lost %s: %d of %d memories are there, the upload under way has %v (%v)%s",
+			what, len(right), len(f.Contents), up.Received, err, loss)
 	}
 	if sum.Wrong > 0 {
 		if _, _, err := h.check(true); err != nil {

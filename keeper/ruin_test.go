@@ -48,7 +48,10 @@ type facts struct {
 
 // houseLimits are small, so that every byte can be damaged.
 func houseLimits() upload.Limits {
-	return upload.Limits{InlineMax: 16, ChunkSize: 32, ChunkSizeMin: 8, ChunkSizeMax: 64, MaxChunks: 64, MaxBytes: 1 << 20, TTL: 24 * time.Hour}
+	return upload.Limits{
+		InlineMax: 16, ChunkSize: 32, ChunkSizeMin: 8, ChunkSizeMax: 64, MaxChunks: 64,
+		MaxBytes: 1 << 20, TTL: 24 * time.Hour,
+	}
 }
 
 // enter opens a house that is on a disk in memory. stores are in memory, or nil for Pebble on the
@@ -63,7 +66,8 @@ func enter(ctx context.Context, disk *crashfs.Disk, stores *metadatatest.Mem, se
 	if stores != nil {
 		h.sessions, h.catalog = stores.Sessions(), stores.Catalog()
 	} else {
-		h.meta, err = pebblemeta.Open("/meta", pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{}), Die: dies, FS: disk.VFS()})
+		h.meta, err = pebblemeta.Open("/meta",
+			pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{}), Die: dies, FS: disk.VFS()})
 		if err != nil {
 			return h, err
 		}
@@ -73,11 +77,18 @@ func enter(ctx context.Context, disk *crashfs.Disk, stores *metadatatest.Mem, se
 		return h, err
 	}
 	clock := wall{}
-	if h.engine, err = session.New(ctx, h.sessions, upload.EngineConfig(session.Config{Clock: clock, Buffers: h.blobs.Buffers()})); err != nil {
+	if h.engine, err = session.New(ctx, h.sessions,
+		upload.EngineConfig(session.Config{Clock: clock, Buffers: h.blobs.Buffers()})); err != nil {
 		return h, err
 	}
-	h.uploads = upload.New(upload.Config{Sessions: h.engine, Catalog: h.catalog, Blobs: h.blobs, Clock: clock, Limits: houseLimits()})
-	h.memories = memories.New(memories.Config{Catalog: h.catalog, Content: h.blobs, Clock: clock, Running: h.engine.Running, TrashFor: time.Hour})
+	h.uploads = upload.New(upload.Config{
+		Sessions: h.engine, Catalog: h.catalog, Blobs: h.blobs, Clock: clock,
+		Limits: houseLimits(),
+	})
+	h.memories = memories.New(memories.Config{
+		Catalog: h.catalog, Content: h.blobs, Clock: clock,
+		Running: h.engine.Running, TrashFor: time.Hour,
+	})
 	a := access.New(h.catalog, clock, h.engine.Running, nil)
 	if secret == "" {
 		return h, nil
@@ -134,12 +145,17 @@ func text(seed, n int) []byte {
 
 // create stores bytes in one request.
 func (h *house) create(name string, b []byte) (catalog.Memory, error) {
-	return h.uploads.Create(h.ctx, h.me, upload.CreateRequest{Meta: catalog.Meta{Name: name}, Idem: "idem of " + name, Put: upload.Put{Length: int64(len(b))}}, bytes.NewReader(b))
+	return h.uploads.Create(h.ctx, h.me,
+		upload.CreateRequest{
+			Meta: catalog.Meta{Name: name}, Idem: "idem of " + name,
+			Put: upload.Put{Length: int64(len(b))},
+		}, bytes.NewReader(b))
 }
 
 // begin begins an upload of chunks of 16 bytes, and puts the given ones.
 func (h *house) begin(name string, b []byte, chunks ...int64) (upload.Upload, error) {
-	up, err := h.uploads.Begin(h.ctx, h.me, upload.BeginRequest{Meta: catalog.Meta{Name: name}, Bytes: int64(len(b)), Chunks: -1, ChunkSize: 16})
+	up, err := h.uploads.Begin(h.ctx, h.me,
+		upload.BeginRequest{Meta: catalog.Meta{Name: name}, Bytes: int64(len(b)), Chunks: -1, ChunkSize: 16})
 	for _, i := range chunks {
 		err = errors.Join(err, h.put(up.ID, b, i, upload.Put{Length: -1}))
 	}
@@ -278,7 +294,9 @@ func (h *house) goOn(f facts) error {
 	}
 	f.Contents[m.ID.String()] = f.Whole
 	for _, b := range f.Contents {
-		m, err := h.uploads.Create(h.ctx, h.me, upload.CreateRequest{Meta: catalog.Meta{Name: "again"}, Put: upload.Put{Length: int64(len(b))}}, bytes.NewReader(b))
+		m, err := h.uploads.Create(h.ctx, h.me,
+			upload.CreateRequest{Meta: catalog.Meta{Name: "again"}, Put: upload.Put{Length: int64(len(b))}},
+			bytes.NewReader(b))
 		if err != nil {
 			return fmt.Errorf("storing once more: %w", err)
 		}

@@ -86,14 +86,18 @@ func (s *Salvage) reportMemory(m catalog.Memory, kind Kind, format string, args 
 // Reconcile makes principals, capsules and memories from what is known of the lost ones, and ends
 // sessions that can't go on. sessions and rows are the new metadata, which no other process has
 // open. random is for the id of an admin.
-func (s *Salvage) Reconcile(ctx context.Context, sessions session.Store, rows catalog.Store, clock session.Clock, random io.Reader) error {
+func (s *Salvage) Reconcile(
+	ctx context.Context, sessions session.Store, rows catalog.Store, clock session.Clock, random io.Reader,
+) error {
 	stats, err := sessions.Stats(ctx)
 	if err != nil {
 		return err
 	}
 	s.made = map[string]bool{}
 	s.store, s.random, s.now = rows, random, catalog.Moment{Now: clock.Now(), Running: max(stats.Newest, 1)}
-	for _, step := range []func(catalog.Reader) error{s.principals, s.memories, s.recoverCapsules, s.rolePrincipals, s.outcomes, s.places} {
+	for _, step := range []func(catalog.Reader) error{
+		s.principals, s.memories, s.recoverCapsules, s.rolePrincipals, s.outcomes, s.places,
+	} {
 		s.changed = nil
 		if err := rows.View(ctx, step); err != nil {
 			return err
@@ -181,21 +185,25 @@ func (s *Salvage) outcomes(rows catalog.Reader) error {
 // forgetSessions removes finished sessions with an unknown outcome.
 func (s *Salvage) forgetSessions(ctx context.Context, sessions session.Store) error {
 	var lost []session.Session
-	err := session.Page(ctx, sessions, session.Query{State: session.Finished, Limit: 500}, func(ended session.Session) (bool, error) {
-		err := s.store.View(ctx, func(rows catalog.Reader) error {
-			_, known, err := catalog.Outcomes.Find(rows, catalog.Number(ended.ID))
-			if err == nil && !known {
-				lost = append(lost, session.Session{ID: ended.ID, Gen: ended.Gen})
-			}
-			return err
+	err := session.Page(ctx, sessions, session.Query{State: session.Finished, Limit: 500},
+		func(ended session.Session) (bool, error) {
+			err := s.store.View(ctx, func(rows catalog.Reader) error {
+				_, known, err := catalog.Outcomes.Find(rows, catalog.Number(ended.ID))
+				if err == nil && !known {
+					lost = append(lost, session.Session{ID: ended.ID, Gen: ended.Gen})
+				}
+				return err
+			})
+			return true, err
 		})
-		return true, err
-	})
 	for _, ended := range lost {
 		if err != nil {
 			break
 		}
-		s.Found(Finding{Kind: KindLost, Session: ended.ID, Text: fmt.Sprintf("session %s: what it became; it is forgotten", ended.ID)})
+		s.Found(Finding{
+			Kind: KindLost, Session: ended.ID,
+			Text: fmt.Sprintf("session %s: what it became; it is forgotten", ended.ID),
+		})
 		_, err = sessions.Move(ctx, ended.ID, session.Step{Gen: ended.Gen, To: session.Gone})
 	}
 	return errors.Join(err, ctx.Err())

@@ -33,7 +33,8 @@ func (s *Salvage) principals(rows catalog.Reader) error {
 		if err != nil {
 			return err
 		}
-		s.report(KindLost, "every admin: principal %s is one from now on; remove the file admin-token, and the next start writes a token for it", id)
+		s.report(KindLost, "every admin: principal %s is one from now on; remove the file admin-token, and the "+
+			"next start writes a token for it", id)
 		s.putPrincipal(catalog.Principal{ID: id.String(), Name: "admin", Admin: true, Created: s.now.Now})
 	}
 	return nil
@@ -61,7 +62,8 @@ func (s *Salvage) ensurePrincipal(rows catalog.Reader, id, what string) error {
 		return err
 	}
 	s.made[id] = true
-	s.report(KindLost, "principal %s, who has %s: the record; it is made anew without its name, its bounds and, if it had it, the admin right", id, what)
+	s.report(KindLost, "principal %s, who has %s: the record; it is made anew without its name, its bounds and, if "+
+		"it had it, the admin right", id, what)
 	s.putPrincipal(catalog.Principal{ID: id, Name: "recovered", Created: s.now.Now})
 	return nil
 }
@@ -142,7 +144,8 @@ func (s *Salvage) capsule(rows catalog.Reader, id string, confirmed []string, ad
 	f := Finding{Kind: KindOlder, Capsule: id, Text: fmt.Sprintf("capsule %s: its record may be older than it was", id)}
 	if !old {
 		c = catalog.Capsule{ID: id, Name: id, Created: s.now.Now}
-		f.Kind, f.Text = KindLost, fmt.Sprintf("capsule %s: its record, with its name, its quotas and who has which role in it", id)
+		f.Kind, f.Text = KindLost, fmt.Sprintf(
+			"capsule %s: its record, with its name, its quotas and who has which role in it", id)
 	}
 	for _, p := range confirmed {
 		if err := s.ensurePrincipal(rows, p, "a role in capsule "+id); err != nil {
@@ -151,7 +154,8 @@ func (s *Salvage) capsule(rows catalog.Reader, id string, confirmed []string, ad
 	}
 	was := c.Members()
 	gone := func(p string) bool { return !slices.Contains(confirmed, p) }
-	c.Owners, c.Controllers = slices.DeleteFunc(slices.Clone(c.Owners), gone), slices.DeleteFunc(slices.Clone(c.Controllers), gone)
+	c.Owners = slices.DeleteFunc(slices.Clone(c.Owners), gone)
+	c.Controllers = slices.DeleteFunc(slices.Clone(c.Controllers), gone)
 	if c.Subject != "" && gone(c.Subject) {
 		c.Subject = ""
 	}
@@ -160,9 +164,11 @@ func (s *Salvage) capsule(rows catalog.Reader, id string, confirmed []string, ad
 		f.Text += fmt.Sprintf("; the admin %s owns it now, and can give it back", admin)
 	}
 	if is := c.Members(); !slices.Equal(is, was) {
-		f.Text += fmt.Sprintf("; roles had: %q then, and now: %q; known to have had one in the end: %q", was, is, confirmed)
+		f.Text += fmt.Sprintf("; roles had: %q then, and now: %q; known to have had one in the end: %q",
+			was, is, confirmed)
 	}
-	for e, err := range catalog.Events.Back(rows, catalog.EventKey{Capsule: id}, catalog.EventKey{Capsule: id, Seq: math.MaxUint64}) {
+	for e, err := range catalog.Events.Back(rows, catalog.EventKey{Capsule: id},
+		catalog.EventKey{Capsule: id, Seq: math.MaxUint64}) {
 		if err != nil {
 			return c, err
 		}

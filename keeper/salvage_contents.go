@@ -102,7 +102,9 @@ func (s *Salvage) lostContents(rows catalog.Reader, named map[string]bool) (all 
 
 // compare checks whether a place has one of the contents, and gives the contents that are still
 // missing.
-func (s *Salvage) compare(ctx context.Context, content RawPlaces, p blob.PlaceInfo, all []lostContent) ([]lostContent, error) {
+func (s *Salvage) compare(
+	ctx context.Context, content RawPlaces, p blob.PlaceInfo, all []lostContent,
+) ([]lostContent, error) {
 	reader, has, done, err := content.Raw(p.Name)
 	if isDamage(err) || errors.Is(err, syscall.EIO) {
 		return all, ctx.Err()
@@ -113,7 +115,8 @@ func (s *Salvage) compare(ctx context.Context, content RawPlaces, p blob.PlaceIn
 	defer done()
 	tried := map[int64]bool{}
 	for _, w := range all {
-		if w.by != 0 && session.SessionID(w.by) != p.Session || has >= 0 && w.bytes != has || tried[w.bytes] || !hasBytes(reader, w.bytes) {
+		if w.by != 0 && session.SessionID(w.by) != p.Session || has >= 0 && w.bytes != has || tried[w.bytes] ||
+			!hasBytes(reader, w.bytes) {
 			continue
 		}
 		tried[w.bytes] = true
@@ -121,14 +124,20 @@ func (s *Salvage) compare(ctx context.Context, content RawPlaces, p blob.PlaceIn
 		if ctx.Err() != nil {
 			return all, ctx.Err()
 		}
-		i := slices.IndexFunc(all, func(o lostContent) bool { return err == nil && o.key.SHA256 == sum && o.bytes == w.bytes })
+		i := slices.IndexFunc(all, func(o lostContent) bool {
+			return err == nil && o.key.SHA256 == sum && o.bytes == w.bytes
+		})
 		if i < 0 {
 			continue
 		}
 		is := all[i]
-		s.Found(Finding{Kind: KindLost, Capsule: is.key.Capsule, Text: fmt.Sprintf("%s: the record of its content; its bytes were found in place %s", is.in, p.Name)})
+		s.Found(Finding{
+			Kind: KindLost, Capsule: is.key.Capsule,
+			Text: fmt.Sprintf("%s: the record of its content; its bytes were found in place %s", is.in, p.Name),
+		})
 		s.change(func(tx catalog.Tx) error {
-			return catalog.Contents.Put(tx, is.key, catalog.Content{Capsule: is.key.Capsule, SHA256: sum, Bytes: is.bytes, Extents: extents})
+			return catalog.Contents.Put(tx, is.key,
+				catalog.Content{Capsule: is.key.Capsule, SHA256: sum, Bytes: is.bytes, Extents: extents})
 		})
 		return slices.DeleteFunc(all, func(o lostContent) bool { return o.key == is.key }), nil
 	}
@@ -146,7 +155,9 @@ func hasBytes(reader io.ReaderAt, n int64) bool {
 const regainedExtent = 16 << 20
 
 // digest reads the first n bytes of a place.
-func digest(ctx context.Context, reader io.ReaderAt, place string, n int64) (extents []catalog.Extent, sum catalog.SHA256, err error) {
+func digest(
+	ctx context.Context, reader io.ReaderAt, place string, n int64,
+) (extents []catalog.Extent, sum catalog.SHA256, err error) {
 	hash, table := sha256.New(), crc32.MakeTable(crc32.Castagnoli)
 	b := make([]byte, min(n, 1<<20))
 	for at := int64(0); at < n && ctx.Err() == nil; {

@@ -46,16 +46,26 @@ func (p *places) Raw(place string) (io.ReaderAt, int64, func(), error) {
 // Contents whose records are lost are found by the SHA-256 of places that nothing names: a
 // session's content at its places alone. Nothing else is taken for them.
 func TestContentIsFoundByItsBytes(t *testing.T) {
-	for name, fails := range map[string]error{"": nil, "can't be read now": syscall.EMFILE, "can't be read any more": syscall.EIO, "is gone": blob.ErrMissing} {
+	for name, fails := range map[string]error{
+		"": nil, "can't be read now": syscall.EMFILE,
+		"can't be read any more": syscall.EIO, "is gone": blob.ErrMissing,
+	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRescued(t)
 			content := &places{
-				contents: map[string][]byte{"p0": []byte("other"), "p1": []byte("bytes and more"), "p2": []byte("bytes"), "p3": []byte("named"), "p4": []byte("names"), "p5": []byte("of 7")},
+				contents: map[string][]byte{
+					"p0": []byte("other"), "p1": []byte("bytes and more"),
+					"p2": []byte("bytes"), "p3": []byte("named"), "p4": []byte("names"), "p5": []byte("of 7"),
+				},
 				sessions: map[string]uint64{"p0": 1, "p1": 2, "p2": 3, "p3": 4, "p4": 5, "p5": 6},
 				failing:  map[string]error{"p0": fails},
 			}
 			memory := func(id byte, by uint64, content string) {
-				m := catalog.Memory{ID: catalog.MemoryID{id}, Capsule: "c", Meta: catalog.Meta{Name: "m", MIME: "a/b"}, Bytes: int64(len(content)), SHA256: sha256.Sum256([]byte(content)), Created: r.at.Now, By: by, Seq: uint64(id)}
+				m := catalog.Memory{
+					ID: catalog.MemoryID{id}, Capsule: "c", Meta: catalog.Meta{Name: "m", MIME: "a/b"},
+					Bytes: int64(len(content)), SHA256: sha256.Sum256([]byte(content)), Created: r.at.Now, By: by,
+					Seq: uint64(id),
+				}
 				r.update(func(tx catalog.Tx) error { return catalog.Memories.Put(tx, catalog.MemoryKey(m.ID), m) })
 			}
 			memory(1, 0, "bytes") // of no session: the first place that has the bytes
@@ -64,7 +74,11 @@ func TestContentIsFoundByItsBytes(t *testing.T) {
 			memory(4, 0, "never")
 			r.update(func(tx catalog.Tx) error {
 				return errors.Join(
-					catalog.Contents.Put(tx, catalog.ContentKey{Capsule: "c", SHA256: catalog.SHA256{9}}, catalog.Content{Capsule: "c", SHA256: catalog.SHA256{9}, Bytes: 5, Extents: []catalog.Extent{{Place: "p3", Len: 5}}}),
+					catalog.Contents.Put(tx, catalog.ContentKey{Capsule: "c", SHA256: catalog.SHA256{9}},
+						catalog.Content{
+							Capsule: "c", SHA256: catalog.SHA256{9}, Bytes: 5,
+							Extents: []catalog.Extent{{Place: "p3", Len: 5}},
+						}),
 					catalog.Places.Put(tx, "p4", catalog.Place{Name: "p4"}),
 				)
 			})
@@ -84,15 +98,23 @@ func TestContentIsFoundByItsBytes(t *testing.T) {
 				t.Fatal(err)
 			}
 			err = r.rows.View(t.Context(), func(rows catalog.Reader) error {
-				for content, place := range map[string]string{"bytes": "p1", "named": "", "of 7": "", "never": "", "names": ""} {
-					c, found, err := catalog.Contents.Find(rows, catalog.ContentKey{Capsule: "c", SHA256: sha256.Sum256([]byte(content))})
+				for content, place := range map[string]string{
+					"bytes": "p1", "named": "", "of 7": "", "never": "",
+					"names": "",
+				} {
+					c, found, err := catalog.Contents.Find(rows,
+						catalog.ContentKey{Capsule: "c", SHA256: sha256.Sum256([]byte(content))})
 					if err != nil {
 						return err
 					}
 					if found != (place != "") {
 						t.Errorf("%q: %+v", content, c)
 					}
-					if found && (len(c.Extents) != 1 || c.Extents[0] != catalog.Extent{Place: place, Len: 5, CRC32C: crc32.Checksum([]byte(content), crc32.MakeTable(crc32.Castagnoli))}) {
+					if found &&
+						(len(c.Extents) != 1 || c.Extents[0] != catalog.Extent{
+							Place: place, Len: 5,
+							CRC32C: crc32.Checksum([]byte(content), crc32.MakeTable(crc32.Castagnoli)),
+						}) {
 						t.Errorf("%q: %+v", content, c)
 					}
 				}

@@ -63,7 +63,10 @@ func (s *Salvage) memories(rows catalog.Reader) error {
 		if h.state != nil || h.last.Type == catalog.MemoryPurged {
 			err = s.applyHistory(rows, h, ends)
 		} else {
-			s.Found(Finding{Kind: KindLost, Capsule: h.last.Capsule, Memory: id, Text: fmt.Sprintf("memory %s in capsule %s: its record", id, h.last.Capsule)})
+			s.Found(Finding{
+				Kind: KindLost, Capsule: h.last.Capsule, Memory: id,
+				Text: fmt.Sprintf("memory %s in capsule %s: its record", id, h.last.Capsule),
+			})
 		}
 		if err != nil {
 			return err
@@ -87,7 +90,8 @@ func (s *Salvage) applyHistory(rows catalog.Reader, h history, ends map[catalog.
 		}
 	}
 	if h.endLost {
-		s.reportMemory(m, KindOlder, ": later events of its capsule are lost: it may have been changed or deleted since")
+		s.reportMemory(m, KindOlder,
+			": later events of its capsule are lost: it may have been changed or deleted since")
 	}
 	return s.put(rows, m, !h.endLost)
 }
@@ -141,7 +145,8 @@ func (s *Salvage) put(rows catalog.Reader, m catalog.Memory, known bool) error {
 		return err
 	}
 	if !found && !known {
-		s.reportMemory(m, KindLost, ": it is left out, as the record of its content is gone too: it was deleted, or both are lost")
+		s.reportMemory(m, KindLost,
+			": it is left out, as the record of its content is gone too: it was deleted, or both are lost")
 		s.deleteMemory(m.ID)
 		return nil
 	}
@@ -179,7 +184,8 @@ func (s *Salvage) purgeTimes(rows catalog.Reader) (map[catalog.MemoryID]int64, e
 		if err != nil {
 			return nil, err
 		}
-		if d.Kind == catalog.DuePurge && len(d.Key) == len(catalog.MemoryID{}) && s.Lost(catalog.MemoryTable, []byte(d.Key)) {
+		if d.Kind == catalog.DuePurge && len(d.Key) == len(catalog.MemoryID{}) &&
+			s.Lost(catalog.MemoryTable, []byte(d.Key)) {
 			out[catalog.MemoryID([]byte(d.Key))] = d.At
 		}
 	}

@@ -33,7 +33,10 @@ type rescued struct {
 }
 
 func newRescued(t *testing.T) *rescued {
-	r := &rescued{t: t, rows: catalog.NewMem(), sessions: session.NewMem(), lost: map[string]bool{}, at: catalog.Moment{Now: time.UnixMilli(1e12).UTC(), Running: 1000}}
+	r := &rescued{
+		t: t, rows: catalog.NewMem(), sessions: session.NewMem(), lost: map[string]bool{},
+		at: catalog.Moment{Now: time.UnixMilli(1e12).UTC(), Running: 1000},
+	}
 	r.rescue = keeper.Salvage{
 		Found: func(f keeper.Finding) { r.found = append(r.found, f) },
 		Lost:  func(table catalog.TableID, key []byte) bool { return r.lost[fmt.Sprint(table, key)] },
@@ -59,9 +62,17 @@ func (r *rescued) update(f func(tx catalog.Tx) error) {
 // publish stores a memory.
 func (r *rescued) publish(id byte, by uint64) catalog.Memory {
 	r.t.Helper()
-	m := catalog.Memory{ID: catalog.MemoryID{id}, Capsule: "c", Meta: catalog.Meta{Name: fmt.Sprint("m", id), MIME: "a/b"}, Bytes: 1, SHA256: catalog.SHA256{id}, Created: r.at.Now, Owner: "p", By: by}
+	m := catalog.Memory{
+		ID: catalog.MemoryID{id}, Capsule: "c",
+		Meta: catalog.Meta{Name: fmt.Sprint("m", id), MIME: "a/b"}, Bytes: 1, SHA256: catalog.SHA256{id},
+		Created: r.at.Now, Owner: "p", By: by,
+	}
 	r.update(func(tx catalog.Tx) (err error) {
-		m, err = catalog.Publish(tx, catalog.Publication{Memory: m, Content: catalog.Content{Capsule: "c", SHA256: m.SHA256, Bytes: 1, Inline: []byte{id}}, At: r.at})
+		m, err = catalog.Publish(tx,
+			catalog.Publication{
+				Memory:  m,
+				Content: catalog.Content{Capsule: "c", SHA256: m.SHA256, Bytes: 1, Inline: []byte{id}}, At: r.at,
+			})
 		return err
 	})
 	return m
@@ -69,7 +80,10 @@ func (r *rescued) publish(id byte, by uint64) catalog.Memory {
 
 func (r *rescued) rename(id byte, name string) {
 	r.update(func(tx catalog.Tx) error {
-		_, err := catalog.ChangeMemory(tx, catalog.MemoryID{id}, func(m *catalog.Meta) error { m.Name = name; return nil }, r.at)
+		_, err := catalog.ChangeMemory(tx, catalog.MemoryID{id}, func(m *catalog.Meta) error {
+			m.Name = name
+			return nil
+		}, r.at)
 		return err
 	})
 }
@@ -125,7 +139,9 @@ func (r *rescued) reconcile() {
 }
 
 func (r *rescued) says(kind keeper.Kind, what string) bool {
-	return slices.ContainsFunc(r.found, func(f keeper.Finding) bool { return f.Kind == kind && strings.Contains(f.Text, what) })
+	return slices.ContainsFunc(r.found, func(f keeper.Finding) bool {
+		return f.Kind == kind && strings.Contains(f.Text, what)
+	})
 }
 
 // If the row of a memory is lost or an older one, its events say what it was last: changed, in the
@@ -184,7 +200,8 @@ func TestWhatBecameOfAMemory(t *testing.T) {
 			}
 			r.reconcile()
 			is, there := r.memory(1)
-			if there == c.gone || there && (is.Name != c.name || is.Trashed.IsZero() == c.trashed || is.SHA256 != m.SHA256 || is.Seq != m.Seq) {
+			if there == c.gone || there &&
+				(is.Name != c.name || is.Trashed.IsZero() == c.trashed || is.SHA256 != m.SHA256 || is.Seq != m.Seq) {
 				t.Errorf("%v: %+v", there, is)
 			}
 			if c.trashed && is.PurgeAt != r.at.Running+time.Hour.Milliseconds() {
@@ -208,7 +225,8 @@ func TestTheTrashBeginsAnew(t *testing.T) {
 	r.trash(1)
 	m, _ := r.memory(1)
 	r.update(func(tx catalog.Tx) error {
-		if err := catalog.Dues.Delete(tx, catalog.DueKey{At: m.PurgeAt, Kind: catalog.DuePurge, Key: string(m.ID[:])}); err != nil {
+		if err := catalog.Dues.Delete(tx,
+			catalog.DueKey{At: m.PurgeAt, Kind: catalog.DuePurge, Key: string(m.ID[:])}); err != nil {
 			return err
 		}
 		for seq := range uint64(10) {
@@ -258,7 +276,9 @@ func TestNobodyComesInByAnOldRow(t *testing.T) {
 	r.publish(1, 0)
 	r.update(func(tx catalog.Tx) error {
 		for _, id := range []string{"mine", "theirs", "gone"} {
-			if _, err := catalog.NewCapsule(tx, catalog.Capsule{ID: id, Name: "named", Owners: []string{"q"}, Controllers: []string{"s"}}, r.at); err != nil {
+			if _, err := catalog.NewCapsule(tx,
+				catalog.Capsule{ID: id, Name: "named", Owners: []string{"q"}, Controllers: []string{"s"}},
+				r.at); err != nil {
 				return err
 			}
 			c, err := catalog.Capsules.Get(tx, catalog.Name(id))
@@ -272,7 +292,11 @@ func TestNobodyComesInByAnOldRow(t *testing.T) {
 				return err
 			}
 		}
-		for _, k := range []catalog.RoleKey{{Principal: "q", Capsule: "theirs"}, {Principal: "q", Capsule: "gone"}, {Principal: "s", Capsule: "gone"}} {
+		for _, k := range []catalog.RoleKey{
+			{Principal: "q", Capsule: "theirs"},
+			{Principal: "q", Capsule: "gone"},
+			{Principal: "s", Capsule: "gone"},
+		} {
 			if err := catalog.Roles.Delete(tx, k); err != nil {
 				return err
 			}
@@ -283,7 +307,8 @@ func TestNobodyComesInByAnOldRow(t *testing.T) {
 		if err := catalog.Principals.Delete(tx, "p"); err != nil {
 			return err
 		}
-		return catalog.Tokens.Put(tx, catalog.TokenKey{1}, catalog.Token{Hash: catalog.SHA256{1}, ID: "t2", Principal: "r", Created: r.at.Now})
+		return catalog.Tokens.Put(tx, catalog.TokenKey{1},
+			catalog.Token{Hash: catalog.SHA256{1}, ID: "t2", Principal: "r", Created: r.at.Now})
 	})
 	r.reconcile()
 	err := r.rows.View(t.Context(), func(rows catalog.Reader) error {
@@ -307,7 +332,8 @@ func TestNobodyComesInByAnOldRow(t *testing.T) {
 			if err != nil {
 				return fmt.Errorf("%s: %w", id, err)
 			}
-			if !slices.Equal(c.Owners, []string{owner}) || c.Subject != "" || id != "c" && !slices.Equal(c.Controllers, []string{"s"}) {
+			if !slices.Equal(c.Owners, []string{owner}) || c.Subject != "" ||
+				id != "c" && !slices.Equal(c.Controllers, []string{"s"}) {
 				t.Errorf("%s: %+v", id, c)
 			}
 			if !r.says(keeper.KindLost, "capsule "+id) && !r.says(keeper.KindOlder, "capsule "+id) {
@@ -331,7 +357,11 @@ func TestNobodyComesInByAnOldRow(t *testing.T) {
 func TestASessionOfWhichNobodyKnows(t *testing.T) {
 	r := newRescued(t)
 	for id := session.SessionID(1); id < 3; id++ {
-		s, _, err := r.sessions.Create(t.Context(), session.Session{ID: id, Spec: session.Spec{ChunkSize: 1, BytesExpected: 1, Owner: "p"}, Began: r.at.Now, LastSeen: r.at.Now})
+		s, _, err := r.sessions.Create(t.Context(),
+			session.Session{
+				ID: id, Spec: session.Spec{ChunkSize: 1, BytesExpected: 1, Owner: "p"}, Began: r.at.Now,
+				LastSeen: r.at.Now,
+			})
 		if err == nil {
 			s, err = r.sessions.Move(t.Context(), id, session.Step{Gen: s.Gen, Next: s.Gen + 1, To: session.Sealed})
 		}
@@ -388,7 +418,9 @@ func TestContentOfLostRecordsIsKept(t *testing.T) {
 			found = nil
 			if _, err := keeper.Check(t.Context(), keeper.CheckConfig{
 				Sessions: h.sessions, Catalog: h.catalog, Blobs: h.blobs, Clock: wall{}, Repair: true,
-				KnownPlace: func(string) bool { return known }, Found: func(f keeper.Finding) { found = append(found, f) },
+				KnownPlace: func(string) bool { return known }, Found: func(f keeper.Finding) {
+					found = append(found, f)
+				},
 			}); err != nil {
 				t.Fatal(err)
 			}
@@ -415,7 +447,9 @@ func TestContentOfLostRecordsIsKept(t *testing.T) {
 		if want := map[bool]int{false: len(places), true: 0}[known]; err != nil || kept != want || len(places) == 0 {
 			t.Errorf("known: %v: %d of %d places are kept, %v", known, kept, len(places), err)
 		}
-		if !known && !slices.ContainsFunc(found, func(f keeper.Finding) bool { return f.Note && strings.Contains(f.Text, "it is kept") }) {
+		if !known && !slices.ContainsFunc(found, func(f keeper.Finding) bool {
+			return f.Note && strings.Contains(f.Text, "it is kept")
+		}) {
 			t.Errorf("nothing says so: %s", list(found))
 		}
 		if err := h.leave(); err != nil {

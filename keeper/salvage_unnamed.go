@@ -74,7 +74,8 @@ func (s *Salvage) recoverByDigest(rows catalog.Reader, lost map[catalog.MemoryID
 			if m.Seq, err = seqOf(rows, key, id); err != nil {
 				return err
 			}
-			s.reportMemory(m, KindLost, ": its name, path, type, tags and owner; it has this name from now on, and its bytes")
+			s.reportMemory(m, KindLost,
+				": its name, path, type, tags and owner; it has this name from now on, and its bytes")
 			s.change(func(tx catalog.Tx) error { return catalog.Memories.Put(tx, catalog.MemoryKey(id), m) })
 		}
 	}

@@ -113,7 +113,8 @@ func (s *scrub) pass(ctx context.Context, from catalog.ContentKey) error {
 		after = &key
 		err = panics.Try(func() error { return s.content(ctx, content) })
 		if lost := (*panics.Error)(nil); errors.As(err, &lost) {
-			s.k.cfg.Log.Error("looking at a stored content failed; the others are looked at", "sha256", fmt.Sprintf("%x", content.SHA256), "err", err)
+			s.k.cfg.Log.Error("looking at a stored content failed; the others are looked at",
+				"sha256", fmt.Sprintf("%x", content.SHA256), "err", err)
 		} else if err != nil {
 			return err
 		}
@@ -174,7 +175,8 @@ func (s *scrub) reportCorrupt(ctx context.Context, content catalog.Content, e ca
 		return err
 	}
 	if e.Place != "" && !isDamage(cause) {
-		k.cfg.Log.Error("stored content could not be read; it is tried again in the next pass", "sha256", fmt.Sprintf("%x", content.SHA256), "place", e.Place, "err", cause)
+		k.cfg.Log.Error("stored content could not be read; it is tried again in the next pass",
+			"sha256", fmt.Sprintf("%x", content.SHA256), "place", e.Place, "err", cause)
 		return nil
 	}
 	marked, err := mark(ctx, k.cfg.Catalog, content, k.cfg.Clock.Now())
@@ -184,7 +186,8 @@ func (s *scrub) reportCorrupt(ctx context.Context, content catalog.Content, e ca
 	s.damaged++
 	memories, err := memoriesOf(ctx, k.cfg.Catalog, content)
 	for _, m := range memories {
-		k.cfg.Log.Error("a memory is damaged: its bytes are not what was stored; it is not given out until the same bytes are stored again",
+		k.cfg.Log.Error("a memory is damaged: its bytes are not what was stored; it is not given out until the "+
+			"same bytes are stored again",
 			"memory", m.ID, "capsule", m.Capsule, "name", m.Name, "bytes", m.Bytes, "place", e.Place, "err", cause)
 	}
 	return err

@@ -78,7 +78,8 @@ func scrubOf(t *testing.T, perSecond int64, inPlace func() error) *scrubbed {
 	w := newWorld(t)
 	s := &scrubbed{world: w, blobs: &peeked{Store: w.blobs}, rows: &peekedRows{Store: w.catalog}}
 	k := keeper.New(keeper.Config{
-		Sessions: w.sessions, Uploads: w.uploads, Catalog: s.rows, Blobs: s.blobs, Clock: wall{}, InPlace: inPlace, Log: slog.New(slog.NewTextHandler(s, nil)),
+		Sessions: w.sessions, Uploads: w.uploads, Catalog: s.rows, Blobs: s.blobs, Clock: wall{}, InPlace: inPlace,
+		Log: slog.New(slog.NewTextHandler(s, nil)),
 	})
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -96,7 +97,8 @@ func rest(d time.Duration) {
 // store stores bytes in one request.
 func (s *scrubbed) store(b []byte) catalog.Memory {
 	s.t.Helper()
-	m, err := s.uploads.Create(s.t.Context(), s.me, upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: int64(len(b))}}, bytes.NewReader(b))
+	m, err := s.uploads.Create(s.t.Context(), s.me,
+		upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: int64(len(b))}}, bytes.NewReader(b))
 	s.check(err)
 	return m
 }
@@ -124,7 +126,10 @@ func TestScrubFindsRot(t *testing.T) {
 		if !s.said(bad.ID.String()) || !s.said("is damaged") || s.said(good.ID.String()) {
 			t.Errorf("the log: %s", s.log.String())
 		}
-		reader := memories.New(memories.Config{Catalog: s.catalog, Content: s.blobs, Clock: wall{}, Running: s.sessions.Running})
+		reader := memories.New(memories.Config{
+			Catalog: s.catalog, Content: s.blobs, Clock: wall{},
+			Running: s.sessions.Running,
+		})
 		if _, err := reader.Open(t.Context(), s.me, bad.ID); !errors.Is(err, memories.ErrDamaged) {
 			t.Errorf("reading it: %v", err)
 		}
@@ -163,7 +168,8 @@ func TestScrubSurvivesAPanic(t *testing.T) {
 		})
 		s.world.blobs.Corrupt(s.content(bad).Extents[0].Place, 77)
 		time.Sleep(2 * time.Minute)
-		if s.content(bad).Damaged.IsZero() || !s.said("the store is broken") || !s.said("all stored content was read again") {
+		if s.content(bad).Damaged.IsZero() || !s.said("the store is broken") ||
+			!s.said("all stored content was read again") {
 			t.Errorf("marked: %v; the log: %s", s.content(bad).Damaged, s.log.String())
 		}
 	})
@@ -278,7 +284,8 @@ func TestScrubDoesNotMarkWhatItCouldNotRead(t *testing.T) {
 		m := s.store(sample)
 		s.blobs.onCheck(func(catalog.Extent) error { return errors.New("EIO") })
 		rest(2 * time.Minute)
-		if !s.content(m).Damaged.IsZero() || !s.said("could not be read") || !s.said(fmt.Sprintf("%x", sha256.Sum256(sample))) {
+		if !s.content(m).Damaged.IsZero() || !s.said("could not be read") ||
+			!s.said(fmt.Sprintf("%x", sha256.Sum256(sample))) {
 			t.Errorf("%v; the log: %s", s.content(m).Damaged, s.log.String())
 		}
 	})

@@ -52,7 +52,8 @@ func (k *Keeper) Sweep(ctx context.Context) (deleted int, err error) {
 	}
 	k.suspects, k.looked = s.is, true
 	if s.unknown > 0 {
-		k.cfg.Log.Warn("places that nothing names are kept: the records of what they are may be lost, or in a newer copy of the metadata", "places", s.unknown, "bytes", s.unknownBytes)
+		k.cfg.Log.Warn("places that nothing names are kept: the records of what they are may be lost, or in a "+
+			"newer copy of the metadata", "places", s.unknown, "bytes", s.unknownBytes)
 	}
 	s.deleteStretches(ctx)
 	s.failed.add(k.forgetEvents(ctx))
@@ -173,7 +174,8 @@ func (s *sweep) deleteStretches(ctx context.Context) {
 	}
 	for _, p := range s.stretches {
 		if names := named[p.Name]; len(names) > 0 {
-			s.k.cfg.Log.Warn("the head of a place that is in use is damaged: its content can be read and is kept", "place", names[0], "bytes", p.Bytes, "places", len(names))
+			s.k.cfg.Log.Warn("the head of a place that is in use is damaged: its content can be read and is kept",
+				"place", names[0], "bytes", p.Bytes, "places", len(names))
 		} else if err := s.delete(ctx, p); err != nil {
 			s.failed.add(fmt.Errorf("what is left at %s: %w", p.Name, err))
 		}
@@ -182,7 +184,9 @@ func (s *sweep) deleteStretches(ctx context.Context) {
 
 // NamedIn gives, by the name of each stretch (see blob.PlaceInfo.Holds), the places that a row
 // names and whose bytes may be there.
-func NamedIn(ctx context.Context, rows catalog.Store, sessions Lister, stretches []blob.PlaceInfo) (map[string][]string, error) {
+func NamedIn(
+	ctx context.Context, rows catalog.Store, sessions Lister, stretches []blob.PlaceInfo,
+) (map[string][]string, error) {
 	named := map[string][]string{}
 	look := func(place string) {
 		for _, p := range stretches {

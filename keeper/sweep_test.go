@@ -36,7 +36,9 @@ func (a aged) Places(ctx context.Context, after string, n int) ([]blob.PlaceInfo
 		return all, err
 	}
 	for name, of := range a.holds {
-		all = append(all, blob.PlaceInfo{Name: name, Earlier: true, Holds: func(place string) bool { return place == of }})
+		all = append(all, blob.PlaceInfo{Name: name, Earlier: true, Holds: func(place string) bool {
+			return place == of
+		}})
 	}
 	slices.SortFunc(all, func(a, b blob.PlaceInfo) int { return strings.Compare(a.Name, b.Name) })
 	return all, nil
@@ -57,7 +59,10 @@ func (w *world) placeOf(id session.SessionID) {
 }
 
 func (w *world) on(blobs blob.Store) {
-	w.keeper = keeper.New(keeper.Config{Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: blobs, Clock: w.clock})
+	w.keeper = keeper.New(keeper.Config{
+		Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: blobs,
+		Clock: w.clock,
+	})
 }
 
 // The first look takes all places that a killed incarnation has left, however many. Places of an
@@ -184,12 +189,16 @@ func TestABadCapsuleKeepsNoOtherFromForgetting(t *testing.T) {
 		for _, id := range []string{"a", "zz"} {
 			w.check(catalog.Capsules.Put(tx, catalog.Name(id), catalog.Capsule{ID: id, Seq: old}))
 			for n := uint64(1); n <= 20; n++ {
-				w.check(catalog.Events.Put(tx, catalog.EventKey{Capsule: id, Seq: n}, catalog.Event{Capsule: id, Seq: n}))
+				w.check(catalog.Events.Put(tx, catalog.EventKey{Capsule: id, Seq: n},
+					catalog.Event{Capsule: id, Seq: n}))
 			}
 		}
 		return nil
 	}))
-	w.keeper = keeper.New(keeper.Config{Sessions: w.sessions, Uploads: w.uploads, Catalog: holed{w.catalog}, Blobs: w.blobs, Clock: w.clock})
+	w.keeper = keeper.New(keeper.Config{
+		Sessions: w.sessions, Uploads: w.uploads, Catalog: holed{w.catalog},
+		Blobs: w.blobs, Clock: w.clock,
+	})
 	_, err := w.keeper.Sweep(t.Context())
 	w.check(err)
 	for id, want := range map[string]uint64{"a": 1, "zz": 11} {

@@ -118,9 +118,10 @@ func WriteFile(on FS, path string, data []byte, perm fs.FileMode) error {
 }
 
 func writeFile(on FS, path string, data []byte, perm fs.FileMode) error {
-	f, temp, err := createFirst(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."), func(name string) (File, error) {
-		return on.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
-	})
+	f, temp, err := createFirst(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."),
+		func(name string) (File, error) {
+			return on.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+		})
 	if err != nil {
 		return err
 	}
@@ -195,7 +196,8 @@ func MkdirAll(on FS, path string, perm fs.FileMode) error {
 func Mkdir(on FS, path string, perm fs.FileMode) error {
 	parent := filepath.Dir(path)
 	if _, err := on.Stat(parent); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s is not there, and only the last part of %s is made: is its disk mounted? Else make it first (%w)", parent, path, fs.ErrNotExist)
+		return fmt.Errorf("%s is not there, and only the last part of %s is made: is its disk mounted? Else make "+
+			"it first (%w)", parent, path, fs.ErrNotExist)
 	}
 	return MkdirAll(on, path, perm)
 }

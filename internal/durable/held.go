@@ -196,7 +196,8 @@ func (h *Held) Stat(path string) (info Info, err error) {
 			err = unix.Fstatat(fd, rel, &st, 0)
 		}
 		info = Info{
-			Dir: st.Mode&unix.S_IFMT == unix.S_IFDIR, Regular: regular, ID: fmt.Sprintf("%d:%d", st.Dev, st.Ino), Bytes: int64(st.Blocks) * 512,
+			Dir: st.Mode&unix.S_IFMT == unix.S_IFDIR, Regular: regular,
+			ID: fmt.Sprintf("%d:%d", st.Dev, st.Ino), Bytes: int64(st.Blocks) * 512,
 		}
 		return err
 	})

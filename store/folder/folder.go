@@ -101,7 +101,8 @@ type Half struct {
 	// system has none.
 	Way string
 
-	part, file, format, lock string // the half's name, and three files: its mark, the first that a store makes, and the lock
+	// the half's name, and three files: its mark, the first that a store makes, and the lock
+	part, file, format, lock string
 }
 
 // ErrLocked: another process has the folder open.
@@ -125,11 +126,21 @@ func Open(path string, opts Options) (f *Folder, err error) {
 	}
 	named := path
 	if path, err = filepath.Abs(path); err != nil {
-		return nil, fmt.Errorf("the folder that %s is to be found from, the current one, is gone: give the whole path with --data (%w)", named, err)
+		return nil, fmt.Errorf("the folder that %s is to be found from, the current one, is gone: give the whole "+
+			"path with --data (%w)", named, err)
 	}
-	f = &Folder{FS: opts.FS, Path: path, Way: path, log: opts.Log, random: opts.Rand, rejoin: opts.Rejoin, readOnly: opts.ReadOnly}
-	f.Meta = Half{FS: opts.FS, Path: filepath.Join(path, "meta"), part: "meta", file: "FOLDER", format: "FORMAT", lock: "LOCK"}
-	f.Content = Half{FS: opts.FS, Path: filepath.Join(path, "content"), part: "content", file: "folder", format: "format", lock: "lock"}
+	f = &Folder{
+		FS: opts.FS, Path: path, Way: path, log: opts.Log, random: opts.Rand, rejoin: opts.Rejoin,
+		readOnly: opts.ReadOnly,
+	}
+	f.Meta = Half{
+		FS: opts.FS, Path: filepath.Join(path, "meta"), part: "meta", file: "FOLDER", format: "FORMAT",
+		lock: "LOCK",
+	}
+	f.Content = Half{
+		FS: opts.FS, Path: filepath.Join(path, "content"), part: "content", file: "folder",
+		format: "format", lock: "lock",
+	}
 	f.Meta.Way, f.Content.Way = f.Meta.Path, f.Content.Path
 	defer func() {
 		if err != nil {
@@ -142,7 +153,8 @@ func Open(path string, opts Options) (f *Folder, err error) {
 		return f, err
 	}
 	if f.FS, err = f.keepOpen(f.FS, path); errors.Is(err, fs.ErrNotExist) { // the name is taken, by a link
-		return f, fmt.Errorf("%s is a link that leads nowhere: is its disk mounted? Else make the folder first, or give another with --data (%w)", path, err)
+		return f, fmt.Errorf("%s is a link that leads nowhere: is its disk mounted? Else make the folder first, or "+
+			"give another with --data (%w)", path, err)
 	} else if err != nil {
 		return f, err
 	}
@@ -191,7 +203,8 @@ func (f *Folder) takeLock() (err error) {
 
 // lockedBy says that another process has a folder open, and that its lock files are no leftovers.
 func lockedBy(path string) error {
-	return fmt.Errorf("%w: %s. Stop that one first. Its lock ends with its process by itself; no lock file is to be removed", ErrLocked, path)
+	return fmt.Errorf("%w: %s. Stop that one first. Its lock ends with its process by itself; no lock file is to "+
+		"be removed", ErrLocked, path)
 }
 
 // keepOpen opens a folder, keeps it open and locked if the file system can, and gives the file
@@ -237,7 +250,8 @@ func (f *Folder) makeFolder(existing bool) (made bool, err error) {
 			return false, fmt.Errorf("%s is no data folder of sluice: there is nothing in it (see --data)", f.Path)
 		}
 	case errors.Is(err, syscall.ENOTDIR):
-		return false, fmt.Errorf("%s is a file, or below one, and no folder: give a folder with --data (%w)", f.Path, err)
+		return false, fmt.Errorf("%s is a file, or below one, and no folder: give a folder with --data (%w)",
+			f.Path, err)
 	case err != nil:
 		return false, err
 	default:
@@ -246,7 +260,9 @@ func (f *Folder) makeFolder(existing bool) (made bool, err error) {
 				return false, nil
 			}
 		}
-		return false, fmt.Errorf("%s is no data folder of sluice, and not empty (it has %s): give an empty one, or one that is not there yet, with --data", f.Path, names[0])
+		return false, fmt.Errorf(
+			"%s is no data folder of sluice, and not empty (it has %s): give an empty one, or one that is not "+
+				"there yet, with --data", f.Path, names[0])
 	}
 	if err == nil {
 		return true, nil
@@ -261,5 +277,6 @@ func (f *Folder) Used() bool { return f.meta.Incarnation > 0 || f.meta.Next > 0 
 // leftover reports whether a folder with this file may still count as empty: file systems make such
 // files, or it is the lock, or the rest of a write of a mark.
 func leftover(name string) bool {
-	return name == "lost+found" || strings.EqualFold(name, "lock") || strings.HasPrefix(strings.ToLower(name), ".folder.")
+	return name == "lost+found" || strings.EqualFold(name, "lock") ||
+		strings.HasPrefix(strings.ToLower(name), ".folder.")
 }

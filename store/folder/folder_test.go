@@ -58,7 +58,8 @@ func session(disk durable.FS) (id string, err error) {
 	if _, err := f.Begin(lastOf(disk)); err != nil {
 		return "", err
 	}
-	if err := errors.Join(fill(disk, "content/format"), setLast(disk, ContentState{f.meta.Next, false}), f.Begun()); err != nil {
+	if err := errors.Join(fill(disk, "content/format"), setLast(disk, ContentState{f.meta.Next, false}),
+		f.Begun()); err != nil {
 		return "", err
 	}
 	if err := f.Look(); err != nil {
@@ -94,7 +95,8 @@ func older(t *testing.T) *crashfs.Disk {
 	for _, dir := range []string{at, at + "/meta", at + "/content"} {
 		must(t, durable.MkdirAll(disk, dir, 0o700))
 	}
-	must(t, errors.Join(fill(disk, "meta/FORMAT"), fill(disk, "content/format"), fill(disk, "admin-token"), setLast(disk, ContentState{5, true})))
+	must(t, errors.Join(fill(disk, "meta/FORMAT"), fill(disk, "content/format"), fill(disk, "admin-token"),
+		setLast(disk, ContentState{5, true})))
 	return disk
 }
 
@@ -191,7 +193,9 @@ func TestAHalfThatIsAwayIsNeverMadeAnew(t *testing.T) {
 						left := im.Kill()
 						back := hide(t, left, half, empty)
 						before := contents(t, left, "/")
-						if _, err := session(left); err == nil || !strings.Contains(err.Error(), filepath.Join(at, half)) || !strings.Contains(err.Error(), "mounted") {
+						if _, err := session(left); err == nil ||
+							!strings.Contains(err.Error(), filepath.Join(at, half)) || !strings.Contains(err.Error(),
+							"mounted") {
 							t.Errorf("image %d without %s: %v", i, half, err)
 						}
 						if after := contents(t, left, "/"); !maps.Equal(before, after) {
@@ -301,7 +305,8 @@ func TestHalvesAreJoined(t *testing.T) {
 	if after != 3 || err != nil {
 		t.Errorf("after life %d, %v", after, err)
 	}
-	must(t, errors.Join(fill(disk, "content/format"), setLast(disk, ContentState{4, true}), f.Begun(), f.End(), f.Close()))
+	must(t, errors.Join(fill(disk, "content/format"), setLast(disk, ContentState{4, true}), f.Begun(), f.End(),
+		f.Close()))
 	id, err := session(disk)
 	if id == "" || id != f.id || err != nil {
 		t.Errorf("folder %s, not %s, %v", id, f.id, err)
@@ -313,7 +318,8 @@ func TestHalvesAreJoined(t *testing.T) {
 	}
 	// Content can't be joined to missing metadata.
 	hide(t, disk, "meta", true)
-	if _, err := Open(at, Options{FS: disk, Existing: true, Rejoin: true}); err == nil || !strings.Contains(err.Error(), "has no metadata") {
+	if _, err := Open(at, Options{FS: disk, Existing: true, Rejoin: true}); err == nil ||
+		!strings.Contains(err.Error(), "has no metadata") {
 		t.Error(err)
 	}
 }
@@ -346,7 +352,8 @@ func TestLivesThatTheMetadataDoesNotKnow(t *testing.T) {
 		disk := lived(t)
 		f, err := Open(at, Options{FS: disk})
 		must(t, err)
-		f.meta.Incarnation, f.meta.Next, f.meta.Open, f.meta.Unknown = c.known.Incarnation, c.known.Next, c.known.Open, c.known.Unknown
+		f.meta.Incarnation, f.meta.Next = c.known.Incarnation, c.known.Next
+		f.meta.Open, f.meta.Unknown = c.known.Open, c.known.Unknown
 		after, err := f.Begin(c.last)
 		if got := fmt.Sprint(f.meta.Unknown); got != c.unknown || after != c.after || err != nil {
 			t.Errorf("%s: %s after life %d, %v", name, got, after, err)

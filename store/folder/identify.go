@@ -33,7 +33,8 @@ func (f *Folder) identify(existing bool) error {
 	case named && root.State == "":
 		return errors.Join(f.Meta.checkBelongs(f, meta, content), f.Content.checkBelongs(f, content, meta))
 	case named && root.State == isNew && existing:
-		return fmt.Errorf("%s is no data folder of sluice yet: the first sluice serve was stopped while it made it; start it again", f.Path)
+		return fmt.Errorf("%s is no data folder of sluice yet: the first sluice serve was stopped while it made "+
+			"it; start it again", f.Path)
 	case named && root.State == isNew:
 		return f.create(meta, content)
 	case named: // joining
@@ -41,13 +42,16 @@ func (f *Folder) identify(existing bool) error {
 		return errors.Join(f.Meta.checkJoins(f, meta, content), f.Content.checkJoins(f, content, meta))
 	case meta.marked && content.marked && meta.mark.Folder == content.mark.Folder: // both halves were moved together
 		f.id = meta.mark.Folder
-		if err := errors.Join(f.Meta.checkBelongs(f, meta, content), f.Content.checkBelongs(f, content, meta)); err != nil {
+		if err := errors.Join(f.Meta.checkBelongs(f, meta, content),
+			f.Content.checkBelongs(f, content, meta)); err != nil {
 			return err
 		}
 		return f.writeMark("")
 	case meta.marked && content.marked:
-		return fmt.Errorf("%s and %s are halves of two data folders (%s and %s), and %s, which says which one this is, is gone. Nothing was touched. "+
-			"Put back the half, or the file, that was there; what belongs together beyond doubt sluice check --repair --rejoin takes so",
+		return fmt.Errorf("%s and %s are halves of two data folders (%s and %s), and %s, which says which one this "+
+			"is, is gone. Nothing was touched. "+
+			"Put back the half, or the file, that was there; what belongs together beyond doubt sluice check "+
+			"--repair --rejoin takes so",
 			f.Meta.Path, f.Content.Path, meta.mark.Folder, content.mark.Folder, f.markPath())
 	case meta.marked || content.marked: // the other half is missing, empty or unknown
 		if f.id = meta.mark.Folder; !meta.marked {
@@ -75,12 +79,15 @@ func (f *Folder) drawID() (err error) {
 func (f *Folder) createNew(existing bool, meta, content state) error {
 	for _, of := range []string{"admin-token", "id"} {
 		if _, err := f.FS.Stat(f.Path + "/" + of); err == nil {
-			return fmt.Errorf("%s and %s are empty, but this data folder has been used: there is %s. Are their disks mounted? "+
-				"Nothing was touched. Mount them and start again; for a new data folder give another, or remove %[3]s too", f.Meta.Path, f.Content.Path, f.Path+"/"+of)
+			return fmt.Errorf("%s and %s are empty, but this data folder has been used: there is %s. Are their "+
+				"disks mounted? "+
+				"Nothing was touched. Mount them and start again; for a new data folder give another, or remove "+
+				"%[3]s too", f.Meta.Path, f.Content.Path, f.Path+"/"+of)
 		}
 	}
 	if existing {
-		return fmt.Errorf("%s is no data folder of sluice: its meta and content are empty, or not there (see --data)", f.Path)
+		return fmt.Errorf("%s is no data folder of sluice: its meta and content are empty, or not there (see --data)",
+			f.Path)
 	}
 	if err := f.drawID(); err != nil {
 		return err
@@ -99,7 +106,8 @@ func (f *Folder) create(meta, content state) error {
 		state
 	}{{&f.Meta, meta}, {&f.Content, content}} {
 		if !of.empty && !of.marked {
-			return of.h.refuse("holds %s, and is no half of a data folder that is being made", "Give an empty folder with --data.", of.firstName)
+			return of.h.refuse("holds %s, and is no half of a data folder that is being made",
+				"Give an empty folder with --data.", of.firstName)
 		}
 		if of.marked && (of.mark.Folder != f.id || of.mark.Part != of.h.part) {
 			return of.h.checkBelongs(f, of.state, of.state)
@@ -141,7 +149,8 @@ func (f *Folder) writeMark(state string) error {
 // What to do about a half that is not there, or not the right one.
 const (
 	mountRemedy = "Is its disk mounted, and the right one? Mount it and start again"
-	lostRemedy  = mountRemedy + "; if it is lost for good, restore a backup, or let sluice check --repair --rejoin go on without it"
+	lostRemedy  = mountRemedy + "; if it is lost for good, restore a backup, or let sluice check --repair --rejoin " +
+		"go on without it"
 )
 
 func (h *Half) refuse(problem, remedy string, args ...any) error {
@@ -167,9 +176,12 @@ func (h *Half) checkBelongs(f *Folder, s, other state) error {
 	case s.empty:
 		return h.refuse("is empty, and this data folder is not new", h.remedy())
 	case !s.marked:
-		return h.refuse("has no file %s that says which data folder it is of: it is not the one that this data folder had", h.remedy()+". What belongs together beyond doubt sluice check --repair --rejoin takes so", h.file)
+		return h.refuse("has no file %s that says which data folder it is of: it is not the one that this data "+
+			"folder had", h.remedy()+". What belongs together beyond doubt sluice check --repair --rejoin takes so",
+			h.file)
 	case s.mark.Folder == f.id:
-		return h.refuse("holds the other half of this data folder (%s): are meta and content exchanged?", "Put them where they belong and start again.", s.mark.Part)
+		return h.refuse("holds the other half of this data folder (%s): are meta and content exchanged?",
+			"Put them where they belong and start again.", s.mark.Part)
 	}
 	return h.refuse("belongs to another data folder (%s, and this one is %s)", h.remedy(), s.mark.Folder, f.id)
 }
@@ -185,7 +197,8 @@ func (h *Half) checkJoins(f *Folder, s, other state) error {
 	case s.empty:
 		return h.refuse("is empty, and the other half of the data folder is not", h.remedy())
 	case !s.used:
-		return h.refuse("is no half of a data folder: it holds %s, but no file %s that says what format it is", h.remedy(), s.firstName, h.format)
+		return h.refuse("is no half of a data folder: it holds %s, but no file %s that says what format it is",
+			h.remedy(), s.firstName, h.format)
 	}
 	return nil
 }
@@ -193,7 +206,8 @@ func (h *Half) checkJoins(f *Folder, s, other state) error {
 // acceptHalves takes the halves as they are. Begin writes their marks.
 func (f *Folder) acceptHalves(meta, content state) error {
 	if !meta.used {
-		return f.Meta.refuse("has no metadata of sluice: there is nothing that content could be joined to", mountRemedy+".")
+		return f.Meta.refuse("has no metadata of sluice: there is nothing that content could be joined to",
+			mountRemedy+".")
 	}
 	if meta.marked && meta.mark.Part != f.Meta.part || content.marked && content.mark.Part != f.Content.part {
 		return fmt.Errorf("%s and %s are exchanged: put them where they belong", f.Meta.Path, f.Content.Path)

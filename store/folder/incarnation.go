@@ -26,9 +26,11 @@ func (f *Folder) suits(last ContentState) error {
 		return nil
 	}
 	if last.Incarnation == 0 {
-		return f.Content.refuse("has no file state, and its metadata know of %d lives of it", f.Content.remedy(), f.meta.Incarnation)
+		return f.Content.refuse("has no file state, and its metadata know of %d lives of it",
+			f.Content.remedy(), f.meta.Incarnation)
 	}
-	return f.Content.refuse("is an older copy than its metadata: its last life was %d, and that of the metadata %d", f.Content.remedy(), last.Incarnation, f.meta.Incarnation)
+	return f.Content.refuse("is an older copy than its metadata: its last life was %d, and that of the metadata %d",
+		f.Content.remedy(), last.Incarnation, f.meta.Incarnation)
 }
 
 // Begin notes that the content is about to be opened. It gives the incarnation after which the new
@@ -54,7 +56,8 @@ func (f *Folder) Begin(last ContentState) (after uint64, err error) {
 			from++
 		}
 		m.Unknown = append(slices.Clone(m.Unknown), [2]uint64{from, last.Incarnation})
-		f.log.Warn("the metadata is an older copy: what was stored since is in the content alone, and is left there", "from_life", from, "to_life", last.Incarnation)
+		f.log.Warn("the metadata is an older copy: what was stored since is in the content alone, and is left there",
+			"from_life", from, "to_life", last.Incarnation)
 	}
 	if f.readOnly {
 		return after, nil
@@ -146,5 +149,7 @@ func (f *Folder) Restored(incarnation uint64) error {
 func (f *Folder) KnownIncarnation(incarnation uint64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return !slices.ContainsFunc(f.meta.Unknown, func(u [2]uint64) bool { return u[0] <= incarnation && incarnation <= u[1] })
+	return !slices.ContainsFunc(f.meta.Unknown, func(u [2]uint64) bool {
+		return u[0] <= incarnation && incarnation <= u[1]
+	})
 }

@@ -50,7 +50,8 @@ func TestAFolderIsLockedWithoutItsLockFiles(t *testing.T) {
 			before := contents(t, durable.OS{}, data)
 			for _, o := range []Options{{}, {Existing: true, ReadOnly: true}, {Existing: true, Rejoin: true}} {
 				_, err := Open(data, o)
-				if !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), data) || !strings.Contains(err.Error(), "no lock file is to be removed") {
+				if !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), data) ||
+					!strings.Contains(err.Error(), "no lock file is to be removed") {
 					t.Errorf("locks %03b removed, anew %v, %+v: %v", some, anew, o, err)
 				}
 			}
@@ -58,7 +59,9 @@ func TestAFolderIsLockedWithoutItsLockFiles(t *testing.T) {
 				t.Errorf("locks %03b removed: there was %q, and is %q", some, before, after)
 			}
 			err := f.Look()
-			if (err == nil) != (removed == "") || err != nil && (!strings.Contains(err.Error(), filepath.Dir(removed)) && !strings.Contains(err.Error(), data) || !strings.Contains(err.Error(), "lock file")) {
+			if (err == nil) != (removed == "") ||
+				err != nil && (!strings.Contains(err.Error(), filepath.Dir(removed)) && !strings.Contains(err.Error(),
+					data) || !strings.Contains(err.Error(), "lock file")) {
 				t.Errorf("locks %03b removed: the first says %v", some, err)
 			}
 			must(t, f.Close())
@@ -75,8 +78,10 @@ func TestAHalfIsLockedForAllWhoHaveIt(t *testing.T) {
 	defer begun(t, a, nil).Close()
 	for _, half := range []string{"meta", "content"} {
 		must(t, begun(t, b, nil).Close())
-		must(t, errors.Join(os.RemoveAll(filepath.Join(b, half)), os.Symlink(filepath.Join(a, half), filepath.Join(b, half))))
-		if _, err := Open(b, Options{}); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), filepath.Join(b, half)) {
+		must(t, errors.Join(os.RemoveAll(filepath.Join(b, half)),
+			os.Symlink(filepath.Join(a, half), filepath.Join(b, half))))
+		if _, err := Open(b, Options{}); !errors.Is(err, ErrLocked) ||
+			!strings.Contains(err.Error(), filepath.Join(b, half)) {
 			t.Errorf("%s: %v", half, err)
 		}
 		must(t, os.RemoveAll(b))
@@ -95,7 +100,8 @@ func TestAnotherServerOnTheFolderIsNoticed(t *testing.T) {
 	b := begun(t, data, plain)
 	says := func(when string) {
 		t.Helper()
-		if err := a.Look(); err == nil || a.Away() == nil || !strings.Contains(err.Error(), "another server has been started on this folder") {
+		if err := a.Look(); err == nil || a.Away() == nil ||
+			!strings.Contains(err.Error(), "another server has been started on this folder") {
 			t.Errorf("%s: %v", when, err)
 		}
 		before := contents(t, durable.OS{}, data)

@@ -43,8 +43,10 @@ var errMark = errors.New("is damaged, or not one of sluice's")
 
 // What can be done about such a mark. The mark of the folder follows from those of its halves.
 const (
-	wholeRemedy = "Remove it, and the next start writes it again, from the marks of meta and content; or restore a backup"
-	halfRemedy  = "Restore a backup; or remove it, and let sluice check --repair --rejoin take the halves for one folder"
+	wholeRemedy = "Remove it, and the next start writes it again, from the marks of meta and content; or restore a " +
+		"backup"
+	halfRemedy = "Restore a backup; or remove it, and let sluice check --repair --rejoin take the halves for one " +
+		"folder"
 )
 
 // withRemedy adds what can be done if a mark can't be understood.
@@ -67,7 +69,8 @@ func readMark(on durable.FS, path string) (m mark, ok bool, err error) {
 		return m, false, err
 	}
 	if err := json.Unmarshal(text, &m); err == nil && m.Format > markFormat {
-		return m, false, fmt.Errorf("%s has format %d, and this program knows formats up to %d: use a newer sluice", path, m.Format, markFormat)
+		return m, false, fmt.Errorf("%s has format %d, and this program knows formats up to %d: use a newer sluice",
+			path, m.Format, markFormat)
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
@@ -117,7 +120,8 @@ func (f *Folder) inspect(h *Half) (s state, err error) {
 	if err := f.openHalf(h); err != nil {
 		return s, err
 	}
-	for _, file := range []string{h.file, f.Meta.file, f.Content.file} { // a mark of the other half shows that both are exchanged
+	// a mark of the other half shows that both are exchanged
+	for _, file := range []string{h.file, f.Meta.file, f.Content.file} {
 		if s.mark, s.marked, err = readMark(h.FS, filepath.Join(h.Path, file)); err != nil || s.marked {
 			break
 		}

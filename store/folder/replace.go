@@ -95,7 +95,8 @@ func (f *Folder) replace(root mark) error {
 		if !old {
 			if err := f.FS.Rename(meta, kept); err != nil {
 				// A mount point can't be renamed: nothing has changed, and nothing will.
-				return errors.Join(fmt.Errorf("%s can't be renamed, so the new metadata can't take its place: %w", meta, err), f.writeMark(""))
+				err = fmt.Errorf("%s can't be renamed, so the new metadata can't take its place: %w", meta, err)
+				return errors.Join(err, f.writeMark(""))
 			}
 			if err := durable.SyncDir(f.FS, f.Path); err != nil {
 				return err
@@ -126,7 +127,8 @@ func (f *Folder) resumeReplace() error {
 		return withRemedy(err, wholeRemedy)
 	}
 	if f.readOnly {
-		return fmt.Errorf("%s: sluice check --repair was stopped while it put new metadata in place; run it again, or start the server, and either goes on", f.Path)
+		return fmt.Errorf("%s: sluice check --repair was stopped while it put new metadata in place; run it again, "+
+			"or start the server, and either goes on", f.Path)
 	}
 	if name := root.Replaced; name == "" || name != filepath.Base(name) {
 		return fmt.Errorf("%s is not one of sluice's", f.markPath())

@@ -92,7 +92,10 @@ func TestAReplacementThatIsStoppedAnywhere(t *testing.T) {
 					after++
 					f, err := Open(at, Options{FS: left})
 					must(t, err)
-					for life, known := range map[uint64]bool{1: false, lastOf(disk).Incarnation: false, lastOf(left).Incarnation: true} {
+					for life, known := range map[uint64]bool{
+						1: false, lastOf(disk).Incarnation: false,
+						lastOf(left).Incarnation: true,
+					} {
 						if f.KnownIncarnation(life) != known {
 							t.Errorf("step %d, keep %d: life %d: %v", step, keep, life, !known)
 						}
@@ -128,7 +131,8 @@ func TestAReplacementThatCannotBe(t *testing.T) {
 	if _, err := session(disk); err != nil || isReplaced(t, disk) {
 		t.Errorf("%v", err)
 	}
-	if _, err := Open(at, Options{FS: half.Kill(), Existing: true, ReadOnly: true}); err == nil || !strings.Contains(err.Error(), "check --repair was stopped") {
+	if _, err := Open(at, Options{FS: half.Kill(), Existing: true, ReadOnly: true}); err == nil ||
+		!strings.Contains(err.Error(), "check --repair was stopped") {
 		t.Errorf("reading alone: %v", err)
 	}
 }

@@ -37,7 +37,8 @@ func (f *Folder) Look() error {
 	}
 	switch {
 	case err != nil && was == nil:
-		f.log.Error("the data folder is not in its place: nothing is taken, deleted or marked until it is back", "err", err)
+		f.log.Error("the data folder is not in its place: nothing is taken, deleted or marked until it is back",
+			"err", err)
 	case err == nil && was != nil:
 		f.log.Info("the data folder is back in its place")
 	}
@@ -92,7 +93,8 @@ func (f *Folder) checkLocks() error {
 		case err != nil:
 			return err
 		case info.ID != l.id:
-			return fmt.Errorf("%w: its lock file %s was removed, and another one made. Stop both and start one", ErrTaken, l.path)
+			return fmt.Errorf("%w: its lock file %s was removed, and another one made. Stop both and start one",
+				ErrTaken, l.path)
 		}
 	}
 	return nil
@@ -114,7 +116,8 @@ func (f *Folder) checkTaken() error {
 		return nil // no other server has written that
 	}
 	if m.Incarnation != f.meta.Incarnation || m.Next != f.meta.Next || m.Open != f.meta.Open {
-		return fmt.Errorf("%w: another server has been started on this folder, as %s says. Stop both and start one", ErrTaken, f.Meta.markPath())
+		return fmt.Errorf("%w: another server has been started on this folder, as %s says. Stop both and start one",
+			ErrTaken, f.Meta.markPath())
 	}
 	return nil
 }
@@ -130,7 +133,11 @@ func (f *Folder) inPlace() error {
 		on   durable.FS
 		path string
 		part string
-	}{{f.FS, f.markPath(), whole}, {f.Meta.FS, f.Meta.markPath(), f.Meta.part}, {f.Content.FS, f.Content.markPath(), f.Content.part}} {
+	}{
+		{f.FS, f.markPath(), whole},
+		{f.Meta.FS, f.Meta.markPath(), f.Meta.part},
+		{f.Content.FS, f.Content.markPath(), f.Content.part},
+	} {
 		m, ok, err := readMark(p.on, p.path)
 		switch {
 		case err != nil:

@@ -19,7 +19,8 @@ func (s *Store) Check(ctx context.Context, e catalog.Extent, policy blob.CheckPo
 	if !ok {
 		return fmt.Errorf("place %.80q is not one of this store: %w", e.Place, blob.ErrMissing)
 	}
-	if policy == blob.CheckBeforeReboot && p.incarnation >= s.SinceReboot || policy == blob.CheckBeforeCrash && p.incarnation >= s.SinceCrash {
+	if policy == blob.CheckBeforeReboot && p.incarnation >= s.SinceReboot ||
+		policy == blob.CheckBeforeCrash && p.incarnation >= s.SinceCrash {
 		return nil
 	}
 	h, err := s.startRead(e.Place)

@@ -55,7 +55,10 @@ func newWorld(t *testing.T, dir string, disk durable.FS, stores *metadatatest.Me
 	w.sessions, err = session.New(t.Context(), stores.Sessions(), upload.EngineConfig(session.Config{}))
 	check(err)
 	l := upload.DefaultLimits()
-	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: stores.Catalog(), Blobs: w.blobs, Clock: clock{}, Limits: l})
+	w.Service = upload.New(upload.Config{
+		Sessions: w.sessions, Catalog: stores.Catalog(), Blobs: w.blobs,
+		Clock: clock{}, Limits: l,
+	})
 	return w
 }
 
@@ -66,7 +69,8 @@ func TestARottenChunkIsNotTakenForAConflict(t *testing.T) {
 	defer w.blobs.Close()
 	defer w.Close()
 	b := bytes.Repeat([]byte("0123456789abcdef"), 1<<16) // 1 MiB
-	up, err := w.Begin(t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(len(b)), Chunks: -1})
+	up, err := w.Begin(t.Context(), w.me,
+		upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(len(b)), Chunks: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +94,8 @@ func TestARottenChunkIsNotTakenForAConflict(t *testing.T) {
 	if err := put(); err != nil {
 		t.Errorf("and once more: %v", err)
 	}
-	m, err := w.Finish(t.Context(), w.me, upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(b), Length: int64(len(b))})
+	m, err := w.Finish(t.Context(), w.me,
+		upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(b), Length: int64(len(b))})
 	if err != nil || m.Bytes != int64(len(b)) {
 		t.Errorf("finish: %v, memory of %d bytes", err, m.Bytes)
 	}
@@ -139,11 +144,13 @@ func TestBytesThatCannotBeReadAreAskedForAgain(t *testing.T) {
 	dir, stores, disk := t.TempDir(), metadatatest.NewMem(upload.Reserving(catalog.Bounds{})), &sick{FS: durable.OS{}}
 	w := newWorld(t, dir, disk, stores)
 	b := bytes.Repeat([]byte("0123456789abcdef"), 1<<12)
-	up, err := w.Begin(t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(len(b)), Chunks: -1})
+	up, err := w.Begin(t.Context(), w.me,
+		upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(len(b)), Chunks: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b))}); err != nil {
+	if err := w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(b),
+		upload.Put{Length: int64(len(b))}); err != nil {
 		t.Fatal(err)
 	}
 	// The process dies.
@@ -155,12 +162,14 @@ func TestBytesThatCannotBeReadAreAskedForAgain(t *testing.T) {
 	disk.bad = true
 	var missing *session.IncompleteError
 	for range 3 {
-		_, err = w.Finish(context.Background(), w.me, upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(b), Length: int64(len(b))})
+		_, err = w.Finish(context.Background(), w.me,
+			upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(b), Length: int64(len(b))})
 	}
 	if !errors.As(err, &missing) {
 		t.Errorf("finish: %v", err)
 	}
-	if err := w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b))}); err != nil {
+	if err := w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(b),
+		upload.Put{Length: int64(len(b))}); err != nil {
 		t.Errorf("the chunk once more: %v", err)
 	}
 	disk.bad = false

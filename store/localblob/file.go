@@ -114,7 +114,8 @@ func (f *file) open(write bool) error {
 		if key, sound, err := readKey(opened); err == nil && sound {
 			f.pack.key = key
 		} else {
-			f.s.opts.Log.Error("a pack's first block is damaged: its places can't be listed", "pack", f.p.file(), "err", err)
+			f.s.opts.Log.Error("a pack's first block is damaged: its places can't be listed",
+				"pack", f.p.file(), "err", err)
 		}
 	}
 	f.f = opened

@@ -13,7 +13,8 @@ import (
 func FuzzPlaceName(f *testing.F) {
 	f.Add("0000000000000001-0-1", uint64(1), uint64(2), uint64(3), uint64(0))
 	f.Add("ff00000000000001-a-1-2", uint64(0), uint64(0), uint64(0), uint64(1)<<63)
-	f.Add("p0000000000000001-00000002-00001000-00ffff-ff00000000000001", uint64(1), uint64(1<<32), uint64(3), uint64(1<<40))
+	f.Add("p0000000000000001-00000002-00001000-00ffff-ff00000000000001",
+		uint64(1), uint64(1<<32), uint64(3), uint64(1<<40))
 	f.Add("p0000000000000001-00000002", uint64(1), uint64(1<<32-1), uint64(3), uint64(1<<24-1))
 	s := &Store{dir: "dir"}
 	f.Fuzz(func(t *testing.T, name string, id, gen, incarnation, replacement uint64) {

@@ -66,7 +66,8 @@ func TestAFolderThatIsGoneIsNoLossOfPlaces(t *testing.T) {
 			for _, e := range es {
 				want := func(what string, err error) {
 					t.Helper()
-					if !errors.Is(err, blob.ErrUnavailable) || errors.Is(err, blob.ErrMissing) || errors.Is(err, blob.ErrCorrupt) {
+					if !errors.Is(err, blob.ErrUnavailable) || errors.Is(err, blob.ErrMissing) ||
+						errors.Is(err, blob.ErrCorrupt) {
 						t.Errorf("%s of %s: %v", what, e.Place, err)
 					}
 				}

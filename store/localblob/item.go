@@ -64,7 +64,8 @@ func (k packKey) header(b []byte, p place) {
 func (k packKey) read(b []byte, in place, off int64) (p place, ok bool) {
 	n := len(itemMagic)
 	p = in
-	p.id, p.off, p.len = session.SessionID(binary.BigEndian.Uint64(b[n:])), int64(binary.BigEndian.Uint64(b[n+8:])), int64(binary.BigEndian.Uint64(b[n+16:]))
+	p.id = session.SessionID(binary.BigEndian.Uint64(b[n:]))
+	p.off, p.len = int64(binary.BigEndian.Uint64(b[n+8:])), int64(binary.BigEndian.Uint64(b[n+16:]))
 	var want [itemHeader]byte
 	k.header(want[:], p)
 	return p, p.off == off && bytes.Equal(b, want[:])
@@ -192,7 +193,10 @@ func (l *listing) item(p place) bool {
 	_, deleted := l.f.pack.deleted[p.off]
 	l.f.mu.Unlock()
 	if !deleted {
-		l.out = append(l.out, blob.PlaceInfo{Name: p.String(), Session: p.id, Incarnation: p.incarnation, Bytes: p.size(), Earlier: p.incarnation != l.f.s.Incarnation})
+		l.out = append(l.out, blob.PlaceInfo{
+			Name: p.String(), Session: p.id, Incarnation: p.incarnation, Bytes: p.size(),
+			Earlier: p.incarnation != l.f.s.Incarnation,
+		})
 	}
 	return len(l.out) < l.n
 }
@@ -224,8 +228,11 @@ func (l *listing) flush() {
 	}
 	rest := l.rest
 	l.rest = place{}
-	l.out = append(l.out, blob.PlaceInfo{Name: rest.String(), Incarnation: rest.incarnation, Bytes: rest.size(), Earlier: true, Holds: func(name string) bool {
+	holds := func(name string) bool {
 		p, ok := parse(name)
 		return ok && p.in > 0 && p.pack() == rest.pack() && p.off < rest.off+rest.size() && p.off+p.size() > rest.off
-	}})
+	}
+	l.out = append(l.out, blob.PlaceInfo{
+		Name: rest.String(), Incarnation: rest.incarnation, Bytes: rest.size(), Earlier: true, Holds: holds,
+	})
 }

@@ -200,7 +200,10 @@ func Open(dir string, opts Options) (s *Store, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the content folder: %w", err)
 	}
-	s = &Store{dir: dir, opts: opts, fs: opts.FS, lock: lock, files: map[place]*file{}, replacements: map[place]uint64{}, pool: direct.NewPool(opts.Direct)}
+	s = &Store{
+		dir: dir, opts: opts, fs: opts.FS, lock: lock, files: map[place]*file{},
+		replacements: map[place]uint64{}, pool: direct.NewPool(opts.Direct),
+	}
 	s.packs.init(opts.Direct)
 	if err := s.prepare(); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the content folder %s: %w", dir, err), lock.Close())
@@ -235,14 +238,16 @@ func readFormat(on durable.FS, dir string) (have int, err error) {
 		return 0, fmt.Errorf("its file format is not one of sluice's: %.60q. %s", text, formatRemedy())
 	}
 	if have > format {
-		return 0, fmt.Errorf("it has format %d, and this program knows formats up to %d: use a newer sluice", have, format)
+		return 0, fmt.Errorf("it has format %d, and this program knows formats up to %d: use a newer sluice",
+			have, format)
 	}
 	return have, nil
 }
 
 // formatRemedy says what can be done if the file format is lost.
 func formatRemedy() string {
-	return "Restore a backup; or, where no newer sluice has had the folder, put the file back, with this line: " + strings.TrimSpace(fmt.Sprintf(formatLine, format))
+	return "Restore a backup; or, where no newer sluice has had the folder, put the file back, with this line: " +
+		strings.TrimSpace(fmt.Sprintf(formatLine, format))
 }
 
 // prepare checks what is there, makes what is missing, and begins an incarnation.
@@ -295,7 +300,9 @@ func requireNoContent(on durable.FS, dir, file, remedy string) error {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		if names = slices.DeleteFunc(names, func(n string) bool { return n == partFile || strings.HasPrefix(n, "."+partFile+".") }); len(names) > 0 {
+		if names = slices.DeleteFunc(names, func(n string) bool {
+			return n == partFile || strings.HasPrefix(n, "."+partFile+".")
+		}); len(names) > 0 {
 			return fmt.Errorf("there is content, but no file %s that belongs to it. %s", file, remedy)
 		}
 	}

@@ -208,11 +208,15 @@ func TestTheReserveStaysFree(t *testing.T) {
 func TestNamesNeverBecomePaths(t *testing.T) {
 	s := open(t, t.TempDir(), Options{})
 	defer s.Close()
-	for _, name := range []string{"", "../../etc/passwd", "1-0-1", "0000000000000001-00-1", "0000000000000001-0-1-0", "000000000000000G-0-1", "0000000000000001-0-1/x"} {
+	for _, name := range []string{
+		"", "../../etc/passwd", "1-0-1", "0000000000000001-00-1", "0000000000000001-0-1-0",
+		"000000000000000G-0-1", "0000000000000001-0-1/x",
+	} {
 		if err := s.Delete(t.Context(), name); err == nil {
 			t.Errorf("deleted %q", name)
 		}
-		if _, err := s.Read(t.Context(), []catalog.Extent{{Place: name, Len: 1}}, 0, 1); !errors.Is(err, blob.ErrMissing) {
+		if _, err := s.Read(t.Context(), []catalog.Extent{{Place: name, Len: 1}}, 0, 1); !errors.Is(err,
+			blob.ErrMissing) {
 			t.Errorf("read %q: %v", name, err)
 		}
 	}

@@ -296,7 +296,8 @@ func TestAFailedSyncOfAPack(t *testing.T) {
 		return nil
 	})
 	var lost *blob.PersistError
-	if err := s.Persist(t.Context(), []catalog.Extent{good, bad}); !errors.As(err, &lost) || len(lost.Lost) != 1 || lost.Lost[0] != bad {
+	if err := s.Persist(t.Context(), []catalog.Extent{good, bad}); !errors.As(err, &lost) || len(lost.Lost) != 1 ||
+		lost.Lost[0] != bad {
 		t.Fatalf("%v", err)
 	}
 	disk.SetHook(nil)
@@ -618,7 +619,9 @@ func TestAFolderOfFormat1IsRaised(t *testing.T) {
 	if err := open(t, "/d", Options{FS: disk}).Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(disk.Remove("/d/packs/part"), disk.Remove("/d/packs"), disk.Remove("/d/places/part"), disk.Remove("/d/parts"), durable.WriteFile(disk, "/d/format", []byte("sluice content, format 1\n"), 0o600)); err != nil {
+	if err := errors.Join(disk.Remove("/d/packs/part"), disk.Remove("/d/packs"), disk.Remove("/d/places/part"),
+		disk.Remove("/d/parts"), durable.WriteFile(disk, "/d/format", []byte("sluice content, format 1\n"),
+			0o600)); err != nil {
 		t.Fatal(err)
 	}
 	s := open(t, "/d", Options{FS: disk})

@@ -72,8 +72,10 @@ func inspect(on durable.FS, dir string, rejoin bool) (was found, err error) {
 // checkPart gives an error unless this part is there, and belongs to the folder.
 func (f found) checkPart(on durable.FS, path string) error {
 	refuse := func(problem string) error {
-		return fmt.Errorf("%s %s, and this content folder is not new. Is its disk mounted, and the right one? Mount it and start again; "+
-			"if it is lost for good, restore a backup, or let sluice check --repair --rejoin go on without it", path, problem)
+		return fmt.Errorf("%s %s, and this content folder is not new. Is its disk mounted, and the right one? "+
+			"Mount it and start again; "+
+			"if it is lost for good, restore a backup, or let sluice check --repair --rejoin go on without it",
+			path, problem)
 	}
 	names, err := on.List(path)
 	switch {
@@ -118,7 +120,8 @@ func readPart(on durable.FS, path string) (owner string, err error) {
 		return "", err
 	}
 	if _, err := fmt.Sscanf(string(text), partLine, &owner); err != nil || owner == "" {
-		return "", fmt.Errorf("%s is not one of sluice's: %.60q. Restore a backup; or put it back as it was: it says the same as the files %s, places/%s and packs/%[4]s of its folder",
+		return "", fmt.Errorf("%s is not one of sluice's: %.60q. Restore a backup; or put it back as it was: it "+
+			"says the same as the files %s, places/%s and packs/%[4]s of its folder",
 			path, text, partsFile, partFile)
 	}
 	return owner, nil

@@ -75,7 +75,8 @@ func TestPartsThatAreAwayAreNotMadeAnew(t *testing.T) {
 				if part != "places" && part != "packs" {
 					says = "/d/places has no folder " + part[len("places/"):]
 				}
-				if err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "mounted") || !strings.Contains(err.Error(), "--rejoin") {
+				if err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "mounted") ||
+					!strings.Contains(err.Error(), "--rejoin") {
 					t.Errorf("%s, %s: %v", part, name, err)
 				}
 			}
@@ -83,7 +84,8 @@ func TestPartsThatAreAwayAreNotMadeAnew(t *testing.T) {
 				t.Errorf("%s, %s: a look finds nothing", part, name)
 			}
 			if after := namesOn(t, disk, "/"); !maps.Equal(before, after) {
-				t.Errorf("%s, %s: there was %q, and is %q", part, name, slices.Sorted(maps.Keys(before)), slices.Sorted(maps.Keys(after)))
+				t.Errorf("%s, %s: there was %q, and is %q",
+					part, name, slices.Sorted(maps.Keys(before)), slices.Sorted(maps.Keys(after)))
 			}
 			_, _, err := Peek("/d", disk, true)
 			check(t, err)
@@ -112,7 +114,8 @@ func TestPartsOfAnEarlierProgram(t *testing.T) {
 	old := func() *crashfs.Disk {
 		disk := crashfs.New()
 		livedIn(t, disk, "/d")
-		check(t, errors.Join(disk.Remove("/d/parts"), disk.Remove("/d/places/part"), disk.Remove("/d/packs/part"), disk.Remove("/d/places/77")))
+		check(t, errors.Join(disk.Remove("/d/parts"), disk.Remove("/d/places/part"), disk.Remove("/d/packs/part"),
+			disk.Remove("/d/places/77")))
 		return disk
 	}
 	disk := old()
@@ -183,8 +186,15 @@ func TestAStateThatIsGone(t *testing.T) {
 			check(t, durable.WriteFile(disk, "/d/state", []byte(text), 0o600))
 		}
 		before := namesOn(t, disk, "/d")
-		for _, err := range []error{func() error { _, err := Open("/d", Options{FS: disk}); return err }(), func() error { _, _, err := Peek("/d", disk, false); return err }()} {
-			if err == nil || !strings.Contains(err.Error(), "file state") || !strings.Contains(err.Error(), "/d:") || !strings.Contains(err.Error(), "--rejoin") {
+		for _, err := range []error{func() error {
+			_, err := Open("/d", Options{FS: disk})
+			return err
+		}(), func() error {
+			_, _, err := Peek("/d", disk, false)
+			return err
+		}()} {
+			if err == nil || !strings.Contains(err.Error(), "file state") || !strings.Contains(err.Error(), "/d:") ||
+				!strings.Contains(err.Error(), "--rejoin") {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
@@ -206,7 +216,8 @@ func TestAStartThatIsStoppedBetweenTheParts(t *testing.T) {
 		disk := crashfs.New()
 		if format > 0 {
 			livedIn(t, disk, "/d")
-			check(t, errors.Join(disk.Remove("/d/parts"), disk.Remove("/d/places/part"), disk.Remove("/d/packs/part"), durable.WriteFile(disk, "/d/format", fmt.Appendf(nil, formatLine, format), 0o600)))
+			check(t, errors.Join(disk.Remove("/d/parts"), disk.Remove("/d/places/part"), disk.Remove("/d/packs/part"),
+				durable.WriteFile(disk, "/d/format", fmt.Appendf(nil, formatLine, format), 0o600)))
 		}
 		var images []*crashfs.Image
 		disk.SetHook(func(s crashfs.Step) *crashfs.Fault {

@@ -236,7 +236,11 @@ func (s *Store) Places(ctx context.Context, after string, n int) (out []blob.Pla
 			if err != nil {
 				return nil, err
 			}
-			if out = append(out, blob.PlaceInfo{Name: name, Session: p.id, Incarnation: p.incarnation, Bytes: info.Bytes, Earlier: p.incarnation != s.Incarnation}); len(out) == n {
+			out = append(out, blob.PlaceInfo{
+				Name: name, Session: p.id, Incarnation: p.incarnation, Bytes: info.Bytes,
+				Earlier: p.incarnation != s.Incarnation,
+			})
+			if len(out) == n {
 				return out, nil
 			}
 		}

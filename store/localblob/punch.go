@@ -48,7 +48,8 @@ func (f *file) endRead(p place) {
 	f.mu.Unlock()
 	if left == 0 && deleted {
 		if err := f.s.punch(f, gone); err != nil {
-			f.s.opts.Log.Warn("deleting a place that was being read; the search for orphans will do it", "place", gone.String(), "err", err)
+			f.s.opts.Log.Warn("deleting a place that was being read; the search for orphans will do it",
+				"place", gone.String(), "err", err)
 		}
 	}
 }
@@ -81,7 +82,9 @@ func (s *Store) punch(f *file, p place) error {
 	err := s.punchable(f, p)
 	if err == nil {
 		err = f.f.Punch(p.off, p.size())
-		if errors.Is(err, errors.ErrUnsupported) { // the folder was copied from another file system: the blocks are given back with the last item
+		// the folder was copied from another file system: the blocks are given back with the last
+		// item
+		if errors.Is(err, errors.ErrUnsupported) {
 			_, err = f.f.WriteAt(make([]byte, p.size()), p.off)
 		}
 	}

@@ -149,7 +149,10 @@ func TestReadingRanges(t *testing.T) {
 	content := noise(total)
 	s := openNew(t, Options{})
 	extents := stored(t, s, content, sizes...)
-	edges := []int64{0, 1, 99, 100, 101, 100 + k - 1, 100 + k, 100 + k + 1, 100 + 2*k, 100 + 2*k + 7, 100 + 4*k, 105 + 4*k, 105 + 5*k, 105 + 6*k - 1, int64(total) - k - 1, int64(total) - 1, int64(total)}
+	edges := []int64{
+		0, 1, 99, 100, 101, 100 + k - 1, 100 + k, 100 + k + 1, 100 + 2*k, 100 + 2*k + 7, 100 + 4*k,
+		105 + 4*k, 105 + 5*k, 105 + 6*k - 1, int64(total) - k - 1, int64(total) - 1, int64(total),
+	}
 	for _, forget := range []bool{true, false} {
 		for _, size := range []int{1000, k, 4 * k} {
 			for i, from := range edges {
@@ -157,7 +160,8 @@ func TestReadingRanges(t *testing.T) {
 					if forget {
 						s.compared.forget()
 					}
-					if got, err := readIn(t, s, extents, from, to-from, size); err != nil || !bytes.Equal(got, content[from:to]) {
+					if got, err := readIn(t, s, extents, from, to-from, size); err != nil ||
+						!bytes.Equal(got, content[from:to]) {
 						t.Fatalf("%d bytes from %d in pieces of %d: %d bytes, %v", to-from, from, size, len(got), err)
 					}
 				}
@@ -209,7 +213,10 @@ func TestReadingRot(t *testing.T) {
 	for name, row := range map[string]struct {
 		packed int64
 		bytes  int64
-	}{"a place": {-1, 5*k + 10}, "an item of a pack": {0, 5*k + 10}, "a small item": {0, 1000}, "a small place": {-1, 1000}} {
+	}{
+		"a place": {-1, 5*k + 10}, "an item of a pack": {0, 5*k + 10}, "a small item": {0, 1000},
+		"a small place": {-1, 1000},
+	} {
 		s, id := openNew(t, Options{Packed: row.packed}), session.SessionID(0)
 		for _, known := range []bool{false, true} {
 			for _, at := range []int64{0, row.bytes / 2, row.bytes - 1} {
@@ -232,8 +239,10 @@ func TestReadingRot(t *testing.T) {
 				}
 				flip(t, s, e, at)
 				for _, size := range []int{100, k, 16 * k} {
-					if got, err := readIn(t, s, all, 0, row.bytes, size); !errors.Is(err, blob.ErrCorrupt) || int64(len(got)) >= row.bytes {
-						t.Errorf("%s, known %v, bit at %d, whole in %d: %d bytes, %v", name, known, at, size, len(got), err)
+					if got, err := readIn(t, s, all, 0, row.bytes, size); !errors.Is(err, blob.ErrCorrupt) ||
+						int64(len(got)) >= row.bytes {
+						t.Errorf("%s, known %v, bit at %d, whole in %d: %d bytes, %v",
+							name, known, at, size, len(got), err)
 					}
 					for from := int64(0); from < row.bytes; from += k/2 + 3 {
 						n := min(row.bytes-from, k/2)
@@ -241,10 +250,12 @@ func TestReadingRot(t *testing.T) {
 						hit := from <= at && at < from+n
 						good := n == row.bytes || bytes.Equal(got, b[from:from+int64(len(got))])
 						if !good || hit && !errors.Is(err, blob.ErrCorrupt) || err == nil && int64(len(got)) != n {
-							t.Errorf("%s, known %v, bit at %d, %d from %d in %d: %d bytes, %v", name, known, at, n, from, size, len(got), err)
+							t.Errorf("%s, known %v, bit at %d, %d from %d in %d: %d bytes, %v",
+								name, known, at, n, from, size, len(got), err)
 						}
 						if !known && !errors.Is(err, blob.ErrCorrupt) {
-							t.Errorf("%s, bit at %d, %d from %d: an extent of which nothing is known is trusted", name, at, n, from)
+							t.Errorf("%s, bit at %d, %d from %d: an extent of which nothing is known is trusted",
+								name, at, n, from)
 						}
 					}
 				}
@@ -258,7 +269,8 @@ func TestReadingRot(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range [][2]int64{{0, e.Len}, {0, 10}, {5 * k, 10}} {
-		if got, err := readIn(t, s, []catalog.Extent{e}, r[0], r[1], k); !errors.Is(err, blob.ErrCorrupt) || int64(len(got)) == r[1] {
+		if got, err := readIn(t, s, []catalog.Extent{e}, r[0], r[1], k); !errors.Is(err, blob.ErrCorrupt) ||
+			int64(len(got)) == r[1] {
 			t.Errorf("cut, %d bytes from %d: %d bytes, %v", r[1], r[0], len(got), err)
 		}
 	}

@@ -24,7 +24,8 @@ type state struct {
 var errState = errors.New("its file state is damaged")
 
 // stateRemedy is what can be done about a missing state.
-const stateRemedy = "Is its disk mounted, and the right one? Else restore a backup, or let sluice check --repair --rejoin go on without it: then all content is compared anew"
+const stateRemedy = "Is its disk mounted, and the right one? Else restore a backup, or let sluice check --repair " +
+	"--rejoin go on without it: then all content is compared anew"
 
 // readState gives the state of the last incarnation; ok is false if there was none.
 func readState(on durable.FS, dir string) (st state, ok bool, err error) {
@@ -52,7 +53,10 @@ func (s *Store) beginIncarnation(was found) error {
 		}
 		old.Incarnation, old.Clean = newest, newest == 0
 	}
-	now := state{Incarnation: max(old.Incarnation, s.opts.AfterIncarnation) + 1, SinceCrash: old.SinceCrash, SinceReboot: old.SinceReboot, Boot: durable.Boot(s.fs)}
+	now := state{
+		Incarnation: max(old.Incarnation, s.opts.AfterIncarnation) + 1, SinceCrash: old.SinceCrash,
+		SinceReboot: old.SinceReboot, Boot: durable.Boot(s.fs),
+	}
 	info, err := s.fs.Stat(s.dir)
 	if err != nil {
 		return err

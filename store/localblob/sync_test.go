@@ -91,7 +91,8 @@ func TestAFailedSyncIsNeverTriedAgain(t *testing.T) {
 	bad := write(t, s, 1, 0, 4, []byte("bad"))
 	failing.Store(true)
 	var lost *blob.PersistError
-	if err := s.Persist(t.Context(), []catalog.Extent{good, bad}); !errors.As(err, &lost) || len(lost.Lost) != 1 || lost.Lost[0] != bad {
+	if err := s.Persist(t.Context(), []catalog.Extent{good, bad}); !errors.As(err, &lost) || len(lost.Lost) != 1 ||
+		lost.Lost[0] != bad {
 		t.Fatalf("%v", err)
 	}
 	failing.Store(false)
@@ -452,11 +453,13 @@ func TestDeletingAmongReadersAndWriters(t *testing.T) {
 					return
 				}
 				_, err = w.WriteAt([]byte("x"), 0)
-				e, committed := w.Commit(t.Context(), 0, 1, crc32.Checksum([]byte("x"), crc32.MakeTable(crc32.Castagnoli)))
+				e, committed := w.Commit(t.Context(), 0, 1,
+					crc32.Checksum([]byte("x"), crc32.MakeTable(crc32.Castagnoli)))
 				if err = errors.Join(err, committed); err != nil && !errors.Is(err, blob.ErrMissing) {
 					t.Error(err)
 				}
-				if err := s.Check(t.Context(), e, blob.CheckAll); err != nil && !errors.Is(err, blob.ErrMissing) && !errors.Is(err, blob.ErrCorrupt) {
+				if err := s.Check(t.Context(), e, blob.CheckAll); err != nil && !errors.Is(err, blob.ErrMissing) &&
+					!errors.Is(err, blob.ErrCorrupt) {
 					t.Error(err)
 				}
 				w.Close()

@@ -83,8 +83,8 @@ func ofSalvage() []mutant {
 		},
 		{
 			name: "found-bytes-are-any", promise: 4, file: "keeper/salvage_contents.go",
-			old:   "return err == nil && o.key.SHA256 == sum && o.bytes == w.bytes })",
-			new:   "return err == nil && o.bytes == w.bytes })",
+			old:   "return err == nil && o.key.SHA256 == sum && o.bytes == w.bytes\n",
+			new:   "return err == nil && o.bytes == w.bytes\n",
 			tests: []string{"keeper.TestContentIsFoundByItsBytes"},
 		},
 		{
