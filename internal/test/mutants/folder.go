@@ -75,7 +75,7 @@ func ofFolder() []mutant {
 		{
 			name: "the-scrub-goes-on-without-its-disk", promise: 7, file: "keeper/scrub.go",
 			old:   "		if errors.Is(err, blob.ErrUnavailable) { // no other content can be read either",
-			new:   "		if errors.Is(err, upload.ErrAway) {",
+			new:   "		if errors.Is(err, blob.ErrUnavailable) && e.Len < 0 {",
 			tests: []string{"keeper.TestScrubMarksNothingOfAFolderThatIsAway"},
 		},
 		{

@@ -221,7 +221,7 @@ func ofStores() []mutant {
 		},
 		{
 			name: "a-failed-sync-on-the-way-is-forgotten", promise: 7, file: "store/localblob/persist.go",
-			old:   "		_ = f.syncs.do(f.syncOnce) // the file remembers",
+			old:   "		_ = f.syncs.do(f.syncOnce) // the file remembers a failure",
 			new:   "		_ = f.f.Sync()",
 			tests: []string{"store/localblob.TestAFailedSyncOnTheWayIsTold"},
 		},
