@@ -173,9 +173,9 @@ func (o *openPlaces) persist() error {
 	}
 	for _, e := range o.unverified {
 		if ok, err := o.matches(e); err != nil || !ok {
-			lost := fmt.Errorf("the disk of the backup did not keep what was written to it: place %s, bytes %d to %d",
+			unkept := fmt.Errorf("the disk of the backup did not keep what was written to it: place %s, bytes %d to %d",
 				e.Place, e.Off, e.Off+e.Len)
-			return errors.Join(lost, err)
+			return errors.Join(unkept, err)
 		}
 	}
 	o.unverified = o.unverified[:0]

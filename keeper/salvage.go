@@ -184,19 +184,19 @@ func (s *Salvage) outcomes(rows catalog.Reader) error {
 
 // forgetSessions removes finished sessions with an unknown outcome.
 func (s *Salvage) forgetSessions(ctx context.Context, sessions session.Store) error {
-	var lost []session.Session
+	var unknown []session.Session
 	err := session.Page(ctx, sessions, session.Query{State: session.Finished, Limit: 500},
 		func(ended session.Session) (bool, error) {
 			err := s.store.View(ctx, func(rows catalog.Reader) error {
 				_, known, err := catalog.Outcomes.Find(rows, catalog.Number(ended.ID))
 				if err == nil && !known {
-					lost = append(lost, session.Session{ID: ended.ID, Gen: ended.Gen})
+					unknown = append(unknown, session.Session{ID: ended.ID, Gen: ended.Gen})
 				}
 				return err
 			})
 			return true, err
 		})
-	for _, ended := range lost {
+	for _, ended := range unknown {
 		if err != nil {
 			break
 		}

@@ -11,7 +11,7 @@ import (
 // unnamed recovers memories that indexes lead to and that have no events. The index by SHA-256
 // leads from a content to the visible ones: such a memory keeps its bytes and loses its name.
 func (s *Salvage) unnamed(rows catalog.Reader, histories map[catalog.MemoryID]history) error {
-	lost := map[catalog.MemoryID]bool{}
+	missing := map[catalog.MemoryID]bool{}
 	for _, index := range []catalog.TableID{catalog.OrderTable, catalog.DigestTable} {
 		for row, err := range rows.Scan(index, nil, nil, false) {
 			if err != nil {
@@ -25,13 +25,13 @@ func (s *Salvage) unnamed(rows catalog.Reader, histories map[catalog.MemoryID]hi
 			if err != nil {
 				return err
 			}
-			lost[id] = lost[id] || !there
+			missing[id] = missing[id] || !there
 		}
 	}
-	if err := s.recoverByDigest(rows, lost); err != nil {
+	if err := s.recoverByDigest(rows, missing); err != nil {
 		return err
 	}
-	for id, is := range lost {
+	for id, is := range missing {
 		if is {
 			s.Found(Finding{Kind: KindLost, Memory: id, Text: fmt.Sprintf("memory %s: its record", id)})
 		}
@@ -40,9 +40,9 @@ func (s *Salvage) unnamed(rows catalog.Reader, histories map[catalog.MemoryID]hi
 }
 
 // recoverByDigest finds the contents of lost memories, and gives the memories new names.
-func (s *Salvage) recoverByDigest(rows catalog.Reader, lost map[catalog.MemoryID]bool) error {
+func (s *Salvage) recoverByDigest(rows catalog.Reader, missing map[catalog.MemoryID]bool) error {
 	left := 0
-	for _, is := range lost {
+	for _, is := range missing {
 		if is {
 			left++
 		}
@@ -62,10 +62,10 @@ func (s *Salvage) recoverByDigest(rows catalog.Reader, lost map[catalog.MemoryID
 			if err != nil {
 				return err
 			}
-			if !lost[id] {
+			if !missing[id] {
 				continue
 			}
-			delete(lost, id)
+			delete(missing, id)
 			left--
 			m := catalog.Memory{
 				ID: id, Capsule: c.Capsule, Bytes: c.Bytes, SHA256: c.SHA256, Created: timeOf(id, s.now.Now),

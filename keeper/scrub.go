@@ -112,7 +112,7 @@ func (s *scrub) pass(ctx context.Context, from catalog.ContentKey) error {
 		}
 		after = &key
 		err = panics.Try(func() error { return s.content(ctx, content) })
-		if lost := (*panics.Error)(nil); errors.As(err, &lost) {
+		if panicked := (*panics.Error)(nil); errors.As(err, &panicked) {
 			s.k.cfg.Log.Error("looking at a stored content failed; the others are looked at",
 				"sha256", fmt.Sprintf("%x", content.SHA256), "err", err)
 		} else if err != nil {

@@ -101,8 +101,8 @@ func ofSalvage() []mutant {
 		},
 		{
 			name: "a-memory-without-a-name-is-left-out", promise: 4, file: "keeper/salvage_unnamed.go",
-			old:   "			if !lost[id] {\n",
-			new:   "			if lost[id] {\n",
+			old:   "			if !missing[id] {\n",
+			new:   "			if missing[id] {\n",
 			tests: []string{"keeper.TestWhatBecameOfAMemory"},
 		},
 		{

@@ -119,8 +119,8 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "a-panic-at-one-content-ends-the-pass", promise: 13, file: "keeper/scrub.go",
-			old:   "		if lost := (*panics.Error)(nil); errors.As(err, &lost) {",
-			new:   "		if lost := (*panics.Error)(nil); errors.As(err, &lost) && s == nil {",
+			old:   "		if panicked := (*panics.Error)(nil); errors.As(err, &panicked) {",
+			new:   "		if panicked := (*panics.Error)(nil); errors.As(err, &panicked) && s == nil {",
 			tests: []string{"keeper.TestScrubSurvivesAPanic"},
 		},
 		{
