@@ -20,8 +20,8 @@ func (away) Read(context.Context, []catalog.Extent, int64, int64) (io.ReadCloser
 	return nil, fmt.Errorf("%w: the disk is not mounted", blob.ErrUnavailable)
 }
 
-// Content that can't be reached is no damage: the backup fails, and the one that was there stays
-// what it was.
+// Content that can't be reached is no damage: the backup fails, and the previous one stays as it
+// was.
 func TestABackupOfContentThatIsAwayFails(t *testing.T) {
 	s, to, first, _ := twoStates(t)
 	src := s.source()
@@ -32,7 +32,7 @@ func TestABackupOfContentThatIsAwayFails(t *testing.T) {
 	if names, err := verify(to); !slices.Equal(names, first) || err != nil {
 		t.Errorf("the backup has %q, not %q, %v", names, first, err)
 	}
-	// It goes on as if nothing had been.
+	// The next backup is as if nothing had happened.
 	if res := s.backup(to, dir); len(res.Damaged) > 0 {
 		t.Errorf("damaged: %v", res.Damaged)
 	}

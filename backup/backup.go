@@ -2,23 +2,23 @@
 // data folder of that again.
 //
 // It owns the layout of the backup folder, what is verified on the way, and what a crash at any
-// moment leaves. It does not own the stores: it sees the metadata as rows that mean something only
-// to their store, and content as extents at places. It runs no server, and decides nobody's access:
-// who may read the data folder may back it up.
+// moment leaves. It does not own the stores: it sees the metadata as rows that only their store
+// understands, and content as extents at places. It runs no server, and decides nobody's access:
+// whoever may read the data folder may back it up.
 //
 // # What is in a backup
 //
-// The rows of one durable state of the metadata, all of them, and every extent that they name: of
-// what is stored, the trash included, and of uploads under way. As a recorded extent never changes
-// and no place's name is given twice, the bytes may be copied long after the state was taken, so
-// long as nobody deletes the places meanwhile (see [Source].Hold), and what an earlier backup has
-// copied need not be copied again.
+// A backup has all rows of one durable state of the metadata, and every extent that they name: of
+// stored content, the trash included, and of uploads under way. A recorded extent never changes and
+// no place's name is given twice. So the bytes may be copied long after the state was taken, as
+// long as the places are not deleted meanwhile (see [Source].Hold), and bytes that an earlier
+// backup has copied need not be copied again.
 //
 // # Format 1
 //
 //	DIR/BACKUP            "sluice backup, format 1" and the id of the data folder; a newer
 //	                      format is refused, and nothing is touched
-//	DIR/lock              locked while somebody writes or reads a backup
+//	DIR/lock              locked while a backup is being written or read
 //	DIR/manifest          JSON, and in the last line the SHA-256 of that: which rows file,
 //	                      its SHA-256, and what is in the backup
 //	DIR/incomplete        the same, in its place, for what was left of a folder that had lost rows
@@ -26,9 +26,10 @@
 //	DIR/content/SS/PLACE  the bytes of one place, at their offsets in it; SS are the first
 //	                      two characters of its name
 //
-// The manifest makes the backup: its rename ends one and takes the place of the former. It vouches
-// for the rows by their SHA-256, and the rows for each extent by its CRC-32C and for each content
-// by its SHA-256. Only when it is on the disk is anything removed that the former one needs.
+// The manifest makes the backup: its rename completes the new one and replaces the previous one. It
+// vouches for the rows by their SHA-256, and the rows for each extent by its CRC-32C and for each
+// content by its SHA-256. Files that only the previous backup needs are removed after the manifest
+// is on the disk.
 package backup
 
 import (
@@ -59,9 +60,9 @@ var (
 	ErrDamaged = errors.New("the backup is damaged")
 	// ErrFull: the disk that is written to is full.
 	ErrFull = errors.New("no space left")
-	// ErrKept: what is left of a data folder would take the place of a whole backup.
+	// ErrKept: the rest of a damaged data folder would replace a whole backup.
 	ErrKept = errors.New("the backup that is there is whole, and is kept")
-	// ErrIncomplete: the backup is of what was left of a data folder.
+	// ErrIncomplete: the backup is of the rest of a damaged data folder.
 	ErrIncomplete = errors.New("the backup is not whole")
 	// ErrBusy: somebody else is writing or reading this backup.
 	ErrBusy = errors.New("in use by another backup or restore")
@@ -69,20 +70,20 @@ var (
 
 // Frozen is one durable state of the metadata.
 type Frozen interface {
-	// Walk visits all rows in the order of their keys. Neither key nor row may be kept. lost is
-	// called where rows from one key up to another can't be read: an error of it ends the walk, and
-	// else that goes on.
+	// Walk visits all rows in the order of their keys. visit must not keep key or row. lost is
+	// called for rows from one key up to another that can't be read. An error of lost ends the
+	// walk; without one it goes on.
 	Walk(ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error) error
 	Close()
 }
 
-// Decode gives what a row says: a session.Session, a session.Entry, a row of the catalog as its
-// table's type, or nil for what only leads to other rows.
+// Decode gives the value of a row: a session.Session, a session.Entry, a row of the catalog as its
+// table's type, or nil for a row that only leads to other rows.
 type Decode func(key, row []byte) (any, error)
 
 // Source is a data folder that is backed up. Log may be left out.
 type Source struct {
-	// ID tells the folder from all others, but for those restored from its backups; see [Identity].
+	// ID tells the folder from all others, except those restored from its backups; see [Identity].
 	ID string
 	// Freeze gives the newest durable state.
 	Freeze func(ctx context.Context) (Frozen, error)
@@ -90,7 +91,7 @@ type Source struct {
 	// Rows is the version of the rows.
 	Rows    int
 	Content blob.Reader
-	// Salvage goes on without rows that can't be read. Else they end the backup.
+	// Salvage goes on without rows that can't be read. Otherwise they end the backup.
 	Salvage bool
 	// Hold keeps places from being deleted until release is called. It is called before Freeze.
 	Hold func() (release func())
@@ -108,8 +109,8 @@ type Summary struct {
 	Bytes    int64     `json:"bytes"` // of contents and pieces
 }
 
-// Damage is content that could not be copied since the data folder itself does not have it whole
-// any more.
+// Damage is content that could not be copied: the data folder itself does not have it whole any
+// more.
 type Damage struct {
 	Capsule string `json:"capsule,omitempty"` // empty: a piece of an upload under way, which will be asked for again
 	SHA256  string `json:"sha256,omitempty"`
@@ -123,7 +124,8 @@ type Damage struct {
 // String names it for people.
 func (d Damage) String() string {
 	if d.Capsule == "" {
-		return fmt.Sprintf("a piece of an upload under way, bytes %d to %d of place %s: %s", d.Off, d.Off+d.Len, d.Place, d.Reason)
+		return fmt.Sprintf("a piece of an upload under way, bytes %d to %d of place %s: %s",
+			d.Off, d.Off+d.Len, d.Place, d.Reason)
 	}
 	return fmt.Sprintf("content %s of capsule %s: %s", d.SHA256, d.Capsule, d.Reason)
 }
@@ -157,13 +159,13 @@ type Result struct {
 	// Copied is how many of Bytes were copied; the others were there.
 	Copied int64 `json:"copied_bytes"`
 	// Damaged is what is not whole: in the data folder when it was backed up, or in the backup when
-	// that was salvaged.
+	// it was salvaged.
 	Damaged []Damage `json:"damaged,omitempty"`
 	// Missing are rows that the data folder did not have any more.
 	Missing []Missing `json:"missing,omitempty"`
 }
 
-// Progress is told of bytes that are done; total is -1 where nobody knows.
+// Progress gets the number of bytes that are done; total is -1 if it is not known.
 type Progress func(done, total int64)
 
 // identity is the file in the data folder that tells it from others.
@@ -171,8 +173,8 @@ const identity = "id"
 
 var validID = regexp.MustCompile(`^[A-Z2-7]{26}$`)
 
-// Identity gives the id of a data folder, and draws one from random where there is none yet. The
-// caller has the folder to itself.
+// Identity gives the id of a data folder, and draws one from random if there is none yet. No other
+// process may use the folder.
 func Identity(on durable.FS, data string, random io.Reader) (string, error) {
 	path := filepath.Join(data, identity)
 	text, err := durable.ReadFile(on, path)

@@ -33,8 +33,8 @@ func written(d *crashfs.Disk) *int {
 	return n
 }
 
-// Everything is there after a restore, and goes on: memories small and large, the trash, uploads
-// under way.
+// Everything is there after a restore, and can be used: memories small and large, the trash, open
+// uploads.
 func TestARestoredServerGoesOn(t *testing.T) {
 	s := serve(t, simulated(crashfs.New()), "/data")
 	big, small, open := bytesOf("big", 3*chunk+17), bytesOf("small", 100), bytesOf("open", 4*chunk-1)
@@ -42,7 +42,8 @@ func TestARestoredServerGoesOn(t *testing.T) {
 	s.create("empty", nil)
 	trashed := s.create("trashed", bytesOf("trashed", 2*chunk))
 	s.check(s.rows.Update(t.Context(), func(tx catalog.Tx) error {
-		return catalog.Trash(tx, trashed.ID, 100*3600e9, catalog.Moment{Now: s.clock.Now(), Running: s.engine.Running()})
+		return catalog.Trash(tx, trashed.ID, 100*3600e9,
+			catalog.Moment{Now: s.clock.Now(), Running: s.engine.Running()})
 	}))
 	id := s.begin("big", len(big))
 	for i := range 4 {
@@ -76,12 +77,12 @@ func TestARestoredServerGoesOn(t *testing.T) {
 	if got := r.names(); !got["open"] {
 		t.Errorf("%v", got)
 	}
-	// Both go on, and never give one name to different bytes; also where the other is started
+	// Both go on, and never give one name to different bytes, even if the other is started
 	// again.
 	s.stop()
 	s = serve(t, s.disk, s.data)
-	mine, theirs := s.begin("a", chunk), r.begin("a", chunk)
-	s.put(mine, 0, bytesOf("mine", chunk))
+	own, theirs := s.begin("a", chunk), r.begin("a", chunk)
+	s.put(own, 0, bytesOf("mine", chunk))
 	r.put(theirs, 0, bytesOf("theirs", chunk))
 	places := func(s *server) map[string]bool {
 		all, err := s.blobs.Places(t.Context(), "", 1000)
@@ -92,19 +93,19 @@ func TestARestoredServerGoesOn(t *testing.T) {
 		}
 		return names
 	}
-	lives := places(s)
+	used := places(s)
 	fresh := 0
 	for name := range places(r) {
-		if !lives[name] {
+		if !used[name] {
 			fresh++
 		}
 	}
 	if fresh == 0 {
-		t.Error("the restored folder lives a life of the other one")
+		t.Error("the restored folder repeats an incarnation of the other one")
 	}
 }
 
-// A second backup copies what is new, and nothing else; what became a memory meanwhile is not new.
+// A second backup copies new bytes alone. An upload that became a memory meanwhile is not new.
 func TestASecondBackupCopiesOnlyWhatIsNew(t *testing.T) {
 	s := serve(t, simulated(crashfs.New()), "/data")
 	to := crashfs.New()
@@ -117,7 +118,7 @@ func TestASecondBackupCopiesOnlyWhatIsNew(t *testing.T) {
 		t.Errorf("%+v, %d written", res, *n)
 	}
 	src := s.source()
-	src.Content = nil // nothing is read of the data folder
+	src.Content = nil // the data folder's content is not read
 	read := 0
 	to.SetHook(func(st crashfs.Step) *crashfs.Fault {
 		if strings.HasPrefix(st.Path, dir+"/content/") && (st.Op == crashfs.OpWrite || st.Op == crashfs.OpRead) {
@@ -125,7 +126,8 @@ func TestASecondBackupCopiesOnlyWhatIsNew(t *testing.T) {
 		}
 		return nil
 	})
-	if res, err := backup.Run(t.Context(), to, dir, src, s.clock.Now(), nil); err != nil || res.Copied != 0 || read > 10 {
+	if res, err := backup.Run(t.Context(), to, dir, src, s.clock.Now(), nil); err != nil || res.Copied != 0 ||
+		read > 10 {
 		t.Errorf("nothing is new, and %d bytes were written or read: %+v, %v", read, res, err)
 	}
 	n = written(to)
@@ -139,7 +141,7 @@ func TestASecondBackupCopiesOnlyWhatIsNew(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 
-	// What is gone goes from the backup too.
+	// A purged memory goes from the backup too.
 	s.purge(gone.ID)
 	s.collect()
 	before := len(files(t, to, dir))
@@ -152,7 +154,7 @@ func TestASecondBackupCopiesOnlyWhatIsNew(t *testing.T) {
 	}
 }
 
-// A copy that somebody has removed or cut off is made again.
+// A copy that somebody has removed or truncated is made again.
 func TestACopyThatIsMissingIsMadeAgain(t *testing.T) {
 	s := serve(t, simulated(crashfs.New()), "/data")
 	to := t.TempDir()
@@ -171,8 +173,8 @@ func TestACopyThatIsMissingIsMadeAgain(t *testing.T) {
 	restored(t, durable.OS{}, to).names()
 }
 
-// What the data folder has lost is named, and stops nothing else; what an earlier backup has of it
-// is kept.
+// Content that the data folder has lost is named, and stops nothing else. What an earlier backup
+// has of it is kept.
 func TestWhatIsLostIsNamed(t *testing.T) {
 	data := t.TempDir()
 	s := serve(t, real, data)
@@ -197,10 +199,11 @@ func TestWhatIsLostIsNamed(t *testing.T) {
 	rot()
 	s.create("late", bytesOf("late", chunk))
 	res := s.backup(to, dir)
-	if len(res.Damaged) != 2 || res.Memories != 3 || !strings.Contains(res.Damaged[1].String(), "default") && !strings.Contains(res.Damaged[0].String(), "default") {
+	if len(res.Damaged) != 2 || res.Memories != 3 ||
+		!strings.Contains(res.Damaged[1].String(), "default") && !strings.Contains(res.Damaged[0].String(), "default") {
 		t.Fatalf("%+v", res)
 	}
-	// Once more: what is lost is not taken for copied.
+	// Once more: lost content does not count as copied.
 	if again := s.backup(to, dir); len(again.Damaged) != 2 {
 		t.Errorf("%+v", again)
 	}
@@ -209,7 +212,7 @@ func TestWhatIsLostIsNamed(t *testing.T) {
 		t.Fatal(res, err)
 	}
 	after := serve(t, r, "/data")
-	if _, err := after.books(); err == nil || !strings.Contains(err.Error(), m.ID.String()) {
+	if _, err := after.checkAll(); err == nil || !strings.Contains(err.Error(), m.ID.String()) {
 		t.Errorf("the lost memory is read: %v", err)
 	}
 	if got := after.received(id); !slices.Equal(got, []session.Range{{Off: chunk, End: 2 * chunk}}) {
@@ -223,7 +226,7 @@ func TestWhatIsLostIsNamed(t *testing.T) {
 	}
 }
 
-// Places that were garbage since the state was taken stay until the backup is made.
+// Places that became garbage after the state was taken stay until the backup is made.
 func TestWhatABackupNeedsIsNotCollected(t *testing.T) {
 	s := serve(t, simulated(crashfs.New()), "/data")
 	to := crashfs.New()
@@ -249,8 +252,8 @@ func TestWhatABackupNeedsIsNotCollected(t *testing.T) {
 	}
 }
 
-// A folder that holds something else, or the backup of another folder, or one of a newer format, is
-// refused and left alone.
+// A folder that holds something else, or another folder's backup, or a backup of a newer format, is
+// refused and not changed.
 func TestOtherFoldersAreLeftAlone(t *testing.T) {
 	s := serve(t, simulated(crashfs.New()), "/data")
 	s.create("a", bytesOf("a", chunk))
@@ -279,15 +282,17 @@ func TestOtherFoldersAreLeftAlone(t *testing.T) {
 	s.check(lock.Close())
 	s.check(os.WriteFile(to+"/BACKUP", []byte("sluice backup, format 2\nwhatever\n"), 0o600))
 	refused(durable.OS{}, to, s.source(), nil, "newer sluice")
-	if _, err := restore(t.Context(), durable.OS{}, to, simulated(crashfs.New()), "/data", false); err == nil || !strings.Contains(err.Error(), "newer sluice") {
+	if _, err := restore(t.Context(), durable.OS{}, to, simulated(crashfs.New()), "/data", false); err == nil ||
+		!strings.Contains(err.Error(), "newer sluice") {
 		t.Error(err)
 	}
-	if _, err := restore(t.Context(), durable.OS{}, full, simulated(crashfs.New()), "/data", false); !errors.Is(err, backup.ErrNotBackup) {
+	if _, err := restore(t.Context(), durable.OS{}, full, simulated(crashfs.New()), "/data", false); !errors.Is(err,
+		backup.ErrNotBackup) {
 		t.Error(err)
 	}
 }
 
-// Each byte of a backup is vouched for: one that is flipped is found, and the file named.
+// Each byte of a backup is verified: a flipped byte is found, and its file named.
 func TestAFlippedByteIsNamed(t *testing.T) {
 	s := serve(t, simulated(crashfs.New()), "/data")
 	s.create("a", bytesOf("a", 2*chunk+3))
@@ -311,19 +316,21 @@ func TestAFlippedByteIsNamed(t *testing.T) {
 		s.check(err)
 		for _, at := range []int64{0, 25, info.Size() / 3, info.Size() / 2, info.Size() - 1} {
 			if at < 0 || at >= info.Size() {
-				continue // the lock
+				continue // the lock is empty
 			}
 			flip(path, at)
 			target := simulated(crashfs.New())
 			_, err := restore(t.Context(), durable.OS{}, to, target, "/data", false)
-			if err == nil || !strings.Contains(err.Error(), path) || !errors.Is(err, backup.ErrDamaged) && filepath.Base(path) != "BACKUP" {
+			if err == nil || !strings.Contains(err.Error(), path) ||
+				!errors.Is(err, backup.ErrDamaged) && filepath.Base(path) != "BACKUP" {
 				t.Errorf("byte %d of %s: %v", at, path, err)
 			}
 			if _, err := target.Stat("/data"); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("a data folder appeared: %v", err)
 			}
 			if strings.Contains(path, "/content/") {
-				if res, err := restore(t.Context(), durable.OS{}, to, target, "/data", true); err != nil || len(res.Damaged) != 1 {
+				if res, err := restore(t.Context(), durable.OS{}, to, target, "/data", true); err != nil ||
+					len(res.Damaged) != 1 {
 					t.Errorf("salvaging: %+v, %v", res, err)
 				}
 			}
@@ -340,8 +347,8 @@ func TestAFlippedByteIsNamed(t *testing.T) {
 	}
 }
 
-// A content whose extents are each what was stored, but not in sum, is named too: by the backup,
-// and by a restore where the backup did not know.
+// A content may have the wrong SHA-256 although each of its extents is right. The backup names it,
+// and so does a restore if the backup did not.
 func TestASumThatDoesNotHoldIsNamed(t *testing.T) {
 	s := serve(t, simulated(crashfs.New()), "/data")
 	m := s.create("a", bytesOf("a", 2*chunk))
@@ -350,7 +357,8 @@ func TestASumThatDoesNotHoldIsNamed(t *testing.T) {
 		right, err = catalog.Contents.Get(tx, catalog.ContentKey{Capsule: m.Capsule, SHA256: m.SHA256})
 		wrong = right
 		wrong.SHA256[0] ^= 1
-		return errors.Join(err, catalog.Contents.Put(tx, catalog.ContentKey{Capsule: m.Capsule, SHA256: wrong.SHA256}, wrong))
+		return errors.Join(err, catalog.Contents.Put(tx, catalog.ContentKey{Capsule: m.Capsule, SHA256: wrong.SHA256},
+			wrong))
 	}))
 	name := fmt.Sprintf("content %x of capsule default", wrong.SHA256)
 	to := crashfs.New()
@@ -375,7 +383,7 @@ func TestASumThatDoesNotHoldIsNamed(t *testing.T) {
 	}
 }
 
-// A restore needs a folder that is empty or not there, and leaves every other as it is.
+// A restore needs a folder that is empty or not there, and does not change any other.
 func TestAFolderWithSomethingInItIsRefused(t *testing.T) {
 	s := serve(t, simulated(crashfs.New()), "/data")
 	s.create("a", bytesOf("a", chunk))
@@ -383,7 +391,8 @@ func TestAFolderWithSomethingInItIsRefused(t *testing.T) {
 	s.backup(to, dir)
 	full, empty := t.TempDir(), t.TempDir()
 	s.check(os.WriteFile(full+"/letter", nil, 0o600))
-	if _, err := restore(t.Context(), to, dir, real, full, false); !errors.Is(err, backup.ErrNotEmpty) || len(files(t, durable.OS{}, full)) != 1 {
+	if _, err := restore(t.Context(), to, dir, real, full, false); !errors.Is(err, backup.ErrNotEmpty) ||
+		len(files(t, durable.OS{}, full)) != 1 {
 		t.Error(err)
 	}
 	if _, err := restore(t.Context(), to, dir, real, full+"/letter", false); err == nil {
@@ -420,7 +429,7 @@ func TestEveryRowIsKnown(t *testing.T) {
 			t.Error(err)
 		}
 		for i := range row {
-			// Whatever a row says, reading it ends well or in an error.
+			// Decoding any row ends well or in an error.
 			bad := slices.Clone(row)
 			bad[i] ^= 0xff
 			_, _ = pebblemeta.Decode(key, bad)

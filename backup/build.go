@@ -14,19 +14,19 @@ import (
 var ErrNotEmpty = errors.New("is not empty")
 
 const (
-	// besides is added to the name of a folder that is being made.
-	besides = ".restoring"
-	// inside is what it is called there.
-	inside = "unfinished"
+	// workSuffix is added to the name of a folder that is being made.
+	workSuffix = ".restoring"
+	// workName is the folder's name in there.
+	workName = "unfinished"
 )
 
-// Build makes the folder path, which must be empty or not there, all or nothing: fill fills another
-// one beside it, which gets the name when it is on the disk. What an earlier Build has left beside
-// it is removed. fill brings to the disk what it makes, but for the entries of dir itself.
+// Build makes the folder path, which must be empty or not there, all or nothing. fill fills another
+// folder beside it, which gets the name after it is on the disk. The rest of an earlier Build
+// beside it is removed. fill syncs what it makes, except the entries of dir itself.
 func Build(on durable.FS, path string, fill func(dir string) error) (err error) {
 	path = filepath.Clean(path)
-	parent, work := filepath.Dir(path), path+besides
-	if err := free(on, path); err != nil {
+	parent, work := filepath.Dir(path), path+workSuffix
+	if err := requireEmpty(on, path); err != nil {
 		return err
 	}
 	if err := durable.Mkdir(on, work, 0o700); err != nil {
@@ -37,7 +37,7 @@ func Build(on durable.FS, path string, fill func(dir string) error) (err error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Close(), durable.RemoveAll(on, work)) }()
-	dir := filepath.Join(work, inside)
+	dir := filepath.Join(work, workName)
 	if err := durable.RemoveAll(on, dir); err != nil {
 		return err
 	}
@@ -56,8 +56,8 @@ func Build(on durable.FS, path string, fill func(dir string) error) (err error) 
 	return errors.Join(durable.SyncDir(on, work), durable.SyncDir(on, parent))
 }
 
-// free makes sure that nothing is at path; an empty folder gives way.
-func free(on durable.FS, path string) error {
+// requireEmpty makes sure that nothing is at path. It removes an empty folder.
+func requireEmpty(on durable.FS, path string) error {
 	info, err := on.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -69,7 +69,9 @@ func free(on durable.FS, path string) error {
 		return fmt.Errorf("%s is not a folder", path)
 	}
 	if names, err := on.List(path); err != nil || len(names) > 0 {
-		return errors.Join(fmt.Errorf("%s %w: a backup is restored into a folder that is empty, or not there", path, ErrNotEmpty), err)
+		notEmpty := fmt.Errorf("%s %w: a backup is restored into a folder that is empty, or not there",
+			path, ErrNotEmpty)
+		return errors.Join(notEmpty, err)
 	}
 	if err := on.Remove(path); err != nil {
 		if errors.Is(err, syscall.EBUSY) {

@@ -14,7 +14,8 @@ import (
 	"sluice/catalog"
 )
 
-// sourceError is a failure of what is copied from, as opposed to what is copied to.
+// sourceError is a failure of the data folder that is copied from, not of the folder that is copied
+// to.
 type sourceError struct {
 	e   catalog.Extent
 	err error
@@ -23,22 +24,22 @@ type sourceError struct {
 func (e *sourceError) Error() string { return e.err.Error() }
 func (e *sourceError) Unwrap() error { return e.err }
 
-// do carries out one job. Only a failure of the backup folder is an error.
-func (r *run) do(ctx context.Context, c *copies, j job) (err error) {
-	defer func() { err = errors.Join(err, c.close()) }()
+// runJob does one job. Only a failure of the backup folder is an error.
+func (r *run) runJob(ctx context.Context, o *openPlaces, j copyJob) (err error) {
+	defer func() { err = errors.Join(err, o.close()) }()
 	if j.content != nil {
-		err = r.copyContent(ctx, c, *j.content, j.known)
+		err = r.copyContent(ctx, o, *j.content, j.known)
 	} else {
-		err = r.copyPieces(ctx, c, j.pieces, j.known)
+		err = r.copyExtents(ctx, o, j.extents, j.known)
 	}
 	return err
 }
 
-// copyContent copies those extents of a content that the backup does not have, and compares the
-// whole with its SHA-256.
-func (r *run) copyContent(ctx context.Context, c *copies, v catalog.Content, known bool) error {
+// copyContent copies the extents of a content that the backup does not have, and compares the whole
+// with its SHA-256.
+func (r *run) copyContent(ctx context.Context, o *openPlaces, v catalog.Content, known bool) error {
 	if known {
-		there, err := c.allThere(v.Extents)
+		there, err := o.allPresent(v.Extents)
 		if err != nil {
 			return err
 		}
@@ -50,10 +51,10 @@ func (r *run) copyContent(ctx context.Context, c *copies, v catalog.Content, kno
 	sum := sha256.New()
 	sum.Write(v.Inline)
 	for _, e := range v.Extents {
-		err := r.copyExtent(ctx, c, e, sum)
+		err := r.copyExtent(ctx, o, e, sum)
 		var source *sourceError
 		if errors.As(err, &source) {
-			if err := r.passing(ctx, source); err != nil {
+			if err := r.temporary(ctx, source); err != nil {
 				return err
 			}
 			r.damaged(damageOf(v, source))
@@ -64,18 +65,19 @@ func (r *run) copyContent(ctx context.Context, c *copies, v catalog.Content, kno
 		}
 		r.advance(e.Len, 0)
 		if e == v.Extents[len(v.Extents)-1] && !sameSum(sum, v) {
-			r.damaged(damageOf(v, &sourceError{err: errors.New("its extents are what was stored, but not in sum: their SHA-256 is another")}))
+			another := errors.New("its extents are what was stored, but not in sum: their SHA-256 is another")
+			r.damaged(damageOf(v, &sourceError{err: another}))
 		}
 	}
 	if len(v.Extents) == 0 && !sameSum(sum, v) {
 		r.damaged(damageOf(v, &sourceError{err: errors.New("its SHA-256 is another")}))
 	}
-	return r.settle(c)
+	return r.persist(o)
 }
 
-// passing gives an error where a failure of the data folder says nothing about the extent: the
-// backup stops, or all of the content is away.
-func (r *run) passing(ctx context.Context, source *sourceError) error {
+// temporary gives an error if a failure of the data folder says nothing about the extent: the
+// backup is stopping, or all of the content is away.
+func (r *run) temporary(ctx context.Context, source *sourceError) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -87,11 +89,11 @@ func (r *run) passing(ctx context.Context, source *sourceError) error {
 
 func sameSum(sum hash.Hash, v catalog.Content) bool { return catalog.SHA256(sum.Sum(nil)) == v.SHA256 }
 
-// copyPieces copies those pieces of an upload under way that the backup does not have.
-func (r *run) copyPieces(ctx context.Context, c *copies, es []catalog.Extent, known bool) error {
+// copyExtents copies the extents of an upload under way that the backup does not have.
+func (r *run) copyExtents(ctx context.Context, o *openPlaces, es []catalog.Extent, known bool) error {
 	for _, e := range es {
 		if known {
-			there, err := c.there(e)
+			there, err := o.present(e)
 			if err != nil {
 				return err
 			}
@@ -100,13 +102,13 @@ func (r *run) copyPieces(ctx context.Context, c *copies, es []catalog.Extent, kn
 				continue
 			}
 		}
-		err := r.copyExtent(ctx, c, e, nil)
+		err := r.copyExtent(ctx, o, e, nil)
 		var source *sourceError
 		if errors.As(err, &source) {
-			if err := r.passing(ctx, source); err != nil {
+			if err := r.temporary(ctx, source); err != nil {
 				return err
 			}
-			r.damaged(damageOfPiece(e, source))
+			r.damaged(damageOfExtent(e, source))
 			continue
 		}
 		if err != nil {
@@ -114,37 +116,37 @@ func (r *run) copyPieces(ctx context.Context, c *copies, es []catalog.Extent, kn
 		}
 		r.advance(e.Len, 0)
 	}
-	return r.settle(c)
+	return r.persist(o)
 }
 
-// settle is that of the copies, and notes the folders whose entries have to be synced too.
-func (r *run) settle(c *copies) error {
+// persist persists the open places, and notes the folders whose entries have to be synced too.
+func (r *run) persist(o *openPlaces) error {
 	r.mu.Lock()
-	for place := range c.files {
+	for place := range o.files {
 		r.folders[place[:2]] = true
 	}
 	r.mu.Unlock()
-	return c.settle()
+	return o.persist()
 }
 
-// copyExtent brings one extent into the backup, unless it is there already, and its bytes into sum,
-// where that is wanted.
-func (r *run) copyExtent(ctx context.Context, c *copies, e catalog.Extent, sum hash.Hash) error {
-	whole, err := c.whole(e)
+// copyExtent copies one extent into the backup, unless it is there already. It adds its bytes to
+// sum, if sum is not nil.
+func (r *run) copyExtent(ctx context.Context, o *openPlaces, e catalog.Extent, sum hash.Hash) error {
+	whole, err := o.matches(e)
 	if err != nil || whole && sum == nil {
 		return err
 	}
 	var from io.Reader
-	var to *copying
+	var to *extentCopy
 	if whole {
-		from = io.NewSectionReader(c.files[e.Place], e.Off, e.Len)
+		from = io.NewSectionReader(o.files[e.Place], e.Off, e.Len)
 	} else {
 		read, err := r.src.Content.Read(ctx, []catalog.Extent{e}, 0, e.Len)
 		if err != nil {
 			return &sourceError{e, err}
 		}
 		defer read.Close()
-		if to, err = c.begin(e); err != nil {
+		if to, err = o.begin(e); err != nil {
 			return err
 		}
 		defer to.close()
@@ -155,7 +157,7 @@ func (r *run) copyExtent(ctx context.Context, c *copies, e catalog.Extent, sum h
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		p := c.buf[:min(int64(len(c.buf)), end-at)]
+		p := o.buf[:min(int64(len(o.buf)), end-at)]
 		if _, err := io.ReadFull(from, p); err != nil {
 			return &sourceError{e, err}
 		}
@@ -171,18 +173,19 @@ func (r *run) copyExtent(ctx context.Context, c *copies, e catalog.Extent, sum h
 		at += int64(len(p))
 	}
 	if crc != e.CRC32C {
-		return &sourceError{e, fmt.Errorf("place %s, bytes %d to %d: CRC-32C %08x, not %08x", e.Place, e.Off, e.Off+e.Len, crc, e.CRC32C)}
+		return &sourceError{e, fmt.Errorf("place %s, bytes %d to %d: CRC-32C %08x, not %08x",
+			e.Place, e.Off, e.Off+e.Len, crc, e.CRC32C)}
 	}
 	if to != nil {
-		c.fresh = append(c.fresh, e)
+		o.unverified = append(o.unverified, e)
 		r.advance(0, to.written)
 	}
 	return nil
 }
 
-func (c *copies) allThere(es []catalog.Extent) (bool, error) {
+func (o *openPlaces) allPresent(es []catalog.Extent) (bool, error) {
 	for _, e := range es {
-		if ok, err := c.there(e); err != nil || !ok {
+		if ok, err := o.present(e); err != nil || !ok {
 			return false, err
 		}
 	}
@@ -193,12 +196,13 @@ func (c *copies) allThere(es []catalog.Extent) (bool, error) {
 func damageOf(v catalog.Content, source *sourceError) Damage {
 	d := Damage{Capsule: v.Capsule, SHA256: hex.EncodeToString(v.SHA256[:])}
 	if source != nil {
-		d.Place, d.Off, d.Len, d.CRC32C, d.Reason = source.e.Place, source.e.Off, source.e.Len, source.e.CRC32C, source.Error()
+		e := source.e
+		d.Place, d.Off, d.Len, d.CRC32C, d.Reason = e.Place, e.Off, e.Len, e.CRC32C, source.Error()
 	}
 	return d
 }
 
-func damageOfPiece(e catalog.Extent, source *sourceError) Damage {
+func damageOfExtent(e catalog.Extent, source *sourceError) Damage {
 	d := Damage{Place: e.Place, Off: e.Off, Len: e.Len, CRC32C: e.CRC32C}
 	if source != nil {
 		d.Reason = source.Error()

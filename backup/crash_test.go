@@ -40,8 +40,8 @@ func verify(on durable.FS) (names []string, err error) {
 	return names, err
 }
 
-// twoStates gives a server, a disk with a backup of it, and what is in that; the server has changed
-// since: memories came and went, and an upload has ended.
+// twoStates gives a server, a disk with a backup of it, and the memories in that. The server has
+// changed since: memories came and went, and an upload has ended.
 func twoStates(t *testing.T) (s *server, to *crashfs.Disk, first, second []string) {
 	s = serve(t, simulated(crashfs.New()), "/data")
 	to = crashfs.New()
@@ -61,15 +61,16 @@ func twoStates(t *testing.T) (s *server, to *crashfs.Disk, first, second []strin
 	return s, to, []string{"gone", "stays"}, []string{"new", "open", "stays", "tiny"}
 }
 
-// lives are the disks that a death before a step may leave.
-func lives(im *crashfs.Image, seed uint64) map[string]*crashfs.Disk {
+// disksAfter are the disks that a death before a step may leave.
+func disksAfter(im *crashfs.Image, seed uint64) map[string]*crashfs.Disk {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	return map[string]*crashfs.Disk{
-		"killed": im.Kill(), "power lost": im.Crash(rng, 0), "power lost, half kept": im.Crash(rng, 50), "power lost, all kept": im.Crash(rng, 100),
+		"killed": im.Kill(), "power lost": im.Crash(rng, 0), "power lost, half kept": im.Crash(rng,
+			50), "power lost, all kept": im.Crash(rng, 100),
 	}
 }
 
-// A backup that dies, at whatever step, leaves the former one or the new one, whole; the next one
+// A backup that dies at any step leaves the previous one or the new one, whole. The next one
 // succeeds.
 func TestABackupThatDiesLeavesTheFormerOne(t *testing.T) {
 	s, to, first, second := twoStates(t)
@@ -85,7 +86,7 @@ func TestABackupThatDiesLeavesTheFormerOne(t *testing.T) {
 	to.SetHook(nil)
 	olds, news := 0, 0
 	for i, im := range images {
-		for how, d := range lives(im, uint64(i)) {
+		for how, d := range disksAfter(im, uint64(i)) {
 			got, err := verify(d)
 			switch {
 			case err != nil:
@@ -100,7 +101,7 @@ func TestABackupThatDiesLeavesTheFormerOne(t *testing.T) {
 			again(t, s, d, second, fmt.Sprintf("%s before %s", how, steps[i]))
 		}
 	}
-	t.Logf("%d steps: the former backup %d times, the new one %d times", len(images), olds, news)
+	t.Logf("%d steps: the previous backup %d times, the new one %d times", len(images), olds, news)
 	if olds == 0 || news == 0 {
 		t.Error("one of the two was never seen")
 	}
@@ -118,7 +119,7 @@ func again(t *testing.T, s *server, d *crashfs.Disk, want []string, when string)
 	}
 }
 
-// The same of the first backup in a folder: there is none, or it is whole.
+// The same holds for the first backup in a folder: there is none, or it is whole.
 func TestAFirstBackupThatDiesIsNone(t *testing.T) {
 	s, _, _, second := twoStates(t)
 	to := crashfs.New()
@@ -132,9 +133,10 @@ func TestAFirstBackupThatDiesIsNone(t *testing.T) {
 	})
 	s.backup(to, dir)
 	for i, im := range images {
-		for how, d := range lives(im, uint64(i)) {
+		for how, d := range disksAfter(im, uint64(i)) {
 			got, err := verify(d)
-			if !errors.Is(err, backup.ErrNone) && !errors.Is(err, backup.ErrNotBackup) && (err != nil || !slices.Equal(got, second)) {
+			if !errors.Is(err, backup.ErrNone) && !errors.Is(err, backup.ErrNotBackup) &&
+				(err != nil || !slices.Equal(got, second)) {
 				t.Fatalf("%s before %s: %v, %v", how, steps[i], got, err)
 			}
 			if i%3 == 0 {
@@ -144,8 +146,8 @@ func TestAFirstBackupThatDiesIsNone(t *testing.T) {
 	}
 }
 
-// Every step may fail, with a full disk or a broken one: the former backup stays, and the next one
-// is whole, though a sync that failed is never told of again.
+// Any step may fail, with a full disk or a failing one. The previous backup stays, and the next one
+// is whole, although the kernel reports a failed sync only once.
 func TestABackupThatFailsLeavesTheFormerOne(t *testing.T) {
 	s, before, first, second := twoStates(t)
 	failed := 0
@@ -177,7 +179,7 @@ func TestABackupThatFailsLeavesTheFormerOne(t *testing.T) {
 				t.Errorf("%s: %v", what, err)
 			}
 		}
-		for how, d := range lives(to.Image(), uint64(n)) {
+		for how, d := range disksAfter(to.Image(), uint64(n)) {
 			got, read := verify(d)
 			if read != nil || !slices.Equal(got, second) && (err == nil || !slices.Equal(got, first)) {
 				t.Fatalf("%s, after %s had failed (%v): %v, %v", how, what, err, got, read)
@@ -214,7 +216,7 @@ func TestARestoreThatDiesMakesNothing(t *testing.T) {
 	all = append(all, moment{to.Image(), "the end"})
 	none := 0
 	for i, m := range all {
-		for how, d := range lives(m.im, uint64(i)) {
+		for how, d := range disksAfter(m.im, uint64(i)) {
 			when := fmt.Sprintf("%s before %s", how, m.step)
 			if _, err := d.Stat("/data"); errors.Is(err, fs.ErrNotExist) {
 				none++

@@ -19,15 +19,15 @@ import (
 	"sluice/upload"
 )
 
-// facts are what writers were told.
+// facts are the answers that the writers got.
 type facts struct {
 	mu       sync.Mutex
 	there    map[string]bool                    // memories that were acknowledged
-	removing map[string]bool                    // those that somebody has begun to remove
-	gone     map[string]bool                    // those whose removal was acknowledged
+	removing map[string]bool                    // memories whose removal was begun
+	gone     map[string]bool                    // memories whose removal was acknowledged
 	pieces   map[session.SessionID]map[int]bool // acknowledged chunks of uploads
-	finished map[session.SessionID]string       // names of those whose end was begun
-	ids      map[string]catalog.MemoryID        // of those in there
+	finished map[session.SessionID]string       // the names of uploads whose end was begun
+	ids      map[string]catalog.MemoryID        // the ids of the memories in there
 	bodies   map[session.SessionID][]byte
 }
 
@@ -37,7 +37,7 @@ func (f *facts) told(do func()) {
 	do()
 }
 
-// copyOf gives what was told so far.
+// copyOf gives the facts so far.
 func (f *facts) copyOf() *facts {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -45,10 +45,13 @@ func (f *facts) copyOf() *facts {
 	for id, of := range f.pieces {
 		pieces[id] = maps.Clone(of)
 	}
-	return &facts{there: maps.Clone(f.there), removing: maps.Clone(f.removing), gone: maps.Clone(f.gone), pieces: pieces, finished: maps.Clone(f.finished)}
+	return &facts{
+		there: maps.Clone(f.there), removing: maps.Clone(f.removing), gone: maps.Clone(f.gone),
+		pieces: pieces, finished: maps.Clone(f.finished),
+	}
 }
 
-// writer does everything that changes something, until ctx ends.
+// writer makes every kind of change until ctx ends.
 func (f *facts) writer(ctx context.Context, s *server, w int) error {
 	for n := 0; ctx.Err() == nil; n++ {
 		name := fmt.Sprintf("w%d-%d", w, n)
@@ -74,8 +77,10 @@ func (f *facts) writer(ctx context.Context, s *server, w int) error {
 }
 
 func (f *facts) create(ctx context.Context, s *server, name string) error {
-	b := bytesOf(fmt.Sprint(rand.IntN(50)), rand.IntN(2*chunk)) // often what somebody else has stored
-	m, err := s.uploads.Create(ctx, s.me, upload.CreateRequest{Meta: catalog.Meta{Name: name}, Put: upload.Put{Length: int64(len(b))}}, bytes.NewReader(b))
+	b := bytesOf(fmt.Sprint(rand.IntN(50)), rand.IntN(2*chunk)) // often bytes that another writer has stored
+	m, err := s.uploads.Create(ctx, s.me,
+		upload.CreateRequest{Meta: catalog.Meta{Name: name}, Put: upload.Put{Length: int64(len(b))}},
+		bytes.NewReader(b))
 	if err == nil {
 		f.told(func() { f.there[name], f.ids[name] = true, m.ID })
 	}
@@ -111,14 +116,16 @@ func (f *facts) remove(ctx context.Context, s *server) error {
 
 func (f *facts) upload(ctx context.Context, s *server, name string) (session.SessionID, error) {
 	b := bytesOf(name, 1+rand.IntN(4*chunk))
-	up, err := s.uploads.Begin(ctx, s.me, upload.BeginRequest{Meta: catalog.Meta{Name: name}, Bytes: int64(len(b)), Chunks: -1, ChunkSize: chunk})
+	up, err := s.uploads.Begin(ctx, s.me,
+		upload.BeginRequest{Meta: catalog.Meta{Name: name}, Bytes: int64(len(b)), Chunks: -1, ChunkSize: chunk})
 	if err != nil {
 		return 0, err
 	}
 	f.told(func() { f.pieces[up.ID], f.bodies[up.ID] = map[int]bool{}, b })
 	for i := 0; i*chunk < len(b); i++ {
 		part := b[i*chunk : min((i+1)*chunk, len(b))]
-		if err := s.uploads.PutChunk(ctx, s.me, up.ID, int64(i), bytes.NewReader(part), upload.Put{Length: -1}); err != nil {
+		if err := s.uploads.PutChunk(ctx, s.me, up.ID, int64(i), bytes.NewReader(part),
+			upload.Put{Length: -1}); err != nil {
 			return 0, err
 		}
 		f.told(func() { f.pieces[up.ID][i] = true })
@@ -166,11 +173,11 @@ func (f *facts) batch(ctx context.Context, s *server, name string) error {
 	return err
 }
 
-// compare asks a restored server for what was told before the backup began; after is what was told
-// by its end.
+// compare checks a restored server against the facts from before the backup began; after are those
+// from its end.
 func compare(t *testing.T, r *server, before, after *facts) {
 	t.Helper()
-	names := r.names() // which compares all bytes, and all counters
+	names := r.names() // it compares all bytes, and all counters
 	for name := range before.there {
 		if !names[name] && !after.removing[name] {
 			t.Errorf("memory %s was acknowledged before the backup began, and is not in it", name)
@@ -210,7 +217,9 @@ func compare(t *testing.T, r *server, before, after *facts) {
 // slowly gives the others time to change something while a state is read.
 type slowly struct{ backup.Frozen }
 
-func (s slowly) Walk(ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error) error {
+func (s slowly) Walk(
+	ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error,
+) error {
 	n := 0
 	return s.Frozen.Walk(ctx, func(key, row []byte) error {
 		if n++; n%4 == 0 {
@@ -220,14 +229,16 @@ func (s slowly) Walk(ctx context.Context, visit func(key, row []byte) error, los
 	}, lost)
 }
 
-// † A backup under load restores to a state that was true at one moment, with all that was
+// † I30: A backup under load restores to a state that was true at one moment, with all that was
 // acknowledged before it began.
 func TestABackupUnderLoadIsOneTrueMoment(t *testing.T) {
 	s := serve(t, real, t.TempDir())
 	to := crashfs.New()
 	f := &facts{
-		there: map[string]bool{}, removing: map[string]bool{}, gone: map[string]bool{}, ids: map[string]catalog.MemoryID{},
-		pieces: map[session.SessionID]map[int]bool{}, finished: map[session.SessionID]string{}, bodies: map[session.SessionID][]byte{},
+		there: map[string]bool{}, removing: map[string]bool{}, gone: map[string]bool{},
+		ids:    map[string]catalog.MemoryID{},
+		pieces: map[session.SessionID]map[int]bool{}, finished: map[session.SessionID]string{},
+		bodies: map[session.SessionID][]byte{},
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -254,7 +265,8 @@ func TestABackupUnderLoadIsOneTrueMoment(t *testing.T) {
 	}
 	var all []made
 	small := func(b backup.Result) bool { return b.Memories < 20 || b.Sessions < 5 }
-	for n := 0; (n < 5 || small(all[n-1].res)) && !t.Failed(); n++ { // on a slow machine it takes more of them until there is much
+	// on a slow machine it takes more of them until there is much
+	for n := 0; (n < 5 || small(all[n-1].res)) && !t.Failed(); n++ {
 		time.Sleep(100 * time.Millisecond)
 		before := f.copyOf()
 		src := s.source()
@@ -272,7 +284,8 @@ func TestABackupUnderLoadIsOneTrueMoment(t *testing.T) {
 	stop()
 	wg.Wait()
 	for _, m := range all {
-		t.Logf("%d memories, %d uploads, %d bytes, %d copied", m.res.Memories, m.res.Sessions, m.res.Bytes, m.res.Copied)
+		t.Logf("%d memories, %d uploads, %d bytes, %d copied",
+			m.res.Memories, m.res.Sessions, m.res.Bytes, m.res.Copied)
 		if len(m.res.Damaged) > 0 {
 			t.Errorf("%v", m.res.Damaged)
 		}

@@ -18,12 +18,12 @@ const (
 	marker       = "BACKUP"
 	markerLine   = "sluice backup, format %d\nof data folder %s\n"
 	manifestName = "manifest"
-	// partName is the manifest's name where rows are missing: then the rows may contradict each
+	// incompleteName is the manifest's name if rows are missing. Then the rows may contradict each
 	// other, and a program that does not know that finds no backup.
-	partName    = "incomplete"
-	manifestEnd = "sha256 "
-	contentDir  = "content"
-	lockName    = "lock"
+	incompleteName = "incomplete"
+	manifestEnd    = "sha256 "
+	contentDir     = "content"
+	lockName       = "lock"
 )
 
 // manifest is the file of that name.
@@ -37,10 +37,10 @@ type manifest struct {
 	Missing    []Missing `json:"missing,omitempty"`
 }
 
-// name is that of its file.
+// name is the name of its file.
 func (m manifest) name() string {
 	if len(m.Missing) > 0 {
-		return partName
+		return incompleteName
 	}
 	return manifestName
 }
@@ -59,7 +59,8 @@ func decodeManifest(b []byte) (m manifest, err error) {
 	if i == 0 || string(b[i:]) != fmt.Sprintf("%s%x\n", manifestEnd, sha256.Sum256(b[:i])) {
 		return m, errors.New("its SHA-256 is another")
 	}
-	if err = json.Unmarshal(b[:i], &m); err == nil && (m.Rows.Name != rowsName(m.Number) || !validID.MatchString(m.Of)) {
+	if err = json.Unmarshal(b[:i], &m); err == nil &&
+		(m.Rows.Name != rowsName(m.Number) || !validID.MatchString(m.Of)) {
 		err = errors.New("what it says is impossible")
 	}
 	return m, err
@@ -77,7 +78,7 @@ func readManifest(on durable.FS, dir string) (manifest, error) {
 	path := filepath.Join(dir, manifestName)
 	b, err := durable.ReadFile(on, path)
 	if errors.Is(err, fs.ErrNotExist) {
-		path = filepath.Join(dir, partName)
+		path = filepath.Join(dir, incompleteName)
 		b, err = durable.ReadFile(on, path)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
@@ -96,8 +97,8 @@ func readManifest(on durable.FS, dir string) (manifest, error) {
 	return m, nil
 }
 
-// readMarker gives the id of the data folder that the backups in dir are of; fs.ErrNotExist where
-// no backup was ever begun there.
+// readMarker gives the id of the data folder whose backups are in dir; fs.ErrNotExist if no backup
+// was ever begun there.
 func readMarker(on durable.FS, dir string) (id string, err error) {
 	path := filepath.Join(dir, marker)
 	text, err := durable.ReadFile(on, path)
@@ -109,7 +110,8 @@ func readMarker(on durable.FS, dir string) (id string, err error) {
 		return "", fmt.Errorf("%w: %s is not one of sluice's: %.60q", ErrNotBackup, path, text)
 	}
 	if have > format {
-		return "", fmt.Errorf("the backup in %s has format %d, and this program knows formats up to %d: use a newer sluice", dir, have, format)
+		return "", fmt.Errorf("the backup in %s has format %d, and this program knows formats up to %d: use a "+
+			"newer sluice", dir, have, format)
 	}
 	if have < 1 || string(text) != fmt.Sprintf(markerLine, have, id) || !validID.MatchString(id) {
 		return "", fmt.Errorf("%w: %s: %.80q", ErrDamaged, path, text)
@@ -117,9 +119,9 @@ func readMarker(on durable.FS, dir string) (id string, err error) {
 	return id, nil
 }
 
-// usable refuses a folder that is no place for backups of this data folder, and touches nothing.
-// begun is false where none was made there yet.
-func usable(on durable.FS, dir, id string) (begun bool, err error) {
+// checkUsable refuses a folder that is no place for backups of this data folder. It changes
+// nothing. begun is false if no backup was begun there yet.
+func checkUsable(on durable.FS, dir, id string) (begun bool, err error) {
 	of, err := readMarker(on, dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		names, err := on.List(dir)
@@ -128,20 +130,23 @@ func usable(on durable.FS, dir, id string) (begun bool, err error) {
 		}
 		for _, name := range names {
 			if name != lockName && !strings.HasPrefix(name, "."+marker+".") {
-				return false, fmt.Errorf("%w: %s is neither empty nor a backup: it holds %s; give an empty folder, or one that is not there", ErrNotBackup, dir, name)
+				return false, fmt.Errorf(
+					"%w: %s is neither empty nor a backup: it holds %s; give an empty folder, or one that is not there",
+					ErrNotBackup, dir, name)
 			}
 		}
 		return false, err
 	}
 	if err == nil && of != id {
-		err = fmt.Errorf("%w: %s holds the backup of another data folder (%s, and this one is %s)", ErrNotBackup, dir, of, id)
+		err = fmt.Errorf("%w: %s holds the backup of another data folder (%s, and this one is %s)",
+			ErrNotBackup, dir, of, id)
 	}
 	return true, err
 }
 
-// prepare makes dir, and locks it. It is left as it is where it holds something else.
+// prepare makes dir, and locks it. It leaves a folder that holds something else as it is.
 func prepare(on durable.FS, dir, id string) (lock durable.File, err error) {
-	if _, err := usable(on, dir, id); err != nil {
+	if _, err := checkUsable(on, dir, id); err != nil {
 		return nil, err
 	}
 	if err := durable.Mkdir(on, dir, 0o700); err != nil {
@@ -150,7 +155,7 @@ func prepare(on durable.FS, dir, id string) (lock durable.File, err error) {
 	if lock, err = lockDir(on, dir); err != nil {
 		return nil, err
 	}
-	begun, err := usable(on, dir, id)
+	begun, err := checkUsable(on, dir, id)
 	if err == nil && !begun {
 		err = durable.WriteFile(on, filepath.Join(dir, marker), fmt.Appendf(nil, markerLine, format, id), 0o600)
 	}

@@ -21,18 +21,19 @@ import (
 	"sluice/upload"
 )
 
-// Target is where a backup is restored to. With nil functions it is verified and goes nowhere.
+// Target is where a backup is restored to. Without functions the backup is verified and goes
+// nowhere.
 type Target struct {
 	Decode Decode
 	// Rows is the newest version of the rows that Decode knows.
 	Rows int
 	// Row takes the rows, in the order of their keys, from one goroutine.
 	Row func(key, row []byte) error
-	// Place opens a place, and makes it where it is not there. It is synced and closed after it was
-	// written to.
+	// Place opens a place, and makes it if it is not there. The place is synced and closed after it
+	// was written to.
 	Place func(name string) (durable.File, error)
 	// Salvage goes on without content that is not whole, and restores what was left of a data
-	// folder. Else that is an error, which names it.
+	// folder. Otherwise damage is an error, which names it.
 	Salvage bool
 }
 
@@ -40,7 +41,7 @@ type Target struct {
 type Backup struct {
 	on   durable.FS
 	dir  string
-	lock durable.File // nil: on a disk that can't be written to
+	lock durable.File // nil: the disk can't be written to
 	m    manifest
 }
 
@@ -75,44 +76,46 @@ func (b *Backup) Close() error {
 	return b.lock.Close()
 }
 
-// ID is that of the data folder.
+// ID is the id of the data folder.
 func (b *Backup) ID() string { return b.m.Of }
 
 // Summary says what is in the backup.
 func (b *Backup) Summary() Summary { return b.m.Summary }
 
-// Missing are rows that the data folder had lost when it was backed up: those that are there may
-// contradict each other.
+// Missing are rows that the data folder had lost when it was backed up. The rows that are there may
+// contradict each other then.
 func (b *Backup) Missing() []Missing { return b.m.Missing }
 
 // maxNamed is how many damages are named before a restore gives up.
 const maxNamed = 20
 
-// Restore verifies everything, and copies it to the target. What it does not give an error for is
-// on the target's disk, but for folders' entries and what Row was given. What the data folder
+// Restore verifies everything, and copies it to the target. If it gives no error, everything is on
+// the target's disk, except folders' entries and what Row was given. Content that the data folder
 // itself had lost before the backup is no error.
-func (b *Backup) Restore(ctx context.Context, to Target, tell Progress) (res Result, err error) {
+func (b *Backup) Restore(ctx context.Context, to Target, progress Progress) (res Result, err error) {
 	if b.m.RowsFormat > to.Rows {
-		return res, fmt.Errorf("the rows of the backup in %s have format %d, and this program knows formats up to %d: use a newer sluice", b.dir, b.m.RowsFormat, to.Rows)
+		return res, fmt.Errorf("the rows of the backup in %s have format %d, and this program knows formats up to "+
+			"%d: use a newer sluice", b.dir, b.m.RowsFormat, to.Rows)
 	}
 	if len(b.m.Missing) > 0 && !to.Salvage {
-		return res, fmt.Errorf("%w: it is what was left of its data folder, which had lost rows of its metadata; sluice restore --salvage restores it, and says what is missing", ErrIncomplete)
+		return res, fmt.Errorf("%w: it is what was left of its data folder, which had lost rows of its metadata; "+
+			"sluice restore --salvage restores it, and says what is missing", ErrIncomplete)
 	}
 	outer := ctx
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	r := &restore{b: b, to: to, tell: tell, lost: map[string]bool{}}
+	r := &restore{b: b, to: to, progress: progress, knownDamage: map[string]bool{}}
 	for _, d := range b.m.Damaged {
-		r.lost[d.key()] = true
+		r.knownDamage[d.key()] = true
 	}
-	jobs := make(chan job)
+	jobs := make(chan copyJob)
 	var wg sync.WaitGroup
 	for range copiers {
 		wg.Go(func() {
-			c := newCopies(b.on, b.dir, false)
+			o := newOpenPlaces(b.on, b.dir, false)
 			for j := range jobs {
 				if ctx.Err() == nil {
-					if err := r.do(ctx, c, j); err != nil {
+					if err := r.runJob(ctx, o, j); err != nil {
 						stop(err)
 					}
 				}
@@ -126,12 +129,12 @@ func (b *Backup) Restore(ctx context.Context, to Target, tell Progress) (res Res
 	case outer.Err() != nil:
 		return res, outer.Err()
 	case ctx.Err() != nil:
-		return res, full(context.Cause(ctx))
+		return res, classify(context.Cause(ctx))
 	case err != nil:
-		return res, full(err)
+		return res, classify(err)
 	}
 	slices.SortFunc(r.damaged, func(a, b Damage) int { return strings.Compare(a.key(), b.key()) })
-	if err := r.verdict(); err != nil && !to.Salvage {
+	if err := r.damageError(); err != nil && !to.Salvage {
 		return res, err
 	}
 	if r.sum != b.m.Summary {
@@ -140,23 +143,23 @@ func (b *Backup) Restore(ctx context.Context, to Target, tell Progress) (res Res
 	return Result{r.sum, b.m.Number, r.copied, r.damaged, b.m.Missing}, nil
 }
 
-// restore is one under way.
+// restore is one run of Restore.
 type restore struct {
-	b    *Backup
-	to   Target
-	tell Progress
-	lost map[string]bool // that the data folder had lost before
-	sum  Summary
+	b           *Backup
+	to          Target
+	progress    Progress
+	knownDamage map[string]bool // damage that the data folder had before the backup
+	sum         Summary
 
-	mu      sync.Mutex
-	rotten  int // damages that are the backup's own
-	damaged []Damage
-	done    int64
-	copied  int64
+	mu        sync.Mutex
+	ownDamage int // how many damages the backup itself has
+	damaged   []Damage
+	done      int64
+	copied    int64
 }
 
 // walk reads the rows, hands them on, and makes jobs of what they name.
-func (r *restore) walk(ctx context.Context, jobs chan<- job) error {
+func (r *restore) walk(ctx context.Context, jobs chan<- copyJob) error {
 	b := r.b
 	rows, err := openRows(b.on, filepath.Join(b.dir, b.m.Rows.Name), b.m.Rows)
 	if err != nil {
@@ -164,9 +167,9 @@ func (r *restore) walk(ctx context.Context, jobs chan<- job) error {
 	}
 	defer rows.close()
 	r.sum.Made = b.m.Summary.Made
-	var pieces job
-	send := func(j job) error {
-		if j.content == nil && len(j.pieces) == 0 {
+	var extents copyJob
+	send := func(j copyJob) error {
+		if j.content == nil && len(j.extents) == 0 {
 			return nil
 		}
 		select {
@@ -179,7 +182,7 @@ func (r *restore) walk(ctx context.Context, jobs chan<- job) error {
 	for {
 		key, row, err := rows.next()
 		if err == io.EOF {
-			return send(pieces)
+			return send(extents)
 		}
 		if err != nil {
 			return err
@@ -204,7 +207,7 @@ func (r *restore) walk(ctx context.Context, jobs chan<- job) error {
 		case catalog.Content:
 			r.sum.Contents++
 			r.sum.Bytes += v.Bytes
-			err = send(job{content: &v})
+			err = send(copyJob{content: &v})
 		case session.Entry:
 			r.sum.Pieces++
 			r.sum.Bytes += v.Len()
@@ -213,11 +216,11 @@ func (r *restore) walk(ctx context.Context, jobs chan<- job) error {
 				break // it will be asked for again
 			}
 			e := p.Extent
-			if n := len(pieces.pieces); n == batch || n > 0 && pieces.pieces[n-1].Place != e.Place {
-				err = send(pieces)
-				pieces = job{}
+			if n := len(extents.extents); n == batch || n > 0 && extents.extents[n-1].Place != e.Place {
+				err = send(extents)
+				extents = copyJob{}
 			}
-			pieces.pieces = append(pieces.pieces, e)
+			extents.extents = append(extents.extents, e)
 		}
 		if err != nil {
 			return err
@@ -225,17 +228,17 @@ func (r *restore) walk(ctx context.Context, jobs chan<- job) error {
 	}
 }
 
-// do carries out one job. Only a failure of the target, or too much damage, is an error.
-func (r *restore) do(ctx context.Context, c *copies, j job) (err error) {
+// runJob does one job. Only a failure of the target, or too much damage, is an error.
+func (r *restore) runJob(ctx context.Context, o *openPlaces, j copyJob) (err error) {
 	into := places{open: r.to.Place, files: map[string]durable.File{}}
-	defer func() { err = errors.Join(into.close(err), c.close()) }()
+	defer func() { err = errors.Join(into.close(err), o.close()) }()
 	if j.content != nil {
-		return r.content(ctx, c, &into, *j.content)
+		return r.content(ctx, o, &into, *j.content)
 	}
-	for _, e := range j.pieces {
-		bad, err := r.extent(ctx, c, &into, e, nil)
+	for _, e := range j.extents {
+		bad, err := r.extent(ctx, o, &into, e, nil)
 		if err == nil && bad != nil {
-			err = r.note(damageOfPiece(e, &sourceError{e, bad}))
+			err = r.noteDamage(damageOfExtent(e, &sourceError{e, bad}))
 		}
 		if err != nil {
 			return err
@@ -244,13 +247,13 @@ func (r *restore) do(ctx context.Context, c *copies, j job) (err error) {
 	return nil
 }
 
-func (r *restore) content(ctx context.Context, c *copies, into *places, v catalog.Content) error {
+func (r *restore) content(ctx context.Context, o *openPlaces, into *places, v catalog.Content) error {
 	sum := sha256.New()
 	sum.Write(v.Inline)
 	for _, e := range v.Extents {
-		bad, err := r.extent(ctx, c, into, e, sum)
+		bad, err := r.extent(ctx, o, into, e, sum)
 		if err == nil && bad != nil {
-			return r.note(damageOf(v, &sourceError{e, bad}))
+			return r.noteDamage(damageOf(v, &sourceError{e, bad}))
 		}
 		if err != nil {
 			return err
@@ -259,16 +262,16 @@ func (r *restore) content(ctx context.Context, c *copies, into *places, v catalo
 	if sameSum(sum, v) {
 		return nil
 	}
-	return r.note(damageOf(v, &sourceError{err: fmt.Errorf("its SHA-256 is %x", sum.Sum(nil))}))
+	return r.noteDamage(damageOf(v, &sourceError{err: fmt.Errorf("its SHA-256 is %x", sum.Sum(nil))}))
 }
 
-// places are those of the target that one job has open.
+// places are the places of the target that one job has open.
 type places struct {
 	open  func(name string) (durable.File, error) // nil: there is no target
 	files map[string]durable.File
 }
 
-// get gives a place, or nil where there is no target.
+// get gives a place, or nil if there is no target.
 func (p *places) get(name string) (durable.File, error) {
 	if f := p.files[name]; f != nil || p.open == nil {
 		return f, nil
@@ -280,7 +283,7 @@ func (p *places) get(name string) (durable.File, error) {
 	return f, err
 }
 
-// close closes all, and syncs them where nothing has failed.
+// close closes all places, and syncs them if nothing has failed.
 func (p *places) close(failed error) error {
 	for name, f := range p.files {
 		if failed == nil {
@@ -293,31 +296,31 @@ func (p *places) close(failed error) error {
 	return failed
 }
 
-// note notes that something is not whole.
-func (r *restore) note(d Damage) error {
+// noteDamage notes that something is not whole.
+func (r *restore) noteDamage(d Damage) error {
 	r.mu.Lock()
 	r.damaged = append(r.damaged, d)
-	if !r.lost[d.key()] {
-		r.rotten++
+	if !r.knownDamage[d.key()] {
+		r.ownDamage++
 	}
-	many := r.rotten >= maxNamed && !r.to.Salvage
+	many := r.ownDamage >= maxNamed && !r.to.Salvage
 	r.mu.Unlock()
 	if many {
-		return r.verdict()
+		return r.damageError()
 	}
 	return nil
 }
 
-// verdict is the error that names what is damaged in the backup, or nil.
-func (r *restore) verdict() error {
+// damageError is the error that names the damage of the backup, or nil.
+func (r *restore) damageError() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.rotten == 0 {
+	if r.ownDamage == 0 {
 		return nil
 	}
 	var names []string
 	for _, d := range r.damaged {
-		if !r.lost[d.key()] {
+		if !r.knownDamage[d.key()] {
 			names = append(names, d.String())
 		}
 	}
@@ -329,12 +332,14 @@ func (r *restore) verdict() error {
 }
 
 // extent copies one extent. bad says why it is not whole; err is a failure of the target.
-func (r *restore) extent(ctx context.Context, c *copies, into *places, e catalog.Extent, sum hash.Hash) (bad, err error) {
+func (r *restore) extent(
+	ctx context.Context, o *openPlaces, into *places, e catalog.Extent, sum hash.Hash,
+) (bad, err error) {
 	path, err := placePath(r.b.dir, e.Place)
 	if err != nil {
 		return err, nil
 	}
-	from, err := c.open(e.Place, false)
+	from, err := o.open(e.Place, false)
 	if err != nil {
 		return err, nil
 	}
@@ -347,7 +352,7 @@ func (r *restore) extent(ctx context.Context, c *copies, into *places, e catalog
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		p := c.buf[:min(int64(len(c.buf)), end-at)]
+		p := o.buf[:min(int64(len(o.buf)), end-at)]
 		if n, err := from.ReadAt(p, at); n < len(p) {
 			return fmt.Errorf("%s, bytes %d to %d: %w", path, e.Off, e.Off+e.Len, err), nil
 		}
@@ -376,7 +381,7 @@ func (r *restore) advance(n int64) {
 	if r.to.Place != nil {
 		r.copied += n
 	}
-	if r.tell != nil {
-		r.tell(r.done, r.b.m.Summary.Bytes)
+	if r.progress != nil {
+		r.progress(r.done, r.b.m.Summary.Bytes)
 	}
 }

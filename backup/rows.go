@@ -26,9 +26,10 @@ import (
 const rowsLine = "sluice rows, format 1\n"
 
 const (
-	// blockSize is from where on a block is ended.
+	// blockSize is the length at which a block is ended.
 	blockSize = 256 << 10
-	// maxBlock bounds what a reader believes: a block has at most one row more than blockSize.
+	// maxBlock bounds the length that a reader accepts: a block has at most one row more than
+	// blockSize.
 	maxBlock = 64 << 20
 )
 
@@ -100,7 +101,7 @@ func (w *rowsWriter) close(name string) (file, error) {
 	return file{name, w.at, hex.EncodeToString(w.sum.Sum(nil))}, errors.Join(err, w.f.Close())
 }
 
-// rowsReader reads one, and compares everything on the way.
+// rowsReader reads a rows file, and verifies everything on the way.
 type rowsReader struct {
 	f     durable.File
 	path  string
@@ -132,7 +133,7 @@ func (r *rowsReader) damaged(format string, args ...any) error {
 	return fmt.Errorf("%w: %s: %s", ErrDamaged, r.path, fmt.Sprintf(format, args...))
 }
 
-// fill reads and digests.
+// fill reads and hashes.
 func (r *rowsReader) fill(p []byte) error {
 	n, err := io.ReadFull(r.r, p)
 	r.read += int64(n)
@@ -143,8 +144,8 @@ func (r *rowsReader) fill(p []byte) error {
 	return err
 }
 
-// next gives the next row, which is valid until the call after; io.EOF when all were given, and the
-// whole file is what was written.
+// next gives the next row, which is valid until the call after. io.EOF: all rows were given, and
+// the whole file is what was written.
 func (r *rowsReader) next() (key, row []byte, err error) {
 	if len(r.rest) == 0 {
 		if err := r.load(); err != nil {
@@ -195,43 +196,44 @@ func (r *rowsReader) load() error {
 	return nil
 }
 
-// end compares the whole.
+// end verifies the whole file.
 func (r *rowsReader) end() error {
 	if _, err := r.r.ReadByte(); err != io.EOF {
 		return r.damaged("it goes on past its end")
 	}
 	if got := hex.EncodeToString(r.sum.Sum(nil)); got != r.want.SHA256 || r.read != r.want.Bytes {
-		return r.damaged("it has %d bytes with SHA-256 %s, and should have %d with %s", r.read, got, r.want.Bytes, r.want.SHA256)
+		return r.damaged("it has %d bytes with SHA-256 %s, and should have %d with %s",
+			r.read, got, r.want.Bytes, r.want.SHA256)
 	}
 	return io.EOF
 }
 
-// former is the rows of the backup before, read alongside the new ones.
-type former struct {
+// previousRows are the rows of the previous backup, read alongside the new ones.
+type previousRows struct {
 	r        *rowsReader // nil: there is none, or it is at its end
 	key, row []byte
-	failed   error
+	err      error
 }
 
 // at gives the row that the key had. Keys must be asked for in order.
-func (f *former) at(key []byte) (row []byte, ok bool) {
-	for f.r != nil && (f.key == nil || bytes.Compare(f.key, key) < 0) {
-		if f.key, f.row, f.failed = f.r.next(); f.failed != nil {
-			if f.failed == io.EOF {
-				f.failed = nil
+func (p *previousRows) at(key []byte) (row []byte, ok bool) {
+	for p.r != nil && (p.key == nil || bytes.Compare(p.key, key) < 0) {
+		if p.key, p.row, p.err = p.r.next(); p.err != nil {
+			if p.err == io.EOF {
+				p.err = nil
 			}
-			f.close()
+			p.close()
 		}
 	}
-	if f.r != nil && bytes.Equal(f.key, key) {
-		return f.row, true
+	if p.r != nil && bytes.Equal(p.key, key) {
+		return p.row, true
 	}
 	return nil, false
 }
 
-func (f *former) close() {
-	if f.r != nil {
-		f.r.close()
-		f.r = nil
+func (p *previousRows) close() {
+	if p.r != nil {
+		p.r.close()
+		p.r = nil
 	}
 }

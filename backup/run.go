@@ -25,17 +25,19 @@ import (
 const (
 	// copiers is how many contents are copied at a time.
 	copiers = 4
-	// batch is how many pieces of uploads under way are copied, and synced, together.
+	// batch is how many entries of uploads under way are copied, and synced, together.
 	batch = 256
 )
 
-// Run makes a backup of src in the folder dir, which it makes where there is none. Until it has
-// returned nil the backup that was there is whole and is what is restored, whatever happens; what
-// was copied by then is found by the next Run. Errors of content that src itself does not have
-// whole are no failure, but told of in the Result.
-func Run(ctx context.Context, on durable.FS, dir string, src Source, now time.Time, tell Progress) (res Result, err error) {
+// Run makes a backup of src in the folder dir, which it makes if it is not there. Until it has
+// returned nil, the previous backup is whole and is what a restore finds, whatever happens. The
+// next Run finds the bytes that were copied by then. Content that src itself does not have whole is
+// no error, but reported in the Result.
+func Run(
+	ctx context.Context, on durable.FS, dir string, src Source, now time.Time, progress Progress,
+) (res Result, err error) {
 	defer func() {
-		if err = full(err); err != nil && ctx.Err() != nil {
+		if err = classify(err); err != nil && ctx.Err() != nil {
 			err = ctx.Err()
 		}
 	}()
@@ -47,11 +49,14 @@ func Run(ctx context.Context, on durable.FS, dir string, src Source, now time.Ti
 		return res, err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
-	r := &run{on: on, dir: dir, src: src, tell: tell, lost: map[string]bool{}, folders: map[string]bool{}}
+	r := &run{
+		on: on, dir: dir, src: src, progress: progress, knownDamage: map[string]bool{},
+		folders: map[string]bool{},
+	}
 	if err := r.begin(); err != nil {
 		return res, err
 	}
-	defer r.former.close()
+	defer r.previous.close()
 	release := src.Hold()
 	defer release()
 	if err := r.copy(ctx, now); err != nil {
@@ -61,29 +66,29 @@ func Run(ctx context.Context, on durable.FS, dir string, src Source, now time.Ti
 		return res, err
 	}
 	r.tidy(ctx)
-	return Result{r.new.Summary, r.new.Number, r.copied, r.new.Damaged, r.new.Missing}, nil
+	return Result{r.next.Summary, r.next.Number, r.copied, r.next.Damaged, r.next.Missing}, nil
 }
 
-// run is one backup under way.
+// run is one run of Run.
 type run struct {
-	on     durable.FS
-	dir    string
-	src    Source
-	tell   Progress
-	former former
-	whole  bool            // there is a former backup that lacks nothing, or is damaged
-	lost   map[string]bool // what the former backup names but does not have
-	new    manifest
-	named  []uint64 // hashes of the names of all places
+	on          durable.FS
+	dir         string
+	src         Source
+	progress    Progress
+	previous    previousRows
+	wholeBefore bool            // a previous backup is there that is complete, or damaged
+	knownDamage map[string]bool // damage that the previous backup has noted
+	next        manifest
+	placeHashes []uint64 // hashes of the names of all places
 
 	mu      sync.Mutex
-	folders map[string]bool // of places: to be synced
+	folders map[string]bool // folders of places that are to be synced
 	copied  int64
 	done    int64
 }
 
-// begin looks at the backup that is there. One that is damaged is as good as none: then everything
-// is copied, or found to be there.
+// begin reads the previous backup. A damaged one counts as none: then everything is copied, or
+// found to be there.
 func (r *run) begin() error {
 	if err := durable.MkdirAll(r.on, filepath.Join(r.dir, contentDir), 0o700); err != nil {
 		return err
@@ -91,12 +96,12 @@ func (r *run) begin() error {
 	old, err := readManifest(r.on, r.dir)
 	if err == nil {
 		for _, d := range old.Damaged {
-			r.lost[d.key()] = true
+			r.knownDamage[d.key()] = true
 		}
-		r.former.r, err = openRows(r.on, filepath.Join(r.dir, old.Rows.Name), old.Rows)
+		r.previous.r, err = openRows(r.on, filepath.Join(r.dir, old.Rows.Name), old.Rows)
 	}
 	if _, err := r.on.Stat(filepath.Join(r.dir, manifestName)); err == nil {
-		r.whole = true
+		r.wholeBefore = true
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -106,25 +111,25 @@ func (r *run) begin() error {
 	case err != nil && !errors.Is(err, ErrNone):
 		return err
 	}
-	// A number that nobody has used: not even one whose manifest is unreadable.
+	// The number must be unused, also by a backup whose manifest is unreadable.
 	names, err := r.on.List(r.dir)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
 		if n, is := rowsNumber(name); is {
-			r.new.Number = max(r.new.Number, n)
+			r.next.Number = max(r.next.Number, n)
 		}
 	}
-	r.new.Number = max(r.new.Number, old.Number) + 1
+	r.next.Number = max(r.next.Number, old.Number) + 1
 	return nil
 }
 
-// job is what one copier does at a time: one content, or some pieces.
-type job struct {
+// copyJob is one step of a copier: one content, or some extents of an upload under way.
+type copyJob struct {
 	content *catalog.Content
-	pieces  []catalog.Extent
-	known   bool // the former backup has all of it
+	extents []catalog.Extent
+	known   bool // the previous backup has all of it
 }
 
 // copy writes the rows, and copies what they name.
@@ -136,20 +141,20 @@ func (r *run) copy(ctx context.Context, now time.Time) (err error) {
 		return err
 	}
 	defer state.Close()
-	r.new.Of, r.new.RowsFormat, r.new.Summary.Made = r.src.ID, r.src.Rows, now.UTC().Truncate(time.Millisecond)
-	name := rowsName(r.new.Number)
+	r.next.Of, r.next.RowsFormat, r.next.Summary.Made = r.src.ID, r.src.Rows, now.UTC().Truncate(time.Millisecond)
+	name := rowsName(r.next.Number)
 	rows, err := createRows(r.on, filepath.Join(r.dir, name))
 	if err != nil {
 		return err
 	}
-	jobs := make(chan job)
+	jobs := make(chan copyJob)
 	var wg sync.WaitGroup
 	for range copiers {
 		wg.Go(func() {
-			c := newCopies(r.on, r.dir, true)
+			o := newOpenPlaces(r.on, r.dir, true)
 			for j := range jobs {
 				if ctx.Err() == nil {
-					if err := r.do(ctx, c, j); err != nil {
+					if err := r.runJob(ctx, o, j); err != nil {
 						stop(err)
 					}
 				}
@@ -163,14 +168,15 @@ func (r *run) copy(ctx context.Context, now time.Time) (err error) {
 	}
 	close(jobs)
 	wg.Wait()
-	r.new.Rows, err = closeRows(rows, name, err)
+	r.next.Rows, err = closeRows(rows, name, err)
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	if err == nil && r.former.failed != nil {
-		r.src.Log.Warn("the rows of the backup that was there are damaged; what they had was compared or copied anew", "err", r.former.failed)
+	if err == nil && r.previous.err != nil {
+		r.src.Log.Warn("the rows of the backup that was there are damaged; what they had was compared or copied anew",
+			"err", r.previous.err)
 	}
-	slices.SortFunc(r.new.Damaged, func(a, b Damage) int { return strings.Compare(a.key(), b.key()) })
+	slices.SortFunc(r.next.Damaged, func(a, b Damage) int { return strings.Compare(a.key(), b.key()) })
 	return err
 }
 
@@ -181,15 +187,15 @@ func closeRows(rows *rowsWriter, name string, failed error) (file, error) {
 
 // walker turns rows into jobs.
 type walker struct {
-	r      *run
-	ctx    context.Context
-	rows   *rowsWriter
-	jobs   chan<- job
-	pieces job
+	r       *run
+	ctx     context.Context
+	rows    *rowsWriter
+	jobs    chan<- copyJob
+	extents copyJob
 }
 
 func (w *walker) visit(key, row []byte) error {
-	r, sum := w.r, &w.r.new.Summary
+	r, sum := w.r, &w.r.next.Summary
 	what, err := r.src.Decode(key, row)
 	if err != nil {
 		return r.missing(key, append(bytes.Clone(key), 0), fmt.Errorf("the metadata is damaged: %w", err))
@@ -198,7 +204,7 @@ func (w *walker) visit(key, row []byte) error {
 		return err
 	}
 	sum.Rows++
-	old, had := r.former.at(key)
+	old, had := r.previous.at(key)
 	switch v := what.(type) {
 	case catalog.Memory:
 		sum.Memories++
@@ -210,71 +216,73 @@ func (w *walker) visit(key, row []byte) error {
 		sum.Contents++
 		sum.Bytes += v.Bytes
 		for _, e := range v.Extents {
-			r.name(e.Place)
+			r.notePlace(e.Place)
 		}
-		j := job{content: &v}
-		if had && !r.lost[damageOf(v, nil).key()] {
+		j := copyJob{content: &v}
+		if had && !r.knownDamage[damageOf(v, nil).key()] {
 			was, err := r.src.Decode(key, old)
 			c, ok := was.(catalog.Content)
 			j.known = err == nil && ok && reflect.DeepEqual(c.Extents, v.Extents)
 		}
 		return w.send(j)
 	case session.Entry:
-		return w.piece(v, had && slices.Equal(old, row))
+		return w.entry(v, had && slices.Equal(old, row))
 	}
 	return nil
 }
 
-// mostMissing bounds how much a manifest says of what is missing.
+// mostMissing bounds the missing ranges in a manifest.
 const mostMissing = 100_000
 
-// missing notes that rows can't be read. What is left takes no whole backup's place.
+// missing notes that rows can't be read. Such a backup replaces no whole one.
 func (r *run) missing(from, to []byte, why error) error {
 	switch {
 	case !r.src.Salvage:
-		return fmt.Errorf("%w. Nothing was backed up; sluice backup --salvage backs up all the rest, into another folder, and sluice check --repair brings it out", why)
-	case r.whole:
+		return fmt.Errorf("%w. Nothing was backed up; sluice backup --salvage backs up all the rest, into another "+
+			"folder, and sluice check --repair brings it out", why)
+	case r.wholeBefore:
 		return fmt.Errorf("%w: give another folder for what is left of the data folder (%w)", ErrKept, why)
-	case len(r.new.Missing) == mostMissing:
+	case len(r.next.Missing) == mostMissing:
 		return fmt.Errorf("too much is missing: %w", why)
 	}
 	r.src.Log.Warn("not in the backup, since the data folder does not have it any more", "what", why.Error())
-	r.new.Missing = append(r.new.Missing, Missing{hex.EncodeToString(from), hex.EncodeToString(to), why.Error()})
+	r.next.Missing = append(r.next.Missing, Missing{hex.EncodeToString(from), hex.EncodeToString(to), why.Error()})
 	return nil
 }
 
-// piece takes a piece of an upload under way. They come by session, and are copied some at a time.
-func (w *walker) piece(v session.Entry, known bool) error {
-	w.r.new.Summary.Pieces++
-	w.r.new.Summary.Bytes += v.Len()
+// entry takes an entry of an upload under way. Entries come by session, and are copied in batches.
+func (w *walker) entry(v session.Entry, known bool) error {
+	w.r.next.Summary.Pieces++
+	w.r.next.Summary.Bytes += v.Len()
 	p, err := upload.InspectPiece(v)
 	if err != nil {
 		w.r.damaged(Damage{Off: v.Off, Len: v.Len(), Reason: err.Error()})
 		return nil
 	}
 	e := p.Extent
-	w.r.name(e.Place)
-	known = known && !w.r.lost[damageOfPiece(e, nil).key()]
-	if n := len(w.pieces.pieces); n > 0 && (n == batch || w.pieces.known != known || w.pieces.pieces[n-1].Place != e.Place) {
+	w.r.notePlace(e.Place)
+	known = known && !w.r.knownDamage[damageOfExtent(e, nil).key()]
+	if n := len(w.extents.extents); n > 0 &&
+		(n == batch || w.extents.known != known || w.extents.extents[n-1].Place != e.Place) {
 		if err := w.flush(); err != nil {
 			return err
 		}
 	}
-	w.pieces.known = known
-	w.pieces.pieces = append(w.pieces.pieces, e)
+	w.extents.known = known
+	w.extents.extents = append(w.extents.extents, e)
 	return nil
 }
 
 func (w *walker) flush() error {
-	j := w.pieces
-	w.pieces = job{}
-	if len(j.pieces) == 0 {
+	j := w.extents
+	w.extents = copyJob{}
+	if len(j.extents) == 0 {
 		return nil
 	}
 	return w.send(j)
 }
 
-func (w *walker) send(j job) error {
+func (w *walker) send(j copyJob) error {
 	select {
 	case w.jobs <- j:
 		return nil
@@ -283,11 +291,11 @@ func (w *walker) send(j job) error {
 	}
 }
 
-// name notes that the backup needs a place.
-func (r *run) name(place string) {
+// notePlace notes that the backup needs a place.
+func (r *run) notePlace(place string) {
 	h := hashOf(place)
-	if n := len(r.named); n == 0 || r.named[n-1] != h {
-		r.named = append(r.named, h)
+	if n := len(r.placeHashes); n == 0 || r.placeHashes[n-1] != h {
+		r.placeHashes = append(r.placeHashes, h)
 	}
 }
 
@@ -301,7 +309,7 @@ func (r *run) damaged(d Damage) {
 	r.src.Log.Warn("not in the backup, since the data folder does not have it whole", "what", d.String())
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.new.Damaged = append(r.new.Damaged, d)
+	r.next.Damaged = append(r.next.Damaged, d)
 }
 
 // advance counts bytes that are done.
@@ -310,12 +318,12 @@ func (r *run) advance(done, copied int64) {
 	defer r.mu.Unlock()
 	r.done += done
 	r.copied += copied
-	if r.tell != nil {
-		r.tell(r.done, -1)
+	if r.progress != nil {
+		r.progress(r.done, -1)
 	}
 }
 
-// publish makes the new backup the one that is there.
+// publish makes the new backup the current one.
 func (r *run) publish() error {
 	content := filepath.Join(r.dir, contentDir)
 	for name := range r.folders {
@@ -323,23 +331,24 @@ func (r *run) publish() error {
 			return err
 		}
 	}
-	b, err := r.new.encode()
+	b, err := r.next.encode()
 	if err == nil {
 		err = errors.Join(durable.SyncDir(r.on, content), durable.SyncDir(r.on, r.dir))
 	}
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(r.on, filepath.Join(r.dir, r.new.name()), b, 0o600)
+	return durable.WriteFile(r.on, filepath.Join(r.dir, r.next.name()), b, 0o600)
 }
 
-// tidy removes what no backup names any more. What it fails to remove the next one will.
+// tidy removes files that no backup names any more. The next run removes what it fails to remove.
 func (r *run) tidy(ctx context.Context) {
-	slices.Sort(r.named)
+	slices.Sort(r.placeHashes)
 	names, err := r.on.List(r.dir)
 	for _, name := range names {
-		if _, is := rowsNumber(name); is && name != r.new.Rows.Name || strings.HasPrefix(name, "."+manifestName+".") || strings.HasPrefix(name, "."+partName+".") ||
-			name == partName && r.new.name() == manifestName {
+		if _, is := rowsNumber(name); is && name != r.next.Rows.Name ||
+			strings.HasPrefix(name, "."+manifestName+".") || strings.HasPrefix(name, "."+incompleteName+".") ||
+			name == incompleteName && r.next.name() == manifestName {
 			err = errors.Join(err, r.on.Remove(filepath.Join(r.dir, name)))
 		}
 	}
@@ -350,7 +359,7 @@ func (r *run) tidy(ctx context.Context) {
 		places, listed := r.on.List(filepath.Join(content, folder))
 		err = errors.Join(err, listed)
 		for _, place := range places {
-			if _, needed := slices.BinarySearch(r.named, hashOf(place)); !needed && ctx.Err() == nil {
+			if _, needed := slices.BinarySearch(r.placeHashes, hashOf(place)); !needed && ctx.Err() == nil {
 				err = errors.Join(err, r.on.Remove(filepath.Join(content, folder, place)))
 			}
 		}

@@ -20,7 +20,9 @@ type holed struct {
 
 var errRot = errors.New("rot")
 
-func (h holed) Walk(ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error) error {
+func (h holed) Walk(
+	ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error,
+) error {
 	return h.Frozen.Walk(ctx, func(key, row []byte) error {
 		if h.lost != "" && strings.HasSuffix(string(key), h.lost) && key[1] == byte(catalog.MemoryTable) {
 			return lost(key, append([]byte(h.lost), 0), errRot)
@@ -43,9 +45,9 @@ func (s *server) holed(m catalog.Memory, salvage bool) backup.Source {
 	return src
 }
 
-// What is left of a data folder is backed up when that is asked for, and not else; it says what it
-// lacks, is restored only when that is asked for, gives way to a whole backup, and never takes the
-// place of one: also where it dies.
+// The rest of a data folder is backed up only on request. Such a backup says what it lacks, is
+// restored only on request, makes way for a whole backup, and never replaces a whole one, even if
+// it dies.
 func TestWhatIsLeftIsNoWholeBackup(t *testing.T) {
 	s := serve(t, simulated(crashfs.New()), "/data")
 	s.create("first", bytesOf("first", 2*chunk))
@@ -61,21 +63,24 @@ func TestWhatIsLeftIsNoWholeBackup(t *testing.T) {
 		t.Errorf("it made one: %v", err)
 	}
 	for range 2 {
-		if res, err := run(true); err != nil || len(res.Missing) != 1 || res.Missing[0].Why != "rot" || res.Memories != 1 || res.Contents != 2 {
+		if res, err := run(true); err != nil || len(res.Missing) != 1 || res.Missing[0].Why != "rot" ||
+			res.Memories != 1 || res.Contents != 2 {
 			t.Errorf("%+v, %v", res, err)
 		}
 	}
-	if _, err := restore(t.Context(), to, dir, simulated(crashfs.New()), "/data", false); !errors.Is(err, backup.ErrIncomplete) || !strings.Contains(err.Error(), "restore --salvage") {
+	if _, err := restore(t.Context(), to, dir, simulated(crashfs.New()), "/data", false); !errors.Is(err,
+		backup.ErrIncomplete) || !strings.Contains(err.Error(), "restore --salvage") {
 		t.Errorf("%v", err)
 	}
-	if res, err := restore(t.Context(), to, dir, simulated(crashfs.New()), "/data", true); err != nil || len(res.Missing) != 1 {
+	if res, err := restore(t.Context(), to, dir, simulated(crashfs.New()), "/data", true); err != nil ||
+		len(res.Missing) != 1 {
 		t.Errorf("%+v, %v", res, err)
 	}
 	if old, err := to.Stat(dir + "/manifest"); err == nil {
 		t.Errorf("programs that know nothing of it would restore it: %v", old)
 	}
 
-	// A whole one takes its place, and stays.
+	// A whole one replaces it, and stays.
 	s.backup(to, dir)
 	if _, err := to.Stat(dir + "/incomplete"); err == nil {
 		t.Error("it is there still")
@@ -96,7 +101,8 @@ func TestWhatIsLeftIsNoWholeBackup(t *testing.T) {
 		t.Fatal("no step")
 	}
 	for i, im := range images {
-		if got := restored(t, im.Crash(rand.New(rand.NewPCG(1, uint64(i))), 50), dir).names(); len(got) != 2 || !got["second"] {
+		if got := restored(t, im.Crash(rand.New(rand.NewPCG(1, uint64(i))), 50), dir).names(); len(got) != 2 ||
+			!got["second"] {
 			t.Errorf("step %d: %v", i, got)
 		}
 	}

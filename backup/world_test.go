@@ -62,7 +62,7 @@ type server struct {
 	me      access.Caller
 }
 
-// serve starts one. Its owner is the principal who was first there.
+// serve starts one. The principal that was there first is its owner.
 func serve(t *testing.T, on disk, data string) *server {
 	t.Helper()
 	s, err := start(t.Context(), on, data)
@@ -86,15 +86,25 @@ func start(ctx context.Context, on disk, data string) (s *server, err error) {
 	if s.blobs, err = localblob.Open(data+"/content", localblob.Options{FS: on, Reserve: 1}); err != nil {
 		return nil, errors.Join(err, s.meta.Close())
 	}
-	s.engine, err = session.New(ctx, s.meta.Sessions(), upload.EngineConfig(session.Config{Tick: time.Hour, Keep: 1000 * time.Hour, MinEntry: 500, Clock: s.clock, Buffers: s.blobs.Buffers()}))
+	s.engine, err = session.New(ctx, s.meta.Sessions(),
+		upload.EngineConfig(session.Config{
+			Tick: time.Hour, Keep: 1000 * time.Hour, MinEntry: 500, Clock: s.clock,
+			Buffers: s.blobs.Buffers(),
+		}))
 	if err != nil {
 		return nil, errors.Join(err, s.blobs.Close(), s.meta.Close())
 	}
 	limits := upload.DefaultLimits()
 	limits.ChunkSize, limits.ChunkSizeMin, limits.InlineMax = chunk, 1, 200
 	s.rows = s.meta.Catalog()
-	s.uploads = upload.New(upload.Config{Sessions: s.engine, Catalog: s.rows, Blobs: s.blobs, Clock: s.clock, Limits: limits})
-	s.keeper = keeper.New(keeper.Config{Sessions: s.engine, Uploads: s.uploads, Catalog: s.rows, Blobs: s.blobs, Clock: s.clock})
+	s.uploads = upload.New(upload.Config{
+		Sessions: s.engine, Catalog: s.rows, Blobs: s.blobs, Clock: s.clock,
+		Limits: limits,
+	})
+	s.keeper = keeper.New(keeper.Config{
+		Sessions: s.engine, Uploads: s.uploads, Catalog: s.rows, Blobs: s.blobs,
+		Clock: s.clock,
+	})
 	who := access.New(s.rows, s.clock, s.engine.Running, nil)
 	secret, err := who.Bootstrap(ctx)
 	if err == nil && secret == "" {
@@ -128,7 +138,7 @@ func (s *server) check(err error) {
 	}
 }
 
-// source is what cmd/sluice makes of the folder.
+// source is the Source that cmd/sluice makes of the folder.
 func (s *server) source() backup.Source {
 	return backup.Source{
 		ID: "AAAAAAAAAAAAAAAAAAAAAAAAAA",
@@ -151,7 +161,9 @@ func (s *server) backup(on durable.FS, dir string) backup.Result {
 }
 
 // restore makes a data folder of a backup.
-func restore(ctx context.Context, from durable.FS, dir string, to disk, data string, salvage bool) (res backup.Result, err error) {
+func restore(
+	ctx context.Context, from durable.FS, dir string, to disk, data string, salvage bool,
+) (res backup.Result, err error) {
 	b, err := backup.Open(from, dir)
 	if err != nil {
 		return res, err
@@ -167,7 +179,10 @@ func restore(ctx context.Context, from durable.FS, dir string, to disk, data str
 		if err != nil {
 			return err
 		}
-		target := backup.Target{Decode: pebblemeta.Decode, Rows: pebblemeta.Format, Row: meta.Add, Place: blobs.Adopt, Salvage: salvage}
+		target := backup.Target{
+			Decode: pebblemeta.Decode, Rows: pebblemeta.Format, Row: meta.Add, Place: blobs.Adopt,
+			Salvage: salvage,
+		}
 		if res, err = b.Restore(ctx, target, nil); err == nil {
 			err = meta.Close(ctx)
 		}
@@ -176,7 +191,7 @@ func restore(ctx context.Context, from durable.FS, dir string, to disk, data str
 	return res, err
 }
 
-// restored starts a server on what a backup gives.
+// restored starts a server on the restored backup.
 func restored(t *testing.T, from durable.FS, dir string) *server {
 	t.Helper()
 	to := simulated(crashfs.New())
@@ -198,14 +213,17 @@ func bytesOf(seed string, n int) []byte {
 
 func (s *server) create(name string, b []byte) catalog.Memory {
 	s.t.Helper()
-	m, err := s.uploads.Create(s.t.Context(), s.me, upload.CreateRequest{Meta: catalog.Meta{Name: name}, Put: upload.Put{Length: int64(len(b))}}, bytes.NewReader(b))
+	m, err := s.uploads.Create(s.t.Context(), s.me,
+		upload.CreateRequest{Meta: catalog.Meta{Name: name}, Put: upload.Put{Length: int64(len(b))}},
+		bytes.NewReader(b))
 	s.check(err)
 	return m
 }
 
 func (s *server) begin(name string, n int) session.SessionID {
 	s.t.Helper()
-	up, err := s.uploads.Begin(s.t.Context(), s.me, upload.BeginRequest{Meta: catalog.Meta{Name: name}, Bytes: int64(n), Chunks: -1, ChunkSize: chunk})
+	up, err := s.uploads.Begin(s.t.Context(), s.me,
+		upload.BeginRequest{Meta: catalog.Meta{Name: name}, Bytes: int64(n), Chunks: -1, ChunkSize: chunk})
 	s.check(err)
 	return up.ID
 }
@@ -218,12 +236,13 @@ func (s *server) put(id session.SessionID, i int, b []byte) {
 
 func (s *server) finish(id session.SessionID, b []byte) catalog.Memory {
 	s.t.Helper()
-	m, err := s.uploads.Finish(s.t.Context(), s.me, upload.FinishRequest{ID: id, SHA256: sha256.Sum256(b), Length: int64(len(b))})
+	m, err := s.uploads.Finish(s.t.Context(), s.me,
+		upload.FinishRequest{ID: id, SHA256: sha256.Sum256(b), Length: int64(len(b))})
 	s.check(err)
 	return m
 }
 
-// received gives what the server says it has of an upload.
+// received gives the ranges that the server has of an upload.
 func (s *server) received(id session.SessionID) []session.Range {
 	s.t.Helper()
 	up, err := s.uploads.Status(s.t.Context(), s.me, id)
@@ -248,8 +267,8 @@ func (s *server) collect() {
 	}
 }
 
-// books gives every memory with its content, and compares all that must agree.
-func (s *server) books() (all map[string]catalog.Memory, err error) {
+// checkAll gives every memory with its content, and compares all that must agree.
+func (s *server) checkAll() (all map[string]catalog.Memory, err error) {
 	err = s.rows.View(context.Background(), func(r catalog.Reader) error {
 		all = map[string]catalog.Memory{}
 		count, total := int64(0), int64(0)
@@ -271,11 +290,13 @@ func (s *server) books() (all map[string]catalog.Memory, err error) {
 		}
 		c, err := catalog.Capsules.Get(r, "default")
 		if err != nil || c.Memories != count || c.Bytes != total {
-			return errors.Join(err, fmt.Errorf("the capsule counts %d memories of %d bytes, and there are %d of %d", c.Memories, c.Bytes, count, total))
+			return errors.Join(err, fmt.Errorf("the capsule counts %d memories of %d bytes, and there are %d of %d",
+				c.Memories, c.Bytes, count, total))
 		}
 		for key, n := range refs {
 			if content, err := catalog.Contents.Get(r, key); err != nil || content.Refs != n {
-				return errors.Join(err, fmt.Errorf("content %x has %d references, not %d", key.SHA256[:4], content.Refs, n))
+				return errors.Join(err, fmt.Errorf("content %x has %d references, not %d",
+					key.SHA256[:4], content.Refs, n))
 			}
 		}
 		open := int64(0)
@@ -283,7 +304,8 @@ func (s *server) books() (all map[string]catalog.Memory, err error) {
 			open++
 		}
 		if st, err := s.engine.Stats(context.Background()); err != nil || st.Open != open || c.Sessions != open {
-			return errors.Join(err, fmt.Errorf("%d sessions are open, %d are counted, and there are %d reservations", st.Open, c.Sessions, open))
+			return errors.Join(err, fmt.Errorf("%d sessions are open, %d are counted, and there are %d reservations",
+				st.Open, c.Sessions, open))
 		}
 		return nil
 	})
@@ -303,10 +325,10 @@ func (s *server) content(r catalog.Reader, m catalog.Memory) ([]byte, error) {
 	return io.ReadAll(body)
 }
 
-// names gives the names of the memories there are.
+// names gives the names of all memories.
 func (s *server) names() map[string]bool {
 	s.t.Helper()
-	all, err := s.books()
+	all, err := s.checkAll()
 	s.check(err)
 	names := map[string]bool{}
 	for name := range all {

@@ -30,13 +30,13 @@ func (p *placed) inPlace() error {
 // livedIn is a content store whose places were made in an incarnation.
 type livedIn struct {
 	blob.Store
-	life uint64
+	incarnation uint64
 }
 
 func (a livedIn) Places(ctx context.Context, after string, n int) ([]blob.PlaceInfo, error) {
 	all, err := a.Store.Places(ctx, after, n)
 	for i := range all {
-		all[i].Incarnation = a.life
+		all[i].Incarnation = a.incarnation
 	}
 	return all, err
 }
@@ -46,17 +46,20 @@ func (w *world) orphan() {
 	w.t.Helper()
 	b, err := w.blobs.Writer(w.t.Context(), 99, 1, -1)
 	w.check(err)
-	_, err = b.WriteAt(body, 0)
+	_, err = b.WriteAt(sample, 0)
 	w.check(err)
-	_, err = b.Commit(w.t.Context(), 0, int64(len(body)), 0)
+	_, err = b.Commit(w.t.Context(), 0, int64(len(sample)), 0)
 	w.check(errors.Join(err, b.Close()))
 }
 
-// While the folder is not in its place nothing is ended or deleted, neither garbage that is known
-// nor orphans; when it is back, all of it is.
+// While the folder is not in its place nothing is ended or deleted, neither known garbage nor
+// orphans. When it is back, all of them are.
 func TestNothingIsDeletedWhileTheFolderIsAway(t *testing.T) {
 	w, f := newWorld(t), &placed{}
-	w.keeper = keeper.New(keeper.Config{Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: w.blobs, Clock: w.clock, InPlace: f.inPlace})
+	w.keeper = keeper.New(keeper.Config{
+		Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: w.blobs,
+		Clock: w.clock, InPlace: f.inPlace,
+	})
 	w.begun()
 	w.orphan()
 	_, err := w.keeper.Sweep(t.Context())
@@ -93,7 +96,8 @@ func TestNothingIsDeletedWhileTheFolderIsAway(t *testing.T) {
 func TestAFolderThatGoesAwayEndsAPass(t *testing.T) {
 	w, good := newWorld(t), 1000
 	w.keeper = keeper.New(keeper.Config{
-		Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: w.blobs, Clock: w.clock, InPlace: func() error {
+		Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: w.blobs, Clock: w.clock,
+		InPlace: func() error {
 			if good--; good < 0 {
 				return upload.ErrAway
 			}
@@ -104,21 +108,22 @@ func TestAFolderThatGoesAwayEndsAPass(t *testing.T) {
 	_, err := w.keeper.Sweep(t.Context())
 	w.check(err)
 	w.pass(2 * time.Hour)
-	good = 1 // as it begins
+	good = 1 // the first look succeeds
 	if n, err := w.keeper.Sweep(t.Context()); n != 0 || !errors.Is(err, upload.ErrAway) || w.places() != 1 {
 		t.Errorf("swept %d, %v; %d places are left", n, err, w.places())
 	}
 }
 
-// What was made in an incarnation that the metadata does not know is no garbage for having no row:
-// it is told of and stays. What was made in another one goes.
+// A place of an incarnation that the metadata does not know is no garbage for having no row: it is
+// reported and stays. A place of another incarnation goes.
 func TestWhatTheMetadataCanNotKnowStays(t *testing.T) {
 	w := newWorld(t)
 	var log bytes.Buffer
 	known := false
 	w.keeper = keeper.New(keeper.Config{
 		Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: livedIn{w.blobs, 7}, Clock: w.clock,
-		KnownIncarnation: func(life uint64) bool { return known || life != 7 }, Log: slog.New(slog.NewTextHandler(&log, nil)),
+		KnownIncarnation: func(incarnation uint64) bool { return known || incarnation != 7 },
+		Log:              slog.New(slog.NewTextHandler(&log, nil)),
 	})
 	w.orphan()
 	for range 3 {
@@ -141,8 +146,8 @@ func TestWhatTheMetadataCanNotKnowStays(t *testing.T) {
 	}
 }
 
-// Nothing is marked as damaged while the folder is away, or all of its content can't be reached:
-// the pass ends at the first, and is done anew.
+// Nothing is marked as damaged while the folder is away, or if no content can be reached: the pass
+// ends at the first one, and is repeated.
 func TestScrubMarksNothingOfAFolderThatIsAway(t *testing.T) {
 	for name, cause := range map[string]error{"away": blob.ErrMissing, "unreachable": blob.ErrUnavailable} {
 		t.Run(name, func(t *testing.T) {

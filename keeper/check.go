@@ -12,8 +12,8 @@ import (
 	"sluice/upload"
 )
 
-// CheckConfig is what a Check works on: stores that nobody else has open. Those without "may be
-// nil" are needed.
+// CheckConfig is what a Check works on: stores that no other process has open. A field is needed
+// unless it "may be nil".
 type CheckConfig struct {
 	Sessions session.Store
 	Catalog  catalog.Store
@@ -23,21 +23,21 @@ type CheckConfig struct {
 	Repair bool
 	// Found is called for each finding, in the order in which they are found.
 	Found func(Finding)
-	// Progress, which may be nil, is told how many bytes have been read, of how many.
+	// Progress, which may be nil, gets the number of bytes that have been read, and of all bytes.
 	Progress func(done, total int64)
-	// File, which may be nil, says which file a place is, for people.
+	// File, which may be nil, gives the name of a place's file, for people.
 	File func(place string) string
-	// KnownPlace, which may be nil, reports whether the catalog can know what a place is: records
-	// of what was made may be lost, or be in a newer copy of the catalog. Such a place is no
-	// garbage for having no record.
+	// KnownPlace, which may be nil, reports whether the catalog can know what a place is. Otherwise
+	// its records may be lost, or be in a newer copy of the catalog, and the place is no garbage
+	// for having no record.
 	KnownPlace func(place string) bool
-	// Metadata, which may be nil, lets the metadata's store look through what only it can see; it
-	// calls found for each thing that is wrong. hole: rows are lost together, and new metadata have
-	// to be made of the others.
+	// Metadata, which may be nil, lets the metadata's store check what it alone can see. It calls
+	// found for each problem. hole: neighbouring rows are lost, and new metadata have to be made of
+	// the others.
 	Metadata func(ctx context.Context, found func(problem string, hole bool)) error
 }
 
-// Kind says what sort of thing was found, for programs. The words are never given another meaning.
+// Kind says what sort of thing was found, for programs. A word never gets another meaning.
 type Kind string
 
 // The kinds.
@@ -49,35 +49,35 @@ const (
 	KindIndex    Kind = "index"    // an index and what it leads to differ
 	KindCounter  Kind = "counter"  // a counter, or a count of references, is wrong
 	KindReserved Kind = "reserved" // a reservation and its session differ
-	KindDue      Kind = "due"      // what is to be cleaned up is not what is garbage
+	KindDue      Kind = "due"      // the list of due work and the garbage differ
 	KindEvent    Kind = "event"    // the numbers of the events have a gap
-	KindLeftover Kind = "leftover" // something that nothing names; always a note
+	KindLeftover Kind = "leftover" // nothing names it; always a note
 )
 
 // Finding is one thing that was found, in words for the owner of the data.
 type Finding struct {
 	Kind Kind
 	Text string
-	// What it is about, as far as it is about one.
+	// The capsule, memory, session and place that it is about; each may be empty.
 	Capsule string
 	Memory  catalog.MemoryID
 	Session session.SessionID
 	Place   string
-	// Range are the bytes of the memory or the session that are meant; empty where none are.
+	// Range are the bytes of the memory or the session that it is about; empty if it is about none.
 	session.Range
 	// Note: nothing is wrong, but it is worth knowing.
 	Note bool
-	// Remedy is what Repair does, or did, about it; empty where there is nothing that it could do.
+	// Remedy is what Repair does, or did, about it; empty if Repair can do nothing.
 	Remedy string
-	// Repaired: it was done, and nothing is wrong any more. Quarantined: it was done, and the
-	// memory is damaged still.
+	// Repaired: the remedy was applied, and nothing is wrong any more. Quarantined: it was applied,
+	// and the memory is still damaged.
 	Repaired, Quarantined bool
-	// Err is why it could not be done.
+	// Err is why the remedy could not be applied.
 	Err error
 
-	fix   func(ctx context.Context) error
-	needs bool // the fix follows from rows that all have to be readable
-	hold  bool // it only quarantines
+	fix         func(ctx context.Context) error
+	needsRows   bool // the fix follows from rows, all of which have to be readable
+	quarantines bool // the fix only quarantines
 }
 
 // Summary counts what was looked at and what was found.
@@ -85,30 +85,30 @@ type Summary struct {
 	Capsules, Memories, Contents, Sessions, Places int64
 	// Bytes of content and of pieces that were read.
 	Bytes int64
-	// Wrong is the number of findings but notes; Repaired and Quarantined say what became of them.
-	// Mendable is for how many there is a remedy.
+	// Wrong is the number of findings without notes; Repaired and Quarantined say how many of them
+	// were treated so. Mendable is the number of findings with a remedy.
 	Wrong, Mendable, Repaired, Quarantined, Notes int64
 }
 
-// Left is the number of things that are still wrong.
+// Left is the number of findings that are still wrong.
 func (s Summary) Left() int64 { return s.Wrong - s.Repaired }
 
 // Check reads everything that is stored, past the caches, and compares it: each extent with its
 // CRC-32C, each content with its SHA-256, and the rows of the catalog, the sessions and the places
-// with each other, both ways. It calls Found for each thing that is wrong. An error says that it
-// could not go on.
+// with each other, both ways. It calls Found for each finding. An error means that it could not go
+// on.
 //
-// With Repair it mends, each thing in a transaction of its own, so that a stop at any moment leaves
-// what was mended and what was not:
+// With Repair it repairs each thing in a transaction of its own: after a stop at any moment each
+// thing is repaired or as it was.
 //
-//   - what follows from other rows is computed anew: indexes, counters, references, reservations,
-//     what is due. Where a row that it follows from can't be read, it is left alone.
-//   - pieces of open sessions whose bytes are lost are dropped: the client is asked for them again.
-//   - content whose bytes are not what was stored is marked as damaged (catalog.Content.Damaged):
-//     nobody reads it, and an upload of the same bytes heals it. The mark goes when a later Check
+//   - Rows that follow from other rows are computed anew: indexes, counters, references,
+//     reservations, due work. If a row that they follow from can't be read, they are left alone.
+//   - Pieces of open sessions whose bytes are lost are dropped: the client is asked for them again.
+//   - Content whose bytes are not what was stored is marked as damaged (catalog.Content.Damaged):
+//     it is not read, and an upload of the same bytes heals it. The mark goes when a later Check
 //     finds the bytes right.
 //
-// It deletes no bytes, no memory and no content. Places that nothing names are told of and left to
+// It deletes no bytes, no memory and no content. Places that nothing names are reported and left to
 // the collector.
 func Check(ctx context.Context, cfg CheckConfig) (Summary, error) {
 	c := &check{cfg: cfg}
@@ -121,7 +121,7 @@ func Check(ctx context.Context, cfg CheckConfig) (Summary, error) {
 	if c.cfg.Progress == nil {
 		c.cfg.Progress = func(int64, int64) {}
 	}
-	steps := []func(context.Context) error{c.metadata, c.readSessions, c.rows, c.pieces, c.contents, c.places}
+	steps := []func(context.Context) error{c.metadata, c.readSessions, c.rows, c.entries, c.contents, c.places}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return c.sum, err
@@ -132,39 +132,39 @@ func Check(ctx context.Context, cfg CheckConfig) (Summary, error) {
 
 // check is one run of Check.
 type check struct {
-	cfg     CheckConfig
-	sum     Summary
-	pending []*Finding // found, not yet told of
-	broken  bool       // some rows could not be read
-	now     catalog.Moment
-	done    int64
-	total   int64
+	cfg        CheckConfig
+	sum        Summary
+	pending    []*Finding // found, not yet reported
+	unreadable bool       // some rows could not be read
+	now        catalog.Moment
+	done       int64
+	total      int64
 
-	sessions map[session.SessionID]*opened
-	finished []session.SessionID
-	holders  map[string]session.SessionID // place: the open session whose pieces are there
-	known    map[string]bool              // places that a row or a session names
-	gone     map[catalog.ContentKey]bool  // contents that memories name and that are not there
+	sessions        map[session.SessionID]*openSession
+	finished        []session.SessionID
+	sessionPlaces   map[string]session.SessionID // by place: the open session whose entries are there
+	namedPlaces     map[string]bool              // places that a row or a session names
+	missingContents map[catalog.ContentKey]bool  // contents that memories name and that have no row
 }
 
-// wrong notes a finding; say what it is about in the result.
+// wrong notes a finding. The caller adds what it is about.
 func (c *check) wrong(kind Kind, format string, args ...any) *Finding {
 	f := &Finding{Kind: kind, Text: fmt.Sprintf(format, args...)}
 	c.pending = append(c.pending, f)
 	return f
 }
 
-// mend says what repairs it, in one transaction of the catalog, as a consequence of other rows.
+// mend sets the repair, in one transaction of the catalog, as a consequence of other rows.
 func (f *Finding) mend(c *check, remedy string, do func(catalog.Tx) error) *Finding {
-	f.Remedy, f.needs = remedy, true
+	f.Remedy, f.needsRows = remedy, true
 	f.fix = func(ctx context.Context) error { return c.cfg.Catalog.Update(ctx, do) }
 	return f
 }
 
 var errDepends = errors.New("it follows from records that can't be read")
 
-// tell repairs and tells what was found since it was last called. No transaction may be running.
-func (c *check) tell(ctx context.Context) error {
+// report repairs and reports the findings since its last call. No transaction may be running.
+func (c *check) report(ctx context.Context) error {
 	found := c.pending
 	c.pending = nil
 	for _, f := range found {
@@ -175,10 +175,10 @@ func (c *check) tell(ctx context.Context) error {
 			c.sum.Mendable++
 		}
 		if c.cfg.Repair && f.fix != nil {
-			if f.Err = errDepends; !f.needs || !c.broken {
+			if f.Err = errDepends; !f.needsRows || !c.unreadable {
 				f.Err = f.fix(ctx)
 			}
-			f.Repaired, f.Quarantined = f.Err == nil && !f.hold, f.Err == nil && f.hold
+			f.Repaired, f.Quarantined = f.Err == nil && !f.quarantines, f.Err == nil && f.quarantines
 		}
 		switch {
 		case f.Note:
@@ -195,8 +195,8 @@ func (c *check) tell(ctx context.Context) error {
 	return nil
 }
 
-// metadata lets the store of the metadata look first: what it says of damage below the rows
-// explains the rest.
+// metadata lets the store of the metadata check first: damage below the rows explains the other
+// findings.
 func (c *check) metadata(ctx context.Context) error {
 	if c.cfg.Metadata == nil {
 		return nil
@@ -207,77 +207,84 @@ func (c *check) metadata(ctx context.Context) error {
 			f.Remedy = "new metadata are made of all that is left"
 		}
 	})
-	c.broken = c.broken || len(c.pending) > 0
-	return errors.Join(c.tell(ctx), err)
+	c.unreadable = c.unreadable || len(c.pending) > 0
+	return errors.Join(c.report(ctx), err)
 }
 
-// opened is what is remembered of a session that has not ended.
-type opened struct {
+// openSession is what a check remembers of a session that has not ended.
+type openSession struct {
 	reserved catalog.Reservation
 	s        session.Session // without its ranges and its note
 	name     string
-	// reserves reports whether it may hold so many bytes of quota.
+	// reserves reports whether the session may hold so many bytes of quota.
 	reserves func(bytes int64) bool
 }
 
-// readSessions lists all sessions. Of the open ones it remembers what they hold, of the finished
-// ones that they exist.
+// readSessions lists all sessions. It remembers what the open ones hold, and which ones are
+// finished.
 func (c *check) readSessions(ctx context.Context) error {
 	stats, err := c.cfg.Sessions.Stats(ctx)
 	if err != nil {
 		return fmt.Errorf("reading the figures of the sessions: %w", err)
 	}
 	c.now = catalog.Moment{Now: c.cfg.Clock.Now(), Running: max(stats.Newest, 1)}
-	c.sessions, c.holders = map[session.SessionID]*opened{}, map[string]session.SessionID{}
-	for _, st := range []session.State{session.Open, session.Sealed, session.Finished, session.Aborted, session.Expired} {
-		err := session.Page(ctx, c.cfg.Sessions, session.Query{State: st, Limit: 500}, func(s session.Session) (bool, error) {
-			c.sum.Sessions++
-			if s.State == session.Finished {
-				c.finished = append(c.finished, s.ID)
-			}
-			if !s.State.Ended() {
-				return true, c.readSession(ctx, s)
-			}
-			return true, ctx.Err()
-		})
+	c.sessions, c.sessionPlaces = map[session.SessionID]*openSession{}, map[string]session.SessionID{}
+	for _, st := range []session.State{
+		session.Open, session.Sealed, session.Finished, session.Aborted, session.Expired,
+	} {
+		err := session.Page(ctx, c.cfg.Sessions, session.Query{State: st, Limit: 500},
+			func(s session.Session) (bool, error) {
+				c.sum.Sessions++
+				if s.State == session.Finished {
+					c.finished = append(c.finished, s.ID)
+				}
+				if !s.State.Ended() {
+					return true, c.readSession(ctx, s)
+				}
+				return true, ctx.Err()
+			})
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if err != nil {
-			c.broken = true
+			c.unreadable = true
 			c.wrong(KindRecord, "the %s sessions can't all be read: %v", st, err)
 		}
 	}
-	return c.tell(ctx)
+	return c.report(ctx)
 }
 
 func (c *check) readSession(ctx context.Context, s session.Session) error {
 	meta, holds, err := upload.InspectSession(s)
-	o := &opened{reserved: holds, s: s, name: meta.Name}
-	whole := session.Session{Spec: session.Spec{BytesExpected: s.BytesExpected}, Received: s.Received[max(len(s.Received)-1, 0):]}
+	o := &openSession{reserved: holds, s: s, name: meta.Name}
+	whole := session.Session{
+		Spec:     session.Spec{BytesExpected: s.BytesExpected},
+		Received: s.Received[max(len(s.Received)-1, 0):],
+	}
 	o.reserves = func(bytes int64) bool { return upload.Reserves(whole, bytes) }
 	if meta.Path != "" {
 		o.name = meta.Path + "/" + o.name
 	}
 	if err != nil {
-		c.broken = true
+		c.unreadable = true
 		c.wrong(KindRecord, "session %s: what it is for can't be read: %v", s.ID, err).Session = s.ID
 	}
 	entries, err := c.cfg.Sessions.Entries(ctx, s.ID, session.All(), 0)
 	if err != nil {
-		c.broken = true
+		c.unreadable = true
 		c.wrong(KindRecord, "%s: its pieces can't be read: %v", o, err).Session = s.ID
 	}
 	o.s.Received, o.s.Note, c.total = nil, nil, c.total+session.Total(s.Received)
 	var got []session.Range
 	for _, e := range entries {
-		if session.Touches(got, e.Range) || s.BytesExpected >= 0 && e.End > s.BytesExpected || e.Off/s.ChunkSize != (e.End-1)/s.ChunkSize {
+		if session.Touches(got, e.Range) || s.BytesExpected >= 0 && e.End > s.BytesExpected ||
+			e.Off/s.ChunkSize != (e.End-1)/s.ChunkSize {
 			f := c.wrong(KindRecord, "%s: the piece at bytes %s is where none can be", o, span(e.Range))
 			f.Session, f.Range = s.ID, e.Range
 		}
 		got = session.Add(got, e.Range)
 		if p, err := upload.InspectPiece(e); err == nil {
-			c.holders[p.Extent.Place] = s.ID
+			c.sessionPlaces[p.Extent.Place] = s.ID
 		}
 	}
 	if err == nil && (!slices.Equal(got, s.Received) || len(entries) != s.EntryCount) {
@@ -289,11 +296,11 @@ func (c *check) readSession(ctx context.Context, s session.Session) error {
 }
 
 // String names the session for people.
-func (o *opened) String() string {
+func (o *openSession) String() string {
 	return fmt.Sprintf("upload of %q under way (session %s, capsule %s)", o.name, o.s.ID, o.reserved.Capsule)
 }
 
-// span says which bytes are meant, as API.md counts them: the last one included.
+// span gives the range as docs/api.md counts bytes: the last one included.
 func span(r session.Range) string {
 	if r.Len() == 1 {
 		return fmt.Sprint(r.Off)

@@ -19,13 +19,13 @@ import (
 
 func isNotFound(err error) bool { return errors.Is(err, catalog.ErrNotFound) }
 
-// lost reports whether an error of reading says that the bytes are not there any more, rather than
-// that they could not be read just now.
-func lost(err error) bool {
+// isDamage reports whether an error of reading says that the bytes are corrupt or missing, rather
+// than that they could not be read just now.
+func isDamage(err error) bool {
 	return errors.Is(err, blob.ErrCorrupt) || errors.Is(err, blob.ErrMissing)
 }
 
-// words says what a lost extent's error means.
+// words describes the error of an extent for people.
 func (c *check) words(err error, place string) string {
 	switch {
 	case errors.Is(err, blob.ErrMissing):
@@ -53,23 +53,25 @@ func (c *check) contents(ctx context.Context) error {
 		}
 		key := catalog.ContentKey{Capsule: content.Capsule, SHA256: content.SHA256}
 		after = &key
-		if c.gone[key] { // told of already
+		if c.missingContents[key] { // reported already
 			continue
 		}
 		if err := c.verify(ctx, content); err != nil {
 			return err
 		}
-		if err := c.tell(ctx); err != nil {
+		if err := c.report(ctx); err != nil {
 			return err
 		}
 	}
 }
 
-// contentAfter gives the first content that can be read behind a key; nil: the first of all.
-func contentAfter(ctx context.Context, store catalog.Store, after *catalog.ContentKey) (content catalog.Content, ok bool, err error) {
+// contentAfter gives the first readable content behind a key; nil: the first of all.
+func contentAfter(
+	ctx context.Context, store catalog.Store, after *catalog.ContentKey,
+) (content catalog.Content, ok bool, err error) {
 	var lo []byte
 	if after != nil {
-		lo = next(after.AppendKey(nil))
+		lo = keyAfter(after.AppendKey(nil))
 	}
 	err = store.View(ctx, func(r catalog.Reader) error {
 		ok = false
@@ -77,7 +79,7 @@ func contentAfter(ctx context.Context, store catalog.Store, after *catalog.Conte
 			if err == nil {
 				content, ok = row.(catalog.Content)
 			}
-			// One that lies under another's key would lead back.
+			// A row that lies under another's key would lead back.
 			key := catalog.ContentKey{Capsule: content.Capsule, SHA256: content.SHA256}
 			if ok = ok && bytes.Compare(key.AppendKey(nil), lo) >= 0; ok {
 				return nil
@@ -88,11 +90,11 @@ func contentAfter(ctx context.Context, store catalog.Store, after *catalog.Conte
 	return content, ok, err
 }
 
-// damage is what is wrong with a part of a content.
+// damage is a defect of a part of a content.
 type damage struct {
 	session.Range
-	place, what string
-	passing     bool // it could not be read: that may be another tomorrow
+	place, problem string
+	temporary      bool // it could not be read now, and may be readable later
 }
 
 // verify compares one content with its checksums.
@@ -106,24 +108,27 @@ func (c *check) verify(ctx context.Context, content catalog.Content) error {
 			return nil
 		}
 		for _, m := range c.memoriesOf(ctx, content) {
-			c.unmark(c.wrong(KindContent, "%s is marked as damaged, and its bytes are right", nameOf(m)).about(m), content)
+			c.unmark(c.wrong(KindContent, "%s is marked as damaged, and its bytes are right", nameOf(m)).about(m),
+				content)
 		}
 		return nil
 	}
 	for _, m := range c.memoriesOf(ctx, content) {
 		for _, d := range found {
-			f := c.wrong(KindContent, "%s: bytes %s are damaged: %s", nameOf(m), span(d.Range), d.what).about(m).at(d.place)
+			f := c.wrong(KindContent, "%s: bytes %s are damaged: %s", nameOf(m), span(d.Range), d.problem).about(m).
+				at(d.place)
 			f.Range = d.Range
 			if d.Empty() {
-				f.Text = fmt.Sprintf("%s: %s", nameOf(m), d.what)
+				f.Text = fmt.Sprintf("%s: %s", nameOf(m), d.problem)
 			}
 			if !content.Damaged.IsZero() {
 				f.Text += fmt.Sprintf(" (marked since %s)", content.Damaged.UTC().Format(time.RFC3339))
 			}
-			if d.passing && content.Damaged.IsZero() {
+			if d.temporary && content.Damaged.IsZero() {
 				continue
 			}
-			f.Remedy, f.hold = "the content is marked as damaged and not given out; storing the same bytes again heals it", true
+			f.Remedy, f.quarantines = "the content is marked as damaged and not given out; storing the same bytes "+
+				"again heals it", true
 			f.fix = func(ctx context.Context) error {
 				_, err := mark(ctx, c.cfg.Catalog, content, c.now.Now)
 				return err
@@ -143,11 +148,11 @@ func (c *check) unmark(f *Finding, content catalog.Content) {
 		now.Damaged = time.Time{}
 		return catalog.Contents.Put(tx, key, now)
 	})
-	f.needs = false
+	f.needsRows = false
 }
 
-// mark notes that a content, as it was looked up, is damaged. It gives false, and does nothing,
-// where its row is gone or is another by now: then other bytes are meant, or nobody's.
+// mark notes that a content, as it was looked up, is damaged. If its row is gone or has changed,
+// mark gives false and does nothing: the row stands for other bytes then.
 func mark(ctx context.Context, store catalog.Store, was catalog.Content, at time.Time) (marked bool, err error) {
 	key := catalog.ContentKey{Capsule: was.Capsule, SHA256: was.SHA256}
 	err = store.Update(ctx, func(tx catalog.Tx) error {
@@ -168,11 +173,11 @@ func mark(ctx context.Context, store catalog.Store, was catalog.Content, at time
 
 // same reports whether two rows have their bytes at the same places.
 func same(a, b catalog.Content) bool {
-	return a.Bytes == b.Bytes && a.CRC32C == b.CRC32C && slices.Equal(a.Extents, b.Extents) && bytes.Equal(a.Inline, b.Inline)
+	return a.Bytes == b.Bytes && a.CRC32C == b.CRC32C && slices.Equal(a.Extents, b.Extents) &&
+		bytes.Equal(a.Inline, b.Inline)
 }
 
-// damages re-reads a content. Only when each extent is what was written is SHA-256 computed over
-// all.
+// damages re-reads a content. It computes SHA-256 over all bytes only if each extent is intact.
 func (c *check) damages(ctx context.Context, content catalog.Content) (found []damage, err error) {
 	if len(content.Extents) == 0 {
 		c.read(content.Bytes)
@@ -181,7 +186,7 @@ func (c *check) damages(ctx context.Context, content catalog.Content) (found []d
 	at := int64(0)
 	for _, e := range content.Extents {
 		if e.Len <= 0 || e.Off < 0 || e.Off > math.MaxInt64-e.Len || at > math.MaxInt64-e.Len {
-			return []damage{{what: "the list of where its bytes are is damaged"}}, nil
+			return []damage{{problem: "the list of where its bytes are is damaged"}}, nil
 		}
 		r := session.Range{Off: at, End: at + e.Len}
 		at += e.Len
@@ -192,32 +197,33 @@ func (c *check) damages(ctx context.Context, content catalog.Content) (found []d
 		if err == nil {
 			continue
 		}
-		if k := len(found) - 1; k >= 0 && found[k].End == r.Off && found[k].what == c.words(err, e.Place) {
+		if k := len(found) - 1; k >= 0 && found[k].End == r.Off && found[k].problem == c.words(err, e.Place) {
 			found[k].End = r.End
 			continue
 		}
-		found = append(found, damage{r, e.Place, c.words(err, e.Place), !lost(err)})
+		found = append(found, damage{r, e.Place, c.words(err, e.Place), !isDamage(err)})
 	}
 	if at != content.Bytes {
-		found = append(found, damage{what: fmt.Sprintf("it has %d bytes, and %d are stored", content.Bytes, at)})
+		found = append(found, damage{problem: fmt.Sprintf("it has %d bytes, and %d are stored", content.Bytes, at)})
 	}
 	if len(found) > 0 {
 		c.read(content.Bytes)
 		return found, nil
 	}
 	sum := sha256.New()
-	body, err := c.cfg.Blobs.Read(ctx, content.Extents, 0, content.Bytes)
+	reader, err := c.cfg.Blobs.Read(ctx, content.Extents, 0, content.Bytes)
 	if err == nil {
-		_, err = io.Copy(io.MultiWriter(sum, counter{ctx, c}), body)
-		body.Close()
+		_, err = io.Copy(io.MultiWriter(sum, counter{ctx, c}), reader)
+		reader.Close()
 	}
 	switch {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case err != nil:
-		return []damage{{what: fmt.Sprintf("it can't be read: %v", err), passing: !lost(err)}}, nil
+		return []damage{{problem: fmt.Sprintf("it can't be read: %v", err), temporary: !isDamage(err)}}, nil
 	case catalog.SHA256(sum.Sum(nil)) != content.SHA256:
-		return []damage{{what: fmt.Sprintf("its bytes are as they were written, and their SHA-256 is %x and not %x", sum.Sum(nil), content.SHA256)}}, nil
+		return []damage{{problem: fmt.Sprintf("its bytes are as they were written, and their SHA-256 is %x and not %x",
+			sum.Sum(nil), content.SHA256)}}, nil
 	}
 	return nil, nil
 }
@@ -228,35 +234,41 @@ func damagesInline(content catalog.Content) []damage {
 	case content.Inline == nil && content.Bytes > 0:
 		return []damage{{all, "", "they are gone", false}}
 	case int64(len(content.Inline)) != content.Bytes:
-		return []damage{{what: fmt.Sprintf("it has %d bytes, and %d are stored in its record", content.Bytes, len(content.Inline))}}
-	case crc32.Checksum(content.Inline, crc32.MakeTable(crc32.Castagnoli)) != content.CRC32C || sha256.Sum256(content.Inline) != content.SHA256:
+		return []damage{{problem: fmt.Sprintf("it has %d bytes, and %d are stored in its record",
+			content.Bytes, len(content.Inline))}}
+	case crc32.Checksum(content.Inline, crc32.MakeTable(crc32.Castagnoli)) != content.CRC32C ||
+		sha256.Sum256(content.Inline) != content.SHA256:
 		return []damage{{all, "", "its record does not hold what was stored", false}}
 	}
 	return nil
 }
 
-// counter counts what passes, and stops with its context.
+// counter counts the bytes that are written to it, and stops with its context.
 type counter struct {
-	ctx context.Context
-	c   *check
+	ctx   context.Context
+	check *check
 }
 
-func (w counter) Write(p []byte) (int, error) {
-	w.c.read(int64(len(p)))
-	return len(p), w.ctx.Err()
+func (c counter) Write(p []byte) (int, error) {
+	c.check.read(int64(len(p)))
+	return len(p), c.ctx.Err()
 }
 
-// memoriesOf finds out which memories have a content. Where none has, a nameless one stands for it.
+// memoriesOf gives the memories that have a content. If there is none, it gives a stand-in with the
+// content's name.
 func (c *check) memoriesOf(ctx context.Context, content catalog.Content) []catalog.Memory {
 	out, err := memoriesOf(ctx, c.cfg.Catalog, content)
 	if err != nil || len(out) == 0 {
-		return []catalog.Memory{{Capsule: content.Capsule, Meta: catalog.Meta{Name: fmt.Sprintf("content %x", content.SHA256)}}}
+		return []catalog.Memory{{
+			Capsule: content.Capsule,
+			Meta:    catalog.Meta{Name: fmt.Sprintf("content %x", content.SHA256)},
+		}}
 	}
 	return out
 }
 
-// memoriesOf finds the memories of a content: the visible ones by digest, those in the trash by
-// looking at all of those.
+// memoriesOf finds the memories of a content: the visible ones by digest, those in the trash by a
+// walk through the trash.
 func memoriesOf(ctx context.Context, store catalog.Store, content catalog.Content) (out []catalog.Memory, err error) {
 	err = store.View(ctx, func(r catalog.Reader) error {
 		out = nil
@@ -275,7 +287,8 @@ func memoriesOf(ctx context.Context, store catalog.Store, content catalog.Conten
 			add(id, err)
 		}
 		trash := catalog.OrderKey{Capsule: content.Capsule, Trash: true}
-		for id, err := range catalog.Order.Scan(r, trash, catalog.OrderKey{Capsule: content.Capsule, Trash: true, Seq: math.MaxUint64}) {
+		for id, err := range catalog.Order.Scan(r, trash,
+			catalog.OrderKey{Capsule: content.Capsule, Trash: true, Seq: math.MaxUint64}) {
 			add(id, err)
 		}
 		return nil
@@ -283,57 +296,62 @@ func memoriesOf(ctx context.Context, store catalog.Store, content catalog.Conten
 	return out, err
 }
 
-// places looks for what is stored and that nothing names.
+// places looks for stored places that nothing names.
 func (c *check) places(ctx context.Context) error {
-	var strange []blob.PlaceInfo
+	var stretches []blob.PlaceInfo
 	for after := ""; ; {
 		page, err := c.cfg.Blobs.Places(ctx, after, 1000)
 		if err != nil {
 			return fmt.Errorf("listing the content: %w", err)
 		}
 		if len(page) == 0 {
-			c.strange(strange)
-			return c.tell(ctx)
+			c.reportStretches(stretches)
+			return c.report(ctx)
 		}
 		for _, p := range page {
 			after = p.Name
 			c.sum.Places++
 			if p.Holds != nil {
-				strange = append(strange, p)
+				stretches = append(stretches, p)
 				continue
 			}
-			if c.known[p.Name] || c.sessions[p.Session] != nil {
+			if c.namedPlaces[p.Name] || c.sessions[p.Session] != nil {
 				continue
 			}
 			if !c.cfg.KnownPlace(p.Name) {
-				c.wrong(KindLeftover, "nothing names %s (%d bytes): the record of what it is may be lost, or in a newer copy of the metadata; it is kept", c.cfg.File(p.Name), p.Bytes).at(p.Name).Note = true
+				c.wrong(KindLeftover, "nothing names %s (%d bytes): the record of what it is may be lost, or in a "+
+					"newer copy of the metadata; it is kept", c.cfg.File(p.Name), p.Bytes).at(p.Name).Note = true
 				continue
 			}
-			c.wrong(KindLeftover, "nothing names %s (%d bytes): it is left of an upload that was cut, and the server deletes it within minutes of its start; move it away if you miss something",
+			c.wrong(KindLeftover, "nothing names %s (%d bytes): it is left of an upload that was cut, and the "+
+				"server deletes it within minutes of its start; move it away if you miss something",
 				c.cfg.File(p.Name), p.Bytes).at(p.Name).Note = true
 		}
-		if err := c.tell(ctx); err != nil {
+		if err := c.report(ctx); err != nil {
 			return err
 		}
 	}
 }
 
-// strange tells of stretches of which the store can't tell whose they are.
-func (c *check) strange(stretches []blob.PlaceInfo) {
+// reportStretches reports stretches that the store can't assign to a place.
+func (c *check) reportStretches(stretches []blob.PlaceInfo) {
 	for _, p := range stretches {
 		var names []string
-		for name := range c.known {
+		for name := range c.namedPlaces {
 			if p.Holds(name) {
 				names = append(names, name)
 			}
 		}
 		slices.Sort(names)
-		text := fmt.Sprintf("nothing names the %d bytes at %s: they are left of an upload that was cut, and the server gives them back", p.Bytes, c.cfg.File(p.Name))
+		text := fmt.Sprintf("nothing names the %d bytes at %s: they are left of an upload that was cut, and the "+
+			"server gives them back", p.Bytes, c.cfg.File(p.Name))
 		if !c.cfg.KnownPlace(p.Name) {
-			text = fmt.Sprintf("nothing names the %d bytes at %s: the record of what they are may be lost, or in a newer copy of the metadata; they are kept", p.Bytes, c.cfg.File(p.Name))
+			text = fmt.Sprintf("nothing names the %d bytes at %s: the record of what they are may be lost, or in a "+
+				"newer copy of the metadata; they are kept", p.Bytes, c.cfg.File(p.Name))
 		}
 		if len(names) > 0 {
-			text = fmt.Sprintf("the head of %s is damaged (and of %d places more): its content was read all the same, and is kept", names[0], len(names)-1)
+			text = fmt.Sprintf("the head of %s is damaged (and of %d places more): its content was read all the "+
+				"same, and is kept", names[0], len(names)-1)
 		}
 		c.wrong(KindLeftover, "%s", text).at(p.Name).Note = true
 	}

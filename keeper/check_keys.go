@@ -11,8 +11,8 @@ import (
 	"sluice/catalog"
 )
 
-// count counts the rows of a table, those that can't be read too.
-func count(r catalog.Reader, table catalog.TableID) (n int64) {
+// countRows counts the rows of a table, unreadable ones included.
+func countRows(r catalog.Reader, table catalog.TableID) (n int64) {
 	for _, err := range r.Scan(table, nil, nil, false) {
 		if !errors.Is(err, catalog.ErrHole) {
 			n++
@@ -21,10 +21,10 @@ func count(r catalog.Reader, table catalog.TableID) (n int64) {
 	return n
 }
 
-// others gives the keys of a table that are none of these. A catalog shows its rows without their
-// keys, and those of an index do not say where they are: so the keys between two that are known are
-// found by asking where there is a row.
-func others(r catalog.Reader, table catalog.TableID, keys [][]byte) (found [][]byte) {
+// otherKeys gives the keys of a table that are none of these. A catalog shows its rows without
+// their keys, and the rows of an index do not contain them. So the keys between two known ones are
+// found by asking which ranges have a row.
+func otherKeys(r catalog.Reader, table catalog.TableID, keys [][]byte) (found [][]byte) {
 	slices.SortFunc(keys, bytes.Compare)
 	lo := []byte{}
 	for i := 0; i <= len(keys); i++ {
@@ -32,27 +32,27 @@ func others(r catalog.Reader, table catalog.TableID, keys [][]byte) (found [][]b
 		if i < len(keys) {
 			hi = keys[i]
 		}
-		for some(r, table, lo, hi) {
+		for hasRow(r, table, lo, hi) {
 			k := firstKey(r, table, lo)
 			if len(k) > longestKey {
 				return found
 			}
 			found = append(found, k)
-			lo = next(k)
+			lo = keyAfter(k)
 		}
-		lo = next(hi)
+		lo = keyAfter(hi)
 	}
 	return found
 }
 
-// next is the key right behind k.
-func next(k []byte) []byte { return append(slices.Clip(slices.Clone(k)), 0) }
+// keyAfter is the smallest key behind k.
+func keyAfter(k []byte) []byte { return append(slices.Clip(slices.Clone(k)), 0) }
 
 // longestKey bounds the search; no key is longer, in bytes.
 const longestKey = 4096
 
-// some reports whether there is a row with lo ≤ key < hi.
-func some(r catalog.Reader, table catalog.TableID, lo, hi []byte) bool {
+// hasRow reports whether there is a row with lo ≤ key < hi.
+func hasRow(r catalog.Reader, table catalog.TableID, lo, hi []byte) bool {
 	if hi != nil && bytes.Compare(lo, hi) >= 0 {
 		return false
 	}
@@ -64,14 +64,14 @@ func some(r catalog.Reader, table catalog.TableID, lo, hi []byte) bool {
 	return false
 }
 
-// firstKey gives the first key from lo on; there is one. It finds it a byte at a time.
+// firstKey gives the first key from lo on, which must exist. It finds the key a byte at a time.
 func firstKey(r catalog.Reader, table catalog.TableID, lo []byte) []byte {
 	key := []byte{}
 	for len(key) <= longestKey {
-		if bytes.Compare(key, lo) >= 0 && some(r, table, key, next(key)) {
+		if bytes.Compare(key, lo) >= 0 && hasRow(r, table, key, keyAfter(key)) {
 			return key
 		}
-		b := sort.Search(255, func(b int) bool { return some(r, table, lo, append(slices.Clone(key), byte(b+1))) })
+		b := sort.Search(255, func(b int) bool { return hasRow(r, table, lo, append(slices.Clone(key), byte(b+1))) })
 		key = append(key, byte(b))
 	}
 	return key

@@ -12,37 +12,41 @@ import (
 	"sluice/session"
 )
 
-// books are what the rows of the catalog should say, as it follows from those that follow from
+// expected is what the rows of the catalog should say. It follows from the rows that follow from
 // nothing else: capsules (their roles), memories, contents, and the open sessions.
-type books struct {
+type expected struct {
 	check    *check
 	r        catalog.Reader
-	capsules map[string]*tally
-	refs     map[catalog.ContentKey]int64 // memories that point to a content
-	places   map[string]int64             // contents that name a place
-	listed   [2]int64                     // memories in Order: all, and in Digests: the visible ones
-	became   map[session.SessionID]bool   // sessions whose outcome is noted again
-	dues     struct {                     // what is due, by what it is about
+	capsules map[string]*counters
+	refs     map[catalog.ContentKey]int64 // how many memories point to a content
+	places   map[string]int64             // how many contents name a place
+	listed   [2]int64                     // how many memories Order should list (all), and Digests (the visible ones)
+	became   map[session.SessionID]bool   // sessions whose outcome is noted anew
+	dues     struct {                     // the due work, by its key
 		places, outcomes, idems map[string]bool
 	}
 }
 
-// tally is a capsule's row, and what its counters should be.
-type tally struct {
+// counters is a capsule's row, and what its counters should be.
+type counters struct {
 	row                                          catalog.Capsule
 	memories, bytes, trashed, sessions, reserved int64
-	latest, last                                 uint64 // the largest number that a memory has, and that an event has
+	latest, last                                 uint64 // the largest number of a memory, and of an event
 }
 
 // rows compares the rows of the catalog with each other.
 func (c *check) rows(ctx context.Context) error {
 	err := c.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
-		c.pending, c.known, c.gone = nil, map[string]bool{}, map[catalog.ContentKey]bool{}
+		c.pending, c.namedPlaces, c.missingContents = nil, map[string]bool{}, map[catalog.ContentKey]bool{}
 		c.sum.Capsules, c.sum.Memories, c.sum.Contents = 0, 0, 0
-		b := &books{check: c, r: r, capsules: map[string]*tally{}, refs: map[catalog.ContentKey]int64{}, places: map[string]int64{}, became: map[session.SessionID]bool{}}
+		exp := &expected{
+			check: c, r: r, capsules: map[string]*counters{}, refs: map[catalog.ContentKey]int64{},
+			places: map[string]int64{}, became: map[session.SessionID]bool{},
+		}
 		for _, step := range []func(){
-			b.readCapsules, b.readDues, b.readMemories, b.readContents, b.checkIndexes, b.checkRoles, b.checkPlaces,
-			b.checkReservations, b.checkEvents, b.checkCounters, b.checkIdems, b.checkOutcomes, b.checkCheckpoints, b.checkAccess,
+			exp.readCapsules, exp.readDues, exp.readMemories, exp.readContents,
+			exp.checkIndexes, exp.checkRoles, exp.checkPlaces, exp.checkReservations, exp.checkEvents,
+			exp.checkCounters, exp.checkIdems, exp.checkOutcomes, exp.checkCheckpoints, exp.checkAccess,
 		} {
 			if err := ctx.Err(); err != nil {
 				return err
@@ -51,184 +55,62 @@ func (c *check) rows(ctx context.Context) error {
 		}
 		return nil
 	})
-	return errors.Join(err, c.tell(ctx))
+	return errors.Join(err, c.report(ctx))
 }
 
-// each visits the rows of a table, and tells of those that can't be read and those that lie under a
-// key that is not theirs. As the keys that the rows should have grow from row to row and all exist,
-// the keys that do exist are these.
-func each[K catalog.Key, V any](b *books, t catalog.Table[K, V], what string, key func(V) K, visit func(V)) {
+// each visits the rows of a table. It reports rows that can't be read, and rows that lie under a
+// wrong key. The keys that the rows should have grow from row to row and all exist: then they are
+// the keys that do exist.
+func each[K catalog.Key, V any](exp *expected, t catalog.Table[K, V], what string, key func(V) K, visit func(V)) {
 	var before []byte
-	for row, err := range b.r.Scan(t.ID, nil, nil, false) {
+	for row, err := range exp.r.Scan(t.ID, nil, nil, false) {
 		if err != nil {
-			b.check.broken = true
-			b.check.wrong(KindRecord, "a record of the %s can't be read: %v", what, err)
+			exp.check.unreadable = true
+			exp.check.wrong(KindRecord, "a record of the %s can't be read: %v", what, err)
 			continue
 		}
 		v, ok := row.(V)
 		if !ok {
-			b.check.broken = true
-			b.check.wrong(KindRecord, "a record among the %s is something else: %T", what, row)
+			exp.check.unreadable = true
+			exp.check.wrong(KindRecord, "a record among the %s is something else: %T", what, row)
 			continue
 		}
 		k := key(v).AppendKey(nil)
-		_, err := b.r.Get(t.ID, k)
+		_, err := exp.r.Get(t.ID, k)
 		if bytes.Compare(before, k) >= 0 || errors.Is(err, catalog.ErrNotFound) {
-			b.check.broken = true
-			b.check.wrong(KindRecord, "a record of the %s is not where it belongs: %+v", what, v)
+			exp.check.unreadable = true
+			exp.check.wrong(KindRecord, "a record of the %s is not where it belongs: %+v", what, v)
 		}
 		before = k
 		visit(v)
 	}
 }
 
-func (b *books) readCapsules() {
-	each(b, catalog.Capsules, "capsules", func(c catalog.Capsule) catalog.Name { return catalog.Name(c.ID) }, func(c catalog.Capsule) {
-		b.check.sum.Capsules++
-		b.capsules[c.ID] = &tally{row: c}
+func (exp *expected) readCapsules() {
+	each(exp, catalog.Capsules, "capsules", func(c catalog.Capsule) catalog.Name {
+		return catalog.Name(c.ID)
+	}, func(c catalog.Capsule) {
+		exp.check.sum.Capsules++
+		exp.capsules[c.ID] = &counters{row: c}
 	})
 }
 
-// nameOf names a memory for people.
-func nameOf(m catalog.Memory) string {
-	name := m.Name
-	if m.Path != "" {
-		name = m.Path + "/" + name
-	}
-	in := "capsule " + m.Capsule
-	if !m.Trashed.IsZero() {
-		in = "the trash of " + in
-	}
-	return fmt.Sprintf("memory %s (%q in %s)", m.ID, name, in)
-}
-
-// about says which memory a finding is about.
-func (f *Finding) about(m catalog.Memory) *Finding {
-	f.Memory, f.Capsule = m.ID, m.Capsule
-	return f
-}
-
-func (b *books) readMemories() {
-	each(b, catalog.Memories, "memories", func(m catalog.Memory) catalog.MemoryKey { return catalog.MemoryKey(m.ID) }, func(m catalog.Memory) {
-		b.check.sum.Memories++
-		b.memory(m)
-	})
-}
-
-func (b *books) memory(m catalog.Memory) {
-	trashed := !m.Trashed.IsZero()
-	t := b.capsules[m.Capsule]
-	if t == nil {
-		b.check.wrong(KindRecord, "%s: there is no such capsule", nameOf(m)).about(m)
-		t = &tally{}
-	}
-	t.memories++
-	t.bytes += m.Bytes
-	t.latest = max(t.latest, m.Seq)
-	b.listed[0]++
-	b.indexed(m, catalog.OrderTable, catalog.OrderKey{Capsule: m.Capsule, Trash: trashed, Seq: m.Seq}, "the list of its capsule")
-	if trashed {
-		t.trashed++
-		due := catalog.Due{At: m.PurgeAt, Kind: catalog.DuePurge, Key: string(m.ID[:])}
-		if _, ok, err := catalog.Dues.Find(b.r, catalog.DueKey(due)); err == nil && !ok {
-			b.check.wrong(KindDue, "%s: nothing will empty it from the trash", nameOf(m)).about(m).mend(b.check, "its end is put on the list again", func(tx catalog.Tx) error {
-				return catalog.Dues.Put(tx, catalog.DueKey(due), due)
-			})
-		}
-	} else {
-		b.listed[1]++
-		b.indexed(m, catalog.DigestTable, catalog.DigestKey{Capsule: m.Capsule, SHA256: m.SHA256, Seq: m.Seq}, "the list by SHA-256")
-	}
-	b.content(m)
-	b.remembered(m)
-}
-
-// indexed makes sure that an index leads to the memory.
-func (b *books) indexed(m catalog.Memory, table catalog.TableID, key catalog.Key, what string) {
-	k := key.AppendKey(nil)
-	row, err := b.r.Get(table, k)
-	if err == nil && row == any(m.ID) {
-		return
-	}
-	f := b.check.wrong(KindIndex, "%s is not in %s", nameOf(m), what).about(m)
-	if other, ok := row.(catalog.MemoryID); ok && err == nil {
-		// Two memories with one number: neither may push the other out.
-		if o, ok, _ := catalog.Memories.Find(b.r, catalog.MemoryKey(other)); ok && o.Capsule == m.Capsule && o.Seq == m.Seq && o.Trashed.IsZero() == m.Trashed.IsZero() {
-			f.Text += fmt.Sprintf(": memory %s has the same number %d there", other, m.Seq)
-			return
-		}
-	}
-	f.mend(b.check, "it is put there again", func(tx catalog.Tx) error { return tx.Put(table, k, m.ID) })
-	f.needs = false
-}
-
-// content makes sure that the memory's content is there.
-func (b *books) content(m catalog.Memory) {
-	key := catalog.ContentKey{Capsule: m.Capsule, SHA256: m.SHA256}
-	b.refs[key]++
-	content, ok, err := catalog.Contents.Find(b.r, key)
-	switch {
-	case err != nil: // told of where the contents are read
-	case !ok:
-		b.check.gone[key] = true
-		f := b.check.wrong(KindContent, "%s: the record of its content (%x) is gone", nameOf(m), m.SHA256).about(m)
-		f.Range = session.Range{End: m.Bytes}
-		f.mend(b.check, "its content is marked as damaged; storing the same bytes again heals it", func(tx catalog.Tx) error {
-			if _, ok, err := catalog.Contents.Find(tx, key); ok || err != nil {
-				return err
-			}
-			return catalog.Contents.Put(tx, key, catalog.Content{
-				Capsule: m.Capsule, SHA256: m.SHA256, Bytes: m.Bytes, Refs: b.refs[key], Damaged: b.check.now.Now,
-			})
-		})
-		f.hold = true
-	case content.Bytes != m.Bytes:
-		b.check.wrong(KindRecord, "%s has %d bytes, and its content %d", nameOf(m), m.Bytes, content.Bytes).about(m)
-	}
-}
-
-// remembered makes sure that what became of the memory's session and of its key is told.
-func (b *books) remembered(m catalog.Memory) {
-	if m.By != 0 {
-		want := catalog.Outcome{Session: m.By, Capsule: m.Capsule, Memory: m.ID, SHA256: m.SHA256, Bytes: m.Bytes}
-		if out, err := catalog.Outcomes.Get(b.r, catalog.Number(m.By)); err != nil || out != want {
-			b.became[session.SessionID(m.By)] = true
-			b.check.wrong(KindIndex, "%s: its session %d is not known to have become it", nameOf(m), m.By).about(m).
-				mend(b.check, "it is noted again", func(tx catalog.Tx) error { return catalog.Outcomes.Put(tx, catalog.Number(m.By), want) })
-		}
-	}
-	if m.Idem == "" {
-		return
-	}
-	row, ok, err := catalog.Idems.Find(b.r, catalog.IdemKey{Capsule: m.Capsule, Owner: m.Owner, Key: m.Idem})
-	if err == nil && (!ok || row.Memory != m.ID) {
-		b.check.wrong(KindIndex, "%s: its idempotency key %q does not lead to it", nameOf(m), m.Idem).about(m).
-			mend(b.check, "the key is forgotten; the same request would store the bytes once more", func(tx catalog.Tx) error {
-				now, err := catalog.Memories.Get(tx, catalog.MemoryKey(m.ID))
-				if err != nil {
-					return err
-				}
-				now.Idem = ""
-				return catalog.Memories.Put(tx, catalog.MemoryKey(m.ID), now)
-			})
-	}
-}
-
-func (b *books) readContents() {
-	each(b, catalog.Contents, "contents", func(c catalog.Content) catalog.ContentKey {
+func (exp *expected) readContents() {
+	each(exp, catalog.Contents, "contents", func(c catalog.Content) catalog.ContentKey {
 		return catalog.ContentKey{Capsule: c.Capsule, SHA256: c.SHA256}
 	}, func(c catalog.Content) {
-		b.check.sum.Contents++
-		b.check.total += c.Bytes
+		exp.check.sum.Contents++
+		exp.check.total += c.Bytes
 		key := catalog.ContentKey{Capsule: c.Capsule, SHA256: c.SHA256}
 		for _, name := range c.Places() {
-			b.places[name]++
-			b.check.known[name] = true
+			exp.places[name]++
+			exp.check.namedPlaces[name] = true
 		}
-		want := b.refs[key]
+		want := exp.refs[key]
 		if c.Refs != want {
-			b.check.wrong(KindCounter, "content %x in capsule %s counts %d memories that have it, and there are %d", c.SHA256, c.Capsule, c.Refs, want).
-				mend(b.check, "it is counted anew", func(tx catalog.Tx) error {
+			exp.check.wrong(KindCounter, "content %x in capsule %s counts %d memories that have it, and there are %d",
+				c.SHA256, c.Capsule, c.Refs, want).
+				mend(exp.check, "it is counted anew", func(tx catalog.Tx) error {
 					now, err := catalog.Contents.Get(tx, key)
 					if err != nil {
 						return err
@@ -238,13 +120,14 @@ func (b *books) readContents() {
 				})
 		}
 		if want == 0 {
-			b.check.wrong(KindLeftover, "content %x in capsule %s (%d bytes) is kept, and no memory has it", c.SHA256, c.Capsule, c.Bytes).Note = true
+			exp.check.wrong(KindLeftover, "content %x in capsule %s (%d bytes) is kept, and no memory has it",
+				c.SHA256, c.Capsule, c.Bytes).Note = true
 		}
 	})
 }
 
-// checkIndexes looks for what leads nowhere, where an index has more rows than it should.
-func (b *books) checkIndexes() {
+// checkIndexes looks for rows of an index that lead nowhere, if it has more rows than it should.
+func (exp *expected) checkIndexes() {
 	for i, index := range []struct {
 		table catalog.TableID
 		what  string
@@ -260,96 +143,101 @@ func (b *books) checkIndexes() {
 			return catalog.DigestKey{Capsule: m.Capsule, SHA256: m.SHA256, Seq: m.Seq}.AppendKey(nil)
 		}},
 	} {
-		if count(b.r, index.table) == b.listed[i] {
+		if countRows(exp.r, index.table) == exp.listed[i] {
 			continue
 		}
 		var keys [][]byte
-		for row := range b.r.Scan(catalog.MemoryTable, nil, nil, false) {
+		for row := range exp.r.Scan(catalog.MemoryTable, nil, nil, false) {
 			if m, ok := row.(catalog.Memory); ok {
 				if k := index.key(m); k != nil {
 					keys = append(keys, k)
 				}
 			}
 		}
-		b.strays(index.table, keys, "%s leads to a memory that is not there or is elsewhere", index.what)
+		exp.reportOrphans(index.table, keys, "%s leads to a memory that is not there or is elsewhere", index.what)
 	}
 }
 
-// strays tells of the rows of a table that are under none of these keys.
-func (b *books) strays(table catalog.TableID, keys [][]byte, format string, args ...any) {
-	for _, k := range others(b.r, table, keys) {
-		b.check.wrong(KindIndex, format+fmt.Sprintf(" (row %x)", k), args...).mend(b.check, "it is taken out", func(tx catalog.Tx) error { return tx.Delete(table, k) })
+// reportOrphans reports the rows of a table that are under none of these keys.
+func (exp *expected) reportOrphans(table catalog.TableID, keys [][]byte, format string, args ...any) {
+	for _, k := range otherKeys(exp.r, table, keys) {
+		exp.check.wrong(KindIndex, format+fmt.Sprintf(" (row %x)", k), args...).
+			mend(exp.check, "it is taken out", func(tx catalog.Tx) error { return tx.Delete(table, k) })
 	}
 }
 
-func (b *books) checkRoles() {
+func (exp *expected) checkRoles() {
 	var keys [][]byte
-	for _, t := range b.capsules {
+	for _, t := range exp.capsules {
 		for _, p := range t.row.Members() {
 			role := catalog.RoleKey{Principal: p, Capsule: t.row.ID}
 			keys = append(keys, role.AppendKey(nil))
-			if row, err := catalog.Roles.Get(b.r, role); err != nil || row != role {
-				f := b.check.wrong(KindIndex,
+			if row, err := catalog.Roles.Get(exp.r, role); err != nil || row != role {
+				f := exp.check.wrong(KindIndex,
 					"capsule %s: principal %s has a role in it, and does not find it", t.row.ID, p)
 				f.Capsule = t.row.ID
-				f.mend(b.check, "the role is listed again", func(tx catalog.Tx) error { return catalog.Roles.Put(tx, role, role) })
+				f.mend(exp.check, "the role is listed again", func(tx catalog.Tx) error {
+					return catalog.Roles.Put(tx, role, role)
+				})
 			}
 		}
 	}
-	if count(b.r, catalog.RoleTable) != int64(len(keys)) {
+	if countRows(exp.r, catalog.RoleTable) != int64(len(keys)) {
 		slices.SortFunc(keys, bytes.Compare)
-		b.strays(catalog.RoleTable, keys, "a principal finds a capsule in which it has no role")
+		exp.reportOrphans(catalog.RoleTable, keys, "a principal finds a capsule in which it has no role")
 	}
 }
 
 // checkEvents makes sure that each capsule's events are numbered without a gap, up to its own
 // count.
-func (b *books) checkEvents() {
+func (exp *expected) checkEvents() {
 	var capsule string
 	var last uint64
-	each(b, catalog.Events, "events", func(e catalog.Event) catalog.EventKey { return catalog.EventKey{Capsule: e.Capsule, Seq: e.Seq} }, func(e catalog.Event) {
+	each(exp, catalog.Events, "events", func(e catalog.Event) catalog.EventKey {
+		return catalog.EventKey{Capsule: e.Capsule, Seq: e.Seq}
+	}, func(e catalog.Event) {
 		if e.Capsule != capsule {
 			capsule, last = e.Capsule, 0
-			if t := b.capsules[capsule]; t == nil {
-				last = e.Seq - 1 // how many it has forgotten nobody knows any more
+			if t := exp.capsules[capsule]; t == nil {
+				last = e.Seq - 1 // nothing says how many events it has forgotten
 			} else if t.row.Seq > catalog.MostEvents {
 				last = min(e.Seq-1, t.row.Seq-catalog.MostEvents)
 			}
 		}
 		if e.Seq > last+1 {
-			b.gap(capsule, last+1, e.Seq-1)
+			exp.reportGap(capsule, last+1, e.Seq-1)
 		}
 		last = e.Seq
-		if t := b.capsules[capsule]; t != nil {
+		if t := exp.capsules[capsule]; t != nil {
 			t.last = last
 		}
 	})
-	for _, t := range b.capsules {
+	for _, t := range exp.capsules {
 		if top := max(t.row.Seq, t.latest); top > t.last {
 			from := t.last + 1
 			if top > catalog.MostEvents {
 				from = max(from, top-catalog.MostEvents+1)
 			}
-			b.gap(t.row.ID, from, top)
+			exp.reportGap(t.row.ID, from, top)
 			t.last = top
 		}
 	}
 }
 
-// mostFilled is how many events are made up at most for one gap.
+// mostFilled is how many events one gap is filled with at most.
 const mostFilled = 10_000
 
-// gap tells of events that are missing. In their place come events that say no more than that the
-// capsule has changed.
-func (b *books) gap(capsule string, from, to uint64) {
-	f := b.check.wrong(KindEvent, "capsule %s: its events %d to %d are missing", capsule, from, to)
+// reportGap reports missing events. They are replaced by events that only say that the capsule has
+// changed.
+func (exp *expected) reportGap(capsule string, from, to uint64) {
+	f := exp.check.wrong(KindEvent, "capsule %s: its events %d to %d are missing", capsule, from, to)
 	f.Capsule = capsule
 	if to-from >= mostFilled || to == math.MaxUint64 {
 		return
 	}
-	f.mend(b.check, "events that say that the capsule has changed take their numbers", func(tx catalog.Tx) error {
+	f.mend(exp.check, "events that say that the capsule has changed take their numbers", func(tx catalog.Tx) error {
 		for n := from; n <= to; n++ {
-			e := catalog.Event{Capsule: capsule, Seq: n, Type: catalog.CapsuleUpdated, Time: b.check.now.Now}
+			e := catalog.Event{Capsule: capsule, Seq: n, Type: catalog.CapsuleUpdated, Time: exp.check.now.Now}
 			if err := catalog.Events.Put(tx, catalog.EventKey{Capsule: capsule, Seq: n}, e); err != nil {
 				return err
 			}
@@ -359,11 +247,12 @@ func (b *books) gap(capsule string, from, to uint64) {
 }
 
 // checkCounters compares the counters of the capsules with what was counted.
-func (b *books) checkCounters() {
-	for _, id := range sorted(b.capsules) {
-		t := b.capsules[id]
+func (exp *expected) checkCounters() {
+	for _, id := range sorted(exp.capsules) {
+		t := exp.capsules[id]
 		want := t.row
-		want.Memories, want.Bytes, want.Trashed, want.Sessions, want.Reserved = t.memories, t.bytes, t.trashed, t.sessions, t.reserved
+		want.Memories, want.Bytes, want.Trashed = t.memories, t.bytes, t.trashed
+		want.Sessions, want.Reserved = t.sessions, t.reserved
 		want.Seq = max(t.row.Seq, t.last)
 		for _, n := range []struct {
 			what      string
@@ -379,14 +268,15 @@ func (b *books) checkCounters() {
 			if n.has == n.want {
 				continue
 			}
-			f := b.check.wrong(KindCounter, "capsule %s counts %v %s, and there are %v", id, n.has, n.what, n.want)
+			f := exp.check.wrong(KindCounter, "capsule %s counts %v %s, and there are %v", id, n.has, n.what, n.want)
 			f.Capsule = id
-			f.mend(b.check, "it is counted anew", func(tx catalog.Tx) error {
+			f.mend(exp.check, "it is counted anew", func(tx catalog.Tx) error {
 				now, err := catalog.Capsules.Get(tx, catalog.Name(id))
 				if err != nil {
 					return err
 				}
-				now.Memories, now.Bytes, now.Trashed, now.Sessions, now.Reserved, now.Seq = want.Memories, want.Bytes, want.Trashed, want.Sessions, want.Reserved, want.Seq
+				now.Memories, now.Bytes, now.Trashed = want.Memories, want.Bytes, want.Trashed
+				now.Sessions, now.Reserved, now.Seq = want.Sessions, want.Reserved, want.Seq
 				return catalog.Capsules.Put(tx, catalog.Name(id), now)
 			})
 		}

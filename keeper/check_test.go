@@ -17,7 +17,7 @@ import (
 	"sluice/upload"
 )
 
-// spoiled is what a test that spoils the rows of a house works with.
+// spoiled gives a test the rows of a house, to spoil them.
 type spoiled struct {
 	catalog.Tx
 	t       *testing.T
@@ -54,7 +54,7 @@ func count(change func(*catalog.Capsule)) func(*spoiled) {
 
 var noMemory = catalog.MemoryID{1, 2, 3}
 
-// Each way in which rows can contradict each other is named, and repaired, once.
+// Each kind of contradiction between rows is reported once, and repaired once.
 func TestEachContradictionIsFoundAndRepaired(t *testing.T) {
 	order := func(s *spoiled, m catalog.Memory) catalog.OrderKey {
 		return catalog.OrderKey{Capsule: m.Capsule, Trash: !m.Trashed.IsZero(), Seq: m.Seq}
@@ -67,7 +67,7 @@ func TestEachContradictionIsFoundAndRepaired(t *testing.T) {
 		spoil func(*spoiled)
 		kind  keeper.Kind
 		says  string
-		left  int64 // what a repair can't make good
+		left  int64 // findings that a repair leaves
 	}{
 		{"memories", count(func(c *catalog.Capsule) { c.Memories++ }), keeper.KindCounter, "counts 7 memories, and there are 6", 0},
 		{"bytes", count(func(c *catalog.Capsule) { c.Bytes -= 3 }), keeper.KindCounter, " bytes, and there are ", 0},
@@ -113,7 +113,7 @@ func TestEachContradictionIsFoundAndRepaired(t *testing.T) {
 			c.Extents = []catalog.Extent{c.Extents[1], c.Extents[0], c.Extents[2]}
 			s.must(catalog.Contents.Put(s, key, c))
 		}, keeper.KindContent, "SHA-256 is", 1},
-		{"inline rotten", func(s *spoiled) {
+		{"inline corrupt", func(s *spoiled) {
 			for c, err := range catalog.Contents.After(s, catalog.ContentKey{}) {
 				if s.must(err); c.Inline != nil {
 					c.Inline = bytes.Clone(c.Inline)
@@ -130,7 +130,8 @@ func TestEachContradictionIsFoundAndRepaired(t *testing.T) {
 		}, keeper.KindContent, "its bytes are right", 0},
 		{"references of a place", func(s *spoiled) {
 			_, c := s.content(s.one)
-			s.must(catalog.Places.Put(s, catalog.Name(c.Extents[0].Place), catalog.Place{Name: c.Extents[0].Place, Refs: 3}))
+			s.must(catalog.Places.Put(s, catalog.Name(c.Extents[0].Place),
+				catalog.Place{Name: c.Extents[0].Place, Refs: 3}))
 		}, keeper.KindCounter, "3 contents are counted that have their bytes there, and there are 1", 0},
 		{"place in use that counts as garbage", func(s *spoiled) {
 			_, c := s.content(s.one)
@@ -166,17 +167,21 @@ func TestEachContradictionIsFoundAndRepaired(t *testing.T) {
 			s.must(catalog.Dues.Put(s, catalog.DueKey(d), d))
 		}, keeper.KindDue, "is not in the trash", 0},
 		{"trash without end", func(s *spoiled) {
-			s.must(catalog.Dues.Delete(s, catalog.DueKey{At: s.trashed.PurgeAt, Kind: catalog.DuePurge, Key: string(s.trashed.ID[:])}))
+			s.must(catalog.Dues.Delete(s,
+				catalog.DueKey{At: s.trashed.PurgeAt, Kind: catalog.DuePurge, Key: string(s.trashed.ID[:])}))
 		}, keeper.KindDue, "nothing will empty it", 0},
 		{"reservation gone", func(s *spoiled) { s.must(catalog.Reservations.Delete(s, catalog.Number(s.open))) }, keeper.KindReserved, "76 bytes are to be reserved for it, and are not", 0},
 		{"reservation too small", func(s *spoiled) {
-			s.must(catalog.Reservations.Put(s, catalog.Number(s.open), catalog.Reservation{Session: uint64(s.open), Capsule: "default", Owner: s.capsule.Owners[0], Bytes: 5}))
+			s.must(catalog.Reservations.Put(s, catalog.Number(s.open),
+				catalog.Reservation{Session: uint64(s.open), Capsule: "default", Owner: s.capsule.Owners[0], Bytes: 5}))
 		}, keeper.KindReserved, "are to be reserved", 0},
 		{"reservation of no session", func(s *spoiled) {
-			s.must(catalog.Reserve(s, catalog.Reservation{Session: 99, Capsule: "default", Owner: "ghost", Bytes: 5}, 5, catalog.Bounds{}))
+			s.must(catalog.Reserve(s, catalog.Reservation{Session: 99, Capsule: "default", Owner: "ghost", Bytes: 5}, 5,
+				catalog.Bounds{}))
 		}, keeper.KindReserved, "reserved for session 99, which is not open", 0},
 		{"usage", func(s *spoiled) {
-			s.must(catalog.Usages.Put(s, catalog.Name(s.capsule.Owners[0]), catalog.Usage{Owner: s.capsule.Owners[0], Sessions: 9}))
+			s.must(catalog.Usages.Put(s, catalog.Name(s.capsule.Owners[0]),
+				catalog.Usage{Owner: s.capsule.Owners[0], Sessions: 9}))
 		}, keeper.KindCounter, "counts 9 uploads under way", 0},
 		{"usage of nobody", func(s *spoiled) {
 			s.must(catalog.Usages.Put(s, "ghost", catalog.Usage{Owner: "ghost", Sessions: 1}))
@@ -193,10 +198,14 @@ func TestEachContradictionIsFoundAndRepaired(t *testing.T) {
 			s.must(catalog.Idems.Delete(s, catalog.IdemKey{Capsule: "default", Owner: s.one.Owner, Key: s.one.Idem}))
 		}, keeper.KindIndex, "does not lead to it", 0},
 		{"idem of nothing", func(s *spoiled) {
-			s.must(catalog.Idems.Put(s, catalog.IdemKey{Capsule: "default", Owner: "o", Key: "k"}, catalog.Idem{Capsule: "default", Owner: "o", Key: "k", Memory: noMemory}))
+			s.must(catalog.Idems.Put(s, catalog.IdemKey{Capsule: "default", Owner: "o", Key: "k"},
+				catalog.Idem{Capsule: "default", Owner: "o", Key: "k", Memory: noMemory}))
 		}, keeper.KindDue, "nothing will forget it", 0},
 		{"idem to be forgotten early", func(s *spoiled) {
-			d := catalog.Due{At: 5, Kind: catalog.DueIdem, Key: string(catalog.IdemKey{Capsule: "default", Owner: s.one.Owner, Key: s.one.Idem}.AppendKey(nil))}
+			d := catalog.Due{
+				At: 5, Kind: catalog.DueIdem,
+				Key: string(catalog.IdemKey{Capsule: "default", Owner: s.one.Owner, Key: s.one.Idem}.AppendKey(nil)),
+			}
 			s.must(catalog.Dues.Put(s, catalog.DueKey(d), d))
 		}, keeper.KindDue, "which is to be remembered", 0},
 		{"a token without an end is to be ended", func(s *spoiled) {
@@ -210,10 +219,12 @@ func TestEachContradictionIsFoundAndRepaired(t *testing.T) {
 		{"state of a hash that is wrong", func(s *spoiled) {
 			st, err := sha256.New().(interface{ MarshalBinary() ([]byte, error) }).MarshalBinary()
 			s.must(err)
-			s.must(catalog.Checkpoints.Put(s, catalog.CheckpointKey{Session: uint64(s.open), Off: 16}, catalog.HashCheckpoint{Session: uint64(s.open), Off: 16, Gen: 1, State: st}))
+			s.must(catalog.Checkpoints.Put(s, catalog.CheckpointKey{Session: uint64(s.open), Off: 16},
+				catalog.HashCheckpoint{Session: uint64(s.open), Off: 16, Gen: 1, State: st}))
 		}, keeper.KindHash, "is not that of its bytes", 0},
 		{"state of no session", func(s *spoiled) {
-			s.must(catalog.Checkpoints.Put(s, catalog.CheckpointKey{Session: 99, Off: 16}, catalog.HashCheckpoint{Session: 99, Off: 16}))
+			s.must(catalog.Checkpoints.Put(s, catalog.CheckpointKey{Session: 99, Off: 16},
+				catalog.HashCheckpoint{Session: 99, Off: 16}))
 		}, keeper.KindHash, "which is not open", 0},
 		{"record at another's place", func(s *spoiled) {
 			s.must(catalog.Usages.Delete(s, "x"))
@@ -298,7 +309,8 @@ func (h *house) spoil(t *testing.T, f facts, do func(*spoiled)) {
 	}
 }
 
-// While a record can't be read, nothing that follows from it is changed: what it names would go.
+// While a record can't be read, no row that follows from it is changed: the things that it names
+// would be deleted.
 func TestNothingFollowsFromWhatCannotBeRead(t *testing.T) {
 	disk, stores := crashfs.New(), metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
 	f := furnish(t, disk, stores)
@@ -311,7 +323,8 @@ func TestNothingFollowsFromWhatCannotBeRead(t *testing.T) {
 	h.catalog = unreadable{good, catalog.ContentTable}
 	h.spoil(t, f, func(s *spoiled) { s.must(catalog.Reservations.Delete(s, catalog.Number(s.open))) })
 	found, sum, err := h.check(true)
-	if err != nil || sum.Repaired > 0 || !found1(found, keeper.KindRecord, "can't be read") || !found1(found, keeper.KindCounter, "and there are none") {
+	if err != nil || sum.Repaired > 0 || !found1(found, keeper.KindRecord, "can't be read") ||
+		!found1(found, keeper.KindCounter, "and there are none") {
 		t.Fatalf("%v, %+v\n%s", err, sum, list(found))
 	}
 	h.catalog = good
@@ -320,7 +333,7 @@ func TestNothingFollowsFromWhatCannotBeRead(t *testing.T) {
 	}
 }
 
-// unreadable is a catalog of which one table can't be read.
+// unreadable is a catalog with one table that can't be read.
 type unreadable struct {
 	catalog.Store
 	table catalog.TableID
@@ -355,7 +368,7 @@ func (u unreadableRows) Scan(t catalog.TableID, lo, hi []byte, desc bool) iter.S
 	}
 }
 
-// Of uploads under way what is lost is asked for again, and what is there stays.
+// Lost pieces of open uploads are asked for again, and the others stay.
 func TestLostPiecesAreAskedForAgain(t *testing.T) {
 	disk, stores := crashfs.New(), metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
 	f := furnish(t, disk, stores)
@@ -372,16 +385,21 @@ func TestLostPiecesAreAskedForAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nonsense := session.Change{Remove: []session.Range{entries[1].Range}, Add: []session.Entry{{Range: entries[1].Range, Note: []byte("?")}}, Length: session.Unknown}
+	nonsense := session.Change{
+		Remove: []session.Range{entries[1].Range},
+		Add:    []session.Entry{{Range: entries[1].Range, Note: []byte("?")}}, Length: session.Unknown,
+	}
 	if _, err := h.sessions.Record(h.ctx, f.Open, s.Gen, nonsense); err != nil {
 		t.Fatal(err)
 	}
 	found, sum, err := h.check(true)
-	if err != nil || sum.Wrong != 1 || sum.Repaired != 1 || !found1(found, keeper.KindPiece, "bytes 16 to 31 are lost") {
+	if err != nil || sum.Wrong != 1 || sum.Repaired != 1 ||
+		!found1(found, keeper.KindPiece, "bytes 16 to 31 are lost") {
 		t.Fatalf("%v, %+v\n%s", err, sum, list(found))
 	}
 	up, err := h.uploads.Status(h.ctx, h.me, f.Open)
-	if err != nil || session.Touches(up.Received, session.Range{Off: 16, End: 32}) || !session.Covers(up.Received, session.Range{Off: 0, End: 16}) {
+	if err != nil || session.Touches(up.Received, session.Range{Off: 16, End: 32}) ||
+		!session.Covers(up.Received, session.Range{Off: 0, End: 16}) {
 		t.Errorf("%v, %v", up.Received, err)
 	}
 	if err := h.goOn(f); err != nil {
@@ -389,7 +407,7 @@ func TestLostPiecesAreAskedForAgain(t *testing.T) {
 	}
 }
 
-// A content that lies under another's key is told of, and keeps no check from its end.
+// A content that lies under another's key is reported, and does not stop a check.
 func TestAContentUnderAnothersKey(t *testing.T) {
 	disk, stores := crashfs.New(), metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
 	f := furnish(t, disk, stores)
@@ -406,7 +424,8 @@ func TestAContentUnderAnothersKey(t *testing.T) {
 		s.must(catalog.Contents.Put(s, key, c))
 	})
 	found, sum, err := h.check(true)
-	if err != nil || sum.Wrong == 0 || !found1(found, keeper.KindRecord, "a record of the contents is not where it belongs") {
+	if err != nil || sum.Wrong == 0 ||
+		!found1(found, keeper.KindRecord, "a record of the contents is not where it belongs") {
 		t.Errorf("%v, %+v\n%s", err, sum, list(found))
 	}
 }

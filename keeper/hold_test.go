@@ -8,8 +8,8 @@ import (
 	"sluice/catalog"
 )
 
-// Held places stay, however long they are due, and go when the last one lets go; the rest of what
-// is due is done meanwhile.
+// Places on hold stay, however long they are due, and go after the last release. All other due work
+// is done meanwhile.
 func TestHeldPlacesStay(t *testing.T) {
 	w := newWorld(t)
 	w.begun()
@@ -30,7 +30,7 @@ func TestHeldPlacesStay(t *testing.T) {
 	}
 }
 
-// However much is held, and due for longer, keeps nothing else that is due from being done.
+// Places on hold do not stop other due work, however many and however old they are.
 func TestHeldPlacesKeepNothingElse(t *testing.T) {
 	w := newWorld(t)
 	defer w.keeper.Hold()()
@@ -39,7 +39,10 @@ func TestHeldPlacesKeepNothingElse(t *testing.T) {
 		for i := range 5000 {
 			w.check(catalog.Discard(tx, []string{fmt.Sprintf("garbage-%d", i)}, catalog.Moment{}))
 		}
-		d := catalog.Due{At: 2 * catalog.PlaceGrace.Milliseconds(), Kind: catalog.DueIdem, Key: string(idem.AppendKey(nil))}
+		d := catalog.Due{
+			At: 2 * catalog.PlaceGrace.Milliseconds(), Kind: catalog.DueIdem,
+			Key: string(idem.AppendKey(nil)),
+		}
 		w.check(catalog.Dues.Put(tx, catalog.DueKey(d), d))
 		return catalog.Idems.Put(tx, idem, catalog.Idem{Capsule: idem.Capsule, Owner: idem.Owner, Key: idem.Key})
 	}))

@@ -1,10 +1,10 @@
-// Package keeper does what nobody asks for: it ends sessions whose time is over, empties the trash,
-// deletes the bytes that nothing names any more, and finds those that no record ever named.
+// Package keeper does what no request asks for: it ends sessions whose time is over, empties the
+// trash, deletes bytes that nothing names any more, and finds bytes that no record ever named.
 //
 // It owns when and in which order that is done. It does not own what it means: the session engine
-// says what is expired, the catalog keeps the list of what is due, the upload service carries an
-// expiry out. Everything counts the engine's running time, so that neither a clock that jumps nor a
-// server that was off deletes anything early.
+// says which sessions are expired, the catalog keeps the list of what is due, and the upload
+// service carries an expiry out. All times count in the engine's running time: a clock that jumps,
+// or a server that was off, deletes nothing early.
 package keeper
 
 import (
@@ -23,7 +23,7 @@ import (
 	"sluice/upload"
 )
 
-// Sessions is what the keeper needs of the session engine.
+// Sessions is the part of the session engine that the keeper needs.
 type Sessions interface {
 	Lister
 	TickTTL(ctx context.Context, now time.Time, release session.End) (int, error)
@@ -37,40 +37,41 @@ type Lister interface {
 	Entries(ctx context.Context, id session.SessionID, r session.Range, n int) ([]session.Entry, error)
 }
 
-// Uploads is what the keeper needs of the upload service.
+// Uploads is the part of the upload service that the keeper needs.
 type Uploads interface {
 	// Expire is the upload's part of an expiry.
 	Expire(ctx context.Context, sealed []session.Session) (ended bool, err error)
 	// Reclaim gives back what puts, replacements, aborts and creates have left at places; see
 	// upload.
 	Reclaim(ctx context.Context, all bool) error
-	// Left has something where Reclaim may give something back at once.
+	// LeftoverAdded delivers a value if Reclaim may give something back at once.
 	LeftoverAdded() <-chan struct{}
-	// AddLeftover hands over a place of an earlier incarnation of the content store, of which its
-	// open session may not name all.
+	// AddLeftover hands over a place of an earlier incarnation of the content store. Its session is
+	// open, and may not name all of its bytes.
 	AddLeftover(place string, id session.SessionID)
 	// Active reports whether bytes are being written under an id that no session has.
 	Active(id session.SessionID) bool
 }
 
-// Config is what a Keeper works with; every field but Log is needed.
+// Config is what a Keeper works with. Every field is needed unless it "may be nil"; Log may be left
+// out.
 type Config struct {
 	Sessions Sessions
 	Uploads  Uploads
 	Catalog  catalog.Store
 	Blobs    blob.Store
 	Clock    session.Clock
-	// InPlace, which may be nil, looks whether what is stored is where it was opened, and gives an
-	// upload.ErrAway where it is not. It is asked before anything is deleted or marked.
+	// InPlace, which may be nil, checks that what is stored is where it was opened, and gives an
+	// upload.ErrAway if not. It is called before anything is deleted or marked.
 	InPlace func() error
-	// KnownIncarnation, which may be nil, reports whether the catalog can know what was made in an
-	// incarnation of the content store. What it can't know is no garbage for having no row.
+	// KnownIncarnation, which may be nil, reports whether the catalog can know what an incarnation
+	// of the content store has made. Otherwise a place is no garbage for having no row.
 	KnownIncarnation func(incarnation uint64) bool
 	Log              *slog.Logger
 }
 
-// Keeper keeps a data folder clean. Its methods may be called at any time, beside each other and
-// Run.
+// Keeper keeps a data folder clean. All methods may be called at any time, at the same time as each
+// other and Run.
 type Keeper struct {
 	cfg Config
 
@@ -97,10 +98,10 @@ func New(cfg Config) *Keeper {
 
 const (
 	tickEvery = 15 * time.Second
-	// sweepEvery is how often all places are looked through for orphans, firstSweep how soon after
-	// the start: an incarnation that was killed may have left some.
+	// sweepEvery is how often all places are searched for orphans. firstSweep is how soon after the
+	// start: an incarnation that was killed may have left some.
 	sweepEvery, firstSweep = time.Hour, time.Minute
-	// batch is how much of what is due is looked up at a time.
+	// batch is how many due rows are read at a time.
 	batch = 200
 )
 
@@ -123,14 +124,14 @@ func (k *Keeper) Run(ctx context.Context) {
 			sweep.Reset(sweepEvery)
 		}
 		err := panics.Try(step)
-		if err != nil && ctx.Err() == nil && !errors.Is(err, upload.ErrAway) { // that has been said
+		if err != nil && ctx.Err() == nil && !errors.Is(err, upload.ErrAway) { // it has been logged
 			k.cfg.Log.Error("cleaning up failed; it is tried again", "err", err)
 		}
 	}
 }
 
 // Tick lets time pass: it ends the sessions whose time to live is over, and does what is due. It
-// gives the number of sessions that expired. With nothing due it costs a look, and a commit each
+// gives the number of sessions that expired. With nothing due it costs one read, and a commit each
 // minute, which keeps the running time.
 func (k *Keeper) Tick(ctx context.Context) (expired int, err error) {
 	k.ticks.Lock()
@@ -142,11 +143,11 @@ func (k *Keeper) Tick(ctx context.Context) (expired int, err error) {
 		expired, err = k.cfg.Sessions.TickTTL(ctx, k.cfg.Clock.Now(), k.cfg.Uploads.Expire)
 		return err
 	})
-	settled := panics.Try(func() error { return k.settle(ctx) })
-	return expired, errors.Join(err, settled, k.reclaim(ctx, true))
+	errDue := panics.Try(func() error { return k.runDue(ctx) })
+	return expired, errors.Join(err, errDue, k.reclaim(ctx, true))
 }
 
-// reclaim gives back what was left at places, unless they are held.
+// reclaim gives back what was left at places, unless they are on hold.
 func (k *Keeper) reclaim(ctx context.Context, all bool) error {
 	if k.held() {
 		return nil
@@ -157,9 +158,9 @@ func (k *Keeper) reclaim(ctx context.Context, all bool) error {
 	return k.cfg.Uploads.Reclaim(ctx, all)
 }
 
-// settle works off what is due, each thing once: what fails, or is held, keeps none of the others
-// from being done.
-func (k *Keeper) settle(ctx context.Context) error {
+// runDue does everything that is due, each thing once. A thing that fails, or is on hold, does not
+// stop the others.
+func (k *Keeper) runDue(ctx context.Context) error {
 	var failed failures
 	for from := (catalog.DueKey{}); ctx.Err() == nil; {
 		var todo []catalog.Due
@@ -172,22 +173,22 @@ func (k *Keeper) settle(ctx context.Context) error {
 		}
 		for _, d := range todo {
 			if d.Kind != catalog.DuePlace || !k.held() {
-				failed.add(panics.Try(func() error { return k.do(ctx, d) }))
+				failed.add(panics.Try(func() error { return k.runOne(ctx, d) }))
 			}
 			from = catalog.DueKey(d)
-			from.Key += "\x00" // the next key there can be
+			from.Key += "\x00" // the smallest key behind it
 		}
 	}
 	return errors.Join(failed.join(), ctx.Err())
 }
 
-// failures collects errors of which each keeps none of the others from being tried.
+// failures collects errors that do not stop each other's steps.
 type failures struct {
 	errs []error
 	more int
 }
 
-// mostErrors bounds what one Tick or Sweep tells.
+// mostErrors bounds the errors that one Tick or Sweep reports.
 const mostErrors = 20
 
 func (f *failures) add(err error) {
@@ -207,9 +208,9 @@ func (f *failures) join() error {
 	return errors.Join(f.errs...)
 }
 
-// do carries one thing out. A place's bytes go first, and then the row that remembers them: a crash
-// between the two repeats a deletion, which is fine.
-func (k *Keeper) do(ctx context.Context, d catalog.Due) error {
+// runOne does one due thing. A place's bytes are deleted first, and then the row that remembers
+// them: a crash between the two repeats a deletion, which does no harm.
+func (k *Keeper) runOne(ctx context.Context, d catalog.Due) error {
 	if d.Kind == catalog.DuePlace {
 		if err := k.delete(ctx, d.Key); err != nil {
 			return fmt.Errorf("deleting place %s: %w", d.Key, err)
@@ -218,7 +219,7 @@ func (k *Keeper) do(ctx context.Context, d catalog.Due) error {
 	at := catalog.Moment{Now: k.cfg.Clock.Now(), Running: k.cfg.Sessions.Running()}
 	err := k.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error { return catalog.RunDue(tx, d, at) })
 	if err != nil {
-		return fmt.Errorf("settling what is due (kind %d, %x): %w", d.Kind, d.Key, err)
+		return fmt.Errorf("doing what is due (kind %d, %x): %w", d.Kind, d.Key, err)
 	}
 	return nil
 }

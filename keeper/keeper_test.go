@@ -47,11 +47,18 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, clock: &clock{}, blobs: blobtest.NewMem(), catalog: stores.Catalog()}
 	w.clock.set(time.Now())
 	var err error
-	w.sessions, err = session.New(t.Context(), stores.Sessions(), upload.EngineConfig(session.Config{Clock: w.clock, TTL: 10 * minute}))
+	w.sessions, err = session.New(t.Context(), stores.Sessions(),
+		upload.EngineConfig(session.Config{Clock: w.clock, TTL: 10 * minute}))
 	w.check(err)
-	w.uploads = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: w.blobs, Clock: w.clock, Limits: upload.DefaultLimits()})
+	w.uploads = upload.New(upload.Config{
+		Sessions: w.sessions, Catalog: w.catalog, Blobs: w.blobs, Clock: w.clock,
+		Limits: upload.DefaultLimits(),
+	})
 	t.Cleanup(w.uploads.Close)
-	w.keeper = keeper.New(keeper.Config{Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: w.blobs, Clock: w.clock})
+	w.keeper = keeper.New(keeper.Config{
+		Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: w.blobs,
+		Clock: w.clock,
+	})
 	a := access.New(w.catalog, w.clock, w.sessions.Running, nil)
 	secret, err := a.Bootstrap(t.Context())
 	w.check(err)
@@ -67,7 +74,7 @@ func (w *world) check(err error) {
 	}
 }
 
-// pass lets the engine run for so long, a minute at a time, and gives the number of sessions that
+// pass lets the engine run for d, a minute at a time, and gives the number of sessions that
 // expired.
 func (w *world) pass(d time.Duration) (expired int) {
 	w.t.Helper()
@@ -87,13 +94,14 @@ func (w *world) places() int {
 	return len(all)
 }
 
-var body = bytes.Repeat([]byte("sluice"), 2000)
+var sample = bytes.Repeat([]byte("sluice"), 2000)
 
 func (w *world) begun() upload.Upload {
 	w.t.Helper()
-	up, err := w.uploads.Begin(w.t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(len(body)), Chunks: -1})
+	up, err := w.uploads.Begin(w.t.Context(), w.me,
+		upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(len(sample)), Chunks: -1})
 	w.check(err)
-	w.check(w.uploads.PutChunk(w.t.Context(), w.me, up.ID, 0, bytes.NewReader(body), upload.Put{Length: -1}))
+	w.check(w.uploads.PutChunk(w.t.Context(), w.me, up.ID, 0, bytes.NewReader(sample), upload.Put{Length: -1}))
 	return up
 }
 
@@ -106,7 +114,8 @@ func TestAnAbandonedSessionGoesWithItsBytes(t *testing.T) {
 	if n := w.pass(2 * minute); n != 1 {
 		t.Fatalf("%d expired", n)
 	}
-	if err := w.uploads.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(body), upload.Put{Length: -1}); !errors.Is(err, session.ErrExpired) {
+	if err := w.uploads.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(sample),
+		upload.Put{Length: -1}); !errors.Is(err, session.ErrExpired) {
 		t.Errorf("put: %v", err)
 	}
 	if w.places() != 1 {
@@ -137,7 +146,8 @@ func TestAClockThatJumpsEndsNothing(t *testing.T) {
 func TestTheTrashIsEmptied(t *testing.T) {
 	w := newWorld(t)
 	up := w.begun()
-	m, err := w.uploads.Finish(t.Context(), w.me, upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(body), Length: int64(len(body))})
+	m, err := w.uploads.Finish(t.Context(), w.me,
+		upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(sample), Length: int64(len(sample))})
 	w.check(err)
 	w.check(w.catalog.Update(t.Context(), func(tx catalog.Tx) error {
 		return catalog.Trash(tx, m.ID, time.Hour, catalog.Moment{Now: w.clock.Now(), Running: w.sessions.Running()})
@@ -157,7 +167,7 @@ func TestTheTrashIsEmptied(t *testing.T) {
 	if there() || w.places() != 1 {
 		t.Errorf("still there: %v; places %d", there(), w.places())
 	}
-	w.pass(minute) // of grace
+	w.pass(minute) // the grace
 	if w.places() != 0 {
 		t.Error("the bytes are still there")
 	}
@@ -183,8 +193,8 @@ func TestOrphansAreSweptWhenNobodyCanBeAboutToNameThem(t *testing.T) {
 		w.check(writer.Close())
 	}
 	up := w.begun()
-	stray(up.ID) // of an open session: left alone
-	stray(12345) // of none
+	stray(up.ID) // a place of an open session stays
+	stray(12345) // a place of no session
 	sweep := func(want int) {
 		t.Helper()
 		n, err := w.keeper.Sweep(t.Context())
@@ -196,7 +206,7 @@ func TestOrphansAreSweptWhenNobodyCanBeAboutToNameThem(t *testing.T) {
 	sweep(0)
 	for range 6 {
 		w.pass(9 * minute)
-		w.check(w.uploads.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(body), upload.Put{Length: -1}))
+		w.check(w.uploads.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(sample), upload.Put{Length: -1}))
 		_, err := w.uploads.Status(t.Context(), w.me, up.ID)
 		w.check(err)
 	}

@@ -47,12 +47,12 @@ func contents(t *testing.T, disk *crashfs.Disk) map[string][]byte {
 	t.Helper()
 	out := files(t, disk, "/content/places")
 	maps.Copy(out, files(t, disk, "/content/packs"))
-	delete(out, "/content/places/part") // what says whose they are
+	delete(out, "/content/places/part") // it says to which folder they belong
 	delete(out, "/content/packs/part")
 	return out
 }
 
-// write makes a file have this content, on the disk too.
+// write makes a file have this content, also on the disk.
 func write(disk *crashfs.Disk, path string, b []byte) error {
 	f, err := disk.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -68,16 +68,16 @@ type ruin struct {
 	do   func(*crashfs.Disk) error
 }
 
-// padding reports whether a byte is one of many zeros, and not the first or the last of them:
-// nothing more is to be learnt from it.
+// padding reports whether a byte is one of many zeros, but neither the first nor the last of them:
+// more of them would show nothing new.
 func padding(b []byte, at int) bool {
 	around := b[max(at-1, 0):min(at+2, len(b))]
 	return len(around) == 3 && bytes.Equal(around, make([]byte, 3))
 }
 
-// ruins lists every way: each byte turned over (of long zeros the first and the last), each file
-// cut at some points or gone, each pair of contents exchanged. used says which bytes of a file are
-// in use.
+// ruins lists every damage: each byte inverted (of long zeros the first and the last), each file
+// truncated at some points or removed, each pair of contents exchanged. used says which bytes of a
+// file are in use.
 func ruins(was map[string][]byte, used func(path string) []session.Range) (all []ruin) {
 	paths := slices.Sorted(maps.Keys(was))
 	to := func(path string, b []byte) func(*crashfs.Disk) error {
@@ -91,28 +91,39 @@ func ruins(was map[string][]byte, used func(path string) []session.Range) (all [
 			}
 			bad := bytes.Clone(b)
 			bad[at] ^= 1 << (at % 8)
-			all = append(all, ruin{fmt.Sprintf("byte %d of %s", at, name), session.Touches(in, session.Range{Off: int64(at), End: int64(at) + 1}), to(path, bad)})
+			all = append(all, ruin{
+				fmt.Sprintf("byte %d of %s", at, name),
+				session.Touches(in, session.Range{Off: int64(at), End: int64(at) + 1}), to(path, bad),
+			})
 		}
 		for _, n := range []int{0, 1, len(b) / 2, len(b) - 1} {
 			if n >= 0 && n < len(b) {
-				all = append(all, ruin{fmt.Sprintf("%s cut to %d bytes", name, n), session.Touches(in, session.Range{Off: int64(n), End: int64(len(b))}), to(path, b[:n])})
+				all = append(all, ruin{
+					fmt.Sprintf("%s cut to %d bytes", name, n),
+					session.Touches(in, session.Range{Off: int64(n), End: int64(len(b))}), to(path, b[:n]),
+				})
 			}
 		}
-		all = append(all, ruin{name + " gone", len(in) > 0, func(disk *crashfs.Disk) error { return disk.Remove(path) }})
+		all = append(all, ruin{name + " gone", len(in) > 0, func(disk *crashfs.Disk) error {
+			return disk.Remove(path)
+		}})
 		for _, other := range paths[i+1:] {
 			if bytes.Equal(b, was[other]) {
 				continue
 			}
-			all = append(all, ruin{fmt.Sprintf("%s and %s exchanged", name, filepath.Base(other)), len(in)+len(used(other)) > 0, func(disk *crashfs.Disk) error {
-				return errors.Join(write(disk, path, was[other]), write(disk, other, b))
-			}})
+			all = append(all, ruin{
+				fmt.Sprintf("%s and %s exchanged", name, filepath.Base(other)),
+				len(in)+len(used(other)) > 0, func(disk *crashfs.Disk) error {
+					return errors.Join(write(disk, path, was[other]), write(disk, other, b))
+				},
+			})
 		}
 	}
 	return all
 }
 
-// Whatever byte of the content is turned over, whatever file is cut, gone or exchanged: a Check
-// names it where it matters, and nobody is given wrong bytes.
+// For each byte of the content that is inverted and each file that is truncated, removed or
+// exchanged: a Check names it if it matters, and no reader gets wrong bytes.
 func TestEveryByteOfTheContent(t *testing.T) {
 	furnished := crashfs.New()
 	stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
@@ -134,7 +145,7 @@ func TestEveryByteOfTheContent(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", r.what, err)
 		}
-		right, err := h.look(f)
+		right, err := h.readAll(f)
 		if err != nil {
 			t.Errorf("%s: %v", r.what, err)
 		}
@@ -173,7 +184,7 @@ func TestEveryByteOfTheContent(t *testing.T) {
 	}
 }
 
-// inUse says which bytes of which files a content or the session under way has.
+// inUse says which bytes of which files a content or the open session uses.
 func inUse(t *testing.T, stores *metadatatest.Mem, f facts) map[string][]session.Range {
 	used := map[string][]session.Range{}
 	add := func(e catalog.Extent) {
@@ -204,8 +215,8 @@ func inUse(t *testing.T, stores *metadatatest.Mem, f facts) map[string][]session
 	return used
 }
 
-// A repair of ruined content quarantines what is damaged, drops what is lost of uploads under way,
-// does the same once only, and everything can go on.
+// A repair of ruined content marks damaged memories, drops lost pieces of open uploads, has nothing
+// to do the second time, and everything can go on.
 func TestRepairOfRuinedContent(t *testing.T) {
 	disk := crashfs.New()
 	stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
@@ -248,10 +259,10 @@ func TestRepairOfRuinedContent(t *testing.T) {
 	}
 }
 
-// repairs repairs a house twice, compares what can be read before, between and afterwards, and lets
-// everybody go on.
+// repairs repairs a house twice, compares all readable memories before, between and afterwards, and
+// then uses the house.
 func repairs(h *house, f facts) error {
-	before, err := h.look(f)
+	before, err := h.readAll(f)
 	if err != nil {
 		return err
 	}
@@ -260,7 +271,7 @@ func repairs(h *house, f facts) error {
 		return err
 	}
 	compare := func() error {
-		right, err := h.look(f)
+		right, err := h.readAll(f)
 		for id := range before {
 			if err == nil && !right[id] {
 				err = fmt.Errorf("memory %s could be read before the repair", id)
@@ -276,7 +287,8 @@ func repairs(h *house, f facts) error {
 		return err
 	}
 	if sum2.Repaired > 0 || sum2.Wrong != sum.Wrong-sum.Repaired {
-		return fmt.Errorf("the second repair found other things than the first had left:\n%s\n%s", list(first), list(again))
+		return fmt.Errorf("the second repair found other things than the first had left:\n%s\n%s",
+			list(first), list(again))
 	}
 	if err := compare(); err != nil {
 		return err
@@ -286,7 +298,7 @@ func repairs(h *house, f facts) error {
 	}
 	found, sum, err := h.check(false)
 	for _, f := range found {
-		if !f.Note && f.Kind != keeper.KindContent { // what is in the trash can't be stored again
+		if !f.Note && f.Kind != keeper.KindContent { // a memory in the trash can't be stored again
 			return fmt.Errorf("at the end: %s", list(found))
 		}
 	}
@@ -299,7 +311,8 @@ func repairs(h *house, f facts) error {
 func list(found []keeper.Finding) string {
 	var out []string
 	for _, f := range found {
-		out = append(out, fmt.Sprintf("  %s: %s (repaired %v, quarantined %v, note %v, %v)", f.Kind, f.Text, f.Repaired, f.Quarantined, f.Note, f.Err))
+		out = append(out, fmt.Sprintf("  %s: %s (repaired %v, quarantined %v, note %v, %v)",
+			f.Kind, f.Text, f.Repaired, f.Quarantined, f.Note, f.Err))
 	}
 	return strings.Join(out, "\n")
 }

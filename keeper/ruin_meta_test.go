@@ -25,7 +25,7 @@ const (
 	wrongLoss   = "; and that is more than the last commit"
 )
 
-// metaRuins are bytes turned over all over the files, and files cut at some points.
+// metaRuins are inverted bytes all over the files, and files truncated at some points.
 func metaRuins(was map[string][]byte) (all []ruin) {
 	total := 0
 	for _, b := range was {
@@ -38,25 +38,32 @@ func metaRuins(was map[string][]byte) (all []ruin) {
 		for ; at < len(b); at += stride {
 			bad := bytes.Clone(b)
 			bad[at] ^= 1 << (at % 8)
-			all = append(all, ruin{fmt.Sprintf("byte %d of %s", at, name), false, func(disk *crashfs.Disk) error { return write(disk, path, bad) }})
+			all = append(all, ruin{fmt.Sprintf("byte %d of %s", at, name), false, func(disk *crashfs.Disk) error {
+				return write(disk, path, bad)
+			}})
 		}
 		at -= len(b)
 		for _, n := range []int{0, 1, len(b) / 3, len(b) / 2, len(b) - 1} {
 			if n >= 0 && n < len(b) {
-				all = append(all, ruin{fmt.Sprintf("%s cut to %d bytes", name, n), false, func(disk *crashfs.Disk) error { return write(disk, path, b[:n]) }})
+				all = append(all, ruin{
+					fmt.Sprintf("%s cut to %d bytes", name, n), false,
+					func(disk *crashfs.Disk) error {
+						return write(disk, path, b[:n])
+					},
+				})
 			}
 		}
 	}
 	return all
 }
 
-// Whatever byte of the metadata is turned over, wherever a file of it is cut: opening refuses it,
-// or a Check names it, or it does not matter. Nobody is given wrong bytes, a repair makes nothing
-// worse, and where the folder can be opened everything goes on.
+// For each inverted byte and each truncated file of the metadata: opening refuses it, or a Check
+// names it, or it does not matter. No reader gets wrong bytes, a repair makes nothing worse, and a
+// folder that can be opened can be used.
 //
-// After a process that died one thing can't be known: whether the end of the log is rotten or was
-// never written whole. That takes the last commits with it, as many as were synced together; here
-// each was synced alone.
+// One thing can't be known after a process that died: whether the end of the log is corrupt or was
+// never written whole. It takes the last commits with it, all that were synced together. Here each
+// was synced alone.
 func TestRuinedMetadata(t *testing.T) {
 	for _, how := range []string{"stopped", "killed"} {
 		t.Run(how, func(t *testing.T) {
@@ -80,7 +87,7 @@ func TestRuinedMetadata(t *testing.T) {
 	}
 }
 
-// ruinFrom runs one child, and gives the number of ruins that it has looked at.
+// ruinFrom runs one child, and gives the number of damages that it has tried.
 func ruinFrom(t *testing.T, how string, first int, counts map[string]int) (looked int) {
 	cmd := exec.Command(os.Args[0], "-test.run=^TestRuinedMetadataChild$", "-test.count=1")
 	cmd.Env = append(os.Environ(), envRuin+"="+how+" "+strconv.Itoa(first))
@@ -115,7 +122,7 @@ func ruinFrom(t *testing.T, how string, first int, counts map[string]int) (looke
 	return looked
 }
 
-// TestRuinedMetadataChild is the child. For each ruin it says "look", and then what came of it.
+// TestRuinedMetadataChild is the child. For each damage it prints "look", and then the result.
 func TestRuinedMetadataChild(t *testing.T) {
 	how, from, _ := strings.Cut(os.Getenv(envRuin), " ")
 	first, err := strconv.Atoi(from)
@@ -151,7 +158,7 @@ func ruined(t *testing.T, disk *crashfs.Disk, f facts, what string) string {
 	if err != nil {
 		return fmt.Sprintf("refused %s: the check: %v", what, err)
 	}
-	right, err := h.look(f)
+	right, err := h.readAll(f)
 	if err != nil {
 		return fmt.Sprintf("bad %s: %v", what, err)
 	}
@@ -159,19 +166,20 @@ func ruined(t *testing.T, disk *crashfs.Disk, f facts, what string) string {
 	whole := err == nil && slices.Equal(up.Received, f.Received) && len(right) == len(f.Contents)
 	if sum.Wrong == 0 && !whole {
 		loss := ""
-		if strings.Contains(what, ".log cut") { // as a power loss does it
+		if strings.Contains(what, ".log cut") { // a power loss does that too
 			return "lost " + what
 		}
 		if len(right) != len(f.Contents) || err != nil || session.Total(f.Received)-session.Total(up.Received) > 16 {
 			loss = wrongLoss
 		}
-		return fmt.Sprintf("lost %s: %d of %d memories are there, the upload under way has %v (%v)%s", what, len(right), len(f.Contents), up.Received, err, loss)
+		return fmt.Sprintf("lost %s: %d of %d memories are there, the upload under way has %v (%v)%s",
+			what, len(right), len(f.Contents), up.Received, err, loss)
 	}
 	if sum.Wrong > 0 {
 		if _, _, err := h.check(true); err != nil {
 			return fmt.Sprintf("named %s: %s; the repair: %v", what, list(found), err)
 		}
-		after, err := h.look(f)
+		after, err := h.readAll(f)
 		for id := range right {
 			if err == nil && !after[id] {
 				return fmt.Sprintf("bad %s: after the repair memory %s is not there any more", what, id)

@@ -28,7 +28,7 @@ type house struct {
 	ctx      context.Context
 	sessions session.Store
 	catalog  catalog.Store
-	meta     *pebblemeta.DB // nil where the rows are in memory
+	meta     *pebblemeta.DB // nil if the rows are in memory
 	blobs    *localblob.Store
 	engine   *session.Service
 	uploads  *upload.Service
@@ -36,19 +36,22 @@ type house struct {
 	me       access.Caller
 }
 
-// facts are what a house holds.
+// facts are the contents of a house.
 type facts struct {
 	Secret   string
 	Contents map[string][]byte // by memory
 	Open     session.SessionID // with pieces
-	Whole    []byte            // what is to become of it
+	Whole    []byte            // the content that it will have
 	Received []session.Range
 	Killed   *crashfs.Disk // the disk as it is when the process dies before it leaves
 }
 
-// houseLimits make everything small, so that every byte can be ruined.
+// houseLimits are small, so that every byte can be damaged.
 func houseLimits() upload.Limits {
-	return upload.Limits{InlineMax: 16, ChunkSize: 32, ChunkSizeMin: 8, ChunkSizeMax: 64, MaxChunks: 64, MaxBytes: 1 << 20, TTL: 24 * time.Hour}
+	return upload.Limits{
+		InlineMax: 16, ChunkSize: 32, ChunkSizeMin: 8, ChunkSizeMax: 64, MaxChunks: 64,
+		MaxBytes: 1 << 20, TTL: 24 * time.Hour,
+	}
 }
 
 // enter opens a house that is on a disk in memory. stores are in memory, or nil for Pebble on the
@@ -63,7 +66,8 @@ func enter(ctx context.Context, disk *crashfs.Disk, stores *metadatatest.Mem, se
 	if stores != nil {
 		h.sessions, h.catalog = stores.Sessions(), stores.Catalog()
 	} else {
-		h.meta, err = pebblemeta.Open("/meta", pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{}), Die: dies, FS: disk.VFS()})
+		h.meta, err = pebblemeta.Open("/meta",
+			pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{}), Die: dies, FS: disk.VFS()})
 		if err != nil {
 			return h, err
 		}
@@ -73,11 +77,18 @@ func enter(ctx context.Context, disk *crashfs.Disk, stores *metadatatest.Mem, se
 		return h, err
 	}
 	clock := wall{}
-	if h.engine, err = session.New(ctx, h.sessions, upload.EngineConfig(session.Config{Clock: clock, Buffers: h.blobs.Buffers()})); err != nil {
+	if h.engine, err = session.New(ctx, h.sessions,
+		upload.EngineConfig(session.Config{Clock: clock, Buffers: h.blobs.Buffers()})); err != nil {
 		return h, err
 	}
-	h.uploads = upload.New(upload.Config{Sessions: h.engine, Catalog: h.catalog, Blobs: h.blobs, Clock: clock, Limits: houseLimits()})
-	h.memories = memories.New(memories.Config{Catalog: h.catalog, Content: h.blobs, Clock: clock, Running: h.engine.Running, TrashFor: time.Hour})
+	h.uploads = upload.New(upload.Config{
+		Sessions: h.engine, Catalog: h.catalog, Blobs: h.blobs, Clock: clock,
+		Limits: houseLimits(),
+	})
+	h.memories = memories.New(memories.Config{
+		Catalog: h.catalog, Content: h.blobs, Clock: clock,
+		Running: h.engine.Running, TrashFor: time.Hour,
+	})
 	a := access.New(h.catalog, clock, h.engine.Running, nil)
 	if secret == "" {
 		return h, nil
@@ -86,7 +97,7 @@ func enter(ctx context.Context, disk *crashfs.Disk, stores *metadatatest.Mem, se
 	return h, err
 }
 
-// dies is what a child process does when its metadata is damaged.
+// dies ends a child process as damaged metadata do.
 func dies(err error) {
 	fmt.Println("the metadata's store gave up:", err)
 	os.Exit(codeRefused)
@@ -122,7 +133,7 @@ func (h *house) check(repair bool) (found []keeper.Finding, sum keeper.Summary, 
 	return found, sum, err
 }
 
-// text is n bytes that are like no others.
+// text gives n bytes that differ from all others.
 func text(seed, n int) []byte {
 	b := make([]byte, 0, n+32)
 	for i := 0; len(b) < n; i++ {
@@ -134,12 +145,17 @@ func text(seed, n int) []byte {
 
 // create stores bytes in one request.
 func (h *house) create(name string, b []byte) (catalog.Memory, error) {
-	return h.uploads.Create(h.ctx, h.me, upload.CreateRequest{Meta: catalog.Meta{Name: name}, Idem: "idem of " + name, Put: upload.Put{Length: int64(len(b))}}, bytes.NewReader(b))
+	return h.uploads.Create(h.ctx, h.me,
+		upload.CreateRequest{
+			Meta: catalog.Meta{Name: name}, Idem: "idem of " + name,
+			Put: upload.Put{Length: int64(len(b))},
+		}, bytes.NewReader(b))
 }
 
-// begin begins an upload of chunks of 16 bytes, and puts those that are named.
+// begin begins an upload of chunks of 16 bytes, and puts the given ones.
 func (h *house) begin(name string, b []byte, chunks ...int64) (upload.Upload, error) {
-	up, err := h.uploads.Begin(h.ctx, h.me, upload.BeginRequest{Meta: catalog.Meta{Name: name}, Bytes: int64(len(b)), Chunks: -1, ChunkSize: 16})
+	up, err := h.uploads.Begin(h.ctx, h.me,
+		upload.BeginRequest{Meta: catalog.Meta{Name: name}, Bytes: int64(len(b)), Chunks: -1, ChunkSize: 16})
 	for _, i := range chunks {
 		err = errors.Join(err, h.put(up.ID, b, i, upload.Put{Length: -1}))
 	}
@@ -220,9 +236,8 @@ func furnish(t *testing.T, disk *crashfs.Disk, stores *metadatatest.Mem) (f fact
 	return f
 }
 
-// look reads every memory. It gives those that are right, and an error where one is given out that
-// is not what was stored.
-func (h *house) look(f facts) (right map[string]bool, err error) {
+// readAll reads every memory. It gives the right ones, and an error if a read gives wrong bytes.
+func (h *house) readAll(f facts) (right map[string]bool, err error) {
 	right = map[string]bool{}
 	for id, want := range f.Contents {
 		var m catalog.MemoryID
@@ -258,8 +273,8 @@ func (h *house) read(id catalog.MemoryID, n int64) ([]byte, error) {
 	return b, err
 }
 
-// goOn finishes the upload under way, sending what is missing, stores all memories' bytes again,
-// and a new one. Afterwards everything is right.
+// goOn finishes the open upload with the missing pieces, stores all memories' bytes again, and a
+// new memory. Afterwards everything is right.
 func (h *house) goOn(f facts) error {
 	up, err := h.uploads.Status(h.ctx, h.me, f.Open)
 	if err != nil {
@@ -279,7 +294,9 @@ func (h *house) goOn(f facts) error {
 	}
 	f.Contents[m.ID.String()] = f.Whole
 	for _, b := range f.Contents {
-		m, err := h.uploads.Create(h.ctx, h.me, upload.CreateRequest{Meta: catalog.Meta{Name: "again"}, Put: upload.Put{Length: int64(len(b))}}, bytes.NewReader(b))
+		m, err := h.uploads.Create(h.ctx, h.me,
+			upload.CreateRequest{Meta: catalog.Meta{Name: "again"}, Put: upload.Put{Length: int64(len(b))}},
+			bytes.NewReader(b))
 		if err != nil {
 			return fmt.Errorf("storing once more: %w", err)
 		}
@@ -287,7 +304,7 @@ func (h *house) goOn(f facts) error {
 			return fmt.Errorf("reading what was just stored: %x, %w", got, err)
 		}
 	}
-	right, err := h.look(f)
+	right, err := h.readAll(f)
 	if err == nil && len(right) != len(f.Contents) {
 		err = fmt.Errorf("%d of %d memories are right after all were stored again", len(right), len(f.Contents))
 	}

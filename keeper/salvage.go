@@ -12,20 +12,20 @@ import (
 	"sluice/session"
 )
 
-// Salvage is what becomes of the rows that are left of damaged metadata. First Keep says of each
-// whether it is taken into new metadata; then Reconcile brings what was taken into agreement, as
-// far as that is more than a Check with Repair does, which is to follow.
+// Salvage brings out the rows that are left of damaged metadata. First Keep decides for each
+// whether it is taken into new metadata. Then Reconcile makes the taken rows agree, as far as that
+// is more than a Check with Repair does, which is to follow.
 //
-// A row that is not sure may be older than it was, or deleted since. None that lets anybody in is
-// taken then: a token may have been revoked, a role taken away. A memory is, since it can be told
-// from the events of its capsule what has become of it, and its bytes can be compared; what follows
-// from other rows is made anew.
+// A row that is not sure may be older than it was, or deleted since. None that grants access is
+// taken then: a token may have been revoked, a role taken away. A memory is taken: the events of
+// its capsule say what has become of it, and its bytes can be compared. Rows that follow from other
+// rows are made anew.
 type Salvage struct {
 	// Lost reports whether the newest row of this key may have been lost.
 	Lost func(table catalog.TableID, key []byte) bool
 	// Found is called for each thing that is missing, or may be older than it was.
 	Found func(Finding)
-	// Restored: of the content there is nothing but what the rows of contents name.
+	// Restored: the only content is what the rows of contents name.
 	Restored bool
 	// Content, which may be nil, is searched for the bytes of contents whose rows are lost.
 	Content RawPlaces
@@ -33,89 +33,93 @@ type Salvage struct {
 	store    catalog.Store
 	now      catalog.Moment
 	random   io.Reader
-	capsules map[string]catalog.Capsule // those that are not sure
+	capsules map[string]catalog.Capsule // capsules that are not sure
 	older    map[catalog.MemoryID]bool  // memories that are not sure
-	made     map[string]bool            // principals
+	made     map[string]bool            // principals that were made anew
 	changed  []func(catalog.Tx) error
 }
 
-// KindLost and KindOlder are what a rescue finds, beside the kinds of Check.
+// KindLost and KindOlder are what a Salvage finds, beside the kinds of Check.
 const (
 	KindLost  Kind = "lost"  // a record is gone for good
 	KindOlder Kind = "older" // a record may be older than it was
 )
 
-// trashAnew is how long a memory stays in the trash of which nobody knows when it went there.
+// trashAnew is how long a memory stays in the trash if nothing says when it got there.
 const trashAnew = 7 * 24 * time.Hour
 
 // Keep reports whether a row is taken.
-func (r *Salvage) Keep(row any, sure bool) bool {
+func (s *Salvage) Keep(row any, sure bool) bool {
 	if sure {
 		return true
 	}
 	switch v := row.(type) {
 	case catalog.Capsule:
-		if r.capsules == nil {
-			r.capsules = map[string]catalog.Capsule{}
+		if s.capsules == nil {
+			s.capsules = map[string]catalog.Capsule{}
 		}
-		r.capsules[v.ID] = v
+		s.capsules[v.ID] = v
 	case catalog.Memory:
-		if r.older == nil {
-			r.older = map[catalog.MemoryID]bool{}
+		if s.older == nil {
+			s.older = map[catalog.MemoryID]bool{}
 		}
-		r.older[v.ID] = true
+		s.older[v.ID] = true
 		return true
-	case catalog.Content, catalog.Event, catalog.Principal: // what they say never changes, or is compared
+	case catalog.Content, catalog.Event, catalog.Principal: // such rows never change, or are compared
 		return true
 	case catalog.Token:
-		r.tell(KindLost, "token %s (%q of principal %s) is void: it may have been revoked", v.ID, v.Name, v.Principal)
+		s.report(KindLost, "token %s (%q of principal %s) is void: it may have been revoked", v.ID, v.Name, v.Principal)
 	}
 	return false
 }
 
-// tell tells of something; say in the result what it is about before the next is told.
-func (r *Salvage) tell(kind Kind, format string, args ...any) {
-	r.Found(Finding{Kind: kind, Text: fmt.Sprintf(format, args...)})
+// report reports one finding that is about nothing in particular.
+func (s *Salvage) report(kind Kind, format string, args ...any) {
+	s.Found(Finding{Kind: kind, Text: fmt.Sprintf(format, args...)})
 }
 
-func (r *Salvage) tellOf(m catalog.Memory, kind Kind, format string, args ...any) {
+func (s *Salvage) reportMemory(m catalog.Memory, kind Kind, format string, args ...any) {
 	f := Finding{Kind: kind, Text: nameOf(m) + fmt.Sprintf(format, args...)}
-	r.Found(*f.about(m))
+	s.Found(*f.about(m))
 }
 
-// Reconcile makes principals, capsules and memories of what is known of those that were lost, and
-// ends what can't go on. sessions and rows are the new metadata, which nobody else has open. random
-// is for the id of an admin.
-func (r *Salvage) Reconcile(ctx context.Context, sessions session.Store, rows catalog.Store, clock session.Clock, random io.Reader) error {
+// Reconcile makes principals, capsules and memories from what is known of the lost ones, and ends
+// sessions that can't go on. sessions and rows are the new metadata, which no other process has
+// open. random is for the id of an admin.
+func (s *Salvage) Reconcile(
+	ctx context.Context, sessions session.Store, rows catalog.Store, clock session.Clock, random io.Reader,
+) error {
 	stats, err := sessions.Stats(ctx)
 	if err != nil {
 		return err
 	}
-	r.made = map[string]bool{}
-	r.store, r.random, r.now = rows, random, catalog.Moment{Now: clock.Now(), Running: max(stats.Newest, 1)}
-	for _, step := range []func(catalog.Reader) error{r.principals, r.memories, r.members, r.holders, r.outcomes, r.places} {
-		r.changed = nil
+	s.made = map[string]bool{}
+	s.store, s.random, s.now = rows, random, catalog.Moment{Now: clock.Now(), Running: max(stats.Newest, 1)}
+	for _, step := range []func(catalog.Reader) error{
+		s.principals, s.memories, s.recoverCapsules, s.rolePrincipals, s.outcomes, s.places,
+	} {
+		s.changed = nil
 		if err := rows.View(ctx, step); err != nil {
 			return err
 		}
-		if err := r.apply(ctx); err != nil {
+		if err := s.apply(ctx); err != nil {
 			return err
 		}
 	}
-	if r.Content != nil {
-		if err := r.regain(ctx, r.Content); err != nil {
+	if s.Content != nil {
+		if err := s.recoverContents(ctx, s.Content); err != nil {
 			return err
 		}
 	}
-	return r.forget(ctx, sessions)
+	return s.forgetSessions(ctx, sessions)
 }
 
-// settled is how many changes one commit has.
-const settled = 1000
+// changesPerCommit is how many changes one commit has.
+const changesPerCommit = 1000
 
-func (r *Salvage) apply(ctx context.Context) error {
-	for some := range slices.Chunk(r.changed, settled) {
-		err := r.store.Update(ctx, func(tx catalog.Tx) error {
+func (s *Salvage) apply(ctx context.Context) error {
+	for some := range slices.Chunk(s.changed, changesPerCommit) {
+		err := s.store.Update(ctx, func(tx catalog.Tx) error {
 			for _, change := range some {
 				if err := change(tx); err != nil {
 					return err
@@ -130,11 +134,11 @@ func (r *Salvage) apply(ctx context.Context) error {
 	return ctx.Err()
 }
 
-func (r *Salvage) change(f func(catalog.Tx) error) { r.changed = append(r.changed, f) }
+func (s *Salvage) change(f func(catalog.Tx) error) { s.changed = append(s.changed, f) }
 
 // places forgets, in restored metadata, the places of contents whose rows were lost.
-func (r *Salvage) places(rows catalog.Reader) error {
-	if !r.Restored {
+func (s *Salvage) places(rows catalog.Reader) error {
+	if !s.Restored {
 		return nil
 	}
 	named := map[string]bool{}
@@ -153,14 +157,14 @@ func (r *Salvage) places(rows catalog.Reader) error {
 			return err
 		}
 		if p.Refs > 0 && !named[p.Name] {
-			r.change(func(tx catalog.Tx) error { return catalog.Places.Delete(tx, catalog.Name(p.Name)) })
+			s.change(func(tx catalog.Tx) error { return catalog.Places.Delete(tx, catalog.Name(p.Name)) })
 		}
 	}
 	return nil
 }
 
-// outcomes notes what sessions have become of which that is lost: those to which a memory leads.
-func (r *Salvage) outcomes(rows catalog.Reader) error {
+// outcomes notes the lost outcomes of sessions that a memory leads to.
+func (s *Salvage) outcomes(rows catalog.Reader) error {
 	for m, err := range catalog.Memories.After(rows, catalog.MemoryKey{}) {
 		if err != nil {
 			return err
@@ -172,31 +176,35 @@ func (r *Salvage) outcomes(rows catalog.Reader) error {
 			return err
 		} else if !there {
 			out := catalog.Outcome{Session: m.By, Capsule: m.Capsule, Memory: m.ID, SHA256: m.SHA256, Bytes: m.Bytes}
-			r.change(func(tx catalog.Tx) error { return catalog.Outcomes.Put(tx, catalog.Number(m.By), out) })
+			s.change(func(tx catalog.Tx) error { return catalog.Outcomes.Put(tx, catalog.Number(m.By), out) })
 		}
 	}
 	return nil
 }
 
-// forget lets finished sessions go of which nobody knows what they became.
-func (r *Salvage) forget(ctx context.Context, sessions session.Store) error {
-	var lost []session.Session
-	err := session.Page(ctx, sessions, session.Query{State: session.Finished, Limit: 500}, func(s session.Session) (bool, error) {
-		err := r.store.View(ctx, func(rows catalog.Reader) error {
-			_, known, err := catalog.Outcomes.Find(rows, catalog.Number(s.ID))
-			if err == nil && !known {
-				lost = append(lost, session.Session{ID: s.ID, Gen: s.Gen})
-			}
-			return err
+// forgetSessions removes finished sessions with an unknown outcome.
+func (s *Salvage) forgetSessions(ctx context.Context, sessions session.Store) error {
+	var unknown []session.Session
+	err := session.Page(ctx, sessions, session.Query{State: session.Finished, Limit: 500},
+		func(ended session.Session) (bool, error) {
+			err := s.store.View(ctx, func(rows catalog.Reader) error {
+				_, known, err := catalog.Outcomes.Find(rows, catalog.Number(ended.ID))
+				if err == nil && !known {
+					unknown = append(unknown, session.Session{ID: ended.ID, Gen: ended.Gen})
+				}
+				return err
+			})
+			return true, err
 		})
-		return true, err
-	})
-	for _, s := range lost {
+	for _, ended := range unknown {
 		if err != nil {
 			break
 		}
-		r.Found(Finding{Kind: KindLost, Session: s.ID, Text: fmt.Sprintf("session %s: what it became; it is forgotten", s.ID)})
-		_, err = sessions.Move(ctx, s.ID, session.Step{Gen: s.Gen, To: session.Gone})
+		s.Found(Finding{
+			Kind: KindLost, Session: ended.ID,
+			Text: fmt.Sprintf("session %s: what it became; it is forgotten", ended.ID),
+		})
+		_, err = sessions.Move(ctx, ended.ID, session.Step{Gen: ended.Gen, To: session.Gone})
 	}
 	return errors.Join(err, ctx.Err())
 }

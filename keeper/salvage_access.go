@@ -10,8 +10,9 @@ import (
 	"sluice/catalog"
 )
 
-// principals gives tokens their principals back. Without an admin nobody could come in.
-func (r *Salvage) principals(rows catalog.Reader) error {
+// principals makes the principals of tokens again. It makes an admin if there is none: without one,
+// nobody has access.
+func (s *Salvage) principals(rows catalog.Reader) error {
 	admin := false
 	for p, err := range catalog.Principals.After(rows, "") {
 		if err != nil {
@@ -21,31 +22,32 @@ func (r *Salvage) principals(rows catalog.Reader) error {
 	}
 	for t, err := range catalog.Tokens.After(rows, catalog.TokenKey{}) {
 		if err == nil {
-			err = r.need(rows, t.Principal, "a token")
+			err = s.ensurePrincipal(rows, t.Principal, "a token")
 		}
 		if err != nil {
 			return err
 		}
 	}
 	if !admin {
-		id, err := uuid.NewV7FromReader(r.random)
+		id, err := uuid.NewV7FromReader(s.random)
 		if err != nil {
 			return err
 		}
-		r.tell(KindLost, "every admin: principal %s is one from now on; remove the file admin-token, and the next start writes a token for it", id)
-		r.putPrincipal(catalog.Principal{ID: id.String(), Name: "admin", Admin: true, Created: r.now.Now})
+		s.report(KindLost, "every admin: principal %s is one from now on; remove the file admin-token, and the "+
+			"next start writes a token for it", id)
+		s.putPrincipal(catalog.Principal{ID: id.String(), Name: "admin", Admin: true, Created: s.now.Now})
 	}
 	return nil
 }
 
-// holders gives roles their principals back.
-func (r *Salvage) holders(rows catalog.Reader) error {
+// rolePrincipals makes the principals of roles again.
+func (s *Salvage) rolePrincipals(rows catalog.Reader) error {
 	for c, err := range catalog.Capsules.After(rows, "") {
 		if err != nil {
 			return err
 		}
 		for _, p := range c.Members() {
-			if err := r.need(rows, p, "a role in capsule "+c.ID); err != nil {
+			if err := s.ensurePrincipal(rows, p, "a role in capsule "+c.ID); err != nil {
 				return err
 			}
 		}
@@ -53,25 +55,26 @@ func (r *Salvage) holders(rows catalog.Reader) error {
 	return nil
 }
 
-// need makes a principal that something names and that is not there.
-func (r *Salvage) need(rows catalog.Reader, id, what string) error {
+// ensurePrincipal makes a principal that something names, if it is not there.
+func (s *Salvage) ensurePrincipal(rows catalog.Reader, id, what string) error {
 	_, ok, err := catalog.Principals.Find(rows, catalog.Name(id))
-	if err != nil || ok || r.made[id] {
+	if err != nil || ok || s.made[id] {
 		return err
 	}
-	r.made[id] = true
-	r.tell(KindLost, "principal %s, who has %s: the record; it is made anew without its name, its bounds and, if it had it, the admin right", id, what)
-	r.putPrincipal(catalog.Principal{ID: id, Name: "recovered", Created: r.now.Now})
+	s.made[id] = true
+	s.report(KindLost, "principal %s, who has %s: the record; it is made anew without its name, its bounds and, if "+
+		"it had it, the admin right", id, what)
+	s.putPrincipal(catalog.Principal{ID: id, Name: "recovered", Created: s.now.Now})
 	return nil
 }
 
-func (r *Salvage) putPrincipal(p catalog.Principal) {
-	r.change(func(tx catalog.Tx) error { return catalog.Principals.Put(tx, catalog.Name(p.ID), p) })
+func (s *Salvage) putPrincipal(p catalog.Principal) {
+	s.change(func(tx catalog.Tx) error { return catalog.Principals.Put(tx, catalog.Name(p.ID), p) })
 }
 
-// members makes the capsules again that are in use, or were not sure. Who has a role there must be
-// confirmed by the index of roles.
-func (r *Salvage) members(rows catalog.Reader) error {
+// recoverCapsules makes the capsules again that are in use, or were not sure. The index of roles
+// must confirm each role there.
+func (s *Salvage) recoverCapsules(rows catalog.Reader) error {
 	roles := map[string][]string{}
 	for k, err := range catalog.Roles.After(rows, catalog.RoleKey{}) {
 		if err != nil {
@@ -88,11 +91,11 @@ func (r *Salvage) members(rows catalog.Reader) error {
 			admin = p.ID
 		}
 	}
-	used, err := r.used(rows)
+	used, err := s.usedCapsules(rows)
 	if err != nil {
 		return err
 	}
-	for id := range r.capsules {
+	for id := range s.capsules {
 		used[id] = used[id] || len(roles[id]) > 0
 	}
 	for id := range roles {
@@ -106,19 +109,19 @@ func (r *Salvage) members(rows catalog.Reader) error {
 			continue
 		}
 		if !used[id] {
-			continue // deleted: nothing is in it, and nobody has a role there
+			continue // it was deleted: it has no content and no roles
 		}
-		if c, err := r.capsule(rows, id, roles[id], admin); err != nil {
+		if c, err := s.capsule(rows, id, roles[id], admin); err != nil {
 			return err
 		} else if catalog.ValidCapsuleID(id) {
-			r.change(func(tx catalog.Tx) error { return catalog.Capsules.Put(tx, catalog.Name(id), c) })
+			s.change(func(tx catalog.Tx) error { return catalog.Capsules.Put(tx, catalog.Name(id), c) })
 		}
 	}
 	return nil
 }
 
-// used gives the capsules in which there is something.
-func (r *Salvage) used(rows catalog.Reader) (map[string]bool, error) {
+// usedCapsules gives the capsules that have content or reservations.
+func (s *Salvage) usedCapsules(rows catalog.Reader) (map[string]bool, error) {
 	used := map[string]bool{}
 	for m, err := range catalog.Memories.After(rows, catalog.MemoryKey{}) {
 		if err != nil {
@@ -136,21 +139,23 @@ func (r *Salvage) used(rows catalog.Reader) (map[string]bool, error) {
 }
 
 // capsule makes one again. confirmed are the principals that have a role in it.
-func (r *Salvage) capsule(rows catalog.Reader, id string, confirmed []string, admin string) (catalog.Capsule, error) {
-	c, old := r.capsules[id]
+func (s *Salvage) capsule(rows catalog.Reader, id string, confirmed []string, admin string) (catalog.Capsule, error) {
+	c, old := s.capsules[id]
 	f := Finding{Kind: KindOlder, Capsule: id, Text: fmt.Sprintf("capsule %s: its record may be older than it was", id)}
 	if !old {
-		c = catalog.Capsule{ID: id, Name: id, Created: r.now.Now}
-		f.Kind, f.Text = KindLost, fmt.Sprintf("capsule %s: its record, with its name, its quotas and who has which role in it", id)
+		c = catalog.Capsule{ID: id, Name: id, Created: s.now.Now}
+		f.Kind, f.Text = KindLost, fmt.Sprintf(
+			"capsule %s: its record, with its name, its quotas and who has which role in it", id)
 	}
 	for _, p := range confirmed {
-		if err := r.need(rows, p, "a role in capsule "+id); err != nil {
+		if err := s.ensurePrincipal(rows, p, "a role in capsule "+id); err != nil {
 			return c, err
 		}
 	}
 	was := c.Members()
 	gone := func(p string) bool { return !slices.Contains(confirmed, p) }
-	c.Owners, c.Controllers = slices.DeleteFunc(slices.Clone(c.Owners), gone), slices.DeleteFunc(slices.Clone(c.Controllers), gone)
+	c.Owners = slices.DeleteFunc(slices.Clone(c.Owners), gone)
+	c.Controllers = slices.DeleteFunc(slices.Clone(c.Controllers), gone)
 	if c.Subject != "" && gone(c.Subject) {
 		c.Subject = ""
 	}
@@ -159,15 +164,17 @@ func (r *Salvage) capsule(rows catalog.Reader, id string, confirmed []string, ad
 		f.Text += fmt.Sprintf("; the admin %s owns it now, and can give it back", admin)
 	}
 	if is := c.Members(); !slices.Equal(is, was) {
-		f.Text += fmt.Sprintf("; roles had: %q then, and now: %q; known to have had one in the end: %q", was, is, confirmed)
+		f.Text += fmt.Sprintf("; roles had: %q then, and now: %q; known to have had one in the end: %q",
+			was, is, confirmed)
 	}
-	for e, err := range catalog.Events.Back(rows, catalog.EventKey{Capsule: id}, catalog.EventKey{Capsule: id, Seq: math.MaxUint64}) {
+	for e, err := range catalog.Events.Back(rows, catalog.EventKey{Capsule: id},
+		catalog.EventKey{Capsule: id, Seq: math.MaxUint64}) {
 		if err != nil {
 			return c, err
 		}
 		c.Seq = max(c.Seq, e.Seq)
 		break
 	}
-	r.Found(f)
+	s.Found(f)
 	return c, nil
 }

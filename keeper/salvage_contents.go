@@ -19,28 +19,28 @@ import (
 type RawPlaces interface {
 	// Places is blob.Store's Places.
 	Places(ctx context.Context, after string, n int) ([]blob.PlaceInfo, error)
-	// Raw gives the bytes of a place, compared with nothing, until done. n is how many there are;
-	// -1 where that is not known.
+	// Raw gives the bytes of a place, compared with nothing, until done is called. n is how many
+	// there are; -1 if that is not known.
 	Raw(place string) (r io.ReaderAt, n int64, done func(), err error)
 }
 
-// wanted is a content whose record is lost, as its memory has it.
-type wanted struct {
+// lostContent is a content whose record is lost, as its memory has it.
+type lostContent struct {
 	key   catalog.ContentKey
 	bytes int64
 	by    uint64
-	in    string // a memory, for people
+	in    string // the name of its memory, for people
 }
 
-// regain finds the bytes of contents whose records are lost. A place that nothing names any more
-// has them if their SHA-256 is the right one: so what is regained is what was stored.
-func (r *Salvage) regain(ctx context.Context, content RawPlaces) error {
-	r.changed = nil
-	var all []wanted
+// recoverContents finds the bytes of contents whose records are lost. A place that nothing names
+// any more has them if their SHA-256 is the right one, so recovered bytes are what was stored.
+func (s *Salvage) recoverContents(ctx context.Context, content RawPlaces) error {
+	s.changed = nil
+	var all []lostContent
 	named := map[string]bool{}
-	if err := r.store.View(ctx, func(rows catalog.Reader) (err error) {
+	if err := s.store.View(ctx, func(rows catalog.Reader) (err error) {
 		clear(named)
-		all, err = r.wanted(rows, named)
+		all, err = s.lostContents(rows, named)
 		return err
 	}); err != nil || len(all) == 0 {
 		return err
@@ -48,23 +48,23 @@ func (r *Salvage) regain(ctx context.Context, content RawPlaces) error {
 	for after := ""; len(all) > 0; {
 		page, err := content.Places(ctx, after, 1000)
 		if err != nil || len(page) == 0 {
-			return errors.Join(err, r.apply(ctx))
+			return errors.Join(err, s.apply(ctx))
 		}
 		for _, p := range page {
 			if after = p.Name; named[p.Name] || p.Holds != nil {
 				continue
 			}
-			if all, err = r.compare(ctx, content, p, all); err != nil {
+			if all, err = s.compare(ctx, content, p, all); err != nil {
 				return err
 			}
 		}
 	}
-	return r.apply(ctx)
+	return s.apply(ctx)
 }
 
-// wanted lists the contents that memories name and that are not there, and notes the places that
+// lostContents lists the contents that memories name and that have no row. It notes the places that
 // are in use, or garbage for good.
-func (r *Salvage) wanted(rows catalog.Reader, named map[string]bool) (all []wanted, err error) {
+func (s *Salvage) lostContents(rows catalog.Reader, named map[string]bool) (all []lostContent, err error) {
 	for m, err := range catalog.Memories.After(rows, catalog.MemoryKey{}) {
 		if err != nil {
 			return nil, err
@@ -75,7 +75,7 @@ func (r *Salvage) wanted(rows catalog.Reader, named map[string]bool) (all []want
 			return nil, err
 		}
 		if !there && m.Bytes > 0 {
-			all = append(all, wanted{key, m.Bytes, m.By, nameOf(m)})
+			all = append(all, lostContent{key, m.Bytes, m.By, nameOf(m)})
 		}
 	}
 	if len(all) == 0 {
@@ -100,57 +100,69 @@ func (r *Salvage) wanted(rows catalog.Reader, named map[string]bool) (all []want
 	return all, nil
 }
 
-// compare looks whether a place has one of the contents, and gives those that are wanted still.
-func (r *Salvage) compare(ctx context.Context, content RawPlaces, p blob.PlaceInfo, all []wanted) ([]wanted, error) {
-	body, has, done, err := content.Raw(p.Name)
-	if lost(err) || errors.Is(err, syscall.EIO) {
+// compare checks whether a place has one of the contents, and gives the contents that are still
+// missing.
+func (s *Salvage) compare(
+	ctx context.Context, content RawPlaces, p blob.PlaceInfo, all []lostContent,
+) ([]lostContent, error) {
+	reader, has, done, err := content.Raw(p.Name)
+	if isDamage(err) || errors.Is(err, syscall.EIO) {
 		return all, ctx.Err()
 	}
-	if err != nil { // it may have them, and can't be read now
+	if err != nil { // the place may have one, and can't be read now
 		return all, fmt.Errorf("place %s: %w", p.Name, err)
 	}
 	defer done()
 	tried := map[int64]bool{}
 	for _, w := range all {
-		if w.by != 0 && session.SessionID(w.by) != p.Session || has >= 0 && w.bytes != has || tried[w.bytes] || !ends(body, w.bytes) {
+		if w.by != 0 && session.SessionID(w.by) != p.Session || has >= 0 && w.bytes != has || tried[w.bytes] ||
+			!hasBytes(reader, w.bytes) {
 			continue
 		}
 		tried[w.bytes] = true
-		extents, sum, err := digest(ctx, body, p.Name, w.bytes)
+		extents, sum, err := digest(ctx, reader, p.Name, w.bytes)
 		if ctx.Err() != nil {
 			return all, ctx.Err()
 		}
-		i := slices.IndexFunc(all, func(o wanted) bool { return err == nil && o.key.SHA256 == sum && o.bytes == w.bytes })
+		i := slices.IndexFunc(all, func(o lostContent) bool {
+			return err == nil && o.key.SHA256 == sum && o.bytes == w.bytes
+		})
 		if i < 0 {
 			continue
 		}
 		is := all[i]
-		r.Found(Finding{Kind: KindLost, Capsule: is.key.Capsule, Text: fmt.Sprintf("%s: the record of its content; its bytes were found in place %s", is.in, p.Name)})
-		r.change(func(tx catalog.Tx) error {
-			return catalog.Contents.Put(tx, is.key, catalog.Content{Capsule: is.key.Capsule, SHA256: sum, Bytes: is.bytes, Extents: extents})
+		s.Found(Finding{
+			Kind: KindLost, Capsule: is.key.Capsule,
+			Text: fmt.Sprintf("%s: the record of its content; its bytes were found in place %s", is.in, p.Name),
 		})
-		return slices.DeleteFunc(all, func(o wanted) bool { return o.key == is.key }), nil
+		s.change(func(tx catalog.Tx) error {
+			return catalog.Contents.Put(tx, is.key,
+				catalog.Content{Capsule: is.key.Capsule, SHA256: sum, Bytes: is.bytes, Extents: extents})
+		})
+		return slices.DeleteFunc(all, func(o lostContent) bool { return o.key == is.key }), nil
 	}
 	return all, nil
 }
 
-// ends reports whether there are bytes up to there.
-func ends(body io.ReaderAt, n int64) bool {
+// hasBytes reports whether there are at least n bytes.
+func hasBytes(reader io.ReaderAt, n int64) bool {
 	var b [1]byte
-	_, err := body.ReadAt(b[:], n-1)
+	_, err := reader.ReadAt(b[:], n-1)
 	return err == nil
 }
 
-// regainedExtent is how long an extent of a content is that was regained.
+// regainedExtent is the length of the extents of a recovered content, in bytes.
 const regainedExtent = 16 << 20
 
 // digest reads the first n bytes of a place.
-func digest(ctx context.Context, body io.ReaderAt, place string, n int64) (extents []catalog.Extent, sum catalog.SHA256, err error) {
+func digest(
+	ctx context.Context, reader io.ReaderAt, place string, n int64,
+) (extents []catalog.Extent, sum catalog.SHA256, err error) {
 	hash, table := sha256.New(), crc32.MakeTable(crc32.Castagnoli)
 	b := make([]byte, min(n, 1<<20))
 	for at := int64(0); at < n && ctx.Err() == nil; {
 		p := b[:min(int64(len(b)), n-at)]
-		if _, err := body.ReadAt(p, at); err != nil {
+		if _, err := reader.ReadAt(p, at); err != nil {
 			return nil, sum, err
 		}
 		hash.Write(p)

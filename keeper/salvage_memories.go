@@ -8,25 +8,25 @@ import (
 	"sluice/catalog"
 )
 
-// story is what the events say of a memory.
-type story struct {
+// history is what the events say of a memory.
+type history struct {
 	last  catalog.Event
-	state *catalog.Memory // as the newest event has it that has all of it
+	state *catalog.Memory // from the newest event that has the whole memory
 	seq   uint64
-	// open: later events of the capsule are lost.
-	open bool
+	// endLost: later events of the capsule are lost.
+	endLost bool
 }
 
 // memories finds out what has become of memories whose rows were lost, or are not sure.
-func (r *Salvage) memories(rows catalog.Reader) error {
-	stories, err := r.stories(rows)
+func (s *Salvage) memories(rows catalog.Reader) error {
+	histories, err := s.histories(rows)
 	if err != nil {
 		return err
 	}
-	if err := r.endings(rows, stories); err != nil {
+	if err := s.findLostEnds(rows, histories); err != nil {
 		return err
 	}
-	ends, err := r.purges(rows)
+	ends, err := s.purgeTimes(rows)
 	if err != nil {
 		return err
 	}
@@ -34,72 +34,76 @@ func (r *Salvage) memories(rows catalog.Reader) error {
 		if err != nil {
 			return err
 		}
-		if !r.older[m.ID] {
-			delete(stories, m.ID)
+		if !s.older[m.ID] {
+			delete(histories, m.ID)
 			continue
 		}
-		s, known := stories[m.ID]
-		delete(stories, m.ID)
+		h, known := histories[m.ID]
+		delete(histories, m.ID)
 		switch {
 		case known:
-			if s.state == nil {
-				s.state = &m
+			if h.state == nil {
+				h.state = &m
 			}
-			err = r.retell(rows, s, ends)
+			err = s.applyHistory(rows, h, ends)
 		case !m.Trashed.IsZero():
-			m.PurgeAt = r.now.Running + trashAnew.Milliseconds()
+			m.PurgeAt = s.now.Running + trashAnew.Milliseconds()
 			fallthrough
 		default:
-			if err = r.put(rows, m, false); err == nil {
-				r.tellOf(m, KindOlder, ": its record may be older than it was, or it was deleted since")
+			if err = s.put(rows, m, false); err == nil {
+				s.reportMemory(m, KindOlder, ": its record may be older than it was, or it was deleted since")
 			}
 		}
 		if err != nil {
 			return err
 		}
 	}
-	for id, s := range stories {
+	for id, h := range histories {
 		var err error
-		if s.state != nil || s.last.Type == catalog.MemoryPurged {
-			err = r.retell(rows, s, ends)
+		if h.state != nil || h.last.Type == catalog.MemoryPurged {
+			err = s.applyHistory(rows, h, ends)
 		} else {
-			r.Found(Finding{Kind: KindLost, Capsule: s.last.Capsule, Memory: id, Text: fmt.Sprintf("memory %s in capsule %s: its record", id, s.last.Capsule)})
+			s.Found(Finding{
+				Kind: KindLost, Capsule: h.last.Capsule, Memory: id,
+				Text: fmt.Sprintf("memory %s in capsule %s: its record", id, h.last.Capsule),
+			})
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return r.nameless(rows, stories)
+	return s.unnamed(rows, histories)
 }
 
-// retell makes of a memory what the events say.
-func (r *Salvage) retell(rows catalog.Reader, s story, ends map[catalog.MemoryID]int64) error {
-	if s.last.Type == catalog.MemoryPurged {
-		r.drop(s.last.ID)
+// applyHistory stores or deletes a memory as its events say.
+func (s *Salvage) applyHistory(rows catalog.Reader, h history, ends map[catalog.MemoryID]int64) error {
+	if h.last.Type == catalog.MemoryPurged {
+		s.deleteMemory(h.last.ID)
 		return nil
 	}
-	m := *s.state
+	m := *h.state
 	m.Trashed, m.PurgeAt = time.Time{}, 0
-	if s.last.Type == catalog.MemoryDeleted {
-		m.Trashed, m.PurgeAt = s.last.Time, ends[m.ID]
+	if h.last.Type == catalog.MemoryDeleted {
+		m.Trashed, m.PurgeAt = h.last.Time, ends[m.ID]
 		if m.PurgeAt == 0 {
-			m.PurgeAt = r.now.Running + trashAnew.Milliseconds()
+			m.PurgeAt = s.now.Running + trashAnew.Milliseconds()
 		}
 	}
-	if s.open {
-		r.tellOf(m, KindOlder, ": later events of its capsule are lost: it may have been changed or deleted since")
+	if h.endLost {
+		s.reportMemory(m, KindOlder,
+			": later events of its capsule are lost: it may have been changed or deleted since")
 	}
-	return r.put(rows, m, !s.open)
+	return s.put(rows, m, !h.endLost)
 }
 
-// endings finds the stories of which the end may be lost.
-func (r *Salvage) endings(rows catalog.Reader, stories map[catalog.MemoryID]story) error {
-	missing := map[string]uint64{} // the largest number of an event that is missing, by capsule
+// findLostEnds marks the histories whose end may be lost.
+func (s *Salvage) findLostEnds(rows catalog.Reader, histories map[catalog.MemoryID]history) error {
+	missing := map[string]uint64{} // the largest number of a missing event, by capsule
 	end := func(capsule string, next uint64) error {
 		if capsule == "" {
 			return nil
 		}
-		if r.Lost(catalog.EventTable, catalog.EventKey{Capsule: capsule, Seq: next}.AppendKey(nil)) {
+		if s.Lost(catalog.EventTable, catalog.EventKey{Capsule: capsule, Seq: next}.AppendKey(nil)) {
 			missing[capsule] = math.MaxUint64
 			return nil
 		}
@@ -126,60 +130,62 @@ func (r *Salvage) endings(rows catalog.Reader, stories map[catalog.MemoryID]stor
 	if err := end(capsule, next); err != nil {
 		return err
 	}
-	for id, s := range stories {
-		s.open = missing[s.last.Capsule] > s.last.Seq
-		stories[id] = s
+	for id, h := range histories {
+		h.endLost = missing[h.last.Capsule] > h.last.Seq
+		histories[id] = h
 	}
 	return nil
 }
 
-// put stores a memory. One that is not known to be there is left out where it has no content: then
+// put stores a memory. A memory that may have been deleted is left out if it has no content: then
 // it was deleted, or both are lost.
-func (r *Salvage) put(rows catalog.Reader, m catalog.Memory, known bool) error {
-	_, whole, err := catalog.Contents.Find(rows, catalog.ContentKey{Capsule: m.Capsule, SHA256: m.SHA256})
+func (s *Salvage) put(rows catalog.Reader, m catalog.Memory, known bool) error {
+	_, found, err := catalog.Contents.Find(rows, catalog.ContentKey{Capsule: m.Capsule, SHA256: m.SHA256})
 	if err != nil {
 		return err
 	}
-	if !whole && !known {
-		r.tellOf(m, KindLost, ": it is left out, as the record of its content is gone too: it was deleted, or both are lost")
-		r.drop(m.ID)
+	if !found && !known {
+		s.reportMemory(m, KindLost,
+			": it is left out, as the record of its content is gone too: it was deleted, or both are lost")
+		s.deleteMemory(m.ID)
 		return nil
 	}
-	r.change(func(tx catalog.Tx) error { return catalog.Memories.Put(tx, catalog.MemoryKey(m.ID), m) })
+	s.change(func(tx catalog.Tx) error { return catalog.Memories.Put(tx, catalog.MemoryKey(m.ID), m) })
 	return nil
 }
 
-func (r *Salvage) drop(id catalog.MemoryID) {
-	r.change(func(tx catalog.Tx) error { return catalog.Memories.Delete(tx, catalog.MemoryKey(id)) })
+func (s *Salvage) deleteMemory(id catalog.MemoryID) {
+	s.change(func(tx catalog.Tx) error { return catalog.Memories.Delete(tx, catalog.MemoryKey(id)) })
 }
 
-// stories reads the events of memories whose rows were lost, or are not sure.
-func (r *Salvage) stories(rows catalog.Reader) (map[catalog.MemoryID]story, error) {
-	out := map[catalog.MemoryID]story{}
+// histories reads the events of memories whose rows were lost, or are not sure.
+func (s *Salvage) histories(rows catalog.Reader) (map[catalog.MemoryID]history, error) {
+	out := map[catalog.MemoryID]history{}
 	for e, err := range catalog.Events.After(rows, catalog.EventKey{}) {
 		if err != nil {
 			return nil, err
 		}
-		if e.ID == (catalog.MemoryID{}) || !r.Lost(catalog.MemoryTable, e.ID[:]) {
+		if e.ID == (catalog.MemoryID{}) || !s.Lost(catalog.MemoryTable, e.ID[:]) {
 			continue
 		}
-		s := out[e.ID]
-		if s.last = e; e.Memory != nil {
-			s.state, s.seq = e.Memory, e.Seq
+		h := out[e.ID]
+		if h.last = e; e.Memory != nil {
+			h.state, h.seq = e.Memory, e.Seq
 		}
-		out[e.ID] = s
+		out[e.ID] = h
 	}
 	return out, nil
 }
 
-// purges gives when memories in the trash are due to go.
-func (r *Salvage) purges(rows catalog.Reader) (map[catalog.MemoryID]int64, error) {
+// purgeTimes gives the running time at which memories in the trash are to be purged.
+func (s *Salvage) purgeTimes(rows catalog.Reader) (map[catalog.MemoryID]int64, error) {
 	out := map[catalog.MemoryID]int64{}
 	for d, err := range catalog.Dues.After(rows, catalog.DueKey{}) {
 		if err != nil {
 			return nil, err
 		}
-		if d.Kind == catalog.DuePurge && len(d.Key) == len(catalog.MemoryID{}) && r.Lost(catalog.MemoryTable, []byte(d.Key)) {
+		if d.Kind == catalog.DuePurge && len(d.Key) == len(catalog.MemoryID{}) &&
+			s.Lost(catalog.MemoryTable, []byte(d.Key)) {
 			out[catalog.MemoryID([]byte(d.Key))] = d.At
 		}
 	}

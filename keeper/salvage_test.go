@@ -21,7 +21,7 @@ type fixed struct{ time.Time }
 
 func (f fixed) Now() time.Time { return f.Time }
 
-// rescued is a catalog from which rows are lost.
+// rescued is a catalog that has lost rows.
 type rescued struct {
 	t        *testing.T
 	rows     *catalog.Mem
@@ -33,7 +33,10 @@ type rescued struct {
 }
 
 func newRescued(t *testing.T) *rescued {
-	r := &rescued{t: t, rows: catalog.NewMem(), sessions: session.NewMem(), lost: map[string]bool{}, at: catalog.Moment{Now: time.UnixMilli(1e12).UTC(), Running: 1000}}
+	r := &rescued{
+		t: t, rows: catalog.NewMem(), sessions: session.NewMem(), lost: map[string]bool{},
+		at: catalog.Moment{Now: time.UnixMilli(1e12).UTC(), Running: 1000},
+	}
 	r.rescue = keeper.Salvage{
 		Found: func(f keeper.Finding) { r.found = append(r.found, f) },
 		Lost:  func(table catalog.TableID, key []byte) bool { return r.lost[fmt.Sprint(table, key)] },
@@ -59,9 +62,17 @@ func (r *rescued) update(f func(tx catalog.Tx) error) {
 // publish stores a memory.
 func (r *rescued) publish(id byte, by uint64) catalog.Memory {
 	r.t.Helper()
-	m := catalog.Memory{ID: catalog.MemoryID{id}, Capsule: "c", Meta: catalog.Meta{Name: fmt.Sprint("m", id), MIME: "a/b"}, Bytes: 1, SHA256: catalog.SHA256{id}, Created: r.at.Now, Owner: "p", By: by}
+	m := catalog.Memory{
+		ID: catalog.MemoryID{id}, Capsule: "c",
+		Meta: catalog.Meta{Name: fmt.Sprint("m", id), MIME: "a/b"}, Bytes: 1, SHA256: catalog.SHA256{id},
+		Created: r.at.Now, Owner: "p", By: by,
+	}
 	r.update(func(tx catalog.Tx) (err error) {
-		m, err = catalog.Publish(tx, catalog.Publication{Memory: m, Content: catalog.Content{Capsule: "c", SHA256: m.SHA256, Bytes: 1, Inline: []byte{id}}, At: r.at})
+		m, err = catalog.Publish(tx,
+			catalog.Publication{
+				Memory:  m,
+				Content: catalog.Content{Capsule: "c", SHA256: m.SHA256, Bytes: 1, Inline: []byte{id}}, At: r.at,
+			})
 		return err
 	})
 	return m
@@ -69,7 +80,10 @@ func (r *rescued) publish(id byte, by uint64) catalog.Memory {
 
 func (r *rescued) rename(id byte, name string) {
 	r.update(func(tx catalog.Tx) error {
-		_, err := catalog.ChangeMemory(tx, catalog.MemoryID{id}, func(m *catalog.Meta) error { m.Name = name; return nil }, r.at)
+		_, err := catalog.ChangeMemory(tx, catalog.MemoryID{id}, func(m *catalog.Meta) error {
+			m.Name = name
+			return nil
+		}, r.at)
 		return err
 	})
 }
@@ -94,7 +108,7 @@ func (r *rescued) memory(id byte) (m catalog.Memory, ok bool) {
 	return m, ok
 }
 
-// lose takes a memory's newest row away, and leaves an older one, if there was one.
+// lose removes a memory's newest row, and leaves an older one, if there was one.
 func (r *rescued) lose(id byte, older *catalog.Memory) {
 	r.t.Helper()
 	r.lost[fmt.Sprint(catalog.MemoryTable, slices.Clone(catalog.MemoryKey{id}.AppendKey(nil)))] = true
@@ -109,7 +123,7 @@ func (r *rescued) lose(id byte, older *catalog.Memory) {
 	}
 }
 
-// loseEvent takes an event away.
+// loseEvent removes an event.
 func (r *rescued) loseEvent(seq uint64) {
 	r.t.Helper()
 	key := catalog.EventKey{Capsule: "c", Seq: seq}
@@ -117,7 +131,7 @@ func (r *rescued) loseEvent(seq uint64) {
 	r.update(func(tx catalog.Tx) error { return catalog.Events.Delete(tx, key) })
 }
 
-func (r *rescued) settle() {
+func (r *rescued) reconcile() {
 	r.t.Helper()
 	if err := r.rescue.Reconcile(r.t.Context(), r.sessions, r.rows, fixed{r.at.Now}, system.Random{}); err != nil {
 		r.t.Fatal(err)
@@ -125,12 +139,13 @@ func (r *rescued) settle() {
 }
 
 func (r *rescued) says(kind keeper.Kind, what string) bool {
-	return slices.ContainsFunc(r.found, func(f keeper.Finding) bool { return f.Kind == kind && strings.Contains(f.Text, what) })
+	return slices.ContainsFunc(r.found, func(f keeper.Finding) bool {
+		return f.Kind == kind && strings.Contains(f.Text, what)
+	})
 }
 
-// What became of a memory whose row is lost, or is an older one, is what its events say: as it was
-// changed last, in the trash, or gone. Without events an older one is taken and told of, unless its
-// content is gone.
+// If the row of a memory is lost or an older one, its events say what it was last: changed, in the
+// trash, or gone. Without events an older row is taken and reported, unless its content is gone.
 func TestWhatBecameOfAMemory(t *testing.T) {
 	type want struct {
 		gone, trashed bool
@@ -183,9 +198,10 @@ func TestWhatBecameOfAMemory(t *testing.T) {
 			if r.lose(1, nil); c.older {
 				r.lose(1, &m)
 			}
-			r.settle()
+			r.reconcile()
 			is, there := r.memory(1)
-			if there == c.gone || there && (is.Name != c.name || is.Trashed.IsZero() == c.trashed || is.SHA256 != m.SHA256 || is.Seq != m.Seq) {
+			if there == c.gone || there &&
+				(is.Name != c.name || is.Trashed.IsZero() == c.trashed || is.SHA256 != m.SHA256 || is.Seq != m.Seq) {
 				t.Errorf("%v: %+v", there, is)
 			}
 			if c.trashed && is.PurgeAt != r.at.Running+time.Hour.Milliseconds() {
@@ -201,15 +217,16 @@ func TestWhatBecameOfAMemory(t *testing.T) {
 	}
 }
 
-// A memory of which nobody knows when it went into the trash is not emptied from there at once: it
-// may have been restored since.
+// If nothing says when a memory went into the trash, it is not purged at once: it may have been
+// restored since.
 func TestTheTrashBeginsAnew(t *testing.T) {
 	r := newRescued(t)
 	r.publish(1, 0)
 	r.trash(1)
 	m, _ := r.memory(1)
 	r.update(func(tx catalog.Tx) error {
-		if err := catalog.Dues.Delete(tx, catalog.DueKey{At: m.PurgeAt, Kind: catalog.DuePurge, Key: string(m.ID[:])}); err != nil {
+		if err := catalog.Dues.Delete(tx,
+			catalog.DueKey{At: m.PurgeAt, Kind: catalog.DuePurge, Key: string(m.ID[:])}); err != nil {
 			return err
 		}
 		for seq := range uint64(10) {
@@ -221,15 +238,15 @@ func TestTheTrashBeginsAnew(t *testing.T) {
 	})
 	m.PurgeAt = 2
 	r.lose(1, &m)
-	r.settle()
+	r.reconcile()
 	if is, _ := r.memory(1); is.Trashed.IsZero() || is.PurgeAt < (24*time.Hour).Milliseconds() {
 		t.Errorf("%+v", is)
 	}
 }
 
-// Nobody comes in by a row that may be older than it was: tokens that are not sure are void, and
-// roles count that the index of roles surely has. Somebody always can come in, and each capsule has
-// an owner.
+// A row that may be older than it was grants no access: tokens that are not sure are void, and only
+// roles count that the index of roles has. Somebody can always come in, and each capsule has an
+// owner.
 func TestNobodyComesInByAnOldRow(t *testing.T) {
 	r := newRescued(t)
 	for _, row := range []any{
@@ -259,21 +276,27 @@ func TestNobodyComesInByAnOldRow(t *testing.T) {
 	r.publish(1, 0)
 	r.update(func(tx catalog.Tx) error {
 		for _, id := range []string{"mine", "theirs", "gone"} {
-			if _, err := catalog.NewCapsule(tx, catalog.Capsule{ID: id, Name: "named", Owners: []string{"q"}, Controllers: []string{"s"}}, r.at); err != nil {
+			if _, err := catalog.NewCapsule(tx,
+				catalog.Capsule{ID: id, Name: "named", Owners: []string{"q"}, Controllers: []string{"s"}},
+				r.at); err != nil {
 				return err
 			}
 			c, err := catalog.Capsules.Get(tx, catalog.Name(id))
 			if err != nil {
 				return err
 			}
-			// What is kept of it is older than a change of its roles.
+			// The row that is left is older than a change of its roles.
 			c.Owners, c.Subject = []string{"q", "former"}, "former"
 			r.rescue.Keep(c, false)
 			if err := catalog.Capsules.Delete(tx, catalog.Name(id)); err != nil {
 				return err
 			}
 		}
-		for _, k := range []catalog.RoleKey{{Principal: "q", Capsule: "theirs"}, {Principal: "q", Capsule: "gone"}, {Principal: "s", Capsule: "gone"}} {
+		for _, k := range []catalog.RoleKey{
+			{Principal: "q", Capsule: "theirs"},
+			{Principal: "q", Capsule: "gone"},
+			{Principal: "s", Capsule: "gone"},
+		} {
 			if err := catalog.Roles.Delete(tx, k); err != nil {
 				return err
 			}
@@ -284,9 +307,10 @@ func TestNobodyComesInByAnOldRow(t *testing.T) {
 		if err := catalog.Principals.Delete(tx, "p"); err != nil {
 			return err
 		}
-		return catalog.Tokens.Put(tx, catalog.TokenKey{1}, catalog.Token{Hash: catalog.SHA256{1}, ID: "t2", Principal: "r", Created: r.at.Now})
+		return catalog.Tokens.Put(tx, catalog.TokenKey{1},
+			catalog.Token{Hash: catalog.SHA256{1}, ID: "t2", Principal: "r", Created: r.at.Now})
 	})
-	r.settle()
+	r.reconcile()
 	err := r.rows.View(t.Context(), func(rows catalog.Reader) error {
 		admins := 0
 		admin := ""
@@ -308,7 +332,8 @@ func TestNobodyComesInByAnOldRow(t *testing.T) {
 			if err != nil {
 				return fmt.Errorf("%s: %w", id, err)
 			}
-			if !slices.Equal(c.Owners, []string{owner}) || c.Subject != "" || id != "c" && !slices.Equal(c.Controllers, []string{"s"}) {
+			if !slices.Equal(c.Owners, []string{owner}) || c.Subject != "" ||
+				id != "c" && !slices.Equal(c.Controllers, []string{"s"}) {
 				t.Errorf("%s: %+v", id, c)
 			}
 			if !r.says(keeper.KindLost, "capsule "+id) && !r.says(keeper.KindOlder, "capsule "+id) {
@@ -328,11 +353,15 @@ func TestNobodyComesInByAnOldRow(t *testing.T) {
 	}
 }
 
-// A finished session tells what it became if a memory leads to it, and is forgotten else.
+// A finished session has an outcome if a memory leads to it, and is forgotten otherwise.
 func TestASessionOfWhichNobodyKnows(t *testing.T) {
 	r := newRescued(t)
 	for id := session.SessionID(1); id < 3; id++ {
-		s, _, err := r.sessions.Create(t.Context(), session.Session{ID: id, Spec: session.Spec{ChunkSize: 1, BytesExpected: 1, Owner: "p"}, Began: r.at.Now, LastSeen: r.at.Now})
+		s, _, err := r.sessions.Create(t.Context(),
+			session.Session{
+				ID: id, Spec: session.Spec{ChunkSize: 1, BytesExpected: 1, Owner: "p"}, Began: r.at.Now,
+				LastSeen: r.at.Now,
+			})
 		if err == nil {
 			s, err = r.sessions.Move(t.Context(), id, session.Step{Gen: s.Gen, Next: s.Gen + 1, To: session.Sealed})
 		}
@@ -345,7 +374,7 @@ func TestASessionOfWhichNobodyKnows(t *testing.T) {
 	}
 	m := r.publish(1, 1)
 	r.update(func(tx catalog.Tx) error { return catalog.Outcomes.Delete(tx, 1) })
-	r.settle()
+	r.reconcile()
 	err := r.rows.View(t.Context(), func(rows catalog.Reader) error {
 		out, err := catalog.Outcomes.Get(rows, 1)
 		if out.Memory != m.ID || out.SHA256 != m.SHA256 || out.Capsule != "c" || out.Bytes != 1 {
@@ -368,7 +397,7 @@ func TestASessionOfWhichNobodyKnows(t *testing.T) {
 }
 
 // Content whose record may be lost is no garbage: a place that nothing names any more keeps its
-// row, and is told of. Where the metadata know all of it, it is garbage.
+// row, and is reported. If the metadata know all of it, it is garbage.
 func TestContentOfLostRecordsIsKept(t *testing.T) {
 	for _, known := range []bool{false, true} {
 		disk, stores := crashfs.New(), metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
@@ -389,7 +418,9 @@ func TestContentOfLostRecordsIsKept(t *testing.T) {
 			found = nil
 			if _, err := keeper.Check(t.Context(), keeper.CheckConfig{
 				Sessions: h.sessions, Catalog: h.catalog, Blobs: h.blobs, Clock: wall{}, Repair: true,
-				KnownPlace: func(string) bool { return known }, Found: func(f keeper.Finding) { found = append(found, f) },
+				KnownPlace: func(string) bool { return known }, Found: func(f keeper.Finding) {
+					found = append(found, f)
+				},
 			}); err != nil {
 				t.Fatal(err)
 			}
@@ -416,7 +447,9 @@ func TestContentOfLostRecordsIsKept(t *testing.T) {
 		if want := map[bool]int{false: len(places), true: 0}[known]; err != nil || kept != want || len(places) == 0 {
 			t.Errorf("known: %v: %d of %d places are kept, %v", known, kept, len(places), err)
 		}
-		if !known && !slices.ContainsFunc(found, func(f keeper.Finding) bool { return f.Note && strings.Contains(f.Text, "it is kept") }) {
+		if !known && !slices.ContainsFunc(found, func(f keeper.Finding) bool {
+			return f.Note && strings.Contains(f.Text, "it is kept")
+		}) {
 			t.Errorf("nothing says so: %s", list(found))
 		}
 		if err := h.leave(); err != nil {

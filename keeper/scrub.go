@@ -13,27 +13,26 @@ import (
 )
 
 const (
-	// scrubEvery is how long after its beginning a pass over all content is followed by the next,
-	// at the earliest.
+	// scrubEvery is the shortest time between the beginnings of two passes over all content.
 	scrubEvery = 24 * time.Hour
-	// scrubRetry is how long a Scrub rests that could not go on, and before it begins: a start has
-	// other things to do.
+	// scrubRetry is the rest before the first pass, when a start has other things to do, and after
+	// a pass that could not go on.
 	scrubRetry = time.Minute
 )
 
-// Scrub re-reads all stored content past the caches, on and on until ctx ends, at most perSecond
-// bytes a second on the average, and compares each extent with its CRC-32C. Content that is not
-// what was stored is told of in the log and marked as damaged, as Check does it. Nothing is
-// remembered from one start to the next: each begins at a content that pick chooses (0 ≤ pick(n) <
-// n), so that many short lives look at everything too.
+// Scrub re-reads all stored content past the caches, again and again until ctx ends, at most
+// perSecond bytes a second on average, and compares each extent with its CRC-32C. It logs content
+// that is not what was stored, and marks it as damaged, as Check does. It remembers nothing from
+// one start to the next: each start begins at a content that pick chooses (0 ≤ pick(n) < n), so
+// that many short runs look at everything too.
 //
-// Nothing is said about an extent before its content's row was looked up again: where a re-upload,
-// or a deletion, has changed it meanwhile, the collector may have deleted the bytes, and that is
-// nothing to tell of.
+// Before it reports an extent it looks the content's row up again. If a re-upload or a deletion has
+// changed the row meanwhile, the collector may have deleted the bytes, and there is nothing to
+// report.
 func (k *Keeper) Scrub(ctx context.Context, perSecond int64, pick func(n int64) int64) {
 	s := &scrub{k: k, perSecond: perSecond}
 	pause(ctx, scrubRetry)
-	from, err := k.anywhere(ctx, pick)
+	from, err := k.startKey(ctx, pick)
 	for ctx.Err() == nil {
 		began := k.cfg.Clock.Now()
 		if err == nil {
@@ -64,15 +63,15 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// scrub is a run of Scrub.
+// scrub is one run of Scrub.
 type scrub struct {
 	k              *Keeper
 	perSecond      int64
 	bytes, damaged int64 // of this pass
 }
 
-// anywhere chooses a content to begin at: a capsule by the bytes it has, and there any digest.
-func (k *Keeper) anywhere(ctx context.Context, pick func(n int64) int64) (from catalog.ContentKey, err error) {
+// startKey chooses a content to begin at: a capsule by the bytes it has, and there any digest.
+func (k *Keeper) startKey(ctx context.Context, pick func(n int64) int64) (from catalog.ContentKey, err error) {
 	err = k.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
 		from = catalog.ContentKey{}
 		total := int64(0)
@@ -113,16 +112,17 @@ func (s *scrub) pass(ctx context.Context, from catalog.ContentKey) error {
 		}
 		after = &key
 		err = panics.Try(func() error { return s.content(ctx, content) })
-		if lost := (*panics.Error)(nil); errors.As(err, &lost) {
-			s.k.cfg.Log.Error("looking at a stored content failed; the others are looked at", "sha256", fmt.Sprintf("%x", content.SHA256), "err", err)
+		if panicked := (*panics.Error)(nil); errors.As(err, &panicked) {
+			s.k.cfg.Log.Error("looking at a stored content failed; the others are looked at",
+				"sha256", fmt.Sprintf("%x", content.SHA256), "err", err)
 		} else if err != nil {
 			return err
 		}
 	}
 }
 
-// content checks one content. What is marked already is not looked at: it is damaged until it is
-// stored again, or a Check finds it right.
+// content checks one content. It skips marked content, which stays damaged until it is stored again
+// or a Check finds it right.
 func (s *scrub) content(ctx context.Context, content catalog.Content) error {
 	if err := s.k.cfg.InPlace(); err != nil {
 		return err
@@ -134,7 +134,7 @@ func (s *scrub) content(ctx context.Context, content catalog.Content) error {
 	if len(content.Extents) == 0 {
 		s.bytes += content.Bytes
 		if found := damagesInline(content); len(found) > 0 {
-			return s.rotten(ctx, content, catalog.Extent{}, errors.New(found[0].what))
+			return s.reportCorrupt(ctx, content, catalog.Extent{}, errors.New(found[0].problem))
 		}
 		return nil
 	}
@@ -144,12 +144,12 @@ func (s *scrub) content(ctx context.Context, content catalog.Content) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if errors.Is(err, blob.ErrUnavailable) { // as for every other content
+		if errors.Is(err, blob.ErrUnavailable) { // no other content can be read either
 			return err
 		}
 		s.bytes += e.Len
 		if err != nil {
-			return s.rotten(ctx, content, e, err)
+			return s.reportCorrupt(ctx, content, e, err)
 		}
 		if took := time.Duration(float64(e.Len) / float64(s.perSecond) * float64(time.Second)); took > 0 {
 			pause(ctx, took-s.k.cfg.Clock.Now().Sub(began))
@@ -158,8 +158,8 @@ func (s *scrub) content(ctx context.Context, content catalog.Content) error {
 	return ctx.Err()
 }
 
-// rotten tells of content that is not what was stored, if it is the capsule's still.
-func (s *scrub) rotten(ctx context.Context, content catalog.Content, e catalog.Extent, cause error) error {
+// reportCorrupt marks and logs content that is not what was stored, if its row has not changed.
+func (s *scrub) reportCorrupt(ctx context.Context, content catalog.Content, e catalog.Extent, cause error) error {
 	k := s.k
 	key := catalog.ContentKey{Capsule: content.Capsule, SHA256: content.SHA256}
 	var now catalog.Content
@@ -174,8 +174,9 @@ func (s *scrub) rotten(ctx context.Context, content catalog.Content, e catalog.E
 	if err := k.cfg.InPlace(); err != nil {
 		return err
 	}
-	if e.Place != "" && !lost(cause) {
-		k.cfg.Log.Error("stored content could not be read; it is tried again in the next pass", "sha256", fmt.Sprintf("%x", content.SHA256), "place", e.Place, "err", cause)
+	if e.Place != "" && !isDamage(cause) {
+		k.cfg.Log.Error("stored content could not be read; it is tried again in the next pass",
+			"sha256", fmt.Sprintf("%x", content.SHA256), "place", e.Place, "err", cause)
 		return nil
 	}
 	marked, err := mark(ctx, k.cfg.Catalog, content, k.cfg.Clock.Now())
@@ -185,7 +186,8 @@ func (s *scrub) rotten(ctx context.Context, content catalog.Content, e catalog.E
 	s.damaged++
 	memories, err := memoriesOf(ctx, k.cfg.Catalog, content)
 	for _, m := range memories {
-		k.cfg.Log.Error("a memory is damaged: its bytes are not what was stored; it is not given out until the same bytes are stored again",
+		k.cfg.Log.Error("a memory is damaged: its bytes are not what was stored; it is not given out until the "+
+			"same bytes are stored again",
 			"memory", m.ID, "capsule", m.Capsule, "name", m.Name, "bytes", m.Bytes, "place", e.Place, "err", cause)
 	}
 	return err

@@ -78,7 +78,8 @@ func scrubOf(t *testing.T, perSecond int64, inPlace func() error) *scrubbed {
 	w := newWorld(t)
 	s := &scrubbed{world: w, blobs: &peeked{Store: w.blobs}, rows: &peekedRows{Store: w.catalog}}
 	k := keeper.New(keeper.Config{
-		Sessions: w.sessions, Uploads: w.uploads, Catalog: s.rows, Blobs: s.blobs, Clock: wall{}, InPlace: inPlace, Log: slog.New(slog.NewTextHandler(s, nil)),
+		Sessions: w.sessions, Uploads: w.uploads, Catalog: s.rows, Blobs: s.blobs, Clock: wall{}, InPlace: inPlace,
+		Log: slog.New(slog.NewTextHandler(s, nil)),
 	})
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -87,7 +88,7 @@ func scrubOf(t *testing.T, perSecond int64, inPlace func() error) *scrubbed {
 	return s
 }
 
-// rest lets time pass, and whoever has something to do then do it.
+// rest lets time pass, and lets the other goroutines work.
 func rest(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -96,7 +97,8 @@ func rest(d time.Duration) {
 // store stores bytes in one request.
 func (s *scrubbed) store(b []byte) catalog.Memory {
 	s.t.Helper()
-	m, err := s.uploads.Create(s.t.Context(), s.me, upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: int64(len(b))}}, bytes.NewReader(b))
+	m, err := s.uploads.Create(s.t.Context(), s.me,
+		upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: int64(len(b))}}, bytes.NewReader(b))
 	s.check(err)
 	return m
 }
@@ -110,12 +112,12 @@ func (s *scrubbed) content(m catalog.Memory) (c catalog.Content) {
 	return c
 }
 
-// Rot is told of in words and marked; who reads is told so, and a new upload of the same bytes
+// Corrupt content is logged and marked. Readers get an error, and a new upload of the same bytes
 // heals it.
 func TestScrubFindsRot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := scrub(t, 1<<30)
-		good, bad := s.store(text(1, 9000)), s.store(body)
+		good, bad := s.store(text(1, 9000)), s.store(sample)
 		s.world.blobs.Corrupt(s.content(bad).Extents[0].Place, 77)
 		time.Sleep(2 * time.Minute)
 		if s.content(bad).Damaged.IsZero() || !s.content(good).Damaged.IsZero() {
@@ -124,11 +126,14 @@ func TestScrubFindsRot(t *testing.T) {
 		if !s.said(bad.ID.String()) || !s.said("is damaged") || s.said(good.ID.String()) {
 			t.Errorf("the log: %s", s.log.String())
 		}
-		reader := memories.New(memories.Config{Catalog: s.catalog, Content: s.blobs, Clock: wall{}, Running: s.sessions.Running})
+		reader := memories.New(memories.Config{
+			Catalog: s.catalog, Content: s.blobs, Clock: wall{},
+			Running: s.sessions.Running,
+		})
 		if _, err := reader.Open(t.Context(), s.me, bad.ID); !errors.Is(err, memories.ErrDamaged) {
 			t.Errorf("reading it: %v", err)
 		}
-		s.store(body)
+		s.store(sample)
 		if !s.content(bad).Damaged.IsZero() {
 			t.Error("the upload did not heal it")
 		}
@@ -146,7 +151,7 @@ func TestScrubFindsRot(t *testing.T) {
 	})
 }
 
-// A content at which the store panics keeps no other from being looked at.
+// A content at which the store panics does not stop the scrub of the others.
 func TestScrubSurvivesAPanic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := scrub(t, 1<<30)
@@ -163,17 +168,18 @@ func TestScrubSurvivesAPanic(t *testing.T) {
 		})
 		s.world.blobs.Corrupt(s.content(bad).Extents[0].Place, 77)
 		time.Sleep(2 * time.Minute)
-		if s.content(bad).Damaged.IsZero() || !s.said("the store is broken") || !s.said("all stored content was read again") {
+		if s.content(bad).Damaged.IsZero() || !s.said("the store is broken") ||
+			!s.said("all stored content was read again") {
 			t.Errorf("marked: %v; the log: %s", s.content(bad).Damaged, s.log.String())
 		}
 	})
 }
 
-// What has changed between the look at a row and the look at its bytes is nothing to tell of,
+// A content that has changed between the look at its row and the look at its bytes is not reported,
 // whatever the bytes are by then.
 func TestScrubLooksAgainBeforeItSpeaks(t *testing.T) {
 	for what, change := range map[string]func(s *scrubbed, m catalog.Memory){
-		"stored again": func(s *scrubbed, _ catalog.Memory) { s.store(body) },
+		"stored again": func(s *scrubbed, _ catalog.Memory) { s.store(sample) },
 		"purged": func(s *scrubbed, m catalog.Memory) {
 			s.check(s.catalog.Update(s.t.Context(), func(tx catalog.Tx) error {
 				return catalog.Purge(tx, m.ID, catalog.Moment{Now: time.Now(), Running: s.sessions.Running()})
@@ -183,7 +189,7 @@ func TestScrubLooksAgainBeforeItSpeaks(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := scrub(t, 1<<30)
-				m := s.store(body)
+				m := s.store(sample)
 				place, once := s.content(m).Extents[0].Place, false
 				s.blobs.onCheck(func(e catalog.Extent) error {
 					if e.Place != place || once {
@@ -209,13 +215,13 @@ func TestScrubLooksAgainBeforeItSpeaks(t *testing.T) {
 	}
 }
 
-// The same holds for what changes between the second look and the mark.
+// The same holds for a change between the second look and the mark.
 func TestScrubMarksOnlyWhatItHasLookedAt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := scrub(t, 1<<30)
-		m := s.store(body)
+		m := s.store(sample)
 		s.world.blobs.Corrupt(s.content(m).Extents[0].Place, 77)
-		update := func() { s.store(body) }
+		update := func() { s.store(sample) }
 		s.rows.update.Store(&update)
 		rest(2 * time.Minute)
 		if s.rows.update.Load() != nil {
@@ -253,7 +259,7 @@ func TestScrubAmongUploadsAndTheCollector(t *testing.T) {
 	})
 }
 
-// It reads no faster than it is told to.
+// The scrub reads no faster than its rate.
 func TestScrubKeepsItsRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := scrub(t, 1000)
@@ -271,14 +277,15 @@ func TestScrubKeepsItsRate(t *testing.T) {
 	})
 }
 
-// A read that fails for another reason is no proof of rot.
+// A read that fails for another reason does not prove corruption.
 func TestScrubDoesNotMarkWhatItCouldNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := scrub(t, 1<<30)
-		m := s.store(body)
+		m := s.store(sample)
 		s.blobs.onCheck(func(catalog.Extent) error { return errors.New("EIO") })
 		rest(2 * time.Minute)
-		if !s.content(m).Damaged.IsZero() || !s.said("could not be read") || !s.said(fmt.Sprintf("%x", sha256.Sum256(body))) {
+		if !s.content(m).Damaged.IsZero() || !s.said("could not be read") ||
+			!s.said(fmt.Sprintf("%x", sha256.Sum256(sample))) {
 			t.Errorf("%v; the log: %s", s.content(m).Damaged, s.log.String())
 		}
 	})

@@ -15,20 +15,21 @@ import (
 )
 
 const (
-	// orphanGrace is how long a place that no row names stays one before it is deleted: longer than
-	// any put takes from its first byte to its record.
+	// orphanGrace is how long a place must be an orphan before it is deleted. It is longer than any
+	// put takes from its first byte to its record.
 	orphanGrace = time.Hour
-	// maxSuspects bounds what a Sweep remembers of this incarnation for the next one.
+	// maxSuspects bounds the orphans that a Sweep remembers for the next one.
 	maxSuspects = 100_000
 )
 
-// Sweep looks through all places for orphans: those that no row of the catalog names and whose
-// session has ended or never was. One of an earlier incarnation of the store is deleted: what was
-// recorded of it is in the records. One of this incarnation is, if it was an orphan at an earlier
-// Sweep, orphanGrace of running time ago: no upload can be about to name it; and whoever left it
-// has mostly seen to it already (Reclaim). It gives the number that was deleted. A place that can't
-// be looked at or deleted does not keep the others from it. What was made in an incarnation that
-// the catalog can't know is told of and stays.
+// Sweep looks through all places for orphans: places that no row of the catalog names and whose
+// session has ended or is unknown. It gives the number of deleted places.
+//
+// It deletes an orphan of an earlier incarnation of the store: the records say all that was
+// recorded of it. It deletes an orphan of this incarnation if it was one at an earlier Sweep,
+// orphanGrace of running time ago: no upload can be about to name it. Most of these are deleted
+// before, by Reclaim. An error at one place does not stop the others. Places of an incarnation that
+// the catalog can't know are reported and stay.
 func (k *Keeper) Sweep(ctx context.Context) (deleted int, err error) {
 	k.sweeps.Lock()
 	defer k.sweeps.Unlock()
@@ -50,15 +51,16 @@ func (k *Keeper) Sweep(ctx context.Context) (deleted int, err error) {
 		}
 	}
 	k.suspects, k.looked = s.is, true
-	if s.newer > 0 {
-		k.cfg.Log.Warn("places that nothing names are kept: the records of what they are may be lost, or in a newer copy of the metadata", "places", s.newer, "bytes", s.newerBytes)
+	if s.unknown > 0 {
+		k.cfg.Log.Warn("places that nothing names are kept: the records of what they are may be lost, or in a "+
+			"newer copy of the metadata", "places", s.unknown, "bytes", s.unknownBytes)
 	}
-	s.unknown(ctx)
+	s.deleteStretches(ctx)
 	s.failed.add(k.forgetEvents(ctx))
 	return s.deleted, errors.Join(s.failed.join(), ctx.Err())
 }
 
-// forgetEvents removes the events that are more than a capsule keeps.
+// forgetEvents removes events that exceed the number that a capsule keeps.
 func (k *Keeper) forgetEvents(ctx context.Context) error {
 	var ids []string
 	var failed failures
@@ -95,25 +97,25 @@ func (k *Keeper) forgetEvents(ctx context.Context) error {
 	return failed.join()
 }
 
-// sweep is a run of Sweep.
+// sweep is one run of Sweep.
 type sweep struct {
-	k       *Keeper
-	now     int64
-	is      map[string]int64 // the orphans of this incarnation, and since when each is one
-	strange []blob.PlaceInfo
-	// newer are orphans that the metadata can't know.
-	newer, newerBytes int64
-	deleted           int
-	failed            failures
+	k         *Keeper
+	now       int64
+	is        map[string]int64 // the orphans, and since when each is one, in running time
+	stretches []blob.PlaceInfo
+	// unknown counts orphans that the metadata can't know.
+	unknown, unknownBytes int64
+	deleted               int
+	failed                failures
 }
 
-// place deletes a place that is an orphan for long enough.
+// place deletes a place that has been an orphan for long enough.
 func (s *sweep) place(ctx context.Context, p blob.PlaceInfo) error {
 	if p.Holds != nil {
 		if !s.k.cfg.KnownIncarnation(p.Incarnation) {
-			s.keep(p)
-		} else if len(s.strange) < maxSuspects {
-			s.strange = append(s.strange, p)
+			s.countUnknown(p)
+		} else if len(s.stretches) < maxSuspects {
+			s.stretches = append(s.stretches, p)
 		}
 		return nil
 	}
@@ -121,7 +123,7 @@ func (s *sweep) place(ctx context.Context, p blob.PlaceInfo) error {
 	orphan, open, err := s.k.orphan(ctx, p)
 	if !s.k.cfg.KnownIncarnation(p.Incarnation) {
 		if orphan {
-			s.keep(p)
+			s.countUnknown(p)
 		}
 		return nil
 	}
@@ -145,9 +147,9 @@ func (s *sweep) place(ctx context.Context, p blob.PlaceInfo) error {
 	return err
 }
 
-// keep counts an orphan that may be another copy's of the metadata.
-func (s *sweep) keep(p blob.PlaceInfo) {
-	s.newer, s.newerBytes = s.newer+1, s.newerBytes+p.Bytes
+// countUnknown counts an orphan that another copy of the metadata may name.
+func (s *sweep) countUnknown(p blob.PlaceInfo) {
+	s.unknown, s.unknownBytes = s.unknown+1, s.unknownBytes+p.Bytes
 }
 
 func (s *sweep) delete(ctx context.Context, p blob.PlaceInfo) error {
@@ -159,20 +161,21 @@ func (s *sweep) delete(ctx context.Context, p blob.PlaceInfo) error {
 	return nil
 }
 
-// unknown sees to stretches of which the store can't tell whose they are: torn ends, and places
-// whose head is damaged. They are garbage where no row names a place that is there.
-func (s *sweep) unknown(ctx context.Context) {
-	if len(s.strange) == 0 || s.k.held() {
+// deleteStretches deletes stretches that the store can't assign to a place: torn ends, and places
+// with a corrupt head. They are garbage if no row names a place there.
+func (s *sweep) deleteStretches(ctx context.Context) {
+	if len(s.stretches) == 0 || s.k.held() {
 		return
 	}
-	named, err := NamedIn(ctx, s.k.cfg.Catalog, s.k.cfg.Sessions, s.strange)
+	named, err := NamedIn(ctx, s.k.cfg.Catalog, s.k.cfg.Sessions, s.stretches)
 	if err != nil {
 		s.failed.add(fmt.Errorf("looking for what names places whose heads can't be read: %w", err))
 		return
 	}
-	for _, p := range s.strange {
+	for _, p := range s.stretches {
 		if names := named[p.Name]; len(names) > 0 {
-			s.k.cfg.Log.Warn("the head of a place that is in use is damaged: its content can be read and is kept", "place", names[0], "bytes", p.Bytes, "places", len(names))
+			s.k.cfg.Log.Warn("the head of a place that is in use is damaged: its content can be read and is kept",
+				"place", names[0], "bytes", p.Bytes, "places", len(names))
 		} else if err := s.delete(ctx, p); err != nil {
 			s.failed.add(fmt.Errorf("what is left at %s: %w", p.Name, err))
 		}
@@ -181,7 +184,9 @@ func (s *sweep) unknown(ctx context.Context) {
 
 // NamedIn gives, by the name of each stretch (see blob.PlaceInfo.Holds), the places that a row
 // names and whose bytes may be there.
-func NamedIn(ctx context.Context, rows catalog.Store, sessions Lister, stretches []blob.PlaceInfo) (map[string][]string, error) {
+func NamedIn(
+	ctx context.Context, rows catalog.Store, sessions Lister, stretches []blob.PlaceInfo,
+) (map[string][]string, error) {
 	named := map[string][]string{}
 	look := func(place string) {
 		for _, p := range stretches {
@@ -190,7 +195,7 @@ func NamedIn(ctx context.Context, rows catalog.Store, sessions Lister, stretches
 			}
 		}
 	}
-	// Sessions first: what they have recorded moves to the catalog, and never back.
+	// Sessions come first: their entries move to the catalog, and never back.
 	for _, st := range []session.State{session.Open, session.Sealed} {
 		err := session.Page(ctx, sessions, session.Query{State: st, Limit: 500}, func(s session.Session) (bool, error) {
 			entries, err := sessions.Entries(ctx, s.ID, session.All(), 0)
@@ -198,7 +203,7 @@ func NamedIn(ctx context.Context, rows catalog.Store, sessions Lister, stretches
 				err = nil
 			}
 			for _, e := range entries {
-				// Of one that can't be read nobody knows where it is: then all is kept.
+				// An unreadable entry may be at any place: then all places are kept.
 				p, bad := upload.InspectPiece(e)
 				if bad != nil {
 					return false, fmt.Errorf("session %s, byte %d: %w", s.ID, e.Off, bad)
@@ -222,7 +227,7 @@ func NamedIn(ctx context.Context, rows catalog.Store, sessions Lister, stretches
 	})
 }
 
-// orphan reports whether nothing names a place, or whether it is that of a session that is open.
+// orphan reports whether nothing names a place, or whether its session is open.
 func (k *Keeper) orphan(ctx context.Context, p blob.PlaceInfo) (orphan, open bool, err error) {
 	if k.cfg.Uploads.Active(p.Session) {
 		return false, false, nil

@@ -17,11 +17,11 @@ import (
 	"sluice/session"
 )
 
-// aged is a content store of which some places are of an earlier incarnation, and which can't tell
-// whose those are whose name begins with a ?.
+// aged is a content store with some places of an earlier incarnation. It can't tell whose the
+// places are whose names begin with a ?.
 type aged struct {
 	*blobtest.Mem
-	holds map[string]string // stretch: the place that it is of
+	holds map[string]string // by stretch: the place that it belongs to
 }
 
 func (a aged) Places(ctx context.Context, after string, n int) ([]blob.PlaceInfo, error) {
@@ -36,7 +36,9 @@ func (a aged) Places(ctx context.Context, after string, n int) ([]blob.PlaceInfo
 		return all, err
 	}
 	for name, of := range a.holds {
-		all = append(all, blob.PlaceInfo{Name: name, Earlier: true, Holds: func(place string) bool { return place == of }})
+		all = append(all, blob.PlaceInfo{Name: name, Earlier: true, Holds: func(place string) bool {
+			return place == of
+		}})
 	}
 	slices.SortFunc(all, func(a, b blob.PlaceInfo) int { return strings.Compare(a.Name, b.Name) })
 	return all, nil
@@ -47,8 +49,8 @@ func (a aged) Delete(ctx context.Context, place string) error {
 	return a.Mem.Delete(ctx, place)
 }
 
-// stray makes a place of an id, which no session need have.
-func (w *world) stray(id session.SessionID) {
+// placeOf makes a place of an id, which need not be that of a session.
+func (w *world) placeOf(id session.SessionID) {
 	w.t.Helper()
 	writer, err := w.blobs.Writer(w.t.Context(), id, 99, -1)
 	w.check(err)
@@ -57,17 +59,20 @@ func (w *world) stray(id session.SessionID) {
 }
 
 func (w *world) on(blobs blob.Store) {
-	w.keeper = keeper.New(keeper.Config{Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: blobs, Clock: w.clock})
+	w.keeper = keeper.New(keeper.Config{
+		Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: blobs,
+		Clock: w.clock,
+	})
 }
 
-// However many places an incarnation that was killed has left, the first look takes them all; what
-// an open session or a memory has stays.
+// The first look takes all places that a killed incarnation has left, however many. Places of an
+// open session or a memory stay.
 func TestWhatAnEarlierLifeLeftGoesAtOnce(t *testing.T) {
 	w := newWorld(t)
 	up := w.begun()
-	w.stray(up.ID)
+	w.placeOf(up.ID)
 	for id := range session.SessionID(12_000) {
-		w.stray(id + 1)
+		w.placeOf(id + 1)
 	}
 	w.on(aged{Mem: w.blobs})
 	if n, err := w.keeper.Sweep(t.Context()); n != 12_000 || err != nil {
@@ -78,8 +83,8 @@ func TestWhatAnEarlierLifeLeftGoesAtOnce(t *testing.T) {
 	}
 }
 
-// What the store can't recognise is kept where a session or a memory names a place that may be
-// there, and goes where none does.
+// A stretch that the store can't recognise is kept if a session or a memory names a place that may
+// be there, and goes otherwise.
 func TestWhatCannotBeRecognisedIsKeptWhereItIsNamed(t *testing.T) {
 	w := newWorld(t)
 	w.begun()
@@ -99,7 +104,7 @@ func TestWhatCannotBeRecognisedIsKeptWhereItIsNamed(t *testing.T) {
 	}
 }
 
-// panicking is a content store that panics where one of its places is to be deleted.
+// panicking is a content store that panics at the deletion of one of its places.
 type panicking struct {
 	blob.Store
 	at string
@@ -112,11 +117,11 @@ func (p panicking) Delete(ctx context.Context, place string) error {
 	return p.Store.Delete(ctx, place)
 }
 
-// One place at which the store panics keeps no other from being deleted, by a sweep or by a tick.
+// A place at which the store panics does not stop the deletion of others, by a sweep or by a tick.
 func TestAPanicAtOnePlaceKeepsNoOther(t *testing.T) {
 	w := newWorld(t)
 	for id := range session.SessionID(5) {
-		w.stray(1000 + id)
+		w.placeOf(1000 + id)
 	}
 	all, err := w.blobs.Places(t.Context(), "", 100)
 	w.check(err)
@@ -153,7 +158,7 @@ func TestAPanicAtOnePlaceKeepsNoOther(t *testing.T) {
 	}
 }
 
-// holed is a catalog in which the first capsule's row is lost to whoever reads them all.
+// holed is a catalog that has lost the first capsule's row for readers of the whole table.
 type holed struct{ catalog.Store }
 
 func (h holed) View(ctx context.Context, f func(catalog.Reader) error) error {
@@ -176,7 +181,7 @@ func (r holedReader) Scan(t catalog.TableID, lo, hi []byte, desc bool) iter.Seq2
 	}
 }
 
-// A capsule whose row can't be read keeps no other capsule from forgetting its old events.
+// A capsule whose row can't be read does not stop others from forgetting their old events.
 func TestABadCapsuleKeepsNoOtherFromForgetting(t *testing.T) {
 	w := newWorld(t)
 	const old = catalog.MostEvents + 10
@@ -184,12 +189,16 @@ func TestABadCapsuleKeepsNoOtherFromForgetting(t *testing.T) {
 		for _, id := range []string{"a", "zz"} {
 			w.check(catalog.Capsules.Put(tx, catalog.Name(id), catalog.Capsule{ID: id, Seq: old}))
 			for n := uint64(1); n <= 20; n++ {
-				w.check(catalog.Events.Put(tx, catalog.EventKey{Capsule: id, Seq: n}, catalog.Event{Capsule: id, Seq: n}))
+				w.check(catalog.Events.Put(tx, catalog.EventKey{Capsule: id, Seq: n},
+					catalog.Event{Capsule: id, Seq: n}))
 			}
 		}
 		return nil
 	}))
-	w.keeper = keeper.New(keeper.Config{Sessions: w.sessions, Uploads: w.uploads, Catalog: holed{w.catalog}, Blobs: w.blobs, Clock: w.clock})
+	w.keeper = keeper.New(keeper.Config{
+		Sessions: w.sessions, Uploads: w.uploads, Catalog: holed{w.catalog},
+		Blobs: w.blobs, Clock: w.clock,
+	})
 	_, err := w.keeper.Sweep(t.Context())
 	w.check(err)
 	for id, want := range map[string]uint64{"a": 1, "zz": 11} {

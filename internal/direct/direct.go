@@ -1,9 +1,9 @@
-// Package direct writes a file past the page cache, while the caller already fills the next buffer:
-// the fast path of content.
+// Package direct writes a file past the page cache while the caller fills the next buffer: the fast
+// path of content.
 //
-// New pages of the cache are what writing costs most, more than SHA-256. So bytes that come fast
-// are read into memory of this package, and go from there to the disk; each buffer is hashed by its
-// owner while it is written:
+// New pages of the cache are the largest cost of a write, larger than SHA-256. So bytes that come
+// fast are read into memory of this package, and go from there to the disk. The owner of a buffer
+// hashes it while it is written:
 //
 //	caller   Acquire ▶ fill 1 ▶ WriteAt ▶ hash 1 ▶ Release ▶ Acquire ▶ fill 2 ▶ WriteAt ▶ hash 2 …
 //	                              ╲                                        ╲
@@ -12,14 +12,14 @@
 //	a buffer  │ head │ whole blocks …                   │ tail │
 //	            cache   O_DIRECT, in the background        cache
 //
-// Only whole blocks go past the cache. What is left of one at either end is written through it,
-// never padded: the rest of such a block belongs to somebody else, who may be writing it at the
-// same moment. A block is a page at least, so that no page is written both ways.
+// Only whole blocks go past the cache. A part of a block at either end is written through the
+// cache, and never padded: the rest of that block belongs to somebody else, who may be writing it
+// at the same moment. A block is a page at least, so that no page is written both ways.
 //
-// It owns the memory, its bounds, and the order of writes of one Writer. It does not own when a
-// file is synced, nor what is safe: a write that has returned, direct or not, survives the death of
-// the process alone. Where the file system has no direct I/O the same memory is written through the
-// cache.
+// The package owns the memory, its bounds, and the order of writes of one Writer. It does not own
+// when a file is synced, nor what is safe: a write that has returned, direct or not, survives only
+// the death of the process. If the file system has no direct I/O, the same memory is written
+// through the cache.
 package direct
 
 import (
@@ -36,36 +36,36 @@ import (
 type Config struct {
 	// Off gives no memory: everything goes through the cache.
 	Off bool
-	// Block is what is written past the cache, in bytes: a power of two (a page, at least
+	// Block is the unit of writes past the cache, in bytes: a power of two (a page, at least
 	// durable.Block).
 	Block int
 	// Buffer is the size of one buffer in bytes: a multiple of Block (1 MiB).
 	Buffer int
-	// Buffers is how many there are at most: a fast stream has two (24).
+	// Buffers is the largest number of buffers (24): a fast stream has two.
 	Buffers int
 }
 
 // Pool is the memory of any number of Streams. It is safe for concurrent use.
 type Pool struct {
 	cfg Config
-	// unable: the file system has no direct I/O, and large buffers would do no better than small
-	// ones.
-	unable atomic.Bool
+	// noDirectIO: the file system has no direct I/O, and large buffers would do no better than
+	// small ones.
+	noDirectIO atomic.Bool
 
 	mu   sync.Mutex
 	all  []*buffer
 	free []*buffer
 }
 
-// buffer is one piece of memory that begins at a multiple of a block.
+// buffer is memory that begins at a multiple of a block.
 type buffer struct {
 	mem []byte
-	// users are who may still read it: who has acquired it, and the write under way.
-	users atomic.Int32
-	of    *Stream // that has acquired it last
+	// refs counts those that may still read it: its holder, and the write under way.
+	refs  atomic.Int32
+	owner *Stream // the Stream that has acquired it last
 }
 
-// NewPool makes an empty pool; memory is had when it is first wanted, and kept.
+// NewPool makes an empty pool. It takes memory when that is first wanted, and keeps it.
 func NewPool(cfg Config) *Pool {
 	if cfg.Block == 0 {
 		cfg.Block = max(durable.Block, os.Getpagesize())
@@ -79,7 +79,7 @@ func NewPool(cfg Config) *Pool {
 	return &Pool{cfg: cfg}
 }
 
-// get gives a buffer with one user, or nil.
+// get gives a buffer with one reference, or nil.
 func (p *Pool) get() *buffer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -90,7 +90,7 @@ func (p *Pool) get() *buffer {
 		b = p.free[n-1]
 		p.free = p.free[:n-1]
 	case len(p.all) < p.cfg.Buffers:
-		mem, err := memory(p.cfg.Buffer)
+		mem, err := mapPages(p.cfg.Buffer)
 		if err != nil {
 			return nil
 		}
@@ -99,21 +99,21 @@ func (p *Pool) get() *buffer {
 	default:
 		return nil
 	}
-	b.users.Store(1)
+	b.refs.Store(1)
 	return b
 }
 
-// drop ends one use.
-func (p *Pool) drop(b *buffer) {
-	if b.users.Add(-1) == 0 {
+// unref ends one use.
+func (p *Pool) unref(b *buffer) {
+	if b.refs.Add(-1) == 0 {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.free = append(p.free, b)
 	}
 }
 
-// holding gives the buffer that q is a part of, or nil.
-func (p *Pool) holding(q []byte) *buffer {
+// bufferOf gives the buffer that q is a part of, or nil.
+func (p *Pool) bufferOf(q []byte) *buffer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, b := range p.all {
@@ -126,7 +126,7 @@ func (p *Pool) holding(q []byte) *buffer {
 
 // has reports whether q is a part of the buffer.
 func (b *buffer) has(q []byte) bool {
-	// A part of it that was not cut off at its capacity ends where it does.
+	// A slice of it keeps the capacity up to the buffer's end.
 	at := len(b.mem) - cap(q)
 	return len(q) > 0 && at >= 0 && &b.mem[at] == &q[0]
 }
@@ -144,31 +144,31 @@ type Stream struct {
 // NewStream gives the memory of a stream.
 func (p *Pool) NewStream() *Stream { return &Stream{pool: p} }
 
-// Acquire gives memory for the bytes from off on, of which n may come, or nil: where that is not
-// worth it, or too many have some. It is as long as it takes for the next to begin at a whole
+// Acquire gives memory for the bytes from off on, of which n may come. It gives nil if that is not
+// worth it, or if all buffers are in use. The memory is so long that the next begins at a whole
 // block. What was acquired before must be released.
 func (s *Stream) Acquire(off, n int64) []byte {
 	p := s.pool
-	if p.cfg.Off || p.unable.Load() || n < int64(p.cfg.Buffer)/4 || s.b != nil {
+	if p.cfg.Off || p.noDirectIO.Load() || n < int64(p.cfg.Buffer)/4 || s.b != nil {
 		return nil
 	}
 	b := p.get()
 	if b == nil && s.writing() {
-		s.Wait() // its memory is as good
+		s.Wait() // the memory of that write will do
 		b = p.get()
 	}
 	if b == nil {
 		return nil
 	}
-	b.of, s.b = s, b
+	b.owner, s.b = s, b
 	return b.mem[off%int64(p.cfg.Block):]
 }
 
-// Release says that the caller does not touch what was acquired any more. A write that is under way
-// may go on reading it.
+// Release says that the caller no longer touches the acquired memory. A write that is under way may
+// go on reading it.
 func (s *Stream) Release() {
 	if s.b != nil {
-		s.pool.drop(s.b)
+		s.pool.unref(s.b)
 		s.b = nil
 	}
 }
@@ -180,8 +180,7 @@ func (s *Stream) writing() bool {
 	return s.busy != nil
 }
 
-// Wait returns when nothing of the stream's memory is being written. What came of it the Writer
-// says.
+// Wait returns when no write of the stream's memory is under way. The Writer reports its error.
 func (s *Stream) Wait() {
 	s.mu.Lock()
 	busy := s.busy
@@ -197,25 +196,25 @@ func (s *Stream) Wait() {
 	}
 }
 
-// Writer writes one stream of bytes to a file, past the cache as far as they lie in memory of its
-// Pool. WriteAt and Wait are called by one goroutine at a time.
+// Writer writes one stream of bytes to a file, past the cache if they lie in memory of its Pool.
+// WriteAt and Wait are called by one goroutine at a time.
 type Writer struct {
 	Pool *Pool
-	// Cached writes everything through the cache: it will soon be read.
+	// Cached writes everything through the cache: it will be read soon.
 	Cached bool
 
 	file durable.File
-	past durable.DirectFile // nil until it is needed, and where there is none
+	past durable.DirectFile // nil until it is needed, or if there is none
 	busy chan struct{}      // closed when the write that is under way is done; nil: none is
-	err  error              // of writes that were done behind the caller's back
+	err  error              // of writes in the background
 }
 
 // Use makes w write to f, which stays the caller's.
 func (w *Writer) Use(f durable.File) { w.file = f }
 
-// WriteAt writes q: through the cache, or past it except for what is left of whole blocks. Then
-// these may still be on their way when it returns, and their error is that of a later WriteAt, or
-// of Wait; before that q must not change. Only a part of a buffer that is acquired goes past.
+// WriteAt writes q through the cache; or past it, except the parts of blocks at both ends. Whole
+// blocks may still be on their way when it returns. Their error is that of a later WriteAt, or of
+// Wait, and q must not change before that. Only a part of an acquired buffer goes past the cache.
 func (w *Writer) WriteAt(q []byte, off int64) (n int, past bool, err error) {
 	if err := w.Wait(); err != nil {
 		return 0, false, err
@@ -224,7 +223,7 @@ func (w *Writer) WriteAt(q []byte, off int64) (n int, past bool, err error) {
 	from, to := off, off
 	var b *buffer
 	if !w.Cached {
-		b = w.Pool.holding(q)
+		b = w.Pool.bufferOf(q)
 	}
 	if b != nil {
 		block := int64(w.Pool.cfg.Block)
@@ -248,14 +247,14 @@ func (w *Writer) WriteAt(q []byte, off int64) (n int, past bool, err error) {
 	return len(q), true, nil
 }
 
-// open opens the file for direct I/O, if that is to be had.
+// open opens the file for direct I/O, if the file system has it.
 func (w *Writer) open() bool {
 	if w.past != nil {
 		return true
 	}
 	past, err := w.file.Direct()
 	if err != nil {
-		w.Pool.unable.Store(errors.Is(err, errors.ErrUnsupported))
+		w.Pool.noDirectIO.Store(errors.Is(err, errors.ErrUnsupported))
 		return false
 	}
 	w.past = past
@@ -265,23 +264,23 @@ func (w *Writer) open() bool {
 // start writes whole blocks of a buffer while the caller goes on.
 func (w *Writer) start(b *buffer, q []byte, off int64) {
 	pool, busy := w.Pool, make(chan struct{})
-	b.users.Add(1)
-	b.of.mu.Lock()
-	b.of.busy = busy
-	b.of.mu.Unlock()
+	b.refs.Add(1)
+	b.owner.mu.Lock()
+	b.owner.busy = busy
+	b.owner.mu.Unlock()
 	w.busy = busy
 	go func() {
 		defer close(busy)
-		defer pool.drop(b)
+		defer pool.unref(b)
 		n, err := w.past.WriteAt(q, off)
 		if errors.Is(err, errors.ErrUnsupported) {
-			pool.unable.Store(true)
+			pool.noDirectIO.Store(true)
 			n, err = w.file.WriteAt(q, off)
 		}
 		if err == nil && n < len(q) {
 			err = io.ErrShortWrite
 		}
-		w.err = err // read when busy is closed
+		w.err = err // it is read after busy is closed
 	}()
 }
 
@@ -293,14 +292,14 @@ func (w *Writer) await() {
 	}
 }
 
-// Wait returns when nothing is being written, with the error of what was. The error stays.
+// Wait returns when no write is under way, with the error of the writes so far. The error stays.
 func (w *Writer) Wait() error {
 	w.await()
 	return w.err
 }
 
-// Close waits, and gives up what Use's file was opened for anew. Only an error of a write that
-// nobody has been told of yet matters, and Wait tells it.
+// Close waits for the write under way, and closes what it has opened itself. Wait gives the error
+// of a write that was not reported yet.
 func (w *Writer) Close() {
 	w.await()
 	if w.past != nil {

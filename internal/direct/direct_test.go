@@ -19,7 +19,7 @@ func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 
 const block, size = 4096, 4 * 4096
 
-// disk is a file system whose files tell what is written to them, and how.
+// disk is a file system whose files record what is written to them, and how.
 type disk struct {
 	durable.OS
 	able bool
@@ -64,7 +64,7 @@ func (f *file) Direct() (durable.DirectFile, error) {
 	return &past{f}, nil
 }
 
-// past stands for direct I/O also where the folder of temporary files has none.
+// past stands for direct I/O, also if the folder of temporary files has none.
 type past struct{ *file }
 
 func (p *past) WriteAt(q []byte, off int64) (int, error) {
@@ -128,8 +128,8 @@ func random(n int) []byte {
 	return b
 }
 
-// Whatever offset, length and pieces: the file has the bytes, nothing beside them changes, and what
-// goes past the cache is whole blocks.
+// For any offset, length and split the file has the bytes, no bytes beside them change, and only
+// whole blocks go past the cache.
 func TestTheBytesArriveWhole(t *testing.T) {
 	for _, able := range []bool{true, false} {
 		p := NewPool(Config{Block: block, Buffer: size, Buffers: 2})
@@ -166,7 +166,7 @@ func TestTheBytesArriveWhole(t *testing.T) {
 	}
 }
 
-// On a real file system, if the folder of temporary files is on one that has direct I/O.
+// The test runs on a real file system, if that of the temporary files has direct I/O.
 func TestTheSystemsOwnDirectIO(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	f, err := durable.OS{}.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -189,7 +189,7 @@ func TestTheSystemsOwnDirectIO(t *testing.T) {
 	w.Use(f)
 	content := random(5<<20 + 12345)
 	put(t, &w, content, 7777, 1<<20)
-	if w.past == nil || p.unable.Load() {
+	if w.past == nil || p.noDirectIO.Load() {
 		t.Error("nothing went past the cache")
 	}
 	w.Close()
@@ -198,8 +198,8 @@ func TestTheSystemsOwnDirectIO(t *testing.T) {
 	}
 }
 
-// The caller goes on while a buffer is written, but never into that one, and who waits for that
-// learns when it is over.
+// The caller goes on while a buffer is written, but never gets that buffer. A waiter is woken at
+// the end of the write.
 func TestABufferIsNotGivenWhileItIsWritten(t *testing.T) { synctest.Test(t, bufferWhileWritten) }
 
 func bufferWhileWritten(t *testing.T) {
@@ -209,7 +209,7 @@ func bufferWhileWritten(t *testing.T) {
 	release := sync.OnceFunc(func() { close(d.hold) })
 	t.Cleanup(release)
 	s := p.NewStream()
-	s.Wait() // for nothing
+	s.Wait() // nothing is under way
 	first := s.Acquire(0, 10*size)
 	if _, _, err := w.WriteAt(first, 0); err != nil {
 		t.Fatal(err)
@@ -244,7 +244,7 @@ func bufferWhileWritten(t *testing.T) {
 	}
 }
 
-// An error of what was written behind the caller's back is told at the next step, and stays.
+// The next step reports an error of a background write, and the error stays.
 func TestALateErrorIsTold(t *testing.T) {
 	d := &disk{able: true, fail: errors.New("the disk is ill")}
 	p := NewPool(Config{Block: block, Buffer: size, Buffers: 4})
@@ -265,7 +265,7 @@ func TestALateErrorIsTold(t *testing.T) {
 	}
 }
 
-// What the file system can't write past the cache goes through it, and no more memory is given.
+// If the file system can't write past the cache, bytes go through it, and no more memory is given.
 func TestWithoutDirectIOTheCacheIsUsed(t *testing.T) {
 	d := &disk{able: true, fail: errors.ErrUnsupported}
 	p := NewPool(Config{Block: block, Buffer: size, Buffers: 4})
@@ -286,8 +286,8 @@ func TestWithoutDirectIOTheCacheIsUsed(t *testing.T) {
 	}
 }
 
-// What will soon be read goes through the cache, from the same memory, and is written when WriteAt
-// returns.
+// Bytes that will be read soon go through the cache, from the same memory, and are written when
+// WriteAt returns.
 func TestWhatIsSoonReadGoesThroughTheCache(t *testing.T) {
 	d := &disk{able: true}
 	w, path := open(t, d, NewPool(Config{Block: block, Buffer: size, Buffers: 2}))

@@ -72,7 +72,7 @@ func TestALockHasOneHolder(t *testing.T) {
 	f.Close()
 }
 
-// What a link leads to is described, and the link is not taken for a plain file.
+// Stat describes the target of a link, and does not take the link for a plain file.
 func TestStat(t *testing.T) {
 	dir := t.TempDir()
 	file, link, toDir := filepath.Join(dir, "file"), filepath.Join(dir, "link"), filepath.Join(dir, "dir")
@@ -110,7 +110,7 @@ func TestStat(t *testing.T) {
 	}
 }
 
-// What a crash has left of an earlier write is in nobody's way.
+// The leftovers of an earlier, crashed write do not stop a write.
 func TestAFileIsWrittenBesideOthersThatWereBegun(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f")

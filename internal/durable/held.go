@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Held is a folder of the operating system's that is held open, as a file system. A path that
-// begins with the folder's name leads into the folder that was opened, wherever that has been moved
-// to since and whatever has the name by now. All other paths are refused with fs.ErrPermission.
+// Held is an open folder of the operating system, as a file system. A path that begins with the
+// folder's name leads into the folder that was opened, even if it was moved since or if another
+// folder has the name by now. All other paths are refused with fs.ErrPermission.
 type Held struct {
 	name string
 	dir  *os.File
@@ -60,8 +60,8 @@ func openat(at int, rel, path string, flag int, perm fs.FileMode) (*os.File, err
 // Name is the folder's name when it was opened.
 func (h *Held) Name() string { return h.name }
 
-// Way gives a path that leads into the folder wherever it is, for what takes paths alone. It is the
-// folder's name where the system has none.
+// Way gives a path that leads into the folder even if it is moved, for functions that take paths
+// alone. It gives the folder's name if the system has no such path.
 func (h *Held) Way() string {
 	way := fmt.Sprintf("/proc/self/fd/%d", h.dir.Fd())
 	if info, err := os.Stat(way); err != nil || !h.is(info) {
@@ -76,7 +76,7 @@ func (h *Held) is(info fs.FileInfo) bool {
 	return err == nil && os.SameFile(own, info)
 }
 
-// InPlace gives an error where another folder, or none, has the folder's name.
+// InPlace gives an error if another folder, or none, has the folder's name.
 func (h *Held) InPlace() error {
 	info, err := os.Stat(h.name)
 	if err != nil {
@@ -88,9 +88,9 @@ func (h *Held) InPlace() error {
 	return nil
 }
 
-// Lock takes the lock of File.Lock for the folder itself. Unlike the lock of a file in it, which
-// may be removed and made anew, it is the lock of whatever opens this folder. errors.ErrUnsupported
-// where the file system can't lock folders.
+// Lock takes the lock of File.Lock for the folder itself. The lock file in a folder may be removed
+// and made anew; this lock belongs to the folder that all openers share. errors.ErrUnsupported: the
+// file system can't lock folders.
 func (h *Held) Lock() error {
 	err := LockFile(h.dir)
 	for _, not := range []error{unix.EBADF, unix.EINVAL, unix.ENOLCK, unix.ENOSYS, unix.ENOTSUP, unix.EISDIR} {
@@ -101,22 +101,22 @@ func (h *Held) Lock() error {
 	return err
 }
 
-// Close lets the folder go. Nothing below it can be opened any more.
+// Close closes the folder. No path below it can be opened any more.
 func (h *Held) Close() error { return h.dir.Close() }
 
-// at calls do with the folder's descriptor and the path from there.
+// at calls do with the folder's descriptor and the path relative to it.
 func (h *Held) at(op, path string, do func(fd int, rel string) error) error {
 	fail := func(err error) error { return &fs.PathError{Op: op, Path: path, Err: err} }
-	rel, below := strings.CutPrefix(path, h.name)
+	rel, inside := strings.CutPrefix(path, h.name)
 	switch {
 	case rel == "":
 		rel = "."
-	case below && rel[0] == '/' && len(rel) > 1:
+	case inside && rel[0] == '/' && len(rel) > 1:
 		rel = rel[1:]
 	default:
-		below = false
+		inside = false
 	}
-	if !below {
+	if !inside {
 		return fail(fs.ErrPermission)
 	}
 	raw, err := h.dir.SyscallConn()
@@ -126,8 +126,8 @@ func (h *Held) at(op, path string, do func(fd int, rel string) error) error {
 	if ctl := raw.Control(func(fd uintptr) { err = do(int(fd), rel) }); ctl != nil {
 		return fail(ctl)
 	}
-	var told *fs.PathError
-	if err != nil && !errors.As(err, &told) {
+	var pathErr *fs.PathError
+	if err != nil && !errors.As(err, &pathErr) {
 		return fail(err)
 	}
 	return err
@@ -159,7 +159,7 @@ func (h *Held) Mkdir(path string, perm fs.FileMode) error {
 func (h *Held) Remove(path string) error {
 	return h.at("remove", path, func(fd int, rel string) error {
 		err := unix.Unlinkat(fd, rel, 0)
-		if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) { // what unlink says of a folder
+		if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) { // the errors of unlink for a folder
 			if dir := unix.Unlinkat(fd, rel, unix.AT_REMOVEDIR); !errors.Is(dir, unix.ENOTDIR) {
 				return dir
 			}
@@ -196,7 +196,8 @@ func (h *Held) Stat(path string) (info Info, err error) {
 			err = unix.Fstatat(fd, rel, &st, 0)
 		}
 		info = Info{
-			Dir: st.Mode&unix.S_IFMT == unix.S_IFDIR, Regular: regular, ID: fmt.Sprintf("%d:%d", st.Dev, st.Ino), Bytes: int64(st.Blocks) * 512,
+			Dir: st.Mode&unix.S_IFMT == unix.S_IFDIR, Regular: regular,
+			ID: fmt.Sprintf("%d:%d", st.Dev, st.Ino), Bytes: int64(st.Blocks) * 512,
 		}
 		return err
 	})
@@ -206,7 +207,7 @@ func (h *Held) Stat(path string) (info Info, err error) {
 	return info, nil
 }
 
-// Free implements FS: of the disk that the folder itself is on.
+// Free implements FS, for the disk that the folder itself is on.
 func (h *Held) Free(path string) (free int64, err error) {
 	err = h.at("statfs", path, func(fd int, _ string) error {
 		var st unix.Statfs_t
@@ -217,5 +218,5 @@ func (h *Held) Free(path string) (free int64, err error) {
 	return free, err
 }
 
-// Boot is that of the machine.
+// Boot gives the machine's boot id.
 func (h *Held) Boot() string { return Boot(OS{}) }

@@ -11,8 +11,8 @@ import (
 	"sluice/internal/durable"
 )
 
-// What goes through a folder that is held open goes into that folder, though another has its name
-// by now; nothing goes anywhere else.
+// Paths through an open folder lead into that folder, even if another has its name by now, and
+// nowhere else.
 func TestAHeldFolderIsTheOneThatWasOpened(t *testing.T) {
 	base := t.TempDir()
 	dir, moved := filepath.Join(base, "data"), filepath.Join(base, "moved")
@@ -50,7 +50,7 @@ func TestAHeldFolderIsTheOneThatWasOpened(t *testing.T) {
 	}
 	_, err = early.WriteAt(make([]byte, durable.Block), 0)
 	check(err)
-	if d, err := early.Direct(); err == nil { // opens it once more
+	if d, err := early.Direct(); err == nil { // it opens the file once more
 		check(d.Close())
 	} else if !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("direct: %v", err)
@@ -98,7 +98,7 @@ func TestAHeldFolderIsTheOneThatWasOpened(t *testing.T) {
 	}
 }
 
-// Opening a file below a held folder, beside opening it by its path.
+// BenchmarkOpen opens a file below an open folder, and by its path.
 func BenchmarkOpen(b *testing.B) {
 	dir := filepath.Join(b.TempDir(), "a", "b", "content")
 	path := filepath.Join(dir, "places", "ab", "0123456789abcdef-1-1")

@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// LockFile takes the lock of File.Lock for a file of package os.
+// LockFile is File.Lock for a file of package os.
 func LockFile(f *os.File) error {
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
@@ -22,13 +22,13 @@ func LockFile(f *os.File) error {
 	}
 }
 
-// ErrForeign: what has the name is no regular file. It is neither followed nor changed.
+// ErrForeign: the name is not that of a regular file. It is neither followed nor changed.
 var ErrForeign = errors.New("it is no regular file")
 
 // OpenLocked opens a regular file for reading and writing, and takes its lock until it is closed.
-// The file that is locked is the one that has the name: another process may have removed or
-// replaced it between the two steps. No link is followed, and no pipe waited for. fs.ErrNotExist
-// where there is none, ErrLocked where another open file has the lock, ErrForeign.
+// It makes sure that the locked file still has the name: another process may have removed or
+// replaced it between the two steps. It follows no link and waits for no pipe. Errors:
+// fs.ErrNotExist; ErrLocked if another open file has the lock; ErrForeign.
 func OpenLocked(path string) (*os.File, error) {
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
@@ -54,9 +54,9 @@ func OpenLocked(path string) (*os.File, error) {
 	}
 }
 
-// CreateLocked makes a file and takes its lock until it is closed. It gets its name when begin has
-// written to it: nobody else ever sees it unlocked, or without that. fs.ErrExist where the name is
-// taken.
+// CreateLocked makes a file and takes its lock until it is closed. The file gets its name after
+// begin has written to it: other processes never see it unlocked, or without those bytes.
+// fs.ErrExist: the name is taken.
 func CreateLocked(path string, perm os.FileMode, begin func(*os.File) error) (*os.File, error) {
 	f, temp, err := createFirst(path+"~", func(name string) (*os.File, error) {
 		return os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, perm)
@@ -90,14 +90,14 @@ func Named(f *os.File, path string) (bool, error) {
 	return err == nil && os.SameFile(own, its), err
 }
 
-// linkNew gives a file another name that nothing has, on systems and file systems that can't rename
-// so.
+// linkNew gives a file a new name that is not taken, on systems and file systems that have no such
+// rename.
 func linkNew(from, to string) error {
 	err := os.Link(from, to)
 	if err == nil || errors.Is(err, os.ErrExist) {
 		return errors.Join(err, removeIf(err == nil, from))
 	}
-	// There are no links either: what appears between these two steps is lost.
+	// There are no links either: a file that appears between these two steps is lost.
 	if _, err := os.Lstat(to); !errors.Is(err, os.ErrNotExist) {
 		return &os.LinkError{Op: "rename", Old: from, New: to, Err: os.ErrExist}
 	}

@@ -76,18 +76,18 @@ func (OS) Free(path string) (int64, error) {
 // osFile is a file of the operating system.
 type osFile struct {
 	*os.File
-	in *Held // nil: it was opened by its path alone
+	in *Held // nil: the file was opened by its path alone
 }
 
-// again opens the file once more.
-func (f osFile) again(flag int) (*os.File, error) {
+// reopen opens the file once more.
+func (f osFile) reopen(flag int) (*os.File, error) {
 	if f.in != nil {
 		return f.in.open(f.Name(), flag, 0)
 	}
 	return os.OpenFile(f.Name(), flag, 0)
 }
 
-// WriteBack is File's for a file that was opened otherwise.
+// WriteBack is File.WriteBack for a file of package os.
 func WriteBack(f *os.File, off, n int64) { osFile{f, nil}.WriteBack(off, n) }
 
 // Lock implements File.

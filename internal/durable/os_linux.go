@@ -26,11 +26,11 @@ func (f osFile) WriteBack(off, n int64) {
 // SyncDisk syncs all of the file system that f is on.
 func (f osFile) SyncDisk() error { return unix.Syncfs(int(f.Fd())) }
 
-// PastCache implements File: by direct I/O, or, where the file system has none, through a cache
-// that has forgotten the n bytes from off. Where it can't forget either, as in memory, that is all.
+// PastCache implements File by direct I/O. If the file system has none, it reads through a cache
+// that has evicted the n bytes from off. A file system in memory can do neither.
 func (f osFile) PastCache(off, n int64) (read func(p []byte, off int64) (int, error), done func() error) {
 	buffered := func(p []byte, at int64) (int, error) {
-		// Only whole pages are forgotten, and some are large.
+		// Only whole pages are evicted, and some are large.
 		const page = 2 << 20
 		from, to := off/page*page, (off+n+page-1)/page*page
 		if at <= off {
@@ -38,7 +38,7 @@ func (f osFile) PastCache(off, n int64) (read func(p []byte, off int64) (int, er
 		}
 		return f.ReadAt(p, at)
 	}
-	direct, err := f.again(os.O_RDONLY | unix.O_DIRECT)
+	direct, err := f.reopen(os.O_RDONLY | unix.O_DIRECT)
 	if err != nil {
 		return buffered, func() error { return nil }
 	}
@@ -85,7 +85,7 @@ func (f osFile) NextData(off int64) (int64, error) {
 
 // Direct implements File.
 func (f osFile) Direct() (DirectFile, error) {
-	d, err := f.again(os.O_WRONLY | unix.O_DIRECT)
+	d, err := f.reopen(os.O_WRONLY | unix.O_DIRECT)
 	if errors.Is(err, unix.EINVAL) {
 		return nil, errors.ErrUnsupported
 	}
@@ -106,14 +106,14 @@ func (f directFile) WriteAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// Allocate gives an open file n bytes of the disk, as zeros. Where the file system can't, the error
-// is errors.ErrUnsupported.
+// Allocate gives an open file n bytes of the disk, as zeros. errors.ErrUnsupported: the file system
+// can't.
 func Allocate(fd uintptr, n int64) error {
 	for {
 		err := unix.Fallocate(int(fd), 0, 0, n)
 		switch {
 		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EBADF): // a file that has no descriptor
+		case errors.Is(err, unix.EBADF): // the file has no descriptor
 			return errors.ErrUnsupported
 		default:
 			return err

@@ -2,5 +2,5 @@
 
 package durable
 
-// RenameNew gives a file another name that nothing has: fs.ErrExist where something does.
+// RenameNew gives a file a new name that is not taken; fs.ErrExist if it is.
 func RenameNew(from, to string) error { return linkNew(from, to) }

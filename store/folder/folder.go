@@ -1,11 +1,11 @@
-// Package folder owns a data folder as a whole: that its two halves, the metadata and the content,
-// belong together, that one server at a time has it, and that what is used is the folder that was
-// opened. It does not own what is in the halves: that is the stores'.
+// Package folder owns a data folder as a whole: its two halves, the metadata and the content,
+// belong together; one server at a time has the folder; and the stores use the folder that was
+// opened. The package does not own what is in the halves: that is the stores'.
 //
-// Either half may be on a disk of its own, and that disk may be missing, or be another one, when
-// the server starts or while it runs. An empty mount point looks like a half that is to be made. So
-// a half is made only where the whole folder has never held anything, and the halves know each
-// other by an id that is drawn when the folder is made:
+// Either half may be on a disk of its own. That disk may be missing, or be another one, when the
+// server starts or while it runs. An empty mount point looks like a half that is to be made. So a
+// half is made only if the whole folder has never held anything, and the halves know each other by
+// an id that is drawn when the folder is made:
 //
 //	DIR/folder          {"format":1,"folder":ID,"part":"whole"}
 //	DIR/content/folder  {"format":1,"folder":ID,"part":"content"}
@@ -15,18 +15,18 @@
 //	                    DIR/content themselves
 //
 // Each is written whole: temporary file, sync, rename. DIR/folder has "state":"new" until both
-// halves have their ids, and in this time alone an empty half is made. It has "state":"joining"
-// while a folder that has none gets its ids: one of an older program, or one whose halves were
+// halves have their ids, and only in this time is an empty half made. It has "state":"joining"
+// while a folder without ids gets them: a folder of an older program, or one whose halves were
 // joined deliberately.
 //
 // # Incarnations
 //
 // The content store counts how often it was opened, and its files carry that number, the
-// incarnation. The metadata keeps it too: "next" before one begins, "life" and "open" when it has,
-// and "open" goes before the content is closed cleanly. So an older copy of the metadata shows: its
-// content has lived on. What was made in the incarnations between the two ("unknown") is nothing
-// that this metadata can judge: it is not garbage for having no record. An older copy of the
-// content shows too, and is refused.
+// incarnation. The metadata keeps it too: "next" before one begins, "life" and "open" after that.
+// "open" is cleared before the content is closed cleanly. So an older copy of the metadata is
+// recognised: its content has lived on. These metadata can't judge content of the incarnations
+// between the two ("unknown"): such content is not garbage for having no record. An older copy of
+// the content is recognised too, and refused.
 package folder
 
 import (
@@ -55,9 +55,9 @@ type Options struct {
 	// ReadOnly changes nothing, not even the marks.
 	ReadOnly bool
 	// Rejoin takes halves that do not belong together for one folder from now on, and makes an
-	// empty content where it is gone: its owner says so. The metadata must be there.
+	// empty content if it is gone: its owner says so. The metadata must be there.
 	Rejoin bool
-	// Made is called when a new folder was made.
+	// Made is called after a new folder was made.
 	Made func()
 	Log  *slog.Logger
 	// Rand is for the folder's id (crypto/rand).
@@ -68,28 +68,28 @@ type Options struct {
 type Folder struct {
 	// FS is the file system for what is in the folder itself, beside its halves.
 	FS durable.FS
-	// Path is its absolute name, and Way another path, which leads there though the folder was
-	// moved, where the system has one.
+	// Path is its absolute name. Way is another path, which leads there even if the folder is
+	// moved; it is Path if the system has none.
 	Path, Way string
 	// Meta and Content are its halves.
 	Meta, Content Half
 
-	id      string
-	joining bool // the halves get their ids in Begin
-	rejoin  bool
-	frozen  bool // nothing is written
-	held    []*durable.Held
-	lock    durable.File
-	locks   []named // the files of the locks, as they were when they were taken
-	log     *slog.Logger
-	random  io.Reader
+	id       string
+	joining  bool // the halves get their ids in Begin
+	rejoin   bool
+	readOnly bool // nothing may be written
+	folders  []*durable.Held
+	lock     durable.File
+	locks    []lockFile // the lock files, as they were when their locks were taken
+	log      *slog.Logger
+	random   io.Reader
 
 	mu   sync.Mutex
 	meta mark
 
-	looks sync.Mutex
-	also  func() error
-	away  atomic.Pointer[error]
+	looking    sync.Mutex
+	extraCheck func() error
+	away       atomic.Pointer[error]
 }
 
 // Half is one of the two, as a store opens it.
@@ -97,11 +97,12 @@ type Half struct {
 	// FS leads into the folder that was opened, for paths that begin with Path.
 	FS   durable.FS
 	Path string
-	// Way is another path for the same, which leads there though the folder was moved; it is Path
-	// where the system has none.
+	// Way is another path to it, which leads there even if the folder is moved. It is Path if the
+	// system has none.
 	Way string
 
-	part, file, format, lock string // which half, the file of its mark, that which a store makes first, and the lock's
+	// the half's name, and three files: its mark, the first that a store makes, and the lock
+	part, file, format, lock string
 }
 
 // ErrLocked: another process has the folder open.
@@ -110,9 +111,9 @@ var ErrLocked = errors.New("another sluice server is using this data folder")
 // ErrTaken: another process has, or may have, opened the folder that this one has open.
 var ErrTaken = errors.New("another server may have it")
 
-// Open opens the data folder, and makes it, the last part of its path alone, where nothing is. A
-// folder with a half that is missing, empty, or another's is refused, and nothing in it is touched.
-// Begin is to follow before the content is opened, and Begun after it.
+// Open opens the data folder. If there is none, it makes the folder, but no missing folder above
+// it. It refuses a folder with a half that is missing, empty, or another folder's, and changes
+// nothing then. Begin is to follow before the content is opened, and Begun after it.
 func Open(path string, opts Options) (f *Folder, err error) {
 	if opts.FS == nil {
 		opts.FS = durable.OS{}
@@ -125,11 +126,21 @@ func Open(path string, opts Options) (f *Folder, err error) {
 	}
 	named := path
 	if path, err = filepath.Abs(path); err != nil {
-		return nil, fmt.Errorf("the folder that %s is to be found from, the current one, is gone: give the whole path with --data (%w)", named, err)
+		return nil, fmt.Errorf("the folder that %s is to be found from, the current one, is gone: give the whole "+
+			"path with --data (%w)", named, err)
 	}
-	f = &Folder{FS: opts.FS, Path: path, Way: path, log: opts.Log, random: opts.Rand, rejoin: opts.Rejoin, frozen: opts.ReadOnly}
-	f.Meta = Half{FS: opts.FS, Path: filepath.Join(path, "meta"), part: "meta", file: "FOLDER", format: "FORMAT", lock: "LOCK"}
-	f.Content = Half{FS: opts.FS, Path: filepath.Join(path, "content"), part: "content", file: "folder", format: "format", lock: "lock"}
+	f = &Folder{
+		FS: opts.FS, Path: path, Way: path, log: opts.Log, random: opts.Rand, rejoin: opts.Rejoin,
+		readOnly: opts.ReadOnly,
+	}
+	f.Meta = Half{
+		FS: opts.FS, Path: filepath.Join(path, "meta"), part: "meta", file: "FOLDER", format: "FORMAT",
+		lock: "LOCK",
+	}
+	f.Content = Half{
+		FS: opts.FS, Path: filepath.Join(path, "content"), part: "content", file: "folder",
+		format: "format", lock: "lock",
+	}
 	f.Meta.Way, f.Content.Way = f.Meta.Path, f.Content.Path
 	defer func() {
 		if err != nil {
@@ -137,17 +148,18 @@ func Open(path string, opts Options) (f *Folder, err error) {
 			f = nil
 		}
 	}()
-	made, err := f.make(opts.Existing)
+	made, err := f.makeFolder(opts.Existing)
 	if err != nil {
 		return f, err
 	}
-	if f.FS, err = f.hold(f.FS, path); errors.Is(err, fs.ErrNotExist) { // something has the name
-		return f, fmt.Errorf("%s is a link that leads nowhere: is its disk mounted? Else make the folder first, or give another with --data (%w)", path, err)
+	if f.FS, err = f.keepOpen(f.FS, path); errors.Is(err, fs.ErrNotExist) { // the name is taken, by a link
+		return f, fmt.Errorf("%s is a link that leads nowhere: is its disk mounted? Else make the folder first, or "+
+			"give another with --data (%w)", path, err)
 	} else if err != nil {
 		return f, err
 	}
 	f.Way = wayOf(f.FS, path)
-	if err := f.take(); err != nil {
+	if err := f.takeLock(); err != nil {
 		return f, err
 	}
 	if err := f.identify(opts.Existing); err != nil {
@@ -159,23 +171,23 @@ func Open(path string, opts Options) (f *Folder, err error) {
 	return f, nil
 }
 
-// Close lets the folder go; what is in it must be closed before.
+// Close unlocks the folder. Its stores must be closed before.
 func (f *Folder) Close() (err error) {
 	if f.lock != nil {
 		err = f.lock.Close()
 	}
-	for _, h := range f.held {
+	for _, h := range f.folders {
 		err = errors.Join(err, h.Close())
 	}
-	f.lock, f.held = nil, nil
+	f.lock, f.folders = nil, nil
 	return err
 }
 
-// take takes the lock's file, which programs before this one know alone. Where a folder has none,
-// and nothing may be changed, the locks of the folders have to do.
-func (f *Folder) take() (err error) {
+// takeLock takes the lock of the lock file: earlier programs know that lock alone. If the folder
+// has no such file, and may not be changed, the locks of the folders have to do.
+func (f *Folder) takeLock() (err error) {
 	path := filepath.Join(f.Path, "lock")
-	if f.frozen {
+	if f.readOnly {
 		if _, err := f.FS.Stat(path); errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -189,15 +201,16 @@ func (f *Folder) take() (err error) {
 	return f.noteLock(f.FS, path)
 }
 
-// lockedBy says that another process has a folder open, and that its locks are no leftover.
+// lockedBy says that another process has a folder open, and that its lock files are no leftovers.
 func lockedBy(path string) error {
-	return fmt.Errorf("%w: %s. Stop that one first. Its lock ends with its process by itself; no lock file is to be removed", ErrLocked, path)
+	return fmt.Errorf("%w: %s. Stop that one first. Its lock ends with its process by itself; no lock file is to "+
+		"be removed", ErrLocked, path)
 }
 
-// hold keeps a folder open, and locked, where the file system can, and gives what leads into it.
-// The lock is that of the folder itself: lock files can be removed while they are locked, and
-// whoever makes them anew gets other ones.
-func (f *Folder) hold(on durable.FS, path string) (durable.FS, error) {
+// keepOpen opens a folder, keeps it open and locked if the file system can, and gives the file
+// system that leads into it. The lock is that of the folder itself: lock files can be removed while
+// they are locked, and whoever makes them anew locks other files.
+func (f *Folder) keepOpen(on durable.FS, path string) (durable.FS, error) {
 	h, ok := on.(interface {
 		Hold(path string) (*durable.Held, error)
 	})
@@ -208,17 +221,17 @@ func (f *Folder) hold(on durable.FS, path string) (durable.FS, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.held = append(f.held, held)
+	f.folders = append(f.folders, held)
 	switch err := held.Lock(); {
 	case errors.Is(err, durable.ErrLocked):
 		return nil, lockedBy(path)
-	case err != nil && !errors.Is(err, errors.ErrUnsupported): // then the lock files have to do, and the watch
+	case err != nil && !errors.Is(err, errors.ErrUnsupported): // else the lock files and the watch have to do
 		return nil, err
 	}
 	return held, nil
 }
 
-// wayOf gives a path that leads into a held folder.
+// wayOf gives a path that leads into an open folder.
 func wayOf(on durable.FS, path string) string {
 	if held, ok := on.(*durable.Held); ok {
 		return held.Way()
@@ -226,9 +239,9 @@ func wayOf(on durable.FS, path string) string {
 	return path
 }
 
-// make makes the folder where there is none, and refuses one that holds something else: its files
-// would lie among those of a data folder.
-func (f *Folder) make(existing bool) (made bool, err error) {
+// makeFolder makes the folder if it is not there. It refuses a folder that holds something else,
+// whose files would lie among those of a data folder.
+func (f *Folder) makeFolder(existing bool) (made bool, err error) {
 	names, err := f.FS.List(f.Path)
 	names = slices.DeleteFunc(names, leftover)
 	switch {
@@ -237,7 +250,8 @@ func (f *Folder) make(existing bool) (made bool, err error) {
 			return false, fmt.Errorf("%s is no data folder of sluice: there is nothing in it (see --data)", f.Path)
 		}
 	case errors.Is(err, syscall.ENOTDIR):
-		return false, fmt.Errorf("%s is a file, or below one, and no folder: give a folder with --data (%w)", f.Path, err)
+		return false, fmt.Errorf("%s is a file, or below one, and no folder: give a folder with --data (%w)",
+			f.Path, err)
 	case err != nil:
 		return false, err
 	default:
@@ -246,7 +260,9 @@ func (f *Folder) make(existing bool) (made bool, err error) {
 				return false, nil
 			}
 		}
-		return false, fmt.Errorf("%s is no data folder of sluice, and not empty (it has %s): give an empty one, or one that is not there yet, with --data", f.Path, names[0])
+		return false, fmt.Errorf(
+			"%s is no data folder of sluice, and not empty (it has %s): give an empty one, or one that is not "+
+				"there yet, with --data", f.Path, names[0])
 	}
 	if err == nil {
 		return true, nil
@@ -254,12 +270,13 @@ func (f *Folder) make(existing bool) (made bool, err error) {
 	return true, durable.Mkdir(f.FS, f.Path, 0o700)
 }
 
-// Used reports whether the content was ever opened: then the metadata has a database, and none is
+// Used reports whether the content was ever opened. Then the metadata has a database, and none is
 // to be made.
 func (f *Folder) Used() bool { return f.meta.Incarnation > 0 || f.meta.Next > 0 }
 
-// leftover reports whether a file is there in a folder that holds nothing: what file systems make,
-// the lock, and what a write of a mark has left.
+// leftover reports whether a folder with this file may still count as empty: file systems make such
+// files, or it is the lock, or the rest of a write of a mark.
 func leftover(name string) bool {
-	return name == "lost+found" || strings.EqualFold(name, "lock") || strings.HasPrefix(strings.ToLower(name), ".folder.")
+	return name == "lost+found" || strings.EqualFold(name, "lock") ||
+		strings.HasPrefix(strings.ToLower(name), ".folder.")
 }

@@ -22,7 +22,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// contents gives all files of a disk, but for locks.
+// contents gives all files of a disk, except locks.
 func contents(t *testing.T, on durable.FS, dir string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
@@ -44,8 +44,8 @@ func contents(t *testing.T, on durable.FS, dir string) map[string]string {
 	return out
 }
 
-// session is one start and stop of a server, without what is in the halves but for the files that
-// tell that something is.
+// session is one start and stop of a server. Of the halves' contents it has only the files that
+// show that a half is used.
 func session(disk durable.FS) (id string, err error) {
 	f, err := Open(at, Options{FS: disk})
 	if err != nil {
@@ -58,7 +58,8 @@ func session(disk durable.FS) (id string, err error) {
 	if _, err := f.Begin(lastOf(disk)); err != nil {
 		return "", err
 	}
-	if err := errors.Join(fill(disk, "content/format"), setLast(disk, ContentState{f.meta.Next, false}), f.Begun()); err != nil {
+	if err := errors.Join(fill(disk, "content/format"), setLast(disk, ContentState{f.meta.Next, false}),
+		f.Begun()); err != nil {
 		return "", err
 	}
 	if err := f.Look(); err != nil {
@@ -74,7 +75,7 @@ func fill(disk durable.FS, path string) error {
 	return durable.WriteFile(disk, filepath.Join(at, path), []byte("1"), 0o600)
 }
 
-// lastOf and setLast are what the content store does.
+// lastOf and setLast stand for the content store.
 func lastOf(disk durable.FS) (l ContentState) {
 	b, err := durable.ReadFile(disk, at+"/content/state")
 	if err == nil {
@@ -94,7 +95,8 @@ func older(t *testing.T) *crashfs.Disk {
 	for _, dir := range []string{at, at + "/meta", at + "/content"} {
 		must(t, durable.MkdirAll(disk, dir, 0o700))
 	}
-	must(t, errors.Join(fill(disk, "meta/FORMAT"), fill(disk, "content/format"), fill(disk, "admin-token"), setLast(disk, ContentState{5, true})))
+	must(t, errors.Join(fill(disk, "meta/FORMAT"), fill(disk, "content/format"), fill(disk, "admin-token"),
+		setLast(disk, ContentState{5, true})))
 	return disk
 }
 
@@ -110,9 +112,9 @@ func lived(t *testing.T) *crashfs.Disk {
 	return disk
 }
 
-// † A start that is stopped at any step goes on with the next, by kill -9 and by power loss: that
-// of a new folder, that of one of an earlier program, and any other. The halves are of one folder
-// then.
+// † I28: A start that is stopped at any step, by kill -9 or by power loss, is completed by the next
+// one: the first start of a new folder, the first of one of an earlier program, and any other. The
+// halves are of one folder then.
 func TestAStartThatIsStoppedAnywhereGoesOn(t *testing.T) {
 	for name, from := range map[string]func(*testing.T) *crashfs.Disk{"new": fresh, "earlier": older, "lived": lived} {
 		t.Run(name, func(t *testing.T) {
@@ -149,7 +151,7 @@ func TestAStartThatIsStoppedAnywhereGoesOn(t *testing.T) {
 	}
 }
 
-// hide takes a half away, as its disk is when it is not mounted; empty leaves the mount point.
+// hide takes a half away, as if its disk were not mounted; empty leaves the mount point.
 func hide(t *testing.T, disk durable.FS, half string, empty bool) (back func()) {
 	t.Helper()
 	path := filepath.Join(at, half)
@@ -169,8 +171,8 @@ func hide(t *testing.T, disk durable.FS, half string, empty bool) (back func()) 
 	}
 }
 
-// † Whatever step a start was stopped at: once a half has something, a start without it, or without
-// the other one, is refused and touches nothing. With it all is well.
+// † I26: A start may be stopped at any step. Once a half has something, a start without it, or
+// without the other half, is refused and changes nothing. With both halves all is well.
 func TestAHalfThatIsAwayIsNeverMadeAnew(t *testing.T) {
 	for name, from := range map[string]func(*testing.T) *crashfs.Disk{"earlier": older, "lived": lived} {
 		t.Run(name, func(t *testing.T) {
@@ -191,7 +193,9 @@ func TestAHalfThatIsAwayIsNeverMadeAnew(t *testing.T) {
 						left := im.Kill()
 						back := hide(t, left, half, empty)
 						before := contents(t, left, "/")
-						if _, err := session(left); err == nil || !strings.Contains(err.Error(), filepath.Join(at, half)) || !strings.Contains(err.Error(), "mounted") {
+						if _, err := session(left); err == nil ||
+							!strings.Contains(err.Error(), filepath.Join(at, half)) || !strings.Contains(err.Error(),
+							"mounted") {
 							t.Errorf("image %d without %s: %v", i, half, err)
 						}
 						if after := contents(t, left, "/"); !maps.Equal(before, after) {
@@ -208,8 +212,8 @@ func TestAHalfThatIsAwayIsNeverMadeAnew(t *testing.T) {
 	}
 }
 
-// What does not belong together is refused, with its name and what can be done, and nothing is
-// touched.
+// Halves that do not belong together are refused. The error has the name and a remedy, and nothing
+// is changed.
 func TestHalvesThatDoNotBelongTogether(t *testing.T) {
 	exchange := func(t *testing.T, disk durable.FS, a, b string) {
 		must(t, errors.Join(disk.Rename(a, "/third"), disk.Rename(b, a), disk.Rename("/third", b)))
@@ -283,8 +287,8 @@ func TestHalvesThatDoNotBelongTogether(t *testing.T) {
 	}
 }
 
-// Halves that were moved together go on, and halves that somebody joins deliberately are one folder
-// from then on.
+// Halves that were moved together are accepted. Halves that somebody joins deliberately are one
+// folder from then on.
 func TestHalvesAreJoined(t *testing.T) {
 	disk := lived(t)
 	must(t, disk.Remove(at+"/folder"))
@@ -301,25 +305,26 @@ func TestHalvesAreJoined(t *testing.T) {
 	if after != 3 || err != nil {
 		t.Errorf("after life %d, %v", after, err)
 	}
-	must(t, errors.Join(fill(disk, "content/format"), setLast(disk, ContentState{4, true}), f.Begun(), f.End(), f.Close()))
+	must(t, errors.Join(fill(disk, "content/format"), setLast(disk, ContentState{4, true}), f.Begun(), f.End(),
+		f.Close()))
 	id, err := session(disk)
 	if id == "" || id != f.id || err != nil {
 		t.Errorf("folder %s, not %s, %v", id, f.id, err)
 	}
-	// The disk that was away is not this folder's any more.
+	// The disk that was away no longer belongs to this folder.
 	must(t, errors.Join(disk.Rename(at+"/content", "/new"), disk.Rename("/hidden", at+"/content")))
 	if _, err := session(disk); err == nil || !strings.Contains(err.Error(), "belongs to another data folder") {
 		t.Error(err)
 	}
-	// Nothing is joined to metadata that is not there.
+	// Content can't be joined to missing metadata.
 	hide(t, disk, "meta", true)
-	if _, err := Open(at, Options{FS: disk, Existing: true, Rejoin: true}); err == nil || !strings.Contains(err.Error(), "has no metadata") {
+	if _, err := Open(at, Options{FS: disk, Existing: true, Rejoin: true}); err == nil ||
+		!strings.Contains(err.Error(), "has no metadata") {
 		t.Error(err)
 	}
 }
 
-// What the content has lived without the metadata is known as that, for good; what stops leave is
-// not.
+// Incarnations of the content without the metadata are unknown for good. Stops leave none.
 func TestLivesThatTheMetadataDoesNotKnow(t *testing.T) {
 	for name, c := range map[string]struct {
 		known   mark
@@ -347,7 +352,8 @@ func TestLivesThatTheMetadataDoesNotKnow(t *testing.T) {
 		disk := lived(t)
 		f, err := Open(at, Options{FS: disk})
 		must(t, err)
-		f.meta.Incarnation, f.meta.Next, f.meta.Open, f.meta.Unknown = c.known.Incarnation, c.known.Next, c.known.Open, c.known.Unknown
+		f.meta.Incarnation, f.meta.Next = c.known.Incarnation, c.known.Next
+		f.meta.Open, f.meta.Unknown = c.known.Open, c.known.Unknown
 		after, err := f.Begin(c.last)
 		if got := fmt.Sprint(f.meta.Unknown); got != c.unknown || after != c.after || err != nil {
 			t.Errorf("%s: %s after life %d, %v", name, got, after, err)

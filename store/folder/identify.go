@@ -8,201 +8,216 @@ import (
 	"sluice/internal/system"
 )
 
-// identify makes sure that the halves are this folder's, and gives a folder that holds nothing its
-// ids.
+// identify makes sure that the halves belong to this folder. It gives ids to a folder that holds
+// nothing.
 func (f *Folder) identify(existing bool) error {
-	if err := f.goOn(); err != nil {
+	if err := f.resumeReplace(); err != nil {
 		return err
 	}
-	root, named, err := read(f.FS, f.markPath())
+	root, named, err := readMark(f.FS, f.markPath())
 	if err != nil {
 		return err
 	}
-	meta, err := f.look(&f.Meta)
+	meta, err := f.inspect(&f.Meta)
 	if err != nil {
 		return err
 	}
-	content, err := f.look(&f.Content)
+	content, err := f.inspect(&f.Content)
 	if err != nil {
 		return err
 	}
 	f.id, f.meta = root.Folder, meta.mark
 	switch {
 	case f.rejoin:
-		return f.rejoined(meta, content)
+		return f.acceptHalves(meta, content)
 	case named && root.State == "":
-		return errors.Join(f.Meta.belongs(f, meta, content), f.Content.belongs(f, content, meta))
+		return errors.Join(f.Meta.checkBelongs(f, meta, content), f.Content.checkBelongs(f, content, meta))
 	case named && root.State == isNew && existing:
-		return fmt.Errorf("%s is no data folder of sluice yet: the first sluice serve was stopped while it made it; start it again", f.Path)
+		return fmt.Errorf("%s is no data folder of sluice yet: the first sluice serve was stopped while it made "+
+			"it; start it again", f.Path)
 	case named && root.State == isNew:
 		return f.create(meta, content)
 	case named: // joining
 		f.joining = true
-		return errors.Join(f.Meta.joins(f, meta, content), f.Content.joins(f, content, meta))
-	case meta.marked && content.marked && meta.mark.Folder == content.mark.Folder: // the halves have moved together
+		return errors.Join(f.Meta.checkJoins(f, meta, content), f.Content.checkJoins(f, content, meta))
+	case meta.marked && content.marked && meta.mark.Folder == content.mark.Folder: // both halves were moved together
 		f.id = meta.mark.Folder
-		if err := errors.Join(f.Meta.belongs(f, meta, content), f.Content.belongs(f, content, meta)); err != nil {
+		if err := errors.Join(f.Meta.checkBelongs(f, meta, content),
+			f.Content.checkBelongs(f, content, meta)); err != nil {
 			return err
 		}
-		return f.write("")
+		return f.writeMark("")
 	case meta.marked && content.marked:
-		return fmt.Errorf("%s and %s are halves of two data folders (%s and %s), and %s, which says which one this is, is gone. Nothing was touched. "+
-			"Put back the half, or the file, that was there; what belongs together beyond doubt sluice check --repair --rejoin takes so",
+		return fmt.Errorf("%s and %s are halves of two data folders (%s and %s), and %s, which says which one this "+
+			"is, is gone. Nothing was touched. "+
+			"Put back the half, or the file, that was there; what belongs together beyond doubt sluice check "+
+			"--repair --rejoin takes so",
 			f.Meta.Path, f.Content.Path, meta.mark.Folder, content.mark.Folder, f.markPath())
-	case meta.marked || content.marked: // the other half is not there, empty, or nobody knows what
+	case meta.marked || content.marked: // the other half is missing, empty or unknown
 		if f.id = meta.mark.Folder; !meta.marked {
 			f.id = content.mark.Folder
 		}
-		return errors.Join(f.Meta.belongs(f, meta, content), f.Content.belongs(f, content, meta))
-	case meta.blank && content.blank:
-		return f.first(existing, meta, content)
+		return errors.Join(f.Meta.checkBelongs(f, meta, content), f.Content.checkBelongs(f, content, meta))
+	case meta.empty && content.empty:
+		return f.createNew(existing, meta, content)
 	}
-	if err := f.draw(); err != nil {
+	if err := f.drawID(); err != nil {
 		return err
 	}
 	f.joining = true
-	return errors.Join(f.Meta.joins(f, meta, content), f.Content.joins(f, content, meta))
+	return errors.Join(f.Meta.checkJoins(f, meta, content), f.Content.checkJoins(f, content, meta))
 }
 
-// draw gives the folder a new id.
-func (f *Folder) draw() (err error) {
+// drawID gives the folder a new id.
+func (f *Folder) drawID() (err error) {
 	f.id, err = system.Text(f.random)
 	return err
 }
 
-// first begins a folder, unless something else says that it has lived: then neither half's disk is
-// mounted.
-func (f *Folder) first(existing bool, meta, content state) error {
+// createNew begins a folder. It refuses if another file says that the folder was used: then the
+// disk of neither half is mounted.
+func (f *Folder) createNew(existing bool, meta, content state) error {
 	for _, of := range []string{"admin-token", "id"} {
 		if _, err := f.FS.Stat(f.Path + "/" + of); err == nil {
-			return fmt.Errorf("%s and %s are empty, but this data folder has been used: there is %s. Are their disks mounted? "+
-				"Nothing was touched. Mount them and start again; for a new data folder give another, or remove %[3]s too", f.Meta.Path, f.Content.Path, f.Path+"/"+of)
+			return fmt.Errorf("%s and %s are empty, but this data folder has been used: there is %s. Are their "+
+				"disks mounted? "+
+				"Nothing was touched. Mount them and start again; for a new data folder give another, or remove "+
+				"%[3]s too", f.Meta.Path, f.Content.Path, f.Path+"/"+of)
 		}
 	}
 	if existing {
-		return fmt.Errorf("%s is no data folder of sluice: its meta and content are empty, or not there (see --data)", f.Path)
+		return fmt.Errorf("%s is no data folder of sluice: its meta and content are empty, or not there (see --data)",
+			f.Path)
 	}
-	if err := f.draw(); err != nil {
+	if err := f.drawID(); err != nil {
 		return err
 	}
-	if err := f.write(isNew); err != nil {
+	if err := f.writeMark(isNew); err != nil {
 		return err
 	}
 	return f.create(meta, content)
 }
 
-// create gives both halves their ids: what is there was made by nobody, or by a start that did not
-// get to here.
+// create gives both halves their ids. Either half was made by nobody, or by a start that was
+// stopped before this step.
 func (f *Folder) create(meta, content state) error {
 	for _, of := range []struct {
 		h *Half
 		state
 	}{{&f.Meta, meta}, {&f.Content, content}} {
-		if !of.blank && !of.marked {
-			return of.h.refuse("holds %s, and is no half of a data folder that is being made", "Give an empty folder with --data.", of.first)
+		if !of.empty && !of.marked {
+			return of.h.refuse("holds %s, and is no half of a data folder that is being made",
+				"Give an empty folder with --data.", of.firstName)
 		}
 		if of.marked && (of.mark.Folder != f.id || of.mark.Part != of.h.part) {
-			return of.h.belongs(f, of.state, of.state)
+			return of.h.checkBelongs(f, of.state, of.state)
 		}
-		if err := f.prepare(of.h, of.there); err != nil {
+		if err := f.makeHalf(of.h, of.exists); err != nil {
 			return err
 		}
 		if !of.marked {
-			if err := write(of.h.FS, of.h.markPath(), mark{Folder: f.id, Part: of.h.part}); err != nil {
+			if err := writeMark(of.h.FS, of.h.markPath(), mark{Folder: f.id, Part: of.h.part}); err != nil {
 				return err
 			}
 		}
 	}
 	f.meta = mark{Folder: f.id, Part: f.Meta.part}
-	return f.write("")
+	return f.writeMark("")
 }
 
-// prepare makes and opens a half that may not be there. The entry of one that is there may not be
-// on the disk.
-func (f *Folder) prepare(h *Half, there bool) error {
+// makeHalf makes and opens a half if it is not there. It syncs the entry in any case: the entry of
+// a half that is there may not be on the disk.
+func (f *Folder) makeHalf(h *Half, there bool) error {
 	if !there {
 		if err := f.FS.Mkdir(h.Path, 0o700); err != nil {
 			return err
 		}
-		if err := f.enter(h); err != nil {
+		if err := f.openHalf(h); err != nil {
 			return err
 		}
 	}
 	return durable.SyncDir(f.FS, f.Path)
 }
 
-func (f *Folder) write(state string) error {
-	if f.frozen {
+func (f *Folder) writeMark(state string) error {
+	if f.readOnly {
 		return nil
 	}
-	return write(f.FS, f.markPath(), mark{Folder: f.id, Part: whole, State: state})
+	return writeMark(f.FS, f.markPath(), mark{Folder: f.id, Part: whole, State: state})
 }
 
 // What to do about a half that is not there, or not the right one.
 const (
-	mount = "Is its disk mounted, and the right one? Mount it and start again"
-	lost  = mount + "; if it is lost for good, restore a backup, or let sluice check --repair --rejoin go on without it"
+	mountRemedy = "Is its disk mounted, and the right one? Mount it and start again"
+	lostRemedy  = mountRemedy + "; if it is lost for good, restore a backup, or let sluice check --repair --rejoin " +
+		"go on without it"
 )
 
 func (h *Half) refuse(problem, remedy string, args ...any) error {
 	return fmt.Errorf("%s "+problem+". Nothing was touched. %s", append(append([]any{h.Path}, args...), remedy)...)
 }
 
-// remedy is what can be done where a half is gone: the content is less than the records of it.
+// remedy says what can be done if a half is gone. The content may be given up, the records of it
+// may not.
 func (h *Half) remedy() string {
 	if h.part == "content" {
-		return lost
+		return lostRemedy
 	}
-	return mount + "; if it is lost for good, restore a backup into another folder"
+	return mountRemedy + "; if it is lost for good, restore a backup into another folder"
 }
 
-// belongs gives an error unless the half is this folder's.
-func (h *Half) belongs(f *Folder, s, other state) error {
+// checkBelongs gives an error unless the half is this folder's.
+func (h *Half) checkBelongs(f *Folder, s, other state) error {
 	switch {
 	case s.marked && s.mark.Folder == f.id && s.mark.Part == h.part:
 		return nil
-	case !s.there:
+	case !s.exists:
 		return h.refuse("is not there", h.remedy())
-	case s.blank:
+	case s.empty:
 		return h.refuse("is empty, and this data folder is not new", h.remedy())
 	case !s.marked:
-		return h.refuse("has no file %s that says which data folder it is of: it is not the one that this data folder had", h.remedy()+". What belongs together beyond doubt sluice check --repair --rejoin takes so", h.file)
+		return h.refuse("has no file %s that says which data folder it is of: it is not the one that this data "+
+			"folder had", h.remedy()+". What belongs together beyond doubt sluice check --repair --rejoin takes so",
+			h.file)
 	case s.mark.Folder == f.id:
-		return h.refuse("holds the other half of this data folder (%s): are meta and content exchanged?", "Put them where they belong and start again.", s.mark.Part)
+		return h.refuse("holds the other half of this data folder (%s): are meta and content exchanged?",
+			"Put them where they belong and start again.", s.mark.Part)
 	}
 	return h.refuse("belongs to another data folder (%s, and this one is %s)", h.remedy(), s.mark.Folder, f.id)
 }
 
-// joins gives an error unless the half may get this folder's id: it has it already, or none, and
-// something is in it.
-func (h *Half) joins(f *Folder, s, other state) error {
+// checkJoins gives an error unless the half may get this folder's id: it has that id already, or it
+// has none and holds something.
+func (h *Half) checkJoins(f *Folder, s, other state) error {
 	switch {
 	case s.marked:
-		return h.belongs(f, s, other)
-	case !s.there:
+		return h.checkBelongs(f, s, other)
+	case !s.exists:
 		return h.refuse("is not there, and the other half of the data folder is", h.remedy())
-	case s.blank:
+	case s.empty:
 		return h.refuse("is empty, and the other half of the data folder is not", h.remedy())
 	case !s.used:
-		return h.refuse("is no half of a data folder: it holds %s, but no file %s that says what format it is", h.remedy(), s.first, h.format)
+		return h.refuse("is no half of a data folder: it holds %s, but no file %s that says what format it is",
+			h.remedy(), s.firstName, h.format)
 	}
 	return nil
 }
 
-// rejoined takes the halves as they are. Begin writes it down.
-func (f *Folder) rejoined(meta, content state) error {
+// acceptHalves takes the halves as they are. Begin writes their marks.
+func (f *Folder) acceptHalves(meta, content state) error {
 	if !meta.used {
-		return f.Meta.refuse("has no metadata of sluice: there is nothing that content could be joined to", mount+".")
+		return f.Meta.refuse("has no metadata of sluice: there is nothing that content could be joined to",
+			mountRemedy+".")
 	}
 	if meta.marked && meta.mark.Part != f.Meta.part || content.marked && content.mark.Part != f.Content.part {
 		return fmt.Errorf("%s and %s are exchanged: put them where they belong", f.Meta.Path, f.Content.Path)
 	}
-	if !content.used && !content.blank && !content.marked {
-		return f.Content.joins(f, content, meta)
+	if !content.used && !content.empty && !content.marked {
+		return f.Content.checkJoins(f, content, meta)
 	}
-	if err := f.draw(); err != nil {
+	if err := f.drawID(); err != nil {
 		return err
 	}
 	f.joining = true
-	return f.prepare(&f.Content, content.there)
+	return f.makeHalf(&f.Content, content.exists)
 }

@@ -25,11 +25,12 @@ func begun(t *testing.T, data string, on durable.FS) *Folder {
 	return f
 }
 
-// lockFiles are all that a folder has.
+// lockFiles are all lock files of a folder.
 var lockFiles = []string{"lock", "meta/LOCK", "content/lock"}
 
-// † A second server is refused whichever lock files are removed, or made anew: the folders
-// themselves are locked. It touches nothing, and the first one says at once that a lock is gone.
+// † I27: A second server is refused whichever lock files are removed, or made anew: the folders
+// themselves are locked. It changes nothing, and the first server reports at once that a lock is
+// gone.
 func TestAFolderIsLockedWithoutItsLockFiles(t *testing.T) {
 	for some := range 1 << len(lockFiles) {
 		for _, anew := range []bool{false, true} {
@@ -41,7 +42,7 @@ func TestAFolderIsLockedWithoutItsLockFiles(t *testing.T) {
 					continue
 				}
 				removed = filepath.Join(data, name)
-				must(t, os.Rename(removed, removed+".was")) // kept, so that its number is not given again
+				must(t, os.Rename(removed, removed+".was")) // kept, so that its inode is not used again
 				if anew {
 					must(t, os.WriteFile(removed, nil, 0o600))
 				}
@@ -49,7 +50,8 @@ func TestAFolderIsLockedWithoutItsLockFiles(t *testing.T) {
 			before := contents(t, durable.OS{}, data)
 			for _, o := range []Options{{}, {Existing: true, ReadOnly: true}, {Existing: true, Rejoin: true}} {
 				_, err := Open(data, o)
-				if !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), data) || !strings.Contains(err.Error(), "no lock file is to be removed") {
+				if !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), data) ||
+					!strings.Contains(err.Error(), "no lock file is to be removed") {
 					t.Errorf("locks %03b removed, anew %v, %+v: %v", some, anew, o, err)
 				}
 			}
@@ -57,7 +59,9 @@ func TestAFolderIsLockedWithoutItsLockFiles(t *testing.T) {
 				t.Errorf("locks %03b removed: there was %q, and is %q", some, before, after)
 			}
 			err := f.Look()
-			if (err == nil) != (removed == "") || err != nil && (!strings.Contains(err.Error(), filepath.Dir(removed)) && !strings.Contains(err.Error(), data) || !strings.Contains(err.Error(), "lock file")) {
+			if (err == nil) != (removed == "") ||
+				err != nil && (!strings.Contains(err.Error(), filepath.Dir(removed)) && !strings.Contains(err.Error(),
+					data) || !strings.Contains(err.Error(), "lock file")) {
 				t.Errorf("locks %03b removed: the first says %v", some, err)
 			}
 			must(t, f.Close())
@@ -67,24 +71,25 @@ func TestAFolderIsLockedWithoutItsLockFiles(t *testing.T) {
 	}
 }
 
-// A half that another data folder has too, by a link, is locked with it.
+// A half that another data folder shares, by a link, is locked with it.
 func TestAHalfIsLockedForAllWhoHaveIt(t *testing.T) {
 	base := t.TempDir()
 	a, b := filepath.Join(base, "a"), filepath.Join(base, "b")
 	defer begun(t, a, nil).Close()
 	for _, half := range []string{"meta", "content"} {
 		must(t, begun(t, b, nil).Close())
-		must(t, errors.Join(os.RemoveAll(filepath.Join(b, half)), os.Symlink(filepath.Join(a, half), filepath.Join(b, half))))
-		if _, err := Open(b, Options{}); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), filepath.Join(b, half)) {
+		must(t, errors.Join(os.RemoveAll(filepath.Join(b, half)),
+			os.Symlink(filepath.Join(a, half), filepath.Join(b, half))))
+		if _, err := Open(b, Options{}); !errors.Is(err, ErrLocked) ||
+			!strings.Contains(err.Error(), filepath.Join(b, half)) {
 			t.Errorf("%s: %v", half, err)
 		}
 		must(t, os.RemoveAll(b))
 	}
 }
 
-// † Where folders can't be locked the first server notices that another has begun on its folder. It
-// takes nothing more then, writes nothing at its end, and that stays so when the other one has
-// gone.
+// † I27: If folders can't be locked, the first server notices that another has begun on its folder.
+// It takes nothing more then and writes nothing at its end, even after the other one has gone.
 func TestAnotherServerOnTheFolderIsNoticed(t *testing.T) {
 	plain := struct{ durable.FS }{durable.OS{}} // its folders can't be locked
 	data := filepath.Join(t.TempDir(), "data")
@@ -95,7 +100,8 @@ func TestAnotherServerOnTheFolderIsNoticed(t *testing.T) {
 	b := begun(t, data, plain)
 	says := func(when string) {
 		t.Helper()
-		if err := a.Look(); err == nil || a.Away() == nil || !strings.Contains(err.Error(), "another server has been started on this folder") {
+		if err := a.Look(); err == nil || a.Away() == nil ||
+			!strings.Contains(err.Error(), "another server has been started on this folder") {
 			t.Errorf("%s: %v", when, err)
 		}
 		before := contents(t, durable.OS{}, data)

@@ -17,15 +17,15 @@ import (
 // markFormat is the version of the marks.
 const markFormat = 1
 
-// mark is what the folder, or a half, says of itself.
+// mark is the file that identifies the folder, or a half.
 type mark struct {
 	Format int    `json:"format"`
 	Folder string `json:"folder"`
 	Part   string `json:"part"`
 	State  string `json:"state,omitempty"`
-	// Replaced is, while metadata are being replaced, the name that the old are to have.
+	// Replaced is, while metadata are being replaced, the name that the old metadata are to have.
 	Replaced string `json:"replaced,omitempty"`
-	// Of the metadata:
+	// Members of the metadata's mark:
 	Incarnation uint64      `json:"life,omitempty"` // the newest that has begun
 	Next        uint64      `json:"next,omitempty"` // the one that is about to
 	Open        bool        `json:"open,omitempty"`
@@ -41,13 +41,15 @@ const (
 // errMark: a mark can't be understood.
 var errMark = errors.New("is damaged, or not one of sluice's")
 
-// What can be done about such a mark: that of the folder follows from those of its halves.
+// What can be done about such a mark. The mark of the folder follows from those of its halves.
 const (
-	wholeRemedy = "Remove it, and the next start writes it again, from the marks of meta and content; or restore a backup"
-	halfRemedy  = "Restore a backup; or remove it, and let sluice check --repair --rejoin take the halves for one folder"
+	wholeRemedy = "Remove it, and the next start writes it again, from the marks of meta and content; or restore a " +
+		"backup"
+	halfRemedy = "Restore a backup; or remove it, and let sluice check --repair --rejoin take the halves for one " +
+		"folder"
 )
 
-// withRemedy says what can be done where a mark can't be understood.
+// withRemedy adds what can be done if a mark can't be understood.
 func withRemedy(err error, remedy string) error {
 	if errors.Is(err, errMark) {
 		return fmt.Errorf("%w. Nothing was touched. %s", err, remedy)
@@ -57,8 +59,8 @@ func withRemedy(err error, remedy string) error {
 
 var validID = regexp.MustCompile(`^[A-Z2-7]{26}$`)
 
-// read gives the mark in a file; ok is false where there is none.
-func read(on durable.FS, path string) (m mark, ok bool, err error) {
+// readMark gives the mark in a file; ok is false if there is none.
+func readMark(on durable.FS, path string) (m mark, ok bool, err error) {
 	text, err := durable.ReadFile(on, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, false, nil
@@ -67,7 +69,8 @@ func read(on durable.FS, path string) (m mark, ok bool, err error) {
 		return m, false, err
 	}
 	if err := json.Unmarshal(text, &m); err == nil && m.Format > markFormat {
-		return m, false, fmt.Errorf("%s has format %d, and this program knows formats up to %d: use a newer sluice", path, m.Format, markFormat)
+		return m, false, fmt.Errorf("%s has format %d, and this program knows formats up to %d: use a newer sluice",
+			path, m.Format, markFormat)
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
@@ -78,7 +81,7 @@ func read(on durable.FS, path string) (m mark, ok bool, err error) {
 	return m, true, nil
 }
 
-func write(on durable.FS, path string, m mark) error {
+func writeMark(on durable.FS, path string, m mark) error {
 	m.Format = markFormat
 	text, err := json.Marshal(m)
 	if err != nil {
@@ -91,21 +94,21 @@ func (f *Folder) markPath() string { return filepath.Join(f.Path, "folder") }
 
 func (h *Half) markPath() string { return filepath.Join(h.Path, h.file) }
 
-// state is what there is of a half.
+// state is what was found of a half.
 type state struct {
-	there  bool   // the folder is
-	blank  bool   // nothing is in it, or it is not there
-	used   bool   // a store has made something in it
-	first  string // a file that is in it
-	mark   mark
-	marked bool
+	exists    bool   // there is such a folder
+	empty     bool   // nothing is in it, or it is not there
+	used      bool   // a store has made something in it
+	firstName string // a file that is in it
+	mark      mark
+	marked    bool
 }
 
-// look opens a half and looks what is there.
-func (f *Folder) look(h *Half) (s state, err error) {
+// inspect opens a half and gives what it finds there.
+func (f *Folder) inspect(h *Half) (s state, err error) {
 	names, err := f.FS.List(h.Path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return state{blank: true}, nil
+		return state{empty: true}, nil
 	}
 	if errors.Is(err, syscall.ENOTDIR) {
 		return s, h.refuse("is a file, and no folder", h.remedy())
@@ -113,12 +116,13 @@ func (f *Folder) look(h *Half) (s state, err error) {
 	if err != nil {
 		return s, err
 	}
-	s.there = true
-	if err := f.enter(h); err != nil {
+	s.exists = true
+	if err := f.openHalf(h); err != nil {
 		return s, err
 	}
-	for _, file := range []string{h.file, f.Meta.file, f.Content.file} { // a mark of the other half tells that both are exchanged
-		if s.mark, s.marked, err = read(h.FS, filepath.Join(h.Path, file)); err != nil || s.marked {
+	// a mark of the other half shows that both are exchanged
+	for _, file := range []string{h.file, f.Meta.file, f.Content.file} {
+		if s.mark, s.marked, err = readMark(h.FS, filepath.Join(h.Path, file)); err != nil || s.marked {
 			break
 		}
 	}
@@ -127,15 +131,15 @@ func (f *Folder) look(h *Half) (s state, err error) {
 	}
 	s.used = slices.Contains(names, h.format)
 	names = slices.DeleteFunc(names, leftover)
-	if s.blank = len(names) == 0; !s.blank {
-		s.first = names[0]
+	if s.empty = len(names) == 0; !s.empty {
+		s.firstName = names[0]
 	}
 	return s, nil
 }
 
-// enter opens a half, which is there.
-func (f *Folder) enter(h *Half) (err error) {
-	if h.FS, err = f.hold(f.FS, h.Path); err == nil {
+// openHalf opens a half, which is there.
+func (f *Folder) openHalf(h *Half) (err error) {
+	if h.FS, err = f.keepOpen(f.FS, h.Path); err == nil {
 		h.Way = wayOf(h.FS, h.Path)
 	}
 	return err

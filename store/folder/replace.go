@@ -18,14 +18,14 @@ import (
 //	DIR/meta.salvaged becomes DIR/meta
 //	DIR/folder loses its state
 //
-// Until the second step the old metadata is what there is, and from then on the new: whoever opens
-// the folder next goes on.
+// Before the second step is done, the old metadata are the valid ones, and after it the new. The
+// next opening of the folder resumes the steps.
 const (
 	salvaged  = "meta.salvaged"
 	replacing = "replacing"
 )
 
-// Beside makes an empty folder for metadata that are to take the place of those that are there, by
+// Beside makes an empty folder for new metadata, which take the place of the present ones by
 // Replace.
 func (f *Folder) Beside() (h Half, err error) {
 	h = f.Meta
@@ -36,15 +36,16 @@ func (f *Folder) Beside() (h Half, err error) {
 	if err := durable.Mkdir(f.FS, h.Path, 0o700); err != nil {
 		return h, err
 	}
-	if h.FS, err = f.hold(f.FS, h.Path); err == nil {
+	if h.FS, err = f.keepOpen(f.FS, h.Path); err == nil {
 		h.Way = wayOf(h.FS, h.Path)
 	}
 	return h, err
 }
 
-// Replace puts the metadata that Beside gave a folder for, and that are closed, in the place of the
-// old, which are kept under the name that it gives. The content was last as is said. What it has of
-// the time until now is no garbage for having no record. The folder is to be closed then.
+// Replace puts new metadata, closed and in the folder that Beside gave, in the place of the old
+// ones. It keeps the old ones under the name that it returns. last is the newest state of the
+// content: content that was made until now is no garbage for having no record. The folder is to be
+// closed then.
 func (f *Folder) Replace(next Half, last ContentState, now time.Time) (kept string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -66,35 +67,36 @@ func (f *Folder) Replace(next Half, last ContentState, now time.Time) (kept stri
 	}
 	incarnation := max(last.Incarnation, f.meta.Incarnation, f.meta.Next)
 	m := mark{Folder: f.id, Part: f.Meta.part, Incarnation: last.Incarnation, Unknown: [][2]uint64{{0, incarnation}}}
-	if err := write(next.FS, filepath.Join(next.Path, f.Meta.file), m); err != nil {
+	if err := writeMark(next.FS, filepath.Join(next.Path, f.Meta.file), m); err != nil {
 		return "", err
 	}
 	if err := durable.SyncDir(f.FS, f.Path); err != nil {
 		return "", err
 	}
 	root := mark{Folder: f.id, Part: whole, State: replacing, Replaced: name}
-	if err := write(f.FS, f.markPath(), root); err != nil {
+	if err := writeMark(f.FS, f.markPath(), root); err != nil {
 		return "", err
 	}
 	return filepath.Join(f.Path, name), f.replace(root)
 }
 
-// replace goes on with a replacement, from whichever step it had got to.
+// replace resumes a replacement at the step that it had got to.
 func (f *Folder) replace(root mark) error {
 	meta, next, kept := f.Meta.Path, filepath.Join(f.Path, salvaged), filepath.Join(f.Path, root.Replaced)
-	there, err := f.there(next)
+	there, err := f.exists(next)
 	if err != nil {
 		return err
 	}
 	if there {
-		old, err := f.there(kept)
+		old, err := f.exists(kept)
 		if err != nil {
 			return err
 		}
 		if !old {
 			if err := f.FS.Rename(meta, kept); err != nil {
-				// A mount point has no other name: nothing has changed, and nothing will.
-				return errors.Join(fmt.Errorf("%s can't be renamed, so the new metadata can't take its place: %w", meta, err), f.write(""))
+				// A mount point can't be renamed: nothing has changed, and nothing will.
+				err = fmt.Errorf("%s can't be renamed, so the new metadata can't take its place: %w", meta, err)
+				return errors.Join(err, f.writeMark(""))
 			}
 			if err := durable.SyncDir(f.FS, f.Path); err != nil {
 				return err
@@ -107,10 +109,10 @@ func (f *Folder) replace(root mark) error {
 	if err := durable.SyncDir(f.FS, f.Path); err != nil {
 		return err
 	}
-	return f.write("")
+	return f.writeMark("")
 }
 
-func (f *Folder) there(path string) (bool, error) {
+func (f *Folder) exists(path string) (bool, error) {
 	_, err := f.FS.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -118,14 +120,15 @@ func (f *Folder) there(path string) (bool, error) {
 	return err == nil, err
 }
 
-// goOn ends a replacement of the metadata that was stopped.
-func (f *Folder) goOn() error {
-	root, _, err := read(f.FS, f.markPath())
+// resumeReplace ends a replacement of the metadata that was stopped.
+func (f *Folder) resumeReplace() error {
+	root, _, err := readMark(f.FS, f.markPath())
 	if err != nil || root.State != replacing {
 		return withRemedy(err, wholeRemedy)
 	}
-	if f.frozen {
-		return fmt.Errorf("%s: sluice check --repair was stopped while it put new metadata in place; run it again, or start the server, and either goes on", f.Path)
+	if f.readOnly {
+		return fmt.Errorf("%s: sluice check --repair was stopped while it put new metadata in place; run it again, "+
+			"or start the server, and either goes on", f.Path)
 	}
 	if name := root.Replaced; name == "" || name != filepath.Base(name) {
 		return fmt.Errorf("%s is not one of sluice's", f.markPath())

@@ -14,7 +14,7 @@ import (
 
 var when = time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
 
-// replace replaces the metadata by others, as sluice check --repair does.
+// replace replaces the metadata, as sluice check --repair does.
 func replace(disk durable.FS) (err error) {
 	f, err := Open(at, Options{FS: disk, Existing: true})
 	if err != nil {
@@ -37,8 +37,7 @@ func replace(disk durable.FS) (err error) {
 	return err
 }
 
-// isReplaced reports which metadata are in place; there must be some, and the old must be
-// somewhere.
+// isReplaced reports whether the new metadata are in place; the old ones must be somewhere.
 func isReplaced(t *testing.T, disk durable.FS) bool {
 	t.Helper()
 	files := contents(t, disk, at)
@@ -52,9 +51,9 @@ func isReplaced(t *testing.T, disk durable.FS) bool {
 	return is
 }
 
-// † A replacement of the metadata that is stopped at any step, by kill -9 or power loss, leaves the
-// old in place or, once it was decided, the new: with the next start. The halves belong together,
-// the old are kept, what the content has from before is no garbage for having no record, and a
+// † I28: A replacement of the metadata may be stopped at any step, by kill -9 or power loss. The
+// next start leaves the old ones in place or, once it was decided, the new ones. The halves belong
+// together, the old metadata are kept, earlier content is no garbage for having no record, and a
 // repeat succeeds.
 func TestAReplacementThatIsStoppedAnywhere(t *testing.T) {
 	for name, from := range map[string]func(*testing.T) *crashfs.Disk{"earlier": older, "lived": lived} {
@@ -93,7 +92,10 @@ func TestAReplacementThatIsStoppedAnywhere(t *testing.T) {
 					after++
 					f, err := Open(at, Options{FS: left})
 					must(t, err)
-					for life, known := range map[uint64]bool{1: false, lastOf(disk).Incarnation: false, lastOf(left).Incarnation: true} {
+					for life, known := range map[uint64]bool{
+						1: false, lastOf(disk).Incarnation: false,
+						lastOf(left).Incarnation: true,
+					} {
 						if f.KnownIncarnation(life) != known {
 							t.Errorf("step %d, keep %d: life %d: %v", step, keep, life, !known)
 						}
@@ -109,8 +111,8 @@ func TestAReplacementThatIsStoppedAnywhere(t *testing.T) {
 	}
 }
 
-// A replacement that is under way is told of to who may not go on with it, and what can't be
-// renamed is left as it was.
+// A process that may not resume a replacement reports it. If the metadata can't be renamed,
+// everything is left as it was.
 func TestAReplacementThatCannotBe(t *testing.T) {
 	disk := lived(t)
 	must(t, fill(disk, "meta/old"))
@@ -129,7 +131,8 @@ func TestAReplacementThatCannotBe(t *testing.T) {
 	if _, err := session(disk); err != nil || isReplaced(t, disk) {
 		t.Errorf("%v", err)
 	}
-	if _, err := Open(at, Options{FS: half.Kill(), Existing: true, ReadOnly: true}); err == nil || !strings.Contains(err.Error(), "check --repair was stopped") {
+	if _, err := Open(at, Options{FS: half.Kill(), Existing: true, ReadOnly: true}); err == nil ||
+		!strings.Contains(err.Error(), "check --repair was stopped") {
 		t.Errorf("reading alone: %v", err)
 	}
 }

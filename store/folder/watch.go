@@ -14,8 +14,8 @@ import (
 // lookEvery is how often Watch looks.
 const lookEvery = 2 * time.Second
 
-// Away says why nothing may be taken, deleted or marked as damaged now: when it was last looked,
-// the folder or a half was not where it was opened. It costs nothing.
+// Away says why nothing may be taken, deleted or marked as damaged now: at the last look the folder
+// or a half was not in its place. It costs nothing.
 func (f *Folder) Away() error {
 	if p := f.away.Load(); p != nil {
 		return *p
@@ -23,21 +23,22 @@ func (f *Folder) Away() error {
 	return nil
 }
 
-// Look looks now. A look that fails is repeated at once, before everything is refused for it: one
-// failing read says nothing of the folder.
+// Look checks the folder's place now. A look that fails is repeated once, before everything is
+// refused for it: a single failing read says nothing of the folder.
 func (f *Folder) Look() error {
-	f.looks.Lock()
-	defer f.looks.Unlock()
+	f.looking.Lock()
+	defer f.looking.Unlock()
 	err, was := f.inPlace(), f.Away()
 	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
-		return was // it could not be looked
+		return was // the look could not be tried
 	}
 	if err != nil && was == nil && f.inPlace() == nil {
 		err = nil
 	}
 	switch {
 	case err != nil && was == nil:
-		f.log.Error("the data folder is not in its place: nothing is taken, deleted or marked until it is back", "err", err)
+		f.log.Error("the data folder is not in its place: nothing is taken, deleted or marked until it is back",
+			"err", err)
 	case err == nil && was != nil:
 		f.log.Info("the data folder is back in its place")
 	}
@@ -58,33 +59,33 @@ func (f *Folder) Watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			_ = f.Look() // it says so itself
+			_ = f.Look() // Look logs it
 		}
 	}
 }
 
-// named is a file as it was when it was opened.
-type named struct {
+// lockFile is the file of a lock, as it was when it was opened.
+type lockFile struct {
 	on       durable.FS
 	path, id string
 }
 
-// noteLock remembers which file a lock is, if there is one.
+// noteLock remembers which file has the name of a lock, if there is one.
 func (f *Folder) noteLock(on durable.FS, path string) error {
 	info, err := on.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err == nil {
-		f.locks = append(f.locks, named{on, path, info.ID})
+		f.locks = append(f.locks, lockFile{on, path, info.ID})
 	}
 	return err
 }
 
-// locked gives an error where the file of a lock is not the one that was locked: a program that
-// knows nothing of the folders' own locks may have begun, and so may any where folders can't be
-// locked.
-func (f *Folder) locked() error {
+// checkLocks gives an error if the file of a lock is not the one that was locked. Then another
+// process may have begun: a program that does not know the folders' own locks, or any program if
+// folders can't be locked.
+func (f *Folder) checkLocks() error {
 	for _, l := range f.locks {
 		switch info, err := l.on.Stat(l.path); {
 		case errors.Is(err, fs.ErrNotExist):
@@ -92,36 +93,38 @@ func (f *Folder) locked() error {
 		case err != nil:
 			return err
 		case info.ID != l.id:
-			return fmt.Errorf("%w: its lock file %s was removed, and another one made. Stop both and start one", ErrTaken, l.path)
+			return fmt.Errorf("%w: its lock file %s was removed, and another one made. Stop both and start one",
+				ErrTaken, l.path)
 		}
 	}
 	return nil
 }
 
-// Taken gives an error where another server has been started on this folder: then nothing in it may
-// be written any more.
+// Taken gives an error if another server was started on this folder. Then nothing in it may be
+// written any more.
 func (f *Folder) Taken() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.taken()
+	return f.checkTaken()
 }
 
-// taken compares the incarnation that the metadata's mark has with the one that was written there.
+// checkTaken compares the incarnation in the metadata's mark with the one that was written there.
 // f.mu is held.
-func (f *Folder) taken() error {
-	m, ok, err := read(f.Meta.FS, f.Meta.markPath())
+func (f *Folder) checkTaken() error {
+	m, ok, err := readMark(f.Meta.FS, f.Meta.markPath())
 	if err != nil || !ok || m.Folder != f.id {
-		return nil // that is nothing that another server has written
+		return nil // no other server has written that
 	}
 	if m.Incarnation != f.meta.Incarnation || m.Next != f.meta.Next || m.Open != f.meta.Open {
-		return fmt.Errorf("%w: another server has been started on this folder, as %s says. Stop both and start one", ErrTaken, f.Meta.markPath())
+		return fmt.Errorf("%w: another server has been started on this folder, as %s says. Stop both and start one",
+			ErrTaken, f.Meta.markPath())
 	}
 	return nil
 }
 
-// inPlace compares what has the names with what was opened, and its ids.
+// inPlace compares the folders that have the names with those that were opened, and the ids.
 func (f *Folder) inPlace() error {
-	for _, h := range f.held {
+	for _, h := range f.folders {
 		if err := h.InPlace(); err != nil {
 			return err
 		}
@@ -130,8 +133,12 @@ func (f *Folder) inPlace() error {
 		on   durable.FS
 		path string
 		part string
-	}{{f.FS, f.markPath(), whole}, {f.Meta.FS, f.Meta.markPath(), f.Meta.part}, {f.Content.FS, f.Content.markPath(), f.Content.part}} {
-		m, ok, err := read(p.on, p.path)
+	}{
+		{f.FS, f.markPath(), whole},
+		{f.Meta.FS, f.Meta.markPath(), f.Meta.part},
+		{f.Content.FS, f.Content.markPath(), f.Content.part},
+	} {
+		m, ok, err := readMark(p.on, p.path)
 		switch {
 		case err != nil:
 			return err
@@ -144,12 +151,12 @@ func (f *Folder) inPlace() error {
 	if err := f.Taken(); err != nil {
 		return err
 	}
-	if err := f.locked(); err != nil || f.also == nil {
+	if err := f.checkLocks(); err != nil || f.extraCheck == nil {
 		return err
 	}
-	return f.also()
+	return f.extraCheck()
 }
 
-// AlsoLook makes each look ask this too: whether what a store has below its half is in its place.
-// It comes before the first look.
-func (f *Folder) AlsoLook(inPlace func() error) { f.also = inPlace }
+// AlsoLook adds a check to each look: a store may have folders of its own below its half. It is
+// called before the first look.
+func (f *Folder) AlsoLook(inPlace func() error) { f.extraCheck = inPlace }

@@ -15,8 +15,8 @@ import (
 	"sluice/internal/test/crashfs"
 )
 
-// A folder, or a half, that is not where it was opened is noticed, and so is that it is back: a
-// name that is gone, another folder under it, and marks that are gone or another's.
+// The watch notices that a folder or a half is not where it was opened, and that it is back: a name
+// is gone, another folder has it, or a mark is gone or another's.
 func TestAFolderThatMovesIsNoticed(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	f, err := Open(data, Options{})
@@ -45,7 +45,7 @@ func TestAFolderThatMovesIsNoticed(t *testing.T) {
 	}
 }
 
-// markIn gives the file of the mark in a folder.
+// markIn gives the path of the mark in a folder.
 func markIn(path string) string {
 	if _, err := os.Stat(filepath.Join(path, "FOLDER")); err == nil || filepath.Base(path) == "meta" {
 		return filepath.Join(path, "FOLDER")
@@ -53,19 +53,19 @@ func markIn(path string) string {
 	return filepath.Join(path, "folder")
 }
 
-// swap keeps a mark, and puts that of another folder in its place.
+// swap keeps a mark, and writes that of another folder in its place.
 func swap(path, keep string) error {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	m, _, err := read(durable.OS{}, path)
+	m, _, err := readMark(durable.OS{}, path)
 	other := strings.Replace(string(b), m.Folder, strings.Repeat("A", 26), 1)
 	return errors.Join(err, os.Rename(path, keep), os.WriteFile(path, []byte(other), 0o600))
 }
 
-// The folder is looked at every two seconds, and a second process, or a second Open of this one,
-// gets none.
+// The watch looks at the folder every two seconds. A second process, or a second Open of this one,
+// is refused.
 func TestAFolderIsWatchedAndLocked(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	f, err := Open(data, Options{})
@@ -89,8 +89,8 @@ func TestAFolderIsWatchedAndLocked(t *testing.T) {
 	})
 }
 
-// One step of a look that fails says nothing of the folder: nobody is refused for it. A disk that
-// goes on failing is away, until a look finds all in place.
+// A single failing step of a look says nothing of the folder: nothing is refused for it. A disk
+// that goes on failing counts as away until a look succeeds.
 func TestOneFailingStepOfALookIsPutUpWith(t *testing.T) {
 	disk := lived(t)
 	f, err := Open(at, Options{FS: disk})

@@ -11,9 +11,9 @@ import (
 	"sluice/internal/durable"
 )
 
-// Adopt opens a place by the name that it had in another folder, and makes it where it is not
-// there, so that a restore can write to it what a backup holds. The caller syncs and closes it. A
-// folder that has adopted places is closed by [Store.CloseAdopted], and serves nothing before.
+// Adopt opens a place by the name that it had in another folder, and makes it if it is not there,
+// so that a restore can write to it what a backup holds. The caller syncs and closes it. A folder
+// that has adopted places is closed by [Store.CloseAdopted], and serves nothing before.
 func (s *Store) Adopt(name string) (durable.File, error) {
 	p, ok := parse(name)
 	if !ok {
@@ -21,12 +21,12 @@ func (s *Store) Adopt(name string) (durable.File, error) {
 	}
 	f, err := s.fs.OpenFile(s.path(p), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, full(err)
+		return nil, classify(err)
 	}
 	if p.in > 0 {
 		packed, err := s.adoptItem(p, f)
 		if err != nil {
-			return nil, errors.Join(full(err), f.Close())
+			return nil, errors.Join(classify(err), f.Close())
 		}
 		f = packed
 	}
@@ -36,9 +36,9 @@ func (s *Store) Adopt(name string) (durable.File, error) {
 	return f, nil
 }
 
-// CloseAdopted closes a folder that places were adopted into, all of which are synced and closed.
-// The next who opens it trusts nothing in it, and begins an incarnation that no name has and that
-// the folder the places come from will not reach: the two may go on side by side, and never give
+// CloseAdopted closes a folder that has adopted places, all of which are synced and closed. The
+// next Open counts none of its content as verified. It begins an incarnation that no name has and
+// that the original folder will not reach: both folders may live on side by side, and never give
 // one name to different bytes.
 func (s *Store) CloseAdopted() error {
 	s.mu.Lock()
@@ -57,7 +57,7 @@ func (s *Store) CloseAdopted() error {
 	return errors.Join(err, s.lock.Close())
 }
 
-// adoptItem makes the pack of a place where it is not there, and the item's header.
+// adoptItem makes the pack of a place if it is not there, and the item's header.
 func (s *Store) adoptItem(p place, f durable.File) (durable.File, error) {
 	s.packs.mu.Lock()
 	defer s.packs.mu.Unlock()
@@ -84,7 +84,7 @@ func (s *Store) adoptItem(p place, f durable.File) (durable.File, error) {
 	return adopted{f, p}, nil
 }
 
-// adopted is an item as a file of its own, for who writes its content.
+// adopted is an item as a file of its own, for the writer of its content.
 type adopted struct {
 	durable.File
 	p place

@@ -11,8 +11,8 @@ import (
 	"sluice/session"
 )
 
-// What one small content costs that is durable, in a pack and as a file of its own, with 16 at a
-// time.
+// BenchmarkSmallContent stores small durable contents, 16 at a time, in packs and as files of their
+// own.
 func BenchmarkSmallContent(b *testing.B) {
 	for _, size := range []int{16 << 10, 64 << 10, 256 << 10} {
 		for name, packed := range map[string]int64{"pack": 0, "file": -1} {

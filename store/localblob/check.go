@@ -19,21 +19,22 @@ func (s *Store) Check(ctx context.Context, e catalog.Extent, policy blob.CheckPo
 	if !ok {
 		return fmt.Errorf("place %.80q is not one of this store: %w", e.Place, blob.ErrMissing)
 	}
-	if policy == blob.CheckBeforeReboot && p.incarnation >= s.SinceReboot || policy == blob.CheckBeforeCrash && p.incarnation >= s.SinceCrash {
+	if policy == blob.CheckBeforeReboot && p.incarnation >= s.SinceReboot ||
+		policy == blob.CheckBeforeCrash && p.incarnation >= s.SinceCrash {
 		return nil
 	}
-	h, err := s.enter(e.Place)
+	h, err := s.startRead(e.Place)
 	if err != nil {
 		return err
 	}
-	defer h.exit()
+	defer h.endRead()
 	if err := h.ends(e); err != nil {
 		return err
 	}
 	f, r := h.f, p.of(e)
-	// Only what the disk holds counts. What a sync has failed to bring there is lost, whatever a
-	// read may still find.
-	if err := f.settle(); err != nil && f.hasLost(r) {
+	// Only bytes on the disk count. Bytes that a sync has failed to bring there are lost, whatever
+	// a read may still find.
+	if err := f.persist(); err != nil && f.hasLost(r) {
 		return fmt.Errorf("%w: %w", blob.ErrCorrupt, err)
 	}
 	crc, err := s.reread(ctx, f, r)
@@ -53,14 +54,14 @@ const (
 	checkAtOnce = 256 << 10
 )
 
-// reread gives the CRC-32C of what the disk holds of a part of a file; io.EOF where the file ends
+// reread gives the CRC-32C of a part of a file as the disk holds it; io.EOF if the file ends
 // before.
 func (s *Store) reread(ctx context.Context, f *file, r session.Range) (crc uint32, err error) {
-	buf, ok := s.buffers.Get().(*[]byte)
+	buf, ok := s.checkBufs.Get().(*[]byte)
 	if !ok {
 		buf = aligned(checkAtOnce)
 	}
-	defer s.buffers.Put(buf)
+	defer s.checkBufs.Put(buf)
 	read, done := f.f.PastCache(r.Off, r.Len())
 	defer done()
 	end := r.End

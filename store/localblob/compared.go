@@ -12,16 +12,16 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 const (
 	// markEvery is how many bytes of an extent lie between two marks.
 	markEvery = 64 << 10
-	// mostMarks bounds what all extents together have that are remembered: 4 MiB of memory, for 64
-	// GiB of content.
+	// mostMarks bounds the marks of all remembered extents together: 4 MiB of memory, for 64 GiB of
+	// content.
 	mostMarks = 1 << 20
 	// marksOfOne is what an extent counts for beside its marks: its row in the map.
 	marksOfOne = 64
 )
 
-// summing is the CRC-32C of an extent that is read from its first byte on, as it stood at each
-// mark: after each markEvery bytes, and at the end. What lies between two marks can be compared
-// alone: the one must lead to the other.
+// summing is the CRC-32C of an extent that is read from its first byte on, as it was at each mark:
+// after each markEvery bytes, and at the end. The bytes between two marks can be compared alone:
+// the first mark must lead to the second.
 type summing struct {
 	crc   uint32
 	n     int64
@@ -41,7 +41,7 @@ func (s *summing) add(p []byte) {
 	}
 }
 
-// mark is the sum behind block i; before the first there is nothing.
+// mark is the sum behind block i; 0 before the first block.
 func mark(marks []uint32, i int64) uint32 {
 	if i < 0 {
 		return 0
@@ -49,10 +49,9 @@ func mark(marks []uint32, i int64) uint32 {
 	return marks[i]
 }
 
-// compared remembers the marks of extents that were read as a whole and found right. They need
-// never be taken back: they are those of the bytes that have the extent's own checksum, whatever
-// becomes of its place. Extents of one block have no use for it, so that small contents cost
-// nothing.
+// compared remembers the marks of extents that were read as a whole and found right. A mark never
+// becomes wrong: it belongs to the bytes that have the extent's own checksum, whatever becomes of
+// its place. Extents of one block are not remembered, so that small contents cost nothing.
 type compared struct {
 	mu  sync.Mutex
 	all map[catalog.Extent][]uint32
@@ -65,7 +64,7 @@ func (c *compared) of(e catalog.Extent) []uint32 {
 	return c.all[e]
 }
 
-// add remembers an extent, and forgets any others for it.
+// add remembers an extent, and evicts others for it if there are too many.
 func (c *compared) add(e catalog.Extent, marks []uint32) {
 	cost := len(marks) + marksOfOne
 	if len(marks) < 2 || cost > mostMarks {

@@ -15,34 +15,34 @@ import (
 	"sluice/session"
 )
 
-// file is an open place. Those that are not on the disk stay open, since the kernel tells a failed
-// write-back only to who has the file open.
+// file is an open place. A file that is not on the disk stays open: the kernel reports a failed
+// write-back only to those who have the file open.
 type file struct {
-	s    *Store
-	p    place
-	refs int         // under Store.mu
-	gone atomic.Bool // deleted: closed with the last who has it open
+	s       *Store
+	p       place
+	refs    int         // under Store.mu
+	deleted atomic.Bool // deleted: the last release closes it
 
 	opening sync.Mutex
-	f       durable.File // nil until somebody has opened it, never changed then
+	f       durable.File // nil until it is opened, and never changed after that
 	syncs   groupSync
 
 	mu       sync.Mutex
 	dirty    []session.Range // committed, and in no sync yet
 	syncing  []session.Range // in the sync that is running
-	old      bool            // of a former incarnation, and not synced in this one: who knows what is dirty
+	old      bool            // of an earlier incarnation, and not synced in this one: anything may be dirty
 	unlisted bool            // the folder's entry may not be on the disk
-	pack     *pack           // nil: it is none
+	pack     *pack           // nil: the file is no pack
 	failed   error           // a sync has failed
-	lost     []session.Range // what that took
+	lost     []session.Range // what the failed sync took
 
-	loose    int64 // bytes written, towards flushAfter
-	flushing bool  // a sync runs that nobody waits for
+	sinceFlush int64 // bytes written since the last flush, see flushAfter
+	flushing   bool  // a sync runs in the background
 }
 
-// hold opens a place, or joins those who have it open. The caller must release it. A place that is
-// to be written is made where it is not there.
-func (s *Store) hold(p place, write bool) (*file, error) {
+// acquire opens a place, or gives the file that is open already. The caller must release it. If the
+// place is to be written and is not there, acquire makes it.
+func (s *Store) acquire(p place, write bool) (*file, error) {
 	p = p.home()
 	s.mu.Lock()
 	if s.closed {
@@ -76,19 +76,19 @@ func newFile(s *Store, p place) (*file, error) {
 		if err != nil {
 			return nil, err
 		}
-		f.pack = &pack{key: key, readers: map[int64]int{}, doomed: map[int64]place{}}
+		f.pack = &pack{key: key, readers: map[int64]int{}, deleted: map[int64]place{}}
 	}
 	return f, nil
 }
 
-// open opens the file where nobody has yet. Only who wants the same place waits for it.
+// open opens the file if it is not open yet. Only callers that want the same place wait for it.
 func (f *file) open(write bool) error {
 	f.opening.Lock()
 	defer f.opening.Unlock()
 	if f.f != nil {
 		return nil
 	}
-	// What this incarnation has written and closed again was synced before. A new entry counts as
+	// A file that this incarnation has written and closed was synced before. A new entry counts as
 	// unlisted before it is there, so that no sync of the folder misses it.
 	old := f.p.incarnation != f.s.Incarnation
 	f.mu.Lock()
@@ -100,51 +100,52 @@ func (f *file) open(write bool) error {
 	}
 	opened, err := f.s.openFile(f.s.path(f.p), mode)
 	if errors.Is(err, fs.ErrNotExist) {
-		if gone := f.s.there(f.p.folderOf()); gone != nil {
+		if gone := f.s.checkFolder(f.p.folderOf()); gone != nil {
 			return gone
 		}
 		return fmt.Errorf("place %s: %w", f.p, blob.ErrMissing)
 	}
 	if err != nil {
-		return full(err)
+		return classify(err)
 	}
 	if f.pack != nil && !write {
-		// Without its key a pack's items can be read by those who know their names, but not be
+		// Without its key a pack's items can still be read by their names, but they can't be
 		// found.
 		if key, sound, err := readKey(opened); err == nil && sound {
 			f.pack.key = key
 		} else {
-			f.s.opts.Log.Error("a pack's first block is damaged: its places can't be listed", "pack", f.p.file(), "err", err)
+			f.s.opts.Log.Error("a pack's first block is damaged: its places can't be listed",
+				"pack", f.p.file(), "err", err)
 		}
 	}
 	f.f = opened
 	return nil
 }
 
-// release lets go. The file stays open for the next one; where too many do, those that were unused
-// longest are synced and closed behind the caller's back. Only where that lags far behind does the
-// caller see to one.
+// release ends one use. The file stays open for the next one. If too many files stay open, those
+// that were unused longest are synced and closed in the background. The caller closes one itself
+// only if the background work lags far behind.
 func (f *file) release() {
 	s := f.s
 	s.mu.Lock()
 	f.refs--
 	switch {
-	case f.refs > 0 || s.closed && !f.gone.Load(): // somebody else, or Close, sees to it
+	case f.refs > 0 || s.closed && !f.deleted.Load(): // another user, or Close, closes it
 		s.mu.Unlock()
 		return
-	case f.gone.Load() || !f.isOpen():
+	case f.deleted.Load() || !f.isOpen():
 		s.forget(f)
 		s.mu.Unlock()
 		_ = f.close() // nobody misses what was deleted
 		return
-	case f.failure() != nil: // what it has lost must not be forgotten
+	case f.failure() != nil: // the store must not forget what the file has lost
 		s.mu.Unlock()
 		return
 	}
 	s.idle = append(s.idle, f)
-	if len(s.idle) > s.opts.Files && !s.trimming {
-		s.trimming = true
-		s.trims.Go(s.trim)
+	if len(s.idle) > s.opts.Files && !s.closingIdle {
+		s.closingIdle = true
+		s.background.Go(s.closeIdle)
 	}
 	late := len(s.idle) > 2*s.opts.Files
 	s.mu.Unlock()
@@ -153,12 +154,12 @@ func (f *file) release() {
 	}
 }
 
-// trim closes files until few enough stay open.
-func (s *Store) trim() {
+// closeIdle closes files until few enough stay open.
+func (s *Store) closeIdle() {
 	for {
 		s.closeOldest(s.opts.Files)
 		s.mu.Lock()
-		if s.trimming = len(s.idle) > s.opts.Files && !s.closed; !s.trimming {
+		if s.closingIdle = len(s.idle) > s.opts.Files && !s.closed; !s.closingIdle {
 			s.mu.Unlock()
 			return
 		}
@@ -166,7 +167,7 @@ func (s *Store) trim() {
 	}
 }
 
-// closeOldest syncs and closes the file that was unused longest, if there are more than that.
+// closeOldest syncs and closes the file that was unused longest, if more than keep files are idle.
 func (s *Store) closeOldest(keep int) {
 	s.mu.Lock()
 	if len(s.idle) <= keep || s.closed {
@@ -177,14 +178,14 @@ func (s *Store) closeOldest(keep int) {
 	s.idle = slices.Delete(s.idle, 0, 1)
 	f.refs++ // while it is synced
 	s.mu.Unlock()
-	_ = f.settle() // what it has lost stays open, and says so
+	_ = f.persist() // a file that has lost something stays open, and says so
 	s.mu.Lock()
 	f.refs--
 	switch {
-	case f.refs > 0 || !f.gone.Load() && (s.closed || f.failure() != nil):
+	case f.refs > 0 || !f.deleted.Load() && (s.closed || f.failure() != nil):
 		s.mu.Unlock()
 		return
-	case !f.gone.Load() && !f.clean(): // written again meanwhile, or not to be synced just now
+	case !f.deleted.Load() && !f.clean(): // written again meanwhile, or the sync could not be tried
 		s.idle = append(s.idle, f)
 		s.mu.Unlock()
 		return
@@ -196,46 +197,47 @@ func (s *Store) closeOldest(keep int) {
 	}
 }
 
-// openFile opens a file, and where the system has no descriptor left, once more without those that
-// only wait for their next user.
+// openFile opens a file. If the system has no descriptor left, it tries again after it has closed
+// idle files.
 func (s *Store) openFile(path string, mode int) (durable.File, error) {
 	f, err := s.fs.OpenFile(path, mode, 0o600)
-	for tries := 0; notTried(err) && tries < 3 && s.shed(); tries++ {
+	for tries := 0; notTried(err) && tries < 3 && s.evictIdle(); tries++ {
 		f, err = s.fs.OpenFile(path, mode, 0o600)
 	}
 	return f, err
 }
 
-// shedAtOnce is how many idle files are closed where the system has no descriptor left.
-const shedAtOnce = 8
+// evictAtOnce is how many idle files are closed if the system has no descriptor left.
+const evictAtOnce = 8
 
-// shed closes what is kept open for the next user only, and reports whether that was anything.
-func (s *Store) shed() bool {
-	s.shedding.Lock()
-	defer s.shedding.Unlock()
-	s.hoard(false)      // a file that is closed is synced before, with its folder, which has to be opened
-	defer s.hoard(true) // Close gives it back, and comes when nobody uses the store
+// evictIdle closes files that are open only for their next user, and reports whether there was one.
+func (s *Store) evictIdle() bool {
+	s.evicting.Lock()
+	defer s.evicting.Unlock()
+	s.reserveDescriptor(false)      // closing a file syncs its folder too, which has to be opened
+	defer s.reserveDescriptor(true) // Close gives it back; it comes when the store is unused
 	s.mu.Lock()
 	idle := len(s.idle)
 	s.mu.Unlock()
-	for i := range min(idle, shedAtOnce) {
+	for i := range min(idle, evictAtOnce) {
 		s.closeOldest(max(idle-i-1, 0))
 	}
 	return idle > 0
 }
 
-// hoard keeps a descriptor for when there is none, or gives it back. shedding is held.
-func (s *Store) hoard(keep bool) {
-	if s.hoarded != nil {
-		_ = s.hoarded.Close()
-		s.hoarded = nil
+// reserveDescriptor keeps a descriptor for the time when there is none left, or gives it back.
+// s.evicting is held.
+func (s *Store) reserveDescriptor(keep bool) {
+	if s.reserved != nil {
+		_ = s.reserved.Close()
+		s.reserved = nil
 	}
 	if keep {
-		s.hoarded, _ = s.fs.OpenFile(filepath.Join(s.dir, "format"), os.O_RDONLY, 0)
+		s.reserved, _ = s.fs.OpenFile(filepath.Join(s.dir, "format"), os.O_RDONLY, 0)
 	}
 }
 
-// forget lets the next one open the place anew. s.mu is held.
+// forget makes the next user open the place anew. s.mu is held.
 func (s *Store) forget(f *file) {
 	if s.files[f.p] == f {
 		delete(s.files, f.p)
@@ -257,15 +259,15 @@ func (f *file) close() error {
 	return f.f.Close()
 }
 
-// usable gives the reason why nothing may be written to the place any more.
-func (f *file) usable() error {
-	if f.gone.Load() {
+// checkWritable gives the reason why nothing more may be written to the place.
+func (f *file) checkWritable() error {
+	if f.deleted.Load() {
 		return fmt.Errorf("place %s: %w", f.p, blob.ErrMissing)
 	}
 	return f.failure()
 }
 
-// failure gives the error of the sync that has poisoned the place.
+// failure gives the error of the sync that has failed.
 func (f *file) failure() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -8,18 +8,19 @@ import (
 	"sluice/session"
 )
 
-// A place has one name, which names a file of its folder and nothing else; what is not such a name
-// is refused.
+// A place has one name, which is that of a file in its folder and nothing else. Other names are
+// refused.
 func FuzzPlaceName(f *testing.F) {
 	f.Add("0000000000000001-0-1", uint64(1), uint64(2), uint64(3), uint64(0))
 	f.Add("ff00000000000001-a-1-2", uint64(0), uint64(0), uint64(0), uint64(1)<<63)
-	f.Add("p0000000000000001-00000002-00001000-00ffff-ff00000000000001", uint64(1), uint64(1<<32), uint64(3), uint64(1<<40))
+	f.Add("p0000000000000001-00000002-00001000-00ffff-ff00000000000001",
+		uint64(1), uint64(1<<32), uint64(3), uint64(1<<40))
 	f.Add("p0000000000000001-00000002", uint64(1), uint64(1<<32-1), uint64(3), uint64(1<<24-1))
 	s := &Store{dir: "dir"}
-	f.Fuzz(func(t *testing.T, name string, id, gen, life, spare uint64) {
+	f.Fuzz(func(t *testing.T, name string, id, gen, incarnation, replacement uint64) {
 		for _, p := range []place{
-			{id: session.SessionID(id), gen: gen, incarnation: life, spare: spare},
-			{id: session.SessionID(id), incarnation: life, in: 1 + int64(gen%(1<<32-1)), off: block * (1 + int64(gen%(1<<20-1))), len: int64(spare % (1 << 24))},
+			{id: session.SessionID(id), gen: gen, incarnation: incarnation, replacement: replacement},
+			{id: session.SessionID(id), incarnation: incarnation, in: 1 + int64(gen%(1<<32-1)), off: block * (1 + int64(gen%(1<<20-1))), len: int64(replacement % (1 << 24))},
 		} {
 			if same, ok := parse(p.String()); !ok || same != p {
 				t.Fatalf("%+v is named %s, which is %+v, %v", p, p, same, ok)

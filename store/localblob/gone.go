@@ -12,11 +12,11 @@ import (
 	"sluice/internal/durable"
 )
 
-// there gives an error, a blob.ErrUnavailable, where the content folder itself, or that of these
-// places, is gone or can't be read from the disk. Then a place that is missing or can't be read
-// says nothing about that place: all are so.
-func (s *Store) there(folder int) error {
-	err := s.known()
+// checkFolder gives an error, a blob.ErrUnavailable, if the content folder itself, or the folder of
+// these places, is gone or can't be read from the disk. Then a missing or unreadable place says
+// nothing about that place: all places are so.
+func (s *Store) checkFolder(folder int) error {
+	err := s.checkFormatFile()
 	if err == nil {
 		err = s.InPlace()
 	}
@@ -32,8 +32,8 @@ func (s *Store) there(folder int) error {
 	return nil
 }
 
-// known reads, past the cache, the file that each content folder has.
-func (s *Store) known() (err error) {
+// checkFormatFile reads, past the cache, the file that each content folder has.
+func (s *Store) checkFormatFile() (err error) {
 	f, err := s.fs.OpenFile(filepath.Join(s.dir, "format"), os.O_RDONLY, 0)
 	if err != nil {
 		return err
@@ -52,13 +52,13 @@ func (s *Store) known() (err error) {
 	return nil
 }
 
-// unreadable marks the error of a sector that can't be read: what was there is as lost as what
-// reads otherwise; unless nothing can be read there.
+// unreadable marks the error of a sector that can't be read as blob.ErrCorrupt: its bytes are as
+// lost as changed ones. If nothing in the folder can be read, the error says that instead.
 func (s *Store) unreadable(p place, err error) error {
 	if !errors.Is(err, syscall.EIO) {
 		return err
 	}
-	if gone := s.there(p.folderOf()); gone != nil {
+	if gone := s.checkFolder(p.folderOf()); gone != nil {
 		return gone
 	}
 	return fmt.Errorf("%w: %w", blob.ErrCorrupt, err)

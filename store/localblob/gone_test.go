@@ -38,8 +38,8 @@ func twoPlaces(t *testing.T, s *Store) (es []catalog.Extent) {
 	return es
 }
 
-// Where the whole folder is gone, or nothing in it can be read, that is no loss of any place:
-// nobody is told that one is gone or rotten, and no deletion counts as done.
+// If the whole folder is gone, or nothing in it can be read, no place is lost: no error says that a
+// place is missing or corrupt, and no deletion counts as done.
 func TestAFolderThatIsGoneIsNoLossOfPlaces(t *testing.T) {
 	for name, vanish := range map[string]func(t *testing.T, dir string, disk *sick){
 		"removed": func(t *testing.T, dir string, _ *sick) { check(t, os.RemoveAll(dir)) },
@@ -66,7 +66,8 @@ func TestAFolderThatIsGoneIsNoLossOfPlaces(t *testing.T) {
 			for _, e := range es {
 				want := func(what string, err error) {
 					t.Helper()
-					if !errors.Is(err, blob.ErrUnavailable) || errors.Is(err, blob.ErrMissing) || errors.Is(err, blob.ErrCorrupt) {
+					if !errors.Is(err, blob.ErrUnavailable) || errors.Is(err, blob.ErrMissing) ||
+						errors.Is(err, blob.ErrCorrupt) {
 						t.Errorf("%s of %s: %v", what, e.Place, err)
 					}
 				}
@@ -80,7 +81,7 @@ func TestAFolderThatIsGoneIsNoLossOfPlaces(t *testing.T) {
 				if disk.bad {
 					continue
 				}
-				want("settle", s.Persist(t.Context(), []catalog.Extent{e}))
+				want("persist", s.Persist(t.Context(), []catalog.Extent{e}))
 				want("delete", s.Delete(t.Context(), e.Place))
 			}
 			disk.bad = false
@@ -96,8 +97,8 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// A folder that is older than what others know of it lives no incarnation again, and trusts
-// nothing.
+// A folder that is older than others know repeats no incarnation, and nothing in it counts as
+// verified.
 func TestAnOlderFolderLivesOn(t *testing.T) {
 	dir := t.TempDir()
 	s, err := Open(dir, Options{})

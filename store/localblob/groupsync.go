@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// groupSync lets callers share runs of a sync: one who asks while a run is on waits for the next,
-// which begins after it has asked. Each gets the error of the run that served it. The zero
-// groupSync is ready.
+// groupSync lets callers share runs of a sync. A caller that asks while a run is on waits for the
+// next run, which begins after it has asked. Each caller gets the error of the run that served it.
+// The zero groupSync is ready.
 type groupSync struct {
 	mu        sync.Mutex
 	now, next *syncRun
@@ -18,7 +18,7 @@ type syncRun struct {
 	err  error
 }
 
-// errUnfinished is what a run has come to that did not return.
+// errUnfinished is the error of a run that did not return.
 var errUnfinished = errors.New("a sync has broken off")
 
 func (g *groupSync) do(run func() error) error {
@@ -37,10 +37,10 @@ func (g *groupSync) do(run func() error) error {
 		g.mu.Unlock()
 		<-before.done
 		g.mu.Lock()
-		g.now, g.next = current, nil // from here on it covers nobody else
+		g.now, g.next = current, nil // from here on nobody else joins it
 		g.mu.Unlock()
 	}
-	defer func() { // also of a run that panics: others wait for its end
+	defer func() { // also after a panic: others wait for the end
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		if g.now == current {

@@ -10,9 +10,9 @@ import (
 	"sluice/session"
 )
 
-// An item whose head has rotted can be read by its name, in this incarnation and after any stop:
-// nothing of it is given back when the folder is opened, and a listing says that its place may be
-// there. What is torn in truth is listed likewise, and goes when it is deleted.
+// An item with a corrupt head can be read by its name, in this incarnation and after any stop.
+// Nothing of it is given back when the folder is opened, and a listing says that its place may be
+// there. A torn item is listed likewise, and goes when it is deleted.
 func TestADamagedHeadIsNoGarbage(t *testing.T) {
 	disk := crashfs.New()
 	s := open(t, "/d", Options{FS: disk})
@@ -21,7 +21,7 @@ func TestADamagedHeadIsNoGarbage(t *testing.T) {
 	for i, b := range contents {
 		extents = append(extents, packed(t, s, session.SessionID(i+1), b))
 	}
-	settle(t, s, extents...)
+	persist(t, s, extents...)
 	file, base := Where(extents[1].Place)
 	f, err := disk.OpenFile("/d/"+file, os.O_RDWR, 0)
 	if err != nil {
@@ -40,7 +40,7 @@ func TestADamagedHeadIsNoGarbage(t *testing.T) {
 	}
 	flip(base - itemHeader + 3)
 	last, _ := parse(extents[2].Place)
-	torn := last.off + last.size() // an append that was cut
+	torn := last.off + last.size() // an append that was stopped
 	if _, err := f.WriteAt(blobtest.Random(2*block+5), torn); err != nil {
 		t.Fatal(err)
 	}
@@ -93,8 +93,7 @@ func TestADamagedHeadIsNoGarbage(t *testing.T) {
 	}
 }
 
-// A pack in which nothing was written when the process died is listed as something that can be
-// deleted.
+// If the process died before anything was written to a pack, the pack is listed and can be deleted.
 func TestAnEmptyPackIsListed(t *testing.T) {
 	disk := crashfs.New()
 	s := open(t, "/d", Options{FS: disk})

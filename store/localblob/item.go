@@ -21,8 +21,8 @@ const (
 	itemMagic  = "sluiceit"
 )
 
-// packKey makes the headers of one pack such that no content can look like one: it is random, and
-// nobody is told.
+// packKey is the random key of one pack. It is never given out, so that no content can look like
+// the header of an item.
 type packKey [16]byte
 
 func newKey(random io.Reader) (k packKey, err error) {
@@ -40,7 +40,7 @@ func (k packKey) head() []byte {
 	return b
 }
 
-// readKey reads it. Where there is none that is whole, ok is false.
+// readKey reads the key from the first block of a pack. ok is false if there is no intact one.
 func readKey(f io.ReaderAt) (k packKey, ok bool, err error) {
 	b := make([]byte, block)
 	if _, err := f.ReadAt(b, 0); err != nil && err != io.EOF {
@@ -50,7 +50,7 @@ func readKey(f io.ReaderAt) (k packKey, ok bool, err error) {
 	return k, bytes.Equal(b, k.head()), nil
 }
 
-// header puts the header of p into b.
+// header writes the header of p into b.
 func (k packKey) header(b []byte, p place) {
 	n := copy(b[:itemHeader], itemMagic)
 	binary.BigEndian.PutUint64(b[n:], uint64(p.id))
@@ -60,18 +60,19 @@ func (k packKey) header(b []byte, p place) {
 	copy(b[n+24:itemHeader], sum[:])
 }
 
-// read gives the item of the pack `in` whose header b is, at off.
+// read gives the item of the pack `in` whose header is b, at off.
 func (k packKey) read(b []byte, in place, off int64) (p place, ok bool) {
 	n := len(itemMagic)
 	p = in
-	p.id, p.off, p.len = session.SessionID(binary.BigEndian.Uint64(b[n:])), int64(binary.BigEndian.Uint64(b[n+8:])), int64(binary.BigEndian.Uint64(b[n+16:]))
+	p.id = session.SessionID(binary.BigEndian.Uint64(b[n:]))
+	p.off, p.len = int64(binary.BigEndian.Uint64(b[n+8:])), int64(binary.BigEndian.Uint64(b[n+16:]))
 	var want [itemHeader]byte
 	k.header(want[:], p)
 	return p, p.off == off && bytes.Equal(b, want[:])
 }
 
-// walk visits the items from off on, in order; torn, if set, the blocks between them that hold
-// something else. Either ends it by false.
+// walk visits the items from off on, in order. If torn is not nil, it is called for the blocks
+// between them that hold something else. Either function ends the walk by false.
 func (k packKey) walk(f durable.File, in place, off int64, item func(p place) bool, torn func(off int64) bool) error {
 	var b [itemHeader]byte
 	for {
@@ -104,7 +105,7 @@ func (k packKey) walk(f durable.File, in place, off int64, item func(p place) bo
 	}
 }
 
-// hasData reports whether anything is in a pack behind its first block.
+// hasData reports whether a pack has anything behind its first block.
 func hasData(f durable.File) (bool, error) {
 	_, err := f.NextData(block)
 	if err == io.EOF {
@@ -140,7 +141,7 @@ func (s *Store) items(ctx context.Context, after string, n int, out []blob.Place
 }
 
 func (s *Store) itemsOf(in place, from int64, n int, out []blob.PlaceInfo) ([]blob.PlaceInfo, error) {
-	f, err := s.hold(in, false)
+	f, err := s.acquire(in, false)
 	if errors.Is(err, blob.ErrMissing) {
 		return out, nil
 	}
@@ -150,11 +151,11 @@ func (s *Store) itemsOf(in place, from int64, n int, out []blob.PlaceInfo) ([]bl
 	defer f.release()
 	first := len(out)
 	s.packs.mu.Lock()
-	l := &listing{f: f, n: n, out: out, rigid: s.packs.unable}
+	l := &listing{f: f, n: n, out: out, noPunch: s.packs.noPunch}
 	s.packs.mu.Unlock()
 	torn := l.torn
 	if in.incarnation == s.Incarnation {
-		torn = nil // it may be on its way
+		torn = nil // the blocks may belong to an append under way
 	}
 	if err := f.pack.key.walk(f.f, in, from, l.item, torn); err != nil {
 		return l.out, err
@@ -171,18 +172,17 @@ func (s *Store) itemsOf(in place, from int64, n int, out []blob.PlaceInfo) ([]bl
 	return l.out, nil
 }
 
-// listing is how the items of a pack are listed, and the stretches between them that hold something
-// else.
+// listing collects the items of a pack, and the stretches between them that hold something else.
 type listing struct {
 	f   *file
-	n   int // so many at most
+	n   int // how many at most
 	out []blob.PlaceInfo
-	// rigid: the file system can't punch, and a deletion leaves zeros.
-	rigid bool
-	rest  place // unrecognised blocks so far; in is 0 where there are none
+	// noPunch: the file system can't punch, so that a deletion leaves zeros.
+	noPunch bool
+	rest    place // unrecognised blocks so far; in is 0 if there are none
 }
 
-// mostRest is how long a stretch of unrecognised blocks is listed as one, in bytes.
+// mostRest is the largest stretch of unrecognised blocks that is listed as one, in bytes.
 const mostRest = 1 << 20
 
 func (l *listing) item(p place) bool {
@@ -190,17 +190,20 @@ func (l *listing) item(p place) bool {
 		return false
 	}
 	l.f.mu.Lock()
-	_, doomed := l.f.pack.doomed[p.off]
+	_, deleted := l.f.pack.deleted[p.off]
 	l.f.mu.Unlock()
-	if !doomed {
-		l.out = append(l.out, blob.PlaceInfo{Name: p.String(), Session: p.id, Incarnation: p.incarnation, Bytes: p.size(), Earlier: p.incarnation != l.f.s.Incarnation})
+	if !deleted {
+		l.out = append(l.out, blob.PlaceInfo{
+			Name: p.String(), Session: p.id, Incarnation: p.incarnation, Bytes: p.size(),
+			Earlier: p.incarnation != l.f.s.Incarnation,
+		})
 	}
 	return len(l.out) < l.n
 }
 
 // torn takes a block that belongs to no item that can be recognised.
 func (l *listing) torn(off int64) bool {
-	if l.rigid {
+	if l.noPunch {
 		var b [block]byte
 		if _, err := l.f.f.ReadAt(b[:], off); (err == nil || err == io.EOF) && b == [block]byte{} {
 			return true
@@ -218,15 +221,18 @@ func (l *listing) torn(off int64) bool {
 	return len(l.out) < l.n
 }
 
-// flush lists the stretch that was gathered.
+// flush lists the stretch that was collected.
 func (l *listing) flush() {
 	if l.rest.in == 0 || len(l.out) == l.n {
 		return
 	}
 	rest := l.rest
 	l.rest = place{}
-	l.out = append(l.out, blob.PlaceInfo{Name: rest.String(), Incarnation: rest.incarnation, Bytes: rest.size(), Earlier: true, Holds: func(name string) bool {
+	holds := func(name string) bool {
 		p, ok := parse(name)
 		return ok && p.in > 0 && p.pack() == rest.pack() && p.off < rest.off+rest.size() && p.off+p.size() > rest.off
-	}})
+	}
+	l.out = append(l.out, blob.PlaceInfo{
+		Name: rest.String(), Incarnation: rest.incarnation, Bytes: rest.size(), Earlier: true, Holds: holds,
+	})
 }

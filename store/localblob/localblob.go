@@ -1,6 +1,6 @@
 // Package localblob keeps content in files of one folder: the embedded content store. It owns the
-// layout of that folder, what of it survives which kind of stop, and finding out after a bad one.
-// It knows nothing of memories, and of sessions only the number in a place's name.
+// layout of that folder, what of it survives which kind of stop, and the checks after a bad one. It
+// knows nothing of memories, and of sessions only the number in a place's name.
 //
 // # Format 2
 //
@@ -17,19 +17,19 @@
 //	                               clean     written by Close, when all is on disk; removed by Open
 //	DIR/places/SS/NAME           the bytes of one place; SS are the first two digits of NAME
 //	DIR/packs/PACK               many places, of small contents
-//	DIR/parts                    whose the places and the packs are (parts.go); DIR/places/part
-//	                             and DIR/packs/part say so too
+//	DIR/parts                    to which folder both belong (parts.go), as DIR/places/part
+//	                             and DIR/packs/part say too
 //
-//	NAME = <session, 16 hex digits>-<generation, hex>-<incarnation, hex>[-<spare, hex>]
+//	NAME = <session, 16 hex digits>-<generation, hex>-<incarnation, hex>[-<replacement, hex>]
 //
 // A place holds the bytes of one session at their offsets in the session (a sparse file). The
-// generation is that of the session's last Drop, so that bytes which replace others go to another
-// file; the incarnation is that of its writer, so that no file is written by two incarnations, and
-// whether an extent is in doubt after a bad stop can be read from its place's name. The spare
-// counts the places before it that a failed sync has poisoned.
+// generation is that of the session's last Drop: bytes that replace others go to another file. The
+// incarnation is that of the writer: no two incarnations write to one file, and the name alone says
+// whether an extent is in doubt after a bad stop. The replacement counts the places before this one
+// whose sync has failed.
 //
-// Content of up to 1 MiB that comes in one piece is an item of a pack, so that one file, one entry
-// in a folder and one sync serve many. It has a place of its own all the same:
+// Content of up to 1 MiB that arrives at once is an item of a pack, so that one file, one entry in
+// a folder and one sync serve many. It has a place of its own all the same:
 //
 //	PACK = p<incarnation, 16 hex digits>-<number, 8>
 //	NAME = PACK-<offset of the item, 8>-<bytes of content, 6>-<session, 16>
@@ -39,13 +39,13 @@
 //	             "sluiceit" session, offset, bytes, SHA-256 with the key │ content │ zeros
 //
 // An item never moves. Appends gather in a batch, which takes the next blocks and is written past
-// the cache in one piece; the first block, with the key, is on the disk before. The header is for
-// listing alone: names say everything. Its checksum is made with the key, which nobody is told, so
-// that no content can look like an item. Deleting punches a hole, when the last reader has left; a
-// pack that gets no more items goes with its last one. What an append has left that came to no end
-// is punched at once; or, after a stop in its middle, listed as a place of session 0, since it may
-// as well be an item whose header has rotted: the records know whose bytes these are, if anybody's.
-// Where the file system can't punch there are no packs.
+// the cache with one write. The first block, with the key, is on the disk before that. The header
+// serves listings alone: names say everything. Its checksum is made with the key, which is never
+// given out, so that no content can look like an item. A deletion punches a hole when the last
+// reader has left. A pack that gets no more items is removed with its last one. The rest of a
+// failed append is punched at once. After a stop in the middle of an append, its rest is listed as
+// a place of session 0, since it may as well be an item with a corrupt header: the records know
+// whose bytes these are, if anybody's. If the file system can't punch, there are no packs.
 //
 // # What is safe when
 //
@@ -54,11 +54,11 @@
 //	          process; with Power they are on the disk, and so is the folder's entry
 //	Persist   they are on the disk, and so is the folder's entry
 //
-// A sync that failed is never tried again: the kernel has forgotten the bytes by then, and a second
-// one would succeed. What was written since the last good one is lost, and is said to be.
+// A failed sync is never tried again: the kernel has forgotten the bytes by then, and a second sync
+// would succeed. Bytes that were written since the last good sync are lost, and the store says so.
 //
-// All bytes go through [writer.WriteAt] in write.go: small content to pack.go; the rest, where it
-// comes fast, past the page cache, see package direct.
+// All bytes go through [writer.WriteAt] in write.go. Small content goes to pack.go. Other content
+// goes past the page cache if it arrives fast, see package direct.
 package localblob
 
 import (
@@ -82,7 +82,7 @@ import (
 	"sluice/internal/system"
 )
 
-// Durability says what a committed extent survives before it is settled.
+// Durability says what a committed extent survives before it is persisted.
 type Durability uint8
 
 const (
@@ -97,26 +97,26 @@ type Options struct {
 	Durability Durability
 	// Reserve is how many bytes of the disk stay free for everything else (64 MiB).
 	Reserve int64
-	// Direct is how content that comes fast is written past the cache.
+	// Direct says how content that arrives fast is written past the cache.
 	Direct direct.Config
-	// Packed is how many bytes of content one may have that goes into a pack (1 MiB less the
-	// header; negative: none does).
+	// Packed is the largest content that goes into a pack, in bytes (1 MiB less the header;
+	// negative: no content does).
 	Packed int64
-	// PackSize is how long a pack gets, in bytes: what one failed sync can harm, and what a listing
-	// has to walk through (64 MiB).
+	// PackSize is the largest length of a pack, in bytes (64 MiB). One failed sync can harm that
+	// much, and a listing has to walk through it.
 	PackSize int64
-	// ReadOnly changes nothing in the folder, also where it is opened after a bad stop: what would
-	// write fails with ErrReadOnly.
+	// ReadOnly changes nothing in the folder, even if the last stop was bad. Writes fail with
+	// ErrReadOnly.
 	ReadOnly bool
-	// Files is how many files stay open that nobody uses (256), until they are twice as many while
-	// they are being closed; one that is closed is synced first.
+	// Files is how many unused files stay open (256). There may be twice as many while some are
+	// being closed. A file is synced before it is closed.
 	Files int
-	// AfterIncarnation is an incarnation that others know of: the one that begins comes after it,
-	// and where the folder itself knows nothing of it, it is an older copy, in which nothing is
-	// trusted.
+	// AfterIncarnation is an incarnation that others know of. The one that begins comes after it.
+	// If the folder itself does not know of it, the folder is an older copy, in which no content
+	// counts as verified.
 	AfterIncarnation uint64
-	// Rejoin takes the folder for what is left of it, and makes anew what is missing of its places,
-	// packs and state: its owner says that they are gone for good.
+	// Rejoin takes the folder for what is left of it, and makes missing places, packs and state
+	// anew: its owner says that they are gone for good.
 	Rejoin bool
 	// FS is the file system that the folder is on (the operating system's).
 	FS  durable.FS
@@ -134,27 +134,27 @@ type Store struct {
 	lock durable.File
 	state
 
-	mu       sync.Mutex
-	files    map[place]*file
-	idle     []*file // open, sound, and used by nobody: the longest first
-	trimming bool
-	shedding sync.Mutex
-	hoarded  durable.File     // nil: none; under shedding
-	spares   map[place]uint64 // by the place without one
-	closed   bool
-	packs    packs
+	mu           sync.Mutex
+	files        map[place]*file
+	idle         []*file // open, not failed, and unused: the longest unused first
+	closingIdle  bool
+	evicting     sync.Mutex
+	reserved     durable.File     // nil: none; guarded by evicting
+	replacements map[place]uint64 // the next number of a replacement, by the place without one
+	closed       bool
+	packs        packs
 
-	folders  [packFolder + 1]groupSync
-	trims    sync.WaitGroup
-	room     atomic.Int64 // how many bytes may be written before the next look at the free space
-	buffers  sync.Pool    // of *[]byte, for Check
-	blocks   sync.Pool    // of *[]byte, for Read
-	compared compared
-	// comparing reads an extent as a whole once for all who wait for that.
-	comparing singleflight.Group
-	pool      *direct.Pool
-	poisoned  atomic.Bool
-	parts     [2]string // which folders those of the places and the packs are; "": it is not there
+	folders    [packFolder + 1]groupSync
+	background sync.WaitGroup
+	spaceLeft  atomic.Int64 // bytes that may be written before the free space is asked for again
+	checkBufs  sync.Pool    // of *[]byte, for Check
+	blockBufs  sync.Pool    // of *[]byte, for Read
+	compared   compared
+	// comparing reads a whole extent once for all readers that wait for it.
+	comparing  singleflight.Group
+	pool       *direct.Pool
+	syncFailed atomic.Bool
+	parts      [2]string // the ids of the folders of places and packs; "": it is not there
 }
 
 var _ blob.Store = (*Store)(nil)
@@ -164,8 +164,8 @@ const (
 	formatLine = "sluice content, format %d\n"
 )
 
-// Open opens the folder and makes it where there is none. One that another process has open, and
-// one of a newer format, are refused.
+// Open opens the folder, and makes it if it is not there. It refuses a folder that another process
+// has open, and one of a newer format.
 func Open(dir string, opts Options) (s *Store, err error) {
 	if opts.Reserve == 0 {
 		opts.Reserve = 64 << 20
@@ -200,20 +200,23 @@ func Open(dir string, opts Options) (s *Store, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the content folder: %w", err)
 	}
-	s = &Store{dir: dir, opts: opts, fs: opts.FS, lock: lock, files: map[place]*file{}, spares: map[place]uint64{}, pool: direct.NewPool(opts.Direct)}
+	s = &Store{
+		dir: dir, opts: opts, fs: opts.FS, lock: lock, files: map[place]*file{},
+		replacements: map[place]uint64{}, pool: direct.NewPool(opts.Direct),
+	}
 	s.packs.init(opts.Direct)
 	if err := s.prepare(); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the content folder %s: %w", dir, err), lock.Close())
 	}
-	s.shedding.Lock()
-	defer s.shedding.Unlock()
-	s.hoard(true)
+	s.evicting.Lock()
+	defer s.evicting.Unlock()
+	s.reserveDescriptor(true)
 	return s, nil
 }
 
-// Peek says which incarnation of the folder was the last, and whether it ended cleanly; 0 where it
-// was never opened. Whatever Open would refuse is refused; rejoin is that of the options. Nothing
-// is touched.
+// Peek says which incarnation of the folder was the last (0: it was never opened), and whether it
+// ended cleanly. It refuses what Open would refuse. rejoin is that of the options. Nothing is
+// changed.
 func Peek(dir string, on durable.FS, rejoin bool) (incarnation uint64, clean bool, err error) {
 	was, err := inspect(on, dir, rejoin)
 	if err != nil {
@@ -222,7 +225,7 @@ func Peek(dir string, on durable.FS, rejoin bool) (incarnation uint64, clean boo
 	return was.state.Incarnation, was.state.Clean, nil
 }
 
-// readFormat gives the folder's format; 0 where it has none.
+// readFormat gives the folder's format; 0 if it has none.
 func readFormat(on durable.FS, dir string) (have int, err error) {
 	text, err := durable.ReadFile(on, filepath.Join(dir, "format"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -235,14 +238,16 @@ func readFormat(on durable.FS, dir string) (have int, err error) {
 		return 0, fmt.Errorf("its file format is not one of sluice's: %.60q. %s", text, formatRemedy())
 	}
 	if have > format {
-		return 0, fmt.Errorf("it has format %d, and this program knows formats up to %d: use a newer sluice", have, format)
+		return 0, fmt.Errorf("it has format %d, and this program knows formats up to %d: use a newer sluice",
+			have, format)
 	}
 	return have, nil
 }
 
-// formatRemedy says what can be done where the file format is lost.
+// formatRemedy says what can be done if the file format is lost.
 func formatRemedy() string {
-	return "Restore a backup; or, where no newer sluice has had the folder, put the file back, with this line: " + strings.TrimSpace(fmt.Sprintf(formatLine, format))
+	return "Restore a backup; or, where no newer sluice has had the folder, put the file back, with this line: " +
+		strings.TrimSpace(fmt.Sprintf(formatLine, format))
 }
 
 // prepare checks what is there, makes what is missing, and begins an incarnation.
@@ -253,7 +258,7 @@ func (s *Store) prepare() error {
 	}
 	if !s.opts.ReadOnly {
 		line := fmt.Appendf(nil, formatLine, format)
-		if was.format == 0 { // first, so that what follows is known for what it is
+		if was.format == 0 { // first, so that the folder is known for a content folder from here on
 			err = s.writeFile("format", line)
 		}
 		if err == nil {
@@ -283,19 +288,21 @@ func (s *Store) makeFolders() error {
 			return err
 		}
 	}
-	// Also where all are there: the incarnation that made them may have died before it synced.
+	// Also if all are there: the incarnation that made them may have died before it synced.
 	return errors.Join(durable.SyncDir(s.fs, places), durable.MkdirAll(s.fs, s.folder(packFolder), 0o700))
 }
 
-// empty refuses a folder that has content but not this file, without which the content is not
-// understood.
-func empty(on durable.FS, dir, file, remedy string) error {
+// requireNoContent refuses a folder that has content but not this file, without which the content
+// can't be understood.
+func requireNoContent(on durable.FS, dir, file, remedy string) error {
 	for i := range packFolder + 1 {
 		names, err := on.List((&Store{dir: dir}).folder(i))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		if names = slices.DeleteFunc(names, func(n string) bool { return n == partFile || strings.HasPrefix(n, "."+partFile+".") }); len(names) > 0 {
+		if names = slices.DeleteFunc(names, func(n string) bool {
+			return n == partFile || strings.HasPrefix(n, "."+partFile+".")
+		}); len(names) > 0 {
 			return fmt.Errorf("there is content, but no file %s that belongs to it. %s", file, remedy)
 		}
 	}
@@ -310,9 +317,9 @@ func (s *Store) writeFile(name string, text []byte) error {
 	return durable.WriteFile(s.fs, filepath.Join(s.dir, name), text, 0o600)
 }
 
-// Close brings everything to the disk, and leaves a mark that it did. Writers must be closed
-// before. Where the last stop was not clean, nobody knows what the incarnation before it has left
-// in the cache: then all of the disk is synced, which may take a while.
+// Close brings everything to the disk, and then writes a mark that the stop was clean. Writers must
+// be closed before. If the last stop was not clean, the incarnation before it may have left
+// anything in the cache. Then Close syncs the whole disk, which may take a while.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -321,10 +328,10 @@ func (s *Store) Close() error {
 	}
 	s.closed = true
 	s.mu.Unlock()
-	s.shedding.Lock()
-	s.hoard(false)
-	s.shedding.Unlock()
-	s.trims.Wait()
+	s.evicting.Lock()
+	s.reserveDescriptor(false)
+	s.evicting.Unlock()
+	s.background.Wait()
 	s.packs.mu.Lock()
 	s.retire()
 	s.packs.mu.Unlock()
@@ -336,7 +343,7 @@ func (s *Store) Close() error {
 	each(all, func(f *file) {
 		var err error
 		if f.isOpen() {
-			err = errors.Join(f.settle(), f.close())
+			err = errors.Join(f.persist(), f.close())
 		}
 		mu.Lock()
 		defer mu.Unlock()
@@ -346,7 +353,7 @@ func (s *Store) Close() error {
 	if err == nil && s.SinceCrash == s.Incarnation && !s.opts.ReadOnly {
 		err = durable.SyncDisk(s.lock)
 	}
-	if err == nil && !s.poisoned.Load() {
+	if err == nil && !s.syncFailed.Load() {
 		s.Clean = true
 		err = s.writeState()
 	}

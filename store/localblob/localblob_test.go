@@ -33,7 +33,7 @@ func (s *Store) kill() {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	s.trims.Wait()
+	s.background.Wait()
 	for _, f := range s.files {
 		if f.pack != nil && f.pack.past != nil {
 			f.pack.past.Close()
@@ -43,7 +43,7 @@ func (s *Store) kill() {
 	s.lock.Close()
 }
 
-func corrupt(t *testing.T, dir, name string, off int64) {
+func corruptFile(t *testing.T, dir, name string, off int64) {
 	t.Helper()
 	file, base := Where(name)
 	off += base
@@ -86,7 +86,7 @@ func TestConformance(t *testing.T) {
 				dir := t.TempDir()
 				s := open(t, dir, Options{Durability: d})
 				t.Cleanup(func() { s.Close() })
-				return s, func(place string, off int64) { corrupt(t, dir, place, off) }
+				return s, func(place string, off int64) { corruptFile(t, dir, place, off) }
 			})
 		})
 	}
@@ -116,7 +116,7 @@ func TestAFolderHasOneOwnerAndOneFormat(t *testing.T) {
 	}
 }
 
-// What is in doubt after which kind of stop.
+// Each kind of stop puts certain incarnations in doubt.
 func TestAStopThatWasNotCleanIsRemembered(t *testing.T) {
 	dir := t.TempDir()
 	doubt := func(s *Store, e catalog.Extent) string {
@@ -132,7 +132,7 @@ func TestAStopThatWasNotCleanIsRemembered(t *testing.T) {
 	}
 	s := open(t, dir, Options{})
 	e := write(t, s, 1, 0, 0, []byte("precious"))
-	e.CRC32C++ // so that every check that looks at all finds fault
+	e.CRC32C++ // so that every check that compares finds a fault
 	if got := doubt(s, e); got != "--?" {
 		t.Errorf("in its own life: %s", got)
 	}
@@ -201,25 +201,28 @@ func TestTheReserveStaysFree(t *testing.T) {
 	}
 	s.opts.Reserve = 0
 	if _, err := w.WriteAt([]byte("x"), 0); err != nil {
-		t.Errorf("when there is room again: %v", err)
+		t.Errorf("when there is space again: %v", err)
 	}
 }
 
 func TestNamesNeverBecomePaths(t *testing.T) {
 	s := open(t, t.TempDir(), Options{})
 	defer s.Close()
-	for _, name := range []string{"", "../../etc/passwd", "1-0-1", "0000000000000001-00-1", "0000000000000001-0-1-0", "000000000000000G-0-1", "0000000000000001-0-1/x"} {
+	for _, name := range []string{
+		"", "../../etc/passwd", "1-0-1", "0000000000000001-00-1", "0000000000000001-0-1-0",
+		"000000000000000G-0-1", "0000000000000001-0-1/x",
+	} {
 		if err := s.Delete(t.Context(), name); err == nil {
 			t.Errorf("deleted %q", name)
 		}
-		if _, err := s.Read(t.Context(), []catalog.Extent{{Place: name, Len: 1}}, 0, 1); !errors.Is(err, blob.ErrMissing) {
+		if _, err := s.Read(t.Context(), []catalog.Extent{{Place: name, Len: 1}}, 0, 1); !errors.Is(err,
+			blob.ErrMissing) {
 			t.Errorf("read %q: %v", name, err)
 		}
 	}
 }
 
-// Without its state a folder would begin the lives again that it has lived, and write to their
-// files.
+// Without its state a folder would repeat incarnations, and write to the files of the first ones.
 func TestAFolderWithContentHasAState(t *testing.T) {
 	for _, file := range []string{"state", "format"} {
 		dir := t.TempDir()
@@ -235,7 +238,7 @@ func TestAFolderWithContentHasAState(t *testing.T) {
 	}
 }
 
-// What lies in the folder and is no place is neither listed nor touched.
+// Other files in the folder are neither listed nor changed.
 func TestStrangersAreLeftAlone(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, Options{})

@@ -26,7 +26,7 @@ import (
 	"sluice/session"
 )
 
-// tryPacked stores content that is all there is, at once.
+// tryPacked stores the whole content of a session at once.
 func tryPacked(s *Store, id session.SessionID, b []byte) (e catalog.Extent, err error) {
 	w, err := s.Writer(context.Background(), id, 0, int64(len(b)))
 	if err != nil {
@@ -51,7 +51,7 @@ func packed(t *testing.T, s *Store, id session.SessionID, b []byte) catalog.Exte
 	return e
 }
 
-func settle(t *testing.T, s *Store, extents ...catalog.Extent) {
+func persist(t *testing.T, s *Store, extents ...catalog.Extent) {
 	t.Helper()
 	if err := s.Persist(t.Context(), extents); err != nil {
 		t.Fatal(err)
@@ -97,8 +97,8 @@ func packsOn(t *testing.T, on durable.FS, dir string) []string {
 	return slices.DeleteFunc(names, func(n string) bool { return n == partFile })
 }
 
-// Many at once share packs and syncs; packs come to their end, and go with the last item. The
-// content is the same in the next incarnation.
+// Many contents at once share packs and syncs. Packs end, and go with their last item. The content
+// is the same in the next incarnation.
 func TestSmallContentsSharePacks(t *testing.T) {
 	disk, syncs := crashfs.New(), 0
 	disk.SetHook(func(s crashfs.Step) *crashfs.Fault {
@@ -169,8 +169,8 @@ func TestSmallContentsSharePacks(t *testing.T) {
 	}
 }
 
-// Content that has the bytes of a header, at the edge of a block, is not taken for an item: not
-// even where the header before it is gone.
+// Content that has the bytes of a header, at the edge of a block, is not taken for an item, even if
+// the header before it is gone.
 func TestNoContentLooksLikeAnItem(t *testing.T) {
 	disk := crashfs.New()
 	s := open(t, "/d", Options{FS: disk})
@@ -184,7 +184,7 @@ func TestNoContentLooksLikeAnItem(t *testing.T) {
 	if _, err := f.ReadAt(header, base-itemHeader); err != nil {
 		t.Fatal(err)
 	}
-	// Two guesses: a header as it is, and one with a key of one's own that is right in all else.
+	// Two guesses: a copied header, and a header with another key that is right in all else.
 	p, _ := parse(victim.Place)
 	liar := bytes.Repeat([]byte{7}, 3*block)
 	copy(liar[block-itemHeader:], header)
@@ -195,7 +195,7 @@ func TestNoContentLooksLikeAnItem(t *testing.T) {
 	}
 	key.header(liar[2*block-itemHeader:], fake)
 	e := packed(t, s, 2, liar)
-	settle(t, s, victim, e)
+	persist(t, s, victim, e)
 	if got := listed(t, s); len(got) != 2 || got[0] != victim.Place || got[1] != e.Place {
 		t.Errorf("listed are %q", got)
 	}
@@ -216,8 +216,8 @@ func TestNoContentLooksLikeAnItem(t *testing.T) {
 	}
 }
 
-// Whatever power loss leaves of packs: what was settled is there; the rest is listed or given back,
-// and when all that is listed is deleted no pack is left.
+// Power loss may leave anything of packs. Persisted items are there. The rest is listed or given
+// back, and after everything listed is deleted no pack is left.
 func TestPowerLossLeavesNothingInPacks(t *testing.T) {
 	for seed := range uint64(200) {
 		rng := rand.New(rand.NewPCG(seed, 1))
@@ -234,7 +234,7 @@ func TestPowerLossLeavesNothingInPacks(t *testing.T) {
 			contents[e.Place] = b
 			switch loose = append(loose, e); rng.IntN(4) {
 			case 0:
-				settle(t, s, loose...)
+				persist(t, s, loose...)
 				kept, loose = append(kept, loose...), nil
 			case 1:
 				if n := len(kept); n > 0 {
@@ -281,13 +281,13 @@ func TestPowerLossLeavesNothingInPacks(t *testing.T) {
 	}
 }
 
-// A sync that fails takes what is in no sync yet, and nothing else; what comes next goes to another
-// pack.
+// A failed sync loses the items that are in no sync yet, and nothing else. Later items go to
+// another pack.
 func TestAFailedSyncOfAPack(t *testing.T) {
 	disk := crashfs.New()
 	s := open(t, "/d", Options{FS: disk})
 	good, bad := packed(t, s, 1, []byte("good")), catalog.Extent{}
-	settle(t, s, good)
+	persist(t, s, good)
 	bad = packed(t, s, 2, []byte("bad"))
 	disk.SetHook(func(s crashfs.Step) *crashfs.Fault {
 		if s.Op == crashfs.OpSync {
@@ -296,7 +296,8 @@ func TestAFailedSyncOfAPack(t *testing.T) {
 		return nil
 	})
 	var lost *blob.PersistError
-	if err := s.Persist(t.Context(), []catalog.Extent{good, bad}); !errors.As(err, &lost) || len(lost.Lost) != 1 || lost.Lost[0] != bad {
+	if err := s.Persist(t.Context(), []catalog.Extent{good, bad}); !errors.As(err, &lost) || len(lost.Lost) != 1 ||
+		lost.Lost[0] != bad {
 		t.Fatalf("%v", err)
 	}
 	disk.SetHook(nil)
@@ -305,7 +306,7 @@ func TestAFailedSyncOfAPack(t *testing.T) {
 	if b, _ := parse(next.Place); a.in == b.in {
 		t.Error("it is appended to the same pack")
 	}
-	settle(t, s, next, good)
+	persist(t, s, next, good)
 	if err := s.Persist(t.Context(), []catalog.Extent{bad}); !errors.As(err, &lost) {
 		t.Errorf("a second try: %v", err)
 	}
@@ -331,7 +332,7 @@ func TestAFailedAppend(t *testing.T) {
 		}
 		disk.SetHook(nil)
 		next := packed(t, s, 3, []byte("next"))
-		settle(t, s, good, next)
+		persist(t, s, good, next)
 		if got := listed(t, s); fmt.Sprint(got) != fmt.Sprint([]string{good.Place, next.Place}) {
 			t.Errorf("after %d bytes: listed are %q", short, got)
 		}
@@ -349,7 +350,7 @@ func TestAFailedAppend(t *testing.T) {
 	}
 }
 
-// A name that another place's bytes are behind is refused, and so is one past its content's end.
+// A deletion refuses a name that covers another place's bytes, and one past its content's end.
 func TestDeletingTakesNobodyElsesBytes(t *testing.T) {
 	s := open(t, "/d", Options{FS: crashfs.New()})
 	a, b := packed(t, s, 1, blobtest.Random(5000)), packed(t, s, 2, blobtest.Random(5000))
@@ -376,8 +377,8 @@ func TestDeletingTakesNobodyElsesBytes(t *testing.T) {
 	}
 }
 
-// Of a pack whose first block is damaged everything can be read and deleted, but nothing is listed
-// by its name.
+// If the first block of a pack is damaged, its places can be read and deleted, but not listed by
+// name.
 func TestAPackWithoutItsKey(t *testing.T) {
 	disk := crashfs.New()
 	s := open(t, "/d", Options{FS: disk})
@@ -419,19 +420,19 @@ func TestAPackWithoutItsKey(t *testing.T) {
 	}
 }
 
-// rigid is a file system that can't give back parts of files.
-type rigid struct{ *crashfs.Disk }
+// withoutPunch is a file system that can't give back parts of files.
+type withoutPunch struct{ *crashfs.Disk }
 
 type rigidFile struct{ durable.File }
 
-func (r rigid) OpenFile(path string, flag int, perm fs.FileMode) (durable.File, error) {
+func (r withoutPunch) OpenFile(path string, flag int, perm fs.FileMode) (durable.File, error) {
 	f, err := r.Disk.OpenFile(path, flag, perm)
 	return rigidFile{f}, err
 }
 
 func (rigidFile) Punch(int64, int64) error { return errors.ErrUnsupported }
 
-// Where the file system can't punch there are no packs; those that come from elsewhere are used up.
+// If the file system can't punch there are no packs. Packs that were copied there are used up.
 func TestWithoutPunching(t *testing.T) {
 	disk := crashfs.New()
 	s := open(t, "/d", Options{FS: disk})
@@ -440,7 +441,7 @@ func TestWithoutPunching(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s = open(t, "/d", Options{FS: rigid{disk}})
+	s = open(t, "/d", Options{FS: withoutPunch{disk}})
 	own, err := tryPacked(s, 2, b)
 	if p, _ := parse(own.Place); err != nil || p.in > 0 {
 		t.Errorf("%+v, %v", own, err)
@@ -458,7 +459,8 @@ func TestWithoutPunching(t *testing.T) {
 	}
 }
 
-// What comes in pieces, is too long, or is not all that there is, has a file of its own.
+// Content gets a file of its own if it arrives in parts, is too long, or is only a part of a
+// session.
 func TestWhatIsNotPacked(t *testing.T) {
 	s := open(t, "/d", Options{FS: crashfs.New(), Packed: 10_000})
 	for _, c := range []struct {
@@ -489,7 +491,7 @@ func TestWhatIsNotPacked(t *testing.T) {
 	}
 }
 
-// A restored item is as one that was appended.
+// A restored item is like one that was appended.
 func TestAdoptedItems(t *testing.T) {
 	from, to := open(t, "/d", Options{FS: crashfs.New()}), crashfs.New()
 	contents := map[catalog.Extent][]byte{}
@@ -508,7 +510,7 @@ func TestAdoptedItems(t *testing.T) {
 		}
 		if err == nil {
 			if _, err := f.WriteAt([]byte{1}, e.Len); err == nil {
-				t.Error("more than the item has room for was written")
+				t.Error("more than the item can hold was written")
 			}
 			err = errors.Join(f.Sync(), f.Close())
 		}
@@ -537,7 +539,7 @@ func TestAdoptedItems(t *testing.T) {
 	}
 }
 
-// slow is a disk whose writes past the cache wait, while they are to.
+// slow is a disk whose writes past the cache wait while hold is set.
 type slow struct {
 	*crashfs.Disk
 	wait func()
@@ -568,8 +570,8 @@ func (f slowDirect) WriteAt(p []byte, off int64) (int, error) {
 	return f.DirectFile.WriteAt(p, off)
 }
 
-// A pack that an item is still being written to stays, although it gets no more and nothing is in
-// it yet.
+// A pack stays while an item is being written to it, even if it gets no more items and is empty
+// yet.
 func TestAPackThatIsWrittenToStays(t *testing.T) {
 	disk := crashfs.New()
 	waiting, begun := make(chan struct{}), make(chan struct{})
@@ -599,7 +601,7 @@ func TestAPackThatIsWrittenToStays(t *testing.T) {
 	}
 	close(waiting)
 	wg.Wait()
-	settle(t, s, next, late)
+	persist(t, s, next, late)
 	after := disk.Kill()
 	s.kill()
 	s = open(t, "/d", Options{FS: after})
@@ -617,7 +619,9 @@ func TestAFolderOfFormat1IsRaised(t *testing.T) {
 	if err := open(t, "/d", Options{FS: disk}).Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(disk.Remove("/d/packs/part"), disk.Remove("/d/packs"), disk.Remove("/d/places/part"), disk.Remove("/d/parts"), durable.WriteFile(disk, "/d/format", []byte("sluice content, format 1\n"), 0o600)); err != nil {
+	if err := errors.Join(disk.Remove("/d/packs/part"), disk.Remove("/d/packs"), disk.Remove("/d/places/part"),
+		disk.Remove("/d/parts"), durable.WriteFile(disk, "/d/format", []byte("sluice content, format 1\n"),
+			0o600)); err != nil {
 		t.Fatal(err)
 	}
 	s := open(t, "/d", Options{FS: disk})

@@ -8,8 +8,8 @@ import (
 	"sluice/catalog"
 )
 
-// A sync that panics poisons its place as one that fails does, and whoever waits for it, or comes
-// later, is told: by Persist, not by the end of the process.
+// A sync that panics is a failed one: Persist gives an error to all callers that wait for it or
+// come later, and the process goes on.
 func TestASyncThatPanicsIsAFailedOne(t *testing.T) {
 	disk := &hooked{}
 	s := open(t, t.TempDir(), Options{FS: disk})
@@ -36,7 +36,7 @@ func TestASyncThatPanicsIsAFailedOne(t *testing.T) {
 	}
 }
 
-// Those that share a run which panics are told that it came to nothing, and the next one runs.
+// Callers that share a run which panics get an error, and the next run takes place.
 func TestAGroupOutlivesAPanic(t *testing.T) {
 	var g groupSync
 	begun, goOn, shared := make(chan struct{}), make(chan struct{}), make(chan error, 1)

@@ -11,15 +11,15 @@ import (
 	"sluice/internal/system"
 )
 
-// The places and the packs may each be on a disk of their own. An empty mount point looks like a
-// folder in which nothing is yet. So each has a file that says whose it is, and the content folder
-// has the same file once both have it:
+// The places and the packs may each be on a disk of their own. An empty mount point looks like an
+// empty folder. So each has a file that says to which content folder it belongs, and the content
+// folder has the same file once both have it:
 //
 //	DIR/places/part   "sluice content, part of ID"
 //	DIR/packs/part    the same
 //	DIR/parts         the same, written last
 //
-// Folders of programs before this one get the files when they are opened.
+// Folders of earlier programs get the files when they are opened.
 const (
 	partFile  = "part"
 	partsFile = "parts"
@@ -30,15 +30,15 @@ const (
 type found struct {
 	format   int
 	state    state
-	hasState bool   // the state is one that was read
-	whose    string // what its file parts says; "": it has none
+	hasState bool   // the state was read from its file
+	owner    string // the id in the folder's file parts; "": it has none
 }
 
-// inspect looks what there is, and refuses what can't be opened. Nothing is touched. With rejoin,
-// what is missing of the parts and the state is no reason to refuse.
+// inspect looks what there is, and refuses a folder that can't be opened. Nothing is changed. With
+// rejoin, missing parts or a missing state are no reason to refuse.
 func inspect(on durable.FS, dir string, rejoin bool) (was found, err error) {
 	if was.format, err = readFormat(on, dir); err == nil && was.format == 0 {
-		err = empty(on, dir, "format", formatRemedy())
+		err = requireNoContent(on, dir, "format", formatRemedy())
 	}
 	if err != nil {
 		return was, err
@@ -47,33 +47,35 @@ func inspect(on durable.FS, dir string, rejoin bool) (was found, err error) {
 		was.state, was.hasState, err = state{}, false, nil
 	}
 	if err == nil && !was.hasState && !rejoin {
-		err = empty(on, dir, "state", stateRemedy) // else there would be two of one incarnation
+		err = requireNoContent(on, dir, "state", stateRemedy) // else one incarnation would begin twice
 	}
 	if err != nil {
 		return was, err
 	}
-	if was.whose, err = readPart(on, filepath.Join(dir, partsFile)); err != nil || rejoin {
+	if was.owner, err = readPart(on, filepath.Join(dir, partsFile)); err != nil || rejoin {
 		return was, err
 	}
-	if !was.hasState { // nothing was ever there
+	if !was.hasState { // a new folder
 		return was, nil
 	}
 	for _, part := range []string{"places", "packs"} {
 		if part == "packs" && was.format < 2 {
 			continue
 		}
-		if err := was.has(on, filepath.Join(dir, part)); err != nil {
+		if err := was.checkPart(on, filepath.Join(dir, part)); err != nil {
 			return was, err
 		}
 	}
 	return was, nil
 }
 
-// has gives an error unless this part is there, and the folder's own.
-func (was found) has(on durable.FS, path string) error {
+// checkPart gives an error unless this part is there, and belongs to the folder.
+func (f found) checkPart(on durable.FS, path string) error {
 	refuse := func(problem string) error {
-		return fmt.Errorf("%s %s, and this content folder is not new. Is its disk mounted, and the right one? Mount it and start again; "+
-			"if it is lost for good, restore a backup, or let sluice check --repair --rejoin go on without it", path, problem)
+		return fmt.Errorf("%s %s, and this content folder is not new. Is its disk mounted, and the right one? "+
+			"Mount it and start again; "+
+			"if it is lost for good, restore a backup, or let sluice check --repair --rejoin go on without it",
+			path, problem)
 	}
 	names, err := on.List(path)
 	switch {
@@ -84,10 +86,10 @@ func (was found) has(on durable.FS, path string) error {
 	}
 	places := filepath.Base(path) == "places"
 	held := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "lost+found" })
-	if len(held) == 0 && (places || was.whose != "") { // packs of an earlier program may all be gone
+	if len(held) == 0 && (places || f.owner != "") { // all packs of an earlier program may have been deleted
 		return refuse("is empty")
 	}
-	if was.whose == "" {
+	if f.owner == "" {
 		return nil
 	}
 	if places {
@@ -97,19 +99,19 @@ func (was found) has(on durable.FS, path string) error {
 			}
 		}
 	}
-	switch whose, err := readPart(on, filepath.Join(path, partFile)); {
+	switch owner, err := readPart(on, filepath.Join(path, partFile)); {
 	case err != nil:
 		return err
-	case whose == "":
+	case owner == "":
 		return refuse("has no file " + partFile + " that says whose it is")
-	case whose != was.whose:
+	case owner != f.owner:
 		return refuse("is another content folder's, as its file " + partFile + " says")
 	}
 	return nil
 }
 
-// readPart gives whose a part is; "" where no file says so.
-func readPart(on durable.FS, path string) (whose string, err error) {
+// readPart gives the id of the folder that a part belongs to; "" if no file says so.
+func readPart(on durable.FS, path string) (owner string, err error) {
 	text, err := durable.ReadFile(on, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
@@ -117,16 +119,18 @@ func readPart(on durable.FS, path string) (whose string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if _, err := fmt.Sscanf(string(text), partLine, &whose); err != nil || whose == "" {
-		return "", fmt.Errorf("%s is not one of sluice's: %.60q. Restore a backup; or put it back as it was: it says the same as the files %s, places/%s and packs/%[4]s of its folder",
+	if _, err := fmt.Sscanf(string(text), partLine, &owner); err != nil || owner == "" {
+		return "", fmt.Errorf("%s is not one of sluice's: %.60q. Restore a backup; or put it back as it was: it "+
+			"says the same as the files %s, places/%s and packs/%[4]s of its folder",
 			path, text, partsFile, partFile)
 	}
-	return whose, nil
+	return owner, nil
 }
 
-// makeParts makes the folders of the places and the packs, and the files that say whose they are.
+// makeParts makes the folders of the places and the packs, and the files that say to which folder
+// they belong.
 func (s *Store) makeParts(was found) error {
-	if was.whose != "" && was.hasState && was.format == format && !s.opts.Rejoin {
+	if was.owner != "" && was.hasState && was.format == format && !s.opts.Rejoin {
 		// All are there, and were on the disk before the file parts. The state that was read may
 		// not be: the incarnation that wrote it may have died before it synced, and the metadata
 		// are about to go by it.
@@ -163,8 +167,9 @@ func (s *Store) noteParts() error {
 	return nil
 }
 
-// InPlace gives an error where the folder of the places, or of the packs, is not the one that was
-// there when the store was opened: its disk is not mounted any more, or another is mounted over it.
+// InPlace gives an error unless the folders of the places and the packs are the ones that were
+// there when the store was opened. Otherwise a disk is not mounted any more, or another is mounted
+// over it.
 func (s *Store) InPlace() error {
 	for i, name := range []string{"places", "packs"} {
 		if s.parts[i] == "" {
@@ -182,7 +187,7 @@ func (s *Store) InPlace() error {
 	return nil
 }
 
-// newestIncarnation gives the newestIncarnation incarnation that a name in the folder has.
+// newestIncarnation gives the newest incarnation that a name in the folder has.
 func (s *Store) newestIncarnation() (incarnation uint64, err error) {
 	for i := range s.folders {
 		names, err := s.fs.List(s.folder(i))

@@ -14,7 +14,7 @@ import (
 	"sluice/internal/test/crashfs"
 )
 
-// livedIn gives a folder that has lived, with an item of a pack and a place.
+// livedIn gives a folder that was used, with an item of a pack and a place.
 func livedIn(t *testing.T, disk *crashfs.Disk, dir string) {
 	t.Helper()
 	s := open(t, dir, Options{FS: disk})
@@ -22,7 +22,7 @@ func livedIn(t *testing.T, disk *crashfs.Disk, dir string) {
 	check(t, s.Close())
 }
 
-// namesOn gives all names on a disk, and what is in the files but the locks.
+// namesOn gives all names on a disk, with the content of the files except the locks.
 func namesOn(t *testing.T, disk *crashfs.Disk, dir string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
@@ -44,9 +44,9 @@ func namesOn(t *testing.T, disk *crashfs.Disk, dir string) map[string]string {
 	return out
 }
 
-// † Places or packs that are missing, empty or another content's at the start are refused by their
-// name, and nothing is touched or made; when they are back all is there. Their owner may say that
-// they are gone for good.
+// † I26: A start refuses places or packs that are missing, empty or another content's, and names
+// them. It changes and makes nothing. When they are back, everything is there. Their owner may say
+// that they are gone for good.
 func TestPartsThatAreAwayAreNotMadeAnew(t *testing.T) {
 	for _, part := range []string{"places", "packs", "places/00", "places/ab"} {
 		for name, away := range map[string]func(disk *crashfs.Disk, path string) error{
@@ -75,7 +75,8 @@ func TestPartsThatAreAwayAreNotMadeAnew(t *testing.T) {
 				if part != "places" && part != "packs" {
 					says = "/d/places has no folder " + part[len("places/"):]
 				}
-				if err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "mounted") || !strings.Contains(err.Error(), "--rejoin") {
+				if err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "mounted") ||
+					!strings.Contains(err.Error(), "--rejoin") {
 					t.Errorf("%s, %s: %v", part, name, err)
 				}
 			}
@@ -83,7 +84,8 @@ func TestPartsThatAreAwayAreNotMadeAnew(t *testing.T) {
 				t.Errorf("%s, %s: a look finds nothing", part, name)
 			}
 			if after := namesOn(t, disk, "/"); !maps.Equal(before, after) {
-				t.Errorf("%s, %s: there was %q, and is %q", part, name, slices.Sorted(maps.Keys(before)), slices.Sorted(maps.Keys(after)))
+				t.Errorf("%s, %s: there was %q, and is %q",
+					part, name, slices.Sorted(maps.Keys(before)), slices.Sorted(maps.Keys(after)))
 			}
 			_, _, err := Peek("/d", disk, true)
 			check(t, err)
@@ -106,13 +108,14 @@ func TestPartsThatAreAwayAreNotMadeAnew(t *testing.T) {
 	}
 }
 
-// A folder of an earlier program has no files that say whose its parts are. It gets them; what is
-// surely away is refused.
+// A folder of an earlier program has no files that say to whom its parts belong. It gets them.
+// Parts that are certainly away are refused.
 func TestPartsOfAnEarlierProgram(t *testing.T) {
 	old := func() *crashfs.Disk {
 		disk := crashfs.New()
 		livedIn(t, disk, "/d")
-		check(t, errors.Join(disk.Remove("/d/parts"), disk.Remove("/d/places/part"), disk.Remove("/d/packs/part"), disk.Remove("/d/places/77")))
+		check(t, errors.Join(disk.Remove("/d/parts"), disk.Remove("/d/places/part"), disk.Remove("/d/packs/part"),
+			disk.Remove("/d/places/77")))
 		return disk
 	}
 	disk := old()
@@ -141,8 +144,8 @@ func TestPartsOfAnEarlierProgram(t *testing.T) {
 	}
 }
 
-// Places or packs that go away, or get another folder over them, while the store is open are
-// noticed: what is not found there is no loss.
+// The store notices places or packs that go away, or that another folder covers, while it is open.
+// Missing places there are no loss.
 func TestPartsThatGoAwayAreNoticed(t *testing.T) {
 	for _, part := range []string{"places", "packs"} {
 		for _, another := range []bool{false, true} {
@@ -157,20 +160,20 @@ func TestPartsThatGoAwayAreNoticed(t *testing.T) {
 			if err := s.InPlace(); err == nil || !strings.Contains(err.Error(), path) {
 				t.Errorf("%s, another %v: %v", part, another, err)
 			}
-			if err := s.there(packFolder); !errors.Is(err, blob.ErrUnavailable) {
+			if err := s.checkFolder(packFolder); !errors.Is(err, blob.ErrUnavailable) {
 				t.Errorf("%s, another %v: what is there: %v", part, another, err)
 			}
 			if another {
 				check(t, disk.Remove(path))
 			}
 			check(t, disk.Rename("/hidden", path))
-			check(t, errors.Join(s.InPlace(), s.there(packFolder), s.Close()))
+			check(t, errors.Join(s.InPlace(), s.checkFolder(packFolder), s.Close()))
 		}
 	}
 }
 
-// A state that is gone or damaged is refused with what can be done, and its owner may go on without
-// it: no incarnation is lived twice, and nothing of before is trusted.
+// A missing or damaged state is refused, with a remedy. Its owner may go on without it: no
+// incarnation is repeated, and no earlier content counts as verified.
 func TestAStateThatIsGone(t *testing.T) {
 	for name, text := range map[string]string{"gone": "", "cut": `{"life":`, "empty": " ", "of nothing": "{}"} {
 		disk := crashfs.New()
@@ -183,8 +186,15 @@ func TestAStateThatIsGone(t *testing.T) {
 			check(t, durable.WriteFile(disk, "/d/state", []byte(text), 0o600))
 		}
 		before := namesOn(t, disk, "/d")
-		for _, err := range []error{func() error { _, err := Open("/d", Options{FS: disk}); return err }(), func() error { _, _, err := Peek("/d", disk, false); return err }()} {
-			if err == nil || !strings.Contains(err.Error(), "file state") || !strings.Contains(err.Error(), "/d:") || !strings.Contains(err.Error(), "--rejoin") {
+		for _, err := range []error{func() error {
+			_, err := Open("/d", Options{FS: disk})
+			return err
+		}(), func() error {
+			_, _, err := Peek("/d", disk, false)
+			return err
+		}()} {
+			if err == nil || !strings.Contains(err.Error(), "file state") || !strings.Contains(err.Error(), "/d:") ||
+				!strings.Contains(err.Error(), "--rejoin") {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
@@ -200,13 +210,14 @@ func TestAStateThatIsGone(t *testing.T) {
 	}
 }
 
-// A start that is stopped at any step goes on with the next: no part is taken for one that is away.
+// A start that is stopped at any step is completed by the next one: no part counts as away then.
 func TestAStartThatIsStoppedBetweenTheParts(t *testing.T) {
 	for _, format := range []int{0, 1, 2} {
 		disk := crashfs.New()
 		if format > 0 {
 			livedIn(t, disk, "/d")
-			check(t, errors.Join(disk.Remove("/d/parts"), disk.Remove("/d/places/part"), disk.Remove("/d/packs/part"), durable.WriteFile(disk, "/d/format", fmt.Appendf(nil, formatLine, format), 0o600)))
+			check(t, errors.Join(disk.Remove("/d/parts"), disk.Remove("/d/places/part"), disk.Remove("/d/packs/part"),
+				durable.WriteFile(disk, "/d/format", fmt.Appendf(nil, formatLine, format), 0o600)))
 		}
 		var images []*crashfs.Image
 		disk.SetHook(func(s crashfs.Step) *crashfs.Fault {

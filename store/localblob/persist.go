@@ -31,7 +31,7 @@ func (s *Store) Persist(_ context.Context, extents []catalog.Extent) error {
 		errs []error
 	)
 	each(names, func(name string) {
-		gone, err := s.settlePlace(name, of[name])
+		gone, err := s.persistPlace(name, of[name])
 		mu.Lock()
 		defer mu.Unlock()
 		lost, errs = append(lost, gone...), append(errs, err)
@@ -43,13 +43,13 @@ func (s *Store) Persist(_ context.Context, extents []catalog.Extent) error {
 	return err
 }
 
-// settlePlace syncs one place, and says which of its extents are gone.
-func (s *Store) settlePlace(name string, es []catalog.Extent) (lost []catalog.Extent, err error) {
+// persistPlace syncs one place, and says which of its extents are gone.
+func (s *Store) persistPlace(name string, es []catalog.Extent) (lost []catalog.Extent, err error) {
 	p, ok := parse(name)
 	if !ok {
 		return es, fmt.Errorf("place %.80q is not one of this store", name)
 	}
-	f, err := s.hold(p, false)
+	f, err := s.acquire(p, false)
 	if errors.Is(err, blob.ErrMissing) {
 		return es, err
 	}
@@ -57,7 +57,7 @@ func (s *Store) settlePlace(name string, es []catalog.Extent) (lost []catalog.Ex
 		return nil, err
 	}
 	defer f.release()
-	if err = f.settle(); err == nil || f.failure() == nil {
+	if err = f.persist(); err == nil || f.failure() == nil {
 		return nil, err
 	}
 	for _, e := range es {
@@ -66,7 +66,7 @@ func (s *Store) settlePlace(name string, es []catalog.Extent) (lost []catalog.Ex
 		}
 	}
 	if len(lost) == 0 {
-		return nil, nil // what these are is older than the failure
+		return nil, nil // these extents are older than the failure
 	}
 	return lost, err
 }
@@ -74,21 +74,21 @@ func (s *Store) settlePlace(name string, es []catalog.Extent) (lost []catalog.Ex
 // syncsAtOnce is how many places one Persist, or Close, syncs at a time.
 const syncsAtOnce = 16
 
-// each does it for every item, some at a time, and returns when all are done.
+// each calls do for every item, up to syncsAtOnce at a time, and returns when all are done.
 func each[T any](items []T, do func(T)) {
 	if len(items) == 1 {
 		do(items[0])
 		return
 	}
 	var wg sync.WaitGroup
-	var broken atomic.Pointer[any]
+	var panicked atomic.Pointer[any]
 	slots := make(chan struct{}, syncsAtOnce)
 	for _, item := range items {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() {
 				if p := recover(); p != nil {
-					broken.Store(&p)
+					panicked.Store(&p)
 				}
 				<-slots
 			}()
@@ -96,12 +96,12 @@ func each[T any](items []T, do func(T)) {
 		})
 	}
 	wg.Wait()
-	if p := broken.Load(); p != nil {
-		panic(*p) // it is the caller's, and not the process's end
+	if p := panicked.Load(); p != nil {
+		panic(*p) // the caller gets the panic: it must not end the process
 	}
 }
 
-// committed notes that r must get to the disk. A place that a sync has poisoned takes nothing more:
+// committed notes that r must get to the disk. A place whose sync has failed takes nothing more:
 // that sync may have swallowed the failure of these very bytes.
 func (f *file) committed(r session.Range) error {
 	f.mu.Lock()
@@ -119,29 +119,29 @@ func (f *file) clean() bool {
 	return len(f.dirty) == 0 && len(f.syncing) == 0 && !f.old && !f.unlisted && f.failed == nil
 }
 
-// settle brings to the disk what was committed, unless it is there. Who asks at the same time
-// shares one sync. After a failure there is never another one.
-func (f *file) settle() error {
+// persist brings committed bytes to the disk, unless they are there. Callers at the same time share
+// one sync. After a failure there is never another sync.
+func (f *file) persist() error {
 	if f.clean() {
 		return nil
 	}
 	return f.syncs.do(f.syncOnce)
 }
 
-// flushAfter is after how many bytes a place is synced although nobody waits for that, and
-// flushEvery after how many more it is again. What a disk keeps in its cache it writes at the next
-// flush, at its own speed: the more there is, the longer whoever finishes waits.
+// flushAfter is the number of bytes after which a place is synced in the background, and flushEvery
+// the number after which it is synced again. A disk writes its cache at the next flush, at its own
+// speed: the more there is, the longer a finish waits.
 const flushAfter, flushEvery = 8 << 20, 2 << 20
 
-// wrote counts n bytes that were written, and syncs the place now and then behind the caller's
-// back. Where such a sync fails, it is as with any other: what was not on the disk is lost, and a
-// Commit says so. The caller holds the file.
+// wrote counts n bytes that were written, and syncs the place now and then in the background. If
+// such a sync fails, it is as with any other: bytes that were not on the disk are lost, and a
+// Commit says so. The caller has acquired the file.
 func (f *file) wrote(n int64) {
 	f.mu.Lock()
-	f.loose += n
-	start := f.loose >= flushAfter && !f.flushing && f.failed == nil
+	f.sinceFlush += n
+	start := f.sinceFlush >= flushAfter && !f.flushing && f.failed == nil
 	if start {
-		f.loose, f.flushing = flushAfter-flushEvery, true
+		f.sinceFlush, f.flushing = flushAfter-flushEvery, true
 	}
 	f.mu.Unlock()
 	if !start {
@@ -151,9 +151,9 @@ func (f *file) wrote(n int64) {
 	s.mu.Lock()
 	f.refs++
 	s.mu.Unlock()
-	s.trims.Go(func() {
+	s.background.Go(func() {
 		defer f.release()
-		_ = f.syncs.do(f.syncOnce) // the file remembers
+		_ = f.syncs.do(f.syncOnce) // the file remembers a failure
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.flushing = false
@@ -171,19 +171,19 @@ func (f *file) syncOnce() error {
 	f.mu.Unlock()
 	err := errUnfinished
 	defer func() {
-		if err == errUnfinished { // it panicked: nobody knows what is on the disk
-			f.fail(err)
+		if err == errUnfinished { // it panicked: what is on the disk is unknown
+			f.markFailed(err)
 		}
 	}()
 	err = f.f.Sync()
 	var later error
 	if err == nil && unlisted {
 		if err = f.s.syncFolder(f.p); notTried(err) {
-			err, later = nil, fmt.Errorf("syncing the folder of place %s: %w", f.p, full(err))
+			err, later = nil, fmt.Errorf("syncing the folder of place %s: %w", f.p, classify(err))
 		}
 	}
 	if err != nil {
-		f.fail(err)
+		f.markFailed(err)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -197,22 +197,22 @@ func (f *file) syncOnce() error {
 	return later
 }
 
-// notTried reports whether a sync failed for want of a descriptor: then nothing has been tried,
-// nothing is lost, and it may be done later.
+// notTried reports whether a sync failed for want of a descriptor. Then nothing was tried, nothing
+// is lost, and it may be done later.
 func notTried(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
-// fail poisons the place: what is not on the disk by now is lost, and later writers of the same
-// session go elsewhere.
-func (f *file) fail(err error) {
-	f.s.poison(f.p) // first, so that who finds the failure finds the other place too
+// markFailed notes a failed sync: bytes that are not on the disk by now are lost, and later writers
+// of the same session use a replacement.
+func (f *file) markFailed(err error) {
+	f.s.assignReplacement(f.p) // first, so that a caller that finds the failure finds the replacement too
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.failed != nil {
 		return
 	}
-	f.failed = fmt.Errorf("syncing place %s: %w", f.p.file(), full(err))
+	f.failed = fmt.Errorf("syncing place %s: %w", f.p.file(), classify(err))
 	f.lost = f.dirty
 	for _, r := range f.syncing {
 		f.lost = session.Add(f.lost, r)
@@ -229,19 +229,19 @@ func (f *file) hasLost(r session.Range) bool {
 	return session.Touches(f.lost, r)
 }
 
-// poison lets later writers of the same session go elsewhere.
-func (s *Store) poison(p place) {
-	s.poisoned.Store(true)
+// assignReplacement makes later writers of the same session write to another place.
+func (s *Store) assignReplacement(p place) {
+	s.syncFailed.Store(true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p.incarnation == s.Incarnation && p.in == 0 { // a pack is not appended to any more
+	if p.incarnation == s.Incarnation && p.in == 0 { // nothing is appended to a failed pack
 		base := place{id: p.id, gen: p.gen, incarnation: p.incarnation}
-		s.spares[base] = max(s.spares[base], p.spare+1)
+		s.replacements[base] = max(s.replacements[base], p.replacement+1)
 	}
 }
 
-// syncFolder brings a place's entry, or that it is gone, to the disk. Its failure is that of every
-// place whose entry it was to bring there.
+// syncFolder brings to the disk a place's entry, or its removal. If it fails, every place whose
+// entry it was to bring there has failed.
 func (s *Store) syncFolder(p place) error {
 	i := p.folderOf()
 	return s.folders[i].do(func() error {
@@ -263,7 +263,7 @@ func (s *Store) syncFolder(p place) error {
 			return !f.unlisted
 		})
 		for _, f := range there {
-			f.fail(err)
+			f.markFailed(err)
 		}
 		return err
 	})

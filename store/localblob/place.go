@@ -16,10 +16,11 @@ import (
 
 // place is what a place's name says.
 type place struct {
-	id                      session.SessionID
-	gen, incarnation, spare uint64
-	// Of one in a pack: the pack's number, where its item begins, and how many bytes of content
-	// that has. Where in is zero it is no such place, and where off is zero too the pack itself.
+	id                            session.SessionID
+	gen, incarnation, replacement uint64
+	// For a place in a pack: the pack's number, the offset of its item, and the bytes of its
+	// content. If in is zero, the place is in no pack. If only off is zero, this is the pack
+	// itself.
 	in, off, len int64
 }
 
@@ -44,8 +45,8 @@ func (p place) appendFile(b []byte) []byte {
 	b = appendHex(b, uint64(p.id), 16)
 	b = appendHex(append(b, '-'), p.gen, 1)
 	b = appendHex(append(b, '-'), p.incarnation, 1)
-	if p.spare > 0 {
-		b = appendHex(append(b, '-'), p.spare, 1)
+	if p.replacement > 0 {
+		b = appendHex(append(b, '-'), p.replacement, 1)
 	}
 	return b
 }
@@ -58,7 +59,7 @@ func appendHex(b []byte, n uint64, digits int) []byte {
 	return strconv.AppendUint(b, n, 16)
 }
 
-// home is the place that has a file of its own, which the place is or is in.
+// home gives the place that has a file of its own: the place itself, or its pack.
 func (p place) home() place {
 	if p.in > 0 {
 		return p.pack()
@@ -69,7 +70,7 @@ func (p place) home() place {
 // pack is the place's pack.
 func (p place) pack() place { return place{incarnation: p.incarnation, in: p.in} }
 
-// base is where in its file the place begins.
+// base is the offset in its file at which the place begins.
 func (p place) base() int64 {
 	if p.in > 0 {
 		return p.off + itemHeader
@@ -80,12 +81,12 @@ func (p place) base() int64 {
 // size is how long the place's item is in its pack.
 func (p place) size() int64 { return (itemHeader + p.len + block - 1) / block * block }
 
-// of gives an extent's bytes as they are in the place's file.
+// of gives the range in the place's file that an extent has.
 func (p place) of(e catalog.Extent) session.Range {
 	return session.Range{Off: p.base() + e.Off, End: p.base() + e.Off + e.Len}
 }
 
-// has reports whether the extent can be one of this place.
+// has reports whether the extent can lie in this place.
 func (p place) has(e catalog.Extent) bool { return p.in == 0 || e.Off >= 0 && e.Off+e.Len <= p.len }
 
 // parsePacked is parse for a place in a pack.
@@ -98,7 +99,7 @@ func parsePacked(name string) (p place, ok bool) {
 	return p, p.in > 0 && p.off > 0 && p.String() == name
 }
 
-// numbers reads a p and hexadecimal numbers with so many digits, with - between them.
+// numbers reads a p and hexadecimal numbers of the given lengths, separated by dashes.
 func numbers(name string, digits ...int) (n [5]uint64, ok bool) {
 	at := 0
 	for i, d := range digits {
@@ -125,7 +126,7 @@ func parsePack(name string) (p place, ok bool) {
 	return p, p.in > 0 && p.file() == name
 }
 
-// parse reads a name strictly, so that no name that comes from elsewhere ever becomes a path.
+// parse reads a name strictly: no name that comes from elsewhere may become another path.
 func parse(name string) (p place, ok bool) {
 	if strings.HasPrefix(name, "p") {
 		return parsePacked(name)
@@ -142,11 +143,11 @@ func parse(name string) (p place, ok bool) {
 		}
 		n[i] = v
 	}
-	p = place{id: session.SessionID(n[0]), gen: n[1], incarnation: n[2], spare: n[3]}
+	p = place{id: session.SessionID(n[0]), gen: n[1], incarnation: n[2], replacement: n[3]}
 	return p, p.String() == name
 }
 
-// folder is where the names that begin with these two digits are, or the packs.
+// folder gives the path of a folder: the names that begin with these two digits, or the packs.
 func (s *Store) folder(i int) string {
 	if i == packFolder {
 		return filepath.Join(s.dir, "packs")
@@ -164,8 +165,8 @@ func (p place) folderOf() int {
 
 func (s *Store) path(p place) string { return filepath.Join(s.folder(p.folderOf()), p.file()) }
 
-// Where gives the file below a store's folder that a place is in, and where in it the place begins;
-// the name itself where it is not one of this kind of store.
+// Where gives the file below a store's folder that a place is in, and the offset at which the place
+// begins in it. It gives the name itself if that is not a name of this kind of store.
 func Where(name string) (file string, off int64) {
 	p, ok := parse(name)
 	if !ok {
@@ -174,8 +175,8 @@ func Where(name string) (file string, off int64) {
 	return (&Store{}).path(p), p.base()
 }
 
-// IncarnationOf gives the incarnation of the store in which a place was made; 0 where it is not one
-// of this kind of store.
+// IncarnationOf gives the incarnation of the store in which a place was made; 0 if the name is not
+// one of this kind of store.
 func IncarnationOf(name string) uint64 {
 	p, _ := parse(name)
 	return p.incarnation
@@ -190,7 +191,7 @@ func (s *Store) Delete(_ context.Context, name string) error {
 	if p.in > 0 {
 		return s.deleteItem(p)
 	}
-	f, err := s.hold(p, false) // keeps the unlinking short: the blocks go with the last who has it open
+	f, err := s.acquire(p, false) // this keeps the unlinking short: the blocks go with the last open file
 	if errors.Is(err, blob.ErrMissing) {
 		return nil
 	}
@@ -198,18 +199,18 @@ func (s *Store) Delete(_ context.Context, name string) error {
 		return err
 	}
 	defer f.release()
-	// Unlinked before it is forgotten, so that nobody opens in between what is about to go.
+	// The file is unlinked before it is forgotten, so that nobody opens it in between.
 	if err := s.fs.Remove(s.path(p)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	s.mu.Lock()
-	f.gone.Store(true)
+	f.deleted.Store(true)
 	s.forget(f)
 	s.mu.Unlock()
 	return s.syncFolder(p)
 }
 
-// Places implements blob.Store. Files whose names are no places are left alone.
+// Places implements blob.Store. It skips files whose names are not places.
 func (s *Store) Places(ctx context.Context, after string, n int) (out []blob.PlaceInfo, err error) {
 	first := 0
 	if p, ok := parse(after); ok {
@@ -235,7 +236,11 @@ func (s *Store) Places(ctx context.Context, after string, n int) (out []blob.Pla
 			if err != nil {
 				return nil, err
 			}
-			if out = append(out, blob.PlaceInfo{Name: name, Session: p.id, Incarnation: p.incarnation, Bytes: info.Bytes, Earlier: p.incarnation != s.Incarnation}); len(out) == n {
+			out = append(out, blob.PlaceInfo{
+				Name: name, Session: p.id, Incarnation: p.incarnation, Bytes: info.Bytes,
+				Earlier: p.incarnation != s.Incarnation,
+			})
+			if len(out) == n {
 				return out, nil
 			}
 		}
@@ -243,8 +248,8 @@ func (s *Store) Places(ctx context.Context, after string, n int) (out []blob.Pla
 	return s.items(ctx, after, n, out)
 }
 
-// list gives the names in a folder. One that is only read may have been made by a program that had
-// no packs.
+// list gives the names in a folder. A folder that is open for reading only may have been made by a
+// program that had no packs.
 func (s *Store) list(i int) ([]string, error) {
 	names, err := s.fs.List(s.folder(i))
 	if s.opts.ReadOnly && errors.Is(err, fs.ErrNotExist) {
@@ -253,7 +258,7 @@ func (s *Store) list(i int) ([]string, error) {
 	return names, err
 }
 
-// Free implements blob.Store: what is left of the disk beside the reserve.
+// Free implements blob.Store: the free space of the disk without the reserve.
 func (s *Store) Free(context.Context) (int64, error) {
 	free, err := s.fs.Free(s.dir)
 	return max(free-s.opts.Reserve, 0), err

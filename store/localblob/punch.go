@@ -9,32 +9,32 @@ import (
 	"sluice/blob"
 )
 
-// enter begins to use what an item holds: until exit it is not punched. blob.ErrMissing where it
-// was.
-func (f *file) enter(p place) error {
+// startRead begins a use of an item: it is not punched before endRead. blob.ErrMissing: it was
+// punched already.
+func (f *file) startRead(p place) error {
 	if p.in == 0 {
 		return nil
 	}
 	f.mu.Lock()
-	_, doomed := f.pack.doomed[p.off]
-	if !doomed {
+	_, deleted := f.pack.deleted[p.off]
+	if !deleted {
 		f.pack.readers[p.off]++
 	}
 	f.mu.Unlock()
-	if doomed {
+	if deleted {
 		return fmt.Errorf("place %s: %w", p, blob.ErrMissing)
 	}
-	// A header that can't be read, or is not what it was, harms nobody who knows the place's name.
+	// A corrupt or unreadable header does no harm here: the place's name says everything.
 	var b [itemHeader]byte
 	if _, err := f.f.ReadAt(b[:], p.off); (err == nil || err == io.EOF) && b == [itemHeader]byte{} {
-		f.exit(p)
+		f.endRead(p)
 		return fmt.Errorf("place %s: %w", p, blob.ErrMissing)
 	}
 	return nil
 }
 
-// exit is the end of enter. The last who uses a deleted item punches it.
-func (f *file) exit(p place) {
+// endRead ends a use. The last use of a deleted item punches it.
+func (f *file) endRead(p place) {
 	if p.in == 0 {
 		return
 	}
@@ -44,19 +44,20 @@ func (f *file) exit(p place) {
 	if left == 0 {
 		delete(f.pack.readers, p.off)
 	}
-	gone, doomed := f.pack.doomed[p.off]
+	gone, deleted := f.pack.deleted[p.off]
 	f.mu.Unlock()
-	if left == 0 && doomed {
+	if left == 0 && deleted {
 		if err := f.s.punch(f, gone); err != nil {
-			f.s.opts.Log.Warn("deleting a place that was being read; the search for orphans will do it", "place", gone.String(), "err", err)
+			f.s.opts.Log.Warn("deleting a place that was being read; the search for orphans will do it",
+				"place", gone.String(), "err", err)
 		}
 	}
 }
 
-// deleteItem is Delete for a place in a pack. Nobody begins to read it from here on; who does so
-// already sees to the rest.
+// deleteItem is Delete for a place in a pack. No new reader begins from here on. If there is a
+// reader already, its end punches the item.
 func (s *Store) deleteItem(p place) error {
-	f, err := s.hold(p.pack(), false)
+	f, err := s.acquire(p.pack(), false)
 	if errors.Is(err, blob.ErrMissing) {
 		return nil
 	}
@@ -65,37 +66,39 @@ func (s *Store) deleteItem(p place) error {
 	}
 	defer f.release()
 	f.mu.Lock()
-	_, doomed := f.pack.doomed[p.off]
-	f.pack.doomed[p.off] = p
+	_, already := f.pack.deleted[p.off]
+	f.pack.deleted[p.off] = p
 	read := f.pack.readers[p.off] > 0
 	f.mu.Unlock()
-	if doomed || read {
+	if already || read {
 		return nil
 	}
 	return s.punch(f, p)
 }
 
-// punch gives back an item's blocks, and the pack with its last item. No sync: an item that power
-// loss brings back is an orphan.
+// punch gives back an item's blocks, and the pack with its last item. It does not sync: an item
+// that power loss brings back is an orphan.
 func (s *Store) punch(f *file, p place) error {
 	err := s.punchable(f, p)
 	if err == nil {
 		err = f.f.Punch(p.off, p.size())
-		if errors.Is(err, errors.ErrUnsupported) { // the folder has come from another file system: the blocks are given back with the last item
+		// the folder was copied from another file system: the blocks are given back with the last
+		// item
+		if errors.Is(err, errors.ErrUnsupported) {
 			_, err = f.f.WriteAt(make([]byte, p.size()), p.off)
 		}
 	}
 	f.mu.Lock()
-	delete(f.pack.doomed, p.off)
+	delete(f.pack.deleted, p.off)
 	f.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("deleting place %s: %w", p, err)
 	}
-	s.leave(f)
+	s.closeIfDone(f)
 	return nil
 }
 
-// punchable refuses a name that is none of this pack's, before it takes the bytes of others.
+// punchable refuses a name that is not of this pack, before it takes the bytes of others.
 func (s *Store) punchable(f *file, p place) error {
 	var other error
 	err := f.pack.key.walk(f.f, f.p, p.off, func(is place) bool {
@@ -110,7 +113,7 @@ func (s *Store) punchable(f *file, p place) error {
 // unlink removes a pack that has nothing in it.
 func (s *Store) unlink(f *file) error {
 	s.mu.Lock()
-	if f.gone.Load() {
+	if f.deleted.Load() {
 		s.mu.Unlock()
 		return nil
 	}
@@ -119,7 +122,7 @@ func (s *Store) unlink(f *file) error {
 		return err
 	}
 	s.mu.Lock()
-	f.gone.Store(true)
+	f.deleted.Store(true)
 	s.forget(f)
 	s.mu.Unlock()
 	return s.syncFolder(f.p)

@@ -18,8 +18,8 @@ import (
 	"sluice/session"
 )
 
-// stored writes pieces of content into places of a session each, two to a place, and gives their
-// extents in this order.
+// stored writes content in parts of the given sizes, two parts to a place, and gives their extents
+// in this order.
 func stored(t *testing.T, s *Store, content []byte, sizes ...int) (extents []catalog.Extent) {
 	t.Helper()
 	at := 0
@@ -51,7 +51,7 @@ func noise(n int) []byte {
 	return b
 }
 
-// readIn reads with a buffer of so many bytes, and gives what it got before the error.
+// readIn reads with a buffer of the given size, and gives the bytes before the error.
 func readIn(t *testing.T, s *Store, extents []catalog.Extent, off, n int64, size int) ([]byte, error) {
 	t.Helper()
 	r, err := s.Read(t.Context(), extents, off, n)
@@ -84,7 +84,7 @@ func (c *compared) forget() { c.all, c.n = nil, 0 }
 // gated is a file system whose reads wait for a gate, and are counted in bytes.
 type gated struct {
 	durable.FS
-	gate  chan struct{} // nil: there is none
+	gate  chan struct{} // nil: reads do not wait
 	bytes atomic.Int64
 }
 
@@ -107,8 +107,8 @@ func (f gatedFile) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// Of those who read parts of one extent at the same time one compares the whole, and the others
-// wait for it.
+// If many readers read parts of one extent at the same time, one of them compares the whole, and
+// the others wait for it.
 func TestAnExtentIsComparedOnceForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const readers, blocks = 20, 50
@@ -137,8 +137,8 @@ func TestAnExtentIsComparedOnceForAll(t *testing.T) {
 	})
 }
 
-// Every range is what was stored, whether the extents' marks are known or not, whatever the buffer;
-// also when the places are deleted meanwhile.
+// Every range is what was stored, with known and unknown marks and with any buffer, and also if the
+// places are deleted meanwhile.
 func TestReadingRanges(t *testing.T) {
 	const k = markEvery
 	sizes := []int{100, k, 3*k + 5, 2 * k, k - 1, k + 1}
@@ -149,7 +149,10 @@ func TestReadingRanges(t *testing.T) {
 	content := noise(total)
 	s := openNew(t, Options{})
 	extents := stored(t, s, content, sizes...)
-	edges := []int64{0, 1, 99, 100, 101, 100 + k - 1, 100 + k, 100 + k + 1, 100 + 2*k, 100 + 2*k + 7, 100 + 4*k, 105 + 4*k, 105 + 5*k, 105 + 6*k - 1, int64(total) - k - 1, int64(total) - 1, int64(total)}
+	edges := []int64{
+		0, 1, 99, 100, 101, 100 + k - 1, 100 + k, 100 + k + 1, 100 + 2*k, 100 + 2*k + 7, 100 + 4*k,
+		105 + 4*k, 105 + 5*k, 105 + 6*k - 1, int64(total) - k - 1, int64(total) - 1, int64(total),
+	}
 	for _, forget := range []bool{true, false} {
 		for _, size := range []int{1000, k, 4 * k} {
 			for i, from := range edges {
@@ -157,7 +160,8 @@ func TestReadingRanges(t *testing.T) {
 					if forget {
 						s.compared.forget()
 					}
-					if got, err := readIn(t, s, extents, from, to-from, size); err != nil || !bytes.Equal(got, content[from:to]) {
+					if got, err := readIn(t, s, extents, from, to-from, size); err != nil ||
+						!bytes.Equal(got, content[from:to]) {
 						t.Fatalf("%d bytes from %d in pieces of %d: %d bytes, %v", to-from, from, size, len(got), err)
 					}
 				}
@@ -179,8 +183,8 @@ func TestReadingRanges(t *testing.T) {
 	}
 }
 
-// flip changes one bit of a place behind the store's back, on the disk: what the page cache has of
-// it is dropped, as for a disk that has let it rot.
+// flip changes one bit of a place on the disk, behind the store's back. It evicts the place's pages
+// from the page cache.
 func flip(t *testing.T, s *Store, e catalog.Extent, at int64) {
 	t.Helper()
 	p, _ := parse(e.Place)
@@ -199,17 +203,20 @@ func flip(t *testing.T, s *Store, e catalog.Extent, at int64) {
 	}
 }
 
-// No bit that has flipped is ever given as good: not at a range that it is in, and of an extent
-// that is read whole its last piece is not given. So it is before the extent was ever read, and
-// after it was found right and is remembered; then nothing of the block that it is in is given, and
-// all others are. A place that was cut short is told like it.
+// A flipped bit is never returned as good. A range with it fails, and a read of the whole extent
+// returns no last part. This holds before the extent was ever read, and after it was found right
+// and is remembered: then the block with the bit is refused, and all other blocks are read. A
+// truncated place fails likewise.
 func TestReadingRot(t *testing.T) {
 	const k = markEvery
 	content := noise(5*k + 10)
 	for name, row := range map[string]struct {
 		packed int64
 		bytes  int64
-	}{"a place": {-1, 5*k + 10}, "an item of a pack": {0, 5*k + 10}, "a small item": {0, 1000}, "a small place": {-1, 1000}} {
+	}{
+		"a place": {-1, 5*k + 10}, "an item of a pack": {0, 5*k + 10}, "a small item": {0, 1000},
+		"a small place": {-1, 1000},
+	} {
 		s, id := openNew(t, Options{Packed: row.packed}), session.SessionID(0)
 		for _, known := range []bool{false, true} {
 			for _, at := range []int64{0, row.bytes / 2, row.bytes - 1} {
@@ -232,8 +239,10 @@ func TestReadingRot(t *testing.T) {
 				}
 				flip(t, s, e, at)
 				for _, size := range []int{100, k, 16 * k} {
-					if got, err := readIn(t, s, all, 0, row.bytes, size); !errors.Is(err, blob.ErrCorrupt) || int64(len(got)) >= row.bytes {
-						t.Errorf("%s, known %v, bit at %d, whole in %d: %d bytes, %v", name, known, at, size, len(got), err)
+					if got, err := readIn(t, s, all, 0, row.bytes, size); !errors.Is(err, blob.ErrCorrupt) ||
+						int64(len(got)) >= row.bytes {
+						t.Errorf("%s, known %v, bit at %d, whole in %d: %d bytes, %v",
+							name, known, at, size, len(got), err)
 					}
 					for from := int64(0); from < row.bytes; from += k/2 + 3 {
 						n := min(row.bytes-from, k/2)
@@ -241,10 +250,12 @@ func TestReadingRot(t *testing.T) {
 						hit := from <= at && at < from+n
 						good := n == row.bytes || bytes.Equal(got, b[from:from+int64(len(got))])
 						if !good || hit && !errors.Is(err, blob.ErrCorrupt) || err == nil && int64(len(got)) != n {
-							t.Errorf("%s, known %v, bit at %d, %d from %d in %d: %d bytes, %v", name, known, at, n, from, size, len(got), err)
+							t.Errorf("%s, known %v, bit at %d, %d from %d in %d: %d bytes, %v",
+								name, known, at, n, from, size, len(got), err)
 						}
 						if !known && !errors.Is(err, blob.ErrCorrupt) {
-							t.Errorf("%s, bit at %d, %d from %d: an extent of which nothing is known is trusted", name, at, n, from)
+							t.Errorf("%s, bit at %d, %d from %d: an extent of which nothing is known is trusted",
+								name, at, n, from)
 						}
 					}
 				}
@@ -258,13 +269,14 @@ func TestReadingRot(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range [][2]int64{{0, e.Len}, {0, 10}, {5 * k, 10}} {
-		if got, err := readIn(t, s, []catalog.Extent{e}, r[0], r[1], k); !errors.Is(err, blob.ErrCorrupt) || int64(len(got)) == r[1] {
+		if got, err := readIn(t, s, []catalog.Extent{e}, r[0], r[1], k); !errors.Is(err, blob.ErrCorrupt) ||
+			int64(len(got)) == r[1] {
 			t.Errorf("cut, %d bytes from %d: %d bytes, %v", r[1], r[0], len(got), err)
 		}
 	}
 }
 
-// What is remembered of extents is bounded, however many are read.
+// The memory for marks is bounded, however many extents are read.
 func TestWhatIsRememberedIsBounded(t *testing.T) {
 	var c compared
 	for i := range int64(40_000) {
@@ -280,6 +292,6 @@ func TestWhatIsRememberedIsBounded(t *testing.T) {
 	c.add(catalog.Extent{Place: "small"}, make([]uint32, 1))
 	c.add(catalog.Extent{Place: "huge"}, make([]uint32, mostMarks))
 	if c.of(catalog.Extent{Place: "small"}) != nil || c.of(catalog.Extent{Place: "huge"}) != nil || len(c.all) < 1000 {
-		t.Error("what has no use for it, or no room, is remembered")
+		t.Error("what has no use for it, or no space, is remembered")
 	}
 }

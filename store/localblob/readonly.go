@@ -11,8 +11,8 @@ import (
 // ErrReadOnly: the folder was opened with Options.ReadOnly.
 var ErrReadOnly = errors.New("the content folder is open for reading only")
 
-// readOnly is a file system on which nothing can be changed: files are opened for reading, and what
-// would make, rename or remove one fails.
+// readOnly is a file system on which nothing can be changed. It opens files for reading, and
+// refuses to make, rename or remove one.
 type readOnly struct{ durable.FS }
 
 // OpenFile implements durable.FS. Only the lock's file must be there already.

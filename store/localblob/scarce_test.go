@@ -40,8 +40,8 @@ func (f *scarceFile) Close() error {
 	return f.File.Close()
 }
 
-// Uploads that rest, of which the files stay open, take no descriptor from those that go on: where
-// there is none left, they are synced and closed.
+// The files of inactive uploads stay open, but take no descriptor from active ones: if there is
+// none left, they are synced and closed.
 func TestRestingUploadsMakeWay(t *testing.T) {
 	disk := &scarce{}
 	disk.most.Store(1 << 20)
@@ -52,24 +52,24 @@ func TestRestingUploadsMakeWay(t *testing.T) {
 		es = append(es, write(t, s, session.SessionID(1+i), 0, 0, []byte("resting")))
 	}
 	for _, e := range es {
-		body, err := s.Read(t.Context(), []catalog.Extent{e}, 0, e.Len)
+		reader, err := s.Read(t.Context(), []catalog.Extent{e}, 0, e.Len)
 		if err != nil {
 			t.Fatal(err)
 		}
-		body.Close()
+		reader.Close()
 	}
 	if err := s.Persist(t.Context(), es[:10]); err != nil {
 		t.Error(err)
 	}
 }
 
-// How many files stay open that nobody uses is the caller's to say.
+// The caller sets how many unused files stay open.
 func TestTheNumberOfKeptFilesIsGiven(t *testing.T) {
 	s := open(t, t.TempDir(), Options{Files: 5})
 	for i := range 40 {
 		write(t, s, session.SessionID(1+i), 0, 0, []byte("x"))
 	}
-	s.trims.Wait()
+	s.background.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.files) != 5 {

@@ -23,10 +23,11 @@ type state struct {
 // errState: the state can't be understood.
 var errState = errors.New("its file state is damaged")
 
-// stateRemedy is what can be done about a state that is gone.
-const stateRemedy = "Is its disk mounted, and the right one? Else restore a backup, or let sluice check --repair --rejoin go on without it: then all content is compared anew"
+// stateRemedy is what can be done about a missing state.
+const stateRemedy = "Is its disk mounted, and the right one? Else restore a backup, or let sluice check --repair " +
+	"--rejoin go on without it: then all content is compared anew"
 
-// readState gives what the last incarnation has left; ok is false where there was none.
+// readState gives the state of the last incarnation; ok is false if there was none.
 func readState(on durable.FS, dir string) (st state, ok bool, err error) {
 	text, err := durable.ReadFile(on, filepath.Join(dir, "state"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -41,7 +42,8 @@ func readState(on durable.FS, dir string) (st state, ok bool, err error) {
 	return st, true, nil
 }
 
-// beginIncarnation begins an incarnation, and notes what the last one's end makes doubtful.
+// beginIncarnation begins an incarnation, and notes which content the end of the last one puts in
+// doubt.
 func (s *Store) beginIncarnation(was found) error {
 	old := was.state
 	if !was.hasState && s.opts.Rejoin {
@@ -51,7 +53,10 @@ func (s *Store) beginIncarnation(was found) error {
 		}
 		old.Incarnation, old.Clean = newest, newest == 0
 	}
-	now := state{Incarnation: max(old.Incarnation, s.opts.AfterIncarnation) + 1, SinceCrash: old.SinceCrash, SinceReboot: old.SinceReboot, Boot: durable.Boot(s.fs)}
+	now := state{
+		Incarnation: max(old.Incarnation, s.opts.AfterIncarnation) + 1, SinceCrash: old.SinceCrash,
+		SinceReboot: old.SinceReboot, Boot: durable.Boot(s.fs),
+	}
 	info, err := s.fs.Stat(s.dir)
 	if err != nil {
 		return err

@@ -19,7 +19,7 @@ import (
 	"sluice/session"
 )
 
-// hooked is the operating system's file system with syncs that a test sees, and may let fail.
+// hooked is the operating system's file system. A test sees its syncs, and may make them fail.
 type hooked struct {
 	durable.OS
 	sync     func(f *hookedFile) error
@@ -55,7 +55,7 @@ func (f *hookedFile) SyncDisk() error {
 	return f.on.syncDisk()
 }
 
-// gate counts the syncs of files, and holds each, once it has said so, until leave is closed.
+// gate counts the syncs of files. Each sync announces itself and then waits until leave is closed.
 func (h *hooked) gate() (files *atomic.Int64, enter <-chan struct{}, leave chan struct{}) {
 	files, leave = new(atomic.Int64), make(chan struct{})
 	entered := make(chan struct{}, 100)
@@ -70,16 +70,16 @@ func (h *hooked) gate() (files *atomic.Int64, enter <-chan struct{}, leave chan 
 	return files, entered, leave
 }
 
-// † a failed sync poisons the place: what was written since the last good one is lost, there is no
-// second sync, and what comes next goes elsewhere.
+// † I14: A failed sync fails the place: bytes written since the last good one are lost, there is no
+// second sync, and later bytes go to a replacement.
 func TestAFailedSyncIsNeverTriedAgain(t *testing.T) {
 	dir, disk := t.TempDir(), &hooked{}
 	s := open(t, dir, Options{FS: disk})
 	var syncs atomic.Int64
-	var broken atomic.Bool
+	var failing atomic.Bool
 	disk.sync = func(f *hookedFile) error {
 		syncs.Add(1)
-		if broken.Load() {
+		if failing.Load() {
 			return errors.New("EIO")
 		}
 		return f.File.Sync()
@@ -89,12 +89,13 @@ func TestAFailedSyncIsNeverTriedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	bad := write(t, s, 1, 0, 4, []byte("bad"))
-	broken.Store(true)
+	failing.Store(true)
 	var lost *blob.PersistError
-	if err := s.Persist(t.Context(), []catalog.Extent{good, bad}); !errors.As(err, &lost) || len(lost.Lost) != 1 || lost.Lost[0] != bad {
+	if err := s.Persist(t.Context(), []catalog.Extent{good, bad}); !errors.As(err, &lost) || len(lost.Lost) != 1 ||
+		lost.Lost[0] != bad {
 		t.Fatalf("%v", err)
 	}
-	broken.Store(false)
+	failing.Store(false)
 	n := syncs.Load()
 	if err := s.Persist(t.Context(), []catalog.Extent{bad}); !errors.As(err, &lost) {
 		t.Errorf("the second time it is fine: %v", err)
@@ -107,20 +108,20 @@ func TestAFailedSyncIsNeverTriedAgain(t *testing.T) {
 	}
 	next := write(t, s, 1, 0, 4, []byte("new"))
 	if next.Place == bad.Place {
-		t.Error("the next bytes went to the poisoned place")
+		t.Error("the next bytes went to the failed place")
 	}
 	if err := s.Persist(t.Context(), []catalog.Extent{good, next}); err != nil {
 		t.Error(err)
 	}
-	body, err := s.Read(t.Context(), []catalog.Extent{good, next}, 0, 7)
+	reader, err := s.Read(t.Context(), []catalog.Extent{good, next}, 0, 7)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b, err := io.ReadAll(body); err != nil || string(b) != "goodnew" {
+	if b, err := io.ReadAll(reader); err != nil || string(b) != "goodnew" {
 		t.Errorf("%q, %v", b, err)
 	}
-	body.Close()
-	// With something lost the stop is not clean, whatever Close says.
+	reader.Close()
+	// Something is lost, so the stop is not clean, whatever Close says.
 	s.Close()
 	s = open(t, dir, Options{})
 	defer s.Close()
@@ -129,7 +130,8 @@ func TestAFailedSyncIsNeverTriedAgain(t *testing.T) {
 	}
 }
 
-// What is settled already, and what many settle at once, costs no sync of its own.
+// Bytes that are persisted already, or that many callers persist at once, cost no sync of their
+// own.
 func TestSyncsAreShared(t *testing.T) {
 	disk := &hooked{}
 	s := open(t, t.TempDir(), Options{FS: disk})
@@ -152,11 +154,11 @@ func TestSyncsAreShared(t *testing.T) {
 	}
 	n := files.Load()
 	if err := s.Persist(t.Context(), []catalog.Extent{e}); err != nil || files.Load() != n {
-		t.Errorf("settled again with %d syncs, %v", files.Load()-n, err)
+		t.Errorf("persisted again with %d syncs, %v", files.Load()-n, err)
 	}
 }
 
-// † bytes that an open writer had under way when a sync failed are never called safe.
+// † I14: Bytes that an open writer had under way when a sync failed are never called safe.
 func TestAWriterDoesNotOutliveAFailedSync(t *testing.T) {
 	disk := &hooked{}
 	s := open(t, t.TempDir(), Options{FS: disk})
@@ -177,19 +179,18 @@ func TestAWriterDoesNotOutliveAFailedSync(t *testing.T) {
 	}
 	disk.sync = nil
 	if _, err := w.WriteAt([]byte("x"), 14); err == nil {
-		t.Error("a poisoned place takes more")
+		t.Error("a failed place takes more")
 	}
 	e, err := w.Commit(t.Context(), 5, 9, crc32.Checksum([]byte("under way"), crc32.MakeTable(crc32.Castagnoli)))
 	if err == nil {
-		t.Error("committed to a poisoned place")
+		t.Error("committed to a failed place")
 		if err := s.Persist(t.Context(), []catalog.Extent{e}); err == nil {
-			t.Error("and settled without a sync")
+			t.Error("and persisted without a sync")
 		}
 	}
 }
 
-// What is written while a sync runs is not what that sync has brought to the disk, though it is the
-// same range.
+// A sync does not cover bytes that are written while it runs, even to the same range.
 func TestASyncCoversWhatWasThereWhenItBegan(t *testing.T) {
 	disk := &hooked{}
 	s := open(t, t.TempDir(), Options{FS: disk})
@@ -212,7 +213,7 @@ func TestASyncCoversWhatWasThereWhenItBegan(t *testing.T) {
 	}
 }
 
-// A failed sync of a folder takes every entry that it was to bring to the disk.
+// A failed sync of a folder fails every place whose entry it was to bring to the disk.
 func TestAFailedFolderSync(t *testing.T) {
 	disk := &hooked{}
 	s := open(t, t.TempDir(), Options{FS: disk})
@@ -237,7 +238,7 @@ func TestAFailedFolderSync(t *testing.T) {
 	}
 }
 
-// Without a descriptor for the folder nothing is tried and nothing is lost: it is done later.
+// Without a descriptor for the folder no sync is tried and nothing is lost: the sync is done later.
 func TestAFolderThatCannotBeOpenedTakesNothing(t *testing.T) {
 	disk := &hooked{}
 	s := open(t, t.TempDir(), Options{FS: disk})
@@ -266,7 +267,8 @@ func TestAFolderThatCannotBeOpenedTakesNothing(t *testing.T) {
 	}
 }
 
-// More sessions than files may stay open: the oldest are synced and closed, and nothing changes.
+// If there are more sessions than files may stay open, the oldest files are synced and closed, and
+// nothing else changes.
 func TestFewFilesStayOpen(t *testing.T) {
 	s := open(t, t.TempDir(), Options{})
 	defer s.Close()
@@ -274,7 +276,7 @@ func TestFewFilesStayOpen(t *testing.T) {
 	for i := range 3 * 256 {
 		es = append(es, write(t, s, session.SessionID(1+i), 0, 0, fmt.Append(nil, i)))
 	}
-	s.trims.Wait()
+	s.background.Wait()
 	s.mu.Lock()
 	n := len(s.files)
 	s.mu.Unlock()
@@ -282,21 +284,21 @@ func TestFewFilesStayOpen(t *testing.T) {
 		t.Errorf("%d files are open", n)
 	}
 	for i, e := range es {
-		body, err := s.Read(t.Context(), []catalog.Extent{e}, 0, e.Len)
+		reader, err := s.Read(t.Context(), []catalog.Extent{e}, 0, e.Len)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if b, err := io.ReadAll(body); err != nil || string(b) != fmt.Sprint(i) {
+		if b, err := io.ReadAll(reader); err != nil || string(b) != fmt.Sprint(i) {
 			t.Errorf("%q, %v", b, err)
 		}
-		body.Close()
+		reader.Close()
 	}
 	if err := s.Persist(t.Context(), es); err != nil {
 		t.Error(err)
 	}
 }
 
-// With Process nothing that a put does waits for the disk, however many sessions are open.
+// With Process no step of a put waits for the disk, however many sessions are open.
 func TestAPutSyncsNothing(t *testing.T) {
 	disk := &hooked{}
 	s := open(t, t.TempDir(), Options{FS: disk})
@@ -311,7 +313,7 @@ func TestAPutSyncsNothing(t *testing.T) {
 	for i := range 256 + 10 {
 		write(t, s, session.SessionID(i+1), 0, 0, []byte("x"))
 	}
-	if s.trims.Wait(); syncs.Load() == 0 {
+	if s.background.Wait(); syncs.Load() == 0 {
 		t.Error("nothing was synced at all: the test sees nothing")
 	}
 }
@@ -347,16 +349,17 @@ func TestALargePlaceIsSyncedOnTheWay(t *testing.T) {
 		t.Errorf("%d syncs at once", n)
 	}
 	close(leave)
-	s.trims.Wait()
+	s.background.Wait()
 	put(2*flushAfter, 2*flushAfter+flushEvery)
 	<-enter
-	s.trims.Wait()
+	s.background.Wait()
 	if n := syncs.Load(); n != 2 {
 		t.Errorf("%d syncs", n)
 	}
 }
 
-// † such a sync may have swallowed the failure of what no Commit has named yet: then none succeeds.
+// † I14: A background sync may have swallowed the failure of bytes that no Commit has named yet:
+// then no Commit succeeds.
 func TestAFailedSyncOnTheWayIsTold(t *testing.T) {
 	disk := &hooked{}
 	s := open(t, t.TempDir(), Options{FS: disk})
@@ -377,7 +380,7 @@ func TestAFailedSyncOnTheWayIsTold(t *testing.T) {
 	if _, err := w.WriteAt(make([]byte, flushAfter), 100); err != nil {
 		t.Fatal(err)
 	}
-	s.trims.Wait()
+	s.background.Wait()
 	if _, err := w.Commit(t.Context(), 100, flushAfter, 0); !errors.Is(err, syscall.EIO) {
 		t.Errorf("what the failed sync had: %v", err)
 	}
@@ -412,7 +415,8 @@ func TestAWriteAllocatesNothing(t *testing.T) {
 	}
 }
 
-// † a clean mark is not left while the incarnation that died may have left something in the cache.
+// † I16: No clean mark is left while the incarnation that died may have left something in the
+// cache.
 func TestAStopAfterADeathSyncsTheDisk(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, Options{})
@@ -435,7 +439,7 @@ func TestAStopAfterADeathSyncsTheDisk(t *testing.T) {
 	}
 }
 
-// A place that is deleted while others come and go is never mistaken for the one that they have.
+// A place that is deleted among readers and writers is never mistaken for the one that they have.
 func TestDeletingAmongReadersAndWriters(t *testing.T) {
 	s := open(t, t.TempDir(), Options{})
 	defer s.Close()
@@ -449,11 +453,13 @@ func TestDeletingAmongReadersAndWriters(t *testing.T) {
 					return
 				}
 				_, err = w.WriteAt([]byte("x"), 0)
-				e, committed := w.Commit(t.Context(), 0, 1, crc32.Checksum([]byte("x"), crc32.MakeTable(crc32.Castagnoli)))
+				e, committed := w.Commit(t.Context(), 0, 1,
+					crc32.Checksum([]byte("x"), crc32.MakeTable(crc32.Castagnoli)))
 				if err = errors.Join(err, committed); err != nil && !errors.Is(err, blob.ErrMissing) {
 					t.Error(err)
 				}
-				if err := s.Check(t.Context(), e, blob.CheckAll); err != nil && !errors.Is(err, blob.ErrMissing) && !errors.Is(err, blob.ErrCorrupt) {
+				if err := s.Check(t.Context(), e, blob.CheckAll); err != nil && !errors.Is(err, blob.ErrMissing) &&
+					!errors.Is(err, blob.ErrCorrupt) {
 					t.Error(err)
 				}
 				w.Close()

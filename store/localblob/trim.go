@@ -24,7 +24,7 @@ func (s *Store) Trim(ctx context.Context, name string, keep []catalog.Extent) er
 	if p.in > 0 {
 		return nil
 	}
-	f, err := s.hold(p, false)
+	f, err := s.acquire(p, false)
 	if errors.Is(err, blob.ErrMissing) {
 		return nil
 	}
@@ -50,10 +50,10 @@ func (s *Store) Trim(ctx context.Context, name string, keep []catalog.Extent) er
 // trimStep is how much of a file is given back in one step, in bytes.
 const trimStep = 64 << 20
 
-// trim gives back the whole blocks of r. Where the file system can't, they stay until the file
-// goes.
+// trim gives back the whole blocks of r. If the file system can't, they stay until the file is
+// deleted.
 func (f *file) trim(r session.Range) error {
-	page := int64(max(block, os.Getpagesize())) // what one write may share with another
+	page := int64(max(block, os.Getpagesize())) // one write may share that much with another
 	end := r.End / page * page
 	for at := (r.Off + page - 1) / page * page; at < end; {
 		next, err := f.f.NextData(at)

@@ -7,7 +7,7 @@ func ofFolder() []mutant {
 		{
 			name: "an-empty-half-is-made-anew", promise: 7, file: "store/folder/identify.go",
 			old: "	case named && root.State == \"\":\n",
-			new: "	case named && root.State == \"\" && (meta.blank || content.blank):\n		return f.create(meta, content)\n	case named && root.State == \"\":\n",
+			new: "	case named && root.State == \"\" && (meta.empty || content.empty):\n		return f.create(meta, content)\n	case named && root.State == \"\":\n",
 			tests: []string{
 				"store/folder.TestAHalfThatIsAwayIsNeverMadeAnew", "internal/test/crashtest.TestACrashAtEveryStep", "cmd/sluice.TestAHalfIsAMountOfItsOwn",
 			},
@@ -26,8 +26,8 @@ func ofFolder() []mutant {
 		},
 		{
 			name: "a-folder-is-new-before-its-halves-are", promise: 1, file: "store/folder/identify.go",
-			old:   "	if err := f.write(isNew); err != nil {",
-			new:   "	if err := f.write(\"\"); err != nil {",
+			old:   "	if err := f.writeMark(isNew); err != nil {",
+			new:   "	if err := f.writeMark(\"\"); err != nil {",
 			tests: []string{"store/folder.TestAStartThatIsStoppedAnywhereGoesOn", "internal/test/crashtest.TestACrashAtEveryStep"},
 		},
 		{
@@ -74,20 +74,20 @@ func ofFolder() []mutant {
 		},
 		{
 			name: "the-scrub-goes-on-without-its-disk", promise: 7, file: "keeper/scrub.go",
-			old:   "		if errors.Is(err, blob.ErrUnavailable) { // as for every other content",
-			new:   "		if errors.Is(err, upload.ErrAway) {",
+			old:   "		if errors.Is(err, blob.ErrUnavailable) { // no other content can be read either",
+			new:   "		if errors.Is(err, blob.ErrUnavailable) && e.Len < 0 {",
 			tests: []string{"keeper.TestScrubMarksNothingOfAFolderThatIsAway"},
 		},
 		{
 			name: "a-folder-that-is-gone-is-the-loss-of-each-place", promise: 7, file: "store/localblob/file.go",
-			old:   "		if gone := f.s.there(f.p.folderOf()); gone != nil {",
-			new:   "		if gone := f.s.there(f.p.folderOf()); gone != nil && f.gone.Load() {",
+			old:   "		if gone := f.s.checkFolder(f.p.folderOf()); gone != nil {",
+			new:   "		if gone := f.s.checkFolder(f.p.folderOf()); gone != nil && f.deleted.Load() {",
 			tests: []string{"store/localblob.TestAFolderThatIsGoneIsNoLossOfPlaces"},
 		},
 		{
 			name: "a-dead-disk-is-the-rot-of-each-place", promise: 7, file: "store/localblob/gone.go",
-			old:   "	if gone := s.there(p.folderOf()); gone != nil {",
-			new:   "	if gone := s.there(p.folderOf()); gone != nil && p.incarnation == 0 {",
+			old:   "	if gone := s.checkFolder(p.folderOf()); gone != nil {",
+			new:   "	if gone := s.checkFolder(p.folderOf()); gone != nil && p.incarnation == 0 {",
 			tests: []string{"store/localblob.TestAFolderThatIsGoneIsNoLossOfPlaces"},
 		},
 		{
@@ -154,8 +154,8 @@ func ofFolder() []mutant {
 		},
 		{
 			name: "a-lock-that-was-removed-is-not-noticed", promise: 12, file: "store/folder/watch.go",
-			old:   "	if err := f.locked(); err != nil || f.also == nil {",
-			new:   "	if err := error(nil); err != nil || f.also == nil {",
+			old:   "	if err := f.checkLocks(); err != nil || f.extraCheck == nil {",
+			new:   "	if err := error(nil); err != nil || f.extraCheck == nil {",
 			tests: []string{"store/folder.TestAFolderIsLockedWithoutItsLockFiles", "cmd/sluice.TestASecondServerIsRefusedWithoutLockFiles"},
 		},
 		{
@@ -166,14 +166,14 @@ func ofFolder() []mutant {
 		},
 		{
 			name: "missing-places-are-made-anew", promise: 7, file: "store/localblob/parts.go",
-			old:   "		if err := was.has(on, filepath.Join(dir, part)); err != nil {",
-			new:   "		if err := was.has(on, filepath.Join(dir, part)); err != nil && was.format > 2 {",
+			old:   "		if err := was.checkPart(on, filepath.Join(dir, part)); err != nil {",
+			new:   "		if err := was.checkPart(on, filepath.Join(dir, part)); err != nil && was.format > 2 {",
 			tests: []string{"store/localblob.TestPartsThatAreAwayAreNotMadeAnew", "cmd/sluice.TestAPartIsAMountOfItsOwn"},
 		},
 		{
 			name: "places-of-another-content-are-taken", promise: 7, file: "store/localblob/parts.go",
-			old:   "	case whose != was.whose:",
-			new:   "	case whose == was.whose+was.whose:",
+			old:   "	case owner != f.owner:",
+			new:   "	case owner == f.owner+f.owner:",
 			tests: []string{"store/localblob.TestPartsThatAreAwayAreNotMadeAnew"},
 		},
 		{

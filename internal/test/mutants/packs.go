@@ -5,8 +5,8 @@ func ofPacks() []mutant {
 	return []mutant{
 		{
 			name: "a-pack-is-removed-that-is-written-to", promise: 2, file: "store/localblob/pack.go",
-			old:   "	over := !f.pack.current && f.pack.writing == 0",
-			new:   "	over := !f.pack.current",
+			old:   "	done := !f.pack.current && f.pack.writing == 0",
+			new:   "	done := !f.pack.current",
 			tests: []string{"store/localblob.TestAPackThatIsWrittenToStays"},
 		},
 		{
@@ -23,8 +23,8 @@ func ofPacks() []mutant {
 		},
 		{
 			name: "an-item-is-punched-under-its-reader", promise: 4, file: "store/localblob/punch.go",
-			old:   "	if doomed || read {",
-			new:   "	if doomed && read {",
+			old:   "	if already || read {",
+			new:   "	if already && read {",
 			tests: []string{"store/localblob.TestConformance"},
 		},
 		{
@@ -59,7 +59,7 @@ func ofPacks() []mutant {
 		},
 		{
 			name: "a-poisoned-pack-is-appended-to", promise: 6, file: "store/localblob/pack.go",
-			old:   "f == nil || f.usable() != nil || ",
+			old:   "f == nil || f.checkWritable() != nil || ",
 			new:   "f == nil || ",
 			tests: []string{"store/localblob.TestAFailedSyncOfAPack"},
 		},

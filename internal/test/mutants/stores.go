@@ -101,13 +101,13 @@ func ofStores() []mutant {
 		},
 		{
 			name: "a-commit-does-not-wait-for-the-direct-write", promise: 1, file: "store/localblob/write.go",
-			old:   "	if err := w.past.Wait(); err != nil {\n		return catalog.Extent{}, full(err)\n	}\n",
+			old:   "	if err := w.past.Wait(); err != nil {\n		return catalog.Extent{}, classify(err)\n	}\n",
 			new:   "",
 			tests: []string{"internal/test/crashtest.TestAFailureOfEveryStep"},
 		},
 		{
 			name: "a-failed-direct-write-is-not-told", promise: 6, file: "internal/direct/direct.go",
-			old:   "		w.err = err // read when busy is closed",
+			old:   "		w.err = err // it is read after busy is closed",
 			new:   "		_ = err",
 			tests: []string{"internal/direct.TestALateErrorIsTold", "internal/test/crashtest.TestAFailureOfEveryStep"},
 		},
@@ -125,13 +125,13 @@ func ofStores() []mutant {
 		},
 		{
 			name: "a-buffer-is-lent-while-it-is-written", promise: 4, file: "internal/direct/direct.go",
-			old:   "	b.users.Add(1)\n	b.of.mu",
-			new:   "	b.of.mu",
+			old:   "	b.refs.Add(1)\n	b.owner.mu",
+			new:   "	b.owner.mu",
 			tests: []string{"internal/direct.TestABufferIsNotGivenWhileItIsWritten"},
 		},
 		{
 			name: "nobody-waits-for-a-write-of-a-fenced-put", promise: 4, file: "internal/direct/direct.go",
-			old:   "	b.of.busy = busy\n",
+			old:   "	b.owner.busy = busy\n",
 			new:   "",
 			tests: []string{"internal/direct.TestABufferIsNotGivenWhileItIsWritten"},
 		},
@@ -185,8 +185,8 @@ func ofStores() []mutant {
 		},
 		{
 			name: "an-extent-is-compared-by-everybody-who-reads-of-it", promise: 11, file: "store/localblob/read.go",
-			old:   "	marks, err, _ := r.s.comparing.Do(key, func() (any, error) { return r.whole(e) })\n",
-			new:   "	marks, err := func(string) (any, error) { return r.whole(e) }(key)\n",
+			old:   "	marks, err, _ := r.s.comparing.Do(key, func() (any, error) { return r.compareWhole(e) })\n",
+			new:   "	marks, err := func(string) (any, error) { return r.compareWhole(e) }(key)\n",
 			tests: []string{"store/localblob.TestAnExtentIsComparedOnceForAll"},
 		},
 		{
@@ -221,7 +221,7 @@ func ofStores() []mutant {
 		},
 		{
 			name: "a-failed-sync-on-the-way-is-forgotten", promise: 7, file: "store/localblob/persist.go",
-			old:   "		_ = f.syncs.do(f.syncOnce) // the file remembers",
+			old:   "		_ = f.syncs.do(f.syncOnce) // the file remembers a failure",
 			new:   "		_ = f.f.Sync()",
 			tests: []string{"store/localblob.TestAFailedSyncOnTheWayIsTold"},
 		},

@@ -113,14 +113,14 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "a-panic-at-what-is-due-ends-the-tick", promise: 13, file: "keeper/keeper.go",
-			old:   "				failed.add(panics.Try(func() error { return k.do(ctx, d) }))",
-			new:   "				failed.add(k.do(ctx, d))",
+			old:   "				failed.add(panics.Try(func() error { return k.runOne(ctx, d) }))",
+			new:   "				failed.add(k.runOne(ctx, d))",
 			tests: []string{"keeper.TestAPanicAtOnePlaceKeepsNoOther"},
 		},
 		{
 			name: "a-panic-at-one-content-ends-the-pass", promise: 13, file: "keeper/scrub.go",
-			old:   "		if lost := (*panics.Error)(nil); errors.As(err, &lost) {",
-			new:   "		if lost := (*panics.Error)(nil); errors.As(err, &lost) && s == nil {",
+			old:   "		if panicked := (*panics.Error)(nil); errors.As(err, &panicked) {",
+			new:   "		if panicked := (*panics.Error)(nil); errors.As(err, &panicked) && s == nil {",
 			tests: []string{"keeper.TestScrubSurvivesAPanic"},
 		},
 		{
@@ -149,20 +149,20 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "resting-uploads-keep-the-last-descriptor", promise: 6, file: "store/localblob/file.go",
-			old:   "	for tries := 0; notTried(err) && tries < 3 && s.shed(); tries++ {",
-			new:   "	for tries := 0; notTried(err) && tries < 0 && s.shed(); tries++ {",
+			old:   "	for tries := 0; notTried(err) && tries < 3 && s.evictIdle(); tries++ {",
+			new:   "	for tries := 0; notTried(err) && tries < 0 && s.evictIdle(); tries++ {",
 			tests: []string{"store/localblob.TestRestingUploadsMakeWay"},
 		},
 		{
 			name: "no-descriptor-is-kept-for-closing-others", promise: 6, file: "store/localblob/file.go",
-			old:   "	if keep {\n		s.hoarded, _ =",
-			new:   "	if false {\n		s.hoarded, _ =",
+			old:   "	if keep {\n		s.reserved, _ =",
+			new:   "	if false {\n		s.reserved, _ =",
 			tests: []string{"store/localblob.TestRestingUploadsMakeWay"},
 		},
 		{
 			name: "the-number-of-kept-files-is-fixed", promise: 11, file: "store/localblob/file.go",
-			old:   "	if len(s.idle) > s.opts.Files && !s.trimming {",
-			new:   "	if len(s.idle) > 256 && !s.trimming {",
+			old:   "	if len(s.idle) > s.opts.Files && !s.closingIdle {",
+			new:   "	if len(s.idle) > 256 && !s.closingIdle {",
 			tests: []string{"store/localblob.TestTheNumberOfKeptFilesIsGiven"},
 		},
 		{

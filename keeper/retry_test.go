@@ -15,7 +15,7 @@ import (
 	"sluice/upload"
 )
 
-// stubborn is a content store that deletes nothing, or not that place, while it is told so.
+// stubborn is a content store that refuses deletions: all, or those of one place.
 type stubborn struct {
 	*blobtest.Mem
 	fails bool
@@ -35,11 +35,17 @@ func (s *stubborn) Delete(ctx context.Context, place string) error {
 func TestWhatCannotBeDeletedIsTriedAgain(t *testing.T) {
 	w := newWorld(t)
 	up := w.begun()
-	w.check(w.uploads.Abort(t.Context(), w.me, up.ID)) // what the next Service knows of it is in the records alone
+	w.check(w.uploads.Abort(t.Context(), w.me, up.ID)) // the next Service knows it from the records alone
 	blobs := &stubborn{Mem: w.blobs, fails: true}
-	w.uploads = upload.New(upload.Config{Sessions: w.sessions, Catalog: w.catalog, Blobs: blobs, Clock: w.clock, Limits: upload.DefaultLimits()})
+	w.uploads = upload.New(upload.Config{
+		Sessions: w.sessions, Catalog: w.catalog, Blobs: blobs, Clock: w.clock,
+		Limits: upload.DefaultLimits(),
+	})
 	t.Cleanup(w.uploads.Close)
-	w.keeper = keeper.New(keeper.Config{Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: blobs, Clock: w.clock})
+	w.keeper = keeper.New(keeper.Config{
+		Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: blobs,
+		Clock: w.clock,
+	})
 	var failed error
 	for range 2 * time.Hour / minute {
 		w.clock.set(w.clock.Now().Add(minute))
@@ -56,7 +62,7 @@ func TestWhatCannotBeDeletedIsTriedAgain(t *testing.T) {
 	}
 }
 
-// An orphan that can't be deleted does not keep the others, and is tried again itself.
+// An orphan that can't be deleted does not stop the others, and is tried again itself.
 func TestOneBadOrphanKeepsNoOther(t *testing.T) {
 	w := newWorld(t)
 	for id := range session.SessionID(3) {
@@ -68,7 +74,10 @@ func TestOneBadOrphanKeepsNoOther(t *testing.T) {
 	places, err := w.blobs.Places(t.Context(), "", 10)
 	w.check(err)
 	blobs := &stubborn{Mem: w.blobs, place: places[0].Name}
-	w.keeper = keeper.New(keeper.Config{Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: blobs, Clock: w.clock})
+	w.keeper = keeper.New(keeper.Config{
+		Sessions: w.sessions, Uploads: w.uploads, Catalog: w.catalog, Blobs: blobs,
+		Clock: w.clock,
+	})
 	sweep := func(want int, fails error) {
 		t.Helper()
 		if n, err := w.keeper.Sweep(t.Context()); n != want || !errors.Is(err, fails) {
@@ -85,15 +94,16 @@ func TestOneBadOrphanKeepsNoOther(t *testing.T) {
 	}
 }
 
-// A create in one request has no session, and nothing names its place until it is published; it may
-// take its time.
+// A create in one request has no session, and nothing names its place until it is published. It may
+// take long.
 func TestACreateThatTakesLongKeepsItsPlace(t *testing.T) {
 	w := newWorld(t)
 	const size = 1 << 20
 	r, send := io.Pipe()
 	done := make(chan error)
 	go func() {
-		_, err := w.uploads.Create(t.Context(), w.me, upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: size}}, r)
+		_, err := w.uploads.Create(t.Context(), w.me,
+			upload.CreateRequest{Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: size}}, r)
 		done <- err
 	}()
 	_, err := send.Write(make([]byte, size/2))

@@ -55,18 +55,22 @@ func newWorld(t *testing.T, dir string, disk durable.FS, stores *metadatatest.Me
 	w.sessions, err = session.New(t.Context(), stores.Sessions(), upload.EngineConfig(session.Config{}))
 	check(err)
 	l := upload.DefaultLimits()
-	w.Service = upload.New(upload.Config{Sessions: w.sessions, Catalog: stores.Catalog(), Blobs: w.blobs, Clock: clock{}, Limits: l})
+	w.Service = upload.New(upload.Config{
+		Sessions: w.sessions, Catalog: stores.Catalog(), Blobs: w.blobs,
+		Clock: clock{}, Limits: l,
+	})
 	return w
 }
 
-// Bytes that rot in a chunk of more than one buffer: the same chunk again is not refused as if it
-// had other bytes. The rotten ones are dropped.
+// Bytes become corrupt in a chunk of more than one buffer. The same chunk again is not refused as
+// if it had other bytes: the corrupt bytes are dropped.
 func TestARottenChunkIsNotTakenForAConflict(t *testing.T) {
 	w := newWorld(t, t.TempDir(), nil, metadatatest.NewMem(upload.Reserving(catalog.Bounds{})))
 	defer w.blobs.Close()
 	defer w.Close()
 	b := bytes.Repeat([]byte("0123456789abcdef"), 1<<16) // 1 MiB
-	up, err := w.Begin(t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(len(b)), Chunks: -1})
+	up, err := w.Begin(t.Context(), w.me,
+		upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(len(b)), Chunks: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +94,8 @@ func TestARottenChunkIsNotTakenForAConflict(t *testing.T) {
 	if err := put(); err != nil {
 		t.Errorf("and once more: %v", err)
 	}
-	m, err := w.Finish(t.Context(), w.me, upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(b), Length: int64(len(b))})
+	m, err := w.Finish(t.Context(), w.me,
+		upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(b), Length: int64(len(b))})
 	if err != nil || m.Bytes != int64(len(b)) {
 		t.Errorf("finish: %v, memory of %d bytes", err, m.Bytes)
 	}
@@ -100,7 +105,7 @@ func TestARottenChunkIsNotTakenForAConflict(t *testing.T) {
 type sick struct {
 	durable.FS
 	bad bool
-	all bool // also of what each content folder has
+	all bool // also in the files that each content folder has
 }
 
 type sickFile struct {
@@ -134,16 +139,18 @@ func (f *sickFile) PastCache(off, n int64) (func([]byte, int64) (int, error), fu
 	}, done
 }
 
-// A sector that can't be read harms its chunk alone: it is asked for again.
+// A sector that can't be read harms its chunk alone: the client is asked for it again.
 func TestBytesThatCannotBeReadAreAskedForAgain(t *testing.T) {
 	dir, stores, disk := t.TempDir(), metadatatest.NewMem(upload.Reserving(catalog.Bounds{})), &sick{FS: durable.OS{}}
 	w := newWorld(t, dir, disk, stores)
 	b := bytes.Repeat([]byte("0123456789abcdef"), 1<<12)
-	up, err := w.Begin(t.Context(), w.me, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(len(b)), Chunks: -1})
+	up, err := w.Begin(t.Context(), w.me,
+		upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: int64(len(b)), Chunks: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b))}); err != nil {
+	if err := w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(b),
+		upload.Put{Length: int64(len(b))}); err != nil {
 		t.Fatal(err)
 	}
 	// The process dies.
@@ -155,12 +162,14 @@ func TestBytesThatCannotBeReadAreAskedForAgain(t *testing.T) {
 	disk.bad = true
 	var missing *session.IncompleteError
 	for range 3 {
-		_, err = w.Finish(context.Background(), w.me, upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(b), Length: int64(len(b))})
+		_, err = w.Finish(context.Background(), w.me,
+			upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(b), Length: int64(len(b))})
 	}
 	if !errors.As(err, &missing) {
 		t.Errorf("finish: %v", err)
 	}
-	if err := w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b))}); err != nil {
+	if err := w.PutChunk(t.Context(), w.me, up.ID, 0, bytes.NewReader(b),
+		upload.Put{Length: int64(len(b))}); err != nil {
 		t.Errorf("the chunk once more: %v", err)
 	}
 	disk.bad = false

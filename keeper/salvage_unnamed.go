@@ -8,42 +8,41 @@ import (
 	"sluice/catalog"
 )
 
-// nameless sees to memories that indexes lead to, and of which no event tells. The index by SHA-256
-// leads from a content to the visible ones: such a memory is there, with its bytes and without its
-// name.
-func (r *Salvage) nameless(rows catalog.Reader, stories map[catalog.MemoryID]story) error {
-	lost := map[catalog.MemoryID]bool{}
+// unnamed recovers memories that indexes lead to and that have no events. The index by SHA-256
+// leads from a content to the visible ones: such a memory keeps its bytes and loses its name.
+func (s *Salvage) unnamed(rows catalog.Reader, histories map[catalog.MemoryID]history) error {
+	missing := map[catalog.MemoryID]bool{}
 	for _, index := range []catalog.TableID{catalog.OrderTable, catalog.DigestTable} {
 		for row, err := range rows.Scan(index, nil, nil, false) {
 			if err != nil {
 				return err
 			}
 			id, ok := row.(catalog.MemoryID)
-			if _, told := stories[id]; told || !ok || !r.Lost(catalog.MemoryTable, id[:]) {
+			if _, known := histories[id]; known || !ok || !s.Lost(catalog.MemoryTable, id[:]) {
 				continue
 			}
 			_, there, err := catalog.Memories.Find(rows, catalog.MemoryKey(id))
 			if err != nil {
 				return err
 			}
-			lost[id] = lost[id] || !there
+			missing[id] = missing[id] || !there
 		}
 	}
-	if err := r.renamed(rows, lost); err != nil {
+	if err := s.recoverByDigest(rows, missing); err != nil {
 		return err
 	}
-	for id, is := range lost {
+	for id, is := range missing {
 		if is {
-			r.Found(Finding{Kind: KindLost, Memory: id, Text: fmt.Sprintf("memory %s: its record", id)})
+			s.Found(Finding{Kind: KindLost, Memory: id, Text: fmt.Sprintf("memory %s: its record", id)})
 		}
 	}
 	return nil
 }
 
-// renamed finds the contents of lost memories, and gives those names.
-func (r *Salvage) renamed(rows catalog.Reader, lost map[catalog.MemoryID]bool) error {
+// recoverByDigest finds the contents of lost memories, and gives the memories new names.
+func (s *Salvage) recoverByDigest(rows catalog.Reader, missing map[catalog.MemoryID]bool) error {
 	left := 0
-	for _, is := range lost {
+	for _, is := range missing {
 		if is {
 			left++
 		}
@@ -63,20 +62,21 @@ func (r *Salvage) renamed(rows catalog.Reader, lost map[catalog.MemoryID]bool) e
 			if err != nil {
 				return err
 			}
-			if !lost[id] {
+			if !missing[id] {
 				continue
 			}
-			delete(lost, id)
+			delete(missing, id)
 			left--
 			m := catalog.Memory{
-				ID: id, Capsule: c.Capsule, Bytes: c.Bytes, SHA256: c.SHA256, Created: madeAt(id, r.now.Now),
+				ID: id, Capsule: c.Capsule, Bytes: c.Bytes, SHA256: c.SHA256, Created: timeOf(id, s.now.Now),
 				Meta: catalog.Meta{Name: "recovered-" + id.String(), MIME: "application/octet-stream"},
 			}
 			if m.Seq, err = seqOf(rows, key, id); err != nil {
 				return err
 			}
-			r.tellOf(m, KindLost, ": its name, path, type, tags and owner; it has this name from now on, and its bytes")
-			r.change(func(tx catalog.Tx) error { return catalog.Memories.Put(tx, catalog.MemoryKey(id), m) })
+			s.reportMemory(m, KindLost,
+				": its name, path, type, tags and owner; it has this name from now on, and its bytes")
+			s.change(func(tx catalog.Tx) error { return catalog.Memories.Put(tx, catalog.MemoryKey(id), m) })
 		}
 	}
 	return nil
@@ -105,8 +105,8 @@ func seqOf(rows catalog.Reader, key catalog.DigestKey, id catalog.MemoryID) (uin
 	return lo, nil
 }
 
-// madeAt gives the time that an id has in it.
-func madeAt(id catalog.MemoryID, now time.Time) time.Time {
+// timeOf gives the time that an id contains.
+func timeOf(id catalog.MemoryID, now time.Time) time.Time {
 	if id.Version() != 7 {
 		return now
 	}
