@@ -30,7 +30,7 @@ test: needs check
 # sweeps of crashes and the runs of the whole program.
 quick: formatted
 	$(GO) vet ./...
-	$(GO) test -short $$($(GO) list ./... | grep -v /internal/test/)
+	$(GO) test -p 4 -short $$($(GO) list ./... | grep -v /internal/test/)
 
 # The crashes and failures of every step, with more of them, the real program through one mishap after the other, and among
 # hostile clients, with the speed of a good one: SEEDS=n takes n times as long. The log of the mishaps is soak.log.

@@ -127,6 +127,9 @@ func TestOneByteRangesInTheWorstOrder(t *testing.T) {
 
 // The refusals of each bound are counted under a name of its own, and there are no other names.
 func TestRefusalsAreCounted(t *testing.T) {
+	if testing.Short() {
+		t.Skip("too long for make quick")
+	}
 	w := newWorld(t, func(c *api.Config) { c.MaxRequests = 1 })
 	bounds := func() map[string]string {
 		rec := httptest.NewRecorder()

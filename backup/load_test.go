@@ -232,6 +232,9 @@ func (s slowly) Walk(
 // † I30: A backup under load restores to a state that was true at one moment, with all that was
 // acknowledged before it began.
 func TestABackupUnderLoadIsOneTrueMoment(t *testing.T) {
+	if testing.Short() {
+		t.Skip("too long for make quick")
+	}
 	s := serve(t, real, t.TempDir())
 	to := crashfs.New()
 	f := &facts{

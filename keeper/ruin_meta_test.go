@@ -65,6 +65,9 @@ func metaRuins(was map[string][]byte) (all []ruin) {
 // never written whole. It takes the last commits with it, all that were synced together. Here each
 // was synced alone.
 func TestRuinedMetadata(t *testing.T) {
+	if testing.Short() {
+		t.Skip("too long for make quick")
+	}
 	for _, how := range []string{"stopped", "killed"} {
 		t.Run(how, func(t *testing.T) {
 			counts := map[string]int{}

@@ -190,6 +190,9 @@ func (l tornLog) lose(block, end int, before []byte, keep func(i int) bool) []by
 // I24: A power loss may keep any of the blocks of a log's unsynced tail. The package and Pebble
 // take the rest for a torn end.
 func TestATornLogIsNotCorrupt(t *testing.T) {
+	if testing.Short() {
+		t.Skip("too long for make quick")
+	}
 	rng := rand.New(rand.NewPCG(1, 2))
 	for _, f := range logFormats {
 		crossed := 0

@@ -285,6 +285,9 @@ func built(t *testing.T) (b []byte, ends []int, states []state) {
 }
 
 func TestAnUnfinishedAppendIsCutOff(t *testing.T) {
+	if testing.Short() {
+		t.Skip("too long for make quick")
+	}
 	whole, ends, states := built(t)
 	for size := 0; size <= len(whole); size++ {
 		// Which frames were whole when the file had this size?

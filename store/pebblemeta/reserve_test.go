@@ -242,7 +242,12 @@ func TestTheReserveHasAnEnd(t *testing.T) {
 
 // Compactions use nothing of the reserve, end no process if they find no space, and are done once
 // there is some.
-func TestCompactionsWaitForSpace(t *testing.T) { living(t, compactionsWaitForSpace) }
+func TestCompactionsWaitForSpace(t *testing.T) {
+	if testing.Short() {
+		t.Skip("too long for make quick")
+	}
+	living(t, compactionsWaitForSpace)
+}
 
 func compactionsWaitForSpace(t *testing.T, open func(*crashfs.Disk) *DB) {
 	disk := crashfs.New()
