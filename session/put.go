@@ -109,7 +109,9 @@ func (v *Service) admit(
 	}
 	if err == nil && s.State == Sealed {
 		changes = v.changes(id).Load()
-		s, err = v.WaitUnsealed(ctx, id)
+		if s, err = v.WaitUnsealed(ctx, id); err == nil && asks {
+			err = a.Admit(ctx, s) // the wait may have been long
+		}
 	}
 	if err == nil {
 		err = s.State.Err()
@@ -119,8 +121,9 @@ func (v *Service) admit(
 	}
 	if err == nil && asks {
 		var most int64
-		most, err = a.Claim(ctx, s, r)
-		r.End = min(r.End, r.Off+most)
+		if most, err = a.Claim(ctx, s, r); most < r.Len() {
+			r.End = r.Off + most
+		}
 	}
 	return s, r, changes, err
 }

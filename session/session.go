@@ -172,7 +172,9 @@ func (s *Session) Missing(max int) []Range {
 const PageBytes = 256 << 10
 
 // Size is about how many bytes a session takes in memory.
-func (s *Session) Size() int { return 512 + 16*(len(s.Received)+len(s.Dropped)) + len(s.Note) }
+func (s *Session) Size() int {
+	return 512 + 16*(len(s.Received)+len(s.Dropped)) + len(s.Note) + len(s.Owner) + len(s.Idem)
+}
 
 // Chunks is the number of chunks, or Unknown.
 func (s *Session) Chunks() int64 {

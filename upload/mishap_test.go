@@ -292,7 +292,7 @@ func TestAFinishAsksForWhatIsDroppedMeanwhile(t *testing.T) {
 	}
 	for name, req := range map[string]upload.FinishRequest{"published": good, "compared": finish} {
 		drop := func() {
-			_, _, err := w.sessions.Drop(t.Context(), up.ID, session.Range{Off: chunk, End: 2 * chunk}, nil)
+			_, _, err := w.sessions.Drop(t.Context(), up.ID, session.Range{Off: chunk, End: 2 * chunk}, nil, nil)
 			w.check(err)
 		}
 		e.list.Store(&drop)

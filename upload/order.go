@@ -83,7 +83,7 @@ func (a *activeSession) join(b *orderedBody, r session.Range) {
 
 // done takes the put out of the order, and lets the next one be first.
 func (b *orderedBody) done() {
-	if b.ended {
+	if b.ended || b.active == nil {
 		return
 	}
 	b.ended = true

@@ -91,7 +91,7 @@ func (k *sink) Claim(ctx context.Context, s session.Session, r session.Range) (m
 		return mayCome, err
 	}
 	if k.put.Replace {
-		if s, err = k.u.withdraw(ctx, s.ID, r); err != nil {
+		if s, err = k.u.withdraw(ctx, s.ID, r, k.mayWrite); err != nil {
 			return mayCome, k.u.handleUnreadable(ctx, s.ID, r, err)
 		}
 	}

@@ -47,7 +47,9 @@ type sink struct {
 
 	writer blob.Writer
 	runs   []run // written and not committed
-	hash   *prefixHash
+	// unrecorded: something was committed and is not recorded.
+	unrecorded bool
+	hash       *prefixHash
 	// undone: Undo has run, and has noted the leftover.
 	undone bool
 
@@ -101,8 +103,8 @@ func (k *sink) close() {
 		defer k.back.Close()
 	}
 	if k.writer != nil {
-		if len(k.runs) > 0 {
-			k.Undo(nil) // newer puts have taken the bytes over; Reclaim finds what is left of them
+		if len(k.runs) > 0 || k.unrecorded {
+			k.Undo(nil) // a newer put or an end has come between; Reclaim finds what is left
 		}
 		if err := k.writer.Close(); err != nil {
 			k.u.cfg.Log.Warn("closing a place failed", "session", k.s.ID, "err", err)
@@ -286,7 +288,7 @@ func (k *sink) Commit(ctx context.Context, r session.Range) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	k.runs = k.runs[1:]
+	k.runs, k.unrecorded = k.runs[1:], true
 	n := entryNote{Place: e.Place, Off: e.Off, CRC: e.CRC32C}
 	if k.hash != nil && k.hash.off == r.End {
 		n.Gen, n.Hashed = k.hash.gen, k.hash.off
@@ -301,6 +303,11 @@ func (k *sink) Commit(ctx context.Context, r session.Range) ([]byte, error) {
 // token may have been taken away meanwhile.
 func (k *sink) allowed(ctx context.Context) error {
 	k.rechecked = true
+	return k.mayWrite(ctx)
+}
+
+// mayWrite asks whether the caller may write now.
+func (k *sink) mayWrite(ctx context.Context) error {
 	return k.u.cfg.Catalog.View(ctx, func(r catalog.Reader) error { return k.u.allow(r, k.c, access.Write, k.capsule) })
 }
 
@@ -352,7 +359,7 @@ func (p Put) compare(sum []byte, crc uint32) error {
 
 // Recorded implements session.Committer.
 func (k *sink) Recorded(s session.Session) {
-	k.last = s
+	k.last, k.unrecorded = s, false
 	// If bytes were too few to be recorded, they are in the hash state and not yet in the session.
 	if k.hash != nil && len(k.runs) == 0 {
 		k.active.advanceHash(s, *k.hash)

@@ -161,8 +161,8 @@ func (s *cacheSet) find(table catalog.TableID, key []byte) (*cachedRow, int) {
 }
 
 // commitRow removes the row that commit seq writes, or puts the new row before it; row nil: there
-// is none. It is called in the order of commits. shown is the newest published commit.
-func (c *cache) commitRow(table catalog.TableID, key []byte, seq, shown uint64, row any) {
+// is none. It is called in the order of commits. forgetPrevious must follow when the commit is shown.
+func (c *cache) commitRow(table catalog.TableID, key []byte, seq uint64, row any) {
 	s := c.set(table, key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -180,10 +180,16 @@ func (c *cache) commitRow(table catalog.TableID, key []byte, seq, shown uint64, 
 	}
 	newest := &cachedRow{table: table, key: string(key), since: seq, row: row}
 	newest.previous.Store(had)
-	for r := had; r != nil; r = r.previous.Load() {
-		if r.since <= shown {
-			r.previous.Store(nil)
-		}
-	}
 	s.rows[i].Store(newest)
+}
+
+// forgetPrevious forgets the rows before the one that commit shown has, which is published.
+func (c *cache) forgetPrevious(table catalog.TableID, key []byte, shown uint64) {
+	r, _ := c.set(table, key).find(table, key)
+	for r != nil && r.since > shown {
+		r = r.previous.Load()
+	}
+	if r != nil {
+		r.previous.Store(nil)
+	}
 }

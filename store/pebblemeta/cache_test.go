@@ -321,6 +321,51 @@ func TestALargeRowIsNotKept(t *testing.T) {
 			t.Errorf("%d bytes: cached %v, %v", n, cached, err)
 		}
 	}
+	// A row that is kept when it is written, and not only when it is read.
+	for _, n := range []int{cacheLargest / 2, cacheLargest} {
+		c := catalog.Capsule{ID: "c", Owners: []string{strings.Repeat("o", n)}}
+		err := db.Catalog().Update(t.Context(), func(tx catalog.Tx) error { return catalog.Capsules.Put(tx, "c", c) })
+		kept := db.cache.get(catalog.CapsuleTable, []byte("c"), db.applied) != nil
+		if err != nil || kept != (n < cacheLargest) {
+			t.Errorf("%d bytes, written: kept %v, %v", n, kept, err)
+		}
+	}
+}
+
+// versions is how many rows the cache has for one key.
+func versions(c *cache, table catalog.TableID, key []byte) (n int) {
+	r, _ := c.set(table, key).find(table, key)
+	for ; r != nil; r = r.previous.Load() {
+		n++
+	}
+	return n
+}
+
+// The rows that commits replace are kept only until these commits are shown.
+func TestTheCacheForgetsReplacedRows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := newSlowDisk()
+		db := opened(t, disk, Options{})
+		s := create(t, db, 1, "")
+		disk.stop()
+		var wg sync.WaitGroup
+		for i := range int64(50) {
+			wg.Go(func() {
+				if _, err := record(db, s, i); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		disk.resume()
+		wg.Wait()
+		if n := versions(db.cache, sessionTable, cacheKey(s.ID)); n != 1 {
+			t.Errorf("%d rows are kept of a session that no commit is changing", n)
+		}
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // Readers and writers run at once. Nobody reads less than what was acknowledged before, and no two

@@ -77,7 +77,11 @@ func (t *txn) Put(table catalog.TableID, key []byte, row any) error {
 	if err != nil {
 		return rowError(table, key, err)
 	}
-	return t.batch.Set(t.prepareWrite(table, key, rowToCache(table, row)), b, nil)
+	var cacheRow any
+	if len(b) <= cacheLargest {
+		cacheRow = rowToCache(table, row)
+	}
+	return t.batch.Set(t.prepareWrite(table, key, cacheRow), b, nil)
 }
 
 // Delete implements catalog.Tx.

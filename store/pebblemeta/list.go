@@ -30,7 +30,7 @@ func (db *DB) viewWithSeals(ctx context.Context) (sealedView, error) {
 }
 
 func (v sealedView) session(id session.SessionID) (session.Session, error) {
-	s, err := v.db.sessionAt(v.view, id, v.view.seq)
+	s, err := v.db.listedAt(v.view, id, v.view.seq)
 	if err == nil {
 		v.seals[id].applyTo(&s)
 	}

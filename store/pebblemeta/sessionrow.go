@@ -260,6 +260,14 @@ func (db *DB) sessionAt(r pebble.Reader, id session.SessionID, seq uint64) (sess
 	return s, err
 }
 
+// listedAt is sessionAt for a list, which takes no place in the cache from what requests need.
+func (db *DB) listedAt(r pebble.Reader, id session.SessionID, seq uint64) (session.Session, error) {
+	if row := db.cache.get(sessionTable, cacheKey(id), seq); row != nil {
+		return row.(session.Session), nil
+	}
+	return loadSession(r, id)
+}
+
 // cacheKey is the key of a session in the cache.
 func cacheKey(id session.SessionID) []byte { return binary.BigEndian.AppendUint64(nil, uint64(id)) }
 

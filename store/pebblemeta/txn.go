@@ -96,6 +96,10 @@ func (t *txn) commit() error {
 		t.db.fatal(fmt.Errorf("writing the metadata's log: %w", err))
 	}
 	t.db.views.publish(snap, seq)
+	shown := t.db.views.shown.Load()
+	for _, w := range t.writes {
+		t.db.cache.forgetPrevious(w.table, w.key, shown)
+	}
 	for _, s := range t.changed {
 		t.db.seals.removeOlder(s)
 	}
@@ -122,9 +126,8 @@ func (t *txn) apply() (seq uint64, snap *pebble.Snapshot, err error) {
 		db.fatal(fmt.Errorf("applying a commit to the metadata: %w", err))
 	}
 	db.applied++
-	shown := db.views.shown.Load()
 	for _, w := range t.writes {
-		db.cache.commitRow(w.table, w.key, db.applied, shown, w.row)
+		db.cache.commitRow(w.table, w.key, db.applied, w.row)
 	}
 	return db.applied, db.peb.NewSnapshot(), nil
 }

@@ -23,8 +23,8 @@ func ofStores() []mutant {
 		},
 		{
 			name: "a-commit-leaves-its-rows-in-the-cache", promise: 9, file: "store/pebblemeta/txn.go",
-			old:   "		db.cache.commitRow(w.table, w.key, db.applied, shown, w.row)\n",
-			new:   "		_, _ = w, shown\n",
+			old:   "		db.cache.commitRow(w.table, w.key, db.applied, w.row)\n",
+			new:   "		_ = w\n",
 			tests: []string{"store/pebblemeta.TestTheCacheGivesWhatTheViewHas", "store/pebblemeta.TestTheCacheShowsNothingBeforeItIsDurable", "store/pebblemeta.TestTheCacheAmongReadersAndWriters"},
 		},
 		{
@@ -34,9 +34,21 @@ func ofStores() []mutant {
 			tests: []string{"store/pebblemeta.TestTheCacheShowsNothingBeforeItIsDurable", "store/pebblemeta.TestTheCacheGivesWhatTheViewHas"},
 		},
 		{
+			name: "the-cache-keeps-what-was-replaced", promise: 11, file: "store/pebblemeta/txn.go",
+			old:   "		t.db.cache.forgetPrevious(w.table, w.key, shown)\n",
+			new:   "		_, _ = w, shown\n",
+			tests: []string{"store/pebblemeta.TestTheCacheForgetsReplacedRows"},
+		},
+		{
+			name: "the-cache-keeps-large-rows-that-are-written", promise: 11, file: "store/pebblemeta/catalog.go",
+			old:   "	if len(b) <= cacheLargest {\n		cacheRow",
+			new:   "	if true {\n		cacheRow",
+			tests: []string{"store/pebblemeta.TestALargeRowIsNotKept"},
+		},
+		{
 			name: "an-old-view-is-given-a-row-of-another", promise: 9, file: "store/pebblemeta/cache.go",
-			old:   "newest.previous.Store(had)\n	for r := had; r != nil; r = r.previous.Load() {",
-			new:   "had.since = 0\n	newest.previous.Store(had)\n	for r := had; r != nil; r = r.previous.Load() {",
+			old:   "	newest.previous.Store(had)\n",
+			new:   "	had.since = 0\n	newest.previous.Store(had)\n",
 			tests: []string{"store/pebblemeta.TestTheCacheGivesWhatTheViewHas", "store/pebblemeta.TestTheCacheGivesTheSessionsOfTheView"},
 		},
 		{

@@ -1,0 +1,134 @@
+package upload_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/access"
+	"sluice/catalog"
+	"sluice/session"
+	"sluice/upload"
+)
+
+// atRecord is a session store that lets something happen once, before something is recorded.
+type atRecord struct {
+	session.Store
+	do func()
+}
+
+func (a *atRecord) Record(ctx context.Context, id session.SessionID, gen uint64, c session.Change) (session.Session, error) {
+	if do := a.do; do != nil && len(c.Add) > 0 {
+		a.do = nil
+		do()
+	}
+	return a.Store.Record(ctx, id, gen, c)
+}
+
+// An abort comes between a put's Commit and its record. The put's bytes are given back at once.
+func TestAnAbortBetweenCommitAndRecordLeavesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a := &atRecord{Store: w.stores.Sessions()}
+		w.stores = hookedStore{w.stores, a}
+		w.restart()
+		b := random(2 * chunk)
+		up := w.begin(2 * chunk)
+		aborted := make(chan error, 1)
+		a.do = func() {
+			go func() { aborted <- w.Abort(t.Context(), w.me, up.ID) }()
+			synctest.Wait() // it has sealed, and waits for this commit
+		}
+		if err := w.put(up.ID, 0, b[:chunk]); !errors.Is(err, session.ErrAborted) {
+			t.Errorf("the put: %v", err)
+		}
+		w.check(<-aborted)
+		w.check(w.Reclaim(t.Context(), true))
+		places, err := w.blobs.Places(t.Context(), "", 10)
+		w.check(err)
+		for _, p := range places {
+			t.Errorf("%s is left", p.Name)
+		}
+	})
+}
+
+// controllers makes these principals the controllers of the default capsule.
+func (w *world) controllers(ids ...string) {
+	change := func(c *catalog.Capsule) error { c.Controllers = ids; return nil }
+	w.check(w.catalog.Update(w.t.Context(), func(tx catalog.Tx) error {
+		_, err := catalog.ChangeCapsule(tx, "default", change, catalog.Moment{})
+		return err
+	}))
+}
+
+// A replacement waits for an end. Its caller loses the role meanwhile, and the end is taken back:
+// nothing is dropped.
+func TestAReplacementNeedsTheRoleUntilItDrops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		who := w.join("who")
+		w.controllers(who.Principal)
+		b, fresh := random(chunk), random(chunk)
+		sealed, goOn := make(chan struct{}), make(chan struct{})
+		persist := func() { close(sealed); <-goOn }
+		s := &hookedPersist{Mem: w.blobs, err: errors.New("the disk is gone")}
+		s.persist.Store(&persist)
+		w.rewire(s, limits())
+		up, err := w.Begin(t.Context(), who, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: chunk, Chunks: -1})
+		w.check(err)
+		w.check(w.PutChunk(t.Context(), who, up.ID, 0, bytes.NewReader(b), upload.Put{Length: chunk}))
+		finished, put := make(chan error, 1), make(chan error, 1)
+		go func() {
+			_, err := w.Finish(t.Context(), who, upload.FinishRequest{ID: up.ID, UseServerDigest: true, Length: chunk})
+			finished <- err
+		}()
+		<-sealed
+		go func() {
+			put <- w.PutChunk(t.Context(), who, up.ID, 0, bytes.NewReader(fresh), upload.Put{Length: chunk, Replace: true})
+		}()
+		time.Sleep(time.Second)
+		w.controllers()
+		close(goOn)
+		<-finished
+		if err := <-put; !errors.Is(err, access.ErrForbidden) {
+			t.Errorf("the put: %v", err)
+		}
+		if s, err := w.sessions.Status(t.Context(), up.ID); err != nil || s.Bytes() != chunk {
+			t.Errorf("%d bytes are left of %d, %v", s.Bytes(), chunk, err)
+		}
+	})
+}
+
+// The same of a replacement that waits for the record of the bytes that it would drop.
+func TestAReplacementNeedsTheRoleWhenItDrops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a := &atRecord{Store: w.stores.Sessions()}
+		w.stores = hookedStore{w.stores, a}
+		w.restart()
+		who := w.join("who")
+		w.controllers(who.Principal)
+		up, err := w.Begin(t.Context(), who, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: chunk, Chunks: -1})
+		w.check(err)
+		put := func(p upload.Put) error {
+			p.Length = chunk
+			return w.PutChunk(t.Context(), who, up.ID, 0, bytes.NewReader(random(chunk)), p)
+		}
+		replaced := make(chan error, 1)
+		a.do = func() {
+			go func() { replaced <- put(upload.Put{Replace: true}) }()
+			synctest.Wait() // it waits for this record
+			w.controllers()
+		}
+		w.check(put(upload.Put{}))
+		if err := <-replaced; !errors.Is(err, access.ErrForbidden) {
+			t.Errorf("the replacement: %v", err)
+		}
+		if s, err := w.sessions.Status(t.Context(), up.ID); err != nil || s.Bytes() != chunk {
+			t.Errorf("%d bytes are left of %d, %v", s.Bytes(), chunk, err)
+		}
+	})
+}
