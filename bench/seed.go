@@ -22,6 +22,7 @@ import (
 
 	"sluice/access"
 	"sluice/catalog"
+	"sluice/internal/durable"
 	"sluice/session"
 	"sluice/store/localblob"
 	"sluice/store/pebblemeta"
@@ -57,11 +58,11 @@ func openSeed(ctx context.Context, data string, disk vfs.FS) (s *seed, err error
 		}
 	}()
 	if s.meta, err = pebblemeta.Open(filepath.Join(data, "meta"), pebblemeta.Options{
-		Hook: upload.Reserving(catalog.Bounds{MaxSessions: math.MaxInt64}), FS: disk, Process: true,
+		Hook: upload.Reserving(catalog.Bounds{MaxSessions: math.MaxInt64}), FS: disk, Durability: durable.Process,
 	}); err != nil {
 		return s, err
 	}
-	if s.blobs, err = localblob.Open(filepath.Join(data, "content"), localblob.Options{}); err != nil {
+	if s.blobs, err = localblob.Open(filepath.Join(data, "content"), localblob.Options{Durability: durable.Process}); err != nil {
 		return s, err
 	}
 	if _, err = s.meta.Sessions().KeepTime(ctx, seedAge.Milliseconds()); err != nil {

@@ -106,7 +106,7 @@ func (c *backupCmd) alone(e *env, dir string, tell backup.Progress) (res backup.
 	if c.Salvage {
 		return c.salvage(e, dir, log, tell)
 	}
-	d, err := openData(c.Data, folder.Options{Existing: true, Log: log}, pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{}), Die: e.die, Log: log}, localblob.Options{Log: log})
+	d, err := openData(c.Data, durable.Power, folder.Options{Existing: true, Log: log}, pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{}), Die: e.die, Log: log}, localblob.Options{Log: log})
 	if err != nil {
 		return res, err
 	}

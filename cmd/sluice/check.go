@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"sluice/catalog"
+	"sluice/internal/durable"
 	"sluice/internal/system"
 	"sluice/keeper"
 	"sluice/store/folder"
@@ -113,7 +114,7 @@ func (c *checkCmd) check(e *env, die func(error)) (sum keeper.Summary, err error
 			return sum, err
 		}
 	}
-	d, err := openData(c.Data, folder.Options{Existing: true, ReadOnly: !c.Repair, Rejoin: c.Rejoin, Log: log},
+	d, err := openData(c.Data, durable.Power, folder.Options{Existing: true, ReadOnly: !c.Repair, Rejoin: c.Rejoin, Log: log},
 		pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{}), Die: die, Log: log, ReadOnly: !c.Repair}, localblob.Options{Log: log, ReadOnly: !c.Repair})
 	if errors.Is(err, pebblemeta.ErrTables) {
 		return sum, errors.Join(err, c.tellHoles(e, log, die))

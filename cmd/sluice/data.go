@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"sluice/internal/durable"
 	"sluice/store/folder"
 	"sluice/store/localblob"
 	"sluice/store/pebblemeta"
@@ -19,8 +20,8 @@ type data struct {
 }
 
 // openData opens a data folder and its stores, all of them relative to the folder that is there
-// now. The options' file systems are set here.
-func openData(path string, of folder.Options, mo pebblemeta.Options, bo localblob.Options) (d *data, err error) {
+// now. The options' file systems are set here, and the durability, which both stores share.
+func openData(path string, dur durable.Durability, of folder.Options, mo pebblemeta.Options, bo localblob.Options) (d *data, err error) {
 	d = &data{frozen: of.ReadOnly}
 	defer func() {
 		if err != nil {
@@ -36,6 +37,7 @@ func openData(path string, of folder.Options, mo pebblemeta.Options, bo localblo
 	if err != nil {
 		return d, err
 	}
+	mo.Durability, bo.Durability = dur, dur
 	mo.FS, mo.Existing, mo.Allow = pebblemeta.Held(meta.Path, meta.Way), d.folder.Used(), d.inPlace
 	if d.meta, err = pebblemeta.Open(meta.Path, mo); err != nil {
 		return d, err

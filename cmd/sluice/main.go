@@ -1,7 +1,7 @@
 // Sluice stores files over bad networks and promises to have them. This is the program: the server,
 // and the commands that talk to one.
 //
-// It owns flags, environment, what is printed, exit statuses, and the wiring (serve.go is the only
+// It owns flags, environment, what is printed, exit statuses, and the wiring (wire.go is the only
 // place that names concrete stores). What the commands do is in the packages: sender puts, download
 // gets, api.Client asks.
 package main

@@ -19,6 +19,7 @@ import (
 	"sluice/access"
 	"sluice/api"
 	"sluice/catalog"
+	"sluice/internal/durable"
 	"sluice/internal/system"
 	"sluice/session"
 	"sluice/store/folder"
@@ -252,7 +253,7 @@ func (w *wrecked) revoke(t *testing.T, ids ...string) {
 
 func (w *wrecked) openData(t *testing.T, dir string) *data {
 	t.Helper()
-	d, err := openData(dir, folder.Options{Existing: true}, pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{})}, localblob.Options{})
+	d, err := openData(dir, durable.Process, folder.Options{Existing: true}, pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{})}, localblob.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

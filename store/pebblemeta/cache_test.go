@@ -16,6 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"sluice/catalog"
+	"sluice/internal/durable"
 	"sluice/session"
 )
 
@@ -93,7 +94,7 @@ func TestTheCacheGivesWhatTheViewHas(t *testing.T) {
 // to the last field.
 func TestTheCacheGivesTheSessionsOfTheView(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		db := opened(t, vfs.NewMem(), Options{Process: true})
+		db := opened(t, vfs.NewMem(), Options{Durability: durable.Process})
 		var held []*view
 		defer func() {
 			for _, v := range held {

@@ -59,7 +59,7 @@ func Open(dir string, opts Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{damage: newDamage(opts.Log), lock: lock, dir: dir, hook: opts.Hook, die: opts.Die, allow: opts.Allow, process: opts.Process, readOnly: opts.ReadOnly, cache: newCache()}
+	db := &DB{damage: newDamage(opts.Log), lock: lock, dir: dir, hook: opts.Hook, die: opts.Die, allow: opts.Allow, durability: opts.Durability, readOnly: opts.ReadOnly, cache: newCache()}
 	db.reserve = openReserve(opts.FS, dir, opts.Reserve, opts.Log)
 	db.disk = withReserve{opts.FS, db.reserve}
 	opts.FS = db.disk

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"sluice/internal/durable"
 	"sluice/session"
 )
 
@@ -174,7 +175,7 @@ func (st sessions) record(ctx context.Context, t *txn, id session.SessionID, gen
 	if err := t.write(&before, &after); err != nil {
 		return session.Session{}, err
 	}
-	t.unsynced = st.db.process && !t.catalog && c.Drop.Empty() && c.Length < 0
+	t.unsynced = st.db.durability == durable.Process && !t.catalog && c.Drop.Empty() && c.Length < 0
 	return after, t.commit()
 }
 

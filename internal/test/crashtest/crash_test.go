@@ -14,8 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"sluice/internal/durable"
 	"sluice/internal/test/crashfs"
-	"sluice/store/localblob"
 )
 
 var (
@@ -93,7 +93,7 @@ func behead(disk *crashfs.Disk, rng *rand.Rand) error {
 }
 
 // points runs the script and gives the moment before each step that changes the disk.
-func points(t *testing.T, d localblob.Durability) (all []point) {
+func points(t *testing.T, d durable.Durability) (all []point) {
 	t.Helper()
 	dead := newDeath(func() {})
 	r := newRun(d, dead)
@@ -120,7 +120,7 @@ func points(t *testing.T, d localblob.Durability) (all []point) {
 		t.Fatalf("the script itself fails: %v", err)
 	}
 	for _, op := range []crashfs.Op{crashfs.OpCreate, crashfs.OpWrite, crashfs.OpSync, crashfs.OpPunch, crashfs.OpRemove} {
-		if packs[op] == 0 && (op != crashfs.OpRemove || d == localblob.Power) {
+		if packs[op] == 0 && (op != crashfs.OpRemove || d == durable.Power) {
 			t.Errorf("no step was: %s a pack", op)
 		}
 	}
@@ -131,7 +131,7 @@ func points(t *testing.T, d localblob.Durability) (all []point) {
 
 // trial is one recovery.
 type trial struct {
-	d    localblob.Durability
+	d    durable.Durability
 	rng  *rand.Rand
 	seed uint64
 	deep bool // also collect, crash again, and look after that
@@ -160,7 +160,7 @@ func (tr *trial) start(disk *crashfs.Disk, m *model, ms int64) (*client, *death,
 // recover checks what a crash has left, and lets the client go on.
 func (tr *trial) recover(p point, v variant) error {
 	m := p.model.clone()
-	if v >= 0 && tr.d == localblob.Process {
+	if v >= 0 && tr.d == durable.Process {
 		m.losePower()
 	}
 	disk, err := v.of(p.image, tr.rng)
@@ -271,7 +271,7 @@ func (p *pool) do(name string, f func() error) bool {
 	return true
 }
 
-var durabilities = map[string]localblob.Durability{"process": localblob.Process, "power": localblob.Power}
+var durabilities = map[string]durable.Durability{"process": durable.Process, "power": durable.Power}
 
 // † A crash at every step, by power loss and by kill -9: nothing that was acknowledged is lost,
 // nothing is half there, and the client goes on. With a half of the folder away, or both exchanged,

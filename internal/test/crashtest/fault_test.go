@@ -9,8 +9,8 @@ import (
 	"syscall"
 	"testing"
 
+	"sluice/internal/durable"
 	"sluice/internal/test/crashfs"
-	"sluice/store/localblob"
 )
 
 // fault is how one step fails.
@@ -70,7 +70,7 @@ type attempt struct {
 	model    *model
 }
 
-func newAttempt(d localblob.Durability, k int, f fault) *attempt {
+func newAttempt(d durable.Durability, k int, f fault) *attempt {
 	a := &attempt{k: k, fault: f}
 	a.dead = newDeath(func() { a.image, a.model = a.disk.Image(), a.m.clone() })
 	a.run = newRun(d, a.dead)
@@ -176,7 +176,7 @@ func (a *attempt) try() (ok bool, err error) {
 // lost it unseen, or from some sync of the content on it has failed them all, or that one with
 // which the server stops, which no client hears of.
 func (a *attempt) loses() bool {
-	stop := a.during == "closing" && a.st.durability == localblob.Process
+	stop := a.during == "closing" && a.st.durability == durable.Process
 	return a.fault.lose || (a.fault.forever || stop) && a.hit.Op == crashfs.OpSync && side(a.hit.Path) == "content"
 }
 

@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"sluice/catalog"
+	"sluice/internal/durable"
 	"sluice/internal/test/crashfs"
 	"sluice/session"
-	"sluice/store/localblob"
 	"sluice/upload"
 )
 
@@ -175,7 +175,7 @@ func (s *size) add(disk *crashfs.Disk, dir string) error {
 func TestNothingGrowsFromDayToDay(t *testing.T) {
 	disk := newDisk()
 	cl := &clock{}
-	w, err := openWorld(disk, setup{durability: localblob.Process, seed: 1, clock: cl, die: func(err error) { panic(err) }, keep: 20 * hour})
+	w, err := openWorld(disk, setup{durability: durable.Process, seed: 1, clock: cl, die: func(err error) { panic(err) }, keep: 20 * hour})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +234,7 @@ func TestNothingGrowsFromDayToDay(t *testing.T) {
 func TestTheCollectorAmongEverything(t *testing.T) {
 	disk := newDisk()
 	cl := &clock{}
-	w, err := openWorld(disk, setup{durability: localblob.Process, seed: 2, clock: cl, die: func(err error) { panic(err) }, keep: 2 * hour})
+	w, err := openWorld(disk, setup{durability: durable.Process, seed: 2, clock: cl, die: func(err error) { panic(err) }, keep: 2 * hour})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,9 +15,9 @@ import (
 
 	"sluice/access"
 	"sluice/catalog"
+	"sluice/internal/durable"
 	"sluice/internal/test/crashfs"
 	"sluice/session"
-	"sluice/store/localblob"
 )
 
 var (
@@ -238,7 +238,7 @@ func (l *serverRun) lookAt() {
 // history is lives, one after another.
 type history struct {
 	seed   uint64
-	d      localblob.Durability
+	d      durable.Durability
 	rng    *rand.Rand
 	disk   *crashfs.Disk
 	model  *model
@@ -287,7 +287,7 @@ type start struct {
 	guest guest
 }
 
-func newStart(d localblob.Durability) (out start, err error) {
+func newStart(d durable.Durability) (out start, err error) {
 	disk := newDisk()
 	w, err := openWorld(disk, setup{durability: d, clock: &clock{}})
 	if err != nil {
@@ -304,7 +304,7 @@ func newStart(d localblob.Durability) (out start, err error) {
 	return out, err
 }
 
-func newHistory(seed uint64, d localblob.Durability, from start) *history {
+func newHistory(seed uint64, d durable.Durability, from start) *history {
 	h := &history{seed: seed, d: d, rng: rand.New(rand.NewPCG(seed, uint64(d))), disk: from.image.Kill(), model: newModel()}
 	g := from.guest
 	h.model.guest = &g
@@ -463,7 +463,7 @@ func (h *history) bury(l *serverRun, when string, err error) error {
 		return failed
 	}
 	h.disk, h.model, h.ms = disk, p.model, p.ms+1000
-	if v != killed && h.d == localblob.Process {
+	if v != killed && h.d == durable.Process {
 		for _, f := range h.model.files {
 			if f.can&open != 0 && !f.harmed {
 				f.harmed, f.shaken = true, true
@@ -589,7 +589,7 @@ func TestAnyHistory(t *testing.T) {
 	case count == 0:
 		count = 400
 	}
-	starts := map[localblob.Durability]start{}
+	starts := map[durable.Durability]start{}
 	for name, d := range durabilities {
 		s, err := newStart(d)
 		if err != nil {
@@ -602,9 +602,9 @@ func TestAnyHistory(t *testing.T) {
 	var mu sync.Mutex
 	var all totals
 	for seed := *history0; seed < *history0+uint64(count) && (*historiesFor == 0 || time.Since(began) < *historiesFor); seed++ {
-		d := localblob.Process
+		d := durable.Process
 		if seed%2 == 0 {
-			d = localblob.Power
+			d = durable.Power
 		}
 		if !p.do(fmt.Sprintf("-run TestAnyHistory -history.seed %d -history.count 1", seed), func() error {
 			h := newHistory(seed, d, starts[d])

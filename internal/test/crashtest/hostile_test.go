@@ -11,8 +11,8 @@ import (
 	"testing/iotest"
 
 	"sluice/catalog"
+	"sluice/internal/durable"
 	"sluice/session"
-	"sluice/store/localblob"
 	"sluice/upload"
 )
 
@@ -202,7 +202,7 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cl := &clock{}
-			w, err := openWorld(newDisk(), setup{durability: localblob.Process, seed: 1, clock: cl, die: func(err error) { panic(err) }})
+			w, err := openWorld(newDisk(), setup{durability: durable.Process, seed: 1, clock: cl, die: func(err error) { panic(err) }})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -241,7 +241,7 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 // is given back by the next.
 func TestWhatAKilledLifeLeftAtAnOpenSession(t *testing.T) {
 	disk, cl := newDisk(), &clock{}
-	st := setup{durability: localblob.Power, seed: 1, clock: cl, die: func(err error) { panic(err) }}
+	st := setup{durability: durable.Power, seed: 1, clock: cl, die: func(err error) { panic(err) }}
 	w, err := openWorld(disk, st)
 	if err != nil {
 		t.Fatal(err)

@@ -6,9 +6,9 @@ import (
 	"sync"
 
 	"sluice/catalog"
+	"sluice/internal/durable"
 	"sluice/internal/test/crashfs"
 	"sluice/memories"
-	"sluice/store/localblob"
 )
 
 // run is one run of the script.
@@ -22,7 +22,7 @@ type run struct {
 	fail   func(err error) bool // an open that failed: whether it is tried again
 }
 
-func newRun(d localblob.Durability, death *death) *run {
+func newRun(d durable.Durability, death *death) *run {
 	r := &run{disk: newDisk(), st: setup{durability: d, clock: &clock{}, die: death.die}}
 	r.m = newModel()
 	return r

@@ -94,7 +94,7 @@ type world struct {
 
 // setup is what worlds differ in.
 type setup struct {
-	durability localblob.Durability
+	durability durable.Durability
 	seed       uint64
 	clock      *clock
 	die        func(error)
@@ -103,8 +103,8 @@ type setup struct {
 
 // packSize lets two small contents share a pack; with power it has one, so that packs go when it is
 // deleted.
-func packSize(d localblob.Durability) int64 {
-	if d == localblob.Power {
+func packSize(d durable.Durability) int64 {
+	if d == durable.Power {
 		return 8 << 10
 	}
 	return 12 << 10
@@ -125,7 +125,7 @@ func openWorld(disk *crashfs.Disk, st setup) (w *world, err error) {
 	}
 	hook := upload.Reserving(catalog.Bounds{MaxSessions: 1000})
 	if w.meta, err = pebblemeta.Open(w.folder.Meta.Path, pebblemeta.Options{
-		Hook: hook, Die: st.die, FS: disk.VFS(), Reserve: metaReserve, Process: st.durability == localblob.Process, Existing: w.folder.Used(), Allow: w.folder.Away,
+		Hook: hook, Die: st.die, FS: disk.VFS(), Reserve: metaReserve, Durability: st.durability, Existing: w.folder.Used(), Allow: w.folder.Away,
 	}); err != nil {
 		return w, err
 	}

@@ -15,8 +15,8 @@ import (
 
 	"github.com/anishathalye/porcupine"
 
+	"sluice/internal/durable"
 	"sluice/internal/test/crashfs"
-	"sluice/store/localblob"
 )
 
 // history is what several clients did to one server, and to those that were started on what it had
@@ -87,7 +87,7 @@ func (h *history) contentOf(sid uint64) int {
 // run makes a history. What it draws is the seed's; how the calls meet each other is not.
 func run(seed uint64) *history {
 	h := &history{seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), disk: newDisk()}
-	h.set = setup{seed: seed << 8, clock: &clock{}, inMemory: h.rng.IntN(5) == 0, durability: localblob.Durability(h.rng.IntN(2))}
+	h.set = setup{seed: seed << 8, clock: &clock{}, inMemory: h.rng.IntN(5) == 0, durability: durable.Durability(1 - h.rng.IntN(2))}
 	clients, turns, epochs := 3+h.rng.IntN(4), 0, 1
 	if !h.set.inMemory && h.rng.IntN(2) == 0 {
 		epochs = 2
@@ -193,7 +193,7 @@ type end struct {
 // watch slows the disk down now and then, so that calls meet, and takes the image of a server's
 // death at one of its steps.
 func (h *history) watch(dies bool) *end {
-	e := &end{power: h.set.durability == localblob.Power && h.rng.IntN(3) > 0, keep: []int{0, 0, 50, 100}[h.rng.IntN(4)]}
+	e := &end{power: h.set.durability == durable.Power && h.rng.IntN(3) > 0, keep: []int{0, 0, 50, 100}[h.rng.IntN(4)]}
 	at, rng := 1+h.rng.IntN(120), rand.New(rand.NewPCG(h.seed, uint64(50+h.epoch)))
 	n := 0
 	h.disk.SetHook(func(s crashfs.Step) *crashfs.Fault {

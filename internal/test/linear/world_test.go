@@ -61,7 +61,7 @@ type world struct {
 type setup struct {
 	disk       *crashfs.Disk
 	inMemory   bool
-	durability localblob.Durability
+	durability durable.Durability
 	seed       uint64
 	clock      *clock
 }
