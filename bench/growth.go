@@ -151,7 +151,7 @@ func (r *run) seedOne(ctx context.Context, a *arena, dir, from string, have, wan
 	if err != nil {
 		return err
 	}
-	return errors.Join(s.fill(ctx, a, have, want), s.close())
+	return errors.Join(s.fill(ctx, a, have, want), s.Close())
 }
 
 // bytesIn counts the files of a folder, but for the reserve, which is as large in an empty one.
@@ -271,7 +271,7 @@ func (r *run) again(ctx context.Context, s *grownServer) error {
 	}
 	ticks, err := inside.tick(ctx, 10*r.z.samples)
 	s.at.took[growTick] = append(s.at.took[growTick], ticks)
-	return errors.Join(err, inside.close())
+	return errors.Join(err, inside.Close())
 }
 
 func (s *grownServer) resident(to *[]float64) error {

@@ -84,14 +84,14 @@ func TestAFilledFolderIsSound(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		st, err := s.meta.Sessions().Stats(t.Context())
+		st, err := s.Sessions.Stats(t.Context())
 		if err != nil || st.Open != want {
 			t.Errorf("%d sessions are open instead of %d: %v", st.Open, want, err)
 		}
 		if ticks, err := s.tick(t.Context(), 3); err != nil || len(ticks) != 3 {
 			t.Errorf("%d ticks: %v", len(ticks), err)
 		}
-		if err := s.close(); err != nil {
+		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
 	}

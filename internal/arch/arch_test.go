@@ -61,6 +61,7 @@ var arrows = map[string][]string{
 	"internal/pebblelog":      {},
 	"internal/test/load":      {"api"},
 	"internal/test/soak":      {},
+	"internal/test/world":     nil, // wires everything, as cmd/sluice does
 	"internal/test/realdisk":  {},
 	"internal/test/linear":    {}, // tests alone, which may name concrete stores
 	"internal/test/mutants":   {},
@@ -72,7 +73,10 @@ var arrows = map[string][]string{
 // standardOnly may import nothing but the standard library and this module.
 var standardOnly = []string{"session", "session/journal", "download"}
 
-// concrete stores are named by cmd alone.
+// wires may name concrete stores, and import everything.
+var wires = []string{"cmd/sluice", "internal/test/world"}
+
+// concrete stores are named by those that wire.
 var concrete = []string{"store/folder", "store/localblob", "store/pebblemeta"}
 
 const module = "sluice/"
@@ -128,8 +132,8 @@ func TestArrowsPointOneWay(t *testing.T) {
 			if ours && harness(to) && !harness(name) {
 				t.Errorf("%s imports %s, which is for tests", name, to)
 			}
-			if ours && slices.Contains(concrete, to) && name != "cmd/sluice" {
-				t.Errorf("%s names the concrete store %s: only cmd wires", name, to)
+			if ours && slices.Contains(concrete, to) && !slices.Contains(wires, name) {
+				t.Errorf("%s names the concrete store %s, and does not wire", name, to)
 			}
 			if !ours && slices.Contains(standardOnly, name) && strings.Contains(strings.SplitN(i, "/", 2)[0], ".") {
 				t.Errorf("%s imports %s, and may import only the standard library", name, i)

@@ -20,7 +20,7 @@ type books struct {
 
 // audit compares counters, references, indexes and reservations with the rows that they are of, and
 // reads every extent from the disk.
-func audit(w *world) error {
+func audit(w *server) error {
 	b := &books{
 		memories: map[catalog.MemoryID]catalog.Memory{}, contents: map[catalog.ContentKey]catalog.Content{},
 		places: map[string]int64{}, open: map[uint64]session.Session{},
@@ -29,7 +29,7 @@ func audit(w *world) error {
 		return err
 	}
 	var errs []error
-	err := w.rows.View(ctx, func(r catalog.Reader) error {
+	err := w.Catalog.View(ctx, func(r catalog.Reader) error {
 		errs = nil
 		for _, check := range []func(catalog.Reader) error{b.load, b.checkCapsule, b.checkIndexes, b.checkPlaces, b.checkReservations, b.checkEvents} {
 			errs = append(errs, check(r))
@@ -38,7 +38,7 @@ func audit(w *world) error {
 	})
 	for _, content := range b.contents {
 		for _, e := range content.Extents {
-			if err := w.blobs.Check(ctx, e, blob.CheckAll); err != nil {
+			if err := w.Blobs.Check(ctx, e, blob.CheckAll); err != nil {
 				errs = append(errs, fmt.Errorf("content %x: %w", content.SHA256[:4], err))
 			}
 		}
@@ -49,10 +49,10 @@ func audit(w *world) error {
 	return nil
 }
 
-func (b *books) sessions(w *world) error {
+func (b *books) sessions(w *server) error {
 	var received, expected int64
-	err := session.Page(ctx, w.meta.Sessions(), session.Query{Limit: 1000}, func(s session.Session) (bool, error) {
-		entries, err := w.engine.Entries(ctx, s.ID, session.All(), 0)
+	err := session.Page(ctx, w.Meta.Sessions(), session.Query{Limit: 1000}, func(s session.Session) (bool, error) {
+		entries, err := w.Engine.Entries(ctx, s.ID, session.All(), 0)
 		if err != nil {
 			return false, err
 		}
@@ -80,7 +80,7 @@ func (b *books) sessions(w *world) error {
 	if err != nil {
 		return err
 	}
-	st, err := w.engine.Stats(ctx)
+	st, err := w.Engine.Stats(ctx)
 	if err == nil && (st.Open != int64(len(b.open)) || st.BytesReceived != received || st.BytesExpected != expected) {
 		err = fmt.Errorf("the sessions' figures are %+v, and %d are open with %d bytes of %d", st, len(b.open), received, expected)
 	}

@@ -63,7 +63,7 @@ func (c *client) check() error {
 		f.batch = ""
 	}
 	newest := c.m.newest()
-	row, err := c.w.memories.ReadCapsule(ctx, c.w.me, "default")
+	row, err := c.w.Memories.ReadCapsule(ctx, c.w.Me, "default")
 	if err == nil && row.Seq < newest {
 		err = fmt.Errorf("the newest event is %d, and a reader saw %d", row.Seq, newest)
 	}
@@ -155,7 +155,7 @@ func (c *client) checkOpen(f *file, up upload.Upload) error {
 	if c.blind(f) {
 		return nil // what is lost comes out when it is asked for again
 	}
-	crcs, err := c.w.uploads.ChunkCRCs(ctx, c.as(f), f.id)
+	crcs, err := c.w.Uploads.ChunkCRCs(ctx, c.as(f), f.id)
 	if err != nil {
 		return err
 	}
@@ -173,7 +173,7 @@ func (c *client) checkOpen(f *file, up upload.Upload) error {
 
 // checkContent reads what was stored.
 func (c *client) checkContent(f *file) error {
-	file, err := c.w.memories.Open(ctx, c.w.me, f.memory)
+	file, err := c.w.Memories.Open(ctx, c.w.Me, f.memory)
 	if err != nil {
 		return err
 	}
@@ -238,7 +238,7 @@ func (c *client) checkEnded(f *file) error {
 	if len(f.content) == 0 {
 		return nil // it has no chunk to put
 	}
-	err := c.w.uploads.PutChunk(ctx, c.as(f), f.id, 0, bytes.NewReader(f.content[:min(chunk, len(f.content))]), upload.Put{Length: -1})
+	err := c.w.Uploads.PutChunk(ctx, c.as(f), f.id, 0, bytes.NewReader(f.content[:min(chunk, len(f.content))]), upload.Put{Length: -1})
 	if f.can == aborted && !errors.Is(err, session.ErrAborted) || f.can == expired && !errors.Is(err, session.ErrExpired) {
 		return fmt.Errorf("a put is answered with %w", err)
 	}
@@ -269,7 +269,7 @@ func (c *client) complete(f *file) error {
 			return c.err
 		}
 	}
-	up, err := c.w.uploads.Status(ctx, c.as(f), f.id)
+	up, err := c.w.Uploads.Status(ctx, c.as(f), f.id)
 	if err != nil {
 		return err
 	}
@@ -305,7 +305,7 @@ func (c *client) collect() error {
 		return c.err
 	}
 	named := map[string]bool{}
-	err := c.w.rows.View(ctx, func(r catalog.Reader) error {
+	err := c.w.Catalog.View(ctx, func(r catalog.Reader) error {
 		for row, err := range catalog.Contents.After(r, catalog.ContentKey{}) {
 			if err != nil {
 				return err
@@ -319,7 +319,7 @@ func (c *client) collect() error {
 	if err != nil {
 		return err
 	}
-	places, err := c.w.blobs.Places(ctx, "", 10_000)
+	places, err := c.w.Blobs.Places(ctx, "", 10_000)
 	if err != nil {
 		return err
 	}
@@ -332,7 +332,7 @@ func (c *client) collect() error {
 			}
 			continue
 		}
-		s, err := c.w.engine.Status(ctx, p.Session)
+		s, err := c.w.Engine.Status(ctx, p.Session)
 		if !named[p.Name] && (err != nil || s.State.Ended()) {
 			return fmt.Errorf("place %s is left over (its session: %s, %w)", p.Name, s.State, err)
 		}

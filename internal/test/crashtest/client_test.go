@@ -16,7 +16,7 @@ import (
 
 // client calls a server and notes in the model what is under way and what was answered.
 type client struct {
-	w *world
+	w *server
 	m *model
 	// failed gets what a call has failed with; where it is nil, no call may fail.
 	failed func(name, doing string, err error)
@@ -81,7 +81,7 @@ func (c *client) beginAgain(f *file) bool {
 		if f.unknown {
 			size = session.Unknown
 		}
-		up, err = c.w.uploads.Begin(ctx, c.as(f), upload.BeginRequest{
+		up, err = c.w.Uploads.Begin(ctx, c.as(f), upload.BeginRequest{
 			Capsule: "default", Meta: catalog.Meta{Name: f.name}, Bytes: size, Chunks: -1, ChunkSize: chunk, Idem: f.idem,
 		})
 		return err
@@ -102,7 +102,7 @@ func (c *client) chunk(name string, i int64) bool {
 	}
 	r := session.Range{Off: i * chunk, End: min((i+1)*chunk, int64(len(f.content)))}
 	return c.call(name, fmt.Sprintf("put chunk %d of", i), func() { f.may = session.Add(f.may, r) }, func() error {
-		return c.w.uploads.PutChunk(ctx, c.as(f), f.id, i, bytes.NewReader(f.content[r.Off:r.End]), upload.Put{Length: r.Len()})
+		return c.w.Uploads.PutChunk(ctx, c.as(f), f.id, i, bytes.NewReader(f.content[r.Off:r.End]), upload.Put{Length: r.Len()})
 	}, func() { f.must = session.Add(f.must, r) }, nil)
 }
 
@@ -119,7 +119,7 @@ func (c *client) put(name string, off, n, cut int64) bool {
 		if cut >= 0 {
 			body = io.MultiReader(io.LimitReader(body, cut), broken{})
 		}
-		got, err = c.w.uploads.PutRange(ctx, c.as(f), f.id, off, body, upload.Put{Length: n})
+		got, err = c.w.Uploads.PutRange(ctx, c.as(f), f.id, off, body, upload.Put{Length: n})
 		if cut >= 0 && errors.Is(err, errCut) || (n < minPiece || cut >= 0 && cut < minPiece) && errors.Is(err, session.ErrLimit) {
 			return nil
 		}
@@ -152,9 +152,9 @@ func (c *client) putReplacing(f *file, r session.Range) error {
 	p := upload.Put{Length: r.Len(), Replace: true}
 	body := bytes.NewReader(f.content[r.Off:r.End])
 	if r.Off%chunk == 0 && (r.End-r.Off == chunk || r.End == int64(len(f.content))) {
-		return c.w.uploads.PutChunk(ctx, c.as(f), f.id, r.Off/chunk, body, p)
+		return c.w.Uploads.PutChunk(ctx, c.as(f), f.id, r.Off/chunk, body, p)
 	}
-	_, err := c.w.uploads.PutRange(ctx, c.as(f), f.id, r.Off, body, p)
+	_, err := c.w.Uploads.PutRange(ctx, c.as(f), f.id, r.Off, body, p)
 	return err
 }
 
@@ -191,7 +191,7 @@ func (c *client) finish(names ...string) bool {
 			}
 		}
 	}, func() (err error) {
-		ms, err = c.w.uploads.FinishBatch(ctx, c.as(fs[0]), reqs)
+		ms, err = c.w.Uploads.FinishBatch(ctx, c.as(fs[0]), reqs)
 		return err
 	}, func() {
 		for i, f := range fs {
@@ -216,7 +216,7 @@ func (c *client) create(name, idem string, content []byte) {
 func (c *client) createAgain(f *file) bool {
 	var m catalog.Memory
 	return c.call(f.name, "create", func() { f.can |= visible }, func() (err error) {
-		m, err = c.w.uploads.Create(ctx, c.as(f), upload.CreateRequest{
+		m, err = c.w.Uploads.Create(ctx, c.as(f), upload.CreateRequest{
 			Capsule: "default", Meta: catalog.Meta{Name: f.name}, Idem: f.idem, Put: upload.Put{Length: int64(len(f.content))},
 		}, bytes.NewReader(f.content))
 		return err
@@ -233,27 +233,27 @@ func (c *client) end(name, doing string, from, to fate, do func(f *file) error) 
 }
 
 func (c *client) abort(name string) {
-	c.end(name, "abort", open, aborted, func(f *file) error { return c.w.uploads.Abort(ctx, c.as(f), f.id) })
+	c.end(name, "abort", open, aborted, func(f *file) error { return c.w.Uploads.Abort(ctx, c.as(f), f.id) })
 }
 
 func (c *client) trash(name string) {
-	c.end(name, "delete", visible, trashed, func(f *file) error { return c.w.memories.Delete(ctx, c.w.me, f.memory, false) })
+	c.end(name, "delete", visible, trashed, func(f *file) error { return c.w.Memories.Delete(ctx, c.w.Me, f.memory, false) })
 }
 
 func (c *client) restore(name string) {
 	c.end(name, "restore", trashed, visible, func(f *file) error {
-		_, err := c.w.memories.Restore(ctx, c.w.me, f.memory)
+		_, err := c.w.Memories.Restore(ctx, c.w.Me, f.memory)
 		return err
 	})
 }
 
 func (c *client) purge(name string, from fate) {
-	c.end(name, "purge", from, purged, func(f *file) error { return c.w.memories.Delete(ctx, c.w.me, f.memory, true) })
+	c.end(name, "purge", from, purged, func(f *file) error { return c.w.Memories.Delete(ctx, c.w.Me, f.memory, true) })
 }
 
 // tick lets an hour pass. These uploads, if they are as the test expects, end by that.
 func (c *client) tick(ends ...string) {
-	c.w.clock.advance(hour)
+	c.w.clock.Advance(hour)
 	if c.failed != nil {
 		ends = c.m.names() // what has failed is not where the script expects it
 	}
@@ -274,13 +274,13 @@ func (c *client) tick(ends ...string) {
 	var token func(int64)
 	c.call("", "tick", func() {
 		end(false)
-		token = c.m.guest.tick(c.w.engine.Running(), hour)
-	}, func() error { _, err := c.w.keeper.Tick(ctx); return err }, func() {
+		token = c.m.guest.tick(c.w.Engine.Running(), hour)
+	}, func() error { _, err := c.w.Keeper.Tick(ctx); return err }, func() {
 		end(true)
-		token(c.w.engine.Running())
+		token(c.w.Engine.Running())
 	}, nil)
 }
 
 func (c *client) sweep() {
-	c.call("", "sweep", nil, func() error { _, err := c.w.keeper.Sweep(ctx); return err }, func() {}, nil)
+	c.call("", "sweep", nil, func() error { _, err := c.w.Keeper.Sweep(ctx); return err }, func() {}, nil)
 }

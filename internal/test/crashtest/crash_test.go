@@ -16,6 +16,7 @@ import (
 
 	"sluice/internal/durable"
 	"sluice/internal/test/crashfs"
+	"sluice/internal/test/world"
 )
 
 var (
@@ -112,7 +113,7 @@ func points(t *testing.T, d durable.Durability) (all []point) {
 			}
 		}
 		m := r.m.clone()
-		all = append(all, point{s.N, fmt.Sprintf("%s, while %s", s, m.doing), s.Image(), m, r.st.clock.ms.Load()})
+		all = append(all, point{s.N, fmt.Sprintf("%s, while %s", s, m.doing), s.Image(), m, r.st.clock.Millis()})
 		return nil
 	}
 	err := alive(dead, func() error { r.script(); return r.err })
@@ -125,7 +126,7 @@ func points(t *testing.T, d durable.Durability) (all []point) {
 		}
 	}
 	t.Logf("steps on packs: %v", packs)
-	all = append(all, point{r.disk.Steps() + 1, "the end", r.disk.Image(), r.m.clone(), r.st.clock.ms.Load()})
+	all = append(all, point{r.disk.Steps() + 1, "the end", r.disk.Image(), r.m.clone(), r.st.clock.Millis()})
 	return all
 }
 
@@ -142,12 +143,12 @@ type trial struct {
 // start opens a server on a disk.
 func (tr *trial) start(disk *crashfs.Disk, m *model, ms int64) (*client, *death, error) {
 	dead := newDeath(func() {})
-	cl := &clock{}
-	cl.ms.Store(ms + 1000)
+	cl := &world.Clock{}
+	cl.SetMillis(ms + 1000)
 	tr.seed += 1_000_003
 	var c *client
 	err := alive(dead, func() error {
-		w, err := openWorld(disk, setup{durability: tr.d, seed: tr.seed, clock: cl, die: dead.die})
+		w, err := openServer(disk, setup{durability: tr.d, seed: tr.seed, clock: cl, die: dead.die})
 		c = &client{w: w, m: m}
 		return err
 	})
@@ -204,18 +205,18 @@ func (tr *trial) finish(disk *crashfs.Disk, m *model, ms int64) error {
 		return err
 	}
 	if !tr.deep {
-		return alive(dead, c.w.close)
+		return alive(dead, c.w.Close)
 	}
 	// What is finished is there after the worst power loss that may follow.
 	left := disk.Crash(tr.rng, 0)
-	if err := alive(dead, c.w.close); err != nil {
+	if err := alive(dead, c.w.Close); err != nil {
 		return err
 	}
 	after, dead, err := tr.start(left, m.clone(), ms)
 	if err != nil {
 		return fmt.Errorf("after a power loss at the end: %w", err)
 	}
-	err = alive(dead, func() error { return errors.Join(after.check(), audit(after.w), after.w.close()) })
+	err = alive(dead, func() error { return errors.Join(after.check(), audit(after.w), after.w.Close()) })
 	if err != nil {
 		return fmt.Errorf("after a power loss at the end: %w", err)
 	}

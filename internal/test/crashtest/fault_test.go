@@ -145,7 +145,7 @@ func (a *attempt) try() (ok bool, err error) {
 		return false, err
 	}
 	tr := &trial{d: a.st.durability, rng: rand.New(rand.NewPCG(uint64(a.k), 3)), seed: uint64(a.k), deep: true}
-	ms := a.st.clock.ms.Load()
+	ms := a.st.clock.Millis()
 	if errors.Is(err, errDied) {
 		if side(a.hit.Path) == "content" {
 			return true, fmt.Errorf("a failure of %s ended the server: %w", a.hit, err)

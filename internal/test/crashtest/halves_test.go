@@ -50,7 +50,7 @@ func (tr *trial) withoutHalves(left *crashfs.Disk, m *model, ms int64) error {
 			return err
 		}
 		if c, _, err := tr.start(disk, m.clone(), ms); err == nil {
-			return fmt.Errorf("it starts with %s: %w", name, errors.Join(errHalf, c.w.close()))
+			return fmt.Errorf("it starts with %s: %w", name, errors.Join(errHalf, c.w.Close()))
 		} else if !strings.Contains(err.Error(), "Nothing was touched") {
 			return fmt.Errorf("with %s: %w", name, err)
 		}

@@ -74,7 +74,7 @@ func (c *client) as(f *file) access.Caller {
 	if f.guest {
 		return c.m.guest.caller
 	}
-	return c.w.me
+	return c.w.Me
 }
 
 // blind reports whether the upload's owner may not look at it.
@@ -91,17 +91,17 @@ func isRefusal(err error) bool {
 
 // status asks for an upload; where its owner must be refused it asks the stores.
 func (c *client) status(f *file) (up upload.Upload, err error) {
-	up, err = c.w.uploads.Status(ctx, c.as(f), f.id)
+	up, err = c.w.Uploads.Status(ctx, c.as(f), f.id)
 	if !c.blind(f) {
 		return up, err
 	}
 	if !isRefusal(err) {
 		return up, fmt.Errorf("its owner, who may not look, is told %v, %w", up, err)
 	}
-	if up.Session, err = c.w.engine.Status(ctx, f.id); err != nil || up.State != session.Finished {
+	if up.Session, err = c.w.Engine.Status(ctx, f.id); err != nil || up.State != session.Finished {
 		return up, err
 	}
-	err = c.w.rows.View(ctx, func(r catalog.Reader) error {
+	err = c.w.Catalog.View(ctx, func(r catalog.Reader) error {
 		out, err := catalog.Outcomes.Get(r, catalog.Number(f.id))
 		if errors.Is(err, catalog.ErrNotFound) {
 			up.Deleted = true
@@ -120,7 +120,7 @@ func (c *client) status(f *file) (up upload.Upload, err error) {
 // checkGuest finds out what became of a change of its rights.
 func (c *client) checkGuest() error {
 	g := c.m.guest
-	row, err := c.w.memories.ReadCapsule(ctx, c.w.me, "default")
+	row, err := c.w.Memories.ReadCapsule(ctx, c.w.Me, "default")
 	if err != nil {
 		return err
 	}
@@ -135,7 +135,7 @@ func (c *client) checkGuest() error {
 		return fmt.Errorf("the guest is %s in %+v", is, row)
 	}
 	g.role = is
-	_, err = c.w.who.Authenticate(ctx, g.secret)
+	_, err = c.w.Access.Authenticate(ctx, g.secret)
 	over := !g.ends.IsZero() && !c.w.clock.Now().Before(g.ends)
 	switch {
 	case err != nil && !errors.Is(err, access.ErrUnauthenticated):
@@ -144,7 +144,7 @@ func (c *client) checkGuest() error {
 		return errors.New("a token whose time is over is good")
 	case over: // the clock may be set back
 		is := uint8(revoked)
-		err := c.w.rows.View(ctx, func(r catalog.Reader) error {
+		err := c.w.Catalog.View(ctx, func(r catalog.Reader) error {
 			_, there, err := catalog.Tokens.Find(r, catalog.TokenKey(g.caller.Token))
 			if there {
 				is = valid
@@ -189,7 +189,7 @@ func (l *serverRun) toRole(to role) change {
 			case controller:
 				controllers = []string{g.id}
 			}
-			_, err := l.w.memories.UpdateCapsule(ctx, l.w.me, "default", memories.CapsuleChange{Subject: &who, Controllers: &controllers})
+			_, err := l.w.Memories.UpdateCapsule(ctx, l.w.Me, "default", memories.CapsuleChange{Subject: &who, Controllers: &controllers})
 			return err
 		},
 	}
@@ -201,7 +201,7 @@ func (l *serverRun) revoke() change {
 		doing: "revoke the guest's token",
 		widen: func() { g.token |= revoked },
 		has:   func() { g.token = revoked },
-		do:    func() error { return l.w.who.RevokeToken(ctx, l.w.me, g.tokenID) },
+		do:    func() error { return l.w.Access.RevokeToken(ctx, l.w.Me, g.tokenID) },
 	}
 }
 
@@ -216,12 +216,12 @@ func (l *serverRun) newToken(readOnly bool, ends time.Duration) bool {
 	var t catalog.Token
 	var secret string
 	return l.call("", fmt.Sprintf("a new token for the guest, read-only %v, for %v", readOnly, ends), nil, func() (err error) {
-		t, secret, err = l.w.who.CreateToken(ctx, l.w.me, g.id, "guest", readOnly, ends)
+		t, secret, err = l.w.Access.CreateToken(ctx, l.w.Me, g.id, "guest", readOnly, ends)
 		return err
 	}, func() {
 		g.secret, g.tokenID, g.token, g.ends, g.due = secret, t.ID, valid, t.Expires, 0
 		if ends > 0 {
-			g.due = l.w.engine.Running() + ends.Milliseconds()
+			g.due = l.w.Engine.Running() + ends.Milliseconds()
 		}
 		g.caller = access.Caller{Principal: g.id, Token: t.Hash, ReadOnly: readOnly}
 	}, nil)
@@ -270,7 +270,7 @@ func (l *serverRun) refused(f *file) {
 			return
 		}
 		l.callRefused(f.name, "may not put", refusals, func() error {
-			return l.w.uploads.PutChunk(ctx, as, f.id, 0, bytes.NewReader(b[:one.End]), upload.Put{Length: one.Len(), Replace: l.rng.IntN(2) == 0})
+			return l.w.Uploads.PutChunk(ctx, as, f.id, 0, bytes.NewReader(b[:one.End]), upload.Put{Length: one.Len(), Replace: l.rng.IntN(2) == 0})
 		})
 	case 4:
 		if f.id != 0 {
@@ -278,7 +278,7 @@ func (l *serverRun) refused(f *file) {
 		}
 	default:
 		if f.id != 0 {
-			l.callRefused(f.name, "may not abort", refusals, func() error { return l.w.uploads.Abort(ctx, as, f.id) })
+			l.callRefused(f.name, "may not abort", refusals, func() error { return l.w.Uploads.Abort(ctx, as, f.id) })
 		}
 	}
 }
@@ -286,19 +286,19 @@ func (l *serverRun) refused(f *file) {
 // meddle tries what nobody may do to what is another's.
 func (l *serverRun) meddle(f *file) {
 	l.on(f)
-	other := l.w.me
+	other := l.w.Me
 	if !f.guest {
 		other = l.m.guest.caller
 	}
 	wants := append([]error{session.ErrNotFound}, refusals...)
 	switch {
 	case !f.guest && f.can == visible && l.m.guest.role != controller:
-		l.callRefused(f.name, "another may not delete", wants, func() error { return l.w.memories.Delete(ctx, other, f.memory, true) })
+		l.callRefused(f.name, "another may not delete", wants, func() error { return l.w.Memories.Delete(ctx, other, f.memory, true) })
 	case f.id == 0:
 	case l.rng.IntN(2) == 0:
 		l.callRefused(f.name, "another may not finish", wants, func() error { return l.tryFinish(f, other) })
 	default:
-		l.callRefused(f.name, "another may not abort", wants, func() error { return l.w.uploads.Abort(ctx, other, f.id) })
+		l.callRefused(f.name, "another may not abort", wants, func() error { return l.w.Uploads.Abort(ctx, other, f.id) })
 	}
 }
 
@@ -369,7 +369,7 @@ func (l *serverRun) midway() {
 		gap := session.Gaps(f.must, session.Range{End: int64(len(f.content))}, 1)[0]
 		got := int64(0)
 		l.during(f, fmt.Sprintf("put bytes %d to %d", gap.Off, gap.End), func() { f.may = session.Add(f.may, gap) }, func(change func()) (err error) {
-			got, err = l.w.uploads.PutRange(ctx, l.as(f), f.id, gap.Off, turning(f.content[gap.Off:gap.End], change), upload.Put{Length: gap.Len()})
+			got, err = l.w.Uploads.PutRange(ctx, l.as(f), f.id, gap.Off, turning(f.content[gap.Off:gap.End], change), upload.Put{Length: gap.Len()})
 			return err
 		}, func() { f.must = session.Add(f.must, session.Range{Off: gap.Off, End: gap.Off + got}) })
 		return
@@ -380,7 +380,7 @@ func (l *serverRun) midway() {
 	}
 	l.add(f)
 	l.during(f, "create", func() {}, func(change func()) error {
-		_, err := l.w.uploads.Create(ctx, l.as(f), upload.CreateRequest{
+		_, err := l.w.Uploads.Create(ctx, l.as(f), upload.CreateRequest{
 			Capsule: "default", Meta: catalog.Meta{Name: f.name}, Put: upload.Put{Length: int64(len(f.content))},
 		}, turning(f.content, change))
 		return err

@@ -105,7 +105,7 @@ func (l *serverRun) callRefused(name, doing string, wants []error, do func() err
 }
 
 func (l *serverRun) tryBegin(f *file, as access.Caller) error {
-	_, err := l.w.uploads.Begin(ctx, as, l.beginning(f))
+	_, err := l.w.Uploads.Begin(ctx, as, l.beginning(f))
 	return err
 }
 
@@ -118,14 +118,14 @@ func (l *serverRun) beginning(f *file) upload.BeginRequest {
 }
 
 func (l *serverRun) tryCreate(f *file, as access.Caller) error {
-	_, err := l.w.uploads.Create(ctx, as, upload.CreateRequest{
+	_, err := l.w.Uploads.Create(ctx, as, upload.CreateRequest{
 		Capsule: "default", Meta: catalog.Meta{Name: f.name}, Idem: f.idem, Put: upload.Put{Length: int64(len(f.content))},
 	}, bytes.NewReader(f.content))
 	return err
 }
 
 func (l *serverRun) tryFinish(f *file, as access.Caller) error {
-	_, err := l.w.uploads.Finish(ctx, as, upload.FinishRequest{ID: f.id, SHA256: sha256.Sum256(f.content), Length: int64(len(f.content))})
+	_, err := l.w.Uploads.Finish(ctx, as, upload.FinishRequest{ID: f.id, SHA256: sha256.Sum256(f.content), Length: int64(len(f.content))})
 	return err
 }
 
@@ -246,7 +246,7 @@ func (l *serverRun) beginTwice() {
 		}
 	default:
 		l.call(f.name, "begin again", nil, func() error {
-			up, err := l.w.uploads.Begin(ctx, l.as(f), l.beginning(f))
+			up, err := l.w.Uploads.Begin(ctx, l.as(f), l.beginning(f))
 			if err == nil && (up.ID != id || up.Memory != memory || up.Deleted != (f.can != visible)) {
 				err = fmt.Errorf("%w: it is session %d with memory %s, deleted %v", errWrong, up.ID, up.Memory, up.Deleted)
 			}
@@ -367,7 +367,7 @@ func (l *serverRun) doFinishWrongly() {
 		req.Length++
 		doing, wants = "finish with another length", []error{upload.ErrLengthMismatch}
 	}
-	l.callRefused(f.name, doing, wants, func() error { _, err := l.w.uploads.Finish(ctx, l.as(f), req); return err })
+	l.callRefused(f.name, doing, wants, func() error { _, err := l.w.Uploads.Finish(ctx, l.as(f), req); return err })
 }
 
 // doRepeat repeats what has ended: it has no second effect.
@@ -402,13 +402,13 @@ func (l *serverRun) doRepeat() {
 	case n == 0:
 		l.callRefused(f.name, "finish again", []error{end}, func() error { return l.tryFinish(f, l.as(f)) })
 	case n == 1 && f.can == aborted:
-		l.call(f.name, "abort again", nil, func() error { return l.w.uploads.Abort(ctx, l.as(f), f.id) }, func() {}, nil)
+		l.call(f.name, "abort again", nil, func() error { return l.w.Uploads.Abort(ctx, l.as(f), f.id) }, func() {}, nil)
 	case n == 1:
-		l.callRefused(f.name, "abort", []error{end}, func() error { return l.w.uploads.Abort(ctx, l.as(f), f.id) })
+		l.callRefused(f.name, "abort", []error{end}, func() error { return l.w.Uploads.Abort(ctx, l.as(f), f.id) })
 	case len(f.content) > 0:
 		b := f.content[:min(chunk, len(f.content))]
 		l.callRefused(f.name, "put again", []error{end}, func() error {
-			return l.w.uploads.PutChunk(ctx, l.as(f), f.id, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b)), Replace: n == 3})
+			return l.w.Uploads.PutChunk(ctx, l.as(f), f.id, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b)), Replace: n == 3})
 		})
 	}
 }
@@ -438,7 +438,7 @@ func (l *serverRun) doRestore() {
 		return
 	}
 	l.callRefused(f.name, "restore what is purged", []error{catalog.ErrNotFound}, func() error {
-		_, err := l.w.memories.Restore(ctx, l.w.me, f.memory)
+		_, err := l.w.Memories.Restore(ctx, l.w.Me, f.memory)
 		return err
 	})
 }
@@ -454,7 +454,7 @@ func (l *serverRun) doPurge() {
 		l.purge(f.name, f.can)
 		return
 	}
-	l.callRefused(f.name, "purge again", []error{catalog.ErrNotFound}, func() error { return l.w.memories.Delete(ctx, l.w.me, f.memory, true) })
+	l.callRefused(f.name, "purge again", []error{catalog.ErrNotFound}, func() error { return l.w.Memories.Delete(ctx, l.w.Me, f.memory, true) })
 }
 
 // doTick lets some time pass, on the whole less than an hour, and the keeper work.
@@ -473,7 +473,7 @@ func (l *serverRun) doWait() {
 // doJump lets the clock jump; the next tick counts one hour at most.
 func (l *serverRun) doJump() {
 	by := []time.Duration{-7 * hour, -90 * time.Minute, 40 * hour, 8760 * hour}[l.rng.IntN(4)]
-	l.w.clock.advance(by)
+	l.w.clock.Advance(by)
 	l.tell(fmt.Sprintf("the clock jumps by %v", by), true, nil)
 	if l.rng.IntN(2) == 0 {
 		l.pass(time.Minute)
@@ -484,7 +484,7 @@ func (l *serverRun) doJump() {
 // clock says.
 func (l *serverRun) pass(by time.Duration) {
 	l.on()
-	l.w.clock.advance(by)
+	l.w.clock.Advance(by)
 	now := l.w.clock.Now()
 	counted := min(max(now.Sub(l.ticked), 0), hour)
 	l.ticked = now
@@ -520,13 +520,13 @@ func (l *serverRun) pass(by time.Duration) {
 	var token func(int64)
 	ok := l.call("", fmt.Sprintf("tick after %v", by), func() {
 		end(false)
-		token = l.m.guest.tick(l.w.engine.Running(), hour)
+		token = l.m.guest.tick(l.w.Engine.Running(), hour)
 	}, func() error {
-		_, err := l.w.keeper.Tick(ctx)
+		_, err := l.w.Keeper.Tick(ctx)
 		return err
 	}, func() {
 		end(true)
-		token(l.w.engine.Running())
+		token(l.w.Engine.Running())
 	}, nil)
 	if (unsure || !ok) && l.err == nil {
 		l.resolve()
@@ -542,11 +542,11 @@ func (l *serverRun) resolve() {
 		switch f.can {
 		case open | expired:
 			var s session.Session
-			if s, err = l.w.engine.Status(ctx, f.id); err == nil {
+			if s, err = l.w.Engine.Status(ctx, f.id); err == nil {
 				is = map[session.State]fate{session.Open: open, session.Expired: expired}[s.State]
 			}
 		case trashed | purged:
-			err = l.w.rows.View(ctx, func(r catalog.Reader) error {
+			err = l.w.Catalog.View(ctx, func(r catalog.Reader) error {
 				_, ok, err := catalog.Memories.Find(r, catalog.MemoryKey(f.memory))
 				is = map[bool]fate{true: trashed, false: purged}[ok]
 				return err
@@ -574,7 +574,7 @@ func (l *serverRun) doReadSlowly() {
 	l.on(f)
 	was := *f
 	var reading *memories.File
-	if !l.call(f.name, "open", nil, func() (err error) { reading, err = l.w.memories.Open(ctx, l.w.me, was.memory); return err }, func() {}, nil) {
+	if !l.call(f.name, "open", nil, func() (err error) { reading, err = l.w.Memories.Open(ctx, l.w.Me, was.memory); return err }, func() {}, nil) {
 		return
 	}
 	if l.rng.IntN(3) > 0 {

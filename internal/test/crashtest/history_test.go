@@ -17,6 +17,7 @@ import (
 	"sluice/catalog"
 	"sluice/internal/durable"
 	"sluice/internal/test/crashfs"
+	"sluice/internal/test/world"
 	"sluice/session"
 )
 
@@ -109,7 +110,7 @@ func (l *serverRun) at(what string, image *crashfs.Image) *point {
 		m = l.m.clone()
 	}
 	l.log = append(l.log, "    "+what+": the end of this life, while "+m.doing)
-	return &point{what: what, image: image, model: m.clone(), ms: l.st.clock.ms.Load()}
+	return &point{what: what, image: image, model: m.clone(), ms: l.st.clock.Millis()}
 }
 
 // stopAt notes the moment between two steps, unless another was noted before.
@@ -289,17 +290,17 @@ type start struct {
 
 func newStart(d durable.Durability) (out start, err error) {
 	disk := newDisk()
-	w, err := openWorld(disk, setup{durability: d, clock: &clock{}})
+	w, err := openServer(disk, setup{durability: d, clock: &world.Clock{}})
 	if err != nil {
 		return out, err
 	}
-	p, err := w.who.CreatePrincipal(ctx, w.me, "guest", false)
+	p, err := w.Access.CreatePrincipal(ctx, w.Me, "guest", false)
 	if err != nil {
-		return out, errors.Join(err, w.close())
+		return out, errors.Join(err, w.Close())
 	}
-	t, secret, err := w.who.CreateToken(ctx, w.me, p.ID, "guest", false, 0)
+	t, secret, err := w.Access.CreateToken(ctx, w.Me, p.ID, "guest", false, 0)
 	out.guest = guest{id: p.ID, secret: secret, tokenID: t.ID, role: stranger, token: valid, caller: access.Caller{Principal: p.ID, Token: t.Hash}}
-	err = errors.Join(err, w.close())
+	err = errors.Join(err, w.Close())
 	out.image = disk.Image()
 	return out, err
 }
@@ -332,8 +333,8 @@ func (h *history) born() *serverRun {
 	h.totals.lives++
 	l := &serverRun{n: h.lives, seed: h.rng.Uint64()}
 	l.rng = rand.New(rand.NewPCG(l.seed, 1))
-	cl := &clock{}
-	cl.ms.Store(h.ms)
+	cl := &world.Clock{}
+	cl.SetMillis(h.ms)
 	l.dead = newDeath(func() { l.stopAt("the server ends itself") })
 	h.model.forgetTime()
 	l.disk, l.m, l.st = h.disk, h.model, setup{durability: h.d, seed: h.seed*1_000_003 + uint64(h.lives)*100, clock: cl, die: l.dead.die}
@@ -402,7 +403,7 @@ func (h *history) next() error {
 		}
 		if when == "stopping" || when == "stopped" || when == "fault" && l.rng.IntN(3) == 0 {
 			l.m.start("closing", nil)
-			if err := l.w.close(); err != nil && l.hit == nil {
+			if err := l.w.Close(); err != nil && l.hit == nil {
 				return fmt.Errorf("closing: %w", err)
 			}
 			l.arm(nothing, 0)
@@ -441,7 +442,7 @@ func (h *history) bury(l *serverRun, when string, err error) error {
 	}
 	if !died {
 		l.disk.SetHook(nil)
-		_ = l.w.close() // on a disk that is not looked at any more; where it is closed already, that is an error
+		_ = l.w.Close() // on a disk that is not looked at any more; where it is closed already, that is an error
 	}
 	v := killed
 	if n := h.rng.IntN(6); when != "stopped" && n > 1 && (when != "fault" || n > 3) {
@@ -543,10 +544,10 @@ func (h *history) end(l *serverRun) error {
 	}
 	left := l.disk.Crash(h.rng, 0)
 	m := l.m.clone()
-	if err := l.w.close(); err != nil {
+	if err := l.w.Close(); err != nil {
 		return err
 	}
-	h.disk, h.model, h.ms = left, m, l.st.clock.ms.Load()
+	h.disk, h.model, h.ms = left, m, l.st.clock.Millis()
 	last := h.born()
 	last.failed = nil
 	last.opened()
@@ -554,16 +555,16 @@ func (h *history) end(l *serverRun) error {
 		return fmt.Errorf("after a power loss at the end: %w", last.err)
 	}
 	h.totals.images += 2
-	return last.w.close()
+	return last.w.Close()
 }
 
 // nothingLeft: no session is open, nothing is due.
 func (l *serverRun) nothingLeft() error {
-	st, err := l.w.engine.Stats(ctx)
+	st, err := l.w.Engine.Stats(ctx)
 	if err != nil || st.Open != 0 {
 		return fmt.Errorf("%d sessions are open for ever: %w", st.Open, err)
 	}
-	return l.w.rows.View(ctx, func(r catalog.Reader) error {
+	return l.w.Catalog.View(ctx, func(r catalog.Reader) error {
 		for d, err := range catalog.Dues.After(r, catalog.DueKey{}) {
 			if err != nil || d.Kind == catalog.DuePurge || d.Kind == catalog.DuePlace {
 				return fmt.Errorf("%+v is due for ever: %w", d, err)

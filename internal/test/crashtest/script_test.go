@@ -8,6 +8,7 @@ import (
 	"sluice/catalog"
 	"sluice/internal/durable"
 	"sluice/internal/test/crashfs"
+	"sluice/internal/test/world"
 	"sluice/memories"
 )
 
@@ -23,7 +24,7 @@ type run struct {
 }
 
 func newRun(d durable.Durability, death *death) *run {
-	r := &run{disk: newDisk(), st: setup{durability: d, clock: &clock{}, die: death.die}}
+	r := &run{disk: newDisk(), st: setup{durability: d, clock: &world.Clock{}, die: death.die}}
 	r.m = newModel()
 	return r
 }
@@ -43,7 +44,7 @@ func (r *run) open() {
 	for {
 		r.st.seed++
 		r.m.start("opening", nil)
-		w, err := openWorld(r.disk, r.st)
+		w, err := openServer(r.disk, r.st)
 		if err == nil {
 			r.w = w
 			r.m.ack(func() {})
@@ -75,7 +76,7 @@ func (r *run) stop() {
 	}
 	r.reader.stop()
 	r.m.start("closing", nil)
-	err := r.w.close()
+	err := r.w.Close()
 	r.m.ack(func() {})
 	if err != nil && r.fail == nil {
 		r.err = fmt.Errorf("closing: %w", err)
@@ -92,7 +93,7 @@ func (r *run) kill() {
 	r.m.start("being killed", nil)
 	w := r.w
 	r.anew()
-	_ = w.close() // on a disk that is not looked at any more
+	_ = w.Close() // on a disk that is not looked at any more
 }
 
 // script is everything that clients and the keeper do.
@@ -203,7 +204,7 @@ type reader struct {
 	wg   sync.WaitGroup
 }
 
-func startReader(w *world, m *model) *reader {
+func startReader(w *server, m *model) *reader {
 	r := &reader{quit: make(chan struct{})}
 	r.wg.Go(func() {
 		for {
@@ -213,7 +214,7 @@ func startReader(w *world, m *model) *reader {
 			default:
 			}
 			turn := m.now()
-			if row, err := w.memories.ReadCapsule(ctx, w.me, "default"); err == nil {
+			if row, err := w.Memories.ReadCapsule(ctx, w.Me, "default"); err == nil {
 				if found, err := seen(w); err == nil {
 					m.saw(turn, row.Seq, found)
 				}
@@ -224,7 +225,7 @@ func startReader(w *world, m *model) *reader {
 }
 
 // seen gives the fates that the lists tell of.
-func seen(w *world) (map[string]fate, error) {
+func seen(w *server) (map[string]fate, error) {
 	out := map[string]fate{}
 	var errs []error
 	for at, is := range map[bool]fate{false: visible, true: trashed} {
@@ -239,9 +240,9 @@ func seen(w *world) (map[string]fate, error) {
 	return out, errors.Join(errs...)
 }
 
-func eachMemory(w *world, trash bool, visit func(catalog.Memory)) error {
+func eachMemory(w *server, trash bool, visit func(catalog.Memory)) error {
 	for cursor := ""; ; {
-		page, next, err := w.memories.List(ctx, w.me, memories.ListRequest{Trash: trash, Limit: 1000, Cursor: cursor})
+		page, next, err := w.Memories.List(ctx, w.Me, memories.ListRequest{Trash: trash, Limit: 1000, Cursor: cursor})
 		if err != nil {
 			return err
 		}

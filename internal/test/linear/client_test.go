@@ -91,7 +91,7 @@ type client struct {
 	h   *history
 	n   int
 	rng *rand.Rand
-	w   *world
+	w   *server
 	// page is where the list that it is reading goes on.
 	page *op
 }
@@ -242,10 +242,10 @@ func (c *client) onSession(o *op) bool {
 
 // tick lets enough time pass for what was deleted to be collected.
 func (c *client) tick() {
-	c.w.clock.advance(90 * time.Second)
-	_, err := c.w.keeper.Tick(context.Background())
+	c.w.clock.Advance(90 * time.Second)
+	_, err := c.w.Keeper.Tick(context.Background())
 	if err == nil {
-		_, err = c.w.keeper.Sweep(context.Background())
+		_, err = c.w.Keeper.Sweep(context.Background())
 	}
 	if err != nil && !c.h.dead.Load() {
 		c.h.fail(fmt.Errorf("tick: %w", err))

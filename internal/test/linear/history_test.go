@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -17,6 +16,7 @@ import (
 
 	"sluice/internal/durable"
 	"sluice/internal/test/crashfs"
+	"sluice/internal/test/world"
 )
 
 // history is what several clients did to one server, and to those that were started on what it had
@@ -37,18 +37,6 @@ type history struct {
 	lost  int
 	kills int
 	err   error
-}
-
-// lockedReader is for several goroutines.
-type lockedReader struct {
-	mu sync.Mutex
-	r  io.Reader
-}
-
-func (l *lockedReader) Read(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.r.Read(p)
 }
 
 func (h *history) fail(err error) {
@@ -87,7 +75,7 @@ func (h *history) contentOf(sid uint64) int {
 // run makes a history. What it draws is the seed's; how the calls meet each other is not.
 func run(seed uint64) *history {
 	h := &history{seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), disk: newDisk()}
-	h.set = setup{seed: seed << 8, clock: &clock{}, inMemory: h.rng.IntN(5) == 0, durability: durable.Durability(1 - h.rng.IntN(2))}
+	h.set = setup{seed: seed << 8, clock: &world.Clock{}, inMemory: h.rng.IntN(5) == 0, durability: durable.Durability(1 - h.rng.IntN(2))}
 	clients, turns, epochs := 3+h.rng.IntN(4), 0, 1
 	if !h.set.inMemory && h.rng.IntN(2) == 0 {
 		epochs = 2
@@ -105,15 +93,15 @@ func run(seed uint64) *history {
 func (h *history) live(clients, turns int, dies bool) error {
 	h.set.disk = h.disk
 	h.set.seed++
-	h.set.clock.advance(time.Second)
-	w, err := openWorld(context.Background(), h.set)
+	h.set.clock.Advance(time.Second)
+	w, err := openServer(context.Background(), h.set)
 	if err != nil {
 		return fmt.Errorf("opening: %w", err)
 	}
 	if h.epoch == 0 {
 		events, err := w.events(context.Background(), 0)
 		if err != nil {
-			return errors.Join(err, w.close())
+			return errors.Join(err, w.Close())
 		}
 		h.start = uint64(len(events))
 	}
@@ -136,7 +124,7 @@ func (h *history) live(clients, turns int, dies bool) error {
 		h.last(&client{h: h, n: clients, w: w, rng: rand.New(rand.NewPCG(h.seed, 3))})
 	}
 	h.disk.SetHook(nil)
-	err = w.close() // on a disk that nobody looks at any more
+	err = w.Close() // on a disk that nobody looks at any more
 	if dies {
 		h.disk, h.dead = image.left(h), atomic.Bool{}
 	}
