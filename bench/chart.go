@@ -82,11 +82,11 @@ func (r *results) bars(s scenario) (*plot.Plot, error) {
 		at.XYs = append(at.XYs, plotter.XY{X: sp.median, Y: float64(len(names))})
 		at.XErrors = append(at.XErrors, struct{ Low, High float64 }{sp.min - sp.median, sp.max - sp.median})
 		names = append(names, strings.Trim(v.label, "*"))
-		mine, theirs := 0.0, sp.median
+		own, theirs := 0.0, sp.median
 		if sys == "sluice" {
-			mine, theirs = theirs, mine
+			own, theirs = theirs, own
 		}
-		ours, others = append(ours, mine), append(others, theirs)
+		ours, others = append(ours, own), append(others, theirs)
 	}
 	if len(names) == 0 {
 		return nil, nil

@@ -136,12 +136,12 @@ func (k *link) carry(to, from net.Conn, w *wire, own float64) {
 		}
 	})
 	defer close(way)
-	var mine time.Time
+	var ownFree time.Time
 	for {
 		b := make([]byte, piece)
 		n, err := from.Read(b)
 		if n > 0 {
-			leaves := w.slot(n, k.bits, own, &mine)
+			leaves := w.slot(n, k.bits, own, &ownFree)
 			way <- packet{b[:n], leaves.Add(k.delay / 2)}
 			time.Sleep(time.Until(leaves) - ahead)
 		}
@@ -156,19 +156,19 @@ func (k *link) carry(to, from net.Conn, w *wire, own float64) {
 
 // slot gives the time at which n bytes have left: after those before them on the wire, and on their
 // connection.
-func (w *wire) slot(n int, bits, own float64, mine *time.Time) time.Time {
+func (w *wire) slot(n int, bits, own float64, ownFree *time.Time) time.Time {
 	at := func(free time.Time, rate float64) time.Time {
 		if now := time.Now(); free.Before(now) {
 			free = now
 		}
 		return free.Add(time.Duration(float64(n) * 8 / rate * 1e9))
 	}
-	*mine = at(*mine, own)
+	*ownFree = at(*ownFree, own)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.next = at(w.next, bits)
-	if mine.After(w.next) {
-		return *mine
+	if ownFree.After(w.next) {
+		return *ownFree
 	}
 	return w.next
 }

@@ -152,11 +152,11 @@ func (r *run) do(ctx context.Context) error {
 	defer os.RemoveAll(dir)
 	// The arena is as large as the largest scenario, but for the upload of finish, which goes
 	// around it.
-	room := max(r.z.large, 8*r.z.each, int64(r.z.many)*r.z.small, chunk)
+	size := max(r.z.large, 8*r.z.each, int64(r.z.many)*r.z.small, chunk)
 	if r.growthAlone() {
-		room = 8 * chunk
+		size = 8 * chunk
 	}
-	a, err := newArena(room)
+	a, err := newArena(size)
 	if err != nil {
 		return err
 	}
@@ -197,7 +197,7 @@ func (r *run) report(all *results, b *about) (section string, err error) {
 // measure lets the systems take turns.
 func (r *run) measure(ctx context.Context, a *arena, dir string) (*results, error) {
 	all := &results{samples: map[string]map[string][]sample{}, compared: r.before != "" && r.has("sluice")}
-	cut := map[string][]item{}
+	split := map[string][]item{}
 	for _, s := range scenarios(r.z) {
 		if all.compared {
 			s.systems = slices.Insert(s.systems, 1, otherBuild) // all begin with ours
@@ -206,7 +206,7 @@ func (r *run) measure(ctx context.Context, a *arena, dir string) (*results, erro
 		if (r.wants(s.name) && s.how != readingCold || slices.Contains(r.scenarios, s.name)) && len(s.systems) > 0 {
 			all.scenarios = append(all.scenarios, s)
 			all.samples[s.name] = map[string][]sample{}
-			cut[s.name] = s.cut(a)
+			split[s.name] = s.split(a)
 		}
 	}
 	finish := inner{what: "finish", small: "1 MiB", large: bytesOf(r.z.finish), most: 2}
@@ -222,7 +222,7 @@ func (r *run) measure(ctx context.Context, a *arena, dir string) (*results, erro
 			for i := range s.systems {
 				sys, _ := systemOf(s.systems[(i+round)%len(s.systems)])
 				err := r.sample(dir, func(dir string) error {
-					t, err := s.run(ctx, sys, r.bins, dir, cut[s.name])
+					t, err := s.run(ctx, sys, r.bins, dir, split[s.name])
 					if err != nil {
 						return err
 					}

@@ -141,7 +141,7 @@ func bytesOf(n int64) string {
 }
 
 // items cuts a scenario's uploads out of the arena, all different.
-func (s scenario) cut(a *arena) []item {
+func (s scenario) split(a *arena) []item {
 	all := make([]item, s.items)
 	for i := range all {
 		all[i] = a.item(fmt.Sprintf("%s-%04d", s.name, i), int64(i)*s.size, s.size, chunk)

@@ -83,7 +83,7 @@ func (s *seed) fill(ctx context.Context, a *arena, have, want int) error {
 			}
 		}
 		return s.create(ctx, a, made, from, to)
-	}), settled(ctx, filepath.Join(s.data, "meta")))
+	}), waitUnchanged(ctx, filepath.Join(s.data, "meta")))
 }
 
 // create makes memories like made, in one commit.
@@ -125,7 +125,7 @@ func (s *seed) tick(ctx context.Context, n int) ([]time.Duration, error) {
 }
 
 // settled waits until a folder has been the same for a second.
-func settled(ctx context.Context, dir string) error {
+func waitUnchanged(ctx context.Context, dir string) error {
 	last, since := "", time.Now()
 	for time.Since(since) < time.Second {
 		now := ""

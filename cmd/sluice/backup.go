@@ -57,10 +57,10 @@ func (c *backupCmd) Run(e *env) error {
 	}
 	p := newProgress(e)
 	defer p.close()
-	tell := seldom(func(done, total int64) { p.set(c.Dir, done, total) })
-	res, err := backupByServer(e.ctx, c.Data, controlRequest{Backup: dir, Salvage: c.Salvage}, tell)
+	report := rateLimited(func(done, total int64) { p.set(c.Dir, done, total) })
+	res, err := backupByServer(e.ctx, c.Data, controlRequest{Backup: dir, Salvage: c.Salvage}, report)
 	if errors.Is(err, errNoServer) {
-		res, err = c.alone(e, dir, tell)
+		res, err = c.alone(e, dir, report)
 	}
 	p.end(c.Dir)
 	if err != nil {
@@ -71,7 +71,7 @@ func (c *backupCmd) Run(e *env) error {
 		of = "not whole: "
 	}
 	e.print(backupDone{c.Dir, res}, "%sbackup %d in %s: %s; %s copied", of, res.Number, clean(c.Dir), summary(res.Summary), size(res.Copied))
-	return told(e, res, "the data folder does not have it whole, so neither has the backup")
+	return reportDamage(e, res, "the data folder does not have it whole, so neither has the backup")
 }
 
 // unharmed says what a failure has left, where that is not clear.
@@ -87,7 +87,7 @@ func summary(s backup.Summary) string {
 }
 
 // told names what is not whole.
-func told(e *env, res backup.Result, why string) error {
+func reportDamage(e *env, res backup.Result, why string) error {
 	for _, m := range res.Missing {
 		e.failOf("", fmt.Errorf("missing: %s", m.Why))
 	}
@@ -101,10 +101,10 @@ func told(e *env, res backup.Result, why string) error {
 }
 
 // alone makes the backup where no server runs.
-func (c *backupCmd) alone(e *env, dir string, tell backup.Progress) (res backup.Result, err error) {
+func (c *backupCmd) alone(e *env, dir string, report backup.Progress) (res backup.Result, err error) {
 	log := slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	if c.Salvage {
-		return c.salvage(e, dir, log, tell)
+		return c.salvage(e, dir, log, report)
 	}
 	d, err := openData(c.Data, durable.Power, folder.Options{Existing: true, Log: log}, pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{}), Die: e.die, Log: log}, localblob.Options{Log: log})
 	if err != nil {
@@ -115,7 +115,7 @@ func (c *backupCmd) alone(e *env, dir string, tell backup.Progress) (res backup.
 	if err != nil {
 		return res, err
 	}
-	return backupInto(e.ctx, c.Data, dir, src, tell)
+	return backupInto(e.ctx, c.Data, dir, src, report)
 }
 
 // nobody deletes anything: no server runs.
@@ -123,17 +123,17 @@ func nobody() (release func()) { return func() {} }
 
 // salvage backs up what surely is in a folder that no server has open. Its metadata need not be
 // such that they can be opened.
-func (c *backupCmd) salvage(e *env, dir string, log *slog.Logger, tell backup.Progress) (res backup.Result, err error) {
+func (c *backupCmd) salvage(e *env, dir string, log *slog.Logger, report backup.Progress) (res backup.Result, err error) {
 	f, err := folder.Open(c.Data, folder.Options{Existing: true, Log: log})
 	if err != nil {
 		return res, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	wreck, err := pebblemeta.OpenDamaged(f.Meta.Path, pebblemeta.Options{FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: e.die, Log: log})
+	damaged, err := pebblemeta.OpenDamaged(f.Meta.Path, pebblemeta.Options{FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: e.die, Log: log})
 	if err != nil {
 		return res, err
 	}
-	defer func() { err = errors.Join(err, wreck.Close()) }()
+	defer func() { err = errors.Join(err, damaged.Close()) }()
 	blobs, err := localblob.Open(f.Content.Path, localblob.Options{FS: f.Content.FS, Log: log, ReadOnly: true})
 	if err != nil {
 		return res, err
@@ -145,21 +145,21 @@ func (c *backupCmd) salvage(e *env, dir string, log *slog.Logger, tell backup.Pr
 	}
 	return backupInto(e.ctx, c.Data, dir, backup.Source{
 		ID:     id,
-		Freeze: func(context.Context) (backup.Frozen, error) { return rest{wreck}, nil },
+		Freeze: func(context.Context) (backup.Frozen, error) { return sureRows{damaged}, nil },
 		Decode: pebblemeta.Decode, Rows: pebblemeta.Format, Content: blobs, Hold: nobody, Salvage: true,
-	}, tell)
+	}, report)
 }
 
 // rest is what surely is in damaged metadata, as a state.
-type rest struct{ *pebblemeta.Damaged }
+type sureRows struct{ *pebblemeta.Damaged }
 
 // Walk implements backup.Frozen.
-func (r rest) Walk(ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error) error {
+func (r sureRows) Walk(ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error) error {
 	return r.Sure(ctx, visit, lost)
 }
 
 // Close implements backup.Frozen. Who opened the wreck closes it.
-func (rest) Close() {}
+func (sureRows) Close() {}
 
 // source is the data folder as something to be backed up.
 func (d *data) source(hold func() func(), log *slog.Logger) (backup.Source, error) {
@@ -181,7 +181,7 @@ func (d *data) source(hold func() func(), log *slog.Logger) (backup.Source, erro
 }
 
 // backupInto makes a backup in a folder that is no part of what is backed up.
-func backupInto(ctx context.Context, data, dir string, src backup.Source, tell backup.Progress) (backup.Result, error) {
+func backupInto(ctx context.Context, data, dir string, src backup.Source, report backup.Progress) (backup.Result, error) {
 	within, err := inside(data, dir)
 	if err == nil && within {
 		err = fmt.Errorf("%s is in the data folder: a backup belongs elsewhere, best on another disk", dir)
@@ -189,7 +189,7 @@ func backupInto(ctx context.Context, data, dir string, src backup.Source, tell b
 	if err != nil {
 		return backup.Result{}, err
 	}
-	return backup.Run(ctx, durable.OS{}, dir, src, time.Now(), tell)
+	return backup.Run(ctx, durable.OS{}, dir, src, time.Now(), report)
 }
 
 // inside reports whether a path, which need not be there, is in a folder.
@@ -227,13 +227,13 @@ func (c *restoreCmd) Run(e *env) (err error) {
 	defer func() { err = errors.Join(err, b.Close()) }()
 	p := newProgress(e)
 	defer p.close()
-	tell := seldom(func(done, total int64) { p.set(c.Dir, done, total) })
+	report := rateLimited(func(done, total int64) { p.set(c.Dir, done, total) })
 	target := backup.Target{Decode: pebblemeta.Decode, Rows: pebblemeta.Format, Salvage: c.Salvage}
 	var res backup.Result
 	if c.Check {
-		res, err = b.Restore(e.ctx, target, tell)
+		res, err = b.Restore(e.ctx, target, report)
 	} else {
-		res, err = c.restore(e, disk, b, target, tell)
+		res, err = c.restore(e, disk, b, target, report)
 	}
 	p.end(c.Dir)
 	if err != nil {
@@ -248,12 +248,12 @@ func (c *restoreCmd) Run(e *env) (err error) {
 	} else {
 		e.print(restoreDone{c.Dir, c.Data, res}, "restored %s from backup %d: %s", clean(c.Data), res.Number, summary(res.Summary))
 	}
-	return told(e, res, "it is not in the backup")
+	return reportDamage(e, res, "it is not in the backup")
 }
 
 // restore fills a new data folder. The first admin's token is not in a backup: the server writes a
 // new one when it starts.
-func (c *restoreCmd) restore(e *env, disk durable.FS, b *backup.Backup, target backup.Target, tell backup.Progress) (res backup.Result, err error) {
+func (c *restoreCmd) restore(e *env, disk durable.FS, b *backup.Backup, target backup.Target, report backup.Progress) (res backup.Result, err error) {
 	data, err := filepath.Abs(c.Data)
 	if real, linked := filepath.EvalSymlinks(data); linked == nil {
 		data = real
@@ -284,7 +284,7 @@ func (c *restoreCmd) restore(e *env, disk durable.FS, b *backup.Backup, target b
 		if len(r.missing) > 0 {
 			target.Row = r.rows(meta)
 		}
-		if res, err = b.Restore(e.ctx, target, tell); err == nil {
+		if res, err = b.Restore(e.ctx, target, report); err == nil {
 			err = meta.Close(e.ctx)
 		}
 		if err == nil {
@@ -294,7 +294,7 @@ func (c *restoreCmd) restore(e *env, disk durable.FS, b *backup.Backup, target b
 			return err
 		}
 		if len(r.missing) > 0 {
-			if err := r.settle(f); err != nil {
+			if err := r.reconcile(f); err != nil {
 				return err
 			}
 		}

@@ -42,7 +42,7 @@ func TestKillNineDuringABackup(t *testing.T) {
 	}
 	store(5)
 	must("backup", "--data", data, dir)
-	cut := 0
+	interrupted := 0
 	for round := range 6 {
 		store(4)
 		alone := round%3 == 2
@@ -60,7 +60,7 @@ func TestKillNineDuringABackup(t *testing.T) {
 			cmd.Process.Kill()
 		}
 		if cmd.Wait() != nil {
-			cut++
+			interrupted++
 		}
 		// Where the command alone was killed the server may hold the folder a moment longer.
 		out, err := "", error(nil)
@@ -77,7 +77,7 @@ func TestKillNineDuringABackup(t *testing.T) {
 			srv = startServer(t, data)
 		}
 	}
-	if cut == 0 {
+	if interrupted == 0 {
 		t.Error("no backup was cut off")
 	}
 	must("backup", "--data", data, dir)

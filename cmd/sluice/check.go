@@ -90,7 +90,7 @@ func (c *checkCmd) Run(e *env) error {
 	}()
 	select {
 	case err := <-died:
-		c.tell(e, keeper.Finding{Kind: keeper.KindRecord, Text: fmt.Sprintf("the metadata in %s is damaged, and can't be read further: %v", filepath.Join(c.Data, "meta"), err)})
+		c.report(e, keeper.Finding{Kind: keeper.KindRecord, Text: fmt.Sprintf("the metadata in %s is damaged, and can't be read further: %v", filepath.Join(c.Data, "meta"), err)})
 		return fmt.Errorf("the check ended early; %w", errDamagedData)
 	case r := <-done:
 		if r.err != nil {
@@ -117,7 +117,7 @@ func (c *checkCmd) check(e *env, die func(error)) (sum keeper.Summary, err error
 	d, err := openData(c.Data, durable.Power, folder.Options{Existing: true, ReadOnly: !c.Repair, Rejoin: c.Rejoin, Log: log},
 		pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{}), Die: die, Log: log, ReadOnly: !c.Repair}, localblob.Options{Log: log, ReadOnly: !c.Repair})
 	if errors.Is(err, pebblemeta.ErrTables) {
-		return sum, errors.Join(err, c.tellHoles(e, log, die))
+		return sum, errors.Join(err, c.reportHoles(e, log, die))
 	}
 	if err != nil {
 		return sum, err
@@ -133,7 +133,7 @@ func (c *checkCmd) run(e *env, meta *pebblemeta.DB, blobs *localblob.Store, know
 	defer p.end("check")
 	return keeper.Check(e.ctx, keeper.CheckConfig{
 		Sessions: meta.Sessions(), Catalog: meta.Catalog(), Blobs: blobs, Clock: system.Clock{}, Repair: c.Repair,
-		Found:      func(f keeper.Finding) { c.tell(e, f) },
+		Found:      func(f keeper.Finding) { c.report(e, f) },
 		Progress:   func(done, total int64) { p.set("check", done, total) },
 		File:       c.file,
 		KnownPlace: known,
@@ -148,7 +148,7 @@ func (c *checkCmd) file(place string) string {
 }
 
 // tell prints one finding.
-func (c *checkCmd) tell(e *env, f keeper.Finding) {
+func (c *checkCmd) report(e *env, f keeper.Finding) {
 	line := foundLine{
 		Kind: f.Kind, Text: f.Text, Capsule: f.Capsule, Note: f.Note, Remedy: f.Remedy, Repaired: f.Repaired, Quarantined: f.Quarantined,
 	}

@@ -75,16 +75,16 @@ func socketPath(data string) (path string, done func(), err error) {
 
 // open makes the socket. The caller has the folder to himself: one that is there was left by a
 // server that is dead.
-func (d *controlSocket) open() error {
-	path, done, err := socketPath(d.folder.Way)
+func (c *controlSocket) open() error {
+	path, done, err := socketPath(c.folder.Way)
 	if err != nil {
 		return err
 	}
 	defer done()
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("%s is no socket, and is left as it is: move it away", filepath.Join(d.folder.Path, socketName))
+		return fmt.Errorf("%s is no socket, and is left as it is: move it away", filepath.Join(c.folder.Path, socketName))
 	}
-	if err := d.remove(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := c.remove(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -92,44 +92,44 @@ func (d *controlSocket) open() error {
 		return err
 	}
 	l.SetUnlinkOnClose(false) // by then the name may be another's
-	d.listener = l
+	c.listener = l
 	return os.Chmod(path, 0o600)
 }
 
 // remove takes the socket's name away, in the folder that is open: another server may have the
 // folder's name by now.
-func (d *controlSocket) remove() error {
-	return d.folder.FS.Remove(filepath.Join(d.folder.Path, socketName))
+func (c *controlSocket) remove() error {
+	return c.folder.FS.Remove(filepath.Join(c.folder.Path, socketName))
 }
 
 // openControl opens the control socket. Where that is not possible the server runs without.
 func (s *server) openControl(log *slog.Logger) {
-	d := &controlSocket{folder: s.folder, log: log, source: func() (backup.Source, error) {
+	c := &controlSocket{folder: s.folder, log: log, source: func() (backup.Source, error) {
 		return s.source(s.keeper.Hold, log)
 	}}
-	if err := d.open(); err != nil {
+	if err := c.open(); err != nil {
 		log.Warn("no backup can be made while this server runs: there can be no socket in the data folder", "err", err)
 		return
 	}
-	s.control = d
+	s.control = c
 }
 
 // serve answers until ctx ends, and returns when nothing runs any more.
-func (d *controlSocket) serve(ctx context.Context) {
+func (c *controlSocket) serve(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	stop := context.AfterFunc(ctx, func() {
-		_ = d.remove() // one that nobody listens at harms nobody
-		d.listener.Close()
+		_ = c.remove() // one that nobody listens at harms nobody
+		c.listener.Close()
 	})
 	defer stop()
 	for {
-		conn, err := d.listener.Accept()
+		conn, err := c.listener.Accept()
 		if ctx.Err() != nil {
 			return
 		}
 		if err != nil {
-			d.log.Error("the socket for backups failed", "err", err)
+			c.log.Error("the socket for backups failed", "err", err)
 			select {
 			case <-time.After(time.Second):
 				continue
@@ -137,7 +137,7 @@ func (d *controlSocket) serve(ctx context.Context) {
 				return
 			}
 		}
-		wg.Go(func() { d.answer(ctx, conn) })
+		wg.Go(func() { c.answer(ctx, conn) })
 	}
 }
 
@@ -147,7 +147,7 @@ var (
 )
 
 // answer serves one connection.
-func (d *controlSocket) answer(server context.Context, conn net.Conn) {
+func (c *controlSocket) answer(server context.Context, conn net.Conn) {
 	defer conn.Close()
 	ctx, cancel := context.WithCancel(server)
 	defer cancel()
@@ -169,11 +169,11 @@ func (d *controlSocket) answer(server context.Context, conn net.Conn) {
 		say(controlResponse{Error: "the request is not understood"})
 		return
 	}
-	if !d.backupRunning.TryLock() {
+	if !c.backupRunning.TryLock() {
 		say(controlResponse{Error: "a backup is running already"})
 		return
 	}
-	defer d.backupRunning.Unlock()
+	defer c.backupRunning.Unlock()
 	_ = conn.SetReadDeadline(time.Time{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -182,12 +182,12 @@ func (d *controlSocket) answer(server context.Context, conn net.Conn) {
 	})
 	defer wg.Wait()
 	defer conn.Close() // before the wait
-	src, err := d.source()
+	src, err := c.source()
 	src.Salvage = want.Salvage
 	var res backup.Result
 	if err == nil {
 		err = panics.Try(func() (err error) {
-			res, err = backupInto(ctx, d.folder.Path, want.Backup, src, seldom(func(done, _ int64) { say(controlResponse{Done: &done}) }))
+			res, err = backupInto(ctx, c.folder.Path, want.Backup, src, rateLimited(func(done, _ int64) { say(controlResponse{Done: &done}) }))
 			return err
 		})
 	}
@@ -197,21 +197,21 @@ func (d *controlSocket) answer(server context.Context, conn net.Conn) {
 		} else if ctx.Err() != nil {
 			err = errHungUp
 		}
-		d.log.Warn("a backup failed", "folder", want.Backup, "err", err)
+		c.log.Warn("a backup failed", "folder", want.Backup, "err", err)
 		say(controlResponse{Error: err.Error()})
 		return
 	}
-	d.log.Info("a backup was made", "folder", want.Backup, "number", res.Number, "bytes", res.Bytes, "copied", res.Copied, "damaged", len(res.Damaged), "missing", len(res.Missing))
+	c.log.Info("a backup was made", "folder", want.Backup, "number", res.Number, "bytes", res.Bytes, "copied", res.Copied, "damaged", len(res.Damaged), "missing", len(res.Missing))
 	say(controlResponse{Result: &res})
 }
 
 // seldom passes on a few times a second what is told often.
-func seldom(tell backup.Progress) backup.Progress {
+func rateLimited(report backup.Progress) backup.Progress {
 	var last time.Time
 	return func(done, total int64) {
 		if now := time.Now(); now.Sub(last) >= 200*time.Millisecond {
 			last = now
-			tell(done, total)
+			report(done, total)
 		}
 	}
 }
@@ -221,7 +221,7 @@ var errNoServer = errors.New("no server answers")
 
 // backupByServer lets the server that has the data folder open make the backup. errNoServer where
 // there is none.
-func backupByServer(ctx context.Context, data string, want controlRequest, tell backup.Progress) (backup.Result, error) {
+func backupByServer(ctx context.Context, data string, want controlRequest, report backup.Progress) (backup.Result, error) {
 	fail := func(err error) (backup.Result, error) {
 		if ctx.Err() != nil {
 			err = ctx.Err()
@@ -258,7 +258,7 @@ func backupByServer(ctx context.Context, data string, want controlRequest, tell 
 		case a.Result != nil:
 			return *a.Result, nil
 		case a.Done != nil:
-			tell(*a.Done, -1)
+			report(*a.Done, -1)
 		}
 	}
 }

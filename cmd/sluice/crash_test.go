@@ -206,9 +206,9 @@ func (f *facts) upload(ctx context.Context, c *api.Client, name string) error {
 		size += crashChunk
 	}
 	last := len(p.chunks) - 1
-	cut := rand.IntN(crashChunk - 1)
-	p.chunks[last] = p.chunks[last][cut:]
-	size -= int64(cut)
+	less := rand.IntN(crashChunk - 1)
+	p.chunks[last] = p.chunks[last][less:]
+	size -= int64(less)
 	s, err := c.Begin(ctx, api.BeginRequest{CapsuleID: "default", Meta: api.Meta{Name: name, Bytes: &size}, ChunkSize: crashChunk})
 	if err != nil {
 		return err

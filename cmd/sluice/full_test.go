@@ -112,14 +112,14 @@ type fullWorld struct {
 	t    *testing.T
 	srv  *child
 	data string
-	body []byte
+	content []byte
 }
 
 const fullChunk = 1 << 20
 
 func (w *fullWorld) begin(name string, chunks int) string {
 	w.t.Helper()
-	size := int64(len(w.body))
+	size := int64(len(w.content))
 	s, err := w.srv.client.Begin(w.t.Context(), api.BeginRequest{
 		CapsuleID: "default", Meta: api.Meta{Name: name, Bytes: &size}, ChunkSize: fullChunk,
 	})
@@ -133,13 +133,13 @@ func (w *fullWorld) begin(name string, chunks int) string {
 }
 
 func (w *fullWorld) put(id string, i int) error {
-	part := w.body[i*fullChunk : (i+1)*fullChunk]
+	part := w.content[i*fullChunk : (i+1)*fullChunk]
 	return w.srv.client.PutChunk(w.t.Context(), id, int64(i), bytes.NewReader(part), fullChunk, api.PutOptions{})
 }
 
 func (w *fullWorld) finish(id string) (api.Memory, error) {
-	sum := sha256.Sum256(w.body)
-	return w.srv.client.Finish(w.t.Context(), api.FinishRequest{SessionID: id, SHA256: hex.EncodeToString(sum[:]), TotalLen: int64(len(w.body))})
+	sum := sha256.Sum256(w.content)
+	return w.srv.client.Finish(w.t.Context(), api.FinishRequest{SessionID: id, SHA256: hex.EncodeToString(sum[:]), TotalLen: int64(len(w.content))})
 }
 
 func (w *fullWorld) must(err error) {
@@ -169,7 +169,7 @@ func (w *fullWorld) refused(what string, err error) {
 // everything goes on, with the reserve as it was.
 func TestADiskThatOthersFill(t *testing.T) {
 	root := smallDisk(t, "size=192m")
-	w := &fullWorld{t: t, data: filepath.Join(root, "data"), body: bytes.Repeat([]byte("0123456789abcdef"), 3*fullChunk/16)}
+	w := &fullWorld{t: t, data: filepath.Join(root, "data"), content: bytes.Repeat([]byte("0123456789abcdef"), 3*fullChunk/16)}
 	ctx := t.Context()
 	w.srv = startServer(t, w.data)
 	if got := w.parts(); got != 16 {
@@ -235,7 +235,7 @@ func TestADiskThatOthersFill(t *testing.T) {
 		w.must(w.put(id, 2))
 		if m, err := w.finish(id); err != nil {
 			t.Errorf("finish of partial %d: %v", i, err)
-		} else if m.Bytes != int64(len(w.body)) {
+		} else if m.Bytes != int64(len(w.content)) {
 			t.Errorf("%d bytes", m.Bytes)
 		}
 	}
@@ -263,7 +263,7 @@ func TestADiskThatOthersFill(t *testing.T) {
 // A server that nobody asks for anything makes its reserve whole by itself.
 func TestTheReserveComesBackByItself(t *testing.T) {
 	root := smallDisk(t, "size=192m")
-	w := &fullWorld{t: t, data: filepath.Join(root, "data"), body: make([]byte, 3*fullChunk)}
+	w := &fullWorld{t: t, data: filepath.Join(root, "data"), content: make([]byte, 3*fullChunk)}
 	w.srv = startServer(t, w.data)
 	id := w.begin("whole", 3)
 	others := newHog(t, root)
@@ -289,7 +289,7 @@ func TestTheReserveComesBackByItself(t *testing.T) {
 // The metadata has a disk of its own, and that one is full: nothing new is taken, although the
 // content's has room.
 func TestAFullDiskOfTheMetadataAlone(t *testing.T) {
-	w := &fullWorld{t: t, data: filepath.Join(t.TempDir(), "data"), body: make([]byte, 2*fullChunk)}
+	w := &fullWorld{t: t, data: filepath.Join(t.TempDir(), "data"), content: make([]byte, 2*fullChunk)}
 	meta := filepath.Join(w.data, "meta")
 	w.must(os.MkdirAll(meta, 0o700))
 	smallDiskAt(t, meta, "size=192m")

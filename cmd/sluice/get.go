@@ -117,7 +117,7 @@ func (g *getter) file(m api.Memory, dest string) error {
 			return errThere
 		}
 		if same {
-			g.tell(m, dest)
+			g.report(m, dest)
 			return nil
 		}
 	} else if _, err := os.Stat(filepath.Dir(dest)); err != nil {
@@ -140,7 +140,7 @@ func (g *getter) file(m api.Memory, dest string) error {
 	}
 	switch {
 	case err == nil:
-		g.tell(m, dest)
+		g.report(m, dest)
 	case errors.Is(err, fs.ErrExist) && !there:
 		return errThere // it appeared meanwhile
 	}
@@ -149,7 +149,7 @@ func (g *getter) file(m api.Memory, dest string) error {
 
 var errThere = errors.New("a file of this name is there already and differs; give another name with -o, or --force")
 
-func (g *getter) tell(m api.Memory, dest string) {
+func (g *getter) report(m api.Memory, dest string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.e.print(got{m.MemoryID, dest, m.Bytes, m.SHA256}, "%s  %s  %s", m.MemoryID, size(m.Bytes), clean(dest))

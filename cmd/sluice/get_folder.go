@@ -33,7 +33,7 @@ func (g *getter) folder() error {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		if err == nil && renamed {
-			g.e.tell(map[string]any{"renamed": map[string]string{"memory_id": m.MemoryID, "name": m.Name, "file": dest}}, "its name is taken here by another one: %s  %s", m.MemoryID, clean(dest))
+			g.e.report(map[string]any{"renamed": map[string]string{"memory_id": m.MemoryID, "name": m.Name, "file": dest}}, "its name is taken here by another one: %s  %s", m.MemoryID, clean(dest))
 		}
 		if err == nil {
 			return

@@ -31,7 +31,7 @@ func (g *getter) target(m api.Memory, dest string) error {
 		if f == nil {
 			return os.ErrNotExist
 		}
-		return g.told(m, dest, f, g.stream(m, f))
+		return g.reportWritten(m, dest, f, g.stream(m, f))
 	}
 	info, err := os.Stat(dest)
 	if err != nil {
@@ -57,7 +57,7 @@ func (g *getter) target(m api.Memory, dest string) error {
 
 // told tells of a memory that was written to f, unless that is standard output: a result would go
 // into the content.
-func (g *getter) told(m api.Memory, dest string, f *os.File, err error) error {
+func (g *getter) reportWritten(m api.Memory, dest string, f *os.File, err error) error {
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (g *getter) told(m api.Memory, dest string, f *os.File, err error) error {
 			return nil
 		}
 	}
-	g.tell(m, dest)
+	g.report(m, dest)
 	return nil
 }
 
@@ -90,7 +90,7 @@ func (g *getter) into(m api.Memory, dest string) error {
 		if o.err != nil {
 			return o.err
 		}
-		return errors.Join(g.told(m, dest, o.f, g.stream(m, o.f)), o.f.Close())
+		return errors.Join(g.reportWritten(m, dest, o.f, g.stream(m, o.f)), o.f.Close())
 	case <-g.e.ctx.Done():
 		return errStopped
 	}
@@ -280,6 +280,6 @@ func (s *source) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) 
 
 // permanent: trying again won't cure it.
 func permanent(err error) bool {
-	var broken *writeError
-	return errors.As(err, &broken) || errors.Is(err, download.ErrPermanent) || api.ClassOf(err) == api.Permanent || api.ClassOf(err) == api.TooLarge
+	var failed *writeError
+	return errors.As(err, &failed) || errors.Is(err, download.ErrPermanent) || api.ClassOf(err) == api.Permanent || api.ClassOf(err) == api.TooLarge
 }

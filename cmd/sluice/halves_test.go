@@ -64,7 +64,7 @@ func refusedAway(t *testing.T, c *api.Client) {
 	}
 }
 
-// † A server whose folder was renamed goes on in its own folder, takes nothing, and never touches
+// † I26: A server whose folder was renamed goes on in its own folder, takes nothing, and never touches
 // what has the name by now: the files, the socket and the token of another server. When its folder
 // is back it goes on.
 func TestARenamedFolderIsNotAnothers(t *testing.T) {
@@ -202,7 +202,7 @@ func mounted(t *testing.T, from, to string) (unmount func()) {
 	return unmount
 }
 
-// † A half whose disk is not mounted, or another's, is refused at the start by its name, and
+// † I26: A half whose disk is not mounted, or another's, is refused at the start by its name, and
 // nothing is made on the mount point; one that is mounted over while the server runs is noticed.
 func TestAHalfIsAMountOfItsOwn(t *testing.T) {
 	for _, half := range []string{"meta", "content"} {
@@ -218,11 +218,11 @@ func TestAHalfIsAMountOfItsOwn(t *testing.T) {
 		srv := startServer(t, data)
 		b := contentOf("a.bin", 3_000_000)
 		m := store(t, srv.client, "a.bin", b)
-		over := mounted(t, strange, at)
+		unmountStrange := mounted(t, strange, at)
 		waitFor(t, srv.client, false)
 		refusedAway(t, srv.client)
 		holdsContent(t, srv.client, m, b)
-		over()
+		unmountStrange()
 		waitFor(t, srv.client, true)
 		store(t, srv.client, "b.bin", b[1:])
 		srv.stop(t)

@@ -4,13 +4,13 @@ import "syscall"
 
 // leftOut tells of something that was not stored or fetched, and why.
 func (e *env) leftOut(what, why string) {
-	e.tell(map[string]any{"left_out": map[string]string{"of": what, "reason": why}}, "left out, as %s: %s", why, clean(what))
+	e.report(map[string]any{"left_out": map[string]string{"of": what, "reason": why}}, "left out, as %s: %s", why, clean(what))
 }
 
 // sayLeftOut says at the end how many there were.
 func (e *env) sayLeftOut(n int) {
 	if n > 0 {
-		e.tell(map[string]int{"left_out": n}, "%d left out", n)
+		e.report(map[string]int{"left_out": n}, "%d left out", n)
 	}
 }
 

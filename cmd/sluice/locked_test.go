@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// † A second server on a folder is refused though all lock files were removed, and touches nothing.
+// † I27: A second server on a folder is refused though all lock files were removed, and touches nothing.
 // The first one takes nothing more, says why, and has lost nothing when it starts again.
 func TestASecondServerIsRefusedWithoutLockFiles(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
@@ -45,7 +45,7 @@ func TestASecondServerIsRefusedWithoutLockFiles(t *testing.T) {
 	a.stop(t)
 }
 
-// † Where another server has begun on the folder nevertheless, as where folders can't be locked,
+// † I27: Where another server has begun on the folder nevertheless, as where folders can't be locked,
 // the first one takes nothing more, says why, and ends without having written anything.
 func TestAServerWhoseFolderWasTakenWritesNothing(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")

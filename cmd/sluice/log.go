@@ -21,8 +21,8 @@ func (e *env) queueLog(level slog.Level) *slog.Logger {
 		}
 		return slog.New(slog.NewTextHandler(w, opts))
 	}
-	q := newLogQueue(e.stderr, func(to io.Writer, dropped int64) {
-		logTo(to).Warn("lines of this log were dropped: nobody read it", "lines", dropped)
+	q := newLogQueue(e.stderr, func(to io.Writer, discarded int64) {
+		logTo(to).Warn("lines of this log were dropped: nobody read it", "lines", discarded)
 	})
 	e.stderr, e.end = q, q.close
 	return logTo(q)

@@ -19,19 +19,19 @@ const (
 // told when the log moves again. One Write is one line.
 type logQueue struct {
 	to   io.Writer
-	tell func(to io.Writer, dropped int64)
+	report func(to io.Writer, discarded int64)
 	wake chan struct{} // has one place; closed by close
 	done chan struct{}
 
 	mu      sync.Mutex
 	waiting []byte
-	dropped int64
+	discarded int64
 	closed  bool
 }
 
 // newLogQueue starts passing on; close ends it. tell writes that so many lines were dropped.
-func newLogQueue(to io.Writer, tell func(to io.Writer, dropped int64)) *logQueue {
-	q := &logQueue{to: to, tell: tell, wake: make(chan struct{}, 1), done: make(chan struct{})}
+func newLogQueue(to io.Writer, report func(to io.Writer, discarded int64)) *logQueue {
+	q := &logQueue{to: to, report: report, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go q.run()
 	return q
 }
@@ -41,7 +41,7 @@ func (q *logQueue) Write(p []byte) (int, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed || len(q.waiting)+len(p) > logBacklog {
-		q.dropped++
+		q.discarded++
 		return len(p), nil
 	}
 	q.waiting = append(q.waiting, p...)
@@ -58,23 +58,23 @@ func (q *logQueue) run() {
 	for range q.wake {
 		q.mu.Lock()
 		lines, q.waiting = q.waiting, lines[:0]
-		dropped := q.dropped
+		discarded := q.discarded
 		q.mu.Unlock()
 		if _, err := q.to.Write(lines); err != nil {
-			q.drop(int64(bytes.Count(lines, []byte("\n"))))
+			q.addDiscarded(int64(bytes.Count(lines, []byte("\n"))))
 			continue
 		}
-		if dropped > 0 {
-			q.drop(-dropped)
-			q.tell(q.to, dropped)
+		if discarded > 0 {
+			q.addDiscarded(-discarded)
+			q.report(q.to, discarded)
 		}
 	}
 }
 
-func (q *logQueue) drop(lines int64) {
+func (q *logQueue) addDiscarded(lines int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.dropped += lines
+	q.discarded += lines
 }
 
 // close gives what waits a second to be written. What is written later is dropped. A repeat does

@@ -54,7 +54,7 @@ type env struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	json           bool
-	lost           error  // that a result could not be written
+	outErr           error  // that a result could not be written
 	end            func() // gives the log a moment to be written; it may be called again
 	unhook         func() // lets the next signal end the program at once; it may be called again
 }
@@ -111,8 +111,8 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if err = refuseEmpty(parsed); err == nil {
 		err = parsed.Run(e)
 	}
-	if err == nil && e.lost != nil {
-		err = fmt.Errorf("a result could not be written: %w", e.lost)
+	if err == nil && e.outErr != nil {
+		err = fmt.Errorf("a result could not be written: %w", e.outErr)
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = errors.New("stopped")

@@ -26,8 +26,8 @@ func (e *env) print(v any, format string, args ...any) {
 	if err == nil {
 		_, err = e.stdout.Write(append(line, '\n'))
 	}
-	if err != nil && e.lost == nil {
-		e.lost = err
+	if err != nil && e.outErr == nil {
+		e.outErr = err
 	}
 }
 
@@ -93,7 +93,7 @@ func detail(err error) string {
 
 // tell writes a message that programs may want too, on standard error: v as JSON, or a line for
 // people.
-func (e *env) tell(v any, format string, args ...any) {
+func (e *env) report(v any, format string, args ...any) {
 	if b, err := json.Marshal(v, jsontext.AllowInvalidUTF8(true), json.Deterministic(true)); e.json && err == nil {
 		fmt.Fprintf(e.stderr, "%s\n", b)
 		return

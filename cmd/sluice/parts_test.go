@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// † A disk of the places or the packs that is not mounted at the start is refused by its name,
+// † I26: A disk of the places or the packs that is not mounted at the start is refused by its name,
 // whoever asks, and nothing is touched: neither there nor in the other half. One that another is
 // mounted over while the server runs is noticed; nothing is marked as damaged for it, and all goes
 // on when it is back.
@@ -31,10 +31,10 @@ func TestAPartIsAMountOfItsOwn(t *testing.T) {
 			holdsContent(t, srv.client, a, big)
 			holdsContent(t, srv.client, b, small)
 		}
-		over := mounted(t, strange, at)
+		unmount := mounted(t, strange, at)
 		waitFor(t, srv.client, false)
 		refusedAway(t, srv.client)
-		over()
+		unmount()
 		waitFor(t, srv.client, true)
 		holds()
 		srv.stop(t)

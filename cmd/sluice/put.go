@@ -77,7 +77,7 @@ func (c *putCmd) Run(e *env) error {
 	p.wg.Wait()
 	p.e.sayLeftOut(p.left)
 	if p.unsent > 0 {
-		p.e.tell(map[string]int{"not_tried": p.unsent}, "%d more not tried", p.unsent)
+		p.e.report(map[string]int{"not_tried": p.unsent}, "%d more not tried", p.unsent)
 	}
 	if e.ctx.Err() != nil {
 		if slices.Contains(c.Files, "-") {
@@ -205,12 +205,12 @@ func (p *putter) send(ctx context.Context, f sender.File, n int64) {
 }
 
 // done tells what became of a file.
-func (p *putter) done(f sender.File, tell func(), err error) {
+func (p *putter) done(f sender.File, report func(), err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
 	case err == nil:
-		tell()
+		report()
 	case p.e.ctx.Err() != nil:
 		p.failed = true // that it was stopped is said once, at the end
 	case p.useless && errors.Is(err, sender.ErrServer):

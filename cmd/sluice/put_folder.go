@@ -100,7 +100,7 @@ func (p *putter) under(parent, name, disk string) string {
 		case !taken:
 			p.dirs[as] = disk
 			if i > 1 {
-				p.e.tell(map[string]any{"renamed": map[string]string{"of": disk, "path": as}}, "stored as %s, as another folder has its name: %s", clean(as), clean(disk))
+				p.e.report(map[string]any{"renamed": map[string]string{"of": disk, "path": as}}, "stored as %s, as another folder has its name: %s", clean(as), clean(disk))
 			}
 			return as
 		case before == disk:

@@ -94,7 +94,7 @@ func TestRotIsNeverRead(t *testing.T) {
 	r.secret = strings.TrimSpace(string(token))
 	two := new(http.Protocols)
 	two.SetUnencryptedHTTP2(true)
-	over := map[string]*http.Transport{"HTTP/1.1": {}, "HTTP/2": {Protocols: two}}
+	transports := map[string]*http.Transport{"HTTP/1.1": {}, "HTTP/2": {Protocols: two}}
 	for kind, n := range map[string]int{"an item of a pack": 5_000, "a large item": 300_000, "a place": 2 << 20, "a content of several extents": 20<<20 + 5} {
 		for _, before := range []string{"", "whole", "a part"} {
 			for _, cold := range []bool{true, false} {
@@ -104,13 +104,13 @@ func TestRotIsNeverRead(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				switch status, got, whole := r.get(over["HTTP/1.1"], "GET", m, map[string]string{"a part": "bytes=3-"}[before]); {
+				switch status, got, whole := r.get(transports["HTTP/1.1"], "GET", m, map[string]string{"a part": "bytes=3-"}[before]); {
 				case before == "":
 				case status >= 300 || !whole || !bytes.HasSuffix(b, got):
 					t.Fatalf("%s: %d", what, status)
 				}
 				r.flip(b[bad:bad+64], cold)
-				for name, tr := range over {
+				for name, tr := range transports {
 					if status, got, whole := r.get(tr, "GET", m, ""); status == 200 && whole || status > 200 && status != 500 || len(got) >= n {
 						t.Errorf("%s, %s: %d, %d bytes, whole: %v", what, name, status, len(got), whole)
 					}
@@ -129,7 +129,7 @@ func TestRotIsNeverRead(t *testing.T) {
 			}
 		}
 	}
-	for _, tr := range over {
+	for _, tr := range transports {
 		tr.CloseIdleConnections()
 	}
 }

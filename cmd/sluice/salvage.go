@@ -28,12 +28,12 @@ func (c *checkCmd) salvage(e *env, log *slog.Logger, die func(error)) (sum keepe
 		return sum, false, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	wreck, err := pebblemeta.OpenDamaged(f.Meta.Path, pebblemeta.Options{FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: die, Log: log})
+	damaged, err := pebblemeta.OpenDamaged(f.Meta.Path, pebblemeta.Options{FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: die, Log: log})
 	if err != nil {
 		return sum, false, nil // it is no matter of tables: the ordinary open says what is wrong
 	}
-	defer func() { err = errors.Join(err, wreck.Close()) }()
-	if len(wreck.Holes()) == 0 {
+	defer func() { err = errors.Join(err, damaged.Close()) }()
+	if len(damaged.Holes()) == 0 {
 		return sum, false, nil
 	}
 	if err := movable(f); err != nil {
@@ -43,8 +43,8 @@ func (c *checkCmd) salvage(e *env, log *slog.Logger, die func(error)) (sum keepe
 	if err != nil {
 		return sum, false, err
 	}
-	s := salvage{checkCmd: c, e: e, log: log, die: die, folder: f, wreck: wreck}
-	for _, hole := range wreck.Holes() {
+	s := salvage{checkCmd: c, e: e, log: log, die: die, folder: f, damaged: damaged}
+	for _, hole := range damaged.Holes() {
 		s.found(keeper.Finding{Kind: keeper.KindRecord, Text: "the metadata is damaged: " + hole})
 	}
 	next, err := f.Beside()
@@ -60,25 +60,25 @@ func (c *checkCmd) salvage(e *env, log *slog.Logger, die func(error)) (sum keepe
 	if err != nil {
 		return sum, false, err
 	}
-	e.tell(map[string]string{"old_metadata": kept}, "new metadata are in place; the old ones are kept in %s: remove them when nothing is missed", clean(kept))
+	e.report(map[string]string{"old_metadata": kept}, "new metadata are in place; the old ones are kept in %s: remove them when nothing is missed", clean(kept))
 	return sum, true, nil
 }
 
 // tellHoles says which rows are lost where the metadata can't be opened.
-func (c *checkCmd) tellHoles(e *env, log *slog.Logger, die func(error)) (err error) {
+func (c *checkCmd) reportHoles(e *env, log *slog.Logger, die func(error)) (err error) {
 	f, err := folder.Open(c.Data, folder.Options{Existing: true, ReadOnly: true, Log: log})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	wreck, err := pebblemeta.OpenDamaged(f.Meta.Path, pebblemeta.Options{FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: die, Log: log})
+	damaged, err := pebblemeta.OpenDamaged(f.Meta.Path, pebblemeta.Options{FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: die, Log: log})
 	if err != nil {
 		return err
 	}
-	for _, hole := range wreck.Holes() {
-		c.tell(e, keeper.Finding{Kind: keeper.KindRecord, Text: "the metadata is damaged: " + hole, Remedy: "new metadata are made of all that is left"})
+	for _, hole := range damaged.Holes() {
+		c.report(e, keeper.Finding{Kind: keeper.KindRecord, Text: "the metadata is damaged: " + hole, Remedy: "new metadata are made of all that is left"})
 	}
-	return wreck.Close()
+	return damaged.Close()
 }
 
 // salvage is one under way.
@@ -88,21 +88,21 @@ type salvage struct {
 	log    *slog.Logger
 	die    func(error)
 	folder *folder.Folder
-	wreck  *pebblemeta.Damaged
+	damaged  *pebblemeta.Damaged
 }
 
 // found tells of something that is missing.
 func (s *salvage) found(f keeper.Finding) {
 	s.lost++
-	s.tell(s.e, f)
+	s.report(s.e, f)
 }
 
 // make makes the new metadata, and checks and repairs them.
 func (s *salvage) make(next folder.Half) (sum keeper.Summary, err error) {
-	rescue := keeper.Salvage{Lost: s.wreck.Lost, Found: s.found}
+	rescue := keeper.Salvage{Lost: s.damaged.Lost, Found: s.found}
 	disk := pebblemeta.Held(next.Path, next.Way)
 	options := pebblemeta.Options{FS: pebblemeta.DeferSync(disk), Die: s.die, Log: s.log, Hook: upload.Reserving(catalog.Bounds{})}
-	err = s.wreck.Salvage(s.e.ctx, next.Path, options, rescue.Keep, func(what string) {
+	err = s.damaged.Salvage(s.e.ctx, next.Path, options, rescue.Keep, func(what string) {
 		s.found(keeper.Finding{Kind: keeper.KindLost, Text: what})
 	})
 	if err != nil {
@@ -157,7 +157,7 @@ func (r *rejoining) found(f keeper.Finding) {
 }
 
 // settle works on the restored stores, which are closed.
-func (r *rejoining) settle(f *folder.Folder) (err error) {
+func (r *rejoining) reconcile(f *folder.Folder) (err error) {
 	log := slog.New(slog.NewTextHandler(r.e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	meta, err := pebblemeta.Open(f.Meta.Path, pebblemeta.Options{Die: dieRestoring, Log: log, Existing: true, Hook: upload.Reserving(catalog.Bounds{})})
 	if err != nil {

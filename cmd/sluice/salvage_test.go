@@ -29,7 +29,7 @@ import (
 )
 
 // wrecked is a data folder whose metadata are in several tables and a log, and what it has.
-type wrecked struct {
+type damagedFolder struct {
 	data     string
 	memories map[catalog.MemoryID]catalog.Memory
 	tokens   map[string]bool // their ids
@@ -40,9 +40,9 @@ type wrecked struct {
 
 // furnishWreck makes the folder: memories of all sizes in two capsules, some changed, in the trash,
 // restored or gone; uploads under way, finished and aborted; principals and tokens.
-func furnishWreck(t *testing.T) *wrecked {
+func furnishDamaged(t *testing.T) *damagedFolder {
 	t.Helper()
-	w := &wrecked{data: filepath.Join(t.TempDir(), "data"), revoked: map[string]bool{}, purged: map[string]bool{}}
+	w := &damagedFolder{data: filepath.Join(t.TempDir(), "data"), revoked: map[string]bool{}, purged: map[string]bool{}}
 	var ids []string
 	put := func(srv *child, from, to int) {
 		for i := from; i < to; i++ {
@@ -105,7 +105,7 @@ func furnishWreck(t *testing.T) *wrecked {
 	upload(srv, "late", 2)
 	srv.stop(t)
 	// While a block is rotten the tables over it are not merged with it.
-	mend := rot(t, w.data, func(hole string) bool { return strings.Count(hole, "events") == 2 })
+	mend := corrupt(t, w.data, func(hole string) bool { return strings.Count(hole, "events") == 2 })
 	for n := 60; n < 66; n += 3 {
 		srv = startServer(t, w.data, "--scrub-rate", "0")
 		put(srv, n, n+3)
@@ -136,17 +136,17 @@ func holesOf(t *testing.T, path string) map[int]string {
 	}
 	out, seen := map[int]string{}, map[string]bool{}
 	for i := 0; i < len(b); i += 200 {
-		rotten := bytes.Clone(b)
-		rotten[i] ^= 1
-		if err := os.WriteFile(path, rotten, 0o600); err != nil {
+		corrupted := bytes.Clone(b)
+		corrupted[i] ^= 1
+		if err := os.WriteFile(path, corrupted, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		wreck, err := pebblemeta.OpenDamaged(filepath.Dir(path), pebblemeta.Options{})
+		damaged, err := pebblemeta.OpenDamaged(filepath.Dir(path), pebblemeta.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		hole, _, _ := strings.Cut(strings.Join(wreck.Holes(), "; "), " can't be read")
-		if err := wreck.Close(); err != nil {
+		hole, _, _ := strings.Cut(strings.Join(damaged.Holes(), "; "), " can't be read")
+		if err := damaged.Close(); err != nil {
 			t.Fatal(err)
 		}
 		if hole != "" && !seen[hole] {
@@ -161,7 +161,7 @@ func holesOf(t *testing.T, path string) map[int]string {
 
 // rot flips a bit in a block of the largest table, such that the rows that are lost are described
 // so.
-func rot(t *testing.T, data string, describes func(hole string) bool) (mend func()) {
+func corrupt(t *testing.T, data string, describes func(hole string) bool) (mend func()) {
 	t.Helper()
 	path, most := "", int64(0)
 	for _, table := range tablesOf(t, data) {
@@ -192,8 +192,8 @@ func rot(t *testing.T, data string, describes func(hole string) bool) (mend func
 
 // A list of sessions whose records can't all be read says so, and is no success.
 func TestTheListOfSessionsSaysWhatItLacks(t *testing.T) {
-	w := furnishWreck(t)
-	rot(t, w.data, func(hole string) bool {
+	w := furnishDamaged(t)
+	corrupt(t, w.data, func(hole string) bool {
 		return strings.Contains(hole, "sessions") && !strings.Contains(hole, "capsules")
 	})
 	srv := startServer(t, w.data, "--scrub-rate", "0")
@@ -208,7 +208,7 @@ func TestTheListOfSessionsSaysWhatItLacks(t *testing.T) {
 }
 
 // asAdmin changes who may come in, while no server runs.
-func (w *wrecked) asAdmin(t *testing.T, do func(who *access.Service, admin access.Caller) error) {
+func (w *damagedFolder) asAdmin(t *testing.T, do func(who *access.Service, admin access.Caller) error) {
 	t.Helper()
 	d := w.openData(t, w.data)
 	who := access.New(d.meta.Catalog(), system.Clock{}, func() int64 { return 1 }, nil)
@@ -226,7 +226,7 @@ func (w *wrecked) asAdmin(t *testing.T, do func(who *access.Service, admin acces
 }
 
 // furnishTokens makes tokens for another principal, and gives their ids.
-func (w *wrecked) furnishTokens(t *testing.T) (ids []string) {
+func (w *damagedFolder) furnishTokens(t *testing.T) (ids []string) {
 	t.Helper()
 	w.asAdmin(t, func(who *access.Service, admin access.Caller) error {
 		p, err := who.CreatePrincipal(t.Context(), admin, "friend", false)
@@ -240,7 +240,7 @@ func (w *wrecked) furnishTokens(t *testing.T) (ids []string) {
 	return ids
 }
 
-func (w *wrecked) revoke(t *testing.T, ids ...string) {
+func (w *damagedFolder) revoke(t *testing.T, ids ...string) {
 	t.Helper()
 	w.asAdmin(t, func(who *access.Service, admin access.Caller) (err error) {
 		for _, id := range ids {
@@ -251,7 +251,7 @@ func (w *wrecked) revoke(t *testing.T, ids ...string) {
 	})
 }
 
-func (w *wrecked) openData(t *testing.T, dir string) *data {
+func (w *damagedFolder) openData(t *testing.T, dir string) *data {
 	t.Helper()
 	d, err := openData(dir, durable.Process, folder.Options{Existing: true}, pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{})}, localblob.Options{})
 	if err != nil {
@@ -261,7 +261,7 @@ func (w *wrecked) openData(t *testing.T, dir string) *data {
 }
 
 // read gives what a folder has.
-func (w *wrecked) read(t *testing.T, dir string) (memories map[catalog.MemoryID]catalog.Memory, tokens map[string]bool, open map[session.SessionID]bool) {
+func (w *damagedFolder) read(t *testing.T, dir string) (memories map[catalog.MemoryID]catalog.Memory, tokens map[string]bool, open map[session.SessionID]bool) {
 	t.Helper()
 	d := w.openData(t, dir)
 	memories, tokens, open = map[catalog.MemoryID]catalog.Memory{}, map[string]bool{}, map[session.SessionID]bool{}
@@ -333,9 +333,9 @@ func damages(t *testing.T, data string, every int) map[string]func(data string) 
 			if blocks++; blocks%every != 0 {
 				continue
 			}
-			rotten := bytes.Clone(b)
-			rotten[i] ^= 4
-			out[fmt.Sprintf("%s byte %d", name, i)] = func(data string) error { return os.WriteFile(at(data), rotten, 0o600) }
+			corrupted := bytes.Clone(b)
+			corrupted[i] ^= 4
+			out[fmt.Sprintf("%s byte %d", name, i)] = func(data string) error { return os.WriteFile(at(data), corrupted, 0o600) }
 		}
 	}
 	return out
@@ -345,7 +345,7 @@ func damages(t *testing.T, data string, every int) map[string]func(data string) 
 // the rest, says what is missing, and leaves a folder that is sound. What was deleted stays so, or
 // is told of; what was revoked lets nobody in; no bytes go.
 func TestWhatIsLeftOfTheMetadata(t *testing.T) {
-	w := furnishWreck(t)
+	w := furnishDamaged(t)
 	every := 1
 	if testing.Short() || withRace { // make test runs all of them once more without the race detector
 		every = 4
@@ -359,7 +359,7 @@ func TestWhatIsLeftOfTheMetadata(t *testing.T) {
 	t.Log(kinds)
 }
 
-func (w *wrecked) salvaged(t *testing.T, damage func(string) error, kinds map[string]int) {
+func (w *damagedFolder) salvaged(t *testing.T, damage func(string) error, kinds map[string]int) {
 	data := filepath.Join(t.TempDir(), "data")
 	copyDir(t, w.data, data)
 	if err := damage(data); err != nil {
@@ -426,7 +426,7 @@ func (w *wrecked) salvaged(t *testing.T, damage func(string) error, kinds map[st
 
 // onlyInlineIsDamaged makes sure that contents whose records were lost have been found by their
 // bytes, but for those whose bytes were in the record.
-func (w *wrecked) onlyInlineIsDamaged(t *testing.T, dir string) {
+func (w *damagedFolder) onlyInlineIsDamaged(t *testing.T, dir string) {
 	t.Helper()
 	d := w.openData(t, dir)
 	err := d.meta.Catalog().View(t.Context(), func(r catalog.Reader) error {
@@ -460,7 +460,7 @@ func agrees(t *testing.T, data string) (whole bool) {
 
 // backedUp makes sure that a backup of what is left has all that is sure, and that what is restored
 // of it agrees.
-func (w *wrecked) backedUp(t *testing.T, damage func(string) error, sure map[string]bool) {
+func (w *damagedFolder) backedUp(t *testing.T, damage func(string) error, sure map[string]bool) {
 	t.Helper()
 	dir := t.TempDir()
 	data, into, again := filepath.Join(dir, "data"), filepath.Join(dir, "backup"), filepath.Join(dir, "restored")
@@ -499,23 +499,23 @@ func (w *wrecked) backedUp(t *testing.T, damage func(string) error, sure map[str
 
 // serves makes sure that a server starts, gives what the folder has, and takes more. newAdmin: the
 // only admin has no role in what there was.
-func (w *wrecked) serves(t *testing.T, data string, memories map[catalog.MemoryID]catalog.Memory, newAdmin bool) {
+func (w *damagedFolder) serves(t *testing.T, data string, memories map[catalog.MemoryID]catalog.Memory, newAdmin bool) {
 	t.Helper()
 	if err := os.Remove(filepath.Join(data, "admin-token")); err != nil {
 		t.Fatal(err)
 	}
 	srv := startServer(t, data, "--scrub-rate", "0")
-	mine := map[string]bool{}
+	own := map[string]bool{}
 	list, err := srv.client.ListCapsules(t.Context(), "", 100)
 	if err != nil {
 		t.Error(err)
 	}
 	for _, c := range list.Capsules {
-		mine[c.CapsuleID] = true
+		own[c.CapsuleID] = true
 	}
 	damaged := 0
 	for id, m := range memories {
-		if !mine[m.Capsule] || !m.Trashed.IsZero() {
+		if !own[m.Capsule] || !m.Trashed.IsZero() {
 			continue
 		}
 		body, _, err := srv.client.Content(t.Context(), id.String(), 0, -1)
@@ -543,7 +543,7 @@ func (w *wrecked) serves(t *testing.T, data string, memories map[catalog.MemoryI
 		t.Error(err)
 	}
 	for _, capsule := range []string{"after", "default"} {
-		if capsule == "default" && (newAdmin || !mine[capsule]) {
+		if capsule == "default" && (newAdmin || !own[capsule]) {
 			continue
 		}
 		b := contentOf("after "+capsule, 40_000)
@@ -558,18 +558,18 @@ func (w *wrecked) serves(t *testing.T, data string, memories map[catalog.MemoryI
 }
 
 // sure gives what the damaged metadata surely have: ids of memories and tokens.
-func (w *wrecked) sure(t *testing.T, data string) (ids map[string]bool, lost func(catalog.TableID, []byte) bool) {
+func (w *damagedFolder) sure(t *testing.T, data string) (ids map[string]bool, lost func(catalog.TableID, []byte) bool) {
 	t.Helper()
 	meta, err := filepath.Abs(filepath.Join(data, "meta"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	wreck, err := pebblemeta.OpenDamaged(meta, pebblemeta.Options{})
+	damaged, err := pebblemeta.OpenDamaged(meta, pebblemeta.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ids = map[string]bool{}
-	err = wreck.Walk(t.Context(), func(key, row []byte, sure bool) error {
+	err = damaged.Walk(t.Context(), func(key, row []byte, sure bool) error {
 		what, err := pebblemeta.Decode(key, row)
 		if err != nil || !sure {
 			return err
@@ -582,16 +582,16 @@ func (w *wrecked) sure(t *testing.T, data string) (ids map[string]bool, lost fun
 		}
 		return nil
 	})
-	if err = errors.Join(err, wreck.Close()); err != nil {
+	if err = errors.Join(err, damaged.Close()); err != nil {
 		t.Fatal(err)
 	}
-	return ids, wreck.Lost
+	return ids, damaged.Lost
 }
 
-// † A repair of damaged metadata that is killed, at any time, is nothing, or all there is: the next
+// † I28: A repair of damaged metadata that is killed, at any time, is nothing, or all there is: the next
 // one succeeds, and so does a server.
 func TestARepairThatIsKilled(t *testing.T) {
-	w := furnishWreck(t)
+	w := furnishDamaged(t)
 	name := filepath.Base(tablesOf(t, w.data)[0])
 	made := map[bool]int{}
 	for _, after := range []time.Duration{0, 5, 20, 40, 60, 80, 100, 130, 160, 200, 300, 400, 600} {

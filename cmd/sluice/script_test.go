@@ -165,7 +165,7 @@ func serverCommand(ts *testscript.TestScript, neg bool, args []string) {
 		if w.gate != nil {
 			// Else what the system has taken from the server is still given to the client, and that
 			// may be all that was missing.
-			w.gate.cut()
+			w.gate.disconnect()
 		}
 	} else {
 		ts.Check(w.server.cmd.Process.Signal(syscall.SIGTERM))

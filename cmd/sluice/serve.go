@@ -56,7 +56,7 @@ func (c *serveCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	s, err := c.open(e.ctx, log, e.die, func() { e.tell(map[string]string{"made": c.Data}, "new data folder made: %s", clean(c.Data)) })
+	s, err := c.open(e.ctx, log, e.die, func() { e.report(map[string]string{"made": c.Data}, "new data folder made: %s", clean(c.Data)) })
 	if err != nil {
 		return errors.Join(err, closeAll(public, admin))
 	}
@@ -171,11 +171,11 @@ func (c *serveCmd) serve(ctx context.Context, s *server, public, admin net.Liste
 		select {
 		case <-ctx.Done():
 			e.unhook() // before anybody can know of the drain: the next signal ends the server
-			e.tell(map[string]string{"draining": c.DrainTimeout.String()}, "draining: running requests get up to %s", c.DrainTimeout)
+			e.report(map[string]string{"draining": c.DrainTimeout.String()}, "draining: running requests get up to %s", c.DrainTimeout)
 		case <-background.Done():
 		}
 	})
-	c.greet(e, public, admin)
+	c.announce(e, public, admin)
 	err := s.api.Serve(ctx, public, admin, c.DrainTimeout)
 	stop()
 	wg.Wait()
@@ -183,12 +183,12 @@ func (c *serveCmd) serve(ctx context.Context, s *server, public, admin net.Liste
 }
 
 // greet says where the server is, and in two lines what to try next.
-func (c *serveCmd) greet(e *env, public, admin net.Listener) {
+func (c *serveCmd) announce(e *env, public, admin net.Listener) {
 	base := "http://" + public.Addr().String()
-	e.tell(map[string]string{"listening": base}, "listening on %s", base)
+	e.report(map[string]string{"listening": base}, "listening on %s", base)
 	if admin != nil {
 		at := "http://" + admin.Addr().String()
-		e.tell(map[string]string{"admin_listening": at}, "admin listening on %s", at)
+		e.report(map[string]string{"admin_listening": at}, "admin listening on %s", at)
 	}
 	server, token := "", ""
 	if base != defaultServer {

@@ -55,7 +55,7 @@ func TestTricklingConnections(t *testing.T) {
 		}
 		w := newTrickle(t, n)
 		wrong := w.run()
-		late := w.n <= 5000 && (w.late || w.cut() > 0)
+		late := w.n <= 5000 && (w.late || w.ended() > 0)
 		w.close()
 		if late {
 			t.Logf("the first of %d connections were cut off before all was measured, trying half as many", w.n)
@@ -160,7 +160,7 @@ func (w *trickle) dial() *trickler {
 }
 
 // cut is how many of the tricklers have ended.
-func (w *trickle) cut() (n int) {
+func (w *trickle) ended() (n int) {
 	for _, c := range w.all[:w.n] {
 		select {
 		case <-c.done:
@@ -228,7 +228,7 @@ func (w *trickle) run() (wrong []string) {
 	t.Logf("%d connections: resident set from %d to %d KiB, %.1f KiB for each; heap %d KiB, %d goroutines, %d descriptors",
 		n, before>>10, after>>10, float64(after-before)/1024/float64(n), heap>>10, goroutines, len(fds))
 	if w.n > 5000 { // the first are cut off before the last have come
-		w.cutOff(bad)
+		w.disconnected(bad)
 		return wrong
 	}
 	w.refusals(bad)
@@ -274,10 +274,10 @@ func (w *trickle) figure(profile, line string) (n int64) {
 // a request is waited for.
 func (w *trickle) refusals(bad func(string, ...any)) {
 	const past, headFor = 20, 10 * time.Second // how long the server waits for a request's head
-	const spare = 32                           // those that may ask how the server is
+	const healthConns = 32                           // those that may ask how the server is
 	began := time.Now()
 	var more []*trickler
-	for range w.most - w.n + spare + past {
+	for range w.most - w.n + healthConns + past {
 		more = append(more, w.dial())
 	}
 	w.late = time.Since(began) > headFor/2
@@ -311,23 +311,23 @@ func (w *trickle) refusals(bad func(string, ...any)) {
 }
 
 // cutOff waits until the server has answered 408 to all and closed.
-func (w *trickle) cutOff(bad func(string, ...any)) {
+func (w *trickle) disconnected(bad func(string, ...any)) {
 	limit := time.After(2 * time.Minute)
-	cut := 0
+	ended := 0
 	for _, c := range w.all {
 		select {
 		case <-c.done:
 			if bytes.HasPrefix(c.said.Bytes(), []byte("HTTP/1.1 408 ")) {
-				cut++
+				ended++
 			}
 		case <-limit:
-			bad("only %d of %d were cut off by the minimum rate in two minutes", cut, len(w.all))
+			bad("only %d of %d were cut off by the minimum rate in two minutes", ended, len(w.all))
 			return
 		}
 	}
-	w.t.Logf("%d of %d were cut off", cut, len(w.all))
-	if cut != len(w.all) {
-		bad("only %d of %d were cut off by the minimum rate", cut, len(w.all))
+	w.t.Logf("%d of %d were cut off", ended, len(w.all))
+	if ended != len(w.all) {
+		bad("only %d of %d were cut off by the minimum rate", ended, len(w.all))
 	}
 }
 

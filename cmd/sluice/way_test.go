@@ -23,7 +23,7 @@ type gate struct {
 	held   bool      // something came that may not
 	opened bool
 	closed bool
-	cuts   int // how often everything that ran was cut
+	disconnects   int // how often everything that ran was cut
 	server string
 	conns  map[net.Conn]bool
 }
@@ -72,10 +72,10 @@ func (g *gate) wait() {
 
 // cut ends every connection, and what was on its way is lost, as where a machine dies with all that
 // it had sent. Later ones pass.
-func (g *gate) cut() {
+func (g *gate) disconnect() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.cuts++
+	g.disconnects++
 	for c := range g.conns {
 		c.Close()
 	}
@@ -88,7 +88,7 @@ func (g *gate) close() {
 	g.mu.Lock()
 	g.closed = true
 	g.mu.Unlock()
-	g.cut()
+	g.disconnect()
 	g.wg.Wait()
 }
 
@@ -96,25 +96,25 @@ func (g *gate) close() {
 func (g *gate) connect(client net.Conn) {
 	defer client.Close()
 	g.mu.Lock()
-	at, cuts := g.server, g.cuts
+	at, disconnects := g.server, g.disconnects
 	g.mu.Unlock()
 	server, err := net.Dial("tcp", at)
 	if err != nil {
 		return
 	}
 	defer server.Close()
-	if !g.keep(cuts, client, server) {
+	if !g.keep(disconnects, client, server) {
 		return
 	}
 	var wg sync.WaitGroup
-	pour := func(to, from net.Conn) {
+	forward := func(to, from net.Conn) {
 		// Either end closes both: who is left must learn of it.
 		defer to.Close()
 		defer from.Close()
-		io.Copy(passing{g, cuts, to}, from)
+		io.Copy(passing{g, disconnects, to}, from)
 	}
-	wg.Go(func() { pour(server, client) })
-	wg.Go(func() { pour(client, server) })
+	wg.Go(func() { forward(server, client) })
+	wg.Go(func() { forward(client, server) })
 	wg.Wait()
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -124,26 +124,26 @@ func (g *gate) connect(client net.Conn) {
 
 // keep notes connections that cut must close; it is false where it has been, after the given number
 // of cuts.
-func (g *gate) keep(cuts int, conns ...net.Conn) bool {
+func (g *gate) keep(disconnects int, conns ...net.Conn) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, c := range conns {
 		g.conns[c] = true
 	}
-	return !g.closed && cuts == g.cuts
+	return !g.closed && disconnects == g.disconnects
 }
 
 // passing writes what the gate lets pass.
 type passing struct {
 	g    *gate
-	cuts int // when its connection began
+	disconnects int // when its connection began
 	to   io.Writer
 }
 
 func (p passing) Write(b []byte) (int, error) {
 	g, n := p.g, int64(len(b))
 	g.mu.Lock()
-	for !g.opened && p.cuts == g.cuts && g.left < n {
+	for !g.opened && p.disconnects == g.disconnects && g.left < n {
 		g.left = 0 // what comes behind must not overtake
 		if !g.held {
 			g.held = true
@@ -152,9 +152,9 @@ func (p passing) Write(b []byte) (int, error) {
 		g.moved.Wait()
 	}
 	g.left -= n
-	cut := p.cuts != g.cuts
+	gone := p.disconnects != g.disconnects
 	g.mu.Unlock()
-	if cut {
+	if gone {
 		return 0, net.ErrClosed
 	}
 	return p.to.Write(b)

@@ -48,7 +48,7 @@ const (
 	memory = 256 << 20
 	// settled is how long the server has to give everything back once the attackers have left. It
 	// is longer than any deadline of the server for a client that has gone.
-	settled = 90 * time.Second
+	recovery = 90 * time.Second
 	// tries is how often a supervisor and a good client ask.
 	tries = 3
 )
@@ -65,7 +65,7 @@ type attack struct {
 	many   bool // it is several
 }
 
-var attacks = slices.Concat(bodies, answers, connections, frames)
+var attacks = slices.Concat(bodies, responses, connections, frames)
 
 func TestAttacks(t *testing.T) {
 	if withRace {
@@ -122,7 +122,7 @@ type victim struct {
 
 	mu   sync.Mutex
 	held []io.Closer // what the attackers have open
-	over bool        // they leave, and open nothing more
+	leaving bool        // they leave, and open nothing more
 }
 
 // newVictim starts a server that has an attacker's and a good client's principal, each with a
@@ -236,7 +236,7 @@ func (v *victim) bear(a attack) {
 		v.alive()
 		return
 	}
-	quiet := v.state()
+	idle := v.state()
 	a.strike(v)
 	v.alive()
 	v.healthy()
@@ -247,10 +247,10 @@ func (v *victim) bear(a attack) {
 		v.Errorf("%d MiB were resident at the worst, and %d are the bound", worst.peak>>20, memory>>20)
 	}
 	v.leave()
-	v.comesBack(quiet, a.keeps)
+	v.comesBack(idle, a.keeps)
 	v.goodRound("afterwards")
 	v.Logf("at the worst %d MiB resident, %d descriptors, %d goroutines; before %d and %d; the good client repeated %d requests",
-		worst.peak>>20, worst.files, worst.goroutines, quiet.files, quiet.goroutines, v.again)
+		worst.peak>>20, worst.files, worst.goroutines, idle.files, idle.goroutines, v.again)
 	v.again = 0
 }
 
@@ -376,8 +376,8 @@ type step struct {
 func (v *victim) insist(ctx context.Context, s step) error {
 	for {
 		err := s.do()
-		var told *api.Error
-		if err == nil || !v.many || errors.As(err, &told) && told.Status != http.StatusServiceUnavailable && told.Status != http.StatusTooManyRequests {
+		var refused *api.Error
+		if err == nil || !v.many || errors.As(err, &refused) && refused.Status != http.StatusServiceUnavailable && refused.Status != http.StatusTooManyRequests {
 			return err
 		}
 		v.again++
@@ -393,8 +393,8 @@ func (v *victim) insist(ctx context.Context, s step) error {
 // deletes deletes a memory. Where the answer may have been lost, one that is not there is deleted.
 func (v *victim) deletes(ctx context.Context, id string) error {
 	err := v.good.DeleteMemory(ctx, id, true)
-	var told *api.Error
-	if v.many && errors.As(err, &told) && told.Status == http.StatusNotFound {
+	var refused *api.Error
+	if v.many && errors.As(err, &refused) && refused.Status == http.StatusNotFound {
 		return nil
 	}
 	return err
@@ -420,7 +420,7 @@ func (v *victim) reads(ctx context.Context, id string, want []byte) error {
 func (v *victim) keep(c io.Closer) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.over {
+	if v.leaving {
 		_ = c.Close()
 		return
 	}
@@ -430,11 +430,11 @@ func (v *victim) keep(c io.Closer) {
 // leave ends the attack.
 func (v *victim) leave() {
 	v.mu.Lock()
-	v.over = true
+	v.leaving = true
 	v.hangUp()
 	v.mu.Unlock()
 	v.wg.Wait()
-	v.over = false
+	v.leaving = false
 }
 
 // hangUp closes what the attackers have open. mu is held.
@@ -449,7 +449,7 @@ func (v *victim) hangUp() {
 func (v *victim) gone() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.over
+	return v.leaving
 }
 
 // stop ends the server as a supervisor does.

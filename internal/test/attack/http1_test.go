@@ -131,7 +131,7 @@ func (v *victim) begin() {
 }
 
 // answers are attacks by what is not read.
-var answers = []attack{
+var responses = []attack{
 	{name: "pages that nobody reads", prepare: (*victim).manyMemories, strike: func(v *victim) {
 		each(300, func(i int) {
 			path := "/v1/memories_list?capsule_id=mallory&limit=1000"

@@ -54,7 +54,7 @@ func (v *victim) begins(of []attack, seed uint64) {
 func (v *victim) end() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.over = true
+	v.leaving = true
 	v.hangUp()
 	return nil
 }

@@ -36,12 +36,12 @@ type siege struct{ Attack, URL, Token, Session, Content, Gapped string }
 
 // TestSiege is that process: it attacks until its standard input ends.
 func TestSiege(t *testing.T) {
-	told := os.Getenv("SLUICE_SIEGE")
-	if told == "" {
+	spec := os.Getenv("SLUICE_SIEGE")
+	if spec == "" {
 		t.Skip("it is started by TestAttacks -attack.speed")
 	}
 	var s siege
-	if err := json.Unmarshal([]byte(told), &s); err != nil {
+	if err := json.Unmarshal([]byte(spec), &s); err != nil {
 		t.Fatal(err)
 	}
 	if s.URL == "" {
@@ -69,14 +69,14 @@ func TestSiege(t *testing.T) {
 // besiege starts it, and gives what ends it.
 func (v *victim) besiege(s siege) (end func()) {
 	v.Helper()
-	told, err := json.Marshal(s)
+	spec, err := json.Marshal(s)
 	v.must(err)
 	before, undo := few()
 	if before == "" && s.URL == "" {
 		return func() {}
 	}
 	c := exec.Command("/bin/sh", "-c", before+`exec nice -n 19 "$0" -test.run '^TestSiege$'`, os.Args[0])
-	c.Env = append(os.Environ(), "SLUICE_SIEGE="+string(told))
+	c.Env = append(os.Environ(), "SLUICE_SIEGE="+string(spec))
 	in, err := c.StdinPipe()
 	v.must(err)
 	out, err := c.StdoutPipe()
@@ -138,7 +138,7 @@ type linked struct {
 }
 
 // over gives a body that comes over a link that is idle until then; per is its bytes a second.
-func over(per rate.Limit, body io.Reader) linked {
+func throttled(per rate.Limit, body io.Reader) linked {
 	l := rate.NewLimiter(per, buffers)
 	l.AllowN(time.Now(), buffers)
 	return linked{body, l}
@@ -170,7 +170,7 @@ func (v *victim) pairs(how string, a attack, per rate.Limit, uploads int) {
 		for range uploads {
 			var m api.Memory
 			v.must(v.insist(v.Context(), step{"create", func() (err error) {
-				m, err = v.good.Create(v.Context(), api.CreateRequest{CapsuleID: "alice", Name: "fast"}, over(per, bytes.NewReader(body)), bytesEach)
+				m, err = v.good.Create(v.Context(), api.CreateRequest{CapsuleID: "alice", Name: "fast"}, throttled(per, bytes.NewReader(body)), bytesEach)
 				return err
 			}}))
 			v.must(v.insist(v.Context(), step{"delete", func() error { return v.deletes(v.Context(), m.MemoryID) }}))

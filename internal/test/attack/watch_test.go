@@ -50,12 +50,12 @@ func (v *victim) state() (s state) {
 }
 
 // comesBack wants everything that the attackers took to be given back.
-func (v *victim) comesBack(quiet state, keeps int) {
+func (v *victim) comesBack(idle state, keeps int) {
 	v.Helper()
 	var now state
-	for end := time.Now().Add(settled); ; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(recovery); ; time.Sleep(100 * time.Millisecond) {
 		now = v.state()
-		if now.files <= quiet.files+moreFiles+keeps && now.goroutines <= quiet.goroutines+moreGoroutines {
+		if now.files <= idle.files+moreFiles+keeps && now.goroutines <= idle.goroutines+moreGoroutines {
 			return
 		}
 		if time.Now().After(end) {
@@ -63,5 +63,5 @@ func (v *victim) comesBack(quiet state, keeps int) {
 		}
 	}
 	v.Errorf("%v after the attack %d descriptors and %d goroutines are there; before it there were %d and %d",
-		settled, now.files, now.goroutines, quiet.files, quiet.goroutines)
+		recovery, now.files, now.goroutines, idle.files, idle.goroutines)
 }

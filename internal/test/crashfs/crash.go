@@ -45,8 +45,8 @@ func (im *Image) Crash(rng *rand.Rand, keep int) *Disk {
 	}
 	d.pending = nil
 	done := map[*inode]bool{}
-	var settle func(ino *inode)
-	settle = func(ino *inode) {
+	var restore func(ino *inode)
+	restore = func(ino *inode) {
 		if done[ino] {
 			return
 		}
@@ -61,10 +61,10 @@ func (im *Image) Crash(rng *rand.Rand, keep int) *Disk {
 		}
 		// In an order that does not differ from run to run.
 		for _, name := range sorted(ino.names) {
-			settle(ino.names[name])
+			restore(ino.names[name])
 		}
 	}
-	settle(d.root)
+	restore(d.root)
 	return d
 }
 
@@ -153,7 +153,7 @@ func same(a, b []*sector) bool {
 // copy gives a disk that shares nothing with this one that changes. Files that have no name are
 // left out. d.mu is held, or d is an image's.
 func (d *Disk) copy() *Disk {
-	out := &Disk{steps: d.steps, boot: d.boot, inodes: d.inodes, room: d.room, failures: d.failures, journal: d.journal}
+	out := &Disk{steps: d.steps, boot: d.boot, inodes: d.inodes, capacity: d.capacity, failures: d.failures, journal: d.journal}
 	of := map[*inode]*inode{}
 	var clone func(ino *inode) *inode
 	clone = func(ino *inode) *inode {

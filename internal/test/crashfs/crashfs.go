@@ -97,7 +97,7 @@ type Disk struct {
 	steps    int
 	boot     int
 	inodes   uint64
-	room     int64 // bytes in all
+	capacity     int64 // bytes in all
 	failures int   // write-backs that have failed
 	root     *inode
 	pending  []*change // of names, in order; those that are in no sync yet
@@ -105,11 +105,11 @@ type Disk struct {
 }
 
 // roomy is how much a disk holds if nobody says otherwise.
-const roomy = 1 << 40
+const unlimited = 1 << 40
 
 // New makes an empty disk.
 func New() *Disk {
-	d := &Disk{boot: 1, room: roomy}
+	d := &Disk{boot: 1, capacity: unlimited}
 	d.root = d.newInode(true)
 	return d
 }
@@ -125,7 +125,7 @@ func (d *Disk) SetHook(h Hook) {
 func (d *Disk) SetRoom(bytes int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.room = bytes
+	d.capacity = bytes
 }
 
 // Journal lets power loss forget the changes of names below a folder from the end only.

@@ -246,7 +246,7 @@ func TestAJournalKeepsOrder(t *testing.T) {
 	}
 }
 
-// † the real trap: after a failed sync reads still show the bytes, the next sync returns nil, and
+// † I14: the real trap: after a failed sync reads still show the bytes, the next sync returns nil, and
 // the disk has them not.
 func TestAFailedSyncLosesThePages(t *testing.T) {
 	for name, lose := range map[string]func(t *testing.T, d *crashfs.Disk, f durable.File){
@@ -418,7 +418,7 @@ func TestTheHookSeesEachStep(t *testing.T) {
 	}
 }
 
-// † whoever made a folder may have died before its name was durable: who finds it there, and stores
+// † I28: whoever made a folder may have died before its name was durable: who finds it there, and stores
 // in it, makes sure.
 func TestAFolderThatWasThereIsMadeDurable(t *testing.T) {
 	for _, path := range []string{"/a", "/a/b", "/a/b/c"} {

@@ -54,7 +54,7 @@ func (d *Disk) open(path string, flag int) (*file, error) {
 // create makes a file, whoever has the name.
 func (d *Disk) create(dir *inode, name, path string, ino **inode) error {
 	return d.do(OpCreate, path, func() error {
-		if d.room != roomy && d.used() >= d.room {
+		if d.capacity != unlimited && d.used() >= d.capacity {
 			return failed(OpCreate, path, syscall.ENOSPC)
 		}
 		*ino = d.newInode(false)
@@ -64,7 +64,7 @@ func (d *Disk) create(dir *inode, name, path string, ino **inode) error {
 }
 
 func (d *Disk) handle(ino *inode, path string) *file {
-	return &file{d: d, ino: ino, path: path, told: ino.failures, heard: d.failures}
+	return &file{d: d, ino: ino, path: path, reported: ino.failures, heard: d.failures}
 }
 
 // Mkdir implements durable.FS.
@@ -173,8 +173,8 @@ func (d *Disk) Stat(path string) (durable.Info, error) {
 func (d *Disk) Free(string) (int64, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.room == roomy {
-		return roomy, nil
+	if d.capacity == unlimited {
+		return unlimited, nil
 	}
-	return max(d.room-d.used(), 0), nil
+	return max(d.capacity-d.used(), 0), nil
 }

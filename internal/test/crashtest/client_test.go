@@ -34,9 +34,9 @@ func (c *client) call(name, doing string, widen func(), do func() error, has, un
 	}
 	doing += " " + name
 	c.m.start(doing, widen)
-	c.tell(doing, false, nil)
+	c.logCall(doing, false, nil)
 	err := do()
-	c.tell(doing, true, err)
+	c.logCall(doing, true, err)
 	if err == nil {
 		c.m.ack(has)
 		return true
@@ -57,7 +57,7 @@ func (c *client) call(name, doing string, widen func(), do func() error, has, un
 	return false
 }
 
-func (c *client) tell(doing string, answered bool, err error) {
+func (c *client) logCall(doing string, answered bool, err error) {
 	if c.trace != nil {
 		c.trace(doing, answered, err)
 	}
@@ -117,7 +117,7 @@ func (c *client) put(name string, off, n, cut int64) bool {
 	return c.call(name, fmt.Sprintf("put bytes %d to %d of", r.Off, r.End), func() { f.may = session.Add(f.may, r) }, func() (err error) {
 		var body io.Reader = bytes.NewReader(f.content[r.Off:r.End])
 		if cut >= 0 {
-			body = io.MultiReader(io.LimitReader(body, cut), broken{})
+			body = io.MultiReader(io.LimitReader(body, cut), cutBody{})
 		}
 		got, err = c.w.Uploads.PutRange(ctx, c.as(f), f.id, off, body, upload.Put{Length: n})
 		if cut >= 0 && errors.Is(err, errCut) || (n < minPiece || cut >= 0 && cut < minPiece) && errors.Is(err, session.ErrLimit) {
@@ -129,9 +129,9 @@ func (c *client) put(name string, off, n, cut int64) bool {
 
 var errCut = errors.New("the connection broke")
 
-type broken struct{}
+type cutBody struct{}
 
-func (broken) Read([]byte) (int, error) { return 0, errCut }
+func (cutBody) Read([]byte) (int, error) { return 0, errCut }
 
 // replace withdraws what is there, and puts other bytes.
 func (c *client) replace(name string, off int64, with []byte) bool {

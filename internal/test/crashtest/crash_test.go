@@ -200,7 +200,7 @@ func (tr *trial) finish(disk *crashfs.Disk, m *model, ms int64) error {
 	if err != nil {
 		return err
 	}
-	if err := alive(dead, func() error { return tr.settle(c) }); err != nil {
+	if err := alive(dead, func() error { return tr.verify(c) }); err != nil {
 		c.w.abandon()
 		return err
 	}
@@ -223,7 +223,7 @@ func (tr *trial) finish(disk *crashfs.Disk, m *model, ms int64) error {
 	return nil
 }
 
-func (tr *trial) settle(c *client) error {
+func (tr *trial) verify(c *client) error {
 	if err := c.check(); err != nil {
 		return err
 	}
@@ -274,7 +274,7 @@ func (p *pool) do(name string, f func() error) bool {
 
 var durabilities = map[string]durable.Durability{"process": durable.Process, "power": durable.Power}
 
-// † A crash at every step, by power loss and by kill -9: nothing that was acknowledged is lost,
+// † I1 to I30: A crash at every step, by power loss and by kill -9: nothing that was acknowledged is lost,
 // nothing is half there, and the client goes on. With a half of the folder away, or both exchanged,
 // nothing starts and nothing changes.
 func TestACrashAtEveryStep(t *testing.T) {

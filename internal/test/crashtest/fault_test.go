@@ -210,8 +210,8 @@ func TestAFailureOfEveryStep(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := newPool(t)
 			var mu sync.Mutex
-			runs, died, over := 0, 0, false
-			for k := 1; !over; k++ {
+			runs, died, done := 0, 0, false
+			for k := 1; !done; k++ {
 				if *step0 != 0 {
 					k = *step0
 				}
@@ -227,7 +227,7 @@ func TestAFailureOfEveryStep(t *testing.T) {
 						mu.Lock()
 						defer mu.Unlock()
 						if !hit {
-							over = true
+							done = true
 							return err
 						}
 						runs++
@@ -239,10 +239,10 @@ func TestAFailureOfEveryStep(t *testing.T) {
 						}
 						return err
 					})
-					over = over || !ok
+					done = done || !ok
 				}
 				mu.Lock()
-				stop := over || *step0 != 0
+				stop := done || *step0 != 0
 				mu.Unlock()
 				if stop {
 					break

@@ -85,7 +85,7 @@ func (c tenant) hour(day, h int) {
 	c.put(up, 1, three)
 
 	up = c.begin(name("cut"), int64(len(three)), "")
-	_, err := c.w.Uploads.PutRange(ctx, c.w.Me, up.ID, chunk, io.MultiReader(bytes.NewReader(three[chunk:chunk+1200]), broken{}), upload.Put{Length: chunk})
+	_, err := c.w.Uploads.PutRange(ctx, c.w.Me, up.ID, chunk, io.MultiReader(bytes.NewReader(three[chunk:chunk+1200]), cutBody{}), upload.Put{Length: chunk})
 	c.fails(err, errCut)
 	c.fails(c.w.Uploads.PutChunk(ctx, c.w.Me, up.ID, 0, bytes.NewReader(three[:chunk]), wrong), upload.ErrChecksum)
 
@@ -229,7 +229,7 @@ func TestNothingGrowsFromDayToDay(t *testing.T) {
 	c.ok(errors.Join(audit(w), w.Close()))
 }
 
-// † The collector beside everything that names content: the same few contents are uploaded,
+// † I25: The collector beside everything that names content: the same few contents are uploaded,
 // deleted, restored, read and uploaded again by many, while time flies and the sweep never rests.
 // What is acknowledged can be read, and in the end the books agree and nothing is left over.
 func TestTheCollectorAmongEverything(t *testing.T) {
@@ -243,7 +243,7 @@ func TestTheCollectorAmongEverything(t *testing.T) {
 	for i, n := range []int{inlineMax, 900, chunk, 2*chunk + 1} {
 		contents = append(contents, bytesOf("shared", uint64(i), n))
 	}
-	const clients, turns = 4, 60
+	const clients, rounds = 4, 60
 	var wg sync.WaitGroup
 	var working atomic.Int32
 	working.Store(clients)
@@ -251,9 +251,9 @@ func TestTheCollectorAmongEverything(t *testing.T) {
 		rng := rand.New(rand.NewPCG(uint64(i), 3))
 		wg.Go(func() {
 			defer working.Add(-1)
-			for turn := range turns {
-				if err := w.oneDay(rng, fmt.Sprintf("%d %d", i, turn), contents[rng.IntN(len(contents))]); err != nil {
-					t.Errorf("client %d, turn %d: %v", i, turn, err)
+			for round := range rounds {
+				if err := w.oneDay(rng, fmt.Sprintf("%d %d", i, round), contents[rng.IntN(len(contents))]); err != nil {
+					t.Errorf("client %d, turn %d: %v", i, round, err)
 					return
 				}
 			}
@@ -274,7 +274,7 @@ func TestTheCollectorAmongEverything(t *testing.T) {
 	if err := errors.Join(audit(w), c.collect(), w.Close()); err != nil {
 		t.Error(err)
 	}
-	t.Logf("%d passes of the collector beside %d turns", passes, clients*turns)
+	t.Logf("%d passes of the collector beside %d turns", passes, clients*rounds)
 }
 
 // oneDay stores content, and does one of the things that one may do with it.

@@ -136,13 +136,13 @@ func (c *client) checkGuest() error {
 	}
 	g.role = is
 	_, err = c.w.Access.Authenticate(ctx, g.secret)
-	over := !g.ends.IsZero() && !c.w.clock.Now().Before(g.ends)
+	expired := !g.ends.IsZero() && !c.w.clock.Now().Before(g.ends)
 	switch {
 	case err != nil && !errors.Is(err, access.ErrUnauthenticated):
 		return err
-	case over && err == nil:
+	case expired && err == nil:
 		return errors.New("a token whose time is over is good")
-	case over: // the clock may be set back
+	case expired: // the clock may be set back
 		is := uint8(revoked)
 		err := c.w.Catalog.View(ctx, func(r catalog.Reader) error {
 			_, there, err := catalog.Tokens.Find(r, catalog.TokenKey(g.caller.Token))

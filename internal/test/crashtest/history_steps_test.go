@@ -187,7 +187,7 @@ func (l *serverRun) step() {
 }
 
 // mine picks an upload for a call of its owner; where the owner may not, that is tried instead.
-func (l *serverRun) mine(like func(*file) bool) *file {
+func (l *serverRun) pickOwned(like func(*file) bool) *file {
 	f := l.pick(like)
 	if f != nil && l.barred(f) {
 		l.refused(f)
@@ -206,7 +206,7 @@ func (l *serverRun) doBegin() {
 		l.beginTwice()
 		return
 	}
-	if f := l.mine(func(f *file) bool { return f.can == nowhere && !f.created }); f != nil {
+	if f := l.pickOwned(func(f *file) bool { return f.can == nowhere && !f.created }); f != nil {
 		l.beginAgain(f) // what was not answered
 		return
 	}
@@ -224,7 +224,7 @@ func (l *serverRun) doBegin() {
 
 // beginTwice asks for what was begun under its key.
 func (l *serverRun) beginTwice() {
-	f := l.mine(func(f *file) bool { return f.idem != "" && !f.created && f.id != 0 && !f.forgotten() })
+	f := l.pickOwned(func(f *file) bool { return f.idem != "" && !f.created && f.id != 0 && !f.forgotten() })
 	if f == nil {
 		return
 	}
@@ -268,7 +268,7 @@ func (l *serverRun) doCreate() {
 }
 
 func (l *serverRun) doChunk() {
-	f := l.mine(func(f *file) bool { return isOpen(f) && len(f.content) > 0 })
+	f := l.pickOwned(func(f *file) bool { return isOpen(f) && len(f.content) > 0 })
 	if f == nil {
 		return
 	}
@@ -282,7 +282,7 @@ func (l *serverRun) doChunk() {
 }
 
 func (l *serverRun) doPut() {
-	f := l.mine(func(f *file) bool { return isOpen(f) && len(f.content) > 0 && len(f.old) == 0 })
+	f := l.pickOwned(func(f *file) bool { return isOpen(f) && len(f.content) > 0 && len(f.old) == 0 })
 	if f == nil {
 		return
 	}
@@ -297,7 +297,7 @@ func (l *serverRun) doPut() {
 
 // doFill puts what is missing.
 func (l *serverRun) doFill() {
-	f := l.mine(func(f *file) bool { return isOpen(f) && len(f.old) == 0 && !f.whole() })
+	f := l.pickOwned(func(f *file) bool { return isOpen(f) && len(f.old) == 0 && !f.whole() })
 	if f == nil {
 		return
 	}
@@ -310,7 +310,7 @@ func (l *serverRun) doFill() {
 }
 
 func (l *serverRun) doReplace() {
-	f := l.mine(func(f *file) bool { return isOpen(f) && len(f.content) > 0 && len(f.old) == 0 })
+	f := l.pickOwned(func(f *file) bool { return isOpen(f) && len(f.content) > 0 && len(f.old) == 0 })
 	if f == nil {
 		return
 	}
@@ -327,7 +327,7 @@ func (l *serverRun) doReplace() {
 }
 
 func (l *serverRun) doFinish() {
-	if f := l.mine(func(f *file) bool { return isOpen(f) && f.whole() }); f != nil {
+	if f := l.pickOwned(func(f *file) bool { return isOpen(f) && f.whole() }); f != nil {
 		l.finish(f.name)
 	}
 }
@@ -350,7 +350,7 @@ func (l *serverRun) doBatch() {
 // doFinishWrongly finishes what is incomplete, or with another digest or length: it is refused, and
 // nothing is lost.
 func (l *serverRun) doFinishWrongly() {
-	f := l.mine(func(f *file) bool { return isOpen(f) && len(f.old) == 0 })
+	f := l.pickOwned(func(f *file) bool { return isOpen(f) && len(f.old) == 0 })
 	if f == nil {
 		return
 	}
@@ -376,7 +376,7 @@ func (l *serverRun) doRepeat() {
 		l.beginTwice()
 		return
 	}
-	f := l.mine(func(f *file) bool { return f.can&(open|nowhere) == 0 && (f.id != 0 || f.idem != "") && !f.forgotten() })
+	f := l.pickOwned(func(f *file) bool { return f.can&(open|nowhere) == 0 && (f.id != 0 || f.idem != "") && !f.forgotten() })
 	if f == nil {
 		return
 	}
@@ -414,7 +414,7 @@ func (l *serverRun) doRepeat() {
 }
 
 func (l *serverRun) doAbort() {
-	if f := l.mine(isOpen); f != nil {
+	if f := l.pickOwned(isOpen); f != nil {
 		l.abort(f.name)
 	}
 }
@@ -463,7 +463,7 @@ func (l *serverRun) doTick() { l.pass(time.Duration(1+l.rng.IntN(4)) * hour / 4)
 // doWait lets so much time pass that what nobody touches ends.
 func (l *serverRun) doWait() {
 	for range 5 + l.rng.IntN(8) {
-		if l.err != nil || l.over() {
+		if l.err != nil || l.ended() {
 			return
 		}
 		l.pass(hour)
@@ -474,7 +474,7 @@ func (l *serverRun) doWait() {
 func (l *serverRun) doJump() {
 	by := []time.Duration{-7 * hour, -90 * time.Minute, 40 * hour, 8760 * hour}[l.rng.IntN(4)]
 	l.w.clock.Advance(by)
-	l.tell(fmt.Sprintf("the clock jumps by %v", by), true, nil)
+	l.logCall(fmt.Sprintf("the clock jumps by %v", by), true, nil)
 	if l.rng.IntN(2) == 0 {
 		l.pass(time.Minute)
 	}
@@ -567,7 +567,7 @@ func (l *serverRun) resolve() {
 // reads it: a place is kept a while.
 func (l *serverRun) doReadSlowly() {
 	f := l.pick(func(f *file) bool { return f.can == visible })
-	if f == nil || l.over() {
+	if f == nil || l.ended() {
 		return
 	}
 	l.pass(time.Second) // a jump of the clock is counted before

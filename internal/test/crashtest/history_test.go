@@ -145,7 +145,7 @@ func (l *serverRun) arm(e event, n int) {
 }
 
 // over reports whether the rest of this server run will be forgotten.
-func (l *serverRun) over() bool {
+func (l *serverRun) ended() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.last != nil || l.dead.first.Load()
@@ -199,7 +199,7 @@ func (l *serverRun) wasRefused(name, doing string, err error) {
 
 // lookAt compares what the server shows with the model, and settles what was not known.
 func (l *serverRun) lookAt() {
-	if l.err != nil || l.over() {
+	if l.err != nil || l.ended() {
 		return
 	}
 	pre := l.m.clone()
@@ -244,7 +244,7 @@ type history struct {
 	disk   *crashfs.Disk
 	model  *model
 	ms     int64
-	lives  int
+	runs  int
 	ran    time.Duration // time that was counted
 	log    []string
 	totals totals
@@ -252,13 +252,13 @@ type history struct {
 
 // totals are what a test tells of.
 type totals struct {
-	histories, lives, calls, faults, deaths, images int
+	histories, runs, calls, faults, deaths, images int
 	crashes                                         map[string]int
 }
 
 func (t *totals) add(u totals) {
 	t.histories += u.histories
-	t.lives += u.lives
+	t.runs += u.runs
 	t.calls += u.calls
 	t.faults += u.faults
 	t.deaths += u.deaths
@@ -279,7 +279,7 @@ func (t totals) String() string {
 		by = append(by, fmt.Sprintf("%d %s", t.crashes[how], how))
 	}
 	return fmt.Sprintf("%d histories, %d lives, %d calls, %d crash points (%s), %d faults, in %d of them the server ended itself, %d images checked",
-		t.histories, t.lives, t.calls, points, strings.Join(by, ", "), t.faults, t.deaths, t.images)
+		t.histories, t.runs, t.calls, points, strings.Join(by, ", "), t.faults, t.deaths, t.images)
 }
 
 // start is a disk with a server that has a guest, and the model of that.
@@ -329,15 +329,15 @@ const between = "between two steps"
 
 // born opens the next server run.
 func (h *history) born() *serverRun {
-	h.lives++
-	h.totals.lives++
-	l := &serverRun{n: h.lives, seed: h.rng.Uint64()}
+	h.runs++
+	h.totals.runs++
+	l := &serverRun{n: h.runs, seed: h.rng.Uint64()}
 	l.rng = rand.New(rand.NewPCG(l.seed, 1))
 	cl := &world.Clock{}
 	cl.SetMillis(h.ms)
 	l.dead = newDeath(func() { l.stopAt("the server ends itself") })
 	h.model.forgetTime()
-	l.disk, l.m, l.st = h.disk, h.model, setup{durability: h.d, seed: h.seed*1_000_003 + uint64(h.lives)*100, clock: cl, die: l.dead.die}
+	l.disk, l.m, l.st = h.disk, h.model, setup{durability: h.d, seed: h.seed*1_000_003 + uint64(h.runs)*100, clock: cl, die: l.dead.die}
 	l.hook, l.failed, l.trace = l.hooked, l.wasRefused, l.traced
 	l.fault = onceFaults[h.rng.IntN(len(onceFaults))]
 	return l
@@ -346,7 +346,7 @@ func (h *history) born() *serverRun {
 // opened starts the server of this server run, and looks.
 func (l *serverRun) opened() {
 	l.open()
-	if l.err == nil && !l.over() {
+	if l.err == nil && !l.ended() {
 		l.ticked = l.w.clock.Now()
 		l.lookAt()
 	}
@@ -363,7 +363,7 @@ func (l *serverRun) live(when string) {
 	l.opened()
 	calls := 2 + l.rng.IntN(10)
 	armed := 1 + l.rng.IntN(calls)
-	for i := 0; l.err == nil && !l.over() && i < calls+10; i++ {
+	for i := 0; l.err == nil && !l.ended() && i < calls+10; i++ {
 		if i == armed && (when == "call" || when == "fault") {
 			e := crash
 			if when == "fault" {
@@ -395,7 +395,7 @@ func (h *history) next() error {
 		l.arm(nothing, 0)
 		l.reader.stop()
 		l.reader = nil
-		if l.err != nil || l.over() {
+		if l.err != nil || l.ended() {
 			return l.err
 		}
 		if when == "stopping" {
@@ -480,14 +480,14 @@ func (h *history) bury(l *serverRun, when string, err error) error {
 }
 
 // tell gives the history as it was, for who has to find out.
-func (h *history) tell(err error) error {
+func (h *history) withLog(err error) error {
 	return fmt.Errorf("%w\n%s", err, strings.Join(h.log, "\n"))
 }
 
 func (h *history) run() error {
 	for range 3 + h.rng.IntN(8) {
 		if err := h.next(); err != nil {
-			return h.tell(err)
+			return h.withLog(err)
 		}
 		h.totals.images++
 	}
@@ -501,7 +501,7 @@ func (h *history) run() error {
 		if l.w != nil {
 			l.w.abandon()
 		}
-		return h.tell(err)
+		return h.withLog(err)
 	}
 	return nil
 }

@@ -29,7 +29,7 @@ const slack = 20 * 4096
 
 // bounded gives back what was left, as the keeper's Run does when it is told, and looks at the
 // disk.
-func (c hostile) bounded(what string) {
+func (c hostile) checkBounded(what string) {
 	c.t.Helper()
 	select {
 	case <-c.w.Uploads.LeftoverAdded():
@@ -151,7 +151,7 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 			c.ok(c.w.Uploads.PutChunk(ctx, c.w.Me, up.ID, 0, bytes.NewReader(b[:chunk]), upload.Put{Length: chunk, Replace: true}))
 			m, err := c.finish(up, b) // before anything was given back
 			c.ok(err)
-			c.bounded("after the finish")
+			c.checkBounded("after the finish")
 			c.ok(c.w.reads(m, b))
 			c.ok(c.w.Memories.Delete(ctx, c.w.Me, m.ID, true))
 			c.w.clock.Advance(hour) // what is deleted goes a minute later
@@ -217,7 +217,7 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 			}))
 			for i := range rounds {
 				round(c, i)
-				c.bounded(fmt.Sprintf("round %d", i))
+				c.checkBounded(fmt.Sprintf("round %d", i))
 			}
 			c.ok(w.reads(kept, bytesOf("kept", 1, 7000)))
 			// And when all is over nothing is left.

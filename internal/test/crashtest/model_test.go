@@ -134,11 +134,11 @@ func (m *model) ack(has func()) {
 }
 
 // saw takes what a reader found, unless a call has begun or ended since it began to look.
-func (m *model) saw(turn int, seq uint64, found map[string]fate) {
+func (m *model) saw(call int, seq uint64, found map[string]fate) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.seq = max(m.seq, seq)
-	if turn == m.calls {
+	if call == m.calls {
 		maps.Copy(m.shown, found)
 	}
 }

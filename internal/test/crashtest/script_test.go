@@ -213,10 +213,10 @@ func startReader(w *server, m *model) *reader {
 				return
 			default:
 			}
-			turn := m.now()
+			call := m.now()
 			if row, err := w.Memories.ReadCapsule(ctx, w.Me, "default"); err == nil {
 				if found, err := seen(w); err == nil {
-					m.saw(turn, row.Seq, found)
+					m.saw(call, row.Seq, found)
 				}
 			}
 		}

@@ -61,7 +61,7 @@ func (c checked) Run() int {
 	if code := c.tests.Run(); code != 0 {
 		return code // a test that failed may well leave something
 	}
-	if err := errors.Join(goleak.Find(), settled(func() error { return left(before, tmp) })); err != nil {
+	if err := errors.Join(goleak.Find(), eventually(func() error { return left(before, tmp) })); err != nil {
 		fmt.Fprintf(os.Stderr, "FAIL: the tests left something behind:\n%v\n", err)
 		return 1
 	}
@@ -69,7 +69,7 @@ func (c checked) Run() int {
 }
 
 // settled asks until there is nothing to say, or patience ends.
-func settled(ask func() error) error {
+func eventually(ask func() error) error {
 	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		if err := ask(); err == nil || time.Now().After(end) {
 			return err

@@ -97,7 +97,7 @@ type client struct {
 }
 
 // answers are the errors that are answers.
-var answers = []struct {
+var outcomes = []struct {
 	err error
 	is  answer
 }{
@@ -116,7 +116,7 @@ func answerOf(err error) (answer, bool) {
 	if err == nil {
 		return ok, true
 	}
-	for _, a := range answers {
+	for _, a := range outcomes {
 		if errors.Is(err, a.err) {
 			return a.is, true
 		}
@@ -259,10 +259,10 @@ func (c *client) call(o *op) bool {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	drop := false
+	lost := false
 	switch c.rng.IntN(40) {
 	case 0:
-		drop = true // the answer is lost on its way
+		lost = true // the answer is lost on its way
 	case 1:
 		pause := time.Duration(c.rng.IntN(200)) * time.Microsecond
 		t := time.AfterFunc(pause, stop)
@@ -277,9 +277,9 @@ func (c *client) call(o *op) bool {
 	// Looked at after the answer, and set before the image is taken: what was answered is in the
 	// image.
 	if errors.Is(err, session.ErrSealed) && o.kind == put {
-		known, drop = true, true // not now, the client is told: an end was under way, which then came to nothing
+		known, lost = true, true // not now, the client is told: an end was under way, which then came to nothing
 	}
-	if c.h.dead.Load() || drop || !known && ctx.Err() != nil {
+	if c.h.dead.Load() || lost || !known && ctx.Err() != nil {
 		o.lost = true
 		c.h.record(o)
 		return false

@@ -76,13 +76,13 @@ func (h *history) contentOf(sid uint64) int {
 func run(seed uint64) *history {
 	h := &history{seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), disk: newDisk()}
 	h.set = setup{seed: seed << 8, clock: &world.Clock{}, inMemory: h.rng.IntN(5) == 0, durability: durable.Durability(1 - h.rng.IntN(2))}
-	clients, turns, epochs := 3+h.rng.IntN(4), 0, 1
+	clients, steps, epochs := 3+h.rng.IntN(4), 0, 1
 	if !h.set.inMemory && h.rng.IntN(2) == 0 {
 		epochs = 2
 	}
-	turns = max(42/epochs/clients, 2)
+	steps = max(42/epochs/clients, 2)
 	for h.epoch = 0; h.epoch < epochs && h.err == nil; h.epoch++ {
-		if err := h.live(clients, turns, h.epoch+1 < epochs); err != nil {
+		if err := h.runServer(clients, steps, h.epoch+1 < epochs); err != nil {
 			h.fail(err)
 		}
 	}
@@ -90,7 +90,7 @@ func run(seed uint64) *history {
 }
 
 // live is the life of one server.
-func (h *history) live(clients, turns int, dies bool) error {
+func (h *history) runServer(clients, steps int, dies bool) error {
 	h.set.disk = h.disk
 	h.set.seed++
 	h.set.clock.Advance(time.Second)
@@ -110,7 +110,7 @@ func (h *history) live(clients, turns int, dies bool) error {
 	for n := range clients {
 		c := &client{h: h, n: n, w: w, rng: rand.New(rand.NewPCG(h.seed, uint64(2+h.epoch*100+n)))}
 		wg.Go(func() {
-			for done := 0; done < turns && !h.dead.Load(); {
+			for done := 0; done < steps && !h.dead.Load(); {
 				if c.step() {
 					done++
 				}

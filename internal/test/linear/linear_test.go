@@ -38,7 +38,7 @@ type totals struct {
 	histories, ops, kills, lost, unknown, failed atomic.Int64
 }
 
-// † Whatever clients do at once, and wherever the server dies: some order of the calls, in which
+// † I1 to I30: Whatever clients do at once, and wherever the server dies: some order of the calls, in which
 // each has happened at one moment or, without an answer, perhaps never, explains every answer.
 func TestConcurrentHistoriesAreLinearizable(t *testing.T) {
 	n := *count

@@ -11,10 +11,10 @@ import (
 )
 
 // life is what a memory may be.
-type life uint8
+type presence uint8
 
 const (
-	visible life = iota
+	visible presence = iota
 	trashed
 	purged
 )
@@ -22,7 +22,7 @@ const (
 // memory is one that was published. Its number in the order of events names it.
 type memory struct {
 	row
-	life life
+	presence presence
 	size int64
 }
 
@@ -74,7 +74,7 @@ func (s state) hash() uint64 {
 		maphash.WriteComparable(&h, u)
 	}
 	for _, m := range s.memories {
-		maphash.WriteComparable(&h, [2]uint64{m.seq, uint64(m.life)})
+		maphash.WriteComparable(&h, [2]uint64{m.seq, uint64(m.presence)})
 	}
 	return h.Sum64()
 }
@@ -86,7 +86,7 @@ func (s state) String() string {
 		fmt.Fprintf(&b, "s:%x of %s: %s, has %03b, became %d\n", u.sid, keyName(u.key), u.state, u.have, u.memory)
 	}
 	for _, m := range s.memories {
-		fmt.Fprintf(&b, "%s, %s\n", m.row, [...]string{"visible", "in the trash", "purged"}[m.life])
+		fmt.Fprintf(&b, "%s, %s\n", m.row, [...]string{"visible", "in the trash", "purged"}[m.presence])
 	}
 	return b.String()
 }
@@ -94,11 +94,11 @@ func (s state) String() string {
 func (s state) counts() counts {
 	c := counts{seq: s.seq}
 	for _, m := range s.memories {
-		if m.life != purged {
+		if m.presence != purged {
 			c.memories++
 			c.bytes += m.size
 		}
-		if m.life == trashed {
+		if m.presence == trashed {
 			c.trashed++
 		}
 	}
@@ -230,7 +230,7 @@ func (c *checker) publishUp(s *state, u *up) (*memory, bool) {
 	key := u.key
 	if row := s.idemOf(key); row != nil {
 		m := s.bySeq(row.memory)
-		if m.life == visible && row.fingerprint == u.fingerprint && m.content == u.content {
+		if m.presence == visible && row.fingerprint == u.fingerprint && m.content == u.content {
 			u.state, u.memory = session.Finished, m.seq
 			return m, true
 		}

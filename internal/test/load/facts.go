@@ -37,7 +37,7 @@ type Facts struct {
 	creates  map[string]*memory  // by idem, without an answer
 	batches  map[string][]string // sessions of a finish_batch without an answer, by a name of its own
 
-	answers atomic.Int64
+	acks atomic.Int64
 	names   atomic.Int64
 }
 
@@ -64,7 +64,7 @@ func New() *Facts {
 }
 
 // Answers is the number of acknowledgements so far.
-func (f *Facts) Answers() int64 { return f.answers.Load() }
+func (f *Facts) Answers() int64 { return f.acks.Load() }
 
 // Frozen gives a copy of the facts, and runs moment before any client can note anything new. Where
 // the server's disk stands still until moment, they hold for the disk as it is then.
@@ -72,7 +72,7 @@ func (f *Facts) Frozen(moment func() error) (*Facts, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := New()
-	c.answers.Store(f.answers.Load())
+	c.acks.Store(f.acks.Load())
 	c.names.Store(f.names.Load())
 	for id, u := range f.uploads {
 		one := *u
@@ -97,8 +97,8 @@ func sum(b []byte) string {
 }
 
 // told runs f under the lock, for an answer that has come.
-func (f *Facts) told(do func()) {
-	f.answers.Add(1)
+func (f *Facts) acknowledged(do func()) {
+	f.acks.Add(1)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	do()
@@ -170,7 +170,7 @@ func (c *Client) createAs(ctx context.Context, idem string, m *memory) error {
 	if got.SHA256 != m.sum {
 		return fmt.Errorf("create %s answers SHA-256 %s, not %s", idem, got.SHA256, m.sum)
 	}
-	c.told(func() {
+	c.acknowledged(func() {
 		delete(c.creates, idem)
 		m.body = nil
 		c.memories[got.MemoryID] = m
@@ -186,15 +186,15 @@ func (c *Client) upload(ctx context.Context) error {
 		u.chunks = append(u.chunks, c.noise(chunkSize))
 		size += chunkSize
 	}
-	last, cut := len(u.chunks)-1, c.rand.IntN(chunkSize-1)
-	u.chunks[last] = u.chunks[last][cut:]
-	size -= int64(cut)
+	last, less := len(u.chunks)-1, c.rand.IntN(chunkSize-1)
+	u.chunks[last] = u.chunks[last][less:]
+	size -= int64(less)
 	s, err := c.api.Begin(ctx, api.BeginRequest{CapsuleID: "default", Meta: api.Meta{Name: u.name, Bytes: &size}, ChunkSize: chunkSize, Idem: u.name})
 	if err != nil {
 		return err
 	}
 	u.id, u.asked = s.SessionID, "nothing"
-	c.told(func() { c.uploads[u.id] = u })
+	c.acknowledged(func() { c.uploads[u.id] = u })
 	defer c.give(u)
 	return c.carry(ctx, u)
 }
@@ -254,7 +254,7 @@ func (c *Client) carry(ctx context.Context, u *upload) error {
 		c.locked(func() { u.asked = "aborted" })
 		err := c.api.Abort(ctx, u.id)
 		if err == nil {
-			c.told(func() { u.state, u.asked = "aborted", "" })
+			c.acknowledged(func() { u.state, u.asked = "aborted", "" })
 		}
 		return err
 	}
@@ -269,7 +269,7 @@ func (c *Client) carry(ctx context.Context, u *upload) error {
 }
 
 func (c *Client) finished(u *upload, m api.Memory) {
-	c.told(func() {
+	c.acknowledged(func() {
 		u.state, u.asked = "finished", ""
 		c.memories[m.MemoryID] = &memory{sum: sum(u.content()), state: "stored"}
 	})
@@ -288,7 +288,7 @@ func (c *Client) put(ctx context.Context, u *upload, i int) error {
 	} else if err := c.api.PutChunk(ctx, u.id, int64(i), bytes.NewReader(b), int64(len(b)), api.PutOptions{}); err != nil {
 		return err
 	}
-	c.told(func() { u.acked[i] = true })
+	c.acknowledged(func() { u.acked[i] = true })
 	return nil
 }
 
@@ -353,7 +353,7 @@ func (c *Client) remove(ctx context.Context) error {
 	}
 	err := c.api.DeleteMemory(ctx, id, purge)
 	if err == nil {
-		c.told(func() { m.state, m.asked = to, "" })
+		c.acknowledged(func() { m.state, m.asked = to, "" })
 	}
 	return err
 }
@@ -365,7 +365,7 @@ func (c *Client) restore(ctx context.Context) error {
 	}
 	_, err := c.api.RestoreMemory(ctx, id)
 	if err == nil {
-		c.told(func() { m.state, m.asked = "stored", "" })
+		c.acknowledged(func() { m.state, m.asked = "stored", "" })
 	}
 	return err
 }

@@ -68,18 +68,18 @@ func (m mutant) try(ctx context.Context, root string, limit time.Duration) (map[
 	if err != nil {
 		return nil, err
 	}
-	over := filepath.Join(dir, "overlay.json")
+	overlayFile := filepath.Join(dir, "overlay.json")
 	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{file: filepath.Join(dir, "planted.go")}})
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(os.WriteFile(filepath.Join(dir, "planted.go"), text, 0o600), os.WriteFile(over, overlay, 0o600)); err != nil {
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "planted.go"), text, 0o600), os.WriteFile(overlayFile, overlay, 0o600)); err != nil {
 		return nil, err
 	}
 	found := map[string]verdict{}
 	byPackage := m.byPackage()
 	for _, pkg := range slices.Sorted(maps.Keys(byPackage)) {
-		said, err := goTest(ctx, root, over, pkg, byPackage[pkg], limit)
+		said, err := goTest(ctx, root, overlayFile, pkg, byPackage[pkg], limit)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", pkg, err)
 		}
@@ -153,7 +153,7 @@ func goTest(ctx context.Context, root, overlay, pkg string, tests []string, limi
 func read(out []byte) (map[string]verdict, error) {
 	said, running := map[string]verdict{}, map[string]bool{}
 	var build strings.Builder
-	broken, over, cut := false, false, false
+	buildFailed, complete, timedOut := false, false, false
 	for d := json.NewDecoder(bytes.NewReader(out)); ; {
 		var e struct{ Action, Test, Output, FailedBuild string }
 		if err := d.Decode(&e); err == io.EOF {
@@ -165,16 +165,16 @@ func read(out []byte) (map[string]verdict, error) {
 		case e.Action == "build-output":
 			build.WriteString(e.Output)
 		case e.Action == "build-fail" || e.FailedBuild != "":
-			broken = true
+			buildFailed = true
 		case strings.HasPrefix(e.Output, "panic: test timed out") || e.Output == "signal: killed\n":
-			cut = true
+			timedOut = true
 		case e.Test == "" && e.Action == "fail":
-			over = true
+			complete = true
 			for t := range running {
 				said[t] = ended
 			}
 		case e.Test == "":
-			over = over || e.Action == "pass"
+			complete = complete || e.Action == "pass"
 		case e.Action == "run" || e.Action == "cont":
 			running[e.Test] = true
 		case e.Action == "pause":
@@ -187,10 +187,10 @@ func read(out []byte) (map[string]verdict, error) {
 			delete(running, e.Test)
 		}
 	}
-	if broken || !over {
+	if buildFailed || !complete {
 		return nil, fmt.Errorf("%w: it does not build\n%s", errTable, build.String())
 	}
-	if cut {
+	if timedOut {
 		return nil, nil
 	}
 	return said, nil

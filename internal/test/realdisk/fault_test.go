@@ -203,7 +203,7 @@ func TestAFailedWriteOfContentHarmsItsUploadAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 			srv.Kill()
-			m.drop()
+			m.remove()
 			s.reboot()
 			m = s.mount(after.Image)
 			if srv, err = load.Start(r.exe, m.data(), ""); err != nil {
@@ -213,7 +213,7 @@ func TestAFailedWriteOfContentHarmsItsUploadAlone(t *testing.T) {
 			good.stored(t, srv.Client, goodMemory.MemoryID)
 			bad.stored(t, srv.Client, badMemory.MemoryID)
 			srv.Kill()
-			m.drop()
+			m.remove()
 		}
 	})
 }
@@ -251,7 +251,7 @@ func TestADiskThatFailsEndsTheServerAndLosesNothing(t *testing.T) {
 			if err := r.look(m, r.facts, want); err != nil {
 				t.Errorf("%s, seed %d: %v", durability, r.seed, err)
 			}
-			m.drop()
+			m.remove()
 		}
 	})
 }
@@ -321,7 +321,7 @@ func TestADiskThatLiesIsFoundOut(t *testing.T) {
 			t.Fatal(err)
 		}
 		srv.Kill()
-		m.drop()
+		m.remove()
 		s.reboot()
 		m = s.mount(take.Image)
 		if err := r.look(m, facts, r.want, knows); err == nil {
@@ -376,7 +376,7 @@ func TestAFullFileSystemLosesNothing(t *testing.T) {
 		if err := r.look(m, r.facts, load.Everything); err != nil {
 			t.Errorf("seed %d: %v", r.seed, err)
 		}
-		m.drop()
+		m.remove()
 		s.reboot()
 		m = s.mount(full.Image)
 		_ = os.Remove(filepath.Join(m.dir, "ballast"))

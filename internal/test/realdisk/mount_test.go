@@ -280,7 +280,7 @@ func (m *mounted) again() *mounted {
 }
 
 // drop unmounts a disk and forgets it.
-func (m *mounted) drop() {
+func (m *mounted) remove() {
 	m.t.Helper()
 	m.unmount()
 	m.call("Remove", m.disk, nil)

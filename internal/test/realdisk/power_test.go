@@ -77,7 +77,7 @@ func TestNoPowerLossTakesWhatWasAcknowledged(t *testing.T) {
 			t.Run(k.name+"/"+durability, func(t *testing.T) {
 				need(t, k)
 				var met Taken
-				n, answers := 0, int64(0)
+				n, acks := 0, int64(0)
 				for i := uint64(0); n < max(1, *images/combos); i++ {
 					r := newSeries(newShelf(t, k), durability, seed+i)
 					got, err := r.run(min(perDisk, *images/combos-n))
@@ -85,11 +85,11 @@ func TestNoPowerLossTakesWhatWasAcknowledged(t *testing.T) {
 					if err != nil {
 						t.Fatalf("%v\nsomewhat like it: go test ./internal/test/realdisk -count=1 -v -run %s -args -realdisk.images %d -realdisk.seed %d", err, t.Name(), perDisk*combos, r.seed)
 					}
-					answers += r.facts.Answers()
+					acks += r.facts.Answers()
 					met.Cached, met.Kept, met.Torn = met.Cached+r.met.Cached, met.Kept+r.met.Kept, met.Torn+r.met.Torn
 				}
 				t.Logf("%d power losses, seeds from %d, %d acknowledgements: none was a lie. Of %d writes that had not been flushed %d were on the disk, and %d torn",
-					n, seed, answers, met.Cached, met.Kept, met.Torn)
+					n, seed, acks, met.Cached, met.Kept, met.Torn)
 			})
 		}
 	}
@@ -103,7 +103,7 @@ func (r *series) run(n int) (done int, err error) {
 		if err != nil {
 			return done, fmt.Errorf("series of seed %d, after %d power losses: %w", r.seed, done, err)
 		}
-		now.drop()
+		now.remove()
 		for i, s := range shots {
 			r.reboot()
 			m := r.mount(s.take.Image)
@@ -112,13 +112,13 @@ func (r *series) run(n int) (done int, err error) {
 			}
 			done++
 			if i < len(shots)-1 {
-				m.drop()
+				m.remove()
 				continue
 			}
 			now, r.facts = m, s.facts
 		}
 	}
-	now.drop()
+	now.remove()
 	return done, nil
 }
 

@@ -84,7 +84,7 @@ func TestSoak(t *testing.T) {
 		seed = rand.Uint64() >> 16
 	}
 	count := map[string]int{}
-	var answers int64
+	var acks int64
 	for i := range uint64(*series) {
 		r := &run{t: t, exe: exe, seed: seed + i, rand: rand.New(rand.NewPCG(seed+i, 1)), facts: load.New()}
 		r.log = func(e entry) {
@@ -93,11 +93,11 @@ func TestSoak(t *testing.T) {
 			count[e.Mishap]++
 		}
 		r.series(i%3 == 0 || *only != "")
-		answers += r.facts.Answers()
+		acks += r.facts.Answers()
 	}
-	t.Logf("%d series of %d rounds, seeds from %d: %d acknowledgements, none was a lie; %v", *series, *rounds, seed, answers, count)
-	if answers < int64(*series**rounds) {
-		t.Errorf("only %d acknowledgements: that was no load", answers)
+	t.Logf("%d series of %d rounds, seeds from %d: %d acknowledgements, none was a lie; %v", *series, *rounds, seed, acks, count)
+	if acks < int64(*series**rounds) {
+		t.Errorf("only %d acknowledgements: that was no load", acks)
 	}
 }
 
