@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// The quick form builds the peers where they are not built, which takes minutes.
+// The quick form builds the peers if they are not built yet. That takes minutes.
 func TestEverySystemStoresAndGivesBackWhatItWasSent(t *testing.T) {
 	docs := t.TempDir()
 	hand := "# Figures\n\nBy hand.\n"
@@ -55,7 +55,7 @@ func TestEverySystemStoresAndGivesBackWhatItWasSent(t *testing.T) {
 	}
 }
 
-// Another build has a turn wherever ours has one, and the ratios are a table.
+// Another build gets a round each time that ours gets one, and the ratios are a table.
 func TestAnotherBuildTakesPart(t *testing.T) {
 	r, err := parse([]string{"-quick", "-systems", "sluice", "-scenarios", "b,create,read-small"})
 	if err != nil {

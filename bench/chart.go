@@ -32,7 +32,7 @@ func (r *results) chart(path string) error {
 	return tiled(path, plots, 7*vg.Centimeter)
 }
 
-// tiled draws charts beside and below each other; of none it makes no file.
+// tiled draws charts beside and below each other. Without charts it makes no file.
 func tiled(path string, all []*plot.Plot, height vg.Length) (err error) {
 	if len(all) == 0 {
 		return nil
@@ -62,7 +62,7 @@ func tiled(path string, all []*plot.Plot, height vg.Length) (err error) {
 	return err
 }
 
-// spans are medians with what is below and above them.
+// spans are medians, with the distances to the minimum and the maximum.
 type spans struct {
 	plotter.XYs
 	plotter.XErrors

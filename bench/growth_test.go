@@ -53,7 +53,7 @@ func TestGrowthAloneIsASectionOfItsOwn(t *testing.T) {
 	}
 }
 
-// What fill leaves out of a request's way must be nothing that stays.
+// fill leaves out steps of a request. They must leave nothing in the folder.
 func TestAFilledFolderIsSound(t *testing.T) {
 	r, err := parse([]string{"-quick", "-systems", "sluice"})
 	if err != nil {

@@ -83,7 +83,7 @@ func (g *growth) table(w *strings.Builder, rounds, samples int) {
 	g.cpu(w)
 }
 
-// cpu is the table that is steadier where others use the machine as well.
+// cpu is the table of processor time, which is steadier if others use the machine as well.
 func (g *growth) cpu(w *strings.Builder) {
 	fmt.Fprint(w, "The server's own processor time for the same, in ms, with what it does in the background meanwhile: the median of the rounds' p50 (min–max).\n\n|")
 	for _, n := range g.sizes {
@@ -102,7 +102,7 @@ func (g *growth) cpu(w *strings.Builder) {
 	fmt.Fprintln(w)
 }
 
-// digits shows three of them, where there are decimals.
+// digits shows three digits, if there are decimals.
 func digits(f float64) string {
 	switch {
 	case f < 0.1:
@@ -123,13 +123,13 @@ func grouped(n int) string {
 	return s
 }
 
-// line is a curve of a chart: what each size gave.
+// line is a curve of a chart, with one point for each size.
 type line struct {
 	name string
 	of   func(*grown) spread
 }
 
-// chart draws what grows, and what does not, over the sizes.
+// chart draws the operations over the sizes.
 func (g *growth) chart(path string) error {
 	scaled := func(figure int, by float64) line {
 		return line{operations[figure].what, func(at *grown) spread {
@@ -199,11 +199,11 @@ func (g *growth) plot(lines []line) (*plot.Plot, error) {
 		p.Legend.Add(l.name, curve, points)
 	}
 	p.Add(plotter.NewGrid())
-	p.Y.Min, p.Y.Max = 0, most*(1.1+0.08*float64(len(lines))) // and room for the legend
+	p.Y.Min, p.Y.Max = 0, most*(1.1+0.08*float64(len(lines))) // and space for the legend
 	return p, nil
 }
 
-// bars are medians with what is below and above them.
+// bars are medians, with the distances to the minimum and the maximum.
 type bars struct {
 	plotter.XYs
 	plotter.YErrors

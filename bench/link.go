@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// linkShape is what a simulated link gives.
+// linkShape says what a simulated link gives.
 type linkShape struct {
 	bits  float64       // a second each way, of all connections together
 	delay time.Duration // there and back
-	slow  float64       // of its second connection, bits a second; 0: it is as the others
+	slow  float64       // of its second connection, in bits a second; 0: as the others
 }
 
 func (s linkShape) String() string {
@@ -27,10 +27,10 @@ func (s linkShape) String() string {
 	return fmt.Sprintf("%s, %d ms", rate, s.delay.Milliseconds())
 }
 
-// link is a relay before a server that is as slow and as far as its shape says. It takes from a
-// client what the rate allows, keeps it for the delay, and passes it on; what is under way is
-// bounded by rate × delay and a little, so that a client is held by it as by a real link. What it
-// does not have are loss, and TCP's slow start over a long way.
+// link is a relay before a server, as slow and as far as its shape says. It takes bytes from a
+// client at the rate, keeps them for the delay, and passes them on. The bytes under way are bounded
+// by rate × delay and a little, so that a client waits for it as for a real link. It has no loss,
+// and no slow start of TCP over a long way.
 type link struct {
 	linkShape
 	to string
@@ -91,7 +91,7 @@ func (k *link) accept() {
 			_ = far.Close()
 		}
 		k.mu.Unlock()
-		// The link's own buffers must not swallow what the link can't carry.
+		// The link's own buffers must not swallow bytes that the link can't carry.
 		for _, c := range []net.Conn{near, far} {
 			_ = c.(*net.TCPConn).SetReadBuffer(256 << 10)
 		}
@@ -105,10 +105,11 @@ func (k *link) accept() {
 }
 
 const (
-	// piece is how much is taken at a time, in bytes: what shares the wire fairly.
+	// piece is how many bytes are taken at a time. It is small, so that connections share the wire
+	// fairly.
 	piece = 16 << 10
-	// ahead is for how long the wire may be given away before a taker waits: timers are late by
-	// some of it.
+	// ahead is how far ahead of the time the wire may be given away before a taker waits. Timers
+	// are late by some of it.
 	ahead = 3 * time.Millisecond
 )
 

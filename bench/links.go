@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// onLink is what Sluice reached over one simulated link: shares of what the link gives.
+// onLink is the result of Sluice over one simulated link: shares of what the link gives.
 type onLink struct {
 	shape linkShape
 	bytes int64
@@ -31,8 +31,8 @@ const (
 	gets = "`sluice get`"
 )
 
-// nobody is what the link gives to four connections that nobody holds: less than it should where
-// the machine is too busy to simulate it.
+// nobody is what the link gives to four connections that nobody slows down. It is less than it
+// should be if the machine is too busy to simulate the link.
 const nobody = "the bare link"
 
 // linkShapes are the rows, with their sizes: some seconds each, as short as several chunks allow.
@@ -45,7 +45,7 @@ func linkShapes() []*onLink {
 	}
 }
 
-// links measures uploads and a download over simulated links, by the bench's client and by the
+// links measures uploads and a download over simulated links, with the bench's client and with the
 // program's own.
 func links(ctx context.Context, bins, dir string, a *arena, all []*onLink, say func(string)) error {
 	for _, l := range all {
@@ -125,7 +125,7 @@ func (l *onLink) share(took time.Duration) float64 {
 	return float64(l.bytes) * 8 / took.Seconds() / l.shape.bits
 }
 
-// bare sends as many bytes to somebody who only takes them.
+// bare sends as many bytes to a server that only takes them.
 func (l *onLink) bare() (time.Duration, error) {
 	const conns = 4
 	to, err := net.Listen("tcp", "127.0.0.1:0")
@@ -138,7 +138,7 @@ func (l *onLink) bare() (time.Duration, error) {
 		return 0, err
 	}
 	defer k.close()
-	left := make(chan int64) // bytes that nobody has sent yet, in pieces
+	left := make(chan int64) // bytes that nobody has sent yet, in parts
 	go func() {
 		defer close(left)
 		for n := l.bytes; n > 0; n -= chunk / 32 {

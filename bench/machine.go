@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shape says what was measured on: cores, memory, file system, kernel.
+// shape describes the machine that was measured: cores, memory, file system, kernel.
 func shape(dir string) string {
 	var mem unix.Sysinfo_t
 	_ = unix.Sysinfo(&mem) // zero, then
@@ -25,7 +25,7 @@ func shape(dir string) string {
 	return s
 }
 
-// fileSystem names what is below a folder, where it is one of the usual.
+// fileSystem names the file system of a folder, if it is one of the usual.
 func fileSystem(dir string) string {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
@@ -47,7 +47,7 @@ func fileSystem(dir string) string {
 	}
 }
 
-// commit is what the tree is at.
+// commit is the commit of the tree.
 func commit(ctx context.Context, here string) string {
 	cmd := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty")
 	cmd.Dir = here

@@ -24,7 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// run is what the flags ask for.
+// run has the flags and their results.
 type run struct {
 	here, bins, dir, sluice, before, docs, grown string
 	rounds                                       int
@@ -95,14 +95,14 @@ func parse(args []string) (*run, error) {
 		r.rounds, r.z = 1, quickForm
 	}
 	f.Visit(func(g *flag.Flag) {
-		if slices.Contains([]string{"quick", "rounds", "many", "grow"}, g.Name) { // paths are nobody's business, the others are there
+		if slices.Contains([]string{"quick", "rounds", "many", "grow"}, g.Name) { // without paths: the others are given in the section
 			r.flags += " -" + g.Name + " " + g.Value.String()
 		}
 	})
 	return r, r.check()
 }
 
-// check finds names that are none.
+// check refuses unknown names.
 func (r *run) check() error {
 	known := []string{"finish", "growth", "links"}
 	for _, s := range scenarios(r.z) {
@@ -150,7 +150,7 @@ func (r *run) do(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	// The arena is as large as the largest scenario, but for the upload of finish, which goes
+	// The arena is as large as the largest scenario. The upload of finish is larger, and wraps
 	// around it.
 	size := max(r.z.large, 8*r.z.each, int64(r.z.many)*r.z.small, chunk)
 	if r.growthAlone() {
@@ -175,9 +175,9 @@ func (r *run) do(ctx context.Context) error {
 	return err
 }
 
-// report gives the section that a run is, and writes it and its chart where they were asked for.
-// Growth alone is a section of its own, so that a run to a size that takes longer stays when all is
-// measured anew.
+// report gives the section of a run, and writes it and its chart if the flags ask for that. Growth
+// alone is a section of its own. So a run to a size that takes longer stays when all is measured
+// anew.
 func (r *run) report(all *results, b *about) (section string, err error) {
 	at, chart, draw := peersMarks, "benchmarks.svg", all.chart
 	write := all.markdown
@@ -194,7 +194,7 @@ func (r *run) report(all *results, b *about) (section string, err error) {
 	return section, at.write(r.docs, section)
 }
 
-// measure lets the systems take turns.
+// measure runs the systems one after the other, in each round of each scenario.
 func (r *run) measure(ctx context.Context, a *arena, dir string) (*results, error) {
 	all := &results{samples: map[string]map[string][]sample{}, compared: r.before != "" && r.has("sluice")}
 	split := map[string][]item{}

@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 )
 
-// registry speaks the OCI distribution protocol: an upload is opened, takes its chunks in order,
+// registry speaks the OCI distribution protocol. An upload is opened, takes its chunks in order,
 // and is closed with its digest.
 type registry struct {
 	p   *process
@@ -92,7 +92,7 @@ func (s *registry) store(c *client, it item, inflight int) (string, error) {
 	return s.stored(resp, it)
 }
 
-// create has no form with one request: it opens, and sends all with the digest.
+// create opens an upload, and sends all bytes with the digest: no form has one request.
 func (s *registry) create(c *client, it item) (string, error) {
 	at, err := s.open(c)
 	if err != nil {

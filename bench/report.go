@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// about is what a run says of itself.
+// about describes a run.
 type about struct {
 	when                             time.Time
 	commit, machine, versions, flags string
@@ -16,7 +16,7 @@ type about struct {
 	took                             time.Duration
 }
 
-// markdown writes what a run gave as a section of docs/benchmarks.md.
+// markdown writes the results of a run as a section of docs/benchmarks.md.
 func (r *results) markdown(b *about, chart string) string {
 	var w strings.Builder
 	fmt.Fprintf(&w, "## Beside its peers\n\n`make bench` (`bench/`%s), %s, commit %s, %s. %s, interleaved: in each round every system has its turn at a scenario, the first one "+
@@ -89,8 +89,8 @@ func (r *results) table(w *strings.Builder, s scenario) {
 	fmt.Fprintln(w)
 }
 
-// compare writes what another build of the program did in the same turns. Of each round there is
-// one ratio, and the table has their median.
+// compare writes the results of another build of the program in the same rounds. Each round gives
+// one ratio, and the table has the median.
 func (r *results) compare(w *strings.Builder) {
 	if !r.compared {
 		return

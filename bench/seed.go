@@ -27,16 +27,16 @@ import (
 	"sluice/upload"
 )
 
-// seed is a data folder that is filled without a server and without syncs: a million commits take
-// minutes, and who is interrupted begins anew. What it writes is what a server would have written,
-// by the same code; it is on the disk when all is done and the disks were synced.
+// seed is a data folder that is filled without a server and without syncs. A million commits take
+// minutes, and an interrupted run begins anew. It writes what a server would have written, with the
+// same code. All of it is on the disk when the run is done and the disks were synced.
 type seed struct {
 	*world.World
 	data string
 }
 
-// seedAge is the running time at which the sessions of a seed are begun: above a session's time to
-// live, so that a look for what is due has a bound to look below.
+// seedAge is the running time at which the sessions of a seed are begun. It is above a session's
+// time to live, so that a look for due sessions has a bound to look below.
 const seedAge = 1000 * time.Hour
 
 // openSeed opens a data folder that a server has made, and that none has open.
@@ -59,9 +59,9 @@ func openSeed(ctx context.Context, data string, disk vfs.FS) (*seed, error) {
 // fillBatch is how many memories a commit of fill has.
 const fillBatch = 100
 
-// fill begins sessions and creates memories of 64 bytes, each from have to want, and waits until
-// the metadata has settled. One of each goes the way of a request; the others are the same but for
-// their ids, contents and times, and leave out what is checked for a request.
+// fill begins sessions and creates memories of 64 bytes, from number have to number want, and waits
+// until the metadata is at rest. One session and one memory take the way of a request. The others
+// differ from them in ids, contents and times, and skip the checks of a request.
 func (s *seed) fill(ctx context.Context, a *arena, have, want int) error {
 	named := catalog.Meta{Name: fmt.Sprintf("grow-%d", have)}
 	up, err := s.Uploads.Begin(ctx, s.Me, upload.BeginRequest{Capsule: "default", Meta: named, Bytes: 64 << 10, Chunks: -1})
@@ -73,7 +73,7 @@ func (s *seed) fill(ctx context.Context, a *arena, have, want int) error {
 	if err != nil {
 		return err
 	}
-	// Both at once, so that sessions and memories are as old as each other.
+	// Both at once, so that sessions and memories are equally old.
 	return errors.Join(parallel((want-have-1+fillBatch-1)/fillBatch, 4*runtime.NumCPU(), func(i int) error {
 		from := have + 1 + i*fillBatch
 		to := min(from+fillBatch, want)
@@ -124,7 +124,7 @@ func (s *seed) tick(ctx context.Context, n int) ([]time.Duration, error) {
 	return all, nil
 }
 
-// settled waits until a folder has been the same for a second.
+// waitUnchanged waits until a folder has been the same for a second.
 func waitUnchanged(ctx context.Context, dir string) error {
 	last, since := "", time.Now()
 	for time.Since(since) < time.Second {
@@ -155,8 +155,8 @@ func waitUnchanged(ctx context.Context, dir string) error {
 	return nil
 }
 
-// copyData copies a data folder that nobody has open. What is never written again has a second name
-// instead: tables, and the reserve.
+// copyData copies a data folder that nobody has open. Files that are never written again, tables
+// and the reserve, get a second name instead.
 func copyData(from, to string) error {
 	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {

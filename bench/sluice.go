@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// sluice is the real program, spoken to as any client would.
+// sluice is the real program, used as any client would.
 type sluice struct {
 	p     *process
 	url   string
@@ -59,7 +59,7 @@ func (s *sluice) process() *process { return s.p }
 
 func (s *sluice) head() http.Header { return http.Header{"Authorization": s.token} }
 
-// ask is a JSON operation; in and out may be nil.
+// ask sends a JSON operation; in and out may be nil.
 func (s *sluice) ask(c *client, method, path string, in, out any) error {
 	body := ""
 	h := s.head()

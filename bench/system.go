@@ -9,25 +9,25 @@ import (
 type system struct {
 	name     string // in flags
 	label    string // in tables
-	settings string // how it runs, and what an answer of it promises
+	settings string // how it runs, and what its answer promises
 	start    func(ctx context.Context, bins, dir string) (server, error)
 }
 
-// server is a system that runs, on an empty folder of its own.
+// server is a system that runs, on its own empty folder.
 type server interface {
 	process() *process
-	// store uploads an item in its chunks, so many at a time; create in one request. Both return
-	// when the server has all of it, and say where it is.
+	// store uploads an item in its chunks, several at a time; create uploads it in one request.
+	// Both return when the server has all of it, and say where it is.
 	store(c *client, it item, inflight int) (ref string, err error)
 	create(c *client, it item) (ref string, err error)
 	// fetch is the request that reads it.
 	fetch(ref string) (*http.Request, error)
 }
 
-// otherBuild takes part where -before names it, wherever Sluice does.
+// otherBuild is the program of -before. It takes part wherever Sluice does.
 const otherBuild = "before"
 
-// systems are all that there are, in the order of the tables.
+// systems are all systems, in the order of the tables.
 var systems = []system{
 	{
 		"sluice", "**Sluice**", "`sluice serve` with its defaults; SHA-256 verified; an acknowledged chunk survives kill -9, a finished upload power loss", startSluice,

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// tusd speaks tus 1.0: a creation, then the bytes in order; at once only as partial uploads that
-// are concatenated.
+// tusd speaks tus 1.0: a creation, then the bytes in order. Parallel uploads are partial uploads
+// that are concatenated.
 type tusd struct {
 	p   *process
 	url string
@@ -76,7 +76,7 @@ func (s *tusd) upload(c *client, it item, from, to int, more ...string) (string,
 	return at, nil
 }
 
-// concatenate sends so many partial uploads at a time, each a run of chunks, and joins them.
+// concatenate sends partial uploads, several at a time, each a run of chunks, and joins them.
 func (s *tusd) concatenate(c *client, it item, width int) (string, error) {
 	parts := make([]string, width)
 	err := parallel(width, width, func(i int) (err error) {

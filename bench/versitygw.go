@@ -14,8 +14,8 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 )
 
-// versitygw speaks S3. Each request is signed with the SHA-256 of its payload, known beforehand: so
-// the gateway verifies it.
+// versitygw speaks S3. Each request is signed with the SHA-256 of its payload, which is known
+// beforehand. So the gateway verifies it.
 type versitygw struct {
 	p      *process
 	url    string
@@ -62,7 +62,7 @@ func (s *versitygw) sign(r *http.Request, sum string) error {
 	return s.signer.SignHTTP(r.Context(), s3Keys, r, sum, "s3", "us-east-1", time.Now())
 }
 
-// ask is a request without content of an item; its own small body is not signed.
+// ask sends a request without content of an item. Its own small body is not signed.
 func (s *versitygw) ask(c *client, method, url, body string, want int) ([]byte, error) {
 	r, err := http.NewRequestWithContext(c.ctx, method, url, strings.NewReader(body))
 	if err != nil {
@@ -92,7 +92,7 @@ type completedPart struct {
 	ETag       string
 }
 
-// store is a multipart upload, or one PUT of what is one chunk.
+// store is a multipart upload, or one PUT for an item of one chunk.
 func (s *versitygw) store(c *client, it item, inflight int) (string, error) {
 	if it.chunks() == 1 {
 		return s.create(c, it)

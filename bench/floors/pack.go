@@ -57,8 +57,8 @@ func newPack(dir string) (*pack, error) {
 	return p, nil
 }
 
-// append writes what waits, and syncs it, again and again: the longer a sync takes, the more share
-// the next one.
+// append writes and syncs the waiting uploads, again and again. The longer a sync takes, the more
+// uploads share the next one.
 func (p *pack) append() {
 	var end, allocated int64
 	for r := range p.queue {
@@ -132,7 +132,7 @@ func (p *pack) read(w http.ResponseWriter, _ *http.Request, name string) {
 	_, _ = io.Copy(w, io.NewSectionReader(p.f, off, n))
 }
 
-// quiet keeps Pebble's notes out of the output.
+// silent discards Pebble's log.
 type silent struct{}
 
 func (silent) Infof(string, ...any)  {}

@@ -74,7 +74,7 @@ func (c *backupCmd) Run(e *env) error {
 	return reportDamage(e, res, "the data folder does not have it whole, so neither has the backup")
 }
 
-// unharmed says what a failure has left, where that is not clear.
+// unharmed says what a failure has left of the former backup, if the error does not say it.
 func unharmed(err error) string {
 	if errors.Is(err, backup.ErrFull) || errors.Is(err, context.Canceled) {
 		return " (the backup that was there, if any, is as it was)"
@@ -86,7 +86,7 @@ func summary(s backup.Summary) string {
 	return fmt.Sprintf("%d memories, %d uploads under way, %s, as of %s", s.Memories, s.Sessions, size(s.Bytes), s.Made.Format(time.RFC3339))
 }
 
-// told names what is not whole.
+// reportDamage names each damaged and each missing thing.
 func reportDamage(e *env, res backup.Result, why string) error {
 	for _, m := range res.Missing {
 		e.failOf("", fmt.Errorf("missing: %s", m.Why))
@@ -100,7 +100,7 @@ func reportDamage(e *env, res backup.Result, why string) error {
 	return nil
 }
 
-// alone makes the backup where no server runs.
+// alone makes the backup if no server runs.
 func (c *backupCmd) alone(e *env, dir string, report backup.Progress) (res backup.Result, err error) {
 	log := slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	if c.Salvage {
@@ -121,8 +121,8 @@ func (c *backupCmd) alone(e *env, dir string, report backup.Progress) (res backu
 // nobody deletes anything: no server runs.
 func nobody() (release func()) { return func() {} }
 
-// salvage backs up what surely is in a folder that no server has open. Its metadata need not be
-// such that they can be opened.
+// salvage backs up the rows that are sure, in a folder that no server has open. The metadata may be
+// too damaged to be opened.
 func (c *backupCmd) salvage(e *env, dir string, log *slog.Logger, report backup.Progress) (res backup.Result, err error) {
 	f, err := folder.Open(c.Data, folder.Options{Existing: true, Log: log})
 	if err != nil {
@@ -150,7 +150,7 @@ func (c *backupCmd) salvage(e *env, dir string, log *slog.Logger, report backup.
 	}, report)
 }
 
-// rest is what surely is in damaged metadata, as a state.
+// sureRows are the rows of damaged metadata that are sure, as a state to back up.
 type sureRows struct{ *pebblemeta.Damaged }
 
 // Walk implements backup.Frozen.
@@ -158,10 +158,10 @@ func (r sureRows) Walk(ctx context.Context, visit func(key, row []byte) error, l
 	return r.Sure(ctx, visit, lost)
 }
 
-// Close implements backup.Frozen. Who opened the wreck closes it.
+// Close implements backup.Frozen. The caller that opened the metadata closes them.
 func (sureRows) Close() {}
 
-// source is the data folder as something to be backed up.
+// source is the data folder as the source of a backup.
 func (d *data) source(hold func() func(), log *slog.Logger) (backup.Source, error) {
 	if err := d.look(); err != nil {
 		return backup.Source{}, err
@@ -180,7 +180,7 @@ func (d *data) source(hold func() func(), log *slog.Logger) (backup.Source, erro
 	}, err
 }
 
-// backupInto makes a backup in a folder that is no part of what is backed up.
+// backupInto makes a backup in a folder that must be outside of the data folder.
 func backupInto(ctx context.Context, data, dir string, src backup.Source, report backup.Progress) (backup.Result, error) {
 	within, err := inside(data, dir)
 	if err == nil && within {
@@ -192,7 +192,7 @@ func backupInto(ctx context.Context, data, dir string, src backup.Source, report
 	return backup.Run(ctx, durable.OS{}, dir, src, time.Now(), report)
 }
 
-// inside reports whether a path, which need not be there, is in a folder.
+// inside reports whether a path is in a folder. The path may be missing.
 func inside(folder, path string) (bool, error) {
 	folder, err := filepath.Abs(folder)
 	if err == nil {
@@ -307,8 +307,8 @@ func (c *restoreCmd) restore(e *env, disk durable.FS, b *backup.Backup, target b
 	return res, err
 }
 
-// dieRestoring ends the process when the disk fails under the metadata: no data folder has
-// appeared.
+// dieRestoring ends the process when the disk fails under the metadata. No data folder has appeared
+// by then.
 func dieRestoring(err error) {
 	fmt.Fprintf(os.Stderr, "sluice: the restore failed, and has made nothing: %v\n", err)
 	os.Exit(1)

@@ -13,8 +13,8 @@ import (
 	"sluice/api"
 )
 
-// Whoever is killed, the command or the server that works for it: the backup that was there can be
-// restored, and the next one succeeds.
+// kill -9 may end the command, or the server that works for it. The former backup can be restored,
+// and the next backup succeeds.
 func TestKillNineDuringABackup(t *testing.T) {
 	data, dir := filepath.Join(t.TempDir(), "data"), filepath.Join(t.TempDir(), "backup")
 	srv := startServer(t, data)
@@ -62,7 +62,7 @@ func TestKillNineDuringABackup(t *testing.T) {
 		if cmd.Wait() != nil {
 			interrupted++
 		}
-		// Where the command alone was killed the server may hold the folder a moment longer.
+		// If only the command was killed, the server may hold the folder a moment longer.
 		out, err := "", error(nil)
 		for range 100 {
 			if out, err = sluice("restore", "--check", dir); err == nil || !strings.Contains(out, "in use by") {

@@ -23,7 +23,7 @@ type checkCmd struct {
 	Repair bool   `help:"Mend what can be mended. See above."`
 	Rejoin bool   `help:"Take halves that don't belong together for one data folder from now on; with --repair. See above."`
 
-	lost int64 // that could not be brought out of damaged metadata, or may be older than it was
+	lost int64 // things that damaged metadata no longer have, or have perhaps in an older state
 }
 
 // Help is what --help says beside the flags.
@@ -70,8 +70,8 @@ type summaryLine struct {
 	} `json:"summary"`
 }
 
-// Run checks. The stores may say that the metadata is damaged by ending the process: that is a
-// finding too, and the last one.
+// Run checks. A store may end the process when its metadata is damaged. That is a finding too, and
+// the last one.
 func (c *checkCmd) Run(e *env) error {
 	if c.Rejoin && !c.Repair {
 		return usageError("--rejoin changes the folder: it goes with --repair")
@@ -141,13 +141,13 @@ func (c *checkCmd) run(e *env, meta *pebblemeta.DB, blobs *localblob.Store, know
 	})
 }
 
-// file is where localblob has a place.
+// file gives the path of the file in which localblob keeps a place.
 func (c *checkCmd) file(place string) string {
 	file, _ := localblob.Where(place)
 	return filepath.Join(c.Data, "content", file)
 }
 
-// tell prints one finding.
+// report prints one finding.
 func (c *checkCmd) report(e *env, f keeper.Finding) {
 	line := foundLine{
 		Kind: f.Kind, Text: f.Text, Capsule: f.Capsule, Note: f.Note, Remedy: f.Remedy, Repaired: f.Repaired, Quarantined: f.Quarantined,

@@ -24,7 +24,7 @@ import (
 	"sluice/upload"
 )
 
-// sampled is n zeros, and looks at the heap now and then while they are read.
+// sampled gives n zeros, and looks at the heap now and then while they are read.
 type sampled struct {
 	left, since int64
 	peak        *atomic.Int64
@@ -46,7 +46,7 @@ func (s *sampled) Read(p []byte) (int, error) {
 	return int(n), nil
 }
 
-// liveHeap is what the program holds in Go's heap.
+// liveHeap is the size of the live objects in Go's heap, in bytes.
 func liveHeap() int64 {
 	runtime.GC()
 	var m runtime.MemStats
@@ -54,7 +54,7 @@ func liveHeap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// opened is a server without its network, which ends with the test, and its admin.
+// opened gives a server without its network, which ends with the test, and its admin.
 func opened(t *testing.T) (*server, access.Caller) {
 	t.Helper()
 	data := filepath.Join(t.TempDir(), "data")
@@ -106,8 +106,8 @@ func TestMemoryDoesNotDependOnTheSizeOfChunks(t *testing.T) {
 			if _, err := s.uploads.Finish(t.Context(), who, upload.FinishRequest{ID: up.ID, SHA256: [32]byte(sum.Sum(nil)), Length: total}); err != nil {
 				t.Error(err)
 			}
-			// For each stream a buffer of 256 KiB, and another for who hashes behind it; the index
-			// of what has arrived; and a little.
+			// Each stream has a buffer of 256 KiB, and the background hasher has another. The index
+			// of received bytes and a little more come on top.
 			bound := streams*2*(256<<10) + c.chunks*1024 + 2<<20
 			t.Logf("the heap has grown by %d KiB at most, %d are the bound", (peak.Load()-before)>>10, bound>>10)
 			if peak.Load()-before > bound {
@@ -117,7 +117,7 @@ func TestMemoryDoesNotDependOnTheSizeOfChunks(t *testing.T) {
 	}
 }
 
-// Ranges of one byte are no pieces of their own here: each would cost an entry.
+// Ranges of one byte are no entries of their own here: each would cost an entry.
 func TestTheServerHasASmallestPiece(t *testing.T) {
 	s, who := opened(t)
 	up, err := s.uploads.Begin(t.Context(), who, upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: "pieces"}, Bytes: 1 << 20, Chunks: -1})
@@ -129,9 +129,10 @@ func TestTheServerHasASmallestPiece(t *testing.T) {
 	}
 }
 
-// Contents that come whole in one request share files, whatever a buffer holds; larger ones do not.
+// Contents that come whole in one request share files, whatever a buffer holds. Larger contents do
+// not.
 func TestSmallCreatesShareAFile(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // whose time stands still meanwhile: every content comes fast
+	synctest.Test(t, func(t *testing.T) { // its time stands still, so that every content comes fast
 		s, who := opened(t)
 		create := func(n int64) {
 			t.Helper()
@@ -156,7 +157,7 @@ func TestSmallCreatesShareAFile(t *testing.T) {
 	})
 }
 
-// files counts the files that the contents are in.
+// files counts the files that hold the contents.
 func (s *server) files(t *testing.T) int {
 	t.Helper()
 	places, err := s.blobs.Places(t.Context(), "", 1000)
@@ -171,7 +172,7 @@ func (s *server) files(t *testing.T) int {
 	return len(in)
 }
 
-// zero is zeros without end.
+// zero gives zeros without end.
 type zero struct{}
 
 func (zero) Read(p []byte) (int, error) {

@@ -21,15 +21,15 @@ import (
 	"sluice/store/folder"
 )
 
-// The controlSocket is a socket in the data folder by which `sluice backup` asks the server that
-// has the folder open. Who may read the folder may use it; it is on no network. It takes one line
-// of JSON, and answers in lines of JSON until it closes:
+// The controlSocket is a socket in the data folder. `sluice backup` sends it a request for the
+// server that has the folder open. Anybody who may read the folder may use it, and no network
+// reaches it. It takes one line of JSON, and answers in lines of JSON until it closes:
 //
 //	▶ {"backup":"/absolute/folder"}       and "salvage":true
 //	◀ {"done":4096}                       bytes, now and then
 //	◀ {"result":{…}} or {"error":"…"}
 //
-// Who hangs up has changed his mind: the backup stops.
+// If the other end hangs up, the backup stops.
 type controlSocket struct {
 	folder        *folder.Folder
 	source        func() (backup.Source, error)
@@ -40,7 +40,7 @@ type controlSocket struct {
 
 const socketName = "socket"
 
-// controlRequest and doorAnswer are what is said.
+// controlRequest and controlResponse are the messages of the control socket.
 type controlRequest struct {
 	Backup  string `json:"backup"`
 	Salvage bool   `json:"salvage,omitempty"`
@@ -52,10 +52,10 @@ type controlResponse struct {
 	Error  string         `json:"error,omitempty"`
 }
 
-// maxSocketPath is what a socket's name may have on every system (sun_path).
+// maxSocketPath is how many bytes a socket's path may have on every system (sun_path).
 const maxSocketPath = 100
 
-// socketPath gives a name for the socket that is short enough. done lets it go.
+// socketPath gives a path to the socket that is short enough. done releases it.
 func socketPath(data string) (path string, done func(), err error) {
 	path = filepath.Join(data, socketName)
 	if len(path) <= maxSocketPath {
@@ -73,8 +73,8 @@ func socketPath(data string) (path string, done func(), err error) {
 	return path, func() { dir.Close() }, nil
 }
 
-// open makes the socket. The caller has the folder to himself: one that is there was left by a
-// server that is dead.
+// open makes the socket. The caller has the folder locked, so a socket that is there was left by a
+// dead server.
 func (c *controlSocket) open() error {
 	path, done, err := socketPath(c.folder.Way)
 	if err != nil {
@@ -91,18 +91,18 @@ func (c *controlSocket) open() error {
 	if err != nil {
 		return err
 	}
-	l.SetUnlinkOnClose(false) // by then the name may be another's
+	l.SetUnlinkOnClose(false) // by then the name may lead to another server's socket
 	c.listener = l
 	return os.Chmod(path, 0o600)
 }
 
-// remove takes the socket's name away, in the folder that is open: another server may have the
-// folder's name by now.
+// remove removes the socket's name in the folder that is open. The folder's path may lead to the
+// folder of another server by now.
 func (c *controlSocket) remove() error {
 	return c.folder.FS.Remove(filepath.Join(c.folder.Path, socketName))
 }
 
-// openControl opens the control socket. Where that is not possible the server runs without.
+// openControl opens the control socket. If that is not possible the server runs without it.
 func (s *server) openControl(log *slog.Logger) {
 	c := &controlSocket{folder: s.folder, log: log, source: func() (backup.Source, error) {
 		return s.source(s.keeper.Hold, log)
@@ -114,12 +114,12 @@ func (s *server) openControl(log *slog.Logger) {
 	s.control = c
 }
 
-// serve answers until ctx ends, and returns when nothing runs any more.
+// serve answers requests until ctx ends, and returns when none runs any more.
 func (c *controlSocket) serve(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	stop := context.AfterFunc(ctx, func() {
-		_ = c.remove() // one that nobody listens at harms nobody
+		_ = c.remove() // a socket that nobody listens at does no harm
 		c.listener.Close()
 	})
 	defer stop()
@@ -181,7 +181,7 @@ func (c *controlSocket) answer(server context.Context, conn net.Conn) {
 		cancel()
 	})
 	defer wg.Wait()
-	defer conn.Close() // before the wait
+	defer conn.Close() // before the wait, so that the read above ends
 	src, err := c.source()
 	src.Salvage = want.Salvage
 	var res backup.Result
@@ -205,7 +205,7 @@ func (c *controlSocket) answer(server context.Context, conn net.Conn) {
 	say(controlResponse{Result: &res})
 }
 
-// seldom passes on a few times a second what is told often.
+// rateLimited passes on a progress report at most five times a second.
 func rateLimited(report backup.Progress) backup.Progress {
 	var last time.Time
 	return func(done, total int64) {
@@ -216,11 +216,11 @@ func rateLimited(report backup.Progress) backup.Progress {
 	}
 }
 
-// errNoServer: no server has the data folder open, as far as its socket says.
+// errNoServer: no server answers on the socket of the data folder.
 var errNoServer = errors.New("no server answers")
 
-// backupByServer lets the server that has the data folder open make the backup. errNoServer where
-// there is none.
+// backupByServer lets the server that has the data folder open make the backup. It gives
+// errNoServer if there is none.
 func backupByServer(ctx context.Context, data string, want controlRequest, report backup.Progress) (backup.Result, error) {
 	fail := func(err error) (backup.Result, error) {
 		if ctx.Err() != nil {

@@ -30,7 +30,7 @@ type child struct {
 	said   *bytes.Buffer // on standard error; to be read when done is closed
 	done   chan struct{}
 
-	greeting string // what it said at first
+	greeting string // the text that it wrote at first
 }
 
 // startServer runs `sluice serve` on a data folder.
@@ -49,8 +49,9 @@ func startServer(t *testing.T, data string, flags ...string) *child {
 	return c
 }
 
-// refused runs a command that must end by itself, as one does that is refused: what would go on,
-// such as a server that starts all the same, is killed after a minute and fails the test.
+// refused runs a command that the program must refuse, and that so must end by itself. A command
+// that goes on, such as a server that starts all the same, is killed after a minute and fails the
+// test.
 func refused(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
@@ -62,7 +63,7 @@ func refused(t *testing.T, args ...string) (string, error) {
 	return string(out), err
 }
 
-// launch starts a server, and returns when it has said where it is and what to try.
+// launch starts a server. It returns when the server has said where it is and what to try.
 func launch(cmd *exec.Cmd) (*child, error) {
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
@@ -113,7 +114,7 @@ func (c *child) stop(t *testing.T) {
 	}
 }
 
-// facts are what the server has promised, and must hold after any death of it.
+// facts are the promises of the server, which must hold after any death of it.
 type facts struct {
 	mu       sync.Mutex
 	memories map[string]string   // id: sha256
@@ -182,7 +183,7 @@ func (f *facts) remove(ctx context.Context, c *api.Client) error {
 	for id = range f.memories {
 		break
 	}
-	delete(f.memories, id) // from now on it may be there or not, until it is answered
+	delete(f.memories, id) // from now on it may be there or not, until the answer comes
 	f.mu.Unlock()
 	if id == "" {
 		return nil
@@ -269,7 +270,7 @@ func (f *facts) finish(ctx context.Context, c *api.Client, id string, p *promise
 	return err
 }
 
-// check asks the server for everything it has promised.
+// check asks the server for everything that it has promised.
 func (f *facts) check(t *testing.T, c *api.Client) {
 	t.Helper()
 	ctx := t.Context()

@@ -22,14 +22,14 @@ import (
 
 var makeFolder = flag.String("make-folder", "", "write what testdata/folders has to the `folder`, instead of testing it")
 
-// contentOf is what the memory of that name has in the folders that are kept.
+// contentOf gives the content of the memory with that name in the kept folders.
 func contentOf(name string, n int) []byte {
 	b := make([]byte, n)
 	_, _ = rand.NewChaCha8(sha256.Sum256([]byte(name))).Read(b)
 	return b
 }
 
-// kept are the memories in those folders, by name.
+// kept has the memories in those folders, by name.
 var kept = map[string]int{"inline.bin": 100, "empty.bin": 0, "place.bin": 30_000, "chunk.bin": 20_001, "ranges.bin": 12_345, "twin.bin": 30_000, "second.bin": 5_000}
 
 const (
@@ -44,8 +44,8 @@ func contentKept(name string) []byte {
 	return contentOf(name, kept[name])
 }
 
-// A folder that any earlier version has left, stopped or killed, opens: all memories have their
-// bytes, what was in the trash comes back, an open upload goes on, and check has nothing to say.
+// A folder that any earlier version has left, stopped or killed, opens. All memories have their
+// bytes, memories in the trash can be restored, an open upload goes on, and check finds nothing.
 // See testdata/folders/README.md.
 func TestFoldersOfEarlierVersions(t *testing.T) {
 	if *makeFolder != "" {
@@ -103,7 +103,7 @@ func TestAFolderOfANewerVersionIsLeftAlone(t *testing.T) {
 	}
 }
 
-// filesOf lists the files of a folder with their sums, but for locks.
+// filesOf lists the files of a folder with their sums, without locks.
 func filesOf(t *testing.T, dir string) (out []string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -234,7 +234,8 @@ func makeKept(t *testing.T, path string, kill bool) {
 	pack(t, data, path)
 }
 
-// pack writes a folder without what is only room (the reserve) or only there while a server runs.
+// pack writes a folder. It leaves out the reserve, and files that are there only while a server
+// runs.
 func pack(t *testing.T, dir, path string) {
 	out, err := os.Create(path)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// No command that asks a server takes what any web server answers for the answer of Sluice.
+// Many web servers answer any request. No command takes such an answer for the answer of Sluice.
 func TestNoCommandTakesAWebServerForSluice(t *testing.T) {
 	var answer atomic.Value // a string
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

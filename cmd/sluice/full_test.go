@@ -21,7 +21,7 @@ import (
 	"sluice/api"
 )
 
-// smallDisk mounts a disk in memory for the test, and skips the test where that is not allowed.
+// smallDisk mounts a disk in memory for the test. It skips the test if that is not allowed.
 func smallDisk(t *testing.T, options string) string {
 	t.Helper()
 	root := t.TempDir()
@@ -41,7 +41,7 @@ func smallDiskAt(t *testing.T, root, options string) {
 	})
 }
 
-// hog is somebody else's file, which takes all the room that it can get.
+// hog is a file of another program that takes all the space that it can get.
 type hog struct {
 	t *testing.T
 	f *os.File
@@ -57,7 +57,7 @@ func newHog(t *testing.T, root string) *hog {
 	return &hog{t, f}
 }
 
-// eat takes what is free, to the last byte.
+// eat takes all free space, to the last byte.
 func (h *hog) eat() {
 	h.t.Helper()
 	for n := 1 << 20; n > 0; {
@@ -71,8 +71,8 @@ func (h *hog) eat() {
 	}
 }
 
-// during eats while do runs, too: a server gives up room whenever it has merged tables or removed
-// garbage, and may use what nobody else has taken.
+// during eats also while do runs. A server frees space whenever it has merged tables or removed
+// garbage, and the hog may use any space that is free.
 func (h *hog) during(do func()) {
 	h.t.Helper()
 	h.eat()
@@ -99,7 +99,7 @@ func (h *hog) during(do func()) {
 	do()
 }
 
-// leave gives the room back.
+// leave frees the space.
 func (h *hog) leave() {
 	h.t.Helper()
 	if err := h.f.Truncate(0); err != nil {
@@ -109,9 +109,9 @@ func (h *hog) leave() {
 
 // fullWorld is a server on a small disk, with uploads in every state.
 type fullWorld struct {
-	t    *testing.T
-	srv  *child
-	data string
+	t       *testing.T
+	srv     *child
+	data    string
 	content []byte
 }
 
@@ -164,9 +164,9 @@ func (w *fullWorld) refused(what string, err error) {
 	}
 }
 
-// Others fill the disk of a server to its last byte, and take at once whatever it gives up: what is
-// new is refused, what was begun can end, also over a restart, and when the room comes back
-// everything goes on, with the reserve as it was.
+// Other programs fill the disk of a server to its last byte, and take at once all space that it
+// frees. New work is refused, and running work can end, also over a restart. When the space comes
+// back everything goes on, with the reserve as it was.
 func TestADiskThatOthersFill(t *testing.T) {
 	root := smallDisk(t, "size=192m")
 	w := &fullWorld{t: t, data: filepath.Join(root, "data"), content: bytes.Repeat([]byte("0123456789abcdef"), 3*fullChunk/16)}
@@ -224,12 +224,13 @@ func TestADiskThatOthersFill(t *testing.T) {
 	others.eat()
 	w.srv = startServer(t, w.data)
 	ends(3)
-	if got := w.parts(); got == 16 || got == 0 { // a log has its room in advance; a start needs some
+	if got := w.parts(); got == 16 || got == 0 { // a log has its space in advance; a start needs some
 		t.Errorf("%d parts are left", got)
 	}
 
 	others.leave()
-	// The server looks by itself every few seconds; whoever asks first need not wait for that.
+	// The server looks by itself every few seconds. A client that asks first need not wait for
+	// that.
 	for i, id := range partial {
 		w.must(w.put(id, 1))
 		w.must(w.put(id, 2))
@@ -260,7 +261,7 @@ func TestADiskThatOthersFill(t *testing.T) {
 	}
 }
 
-// A server that nobody asks for anything makes its reserve whole by itself.
+// A server without requests makes its reserve whole by itself.
 func TestTheReserveComesBackByItself(t *testing.T) {
 	root := smallDisk(t, "size=192m")
 	w := &fullWorld{t: t, data: filepath.Join(root, "data"), content: make([]byte, 3*fullChunk)}
@@ -286,8 +287,8 @@ func TestTheReserveComesBackByItself(t *testing.T) {
 	w.srv.stop(t)
 }
 
-// The metadata has a disk of its own, and that one is full: nothing new is taken, although the
-// content's has room.
+// The metadata has its own disk, and that one is full. Nothing new is taken, although the content's
+// disk has space.
 func TestAFullDiskOfTheMetadataAlone(t *testing.T) {
 	w := &fullWorld{t: t, data: filepath.Join(t.TempDir(), "data"), content: make([]byte, 2*fullChunk)}
 	meta := filepath.Join(w.data, "meta")
@@ -300,7 +301,7 @@ func TestAFullDiskOfTheMetadataAlone(t *testing.T) {
 	w.srv.kill()
 	others.eat()
 	w.srv = startServer(t, w.data)
-	if got := w.parts(); got == 16 { // a start needs room
+	if got := w.parts(); got == 16 { // a start needs space
 		t.Fatal("nothing was given up")
 	}
 	others.during(func() {

@@ -8,8 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// What reaches a terminal moves no cursor, and changes no direction; a name that is harmless is
-// shown as it is.
+// Text for a terminal moves no cursor, and changes no direction. A harmless name is shown as it is.
 func FuzzClean(f *testing.F) {
 	f.Add("ü 🎉.tar.gz")
 	f.Fuzz(func(t *testing.T, s string) {
@@ -31,7 +30,7 @@ func FuzzClean(f *testing.F) {
 	})
 }
 
-// Whatever a memory is called, its file lies in the folder that was meant.
+// Whatever name a memory has, its file lies in the folder that the user gave.
 func FuzzSafeName(f *testing.F) {
 	f.Add("a.txt", "x/y")
 	f.Add("../../etc/passwd", "../..")

@@ -14,7 +14,8 @@ import (
 	"sluice/api"
 )
 
-// A get that gives up says so, and why, whatever it asked for last and wherever it writes to.
+// A get that gives up says so, and why. That holds for each kind of last request and each kind of
+// target.
 func TestAGetSaysThatItGivesUp(t *testing.T) {
 	const id = "00000000-0000-7000-8000-000000000000"
 	memory := api.Memory{MemoryID: id, CapsuleID: "default", Name: "file", Bytes: 9_000_000, SHA256: strings.Repeat("0", 64)}

@@ -19,7 +19,7 @@ import (
 	"sluice/upload"
 )
 
-// waitFor waits until the server's readiness is as wanted; it looks at its folder every two
+// waitFor waits until the server's readiness is as wanted. The server looks at its folder every two
 // seconds.
 func waitFor(t *testing.T, c *api.Client, ready bool) (err error) {
 	t.Helper()
@@ -64,9 +64,9 @@ func refusedAway(t *testing.T, c *api.Client) {
 	}
 }
 
-// † I26: A server whose folder was renamed goes on in its own folder, takes nothing, and never touches
-// what has the name by now: the files, the socket and the token of another server. When its folder
-// is back it goes on.
+// † I26: A server whose folder was renamed goes on in its own folder and takes nothing. It never
+// touches the folder that has the name by now: the files, the socket and the token of another
+// server. When its folder is back it goes on.
 func TestARenamedFolderIsNotAnothers(t *testing.T) {
 	base := t.TempDir()
 	data, moved, other := filepath.Join(base, "data"), filepath.Join(base, "moved"), filepath.Join(base, "other")
@@ -129,8 +129,8 @@ func contentFiles(t *testing.T, data string) (out []string) {
 	return out
 }
 
-// While a half is not where it was opened, nothing is begun, put, created, finished, aborted,
-// deleted, collected or marked; what is stored is read. When it is back all goes on, and nothing
+// While a half is not in its place, nothing is begun, put, created, finished, aborted, deleted,
+// collected or marked; stored content can be read. When the half is back all goes on, and nothing
 // was lost.
 func TestNothingIsTakenWhileAHalfIsAway(t *testing.T) {
 	for _, half := range []string{"meta", "content"} {
@@ -181,7 +181,7 @@ func TestNothingIsTakenWhileAHalfIsAway(t *testing.T) {
 	}
 }
 
-// mounted mounts a folder over another for the test, and skips the test where that is not allowed.
+// mounted mounts a folder over another for the test. It skips the test if that is not allowed.
 func mounted(t *testing.T, from, to string) (unmount func()) {
 	t.Helper()
 	if err := syscall.Mount(from, to, "", syscall.MS_BIND, ""); err != nil {
@@ -202,8 +202,9 @@ func mounted(t *testing.T, from, to string) (unmount func()) {
 	return unmount
 }
 
-// † I26: A half whose disk is not mounted, or another's, is refused at the start by its name, and
-// nothing is made on the mount point; one that is mounted over while the server runs is noticed.
+// † I26: A half whose disk is not mounted, or is another's, is refused at the start by its name,
+// and nothing is made on the mount point. A disk that is mounted over a half while the server runs
+// is noticed.
 func TestAHalfIsAMountOfItsOwn(t *testing.T) {
 	for _, half := range []string{"meta", "content"} {
 		base := t.TempDir()

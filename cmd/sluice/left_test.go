@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// Each kind of thing that put leaves out of a folder is named as what it is, once, and alone makes
-// the exit status 1. What is beside it is stored.
+// put leaves several kinds of things in a folder out. Each is named as what it is, once, and alone
+// makes the exit status 1. Files beside it are stored.
 func TestWhatPutLeavesOutIsInItsExitStatus(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	srv := startServer(t, data)

@@ -10,26 +10,26 @@ import (
 const (
 	// logBacklog is how many bytes of the log may wait for its reader.
 	logBacklog = 1 << 20
-	// logFlush is how long the end of the program waits for it.
+	// logFlush is how long the end of the program waits until the log is written.
 	logFlush = time.Second
 )
 
 // logQueue passes a log on to a writer that may stand still, or whose reader may be gone. Its Write
-// never waits and never fails: what finds the queue full is dropped and counted, and the count is
-// told when the log moves again. One Write is one line.
+// never waits and never fails: a line that finds the queue full is discarded and counted, and the
+// count is reported when the log moves again. One Write is one line.
 type logQueue struct {
-	to   io.Writer
+	to     io.Writer
 	report func(to io.Writer, discarded int64)
-	wake chan struct{} // has one place; closed by close
-	done chan struct{}
+	wake   chan struct{} // has one place; closed by close
+	done   chan struct{}
 
-	mu      sync.Mutex
-	waiting []byte
+	mu        sync.Mutex
+	waiting   []byte
 	discarded int64
-	closed  bool
+	closed    bool
 }
 
-// newLogQueue starts passing on; close ends it. tell writes that so many lines were dropped.
+// newLogQueue starts passing on; close ends it. report writes how many lines were discarded.
 func newLogQueue(to io.Writer, report func(to io.Writer, discarded int64)) *logQueue {
 	q := &logQueue{to: to, report: report, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go q.run()
@@ -77,7 +77,7 @@ func (q *logQueue) addDiscarded(lines int64) {
 	q.discarded += lines
 }
 
-// close gives what waits a second to be written. What is written later is dropped. A repeat does
+// close gives the waiting lines a second to be written. Later lines are discarded. A repeat does
 // nothing.
 func (q *logQueue) close() {
 	q.mu.Lock()

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// pipe is a log whose reader stands still until it is let go, or is gone.
+// pipe is a log whose reader stands still until it is released, or is gone.
 type pipe struct {
 	bytes.Buffer
 	hold chan struct{}
@@ -37,7 +37,7 @@ func TestALogThatStandsStillHoldsNobodyUp(t *testing.T) {
 		fmt.Fprintln(q, "first")
 		synctest.Wait()
 		line := strings.Repeat("x", 1<<10-1)
-		for range 2 << 10 { // twice of what may wait
+		for range 2 << 10 { // twice the size of the queue
 			fmt.Fprintln(q, line)
 		}
 		began := time.Now()

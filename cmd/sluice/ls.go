@@ -57,7 +57,7 @@ func pages(fetch func(cursor string) (next string, err error)) error {
 	}
 }
 
-// each runs do for all ids, and tells of those that failed.
+// each runs do for all ids, and reports those that failed.
 func (e *env) each(ids []string, do func(id string) error) error {
 	failed := false
 	for _, id := range ids {

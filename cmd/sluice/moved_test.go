@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// A get whose address leads elsewhere says so at the first answer, and does not ask again.
+// A get whose address redirects says so at the first answer, and does not ask again.
 func TestAGetThatIsSentElsewhereEnds(t *testing.T) {
 	var asked atomic.Int64
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -12,9 +12,9 @@ import (
 )
 
 // † I26: A disk of the places or the packs that is not mounted at the start is refused by its name,
-// whoever asks, and nothing is touched: neither there nor in the other half. One that another is
-// mounted over while the server runs is noticed; nothing is marked as damaged for it, and all goes
-// on when it is back.
+// by every command, and nothing is touched: neither there nor in the other half. If another disk is
+// mounted over it while the server runs, the server notices, and marks nothing as damaged. All goes
+// on when the disk is back.
 func TestAPartIsAMountOfItsOwn(t *testing.T) {
 	for _, part := range []string{"places", "packs"} {
 		base := t.TempDir()
@@ -63,7 +63,7 @@ func TestAPartIsAMountOfItsOwn(t *testing.T) {
 		if out, err := exec.Command("sluice", "check", "--data", data).CombinedOutput(); err != nil {
 			t.Errorf("check: %v: %s", err, out)
 		}
-		// Gone for good: the rest goes on.
+		// Gone for good: all other content goes on.
 		if err := os.RemoveAll(at); err != nil {
 			t.Fatal(err)
 		}
@@ -80,8 +80,8 @@ func TestAPartIsAMountOfItsOwn(t *testing.T) {
 	}
 }
 
-// Whatever a folder is refused for at the start, nothing in it is touched: not its metadata either
-// where it is the content that is refused.
+// A folder that is refused at the start is not touched. If the content is refused, the metadata is
+// not touched either.
 func TestWhatIsRefusedIsNotTouched(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	srv := startServer(t, data)

@@ -100,7 +100,8 @@ func TestACheckWritesNothing(t *testing.T) {
 	}
 }
 
-// hurtHeads turns over a bit in the head of each item of all packs, of which there must be so many.
+// hurtHeads flips a bit in the head of each item of all packs. There must be as many items as
+// given.
 func hurtHeads(t *testing.T, data string, want int) {
 	t.Helper()
 	packs, err := filepath.Glob(filepath.Join(data, "content", "packs", "p*"))

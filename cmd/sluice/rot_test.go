@@ -19,7 +19,7 @@ import (
 	"sluice/api"
 )
 
-// rotting is a server, and what it is asked for over a protocol.
+// rotting is a server whose disk has flipped bits, with its clients over both protocols.
 type rotting struct {
 	t      *testing.T
 	srv    *child
@@ -27,8 +27,8 @@ type rotting struct {
 	secret string
 }
 
-// flip changes a bit of what is stored at, and of nothing else: as others would through the page
-// cache, or, cold, on the disk alone.
+// flip changes one bit of the stored bytes: through the page cache as another program would, or,
+// cold, on the disk alone.
 func (r *rotting) flip(needle []byte, cold bool) {
 	r.t.Helper()
 	found := 0
@@ -60,8 +60,8 @@ func (r *rotting) flip(needle []byte, cold bool) {
 	}
 }
 
-// get gives a status and what came with it; whole: to its end. The status is 0 where the answer was
-// cut off before its head was on its way.
+// get gives the status and the body of a response, and whether the body came to its end (whole).
+// The status is 0 if the answer was cut off before its head was sent.
 func (r *rotting) get(tr *http.Transport, method string, m api.Memory, field string) (status int, b []byte, whole bool) {
 	r.t.Helper()
 	req, err := http.NewRequestWithContext(context.Background(), method, r.srv.url+m.ContentURL, nil)
@@ -81,9 +81,9 @@ func (r *rotting) get(tr *http.Transport, method string, m api.Memory, field str
 	return res.StatusCode, b, err == nil
 }
 
-// A bit that has flipped in what is stored is never read as good, with the defaults of serve: whole
-// or in part, over both protocols, whether the content was read before or not, and whether the page
-// cache has the wrong byte or the disk.
+// A flipped bit in stored content is never read as good, with the defaults of serve: whole or in
+// part, over both protocols, whether the content was read before or not, and whether the page cache
+// has the wrong byte or the disk.
 func TestRotIsNeverRead(t *testing.T) {
 	r := &rotting{t: t, data: filepath.Join(t.TempDir(), "data")}
 	r.srv = startServer(t, r.data, "--scrub-rate", "0")

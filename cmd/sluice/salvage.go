@@ -19,9 +19,9 @@ import (
 	"sluice/upload"
 )
 
-// salvage makes new metadata of what is left of the old, if tables of those are rotten, cut or
-// gone, and puts them in place. done is false where they are whole. lost is how many things are
-// missing, or may be older than they were; sum is of the check of everything else.
+// salvage makes new metadata of the rows that can still be read, if tables of the old ones are
+// corrupt, truncated or gone, and puts them in place. done is false if the tables are whole. c.lost
+// counts what is missing, or may be older than it was; sum is of the check of everything else.
 func (c *checkCmd) salvage(e *env, log *slog.Logger, die func(error)) (sum keeper.Summary, done bool, err error) {
 	f, err := folder.Open(c.Data, folder.Options{Existing: true, Rejoin: c.Rejoin, Log: log})
 	if err != nil {
@@ -30,7 +30,7 @@ func (c *checkCmd) salvage(e *env, log *slog.Logger, die func(error)) (sum keepe
 	defer func() { err = errors.Join(err, f.Close()) }()
 	damaged, err := pebblemeta.OpenDamaged(f.Meta.Path, pebblemeta.Options{FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: die, Log: log})
 	if err != nil {
-		return sum, false, nil // it is no matter of tables: the ordinary open says what is wrong
+		return sum, false, nil // the tables are not the trouble: the ordinary open says what is wrong
 	}
 	defer func() { err = errors.Join(err, damaged.Close()) }()
 	if len(damaged.Holes()) == 0 {
@@ -64,7 +64,7 @@ func (c *checkCmd) salvage(e *env, log *slog.Logger, die func(error)) (sum keepe
 	return sum, true, nil
 }
 
-// tellHoles says which rows are lost where the metadata can't be opened.
+// reportHoles says which rows are lost if the metadata can't be opened.
 func (c *checkCmd) reportHoles(e *env, log *slog.Logger, die func(error)) (err error) {
 	f, err := folder.Open(c.Data, folder.Options{Existing: true, ReadOnly: true, Log: log})
 	if err != nil {
@@ -81,17 +81,17 @@ func (c *checkCmd) reportHoles(e *env, log *slog.Logger, die func(error)) (err e
 	return damaged.Close()
 }
 
-// salvage is one under way.
+// salvage is one salvage under way.
 type salvage struct {
 	*checkCmd
-	e      *env
-	log    *slog.Logger
-	die    func(error)
-	folder *folder.Folder
-	damaged  *pebblemeta.Damaged
+	e       *env
+	log     *slog.Logger
+	die     func(error)
+	folder  *folder.Folder
+	damaged *pebblemeta.Damaged
 }
 
-// found tells of something that is missing.
+// found reports something that is missing.
 func (s *salvage) found(f keeper.Finding) {
 	s.lost++
 	s.report(s.e, f)
@@ -131,15 +131,15 @@ func (s *salvage) make(next folder.Half) (sum keeper.Summary, err error) {
 	return s.run(s.e, meta, blobs, func(string) bool { return false })
 }
 
-// rejoining brings what a backup has of a data folder that had lost rows into agreement, in the
-// folder that is being restored.
+// rejoining makes a restored data folder agree with itself, if its backup was made of a data folder
+// that had lost rows.
 type rejoining struct {
 	e       *env
 	missing []backup.Missing
 	rescue  keeper.Salvage
 }
 
-// rows gives what takes the rows.
+// rows gives the function that takes the rows of the backup.
 func (r *rejoining) rows(into *pebblemeta.Filling) func(key, row []byte) error {
 	r.rescue = keeper.Salvage{Restored: true, Found: r.found, Lost: func(table catalog.TableID, key []byte) bool {
 		key = pebblemeta.Key(table, key)
@@ -149,14 +149,14 @@ func (r *rejoining) rows(into *pebblemeta.Filling) func(key, row []byte) error {
 	return func(key, row []byte) error { return add(key, row, true) }
 }
 
-// found tells of what does not follow from what is there.
+// found reports what does not follow from the rows that are there.
 func (r *rejoining) found(f keeper.Finding) {
 	if !f.Note && !f.Repaired {
 		r.e.failOf("", fmt.Errorf("%s: %s", f.Kind, f.Text))
 	}
 }
 
-// settle works on the restored stores, which are closed.
+// reconcile works on the restored stores, which are closed.
 func (r *rejoining) reconcile(f *folder.Folder) (err error) {
 	log := slog.New(slog.NewTextHandler(r.e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	meta, err := pebblemeta.Open(f.Meta.Path, pebblemeta.Options{Die: dieRestoring, Log: log, Existing: true, Hook: upload.Reserving(catalog.Bounds{})})
@@ -176,7 +176,7 @@ func (r *rejoining) reconcile(f *folder.Folder) (err error) {
 	return err
 }
 
-// movable refuses metadata that can't get another name, before anything is done.
+// movable refuses metadata that can't be renamed, before anything is done.
 func movable(f *folder.Folder) error {
 	var whole, meta syscall.Stat_t
 	if err := errors.Join(syscall.Stat(f.Path, &whole), syscall.Lstat(f.Meta.Path, &meta)); err != nil {

@@ -28,7 +28,8 @@ import (
 	"sluice/upload"
 )
 
-// wrecked is a data folder whose metadata are in several tables and a log, and what it has.
+// damagedFolder is a data folder with metadata in several tables and a log, and the facts that it
+// holds.
 type damagedFolder struct {
 	data     string
 	memories map[catalog.MemoryID]catalog.Memory
@@ -38,8 +39,8 @@ type damagedFolder struct {
 	open     map[session.SessionID]bool
 }
 
-// furnishWreck makes the folder: memories of all sizes in two capsules, some changed, in the trash,
-// restored or gone; uploads under way, finished and aborted; principals and tokens.
+// furnishDamaged makes the folder: memories of all sizes in two capsules, some changed, in the
+// trash, restored or gone; uploads under way, finished and aborted; principals and tokens.
 func furnishDamaged(t *testing.T) *damagedFolder {
 	t.Helper()
 	w := &damagedFolder{data: filepath.Join(t.TempDir(), "data"), revoked: map[string]bool{}, purged: map[string]bool{}}
@@ -104,7 +105,7 @@ func furnishDamaged(t *testing.T) *damagedFolder {
 	check(err)
 	upload(srv, "late", 2)
 	srv.stop(t)
-	// While a block is rotten the tables over it are not merged with it.
+	// While a block is corrupt the tables over it are not merged with it.
 	mend := corrupt(t, w.data, func(hole string) bool { return strings.Count(hole, "events") == 2 })
 	for n := 60; n < 66; n += 3 {
 		srv = startServer(t, w.data, "--scrub-rate", "0")
@@ -126,8 +127,8 @@ func furnishDamaged(t *testing.T) *damagedFolder {
 	return w
 }
 
-// holesOf says, for a bit that is flipped in each block of a table, which rows are lost; by the
-// flipped byte.
+// holesOf says which rows are lost if a bit is flipped in a block of a table, for each block, by
+// the flipped byte.
 func holesOf(t *testing.T, path string) map[int]string {
 	t.Helper()
 	b, err := os.ReadFile(path)
@@ -159,8 +160,8 @@ func holesOf(t *testing.T, path string) map[int]string {
 	return out
 }
 
-// rot flips a bit in a block of the largest table, such that the rows that are lost are described
-// so.
+// corrupt flips a bit in a block of the largest table. describes picks the block by the rows that
+// are lost.
 func corrupt(t *testing.T, data string, describes func(hole string) bool) (mend func()) {
 	t.Helper()
 	path, most := "", int64(0)
@@ -190,7 +191,7 @@ func corrupt(t *testing.T, data string, describes func(hole string) bool) (mend 
 	return nil
 }
 
-// A list of sessions whose records can't all be read says so, and is no success.
+// A list of sessions says that some records can't be read, and fails then.
 func TestTheListOfSessionsSaysWhatItLacks(t *testing.T) {
 	w := furnishDamaged(t)
 	corrupt(t, w.data, func(hole string) bool {
@@ -207,7 +208,7 @@ func TestTheListOfSessionsSaysWhatItLacks(t *testing.T) {
 	srv.stop(t)
 }
 
-// asAdmin changes who may come in, while no server runs.
+// asAdmin changes rights, while no server runs.
 func (w *damagedFolder) asAdmin(t *testing.T, do func(who *access.Service, admin access.Caller) error) {
 	t.Helper()
 	d := w.openData(t, w.data)
@@ -260,7 +261,7 @@ func (w *damagedFolder) openData(t *testing.T, dir string) *data {
 	return d
 }
 
-// read gives what a folder has.
+// read gives the rows of a folder.
 func (w *damagedFolder) read(t *testing.T, dir string) (memories map[catalog.MemoryID]catalog.Memory, tokens map[string]bool, open map[session.SessionID]bool) {
 	t.Helper()
 	d := w.openData(t, dir)
@@ -315,8 +316,8 @@ func tablesOf(t *testing.T, data string) []string {
 	return tables
 }
 
-// damages are what may befall the tables, by name: each is gone, cut, or has a rotten block; one in
-// so many of those.
+// damages lists what may happen to the tables, by name: each is gone, truncated, or has a corrupt
+// block; of the corrupt ones, one in so many.
 func damages(t *testing.T, data string, every int) map[string]func(data string) error {
 	t.Helper()
 	out, blocks := map[string]func(string) error{}, 0
@@ -341,9 +342,9 @@ func damages(t *testing.T, data string, every int) map[string]func(data string) 
 	return out
 }
 
-// Whatever rots of the metadata, a block, a table or its end: sluice check --repair brings out all
-// the rest, says what is missing, and leaves a folder that is sound. What was deleted stays so, or
-// is told of; what was revoked lets nobody in; no bytes go.
+// If a block, a table or the end of a table of the metadata is corrupt, sluice check --repair
+// brings out all other rows, says what is missing, and leaves a sound folder. Deleted rows stay
+// deleted, or are reported; revoked tokens let nobody in; no bytes go.
 func TestWhatIsLeftOfTheMetadata(t *testing.T) {
 	w := furnishDamaged(t)
 	every := 1
@@ -425,7 +426,7 @@ func (w *damagedFolder) salvaged(t *testing.T, damage func(string) error, kinds 
 }
 
 // onlyInlineIsDamaged makes sure that contents whose records were lost have been found by their
-// bytes, but for those whose bytes were in the record.
+// bytes, except those whose bytes were in the record.
 func (w *damagedFolder) onlyInlineIsDamaged(t *testing.T, dir string) {
 	t.Helper()
 	d := w.openData(t, dir)
@@ -445,8 +446,8 @@ func (w *damagedFolder) onlyInlineIsDamaged(t *testing.T, dir string) {
 	}
 }
 
-// agrees makes sure that nothing is wrong in a folder but content that is lost; whole: not even
-// that.
+// agrees makes sure that nothing is wrong in a folder except content that is lost; with whole, not
+// even that.
 func agrees(t *testing.T, data string) (whole bool) {
 	t.Helper()
 	status, said := runHere("check", "--data", data)
@@ -458,8 +459,8 @@ func agrees(t *testing.T, data string) (whole bool) {
 	return status == 0
 }
 
-// backedUp makes sure that a backup of what is left has all that is sure, and that what is restored
-// of it agrees.
+// backedUp makes sure that a salvaged backup has all rows that are sure, and that the folder that
+// is restored of it agrees with itself.
 func (w *damagedFolder) backedUp(t *testing.T, damage func(string) error, sure map[string]bool) {
 	t.Helper()
 	dir := t.TempDir()
@@ -497,8 +498,8 @@ func (w *damagedFolder) backedUp(t *testing.T, damage func(string) error, sure m
 	}
 }
 
-// serves makes sure that a server starts, gives what the folder has, and takes more. newAdmin: the
-// only admin has no role in what there was.
+// serves makes sure that a server starts, gives out the folder's content, and takes more. newAdmin:
+// the only admin has no role in the old capsules.
 func (w *damagedFolder) serves(t *testing.T, data string, memories map[catalog.MemoryID]catalog.Memory, newAdmin bool) {
 	t.Helper()
 	if err := os.Remove(filepath.Join(data, "admin-token")); err != nil {
@@ -557,7 +558,7 @@ func (w *damagedFolder) serves(t *testing.T, data string, memories map[catalog.M
 	srv.stop(t)
 }
 
-// sure gives what the damaged metadata surely have: ids of memories and tokens.
+// sure gives the rows that the damaged metadata surely have: ids of memories and tokens.
 func (w *damagedFolder) sure(t *testing.T, data string) (ids map[string]bool, lost func(catalog.TableID, []byte) bool) {
 	t.Helper()
 	meta, err := filepath.Abs(filepath.Join(data, "meta"))
@@ -588,8 +589,8 @@ func (w *damagedFolder) sure(t *testing.T, data string) (ids map[string]bool, lo
 	return ids, damaged.Lost
 }
 
-// † I28: A repair of damaged metadata that is killed, at any time, is nothing, or all there is: the next
-// one succeeds, and so does a server.
+// † I28: A repair of damaged metadata that is killed, at any time, has no effect or its whole
+// effect. The next repair succeeds, and so does a server.
 func TestARepairThatIsKilled(t *testing.T) {
 	w := furnishDamaged(t)
 	name := filepath.Base(tablesOf(t, w.data)[0])

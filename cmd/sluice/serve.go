@@ -50,7 +50,7 @@ func (c *serveCmd) Run(e *env) error {
 		level = slog.LevelDebug
 	}
 	log := e.queueLog(level)
-	// First the ports: one that is taken leaves nothing behind. A connection that comes
+	// The ports come first: a port that is taken leaves nothing behind. A connection that comes
 	// before the folder is open waits in the system's queue.
 	public, admin, err := c.listen()
 	if err != nil {
@@ -70,7 +70,7 @@ func (serveCmd) Help() string {
 The log goes to standard error. Nothing waits for its reader: past 1 MiB that is not read, lines are dropped and counted, and the log says so when it is read again.`
 }
 
-// listen opens the listeners; admin is nil where there is to be none.
+// listen opens the listeners. admin is nil if --admin-listen is empty.
 func (c *serveCmd) listen() (public, admin net.Listener, err error) {
 	if public, err = net.Listen("tcp", c.Listen); err != nil {
 		return nil, nil, err
@@ -108,7 +108,7 @@ func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error), 
 	return s, nil
 }
 
-// applyBudget sets the limit of Go's memory, and logs who may use how much.
+// applyBudget sets the limit of Go's memory, and logs how much each part may use.
 func applyBudget(b budget.Budget, log *slog.Logger) {
 	if b.Heap > 0 && os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(b.Heap)
@@ -125,8 +125,8 @@ func applyBudget(b budget.Budget, log *slog.Logger) {
 	}
 }
 
-// bootstrap makes the admin and its token in a new folder, and a new token where its file was lost,
-// or is empty.
+// bootstrap makes the admin and its token in a new folder. It makes a new token if the token's file
+// is missing or empty.
 func (s *server) bootstrap(ctx context.Context) error {
 	secret, err := s.access.Bootstrap(ctx)
 	if err != nil {
@@ -150,7 +150,8 @@ func (s *server) bootstrap(ctx context.Context) error {
 
 func (c *serveCmd) tokenFile() string { return filepath.Join(c.Data, "admin-token") }
 
-// serve answers until ctx ends, and then lets running requests end. It closes the listeners.
+// serve answers requests until ctx ends, and then lets running requests end. It closes the
+// listeners.
 func (c *serveCmd) serve(ctx context.Context, s *server, public, admin net.Listener, e *env) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
@@ -161,8 +162,7 @@ func (c *serveCmd) serve(ctx context.Context, s *server, public, admin net.Liste
 		wg.Go(func() { s.keeper.Scrub(background, c.ScrubRate, rand.Int64N) })
 	}
 	if s.control != nil {
-		// Until the signal, or the end of the server for another reason: a backup does not hold up
-		// either.
+		// The control socket ends with the signal, or with the server: a backup holds neither up.
 		open, shut := context.WithCancel(ctx)
 		defer context.AfterFunc(background, shut)()
 		wg.Go(func() { s.control.serve(open) })
@@ -170,7 +170,7 @@ func (c *serveCmd) serve(ctx context.Context, s *server, public, admin net.Liste
 	wg.Go(func() {
 		select {
 		case <-ctx.Done():
-			e.unhook() // before anybody can know of the drain: the next signal ends the server
+			e.unhook() // before the drain is announced: from then on the next signal ends the server
 			e.report(map[string]string{"draining": c.DrainTimeout.String()}, "draining: running requests get up to %s", c.DrainTimeout)
 		case <-background.Done():
 		}
@@ -182,7 +182,7 @@ func (c *serveCmd) serve(ctx context.Context, s *server, public, admin net.Liste
 	return err
 }
 
-// greet says where the server is, and in two lines what to try next.
+// announce says where the server is, and in two lines what to try next.
 func (c *serveCmd) announce(e *env, public, admin net.Listener) {
 	base := "http://" + public.Addr().String()
 	e.report(map[string]string{"listening": base}, "listening on %s", base)

@@ -88,8 +88,7 @@ func TestOpenSessionsAreNotInMemory(t *testing.T) {
 	tick := time.Since(began)
 	t.Logf("heap with %d sessions: %d KiB, with %d: %d KiB; resident %d KiB; a tick with nothing due: %s; %d KiB on the disk",
 		some, first>>10, all, second>>10, rss(t, os.Getpid())>>10, tick.Round(time.Microsecond), onDisk(t, data)>>10)
-	// The metadata's cache and its tables in memory, which are bounded too, lie outside of Go's
-	// heap.
+	// The metadata's cache and its tables in memory lie outside of Go's heap. They are bounded too.
 	bound := int64(1 << 20)
 	if second-first > bound {
 		t.Errorf("the heap has grown by %d bytes, and %d are the bound", second-first, bound)
@@ -111,7 +110,7 @@ func TestOpenSessionsAreNotInMemory(t *testing.T) {
 	}
 }
 
-// expireSome lets the time to live of all sessions pass, and ends them for so long.
+// expireSome lets the time to live of all sessions pass, and ends sessions for the given time.
 func (s *server) expireSome(t *testing.T, most time.Duration) {
 	engine, err := session.New(t.Context(), s.meta.Sessions(), session.Config{TTL: time.Hour, Tick: 2 * time.Hour})
 	if err != nil {
@@ -136,7 +135,7 @@ func onDisk(t *testing.T, dir string) (n int64) {
 			return err
 		}
 		info, err := d.Info()
-		if errors.Is(err, fs.ErrNotExist) { // tidied away meanwhile
+		if errors.Is(err, fs.ErrNotExist) { // removed meanwhile
 			return nil
 		}
 		if st, ok := info.Sys().(*syscall.Stat_t); ok && err == nil {

@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// metaReserve is how many bytes of the disk are kept for the metadata, so that what was begun
-	// can end on a full disk.
+	// metaReserve is how many bytes of the disk are kept for the metadata, so that running work can
+	// end on a full disk.
 	metaReserve = 16 << 20
 	// contentReserve is how many bytes of the disk stay free for everything else.
 	contentReserve = 64 << 20

@@ -26,29 +26,29 @@ import (
 var tricklers = flag.Int("tricklers", 900, "connections that trickle in TestTricklingConnections; with more than 5000 it also waits until they are cut off")
 
 const (
-	// perConnection is what one may cost the server: the put's first buffer, those of net/http, and
-	// the stacks of its goroutines.
+	// perConnection is how many bytes one connection may cost the server: the put's first buffer,
+	// those of net/http, and the stacks of its goroutines.
 	perConnection = 32<<10 + 2*(4<<10) + 3*(8<<10)
-	// baseMemory is what the server needs itself: the cache and the tables of the metadata, the
-	// program, and the pooled buffers of the good client.
+	// baseMemory is how many bytes the server needs itself: the cache and the tables of the
+	// metadata, the program, and the pooled buffers of the good client.
 	baseMemory = 96 << 20
-	// baseHeap is the part of it that is in Go's heap, with the large buffers that puts may have
-	// which seem to be fast.
+	// baseHeap is the part of baseMemory in Go's heap, with the large buffers of puts that seem to
+	// be fast.
 	baseHeap = 8<<20 + 64*(256<<10)
-	// perGoroutine and baseGoroutines: one serves a connection, one looks whether its client has
-	// left; and what runs anyhow.
+	// perGoroutine and baseGoroutines: one goroutine serves a connection, one watches whether its
+	// client has left; the others run anyhow.
 	perGoroutine, baseGoroutines = 2, 60
 )
 
-// Many connections that bring a byte now and then cost bounded memory, goroutines and descriptors;
-// what comes past the bound is told to come again; and who brings his bytes is served in the midst
-// of them.
+// Many connections that bring a byte now and then cost bounded memory, goroutines and descriptors.
+// A connection beyond the bound is refused for now. A client that sends its bytes is served in the
+// midst of them.
 func TestTricklingConnections(t *testing.T) {
 	if withRace {
 		t.Skip("the race detector takes memory of its own: go test ./cmd/sluice -run Trickling")
 	}
-	// The server cuts off what brings too little for half a minute: where so many can't be opened
-	// and looked at in that time, as many as can.
+	// The server closes connections that bring too little for half a minute. A machine that can't
+	// open and inspect so many in that time gets as many as it can.
 	for n := *tricklers; ; n /= 2 {
 		if n < 10 {
 			t.Skip("needs a machine that opens 10 connections within half a minute")
@@ -78,10 +78,10 @@ type trickle struct {
 	secret      string
 	all         []*trickler
 	transport   *http.Transport
-	late        bool // the server may have cut off what was needed open
+	late        bool // the server may have closed connections that had to be open
 }
 
-// trickler is a connection of which all answers are read. They are complete when done is closed.
+// trickler is a connection. All of its answers are read, and are complete when done is closed.
 type trickler struct {
 	net.Conn
 	said bytes.Buffer
@@ -107,7 +107,7 @@ func newTrickle(t *testing.T, n int) *trickle {
 		t.Cleanup(func() { _ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old) })
 	}
 	w := &trickle{t: t, transport: &http.Transport{MaxConnsPerHost: 4}}
-	w.descriptors = 2*(n+n/20) + 1024 // so many that there may be n + n/20 connections
+	w.descriptors = 2*(n+n/20) + 1024 // enough for n + n/20 connections
 	if uint64(w.descriptors) > limit.Max {
 		w.descriptors = int(limit.Max)
 	}
@@ -159,7 +159,7 @@ func (w *trickle) dial() *trickler {
 	return c
 }
 
-// cut is how many of the tricklers have ended.
+// ended is how many of the tricklers have ended.
 func (w *trickle) ended() (n int) {
 	for _, c := range w.all[:w.n] {
 		select {
@@ -171,7 +171,7 @@ func (w *trickle) ended() (n int) {
 	return n
 }
 
-// run opens the connections and gives what is wrong.
+// run opens the connections and gives everything that is wrong.
 func (w *trickle) run() (wrong []string) {
 	t, n := w.t, w.n
 	t.Helper()
@@ -227,7 +227,7 @@ func (w *trickle) run() (wrong []string) {
 	}
 	t.Logf("%d connections: resident set from %d to %d KiB, %.1f KiB for each; heap %d KiB, %d goroutines, %d descriptors",
 		n, before>>10, after>>10, float64(after-before)/1024/float64(n), heap>>10, goroutines, len(fds))
-	if w.n > 5000 { // the first are cut off before the last have come
+	if w.n > 5000 { // the first are closed before the last have come
 		w.disconnected(bad)
 		return wrong
 	}
@@ -270,11 +270,11 @@ func (w *trickle) figure(profile, line string) (n int64) {
 	return 0
 }
 
-// refusals opens more connections than there may be: those beyond the bound get 503, and nothing of
-// a request is waited for.
+// refusals opens more connections than there may be. Those beyond the bound get 503, and the server
+// waits for no byte of their requests.
 func (w *trickle) refusals(bad func(string, ...any)) {
 	const past, headFor = 20, 10 * time.Second // how long the server waits for a request's head
-	const healthConns = 32                           // those that may ask how the server is
+	const healthConns = 32                     // connections that may ask how the server is
 	began := time.Now()
 	var more []*trickler
 	for range w.most - w.n + healthConns + past {
@@ -310,7 +310,7 @@ func (w *trickle) refusals(bad func(string, ...any)) {
 	bad("%d connections were refused past the bound of %d, and %d came", refused, w.most, len(more)+w.n)
 }
 
-// cutOff waits until the server has answered 408 to all and closed.
+// disconnected waits until the server has answered 408 to all and closed.
 func (w *trickle) disconnected(bad func(string, ...any)) {
 	limit := time.After(2 * time.Minute)
 	ended := 0

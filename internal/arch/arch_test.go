@@ -73,10 +73,10 @@ var arrows = map[string][]string{
 // standardOnly may import nothing but the standard library and this module.
 var standardOnly = []string{"session", "session/journal", "download"}
 
-// wires may name concrete stores, and import everything.
+// wires lists the packages that may name concrete stores, and import everything.
 var wires = []string{"cmd/sluice", "internal/test/world"}
 
-// concrete stores are named by those that wire.
+// concrete lists the stores that only the packages of wires may name.
 var concrete = []string{"store/folder", "store/localblob", "store/pebblemeta"}
 
 const module = "sluice/"
@@ -183,7 +183,7 @@ func TestEachPackageSaysWhatItOwns(t *testing.T) {
 	}
 }
 
-// columns is how wide a line is where tabs stop at every fourth column.
+// columns gives the width of a line if tabs stop at every fourth column.
 func columns(line string) (n int) {
 	for _, r := range line {
 		if r == '\t' {
@@ -194,7 +194,7 @@ func columns(line string) (n int) {
 	return n
 }
 
-// A file has a bounded length, tests excepted, and a line of comment a bounded width.
+// A file has a bounded length, tests excepted, and a comment line has a bounded width.
 func TestFilesStayReadable(t *testing.T) {
 	const most, widest = 400, 100
 	err := filepath.WalkDir(root(t), func(path string, d fs.DirEntry, err error) error {
@@ -233,10 +233,11 @@ func TestFilesStayReadable(t *testing.T) {
 	}
 }
 
-// bigInterfaces have more methods than an interface may: those of an open file.
+// bigInterfaces lists the interfaces that may have more methods: that of an open file.
 var bigInterfaces = []string{"internal/durable.File"}
 
-// An interface has at most eight methods, with those that it takes from others of its package.
+// An interface has at most eight methods, with those of the interfaces of its package that it
+// embeds.
 func TestInterfacesStaySmall(t *testing.T) {
 	const most = 8
 	found := 0
@@ -266,8 +267,8 @@ func TestInterfacesStaySmall(t *testing.T) {
 	}
 }
 
-// methods counts the methods of an interface, with those of others of its package that it embeds.
-// One from elsewhere counts as one.
+// methods counts the methods of an interface, with those of the interfaces of its package that it
+// embeds. An interface of another package counts as one.
 func methods(i *ast.InterfaceType, others map[string]*ast.InterfaceType) (n int) {
 	for _, m := range i.Methods.List {
 		embedded, ours := m.Type.(*ast.Ident)
@@ -283,7 +284,7 @@ func methods(i *ast.InterfaceType, others map[string]*ast.InterfaceType) (n int)
 	return n
 }
 
-// productTrees parses the files of a package that are no tests.
+// productTrees parses the files of a package, except its tests.
 func productTrees(t *testing.T, p pkg) map[string]*ast.File {
 	t.Helper()
 	trees := map[string]*ast.File{}
@@ -297,8 +298,8 @@ func productTrees(t *testing.T, p pkg) map[string]*ast.File {
 	return trees
 }
 
-// held has the packages whose tests leave goroutines behind on purpose: those of a server that died
-// in the middle of something.
+// held lists the packages whose tests leave goroutines behind on purpose: those of a server that
+// died in the middle of something.
 var held = []string{"internal/test/crashtest"}
 
 func TestNoTestsLeaveAnythingBehind(t *testing.T) {
@@ -320,7 +321,7 @@ func TestNoTestsLeaveAnythingBehind(t *testing.T) {
 
 func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 
-// Whoever adds a dependency says what it is for.
+// A new dependency comes with a line that says what it is for.
 func TestEachDependencyHasItsReason(t *testing.T) {
 	read := func(name string) string {
 		b, err := os.ReadFile(filepath.Join(root(t), name))

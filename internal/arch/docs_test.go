@@ -10,7 +10,7 @@ import (
 	"unicode"
 )
 
-// The files, functions and tests that docs/architecture.md and docs/glossary.md name are there.
+// The files, functions and tests exist that docs/architecture.md and docs/glossary.md name.
 func TestArchitectureNamesWhatIsThere(t *testing.T) {
 	root := "../.."
 	text, err := os.ReadFile(filepath.Join(root, "docs/architecture.md"))

@@ -120,8 +120,8 @@ type victim struct {
 	// again is how often the good client has repeated a request.
 	again int
 
-	mu   sync.Mutex
-	held []io.Closer // what the attackers have open
+	mu      sync.Mutex
+	held    []io.Closer // what the attackers have open
 	leaving bool        // they leave, and open nothing more
 }
 

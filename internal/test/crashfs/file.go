@@ -13,12 +13,12 @@ import (
 
 // file is an open file or folder.
 type file struct {
-	d      *Disk
-	ino    *inode
-	path   string
-	reported   int // failed write-backs of the file that it need not be told of
-	heard  int // the same of the disk
-	closed atomic.Bool
+	d        *Disk
+	ino      *inode
+	path     string
+	reported int // failed write-backs of the file that this handle need not report
+	heard    int // the same, of the whole disk
+	closed   atomic.Bool
 }
 
 // use begins a call. d.mu is held.
@@ -94,7 +94,7 @@ func (f *file) write(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// Punch implements durable.File: as a write of zeros, none of which takes room.
+// Punch implements durable.File: it is a write of zeros that take no space.
 func (f *file) Punch(off, n int64) error {
 	f.d.mu.Lock()
 	defer f.d.mu.Unlock()
@@ -135,8 +135,8 @@ func (f *file) Direct() (durable.DirectFile, error) {
 	return directFile{&file{d: f.d, ino: f.ino, path: f.path, reported: f.ino.failures, heard: f.d.failures}}, nil
 }
 
-// directFile writes whole sectors from memory at such an address, which the drive has at once, and
-// the platter with the next sync or never.
+// directFile writes whole sectors from aligned memory. The drive has them at once, and the platter
+// with the next sync or never.
 type directFile struct{ *file }
 
 func (f directFile) WriteAt(p []byte, off int64) (int, error) {

@@ -12,7 +12,7 @@ import (
 
 var _ durable.FS = (*Disk)(nil)
 
-// Boot tells one run of the machine from another: it moves with each Crash.
+// Boot tells one run of the machine from another: it changes with each Crash.
 func (d *Disk) Boot() string { return fmt.Sprintf("boot %d", d.boot) }
 
 // OpenFile implements durable.FS.
@@ -51,7 +51,7 @@ func (d *Disk) open(path string, flag int) (*file, error) {
 	return d.handle(ino, path), nil
 }
 
-// create makes a file, whoever has the name.
+// create makes a file, and takes the name from any other.
 func (d *Disk) create(dir *inode, name, path string, ino **inode) error {
 	return d.do(OpCreate, path, func() error {
 		if d.capacity != unlimited && d.used() >= d.capacity {

@@ -244,7 +244,7 @@ type history struct {
 	disk   *crashfs.Disk
 	model  *model
 	ms     int64
-	runs  int
+	runs   int
 	ran    time.Duration // time that was counted
 	log    []string
 	totals totals
@@ -253,7 +253,7 @@ type history struct {
 // totals are what a test tells of.
 type totals struct {
 	histories, runs, calls, faults, deaths, images int
-	crashes                                         map[string]int
+	crashes                                        map[string]int
 }
 
 func (t *totals) add(u totals) {

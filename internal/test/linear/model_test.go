@@ -23,7 +23,7 @@ const (
 type memory struct {
 	row
 	presence presence
-	size int64
+	size     int64
 }
 
 // up is a session. Its id is 0 while nobody has been told of it: a lost begin made it.

@@ -1,9 +1,9 @@
-// Package load is what clients do to a real server, and the memory of what they were told: it
+// Package load has clients of a real server, and the facts that the server has answered to them. It
 // starts the program as a process, works on it from several sides at once, and asks afterwards for
 // everything that was answered.
 //
-// It owns the operations and the facts. What happens to the server meanwhile belongs to whoever
-// uses it: packages soak (mishaps of the process) and realdisk (mishaps of the disk). It is for
+// It owns the operations and the facts. What happens to the server meanwhile belongs to its users:
+// packages soak (mishaps of the process), realdisk (mishaps of the disk) and attack. It is for
 // tests alone.
 package load
 
@@ -28,8 +28,8 @@ import (
 // chunkSize is no multiple of a block.
 const chunkSize = 20_000
 
-// Facts are what clients were told, and what they asked for without getting an answer. The first
-// must hold after whatever happens to the server, of the second either all or nothing.
+// Facts has what was answered to clients, and what they requested without getting an answer.
+// Whatever happens to the server, the first must hold, and of the second either all or nothing.
 type Facts struct {
 	mu       sync.Mutex
 	uploads  map[string]*upload  // by session id
@@ -37,8 +37,8 @@ type Facts struct {
 	creates  map[string]*memory  // by idem, without an answer
 	batches  map[string][]string // sessions of a finish_batch without an answer, by a name of its own
 
-	acks atomic.Int64
-	names   atomic.Int64
+	acks  atomic.Int64
+	names atomic.Int64
 }
 
 // upload is a session that was begun.
@@ -53,12 +53,12 @@ type upload struct {
 // memory is a stored file.
 type memory struct {
 	sum  string
-	body []byte // only where it may have to be asked for again
-	// state: stored, trashed, purged; asked is another that was asked for without an answer.
+	body []byte // only if it may have to be sent again
+	// state: stored, trashed, purged. asked is another state that was requested without an answer.
 	state, asked string
 }
 
-// New gives facts of a server that nobody has talked to.
+// New gives the facts of a server without clients so far.
 func New() *Facts {
 	return &Facts{uploads: map[string]*upload{}, memories: map[string]*memory{}, creates: map[string]*memory{}, batches: map[string][]string{}}
 }
@@ -66,8 +66,8 @@ func New() *Facts {
 // Answers is the number of acknowledgements so far.
 func (f *Facts) Answers() int64 { return f.acks.Load() }
 
-// Frozen gives a copy of the facts, and runs moment before any client can note anything new. Where
-// the server's disk stands still until moment, they hold for the disk as it is then.
+// Frozen gives a copy of the facts, and runs moment before any client can note anything new. If the
+// server's disk stands still until moment, the copy holds for the disk as it is then.
 func (f *Facts) Frozen(moment func() error) (*Facts, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -96,7 +96,7 @@ func sum(b []byte) string {
 	return hex.EncodeToString(s[:])
 }
 
-// told runs f under the lock, for an answer that has come.
+// acknowledged runs f under the lock, for an answer that has come.
 func (f *Facts) acknowledged(do func()) {
 	f.acks.Add(1)
 	f.mu.Lock()
@@ -112,20 +112,20 @@ func (f *Facts) locked(do func()) {
 
 func (f *Facts) name() string { return strconv.FormatInt(f.names.Add(1), 10) }
 
-// Client is one of those who work at the same time, with a source of randomness of its own.
+// Client is one of several clients that work at the same time, with its own source of randomness.
 type Client struct {
 	*Facts
 	api  *api.Client
 	rand *rand.Rand
 }
 
-// Client gives one who talks to a server.
+// Client gives a client of a server.
 func (f *Facts) Client(c *api.Client, r *rand.Rand) *Client {
 	return &Client{Facts: f, api: c, rand: r}
 }
 
-// Work does one thing after the other until ctx ends. A refusal that the server is entitled to
-// while it suffers is none of its business.
+// Work does one thing after the other until ctx ends. It ignores refusals that the server is
+// entitled to in the midst of mishaps.
 func (c *Client) Work(ctx context.Context) error {
 	for ctx.Err() == nil {
 		ops := []func(context.Context) error{c.create, c.create, c.upload, c.upload, c.upload, c.goOn, c.goOn, c.remove, c.restore, c.batch}
@@ -154,7 +154,7 @@ func (c *Client) noise(n int) []byte {
 	return b
 }
 
-// create stores a file in one request, under a key with which it can be asked for again.
+// create stores a file in one request, with an idempotency key, so that it can be sent again.
 func (c *Client) create(ctx context.Context) error {
 	idem, b := "create-"+c.name(), c.noise(c.rand.IntN(3*chunkSize))
 	m := &memory{sum: sum(b), body: b, state: "stored"}
@@ -199,7 +199,7 @@ func (c *Client) upload(ctx context.Context) error {
 	return c.carry(ctx, u)
 }
 
-// take gives an open upload that nobody works on, and takes it out of the others' sight until give.
+// take gives an open upload that no client works on, and hides it from the others until give.
 func (f *Facts) take(n int) (us []*upload) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -222,7 +222,7 @@ func (f *Facts) give(us ...*upload) {
 	})
 }
 
-// goOn goes on with an upload that was left.
+// goOn continues an upload that was left.
 func (c *Client) goOn(ctx context.Context) error {
 	us := c.take(1)
 	if len(us) == 0 {
@@ -232,7 +232,7 @@ func (c *Client) goOn(ctx context.Context) error {
 	return c.carry(ctx, us[0])
 }
 
-// carry puts what is missing and ends the upload in one of several ways, or leaves it.
+// carry puts the missing chunks and ends the upload in one of several ways, or leaves it.
 func (c *Client) carry(ctx context.Context, u *upload) error {
 	for _, i := range c.rand.Perm(len(u.chunks)) {
 		var have bool
@@ -328,7 +328,7 @@ func (c *Client) batch(ctx context.Context) error {
 	return nil
 }
 
-// pick gives a memory of this state, with another asked for.
+// pick gives a memory in this state, and with this requested state.
 func (f *Facts) pick(state, asked string) (id string, m *memory) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -15,8 +15,8 @@ import (
 
 const root = "../../.."
 
-// The table goes with the program: what it replaces is there exactly once, and the tests that it
-// names exist.
+// The table fits the program: each text that it replaces is there exactly once, and the tests that
+// it names exist.
 func TestTheTableFits(t *testing.T) {
 	all := table()
 	if len(all) < 25 {
@@ -56,7 +56,8 @@ func TestTheTableFits(t *testing.T) {
 	}
 }
 
-// What go test says is read so that only a test that failed, or that ended the process, is a catch.
+// The output of go test is read so that only a test that failed, or that ended the process, is a
+// catch.
 func TestOnlyAFailureIsACatch(t *testing.T) {
 	line := func(parts ...string) string { // Action, Test, Output
 		parts = append(parts, "", "")
@@ -147,8 +148,8 @@ func sets(name, values string, tests ...string) mutant {
 	return mutant{name: name, promise: 1, file: "p/p.go", old: "false, false, false, false, 0", new: values, tests: tests}
 }
 
-// A run says of each mutant how it went: who found it, who did not, and what of it came by the end
-// of the process.
+// A run says of each mutant how it went: which test found it, which did not, and what the end of
+// the process caused.
 func TestARunTellsWhoCatches(t *testing.T) {
 	var out strings.Builder
 	status := run(t.Context(), module(t), []mutant{
@@ -178,8 +179,7 @@ func TestARunTellsWhoCatches(t *testing.T) {
 	}
 }
 
-// Several runs make one page, and a result counts only as long as its row and its code are the
-// same.
+// Several runs make one page. A result counts only as long as its row and its code are the same.
 func TestRunsAreMerged(t *testing.T) {
 	dir := module(t)
 	all := []mutant{

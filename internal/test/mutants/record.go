@@ -33,7 +33,7 @@ type result struct {
 	Found map[string]verdict
 }
 
-// openRecord reads what still holds of the results in a file, which is made where it is missing.
+// openRecord reads the results in a file that still hold. It makes the file if it is missing.
 func openRecord(ctx context.Context, root, name string, all []mutant) (*record, error) {
 	r := &record{root: root, caught: map[string]map[string]verdict{}}
 	if name == "" {
@@ -59,7 +59,7 @@ func openRecord(ctx context.Context, root, name string, all []mutant) (*record, 
 	}
 }
 
-// add notes what the tests said of a mutant, where all of them caught it.
+// add notes the verdicts on a mutant, if all tests caught it.
 func (r *record) add(ctx context.Context, m mutant, found map[string]verdict) error {
 	if slices.ContainsFunc(m.tests, func(t string) bool { return found[t] != failed && found[t] != ended }) {
 		return nil
@@ -93,9 +93,9 @@ func (r *record) close() error {
 	return r.file.Close()
 }
 
-// keysOf gives for each mutant a hash of its row and of all that its tests are built from: the
+// keysOf gives for each mutant a hash of its row and of all code that its tests are built from: the
 // files of their package, those that any package of the module gives to its build, and the versions
-// of the others.
+// of the other modules.
 func keysOf(ctx context.Context, root string, all []mutant) (map[string]string, error) {
 	keys, code := map[string]string{}, map[string]string{}
 	for _, m := range all {
@@ -116,7 +116,7 @@ func keysOf(ctx context.Context, root string, all []mutant) (map[string]string, 
 	return keys, nil
 }
 
-// codeOf hashes what the tests of a package are built from.
+// codeOf hashes the files that the tests of a package are built from.
 func codeOf(ctx context.Context, root, pkg string) (string, error) {
 	pkgs, err := depsOf(ctx, root, "./"+pkg)
 	if err != nil {
@@ -187,7 +187,7 @@ func depsOf(ctx context.Context, root, pkg string) ([]string, error) {
 	return pkgs, nil
 }
 
-// untried is the heading on the page of those that were not caught.
+// untried is the heading on the page above the mutants without a result.
 const untried = "## Without a result"
 
 // document gives the table for people.

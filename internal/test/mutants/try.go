@@ -53,7 +53,7 @@ func split(t string) (pkg, test string) {
 	return t[:i], t[i+1:]
 }
 
-// try runs the tests over the planted bug, and gives what each said.
+// try runs the tests over the planted bug, and gives the verdict of each.
 func (m mutant) try(ctx context.Context, root string, limit time.Duration) (map[string]verdict, error) {
 	text, err := m.planted(root)
 	if err != nil {
@@ -90,8 +90,7 @@ func (m mutant) try(ctx context.Context, root string, limit time.Duration) (map[
 	return found, nil
 }
 
-// unsound gives those tests of all mutants that fail without any: what they say of a mutant means
-// nothing.
+// unsound gives the tests that fail without any mutant: their verdict on a mutant means nothing.
 func unsound(ctx context.Context, root string, all []mutant, limit time.Duration) (bad []string, err error) {
 	var every mutant
 	for _, m := range all {
@@ -114,18 +113,18 @@ func unsound(ctx context.Context, root string, all []mutant, limit time.Duration
 	return bad, nil
 }
 
-// goTest runs tests of one package, over the files that an overlay names ("" for none). Where the
-// process ends early, the tests that have neither passed nor failed are run again, each alone: that
+// goTest runs tests of one package, over the files that an overlay names ("" for none). If the
+// process ends early, the tests that have neither passed nor failed are run again, each alone. That
 // tells which of them ends it.
 func goTest(ctx context.Context, root, overlay, pkg string, tests []string, limit time.Duration) (map[string]verdict, error) {
 	cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-vet=off", "-ldflags=-s -w", "-timeout", limit.String(),
 		"-run", "^("+strings.Join(tests, "|")+")$", "./"+pkg)
 	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "RAPID_NOFAILFILE=true") // else what one mutant fails at is the first that is tried with the next
+	cmd.Env = append(os.Environ(), "RAPID_NOFAILFILE=true") // else an input at which one mutant fails is tried first with the next one
 	if overlay != "" {
-		cmd.Env = append(cmd.Env, "GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlay) // also for the programs that tests build
+		cmd.Env = append(cmd.Env, "GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlay) // for the programs that tests build, too
 	}
-	out, _ := cmd.Output() // that it fails is hoped for
+	out, _ := cmd.Output() // an error is the expected case
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -146,10 +145,9 @@ func goTest(ctx context.Context, root, overlay, pkg string, tests []string, limi
 	return said, nil
 }
 
-// read gives what go test -json says of each test. A test that was running when the process failed
-// has ended it, if no other was chosen. It gives nothing where the tests were cut off by the time,
-// or killed from outside: that proves nothing. Neither does code that does not build, which is an
-// error.
+// read gives the verdicts in the output of go test -json. A test that was running when the process
+// failed has ended it, if no other was chosen. If the tests ran out of time, or were killed from
+// outside, read gives nothing: that proves nothing. Code that does not build is an error.
 func read(out []byte) (map[string]verdict, error) {
 	said, running := map[string]verdict{}, map[string]bool{}
 	var build strings.Builder
