@@ -13,8 +13,8 @@ import (
 	"sluice/api"
 )
 
-// dial opens a connection of an attacker. What the server sends is not read, and hardly kept by the
-// system. Where the server takes no connection, everything on it fails.
+// dial opens a connection of an attacker. The attacker does not read, and its system keeps hardly
+// any bytes. If the server takes no connection, everything on the connection fails.
 func (v *victim) dial() net.Conn {
 	d := net.Dialer{Timeout: 20 * time.Second, Control: func(_, _ string, c syscall.RawConn) error {
 		return c.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4<<10) })
@@ -34,8 +34,8 @@ func (v *victim) post(path string, length int) string {
 		path, v.attacker, length)
 }
 
-// each runs do n times at once, and waits for all of them. What it sends may be refused: errors of
-// the connections are no failure.
+// each runs do n times at once, and waits for all of them. The server may refuse anything: errors
+// of the connections are no failure.
 func each(n int, do func(i int)) {
 	var wg sync.WaitGroup
 	gate := make(chan struct{}, 64)
@@ -59,7 +59,7 @@ func send(c net.Conn, parts ...[]byte) {
 	}
 }
 
-// bodies are attacks by what is sent.
+// bodies are attacks by sending.
 var bodies = []attack{
 	{name: "lists of nothing", strike: func(v *victim) {
 		list := []byte(`{"finishes":[{}` + strings.Repeat(",{}", (8<<20-20)/3) + `]}`)
@@ -130,7 +130,7 @@ func (v *victim) begin() {
 	v.session = s.SessionID
 }
 
-// answers are attacks by what is not read.
+// responses are attacks by not reading.
 var responses = []attack{
 	{name: "pages that nobody reads", prepare: (*victim).manyMemories, strike: func(v *victim) {
 		each(300, func(i int) {
@@ -172,7 +172,7 @@ var responses = []attack{
 	}},
 }
 
-// gaps makes an upload of the attacker of which every second block is there.
+// gaps makes an upload of the attacker in which every second block is there.
 func (v *victim) gaps() {
 	v.Helper()
 	if v.gapped != "" {
@@ -190,7 +190,7 @@ func (v *victim) gaps() {
 	v.gapped = s.SessionID
 }
 
-// manyMemories stores many memories that are all metadata.
+// manyMemories stores many memories that consist of metadata alone.
 func (v *victim) manyMemories() {
 	v.Helper()
 	if page, err := v.mallory.ListMemories(v.Context(), api.MemoryQuery{CapsuleID: "mallory", Limit: 1000}); err == nil && len(page.Memories) > 500 || page.NextCursor != "" {
@@ -233,7 +233,7 @@ func (v *victim) large() {
 // longest is the longest head that the server takes, in bytes.
 const longest = 16 << 10
 
-// connections are attacks by what is open.
+// connections are attacks by open connections.
 var connections = []attack{
 	{name: "idle connections at the limit", limit: "ulimit -n 512;", strike: func(v *victim) {
 		for range 400 {

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// peer is an HTTP/2 client that does only what it is told to. What the server sends is thrown away,
-// but for its settings, which the server wants to be acknowledged.
+// peer is an HTTP/2 client that does only what it is told to. It throws away all frames of the
+// server except the settings, which it must acknowledge.
 type peer struct {
 	v    *victim
 	conn net.Conn
@@ -73,9 +73,9 @@ func (p *peer) long(block []byte) {
 	p.next += 2
 }
 
-const streams = 250 // that a connection may have
+const streams = 250 // the most that a connection may have
 
-// frames are attacks by HTTP/2's own means.
+// frames are attacks by the means of HTTP/2.
 var frames = []attack{
 	{name: "pages on streams without a window", prepare: (*victim).manyMemories, strike: func(v *victim) {
 		each(8, func(int) {

@@ -11,7 +11,7 @@ const together = 10 * time.Second
 // mixture is several attacks at the same time.
 func mixture(of []attack, seed uint64) attack {
 	return attack{
-		many: true, keeps: 256, // the files of resting uploads
+		many: true, keeps: 256, // the files of idle uploads
 		prepare: func(v *victim) {
 			for _, a := range of {
 				if a.prepare != nil {
@@ -26,8 +26,8 @@ func mixture(of []attack, seed uint64) attack {
 	}
 }
 
-// begins makes attacks again and again until the attackers leave, each for itself. Between two
-// strikes an attacker hangs up or not, as the dice say.
+// begins makes attacks again and again until the attackers leave, each attack for itself. Between
+// two strikes an attacker hangs up or not, by chance.
 func (v *victim) begins(of []attack, seed uint64) {
 	for i, a := range of {
 		one := &victim{

@@ -9,19 +9,19 @@ import (
 	"time"
 )
 
-// state is what a server uses.
+// state is how much a server uses.
 type state struct {
 	peak              int64 // the largest resident set so far, in bytes
 	files, goroutines int
 }
 
 const (
-	// A server that was attacked may keep a few more descriptors and goroutines than a fresh one:
-	// files of packs, tables of the metadata, tasks that rest.
+	// After an attack a server may keep a few more descriptors and goroutines than a fresh one:
+	// files of packs, tables of the metadata, idle tasks.
 	moreFiles, moreGoroutines = 24, 24
 )
 
-// state looks at the server.
+// state measures the server.
 func (v *victim) state() (s state) {
 	v.Helper()
 	v.alive()
@@ -49,7 +49,7 @@ func (v *victim) state() (s state) {
 	return s
 }
 
-// comesBack wants everything that the attackers took to be given back.
+// comesBack wants everything back that the attackers took.
 func (v *victim) comesBack(idle state, keeps int) {
 	v.Helper()
 	var now state

@@ -9,7 +9,7 @@ import (
 	"sluice/session"
 )
 
-// books are all rows that must agree with each other.
+// auditedRows are all rows that must agree with each other.
 type auditedRows struct {
 	capsule  catalog.Capsule
 	memories map[catalog.MemoryID]catalog.Memory
@@ -18,8 +18,8 @@ type auditedRows struct {
 	open     map[uint64]session.Session
 }
 
-// audit compares counters, references, indexes and reservations with the rows that they are of, and
-// reads every extent from the disk.
+// audit compares counters, references, indexes and reservations with the rows that they are about,
+// and reads every extent from the disk.
 func audit(w *server) error {
 	a := &auditedRows{
 		memories: map[catalog.MemoryID]catalog.Memory{}, contents: map[catalog.ContentKey]catalog.Content{},

@@ -22,8 +22,8 @@ type found struct {
 	memory  catalog.Memory
 }
 
-// check compares what the server shows with what was answered, and notes in the model what became
-// of what was under way.
+// check compares what the server shows with the answers so far, and notes in the model the outcome
+// of each call that was under way.
 func (c *client) check() error {
 	listed, err := c.listed()
 	if err != nil {
@@ -70,7 +70,7 @@ func (c *client) check() error {
 	return err
 }
 
-// listed gives what the lists show by name, and fails where they show what nobody sent.
+// listed gives the contents of the lists by name. It fails if they show something that nobody sent.
 func (c *client) listed() (map[string]found, error) {
 	out := map[string]found{}
 	var wrong error
@@ -94,7 +94,7 @@ func (c *client) listed() (map[string]found, error) {
 	return out, nil
 }
 
-// look finds out what became of an upload.
+// look finds out the state of an upload.
 func (c *client) look(f *file, listed map[string]found) (found, error) {
 	got, there := listed[f.name]
 	if f.id == 0 {
@@ -104,9 +104,9 @@ func (c *client) look(f *file, listed map[string]found) (found, error) {
 		case f.created && f.memory != (catalog.MemoryID{}):
 			return found{is: purged}, nil
 		case f.idem == "" || f.created:
-			return found{is: nowhere}, nil // who does not know its id begins anew
+			return found{is: nowhere}, nil // a client that does not know the id begins anew
 		}
-		// Asked for by its idem later.
+		// Asked for by its idempotency key later.
 		if f.can&open != 0 {
 			return found{is: f.can & (nowhere | open) & -(f.can & (nowhere | open))}, nil
 		}
@@ -139,7 +139,7 @@ func (c *client) look(f *file, listed map[string]found) (found, error) {
 	return got, nil
 }
 
-// checkOpen: every acknowledged byte is there, or said to be missing where it may be; nothing is
+// checkOpen: every acknowledged byte is there, or is reported missing if it may be lost. Nothing is
 // there that was not sent.
 func (c *client) checkOpen(f *file, up upload.Upload) error {
 	for _, r := range f.must {
@@ -153,7 +153,7 @@ func (c *client) checkOpen(f *file, up upload.Upload) error {
 		}
 	}
 	if c.blind(f) {
-		return nil // what is lost comes out when it is asked for again
+		return nil // the loss shows when the content is asked for again
 	}
 	crcs, err := c.w.Uploads.ChunkCRCs(ctx, c.as(f), f.id)
 	if err != nil {
@@ -171,7 +171,7 @@ func (c *client) checkOpen(f *file, up upload.Upload) error {
 	return nil
 }
 
-// checkContent reads what was stored.
+// checkContent reads the stored content.
 func (c *client) checkContent(f *file) error {
 	file, err := c.w.Memories.Open(ctx, c.w.Me, f.memory)
 	if err != nil {
@@ -192,8 +192,8 @@ func (c *client) checkContent(f *file) error {
 	return nil
 }
 
-// goOn is the client after the server is back: it repeats what was not answered, and brings
-// everything to its end.
+// goOn is the client after the server is back. It repeats unanswered calls, and brings everything
+// to its end.
 func (c *client) goOn() error {
 	for _, name := range c.m.names() {
 		if err := c.goOnWith(c.m.files[name]); err != nil {
@@ -233,7 +233,7 @@ func (c *client) goOnWith(f *file) error {
 	return errors.New("it comes to no end")
 }
 
-// checkEnded: what was aborted stays so.
+// checkEnded: an aborted upload stays aborted.
 func (c *client) checkEnded(f *file) error {
 	if len(f.content) == 0 {
 		return nil // it has no chunk to put
@@ -245,7 +245,7 @@ func (c *client) checkEnded(f *file) error {
 	return nil
 }
 
-// repeat asks again for what was finished, which has one effect.
+// repeat repeats a finish, which has one effect.
 func (c *client) repeat(f *file) error {
 	if f.created && f.idem == "" {
 		return c.checkContent(f)
@@ -262,7 +262,7 @@ func (c *client) repeat(f *file) error {
 	return errors.Join(c.err, c.checkContent(f))
 }
 
-// complete puts what is missing, and finishes.
+// complete puts the missing bytes, and finishes.
 func (c *client) complete(f *file) error {
 	for len(f.old) > 0 {
 		if !c.replaceAgain(f) {
@@ -282,7 +282,7 @@ func (c *client) complete(f *file) error {
 		c.finish(f.name)
 		return c.err
 	}
-	// What the disk has lost may come out only now; then it is said to be missing, once.
+	// A loss of the disk may show only now. Then it is reported as missing, once.
 	failed := c.failed
 	var incomplete error
 	c.failed = func(_, _ string, err error) { incomplete = err }
@@ -294,7 +294,7 @@ func (c *client) complete(f *file) error {
 	return c.err
 }
 
-// collect lets time pass, and then nothing is left on the disk that nothing names.
+// collect lets time pass. Then the disk has nothing that no row names.
 func (c *client) collect() error {
 	c.sweep()
 	for range 3 {
@@ -324,7 +324,7 @@ func (c *client) collect() error {
 		return err
 	}
 	for _, p := range places {
-		if p.Holds != nil { // its head is damaged
+		if p.Holds != nil { // its head is corrupt
 			before := len(named)
 			maps.DeleteFunc(named, func(name string, _ bool) bool { return p.Holds(name) })
 			if len(named) == before {

@@ -14,11 +14,11 @@ import (
 	"sluice/upload"
 )
 
-// client calls a server and notes in the model what is under way and what was answered.
+// client calls a server. It notes in the model which calls are under way, and their answers.
 type client struct {
 	w *server
 	m *model
-	// failed gets what a call has failed with; where it is nil, no call may fail.
+	// failed gets the error of a call. If it is nil, no call may fail.
 	failed func(name, doing string, err error)
 	err    error // of the first call that may not fail
 	trace  func(doing string, answered bool, err error)
@@ -26,8 +26,8 @@ type client struct {
 
 var ctx = context.Background()
 
-// call runs one call. widen says what may become of it, has what its answer says, undo what its
-// refusal says.
+// call runs one call. widen adds the possible outcomes, has applies the answer, undo applies a
+// refusal.
 func (c *client) call(name, doing string, widen func(), do func() error, has, undo func()) bool {
 	if c.err != nil {
 		return false
@@ -72,7 +72,7 @@ func (c *client) begin(f file) {
 	c.beginAgain(&f)
 }
 
-// beginAgain begins it, or asks for what was begun under its idem.
+// beginAgain begins the upload, or asks for the one that was begun under its idempotency key.
 func (c *client) beginAgain(f *file) bool {
 	was := f.can
 	var up upload.Upload
@@ -106,7 +106,7 @@ func (c *client) chunk(name string, i int64) bool {
 	}, func() { f.must = session.Add(f.must, r) }, nil)
 }
 
-// put puts a range; it breaks off after cut bytes, unless that is negative.
+// put puts a range. Its body breaks off after cut bytes, unless cut is negative.
 func (c *client) put(name string, off, n, cut int64) bool {
 	f, ok := c.get(name)
 	if !ok {
@@ -133,7 +133,7 @@ type cutBody struct{}
 
 func (cutBody) Read([]byte) (int, error) { return 0, errCut }
 
-// replace withdraws what is there, and puts other bytes.
+// replace withdraws the bytes that are there, and puts others.
 func (c *client) replace(name string, off int64, with []byte) bool {
 	f, ok := c.get(name)
 	if !ok {
@@ -165,7 +165,7 @@ func (c *client) replaceAgain(f *file) bool {
 		func() error { return c.putReplacing(f, r) }, func() { f.must, f.old = session.Add(f.must, r), f.without(r) }, nil)
 }
 
-// without gives the old versions but that of r.
+// without gives the old versions except that of r.
 func (f *file) without(r session.Range) []patch {
 	return slices.DeleteFunc(slices.Clone(f.old), func(p patch) bool { return p.Range == r })
 }
@@ -255,7 +255,7 @@ func (c *client) purge(name string, from fate) {
 func (c *client) tick(ends ...string) {
 	c.w.clock.Advance(hour)
 	if c.failed != nil {
-		ends = c.m.names() // what has failed is not where the script expects it
+		ends = c.m.names() // an upload whose call has failed is not in the state that the script expects
 	}
 	end := func(sure bool) {
 		for _, name := range ends {

@@ -25,7 +25,7 @@ var (
 	step0 = flag.Int("crash.step", 0, "only this step")
 )
 
-// point is the moment before a step, or that of the end.
+// point is the moment before a step, or the moment of the end.
 type point struct {
 	n     int
 	what  string
@@ -34,9 +34,8 @@ type point struct {
 	ms    int64
 }
 
-// variant is what is left of the disk: keep per cent of what was not synced, or everything (the
-// process was killed), and then perhaps with a bit turned over in the head of each item of the
-// packs.
+// variant is what is left of the disk: keep per cent of the unsynced bytes, or everything (the
+// process was killed), and then perhaps with a flipped bit in the head of each item of the packs.
 type variant int
 
 const killed, beheaded variant = -1, -2
@@ -64,7 +63,7 @@ func (v variant) of(im *crashfs.Image, rng *rand.Rand) (*crashfs.Disk, error) {
 	return im.Crash(rng, int(v)), nil
 }
 
-// behead turns over a bit in each head of the packs.
+// behead flips a bit in each head of the packs.
 func behead(disk *crashfs.Disk, rng *rand.Rand) error {
 	const folder, head, block = data + "/content/packs/", 64, 4096
 	names, err := disk.List(folder)
@@ -207,7 +206,7 @@ func (tr *trial) finish(disk *crashfs.Disk, m *model, ms int64) error {
 	if !tr.deep {
 		return alive(dead, c.w.Close)
 	}
-	// What is finished is there after the worst power loss that may follow.
+	// Finished uploads are there after the worst power loss that may follow.
 	left := disk.Crash(tr.rng, 0)
 	if err := alive(dead, c.w.Close); err != nil {
 		return err
@@ -244,7 +243,7 @@ func (tr *trial) verify(c *client) error {
 	return audit(c.w)
 }
 
-// pool runs what it is given on all processors, and stops giving after some failures.
+// pool runs functions on all processors, and takes no more after some failures.
 type pool struct {
 	t      *testing.T
 	wg     sync.WaitGroup
@@ -274,9 +273,9 @@ func (p *pool) do(name string, f func() error) bool {
 
 var durabilities = map[string]durable.Durability{"process": durable.Process, "power": durable.Power}
 
-// † I1 to I30: A crash at every step, by power loss and by kill -9: nothing that was acknowledged is lost,
-// nothing is half there, and the client goes on. With a half of the folder away, or both exchanged,
-// nothing starts and nothing changes.
+// † I1 to I30: A crash at every step, by power loss and by kill -9. Nothing that was acknowledged
+// is lost, nothing is half there, and the client goes on. If a half of the folder is away, or both
+// are exchanged, nothing starts and nothing changes.
 func TestACrashAtEveryStep(t *testing.T) {
 	if withRace {
 		t.Skip("runs without the race detector: go test ./internal/test/crashtest")

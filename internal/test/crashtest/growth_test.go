@@ -20,7 +20,7 @@ import (
 	"sluice/upload"
 )
 
-// tenant is somebody who uploads, and expects some of it to fail.
+// tenant is somebody who uploads, and who expects some calls to fail.
 type tenant struct {
 	t *testing.T
 	w *server
@@ -69,8 +69,8 @@ func (c tenant) stored(name, idem string, content []byte) catalog.Memory {
 	return m
 }
 
-// hour is what becomes of content in an hour of a bad day: abandoned, failed, refused, aborted,
-// deleted, uploaded again.
+// hour lets content go through an hour of a bad day: abandoned, failed, refused, aborted, deleted,
+// uploaded again.
 func (c tenant) hour(day, h int) {
 	c.t.Helper()
 	name := func(what string) string { return fmt.Sprintf("%s %d %d", what, day, h) }
@@ -113,7 +113,7 @@ func (c tenant) hour(day, h int) {
 	c.ok(c.w.Memories.Delete(ctx, c.w.Me, m.ID, h%2 == 0))
 }
 
-// size is everything of which there could be more and more.
+// size counts everything that could grow.
 type size struct {
 	rows           [catalog.DueTable + 1]int
 	sessions       int
@@ -147,7 +147,7 @@ func (w *server) size() (s size, err error) {
 	return s, s.add(w.disk, data+"/content")
 }
 
-// add counts what is below a folder.
+// add counts the files below a folder.
 func (s *size) add(disk *crashfs.Disk, dir string) error {
 	names, err := disk.List(dir)
 	if err != nil {
@@ -172,7 +172,7 @@ func (s *size) add(disk *crashfs.Disk, dir string) error {
 }
 
 // One bad day after the other leaves as much as the first of them: rows, sessions, places, bytes.
-// Only the feed of events, which tells what happened, grows.
+// Only the feed of events, which records all of them, grows.
 func TestNothingGrowsFromDayToDay(t *testing.T) {
 	disk := newDisk()
 	cl := &world.Clock{}
@@ -182,7 +182,7 @@ func TestNothingGrowsFromDayToDay(t *testing.T) {
 	}
 	c := tenant{t, w}
 	c.stored("kept", "", bytesOf("kept", 1, 2*chunk))
-	const before, days = 2, 6 // what lives for longer than a day has come and gone by then
+	const before, days = 2, 6 // everything that lives for longer than a day has come and gone by then
 	var first size
 	var events int
 	for day := range days {
@@ -210,7 +210,7 @@ func TestNothingGrowsFromDayToDay(t *testing.T) {
 	}
 	t.Logf("each evening: %+v", first)
 
-	// And when nobody comes any more, only what is kept is left.
+	// When nobody comes any more, only kept content is left.
 	for range 72 { // keys are kept for two days
 		cl.Advance(hour)
 		_, err := w.Keeper.Tick(ctx)
@@ -229,9 +229,10 @@ func TestNothingGrowsFromDayToDay(t *testing.T) {
 	c.ok(errors.Join(audit(w), w.Close()))
 }
 
-// † I25: The collector beside everything that names content: the same few contents are uploaded,
-// deleted, restored, read and uploaded again by many, while time flies and the sweep never rests.
-// What is acknowledged can be read, and in the end the books agree and nothing is left over.
+// † I25: The collector works beside everything that names content. Several clients upload, delete,
+// restore, read and upload again the same few contents, while the clock advances and the sweep
+// never rests. Acknowledged content can be read, and in the end all rows agree and nothing is left
+// over.
 func TestTheCollectorAmongEverything(t *testing.T) {
 	disk := newDisk()
 	cl := &world.Clock{}
@@ -277,7 +278,7 @@ func TestTheCollectorAmongEverything(t *testing.T) {
 	t.Logf("%d passes of the collector beside %d turns", passes, clients*rounds)
 }
 
-// oneDay stores content, and does one of the things that one may do with it.
+// oneDay stores content, and does one of the things that a client may do with it.
 func (w *server) oneDay(rng *rand.Rand, name string, content []byte) error {
 	m, err := w.store(rng, name, content)
 	if errors.Is(err, session.ErrExpired) || errors.Is(err, session.ErrNotFound) {
@@ -308,7 +309,7 @@ func (w *server) oneDay(rng *rand.Rand, name string, content []byte) error {
 	return w.reads(m, content)
 }
 
-// store uploads by one of the two ways.
+// store uploads in one of two ways.
 func (w *server) store(rng *rand.Rand, name string, content []byte) (m catalog.Memory, err error) {
 	size := int64(len(content))
 	if rng.IntN(2) == 0 {

@@ -15,7 +15,7 @@ import (
 	"sluice/upload"
 )
 
-// role is what the guest may be in the capsule: a set, as fate is.
+// role is the set of roles that the guest may have in the capsule. It is a set, as fate is.
 type role uint8
 
 const (
@@ -28,7 +28,7 @@ func (r role) String() string {
 	return map[role]string{stranger: "stranger", subject: "subject", controller: "controller"}[r]
 }
 
-// What a token may be: a set too.
+// The states that a token may have: a set too.
 const (
 	valid = 1 << iota
 	revoked
@@ -44,8 +44,8 @@ type guest struct {
 	due                 int64 // the running time, in ms, at which the token is gone for good; 0: never
 }
 
-// tick notes what a tick by that much may do to the token. What it gives notes what it did, by the
-// running time after it.
+// tick notes what a tick by that much may do to the token. The function that it gives notes what
+// the tick did, by the running time after it.
 func (g *guest) tick(running int64, by time.Duration) (did func(running int64)) {
 	if g == nil || g.due == 0 {
 		return func(int64) {}
@@ -69,7 +69,7 @@ func (g *guest) reads(now time.Time) bool { return g.live(now) && g.role != stra
 
 func (g *guest) writes(now time.Time) bool { return g.reads(now) && !g.caller.ReadOnly }
 
-// as gives whose upload it is.
+// as gives the caller that an upload belongs to.
 func (c *client) as(f *file) access.Caller {
 	if f.guest {
 		return c.m.guest.caller
@@ -89,7 +89,7 @@ func isRefusal(err error) bool {
 	return slices.ContainsFunc(refusals, func(want error) bool { return errors.Is(err, want) })
 }
 
-// status asks for an upload; where its owner must be refused it asks the stores.
+// status asks for an upload. If its owner must be refused, it asks the stores.
 func (c *client) status(f *file) (up upload.Upload, err error) {
 	up, err = c.w.Uploads.Status(ctx, c.as(f), f.id)
 	if !c.blind(f) {
@@ -254,7 +254,7 @@ func (l *serverRun) barring() change {
 	return l.toRole(stranger)
 }
 
-// refused tries what the guest may not do: nothing of it is done.
+// refused tries what the guest may not do. Nothing of it is done.
 func (l *serverRun) refused(f *file) {
 	l.on(f)
 	b := f.content
@@ -283,7 +283,7 @@ func (l *serverRun) refused(f *file) {
 	}
 }
 
-// meddle tries what nobody may do to what is another's.
+// meddle tries what nobody may do to an upload of another principal.
 func (l *serverRun) meddle(f *file) {
 	l.on(f)
 	other := l.w.Me
@@ -302,7 +302,7 @@ func (l *serverRun) meddle(f *file) {
 	}
 }
 
-// during runs a call in whose middle the guest loses its right to write.
+// during runs a call. The guest loses its right to write in the middle of it.
 func (l *serverRun) during(f *file, doing string, may func(), do func(change func()) error, has func()) {
 	c, ran := l.barring(), false
 	g := l.m.guest
@@ -339,7 +339,7 @@ func (l *serverRun) during(f *file, doing string, may func(), do func(change fun
 // errNotYet: the call failed before its middle.
 var errNotYet = errors.New("it did not come so far")
 
-// turning gives a body in whose middle something happens.
+// turning gives a body in the middle of which something happens.
 func turning(b []byte, change func()) io.Reader {
 	half := len(b) / 2
 	return io.MultiReader(bytes.NewReader(b[:half]), &roleChangingBody{change}, bytes.NewReader(b[half:]))
@@ -352,7 +352,7 @@ func (t *roleChangingBody) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-// midway lets the guest's right end in the middle of a put, a finish or a create.
+// midway ends the guest's right in the middle of a put, a finish or a create.
 func (l *serverRun) midway() {
 	if !l.m.guest.writes(l.w.clock.Now()) {
 		return

@@ -16,20 +16,21 @@ import (
 	"sluice/upload"
 )
 
-// age is what a file's end by time is told from: running time, and since when it is counted.
+// age holds the times from which a file's end by time follows: running times, and since when they
+// count.
 type age struct {
 	guest  bool          // it is the guest's
-	shaken bool          // harmed by a loss of power alone: what is lost is known after the next look
+	shaken bool          // harmed by a power loss alone: the loss is known after the next look
 	idle   time.Duration // since it was surely touched, or trashed, at most
 	rest   time.Duration // since it may have been touched, at least
 }
 
-// whole reports whether everything is acknowledged, and no replacement under way.
+// whole reports whether everything is acknowledged, and no replacement is under way.
 func (f *file) whole() bool {
 	return len(f.old) == 0 && len(session.Gaps(f.must, session.Range{End: int64(len(f.content))}, 1)) == 0
 }
 
-// forgotten reports whether the server may have forgotten what became of it.
+// forgotten reports whether the server may have forgotten the outcome of the upload.
 func (f *file) forgotten() bool { return f.can == purged && f.idle > 40*hour }
 
 // errWrong: an answer that no failure excuses.
@@ -38,7 +39,7 @@ var errWrong = errors.New("the answer is wrong")
 // sizes of contents: none, inline, and about the borders of chunks.
 var sizes = []int{0, 1, 150, inlineMax, inlineMax + 1, 3000, chunk - 1, chunk, chunk + 1, chunk + 900, 2 * chunk, 2*chunk + 1234, 3 * chunk}
 
-// content draws one of few, so that equal ones meet.
+// content draws one of few contents, so that equal ones meet.
 func (l *serverRun) content() []byte {
 	return bytesOf("content", l.rng.Uint64N(2), sizes[l.rng.IntN(len(sizes))])
 }
@@ -54,7 +55,7 @@ func (l *serverRun) add(f *file) {
 	l.m.files[f.name] = f
 }
 
-// pick draws one of the files that are like that, or nil.
+// pick draws one of the files for which like is true, or nil.
 func (l *serverRun) pick(like func(*file) bool) *file {
 	var out []*file
 	for _, name := range l.m.names() {
@@ -68,7 +69,7 @@ func (l *serverRun) pick(like func(*file) bool) *file {
 	return out[l.rng.IntN(len(out))]
 }
 
-// on notes that these are what the next call is about.
+// on notes the files that the next call is about.
 func (l *serverRun) on(fs ...*file) {
 	l.m.mu.Lock()
 	defer l.m.mu.Unlock()
@@ -81,7 +82,7 @@ func (l *serverRun) on(fs ...*file) {
 	}
 }
 
-// touched notes that a call has surely counted as activity, or has begun a new stay.
+// touched notes that a call has surely counted as activity, or has begun a new stay in the trash.
 func (l *serverRun) touched(f *file, surely bool) {
 	if surely {
 		l.m.mu.Lock()
@@ -90,7 +91,7 @@ func (l *serverRun) touched(f *file, surely bool) {
 	}
 }
 
-// callRefused runs a call that must fail with one of these.
+// callRefused runs a call that must fail with one of these errors.
 func (l *serverRun) callRefused(name, doing string, wants []error, do func() error) {
 	l.call(name, doing, nil, func() error {
 		err := do()
@@ -138,7 +139,7 @@ func (l *serverRun) newFile() *file {
 	return f
 }
 
-// steps are what a history is drawn from, each with its weight.
+// steps are the steps that a history draws, each with its weight.
 var steps = []struct {
 	weight int
 	run    func(l *serverRun)
@@ -171,7 +172,7 @@ var steps = []struct {
 	}},
 }
 
-// step draws one.
+// step draws a step and does it.
 func (l *serverRun) step() {
 	total := 0
 	for _, s := range steps {
@@ -186,7 +187,8 @@ func (l *serverRun) step() {
 	}
 }
 
-// mine picks an upload for a call of its owner; where the owner may not, that is tried instead.
+// pickOwned picks an upload for a call of its owner. If the owner may not make the call, it tries
+// that instead.
 func (l *serverRun) pickOwned(like func(*file) bool) *file {
 	f := l.pick(like)
 	if f != nil && l.barred(f) {
@@ -207,7 +209,7 @@ func (l *serverRun) doBegin() {
 		return
 	}
 	if f := l.pickOwned(func(f *file) bool { return f.can == nowhere && !f.created }); f != nil {
-		l.beginAgain(f) // what was not answered
+		l.beginAgain(f) // a call that was not answered
 		return
 	}
 	f := l.newFile()
@@ -222,7 +224,7 @@ func (l *serverRun) doBegin() {
 	l.beginAgain(f)
 }
 
-// beginTwice asks for what was begun under its key.
+// beginTwice asks for the upload that was begun under its key.
 func (l *serverRun) beginTwice() {
 	f := l.pickOwned(func(f *file) bool { return f.idem != "" && !f.created && f.id != 0 && !f.forgotten() })
 	if f == nil {
@@ -295,7 +297,7 @@ func (l *serverRun) doPut() {
 	l.touched(f, l.put(f.name, off, n, cut) && !slices.Equal(had, f.must))
 }
 
-// doFill puts what is missing.
+// doFill puts the missing bytes.
 func (l *serverRun) doFill() {
 	f := l.pickOwned(func(f *file) bool { return isOpen(f) && len(f.old) == 0 && !f.whole() })
 	if f == nil {
@@ -347,8 +349,8 @@ func (l *serverRun) doBatch() {
 	}
 }
 
-// doFinishWrongly finishes what is incomplete, or with another digest or length: it is refused, and
-// nothing is lost.
+// doFinishWrongly finishes an incomplete upload, or with another digest or length. That is refused,
+// and nothing is lost.
 func (l *serverRun) doFinishWrongly() {
 	f := l.pickOwned(func(f *file) bool { return isOpen(f) && len(f.old) == 0 })
 	if f == nil {
@@ -370,7 +372,7 @@ func (l *serverRun) doFinishWrongly() {
 	l.callRefused(f.name, doing, wants, func() error { _, err := l.w.Uploads.Finish(ctx, l.as(f), req); return err })
 }
 
-// doRepeat repeats what has ended: it has no second effect.
+// doRepeat repeats the end of an upload: it has no second effect.
 func (l *serverRun) doRepeat() {
 	if l.rng.IntN(3) == 0 {
 		l.beginTwice()
@@ -457,10 +459,10 @@ func (l *serverRun) doPurge() {
 	l.callRefused(f.name, "purge again", []error{catalog.ErrNotFound}, func() error { return l.w.Memories.Delete(ctx, l.w.Me, f.memory, true) })
 }
 
-// doTick lets some time pass, on the whole less than an hour, and the keeper work.
+// doTick lets some time pass, on the whole less than an hour, and lets the keeper work.
 func (l *serverRun) doTick() { l.pass(time.Duration(1+l.rng.IntN(4)) * hour / 4) }
 
-// doWait lets so much time pass that what nobody touches ends.
+// doWait lets so much time pass that idle uploads end.
 func (l *serverRun) doWait() {
 	for range 5 + l.rng.IntN(8) {
 		if l.err != nil || l.ended() {
@@ -470,7 +472,7 @@ func (l *serverRun) doWait() {
 	}
 }
 
-// doJump lets the clock jump; the next tick counts one hour at most.
+// doJump lets the clock jump. The next tick counts one hour at most.
 func (l *serverRun) doJump() {
 	by := []time.Duration{-7 * hour, -90 * time.Minute, 40 * hour, 8760 * hour}[l.rng.IntN(4)]
 	l.w.clock.Advance(by)
@@ -564,7 +566,7 @@ func (l *serverRun) resolve() {
 }
 
 // doReadSlowly looks a memory up, lets its content lose its last name, or be stored again, and then
-// reads it: a place is kept a while.
+// reads it. A place is kept for a while.
 func (l *serverRun) doReadSlowly() {
 	f := l.pick(func(f *file) bool { return f.can == visible })
 	if f == nil || l.ended() {

@@ -27,8 +27,8 @@ var (
 	historiesFor = flag.Duration("history.for", 0, "as many histories as this takes, whatever -history.count says")
 )
 
-// serverRun is a server from its opening to its end, which the history goes on behind with what the
-// disk has then.
+// serverRun is one server from its opening to its end. The history goes on with the disk that it
+// leaves.
 type serverRun struct {
 	run
 	n     int
@@ -39,8 +39,8 @@ type serverRun struct {
 
 	ticked  time.Time     // the clock at the last tick
 	counted time.Duration // running time
-	loose   bool          // the call is about what may be lost
-	about   []*file       // what it is about
+	loose   bool          // the call is about bytes that may be lost
+	about   []*file       // the files that the call is about
 
 	mu       sync.Mutex
 	left     int // steps of the disk until the event
@@ -48,7 +48,7 @@ type serverRun struct {
 	fault    fault
 	hit      *crashfs.Step
 	last     *point // where the event crashed it, or it died
-	before   *model // while the model is being settled: as it was
+	before   *model // the model before, while unknown outcomes are being resolved
 	log      []string
 	failures []failure
 }
@@ -88,7 +88,7 @@ func (l *serverRun) hooked(s crashfs.Step) *crashfs.Fault {
 		}
 		return nil
 	}
-	if side(s.Path) == "content" { // the upload may be harmed also where the call is answered
+	if side(s.Path) == "content" { // the upload may be harmed even if the call is answered
 		l.m.mu.Lock()
 		for _, f := range l.about {
 			f.harmed, f.shaken = true, false
@@ -144,7 +144,7 @@ func (l *serverRun) arm(e event, n int) {
 	l.event, l.left = e, n
 }
 
-// over reports whether the rest of this server run will be forgotten.
+// ended reports whether the rest of this server run will be forgotten.
 func (l *serverRun) ended() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -164,10 +164,10 @@ func (l *serverRun) traced(doing string, answered bool, err error) {
 	}
 }
 
-// lost are the errors with which a server says that bytes which were acknowledged are gone.
+// lost lists the errors by which a server reports that acknowledged bytes are gone.
 var lost = []error{session.ErrIncomplete, session.ErrSuperseded}
 
-// wasRefused is where a call failed that should not have.
+// wasRefused is the place where a call failed that should not have.
 func (l *serverRun) wasRefused(name, doing string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -197,7 +197,7 @@ func (l *serverRun) wasRefused(name, doing string, err error) {
 	}
 }
 
-// lookAt compares what the server shows with the model, and settles what was not known.
+// lookAt compares what the server shows with the model, and resolves unknown outcomes.
 func (l *serverRun) lookAt() {
 	if l.err != nil || l.ended() {
 		return
@@ -206,7 +206,7 @@ func (l *serverRun) lookAt() {
 	l.mu.Lock()
 	l.before = pre
 	l.mu.Unlock()
-	err := l.checkGuest() // who may look
+	err := l.checkGuest() // principals who may look
 	if err == nil {
 		err = l.check()
 	}
@@ -236,7 +236,7 @@ func (l *serverRun) lookAt() {
 	}
 }
 
-// history is lives, one after another.
+// history is a sequence of server runs.
 type history struct {
 	seed   uint64
 	d      durable.Durability
@@ -250,7 +250,7 @@ type history struct {
 	totals totals
 }
 
-// totals are what a test tells of.
+// totals are the figures that a test reports.
 type totals struct {
 	histories, runs, calls, faults, deaths, images int
 	crashes                                        map[string]int
@@ -324,7 +324,7 @@ var onceFaults = []fault{
 	{err: syscall.EMFILE},
 }
 
-// between is the moment after a server run that came to its end as it was drawn.
+// between is the moment after a server run that came to its drawn end.
 const between = "between two steps"
 
 // born opens the next server run.
@@ -355,7 +355,7 @@ func (l *serverRun) opened() {
 // most is how many steps of the disk an event waits for at most.
 const most = 60
 
-// live is one server run but for its end.
+// live is one server run without its end.
 func (l *serverRun) live(when string) {
 	if when == "opening" {
 		l.arm(crash, 1+l.rng.IntN(most))
@@ -377,14 +377,14 @@ func (l *serverRun) live(when string) {
 		if i >= calls && !waits {
 			return
 		}
-		// Each step has its own source, so that what differs in one from run to run does not change
-		// all that follow.
+		// Each step has its own source of randomness, so that a difference in one step does not
+		// change all later ones.
 		l.rng = rand.New(rand.NewPCG(l.seed, uint64(i)+2))
 		l.step()
 	}
 }
 
-// next runs one server run, and leaves what the disk has behind it.
+// next does one server run, and keeps the disk that it leaves.
 func (h *history) next() error {
 	when := []string{"call", "call", "call", "call", "call", "call", "opening", "fault", "fault", "stopping", "between", "stopped"}[h.rng.IntN(12)]
 	l := h.born()
@@ -413,7 +413,7 @@ func (h *history) next() error {
 	return h.bury(l, when, err)
 }
 
-// bury takes what is left of a server run.
+// bury removes the remains of a server run.
 func (h *history) bury(l *serverRun, when string, err error) error {
 	p := l.stopAt(between)
 	l.mu.Lock()
@@ -442,7 +442,7 @@ func (h *history) bury(l *serverRun, when string, err error) error {
 	}
 	if !died {
 		l.disk.SetHook(nil)
-		_ = l.w.Close() // on a disk that is not looked at any more; where it is closed already, that is an error
+		_ = l.w.Close() // on a disk that is not looked at any more; if it is closed already, that is an error
 	}
 	v := killed
 	if n := h.rng.IntN(6); when != "stopped" && n > 1 && (when != "fault" || n > 3) {
@@ -479,7 +479,7 @@ func (h *history) bury(l *serverRun, when string, err error) error {
 	return nil
 }
 
-// tell gives the history as it was, for who has to find out.
+// withLog adds the log of the history to an error.
 func (h *history) withLog(err error) error {
 	return fmt.Errorf("%w\n%s", err, strings.Join(h.log, "\n"))
 }
@@ -506,7 +506,7 @@ func (h *history) run() error {
 	return nil
 }
 
-// end brings everything to its end, and then nothing is left that nothing names.
+// end brings everything to its end. Then nothing is left that no row names.
 func (h *history) end(l *serverRun) error {
 	l.opened()
 	if l.err != nil {
@@ -577,9 +577,9 @@ func (l *serverRun) nothingLeft() error {
 	})
 }
 
-// Whatever is done in whatever order, with crashes, power losses, failures, jumping clocks and
-// changing rights between and within: what was answered is true, nothing is half there, the client
-// goes on, and in the end nothing is left over.
+// Steps in any order, with crashes, power losses, failures, jumping clocks and changing rights
+// between and within them. All answers stay true, nothing is half there, the client goes on, and in
+// the end nothing is left over.
 func TestAnyHistory(t *testing.T) {
 	count := *histories
 	switch {

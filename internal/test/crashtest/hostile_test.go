@@ -23,12 +23,11 @@ type hostile struct {
 	quota int64
 }
 
-// slack is what a capsule may have on the disk beside its quota, in bytes: the blocks at the ends
-// of what was given back, and the heads of packs and items.
+// slack is how many bytes a capsule may have on the disk beside its quota: the blocks at the ends
+// of ranges that were given back, and the heads of packs and items.
 const slack = 20 * 4096
 
-// bounded gives back what was left, as the keeper's Run does when it is told, and looks at the
-// disk.
+// checkBounded gives leftovers back, as the keeper's Run does, and looks at the disk.
 func (c hostile) checkBounded(what string) {
 	c.t.Helper()
 	select {
@@ -51,8 +50,8 @@ func (c hostile) onDisk() int64 {
 	return s.bytes
 }
 
-// givesBack makes sure that a put from the beginning of a block on which fails leaves nothing but
-// the block at its end, before it is answered.
+// givesBack lets a put fail that begins at a block's start. Before the answer the put has given
+// back all bytes except the block at its end.
 func (c hostile) givesBack(put func()) {
 	c.t.Helper()
 	before := c.onDisk()
@@ -70,8 +69,8 @@ func (c hostile) create(b []byte, put upload.Put, body io.Reader) error {
 
 func (c hostile) abort(up upload.Upload) { c.ok(c.w.Uploads.Abort(ctx, c.w.Me, up.ID)) }
 
-// Whatever a client sends, in any number, and however it is refused: what its capsule has on the
-// disk stays within its quota and a slack that does not grow.
+// A client sends any content, in any number, and is refused in any way. The bytes of its capsule on
+// the disk stay within its quota and a slack that does not grow.
 func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 	const rounds = 30
 	wrong := catalog.SHA256{1}
@@ -84,7 +83,7 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 			c.fails(c.create(b, upload.Put{}, iotest.ErrReader(errors.New("not to be read"))), catalog.ErrQuota)
 		},
 		"small creates past the quota": func(c hostile, i int) {
-			up := c.begin("a", c.quota-7000, "") // what is reserved counts
+			up := c.begin("a", c.quota-7000, "") // reserved bytes count
 			b := bytesOf("a", uint64(i), 3000)
 			c.fails(c.create(b, upload.Put{}, iotest.ErrReader(errors.New("not to be read"))), catalog.ErrQuota)
 			c.abort(up)
@@ -154,7 +153,7 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 			c.checkBounded("after the finish")
 			c.ok(c.w.reads(m, b))
 			c.ok(c.w.Memories.Delete(ctx, c.w.Me, m.ID, true))
-			c.w.clock.Advance(hour) // what is deleted goes a minute later
+			c.w.clock.Advance(hour) // deleted bytes go a minute later
 			c.w.Keeper.Tick(ctx)
 			_, err = c.w.Keeper.Tick(ctx)
 			c.ok(err)
@@ -220,7 +219,7 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 				c.checkBounded(fmt.Sprintf("round %d", i))
 			}
 			c.ok(w.reads(kept, bytesOf("kept", 1, 7000)))
-			// And when all is over nothing is left.
+			// When all is done nothing is left.
 			_, err = w.Engine.ClearAll(ctx, w.Uploads.Release)
 			c.ok(err)
 			for range 3 {
@@ -238,8 +237,8 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 	}
 }
 
-// What an incarnation that was killed has left beside what an open session and a finished one have
-// is given back by the next.
+// A killed incarnation leaves bytes beside those of an open session and a finished one. The next
+// incarnation gives them back.
 func TestWhatAKilledLifeLeftAtAnOpenSession(t *testing.T) {
 	disk, cl := newDisk(), &world.Clock{}
 	st := setup{durability: durable.Power, seed: 1, clock: cl, die: func(err error) { panic(err) }}

@@ -18,9 +18,9 @@ type run struct {
 	disk   *crashfs.Disk
 	hook   crashfs.Hook
 	st     setup
-	reader *reader // looks on, where there is one
+	reader *reader // looks on, if there is one
 	look   bool
-	fail   func(err error) bool // an open that failed: whether it is tried again
+	fail   func(err error) bool // says whether an open that failed is tried again
 }
 
 func newRun(d durable.Durability, death *death) *run {
@@ -61,7 +61,7 @@ func (r *run) open() {
 	}
 }
 
-// anew gives the next process the disk that the last has left.
+// anew gives the next process the disk of the last one.
 func (r *run) anew() {
 	old := r.disk
 	r.disk = old.Kill()
@@ -154,7 +154,7 @@ func (r *run) creating() {
 	r.create("large", "", bytesOf("large", 1, chunk+10))
 }
 
-// ending: together, by abort, and by whoever deletes what was stored.
+// ending: together, by abort, and by deleting a stored memory.
 func (r *run) ending() {
 	r.begin(file{name: "d", content: bytesOf("d", 1, 700)})
 	r.begin(file{name: "e", content: bytesOf("e", 1, 800)})
@@ -187,7 +187,7 @@ func (r *run) timing() {
 		default:
 			r.tick()
 		}
-		if i == 5 { // what a failing tick leaves behind is for two of them
+		if i == 5 { // the remains of a failing tick are for two uploads
 			r.chunk("g", 1)
 			r.create("late", "", bytesOf("late", 1, 2500))
 		}
@@ -198,7 +198,7 @@ func (r *run) timing() {
 	r.sweep()
 }
 
-// reader looks at everything that can be seen, again and again, while the script runs.
+// reader looks at everything visible, again and again, while the script runs.
 type reader struct {
 	quit chan struct{}
 	wg   sync.WaitGroup
@@ -224,7 +224,7 @@ func startReader(w *server, m *model) *reader {
 	return r
 }
 
-// seen gives the fates that the lists tell of.
+// seen gives the fates that the lists show.
 func seen(w *server) (map[string]fate, error) {
 	out := map[string]fate{}
 	var errs []error

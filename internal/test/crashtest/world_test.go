@@ -1,10 +1,10 @@
 // Package crashtest stops the whole server, its stores on one simulated disk, at every step that it
-// does to that disk, and lets every step fail: and looks whether each promise held. It is tests
+// does to that disk, and lets every step fail. Then it looks whether each promise held. It is tests
 // only.
 //
-// It owns a script of everything that a client and the keeper do, a model of what was answered, the
-// check of one against the other, and the loops. It does not own the disk (package crashfs), nor
-// the rules of the stores by themselves (their own tests).
+// It owns a script of everything that a client and the keeper do, a model of the answers, the check
+// of one against the other, and the loops. It does not own the disk (package crashfs), the wiring
+// of the server (package world), nor the rules of the stores by themselves (their own tests).
 package crashtest
 
 import (
@@ -37,7 +37,7 @@ const (
 	hour      = time.Hour
 	ttl       = 10 * hour
 	trashFor  = 5 * hour
-	// metaReserve is two files.
+	// metaReserve is the size of two files.
 	metaReserve = 128 << 10
 )
 
@@ -113,8 +113,8 @@ func (b interposed) Persist(ctx context.Context, extents []catalog.Extent) error
 	return b.Store.Persist(ctx, extents)
 }
 
-// abandon lets go of a server whose process is dead. Its disk must not matter any more. What does
-// not end by itself is left behind.
+// abandon releases a server whose process is dead. Its disk must not matter any more. Goroutines
+// that do not end by themselves are left behind.
 func (w *server) abandon() {
 	w.disk.SetHook(nil)
 	go func() {
@@ -134,9 +134,9 @@ type death struct {
 
 func newDeath(at func()) *death { return &death{done: make(chan struct{}), at: at} }
 
-// die is pebblemeta.Options.Die. It ends a goroutine that is the client's, so that the server can
-// be closed behind it. One in the middle of opening, or of Pebble's own, is held for ever as it is:
-// what it would let go of, others of its kind still use.
+// die is pebblemeta.Options.Die. It ends the goroutine if it is the client's, so that the server
+// can be closed behind it. A goroutine in the middle of opening, or one of Pebble's own, is held
+// for ever as it is: others of its kind still use what it would release.
 func (d *death) die(err error) {
 	if d.first.CompareAndSwap(false, true) {
 		d.err = err

@@ -15,7 +15,7 @@ import (
 	"sluice/upload"
 )
 
-// do makes the call itself.
+// do makes the call.
 func (c *client) do(ctx context.Context, o *op) (err error) {
 	w := c.w
 	switch o.kind {
@@ -64,7 +64,7 @@ func (c *client) put(ctx context.Context, o *op) error {
 	if o.chunked {
 		return c.w.Uploads.PutChunk(ctx, c.w.Me, id, int64(o.piece), bytes.NewReader(b), upload.Put{Length: int64(n)})
 	}
-	crc := crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) // with it the put is all or nothing
+	crc := crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) // with it the put has its whole effect or none
 	_, err := c.w.Uploads.PutRange(ctx, c.w.Me, id, int64(o.piece*n), bytes.NewReader(b), upload.Put{Length: int64(n), CRC32C: &crc})
 	return err
 }
@@ -93,7 +93,7 @@ func (c *client) finish(ctx context.Context, o *op) (err error) {
 	return err
 }
 
-// show notes sessions as they are shown.
+// show notes sessions as an answer shows them.
 func (c *client) show(o *op, err error, ups ...upload.Upload) error {
 	if err != nil {
 		return err
@@ -133,13 +133,13 @@ func (c *client) memory(ctx context.Context, o *op) (err error) {
 	return err
 }
 
-// content reads a memory with its bytes, which must be what was sent.
+// content reads a memory with its bytes, which must be those that were sent.
 func (c *client) content(ctx context.Context, o *op) (m catalog.Memory, err error) {
 	f, err := c.w.Memories.Open(ctx, c.w.Me, o.id)
 	if err != nil {
 		return m, err
 	}
-	m = f.Memory // a second look may find it changed
+	m = f.Memory // a second look may find another state
 	body, err := f.Body(ctx, 0, m.Bytes)
 	if err != nil {
 		return m, err

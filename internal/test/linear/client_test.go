@@ -22,7 +22,8 @@ const (
 	inlineMax = 200
 )
 
-// contents are what is uploaded, so few that digests are shared. No two have one length.
+// contents are uploaded again and again. They are so few that digests are shared, and no two have
+// one length.
 var contents = [][]byte{filled(1500), filled(900), filled(150)}
 
 func filled(n int) []byte {
@@ -40,14 +41,14 @@ func contentOf(sum catalog.SHA256, n int64) int {
 
 func keyName(key int) string { return fmt.Sprintf("k%d", key) }
 
-// target is a session that an answer has told of.
+// target is a session that an answer has named.
 type target struct {
 	sid          uint64
 	key, content int
 	chunked      bool
 }
 
-// known is what the clients have been told of, and share.
+// known has the sessions and memories that answers have named. The clients share it.
 type known struct {
 	mu       sync.Mutex
 	sessions []target
@@ -96,7 +97,7 @@ type client struct {
 	page *op
 }
 
-// answers are the errors that are answers.
+// outcomes are the errors that count as answers.
 var outcomes = []struct {
 	err error
 	is  answer
@@ -124,7 +125,7 @@ func answerOf(err error) (answer, bool) {
 	return "", false
 }
 
-// weights say how often what is done.
+// weights say how often each kind of call is made.
 var weights = []struct {
 	kind kind
 	n    int
@@ -163,7 +164,7 @@ func (c *client) kind() kind {
 	panic("unreachable")
 }
 
-// step draws a call and makes it. It is false where there is nothing yet that it could be about.
+// step draws a call and makes it. It is false if there is nothing yet that the call could be about.
 func (c *client) step() bool {
 	o := &op{kind: c.kind(), client: c.n, key: -1}
 	switch o.kind {
@@ -225,7 +226,7 @@ func (c *client) onSession(o *op) bool {
 			targets, o.sids = append(targets, other), append(o.sids, other.sid)
 		}
 	}
-	// Most of those who finish have put everything before.
+	// Most clients that finish have put everything before.
 	if (o.kind == finish || o.kind == batch) && c.rng.IntN(6) > 0 {
 		for _, t := range targets {
 			for i := range pieces {
@@ -240,7 +241,7 @@ func (c *client) onSession(o *op) bool {
 	return true
 }
 
-// tick lets enough time pass for what was deleted to be collected.
+// tick lets enough time pass so that deleted content is collected.
 func (c *client) tick() {
 	c.w.clock.Advance(90 * time.Second)
 	_, err := c.w.Keeper.Tick(context.Background())
@@ -252,7 +253,7 @@ func (c *client) tick() {
 	}
 }
 
-// call makes a call and records it. It is false where the client has not got its answer.
+// call makes a call and records it. It is false if the client has not got its answer.
 func (c *client) call(o *op) bool {
 	if c.h.dead.Load() {
 		return false
@@ -274,10 +275,10 @@ func (c *client) call(o *op) bool {
 	o.ret = c.h.clock.Add(1)
 	var known bool
 	o.answer, known = answerOf(err)
-	// Looked at after the answer, and set before the image is taken: what was answered is in the
-	// image.
+	// This looks after the answer, and the flag is set before the image is taken: so every answered
+	// call is in the image.
 	if errors.Is(err, session.ErrSealed) && o.kind == put {
-		known, lost = true, true // not now, the client is told: an end was under way, which then came to nothing
+		known, lost = true, true // the client is told to wait: an end was under way, which then came to nothing
 	}
 	if c.h.dead.Load() || lost || !known && ctx.Err() != nil {
 		o.lost = true
@@ -298,9 +299,9 @@ func (c *client) call(o *op) bool {
 	return o.answer == ok
 }
 
-// parts splits an answer that does not tell of one moment. What a refused batch says of each
-// session may be of another one; of one that was carried out, what its repeated part has found. A
-// list of sessions is of one moment, and what it tells of each was looked at again.
+// parts splits an answer that shows several moments. The sessions in the refusal of a batch may be
+// from different moments; so may be the repeated part of a batch that was carried out. A list of
+// sessions is of one moment, but each of its sessions was looked at again.
 func parts(o *op, err error) (out []*op) {
 	if o.kind != batch || o.answer == ok {
 		out = append(out, o)
@@ -332,7 +333,7 @@ func parts(o *op, err error) (out []*op) {
 	return out
 }
 
-// learn keeps what an answer tells of.
+// learn keeps the sessions and memories that an answer names.
 func (c *client) learn(o *op) {
 	for _, r := range o.rows {
 		c.h.known.memory(r.id)

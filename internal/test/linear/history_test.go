@@ -19,8 +19,8 @@ import (
 	"sluice/internal/test/world"
 )
 
-// history is what several clients did to one server, and to those that were started on what it had
-// left.
+// history is the calls of several clients to one server, and to the servers that were started on
+// what it had left.
 type history struct {
 	seed  uint64
 	rng   *rand.Rand
@@ -29,7 +29,7 @@ type history struct {
 	clock atomic.Int64
 	start uint64 // events before it
 	epoch int
-	dead  atomic.Bool // the server is: what is answered from now on was never answered
+	dead  atomic.Bool // the server is dead: a later answer was never given
 	known known
 
 	mu    sync.Mutex
@@ -45,7 +45,7 @@ func (h *history) fail(err error) {
 	h.err = errors.Join(h.err, err)
 }
 
-// record keeps an operation, but for a lost one that changes nothing.
+// record keeps an operation, except a lost one that changes nothing.
 func (h *history) record(o *op) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -59,7 +59,7 @@ func (h *history) record(o *op) {
 	h.ops = append(h.ops, o)
 }
 
-// has reports whether somebody was told that the session has this piece.
+// has reports whether a client was told that the session has this piece.
 func (h *history) has(sid uint64, piece int) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -72,7 +72,7 @@ func (h *history) contentOf(sid uint64) int {
 	return h.known.sessions[slices.IndexFunc(h.known.sessions, func(t target) bool { return t.sid == sid })].content
 }
 
-// run makes a history. What it draws is the seed's; how the calls meet each other is not.
+// run makes a history. Its draws depend on the seed alone. How the calls meet each other does not.
 func run(seed uint64) *history {
 	h := &history{seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), disk: newDisk()}
 	h.set = setup{seed: seed << 8, clock: &world.Clock{}, inMemory: h.rng.IntN(5) == 0, durability: durable.Durability(1 - h.rng.IntN(2))}
@@ -89,7 +89,7 @@ func run(seed uint64) *history {
 	return h
 }
 
-// live is the life of one server.
+// runServer runs one server from its start to its end.
 func (h *history) runServer(clients, steps int, dies bool) error {
 	h.set.disk = h.disk
 	h.set.seed++
@@ -131,7 +131,7 @@ func (h *history) runServer(clients, steps int, dies bool) error {
 	return err
 }
 
-// last looks at everything once more, when nothing is under way.
+// last looks at everything once more, when no call is under way.
 func (h *history) last(c *client) {
 	for _, o := range []*op{
 		{kind: counters},
@@ -170,7 +170,7 @@ func (c *client) must(o *op) {
 	}
 }
 
-// end is what a server leaves when it dies.
+// end is the disk that a server leaves when it dies.
 type end struct {
 	image *crashfs.Image
 	at    int64
@@ -204,19 +204,20 @@ func (h *history) watch(dies bool) *end {
 	return e
 }
 
-// die ends the record of a server's life. Where no step was its last, it dies when all is quiet.
+// die ends the record of a server. If none of its steps was the last, it dies now, when no call is
+// under way.
 func (h *history) die(e *end) {
 	if e.image == nil {
 		h.dead.Store(true)
 		e.at, e.image = h.clock.Add(1), h.disk.Image()
 	}
-	ops := slices.DeleteFunc(h.ops, func(o *op) bool { return o.call > e.at }) // nothing of it is in the image
+	ops := slices.DeleteFunc(h.ops, func(o *op) bool { return o.call > e.at }) // none of them is in the image
 	h.ops = append(ops, &op{kind: crash, client: 9, epoch: h.epoch, call: e.at, ret: e.at, key: -1})
 	h.kills++
 	h.close(h.epoch)
 }
 
-// close ends those operations of a server's life that nobody has the answer of.
+// close ends the operations of a server that have no answer.
 func (h *history) close(epoch int) {
 	now := h.clock.Add(1)
 	for _, o := range h.ops {
@@ -260,7 +261,7 @@ func (h *history) check(limit time.Duration) (porcupine.CheckResult, porcupine.M
 	return porcupine.CheckOperationsTimeout(model, all, limit), model, all
 }
 
-// ending gives the sessions whose end was asked for while o ran.
+// ending gives the sessions for which an end was requested while o ran.
 func (h *history) ending(o *op) (out []uint64) {
 	for _, e := range h.ops {
 		if (e.kind == finish || e.kind == batch || e.kind == abort) && e.call < o.ret && o.call < e.ret {

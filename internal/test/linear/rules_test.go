@@ -16,7 +16,7 @@ func fingerprintOf(content int, chunked bool) int64 {
 	return n
 }
 
-// shows reports whether this is what a session in such a state shows.
+// shows reports whether a session in this state is shown so.
 func (s *state) shows(u *up, got shown) bool {
 	if got.sid != u.sid {
 		return false
@@ -82,7 +82,7 @@ func (c *checker) create(s *state, o *op) bool {
 func (c *checker) session(s *state, o *op) bool {
 	u := s.bySID(o.sids[0])
 	if u == nil {
-		return false // its id was told by an answer
+		return false // an answer has named its id
 	}
 	switch o.kind {
 	case put:
@@ -138,8 +138,8 @@ func (c *checker) finish(s *state, u *up, o *op) bool {
 	return done && (o.lost || o.rows[0] == m.row)
 }
 
-// finishBatch is one that was not refused: all at one moment. What was finished before must have
-// been visible too, but each when it was looked at (echo).
+// finishBatch is a batch that was not refused: all of it at one moment. Uploads that were finished
+// before must have been visible too, each when it was looked at (echo).
 func (c *checker) finishBatch(s *state, o *op) bool {
 	for i, sid := range o.sids {
 		u := s.bySID(sid)
@@ -184,7 +184,7 @@ func (c *checker) memory(s *state, o *op) bool {
 	return done && (o.lost || len(o.rows) == 0 || o.rows[0] == m.row)
 }
 
-// look is what reads the whole capsule.
+// look is an operation that reads the whole capsule.
 func (c *checker) look(s *state, o *op) bool {
 	switch o.kind {
 	case counters:
@@ -215,14 +215,14 @@ func (c *checker) look(s *state, o *op) bool {
 	return more == o.more && slices.Equal(want, o.rows)
 }
 
-// sessions: all that are open are listed, but those that are just being ended may be missing. What
-// is told of each is compared by itself (status).
+// sessions: all open sessions are listed, except perhaps those that are just being ended. Each is
+// compared by itself (status).
 func (c *checker) sessions(s *state, o *op) bool {
 	listed := map[uint64]bool{}
 	for _, got := range o.shown {
 		u := s.bySID(got.sid)
 		if u == nil {
-			// Nobody knew it: the one of this key that a lost begin has made.
+			// No answer has named it: the session with this key whose begin was lost.
 			if u = s.openOf(got.key); u == nil || !s.learn(u, got.sid) {
 				return false
 			}

@@ -1,12 +1,12 @@
-// Package linear lets several clients work on the same few uploads at once, and asks of each
-// history of calls and answers whether some order of the calls, in which each happens at one moment
+// Package linear lets several clients work on the same few uploads at once. For each history of
+// calls and answers it asks whether some order of the calls, in which each happens at one moment
 // between its beginning and its answer, explains every answer. Servers die in the middle of it. It
 // is tests only.
 //
-// It owns what clients do, the model of a capsule that answers are held against, and the record of
-// a history. The search for an order is porcupine's. It does not own crashes at chosen steps and
-// what a disk may lose (package crashtest), nor the bytes of an upload under mishaps (upload's own
-// tests).
+// It owns the calls of the clients, the model of a capsule against which answers are compared, and
+// the record of a history. The search for an order is porcupine's. It does not own the wiring of
+// the server (package world), crashes at chosen steps and what a disk may lose (package crashtest),
+// nor the bytes of an upload under mishaps (upload's own tests).
 package linear
 
 import (

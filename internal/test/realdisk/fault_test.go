@@ -28,14 +28,13 @@ func each(t *testing.T, f func(t *testing.T, s *shelf)) {
 	}
 }
 
-// marked are n bytes that say in each sector who they are, so that a disk can fail to write these
-// alone.
+// marked gives n bytes with a mark in each sector, so that a disk can fail to write these alone.
 func marked(mark string, n int) []byte {
 	return bytes.Repeat([]byte(mark+strings.Repeat(".", sector-len(mark))), n/sector+1)[:n]
 }
 
-// Why a failed fsync must never be tried again: the second one finds nothing to do, the cache shows
-// the bytes, and the disk lacks them.
+// Why a failed fsync must never be tried again: the second fsync finds nothing to do, the cache
+// shows the bytes, and the disk lacks them.
 func TestAFailedSyncShowsBytesThatTheDiskLacks(t *testing.T) {
 	each(t, func(t *testing.T, s *shelf) {
 		m := s.mount(s.format())
@@ -84,15 +83,15 @@ func TestAFailedSyncShowsBytesThatTheDiskLacks(t *testing.T) {
 		m = m.again()
 		lasting := read(filepath.Join(m.dir, "file"), 0)
 		t.Logf("the second sync: %v; the cache says %q, the disk %q; mounted anew, the file says %q", again, cached, direct, lasting)
-		// What a kernel does at the second sync, and what it shows meanwhile, is its own affair:
-		// that the bytes are gone is not.
+		// Kernels differ in the result of the second sync, and in what they show meanwhile. The
+		// bytes are gone in all of them.
 		if lasting != "before" {
 			t.Errorf("the file says %q: the failed write was not lost, so this test shows nothing", lasting)
 		}
 	})
 }
 
-// aligned gives memory that O_DIRECT can read into.
+// aligned gives memory into which O_DIRECT can read.
 func aligned(n int) []byte {
 	b := make([]byte, n+page)
 	skip := page - int(uintptr(unsafe.Pointer(&b[0]))%page)
@@ -110,8 +109,8 @@ func sum(b []byte) string {
 	return hex.EncodeToString(s[:])
 }
 
-// begin begins an upload of one chunk. Its length is told where it is to be packed, which else
-// nobody knows of it.
+// begin begins an upload of one chunk. It gives the length if the content is to be packed: else the
+// server does not know it.
 func begin(t *testing.T, c *api.Client, body []byte, packed bool) one {
 	t.Helper()
 	n := int64(len(body))
@@ -146,8 +145,8 @@ func (o one) stored(t *testing.T, c *api.Client, id string) {
 	}
 }
 
-// Content that the disk could not write is said to be missing, harms that upload alone, and is sent
-// again when the disk is well; what was stored survives a power loss.
+// Content that the disk could not write is reported missing, harms that upload alone, and is sent
+// again when the disk is well. Stored content survives a power loss.
 func TestAFailedWriteOfContentHarmsItsUploadAlone(t *testing.T) {
 	each(t, func(t *testing.T, s *shelf) {
 		for _, how := range []struct {
@@ -169,7 +168,7 @@ func TestAFailedWriteOfContentHarmsItsUploadAlone(t *testing.T) {
 			if _, err := bad.finish(c); durability == "power" && puts == nil || err == nil {
 				t.Fatalf("%s: bytes that the disk lacks were taken: put %v, finish %v", durability, puts, err)
 			}
-			if durability == "process" && !how.packed && puts != nil { // what is packed goes past the cache
+			if durability == "process" && !how.packed && puts != nil { // packed content goes past the cache
 				t.Errorf("a put that need not be on the disk: %v", puts)
 			}
 			if s.counts(m.disk).Failed == 0 {
@@ -177,7 +176,7 @@ func TestAFailedWriteOfContentHarmsItsUploadAlone(t *testing.T) {
 			}
 			missing := 1
 			if puts != nil && !how.packed {
-				missing = 0 // of a length that nobody knows, and nothing has come
+				missing = 0 // of an unknown length, and no byte has come
 			}
 			st, err := c.Status(t.Context(), bad.id, true)
 			if err != nil || st.State != "open" || len(st.Missing) != missing || len(st.CRC32C) != 0 {
@@ -218,8 +217,8 @@ func TestAFailedWriteOfContentHarmsItsUploadAlone(t *testing.T) {
 	})
 }
 
-// A disk that fails every write from some moment on ends the server, which says why; when the disk
-// is well, everything that was acknowledged is there.
+// A disk that fails every write from some moment on ends the server, which says why. When the disk
+// is well, all acknowledged content is there.
 func TestADiskThatFailsEndsTheServerAndLosesNothing(t *testing.T) {
 	each(t, func(t *testing.T, s *shelf) {
 		for i, durability := range []string{"process", "power"} {
@@ -238,7 +237,7 @@ func TestADiskThatFailsEndsTheServerAndLosesNothing(t *testing.T) {
 			case <-time.After(time.Minute):
 				t.Fatal("the server lives without a disk")
 			}
-			_ = end() // refusals are its right
+			_ = end() // the server may refuse now
 			if !strings.Contains(srv.Output(), "the disk of the metadata failed") {
 				t.Errorf("it ended without a word: %s", srv.Output())
 			}
@@ -246,7 +245,7 @@ func TestADiskThatFailsEndsTheServerAndLosesNothing(t *testing.T) {
 			m = m.again()
 			want := load.Everything
 			if durability == "process" {
-				want = load.ButDoubted // what was in the file system's cache is gone with it
+				want = load.ButDoubted // the bytes in the file system's cache are gone with it
 			}
 			if err := r.look(m, r.facts, want); err != nil {
 				t.Errorf("%s, seed %d: %v", durability, r.seed, err)
@@ -256,8 +255,8 @@ func TestADiskThatFailsEndsTheServerAndLosesNothing(t *testing.T) {
 	})
 }
 
-// A few writes fail under load, of content or of metadata. Whether the server lives on or not: what
-// was acknowledged holds.
+// A few writes fail under load, of content or of metadata. Whether the server lives on or not, its
+// answers hold.
 func TestADiskThatFailsForAWhileLosesNothing(t *testing.T) {
 	each(t, func(t *testing.T, s *shelf) {
 		r := newSeries(s, "power", rand.Uint64())
@@ -299,8 +298,8 @@ func TestADiskThatFailsForAWhileLosesNothing(t *testing.T) {
 	})
 }
 
-// The proof of the proof: a disk that answers flushes and carries out none takes what was
-// acknowledged, and that is seen.
+// This proves the other tests: a disk that answers flushes and carries out none takes acknowledged
+// bytes, and the test sees that.
 func TestADiskThatLiesIsFoundOut(t *testing.T) {
 	each(t, func(t *testing.T, s *shelf) {
 		r := newSeries(s, "power", rand.Uint64())
@@ -332,7 +331,8 @@ func TestADiskThatLiesIsFoundOut(t *testing.T) {
 	})
 }
 
-// A file system without room ends no server and loses nothing, also by a power loss just then.
+// A file system without free space ends no server and loses nothing, even by a power loss just
+// then.
 func TestAFullFileSystemLosesNothing(t *testing.T) {
 	each(t, func(t *testing.T, s *shelf) {
 		r := newSeries(s, "process", rand.Uint64())

@@ -31,9 +31,9 @@ var (
 var build = sync.OnceValues(func() (string, error) { return load.Program(*program, os.Getenv(inside)) })
 
 const (
-	// perDisk is how many power losses a disk sees before the next series begins with an empty one,
-	// and atOnce how many images are taken while a server runs. The last of these becomes the disk
-	// that the series goes on with.
+	// perDisk is how many power losses a disk sees before the next series begins with an empty one.
+	// atOnce is how many images are taken while a server runs. The series goes on with the last of
+	// them as its disk.
 	perDisk, atOnce = 16, 4
 	workers         = 6
 )
@@ -63,9 +63,9 @@ func newSeries(s *shelf, durability string, seed uint64) *series {
 	return r
 }
 
-// A power loss at any moment, of a disk that keeps of what it was not told to flush what it likes,
-// on real file systems: the kernel reads its journal, the server starts, and everything that was
-// acknowledged before is there.
+// A power loss at any moment, of a disk that keeps any of the unflushed writes, on real file
+// systems. The kernel reads its journal, the server starts, and everything that was acknowledged
+// before is there.
 func TestNoPowerLossTakesWhatWasAcknowledged(t *testing.T) {
 	seed := *first
 	if seed == 0 {
@@ -122,7 +122,7 @@ func (r *series) run(n int) (done int, err error) {
 	return done, nil
 }
 
-// shot is a power loss, and what was known before.
+// shot is a power loss, and the facts from before it.
 type shot struct {
 	take  Take
 	of    Taken
@@ -158,7 +158,7 @@ func (r *series) work(m *mounted, n int) (shots []shot, err error) {
 	return shots, err
 }
 
-// clients work until end is called. It gives the first refusal that no client should have seen.
+// clients work until end is called. It gives the first refusal that no client should have got.
 func (r *series) clients(m *mounted, srv *load.Server) (end func() error) {
 	ctx, done := context.WithCancel(r.t.Context())
 	var wg sync.WaitGroup
@@ -181,8 +181,8 @@ func (r *series) clients(m *mounted, srv *load.Server) (end func() error) {
 	}
 }
 
-// writeBack lets the kernel bring content to the disk whenever it likes, as it does when memory is
-// short: so there are writes that nobody has asked for, and that are not flushed.
+// writeBack lets the kernel bring content to the disk at any time, as it does when memory is short.
+// So there are writes that no process has asked for, and that are not flushed.
 func writeBack(ctx context.Context, m *mounted, r *rand.Rand) {
 	for ctx.Err() == nil {
 		time.Sleep(time.Duration(1+r.IntN(20)) * time.Millisecond)
@@ -199,8 +199,8 @@ func writeBack(ctx context.Context, m *mounted, r *rand.Rand) {
 	}
 }
 
-// look starts a server on a disk after whatever has happened to it, and asks for what is known;
-// lets all clients end; and looks at the folder as a whole.
+// look starts a server on a disk that something has happened to, and asks for the facts. Then it
+// lets all clients end, and looks at the folder as a whole.
 func (r *series) look(m *mounted, facts *load.Facts, want load.Demand, started ...func(*mounted) error) error {
 	ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Minute)
 	defer cancel()
@@ -221,7 +221,7 @@ func (r *series) look(m *mounted, facts *load.Facts, want load.Demand, started .
 		srv.Stop,
 	} {
 		if err := step(); err != nil {
-			srv.Kill() // whose last words are complete then
+			srv.Kill() // whose last output is complete then
 			return fmt.Errorf("%w\nthe server said: %s", err, srv.Output())
 		}
 	}

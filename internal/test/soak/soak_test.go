@@ -1,10 +1,10 @@
-// Package soak runs the real program under load and lets things happen to it: it is killed,
-// stopped, paused, its disk and its inodes run out, it gets few descriptors and little memory.
-// After each round everything that a client was told is asked for.
+// Package soak runs the real program under load and lets things happen to it: it is killed, stopped
+// or paused, its disk or its inodes run out, it gets few descriptors or little memory. After each
+// round it asks for everything that a client was told.
 //
-// It owns the mishaps; package load has the clients, and the memory of what was promised. It knows
-// nothing of how the program works: it sees the command line and the client of package api. `go
-// test ./internal/test/soak` is a short run; `make soak` a long one, with a log of its rounds.
+// It owns the mishaps. Package load has the clients and their facts. It knows nothing of how the
+// program works: it sees the command line and the client of package api. `go test
+// ./internal/test/soak` is a short run; `make soak` a long one, with a log of its rounds.
 package soak
 
 import (
@@ -42,7 +42,7 @@ type run struct {
 	seed  uint64
 	rand  *rand.Rand
 	root  string // of its files
-	small bool   // root is a small disk in memory, whose room runs out
+	small bool   // root is a small disk in memory, whose space runs out
 	facts *load.Facts
 	log   func(entry)
 }
@@ -101,7 +101,7 @@ func TestSoak(t *testing.T) {
 	}
 }
 
-// fail ends the test, and says how to see it again.
+// fail ends the test, and says how to repeat it.
 func (r *run) fail(round int, what string, err error) {
 	r.t.Helper()
 	r.log(entry{Round: round, Mishap: what, Outcome: err.Error()})
@@ -150,7 +150,7 @@ func (r *run) draw() mishap {
 
 func (r *run) data() string { return filepath.Join(r.root, "data") }
 
-// round starts the server, checks what it was known for, loads it, and lets one thing happen.
+// round starts the server, checks the facts of earlier rounds, loads it, and lets one thing happen.
 func (r *run) round(m mishap) error {
 	before, undo := "", func() {}
 	if m.before != nil {
@@ -235,7 +235,7 @@ func (r *run) last() error {
 	return nil
 }
 
-// sleep waits so many milliseconds, drawn.
+// sleep waits a random number of milliseconds.
 func (r *run) sleep(from, to int) {
 	time.Sleep(time.Duration(from+r.rand.IntN(to-from)) * time.Millisecond)
 }
