@@ -50,7 +50,8 @@ func TestEverySystemStoresAndGivesBackWhatItWasSent(t *testing.T) {
 			}
 		}
 	}
-	if svg, err := os.ReadFile(filepath.Join(docs, "benchmarks.svg")); err != nil || !bytes.Contains(svg, []byte("</svg>")) {
+	if svg, err := os.ReadFile(filepath.Join(docs, "benchmarks.svg")); err != nil ||
+		!bytes.Contains(svg, []byte("</svg>")) {
 		t.Errorf("no chart: %v", err)
 	}
 }
@@ -89,7 +90,8 @@ func TestOnlyWhatIsBetweenTheMarksIsWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "# By hand\n\n" + peersMarks.from + "\n\ntwo\n\n" + peersMarks.to + "\n\n## Also by hand\n"; second != want {
+	want := "# By hand\n\n" + peersMarks.from + "\n\ntwo\n\n" + peersMarks.to + "\n\n## Also by hand\n"
+	if second != want {
 		t.Errorf("got %q, want %q", second, want)
 	}
 	if _, err := peersMarks.between("# By hand\n\n"+peersMarks.from+"\nno end\n", "three"); err == nil {

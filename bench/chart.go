@@ -45,7 +45,10 @@ func tiled(path string, all []*plot.Plot, height vg.Length) (err error) {
 	dc := draw.New(canvas)
 	dc.SetColor(color.White)
 	dc.Fill(dc.Rectangle.Path())
-	tiles := draw.Tiles{Rows: len(plots), Cols: columns, PadX: 6 * vg.Millimeter, PadY: 4 * vg.Millimeter, PadTop: 2 * vg.Millimeter, PadRight: 4 * vg.Millimeter}
+	tiles := draw.Tiles{
+		Rows: len(plots), Cols: columns, PadX: 6 * vg.Millimeter, PadY: 4 * vg.Millimeter, PadTop: 2 * vg.Millimeter,
+		PadRight: 4 * vg.Millimeter,
+	}
 	for i, row := range plot.Align(plots, tiles, dc) {
 		for j, c := range row {
 			if plots[i][j] != nil {

@@ -52,7 +52,9 @@ func (c *client) call(method, url string, h http.Header, body string, want int) 
 }
 
 // send sends a request whose body is n bytes of an item. sign, if given, may add to its head.
-func (c *client) send(method, url string, h http.Header, it item, off, n int64, want int, sign func(*http.Request) error) (*http.Response, []byte, error) {
+func (c *client) send(
+	method, url string, h http.Header, it item, off, n int64, want int, sign func(*http.Request) error,
+) (*http.Response, []byte, error) {
 	body, err := it.body(off, n)
 	if err != nil {
 		return nil, nil, err

@@ -123,7 +123,10 @@ func (r *run) seed(ctx context.Context, a *arena, dir string, g *growth) error {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(r.progress, "growth: %d sessions and memories after %s\n", want, time.Since(start).Round(time.Millisecond))
+			fmt.Fprintf(
+				r.progress, "growth: %d sessions and memories after %s\n", want,
+				time.Since(start).Round(time.Millisecond),
+			)
 		} else if err != nil {
 			return err
 		}
@@ -183,7 +186,10 @@ func (r *run) growthRound(ctx context.Context, a *arena, dir string, round int, 
 	}()
 	for i := range g.sizes { // the first one is another each time
 		at := (i + round) % len(g.sizes)
-		s := &grownServer{at: &g.at[at], dir: filepath.Join(dir, strconv.Itoa(g.sizes[at])), name: fmt.Sprintf("sample-%d-%d", round, at), c: newClient(ctx)}
+		s := &grownServer{
+			at: &g.at[at], dir: filepath.Join(dir, strconv.Itoa(g.sizes[at])),
+			name: fmt.Sprintf("sample-%d-%d", round, at), c: newClient(ctx),
+		}
 		if err := os.Mkdir(s.dir, 0o700); err != nil {
 			return err
 		}
@@ -247,7 +253,9 @@ func (s *grownServer) stop() {
 // startGrown measures a start, which lasts until the first answer.
 func (r *run) startGrown(ctx context.Context, s *grownServer, figure int) (err error) {
 	start := time.Now()
-	if s.sluice, err = openSluice(ctx, r.bins, s.dir, "--max-open-sessions", strconv.Itoa(2*r.z.growTo+1000)); err != nil {
+	if s.sluice, err = openSluice(
+		ctx, r.bins, s.dir, "--max-open-sessions", strconv.Itoa(2*r.z.growTo+1000),
+	); err != nil {
 		return err
 	}
 	if err := s.ask(s.c, "GET", "/v1/uploads_list?limit=1", nil, nil); err != nil {
@@ -255,7 +263,8 @@ func (r *run) startGrown(ctx context.Context, s *grownServer, figure int) (err e
 	}
 	took := time.Since(start)
 	cpu, err := s.p.cpu()
-	s.at.took[figure], s.at.cpu[figure] = append(s.at.took[figure], []time.Duration{took}), append(s.at.cpu[figure], []time.Duration{cpu})
+	s.at.took[figure] = append(s.at.took[figure], []time.Duration{took})
+	s.at.cpu[figure] = append(s.at.cpu[figure], []time.Duration{cpu})
 	return err
 }
 
@@ -291,13 +300,17 @@ func (s *grownServer) requests(a *arena, n int, warming bool) error {
 		made := a.item(up.name+"-made", up.off+1<<16, 64<<10, chunk)
 		s.did++
 		for j, do := range [startClean]func() error{
-			growBegin:    func() (err error) { session, err = s.begin(s.c, up); return err },
-			growPut:      func() error { return s.put(s.c, session, up, 0) },
-			growFinish:   func() error { _, err := s.finish(s.c, session, up); return err },
-			growCreate:   func() error { _, err := s.create(s.c, made); return err },
-			growMemories: func() error { return s.ask(s.c, "GET", "/v1/memories_list?capsule_id=default&limit=100", nil, nil) },
-			growUploads:  func() error { return s.ask(s.c, "GET", "/v1/uploads_list?limit=100", nil, nil) },
-			growStats:    func() error { return s.ask(s.c, "GET", "/v1/sessions_stats", nil, nil) },
+			growBegin:  func() (err error) { session, err = s.begin(s.c, up); return err },
+			growPut:    func() error { return s.put(s.c, session, up, 0) },
+			growFinish: func() error { _, err := s.finish(s.c, session, up); return err },
+			growCreate: func() error { _, err := s.create(s.c, made); return err },
+			growMemories: func() error {
+				return s.ask(
+					s.c, "GET", "/v1/memories_list?capsule_id=default&limit=100", nil, nil,
+				)
+			},
+			growUploads: func() error { return s.ask(s.c, "GET", "/v1/uploads_list?limit=100", nil, nil) },
+			growStats:   func() error { return s.ask(s.c, "GET", "/v1/sessions_stats", nil, nil) },
 		} {
 			before, err := s.p.cpu()
 			if err != nil {

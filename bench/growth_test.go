@@ -18,7 +18,9 @@ func TestGrowthAloneIsASectionOfItsOwn(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(docs, "benchmarks.md"), []byte(before), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	r, err := parse([]string{"-quick", "-scenarios", "growth", "-systems", "sluice", "-docs", docs, "-grown", t.TempDir()})
+	r, err := parse([]string{
+		"-quick", "-scenarios", "growth", "-systems", "sluice", "-docs", docs, "-grown", t.TempDir(),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +36,8 @@ func TestGrowthAloneIsASectionOfItsOwn(t *testing.T) {
 	}
 	b, err := os.ReadFile(filepath.Join(docs, "benchmarks.md"))
 	text := string(b)
-	if err != nil || !strings.HasPrefix(text, before) || strings.Count(text, growthMarks.from) != 1 || strings.Contains(text, "NaN") {
+	if err != nil || !strings.HasPrefix(text, before) || strings.Count(text, growthMarks.from) != 1 ||
+		strings.Contains(text, "NaN") {
 		t.Errorf("%v\n%s", err, text)
 	}
 	if !strings.Contains(text, "\n| | 4 | 40 | 60 | ratio |") {
@@ -45,7 +48,8 @@ func TestGrowthAloneIsASectionOfItsOwn(t *testing.T) {
 			t.Errorf("no row of %q:\n%s", o.what, text)
 		}
 	}
-	if svg, err := os.ReadFile(filepath.Join(docs, "growth.svg")); err != nil || !bytes.Contains(svg, []byte("</svg>")) {
+	if svg, err := os.ReadFile(filepath.Join(docs, "growth.svg")); err != nil ||
+		!bytes.Contains(svg, []byte("</svg>")) {
 		t.Errorf("no chart: %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(docs, "benchmarks.svg")); err == nil {
@@ -77,7 +81,9 @@ func TestAFilledFolderIsSound(t *testing.T) {
 	}
 	for dir, want := range map[string]int64{first: few, second: many} {
 		data := filepath.Join(dir, "data")
-		if out, err := exec.CommandContext(t.Context(), filepath.Join(r.bins, "sluice"), "check", "--data", data).CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(
+			t.Context(), filepath.Join(r.bins, "sluice"), "check", "--data", data,
+		).CombinedOutput(); err != nil {
 			t.Errorf("check of %d: %v\n%s", want, err, out)
 		}
 		s, err := openSeed(t.Context(), data, vfs.Default)

@@ -17,7 +17,9 @@ func shape(dir string) string {
 	_ = unix.Sysinfo(&mem) // zero, then
 	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
 	load, _ := os.ReadFile("/proc/loadavg")
-	s := fmt.Sprintf("%d cores, %.0f GiB, %s, Linux %s, %s", runtime.NumCPU(), float64(mem.Totalram)*float64(mem.Unit)/(1<<30), fileSystem(dir),
+	s := fmt.Sprintf(
+		"%d cores, %.0f GiB, %s, Linux %s, %s", runtime.NumCPU(), float64(mem.Totalram)*float64(mem.Unit)/(1<<30),
+		fileSystem(dir),
 		strings.TrimSpace(string(kernel)), runtime.Version())
 	if f := strings.Fields(string(load)); len(f) > 0 {
 		s += ", load " + f[0] + " before the run"

@@ -60,8 +60,15 @@ func parse(args []string) (*run, error) {
 			return nil
 		})
 	}
-	list(&r.scenarios, "scenarios", "`names`, separated by commas: a,b,c,d,create,read,read-small,finish,growth (all of these), read-cold, read-small-cold, links")
-	list(&r.systems, "systems", "`names`, separated by commas: sluice,floor,floor-1,bare,pack,tusd,tusd-synced,registry,versitygw (all)")
+	list(
+		&r.scenarios, "scenarios",
+		"`names`, separated by commas: a,b,c,d,create,read,read-small,finish,growth (all of these), read-cold, "+
+			"read-small-cold, links",
+	)
+	list(
+		&r.systems, "systems",
+		"`names`, separated by commas: sluice,floor,floor-1,bare,pack,tusd,tusd-synced,registry,versitygw (all)",
+	)
 	f.IntVar(&r.rounds, "rounds", 5, "rounds")
 	mib := func(to *int64, name, about string) {
 		f.Func(name, about, func(s string) error {
@@ -80,10 +87,20 @@ func parse(args []string) (*run, error) {
 	f.IntVar(&r.z.many, "many", r.z.many, "uploads of d, create and read-small")
 	f.IntVar(&r.z.growTo, "grow", r.z.growTo, "open sessions, and memories, that growth goes to")
 	f.StringVar(&r.dir, "dir", "", "a folder on the disk that is to be measured (a new one for temporary files)")
-	f.StringVar(&r.grown, "grown", "", "a `folder` that keeps the data folders of growth, so that the next run need not make them (none)")
+	f.StringVar(
+		&r.grown, "grown", "",
+		"a `folder` that keeps the data folders of growth, so that the next run need not make them (none)",
+	)
 	f.StringVar(&r.sluice, "sluice", "", "the `program` to measure (one that is built from the tree)")
-	f.StringVar(&r.before, "before", "", "another build of the `program`, which has a turn wherever the first has one; the ratios are a table")
-	f.StringVar(&r.docs, "docs", "", "the `folder` whose benchmarks.md and chart are written (none); growth alone is a section and a chart of its own")
+	f.StringVar(
+		&r.before, "before", "",
+		"another build of the `program`, which has a turn wherever the first has one; the ratios are a table",
+	)
+	f.StringVar(
+		&r.docs, "docs", "",
+		"the `folder` whose benchmarks.md and chart are written (none); growth alone is a section and a chart of "+
+			"its own",
+	)
 	f.StringVar(&r.here, "bench", ".", "the folder of this module")
 	if err := f.Parse(args); err != nil {
 		return nil, err
@@ -95,7 +112,8 @@ func parse(args []string) (*run, error) {
 		r.rounds, r.z = 1, quickForm
 	}
 	f.Visit(func(g *flag.Flag) {
-		if slices.Contains([]string{"quick", "rounds", "many", "grow"}, g.Name) { // without paths: the others are given in the section
+		// without paths: the others are given in the section
+		if slices.Contains([]string{"quick", "rounds", "many", "grow"}, g.Name) {
 			r.flags += " -" + g.Name + " " + g.Value.String()
 		}
 	})
@@ -161,7 +179,10 @@ func (r *run) do(ctx context.Context) error {
 		return err
 	}
 	defer a.close()
-	b := &about{when: time.Now(), commit: commit(ctx, r.here), machine: shape(dir), versions: versions(ctx, r.here), flags: r.flags, rounds: r.rounds, z: r.z}
+	b := &about{
+		when: time.Now(), commit: commit(ctx, r.here), machine: shape(dir), versions: versions(ctx, r.here),
+		flags: r.flags, rounds: r.rounds, z: r.z,
+	}
 	all, err := r.measure(ctx, a, dir)
 	if err != nil {
 		return err
@@ -227,7 +248,10 @@ func (r *run) measure(ctx context.Context, a *arena, dir string) (*results, erro
 						return err
 					}
 					all.samples[s.name][sys.name] = append(all.samples[s.name][sys.name], t)
-					fmt.Fprintf(r.progress, "round %d, %s, %s: %.0f %s, %.2f CPU s/GiB, %.0f MiB\n", round+1, s.name, sys.name, t.speed, s.unit(), t.perGiB, t.peakMiB)
+					fmt.Fprintf(
+						r.progress, "round %d, %s, %s: %.0f %s, %.2f CPU s/GiB, %.0f MiB\n", round+1, s.name, sys.name,
+						t.speed, s.unit(), t.perGiB, t.peakMiB,
+					)
 					return nil
 				})
 				if err != nil {
@@ -236,11 +260,15 @@ func (r *run) measure(ctx context.Context, a *arena, dir string) (*results, erro
 			}
 		}
 		say := func(what string) { fmt.Fprintf(r.progress, "round %d, %s\n", round+1, what) }
-		if err := r.sample(dir, func(dir string) error { return links(ctx, r.bins, dir, a, all.links, say) }); err != nil {
+		if err := r.sample(
+			dir, func(dir string) error { return links(ctx, r.bins, dir, a, all.links, say) },
+		); err != nil {
 			return nil, fmt.Errorf("links: %w", err)
 		}
 		if r.wants("finish") && r.has("sluice") {
-			if err := r.sample(dir, func(dir string) error { return finishes(ctx, r.bins, dir, ends, &finish) }); err != nil {
+			if err := r.sample(
+				dir, func(dir string) error { return finishes(ctx, r.bins, dir, ends, &finish) },
+			); err != nil {
 				return nil, fmt.Errorf("finish: %w", err)
 			}
 		}

@@ -38,7 +38,9 @@ func startRegistry(ctx context.Context, bins, dir string) (server, error) {
 		return nil, err
 	}
 	config := filepath.Join(dir, "config.yml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, registryConfig, filepath.Join(dir, "data"), addr), 0o600); err != nil {
+	if err := os.WriteFile(
+		config, fmt.Appendf(nil, registryConfig, filepath.Join(dir, "data"), addr), 0o600,
+	); err != nil {
 		return nil, err
 	}
 	p, err := launch(dir, []string{"OTEL_TRACES_EXPORTER=none"}, filepath.Join(bins, "registry"), "serve", config)
@@ -74,7 +76,9 @@ func (s *registry) store(c *client, it item, inflight int) (string, error) {
 	}
 	for i := range it.chunks() {
 		off, n := it.bounds(i)
-		h := http.Header{"Content-Type": {"application/octet-stream"}, "Content-Range": {fmt.Sprintf("%d-%d", off, off+n-1)}}
+		h := http.Header{
+			"Content-Type": {"application/octet-stream"}, "Content-Range": {fmt.Sprintf("%d-%d", off, off+n-1)},
+		}
 		resp, _, err := c.send("PATCH", at, h, it, off, n, http.StatusAccepted, nil)
 		if err != nil {
 			return "", err

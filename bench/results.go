@@ -69,7 +69,9 @@ type goal struct {
 // goals are those of the standard scenarios.
 func goals() []goal {
 	up := func(scenario, system, what string, want float64) goal {
-		return goal{what: what, of: [2]string{scenario, "sluice"}, to: [2]string{scenario, system}, f: speed, want: want}
+		return goal{
+			what: what, of: [2]string{scenario, "sluice"}, to: [2]string{scenario, system}, f: speed, want: want,
+		}
 	}
 	asIs := func(g goal) goal {
 		g.reported = true
@@ -123,5 +125,7 @@ func yes(b bool) string {
 
 // peakOf is the largest resident set that a system had in a scenario, MiB.
 func (r *results) peakOf(scenario, system string) float64 {
-	return slices.MaxFunc(r.samples[scenario][system], func(a, b sample) int { return cmp.Compare(a.peak, b.peak) }).peakMiB
+	return slices.MaxFunc(
+		r.samples[scenario][system], func(a, b sample) int { return cmp.Compare(a.peak, b.peak) },
+	).peakMiB
 }

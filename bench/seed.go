@@ -64,12 +64,17 @@ const fillBatch = 100
 // differ from them in ids, contents and times, and skip the checks of a request.
 func (s *seed) fill(ctx context.Context, a *arena, have, want int) error {
 	named := catalog.Meta{Name: fmt.Sprintf("grow-%d", have)}
-	up, err := s.Uploads.Begin(ctx, s.Me, upload.BeginRequest{Capsule: "default", Meta: named, Bytes: 64 << 10, Chunks: -1})
+	up, err := s.Uploads.Begin(ctx, s.Me, upload.BeginRequest{
+		Capsule: "default", Meta: named, Bytes: 64 << 10, Chunks: -1,
+	})
 	if err != nil {
 		return err
 	}
 	it := a.item(named.Name, int64(have), 64, chunk)
-	made, err := s.Uploads.Create(ctx, s.Me, upload.CreateRequest{Capsule: "default", Meta: named, Put: upload.Put{Length: it.size}}, bytes.NewReader(it.pieces(0, it.size)[0]))
+	made, err := s.Uploads.Create(
+		ctx, s.Me, upload.CreateRequest{Capsule: "default", Meta: named, Put: upload.Put{Length: it.size}},
+		bytes.NewReader(it.pieces(0, it.size)[0]),
+	)
 	if err != nil {
 		return err
 	}
@@ -97,12 +102,15 @@ func (s *seed) create(ctx context.Context, a *arena, made catalog.Memory, from, 
 			}
 			m, b := made, item{a: a, off: int64(i)}.pieces(0, 64)
 			inline := slices.Concat(b...)
-			m.ID, m.Meta.Name, m.Created, m.SHA256 = catalog.MemoryID(id), fmt.Sprintf("grow-%d", i), now, sha256.Sum256(inline)
+			m.ID, m.Meta.Name = catalog.MemoryID(id), fmt.Sprintf("grow-%d", i)
+			m.Created, m.SHA256 = now, sha256.Sum256(inline)
 			c := catalog.Content{
 				Capsule: m.Capsule, SHA256: m.SHA256, Bytes: m.Bytes, Inline: inline,
 				CRC32C: crc32.Checksum(inline, crc32.MakeTable(crc32.Castagnoli)),
 			}
-			if _, err := catalog.Publish(tx, catalog.Publication{Memory: m, Content: c, At: catalog.Moment{Now: now, Running: s.Engine.Running()}}); err != nil {
+			if _, err := catalog.Publish(tx, catalog.Publication{Memory: m, Content: c, At: catalog.Moment{
+				Now: now, Running: s.Engine.Running(),
+			}}); err != nil {
 				return err
 			}
 		}

@@ -30,26 +30,39 @@ const otherBuild = "before"
 // systems are all systems, in the order of the tables.
 var systems = []system{
 	{
-		"sluice", "**Sluice**", "`sluice serve` with its defaults; SHA-256 verified; an acknowledged chunk survives kill -9, a finished upload power loss", startSluice,
+		"sluice", "**Sluice**",
+		"`sluice serve` with its defaults; SHA-256 verified; an acknowledged chunk survives kill -9, a finished " +
+			"upload power loss",
+		startSluice,
 	},
 	{
 		otherBuild, "Sluice, the other build", "the program of `-before`, as above", startOther,
 	},
 	{
-		"floor", "floor (direct I/O)", "`floors -kind direct`, in the chunks that all others get: reads, hashes, writes past the page cache, syncs file and folder at the end",
+		"floor", "floor (direct I/O)",
+		"`floors -kind direct`, in the chunks that all others get: reads, hashes, writes past the page cache, " +
+			"syncs file and folder at the end",
 		startFloor("direct", false),
 	},
 	{
 		"floor-1", "floor, one request", "as the floor, the whole upload as one body", startFloor("direct", true),
 	},
 	{
-		"bare", "bare handler", "`floors -kind bare`: as the floor, with buffered writes; in the read scenarios a static file server (sendfile)", startFloor("bare", false),
+		"bare", "bare handler",
+		"`floors -kind bare`: as the floor, with buffered writes; in the read scenarios a static file server " +
+			"(sendfile)",
+		startFloor("bare", false),
 	},
 	{
-		"pack", "floor (pack)", "`floors -kind pack`: reads, hashes, appends to one file with a group sync, then commits a record to Pebble", startFloor("pack", false),
+		"pack", "floor (pack)",
+		"`floors -kind pack`: reads, hashes, appends to one file with a group sync, then commits a record to Pebble",
+		startFloor("pack", false),
 	},
 	{
-		"tusd", "tusd", "`tusd -verbose=false`, else its defaults, on a folder; **verifies no digest, syncs nothing**; in b: partial uploads, concatenated", startTusd("tusd"),
+		"tusd", "tusd",
+		"`tusd -verbose=false`, else its defaults, on a folder; **verifies no digest, syncs nothing**; in b: " +
+			"partial uploads, concatenated",
+		startTusd("tusd"),
 	},
 	{
 		"tusd-synced", "tusd, synced",
@@ -61,7 +74,10 @@ var systems = []system{
 			"(not the folder); chunks in order only", startRegistry,
 	},
 	{
-		"versitygw", "versitygw", "`versitygw posix`, quiet; verifies the SHA-256 of each request (signed payload), in a–c multipart; **syncs nothing**", startVersitygw,
+		"versitygw", "versitygw",
+		"`versitygw posix`, quiet; verifies the SHA-256 of each request (signed payload), in a–c multipart; " +
+			"**syncs nothing**",
+		startVersitygw,
 	},
 }
 

@@ -80,7 +80,9 @@ func (s *versitygw) ask(c *client, method, url, body string, want int) ([]byte, 
 }
 
 func (s *versitygw) put(c *client, url string, it item, off, n int64, sum string) (etag string, err error) {
-	resp, _, err := c.send("PUT", url, nil, it, off, n, http.StatusOK, func(r *http.Request) error { return s.sign(r, sum) })
+	resp, _, err := c.send(
+		"PUT", url, nil, it, off, n, http.StatusOK, func(r *http.Request) error { return s.sign(r, sum) },
+	)
 	if err != nil {
 		return "", err
 	}
@@ -108,7 +110,10 @@ func (s *versitygw) store(c *client, it item, inflight int) (string, error) {
 	parts := make([]completedPart, it.chunks())
 	err = parallel(it.chunks(), inflight, func(i int) error {
 		off, n := it.bounds(i)
-		etag, err := s.put(c, fmt.Sprintf("%s/%s?partNumber=%d&uploadId=%s", s.url, it.name, i+1, begun.UploadId), it, off, n, it.parts[i])
+		etag, err := s.put(
+			c, fmt.Sprintf("%s/%s?partNumber=%d&uploadId=%s", s.url, it.name, i+1, begun.UploadId), it, off, n,
+			it.parts[i],
+		)
 		parts[i] = completedPart{i + 1, etag}
 		return err
 	})
@@ -122,7 +127,9 @@ func (s *versitygw) store(c *client, it item, inflight int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if b, err = s.ask(c, "POST", s.url+"/"+it.name+"?uploadId="+begun.UploadId, string(done), http.StatusOK); err != nil {
+	if b, err = s.ask(
+		c, "POST", s.url+"/"+it.name+"?uploadId="+begun.UploadId, string(done), http.StatusOK,
+	); err != nil {
 		return "", err
 	}
 	if !strings.Contains(string(b), "<CompleteMultipartUploadResult") { // S3 may answer 200 with an error inside

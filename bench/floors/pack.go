@@ -47,7 +47,9 @@ func newPack(dir string) (*pack, error) {
 	if err != nil {
 		return nil, err
 	}
-	db, err := pebble.Open(filepath.Join(dir, "records"), &pebble.Options{FormatMajorVersion: pebble.FormatNewest, Logger: silent{}})
+	db, err := pebble.Open(filepath.Join(dir, "records"), &pebble.Options{
+		FormatMajorVersion: pebble.FormatNewest, Logger: silent{},
+	})
 	if err != nil {
 		return nil, err
 	}

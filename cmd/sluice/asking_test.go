@@ -43,7 +43,8 @@ func TestNoCommandWaitsForASilentServerWithoutEnd(t *testing.T) {
 				if err == nil || strings.Count(out, "the server does not answer: nothing has come for 300ms\n") != 1 {
 					t.Errorf("%v: %s", err, out)
 				}
-				if out, err := refused(t, append(ask, "0s")...); err == nil || !strings.Contains(out, "--patience must be more than 0") {
+				if out, err := refused(t, append(ask, "0s")...); err == nil ||
+					!strings.Contains(out, "--patience must be more than 0") {
 					t.Errorf("%v: %s", err, out)
 				}
 			})

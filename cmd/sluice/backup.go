@@ -70,7 +70,10 @@ func (c *backupCmd) Run(e *env) error {
 	if len(res.Missing) > 0 {
 		of = "not whole: "
 	}
-	e.print(backupDone{c.Dir, res}, "%sbackup %d in %s: %s; %s copied", of, res.Number, clean(c.Dir), summary(res.Summary), size(res.Copied))
+	e.print(
+		backupDone{c.Dir, res}, "%sbackup %d in %s: %s; %s copied", of, res.Number, clean(c.Dir), summary(res.Summary),
+		size(res.Copied),
+	)
 	return reportDamage(e, res, "the data folder does not have it whole, so neither has the backup")
 }
 
@@ -83,7 +86,10 @@ func unharmed(err error) string {
 }
 
 func summary(s backup.Summary) string {
-	return fmt.Sprintf("%d memories, %d uploads under way, %s, as of %s", s.Memories, s.Sessions, size(s.Bytes), s.Made.Format(time.RFC3339))
+	return fmt.Sprintf(
+		"%d memories, %d uploads under way, %s, as of %s", s.Memories, s.Sessions, size(s.Bytes),
+		s.Made.Format(time.RFC3339),
+	)
 }
 
 // reportDamage names each damaged and each missing thing.
@@ -106,7 +112,10 @@ func (c *backupCmd) alone(e *env, dir string, report backup.Progress) (res backu
 	if c.Salvage {
 		return c.salvage(e, dir, log, report)
 	}
-	d, err := openData(c.Data, durable.Power, folder.Options{Existing: true, Log: log}, pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{}), Die: e.die, Log: log}, localblob.Options{Log: log})
+	d, err := openData(
+		c.Data, durable.Power, folder.Options{Existing: true, Log: log},
+		pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{}), Die: e.die, Log: log}, localblob.Options{Log: log},
+	)
 	if err != nil {
 		return res, err
 	}
@@ -123,13 +132,17 @@ func nobody() (release func()) { return func() {} }
 
 // salvage backs up the rows that are sure, in a folder that no server has open. The metadata may be
 // too damaged to be opened.
-func (c *backupCmd) salvage(e *env, dir string, log *slog.Logger, report backup.Progress) (res backup.Result, err error) {
+func (c *backupCmd) salvage(
+	e *env, dir string, log *slog.Logger, report backup.Progress,
+) (res backup.Result, err error) {
 	f, err := folder.Open(c.Data, folder.Options{Existing: true, Log: log})
 	if err != nil {
 		return res, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	damaged, err := pebblemeta.OpenDamaged(f.Meta.Path, pebblemeta.Options{FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: e.die, Log: log})
+	damaged, err := pebblemeta.OpenDamaged(f.Meta.Path, pebblemeta.Options{
+		FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: e.die, Log: log,
+	})
 	if err != nil {
 		return res, err
 	}
@@ -154,7 +167,9 @@ func (c *backupCmd) salvage(e *env, dir string, log *slog.Logger, report backup.
 type sureRows struct{ *pebblemeta.Damaged }
 
 // Walk implements backup.Frozen.
-func (r sureRows) Walk(ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error) error {
+func (r sureRows) Walk(
+	ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error,
+) error {
 	return r.Sure(ctx, visit, lost)
 }
 
@@ -181,7 +196,9 @@ func (d *data) source(hold func() func(), log *slog.Logger) (backup.Source, erro
 }
 
 // backupInto makes a backup in a folder that must be outside of the data folder.
-func backupInto(ctx context.Context, data, dir string, src backup.Source, report backup.Progress) (backup.Result, error) {
+func backupInto(
+	ctx context.Context, data, dir string, src backup.Source, report backup.Progress,
+) (backup.Result, error) {
 	within, err := inside(data, dir)
 	if err == nil && within {
 		err = fmt.Errorf("%s is in the data folder: a backup belongs elsewhere, best on another disk", dir)
@@ -244,16 +261,24 @@ func (c *restoreCmd) Run(e *env) (err error) {
 		if len(res.Damaged)+len(res.Missing) > 0 {
 			is = "lacks what is named, and is whole else"
 		}
-		e.print(restoreDone{Backup: c.Dir, Result: res}, "backup %d in %s %s: %s", res.Number, clean(c.Dir), is, summary(res.Summary))
+		e.print(
+			restoreDone{Backup: c.Dir, Result: res}, "backup %d in %s %s: %s", res.Number, clean(c.Dir), is,
+			summary(res.Summary),
+		)
 	} else {
-		e.print(restoreDone{c.Dir, c.Data, res}, "restored %s from backup %d: %s", clean(c.Data), res.Number, summary(res.Summary))
+		e.print(
+			restoreDone{c.Dir, c.Data, res}, "restored %s from backup %d: %s", clean(c.Data), res.Number,
+			summary(res.Summary),
+		)
 	}
 	return reportDamage(e, res, "it is not in the backup")
 }
 
 // restore fills a new data folder. The first admin's token is not in a backup: the server writes a
 // new one when it starts.
-func (c *restoreCmd) restore(e *env, disk durable.FS, b *backup.Backup, target backup.Target, report backup.Progress) (res backup.Result, err error) {
+func (c *restoreCmd) restore(
+	e *env, disk durable.FS, b *backup.Backup, target backup.Target, report backup.Progress,
+) (res backup.Result, err error) {
 	data, err := filepath.Abs(c.Data)
 	if real, linked := filepath.EvalSymlinks(data); linked == nil {
 		data = real
@@ -263,7 +288,10 @@ func (c *restoreCmd) restore(e *env, disk durable.FS, b *backup.Backup, target b
 	}
 	err = backup.Build(disk, data, func(dir string) error {
 		if free, err := disk.Free(dir); err != nil || free < b.Summary().Bytes {
-			return errors.Join(err, fmt.Errorf("%w: the backup has %s, and there is room for %s beside %s", backup.ErrFull, size(b.Summary().Bytes), size(free), data))
+			return errors.Join(err, fmt.Errorf(
+				"%w: the backup has %s, and there is room for %s beside %s", backup.ErrFull, size(b.Summary().Bytes),
+				size(free), data,
+			))
 		}
 		f, err := folder.Open(dir, folder.Options{FS: disk})
 		if err != nil {

@@ -22,7 +22,9 @@ func TestKillNineDuringABackup(t *testing.T) {
 	store := func(n int) {
 		for range n {
 			b, name := noise(1_500_000), fmt.Sprint("m", len(names))
-			if _, err := srv.client.Create(t.Context(), api.CreateRequest{Name: name}, bytes.NewReader(b), int64(len(b))); err != nil {
+			if _, err := srv.client.Create(
+				t.Context(), api.CreateRequest{Name: name}, bytes.NewReader(b), int64(len(b)),
+			); err != nil {
 				t.Fatal(err)
 			}
 			names = append(names, name)
@@ -97,7 +99,9 @@ func TestAServerThatStopsEndsItsBackup(t *testing.T) {
 	srv := startServer(t, data)
 	for range 20 {
 		b := noise(2_000_000)
-		if _, err := srv.client.Create(t.Context(), api.CreateRequest{Name: "a"}, bytes.NewReader(b), int64(len(b))); err != nil {
+		if _, err := srv.client.Create(
+			t.Context(), api.CreateRequest{Name: "a"}, bytes.NewReader(b), int64(len(b)),
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -116,7 +120,8 @@ func TestAServerThatStopsEndsItsBackup(t *testing.T) {
 	if err := cmd.Wait(); err == nil {
 		t.Skip("the backup was faster")
 	}
-	if !strings.Contains(said.String(), "the server is stopping") && !strings.Contains(said.String(), "the server went away") {
+	if !strings.Contains(said.String(), "the server is stopping") &&
+		!strings.Contains(said.String(), "the server went away") {
 		t.Errorf("%s", &said)
 	}
 }

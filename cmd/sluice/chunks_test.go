@@ -83,7 +83,9 @@ func TestMemoryDoesNotDependOnTheSizeOfChunks(t *testing.T) {
 	}{"the largest": {limits.ChunkSizeMax, streams}, "the smallest": {limits.ChunkSizeMin, 2000}} {
 		t.Run(name, func(t *testing.T) {
 			total := c.size * c.chunks
-			up, err := s.uploads.Begin(t.Context(), who, upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: name}, Bytes: total, Chunks: c.chunks, ChunkSize: c.size})
+			up, err := s.uploads.Begin(t.Context(), who, upload.BeginRequest{
+				Capsule: "default", Meta: catalog.Meta{Name: name}, Bytes: total, Chunks: c.chunks, ChunkSize: c.size,
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -92,7 +94,9 @@ func TestMemoryDoesNotDependOnTheSizeOfChunks(t *testing.T) {
 			for k := range int64(streams) {
 				wg.Go(func() {
 					for i := k; i < c.chunks; i += streams {
-						if err := s.uploads.PutChunk(t.Context(), who, up.ID, i, &sampled{left: c.size, peak: &peak}, upload.Put{Length: c.size}); err != nil {
+						if err := s.uploads.PutChunk(
+							t.Context(), who, up.ID, i, &sampled{left: c.size, peak: &peak}, upload.Put{Length: c.size},
+						); err != nil {
 							t.Errorf("chunk %d: %v", i, err)
 							return
 						}
@@ -103,7 +107,9 @@ func TestMemoryDoesNotDependOnTheSizeOfChunks(t *testing.T) {
 			peak.Store(max(peak.Load(), liveHeap()))
 			sum := sha256.New()
 			_, _ = io.CopyN(sum, zero{}, total)
-			if _, err := s.uploads.Finish(t.Context(), who, upload.FinishRequest{ID: up.ID, SHA256: [32]byte(sum.Sum(nil)), Length: total}); err != nil {
+			if _, err := s.uploads.Finish(t.Context(), who, upload.FinishRequest{
+				ID: up.ID, SHA256: [32]byte(sum.Sum(nil)), Length: total,
+			}); err != nil {
 				t.Error(err)
 			}
 			// Each stream has a buffer of 256 KiB, and the background hasher has another. The index
@@ -120,11 +126,15 @@ func TestMemoryDoesNotDependOnTheSizeOfChunks(t *testing.T) {
 // Ranges of one byte are no entries of their own here: each would cost an entry.
 func TestTheServerHasASmallestPiece(t *testing.T) {
 	s, who := opened(t)
-	up, err := s.uploads.Begin(t.Context(), who, upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: "pieces"}, Bytes: 1 << 20, Chunks: -1})
+	up, err := s.uploads.Begin(t.Context(), who, upload.BeginRequest{
+		Capsule: "default", Meta: catalog.Meta{Name: "pieces"}, Bytes: 1 << 20, Chunks: -1,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.uploads.PutRange(t.Context(), who, up.ID, 1000, bytes.NewReader([]byte{1}), upload.Put{Length: 1}); !errors.Is(err, session.ErrLimit) {
+	if _, err := s.uploads.PutRange(
+		t.Context(), who, up.ID, 1000, bytes.NewReader([]byte{1}), upload.Put{Length: 1},
+	); !errors.Is(err, session.ErrLimit) {
 		t.Errorf("a byte behind a gap: %v", err)
 	}
 }
@@ -137,7 +147,9 @@ func TestSmallCreatesShareAFile(t *testing.T) {
 		create := func(n int64) {
 			t.Helper()
 			req := upload.CreateRequest{Meta: catalog.Meta{Name: "small"}, Put: upload.Put{Length: n}}
-			if m, err := s.uploads.Create(t.Context(), who, req, io.LimitReader(rand.NewChaCha8([32]byte{byte(n >> 12), byte(n)}), n)); err != nil || m.Bytes != n {
+			if m, err := s.uploads.Create(t.Context(), who, req, io.LimitReader(
+				rand.NewChaCha8([32]byte{byte(n >> 12), byte(n)}), n,
+			)); err != nil || m.Bytes != n {
 				t.Fatalf("%d bytes: %+v, %v", n, m, err)
 			}
 		}

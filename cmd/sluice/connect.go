@@ -60,7 +60,10 @@ func (r remote) token() (string, error) {
 	}
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) && r.TokenFile == "" {
-		return "", errors.New("no token: give --token-file FILE or set SLUICE_TOKEN (the server wrote one to admin-token in its data folder)")
+		return "", errors.New(
+			"no token: give --token-file FILE or set SLUICE_TOKEN (the server wrote one to admin-token in its data " +
+				"folder)",
+		)
 	}
 	if err != nil {
 		return "", fmt.Errorf("the token: %w", err)

@@ -82,7 +82,9 @@ func (c *controlSocket) open() error {
 	}
 	defer done()
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("%s is no socket, and is left as it is: move it away", filepath.Join(c.folder.Path, socketName))
+		return fmt.Errorf(
+			"%s is no socket, and is left as it is: move it away", filepath.Join(c.folder.Path, socketName),
+		)
 	}
 	if err := c.remove(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -187,7 +189,9 @@ func (c *controlSocket) answer(server context.Context, conn net.Conn) {
 	var res backup.Result
 	if err == nil {
 		err = panics.Try(func() (err error) {
-			res, err = backupInto(ctx, c.folder.Path, want.Backup, src, rateLimited(func(done, _ int64) { say(controlResponse{Done: &done}) }))
+			res, err = backupInto(ctx, c.folder.Path, want.Backup, src, rateLimited(
+				func(done, _ int64) { say(controlResponse{Done: &done}) },
+			))
 			return err
 		})
 	}
@@ -201,7 +205,10 @@ func (c *controlSocket) answer(server context.Context, conn net.Conn) {
 		say(controlResponse{Error: err.Error()})
 		return
 	}
-	c.log.Info("a backup was made", "folder", want.Backup, "number", res.Number, "bytes", res.Bytes, "copied", res.Copied, "damaged", len(res.Damaged), "missing", len(res.Missing))
+	c.log.Info(
+		"a backup was made", "folder", want.Backup, "number", res.Number, "bytes", res.Bytes, "copied", res.Copied,
+		"damaged", len(res.Damaged), "missing", len(res.Missing),
+	)
 	say(controlResponse{Result: &res})
 }
 
@@ -221,7 +228,9 @@ var errNoServer = errors.New("no server answers")
 
 // backupByServer lets the server that has the data folder open make the backup. It gives
 // errNoServer if there is none.
-func backupByServer(ctx context.Context, data string, want controlRequest, report backup.Progress) (backup.Result, error) {
+func backupByServer(
+	ctx context.Context, data string, want controlRequest, report backup.Progress,
+) (backup.Result, error) {
 	fail := func(err error) (backup.Result, error) {
 		if ctx.Err() != nil {
 			err = ctx.Err()
@@ -250,7 +259,9 @@ func backupByServer(ctx context.Context, data string, want controlRequest, repor
 	for answers := json.NewDecoder(conn); ; {
 		var a controlResponse
 		if err := answers.Decode(&a); err != nil {
-			return fail(fmt.Errorf("the server went away before the backup was made; the one that was there is as it was (%w)", err))
+			return fail(fmt.Errorf(
+				"the server went away before the backup was made; the one that was there is as it was (%w)", err,
+			))
 		}
 		switch {
 		case a.Error != "":

@@ -36,7 +36,10 @@ type child struct {
 // startServer runs `sluice serve` on a data folder.
 func startServer(t *testing.T, data string, flags ...string) *child {
 	t.Helper()
-	c, err := launch(exec.Command("sluice", append([]string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "", "--data", data}, flags...)...))
+	c, err := launch(exec.Command(
+		"sluice",
+		append([]string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "", "--data", data}, flags...)...,
+	))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +213,9 @@ func (f *facts) upload(ctx context.Context, c *api.Client, name string) error {
 	less := rand.IntN(crashChunk - 1)
 	p.chunks[last] = p.chunks[last][less:]
 	size -= int64(less)
-	s, err := c.Begin(ctx, api.BeginRequest{CapsuleID: "default", Meta: api.Meta{Name: name, Bytes: &size}, ChunkSize: crashChunk})
+	s, err := c.Begin(ctx, api.BeginRequest{
+		CapsuleID: "default", Meta: api.Meta{Name: name, Bytes: &size}, ChunkSize: crashChunk,
+	})
 	if err != nil {
 		return err
 	}
@@ -325,7 +330,10 @@ func (f *facts) check(t *testing.T, c *api.Client) {
 // 12 rounds of kill -9 under load: no 204 and no 200 was a lie.
 func TestKillNineUnderLoad(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
-	f := &facts{memories: map[string]string{}, deleted: map[string]bool{}, sessions: map[string]*promise{}, ended: map[string]string{}}
+	f := &facts{
+		memories: map[string]string{}, deleted: map[string]bool{}, sessions: map[string]*promise{},
+		ended: map[string]string{},
+	}
 	const rounds = 12
 	for range rounds {
 		srv := startServer(t, data)

@@ -21,7 +21,9 @@ type data struct {
 
 // openData opens a data folder and its stores, all of them relative to the folder that is there
 // now. The options' file systems are set here, and the durability, which both stores share.
-func openData(path string, dur durable.Durability, of folder.Options, mo pebblemeta.Options, bo localblob.Options) (d *data, err error) {
+func openData(
+	path string, dur durable.Durability, of folder.Options, mo pebblemeta.Options, bo localblob.Options,
+) (d *data, err error) {
 	d = &data{frozen: of.ReadOnly}
 	defer func() {
 		if err != nil {

@@ -17,7 +17,9 @@ import (
 func unsetEmpty(k *kong.Kong) error {
 	return kong.Visit(k.Model, func(node kong.Visitable, next kong.Next) error {
 		if v, ok := node.(*kong.Value); ok {
-			v.Tag.Envs = slices.DeleteFunc(slices.Clone(v.Tag.Envs), func(name string) bool { return os.Getenv(name) == "" })
+			v.Tag.Envs = slices.DeleteFunc(
+				slices.Clone(v.Tag.Envs), func(name string) bool { return os.Getenv(name) == "" },
+			)
 		}
 		return next(nil)
 	})

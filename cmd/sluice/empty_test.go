@@ -14,7 +14,9 @@ import (
 )
 
 // allowsEmpty lists the flags for which an empty text means something.
-var allowsEmpty = []string{"capsules update --name", "capsules update --subject", "capsules update --controller", "serve --admin-listen"}
+var allowsEmpty = []string{
+	"capsules update --name", "capsules update --subject", "capsules update --controller", "serve --admin-listen",
+}
 
 // eachValue visits all flags and arguments of all commands. needed are the arguments that the
 // command requires.
@@ -66,7 +68,8 @@ func TestAnEmptyArgumentIsNoValue(t *testing.T) {
 			return
 		}
 		var stderr bytes.Buffer
-		if status := Main(args, strings.NewReader(""), io.Discard, &stderr); status != 2 || takesText(v) && !strings.Contains(stderr.String(), v.Name) {
+		if status := Main(args, strings.NewReader(""), io.Discard, &stderr); status != 2 ||
+			takesText(v) && !strings.Contains(stderr.String(), v.Name) {
 			t.Errorf("%q: status %d, %s", args, status, stderr.String())
 		}
 	})

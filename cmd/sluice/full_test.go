@@ -139,7 +139,9 @@ func (w *fullWorld) put(id string, i int) error {
 
 func (w *fullWorld) finish(id string) (api.Memory, error) {
 	sum := sha256.Sum256(w.content)
-	return w.srv.client.Finish(w.t.Context(), api.FinishRequest{SessionID: id, SHA256: hex.EncodeToString(sum[:]), TotalLen: int64(len(w.content))})
+	return w.srv.client.Finish(w.t.Context(), api.FinishRequest{
+		SessionID: id, SHA256: hex.EncodeToString(sum[:]), TotalLen: int64(len(w.content)),
+	})
 }
 
 func (w *fullWorld) must(err error) {
@@ -159,7 +161,8 @@ func (w *fullWorld) parts() (n int) {
 func (w *fullWorld) refused(what string, err error) {
 	w.t.Helper()
 	var said *api.Error
-	if !errors.As(err, &said) || said.Code != api.CodeStorageFull || said.RetryAfterMS == 0 || !strings.Contains(said.Detail, "once there is room again") {
+	if !errors.As(err, &said) || said.Code != api.CodeStorageFull || said.RetryAfterMS == 0 ||
+		!strings.Contains(said.Detail, "once there is room again") {
 		w.t.Errorf("%s on a full disk: %v", what, err)
 	}
 }
@@ -169,7 +172,9 @@ func (w *fullWorld) refused(what string, err error) {
 // back everything goes on, with the reserve as it was.
 func TestADiskThatOthersFill(t *testing.T) {
 	root := smallDisk(t, "size=192m")
-	w := &fullWorld{t: t, data: filepath.Join(root, "data"), content: bytes.Repeat([]byte("0123456789abcdef"), 3*fullChunk/16)}
+	w := &fullWorld{
+		t: t, data: filepath.Join(root, "data"), content: bytes.Repeat([]byte("0123456789abcdef"), 3*fullChunk/16),
+	}
 	ctx := t.Context()
 	w.srv = startServer(t, w.data)
 	if got := w.parts(); got != 16 {
@@ -182,7 +187,9 @@ func TestADiskThatOthersFill(t *testing.T) {
 		whole = append(whole, w.begin("whole "+n, 3))
 		partial = append(partial, w.begin("partial "+n, 1))
 		given = append(given, w.begin("to be aborted "+n, 1))
-		m, err := w.srv.client.Create(ctx, api.CreateRequest{Name: "stored " + n}, strings.NewReader("stored "+n), int64(len("stored "+n)))
+		m, err := w.srv.client.Create(
+			ctx, api.CreateRequest{Name: "stored " + n}, strings.NewReader("stored "+n), int64(len("stored "+n)),
+		)
 		w.must(err)
 		stored = append(stored, m)
 	}
@@ -212,7 +219,8 @@ func TestADiskThatOthersFill(t *testing.T) {
 	said, err := io.ReadAll(res.Body)
 	w.must(errors.Join(err, res.Body.Close()))
 	http.DefaultClient.CloseIdleConnections()
-	if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" || !strings.Contains(string(said), "degraded: the disk is full") {
+	if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" ||
+		!strings.Contains(string(said), "degraded: the disk is full") {
 		t.Errorf("/readyz: %s: %s", res.Status, said)
 	}
 

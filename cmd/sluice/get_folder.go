@@ -33,7 +33,10 @@ func (g *getter) folder() error {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		if err == nil && renamed {
-			g.e.report(map[string]any{"renamed": map[string]string{"memory_id": m.MemoryID, "name": m.Name, "file": dest}}, "its name is taken here by another one: %s  %s", m.MemoryID, clean(dest))
+			g.e.report(
+				map[string]any{"renamed": map[string]string{"memory_id": m.MemoryID, "name": m.Name, "file": dest}},
+				"its name is taken here by another one: %s  %s", m.MemoryID, clean(dest),
+			)
 		}
 		if err == nil {
 			return
@@ -46,7 +49,9 @@ func (g *getter) folder() error {
 	err := pages(func(cursor string) (string, error) {
 		var page api.MemoryList
 		err := g.ask(func(ctx context.Context) (err error) {
-			page, err = g.client.ListMemories(ctx, api.MemoryQuery{CapsuleID: g.c.Capsule, PathPrefix: g.c.PathPrefix, Cursor: cursor, Limit: 1000})
+			page, err = g.client.ListMemories(ctx, api.MemoryQuery{
+				CapsuleID: g.c.Capsule, PathPrefix: g.c.PathPrefix, Cursor: cursor, Limit: 1000,
+			})
 			return err
 		})
 		if err != nil {
@@ -122,4 +127,6 @@ func makeBelow(root, dest string) error {
 	return nil
 }
 
-var errLeadsOut = errors.New("a symbolic link leads out of the folder that is written to; move it, or fetch that folder by itself with -o")
+var errLeadsOut = errors.New(
+	"a symbolic link leads out of the folder that is written to; move it, or fetch that folder by itself with -o",
+)

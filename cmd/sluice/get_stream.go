@@ -195,7 +195,9 @@ func (g *getter) ask(request func(context.Context) error) error {
 		if err := g.pace.Enter(g.e.ctx, g.c.Patience-g.pace.Idle(began)); err != nil {
 			return errStopped
 		}
-		ctx, stop := context.WithTimeoutCause(g.e.ctx, max(g.c.Patience-g.pace.Idle(began), time.Second), errStandsStill)
+		ctx, stop := context.WithTimeoutCause(
+			g.e.ctx, max(g.c.Patience-g.pace.Idle(began), time.Second), errStandsStill,
+		)
 		err := request(ctx)
 		stop()
 		outcome, after := sender.OutcomeOf(err)
@@ -255,7 +257,14 @@ func (s *source) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) 
 	}
 	body, info, err := s.client.Content(ctx, s.m.MemoryID, off, n)
 	if err == nil && info.Bytes >= 0 && info.Bytes != s.m.Bytes {
-		err = errors.Join(fmt.Errorf("%w: the answer has %d bytes, and the content has %d: something on the way answers in the server's place", download.ErrPermanent, info.Bytes, s.m.Bytes), body.Close())
+		err = errors.Join(
+			fmt.Errorf(
+				"%w: the answer has %d bytes, and the content has %d: something on the way answers in the server's "+
+					"place",
+				download.ErrPermanent, info.Bytes, s.m.Bytes,
+			),
+			body.Close(),
+		)
 	}
 	if err == nil && skip > 0 {
 		if _, err = io.CopyN(io.Discard, body, skip); err != nil {
@@ -281,5 +290,6 @@ func (s *source) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) 
 // permanent reports whether another try can't succeed.
 func permanent(err error) bool {
 	var failed *writeError
-	return errors.As(err, &failed) || errors.Is(err, download.ErrPermanent) || api.ClassOf(err) == api.Permanent || api.ClassOf(err) == api.TooLarge
+	return errors.As(err, &failed) || errors.Is(err, download.ErrPermanent) || api.ClassOf(err) == api.Permanent ||
+		api.ClassOf(err) == api.TooLarge
 }

@@ -43,7 +43,9 @@ func move(t *testing.T, from, to string) {
 // store stores bytes under a name.
 func store(t *testing.T, c *api.Client, name string, b []byte) api.Memory {
 	t.Helper()
-	m, err := c.Create(t.Context(), api.CreateRequest{CapsuleID: "default", Name: name}, bytes.NewReader(b), int64(len(b)))
+	m, err := c.Create(
+		t.Context(), api.CreateRequest{CapsuleID: "default", Name: name}, bytes.NewReader(b), int64(len(b)),
+	)
 	if err != nil {
 		t.Fatalf("storing %s: %v", name, err)
 	}
@@ -54,7 +56,9 @@ func store(t *testing.T, c *api.Client, name string, b []byte) api.Memory {
 func refusedAway(t *testing.T, c *api.Client) {
 	t.Helper()
 	b := contentOf("late.bin", 100_000)
-	_, err := c.Create(t.Context(), api.CreateRequest{CapsuleID: "default", Name: "late.bin"}, bytes.NewReader(b), int64(len(b)))
+	_, err := c.Create(
+		t.Context(), api.CreateRequest{CapsuleID: "default", Name: "late.bin"}, bytes.NewReader(b), int64(len(b)),
+	)
 	if err == nil || !strings.Contains(err.Error(), "not in its place") {
 		t.Errorf("a create: %v", err)
 	}
@@ -100,7 +104,9 @@ func TestARenamedFolderIsNotAnothers(t *testing.T) {
 	b = startServer(t, data)
 	holdsContent(t, b.client, n, theirs)
 	a.stop(t) // in its own folder
-	if out, err := exec.Command("sluice", "backup", "--data", data, filepath.Join(base, "backup")).CombinedOutput(); err != nil {
+	if out, err := exec.Command(
+		"sluice", "backup", "--data", data, filepath.Join(base, "backup"),
+	).CombinedOutput(); err != nil {
 		t.Errorf("the other server's socket: %v: %s", err, out)
 	}
 	if _, err := os.Lstat(filepath.Join(moved, "socket")); !errors.Is(err, fs.ErrNotExist) {
@@ -142,12 +148,16 @@ func TestNothingIsTakenWhileAHalfIsAway(t *testing.T) {
 		if _, err := s.uploads.Create(t.Context(), me, ask, bytes.NewReader(b)); err != nil {
 			t.Fatal(err)
 		}
-		open, err := s.uploads.Begin(t.Context(), me, upload.BeginRequest{Capsule: "default", Meta: ask.Meta, Bytes: int64(len(b)), Chunks: -1})
+		open, err := s.uploads.Begin(t.Context(), me, upload.BeginRequest{
+			Capsule: "default", Meta: ask.Meta, Bytes: int64(len(b)), Chunks: -1,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		put := func() error {
-			return s.uploads.PutChunk(t.Context(), me, open.ID, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b))})
+			return s.uploads.PutChunk(
+				t.Context(), me, open.ID, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b))},
+			)
 		}
 		move(t, path, path+".moved")
 		if err := os.Mkdir(path, 0o700); err != nil {
@@ -157,11 +167,14 @@ func TestNothingIsTakenWhileAHalfIsAway(t *testing.T) {
 		late := ask
 		late.Meta.Name = "late.bin"
 		_, created := s.uploads.Create(t.Context(), me, late, bytes.NewReader(b[1:]))
-		_, begun := s.uploads.Begin(t.Context(), me, upload.BeginRequest{Capsule: "default", Meta: late.Meta, Bytes: 10, Chunks: -1})
+		_, begun := s.uploads.Begin(t.Context(), me, upload.BeginRequest{
+			Capsule: "default", Meta: late.Meta, Bytes: 10, Chunks: -1,
+		})
 		_, ticked := s.keeper.Tick(t.Context())
 		_, swept := s.keeper.Sweep(t.Context())
 		for what, err := range map[string]error{
-			"create": created, "begin": begun, "put": put(), "abort": s.uploads.Abort(t.Context(), me, open.ID), "tick": ticked, "sweep": swept, "ready": s.ready(t.Context()),
+			"create": created, "begin": begun, "put": put(), "abort": s.uploads.Abort(t.Context(), me, open.ID),
+			"tick": ticked, "sweep": swept, "ready": s.ready(t.Context()),
 		} {
 			if !errors.Is(err, upload.ErrAway) {
 				t.Errorf("%s away: %s: %v", half, what, err)
@@ -228,7 +241,11 @@ func TestAHalfIsAMountOfItsOwn(t *testing.T) {
 		store(t, srv.client, "b.bin", b[1:])
 		srv.stop(t)
 		unmount()
-		for _, args := range [][]string{{"serve", "--listen", "127.0.0.1:0", "--admin-listen", ""}, {"check", "--repair"}, {"backup", filepath.Join(base, "backup")}} {
+		for _, args := range [][]string{
+			{"serve", "--listen", "127.0.0.1:0", "--admin-listen", ""},
+			{"check", "--repair"},
+			{"backup", filepath.Join(base, "backup")},
+		} {
 			out, err := refused(t, append(args, "--data", data)...)
 			if err == nil || !strings.Contains(out, at+" is empty") || !strings.Contains(out, "mounted") {
 				t.Errorf("%q without %s: %v: %s", args, half, err, out)

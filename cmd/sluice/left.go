@@ -4,7 +4,10 @@ import "syscall"
 
 // leftOut reports something that was not stored or fetched, and why.
 func (e *env) leftOut(what, why string) {
-	e.report(map[string]any{"left_out": map[string]string{"of": what, "reason": why}}, "left out, as %s: %s", why, clean(what))
+	e.report(
+		map[string]any{"left_out": map[string]string{"of": what, "reason": why}}, "left out, as %s: %s", why,
+		clean(what),
+	)
 }
 
 // sayLeftOut says at the end how many things were left out.

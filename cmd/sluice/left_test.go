@@ -47,7 +47,8 @@ func TestWhatPutLeavesOutIsInItsExitStatus(t *testing.T) {
 					args, count = append(args, form), "{\"left_out\":1}\n"
 				}
 				out, err := refused(t, args...)
-				if stored := strings.Contains(out, "file"); !stored || (err == nil) != (c.says == "") || strings.Count(out, c.says) != 1 && c.says != "" || strings.Contains(out, count) != (c.says != "") {
+				if stored := strings.Contains(out, "file"); !stored || (err == nil) != (c.says == "") ||
+					strings.Count(out, c.says) != 1 && c.says != "" || strings.Contains(out, count) != (c.says != "") {
 					t.Errorf("%s: %v: %s", form, err, out)
 				}
 			}

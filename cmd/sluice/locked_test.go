@@ -24,9 +24,12 @@ func TestASecondServerIsRefusedWithoutLockFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, args := range [][]string{{"serve", "--listen", "127.0.0.1:0", "--admin-listen", ""}, {"check", "--repair"}, {"check"}} {
+	for _, args := range [][]string{
+		{"serve", "--listen", "127.0.0.1:0", "--admin-listen", ""}, {"check", "--repair"}, {"check"},
+	} {
 		out, err := refused(t, append(args, "--data", data)...)
-		if err == nil || !strings.Contains(out, "another sluice server is using this data folder") || !strings.Contains(out, "no lock file is to be removed") {
+		if err == nil || !strings.Contains(out, "another sluice server is using this data folder") ||
+			!strings.Contains(out, "no lock file is to be removed") {
 			t.Errorf("%q: %v: %s", args, err, out)
 		}
 	}

@@ -30,7 +30,10 @@ func (e *env) queueLog(level slog.Level) *slog.Logger {
 // die ends the process when the metadata's disk fails. Acknowledged bytes are safe, and the next
 // start finds what the disk has kept.
 func (e *env) die(err error) {
-	fmt.Fprintf(e.stderr, "sluice: the disk of the metadata failed, stopping now; nothing that was acknowledged is lost: %v\n", err)
+	fmt.Fprintf(
+		e.stderr, "sluice: the disk of the metadata failed, stopping now; nothing that was acknowledged is lost: %v\n",
+		err,
+	)
 	e.end()
 	os.Exit(1)
 }

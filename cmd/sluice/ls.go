@@ -92,7 +92,10 @@ func (c *rmCmd) Run(e *env) error {
 		if c.Purge {
 			e.print(map[string]string{"memory_id": id, "state": "purged"}, "%s is deleted for good", clean(id))
 		} else {
-			e.print(map[string]string{"memory_id": id, "state": "trashed"}, "%s is in the trash; bring it back with: sluice undelete %s", clean(id), clean(id))
+			e.print(
+				map[string]string{"memory_id": id, "state": "trashed"},
+				"%s is in the trash; bring it back with: sluice undelete %s", clean(id), clean(id),
+			)
 		}
 		return nil
 	})

@@ -86,9 +86,11 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	defer func() { e.end() }()
 	status := -1
 	parser, err := kong.New(&c,
-		kong.Name("sluice"), kong.Description("Takes big and small files over bad networks, and promises to have them."),
+		kong.Name("sluice"),
+		kong.Description("Takes big and small files over bad networks, and promises to have them."),
 		defaults(), kong.Writers(stdout, stderr), kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.Exit(func(code int) { status = code }), kong.Bind(e), kong.KindMapper(reflect.String, kong.MapperFunc(asIs)),
+		kong.Exit(func(code int) { status = code }), kong.Bind(e),
+		kong.KindMapper(reflect.String, kong.MapperFunc(asIs)),
 		kong.PostBuild(unsetEmpty),
 	)
 	if err != nil {

@@ -46,9 +46,15 @@ func TestAPartIsAMountOfItsOwn(t *testing.T) {
 				back = mounted(t, strange, at)
 			}
 			before := filesOf(t, data)
-			for _, args := range [][]string{{"serve", "--listen", "127.0.0.1:0", "--admin-listen", ""}, {"check"}, {"check", "--repair"}, {"backup", filepath.Join(base, "backup")}} {
+			for _, args := range [][]string{
+				{"serve", "--listen", "127.0.0.1:0", "--admin-listen", ""},
+				{"check"},
+				{"check", "--repair"},
+				{"backup", filepath.Join(base, "backup")},
+			} {
 				out, err := refused(t, append(args, "--data", data)...)
-				if err == nil || !strings.Contains(out, at+" is") || !strings.Contains(out, "mounted") || !strings.Contains(out, "Nothing was touched") {
+				if err == nil || !strings.Contains(out, at+" is") || !strings.Contains(out, "mounted") ||
+					!strings.Contains(out, "Nothing was touched") {
 					t.Errorf("%q without %s: %v: %s", args, part, err, out)
 				}
 				if after := filesOf(t, data); !slices.Equal(before, after) {
@@ -67,7 +73,8 @@ func TestAPartIsAMountOfItsOwn(t *testing.T) {
 		if err := os.RemoveAll(at); err != nil {
 			t.Fatal(err)
 		}
-		if out, err := refused(t, "check", "--repair", "--rejoin", "--data", data); err == nil || !strings.Contains(out, "quarantined") {
+		if out, err := refused(t, "check", "--repair", "--rejoin", "--data", data); err == nil ||
+			!strings.Contains(out, "quarantined") {
 			t.Errorf("check --repair --rejoin: %v: %s", err, out)
 		}
 		srv = startServer(t, data)
@@ -88,7 +95,10 @@ func TestWhatIsRefusedIsNotTouched(t *testing.T) {
 	b := contentOf("a.bin", 30_000)
 	m := store(t, srv.client, "a.bin", b)
 	srv.stop(t)
-	for _, name := range []string{"folder", "meta/FOLDER", "meta/FORMAT", "content/folder", "content/format", "content/state", "content/parts", "content/places/part", "content/packs/part"} {
+	for _, name := range []string{
+		"folder", "meta/FOLDER", "meta/FORMAT", "content/folder", "content/format", "content/state", "content/parts",
+		"content/places/part", "content/packs/part",
+	} {
 		for _, how := range []string{"gone", "cut"} {
 			if how == "gone" && (name == "folder" || name == "content/parts") {
 				continue // made anew: nothing is missing
@@ -107,9 +117,13 @@ func TestWhatIsRefusedIsNotTouched(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := filesOf(t, data)
-			for _, args := range [][]string{{"serve", "--listen", "127.0.0.1:0", "--admin-listen", ""}, {"check"}, {"check", "--repair"}} {
+			for _, args := range [][]string{
+				{"serve", "--listen", "127.0.0.1:0", "--admin-listen", ""}, {"check"}, {"check", "--repair"},
+			} {
 				out, err := refused(t, append(args, "--data", data)...)
-				if err == nil || !strings.Contains(out, filepath.Base(name)) || !strings.Contains(out, filepath.Dir(path)) || !strings.Contains(strings.ToLower(out), "restore a backup") {
+				if err == nil || !strings.Contains(out, filepath.Base(name)) ||
+					!strings.Contains(out, filepath.Dir(path)) ||
+					!strings.Contains(strings.ToLower(out), "restore a backup") {
 					t.Errorf("%q, %s %s: %v: %s", args, name, how, err, out)
 				}
 				if after := filesOf(t, data); !slices.Equal(before, after) {

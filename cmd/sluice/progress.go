@@ -117,7 +117,10 @@ func (p *progress) add(m *meter, total int64) *mpb.Bar {
 		shown = string(r[:14]) + "…" + string(r[len(r)-15:])
 	}
 	// The bar is never complete by itself: bytes on their way may have to go again. end removes it.
-	return p.bars.New(max(total, 0)+1, mpb.BarStyle().Rbound("|"), mpb.BarRemoveOnComplete(), mpb.PrependDecorators(decor.Name(shown+" ")), mpb.AppendDecorators(show))
+	return p.bars.New(
+		max(total, 0)+1, mpb.BarStyle().Rbound("|"), mpb.BarRemoveOnComplete(),
+		mpb.PrependDecorators(decor.Name(shown+" ")), mpb.AppendDecorators(show),
+	)
 }
 
 // end says that a file is done, or has failed.

@@ -30,7 +30,8 @@ type putCmd struct {
 
 // Help is what --help says beside the flags.
 func (*putCmd) Help() string {
-	return "What is left out of a folder is named, and makes the exit status 1: links, pipes, sockets, devices, the data folder of a server, and half of a get. A link that is named here is followed."
+	return "What is left out of a folder is named, and makes the exit status 1: links, pipes, sockets, devices, the " +
+		"data folder of a server, and half of a get. A link that is named here is followed."
 }
 
 // Run stores files. One bad file of many does not keep the others from being stored.
@@ -81,7 +82,9 @@ func (c *putCmd) Run(e *env) error {
 	}
 	if e.ctx.Err() != nil {
 		if slices.Contains(c.Files, "-") {
-			return errors.New("stopped; of standard input nothing was stored, and for files the same command goes on where it was")
+			return errors.New(
+				"stopped; of standard input nothing was stored, and for files the same command goes on where it was",
+			)
 		}
 		return errors.New("stopped; the same command goes on where it was")
 	}
@@ -128,7 +131,9 @@ func (c *putCmd) add(ctx context.Context, p *putter, arg string) {
 		return
 	}
 	if !info.IsDir() && !info.Mode().IsRegular() {
-		p.done(sender.File{Disk: arg}, nil, errors.New("it is not a regular file; what a pipe brings is stored with: sluice put - --name NAME"))
+		p.done(sender.File{Disk: arg}, nil, errors.New(
+			"it is not a regular file; what a pipe brings is stored with: sluice put - --name NAME",
+		))
 		return
 	}
 	if !info.IsDir() {

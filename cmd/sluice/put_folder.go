@@ -78,7 +78,13 @@ func (p *putter) folder(ctx context.Context, root string) {
 			p.done(sender.File{Disk: disk}, nil, err)
 			return nil
 		}
-		p.send(ctx, sender.File{Disk: disk, Name: d.Name(), Dir: strings.Trim(stored[filepath.Dir(rel)], "/"), MIME: mimeOf(disk)}, info.Size())
+		p.send(
+			ctx,
+			sender.File{
+				Disk: disk, Name: d.Name(), Dir: strings.Trim(stored[filepath.Dir(rel)], "/"), MIME: mimeOf(disk),
+			},
+			info.Size(),
+		)
 		return nil
 	})
 	if err != nil && ctx.Err() == nil {
@@ -100,7 +106,10 @@ func (p *putter) under(parent, name, disk string) string {
 		case !taken:
 			p.dirs[as] = disk
 			if i > 1 {
-				p.e.report(map[string]any{"renamed": map[string]string{"of": disk, "path": as}}, "stored as %s, as another folder has its name: %s", clean(as), clean(disk))
+				p.e.report(
+					map[string]any{"renamed": map[string]string{"of": disk, "path": as}},
+					"stored as %s, as another folder has its name: %s", clean(as), clean(disk),
+				)
 			}
 			return as
 		case before == disk:
@@ -137,13 +146,17 @@ func (p *putter) leaveOut(what, why string) {
 	p.e.leftOut(what, why)
 }
 
-var errData = errors.New("it is the data folder of a Sluice server, whose tokens would be stored with it; it is backed up with: sluice backup")
+var errData = errors.New(
+	"it is the data folder of a Sluice server, whose tokens would be stored with it; it is backed up with: sluice " +
+		"backup",
+)
 
 // isData reports whether a folder is a server's data folder, or a half of one, by the files that
 // mark them.
 func isData(dir string) (bool, error) {
 	for name, begins := range map[string]string{
-		"meta/FORMAT": "sluice metadata,", "content/format": "sluice content,", "FORMAT": "sluice metadata,", "format": "sluice content,",
+		"meta/FORMAT": "sluice metadata,", "content/format": "sluice content,", "FORMAT": "sluice metadata,",
+		"format": "sluice content,",
 	} {
 		is, err := beginsWith(filepath.Join(dir, filepath.FromSlash(name)), begins)
 		if is || err != nil {

@@ -28,7 +28,9 @@ func (c *checkCmd) salvage(e *env, log *slog.Logger, die func(error)) (sum keepe
 		return sum, false, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	damaged, err := pebblemeta.OpenDamaged(f.Meta.Path, pebblemeta.Options{FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: die, Log: log})
+	damaged, err := pebblemeta.OpenDamaged(f.Meta.Path, pebblemeta.Options{
+		FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: die, Log: log,
+	})
 	if err != nil {
 		return sum, false, nil // the tables are not the trouble: the ordinary open says what is wrong
 	}
@@ -60,7 +62,10 @@ func (c *checkCmd) salvage(e *env, log *slog.Logger, die func(error)) (sum keepe
 	if err != nil {
 		return sum, false, err
 	}
-	e.report(map[string]string{"old_metadata": kept}, "new metadata are in place; the old ones are kept in %s: remove them when nothing is missed", clean(kept))
+	e.report(
+		map[string]string{"old_metadata": kept},
+		"new metadata are in place; the old ones are kept in %s: remove them when nothing is missed", clean(kept),
+	)
 	return sum, true, nil
 }
 
@@ -71,12 +76,17 @@ func (c *checkCmd) reportHoles(e *env, log *slog.Logger, die func(error)) (err e
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	damaged, err := pebblemeta.OpenDamaged(f.Meta.Path, pebblemeta.Options{FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: die, Log: log})
+	damaged, err := pebblemeta.OpenDamaged(f.Meta.Path, pebblemeta.Options{
+		FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: die, Log: log,
+	})
 	if err != nil {
 		return err
 	}
 	for _, hole := range damaged.Holes() {
-		c.report(e, keeper.Finding{Kind: keeper.KindRecord, Text: "the metadata is damaged: " + hole, Remedy: "new metadata are made of all that is left"})
+		c.report(e, keeper.Finding{
+			Kind: keeper.KindRecord, Text: "the metadata is damaged: " + hole,
+			Remedy: "new metadata are made of all that is left",
+		})
 	}
 	return damaged.Close()
 }
@@ -101,7 +111,9 @@ func (s *salvage) found(f keeper.Finding) {
 func (s *salvage) make(next folder.Half) (sum keeper.Summary, err error) {
 	rescue := keeper.Salvage{Lost: s.damaged.Lost, Found: s.found}
 	disk := pebblemeta.Held(next.Path, next.Way)
-	options := pebblemeta.Options{FS: pebblemeta.DeferSync(disk), Die: s.die, Log: s.log, Hook: upload.Reserving(catalog.Bounds{})}
+	options := pebblemeta.Options{
+		FS: pebblemeta.DeferSync(disk), Die: s.die, Log: s.log, Hook: upload.Reserving(catalog.Bounds{}),
+	}
 	err = s.damaged.Salvage(s.e.ctx, next.Path, options, rescue.Keep, func(what string) {
 		s.found(keeper.Finding{Kind: keeper.KindLost, Text: what})
 	})
@@ -119,7 +131,9 @@ func (s *salvage) make(next folder.Half) (sum keeper.Summary, err error) {
 		}
 	}()
 	content := s.folder.Content
-	blobs, err := localblob.Open(content.Path, localblob.Options{FS: content.FS, Log: s.log, ReadOnly: true, Rejoin: s.Rejoin})
+	blobs, err := localblob.Open(content.Path, localblob.Options{
+		FS: content.FS, Log: s.log, ReadOnly: true, Rejoin: s.Rejoin,
+	})
 	if err != nil {
 		return sum, err
 	}
@@ -145,7 +159,9 @@ func (r *rejoining) rows(into *pebblemeta.Filling) func(key, row []byte) error {
 		key = pebblemeta.Key(table, key)
 		return slices.ContainsFunc(r.missing, func(m backup.Missing) bool { return m.Has(key) })
 	}}
-	add := into.Salvage(r.e.ctx, r.rescue.Keep, func(what string) { r.found(keeper.Finding{Kind: keeper.KindLost, Text: what}) })
+	add := into.Salvage(
+		r.e.ctx, r.rescue.Keep, func(what string) { r.found(keeper.Finding{Kind: keeper.KindLost, Text: what}) },
+	)
 	return func(key, row []byte) error { return add(key, row, true) }
 }
 
@@ -159,7 +175,9 @@ func (r *rejoining) found(f keeper.Finding) {
 // reconcile works on the restored stores, which are closed.
 func (r *rejoining) reconcile(f *folder.Folder) (err error) {
 	log := slog.New(slog.NewTextHandler(r.e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	meta, err := pebblemeta.Open(f.Meta.Path, pebblemeta.Options{Die: dieRestoring, Log: log, Existing: true, Hook: upload.Reserving(catalog.Bounds{})})
+	meta, err := pebblemeta.Open(f.Meta.Path, pebblemeta.Options{
+		Die: dieRestoring, Log: log, Existing: true, Hook: upload.Reserving(catalog.Bounds{}),
+	})
 	if err != nil {
 		return err
 	}
@@ -172,7 +190,10 @@ func (r *rejoining) reconcile(f *folder.Folder) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, blobs.Close()) }()
-	_, err = keeper.Check(r.e.ctx, keeper.CheckConfig{Sessions: meta.Sessions(), Catalog: meta.Catalog(), Blobs: blobs, Clock: system.Clock{}, Repair: true, Found: r.found})
+	_, err = keeper.Check(r.e.ctx, keeper.CheckConfig{
+		Sessions: meta.Sessions(), Catalog: meta.Catalog(), Blobs: blobs, Clock: system.Clock{}, Repair: true,
+		Found: r.found,
+	})
 	return err
 }
 
@@ -183,7 +204,11 @@ func movable(f *folder.Folder) error {
 		return err
 	}
 	if meta.Dev != whole.Dev {
-		return fmt.Errorf("%s is a mount point, and new metadata can't take its place. Nothing was touched. Mount that disk elsewhere, and make %[1]s a link to a folder on it", f.Meta.Path)
+		return fmt.Errorf(
+			"%s is a mount point, and new metadata can't take its place. Nothing was touched. Mount that disk "+
+				"elsewhere, and make %[1]s a link to a folder on it",
+			f.Meta.Path,
+		)
 	}
 	return nil
 }

@@ -48,7 +48,14 @@ func furnishDamaged(t *testing.T) *damagedFolder {
 	put := func(srv *child, from, to int) {
 		for i := from; i < to; i++ {
 			b := contentOf(fmt.Sprint(i), 500+i%3*15_000)
-			m, err := srv.client.Create(t.Context(), api.CreateRequest{CapsuleID: []string{"default", "second"}[i%2], Name: fmt.Sprintf("file %d", i), Idem: fmt.Sprintf("key %d", i)}, bytes.NewReader(b), int64(len(b)))
+			m, err := srv.client.Create(
+				t.Context(),
+				api.CreateRequest{
+					CapsuleID: []string{"default", "second"}[i%2], Name: fmt.Sprintf("file %d", i),
+					Idem: fmt.Sprintf("key %d", i),
+				},
+				bytes.NewReader(b), int64(len(b)),
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -57,9 +64,13 @@ func furnishDamaged(t *testing.T) *damagedFolder {
 	}
 	upload := func(srv *child, name string, chunks int64) string {
 		three, whole := int64(3), int64(3*64<<10)
-		s, err := srv.client.Begin(t.Context(), api.BeginRequest{CapsuleID: "second", Meta: api.Meta{Name: name, Bytes: &whole}, ExpectedChunks: &three, ChunkSize: 64 << 10})
+		s, err := srv.client.Begin(t.Context(), api.BeginRequest{
+			CapsuleID: "second", Meta: api.Meta{Name: name, Bytes: &whole}, ExpectedChunks: &three, ChunkSize: 64 << 10,
+		})
 		for i := int64(0); i < chunks && err == nil; i++ {
-			err = srv.client.PutChunk(t.Context(), s.SessionID, i, bytes.NewReader(contentOf(name, 64<<10)), 64<<10, api.PutOptions{})
+			err = srv.client.PutChunk(
+				t.Context(), s.SessionID, i, bytes.NewReader(contentOf(name, 64<<10)), 64<<10, api.PutOptions{},
+			)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -81,7 +92,9 @@ func furnishDamaged(t *testing.T) *damagedFolder {
 	}
 	check(srv.client.Abort(t.Context(), upload(srv, "aborted", 2)))
 	whole := bytes.Repeat(contentOf("finished", 64<<10), 3)
-	_, err = srv.client.Finish(t.Context(), api.FinishRequest{SessionID: upload(srv, "finished", 3), SHA256: sum(whole), TotalLen: int64(len(whole))})
+	_, err = srv.client.Finish(t.Context(), api.FinishRequest{
+		SessionID: upload(srv, "finished", 3), SHA256: sum(whole), TotalLen: int64(len(whole)),
+	})
 	check(err)
 	for _, id := range ids[:4] {
 		check(srv.client.DeleteMemory(t.Context(), id, false))
@@ -198,11 +211,15 @@ func TestTheListOfSessionsSaysWhatItLacks(t *testing.T) {
 		return strings.Contains(hole, "sessions") && !strings.Contains(hole, "capsules")
 	})
 	srv := startServer(t, w.data, "--scrub-rate", "0")
-	status, said := runHere("sessions", "ls", "--state", "all", "--server", srv.url, "--token-file", filepath.Join(w.data, "admin-token"))
+	status, said := runHere(
+		"sessions", "ls", "--state", "all", "--server", srv.url, "--token-file", filepath.Join(w.data, "admin-token"),
+	)
 	if status != 1 || !strings.Contains(said, "damaged, and perhaps missing in the list: ") {
 		t.Errorf("%d: %s", status, said)
 	}
-	if status, said := runHere("ls", "--server", srv.url, "--token-file", filepath.Join(w.data, "admin-token")); status != 0 || strings.Contains(said, "damaged") {
+	if status, said := runHere(
+		"ls", "--server", srv.url, "--token-file", filepath.Join(w.data, "admin-token"),
+	); status != 0 || strings.Contains(said, "damaged") {
 		t.Errorf("%d: %s", status, said)
 	}
 	srv.stop(t)
@@ -254,7 +271,10 @@ func (w *damagedFolder) revoke(t *testing.T, ids ...string) {
 
 func (w *damagedFolder) openData(t *testing.T, dir string) *data {
 	t.Helper()
-	d, err := openData(dir, durable.Process, folder.Options{Existing: true}, pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{})}, localblob.Options{})
+	d, err := openData(
+		dir, durable.Process, folder.Options{Existing: true},
+		pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{})}, localblob.Options{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +282,9 @@ func (w *damagedFolder) openData(t *testing.T, dir string) *data {
 }
 
 // read gives the rows of a folder.
-func (w *damagedFolder) read(t *testing.T, dir string) (memories map[catalog.MemoryID]catalog.Memory, tokens map[string]bool, open map[session.SessionID]bool) {
+func (w *damagedFolder) read(t *testing.T, dir string) (
+	memories map[catalog.MemoryID]catalog.Memory, tokens map[string]bool, open map[session.SessionID]bool,
+) {
 	t.Helper()
 	d := w.openData(t, dir)
 	memories, tokens, open = map[catalog.MemoryID]catalog.Memory{}, map[string]bool{}, map[session.SessionID]bool{}
@@ -282,7 +304,8 @@ func (w *damagedFolder) read(t *testing.T, dir string) (memories map[catalog.Mem
 		}
 		return nil
 	})
-	err = errors.Join(err, session.Page(t.Context(), d.meta.Sessions(), session.Query{State: session.Open, Limit: 100}, func(s session.Session) (bool, error) {
+	query := session.Query{State: session.Open, Limit: 100}
+	err = errors.Join(err, session.Page(t.Context(), d.meta.Sessions(), query, func(s session.Session) (bool, error) {
 		open[s.ID] = true
 		return true, nil
 	}))
@@ -336,7 +359,11 @@ func damages(t *testing.T, data string, every int) map[string]func(data string) 
 			}
 			corrupted := bytes.Clone(b)
 			corrupted[i] ^= 4
-			out[fmt.Sprintf("%s byte %d", name, i)] = func(data string) error { return os.WriteFile(at(data), corrupted, 0o600) }
+			out[fmt.Sprintf("%s byte %d", name, i)] = func(data string) error {
+				return os.WriteFile(
+					at(data), corrupted, 0o600,
+				)
+			}
 		}
 	}
 	return out
@@ -469,10 +496,12 @@ func (w *damagedFolder) backedUp(t *testing.T, damage func(string) error, sure m
 	if err := damage(data); err != nil {
 		t.Fatal(err)
 	}
-	if status, said := runHere("backup", "--data", data, into); status != 1 || !strings.Contains(said, "backup --salvage") {
+	if status, said := runHere("backup", "--data", data, into); status != 1 ||
+		!strings.Contains(said, "backup --salvage") {
 		t.Errorf("backup: %d: %s", status, said)
 	}
-	if status, said := runHere("backup", "--salvage", "--data", data, into); status != 1 || !strings.Contains(said, "not whole: backup") || !strings.Contains(said, "missing: ") {
+	if status, said := runHere("backup", "--salvage", "--data", data, into); status != 1 ||
+		!strings.Contains(said, "not whole: backup") || !strings.Contains(said, "missing: ") {
 		t.Errorf("backup --salvage: %d: %s", status, said)
 	}
 	status, said := runHere("restore", "--salvage", "--data", again, into)
@@ -540,7 +569,9 @@ func (w *damagedFolder) serves(t *testing.T, data string, memories map[catalog.M
 	if damaged > len(memories)/2 && strings.Contains(t.Name(), "byte") {
 		t.Errorf("%d of %d memories are damaged", damaged, len(memories))
 	}
-	if _, err := srv.client.CreateCapsule(t.Context(), api.CreateCapsuleRequest{CapsuleID: "after", Name: "after"}); err != nil {
+	if _, err := srv.client.CreateCapsule(t.Context(), api.CreateCapsuleRequest{
+		CapsuleID: "after", Name: "after",
+	}); err != nil {
 		t.Error(err)
 	}
 	for _, capsule := range []string{"after", "default"} {
@@ -548,7 +579,9 @@ func (w *damagedFolder) serves(t *testing.T, data string, memories map[catalog.M
 			continue
 		}
 		b := contentOf("after "+capsule, 40_000)
-		m, err := srv.client.Create(t.Context(), api.CreateRequest{CapsuleID: capsule, Name: "after"}, bytes.NewReader(b), int64(len(b)))
+		m, err := srv.client.Create(
+			t.Context(), api.CreateRequest{CapsuleID: capsule, Name: "after"}, bytes.NewReader(b), int64(len(b)),
+		)
 		if err != nil {
 			t.Error(err)
 			continue

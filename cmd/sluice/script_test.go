@@ -152,7 +152,10 @@ func serverCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) > 0 {
 		verb = args[0]
 	}
-	usage(ts, !neg && (verb == "start" || len(args) == 1 && (verb == "stop" || verb == "kill")), "server start [DATA [FLAG…]] | stop | kill")
+	usage(
+		ts, !neg && (verb == "start" || len(args) == 1 && (verb == "stop" || verb == "kill")),
+		"server start [DATA [FLAG…]] | stop | kill",
+	)
 	if verb == "start" {
 		w.start(ts, args[1:])
 		return
@@ -185,7 +188,10 @@ func (w *world) start(ts *testscript.TestScript, args []string) {
 	if len(args) > 0 {
 		data, args = args[0], args[1:]
 	}
-	cmd := exec.Command("sluice", append([]string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "", "--data", data}, args...)...)
+	cmd := exec.Command(
+		"sluice",
+		append([]string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "", "--data", data}, args...)...,
+	)
 	cmd.Dir = ts.MkAbs(".")
 	for _, name := range []string{"PATH", "HOME", "TMPDIR", "GORACE", "GOCOVERDIR"} {
 		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))

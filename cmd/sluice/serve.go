@@ -56,7 +56,10 @@ func (c *serveCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	s, err := c.open(e.ctx, log, e.die, func() { e.report(map[string]string{"made": c.Data}, "new data folder made: %s", clean(c.Data)) })
+	s, err := c.open(
+		e.ctx, log, e.die,
+		func() { e.report(map[string]string{"made": c.Data}, "new data folder made: %s", clean(c.Data)) },
+	)
 	if err != nil {
 		return errors.Join(err, closeAll(public, admin))
 	}
@@ -65,9 +68,12 @@ func (c *serveCmd) Run(e *env) error {
 
 // Help is what --help says beside the flags.
 func (serveCmd) Help() string {
-	return `SIGTERM, SIGINT (^C) and SIGHUP (the terminal was closed; not under nohup) let running requests end, for --drain-timeout at most; a second one ends the server at once. Nothing that was acknowledged is lost either way.
+	return `SIGTERM, SIGINT (^C) and SIGHUP (the terminal was closed; not under nohup) let running requests end,
+for --drain-timeout at most; a second one ends the server at once. Nothing that was acknowledged is
+lost either way.
 
-The log goes to standard error. Nothing waits for its reader: past 1 MiB that is not read, lines are dropped and counted, and the log says so when it is read again.`
+The log goes to standard error. Nothing waits for its reader: past 1 MiB that is not read, lines are
+dropped and counted, and the log says so when it is read again.`
 }
 
 // listen opens the listeners. admin is nil if --admin-listen is empty.
@@ -171,7 +177,10 @@ func (c *serveCmd) serve(ctx context.Context, s *server, public, admin net.Liste
 		select {
 		case <-ctx.Done():
 			e.unhook() // before the drain is announced: from then on the next signal ends the server
-			e.report(map[string]string{"draining": c.DrainTimeout.String()}, "draining: running requests get up to %s", c.DrainTimeout)
+			e.report(
+				map[string]string{"draining": c.DrainTimeout.String()}, "draining: running requests get up to %s",
+				c.DrainTimeout,
+			)
 		case <-background.Done():
 		}
 	})
@@ -197,7 +206,10 @@ func (c *serveCmd) announce(e *env, public, admin net.Listener) {
 	if c.Data != "sluice-data" {
 		token = " --token-file " + quote(c.tokenFile())
 	}
-	e.say("store a file:  curl -T FILE -H \"Authorization: Bearer $(cat %s)\" %s/v1/memories_create/", quote(c.tokenFile()), base)
+	e.say(
+		"store a file:  curl -T FILE -H \"Authorization: Bearer $(cat %s)\" %s/v1/memories_create/",
+		quote(c.tokenFile()), base,
+	)
 	e.say("or a folder:   %s put%s%s FOLDER", quote(os.Args[0]), server, token)
 }
 

@@ -137,7 +137,10 @@ func TestASecondSignalEndsTheServerAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	fmt.Fprintf(conn, "POST /v1/memories_create?name=slow HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: text/plain\r\nContent-Length: 99\r\nExpect: 100-continue\r\n\r\n",
+	fmt.Fprintf(
+		conn,
+		"POST /v1/memories_create?name=slow HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: "+
+			"text/plain\r\nContent-Length: 99\r\nExpect: 100-continue\r\n\r\n",
 		host, strings.TrimSpace(string(token)))
 	if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(line, "100") {
 		t.Fatalf("%q, %v", line, err)

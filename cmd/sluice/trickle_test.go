@@ -23,7 +23,10 @@ import (
 	"sluice/api"
 )
 
-var tricklers = flag.Int("tricklers", 900, "connections that trickle in TestTricklingConnections; with more than 5000 it also waits until they are cut off")
+var tricklers = flag.Int(
+	"tricklers", 900,
+	"connections that trickle in TestTricklingConnections; with more than 5000 it also waits until they are cut off",
+)
 
 const (
 	// perConnection is how many bytes one connection may cost the server: the put's first buffer,
@@ -183,7 +186,9 @@ func (w *trickle) run() (wrong []string) {
 	before := rss(t, w.srv.cmd.Process.Pid)
 	for i := range n {
 		if size := int64(each * chunk); i%each == 0 {
-			s, err := good.Begin(t.Context(), api.BeginRequest{CapsuleID: "default", Meta: api.Meta{Name: "trickled", Bytes: &size}, ChunkSize: chunk})
+			s, err := good.Begin(t.Context(), api.BeginRequest{
+				CapsuleID: "default", Meta: api.Meta{Name: "trickled", Bytes: &size}, ChunkSize: chunk,
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -193,7 +198,12 @@ func (w *trickle) run() (wrong []string) {
 		if i%10 == 0 {
 			first = strings.Repeat("x", 100<<10) // it begins as if it were fast
 		}
-		_, err := fmt.Fprintf(w.dial(), "PUT /v1/uploads_put_chunk/%s/%d HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s", id, i%each, w.secret, chunk, first)
+		_, err := fmt.Fprintf(
+			w.dial(),
+			"PUT /v1/uploads_put_chunk/%s/%d HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: "+
+				"%d\r\n\r\n%s",
+			id, i%each, w.secret, chunk, first,
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -205,7 +215,11 @@ func (w *trickle) run() (wrong []string) {
 	}
 	// A good client in the midst of them.
 	among := w.goodSpeed(good, bad)
-	t.Logf("a good client's 20 MiB, five times: %.0f MiB/s (%.0f to %.0f) before the others came, %.0f (%.0f to %.0f) among them", alone[2], alone[0], alone[4], among[2], among[0], among[4])
+	t.Logf(
+		"a good client's 20 MiB, five times: %.0f MiB/s (%.0f to %.0f) before the others came, %.0f (%.0f to %.0f) "+
+			"among them",
+		alone[2], alone[0], alone[4], among[2], among[0], among[4],
+	)
 	after := rss(t, w.srv.cmd.Process.Pid)
 	if bound := int64(n)*perConnection + baseMemory; after > bound {
 		bad("%d connections: %d bytes resident, and %d are the bound", n, after, bound)
@@ -225,7 +239,8 @@ func (w *trickle) run() (wrong []string) {
 	if most := n + n/20 + 300; len(fds) > most { // one for each, and those of the stores
 		bad("%d connections: %d descriptors, and %d are the bound", n, len(fds), most)
 	}
-	t.Logf("%d connections: resident set from %d to %d KiB, %.1f KiB for each; heap %d KiB, %d goroutines, %d descriptors",
+	t.Logf("%d connections: resident set from %d to %d KiB, %.1f KiB for each; heap %d KiB, %d goroutines, %d "+
+		"descriptors",
 		n, before>>10, after>>10, float64(after-before)/1024/float64(n), heap>>10, goroutines, len(fds))
 	if w.n > 5000 { // the first are closed before the last have come
 		w.disconnected(bad)
@@ -242,7 +257,9 @@ func (w *trickle) goodSpeed(good *api.Client, bad func(string, ...any)) (speeds 
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(body)
 	for i := range 5 {
 		began := time.Now()
-		m, err := good.Create(w.t.Context(), api.CreateRequest{Name: fmt.Sprint("good ", i)}, bytes.NewReader(body), int64(len(body)))
+		m, err := good.Create(
+			w.t.Context(), api.CreateRequest{Name: fmt.Sprint("good ", i)}, bytes.NewReader(body), int64(len(body)),
+		)
 		if err != nil || m.Bytes != int64(len(body)) {
 			bad("a good client: %d bytes, %v", m.Bytes, err)
 		}

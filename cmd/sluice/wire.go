@@ -37,7 +37,9 @@ type server struct {
 //	folder ─▶ metadata, content ─▶ engine ─▶ uploads, memories, access, keeper ─▶ api
 //
 // After an error nothing is open.
-func (c *serveCmd) wire(ctx context.Context, b budget.Budget, log *slog.Logger, die func(error), made func()) (s *server, err error) {
+func (c *serveCmd) wire(
+	ctx context.Context, b budget.Budget, log *slog.Logger, die func(error), made func(),
+) (s *server, err error) {
 	s = &server{data: &data{}}
 	defer func() {
 		if err != nil {

@@ -150,7 +150,9 @@ func harness(name string) bool {
 
 // The engine must stay generic: none of these words may be part of one of its names.
 func TestSessionKnowsNothingOfUploads(t *testing.T) {
-	banned := []string{"upload", "mime", "hash", "sha256", "digest", "http", "file", "memory", "capsule", "asset", "catalog", "blob"}
+	banned := []string{
+		"upload", "mime", "hash", "sha256", "digest", "http", "file", "memory", "capsule", "asset", "catalog", "blob",
+	}
 	files, err := filepath.Glob(filepath.Join(root(t), "session", "*.go"))
 	if err != nil || len(files) == 0 {
 		t.Fatal("no files", err)
@@ -167,7 +169,9 @@ func TestSessionKnowsNothingOfUploads(t *testing.T) {
 			}
 			for _, word := range banned {
 				if strings.Contains(strings.ToLower(id.Name), word) {
-					t.Errorf("%s: the name %s is about something that the engine does not know", filepath.Base(f), id.Name)
+					t.Errorf(
+						"%s: the name %s is about something that the engine does not know", filepath.Base(f), id.Name,
+					)
 				}
 			}
 			return true
@@ -201,7 +205,8 @@ func TestFilesStayReadable(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && len(d.Name()) > 1 || d.Name() == "bin" || d.Name() == "sluice-data") {
+		if d.IsDir() &&
+			(strings.HasPrefix(d.Name(), ".") && len(d.Name()) > 1 || d.Name() == "bin" || d.Name() == "sluice-data") {
 			return filepath.SkipDir
 		}
 		if !strings.HasSuffix(path, ".go") {
@@ -258,7 +263,10 @@ func TestInterfacesStaySmall(t *testing.T) {
 			full := strings.TrimPrefix(p.ImportPath, module) + "." + name
 			n := methods(i, interfaces)
 			if found++; n > most && !slices.Contains(bigInterfaces, full) {
-				t.Errorf("%s has %d methods, and %d are the most: split it, or take the one type that has them", full, n, most)
+				t.Errorf(
+					"%s has %d methods, and %d are the most: split it, or take the one type that has them", full, n,
+					most,
+				)
 			}
 		}
 	}
@@ -313,7 +321,8 @@ func TestNoTestsLeaveAnythingBehind(t *testing.T) {
 			}
 			text = append(text, b...)
 		}
-		if len(text) > 0 && !slices.Contains(held, name) && !bytes.Contains(text, []byte("leak.Check(m)")) && name != "internal/test/leak" {
+		if len(text) > 0 && !slices.Contains(held, name) && !bytes.Contains(text, []byte("leak.Check(m)")) &&
+			name != "internal/test/leak" {
 			t.Errorf("%s: its tests have no TestMain with leak.Check", name)
 		}
 	}

@@ -28,7 +28,9 @@ func TestArchitectureNamesWhatIsThere(t *testing.T) {
 			return err
 		}
 		b, err := os.ReadFile(path)
-		for word := range strings.FieldsFuncSeq(string(b), func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) }) {
+		for word := range strings.FieldsFuncSeq(
+			string(b), func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) },
+		) {
 			words[word] = true
 		}
 		return err

@@ -52,8 +52,10 @@ func serve(host, port, dir string) error {
 	composer.UseLengthDeferrer(s)
 	composer.UseContentServer(s)
 	h, err := handler.NewHandler(handler.Config{
-		BasePath: "/files/", StoreComposer: composer, Logger: slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelError})),
-		NetworkTimeout: time.Minute, AcquireLockTimeout: 20 * time.Second, GracefulRequestCompletionTimeout: 10 * time.Second,
+		BasePath: "/files/", StoreComposer: composer,
+		Logger:         slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelError})),
+		NetworkTimeout: time.Minute, AcquireLockTimeout: 20 * time.Second,
+		GracefulRequestCompletionTimeout: 10 * time.Second,
 	})
 	if err != nil {
 		return err

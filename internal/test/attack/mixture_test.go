@@ -38,7 +38,8 @@ func (v *victim) begins(of []attack, seed uint64) {
 		v.keep(closer(one.end))
 		v.wg.Go(func() {
 			defer one.wg.Wait()
-			for time.Sleep(time.Duration(dice.IntN(1000)) * time.Millisecond); !one.gone(); time.Sleep(50 * time.Millisecond) {
+			time.Sleep(time.Duration(dice.IntN(1000)) * time.Millisecond)
+			for ; !one.gone(); time.Sleep(50 * time.Millisecond) {
 				a.strike(one)
 				if dice.IntN(2) == 0 {
 					one.mu.Lock()

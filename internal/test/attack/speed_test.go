@@ -54,7 +54,10 @@ func TestSiege(t *testing.T) {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		return
 	}
-	v := &victim{T: t, addr: strings.TrimPrefix(s.URL, "http://"), attacker: s.Token, session: s.Session, content: s.Content, gapped: s.Gapped}
+	v := &victim{
+		T: t, addr: strings.TrimPrefix(s.URL, "http://"), attacker: s.Token, session: s.Session, content: s.Content,
+		gapped: s.Gapped,
+	}
 	v.mallory = v.clientAt(s.URL, s.Token)
 	of := slices.DeleteFunc(slices.Clone(attacks), func(a attack) bool { return s.Attack != "" && a.name != s.Attack })
 	v.begins(of, 1)
@@ -170,7 +173,10 @@ func (v *victim) pairs(how string, a attack, per rate.Limit, uploads int) {
 		for range uploads {
 			var m api.Memory
 			v.must(v.insist(v.Context(), step{"create", func() (err error) {
-				m, err = v.good.Create(v.Context(), api.CreateRequest{CapsuleID: "alice", Name: "fast"}, throttled(per, bytes.NewReader(body)), bytesEach)
+				m, err = v.good.Create(
+					v.Context(), api.CreateRequest{CapsuleID: "alice", Name: "fast"},
+					throttled(per, bytes.NewReader(body)), bytesEach,
+				)
 				return err
 			}}))
 			v.must(v.insist(v.Context(), step{"delete", func() error { return v.deletes(v.Context(), m.MemoryID) }}))
@@ -194,8 +200,10 @@ func (v *victim) pairs(how string, a attack, per rate.Limit, uploads int) {
 		slices.Sort(all)
 	}
 	n := *speed
-	v.Logf("good client %s: alone %.0f (%.0f to %.0f) MiB/s, beside one that computes %.0f (%.0f to %.0f), among them %.0f (%.0f to %.0f), "+
-		"of that beside one %.2f (%.2f to %.2f), %d repeats", how, alone[n/2], alone[0], alone[n-1], beside[n/2], beside[0], beside[n-1],
+	v.Logf("good client %s: alone %.0f (%.0f to %.0f) MiB/s, beside one that computes %.0f (%.0f to %.0f), among them "+
+		"%.0f (%.0f to %.0f), "+
+		"of that beside one %.2f (%.2f to %.2f), %d repeats", how,
+		alone[n/2], alone[0], alone[n-1], beside[n/2], beside[0], beside[n-1],
 		among[n/2], among[0], among[n-1], ratios[n/2], ratios[0], ratios[n-1], v.again)
 	v.again = 0
 }

@@ -37,7 +37,9 @@ func (v *victim) state() (s state) {
 	s.files = len(files)
 	tr := &http.Transport{DisableKeepAlives: true}
 	defer tr.CloseIdleConnections()
-	res, err := (&http.Client{Transport: tr, Timeout: 30 * time.Second}).Get(v.srv.Admin + "/debug/pprof/goroutine?debug=1")
+	res, err := (&http.Client{Transport: tr, Timeout: 30 * time.Second}).Get(
+		v.srv.Admin + "/debug/pprof/goroutine?debug=1",
+	)
 	v.must(err)
 	defer res.Body.Close()
 	for lines := bufio.NewScanner(res.Body); lines.Scan(); {

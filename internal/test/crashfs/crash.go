@@ -153,7 +153,9 @@ func same(a, b []*sector) bool {
 // copy gives a disk that shares nothing mutable with this one. Files without a name are left out.
 // d.mu is held, or d is an image's.
 func (d *Disk) copy() *Disk {
-	out := &Disk{steps: d.steps, boot: d.boot, inodes: d.inodes, capacity: d.capacity, failures: d.failures, journal: d.journal}
+	out := &Disk{
+		steps: d.steps, boot: d.boot, inodes: d.inodes, capacity: d.capacity, failures: d.failures, journal: d.journal,
+	}
 	of := map[*inode]*inode{}
 	var clone func(ino *inode) *inode
 	clone = func(ino *inode) *inode {
@@ -166,7 +168,8 @@ func (d *Disk) copy() *Disk {
 		c := &inode{num: ino.num, dir: ino.dir, size: ino.size, platterSize: ino.platterSize, failures: ino.failures}
 		of[ino] = c
 		if ino.dir {
-			c.names, c.platterNames = make(map[string]*inode, len(ino.names)), make(map[string]*inode, len(ino.platterNames))
+			c.names = make(map[string]*inode, len(ino.names))
+			c.platterNames = make(map[string]*inode, len(ino.platterNames))
 			for name, child := range ino.names {
 				c.names[name] = clone(child)
 			}
@@ -175,7 +178,8 @@ func (d *Disk) copy() *Disk {
 			}
 			return c
 		}
-		c.cache, c.drive, c.platter = append([]*sector(nil), ino.cache...), append([]*sector(nil), ino.drive...), append([]*sector(nil), ino.platter...)
+		c.cache, c.drive = append([]*sector(nil), ino.cache...), append([]*sector(nil), ino.drive...)
+		c.platter = append([]*sector(nil), ino.platter...)
 		if len(ino.dirty) > 0 {
 			c.dirty = make(map[int]bool, len(ino.dirty))
 			for i := range ino.dirty {

@@ -72,7 +72,9 @@ func TestWhatIsSyncedSurvives(t *testing.T) {
 	must(t, f.Sync())
 	listed(t, d)
 	write(t, f, filled('b', sector), 0)
-	for name, left := range map[string]*crashfs.Disk{"kill": d.Kill(), "keep 0": d.Crash(seeded(1), 0), "keep 100": d.Crash(seeded(1), 100)} {
+	for name, left := range map[string]*crashfs.Disk{
+		"kill": d.Kill(), "keep 0": d.Crash(seeded(1), 0), "keep 100": d.Crash(seeded(1), 100),
+	} {
 		want := filled('a', 3*sector)
 		if name != "keep 0" {
 			copy(want, filled('b', sector))
@@ -211,7 +213,7 @@ func TestARenameIsWhole(t *testing.T) {
 		left := d.Crash(seeded(seed), 50)
 		names, err := left.List("/")
 		must(t, err)
-		seen[string(content(t, left, "/old"))+" "+string(bytes.Join([][]byte{[]byte(names[0]), []byte(names[len(names)-1])}, []byte(" ")))] = true
+		seen[string(content(t, left, "/old"))+" "+names[0]+" "+names[len(names)-1]] = true
 		if got := content(t, left, "/old"); string(got) != "old" && string(got) != "new" {
 			t.Errorf("%q", got)
 		}
@@ -409,7 +411,9 @@ func TestTheHookSeesEachStep(t *testing.T) {
 	})
 	must(t, durable.WriteFile(d, "/f", []byte("x"), 0o600))
 	d.SetHook(nil)
-	want := []crashfs.Op{crashfs.OpCreate, crashfs.OpWrite, crashfs.OpSync, crashfs.OpRename, crashfs.OpOpen, crashfs.OpSyncDir}
+	want := []crashfs.Op{
+		crashfs.OpCreate, crashfs.OpWrite, crashfs.OpSync, crashfs.OpRename, crashfs.OpOpen, crashfs.OpSyncDir,
+	}
 	if !slices.Equal(seen, want) {
 		t.Errorf("%v", seen)
 	}

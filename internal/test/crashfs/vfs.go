@@ -178,7 +178,9 @@ func (pebbleFS) PathDir(path string) string { return filepath.Dir(path) }
 // GetDiskUsage implements vfs.FS.
 func (p pebbleFS) GetDiskUsage(path string) (vfs.DiskUsage, error) {
 	free, err := p.d.Free(path)
-	return vfs.DiskUsage{AvailBytes: uint64(free), TotalBytes: uint64(p.d.capacity), UsedBytes: uint64(p.d.capacity - free)}, err
+	return vfs.DiskUsage{
+		AvailBytes: uint64(free), TotalBytes: uint64(p.d.capacity), UsedBytes: uint64(p.d.capacity - free),
+	}, err
 }
 
 // Unwrap implements vfs.FS.

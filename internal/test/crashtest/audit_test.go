@@ -31,7 +31,9 @@ func audit(w *server) error {
 	var errs []error
 	err := w.Catalog.View(ctx, func(r catalog.Reader) error {
 		errs = nil
-		for _, check := range []func(catalog.Reader) error{a.load, a.checkCapsule, a.checkIndexes, a.checkPlaces, a.checkReservations, a.checkEvents} {
+		for _, check := range []func(catalog.Reader) error{
+			a.load, a.checkCapsule, a.checkIndexes, a.checkPlaces, a.checkReservations, a.checkEvents,
+		} {
 			errs = append(errs, check(r))
 		}
 		return nil
@@ -72,7 +74,10 @@ func (a *auditedRows) sessions(w *server) error {
 			received += s.Bytes()
 			expected += max(s.BytesExpected, 0)
 			if s.EntryCount != len(entries) || fmt.Sprint(have) != fmt.Sprint(s.Received) {
-				return false, fmt.Errorf("session %s: received %v in %d pieces, and its entries are %v", s.ID, s.Received, s.EntryCount, entries)
+				return false, fmt.Errorf(
+					"session %s: received %v in %d pieces, and its entries are %v", s.ID, s.Received, s.EntryCount,
+					entries,
+				)
 			}
 		}
 		return true, nil
@@ -82,7 +87,9 @@ func (a *auditedRows) sessions(w *server) error {
 	}
 	st, err := w.Engine.Stats(ctx)
 	if err == nil && (st.Open != int64(len(a.open)) || st.BytesReceived != received || st.BytesExpected != expected) {
-		err = fmt.Errorf("the sessions' figures are %+v, and %d are open with %d bytes of %d", st, len(a.open), received, expected)
+		err = fmt.Errorf(
+			"the sessions' figures are %+v, and %d are open with %d bytes of %d", st, len(a.open), received, expected,
+		)
 	}
 	return err
 }
@@ -128,7 +135,8 @@ func (a *auditedRows) checkCapsule(r catalog.Reader) error {
 		want.Sessions++
 		want.Reserved += res.Bytes
 	}
-	if c.Memories != want.Memories || c.Bytes != want.Bytes || c.Trashed != want.Trashed || c.Sessions != want.Sessions || c.Reserved != want.Reserved {
+	if c.Memories != want.Memories || c.Bytes != want.Bytes || c.Trashed != want.Trashed ||
+		c.Sessions != want.Sessions || c.Reserved != want.Reserved {
 		return fmt.Errorf("the capsule counts %+v, and its rows are %+v", c, want)
 	}
 	if len(refs) != len(a.contents) {
@@ -155,7 +163,9 @@ func (a *auditedRows) checkIndexes(r catalog.Reader) error {
 			return fmt.Errorf("memory %s, in the trash %v, is found by its digest: %v, %w", m.Name, trash, ok, err)
 		}
 		if trash {
-			if _, err := catalog.Dues.Get(r, catalog.DueKey{At: m.PurgeAt, Kind: catalog.DuePurge, Key: string(m.ID[:])}); err != nil {
+			if _, err := catalog.Dues.Get(r, catalog.DueKey{
+				At: m.PurgeAt, Kind: catalog.DuePurge, Key: string(m.ID[:]),
+			}); err != nil {
 				return fmt.Errorf("memory %s stays in the trash for ever: %w", m.Name, err)
 			}
 		}
@@ -199,7 +209,10 @@ func (a *auditedRows) checkPlaces(r catalog.Reader) error {
 			return err
 		}
 		if p.Refs != a.places[p.Name] || due[p.Name] != (p.Refs == 0) {
-			return fmt.Errorf("place %s has %d references, is named by %d contents, and is due: %v", p.Name, p.Refs, a.places[p.Name], due[p.Name])
+			return fmt.Errorf(
+				"place %s has %d references, is named by %d contents, and is due: %v", p.Name, p.Refs, a.places[p.Name],
+				due[p.Name],
+			)
 		}
 		if p.Refs > 0 {
 			n++

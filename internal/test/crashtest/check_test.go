@@ -238,8 +238,11 @@ func (c *client) checkEnded(f *file) error {
 	if len(f.content) == 0 {
 		return nil // it has no chunk to put
 	}
-	err := c.w.Uploads.PutChunk(ctx, c.as(f), f.id, 0, bytes.NewReader(f.content[:min(chunk, len(f.content))]), upload.Put{Length: -1})
-	if f.can == aborted && !errors.Is(err, session.ErrAborted) || f.can == expired && !errors.Is(err, session.ErrExpired) {
+	err := c.w.Uploads.PutChunk(
+		ctx, c.as(f), f.id, 0, bytes.NewReader(f.content[:min(chunk, len(f.content))]), upload.Put{Length: -1},
+	)
+	if f.can == aborted && !errors.Is(err, session.ErrAborted) ||
+		f.can == expired && !errors.Is(err, session.ErrExpired) {
 		return fmt.Errorf("a put is answered with %w", err)
 	}
 	return nil

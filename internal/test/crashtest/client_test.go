@@ -82,7 +82,8 @@ func (c *client) beginAgain(f *file) bool {
 			size = session.Unknown
 		}
 		up, err = c.w.Uploads.Begin(ctx, c.as(f), upload.BeginRequest{
-			Capsule: "default", Meta: catalog.Meta{Name: f.name}, Bytes: size, Chunks: -1, ChunkSize: chunk, Idem: f.idem,
+			Capsule: "default", Meta: catalog.Meta{Name: f.name}, Bytes: size, Chunks: -1, ChunkSize: chunk,
+			Idem: f.idem,
 		})
 		return err
 	}, func() { f.id, f.can = up.ID, open }, func() { f.can = was })
@@ -102,7 +103,9 @@ func (c *client) chunk(name string, i int64) bool {
 	}
 	r := session.Range{Off: i * chunk, End: min((i+1)*chunk, int64(len(f.content)))}
 	return c.call(name, fmt.Sprintf("put chunk %d of", i), func() { f.may = session.Add(f.may, r) }, func() error {
-		return c.w.Uploads.PutChunk(ctx, c.as(f), f.id, i, bytes.NewReader(f.content[r.Off:r.End]), upload.Put{Length: r.Len()})
+		return c.w.Uploads.PutChunk(
+			ctx, c.as(f), f.id, i, bytes.NewReader(f.content[r.Off:r.End]), upload.Put{Length: r.Len()},
+		)
 	}, func() { f.must = session.Add(f.must, r) }, nil)
 }
 
@@ -114,13 +117,15 @@ func (c *client) put(name string, off, n, cut int64) bool {
 	}
 	r := session.Range{Off: off, End: off + n}
 	var got int64
-	return c.call(name, fmt.Sprintf("put bytes %d to %d of", r.Off, r.End), func() { f.may = session.Add(f.may, r) }, func() (err error) {
+	doing := fmt.Sprintf("put bytes %d to %d of", r.Off, r.End)
+	return c.call(name, doing, func() { f.may = session.Add(f.may, r) }, func() (err error) {
 		var body io.Reader = bytes.NewReader(f.content[r.Off:r.End])
 		if cut >= 0 {
 			body = io.MultiReader(io.LimitReader(body, cut), cutBody{})
 		}
 		got, err = c.w.Uploads.PutRange(ctx, c.as(f), f.id, off, body, upload.Put{Length: n})
-		if cut >= 0 && errors.Is(err, errCut) || (n < minPiece || cut >= 0 && cut < minPiece) && errors.Is(err, session.ErrLimit) {
+		if cut >= 0 && errors.Is(err, errCut) ||
+			(n < minPiece || cut >= 0 && cut < minPiece) && errors.Is(err, session.ErrLimit) {
 			return nil
 		}
 		return err
@@ -161,8 +166,12 @@ func (c *client) putReplacing(f *file, r session.Range) error {
 // replaceAgain repeats a replacement that was not answered.
 func (c *client) replaceAgain(f *file) bool {
 	r := f.old[0].Range
-	return c.call(f.name, fmt.Sprintf("replace bytes %d to %d again of", r.Off, r.End), func() { f.must = session.Sub(f.must, r) },
-		func() error { return c.putReplacing(f, r) }, func() { f.must, f.old = session.Add(f.must, r), f.without(r) }, nil)
+	return c.call(
+		f.name, fmt.Sprintf("replace bytes %d to %d again of", r.Off, r.End),
+		func() { f.must = session.Sub(f.must, r) },
+		func() error { return c.putReplacing(f, r) },
+		func() { f.must, f.old = session.Add(f.must, r), f.without(r) }, nil,
+	)
 }
 
 // without gives the old versions except that of r.
@@ -180,7 +189,9 @@ func (c *client) finish(names ...string) bool {
 			return false
 		}
 		fs = append(fs, f)
-		reqs = append(reqs, upload.FinishRequest{ID: f.id, SHA256: sha256.Sum256(f.content), Length: int64(len(f.content))})
+		reqs = append(reqs, upload.FinishRequest{
+			ID: f.id, SHA256: sha256.Sum256(f.content), Length: int64(len(f.content)),
+		})
 	}
 	var ms []catalog.Memory
 	return c.call(names[0], fmt.Sprintf("finish %d:", len(names)), func() {
@@ -217,7 +228,8 @@ func (c *client) createAgain(f *file) bool {
 	var m catalog.Memory
 	return c.call(f.name, "create", func() { f.can |= visible }, func() (err error) {
 		m, err = c.w.Uploads.Create(ctx, c.as(f), upload.CreateRequest{
-			Capsule: "default", Meta: catalog.Meta{Name: f.name}, Idem: f.idem, Put: upload.Put{Length: int64(len(f.content))},
+			Capsule: "default", Meta: catalog.Meta{Name: f.name}, Idem: f.idem,
+			Put: upload.Put{Length: int64(len(f.content))},
 		}, bytes.NewReader(f.content))
 		return err
 	}, func() { f.can, f.memory = visible, m.ID }, func() { f.can = f.before })
@@ -229,7 +241,10 @@ func (c *client) end(name, doing string, from, to fate, do func(f *file) error) 
 	if c.err != nil || f == nil || f.can != from {
 		return
 	}
-	c.call(name, doing, func() { f.can |= to }, func() error { return do(f) }, func() { f.can = to }, func() { f.can = from })
+	c.call(
+		name, doing, func() { f.can |= to }, func() error { return do(f) }, func() { f.can = to },
+		func() { f.can = from },
+	)
 }
 
 func (c *client) abort(name string) {
@@ -237,7 +252,10 @@ func (c *client) abort(name string) {
 }
 
 func (c *client) trash(name string) {
-	c.end(name, "delete", visible, trashed, func(f *file) error { return c.w.Memories.Delete(ctx, c.w.Me, f.memory, false) })
+	c.end(
+		name, "delete", visible, trashed,
+		func(f *file) error { return c.w.Memories.Delete(ctx, c.w.Me, f.memory, false) },
+	)
 }
 
 func (c *client) restore(name string) {

@@ -119,7 +119,9 @@ func points(t *testing.T, d durable.Durability) (all []point) {
 	if err != nil {
 		t.Fatalf("the script itself fails: %v", err)
 	}
-	for _, op := range []crashfs.Op{crashfs.OpCreate, crashfs.OpWrite, crashfs.OpSync, crashfs.OpPunch, crashfs.OpRemove} {
+	for _, op := range []crashfs.Op{
+		crashfs.OpCreate, crashfs.OpWrite, crashfs.OpSync, crashfs.OpPunch, crashfs.OpRemove,
+	} {
 		if packs[op] == 0 && (op != crashfs.OpRemove || d == durable.Power) {
 			t.Errorf("no step was: %s a pack", op)
 		}
@@ -177,7 +179,9 @@ func (tr *trial) recover(p point, v variant) error {
 		at := disk.Steps() + 1 + tr.rng.IntN(150)
 		disk.SetHook(func(s crashfs.Step) *crashfs.Fault {
 			if again == nil && s.N >= at && s.Changes() {
-				again = &point{s.N, fmt.Sprintf("%s, while %s after %s", s, m.doing, p.what), s.Image(), m.clone(), p.ms}
+				again = &point{
+					s.N, fmt.Sprintf("%s, while %s after %s", s, m.doing, p.what), s.Image(), m.clone(), p.ms,
+				}
 			}
 			return nil
 		})
@@ -292,9 +296,17 @@ func TestACrashAtEveryStep(t *testing.T) {
 					}
 					for j, v := range variants {
 						seed := *seed0 + uint64(round)
-						tr := &trial{d: d, rng: rand.New(rand.NewPCG(seed, uint64(at.n*100+j))), seed: seed, deep: (i+j+round)%4 == 0, halves: (i+j+round)%4 == 1}
+						tr := &trial{
+							d: d, rng: rand.New(rand.NewPCG(seed, uint64(at.n*100+j))), seed: seed,
+							deep: (i+j+round)%4 == 0, halves: (i+j+round)%4 == 1,
+						}
 						images++
-						if !p.do(fmt.Sprintf("%s, %s (-run '/%s' -crash.step %d -crash.seed %d)", at.what, v, name, at.n, seed), func() error { return tr.recover(at, v) }) {
+						if !p.do(
+							fmt.Sprintf(
+								"%s, %s (-run '/%s' -crash.step %d -crash.seed %d)", at.what, v, name, at.n, seed,
+							),
+							func() error { return tr.recover(at, v) },
+						) {
 							break
 						}
 					}

@@ -24,7 +24,9 @@ type fault struct {
 
 func (f fault) String() string {
 	out := f.err.Error()
-	for word, is := range map[string]bool{", after it took effect": f.after, ", for ever": f.forever, ", half written": f.short} {
+	for word, is := range map[string]bool{
+		", after it took effect": f.after, ", for ever": f.forever, ", half written": f.short,
+	} {
 		if is {
 			out += word
 		}
@@ -221,7 +223,10 @@ func TestAFailureOfEveryStep(t *testing.T) {
 					if *step0 == 0 && k > 40 && k < 280 && k%16 != 0 {
 						continue // folders, one as good as another
 					}
-					ok := p.do(fmt.Sprintf("step %d fails: %s (-run '/%s' -crash.step %d -crash.seed %d)", k, f, name, k, *seed0), func() error {
+					what := fmt.Sprintf(
+						"step %d fails: %s (-run '/%s' -crash.step %d -crash.seed %d)", k, f, name, k, *seed0,
+					)
+					ok := p.do(what, func() error {
 						a := newAttempt(d, k, f)
 						hit, err := a.try()
 						mu.Lock()

@@ -43,7 +43,9 @@ func (c tenant) fails(err, want error) {
 
 func (c tenant) begin(name string, size int64, idem string) upload.Upload {
 	c.t.Helper()
-	up, err := c.w.Uploads.Begin(ctx, c.w.Me, upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: name}, Bytes: size, Chunks: -1, ChunkSize: chunk, Idem: idem})
+	up, err := c.w.Uploads.Begin(ctx, c.w.Me, upload.BeginRequest{
+		Capsule: "default", Meta: catalog.Meta{Name: name}, Bytes: size, Chunks: -1, ChunkSize: chunk, Idem: idem,
+	})
 	c.ok(err)
 	return up
 }
@@ -55,7 +57,9 @@ func (c tenant) put(up upload.Upload, i int64, content []byte) {
 }
 
 func (c tenant) finish(up upload.Upload, content []byte) (catalog.Memory, error) {
-	return c.w.Uploads.Finish(ctx, c.w.Me, upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(content), Length: int64(len(content))})
+	return c.w.Uploads.Finish(ctx, c.w.Me, upload.FinishRequest{
+		ID: up.ID, SHA256: sha256.Sum256(content), Length: int64(len(content)),
+	})
 }
 
 func (c tenant) stored(name, idem string, content []byte) catalog.Memory {
@@ -85,7 +89,10 @@ func (c tenant) hour(day, h int) {
 	c.put(up, 1, three)
 
 	up = c.begin(name("cut"), int64(len(three)), "")
-	_, err := c.w.Uploads.PutRange(ctx, c.w.Me, up.ID, chunk, io.MultiReader(bytes.NewReader(three[chunk:chunk+1200]), cutBody{}), upload.Put{Length: chunk})
+	_, err := c.w.Uploads.PutRange(
+		ctx, c.w.Me, up.ID, chunk, io.MultiReader(bytes.NewReader(three[chunk:chunk+1200]), cutBody{}),
+		upload.Put{Length: chunk},
+	)
 	c.fails(err, errCut)
 	c.fails(c.w.Uploads.PutChunk(ctx, c.w.Me, up.ID, 0, bytes.NewReader(three[:chunk]), wrong), upload.ErrChecksum)
 
@@ -96,7 +103,10 @@ func (c tenant) hour(day, h int) {
 	if h%2 == 0 {
 		c.ok(c.w.Uploads.Abort(ctx, c.w.Me, up.ID))
 	}
-	_, err = c.w.Uploads.Create(ctx, c.w.Me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: name("refused")}, Put: wrong}, bytes.NewReader(three[:chunk]))
+	_, err = c.w.Uploads.Create(
+		ctx, c.w.Me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: name("refused")}, Put: wrong},
+		bytes.NewReader(three[:chunk]),
+	)
 	c.fails(err, upload.ErrChecksum)
 
 	again := bytesOf("again", 1, 2*chunk)
@@ -108,7 +118,14 @@ func (c tenant) hour(day, h int) {
 		c.ok(errors.Join(err, c.w.Memories.Delete(ctx, c.w.Me, a.ID, true)))
 	}
 	inline := bytesOf("inline", uint64(h), inlineMax)
-	m, err := c.w.Uploads.Create(ctx, c.w.Me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: name("inline")}, Idem: name("inline"), Put: upload.Put{Length: inlineMax}}, bytes.NewReader(inline))
+	m, err := c.w.Uploads.Create(
+		ctx, c.w.Me,
+		upload.CreateRequest{
+			Capsule: "default", Meta: catalog.Meta{Name: name("inline")}, Idem: name("inline"),
+			Put: upload.Put{Length: inlineMax},
+		},
+		bytes.NewReader(inline),
+	)
 	c.ok(err)
 	c.ok(c.w.Memories.Delete(ctx, c.w.Me, m.ID, h%2 == 0))
 }
@@ -176,7 +193,9 @@ func (s *size) add(disk *crashfs.Disk, dir string) error {
 func TestNothingGrowsFromDayToDay(t *testing.T) {
 	disk := newDisk()
 	cl := &world.Clock{}
-	w, err := openServer(disk, setup{durability: durable.Process, seed: 1, clock: cl, die: func(err error) { panic(err) }, keep: 20 * hour})
+	w, err := openServer(disk, setup{
+		durability: durable.Process, seed: 1, clock: cl, die: func(err error) { panic(err) }, keep: 20 * hour,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,8 +241,10 @@ func TestNothingGrowsFromDayToDay(t *testing.T) {
 	c.ok(err)
 	places, err := w.Blobs.Places(ctx, "", 1000)
 	c.ok(err)
-	if end.sessions != 0 || len(places) != 1 || end.rows[catalog.MemoryTable] != 1 || end.rows[catalog.ContentTable] != 1 || end.rows[catalog.PlaceTable] != 1 ||
-		end.rows[catalog.DueTable]+end.rows[catalog.CheckpointTable]+end.rows[catalog.ReservationTable]+end.rows[catalog.IdemTable] != 0 || end.rows[catalog.OutcomeTable] != 1 {
+	if end.sessions != 0 || len(places) != 1 || end.rows[catalog.MemoryTable] != 1 ||
+		end.rows[catalog.ContentTable] != 1 || end.rows[catalog.PlaceTable] != 1 ||
+		end.rows[catalog.DueTable]+end.rows[catalog.CheckpointTable] != 0 ||
+		end.rows[catalog.ReservationTable]+end.rows[catalog.IdemTable] != 0 || end.rows[catalog.OutcomeTable] != 1 {
 		t.Errorf("in the end there is %+v", end)
 	}
 	c.ok(errors.Join(audit(w), w.Close()))
@@ -236,7 +257,9 @@ func TestNothingGrowsFromDayToDay(t *testing.T) {
 func TestTheCollectorAmongEverything(t *testing.T) {
 	disk := newDisk()
 	cl := &world.Clock{}
-	w, err := openServer(disk, setup{durability: durable.Process, seed: 2, clock: cl, die: func(err error) { panic(err) }, keep: 2 * hour})
+	w, err := openServer(disk, setup{
+		durability: durable.Process, seed: 2, clock: cl, die: func(err error) { panic(err) }, keep: 2 * hour,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -313,15 +336,23 @@ func (w *server) oneDay(rng *rand.Rand, name string, content []byte) error {
 func (w *server) store(rng *rand.Rand, name string, content []byte) (m catalog.Memory, err error) {
 	size := int64(len(content))
 	if rng.IntN(2) == 0 {
-		return w.Uploads.Create(ctx, w.Me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: name}, Put: upload.Put{Length: size}}, bytes.NewReader(content))
+		return w.Uploads.Create(
+			ctx, w.Me,
+			upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: name}, Put: upload.Put{Length: size}},
+			bytes.NewReader(content),
+		)
 	}
-	up, err := w.Uploads.Begin(ctx, w.Me, upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: name}, Bytes: size, Chunks: -1, ChunkSize: chunk})
+	up, err := w.Uploads.Begin(ctx, w.Me, upload.BeginRequest{
+		Capsule: "default", Meta: catalog.Meta{Name: name}, Bytes: size, Chunks: -1, ChunkSize: chunk,
+	})
 	if err != nil {
 		return m, err
 	}
 	for off := int64(0); off < size; off += chunk {
 		part := content[off:min(size, off+chunk)]
-		if err := w.Uploads.PutChunk(ctx, w.Me, up.ID, off/chunk, bytes.NewReader(part), upload.Put{Length: int64(len(part))}); err != nil {
+		if err := w.Uploads.PutChunk(
+			ctx, w.Me, up.ID, off/chunk, bytes.NewReader(part), upload.Put{Length: int64(len(part))},
+		); err != nil {
 			return m, err
 		}
 	}

@@ -20,7 +20,10 @@ var mishaps = map[string]func(disk *crashfs.Disk) error{
 	"empty metadata": func(disk *crashfs.Disk) error { return unmounted(disk, data+"/meta") },
 	"empty content":  func(disk *crashfs.Disk) error { return unmounted(disk, data+"/content") },
 	"exchanged": func(disk *crashfs.Disk) error {
-		return errors.Join(disk.Rename(data+"/meta", "/away"), disk.Rename(data+"/content", data+"/meta"), disk.Rename("/away", data+"/content"))
+		return errors.Join(
+			disk.Rename(data+"/meta", "/away"), disk.Rename(data+"/content", data+"/meta"),
+			disk.Rename("/away", data+"/content"),
+		)
 	},
 }
 

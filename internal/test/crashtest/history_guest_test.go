@@ -189,7 +189,9 @@ func (l *serverRun) toRole(to role) change {
 			case controller:
 				controllers = []string{g.id}
 			}
-			_, err := l.w.Memories.UpdateCapsule(ctx, l.w.Me, "default", memories.CapsuleChange{Subject: &who, Controllers: &controllers})
+			_, err := l.w.Memories.UpdateCapsule(ctx, l.w.Me, "default", memories.CapsuleChange{
+				Subject: &who, Controllers: &controllers,
+			})
 			return err
 		},
 	}
@@ -215,7 +217,8 @@ func (l *serverRun) newToken(readOnly bool, ends time.Duration) bool {
 	g := l.m.guest
 	var t catalog.Token
 	var secret string
-	return l.call("", fmt.Sprintf("a new token for the guest, read-only %v, for %v", readOnly, ends), nil, func() (err error) {
+	doing := fmt.Sprintf("a new token for the guest, read-only %v, for %v", readOnly, ends)
+	return l.call("", doing, nil, func() (err error) {
 		t, secret, err = l.w.Access.CreateToken(ctx, l.w.Me, g.id, "guest", readOnly, ends)
 		return err
 	}, func() {
@@ -270,7 +273,10 @@ func (l *serverRun) refused(f *file) {
 			return
 		}
 		l.callRefused(f.name, "may not put", refusals, func() error {
-			return l.w.Uploads.PutChunk(ctx, as, f.id, 0, bytes.NewReader(b[:one.End]), upload.Put{Length: one.Len(), Replace: l.rng.IntN(2) == 0})
+			return l.w.Uploads.PutChunk(
+				ctx, as, f.id, 0, bytes.NewReader(b[:one.End]),
+				upload.Put{Length: one.Len(), Replace: l.rng.IntN(2) == 0},
+			)
 		})
 	case 4:
 		if f.id != 0 {
@@ -293,12 +299,17 @@ func (l *serverRun) meddle(f *file) {
 	wants := append([]error{session.ErrNotFound}, refusals...)
 	switch {
 	case !f.guest && f.can == visible && l.m.guest.role != controller:
-		l.callRefused(f.name, "another may not delete", wants, func() error { return l.w.Memories.Delete(ctx, other, f.memory, true) })
+		l.callRefused(
+			f.name, "another may not delete", wants,
+			func() error { return l.w.Memories.Delete(ctx, other, f.memory, true) },
+		)
 	case f.id == 0:
 	case l.rng.IntN(2) == 0:
 		l.callRefused(f.name, "another may not finish", wants, func() error { return l.tryFinish(f, other) })
 	default:
-		l.callRefused(f.name, "another may not abort", wants, func() error { return l.w.Uploads.Abort(ctx, other, f.id) })
+		l.callRefused(
+			f.name, "another may not abort", wants, func() error { return l.w.Uploads.Abort(ctx, other, f.id) },
+		)
 	}
 }
 
@@ -368,8 +379,11 @@ func (l *serverRun) midway() {
 	if f := l.pick(func(f *file) bool { return f.guest && f.can == open && len(f.old) == 0 && !f.whole() }); f != nil {
 		gap := session.Gaps(f.must, session.Range{End: int64(len(f.content))}, 1)[0]
 		got := int64(0)
-		l.during(f, fmt.Sprintf("put bytes %d to %d", gap.Off, gap.End), func() { f.may = session.Add(f.may, gap) }, func(change func()) (err error) {
-			got, err = l.w.Uploads.PutRange(ctx, l.as(f), f.id, gap.Off, turning(f.content[gap.Off:gap.End], change), upload.Put{Length: gap.Len()})
+		doing := fmt.Sprintf("put bytes %d to %d", gap.Off, gap.End)
+		l.during(f, doing, func() { f.may = session.Add(f.may, gap) }, func(change func()) (err error) {
+			got, err = l.w.Uploads.PutRange(
+				ctx, l.as(f), f.id, gap.Off, turning(f.content[gap.Off:gap.End], change), upload.Put{Length: gap.Len()},
+			)
 			return err
 		}, func() { f.must = session.Add(f.must, session.Range{Off: gap.Off, End: gap.Off + got}) })
 		return

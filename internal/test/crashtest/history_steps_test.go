@@ -37,7 +37,10 @@ func (f *file) forgotten() bool { return f.can == purged && f.idle > 40*hour }
 var errWrong = errors.New("the answer is wrong")
 
 // sizes of contents: none, inline, and about the borders of chunks.
-var sizes = []int{0, 1, 150, inlineMax, inlineMax + 1, 3000, chunk - 1, chunk, chunk + 1, chunk + 900, 2 * chunk, 2*chunk + 1234, 3 * chunk}
+var sizes = []int{
+	0, 1, 150, inlineMax, inlineMax + 1, 3000, chunk - 1, chunk, chunk + 1, chunk + 900, 2 * chunk, 2*chunk + 1234,
+	3 * chunk,
+}
 
 // content draws one of few contents, so that equal ones meet.
 func (l *serverRun) content() []byte {
@@ -115,18 +118,23 @@ func (l *serverRun) beginning(f *file) upload.BeginRequest {
 	if f.unknown {
 		size = session.Unknown
 	}
-	return upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: f.name}, Bytes: size, Chunks: -1, ChunkSize: chunk, Idem: f.idem}
+	return upload.BeginRequest{
+		Capsule: "default", Meta: catalog.Meta{Name: f.name}, Bytes: size, Chunks: -1, ChunkSize: chunk, Idem: f.idem,
+	}
 }
 
 func (l *serverRun) tryCreate(f *file, as access.Caller) error {
 	_, err := l.w.Uploads.Create(ctx, as, upload.CreateRequest{
-		Capsule: "default", Meta: catalog.Meta{Name: f.name}, Idem: f.idem, Put: upload.Put{Length: int64(len(f.content))},
+		Capsule: "default", Meta: catalog.Meta{Name: f.name}, Idem: f.idem,
+		Put: upload.Put{Length: int64(len(f.content))},
 	}, bytes.NewReader(f.content))
 	return err
 }
 
 func (l *serverRun) tryFinish(f *file, as access.Caller) error {
-	_, err := l.w.Uploads.Finish(ctx, as, upload.FinishRequest{ID: f.id, SHA256: sha256.Sum256(f.content), Length: int64(len(f.content))})
+	_, err := l.w.Uploads.Finish(ctx, as, upload.FinishRequest{
+		ID: f.id, SHA256: sha256.Sum256(f.content), Length: int64(len(f.content)),
+	})
 	return err
 }
 
@@ -250,7 +258,9 @@ func (l *serverRun) beginTwice() {
 		l.call(f.name, "begin again", nil, func() error {
 			up, err := l.w.Uploads.Begin(ctx, l.as(f), l.beginning(f))
 			if err == nil && (up.ID != id || up.Memory != memory || up.Deleted != (f.can != visible)) {
-				err = fmt.Errorf("%w: it is session %d with memory %s, deleted %v", errWrong, up.ID, up.Memory, up.Deleted)
+				err = fmt.Errorf(
+					"%w: it is session %d with memory %s, deleted %v", errWrong, up.ID, up.Memory, up.Deleted,
+				)
 			}
 			return err
 		}, func() {}, nil)
@@ -378,12 +388,15 @@ func (l *serverRun) doRepeat() {
 		l.beginTwice()
 		return
 	}
-	f := l.pickOwned(func(f *file) bool { return f.can&(open|nowhere) == 0 && (f.id != 0 || f.idem != "") && !f.forgotten() })
+	f := l.pickOwned(
+		func(f *file) bool { return f.can&(open|nowhere) == 0 && (f.id != 0 || f.idem != "") && !f.forgotten() },
+	)
 	if f == nil {
 		return
 	}
 	ends := map[fate]error{
-		visible: session.ErrFinished, trashed: session.ErrFinished, purged: session.ErrFinished, aborted: session.ErrAborted, expired: session.ErrExpired,
+		visible: session.ErrFinished, trashed: session.ErrFinished, purged: session.ErrFinished,
+		aborted: session.ErrAborted, expired: session.ErrExpired,
 	}
 	end := ends[f.can]
 	switch n := l.rng.IntN(4); {
@@ -398,19 +411,27 @@ func (l *serverRun) doRepeat() {
 			l.err = fmt.Errorf("%s: it was %s, and repeated it is %s", f, was, f.memory)
 		}
 	case f.created:
-		l.callRefused(f.name, "create again", []error{upload.ErrAlreadyFinished}, func() error { return l.tryCreate(f, l.as(f)) })
+		l.callRefused(
+			f.name, "create again", []error{upload.ErrAlreadyFinished}, func() error { return l.tryCreate(f, l.as(f)) },
+		)
 	case n == 0 && f.can&(trashed|purged) != 0:
-		l.callRefused(f.name, "finish again", []error{upload.ErrAlreadyFinished}, func() error { return l.tryFinish(f, l.as(f)) })
+		l.callRefused(
+			f.name, "finish again", []error{upload.ErrAlreadyFinished}, func() error { return l.tryFinish(f, l.as(f)) },
+		)
 	case n == 0:
 		l.callRefused(f.name, "finish again", []error{end}, func() error { return l.tryFinish(f, l.as(f)) })
 	case n == 1 && f.can == aborted:
-		l.call(f.name, "abort again", nil, func() error { return l.w.Uploads.Abort(ctx, l.as(f), f.id) }, func() {}, nil)
+		l.call(
+			f.name, "abort again", nil, func() error { return l.w.Uploads.Abort(ctx, l.as(f), f.id) }, func() {}, nil,
+		)
 	case n == 1:
 		l.callRefused(f.name, "abort", []error{end}, func() error { return l.w.Uploads.Abort(ctx, l.as(f), f.id) })
 	case len(f.content) > 0:
 		b := f.content[:min(chunk, len(f.content))]
 		l.callRefused(f.name, "put again", []error{end}, func() error {
-			return l.w.Uploads.PutChunk(ctx, l.as(f), f.id, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b)), Replace: n == 3})
+			return l.w.Uploads.PutChunk(
+				ctx, l.as(f), f.id, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b)), Replace: n == 3},
+			)
 		})
 	}
 }
@@ -456,7 +477,10 @@ func (l *serverRun) doPurge() {
 		l.purge(f.name, f.can)
 		return
 	}
-	l.callRefused(f.name, "purge again", []error{catalog.ErrNotFound}, func() error { return l.w.Memories.Delete(ctx, l.w.Me, f.memory, true) })
+	l.callRefused(
+		f.name, "purge again", []error{catalog.ErrNotFound},
+		func() error { return l.w.Memories.Delete(ctx, l.w.Me, f.memory, true) },
+	)
 }
 
 // doTick lets some time pass, on the whole less than an hour, and lets the keeper work.
@@ -576,7 +600,10 @@ func (l *serverRun) doReadSlowly() {
 	l.on(f)
 	was := *f
 	var reading *memories.File
-	if !l.call(f.name, "open", nil, func() (err error) { reading, err = l.w.Memories.Open(ctx, l.w.Me, was.memory); return err }, func() {}, nil) {
+	if !l.call(f.name, "open", nil, func() (err error) {
+		reading, err = l.w.Memories.Open(ctx, l.w.Me, was.memory)
+		return err
+	}, func() {}, nil) {
 		return
 	}
 	if l.rng.IntN(3) > 0 {

@@ -22,7 +22,9 @@ import (
 )
 
 var (
-	histories    = flag.Int("history.count", 0, "how many random histories; 0: as many as take about 20 s on two processors")
+	histories = flag.Int(
+		"history.count", 0, "how many random histories; 0: as many as take about 20 s on two processors",
+	)
 	history0     = flag.Uint64("history.seed", 1, "the seed of the first; each later one has the next")
 	historiesFor = flag.Duration("history.for", 0, "as many histories as this takes, whatever -history.count says")
 )
@@ -66,7 +68,8 @@ const (
 func (l *serverRun) hooked(s crashfs.Step) *crashfs.Fault {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.event == nothing || s.Op == crashfs.OpRead || l.event == crash && !s.Changes() || l.event == failing && l.before != nil {
+	if l.event == nothing || s.Op == crashfs.OpRead || l.event == crash && !s.Changes() ||
+		l.event == failing && l.before != nil {
 		return nil
 	}
 	if l.left--; l.left > 0 {
@@ -278,7 +281,9 @@ func (t totals) String() string {
 		points += t.crashes[how]
 		by = append(by, fmt.Sprintf("%d %s", t.crashes[how], how))
 	}
-	return fmt.Sprintf("%d histories, %d lives, %d calls, %d crash points (%s), %d faults, in %d of them the server ended itself, %d images checked",
+	return fmt.Sprintf(
+		"%d histories, %d lives, %d calls, %d crash points (%s), %d faults, in %d of them the server ended itself, "+
+			"%d images checked",
 		t.histories, t.runs, t.calls, points, strings.Join(by, ", "), t.faults, t.deaths, t.images)
 }
 
@@ -299,14 +304,19 @@ func newStart(d durable.Durability) (out start, err error) {
 		return out, errors.Join(err, w.Close())
 	}
 	t, secret, err := w.Access.CreateToken(ctx, w.Me, p.ID, "guest", false, 0)
-	out.guest = guest{id: p.ID, secret: secret, tokenID: t.ID, role: stranger, token: valid, caller: access.Caller{Principal: p.ID, Token: t.Hash}}
+	out.guest = guest{
+		id: p.ID, secret: secret, tokenID: t.ID, role: stranger, token: valid,
+		caller: access.Caller{Principal: p.ID, Token: t.Hash},
+	}
 	err = errors.Join(err, w.Close())
 	out.image = disk.Image()
 	return out, err
 }
 
 func newHistory(seed uint64, d durable.Durability, from start) *history {
-	h := &history{seed: seed, d: d, rng: rand.New(rand.NewPCG(seed, uint64(d))), disk: from.image.Kill(), model: newModel()}
+	h := &history{
+		seed: seed, d: d, rng: rand.New(rand.NewPCG(seed, uint64(d))), disk: from.image.Kill(), model: newModel(),
+	}
 	g := from.guest
 	h.model.guest = &g
 	h.totals.crashes = map[string]int{}
@@ -337,7 +347,9 @@ func (h *history) born() *serverRun {
 	cl.SetMillis(h.ms)
 	l.dead = newDeath(func() { l.stopAt("the server ends itself") })
 	h.model.forgetTime()
-	l.disk, l.m, l.st = h.disk, h.model, setup{durability: h.d, seed: h.seed*1_000_003 + uint64(h.runs)*100, clock: cl, die: l.dead.die}
+	l.disk, l.m, l.st = h.disk, h.model, setup{
+		durability: h.d, seed: h.seed*1_000_003 + uint64(h.runs)*100, clock: cl, die: l.dead.die,
+	}
 	l.hook, l.failed, l.trace = l.hooked, l.wasRefused, l.traced
 	l.fault = onceFaults[h.rng.IntN(len(onceFaults))]
 	return l
@@ -386,7 +398,9 @@ func (l *serverRun) live(when string) {
 
 // next does one server run, and keeps the disk that it leaves.
 func (h *history) next() error {
-	when := []string{"call", "call", "call", "call", "call", "call", "opening", "fault", "fault", "stopping", "between", "stopped"}[h.rng.IntN(12)]
+	when := []string{
+		"call", "call", "call", "call", "call", "call", "opening", "fault", "fault", "stopping", "between", "stopped",
+	}[h.rng.IntN(12)]
 	l := h.born()
 	l.look = when == "call" && h.rng.IntN(4) == 0
 	l.log = append(l.log, fmt.Sprintf("life %d, %s:", l.n, when))
@@ -454,7 +468,8 @@ func (h *history) bury(l *serverRun, when string, err error) error {
 			how = "kills"
 		}
 		at := map[string]string{
-			"call": " in a call", "opening": " in an opening", "stopping": " in a stop", "between": " between calls", "fault": " after a fault",
+			"call": " in a call", "opening": " in an opening", "stopping": " in a stop", "between": " between calls",
+			"fault": " after a fault",
 		}[when]
 		h.totals.crashes[how+at]++
 		h.log = append(h.log, "  "+v.String())
@@ -602,7 +617,8 @@ func TestAnyHistory(t *testing.T) {
 	p := newPool(t)
 	var mu sync.Mutex
 	var all totals
-	for seed := *history0; seed < *history0+uint64(count) && (*historiesFor == 0 || time.Since(began) < *historiesFor); seed++ {
+	for seed := *history0; seed < *history0+uint64(count) &&
+		(*historiesFor == 0 || time.Since(began) < *historiesFor); seed++ {
 		d := durable.Process
 		if seed%2 == 0 {
 			d = durable.Power

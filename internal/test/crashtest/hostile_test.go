@@ -63,7 +63,9 @@ func (c hostile) givesBack(put func()) {
 
 func (c hostile) create(b []byte, put upload.Put, body io.Reader) error {
 	put.Length = int64(len(b))
-	_, err := c.w.Uploads.Create(ctx, c.w.Me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Put: put}, body)
+	_, err := c.w.Uploads.Create(
+		ctx, c.w.Me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Put: put}, body,
+	)
 	return err
 }
 
@@ -93,7 +95,9 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 			for j := range 8 {
 				b := bytesOf("a", uint64(i*8+j), int(c.quota)*2/3)
 				wg.Go(func() {
-					if err := c.create(b, upload.Put{SHA256: &wrong}, bytes.NewReader(b)); !errors.Is(err, upload.ErrChecksum) && !errors.Is(err, catalog.ErrQuota) {
+					if err := c.create(
+						b, upload.Put{SHA256: &wrong}, bytes.NewReader(b),
+					); !errors.Is(err, upload.ErrChecksum) && !errors.Is(err, catalog.ErrQuota) {
 						c.t.Error(err)
 					}
 				})
@@ -114,7 +118,11 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 		},
 		"creates of any length past the quota": func(c hostile, i int) {
 			b := bytesOf("a", uint64(i), int(c.quota)+2*chunk)
-			_, err := c.w.Uploads.Create(ctx, c.w.Me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: -1}}, bytes.NewReader(b))
+			_, err := c.w.Uploads.Create(
+				ctx, c.w.Me,
+				upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: -1}},
+				bytes.NewReader(b),
+			)
 			c.fails(err, catalog.ErrQuota)
 		},
 		"chunks with a wrong digest": func(c hostile, i int) {
@@ -122,7 +130,13 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 				up := c.begin("a", n, fmt.Sprint(n))
 				b := bytesOf("a", uint64(i), int(min(n, chunk)))
 				c.givesBack(func() {
-					c.fails(c.w.Uploads.PutChunk(ctx, c.w.Me, up.ID, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b)), SHA256: &wrong}), upload.ErrChecksum)
+					c.fails(
+						c.w.Uploads.PutChunk(
+							ctx, c.w.Me, up.ID, 0, bytes.NewReader(b),
+							upload.Put{Length: int64(len(b)), SHA256: &wrong},
+						),
+						upload.ErrChecksum,
+					)
 				})
 			}
 		},
@@ -131,7 +145,9 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 				up := c.begin("a", n, fmt.Sprint(n))
 				b := bytesOf("a", uint64(i), int(min(n, chunk)))
 				c.givesBack(func() {
-					c.fails(c.w.Uploads.PutChunk(ctx, c.w.Me, up.ID, 0, cut(b), upload.Put{Length: int64(len(b))}), errCut)
+					c.fails(
+						c.w.Uploads.PutChunk(ctx, c.w.Me, up.ID, 0, cut(b), upload.Put{Length: int64(len(b))}), errCut,
+					)
 				})
 			}
 		},
@@ -139,7 +155,9 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 			for _, n := range []int64{2 * chunk, 3000} {
 				up := c.begin("a", n, fmt.Sprint(n))
 				b := bytesOf("a", uint64(i), int(min(n, chunk)))
-				c.ok(c.w.Uploads.PutChunk(ctx, c.w.Me, up.ID, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b)), Replace: true}))
+				c.ok(c.w.Uploads.PutChunk(
+					ctx, c.w.Me, up.ID, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b)), Replace: true},
+				))
 			}
 		},
 		"a chunk that is replaced, and then finished": func(c hostile, i int) {
@@ -147,7 +165,9 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 			up := c.begin("a", 2*chunk, "")
 			c.put(up, 0, b)
 			c.put(up, 1, b)
-			c.ok(c.w.Uploads.PutChunk(ctx, c.w.Me, up.ID, 0, bytes.NewReader(b[:chunk]), upload.Put{Length: chunk, Replace: true}))
+			c.ok(c.w.Uploads.PutChunk(
+				ctx, c.w.Me, up.ID, 0, bytes.NewReader(b[:chunk]), upload.Put{Length: chunk, Replace: true},
+			))
 			m, err := c.finish(up, b) // before anything was given back
 			c.ok(err)
 			c.checkBounded("after the finish")
@@ -185,12 +205,16 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 			}()
 			_, err := send.Write(b[:chunk-1])
 			c.ok(err)
-			c.ok(c.w.Uploads.PutChunk(ctx, c.w.Me, up.ID, 1, bytes.NewReader(b), upload.Put{Length: chunk, Replace: true}))
+			c.ok(c.w.Uploads.PutChunk(
+				ctx, c.w.Me, up.ID, 1, bytes.NewReader(b), upload.Put{Length: chunk, Replace: true},
+			))
 			send.CloseWithError(errCut)
 			c.fails(<-done, session.ErrSuperseded)
 		},
 		"a length that never ends": func(c hostile, i int) {
-			up, err := c.w.Uploads.Begin(ctx, c.w.Me, upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Bytes: session.Unknown, Chunks: -1, ChunkSize: chunk})
+			up, err := c.w.Uploads.Begin(ctx, c.w.Me, upload.BeginRequest{
+				Capsule: "default", Meta: catalog.Meta{Name: "a"}, Bytes: session.Unknown, Chunks: -1, ChunkSize: chunk,
+			})
 			c.ok(err)
 			for n := int64(0); err == nil; n++ {
 				b := bytesOf("a", uint64(n), chunk)
@@ -202,7 +226,9 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cl := &world.Clock{}
-			w, err := openServer(newDisk(), setup{durability: durable.Process, seed: 1, clock: cl, die: func(err error) { panic(err) }})
+			w, err := openServer(newDisk(), setup{
+				durability: durable.Process, seed: 1, clock: cl, die: func(err error) { panic(err) },
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -211,7 +237,10 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 			var empty size
 			c.ok(empty.add(w.disk, data+"/content"))
 			c.ok(w.Catalog.Update(ctx, func(tx catalog.Tx) error {
-				_, err := catalog.ChangeCapsule(tx, "default", func(c *catalog.Capsule) error { c.QuotaBytes = 30_000; return nil }, catalog.Moment{})
+				_, err := catalog.ChangeCapsule(tx, "default", func(c *catalog.Capsule) error {
+					c.QuotaBytes = 30_000
+					return nil
+				}, catalog.Moment{})
 				return err
 			}))
 			for i := range rounds {
@@ -229,8 +258,11 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 			}
 			var end size
 			c.ok(end.add(w.disk, data+"/content"))
-			if places, err := w.Blobs.Places(ctx, "", 100); err != nil || len(places) != 1 || end.bytes > empty.bytes+2*4096 {
-				t.Errorf("%d places and %d bytes are left, and %d were there; %v", len(places), end.bytes, empty.bytes, err)
+			if places, err := w.Blobs.Places(ctx, "", 100); err != nil || len(places) != 1 ||
+				end.bytes > empty.bytes+2*4096 {
+				t.Errorf(
+					"%d places and %d bytes are left, and %d were there; %v", len(places), end.bytes, empty.bytes, err,
+				)
 			}
 			c.ok(errors.Join(audit(w), w.Close()))
 		})
@@ -252,7 +284,9 @@ func TestWhatAKilledLifeLeftAtAnOpenSession(t *testing.T) {
 	for i := range int64(7) {
 		c.put(up, i, b)
 	}
-	_, err = w.Uploads.PutRange(ctx, w.Me, up.ID, chunk, bytes.NewReader(b[chunk:5*chunk]), upload.Put{Length: 4 * chunk, Replace: true})
+	_, err = w.Uploads.PutRange(
+		ctx, w.Me, up.ID, chunk, bytes.NewReader(b[chunk:5*chunk]), upload.Put{Length: 4 * chunk, Replace: true},
+	)
 	c.ok(err)
 	var before, after size
 	c.ok(before.add(disk, data+"/content"))

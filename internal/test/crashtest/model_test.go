@@ -82,7 +82,10 @@ func newModel() *model { return &model{files: map[string]*file{}, shown: map[str
 func (m *model) clone() *model {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	out := &model{files: make(map[string]*file, len(m.files)), doing: m.doing, seq: m.seq, shown: map[string]fate{}, unkept: m.unkept}
+	out := &model{
+		files: make(map[string]*file, len(m.files)), doing: m.doing, seq: m.seq, shown: map[string]fate{},
+		unkept: m.unkept,
+	}
 	for name, f := range m.files {
 		c := *f
 		c.must, c.may, c.old = slices.Clone(f.must), slices.Clone(f.may), slices.Clone(f.old)

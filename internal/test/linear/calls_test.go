@@ -21,7 +21,8 @@ func (c *client) do(ctx context.Context, o *op) (err error) {
 	switch o.kind {
 	case begin:
 		req := upload.BeginRequest{
-			Capsule: capsule, Meta: catalog.Meta{Name: o.name}, Bytes: int64(len(contents[o.content])), Chunks: -1, Idem: keyName(o.key),
+			Capsule: capsule, Meta: catalog.Meta{Name: o.name}, Bytes: int64(len(contents[o.content])), Chunks: -1,
+			Idem: keyName(o.key),
 		}
 		if o.chunked {
 			req.ChunkSize = req.Bytes / pieces
@@ -29,7 +30,10 @@ func (c *client) do(ctx context.Context, o *op) (err error) {
 		up, err := w.Uploads.Begin(ctx, w.Me, req)
 		return c.show(o, err, up)
 	case create:
-		req := upload.CreateRequest{Capsule: capsule, Meta: catalog.Meta{Name: o.name}, Put: upload.Put{Length: int64(len(contents[o.content]))}}
+		req := upload.CreateRequest{
+			Capsule: capsule, Meta: catalog.Meta{Name: o.name},
+			Put: upload.Put{Length: int64(len(contents[o.content]))},
+		}
 		if o.key >= 0 {
 			req.Idem = keyName(o.key)
 		}
@@ -65,7 +69,9 @@ func (c *client) put(ctx context.Context, o *op) error {
 		return c.w.Uploads.PutChunk(ctx, c.w.Me, id, int64(o.piece), bytes.NewReader(b), upload.Put{Length: int64(n)})
 	}
 	crc := crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) // with it the put has its whole effect or none
-	_, err := c.w.Uploads.PutRange(ctx, c.w.Me, id, int64(o.piece*n), bytes.NewReader(b), upload.Put{Length: int64(n), CRC32C: &crc})
+	_, err := c.w.Uploads.PutRange(
+		ctx, c.w.Me, id, int64(o.piece*n), bytes.NewReader(b), upload.Put{Length: int64(n), CRC32C: &crc},
+	)
 	return err
 }
 

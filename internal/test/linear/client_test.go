@@ -204,7 +204,8 @@ func (c *client) step() bool {
 
 func (c *client) drawList(o *op) {
 	if c.page != nil {
-		o.inTrash, o.only, o.content, o.limit, o.from = c.page.inTrash, c.page.only, c.page.content, c.page.limit, c.page.from
+		o.inTrash, o.only, o.content = c.page.inTrash, c.page.only, c.page.content
+		o.limit, o.from = c.page.limit, c.page.from
 		return
 	}
 	o.inTrash, o.limit, o.from = c.rng.IntN(3) == 0, 1+c.rng.IntN(3)*c.rng.IntN(10), math.MaxUint64
@@ -230,7 +231,10 @@ func (c *client) onSession(o *op) bool {
 	if (o.kind == finish || o.kind == batch) && c.rng.IntN(6) > 0 {
 		for _, t := range targets {
 			for i := range pieces {
-				p := &op{kind: put, client: c.n, sids: []uint64{t.sid}, piece: (i + c.n) % pieces, content: t.content, chunked: t.chunked, key: -1}
+				p := &op{
+					kind: put, client: c.n, sids: []uint64{t.sid}, piece: (i + c.n) % pieces, content: t.content,
+					chunked: t.chunked, key: -1,
+				}
 				if !c.h.has(t.sid, p.piece) && !c.call(p) {
 					return true
 				}

@@ -63,7 +63,9 @@ func (h *history) record(o *op) {
 func (h *history) has(sid uint64, piece int) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.ContainsFunc(h.ops, func(o *op) bool { return o.kind == put && o.answer == ok && o.sids[0] == sid && o.piece == piece })
+	return slices.ContainsFunc(
+		h.ops, func(o *op) bool { return o.kind == put && o.answer == ok && o.sids[0] == sid && o.piece == piece },
+	)
 }
 
 func (h *history) contentOf(sid uint64) int {
@@ -75,7 +77,10 @@ func (h *history) contentOf(sid uint64) int {
 // run makes a history. Its draws depend on the seed alone. How the calls meet each other does not.
 func run(seed uint64) *history {
 	h := &history{seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), disk: newDisk()}
-	h.set = setup{seed: seed << 8, clock: &world.Clock{}, inMemory: h.rng.IntN(5) == 0, durability: durable.Durability(1 - h.rng.IntN(2))}
+	h.set = setup{
+		seed: seed << 8, clock: &world.Clock{}, inMemory: h.rng.IntN(5) == 0,
+		durability: durable.Durability(1 - h.rng.IntN(2)),
+	}
 	clients, steps, epochs := 3+h.rng.IntN(4), 0, 1
 	if !h.set.inMemory && h.rng.IntN(2) == 0 {
 		epochs = 2

@@ -14,12 +14,13 @@ import (
 type kind string
 
 const (
-	begin    kind = "begin"
-	create   kind = "create"
-	put      kind = "put"
-	finish   kind = "finish"
-	batch    kind = "finish batch"
-	echo     kind = "was finished as" // a part of a batch's answer: each session was visible in that state at some moment meanwhile
+	begin  kind = "begin"
+	create kind = "create"
+	put    kind = "put"
+	finish kind = "finish"
+	batch  kind = "finish batch"
+	// a part of a batch's answer: each session was visible in that state at some moment meanwhile
+	echo     kind = "was finished as"
 	abort    kind = "abort"
 	status   kind = "status"
 	sessions kind = "list sessions"
@@ -62,14 +63,18 @@ type row struct {
 }
 
 func (r row) String() string {
-	return fmt.Sprintf("{%s seq %d content %d v%q by %x idem %q trashed %v}", short(r.id), r.seq, r.content, r.version, r.by, r.idem, r.inTrash)
+	return fmt.Sprintf(
+		"{%s seq %d content %d v%q by %x idem %q trashed %v}", short(r.id), r.seq, r.content, r.version, r.by, r.idem,
+		r.inTrash,
+	)
 }
 
 func short(id catalog.MemoryID) string { return fmt.Sprintf("m:%x", id[12:]) }
 
 func rowOf(m catalog.Memory) row {
 	return row{
-		id: m.ID, seq: m.Seq, content: contentOf(m.SHA256, m.Bytes), version: m.Description, by: m.By, idem: m.Idem, inTrash: !m.Trashed.IsZero(),
+		id: m.ID, seq: m.Seq, content: contentOf(m.SHA256, m.Bytes), version: m.Description, by: m.By, idem: m.Idem,
+		inTrash: !m.Trashed.IsZero(),
 	}
 }
 

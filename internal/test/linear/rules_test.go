@@ -44,7 +44,8 @@ func (c *checker) begin(s *state, o *op) bool {
 		return false
 	case row != nil:
 		got, m := o.shown[0], s.bySeq(row.memory)
-		return got.sid == row.sid && got.state == session.Finished && got.memory == m.id && got.deleted == (m.presence != visible)
+		return got.sid == row.sid && got.state == session.Finished && got.memory == m.id &&
+			got.deleted == (m.presence != visible)
 	case u != nil:
 		return s.learn(u, o.shown[0].sid) && s.shows(s.bySID(o.shown[0].sid), o.shown[0])
 	}
@@ -88,7 +89,8 @@ func (c *checker) session(s *state, o *op) bool {
 	case put:
 		switch {
 		case u.state != session.Open:
-			return o.lost || o.answer == map[session.State]answer{session.Finished: finished, session.Aborted: aborted}[u.state]
+			return o.lost ||
+				o.answer == map[session.State]answer{session.Finished: finished, session.Aborted: aborted}[u.state]
 		case o.answer == superseded && !o.lost:
 			return true
 		}
@@ -190,7 +192,8 @@ func (c *checker) look(s *state, o *op) bool {
 	case counters:
 		return o.counts == s.counts()
 	case feed:
-		return s.seq >= o.from && slices.Equal(o.events, c.events[min(o.from-c.start, uint64(len(c.events))):s.seq-c.start])
+		return s.seq >= o.from &&
+			slices.Equal(o.events, c.events[min(o.from-c.start, uint64(len(c.events))):s.seq-c.start])
 	case ping:
 		for i, id := range o.ids {
 			if m := s.byID(id); m == nil || o.present[i] != (m.presence == visible) {
@@ -204,7 +207,8 @@ func (c *checker) look(s *state, o *op) bool {
 	want, more := []row(nil), false
 	for i := len(s.memories) - 1; i >= 0; i-- {
 		m := s.memories[i]
-		if m.presence == purged || (m.presence == trashed) != o.inTrash || m.seq >= o.from || o.only && m.content != o.content {
+		if m.presence == purged || (m.presence == trashed) != o.inTrash || m.seq >= o.from ||
+			o.only && m.content != o.content {
 			continue
 		}
 		if more = len(want) == o.limit; more {

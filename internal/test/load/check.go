@@ -163,7 +163,8 @@ func (f *Facts) checkCounters(ctx context.Context, c *api.Client) error {
 	// A begin without an answer may have made a session that no client knows. So there may be more
 	// sessions than the facts have.
 	if row.Memories != stored+trashed || row.Trashed != trashed || row.OpenSessions < open {
-		return fmt.Errorf("the capsule counts %d memories, %d of them in the trash, and %d open sessions; there are %d, %d and %d",
+		return fmt.Errorf("the capsule counts %d memories, %d of them in the trash, and %d open sessions; there are "+
+			"%d, %d and %d",
 			row.Memories, row.Trashed, row.OpenSessions, stored+trashed, trashed, open)
 	}
 	st, err := c.AdminStats(ctx)
@@ -171,7 +172,9 @@ func (f *Facts) checkCounters(ctx context.Context, c *api.Client) error {
 		return err
 	}
 	if st.Open != row.OpenSessions || st.Sealed != 0 {
-		return fmt.Errorf("%d sessions are open and %d sealed, the capsule counts %d", st.Open, st.Sealed, row.OpenSessions)
+		return fmt.Errorf(
+			"%d sessions are open and %d sealed, the capsule counts %d", st.Open, st.Sealed, row.OpenSessions,
+		)
 	}
 	return nil
 }
@@ -213,7 +216,9 @@ func lacks(err error) bool {
 func (u *upload) finish(ctx context.Context, c *api.Client) (m api.Memory, err error) {
 	for i := range u.chunks {
 		if !u.acked[i] {
-			if err := c.PutChunk(ctx, u.id, int64(i), reader(u.chunks[i]), int64(len(u.chunks[i])), api.PutOptions{}); err != nil {
+			if err := c.PutChunk(
+				ctx, u.id, int64(i), reader(u.chunks[i]), int64(len(u.chunks[i])), api.PutOptions{},
+			); err != nil {
 				return m, err
 			}
 		}

@@ -45,7 +45,13 @@ type Server struct {
 // Start runs `sluice serve` on a data folder. A shell runs the line before first, to set limits.
 // Start returns when the server listens.
 func Start(exe, data, before string, flags ...string) (*Server, error) {
-	args := append([]string{"-c", before + ` exec "$0" "$@"`, exe, "serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data", data}, flags...)
+	args := append(
+		[]string{
+			"-c", before + ` exec "$0" "$@"`, exe, "serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
+			"--data", data,
+		},
+		flags...,
+	)
 	c := &Server{cmd: exec.Command("/bin/sh", args...), done: make(chan struct{})}
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stderr, err := c.cmd.StderrPipe()

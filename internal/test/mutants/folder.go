@@ -208,8 +208,8 @@ func ofFolder() []mutant {
 		},
 		{
 			name: "an-empty-variable-is-a-value", promise: 17, file: "cmd/sluice/empty.go",
-			old:   "bool { return os.Getenv(name) == \"\" })",
-			new:   "bool { return name == \"\" && os.Getenv(name) == \"\" })",
+			old:   "bool { return os.Getenv(name) == \"\" }",
+			new:   "bool { return name == \"\" && os.Getenv(name) == \"\" }",
 			tests: []string{"cmd/sluice.TestAnEmptyVariableIsNotSet"},
 		},
 		{

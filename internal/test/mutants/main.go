@@ -50,7 +50,10 @@ type mutant struct {
 
 // table gives all mutants, by promise.
 func table() []mutant {
-	all := slices.Concat(ofSession(), ofUpload(), ofCatalog(), ofStores(), ofPacks(), ofFronts(), ofBounds(), ofMeetings(), ofRecords(), ofCleanup(), ofWire(), ofWaits(), ofFolder(), ofSalvage())
+	all := slices.Concat(
+		ofSession(), ofUpload(), ofCatalog(), ofStores(), ofPacks(), ofFronts(), ofBounds(), ofMeetings(), ofRecords(),
+		ofCleanup(), ofWire(), ofWaits(), ofFolder(), ofSalvage(),
+	)
 	all = append(all, ofClient()...)
 	all = append(all, ofPromised()...)
 	slices.SortStableFunc(all, func(a, b mutant) int { return a.promise - b.promise })
@@ -141,7 +144,8 @@ func choose(root string, all []mutant, o options) ([]mutant, error) {
 	}
 	var chosen []mutant
 	for _, m := range all {
-		named := len(o.names) == 0 || slices.ContainsFunc(o.names, func(n string) bool { return strings.Contains(m.name, n) })
+		named := len(o.names) == 0 ||
+			slices.ContainsFunc(o.names, func(n string) bool { return strings.Contains(m.name, n) })
 		if named && !known[m.title()] {
 			chosen = append(chosen, m)
 		}

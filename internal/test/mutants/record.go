@@ -166,7 +166,9 @@ func codeOf(ctx context.Context, root, pkg string) (string, error) {
 // depsOf gives the folders of this module's packages that the tests of a package need, relative to
 // the module.
 func depsOf(ctx context.Context, root, pkg string) ([]string, error) {
-	cmd := exec.CommandContext(ctx, "go", "list", "-deps", "-test", "-f", "{{with .Module}}{{if .Main}}{{$.Dir}}{{end}}{{end}}", pkg)
+	cmd := exec.CommandContext(
+		ctx, "go", "list", "-deps", "-test", "-f", "{{with .Module}}{{if .Main}}{{$.Dir}}{{end}}{{end}}", pkg,
+	)
 	cmd.Dir, cmd.Stderr = root, os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
@@ -198,9 +200,11 @@ func document(all []mutant, caught map[string]map[string]verdict) []byte {
 		"Each of these bugs was put into the code for one build, and every test that is named beside it\n" +
 		"failed, or its process ended while it ran (*ended*). `make mutants` does it again and writes this page;\n" +
 		"`go run ./internal/test/mutants NAME` tries those whose names contain NAME. How, and why so:\n" +
-		"[adr/0007](adr/0007-planted-bugs-by-overlay.md). The promises are those of [promises.md](promises.md).\n\n" + head)
+		"[adr/0007](adr/0007-planted-bugs-by-overlay.md). The promises are those of [promises.md](promises.md).\n\n" +
+		head)
 	left.WriteString("\n" + untried + "\n\n" +
-		"These are planted too, but have not been tried since their code was changed, or a test did not find them.\n\n" + head)
+		"These are planted too, but have not been tried since their code was changed, or a test did not find " +
+		"them.\n\n" + head)
 	for _, m := range all {
 		b, said := &found, caught[m.name]
 		if said == nil {

@@ -73,7 +73,9 @@ func (m mutant) try(ctx context.Context, root string, limit time.Duration) (map[
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(os.WriteFile(filepath.Join(dir, "planted.go"), text, 0o600), os.WriteFile(overlayFile, overlay, 0o600)); err != nil {
+	if err := errors.Join(
+		os.WriteFile(filepath.Join(dir, "planted.go"), text, 0o600), os.WriteFile(overlayFile, overlay, 0o600),
+	); err != nil {
 		return nil, err
 	}
 	found := map[string]verdict{}
@@ -116,13 +118,19 @@ func unsound(ctx context.Context, root string, all []mutant, limit time.Duration
 // goTest runs tests of one package, over the files that an overlay names ("" for none). If the
 // process ends early, the tests that have neither passed nor failed are run again, each alone. That
 // tells which of them ends it.
-func goTest(ctx context.Context, root, overlay, pkg string, tests []string, limit time.Duration) (map[string]verdict, error) {
-	cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-vet=off", "-ldflags=-s -w", "-timeout", limit.String(),
-		"-run", "^("+strings.Join(tests, "|")+")$", "./"+pkg)
+func goTest(
+	ctx context.Context, root, overlay, pkg string, tests []string, limit time.Duration,
+) (map[string]verdict, error) {
+	cmd := exec.CommandContext(
+		ctx, "go", "test", "-json", "-count=1", "-vet=off", "-ldflags=-s -w", "-timeout", limit.String(),
+		"-run", "^("+strings.Join(tests, "|")+")$", "./"+pkg,
+	)
 	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "RAPID_NOFAILFILE=true") // else an input at which one mutant fails is tried first with the next one
+	// else an input at which one mutant fails is tried first with the next one
+	cmd.Env = append(os.Environ(), "RAPID_NOFAILFILE=true")
 	if overlay != "" {
-		cmd.Env = append(cmd.Env, "GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlay) // for the programs that tests build, too
+		// for the programs that tests build, too
+		cmd.Env = append(cmd.Env, "GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlay)
 	}
 	out, _ := cmd.Output() // an error is the expected case
 	if err := ctx.Err(); err != nil {

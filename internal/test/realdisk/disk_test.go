@@ -141,7 +141,8 @@ func (d *disk) writeAt(p []byte, off int64) syscall.Errno {
 	defer d.mu.Unlock()
 	d.step()
 	d.counts.Writes++
-	if d.fault.Writes && off < d.fault.To && off+int64(len(p)) > d.fault.From && bytes.Contains(p, d.fault.Holding) && d.fails() {
+	if d.fault.Writes && off < d.fault.To && off+int64(len(p)) > d.fault.From && bytes.Contains(p, d.fault.Holding) &&
+		d.fails() {
 		return syscall.EIO
 	}
 	w := write{off, bytes.Clone(p)}

@@ -82,7 +82,10 @@ func TestAFailedSyncShowsBytesThatTheDiskLacks(t *testing.T) {
 		f.Close()
 		m = m.again()
 		lasting := read(filepath.Join(m.dir, "file"), 0)
-		t.Logf("the second sync: %v; the cache says %q, the disk %q; mounted anew, the file says %q", again, cached, direct, lasting)
+		t.Logf(
+			"the second sync: %v; the cache says %q, the disk %q; mounted anew, the file says %q", again, cached,
+			direct, lasting,
+		)
 		// Kernels differ in the result of the second sync, and in what they show meanwhile. The
 		// bytes are gone in all of them.
 		if lasting != "before" {
@@ -130,7 +133,9 @@ func (o one) put(c *api.Client) error {
 }
 
 func (o one) finish(c *api.Client) (api.Memory, error) {
-	return c.Finish(context.Background(), api.FinishRequest{SessionID: o.id, SHA256: sum(o.body), TotalLen: int64(len(o.body))})
+	return c.Finish(context.Background(), api.FinishRequest{
+		SessionID: o.id, SHA256: sum(o.body), TotalLen: int64(len(o.body)),
+	})
 }
 
 func (o one) stored(t *testing.T, c *api.Client, id string) {
@@ -270,7 +275,9 @@ func TestADiskThatFailsForAWhileLosesNothing(t *testing.T) {
 			end := r.clients(m, srv)
 			time.Sleep(time.Duration(20+r.rand.IntN(100)) * time.Millisecond)
 			failed := s.counts(m.disk).Failed
-			s.fail(m.disk, Fault{Writes: true, Flushes: r.rand.IntN(4) == 0, Skip: r.rand.Int64N(10), Most: 1 + r.rand.Int64N(5)})
+			s.fail(m.disk, Fault{
+				Writes: true, Flushes: r.rand.IntN(4) == 0, Skip: r.rand.Int64N(10), Most: 1 + r.rand.Int64N(5),
+			})
 			for range 200 {
 				if time.Sleep(10 * time.Millisecond); s.counts(m.disk).Failed > failed {
 					break

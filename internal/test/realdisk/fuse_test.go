@@ -66,7 +66,9 @@ func (s *Disks) add(name string, d *disk) error {
 		return errors.New("there is a disk of that name: " + name)
 	}
 	s.disks[name] = d
-	s.root.AddChild(name, s.root.NewPersistentInode(context.Background(), &file{disk: d}, fs.StableAttr{Mode: fuse.S_IFREG}), false)
+	s.root.AddChild(
+		name, s.root.NewPersistentInode(context.Background(), &file{disk: d}, fs.StableAttr{Mode: fuse.S_IFREG}), false,
+	)
 	return nil
 }
 

@@ -269,7 +269,10 @@ func (m *mounted) unmount() {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	m.t.Errorf("unmounting: %v; it is done when nobody uses it any more", errors.Join(err, unix.Unmount(m.dir, unix.MNT_DETACH)))
+	m.t.Errorf(
+		"unmounting: %v; it is done when nobody uses it any more",
+		errors.Join(err, unix.Unmount(m.dir, unix.MNT_DETACH)),
+	)
 }
 
 // again mounts the disk anew, as after its owner has repaired it.

@@ -56,7 +56,11 @@ func newSeries(s *shelf, durability string, seed uint64) *series {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	r := &series{shelf: s, exe: exe, durability: durability, seed: seed, rand: rand.New(rand.NewPCG(seed, uint64(crc32.ChecksumIEEE([]byte(s.kind.name+durability))))), facts: load.New(), want: load.ButChunks}
+	r := &series{
+		shelf: s, exe: exe, durability: durability, seed: seed,
+		rand:  rand.New(rand.NewPCG(seed, uint64(crc32.ChecksumIEEE([]byte(s.kind.name+durability))))),
+		facts: load.New(), want: load.ButChunks,
+	}
 	if durability == "power" {
 		r.want = load.Everything
 	}
@@ -83,12 +87,18 @@ func TestNoPowerLossTakesWhatWasAcknowledged(t *testing.T) {
 					got, err := r.run(min(perDisk, *images/combos-n))
 					n += got
 					if err != nil {
-						t.Fatalf("%v\nsomewhat like it: go test ./internal/test/realdisk -count=1 -v -run %s -args -realdisk.images %d -realdisk.seed %d", err, t.Name(), perDisk*combos, r.seed)
+						t.Fatalf(
+							"%v\nsomewhat like it: go test ./internal/test/realdisk -count=1 -v -run %s -args "+
+								"-realdisk.images %d -realdisk.seed %d",
+							err, t.Name(), perDisk*combos, r.seed,
+						)
 					}
 					acks += r.facts.Answers()
 					met.Cached, met.Kept, met.Torn = met.Cached+r.met.Cached, met.Kept+r.met.Kept, met.Torn+r.met.Torn
 				}
-				t.Logf("%d power losses, seeds from %d, %d acknowledgements: none was a lie. Of %d writes that had not been flushed %d were on the disk, and %d torn",
+				t.Logf(
+					"%d power losses, seeds from %d, %d acknowledgements: none was a lie. Of %d writes that had "+
+						"not been flushed %d were on the disk, and %d torn",
 					n, seed, acks, met.Cached, met.Kept, met.Torn)
 			})
 		}
@@ -108,7 +118,9 @@ func (r *series) run(n int) (done int, err error) {
 			r.reboot()
 			m := r.mount(s.take.Image)
 			if err := r.look(m, s.facts, r.want, knows); err != nil {
-				return done, fmt.Errorf("series of seed %d, power loss %d (%+v, of %+v): %w", r.seed, done, s.take, s.of, err)
+				return done, fmt.Errorf(
+					"series of seed %d, power loss %d (%+v, of %+v): %w", r.seed, done, s.take, s.of, err,
+				)
 			}
 			done++
 			if i < len(shots)-1 {
@@ -141,7 +153,8 @@ func (r *series) work(m *mounted, n int) (shots []shot, err error) {
 		time.Sleep(time.Duration(10+r.rand.IntN(150)) * time.Millisecond)
 		s := shot{take: Take{
 			Disk: m.disk, Image: r.name(), Seed: r.rand.Uint64(),
-			Keep: []int{0, 10, 50, 90, 100}[r.rand.IntN(5)], Tear: []int{0, 20}[r.rand.IntN(2)], After: r.rand.Int64N(40), Cached: r.rand.IntN(6),
+			Keep: []int{0, 10, 50, 90, 100}[r.rand.IntN(5)], Tear: []int{0, 20}[r.rand.IntN(2)],
+			After: r.rand.Int64N(40), Cached: r.rand.IntN(6),
 		}}
 		if s.facts, s.of, err = r.shelf.take(s.take, r.facts); err != nil {
 			break

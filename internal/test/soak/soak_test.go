@@ -88,14 +88,18 @@ func TestSoak(t *testing.T) {
 	for i := range uint64(*series) {
 		r := &run{t: t, exe: exe, seed: seed + i, rand: rand.New(rand.NewPCG(seed+i, 1)), facts: load.New()}
 		r.log = func(e entry) {
-			e.Time, e.Program, e.Seed, e.Answers = time.Now().UTC(), strings.TrimSpace(string(version)), r.seed, r.facts.Answers()
+			e.Time, e.Program = time.Now().UTC(), strings.TrimSpace(string(version))
+			e.Seed, e.Answers = r.seed, r.facts.Answers()
 			log(e)
 			count[e.Mishap]++
 		}
 		r.series(i%3 == 0 || *only != "")
 		acks += r.facts.Answers()
 	}
-	t.Logf("%d series of %d rounds, seeds from %d: %d acknowledgements, none was a lie; %v", *series, *rounds, seed, acks, count)
+	t.Logf(
+		"%d series of %d rounds, seeds from %d: %d acknowledgements, none was a lie; %v", *series, *rounds, seed, acks,
+		count,
+	)
 	if acks < int64(*series**rounds) {
 		t.Errorf("only %d acknowledgements: that was no load", acks)
 	}
@@ -105,7 +109,11 @@ func TestSoak(t *testing.T) {
 func (r *run) fail(round int, what string, err error) {
 	r.t.Helper()
 	r.log(entry{Round: round, Mishap: what, Outcome: err.Error()})
-	r.t.Fatalf("series of seed %d, round %d, %s: %v\nagain: go test ./internal/test/soak -count=1 -args -soak.series 1 -soak.seed %d", r.seed, round, what, err, r.seed)
+	r.t.Fatalf(
+		"series of seed %d, round %d, %s: %v\nagain: go test ./internal/test/soak -count=1 -args -soak.series 1 "+
+			"-soak.seed %d",
+		r.seed, round, what, err, r.seed,
+	)
 }
 
 // series ages one data folder.
@@ -216,7 +224,9 @@ func (r *run) last() error {
 	for _, step := range []func(*load.Server) error{
 		func(c *load.Server) error { return r.facts.Check(ctx, c.Client, load.Everything) },
 		func(c *load.Server) error {
-			return errors.Join(r.facts.FinishAll(ctx, c.Client, load.Everything), r.facts.Check(ctx, c.Client, load.Everything))
+			return errors.Join(
+				r.facts.FinishAll(ctx, c.Client, load.Everything), r.facts.Check(ctx, c.Client, load.Everything),
+			)
 		},
 		func(c *load.Server) error { return r.facts.Check(ctx, c.Client, load.Everything) },
 	} {
