@@ -30,9 +30,13 @@ type Fault struct {
 type Take struct {
 	Disk, Image string
 	Seed        uint64
-	Keep, Tear  int   // of the writes since the last flush, in percent: those that are on the disk, and those of which some sectors are
-	After       int64 // so many writes and flushes from now,
-	Cached      int   // when so many writes are not flushed; or a moment later where no more come
+	// Keep and Tear are shares of the writes since the last flush, in percent: of those that are on
+	// the disk, and of those of which some sectors are.
+	Keep, Tear int
+	// After and Cached say when: so many writes and flushes from now, when so many writes are not
+	// flushed; or a moment later if no more come.
+	After  int64
+	Cached int
 }
 
 // Taken says what a power loss met: unflushed writes, and those of them that are on the disk, whole

@@ -41,7 +41,7 @@ type Disk struct {
 	Pebble vfs.FS
 }
 
-// Config is what worlds differ in. Each field except Disk and Data may be left out.
+// Config is what worlds differ in. Each field except Disk, Data and Limits may be left out.
 type Config struct {
 	Disk Disk
 	Data string // the data folder, with the metadata in meta/ and the content in content/
