@@ -32,8 +32,9 @@ quick: formatted
 	$(GO) vet ./...
 	$(GO) test -p 4 -short $$($(GO) list ./... | grep -v /internal/test/)
 
-# The crashes and failures of every step, with more of them, the real program through one mishap after the other, and among
-# hostile clients, with the speed of a good one: SEEDS=n takes n times as long. The log of the mishaps is soak.log.
+# More crashes and failures of every step, the real program through one mishap after the other, and
+# among hostile clients, with the speed of a good one. SEEDS=n takes n times as long. The log of the
+# mishaps is soak.log.
 SEEDS ?= 20
 soak:
 	$(GO) test -v -timeout 0 ./internal/test/crashtest -crash.seeds $(SEEDS)
@@ -42,14 +43,15 @@ soak:
 	$(GO) test -v -timeout 0 ./internal/test/attack -attack.speed 7
 	$(GO) test -v -timeout 0 ./internal/test/realdisk -realdisk.images $$((20 * $(SEEDS))) -realdisk.rounds $(SEEDS)
 
-# Each fuzz target for FUZZTIME, one after the other. `make test` runs what is under testdata/fuzz.
+# Each fuzz target for FUZZTIME, one after the other. `make test` runs the inputs under
+# testdata/fuzz.
 FUZZTIME ?= 30s
 fuzz:
 	@FUZZTIME=$(FUZZTIME) ./scripts/fuzz
 
-# Plants each of the bugs, and fails where a test that should find one does not. A run that was stopped
-# goes on, and what has been found is tried again only where its code is another: rm bin/mutants.jsonl
-# tries all. That takes two hours.
+# Plants each of the bugs, and fails if a test that should find one does not. A run that was stopped
+# goes on, and a bug that was found is tried again only if its code has changed. rm
+# bin/mutants.jsonl tries all. That takes two hours.
 mutants:
 	@mkdir -p bin
 	$(GO) run ./internal/test/mutants -record bin/mutants.jsonl -write docs/mutants.md
@@ -67,8 +69,9 @@ formatted:
 format:
 	$(TOOL) gofumpt -w $$(git ls-files '*.go')
 
-# What the tests need beside Go: a C compiler for the race detector, and curl for the README's first upload. Root can also mount file systems on a disk
-# that fails; where their tools are not to be had, those tests say so and are skipped.
+# The tests need these programs beside Go: a C compiler for the race detector, and curl for the
+# README's first upload. Root can also mount file systems on a disk that fails. If their tools can't
+# be installed, those tests say so and are skipped.
 needs:
 	@./scripts/needs gcc curl
 	@[ "$$(id -u)" != 0 ] || ./scripts/needs mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs || true
@@ -77,15 +80,17 @@ needs:
 demo: build
 	./scripts/demo ./$(BIN)
 
-# The figures of docs/benchmarks.md: memory and the client's rates; then the standard scenarios beside the peers (built at the first run) and the
-# floors, in its short form, whose tables and chart are written there. BENCH has more flags for it (-before PROGRAM puts another build beside
-# this one): see `cd bench && go run . -help`.
+# The figures of docs/benchmarks.md: memory and the client's rates; then the standard scenarios
+# beside the peers (built at the first run) and the floors, in the short form. Tables and chart are
+# written there. BENCH has more flags for it (-before PROGRAM puts another build beside this one):
+# see `cd bench && go run . -help`.
 BENCH ?=
 bench: build
 	./scripts/memory ./$(BIN)
 	cd bench && $(GO) run . -sluice ../$(BIN) -docs ../docs $(BENCH)
 
-# The section of docs/benchmarks.md and the chart on growth: up to a million open sessions and memories, which takes some minutes and 2 GB of the disk.
+# The section of docs/benchmarks.md and the chart on growth: up to a million open sessions and
+# memories. It takes some minutes and 2 GB of the disk.
 growth: build
 	cd bench && $(GO) run . -scenarios growth -systems sluice -grow 1000000 -rounds 7 -sluice ../$(BIN) -docs ../docs $(BENCH)
 

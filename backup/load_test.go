@@ -254,7 +254,7 @@ func TestABackupUnderLoadIsOneTrueMoment(t *testing.T) {
 	}
 	wg.Go(func() {
 		for range 100 { // fewer hours than an upload may rest
-			s.clock.ms.Add(time.Hour.Milliseconds())
+			s.clock.Advance(time.Hour)
 			if _, err := s.keeper.Tick(ctx); err != nil && ctx.Err() == nil {
 				t.Error(err)
 			}

@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 	"sluice/internal/durable"
 	"sluice/internal/test/crashfs"
 	"sluice/internal/test/leak"
+	"sluice/internal/test/world"
 	"sluice/keeper"
 	"sluice/session"
 	"sluice/store/localblob"
@@ -32,27 +32,20 @@ func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 
 const chunk = 5000 // no multiple of a block, nor of a sector
 
-// clock is set by hand.
-type clock struct{ ms atomic.Int64 }
-
-func (c *clock) Now() time.Time { return time.UnixMilli(1_700_000_000_000 + c.ms.Load()).UTC() }
-
 // disk is one file system, as both stores see it.
-type disk struct {
-	durable.FS
-	pebble vfs.FS
-}
+type disk = world.Disk
 
-func simulated(d *crashfs.Disk) disk { return disk{d, d.VFS()} }
+func simulated(d *crashfs.Disk) disk { return disk{FS: d, Pebble: d.VFS()} }
 
-var real = disk{durable.OS{}, vfs.Default}
+var real = disk{FS: durable.OS{}, Pebble: vfs.Default}
 
 // server is a server without its network, on the data folder of a disk.
 type server struct {
 	t       *testing.T
+	world   *world.World // nil when it has stopped
 	disk    disk
 	data    string
-	clock   *clock
+	clock   *world.Clock
 	meta    *pebblemeta.DB
 	blobs   *localblob.Store
 	rows    catalog.Store
@@ -74,59 +67,33 @@ func serve(t *testing.T, on disk, data string) *server {
 	return s
 }
 
-func start(ctx context.Context, on disk, data string) (s *server, err error) {
-	s = &server{disk: on, data: data, clock: &clock{}}
-	if err := durable.MkdirAll(on, data, 0o700); err != nil {
-		return nil, err
-	}
-	hook := upload.Reserving(catalog.Bounds{})
-	if s.meta, err = pebblemeta.Open(data+"/meta", pebblemeta.Options{Hook: hook, FS: on.pebble}); err != nil {
-		return nil, err
-	}
-	if s.blobs, err = localblob.Open(data+"/content", localblob.Options{FS: on, Reserve: 1}); err != nil {
-		return nil, errors.Join(err, s.meta.Close())
-	}
-	s.engine, err = session.New(ctx, s.meta.Sessions(),
-		upload.EngineConfig(session.Config{
-			Tick: time.Hour, Keep: 1000 * time.Hour, MinEntry: 500, Clock: s.clock,
-			Buffers: s.blobs.Buffers(),
-		}))
-	if err != nil {
-		return nil, errors.Join(err, s.blobs.Close(), s.meta.Close())
-	}
+func start(ctx context.Context, on disk, data string) (*server, error) {
 	limits := upload.DefaultLimits()
 	limits.ChunkSize, limits.ChunkSizeMin, limits.InlineMax = chunk, 1, 200
-	s.rows = s.meta.Catalog()
-	s.uploads = upload.New(upload.Config{
-		Sessions: s.engine, Catalog: s.rows, Blobs: s.blobs, Clock: s.clock,
-		Limits: limits,
+	clock := &world.Clock{}
+	w, err := world.Open(ctx, world.Config{
+		Disk: on, Data: data, Durability: durable.Process, Clock: clock, Limits: limits,
+		Content: localblob.Options{Reserve: 1},
+		Engine:  session.Config{Tick: time.Hour, Keep: 1000 * time.Hour, MinEntry: 500},
 	})
-	s.keeper = keeper.New(keeper.Config{
-		Sessions: s.engine, Uploads: s.uploads, Catalog: s.rows, Blobs: s.blobs,
-		Clock: s.clock,
-	})
-	who := access.New(s.rows, s.clock, s.engine.Running, nil)
-	secret, err := who.Bootstrap(ctx)
-	if err == nil && secret == "" {
-		secret, err = who.AdminToken(ctx)
-	}
-	if err == nil {
-		s.me, err = who.Authenticate(ctx, secret)
-	}
 	if err != nil {
-		s.stop()
 		return nil, err
 	}
-	return s, nil
+	if err := w.Login(ctx); err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
+	return &server{
+		world: w, disk: on, data: data, clock: clock,
+		meta: w.Meta, blobs: w.Blobs, rows: w.Catalog, engine: w.Engine, uploads: w.Uploads, keeper: w.Keeper, me: w.Me,
+	}, nil
 }
 
 func (s *server) stop() {
-	if s.uploads == nil {
+	if s.world == nil {
 		return
 	}
-	s.uploads.Close()
-	err := errors.Join(s.blobs.Close(), s.meta.Close())
-	if s.uploads = nil; err != nil && s.t != nil {
+	err := s.world.Close()
+	if s.world = nil; err != nil && s.t != nil {
 		s.t.Error(err)
 	}
 }
@@ -170,7 +137,7 @@ func restore(
 	}
 	defer b.Close()
 	err = backup.Build(to, data, func(dir string) error {
-		meta, err := pebblemeta.Fill(dir+"/meta", pebblemeta.Options{FS: to.pebble})
+		meta, err := pebblemeta.Fill(dir+"/meta", pebblemeta.Options{FS: to.Pebble})
 		if err != nil {
 			return err
 		}
@@ -261,7 +228,7 @@ func (s *server) purge(id catalog.MemoryID) {
 func (s *server) collect() {
 	s.t.Helper()
 	for range 3 {
-		s.clock.ms.Add(time.Hour.Milliseconds())
+		s.clock.Advance(time.Hour)
 		_, err := s.keeper.Tick(s.t.Context())
 		s.check(err)
 	}

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// The quick form builds the peers where they are not built, which takes minutes.
+// The quick form builds the peers if they are not built yet. That takes minutes.
 func TestEverySystemStoresAndGivesBackWhatItWasSent(t *testing.T) {
 	docs := t.TempDir()
 	hand := "# Figures\n\nBy hand.\n"
@@ -50,12 +50,13 @@ func TestEverySystemStoresAndGivesBackWhatItWasSent(t *testing.T) {
 			}
 		}
 	}
-	if svg, err := os.ReadFile(filepath.Join(docs, "benchmarks.svg")); err != nil || !bytes.Contains(svg, []byte("</svg>")) {
+	if svg, err := os.ReadFile(filepath.Join(docs, "benchmarks.svg")); err != nil ||
+		!bytes.Contains(svg, []byte("</svg>")) {
 		t.Errorf("no chart: %v", err)
 	}
 }
 
-// Another build has a turn wherever ours has one, and the ratios are a table.
+// Another build gets a round each time that ours gets one, and the ratios are a table.
 func TestAnotherBuildTakesPart(t *testing.T) {
 	r, err := parse([]string{"-quick", "-systems", "sluice", "-scenarios", "b,create,read-small"})
 	if err != nil {
@@ -89,7 +90,8 @@ func TestOnlyWhatIsBetweenTheMarksIsWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "# By hand\n\n" + peersMarks.from + "\n\ntwo\n\n" + peersMarks.to + "\n\n## Also by hand\n"; second != want {
+	want := "# By hand\n\n" + peersMarks.from + "\n\ntwo\n\n" + peersMarks.to + "\n\n## Also by hand\n"
+	if second != want {
 		t.Errorf("got %q, want %q", second, want)
 	}
 	if _, err := peersMarks.between("# By hand\n\n"+peersMarks.from+"\nno end\n", "three"); err == nil {

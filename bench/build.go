@@ -16,8 +16,8 @@ var peers = []struct{ exe, pkg, module string }{ // exe is the name of the syste
 	{"versitygw", "github.com/versity/versitygw/cmd/versitygw", "github.com/versity/versitygw"},
 }
 
-// build makes the programs of the systems that take part. What is built already costs a look at the
-// cache.
+// build makes the programs of the systems that take part. For a program that is built already it
+// only looks at the cache.
 func build(ctx context.Context, here, bins, sluice, before string, has func(system string) bool) error {
 	if err := os.MkdirAll(bins, 0o755); err != nil {
 		return err

@@ -32,7 +32,7 @@ func (r *results) chart(path string) error {
 	return tiled(path, plots, 7*vg.Centimeter)
 }
 
-// tiled draws charts beside and below each other; of none it makes no file.
+// tiled draws charts beside and below each other. Without charts it makes no file.
 func tiled(path string, all []*plot.Plot, height vg.Length) (err error) {
 	if len(all) == 0 {
 		return nil
@@ -45,7 +45,10 @@ func tiled(path string, all []*plot.Plot, height vg.Length) (err error) {
 	dc := draw.New(canvas)
 	dc.SetColor(color.White)
 	dc.Fill(dc.Rectangle.Path())
-	tiles := draw.Tiles{Rows: len(plots), Cols: columns, PadX: 6 * vg.Millimeter, PadY: 4 * vg.Millimeter, PadTop: 2 * vg.Millimeter, PadRight: 4 * vg.Millimeter}
+	tiles := draw.Tiles{
+		Rows: len(plots), Cols: columns, PadX: 6 * vg.Millimeter, PadY: 4 * vg.Millimeter, PadTop: 2 * vg.Millimeter,
+		PadRight: 4 * vg.Millimeter,
+	}
 	for i, row := range plot.Align(plots, tiles, dc) {
 		for j, c := range row {
 			if plots[i][j] != nil {
@@ -62,7 +65,7 @@ func tiled(path string, all []*plot.Plot, height vg.Length) (err error) {
 	return err
 }
 
-// spans are medians with what is below and above them.
+// spans are medians, with the distances to the minimum and the maximum.
 type spans struct {
 	plotter.XYs
 	plotter.XErrors
@@ -82,11 +85,11 @@ func (r *results) bars(s scenario) (*plot.Plot, error) {
 		at.XYs = append(at.XYs, plotter.XY{X: sp.median, Y: float64(len(names))})
 		at.XErrors = append(at.XErrors, struct{ Low, High float64 }{sp.min - sp.median, sp.max - sp.median})
 		names = append(names, strings.Trim(v.label, "*"))
-		mine, theirs := 0.0, sp.median
+		own, theirs := 0.0, sp.median
 		if sys == "sluice" {
-			mine, theirs = theirs, mine
+			own, theirs = theirs, own
 		}
-		ours, others = append(ours, mine), append(others, theirs)
+		ours, others = append(ours, own), append(others, theirs)
 	}
 	if len(names) == 0 {
 		return nil, nil

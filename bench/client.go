@@ -39,7 +39,7 @@ func newClient(ctx context.Context) *client {
 
 func (c *client) close() { c.http.CloseIdleConnections() }
 
-// call is a request with a small body, or none; any answer but the wanted status is an error.
+// call sends a request with a small body, or none. Any status except the wanted one is an error.
 func (c *client) call(method, url string, h http.Header, body string, want int) (*http.Response, []byte, error) {
 	r, err := http.NewRequestWithContext(c.ctx, method, url, strings.NewReader(body))
 	if err != nil {
@@ -51,8 +51,10 @@ func (c *client) call(method, url string, h http.Header, body string, want int) 
 	return c.answer(r, want)
 }
 
-// send is a request whose body is n bytes of an item; sign, if given, may add to its head.
-func (c *client) send(method, url string, h http.Header, it item, off, n int64, want int, sign func(*http.Request) error) (*http.Response, []byte, error) {
+// send sends a request whose body is n bytes of an item. sign, if given, may add to its head.
+func (c *client) send(
+	method, url string, h http.Header, it item, off, n int64, want int, sign func(*http.Request) error,
+) (*http.Response, []byte, error) {
 	body, err := it.body(off, n)
 	if err != nil {
 		return nil, nil, err
@@ -172,7 +174,7 @@ feed:
 	return first
 }
 
-// latencies collects how long things took.
+// latencies collects how long each request took.
 type latencies struct {
 	mu  sync.Mutex
 	all []time.Duration
@@ -184,7 +186,7 @@ func (l *latencies) add(d time.Duration) {
 	l.mu.Unlock()
 }
 
-// take gives them and starts anew.
+// take gives the latencies, and starts anew.
 func (l *latencies) take() []time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -193,7 +195,7 @@ func (l *latencies) take() []time.Duration {
 	return all
 }
 
-// quantile of durations; 0 of none.
+// quantile gives a quantile of durations; 0 of none.
 func quantile(all []time.Duration, q float64) time.Duration {
 	if len(all) == 0 {
 		return 0

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// arena is the random data that all uploads are cut from: a file in memory, so that the kernel
-// sends it (sendfile) and the client costs little beside the servers, who share its cores.
+// arena is the random data of all uploads: a file in memory, so that the kernel sends it
+// (sendfile). The client then costs little beside the servers, with which it shares the cores.
 type arena struct {
 	f *os.File
 	b []byte
@@ -44,7 +44,8 @@ func (a *arena) close() {
 	_ = a.f.Close()
 }
 
-// item is one upload: size bytes of the arena from off on, which wrap around where it is longer.
+// item is one upload: size bytes of the arena from off on. They wrap around at the end of the
+// arena.
 type item struct {
 	a         *arena
 	name      string
@@ -78,7 +79,7 @@ func (it item) bounds(i int) (off, n int64) {
 	return off, min(it.chunk, it.size-off)
 }
 
-// pieces are the bytes of the item from off on.
+// pieces gives n bytes of the item from off on, as slices of the arena.
 func (it item) pieces(off, n int64) [][]byte {
 	var all [][]byte
 	for n > 0 {
@@ -90,8 +91,8 @@ func (it item) pieces(off, n int64) [][]byte {
 	return all
 }
 
-// body is what a request sends of the item: a file of its own on the arena for large ones (sendfile
-// needs its offset), a slice for small ones.
+// body gives the body of a request for a part of the item: a file of its own on the arena for large
+// parts (sendfile needs its offset), a slice for small ones.
 func (it item) body(off, n int64) (io.ReadCloser, error) {
 	p := it.pieces(off, n)
 	if len(p) != 1 || n < 256<<10 {
@@ -131,7 +132,7 @@ func (s *section) Read(p []byte) (int, error) {
 
 func (s *section) Close() error { return s.f.Close() }
 
-// conn is a connection on which net/http's sections go out by sendfile: the net package does so for
+// conn is a connection that sends net/http's sections by sendfile. The net package does so for
 // files, and not for parts of one.
 type conn struct{ *net.TCPConn }
 

@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// inner are the figures that only Sluice has: the same operation at two sizes, and what may be
-// between them.
+// inner has the figures that only Sluice has: one operation at two sizes, and the bound of their
+// ratio.
 type inner struct {
 	what, small, large string
 	at                 [2][]time.Duration // one of each round, or many of one
-	most               float64            // that large may be of small; 0: no bound
+	most               float64            // the bound of large ÷ small; 0: no bound
 }
 
 func (f inner) ratio() float64 {
@@ -22,8 +22,8 @@ func (f inner) ratio() float64 {
 	return float64(quantile(f.at[1], 0.5)) / float64(small)
 }
 
-// finishes measures finish after the last chunk in order: of uploads of 1 MiB, and of one that is
-// large.
+// finishes measures a finish after the last chunk in order, of uploads of 1 MiB and of one large
+// upload.
 func finishes(ctx context.Context, bins, dir string, items [2]item, f *inner) error {
 	s, err := openSluice(ctx, bins, dir)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 )
 
-// floor speaks to the program in floors/, which says what its requests are.
+// floor speaks to the program in floors/, whose package comment has its protocol.
 type floor struct {
 	p    *process
 	url  string

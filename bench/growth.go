@@ -16,15 +16,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// operation is what growth measures: what it is, and what it may be at the largest size of what it
-// is at the smallest.
+// operation is a request or a step that growth measures, with the bound of its ratio between the
+// largest and the smallest size.
 type operation struct {
 	what string
 	most float64       // the ratio; 0: no bound
 	top  time.Duration // at the largest size; 0: no bound
 }
 
-// The figures of growth, in the order of the tables. Those before startClean are requests.
+// The operations of growth, in the order of the tables. Those before startClean are requests.
 const (
 	growBegin = iota
 	growPut
@@ -52,20 +52,20 @@ var operations = [growFigures]operation{
 	growTick:     {what: "TickTTL, nothing due", top: 20 * time.Microsecond},
 }
 
-// growthSample is how many of each request a server answers before the next one has its turn.
+// growthSample is how many of each request a server answers before the next server is asked.
 const growthSample = 10
 
 // mostEach is how many bytes of memory each open session may add.
 const mostEach = 512
 
-// growth is what was measured at each of several sizes.
+// growth is a measurement at each of several sizes.
 type growth struct {
 	sizes []int
 	at    []grown // of each size
 }
 
-// grown is one size: the data folder that has it, of each operation what each round gave, and the
-// resident set of each round, in bytes.
+// grown is one size: the data folder with that many rows, the result of each round for each
+// operation, and the resident set of each round, in bytes.
 type grown struct {
 	seed         string
 	took         [growFigures][][]time.Duration
@@ -82,7 +82,8 @@ func (z sizes) steps() (all []int) {
 	return append(all, z.growTo)
 }
 
-// grow makes a data folder of each size where there is none yet, and then goes round them.
+// grow makes the data folders that are missing, one for each size, and then measures them in
+// rounds.
 func (r *run) grow(ctx context.Context, a *arena, dir string) (*growth, error) {
 	g := &growth{sizes: r.z.steps()}
 	g.at = make([]grown, len(g.sizes))
@@ -122,7 +123,10 @@ func (r *run) seed(ctx context.Context, a *arena, dir string, g *growth) error {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(r.progress, "growth: %d sessions and memories after %s\n", want, time.Since(start).Round(time.Millisecond))
+			fmt.Fprintf(
+				r.progress, "growth: %d sessions and memories after %s\n", want,
+				time.Since(start).Round(time.Millisecond),
+			)
 		} else if err != nil {
 			return err
 		}
@@ -151,10 +155,11 @@ func (r *run) seedOne(ctx context.Context, a *arena, dir, from string, have, wan
 	if err != nil {
 		return err
 	}
-	return errors.Join(s.fill(ctx, a, have, want), s.close())
+	return errors.Join(s.fill(ctx, a, have, want), s.Close())
 }
 
-// bytesIn counts the files of a folder, but for the reserve, which is as large in an empty one.
+// bytesIn counts the bytes of a folder's files. It leaves the reserve out, which is as large in an
+// empty folder.
 func bytesIn(dir string) (n int64, err error) {
 	names, err := os.ReadDir(dir)
 	for _, e := range names {
@@ -170,8 +175,8 @@ func bytesIn(dir string) (n int64, err error) {
 }
 
 // growthRound measures each size once: a start, requests, kill -9, a start again, and ticks. The
-// servers of all sizes run side by side and take short turns, so that what else the machine does
-// falls on all of them.
+// servers of all sizes run side by side and are asked in short alternating runs, so that other load
+// of the machine hits all of them.
 func (r *run) growthRound(ctx context.Context, a *arena, dir string, round int, g *growth) (err error) {
 	var servers []*grownServer
 	defer func() {
@@ -181,7 +186,10 @@ func (r *run) growthRound(ctx context.Context, a *arena, dir string, round int, 
 	}()
 	for i := range g.sizes { // the first one is another each time
 		at := (i + round) % len(g.sizes)
-		s := &grownServer{at: &g.at[at], dir: filepath.Join(dir, strconv.Itoa(g.sizes[at])), name: fmt.Sprintf("sample-%d-%d", round, at), c: newClient(ctx)}
+		s := &grownServer{
+			at: &g.at[at], dir: filepath.Join(dir, strconv.Itoa(g.sizes[at])),
+			name: fmt.Sprintf("sample-%d-%d", round, at), c: newClient(ctx),
+		}
 		if err := os.Mkdir(s.dir, 0o700); err != nil {
 			return err
 		}
@@ -245,7 +253,9 @@ func (s *grownServer) stop() {
 // startGrown measures a start, which lasts until the first answer.
 func (r *run) startGrown(ctx context.Context, s *grownServer, figure int) (err error) {
 	start := time.Now()
-	if s.sluice, err = openSluice(ctx, r.bins, s.dir, "--max-open-sessions", strconv.Itoa(2*r.z.growTo+1000)); err != nil {
+	if s.sluice, err = openSluice(
+		ctx, r.bins, s.dir, "--max-open-sessions", strconv.Itoa(2*r.z.growTo+1000),
+	); err != nil {
 		return err
 	}
 	if err := s.ask(s.c, "GET", "/v1/uploads_list?limit=1", nil, nil); err != nil {
@@ -253,11 +263,12 @@ func (r *run) startGrown(ctx context.Context, s *grownServer, figure int) (err e
 	}
 	took := time.Since(start)
 	cpu, err := s.p.cpu()
-	s.at.took[figure], s.at.cpu[figure] = append(s.at.took[figure], []time.Duration{took}), append(s.at.cpu[figure], []time.Duration{cpu})
+	s.at.took[figure] = append(s.at.took[figure], []time.Duration{took})
+	s.at.cpu[figure] = append(s.at.cpu[figure], []time.Duration{cpu})
 	return err
 }
 
-// again measures a start after kill -9, and then, without a server, ticks.
+// again measures a start after kill -9, and then ticks without a server.
 func (r *run) again(ctx context.Context, s *grownServer) error {
 	if err := r.startGrown(ctx, s, startKilled); err != nil {
 		return err
@@ -271,7 +282,7 @@ func (r *run) again(ctx context.Context, s *grownServer) error {
 	}
 	ticks, err := inside.tick(ctx, 10*r.z.samples)
 	s.at.took[growTick] = append(s.at.took[growTick], ticks)
-	return errors.Join(err, inside.close())
+	return errors.Join(err, inside.Close())
 }
 
 func (s *grownServer) resident(to *[]float64) error {
@@ -280,8 +291,8 @@ func (s *grownServer) resident(to *[]float64) error {
 	return err
 }
 
-// requests does each operation so many times, one at a time, and leaves as many open sessions as
-// there were.
+// requests does each operation n times, one at a time, and leaves as many open sessions as there
+// were.
 func (s *grownServer) requests(a *arena, n int, warming bool) error {
 	for range n {
 		var session string
@@ -289,13 +300,17 @@ func (s *grownServer) requests(a *arena, n int, warming bool) error {
 		made := a.item(up.name+"-made", up.off+1<<16, 64<<10, chunk)
 		s.did++
 		for j, do := range [startClean]func() error{
-			growBegin:    func() (err error) { session, err = s.begin(s.c, up); return err },
-			growPut:      func() error { return s.put(s.c, session, up, 0) },
-			growFinish:   func() error { _, err := s.finish(s.c, session, up); return err },
-			growCreate:   func() error { _, err := s.create(s.c, made); return err },
-			growMemories: func() error { return s.ask(s.c, "GET", "/v1/memories_list?capsule_id=default&limit=100", nil, nil) },
-			growUploads:  func() error { return s.ask(s.c, "GET", "/v1/uploads_list?limit=100", nil, nil) },
-			growStats:    func() error { return s.ask(s.c, "GET", "/v1/sessions_stats", nil, nil) },
+			growBegin:  func() (err error) { session, err = s.begin(s.c, up); return err },
+			growPut:    func() error { return s.put(s.c, session, up, 0) },
+			growFinish: func() error { _, err := s.finish(s.c, session, up); return err },
+			growCreate: func() error { _, err := s.create(s.c, made); return err },
+			growMemories: func() error {
+				return s.ask(
+					s.c, "GET", "/v1/memories_list?capsule_id=default&limit=100", nil, nil,
+				)
+			},
+			growUploads: func() error { return s.ask(s.c, "GET", "/v1/uploads_list?limit=100", nil, nil) },
+			growStats:   func() error { return s.ask(s.c, "GET", "/v1/sessions_stats", nil, nil) },
 		} {
 			before, err := s.p.cpu()
 			if err != nil {
@@ -318,7 +333,7 @@ func (s *grownServer) requests(a *arena, n int, warming bool) error {
 	return nil
 }
 
-// medians is what the rounds' medians were, in ms.
+// medians gives the medians of the rounds, in ms.
 func medians(rounds [][]time.Duration) spread {
 	var all []float64
 	for _, round := range rounds {
@@ -327,12 +342,12 @@ func medians(rounds [][]time.Duration) spread {
 	return spreadOf(all)
 }
 
-// p50 is what the rounds' medians were, in ms, and p99 that of all rounds together.
+// p50 gives the medians of the rounds, in ms, and p99 that of all rounds together.
 func (g *grown) p50(figure int) spread { return medians(g.took[figure]) }
 
 func (g *grown) p99(figure int) float64 { return ms(quantile(slices.Concat(g.took[figure]...), 0.99)) }
 
-// last says what the last round gave.
+// last gives the result of the last round.
 func (g *grown) last() string {
 	var all []string
 	for i, o := range operations {
@@ -342,7 +357,7 @@ func (g *grown) last() string {
 	return strings.Join(all, ", ") + fmt.Sprintf(" ms, RSS %.0f MiB", g.after[len(g.after)-1]/(1<<20))
 }
 
-// ratios are those of the large size's p50 to the small one's, of each round.
+// ratios are those of the large size's p50 to the small one's, in each round.
 func ratios(small, large [][]time.Duration) spread {
 	var all []float64
 	for i := range small {
@@ -351,7 +366,7 @@ func ratios(small, large [][]time.Duration) spread {
 	return spreadOf(all)
 }
 
-// each is how many bytes of memory each session more has added.
+// each is how many bytes of memory each further session has added.
 func (g *growth) each() float64 {
 	n := len(g.sizes) - 1
 	return (spreadOf(g.at[n].after).median - spreadOf(g.at[0].after).median) / float64(g.sizes[n]-g.sizes[0])

@@ -18,7 +18,9 @@ func TestGrowthAloneIsASectionOfItsOwn(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(docs, "benchmarks.md"), []byte(before), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	r, err := parse([]string{"-quick", "-scenarios", "growth", "-systems", "sluice", "-docs", docs, "-grown", t.TempDir()})
+	r, err := parse([]string{
+		"-quick", "-scenarios", "growth", "-systems", "sluice", "-docs", docs, "-grown", t.TempDir(),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +36,8 @@ func TestGrowthAloneIsASectionOfItsOwn(t *testing.T) {
 	}
 	b, err := os.ReadFile(filepath.Join(docs, "benchmarks.md"))
 	text := string(b)
-	if err != nil || !strings.HasPrefix(text, before) || strings.Count(text, growthMarks.from) != 1 || strings.Contains(text, "NaN") {
+	if err != nil || !strings.HasPrefix(text, before) || strings.Count(text, growthMarks.from) != 1 ||
+		strings.Contains(text, "NaN") {
 		t.Errorf("%v\n%s", err, text)
 	}
 	if !strings.Contains(text, "\n| | 4 | 40 | 60 | ratio |") {
@@ -45,7 +48,8 @@ func TestGrowthAloneIsASectionOfItsOwn(t *testing.T) {
 			t.Errorf("no row of %q:\n%s", o.what, text)
 		}
 	}
-	if svg, err := os.ReadFile(filepath.Join(docs, "growth.svg")); err != nil || !bytes.Contains(svg, []byte("</svg>")) {
+	if svg, err := os.ReadFile(filepath.Join(docs, "growth.svg")); err != nil ||
+		!bytes.Contains(svg, []byte("</svg>")) {
 		t.Errorf("no chart: %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(docs, "benchmarks.svg")); err == nil {
@@ -53,7 +57,7 @@ func TestGrowthAloneIsASectionOfItsOwn(t *testing.T) {
 	}
 }
 
-// What fill leaves out of a request's way must be nothing that stays.
+// fill leaves out steps of a request. They must leave nothing in the folder.
 func TestAFilledFolderIsSound(t *testing.T) {
 	r, err := parse([]string{"-quick", "-systems", "sluice"})
 	if err != nil {
@@ -77,21 +81,23 @@ func TestAFilledFolderIsSound(t *testing.T) {
 	}
 	for dir, want := range map[string]int64{first: few, second: many} {
 		data := filepath.Join(dir, "data")
-		if out, err := exec.CommandContext(t.Context(), filepath.Join(r.bins, "sluice"), "check", "--data", data).CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(
+			t.Context(), filepath.Join(r.bins, "sluice"), "check", "--data", data,
+		).CombinedOutput(); err != nil {
 			t.Errorf("check of %d: %v\n%s", want, err, out)
 		}
 		s, err := openSeed(t.Context(), data, vfs.Default)
 		if err != nil {
 			t.Fatal(err)
 		}
-		st, err := s.meta.Sessions().Stats(t.Context())
+		st, err := s.Sessions.Stats(t.Context())
 		if err != nil || st.Open != want {
 			t.Errorf("%d sessions are open instead of %d: %v", st.Open, want, err)
 		}
 		if ticks, err := s.tick(t.Context(), 3); err != nil || len(ticks) != 3 {
 			t.Errorf("%d ticks: %v", len(ticks), err)
 		}
-		if err := s.close(); err != nil {
+		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
 	}

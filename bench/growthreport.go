@@ -33,9 +33,13 @@ func (g *growth) table(w *strings.Builder, rounds, samples int) {
 	if g == nil {
 		return
 	}
-	fmt.Fprintf(w, "### Sluice alone: growth\n\nFolders with so many open sessions of one principal, and as many memories of 64 bytes in one capsule; %s, in each of which every size has a server on a fresh copy of "+
-		"its folder: a start, %d of each request by one client, one after the other (the servers run side by side and take turns of %d), kill -9, and a start again; then `TickTTL` in this "+
-		"process, %d times. A start lasts until the first answer; the folder is in the page cache. In ms: the median of the rounds' p50 (min–max of them), then the p99 of all rounds. The ratio is the largest size's p50 to the smallest's in "+
+	fmt.Fprintf(w, "### Sluice alone: growth\n\nFolders with so many open sessions of one principal, and as many "+
+		"memories of 64 bytes in one capsule; %s, in each of which every size has a server on a fresh copy of "+
+		"its folder: a start, %d of each request by one client, one after the other (the servers run side by side and "+
+		"take turns of %d), kill -9, and a start again; then `TickTTL` in this "+
+		"process, %d times. A start lasts until the first answer; the folder is in the page cache. In ms: the median "+
+		"of the rounds' p50 (min–max of them), then the p99 of all rounds. The ratio is the largest size's p50 to "+
+		"the smallest's in "+
 		"each round: median (min–max).\n\n|", plural(rounds, "round"), samples, growthSample, 10*samples)
 	for _, n := range g.sizes {
 		fmt.Fprintf(w, " | %s", grouped(n))
@@ -78,14 +82,21 @@ func (g *growth) table(w *strings.Builder, rounds, samples int) {
 	row("resident set after a start, MiB", rss(func(at *grown) []float64 { return at.fresh }), "| |")
 	row("resident set after the requests, MiB", rss(func(at *grown) []float64 { return at.after }),
 		fmt.Sprintf("%.0f bytes for each more | ≤ %d each | %s", g.each(), mostEach, yes(g.each() <= mostEach)))
-	row("metadata on the disk, MiB", func(at *grown) string { return fmt.Sprintf("%.1f", float64(at.disk)/(1<<20)) }, "| |")
+	row(
+		"metadata on the disk, MiB", func(at *grown) string { return fmt.Sprintf("%.1f", float64(at.disk)/(1<<20)) },
+		"| |",
+	)
 	fmt.Fprintln(w)
 	g.cpu(w)
 }
 
-// cpu is the table that is steadier where others use the machine as well.
+// cpu is the table of processor time, which is steadier if others use the machine as well.
 func (g *growth) cpu(w *strings.Builder) {
-	fmt.Fprint(w, "The server's own processor time for the same, in ms, with what it does in the background meanwhile: the median of the rounds' p50 (min–max).\n\n|")
+	fmt.Fprint(
+		w,
+		"The server's own processor time for the same, in ms, with what it does in the background meanwhile: the "+
+			"median of the rounds' p50 (min–max).\n\n|",
+	)
 	for _, n := range g.sizes {
 		fmt.Fprintf(w, " | %s", grouped(n))
 	}
@@ -102,7 +113,7 @@ func (g *growth) cpu(w *strings.Builder) {
 	fmt.Fprintln(w)
 }
 
-// digits shows three of them, where there are decimals.
+// digits shows three digits, if there are decimals.
 func digits(f float64) string {
 	switch {
 	case f < 0.1:
@@ -123,13 +134,13 @@ func grouped(n int) string {
 	return s
 }
 
-// line is a curve of a chart: what each size gave.
+// line is a curve of a chart, with one point for each size.
 type line struct {
 	name string
 	of   func(*grown) spread
 }
 
-// chart draws what grows, and what does not, over the sizes.
+// chart draws the operations over the sizes.
 func (g *growth) chart(path string) error {
 	scaled := func(figure int, by float64) line {
 		return line{operations[figure].what, func(at *grown) spread {
@@ -199,11 +210,11 @@ func (g *growth) plot(lines []line) (*plot.Plot, error) {
 		p.Legend.Add(l.name, curve, points)
 	}
 	p.Add(plotter.NewGrid())
-	p.Y.Min, p.Y.Max = 0, most*(1.1+0.08*float64(len(lines))) // and room for the legend
+	p.Y.Min, p.Y.Max = 0, most*(1.1+0.08*float64(len(lines))) // and space for the legend
 	return p, nil
 }
 
-// bars are medians with what is below and above them.
+// bars are medians, with the distances to the minimum and the maximum.
 type bars struct {
 	plotter.XYs
 	plotter.YErrors

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// linkShape is what a simulated link gives.
+// linkShape says what a simulated link gives.
 type linkShape struct {
 	bits  float64       // a second each way, of all connections together
 	delay time.Duration // there and back
-	slow  float64       // of its second connection, bits a second; 0: it is as the others
+	slow  float64       // of its second connection, in bits a second; 0: as the others
 }
 
 func (s linkShape) String() string {
@@ -27,10 +27,10 @@ func (s linkShape) String() string {
 	return fmt.Sprintf("%s, %d ms", rate, s.delay.Milliseconds())
 }
 
-// link is a relay before a server that is as slow and as far as its shape says. It takes from a
-// client what the rate allows, keeps it for the delay, and passes it on; what is under way is
-// bounded by rate × delay and a little, so that a client is held by it as by a real link. What it
-// does not have are loss, and TCP's slow start over a long way.
+// link is a relay before a server, as slow and as far as its shape says. It takes bytes from a
+// client at the rate, keeps them for the delay, and passes them on. The bytes under way are bounded
+// by rate × delay and a little, so that a client waits for it as for a real link. It has no loss,
+// and no slow start of TCP over a long way.
 type link struct {
 	linkShape
 	to string
@@ -91,7 +91,7 @@ func (k *link) accept() {
 			_ = far.Close()
 		}
 		k.mu.Unlock()
-		// The link's own buffers must not swallow what the link can't carry.
+		// The link's own buffers must not swallow bytes that the link can't carry.
 		for _, c := range []net.Conn{near, far} {
 			_ = c.(*net.TCPConn).SetReadBuffer(256 << 10)
 		}
@@ -105,10 +105,11 @@ func (k *link) accept() {
 }
 
 const (
-	// piece is how much is taken at a time, in bytes: what shares the wire fairly.
+	// piece is how many bytes are taken at a time. It is small, so that connections share the wire
+	// fairly.
 	piece = 16 << 10
-	// ahead is for how long the wire may be given away before a taker waits: timers are late by
-	// some of it.
+	// ahead is how far ahead of the time the wire may be given away before a taker waits. Timers
+	// are late by some of it.
 	ahead = 3 * time.Millisecond
 )
 
@@ -136,12 +137,12 @@ func (k *link) carry(to, from net.Conn, w *wire, own float64) {
 		}
 	})
 	defer close(way)
-	var mine time.Time
+	var ownFree time.Time
 	for {
 		b := make([]byte, piece)
 		n, err := from.Read(b)
 		if n > 0 {
-			leaves := w.slot(n, k.bits, own, &mine)
+			leaves := w.slot(n, k.bits, own, &ownFree)
 			way <- packet{b[:n], leaves.Add(k.delay / 2)}
 			time.Sleep(time.Until(leaves) - ahead)
 		}
@@ -156,19 +157,19 @@ func (k *link) carry(to, from net.Conn, w *wire, own float64) {
 
 // slot gives the time at which n bytes have left: after those before them on the wire, and on their
 // connection.
-func (w *wire) slot(n int, bits, own float64, mine *time.Time) time.Time {
+func (w *wire) slot(n int, bits, own float64, ownFree *time.Time) time.Time {
 	at := func(free time.Time, rate float64) time.Time {
 		if now := time.Now(); free.Before(now) {
 			free = now
 		}
 		return free.Add(time.Duration(float64(n) * 8 / rate * 1e9))
 	}
-	*mine = at(*mine, own)
+	*ownFree = at(*ownFree, own)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.next = at(w.next, bits)
-	if mine.After(w.next) {
-		return *mine
+	if ownFree.After(w.next) {
+		return *ownFree
 	}
 	return w.next
 }

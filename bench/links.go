@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// onLink is what Sluice reached over one simulated link: shares of what the link gives.
+// onLink is the result of Sluice over one simulated link: shares of what the link gives.
 type onLink struct {
 	shape linkShape
 	bytes int64
@@ -31,21 +31,24 @@ const (
 	gets = "`sluice get`"
 )
 
-// nobody is what the link gives to four connections that nobody holds: less than it should where
-// the machine is too busy to simulate it.
+// nobody is what the link gives to four connections that nobody slows down. It is less than it
+// should be if the machine is too busy to simulate the link.
 const nobody = "the bare link"
 
 // linkShapes are the rows, with their sizes: some seconds each, as short as several chunks allow.
 func linkShapes() []*onLink {
 	row := func(mbits float64, ms int, slow float64, mib int64) *onLink {
-		return &onLink{linkShape{mbits * 1e6, time.Duration(ms) * time.Millisecond, slow * 1e6}, mib << 20, map[string][]float64{}}
+		return &onLink{
+			linkShape{mbits * 1e6, time.Duration(ms) * time.Millisecond, slow * 1e6}, mib << 20, map[string][]float64{},
+		}
 	}
 	return []*onLink{
-		row(10, 1, 0, 32), row(10, 100, 0, 32), row(100, 20, 0, 256), row(1000, 1, 0, 512), row(1000, 100, 0, 512), row(100, 20, 10, 256),
+		row(10, 1, 0, 32), row(10, 100, 0, 32), row(100, 20, 0, 256), row(1000, 1, 0, 512), row(1000, 100, 0, 512),
+		row(100, 20, 10, 256),
 	}
 }
 
-// links measures uploads and a download over simulated links, by the bench's client and by the
+// links measures uploads and a download over simulated links, with the bench's client and with the
 // program's own.
 func links(ctx context.Context, bins, dir string, a *arena, all []*onLink, say func(string)) error {
 	for _, l := range all {
@@ -98,7 +101,8 @@ func (l *onLink) use(ctx context.Context, bins, dir string, a *arena, way string
 		ref, took, err = l.put(ctx, bins, dir, near, s, it)
 	case gets:
 		if ref, err = s.store(c, it, 4); err == nil {
-			_, took, err = s.run(ctx, bins, "get", "--server", near, "-o", filepath.Join(dir, "got"), ref) // it compares the SHA-256
+			// it compares the SHA-256
+			_, took, err = s.run(ctx, bins, "get", "--server", near, "-o", filepath.Join(dir, "got"), ref)
 		}
 	default:
 		inflight := 1
@@ -125,7 +129,7 @@ func (l *onLink) share(took time.Duration) float64 {
 	return float64(l.bytes) * 8 / took.Seconds() / l.shape.bits
 }
 
-// bare sends as many bytes to somebody who only takes them.
+// bare sends as many bytes to a server that only takes them.
 func (l *onLink) bare() (time.Duration, error) {
 	const conns = 4
 	to, err := net.Listen("tcp", "127.0.0.1:0")
@@ -138,7 +142,7 @@ func (l *onLink) bare() (time.Duration, error) {
 		return 0, err
 	}
 	defer k.close()
-	left := make(chan int64) // bytes that nobody has sent yet, in pieces
+	left := make(chan int64) // bytes that nobody has sent yet, in parts
 	go func() {
 		defer close(left)
 		for n := l.bytes; n > 0; n -= chunk / 32 {
@@ -181,7 +185,9 @@ func (l *onLink) bare() (time.Duration, error) {
 }
 
 // put lets the program send a file of the item's bytes.
-func (l *onLink) put(ctx context.Context, bins, dir, url string, s *sluice, it item) (ref string, took time.Duration, err error) {
+func (l *onLink) put(
+	ctx context.Context, bins, dir, url string, s *sluice, it item,
+) (ref string, took time.Duration, err error) {
 	path := filepath.Join(dir, "file")
 	f, err := os.Create(path)
 	if err != nil {
@@ -223,7 +229,12 @@ func linkTable(w *strings.Builder, all []*onLink) {
 	if len(all) == 0 {
 		return
 	}
-	fmt.Fprintf(w, "### links: one upload, and one download, over simulated links\n\nShares of what the link gives, medians (min–max); chunks of %s. The delay is there and back; no loss, no slow start.\n\n| link | size |", bytesOf(chunk))
+	fmt.Fprintf(
+		w,
+		"### links: one upload, and one download, over simulated links\n\nShares of what the link gives, medians "+
+			"(min–max); chunks of %s. The delay is there and back; no loss, no slow start.\n\n| link | size |",
+		bytesOf(chunk),
+	)
 	for _, way := range ways {
 		fmt.Fprintf(w, " %s |", way)
 	}

@@ -11,13 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shape says what was measured on: cores, memory, file system, kernel.
+// shape describes the machine that was measured: cores, memory, file system, kernel.
 func shape(dir string) string {
 	var mem unix.Sysinfo_t
 	_ = unix.Sysinfo(&mem) // zero, then
 	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
 	load, _ := os.ReadFile("/proc/loadavg")
-	s := fmt.Sprintf("%d cores, %.0f GiB, %s, Linux %s, %s", runtime.NumCPU(), float64(mem.Totalram)*float64(mem.Unit)/(1<<30), fileSystem(dir),
+	s := fmt.Sprintf(
+		"%d cores, %.0f GiB, %s, Linux %s, %s", runtime.NumCPU(), float64(mem.Totalram)*float64(mem.Unit)/(1<<30),
+		fileSystem(dir),
 		strings.TrimSpace(string(kernel)), runtime.Version())
 	if f := strings.Fields(string(load)); len(f) > 0 {
 		s += ", load " + f[0] + " before the run"
@@ -25,7 +27,7 @@ func shape(dir string) string {
 	return s
 }
 
-// fileSystem names what is below a folder, where it is one of the usual.
+// fileSystem names the file system of a folder, if it is one of the usual.
 func fileSystem(dir string) string {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
@@ -47,7 +49,7 @@ func fileSystem(dir string) string {
 	}
 }
 
-// commit is what the tree is at.
+// commit is the commit of the tree.
 func commit(ctx context.Context, here string) string {
 	cmd := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty")
 	cmd.Dir = here

@@ -24,7 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// run is what the flags ask for.
+// run has the flags and their results.
 type run struct {
 	here, bins, dir, sluice, before, docs, grown string
 	rounds                                       int
@@ -60,8 +60,15 @@ func parse(args []string) (*run, error) {
 			return nil
 		})
 	}
-	list(&r.scenarios, "scenarios", "`names`, separated by commas: a,b,c,d,create,read,read-small,finish,growth (all of these), read-cold, read-small-cold, links")
-	list(&r.systems, "systems", "`names`, separated by commas: sluice,floor,floor-1,bare,pack,tusd,tusd-synced,registry,versitygw (all)")
+	list(
+		&r.scenarios, "scenarios",
+		"`names`, separated by commas: a,b,c,d,create,read,read-small,finish,growth (all of these), read-cold, "+
+			"read-small-cold, links",
+	)
+	list(
+		&r.systems, "systems",
+		"`names`, separated by commas: sluice,floor,floor-1,bare,pack,tusd,tusd-synced,registry,versitygw (all)",
+	)
 	f.IntVar(&r.rounds, "rounds", 5, "rounds")
 	mib := func(to *int64, name, about string) {
 		f.Func(name, about, func(s string) error {
@@ -80,10 +87,20 @@ func parse(args []string) (*run, error) {
 	f.IntVar(&r.z.many, "many", r.z.many, "uploads of d, create and read-small")
 	f.IntVar(&r.z.growTo, "grow", r.z.growTo, "open sessions, and memories, that growth goes to")
 	f.StringVar(&r.dir, "dir", "", "a folder on the disk that is to be measured (a new one for temporary files)")
-	f.StringVar(&r.grown, "grown", "", "a `folder` that keeps the data folders of growth, so that the next run need not make them (none)")
+	f.StringVar(
+		&r.grown, "grown", "",
+		"a `folder` that keeps the data folders of growth, so that the next run need not make them (none)",
+	)
 	f.StringVar(&r.sluice, "sluice", "", "the `program` to measure (one that is built from the tree)")
-	f.StringVar(&r.before, "before", "", "another build of the `program`, which has a turn wherever the first has one; the ratios are a table")
-	f.StringVar(&r.docs, "docs", "", "the `folder` whose benchmarks.md and chart are written (none); growth alone is a section and a chart of its own")
+	f.StringVar(
+		&r.before, "before", "",
+		"another build of the `program`, which has a turn wherever the first has one; the ratios are a table",
+	)
+	f.StringVar(
+		&r.docs, "docs", "",
+		"the `folder` whose benchmarks.md and chart are written (none); growth alone is a section and a chart of "+
+			"its own",
+	)
 	f.StringVar(&r.here, "bench", ".", "the folder of this module")
 	if err := f.Parse(args); err != nil {
 		return nil, err
@@ -95,14 +112,15 @@ func parse(args []string) (*run, error) {
 		r.rounds, r.z = 1, quickForm
 	}
 	f.Visit(func(g *flag.Flag) {
-		if slices.Contains([]string{"quick", "rounds", "many", "grow"}, g.Name) { // paths are nobody's business, the others are there
+		// without paths: the others are given in the section
+		if slices.Contains([]string{"quick", "rounds", "many", "grow"}, g.Name) {
 			r.flags += " -" + g.Name + " " + g.Value.String()
 		}
 	})
 	return r, r.check()
 }
 
-// check finds names that are none.
+// check refuses unknown names.
 func (r *run) check() error {
 	known := []string{"finish", "growth", "links"}
 	for _, s := range scenarios(r.z) {
@@ -150,18 +168,21 @@ func (r *run) do(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	// The arena is as large as the largest scenario, but for the upload of finish, which goes
+	// The arena is as large as the largest scenario. The upload of finish is larger, and wraps
 	// around it.
-	room := max(r.z.large, 8*r.z.each, int64(r.z.many)*r.z.small, chunk)
+	size := max(r.z.large, 8*r.z.each, int64(r.z.many)*r.z.small, chunk)
 	if r.growthAlone() {
-		room = 8 * chunk
+		size = 8 * chunk
 	}
-	a, err := newArena(room)
+	a, err := newArena(size)
 	if err != nil {
 		return err
 	}
 	defer a.close()
-	b := &about{when: time.Now(), commit: commit(ctx, r.here), machine: shape(dir), versions: versions(ctx, r.here), flags: r.flags, rounds: r.rounds, z: r.z}
+	b := &about{
+		when: time.Now(), commit: commit(ctx, r.here), machine: shape(dir), versions: versions(ctx, r.here),
+		flags: r.flags, rounds: r.rounds, z: r.z,
+	}
 	all, err := r.measure(ctx, a, dir)
 	if err != nil {
 		return err
@@ -175,9 +196,9 @@ func (r *run) do(ctx context.Context) error {
 	return err
 }
 
-// report gives the section that a run is, and writes it and its chart where they were asked for.
-// Growth alone is a section of its own, so that a run to a size that takes longer stays when all is
-// measured anew.
+// report gives the section of a run, and writes it and its chart if the flags ask for that. Growth
+// alone is a section of its own. So a run to a size that takes longer stays when all is measured
+// anew.
 func (r *run) report(all *results, b *about) (section string, err error) {
 	at, chart, draw := peersMarks, "benchmarks.svg", all.chart
 	write := all.markdown
@@ -194,10 +215,10 @@ func (r *run) report(all *results, b *about) (section string, err error) {
 	return section, at.write(r.docs, section)
 }
 
-// measure lets the systems take turns.
+// measure runs the systems one after the other, in each round of each scenario.
 func (r *run) measure(ctx context.Context, a *arena, dir string) (*results, error) {
 	all := &results{samples: map[string]map[string][]sample{}, compared: r.before != "" && r.has("sluice")}
-	cut := map[string][]item{}
+	split := map[string][]item{}
 	for _, s := range scenarios(r.z) {
 		if all.compared {
 			s.systems = slices.Insert(s.systems, 1, otherBuild) // all begin with ours
@@ -206,7 +227,7 @@ func (r *run) measure(ctx context.Context, a *arena, dir string) (*results, erro
 		if (r.wants(s.name) && s.how != readingCold || slices.Contains(r.scenarios, s.name)) && len(s.systems) > 0 {
 			all.scenarios = append(all.scenarios, s)
 			all.samples[s.name] = map[string][]sample{}
-			cut[s.name] = s.cut(a)
+			split[s.name] = s.split(a)
 		}
 	}
 	finish := inner{what: "finish", small: "1 MiB", large: bytesOf(r.z.finish), most: 2}
@@ -222,12 +243,15 @@ func (r *run) measure(ctx context.Context, a *arena, dir string) (*results, erro
 			for i := range s.systems {
 				sys, _ := systemOf(s.systems[(i+round)%len(s.systems)])
 				err := r.sample(dir, func(dir string) error {
-					t, err := s.run(ctx, sys, r.bins, dir, cut[s.name])
+					t, err := s.run(ctx, sys, r.bins, dir, split[s.name])
 					if err != nil {
 						return err
 					}
 					all.samples[s.name][sys.name] = append(all.samples[s.name][sys.name], t)
-					fmt.Fprintf(r.progress, "round %d, %s, %s: %.0f %s, %.2f CPU s/GiB, %.0f MiB\n", round+1, s.name, sys.name, t.speed, s.unit(), t.perGiB, t.peakMiB)
+					fmt.Fprintf(
+						r.progress, "round %d, %s, %s: %.0f %s, %.2f CPU s/GiB, %.0f MiB\n", round+1, s.name, sys.name,
+						t.speed, s.unit(), t.perGiB, t.peakMiB,
+					)
 					return nil
 				})
 				if err != nil {
@@ -236,11 +260,15 @@ func (r *run) measure(ctx context.Context, a *arena, dir string) (*results, erro
 			}
 		}
 		say := func(what string) { fmt.Fprintf(r.progress, "round %d, %s\n", round+1, what) }
-		if err := r.sample(dir, func(dir string) error { return links(ctx, r.bins, dir, a, all.links, say) }); err != nil {
+		if err := r.sample(
+			dir, func(dir string) error { return links(ctx, r.bins, dir, a, all.links, say) },
+		); err != nil {
 			return nil, fmt.Errorf("links: %w", err)
 		}
 		if r.wants("finish") && r.has("sluice") {
-			if err := r.sample(dir, func(dir string) error { return finishes(ctx, r.bins, dir, ends, &finish) }); err != nil {
+			if err := r.sample(
+				dir, func(dir string) error { return finishes(ctx, r.bins, dir, ends, &finish) },
+			); err != nil {
 				return nil, fmt.Errorf("finish: %w", err)
 			}
 		}

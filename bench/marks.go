@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// marks are around what a run writes into docs/benchmarks.md.
+// marks stand around the section of a run in docs/benchmarks.md.
 type marks struct{ from, to string }
 
 var (
@@ -17,8 +17,8 @@ var (
 	growthMarks = marks{"<!-- growth: from here to the end mark `make growth` writes -->", "<!-- growth: end -->"}
 )
 
-// write puts the section between its marks in docs/benchmarks.md; what is outside stays as it is.
-// Without marks it goes to the end.
+// write puts the section between its marks in docs/benchmarks.md. All other text stays as it is.
+// Without marks the section goes to the end.
 func (m marks) write(docs, section string) error {
 	path := filepath.Join(docs, "benchmarks.md")
 	old, err := os.ReadFile(path)

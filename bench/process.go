@@ -24,7 +24,7 @@ type process struct {
 	done chan struct{}
 }
 
-// launch starts a program; its output goes into a file in dir.
+// launch starts a program. Its output goes into a file in dir.
 func launch(dir string, env []string, exe string, args ...string) (*process, error) {
 	p := &process{cmd: exec.Command(exe, args...), log: filepath.Join(dir, "output"), done: make(chan struct{})}
 	out, err := os.Create(p.log)
@@ -45,13 +45,13 @@ func launch(dir string, env []string, exe string, args ...string) (*process, err
 	return p, nil
 }
 
-// stop ends it; what it wrote is thrown away, so it need not end well.
+// stop kills the process. Its data are thrown away, so that it need not end well.
 func (p *process) stop() {
 	_ = p.cmd.Process.Kill()
 	<-p.done
 }
 
-// end lets it end by itself, so that the next start finds all in order.
+// end lets the process end by itself, so that the next start finds all in order.
 func (p *process) end() error {
 	if err := p.cmd.Process.Signal(unix.SIGTERM); err != nil {
 		return err
@@ -67,7 +67,7 @@ func (p *process) end() error {
 	return nil
 }
 
-// said waits for a line of its output and gives the pattern's first group.
+// said waits for a line of the output, and gives the pattern's first group.
 func (p *process) said(ctx context.Context, pattern string) (string, error) {
 	re := regexp.MustCompile(pattern)
 	var found string
@@ -112,9 +112,9 @@ func (p *process) tail() string {
 	return string(b[max(0, len(b)-2000):])
 }
 
-// cpu is the processor time it has had, user and system: its clock as clock_getcpuclockid(3) names
-// it, in nanoseconds where /proc/PID/stat has hundredths of a second. What the kernel does later in
-// threads of its own (write-back) is in neither.
+// cpu is the processor time of the process so far, user and system: its clock as
+// clock_getcpuclockid(3) names it, in nanoseconds (/proc/PID/stat has hundredths of a second).
+// Later work of the kernel in threads of its own (write-back) is not in it.
 func (p *process) cpu() (time.Duration, error) {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(int32(^p.cmd.Process.Pid<<3|2), &ts); err != nil {
@@ -142,7 +142,7 @@ func (p *process) memory(line string) (int64, error) {
 	return 0, fmt.Errorf("no %s in /proc/PID/status", line)
 }
 
-// freeAddr finds a port for those that can't say which one they took.
+// freeAddr finds a port for programs that can't say which one they took.
 func freeAddr() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 )
 
-// registry speaks the OCI distribution protocol: an upload is opened, takes its chunks in order,
+// registry speaks the OCI distribution protocol. An upload is opened, takes its chunks in order,
 // and is closed with its digest.
 type registry struct {
 	p   *process
@@ -38,7 +38,9 @@ func startRegistry(ctx context.Context, bins, dir string) (server, error) {
 		return nil, err
 	}
 	config := filepath.Join(dir, "config.yml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, registryConfig, filepath.Join(dir, "data"), addr), 0o600); err != nil {
+	if err := os.WriteFile(
+		config, fmt.Appendf(nil, registryConfig, filepath.Join(dir, "data"), addr), 0o600,
+	); err != nil {
 		return nil, err
 	}
 	p, err := launch(dir, []string{"OTEL_TRACES_EXPORTER=none"}, filepath.Join(bins, "registry"), "serve", config)
@@ -74,7 +76,9 @@ func (s *registry) store(c *client, it item, inflight int) (string, error) {
 	}
 	for i := range it.chunks() {
 		off, n := it.bounds(i)
-		h := http.Header{"Content-Type": {"application/octet-stream"}, "Content-Range": {fmt.Sprintf("%d-%d", off, off+n-1)}}
+		h := http.Header{
+			"Content-Type": {"application/octet-stream"}, "Content-Range": {fmt.Sprintf("%d-%d", off, off+n-1)},
+		}
 		resp, _, err := c.send("PATCH", at, h, it, off, n, http.StatusAccepted, nil)
 		if err != nil {
 			return "", err
@@ -92,7 +96,7 @@ func (s *registry) store(c *client, it item, inflight int) (string, error) {
 	return s.stored(resp, it)
 }
 
-// create has no form with one request: it opens, and sends all with the digest.
+// create opens an upload, and sends all bytes with the digest: no form has one request.
 func (s *registry) create(c *client, it item) (string, error) {
 	at, err := s.open(c)
 	if err != nil {

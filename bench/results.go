@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// results are the turns of a run: by scenario, then by system, one for each round.
+// results are the samples of a run: by scenario, then by system, one for each round.
 type results struct {
 	scenarios []scenario
 	samples   map[string]map[string][]sample
@@ -17,7 +17,7 @@ type results struct {
 	compared  bool    // with another build
 }
 
-// paired gives the ratios of our turn to that of the other build in the same round.
+// paired gives the ratios of our sample to that of the other build in the same round.
 func (r *results) paired(scenario string, f func(sample) float64) spread {
 	var all []float64
 	other := r.samples[scenario][otherBuild]
@@ -29,7 +29,7 @@ func (r *results) paired(scenario string, f func(sample) float64) spread {
 	return spreadOf(all)
 }
 
-// spread is what several rounds gave.
+// spread is the result of several rounds.
 type spread struct{ median, min, max float64 }
 
 func spreadOf(all []float64) spread {
@@ -55,7 +55,7 @@ func (r *results) of(scenario, system string, f func(sample) float64) spread {
 func speed(t sample) float64  { return t.speed }
 func perGiB(t sample) float64 { return t.perGiB }
 
-// goal is a row of what must hold: the ratio of two medians of one run.
+// goal is a bound: of the ratio of two medians of one run.
 type goal struct {
 	what     string
 	of       [2]string // scenario, system
@@ -69,7 +69,9 @@ type goal struct {
 // goals are those of the standard scenarios.
 func goals() []goal {
 	up := func(scenario, system, what string, want float64) goal {
-		return goal{what: what, of: [2]string{scenario, "sluice"}, to: [2]string{scenario, system}, f: speed, want: want}
+		return goal{
+			what: what, of: [2]string{scenario, "sluice"}, to: [2]string{scenario, system}, f: speed, want: want,
+		}
 	}
 	asIs := func(g goal) goal {
 		g.reported = true
@@ -98,7 +100,7 @@ func goals() []goal {
 	}
 }
 
-// ratio is NaN where one side was not measured.
+// ratio is NaN if one side was not measured.
 func (r *results) ratio(g goal) float64 {
 	return r.of(g.of[0], g.of[1], g.f).median / r.of(g.to[0], g.to[1], g.f).median
 }
@@ -123,5 +125,7 @@ func yes(b bool) string {
 
 // peakOf is the largest resident set that a system had in a scenario, MiB.
 func (r *results) peakOf(scenario, system string) float64 {
-	return slices.MaxFunc(r.samples[scenario][system], func(a, b sample) int { return cmp.Compare(a.peak, b.peak) }).peakMiB
+	return slices.MaxFunc(
+		r.samples[scenario][system], func(a, b sample) int { return cmp.Compare(a.peak, b.peak) },
+	).peakMiB
 }

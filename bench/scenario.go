@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// scenario is a row of what is measured: clients that upload, or read, items of one size.
+// scenario is one row of the measurements: clients that upload, or read, items of one size.
 type scenario struct {
 	name, title string
 	how         how
@@ -34,7 +34,7 @@ const (
 
 func (s scenario) reads() bool { return s.how == reading || s.how == readingCold }
 
-// unit is what a speed is counted in.
+// unit is the unit of a speed.
 func (s scenario) unit() string {
 	switch {
 	case s.size >= 1<<20:
@@ -99,7 +99,7 @@ func scenarios(z sizes) []scenario {
 	}
 }
 
-// emptyCache takes everything out of the page cache, which only root may do.
+// emptyCache empties the page cache. Only root may do that.
 func emptyCache() error {
 	unix.Sync()
 	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0); err != nil {
@@ -140,8 +140,8 @@ func bytesOf(n int64) string {
 	return fmt.Sprintf("%d bytes", n)
 }
 
-// items cuts a scenario's uploads out of the arena, all different.
-func (s scenario) cut(a *arena) []item {
+// split makes a scenario's uploads out of the arena, all different.
+func (s scenario) split(a *arena) []item {
 	all := make([]item, s.items)
 	for i := range all {
 		all[i] = a.item(fmt.Sprintf("%s-%04d", s.name, i), int64(i)*s.size, s.size, chunk)
@@ -149,7 +149,7 @@ func (s scenario) cut(a *arena) []item {
 	return all
 }
 
-// sample is what one system did in one round of a scenario.
+// sample is the result of one system in one round of a scenario.
 type sample struct {
 	bytes   int64
 	count   int // uploads or reads
@@ -164,8 +164,8 @@ type sample struct {
 	peakMiB float64
 }
 
-// run lets a fresh server do a scenario once. Everything that it stored is read back and compared,
-// outside of the time that counts.
+// run lets a fresh server do a scenario once. All stored content is read back and compared, outside
+// of the measured time.
 func (s scenario) run(ctx context.Context, sys system, bins, dir string, items []item) (sample, error) {
 	srv, err := sys.start(ctx, bins, dir)
 	if err != nil {
@@ -225,7 +225,7 @@ func (s scenario) run(ctx context.Context, sys system, bins, dir string, items [
 	return t, parallel(len(items), s.clients, verify)
 }
 
-// warm makes connections and lets the server do everything once.
+// warm makes connections, and lets the server do each operation once.
 func (s scenario) warm(srv server, c *client, a *arena) error {
 	return parallel(s.clients, s.clients, func(i int) error {
 		it := a.item(fmt.Sprintf("warm-%d", i), int64(13+i), 64<<10, chunk)

@@ -20,116 +20,81 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/google/uuid"
 
-	"sluice/access"
 	"sluice/catalog"
+	"sluice/internal/durable"
+	"sluice/internal/test/world"
 	"sluice/session"
-	"sluice/store/localblob"
-	"sluice/store/pebblemeta"
 	"sluice/upload"
 )
 
-// seed is a data folder that is filled without a server and without syncs: a million commits take
-// minutes, and who is interrupted begins anew. What it writes is what a server would have written,
-// by the same code; it is on the disk when all is done and the disks were synced.
+// seed is a data folder that is filled without a server and without syncs. A million commits take
+// minutes, and an interrupted run begins anew. It writes what a server would have written, with the
+// same code. All of it is on the disk when the run is done and the disks were synced.
 type seed struct {
-	data    string
-	meta    *pebblemeta.DB
-	blobs   *localblob.Store
-	engine  *session.Service
-	uploads *upload.Service
-	who     access.Caller
+	*world.World
+	data string
 }
 
-// seedAge is the running time at which the sessions of a seed are begun: above a session's time to
-// live, so that a look for what is due has a bound to look below.
+// seedAge is the running time at which the sessions of a seed are begun. It is above a session's
+// time to live, so that a look for due sessions has a bound to look below.
 const seedAge = 1000 * time.Hour
 
-type wallClock struct{}
-
-func (wallClock) Now() time.Time { return time.Now() }
-
 // openSeed opens a data folder that a server has made, and that none has open.
-func openSeed(ctx context.Context, data string, disk vfs.FS) (s *seed, err error) {
-	s = &seed{data: data}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.close())
-		}
-	}()
-	if s.meta, err = pebblemeta.Open(filepath.Join(data, "meta"), pebblemeta.Options{
-		Hook: upload.Reserving(catalog.Bounds{MaxSessions: math.MaxInt64}), FS: disk, Process: true,
-	}); err != nil {
-		return s, err
-	}
-	if s.blobs, err = localblob.Open(filepath.Join(data, "content"), localblob.Options{}); err != nil {
-		return s, err
-	}
-	if _, err = s.meta.Sessions().KeepTime(ctx, seedAge.Milliseconds()); err != nil {
-		return s, err
-	}
-	if s.engine, err = session.New(ctx, s.meta.Sessions(), upload.EngineConfig(session.Config{MinEntry: 4 << 10, Buffers: s.blobs.Buffers()})); err != nil {
-		return s, err
-	}
+func openSeed(ctx context.Context, data string, disk vfs.FS) (*seed, error) {
 	limits := upload.DefaultLimits()
-	limits.TTL = s.engine.TTL()
-	s.uploads = upload.New(upload.Config{
-		Sessions: s.engine, Catalog: s.meta.Catalog(), Blobs: s.blobs, Clock: wallClock{}, Limits: limits, CheckSpace: s.meta.CheckSpace,
+	w, err := world.Open(ctx, world.Config{
+		Disk: world.Disk{FS: durable.OS{}, Pebble: disk}, Data: data, Durability: durable.Process,
+		Engine: session.Config{MinEntry: 4 << 10, TTL: limits.TTL}, Limits: limits,
+		Running: seedAge, MaxSessions: math.MaxInt64,
 	})
-	token, err := os.ReadFile(filepath.Join(data, "admin-token"))
 	if err != nil {
-		return s, err
+		return nil, err
 	}
-	s.who, err = access.New(s.meta.Catalog(), wallClock{}, s.engine.Running, nil).Authenticate(ctx, strings.TrimSpace(string(token)))
-	return s, err
-}
-
-func (s *seed) close() (err error) {
-	if s.uploads != nil {
-		s.uploads.Close()
+	if err := w.Login(ctx); err != nil {
+		return nil, errors.Join(err, w.Close())
 	}
-	if s.blobs != nil {
-		err = s.blobs.Close()
-	}
-	if s.meta != nil {
-		err = errors.Join(err, s.meta.Close())
-	}
-	return err
+	return &seed{World: w, data: data}, nil
 }
 
 // fillBatch is how many memories a commit of fill has.
 const fillBatch = 100
 
-// fill begins sessions and creates memories of 64 bytes, each from have to want, and waits until
-// the metadata has settled. One of each goes the way of a request; the others are the same but for
-// their ids, contents and times, and leave out what is checked for a request.
+// fill begins sessions and creates memories of 64 bytes, from number have to number want, and waits
+// until the metadata is at rest. One session and one memory take the way of a request. The others
+// differ from them in ids, contents and times, and skip the checks of a request.
 func (s *seed) fill(ctx context.Context, a *arena, have, want int) error {
 	named := catalog.Meta{Name: fmt.Sprintf("grow-%d", have)}
-	up, err := s.uploads.Begin(ctx, s.who, upload.BeginRequest{Capsule: "default", Meta: named, Bytes: 64 << 10, Chunks: -1})
+	up, err := s.Uploads.Begin(ctx, s.Me, upload.BeginRequest{
+		Capsule: "default", Meta: named, Bytes: 64 << 10, Chunks: -1,
+	})
 	if err != nil {
 		return err
 	}
 	it := a.item(named.Name, int64(have), 64, chunk)
-	made, err := s.uploads.Create(ctx, s.who, upload.CreateRequest{Capsule: "default", Meta: named, Put: upload.Put{Length: it.size}}, bytes.NewReader(it.pieces(0, it.size)[0]))
+	made, err := s.Uploads.Create(
+		ctx, s.Me, upload.CreateRequest{Capsule: "default", Meta: named, Put: upload.Put{Length: it.size}},
+		bytes.NewReader(it.pieces(0, it.size)[0]),
+	)
 	if err != nil {
 		return err
 	}
-	// Both at once, so that sessions and memories are as old as each other.
+	// Both at once, so that sessions and memories are equally old.
 	return errors.Join(parallel((want-have-1+fillBatch-1)/fillBatch, 4*runtime.NumCPU(), func(i int) error {
 		from := have + 1 + i*fillBatch
 		to := min(from+fillBatch, want)
 		for range to - from {
-			if _, _, err := s.engine.Begin(ctx, up.Spec); err != nil {
+			if _, _, err := s.Engine.Begin(ctx, up.Spec); err != nil {
 				return err
 			}
 		}
 		return s.create(ctx, a, made, from, to)
-	}), settled(ctx, filepath.Join(s.data, "meta")))
+	}), waitUnchanged(ctx, filepath.Join(s.data, "meta")))
 }
 
 // create makes memories like made, in one commit.
 func (s *seed) create(ctx context.Context, a *arena, made catalog.Memory, from, to int) error {
 	now := time.Now()
-	return s.meta.Catalog().Update(ctx, func(tx catalog.Tx) error {
+	return s.Catalog.Update(ctx, func(tx catalog.Tx) error {
 		for i := from; i < to; i++ {
 			id, err := uuid.NewV7()
 			if err != nil {
@@ -137,12 +102,15 @@ func (s *seed) create(ctx context.Context, a *arena, made catalog.Memory, from, 
 			}
 			m, b := made, item{a: a, off: int64(i)}.pieces(0, 64)
 			inline := slices.Concat(b...)
-			m.ID, m.Meta.Name, m.Created, m.SHA256 = catalog.MemoryID(id), fmt.Sprintf("grow-%d", i), now, sha256.Sum256(inline)
+			m.ID, m.Meta.Name = catalog.MemoryID(id), fmt.Sprintf("grow-%d", i)
+			m.Created, m.SHA256 = now, sha256.Sum256(inline)
 			c := catalog.Content{
 				Capsule: m.Capsule, SHA256: m.SHA256, Bytes: m.Bytes, Inline: inline,
 				CRC32C: crc32.Checksum(inline, crc32.MakeTable(crc32.Castagnoli)),
 			}
-			if _, err := catalog.Publish(tx, catalog.Publication{Memory: m, Content: c, At: catalog.Moment{Now: now, Running: s.engine.Running()}}); err != nil {
+			if _, err := catalog.Publish(tx, catalog.Publication{Memory: m, Content: c, At: catalog.Moment{
+				Now: now, Running: s.Engine.Running(),
+			}}); err != nil {
 				return err
 			}
 		}
@@ -155,7 +123,7 @@ func (s *seed) tick(ctx context.Context, n int) ([]time.Duration, error) {
 	all := make([]time.Duration, n)
 	for i := range all {
 		start := time.Now()
-		ended, err := s.engine.TickTTL(ctx, start, s.uploads.Expire)
+		ended, err := s.Engine.TickTTL(ctx, start, s.Uploads.Expire)
 		all[i] = time.Since(start)
 		if err != nil || ended != 0 {
 			return nil, errors.Join(err, fmt.Errorf("%d sessions were due, and none should be", ended))
@@ -164,8 +132,8 @@ func (s *seed) tick(ctx context.Context, n int) ([]time.Duration, error) {
 	return all, nil
 }
 
-// settled waits until a folder has been the same for a second.
-func settled(ctx context.Context, dir string) error {
+// waitUnchanged waits until a folder has been the same for a second.
+func waitUnchanged(ctx context.Context, dir string) error {
 	last, since := "", time.Now()
 	for time.Since(since) < time.Second {
 		now := ""
@@ -195,8 +163,8 @@ func settled(ctx context.Context, dir string) error {
 	return nil
 }
 
-// copyData copies a data folder that nobody has open. What is never written again has a second name
-// instead: tables, and the reserve.
+// copyData copies a data folder that nobody has open. Files that are never written again, tables
+// and the reserve, get a second name instead.
 func copyData(from, to string) error {
 	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {

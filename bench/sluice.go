@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// sluice is the real program, spoken to as any client would.
+// sluice is the real program, used as any client would.
 type sluice struct {
 	p     *process
 	url   string
@@ -59,7 +59,7 @@ func (s *sluice) process() *process { return s.p }
 
 func (s *sluice) head() http.Header { return http.Header{"Authorization": s.token} }
 
-// ask is a JSON operation; in and out may be nil.
+// ask sends a JSON operation; in and out may be nil.
 func (s *sluice) ask(c *client, method, path string, in, out any) error {
 	body := ""
 	h := s.head()
@@ -113,7 +113,10 @@ func (s *sluice) begin(c *client, it item) (session string, err error) {
 
 func (s *sluice) put(c *client, session string, it item, i int) error {
 	off, n := it.bounds(i)
-	_, _, err := c.send("PUT", fmt.Sprintf("%s/v1/uploads_put_chunk/%s/%d", s.url, session, i), s.head(), it, off, n, http.StatusNoContent, nil)
+	_, _, err := c.send(
+		"PUT", fmt.Sprintf("%s/v1/uploads_put_chunk/%s/%d", s.url, session, i), s.head(), it, off, n,
+		http.StatusNoContent, nil,
+	)
 	return err
 }
 
@@ -127,7 +130,10 @@ func (s *sluice) finish(c *client, session string, it item) (string, error) {
 
 func (m memory) is(it item) error {
 	if m.SHA256 != it.sum || m.Bytes != it.size {
-		return fmt.Errorf("%s was answered as %d bytes with SHA-256 %s, instead of %d and %s", it.name, m.Bytes, m.SHA256, it.size, it.sum)
+		return fmt.Errorf(
+			"%s was answered as %d bytes with SHA-256 %s, instead of %d and %s", it.name, m.Bytes, m.SHA256, it.size,
+			it.sum,
+		)
 	}
 	return nil
 }
@@ -144,7 +150,10 @@ func (s *sluice) store(c *client, it item, inflight int) (string, error) {
 }
 
 func (s *sluice) create(c *client, it item) (string, error) {
-	_, b, err := c.send("POST", s.url+"/v1/memories_create?name="+url.QueryEscape(it.name), s.head(), it, 0, it.size, http.StatusOK, nil)
+	_, b, err := c.send(
+		"POST", s.url+"/v1/memories_create?name="+url.QueryEscape(it.name), s.head(), it, 0, it.size, http.StatusOK,
+		nil,
+	)
 	if err != nil {
 		return "", err
 	}

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// tusd speaks tus 1.0: a creation, then the bytes in order; at once only as partial uploads that
-// are concatenated.
+// tusd speaks tus 1.0: a creation, then the bytes in order. Parallel uploads are partial uploads
+// that are concatenated.
 type tusd struct {
 	p   *process
 	url string
@@ -57,7 +57,10 @@ func (s *tusd) store(c *client, it item, inflight int) (string, error) {
 func (s *tusd) upload(c *client, it item, from, to int, more ...string) (string, error) {
 	start, _ := it.bounds(from)
 	off, n := it.bounds(to - 1)
-	resp, _, err := c.call("POST", s.url, tusHead(append(more, "Upload-Length", strconv.FormatInt(off+n-start, 10))...), "", http.StatusCreated)
+	resp, _, err := c.call(
+		"POST", s.url, tusHead(append(more, "Upload-Length", strconv.FormatInt(off+n-start, 10))...), "",
+		http.StatusCreated,
+	)
 	if err != nil {
 		return "", err
 	}
@@ -76,7 +79,7 @@ func (s *tusd) upload(c *client, it item, from, to int, more ...string) (string,
 	return at, nil
 }
 
-// concatenate sends so many partial uploads at a time, each a run of chunks, and joins them.
+// concatenate sends partial uploads, several at a time, each a run of chunks, and joins them.
 func (s *tusd) concatenate(c *client, it item, width int) (string, error) {
 	parts := make([]string, width)
 	err := parallel(width, width, func(i int) (err error) {
@@ -86,7 +89,9 @@ func (s *tusd) concatenate(c *client, it item, width int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	resp, _, err := c.call("POST", s.url, tusHead("Upload-Concat", "final;"+strings.Join(parts, " ")), "", http.StatusCreated)
+	resp, _, err := c.call(
+		"POST", s.url, tusHead("Upload-Concat", "final;"+strings.Join(parts, " ")), "", http.StatusCreated,
+	)
 	if err != nil {
 		return "", err
 	}
@@ -95,7 +100,10 @@ func (s *tusd) concatenate(c *client, it item, width int) (string, error) {
 
 // create is tus's Creation With Upload.
 func (s *tusd) create(c *client, it item) (string, error) {
-	resp, _, err := c.send("POST", s.url, tusHead("Upload-Length", strconv.FormatInt(it.size, 10), "Content-Type", offsetType), it, 0, it.size, http.StatusCreated, nil)
+	resp, _, err := c.send(
+		"POST", s.url, tusHead("Upload-Length", strconv.FormatInt(it.size, 10), "Content-Type", offsetType), it, 0,
+		it.size, http.StatusCreated, nil,
+	)
 	if err != nil {
 		return "", err
 	}

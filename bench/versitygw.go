@@ -14,8 +14,8 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 )
 
-// versitygw speaks S3. Each request is signed with the SHA-256 of its payload, known beforehand: so
-// the gateway verifies it.
+// versitygw speaks S3. Each request is signed with the SHA-256 of its payload, which is known
+// beforehand. So the gateway verifies it.
 type versitygw struct {
 	p      *process
 	url    string
@@ -62,7 +62,7 @@ func (s *versitygw) sign(r *http.Request, sum string) error {
 	return s.signer.SignHTTP(r.Context(), s3Keys, r, sum, "s3", "us-east-1", time.Now())
 }
 
-// ask is a request without content of an item; its own small body is not signed.
+// ask sends a request without content of an item. Its own small body is not signed.
 func (s *versitygw) ask(c *client, method, url, body string, want int) ([]byte, error) {
 	r, err := http.NewRequestWithContext(c.ctx, method, url, strings.NewReader(body))
 	if err != nil {
@@ -80,7 +80,9 @@ func (s *versitygw) ask(c *client, method, url, body string, want int) ([]byte, 
 }
 
 func (s *versitygw) put(c *client, url string, it item, off, n int64, sum string) (etag string, err error) {
-	resp, _, err := c.send("PUT", url, nil, it, off, n, http.StatusOK, func(r *http.Request) error { return s.sign(r, sum) })
+	resp, _, err := c.send(
+		"PUT", url, nil, it, off, n, http.StatusOK, func(r *http.Request) error { return s.sign(r, sum) },
+	)
 	if err != nil {
 		return "", err
 	}
@@ -92,7 +94,7 @@ type completedPart struct {
 	ETag       string
 }
 
-// store is a multipart upload, or one PUT of what is one chunk.
+// store is a multipart upload, or one PUT for an item of one chunk.
 func (s *versitygw) store(c *client, it item, inflight int) (string, error) {
 	if it.chunks() == 1 {
 		return s.create(c, it)
@@ -108,7 +110,10 @@ func (s *versitygw) store(c *client, it item, inflight int) (string, error) {
 	parts := make([]completedPart, it.chunks())
 	err = parallel(it.chunks(), inflight, func(i int) error {
 		off, n := it.bounds(i)
-		etag, err := s.put(c, fmt.Sprintf("%s/%s?partNumber=%d&uploadId=%s", s.url, it.name, i+1, begun.UploadId), it, off, n, it.parts[i])
+		etag, err := s.put(
+			c, fmt.Sprintf("%s/%s?partNumber=%d&uploadId=%s", s.url, it.name, i+1, begun.UploadId), it, off, n,
+			it.parts[i],
+		)
 		parts[i] = completedPart{i + 1, etag}
 		return err
 	})
@@ -122,7 +127,9 @@ func (s *versitygw) store(c *client, it item, inflight int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if b, err = s.ask(c, "POST", s.url+"/"+it.name+"?uploadId="+begun.UploadId, string(done), http.StatusOK); err != nil {
+	if b, err = s.ask(
+		c, "POST", s.url+"/"+it.name+"?uploadId="+begun.UploadId, string(done), http.StatusOK,
+	); err != nil {
 		return "", err
 	}
 	if !strings.Contains(string(b), "<CompleteMultipartUploadResult") { // S3 may answer 200 with an error inside

@@ -14,6 +14,7 @@ import (
 	"sluice/access"
 	"sluice/catalog"
 	"sluice/internal/test/crashfs"
+	testworld "sluice/internal/test/world"
 	"sluice/keeper"
 	"sluice/memories"
 	"sluice/metadata/metadatatest"
@@ -25,6 +26,7 @@ import (
 
 // house is a small data folder with one of everything, for tests that ruin it.
 type house struct {
+	world    *testworld.World
 	ctx      context.Context
 	sessions session.Store
 	catalog  catalog.Store
@@ -55,46 +57,28 @@ func houseLimits() upload.Limits {
 }
 
 // enter opens a house that is on a disk in memory. stores are in memory, or nil for Pebble on the
-// disk.
+// disk. Nobody is logged in if there is no secret.
 func enter(ctx context.Context, disk *crashfs.Disk, stores *metadatatest.Mem, secret string) (h *house, err error) {
-	h = &house{ctx: ctx}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, h.leave())
-		}
-	}()
+	c := testworld.Config{
+		Disk: testworld.Disk{FS: disk, Pebble: disk.VFS()}, Data: "/", Clock: wall{},
+		Meta: pebblemeta.Options{Die: dies}, Limits: houseLimits(), TrashFor: time.Hour,
+	}
 	if stores != nil {
-		h.sessions, h.catalog = stores.Sessions(), stores.Catalog()
-	} else {
-		h.meta, err = pebblemeta.Open("/meta",
-			pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{}), Die: dies, FS: disk.VFS()})
-		if err != nil {
-			return h, err
+		c.Metadata = stores
+	}
+	w, err := testworld.Open(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if secret != "" {
+		if err := w.Authenticate(ctx, secret); err != nil {
+			return nil, errors.Join(err, w.Close())
 		}
-		h.sessions, h.catalog = h.meta.Sessions(), h.meta.Catalog()
 	}
-	if h.blobs, err = localblob.Open("/content", localblob.Options{FS: disk}); err != nil {
-		return h, err
-	}
-	clock := wall{}
-	if h.engine, err = session.New(ctx, h.sessions,
-		upload.EngineConfig(session.Config{Clock: clock, Buffers: h.blobs.Buffers()})); err != nil {
-		return h, err
-	}
-	h.uploads = upload.New(upload.Config{
-		Sessions: h.engine, Catalog: h.catalog, Blobs: h.blobs, Clock: clock,
-		Limits: houseLimits(),
-	})
-	h.memories = memories.New(memories.Config{
-		Catalog: h.catalog, Content: h.blobs, Clock: clock,
-		Running: h.engine.Running, TrashFor: time.Hour,
-	})
-	a := access.New(h.catalog, clock, h.engine.Running, nil)
-	if secret == "" {
-		return h, nil
-	}
-	h.me, err = a.Authenticate(ctx, secret)
-	return h, err
+	return &house{
+		world: w, ctx: ctx, sessions: w.Sessions, catalog: w.Catalog, meta: w.Meta, blobs: w.Blobs,
+		engine: w.Engine, uploads: w.Uploads, memories: w.Memories, me: w.Me,
+	}, nil
 }
 
 // dies ends a child process as damaged metadata do.
@@ -107,18 +91,7 @@ type wall struct{}
 
 func (wall) Now() time.Time { return time.Now() }
 
-func (h *house) leave() (err error) {
-	if h.uploads != nil {
-		h.uploads.Close()
-	}
-	if h.blobs != nil {
-		err = h.blobs.Close()
-	}
-	if h.meta != nil {
-		err = errors.Join(err, h.meta.Close())
-	}
-	return err
-}
+func (h *house) leave() error { return h.world.Close() }
 
 // check runs a Check of the house.
 func (h *house) check(repair bool) (found []keeper.Finding, sum keeper.Summary, err error) {
@@ -181,11 +154,10 @@ func furnish(t *testing.T, disk *crashfs.Disk, stores *metadatatest.Mem) (f fact
 	}
 	h, err := enter(t.Context(), disk, stores, "")
 	must(err)
-	a := access.New(h.catalog, wall{}, h.engine.Running, nil)
-	f.Secret, err = a.Bootstrap(t.Context())
+	f.Secret, err = h.world.Access.Bootstrap(t.Context())
 	must(err)
-	h.me, err = a.Authenticate(t.Context(), f.Secret)
-	must(err)
+	must(h.world.Authenticate(t.Context(), f.Secret))
+	h.me = h.world.Me
 	f.Contents = map[string][]byte{}
 	keep := func(m catalog.Memory, err error, b []byte) catalog.Memory {
 		t.Helper()

@@ -10,8 +10,8 @@ import (
 // these bytes, those that run through other Services too. split gives the notes for the parts of an
 // entry that r leaves standing; without split an r that leaves such a part is ErrInvalid. allow, if
 // set, is asked right before the record, since Drop may wait for others: its error is Drop's. A
-// range without received bytes changes nothing. Drop returns the entries that were recorded and are not
-// any more, split ones among them.
+// range without received bytes changes nothing. Drop returns the entries that were recorded and are
+// not any more, split ones among them.
 func (v *Service) Drop(
 	ctx context.Context, id SessionID, r Range, split SplitNote, allow func(context.Context) error,
 ) (s Session, dropped []Entry, err error) {

@@ -20,7 +20,9 @@ type atRecord struct {
 	do func()
 }
 
-func (a *atRecord) Record(ctx context.Context, id session.SessionID, gen uint64, c session.Change) (session.Session, error) {
+func (a *atRecord) Record(
+	ctx context.Context, id session.SessionID, gen uint64, c session.Change,
+) (session.Session, error) {
 	if do := a.do; do != nil && len(c.Add) > 0 {
 		a.do = nil
 		do()
@@ -77,7 +79,8 @@ func TestAReplacementNeedsTheRoleUntilItDrops(t *testing.T) {
 		s := &hookedPersist{Mem: w.blobs, err: errors.New("the disk is gone")}
 		s.persist.Store(&persist)
 		w.rewire(s, limits())
-		up, err := w.Begin(t.Context(), who, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: chunk, Chunks: -1})
+		req := upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: chunk, Chunks: -1}
+		up, err := w.Begin(t.Context(), who, req)
 		w.check(err)
 		w.check(w.PutChunk(t.Context(), who, up.ID, 0, bytes.NewReader(b), upload.Put{Length: chunk}))
 		finished, put := make(chan error, 1), make(chan error, 1)
@@ -87,7 +90,8 @@ func TestAReplacementNeedsTheRoleUntilItDrops(t *testing.T) {
 		}()
 		<-sealed
 		go func() {
-			put <- w.PutChunk(t.Context(), who, up.ID, 0, bytes.NewReader(fresh), upload.Put{Length: chunk, Replace: true})
+			p := upload.Put{Length: chunk, Replace: true}
+			put <- w.PutChunk(t.Context(), who, up.ID, 0, bytes.NewReader(fresh), p)
 		}()
 		time.Sleep(time.Second)
 		w.controllers()
@@ -111,7 +115,8 @@ func TestAReplacementNeedsTheRoleWhenItDrops(t *testing.T) {
 		w.restart()
 		who := w.join("who")
 		w.controllers(who.Principal)
-		up, err := w.Begin(t.Context(), who, upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: chunk, Chunks: -1})
+		req := upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: chunk, Chunks: -1}
+		up, err := w.Begin(t.Context(), who, req)
 		w.check(err)
 		put := func(p upload.Put) error {
 			p.Length = chunk

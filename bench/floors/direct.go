@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	align  = 4096    // of memory, offsets and lengths: what direct I/O asks for at most
+	align  = 4096    // of memory, offsets and lengths: the most that direct I/O asks for
 	buffer = 1 << 20 // bytes of one write
 )
 
@@ -23,8 +23,8 @@ func aligned(n int) []byte {
 	return b[skip : skip+n : skip+n]
 }
 
-// directFile is a file that is written past the page cache. A buffer is hashed and written side by
-// side, while the next is read:
+// directFile is a file that is written past the page cache. A buffer is hashed and written at the
+// same time, while the next one is read:
 //
 //	body ─▶ read ─▶ hash          this goroutine
 //	             └▶ write         the other, one buffer behind
@@ -74,7 +74,7 @@ func (u *directFile) write(body io.Reader, n int64) error {
 	return err
 }
 
-// pwrite writes whole blocks directly, and what is left of one through the page cache.
+// pwrite writes whole blocks directly, and the rest through the page cache.
 func (u *directFile) pwrite(p []byte, off int64) error {
 	whole := 0
 	if off%align == 0 {

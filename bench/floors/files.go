@@ -54,7 +54,7 @@ func (s *files) begin(name string, total int64) (upload, error) {
 	return &directFile{file: up, d: d}, nil
 }
 
-// file is an upload that is written as anyone would write it.
+// file is an upload that is written in the simplest way.
 type file struct {
 	f, dir *os.File
 	sum    hash.Hash
@@ -70,7 +70,7 @@ func (u *file) write(body io.Reader, n int64) error {
 	return err
 }
 
-// onlyWriter hides ReadFrom, which would take the buffer's place.
+// onlyWriter hides ReadFrom, which would bypass the buffer.
 type onlyWriter struct{ io.Writer }
 
 func (u *file) end() ([]byte, error) {

@@ -1,17 +1,17 @@
 // Command floors serves the two floors that Sluice is measured against, and the static file server
 // of the read scenarios. Each does the least that an upload with the same promises can do (read,
 // hash, write, sync), and nothing that a product needs beside it: no ids, no resuming after a
-// crash, no rights, no records but one. What is faster than its floor is measured wrong or promises
-// less.
+// crash, no rights, one record. A system that is faster than its floor is measured wrong or
+// promises less.
 //
 //	bare    a file per upload: buffered writes, then one fsync of the file and one of its folder
 //	direct  the same with direct I/O: 1 MiB is hashed and written while the next is read
 //	pack    one shared file for all (direct.go, pack.go): a group of appends, one sync;
 //	        then one synced record in Pebble
 //
-// The wire: PUT /NAME?off=N&total=T, body: the bytes from N on, in order; the request that brings
-// the last byte also has sha256=HEX and is answered when all is durable (200; 422 if the digest is
-// another). The others are answered when their bytes are written (204). GET /NAME reads.
+// The wire: PUT /NAME?off=N&total=T, body: the bytes from N on, in order. The request with the last
+// byte also has sha256=HEX. It is answered when all is durable (200; 422 if the digest is another).
+// The others are answered when their bytes are written (204). GET /NAME reads.
 package main
 
 import (
@@ -73,7 +73,7 @@ func serve(kind, dir string) error {
 	return (&http.Server{Handler: h, ReadHeaderTimeout: time.Minute}).Serve(l)
 }
 
-// handler is the wire. It keeps the uploads that are not at their end.
+// handler speaks the protocol. It keeps the uploads that have not ended.
 type handler struct {
 	store   store
 	mu      sync.Mutex
@@ -117,7 +117,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// take gives the upload of a name: a new one for its first request, and forgets it with its last.
+// take gives the upload of a name. The first request of a name gets a new one, and the last one
+// removes it.
 func (h *handler) take(name string, off, total int64, last bool) (upload, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -47,7 +47,9 @@ func newPack(dir string) (*pack, error) {
 	if err != nil {
 		return nil, err
 	}
-	db, err := pebble.Open(filepath.Join(dir, "records"), &pebble.Options{FormatMajorVersion: pebble.FormatNewest, Logger: quiet{}})
+	db, err := pebble.Open(filepath.Join(dir, "records"), &pebble.Options{
+		FormatMajorVersion: pebble.FormatNewest, Logger: silent{},
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -57,10 +59,10 @@ func newPack(dir string) (*pack, error) {
 	return p, nil
 }
 
-// append writes what waits, and syncs it, again and again: the longer a sync takes, the more share
-// the next one.
+// append writes and syncs the waiting uploads, again and again. The longer a sync takes, the more
+// uploads share the next one.
 func (p *pack) append() {
-	var end, room int64
+	var end, allocated int64
 	for r := range p.queue {
 		batch := []*record{r}
 		for len(p.queue) > 0 {
@@ -74,9 +76,9 @@ func (p *pack) append() {
 			end += int64(len(parts[len(parts)-1]))
 		}
 		var err error
-		if end > room {
-			room = end + 64<<20
-			if err = unix.Fallocate(int(p.f.Fd()), 0, 0, room); errors.Is(err, unix.EOPNOTSUPP) {
+		if end > allocated {
+			allocated = end + 64<<20
+			if err = unix.Fallocate(int(p.f.Fd()), 0, 0, allocated); errors.Is(err, unix.EOPNOTSUPP) {
 				err = nil
 			}
 		}
@@ -132,12 +134,12 @@ func (p *pack) read(w http.ResponseWriter, _ *http.Request, name string) {
 	_, _ = io.Copy(w, io.NewSectionReader(p.f, off, n))
 }
 
-// quiet keeps Pebble's notes out of the output.
-type quiet struct{}
+// silent discards Pebble's log.
+type silent struct{}
 
-func (quiet) Infof(string, ...any)  {}
-func (quiet) Errorf(string, ...any) {}
-func (quiet) Fatalf(format string, args ...any) {
+func (silent) Infof(string, ...any)  {}
+func (silent) Errorf(string, ...any) {}
+func (silent) Fatalf(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, format+"\n", args...)
 	os.Exit(1)
 }

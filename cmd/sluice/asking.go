@@ -11,15 +11,14 @@ import (
 	"sluice/api"
 )
 
-// asking are the flags of commands that ask a server once and print what it answers. They do not
-// try again.
+// asking has the flags of commands that send one request and print the response. They do not try
+// again.
 type asking struct {
 	remote
 	Patience time.Duration `default:"${patience}" help:"How long to wait while nothing comes of an answer."`
 }
 
-// How long asking waits where it is not told: what works on everybody's sessions may have much to
-// do.
+// The defaults of --patience. Operations on the sessions of all principals may have much to do.
 const (
 	patience     = "30s"
 	longPatience = "10m"
@@ -35,7 +34,7 @@ func (a asking) client() (*api.Client, error) {
 	return a.clientOver(hc)
 }
 
-// impatient ends a request of which nothing comes back for a while.
+// impatient ends a request when no byte of its response has come for a while.
 type impatient struct {
 	to    http.RoundTripper
 	still time.Duration
@@ -59,7 +58,7 @@ func (i *impatient) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// awaited is a body that says why it was cut.
+// awaited is the body of a response. Its Read says why the request was ended.
 type awaited struct {
 	watched
 	body   io.Closer

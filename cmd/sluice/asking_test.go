@@ -12,7 +12,7 @@ import (
 )
 
 // A server that takes a request and does not answer, or stops in the middle of an answer, ends each
-// command that asks once.
+// command that sends one request.
 func TestNoCommandWaitsForASilentServerWithoutEnd(t *testing.T) {
 	for how, answer := range map[string]func(http.ResponseWriter, *http.Request){
 		"silent": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
@@ -30,7 +30,7 @@ func TestNoCommandWaitsForASilentServerWithoutEnd(t *testing.T) {
 				}
 				t.Parallel()
 				front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					io.Copy(io.Discard, r.Body) // else the end of the connection is not noticed
+					io.Copy(io.Discard, r.Body) // else the server does not notice the end of the connection
 					answer(w, r)
 				}))
 				defer front.Close()
@@ -43,7 +43,8 @@ func TestNoCommandWaitsForASilentServerWithoutEnd(t *testing.T) {
 				if err == nil || strings.Count(out, "the server does not answer: nothing has come for 300ms\n") != 1 {
 					t.Errorf("%v: %s", err, out)
 				}
-				if out, err := refused(t, append(ask, "0s")...); err == nil || !strings.Contains(out, "--patience must be more than 0") {
+				if out, err := refused(t, append(ask, "0s")...); err == nil ||
+					!strings.Contains(out, "--patience must be more than 0") {
 					t.Errorf("%v: %s", err, out)
 				}
 			})
@@ -51,10 +52,10 @@ func TestNoCommandWaitsForASilentServerWithoutEnd(t *testing.T) {
 	}
 }
 
-// anyID is the form of a memory's id.
+// anyID has the form of a memory's id.
 const anyID = "00000000-0000-7000-8000-000000000000"
 
-// askingOnce are the commands that make one request, each with arguments that will do.
+// askingOnce lists the commands that send one request, each with valid arguments.
 var askingOnce = [][]string{
 	{"ls"},
 	{"rm", anyID},

@@ -57,10 +57,10 @@ func (c *backupCmd) Run(e *env) error {
 	}
 	p := newProgress(e)
 	defer p.close()
-	tell := seldom(func(done, total int64) { p.set(c.Dir, done, total) })
-	res, err := backupByServer(e.ctx, c.Data, controlRequest{Backup: dir, Salvage: c.Salvage}, tell)
+	report := rateLimited(func(done, total int64) { p.set(c.Dir, done, total) })
+	res, err := backupByServer(e.ctx, c.Data, controlRequest{Backup: dir, Salvage: c.Salvage}, report)
 	if errors.Is(err, errNoServer) {
-		res, err = c.alone(e, dir, tell)
+		res, err = c.alone(e, dir, report)
 	}
 	p.end(c.Dir)
 	if err != nil {
@@ -70,11 +70,14 @@ func (c *backupCmd) Run(e *env) error {
 	if len(res.Missing) > 0 {
 		of = "not whole: "
 	}
-	e.print(backupDone{c.Dir, res}, "%sbackup %d in %s: %s; %s copied", of, res.Number, clean(c.Dir), summary(res.Summary), size(res.Copied))
-	return told(e, res, "the data folder does not have it whole, so neither has the backup")
+	e.print(
+		backupDone{c.Dir, res}, "%sbackup %d in %s: %s; %s copied", of, res.Number, clean(c.Dir), summary(res.Summary),
+		size(res.Copied),
+	)
+	return reportDamage(e, res, "the data folder does not have it whole, so neither has the backup")
 }
 
-// unharmed says what a failure has left, where that is not clear.
+// unharmed says what a failure has left of the former backup, if the error does not say it.
 func unharmed(err error) string {
 	if errors.Is(err, backup.ErrFull) || errors.Is(err, context.Canceled) {
 		return " (the backup that was there, if any, is as it was)"
@@ -83,11 +86,14 @@ func unharmed(err error) string {
 }
 
 func summary(s backup.Summary) string {
-	return fmt.Sprintf("%d memories, %d uploads under way, %s, as of %s", s.Memories, s.Sessions, size(s.Bytes), s.Made.Format(time.RFC3339))
+	return fmt.Sprintf(
+		"%d memories, %d uploads under way, %s, as of %s", s.Memories, s.Sessions, size(s.Bytes),
+		s.Made.Format(time.RFC3339),
+	)
 }
 
-// told names what is not whole.
-func told(e *env, res backup.Result, why string) error {
+// reportDamage names each damaged and each missing thing.
+func reportDamage(e *env, res backup.Result, why string) error {
 	for _, m := range res.Missing {
 		e.failOf("", fmt.Errorf("missing: %s", m.Why))
 	}
@@ -100,13 +106,16 @@ func told(e *env, res backup.Result, why string) error {
 	return nil
 }
 
-// alone makes the backup where no server runs.
-func (c *backupCmd) alone(e *env, dir string, tell backup.Progress) (res backup.Result, err error) {
+// alone makes the backup if no server runs.
+func (c *backupCmd) alone(e *env, dir string, report backup.Progress) (res backup.Result, err error) {
 	log := slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	if c.Salvage {
-		return c.salvage(e, dir, log, tell)
+		return c.salvage(e, dir, log, report)
 	}
-	d, err := openData(c.Data, folder.Options{Existing: true, Log: log}, pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{}), Die: e.die, Log: log}, localblob.Options{Log: log})
+	d, err := openData(
+		c.Data, durable.Power, folder.Options{Existing: true, Log: log},
+		pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{}), Die: e.die, Log: log}, localblob.Options{Log: log},
+	)
 	if err != nil {
 		return res, err
 	}
@@ -115,25 +124,29 @@ func (c *backupCmd) alone(e *env, dir string, tell backup.Progress) (res backup.
 	if err != nil {
 		return res, err
 	}
-	return backupInto(e.ctx, c.Data, dir, src, tell)
+	return backupInto(e.ctx, c.Data, dir, src, report)
 }
 
 // nobody deletes anything: no server runs.
 func nobody() (release func()) { return func() {} }
 
-// salvage backs up what surely is in a folder that no server has open. Its metadata need not be
-// such that they can be opened.
-func (c *backupCmd) salvage(e *env, dir string, log *slog.Logger, tell backup.Progress) (res backup.Result, err error) {
+// salvage backs up the rows that are sure, in a folder that no server has open. The metadata may be
+// too damaged to be opened.
+func (c *backupCmd) salvage(
+	e *env, dir string, log *slog.Logger, report backup.Progress,
+) (res backup.Result, err error) {
 	f, err := folder.Open(c.Data, folder.Options{Existing: true, Log: log})
 	if err != nil {
 		return res, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	wreck, err := pebblemeta.OpenDamaged(f.Meta.Path, pebblemeta.Options{FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: e.die, Log: log})
+	damaged, err := pebblemeta.OpenDamaged(f.Meta.Path, pebblemeta.Options{
+		FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: e.die, Log: log,
+	})
 	if err != nil {
 		return res, err
 	}
-	defer func() { err = errors.Join(err, wreck.Close()) }()
+	defer func() { err = errors.Join(err, damaged.Close()) }()
 	blobs, err := localblob.Open(f.Content.Path, localblob.Options{FS: f.Content.FS, Log: log, ReadOnly: true})
 	if err != nil {
 		return res, err
@@ -145,23 +158,25 @@ func (c *backupCmd) salvage(e *env, dir string, log *slog.Logger, tell backup.Pr
 	}
 	return backupInto(e.ctx, c.Data, dir, backup.Source{
 		ID:     id,
-		Freeze: func(context.Context) (backup.Frozen, error) { return rest{wreck}, nil },
+		Freeze: func(context.Context) (backup.Frozen, error) { return sureRows{damaged}, nil },
 		Decode: pebblemeta.Decode, Rows: pebblemeta.Format, Content: blobs, Hold: nobody, Salvage: true,
-	}, tell)
+	}, report)
 }
 
-// rest is what surely is in damaged metadata, as a state.
-type rest struct{ *pebblemeta.Damaged }
+// sureRows are the rows of damaged metadata that are sure, as a state to back up.
+type sureRows struct{ *pebblemeta.Damaged }
 
 // Walk implements backup.Frozen.
-func (r rest) Walk(ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error) error {
+func (r sureRows) Walk(
+	ctx context.Context, visit func(key, row []byte) error, lost func(from, to []byte, why error) error,
+) error {
 	return r.Sure(ctx, visit, lost)
 }
 
-// Close implements backup.Frozen. Who opened the wreck closes it.
-func (rest) Close() {}
+// Close implements backup.Frozen. The caller that opened the metadata closes them.
+func (sureRows) Close() {}
 
-// source is the data folder as something to be backed up.
+// source is the data folder as the source of a backup.
 func (d *data) source(hold func() func(), log *slog.Logger) (backup.Source, error) {
 	if err := d.look(); err != nil {
 		return backup.Source{}, err
@@ -180,8 +195,10 @@ func (d *data) source(hold func() func(), log *slog.Logger) (backup.Source, erro
 	}, err
 }
 
-// backupInto makes a backup in a folder that is no part of what is backed up.
-func backupInto(ctx context.Context, data, dir string, src backup.Source, tell backup.Progress) (backup.Result, error) {
+// backupInto makes a backup in a folder that must be outside of the data folder.
+func backupInto(
+	ctx context.Context, data, dir string, src backup.Source, report backup.Progress,
+) (backup.Result, error) {
 	within, err := inside(data, dir)
 	if err == nil && within {
 		err = fmt.Errorf("%s is in the data folder: a backup belongs elsewhere, best on another disk", dir)
@@ -189,10 +206,10 @@ func backupInto(ctx context.Context, data, dir string, src backup.Source, tell b
 	if err != nil {
 		return backup.Result{}, err
 	}
-	return backup.Run(ctx, durable.OS{}, dir, src, time.Now(), tell)
+	return backup.Run(ctx, durable.OS{}, dir, src, time.Now(), report)
 }
 
-// inside reports whether a path, which need not be there, is in a folder.
+// inside reports whether a path is in a folder. The path may be missing.
 func inside(folder, path string) (bool, error) {
 	folder, err := filepath.Abs(folder)
 	if err == nil {
@@ -227,13 +244,13 @@ func (c *restoreCmd) Run(e *env) (err error) {
 	defer func() { err = errors.Join(err, b.Close()) }()
 	p := newProgress(e)
 	defer p.close()
-	tell := seldom(func(done, total int64) { p.set(c.Dir, done, total) })
+	report := rateLimited(func(done, total int64) { p.set(c.Dir, done, total) })
 	target := backup.Target{Decode: pebblemeta.Decode, Rows: pebblemeta.Format, Salvage: c.Salvage}
 	var res backup.Result
 	if c.Check {
-		res, err = b.Restore(e.ctx, target, tell)
+		res, err = b.Restore(e.ctx, target, report)
 	} else {
-		res, err = c.restore(e, disk, b, target, tell)
+		res, err = c.restore(e, disk, b, target, report)
 	}
 	p.end(c.Dir)
 	if err != nil {
@@ -244,16 +261,24 @@ func (c *restoreCmd) Run(e *env) (err error) {
 		if len(res.Damaged)+len(res.Missing) > 0 {
 			is = "lacks what is named, and is whole else"
 		}
-		e.print(restoreDone{Backup: c.Dir, Result: res}, "backup %d in %s %s: %s", res.Number, clean(c.Dir), is, summary(res.Summary))
+		e.print(
+			restoreDone{Backup: c.Dir, Result: res}, "backup %d in %s %s: %s", res.Number, clean(c.Dir), is,
+			summary(res.Summary),
+		)
 	} else {
-		e.print(restoreDone{c.Dir, c.Data, res}, "restored %s from backup %d: %s", clean(c.Data), res.Number, summary(res.Summary))
+		e.print(
+			restoreDone{c.Dir, c.Data, res}, "restored %s from backup %d: %s", clean(c.Data), res.Number,
+			summary(res.Summary),
+		)
 	}
-	return told(e, res, "it is not in the backup")
+	return reportDamage(e, res, "it is not in the backup")
 }
 
 // restore fills a new data folder. The first admin's token is not in a backup: the server writes a
 // new one when it starts.
-func (c *restoreCmd) restore(e *env, disk durable.FS, b *backup.Backup, target backup.Target, tell backup.Progress) (res backup.Result, err error) {
+func (c *restoreCmd) restore(
+	e *env, disk durable.FS, b *backup.Backup, target backup.Target, report backup.Progress,
+) (res backup.Result, err error) {
 	data, err := filepath.Abs(c.Data)
 	if real, linked := filepath.EvalSymlinks(data); linked == nil {
 		data = real
@@ -263,7 +288,10 @@ func (c *restoreCmd) restore(e *env, disk durable.FS, b *backup.Backup, target b
 	}
 	err = backup.Build(disk, data, func(dir string) error {
 		if free, err := disk.Free(dir); err != nil || free < b.Summary().Bytes {
-			return errors.Join(err, fmt.Errorf("%w: the backup has %s, and there is room for %s beside %s", backup.ErrFull, size(b.Summary().Bytes), size(free), data))
+			return errors.Join(err, fmt.Errorf(
+				"%w: the backup has %s, and there is room for %s beside %s", backup.ErrFull, size(b.Summary().Bytes),
+				size(free), data,
+			))
 		}
 		f, err := folder.Open(dir, folder.Options{FS: disk})
 		if err != nil {
@@ -284,7 +312,7 @@ func (c *restoreCmd) restore(e *env, disk durable.FS, b *backup.Backup, target b
 		if len(r.missing) > 0 {
 			target.Row = r.rows(meta)
 		}
-		if res, err = b.Restore(e.ctx, target, tell); err == nil {
+		if res, err = b.Restore(e.ctx, target, report); err == nil {
 			err = meta.Close(e.ctx)
 		}
 		if err == nil {
@@ -294,7 +322,7 @@ func (c *restoreCmd) restore(e *env, disk durable.FS, b *backup.Backup, target b
 			return err
 		}
 		if len(r.missing) > 0 {
-			if err := r.settle(f); err != nil {
+			if err := r.reconcile(f); err != nil {
 				return err
 			}
 		}
@@ -307,8 +335,8 @@ func (c *restoreCmd) restore(e *env, disk durable.FS, b *backup.Backup, target b
 	return res, err
 }
 
-// dieRestoring ends the process when the disk fails under the metadata: no data folder has
-// appeared.
+// dieRestoring ends the process when the disk fails under the metadata. No data folder has appeared
+// by then.
 func dieRestoring(err error) {
 	fmt.Fprintf(os.Stderr, "sluice: the restore failed, and has made nothing: %v\n", err)
 	os.Exit(1)

@@ -13,8 +13,8 @@ import (
 	"sluice/api"
 )
 
-// Whoever is killed, the command or the server that works for it: the backup that was there can be
-// restored, and the next one succeeds.
+// kill -9 may end the command, or the server that works for it. The former backup can be restored,
+// and the next backup succeeds.
 func TestKillNineDuringABackup(t *testing.T) {
 	data, dir := filepath.Join(t.TempDir(), "data"), filepath.Join(t.TempDir(), "backup")
 	srv := startServer(t, data)
@@ -22,7 +22,9 @@ func TestKillNineDuringABackup(t *testing.T) {
 	store := func(n int) {
 		for range n {
 			b, name := noise(1_500_000), fmt.Sprint("m", len(names))
-			if _, err := srv.client.Create(t.Context(), api.CreateRequest{Name: name}, bytes.NewReader(b), int64(len(b))); err != nil {
+			if _, err := srv.client.Create(
+				t.Context(), api.CreateRequest{Name: name}, bytes.NewReader(b), int64(len(b)),
+			); err != nil {
 				t.Fatal(err)
 			}
 			names = append(names, name)
@@ -42,7 +44,7 @@ func TestKillNineDuringABackup(t *testing.T) {
 	}
 	store(5)
 	must("backup", "--data", data, dir)
-	cut := 0
+	interrupted := 0
 	for round := range 6 {
 		store(4)
 		alone := round%3 == 2
@@ -60,9 +62,9 @@ func TestKillNineDuringABackup(t *testing.T) {
 			cmd.Process.Kill()
 		}
 		if cmd.Wait() != nil {
-			cut++
+			interrupted++
 		}
-		// Where the command alone was killed the server may hold the folder a moment longer.
+		// If only the command was killed, the server may hold the folder a moment longer.
 		out, err := "", error(nil)
 		for range 100 {
 			if out, err = sluice("restore", "--check", dir); err == nil || !strings.Contains(out, "in use by") {
@@ -77,7 +79,7 @@ func TestKillNineDuringABackup(t *testing.T) {
 			srv = startServer(t, data)
 		}
 	}
-	if cut == 0 {
+	if interrupted == 0 {
 		t.Error("no backup was cut off")
 	}
 	must("backup", "--data", data, dir)
@@ -97,7 +99,9 @@ func TestAServerThatStopsEndsItsBackup(t *testing.T) {
 	srv := startServer(t, data)
 	for range 20 {
 		b := noise(2_000_000)
-		if _, err := srv.client.Create(t.Context(), api.CreateRequest{Name: "a"}, bytes.NewReader(b), int64(len(b))); err != nil {
+		if _, err := srv.client.Create(
+			t.Context(), api.CreateRequest{Name: "a"}, bytes.NewReader(b), int64(len(b)),
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -116,7 +120,8 @@ func TestAServerThatStopsEndsItsBackup(t *testing.T) {
 	if err := cmd.Wait(); err == nil {
 		t.Skip("the backup was faster")
 	}
-	if !strings.Contains(said.String(), "the server is stopping") && !strings.Contains(said.String(), "the server went away") {
+	if !strings.Contains(said.String(), "the server is stopping") &&
+		!strings.Contains(said.String(), "the server went away") {
 		t.Errorf("%s", &said)
 	}
 }

@@ -22,7 +22,10 @@ func (e *env) capsule(c api.Capsule) {
 	if c.QuotaMemories > 0 {
 		quota += fmt.Sprintf(", at most %d memories", c.QuotaMemories)
 	}
-	e.print(c, "%-24s  %6d memories (%d in the trash)  %s%s  %d open uploads  %s", c.CapsuleID, c.Memories, c.Trashed, size(c.Bytes), quota, c.OpenSessions, clean(c.Name))
+	e.print(
+		c, "%-24s  %6d memories (%d in the trash)  %s%s  %d open uploads  %s", c.CapsuleID, c.Memories, c.Trashed,
+		size(c.Bytes), quota, c.OpenSessions, clean(c.Name),
+	)
 }
 
 type capsulesLsCmd struct{ asking }
@@ -77,7 +80,9 @@ func (c *capsulesCreateCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	row, err := client.CreateCapsule(e.ctx, api.CreateCapsuleRequest{CapsuleID: c.ID, Name: c.Name, Subject: c.Subject, Owners: c.Owner, Controllers: c.Controller})
+	row, err := client.CreateCapsule(e.ctx, api.CreateCapsuleRequest{
+		CapsuleID: c.ID, Name: c.Name, Subject: c.Subject, Owners: c.Owner, Controllers: c.Controller,
+	})
 	if err == nil {
 		e.capsule(row)
 	}
@@ -102,7 +107,8 @@ func (c *capsulesUpdateCmd) Run(e *env) error {
 		return err
 	}
 	row, err := client.UpdateCapsule(e.ctx, api.UpdateCapsuleRequest{
-		CapsuleID: c.ID, Name: c.Name, Subject: c.Subject, Owners: c.Owner, Controllers: c.Controller, QuotaBytes: c.QuotaBytes, QuotaMemories: c.QuotaMemories,
+		CapsuleID: c.ID, Name: c.Name, Subject: c.Subject, Owners: c.Owner, Controllers: c.Controller,
+		QuotaBytes: c.QuotaBytes, QuotaMemories: c.QuotaMemories,
 	})
 	if err == nil {
 		e.capsule(row)

@@ -24,7 +24,7 @@ import (
 	"sluice/upload"
 )
 
-// sampled is n zeros, and looks at the heap now and then while they are read.
+// sampled gives n zeros, and looks at the heap now and then while they are read.
 type sampled struct {
 	left, since int64
 	peak        *atomic.Int64
@@ -46,7 +46,7 @@ func (s *sampled) Read(p []byte) (int, error) {
 	return int(n), nil
 }
 
-// liveHeap is what the program holds in Go's heap.
+// liveHeap is the size of the live objects in Go's heap, in bytes.
 func liveHeap() int64 {
 	runtime.GC()
 	var m runtime.MemStats
@@ -54,7 +54,7 @@ func liveHeap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// opened is a server without its network, which ends with the test, and its admin.
+// opened gives a server without its network, which ends with the test, and its admin.
 func opened(t *testing.T) (*server, access.Caller) {
 	t.Helper()
 	data := filepath.Join(t.TempDir(), "data")
@@ -83,7 +83,9 @@ func TestMemoryDoesNotDependOnTheSizeOfChunks(t *testing.T) {
 	}{"the largest": {limits.ChunkSizeMax, streams}, "the smallest": {limits.ChunkSizeMin, 2000}} {
 		t.Run(name, func(t *testing.T) {
 			total := c.size * c.chunks
-			up, err := s.uploads.Begin(t.Context(), who, upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: name}, Bytes: total, Chunks: c.chunks, ChunkSize: c.size})
+			up, err := s.uploads.Begin(t.Context(), who, upload.BeginRequest{
+				Capsule: "default", Meta: catalog.Meta{Name: name}, Bytes: total, Chunks: c.chunks, ChunkSize: c.size,
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -92,7 +94,9 @@ func TestMemoryDoesNotDependOnTheSizeOfChunks(t *testing.T) {
 			for k := range int64(streams) {
 				wg.Go(func() {
 					for i := k; i < c.chunks; i += streams {
-						if err := s.uploads.PutChunk(t.Context(), who, up.ID, i, &sampled{left: c.size, peak: &peak}, upload.Put{Length: c.size}); err != nil {
+						if err := s.uploads.PutChunk(
+							t.Context(), who, up.ID, i, &sampled{left: c.size, peak: &peak}, upload.Put{Length: c.size},
+						); err != nil {
 							t.Errorf("chunk %d: %v", i, err)
 							return
 						}
@@ -103,11 +107,13 @@ func TestMemoryDoesNotDependOnTheSizeOfChunks(t *testing.T) {
 			peak.Store(max(peak.Load(), liveHeap()))
 			sum := sha256.New()
 			_, _ = io.CopyN(sum, zero{}, total)
-			if _, err := s.uploads.Finish(t.Context(), who, upload.FinishRequest{ID: up.ID, SHA256: [32]byte(sum.Sum(nil)), Length: total}); err != nil {
+			if _, err := s.uploads.Finish(t.Context(), who, upload.FinishRequest{
+				ID: up.ID, SHA256: [32]byte(sum.Sum(nil)), Length: total,
+			}); err != nil {
 				t.Error(err)
 			}
-			// For each stream a buffer of 256 KiB, and another for who hashes behind it; the index
-			// of what has arrived; and a little.
+			// Each stream has a buffer of 256 KiB, and the background hasher has another. The index
+			// of received bytes and a little more come on top.
 			bound := streams*2*(256<<10) + c.chunks*1024 + 2<<20
 			t.Logf("the heap has grown by %d KiB at most, %d are the bound", (peak.Load()-before)>>10, bound>>10)
 			if peak.Load()-before > bound {
@@ -117,26 +123,33 @@ func TestMemoryDoesNotDependOnTheSizeOfChunks(t *testing.T) {
 	}
 }
 
-// Ranges of one byte are no pieces of their own here: each would cost an entry.
+// Ranges of one byte are no entries of their own here: each would cost an entry.
 func TestTheServerHasASmallestPiece(t *testing.T) {
 	s, who := opened(t)
-	up, err := s.uploads.Begin(t.Context(), who, upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: "pieces"}, Bytes: 1 << 20, Chunks: -1})
+	up, err := s.uploads.Begin(t.Context(), who, upload.BeginRequest{
+		Capsule: "default", Meta: catalog.Meta{Name: "pieces"}, Bytes: 1 << 20, Chunks: -1,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.uploads.PutRange(t.Context(), who, up.ID, 1000, bytes.NewReader([]byte{1}), upload.Put{Length: 1}); !errors.Is(err, session.ErrLimit) {
+	if _, err := s.uploads.PutRange(
+		t.Context(), who, up.ID, 1000, bytes.NewReader([]byte{1}), upload.Put{Length: 1},
+	); !errors.Is(err, session.ErrLimit) {
 		t.Errorf("a byte behind a gap: %v", err)
 	}
 }
 
-// Contents that come whole in one request share files, whatever a buffer holds; larger ones do not.
+// Contents that come whole in one request share files, whatever a buffer holds. Larger contents do
+// not.
 func TestSmallCreatesShareAFile(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // whose time stands still meanwhile: every content comes fast
+	synctest.Test(t, func(t *testing.T) { // its time stands still, so that every content comes fast
 		s, who := opened(t)
 		create := func(n int64) {
 			t.Helper()
 			req := upload.CreateRequest{Meta: catalog.Meta{Name: "small"}, Put: upload.Put{Length: n}}
-			if m, err := s.uploads.Create(t.Context(), who, req, io.LimitReader(rand.NewChaCha8([32]byte{byte(n >> 12), byte(n)}), n)); err != nil || m.Bytes != n {
+			if m, err := s.uploads.Create(t.Context(), who, req, io.LimitReader(
+				rand.NewChaCha8([32]byte{byte(n >> 12), byte(n)}), n,
+			)); err != nil || m.Bytes != n {
 				t.Fatalf("%d bytes: %+v, %v", n, m, err)
 			}
 		}
@@ -156,7 +169,7 @@ func TestSmallCreatesShareAFile(t *testing.T) {
 	})
 }
 
-// files counts the files that the contents are in.
+// files counts the files that hold the contents.
 func (s *server) files(t *testing.T) int {
 	t.Helper()
 	places, err := s.blobs.Places(t.Context(), "", 1000)
@@ -171,7 +184,7 @@ func (s *server) files(t *testing.T) int {
 	return len(in)
 }
 
-// zero is zeros without end.
+// zero gives zeros without end.
 type zero struct{}
 
 func (zero) Read(p []byte) (int, error) {

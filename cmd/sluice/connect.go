@@ -16,7 +16,7 @@ import (
 	"sluice/api"
 )
 
-// remote are the flags of every command that talks to a server.
+// remote has the flags of every command that talks to a server.
 type remote struct {
 	Server    string `default:"${server}" env:"SLUICE_URL" placeholder:"URL" help:"The server."`
 	TokenFile string `placeholder:"FILE" help:"A file with the token; else $$SLUICE_TOKEN, else sluice-data/admin-token."`
@@ -60,7 +60,10 @@ func (r remote) token() (string, error) {
 	}
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) && r.TokenFile == "" {
-		return "", errors.New("no token: give --token-file FILE or set SLUICE_TOKEN (the server wrote one to admin-token in its data folder)")
+		return "", errors.New(
+			"no token: give --token-file FILE or set SLUICE_TOKEN (the server wrote one to admin-token in its data " +
+				"folder)",
+		)
 	}
 	if err != nil {
 		return "", fmt.Errorf("the token: %w", err)
@@ -69,7 +72,7 @@ func (r remote) token() (string, error) {
 	return t, validToken(t, path)
 }
 
-// validToken refuses what can't be in a header.
+// validToken refuses a text that can't be in a header.
 func validToken(t, from string) error {
 	if t == "" || strings.IndexFunc(t, func(r rune) bool { return r <= ' ' || r > '~' }) >= 0 {
 		return fmt.Errorf("%s does not hold a token", from)

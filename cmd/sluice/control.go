@@ -21,15 +21,15 @@ import (
 	"sluice/store/folder"
 )
 
-// The controlSocket is a socket in the data folder by which `sluice backup` asks the server that
-// has the folder open. Who may read the folder may use it; it is on no network. It takes one line
-// of JSON, and answers in lines of JSON until it closes:
+// The controlSocket is a socket in the data folder. `sluice backup` sends it a request for the
+// server that has the folder open. Anybody who may read the folder may use it, and no network
+// reaches it. It takes one line of JSON, and answers in lines of JSON until it closes:
 //
 //	▶ {"backup":"/absolute/folder"}       and "salvage":true
 //	◀ {"done":4096}                       bytes, now and then
 //	◀ {"result":{…}} or {"error":"…"}
 //
-// Who hangs up has changed his mind: the backup stops.
+// If the other end hangs up, the backup stops.
 type controlSocket struct {
 	folder        *folder.Folder
 	source        func() (backup.Source, error)
@@ -40,7 +40,7 @@ type controlSocket struct {
 
 const socketName = "socket"
 
-// controlRequest and doorAnswer are what is said.
+// controlRequest and controlResponse are the messages of the control socket.
 type controlRequest struct {
 	Backup  string `json:"backup"`
 	Salvage bool   `json:"salvage,omitempty"`
@@ -52,10 +52,10 @@ type controlResponse struct {
 	Error  string         `json:"error,omitempty"`
 }
 
-// maxSocketPath is what a socket's name may have on every system (sun_path).
+// maxSocketPath is how many bytes a socket's path may have on every system (sun_path).
 const maxSocketPath = 100
 
-// socketPath gives a name for the socket that is short enough. done lets it go.
+// socketPath gives a path to the socket that is short enough. done releases it.
 func socketPath(data string) (path string, done func(), err error) {
 	path = filepath.Join(data, socketName)
 	if len(path) <= maxSocketPath {
@@ -73,63 +73,65 @@ func socketPath(data string) (path string, done func(), err error) {
 	return path, func() { dir.Close() }, nil
 }
 
-// open makes the socket. The caller has the folder to himself: one that is there was left by a
-// server that is dead.
-func (d *controlSocket) open() error {
-	path, done, err := socketPath(d.folder.Way)
+// open makes the socket. The caller has the folder locked, so a socket that is there was left by a
+// dead server.
+func (c *controlSocket) open() error {
+	path, done, err := socketPath(c.folder.Way)
 	if err != nil {
 		return err
 	}
 	defer done()
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("%s is no socket, and is left as it is: move it away", filepath.Join(d.folder.Path, socketName))
+		return fmt.Errorf(
+			"%s is no socket, and is left as it is: move it away", filepath.Join(c.folder.Path, socketName),
+		)
 	}
-	if err := d.remove(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := c.remove(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return err
 	}
-	l.SetUnlinkOnClose(false) // by then the name may be another's
-	d.listener = l
+	l.SetUnlinkOnClose(false) // by then the name may lead to another server's socket
+	c.listener = l
 	return os.Chmod(path, 0o600)
 }
 
-// remove takes the socket's name away, in the folder that is open: another server may have the
-// folder's name by now.
-func (d *controlSocket) remove() error {
-	return d.folder.FS.Remove(filepath.Join(d.folder.Path, socketName))
+// remove removes the socket's name in the folder that is open. The folder's path may lead to the
+// folder of another server by now.
+func (c *controlSocket) remove() error {
+	return c.folder.FS.Remove(filepath.Join(c.folder.Path, socketName))
 }
 
-// openControl opens the control socket. Where that is not possible the server runs without.
+// openControl opens the control socket. If that is not possible the server runs without it.
 func (s *server) openControl(log *slog.Logger) {
-	d := &controlSocket{folder: s.folder, log: log, source: func() (backup.Source, error) {
+	c := &controlSocket{folder: s.folder, log: log, source: func() (backup.Source, error) {
 		return s.source(s.keeper.Hold, log)
 	}}
-	if err := d.open(); err != nil {
+	if err := c.open(); err != nil {
 		log.Warn("no backup can be made while this server runs: there can be no socket in the data folder", "err", err)
 		return
 	}
-	s.control = d
+	s.control = c
 }
 
-// serve answers until ctx ends, and returns when nothing runs any more.
-func (d *controlSocket) serve(ctx context.Context) {
+// serve answers requests until ctx ends, and returns when none runs any more.
+func (c *controlSocket) serve(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	stop := context.AfterFunc(ctx, func() {
-		_ = d.remove() // one that nobody listens at harms nobody
-		d.listener.Close()
+		_ = c.remove() // a socket that nobody listens at does no harm
+		c.listener.Close()
 	})
 	defer stop()
 	for {
-		conn, err := d.listener.Accept()
+		conn, err := c.listener.Accept()
 		if ctx.Err() != nil {
 			return
 		}
 		if err != nil {
-			d.log.Error("the socket for backups failed", "err", err)
+			c.log.Error("the socket for backups failed", "err", err)
 			select {
 			case <-time.After(time.Second):
 				continue
@@ -137,7 +139,7 @@ func (d *controlSocket) serve(ctx context.Context) {
 				return
 			}
 		}
-		wg.Go(func() { d.answer(ctx, conn) })
+		wg.Go(func() { c.answer(ctx, conn) })
 	}
 }
 
@@ -147,7 +149,7 @@ var (
 )
 
 // answer serves one connection.
-func (d *controlSocket) answer(server context.Context, conn net.Conn) {
+func (c *controlSocket) answer(server context.Context, conn net.Conn) {
 	defer conn.Close()
 	ctx, cancel := context.WithCancel(server)
 	defer cancel()
@@ -169,11 +171,11 @@ func (d *controlSocket) answer(server context.Context, conn net.Conn) {
 		say(controlResponse{Error: "the request is not understood"})
 		return
 	}
-	if !d.backupRunning.TryLock() {
+	if !c.backupRunning.TryLock() {
 		say(controlResponse{Error: "a backup is running already"})
 		return
 	}
-	defer d.backupRunning.Unlock()
+	defer c.backupRunning.Unlock()
 	_ = conn.SetReadDeadline(time.Time{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -181,13 +183,15 @@ func (d *controlSocket) answer(server context.Context, conn net.Conn) {
 		cancel()
 	})
 	defer wg.Wait()
-	defer conn.Close() // before the wait
-	src, err := d.source()
+	defer conn.Close() // before the wait, so that the read above ends
+	src, err := c.source()
 	src.Salvage = want.Salvage
 	var res backup.Result
 	if err == nil {
 		err = panics.Try(func() (err error) {
-			res, err = backupInto(ctx, d.folder.Path, want.Backup, src, seldom(func(done, _ int64) { say(controlResponse{Done: &done}) }))
+			res, err = backupInto(ctx, c.folder.Path, want.Backup, src, rateLimited(
+				func(done, _ int64) { say(controlResponse{Done: &done}) },
+			))
 			return err
 		})
 	}
@@ -197,31 +201,36 @@ func (d *controlSocket) answer(server context.Context, conn net.Conn) {
 		} else if ctx.Err() != nil {
 			err = errHungUp
 		}
-		d.log.Warn("a backup failed", "folder", want.Backup, "err", err)
+		c.log.Warn("a backup failed", "folder", want.Backup, "err", err)
 		say(controlResponse{Error: err.Error()})
 		return
 	}
-	d.log.Info("a backup was made", "folder", want.Backup, "number", res.Number, "bytes", res.Bytes, "copied", res.Copied, "damaged", len(res.Damaged), "missing", len(res.Missing))
+	c.log.Info(
+		"a backup was made", "folder", want.Backup, "number", res.Number, "bytes", res.Bytes, "copied", res.Copied,
+		"damaged", len(res.Damaged), "missing", len(res.Missing),
+	)
 	say(controlResponse{Result: &res})
 }
 
-// seldom passes on a few times a second what is told often.
-func seldom(tell backup.Progress) backup.Progress {
+// rateLimited passes on a progress report at most five times a second.
+func rateLimited(report backup.Progress) backup.Progress {
 	var last time.Time
 	return func(done, total int64) {
 		if now := time.Now(); now.Sub(last) >= 200*time.Millisecond {
 			last = now
-			tell(done, total)
+			report(done, total)
 		}
 	}
 }
 
-// errNoServer: no server has the data folder open, as far as its socket says.
+// errNoServer: no server answers on the socket of the data folder.
 var errNoServer = errors.New("no server answers")
 
-// backupByServer lets the server that has the data folder open make the backup. errNoServer where
-// there is none.
-func backupByServer(ctx context.Context, data string, want controlRequest, tell backup.Progress) (backup.Result, error) {
+// backupByServer lets the server that has the data folder open make the backup. It gives
+// errNoServer if there is none.
+func backupByServer(
+	ctx context.Context, data string, want controlRequest, report backup.Progress,
+) (backup.Result, error) {
 	fail := func(err error) (backup.Result, error) {
 		if ctx.Err() != nil {
 			err = ctx.Err()
@@ -250,7 +259,9 @@ func backupByServer(ctx context.Context, data string, want controlRequest, tell 
 	for answers := json.NewDecoder(conn); ; {
 		var a controlResponse
 		if err := answers.Decode(&a); err != nil {
-			return fail(fmt.Errorf("the server went away before the backup was made; the one that was there is as it was (%w)", err))
+			return fail(fmt.Errorf(
+				"the server went away before the backup was made; the one that was there is as it was (%w)", err,
+			))
 		}
 		switch {
 		case a.Error != "":
@@ -258,7 +269,7 @@ func backupByServer(ctx context.Context, data string, want controlRequest, tell 
 		case a.Result != nil:
 			return *a.Result, nil
 		case a.Done != nil:
-			tell(*a.Done, -1)
+			report(*a.Done, -1)
 		}
 	}
 }

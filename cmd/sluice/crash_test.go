@@ -30,13 +30,16 @@ type child struct {
 	said   *bytes.Buffer // on standard error; to be read when done is closed
 	done   chan struct{}
 
-	greeting string // what it said at first
+	greeting string // the text that it wrote at first
 }
 
 // startServer runs `sluice serve` on a data folder.
 func startServer(t *testing.T, data string, flags ...string) *child {
 	t.Helper()
-	c, err := launch(exec.Command("sluice", append([]string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "", "--data", data}, flags...)...))
+	c, err := launch(exec.Command(
+		"sluice",
+		append([]string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "", "--data", data}, flags...)...,
+	))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,8 +52,9 @@ func startServer(t *testing.T, data string, flags ...string) *child {
 	return c
 }
 
-// refused runs a command that must end by itself, as one does that is refused: what would go on,
-// such as a server that starts all the same, is killed after a minute and fails the test.
+// refused runs a command that the program must refuse, and that so must end by itself. A command
+// that goes on, such as a server that starts all the same, is killed after a minute and fails the
+// test.
 func refused(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
@@ -62,7 +66,7 @@ func refused(t *testing.T, args ...string) (string, error) {
 	return string(out), err
 }
 
-// launch starts a server, and returns when it has said where it is and what to try.
+// launch starts a server. It returns when the server has said where it is and what to try.
 func launch(cmd *exec.Cmd) (*child, error) {
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
@@ -113,7 +117,7 @@ func (c *child) stop(t *testing.T) {
 	}
 }
 
-// facts are what the server has promised, and must hold after any death of it.
+// facts are the promises of the server, which must hold after any death of it.
 type facts struct {
 	mu       sync.Mutex
 	memories map[string]string   // id: sha256
@@ -182,7 +186,7 @@ func (f *facts) remove(ctx context.Context, c *api.Client) error {
 	for id = range f.memories {
 		break
 	}
-	delete(f.memories, id) // from now on it may be there or not, until it is answered
+	delete(f.memories, id) // from now on it may be there or not, until the answer comes
 	f.mu.Unlock()
 	if id == "" {
 		return nil
@@ -206,10 +210,12 @@ func (f *facts) upload(ctx context.Context, c *api.Client, name string) error {
 		size += crashChunk
 	}
 	last := len(p.chunks) - 1
-	cut := rand.IntN(crashChunk - 1)
-	p.chunks[last] = p.chunks[last][cut:]
-	size -= int64(cut)
-	s, err := c.Begin(ctx, api.BeginRequest{CapsuleID: "default", Meta: api.Meta{Name: name, Bytes: &size}, ChunkSize: crashChunk})
+	less := rand.IntN(crashChunk - 1)
+	p.chunks[last] = p.chunks[last][less:]
+	size -= int64(less)
+	s, err := c.Begin(ctx, api.BeginRequest{
+		CapsuleID: "default", Meta: api.Meta{Name: name, Bytes: &size}, ChunkSize: crashChunk,
+	})
 	if err != nil {
 		return err
 	}
@@ -269,7 +275,7 @@ func (f *facts) finish(ctx context.Context, c *api.Client, id string, p *promise
 	return err
 }
 
-// check asks the server for everything it has promised.
+// check asks the server for everything that it has promised.
 func (f *facts) check(t *testing.T, c *api.Client) {
 	t.Helper()
 	ctx := t.Context()
@@ -324,7 +330,10 @@ func (f *facts) check(t *testing.T, c *api.Client) {
 // 12 rounds of kill -9 under load: no 204 and no 200 was a lie.
 func TestKillNineUnderLoad(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
-	f := &facts{memories: map[string]string{}, deleted: map[string]bool{}, sessions: map[string]*promise{}, ended: map[string]string{}}
+	f := &facts{
+		memories: map[string]string{}, deleted: map[string]bool{}, sessions: map[string]*promise{},
+		ended: map[string]string{},
+	}
 	const rounds = 12
 	for range rounds {
 		srv := startServer(t, data)

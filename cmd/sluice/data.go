@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"sluice/internal/durable"
 	"sluice/store/folder"
 	"sluice/store/localblob"
 	"sluice/store/pebblemeta"
@@ -15,12 +16,14 @@ type data struct {
 	folder *folder.Folder
 	meta   *pebblemeta.DB
 	blobs  *localblob.Store
-	frozen bool // nothing is changed
+	frozen bool // the folder was opened for reading only
 }
 
 // openData opens a data folder and its stores, all of them relative to the folder that is there
-// now. The options' file systems are set here.
-func openData(path string, of folder.Options, mo pebblemeta.Options, bo localblob.Options) (d *data, err error) {
+// now. The options' file systems are set here, and the durability, which both stores share.
+func openData(
+	path string, dur durable.Durability, of folder.Options, mo pebblemeta.Options, bo localblob.Options,
+) (d *data, err error) {
 	d = &data{frozen: of.ReadOnly}
 	defer func() {
 		if err != nil {
@@ -31,11 +34,12 @@ func openData(path string, of folder.Options, mo pebblemeta.Options, bo localblo
 		return d, err
 	}
 	meta, content := d.folder.Meta, d.folder.Content
-	// Whatever the content is refused for comes before the metadata is opened, which writes.
+	// A refusal because of the content comes before the metadata is opened: opening writes.
 	last, err := suits(d.folder, of.Rejoin)
 	if err != nil {
 		return d, err
 	}
+	mo.Durability, bo.Durability = dur, dur
 	mo.FS, mo.Existing, mo.Allow = pebblemeta.Held(meta.Path, meta.Way), d.folder.Used(), d.inPlace
 	if d.meta, err = pebblemeta.Open(meta.Path, mo); err != nil {
 		return d, err
@@ -54,8 +58,8 @@ func openData(path string, of folder.Options, mo pebblemeta.Options, bo localblo
 	return d, d.folder.Begun()
 }
 
-// suits gives what the content says of itself, and an error where it is to be refused. Nothing is
-// touched.
+// suits gives the state that the content reports, and an error if the folder must refuse it. It
+// changes nothing.
 func suits(f *folder.Folder, rejoin bool) (last folder.ContentState, err error) {
 	if last.Incarnation, last.Clean, err = localblob.Peek(f.Content.Path, f.Content.FS, rejoin); err != nil {
 		return last, fmt.Errorf("%w. Nothing was touched", err)
@@ -63,10 +67,11 @@ func suits(f *folder.Folder, rejoin bool) (last folder.ContentState, err error) 
 	return last, f.Suits(last)
 }
 
-// inPlace says why nothing may be changed now, as the services pass it on.
+// inPlace says why nothing may be changed now, in the errors that the services know.
 func (d *data) inPlace() error { return away(d.folder.Away()) }
 
-// look is inPlace for who is about to delete, or to call something damaged: it looks now.
+// look is inPlace with a fresh look at the folder. It is for callers that are about to delete
+// something, or to call it damaged.
 func (d *data) look() error { return away(d.folder.Look()) }
 
 func away(err error) error {
@@ -79,8 +84,8 @@ func away(err error) error {
 	return nil
 }
 
-// close closes what is open, the folder last. Where another server has the folder by now the stores
-// are left as they are: what they write at their end is not for its folder.
+// close closes what is open, the folder last. If another server has taken the folder, the stores
+// are left as they are: a write at their end would change the other server's folder.
 func (d *data) close() (err error) {
 	if d.blobs != nil && !d.frozen {
 		if err := d.folder.Taken(); err != nil {

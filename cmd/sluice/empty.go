@@ -8,23 +8,25 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// An empty text is no value: `--data "$DIR"` and `SLUICE_LISTEN=` of a script that forgot to set
-// something would otherwise mean this folder, all addresses, or everything. So an empty variable
-// counts as not set, and an empty argument is refused, but for flags with the tag `empty`, whose
-// help says what it means.
+// An empty text is no value. A script that forgot to set something would pass `--data ""` or
+// `SLUICE_LISTEN=`, and mean this folder, all addresses, or everything. So an empty variable counts
+// as not set, and an empty argument is refused. Flags with the tag `empty` take an empty text;
+// their help says what it means.
 
-// unsetEmpty takes variables that are set to nothing for unset. It is for kong.PostBuild.
+// unsetEmpty ignores variables that are set to the empty text. It is for kong.PostBuild.
 func unsetEmpty(k *kong.Kong) error {
 	return kong.Visit(k.Model, func(node kong.Visitable, next kong.Next) error {
 		if v, ok := node.(*kong.Value); ok {
-			v.Tag.Envs = slices.DeleteFunc(slices.Clone(v.Tag.Envs), func(name string) bool { return os.Getenv(name) == "" })
+			v.Tag.Envs = slices.DeleteFunc(
+				slices.Clone(v.Tag.Envs), func(name string) bool { return os.Getenv(name) == "" },
+			)
 		}
 		return next(nil)
 	})
 }
 
-// refuseEmpty gives an error for the first argument on the command line that is empty and must not
-// be.
+// refuseEmpty gives an error for the first empty argument on the command line that must not be
+// empty.
 func refuseEmpty(c *kong.Context) error {
 	for _, p := range c.Path {
 		v := p.Positional
@@ -42,7 +44,7 @@ func refuseEmpty(c *kong.Context) error {
 	return nil
 }
 
-// blank reports whether a value is an empty text, or a list that has one or is empty.
+// blank reports whether a value is an empty text, an empty list, or a list with an empty text.
 func blank(v reflect.Value) bool {
 	switch v.Kind() {
 	case reflect.Pointer:

@@ -13,11 +13,13 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// allowsEmpty are the flags for which an empty text means something.
-var allowsEmpty = []string{"capsules update --name", "capsules update --subject", "capsules update --controller", "serve --admin-listen"}
+// allowsEmpty lists the flags for which an empty text means something.
+var allowsEmpty = []string{
+	"capsules update --name", "capsules update --subject", "capsules update --controller", "serve --admin-listen",
+}
 
-// eachValue visits all flags and arguments of all commands; needed are those that the command can't
-// be without.
+// eachValue visits all flags and arguments of all commands. needed are the arguments that the
+// command requires.
 func eachValue(t *testing.T, visit func(command string, v *kong.Value, needed []string)) {
 	t.Helper()
 	parser, err := kong.New(&cli{}, defaults())
@@ -47,8 +49,8 @@ func takesText(v *kong.Value) bool {
 	return of.Kind() == reflect.String
 }
 
-// An empty argument is refused before anything is done, with the name of the flag, but where its
-// help says what it means.
+// An empty argument is refused before anything is done, with the name of the flag, except if the
+// flag's help says what an empty text means.
 func TestAnEmptyArgumentIsNoValue(t *testing.T) {
 	t.Chdir(t.TempDir())
 	tried := map[string]bool{}
@@ -66,7 +68,8 @@ func TestAnEmptyArgumentIsNoValue(t *testing.T) {
 			return
 		}
 		var stderr bytes.Buffer
-		if status := Main(args, strings.NewReader(""), io.Discard, &stderr); status != 2 || takesText(v) && !strings.Contains(stderr.String(), v.Name) {
+		if status := Main(args, strings.NewReader(""), io.Discard, &stderr); status != 2 ||
+			takesText(v) && !strings.Contains(stderr.String(), v.Name) {
 			t.Errorf("%q: status %d, %s", args, status, stderr.String())
 		}
 	})
@@ -80,7 +83,7 @@ func TestAnEmptyArgumentIsNoValue(t *testing.T) {
 	}
 }
 
-// A variable that is set to nothing is not set: the flag has its default.
+// A variable that is set to the empty text counts as not set: the flag has its default.
 func TestAnEmptyVariableIsNotSet(t *testing.T) {
 	envs := map[string]bool{}
 	eachValue(t, func(_ string, v *kong.Value, _ []string) {
@@ -104,7 +107,7 @@ func TestAnEmptyVariableIsNotSet(t *testing.T) {
 	}
 	commands := [][]string{{"serve"}, {"put", "x"}, {"ls"}, {"check"}, {"backup", "x"}, {"restore", "x"}}
 	for name := range envs {
-		t.Setenv(name, "x") // so that it is put back
+		t.Setenv(name, "x") // so that it is set back
 	}
 	for _, args := range commands {
 		for name := range envs {

@@ -20,17 +20,22 @@ import (
 	"sluice/api"
 )
 
-var makeFolder = flag.String("make-folder", "", "write what testdata/folders has to the `folder`, instead of testing it")
+var makeFolder = flag.String(
+	"make-folder", "", "write what testdata/folders has to the `folder`, instead of testing it",
+)
 
-// contentOf is what the memory of that name has in the folders that are kept.
+// contentOf gives the content of the memory with that name in the kept folders.
 func contentOf(name string, n int) []byte {
 	b := make([]byte, n)
 	_, _ = rand.NewChaCha8(sha256.Sum256([]byte(name))).Read(b)
 	return b
 }
 
-// kept are the memories in those folders, by name.
-var kept = map[string]int{"inline.bin": 100, "empty.bin": 0, "place.bin": 30_000, "chunk.bin": 20_001, "ranges.bin": 12_345, "twin.bin": 30_000, "second.bin": 5_000}
+// kept has the memories in those folders, by name.
+var kept = map[string]int{
+	"inline.bin": 100, "empty.bin": 0, "place.bin": 30_000, "chunk.bin": 20_001, "ranges.bin": 12_345,
+	"twin.bin": 30_000, "second.bin": 5_000,
+}
 
 const (
 	trashedName, trashedSize       = "trashed.bin", 9_000
@@ -44,8 +49,8 @@ func contentKept(name string) []byte {
 	return contentOf(name, kept[name])
 }
 
-// A folder that any earlier version has left, stopped or killed, opens: all memories have their
-// bytes, what was in the trash comes back, an open upload goes on, and check has nothing to say.
+// A folder that any earlier version has left, stopped or killed, opens. All memories have their
+// bytes, memories in the trash can be restored, an open upload goes on, and check finds nothing.
 // See testdata/folders/README.md.
 func TestFoldersOfEarlierVersions(t *testing.T) {
 	if *makeFolder != "" {
@@ -88,12 +93,15 @@ func TestAFolderOfANewerVersionIsLeftAlone(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(filepath.Join(data, file), bytes.Replace(b, []byte("format 1"), []byte("format 9"), 1), 0o600); err != nil {
+			if err := os.WriteFile(
+				filepath.Join(data, file), bytes.Replace(b, []byte("format 1"), []byte("format 9"), 1), 0o600,
+			); err != nil {
 				t.Fatal(err)
 			}
 			before := filesOf(t, filepath.Join(data, filepath.Dir(file)))
 			out, err := refused(t, "serve", "--listen", "127.0.0.1:0", "--admin-listen", "", "--data", data)
-			if err == nil || !strings.Contains(out, "format 9") || !strings.Contains(out, knows) || !strings.Contains(out, "newer sluice") {
+			if err == nil || !strings.Contains(out, "format 9") || !strings.Contains(out, knows) ||
+				!strings.Contains(out, "newer sluice") {
 				t.Errorf("%v: %s", err, out)
 			}
 			if after := filesOf(t, filepath.Join(data, filepath.Dir(file))); !slices.Equal(before, after) {
@@ -103,7 +111,7 @@ func TestAFolderOfANewerVersionIsLeftAlone(t *testing.T) {
 	}
 }
 
-// filesOf lists the files of a folder with their sums, but for locks.
+// filesOf lists the files of a folder with their sums, without locks.
 func filesOf(t *testing.T, dir string) (out []string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -146,10 +154,14 @@ func checkKept(t *testing.T, c *api.Client) {
 	}
 	rest := contentOf(openName, openSize)[openStored:]
 	id := ups.Sessions[i].SessionID
-	if _, err := c.PutRange(t.Context(), id, openStored, bytes.NewReader(rest), int64(len(rest)), api.PutOptions{}); err != nil {
+	if _, err := c.PutRange(
+		t.Context(), id, openStored, bytes.NewReader(rest), int64(len(rest)), api.PutOptions{},
+	); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Finish(t.Context(), api.FinishRequest{SessionID: id, SHA256: sum(contentOf(openName, openSize)), TotalLen: openSize}); err != nil {
+	if _, err := c.Finish(t.Context(), api.FinishRequest{
+		SessionID: id, SHA256: sum(contentOf(openName, openSize)), TotalLen: openSize,
+	}); err != nil {
 		t.Error(err)
 	}
 }
@@ -197,7 +209,9 @@ func makeKept(t *testing.T, path string, kill bool) {
 		return m
 	}
 	begin := func(name string, size int64) string {
-		s, err := c.Begin(ctx, api.BeginRequest{CapsuleID: "default", Meta: api.Meta{Name: name, Bytes: &size}, Idem: "key of " + name})
+		s, err := c.Begin(ctx, api.BeginRequest{
+			CapsuleID: "default", Meta: api.Meta{Name: name, Bytes: &size}, Idem: "key of " + name,
+		})
 		must(err)
 		return s.SessionID
 	}
@@ -216,7 +230,9 @@ func makeKept(t *testing.T, path string, kill bool) {
 			must(c.PutChunk(ctx, id, 0, bytes.NewReader(b), int64(len(b)), api.PutOptions{}))
 		} else {
 			for _, r := range [][2]int{{6_000, len(b)}, {0, 6_000}} { // the later one first
-				_, err := c.PutRange(ctx, id, int64(r[0]), bytes.NewReader(b[r[0]:r[1]]), int64(r[1]-r[0]), api.PutOptions{})
+				_, err := c.PutRange(
+					ctx, id, int64(r[0]), bytes.NewReader(b[r[0]:r[1]]), int64(r[1]-r[0]), api.PutOptions{},
+				)
 				must(err)
 			}
 		}
@@ -224,7 +240,10 @@ func makeKept(t *testing.T, path string, kill bool) {
 		must(err)
 	}
 	must(c.Abort(ctx, begin("aborted.bin", 10)))
-	_, err = c.PutRange(ctx, begin(openName, openSize), 0, bytes.NewReader(contentOf(openName, openSize)[:openStored]), openStored, api.PutOptions{})
+	_, err = c.PutRange(
+		ctx, begin(openName, openSize), 0, bytes.NewReader(contentOf(openName, openSize)[:openStored]), openStored,
+		api.PutOptions{},
+	)
 	must(err)
 	if kill {
 		srv.kill()
@@ -234,7 +253,8 @@ func makeKept(t *testing.T, path string, kill bool) {
 	pack(t, data, path)
 }
 
-// pack writes a folder without what is only room (the reserve) or only there while a server runs.
+// pack writes a folder. It leaves out the reserve, and files that are there only while a server
+// runs.
 func pack(t *testing.T, dir, path string) {
 	out, err := os.Create(path)
 	if err != nil {
@@ -260,7 +280,9 @@ func pack(t *testing.T, dir, path string) {
 		if err != nil {
 			return err
 		}
-		if err := w.WriteHeader(&tar.Header{Name: filepath.ToSlash(name), Size: int64(len(b)), Mode: 0o600}); err != nil {
+		if err := w.WriteHeader(&tar.Header{
+			Name: filepath.ToSlash(name), Size: int64(len(b)), Mode: 0o600,
+		}); err != nil {
 			return err
 		}
 		_, err = w.Write(b)

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// No command that asks a server takes what any web server answers for the answer of Sluice.
+// Many web servers answer any request. No command takes such an answer for the answer of Sluice.
 func TestNoCommandTakesAWebServerForSluice(t *testing.T) {
 	var answer atomic.Value // a string
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -34,8 +34,11 @@ func TestNoCommandTakesAWebServerForSluice(t *testing.T) {
 			{"get", anyID, "-o", filepath.Join(dir, "file")},
 			{"get", "--path-prefix", "a", "-o", filepath.Join(dir, "files")},
 		}, askingOnce) {
-			out, err := refused(t, append(slices.Clone(args), "--server", front.URL, "--token-file", filepath.Join(dir, "token"))...)
-			if err == nil || !strings.Contains(out, "this address is answered by something that is no Sluice server") || strings.Count(out, "sluice: ") != 1 {
+			out, err := refused(
+				t, append(slices.Clone(args), "--server", front.URL, "--token-file", filepath.Join(dir, "token"))...,
+			)
+			if err == nil || !strings.Contains(out, "this address is answered by something that is no Sluice server") ||
+				strings.Count(out, "sluice: ") != 1 {
 				t.Errorf("%s takes %s: %v: %s", args, body, err, out)
 			}
 		}

@@ -21,7 +21,7 @@ import (
 	"sluice/api"
 )
 
-// smallDisk mounts a disk in memory for the test, and skips the test where that is not allowed.
+// smallDisk mounts a disk in memory for the test. It skips the test if that is not allowed.
 func smallDisk(t *testing.T, options string) string {
 	t.Helper()
 	root := t.TempDir()
@@ -41,7 +41,7 @@ func smallDiskAt(t *testing.T, root, options string) {
 	})
 }
 
-// hog is somebody else's file, which takes all the room that it can get.
+// hog is a file of another program that takes all the space that it can get.
 type hog struct {
 	t *testing.T
 	f *os.File
@@ -57,7 +57,7 @@ func newHog(t *testing.T, root string) *hog {
 	return &hog{t, f}
 }
 
-// eat takes what is free, to the last byte.
+// eat takes all free space, to the last byte.
 func (h *hog) eat() {
 	h.t.Helper()
 	for n := 1 << 20; n > 0; {
@@ -71,8 +71,8 @@ func (h *hog) eat() {
 	}
 }
 
-// during eats while do runs, too: a server gives up room whenever it has merged tables or removed
-// garbage, and may use what nobody else has taken.
+// during eats also while do runs. A server frees space whenever it has merged tables or removed
+// garbage, and the hog may use any space that is free.
 func (h *hog) during(do func()) {
 	h.t.Helper()
 	h.eat()
@@ -99,7 +99,7 @@ func (h *hog) during(do func()) {
 	do()
 }
 
-// leave gives the room back.
+// leave frees the space.
 func (h *hog) leave() {
 	h.t.Helper()
 	if err := h.f.Truncate(0); err != nil {
@@ -109,17 +109,17 @@ func (h *hog) leave() {
 
 // fullWorld is a server on a small disk, with uploads in every state.
 type fullWorld struct {
-	t    *testing.T
-	srv  *child
-	data string
-	body []byte
+	t       *testing.T
+	srv     *child
+	data    string
+	content []byte
 }
 
 const fullChunk = 1 << 20
 
 func (w *fullWorld) begin(name string, chunks int) string {
 	w.t.Helper()
-	size := int64(len(w.body))
+	size := int64(len(w.content))
 	s, err := w.srv.client.Begin(w.t.Context(), api.BeginRequest{
 		CapsuleID: "default", Meta: api.Meta{Name: name, Bytes: &size}, ChunkSize: fullChunk,
 	})
@@ -133,13 +133,15 @@ func (w *fullWorld) begin(name string, chunks int) string {
 }
 
 func (w *fullWorld) put(id string, i int) error {
-	part := w.body[i*fullChunk : (i+1)*fullChunk]
+	part := w.content[i*fullChunk : (i+1)*fullChunk]
 	return w.srv.client.PutChunk(w.t.Context(), id, int64(i), bytes.NewReader(part), fullChunk, api.PutOptions{})
 }
 
 func (w *fullWorld) finish(id string) (api.Memory, error) {
-	sum := sha256.Sum256(w.body)
-	return w.srv.client.Finish(w.t.Context(), api.FinishRequest{SessionID: id, SHA256: hex.EncodeToString(sum[:]), TotalLen: int64(len(w.body))})
+	sum := sha256.Sum256(w.content)
+	return w.srv.client.Finish(w.t.Context(), api.FinishRequest{
+		SessionID: id, SHA256: hex.EncodeToString(sum[:]), TotalLen: int64(len(w.content)),
+	})
 }
 
 func (w *fullWorld) must(err error) {
@@ -159,17 +161,20 @@ func (w *fullWorld) parts() (n int) {
 func (w *fullWorld) refused(what string, err error) {
 	w.t.Helper()
 	var said *api.Error
-	if !errors.As(err, &said) || said.Code != api.CodeStorageFull || said.RetryAfterMS == 0 || !strings.Contains(said.Detail, "once there is room again") {
+	if !errors.As(err, &said) || said.Code != api.CodeStorageFull || said.RetryAfterMS == 0 ||
+		!strings.Contains(said.Detail, "once there is room again") {
 		w.t.Errorf("%s on a full disk: %v", what, err)
 	}
 }
 
-// Others fill the disk of a server to its last byte, and take at once whatever it gives up: what is
-// new is refused, what was begun can end, also over a restart, and when the room comes back
-// everything goes on, with the reserve as it was.
+// Other programs fill the disk of a server to its last byte, and take at once all space that it
+// frees. New work is refused, and running work can end, also over a restart. When the space comes
+// back everything goes on, with the reserve as it was.
 func TestADiskThatOthersFill(t *testing.T) {
 	root := smallDisk(t, "size=192m")
-	w := &fullWorld{t: t, data: filepath.Join(root, "data"), body: bytes.Repeat([]byte("0123456789abcdef"), 3*fullChunk/16)}
+	w := &fullWorld{
+		t: t, data: filepath.Join(root, "data"), content: bytes.Repeat([]byte("0123456789abcdef"), 3*fullChunk/16),
+	}
 	ctx := t.Context()
 	w.srv = startServer(t, w.data)
 	if got := w.parts(); got != 16 {
@@ -182,7 +187,9 @@ func TestADiskThatOthersFill(t *testing.T) {
 		whole = append(whole, w.begin("whole "+n, 3))
 		partial = append(partial, w.begin("partial "+n, 1))
 		given = append(given, w.begin("to be aborted "+n, 1))
-		m, err := w.srv.client.Create(ctx, api.CreateRequest{Name: "stored " + n}, strings.NewReader("stored "+n), int64(len("stored "+n)))
+		m, err := w.srv.client.Create(
+			ctx, api.CreateRequest{Name: "stored " + n}, strings.NewReader("stored "+n), int64(len("stored "+n)),
+		)
 		w.must(err)
 		stored = append(stored, m)
 	}
@@ -212,7 +219,8 @@ func TestADiskThatOthersFill(t *testing.T) {
 	said, err := io.ReadAll(res.Body)
 	w.must(errors.Join(err, res.Body.Close()))
 	http.DefaultClient.CloseIdleConnections()
-	if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" || !strings.Contains(string(said), "degraded: the disk is full") {
+	if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" ||
+		!strings.Contains(string(said), "degraded: the disk is full") {
 		t.Errorf("/readyz: %s: %s", res.Status, said)
 	}
 
@@ -224,18 +232,19 @@ func TestADiskThatOthersFill(t *testing.T) {
 	others.eat()
 	w.srv = startServer(t, w.data)
 	ends(3)
-	if got := w.parts(); got == 16 || got == 0 { // a log has its room in advance; a start needs some
+	if got := w.parts(); got == 16 || got == 0 { // a log has its space in advance; a start needs some
 		t.Errorf("%d parts are left", got)
 	}
 
 	others.leave()
-	// The server looks by itself every few seconds; whoever asks first need not wait for that.
+	// The server looks by itself every few seconds. A client that asks first need not wait for
+	// that.
 	for i, id := range partial {
 		w.must(w.put(id, 1))
 		w.must(w.put(id, 2))
 		if m, err := w.finish(id); err != nil {
 			t.Errorf("finish of partial %d: %v", i, err)
-		} else if m.Bytes != int64(len(w.body)) {
+		} else if m.Bytes != int64(len(w.content)) {
 			t.Errorf("%d bytes", m.Bytes)
 		}
 	}
@@ -260,10 +269,10 @@ func TestADiskThatOthersFill(t *testing.T) {
 	}
 }
 
-// A server that nobody asks for anything makes its reserve whole by itself.
+// A server without requests makes its reserve whole by itself.
 func TestTheReserveComesBackByItself(t *testing.T) {
 	root := smallDisk(t, "size=192m")
-	w := &fullWorld{t: t, data: filepath.Join(root, "data"), body: make([]byte, 3*fullChunk)}
+	w := &fullWorld{t: t, data: filepath.Join(root, "data"), content: make([]byte, 3*fullChunk)}
 	w.srv = startServer(t, w.data)
 	id := w.begin("whole", 3)
 	others := newHog(t, root)
@@ -286,10 +295,10 @@ func TestTheReserveComesBackByItself(t *testing.T) {
 	w.srv.stop(t)
 }
 
-// The metadata has a disk of its own, and that one is full: nothing new is taken, although the
-// content's has room.
+// The metadata has its own disk, and that one is full. Nothing new is taken, although the content's
+// disk has space.
 func TestAFullDiskOfTheMetadataAlone(t *testing.T) {
-	w := &fullWorld{t: t, data: filepath.Join(t.TempDir(), "data"), body: make([]byte, 2*fullChunk)}
+	w := &fullWorld{t: t, data: filepath.Join(t.TempDir(), "data"), content: make([]byte, 2*fullChunk)}
 	meta := filepath.Join(w.data, "meta")
 	w.must(os.MkdirAll(meta, 0o700))
 	smallDiskAt(t, meta, "size=192m")
@@ -300,7 +309,7 @@ func TestAFullDiskOfTheMetadataAlone(t *testing.T) {
 	w.srv.kill()
 	others.eat()
 	w.srv = startServer(t, w.data)
-	if got := w.parts(); got == 16 { // a start needs room
+	if got := w.parts(); got == 16 { // a start needs space
 		t.Fatal("nothing was given up")
 	}
 	others.during(func() {

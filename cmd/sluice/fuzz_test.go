@@ -8,8 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// What reaches a terminal moves no cursor, and changes no direction; a name that is harmless is
-// shown as it is.
+// Text for a terminal moves no cursor, and changes no direction. A harmless name is shown as it is.
 func FuzzClean(f *testing.F) {
 	f.Add("ü 🎉.tar.gz")
 	f.Fuzz(func(t *testing.T, s string) {
@@ -21,7 +20,8 @@ func FuzzClean(f *testing.F) {
 			t.Fatalf("%q is shown as %q", s, got)
 		}
 		for _, r := range got {
-			if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r) {
+			if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || unicode.Is(unicode.Zl, r) ||
+				unicode.Is(unicode.Zp, r) {
 				t.Fatalf("%q is shown as %q", s, got)
 			}
 		}
@@ -31,7 +31,7 @@ func FuzzClean(f *testing.F) {
 	})
 }
 
-// Whatever a memory is called, its file lies in the folder that was meant.
+// Whatever name a memory has, its file lies in the folder that the user gave.
 func FuzzSafeName(f *testing.F) {
 	f.Add("a.txt", "x/y")
 	f.Add("../../etc/passwd", "../..")
@@ -44,10 +44,12 @@ func FuzzSafeName(f *testing.F) {
 		if folder != "" && (!filepath.IsLocal(folder) || strings.ContainsFunc(folder, unicode.IsControl)) {
 			t.Fatalf("%q becomes the folder %q", path, folder)
 		}
-		if rel, err := filepath.Rel("root", filepath.Join("root", folder, file)); err != nil || !filepath.IsLocal(rel) || rel == "." {
+		if rel, err := filepath.Rel("root", filepath.Join("root", folder, file)); err != nil ||
+			!filepath.IsLocal(rel) || rel == "." {
 			t.Fatalf("%q in %q becomes %q, %v", name, path, rel, err)
 		}
-		if utf8.ValidString(name) && !strings.ContainsAny(name, `/\`) && !strings.ContainsFunc(name, unicode.IsControl) && len(name) > 2 && file != name {
+		if utf8.ValidString(name) && !strings.ContainsAny(name, `/\`) &&
+			!strings.ContainsFunc(name, unicode.IsControl) && len(name) > 2 && file != name {
 			t.Fatalf("%q becomes %q for nothing", name, file)
 		}
 	})

@@ -85,10 +85,10 @@ type getter struct {
 	bars   *progress
 	log    *slog.Logger
 	pace   *backoff.Shared
-	// parallel is how many requests run at a time; 0: as many as the link gives most with.
+	// parallel is how many requests run at a time; 0: as many as bring the most over the link.
 	parallel int
 
-	mu sync.Mutex // of the terminal, and of a folder's outcome
+	mu sync.Mutex // guards the terminal, and the outcome of a folder
 }
 
 // got is the result of one get.
@@ -99,8 +99,8 @@ type got struct {
 	SHA256   string `json:"sha256"`
 }
 
-// file fetches a memory into a regular file, which is replaced only where that was asked for. Its
-// errors do not name the file.
+// file fetches a memory into a regular file. It replaces a file only with --force. Its errors do
+// not name the file.
 func (g *getter) file(m api.Memory, dest string) error {
 	src, err := newSource(g.client, m)
 	if err != nil {
@@ -117,7 +117,7 @@ func (g *getter) file(m api.Memory, dest string) error {
 			return errThere
 		}
 		if same {
-			g.tell(m, dest)
+			g.report(m, dest)
 			return nil
 		}
 	} else if _, err := os.Stat(filepath.Dir(dest)); err != nil {
@@ -140,7 +140,7 @@ func (g *getter) file(m api.Memory, dest string) error {
 	}
 	switch {
 	case err == nil:
-		g.tell(m, dest)
+		g.report(m, dest)
 	case errors.Is(err, fs.ErrExist) && !there:
 		return errThere // it appeared meanwhile
 	}
@@ -149,7 +149,7 @@ func (g *getter) file(m api.Memory, dest string) error {
 
 var errThere = errors.New("a file of this name is there already and differs; give another name with -o, or --force")
 
-func (g *getter) tell(m api.Memory, dest string) {
+func (g *getter) report(m api.Memory, dest string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.e.print(got{m.MemoryID, dest, m.Bytes, m.SHA256}, "%s  %s  %s", m.MemoryID, size(m.Bytes), clean(dest))

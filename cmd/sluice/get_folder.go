@@ -13,16 +13,16 @@ import (
 	"sluice/api"
 )
 
-// atATime is how many small files of a folder are fetched at a time where their number is not
-// given: they wait for the disk, not for the link.
+// atATime is how many small files of a folder are fetched at a time without --parallel. They wait
+// for the disk, not for the link.
 const atATime = 16
 
-// folder fetches all memories below a path, small ones several at a time. Of several with one path
-// and name the newest counts.
+// folder fetches all memories below a path, small ones several at a time. If several have one path
+// and name, it takes the newest.
 func (g *getter) folder() error {
 	root := cmp.Or(g.c.Output, ".")
 	names := newNames(root)
-	failed, left := false, 0 // failed is under mu
+	failed, left := false, 0 // failed is guarded by mu
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, atMost(cmp.Or(g.parallel, atATime), descriptorsOfGet))
 	one := func(m api.Memory, dest string, renamed bool) {
@@ -33,20 +33,25 @@ func (g *getter) folder() error {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		if err == nil && renamed {
-			g.e.tell(map[string]any{"renamed": map[string]string{"memory_id": m.MemoryID, "name": m.Name, "file": dest}}, "its name is taken here by another one: %s  %s", m.MemoryID, clean(dest))
+			g.e.report(
+				map[string]any{"renamed": map[string]string{"memory_id": m.MemoryID, "name": m.Name, "file": dest}},
+				"its name is taken here by another one: %s  %s", m.MemoryID, clean(dest),
+			)
 		}
 		if err == nil {
 			return
 		}
 		failed = true
-		if g.e.ctx.Err() == nil { // that it was stopped is said once, at the end
+		if g.e.ctx.Err() == nil { // a stop is reported once, at the end
 			g.e.failOf(dest, err)
 		}
 	}
 	err := pages(func(cursor string) (string, error) {
 		var page api.MemoryList
 		err := g.ask(func(ctx context.Context) (err error) {
-			page, err = g.client.ListMemories(ctx, api.MemoryQuery{CapsuleID: g.c.Capsule, PathPrefix: g.c.PathPrefix, Cursor: cursor, Limit: 1000})
+			page, err = g.client.ListMemories(ctx, api.MemoryQuery{
+				CapsuleID: g.c.Capsule, PathPrefix: g.c.PathPrefix, Cursor: cursor, Limit: 1000,
+			})
 			return err
 		})
 		if err != nil {
@@ -92,8 +97,8 @@ func (g *getter) folder() error {
 	return nil
 }
 
-// makeBelow makes the folders of a file below root, and refuses one that a link leads out of it: no
-// name from the server becomes a file elsewhere.
+// makeBelow makes the folders of a file below root. It refuses a file that a link leads out of
+// root, so that no name from the server becomes a file elsewhere.
 func makeBelow(root, dest string) error {
 	if err := os.MkdirAll(root, 0o777); err != nil {
 		return err
@@ -122,4 +127,6 @@ func makeBelow(root, dest string) error {
 	return nil
 }
 
-var errLeadsOut = errors.New("a symbolic link leads out of the folder that is written to; move it, or fetch that folder by itself with -o")
+var errLeadsOut = errors.New(
+	"a symbolic link leads out of the folder that is written to; move it, or fetch that folder by itself with -o",
+)

@@ -16,11 +16,11 @@ import (
 	"sluice/download"
 )
 
-// names gives each memory of a folder a file of its own: two whose names become one here get
-// different ones. It is not safe for concurrent use.
+// names gives each memory of a folder its own file. Two memories whose names become one name here
+// get different files. It is not safe for concurrent use.
 type names struct {
 	root  string
-	folds func() bool     // whether the target's file system takes names for one that differ in case, or in the form of Unicode, only
+	folds func() bool     // whether the target's file system ignores case, or the form of Unicode, in names
 	exact map[string]bool // path and name of the memories
 	taken map[string]bool // files, as the file system compares them
 }
@@ -48,7 +48,8 @@ func (n *names) file(dir, name string) (file string, older, renamed bool) {
 	}
 }
 
-// claim takes a file's name, unless it is that of another memory, or of what get keeps beside one.
+// claim takes a file's name. It gives false if another memory has the name, or if get keeps
+// something beside another file under it.
 func (n *names) claim(file string) bool {
 	if n.folds() {
 		file = cases.Fold().String(norm.NFC.String(file))
@@ -85,8 +86,8 @@ func numbered(name string, i int) string {
 	return stem + mark + ext
 }
 
-// folds tries whether two names that differ in case, or in the form of Unicode, are one file in a
-// folder. Where it can't be tried they are taken for one: that costs a number in a name.
+// folds tries whether one file of a folder has two names that differ in case, or in the form of
+// Unicode. If it can't try, it reports true: that costs a number in a name.
 func folds(dir string) bool {
 	for ; ; dir = filepath.Dir(dir) {
 		if _, err := os.Stat(dir); err == nil || dir == filepath.Dir(dir) {
@@ -108,7 +109,7 @@ func folds(dir string) bool {
 	return false
 }
 
-// safeName makes a memory's name that of a file in one folder, whatever it holds.
+// safeName makes the name of a file in one folder of any memory's name.
 func safeName(name string) string {
 	name = strings.Map(func(r rune) rune {
 		if r == '/' || r == '\\' || unicode.IsControl(r) {
@@ -122,7 +123,7 @@ func safeName(name string) string {
 	return name
 }
 
-// safePath makes a memory's path one below a folder.
+// safePath makes a path below a folder of any memory's path.
 func safePath(p string) string {
 	var parts []string
 	for part := range strings.SplitSeq(p, "/") {

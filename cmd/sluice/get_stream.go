@@ -20,8 +20,8 @@ import (
 	"sluice/sender"
 )
 
-// target fetches a memory to whatever has the name: a device or a pipe is written to, a link is
-// followed, a file is replaced in one step.
+// target fetches a memory to the file that has the name: a device or a pipe is written to, a link
+// is followed, a regular file is replaced in one step.
 func (g *getter) target(m api.Memory, dest string) error {
 	if n, is := descriptor(dest); is {
 		if n == 1 {
@@ -31,7 +31,7 @@ func (g *getter) target(m api.Memory, dest string) error {
 		if f == nil {
 			return os.ErrNotExist
 		}
-		return g.told(m, dest, f, g.stream(m, f))
+		return g.reportWritten(m, dest, f, g.stream(m, f))
 	}
 	info, err := os.Stat(dest)
 	if err != nil {
@@ -55,9 +55,9 @@ func (g *getter) target(m api.Memory, dest string) error {
 	return errors.New("it is not a regular file")
 }
 
-// told tells of a memory that was written to f, unless that is standard output: a result would go
-// into the content.
-func (g *getter) told(m api.Memory, dest string, f *os.File, err error) error {
+// reportWritten reports a memory that was written to f, unless f is standard output: there the
+// report would go into the content.
+func (g *getter) reportWritten(m api.Memory, dest string, f *os.File, err error) error {
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (g *getter) told(m api.Memory, dest string, f *os.File, err error) error {
 			return nil
 		}
 	}
-	g.tell(m, dest)
+	g.report(m, dest)
 	return nil
 }
 
@@ -90,7 +90,7 @@ func (g *getter) into(m api.Memory, dest string) error {
 		if o.err != nil {
 			return o.err
 		}
-		return errors.Join(g.told(m, dest, o.f, g.stream(m, o.f)), o.f.Close())
+		return errors.Join(g.reportWritten(m, dest, o.f, g.stream(m, o.f)), o.f.Close())
 	case <-g.e.ctx.Done():
 		return errStopped
 	}
@@ -115,8 +115,8 @@ func descriptor(path string) (n int, is bool) {
 
 var errStopped = errors.New("stopped; the same command goes on where it was")
 
-// stream writes a memory in order, going on where a connection broke. What is wrong with it shows
-// at the end, when it is written.
+// stream writes a memory in order, and goes on after a connection broke. It compares the digest at
+// the end, when all is written.
 func (g *getter) stream(m api.Memory, w io.Writer) error {
 	src, err := newSource(g.client, m)
 	if err != nil {
@@ -161,8 +161,8 @@ func (g *getter) stream(m api.Memory, w io.Writer) error {
 
 var errStandsStill = errors.New("the connection stands still")
 
-// watched is a body whose request ends when no byte of it comes for a while. The time in which
-// nobody reads does not count.
+// watched is a body whose request ends when no byte of it comes for a while. The time between two
+// Reads does not count.
 type watched struct {
 	r     io.Reader
 	watch *time.Timer
@@ -175,7 +175,7 @@ func (w *watched) Read(p []byte) (int, error) {
 	return w.r.Read(p)
 }
 
-// writing marks the errors of standard output, which trying again does not mend.
+// writing marks the errors of standard output: another try does not help there.
 type writing struct{ w io.Writer }
 
 type writeError struct{ error }
@@ -188,14 +188,16 @@ func (w *writing) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// ask repeats a request for as long as patience lasts, where the answer is one that may change.
+// ask repeats a request as long as patience lasts, if its outcome may change.
 func (g *getter) ask(request func(context.Context) error) error {
 	began := time.Now()
 	for failed := 0; ; failed++ {
 		if err := g.pace.Enter(g.e.ctx, g.c.Patience-g.pace.Idle(began)); err != nil {
 			return errStopped
 		}
-		ctx, stop := context.WithTimeoutCause(g.e.ctx, max(g.c.Patience-g.pace.Idle(began), time.Second), errStandsStill)
+		ctx, stop := context.WithTimeoutCause(
+			g.e.ctx, max(g.c.Patience-g.pace.Idle(began), time.Second), errStandsStill,
+		)
 		err := request(ctx)
 		stop()
 		outcome, after := sender.OutcomeOf(err)
@@ -226,7 +228,7 @@ type source struct {
 	client *api.Client
 	m      api.Memory
 	sum    [32]byte
-	whole  atomic.Bool // no parts can be had
+	whole  atomic.Bool // something between here and the server gives no parts
 }
 
 func newSource(client *api.Client, m api.Memory) (*source, error) {
@@ -243,19 +245,26 @@ func (s *source) Size() int64 { return s.m.Bytes }
 // SHA256 implements download.Source.
 func (s *source) SHA256() [32]byte { return s.sum }
 
-// Open implements download.Source. Where something on the way gives no parts, that is said once,
-// and from then on what comes before a part is read and dropped.
+// Open implements download.Source. If something between here and the server gives no parts, Open
+// says so once. From then on it reads from the beginning, and discards the bytes before the part.
 func (s *source) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 	skip := int64(0)
 	if s.whole.Load() {
 		off, n, skip = 0, s.m.Bytes, off
 	}
 	if off == 0 && n == s.m.Bytes {
-		n = -1 // then no part is asked for
+		n = -1 // without a range in the request
 	}
 	body, info, err := s.client.Content(ctx, s.m.MemoryID, off, n)
 	if err == nil && info.Bytes >= 0 && info.Bytes != s.m.Bytes {
-		err = errors.Join(fmt.Errorf("%w: the answer has %d bytes, and the content has %d: something on the way answers in the server's place", download.ErrPermanent, info.Bytes, s.m.Bytes), body.Close())
+		err = errors.Join(
+			fmt.Errorf(
+				"%w: the answer has %d bytes, and the content has %d: something on the way answers in the server's "+
+					"place",
+				download.ErrPermanent, info.Bytes, s.m.Bytes,
+			),
+			body.Close(),
+		)
 	}
 	if err == nil && skip > 0 {
 		if _, err = io.CopyN(io.Discard, body, skip); err != nil {
@@ -278,8 +287,9 @@ func (s *source) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) 
 	return nil, err
 }
 
-// permanent: trying again won't cure it.
+// permanent reports whether another try can't succeed.
 func permanent(err error) bool {
-	var broken *writeError
-	return errors.As(err, &broken) || errors.Is(err, download.ErrPermanent) || api.ClassOf(err) == api.Permanent || api.ClassOf(err) == api.TooLarge
+	var failed *writeError
+	return errors.As(err, &failed) || errors.Is(err, download.ErrPermanent) || api.ClassOf(err) == api.Permanent ||
+		api.ClassOf(err) == api.TooLarge
 }

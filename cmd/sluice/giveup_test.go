@@ -14,10 +14,13 @@ import (
 	"sluice/api"
 )
 
-// A get that gives up says so, and why, whatever it asked for last and wherever it writes to.
+// A get that gives up says so, and why. That holds for each kind of last request and each kind of
+// target.
 func TestAGetSaysThatItGivesUp(t *testing.T) {
 	const id = "00000000-0000-7000-8000-000000000000"
-	memory := api.Memory{MemoryID: id, CapsuleID: "default", Name: "file", Bytes: 9_000_000, SHA256: strings.Repeat("0", 64)}
+	memory := api.Memory{
+		MemoryID: id, CapsuleID: "default", Name: "file", Bytes: 9_000_000, SHA256: strings.Repeat("0", 64),
+	}
 	for how, answer := range map[string]func(http.ResponseWriter, *http.Request){
 		"away":   func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) },
 		"silent": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
@@ -44,11 +47,20 @@ func TestAGetSaysThatItGivesUp(t *testing.T) {
 				if err := os.WriteFile(filepath.Join(dir, "token"), []byte("slc_any"), 0o600); err != nil {
 					t.Fatal(err)
 				}
-				for _, what := range [][]string{{id, "-o", filepath.Join(dir, "file")}, {id, "-o", "-"}, {"--path-prefix", "a", "-o", filepath.Join(dir, "files")}} {
-					if asked := what[0] == "--path-prefix"; asked && at == "memories_read" || !asked && at == "memories_list" {
+				for _, what := range [][]string{{id, "-o", filepath.Join(dir, "file")}, {id, "-o", "-"}, {
+					"--path-prefix", "a", "-o", filepath.Join(dir, "files"),
+				}} {
+					if asked := what[0] == "--path-prefix"; asked && at == "memories_read" ||
+						!asked && at == "memories_list" {
 						continue
 					}
-					args := append([]string{"get", "--server", front.URL, "--token-file", filepath.Join(dir, "token"), "--patience", "1s"}, what...)
+					args := append(
+						[]string{
+							"get", "--server", front.URL, "--token-file", filepath.Join(dir, "token"), "--patience",
+							"1s",
+						},
+						what...,
+					)
 					out, err := refused(t, args...)
 					says := "giving up: nothing has arrived for a long time: "
 					if how == "too large" {

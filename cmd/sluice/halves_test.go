@@ -19,7 +19,7 @@ import (
 	"sluice/upload"
 )
 
-// waitFor waits until the server's readiness is as wanted; it looks at its folder every two
+// waitFor waits until the server's readiness is as wanted. The server looks at its folder every two
 // seconds.
 func waitFor(t *testing.T, c *api.Client, ready bool) (err error) {
 	t.Helper()
@@ -43,7 +43,9 @@ func move(t *testing.T, from, to string) {
 // store stores bytes under a name.
 func store(t *testing.T, c *api.Client, name string, b []byte) api.Memory {
 	t.Helper()
-	m, err := c.Create(t.Context(), api.CreateRequest{CapsuleID: "default", Name: name}, bytes.NewReader(b), int64(len(b)))
+	m, err := c.Create(
+		t.Context(), api.CreateRequest{CapsuleID: "default", Name: name}, bytes.NewReader(b), int64(len(b)),
+	)
 	if err != nil {
 		t.Fatalf("storing %s: %v", name, err)
 	}
@@ -54,7 +56,9 @@ func store(t *testing.T, c *api.Client, name string, b []byte) api.Memory {
 func refusedAway(t *testing.T, c *api.Client) {
 	t.Helper()
 	b := contentOf("late.bin", 100_000)
-	_, err := c.Create(t.Context(), api.CreateRequest{CapsuleID: "default", Name: "late.bin"}, bytes.NewReader(b), int64(len(b)))
+	_, err := c.Create(
+		t.Context(), api.CreateRequest{CapsuleID: "default", Name: "late.bin"}, bytes.NewReader(b), int64(len(b)),
+	)
 	if err == nil || !strings.Contains(err.Error(), "not in its place") {
 		t.Errorf("a create: %v", err)
 	}
@@ -64,9 +68,9 @@ func refusedAway(t *testing.T, c *api.Client) {
 	}
 }
 
-// † A server whose folder was renamed goes on in its own folder, takes nothing, and never touches
-// what has the name by now: the files, the socket and the token of another server. When its folder
-// is back it goes on.
+// † I26: A server whose folder was renamed goes on in its own folder and takes nothing. It never
+// touches the folder that has the name by now: the files, the socket and the token of another
+// server. When its folder is back it goes on.
 func TestARenamedFolderIsNotAnothers(t *testing.T) {
 	base := t.TempDir()
 	data, moved, other := filepath.Join(base, "data"), filepath.Join(base, "moved"), filepath.Join(base, "other")
@@ -100,7 +104,9 @@ func TestARenamedFolderIsNotAnothers(t *testing.T) {
 	b = startServer(t, data)
 	holdsContent(t, b.client, n, theirs)
 	a.stop(t) // in its own folder
-	if out, err := exec.Command("sluice", "backup", "--data", data, filepath.Join(base, "backup")).CombinedOutput(); err != nil {
+	if out, err := exec.Command(
+		"sluice", "backup", "--data", data, filepath.Join(base, "backup"),
+	).CombinedOutput(); err != nil {
 		t.Errorf("the other server's socket: %v: %s", err, out)
 	}
 	if _, err := os.Lstat(filepath.Join(moved, "socket")); !errors.Is(err, fs.ErrNotExist) {
@@ -129,8 +135,8 @@ func contentFiles(t *testing.T, data string) (out []string) {
 	return out
 }
 
-// While a half is not where it was opened, nothing is begun, put, created, finished, aborted,
-// deleted, collected or marked; what is stored is read. When it is back all goes on, and nothing
+// While a half is not in its place, nothing is begun, put, created, finished, aborted, deleted,
+// collected or marked; stored content can be read. When the half is back all goes on, and nothing
 // was lost.
 func TestNothingIsTakenWhileAHalfIsAway(t *testing.T) {
 	for _, half := range []string{"meta", "content"} {
@@ -142,12 +148,16 @@ func TestNothingIsTakenWhileAHalfIsAway(t *testing.T) {
 		if _, err := s.uploads.Create(t.Context(), me, ask, bytes.NewReader(b)); err != nil {
 			t.Fatal(err)
 		}
-		open, err := s.uploads.Begin(t.Context(), me, upload.BeginRequest{Capsule: "default", Meta: ask.Meta, Bytes: int64(len(b)), Chunks: -1})
+		open, err := s.uploads.Begin(t.Context(), me, upload.BeginRequest{
+			Capsule: "default", Meta: ask.Meta, Bytes: int64(len(b)), Chunks: -1,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		put := func() error {
-			return s.uploads.PutChunk(t.Context(), me, open.ID, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b))})
+			return s.uploads.PutChunk(
+				t.Context(), me, open.ID, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b))},
+			)
 		}
 		move(t, path, path+".moved")
 		if err := os.Mkdir(path, 0o700); err != nil {
@@ -157,11 +167,14 @@ func TestNothingIsTakenWhileAHalfIsAway(t *testing.T) {
 		late := ask
 		late.Meta.Name = "late.bin"
 		_, created := s.uploads.Create(t.Context(), me, late, bytes.NewReader(b[1:]))
-		_, begun := s.uploads.Begin(t.Context(), me, upload.BeginRequest{Capsule: "default", Meta: late.Meta, Bytes: 10, Chunks: -1})
+		_, begun := s.uploads.Begin(t.Context(), me, upload.BeginRequest{
+			Capsule: "default", Meta: late.Meta, Bytes: 10, Chunks: -1,
+		})
 		_, ticked := s.keeper.Tick(t.Context())
 		_, swept := s.keeper.Sweep(t.Context())
 		for what, err := range map[string]error{
-			"create": created, "begin": begun, "put": put(), "abort": s.uploads.Abort(t.Context(), me, open.ID), "tick": ticked, "sweep": swept, "ready": s.ready(t.Context()),
+			"create": created, "begin": begun, "put": put(), "abort": s.uploads.Abort(t.Context(), me, open.ID),
+			"tick": ticked, "sweep": swept, "ready": s.ready(t.Context()),
 		} {
 			if !errors.Is(err, upload.ErrAway) {
 				t.Errorf("%s away: %s: %v", half, what, err)
@@ -181,7 +194,7 @@ func TestNothingIsTakenWhileAHalfIsAway(t *testing.T) {
 	}
 }
 
-// mounted mounts a folder over another for the test, and skips the test where that is not allowed.
+// mounted mounts a folder over another for the test. It skips the test if that is not allowed.
 func mounted(t *testing.T, from, to string) (unmount func()) {
 	t.Helper()
 	if err := syscall.Mount(from, to, "", syscall.MS_BIND, ""); err != nil {
@@ -202,8 +215,9 @@ func mounted(t *testing.T, from, to string) (unmount func()) {
 	return unmount
 }
 
-// † A half whose disk is not mounted, or another's, is refused at the start by its name, and
-// nothing is made on the mount point; one that is mounted over while the server runs is noticed.
+// † I26: A half whose disk is not mounted, or is another's, is refused at the start by its name,
+// and nothing is made on the mount point. A disk that is mounted over a half while the server runs
+// is noticed.
 func TestAHalfIsAMountOfItsOwn(t *testing.T) {
 	for _, half := range []string{"meta", "content"} {
 		base := t.TempDir()
@@ -218,16 +232,20 @@ func TestAHalfIsAMountOfItsOwn(t *testing.T) {
 		srv := startServer(t, data)
 		b := contentOf("a.bin", 3_000_000)
 		m := store(t, srv.client, "a.bin", b)
-		over := mounted(t, strange, at)
+		unmountStrange := mounted(t, strange, at)
 		waitFor(t, srv.client, false)
 		refusedAway(t, srv.client)
 		holdsContent(t, srv.client, m, b)
-		over()
+		unmountStrange()
 		waitFor(t, srv.client, true)
 		store(t, srv.client, "b.bin", b[1:])
 		srv.stop(t)
 		unmount()
-		for _, args := range [][]string{{"serve", "--listen", "127.0.0.1:0", "--admin-listen", ""}, {"check", "--repair"}, {"backup", filepath.Join(base, "backup")}} {
+		for _, args := range [][]string{
+			{"serve", "--listen", "127.0.0.1:0", "--admin-listen", ""},
+			{"check", "--repair"},
+			{"backup", filepath.Join(base, "backup")},
+		} {
 			out, err := refused(t, append(args, "--data", data)...)
 			if err == nil || !strings.Contains(out, at+" is empty") || !strings.Contains(out, "mounted") {
 				t.Errorf("%q without %s: %v: %s", args, half, err, out)

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// Each kind of thing that put leaves out of a folder is named as what it is, once, and alone makes
-// the exit status 1. What is beside it is stored.
+// put leaves several kinds of things in a folder out. Each is named as what it is, once, and alone
+// makes the exit status 1. Files beside it are stored.
 func TestWhatPutLeavesOutIsInItsExitStatus(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	srv := startServer(t, data)
@@ -47,7 +47,8 @@ func TestWhatPutLeavesOutIsInItsExitStatus(t *testing.T) {
 					args, count = append(args, form), "{\"left_out\":1}\n"
 				}
 				out, err := refused(t, args...)
-				if stored := strings.Contains(out, "file"); !stored || (err == nil) != (c.says == "") || strings.Count(out, c.says) != 1 && c.says != "" || strings.Contains(out, count) != (c.says != "") {
+				if stored := strings.Contains(out, "file"); !stored || (err == nil) != (c.says == "") ||
+					strings.Count(out, c.says) != 1 && c.says != "" || strings.Contains(out, count) != (c.says != "") {
 					t.Errorf("%s: %v: %s", form, err, out)
 				}
 			}

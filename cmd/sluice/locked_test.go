@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// † A second server on a folder is refused though all lock files were removed, and touches nothing.
-// The first one takes nothing more, says why, and has lost nothing when it starts again.
+// † I27: A second server on a folder is refused though all lock files were removed, and touches
+// nothing. The first one takes nothing more, says why, and has lost nothing when it starts again.
 func TestASecondServerIsRefusedWithoutLockFiles(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	a := startServer(t, data)
@@ -24,9 +24,12 @@ func TestASecondServerIsRefusedWithoutLockFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, args := range [][]string{{"serve", "--listen", "127.0.0.1:0", "--admin-listen", ""}, {"check", "--repair"}, {"check"}} {
+	for _, args := range [][]string{
+		{"serve", "--listen", "127.0.0.1:0", "--admin-listen", ""}, {"check", "--repair"}, {"check"},
+	} {
 		out, err := refused(t, append(args, "--data", data)...)
-		if err == nil || !strings.Contains(out, "another sluice server is using this data folder") || !strings.Contains(out, "no lock file is to be removed") {
+		if err == nil || !strings.Contains(out, "another sluice server is using this data folder") ||
+			!strings.Contains(out, "no lock file is to be removed") {
 			t.Errorf("%q: %v: %s", args, err, out)
 		}
 	}
@@ -45,8 +48,8 @@ func TestASecondServerIsRefusedWithoutLockFiles(t *testing.T) {
 	a.stop(t)
 }
 
-// † Where another server has begun on the folder nevertheless, as where folders can't be locked,
-// the first one takes nothing more, says why, and ends without having written anything.
+// † I27: If another server has begun on the folder nevertheless (some file systems can't lock), the
+// first one takes nothing more, says why, and ends without having written anything.
 func TestAServerWhoseFolderWasTakenWritesNothing(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	a := startServer(t, data)
@@ -66,7 +69,7 @@ func TestAServerWhoseFolderWasTakenWritesNothing(t *testing.T) {
 	}
 	refusedAway(t, a.client)
 	holdsContent(t, a.client, m, b)
-	if err := os.Remove(filepath.Join(data, socketName)); err != nil { // it goes, and is no file of the folder's
+	if err := os.Remove(filepath.Join(data, socketName)); err != nil { // it is removed, and is no file of the folder
 		t.Fatal(err)
 	}
 	before := filesOf(t, data)

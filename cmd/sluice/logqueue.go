@@ -10,28 +10,28 @@ import (
 const (
 	// logBacklog is how many bytes of the log may wait for its reader.
 	logBacklog = 1 << 20
-	// logFlush is how long the end of the program waits for it.
+	// logFlush is how long the end of the program waits until the log is written.
 	logFlush = time.Second
 )
 
 // logQueue passes a log on to a writer that may stand still, or whose reader may be gone. Its Write
-// never waits and never fails: what finds the queue full is dropped and counted, and the count is
-// told when the log moves again. One Write is one line.
+// never waits and never fails: a line that finds the queue full is discarded and counted, and the
+// count is reported when the log moves again. One Write is one line.
 type logQueue struct {
-	to   io.Writer
-	tell func(to io.Writer, dropped int64)
-	wake chan struct{} // has one place; closed by close
-	done chan struct{}
+	to     io.Writer
+	report func(to io.Writer, discarded int64)
+	wake   chan struct{} // has one place; closed by close
+	done   chan struct{}
 
-	mu      sync.Mutex
-	waiting []byte
-	dropped int64
-	closed  bool
+	mu        sync.Mutex
+	waiting   []byte
+	discarded int64
+	closed    bool
 }
 
-// newLogQueue starts passing on; close ends it. tell writes that so many lines were dropped.
-func newLogQueue(to io.Writer, tell func(to io.Writer, dropped int64)) *logQueue {
-	q := &logQueue{to: to, tell: tell, wake: make(chan struct{}, 1), done: make(chan struct{})}
+// newLogQueue starts passing on; close ends it. report writes how many lines were discarded.
+func newLogQueue(to io.Writer, report func(to io.Writer, discarded int64)) *logQueue {
+	q := &logQueue{to: to, report: report, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go q.run()
 	return q
 }
@@ -41,7 +41,7 @@ func (q *logQueue) Write(p []byte) (int, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed || len(q.waiting)+len(p) > logBacklog {
-		q.dropped++
+		q.discarded++
 		return len(p), nil
 	}
 	q.waiting = append(q.waiting, p...)
@@ -58,26 +58,26 @@ func (q *logQueue) run() {
 	for range q.wake {
 		q.mu.Lock()
 		lines, q.waiting = q.waiting, lines[:0]
-		dropped := q.dropped
+		discarded := q.discarded
 		q.mu.Unlock()
 		if _, err := q.to.Write(lines); err != nil {
-			q.drop(int64(bytes.Count(lines, []byte("\n"))))
+			q.addDiscarded(int64(bytes.Count(lines, []byte("\n"))))
 			continue
 		}
-		if dropped > 0 {
-			q.drop(-dropped)
-			q.tell(q.to, dropped)
+		if discarded > 0 {
+			q.addDiscarded(-discarded)
+			q.report(q.to, discarded)
 		}
 	}
 }
 
-func (q *logQueue) drop(lines int64) {
+func (q *logQueue) addDiscarded(lines int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.dropped += lines
+	q.discarded += lines
 }
 
-// close gives what waits a second to be written. What is written later is dropped. A repeat does
+// close gives the waiting lines a second to be written. Later lines are discarded. A repeat does
 // nothing.
 func (q *logQueue) close() {
 	q.mu.Lock()

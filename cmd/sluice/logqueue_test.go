@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// pipe is a log whose reader stands still until it is let go, or is gone.
+// pipe is a log whose reader stands still until it is released, or is gone.
 type pipe struct {
 	bytes.Buffer
 	hold chan struct{}
@@ -28,24 +28,24 @@ func (p *pipe) Write(b []byte) (int, error) {
 	return p.Buffer.Write(b)
 }
 
-func tellDropped(to io.Writer, n int64) { fmt.Fprintf(to, "%d dropped\n", n) }
+func reportDiscarded(to io.Writer, n int64) { fmt.Fprintf(to, "%d dropped\n", n) }
 
 func TestALogThatStandsStillHoldsNobodyUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &pipe{hold: make(chan struct{})}
-		q := newLogQueue(p, tellDropped)
+		q := newLogQueue(p, reportDiscarded)
 		fmt.Fprintln(q, "first")
 		synctest.Wait()
 		line := strings.Repeat("x", 1<<10-1)
-		for range 2 << 10 { // twice of what may wait
+		for range 2 << 10 { // twice the size of the queue
 			fmt.Fprintln(q, line)
 		}
 		began := time.Now()
 		q.mu.Lock()
-		waiting, dropped := len(q.waiting), q.dropped
+		waiting, discarded := len(q.waiting), q.discarded
 		q.mu.Unlock()
-		if waiting > logBacklog || dropped != 1<<10 {
-			t.Errorf("%d bytes wait, %d lines are dropped", waiting, dropped)
+		if waiting > logBacklog || discarded != 1<<10 {
+			t.Errorf("%d bytes wait, %d lines are dropped", waiting, discarded)
 		}
 		close(p.hold)
 		synctest.Wait()
@@ -66,7 +66,7 @@ func TestALogThatStandsStillHoldsNobodyUp(t *testing.T) {
 func TestTheEndWaitsASecondForTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &pipe{hold: make(chan struct{})}
-		q := newLogQueue(p, tellDropped)
+		q := newLogQueue(p, reportDiscarded)
 		fmt.Fprintln(q, "never read")
 		began := time.Now()
 		q.close()
@@ -80,7 +80,7 @@ func TestTheEndWaitsASecondForTheLog(t *testing.T) {
 func TestALogWhoseReaderIsGoneIsNoFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &pipe{gone: errors.New("broken pipe")}
-		q := newLogQueue(p, tellDropped)
+		q := newLogQueue(p, reportDiscarded)
 		for range 3 {
 			if n, err := fmt.Fprintln(q, "unread"); n != 7 || err != nil {
 				t.Errorf("%d, %v", n, err)

@@ -57,7 +57,7 @@ func pages(fetch func(cursor string) (next string, err error)) error {
 	}
 }
 
-// each runs do for all ids, and tells of those that failed.
+// each runs do for all ids, and reports those that failed.
 func (e *env) each(ids []string, do func(id string) error) error {
 	failed := false
 	for _, id := range ids {
@@ -92,7 +92,10 @@ func (c *rmCmd) Run(e *env) error {
 		if c.Purge {
 			e.print(map[string]string{"memory_id": id, "state": "purged"}, "%s is deleted for good", clean(id))
 		} else {
-			e.print(map[string]string{"memory_id": id, "state": "trashed"}, "%s is in the trash; bring it back with: sluice undelete %s", clean(id), clean(id))
+			e.print(
+				map[string]string{"memory_id": id, "state": "trashed"},
+				"%s is in the trash; bring it back with: sluice undelete %s", clean(id), clean(id),
+			)
 		}
 		return nil
 	})

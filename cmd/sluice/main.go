@@ -1,9 +1,9 @@
 // Sluice stores files over bad networks and promises to have them. This is the program: the server,
 // and the commands that talk to one.
 //
-// It owns flags, environment, what is printed, exit statuses, and the wiring (serve.go is the only
-// place that names concrete stores). What the commands do is in the packages: sender puts, download
-// gets, api.Client asks.
+// It owns flags, environment, output, exit statuses, and the wiring: wire.go has the whole graph of
+// a server, and only this package names concrete stores. The work of the commands is in the
+// packages: sender puts, download gets, api.Client sends requests.
 package main
 
 import (
@@ -25,7 +25,7 @@ var version = "unknown"
 
 const defaultServer = "http://127.0.0.1:8080"
 
-// defaults are those of flags that several commands have.
+// defaults has the defaults of flags that several commands have.
 func defaults() kong.Vars {
 	return kong.Vars{"server": defaultServer, "patience": patience, "long_patience": longPatience}
 }
@@ -48,13 +48,13 @@ type cli struct {
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
 
-// env is what a command runs in.
+// env is the environment of a command.
 type env struct {
 	ctx            context.Context
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	json           bool
-	lost           error  // that a result could not be written
+	outErr         error  // why a result could not be written
 	end            func() // gives the log a moment to be written; it may be called again
 	unhook         func() // lets the next signal end the program at once; it may be called again
 }
@@ -64,7 +64,7 @@ type usageError string
 
 func (e usageError) Error() string { return string(e) }
 
-// errSaid marks a failure that the command has told of already.
+// errSaid marks a failure that the command has reported already.
 var errSaid = errors.New("failed")
 
 func main() { os.Exit(Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
@@ -86,9 +86,11 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	defer func() { e.end() }()
 	status := -1
 	parser, err := kong.New(&c,
-		kong.Name("sluice"), kong.Description("Takes big and small files over bad networks, and promises to have them."),
+		kong.Name("sluice"),
+		kong.Description("Takes big and small files over bad networks, and promises to have them."),
 		defaults(), kong.Writers(stdout, stderr), kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.Exit(func(code int) { status = code }), kong.Bind(e), kong.KindMapper(reflect.String, kong.MapperFunc(asIs)),
+		kong.Exit(func(code int) { status = code }), kong.Bind(e),
+		kong.KindMapper(reflect.String, kong.MapperFunc(asIs)),
 		kong.PostBuild(unsetEmpty),
 	)
 	if err != nil {
@@ -111,8 +113,8 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if err = refuseEmpty(parsed); err == nil {
 		err = parsed.Run(e)
 	}
-	if err == nil && e.lost != nil {
-		err = fmt.Errorf("a result could not be written: %w", e.lost)
+	if err == nil && e.outErr != nil {
+		err = fmt.Errorf("a result could not be written: %w", e.outErr)
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = errors.New("stopped")
@@ -129,8 +131,8 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return 1
 }
 
-// asIs takes an argument as it is: kong's own mapper would change what is not UTF-8, and file names
-// may be that.
+// asIs takes an argument as it is. kong's own mapper would change text that is not UTF-8, and file
+// names may be such text.
 func asIs(ctx *kong.DecodeContext, target reflect.Value) error {
 	t, err := ctx.Scan.PopValue("string")
 	if err == nil {
@@ -139,8 +141,8 @@ func asIs(ctx *kong.DecodeContext, target reflect.Value) error {
 	return err
 }
 
-// wantsJSON looks for --json on a command line that could not be parsed, so that the error is told
-// as it was asked for.
+// wantsJSON looks for --json on a command line that could not be parsed, so that the error has the
+// form that the user asked for.
 func wantsJSON(args []string) bool {
 	if end := slices.Index(args, "--"); end >= 0 {
 		args = args[:end]
@@ -148,7 +150,7 @@ func wantsJSON(args []string) bool {
 	return slices.Contains(args, "--json")
 }
 
-// commandOf names the command that a mistake was made with, for its help.
+// commandOf names the command of a mistake on the command line, for a hint at its help.
 func commandOf(err error) string {
 	var wrong *kong.ParseError
 	if errors.As(err, &wrong) && wrong.Context != nil {

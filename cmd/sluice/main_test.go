@@ -9,7 +9,7 @@ import (
 	"sluice/internal/test/leak"
 )
 
-// The test binary is the program where its name is sluice.
+// The test binary is the program if its name is sluice.
 func TestMain(m *testing.M) {
 	testscript.Main(leak.Check(m), map[string]func(){
 		"sluice": func() { os.Exit(Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },

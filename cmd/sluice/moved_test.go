@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// A get whose address leads elsewhere says so at the first answer, and does not ask again.
+// A get whose address redirects says so at the first answer, and does not ask again.
 func TestAGetThatIsSentElsewhereEnds(t *testing.T) {
 	var asked atomic.Int64
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -23,7 +23,10 @@ func TestAGetThatIsSentElsewhereEnds(t *testing.T) {
 	if err := os.WriteFile(token, []byte("slc_any"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := refused(t, "get", "00000000-0000-7000-8000-000000000000", "-o", filepath.Join(dir, "file"), "--server", front.URL, "--token-file", token, "--patience", "1h")
+	out, err := refused(
+		t, "get", "00000000-0000-7000-8000-000000000000", "-o", filepath.Join(dir, "file"), "--server", front.URL,
+		"--token-file", token, "--patience", "1h",
+	)
 	if err == nil || !strings.Contains(out, "this address leads elsewhere") || asked.Load() != 1 {
 		t.Errorf("%d requests, %v: %s", asked.Load(), err, out)
 	}

@@ -26,8 +26,8 @@ func (e *env) print(v any, format string, args ...any) {
 	if err == nil {
 		_, err = e.stdout.Write(append(line, '\n'))
 	}
-	if err != nil && e.lost == nil {
-		e.lost = err
+	if err != nil && e.outErr == nil {
+		e.outErr = err
 	}
 }
 
@@ -42,10 +42,10 @@ type failure struct {
 	} `json:"error"`
 }
 
-// fail tells of an error, on standard error.
+// fail reports an error, on standard error.
 func (e *env) fail(err error) { e.failOf("", err) }
 
-// failOf tells of the error of one file of many.
+// failOf reports the error of one file of many.
 func (e *env) failOf(file string, err error) {
 	if e.json {
 		var f failure
@@ -72,8 +72,8 @@ func (e *env) failOf(file string, err error) {
 	fmt.Fprintf(e.stderr, "sluice: %s%s\n", file, cleanLines(detail(err)))
 }
 
-// detail is an error's text for a user: which server could not be reached, and not by which
-// request; and what to do about a token.
+// detail is an error's text for a user. It names the server that could not be reached instead of
+// the request, and says what to do about a token.
 func detail(err error) string {
 	s := err.Error()
 	var unanswered *url.Error
@@ -91,9 +91,9 @@ func detail(err error) string {
 	return s
 }
 
-// tell writes a message that programs may want too, on standard error: v as JSON, or a line for
+// report writes a message that programs may want too, on standard error: v as JSON, or a line for
 // people.
-func (e *env) tell(v any, format string, args ...any) {
+func (e *env) report(v any, format string, args ...any) {
 	if b, err := json.Marshal(v, jsontext.AllowInvalidUTF8(true), json.Deterministic(true)); e.json && err == nil {
 		fmt.Fprintf(e.stderr, "%s\n", b)
 		return
@@ -108,8 +108,8 @@ func (e *env) say(format string, args ...any) {
 	}
 }
 
-// clean makes a name from elsewhere harmless for a terminal: what can't be printed is shown as its
-// code.
+// clean makes a name from elsewhere harmless for a terminal: it shows the code of each character
+// that can't be printed.
 func clean(s string) string {
 	if strings.IndexFunc(s, odd) < 0 && utf8.ValidString(s) {
 		return s
@@ -128,7 +128,8 @@ func clean(s string) string {
 	return b.String()
 }
 
-// odd: control characters, and those that change the direction of what follows, or show nothing.
+// odd reports whether a character is a control character, changes the direction of the text behind
+// it, or shows nothing.
 func odd(r rune) bool { return r != ' ' && !unicode.IsPrint(r) && r != '\u200d' && r != '\ufe0f' }
 
 func cleanLines(s string) string {
@@ -139,7 +140,7 @@ func cleanLines(s string) string {
 	return strings.Join(lines, "; ")
 }
 
-// ofCapsule says that it is the capsule which is not there.
+// ofCapsule says that the capsule is missing, if the server answers that something is.
 func ofCapsule(id string, err error) error {
 	var refused *api.Error
 	if errors.As(err, &refused) && refused.Code == api.CodeNotFound {

@@ -11,10 +11,10 @@ import (
 	"testing"
 )
 
-// † A disk of the places or the packs that is not mounted at the start is refused by its name,
-// whoever asks, and nothing is touched: neither there nor in the other half. One that another is
-// mounted over while the server runs is noticed; nothing is marked as damaged for it, and all goes
-// on when it is back.
+// † I26: A disk of the places or the packs that is not mounted at the start is refused by its name,
+// by every command, and nothing is touched: neither there nor in the other half. If another disk is
+// mounted over it while the server runs, the server notices, and marks nothing as damaged. All goes
+// on when the disk is back.
 func TestAPartIsAMountOfItsOwn(t *testing.T) {
 	for _, part := range []string{"places", "packs"} {
 		base := t.TempDir()
@@ -31,10 +31,10 @@ func TestAPartIsAMountOfItsOwn(t *testing.T) {
 			holdsContent(t, srv.client, a, big)
 			holdsContent(t, srv.client, b, small)
 		}
-		over := mounted(t, strange, at)
+		unmount := mounted(t, strange, at)
 		waitFor(t, srv.client, false)
 		refusedAway(t, srv.client)
-		over()
+		unmount()
 		waitFor(t, srv.client, true)
 		holds()
 		srv.stop(t)
@@ -46,9 +46,15 @@ func TestAPartIsAMountOfItsOwn(t *testing.T) {
 				back = mounted(t, strange, at)
 			}
 			before := filesOf(t, data)
-			for _, args := range [][]string{{"serve", "--listen", "127.0.0.1:0", "--admin-listen", ""}, {"check"}, {"check", "--repair"}, {"backup", filepath.Join(base, "backup")}} {
+			for _, args := range [][]string{
+				{"serve", "--listen", "127.0.0.1:0", "--admin-listen", ""},
+				{"check"},
+				{"check", "--repair"},
+				{"backup", filepath.Join(base, "backup")},
+			} {
 				out, err := refused(t, append(args, "--data", data)...)
-				if err == nil || !strings.Contains(out, at+" is") || !strings.Contains(out, "mounted") || !strings.Contains(out, "Nothing was touched") {
+				if err == nil || !strings.Contains(out, at+" is") || !strings.Contains(out, "mounted") ||
+					!strings.Contains(out, "Nothing was touched") {
 					t.Errorf("%q without %s: %v: %s", args, part, err, out)
 				}
 				if after := filesOf(t, data); !slices.Equal(before, after) {
@@ -63,11 +69,12 @@ func TestAPartIsAMountOfItsOwn(t *testing.T) {
 		if out, err := exec.Command("sluice", "check", "--data", data).CombinedOutput(); err != nil {
 			t.Errorf("check: %v: %s", err, out)
 		}
-		// Gone for good: the rest goes on.
+		// Gone for good: all other content goes on.
 		if err := os.RemoveAll(at); err != nil {
 			t.Fatal(err)
 		}
-		if out, err := refused(t, "check", "--repair", "--rejoin", "--data", data); err == nil || !strings.Contains(out, "quarantined") {
+		if out, err := refused(t, "check", "--repair", "--rejoin", "--data", data); err == nil ||
+			!strings.Contains(out, "quarantined") {
 			t.Errorf("check --repair --rejoin: %v: %s", err, out)
 		}
 		srv = startServer(t, data)
@@ -80,15 +87,18 @@ func TestAPartIsAMountOfItsOwn(t *testing.T) {
 	}
 }
 
-// Whatever a folder is refused for at the start, nothing in it is touched: not its metadata either
-// where it is the content that is refused.
+// A folder that is refused at the start is not touched. If the content is refused, the metadata is
+// not touched either.
 func TestWhatIsRefusedIsNotTouched(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	srv := startServer(t, data)
 	b := contentOf("a.bin", 30_000)
 	m := store(t, srv.client, "a.bin", b)
 	srv.stop(t)
-	for _, name := range []string{"folder", "meta/FOLDER", "meta/FORMAT", "content/folder", "content/format", "content/state", "content/parts", "content/places/part", "content/packs/part"} {
+	for _, name := range []string{
+		"folder", "meta/FOLDER", "meta/FORMAT", "content/folder", "content/format", "content/state", "content/parts",
+		"content/places/part", "content/packs/part",
+	} {
 		for _, how := range []string{"gone", "cut"} {
 			if how == "gone" && (name == "folder" || name == "content/parts") {
 				continue // made anew: nothing is missing
@@ -107,9 +117,13 @@ func TestWhatIsRefusedIsNotTouched(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := filesOf(t, data)
-			for _, args := range [][]string{{"serve", "--listen", "127.0.0.1:0", "--admin-listen", ""}, {"check"}, {"check", "--repair"}} {
+			for _, args := range [][]string{
+				{"serve", "--listen", "127.0.0.1:0", "--admin-listen", ""}, {"check"}, {"check", "--repair"},
+			} {
 				out, err := refused(t, append(args, "--data", data)...)
-				if err == nil || !strings.Contains(out, filepath.Base(name)) || !strings.Contains(out, filepath.Dir(path)) || !strings.Contains(strings.ToLower(out), "restore a backup") {
+				if err == nil || !strings.Contains(out, filepath.Base(name)) ||
+					!strings.Contains(out, filepath.Dir(path)) ||
+					!strings.Contains(strings.ToLower(out), "restore a backup") {
 					t.Errorf("%q, %s %s: %v: %s", args, name, how, err, out)
 				}
 				if after := filesOf(t, data); !slices.Equal(before, after) {

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/term"
 )
 
-// progress shows how far things are: bars with rate and time left on a terminal, and in a pipe a
+// progress shows how far transfers are: on a terminal bars with rate and time left, and in a pipe a
 // plain line now and then.
 type progress struct {
 	e    *env
@@ -28,13 +28,14 @@ type progress struct {
 // plainEvery is how often a plain line is written at most.
 const plainEvery = 10 * time.Second
 
-// meter is one file on its way. The bar's own goroutine reads it while it draws, and whoever sets
-// the bar waits for that: so nobody may hold a lock in the one that the other takes.
+// meter is one file on its way. The bar's own goroutine reads it while it draws, and a caller that
+// sets the bar waits for that. So no goroutine may hold a lock in one of these that the other
+// takes.
 type meter struct {
 	bar     *mpb.Bar
 	name    string
 	started time.Time
-	said    time.Time // under progress.mu
+	said    time.Time // guarded by progress.mu
 	first   int64     // bytes that were there at the start
 	last    atomic.Int64
 }
@@ -55,7 +56,7 @@ func (p *progress) out() io.Writer {
 	return p.e.stderr
 }
 
-// set says how far a file is; total is -1 where it is not known. It may go back.
+// set says how far a file is. total is -1 if it is not known. done may go back.
 func (p *progress) set(name string, done, total int64) {
 	p.mu.Lock()
 	now := time.Now()
@@ -115,9 +116,11 @@ func (p *progress) add(m *meter, total int64) *mpb.Bar {
 	if r := []rune(shown); len(r) > 30 {
 		shown = string(r[:14]) + "…" + string(r[len(r)-15:])
 	}
-	// The bar is never complete by itself: bytes on their way may have to go again. end takes it
-	// away.
-	return p.bars.New(max(total, 0)+1, mpb.BarStyle().Rbound("|"), mpb.BarRemoveOnComplete(), mpb.PrependDecorators(decor.Name(shown+" ")), mpb.AppendDecorators(show))
+	// The bar is never complete by itself: bytes on their way may have to go again. end removes it.
+	return p.bars.New(
+		max(total, 0)+1, mpb.BarStyle().Rbound("|"), mpb.BarRemoveOnComplete(),
+		mpb.PrependDecorators(decor.Name(shown+" ")), mpb.AppendDecorators(show),
+	)
 }
 
 // end says that a file is done, or has failed.
@@ -132,7 +135,7 @@ func (p *progress) end(name string) {
 	}
 }
 
-// close takes what is left off the terminal.
+// close removes the bars that are left from the terminal.
 func (p *progress) close() {
 	if p.bars == nil {
 		return

@@ -9,7 +9,8 @@ import (
 	"github.com/vbauerster/mpb/v8"
 )
 
-// Bars draw themselves while others say how far things are: neither waits for the other for ever.
+// Bars draw themselves while other goroutines set how far transfers are. Neither waits for the
+// other for ever.
 func TestBarsDoNotHoldUpWhatTheyShow(t *testing.T) {
 	p := &progress{
 		e: &env{stdout: io.Discard, stderr: io.Discard}, files: map[string]*meter{},

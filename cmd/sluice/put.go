@@ -30,7 +30,8 @@ type putCmd struct {
 
 // Help is what --help says beside the flags.
 func (*putCmd) Help() string {
-	return "What is left out of a folder is named, and makes the exit status 1: links, pipes, sockets, devices, the data folder of a server, and half of a get. A link that is named here is followed."
+	return "What is left out of a folder is named, and makes the exit status 1: links, pipes, sockets, devices, the " +
+		"data folder of a server, and half of a get. A link that is named here is followed."
 }
 
 // Run stores files. One bad file of many does not keep the others from being stored.
@@ -67,7 +68,7 @@ func (c *putCmd) Run(e *env) error {
 	})
 	ctx, stop := context.WithCancel(e.ctx)
 	defer stop()
-	// Files of one request each go several at a time; a large one uses all requests for itself.
+	// Files of one request each go several at a time. A large file uses all requests for itself.
 	p.slots = make(chan struct{}, atMost(cmp.Or(parallel, sender.MaxParallel), descriptorsOfPut))
 	for _, arg := range c.Files {
 		if ctx.Err() == nil {
@@ -77,11 +78,13 @@ func (c *putCmd) Run(e *env) error {
 	p.wg.Wait()
 	p.e.sayLeftOut(p.left)
 	if p.unsent > 0 {
-		p.e.tell(map[string]int{"not_tried": p.unsent}, "%d more not tried", p.unsent)
+		p.e.report(map[string]int{"not_tried": p.unsent}, "%d more not tried", p.unsent)
 	}
 	if e.ctx.Err() != nil {
 		if slices.Contains(c.Files, "-") {
-			return errors.New("stopped; of standard input nothing was stored, and for files the same command goes on where it was")
+			return errors.New(
+				"stopped; of standard input nothing was stored, and for files the same command goes on where it was",
+			)
 		}
 		return errors.New("stopped; the same command goes on where it was")
 	}
@@ -91,7 +94,7 @@ func (c *putCmd) Run(e *env) error {
 	return nil
 }
 
-// putter sends files and tells what became of them.
+// putter sends files and reports what became of them.
 type putter struct {
 	e      *env
 	bars   *progress
@@ -99,12 +102,12 @@ type putter struct {
 	slots  chan struct{}
 	wg     sync.WaitGroup
 
-	dirs map[string]string // the folders that are sent, by the paths that they are stored under
+	dirs map[string]string // the folders that are sent, by the paths under which they are stored
 
-	mu      sync.Mutex // of what follows
+	mu      sync.Mutex // guards the fields below
 	failed  bool
-	useless bool // that nothing can be stored there was said
-	left    int  // out
+	useless bool // it was reported that nothing can be stored there
+	left    int  // how many were left out
 	unsent  int  // files that were not tried, as nothing can be stored there
 }
 
@@ -128,7 +131,9 @@ func (c *putCmd) add(ctx context.Context, p *putter, arg string) {
 		return
 	}
 	if !info.IsDir() && !info.Mode().IsRegular() {
-		p.done(sender.File{Disk: arg}, nil, errors.New("it is not a regular file; what a pipe brings is stored with: sluice put - --name NAME"))
+		p.done(sender.File{Disk: arg}, nil, errors.New(
+			"it is not a regular file; what a pipe brings is stored with: sluice put - --name NAME",
+		))
 		return
 	}
 	if !info.IsDir() {
@@ -142,8 +147,8 @@ func (c *putCmd) add(ctx context.Context, p *putter, arg string) {
 	p.folder(ctx, arg)
 }
 
-// interruptible is a reader whose Read returns when ctx ends, though nothing may ever come. The
-// Read below it is left to the end of the process.
+// interruptible is a reader whose Read returns when ctx ends, even if no byte ever comes. The Read
+// below it goes on until the end of the process.
 type interruptible struct {
 	ctx  context.Context
 	from io.Reader
@@ -179,7 +184,7 @@ func (r *interruptible) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// alone is from where on a file has all requests for itself, in bytes.
+// alone is the size in bytes from which a file has all requests for itself.
 const alone = 8 << 20
 
 func (p *putter) send(ctx context.Context, f sender.File, n int64) {
@@ -204,15 +209,15 @@ func (p *putter) send(ctx context.Context, f sender.File, n int64) {
 	})
 }
 
-// done tells what became of a file.
-func (p *putter) done(f sender.File, tell func(), err error) {
+// done reports what became of a file.
+func (p *putter) done(f sender.File, report func(), err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
 	case err == nil:
-		tell()
+		report()
 	case p.e.ctx.Err() != nil:
-		p.failed = true // that it was stopped is said once, at the end
+		p.failed = true // a stop is reported once, at the end
 	case p.useless && errors.Is(err, sender.ErrServer):
 		p.unsent++
 	default:
@@ -222,10 +227,11 @@ func (p *putter) done(f sender.File, tell func(), err error) {
 	}
 }
 
-// mimeOf goes by the name's ending.
+// mimeOf guesses the type from the name's ending.
 func mimeOf(name string) string { return mime.TypeByExtension(strings.ToLower(filepath.Ext(name))) }
 
-// messages writes log records as plain lines, above the bars: each kind of message once in a while.
+// messages writes log records as plain lines, above the bars. Each kind of message is written once
+// in a while.
 type messages struct {
 	out  *progress
 	with []slog.Attr
@@ -234,7 +240,7 @@ type messages struct {
 	said map[string]time.Time
 }
 
-// newMessages gives a log that a person reads, above the bars; with --json nothing is written.
+// newMessages gives a log for people, above the bars. With --json nothing is written.
 func newMessages(p *progress) *slog.Logger {
 	if p.e.json {
 		return slog.New(slog.DiscardHandler)

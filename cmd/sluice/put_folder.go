@@ -17,8 +17,8 @@ import (
 	"sluice/sender"
 )
 
-// folder sends a folder with its paths. A link that is named on the command line is followed, those
-// in the folder are not; what is left out is told and counted, and makes it fail.
+// folder sends a folder with its paths. It follows a link that is named on the command line, and no
+// link in the folder. It reports and counts what it leaves out, and fails then.
 func (p *putter) folder(ctx context.Context, root string) {
 	abs, err := filepath.Abs(root)
 	if err != nil {
@@ -33,7 +33,7 @@ func (p *putter) folder(ctx context.Context, root string) {
 		p.done(sender.File{Disk: root}, nil, err)
 		return
 	}
-	// Of the places that the folders have on the disk, and in the server.
+	// The paths of the folders in the server, by their paths on the disk.
 	stored := map[string]string{".": p.under("", filepath.Base(abs), abs)}
 	err = filepath.WalkDir(root+string(filepath.Separator), func(disk string, d fs.DirEntry, err error) error {
 		if ctx.Err() != nil {
@@ -78,7 +78,13 @@ func (p *putter) folder(ctx context.Context, root string) {
 			p.done(sender.File{Disk: disk}, nil, err)
 			return nil
 		}
-		p.send(ctx, sender.File{Disk: disk, Name: d.Name(), Dir: strings.Trim(stored[filepath.Dir(rel)], "/"), MIME: mimeOf(disk)}, info.Size())
+		p.send(
+			ctx,
+			sender.File{
+				Disk: disk, Name: d.Name(), Dir: strings.Trim(stored[filepath.Dir(rel)], "/"), MIME: mimeOf(disk),
+			},
+			info.Size(),
+		)
 		return nil
 	})
 	if err != nil && ctx.Err() == nil {
@@ -86,9 +92,9 @@ func (p *putter) folder(ctx context.Context, root string) {
 	}
 }
 
-// under gives the path that a folder is stored under. Of two folders whose names are one in NFC, or
-// that have one name on the command line, the second gets a number: else get would bring one of two
-// files back that have one name in them.
+// under gives the path under which a folder is stored. If two folders have one name in NFC, or one
+// name on the command line, the second gets a number. Else two files in them with one name would be
+// one file for get.
 func (p *putter) under(parent, name, disk string) string {
 	plain := path.Join(parent, norm.NFC.String(name))
 	for i := 1; ; i++ {
@@ -100,7 +106,10 @@ func (p *putter) under(parent, name, disk string) string {
 		case !taken:
 			p.dirs[as] = disk
 			if i > 1 {
-				p.e.tell(map[string]any{"renamed": map[string]string{"of": disk, "path": as}}, "stored as %s, as another folder has its name: %s", clean(as), clean(disk))
+				p.e.report(
+					map[string]any{"renamed": map[string]string{"of": disk, "path": as}},
+					"stored as %s, as another folder has its name: %s", clean(as), clean(disk),
+				)
 			}
 			return as
 		case before == disk:
@@ -127,8 +136,8 @@ func whyNot(disk string, kind fs.FileMode) string {
 	return "it is no regular file"
 }
 
-// leaveOut tells of something in a folder that is not stored. The exit status says so too: whoever
-// deletes the folder afterwards must know.
+// leaveOut reports something in a folder that is not stored. The exit status says so too, so that
+// nobody deletes the folder in the belief that all of it is stored.
 func (p *putter) leaveOut(what, why string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -137,13 +146,17 @@ func (p *putter) leaveOut(what, why string) {
 	p.e.leftOut(what, why)
 }
 
-var errData = errors.New("it is the data folder of a Sluice server, whose tokens would be stored with it; it is backed up with: sluice backup")
+var errData = errors.New(
+	"it is the data folder of a Sluice server, whose tokens would be stored with it; it is backed up with: sluice " +
+		"backup",
+)
 
 // isData reports whether a folder is a server's data folder, or a half of one, by the files that
 // mark them.
 func isData(dir string) (bool, error) {
 	for name, begins := range map[string]string{
-		"meta/FORMAT": "sluice metadata,", "content/format": "sluice content,", "FORMAT": "sluice metadata,", "format": "sluice content,",
+		"meta/FORMAT": "sluice metadata,", "content/format": "sluice content,", "FORMAT": "sluice metadata,",
+		"format": "sluice content,",
 	} {
 		is, err := beginsWith(filepath.Join(dir, filepath.FromSlash(name)), begins)
 		if is || err != nil {
@@ -153,7 +166,8 @@ func isData(dir string) (bool, error) {
 	return false, nil
 }
 
-// beginsWith is false for what is no regular file that can be read: then it marks nothing.
+// beginsWith reports whether a regular file begins with a text. A file that can't be opened marks
+// nothing.
 func beginsWith(name, text string) (bool, error) {
 	if info, err := os.Stat(name); err != nil || !info.Mode().IsRegular() {
 		return false, nil

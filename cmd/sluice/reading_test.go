@@ -55,7 +55,10 @@ func TestACheckWritesNothing(t *testing.T) {
 				srv := startServer(t, data)
 				var held []string
 				for i := range 3 {
-					m, err := srv.client.Create(t.Context(), api.CreateRequest{Name: fmt.Sprint(i)}, strings.NewReader(strings.Repeat(fmt.Sprint(i), 20_000)), 20_000)
+					m, err := srv.client.Create(
+						t.Context(), api.CreateRequest{Name: fmt.Sprint(i)},
+						strings.NewReader(strings.Repeat(fmt.Sprint(i), 20_000)), 20_000,
+					)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -90,7 +93,10 @@ func TestACheckWritesNothing(t *testing.T) {
 				}
 				srv = startServer(t, data)
 				for i, id := range held {
-					b, err := exec.Command("sluice", "get", id, "-o", "-", "--server", srv.url, "--token-file", filepath.Join(data, "admin-token")).Output()
+					b, err := exec.Command(
+						"sluice", "get", id, "-o", "-", "--server", srv.url, "--token-file",
+						filepath.Join(data, "admin-token"),
+					).Output()
 					if err != nil || string(b) != strings.Repeat(fmt.Sprint(i), 20_000) {
 						t.Errorf("memory %d: %d bytes, %v", i, len(b), err)
 					}
@@ -100,7 +106,8 @@ func TestACheckWritesNothing(t *testing.T) {
 	}
 }
 
-// hurtHeads turns over a bit in the head of each item of all packs, of which there must be so many.
+// hurtHeads flips a bit in the head of each item of all packs. There must be as many items as
+// given.
 func hurtHeads(t *testing.T, data string, want int) {
 	t.Helper()
 	packs, err := filepath.Glob(filepath.Join(data, "content", "packs", "p*"))

@@ -19,7 +19,7 @@ import (
 	"sluice/api"
 )
 
-// rotting is a server, and what it is asked for over a protocol.
+// rotting is a server whose disk has flipped bits, with its clients over both protocols.
 type rotting struct {
 	t      *testing.T
 	srv    *child
@@ -27,8 +27,8 @@ type rotting struct {
 	secret string
 }
 
-// flip changes a bit of what is stored at, and of nothing else: as others would through the page
-// cache, or, cold, on the disk alone.
+// flip changes one bit of the stored bytes: through the page cache as another program would, or,
+// cold, on the disk alone.
 func (r *rotting) flip(needle []byte, cold bool) {
 	r.t.Helper()
 	found := 0
@@ -60,9 +60,11 @@ func (r *rotting) flip(needle []byte, cold bool) {
 	}
 }
 
-// get gives a status and what came with it; whole: to its end. The status is 0 where the answer was
-// cut off before its head was on its way.
-func (r *rotting) get(tr *http.Transport, method string, m api.Memory, field string) (status int, b []byte, whole bool) {
+// get gives the status and the body of a response, and whether the body came to its end (whole).
+// The status is 0 if the answer was cut off before its head was sent.
+func (r *rotting) get(
+	tr *http.Transport, method string, m api.Memory, field string,
+) (status int, b []byte, whole bool) {
 	r.t.Helper()
 	req, err := http.NewRequestWithContext(context.Background(), method, r.srv.url+m.ContentURL, nil)
 	if err != nil {
@@ -81,9 +83,9 @@ func (r *rotting) get(tr *http.Transport, method string, m api.Memory, field str
 	return res.StatusCode, b, err == nil
 }
 
-// A bit that has flipped in what is stored is never read as good, with the defaults of serve: whole
-// or in part, over both protocols, whether the content was read before or not, and whether the page
-// cache has the wrong byte or the disk.
+// A flipped bit in stored content is never read as good, with the defaults of serve: whole or in
+// part, over both protocols, whether the content was read before or not, and whether the page cache
+// has the wrong byte or the disk.
 func TestRotIsNeverRead(t *testing.T) {
 	r := &rotting{t: t, data: filepath.Join(t.TempDir(), "data")}
 	r.srv = startServer(t, r.data, "--scrub-rate", "0")
@@ -94,8 +96,11 @@ func TestRotIsNeverRead(t *testing.T) {
 	r.secret = strings.TrimSpace(string(token))
 	two := new(http.Protocols)
 	two.SetUnencryptedHTTP2(true)
-	over := map[string]*http.Transport{"HTTP/1.1": {}, "HTTP/2": {Protocols: two}}
-	for kind, n := range map[string]int{"an item of a pack": 5_000, "a large item": 300_000, "a place": 2 << 20, "a content of several extents": 20<<20 + 5} {
+	transports := map[string]*http.Transport{"HTTP/1.1": {}, "HTTP/2": {Protocols: two}}
+	for kind, n := range map[string]int{
+		"an item of a pack": 5_000, "a large item": 300_000, "a place": 2 << 20,
+		"a content of several extents": 20<<20 + 5,
+	} {
 		for _, before := range []string{"", "whole", "a part"} {
 			for _, cold := range []bool{true, false} {
 				what := fmt.Sprintf("%s, read before: %q, cold: %v", kind, before, cold)
@@ -104,32 +109,41 @@ func TestRotIsNeverRead(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				switch status, got, whole := r.get(over["HTTP/1.1"], "GET", m, map[string]string{"a part": "bytes=3-"}[before]); {
+				switch status, got, whole := r.get(
+					transports["HTTP/1.1"], "GET", m, map[string]string{"a part": "bytes=3-"}[before],
+				); {
 				case before == "":
 				case status >= 300 || !whole || !bytes.HasSuffix(b, got):
 					t.Fatalf("%s: %d", what, status)
 				}
 				r.flip(b[bad:bad+64], cold)
-				for name, tr := range over {
-					if status, got, whole := r.get(tr, "GET", m, ""); status == 200 && whole || status > 200 && status != 500 || len(got) >= n {
+				for name, tr := range transports {
+					if status, got, whole := r.get(tr, "GET", m, ""); status == 200 && whole ||
+						status > 200 && status != 500 || len(got) >= n {
 						t.Errorf("%s, %s: %d, %d bytes, whole: %v", what, name, status, len(got), whole)
 					}
 					for _, first := range []int{bad, bad - 100, bad - n/3} {
-						if status, got, whole := r.get(tr, "GET", m, fmt.Sprintf("bytes=%d-%d", first, bad+50)); status == 206 && whole || status == 200 || status > 206 && status != 500 {
-							t.Errorf("%s, %s, from %d: %d, %d bytes, whole: %v", what, name, first, status, len(got), whole)
+						if status, got, whole := r.get(
+							tr, "GET", m, fmt.Sprintf("bytes=%d-%d", first, bad+50),
+						); status == 206 && whole || status == 200 || status > 206 && status != 500 {
+							t.Errorf(
+								"%s, %s, from %d: %d, %d bytes, whole: %v", what, name, first, status, len(got), whole,
+							)
 						}
 					}
-					if status, got, _ := r.get(tr, "GET", m, fmt.Sprintf("bytes=%d-%d", bad, bad)); status != 500 || !bytes.Contains(got, []byte(`"code":"Damaged"`)) {
+					if status, got, _ := r.get(tr, "GET", m, fmt.Sprintf("bytes=%d-%d", bad, bad)); status != 500 ||
+						!bytes.Contains(got, []byte(`"code":"Damaged"`)) {
 						t.Errorf("%s, %s, the byte alone: %d %s", what, name, status, got)
 					}
-					if status, _, _ := r.get(tr, "HEAD", m, ""); status != 200 { // it reads nothing, and says nothing of the bytes
+					// it reads nothing, and says nothing of the bytes
+					if status, _, _ := r.get(tr, "HEAD", m, ""); status != 200 {
 						t.Errorf("%s, %s: HEAD %d", what, name, status)
 					}
 				}
 			}
 		}
 	}
-	for _, tr := range over {
+	for _, tr := range transports {
 		tr.CloseIdleConnections()
 	}
 }

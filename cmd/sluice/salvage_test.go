@@ -19,6 +19,7 @@ import (
 	"sluice/access"
 	"sluice/api"
 	"sluice/catalog"
+	"sluice/internal/durable"
 	"sluice/internal/system"
 	"sluice/session"
 	"sluice/store/folder"
@@ -27,8 +28,9 @@ import (
 	"sluice/upload"
 )
 
-// wrecked is a data folder whose metadata are in several tables and a log, and what it has.
-type wrecked struct {
+// damagedFolder is a data folder with metadata in several tables and a log, and the facts that it
+// holds.
+type damagedFolder struct {
 	data     string
 	memories map[catalog.MemoryID]catalog.Memory
 	tokens   map[string]bool // their ids
@@ -37,16 +39,23 @@ type wrecked struct {
 	open     map[session.SessionID]bool
 }
 
-// furnishWreck makes the folder: memories of all sizes in two capsules, some changed, in the trash,
-// restored or gone; uploads under way, finished and aborted; principals and tokens.
-func furnishWreck(t *testing.T) *wrecked {
+// furnishDamaged makes the folder: memories of all sizes in two capsules, some changed, in the
+// trash, restored or gone; uploads under way, finished and aborted; principals and tokens.
+func furnishDamaged(t *testing.T) *damagedFolder {
 	t.Helper()
-	w := &wrecked{data: filepath.Join(t.TempDir(), "data"), revoked: map[string]bool{}, purged: map[string]bool{}}
+	w := &damagedFolder{data: filepath.Join(t.TempDir(), "data"), revoked: map[string]bool{}, purged: map[string]bool{}}
 	var ids []string
 	put := func(srv *child, from, to int) {
 		for i := from; i < to; i++ {
 			b := contentOf(fmt.Sprint(i), 500+i%3*15_000)
-			m, err := srv.client.Create(t.Context(), api.CreateRequest{CapsuleID: []string{"default", "second"}[i%2], Name: fmt.Sprintf("file %d", i), Idem: fmt.Sprintf("key %d", i)}, bytes.NewReader(b), int64(len(b)))
+			m, err := srv.client.Create(
+				t.Context(),
+				api.CreateRequest{
+					CapsuleID: []string{"default", "second"}[i%2], Name: fmt.Sprintf("file %d", i),
+					Idem: fmt.Sprintf("key %d", i),
+				},
+				bytes.NewReader(b), int64(len(b)),
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -55,9 +64,13 @@ func furnishWreck(t *testing.T) *wrecked {
 	}
 	upload := func(srv *child, name string, chunks int64) string {
 		three, whole := int64(3), int64(3*64<<10)
-		s, err := srv.client.Begin(t.Context(), api.BeginRequest{CapsuleID: "second", Meta: api.Meta{Name: name, Bytes: &whole}, ExpectedChunks: &three, ChunkSize: 64 << 10})
+		s, err := srv.client.Begin(t.Context(), api.BeginRequest{
+			CapsuleID: "second", Meta: api.Meta{Name: name, Bytes: &whole}, ExpectedChunks: &three, ChunkSize: 64 << 10,
+		})
 		for i := int64(0); i < chunks && err == nil; i++ {
-			err = srv.client.PutChunk(t.Context(), s.SessionID, i, bytes.NewReader(contentOf(name, 64<<10)), 64<<10, api.PutOptions{})
+			err = srv.client.PutChunk(
+				t.Context(), s.SessionID, i, bytes.NewReader(contentOf(name, 64<<10)), 64<<10, api.PutOptions{},
+			)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -79,7 +92,9 @@ func furnishWreck(t *testing.T) *wrecked {
 	}
 	check(srv.client.Abort(t.Context(), upload(srv, "aborted", 2)))
 	whole := bytes.Repeat(contentOf("finished", 64<<10), 3)
-	_, err = srv.client.Finish(t.Context(), api.FinishRequest{SessionID: upload(srv, "finished", 3), SHA256: sum(whole), TotalLen: int64(len(whole))})
+	_, err = srv.client.Finish(t.Context(), api.FinishRequest{
+		SessionID: upload(srv, "finished", 3), SHA256: sum(whole), TotalLen: int64(len(whole)),
+	})
 	check(err)
 	for _, id := range ids[:4] {
 		check(srv.client.DeleteMemory(t.Context(), id, false))
@@ -103,8 +118,8 @@ func furnishWreck(t *testing.T) *wrecked {
 	check(err)
 	upload(srv, "late", 2)
 	srv.stop(t)
-	// While a block is rotten the tables over it are not merged with it.
-	mend := rot(t, w.data, func(hole string) bool { return strings.Count(hole, "events") == 2 })
+	// While a block is corrupt the tables over it are not merged with it.
+	mend := corrupt(t, w.data, func(hole string) bool { return strings.Count(hole, "events") == 2 })
 	for n := 60; n < 66; n += 3 {
 		srv = startServer(t, w.data, "--scrub-rate", "0")
 		put(srv, n, n+3)
@@ -125,8 +140,8 @@ func furnishWreck(t *testing.T) *wrecked {
 	return w
 }
 
-// holesOf says, for a bit that is flipped in each block of a table, which rows are lost; by the
-// flipped byte.
+// holesOf says which rows are lost if a bit is flipped in a block of a table, for each block, by
+// the flipped byte.
 func holesOf(t *testing.T, path string) map[int]string {
 	t.Helper()
 	b, err := os.ReadFile(path)
@@ -135,17 +150,17 @@ func holesOf(t *testing.T, path string) map[int]string {
 	}
 	out, seen := map[int]string{}, map[string]bool{}
 	for i := 0; i < len(b); i += 200 {
-		rotten := bytes.Clone(b)
-		rotten[i] ^= 1
-		if err := os.WriteFile(path, rotten, 0o600); err != nil {
+		corrupted := bytes.Clone(b)
+		corrupted[i] ^= 1
+		if err := os.WriteFile(path, corrupted, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		wreck, err := pebblemeta.OpenDamaged(filepath.Dir(path), pebblemeta.Options{})
+		damaged, err := pebblemeta.OpenDamaged(filepath.Dir(path), pebblemeta.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		hole, _, _ := strings.Cut(strings.Join(wreck.Holes(), "; "), " can't be read")
-		if err := wreck.Close(); err != nil {
+		hole, _, _ := strings.Cut(strings.Join(damaged.Holes(), "; "), " can't be read")
+		if err := damaged.Close(); err != nil {
 			t.Fatal(err)
 		}
 		if hole != "" && !seen[hole] {
@@ -158,9 +173,9 @@ func holesOf(t *testing.T, path string) map[int]string {
 	return out
 }
 
-// rot flips a bit in a block of the largest table, such that the rows that are lost are described
-// so.
-func rot(t *testing.T, data string, describes func(hole string) bool) (mend func()) {
+// corrupt flips a bit in a block of the largest table. describes picks the block by the rows that
+// are lost.
+func corrupt(t *testing.T, data string, describes func(hole string) bool) (mend func()) {
 	t.Helper()
 	path, most := "", int64(0)
 	for _, table := range tablesOf(t, data) {
@@ -189,25 +204,29 @@ func rot(t *testing.T, data string, describes func(hole string) bool) (mend func
 	return nil
 }
 
-// A list of sessions whose records can't all be read says so, and is no success.
+// A list of sessions says that some records can't be read, and fails then.
 func TestTheListOfSessionsSaysWhatItLacks(t *testing.T) {
-	w := furnishWreck(t)
-	rot(t, w.data, func(hole string) bool {
+	w := furnishDamaged(t)
+	corrupt(t, w.data, func(hole string) bool {
 		return strings.Contains(hole, "sessions") && !strings.Contains(hole, "capsules")
 	})
 	srv := startServer(t, w.data, "--scrub-rate", "0")
-	status, said := runHere("sessions", "ls", "--state", "all", "--server", srv.url, "--token-file", filepath.Join(w.data, "admin-token"))
+	status, said := runHere(
+		"sessions", "ls", "--state", "all", "--server", srv.url, "--token-file", filepath.Join(w.data, "admin-token"),
+	)
 	if status != 1 || !strings.Contains(said, "damaged, and perhaps missing in the list: ") {
 		t.Errorf("%d: %s", status, said)
 	}
-	if status, said := runHere("ls", "--server", srv.url, "--token-file", filepath.Join(w.data, "admin-token")); status != 0 || strings.Contains(said, "damaged") {
+	if status, said := runHere(
+		"ls", "--server", srv.url, "--token-file", filepath.Join(w.data, "admin-token"),
+	); status != 0 || strings.Contains(said, "damaged") {
 		t.Errorf("%d: %s", status, said)
 	}
 	srv.stop(t)
 }
 
-// asAdmin changes who may come in, while no server runs.
-func (w *wrecked) asAdmin(t *testing.T, do func(who *access.Service, admin access.Caller) error) {
+// asAdmin changes rights, while no server runs.
+func (w *damagedFolder) asAdmin(t *testing.T, do func(who *access.Service, admin access.Caller) error) {
 	t.Helper()
 	d := w.openData(t, w.data)
 	who := access.New(d.meta.Catalog(), system.Clock{}, func() int64 { return 1 }, nil)
@@ -225,7 +244,7 @@ func (w *wrecked) asAdmin(t *testing.T, do func(who *access.Service, admin acces
 }
 
 // furnishTokens makes tokens for another principal, and gives their ids.
-func (w *wrecked) furnishTokens(t *testing.T) (ids []string) {
+func (w *damagedFolder) furnishTokens(t *testing.T) (ids []string) {
 	t.Helper()
 	w.asAdmin(t, func(who *access.Service, admin access.Caller) error {
 		p, err := who.CreatePrincipal(t.Context(), admin, "friend", false)
@@ -239,7 +258,7 @@ func (w *wrecked) furnishTokens(t *testing.T) (ids []string) {
 	return ids
 }
 
-func (w *wrecked) revoke(t *testing.T, ids ...string) {
+func (w *damagedFolder) revoke(t *testing.T, ids ...string) {
 	t.Helper()
 	w.asAdmin(t, func(who *access.Service, admin access.Caller) (err error) {
 		for _, id := range ids {
@@ -250,17 +269,22 @@ func (w *wrecked) revoke(t *testing.T, ids ...string) {
 	})
 }
 
-func (w *wrecked) openData(t *testing.T, dir string) *data {
+func (w *damagedFolder) openData(t *testing.T, dir string) *data {
 	t.Helper()
-	d, err := openData(dir, folder.Options{Existing: true}, pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{})}, localblob.Options{})
+	d, err := openData(
+		dir, durable.Process, folder.Options{Existing: true},
+		pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{})}, localblob.Options{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return d
 }
 
-// read gives what a folder has.
-func (w *wrecked) read(t *testing.T, dir string) (memories map[catalog.MemoryID]catalog.Memory, tokens map[string]bool, open map[session.SessionID]bool) {
+// read gives the rows of a folder.
+func (w *damagedFolder) read(t *testing.T, dir string) (
+	memories map[catalog.MemoryID]catalog.Memory, tokens map[string]bool, open map[session.SessionID]bool,
+) {
 	t.Helper()
 	d := w.openData(t, dir)
 	memories, tokens, open = map[catalog.MemoryID]catalog.Memory{}, map[string]bool{}, map[session.SessionID]bool{}
@@ -280,7 +304,8 @@ func (w *wrecked) read(t *testing.T, dir string) (memories map[catalog.MemoryID]
 		}
 		return nil
 	})
-	err = errors.Join(err, session.Page(t.Context(), d.meta.Sessions(), session.Query{State: session.Open, Limit: 100}, func(s session.Session) (bool, error) {
+	query := session.Query{State: session.Open, Limit: 100}
+	err = errors.Join(err, session.Page(t.Context(), d.meta.Sessions(), query, func(s session.Session) (bool, error) {
 		open[s.ID] = true
 		return true, nil
 	}))
@@ -314,8 +339,8 @@ func tablesOf(t *testing.T, data string) []string {
 	return tables
 }
 
-// damages are what may befall the tables, by name: each is gone, cut, or has a rotten block; one in
-// so many of those.
+// damages lists what may happen to the tables, by name: each is gone, truncated, or has a corrupt
+// block; of the corrupt ones, one in so many.
 func damages(t *testing.T, data string, every int) map[string]func(data string) error {
 	t.Helper()
 	out, blocks := map[string]func(string) error{}, 0
@@ -332,19 +357,23 @@ func damages(t *testing.T, data string, every int) map[string]func(data string) 
 			if blocks++; blocks%every != 0 {
 				continue
 			}
-			rotten := bytes.Clone(b)
-			rotten[i] ^= 4
-			out[fmt.Sprintf("%s byte %d", name, i)] = func(data string) error { return os.WriteFile(at(data), rotten, 0o600) }
+			corrupted := bytes.Clone(b)
+			corrupted[i] ^= 4
+			out[fmt.Sprintf("%s byte %d", name, i)] = func(data string) error {
+				return os.WriteFile(
+					at(data), corrupted, 0o600,
+				)
+			}
 		}
 	}
 	return out
 }
 
-// Whatever rots of the metadata, a block, a table or its end: sluice check --repair brings out all
-// the rest, says what is missing, and leaves a folder that is sound. What was deleted stays so, or
-// is told of; what was revoked lets nobody in; no bytes go.
+// If a block, a table or the end of a table of the metadata is corrupt, sluice check --repair
+// brings out all other rows, says what is missing, and leaves a sound folder. Deleted rows stay
+// deleted, or are reported; revoked tokens let nobody in; no bytes go.
 func TestWhatIsLeftOfTheMetadata(t *testing.T) {
-	w := furnishWreck(t)
+	w := furnishDamaged(t)
 	every := 1
 	if testing.Short() || withRace { // make test runs all of them once more without the race detector
 		every = 4
@@ -358,7 +387,7 @@ func TestWhatIsLeftOfTheMetadata(t *testing.T) {
 	t.Log(kinds)
 }
 
-func (w *wrecked) salvaged(t *testing.T, damage func(string) error, kinds map[string]int) {
+func (w *damagedFolder) salvaged(t *testing.T, damage func(string) error, kinds map[string]int) {
 	data := filepath.Join(t.TempDir(), "data")
 	copyDir(t, w.data, data)
 	if err := damage(data); err != nil {
@@ -424,8 +453,8 @@ func (w *wrecked) salvaged(t *testing.T, damage func(string) error, kinds map[st
 }
 
 // onlyInlineIsDamaged makes sure that contents whose records were lost have been found by their
-// bytes, but for those whose bytes were in the record.
-func (w *wrecked) onlyInlineIsDamaged(t *testing.T, dir string) {
+// bytes, except those whose bytes were in the record.
+func (w *damagedFolder) onlyInlineIsDamaged(t *testing.T, dir string) {
 	t.Helper()
 	d := w.openData(t, dir)
 	err := d.meta.Catalog().View(t.Context(), func(r catalog.Reader) error {
@@ -444,8 +473,8 @@ func (w *wrecked) onlyInlineIsDamaged(t *testing.T, dir string) {
 	}
 }
 
-// agrees makes sure that nothing is wrong in a folder but content that is lost; whole: not even
-// that.
+// agrees makes sure that nothing is wrong in a folder except content that is lost; with whole, not
+// even that.
 func agrees(t *testing.T, data string) (whole bool) {
 	t.Helper()
 	status, said := runHere("check", "--data", data)
@@ -457,9 +486,9 @@ func agrees(t *testing.T, data string) (whole bool) {
 	return status == 0
 }
 
-// backedUp makes sure that a backup of what is left has all that is sure, and that what is restored
-// of it agrees.
-func (w *wrecked) backedUp(t *testing.T, damage func(string) error, sure map[string]bool) {
+// backedUp makes sure that a salvaged backup has all rows that are sure, and that the folder that
+// is restored of it agrees with itself.
+func (w *damagedFolder) backedUp(t *testing.T, damage func(string) error, sure map[string]bool) {
 	t.Helper()
 	dir := t.TempDir()
 	data, into, again := filepath.Join(dir, "data"), filepath.Join(dir, "backup"), filepath.Join(dir, "restored")
@@ -467,10 +496,12 @@ func (w *wrecked) backedUp(t *testing.T, damage func(string) error, sure map[str
 	if err := damage(data); err != nil {
 		t.Fatal(err)
 	}
-	if status, said := runHere("backup", "--data", data, into); status != 1 || !strings.Contains(said, "backup --salvage") {
+	if status, said := runHere("backup", "--data", data, into); status != 1 ||
+		!strings.Contains(said, "backup --salvage") {
 		t.Errorf("backup: %d: %s", status, said)
 	}
-	if status, said := runHere("backup", "--salvage", "--data", data, into); status != 1 || !strings.Contains(said, "not whole: backup") || !strings.Contains(said, "missing: ") {
+	if status, said := runHere("backup", "--salvage", "--data", data, into); status != 1 ||
+		!strings.Contains(said, "not whole: backup") || !strings.Contains(said, "missing: ") {
 		t.Errorf("backup --salvage: %d: %s", status, said)
 	}
 	status, said := runHere("restore", "--salvage", "--data", again, into)
@@ -496,25 +527,25 @@ func (w *wrecked) backedUp(t *testing.T, damage func(string) error, sure map[str
 	}
 }
 
-// serves makes sure that a server starts, gives what the folder has, and takes more. newAdmin: the
-// only admin has no role in what there was.
-func (w *wrecked) serves(t *testing.T, data string, memories map[catalog.MemoryID]catalog.Memory, newAdmin bool) {
+// serves makes sure that a server starts, gives out the folder's content, and takes more. newAdmin:
+// the only admin has no role in the old capsules.
+func (w *damagedFolder) serves(t *testing.T, data string, memories map[catalog.MemoryID]catalog.Memory, newAdmin bool) {
 	t.Helper()
 	if err := os.Remove(filepath.Join(data, "admin-token")); err != nil {
 		t.Fatal(err)
 	}
 	srv := startServer(t, data, "--scrub-rate", "0")
-	mine := map[string]bool{}
+	own := map[string]bool{}
 	list, err := srv.client.ListCapsules(t.Context(), "", 100)
 	if err != nil {
 		t.Error(err)
 	}
 	for _, c := range list.Capsules {
-		mine[c.CapsuleID] = true
+		own[c.CapsuleID] = true
 	}
 	damaged := 0
 	for id, m := range memories {
-		if !mine[m.Capsule] || !m.Trashed.IsZero() {
+		if !own[m.Capsule] || !m.Trashed.IsZero() {
 			continue
 		}
 		body, _, err := srv.client.Content(t.Context(), id.String(), 0, -1)
@@ -538,15 +569,19 @@ func (w *wrecked) serves(t *testing.T, data string, memories map[catalog.MemoryI
 	if damaged > len(memories)/2 && strings.Contains(t.Name(), "byte") {
 		t.Errorf("%d of %d memories are damaged", damaged, len(memories))
 	}
-	if _, err := srv.client.CreateCapsule(t.Context(), api.CreateCapsuleRequest{CapsuleID: "after", Name: "after"}); err != nil {
+	if _, err := srv.client.CreateCapsule(t.Context(), api.CreateCapsuleRequest{
+		CapsuleID: "after", Name: "after",
+	}); err != nil {
 		t.Error(err)
 	}
 	for _, capsule := range []string{"after", "default"} {
-		if capsule == "default" && (newAdmin || !mine[capsule]) {
+		if capsule == "default" && (newAdmin || !own[capsule]) {
 			continue
 		}
 		b := contentOf("after "+capsule, 40_000)
-		m, err := srv.client.Create(t.Context(), api.CreateRequest{CapsuleID: capsule, Name: "after"}, bytes.NewReader(b), int64(len(b)))
+		m, err := srv.client.Create(
+			t.Context(), api.CreateRequest{CapsuleID: capsule, Name: "after"}, bytes.NewReader(b), int64(len(b)),
+		)
 		if err != nil {
 			t.Error(err)
 			continue
@@ -556,19 +591,19 @@ func (w *wrecked) serves(t *testing.T, data string, memories map[catalog.MemoryI
 	srv.stop(t)
 }
 
-// sure gives what the damaged metadata surely have: ids of memories and tokens.
-func (w *wrecked) sure(t *testing.T, data string) (ids map[string]bool, lost func(catalog.TableID, []byte) bool) {
+// sure gives the rows that the damaged metadata surely have: ids of memories and tokens.
+func (w *damagedFolder) sure(t *testing.T, data string) (ids map[string]bool, lost func(catalog.TableID, []byte) bool) {
 	t.Helper()
 	meta, err := filepath.Abs(filepath.Join(data, "meta"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	wreck, err := pebblemeta.OpenDamaged(meta, pebblemeta.Options{})
+	damaged, err := pebblemeta.OpenDamaged(meta, pebblemeta.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ids = map[string]bool{}
-	err = wreck.Walk(t.Context(), func(key, row []byte, sure bool) error {
+	err = damaged.Walk(t.Context(), func(key, row []byte, sure bool) error {
 		what, err := pebblemeta.Decode(key, row)
 		if err != nil || !sure {
 			return err
@@ -581,16 +616,16 @@ func (w *wrecked) sure(t *testing.T, data string) (ids map[string]bool, lost fun
 		}
 		return nil
 	})
-	if err = errors.Join(err, wreck.Close()); err != nil {
+	if err = errors.Join(err, damaged.Close()); err != nil {
 		t.Fatal(err)
 	}
-	return ids, wreck.Lost
+	return ids, damaged.Lost
 }
 
-// † A repair of damaged metadata that is killed, at any time, is nothing, or all there is: the next
-// one succeeds, and so does a server.
+// † I28: A repair of damaged metadata that is killed, at any time, has no effect or its whole
+// effect. The next repair succeeds, and so does a server.
 func TestARepairThatIsKilled(t *testing.T) {
-	w := furnishWreck(t)
+	w := furnishDamaged(t)
 	name := filepath.Base(tablesOf(t, w.data)[0])
 	made := map[bool]int{}
 	for _, after := range []time.Duration{0, 5, 20, 40, 60, 80, 100, 130, 160, 200, 300, 400, 600} {

@@ -20,15 +20,15 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// The command line, as scripts: testdata/script has one for each topic. What they need beside
-// testscript's own commands is below.
+// The command line, as scripts: testdata/script has one for each topic. The commands that scripts
+// use beside testscript's own are below.
 func TestScript(t *testing.T) {
 	readme, err := filepath.Abs("../../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	testscript.Run(t, testscript.Params{
-		WorkdirRoot: t.TempDir(), // else its folder stays where only some scripts run
+		WorkdirRoot: t.TempDir(), // else its folder stays if only some scripts run
 		Dir:         filepath.Join("testdata", "script"),
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("README", readme)
@@ -52,7 +52,7 @@ func TestScript(t *testing.T) {
 	})
 }
 
-// world is what one script has running.
+// world has the processes of one script.
 type world struct {
 	server *child
 	gate   *gate
@@ -69,7 +69,7 @@ func (w *world) end() {
 	}
 }
 
-// usage fails the script where a command is used in another way than form.
+// usage fails the script if a command is used in another form.
 func usage(ts *testscript.TestScript, ok bool, form string) {
 	if !ok {
 		ts.Fatalf("usage: %s", form)
@@ -78,9 +78,9 @@ func usage(ts *testscript.TestScript, ok bool, form string) {
 
 // run [STATUS] COMMAND ARG…
 //
-// runs a command, which must end with this exit status, 0 where none is given. Whatever it does,
-// its standard error, which is no terminal, must be plain: no carriage returns, no escape codes.
-// With --json among the arguments every line of both outputs must be one JSON object.
+// runs a command, which must end with this exit status (0). Its standard error, which is no
+// terminal, must be plain: no carriage returns, no escape codes. With --json among the arguments
+// every line of both outputs must be one JSON object.
 func run(ts *testscript.TestScript, neg bool, args []string) {
 	want := 0
 	if len(args) > 0 {
@@ -136,23 +136,26 @@ func until(ts *testscript.TestScript, neg bool, args []string) {
 
 // server start [DATA [FLAG…]]
 //
-// starts a server on a data folder (sluice-data) and a free port; SLUICE_URL and SLUICE_TOKEN are
-// set to its own, and stderr is what it said at first.
+// starts a server on a data folder (sluice-data) and a free port. It sets SLUICE_URL and
+// SLUICE_TOKEN, and stderr to the first text of the server.
 //
 // server stop
 //
-// sends SIGTERM, after which it must end with status 0; stderr is all that it has said.
+// sends SIGTERM. The server must then end with status 0; stderr is all of its text.
 //
 // server kill
 //
-// is kill -9; connections through a gate are lost with all that they held.
+// is kill -9. Connections through a gate are lost with all bytes in them.
 func serverCommand(ts *testscript.TestScript, neg bool, args []string) {
 	w := worldOf(ts)
 	verb := ""
 	if len(args) > 0 {
 		verb = args[0]
 	}
-	usage(ts, !neg && (verb == "start" || len(args) == 1 && (verb == "stop" || verb == "kill")), "server start [DATA [FLAG…]] | stop | kill")
+	usage(
+		ts, !neg && (verb == "start" || len(args) == 1 && (verb == "stop" || verb == "kill")),
+		"server start [DATA [FLAG…]] | stop | kill",
+	)
 	if verb == "start" {
 		w.start(ts, args[1:])
 		return
@@ -163,9 +166,9 @@ func serverCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if verb == "kill" {
 		w.server.kill()
 		if w.gate != nil {
-			// Else what the system has taken from the server is still given to the client, and that
-			// may be all that was missing.
-			w.gate.cut()
+			// Without this the client would still get the bytes that the system has taken from the
+			// server, and they may be all that was missing.
+			w.gate.disconnect()
 		}
 	} else {
 		ts.Check(w.server.cmd.Process.Signal(syscall.SIGTERM))
@@ -185,7 +188,10 @@ func (w *world) start(ts *testscript.TestScript, args []string) {
 	if len(args) > 0 {
 		data, args = args[0], args[1:]
 	}
-	cmd := exec.Command("sluice", append([]string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "", "--data", data}, args...)...)
+	cmd := exec.Command(
+		"sluice",
+		append([]string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "", "--data", data}, args...)...,
+	)
 	cmd.Dir = ts.MkAbs(".")
 	for _, name := range []string{"PATH", "HOME", "TMPDIR", "GORACE", "GOCOVERDIR"} {
 		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
@@ -206,9 +212,9 @@ func (w *world) start(ts *testscript.TestScript, args []string) {
 
 // gate hold BYTES
 //
-// sets GATE to the address of a way to the server that lets so many bytes pass, both directions
-// together, and then stands still. Each time it is another way, with an address of its own; the
-// last one leads to the server also where that is started anew.
+// sets GATE to the address of a gate before the server. It lets so many bytes pass, both directions
+// together, and then stands still. Each gate has its own address. The last one also leads to a
+// server that is started later.
 //
 // gate wait
 //
@@ -239,7 +245,7 @@ func gateCommand(ts *testscript.TestScript, neg bool, args []string) {
 
 // proxy BYTES
 //
-// sets PROXY to the address of a proxy before the server that refuses longer bodies with a page of
+// sets PROXY to the address of a proxy before the server. It refuses longer bodies with a page of
 // HTML, as nginx does.
 func proxyCommand(ts *testscript.TestScript, neg bool, args []string) {
 	w := worldOf(ts)

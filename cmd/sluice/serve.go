@@ -15,20 +15,8 @@ import (
 	"sync"
 	"time"
 
-	"sluice/access"
-	"sluice/api"
-	"sluice/catalog"
 	"sluice/internal/budget"
-	"sluice/internal/direct"
 	"sluice/internal/durable"
-	"sluice/internal/system"
-	"sluice/keeper"
-	"sluice/memories"
-	"sluice/session"
-	"sluice/store/folder"
-	"sluice/store/localblob"
-	"sluice/store/pebblemeta"
-	"sluice/upload"
 )
 
 // serveCmd runs the server.
@@ -62,13 +50,16 @@ func (c *serveCmd) Run(e *env) error {
 		level = slog.LevelDebug
 	}
 	log := e.queueLog(level)
-	// First the ports: one that is taken leaves nothing behind. A connection that comes
+	// The ports come first: a port that is taken leaves nothing behind. A connection that comes
 	// before the folder is open waits in the system's queue.
 	public, admin, err := c.listen()
 	if err != nil {
 		return err
 	}
-	s, err := c.open(e.ctx, log, e.die, func() { e.tell(map[string]string{"made": c.Data}, "new data folder made: %s", clean(c.Data)) })
+	s, err := c.open(
+		e.ctx, log, e.die,
+		func() { e.report(map[string]string{"made": c.Data}, "new data folder made: %s", clean(c.Data)) },
+	)
 	if err != nil {
 		return errors.Join(err, closeAll(public, admin))
 	}
@@ -77,12 +68,15 @@ func (c *serveCmd) Run(e *env) error {
 
 // Help is what --help says beside the flags.
 func (serveCmd) Help() string {
-	return `SIGTERM, SIGINT (^C) and SIGHUP (the terminal was closed; not under nohup) let running requests end, for --drain-timeout at most; a second one ends the server at once. Nothing that was acknowledged is lost either way.
+	return `SIGTERM, SIGINT (^C) and SIGHUP (the terminal was closed; not under nohup) let running requests end,
+for --drain-timeout at most; a second one ends the server at once. Nothing that was acknowledged is
+lost either way.
 
-The log goes to standard error. Nothing waits for its reader: past 1 MiB that is not read, lines are dropped and counted, and the log says so when it is read again.`
+The log goes to standard error. Nothing waits for its reader: past 1 MiB that is not read, lines are
+dropped and counted, and the log says so when it is read again.`
 }
 
-// listen opens the listeners; admin is nil where there is to be none.
+// listen opens the listeners. admin is nil if --admin-listen is empty.
 func (c *serveCmd) listen() (public, admin net.Listener, err error) {
 	if public, err = net.Listen("tcp", c.Listen); err != nil {
 		return nil, nil, err
@@ -104,84 +98,43 @@ func closeAll(listeners ...net.Listener) (err error) {
 	return err
 }
 
-// server is everything that runs on one data folder.
-type server struct {
-	*data
-	uploads *upload.Service
-	keeper  *keeper.Keeper
-	api     *api.Server
-	control *controlSocket // nil where the folder can't have one
+// open divides the machine, wires the server, and readies it to serve: with an admin, and with a
+// control socket if the folder can have one.
+func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error), made func()) (*server, error) {
+	b := budget.Of(budget.Read())
+	applyBudget(b, log)
+	s, err := c.wire(ctx, b, log, die, made)
+	if err != nil {
+		return s, err
+	}
+	if err := s.bootstrap(ctx); err != nil {
+		return s, errors.Join(err, s.close())
+	}
+	s.openControl(log)
+	return s, nil
 }
 
-// open opens the data folder and wires the services. It is the only place that names stores.
-func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error), made func()) (s *server, err error) {
-	s = &server{data: &data{}}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.close())
-		}
-	}()
-	b := budget.Of(budget.Read())
+// applyBudget sets the limit of Go's memory, and logs how much each part may use.
+func applyBudget(b budget.Budget, log *slog.Logger) {
 	if b.Heap > 0 && os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(b.Heap)
 	}
-	log.Info("limits of this machine (0: none), and what is used of them at most", "descriptors", b.Descriptors, "memory", b.Memory,
-		"connections", b.Connections, "requests", b.Requests, "files_kept_open", b.Files, "disk_kept_free", int64(metaReserve+contentReserve),
-		"go_memory", b.Heap, "head", b.Head, "session_states", b.States, "finished_pieces", b.FinishEntries, "http2_unread", b.Unread, "json_bodies", b.JSON, "json_answers", b.Held, "content_pieces", b.Held,
+	log.Info("limits of this machine (0: none), and what is used of them at most",
+		"descriptors", b.Descriptors, "memory", b.Memory, "connections", b.Connections, "requests", b.Requests,
+		"files_kept_open", b.Files, "disk_kept_free", int64(metaReserve+contentReserve), "go_memory", b.Heap,
+		"head", b.Head, "session_states", b.States, "finished_pieces", b.FinishEntries, "http2_unread", b.Unread,
+		"json_bodies", b.JSON, "json_answers", b.Held, "content_pieces", b.Held,
 		"buffers", int64(b.DirectBuffers)<<20+int64(b.LargeBuffers)<<18)
 	if b.Memory > 0 && b.Memory < budget.Least {
-		log.Warn("the memory limit is so low that many clients may be too much for it", "memory", b.Memory, "enough", int64(budget.Least))
+		log.Warn("the memory limit is so low that many clients may be too much for it",
+			"memory", b.Memory, "enough", int64(budget.Least))
 	}
-	hook := upload.Reserving(catalog.Bounds{MaxSessions: c.MaxOpenSessions})
-	kind := localblob.Process
-	if c.Durability == "power" {
-		kind = localblob.Power
-	}
-	s.data, err = openData(c.Data, folder.Options{Made: made, Log: log},
-		pebblemeta.Options{Hook: hook, Die: die, Log: log, Reserve: metaReserve, Process: kind == localblob.Process, Tables: b.Tables},
-		localblob.Options{
-			Durability: kind, Reserve: contentReserve, Direct: direct.Config{Off: c.DirectIO == "off", Buffers: b.DirectBuffers}, Log: log, Files: b.Files,
-		})
-	if err != nil {
-		return s, err
-	}
-	clock := system.Clock{}
-	engine, err := session.New(ctx, s.meta.Sessions(), upload.EngineConfig(session.Config{TTL: c.SessionTTL, MinEntry: 4 << 10, States: b.States, Clock: clock, MaxLarge: b.LargeBuffers, Buffers: s.blobs.Buffers()}))
-	if err != nil {
-		return s, err
-	}
-	limits := upload.DefaultLimits()
-	limits.MaxBytes, limits.TTL = c.MaxBytes, c.SessionTTL
-	limits.FinishEntries, limits.BatchEntries = b.FinishEntries, b.BatchEntries
-	rows := s.meta.Catalog()
-	s.uploads = upload.New(upload.Config{Sessions: engine, Catalog: rows, Blobs: s.blobs, Clock: clock, Limits: limits, CheckSpace: s.room, Log: log})
-	who := access.New(rows, clock, engine.Running, nil)
-	if err := s.bootstrap(ctx, who); err != nil {
-		return s, err
-	}
-	s.keeper = keeper.New(keeper.Config{Sessions: engine, Uploads: s.uploads, Catalog: rows, Blobs: s.blobs, Clock: clock, InPlace: s.look, KnownIncarnation: s.folder.KnownIncarnation, Log: log})
-	s.openControl(log)
-	s.api, err = api.New(api.Config{
-		Uploads: s.uploads,
-		Memories: memories.New(memories.Config{
-			Catalog: rows, Content: s.blobs, Clock: clock, Running: engine.Running, TrashFor: time.Duration(c.TrashDays) * 24 * time.Hour,
-		}),
-		Sessions: engine,
-		Access:   who,
-		Expire:   s.keeper.Tick,
-		Ready:    s.ready,
-		Damaged:  s.meta.Damaged,
-		MaxConns: b.Connections, MaxRequests: b.Requests, Refused: b.Refused,
-		MaxHead: b.Head, Unread: b.Unread, JSON: b.JSON, Held: b.Held,
-		Log: log,
-	})
-	return s, err
 }
 
-// bootstrap makes the admin and its token in a new folder, and a new token where its file was lost,
-// or is empty.
-func (s *server) bootstrap(ctx context.Context, who *access.Service) error {
-	secret, err := who.Bootstrap(ctx)
+// bootstrap makes the admin and its token in a new folder. It makes a new token if the token's file
+// is missing or empty.
+func (s *server) bootstrap(ctx context.Context) error {
+	secret, err := s.access.Bootstrap(ctx)
 	if err != nil {
 		return fmt.Errorf("making the first principal: %w", err)
 	}
@@ -194,7 +147,7 @@ func (s *server) bootstrap(ctx context.Context, who *access.Service) error {
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
-		if secret, err = who.AdminToken(ctx); err != nil {
+		if secret, err = s.access.AdminToken(ctx); err != nil {
 			return fmt.Errorf("making a token for the admin: %w", err)
 		}
 	}
@@ -203,19 +156,19 @@ func (s *server) bootstrap(ctx context.Context, who *access.Service) error {
 
 func (c *serveCmd) tokenFile() string { return filepath.Join(c.Data, "admin-token") }
 
-// serve answers until ctx ends, and then lets running requests end. It closes the listeners.
+// serve answers requests until ctx ends, and then lets running requests end. It closes the
+// listeners.
 func (c *serveCmd) serve(ctx context.Context, s *server, public, admin net.Listener, e *env) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() { s.keeper.Run(background) })
-	wg.Go(func() { s.keepRoom(background) })
+	wg.Go(func() { s.keepReserve(background) })
 	wg.Go(func() { s.folder.Watch(background) })
 	if c.ScrubRate > 0 {
 		wg.Go(func() { s.keeper.Scrub(background, c.ScrubRate, rand.Int64N) })
 	}
 	if s.control != nil {
-		// Until the signal, or the end of the server for another reason: a backup does not hold up
-		// either.
+		// The control socket ends with the signal, or with the server: a backup holds neither up.
 		open, shut := context.WithCancel(ctx)
 		defer context.AfterFunc(background, shut)()
 		wg.Go(func() { s.control.serve(open) })
@@ -223,25 +176,28 @@ func (c *serveCmd) serve(ctx context.Context, s *server, public, admin net.Liste
 	wg.Go(func() {
 		select {
 		case <-ctx.Done():
-			e.unhook() // before anybody can know of the drain: the next signal ends the server
-			e.tell(map[string]string{"draining": c.DrainTimeout.String()}, "draining: running requests get up to %s", c.DrainTimeout)
+			e.unhook() // before the drain is announced: from then on the next signal ends the server
+			e.report(
+				map[string]string{"draining": c.DrainTimeout.String()}, "draining: running requests get up to %s",
+				c.DrainTimeout,
+			)
 		case <-background.Done():
 		}
 	})
-	c.greet(e, public, admin)
+	c.announce(e, public, admin)
 	err := s.api.Serve(ctx, public, admin, c.DrainTimeout)
 	stop()
 	wg.Wait()
 	return err
 }
 
-// greet says where the server is, and in two lines what to try next.
-func (c *serveCmd) greet(e *env, public, admin net.Listener) {
+// announce says where the server is, and in two lines what to try next.
+func (c *serveCmd) announce(e *env, public, admin net.Listener) {
 	base := "http://" + public.Addr().String()
-	e.tell(map[string]string{"listening": base}, "listening on %s", base)
+	e.report(map[string]string{"listening": base}, "listening on %s", base)
 	if admin != nil {
 		at := "http://" + admin.Addr().String()
-		e.tell(map[string]string{"admin_listening": at}, "admin listening on %s", at)
+		e.report(map[string]string{"admin_listening": at}, "admin listening on %s", at)
 	}
 	server, token := "", ""
 	if base != defaultServer {
@@ -250,7 +206,10 @@ func (c *serveCmd) greet(e *env, public, admin net.Listener) {
 	if c.Data != "sluice-data" {
 		token = " --token-file " + quote(c.tokenFile())
 	}
-	e.say("store a file:  curl -T FILE -H \"Authorization: Bearer $(cat %s)\" %s/v1/memories_create/", quote(c.tokenFile()), base)
+	e.say(
+		"store a file:  curl -T FILE -H \"Authorization: Bearer $(cat %s)\" %s/v1/memories_create/",
+		quote(c.tokenFile()), base,
+	)
 	e.say("or a folder:   %s put%s%s FOLDER", quote(os.Args[0]), server, token)
 }
 
@@ -262,12 +221,4 @@ func quote(s string) string {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
-
-// close closes what is open, the data folder last.
-func (s *server) close() error {
-	if s.uploads != nil {
-		s.uploads.Close()
-	}
-	return s.data.close()
 }

@@ -42,7 +42,10 @@ func (c *sessionsLsCmd) Run(e *env) error {
 			if s.BytesExpected != nil {
 				of = size(*s.BytesExpected)
 			}
-			e.print(s, "%-20s  %-8s  %s of %s  owner %s  last seen %s", s.SessionID, s.State, size(s.BytesReceived), of, clean(s.Owner), s.LastSeen.Format("2006-01-02 15:04:05"))
+			e.print(
+				s, "%-20s  %-8s  %s of %s  owner %s  last seen %s", s.SessionID, s.State, size(s.BytesReceived), of,
+				clean(s.Owner), s.LastSeen.Format("2006-01-02 15:04:05"),
+			)
 		}
 		return page.NextCursor, err
 	})
@@ -64,8 +67,13 @@ func (c *sessionsStatsCmd) Run(e *env) error {
 	if !s.OldestLastSeen.IsZero() {
 		oldest = s.OldestLastSeen.Format("2006-01-02 15:04:05")
 	}
-	e.print(s, "open %d, sealed %d, received %s of %s, oldest last seen %s\nsince the beginning: begun %d, finished %d, aborted %d, expired %d",
-		s.Open, s.Sealed, size(s.BytesReceived), size(s.BytesExpected), oldest, s.Begun, s.Finished, s.Aborted, s.Expired)
+	e.print(
+		s,
+		"open %d, sealed %d, received %s of %s, oldest last seen %s\nsince the beginning: begun %d, finished %d, "+
+			"aborted %d, expired %d",
+		s.Open, s.Sealed, size(s.BytesReceived), size(s.BytesExpected), oldest,
+		s.Begun, s.Finished, s.Aborted, s.Expired,
+	)
 	return nil
 }
 

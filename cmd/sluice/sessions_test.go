@@ -26,8 +26,14 @@ import (
 )
 
 var (
-	openSessions = flag.Int("opensessions", 3000, "open sessions in TestOpenSessionsAreNotInMemory; four times as many are begun in all")
-	beginFor     = flag.Duration("begin-for", 0, "begin no more in TestOpenSessionsAreNotInMemory after this time, and then also end some, for a twelfth of it (0: all are begun, none is ended)")
+	openSessions = flag.Int(
+		"opensessions", 3000, "open sessions in TestOpenSessionsAreNotInMemory; four times as many are begun in all",
+	)
+	beginFor = flag.Duration(
+		"begin-for", 0,
+		"begin no more in TestOpenSessionsAreNotInMemory after this time, and then also end some, for a twelfth of "+
+			"it (0: all are begun, none is ended)",
+	)
 )
 
 // Open sessions lie in the store and not in memory: four times as many cost hardly more.
@@ -37,7 +43,9 @@ func TestOpenSessionsAreNotInMemory(t *testing.T) {
 	}
 	n := *openSessions
 	data := filepath.Join(t.TempDir(), "data")
-	cmd := serveCmd{Data: data, SessionTTL: time.Hour, MaxOpenSessions: 1 << 40, MaxBytes: 1 << 40, Durability: "process"}
+	cmd := serveCmd{
+		Data: data, SessionTTL: time.Hour, MaxOpenSessions: 1 << 40, MaxBytes: 1 << 40, Durability: "process",
+	}
 	open := func() *server {
 		began := time.Now()
 		s, err := cmd.open(t.Context(), slog.New(slog.DiscardHandler), func(err error) { panic(err) }, func() {})
@@ -64,7 +72,9 @@ func TestOpenSessionsAreNotInMemory(t *testing.T) {
 			wg.Go(func() {
 				for (most == 0 || time.Since(began) < most) && left.Add(-1) >= 0 {
 					begun.Add(1)
-					_, err := s.uploads.Begin(context.Background(), who, upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: rand.Text()}, Bytes: 1, Chunks: -1})
+					_, err := s.uploads.Begin(context.Background(), who, upload.BeginRequest{
+						Capsule: "default", Meta: catalog.Meta{Name: rand.Text()}, Bytes: 1, Chunks: -1,
+					})
 					if err != nil && failed.Add(1) == 1 {
 						t.Error(err)
 					}
@@ -73,7 +83,10 @@ func TestOpenSessionsAreNotInMemory(t *testing.T) {
 		}
 		wg.Wait()
 		took := time.Since(began)
-		t.Logf("%d sessions begun in %s, %.0f a second", begun.Load(), took.Round(time.Millisecond), float64(begun.Load())/took.Seconds())
+		t.Logf(
+			"%d sessions begun in %s, %.0f a second", begun.Load(), took.Round(time.Millisecond),
+			float64(begun.Load())/took.Seconds(),
+		)
 		return begun.Load()
 	}
 	all := begin(n, *beginFor/4)
@@ -86,10 +99,10 @@ func TestOpenSessionsAreNotInMemory(t *testing.T) {
 		t.Errorf("a tick ended %d sessions: %v", ended, err)
 	}
 	tick := time.Since(began)
-	t.Logf("heap with %d sessions: %d KiB, with %d: %d KiB; resident %d KiB; a tick with nothing due: %s; %d KiB on the disk",
+	t.Logf("heap with %d sessions: %d KiB, with %d: %d KiB; resident %d KiB; a tick with nothing due: %s; %d KiB on "+
+		"the disk",
 		some, first>>10, all, second>>10, rss(t, os.Getpid())>>10, tick.Round(time.Microsecond), onDisk(t, data)>>10)
-	// The metadata's cache and its tables in memory, which are bounded too, lie outside of Go's
-	// heap.
+	// The metadata's cache and its tables in memory lie outside of Go's heap. They are bounded too.
 	bound := int64(1 << 20)
 	if second-first > bound {
 		t.Errorf("the heap has grown by %d bytes, and %d are the bound", second-first, bound)
@@ -111,7 +124,7 @@ func TestOpenSessionsAreNotInMemory(t *testing.T) {
 	}
 }
 
-// expireSome lets the time to live of all sessions pass, and ends them for so long.
+// expireSome lets the time to live of all sessions pass, and ends sessions for the given time.
 func (s *server) expireSome(t *testing.T, most time.Duration) {
 	engine, err := session.New(t.Context(), s.meta.Sessions(), session.Config{TTL: time.Hour, Tick: 2 * time.Hour})
 	if err != nil {
@@ -125,7 +138,10 @@ func (s *server) expireSome(t *testing.T, most time.Duration) {
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) || ended == 0 {
 		t.Errorf("%d ended: %v", ended, err)
 	}
-	t.Logf("with all due a tick ended %d in %s, %.0f a second; heap %d KiB", ended, took.Round(time.Millisecond), float64(ended)/took.Seconds(), liveHeap()>>10)
+	t.Logf(
+		"with all due a tick ended %d in %s, %.0f a second; heap %d KiB", ended, took.Round(time.Millisecond),
+		float64(ended)/took.Seconds(), liveHeap()>>10,
+	)
 }
 
 // onDisk is how many bytes of the disk a folder takes.
@@ -136,7 +152,7 @@ func onDisk(t *testing.T, dir string) (n int64) {
 			return err
 		}
 		info, err := d.Info()
-		if errors.Is(err, fs.ErrNotExist) { // tidied away meanwhile
+		if errors.Is(err, fs.ErrNotExist) { // removed meanwhile
 			return nil
 		}
 		if st, ok := info.Sys().(*syscall.Stat_t); ok && err == nil {
@@ -157,7 +173,9 @@ func (s *server) admin(t *testing.T, data string) access.Caller {
 	if err != nil {
 		t.Fatal(err)
 	}
-	who, err := access.New(s.meta.Catalog(), system.Clock{}, func() int64 { return 0 }, nil).Authenticate(t.Context(), strings.TrimSpace(string(token)))
+	who, err := access.New(
+		s.meta.Catalog(), system.Clock{}, func() int64 { return 0 }, nil,
+	).Authenticate(t.Context(), strings.TrimSpace(string(token)))
 	if err != nil {
 		t.Fatal(err)
 	}

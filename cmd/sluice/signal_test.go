@@ -20,8 +20,8 @@ import (
 	"sluice/api"
 )
 
-// loud starts a server that logs each request, by a shell where before is said first, and gives the
-// pipe that its log comes out of.
+// loud starts a server that logs each request. A shell runs the line before first. It gives the
+// pipe with the log.
 func loud(t *testing.T, before string) (c *child, data string, log io.ReadCloser) {
 	t.Helper()
 	data = filepath.Join(t.TempDir(), "data")
@@ -36,7 +36,7 @@ func loud(t *testing.T, before string) (c *child, data string, log io.ReadCloser
 	}
 	t.Cleanup(func() { out.Close() })
 	cmd.Stderr = in
-	heard := make(chan os.Signal, 1) // else SIGHUP is ignored by the server too, where the tests run under nohup
+	heard := make(chan os.Signal, 1) // else the server ignores SIGHUP too, if the tests run under nohup
 	signal.Notify(heard, syscall.SIGHUP)
 	err = cmd.Start()
 	signal.Stop(heard)
@@ -76,7 +76,7 @@ func (c *child) works(t *testing.T, n int) {
 	}
 }
 
-// ends sends a signal, and waits for the server to end well.
+// ends sends a signal, and waits until the server ends well.
 func (c *child) ends(t *testing.T, sig os.Signal) {
 	t.Helper()
 	if err := c.cmd.Process.Signal(sig); err != nil {
@@ -89,7 +89,7 @@ func (c *child) ends(t *testing.T, sig os.Signal) {
 	}
 }
 
-const manyLines = 1000 // more than a pipe takes
+const manyLines = 1000 // more than fits into a pipe
 
 func TestAServerWhoseLogNobodyReads(t *testing.T) {
 	c, _, _ := loud(t, "")
@@ -137,7 +137,10 @@ func TestASecondSignalEndsTheServerAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	fmt.Fprintf(conn, "POST /v1/memories_create?name=slow HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: text/plain\r\nContent-Length: 99\r\nExpect: 100-continue\r\n\r\n",
+	fmt.Fprintf(
+		conn,
+		"POST /v1/memories_create?name=slow HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: "+
+			"text/plain\r\nContent-Length: 99\r\nExpect: 100-continue\r\n\r\n",
 		host, strings.TrimSpace(string(token)))
 	if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(line, "100") {
 		t.Fatalf("%q, %v", line, err)
@@ -162,7 +165,7 @@ func TestASecondSignalEndsTheServerAtOnce(t *testing.T) {
 	}
 }
 
-// A client whose output nobody wants any more ends in silence, as other programs do.
+// A client whose output nobody reads any more ends in silence, as other programs do.
 func TestAReaderOfResultsThatGoes(t *testing.T) {
 	cmd := exec.Command("sluice", "--help")
 	out, in, err := os.Pipe()

@@ -23,39 +23,42 @@ import (
 	"sluice/api"
 )
 
-var tricklers = flag.Int("tricklers", 900, "connections that trickle in TestTricklingConnections; with more than 5000 it also waits until they are cut off")
+var tricklers = flag.Int(
+	"tricklers", 900,
+	"connections that trickle in TestTricklingConnections; with more than 5000 it also waits until they are cut off",
+)
 
 const (
-	// perConnection is what one may cost the server: the put's first buffer, those of net/http, and
-	// the stacks of its goroutines.
+	// perConnection is how many bytes one connection may cost the server: the put's first buffer,
+	// those of net/http, and the stacks of its goroutines.
 	perConnection = 32<<10 + 2*(4<<10) + 3*(8<<10)
-	// baseMemory is what the server needs itself: the cache and the tables of the metadata, the
-	// program, and the pooled buffers of the good client.
+	// baseMemory is how many bytes the server needs itself: the cache and the tables of the
+	// metadata, the program, and the pooled buffers of the good client.
 	baseMemory = 96 << 20
-	// baseHeap is the part of it that is in Go's heap, with the large buffers that puts may have
-	// which seem to be fast.
+	// baseHeap is the part of baseMemory in Go's heap, with the large buffers of puts that seem to
+	// be fast.
 	baseHeap = 8<<20 + 64*(256<<10)
-	// perGoroutine and baseGoroutines: one serves a connection, one looks whether its client has
-	// left; and what runs anyhow.
+	// perGoroutine and baseGoroutines: one goroutine serves a connection, one watches whether its
+	// client has left; the others run anyhow.
 	perGoroutine, baseGoroutines = 2, 60
 )
 
-// Many connections that bring a byte now and then cost bounded memory, goroutines and descriptors;
-// what comes past the bound is told to come again; and who brings his bytes is served in the midst
-// of them.
+// Many connections that bring a byte now and then cost bounded memory, goroutines and descriptors.
+// A connection beyond the bound is refused for now. A client that sends its bytes is served in the
+// midst of them.
 func TestTricklingConnections(t *testing.T) {
 	if withRace {
 		t.Skip("the race detector takes memory of its own: go test ./cmd/sluice -run Trickling")
 	}
-	// The server cuts off what brings too little for half a minute: where so many can't be opened
-	// and looked at in that time, as many as can.
+	// The server closes connections that bring too little for half a minute. A machine that can't
+	// open and inspect so many in that time gets as many as it can.
 	for n := *tricklers; ; n /= 2 {
 		if n < 10 {
 			t.Skip("needs a machine that opens 10 connections within half a minute")
 		}
 		w := newTrickle(t, n)
 		wrong := w.run()
-		late := w.n <= 5000 && (w.late || w.cut() > 0)
+		late := w.n <= 5000 && (w.late || w.ended() > 0)
 		w.close()
 		if late {
 			t.Logf("the first of %d connections were cut off before all was measured, trying half as many", w.n)
@@ -78,10 +81,10 @@ type trickle struct {
 	secret      string
 	all         []*trickler
 	transport   *http.Transport
-	late        bool // the server may have cut off what was needed open
+	late        bool // the server may have closed connections that had to be open
 }
 
-// trickler is a connection of which all answers are read. They are complete when done is closed.
+// trickler is a connection. All of its answers are read, and are complete when done is closed.
 type trickler struct {
 	net.Conn
 	said bytes.Buffer
@@ -107,7 +110,7 @@ func newTrickle(t *testing.T, n int) *trickle {
 		t.Cleanup(func() { _ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old) })
 	}
 	w := &trickle{t: t, transport: &http.Transport{MaxConnsPerHost: 4}}
-	w.descriptors = 2*(n+n/20) + 1024 // so many that there may be n + n/20 connections
+	w.descriptors = 2*(n+n/20) + 1024 // enough for n + n/20 connections
 	if uint64(w.descriptors) > limit.Max {
 		w.descriptors = int(limit.Max)
 	}
@@ -159,8 +162,8 @@ func (w *trickle) dial() *trickler {
 	return c
 }
 
-// cut is how many of the tricklers have ended.
-func (w *trickle) cut() (n int) {
+// ended is how many of the tricklers have ended.
+func (w *trickle) ended() (n int) {
 	for _, c := range w.all[:w.n] {
 		select {
 		case <-c.done:
@@ -171,7 +174,7 @@ func (w *trickle) cut() (n int) {
 	return n
 }
 
-// run opens the connections and gives what is wrong.
+// run opens the connections and gives everything that is wrong.
 func (w *trickle) run() (wrong []string) {
 	t, n := w.t, w.n
 	t.Helper()
@@ -183,7 +186,9 @@ func (w *trickle) run() (wrong []string) {
 	before := rss(t, w.srv.cmd.Process.Pid)
 	for i := range n {
 		if size := int64(each * chunk); i%each == 0 {
-			s, err := good.Begin(t.Context(), api.BeginRequest{CapsuleID: "default", Meta: api.Meta{Name: "trickled", Bytes: &size}, ChunkSize: chunk})
+			s, err := good.Begin(t.Context(), api.BeginRequest{
+				CapsuleID: "default", Meta: api.Meta{Name: "trickled", Bytes: &size}, ChunkSize: chunk,
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -193,7 +198,12 @@ func (w *trickle) run() (wrong []string) {
 		if i%10 == 0 {
 			first = strings.Repeat("x", 100<<10) // it begins as if it were fast
 		}
-		_, err := fmt.Fprintf(w.dial(), "PUT /v1/uploads_put_chunk/%s/%d HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s", id, i%each, w.secret, chunk, first)
+		_, err := fmt.Fprintf(
+			w.dial(),
+			"PUT /v1/uploads_put_chunk/%s/%d HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: "+
+				"%d\r\n\r\n%s",
+			id, i%each, w.secret, chunk, first,
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -205,7 +215,11 @@ func (w *trickle) run() (wrong []string) {
 	}
 	// A good client in the midst of them.
 	among := w.goodSpeed(good, bad)
-	t.Logf("a good client's 20 MiB, five times: %.0f MiB/s (%.0f to %.0f) before the others came, %.0f (%.0f to %.0f) among them", alone[2], alone[0], alone[4], among[2], among[0], among[4])
+	t.Logf(
+		"a good client's 20 MiB, five times: %.0f MiB/s (%.0f to %.0f) before the others came, %.0f (%.0f to %.0f) "+
+			"among them",
+		alone[2], alone[0], alone[4], among[2], among[0], among[4],
+	)
 	after := rss(t, w.srv.cmd.Process.Pid)
 	if bound := int64(n)*perConnection + baseMemory; after > bound {
 		bad("%d connections: %d bytes resident, and %d are the bound", n, after, bound)
@@ -225,10 +239,11 @@ func (w *trickle) run() (wrong []string) {
 	if most := n + n/20 + 300; len(fds) > most { // one for each, and those of the stores
 		bad("%d connections: %d descriptors, and %d are the bound", n, len(fds), most)
 	}
-	t.Logf("%d connections: resident set from %d to %d KiB, %.1f KiB for each; heap %d KiB, %d goroutines, %d descriptors",
+	t.Logf("%d connections: resident set from %d to %d KiB, %.1f KiB for each; heap %d KiB, %d goroutines, %d "+
+		"descriptors",
 		n, before>>10, after>>10, float64(after-before)/1024/float64(n), heap>>10, goroutines, len(fds))
-	if w.n > 5000 { // the first are cut off before the last have come
-		w.cutOff(bad)
+	if w.n > 5000 { // the first are closed before the last have come
+		w.disconnected(bad)
 		return wrong
 	}
 	w.refusals(bad)
@@ -242,7 +257,9 @@ func (w *trickle) goodSpeed(good *api.Client, bad func(string, ...any)) (speeds 
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(body)
 	for i := range 5 {
 		began := time.Now()
-		m, err := good.Create(w.t.Context(), api.CreateRequest{Name: fmt.Sprint("good ", i)}, bytes.NewReader(body), int64(len(body)))
+		m, err := good.Create(
+			w.t.Context(), api.CreateRequest{Name: fmt.Sprint("good ", i)}, bytes.NewReader(body), int64(len(body)),
+		)
 		if err != nil || m.Bytes != int64(len(body)) {
 			bad("a good client: %d bytes, %v", m.Bytes, err)
 		}
@@ -270,14 +287,14 @@ func (w *trickle) figure(profile, line string) (n int64) {
 	return 0
 }
 
-// refusals opens more connections than there may be: those beyond the bound get 503, and nothing of
-// a request is waited for.
+// refusals opens more connections than there may be. Those beyond the bound get 503, and the server
+// waits for no byte of their requests.
 func (w *trickle) refusals(bad func(string, ...any)) {
 	const past, headFor = 20, 10 * time.Second // how long the server waits for a request's head
-	const spare = 32                           // those that may ask how the server is
+	const healthConns = 32                     // connections that may ask how the server is
 	began := time.Now()
 	var more []*trickler
-	for range w.most - w.n + spare + past {
+	for range w.most - w.n + healthConns + past {
 		more = append(more, w.dial())
 	}
 	w.late = time.Since(began) > headFor/2
@@ -310,24 +327,24 @@ func (w *trickle) refusals(bad func(string, ...any)) {
 	bad("%d connections were refused past the bound of %d, and %d came", refused, w.most, len(more)+w.n)
 }
 
-// cutOff waits until the server has answered 408 to all and closed.
-func (w *trickle) cutOff(bad func(string, ...any)) {
+// disconnected waits until the server has answered 408 to all and closed.
+func (w *trickle) disconnected(bad func(string, ...any)) {
 	limit := time.After(2 * time.Minute)
-	cut := 0
+	ended := 0
 	for _, c := range w.all {
 		select {
 		case <-c.done:
 			if bytes.HasPrefix(c.said.Bytes(), []byte("HTTP/1.1 408 ")) {
-				cut++
+				ended++
 			}
 		case <-limit:
-			bad("only %d of %d were cut off by the minimum rate in two minutes", cut, len(w.all))
+			bad("only %d of %d were cut off by the minimum rate in two minutes", ended, len(w.all))
 			return
 		}
 	}
-	w.t.Logf("%d of %d were cut off", cut, len(w.all))
-	if cut != len(w.all) {
-		bad("only %d of %d were cut off by the minimum rate", cut, len(w.all))
+	w.t.Logf("%d of %d were cut off", ended, len(w.all))
+	if ended != len(w.all) {
+		bad("only %d of %d were cut off by the minimum rate", ended, len(w.all))
 	}
 }
 

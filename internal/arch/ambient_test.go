@@ -12,21 +12,21 @@ import (
 	"testing"
 )
 
-// ambient has what gives the time or randomness without being handed in, by the package that has
-// it. A timer is not here: it only wakes.
+// ambient lists the functions and variables that give time or randomness without being handed in,
+// by package. A timer is not in it: a timer only wakes.
 var ambient = map[string][]string{
 	"time":                   {"Now", "Since", "Until"},
 	"crypto/rand":            {"Read", "Text", "Reader"},
-	"math/rand":              nil, // everything but random
+	"math/rand":              nil, // all names except those in seeded
 	"math/rand/v2":           nil,
 	"github.com/google/uuid": {"New", "NewString", "NewRandom", "NewUUID", "NewV6", "NewV7"},
 }
 
-// seeded are what of math/rand takes its randomness from its caller.
+// seeded lists the names of math/rand that take their randomness from their caller.
 var seeded = []string{"New", "NewPCG", "NewChaCha8", "NewSource", "NewZipf", "Rand", "Source", "PCG", "ChaCha8", "Zipf"}
 
-// Time and randomness are handed in: only package main and internal/system ask for them. What takes
-// internal/system for a default keeps it in a field, and does not ask it on the spot.
+// Time and randomness are handed in: only package main and internal/system ask for them. A package
+// that takes internal/system as its default keeps it in a field, and does not call it on the spot.
 func TestTimeAndRandomnessAreHandedIn(t *testing.T) {
 	looked := 0
 	for _, p := range packages(t) {
@@ -46,7 +46,7 @@ func TestTimeAndRandomnessAreHandedIn(t *testing.T) {
 	}
 }
 
-// asks lists what of ambient a file uses, and where it asks internal/system on the spot.
+// asks lists the names of ambient that a file uses, and its calls of internal/system on the spot.
 func asks(tree *ast.File) (found []string) {
 	imported := map[string]string{} // path, by the name in this file
 	for _, i := range tree.Imports {

@@ -61,6 +61,7 @@ var arrows = map[string][]string{
 	"internal/pebblelog":      {},
 	"internal/test/load":      {"api"},
 	"internal/test/soak":      {},
+	"internal/test/world":     nil, // wires everything, as cmd/sluice does
 	"internal/test/realdisk":  {},
 	"internal/test/linear":    {}, // tests alone, which may name concrete stores
 	"internal/test/mutants":   {},
@@ -72,7 +73,10 @@ var arrows = map[string][]string{
 // standardOnly may import nothing but the standard library and this module.
 var standardOnly = []string{"session", "session/journal", "download"}
 
-// concrete stores are named by cmd alone.
+// wires lists the packages that may name concrete stores, and import everything.
+var wires = []string{"cmd/sluice", "internal/test/world"}
+
+// concrete lists the stores that only the packages of wires may name.
 var concrete = []string{"store/folder", "store/localblob", "store/pebblemeta"}
 
 const module = "sluice/"
@@ -128,8 +132,8 @@ func TestArrowsPointOneWay(t *testing.T) {
 			if ours && harness(to) && !harness(name) {
 				t.Errorf("%s imports %s, which is for tests", name, to)
 			}
-			if ours && slices.Contains(concrete, to) && name != "cmd/sluice" {
-				t.Errorf("%s names the concrete store %s: only cmd wires", name, to)
+			if ours && slices.Contains(concrete, to) && !slices.Contains(wires, name) {
+				t.Errorf("%s names the concrete store %s, and does not wire", name, to)
 			}
 			if !ours && slices.Contains(standardOnly, name) && strings.Contains(strings.SplitN(i, "/", 2)[0], ".") {
 				t.Errorf("%s imports %s, and may import only the standard library", name, i)
@@ -146,7 +150,9 @@ func harness(name string) bool {
 
 // The engine must stay generic: none of these words may be part of one of its names.
 func TestSessionKnowsNothingOfUploads(t *testing.T) {
-	banned := []string{"upload", "mime", "hash", "sha256", "digest", "http", "file", "memory", "capsule", "asset", "catalog", "blob"}
+	banned := []string{
+		"upload", "mime", "hash", "sha256", "digest", "http", "file", "memory", "capsule", "asset", "catalog", "blob",
+	}
 	files, err := filepath.Glob(filepath.Join(root(t), "session", "*.go"))
 	if err != nil || len(files) == 0 {
 		t.Fatal("no files", err)
@@ -163,7 +169,9 @@ func TestSessionKnowsNothingOfUploads(t *testing.T) {
 			}
 			for _, word := range banned {
 				if strings.Contains(strings.ToLower(id.Name), word) {
-					t.Errorf("%s: the name %s is about something that the engine does not know", filepath.Base(f), id.Name)
+					t.Errorf(
+						"%s: the name %s is about something that the engine does not know", filepath.Base(f), id.Name,
+					)
 				}
 			}
 			return true
@@ -179,7 +187,7 @@ func TestEachPackageSaysWhatItOwns(t *testing.T) {
 	}
 }
 
-// columns is how wide a line is where tabs stop at every fourth column.
+// columns gives the width of a line if tabs stop at every fourth column.
 func columns(line string) (n int) {
 	for _, r := range line {
 		if r == '\t' {
@@ -190,14 +198,15 @@ func columns(line string) (n int) {
 	return n
 }
 
-// A file has a bounded length, tests excepted, and a line of comment a bounded width.
+// A file has a bounded length, tests excepted, and a comment line has a bounded width.
 func TestFilesStayReadable(t *testing.T) {
 	const most, widest = 400, 100
 	err := filepath.WalkDir(root(t), func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && len(d.Name()) > 1 || d.Name() == "bin" || d.Name() == "sluice-data") {
+		if d.IsDir() &&
+			(strings.HasPrefix(d.Name(), ".") && len(d.Name()) > 1 || d.Name() == "bin" || d.Name() == "sluice-data") {
 			return filepath.SkipDir
 		}
 		if !strings.HasSuffix(path, ".go") {
@@ -229,10 +238,11 @@ func TestFilesStayReadable(t *testing.T) {
 	}
 }
 
-// bigInterfaces have more methods than an interface may: those of an open file.
+// bigInterfaces lists the interfaces that may have more methods: that of an open file.
 var bigInterfaces = []string{"internal/durable.File"}
 
-// An interface has at most eight methods, with those that it takes from others of its package.
+// An interface has at most eight methods, with those of the interfaces of its package that it
+// embeds.
 func TestInterfacesStaySmall(t *testing.T) {
 	const most = 8
 	found := 0
@@ -253,7 +263,10 @@ func TestInterfacesStaySmall(t *testing.T) {
 			full := strings.TrimPrefix(p.ImportPath, module) + "." + name
 			n := methods(i, interfaces)
 			if found++; n > most && !slices.Contains(bigInterfaces, full) {
-				t.Errorf("%s has %d methods, and %d are the most: split it, or take the one type that has them", full, n, most)
+				t.Errorf(
+					"%s has %d methods, and %d are the most: split it, or take the one type that has them", full, n,
+					most,
+				)
 			}
 		}
 	}
@@ -262,8 +275,8 @@ func TestInterfacesStaySmall(t *testing.T) {
 	}
 }
 
-// methods counts the methods of an interface, with those of others of its package that it embeds.
-// One from elsewhere counts as one.
+// methods counts the methods of an interface, with those of the interfaces of its package that it
+// embeds. An interface of another package counts as one.
 func methods(i *ast.InterfaceType, others map[string]*ast.InterfaceType) (n int) {
 	for _, m := range i.Methods.List {
 		embedded, ours := m.Type.(*ast.Ident)
@@ -279,7 +292,7 @@ func methods(i *ast.InterfaceType, others map[string]*ast.InterfaceType) (n int)
 	return n
 }
 
-// productTrees parses the files of a package that are no tests.
+// productTrees parses the files of a package, except its tests.
 func productTrees(t *testing.T, p pkg) map[string]*ast.File {
 	t.Helper()
 	trees := map[string]*ast.File{}
@@ -293,8 +306,8 @@ func productTrees(t *testing.T, p pkg) map[string]*ast.File {
 	return trees
 }
 
-// held has the packages whose tests leave goroutines behind on purpose: those of a server that died
-// in the middle of something.
+// held lists the packages whose tests leave goroutines behind on purpose: those of a server that
+// died in the middle of something.
 var held = []string{"internal/test/crashtest"}
 
 func TestNoTestsLeaveAnythingBehind(t *testing.T) {
@@ -308,7 +321,8 @@ func TestNoTestsLeaveAnythingBehind(t *testing.T) {
 			}
 			text = append(text, b...)
 		}
-		if len(text) > 0 && !slices.Contains(held, name) && !bytes.Contains(text, []byte("leak.Check(m)")) && name != "internal/test/leak" {
+		if len(text) > 0 && !slices.Contains(held, name) && !bytes.Contains(text, []byte("leak.Check(m)")) &&
+			name != "internal/test/leak" {
 			t.Errorf("%s: its tests have no TestMain with leak.Check", name)
 		}
 	}
@@ -316,7 +330,7 @@ func TestNoTestsLeaveAnythingBehind(t *testing.T) {
 
 func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 
-// Whoever adds a dependency says what it is for.
+// A new dependency comes with a line that says what it is for.
 func TestEachDependencyHasItsReason(t *testing.T) {
 	read := func(name string) string {
 		b, err := os.ReadFile(filepath.Join(root(t), name))

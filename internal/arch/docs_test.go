@@ -10,7 +10,7 @@ import (
 	"unicode"
 )
 
-// The files, functions and tests that docs/architecture.md and docs/glossary.md name are there.
+// The files, functions and tests exist that docs/architecture.md and docs/glossary.md name.
 func TestArchitectureNamesWhatIsThere(t *testing.T) {
 	root := "../.."
 	text, err := os.ReadFile(filepath.Join(root, "docs/architecture.md"))
@@ -28,7 +28,9 @@ func TestArchitectureNamesWhatIsThere(t *testing.T) {
 			return err
 		}
 		b, err := os.ReadFile(path)
-		for word := range strings.FieldsFuncSeq(string(b), func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) }) {
+		for word := range strings.FieldsFuncSeq(
+			string(b), func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) },
+		) {
 			words[word] = true
 		}
 		return err

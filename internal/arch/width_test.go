@@ -19,7 +19,7 @@ var (
 	// tag is a field with a struct tag.
 	tag = regexp.MustCompile("`[a-z]+:\"")
 	// row is a row of a table: an element of a composite literal that stands in one line.
-	row = regexp.MustCompile(`^(\{|("[^"]*"|` + "`[^`]*`" + `|[\w.]+(\[[^]]*\])?): *).*,$`)
+	row = regexp.MustCompile(`^(\{|("[^"]*"|` + "`[^`]*`" + `|[\w.]+(\[[^]]*\])?): *|"[\w/.]+", ").*[,{]$`)
 )
 
 // A line of code fits on a screen. Rows of tables and fields with tags may be longer, since they

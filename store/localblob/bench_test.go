@@ -8,6 +8,7 @@ import (
 
 	"sluice/blob/blobtest"
 	"sluice/catalog"
+	"sluice/internal/durable"
 	"sluice/session"
 )
 
@@ -17,7 +18,7 @@ func BenchmarkSmallContent(b *testing.B) {
 	for _, size := range []int{16 << 10, 64 << 10, 256 << 10} {
 		for name, packed := range map[string]int64{"pack": 0, "file": -1} {
 			b.Run(fmt.Sprintf("%s/%d KiB", name, size>>10), func(b *testing.B) {
-				s, err := Open(b.TempDir(), Options{Packed: packed})
+				s, err := Open(b.TempDir(), Options{Durability: durable.Process, Packed: packed})
 				if err != nil {
 					b.Fatal(err)
 				}

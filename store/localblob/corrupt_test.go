@@ -41,7 +41,7 @@ func newWorld(t *testing.T, dir string, disk durable.FS, stores *metadatatest.Me
 	}
 	w := &world{stores: stores}
 	var err error
-	w.blobs, err = Open(dir, Options{FS: disk})
+	w.blobs, err = Open(dir, Options{Durability: durable.Process, FS: disk})
 	check(err)
 	who := access.New(stores.Catalog(), clock{}, func() int64 { return 0 }, nil)
 	secret, err := who.Bootstrap(t.Context())

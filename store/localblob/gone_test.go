@@ -55,12 +55,12 @@ func TestAFolderThatIsGoneIsNoLossOfPlaces(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "content")
-			s, err := Open(dir, Options{})
+			s, err := Open(dir, Options{Durability: durable.Process})
 			check(t, err)
 			es := twoPlaces(t, s)
 			check(t, s.Close())
 			disk := &sick{FS: durable.OS{}, all: true}
-			s, err = Open(dir, Options{FS: disk})
+			s, err = Open(dir, Options{Durability: durable.Process, FS: disk})
 			check(t, err)
 			vanish(t, dir, disk)
 			for _, e := range es {
@@ -101,14 +101,14 @@ func check(t *testing.T, err error) {
 // verified.
 func TestAnOlderFolderLivesOn(t *testing.T) {
 	dir := t.TempDir()
-	s, err := Open(dir, Options{})
+	s, err := Open(dir, Options{Durability: durable.Process})
 	check(t, err)
 	es := twoPlaces(t, s)
 	check(t, s.Close())
 	if life, clean, err := Peek(dir, durable.OS{}, false); life != 1 || !clean || err != nil {
 		t.Errorf("life %d, %v, %v", life, clean, err)
 	}
-	s, err = Open(dir, Options{AfterIncarnation: 9})
+	s, err = Open(dir, Options{Durability: durable.Process, AfterIncarnation: 9})
 	check(t, err)
 	if s.Incarnation != 10 {
 		t.Errorf("life %d", s.Incarnation)

@@ -82,19 +82,10 @@ import (
 	"sluice/internal/system"
 )
 
-// Durability says what a committed extent survives before it is persisted.
-type Durability uint8
-
-const (
-	// Process: the death of the process.
-	Process Durability = iota
-	// Power: power loss too.
-	Power
-)
-
 // Options are what a Store needs beside its folder. Each may be left out.
 type Options struct {
-	Durability Durability
+	// Durability says what a committed extent survives before Persist.
+	Durability durable.Durability
 	// Reserve is how many bytes of the disk stay free for everything else (64 MiB).
 	Reserve int64
 	// Direct says how content that arrives fast is written past the cache.

@@ -13,6 +13,7 @@ import (
 	"sluice/blob"
 	"sluice/blob/blobtest"
 	"sluice/catalog"
+	"sluice/internal/durable"
 	"sluice/internal/test/leak"
 	"sluice/session"
 )
@@ -21,6 +22,7 @@ func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 
 func open(t *testing.T, dir string, opts Options) *Store {
 	t.Helper()
+	opts.Durability = durable.Process
 	s, err := Open(dir, opts)
 	if err != nil {
 		t.Fatal(err)
@@ -80,11 +82,14 @@ func write(t *testing.T, s *Store, id session.SessionID, gen uint64, off int64, 
 }
 
 func TestConformance(t *testing.T) {
-	for _, d := range []Durability{Process, Power} {
+	for _, d := range []durable.Durability{durable.Process, durable.Power} {
 		t.Run(fmt.Sprint(d), func(t *testing.T) {
 			blobtest.TestStore(t, func(t *testing.T) (blob.Store, func(string, int64)) {
 				dir := t.TempDir()
-				s := open(t, dir, Options{Durability: d})
+				s, err := Open(dir, Options{Durability: d})
+				if err != nil {
+					t.Fatal(err)
+				}
 				t.Cleanup(func() { s.Close() })
 				return s, func(place string, off int64) { corruptFile(t, dir, place, off) }
 			})

@@ -90,18 +90,18 @@ func TestPartsThatAreAwayAreNotMadeAnew(t *testing.T) {
 			_, _, err := Peek("/d", disk, true)
 			check(t, err)
 			left := disk.Image().Kill()
-			s, err := Open("/d", Options{FS: left, Rejoin: true})
+			s, err := Open("/d", Options{Durability: durable.Process, FS: left, Rejoin: true})
 			check(t, err)
 			packed(t, s, 2, []byte("more"))
 			check(t, errors.Join(s.InPlace(), s.Close()))
-			s, err = Open("/d", Options{FS: left})
+			s, err = Open("/d", Options{Durability: durable.Process, FS: left})
 			check(t, err)
 			check(t, s.Close())
 			if name != "gone" {
 				check(t, disk.Rename(path, "/taken"))
 			}
 			check(t, disk.Rename("/hidden", path))
-			s, err = Open("/d", Options{FS: disk})
+			s, err = Open("/d", Options{Durability: durable.Process, FS: disk})
 			check(t, err)
 			check(t, s.Close())
 		}
@@ -119,7 +119,7 @@ func TestPartsOfAnEarlierProgram(t *testing.T) {
 		return disk
 	}
 	disk := old()
-	s, err := Open("/d", Options{FS: disk})
+	s, err := Open("/d", Options{Durability: durable.Process, FS: disk})
 	check(t, err)
 	check(t, s.Close())
 	whose, err := readPart(disk, "/d/parts")
@@ -138,7 +138,8 @@ func TestPartsOfAnEarlierProgram(t *testing.T) {
 	} {
 		disk := old()
 		check(t, away(disk))
-		if _, err := Open("/d", Options{FS: disk}); err == nil || !strings.Contains(err.Error(), what) {
+		_, err := Open("/d", Options{Durability: durable.Process, FS: disk})
+		if err == nil || !strings.Contains(err.Error(), what) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -187,7 +188,7 @@ func TestAStateThatIsGone(t *testing.T) {
 		}
 		before := namesOn(t, disk, "/d")
 		for _, err := range []error{func() error {
-			_, err := Open("/d", Options{FS: disk})
+			_, err := Open("/d", Options{Durability: durable.Process, FS: disk})
 			return err
 		}(), func() error {
 			_, _, err := Peek("/d", disk, false)
@@ -201,7 +202,7 @@ func TestAStateThatIsGone(t *testing.T) {
 		if after := namesOn(t, disk, "/d"); !maps.Equal(before, after) {
 			t.Errorf("%s: the folder was touched", name)
 		}
-		s, err := Open("/d", Options{FS: disk, Rejoin: true})
+		s, err := Open("/d", Options{Durability: durable.Process, FS: disk, Rejoin: true})
 		check(t, err)
 		if s.Incarnation != 4 || s.SinceCrash != 4 || s.SinceReboot != 4 {
 			t.Errorf("%s: life %d, trusted from %d and %d", name, s.Incarnation, s.SinceCrash, s.SinceReboot)
@@ -233,7 +234,7 @@ func TestAStartThatIsStoppedBetweenTheParts(t *testing.T) {
 				if keep >= 0 {
 					left = im.Crash(rand.New(rand.NewPCG(uint64(i), 1)), keep)
 				}
-				s, err := Open("/d", Options{FS: left})
+				s, err := Open("/d", Options{Durability: durable.Process, FS: left})
 				if err != nil {
 					t.Errorf("format %d, step %d, keep %d: %v", format, i, keep, err)
 					continue

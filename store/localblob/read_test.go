@@ -67,6 +67,7 @@ func readIn(t *testing.T, s *Store, extents []catalog.Extent, off, n int64, size
 // openNew gives a store in a new folder.
 func openNew(t *testing.T, opts Options) *Store {
 	t.Helper()
+	opts.Durability = durable.Process
 	s, err := Open(t.TempDir(), opts)
 	if err != nil {
 		t.Fatal(err)

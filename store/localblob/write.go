@@ -9,6 +9,7 @@ import (
 	"sluice/blob"
 	"sluice/catalog"
 	"sluice/internal/direct"
+	"sluice/internal/durable"
 	"sluice/session"
 )
 
@@ -158,7 +159,7 @@ func (w *writer) Commit(_ context.Context, off, n int64, crc uint32) (catalog.Ex
 	if err := w.f.committed(w.p.of(e)); err != nil {
 		return catalog.Extent{}, err
 	}
-	if w.s.opts.Durability == Power {
+	if w.s.opts.Durability == durable.Power {
 		return e, w.f.persist()
 	}
 	return e, nil

@@ -161,7 +161,8 @@ func (s *cacheSet) find(table catalog.TableID, key []byte) (*cachedRow, int) {
 }
 
 // commitRow removes the row that commit seq writes, or puts the new row before it; row nil: there
-// is none. It is called in the order of commits. forgetPrevious must follow when the commit is shown.
+// is none. It is called in the order of commits. forgetPrevious must follow when the commit is
+// shown.
 func (c *cache) commitRow(table catalog.TableID, key []byte, seq uint64, row any) {
 	s := c.set(table, key)
 	s.mu.Lock()

@@ -16,6 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"sluice/catalog"
+	"sluice/internal/durable"
 	"sluice/session"
 )
 
@@ -94,7 +95,7 @@ func TestTheCacheGivesWhatTheViewHas(t *testing.T) {
 // rows say, to the last field.
 func TestTheCacheGivesTheSessionsOfTheView(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		db := opened(t, vfs.NewMem(), Options{Process: true})
+		db := opened(t, vfs.NewMem(), Options{Durability: durable.Process})
 		var taken []*view
 		defer func() {
 			for _, v := range taken {

@@ -113,7 +113,10 @@ func TestNobodySeesWhatACrashCouldTakeBack(t *testing.T) {
 					session.Step{Gen: w.ended.Gen, To: session.Gone})
 				return err
 			},
-			map[string]func(w world) error{"a record": func(w world) error { _, err := record(w.db, w.ended, 0); return err }},
+			map[string]func(w world) error{"a record": func(w world) error {
+				_, err := record(w.db, w.ended, 0)
+				return err
+			}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
+	"sluice/internal/durable"
 	"sluice/internal/pebblelog"
 	"sluice/session"
 )
@@ -24,7 +25,7 @@ import (
 func TestAnUnsyncedCommitWaitsForNoSync(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := newSlowDisk()
-		dead := opened(t, disk, Options{Process: true})
+		dead := opened(t, disk, Options{Durability: durable.Process})
 		s := create(t, dead, 1, "a")
 		disk.stop()
 		s, err := record(dead, s, 1)
@@ -62,7 +63,7 @@ func TestAnUnsyncedCommitWaitsForNoSync(t *testing.T) {
 		if _, err = record(dead, s, 2); err != nil {
 			t.Fatal(err)
 		}
-		next := opened(t, &slowDisk{FS: disk.mem, mem: disk.mem}, Options{Process: true})
+		next := opened(t, &slowDisk{FS: disk.mem, mem: disk.mem}, Options{Durability: durable.Process})
 		if got := all(t, next); len(got.Entries) != 1 || len(got.Entries[0]) != 2 {
 			t.Errorf("the death of the process left %v", got.Entries)
 		}
@@ -82,7 +83,7 @@ func TestAPowerLossTakesTheNewestUnsyncedCommitsAlone(t *testing.T) {
 	missing := 0
 	for round := range 40 {
 		disk := vfs.NewCrashableMem()
-		db := opened(t, disk, Options{Process: true})
+		db := opened(t, disk, Options{Durability: durable.Process})
 		var wg sync.WaitGroup
 		const each = 60
 		for w := range session.SessionID(3) {
@@ -114,7 +115,7 @@ func TestAPowerLossTakesTheNewestUnsyncedCommitsAlone(t *testing.T) {
 		}
 		left := opened(t,
 			disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng}),
-			Options{Process: true})
+			Options{Durability: durable.Process})
 		got := all(t, left)
 		if len(got.Sessions) != 4 || len(got.Rows) != (3-round%4)/2 {
 			t.Fatalf("%d sessions and %d rows are left", len(got.Sessions), len(got.Rows))
@@ -157,7 +158,7 @@ func TestALogIsSyncedBeforeTheNext(t *testing.T) {
 			}
 			return nil
 		}))
-		db := opened(t, disk, Options{Process: true})
+		db := opened(t, disk, Options{Durability: durable.Process})
 		s := create(t, db, 1, "")
 		end := db.syncs.begin(true) // a commit that is still under way when the log is closed
 		if _, err := record(db, s, 5); err != nil {
@@ -195,7 +196,7 @@ func whatItSays(data []byte) (said []uint64) {
 // A log never says that more was synced than was. Pebble writes the format that is read here.
 func TestALogSaysWhatWasSynced(t *testing.T) {
 	disk := vfs.NewCrashableMem()
-	db := opened(t, disk, Options{Process: true})
+	db := opened(t, disk, Options{Durability: durable.Process})
 	if err := db.peb.Flush(); err != nil { // the first log of a database says nothing
 		t.Fatal(err)
 	}
@@ -277,9 +278,9 @@ func TestALogSaysAllThatWasSynced(t *testing.T) {
 
 // The speed of an unsynced record, beside that of a synced one.
 func BenchmarkRecord(b *testing.B) {
-	for name, process := range map[string]bool{"process": true, "power": false} {
+	for name, d := range map[string]durable.Durability{"process": durable.Process, "power": durable.Power} {
 		b.Run(name, func(b *testing.B) {
-			db, err := Open(b.TempDir(), Options{Hook: noHook, Process: process})
+			db, err := Open(b.TempDir(), Options{Hook: noHook, Durability: d})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -62,7 +62,7 @@ func Open(dir string, opts Options) (*DB, error) {
 	}
 	db := &DB{
 		corruption: newCorruption(opts.Log), lock: lock, dir: dir, hook: opts.Hook,
-		die: opts.Die, allow: opts.Allow, process: opts.Process,
+		die: opts.Die, allow: opts.Allow, durability: opts.Durability,
 		readOnly: opts.ReadOnly, cache: newCache(),
 	}
 	db.reserve = openReserve(opts.FS, dir, opts.Reserve, opts.Log)

@@ -25,7 +25,7 @@
 // The rows that every request asks for are decoded once, and kept in a bounded cache. It shows each
 // view the rows of its snapshot: see cache.go.
 //
-// With Options.Process a commit that only records received bytes does not wait for the disk, as
+// With [durable.Process] a commit that only records received bytes does not wait for the disk, as
 // their content does not either: see logsync.go.
 //
 // A seal is kept in memory alone, with its generation. The commit that ends the session makes it
@@ -67,6 +67,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"sluice/catalog"
+	"sluice/internal/durable"
 	"sluice/metadata"
 	"sluice/session"
 )
@@ -89,10 +90,11 @@ type Options struct {
 	// Allow returns an error while nothing may be changed. Then sessions are neither begun nor
 	// recorded into, and the catalog is not updated. It is called often.
 	Allow func() error
-	// Process lets a Record of nothing but received bytes return when it survives the death of the
-	// process. A power loss may take it back, with all later ones, until another kind of commit has
-	// returned. Without it every commit is on the disk when its call returns.
-	Process bool
+	// Durability is that of a Record of nothing but received bytes. With [durable.Process] it
+	// returns when it survives the death of the process; a power loss may take it back, with all
+	// later ones, until another kind of commit has returned. All other commits, and with
+	// [durable.Power] this one too, are on the disk when their call returns.
+	Durability durable.Durability
 	// Reserve is how many bytes of the disk are reserved for the metadata, in files that are
 	// removed one by one when the disk is full. 0: none are made, but those that are there are
 	// used.
@@ -118,7 +120,7 @@ type DB struct {
 	hook       metadata.Hook
 	die        func(error)
 	allow      func() error
-	process    bool
+	durability durable.Durability
 	// readOnly: nothing in the folder changes.
 	readOnly bool
 	syncs    syncCounts

@@ -11,6 +11,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"sluice/catalog"
+	"sluice/internal/durable"
 	"sluice/session"
 )
 
@@ -182,7 +183,7 @@ func (st sessionStore) record(
 	if err := t.write(&before, &after); err != nil {
 		return session.Session{}, err
 	}
-	t.unsynced = st.db.process && !t.catalog && c.Drop.Empty() && c.Length < 0
+	t.unsynced = st.db.durability == durable.Process && !t.catalog && c.Drop.Empty() && c.Length < 0
 	return after, t.commit()
 }
 

@@ -1,7 +1,8 @@
-// Command tusdsynced is tusd with its uploads synced: the handler, the file store and the file
-// locker of the tusd beside it, set up as its own command does, and a store around the file store
-// that makes an upload durable before its end is answered. tusd itself leaves that to the operating
-// system. Partial uploads are not synced: only what is concatenated of them is an upload.
+// Command tusdsynced is tusd with its uploads synced. It has the handler, the file store and the
+// file locker of the tusd beside it, set up as tusd's own command does, and a store around the file
+// store that makes an upload durable before its end is answered. tusd itself leaves that to the
+// operating system. Partial uploads are not synced: only the upload that is concatenated of them
+// is.
 package main
 
 import (
@@ -51,8 +52,10 @@ func serve(host, port, dir string) error {
 	composer.UseLengthDeferrer(s)
 	composer.UseContentServer(s)
 	h, err := handler.NewHandler(handler.Config{
-		BasePath: "/files/", StoreComposer: composer, Logger: slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelError})),
-		NetworkTimeout: time.Minute, AcquireLockTimeout: 20 * time.Second, GracefulRequestCompletionTimeout: 10 * time.Second,
+		BasePath: "/files/", StoreComposer: composer,
+		Logger:         slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelError})),
+		NetworkTimeout: time.Minute, AcquireLockTimeout: 20 * time.Second,
+		GracefulRequestCompletionTimeout: 10 * time.Second,
 	})
 	if err != nil {
 		return err
@@ -111,14 +114,14 @@ func (u upload) sync(info handler.FileInfo) error {
 	for _, key := range []string{filestore.StorageKeyPath, filestore.StorageKeyInfoPath} {
 		f, err := os.Open(info.Storage[key])
 		if err == nil {
-			err = errors.Join(f.Sync(), f.Close()) // a sync is the file's, whoever wrote to it
+			err = errors.Join(f.Sync(), f.Close()) // a sync covers the file, whoever wrote to it
 		}
 		errs = append(errs, err)
 	}
 	return errors.Join(append(errs, u.s.folder.Sync())...)
 }
 
-// ConcatUploads joins partial uploads; nothing else tells of that upload's end.
+// ConcatUploads joins partial uploads. No other call marks the end of the joined upload.
 func (u upload) ConcatUploads(ctx context.Context, parts []handler.Upload) error {
 	plain := make([]handler.Upload, len(parts))
 	for i, p := range parts {

@@ -1,13 +1,13 @@
 // Package attack has the clients that a server must bear: those that send without end, never read,
 // wait, hold and flood, over HTTP/1.1 and HTTP/2. It runs the real program in 256 MiB of memory.
 //
-// It owns the attacks and what is asked of the server meanwhile, among each of them and among all
-// at once: it lives; its memory, goroutines and descriptors stay below stated bounds and come back;
-// its health is answered; and a good client of another principal gets its work done. It does not
-// own the bounds themselves, which the tests of packages api and upload pin one by one, nor mishaps
-// of process and disk (packages soak and realdisk). `go test ./internal/test/attack` makes each
-// attack once, and then all together. `make soak` does so again and again, and measures the good
-// client's speed.
+// It owns the attacks, and the demands on the server during each of them and during all at once.
+// The server lives. Its memory, goroutines and descriptors stay below stated bounds and come back.
+// It answers requests for its health. A good client of another principal gets its work done. The
+// package does not own the bounds themselves, which the tests of packages api and upload pin one by
+// one, nor mishaps of process and disk (packages soak and realdisk). `go test
+// ./internal/test/attack` makes each attack once, and then all together. `make soak` does so again
+// and again, and measures the good client's speed.
 package attack
 
 import (
@@ -40,32 +40,34 @@ var (
 	program = flag.String("attack.program", "", "the sluice to run; empty builds one")
 	times   = flag.Int("attack.times", 1, "how often each attack is made, on one server")
 	atOnce  = flag.Bool("attack.together", true, "make all attacks at once, too")
-	speed   = flag.Int("attack.speed", 0, "only measure the good client alone and among the attackers, in so many rounds")
+	speed   = flag.Int(
+		"attack.speed", 0, "only measure the good client alone and among the attackers, in so many rounds",
+	)
 )
 
 const (
-	// memory is what the server may have, in bytes.
+	// memory is how many bytes the server may have.
 	memory = 256 << 20
-	// settled is how long the server has to give everything back once the attackers have left. It
+	// recovery is how long the server has to give everything back once the attackers have left. It
 	// is longer than any deadline of the server for a client that has gone.
-	settled = 90 * time.Second
-	// tries is how often a supervisor and a good client ask.
+	recovery = 90 * time.Second
+	// tries is how often a supervisor and a good client try.
 	tries = 3
 )
 
 // attack is one way of harming a server.
 type attack struct {
 	name  string
-	limit string // what the shell does before it becomes the server
-	// prepare stores what the attack needs; nil: nothing.
+	limit string // lines that the shell runs before it becomes the server
+	// prepare stores the content that the attack needs; nil: none.
 	prepare func(v *victim)
-	// strike returns while the attack goes on: its connections are the victim's to close.
+	// strike returns while the attack goes on. The victim closes its connections.
 	strike func(v *victim)
 	keeps  int  // descriptors that the server may keep open for the attackers' uploads
-	many   bool // it is several
+	many   bool // it is several attacks
 }
 
-var attacks = slices.Concat(bodies, answers, connections, frames)
+var attacks = slices.Concat(bodies, responses, connections, frames)
 
 func TestAttacks(t *testing.T) {
 	if withRace {
@@ -90,7 +92,7 @@ func TestAttacks(t *testing.T) {
 	t.Run("all-at-once", func(t *testing.T) {
 		v := newVictim(t, exe, attack{})
 		v.bear(mixture(attacks, 0))
-		for i := range *times - 1 { // others of them, and not all, on the same server
+		for i := range *times - 1 { // several of them, not all, on the same server
 			dice := rand.New(rand.NewPCG(1, uint64(i)))
 			some := slices.Clone(attacks)
 			dice.Shuffle(len(some), func(i, j int) { some[i], some[j] = some[j], some[i] })
@@ -100,7 +102,7 @@ func TestAttacks(t *testing.T) {
 	})
 }
 
-// victim is a server, the attackers' way in, and the good client.
+// victim is a server with its attackers and the good client.
 type victim struct {
 	*testing.T
 	srv      *load.Server
@@ -108,25 +110,25 @@ type victim struct {
 	attacker string // the attackers' token
 	mallory  *api.Client
 	session  string // an open upload of the attackers'
-	content  string // a large memory of theirs
-	gapped   string // an open upload of theirs, in many pieces
+	content  string // a large memory of the attackers
+	gapped   string // an open upload of the attackers, in many pieces
 	good     *api.Client
-	grouped  bool // a control group holds the server to its memory: past it, it is killed
+	grouped  bool // a control group holds the server to its memory, and kills it beyond
 	http     []*http.Transport
 	rand     *rand.ChaCha8
 
 	wg   sync.WaitGroup
-	many bool // several attacks go on, so that one may be refused for the others' sake
+	many bool // several attacks go on, so that the server may refuse one client because of the others
 	// again is how often the good client has repeated a request.
 	again int
 
-	mu   sync.Mutex
-	held []io.Closer // what the attackers have open
-	over bool        // they leave, and open nothing more
+	mu      sync.Mutex
+	held    []io.Closer // open connections of the attackers
+	leaving bool        // they leave, and open nothing more
 }
 
-// newVictim starts a server that has an attacker's and a good client's principal, each with a
-// capsule of its own.
+// newVictim starts a server that has a principal for the attackers and one for the good client,
+// each with its own capsule.
 func newVictim(t *testing.T, exe string, a attack) *victim {
 	t.Helper()
 	v := &victim{T: t, rand: rand.NewChaCha8([32]byte{byte(len(a.name))})}
@@ -152,7 +154,9 @@ func newVictim(t *testing.T, exe string, a attack) *victim {
 	})
 	v.addr = strings.TrimPrefix(v.srv.URL, "http://")
 	for name, id := range ids {
-		_, err := v.srv.Client.CreateCapsule(t.Context(), api.CreateCapsuleRequest{CapsuleID: name, Owners: []string{id}})
+		_, err := v.srv.Client.CreateCapsule(t.Context(), api.CreateCapsuleRequest{
+			CapsuleID: name, Owners: []string{id},
+		})
 		v.must(err)
 	}
 	v.attacker = secrets["mallory"]
@@ -169,10 +173,12 @@ func (v *victim) clientAt(url, secret string) *api.Client {
 	return api.NewClient(url, secret, &http.Client{Transport: tr})
 }
 
-// principals makes them in the data folder, since no request can.
+// principals makes the principals in the data folder, since no request can.
 func (v *victim) principals(data string, secrets map[string]string) (ids map[string]string) {
 	v.Helper()
-	db, err := pebblemeta.Open(filepath.Join(data, "meta"), pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{})})
+	db, err := pebblemeta.Open(filepath.Join(data, "meta"), pebblemeta.Options{
+		Hook: upload.Reserving(catalog.Bounds{}),
+	})
 	v.must(err)
 	defer func() { v.must(db.Close()) }()
 	token, err := os.ReadFile(filepath.Join(data, "admin-token"))
@@ -195,8 +201,8 @@ type wall struct{}
 
 func (wall) Now() time.Time { return time.Now() }
 
-// group gives the line that puts the server into a control group of its own, where the machine has
-// them.
+// group gives the shell's line that puts the server into its own control group, if the machine has
+// control groups.
 func (v *victim) group() (line string, undo func()) {
 	name := fmt.Sprintf("sluice-attack-%d", os.Getpid())
 	for _, kind := range [][3]string{
@@ -223,7 +229,7 @@ func (v *victim) must(err error) {
 	}
 }
 
-// bear makes the attack, and asks of the server what it must bear.
+// bear makes the attack, and demands of the server what it must bear.
 func (v *victim) bear(a attack) {
 	v.Helper()
 	v.many = a.many
@@ -236,7 +242,7 @@ func (v *victim) bear(a attack) {
 		v.alive()
 		return
 	}
-	quiet := v.state()
+	idle := v.state()
 	a.strike(v)
 	v.alive()
 	v.healthy()
@@ -247,14 +253,15 @@ func (v *victim) bear(a attack) {
 		v.Errorf("%d MiB were resident at the worst, and %d are the bound", worst.peak>>20, memory>>20)
 	}
 	v.leave()
-	v.comesBack(quiet, a.keeps)
+	v.comesBack(idle, a.keeps)
 	v.goodRound("afterwards")
-	v.Logf("at the worst %d MiB resident, %d descriptors, %d goroutines; before %d and %d; the good client repeated %d requests",
-		worst.peak>>20, worst.files, worst.goroutines, quiet.files, quiet.goroutines, v.again)
+	v.Logf("at the worst %d MiB resident, %d descriptors, %d goroutines; before %d and %d; the good client repeated "+
+		"%d requests",
+		worst.peak>>20, worst.files, worst.goroutines, idle.files, idle.goroutines, v.again)
 	v.again = 0
 }
 
-// alive wants the server not to have ended.
+// alive fails the test if the server has ended.
 func (v *victim) alive() {
 	v.Helper()
 	if !v.srv.Alive() {
@@ -262,8 +269,8 @@ func (v *victim) alive() {
 	}
 }
 
-// healthy asks for the server's health as a supervisor does: on a connection of its own each time,
-// and it takes one good answer of three for health.
+// healthy asks for the server's health as a supervisor does: each time on a new connection. One
+// good answer of three is enough.
 func (v *victim) healthy() {
 	v.Helper()
 	for _, path := range []string{"/healthz", "/readyz"} {
@@ -280,7 +287,7 @@ func (v *victim) healthy() {
 	}
 }
 
-// ask wants 200 of a path.
+// ask wants status 200 of a path.
 func (v *victim) ask(path string) error {
 	ctx, cancel := context.WithTimeout(v.Context(), 20*time.Second)
 	defer cancel()
@@ -298,8 +305,8 @@ func (v *victim) ask(path string) error {
 	return nil
 }
 
-// goodRound is what a good client does. It begins anew where it is told to come again, or loses its
-// connection, as often as tries says: the server may be taken by surprise, and must not be taken
+// goodRound is the work of a good client. If the server refuses it for now, or it loses its
+// connection, it begins anew, as often as tries says. An attack may surprise the server, but not
 // for long.
 func (v *victim) goodRound(when string) {
 	v.Helper()
@@ -328,17 +335,23 @@ func (v *victim) work(ctx context.Context) error {
 	var s api.Session
 	steps := []step{
 		{"create", func() (err error) {
-			whole, err = v.good.Create(ctx, api.CreateRequest{CapsuleID: "alice", Name: "whole"}, bytes.NewReader(body), size)
+			whole, err = v.good.Create(
+				ctx, api.CreateRequest{CapsuleID: "alice", Name: "whole"}, bytes.NewReader(body), size,
+			)
 			return err
 		}},
 		{"begin", func() (err error) {
-			s, err = v.good.Begin(ctx, api.BeginRequest{CapsuleID: "alice", Meta: api.Meta{Name: "chunks", Bytes: &size}, ChunkSize: chunk})
+			s, err = v.good.Begin(ctx, api.BeginRequest{
+				CapsuleID: "alice", Meta: api.Meta{Name: "chunks", Bytes: &size}, ChunkSize: chunk,
+			})
 			return err
 		}},
 	}
 	for i := range size / chunk {
 		steps = append(steps, step{"put", func() error {
-			return v.good.PutChunk(ctx, s.SessionID, i, bytes.NewReader(body[i*chunk:(i+1)*chunk]), chunk, api.PutOptions{})
+			return v.good.PutChunk(
+				ctx, s.SessionID, i, bytes.NewReader(body[i*chunk:(i+1)*chunk]), chunk, api.PutOptions{},
+			)
 		}})
 	}
 	steps = append(steps,
@@ -371,13 +384,15 @@ type step struct {
 	do   func() error
 }
 
-// insist does a step. Among several attacks the good client repeats a request that is refused or
-// cut off, as `sluice put` does: each of them alone is borne without.
+// insist does a step. During several attacks the good client repeats a request that is refused or
+// cut off, as `sluice put` does. During a single attack it needs no repeats.
 func (v *victim) insist(ctx context.Context, s step) error {
 	for {
 		err := s.do()
-		var told *api.Error
-		if err == nil || !v.many || errors.As(err, &told) && told.Status != http.StatusServiceUnavailable && told.Status != http.StatusTooManyRequests {
+		var refused *api.Error
+		if err == nil || !v.many ||
+			errors.As(err, &refused) && refused.Status != http.StatusServiceUnavailable &&
+				refused.Status != http.StatusTooManyRequests {
 			return err
 		}
 		v.again++
@@ -390,11 +405,12 @@ func (v *victim) insist(ctx context.Context, s step) error {
 	}
 }
 
-// deletes deletes a memory. Where the answer may have been lost, one that is not there is deleted.
+// deletes deletes a memory. If an earlier answer may have been lost, a memory that is not there
+// counts as deleted.
 func (v *victim) deletes(ctx context.Context, id string) error {
 	err := v.good.DeleteMemory(ctx, id, true)
-	var told *api.Error
-	if v.many && errors.As(err, &told) && told.Status == http.StatusNotFound {
+	var refused *api.Error
+	if v.many && errors.As(err, &refused) && refused.Status == http.StatusNotFound {
 		return nil
 	}
 	return err
@@ -416,11 +432,11 @@ func (v *victim) reads(ctx context.Context, id string, want []byte) error {
 	return nil
 }
 
-// keep notes what an attacker has open. After the end of the attack that is nothing.
+// keep notes a connection of an attacker. After the end of the attack it closes it at once.
 func (v *victim) keep(c io.Closer) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.over {
+	if v.leaving {
 		_ = c.Close()
 		return
 	}
@@ -430,14 +446,14 @@ func (v *victim) keep(c io.Closer) {
 // leave ends the attack.
 func (v *victim) leave() {
 	v.mu.Lock()
-	v.over = true
+	v.leaving = true
 	v.hangUp()
 	v.mu.Unlock()
 	v.wg.Wait()
-	v.over = false
+	v.leaving = false
 }
 
-// hangUp closes what the attackers have open. mu is held.
+// hangUp closes the connections of the attackers. mu is held.
 func (v *victim) hangUp() {
 	for _, c := range v.held {
 		_ = c.Close()
@@ -449,7 +465,7 @@ func (v *victim) hangUp() {
 func (v *victim) gone() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.over
+	return v.leaving
 }
 
 // stop ends the server as a supervisor does.

@@ -13,11 +13,13 @@ import (
 	"sluice/api"
 )
 
-// dial opens a connection of an attacker. What the server sends is not read, and hardly kept by the
-// system. Where the server takes no connection, everything on it fails.
+// dial opens a connection of an attacker. The attacker does not read, and its system keeps hardly
+// any bytes. If the server takes no connection, everything on the connection fails.
 func (v *victim) dial() net.Conn {
 	d := net.Dialer{Timeout: 20 * time.Second, Control: func(_, _ string, c syscall.RawConn) error {
-		return c.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4<<10) })
+		return c.Control(
+			func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4<<10) },
+		)
 	}}
 	c, err := d.Dial("tcp", v.addr)
 	if err != nil {
@@ -30,12 +32,14 @@ func (v *victim) dial() net.Conn {
 
 // post is the head of an attacker's POST.
 func (v *victim) post(path string, length int) string {
-	return fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
+	return fmt.Sprintf(
+		"POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: "+
+			"application/json\r\nContent-Length: %d\r\n\r\n",
 		path, v.attacker, length)
 }
 
-// each runs do n times at once, and waits for all of them. What it sends may be refused: errors of
-// the connections are no failure.
+// each runs do n times at once, and waits for all of them. The server may refuse anything: errors
+// of the connections are no failure.
 func each(n int, do func(i int)) {
 	var wg sync.WaitGroup
 	gate := make(chan struct{}, 64)
@@ -59,7 +63,7 @@ func send(c net.Conn, parts ...[]byte) {
 	}
 }
 
-// bodies are attacks by what is sent.
+// bodies are attacks by sending.
 var bodies = []attack{
 	{name: "lists of nothing", strike: func(v *victim) {
 		list := []byte(`{"finishes":[{}` + strings.Repeat(",{}", (8<<20-20)/3) + `]}`)
@@ -91,21 +95,29 @@ var bodies = []attack{
 	{name: "bodies without a token", strike: func(v *victim) {
 		some := make([]byte, 1<<20)
 		each(300, func(i int) {
-			send(v.dial(), fmt.Appendf(nil, "PUT /v1/uploads_put_chunk/1/0 HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", 1<<30), some)
+			send(
+				v.dial(),
+				fmt.Appendf(
+					nil, "PUT /v1/uploads_put_chunk/1/0 HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", 1<<30,
+				),
+				some,
+			)
 		})
 	}},
 	{name: "puts that bring a little", prepare: (*victim).begin, strike: func(v *victim) {
 		s := v.session
 		some := make([]byte, 100<<10)
 		each(400, func(i int) {
-			send(v.dial(), fmt.Appendf(nil, "PUT /v1/uploads_put_chunk/%s/%d HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n",
+			send(v.dial(), fmt.Appendf(nil, "PUT /v1/uploads_put_chunk/%s/%d HTTP/1.1\r\nHost: x\r\nAuthorization: "+
+				"Bearer %s\r\nContent-Length: %d\r\n\r\n",
 				s, i, v.attacker, 1<<20), some)
 		})
 	}},
 	{name: "puts of the same bytes", prepare: (*victim).begin, strike: func(v *victim) {
 		s := v.session
 		each(600, func(i int) {
-			send(v.dial(), fmt.Appendf(nil, "PUT /v1/uploads_put_chunk/%s/0 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\nx",
+			send(v.dial(), fmt.Appendf(nil, "PUT /v1/uploads_put_chunk/%s/0 HTTP/1.1\r\nHost: x\r\nAuthorization: "+
+				"Bearer %s\r\nContent-Length: %d\r\n\r\nx",
 				s, v.attacker, 1<<20))
 		})
 	}},
@@ -113,7 +125,8 @@ var bodies = []attack{
 		s := v.session
 		tiny := bytes.Repeat([]byte("1;"+strings.Repeat("e", 1000)+"\r\nx\r\n"), 500)
 		each(100, func(i int) {
-			send(v.dial(), fmt.Appendf(nil, "PUT /v1/uploads_put_chunk/%s/%d HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nTransfer-Encoding: chunked\r\n\r\n",
+			send(v.dial(), fmt.Appendf(nil, "PUT /v1/uploads_put_chunk/%s/%d HTTP/1.1\r\nHost: x\r\nAuthorization: "+
+				"Bearer %s\r\nTransfer-Encoding: chunked\r\n\r\n",
 				s, i, v.attacker), tiny)
 		})
 	}},
@@ -130,49 +143,63 @@ func (v *victim) begin() {
 	v.session = s.SessionID
 }
 
-// answers are attacks by what is not read.
-var answers = []attack{
+// responses are attacks by not reading.
+var responses = []attack{
 	{name: "pages that nobody reads", prepare: (*victim).manyMemories, strike: func(v *victim) {
 		each(300, func(i int) {
 			path := "/v1/memories_list?capsule_id=mallory&limit=1000"
 			if i%3 == 0 {
 				path = "/openapi.json?"
 			}
-			send(v.dial(), fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", path, v.attacker))
+			send(v.dial(), fmt.Appendf(
+				nil, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", path, v.attacker,
+			))
 		})
 	}},
 	{name: "pipelined requests whose answers nobody reads", prepare: (*victim).manyMemories, strike: func(v *victim) {
-		one := fmt.Sprintf("GET /v1/memories_list?capsule_id=mallory&limit=1000 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", v.attacker)
+		one := fmt.Sprintf(
+			"GET /v1/memories_list?capsule_id=mallory&limit=1000 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+
+				"%s\r\n\r\n",
+			v.attacker,
+		)
 		many := []byte(strings.Repeat(one, 200))
 		each(100, func(int) { send(v.dial(), many) })
 	}},
 	{name: "content that nobody reads", prepare: (*victim).large, strike: func(v *victim) {
 		each(300, func(int) {
-			send(v.dial(), fmt.Appendf(nil, "GET /v1/memories_content/%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", v.content, v.attacker))
+			send(v.dial(), fmt.Appendf(
+				nil, "GET /v1/memories_content/%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", v.content,
+				v.attacker,
+			))
 		})
 	}},
 	{name: "states of an upload in many pieces", prepare: (*victim).gaps, strike: func(v *victim) {
 		each(600, func(i int) {
 			c := v.dial()
-			send(c, fmt.Appendf(nil, "GET /v1/uploads_status/%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", v.gapped, v.attacker))
+			send(c, fmt.Appendf(
+				nil, "GET /v1/uploads_status/%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", v.gapped,
+				v.attacker,
+			))
 		})
 	}},
 	{name: "puts to an upload in many pieces", prepare: (*victim).gaps, strike: func(v *victim) {
 		some := make([]byte, 4<<10)
 		each(600, func(i int) {
-			send(v.dial(), fmt.Appendf(nil, "PUT /v1/uploads_put_range/%s/%d HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n",
+			send(v.dial(), fmt.Appendf(nil, "PUT /v1/uploads_put_range/%s/%d HTTP/1.1\r\nHost: x\r\nAuthorization: "+
+				"Bearer %s\r\nContent-Length: %d\r\n\r\n",
 				v.gapped, 4096+8192*i, v.attacker, 2<<20), some)
 		})
 	}},
 	{name: "single bytes of large content", prepare: (*victim).large, strike: func(v *victim) {
 		each(500, func(i int) {
-			send(v.dial(), fmt.Appendf(nil, "GET /v1/memories_content/%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nRange: bytes=%d-%d\r\n\r\n",
+			send(v.dial(), fmt.Appendf(nil, "GET /v1/memories_content/%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+
+				"%s\r\nRange: bytes=%d-%d\r\n\r\n",
 				v.content, v.attacker, i*100_000, i*100_000))
 		})
 	}},
 }
 
-// gaps makes an upload of the attacker of which every second block is there.
+// gaps makes an upload of the attacker in which every second block is there.
 func (v *victim) gaps() {
 	v.Helper()
 	if v.gapped != "" {
@@ -180,33 +207,44 @@ func (v *victim) gaps() {
 	}
 	const n, block = 4000, 4 << 10
 	size := int64(2 * n * block)
-	s, err := v.mallory.Begin(v.Context(), api.BeginRequest{CapsuleID: "mallory", Meta: api.Meta{Name: "gaps", Bytes: &size}, ChunkSize: 1 << 20})
+	s, err := v.mallory.Begin(v.Context(), api.BeginRequest{
+		CapsuleID: "mallory", Meta: api.Meta{Name: "gaps", Bytes: &size}, ChunkSize: 1 << 20,
+	})
 	v.must(err)
 	each(n, func(i int) {
-		if _, err := v.mallory.PutRange(v.Context(), s.SessionID, int64(2*i*block), bytes.NewReader(make([]byte, block)), block, api.PutOptions{}); err != nil {
+		if _, err := v.mallory.PutRange(
+			v.Context(), s.SessionID, int64(2*i*block), bytes.NewReader(make([]byte, block)), block, api.PutOptions{},
+		); err != nil {
 			v.Error(err)
 		}
 	})
 	v.gapped = s.SessionID
 }
 
-// manyMemories stores many memories that are all metadata.
+// manyMemories stores many memories that consist of metadata alone.
 func (v *victim) manyMemories() {
 	v.Helper()
-	if page, err := v.mallory.ListMemories(v.Context(), api.MemoryQuery{CapsuleID: "mallory", Limit: 1000}); err == nil && len(page.Memories) > 500 || page.NextCursor != "" {
+	if page, err := v.mallory.ListMemories(v.Context(), api.MemoryQuery{
+		CapsuleID: "mallory", Limit: 1000,
+	}); err == nil && len(page.Memories) > 500 || page.NextCursor != "" {
 		return
 	}
 	const n = 900 // a principal may have 1,000 open uploads
 	all := make([]api.FinishRequest, n)
 	none := int64(0)
 	each(n, func(i int) {
-		meta := api.Meta{Name: fmt.Sprint("m", i), Bytes: &none, Description: strings.Repeat("\"", 2048), Tags: []string{strings.Repeat("\"", 256), strings.Repeat("\\", 256)}}
+		meta := api.Meta{
+			Name: fmt.Sprint("m", i), Bytes: &none, Description: strings.Repeat("\"", 2048),
+			Tags: []string{strings.Repeat("\"", 256), strings.Repeat("\\", 256)},
+		}
 		s, err := v.mallory.Begin(v.Context(), api.BeginRequest{CapsuleID: "mallory", Meta: meta})
 		if err != nil {
 			v.Error(err)
 			return
 		}
-		all[i] = api.FinishRequest{SessionID: s.SessionID, SHA256: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}
+		all[i] = api.FinishRequest{
+			SessionID: s.SessionID, SHA256: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+		}
 	})
 	if v.Failed() {
 		v.FailNow()
@@ -225,7 +263,10 @@ func (v *victim) large() {
 	if v.content != "" {
 		return
 	}
-	m, err := v.mallory.Create(v.Context(), api.CreateRequest{CapsuleID: "mallory", Name: "large"}, io.LimitReader(v.rand, largeBytes), largeBytes)
+	m, err := v.mallory.Create(
+		v.Context(), api.CreateRequest{CapsuleID: "mallory", Name: "large"}, io.LimitReader(v.rand, largeBytes),
+		largeBytes,
+	)
 	v.must(err)
 	v.content = m.MemoryID
 }
@@ -233,7 +274,7 @@ func (v *victim) large() {
 // longest is the longest head that the server takes, in bytes.
 const longest = 16 << 10
 
-// connections are attacks by what is open.
+// connections are attacks by open connections.
 var connections = []attack{
 	{name: "idle connections at the limit", limit: "ulimit -n 512;", strike: func(v *victim) {
 		for range 400 {
@@ -244,7 +285,9 @@ var connections = []attack{
 		}
 	}},
 	{name: "heads that never end", strike: func(v *victim) {
-		head := []byte("GET /healthz HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("X-A: "+strings.Repeat("b", 1000)+"\r\n", longest>>10-2))
+		head := []byte("GET /healthz HTTP/1.1\r\nHost: x\r\n" + strings.Repeat(
+			"X-A: "+strings.Repeat("b", 1000)+"\r\n", longest>>10-2,
+		))
 		each(500, func(int) { send(v.dial(), head) })
 	}},
 	{name: "lines of a head that never end", strike: func(v *victim) {
@@ -264,13 +307,18 @@ var connections = []attack{
 		})
 	}},
 	{
-		name: "more resting uploads than descriptors", limit: "ulimit -n 256;", keeps: 256 / 4, strike: func(v *victim) {
+		name: "more resting uploads than descriptors", limit: "ulimit -n 256;", keeps: 256 / 4,
+		strike: func(v *victim) {
 			block := make([]byte, 64<<10)
 			each(300, func(i int) {
 				size := int64(16 << 20)
-				s, err := v.mallory.Begin(v.Context(), api.BeginRequest{CapsuleID: "mallory", Meta: api.Meta{Name: "resting", Bytes: &size}, ChunkSize: 1 << 20})
+				s, err := v.mallory.Begin(v.Context(), api.BeginRequest{
+					CapsuleID: "mallory", Meta: api.Meta{Name: "resting", Bytes: &size}, ChunkSize: 1 << 20,
+				})
 				if err == nil {
-					_, err = v.mallory.PutRange(v.Context(), s.SessionID, 0, bytes.NewReader(block), int64(len(block)), api.PutOptions{})
+					_, err = v.mallory.PutRange(
+						v.Context(), s.SessionID, 0, bytes.NewReader(block), int64(len(block)), api.PutOptions{},
+					)
 				}
 				if err != nil && !v.many {
 					v.Errorf("upload %d: %v", i, err)

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// peer is an HTTP/2 client that does only what it is told to. What the server sends is thrown away,
-// but for its settings, which the server wants to be acknowledged.
+// peer is an HTTP/2 client that does only what it is told to. It throws away all frames of the
+// server except the settings, which it must acknowledge.
 type peer struct {
 	v    *victim
 	conn net.Conn
@@ -45,7 +45,13 @@ func (p *peer) head(method, path string, more ...string) []byte {
 	var b bytes.Buffer
 	enc := hpack.NewEncoder(&b)
 	enc.SetMaxDynamicTableSize(0)
-	fields := append([]string{":method", method, ":scheme", "http", ":authority", "x", ":path", path, "authorization", "Bearer " + p.v.attacker}, more...)
+	fields := append(
+		[]string{
+			":method", method, ":scheme", "http", ":authority", "x", ":path", path, "authorization",
+			"Bearer " + p.v.attacker,
+		},
+		more...,
+	)
 	for i := 0; i < len(fields); i += 2 {
 		_ = enc.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
 	}
@@ -56,7 +62,9 @@ func (p *peer) head(method, path string, more ...string) []byte {
 func (p *peer) begin(end bool, head []byte) uint32 {
 	stream := p.next
 	p.next += 2
-	_ = p.out.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: head, EndHeaders: true, EndStream: end})
+	_ = p.out.WriteHeaders(http2.HeadersFrameParam{
+		StreamID: stream, BlockFragment: head, EndHeaders: true, EndStream: end,
+	})
 	return stream
 }
 
@@ -64,7 +72,9 @@ func (p *peer) begin(end bool, head []byte) uint32 {
 func (p *peer) long(block []byte) {
 	const frame = 16 << 10
 	first := block[:min(len(block), frame)]
-	_ = p.out.WriteHeaders(http2.HeadersFrameParam{StreamID: p.next, BlockFragment: first, EndHeaders: len(first) == len(block), EndStream: true})
+	_ = p.out.WriteHeaders(http2.HeadersFrameParam{
+		StreamID: p.next, BlockFragment: first, EndHeaders: len(first) == len(block), EndStream: true,
+	})
 	for block = block[len(first):]; len(block) > 0; {
 		part := block[:min(len(block), frame)]
 		block = block[len(part):]
@@ -73,9 +83,9 @@ func (p *peer) long(block []byte) {
 	p.next += 2
 }
 
-const streams = 250 // that a connection may have
+const streams = 250 // the most that a connection may have
 
-// frames are attacks by HTTP/2's own means.
+// frames are attacks by the means of HTTP/2.
 var frames = []attack{
 	{name: "pages on streams without a window", prepare: (*victim).manyMemories, strike: func(v *victim) {
 		each(8, func(int) {
@@ -121,7 +131,9 @@ var frames = []attack{
 		each(16, func(i int) {
 			p := v.peer(1 << 20)
 			for j := range 64 {
-				stream := p.begin(false, p.head("PUT", fmt.Sprintf("/v1/uploads_put_chunk/%s/%d", s, i), "content-length", fmt.Sprint(1<<20)))
+				stream := p.begin(false, p.head(
+					"PUT", fmt.Sprintf("/v1/uploads_put_chunk/%s/%d", s, i), "content-length", fmt.Sprint(1<<20),
+				))
 				for range 2 + j%2 {
 					_ = p.out.WriteData(stream, false, block)
 				}
@@ -132,7 +144,10 @@ var frames = []attack{
 		block := bytes.Repeat([]byte(" "), 16<<10)
 		each(8, func(int) {
 			p := v.peer(1 << 20)
-			head := p.head("POST", "/v1/uploads_finish_batch", "content-type", "application/json", "content-length", fmt.Sprint(8<<20))
+			head := p.head(
+				"POST", "/v1/uploads_finish_batch", "content-type", "application/json", "content-length",
+				fmt.Sprint(8<<20),
+			)
 			for range streams {
 				stream := p.begin(false, head)
 				for range 8 {
@@ -144,7 +159,9 @@ var frames = []attack{
 	{name: "heads in frames that never end", strike: func(v *victim) {
 		each(300, func(int) {
 			p := v.peer(1 << 20)
-			_ = p.out.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.head("GET", "/healthz"), EndStream: true})
+			_ = p.out.WriteHeaders(http2.HeadersFrameParam{
+				StreamID: 1, BlockFragment: p.head("GET", "/healthz"), EndStream: true,
+			})
 			for range 16 {
 				_ = p.out.WriteContinuation(1, false, p.head("GET", "/healthz")[:10])
 			}
@@ -200,7 +217,9 @@ var frames = []attack{
 		s := v.session
 		each(8, func(int) {
 			p := v.peer(1 << 20)
-			stream := p.begin(false, p.head("PUT", fmt.Sprintf("/v1/uploads_put_chunk/%s/0", s), "content-length", fmt.Sprint(1<<20)))
+			stream := p.begin(false, p.head(
+				"PUT", fmt.Sprintf("/v1/uploads_put_chunk/%s/0", s), "content-length", fmt.Sprint(1<<20),
+			))
 			for range 20_000 {
 				_ = p.out.WriteData(stream, false, nil)
 			}

@@ -11,7 +11,7 @@ const together = 10 * time.Second
 // mixture is several attacks at the same time.
 func mixture(of []attack, seed uint64) attack {
 	return attack{
-		many: true, keeps: 256, // the files of resting uploads
+		many: true, keeps: 256, // the files of idle uploads
 		prepare: func(v *victim) {
 			for _, a := range of {
 				if a.prepare != nil {
@@ -26,8 +26,8 @@ func mixture(of []attack, seed uint64) attack {
 	}
 }
 
-// begins makes attacks again and again until the attackers leave, each for itself. Between two
-// strikes an attacker hangs up or not, as the dice say.
+// begins makes attacks again and again until the attackers leave, each attack for itself. Between
+// two strikes an attacker hangs up or not, by chance.
 func (v *victim) begins(of []attack, seed uint64) {
 	for i, a := range of {
 		one := &victim{
@@ -38,7 +38,8 @@ func (v *victim) begins(of []attack, seed uint64) {
 		v.keep(closer(one.end))
 		v.wg.Go(func() {
 			defer one.wg.Wait()
-			for time.Sleep(time.Duration(dice.IntN(1000)) * time.Millisecond); !one.gone(); time.Sleep(50 * time.Millisecond) {
+			time.Sleep(time.Duration(dice.IntN(1000)) * time.Millisecond)
+			for ; !one.gone(); time.Sleep(50 * time.Millisecond) {
 				a.strike(one)
 				if dice.IntN(2) == 0 {
 					one.mu.Lock()
@@ -54,7 +55,7 @@ func (v *victim) begins(of []attack, seed uint64) {
 func (v *victim) end() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.over = true
+	v.leaving = true
 	v.hangUp()
 	return nil
 }

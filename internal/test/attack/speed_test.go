@@ -21,27 +21,27 @@ import (
 	"sluice/api"
 )
 
-// The attackers whose effect on a good client's speed is measured are a process of their own, with
-// a quarter of a processor. Without them the good client has a process beside it that only
-// computes, with the same share, where the machine has control groups: what is measured is the
-// server, and not how many processes the processors are shared by.
+// The attackers that slow a good client down are a process of their own, with a quarter of a
+// processor. When the good client is measured alone, a process beside it computes with the same
+// share, if the machine has control groups. So the figures show the server, and not how many
+// processes share the processors.
 const (
 	attackersShare = 25_000  // of
 	attackersOf    = 100_000 // microseconds
 )
 
-// siege is what a process of attackers is told. Without a URL it only computes; without an Attack
+// siege is the order for a process of attackers. Without a URL it only computes; without an Attack
 // it makes all.
 type siege struct{ Attack, URL, Token, Session, Content, Gapped string }
 
 // TestSiege is that process: it attacks until its standard input ends.
 func TestSiege(t *testing.T) {
-	told := os.Getenv("SLUICE_SIEGE")
-	if told == "" {
+	spec := os.Getenv("SLUICE_SIEGE")
+	if spec == "" {
 		t.Skip("it is started by TestAttacks -attack.speed")
 	}
 	var s siege
-	if err := json.Unmarshal([]byte(told), &s); err != nil {
+	if err := json.Unmarshal([]byte(spec), &s); err != nil {
 		t.Fatal(err)
 	}
 	if s.URL == "" {
@@ -54,7 +54,10 @@ func TestSiege(t *testing.T) {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		return
 	}
-	v := &victim{T: t, addr: strings.TrimPrefix(s.URL, "http://"), attacker: s.Token, session: s.Session, content: s.Content, gapped: s.Gapped}
+	v := &victim{
+		T: t, addr: strings.TrimPrefix(s.URL, "http://"), attacker: s.Token, session: s.Session, content: s.Content,
+		gapped: s.Gapped,
+	}
 	v.mallory = v.clientAt(s.URL, s.Token)
 	of := slices.DeleteFunc(slices.Clone(attacks), func(a attack) bool { return s.Attack != "" && a.name != s.Attack })
 	v.begins(of, 1)
@@ -66,17 +69,17 @@ func TestSiege(t *testing.T) {
 	}
 }
 
-// besiege starts it, and gives what ends it.
+// besiege starts the process, and gives the function that ends it.
 func (v *victim) besiege(s siege) (end func()) {
 	v.Helper()
-	told, err := json.Marshal(s)
+	spec, err := json.Marshal(s)
 	v.must(err)
 	before, undo := few()
 	if before == "" && s.URL == "" {
 		return func() {}
 	}
 	c := exec.Command("/bin/sh", "-c", before+`exec nice -n 19 "$0" -test.run '^TestSiege$'`, os.Args[0])
-	c.Env = append(os.Environ(), "SLUICE_SIEGE="+string(told))
+	c.Env = append(os.Environ(), "SLUICE_SIEGE="+string(spec))
 	in, err := c.StdinPipe()
 	v.must(err)
 	out, err := c.StdoutPipe()
@@ -91,7 +94,7 @@ func (v *victim) besiege(s siege) (end func()) {
 		_, _ = io.Copy(io.Discard, out)
 	}()
 	if s.URL != "" {
-		time.Sleep(3 * time.Second) // until they have what they are after
+		time.Sleep(3 * time.Second) // until their connections are open
 	}
 	return func() {
 		_ = in.Close()
@@ -103,8 +106,8 @@ func (v *victim) besiege(s siege) (end func()) {
 	}
 }
 
-// few gives the line that puts a process where it has little of the processors, if the machine has
-// control groups.
+// few gives the shell's line that gives a process a small share of the processors, if the machine
+// has control groups.
 func few() (line string, undo func()) {
 	for _, kind := range [][2]string{{"/sys/fs/cgroup/cpu", "cpu.cfs_quota_us"}, {"/sys/fs/cgroup", "cpu.max"}} {
 		dir := filepath.Join(kind[0], fmt.Sprintf("sluice-attackers-%d", os.Getpid()))
@@ -124,8 +127,8 @@ func few() (line string, undo func()) {
 	return "", func() {}
 }
 
-// link is that of a good client in bytes a second: 1 Gbit/s. In buffers there is room for so many
-// bytes on both ends: a link goes on with what is in them while a process waits for a processor.
+// link is the rate of a good client in bytes a second: 1 Gbit/s. The buffers at both ends have
+// space for so many bytes: a link goes on with these while a process waits for a processor.
 const (
 	link    = 125_000_000
 	buffers = 4 << 20
@@ -137,8 +140,8 @@ type linked struct {
 	rate *rate.Limiter
 }
 
-// over gives a body that comes over a link that is idle until then; per is its bytes a second.
-func over(per rate.Limit, body io.Reader) linked {
+// throttled gives a body that comes over a link that is idle until then. per is its bytes a second.
+func throttled(per rate.Limit, body io.Reader) linked {
 	l := rate.NewLimiter(per, buffers)
 	l.AllowN(time.Now(), buffers)
 	return linked{body, l}
@@ -154,7 +157,7 @@ func (l linked) Read(p []byte) (int, error) {
 // the machine is.
 func (v *victim) race(a attack) {
 	v.Helper()
-	v.many = true // the good client repeats what is refused, and is slower for it
+	v.many = true // the good client repeats refused requests, and is slower for it
 	defer func() { v.many = a.many }()
 	v.pairs("over 1 Gbit/s", a, link, 16)
 	v.pairs("on this machine", a, rate.Inf, 64)
@@ -170,7 +173,10 @@ func (v *victim) pairs(how string, a attack, per rate.Limit, uploads int) {
 		for range uploads {
 			var m api.Memory
 			v.must(v.insist(v.Context(), step{"create", func() (err error) {
-				m, err = v.good.Create(v.Context(), api.CreateRequest{CapsuleID: "alice", Name: "fast"}, over(per, bytes.NewReader(body)), bytesEach)
+				m, err = v.good.Create(
+					v.Context(), api.CreateRequest{CapsuleID: "alice", Name: "fast"},
+					throttled(per, bytes.NewReader(body)), bytesEach,
+				)
 				return err
 			}}))
 			v.must(v.insist(v.Context(), step{"delete", func() error { return v.deletes(v.Context(), m.MemoryID) }}))
@@ -188,14 +194,16 @@ func (v *victim) pairs(how string, a attack, per rate.Limit, uploads int) {
 		two := once()
 		end()
 		beside, among, ratios = append(beside, one), append(among, two), append(ratios, two/one)
-		time.Sleep(time.Second) // what the attackers had is given back
+		time.Sleep(time.Second) // everything that the attackers had is given back
 	}
 	for _, all := range [][]float64{alone, beside, among, ratios} {
 		slices.Sort(all)
 	}
 	n := *speed
-	v.Logf("good client %s: alone %.0f (%.0f to %.0f) MiB/s, beside one that computes %.0f (%.0f to %.0f), among them %.0f (%.0f to %.0f), "+
-		"of that beside one %.2f (%.2f to %.2f), %d repeats", how, alone[n/2], alone[0], alone[n-1], beside[n/2], beside[0], beside[n-1],
+	v.Logf("good client %s: alone %.0f (%.0f to %.0f) MiB/s, beside one that computes %.0f (%.0f to %.0f), among them "+
+		"%.0f (%.0f to %.0f), "+
+		"of that beside one %.2f (%.2f to %.2f), %d repeats", how,
+		alone[n/2], alone[0], alone[n-1], beside[n/2], beside[0], beside[n-1],
 		among[n/2], among[0], among[n-1], ratios[n/2], ratios[0], ratios[n-1], v.again)
 	v.again = 0
 }

@@ -9,19 +9,19 @@ import (
 	"time"
 )
 
-// state is what a server uses.
+// state is how much a server uses.
 type state struct {
 	peak              int64 // the largest resident set so far, in bytes
 	files, goroutines int
 }
 
 const (
-	// A server that was attacked may keep a few more descriptors and goroutines than a fresh one:
-	// files of packs, tables of the metadata, tasks that rest.
+	// After an attack a server may keep a few more descriptors and goroutines than a fresh one:
+	// files of packs, tables of the metadata, idle tasks.
 	moreFiles, moreGoroutines = 24, 24
 )
 
-// state looks at the server.
+// state measures the server.
 func (v *victim) state() (s state) {
 	v.Helper()
 	v.alive()
@@ -37,7 +37,9 @@ func (v *victim) state() (s state) {
 	s.files = len(files)
 	tr := &http.Transport{DisableKeepAlives: true}
 	defer tr.CloseIdleConnections()
-	res, err := (&http.Client{Transport: tr, Timeout: 30 * time.Second}).Get(v.srv.Admin + "/debug/pprof/goroutine?debug=1")
+	res, err := (&http.Client{Transport: tr, Timeout: 30 * time.Second}).Get(
+		v.srv.Admin + "/debug/pprof/goroutine?debug=1",
+	)
 	v.must(err)
 	defer res.Body.Close()
 	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
@@ -49,13 +51,13 @@ func (v *victim) state() (s state) {
 	return s
 }
 
-// comesBack wants everything that the attackers took to be given back.
-func (v *victim) comesBack(quiet state, keeps int) {
+// comesBack wants everything back that the attackers took.
+func (v *victim) comesBack(idle state, keeps int) {
 	v.Helper()
 	var now state
-	for end := time.Now().Add(settled); ; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(recovery); ; time.Sleep(100 * time.Millisecond) {
 		now = v.state()
-		if now.files <= quiet.files+moreFiles+keeps && now.goroutines <= quiet.goroutines+moreGoroutines {
+		if now.files <= idle.files+moreFiles+keeps && now.goroutines <= idle.goroutines+moreGoroutines {
 			return
 		}
 		if time.Now().After(end) {
@@ -63,5 +65,5 @@ func (v *victim) comesBack(quiet state, keeps int) {
 		}
 	}
 	v.Errorf("%v after the attack %d descriptors and %d goroutines are there; before it there were %d and %d",
-		settled, now.files, now.goroutines, quiet.files, quiet.goroutines)
+		recovery, now.files, now.goroutines, idle.files, idle.goroutines)
 }

@@ -17,7 +17,7 @@ func (d *Disk) Image() *Image {
 
 func (d *Disk) image() *Image { return &Image{d.copy()} }
 
-// Kill gives the disk after the death of the process: everything written is there, nothing is
+// Kill gives the disk after the death of the process: all written bytes are there, nothing is
 // locked, and no hook is set.
 func (im *Image) Kill() *Disk { return im.disk.copy() }
 
@@ -27,8 +27,8 @@ func (d *Disk) Kill() *Disk { return d.Image().Kill() }
 // Crash is Image().Crash(rng, keep).
 func (d *Disk) Crash(rng *rand.Rand, keep int) *Disk { return d.Image().Crash(rng, keep) }
 
-// Crash gives the disk after power loss: of what was in no Sync each sector, size and change of a
-// name is kept with keep per cent.
+// Crash gives the disk after a power loss. Each sector, size and change of a name that is in no
+// Sync is kept with a probability of keep per cent.
 func (im *Image) Crash(rng *rand.Rand, keep int) *Disk {
 	d := im.disk.copy()
 	d.boot++
@@ -45,8 +45,8 @@ func (im *Image) Crash(rng *rand.Rand, keep int) *Disk {
 	}
 	d.pending = nil
 	done := map[*inode]bool{}
-	var settle func(ino *inode)
-	settle = func(ino *inode) {
+	var restore func(ino *inode)
+	restore = func(ino *inode) {
 		if done[ino] {
 			return
 		}
@@ -59,23 +59,23 @@ func (im *Image) Crash(rng *rand.Rand, keep int) *Disk {
 		for name, child := range ino.platterNames {
 			ino.names[name] = child
 		}
-		// In an order that does not differ from run to run.
+		// The order is the same in each run.
 		for _, name := range sorted(ino.names) {
-			settle(ino.names[name])
+			restore(ino.names[name])
 		}
 	}
-	settle(d.root)
+	restore(d.root)
 	return d
 }
 
-// What is known of a folder whose changes are kept in order: whether one of them is lost, and so
-// all later ones are.
+// The state of a folder whose changes are kept in order: once one of them is lost, all later ones
+// are.
 const (
 	sound = 1
 	lost  = 2
 )
 
-// ordered gives the folders below Journal's.
+// ordered gives the folders below that of Journal.
 func (d *Disk) ordered() map[*inode]int {
 	out := map[*inode]int{}
 	d.root.walk("/", func(path string, ino *inode) {
@@ -86,7 +86,7 @@ func (d *Disk) ordered() map[*inode]int {
 	return out
 }
 
-// crash leaves of a file what the platter had, and some of what was on its way there.
+// crash leaves the bytes of a file that the platter had, and some of those on their way there.
 func (ino *inode) crash(rng *rand.Rand, keep int) {
 	kept := func() bool { return rng.IntN(100) < keep }
 	if len(ino.dirty) == 0 && ino.size == ino.platterSize && same(ino.drive, ino.platter) {
@@ -110,7 +110,7 @@ func (ino *inode) crash(rng *rand.Rand, keep int) {
 		case newer != nil && newer != s && kept():
 			s = newer
 		case garbage && int64(i+1)*sectorSize > ino.platterSize:
-			// What the platter never had.
+			// Bytes that the platter never had.
 			g := new(sector)
 			from := max(ino.platterSize-int64(i)*sectorSize, 0)
 			if s != nil {
@@ -127,7 +127,7 @@ func (ino *inode) crash(rng *rand.Rand, keep int) {
 	ino.cache, ino.drive, ino.platter = left, append([]*sector(nil), left...), append([]*sector(nil), left...)
 }
 
-// newer gives a sector as it was on its way to the platter.
+// newer gives the sector on its way to the platter.
 func (ino *inode) newer(i int) *sector {
 	if ino.dirty[i] {
 		return ino.cache[i]
@@ -150,10 +150,12 @@ func same(a, b []*sector) bool {
 	return true
 }
 
-// copy gives a disk that shares nothing with this one that changes. Files that have no name are
-// left out. d.mu is held, or d is an image's.
+// copy gives a disk that shares nothing mutable with this one. Files without a name are left out.
+// d.mu is held, or d is an image's.
 func (d *Disk) copy() *Disk {
-	out := &Disk{steps: d.steps, boot: d.boot, inodes: d.inodes, room: d.room, failures: d.failures, journal: d.journal}
+	out := &Disk{
+		steps: d.steps, boot: d.boot, inodes: d.inodes, capacity: d.capacity, failures: d.failures, journal: d.journal,
+	}
 	of := map[*inode]*inode{}
 	var clone func(ino *inode) *inode
 	clone = func(ino *inode) *inode {
@@ -166,7 +168,8 @@ func (d *Disk) copy() *Disk {
 		c := &inode{num: ino.num, dir: ino.dir, size: ino.size, platterSize: ino.platterSize, failures: ino.failures}
 		of[ino] = c
 		if ino.dir {
-			c.names, c.platterNames = make(map[string]*inode, len(ino.names)), make(map[string]*inode, len(ino.platterNames))
+			c.names = make(map[string]*inode, len(ino.names))
+			c.platterNames = make(map[string]*inode, len(ino.platterNames))
 			for name, child := range ino.names {
 				c.names[name] = clone(child)
 			}
@@ -175,7 +178,8 @@ func (d *Disk) copy() *Disk {
 			}
 			return c
 		}
-		c.cache, c.drive, c.platter = append([]*sector(nil), ino.cache...), append([]*sector(nil), ino.drive...), append([]*sector(nil), ino.platter...)
+		c.cache, c.drive = append([]*sector(nil), ino.cache...), append([]*sector(nil), ino.drive...)
+		c.platter = append([]*sector(nil), ino.platter...)
 		if len(ino.dirty) > 0 {
 			c.dirty = make(map[int]bool, len(ino.dirty))
 			for i := range ino.dirty {

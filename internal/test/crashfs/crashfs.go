@@ -2,7 +2,7 @@
 // a durable.FS, and through [Disk.VFS] Pebble's file system: content and metadata can lie on one
 // disk, with one count of its steps.
 //
-// It owns what a page cache over a disk promises and what it does not:
+// It owns the promises of a page cache over a disk, and what they leave open:
 //
 //	           write                write back, Sync           Sync
 //	program ─────────▶ page cache ─────────────────▶ drive ─────────▶ platter
@@ -14,16 +14,16 @@
 //	    the Sync of their folder
 //	synced                                there        there
 //
-// A Sync that fails, and a write-back that fails between two of them, leaves the pages in the cache
-// as if they were clean: reads still show them, the disk has them not, and the next Sync returns
-// nil. A file that is opened later hears nothing of it. Reads past the cache write back what is
-// dirty, and then see the drive. A failed Sync of a folder leaves its entries as they were,
-// volatile: a journal is tried again, or the file system ends.
+// A Sync that fails, and a write-back that fails between two Syncs, leaves the pages in the cache
+// as if they were clean: reads still show them, the disk does not have them, and the next Sync
+// returns nil. A file that is opened later gets no error for it. A read past the cache writes the
+// dirty pages back, and then sees the drive. A failed Sync of a folder leaves its entries as they
+// were, volatile: a journal is tried again, or the file system ends.
 //
-// It is harsher than any one file system: nothing is ordered but by a Sync, and that of a new file
-// says nothing of its name. Below [Disk.Journal] names are forgotten from the end only, as journals
-// do, which Pebble counts on: it makes its new marker before it removes the old one, and syncs
-// once. It does not own which programs are right: that is for the tests that run on it.
+// It is harsher than any one file system. Only a Sync orders anything, and the Sync of a new file
+// does not cover its name. Below [Disk.Journal] names are forgotten from the end only, as journals
+// do. Pebble counts on that: it makes its new marker before it removes the old one, and syncs once.
+// The package does not own which programs are right: that is for the tests that run on it.
 package crashfs
 
 import (
@@ -57,7 +57,7 @@ const (
 
 // Step is something that is about to be done to the disk.
 type Step struct {
-	N    int // 1, 2, …; reads are not counted, and have that of the step before
+	N    int // 1, 2, …; a read has the number of the step before it
 	Op   Op
 	Path string // of a rename: the new name
 	Len  int    // bytes
@@ -70,24 +70,24 @@ func (s Step) String() string { return fmt.Sprintf("step %d, %s %s (%d)", s.N, s
 // Changes reports whether the step changes the disk or what is durable.
 func (s Step) Changes() bool { return s.Op != OpOpen && s.Op != OpRead }
 
-// Image is the disk as it is before the step. To be called by the hook alone.
+// Image is the disk as it is before the step. Only the hook may call it.
 func (s Step) Image() *Image { return s.disk.image() }
 
-// LoseWriteBack is Disk.LoseWriteBack, to be called by the hook alone.
+// LoseWriteBack is Disk.LoseWriteBack. Only the hook may call it.
 func (s Step) LoseWriteBack(prefix string) int { return s.disk.loseWriteBack(prefix) }
 
 // Fault is how a step fails.
 type Fault struct {
 	// Err is what the caller gets, within a *fs.PathError.
 	Err syscall.Errno
-	// After: it fails although it was done.
+	// After: the step fails although it was done.
 	After bool
-	// Short is how many bytes of a write are done nevertheless.
+	// Short is how many bytes of a write are done although it fails.
 	Short int
 }
 
 // Hook sees every step before it is done, one at a time, and lets it pass (nil) or fail. It must
-// not use the disk but through the Step.
+// use the disk only through the Step.
 type Hook func(Step) *Fault
 
 // Disk is a disk with one file system. It is safe for concurrent use.
@@ -97,19 +97,19 @@ type Disk struct {
 	steps    int
 	boot     int
 	inodes   uint64
-	room     int64 // bytes in all
+	capacity int64 // in bytes
 	failures int   // write-backs that have failed
 	root     *inode
 	pending  []*change // of names, in order; those that are in no sync yet
-	journal  string    // the folder below which they are forgotten in that order
+	journal  string    // the folder below which names are forgotten in that order
 }
 
-// roomy is how much a disk holds if nobody says otherwise.
-const roomy = 1 << 40
+// unlimited is the capacity of a disk without SetRoom.
+const unlimited = 1 << 40
 
 // New makes an empty disk.
 func New() *Disk {
-	d := &Disk{boot: 1, room: roomy}
+	d := &Disk{boot: 1, capacity: unlimited}
 	d.root = d.newInode(true)
 	return d
 }
@@ -121,14 +121,14 @@ func (d *Disk) SetHook(h Hook) {
 	d.hook = h
 }
 
-// SetRoom sets how many bytes the disk holds in all: what is more fails with ENOSPC.
+// SetRoom sets how many bytes the disk holds in all. Writes beyond it fail with ENOSPC.
 func (d *Disk) SetRoom(bytes int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.room = bytes
+	d.capacity = bytes
 }
 
-// Journal lets power loss forget the changes of names below a folder from the end only.
+// Journal lets a power loss forget the changes of names below a folder from the end only.
 func (d *Disk) Journal(folder string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -142,9 +142,9 @@ func (d *Disk) Steps() int {
 	return d.steps
 }
 
-// LoseWriteBack lets the write-back of everything dirty below a folder fail, as it may at any time:
-// the pages look clean, the disk has them not, and who has such a file open is told at its next
-// Sync, once. It gives the number of files that have lost something.
+// LoseWriteBack lets the write-back of all dirty pages below a folder fail, as it may at any time.
+// The pages look clean, and the disk does not have them. A file that is open gets the error at its
+// next Sync, once. LoseWriteBack gives the number of files that have lost something.
 func (d *Disk) LoseWriteBack(prefix string) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -191,10 +191,10 @@ func failed(op Op, path string, err syscall.Errno) error {
 	return &fs.PathError{Op: string(op), Path: path, Err: err}
 }
 
-// clean gives the one form of a path.
+// clean gives the canonical form of a path.
 func clean(path string) string { return filepath.Join("/", path) }
 
-// find gives the folder that a path is in, the last part of it, and what has that name.
+// find gives the folder of a path, the last part of the path, and the inode with that name.
 func (d *Disk) find(op Op, path string) (dir *inode, name string, ino *inode, err error) {
 	path = clean(path)
 	if path == "/" {

@@ -50,7 +50,7 @@ func listed(t *testing.T, d *crashfs.Disk) {
 	must(t, durable.SyncDir(d, "/"))
 }
 
-// content is a file's, nil where there is none.
+// content gives the bytes of a file, nil if there is none.
 func content(t *testing.T, d *crashfs.Disk, path string) []byte {
 	t.Helper()
 	b, err := durable.ReadFile(d, path)
@@ -72,7 +72,9 @@ func TestWhatIsSyncedSurvives(t *testing.T) {
 	must(t, f.Sync())
 	listed(t, d)
 	write(t, f, filled('b', sector), 0)
-	for name, left := range map[string]*crashfs.Disk{"kill": d.Kill(), "keep 0": d.Crash(seeded(1), 0), "keep 100": d.Crash(seeded(1), 100)} {
+	for name, left := range map[string]*crashfs.Disk{
+		"kill": d.Kill(), "keep 0": d.Crash(seeded(1), 0), "keep 100": d.Crash(seeded(1), 100),
+	} {
 		want := filled('a', 3*sector)
 		if name != "keep 0" {
 			copy(want, filled('b', sector))
@@ -83,7 +85,7 @@ func TestWhatIsSyncedSurvives(t *testing.T) {
 	}
 }
 
-// Some sectors of an unsynced write are kept and some are not, and each is whole.
+// Some sectors of an unsynced write are kept and some are not. Each is whole.
 func TestAWriteTearsAtSectors(t *testing.T) {
 	d := crashfs.New()
 	f := create(t, d, "/f")
@@ -106,8 +108,8 @@ func TestAWriteTearsAtSectors(t *testing.T) {
 	}
 }
 
-// The size after power loss is the old one, the new one or one between, and what was never written
-// is zeros or garbage.
+// The size after a power loss is the old one, the new one or one between. Bytes that were never
+// written are zeros or garbage.
 func TestTheSizeIsVolatile(t *testing.T) {
 	d := crashfs.New()
 	f := create(t, d, "/f")
@@ -163,7 +165,7 @@ func TestATruncationIsVolatile(t *testing.T) {
 	}
 }
 
-// A file's sync says nothing of its name, nor that of another folder.
+// The sync of a file covers neither its name nor the name of another folder.
 func TestNamesAreVolatile(t *testing.T) {
 	d := crashfs.New()
 	must(t, d.Mkdir("/a", 0o700))
@@ -192,7 +194,7 @@ func TestNamesAreVolatile(t *testing.T) {
 	}
 }
 
-// A rename that was not synced gives the old file or the new one, and never none; steps are
+// A rename that was not synced gives the old file or the new one, and never none. Steps are
 // forgotten one by one.
 func TestARenameIsWhole(t *testing.T) {
 	d := crashfs.New()
@@ -211,7 +213,7 @@ func TestARenameIsWhole(t *testing.T) {
 		left := d.Crash(seeded(seed), 50)
 		names, err := left.List("/")
 		must(t, err)
-		seen[string(content(t, left, "/old"))+" "+string(bytes.Join([][]byte{[]byte(names[0]), []byte(names[len(names)-1])}, []byte(" ")))] = true
+		seen[string(content(t, left, "/old"))+" "+names[0]+" "+names[len(names)-1]] = true
 		if got := content(t, left, "/old"); string(got) != "old" && string(got) != "new" {
 			t.Errorf("%q", got)
 		}
@@ -221,7 +223,7 @@ func TestARenameIsWhole(t *testing.T) {
 	}
 }
 
-// Below Journal a change of a name is kept only with those before it.
+// Below Journal a change of a name is kept only with all changes before it.
 func TestAJournalKeepsOrder(t *testing.T) {
 	d := crashfs.New()
 	must(t, d.Mkdir("/j", 0o700))
@@ -246,8 +248,8 @@ func TestAJournalKeepsOrder(t *testing.T) {
 	}
 }
 
-// † the real trap: after a failed sync reads still show the bytes, the next sync returns nil, and
-// the disk has them not.
+// † I14: After a failed sync reads still show the bytes, the next sync returns nil, and the disk
+// does not have them. Real disks do so.
 func TestAFailedSyncLosesThePages(t *testing.T) {
 	for name, lose := range map[string]func(t *testing.T, d *crashfs.Disk, f durable.File){
 		"a sync": func(t *testing.T, d *crashfs.Disk, f durable.File) {
@@ -305,8 +307,8 @@ func TestAFailedSyncLosesThePages(t *testing.T) {
 	}
 }
 
-// What is dirty is written back by a read past the cache, which then sees it; that alone makes it
-// no safer.
+// A read past the cache writes the dirty pages back and then sees them. That alone does not make
+// them safe.
 func TestReadsPastTheCacheWriteBack(t *testing.T) {
 	d := crashfs.New()
 	f := create(t, d, "/f")
@@ -409,7 +411,9 @@ func TestTheHookSeesEachStep(t *testing.T) {
 	})
 	must(t, durable.WriteFile(d, "/f", []byte("x"), 0o600))
 	d.SetHook(nil)
-	want := []crashfs.Op{crashfs.OpCreate, crashfs.OpWrite, crashfs.OpSync, crashfs.OpRename, crashfs.OpOpen, crashfs.OpSyncDir}
+	want := []crashfs.Op{
+		crashfs.OpCreate, crashfs.OpWrite, crashfs.OpSync, crashfs.OpRename, crashfs.OpOpen, crashfs.OpSyncDir,
+	}
 	if !slices.Equal(seen, want) {
 		t.Errorf("%v", seen)
 	}
@@ -418,8 +422,8 @@ func TestTheHookSeesEachStep(t *testing.T) {
 	}
 }
 
-// † whoever made a folder may have died before its name was durable: who finds it there, and stores
-// in it, makes sure.
+// † I28: The maker of a folder may have died before the folder's name was durable. A process that
+// finds the folder, and stores in it, makes the name durable first.
 func TestAFolderThatWasThereIsMadeDurable(t *testing.T) {
 	for _, path := range []string{"/a", "/a/b", "/a/b/c"} {
 		d := crashfs.New()
@@ -453,7 +457,7 @@ func TestALockEndsWithTheProcess(t *testing.T) {
 	}
 }
 
-// One sync of the disk covers everything, and tells of a write-back that failed while the file was
+// One sync of the disk covers everything, and reports a write-back that failed while the file was
 // open.
 func TestSyncDisk(t *testing.T) {
 	d := crashfs.New()

@@ -13,12 +13,12 @@ import (
 
 // file is an open file or folder.
 type file struct {
-	d      *Disk
-	ino    *inode
-	path   string
-	told   int // failed write-backs of the file that it need not be told of
-	heard  int // the same of the disk
-	closed atomic.Bool
+	d        *Disk
+	ino      *inode
+	path     string
+	reported int // failed write-backs of the file that this handle need not report
+	heard    int // the same, of the whole disk
+	closed   atomic.Bool
 }
 
 // use begins a call. d.mu is held.
@@ -79,7 +79,7 @@ func (f *file) write(p []byte, off int64) (int, error) {
 	switch {
 	case fault != nil && !fault.After:
 		n = min(fault.Short, n)
-	case f.d.room != roomy && f.d.used()+int64(n) > f.d.room:
+	case f.d.capacity != unlimited && f.d.used()+int64(n) > f.d.capacity:
 		return 0, failed(OpWrite, f.path, syscall.ENOSPC)
 	}
 	if n > 0 {
@@ -94,7 +94,7 @@ func (f *file) write(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// Punch implements durable.File: as a write of zeros, none of which takes room.
+// Punch implements durable.File: it is a write of zeros that take no space.
 func (f *file) Punch(off, n int64) error {
 	f.d.mu.Lock()
 	defer f.d.mu.Unlock()
@@ -132,11 +132,11 @@ func (f *file) Direct() (durable.DirectFile, error) {
 	if fault := f.d.step(OpOpen, f.path, 0); fault != nil {
 		return nil, failed(OpOpen, f.path, fault.Err)
 	}
-	return directFile{&file{d: f.d, ino: f.ino, path: f.path, told: f.ino.failures, heard: f.d.failures}}, nil
+	return directFile{&file{d: f.d, ino: f.ino, path: f.path, reported: f.ino.failures, heard: f.d.failures}}, nil
 }
 
-// directFile writes whole sectors from memory at such an address, which the drive has at once, and
-// the platter with the next sync or never.
+// directFile writes whole sectors from aligned memory. The drive has them at once, and the platter
+// with the next sync or never.
 type directFile struct{ *file }
 
 func (f directFile) WriteAt(p []byte, off int64) (int, error) {
@@ -181,15 +181,15 @@ func (f *file) Sync() error {
 	fault := f.d.step(OpSync, f.path, 0)
 	if fault != nil && !fault.After {
 		f.d.lose(f.ino)
-		f.told = f.ino.failures
+		f.reported = f.ino.failures
 		return failed(OpSync, f.path, fault.Err)
 	}
 	f.ino.sync()
 	switch {
 	case fault != nil:
 		return failed(OpSync, f.path, fault.Err)
-	case f.told != f.ino.failures:
-		f.told = f.ino.failures
+	case f.reported != f.ino.failures:
+		f.reported = f.ino.failures
 		return failed(OpSync, f.path, syscall.EIO)
 	}
 	return nil

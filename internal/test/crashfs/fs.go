@@ -12,7 +12,7 @@ import (
 
 var _ durable.FS = (*Disk)(nil)
 
-// Boot tells one run of the machine from another: it moves with each Crash.
+// Boot tells one run of the machine from another: it changes with each Crash.
 func (d *Disk) Boot() string { return fmt.Sprintf("boot %d", d.boot) }
 
 // OpenFile implements durable.FS.
@@ -51,10 +51,10 @@ func (d *Disk) open(path string, flag int) (*file, error) {
 	return d.handle(ino, path), nil
 }
 
-// create makes a file, whoever has the name.
+// create makes a file, and takes the name from any other.
 func (d *Disk) create(dir *inode, name, path string, ino **inode) error {
 	return d.do(OpCreate, path, func() error {
-		if d.room != roomy && d.used() >= d.room {
+		if d.capacity != unlimited && d.used() >= d.capacity {
 			return failed(OpCreate, path, syscall.ENOSPC)
 		}
 		*ino = d.newInode(false)
@@ -64,7 +64,7 @@ func (d *Disk) create(dir *inode, name, path string, ino **inode) error {
 }
 
 func (d *Disk) handle(ino *inode, path string) *file {
-	return &file{d: d, ino: ino, path: path, told: ino.failures, heard: d.failures}
+	return &file{d: d, ino: ino, path: path, reported: ino.failures, heard: d.failures}
 }
 
 // Mkdir implements durable.FS.
@@ -173,8 +173,8 @@ func (d *Disk) Stat(path string) (durable.Info, error) {
 func (d *Disk) Free(string) (int64, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.room == roomy {
-		return roomy, nil
+	if d.capacity == unlimited {
+		return unlimited, nil
 	}
-	return max(d.room-d.used(), 0), nil
+	return max(d.capacity-d.used(), 0), nil
 }

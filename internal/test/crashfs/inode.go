@@ -5,11 +5,11 @@ import "io"
 // sectorSize is the unit that a disk writes whole or not at all.
 const sectorSize = 512
 
-// sector is never changed once it is in an inode: so that copies of a disk share them. nil is
+// sector is never changed once it is in an inode, so that copies of a disk can share it. nil is
 // zeros.
 type sector [sectorSize]byte
 
-// hole is what was punched: zeros that take no room.
+// hole is a punched sector: zeros that take no space.
 var hole = new(sector)
 
 // inode is a file or a folder.
@@ -17,15 +17,15 @@ type inode struct {
 	num uint64
 	dir bool
 
-	// Of a file: the bytes as the cache, the drive and the platter have them. size and platterSize
-	// are in bytes.
+	// Of a file: the bytes in the cache, in the drive and on the platter. size and platterSize are
+	// in bytes.
 	cache, drive, platter []*sector
 	size, platterSize     int64
 	dirty                 map[int]bool // sectors of the cache that have not been written back
 	failures              int          // write-backs that have failed
 	locked                *file
 
-	// Of a folder: the entries, and those that are on the platter.
+	// Of a folder: the entries, and the entries that are on the platter.
 	names, platterNames map[string]*inode
 }
 
@@ -60,7 +60,7 @@ func (ino *inode) allocated() (n int64) {
 
 func sectors(size int64) int { return int((size + sectorSize - 1) / sectorSize) }
 
-// grown gives the sectors with room for n.
+// grown gives the sectors with space for n.
 func grown(of []*sector, n int) []*sector {
 	if n > len(of) {
 		of = append(of, make([]*sector, n-len(of))...)
@@ -88,7 +88,7 @@ func (ino *inode) write(p []byte, off int64) {
 	ino.size = max(ino.size, end)
 }
 
-// punch puts holes into the cache: like bytes they get to the platter with the next sync, or never.
+// punch puts holes into the cache. Like bytes they get to the platter with the next sync, or never.
 func (ino *inode) punch(from, to int) {
 	for i := from; i < min(to, len(ino.cache)); i++ {
 		ino.cache[i] = hole
@@ -135,7 +135,7 @@ func (ino *inode) writeBack(from, to int) {
 	}
 }
 
-// sync brings everything to the platter but what was lost before.
+// sync brings everything to the platter, except sectors that were lost before.
 func (ino *inode) sync() {
 	n := sectors(ino.size)
 	ino.writeBack(0, n)
@@ -144,7 +144,7 @@ func (ino *inode) sync() {
 	ino.platterSize = ino.size
 }
 
-// lose makes the dirty pages look clean although the drive has them not.
+// lose makes the dirty pages look clean although the drive does not have them.
 func (d *Disk) lose(ino *inode) {
 	ino.dirty = nil
 	ino.failures++
@@ -163,7 +163,7 @@ type change struct {
 // touches reports whether the sync of a folder makes the change durable.
 func (c *change) touches(dir *inode) bool { return c.from == dir || c.to == dir }
 
-// apply does it to the platter. A name that another inode has there by then is not removed.
+// apply does the change on the platter. A name that another inode has there by then is not removed.
 func (c *change) apply() {
 	switch c.op {
 	case OpRemove:

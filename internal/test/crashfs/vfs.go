@@ -18,8 +18,8 @@ func (d *Disk) VFS() vfs.FS { return pebbleFS{d} }
 
 type pebbleFS struct{ d *Disk }
 
-// pebbleFile adds the position that a file of Pebble's has: reads and writes without an offset each
-// have their own.
+// pebbleFile adds the position of a file that Pebble has open. Reads and writes without an offset
+// have a position each.
 type pebbleFile struct {
 	*file
 	readAt, writeAt int64
@@ -42,7 +42,7 @@ func (p pebbleFS) open(path string, flag int, opts ...vfs.OpenOption) (vfs.File,
 	return out, nil
 }
 
-// Create implements vfs.FS: what has the name already gives way to the new file.
+// Create implements vfs.FS. It takes the name from any other file.
 func (p pebbleFS) Create(path string, _ vfs.DiskWriteCategory) (vfs.File, error) {
 	d := p.d
 	d.mu.Lock()
@@ -102,7 +102,7 @@ func (p pebbleFS) Remove(path string) error { return p.d.Remove(path) }
 
 // RemoveAll implements vfs.FS.
 func (p pebbleFS) RemoveAll(path string) error {
-	names, _ := p.d.List(path) // of a file none
+	names, _ := p.d.List(path) // there is none of a file
 	for _, name := range names {
 		if err := p.RemoveAll(filepath.Join(path, name)); err != nil {
 			return err
@@ -178,7 +178,9 @@ func (pebbleFS) PathDir(path string) string { return filepath.Dir(path) }
 // GetDiskUsage implements vfs.FS.
 func (p pebbleFS) GetDiskUsage(path string) (vfs.DiskUsage, error) {
 	free, err := p.d.Free(path)
-	return vfs.DiskUsage{AvailBytes: uint64(free), TotalBytes: uint64(p.d.room), UsedBytes: uint64(p.d.room - free)}, err
+	return vfs.DiskUsage{
+		AvailBytes: uint64(free), TotalBytes: uint64(p.d.capacity), UsedBytes: uint64(p.d.capacity - free),
+	}, err
 }
 
 // Unwrap implements vfs.FS.
@@ -214,7 +216,7 @@ func (f *pebbleFile) Stat() (vfs.FileInfo, error) {
 // SyncData implements vfs.File.
 func (f *pebbleFile) SyncData() error { return f.Sync() }
 
-// SyncTo implements vfs.File: as Linux does, it begins to write and promises nothing.
+// SyncTo implements vfs.File. As on Linux, it begins to write and promises nothing.
 func (f *pebbleFile) SyncTo(n int64) (bool, error) {
 	f.WriteBack(0, n)
 	return false, nil

@@ -9,7 +9,7 @@ import (
 	"sluice/internal/test/crashfs"
 )
 
-// Pebble runs on it, and what Pebble has synced survives every crash.
+// Pebble runs on the disk, and bytes that Pebble has synced survive every crash.
 func TestPebbleSurvives(t *testing.T) {
 	open := func(d *crashfs.Disk) *pebble.DB {
 		t.Helper()

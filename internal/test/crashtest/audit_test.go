@@ -9,8 +9,8 @@ import (
 	"sluice/session"
 )
 
-// books are all rows that must agree with each other.
-type books struct {
+// auditedRows are all rows that must agree with each other.
+type auditedRows struct {
 	capsule  catalog.Capsule
 	memories map[catalog.MemoryID]catalog.Memory
 	contents map[catalog.ContentKey]catalog.Content
@@ -18,27 +18,29 @@ type books struct {
 	open     map[uint64]session.Session
 }
 
-// audit compares counters, references, indexes and reservations with the rows that they are of, and
-// reads every extent from the disk.
-func audit(w *world) error {
-	b := &books{
+// audit compares counters, references, indexes and reservations with the rows that they are about,
+// and reads every extent from the disk.
+func audit(w *server) error {
+	a := &auditedRows{
 		memories: map[catalog.MemoryID]catalog.Memory{}, contents: map[catalog.ContentKey]catalog.Content{},
 		places: map[string]int64{}, open: map[uint64]session.Session{},
 	}
-	if err := b.sessions(w); err != nil {
+	if err := a.sessions(w); err != nil {
 		return err
 	}
 	var errs []error
-	err := w.rows.View(ctx, func(r catalog.Reader) error {
+	err := w.Catalog.View(ctx, func(r catalog.Reader) error {
 		errs = nil
-		for _, check := range []func(catalog.Reader) error{b.load, b.checkCapsule, b.checkIndexes, b.checkPlaces, b.checkReservations, b.checkEvents} {
+		for _, check := range []func(catalog.Reader) error{
+			a.load, a.checkCapsule, a.checkIndexes, a.checkPlaces, a.checkReservations, a.checkEvents,
+		} {
 			errs = append(errs, check(r))
 		}
 		return nil
 	})
-	for _, content := range b.contents {
+	for _, content := range a.contents {
 		for _, e := range content.Extents {
-			if err := w.blobs.Check(ctx, e, blob.CheckAll); err != nil {
+			if err := w.Blobs.Check(ctx, e, blob.CheckAll); err != nil {
 				errs = append(errs, fmt.Errorf("content %x: %w", content.SHA256[:4], err))
 			}
 		}
@@ -49,10 +51,10 @@ func audit(w *world) error {
 	return nil
 }
 
-func (b *books) sessions(w *world) error {
+func (a *auditedRows) sessions(w *server) error {
 	var received, expected int64
-	err := session.Page(ctx, w.meta.Sessions(), session.Query{Limit: 1000}, func(s session.Session) (bool, error) {
-		entries, err := w.engine.Entries(ctx, s.ID, session.All(), 0)
+	err := session.Page(ctx, w.Meta.Sessions(), session.Query{Limit: 1000}, func(s session.Session) (bool, error) {
+		entries, err := w.Engine.Entries(ctx, s.ID, session.All(), 0)
 		if err != nil {
 			return false, err
 		}
@@ -68,11 +70,14 @@ func (b *books) sessions(w *world) error {
 		case s.State != session.Open:
 			return false, fmt.Errorf("session %s is %s", s.ID, s.State)
 		default:
-			b.open[uint64(s.ID)] = s
+			a.open[uint64(s.ID)] = s
 			received += s.Bytes()
 			expected += max(s.BytesExpected, 0)
 			if s.EntryCount != len(entries) || fmt.Sprint(have) != fmt.Sprint(s.Received) {
-				return false, fmt.Errorf("session %s: received %v in %d pieces, and its entries are %v", s.ID, s.Received, s.EntryCount, entries)
+				return false, fmt.Errorf(
+					"session %s: received %v in %d pieces, and its entries are %v", s.ID, s.Received, s.EntryCount,
+					entries,
+				)
 			}
 		}
 		return true, nil
@@ -80,40 +85,42 @@ func (b *books) sessions(w *world) error {
 	if err != nil {
 		return err
 	}
-	st, err := w.engine.Stats(ctx)
-	if err == nil && (st.Open != int64(len(b.open)) || st.BytesReceived != received || st.BytesExpected != expected) {
-		err = fmt.Errorf("the sessions' figures are %+v, and %d are open with %d bytes of %d", st, len(b.open), received, expected)
+	st, err := w.Engine.Stats(ctx)
+	if err == nil && (st.Open != int64(len(a.open)) || st.BytesReceived != received || st.BytesExpected != expected) {
+		err = fmt.Errorf(
+			"the sessions' figures are %+v, and %d are open with %d bytes of %d", st, len(a.open), received, expected,
+		)
 	}
 	return err
 }
 
-func (b *books) load(r catalog.Reader) (err error) {
-	if b.capsule, err = catalog.Capsules.Get(r, "default"); err != nil {
+func (a *auditedRows) load(r catalog.Reader) (err error) {
+	if a.capsule, err = catalog.Capsules.Get(r, "default"); err != nil {
 		return err
 	}
 	for m, err := range catalog.Memories.After(r, catalog.MemoryKey{}) {
 		if err != nil {
 			return err
 		}
-		b.memories[m.ID] = m
+		a.memories[m.ID] = m
 	}
 	for c, err := range catalog.Contents.After(r, catalog.ContentKey{}) {
 		if err != nil {
 			return err
 		}
-		b.contents[catalog.ContentKey{Capsule: c.Capsule, SHA256: c.SHA256}] = c
+		a.contents[catalog.ContentKey{Capsule: c.Capsule, SHA256: c.SHA256}] = c
 		for _, place := range c.Places() {
-			b.places[place]++
+			a.places[place]++
 		}
 	}
 	return nil
 }
 
-func (b *books) checkCapsule(r catalog.Reader) error {
-	c, want := b.capsule, b.capsule
+func (a *auditedRows) checkCapsule(r catalog.Reader) error {
+	c, want := a.capsule, a.capsule
 	want.Memories, want.Bytes, want.Trashed, want.Sessions, want.Reserved = 0, 0, 0, 0, 0
 	refs := map[catalog.ContentKey]int64{}
-	for _, m := range b.memories {
+	for _, m := range a.memories {
 		want.Memories++
 		want.Bytes += m.Bytes
 		if !m.Trashed.IsZero() {
@@ -128,23 +135,24 @@ func (b *books) checkCapsule(r catalog.Reader) error {
 		want.Sessions++
 		want.Reserved += res.Bytes
 	}
-	if c.Memories != want.Memories || c.Bytes != want.Bytes || c.Trashed != want.Trashed || c.Sessions != want.Sessions || c.Reserved != want.Reserved {
+	if c.Memories != want.Memories || c.Bytes != want.Bytes || c.Trashed != want.Trashed ||
+		c.Sessions != want.Sessions || c.Reserved != want.Reserved {
 		return fmt.Errorf("the capsule counts %+v, and its rows are %+v", c, want)
 	}
-	if len(refs) != len(b.contents) {
-		return fmt.Errorf("%d contents for %d digests", len(b.contents), len(refs))
+	if len(refs) != len(a.contents) {
+		return fmt.Errorf("%d contents for %d digests", len(a.contents), len(refs))
 	}
 	for key, n := range refs {
-		if b.contents[key].Refs != n {
-			return fmt.Errorf("content %x has %d references, and %d memories", key.SHA256[:4], b.contents[key].Refs, n)
+		if a.contents[key].Refs != n {
+			return fmt.Errorf("content %x has %d references, and %d memories", key.SHA256[:4], a.contents[key].Refs, n)
 		}
 	}
 	return nil
 }
 
-func (b *books) checkIndexes(r catalog.Reader) error {
-	rows := 0
-	for _, m := range b.memories {
+func (a *auditedRows) checkIndexes(r catalog.Reader) error {
+	n := 0
+	for _, m := range a.memories {
 		trash := !m.Trashed.IsZero()
 		id, err := catalog.Order.Get(r, catalog.OrderKey{Capsule: m.Capsule, Trash: trash, Seq: m.Seq})
 		if err != nil || id != m.ID {
@@ -155,7 +163,9 @@ func (b *books) checkIndexes(r catalog.Reader) error {
 			return fmt.Errorf("memory %s, in the trash %v, is found by its digest: %v, %w", m.Name, trash, ok, err)
 		}
 		if trash {
-			if _, err := catalog.Dues.Get(r, catalog.DueKey{At: m.PurgeAt, Kind: catalog.DuePurge, Key: string(m.ID[:])}); err != nil {
+			if _, err := catalog.Dues.Get(r, catalog.DueKey{
+				At: m.PurgeAt, Kind: catalog.DuePurge, Key: string(m.ID[:]),
+			}); err != nil {
 				return fmt.Errorf("memory %s stays in the trash for ever: %w", m.Name, err)
 			}
 		}
@@ -175,15 +185,15 @@ func (b *books) checkIndexes(r catalog.Reader) error {
 		if err != nil {
 			return err
 		}
-		rows++
+		n++
 	}
-	if rows != len(b.memories) {
-		return fmt.Errorf("%d rows of order for %d memories", rows, len(b.memories))
+	if n != len(a.memories) {
+		return fmt.Errorf("%d rows of order for %d memories", n, len(a.memories))
 	}
 	return nil
 }
 
-func (b *books) checkPlaces(r catalog.Reader) error {
+func (a *auditedRows) checkPlaces(r catalog.Reader) error {
 	due := map[string]bool{}
 	for d, err := range catalog.Dues.After(r, catalog.DueKey{}) {
 		if err != nil {
@@ -198,27 +208,30 @@ func (b *books) checkPlaces(r catalog.Reader) error {
 		if err != nil {
 			return err
 		}
-		if p.Refs != b.places[p.Name] || due[p.Name] != (p.Refs == 0) {
-			return fmt.Errorf("place %s has %d references, is named by %d contents, and is due: %v", p.Name, p.Refs, b.places[p.Name], due[p.Name])
+		if p.Refs != a.places[p.Name] || due[p.Name] != (p.Refs == 0) {
+			return fmt.Errorf(
+				"place %s has %d references, is named by %d contents, and is due: %v", p.Name, p.Refs, a.places[p.Name],
+				due[p.Name],
+			)
 		}
 		if p.Refs > 0 {
 			n++
 		}
 	}
-	if n != len(b.places) {
-		return fmt.Errorf("%d places have a row, and %d are named", n, len(b.places))
+	if n != len(a.places) {
+		return fmt.Errorf("%d places have a row, and %d are named", n, len(a.places))
 	}
 	return nil
 }
 
-func (b *books) checkReservations(r catalog.Reader) error {
+func (a *auditedRows) checkReservations(r catalog.Reader) error {
 	owners := map[string]catalog.Usage{}
 	n := 0
 	for res, err := range catalog.Reservations.After(r, catalog.Number(0)) {
 		if err != nil {
 			return err
 		}
-		s, ok := b.open[res.Session]
+		s, ok := a.open[res.Session]
 		if !ok {
 			return fmt.Errorf("a reservation of session %d, which is not open", res.Session)
 		}
@@ -230,8 +243,8 @@ func (b *books) checkReservations(r catalog.Reader) error {
 		owners[res.Owner] = u
 		n++
 	}
-	if n != len(b.open) {
-		return fmt.Errorf("%d reservations for %d open sessions", n, len(b.open))
+	if n != len(a.open) {
+		return fmt.Errorf("%d reservations for %d open sessions", n, len(a.open))
 	}
 	for u, err := range catalog.Usages.After(r, "") {
 		if err != nil {
@@ -248,7 +261,7 @@ func (b *books) checkReservations(r catalog.Reader) error {
 	return nil
 }
 
-func (b *books) checkEvents(r catalog.Reader) error {
+func (a *auditedRows) checkEvents(r catalog.Reader) error {
 	next := uint64(1)
 	for e, err := range catalog.Events.After(r, catalog.EventKey{Capsule: "default"}) {
 		if err != nil {
@@ -259,8 +272,8 @@ func (b *books) checkEvents(r catalog.Reader) error {
 		}
 		next++
 	}
-	if next-1 != b.capsule.Seq {
-		return fmt.Errorf("%d events, and the capsule counts %d", next-1, b.capsule.Seq)
+	if next-1 != a.capsule.Seq {
+		return fmt.Errorf("%d events, and the capsule counts %d", next-1, a.capsule.Seq)
 	}
 	return nil
 }

@@ -22,8 +22,8 @@ type found struct {
 	memory  catalog.Memory
 }
 
-// check compares what the server shows with what was answered, and notes in the model what became
-// of what was under way.
+// check compares what the server shows with the answers so far, and notes in the model the outcome
+// of each call that was under way.
 func (c *client) check() error {
 	listed, err := c.listed()
 	if err != nil {
@@ -63,14 +63,14 @@ func (c *client) check() error {
 		f.batch = ""
 	}
 	newest := c.m.newest()
-	row, err := c.w.memories.ReadCapsule(ctx, c.w.me, "default")
+	row, err := c.w.Memories.ReadCapsule(ctx, c.w.Me, "default")
 	if err == nil && row.Seq < newest {
 		err = fmt.Errorf("the newest event is %d, and a reader saw %d", row.Seq, newest)
 	}
 	return err
 }
 
-// listed gives what the lists show by name, and fails where they show what nobody sent.
+// listed gives the contents of the lists by name. It fails if they show something that nobody sent.
 func (c *client) listed() (map[string]found, error) {
 	out := map[string]found{}
 	var wrong error
@@ -94,7 +94,7 @@ func (c *client) listed() (map[string]found, error) {
 	return out, nil
 }
 
-// look finds out what became of an upload.
+// look finds out the state of an upload.
 func (c *client) look(f *file, listed map[string]found) (found, error) {
 	got, there := listed[f.name]
 	if f.id == 0 {
@@ -104,9 +104,9 @@ func (c *client) look(f *file, listed map[string]found) (found, error) {
 		case f.created && f.memory != (catalog.MemoryID{}):
 			return found{is: purged}, nil
 		case f.idem == "" || f.created:
-			return found{is: nowhere}, nil // who does not know its id begins anew
+			return found{is: nowhere}, nil // a client that does not know the id begins anew
 		}
-		// Asked for by its idem later.
+		// Asked for by its idempotency key later.
 		if f.can&open != 0 {
 			return found{is: f.can & (nowhere | open) & -(f.can & (nowhere | open))}, nil
 		}
@@ -139,7 +139,7 @@ func (c *client) look(f *file, listed map[string]found) (found, error) {
 	return got, nil
 }
 
-// checkOpen: every acknowledged byte is there, or said to be missing where it may be; nothing is
+// checkOpen: every acknowledged byte is there, or is reported missing if it may be lost. Nothing is
 // there that was not sent.
 func (c *client) checkOpen(f *file, up upload.Upload) error {
 	for _, r := range f.must {
@@ -153,9 +153,9 @@ func (c *client) checkOpen(f *file, up upload.Upload) error {
 		}
 	}
 	if c.blind(f) {
-		return nil // what is lost comes out when it is asked for again
+		return nil // the loss shows when the content is asked for again
 	}
-	crcs, err := c.w.uploads.ChunkCRCs(ctx, c.as(f), f.id)
+	crcs, err := c.w.Uploads.ChunkCRCs(ctx, c.as(f), f.id)
 	if err != nil {
 		return err
 	}
@@ -171,9 +171,9 @@ func (c *client) checkOpen(f *file, up upload.Upload) error {
 	return nil
 }
 
-// checkContent reads what was stored.
+// checkContent reads the stored content.
 func (c *client) checkContent(f *file) error {
-	file, err := c.w.memories.Open(ctx, c.w.me, f.memory)
+	file, err := c.w.Memories.Open(ctx, c.w.Me, f.memory)
 	if err != nil {
 		return err
 	}
@@ -192,8 +192,8 @@ func (c *client) checkContent(f *file) error {
 	return nil
 }
 
-// goOn is the client after the server is back: it repeats what was not answered, and brings
-// everything to its end.
+// goOn is the client after the server is back. It repeats unanswered calls, and brings everything
+// to its end.
 func (c *client) goOn() error {
 	for _, name := range c.m.names() {
 		if err := c.goOnWith(c.m.files[name]); err != nil {
@@ -233,19 +233,22 @@ func (c *client) goOnWith(f *file) error {
 	return errors.New("it comes to no end")
 }
 
-// checkEnded: what was aborted stays so.
+// checkEnded: an aborted upload stays aborted.
 func (c *client) checkEnded(f *file) error {
 	if len(f.content) == 0 {
 		return nil // it has no chunk to put
 	}
-	err := c.w.uploads.PutChunk(ctx, c.as(f), f.id, 0, bytes.NewReader(f.content[:min(chunk, len(f.content))]), upload.Put{Length: -1})
-	if f.can == aborted && !errors.Is(err, session.ErrAborted) || f.can == expired && !errors.Is(err, session.ErrExpired) {
+	err := c.w.Uploads.PutChunk(
+		ctx, c.as(f), f.id, 0, bytes.NewReader(f.content[:min(chunk, len(f.content))]), upload.Put{Length: -1},
+	)
+	if f.can == aborted && !errors.Is(err, session.ErrAborted) ||
+		f.can == expired && !errors.Is(err, session.ErrExpired) {
 		return fmt.Errorf("a put is answered with %w", err)
 	}
 	return nil
 }
 
-// repeat asks again for what was finished, which has one effect.
+// repeat repeats a finish, which has one effect.
 func (c *client) repeat(f *file) error {
 	if f.created && f.idem == "" {
 		return c.checkContent(f)
@@ -262,14 +265,14 @@ func (c *client) repeat(f *file) error {
 	return errors.Join(c.err, c.checkContent(f))
 }
 
-// complete puts what is missing, and finishes.
+// complete puts the missing bytes, and finishes.
 func (c *client) complete(f *file) error {
 	for len(f.old) > 0 {
 		if !c.replaceAgain(f) {
 			return c.err
 		}
 	}
-	up, err := c.w.uploads.Status(ctx, c.as(f), f.id)
+	up, err := c.w.Uploads.Status(ctx, c.as(f), f.id)
 	if err != nil {
 		return err
 	}
@@ -282,7 +285,7 @@ func (c *client) complete(f *file) error {
 		c.finish(f.name)
 		return c.err
 	}
-	// What the disk has lost may come out only now; then it is said to be missing, once.
+	// A loss of the disk may show only now. Then it is reported as missing, once.
 	failed := c.failed
 	var incomplete error
 	c.failed = func(_, _ string, err error) { incomplete = err }
@@ -294,7 +297,7 @@ func (c *client) complete(f *file) error {
 	return c.err
 }
 
-// collect lets time pass, and then nothing is left on the disk that nothing names.
+// collect lets time pass. Then the disk has nothing that no row names.
 func (c *client) collect() error {
 	c.sweep()
 	for range 3 {
@@ -305,7 +308,7 @@ func (c *client) collect() error {
 		return c.err
 	}
 	named := map[string]bool{}
-	err := c.w.rows.View(ctx, func(r catalog.Reader) error {
+	err := c.w.Catalog.View(ctx, func(r catalog.Reader) error {
 		for row, err := range catalog.Contents.After(r, catalog.ContentKey{}) {
 			if err != nil {
 				return err
@@ -319,12 +322,12 @@ func (c *client) collect() error {
 	if err != nil {
 		return err
 	}
-	places, err := c.w.blobs.Places(ctx, "", 10_000)
+	places, err := c.w.Blobs.Places(ctx, "", 10_000)
 	if err != nil {
 		return err
 	}
 	for _, p := range places {
-		if p.Holds != nil { // its head is damaged
+		if p.Holds != nil { // its head is corrupt
 			before := len(named)
 			maps.DeleteFunc(named, func(name string, _ bool) bool { return p.Holds(name) })
 			if len(named) == before {
@@ -332,7 +335,7 @@ func (c *client) collect() error {
 			}
 			continue
 		}
-		s, err := c.w.engine.Status(ctx, p.Session)
+		s, err := c.w.Engine.Status(ctx, p.Session)
 		if !named[p.Name] && (err != nil || s.State.Ended()) {
 			return fmt.Errorf("place %s is left over (its session: %s, %w)", p.Name, s.State, err)
 		}

@@ -14,11 +14,11 @@ import (
 	"sluice/upload"
 )
 
-// client calls a server and notes in the model what is under way and what was answered.
+// client calls a server. It notes in the model which calls are under way, and their answers.
 type client struct {
-	w *world
+	w *server
 	m *model
-	// failed gets what a call has failed with; where it is nil, no call may fail.
+	// failed gets the error of a call. If it is nil, no call may fail.
 	failed func(name, doing string, err error)
 	err    error // of the first call that may not fail
 	trace  func(doing string, answered bool, err error)
@@ -26,17 +26,17 @@ type client struct {
 
 var ctx = context.Background()
 
-// call runs one call. widen says what may become of it, has what its answer says, undo what its
-// refusal says.
+// call runs one call. widen adds the possible outcomes, has applies the answer, undo applies a
+// refusal.
 func (c *client) call(name, doing string, widen func(), do func() error, has, undo func()) bool {
 	if c.err != nil {
 		return false
 	}
 	doing += " " + name
 	c.m.start(doing, widen)
-	c.tell(doing, false, nil)
+	c.logCall(doing, false, nil)
 	err := do()
-	c.tell(doing, true, err)
+	c.logCall(doing, true, err)
 	if err == nil {
 		c.m.ack(has)
 		return true
@@ -57,7 +57,7 @@ func (c *client) call(name, doing string, widen func(), do func() error, has, un
 	return false
 }
 
-func (c *client) tell(doing string, answered bool, err error) {
+func (c *client) logCall(doing string, answered bool, err error) {
 	if c.trace != nil {
 		c.trace(doing, answered, err)
 	}
@@ -72,7 +72,7 @@ func (c *client) begin(f file) {
 	c.beginAgain(&f)
 }
 
-// beginAgain begins it, or asks for what was begun under its idem.
+// beginAgain begins the upload, or asks for the one that was begun under its idempotency key.
 func (c *client) beginAgain(f *file) bool {
 	was := f.can
 	var up upload.Upload
@@ -81,8 +81,9 @@ func (c *client) beginAgain(f *file) bool {
 		if f.unknown {
 			size = session.Unknown
 		}
-		up, err = c.w.uploads.Begin(ctx, c.as(f), upload.BeginRequest{
-			Capsule: "default", Meta: catalog.Meta{Name: f.name}, Bytes: size, Chunks: -1, ChunkSize: chunk, Idem: f.idem,
+		up, err = c.w.Uploads.Begin(ctx, c.as(f), upload.BeginRequest{
+			Capsule: "default", Meta: catalog.Meta{Name: f.name}, Bytes: size, Chunks: -1, ChunkSize: chunk,
+			Idem: f.idem,
 		})
 		return err
 	}, func() { f.id, f.can = up.ID, open }, func() { f.can = was })
@@ -102,11 +103,13 @@ func (c *client) chunk(name string, i int64) bool {
 	}
 	r := session.Range{Off: i * chunk, End: min((i+1)*chunk, int64(len(f.content)))}
 	return c.call(name, fmt.Sprintf("put chunk %d of", i), func() { f.may = session.Add(f.may, r) }, func() error {
-		return c.w.uploads.PutChunk(ctx, c.as(f), f.id, i, bytes.NewReader(f.content[r.Off:r.End]), upload.Put{Length: r.Len()})
+		return c.w.Uploads.PutChunk(
+			ctx, c.as(f), f.id, i, bytes.NewReader(f.content[r.Off:r.End]), upload.Put{Length: r.Len()},
+		)
 	}, func() { f.must = session.Add(f.must, r) }, nil)
 }
 
-// put puts a range; it breaks off after cut bytes, unless that is negative.
+// put puts a range. Its body breaks off after cut bytes, unless cut is negative.
 func (c *client) put(name string, off, n, cut int64) bool {
 	f, ok := c.get(name)
 	if !ok {
@@ -114,13 +117,15 @@ func (c *client) put(name string, off, n, cut int64) bool {
 	}
 	r := session.Range{Off: off, End: off + n}
 	var got int64
-	return c.call(name, fmt.Sprintf("put bytes %d to %d of", r.Off, r.End), func() { f.may = session.Add(f.may, r) }, func() (err error) {
+	doing := fmt.Sprintf("put bytes %d to %d of", r.Off, r.End)
+	return c.call(name, doing, func() { f.may = session.Add(f.may, r) }, func() (err error) {
 		var body io.Reader = bytes.NewReader(f.content[r.Off:r.End])
 		if cut >= 0 {
-			body = io.MultiReader(io.LimitReader(body, cut), broken{})
+			body = io.MultiReader(io.LimitReader(body, cut), cutBody{})
 		}
-		got, err = c.w.uploads.PutRange(ctx, c.as(f), f.id, off, body, upload.Put{Length: n})
-		if cut >= 0 && errors.Is(err, errCut) || (n < minPiece || cut >= 0 && cut < minPiece) && errors.Is(err, session.ErrLimit) {
+		got, err = c.w.Uploads.PutRange(ctx, c.as(f), f.id, off, body, upload.Put{Length: n})
+		if cut >= 0 && errors.Is(err, errCut) ||
+			(n < minPiece || cut >= 0 && cut < minPiece) && errors.Is(err, session.ErrLimit) {
 			return nil
 		}
 		return err
@@ -129,11 +134,11 @@ func (c *client) put(name string, off, n, cut int64) bool {
 
 var errCut = errors.New("the connection broke")
 
-type broken struct{}
+type cutBody struct{}
 
-func (broken) Read([]byte) (int, error) { return 0, errCut }
+func (cutBody) Read([]byte) (int, error) { return 0, errCut }
 
-// replace withdraws what is there, and puts other bytes.
+// replace withdraws the bytes that are there, and puts others.
 func (c *client) replace(name string, off int64, with []byte) bool {
 	f, ok := c.get(name)
 	if !ok {
@@ -152,20 +157,24 @@ func (c *client) putReplacing(f *file, r session.Range) error {
 	p := upload.Put{Length: r.Len(), Replace: true}
 	body := bytes.NewReader(f.content[r.Off:r.End])
 	if r.Off%chunk == 0 && (r.End-r.Off == chunk || r.End == int64(len(f.content))) {
-		return c.w.uploads.PutChunk(ctx, c.as(f), f.id, r.Off/chunk, body, p)
+		return c.w.Uploads.PutChunk(ctx, c.as(f), f.id, r.Off/chunk, body, p)
 	}
-	_, err := c.w.uploads.PutRange(ctx, c.as(f), f.id, r.Off, body, p)
+	_, err := c.w.Uploads.PutRange(ctx, c.as(f), f.id, r.Off, body, p)
 	return err
 }
 
 // replaceAgain repeats a replacement that was not answered.
 func (c *client) replaceAgain(f *file) bool {
 	r := f.old[0].Range
-	return c.call(f.name, fmt.Sprintf("replace bytes %d to %d again of", r.Off, r.End), func() { f.must = session.Sub(f.must, r) },
-		func() error { return c.putReplacing(f, r) }, func() { f.must, f.old = session.Add(f.must, r), f.without(r) }, nil)
+	return c.call(
+		f.name, fmt.Sprintf("replace bytes %d to %d again of", r.Off, r.End),
+		func() { f.must = session.Sub(f.must, r) },
+		func() error { return c.putReplacing(f, r) },
+		func() { f.must, f.old = session.Add(f.must, r), f.without(r) }, nil,
+	)
 }
 
-// without gives the old versions but that of r.
+// without gives the old versions except that of r.
 func (f *file) without(r session.Range) []patch {
 	return slices.DeleteFunc(slices.Clone(f.old), func(p patch) bool { return p.Range == r })
 }
@@ -180,7 +189,9 @@ func (c *client) finish(names ...string) bool {
 			return false
 		}
 		fs = append(fs, f)
-		reqs = append(reqs, upload.FinishRequest{ID: f.id, SHA256: sha256.Sum256(f.content), Length: int64(len(f.content))})
+		reqs = append(reqs, upload.FinishRequest{
+			ID: f.id, SHA256: sha256.Sum256(f.content), Length: int64(len(f.content)),
+		})
 	}
 	var ms []catalog.Memory
 	return c.call(names[0], fmt.Sprintf("finish %d:", len(names)), func() {
@@ -191,7 +202,7 @@ func (c *client) finish(names ...string) bool {
 			}
 		}
 	}, func() (err error) {
-		ms, err = c.w.uploads.FinishBatch(ctx, c.as(fs[0]), reqs)
+		ms, err = c.w.Uploads.FinishBatch(ctx, c.as(fs[0]), reqs)
 		return err
 	}, func() {
 		for i, f := range fs {
@@ -216,8 +227,9 @@ func (c *client) create(name, idem string, content []byte) {
 func (c *client) createAgain(f *file) bool {
 	var m catalog.Memory
 	return c.call(f.name, "create", func() { f.can |= visible }, func() (err error) {
-		m, err = c.w.uploads.Create(ctx, c.as(f), upload.CreateRequest{
-			Capsule: "default", Meta: catalog.Meta{Name: f.name}, Idem: f.idem, Put: upload.Put{Length: int64(len(f.content))},
+		m, err = c.w.Uploads.Create(ctx, c.as(f), upload.CreateRequest{
+			Capsule: "default", Meta: catalog.Meta{Name: f.name}, Idem: f.idem,
+			Put: upload.Put{Length: int64(len(f.content))},
 		}, bytes.NewReader(f.content))
 		return err
 	}, func() { f.can, f.memory = visible, m.ID }, func() { f.can = f.before })
@@ -229,33 +241,39 @@ func (c *client) end(name, doing string, from, to fate, do func(f *file) error) 
 	if c.err != nil || f == nil || f.can != from {
 		return
 	}
-	c.call(name, doing, func() { f.can |= to }, func() error { return do(f) }, func() { f.can = to }, func() { f.can = from })
+	c.call(
+		name, doing, func() { f.can |= to }, func() error { return do(f) }, func() { f.can = to },
+		func() { f.can = from },
+	)
 }
 
 func (c *client) abort(name string) {
-	c.end(name, "abort", open, aborted, func(f *file) error { return c.w.uploads.Abort(ctx, c.as(f), f.id) })
+	c.end(name, "abort", open, aborted, func(f *file) error { return c.w.Uploads.Abort(ctx, c.as(f), f.id) })
 }
 
 func (c *client) trash(name string) {
-	c.end(name, "delete", visible, trashed, func(f *file) error { return c.w.memories.Delete(ctx, c.w.me, f.memory, false) })
+	c.end(
+		name, "delete", visible, trashed,
+		func(f *file) error { return c.w.Memories.Delete(ctx, c.w.Me, f.memory, false) },
+	)
 }
 
 func (c *client) restore(name string) {
 	c.end(name, "restore", trashed, visible, func(f *file) error {
-		_, err := c.w.memories.Restore(ctx, c.w.me, f.memory)
+		_, err := c.w.Memories.Restore(ctx, c.w.Me, f.memory)
 		return err
 	})
 }
 
 func (c *client) purge(name string, from fate) {
-	c.end(name, "purge", from, purged, func(f *file) error { return c.w.memories.Delete(ctx, c.w.me, f.memory, true) })
+	c.end(name, "purge", from, purged, func(f *file) error { return c.w.Memories.Delete(ctx, c.w.Me, f.memory, true) })
 }
 
 // tick lets an hour pass. These uploads, if they are as the test expects, end by that.
 func (c *client) tick(ends ...string) {
-	c.w.clock.advance(hour)
+	c.w.clock.Advance(hour)
 	if c.failed != nil {
-		ends = c.m.names() // what has failed is not where the script expects it
+		ends = c.m.names() // an upload whose call has failed is not in the state that the script expects
 	}
 	end := func(sure bool) {
 		for _, name := range ends {
@@ -274,13 +292,13 @@ func (c *client) tick(ends ...string) {
 	var token func(int64)
 	c.call("", "tick", func() {
 		end(false)
-		token = c.m.guest.tick(c.w.engine.Running(), hour)
-	}, func() error { _, err := c.w.keeper.Tick(ctx); return err }, func() {
+		token = c.m.guest.tick(c.w.Engine.Running(), hour)
+	}, func() error { _, err := c.w.Keeper.Tick(ctx); return err }, func() {
 		end(true)
-		token(c.w.engine.Running())
+		token(c.w.Engine.Running())
 	}, nil)
 }
 
 func (c *client) sweep() {
-	c.call("", "sweep", nil, func() error { _, err := c.w.keeper.Sweep(ctx); return err }, func() {}, nil)
+	c.call("", "sweep", nil, func() error { _, err := c.w.Keeper.Sweep(ctx); return err }, func() {}, nil)
 }

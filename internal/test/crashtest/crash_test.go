@@ -14,8 +14,9 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"sluice/internal/durable"
 	"sluice/internal/test/crashfs"
-	"sluice/store/localblob"
+	"sluice/internal/test/world"
 )
 
 var (
@@ -24,7 +25,7 @@ var (
 	step0 = flag.Int("crash.step", 0, "only this step")
 )
 
-// point is the moment before a step, or that of the end.
+// point is the moment before a step, or the moment of the end.
 type point struct {
 	n     int
 	what  string
@@ -33,9 +34,8 @@ type point struct {
 	ms    int64
 }
 
-// variant is what is left of the disk: keep per cent of what was not synced, or everything (the
-// process was killed), and then perhaps with a bit turned over in the head of each item of the
-// packs.
+// variant is what is left of the disk: keep per cent of the unsynced bytes, or everything (the
+// process was killed), and then perhaps with a flipped bit in the head of each item of the packs.
 type variant int
 
 const killed, beheaded variant = -1, -2
@@ -63,7 +63,7 @@ func (v variant) of(im *crashfs.Image, rng *rand.Rand) (*crashfs.Disk, error) {
 	return im.Crash(rng, int(v)), nil
 }
 
-// behead turns over a bit in each head of the packs.
+// behead flips a bit in each head of the packs.
 func behead(disk *crashfs.Disk, rng *rand.Rand) error {
 	const folder, head, block = data + "/content/packs/", 64, 4096
 	names, err := disk.List(folder)
@@ -93,7 +93,7 @@ func behead(disk *crashfs.Disk, rng *rand.Rand) error {
 }
 
 // points runs the script and gives the moment before each step that changes the disk.
-func points(t *testing.T, d localblob.Durability) (all []point) {
+func points(t *testing.T, d durable.Durability) (all []point) {
 	t.Helper()
 	dead := newDeath(func() {})
 	r := newRun(d, dead)
@@ -112,26 +112,28 @@ func points(t *testing.T, d localblob.Durability) (all []point) {
 			}
 		}
 		m := r.m.clone()
-		all = append(all, point{s.N, fmt.Sprintf("%s, while %s", s, m.doing), s.Image(), m, r.st.clock.ms.Load()})
+		all = append(all, point{s.N, fmt.Sprintf("%s, while %s", s, m.doing), s.Image(), m, r.st.clock.Millis()})
 		return nil
 	}
 	err := alive(dead, func() error { r.script(); return r.err })
 	if err != nil {
 		t.Fatalf("the script itself fails: %v", err)
 	}
-	for _, op := range []crashfs.Op{crashfs.OpCreate, crashfs.OpWrite, crashfs.OpSync, crashfs.OpPunch, crashfs.OpRemove} {
-		if packs[op] == 0 && (op != crashfs.OpRemove || d == localblob.Power) {
+	for _, op := range []crashfs.Op{
+		crashfs.OpCreate, crashfs.OpWrite, crashfs.OpSync, crashfs.OpPunch, crashfs.OpRemove,
+	} {
+		if packs[op] == 0 && (op != crashfs.OpRemove || d == durable.Power) {
 			t.Errorf("no step was: %s a pack", op)
 		}
 	}
 	t.Logf("steps on packs: %v", packs)
-	all = append(all, point{r.disk.Steps() + 1, "the end", r.disk.Image(), r.m.clone(), r.st.clock.ms.Load()})
+	all = append(all, point{r.disk.Steps() + 1, "the end", r.disk.Image(), r.m.clone(), r.st.clock.Millis()})
 	return all
 }
 
 // trial is one recovery.
 type trial struct {
-	d    localblob.Durability
+	d    durable.Durability
 	rng  *rand.Rand
 	seed uint64
 	deep bool // also collect, crash again, and look after that
@@ -142,12 +144,12 @@ type trial struct {
 // start opens a server on a disk.
 func (tr *trial) start(disk *crashfs.Disk, m *model, ms int64) (*client, *death, error) {
 	dead := newDeath(func() {})
-	cl := &clock{}
-	cl.ms.Store(ms + 1000)
+	cl := &world.Clock{}
+	cl.SetMillis(ms + 1000)
 	tr.seed += 1_000_003
 	var c *client
 	err := alive(dead, func() error {
-		w, err := openWorld(disk, setup{durability: tr.d, seed: tr.seed, clock: cl, die: dead.die})
+		w, err := openServer(disk, setup{durability: tr.d, seed: tr.seed, clock: cl, die: dead.die})
 		c = &client{w: w, m: m}
 		return err
 	})
@@ -160,7 +162,7 @@ func (tr *trial) start(disk *crashfs.Disk, m *model, ms int64) (*client, *death,
 // recover checks what a crash has left, and lets the client go on.
 func (tr *trial) recover(p point, v variant) error {
 	m := p.model.clone()
-	if v >= 0 && tr.d == localblob.Process {
+	if v >= 0 && tr.d == durable.Process {
 		m.losePower()
 	}
 	disk, err := v.of(p.image, tr.rng)
@@ -177,7 +179,9 @@ func (tr *trial) recover(p point, v variant) error {
 		at := disk.Steps() + 1 + tr.rng.IntN(150)
 		disk.SetHook(func(s crashfs.Step) *crashfs.Fault {
 			if again == nil && s.N >= at && s.Changes() {
-				again = &point{s.N, fmt.Sprintf("%s, while %s after %s", s, m.doing, p.what), s.Image(), m.clone(), p.ms}
+				again = &point{
+					s.N, fmt.Sprintf("%s, while %s after %s", s, m.doing, p.what), s.Image(), m.clone(), p.ms,
+				}
 			}
 			return nil
 		})
@@ -199,30 +203,30 @@ func (tr *trial) finish(disk *crashfs.Disk, m *model, ms int64) error {
 	if err != nil {
 		return err
 	}
-	if err := alive(dead, func() error { return tr.settle(c) }); err != nil {
+	if err := alive(dead, func() error { return tr.verify(c) }); err != nil {
 		c.w.abandon()
 		return err
 	}
 	if !tr.deep {
-		return alive(dead, c.w.close)
+		return alive(dead, c.w.Close)
 	}
-	// What is finished is there after the worst power loss that may follow.
+	// Finished uploads are there after the worst power loss that may follow.
 	left := disk.Crash(tr.rng, 0)
-	if err := alive(dead, c.w.close); err != nil {
+	if err := alive(dead, c.w.Close); err != nil {
 		return err
 	}
 	after, dead, err := tr.start(left, m.clone(), ms)
 	if err != nil {
 		return fmt.Errorf("after a power loss at the end: %w", err)
 	}
-	err = alive(dead, func() error { return errors.Join(after.check(), audit(after.w), after.w.close()) })
+	err = alive(dead, func() error { return errors.Join(after.check(), audit(after.w), after.w.Close()) })
 	if err != nil {
 		return fmt.Errorf("after a power loss at the end: %w", err)
 	}
 	return nil
 }
 
-func (tr *trial) settle(c *client) error {
+func (tr *trial) verify(c *client) error {
 	if err := c.check(); err != nil {
 		return err
 	}
@@ -243,7 +247,7 @@ func (tr *trial) settle(c *client) error {
 	return audit(c.w)
 }
 
-// pool runs what it is given on all processors, and stops giving after some failures.
+// pool runs functions on all processors, and takes no more after some failures.
 type pool struct {
 	t      *testing.T
 	wg     sync.WaitGroup
@@ -271,11 +275,11 @@ func (p *pool) do(name string, f func() error) bool {
 	return true
 }
 
-var durabilities = map[string]localblob.Durability{"process": localblob.Process, "power": localblob.Power}
+var durabilities = map[string]durable.Durability{"process": durable.Process, "power": durable.Power}
 
-// † A crash at every step, by power loss and by kill -9: nothing that was acknowledged is lost,
-// nothing is half there, and the client goes on. With a half of the folder away, or both exchanged,
-// nothing starts and nothing changes.
+// † I1 to I30: A crash at every step, by power loss and by kill -9. Nothing that was acknowledged
+// is lost, nothing is half there, and the client goes on. If a half of the folder is away, or both
+// are exchanged, nothing starts and nothing changes.
 func TestACrashAtEveryStep(t *testing.T) {
 	if withRace {
 		t.Skip("runs without the race detector: go test ./internal/test/crashtest")
@@ -292,9 +296,17 @@ func TestACrashAtEveryStep(t *testing.T) {
 					}
 					for j, v := range variants {
 						seed := *seed0 + uint64(round)
-						tr := &trial{d: d, rng: rand.New(rand.NewPCG(seed, uint64(at.n*100+j))), seed: seed, deep: (i+j+round)%4 == 0, halves: (i+j+round)%4 == 1}
+						tr := &trial{
+							d: d, rng: rand.New(rand.NewPCG(seed, uint64(at.n*100+j))), seed: seed,
+							deep: (i+j+round)%4 == 0, halves: (i+j+round)%4 == 1,
+						}
 						images++
-						if !p.do(fmt.Sprintf("%s, %s (-run '/%s' -crash.step %d -crash.seed %d)", at.what, v, name, at.n, seed), func() error { return tr.recover(at, v) }) {
+						if !p.do(
+							fmt.Sprintf(
+								"%s, %s (-run '/%s' -crash.step %d -crash.seed %d)", at.what, v, name, at.n, seed,
+							),
+							func() error { return tr.recover(at, v) },
+						) {
 							break
 						}
 					}

@@ -9,8 +9,8 @@ import (
 	"syscall"
 	"testing"
 
+	"sluice/internal/durable"
 	"sluice/internal/test/crashfs"
-	"sluice/store/localblob"
 )
 
 // fault is how one step fails.
@@ -19,12 +19,14 @@ type fault struct {
 	after   bool // it took effect
 	forever bool // and so does every later one of its kind, until the server is started anew
 	short   bool // a write: half of it is done
-	lose    bool // nothing fails, but before the step everything dirty of the content fails to be written back
+	lose    bool // nothing fails, but before the step the write-back of all dirty content fails
 }
 
 func (f fault) String() string {
 	out := f.err.Error()
-	for word, is := range map[string]bool{", after it took effect": f.after, ", for ever": f.forever, ", half written": f.short} {
+	for word, is := range map[string]bool{
+		", after it took effect": f.after, ", for ever": f.forever, ", half written": f.short,
+	} {
 		if is {
 			out += word
 		}
@@ -70,7 +72,7 @@ type attempt struct {
 	model    *model
 }
 
-func newAttempt(d localblob.Durability, k int, f fault) *attempt {
+func newAttempt(d durable.Durability, k int, f fault) *attempt {
 	a := &attempt{k: k, fault: f}
 	a.dead = newDeath(func() { a.image, a.model = a.disk.Image(), a.m.clone() })
 	a.run = newRun(d, a.dead)
@@ -86,7 +88,7 @@ func newAttempt(d localblob.Durability, k int, f fault) *attempt {
 	return a
 }
 
-// lift ends the fault, as an operator does who changes the disk.
+// lift ends the fault, as an operator who changes the disk does.
 func (a *attempt) lift() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -131,21 +133,21 @@ func (a *attempt) step(s crashfs.Step) *crashfs.Fault {
 	return out
 }
 
-// reopening reports whether Pebble is being opened on what it has written before. When that fails
-// late, Pebble closes its caches while a goroutine of its own still reads the tables, which panics.
-// That is a stop too, as the other loop has at this very step, but none that a test survives.
+// reopening reports whether Pebble is being opened on what it has written before. If that fails
+// late, Pebble closes its caches while one of its own goroutines still reads the tables, which
+// panics. That is a stop too, as the other loop has at this very step, but no test survives it.
 func (a *attempt) reopening(s crashfs.Step) bool {
 	return side(s.Path) == "meta" && a.st.seed > 1 && a.during == "opening"
 }
 
-// try runs the script, and then looks. It is false where there was no such step.
+// try runs the script, and then looks. It is false if there was no such step.
 func (a *attempt) try() (ok bool, err error) {
 	err = alive(a.dead, func() error { a.script(); return a.err })
 	if a.hit == nil {
 		return false, err
 	}
 	tr := &trial{d: a.st.durability, rng: rand.New(rand.NewPCG(uint64(a.k), 3)), seed: uint64(a.k), deep: true}
-	ms := a.st.clock.ms.Load()
+	ms := a.st.clock.Millis()
 	if errors.Is(err, errDied) {
 		if side(a.hit.Path) == "content" {
 			return true, fmt.Errorf("a failure of %s ended the server: %w", a.hit, err)
@@ -172,11 +174,11 @@ func (a *attempt) try() (ok bool, err error) {
 	return true, tr.finish(a.disk, a.m, ms)
 }
 
-// loses reports whether any upload that is open may have lost what was not synced: the disk has
-// lost it unseen, or from some sync of the content on it has failed them all, or that one with
-// which the server stops, which no client hears of.
+// loses reports whether any open upload may have lost unsynced bytes: if the disk has lost them
+// unseen, if all syncs of the content fail from some step on, or if the sync fails with which the
+// server stops. No client hears of that last one.
 func (a *attempt) loses() bool {
-	stop := a.during == "closing" && a.st.durability == localblob.Process
+	stop := a.during == "closing" && a.st.durability == durable.Process
 	return a.fault.lose || (a.fault.forever || stop) && a.hit.Op == crashfs.OpSync && side(a.hit.Path) == "content"
 }
 
@@ -187,7 +189,7 @@ func (a *attempt) alone() error {
 	}
 	harmed := map[string]bool{}
 	for _, f := range a.failures {
-		if f.name != "" && !strings.HasPrefix(f.doing, "finish 2") { // a batch fails with any of its own
+		if f.name != "" && !strings.HasPrefix(f.doing, "finish 2") { // a batch fails with any of its uploads
 			harmed[f.name] = true
 		}
 	}
@@ -197,37 +199,40 @@ func (a *attempt) alone() error {
 	return nil
 }
 
-// Every step of the script fails once, or from then on: an error of the content harms that upload
-// alone, one of the metadata ends the server by Die, and then the client goes on and nothing is
-// lost.
+// Every step of the script fails once, or from then on. An error of the content harms that upload
+// alone. An error of the metadata ends the server by Die, and then the client goes on and nothing
+// is lost.
 func TestAFailureOfEveryStep(t *testing.T) {
 	if withRace {
 		t.Skip("runs without the race detector: go test ./internal/test/crashtest")
 	}
-	// How many of the faults each step is tried with; all of them in a longer run.
+	// How many of the faults each step is tried with: all of them in a longer run.
 	most := min(*seeds, len(faults))
 	for name, d := range durabilities {
 		t.Run(name, func(t *testing.T) {
 			p := newPool(t)
 			var mu sync.Mutex
-			runs, died, over := 0, 0, false
-			for k := 1; !over; k++ {
+			runs, died, done := 0, 0, false
+			for k := 1; !done; k++ {
 				if *step0 != 0 {
 					k = *step0
 				}
 				for i := range most {
-					// The other durability has the step fail in another way.
+					// With the other durability the step fails in another way.
 					f := faults[(k+i*len(faults)/most+int(*seed0)+3*int(d))%len(faults)]
 					if *step0 == 0 && k > 40 && k < 280 && k%16 != 0 {
 						continue // folders, one as good as another
 					}
-					ok := p.do(fmt.Sprintf("step %d fails: %s (-run '/%s' -crash.step %d -crash.seed %d)", k, f, name, k, *seed0), func() error {
+					what := fmt.Sprintf(
+						"step %d fails: %s (-run '/%s' -crash.step %d -crash.seed %d)", k, f, name, k, *seed0,
+					)
+					ok := p.do(what, func() error {
 						a := newAttempt(d, k, f)
 						hit, err := a.try()
 						mu.Lock()
 						defer mu.Unlock()
 						if !hit {
-							over = true
+							done = true
 							return err
 						}
 						runs++
@@ -239,10 +244,10 @@ func TestAFailureOfEveryStep(t *testing.T) {
 						}
 						return err
 					})
-					over = over || !ok
+					done = done || !ok
 				}
 				mu.Lock()
-				stop := over || *step0 != 0
+				stop := done || *step0 != 0
 				mu.Unlock()
 				if stop {
 					break

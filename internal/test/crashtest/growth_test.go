@@ -13,16 +13,17 @@ import (
 	"time"
 
 	"sluice/catalog"
+	"sluice/internal/durable"
 	"sluice/internal/test/crashfs"
+	"sluice/internal/test/world"
 	"sluice/session"
-	"sluice/store/localblob"
 	"sluice/upload"
 )
 
-// tenant is somebody who uploads, and expects some of it to fail.
+// tenant is somebody who uploads, and who expects some calls to fail.
 type tenant struct {
 	t *testing.T
-	w *world
+	w *server
 }
 
 func (c tenant) ok(err error) {
@@ -42,7 +43,9 @@ func (c tenant) fails(err, want error) {
 
 func (c tenant) begin(name string, size int64, idem string) upload.Upload {
 	c.t.Helper()
-	up, err := c.w.uploads.Begin(ctx, c.w.me, upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: name}, Bytes: size, Chunks: -1, ChunkSize: chunk, Idem: idem})
+	up, err := c.w.Uploads.Begin(ctx, c.w.Me, upload.BeginRequest{
+		Capsule: "default", Meta: catalog.Meta{Name: name}, Bytes: size, Chunks: -1, ChunkSize: chunk, Idem: idem,
+	})
 	c.ok(err)
 	return up
 }
@@ -50,11 +53,13 @@ func (c tenant) begin(name string, size int64, idem string) upload.Upload {
 func (c tenant) put(up upload.Upload, i int64, content []byte) {
 	c.t.Helper()
 	part := content[i*chunk : min(int64(len(content)), (i+1)*chunk)]
-	c.ok(c.w.uploads.PutChunk(ctx, c.w.me, up.ID, i, bytes.NewReader(part), upload.Put{Length: int64(len(part))}))
+	c.ok(c.w.Uploads.PutChunk(ctx, c.w.Me, up.ID, i, bytes.NewReader(part), upload.Put{Length: int64(len(part))}))
 }
 
 func (c tenant) finish(up upload.Upload, content []byte) (catalog.Memory, error) {
-	return c.w.uploads.Finish(ctx, c.w.me, upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(content), Length: int64(len(content))})
+	return c.w.Uploads.Finish(ctx, c.w.Me, upload.FinishRequest{
+		ID: up.ID, SHA256: sha256.Sum256(content), Length: int64(len(content)),
+	})
 }
 
 func (c tenant) stored(name, idem string, content []byte) catalog.Memory {
@@ -68,8 +73,8 @@ func (c tenant) stored(name, idem string, content []byte) catalog.Memory {
 	return m
 }
 
-// hour is what becomes of content in an hour of a bad day: abandoned, failed, refused, aborted,
-// deleted, uploaded again.
+// hour lets content go through an hour of a bad day: abandoned, failed, refused, aborted, deleted,
+// uploaded again.
 func (c tenant) hour(day, h int) {
 	c.t.Helper()
 	name := func(what string) string { return fmt.Sprintf("%s %d %d", what, day, h) }
@@ -84,35 +89,48 @@ func (c tenant) hour(day, h int) {
 	c.put(up, 1, three)
 
 	up = c.begin(name("cut"), int64(len(three)), "")
-	_, err := c.w.uploads.PutRange(ctx, c.w.me, up.ID, chunk, io.MultiReader(bytes.NewReader(three[chunk:chunk+1200]), broken{}), upload.Put{Length: chunk})
+	_, err := c.w.Uploads.PutRange(
+		ctx, c.w.Me, up.ID, chunk, io.MultiReader(bytes.NewReader(three[chunk:chunk+1200]), cutBody{}),
+		upload.Put{Length: chunk},
+	)
 	c.fails(err, errCut)
-	c.fails(c.w.uploads.PutChunk(ctx, c.w.me, up.ID, 0, bytes.NewReader(three[:chunk]), wrong), upload.ErrChecksum)
+	c.fails(c.w.Uploads.PutChunk(ctx, c.w.Me, up.ID, 0, bytes.NewReader(three[:chunk]), wrong), upload.ErrChecksum)
 
 	up = c.begin(name("of other bytes"), chunk, "")
 	c.put(up, 0, three)
 	_, err = c.finish(up, three[:chunk-1])
 	c.fails(err, upload.ErrLengthMismatch)
 	if h%2 == 0 {
-		c.ok(c.w.uploads.Abort(ctx, c.w.me, up.ID))
+		c.ok(c.w.Uploads.Abort(ctx, c.w.Me, up.ID))
 	}
-	_, err = c.w.uploads.Create(ctx, c.w.me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: name("refused")}, Put: wrong}, bytes.NewReader(three[:chunk]))
+	_, err = c.w.Uploads.Create(
+		ctx, c.w.Me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: name("refused")}, Put: wrong},
+		bytes.NewReader(three[:chunk]),
+	)
 	c.fails(err, upload.ErrChecksum)
 
 	again := bytesOf("again", 1, 2*chunk)
 	a, b := c.stored(name("again"), name("key"), again), c.stored(name("and again"), "", again)
-	c.ok(c.w.memories.Delete(ctx, c.w.me, a.ID, false))
-	c.ok(c.w.memories.Delete(ctx, c.w.me, b.ID, h%3 == 0))
+	c.ok(c.w.Memories.Delete(ctx, c.w.Me, a.ID, false))
+	c.ok(c.w.Memories.Delete(ctx, c.w.Me, b.ID, h%3 == 0))
 	if h%4 == 0 {
-		_, err = c.w.memories.Restore(ctx, c.w.me, a.ID)
-		c.ok(errors.Join(err, c.w.memories.Delete(ctx, c.w.me, a.ID, true)))
+		_, err = c.w.Memories.Restore(ctx, c.w.Me, a.ID)
+		c.ok(errors.Join(err, c.w.Memories.Delete(ctx, c.w.Me, a.ID, true)))
 	}
 	inline := bytesOf("inline", uint64(h), inlineMax)
-	m, err := c.w.uploads.Create(ctx, c.w.me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: name("inline")}, Idem: name("inline"), Put: upload.Put{Length: inlineMax}}, bytes.NewReader(inline))
+	m, err := c.w.Uploads.Create(
+		ctx, c.w.Me,
+		upload.CreateRequest{
+			Capsule: "default", Meta: catalog.Meta{Name: name("inline")}, Idem: name("inline"),
+			Put: upload.Put{Length: inlineMax},
+		},
+		bytes.NewReader(inline),
+	)
 	c.ok(err)
-	c.ok(c.w.memories.Delete(ctx, c.w.me, m.ID, h%2 == 0))
+	c.ok(c.w.Memories.Delete(ctx, c.w.Me, m.ID, h%2 == 0))
 }
 
-// size is everything of which there could be more and more.
+// size counts everything that could grow.
 type size struct {
 	rows           [catalog.DueTable + 1]int
 	sessions       int
@@ -120,8 +138,8 @@ type size struct {
 	bytes          int64 // of the content's folder
 }
 
-func (w *world) size() (s size, err error) {
-	err = w.rows.View(ctx, func(r catalog.Reader) error {
+func (w *server) size() (s size, err error) {
+	err = w.Catalog.View(ctx, func(r catalog.Reader) error {
 		for table := catalog.CapsuleTable; table <= catalog.DueTable; table++ {
 			s.rows[table] = 0
 			for _, err := range r.Scan(table, nil, nil, false) {
@@ -136,7 +154,7 @@ func (w *world) size() (s size, err error) {
 	if err != nil {
 		return s, err
 	}
-	err = session.Page(ctx, w.meta.Sessions(), session.Query{Limit: 1000}, func(session.Session) (bool, error) {
+	err = session.Page(ctx, w.Meta.Sessions(), session.Query{Limit: 1000}, func(session.Session) (bool, error) {
 		s.sessions++
 		return true, nil
 	})
@@ -146,7 +164,7 @@ func (w *world) size() (s size, err error) {
 	return s, s.add(w.disk, data+"/content")
 }
 
-// add counts what is below a folder.
+// add counts the files below a folder.
 func (s *size) add(disk *crashfs.Disk, dir string) error {
 	names, err := disk.List(dir)
 	if err != nil {
@@ -171,26 +189,28 @@ func (s *size) add(disk *crashfs.Disk, dir string) error {
 }
 
 // One bad day after the other leaves as much as the first of them: rows, sessions, places, bytes.
-// Only the feed of events, which tells what happened, grows.
+// Only the feed of events, which records all of them, grows.
 func TestNothingGrowsFromDayToDay(t *testing.T) {
 	disk := newDisk()
-	cl := &clock{}
-	w, err := openWorld(disk, setup{durability: localblob.Process, seed: 1, clock: cl, die: func(err error) { panic(err) }, keep: 20 * hour})
+	cl := &world.Clock{}
+	w, err := openServer(disk, setup{
+		durability: durable.Process, seed: 1, clock: cl, die: func(err error) { panic(err) }, keep: 20 * hour,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := tenant{t, w}
 	c.stored("kept", "", bytesOf("kept", 1, 2*chunk))
-	const before, days = 2, 6 // what lives for longer than a day has come and gone by then
+	const before, days = 2, 6 // everything that lives for longer than a day has come and gone by then
 	var first size
 	var events int
 	for day := range days {
 		for h := range 24 {
 			c.hour(day, h)
-			cl.advance(hour)
-			_, err := w.keeper.Tick(ctx)
+			cl.Advance(hour)
+			_, err := w.Keeper.Tick(ctx)
 			c.ok(err)
-			_, err = w.keeper.Sweep(ctx)
+			_, err = w.Keeper.Sweep(ctx)
 			c.ok(err)
 		}
 		now, err := w.size()
@@ -209,32 +229,37 @@ func TestNothingGrowsFromDayToDay(t *testing.T) {
 	}
 	t.Logf("each evening: %+v", first)
 
-	// And when nobody comes any more, only what is kept is left.
+	// When nobody comes any more, only kept content is left.
 	for range 72 { // keys are kept for two days
-		cl.advance(hour)
-		_, err := w.keeper.Tick(ctx)
+		cl.Advance(hour)
+		_, err := w.Keeper.Tick(ctx)
 		c.ok(err)
-		_, err = w.keeper.Sweep(ctx)
+		_, err = w.Keeper.Sweep(ctx)
 		c.ok(err)
 	}
 	end, err := w.size()
 	c.ok(err)
-	places, err := w.blobs.Places(ctx, "", 1000)
+	places, err := w.Blobs.Places(ctx, "", 1000)
 	c.ok(err)
-	if end.sessions != 0 || len(places) != 1 || end.rows[catalog.MemoryTable] != 1 || end.rows[catalog.ContentTable] != 1 || end.rows[catalog.PlaceTable] != 1 ||
-		end.rows[catalog.DueTable]+end.rows[catalog.CheckpointTable]+end.rows[catalog.ReservationTable]+end.rows[catalog.IdemTable] != 0 || end.rows[catalog.OutcomeTable] != 1 {
+	if end.sessions != 0 || len(places) != 1 || end.rows[catalog.MemoryTable] != 1 ||
+		end.rows[catalog.ContentTable] != 1 || end.rows[catalog.PlaceTable] != 1 ||
+		end.rows[catalog.DueTable]+end.rows[catalog.CheckpointTable] != 0 ||
+		end.rows[catalog.ReservationTable]+end.rows[catalog.IdemTable] != 0 || end.rows[catalog.OutcomeTable] != 1 {
 		t.Errorf("in the end there is %+v", end)
 	}
-	c.ok(errors.Join(audit(w), w.close()))
+	c.ok(errors.Join(audit(w), w.Close()))
 }
 
-// † The collector beside everything that names content: the same few contents are uploaded,
-// deleted, restored, read and uploaded again by many, while time flies and the sweep never rests.
-// What is acknowledged can be read, and in the end the books agree and nothing is left over.
+// † I25: The collector works beside everything that names content. Several clients upload, delete,
+// restore, read and upload again the same few contents, while the clock advances and the sweep
+// never rests. Acknowledged content can be read, and in the end all rows agree and nothing is left
+// over.
 func TestTheCollectorAmongEverything(t *testing.T) {
 	disk := newDisk()
-	cl := &clock{}
-	w, err := openWorld(disk, setup{durability: localblob.Process, seed: 2, clock: cl, die: func(err error) { panic(err) }, keep: 2 * hour})
+	cl := &world.Clock{}
+	w, err := openServer(disk, setup{
+		durability: durable.Process, seed: 2, clock: cl, die: func(err error) { panic(err) }, keep: 2 * hour,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +267,7 @@ func TestTheCollectorAmongEverything(t *testing.T) {
 	for i, n := range []int{inlineMax, 900, chunk, 2*chunk + 1} {
 		contents = append(contents, bytesOf("shared", uint64(i), n))
 	}
-	const clients, turns = 4, 60
+	const clients, rounds = 4, 60
 	var wg sync.WaitGroup
 	var working atomic.Int32
 	working.Store(clients)
@@ -250,9 +275,9 @@ func TestTheCollectorAmongEverything(t *testing.T) {
 		rng := rand.New(rand.NewPCG(uint64(i), 3))
 		wg.Go(func() {
 			defer working.Add(-1)
-			for turn := range turns {
-				if err := w.oneDay(rng, fmt.Sprintf("%d %d", i, turn), contents[rng.IntN(len(contents))]); err != nil {
-					t.Errorf("client %d, turn %d: %v", i, turn, err)
+			for round := range rounds {
+				if err := w.oneDay(rng, fmt.Sprintf("%d %d", i, round), contents[rng.IntN(len(contents))]); err != nil {
+					t.Errorf("client %d, turn %d: %v", i, round, err)
 					return
 				}
 			}
@@ -260,9 +285,9 @@ func TestTheCollectorAmongEverything(t *testing.T) {
 	}
 	passes := 0
 	for ; working.Load() > 0; passes++ {
-		cl.advance(20 * time.Minute)
-		_, err := w.keeper.Tick(ctx)
-		_, failed := w.keeper.Sweep(ctx)
+		cl.Advance(20 * time.Minute)
+		_, err := w.Keeper.Tick(ctx)
+		_, failed := w.Keeper.Sweep(ctx)
 		if err := errors.Join(err, failed); err != nil {
 			t.Error(err)
 			break
@@ -270,14 +295,14 @@ func TestTheCollectorAmongEverything(t *testing.T) {
 	}
 	wg.Wait()
 	c := client{w: w, m: newModel()}
-	if err := errors.Join(audit(w), c.collect(), w.close()); err != nil {
+	if err := errors.Join(audit(w), c.collect(), w.Close()); err != nil {
 		t.Error(err)
 	}
-	t.Logf("%d passes of the collector beside %d turns", passes, clients*turns)
+	t.Logf("%d passes of the collector beside %d turns", passes, clients*rounds)
 }
 
-// oneDay stores content, and does one of the things that one may do with it.
-func (w *world) oneDay(rng *rand.Rand, name string, content []byte) error {
+// oneDay stores content, and does one of the things that a client may do with it.
+func (w *server) oneDay(rng *rand.Rand, name string, content []byte) error {
 	m, err := w.store(rng, name, content)
 	if errors.Is(err, session.ErrExpired) || errors.Is(err, session.ErrNotFound) {
 		return nil // half a day has passed in the meantime
@@ -292,12 +317,12 @@ func (w *world) oneDay(rng *rand.Rand, name string, content []byte) error {
 	case 0: // kept
 		return nil
 	case 1:
-		return w.memories.Delete(ctx, w.me, m.ID, true)
+		return w.Memories.Delete(ctx, w.Me, m.ID, true)
 	}
-	if err := w.memories.Delete(ctx, w.me, m.ID, false); err != nil {
+	if err := w.Memories.Delete(ctx, w.Me, m.ID, false); err != nil {
 		return err
 	}
-	_, err = w.memories.Restore(ctx, w.me, m.ID)
+	_, err = w.Memories.Restore(ctx, w.Me, m.ID)
 	if errors.Is(err, catalog.ErrNotFound) {
 		return nil // it was too late
 	}
@@ -307,27 +332,35 @@ func (w *world) oneDay(rng *rand.Rand, name string, content []byte) error {
 	return w.reads(m, content)
 }
 
-// store uploads by one of the two ways.
-func (w *world) store(rng *rand.Rand, name string, content []byte) (m catalog.Memory, err error) {
+// store uploads in one of two ways.
+func (w *server) store(rng *rand.Rand, name string, content []byte) (m catalog.Memory, err error) {
 	size := int64(len(content))
 	if rng.IntN(2) == 0 {
-		return w.uploads.Create(ctx, w.me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: name}, Put: upload.Put{Length: size}}, bytes.NewReader(content))
+		return w.Uploads.Create(
+			ctx, w.Me,
+			upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: name}, Put: upload.Put{Length: size}},
+			bytes.NewReader(content),
+		)
 	}
-	up, err := w.uploads.Begin(ctx, w.me, upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: name}, Bytes: size, Chunks: -1, ChunkSize: chunk})
+	up, err := w.Uploads.Begin(ctx, w.Me, upload.BeginRequest{
+		Capsule: "default", Meta: catalog.Meta{Name: name}, Bytes: size, Chunks: -1, ChunkSize: chunk,
+	})
 	if err != nil {
 		return m, err
 	}
 	for off := int64(0); off < size; off += chunk {
 		part := content[off:min(size, off+chunk)]
-		if err := w.uploads.PutChunk(ctx, w.me, up.ID, off/chunk, bytes.NewReader(part), upload.Put{Length: int64(len(part))}); err != nil {
+		if err := w.Uploads.PutChunk(
+			ctx, w.Me, up.ID, off/chunk, bytes.NewReader(part), upload.Put{Length: int64(len(part))},
+		); err != nil {
 			return m, err
 		}
 	}
-	return w.uploads.Finish(ctx, w.me, upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(content), Length: size})
+	return w.Uploads.Finish(ctx, w.Me, upload.FinishRequest{ID: up.ID, SHA256: sha256.Sum256(content), Length: size})
 }
 
-func (w *world) reads(m catalog.Memory, content []byte) error {
-	f, err := w.memories.Open(ctx, w.me, m.ID)
+func (w *server) reads(m catalog.Memory, content []byte) error {
+	f, err := w.Memories.Open(ctx, w.Me, m.ID)
 	if err != nil {
 		return fmt.Errorf("%s was acknowledged: %w", m.Name, err)
 	}

@@ -12,16 +12,18 @@ import (
 	"sluice/internal/test/crashfs"
 )
 
-// mishaps are what can have happened to the halves of a data folder between a crash and the next
-// start: a disk that is not mounted, with or without its mount point, and disks that were
-// exchanged.
+// mishaps are what may happen to the halves of a data folder between a crash and the next start: a
+// disk that is not mounted, with or without its mount point, and disks that were exchanged.
 var mishaps = map[string]func(disk *crashfs.Disk) error{
 	"no metadata":    func(disk *crashfs.Disk) error { return disk.Rename(data+"/meta", "/away") },
 	"no content":     func(disk *crashfs.Disk) error { return disk.Rename(data+"/content", "/away") },
 	"empty metadata": func(disk *crashfs.Disk) error { return unmounted(disk, data+"/meta") },
 	"empty content":  func(disk *crashfs.Disk) error { return unmounted(disk, data+"/content") },
 	"exchanged": func(disk *crashfs.Disk) error {
-		return errors.Join(disk.Rename(data+"/meta", "/away"), disk.Rename(data+"/content", data+"/meta"), disk.Rename("/away", data+"/content"))
+		return errors.Join(
+			disk.Rename(data+"/meta", "/away"), disk.Rename(data+"/content", data+"/meta"),
+			disk.Rename("/away", data+"/content"),
+		)
 	},
 }
 
@@ -29,9 +31,9 @@ func unmounted(disk *crashfs.Disk, half string) error {
 	return errors.Join(disk.Rename(half, "/away"), disk.Mkdir(half, 0o700))
 }
 
-// withoutHalves makes sure that what a crash has left does not start, and stays as it is, while a
-// half is away; but where the first start had not come to the end of making both, and nothing can
-// be in either.
+// withoutHalves makes sure that the folder that a crash has left does not start, and stays as it
+// is, while a half is away. It does not apply if the first start has not finished making both
+// halves: then neither can have anything in it.
 func (tr *trial) withoutHalves(left *crashfs.Disk, m *model, ms int64) error {
 	text, err := durable.ReadFile(left, data+"/folder")
 	if errors.Is(err, fs.ErrNotExist) || strings.Contains(string(text), `"state"`) {
@@ -50,7 +52,7 @@ func (tr *trial) withoutHalves(left *crashfs.Disk, m *model, ms int64) error {
 			return err
 		}
 		if c, _, err := tr.start(disk, m.clone(), ms); err == nil {
-			return fmt.Errorf("it starts with %s: %w", name, errors.Join(errHalf, c.w.close()))
+			return fmt.Errorf("it starts with %s: %w", name, errors.Join(errHalf, c.w.Close()))
 		} else if !strings.Contains(err.Error(), "Nothing was touched") {
 			return fmt.Errorf("with %s: %w", name, err)
 		}
@@ -67,7 +69,7 @@ func (tr *trial) withoutHalves(left *crashfs.Disk, m *model, ms int64) error {
 
 var errHalf = errors.New("a half of the data folder is away")
 
-// tree gives all that is on a disk, but for locks.
+// tree gives everything that is on a disk, without locks.
 func tree(disk *crashfs.Disk, dir string) (map[string]string, error) {
 	out := map[string]string{}
 	names, err := disk.List(dir)

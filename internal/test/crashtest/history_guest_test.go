@@ -15,7 +15,7 @@ import (
 	"sluice/upload"
 )
 
-// role is what the guest may be in the capsule: a set, as fate is.
+// role is the set of roles that the guest may have in the capsule. It is a set, as fate is.
 type role uint8
 
 const (
@@ -28,7 +28,7 @@ func (r role) String() string {
 	return map[role]string{stranger: "stranger", subject: "subject", controller: "controller"}[r]
 }
 
-// What a token may be: a set too.
+// The states that a token may have: a set too.
 const (
 	valid = 1 << iota
 	revoked
@@ -44,8 +44,8 @@ type guest struct {
 	due                 int64 // the running time, in ms, at which the token is gone for good; 0: never
 }
 
-// tick notes what a tick by that much may do to the token. What it gives notes what it did, by the
-// running time after it.
+// tick notes what a tick by that much may do to the token. The function that it gives notes what
+// the tick did, by the running time after it.
 func (g *guest) tick(running int64, by time.Duration) (did func(running int64)) {
 	if g == nil || g.due == 0 {
 		return func(int64) {}
@@ -69,12 +69,12 @@ func (g *guest) reads(now time.Time) bool { return g.live(now) && g.role != stra
 
 func (g *guest) writes(now time.Time) bool { return g.reads(now) && !g.caller.ReadOnly }
 
-// as gives whose upload it is.
+// as gives the caller that an upload belongs to.
 func (c *client) as(f *file) access.Caller {
 	if f.guest {
 		return c.m.guest.caller
 	}
-	return c.w.me
+	return c.w.Me
 }
 
 // blind reports whether the upload's owner may not look at it.
@@ -89,19 +89,19 @@ func isRefusal(err error) bool {
 	return slices.ContainsFunc(refusals, func(want error) bool { return errors.Is(err, want) })
 }
 
-// status asks for an upload; where its owner must be refused it asks the stores.
+// status asks for an upload. If its owner must be refused, it asks the stores.
 func (c *client) status(f *file) (up upload.Upload, err error) {
-	up, err = c.w.uploads.Status(ctx, c.as(f), f.id)
+	up, err = c.w.Uploads.Status(ctx, c.as(f), f.id)
 	if !c.blind(f) {
 		return up, err
 	}
 	if !isRefusal(err) {
 		return up, fmt.Errorf("its owner, who may not look, is told %v, %w", up, err)
 	}
-	if up.Session, err = c.w.engine.Status(ctx, f.id); err != nil || up.State != session.Finished {
+	if up.Session, err = c.w.Engine.Status(ctx, f.id); err != nil || up.State != session.Finished {
 		return up, err
 	}
-	err = c.w.rows.View(ctx, func(r catalog.Reader) error {
+	err = c.w.Catalog.View(ctx, func(r catalog.Reader) error {
 		out, err := catalog.Outcomes.Get(r, catalog.Number(f.id))
 		if errors.Is(err, catalog.ErrNotFound) {
 			up.Deleted = true
@@ -120,7 +120,7 @@ func (c *client) status(f *file) (up upload.Upload, err error) {
 // checkGuest finds out what became of a change of its rights.
 func (c *client) checkGuest() error {
 	g := c.m.guest
-	row, err := c.w.memories.ReadCapsule(ctx, c.w.me, "default")
+	row, err := c.w.Memories.ReadCapsule(ctx, c.w.Me, "default")
 	if err != nil {
 		return err
 	}
@@ -135,16 +135,16 @@ func (c *client) checkGuest() error {
 		return fmt.Errorf("the guest is %s in %+v", is, row)
 	}
 	g.role = is
-	_, err = c.w.who.Authenticate(ctx, g.secret)
-	over := !g.ends.IsZero() && !c.w.clock.Now().Before(g.ends)
+	_, err = c.w.Access.Authenticate(ctx, g.secret)
+	expired := !g.ends.IsZero() && !c.w.clock.Now().Before(g.ends)
 	switch {
 	case err != nil && !errors.Is(err, access.ErrUnauthenticated):
 		return err
-	case over && err == nil:
+	case expired && err == nil:
 		return errors.New("a token whose time is over is good")
-	case over: // the clock may be set back
+	case expired: // the clock may be set back
 		is := uint8(revoked)
-		err := c.w.rows.View(ctx, func(r catalog.Reader) error {
+		err := c.w.Catalog.View(ctx, func(r catalog.Reader) error {
 			_, there, err := catalog.Tokens.Find(r, catalog.TokenKey(g.caller.Token))
 			if there {
 				is = valid
@@ -189,7 +189,9 @@ func (l *serverRun) toRole(to role) change {
 			case controller:
 				controllers = []string{g.id}
 			}
-			_, err := l.w.memories.UpdateCapsule(ctx, l.w.me, "default", memories.CapsuleChange{Subject: &who, Controllers: &controllers})
+			_, err := l.w.Memories.UpdateCapsule(ctx, l.w.Me, "default", memories.CapsuleChange{
+				Subject: &who, Controllers: &controllers,
+			})
 			return err
 		},
 	}
@@ -201,7 +203,7 @@ func (l *serverRun) revoke() change {
 		doing: "revoke the guest's token",
 		widen: func() { g.token |= revoked },
 		has:   func() { g.token = revoked },
-		do:    func() error { return l.w.who.RevokeToken(ctx, l.w.me, g.tokenID) },
+		do:    func() error { return l.w.Access.RevokeToken(ctx, l.w.Me, g.tokenID) },
 	}
 }
 
@@ -215,13 +217,14 @@ func (l *serverRun) newToken(readOnly bool, ends time.Duration) bool {
 	g := l.m.guest
 	var t catalog.Token
 	var secret string
-	return l.call("", fmt.Sprintf("a new token for the guest, read-only %v, for %v", readOnly, ends), nil, func() (err error) {
-		t, secret, err = l.w.who.CreateToken(ctx, l.w.me, g.id, "guest", readOnly, ends)
+	doing := fmt.Sprintf("a new token for the guest, read-only %v, for %v", readOnly, ends)
+	return l.call("", doing, nil, func() (err error) {
+		t, secret, err = l.w.Access.CreateToken(ctx, l.w.Me, g.id, "guest", readOnly, ends)
 		return err
 	}, func() {
 		g.secret, g.tokenID, g.token, g.ends, g.due = secret, t.ID, valid, t.Expires, 0
 		if ends > 0 {
-			g.due = l.w.engine.Running() + ends.Milliseconds()
+			g.due = l.w.Engine.Running() + ends.Milliseconds()
 		}
 		g.caller = access.Caller{Principal: g.id, Token: t.Hash, ReadOnly: readOnly}
 	}, nil)
@@ -254,7 +257,7 @@ func (l *serverRun) barring() change {
 	return l.toRole(stranger)
 }
 
-// refused tries what the guest may not do: nothing of it is done.
+// refused tries what the guest may not do. Nothing of it is done.
 func (l *serverRun) refused(f *file) {
 	l.on(f)
 	b := f.content
@@ -270,7 +273,10 @@ func (l *serverRun) refused(f *file) {
 			return
 		}
 		l.callRefused(f.name, "may not put", refusals, func() error {
-			return l.w.uploads.PutChunk(ctx, as, f.id, 0, bytes.NewReader(b[:one.End]), upload.Put{Length: one.Len(), Replace: l.rng.IntN(2) == 0})
+			return l.w.Uploads.PutChunk(
+				ctx, as, f.id, 0, bytes.NewReader(b[:one.End]),
+				upload.Put{Length: one.Len(), Replace: l.rng.IntN(2) == 0},
+			)
 		})
 	case 4:
 		if f.id != 0 {
@@ -278,31 +284,36 @@ func (l *serverRun) refused(f *file) {
 		}
 	default:
 		if f.id != 0 {
-			l.callRefused(f.name, "may not abort", refusals, func() error { return l.w.uploads.Abort(ctx, as, f.id) })
+			l.callRefused(f.name, "may not abort", refusals, func() error { return l.w.Uploads.Abort(ctx, as, f.id) })
 		}
 	}
 }
 
-// meddle tries what nobody may do to what is another's.
+// meddle tries what nobody may do to an upload of another principal.
 func (l *serverRun) meddle(f *file) {
 	l.on(f)
-	other := l.w.me
+	other := l.w.Me
 	if !f.guest {
 		other = l.m.guest.caller
 	}
 	wants := append([]error{session.ErrNotFound}, refusals...)
 	switch {
 	case !f.guest && f.can == visible && l.m.guest.role != controller:
-		l.callRefused(f.name, "another may not delete", wants, func() error { return l.w.memories.Delete(ctx, other, f.memory, true) })
+		l.callRefused(
+			f.name, "another may not delete", wants,
+			func() error { return l.w.Memories.Delete(ctx, other, f.memory, true) },
+		)
 	case f.id == 0:
 	case l.rng.IntN(2) == 0:
 		l.callRefused(f.name, "another may not finish", wants, func() error { return l.tryFinish(f, other) })
 	default:
-		l.callRefused(f.name, "another may not abort", wants, func() error { return l.w.uploads.Abort(ctx, other, f.id) })
+		l.callRefused(
+			f.name, "another may not abort", wants, func() error { return l.w.Uploads.Abort(ctx, other, f.id) },
+		)
 	}
 }
 
-// during runs a call in whose middle the guest loses its right to write.
+// during runs a call. The guest loses its right to write in the middle of it.
 func (l *serverRun) during(f *file, doing string, may func(), do func(change func()) error, has func()) {
 	c, ran := l.barring(), false
 	g := l.m.guest
@@ -339,7 +350,7 @@ func (l *serverRun) during(f *file, doing string, may func(), do func(change fun
 // errNotYet: the call failed before its middle.
 var errNotYet = errors.New("it did not come so far")
 
-// turning gives a body in whose middle something happens.
+// turning gives a body in the middle of which something happens.
 func turning(b []byte, change func()) io.Reader {
 	half := len(b) / 2
 	return io.MultiReader(bytes.NewReader(b[:half]), &roleChangingBody{change}, bytes.NewReader(b[half:]))
@@ -352,7 +363,7 @@ func (t *roleChangingBody) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-// midway lets the guest's right end in the middle of a put, a finish or a create.
+// midway ends the guest's right in the middle of a put, a finish or a create.
 func (l *serverRun) midway() {
 	if !l.m.guest.writes(l.w.clock.Now()) {
 		return
@@ -368,8 +379,11 @@ func (l *serverRun) midway() {
 	if f := l.pick(func(f *file) bool { return f.guest && f.can == open && len(f.old) == 0 && !f.whole() }); f != nil {
 		gap := session.Gaps(f.must, session.Range{End: int64(len(f.content))}, 1)[0]
 		got := int64(0)
-		l.during(f, fmt.Sprintf("put bytes %d to %d", gap.Off, gap.End), func() { f.may = session.Add(f.may, gap) }, func(change func()) (err error) {
-			got, err = l.w.uploads.PutRange(ctx, l.as(f), f.id, gap.Off, turning(f.content[gap.Off:gap.End], change), upload.Put{Length: gap.Len()})
+		doing := fmt.Sprintf("put bytes %d to %d", gap.Off, gap.End)
+		l.during(f, doing, func() { f.may = session.Add(f.may, gap) }, func(change func()) (err error) {
+			got, err = l.w.Uploads.PutRange(
+				ctx, l.as(f), f.id, gap.Off, turning(f.content[gap.Off:gap.End], change), upload.Put{Length: gap.Len()},
+			)
 			return err
 		}, func() { f.must = session.Add(f.must, session.Range{Off: gap.Off, End: gap.Off + got}) })
 		return
@@ -380,7 +394,7 @@ func (l *serverRun) midway() {
 	}
 	l.add(f)
 	l.during(f, "create", func() {}, func(change func()) error {
-		_, err := l.w.uploads.Create(ctx, l.as(f), upload.CreateRequest{
+		_, err := l.w.Uploads.Create(ctx, l.as(f), upload.CreateRequest{
 			Capsule: "default", Meta: catalog.Meta{Name: f.name}, Put: upload.Put{Length: int64(len(f.content))},
 		}, turning(f.content, change))
 		return err

@@ -16,29 +16,33 @@ import (
 	"sluice/upload"
 )
 
-// age is what a file's end by time is told from: running time, and since when it is counted.
+// age holds the times from which a file's end by time follows: running times, and since when they
+// count.
 type age struct {
 	guest  bool          // it is the guest's
-	shaken bool          // harmed by a loss of power alone: what is lost is known after the next look
+	shaken bool          // harmed by a power loss alone: the loss is known after the next look
 	idle   time.Duration // since it was surely touched, or trashed, at most
 	rest   time.Duration // since it may have been touched, at least
 }
 
-// whole reports whether everything is acknowledged, and no replacement under way.
+// whole reports whether everything is acknowledged, and no replacement is under way.
 func (f *file) whole() bool {
 	return len(f.old) == 0 && len(session.Gaps(f.must, session.Range{End: int64(len(f.content))}, 1)) == 0
 }
 
-// forgotten reports whether the server may have forgotten what became of it.
+// forgotten reports whether the server may have forgotten the outcome of the upload.
 func (f *file) forgotten() bool { return f.can == purged && f.idle > 40*hour }
 
 // errWrong: an answer that no failure excuses.
 var errWrong = errors.New("the answer is wrong")
 
 // sizes of contents: none, inline, and about the borders of chunks.
-var sizes = []int{0, 1, 150, inlineMax, inlineMax + 1, 3000, chunk - 1, chunk, chunk + 1, chunk + 900, 2 * chunk, 2*chunk + 1234, 3 * chunk}
+var sizes = []int{
+	0, 1, 150, inlineMax, inlineMax + 1, 3000, chunk - 1, chunk, chunk + 1, chunk + 900, 2 * chunk, 2*chunk + 1234,
+	3 * chunk,
+}
 
-// content draws one of few, so that equal ones meet.
+// content draws one of few contents, so that equal ones meet.
 func (l *serverRun) content() []byte {
 	return bytesOf("content", l.rng.Uint64N(2), sizes[l.rng.IntN(len(sizes))])
 }
@@ -54,7 +58,7 @@ func (l *serverRun) add(f *file) {
 	l.m.files[f.name] = f
 }
 
-// pick draws one of the files that are like that, or nil.
+// pick draws one of the files for which like is true, or nil.
 func (l *serverRun) pick(like func(*file) bool) *file {
 	var out []*file
 	for _, name := range l.m.names() {
@@ -68,7 +72,7 @@ func (l *serverRun) pick(like func(*file) bool) *file {
 	return out[l.rng.IntN(len(out))]
 }
 
-// on notes that these are what the next call is about.
+// on notes the files that the next call is about.
 func (l *serverRun) on(fs ...*file) {
 	l.m.mu.Lock()
 	defer l.m.mu.Unlock()
@@ -81,7 +85,7 @@ func (l *serverRun) on(fs ...*file) {
 	}
 }
 
-// touched notes that a call has surely counted as activity, or has begun a new stay.
+// touched notes that a call has surely counted as activity, or has begun a new stay in the trash.
 func (l *serverRun) touched(f *file, surely bool) {
 	if surely {
 		l.m.mu.Lock()
@@ -90,7 +94,7 @@ func (l *serverRun) touched(f *file, surely bool) {
 	}
 }
 
-// callRefused runs a call that must fail with one of these.
+// callRefused runs a call that must fail with one of these errors.
 func (l *serverRun) callRefused(name, doing string, wants []error, do func() error) {
 	l.call(name, doing, nil, func() error {
 		err := do()
@@ -105,7 +109,7 @@ func (l *serverRun) callRefused(name, doing string, wants []error, do func() err
 }
 
 func (l *serverRun) tryBegin(f *file, as access.Caller) error {
-	_, err := l.w.uploads.Begin(ctx, as, l.beginning(f))
+	_, err := l.w.Uploads.Begin(ctx, as, l.beginning(f))
 	return err
 }
 
@@ -114,18 +118,23 @@ func (l *serverRun) beginning(f *file) upload.BeginRequest {
 	if f.unknown {
 		size = session.Unknown
 	}
-	return upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: f.name}, Bytes: size, Chunks: -1, ChunkSize: chunk, Idem: f.idem}
+	return upload.BeginRequest{
+		Capsule: "default", Meta: catalog.Meta{Name: f.name}, Bytes: size, Chunks: -1, ChunkSize: chunk, Idem: f.idem,
+	}
 }
 
 func (l *serverRun) tryCreate(f *file, as access.Caller) error {
-	_, err := l.w.uploads.Create(ctx, as, upload.CreateRequest{
-		Capsule: "default", Meta: catalog.Meta{Name: f.name}, Idem: f.idem, Put: upload.Put{Length: int64(len(f.content))},
+	_, err := l.w.Uploads.Create(ctx, as, upload.CreateRequest{
+		Capsule: "default", Meta: catalog.Meta{Name: f.name}, Idem: f.idem,
+		Put: upload.Put{Length: int64(len(f.content))},
 	}, bytes.NewReader(f.content))
 	return err
 }
 
 func (l *serverRun) tryFinish(f *file, as access.Caller) error {
-	_, err := l.w.uploads.Finish(ctx, as, upload.FinishRequest{ID: f.id, SHA256: sha256.Sum256(f.content), Length: int64(len(f.content))})
+	_, err := l.w.Uploads.Finish(ctx, as, upload.FinishRequest{
+		ID: f.id, SHA256: sha256.Sum256(f.content), Length: int64(len(f.content)),
+	})
 	return err
 }
 
@@ -138,7 +147,7 @@ func (l *serverRun) newFile() *file {
 	return f
 }
 
-// steps are what a history is drawn from, each with its weight.
+// steps are the steps that a history draws, each with its weight.
 var steps = []struct {
 	weight int
 	run    func(l *serverRun)
@@ -171,7 +180,7 @@ var steps = []struct {
 	}},
 }
 
-// step draws one.
+// step draws a step and does it.
 func (l *serverRun) step() {
 	total := 0
 	for _, s := range steps {
@@ -186,8 +195,9 @@ func (l *serverRun) step() {
 	}
 }
 
-// mine picks an upload for a call of its owner; where the owner may not, that is tried instead.
-func (l *serverRun) mine(like func(*file) bool) *file {
+// pickOwned picks an upload for a call of its owner. If the owner may not make the call, it tries
+// that instead.
+func (l *serverRun) pickOwned(like func(*file) bool) *file {
 	f := l.pick(like)
 	if f != nil && l.barred(f) {
 		l.refused(f)
@@ -206,8 +216,8 @@ func (l *serverRun) doBegin() {
 		l.beginTwice()
 		return
 	}
-	if f := l.mine(func(f *file) bool { return f.can == nowhere && !f.created }); f != nil {
-		l.beginAgain(f) // what was not answered
+	if f := l.pickOwned(func(f *file) bool { return f.can == nowhere && !f.created }); f != nil {
+		l.beginAgain(f) // a call that was not answered
 		return
 	}
 	f := l.newFile()
@@ -222,9 +232,9 @@ func (l *serverRun) doBegin() {
 	l.beginAgain(f)
 }
 
-// beginTwice asks for what was begun under its key.
+// beginTwice asks for the upload that was begun under its key.
 func (l *serverRun) beginTwice() {
-	f := l.mine(func(f *file) bool { return f.idem != "" && !f.created && f.id != 0 && !f.forgotten() })
+	f := l.pickOwned(func(f *file) bool { return f.idem != "" && !f.created && f.id != 0 && !f.forgotten() })
 	if f == nil {
 		return
 	}
@@ -246,9 +256,11 @@ func (l *serverRun) beginTwice() {
 		}
 	default:
 		l.call(f.name, "begin again", nil, func() error {
-			up, err := l.w.uploads.Begin(ctx, l.as(f), l.beginning(f))
+			up, err := l.w.Uploads.Begin(ctx, l.as(f), l.beginning(f))
 			if err == nil && (up.ID != id || up.Memory != memory || up.Deleted != (f.can != visible)) {
-				err = fmt.Errorf("%w: it is session %d with memory %s, deleted %v", errWrong, up.ID, up.Memory, up.Deleted)
+				err = fmt.Errorf(
+					"%w: it is session %d with memory %s, deleted %v", errWrong, up.ID, up.Memory, up.Deleted,
+				)
 			}
 			return err
 		}, func() {}, nil)
@@ -268,7 +280,7 @@ func (l *serverRun) doCreate() {
 }
 
 func (l *serverRun) doChunk() {
-	f := l.mine(func(f *file) bool { return isOpen(f) && len(f.content) > 0 })
+	f := l.pickOwned(func(f *file) bool { return isOpen(f) && len(f.content) > 0 })
 	if f == nil {
 		return
 	}
@@ -282,7 +294,7 @@ func (l *serverRun) doChunk() {
 }
 
 func (l *serverRun) doPut() {
-	f := l.mine(func(f *file) bool { return isOpen(f) && len(f.content) > 0 && len(f.old) == 0 })
+	f := l.pickOwned(func(f *file) bool { return isOpen(f) && len(f.content) > 0 && len(f.old) == 0 })
 	if f == nil {
 		return
 	}
@@ -295,9 +307,9 @@ func (l *serverRun) doPut() {
 	l.touched(f, l.put(f.name, off, n, cut) && !slices.Equal(had, f.must))
 }
 
-// doFill puts what is missing.
+// doFill puts the missing bytes.
 func (l *serverRun) doFill() {
-	f := l.mine(func(f *file) bool { return isOpen(f) && len(f.old) == 0 && !f.whole() })
+	f := l.pickOwned(func(f *file) bool { return isOpen(f) && len(f.old) == 0 && !f.whole() })
 	if f == nil {
 		return
 	}
@@ -310,7 +322,7 @@ func (l *serverRun) doFill() {
 }
 
 func (l *serverRun) doReplace() {
-	f := l.mine(func(f *file) bool { return isOpen(f) && len(f.content) > 0 && len(f.old) == 0 })
+	f := l.pickOwned(func(f *file) bool { return isOpen(f) && len(f.content) > 0 && len(f.old) == 0 })
 	if f == nil {
 		return
 	}
@@ -327,7 +339,7 @@ func (l *serverRun) doReplace() {
 }
 
 func (l *serverRun) doFinish() {
-	if f := l.mine(func(f *file) bool { return isOpen(f) && f.whole() }); f != nil {
+	if f := l.pickOwned(func(f *file) bool { return isOpen(f) && f.whole() }); f != nil {
 		l.finish(f.name)
 	}
 }
@@ -347,10 +359,10 @@ func (l *serverRun) doBatch() {
 	}
 }
 
-// doFinishWrongly finishes what is incomplete, or with another digest or length: it is refused, and
-// nothing is lost.
+// doFinishWrongly finishes an incomplete upload, or with another digest or length. That is refused,
+// and nothing is lost.
 func (l *serverRun) doFinishWrongly() {
-	f := l.mine(func(f *file) bool { return isOpen(f) && len(f.old) == 0 })
+	f := l.pickOwned(func(f *file) bool { return isOpen(f) && len(f.old) == 0 })
 	if f == nil {
 		return
 	}
@@ -367,21 +379,24 @@ func (l *serverRun) doFinishWrongly() {
 		req.Length++
 		doing, wants = "finish with another length", []error{upload.ErrLengthMismatch}
 	}
-	l.callRefused(f.name, doing, wants, func() error { _, err := l.w.uploads.Finish(ctx, l.as(f), req); return err })
+	l.callRefused(f.name, doing, wants, func() error { _, err := l.w.Uploads.Finish(ctx, l.as(f), req); return err })
 }
 
-// doRepeat repeats what has ended: it has no second effect.
+// doRepeat repeats the end of an upload: it has no second effect.
 func (l *serverRun) doRepeat() {
 	if l.rng.IntN(3) == 0 {
 		l.beginTwice()
 		return
 	}
-	f := l.mine(func(f *file) bool { return f.can&(open|nowhere) == 0 && (f.id != 0 || f.idem != "") && !f.forgotten() })
+	f := l.pickOwned(
+		func(f *file) bool { return f.can&(open|nowhere) == 0 && (f.id != 0 || f.idem != "") && !f.forgotten() },
+	)
 	if f == nil {
 		return
 	}
 	ends := map[fate]error{
-		visible: session.ErrFinished, trashed: session.ErrFinished, purged: session.ErrFinished, aborted: session.ErrAborted, expired: session.ErrExpired,
+		visible: session.ErrFinished, trashed: session.ErrFinished, purged: session.ErrFinished,
+		aborted: session.ErrAborted, expired: session.ErrExpired,
 	}
 	end := ends[f.can]
 	switch n := l.rng.IntN(4); {
@@ -396,25 +411,33 @@ func (l *serverRun) doRepeat() {
 			l.err = fmt.Errorf("%s: it was %s, and repeated it is %s", f, was, f.memory)
 		}
 	case f.created:
-		l.callRefused(f.name, "create again", []error{upload.ErrAlreadyFinished}, func() error { return l.tryCreate(f, l.as(f)) })
+		l.callRefused(
+			f.name, "create again", []error{upload.ErrAlreadyFinished}, func() error { return l.tryCreate(f, l.as(f)) },
+		)
 	case n == 0 && f.can&(trashed|purged) != 0:
-		l.callRefused(f.name, "finish again", []error{upload.ErrAlreadyFinished}, func() error { return l.tryFinish(f, l.as(f)) })
+		l.callRefused(
+			f.name, "finish again", []error{upload.ErrAlreadyFinished}, func() error { return l.tryFinish(f, l.as(f)) },
+		)
 	case n == 0:
 		l.callRefused(f.name, "finish again", []error{end}, func() error { return l.tryFinish(f, l.as(f)) })
 	case n == 1 && f.can == aborted:
-		l.call(f.name, "abort again", nil, func() error { return l.w.uploads.Abort(ctx, l.as(f), f.id) }, func() {}, nil)
+		l.call(
+			f.name, "abort again", nil, func() error { return l.w.Uploads.Abort(ctx, l.as(f), f.id) }, func() {}, nil,
+		)
 	case n == 1:
-		l.callRefused(f.name, "abort", []error{end}, func() error { return l.w.uploads.Abort(ctx, l.as(f), f.id) })
+		l.callRefused(f.name, "abort", []error{end}, func() error { return l.w.Uploads.Abort(ctx, l.as(f), f.id) })
 	case len(f.content) > 0:
 		b := f.content[:min(chunk, len(f.content))]
 		l.callRefused(f.name, "put again", []error{end}, func() error {
-			return l.w.uploads.PutChunk(ctx, l.as(f), f.id, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b)), Replace: n == 3})
+			return l.w.Uploads.PutChunk(
+				ctx, l.as(f), f.id, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b)), Replace: n == 3},
+			)
 		})
 	}
 }
 
 func (l *serverRun) doAbort() {
-	if f := l.mine(isOpen); f != nil {
+	if f := l.pickOwned(isOpen); f != nil {
 		l.abort(f.name)
 	}
 }
@@ -438,7 +461,7 @@ func (l *serverRun) doRestore() {
 		return
 	}
 	l.callRefused(f.name, "restore what is purged", []error{catalog.ErrNotFound}, func() error {
-		_, err := l.w.memories.Restore(ctx, l.w.me, f.memory)
+		_, err := l.w.Memories.Restore(ctx, l.w.Me, f.memory)
 		return err
 	})
 }
@@ -454,27 +477,30 @@ func (l *serverRun) doPurge() {
 		l.purge(f.name, f.can)
 		return
 	}
-	l.callRefused(f.name, "purge again", []error{catalog.ErrNotFound}, func() error { return l.w.memories.Delete(ctx, l.w.me, f.memory, true) })
+	l.callRefused(
+		f.name, "purge again", []error{catalog.ErrNotFound},
+		func() error { return l.w.Memories.Delete(ctx, l.w.Me, f.memory, true) },
+	)
 }
 
-// doTick lets some time pass, on the whole less than an hour, and the keeper work.
+// doTick lets some time pass, on the whole less than an hour, and lets the keeper work.
 func (l *serverRun) doTick() { l.pass(time.Duration(1+l.rng.IntN(4)) * hour / 4) }
 
-// doWait lets so much time pass that what nobody touches ends.
+// doWait lets so much time pass that idle uploads end.
 func (l *serverRun) doWait() {
 	for range 5 + l.rng.IntN(8) {
-		if l.err != nil || l.over() {
+		if l.err != nil || l.ended() {
 			return
 		}
 		l.pass(hour)
 	}
 }
 
-// doJump lets the clock jump; the next tick counts one hour at most.
+// doJump lets the clock jump. The next tick counts one hour at most.
 func (l *serverRun) doJump() {
 	by := []time.Duration{-7 * hour, -90 * time.Minute, 40 * hour, 8760 * hour}[l.rng.IntN(4)]
-	l.w.clock.advance(by)
-	l.tell(fmt.Sprintf("the clock jumps by %v", by), true, nil)
+	l.w.clock.Advance(by)
+	l.logCall(fmt.Sprintf("the clock jumps by %v", by), true, nil)
 	if l.rng.IntN(2) == 0 {
 		l.pass(time.Minute)
 	}
@@ -484,7 +510,7 @@ func (l *serverRun) doJump() {
 // clock says.
 func (l *serverRun) pass(by time.Duration) {
 	l.on()
-	l.w.clock.advance(by)
+	l.w.clock.Advance(by)
 	now := l.w.clock.Now()
 	counted := min(max(now.Sub(l.ticked), 0), hour)
 	l.ticked = now
@@ -520,13 +546,13 @@ func (l *serverRun) pass(by time.Duration) {
 	var token func(int64)
 	ok := l.call("", fmt.Sprintf("tick after %v", by), func() {
 		end(false)
-		token = l.m.guest.tick(l.w.engine.Running(), hour)
+		token = l.m.guest.tick(l.w.Engine.Running(), hour)
 	}, func() error {
-		_, err := l.w.keeper.Tick(ctx)
+		_, err := l.w.Keeper.Tick(ctx)
 		return err
 	}, func() {
 		end(true)
-		token(l.w.engine.Running())
+		token(l.w.Engine.Running())
 	}, nil)
 	if (unsure || !ok) && l.err == nil {
 		l.resolve()
@@ -542,11 +568,11 @@ func (l *serverRun) resolve() {
 		switch f.can {
 		case open | expired:
 			var s session.Session
-			if s, err = l.w.engine.Status(ctx, f.id); err == nil {
+			if s, err = l.w.Engine.Status(ctx, f.id); err == nil {
 				is = map[session.State]fate{session.Open: open, session.Expired: expired}[s.State]
 			}
 		case trashed | purged:
-			err = l.w.rows.View(ctx, func(r catalog.Reader) error {
+			err = l.w.Catalog.View(ctx, func(r catalog.Reader) error {
 				_, ok, err := catalog.Memories.Find(r, catalog.MemoryKey(f.memory))
 				is = map[bool]fate{true: trashed, false: purged}[ok]
 				return err
@@ -564,17 +590,20 @@ func (l *serverRun) resolve() {
 }
 
 // doReadSlowly looks a memory up, lets its content lose its last name, or be stored again, and then
-// reads it: a place is kept a while.
+// reads it. A place is kept for a while.
 func (l *serverRun) doReadSlowly() {
 	f := l.pick(func(f *file) bool { return f.can == visible })
-	if f == nil || l.over() {
+	if f == nil || l.ended() {
 		return
 	}
 	l.pass(time.Second) // a jump of the clock is counted before
 	l.on(f)
 	was := *f
 	var reading *memories.File
-	if !l.call(f.name, "open", nil, func() (err error) { reading, err = l.w.memories.Open(ctx, l.w.me, was.memory); return err }, func() {}, nil) {
+	if !l.call(f.name, "open", nil, func() (err error) {
+		reading, err = l.w.Memories.Open(ctx, l.w.Me, was.memory)
+		return err
+	}, func() {}, nil) {
 		return
 	}
 	if l.rng.IntN(3) > 0 {

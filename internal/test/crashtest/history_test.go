@@ -15,19 +15,22 @@ import (
 
 	"sluice/access"
 	"sluice/catalog"
+	"sluice/internal/durable"
 	"sluice/internal/test/crashfs"
+	"sluice/internal/test/world"
 	"sluice/session"
-	"sluice/store/localblob"
 )
 
 var (
-	histories    = flag.Int("history.count", 0, "how many random histories; 0: as many as take about 20 s on two processors")
+	histories = flag.Int(
+		"history.count", 0, "how many random histories; 0: as many as take about 20 s on two processors",
+	)
 	history0     = flag.Uint64("history.seed", 1, "the seed of the first; each later one has the next")
 	historiesFor = flag.Duration("history.for", 0, "as many histories as this takes, whatever -history.count says")
 )
 
-// serverRun is a server from its opening to its end, which the history goes on behind with what the
-// disk has then.
+// serverRun is one server from its opening to its end. The history goes on with the disk that it
+// leaves.
 type serverRun struct {
 	run
 	n     int
@@ -38,8 +41,8 @@ type serverRun struct {
 
 	ticked  time.Time     // the clock at the last tick
 	counted time.Duration // running time
-	loose   bool          // the call is about what may be lost
-	about   []*file       // what it is about
+	loose   bool          // the call is about bytes that may be lost
+	about   []*file       // the files that the call is about
 
 	mu       sync.Mutex
 	left     int // steps of the disk until the event
@@ -47,7 +50,7 @@ type serverRun struct {
 	fault    fault
 	hit      *crashfs.Step
 	last     *point // where the event crashed it, or it died
-	before   *model // while the model is being settled: as it was
+	before   *model // the model before, while unknown outcomes are being resolved
 	log      []string
 	failures []failure
 }
@@ -65,7 +68,8 @@ const (
 func (l *serverRun) hooked(s crashfs.Step) *crashfs.Fault {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.event == nothing || s.Op == crashfs.OpRead || l.event == crash && !s.Changes() || l.event == failing && l.before != nil {
+	if l.event == nothing || s.Op == crashfs.OpRead || l.event == crash && !s.Changes() ||
+		l.event == failing && l.before != nil {
 		return nil
 	}
 	if l.left--; l.left > 0 {
@@ -87,7 +91,7 @@ func (l *serverRun) hooked(s crashfs.Step) *crashfs.Fault {
 		}
 		return nil
 	}
-	if side(s.Path) == "content" { // the upload may be harmed also where the call is answered
+	if side(s.Path) == "content" { // the upload may be harmed even if the call is answered
 		l.m.mu.Lock()
 		for _, f := range l.about {
 			f.harmed, f.shaken = true, false
@@ -109,7 +113,7 @@ func (l *serverRun) at(what string, image *crashfs.Image) *point {
 		m = l.m.clone()
 	}
 	l.log = append(l.log, "    "+what+": the end of this life, while "+m.doing)
-	return &point{what: what, image: image, model: m.clone(), ms: l.st.clock.ms.Load()}
+	return &point{what: what, image: image, model: m.clone(), ms: l.st.clock.Millis()}
 }
 
 // stopAt notes the moment between two steps, unless another was noted before.
@@ -143,8 +147,8 @@ func (l *serverRun) arm(e event, n int) {
 	l.event, l.left = e, n
 }
 
-// over reports whether the rest of this server run will be forgotten.
-func (l *serverRun) over() bool {
+// ended reports whether the rest of this server run will be forgotten.
+func (l *serverRun) ended() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.last != nil || l.dead.first.Load()
@@ -163,10 +167,10 @@ func (l *serverRun) traced(doing string, answered bool, err error) {
 	}
 }
 
-// lost are the errors with which a server says that bytes which were acknowledged are gone.
+// lost lists the errors by which a server reports that acknowledged bytes are gone.
 var lost = []error{session.ErrIncomplete, session.ErrSuperseded}
 
-// wasRefused is where a call failed that should not have.
+// wasRefused is the place where a call failed that should not have.
 func (l *serverRun) wasRefused(name, doing string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -196,16 +200,16 @@ func (l *serverRun) wasRefused(name, doing string, err error) {
 	}
 }
 
-// lookAt compares what the server shows with the model, and settles what was not known.
+// lookAt compares what the server shows with the model, and resolves unknown outcomes.
 func (l *serverRun) lookAt() {
-	if l.err != nil || l.over() {
+	if l.err != nil || l.ended() {
 		return
 	}
 	pre := l.m.clone()
 	l.mu.Lock()
 	l.before = pre
 	l.mu.Unlock()
-	err := l.checkGuest() // who may look
+	err := l.checkGuest() // principals who may look
 	if err == nil {
 		err = l.check()
 	}
@@ -235,29 +239,29 @@ func (l *serverRun) lookAt() {
 	}
 }
 
-// history is lives, one after another.
+// history is a sequence of server runs.
 type history struct {
 	seed   uint64
-	d      localblob.Durability
+	d      durable.Durability
 	rng    *rand.Rand
 	disk   *crashfs.Disk
 	model  *model
 	ms     int64
-	lives  int
+	runs   int
 	ran    time.Duration // time that was counted
 	log    []string
 	totals totals
 }
 
-// totals are what a test tells of.
+// totals are the figures that a test reports.
 type totals struct {
-	histories, lives, calls, faults, deaths, images int
-	crashes                                         map[string]int
+	histories, runs, calls, faults, deaths, images int
+	crashes                                        map[string]int
 }
 
 func (t *totals) add(u totals) {
 	t.histories += u.histories
-	t.lives += u.lives
+	t.runs += u.runs
 	t.calls += u.calls
 	t.faults += u.faults
 	t.deaths += u.deaths
@@ -277,8 +281,10 @@ func (t totals) String() string {
 		points += t.crashes[how]
 		by = append(by, fmt.Sprintf("%d %s", t.crashes[how], how))
 	}
-	return fmt.Sprintf("%d histories, %d lives, %d calls, %d crash points (%s), %d faults, in %d of them the server ended itself, %d images checked",
-		t.histories, t.lives, t.calls, points, strings.Join(by, ", "), t.faults, t.deaths, t.images)
+	return fmt.Sprintf(
+		"%d histories, %d lives, %d calls, %d crash points (%s), %d faults, in %d of them the server ended itself, "+
+			"%d images checked",
+		t.histories, t.runs, t.calls, points, strings.Join(by, ", "), t.faults, t.deaths, t.images)
 }
 
 // start is a disk with a server that has a guest, and the model of that.
@@ -287,25 +293,30 @@ type start struct {
 	guest guest
 }
 
-func newStart(d localblob.Durability) (out start, err error) {
+func newStart(d durable.Durability) (out start, err error) {
 	disk := newDisk()
-	w, err := openWorld(disk, setup{durability: d, clock: &clock{}})
+	w, err := openServer(disk, setup{durability: d, clock: &world.Clock{}})
 	if err != nil {
 		return out, err
 	}
-	p, err := w.who.CreatePrincipal(ctx, w.me, "guest", false)
+	p, err := w.Access.CreatePrincipal(ctx, w.Me, "guest", false)
 	if err != nil {
-		return out, errors.Join(err, w.close())
+		return out, errors.Join(err, w.Close())
 	}
-	t, secret, err := w.who.CreateToken(ctx, w.me, p.ID, "guest", false, 0)
-	out.guest = guest{id: p.ID, secret: secret, tokenID: t.ID, role: stranger, token: valid, caller: access.Caller{Principal: p.ID, Token: t.Hash}}
-	err = errors.Join(err, w.close())
+	t, secret, err := w.Access.CreateToken(ctx, w.Me, p.ID, "guest", false, 0)
+	out.guest = guest{
+		id: p.ID, secret: secret, tokenID: t.ID, role: stranger, token: valid,
+		caller: access.Caller{Principal: p.ID, Token: t.Hash},
+	}
+	err = errors.Join(err, w.Close())
 	out.image = disk.Image()
 	return out, err
 }
 
-func newHistory(seed uint64, d localblob.Durability, from start) *history {
-	h := &history{seed: seed, d: d, rng: rand.New(rand.NewPCG(seed, uint64(d))), disk: from.image.Kill(), model: newModel()}
+func newHistory(seed uint64, d durable.Durability, from start) *history {
+	h := &history{
+		seed: seed, d: d, rng: rand.New(rand.NewPCG(seed, uint64(d))), disk: from.image.Kill(), model: newModel(),
+	}
 	g := from.guest
 	h.model.guest = &g
 	h.totals.crashes = map[string]int{}
@@ -323,20 +334,22 @@ var onceFaults = []fault{
 	{err: syscall.EMFILE},
 }
 
-// between is the moment after a server run that came to its end as it was drawn.
+// between is the moment after a server run that came to its drawn end.
 const between = "between two steps"
 
 // born opens the next server run.
 func (h *history) born() *serverRun {
-	h.lives++
-	h.totals.lives++
-	l := &serverRun{n: h.lives, seed: h.rng.Uint64()}
+	h.runs++
+	h.totals.runs++
+	l := &serverRun{n: h.runs, seed: h.rng.Uint64()}
 	l.rng = rand.New(rand.NewPCG(l.seed, 1))
-	cl := &clock{}
-	cl.ms.Store(h.ms)
+	cl := &world.Clock{}
+	cl.SetMillis(h.ms)
 	l.dead = newDeath(func() { l.stopAt("the server ends itself") })
 	h.model.forgetTime()
-	l.disk, l.m, l.st = h.disk, h.model, setup{durability: h.d, seed: h.seed*1_000_003 + uint64(h.lives)*100, clock: cl, die: l.dead.die}
+	l.disk, l.m, l.st = h.disk, h.model, setup{
+		durability: h.d, seed: h.seed*1_000_003 + uint64(h.runs)*100, clock: cl, die: l.dead.die,
+	}
 	l.hook, l.failed, l.trace = l.hooked, l.wasRefused, l.traced
 	l.fault = onceFaults[h.rng.IntN(len(onceFaults))]
 	return l
@@ -345,7 +358,7 @@ func (h *history) born() *serverRun {
 // opened starts the server of this server run, and looks.
 func (l *serverRun) opened() {
 	l.open()
-	if l.err == nil && !l.over() {
+	if l.err == nil && !l.ended() {
 		l.ticked = l.w.clock.Now()
 		l.lookAt()
 	}
@@ -354,7 +367,7 @@ func (l *serverRun) opened() {
 // most is how many steps of the disk an event waits for at most.
 const most = 60
 
-// live is one server run but for its end.
+// live is one server run without its end.
 func (l *serverRun) live(when string) {
 	if when == "opening" {
 		l.arm(crash, 1+l.rng.IntN(most))
@@ -362,7 +375,7 @@ func (l *serverRun) live(when string) {
 	l.opened()
 	calls := 2 + l.rng.IntN(10)
 	armed := 1 + l.rng.IntN(calls)
-	for i := 0; l.err == nil && !l.over() && i < calls+10; i++ {
+	for i := 0; l.err == nil && !l.ended() && i < calls+10; i++ {
 		if i == armed && (when == "call" || when == "fault") {
 			e := crash
 			if when == "fault" {
@@ -376,16 +389,18 @@ func (l *serverRun) live(when string) {
 		if i >= calls && !waits {
 			return
 		}
-		// Each step has its own source, so that what differs in one from run to run does not change
-		// all that follow.
+		// Each step has its own source of randomness, so that a difference in one step does not
+		// change all later ones.
 		l.rng = rand.New(rand.NewPCG(l.seed, uint64(i)+2))
 		l.step()
 	}
 }
 
-// next runs one server run, and leaves what the disk has behind it.
+// next does one server run, and keeps the disk that it leaves.
 func (h *history) next() error {
-	when := []string{"call", "call", "call", "call", "call", "call", "opening", "fault", "fault", "stopping", "between", "stopped"}[h.rng.IntN(12)]
+	when := []string{
+		"call", "call", "call", "call", "call", "call", "opening", "fault", "fault", "stopping", "between", "stopped",
+	}[h.rng.IntN(12)]
 	l := h.born()
 	l.look = when == "call" && h.rng.IntN(4) == 0
 	l.log = append(l.log, fmt.Sprintf("life %d, %s:", l.n, when))
@@ -394,7 +409,7 @@ func (h *history) next() error {
 		l.arm(nothing, 0)
 		l.reader.stop()
 		l.reader = nil
-		if l.err != nil || l.over() {
+		if l.err != nil || l.ended() {
 			return l.err
 		}
 		if when == "stopping" {
@@ -402,7 +417,7 @@ func (h *history) next() error {
 		}
 		if when == "stopping" || when == "stopped" || when == "fault" && l.rng.IntN(3) == 0 {
 			l.m.start("closing", nil)
-			if err := l.w.close(); err != nil && l.hit == nil {
+			if err := l.w.Close(); err != nil && l.hit == nil {
 				return fmt.Errorf("closing: %w", err)
 			}
 			l.arm(nothing, 0)
@@ -412,7 +427,7 @@ func (h *history) next() error {
 	return h.bury(l, when, err)
 }
 
-// bury takes what is left of a server run.
+// bury removes the remains of a server run.
 func (h *history) bury(l *serverRun, when string, err error) error {
 	p := l.stopAt(between)
 	l.mu.Lock()
@@ -441,7 +456,7 @@ func (h *history) bury(l *serverRun, when string, err error) error {
 	}
 	if !died {
 		l.disk.SetHook(nil)
-		_ = l.w.close() // on a disk that is not looked at any more; where it is closed already, that is an error
+		_ = l.w.Close() // on a disk that is not looked at any more; if it is closed already, that is an error
 	}
 	v := killed
 	if n := h.rng.IntN(6); when != "stopped" && n > 1 && (when != "fault" || n > 3) {
@@ -453,7 +468,8 @@ func (h *history) bury(l *serverRun, when string, err error) error {
 			how = "kills"
 		}
 		at := map[string]string{
-			"call": " in a call", "opening": " in an opening", "stopping": " in a stop", "between": " between calls", "fault": " after a fault",
+			"call": " in a call", "opening": " in an opening", "stopping": " in a stop", "between": " between calls",
+			"fault": " after a fault",
 		}[when]
 		h.totals.crashes[how+at]++
 		h.log = append(h.log, "  "+v.String())
@@ -463,7 +479,7 @@ func (h *history) bury(l *serverRun, when string, err error) error {
 		return failed
 	}
 	h.disk, h.model, h.ms = disk, p.model, p.ms+1000
-	if v != killed && h.d == localblob.Process {
+	if v != killed && h.d == durable.Process {
 		for _, f := range h.model.files {
 			if f.can&open != 0 && !f.harmed {
 				f.harmed, f.shaken = true, true
@@ -478,15 +494,15 @@ func (h *history) bury(l *serverRun, when string, err error) error {
 	return nil
 }
 
-// tell gives the history as it was, for who has to find out.
-func (h *history) tell(err error) error {
+// withLog adds the log of the history to an error.
+func (h *history) withLog(err error) error {
 	return fmt.Errorf("%w\n%s", err, strings.Join(h.log, "\n"))
 }
 
 func (h *history) run() error {
 	for range 3 + h.rng.IntN(8) {
 		if err := h.next(); err != nil {
-			return h.tell(err)
+			return h.withLog(err)
 		}
 		h.totals.images++
 	}
@@ -500,12 +516,12 @@ func (h *history) run() error {
 		if l.w != nil {
 			l.w.abandon()
 		}
-		return h.tell(err)
+		return h.withLog(err)
 	}
 	return nil
 }
 
-// end brings everything to its end, and then nothing is left that nothing names.
+// end brings everything to its end. Then nothing is left that no row names.
 func (h *history) end(l *serverRun) error {
 	l.opened()
 	if l.err != nil {
@@ -543,10 +559,10 @@ func (h *history) end(l *serverRun) error {
 	}
 	left := l.disk.Crash(h.rng, 0)
 	m := l.m.clone()
-	if err := l.w.close(); err != nil {
+	if err := l.w.Close(); err != nil {
 		return err
 	}
-	h.disk, h.model, h.ms = left, m, l.st.clock.ms.Load()
+	h.disk, h.model, h.ms = left, m, l.st.clock.Millis()
 	last := h.born()
 	last.failed = nil
 	last.opened()
@@ -554,16 +570,16 @@ func (h *history) end(l *serverRun) error {
 		return fmt.Errorf("after a power loss at the end: %w", last.err)
 	}
 	h.totals.images += 2
-	return last.w.close()
+	return last.w.Close()
 }
 
 // nothingLeft: no session is open, nothing is due.
 func (l *serverRun) nothingLeft() error {
-	st, err := l.w.engine.Stats(ctx)
+	st, err := l.w.Engine.Stats(ctx)
 	if err != nil || st.Open != 0 {
 		return fmt.Errorf("%d sessions are open for ever: %w", st.Open, err)
 	}
-	return l.w.rows.View(ctx, func(r catalog.Reader) error {
+	return l.w.Catalog.View(ctx, func(r catalog.Reader) error {
 		for d, err := range catalog.Dues.After(r, catalog.DueKey{}) {
 			if err != nil || d.Kind == catalog.DuePurge || d.Kind == catalog.DuePlace {
 				return fmt.Errorf("%+v is due for ever: %w", d, err)
@@ -576,9 +592,9 @@ func (l *serverRun) nothingLeft() error {
 	})
 }
 
-// Whatever is done in whatever order, with crashes, power losses, failures, jumping clocks and
-// changing rights between and within: what was answered is true, nothing is half there, the client
-// goes on, and in the end nothing is left over.
+// Steps in any order, with crashes, power losses, failures, jumping clocks and changing rights
+// between and within them. All answers stay true, nothing is half there, the client goes on, and in
+// the end nothing is left over.
 func TestAnyHistory(t *testing.T) {
 	count := *histories
 	switch {
@@ -589,7 +605,7 @@ func TestAnyHistory(t *testing.T) {
 	case count == 0:
 		count = 400
 	}
-	starts := map[localblob.Durability]start{}
+	starts := map[durable.Durability]start{}
 	for name, d := range durabilities {
 		s, err := newStart(d)
 		if err != nil {
@@ -601,10 +617,11 @@ func TestAnyHistory(t *testing.T) {
 	p := newPool(t)
 	var mu sync.Mutex
 	var all totals
-	for seed := *history0; seed < *history0+uint64(count) && (*historiesFor == 0 || time.Since(began) < *historiesFor); seed++ {
-		d := localblob.Process
+	for seed := *history0; seed < *history0+uint64(count) &&
+		(*historiesFor == 0 || time.Since(began) < *historiesFor); seed++ {
+		d := durable.Process
 		if seed%2 == 0 {
-			d = localblob.Power
+			d = durable.Power
 		}
 		if !p.do(fmt.Sprintf("-run TestAnyHistory -history.seed %d -history.count 1", seed), func() error {
 			h := newHistory(seed, d, starts[d])

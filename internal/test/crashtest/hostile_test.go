@@ -11,8 +11,9 @@ import (
 	"testing/iotest"
 
 	"sluice/catalog"
+	"sluice/internal/durable"
+	"sluice/internal/test/world"
 	"sluice/session"
-	"sluice/store/localblob"
 	"sluice/upload"
 )
 
@@ -22,17 +23,16 @@ type hostile struct {
 	quota int64
 }
 
-// slack is what a capsule may have on the disk beside its quota, in bytes: the blocks at the ends
-// of what was given back, and the heads of packs and items.
+// slack is how many bytes a capsule may have on the disk beside its quota: the blocks at the ends
+// of ranges that were given back, and the heads of packs and items.
 const slack = 20 * 4096
 
-// bounded gives back what was left, as the keeper's Run does when it is told, and looks at the
-// disk.
-func (c hostile) bounded(what string) {
+// checkBounded gives leftovers back, as the keeper's Run does, and looks at the disk.
+func (c hostile) checkBounded(what string) {
 	c.t.Helper()
 	select {
-	case <-c.w.uploads.LeftoverAdded():
-		c.ok(c.w.uploads.Reclaim(ctx, false))
+	case <-c.w.Uploads.LeftoverAdded():
+		c.ok(c.w.Uploads.Reclaim(ctx, false))
 	default:
 	}
 	var s size
@@ -50,8 +50,8 @@ func (c hostile) onDisk() int64 {
 	return s.bytes
 }
 
-// givesBack makes sure that a put from the beginning of a block on which fails leaves nothing but
-// the block at its end, before it is answered.
+// givesBack lets a put fail that begins at a block's start. Before the answer the put has given
+// back all bytes except the block at its end.
 func (c hostile) givesBack(put func()) {
 	c.t.Helper()
 	before := c.onDisk()
@@ -63,14 +63,16 @@ func (c hostile) givesBack(put func()) {
 
 func (c hostile) create(b []byte, put upload.Put, body io.Reader) error {
 	put.Length = int64(len(b))
-	_, err := c.w.uploads.Create(ctx, c.w.me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Put: put}, body)
+	_, err := c.w.Uploads.Create(
+		ctx, c.w.Me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Put: put}, body,
+	)
 	return err
 }
 
-func (c hostile) abort(up upload.Upload) { c.ok(c.w.uploads.Abort(ctx, c.w.me, up.ID)) }
+func (c hostile) abort(up upload.Upload) { c.ok(c.w.Uploads.Abort(ctx, c.w.Me, up.ID)) }
 
-// Whatever a client sends, in any number, and however it is refused: what its capsule has on the
-// disk stays within its quota and a slack that does not grow.
+// A client sends any content, in any number, and is refused in any way. The bytes of its capsule on
+// the disk stay within its quota and a slack that does not grow.
 func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 	const rounds = 30
 	wrong := catalog.SHA256{1}
@@ -83,7 +85,7 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 			c.fails(c.create(b, upload.Put{}, iotest.ErrReader(errors.New("not to be read"))), catalog.ErrQuota)
 		},
 		"small creates past the quota": func(c hostile, i int) {
-			up := c.begin("a", c.quota-7000, "") // what is reserved counts
+			up := c.begin("a", c.quota-7000, "") // reserved bytes count
 			b := bytesOf("a", uint64(i), 3000)
 			c.fails(c.create(b, upload.Put{}, iotest.ErrReader(errors.New("not to be read"))), catalog.ErrQuota)
 			c.abort(up)
@@ -93,7 +95,9 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 			for j := range 8 {
 				b := bytesOf("a", uint64(i*8+j), int(c.quota)*2/3)
 				wg.Go(func() {
-					if err := c.create(b, upload.Put{SHA256: &wrong}, bytes.NewReader(b)); !errors.Is(err, upload.ErrChecksum) && !errors.Is(err, catalog.ErrQuota) {
+					if err := c.create(
+						b, upload.Put{SHA256: &wrong}, bytes.NewReader(b),
+					); !errors.Is(err, upload.ErrChecksum) && !errors.Is(err, catalog.ErrQuota) {
 						c.t.Error(err)
 					}
 				})
@@ -114,7 +118,11 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 		},
 		"creates of any length past the quota": func(c hostile, i int) {
 			b := bytesOf("a", uint64(i), int(c.quota)+2*chunk)
-			_, err := c.w.uploads.Create(ctx, c.w.me, upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: -1}}, bytes.NewReader(b))
+			_, err := c.w.Uploads.Create(
+				ctx, c.w.Me,
+				upload.CreateRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Put: upload.Put{Length: -1}},
+				bytes.NewReader(b),
+			)
 			c.fails(err, catalog.ErrQuota)
 		},
 		"chunks with a wrong digest": func(c hostile, i int) {
@@ -122,7 +130,13 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 				up := c.begin("a", n, fmt.Sprint(n))
 				b := bytesOf("a", uint64(i), int(min(n, chunk)))
 				c.givesBack(func() {
-					c.fails(c.w.uploads.PutChunk(ctx, c.w.me, up.ID, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b)), SHA256: &wrong}), upload.ErrChecksum)
+					c.fails(
+						c.w.Uploads.PutChunk(
+							ctx, c.w.Me, up.ID, 0, bytes.NewReader(b),
+							upload.Put{Length: int64(len(b)), SHA256: &wrong},
+						),
+						upload.ErrChecksum,
+					)
 				})
 			}
 		},
@@ -131,7 +145,9 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 				up := c.begin("a", n, fmt.Sprint(n))
 				b := bytesOf("a", uint64(i), int(min(n, chunk)))
 				c.givesBack(func() {
-					c.fails(c.w.uploads.PutChunk(ctx, c.w.me, up.ID, 0, cut(b), upload.Put{Length: int64(len(b))}), errCut)
+					c.fails(
+						c.w.Uploads.PutChunk(ctx, c.w.Me, up.ID, 0, cut(b), upload.Put{Length: int64(len(b))}), errCut,
+					)
 				})
 			}
 		},
@@ -139,7 +155,9 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 			for _, n := range []int64{2 * chunk, 3000} {
 				up := c.begin("a", n, fmt.Sprint(n))
 				b := bytesOf("a", uint64(i), int(min(n, chunk)))
-				c.ok(c.w.uploads.PutChunk(ctx, c.w.me, up.ID, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b)), Replace: true}))
+				c.ok(c.w.Uploads.PutChunk(
+					ctx, c.w.Me, up.ID, 0, bytes.NewReader(b), upload.Put{Length: int64(len(b)), Replace: true},
+				))
 			}
 		},
 		"a chunk that is replaced, and then finished": func(c hostile, i int) {
@@ -147,15 +165,17 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 			up := c.begin("a", 2*chunk, "")
 			c.put(up, 0, b)
 			c.put(up, 1, b)
-			c.ok(c.w.uploads.PutChunk(ctx, c.w.me, up.ID, 0, bytes.NewReader(b[:chunk]), upload.Put{Length: chunk, Replace: true}))
+			c.ok(c.w.Uploads.PutChunk(
+				ctx, c.w.Me, up.ID, 0, bytes.NewReader(b[:chunk]), upload.Put{Length: chunk, Replace: true},
+			))
 			m, err := c.finish(up, b) // before anything was given back
 			c.ok(err)
-			c.bounded("after the finish")
+			c.checkBounded("after the finish")
 			c.ok(c.w.reads(m, b))
-			c.ok(c.w.memories.Delete(ctx, c.w.me, m.ID, true))
-			c.w.clock.advance(hour) // what is deleted goes a minute later
-			c.w.keeper.Tick(ctx)
-			_, err = c.w.keeper.Tick(ctx)
+			c.ok(c.w.Memories.Delete(ctx, c.w.Me, m.ID, true))
+			c.w.clock.Advance(hour) // deleted bytes go a minute later
+			c.w.Keeper.Tick(ctx)
+			_, err = c.w.Keeper.Tick(ctx)
 			c.ok(err)
 		},
 		"sessions that are aborted": func(c hostile, i int) {
@@ -171,9 +191,9 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 		"sessions of failures that are aborted": func(c hostile, i int) {
 			b := bytesOf("a", uint64(i), chunk)
 			up := c.begin("a", 2*chunk, "")
-			c.fails(c.w.uploads.PutChunk(ctx, c.w.me, up.ID, 0, cut(b), upload.Put{Length: chunk}), errCut)
+			c.fails(c.w.Uploads.PutChunk(ctx, c.w.Me, up.ID, 0, cut(b), upload.Put{Length: chunk}), errCut)
 			c.abort(up)
-			c.ok(c.w.uploads.Reclaim(ctx, true))
+			c.ok(c.w.Uploads.Reclaim(ctx, true))
 		},
 		"puts that are taken over": func(c hostile, i int) {
 			up := c.begin("a", 2*chunk, "k")
@@ -181,28 +201,34 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 			r, send := io.Pipe()
 			done := make(chan error, 1)
 			go func() {
-				done <- c.w.uploads.PutChunk(ctx, c.w.me, up.ID, 1, r, upload.Put{Length: chunk, Replace: true})
+				done <- c.w.Uploads.PutChunk(ctx, c.w.Me, up.ID, 1, r, upload.Put{Length: chunk, Replace: true})
 			}()
 			_, err := send.Write(b[:chunk-1])
 			c.ok(err)
-			c.ok(c.w.uploads.PutChunk(ctx, c.w.me, up.ID, 1, bytes.NewReader(b), upload.Put{Length: chunk, Replace: true}))
+			c.ok(c.w.Uploads.PutChunk(
+				ctx, c.w.Me, up.ID, 1, bytes.NewReader(b), upload.Put{Length: chunk, Replace: true},
+			))
 			send.CloseWithError(errCut)
 			c.fails(<-done, session.ErrSuperseded)
 		},
 		"a length that never ends": func(c hostile, i int) {
-			up, err := c.w.uploads.Begin(ctx, c.w.me, upload.BeginRequest{Capsule: "default", Meta: catalog.Meta{Name: "a"}, Bytes: session.Unknown, Chunks: -1, ChunkSize: chunk})
+			up, err := c.w.Uploads.Begin(ctx, c.w.Me, upload.BeginRequest{
+				Capsule: "default", Meta: catalog.Meta{Name: "a"}, Bytes: session.Unknown, Chunks: -1, ChunkSize: chunk,
+			})
 			c.ok(err)
 			for n := int64(0); err == nil; n++ {
 				b := bytesOf("a", uint64(n), chunk)
-				err = c.w.uploads.PutChunk(ctx, c.w.me, up.ID, n, bytes.NewReader(b), upload.Put{Length: chunk})
+				err = c.w.Uploads.PutChunk(ctx, c.w.Me, up.ID, n, bytes.NewReader(b), upload.Put{Length: chunk})
 			}
 			c.fails(err, catalog.ErrQuota)
 			c.abort(up)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cl := &clock{}
-			w, err := openWorld(newDisk(), setup{durability: localblob.Process, seed: 1, clock: cl, die: func(err error) { panic(err) }})
+			cl := &world.Clock{}
+			w, err := openServer(newDisk(), setup{
+				durability: durable.Process, seed: 1, clock: cl, die: func(err error) { panic(err) },
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -210,39 +236,45 @@ func TestTheDiskIsBoundedByTheQuota(t *testing.T) {
 			kept := c.stored("kept", "", bytesOf("kept", 1, 7000))
 			var empty size
 			c.ok(empty.add(w.disk, data+"/content"))
-			c.ok(w.rows.Update(ctx, func(tx catalog.Tx) error {
-				_, err := catalog.ChangeCapsule(tx, "default", func(c *catalog.Capsule) error { c.QuotaBytes = 30_000; return nil }, catalog.Moment{})
+			c.ok(w.Catalog.Update(ctx, func(tx catalog.Tx) error {
+				_, err := catalog.ChangeCapsule(tx, "default", func(c *catalog.Capsule) error {
+					c.QuotaBytes = 30_000
+					return nil
+				}, catalog.Moment{})
 				return err
 			}))
 			for i := range rounds {
 				round(c, i)
-				c.bounded(fmt.Sprintf("round %d", i))
+				c.checkBounded(fmt.Sprintf("round %d", i))
 			}
 			c.ok(w.reads(kept, bytesOf("kept", 1, 7000)))
-			// And when all is over nothing is left.
-			_, err = w.engine.ClearAll(ctx, w.uploads.Release)
+			// When all is done nothing is left.
+			_, err = w.Engine.ClearAll(ctx, w.Uploads.Release)
 			c.ok(err)
 			for range 3 {
-				cl.advance(hour)
-				_, err := w.keeper.Tick(ctx)
+				cl.Advance(hour)
+				_, err := w.Keeper.Tick(ctx)
 				c.ok(err)
 			}
 			var end size
 			c.ok(end.add(w.disk, data+"/content"))
-			if places, err := w.blobs.Places(ctx, "", 100); err != nil || len(places) != 1 || end.bytes > empty.bytes+2*4096 {
-				t.Errorf("%d places and %d bytes are left, and %d were there; %v", len(places), end.bytes, empty.bytes, err)
+			if places, err := w.Blobs.Places(ctx, "", 100); err != nil || len(places) != 1 ||
+				end.bytes > empty.bytes+2*4096 {
+				t.Errorf(
+					"%d places and %d bytes are left, and %d were there; %v", len(places), end.bytes, empty.bytes, err,
+				)
 			}
-			c.ok(errors.Join(audit(w), w.close()))
+			c.ok(errors.Join(audit(w), w.Close()))
 		})
 	}
 }
 
-// What an incarnation that was killed has left beside what an open session and a finished one have
-// is given back by the next.
+// A killed incarnation leaves bytes beside those of an open session and a finished one. The next
+// incarnation gives them back.
 func TestWhatAKilledLifeLeftAtAnOpenSession(t *testing.T) {
-	disk, cl := newDisk(), &clock{}
-	st := setup{durability: localblob.Power, seed: 1, clock: cl, die: func(err error) { panic(err) }}
-	w, err := openWorld(disk, st)
+	disk, cl := newDisk(), &world.Clock{}
+	st := setup{durability: durable.Power, seed: 1, clock: cl, die: func(err error) { panic(err) }}
+	w, err := openServer(disk, st)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,20 +284,22 @@ func TestWhatAKilledLifeLeftAtAnOpenSession(t *testing.T) {
 	for i := range int64(7) {
 		c.put(up, i, b)
 	}
-	_, err = w.uploads.PutRange(ctx, w.me, up.ID, chunk, bytes.NewReader(b[chunk:5*chunk]), upload.Put{Length: 4 * chunk, Replace: true})
+	_, err = w.Uploads.PutRange(
+		ctx, w.Me, up.ID, chunk, bytes.NewReader(b[chunk:5*chunk]), upload.Put{Length: 4 * chunk, Replace: true},
+	)
 	c.ok(err)
 	var before, after size
 	c.ok(before.add(disk, data+"/content"))
 	disk = disk.Image().Kill()
 	w.abandon()
 	st.seed++
-	if w, err = openWorld(disk, st); err != nil {
+	if w, err = openServer(disk, st); err != nil {
 		t.Fatal(err)
 	}
 	c.w = w
-	_, err = w.keeper.Sweep(ctx)
+	_, err = w.Keeper.Sweep(ctx)
 	c.ok(err)
-	_, err = w.keeper.Tick(ctx)
+	_, err = w.Keeper.Tick(ctx)
 	c.ok(err)
 	c.ok(after.add(disk, data+"/content"))
 	if after.bytes > before.bytes-4096 {
@@ -278,5 +312,5 @@ func TestWhatAKilledLifeLeftAtAnOpenSession(t *testing.T) {
 		t.Error("another digest")
 	}
 	c.ok(w.reads(m, b))
-	c.ok(errors.Join(audit(w), w.close()))
+	c.ok(errors.Join(audit(w), w.Close()))
 }

@@ -13,8 +13,8 @@ import (
 	"sluice/session"
 )
 
-// fate is what may have become of an upload: a set, since of a call that was not answered nobody
-// knows.
+// fate is what may have become of an upload. It is a set, since the outcome of an unanswered call
+// is unknown.
 type fate uint16
 
 const (
@@ -37,7 +37,8 @@ func (f fate) String() string {
 	return out[min(1, len(out)):]
 }
 
-// patch are bytes that a replacement withdraws; until that is answered they may still be there.
+// patch is a range that a replacement withdraws. Until the replacement is answered, the old bytes
+// may still be there.
 type patch struct {
 	session.Range
 	was []byte
@@ -46,10 +47,10 @@ type patch struct {
 // file is one upload, and what its client knows of it.
 type file struct {
 	name, idem string
-	content    []byte // what it is to have; never changed in place
+	content    []byte // the content that it is to have; never changed in place
 	unknown    bool   // begun without its length
 	created    bool   // by one request, without a session that its client knows
-	batch      string // those that finish together
+	batch      string // the uploads that finish together
 	id         session.SessionID
 	memory     catalog.MemoryID
 
@@ -58,11 +59,11 @@ type file struct {
 	must   []session.Range // acknowledged
 	may    []session.Range // sent
 	old    []patch
-	harmed bool // what was acknowledged may have been lost, and then must be said to be missing
+	harmed bool // acknowledged bytes may have been lost, and then must be reported missing
 	age
 }
 
-// model is what was answered, and what is under way.
+// model has the answers so far, and the calls that are under way.
 type model struct {
 	mu    sync.Mutex
 	files map[string]*file
@@ -70,22 +71,26 @@ type model struct {
 	calls int    // counts calls
 	seq   uint64 // the newest number of an event that a reader saw
 	shown map[string]fate
-	guest *guest // where there is one
+	guest *guest // if there is one
 	// unkept is how much running time the server may forget with its end.
 	unkept time.Duration
 }
 
 func newModel() *model { return &model{files: map[string]*file{}, shown: map[string]fate{}} }
 
-// clone gives the model as it is, with what a reader has seen taken into account.
+// clone gives the model as it is, with everything that a reader has seen taken into account.
 func (m *model) clone() *model {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	out := &model{files: make(map[string]*file, len(m.files)), doing: m.doing, seq: m.seq, shown: map[string]fate{}, unkept: m.unkept}
+	out := &model{
+		files: make(map[string]*file, len(m.files)), doing: m.doing, seq: m.seq, shown: map[string]fate{},
+		unkept: m.unkept,
+	}
 	for name, f := range m.files {
 		c := *f
 		c.must, c.may, c.old = slices.Clone(f.must), slices.Clone(f.may), slices.Clone(f.old)
-		// Who still sees what was before has learned nothing of the call that is under way.
+		// A reader that still sees the former state has learned nothing of the call that is under
+		// way.
 		if seen := m.shown[name] &^ f.before; c.can&seen != 0 {
 			c.can &= seen
 		}
@@ -98,7 +103,7 @@ func (m *model) clone() *model {
 	return out
 }
 
-// forgetTime takes back what the end of a server may have taken of the running time.
+// forgetTime takes back the running time that the end of a server may have taken.
 func (m *model) forgetTime() {
 	for _, f := range m.files {
 		f.rest -= m.unkept
@@ -133,12 +138,12 @@ func (m *model) ack(has func()) {
 	has()
 }
 
-// saw takes what a reader found, unless a call has begun or ended since it began to look.
-func (m *model) saw(turn int, seq uint64, found map[string]fate) {
+// saw takes the findings of a reader, unless a call has begun or ended since it began to look.
+func (m *model) saw(call int, seq uint64, found map[string]fate) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.seq = max(m.seq, seq)
-	if turn == m.calls {
+	if call == m.calls {
 		maps.Copy(m.shown, found)
 	}
 }
@@ -186,7 +191,7 @@ func replaced(b []byte, off int64, with []byte) []byte {
 	return out
 }
 
-// versions gives what the bytes of r may be.
+// versions gives the bytes that the range r may have.
 func (f *file) versions(r session.Range) [][]byte {
 	out := [][]byte{f.content[r.Off:r.End]}
 	for _, p := range f.old {

@@ -2,5 +2,5 @@
 
 package crashtest
 
-// withRace: the loops are too slow under the race detector, and what they look for is not a race.
+// withRace: the loops are too slow under the race detector, and they look for no races.
 const withRace = true

@@ -6,9 +6,10 @@ import (
 	"sync"
 
 	"sluice/catalog"
+	"sluice/internal/durable"
 	"sluice/internal/test/crashfs"
+	"sluice/internal/test/world"
 	"sluice/memories"
-	"sluice/store/localblob"
 )
 
 // run is one run of the script.
@@ -17,13 +18,13 @@ type run struct {
 	disk   *crashfs.Disk
 	hook   crashfs.Hook
 	st     setup
-	reader *reader // looks on, where there is one
+	reader *reader // looks on, if there is one
 	look   bool
-	fail   func(err error) bool // an open that failed: whether it is tried again
+	fail   func(err error) bool // says whether an open that failed is tried again
 }
 
-func newRun(d localblob.Durability, death *death) *run {
-	r := &run{disk: newDisk(), st: setup{durability: d, clock: &clock{}, die: death.die}}
+func newRun(d durable.Durability, death *death) *run {
+	r := &run{disk: newDisk(), st: setup{durability: d, clock: &world.Clock{}, die: death.die}}
 	r.m = newModel()
 	return r
 }
@@ -43,7 +44,7 @@ func (r *run) open() {
 	for {
 		r.st.seed++
 		r.m.start("opening", nil)
-		w, err := openWorld(r.disk, r.st)
+		w, err := openServer(r.disk, r.st)
 		if err == nil {
 			r.w = w
 			r.m.ack(func() {})
@@ -60,7 +61,7 @@ func (r *run) open() {
 	}
 }
 
-// anew gives the next process the disk that the last has left.
+// anew gives the next process the disk of the last one.
 func (r *run) anew() {
 	old := r.disk
 	r.disk = old.Kill()
@@ -75,7 +76,7 @@ func (r *run) stop() {
 	}
 	r.reader.stop()
 	r.m.start("closing", nil)
-	err := r.w.close()
+	err := r.w.Close()
 	r.m.ack(func() {})
 	if err != nil && r.fail == nil {
 		r.err = fmt.Errorf("closing: %w", err)
@@ -92,7 +93,7 @@ func (r *run) kill() {
 	r.m.start("being killed", nil)
 	w := r.w
 	r.anew()
-	_ = w.close() // on a disk that is not looked at any more
+	_ = w.Close() // on a disk that is not looked at any more
 }
 
 // script is everything that clients and the keeper do.
@@ -153,7 +154,7 @@ func (r *run) creating() {
 	r.create("large", "", bytesOf("large", 1, chunk+10))
 }
 
-// ending: together, by abort, and by whoever deletes what was stored.
+// ending: together, by abort, and by deleting a stored memory.
 func (r *run) ending() {
 	r.begin(file{name: "d", content: bytesOf("d", 1, 700)})
 	r.begin(file{name: "e", content: bytesOf("e", 1, 800)})
@@ -186,7 +187,7 @@ func (r *run) timing() {
 		default:
 			r.tick()
 		}
-		if i == 5 { // what a failing tick leaves behind is for two of them
+		if i == 5 { // the remains of a failing tick are for two uploads
 			r.chunk("g", 1)
 			r.create("late", "", bytesOf("late", 1, 2500))
 		}
@@ -197,13 +198,13 @@ func (r *run) timing() {
 	r.sweep()
 }
 
-// reader looks at everything that can be seen, again and again, while the script runs.
+// reader looks at everything visible, again and again, while the script runs.
 type reader struct {
 	quit chan struct{}
 	wg   sync.WaitGroup
 }
 
-func startReader(w *world, m *model) *reader {
+func startReader(w *server, m *model) *reader {
 	r := &reader{quit: make(chan struct{})}
 	r.wg.Go(func() {
 		for {
@@ -212,10 +213,10 @@ func startReader(w *world, m *model) *reader {
 				return
 			default:
 			}
-			turn := m.now()
-			if row, err := w.memories.ReadCapsule(ctx, w.me, "default"); err == nil {
+			call := m.now()
+			if row, err := w.Memories.ReadCapsule(ctx, w.Me, "default"); err == nil {
 				if found, err := seen(w); err == nil {
-					m.saw(turn, row.Seq, found)
+					m.saw(call, row.Seq, found)
 				}
 			}
 		}
@@ -223,8 +224,8 @@ func startReader(w *world, m *model) *reader {
 	return r
 }
 
-// seen gives the fates that the lists tell of.
-func seen(w *world) (map[string]fate, error) {
+// seen gives the fates that the lists show.
+func seen(w *server) (map[string]fate, error) {
 	out := map[string]fate{}
 	var errs []error
 	for at, is := range map[bool]fate{false: visible, true: trashed} {
@@ -239,9 +240,9 @@ func seen(w *world) (map[string]fate, error) {
 	return out, errors.Join(errs...)
 }
 
-func eachMemory(w *world, trash bool, visit func(catalog.Memory)) error {
+func eachMemory(w *server, trash bool, visit func(catalog.Memory)) error {
 	for cursor := ""; ; {
-		page, next, err := w.memories.List(ctx, w.me, memories.ListRequest{Trash: trash, Limit: 1000, Cursor: cursor})
+		page, next, err := w.Memories.List(ctx, w.Me, memories.ListRequest{Trash: trash, Limit: 1000, Cursor: cursor})
 		if err != nil {
 			return err
 		}

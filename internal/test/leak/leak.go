@@ -1,9 +1,8 @@
 // Package leak looks, when the tests of a package are over, for what they left behind: goroutines,
 // open descriptors, files and child processes.
 //
-// It owns the comparison of before and after, for a whole package: what a test leaves open while
-// others go on is seen at the end as well. It does not own how a test cleans up. It is for tests
-// alone.
+// It owns the comparison of before and after, for a whole package: a leak of one test is found at
+// the end of all. It does not own how a test cleans up. It is for tests alone.
 package leak
 
 import (
@@ -23,23 +22,23 @@ import (
 // tests is what *testing.M does.
 type tests interface{ Run() int }
 
-// Check gives tests that fail, with exit status 1, where they pass and leave something behind. It
-// is for the TestMain of a package:
+// Check gives tests that fail, with exit status 1, if they pass and leave something behind. It is
+// for the TestMain of a package:
 //
 //	func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 //
 // Tests have a folder for temporary files to themselves (TMPDIR). Descriptors and children are
-// looked for where /proc tells of them.
+// found in /proc, if there is one.
 func Check(m tests) interface{ Run() int } { return checked{m} }
 
 type checked struct{ tests }
 
-// patience is how long what ends by itself may take: a goroutine that is told to stop, a connection
-// that the other side closes.
+// patience is how long something that ends by itself may take: a goroutine that was told to stop,
+// or a connection that the other side closes.
 const patience = 5 * time.Second
 
-// within marks the processes that tests start from their own binary: these may be killed, and leave
-// what they like.
+// within marks the processes that tests start from their own binary. These may be killed, and may
+// leave anything.
 const within = "SLUICE_WITHIN_TESTS"
 
 // Run implements testing.M's.
@@ -61,24 +60,24 @@ func (c checked) Run() int {
 	if code := c.tests.Run(); code != 0 {
 		return code // a test that failed may well leave something
 	}
-	if err := errors.Join(goleak.Find(), settled(func() error { return left(before, tmp) })); err != nil {
+	if err := errors.Join(goleak.Find(), eventually(func() error { return left(before, tmp) })); err != nil {
 		fmt.Fprintf(os.Stderr, "FAIL: the tests left something behind:\n%v\n", err)
 		return 1
 	}
 	return 0
 }
 
-// settled asks until there is nothing to say, or patience ends.
-func settled(ask func() error) error {
+// eventually asks until there is nothing to say, or patience ends.
+func eventually(ask func() error) error {
 	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		if err := ask(); err == nil || time.Now().After(end) {
 			return err
 		}
-		runtime.GC() // a file that nobody holds is closed then: that is a leak too, but shows in no count
+		runtime.GC() // this closes files that nobody holds: they are leaks too, but no count shows them
 	}
 }
 
-// left names what is there now and was not before.
+// left names things that are there now and were not before.
 func left(before []string, tmp string) error {
 	var errs []error
 	for _, d := range descriptors() {
@@ -100,8 +99,8 @@ func left(before []string, tmp string) error {
 	return errors.Join(append(errs, err)...)
 }
 
-// descriptors gives what this process has open, by what it is of. Numbers of sockets and pipes are
-// left out: they tell nothing.
+// descriptors counts the open descriptors of this process by their target. It leaves out the
+// numbers of sockets and pipes: they say nothing.
 func descriptors() (out []string) {
 	dir := "/proc/self/fd"
 	entries, err := os.ReadDir(dir)
@@ -111,7 +110,7 @@ func descriptors() (out []string) {
 	for _, e := range entries {
 		to, err := os.Readlink(filepath.Join(dir, e.Name()))
 		if err != nil || strings.HasPrefix(to, "/proc/") {
-			continue // the one that the listing itself had
+			continue // the descriptor of the listing itself
 		}
 		if kind, _, ok := strings.Cut(to, ":["); ok {
 			to = kind

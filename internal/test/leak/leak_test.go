@@ -10,7 +10,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(Check(m).Run()) }
 
-// Each kind of thing that is left behind is named, and no more once it is gone.
+// Each kind of leak is named, and is named no more once it is gone.
 func TestWhatIsLeftIsNamed(t *testing.T) {
 	if _, err := os.Stat("/proc/self/fd"); err != nil {
 		t.Skip("needs /proc")

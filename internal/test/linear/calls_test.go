@@ -15,25 +15,29 @@ import (
 	"sluice/upload"
 )
 
-// do makes the call itself.
+// do makes the call.
 func (c *client) do(ctx context.Context, o *op) (err error) {
 	w := c.w
 	switch o.kind {
 	case begin:
 		req := upload.BeginRequest{
-			Capsule: capsule, Meta: catalog.Meta{Name: o.name}, Bytes: int64(len(contents[o.content])), Chunks: -1, Idem: keyName(o.key),
+			Capsule: capsule, Meta: catalog.Meta{Name: o.name}, Bytes: int64(len(contents[o.content])), Chunks: -1,
+			Idem: keyName(o.key),
 		}
 		if o.chunked {
 			req.ChunkSize = req.Bytes / pieces
 		}
-		up, err := w.uploads.Begin(ctx, w.me, req)
+		up, err := w.Uploads.Begin(ctx, w.Me, req)
 		return c.show(o, err, up)
 	case create:
-		req := upload.CreateRequest{Capsule: capsule, Meta: catalog.Meta{Name: o.name}, Put: upload.Put{Length: int64(len(contents[o.content]))}}
+		req := upload.CreateRequest{
+			Capsule: capsule, Meta: catalog.Meta{Name: o.name},
+			Put: upload.Put{Length: int64(len(contents[o.content]))},
+		}
 		if o.key >= 0 {
 			req.Idem = keyName(o.key)
 		}
-		m, err := w.uploads.Create(ctx, w.me, req, bytes.NewReader(contents[o.content]))
+		m, err := w.Uploads.Create(ctx, w.Me, req, bytes.NewReader(contents[o.content]))
 		o.rows = []row{rowOf(m)}
 		return err
 	case put:
@@ -41,15 +45,15 @@ func (c *client) do(ctx context.Context, o *op) (err error) {
 	case finish, batch:
 		return c.finish(ctx, o)
 	case abort:
-		return w.uploads.Abort(ctx, w.me, session.SessionID(o.sids[0]))
+		return w.Uploads.Abort(ctx, w.Me, session.SessionID(o.sids[0]))
 	case status:
-		up, err := w.uploads.Status(ctx, w.me, session.SessionID(o.sids[0]))
+		up, err := w.Uploads.Status(ctx, w.Me, session.SessionID(o.sids[0]))
 		return c.show(o, err, up)
 	case sessions:
-		ups, _, err := w.uploads.List(ctx, w.me, "", 1000)
+		ups, _, err := w.Uploads.List(ctx, w.Me, "", 1000)
 		return c.show(o, err, ups...)
 	case trash, purge:
-		return w.memories.Delete(ctx, w.me, o.id, o.kind == purge)
+		return w.Memories.Delete(ctx, w.Me, o.id, o.kind == purge)
 	case restore, update, read:
 		return c.memory(ctx, o)
 	default:
@@ -62,10 +66,12 @@ func (c *client) put(ctx context.Context, o *op) error {
 	n := len(all) / pieces
 	b := all[o.piece*n : (o.piece+1)*n]
 	if o.chunked {
-		return c.w.uploads.PutChunk(ctx, c.w.me, id, int64(o.piece), bytes.NewReader(b), upload.Put{Length: int64(n)})
+		return c.w.Uploads.PutChunk(ctx, c.w.Me, id, int64(o.piece), bytes.NewReader(b), upload.Put{Length: int64(n)})
 	}
-	crc := crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) // with it the put is all or nothing
-	_, err := c.w.uploads.PutRange(ctx, c.w.me, id, int64(o.piece*n), bytes.NewReader(b), upload.Put{Length: int64(n), CRC32C: &crc})
+	crc := crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) // with it the put has its whole effect or none
+	_, err := c.w.Uploads.PutRange(
+		ctx, c.w.Me, id, int64(o.piece*n), bytes.NewReader(b), upload.Put{Length: int64(n), CRC32C: &crc},
+	)
 	return err
 }
 
@@ -81,10 +87,10 @@ func (c *client) finish(ctx context.Context, o *op) (err error) {
 	}
 	var ms []catalog.Memory
 	if o.kind == batch {
-		ms, err = c.w.uploads.FinishBatch(ctx, c.w.me, reqs)
+		ms, err = c.w.Uploads.FinishBatch(ctx, c.w.Me, reqs)
 	} else {
 		var m catalog.Memory
-		m, err = c.w.uploads.Finish(ctx, c.w.me, reqs[0])
+		m, err = c.w.Uploads.Finish(ctx, c.w.Me, reqs[0])
 		ms = []catalog.Memory{m}
 	}
 	for _, m := range ms {
@@ -93,7 +99,7 @@ func (c *client) finish(ctx context.Context, o *op) (err error) {
 	return err
 }
 
-// show notes sessions as they are shown.
+// show notes sessions as an answer shows them.
 func (c *client) show(o *op, err error, ups ...upload.Upload) error {
 	if err != nil {
 		return err
@@ -119,12 +125,12 @@ func (c *client) memory(ctx context.Context, o *op) (err error) {
 	var m catalog.Memory
 	switch o.kind {
 	case restore:
-		m, err = c.w.memories.Restore(ctx, c.w.me, o.id)
+		m, err = c.w.Memories.Restore(ctx, c.w.Me, o.id)
 	case update:
-		m, err = c.w.memories.Update(ctx, c.w.me, o.id, memories.Change{Description: &o.version})
+		m, err = c.w.Memories.Update(ctx, c.w.Me, o.id, memories.Change{Description: &o.version})
 	default:
 		if c.rng.IntN(2) == 0 {
-			m, err = c.w.memories.Read(ctx, c.w.me, o.id)
+			m, err = c.w.Memories.Read(ctx, c.w.Me, o.id)
 		} else {
 			m, err = c.content(ctx, o)
 		}
@@ -133,13 +139,13 @@ func (c *client) memory(ctx context.Context, o *op) (err error) {
 	return err
 }
 
-// content reads a memory with its bytes, which must be what was sent.
+// content reads a memory with its bytes, which must be those that were sent.
 func (c *client) content(ctx context.Context, o *op) (m catalog.Memory, err error) {
-	f, err := c.w.memories.Open(ctx, c.w.me, o.id)
+	f, err := c.w.Memories.Open(ctx, c.w.Me, o.id)
 	if err != nil {
 		return m, err
 	}
-	m = f.Memory // a second look may find it changed
+	m = f.Memory // a second look may find another state
 	body, err := f.Body(ctx, 0, m.Bytes)
 	if err != nil {
 		return m, err
@@ -156,13 +162,13 @@ func (c *client) look(ctx context.Context, o *op) (err error) {
 	switch o.kind {
 	case ping:
 		var present map[catalog.MemoryID]bool
-		present, err = c.w.memories.Ping(ctx, c.w.me, o.ids)
+		present, err = c.w.Memories.Ping(ctx, c.w.Me, o.ids)
 		for _, id := range o.ids {
 			o.present = append(o.present, present[id])
 		}
 	case counters:
 		var row catalog.Capsule
-		row, err = c.w.memories.ReadCapsule(ctx, c.w.me, capsule)
+		row, err = c.w.Memories.ReadCapsule(ctx, c.w.Me, capsule)
 		o.counts = counts{row.Memories, row.Bytes, row.Trashed, row.Sessions, row.Reserved, row.Seq}
 	case feed:
 		o.events, err = c.w.events(ctx, o.from)
@@ -176,7 +182,7 @@ func (c *client) look(ctx context.Context, o *op) (err error) {
 			req.Cursor = c.page.next
 		}
 		var page []catalog.Memory
-		page, o.next, err = c.w.memories.List(ctx, c.w.me, req)
+		page, o.next, err = c.w.Memories.List(ctx, c.w.Me, req)
 		o.more = o.next != ""
 		for _, m := range page {
 			o.rows = append(o.rows, rowOf(m))

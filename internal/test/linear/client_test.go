@@ -22,7 +22,8 @@ const (
 	inlineMax = 200
 )
 
-// contents are what is uploaded, so few that digests are shared. No two have one length.
+// contents are uploaded again and again. They are so few that digests are shared, and no two have
+// one length.
 var contents = [][]byte{filled(1500), filled(900), filled(150)}
 
 func filled(n int) []byte {
@@ -40,14 +41,14 @@ func contentOf(sum catalog.SHA256, n int64) int {
 
 func keyName(key int) string { return fmt.Sprintf("k%d", key) }
 
-// target is a session that an answer has told of.
+// target is a session that an answer has named.
 type target struct {
 	sid          uint64
 	key, content int
 	chunked      bool
 }
 
-// known is what the clients have been told of, and share.
+// known has the sessions and memories that answers have named. The clients share it.
 type known struct {
 	mu       sync.Mutex
 	sessions []target
@@ -91,13 +92,13 @@ type client struct {
 	h   *history
 	n   int
 	rng *rand.Rand
-	w   *world
+	w   *server
 	// page is where the list that it is reading goes on.
 	page *op
 }
 
-// answers are the errors that are answers.
-var answers = []struct {
+// outcomes are the errors that count as answers.
+var outcomes = []struct {
 	err error
 	is  answer
 }{
@@ -116,7 +117,7 @@ func answerOf(err error) (answer, bool) {
 	if err == nil {
 		return ok, true
 	}
-	for _, a := range answers {
+	for _, a := range outcomes {
 		if errors.Is(err, a.err) {
 			return a.is, true
 		}
@@ -124,7 +125,7 @@ func answerOf(err error) (answer, bool) {
 	return "", false
 }
 
-// weights say how often what is done.
+// weights say how often each kind of call is made.
 var weights = []struct {
 	kind kind
 	n    int
@@ -163,7 +164,7 @@ func (c *client) kind() kind {
 	panic("unreachable")
 }
 
-// step draws a call and makes it. It is false where there is nothing yet that it could be about.
+// step draws a call and makes it. It is false if there is nothing yet that the call could be about.
 func (c *client) step() bool {
 	o := &op{kind: c.kind(), client: c.n, key: -1}
 	switch o.kind {
@@ -203,7 +204,8 @@ func (c *client) step() bool {
 
 func (c *client) drawList(o *op) {
 	if c.page != nil {
-		o.inTrash, o.only, o.content, o.limit, o.from = c.page.inTrash, c.page.only, c.page.content, c.page.limit, c.page.from
+		o.inTrash, o.only, o.content = c.page.inTrash, c.page.only, c.page.content
+		o.limit, o.from = c.page.limit, c.page.from
 		return
 	}
 	o.inTrash, o.limit, o.from = c.rng.IntN(3) == 0, 1+c.rng.IntN(3)*c.rng.IntN(10), math.MaxUint64
@@ -225,11 +227,14 @@ func (c *client) onSession(o *op) bool {
 			targets, o.sids = append(targets, other), append(o.sids, other.sid)
 		}
 	}
-	// Most of those who finish have put everything before.
+	// Most clients that finish have put everything before.
 	if (o.kind == finish || o.kind == batch) && c.rng.IntN(6) > 0 {
 		for _, t := range targets {
 			for i := range pieces {
-				p := &op{kind: put, client: c.n, sids: []uint64{t.sid}, piece: (i + c.n) % pieces, content: t.content, chunked: t.chunked, key: -1}
+				p := &op{
+					kind: put, client: c.n, sids: []uint64{t.sid}, piece: (i + c.n) % pieces, content: t.content,
+					chunked: t.chunked, key: -1,
+				}
 				if !c.h.has(t.sid, p.piece) && !c.call(p) {
 					return true
 				}
@@ -240,29 +245,29 @@ func (c *client) onSession(o *op) bool {
 	return true
 }
 
-// tick lets enough time pass for what was deleted to be collected.
+// tick lets enough time pass so that deleted content is collected.
 func (c *client) tick() {
-	c.w.clock.advance(90 * time.Second)
-	_, err := c.w.keeper.Tick(context.Background())
+	c.w.clock.Advance(90 * time.Second)
+	_, err := c.w.Keeper.Tick(context.Background())
 	if err == nil {
-		_, err = c.w.keeper.Sweep(context.Background())
+		_, err = c.w.Keeper.Sweep(context.Background())
 	}
 	if err != nil && !c.h.dead.Load() {
 		c.h.fail(fmt.Errorf("tick: %w", err))
 	}
 }
 
-// call makes a call and records it. It is false where the client has not got its answer.
+// call makes a call and records it. It is false if the client has not got its answer.
 func (c *client) call(o *op) bool {
 	if c.h.dead.Load() {
 		return false
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	drop := false
+	lost := false
 	switch c.rng.IntN(40) {
 	case 0:
-		drop = true // the answer is lost on its way
+		lost = true // the answer is lost on its way
 	case 1:
 		pause := time.Duration(c.rng.IntN(200)) * time.Microsecond
 		t := time.AfterFunc(pause, stop)
@@ -274,12 +279,12 @@ func (c *client) call(o *op) bool {
 	o.ret = c.h.clock.Add(1)
 	var known bool
 	o.answer, known = answerOf(err)
-	// Looked at after the answer, and set before the image is taken: what was answered is in the
-	// image.
+	// This looks after the answer, and the flag is set before the image is taken: so every answered
+	// call is in the image.
 	if errors.Is(err, session.ErrSealed) && o.kind == put {
-		known, drop = true, true // not now, the client is told: an end was under way, which then came to nothing
+		known, lost = true, true // the client is told to wait: an end was under way, which then came to nothing
 	}
-	if c.h.dead.Load() || drop || !known && ctx.Err() != nil {
+	if c.h.dead.Load() || lost || !known && ctx.Err() != nil {
 		o.lost = true
 		c.h.record(o)
 		return false
@@ -298,9 +303,9 @@ func (c *client) call(o *op) bool {
 	return o.answer == ok
 }
 
-// parts splits an answer that does not tell of one moment. What a refused batch says of each
-// session may be of another one; of one that was carried out, what its repeated part has found. A
-// list of sessions is of one moment, and what it tells of each was looked at again.
+// parts splits an answer that shows several moments. The sessions in the refusal of a batch may be
+// from different moments; so may be the repeated part of a batch that was carried out. A list of
+// sessions is of one moment, but each of its sessions was looked at again.
 func parts(o *op, err error) (out []*op) {
 	if o.kind != batch || o.answer == ok {
 		out = append(out, o)
@@ -332,7 +337,7 @@ func parts(o *op, err error) (out []*op) {
 	return out
 }
 
-// learn keeps what an answer tells of.
+// learn keeps the sessions and memories that an answer names.
 func (c *client) learn(o *op) {
 	for _, r := range o.rows {
 		c.h.known.memory(r.id)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -15,12 +14,13 @@ import (
 
 	"github.com/anishathalye/porcupine"
 
+	"sluice/internal/durable"
 	"sluice/internal/test/crashfs"
-	"sluice/store/localblob"
+	"sluice/internal/test/world"
 )
 
-// history is what several clients did to one server, and to those that were started on what it had
-// left.
+// history is the calls of several clients to one server, and to the servers that were started on
+// what it had left.
 type history struct {
 	seed  uint64
 	rng   *rand.Rand
@@ -29,7 +29,7 @@ type history struct {
 	clock atomic.Int64
 	start uint64 // events before it
 	epoch int
-	dead  atomic.Bool // the server is: what is answered from now on was never answered
+	dead  atomic.Bool // the server is dead: a later answer was never given
 	known known
 
 	mu    sync.Mutex
@@ -39,25 +39,13 @@ type history struct {
 	err   error
 }
 
-// lockedReader is for several goroutines.
-type lockedReader struct {
-	mu sync.Mutex
-	r  io.Reader
-}
-
-func (l *lockedReader) Read(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.r.Read(p)
-}
-
 func (h *history) fail(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.err = errors.Join(h.err, err)
 }
 
-// record keeps an operation, but for a lost one that changes nothing.
+// record keeps an operation, except a lost one that changes nothing.
 func (h *history) record(o *op) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -71,11 +59,13 @@ func (h *history) record(o *op) {
 	h.ops = append(h.ops, o)
 }
 
-// has reports whether somebody was told that the session has this piece.
+// has reports whether a client was told that the session has this piece.
 func (h *history) has(sid uint64, piece int) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.ContainsFunc(h.ops, func(o *op) bool { return o.kind == put && o.answer == ok && o.sids[0] == sid && o.piece == piece })
+	return slices.ContainsFunc(
+		h.ops, func(o *op) bool { return o.kind == put && o.answer == ok && o.sids[0] == sid && o.piece == piece },
+	)
 }
 
 func (h *history) contentOf(sid uint64) int {
@@ -84,36 +74,39 @@ func (h *history) contentOf(sid uint64) int {
 	return h.known.sessions[slices.IndexFunc(h.known.sessions, func(t target) bool { return t.sid == sid })].content
 }
 
-// run makes a history. What it draws is the seed's; how the calls meet each other is not.
+// run makes a history. Its draws depend on the seed alone. How the calls meet each other does not.
 func run(seed uint64) *history {
 	h := &history{seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), disk: newDisk()}
-	h.set = setup{seed: seed << 8, clock: &clock{}, inMemory: h.rng.IntN(5) == 0, durability: localblob.Durability(h.rng.IntN(2))}
-	clients, turns, epochs := 3+h.rng.IntN(4), 0, 1
+	h.set = setup{
+		seed: seed << 8, clock: &world.Clock{}, inMemory: h.rng.IntN(5) == 0,
+		durability: durable.Durability(1 - h.rng.IntN(2)),
+	}
+	clients, steps, epochs := 3+h.rng.IntN(4), 0, 1
 	if !h.set.inMemory && h.rng.IntN(2) == 0 {
 		epochs = 2
 	}
-	turns = max(42/epochs/clients, 2)
+	steps = max(42/epochs/clients, 2)
 	for h.epoch = 0; h.epoch < epochs && h.err == nil; h.epoch++ {
-		if err := h.live(clients, turns, h.epoch+1 < epochs); err != nil {
+		if err := h.runServer(clients, steps, h.epoch+1 < epochs); err != nil {
 			h.fail(err)
 		}
 	}
 	return h
 }
 
-// live is the life of one server.
-func (h *history) live(clients, turns int, dies bool) error {
+// runServer runs one server from its start to its end.
+func (h *history) runServer(clients, steps int, dies bool) error {
 	h.set.disk = h.disk
 	h.set.seed++
-	h.set.clock.advance(time.Second)
-	w, err := openWorld(context.Background(), h.set)
+	h.set.clock.Advance(time.Second)
+	w, err := openServer(context.Background(), h.set)
 	if err != nil {
 		return fmt.Errorf("opening: %w", err)
 	}
 	if h.epoch == 0 {
 		events, err := w.events(context.Background(), 0)
 		if err != nil {
-			return errors.Join(err, w.close())
+			return errors.Join(err, w.Close())
 		}
 		h.start = uint64(len(events))
 	}
@@ -122,7 +115,7 @@ func (h *history) live(clients, turns int, dies bool) error {
 	for n := range clients {
 		c := &client{h: h, n: n, w: w, rng: rand.New(rand.NewPCG(h.seed, uint64(2+h.epoch*100+n)))}
 		wg.Go(func() {
-			for done := 0; done < turns && !h.dead.Load(); {
+			for done := 0; done < steps && !h.dead.Load(); {
 				if c.step() {
 					done++
 				}
@@ -136,14 +129,14 @@ func (h *history) live(clients, turns int, dies bool) error {
 		h.last(&client{h: h, n: clients, w: w, rng: rand.New(rand.NewPCG(h.seed, 3))})
 	}
 	h.disk.SetHook(nil)
-	err = w.close() // on a disk that nobody looks at any more
+	err = w.Close() // on a disk that nobody looks at any more
 	if dies {
 		h.disk, h.dead = image.left(h), atomic.Bool{}
 	}
 	return err
 }
 
-// last looks at everything once more, when nothing is under way.
+// last looks at everything once more, when no call is under way.
 func (h *history) last(c *client) {
 	for _, o := range []*op{
 		{kind: counters},
@@ -182,7 +175,7 @@ func (c *client) must(o *op) {
 	}
 }
 
-// end is what a server leaves when it dies.
+// end is the disk that a server leaves when it dies.
 type end struct {
 	image *crashfs.Image
 	at    int64
@@ -193,7 +186,7 @@ type end struct {
 // watch slows the disk down now and then, so that calls meet, and takes the image of a server's
 // death at one of its steps.
 func (h *history) watch(dies bool) *end {
-	e := &end{power: h.set.durability == localblob.Power && h.rng.IntN(3) > 0, keep: []int{0, 0, 50, 100}[h.rng.IntN(4)]}
+	e := &end{power: h.set.durability == durable.Power && h.rng.IntN(3) > 0, keep: []int{0, 0, 50, 100}[h.rng.IntN(4)]}
 	at, rng := 1+h.rng.IntN(120), rand.New(rand.NewPCG(h.seed, uint64(50+h.epoch)))
 	n := 0
 	h.disk.SetHook(func(s crashfs.Step) *crashfs.Fault {
@@ -216,19 +209,20 @@ func (h *history) watch(dies bool) *end {
 	return e
 }
 
-// die ends the record of a server's life. Where no step was its last, it dies when all is quiet.
+// die ends the record of a server. If none of its steps was the last, it dies now, when no call is
+// under way.
 func (h *history) die(e *end) {
 	if e.image == nil {
 		h.dead.Store(true)
 		e.at, e.image = h.clock.Add(1), h.disk.Image()
 	}
-	ops := slices.DeleteFunc(h.ops, func(o *op) bool { return o.call > e.at }) // nothing of it is in the image
+	ops := slices.DeleteFunc(h.ops, func(o *op) bool { return o.call > e.at }) // none of them is in the image
 	h.ops = append(ops, &op{kind: crash, client: 9, epoch: h.epoch, call: e.at, ret: e.at, key: -1})
 	h.kills++
 	h.close(h.epoch)
 }
 
-// close ends those operations of a server's life that nobody has the answer of.
+// close ends the operations of a server that have no answer.
 func (h *history) close(epoch int) {
 	now := h.clock.Add(1)
 	for _, o := range h.ops {
@@ -272,7 +266,7 @@ func (h *history) check(limit time.Duration) (porcupine.CheckResult, porcupine.M
 	return porcupine.CheckOperationsTimeout(model, all, limit), model, all
 }
 
-// ending gives the sessions whose end was asked for while o ran.
+// ending gives the sessions for which an end was requested while o ran.
 func (h *history) ending(o *op) (out []uint64) {
 	for _, e := range h.ops {
 		if (e.kind == finish || e.kind == batch || e.kind == abort) && e.call < o.ret && o.call < e.ret {

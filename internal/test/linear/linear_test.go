@@ -21,25 +21,29 @@ var (
 	count = flag.Int("linear.count", 0, "how many histories; 0 is a short run")
 	limit = flag.Duration("linear.for", 0, "make histories for so long, however many they are")
 	seed0 = flag.Uint64("linear.seed", 0, "the first seed; 0 draws one")
-	out   = flag.String("linear.out", "", "a folder for pictures of what failed; empty is the test's own, which go test -artifacts keeps")
+	out   = flag.String(
+		"linear.out", "",
+		"a folder for pictures of what failed; empty is the test's own, which go test -artifacts keeps",
+	)
 )
 
 func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 
-// patience is how long the search for an order may take; without one by then the history counts as
-// unknown.
+// patience is how long the search for an order may take. A history without an order by then counts
+// as unknown.
 const patience = 10 * time.Second
 
-// mostFailures are shown.
+// mostFailures is how many failures are shown.
 const mostFailures = 3
 
-// totals are what was done in all.
+// totals counts the work of all histories.
 type totals struct {
 	histories, ops, kills, lost, unknown, failed atomic.Int64
 }
 
-// † Whatever clients do at once, and wherever the server dies: some order of the calls, in which
-// each has happened at one moment or, without an answer, perhaps never, explains every answer.
+// † I1 to I30: Clients call at once, and the server dies anywhere. Some order of the calls, in
+// which each has happened at one moment or, without an answer, perhaps never, explains every
+// answer.
 func TestConcurrentHistoriesAreLinearizable(t *testing.T) {
 	n := *count
 	switch {
@@ -70,9 +74,12 @@ func TestConcurrentHistoriesAreLinearizable(t *testing.T) {
 	}
 	wg.Wait()
 	took := time.Since(began)
-	t.Logf("seed %d: %d histories (%.0f a second), %d operations, %d kills, %d answers lost, %d without a result", seed, sum.histories.Load(),
-		float64(sum.histories.Load())/took.Seconds(), sum.ops.Load(), sum.kills.Load(), sum.lost.Load(), sum.unknown.Load())
-	// A few may take too long on a busy machine; many would be a test that looks away.
+	t.Logf(
+		"seed %d: %d histories (%.0f a second), %d operations, %d kills, %d answers lost, %d without a result",
+		seed, sum.histories.Load(), float64(sum.histories.Load())/took.Seconds(),
+		sum.ops.Load(), sum.kills.Load(), sum.lost.Load(), sum.unknown.Load(),
+	)
+	// A few may take too long on a busy machine. If many did, the test would prove nothing.
 	if u := sum.unknown.Load(); u*100 > sum.histories.Load() && u > 1 {
 		t.Errorf("%d of %d histories were too long to be checked", u, sum.histories.Load())
 	}
@@ -87,7 +94,10 @@ func one(t *testing.T, seed uint64, sum *totals) {
 	number := sum.histories.Add(1)
 	if h.err != nil {
 		if sum.failed.Add(1) <= mostFailures {
-			t.Errorf("history %d (seed %d; the same is drawn again, but calls may meet otherwise): %v\n%s", number, seed, h.err, text(h.ops))
+			t.Errorf(
+				"history %d (seed %d; the same is drawn again, but calls may meet otherwise): %v\n%s", number, seed,
+				h.err, text(h.ops),
+			)
 		}
 		return
 	}
@@ -112,11 +122,12 @@ func one(t *testing.T, seed uint64, sum *totals) {
 	if err := porcupine.VisualizePath(model, info, picture); err != nil {
 		t.Error(err)
 	}
-	t.Errorf("history %d (seed %d; the same is drawn again, but calls may meet otherwise) has no order that explains it; picture: %s\n%s\nThe longest order found explains all but:\n%s",
+	t.Errorf("history %d (seed %d; the same is drawn again, but calls may meet otherwise) has no order that explains "+
+		"it; picture: %s\n%s\nThe longest order found explains all but:\n%s",
 		number, seed, picture, text(h.ops), text(unexplained(h.ops, info)))
 }
 
-// unexplained gives what the longest order leaves over.
+// unexplained gives the operations that the longest order leaves out.
 func unexplained(all []*op, info porcupine.LinearizationInfo) []*op {
 	var best []porcupine.Operation
 	for _, part := range info.PartialLinearizationsOperations() {

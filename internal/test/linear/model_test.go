@@ -10,23 +10,23 @@ import (
 	"sluice/session"
 )
 
-// life is what a memory may be.
-type life uint8
+// presence says whether a memory is visible, in the trash or purged.
+type presence uint8
 
 const (
-	visible life = iota
+	visible presence = iota
 	trashed
 	purged
 )
 
-// memory is one that was published. Its number in the order of events names it.
+// memory is a published memory. Its number in the order of events names it.
 type memory struct {
 	row
-	life life
-	size int64
+	presence presence
+	size     int64
 }
 
-// up is a session. Its id is 0 while nobody has been told of it: a lost begin made it.
+// up is a session. Its id is 0 while no answer has named it: its begin was lost.
 type up struct {
 	sid         uint64
 	key         int
@@ -34,12 +34,12 @@ type up struct {
 	content     int
 	state       session.State
 	have        uint8
-	memory      uint64 // what it became
+	memory      uint64 // the memory that it became
 }
 
 func (u up) complete() bool { return u.have == 1<<pieces-1 }
 
-// idem is what a key has finished.
+// idem is the upload that a key has finished.
 type idem struct {
 	key         int
 	fingerprint int64
@@ -61,7 +61,8 @@ func (s state) clone() state {
 }
 
 func (s state) equal(o state) bool {
-	return s.seq == o.seq && s.epoch == o.epoch && slices.Equal(s.ups, o.ups) && slices.Equal(s.memories, o.memories) && slices.Equal(s.idems, o.idems)
+	return s.seq == o.seq && s.epoch == o.epoch && slices.Equal(s.ups, o.ups) && slices.Equal(s.memories, o.memories) &&
+		slices.Equal(s.idems, o.idems)
 }
 
 var hashSeed = maphash.MakeSeed()
@@ -74,7 +75,7 @@ func (s state) hash() uint64 {
 		maphash.WriteComparable(&h, u)
 	}
 	for _, m := range s.memories {
-		maphash.WriteComparable(&h, [2]uint64{m.seq, uint64(m.life)})
+		maphash.WriteComparable(&h, [2]uint64{m.seq, uint64(m.presence)})
 	}
 	return h.Sum64()
 }
@@ -86,7 +87,7 @@ func (s state) String() string {
 		fmt.Fprintf(&b, "s:%x of %s: %s, has %03b, became %d\n", u.sid, keyName(u.key), u.state, u.have, u.memory)
 	}
 	for _, m := range s.memories {
-		fmt.Fprintf(&b, "%s, %s\n", m.row, [...]string{"visible", "in the trash", "purged"}[m.life])
+		fmt.Fprintf(&b, "%s, %s\n", m.row, [...]string{"visible", "in the trash", "purged"}[m.presence])
 	}
 	return b.String()
 }
@@ -94,11 +95,11 @@ func (s state) String() string {
 func (s state) counts() counts {
 	c := counts{seq: s.seq}
 	for _, m := range s.memories {
-		if m.life != purged {
+		if m.presence != purged {
 			c.memories++
 			c.bytes += m.size
 		}
-		if m.life == trashed {
+		if m.presence == trashed {
 			c.trashed++
 		}
 	}
@@ -133,7 +134,7 @@ func (s *state) bySID(sid uint64) *up {
 	return nil
 }
 
-// openOf gives the one session that a key has open.
+// openOf gives the one open session of a key.
 func (s *state) openOf(key int) *up {
 	for i := range s.ups {
 		if s.ups[i].key == key && s.ups[i].state == session.Open {
@@ -143,7 +144,8 @@ func (s *state) openOf(key int) *up {
 	return nil
 }
 
-// learn gives the session its id, if nobody knew that. It is false where it has another.
+// learn gives the session its id, if it is not known yet. It is false if the session has another
+// id.
 func (s *state) learn(u *up, sid uint64) bool {
 	if u.sid != 0 || sid == 0 || s.bySID(sid) != nil {
 		return u.sid == sid && sid != 0
@@ -183,15 +185,15 @@ func (s *state) idemOf(key int) *idem {
 	return nil
 }
 
-// checker tries the operations of one history. Events never change and have no gaps, so each that
-// the history's end shows must be that of the operation which comes to its number: this decides in
-// the middle what would come out at the end alone.
+// checker tries the operations of one history. Events never change and have no gaps. So each event
+// that the end of the history shows must be that of the operation which gets its number. This
+// refuses a wrong order early, and not only at its end.
 type checker struct {
 	start  uint64 // events before the history
 	events []event
 }
 
-// emit takes the next number for an event; it is false where another one has it.
+// emit takes the next number for an event. It is false if another event has it.
 func (c *checker) emit(s *state, what catalog.EventType) (event, bool) {
 	i := s.seq - c.start
 	if i >= uint64(len(c.events)) || c.events[i].what != what || c.events[i].seq != s.seq+1 {
@@ -230,11 +232,11 @@ func (c *checker) publishUp(s *state, u *up) (*memory, bool) {
 	key := u.key
 	if row := s.idemOf(key); row != nil {
 		m := s.bySeq(row.memory)
-		if m.life == visible && row.fingerprint == u.fingerprint && m.content == u.content {
+		if m.presence == visible && row.fingerprint == u.fingerprint && m.content == u.content {
 			u.state, u.memory = session.Finished, m.seq
 			return m, true
 		}
-		key = -1 // it stays with whom it belongs to
+		key = -1 // it stays with its session
 	}
 	m, ok := c.publish(s, keyName(u.key), u.content, u.sid, key, u.fingerprint)
 	if ok {
@@ -243,8 +245,9 @@ func (c *checker) publishUp(s *state, u *up) (*memory, bool) {
 	return m, ok
 }
 
-// step tries an operation on a state, which it may change. It is false where the answer is not what
-// such a state gives. What nobody has the answer of happens or not; false is then that it can't.
+// step tries an operation on a state, which it may change. It is false if such a state does not
+// give that answer. An operation without an answer happens or not; false then means that it can't
+// happen.
 func (c *checker) step(s *state, o *op) bool {
 	switch o.kind {
 	case crash:

@@ -10,16 +10,17 @@ import (
 	"sluice/session"
 )
 
-// kind is what is called.
+// kind is the kind of a call.
 type kind string
 
 const (
-	begin    kind = "begin"
-	create   kind = "create"
-	put      kind = "put"
-	finish   kind = "finish"
-	batch    kind = "finish batch"
-	echo     kind = "was finished as" // a part of a batch's answer: what each session became was visible at some moment meanwhile
+	begin  kind = "begin"
+	create kind = "create"
+	put    kind = "put"
+	finish kind = "finish"
+	batch  kind = "finish batch"
+	// a part of a batch's answer: each session was visible in that state at some moment meanwhile
+	echo     kind = "was finished as"
 	abort    kind = "abort"
 	status   kind = "status"
 	sessions kind = "list sessions"
@@ -32,10 +33,10 @@ const (
 	list     kind = "list"
 	counters kind = "counters"
 	feed     kind = "events"
-	crash    kind = "CRASH" // the server's: what was not answered by then has happened before, or never will
+	crash    kind = "CRASH" // the end of a server: a call without an answer has happened before it, or never will
 )
 
-// answer is what a call is answered with, beside what it tells.
+// answer is the status of an answer, without its content.
 type answer string
 
 const (
@@ -50,7 +51,7 @@ const (
 	notFound   answer = "not found"
 )
 
-// row is a memory as it is shown.
+// row is a memory as an answer shows it.
 type row struct {
 	id      catalog.MemoryID
 	seq     uint64
@@ -62,14 +63,18 @@ type row struct {
 }
 
 func (r row) String() string {
-	return fmt.Sprintf("{%s seq %d content %d v%q by %x idem %q trashed %v}", short(r.id), r.seq, r.content, r.version, r.by, r.idem, r.inTrash)
+	return fmt.Sprintf(
+		"{%s seq %d content %d v%q by %x idem %q trashed %v}", short(r.id), r.seq, r.content, r.version, r.by, r.idem,
+		r.inTrash,
+	)
 }
 
 func short(id catalog.MemoryID) string { return fmt.Sprintf("m:%x", id[12:]) }
 
 func rowOf(m catalog.Memory) row {
 	return row{
-		id: m.ID, seq: m.Seq, content: contentOf(m.SHA256, m.Bytes), version: m.Description, by: m.By, idem: m.Idem, inTrash: !m.Trashed.IsZero(),
+		id: m.ID, seq: m.Seq, content: contentOf(m.SHA256, m.Bytes), version: m.Description, by: m.By, idem: m.Idem,
+		inTrash: !m.Trashed.IsZero(),
 	}
 }
 
@@ -98,7 +103,7 @@ func eventOf(e catalog.Event) event {
 	return out
 }
 
-// shown is a session as it is shown: bit i of have is piece i.
+// shown is a session as an answer shows it: bit i of have is piece i.
 type shown struct {
 	target
 
@@ -121,16 +126,16 @@ type counts struct {
 	seq                                      uint64
 }
 
-// op is one call, and what it was answered with.
+// op is one call, and its answer.
 type op struct {
 	kind      kind
 	client    int
 	epoch     int   // how many crashes there were before it
 	call, ret int64 // on the history's clock, on which no moment is there twice
-	lost      bool  // nobody has the answer
+	lost      bool  // no client has the answer
 	answer    answer
 
-	// What was asked for.
+	// The request.
 	key     int // of the few idempotency keys; none: -1
 	content int
 	chunked bool // a begin that picks its chunk size
@@ -144,14 +149,14 @@ type op struct {
 	inTrash bool
 	only    bool   // of the content alone
 	limit   int    // of a list
-	from    uint64 // where a page of a list begins, where the events do
+	from    uint64 // where a page of a list begins, or of the events
 
-	// What was told.
+	// The answer.
 	rows    []row
 	shown   []shown
 	ending  []uint64 // sessions that were being ended meanwhile
 	more    bool
-	next    string // where the list goes on, for whoever gets the answer
+	next    string // where the list goes on, for a client that gets the answer
 	present []bool
 	counts  counts
 	events  []event

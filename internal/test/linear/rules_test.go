@@ -16,7 +16,7 @@ func fingerprintOf(content int, chunked bool) int64 {
 	return n
 }
 
-// shows reports whether this is what a session in such a state shows.
+// shows reports whether a session in this state is shown so.
 func (s *state) shows(u *up, got shown) bool {
 	if got.sid != u.sid {
 		return false
@@ -26,7 +26,7 @@ func (s *state) shows(u *up, got shown) bool {
 		return (got.state == session.Open || got.state == session.Sealed) && got.have == u.have
 	case session.Finished:
 		m := s.bySeq(u.memory)
-		return got.state == session.Finished && got.memory == m.id && got.deleted == (m.life != visible)
+		return got.state == session.Finished && got.memory == m.id && got.deleted == (m.presence != visible)
 	default:
 		return got.state == u.state
 	}
@@ -44,7 +44,8 @@ func (c *checker) begin(s *state, o *op) bool {
 		return false
 	case row != nil:
 		got, m := o.shown[0], s.bySeq(row.memory)
-		return got.sid == row.sid && got.state == session.Finished && got.memory == m.id && got.deleted == (m.life != visible)
+		return got.sid == row.sid && got.state == session.Finished && got.memory == m.id &&
+			got.deleted == (m.presence != visible)
 	case u != nil:
 		return s.learn(u, o.shown[0].sid) && s.shows(s.bySID(o.shown[0].sid), o.shown[0])
 	}
@@ -67,7 +68,7 @@ func (c *checker) create(s *state, o *op) bool {
 			return true
 		case row.fingerprint != mark:
 			return o.answer == otherIdem
-		case m.life != visible:
+		case m.presence != visible:
 			return o.answer == gone
 		}
 		return o.answer == ok && o.rows[0] == m.row
@@ -82,13 +83,14 @@ func (c *checker) create(s *state, o *op) bool {
 func (c *checker) session(s *state, o *op) bool {
 	u := s.bySID(o.sids[0])
 	if u == nil {
-		return false // its id was told by an answer
+		return false // an answer has named its id
 	}
 	switch o.kind {
 	case put:
 		switch {
 		case u.state != session.Open:
-			return o.lost || o.answer == map[session.State]answer{session.Finished: finished, session.Aborted: aborted}[u.state]
+			return o.lost ||
+				o.answer == map[session.State]answer{session.Finished: finished, session.Aborted: aborted}[u.state]
 		case o.answer == superseded && !o.lost:
 			return true
 		}
@@ -108,7 +110,7 @@ func (c *checker) session(s *state, o *op) bool {
 		return o.answer == ok && s.shows(u, o.shown[0])
 	case echo:
 		m := s.bySeq(u.memory)
-		return u.state == session.Finished && m.life == visible && o.rows[0] == m.row
+		return u.state == session.Finished && m.presence == visible && o.rows[0] == m.row
 	case batch:
 		return c.finishBatch(s, o)
 	}
@@ -127,7 +129,7 @@ func (c *checker) finish(s *state, u *up, o *op) bool {
 		return o.answer == mismatch
 	case u.state == session.Finished:
 		m := s.bySeq(u.memory)
-		if m.life != visible {
+		if m.presence != visible {
 			return o.answer == gone
 		}
 		return o.answer == ok && o.rows[0] == m.row
@@ -138,8 +140,8 @@ func (c *checker) finish(s *state, u *up, o *op) bool {
 	return done && (o.lost || o.rows[0] == m.row)
 }
 
-// finishBatch is one that was not refused: all at one moment. What was finished before must have
-// been visible too, but each when it was looked at (echo).
+// finishBatch is a batch that was not refused: all of it at one moment. Uploads that were finished
+// before must have been visible too, each when it was looked at (echo).
 func (c *checker) finishBatch(s *state, o *op) bool {
 	for i, sid := range o.sids {
 		u := s.bySID(sid)
@@ -162,20 +164,20 @@ func (c *checker) memory(s *state, o *op) bool {
 	if m == nil {
 		return false
 	}
-	there := m.life == visible || m.life == trashed && (o.kind == purge || o.kind == restore)
+	there := m.presence == visible || m.presence == trashed && (o.kind == purge || o.kind == restore)
 	if !there || o.answer != ok && !o.lost {
 		return !there && (o.answer == notFound || o.lost)
 	}
 	done := true
 	switch {
 	case o.kind == trash:
-		m.life, m.inTrash = trashed, true
+		m.presence, m.inTrash = trashed, true
 		done = c.emitOf(s, catalog.MemoryDeleted, m)
 	case o.kind == purge:
-		m.life = purged
+		m.presence = purged
 		done = c.emitOf(s, catalog.MemoryPurged, m)
-	case o.kind == restore && m.life == trashed:
-		m.life, m.inTrash = visible, false
+	case o.kind == restore && m.presence == trashed:
+		m.presence, m.inTrash = visible, false
 		done = c.emitOf(s, catalog.MemoryRestored, m)
 	case o.kind == update:
 		m.version = o.version
@@ -184,16 +186,17 @@ func (c *checker) memory(s *state, o *op) bool {
 	return done && (o.lost || len(o.rows) == 0 || o.rows[0] == m.row)
 }
 
-// look is what reads the whole capsule.
+// look is an operation that reads the whole capsule.
 func (c *checker) look(s *state, o *op) bool {
 	switch o.kind {
 	case counters:
 		return o.counts == s.counts()
 	case feed:
-		return s.seq >= o.from && slices.Equal(o.events, c.events[min(o.from-c.start, uint64(len(c.events))):s.seq-c.start])
+		return s.seq >= o.from &&
+			slices.Equal(o.events, c.events[min(o.from-c.start, uint64(len(c.events))):s.seq-c.start])
 	case ping:
 		for i, id := range o.ids {
-			if m := s.byID(id); m == nil || o.present[i] != (m.life == visible) {
+			if m := s.byID(id); m == nil || o.present[i] != (m.presence == visible) {
 				return false
 			}
 		}
@@ -204,7 +207,8 @@ func (c *checker) look(s *state, o *op) bool {
 	want, more := []row(nil), false
 	for i := len(s.memories) - 1; i >= 0; i-- {
 		m := s.memories[i]
-		if m.life == purged || (m.life == trashed) != o.inTrash || m.seq >= o.from || o.only && m.content != o.content {
+		if m.presence == purged || (m.presence == trashed) != o.inTrash || m.seq >= o.from ||
+			o.only && m.content != o.content {
 			continue
 		}
 		if more = len(want) == o.limit; more {
@@ -215,14 +219,14 @@ func (c *checker) look(s *state, o *op) bool {
 	return more == o.more && slices.Equal(want, o.rows)
 }
 
-// sessions: all that are open are listed, but those that are just being ended may be missing. What
-// is told of each is compared by itself (status).
+// sessions: all open sessions are listed, except perhaps those that are just being ended. Each is
+// compared by itself (status).
 func (c *checker) sessions(s *state, o *op) bool {
 	listed := map[uint64]bool{}
 	for _, got := range o.shown {
 		u := s.bySID(got.sid)
 		if u == nil {
-			// Nobody knew it: the one of this key that a lost begin has made.
+			// No answer has named it: the session with this key whose begin was lost.
 			if u = s.openOf(got.key); u == nil || !s.learn(u, got.sid) {
 				return false
 			}

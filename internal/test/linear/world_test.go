@@ -1,69 +1,47 @@
-// Package linear lets several clients work on the same few uploads at once, and asks of each
-// history of calls and answers whether some order of the calls, in which each happens at one moment
+// Package linear lets several clients work on the same few uploads at once. For each history of
+// calls and answers it asks whether some order of the calls, in which each happens at one moment
 // between its beginning and its answer, explains every answer. Servers die in the middle of it. It
 // is tests only.
 //
-// It owns what clients do, the model of a capsule that answers are held against, and the record of
-// a history. The search for an order is porcupine's. It does not own crashes at chosen steps and
-// what a disk may lose (package crashtest), nor the bytes of an upload under mishaps (upload's own
-// tests).
+// It owns the calls of the clients, the model of a capsule against which answers are compared, and
+// the record of a history. The search for an order is porcupine's. It does not own the wiring of
+// the server (package world), crashes at chosen steps and what a disk may lose (package crashtest),
+// nor the bytes of an upload under mishaps (upload's own tests).
 package linear
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
-	"io/fs"
-	"math/rand/v2"
-	"strings"
-	"sync/atomic"
 	"time"
 
-	"sluice/access"
 	"sluice/catalog"
 	"sluice/internal/durable"
 	"sluice/internal/test/crashfs"
-	"sluice/keeper"
-	"sluice/memories"
+	"sluice/internal/test/world"
 	"sluice/metadata/metadatatest"
 	"sluice/session"
-	"sluice/store/localblob"
 	"sluice/store/pebblemeta"
 	"sluice/upload"
 )
 
 const (
-	data      = "/data"
-	tokenFile = data + "/admin-token"
-	capsule   = "default"
+	data    = "/data"
+	capsule = "default"
 )
 
-// clock is set by hand.
-type clock struct{ ms atomic.Int64 }
-
-func (c *clock) Now() time.Time { return time.UnixMilli(1_700_000_000_000 + c.ms.Load()).UTC() }
-
-func (c *clock) advance(d time.Duration) { c.ms.Add(d.Milliseconds()) }
-
-// world is a server without its network, wired as cmd/sluice does.
-type world struct {
-	meta     *pebblemeta.DB // nil where sessions and catalog are kept in memory
-	blobs    *localblob.Store
-	rows     catalog.Store
-	uploads  *upload.Service
-	memories *memories.Service
-	keeper   *keeper.Keeper
-	clock    *clock
-	me       access.Caller
+// server is the whole server without its network, on a simulated disk.
+type server struct {
+	*world.World
+	clock *world.Clock
 }
 
-// setup is what worlds differ in.
+// setup is what servers differ in.
 type setup struct {
 	disk       *crashfs.Disk
-	inMemory   bool
-	durability localblob.Durability
+	inMemory   bool // sessions and catalog are kept in memory
+	durability durable.Durability
 	seed       uint64
-	clock      *clock
+	clock      *world.Clock
 }
 
 func newDisk() *crashfs.Disk {
@@ -72,95 +50,34 @@ func newDisk() *crashfs.Disk {
 	return d
 }
 
-// openWorld starts a server on what the disk has.
-func openWorld(ctx context.Context, st setup) (w *world, err error) {
-	w = &world{clock: st.clock}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, w.close())
-			w = nil
-		}
-	}()
-	if err := durable.MkdirAll(st.disk, data, 0o700); err != nil {
-		return w, err
-	}
-	bounds := catalog.Bounds{MaxSessions: 1000}
-	var sessions session.Store
-	if st.inMemory {
-		stores := metadatatest.NewMem(upload.Reserving(bounds))
-		sessions, w.rows = stores.Sessions(), stores.Catalog()
-	} else {
-		die := func(err error) { panic(err) }
-		if w.meta, err = pebblemeta.Open(data+"/meta", pebblemeta.Options{Hook: upload.Reserving(bounds), Die: die, FS: st.disk.VFS()}); err != nil {
-			return w, err
-		}
-		sessions, w.rows = w.meta.Sessions(), w.meta.Catalog()
-	}
-	if w.blobs, err = localblob.Open(data+"/content", localblob.Options{Durability: st.durability, FS: st.disk}); err != nil {
-		return w, err
-	}
-	var seed [32]byte
-	binary.LittleEndian.PutUint64(seed[:], st.seed)
-	engine, err := session.New(ctx, sessions, upload.EngineConfig(session.Config{
-		TTL: 1000 * time.Hour, Tick: time.Hour, Keep: 1000 * time.Hour, Buffers: w.blobs.Buffers(), Clock: st.clock, Rand: &lockedReader{r: rand.NewChaCha8(seed)},
-	}))
-	if err != nil {
-		return w, err
-	}
+// openServer starts a server on what the disk has, and logs in.
+func openServer(ctx context.Context, st setup) (*server, error) {
+	const long = 1000 * time.Hour
 	limits := upload.DefaultLimits()
-	limits.ChunkSize, limits.ChunkSizeMin, limits.InlineMax, limits.TTL = 2000, 1, inlineMax, 1000*time.Hour
-	w.uploads = upload.New(upload.Config{Sessions: engine, Catalog: w.rows, Blobs: w.blobs, Clock: st.clock, Limits: limits})
-	if w.me, err = login(ctx, st.disk, access.New(w.rows, st.clock, engine.Running, nil)); err != nil {
-		return w, err
+	limits.ChunkSize, limits.ChunkSizeMin, limits.InlineMax, limits.TTL = 2000, 1, inlineMax, long
+	c := world.Config{
+		Disk: world.Disk{FS: st.disk, Pebble: st.disk.VFS()}, Data: data,
+		Durability: st.durability, Clock: st.clock, Seed: st.seed,
+		Meta:   pebblemeta.Options{Die: func(err error) { panic(err) }},
+		Engine: session.Config{TTL: long, Tick: time.Hour, Keep: long},
+		Limits: limits, MaxSessions: 1000, TrashFor: long,
 	}
-	w.keeper = keeper.New(keeper.Config{Sessions: engine, Uploads: w.uploads, Catalog: w.rows, Blobs: w.blobs, Clock: st.clock})
-	w.memories = memories.New(memories.Config{Catalog: w.rows, Content: w.blobs, Clock: st.clock, Running: engine.Running, TrashFor: 1000 * time.Hour})
-	return w, nil
-}
-
-// login makes the first principal and its token's file, as cmd/sluice does, and logs in with that.
-func login(ctx context.Context, disk *crashfs.Disk, who *access.Service) (c access.Caller, err error) {
-	secret, err := who.Bootstrap(ctx)
+	if st.inMemory {
+		c.Metadata = metadatatest.NewMem(upload.Reserving(catalog.Bounds{MaxSessions: 1000}))
+	}
+	w, err := world.Open(ctx, c)
 	if err != nil {
-		return c, err
+		return nil, err
 	}
-	if secret == "" {
-		if _, err = disk.Stat(tokenFile); errors.Is(err, fs.ErrNotExist) {
-			secret, err = who.AdminToken(ctx)
-		}
-		if err != nil {
-			return c, err
-		}
+	if err := w.Login(ctx); err != nil {
+		return nil, errors.Join(err, w.Close())
 	}
-	if secret != "" {
-		if err := durable.WriteFile(disk, tokenFile, []byte(secret+"\n"), 0o600); err != nil {
-			return c, err
-		}
-	}
-	text, err := durable.ReadFile(disk, tokenFile)
-	if err != nil {
-		return c, err
-	}
-	return who.Authenticate(ctx, strings.TrimSpace(string(text)))
-}
-
-// close is a clean stop.
-func (w *world) close() (err error) {
-	if w.uploads != nil {
-		w.uploads.Close()
-	}
-	if w.blobs != nil {
-		err = w.blobs.Close()
-	}
-	if w.meta != nil {
-		err = errors.Join(err, w.meta.Close())
-	}
-	return err
+	return &server{World: w, clock: st.clock}, nil
 }
 
 // events reads the capsule's events from one on, as a feed would.
-func (w *world) events(ctx context.Context, after uint64) (out []event, err error) {
-	err = w.rows.View(ctx, func(r catalog.Reader) error {
+func (w *server) events(ctx context.Context, after uint64) (out []event, err error) {
+	err = w.Catalog.View(ctx, func(r catalog.Reader) error {
 		out = nil
 		for e, err := range catalog.Events.After(r, catalog.EventKey{Capsule: capsule, Seq: after}) {
 			if err != nil {

@@ -10,23 +10,23 @@ import (
 	"sluice/api"
 )
 
-// Demand says what must be there of what was told.
+// Demand says how much of the answers must still hold.
 type Demand int
 
 const (
-	// Everything that was answered.
+	// All of it.
 	Everything Demand = iota
-	// ButChunks forgives chunks that the server says to be missing: after a power loss, where they
-	// were not promised to survive it. Chunks that are there are what was sent.
+	// ButChunks forgives chunks that the server reports missing. After a power loss they need not
+	// survive if they were not promised to. Chunks that are there must have the bytes that were
+	// sent.
 	ButChunks
-	// ButDoubted forgives chunks that the server finds to be missing only when it is asked to
-	// finish: after a file system has lost what it could not write, and the server could not see
-	// that.
+	// ButDoubted forgives chunks that the server finds missing only when it is asked to finish. A
+	// file system may lose bytes that it could not write, without a sign that the server could see.
 	ButDoubted
 )
 
-// Check asks the server for everything that was told, and settles what was asked for without an
-// answer: it must have happened wholly or not at all.
+// Check asks the server for everything that was answered. It also finds out about each request
+// without an answer: that request must have had its whole effect or none.
 func (f *Facts) Check(ctx context.Context, c *api.Client, want Demand) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -63,7 +63,7 @@ func (f *Facts) Check(ctx context.Context, c *api.Client, want Demand) error {
 			return fmt.Errorf("memory %s: %d bytes that are not what was stored, %w", id, len(b), err)
 		}
 	}
-	// A create whose answer was lost is asked for again, and is one memory.
+	// A create whose answer was lost is sent again, and is one memory.
 	for idem, m := range f.creates {
 		one := &Client{Facts: New(), api: c}
 		if err := one.createAs(ctx, idem, &memory{sum: m.sum, body: m.body, state: "stored"}); err != nil {
@@ -140,7 +140,7 @@ func missing(s api.Session, chunk int64) bool {
 	return slices.ContainsFunc(s.Missing, func(r api.Range) bool { return r[0] <= chunk && chunk <= r[1] })
 }
 
-// checkCounters compares the capsule's figures with what is there.
+// checkCounters compares the capsule's counters with the memories and sessions there.
 func (f *Facts) checkCounters(ctx context.Context, c *api.Client) error {
 	row, err := c.ReadCapsule(ctx, "default")
 	if err != nil {
@@ -160,10 +160,11 @@ func (f *Facts) checkCounters(ctx context.Context, c *api.Client) error {
 			open++
 		}
 	}
-	// A begin without an answer may have made a session that nobody knows of: so there may be more
-	// than we know.
+	// A begin without an answer may have made a session that no client knows. So there may be more
+	// sessions than the facts have.
 	if row.Memories != stored+trashed || row.Trashed != trashed || row.OpenSessions < open {
-		return fmt.Errorf("the capsule counts %d memories, %d of them in the trash, and %d open sessions; there are %d, %d and %d",
+		return fmt.Errorf("the capsule counts %d memories, %d of them in the trash, and %d open sessions; there are "+
+			"%d, %d and %d",
 			row.Memories, row.Trashed, row.OpenSessions, stored+trashed, trashed, open)
 	}
 	st, err := c.AdminStats(ctx)
@@ -171,7 +172,9 @@ func (f *Facts) checkCounters(ctx context.Context, c *api.Client) error {
 		return err
 	}
 	if st.Open != row.OpenSessions || st.Sealed != 0 {
-		return fmt.Errorf("%d sessions are open and %d sealed, the capsule counts %d", st.Open, st.Sealed, row.OpenSessions)
+		return fmt.Errorf(
+			"%d sessions are open and %d sealed, the capsule counts %d", st.Open, st.Sealed, row.OpenSessions,
+		)
 	}
 	return nil
 }
@@ -203,17 +206,19 @@ func (f *Facts) FinishAll(ctx context.Context, c *api.Client, want Demand) error
 	return nil
 }
 
-// lacks reports whether the server has found that bytes are lost: then the status says which.
+// lacks reports whether the server has found that bytes are lost. Then the status says which.
 func lacks(err error) bool {
 	var refused *api.Error
 	return errors.As(err, &refused) && (refused.Code == api.CodeIncomplete || refused.Code == api.CodeSuperseded)
 }
 
-// finish sends what is not acknowledged, and ends the upload.
+// finish sends the chunks that were not acknowledged, and ends the upload.
 func (u *upload) finish(ctx context.Context, c *api.Client) (m api.Memory, err error) {
 	for i := range u.chunks {
 		if !u.acked[i] {
-			if err := c.PutChunk(ctx, u.id, int64(i), reader(u.chunks[i]), int64(len(u.chunks[i])), api.PutOptions{}); err != nil {
+			if err := c.PutChunk(
+				ctx, u.id, int64(i), reader(u.chunks[i]), int64(len(u.chunks[i])), api.PutOptions{},
+			); err != nil {
 				return m, err
 			}
 		}

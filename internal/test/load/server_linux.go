@@ -42,10 +42,16 @@ type Server struct {
 	err  error // of Wait
 }
 
-// Start runs `sluice serve` on a data folder, below a shell that first runs the line before
-// (limits). It returns when the server listens.
+// Start runs `sluice serve` on a data folder. A shell runs the line before first, to set limits.
+// Start returns when the server listens.
 func Start(exe, data, before string, flags ...string) (*Server, error) {
-	args := append([]string{"-c", before + ` exec "$0" "$@"`, exe, "serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data", data}, flags...)
+	args := append(
+		[]string{
+			"-c", before + ` exec "$0" "$@"`, exe, "serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
+			"--data", data,
+		},
+		flags...,
+	)
 	c := &Server{cmd: exec.Command("/bin/sh", args...), done: make(chan struct{})}
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stderr, err := c.cmd.StderrPipe()
@@ -97,14 +103,14 @@ func Start(exe, data, before string, flags ...string) (*Server, error) {
 	}
 }
 
-// Output is what it has said on standard error.
+// Output is the text that the server has written on standard error.
 func (c *Server) Output() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.said.String()
 }
 
-// PID is its process's.
+// PID is the id of its process.
 func (c *Server) PID() int { return c.cmd.Process.Pid }
 
 // Err is how it has ended; only after Done.

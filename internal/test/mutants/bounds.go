@@ -17,7 +17,7 @@ func ofBounds() []mutant {
 			tests: []string{"cmd/sluice.TestTricklingConnections"},
 		},
 		{
-			name: "connections-are-not-bounded", promise: 11, file: "cmd/sluice/serve.go",
+			name: "connections-are-not-bounded", promise: 11, file: "cmd/sluice/wire.go",
 			old:   "		MaxConns: b.Connections, ",
 			new:   "		",
 			tests: []string{"cmd/sluice.TestTricklingConnections"},
@@ -95,7 +95,7 @@ func ofBounds() []mutant {
 			tests: []string{"api.TestOneByteRangesInTheWorstOrder", "cmd/sluice.TestTheServerHasASmallestPiece"},
 		},
 		{
-			name: "the-server-has-no-smallest-piece", promise: 11, file: "cmd/sluice/serve.go",
+			name: "the-server-has-no-smallest-piece", promise: 11, file: "cmd/sluice/wire.go",
 			old:   "MinEntry: 4 << 10, ",
 			new:   "",
 			tests: []string{"cmd/sluice.TestTheServerHasASmallestPiece"},
@@ -137,8 +137,8 @@ func ofBounds() []mutant {
 			tests: []string{"store/pebblemeta.TestTheReserveHasAnEnd"},
 		},
 		{
-			name: "uploads-do-not-ask-the-metadata-for-room", promise: 6, file: "cmd/sluice/serve.go",
-			old:   "CheckSpace: s.room, ",
+			name: "uploads-do-not-ask-the-metadata-for-room", promise: 6, file: "cmd/sluice/wire.go",
+			old:   "CheckSpace: s.checkSpace, ",
 			new:   "",
 			tests: []string{"cmd/sluice.TestAFullDiskOfTheMetadataAlone"},
 		},

@@ -110,8 +110,8 @@ func ofFolder() []mutant {
 		},
 		{
 			name: "the-socket-goes-by-its-name", promise: 12, file: "cmd/sluice/control.go",
-			old:   "	return d.folder.FS.Remove(filepath.Join(d.folder.Path, socketName))",
-			new:   "	return os.Remove(filepath.Join(d.folder.Path, socketName))",
+			old:   "	return c.folder.FS.Remove(filepath.Join(c.folder.Path, socketName))",
+			new:   "	return os.Remove(filepath.Join(c.folder.Path, socketName))",
 			tests: []string{"cmd/sluice.TestARenamedFolderIsNotAnothers"},
 		},
 		{
@@ -208,8 +208,8 @@ func ofFolder() []mutant {
 		},
 		{
 			name: "an-empty-variable-is-a-value", promise: 17, file: "cmd/sluice/empty.go",
-			old:   "bool { return os.Getenv(name) == \"\" })",
-			new:   "bool { return name == \"\" && os.Getenv(name) == \"\" })",
+			old:   "bool { return os.Getenv(name) == \"\" }",
+			new:   "bool { return name == \"\" && os.Getenv(name) == \"\" }",
 			tests: []string{"cmd/sluice.TestAnEmptyVariableIsNotSet"},
 		},
 		{

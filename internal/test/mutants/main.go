@@ -1,27 +1,27 @@
-// Command mutants plants bugs, one at a time, and asks the tests that are named for each whether
-// they find it: a test that can't fail proves nothing.
+// Command mutants plants bugs, one at a time, and runs the tests that are named for each, to see
+// whether they find it: a test that can't fail proves nothing.
 //
 // It owns the table of planted bugs ([table], one file for each part of the program) and how one is
-// run. The bugs are texts in that table: each is laid over its file for one build (go test
-// -overlay), so nothing of it is ever in the program. It does not own the tests; what no test finds
-// needs one.
+// run. The bugs are texts in that table. Each is laid over its file for one build (go test
+// -overlay), so nothing of it is ever in the program. It does not own the tests. A bug that no test
+// finds needs one.
 //
 //	go run ./internal/test/mutants [-list] [-new] [-parallel N] [-record FILE]
 //		[-write docs/mutants.md] [NAME…]
 //
 // A NAME selects the mutants whose names contain it, -new those that docs/mutants.md does not have.
 // -record keeps the results in a file. A mutant that was caught before is not run again as long as
-// its row, and all code that its tests are built from, are the same: a run that was stopped goes
+// its row, and all code that its tests are built from, are the same. So a run that was stopped goes
 // on, and several runs make one page. -write needs that all tests pass without a mutant; the page
 // says which mutants have no result.
 //
-// A line is written as each mutant ends. A test catches its mutant where it fails, and where the
-// test process ends while that test runs: os.Exit, a panic, a signal. The second is marked with
-// "ended".
+// The command writes a line as each mutant ends. A test catches its mutant if it fails, or if the
+// test process ends while that test runs: os.Exit, a panic, a signal. The second kind is marked
+// with "ended".
 //
-// Exit status: 0 where each named test caught its mutant, 1 where one passed or did not end in
-// time, or the page has a mutant without a result, 2 where the table does not fit the program (a
-// text that is not there exactly once, code that does not build).
+// Exit status: 0 if each named test caught its mutant; 1 if one passed or did not end in time, or
+// the page has a mutant without a result; 2 if the table does not fit the program (a text that is
+// not there exactly once, code that does not build).
 package main
 
 import (
@@ -50,7 +50,10 @@ type mutant struct {
 
 // table gives all mutants, by promise.
 func table() []mutant {
-	all := slices.Concat(ofSession(), ofUpload(), ofCatalog(), ofStores(), ofPacks(), ofFronts(), ofBounds(), ofMeetings(), ofRecords(), ofCleanup(), ofWire(), ofWaits(), ofFolder(), ofSalvage())
+	all := slices.Concat(
+		ofSession(), ofUpload(), ofCatalog(), ofStores(), ofPacks(), ofFronts(), ofBounds(), ofMeetings(), ofRecords(),
+		ofCleanup(), ofWire(), ofWaits(), ofFolder(), ofSalvage(),
+	)
 	all = append(all, ofClient()...)
 	all = append(all, ofPromised()...)
 	slices.SortStableFunc(all, func(a, b mutant) int { return a.promise - b.promise })
@@ -130,7 +133,7 @@ func run(ctx context.Context, root string, all []mutant, o options, out io.Write
 	return status
 }
 
-// choose gives the mutants that are asked for.
+// choose gives the mutants that the options select.
 func choose(root string, all []mutant, o options) ([]mutant, error) {
 	known := map[string]bool{}
 	if o.onlyNew {
@@ -141,7 +144,8 @@ func choose(root string, all []mutant, o options) ([]mutant, error) {
 	}
 	var chosen []mutant
 	for _, m := range all {
-		named := len(o.names) == 0 || slices.ContainsFunc(o.names, func(n string) bool { return strings.Contains(m.name, n) })
+		named := len(o.names) == 0 ||
+			slices.ContainsFunc(o.names, func(n string) bool { return strings.Contains(m.name, n) })
 		if named && !known[m.title()] {
 			chosen = append(chosen, m)
 		}

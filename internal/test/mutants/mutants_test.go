@@ -15,8 +15,8 @@ import (
 
 const root = "../../.."
 
-// The table goes with the program: what it replaces is there exactly once, and the tests that it
-// names exist.
+// The table fits the program: each text that it replaces is there exactly once, and the tests that
+// it names exist.
 func TestTheTableFits(t *testing.T) {
 	all := table()
 	if len(all) < 25 {
@@ -56,7 +56,8 @@ func TestTheTableFits(t *testing.T) {
 	}
 }
 
-// What go test says is read so that only a test that failed, or that ended the process, is a catch.
+// The output of go test is read so that only a test that failed, or that ended the process, is a
+// catch.
 func TestOnlyAFailureIsACatch(t *testing.T) {
 	line := func(parts ...string) string { // Action, Test, Output
 		parts = append(parts, "", "")
@@ -89,7 +90,9 @@ func TestOnlyAFailureIsACatch(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
 	}
-	if _, err := read([]byte(line("build-output", "", "undefined: x\n") + line("build-fail") + line("fail"))); !errors.Is(err, errTable) || !strings.Contains(err.Error(), "undefined: x") {
+	if _, err := read([]byte(
+		line("build-output", "", "undefined: x\n") + line("build-fail") + line("fail"),
+	)); !errors.Is(err, errTable) || !strings.Contains(err.Error(), "undefined: x") {
 		t.Errorf("a build that fails: %v", err)
 	}
 }
@@ -144,11 +147,13 @@ func TestPanics(t *testing.T) {
 
 // sets is a mutant of [module] that turns variables on.
 func sets(name, values string, tests ...string) mutant {
-	return mutant{name: name, promise: 1, file: "p/p.go", old: "false, false, false, false, 0", new: values, tests: tests}
+	return mutant{
+		name: name, promise: 1, file: "p/p.go", old: "false, false, false, false, 0", new: values, tests: tests,
+	}
 }
 
-// A run says of each mutant how it went: who found it, who did not, and what of it came by the end
-// of the process.
+// A run says of each mutant how it went: which test found it, which did not, and what the end of
+// the process caused.
 func TestARunTellsWhoCatches(t *testing.T) {
 	var out strings.Builder
 	status := run(t.Context(), module(t), []mutant{
@@ -167,7 +172,8 @@ func TestARunTellsWhoCatches(t *testing.T) {
 		"caught    one-fails                                by p.TestFails, p.TestFailsToo (",
 		"caught    one-exits                                by p.TestExits (ended) (",
 		"caught    one-panics                               by p.TestPanics (ended) (",
-		"caught    all-do                                   by p.TestPanics (ended), p.TestFails, p.TestExits (ended) (",
+		"caught    all-do                                   " +
+			"by p.TestPanics (ended), p.TestFails, p.TestExits (ended) (",
 		"SURVIVED  another-ends                             p.TestFails, p.TestPanics (",
 		"SURVIVED  nobody-looks                             p.TestFails (",
 		"BROKEN    no-code ",
@@ -178,8 +184,7 @@ func TestARunTellsWhoCatches(t *testing.T) {
 	}
 }
 
-// Several runs make one page, and a result counts only as long as its row and its code are the
-// same.
+// Several runs make one page. A result counts only as long as its row and its code are the same.
 func TestRunsAreMerged(t *testing.T) {
 	dir := module(t)
 	all := []mutant{
@@ -192,19 +197,29 @@ func TestRunsAreMerged(t *testing.T) {
 		var out strings.Builder
 		o := o
 		change(&o)
-		if s := run(t.Context(), dir, all, o, &out); s != status || strings.Join(regexp.MustCompile(`caught +\S+|\d of \d mutants without a result|not written: .*`).FindAllString(out.String(), -1), "; ") != want {
+		if s := run(t.Context(), dir, all, o, &out); s != status || strings.Join(
+			regexp.MustCompile(
+				`caught +\S+|\d of \d mutants without a result|not written: .*`,
+			).FindAllString(out.String(), -1),
+			"; ",
+		) != want {
 			t.Errorf("status %d, want %d and %q:\n%s", s, status, want, &out)
 		}
 	}
 	whole := func(*options) {}
 	try(1, "caught    it-is-new; 1 of 2 mutants without a result", func(o *options) { o.onlyNew = true })
 	text, err := os.ReadFile(o.write)
-	if left := "\n| 1 | it is known | `p/p.go` | p `TestFails` |\n"; err != nil || !strings.HasSuffix(string(text), left) || strings.Index(string(text), left) < strings.Index(string(text), untried) {
+	if left := "\n| 1 | it is known | `p/p.go` | p `TestFails` |\n"; err != nil ||
+		!strings.HasSuffix(string(text), left) ||
+		strings.Index(string(text), left) < strings.Index(string(text), untried) {
 		t.Errorf("%v\n%s", err, text)
 	}
 	try(0, "caught    it-is-known", func(o *options) { o.onlyNew = true })
 	text, err = os.ReadFile(o.write)
-	if err != nil || !strings.HasSuffix(string(text), "\n| 1 | it is known | `p/p.go` | p `TestFails` |\n| 1 | it is new | `p/p.go` | p `TestExits` (ended) |\n") {
+	if err != nil || !strings.HasSuffix(
+		string(text),
+		"\n| 1 | it is known | `p/p.go` | p `TestFails` |\n| 1 | it is new | `p/p.go` | p `TestExits` (ended) |\n",
+	) {
 		t.Errorf("%v\n%s", err, text)
 	}
 	try(0, "", whole)
@@ -213,7 +228,9 @@ func TestRunsAreMerged(t *testing.T) {
 	all[0].new = "true, false, true, false, 0"
 	try(0, "caught    it-is-known", whole)
 	code, err := os.ReadFile(filepath.Join(dir, "p/p.go"))
-	if err := errors.Join(err, os.WriteFile(filepath.Join(dir, "p/p.go"), append(code, "// changed\n"...), 0o666)); err != nil {
+	if err := errors.Join(err, os.WriteFile(
+		filepath.Join(dir, "p/p.go"), append(code, "// changed\n"...), 0o666,
+	)); err != nil {
 		t.Fatal(err)
 	}
 	try(1, "caught    it-is-new; 1 of 2 mutants without a result", func(o *options) { o.names = []string{"new"} })
@@ -222,8 +239,15 @@ func TestRunsAreMerged(t *testing.T) {
 
 	// A test that fails anyway catches nothing.
 	code, err = os.ReadFile(filepath.Join(dir, "p/p_test.go"))
-	if err := errors.Join(err, os.WriteFile(filepath.Join(dir, "p/p_test.go"), bytes.Replace(code, []byte("if Exits {"), []byte("if true {"), 1), 0o666)); err != nil {
+	if err := errors.Join(err, os.WriteFile(
+		filepath.Join(dir, "p/p_test.go"), bytes.Replace(code, []byte("if Exits {"), []byte("if true {"), 1), 0o666,
+	)); err != nil {
 		t.Fatal(err)
 	}
-	try(2, "caught    it-is-known; caught    it-is-new; not written: these tests do not pass without a mutant: p.TestExits", whole)
+	try(
+		2,
+		"caught    it-is-known; caught    it-is-new; not written: these tests do not pass without a mutant: "+
+			"p.TestExits",
+		whole,
+	)
 }

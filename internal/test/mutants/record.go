@@ -33,7 +33,7 @@ type result struct {
 	Found map[string]verdict
 }
 
-// openRecord reads what still holds of the results in a file, which is made where it is missing.
+// openRecord reads the results in a file that still hold. It makes the file if it is missing.
 func openRecord(ctx context.Context, root, name string, all []mutant) (*record, error) {
 	r := &record{root: root, caught: map[string]map[string]verdict{}}
 	if name == "" {
@@ -59,7 +59,7 @@ func openRecord(ctx context.Context, root, name string, all []mutant) (*record, 
 	}
 }
 
-// add notes what the tests said of a mutant, where all of them caught it.
+// add notes the verdicts on a mutant, if all tests caught it.
 func (r *record) add(ctx context.Context, m mutant, found map[string]verdict) error {
 	if slices.ContainsFunc(m.tests, func(t string) bool { return found[t] != failed && found[t] != ended }) {
 		return nil
@@ -93,9 +93,9 @@ func (r *record) close() error {
 	return r.file.Close()
 }
 
-// keysOf gives for each mutant a hash of its row and of all that its tests are built from: the
+// keysOf gives for each mutant a hash of its row and of all code that its tests are built from: the
 // files of their package, those that any package of the module gives to its build, and the versions
-// of the others.
+// of the other modules.
 func keysOf(ctx context.Context, root string, all []mutant) (map[string]string, error) {
 	keys, code := map[string]string{}, map[string]string{}
 	for _, m := range all {
@@ -116,7 +116,7 @@ func keysOf(ctx context.Context, root string, all []mutant) (map[string]string, 
 	return keys, nil
 }
 
-// codeOf hashes what the tests of a package are built from.
+// codeOf hashes the files that the tests of a package are built from.
 func codeOf(ctx context.Context, root, pkg string) (string, error) {
 	pkgs, err := depsOf(ctx, root, "./"+pkg)
 	if err != nil {
@@ -166,7 +166,9 @@ func codeOf(ctx context.Context, root, pkg string) (string, error) {
 // depsOf gives the folders of this module's packages that the tests of a package need, relative to
 // the module.
 func depsOf(ctx context.Context, root, pkg string) ([]string, error) {
-	cmd := exec.CommandContext(ctx, "go", "list", "-deps", "-test", "-f", "{{with .Module}}{{if .Main}}{{$.Dir}}{{end}}{{end}}", pkg)
+	cmd := exec.CommandContext(
+		ctx, "go", "list", "-deps", "-test", "-f", "{{with .Module}}{{if .Main}}{{$.Dir}}{{end}}{{end}}", pkg,
+	)
 	cmd.Dir, cmd.Stderr = root, os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
@@ -187,7 +189,7 @@ func depsOf(ctx context.Context, root, pkg string) ([]string, error) {
 	return pkgs, nil
 }
 
-// untried is the heading on the page of those that were not caught.
+// untried is the heading on the page above the mutants without a result.
 const untried = "## Without a result"
 
 // document gives the table for people.
@@ -198,9 +200,11 @@ func document(all []mutant, caught map[string]map[string]verdict) []byte {
 		"Each of these bugs was put into the code for one build, and every test that is named beside it\n" +
 		"failed, or its process ended while it ran (*ended*). `make mutants` does it again and writes this page;\n" +
 		"`go run ./internal/test/mutants NAME` tries those whose names contain NAME. How, and why so:\n" +
-		"[adr/0007](adr/0007-planted-bugs-by-overlay.md). The promises are those of [promises.md](promises.md).\n\n" + head)
+		"[adr/0007](adr/0007-planted-bugs-by-overlay.md). The promises are those of [promises.md](promises.md).\n\n" +
+		head)
 	left.WriteString("\n" + untried + "\n\n" +
-		"These are planted too, but have not been tried since their code was changed, or a test did not find them.\n\n" + head)
+		"These are planted too, but have not been tried since their code was changed, or a test did not find " +
+		"them.\n\n" + head)
 	for _, m := range all {
 		b, said := &found, caught[m.name]
 		if said == nil {

@@ -53,7 +53,7 @@ func split(t string) (pkg, test string) {
 	return t[:i], t[i+1:]
 }
 
-// try runs the tests over the planted bug, and gives what each said.
+// try runs the tests over the planted bug, and gives the verdict of each.
 func (m mutant) try(ctx context.Context, root string, limit time.Duration) (map[string]verdict, error) {
 	text, err := m.planted(root)
 	if err != nil {
@@ -68,18 +68,20 @@ func (m mutant) try(ctx context.Context, root string, limit time.Duration) (map[
 	if err != nil {
 		return nil, err
 	}
-	over := filepath.Join(dir, "overlay.json")
+	overlayFile := filepath.Join(dir, "overlay.json")
 	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{file: filepath.Join(dir, "planted.go")}})
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(os.WriteFile(filepath.Join(dir, "planted.go"), text, 0o600), os.WriteFile(over, overlay, 0o600)); err != nil {
+	if err := errors.Join(
+		os.WriteFile(filepath.Join(dir, "planted.go"), text, 0o600), os.WriteFile(overlayFile, overlay, 0o600),
+	); err != nil {
 		return nil, err
 	}
 	found := map[string]verdict{}
 	byPackage := m.byPackage()
 	for _, pkg := range slices.Sorted(maps.Keys(byPackage)) {
-		said, err := goTest(ctx, root, over, pkg, byPackage[pkg], limit)
+		said, err := goTest(ctx, root, overlayFile, pkg, byPackage[pkg], limit)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", pkg, err)
 		}
@@ -90,8 +92,7 @@ func (m mutant) try(ctx context.Context, root string, limit time.Duration) (map[
 	return found, nil
 }
 
-// unsound gives those tests of all mutants that fail without any: what they say of a mutant means
-// nothing.
+// unsound gives the tests that fail without any mutant: their verdict on a mutant means nothing.
 func unsound(ctx context.Context, root string, all []mutant, limit time.Duration) (bad []string, err error) {
 	var every mutant
 	for _, m := range all {
@@ -114,18 +115,24 @@ func unsound(ctx context.Context, root string, all []mutant, limit time.Duration
 	return bad, nil
 }
 
-// goTest runs tests of one package, over the files that an overlay names ("" for none). Where the
-// process ends early, the tests that have neither passed nor failed are run again, each alone: that
+// goTest runs tests of one package, over the files that an overlay names ("" for none). If the
+// process ends early, the tests that have neither passed nor failed are run again, each alone. That
 // tells which of them ends it.
-func goTest(ctx context.Context, root, overlay, pkg string, tests []string, limit time.Duration) (map[string]verdict, error) {
-	cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-vet=off", "-ldflags=-s -w", "-timeout", limit.String(),
-		"-run", "^("+strings.Join(tests, "|")+")$", "./"+pkg)
+func goTest(
+	ctx context.Context, root, overlay, pkg string, tests []string, limit time.Duration,
+) (map[string]verdict, error) {
+	cmd := exec.CommandContext(
+		ctx, "go", "test", "-json", "-count=1", "-vet=off", "-ldflags=-s -w", "-timeout", limit.String(),
+		"-run", "^("+strings.Join(tests, "|")+")$", "./"+pkg,
+	)
 	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "RAPID_NOFAILFILE=true") // else what one mutant fails at is the first that is tried with the next
+	// else an input at which one mutant fails is tried first with the next one
+	cmd.Env = append(os.Environ(), "RAPID_NOFAILFILE=true")
 	if overlay != "" {
-		cmd.Env = append(cmd.Env, "GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlay) // also for the programs that tests build
+		// for the programs that tests build, too
+		cmd.Env = append(cmd.Env, "GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlay)
 	}
-	out, _ := cmd.Output() // that it fails is hoped for
+	out, _ := cmd.Output() // an error is the expected case
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -146,14 +153,13 @@ func goTest(ctx context.Context, root, overlay, pkg string, tests []string, limi
 	return said, nil
 }
 
-// read gives what go test -json says of each test. A test that was running when the process failed
-// has ended it, if no other was chosen. It gives nothing where the tests were cut off by the time,
-// or killed from outside: that proves nothing. Neither does code that does not build, which is an
-// error.
+// read gives the verdicts in the output of go test -json. A test that was running when the process
+// failed has ended it, if no other was chosen. If the tests ran out of time, or were killed from
+// outside, read gives nothing: that proves nothing. Code that does not build is an error.
 func read(out []byte) (map[string]verdict, error) {
 	said, running := map[string]verdict{}, map[string]bool{}
 	var build strings.Builder
-	broken, over, cut := false, false, false
+	buildFailed, complete, timedOut := false, false, false
 	for d := json.NewDecoder(bytes.NewReader(out)); ; {
 		var e struct{ Action, Test, Output, FailedBuild string }
 		if err := d.Decode(&e); err == io.EOF {
@@ -165,16 +171,16 @@ func read(out []byte) (map[string]verdict, error) {
 		case e.Action == "build-output":
 			build.WriteString(e.Output)
 		case e.Action == "build-fail" || e.FailedBuild != "":
-			broken = true
+			buildFailed = true
 		case strings.HasPrefix(e.Output, "panic: test timed out") || e.Output == "signal: killed\n":
-			cut = true
+			timedOut = true
 		case e.Test == "" && e.Action == "fail":
-			over = true
+			complete = true
 			for t := range running {
 				said[t] = ended
 			}
 		case e.Test == "":
-			over = over || e.Action == "pass"
+			complete = complete || e.Action == "pass"
 		case e.Action == "run" || e.Action == "cont":
 			running[e.Test] = true
 		case e.Action == "pause":
@@ -187,10 +193,10 @@ func read(out []byte) (map[string]verdict, error) {
 			delete(running, e.Test)
 		}
 	}
-	if broken || !over {
+	if buildFailed || !complete {
 		return nil, fmt.Errorf("%w: it does not build\n%s", errTable, build.String())
 	}
-	if cut {
+	if timedOut {
 		return nil, nil
 	}
 	return said, nil

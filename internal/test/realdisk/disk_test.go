@@ -1,11 +1,10 @@
 // Package realdisk runs the real program on a real file system, ext4 and xfs, on a disk that loses
 // power, fails and lies: a file that a process of these tests serves by FUSE, below a loop device.
-// It is tests only, for root on Linux; elsewhere they say what is missing and are skipped.
+// It is tests only, for root on Linux. Elsewhere they say what is missing and are skipped.
 //
-// It owns the disk (what of the writes since the last flush a power loss leaves, and which writes
-// and flushes fail), and bringing file systems up on it and away again. It does not own the clients
-// and what they were told (package load), nor the same on a simulated disk at every step (package
-// crashtest).
+// It owns the disk: which of the writes since the last flush a power loss leaves, and which writes
+// and flushes fail. It also mounts and unmounts file systems on it. It does not own the clients and
+// their facts (package load), nor the same on a simulated disk at every step (package crashtest).
 package realdisk
 
 import (
@@ -17,8 +16,8 @@ import (
 	"time"
 )
 
-// page is what the disk's bytes are kept in. A page is never changed, only replaced: so an image
-// shares those of its disk. One that is not there is all zeros.
+// page is a part of the disk's bytes. A page is never changed, only replaced, so that an image
+// shares the pages of its disk. A missing page is all zeros.
 const page = 4096
 
 // sector is what a power loss writes whole or not at all.
@@ -64,36 +63,36 @@ type write struct {
 	data []byte
 }
 
-// disk has a cache that a power loss empties in part. It fails as it is told to.
+// disk has a cache that a power loss empties in part. It fails as its fault says.
 type disk struct {
 	size int64
 
 	mu     sync.Mutex
-	now    pages   // with what is in the cache: what is read
-	kept   pages   // what the last flush has left
+	now    pages   // with the cache: reads see it
+	kept   pages   // as the last flush has left it
 	cache  []write // since then, in order
 	counts Counts
 	fault  Fault
 	armed  *image
 }
 
-// taken is an image, and what it is of.
+// taken is an image, and the state of the disk that it shows.
 type taken struct {
 	disk *disk
 	of   Taken
 }
 
-// image is one that is to be made later.
+// image is an image that is to be made later.
 type image struct {
 	take  Take
 	made  chan taken
 	on    chan struct{} // closed when the disk may go on
-	alone bool          // it has gone on without having been told
+	alone bool          // it has gone on without a GoOn
 }
 
 func newDisk(size int64) *disk { return &disk{size: size, now: pages{}, kept: pages{}} }
 
-// step comes before each write and flush, under the lock: there the power may fail.
+// step comes before each write and flush, under the lock. There the power may fail.
 func (d *disk) step() {
 	if d.armed == nil {
 		return
@@ -103,8 +102,8 @@ func (d *disk) step() {
 	}
 }
 
-// shoot makes the image, and stands still until whoever wants it has noted what clients know: they
-// can learn nothing new meanwhile.
+// shoot makes the image, and stands still until the test has noted the facts of the clients.
+// Meanwhile the clients can learn nothing new.
 func (d *disk) shoot() {
 	i := d.armed
 	i.made <- d.image(i.take)
@@ -116,7 +115,7 @@ func (d *disk) shoot() {
 	d.armed = nil
 }
 
-// fails says whether a write or flush that the fault is about fails.
+// fails reports whether a write or flush fails by the fault.
 func (d *disk) fails() bool {
 	if d.fault.Skip > 0 {
 		d.fault.Skip--
@@ -142,7 +141,8 @@ func (d *disk) writeAt(p []byte, off int64) syscall.Errno {
 	defer d.mu.Unlock()
 	d.step()
 	d.counts.Writes++
-	if d.fault.Writes && off < d.fault.To && off+int64(len(p)) > d.fault.From && bytes.Contains(p, d.fault.Holding) && d.fails() {
+	if d.fault.Writes && off < d.fault.To && off+int64(len(p)) > d.fault.From && bytes.Contains(p, d.fault.Holding) &&
+		d.fails() {
 		return syscall.EIO
 	}
 	w := write{off, bytes.Clone(p)}
@@ -175,8 +175,8 @@ func (d *disk) flush() syscall.Errno {
 	return 0
 }
 
-// image is the disk as after a power loss: what was flushed, and of each later write all, nothing,
-// or some of its sectors.
+// image is the disk as after a power loss: all flushed writes, and of each later write all,
+// nothing, or some of its sectors.
 func (d *disk) image(t Take) taken {
 	r := rand.New(rand.NewPCG(t.Seed, 3))
 	out := newDisk(d.size)

@@ -28,14 +28,13 @@ func each(t *testing.T, f func(t *testing.T, s *shelf)) {
 	}
 }
 
-// marked are n bytes that say in each sector who they are, so that a disk can fail to write these
-// alone.
+// marked gives n bytes with a mark in each sector, so that a disk can fail to write these alone.
 func marked(mark string, n int) []byte {
 	return bytes.Repeat([]byte(mark+strings.Repeat(".", sector-len(mark))), n/sector+1)[:n]
 }
 
-// Why a failed fsync must never be tried again: the second one finds nothing to do, the cache shows
-// the bytes, and the disk lacks them.
+// Why a failed fsync must never be tried again: the second fsync finds nothing to do, the cache
+// shows the bytes, and the disk lacks them.
 func TestAFailedSyncShowsBytesThatTheDiskLacks(t *testing.T) {
 	each(t, func(t *testing.T, s *shelf) {
 		m := s.mount(s.format())
@@ -83,16 +82,19 @@ func TestAFailedSyncShowsBytesThatTheDiskLacks(t *testing.T) {
 		f.Close()
 		m = m.again()
 		lasting := read(filepath.Join(m.dir, "file"), 0)
-		t.Logf("the second sync: %v; the cache says %q, the disk %q; mounted anew, the file says %q", again, cached, direct, lasting)
-		// What a kernel does at the second sync, and what it shows meanwhile, is its own affair:
-		// that the bytes are gone is not.
+		t.Logf(
+			"the second sync: %v; the cache says %q, the disk %q; mounted anew, the file says %q", again, cached,
+			direct, lasting,
+		)
+		// Kernels differ in the result of the second sync, and in what they show meanwhile. The
+		// bytes are gone in all of them.
 		if lasting != "before" {
 			t.Errorf("the file says %q: the failed write was not lost, so this test shows nothing", lasting)
 		}
 	})
 }
 
-// aligned gives memory that O_DIRECT can read into.
+// aligned gives memory into which O_DIRECT can read.
 func aligned(n int) []byte {
 	b := make([]byte, n+page)
 	skip := page - int(uintptr(unsafe.Pointer(&b[0]))%page)
@@ -110,8 +112,8 @@ func sum(b []byte) string {
 	return hex.EncodeToString(s[:])
 }
 
-// begin begins an upload of one chunk. Its length is told where it is to be packed, which else
-// nobody knows of it.
+// begin begins an upload of one chunk. It gives the length if the content is to be packed: else the
+// server does not know it.
 func begin(t *testing.T, c *api.Client, body []byte, packed bool) one {
 	t.Helper()
 	n := int64(len(body))
@@ -131,7 +133,9 @@ func (o one) put(c *api.Client) error {
 }
 
 func (o one) finish(c *api.Client) (api.Memory, error) {
-	return c.Finish(context.Background(), api.FinishRequest{SessionID: o.id, SHA256: sum(o.body), TotalLen: int64(len(o.body))})
+	return c.Finish(context.Background(), api.FinishRequest{
+		SessionID: o.id, SHA256: sum(o.body), TotalLen: int64(len(o.body)),
+	})
 }
 
 func (o one) stored(t *testing.T, c *api.Client, id string) {
@@ -146,8 +150,8 @@ func (o one) stored(t *testing.T, c *api.Client, id string) {
 	}
 }
 
-// Content that the disk could not write is said to be missing, harms that upload alone, and is sent
-// again when the disk is well; what was stored survives a power loss.
+// Content that the disk could not write is reported missing, harms that upload alone, and is sent
+// again when the disk is well. Stored content survives a power loss.
 func TestAFailedWriteOfContentHarmsItsUploadAlone(t *testing.T) {
 	each(t, func(t *testing.T, s *shelf) {
 		for _, how := range []struct {
@@ -169,7 +173,7 @@ func TestAFailedWriteOfContentHarmsItsUploadAlone(t *testing.T) {
 			if _, err := bad.finish(c); durability == "power" && puts == nil || err == nil {
 				t.Fatalf("%s: bytes that the disk lacks were taken: put %v, finish %v", durability, puts, err)
 			}
-			if durability == "process" && !how.packed && puts != nil { // what is packed goes past the cache
+			if durability == "process" && !how.packed && puts != nil { // packed content goes past the cache
 				t.Errorf("a put that need not be on the disk: %v", puts)
 			}
 			if s.counts(m.disk).Failed == 0 {
@@ -177,7 +181,7 @@ func TestAFailedWriteOfContentHarmsItsUploadAlone(t *testing.T) {
 			}
 			missing := 1
 			if puts != nil && !how.packed {
-				missing = 0 // of a length that nobody knows, and nothing has come
+				missing = 0 // of an unknown length, and no byte has come
 			}
 			st, err := c.Status(t.Context(), bad.id, true)
 			if err != nil || st.State != "open" || len(st.Missing) != missing || len(st.CRC32C) != 0 {
@@ -203,7 +207,7 @@ func TestAFailedWriteOfContentHarmsItsUploadAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 			srv.Kill()
-			m.drop()
+			m.remove()
 			s.reboot()
 			m = s.mount(after.Image)
 			if srv, err = load.Start(r.exe, m.data(), ""); err != nil {
@@ -213,13 +217,13 @@ func TestAFailedWriteOfContentHarmsItsUploadAlone(t *testing.T) {
 			good.stored(t, srv.Client, goodMemory.MemoryID)
 			bad.stored(t, srv.Client, badMemory.MemoryID)
 			srv.Kill()
-			m.drop()
+			m.remove()
 		}
 	})
 }
 
-// A disk that fails every write from some moment on ends the server, which says why; when the disk
-// is well, everything that was acknowledged is there.
+// A disk that fails every write from some moment on ends the server, which says why. When the disk
+// is well, all acknowledged content is there.
 func TestADiskThatFailsEndsTheServerAndLosesNothing(t *testing.T) {
 	each(t, func(t *testing.T, s *shelf) {
 		for i, durability := range []string{"process", "power"} {
@@ -238,7 +242,7 @@ func TestADiskThatFailsEndsTheServerAndLosesNothing(t *testing.T) {
 			case <-time.After(time.Minute):
 				t.Fatal("the server lives without a disk")
 			}
-			_ = end() // refusals are its right
+			_ = end() // the server may refuse now
 			if !strings.Contains(srv.Output(), "the disk of the metadata failed") {
 				t.Errorf("it ended without a word: %s", srv.Output())
 			}
@@ -246,18 +250,18 @@ func TestADiskThatFailsEndsTheServerAndLosesNothing(t *testing.T) {
 			m = m.again()
 			want := load.Everything
 			if durability == "process" {
-				want = load.ButDoubted // what was in the file system's cache is gone with it
+				want = load.ButDoubted // the bytes in the file system's cache are gone with it
 			}
 			if err := r.look(m, r.facts, want); err != nil {
 				t.Errorf("%s, seed %d: %v", durability, r.seed, err)
 			}
-			m.drop()
+			m.remove()
 		}
 	})
 }
 
-// A few writes fail under load, of content or of metadata. Whether the server lives on or not: what
-// was acknowledged holds.
+// A few writes fail under load, of content or of metadata. Whether the server lives on or not, its
+// answers hold.
 func TestADiskThatFailsForAWhileLosesNothing(t *testing.T) {
 	each(t, func(t *testing.T, s *shelf) {
 		r := newSeries(s, "power", rand.Uint64())
@@ -271,7 +275,9 @@ func TestADiskThatFailsForAWhileLosesNothing(t *testing.T) {
 			end := r.clients(m, srv)
 			time.Sleep(time.Duration(20+r.rand.IntN(100)) * time.Millisecond)
 			failed := s.counts(m.disk).Failed
-			s.fail(m.disk, Fault{Writes: true, Flushes: r.rand.IntN(4) == 0, Skip: r.rand.Int64N(10), Most: 1 + r.rand.Int64N(5)})
+			s.fail(m.disk, Fault{
+				Writes: true, Flushes: r.rand.IntN(4) == 0, Skip: r.rand.Int64N(10), Most: 1 + r.rand.Int64N(5),
+			})
 			for range 200 {
 				if time.Sleep(10 * time.Millisecond); s.counts(m.disk).Failed > failed {
 					break
@@ -299,8 +305,8 @@ func TestADiskThatFailsForAWhileLosesNothing(t *testing.T) {
 	})
 }
 
-// The proof of the proof: a disk that answers flushes and carries out none takes what was
-// acknowledged, and that is seen.
+// This proves the other tests: a disk that answers flushes and carries out none takes acknowledged
+// bytes, and the test sees that.
 func TestADiskThatLiesIsFoundOut(t *testing.T) {
 	each(t, func(t *testing.T, s *shelf) {
 		r := newSeries(s, "power", rand.Uint64())
@@ -321,7 +327,7 @@ func TestADiskThatLiesIsFoundOut(t *testing.T) {
 			t.Fatal(err)
 		}
 		srv.Kill()
-		m.drop()
+		m.remove()
 		s.reboot()
 		m = s.mount(take.Image)
 		if err := r.look(m, facts, r.want, knows); err == nil {
@@ -332,7 +338,8 @@ func TestADiskThatLiesIsFoundOut(t *testing.T) {
 	})
 }
 
-// A file system without room ends no server and loses nothing, also by a power loss just then.
+// A file system without free space ends no server and loses nothing, even by a power loss just
+// then.
 func TestAFullFileSystemLosesNothing(t *testing.T) {
 	each(t, func(t *testing.T, s *shelf) {
 		r := newSeries(s, "process", rand.Uint64())
@@ -376,7 +383,7 @@ func TestAFullFileSystemLosesNothing(t *testing.T) {
 		if err := r.look(m, r.facts, load.Everything); err != nil {
 			t.Errorf("seed %d: %v", r.seed, err)
 		}
-		m.drop()
+		m.remove()
 		s.reboot()
 		m = s.mount(full.Image)
 		_ = os.Remove(filepath.Join(m.dir, "ballast"))

@@ -16,10 +16,10 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// Fault is how a disk fails until it is told otherwise.
+// Fault says how a disk fails, until the next fault.
 type Fault struct {
 	Writes, Flushes bool   // what fails with EIO
-	Skip            int64  // so many succeed first
+	Skip            int64  // so many succeed before
 	Most            int64  // so many fail, and then the disk is well; 0: for ever
 	From, To        int64  // of the writes: only those that touch these bytes
 	Holding         []byte // of the writes: only those with these bytes in them
@@ -30,19 +30,23 @@ type Fault struct {
 type Take struct {
 	Disk, Image string
 	Seed        uint64
-	Keep, Tear  int   // of the writes since the last flush, in percent: those that are on the disk, and those of which some sectors are
-	After       int64 // so many writes and flushes from now,
-	Cached      int   // when so many writes are not flushed; or a moment later where no more come
+	// Keep and Tear are shares of the writes since the last flush, in percent: of those that are on
+	// the disk, and of those of which some sectors are.
+	Keep, Tear int
+	// After and Cached say when: so many writes and flushes from now, when so many writes are not
+	// flushed; or a moment later if no more come.
+	After  int64
+	Cached int
 }
 
-// Taken says what a power loss met: writes that were not flushed, and those of them that are on the
-// disk, whole or torn.
+// Taken says what a power loss met: unflushed writes, and those of them that are on the disk, whole
+// or torn.
 type Taken struct{ Cached, Kept, Torn int }
 
 // Counts are of one disk.
 type Counts struct{ Writes, Flushes, Failed int64 }
 
-// Disks is what the process that serves the disks is told. Each disk is a file in one folder.
+// Disks is the service of the process that serves the disks. Each disk is a file in one folder.
 type Disks struct {
 	root  *fs.Inode
 	mu    sync.Mutex
@@ -50,7 +54,7 @@ type Disks struct {
 	still map[string]*image
 }
 
-// Make is what to make.
+// Make has the arguments of Disks.Make.
 type Make struct {
 	Name string
 	Size int64
@@ -66,7 +70,9 @@ func (s *Disks) add(name string, d *disk) error {
 		return errors.New("there is a disk of that name: " + name)
 	}
 	s.disks[name] = d
-	s.root.AddChild(name, s.root.NewPersistentInode(context.Background(), &file{disk: d}, fs.StableAttr{Mode: fuse.S_IFREG}), false)
+	s.root.AddChild(
+		name, s.root.NewPersistentInode(context.Background(), &file{disk: d}, fs.StableAttr{Mode: fuse.S_IFREG}), false,
+	)
 	return nil
 }
 
@@ -79,13 +85,13 @@ func (s *Disks) disk(name string) (*disk, error) {
 	return nil, errors.New("there is no disk " + name)
 }
 
-// Remove forgets a disk. Nobody may have it open.
+// Remove forgets a disk. No process may have it open.
 func (s *Disks) Remove(name string, _ *struct{}) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.disks, name)
 	s.root.RmChild(name)
-	_ = s.root.NotifyEntry(name) // the kernel may never have heard of it
+	_ = s.root.NotifyEntry(name) // the kernel may never have looked it up
 	return nil
 }
 
@@ -122,13 +128,14 @@ func (s *Disks) Count(name string, out *Counts) error {
 	return nil
 }
 
-// maxWrite is what one request of the kernel may carry.
+// maxWrite is how many bytes one request of the kernel may carry.
 const maxWrite = 1 << 20
 
 // patience is how long an image waits for the writes that are to come before it.
 const patience = time.Second
 
-// Take makes another disk of what a power loss leaves of one, which stands still until GoOn.
+// Take makes another disk of what a power loss leaves of one. The first disk stands still until
+// GoOn.
 func (s *Disks) Take(t Take, of *Taken) error {
 	d, err := s.disk(t.Disk)
 	if err != nil {
@@ -188,7 +195,7 @@ func (f *file) Getattr(_ context.Context, _ fs.FileHandle, out *fuse.AttrOut) sy
 	return 0
 }
 
-// Open keeps the kernel from caching: each write of the loop device is one of the disk's.
+// Open keeps the kernel from caching: each write of the loop device is a write of the disk.
 func (f *file) Open(context.Context, uint32) (fs.FileHandle, uint32, syscall.Errno) {
 	return nil, fuse.FOPEN_DIRECT_IO, 0
 }
@@ -208,9 +215,9 @@ func (f *file) Write(_ context.Context, _ fs.FileHandle, p []byte, off int64) (u
 
 func (f *file) Fsync(context.Context, fs.FileHandle, uint32) syscall.Errno { return f.disk.flush() }
 
-// serve is the process that serves disks, by a descriptor of a mounted folder, until the other end
-// of its standard input is closed: also by the death of the tests. Then whoever is still above
-// loses the disk, and no more waits for it.
+// serve is the process that serves disks, by a descriptor of a mounted folder. It ends when the
+// other end of its standard input is closed, also by the death of the tests. Then the file systems
+// above lose their disks, and no longer wait for them.
 func serve(dir string) error {
 	root := &fs.Inode{}
 	forever := time.Hour

@@ -14,17 +14,17 @@ import (
 	"sluice/internal/test/leak"
 )
 
-// What a process of this binary is, by its environment: the tests inside a mount namespace of their
-// own (the value is a folder for their files), or outside one (the value says why), or who serves
-// disks (the value is where).
+// The role of a process of this binary, by its environment: the tests inside a mount namespace of
+// their own (the value is a folder for their files), the tests outside of one (the value says why),
+// or the process that serves disks (the value says where).
 const (
 	inside  = "SLUICE_REALDISK_INSIDE"
 	outside = "SLUICE_REALDISK_OUTSIDE"
 	serving = "SLUICE_REALDISK_SERVING"
 )
 
-// TestMain runs the tests in a mount namespace of their own: whatever ends them, the kernel takes
-// their mounts away with it, and with the mounts the loop devices.
+// TestMain runs the tests in a mount namespace of their own. However they end, the kernel takes
+// their mounts away with the namespace, and the loop devices with the mounts.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(serving); dir != "" {
 		if err := serve(dir); err != nil {
@@ -49,7 +49,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// inNamespace runs the tests, and removes their files also where they could not.
+// inNamespace runs the tests. It removes their files also if they could not.
 func inNamespace() (code int, err error) {
 	dir, err := os.MkdirTemp("", "sluice-realdisk-")
 	if err != nil {
@@ -70,7 +70,7 @@ func inNamespace() (code int, err error) {
 	return code, nil
 }
 
-// tidy fails tests that leave mounts or loop devices.
+// tidy fails tests that leave mounts or loop devices behind.
 func tidy(dir string, code int) int {
 	var err error
 	for range 100 { // a loop device goes a moment after its last user
@@ -83,7 +83,7 @@ func tidy(dir string, code int) int {
 	return 1
 }
 
-// left names mounts and loop devices that have to do with a folder.
+// left names mounts and loop devices that belong to a folder.
 func left(dir string) error {
 	var errs []error
 	mounts, err := os.ReadFile("/proc/self/mountinfo")

@@ -34,7 +34,7 @@ var kinds = []kind{
 	{name: "xfs", size: 320 << 20, mkfs: []string{"mkfs.xfs", "-q", "-f", "-K"}, options: "nouuid"},
 }
 
-// need skips a test where the machine lacks something, and says what.
+// need skips a test if the machine lacks something, and says what.
 func need(t *testing.T, k kind) {
 	t.Helper()
 	if withRace {
@@ -62,7 +62,7 @@ func need(t *testing.T, k kind) {
 	}
 }
 
-// shelf has disks, in a process of its own: so what waits for a disk never waits for itself.
+// shelf has disks, in a process of its own, so that a wait for a disk never waits for itself.
 type shelf struct {
 	t     *testing.T
 	kind  kind
@@ -72,8 +72,8 @@ type shelf struct {
 	names int
 }
 
-// newShelf starts the process. It ends with the test, and with the end of the tests' process,
-// however that comes.
+// newShelf starts the process. It ends with the test, or with the tests' process, however that
+// ends.
 func newShelf(t *testing.T, k kind) *shelf {
 	t.Helper()
 	need(t, k)
@@ -92,8 +92,8 @@ func newShelf(t *testing.T, k kind) *shelf {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// It sees no mount of ours: else, if it were the last to die, its end would wait for a file
-	// system that waits for it.
+	// The process must see no mount of ours. If it were the last to die, its end would else wait
+	// for a file system that waits for it.
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), serving+"=/dev/fd/3")
 	cmd.Stdin, cmd.Stderr, cmd.ExtraFiles = theirs, os.Stderr, []*os.File{fuse}
@@ -123,7 +123,7 @@ func newShelf(t *testing.T, k kind) *shelf {
 	return s
 }
 
-// mountDisks mounts a folder, and gives what it is served through.
+// mountDisks mounts a folder, and gives the descriptor through which it is served.
 func mountDisks(dir string) (*os.File, error) {
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -140,7 +140,7 @@ func mountDisks(dir string) (*os.File, error) {
 // bootID is where the kernel tells one run of the machine from the next.
 const bootID = "/proc/sys/kernel/random/boot_id"
 
-// reboot lets the machine, as the server sees it, be in its next run.
+// reboot makes the server see the next run of the machine.
 func (s *shelf) reboot() {
 	s.t.Helper()
 	if err := os.WriteFile(s.boot, []byte(rand.Text()), 0o600); err != nil {
@@ -148,7 +148,7 @@ func (s *shelf) reboot() {
 	}
 }
 
-// call asks the process that serves the disks. It may answer one error.
+// call calls the process that serves the disks. One error, if given, is allowed.
 func (s *shelf) call(method string, in, out any, but ...string) {
 	s.t.Helper()
 	if out == nil {
@@ -159,7 +159,7 @@ func (s *shelf) call(method string, in, out any, but ...string) {
 	}
 }
 
-// name gives one that no disk has.
+// name gives a name that no disk has.
 func (s *shelf) name() string {
 	s.names++
 	return fmt.Sprintf("disk-%d", s.names)
@@ -189,7 +189,7 @@ func (s *shelf) counts(disk string) (c Counts) {
 	return c
 }
 
-// take takes an image of a disk at work. What facts say of its server was true before.
+// take takes an image of a disk at work. The facts that it gives were true of the server before.
 func (s *shelf) take(t Take, facts *load.Facts) (known *load.Facts, of Taken, err error) {
 	if err := s.calls.Call("Disks.Take", t, &of); err != nil {
 		return nil, of, err
@@ -198,7 +198,7 @@ func (s *shelf) take(t Take, facts *load.Facts) (known *load.Facts, of Taken, er
 	return known, of, err
 }
 
-// attach puts a loop device over a disk. It goes with its last user.
+// attach puts a loop device over a disk. The device goes with its last user.
 func (s *shelf) attach(disk string) *os.File {
 	s.t.Helper()
 	file, err := os.OpenFile(filepath.Join(s.dir, disk), os.O_RDWR, 0)
@@ -240,7 +240,7 @@ type mounted struct {
 	gone      bool
 }
 
-// mount mounts a disk: there the kernel reads its journal. The test's end unmounts it.
+// mount mounts a disk: then the kernel reads its journal. The test's end unmounts it.
 func (s *shelf) mount(disk string) *mounted {
 	s.t.Helper()
 	dev := s.attach(disk)
@@ -253,7 +253,7 @@ func (s *shelf) mount(disk string) *mounted {
 	return m
 }
 
-// unmount lets go of the disk, and is patient with processes that are just ending.
+// unmount releases the disk, and is patient with processes that are just ending.
 func (m *mounted) unmount() {
 	if m.gone {
 		return
@@ -269,18 +269,21 @@ func (m *mounted) unmount() {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	m.t.Errorf("unmounting: %v; it is done when nobody uses it any more", errors.Join(err, unix.Unmount(m.dir, unix.MNT_DETACH)))
+	m.t.Errorf(
+		"unmounting: %v; it is done when nobody uses it any more",
+		errors.Join(err, unix.Unmount(m.dir, unix.MNT_DETACH)),
+	)
 }
 
-// again mounts the disk anew, as after its owner has looked after it.
+// again mounts the disk anew, as after its owner has repaired it.
 func (m *mounted) again() *mounted {
 	m.t.Helper()
 	m.unmount()
 	return m.mount(m.disk)
 }
 
-// drop unmounts a disk and forgets it.
-func (m *mounted) drop() {
+// remove unmounts a disk and forgets it.
+func (m *mounted) remove() {
 	m.t.Helper()
 	m.unmount()
 	m.call("Remove", m.disk, nil)

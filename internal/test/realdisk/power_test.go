@@ -31,9 +31,9 @@ var (
 var build = sync.OnceValues(func() (string, error) { return load.Program(*program, os.Getenv(inside)) })
 
 const (
-	// perDisk is how many power losses a disk sees before the next series begins with an empty one,
-	// and atOnce how many images are taken while a server runs. The last of these becomes the disk
-	// that the series goes on with.
+	// perDisk is how many power losses a disk sees before the next series begins with an empty one.
+	// atOnce is how many images are taken while a server runs. The series goes on with the last of
+	// them as its disk.
 	perDisk, atOnce = 16, 4
 	workers         = 6
 )
@@ -56,16 +56,20 @@ func newSeries(s *shelf, durability string, seed uint64) *series {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	r := &series{shelf: s, exe: exe, durability: durability, seed: seed, rand: rand.New(rand.NewPCG(seed, uint64(crc32.ChecksumIEEE([]byte(s.kind.name+durability))))), facts: load.New(), want: load.ButChunks}
+	r := &series{
+		shelf: s, exe: exe, durability: durability, seed: seed,
+		rand:  rand.New(rand.NewPCG(seed, uint64(crc32.ChecksumIEEE([]byte(s.kind.name+durability))))),
+		facts: load.New(), want: load.ButChunks,
+	}
 	if durability == "power" {
 		r.want = load.Everything
 	}
 	return r
 }
 
-// A power loss at any moment, of a disk that keeps of what it was not told to flush what it likes,
-// on real file systems: the kernel reads its journal, the server starts, and everything that was
-// acknowledged before is there.
+// A power loss at any moment, of a disk that keeps any of the unflushed writes, on real file
+// systems. The kernel reads its journal, the server starts, and everything that was acknowledged
+// before is there.
 func TestNoPowerLossTakesWhatWasAcknowledged(t *testing.T) {
 	seed := *first
 	if seed == 0 {
@@ -77,19 +81,25 @@ func TestNoPowerLossTakesWhatWasAcknowledged(t *testing.T) {
 			t.Run(k.name+"/"+durability, func(t *testing.T) {
 				need(t, k)
 				var met Taken
-				n, answers := 0, int64(0)
+				n, acks := 0, int64(0)
 				for i := uint64(0); n < max(1, *images/combos); i++ {
 					r := newSeries(newShelf(t, k), durability, seed+i)
 					got, err := r.run(min(perDisk, *images/combos-n))
 					n += got
 					if err != nil {
-						t.Fatalf("%v\nsomewhat like it: go test ./internal/test/realdisk -count=1 -v -run %s -args -realdisk.images %d -realdisk.seed %d", err, t.Name(), perDisk*combos, r.seed)
+						t.Fatalf(
+							"%v\nsomewhat like it: go test ./internal/test/realdisk -count=1 -v -run %s -args "+
+								"-realdisk.images %d -realdisk.seed %d",
+							err, t.Name(), perDisk*combos, r.seed,
+						)
 					}
-					answers += r.facts.Answers()
+					acks += r.facts.Answers()
 					met.Cached, met.Kept, met.Torn = met.Cached+r.met.Cached, met.Kept+r.met.Kept, met.Torn+r.met.Torn
 				}
-				t.Logf("%d power losses, seeds from %d, %d acknowledgements: none was a lie. Of %d writes that had not been flushed %d were on the disk, and %d torn",
-					n, seed, answers, met.Cached, met.Kept, met.Torn)
+				t.Logf(
+					"%d power losses, seeds from %d, %d acknowledgements: none was a lie. Of %d writes that had "+
+						"not been flushed %d were on the disk, and %d torn",
+					n, seed, acks, met.Cached, met.Kept, met.Torn)
 			})
 		}
 	}
@@ -103,26 +113,28 @@ func (r *series) run(n int) (done int, err error) {
 		if err != nil {
 			return done, fmt.Errorf("series of seed %d, after %d power losses: %w", r.seed, done, err)
 		}
-		now.drop()
+		now.remove()
 		for i, s := range shots {
 			r.reboot()
 			m := r.mount(s.take.Image)
 			if err := r.look(m, s.facts, r.want, knows); err != nil {
-				return done, fmt.Errorf("series of seed %d, power loss %d (%+v, of %+v): %w", r.seed, done, s.take, s.of, err)
+				return done, fmt.Errorf(
+					"series of seed %d, power loss %d (%+v, of %+v): %w", r.seed, done, s.take, s.of, err,
+				)
 			}
 			done++
 			if i < len(shots)-1 {
-				m.drop()
+				m.remove()
 				continue
 			}
 			now, r.facts = m, s.facts
 		}
 	}
-	now.drop()
+	now.remove()
 	return done, nil
 }
 
-// shot is a power loss, and what was known before.
+// shot is a power loss, and the facts from before it.
 type shot struct {
 	take  Take
 	of    Taken
@@ -141,7 +153,8 @@ func (r *series) work(m *mounted, n int) (shots []shot, err error) {
 		time.Sleep(time.Duration(10+r.rand.IntN(150)) * time.Millisecond)
 		s := shot{take: Take{
 			Disk: m.disk, Image: r.name(), Seed: r.rand.Uint64(),
-			Keep: []int{0, 10, 50, 90, 100}[r.rand.IntN(5)], Tear: []int{0, 20}[r.rand.IntN(2)], After: r.rand.Int64N(40), Cached: r.rand.IntN(6),
+			Keep: []int{0, 10, 50, 90, 100}[r.rand.IntN(5)], Tear: []int{0, 20}[r.rand.IntN(2)],
+			After: r.rand.Int64N(40), Cached: r.rand.IntN(6),
 		}}
 		if s.facts, s.of, err = r.shelf.take(s.take, r.facts); err != nil {
 			break
@@ -158,7 +171,7 @@ func (r *series) work(m *mounted, n int) (shots []shot, err error) {
 	return shots, err
 }
 
-// clients work until end is called. It gives the first refusal that no client should have seen.
+// clients work until end is called. It gives the first refusal that no client should have got.
 func (r *series) clients(m *mounted, srv *load.Server) (end func() error) {
 	ctx, done := context.WithCancel(r.t.Context())
 	var wg sync.WaitGroup
@@ -181,8 +194,8 @@ func (r *series) clients(m *mounted, srv *load.Server) (end func() error) {
 	}
 }
 
-// writeBack lets the kernel bring content to the disk whenever it likes, as it does when memory is
-// short: so there are writes that nobody has asked for, and that are not flushed.
+// writeBack lets the kernel bring content to the disk at any time, as it does when memory is short.
+// So there are writes that no process has asked for, and that are not flushed.
 func writeBack(ctx context.Context, m *mounted, r *rand.Rand) {
 	for ctx.Err() == nil {
 		time.Sleep(time.Duration(1+r.IntN(20)) * time.Millisecond)
@@ -199,8 +212,8 @@ func writeBack(ctx context.Context, m *mounted, r *rand.Rand) {
 	}
 }
 
-// look starts a server on a disk after whatever has happened to it, and asks for what is known;
-// lets all clients end; and looks at the folder as a whole.
+// look starts a server on a disk that something has happened to, and asks for the facts. Then it
+// lets all clients end, and looks at the folder as a whole.
 func (r *series) look(m *mounted, facts *load.Facts, want load.Demand, started ...func(*mounted) error) error {
 	ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Minute)
 	defer cancel()
@@ -221,7 +234,7 @@ func (r *series) look(m *mounted, facts *load.Facts, want load.Demand, started .
 		srv.Stop,
 	} {
 		if err := step(); err != nil {
-			srv.Kill() // whose last words are complete then
+			srv.Kill() // whose last output is complete then
 			return fmt.Errorf("%w\nthe server said: %s", err, srv.Output())
 		}
 	}

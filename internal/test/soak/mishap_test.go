@@ -16,7 +16,8 @@ import (
 type mishap struct {
 	name  string
 	small bool // needs a small disk
-	// before gives what the shell does before it becomes the server, and what undoes it.
+	// before gives lines that the shell runs before it becomes the server, and a function that
+	// undoes them.
 	before func(r *run) (line string, undo func(), err error)
 	do     func(r *run, srv *load.Server) error
 }
@@ -101,7 +102,7 @@ func killed(r *run, srv *load.Server) error {
 	return nil
 }
 
-// survived wants the server to be there still, and then kills it.
+// survived fails the test unless the server still runs, and then kills it.
 func survived(r *run, srv *load.Server) error {
 	r.sleep(100, 300)
 	if !srv.Alive() {
@@ -111,12 +112,12 @@ func survived(r *run, srv *load.Server) error {
 	return nil
 }
 
-// memoryLimit puts the server into a control group that has little memory: where it needs more, the
-// kernel kills it.
+// memoryLimit puts the server into a control group that has little memory. The kernel kills it if
+// it needs more.
 func memoryLimit(r *run) (string, func(), error) {
 	dir := fmt.Sprintf("/sys/fs/cgroup/memory/sluice-soak-%d", os.Getpid())
 	if err := os.Mkdir(dir, 0o755); err != nil {
-		return "", func() {}, nil // no such groups here: then it is killed by hand alone
+		return "", func() {}, nil // no control groups here: then it is killed by hand alone
 	}
 	limit := 24<<20 + r.rand.Int64N(40<<20)
 	err := os.WriteFile(filepath.Join(dir, "memory.limit_in_bytes"), []byte(strconv.FormatInt(limit, 10)), 0o600)

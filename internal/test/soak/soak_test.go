@@ -1,10 +1,10 @@
-// Package soak runs the real program under load and lets things happen to it: it is killed,
-// stopped, paused, its disk and its inodes run out, it gets few descriptors and little memory.
-// After each round everything that a client was told is asked for.
+// Package soak runs the real program under load and lets things happen to it: it is killed, stopped
+// or paused, its disk or its inodes run out, it gets few descriptors or little memory. After each
+// round it asks for everything that a client was told.
 //
-// It owns the mishaps; package load has the clients, and the memory of what was promised. It knows
-// nothing of how the program works: it sees the command line and the client of package api. `go
-// test ./internal/test/soak` is a short run; `make soak` a long one, with a log of its rounds.
+// It owns the mishaps. Package load has the clients and their facts. It knows nothing of how the
+// program works: it sees the command line and the client of package api. `go test
+// ./internal/test/soak` is a short run; `make soak` a long one, with a log of its rounds.
 package soak
 
 import (
@@ -42,7 +42,7 @@ type run struct {
 	seed  uint64
 	rand  *rand.Rand
 	root  string // of its files
-	small bool   // root is a small disk in memory, whose room runs out
+	small bool   // root is a small disk in memory, whose space runs out
 	facts *load.Facts
 	log   func(entry)
 }
@@ -84,28 +84,36 @@ func TestSoak(t *testing.T) {
 		seed = rand.Uint64() >> 16
 	}
 	count := map[string]int{}
-	var answers int64
+	var acks int64
 	for i := range uint64(*series) {
 		r := &run{t: t, exe: exe, seed: seed + i, rand: rand.New(rand.NewPCG(seed+i, 1)), facts: load.New()}
 		r.log = func(e entry) {
-			e.Time, e.Program, e.Seed, e.Answers = time.Now().UTC(), strings.TrimSpace(string(version)), r.seed, r.facts.Answers()
+			e.Time, e.Program = time.Now().UTC(), strings.TrimSpace(string(version))
+			e.Seed, e.Answers = r.seed, r.facts.Answers()
 			log(e)
 			count[e.Mishap]++
 		}
 		r.series(i%3 == 0 || *only != "")
-		answers += r.facts.Answers()
+		acks += r.facts.Answers()
 	}
-	t.Logf("%d series of %d rounds, seeds from %d: %d acknowledgements, none was a lie; %v", *series, *rounds, seed, answers, count)
-	if answers < int64(*series**rounds) {
-		t.Errorf("only %d acknowledgements: that was no load", answers)
+	t.Logf(
+		"%d series of %d rounds, seeds from %d: %d acknowledgements, none was a lie; %v", *series, *rounds, seed, acks,
+		count,
+	)
+	if acks < int64(*series**rounds) {
+		t.Errorf("only %d acknowledgements: that was no load", acks)
 	}
 }
 
-// fail ends the test, and says how to see it again.
+// fail ends the test, and says how to repeat it.
 func (r *run) fail(round int, what string, err error) {
 	r.t.Helper()
 	r.log(entry{Round: round, Mishap: what, Outcome: err.Error()})
-	r.t.Fatalf("series of seed %d, round %d, %s: %v\nagain: go test ./internal/test/soak -count=1 -args -soak.series 1 -soak.seed %d", r.seed, round, what, err, r.seed)
+	r.t.Fatalf(
+		"series of seed %d, round %d, %s: %v\nagain: go test ./internal/test/soak -count=1 -args -soak.series 1 "+
+			"-soak.seed %d",
+		r.seed, round, what, err, r.seed,
+	)
 }
 
 // series ages one data folder.
@@ -150,7 +158,7 @@ func (r *run) draw() mishap {
 
 func (r *run) data() string { return filepath.Join(r.root, "data") }
 
-// round starts the server, checks what it was known for, loads it, and lets one thing happen.
+// round starts the server, checks the facts of earlier rounds, loads it, and lets one thing happen.
 func (r *run) round(m mishap) error {
 	before, undo := "", func() {}
 	if m.before != nil {
@@ -216,7 +224,9 @@ func (r *run) last() error {
 	for _, step := range []func(*load.Server) error{
 		func(c *load.Server) error { return r.facts.Check(ctx, c.Client, load.Everything) },
 		func(c *load.Server) error {
-			return errors.Join(r.facts.FinishAll(ctx, c.Client, load.Everything), r.facts.Check(ctx, c.Client, load.Everything))
+			return errors.Join(
+				r.facts.FinishAll(ctx, c.Client, load.Everything), r.facts.Check(ctx, c.Client, load.Everything),
+			)
 		},
 		func(c *load.Server) error { return r.facts.Check(ctx, c.Client, load.Everything) },
 	} {
@@ -235,7 +245,7 @@ func (r *run) last() error {
 	return nil
 }
 
-// sleep waits so many milliseconds, drawn.
+// sleep waits a random number of milliseconds.
 func (r *run) sleep(from, to int) {
 	time.Sleep(time.Duration(from+r.rand.IntN(to-from)) * time.Millisecond)
 }

@@ -11,21 +11,21 @@ import (
 	"sync"
 )
 
-// gate is a way to a server on which a script can stop everything at a known point, so that what
-// happens in the middle of a transfer does not depend on who is faster. It knows nothing of HTTP.
+// gate is a relay before a server. A script can stop everything in it at a known point, so that the
+// middle of a transfer does not depend on who is faster. It knows nothing of HTTP.
 type gate struct {
 	listener net.Listener
 	wg       sync.WaitGroup
 
-	mu     sync.Mutex
-	moved  sync.Cond // left, held, opened or cuts changed
-	left   int64     // bytes that may still pass
-	held   bool      // something came that may not
-	opened bool
-	closed bool
-	cuts   int // how often everything that ran was cut
-	server string
-	conns  map[net.Conn]bool
+	mu          sync.Mutex
+	moved       sync.Cond // left, held, opened or disconnects changed
+	left        int64     // bytes that may still pass
+	held        bool      // bytes wait that may not pass yet
+	opened      bool
+	closed      bool
+	disconnects int // how often disconnect has run
+	server      string
+	conns       map[net.Conn]bool
 }
 
 func newGate(n int64) (*gate, error) {
@@ -47,7 +47,7 @@ func newGate(n int64) (*gate, error) {
 	return g, nil
 }
 
-// to says where the server is now.
+// to sets the address of the server.
 func (g *gate) to(url string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -61,7 +61,7 @@ func (g *gate) open() {
 	g.moved.Broadcast()
 }
 
-// wait returns when the gate holds something: a request is under way then, and stays so.
+// wait returns when the gate holds something. A request is under way then, and stays so.
 func (g *gate) wait() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -70,51 +70,51 @@ func (g *gate) wait() {
 	}
 }
 
-// cut ends every connection, and what was on its way is lost, as where a machine dies with all that
-// it had sent. Later ones pass.
-func (g *gate) cut() {
+// disconnect ends every connection. The bytes on their way are lost, as if a machine died with all
+// that it had sent. Later connections pass.
+func (g *gate) disconnect() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.cuts++
+	g.disconnects++
 	for c := range g.conns {
 		c.Close()
 	}
 	g.moved.Broadcast()
 }
 
-// close cuts everything, and returns when nothing of it runs any more.
+// close disconnects everything, and returns when nothing of the gate runs any more.
 func (g *gate) close() {
 	g.listener.Close()
 	g.mu.Lock()
 	g.closed = true
 	g.mu.Unlock()
-	g.cut()
+	g.disconnect()
 	g.wg.Wait()
 }
 
-// connect joins a client with the server. Where there is none it is cut off.
+// connect joins a client with the server. Without a server the client is disconnected.
 func (g *gate) connect(client net.Conn) {
 	defer client.Close()
 	g.mu.Lock()
-	at, cuts := g.server, g.cuts
+	at, disconnects := g.server, g.disconnects
 	g.mu.Unlock()
 	server, err := net.Dial("tcp", at)
 	if err != nil {
 		return
 	}
 	defer server.Close()
-	if !g.keep(cuts, client, server) {
+	if !g.keep(disconnects, client, server) {
 		return
 	}
 	var wg sync.WaitGroup
-	pour := func(to, from net.Conn) {
-		// Either end closes both: who is left must learn of it.
+	forward := func(to, from net.Conn) {
+		// Either end closes both, so that the other end learns of it.
 		defer to.Close()
 		defer from.Close()
-		io.Copy(passing{g, cuts, to}, from)
+		io.Copy(passing{g, disconnects, to}, from)
 	}
-	wg.Go(func() { pour(server, client) })
-	wg.Go(func() { pour(client, server) })
+	wg.Go(func() { forward(server, client) })
+	wg.Go(func() { forward(client, server) })
 	wg.Wait()
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -122,29 +122,29 @@ func (g *gate) connect(client net.Conn) {
 	delete(g.conns, server)
 }
 
-// keep notes connections that cut must close; it is false where it has been, after the given number
-// of cuts.
-func (g *gate) keep(cuts int, conns ...net.Conn) bool {
+// keep notes connections that disconnect must close. It is false if disconnect has run since the
+// given number of its calls.
+func (g *gate) keep(disconnects int, conns ...net.Conn) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, c := range conns {
 		g.conns[c] = true
 	}
-	return !g.closed && cuts == g.cuts
+	return !g.closed && disconnects == g.disconnects
 }
 
-// passing writes what the gate lets pass.
+// passing writes the bytes that the gate lets pass.
 type passing struct {
-	g    *gate
-	cuts int // when its connection began
-	to   io.Writer
+	g           *gate
+	disconnects int // when its connection began
+	to          io.Writer
 }
 
 func (p passing) Write(b []byte) (int, error) {
 	g, n := p.g, int64(len(b))
 	g.mu.Lock()
-	for !g.opened && p.cuts == g.cuts && g.left < n {
-		g.left = 0 // what comes behind must not overtake
+	for !g.opened && p.disconnects == g.disconnects && g.left < n {
+		g.left = 0 // later bytes must not overtake
 		if !g.held {
 			g.held = true
 			g.moved.Broadcast()
@@ -152,9 +152,9 @@ func (p passing) Write(b []byte) (int, error) {
 		g.moved.Wait()
 	}
 	g.left -= n
-	cut := p.cuts != g.cuts
+	gone := p.disconnects != g.disconnects
 	g.mu.Unlock()
-	if cut {
+	if gone {
 		return 0, net.ErrClosed
 	}
 	return p.to.Write(b)

@@ -10,19 +10,18 @@ import (
 )
 
 const (
-	// metaReserve is how many bytes of the disk are kept for the metadata, so that what was begun
-	// can end on a full disk.
+	// metaReserve is how many bytes of the disk are kept for the metadata, so that running work can
+	// end on a full disk.
 	metaReserve = 16 << 20
 	// contentReserve is how many bytes of the disk stay free for everything else.
 	contentReserve = 64 << 20
-	// askRoom is how often a server that nobody asks for anything looks whether a full disk has
-	// room again.
-	askRoom = 5 * time.Second
+	// spaceEvery is how often a server without requests looks whether a full disk has space again.
+	spaceEvery = 5 * time.Second
 )
 
-// room says why nothing new may be taken: the data folder is not in its place, or the metadata's
-// disk is full.
-func (s *server) room() error {
+// checkSpace says why nothing new may be taken: the data folder is not in its place, or the
+// metadata's disk is full.
+func (s *server) checkSpace() error {
 	if err := s.inPlace(); err != nil {
 		return err
 	}
@@ -46,16 +45,16 @@ func (s *server) ready(ctx context.Context) error {
 	return s.meta.Catalog().View(ctx, func(catalog.Reader) error { return nil })
 }
 
-// keepRoom makes the reserve whole again once there is room.
-func (s *server) keepRoom(ctx context.Context) {
-	tick := time.NewTicker(askRoom)
+// keepReserve makes the reserve whole again once there is space.
+func (s *server) keepReserve(ctx context.Context) {
+	tick := time.NewTicker(spaceEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			_ = s.meta.CheckSpace() // it says so itself
+			_ = s.meta.CheckSpace() // it logs a change itself
 		}
 	}
 }

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"sluice/access"
+	"sluice/api"
+	"sluice/catalog"
+	"sluice/internal/budget"
+	"sluice/internal/direct"
+	"sluice/internal/durable"
+	"sluice/internal/system"
+	"sluice/keeper"
+	"sluice/memories"
+	"sluice/session"
+	"sluice/store/folder"
+	"sluice/store/localblob"
+	"sluice/store/pebblemeta"
+	"sluice/upload"
+)
+
+// server is everything that runs on one data folder.
+type server struct {
+	*data
+	access  *access.Service
+	uploads *upload.Service
+	keeper  *keeper.Keeper
+	api     *api.Server
+	control *controlSocket // nil if the folder can't have one
+}
+
+// wire opens the data folder and makes the services. This is the whole graph of a server:
+//
+//	folder ─▶ metadata, content ─▶ engine ─▶ uploads, memories, access, keeper ─▶ api
+//
+// After an error nothing is open.
+func (c *serveCmd) wire(
+	ctx context.Context, b budget.Budget, log *slog.Logger, die func(error), made func(),
+) (s *server, err error) {
+	s = &server{data: &data{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	s.data, err = openData(c.Data, c.durability(), folder.Options{Made: made, Log: log}, pebblemeta.Options{
+		Hook: upload.Reserving(catalog.Bounds{MaxSessions: c.MaxOpenSessions}), Die: die,
+		Reserve: metaReserve, Tables: b.Tables, Log: log,
+	}, localblob.Options{
+		Direct:  direct.Config{Off: c.DirectIO == "off", Buffers: b.DirectBuffers},
+		Reserve: contentReserve, Files: b.Files, Log: log,
+	})
+	if err != nil {
+		return s, err
+	}
+	clock, sessions, rows, content := system.Clock{}, s.meta.Sessions(), s.meta.Catalog(), s.blobs
+	engine, err := session.New(ctx, sessions, upload.EngineConfig(session.Config{
+		TTL: c.SessionTTL, MinEntry: 4 << 10, States: b.States,
+		MaxLarge: b.LargeBuffers, Buffers: content.Buffers(), Clock: clock,
+	}))
+	if err != nil {
+		return s, err
+	}
+	s.uploads = upload.New(upload.Config{
+		Sessions: engine, Catalog: rows, Blobs: content, Clock: clock,
+		Limits: c.limits(b), CheckSpace: s.checkSpace, Log: log,
+	})
+	stored := memories.New(memories.Config{
+		Catalog: rows, Content: content, Clock: clock, Running: engine.Running,
+		TrashFor: time.Duration(c.TrashDays) * 24 * time.Hour,
+	})
+	s.access = access.New(rows, clock, engine.Running, nil)
+	s.keeper = keeper.New(keeper.Config{
+		Sessions: engine, Uploads: s.uploads, Catalog: rows, Blobs: content, Clock: clock,
+		InPlace: s.look, KnownIncarnation: s.folder.KnownIncarnation, Log: log,
+	})
+	s.api, err = api.New(api.Config{
+		Uploads: s.uploads, Memories: stored, Sessions: engine, Access: s.access,
+		Expire: s.keeper.Tick, Ready: s.ready, Damaged: s.meta.Damaged,
+		MaxConns: b.Connections, MaxRequests: b.Requests, Refused: b.Refused,
+		MaxHead: b.Head, Unread: b.Unread, JSON: b.JSON, Held: b.Held, Log: log,
+	})
+	return s, err
+}
+
+// durability is the one setting of both stores.
+func (c *serveCmd) durability() durable.Durability {
+	if c.Durability == "process" {
+		return durable.Process
+	}
+	return durable.Power
+}
+
+// limits are those of uploads.
+func (c *serveCmd) limits(b budget.Budget) upload.Limits {
+	l := upload.DefaultLimits()
+	l.MaxBytes, l.TTL = c.MaxBytes, c.SessionTTL
+	l.FinishEntries, l.BatchEntries = b.FinishEntries, b.BatchEntries
+	return l
+}
+
+// close closes what is open, the data folder last.
+func (s *server) close() error {
+	if s.uploads != nil {
+		s.uploads.Close()
+	}
+	return s.data.close()
+}
