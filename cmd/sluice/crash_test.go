@@ -329,6 +329,9 @@ func (f *facts) check(t *testing.T, c *api.Client) {
 
 // 12 rounds of kill -9 under load: no 204 and no 200 was a lie.
 func TestKillNineUnderLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("too long for make quick")
+	}
 	data := filepath.Join(t.TempDir(), "data")
 	f := &facts{
 		memories: map[string]string{}, deleted: map[string]bool{}, sessions: map[string]*promise{},

@@ -271,6 +271,9 @@ func TestADiskThatOthersFill(t *testing.T) {
 
 // A server without requests makes its reserve whole by itself.
 func TestTheReserveComesBackByItself(t *testing.T) {
+	if testing.Short() {
+		t.Skip("too long for make quick")
+	}
 	root := smallDisk(t, "size=192m")
 	w := &fullWorld{t: t, data: filepath.Join(root, "data"), content: make([]byte, 3*fullChunk)}
 	w.srv = startServer(t, w.data)

@@ -72,6 +72,9 @@ func refusedAway(t *testing.T, c *api.Client) {
 // touches the folder that has the name by now: the files, the socket and the token of another
 // server. When its folder is back it goes on.
 func TestARenamedFolderIsNotAnothers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("too long for make quick")
+	}
 	base := t.TempDir()
 	data, moved, other := filepath.Join(base, "data"), filepath.Join(base, "moved"), filepath.Join(base, "other")
 	a := startServer(t, data)
@@ -219,6 +222,9 @@ func mounted(t *testing.T, from, to string) (unmount func()) {
 // and nothing is made on the mount point. A disk that is mounted over a half while the server runs
 // is noticed.
 func TestAHalfIsAMountOfItsOwn(t *testing.T) {
+	if testing.Short() {
+		t.Skip("too long for make quick")
+	}
 	for _, half := range []string{"meta", "content"} {
 		base := t.TempDir()
 		data, disk, strange := filepath.Join(base, "data"), filepath.Join(base, "disk"), filepath.Join(base, "strange")

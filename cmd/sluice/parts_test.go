@@ -16,6 +16,9 @@ import (
 // mounted over it while the server runs, the server notices, and marks nothing as damaged. All goes
 // on when the disk is back.
 func TestAPartIsAMountOfItsOwn(t *testing.T) {
+	if testing.Short() {
+		t.Skip("too long for make quick")
+	}
 	for _, part := range []string{"places", "packs"} {
 		base := t.TempDir()
 		data, strange := filepath.Join(base, "data"), filepath.Join(base, "strange")

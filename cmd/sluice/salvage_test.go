@@ -625,6 +625,9 @@ func (w *damagedFolder) sure(t *testing.T, data string) (ids map[string]bool, lo
 // † I28: A repair of damaged metadata that is killed, at any time, has no effect or its whole
 // effect. The next repair succeeds, and so does a server.
 func TestARepairThatIsKilled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("too long for make quick")
+	}
 	w := furnishDamaged(t)
 	name := filepath.Base(tablesOf(t, w.data)[0])
 	made := map[bool]int{}
