@@ -16,6 +16,9 @@ import (
 // kill -9 may end the command, or the server that works for it. The former backup can be restored,
 // and the next backup succeeds.
 func TestKillNineDuringABackup(t *testing.T) {
+	if testing.Short() {
+		t.Skip("too long for make quick")
+	}
 	data, dir := filepath.Join(t.TempDir(), "data"), filepath.Join(t.TempDir(), "backup")
 	srv := startServer(t, data)
 	var names []string

@@ -93,6 +93,9 @@ func TestAPartIsAMountOfItsOwn(t *testing.T) {
 // A folder that is refused at the start is not touched. If the content is refused, the metadata is
 // not touched either.
 func TestWhatIsRefusedIsNotTouched(t *testing.T) {
+	if testing.Short() {
+		t.Skip("too long for make quick")
+	}
 	data := filepath.Join(t.TempDir(), "data")
 	srv := startServer(t, data)
 	b := contentOf("a.bin", 30_000)

@@ -87,6 +87,9 @@ func (r *rotting) get(
 // part, over both protocols, whether the content was read before or not, and whether the page cache
 // has the wrong byte or the disk.
 func TestRotIsNeverRead(t *testing.T) {
+	if testing.Short() {
+		t.Skip("too long for make quick")
+	}
 	r := &rotting{t: t, data: filepath.Join(t.TempDir(), "data")}
 	r.srv = startServer(t, r.data, "--scrub-rate", "0")
 	token, err := os.ReadFile(filepath.Join(r.data, "admin-token"))

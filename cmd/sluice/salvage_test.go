@@ -206,6 +206,9 @@ func corrupt(t *testing.T, data string, describes func(hole string) bool) (mend 
 
 // A list of sessions says that some records can't be read, and fails then.
 func TestTheListOfSessionsSaysWhatItLacks(t *testing.T) {
+	if testing.Short() {
+		t.Skip("too long for make quick")
+	}
 	w := furnishDamaged(t)
 	corrupt(t, w.data, func(hole string) bool {
 		return strings.Contains(hole, "sessions") && !strings.Contains(hole, "capsules")
@@ -373,9 +376,12 @@ func damages(t *testing.T, data string, every int) map[string]func(data string) 
 // brings out all other rows, says what is missing, and leaves a sound folder. Deleted rows stay
 // deleted, or are reported; revoked tokens let nobody in; no bytes go.
 func TestWhatIsLeftOfTheMetadata(t *testing.T) {
+	if testing.Short() {
+		t.Skip("too long for make quick")
+	}
 	w := furnishDamaged(t)
 	every := 1
-	if testing.Short() || withRace { // make test runs all of them once more without the race detector
+	if withRace { // make test runs all of them once more without the race detector
 		every = 4
 	}
 	all := damages(t, w.data, every)
