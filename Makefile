@@ -21,7 +21,7 @@ build:
 # Everything that must hold before a change lands.
 test: needs check
 	@mkdir -p bin
-	$(TOOL) gotestsum --format standard-quiet --jsonfile bin/test.json -- -race -timeout 8m ./...
+	$(TOOL) gotestsum --format standard-quiet --hide-summary skipped --jsonfile bin/test.json -- -race -timeout 8m ./...
 	$(GO) test -v -count=1 ./internal/test/crashtest ./internal/test/soak ./internal/test/realdisk ./internal/test/attack
 	$(GO) test -v -count=1 -run 'OpenSessions|Trickling|WhatIsLeftOfTheMetadata' ./cmd/sluice
 	@echo "The ten slowest tests:"; $(TOOL) gotestsum tool slowest --num 10 --threshold 0s --jsonfile bin/test.json

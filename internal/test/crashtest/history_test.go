@@ -456,7 +456,22 @@ func (h *history) bury(l *serverRun, when string, err error) error {
 	}
 	if !died {
 		l.disk.SetHook(nil)
-		_ = l.w.Close() // on a disk that is not looked at any more; if it is closed already, that is an error
+		// On a disk that is not looked at any more. If it is closed already, that is an error. A
+		// compaction that met the fault may end the server only now, and then Close waits for it in
+		// vain.
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			_ = l.w.Close()
+		}()
+		select {
+		case <-closed:
+		case <-l.dead.done:
+			if hit == nil {
+				return fmt.Errorf("%w although nothing failed: %w", errDied, l.dead.err)
+			}
+			h.totals.deaths++
+		}
 	}
 	v := killed
 	if n := h.rng.IntN(6); when != "stopped" && n > 1 && (when != "fault" || n > 3) {
