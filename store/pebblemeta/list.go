@@ -60,10 +60,13 @@ func (st sessionStore) Entries(
 		return nil, err
 	}
 	defer st.db.views.release(v)
-	if st.db.cache.get(sessionTable, cacheKey(id), v.seq) == nil {
-		if row, err := get(v, sessionKey(id)); err != nil || row == nil {
-			return nil, cmp.Or(err, error(session.ErrNotFound))
+	s, cached := st.db.cache.get(sessionTable, cacheKey(id), v.seq).(session.Session)
+	if cached {
+		if off, only := onlyEntry(&s); only {
+			return onlyEntryIn(v, id, off, r)
 		}
+	} else if row, err := get(v, sessionKey(id)); err != nil || row == nil {
+		return nil, cmp.Or(err, error(session.ErrNotFound))
 	}
 	prefix := entriesPrefix(id)
 	it, err := v.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: prefixEnd(prefix)})
@@ -92,6 +95,22 @@ func (st sessionStore) Entries(
 		}
 	}
 	return out, markCorrupt(errors.Join(it.Error(), it.Close()))
+}
+
+// onlyEntryIn gives the entry at off, which is the session's only one, if it overlaps r.
+func onlyEntryIn(v *view, id session.SessionID, off int64, r session.Range) ([]session.Entry, error) {
+	row, err := get(v, entryKey(id, off))
+	if err != nil || row == nil {
+		return nil, err
+	}
+	e, err := decodeEntry(off, row)
+	if err != nil {
+		return nil, fmt.Errorf("row of session %s, entry at %d: %w", id, off, err)
+	}
+	if !e.Overlaps(r) {
+		return nil, nil
+	}
+	return []session.Entry{e}, nil
 }
 
 // KeepTime implements session.Store. It takes no lock of sessions or the catalog.
