@@ -24,7 +24,7 @@ const (
 
 // body is a request's body. It tells a clean end (io.EOF) from every cut (*cutError), and holds the
 // client to the minimum rate. It can be woken: a newer put takes over by a deadline in the past,
-// which stays whatever the rate allows. It knows when the request is over, so that a late wake-up
+// which the minimum rate never replaces. It knows when the request is over, so that a late wake-up
 // does not hit the connection's next request.
 //
 // One goroutine reads. Any goroutine may call SetReadDeadline.
@@ -148,7 +148,7 @@ func (b *body) setConnDeadline(t time.Time) error {
 	return nil
 }
 
-// SetReadDeadline wakes a Read that is blocked at t. It does not end the minimum rate. Once the
+// SetReadDeadline wakes, at t, a Read that is blocked. It does not end the minimum rate. Once the
 // body or its request is over it does nothing.
 func (b *body) SetReadDeadline(t time.Time) error {
 	b.mu.Lock()

@@ -119,7 +119,7 @@ var errorCodes = []struct {
 }{
 	// Unknown outcomes wrap their causes, so they come first.
 	{session.ErrUnknownOutcome, CodeUnavailable, time.Second},
-	{catalog.ErrUnknown, CodeUnavailable, time.Second},
+	{catalog.ErrUnknownOutcome, CodeUnavailable, time.Second},
 	{upload.ErrAway, CodeUnavailable, 5 * time.Second},
 	{blob.ErrUnavailable, CodeUnavailable, time.Second},
 	{session.ErrSealed, CodeUnavailable, time.Second},

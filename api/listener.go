@@ -14,10 +14,9 @@ import (
 //  1. the one that is idle longest, if that is a second at least;
 //  2. the one that has longest been without a running request otherwise, for minWaiting at least:
 //     its head does not end, say, or its refused body is read on;
-//  3. one that is idle for less, and whose principal has as many connections as principals have on
-//     an average;
-//  4. one that is without a running request for less, since one was refused, and whose principal
-//     has as many.
+//  3. one that is idle for less, if its principal has at least the average number of connections;
+//  4. one that is without a running request for less, after a refusal, if its principal has as
+//     many.
 //
 // So a flood does not close the connections that a client with few of them works on. If there is
 // none, a few more are taken, which may only ask for /healthz and /readyz. Each of them stays until

@@ -31,12 +31,12 @@ const (
 	// maxFrames is how many frames are read of a connection while one write to it stands still.
 	// net/http answers most of them with frames that wait in its memory.
 	maxFrames = 64
-	// longFrame is the length in bytes from which DATA of an open stream is not one of maxFrames:
-	// flowMeter counts it.
+	// longFrame is the length in bytes from which DATA of an open stream does not count towards
+	// maxFrames: flowMeter counts it.
 	longFrame = 1 << 10
 	// A frame that costs the server more than it brings costs units. One that has neither a head
-	// nor a part of a body costs one unit, or ten if it asks for an answer. One that takes a
-	// request back costs fifty. A long head costs ten for each KiB past longHead. A connection has
+	// nor a part of a body costs one unit, or ten if it asks for an answer. One that resets a
+	// stream costs fifty. A long head costs ten for each KiB past longHead. A connection has
 	// connUnits a second. It has one more for each bytesPerUnit bytes that it is sent, since it
 	// must acknowledge them. After these it uses units that all connections share.
 	sharedUnits  = 100_000

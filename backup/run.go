@@ -76,7 +76,7 @@ type run struct {
 	src         Source
 	progress    Progress
 	previous    previousRows
-	wholeBefore bool            // a previous backup is there that is complete, or damaged
+	hasManifest bool            // a previous backup is there that is complete, or damaged
 	knownDamage map[string]bool // damage that the previous backup has noted
 	next        manifest
 	placeHashes []uint64 // hashes of the names of all places
@@ -101,7 +101,7 @@ func (r *run) begin() error {
 		r.previous.r, err = openRows(r.on, filepath.Join(r.dir, old.Rows.Name), old.Rows)
 	}
 	if _, err := r.on.Stat(filepath.Join(r.dir, manifestName)); err == nil {
-		r.wholeBefore = true
+		r.hasManifest = true
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -240,7 +240,7 @@ func (r *run) missing(from, to []byte, why error) error {
 	case !r.src.Salvage:
 		return fmt.Errorf("%w. Nothing was backed up; sluice backup --salvage backs up all the rest, into another "+
 			"folder, and sluice check --repair brings it out", why)
-	case r.wholeBefore:
+	case r.hasManifest:
 		return fmt.Errorf("%w: give another folder for what is left of the data folder (%w)", ErrKept, why)
 	case len(r.next.Missing) == mostMissing:
 		return fmt.Errorf("too much is missing: %w", why)

@@ -19,7 +19,7 @@ import (
 
 // Reader reads content.
 type Reader interface {
-	// Read gives the n bytes from off on of the content that the extents make up. Each byte has
+	// Read gives the n bytes from offset off of the content that the extents make up. Each byte has
 	// been compared with the CRC of its extent since it came from the disk. If an extent that is
 	// read as a whole is corrupt, the reader fails before the extent's last part. If a corrupt
 	// extent is read in part, the reader gives none of it. The reader never ends early. It can be
@@ -66,7 +66,7 @@ type Writer interface {
 	// ReadSoon says whether the bytes written from now on will be read soon, so that the store may
 	// keep them in the page cache. The initial value is false.
 	ReadSoon(soon bool)
-	// Commit makes the n bytes from off on as safe as the store's durability asks for: at least
+	// Commit makes the n bytes from offset off as safe as the store's durability asks for: at least
 	// they survive the death of the process. All of them were written through this Writer. It gives
 	// their extent. crc is their CRC-32C, as the caller computed it.
 	Commit(ctx context.Context, off, n int64, crc uint32) (catalog.Extent, error)
@@ -111,7 +111,7 @@ var (
 	ErrCorrupt = errors.New("stored bytes do not match their checksum")
 	// ErrMissing: the place does not exist.
 	ErrMissing = errors.New("the place is gone")
-	// ErrNoSpace: no space is left. What is recorded is safe.
+	// ErrNoSpace: no space is left. Recorded bytes are safe.
 	ErrNoSpace = errors.New("no space left")
 	// ErrUnavailable: the store can't do it at present. A later attempt may succeed.
 	ErrUnavailable = errors.New("temporarily unavailable")

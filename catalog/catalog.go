@@ -12,7 +12,7 @@
 //
 // Content is a list of extents. The name of a place belongs to one writer and is never used again.
 // The catalog counts how many content rows name a place. At zero the place becomes garbage for
-// good. So a new upload of the same bytes brings its own place, and can't race with the collector.
+// good. So a new upload of the same bytes brings its own place, and can't race with the keeper.
 package catalog
 
 import (

@@ -19,8 +19,9 @@ type Store interface {
 	// Update runs f and commits what it wrote, all or nothing. The commit has survived power loss
 	// when Update returns nil. An error of f is returned as it is, and nothing has changed. f may
 	// run again (a serialization failure), so it must be pure except for its result. An error that
-	// wraps ErrUnknown says that the commit may or may not have happened. With any other error it
-	// has not. An Update that writes nothing returns only when the rows that it read are durable.
+	// wraps ErrUnknownOutcome says that the commit may or may not have happened. With any other
+	// error it has not. An Update that writes nothing returns only when the rows that it read are
+	// durable.
 	Update(ctx context.Context, f func(Tx) error) error
 }
 
@@ -32,8 +33,8 @@ var ErrDamaged = errors.New("the stored record is damaged")
 // are unknown.
 var ErrHole = fmt.Errorf("%w: some may be lost together", ErrDamaged)
 
-// ErrUnknown: the commit may have happened.
-var ErrUnknown = errors.New("outcome of the commit is unknown")
+// ErrUnknownOutcome: the commit may have happened.
+var ErrUnknownOutcome = errors.New("outcome of the commit is unknown")
 
 // Reader reads rows. It is valid only while the closure runs, in its goroutine.
 type Reader interface {

@@ -74,10 +74,10 @@ type Source interface {
 	Size() int64
 	// SHA256 is the content's digest.
 	SHA256() [32]byte
-	// Open returns the n ≥ 1 bytes from off on; off + n is at most Size. A body that ends earlier
-	// counts as cut; a longer one is not read past n. Both Open and the body's Read return when ctx
-	// ends. An error that wraps ErrPermanent ends the download; after any other the request is made
-	// again. Open is called concurrently.
+	// Open returns the n ≥ 1 bytes from offset off; off + n is at most Size. A body that ends
+	// earlier counts as cut; a longer one is not read past n. Both Open and the body's Read return
+	// when ctx ends. An error that wraps ErrPermanent ends the download; after any other the
+	// request is made again. Open is called concurrently.
 	Open(ctx context.Context, off, n int64) (io.ReadCloser, error)
 }
 
@@ -92,7 +92,7 @@ type Request struct {
 	// fetched bytes stay.
 	New bool
 	// Parallel is how many requests run at a time, 1 to 64. 0 means 1 to 16: Get finds out on the
-	// way with how many the link gives most.
+	// way how many move the most bytes.
 	Parallel int
 	// Patience is how long to go on trying while nothing arrives; 0 means five minutes.
 	Patience time.Duration

@@ -109,7 +109,7 @@ func (s Summary) Left() int64 { return s.Wrong - s.Repaired }
 //     finds the bytes right.
 //
 // It deletes no bytes, no memory and no content. Places that nothing names are reported and left to
-// the collector.
+// the keeper.
 func Check(ctx context.Context, cfg CheckConfig) (Summary, error) {
 	c := &check{cfg: cfg}
 	if c.cfg.File == nil {

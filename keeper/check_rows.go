@@ -59,8 +59,8 @@ func (c *check) rows(ctx context.Context) error {
 }
 
 // each visits the rows of a table. It reports rows that can't be read, and rows that lie under a
-// wrong key. The keys that the rows should have grow from row to row and all exist: then they are
-// the keys that do exist.
+// wrong key. If the keys that the rows should have ascend and each exists, every row is under its
+// right key.
 func each[K catalog.Key, V any](exp *expected, t catalog.Table[K, V], what string, key func(V) K, visit func(V)) {
 	var before []byte
 	for row, err := range exp.r.Scan(t.ID, nil, nil, false) {

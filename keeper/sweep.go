@@ -25,8 +25,8 @@ const (
 // Sweep looks through all places for orphans: places that no row of the catalog names and whose
 // session has ended or is unknown. It gives the number of deleted places.
 //
-// It deletes an orphan of an earlier incarnation of the store: the records say all that was
-// recorded of it. It deletes an orphan of this incarnation if it was one at an earlier Sweep,
+// It deletes an orphan of an earlier incarnation of the store: nobody writes to it any more, so no
+// entry can come. It deletes an orphan of this incarnation if it was one at an earlier Sweep,
 // orphanGrace of running time ago: no upload can be about to name it. Most of these are deleted
 // before, by Reclaim. An error at one place does not stop the others. Places of an incarnation that
 // the catalog can't know are reported and stay.

@@ -1,9 +1,9 @@
 // Package sender sends files to a Sluice server, whatever happens on the way. It is the client's
 // counterpart of package upload.
 //
-// It owns how a file becomes chunks and requests. It sends as many at a time as the link gives most
-// with (package concurrency), retries with growing pauses, sends smaller ranges if something on the
-// way refuses whole chunks, and goes on where an earlier attempt stopped. It owns no flags, no
+// It owns how a file becomes chunks and requests. It sends as many at a time as move the most bytes
+// (package concurrency), retries with growing pauses, sends smaller ranges if something on the way
+// refuses whole chunks, and goes on where an earlier attempt stopped. It owns no flags, no
 // terminal, and no state on disk. A file finds its session by its idem, which follows from the
 // file's path and from what its inode says of it.
 //
@@ -38,7 +38,7 @@ type Clock interface{ Now() time.Time }
 type Options struct {
 	Capsule string // ("default")
 	// Parallel is how many chunks are sent at a time, of all files together. 0 means 1 to
-	// MaxParallel: the Sender finds out on the way with how many the link gives most.
+	// MaxParallel: the Sender finds out on the way how many move the most bytes.
 	Parallel int
 	// Patience is how long to go on while not a byte is acknowledged (5 min).
 	Patience time.Duration

@@ -36,7 +36,7 @@ type takeover struct {
 
 const (
 	// The third takeover of the same bytes within takeoverWindow waits for the running put instead,
-	// so that two eager clients do not starve each other.
+	// so that two clients that keep retrying do not stop each other for ever.
 	takeoverWindow = 10 * time.Second
 	maxTakeovers   = 2
 	// wakeTimeout is how long a put that was woken has to end by itself.
@@ -115,8 +115,8 @@ func (v *Service) meet(a *activeSession, p *put) (o *put, protected bool) {
 	return o, o.protected
 }
 
-// count adds one put to n, which is a counter of a's: ErrBusy at most. After a nil error the caller
-// must uncount.
+// count adds one put to n, which is a counter of a's. ErrBusy if n has reached the limit. After a
+// nil error the caller must uncount.
 func (a *activeSession) count(n *int, most int) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()

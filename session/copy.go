@@ -38,7 +38,7 @@ func (in *input) slow(n int, since time.Time) bool {
 	return in.v.cfg.Clock.Now().Sub(since) > time.Duration(n)*time.Second/minLargeRate
 }
 
-// grow returns larger memory for at most n bytes from off on, or nil.
+// grow returns larger memory for at most n bytes from offset off, or nil.
 func (in *input) grow(off, n int64) []byte {
 	if b := in.buffer.Acquire(off, n); b != nil {
 		return b

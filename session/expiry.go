@@ -79,9 +79,8 @@ func (v *Service) forEach(ctx context.Context, q Query, do func(Session) error) 
 }
 
 // advance lets the running time go on to now, and stores it with every Config.Tick that has passed.
-// A server that is restarted often and used rarely must still come to the end of everything that
-// waits by this time, in the caller's records too. Services of one Store learn from it how far
-// another one is.
+// So a server that restarts often still reaches every due time, in the caller's records too.
+// Services of one Store learn from it how far another one is.
 func (v *Service) advance(ctx context.Context, now time.Time) (int64, error) {
 	v.mu.Lock()
 	step := min(max(now.Sub(v.lastTick), 0), v.cfg.Tick)
@@ -117,7 +116,7 @@ func (f *sessionErrors) add(ctx context.Context, id SessionID, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
-	case err == nil || isState(err) || errors.Is(err, ErrNotFound) || ctx.Err() != nil:
+	case err == nil || saysNotOpen(err) || errors.Is(err, ErrNotFound) || ctx.Err() != nil:
 	case len(f.errs) < 10:
 		f.errs = append(f.errs, fmt.Errorf("session %s: %w", id, err))
 	default:

@@ -26,14 +26,14 @@ func (v *Service) PutChunk(ctx context.Context, id SessionID, idx int64, r io.Re
 	return err
 }
 
-// PutAt stores bytes from off on, as many as come. n of them are recorded when it returns, also
+// PutAt stores bytes from offset off, as many as come. n of them are recorded when it returns, also
 // with an error. It records at the edges of chunks, every Config.Flush, and after a body that was
-// cut; with whole it is all or nothing. It claims most bytes (Unknown: as many as there can be),
-// but none past the session's end. Errors as PutChunk's.
+// cut; with whole it is all or nothing. It claims at most limit bytes (Unknown: as many as there
+// can be), and none past the session's end. Errors as PutChunk's.
 func (v *Service) PutAt(
-	ctx context.Context, id SessionID, off, most int64, r io.Reader, sink ByteSink, whole bool,
+	ctx context.Context, id SessionID, off, limit int64, r io.Reader, sink ByteSink, whole bool,
 ) (n int64, err error) {
-	rangeOf := func(s *Session) (Range, error) { return s.rangeFrom(off, most) }
+	rangeOf := func(s *Session) (Range, error) { return s.rangeFrom(off, limit) }
 	return v.put(ctx, id, rangeOf, r, sink, putMode{whole: whole})
 }
 
@@ -52,8 +52,8 @@ func (s *Session) chunk(idx int64) (Range, error) {
 	return r, nil
 }
 
-// rangeFrom is the range of most bytes from off on, as far as the session goes.
-func (s *Session) rangeFrom(off, most int64) (Range, error) {
+// rangeFrom is the range of at most limit bytes from offset off, as far as the session goes.
+func (s *Session) rangeFrom(off, limit int64) (Range, error) {
 	r := Range{off, math.MaxInt64}
 	if s.BytesExpected >= 0 {
 		r.End = s.BytesExpected
@@ -61,8 +61,8 @@ func (s *Session) rangeFrom(off, most int64) (Range, error) {
 	if off < 0 || off > r.End || off == r.End && s.BytesExpected > 0 {
 		return r, fmt.Errorf("%w: offset %d of %d bytes", ErrRange, off, s.BytesExpected)
 	}
-	if most >= 0 && most < r.End-off {
-		r.End = off + most
+	if limit >= 0 && limit < r.End-off {
+		r.End = off + limit
 	}
 	return r, nil
 }

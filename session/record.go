@@ -185,7 +185,7 @@ func (t *stream) store(ctx context.Context, add []Entry, length int64) (Session,
 	return cur, fmt.Errorf("%w: the session keeps changing", ErrSuperseded)
 }
 
-// keptEnd is the end of the bytes that this put may claim to have found or recorded.
+// keptEnd is the end of the bytes that this put may report as found or recorded.
 func (t *stream) keptEnd() int64 {
 	if n := len(t.pending); n > 0 {
 		if _, rest := t.splitPending(); len(rest) > 0 {

@@ -180,7 +180,7 @@ func (v *Service) Touch(ctx context.Context, s Session) (Session, error) {
 		if err == nil {
 			return v.withEnds(after), nil
 		}
-		if !errors.Is(err, ErrFenced) && !isState(err) {
+		if !errors.Is(err, ErrFenced) && !saysNotOpen(err) {
 			return Session{}, err
 		}
 		if s, err = v.store.Load(ctx, s.ID); err != nil {
@@ -215,7 +215,7 @@ func (v *Service) change() Change {
 	return Change{Length: Unknown, Seen: v.Running(), Now: v.cfg.Clock.Now().UnixMilli()}
 }
 
-// withEnds fills in Ends.
+// withEnds sets Ends: when the session would expire if nothing touched it.
 func (v *Service) withEnds(s Session) Session {
 	if s.ID != 0 && !s.State.Ended() {
 		left := v.cfg.TTL - time.Duration(v.Running()-s.Seen)*time.Millisecond
@@ -322,8 +322,8 @@ func (v *Service) notify(id SessionID) {
 	}
 }
 
-// isState reports whether err says that the session is not open.
-func isState(err error) bool {
+// saysNotOpen reports whether err says that the session is not open.
+func saysNotOpen(err error) bool {
 	return errors.Is(err, ErrSealed) || errors.Is(err, ErrFinished) ||
 		errors.Is(err, ErrAborted) || errors.Is(err, ErrExpired)
 }

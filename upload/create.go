@@ -23,8 +23,7 @@ import (
 // Create is a whole upload in one request, of any size. If the idempotency key has finished, Create
 // answers with that memory and does not read the body. A content of one chunk or less costs one
 // synced commit and no session. A larger one, and one of unknown length, goes through a session
-// that ends with the request. A body that is cut leaves only garbage, which the collector takes
-// away.
+// that ends with the request. A body that is cut leaves only garbage, which the keeper takes away.
 //
 // Errors: those of Begin, PutChunk and Finish; ErrAlreadyFinished if the key's memory was deleted.
 func (u *Service) Create(
@@ -127,7 +126,7 @@ func (u *Service) createSmall(
 		}
 		defer releaseID()
 		defer func() {
-			if err != nil && !errors.Is(err, catalog.ErrUnknown) {
+			if err != nil && !errors.Is(err, catalog.ErrUnknownOutcome) {
 				u.deletePlaces(ctx, id, content.Places()...)
 			}
 		}()

@@ -220,7 +220,7 @@ func (u *Service) dropFailedExtents(
 	return after, hit, nil
 }
 
-// verify compares one session with its finish request. It waits for the hash if that lies behind.
+// verify compares one session with its finish request. It waits until the hash has reached the end.
 func (u *Service) verify(ctx context.Context, c access.Caller, req FinishRequest) (*verified, error) {
 	s, n, err := u.loadOwn(ctx, c, req.ID, access.Write, true)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 )
 
 // startHasher starts the background hasher of a session, unless one runs. The hasher reads the
-// recorded bytes behind the prefix hash.
+// recorded bytes after the end of the prefix hash.
 func (u *Service) startHasher(id session.SessionID) {
 	a := u.active.acquire(id)
 	a.mu.Lock()

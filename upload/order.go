@@ -11,8 +11,8 @@ import (
 )
 
 // Several puts of one session at a time bring its bytes out of order, while SHA-256 takes them in
-// order. Bytes that come ahead of the hash must be read back to be hashed. That is a loss if the
-// server is the bottleneck. So the put at the end of the prefix hash goes first. The puts ahead of
+// order. Bytes after the end of the prefix hash must be read back to be hashed. That is a loss if
+// the server is the bottleneck. So the put at the end of the prefix hash goes first. The puts after
 // it wait a little before each Read, as long as the first put does not wait for its client:
 //
 //	hashed ─▶ put 0  ▓▓▓▓▓▓▓▓░░      reads as fast as the server takes it

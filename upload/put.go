@@ -30,9 +30,9 @@ func (u *Service) PutChunk(
 	return k.finishPut(err, err == nil)
 }
 
-// PutRange stores bytes from off on. It records them in several entries as they come, and n bytes
-// are recorded when it returns, also with an error. With a digest it is all or nothing. Replace
-// needs p.Length. Otherwise it is as PutChunk.
+// PutRange stores bytes from offset off. It records them in several entries as they come, and n
+// bytes are recorded when it returns, also with an error. With a digest it is all or nothing.
+// Replace needs p.Length. Otherwise it is as PutChunk.
 func (u *Service) PutRange(
 	ctx context.Context, c access.Caller, id session.SessionID, off int64, body io.Reader, p Put,
 ) (n int64, err error) {

@@ -83,7 +83,7 @@ func (u *Service) release(
 
 // unknownOutcome tells the engine that a commit may have happened.
 func unknownOutcome(err error) error {
-	if errors.Is(err, catalog.ErrUnknown) {
+	if errors.Is(err, catalog.ErrUnknownOutcome) {
 		return fmt.Errorf("%w: %w", session.ErrUnknownOutcome, err)
 	}
 	return err

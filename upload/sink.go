@@ -197,7 +197,7 @@ func (k *sink) hashBuffer(p []byte, off int64) error {
 func (k *sink) VerifyAt(p []byte, off int64) error {
 	r := session.Range{Off: off, End: off + int64(len(p))}
 	if k.back == nil || k.backAt != off || k.backEnd < r.End {
-		if err := k.readBack(r); err != nil {
+		if err := k.openRecorded(r); err != nil {
 			return err
 		}
 	}
@@ -239,18 +239,18 @@ func (k *sink) conflict(r session.Range) error {
 	return session.ErrConflict
 }
 
-// window is how many bytes a comparison reads at least before it asks for entries again. It is more
-// than any buffer of a put.
-const window = 1 << 20
+// lookAheadBytes is how many bytes a comparison reads at least before it asks for entries again. It
+// is more than any buffer of a put.
+const lookAheadBytes = 1 << 20
 
-// readBack opens the recorded bytes from r on, for some chunks.
-func (k *sink) readBack(r session.Range) error {
+// openRecorded opens the recorded bytes from r on, for some chunks.
+func (k *sink) openRecorded(r session.Range) error {
 	if k.back != nil {
 		k.back.Close()
 		k.back = nil
 	}
 	entries, err := k.u.cfg.Sessions.Entries(
-		k.ctx, k.s.ID, session.Range{Off: r.Off, End: r.Off + 2*k.s.ChunkSize + window}, 0,
+		k.ctx, k.s.ID, session.Range{Off: r.Off, End: r.Off + 2*k.s.ChunkSize + lookAheadBytes}, 0,
 	)
 	if err != nil {
 		return err

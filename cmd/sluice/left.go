@@ -17,7 +17,7 @@ func (e *env) sayLeftOut(n int) {
 	}
 }
 
-// How many descriptors one file needs while it is put or got: its own, those of connections, and
+// The descriptors that one file needs while it is put or got: its own, those of connections, and
 // those of files beside it.
 const (
 	descriptorsOfPut = 3

@@ -1,5 +1,5 @@
 // Package budget divides the descriptors and the memory that the machine gives this process among
-// those who use much of them. So no number that suits a large machine is too much for a small one.
+// those who use much of them. So the limits fit small machines too.
 //
 // It owns the rule. It does not own the limits, which are the system's, nor what is done where a
 // limit is reached. With 2,048 descriptors and 2 GiB of memory, or more, every part has what it has

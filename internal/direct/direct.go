@@ -146,7 +146,7 @@ func (p *Pool) NewStream() *Stream { return &Stream{pool: p} }
 
 // Acquire gives memory for the bytes from off on, of which n may come. It gives nil if that is not
 // worth it, or if all buffers are in use. The memory is so long that the next begins at a whole
-// block. What was acquired before must be released.
+// block. The caller must have released the memory before.
 func (s *Stream) Acquire(off, n int64) []byte {
 	p := s.pool
 	if p.cfg.Off || p.noDirectIO.Load() || n < int64(p.cfg.Buffer)/4 || s.b != nil {

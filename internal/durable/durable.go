@@ -49,8 +49,8 @@ type File interface {
 	// Sync reports an error.
 	WriteBack(off, n int64)
 	// PastCache gives a function that reads, past the cache, the n bytes from off as the disk holds
-	// them: whole blocks of [Block] bytes, into memory at such an address, short only at the file's
-	// end. If the file system can't, the read comes as close as it can. done ends it.
+	// them: whole blocks of [Block] bytes, into memory that is aligned to Block, short only at the
+	// file's end. If the file system can't, the read comes as close as it can. done ends it.
 	PastCache(off, n int64) (read func(p []byte, off int64) (int, error), done func() error)
 	// Direct opens the file once more, for writes past the cache. errors.ErrUnsupported: the file
 	// system has none. In this case, or without a descriptor for it, write through the cache.
@@ -59,7 +59,7 @@ type File interface {
 	// its length. Both are to be multiples of [Block]. errors.ErrUnsupported: the file system
 	// can't, and nothing has changed.
 	Punch(off, n int64) error
-	// NextData gives the first offset from off on that may hold something else than punched or
+	// NextData gives the first offset from offset off that may hold something else than punched or
 	// unwritten bytes; io.EOF if there is none.
 	NextData(off int64) (int64, error)
 	// Lock takes the file's exclusive lock until Close, or the end of the process, without waiting;
@@ -67,10 +67,10 @@ type File interface {
 	Lock() error
 }
 
-// DirectFile writes past the cache: whole blocks of [Block] bytes, and of a page, from memory at
-// such an address. For anything else, or if the file system can't, it gives errors.ErrUnsupported
-// and has changed nothing. Before the File's Sync the bytes are no safer than in the cache. It is
-// safe for concurrent use.
+// DirectFile writes past the cache: whole blocks of [Block] bytes, and of a page, from memory that
+// is aligned so. For anything else, or if the file system can't, it gives errors.ErrUnsupported and
+// has changed nothing. Before the File's Sync the bytes are no safer than in the cache. It is safe
+// for concurrent use.
 type DirectFile interface {
 	io.WriterAt
 	io.Closer

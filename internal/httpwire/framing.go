@@ -14,8 +14,8 @@ import (
 //	head ── blank line ── Content-Length bytes ── head …
 //	                  └── anything else: the last request of the connection; its end does not matter
 //
-// One goroutine at a time reads. What Last and Wrong say of a request is set before net/http has
-// its head, and does not change until its handler has returned.
+// One goroutine at a time reads. The results of Last and Wrong are set before net/http has the head
+// of a request, and do not change until its handler has returned.
 type Framing struct {
 	line  []byte // the part of it that has come
 	lines int    // of the head that is read

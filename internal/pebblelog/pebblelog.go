@@ -14,9 +14,9 @@
 // the format. A log ends at the end of the file, in zeros, or in the head of a chunk with the next
 // log's number and no checksum. That head counts as an invalid chunk here.
 //
-// Breaks when a Pebble has another format of logs, or means something else by it. The package was
-// read from Pebble v2.1.7 (record/record.go, record/log_writer.go, the replay in open.go), and
-// relies on this:
+// Breaks when: a later Pebble has another format of logs, or means something else by it. The
+// package was read from Pebble v2.1.7 (record/record.go, record/log_writer.go, the replay in
+// open.go), and relies on this:
 //
 //   - The chunks are as above, and a type keeps its meaning. A chunk of a new type is taken for the
 //     end of a log. Then only Pebble's own checks find corruption, and a log says of syncs what

@@ -24,9 +24,9 @@
 // The content store counts how often it was opened, and its files carry that number, the
 // incarnation. The metadata keeps it too: "next" before one begins, "life" and "open" after that.
 // "open" is cleared before the content is closed cleanly. So an older copy of the metadata is
-// recognised: its content has lived on. These metadata can't judge content of the incarnations
-// between the two ("unknown"): such content is not garbage for having no record. An older copy of
-// the content is recognised too, and refused.
+// recognised: its content was opened again since. These metadata can't judge content of the
+// incarnations between the two ("unknown"): such content is not garbage for having no record. An
+// older copy of the content is recognised too, and refused.
 package folder
 
 import (

@@ -215,7 +215,7 @@ func (s *Store) evictIdle() bool {
 	s.evicting.Lock()
 	defer s.evicting.Unlock()
 	s.reserveDescriptor(false)      // closing a file syncs its folder too, which has to be opened
-	defer s.reserveDescriptor(true) // Close gives it back; it comes when the store is unused
+	defer s.reserveDescriptor(true) // Close releases it
 	s.mu.Lock()
 	idle := len(s.idle)
 	s.mu.Unlock()

@@ -71,7 +71,7 @@ func (k packKey) read(b []byte, in place, off int64) (p place, ok bool) {
 	return p, p.off == off && bytes.Equal(b, want[:])
 }
 
-// walk visits the items from off on, in order. If torn is not nil, it is called for the blocks
+// walk visits the items from offset off, in order. If torn is not nil, it is called for the blocks
 // between them that hold something else. Either function ends the walk by false.
 func (k packKey) walk(f durable.File, in place, off int64, item func(p place) bool, torn func(off int64) bool) error {
 	var b [itemHeader]byte
@@ -168,7 +168,7 @@ func (s *Store) itemsOf(in place, from int64, n int, out []blob.PlaceInfo) ([]bl
 		return l.out, err
 	}
 	l.rest = place{incarnation: in.incarnation, in: in.in, off: block}
-	l.flush() // a pack without anything goes with the deletion of nothing
+	l.flush() // an empty pack is one free stretch: deleting that removes the pack
 	return l.out, nil
 }
 

@@ -12,9 +12,9 @@ import (
 	"sluice/session"
 )
 
-// Read implements blob.Store. Each byte was compared since it came from the disk, in the very
-// memory that it is given in. No memory of an earlier look at the disk could vouch for it, since
-// the page cache reads again what it has evicted meanwhile.
+// Read implements blob.Store. Each byte was compared since it came from the disk, in the buffer
+// that is handed out. An earlier comparison proves nothing, since the page cache reads again what
+// it has evicted meanwhile.
 //
 //	a whole extent ── read, and compared at its end, before its last part is given
 //	                    ─▶ its marks are remembered
@@ -231,7 +231,7 @@ func corrupt(e catalog.Extent) error {
 	return fmt.Errorf("place %s, bytes %d to %d: %w", e.Place, e.Off, e.Off+e.Len, blob.ErrCorrupt)
 }
 
-// readAt fills p with the bytes of an extent from off on.
+// readAt fills p with the bytes of an extent from offset off.
 func (r *reader) readAt(e catalog.Extent, p []byte, off int64) error {
 	in := r.files[e.Place]
 	n, err := in.f.f.ReadAt(p, in.p.of(e).Off+off)

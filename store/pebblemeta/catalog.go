@@ -45,7 +45,7 @@ func (c catalogStore) Update(ctx context.Context, f func(catalog.Tx) error) erro
 	t := c.db.beginCatalog()
 	defer t.close()
 	if err := f(t); err != nil || t.batch.Empty() {
-		return t.refuse(ctx, err)
+		return t.endUnchanged(ctx, err)
 	}
 	return t.commit()
 }

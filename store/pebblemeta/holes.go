@@ -25,7 +25,7 @@ import (
 // the block may have newer ones.
 type hole struct {
 	lo, hi []byte
-	// prevEnd is the last key before lo that the block before the corrupt one may have; nil: there
+	// prevEnd is the last key that the block before the corrupt one can have; nil: there
 	// is none.
 	prevEnd []byte
 	what    string
@@ -118,8 +118,8 @@ func (w *walk) run(holes []hole, lo, hi []byte) error {
 func justBefore(k []byte) []byte { return bytes.TrimSuffix(slices.Clone(k), []byte{0}) }
 
 // between visits the rows from lo up to hi. next is the hole that follows, if there is one. An
-// iterator loads a block with the step that leaves the one before. So it ends too early at a hole.
-// The rows that other tables have up to the hole are read from its other side.
+// iterator fails when it enters the corrupt block, before it gives the rows of other tables up to
+// the hole. Those are read backwards from the hole.
 func (w *walk) between(lo, prevEnd, hi []byte, next *hole) error {
 	if hi != nil && bytes.Compare(lo, hi) >= 0 || w.done {
 		return nil

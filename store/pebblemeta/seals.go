@@ -28,7 +28,7 @@ func (ss *seals) get(id session.SessionID) (s seal, ok bool) {
 	return s, ok
 }
 
-// all gives a copy of the seals, and the oldest commit that a view must have to be read with them.
+// all gives a copy of the seals, and the commit that a view must include to be read with them.
 func (ss *seals) all() (of map[session.SessionID]seal, seq uint64) {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()

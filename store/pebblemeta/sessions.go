@@ -30,7 +30,7 @@ func (st sessionStore) Create(ctx context.Context, s session.Session) (session.S
 	defer t.close()
 	if s.Idem != "" {
 		if existing, err := t.holder(&s); err != nil || existing.ID != 0 {
-			return existing, false, t.refuse(ctx, err)
+			return existing, false, t.endUnchanged(ctx, err)
 		}
 	}
 	t.lockSession(s.ID)
@@ -38,11 +38,11 @@ func (st sessionStore) Create(ctx context.Context, s session.Session) (session.S
 		if err == nil {
 			err = session.ErrTaken
 		}
-		return session.Session{}, false, t.refuse(ctx, err)
+		return session.Session{}, false, t.endUnchanged(ctx, err)
 	}
 	s = initialSession(s)
 	if err := t.runHook(nil, s); err != nil {
-		return session.Session{}, false, t.refuse(ctx, err)
+		return session.Session{}, false, t.endUnchanged(ctx, err)
 	}
 	if err := t.write(nil, &s); err != nil {
 		return session.Session{}, false, err
@@ -163,21 +163,21 @@ func (st sessionStore) record(
 	t.lockSession(id)
 	before, err := t.current(id)
 	if err != nil {
-		return session.Session{}, t.refuse(ctx, err)
+		return session.Session{}, t.endUnchanged(ctx, err)
 	}
 	after, err := session.Apply(before, gen, c)
 	if err == nil {
 		err = t.entries(id, c)
 	}
 	if err != nil {
-		return session.Session{}, t.refuse(ctx, err)
+		return session.Session{}, t.endUnchanged(ctx, err)
 	}
 	if before.BytesExpected < 0 {
 		if !t.catalog {
 			return session.Session{}, errNeedsCatalog
 		}
 		if err := t.runHook(&before, after); err != nil {
-			return session.Session{}, t.refuse(ctx, err)
+			return session.Session{}, t.endUnchanged(ctx, err)
 		}
 	}
 	if err := t.write(&before, &after); err != nil {
@@ -228,11 +228,11 @@ func (st sessionStore) Move(ctx context.Context, id session.SessionID, step sess
 	t.lockSession(id)
 	before, err := t.current(id)
 	if err != nil {
-		return session.Session{}, t.refuse(ctx, err)
+		return session.Session{}, t.endUnchanged(ctx, err)
 	}
 	after, changed, err := session.Transition(before, step)
 	if err != nil || !changed {
-		return after, t.refuse(ctx, err)
+		return after, t.endUnchanged(ctx, err)
 	}
 	if step.To == session.Sealed {
 		st.db.applyMu.Lock()
@@ -241,7 +241,7 @@ func (st sessionStore) Move(ctx context.Context, id session.SessionID, step sess
 		st.db.seals.put(&after, step.Seen, seq)
 		// The session is sealed. So success must be reported, even if the caller's context has
 		// ended.
-		return after, t.refuse(context.WithoutCancel(ctx), nil)
+		return after, t.endUnchanged(context.WithoutCancel(ctx), nil)
 	}
 	if err := t.write(&before, &after); err != nil {
 		return session.Session{}, err

@@ -13,7 +13,7 @@ import (
 )
 
 // txn is one read-modify-write. It reads the newest rows, durable or not. So nobody may learn what
-// it read before commit or refuse has returned. It is used by one goroutine.
+// it read before commit or endUnchanged has returned. It is used by one goroutine.
 type txn struct {
 	db    *DB
 	batch *pebble.Batch
@@ -27,7 +27,7 @@ type txn struct {
 	unsynced bool   // it need not survive a power loss
 	changed  []session.Session
 
-	seq       uint64         // with the catalog's lock: a commit as of which the catalog is unchanged
+	seq       uint64         // with the catalog's lock: the newest commit when the txn got it
 	writes    []rowWrite     // the rows that the cache may have
 	lastWrite map[string]int // the index in writes of a row's last write, once they are many
 	tables    uint32         // the tables that the batch has rows of, a bit for each
@@ -132,9 +132,9 @@ func (t *txn) apply() (seq uint64, snap *pebble.Snapshot, err error) {
 	return db.applied, db.peb.NewSnapshot(), nil
 }
 
-// refuse ends a txn that changes nothing. It returns err once everything that led to it is durable
-// and published.
-func (t *txn) refuse(ctx context.Context, err error) error {
+// endUnchanged ends a txn that changes nothing. It returns err once everything that led to it is
+// durable and published.
+func (t *txn) endUnchanged(ctx context.Context, err error) error {
 	t.db.applyMu.Lock()
 	seq := t.db.applied
 	t.db.applyMu.Unlock()

@@ -71,7 +71,7 @@ func ofCleanup() []mutant {
 		},
 		{
 			name: "a-create-that-fails-leaves-its-place", promise: 7, file: "upload/create.go",
-			old:   "			if err != nil && !errors.Is(err, catalog.ErrUnknown) {\n				u.deletePlaces(",
+			old:   "			if err != nil && !errors.Is(err, catalog.ErrUnknownOutcome) {\n				u.deletePlaces(",
 			new:   "			if false {\n				u.deletePlaces(",
 			tests: []string{"internal/test/crashtest.TestTheDiskIsBoundedByTheQuota"},
 		},

@@ -143,8 +143,8 @@ func ofSalvage() []mutant {
 		},
 		{
 			name: "what-is-left-replaces-a-whole-backup", promise: 10, file: "backup/run.go",
-			old:   "	case r.wholeBefore:\n",
-			new:   "	case r.wholeBefore && r.next.Number == 0:\n",
+			old:   "	case r.hasManifest:\n",
+			new:   "	case r.hasManifest && r.next.Number == 0:\n",
 			tests: []string{"backup.TestWhatIsLeftIsNoWholeBackup"},
 		},
 		{
