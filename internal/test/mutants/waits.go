@@ -23,9 +23,15 @@ func ofWaits() []mutant {
 		},
 		{
 			name: "a-put-does-not-wait-for-an-end", promise: 5, file: "session/put.go",
+			old:   "	if err == nil && s.State == Sealed {\n		changes",
+			new:   "	if false {\n		changes",
+			tests: []string{"session.TestAPutWaitsForTheEndThatItMeets", "upload.TestAReplacementMeetsAFinish"},
+		},
+		{
+			name: "a-put-that-records-does-not-wait-for-an-end", promise: 5, file: "session/put.go",
 			old:   "	s, err := v.WaitUnsealed(ctx, id)\n	if err == nil {\n		err = s.State.Err()",
 			new:   "	s, err := v.store.Load(ctx, id)\n	if err == nil {\n		err = s.State.Err()",
-			tests: []string{"session.TestAPutWaitsForTheEndThatItMeets", "upload.TestAReplacementMeetsAFinish"},
+			tests: []string{"session.TestAPutWaitsForTheEndThatItMeets"},
 		},
 		{
 			name: "a-record-does-not-wait-for-an-end", promise: 5, file: "session/record.go",
