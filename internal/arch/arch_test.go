@@ -198,25 +198,36 @@ func columns(line string) (n int) {
 	return n
 }
 
+// goFiles lists all Go files of the repository.
+func goFiles(t *testing.T) (paths []string) {
+	t.Helper()
+	apart := []string{"bin", "sluice-data"}
+	err := filepath.WalkDir(root(t), func(path string, d fs.DirEntry, err error) error {
+		hidden := strings.HasPrefix(d.Name(), ".") && len(d.Name()) > 1
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (hidden || slices.Contains(apart, d.Name())):
+			return filepath.SkipDir
+		case strings.HasSuffix(path, ".go"):
+			paths = append(paths, path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return paths
+}
+
 // A file has a bounded length, tests excepted, and a comment line has a bounded width.
 func TestFilesStayReadable(t *testing.T) {
 	const most, widest = 400, 100
-	err := filepath.WalkDir(root(t), func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if d.IsDir() &&
-			(strings.HasPrefix(d.Name(), ".") && len(d.Name()) > 1 || d.Name() == "bin" || d.Name() == "sluice-data") {
-			return filepath.SkipDir
-		}
-		if !strings.HasSuffix(path, ".go") {
-			return nil
-		}
+	for _, path := range goFiles(t) {
 		f, err := os.Open(path)
 		if err != nil {
-			return err
+			t.Fatal(err)
 		}
-		defer f.Close()
 		lines := 0
 		for sc := bufio.NewScanner(f); sc.Scan(); lines++ {
 			if n := columns(sc.Text()); n > widest && strings.HasPrefix(strings.TrimSpace(sc.Text()), "//") {
@@ -228,13 +239,10 @@ func TestFilesStayReadable(t *testing.T) {
 				}
 			}
 		}
+		f.Close()
 		if lines > most && !strings.HasSuffix(path, "_test.go") {
 			t.Errorf("%s has %d lines: split it along its topics", path, lines)
 		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 }
 

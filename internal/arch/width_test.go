@@ -4,9 +4,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -46,26 +44,6 @@ func TestCodeIsNotTooWide(t *testing.T) {
 	if looked < 50_000 {
 		t.Errorf("%d lines were looked at", looked)
 	}
-}
-
-// goFiles lists all Go files of the repository.
-func goFiles(t *testing.T) (paths []string) {
-	t.Helper()
-	err := filepath.WalkDir(root(t), func(path string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case d.IsDir() && (strings.HasPrefix(d.Name(), ".") && len(d.Name()) > 1 || d.Name() == "bin"):
-			return filepath.SkipDir
-		case strings.HasSuffix(path, ".go"):
-			paths = append(paths, path)
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return paths
 }
 
 // rawLines are the lines that lie in a string of several lines, which is text and not code.
