@@ -144,10 +144,16 @@ func (c *cache) put(table catalog.TableID, key []byte, seq uint64, row any) {
 	}
 	had, i := s.find(table, key)
 	if had == nil {
-		i = int(s.evictNext % cacheWays)
-		s.evictNext++
+		i = s.evict()
 	}
 	s.rows[i].Store(&cachedRow{table: table, key: string(key), since: s.written, row: copyForCache[table](row)})
+}
+
+// evict gives the index of the row that makes way for a new one. mu is held.
+func (s *cacheSet) evict() int {
+	i := int(s.evictNext % cacheWays)
+	s.evictNext++
+	return i
 }
 
 // find gives a row, or nil, and its index in the set.
@@ -173,8 +179,7 @@ func (c *cache) commitRow(table catalog.TableID, key []byte, seq uint64, row any
 	case had == nil && row == nil:
 		return
 	case had == nil:
-		i = int(s.evictNext % cacheWays)
-		s.evictNext++
+		i = s.evict()
 	case row == nil:
 		s.rows[i].Store(nil)
 		return

@@ -51,17 +51,14 @@ func (c catalogStore) Update(ctx context.Context, f func(catalog.Tx) error) erro
 }
 
 // Get implements catalog.Reader. A txn with the catalog's lock reads what the newest commit has,
-// from the cache too, and its own writes from the batch. A look into the batch costs more, so it is
-// left out for tables that the txn has not written.
+// from the cache too, and its own writes. A look into the batch costs more, so the txn looks there
+// only for a row that it may have written.
 func (t *txn) Get(table catalog.TableID, key []byte) (any, error) {
-	if t.tables&(1<<table) != 0 {
-		write := t.ownWrite(table, key)
-		if write == nil && !isCached(table) || write != nil && write.row == nil {
-			return reader{Reader: t.rows, db: t.db}.Get(table, key)
-		}
-		if write != nil {
-			return copyForCache[table](write.row), nil
-		}
+	switch own := t.ownWrite(table, key); {
+	case own != nil && own.row != nil:
+		return copyForCache[table](own.row), nil
+	case own != nil || !isCached(table) && t.tables&(1<<table) != 0:
+		return reader{Reader: t.rows, db: t.db}.Get(table, key)
 	}
 	return reader{t.db.peb, t.db, t.db.cache, t.seq}.Get(table, key)
 }

@@ -60,8 +60,7 @@ func (st sessionStore) Entries(
 		return nil, err
 	}
 	defer st.db.views.release(v)
-	s, cached := st.db.cache.get(sessionTable, cacheKey(id), v.seq).(session.Session)
-	if cached {
+	if s, ok := st.db.cachedSession(id, v.seq); ok {
 		if off, only := onlyEntry(&s); only {
 			return onlyEntryIn(v, id, off, r)
 		}

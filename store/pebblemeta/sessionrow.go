@@ -249,23 +249,28 @@ func loadSession(r pebble.Reader, id session.SessionID) (session.Session, error)
 // sessionAt gives the session as a view of commit seq has it, or session.ErrNotFound. A request
 // loads it several times, so it is cached.
 func (db *DB) sessionAt(r pebble.Reader, id session.SessionID, seq uint64) (session.Session, error) {
-	key := cacheKey(id)
-	if row := db.cache.get(sessionTable, key, seq); row != nil {
-		return row.(session.Session), nil
+	if s, ok := db.cachedSession(id, seq); ok {
+		return s, nil
 	}
 	s, err := loadSessionWith(r, id, db.ranges.decoder(id))
 	if err == nil && cacheable(&s) {
-		db.cache.put(sessionTable, key, seq, s)
+		db.cache.put(sessionTable, cacheKey(id), seq, s)
 	}
 	return s, err
 }
 
 // listedAt is sessionAt for a list, which takes no place in the cache from what requests need.
 func (db *DB) listedAt(r pebble.Reader, id session.SessionID, seq uint64) (session.Session, error) {
-	if row := db.cache.get(sessionTable, cacheKey(id), seq); row != nil {
-		return row.(session.Session), nil
+	if s, ok := db.cachedSession(id, seq); ok {
+		return s, nil
 	}
 	return loadSession(r, id)
+}
+
+// cachedSession gives the session as a view of commit seq has it, if the cache has that.
+func (db *DB) cachedSession(id session.SessionID, seq uint64) (s session.Session, ok bool) {
+	s, ok = db.cache.get(sessionTable, cacheKey(id), seq).(session.Session)
+	return s, ok
 }
 
 // cacheKey is the key of a session in the cache.

@@ -98,7 +98,9 @@ func (t *txn) commit() error {
 	t.db.views.publish(snap, seq)
 	shown := t.db.views.shown.Load()
 	for _, w := range t.writes {
-		t.db.cache.forgetPrevious(w.table, w.key, shown)
+		if w.row != nil {
+			t.db.cache.forgetPrevious(w.table, w.key, shown)
+		}
 	}
 	for _, s := range t.changed {
 		t.db.seals.removeOlder(s)

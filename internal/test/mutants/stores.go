@@ -35,8 +35,8 @@ func ofStores() []mutant {
 		},
 		{
 			name: "the-cache-keeps-what-was-replaced", promise: 11, file: "store/pebblemeta/txn.go",
-			old:   "		t.db.cache.forgetPrevious(w.table, w.key, shown)\n",
-			new:   "		_, _ = w, shown\n",
+			old:   "			t.db.cache.forgetPrevious(w.table, w.key, shown)\n",
+			new:   "			_, _ = w, shown\n",
 			tests: []string{"store/pebblemeta.TestTheCacheForgetsReplacedRows"},
 		},
 		{
@@ -77,8 +77,8 @@ func ofStores() []mutant {
 		},
 		{
 			name: "an-update-reads-the-cache-for-what-it-wrote", promise: 9, file: "store/pebblemeta/catalog.go",
-			old:   "	if t.tables&(1<<table) != 0 {",
-			new:   "	if !t.catalog {",
+			old:   "	switch own := t.ownWrite(table, key); {",
+			new:   "	switch own := (*rowWrite)(nil); {",
 			tests: []string{"store/pebblemeta.TestTheCacheGivesWhatTheViewHas"},
 		},
 		{
