@@ -153,8 +153,8 @@ func (s *Stream) Acquire(off, n int64) []byte {
 		return nil
 	}
 	b := p.get()
-	if b == nil && s.writing() {
-		s.Wait() // the memory of that write will do
+	if b == nil {
+		s.Wait() // the memory of the write under way will do, if there is one
 		b = p.get()
 	}
 	if b == nil {
@@ -171,13 +171,6 @@ func (s *Stream) Release() {
 		s.pool.unref(s.b)
 		s.b = nil
 	}
-}
-
-// writing reports whether a write may be under way.
-func (s *Stream) writing() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.busy != nil
 }
 
 // Wait returns when no write of the stream's memory is under way. The Writer reports its error.
@@ -205,7 +198,7 @@ type Writer struct {
 
 	file durable.File
 	past durable.DirectFile // nil until it is needed, or if there is none
-	busy chan struct{}      // closed when the write that is under way is done; nil: none is
+	from *Stream            // of whose memory the last write in the background was; nil: none was
 	err  error              // of writes in the background
 }
 
@@ -265,10 +258,10 @@ func (w *Writer) open() bool {
 func (w *Writer) start(b *buffer, q []byte, off int64) {
 	pool, busy := w.Pool, make(chan struct{})
 	b.refs.Add(1)
-	b.owner.mu.Lock()
-	b.owner.busy = busy
-	b.owner.mu.Unlock()
-	w.busy = busy
+	w.from = b.owner
+	w.from.mu.Lock()
+	w.from.busy = busy
+	w.from.mu.Unlock()
 	go func() {
 		defer close(busy)
 		defer pool.unref(b)
@@ -280,15 +273,14 @@ func (w *Writer) start(b *buffer, q []byte, off int64) {
 		if err == nil && n < len(q) {
 			err = io.ErrShortWrite
 		}
-		w.err = err // it is read after busy is closed
+		w.err = err // it is read after Stream.Wait
 	}()
 }
 
 // await returns when nothing is being written.
 func (w *Writer) await() {
-	if w.busy != nil {
-		<-w.busy
-		w.busy = nil
+	if w.from != nil {
+		w.from.Wait()
 	}
 }
 

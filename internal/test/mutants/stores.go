@@ -137,13 +137,13 @@ func ofStores() []mutant {
 		},
 		{
 			name: "a-buffer-is-lent-while-it-is-written", promise: 4, file: "internal/direct/direct.go",
-			old:   "	b.refs.Add(1)\n	b.owner.mu",
-			new:   "	b.owner.mu",
+			old:   "	b.refs.Add(1)\n	w.from = b.owner",
+			new:   "	w.from = b.owner",
 			tests: []string{"internal/direct.TestABufferIsNotGivenWhileItIsWritten"},
 		},
 		{
 			name: "nobody-waits-for-a-write-of-a-fenced-put", promise: 4, file: "internal/direct/direct.go",
-			old:   "	b.owner.busy = busy\n",
+			old:   "	w.from.busy = busy\n",
 			new:   "",
 			tests: []string{"internal/direct.TestABufferIsNotGivenWhileItIsWritten"},
 		},
