@@ -2,7 +2,6 @@ package upload_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -14,36 +13,19 @@ import (
 	"sluice/upload"
 )
 
-// atRecord is a session store that lets something happen once, before something is recorded.
-type atRecord struct {
-	session.Store
-	do func()
-}
-
-func (a *atRecord) Record(
-	ctx context.Context, id session.SessionID, gen uint64, c session.Change,
-) (session.Session, error) {
-	if do := a.do; do != nil && len(c.Add) > 0 {
-		a.do = nil
-		do()
-	}
-	return a.Store.Record(ctx, id, gen, c)
-}
-
 // An abort comes between a put's Commit and its record. The put's bytes are given back at once.
 func TestAnAbortBetweenCommitAndRecordLeavesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		a := &atRecord{Store: w.stores.Sessions()}
-		w.stores = hookedStore{w.stores, a}
-		w.restart()
+		e := w.rewire(w.blobs, limits())
 		b := random(2 * chunk)
 		up := w.begin(2 * chunk)
 		aborted := make(chan error, 1)
-		a.do = func() {
+		meet := func() {
 			go func() { aborted <- w.Abort(t.Context(), w.me, up.ID) }()
 			synctest.Wait() // it has sealed, and waits for this commit
 		}
+		e.record.Store(&meet)
 		if err := w.put(up.ID, 0, b[:chunk]); !errors.Is(err, session.ErrAborted) {
 			t.Errorf("the put: %v", err)
 		}
@@ -110,9 +92,7 @@ func TestAReplacementNeedsTheRoleUntilItDrops(t *testing.T) {
 func TestAReplacementNeedsTheRoleWhenItDrops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		a := &atRecord{Store: w.stores.Sessions()}
-		w.stores = hookedStore{w.stores, a}
-		w.restart()
+		e := w.rewire(w.blobs, limits())
 		who := w.join("who")
 		w.controllers(who.Principal)
 		req := upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: chunk, Chunks: -1}
@@ -123,11 +103,12 @@ func TestAReplacementNeedsTheRoleWhenItDrops(t *testing.T) {
 			return w.PutChunk(t.Context(), who, up.ID, 0, bytes.NewReader(random(chunk)), p)
 		}
 		replaced := make(chan error, 1)
-		a.do = func() {
+		meet := func() {
 			go func() { replaced <- put(upload.Put{Replace: true}) }()
 			synctest.Wait() // it waits for this record
 			w.controllers()
 		}
+		e.record.Store(&meet)
 		w.check(put(upload.Put{}))
 		if err := <-replaced; !errors.Is(err, access.ErrForbidden) {
 			t.Errorf("the replacement: %v", err)

@@ -36,6 +36,7 @@ type engine struct {
 	loaded  hook // after a session was loaded
 	list    hook // before entries are listed
 	drop    hook // before a drop is recorded
+	record  hook // before entries are recorded
 	entries func(n int)
 	seal    func()
 }
@@ -91,6 +92,9 @@ func (e *engine) Record(
 ) (session.Session, error) {
 	if !c.Drop.Empty() {
 		e.drop.fire()
+	}
+	if len(c.Add) > 0 {
+		e.record.fire()
 	}
 	return e.Store.Record(ctx, id, gen, c)
 }
