@@ -119,7 +119,7 @@ func ofStores() []mutant {
 		},
 		{
 			name: "a-failed-direct-write-is-not-told", promise: 6, file: "internal/direct/direct.go",
-			old:   "		w.err = err // it is read after busy is closed",
+			old:   "		w.err = err // it is read after Stream.Wait",
 			new:   "		_ = err",
 			tests: []string{"internal/direct.TestALateErrorIsTold", "internal/test/crashtest.TestAFailureOfEveryStep"},
 		},
