@@ -342,8 +342,7 @@ func (w *world) named(name, plain string) {
 	}
 }
 
-// Whatever a name is made of, the header is printable ASCII with exactly these two parameters, and
-// no path.
+// The header is printable ASCII for any name. It has exactly these two parameters, and no path.
 func TestAnyNameIsSafeInAHeader(t *testing.T) {
 	w := newWorld(t, nil)
 	rapid.Check(t, func(rt *rapid.T) {

@@ -125,8 +125,8 @@ func FuzzIfNoneMatch(f *testing.F) {
 	})
 }
 
-// Whatever the name, the header is one line of printable ASCII, says only the form and the name,
-// and a reader gets the harmless name from it.
+// The header is one line of printable ASCII for any name. It says only the form and the name. A
+// reader gets the harmless name from it.
 func FuzzDisposition(f *testing.F) {
 	f.Add("ü 🎉.pdf", "application/pdf")
 	f.Add(`a";filename=b`, "text/html")

@@ -173,8 +173,8 @@ func TestACopyThatIsMissingIsMadeAgain(t *testing.T) {
 	restored(t, durable.OS{}, to).names()
 }
 
-// Content that the data folder has lost is named, and stops nothing else. What an earlier backup
-// has of it is kept.
+// Content that the data folder has lost is named, and stops nothing else. The copy in an
+// earlier backup is kept.
 func TestWhatIsLostIsNamed(t *testing.T) {
 	data := t.TempDir()
 	s := serve(t, real, data)

@@ -31,7 +31,7 @@ func FuzzClean(f *testing.F) {
 	})
 }
 
-// Whatever name a memory has, its file lies in the folder that the user gave.
+// The file of a memory with any name lies in the folder that the user gave.
 func FuzzSafeName(f *testing.F) {
 	f.Add("a.txt", "x/y")
 	f.Add("../../etc/passwd", "../..")

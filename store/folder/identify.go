@@ -146,7 +146,7 @@ func (f *Folder) writeMark(state string) error {
 	return writeMark(f.FS, f.markPath(), mark{Folder: f.id, Part: whole, State: state})
 }
 
-// What to do about a half that is not there, or not the right one.
+// The remedies for a half that is not there, or not the right one.
 const (
 	mountRemedy = "Is its disk mounted, and the right one? Mount it and start again"
 	lostRemedy  = mountRemedy + "; if it is lost for good, restore a backup, or let sluice check --repair --rejoin " +

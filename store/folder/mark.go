@@ -41,7 +41,7 @@ const (
 // errMark: a mark can't be understood.
 var errMark = errors.New("is damaged, or not one of sluice's")
 
-// What can be done about such a mark. The mark of the folder follows from those of its halves.
+// The remedies for such a mark. The mark of the folder follows from those of its halves.
 const (
 	wholeRemedy = "Remove it, and the next start writes it again, from the marks of meta and content; or restore a " +
 		"backup"

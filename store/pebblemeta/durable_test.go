@@ -269,8 +269,8 @@ func TestAnAcknowledgedCommitSurvivesAnyCrash(t *testing.T) {
 	}
 }
 
-// What a new start shows after the death of the process survives a power loss that follows,
-// although the dead process had not synced it.
+// A start after the death of the process shows rows that the dead process had not synced. These
+// rows survive a power loss that follows.
 func TestWhatANewStartShowsIsDurable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := newSlowDisk()

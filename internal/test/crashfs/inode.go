@@ -17,15 +17,14 @@ type inode struct {
 	num uint64
 	dir bool
 
-	// Of a file: the bytes in the cache, in the drive and on the platter. size and platterSize are
-	// in bytes.
+	// A file has bytes in the cache, in the drive and on the platter. Both sizes are in bytes.
 	cache, drive, platter []*sector
 	size, platterSize     int64
 	dirty                 map[int]bool // sectors of the cache that have not been written back
 	failures              int          // write-backs that have failed
 	locked                *file
 
-	// Of a folder: the entries, and the entries that are on the platter.
+	// A folder has entries, and those of them that are on the platter.
 	names, platterNames map[string]*inode
 }
 

@@ -21,7 +21,7 @@ import (
 const chunkSize = 20_000
 
 // Facts has what was answered to clients, and what they requested without getting an answer.
-// Whatever happens to the server, the first must hold, and of the second either all or nothing.
+// The first must hold after anything that happens to the server; of the second all or nothing.
 type Facts struct {
 	mu       sync.Mutex
 	uploads  map[string]*upload  // by session id
