@@ -74,8 +74,8 @@ func (s *Server) refuse(c *call, err error) {
 }
 
 // refuseDelay is how long a client that asks for too much waits for its answer. Meanwhile it holds
-// its connection and a place among the refused. So a flood of such requests is slow. If all of
-// these places are taken, the answer comes at once.
+// its connection and a slot among the refused. So a flood of such requests is slow. If all of
+// these slots are taken, the answer comes at once.
 const refuseDelay = 100 * time.Millisecond
 
 func sleep(ctx context.Context, d time.Duration) {

@@ -36,9 +36,9 @@ type conn struct {
 	// listener.mu guards these.
 	counted     bool
 	principal   string        // of its newest request; "": none is known
-	served      bool          // one of its requests has had a place
+	served      bool          // one of its requests has had a slot
 	refusalSent chan struct{} // healthOnly: it was evicted; closed when the client has its answer. nil: it was not
-	places      int           // that its requests hold
+	slots       int           // that its requests hold
 	queuedAt    time.Time     // when it entered its queue
 	idleSince   time.Time     // zero: it has a request
 	idleTimer   *time.Timer   // fires when it may have been idle for too long; nil: it does not run
@@ -230,11 +230,11 @@ func problemText(p Problem, id string) []byte {
 		p.Status, http.StatusText(p.Status), id, retry, len(body), body)
 }
 
-// addPlaces notes that a request has got a place (1), or has given it back (-1).
-func (c *conn) addPlaces(n int) {
-	c.listener.addPlaces(c, n)
+// addSlots notes that a request has got a slot (1), or has given it back (-1).
+func (c *conn) addSlots(n int) {
+	c.listener.addSlots(c, n)
 	if c.flow.isHTTP2() {
-		c.flow.streams.addPlaces(n)
+		c.flow.streams.addSlots(n)
 	}
 }
 

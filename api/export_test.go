@@ -10,15 +10,15 @@ import (
 // testMachine is the machine of tests.
 var testMachine = machine{system.Clock{}, system.Random{}}
 
-// Held returns what the running requests hold together: places, and what the bodies of JSON count
+// Held returns what the running requests hold together: slots, and what the bodies of JSON count
 // for.
-func (s *Server) Held() (places, json int64) { return s.limits.places.inUse(), s.limits.json.inUse() }
+func (s *Server) Held() (slots, json int64) { return s.limits.slots.inUse(), s.limits.json.inUse() }
 
-// Owned returns the places of requests whose principals are known.
+// Owned returns the slots of requests whose principals are known.
 func (s *Server) Owned() int64 {
-	s.limits.places.mu.Lock()
-	defer s.limits.places.mu.Unlock()
-	return s.limits.places.used - s.limits.places.byPrincipal[""]
+	s.limits.slots.mu.Lock()
+	defer s.limits.slots.mu.Unlock()
+	return s.limits.slots.used - s.limits.slots.byPrincipal[""]
 }
 
 // Answers returns what answers count for that are not taken yet.

@@ -13,7 +13,7 @@ import (
 // the others a hundredth of the processors.
 //
 // At most max of these requests compute at one time. Those of one principal have half of the
-// processors while other principals have requests. Requests that wait hold their places among the
+// processors while other principals have requests. Requests that wait hold their slots among the
 // requests, and these are bounded (limiter). Principals are served round robin.
 type fairQueue struct {
 	max   int

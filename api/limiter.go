@@ -9,7 +9,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// limiter bounds what all requests hold together, and what those of one principal hold: places, or
+// limiter bounds what all requests hold together, and what those of one principal hold: slots, or
 // bytes.
 type limiter struct {
 	max   int64 // of all
@@ -97,10 +97,10 @@ func (l *limiter) inUse() int64 {
 
 // Bounds of what all requests hold together.
 const (
-	// maxHeld is, unless Config.JSON and Config.Held say less, the bound of each of three: the
-	// bodies of JSON requests that are under way, whose bytes count jsonCost times; JSON answers
-	// that are made and not yet taken; and the blocks of contents that are being sent. Beyond the
-	// bound these blocks are smaller, and no read is refused for it.
+	// maxHeld is, unless Config.JSON and Config.AnswerBytes say less, the bound of each of three:
+	// the bodies of JSON requests that are under way, whose bytes count jsonCost times; JSON
+	// answers that are made and not yet taken; and the blocks of contents that are being sent.
+	// Beyond the bound these blocks are smaller, and no read is refused for it.
 	maxHeld = 64 << 20
 	// maxProbes is how many requests for /healthz and /readyz may run at one time, beside all
 	// others.
@@ -124,68 +124,68 @@ const (
 // limits are the server's. One principal has at most half of the requests, and three quarters of
 // the bytes. Requests whose principal is not known have a quarter.
 type limits struct {
-	places, probes, waiting *limiter // requests
-	json, blocks, answers   *limiter // bytes
-	computing               *fairQueue
-	lingerRate              *rate.Limiter // bytes of refused bodies
+	slots, probes, waiting *limiter // requests
+	json, blocks, answers  *limiter // bytes
+	computing              *fairQueue
+	lingerRate             *rate.Limiter // bytes of refused bodies
 }
 
 func newLimits(requests, json, held, refused int64) limits {
-	places := newLimiter(requests, requests/2, requests/4)
+	slots := newLimiter(requests, requests/2, requests/4)
 	return limits{
-		places:  places,
+		slots:   slots,
 		probes:  newLimiter(maxProbes, 0, maxProbes),
 		waiting: newLimiter(refused, 0, refused),
 		json:    newLimiter(json, json/4*3, 0),
 		blocks:  newLimiter(held, held/4*3, 0),
 		answers: newLimiter(held, held/4*3, held/4),
 
-		computing:  newFairQueue(runtime.GOMAXPROCS(0), places.alone),
+		computing:  newFairQueue(runtime.GOMAXPROCS(0), slots.alone),
 		lingerRate: rate.NewLimiter(lingerRate, lingerRate),
 	}
 }
 
 // usage is what one request holds of the limits.
 type usage struct {
-	places     *limiter // the limiter that has its place; nil: it has no place
+	slots      *limiter // the limiter that has its slot; nil: it has no slot
 	principal  string   // for which it counts
-	conn       *conn    // for which its place is counted; nil: none
+	conn       *conn    // for which its slot is counted; nil: none
 	json       int64
 	answer     int64
 	endCompute func() // ends its computing; nil: it does not compute
-	waiting    bool   // its place is among those that wait for their clients, and is counted for conn
+	waiting    bool   // its slot is among those that wait for their clients, and is counted for conn
 }
 
-// isProbe reports whether a request asks for the server's health. Such requests have places of
+// isProbe reports whether a request asks for the server's health. Such requests have slots of
 // their own.
 func isProbe(r *http.Request) bool { return r.URL.Path == "/healthz" || r.URL.Path == "/readyz" }
 
-// acquirePlace gives the request a place, or returns an error at once.
-func (s *Server) acquirePlace(c *call) error {
-	place := s.limits.places
+// acquireSlot gives the request a slot, or returns an error at once.
+func (s *Server) acquireSlot(c *call) error {
+	slot := s.limits.slots
 	conn := connOf(c.req)
 	if conn != nil && conn.healthOnly {
-		c.Header().Set("Connection", "close") // after its answer it leaves its place to others, over HTTP/2 too
+		c.Header().Set("Connection", "close") // after its answer it leaves its slot to others, over HTTP/2 too
 	}
 	if isProbe(c.req) {
-		place = s.limits.probes
+		slot = s.limits.probes
 	} else if conn != nil && conn.healthOnly {
 		return errTooManyConns
 	}
-	if err := place.acquire("", 1); err != nil {
+	if err := slot.acquire("", 1); err != nil {
 		s.refused.requests.Add(1)
 		return err
 	}
-	c.usage.places = place
+	c.usage.slots = slot
 	if c.usage.conn = conn; conn != nil {
-		conn.addPlaces(1)
+		conn.addSlots(1)
 	}
 	return nil
 }
 
-// assignPlace makes the request's place count for its principal.
-func (s *Server) assignPlace(c *call) error {
-	if err := s.limits.places.reassign(c.caller.Principal, 1); err != nil {
+// assignSlot makes the request's slot count for its principal.
+func (s *Server) assignSlot(c *call) error {
+	if err := s.limits.slots.reassign(c.caller.Principal, 1); err != nil {
 		s.refused.principal.Add(1)
 		return err
 	}
@@ -261,14 +261,14 @@ func (s *Server) countAnswer(c *call, n int) {
 // releaseAll gives back what the request holds. It may be called again.
 func (s *Server) releaseAll(c *call) {
 	endCompute(c)
-	if c.usage.places != nil {
-		c.usage.places.release(c.usage.principal, 1)
+	if c.usage.slots != nil {
+		c.usage.slots.release(c.usage.principal, 1)
 	}
 	switch {
 	case c.usage.conn != nil && c.usage.waiting:
-		c.usage.conn.flow.streams.addPlaces(-1)
+		c.usage.conn.flow.streams.addSlots(-1)
 	case c.usage.conn != nil:
-		c.usage.conn.addPlaces(-1)
+		c.usage.conn.addSlots(-1)
 	}
 	if c.usage.json > 0 {
 		s.limits.json.release(c.usage.principal, c.usage.json)
@@ -279,7 +279,7 @@ func (s *Server) releaseAll(c *call) {
 	c.usage = usage{}
 }
 
-// waitForClient exchanges the place of a request for one among those that wait for their clients:
+// waitForClient exchanges the slot of a request for one among those that wait for their clients:
 // to take the answer, or to end the body. If these are all taken, an answer on HTTP/2 that is not
 // made yet becomes a head alone, which needs no window.
 func (s *Server) waitForClient(c *call) {
@@ -288,9 +288,9 @@ func (s *Server) waitForClient(c *call) {
 		c.headOnly = c.req.ProtoMajor >= 2
 		return
 	}
-	c.usage.places, c.usage.waiting = s.limits.waiting, true
+	c.usage.slots, c.usage.waiting = s.limits.waiting, true
 	if conn := connOf(c.req); conn != nil && conn.flow.isHTTP2() {
 		c.usage.conn = conn
-		conn.flow.streams.addPlaces(1)
+		conn.flow.streams.addSlots(1)
 	}
 }

@@ -102,8 +102,8 @@ func TestJSONBodiesAreBoundedTogether(t *testing.T) {
 	})
 }
 
-// One principal has at most half of the places. A request that gets none learns when to come again.
-func TestOnePrincipalHasAShareOfThePlaces(t *testing.T) {
+// One principal has at most half of the slots. A request that gets none learns when to come again.
+func TestOnePrincipalHasAShareOfTheSlots(t *testing.T) {
 	w := newWorld(t, func(c *api.Config) { c.MaxRequests = 8 })
 	id := w.begin(64 * chunk).SessionID
 	for i := range 4 {
@@ -116,9 +116,9 @@ func TestOnePrincipalHasAShareOfThePlaces(t *testing.T) {
 	}
 }
 
-// A refused request whose body is still read has no place that another needs. Without a token, the
+// A refused request whose body is still read has no slot that another needs. Without a token, the
 // server asks for no byte of the body.
-func TestWhoHasNoTokenHoldsNoPlace(t *testing.T) {
+func TestWhoHasNoTokenHoldsNoSlot(t *testing.T) {
 	w := newWorld(t, func(c *api.Config) { c.MaxRequests = 4 })
 	for range 20 {
 		c, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
@@ -134,22 +134,22 @@ func TestWhoHasNoTokenHoldsNoPlace(t *testing.T) {
 	if _, text := w.server.Held(); text != 0 {
 		t.Errorf("%d bytes of their bodies count", text)
 	}
-	w.until("no place is held", func() bool { got, _ := w.server.Held(); return got == 0 })
+	w.until("no slot is held", func() bool { got, _ := w.server.Held(); return got == 0 })
 	w.begin(1)
 }
 
-// Health has places of its own.
-func TestHealthIsToldWhenAllPlacesAreTaken(t *testing.T) {
+// Health has slots of its own.
+func TestHealthIsToldWhenAllSlotsAreTaken(t *testing.T) {
 	w := newWorld(t, func(c *api.Config) { c.MaxRequests = 2 })
 	id := w.begin(64 * chunk).SessionID
 	w.sendWith("PUT", chunkPath(id, 0), chunk, nil)
-	w.until("the first place is taken", func() bool { return w.server.Owned() == 1 })
+	w.until("the first slot is taken", func() bool { return w.server.Owned() == 1 })
 	theirs, err := w.stranger.CreateCapsule(t.Context(), api.CreateCapsuleRequest{})
 	w.check(err)
 	body, pipe := io.Pipe()
 	defer pipe.Close()
 	go w.stranger.Create(t.Context(), api.CreateRequest{CapsuleID: theirs.CapsuleID, Name: "a"}, body, 1<<20)
-	w.until("both places are taken", func() bool { return w.server.Owned() == 2 })
+	w.until("both slots are taken", func() bool { return w.server.Owned() == 2 })
 	for range 3 {
 		w.saysWhen(w.do("GET", "/v1/upload_config", ""), api.CodeUnavailable)
 		for _, path := range []string{"/healthz", "/readyz"} {

@@ -165,7 +165,7 @@ func TestRefusalsAreCounted(t *testing.T) {
 	}
 }
 
-// A request that reads many records for one answer waits for a processor, although it has a place.
+// A request that reads many records for one answer waits for a processor, although it has a slot.
 // A put does not.
 func TestLongAnswersTakeTurns(t *testing.T) {
 	w := newWorld(t, nil)

@@ -41,8 +41,8 @@ type limitedListener struct {
 	openReserved   int64            // connections beyond it
 	byPrincipal    map[string]int64 // of open, by the principal of the newest request; "": none is known
 	idle           queue            // of connections between two requests
-	waiting        queue            // of those that are not idle, and whose requests have no place
-	reservedSilent queue            // beyond the bound; no request has a place
+	waiting        queue            // of those that are not idle, and whose requests have no slot
+	reservedSilent queue            // beyond the bound; no request has a slot
 	reservedAsked  queue            // beyond the bound; a request has come, and no answer yet
 }
 
@@ -192,7 +192,7 @@ func (l *limitedListener) toEvictReserved() *conn {
 func (l *limitedListener) noteAsked(c *conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if c.counted && c.places == 0 {
+	if c.counted && c.slots == 0 {
 		l.reservedAsked.push(c)
 	}
 }
@@ -270,7 +270,7 @@ func (l *limitedListener) connState(nc net.Conn, state http.ConnState) {
 		return
 	}
 	c.setIdle(state == http.StateIdle)
-	if c.places > 0 {
+	if c.slots > 0 {
 		return
 	}
 	switch state {
@@ -281,15 +281,15 @@ func (l *limitedListener) connState(nc net.Conn, state http.ConnState) {
 	}
 }
 
-// addPlaces notes that a request of a connection has got a place (1), or has given it back (-1).
-func (l *limitedListener) addPlaces(c *conn, n int) {
+// addSlots notes that a request of a connection has got a slot (1), or has given it back (-1).
+func (l *limitedListener) addSlots(c *conn, n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c.served = true
-	if c.places += n; !c.counted {
+	if c.slots += n; !c.counted {
 		return
 	}
-	if c.dequeue(); c.places == 0 {
+	if c.dequeue(); c.slots == 0 {
 		l.enqueue(c, &l.waiting)
 	}
 }

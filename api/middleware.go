@@ -112,7 +112,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		if err != nil {
 			s.refused.framing.Add(1)
 		} else {
-			err = s.acquirePlace(c)
+			err = s.acquireSlot(c)
 		}
 		if err != nil {
 			s.refuse(c, err)
@@ -123,7 +123,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			s.waitForClient(c) // before the client can know
 		}
 		if c.body.unread() || c.sent > 0 && r.ProtoMajor >= 2 {
-			_ = c.body.rc.Flush() // what waits for a window has a place
+			_ = c.body.rc.Flush() // what waits for a window has a slot
 		}
 		if c.body.unread() {
 			wait := lingerTimeout
@@ -239,7 +239,7 @@ func (s *Server) run(c *call, r *route) error {
 		if c.caller, err = s.cfg.Access.Authenticate(c.req.Context(), secret); err != nil {
 			return err
 		}
-		if err := s.assignPlace(c); err != nil {
+		if err := s.assignSlot(c); err != nil {
 			return err
 		}
 	}

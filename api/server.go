@@ -62,7 +62,7 @@ type Config struct {
 	RateWindow time.Duration
 	// MaxRequests bounds the requests that run at one time (16,384). More are answered 503 at once.
 	// One principal has at most half of them, and is answered 429 beyond that. /healthz and /readyz
-	// have places of their own.
+	// have slots of their own.
 	MaxRequests int64
 	// MaxConns bounds the open connections of the public listener (0: no bound). One more takes the
 	// place of the one that is idle longest. If none is idle, it is answered 503 and closed, except
@@ -71,8 +71,8 @@ type Config struct {
 	// Unread bounds the bytes that clients have sent on HTTP/2 and no request has read (128 MiB).
 	Unread int64
 	// JSON bounds the bytes that the bodies of JSON requests take, each byte counting four times.
-	// Held bounds the bytes of JSON answers, and those of blocks of contents (64 MiB each).
-	JSON, Held int64
+	// AnswerBytes bounds the bytes of JSON answers, and those of blocks of contents (64 MiB each).
+	JSON, AnswerBytes int64
 	// Refused bounds the refused requests that wait for their clients, and the streams that have
 	// begun and are neither refused nor let in, except one of each connection (256).
 	Refused int64
@@ -133,7 +133,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, machine: machine, log: cfg.Log, unread: newUnreadBytes(cmp.Or(cfg.Unread, maxUnread)),
 		pending: newPendingStreams(int(cfg.Refused), streamsOf(cfg.MaxRequests), machine.now),
-		limits:  newLimits(cfg.MaxRequests, cmp.Or(cfg.JSON, maxHeld), cmp.Or(cfg.Held, maxHeld), cfg.Refused),
+		limits:  newLimits(cfg.MaxRequests, cmp.Or(cfg.JSON, maxHeld), cmp.Or(cfg.AnswerBytes, maxHeld), cfg.Refused),
 	}
 	routes := routes()
 	var err error

@@ -42,7 +42,7 @@ func TestAQuestionThatHasComeIsKept(t *testing.T) {
 		return s
 	}
 	busy := dial("")
-	b.addPlaces(busy, 1)
+	b.addSlots(busy, 1)
 	const question = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 	begun, unread, read := dial(question[:20]), dial(question), dial(question)
 	if _, err := read.Read(make([]byte, 14)); err != nil {

@@ -16,10 +16,10 @@ func streamsOf(requests int64) int { return int(min(max(requests/2, 100), 250)) 
 // From its head on, a stream of HTTP/2 costs net/http memory and a goroutine, before any handler
 // can refuse its request. So the heads are let in one by one, as the handlers get to them:
 //
-//	client ──▶ conn.Read ──▶ net/http ──▶ guard ──▶ a place among the running requests
+//	client ──▶ conn.Read ──▶ net/http ──▶ guard ──▶ a slot among the running requests
 //	             ╰─ the next head waits here       ╰──▶ refused: a head alone, which needs no window
 //
-// A stream is pending from its head until its request has a place among the running requests or
+// A stream is pending from its head until its request has a slot among the running requests or
 // among the refused that wait for their clients, or until its answer is out. So a pending stream
 // waits for the server, or for a client that takes nothing at all. It never waits for a window: the
 // frame that widens the window may come behind the head that waits.
@@ -81,7 +81,7 @@ type streams struct {
 	open        map[uint32]struct{} // neither side has ended them
 	newest      uint32              // the highest id that has come
 	handlers    int                 // that have begun and not returned
-	places      int                 // that its requests hold
+	slots       int                 // that its requests hold
 	pending     int                 // its part of shared.count
 	writing     bool                // a write is under way
 	framesRead  int                 // read since the last write ended
@@ -107,7 +107,7 @@ func (s *streams) update(change func()) {
 func (s *streams) recount() {
 	now := 0
 	if !s.closed {
-		now = max(len(s.open), s.handlers) - s.places
+		now = max(len(s.open), s.handlers) - s.slots
 	}
 	wasOver := s.shared.count > s.shared.max
 	s.shared.count += now - s.pending
@@ -214,8 +214,8 @@ func (s *streams) setWriting(begins bool) { s.update(func() { s.writing, s.frame
 // addHandlers notes that a handler begins (1) or returns (-1).
 func (s *streams) addHandlers(n int) { s.update(func() { s.handlers += n }) }
 
-// addPlaces notes that a request has got a place (1) or given it back (-1).
-func (s *streams) addPlaces(n int) { s.update(func() { s.places += n }) }
+// addSlots notes that a request has got a slot (1) or given it back (-1).
+func (s *streams) addSlots(n int) { s.update(func() { s.slots += n }) }
 
 // waitToRead blocks a Read while net/http has enough of the connection.
 func (s *streams) waitToRead() {

@@ -71,7 +71,7 @@ func (l *listener) ended(as string) (n int) {
 }
 
 // waiting returns a Server whose requests return when the test lets them. None of them asks for a
-// place.
+// slot.
 func waiting(t *testing.T, refused int) (running func() int64, dial func() net.Conn, letGo func()) {
 	s, dial := hostileWith(t, 1000, func(s *Server) http.Handler {
 		ctx, cancel := context.WithCancel(context.Background())
@@ -128,7 +128,7 @@ func TestResetStreamsAreBounded(t *testing.T) {
 		ctx, letGo := context.WithCancel(context.Background())
 		s, dial := hostileWith(t, 1000, func(s *Server) http.Handler {
 			s.pending = newPendingStreams(1000, 100, time.Now)
-			return s.guard(s.serve(func(*call) error { // it has a place
+			return s.guard(s.serve(func(*call) error { // it has a slot
 				<-ctx.Done()
 				return nil
 			}))
@@ -188,13 +188,13 @@ func TestAHeldConnectionEnds(t *testing.T) {
 	})
 }
 
-// If the places are taken, and those of refusals that wait for their clients too, a refusal needs
+// If the slots are taken, and those of refusals that wait for their clients too, a refusal needs
 // no window.
 func TestARefusalNeedsNoWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const refused, places, streams = 4, 2, 60
+		const refused, slots, streams = 4, 2, 60
 		s, dial := hostile(t, 1000)
-		s.limits = newLimits(4*places, maxHeld, maxHeld, refused)
+		s.limits = newLimits(4*slots, maxHeld, maxHeld, refused)
 		l := listen(t, dial())
 		for i := range streams {
 			if err := l.get(uint32(2*i+1), true); err != nil {
@@ -202,17 +202,17 @@ func TestARefusalNeedsNoWindow(t *testing.T) {
 			}
 		}
 		time.Sleep(streams * refuseDelay)
-		if n := l.ended("503"); n != streams-places-refused {
+		if n := l.ended("503"); n != streams-slots-refused {
 			t.Errorf("%d of %d streams are refused without a body: %v", n, streams, l.status)
 		}
-		if n := s.running.Load(); n != places+refused {
-			t.Errorf("%d requests still run, and not %d", n, places+refused)
+		if n := s.running.Load(); n != slots+refused {
+			t.Errorf("%d requests still run, and not %d", n, slots+refused)
 		}
 	})
 }
 
 // A client that is not known keeps nobody out by not taking an answer: it waits among the refused.
-func TestAnAnswerToNobodyKnownHasNoPlace(t *testing.T) {
+func TestAnAnswerToNobodyKnownHasNoSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, dial := hostileWith(t, 1000, func(s *Server) http.Handler {
 			return s.guard(s.serve(func(*call) error { return access.ErrUnauthenticated }))
@@ -224,8 +224,8 @@ func TestAnAnswerToNobodyKnownHasNoPlace(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		if n := s.limits.places.inUse(); n != 0 || s.limits.waiting.inUse() != 50 {
-			t.Errorf("%d requests have places, %d wait", n, s.limits.waiting.inUse())
+		if n := s.limits.slots.inUse(); n != 0 || s.limits.waiting.inUse() != 50 {
+			t.Errorf("%d requests have slots, %d wait", n, s.limits.waiting.inUse())
 		}
 	})
 }
@@ -233,7 +233,7 @@ func TestAnAnswerToNobodyKnownHasNoPlace(t *testing.T) {
 // An answer that waits for a window holds up no head: the frame that widens the window may come
 // behind it.
 func TestAWindowIsWidenedBehindTheNextHead(t *testing.T) {
-	for name, places := range map[string]int64{"answered": 1000, "refused": 0} {
+	for name, slots := range map[string]int64{"answered": 1000, "refused": 0} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s, dial := hostileWith(t, 1000, func(s *Server) http.Handler {
@@ -242,7 +242,7 @@ func TestAWindowIsWidenedBehindTheNextHead(t *testing.T) {
 						return nil
 					}))
 				})
-				s.limits = newLimits(places, maxHeld, maxHeld, maxRefused)
+				s.limits = newLimits(slots, maxHeld, maxHeld, maxRefused)
 				l := listen(t, dial())
 				const streams = 4 * maxPending
 				began := time.Now()
@@ -258,7 +258,7 @@ func TestAWindowIsWidenedBehindTheNextHead(t *testing.T) {
 					}
 				}
 				synctest.Wait()
-				if d, most := time.Since(began), streams/maxPending*refuseDelay; d > most || d > 0 && places > 0 {
+				if d, most := time.Since(began), streams/maxPending*refuseDelay; d > most || d > 0 && slots > 0 {
 					t.Errorf("it took %v", d)
 				}
 				time.Sleep(refuseDelay)

@@ -99,8 +99,8 @@ func TestAnAnswerThatNobodyReadsIsCut(t *testing.T) {
 				if n, err := c.Read(make([]byte, 1)); err == nil {
 					t.Errorf("%d bytes are still to be had after %v", n, allowed)
 				}
-				if s.limits.places.inUse() != 0 || s.limits.answers.inUse() != 0 {
-					t.Errorf("%d places and %d bytes are held", s.limits.places.inUse(), s.limits.answers.inUse())
+				if s.limits.slots.inUse() != 0 || s.limits.answers.inUse() != 0 {
+					t.Errorf("%d slots and %d bytes are held", s.limits.slots.inUse(), s.limits.answers.inUse())
 				}
 			})
 		})
@@ -191,9 +191,9 @@ func TestClosedWindowsHoldLittle(t *testing.T) {
 		}
 		time.Sleep(30*time.Second + answerBlock/(1<<10)*time.Second + time.Second)
 		synctest.Wait()
-		if s.limits.places.inUse() != 0 || s.limits.answers.inUse() != 0 || s.refused.slowAnswers.Load() == 0 {
+		if s.limits.slots.inUse() != 0 || s.limits.answers.inUse() != 0 || s.refused.slowAnswers.Load() == 0 {
 			t.Errorf(
-				"%d places and %d bytes are held, %d answers were slow", s.limits.places.inUse(),
+				"%d slots and %d bytes are held, %d answers were slow", s.limits.slots.inUse(),
 				s.limits.answers.inUse(), s.refused.slowAnswers.Load(),
 			)
 		}
@@ -315,11 +315,11 @@ func TestAFloodLeavesWorkingConnections(t *testing.T) {
 		}
 		works := func(c *conn, principal string) {
 			b.connState(c, http.StateActive)
-			b.addPlaces(c, 1)
+			b.addSlots(c, 1)
 			b.setPrincipal(c, principal)
 		}
 		rests := func(c *conn) {
-			b.addPlaces(c, -1)
+			b.addSlots(c, -1)
 			b.connState(c, http.StateIdle)
 		}
 		newcomer := func(out *conn) (c *conn) {
@@ -346,7 +346,7 @@ func TestAFloodLeavesWorkingConnections(t *testing.T) {
 		one := newcomer(many[0])
 		two := newcomer(many[1])
 		newcomer(nil)
-		b.addPlaces(many[2], -1) // its request was refused, and it is not idle yet
+		b.addSlots(many[2], -1) // its request was refused, and it is not idle yet
 		newcomer(many[2])
 		newcomer(nil)
 		time.Sleep(minWaiting)
@@ -377,10 +377,10 @@ func TestWhoAsksForTooMuchWaits(t *testing.T) {
 					t.Fatal(err)
 				}
 				synctest.Wait()
-				if s.running.Load() != 1 || s.limits.places.inUse() != 0 || s.limits.waiting.inUse() != 1 {
+				if s.running.Load() != 1 || s.limits.slots.inUse() != 0 || s.limits.waiting.inUse() != 1 {
 					t.Errorf(
-						"%d requests run, %d have places, %d wait for their clients", s.running.Load(),
-						s.limits.places.inUse(), s.limits.waiting.inUse(),
+						"%d requests run, %d have slots, %d wait for their clients", s.running.Load(),
+						s.limits.slots.inUse(), s.limits.waiting.inUse(),
 					)
 				}
 				_, err := http.ReadResponse(bufio.NewReader(c), nil)
@@ -407,9 +407,9 @@ func TestAPanicHoldsNothing(t *testing.T) {
 		}
 		go func() { _, _ = io.Copy(io.Discard, c) }()
 		synctest.Wait()
-		if s.limits.places.inUse() != 0 || s.limits.waiting.inUse() != 0 || s.running.Load() != 0 {
+		if s.limits.slots.inUse() != 0 || s.limits.waiting.inUse() != 0 || s.running.Load() != 0 {
 			t.Errorf(
-				"%d places and %d refused ones are held, %d run", s.limits.places.inUse(), s.limits.waiting.inUse(),
+				"%d slots and %d refused ones are held, %d run", s.limits.slots.inUse(), s.limits.waiting.inUse(),
 				s.running.Load(),
 			)
 		}
@@ -491,7 +491,7 @@ func TestAnAnswerThatNobodyTakesComputesNoMore(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if s.limits.places.inUse() != 1 {
+		if s.limits.slots.inUse() != 1 {
 			t.Error("the request has ended")
 		}
 		s.limits.computing.isEmpty(t)

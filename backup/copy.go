@@ -54,7 +54,7 @@ func (r *run) copyContent(ctx context.Context, o *openPlaces, v catalog.Content,
 		err := r.copyExtent(ctx, o, e, sum)
 		var source *sourceError
 		if errors.As(err, &source) {
-			if err := r.temporary(ctx, source); err != nil {
+			if err := r.checkTransient(ctx, source); err != nil {
 				return err
 			}
 			r.damaged(damageOf(v, source))
@@ -75,9 +75,9 @@ func (r *run) copyContent(ctx context.Context, o *openPlaces, v catalog.Content,
 	return r.persist(o)
 }
 
-// temporary gives an error if a failure of the data folder says nothing about the extent: the
+// checkTransient gives an error if a failure of the data folder says nothing about the extent: the
 // backup is stopping, or all of the content is away.
-func (r *run) temporary(ctx context.Context, source *sourceError) error {
+func (r *run) checkTransient(ctx context.Context, source *sourceError) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -105,7 +105,7 @@ func (r *run) copyExtents(ctx context.Context, o *openPlaces, es []catalog.Exten
 		err := r.copyExtent(ctx, o, e, nil)
 		var source *sourceError
 		if errors.As(err, &source) {
-			if err := r.temporary(ctx, source); err != nil {
+			if err := r.checkTransient(ctx, source); err != nil {
 				return err
 			}
 			r.damaged(damageOfExtent(e, source))

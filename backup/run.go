@@ -191,7 +191,7 @@ type walker struct {
 	ctx     context.Context
 	rows    *rowsWriter
 	jobs    chan<- copyJob
-	extents copyJob
+	pending copyJob
 }
 
 func (w *walker) visit(key, row []byte) error {
@@ -262,20 +262,20 @@ func (w *walker) entry(v session.Entry, known bool) error {
 	e := p.Extent
 	w.r.notePlace(e.Place)
 	known = known && !w.r.knownDamage[damageOfExtent(e, nil).key()]
-	if n := len(w.extents.extents); n > 0 &&
-		(n == batch || w.extents.known != known || w.extents.extents[n-1].Place != e.Place) {
+	if n := len(w.pending.extents); n > 0 &&
+		(n == batch || w.pending.known != known || w.pending.extents[n-1].Place != e.Place) {
 		if err := w.flush(); err != nil {
 			return err
 		}
 	}
-	w.extents.known = known
-	w.extents.extents = append(w.extents.extents, e)
+	w.pending.known = known
+	w.pending.extents = append(w.pending.extents, e)
 	return nil
 }
 
 func (w *walker) flush() error {
-	j := w.extents
-	w.extents = copyJob{}
+	j := w.pending
+	w.pending = copyJob{}
 	if len(j.extents) == 0 {
 		return nil
 	}

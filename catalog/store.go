@@ -25,8 +25,8 @@ type Store interface {
 	Update(ctx context.Context, f func(Tx) error) error
 }
 
-// ErrDamaged: a stored record is not what was written. All others are as they were, so a loop over
-// records goes on after it.
+// ErrDamaged: a stored row is not what was written. All others are as they were, so a loop over
+// rows goes on after it.
 var ErrDamaged = errors.New("the stored record is damaged")
 
 // ErrHole is the ErrDamaged for several rows that are missing together. Their number and their keys

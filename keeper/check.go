@@ -28,8 +28,8 @@ type CheckConfig struct {
 	// File, which may be nil, gives the name of a place's file, for people.
 	File func(place string) string
 	// KnownPlace, which may be nil, reports whether the catalog can know what a place is. Otherwise
-	// its records may be lost, or be in a newer copy of the catalog, and the place is no garbage
-	// for having no record.
+	// its rows may be lost, or be in a newer copy of the catalog, and the place is no garbage
+	// for having no row.
 	KnownPlace func(place string) bool
 	// Metadata, which may be nil, lets the metadata's store check what it alone can see. It calls
 	// found for each problem. hole: neighbouring rows are lost, and new metadata have to be made of
@@ -45,7 +45,7 @@ const (
 	KindContent  Kind = "content"  // the bytes of a memory are not what was stored
 	KindPiece    Kind = "piece"    // a recorded piece of an open session is not what was stored
 	KindHash     Kind = "hash"     // a saved state of SHA-256 is not that of the bytes
-	KindRecord   Kind = "record"   // a record can't be read, or contradicts itself
+	KindRecord   Kind = "record"   // a row can't be read, or contradicts itself
 	KindIndex    Kind = "index"    // an index and what it leads to differ
 	KindCounter  Kind = "counter"  // a counter, or a count of references, is wrong
 	KindReserved Kind = "reserved" // a reservation and its session differ

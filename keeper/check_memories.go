@@ -44,7 +44,7 @@ func (exp *expected) checkMemory(m catalog.Memory) {
 	}
 	t.memories++
 	t.bytes += m.Bytes
-	t.latest = max(t.latest, m.Seq)
+	t.lastMemory = max(t.lastMemory, m.Seq)
 	exp.listed[0]++
 	exp.checkIndexed(m, catalog.OrderTable, catalog.OrderKey{Capsule: m.Capsule, Trash: trashed, Seq: m.Seq},
 		"the list of its capsule")

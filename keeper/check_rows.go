@@ -31,7 +31,7 @@ type expected struct {
 type counters struct {
 	row                                          catalog.Capsule
 	memories, bytes, trashed, sessions, reserved int64
-	latest, last                                 uint64 // the largest number of a memory, and of an event
+	lastMemory, lastEvent                        uint64 // the largest number of a memory, and of an event
 }
 
 // rows compares the rows of the catalog with each other.
@@ -209,17 +209,17 @@ func (exp *expected) checkEvents() {
 		}
 		last = e.Seq
 		if t := exp.capsules[capsule]; t != nil {
-			t.last = last
+			t.lastEvent = last
 		}
 	})
 	for _, t := range exp.capsules {
-		if top := max(t.row.Seq, t.latest); top > t.last {
-			from := t.last + 1
+		if top := max(t.row.Seq, t.lastMemory); top > t.lastEvent {
+			from := t.lastEvent + 1
 			if top > catalog.MostEvents {
 				from = max(from, top-catalog.MostEvents+1)
 			}
 			exp.reportGap(t.row.ID, from, top)
-			t.last = top
+			t.lastEvent = top
 		}
 	}
 }
@@ -253,7 +253,7 @@ func (exp *expected) checkCounters() {
 		want := t.row
 		want.Memories, want.Bytes, want.Trashed = t.memories, t.bytes, t.trashed
 		want.Sessions, want.Reserved = t.sessions, t.reserved
-		want.Seq = max(t.row.Seq, t.last)
+		want.Seq = max(t.row.Seq, t.lastEvent)
 		for _, n := range []struct {
 			what      string
 			has, want any

@@ -1,5 +1,5 @@
 // Package keeper does what no request asks for: it ends sessions whose time is over, empties the
-// trash, deletes bytes that nothing names any more, and finds bytes that no record ever named.
+// trash, deletes bytes that nothing names any more, and finds bytes that no row ever named.
 //
 // It owns when and in which order that is done. It does not own what it means: the session engine
 // says which sessions are expired, the catalog keeps the list of what is due, and the upload

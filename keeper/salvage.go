@@ -41,8 +41,8 @@ type Salvage struct {
 
 // KindLost and KindOlder are what a Salvage finds, beside the kinds of Check.
 const (
-	KindLost  Kind = "lost"  // a record is gone for good
-	KindOlder Kind = "older" // a record may be older than it was
+	KindLost  Kind = "lost"  // a row is gone for good
+	KindOlder Kind = "older" // a row may be older than it was
 )
 
 // trashAnew is how long a memory stays in the trash if nothing says when it got there.

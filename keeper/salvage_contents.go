@@ -24,7 +24,7 @@ type RawPlaces interface {
 	Raw(place string) (r io.ReaderAt, n int64, done func(), err error)
 }
 
-// lostContent is a content whose record is lost, as its memory has it.
+// lostContent is a content whose row is lost, as its memory has it.
 type lostContent struct {
 	key   catalog.ContentKey
 	bytes int64
@@ -32,7 +32,7 @@ type lostContent struct {
 	in    string // the name of its memory, for people
 }
 
-// recoverContents finds the bytes of contents whose records are lost. A place that nothing names
+// recoverContents finds the bytes of contents whose rows are lost. A place that nothing names
 // any more has them if their SHA-256 is the right one, so recovered bytes are what was stored.
 func (s *Salvage) recoverContents(ctx context.Context, content RawPlaces) error {
 	s.changed = nil

@@ -36,7 +36,7 @@ func (k *Keeper) Sweep(ctx context.Context) (deleted int, err error) {
 	if err := k.cfg.InPlace(); err != nil {
 		return 0, err
 	}
-	s := &sweep{k: k, is: map[string]int64{}, now: k.cfg.Sessions.Running()}
+	s := &sweep{k: k, suspects: map[string]int64{}, now: k.cfg.Sessions.Running()}
 	for after := ""; ; {
 		places, err := k.cfg.Blobs.Places(ctx, after, 1000)
 		if err != nil || ctx.Err() != nil {
@@ -50,7 +50,7 @@ func (k *Keeper) Sweep(ctx context.Context) (deleted int, err error) {
 			s.failed.add(panics.Try(func() error { return s.place(ctx, p) }))
 		}
 	}
-	k.suspects, k.looked = s.is, true
+	k.suspects, k.looked = s.suspects, true
 	if s.unknown > 0 {
 		k.cfg.Log.Warn("places that nothing names are kept: the records of what they are may be lost, or in a "+
 			"newer copy of the metadata", "places", s.unknown, "bytes", s.unknownBytes)
@@ -101,7 +101,7 @@ func (k *Keeper) forgetEvents(ctx context.Context) error {
 type sweep struct {
 	k         *Keeper
 	now       int64
-	is        map[string]int64 // the orphans, and since when each is one, in running time
+	suspects  map[string]int64 // the orphans, and since when each is one, in running time
 	stretches []blob.PlaceInfo
 	// unknown counts orphans that the metadata can't know.
 	unknown, unknownBytes int64
@@ -140,9 +140,9 @@ func (s *sweep) place(ctx context.Context, p blob.PlaceInfo) error {
 	}
 	switch {
 	case (orphan || err != nil) && before:
-		s.is[p.Name] = since
-	case orphan && len(s.is) < maxSuspects:
-		s.is[p.Name] = s.now
+		s.suspects[p.Name] = since
+	case orphan && len(s.suspects) < maxSuspects:
+		s.suspects[p.Name] = s.now
 	}
 	return err
 }

@@ -48,7 +48,7 @@ func sizeOf(m catalog.Memory) int {
 // List gives a page, and the cursor of the next page while there may be more. A page under filters
 // may be short and still have a next one. A memory that is added or deleted between two pages
 // neither repeats nor hides others, because a memory's position in the order never changes. A
-// memory whose record is damaged is left out; its store reports it.
+// memory whose row is damaged is left out; its store reports it.
 func (s *Service) List(
 	ctx context.Context, c access.Caller, req ListRequest,
 ) (page []catalog.Memory, next string, err error) {

@@ -132,11 +132,11 @@ func (p *pipe) put(ctx context.Context, idx int64, b []byte) error {
 	return (&chunk{
 		sender: p.sender, session: p.session.SessionID, size: p.session.ChunkSize, idx: idx,
 		source: bytes.NewReader(b), n: int64(len(b)),
-		taken: p.noteAcked, acked: p.noteAcked,
+		sent: p.count, acked: p.count,
 	}).put(ctx)
 }
 
-func (p *pipe) noteAcked(n int64) {
+func (p *pipe) count(n int64) {
 	p.sender.limiter.Transferred(n)
 	p.sender.opts.Progress(p.f, p.acked.Add(n), -1)
 }

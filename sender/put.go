@@ -28,7 +28,7 @@ type chunk struct {
 	n         int64
 	replace   bool
 	unchanged func() error  // ErrChanged if the source has another length than before; nil: it can't change
-	taken     func(n int64) // counts bytes that were sent; less than 0: that have to be sent again
+	sent      func(n int64) // counts bytes that were sent; less than 0: that have to be sent again
 	acked     func(n int64)
 }
 
@@ -38,7 +38,7 @@ func (t *transfer) putChunk(ctx context.Context, idx int64, replace bool) error 
 	return (&chunk{
 		sender: t.sender, session: t.session.SessionID, size: t.session.ChunkSize, idx: idx,
 		source: t.disk, off: off, n: min(t.session.ChunkSize, t.size()-off), replace: replace, unchanged: t.checkLength,
-		taken: func(n int64) { t.sender.limiter.Transferred(n); t.inFlight.Add(n); t.report() },
+		sent: func(n int64) { t.sender.limiter.Transferred(n); t.inFlight.Add(n); t.report() },
 		acked: func(n int64) {
 			t.sender.limiter.Transferred(n)
 			if !replace {
@@ -62,7 +62,7 @@ func (c *chunk) put(ctx context.Context) error {
 		}
 		err := a.once(ctx, func() error { return c.putWhole(ctx, c.sender.stallLimit(a.left())) })
 		if err == nil {
-			c.sender.moved()
+			c.sender.noteProgress()
 			c.acked(c.n)
 			return nil
 		}
@@ -98,7 +98,7 @@ func (c *chunk) put(ctx context.Context) error {
 				return err
 			}
 			if len(gaps) == 0 && !c.replace {
-				c.sender.moved()
+				c.sender.noteProgress()
 				c.acked(c.n)
 				return nil
 			}
@@ -146,7 +146,7 @@ func (s *Sender) knownTooLarge(n int64) bool {
 
 func (c *chunk) newBody(off, n int64, maxStall time.Duration) *watchedBody {
 	b := &watchedBody{
-		r: io.NewSectionReader(c.source, c.off+off, n), moved: c.taken, off: c.off + off, maxStall: maxStall,
+		r: io.NewSectionReader(c.source, c.off+off, n), sent: c.sent, off: c.off + off, maxStall: maxStall,
 	}
 	b.file, _ = c.source.(*os.File)
 	return b
@@ -156,7 +156,7 @@ func (c *chunk) newBody(off, n int64, maxStall time.Duration) *watchedBody {
 func (b *watchedBody) reset() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.moved(-b.at)
+	b.sent(-b.at)
 	b.at = 0
 }
 
@@ -187,7 +187,7 @@ func (c *chunk) putRanges(ctx context.Context) error {
 		}
 		if present := c.n - left; present != counted {
 			if present > counted {
-				c.sender.moved()
+				c.sender.noteProgress()
 			}
 			c.acked(present - counted)
 			counted = present
@@ -228,7 +228,7 @@ func (c *chunk) putRanges(ctx context.Context) error {
 				break // ask which bytes are missing
 			}
 			a = c.sender.attempt()
-			c.sender.moved()
+			c.sender.noteProgress()
 			at += n
 			c.acked(n)
 			counted += n

@@ -250,7 +250,7 @@ func (t *transfer) sendSmall(ctx context.Context) (m api.Memory, other outdated,
 	cuts := 0
 	for a := t.sender.attempt(); ; {
 		err = a.once(ctx, func() (err error) {
-			body := &watchedBody{r: newBytes(b), moved: func(n int64) {}, maxStall: t.sender.stallLimit(a.left())}
+			body := &watchedBody{r: newBytes(b), sent: func(n int64) {}, maxStall: t.sender.stallLimit(a.left())}
 			reqCtx, stop := body.watch(ctx)
 			defer stop()
 			m, err = t.sender.api.Create(reqCtx, req, body, int64(len(b)))
@@ -261,7 +261,7 @@ func (t *transfer) sendSmall(ctx context.Context) (m api.Memory, other outdated,
 		case err == nil && m.SHA256 != hex.EncodeToString(sum[:]):
 			return m, differs, true, nil
 		case err == nil:
-			t.sender.moved()
+			t.sender.noteProgress()
 			t.sender.opts.Progress(t.f, int64(len(b)), int64(len(b)))
 			return m, "", true, nil
 		case ctx.Err() != nil:

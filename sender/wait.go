@@ -149,8 +149,8 @@ func (s *Sender) reportWaiting(why error) {
 	}
 }
 
-// moved notes that something was acknowledged.
-func (s *Sender) moved() {
+// noteProgress notes that something was acknowledged.
+func (s *Sender) noteProgress() {
 	s.backOff.Moved()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -183,7 +183,7 @@ var errStalled = errors.New("the connection stands still")
 // request is cancelled. It can be sent again.
 type watchedBody struct {
 	r        *io.SectionReader
-	moved    func(n int64) // counts bytes that were sent; less than 0 when the body starts over
+	sent     func(n int64) // counts bytes that were sent; less than 0 when the body starts over
 	file     *os.File      // which has the bytes, from off on; nil: they are in memory
 	off      int64
 	maxStall time.Duration // how long it may stand still
@@ -239,7 +239,7 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 func (b *watchedBody) advance(at int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.moved(at - b.at)
+	b.sent(at - b.at)
 	b.at = at
 	if b.resetTimer == nil {
 		return

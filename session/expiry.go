@@ -79,7 +79,7 @@ func (v *Service) forEach(ctx context.Context, q Query, do func(Session) error) 
 }
 
 // advance lets the running time go on to now, and stores it with every Config.Tick that has passed.
-// So a server that restarts often still reaches every due time, in the caller's records too.
+// So a server that restarts often still reaches every due time, in the caller's rows too.
 // Services of one Store learn from it how far another one is.
 func (v *Service) advance(ctx context.Context, now time.Time) (int64, error) {
 	v.mu.Lock()

@@ -13,16 +13,16 @@ import (
 // that keeps its operations in a file. Its lists sort all sessions on each call: it is meant for
 // few sessions.
 type Mem struct {
-	mu       sync.Mutex
-	hooks    MemHooks
-	sessions map[SessionID]*memRow
-	idem     map[[2]string]SessionID
-	stats    Stats // the totals and Newest only
+	mu        sync.Mutex
+	observers MemObservers
+	sessions  map[SessionID]*memRow
+	idem      map[[2]string]SessionID
+	stats     Stats // the totals and Newest only
 }
 
-// MemHooks let others take part in Mem's commits. Both are called under its lock, before the change
-// shows. Their errors refuse the call, and are returned as they are.
-type MemHooks struct {
+// MemObservers let others take part in Mem's commits. Both are called under its lock, before the
+// change shows. Their errors refuse the call, and are returned as they are.
+type MemObservers struct {
 	// Changed sees each Create (before is nil) and each Record.
 	Changed func(before *Session, after Session) error
 	// Log sees each operation that changes something, once it is certain to succeed.
@@ -60,25 +60,25 @@ const (
 )
 
 // NewMem makes an empty store.
-func NewMem() *Mem { return NewMemWith(MemHooks{}) }
+func NewMem() *Mem { return NewMemWith(MemObservers{}) }
 
 // NewMemWith makes an empty store in whose commits others take part.
-func NewMemWith(hooks MemHooks) *Mem {
-	return &Mem{hooks: hooks, sessions: map[SessionID]*memRow{}, idem: map[[2]string]SessionID{}}
+func NewMemWith(observers MemObservers) *Mem {
+	return &Mem{observers: observers, sessions: map[SessionID]*memRow{}, idem: map[[2]string]SessionID{}}
 }
 
-// Do does op as its method would, but calls no hooks.
+// Do does op as its method would, but calls no observers.
 func (m *Mem) Do(op Op) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var err error
 	switch op.Kind {
 	case OpCreate:
-		_, _, err = m.create(op.Session, MemHooks{})
+		_, _, err = m.create(op.Session, MemObservers{})
 	case OpRecord:
-		_, err = m.record(op.ID, op.Gen, op.Change, MemHooks{})
+		_, err = m.record(op.ID, op.Gen, op.Change, MemObservers{})
 	case OpMove:
-		_, err = m.move(op.ID, op.Step, MemHooks{})
+		_, err = m.move(op.ID, op.Step, MemObservers{})
 	case OpRow:
 		m.put(&memRow{copied(op.Session), slices.Clone(op.Entries)})
 		m.stats.Newest = max(m.stats.Newest, op.Session.Seen)
@@ -123,10 +123,10 @@ func (m *Mem) put(row *memRow) {
 func (m *Mem) Create(_ context.Context, s Session) (Session, bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.create(s, m.hooks)
+	return m.create(s, m.observers)
 }
 
-func (m *Mem) create(s Session, hooks MemHooks) (Session, bool, error) {
+func (m *Mem) create(s Session, observers MemObservers) (Session, bool, error) {
 	if s.Idem != "" {
 		if id, ok := m.idem[[2]string{s.Owner, s.Idem}]; ok {
 			return copied(m.sessions[id].s), false, nil
@@ -137,7 +137,7 @@ func (m *Mem) create(s Session, hooks MemHooks) (Session, bool, error) {
 	}
 	s.State, s.Gen, s.Rev = Open, 1, 1
 	s = copied(s)
-	if err := hooks.run(nil, s, Op{Kind: OpCreate, Session: s}); err != nil {
+	if err := observers.run(nil, s, Op{Kind: OpCreate, Session: s}); err != nil {
 		return Session{}, false, err
 	}
 	m.put(&memRow{s: s})
@@ -161,10 +161,10 @@ func (m *Mem) Load(_ context.Context, id SessionID) (Session, error) {
 func (m *Mem) Record(_ context.Context, id SessionID, gen uint64, c Change) (Session, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.record(id, gen, c, m.hooks)
+	return m.record(id, gen, c, m.observers)
 }
 
-func (m *Mem) record(id SessionID, gen uint64, c Change, hooks MemHooks) (Session, error) {
+func (m *Mem) record(id SessionID, gen uint64, c Change, observers MemObservers) (Session, error) {
 	row, ok := m.sessions[id]
 	if !ok {
 		return Session{}, ErrNotFound
@@ -186,7 +186,7 @@ func (m *Mem) record(id SessionID, gen uint64, c Change, hooks MemHooks) (Sessio
 		i, _ := slices.BinarySearchFunc(entries, e.Off, byOff)
 		entries = slices.Insert(entries, i, e)
 	}
-	if err := hooks.run(&row.s, after, Op{Kind: OpRecord, ID: id, Gen: gen, Change: c}); err != nil {
+	if err := observers.run(&row.s, after, Op{Kind: OpRecord, ID: id, Gen: gen, Change: c}); err != nil {
 		return Session{}, err
 	}
 	m.put(&memRow{after, entries})
@@ -198,10 +198,10 @@ func (m *Mem) record(id SessionID, gen uint64, c Change, hooks MemHooks) (Sessio
 func (m *Mem) Move(_ context.Context, id SessionID, step Step) (Session, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.move(id, step, m.hooks)
+	return m.move(id, step, m.observers)
 }
 
-func (m *Mem) move(id SessionID, step Step, hooks MemHooks) (Session, error) {
+func (m *Mem) move(id SessionID, step Step, observers MemObservers) (Session, error) {
 	row, ok := m.sessions[id]
 	if !ok {
 		return Session{}, ErrNotFound
@@ -210,8 +210,8 @@ func (m *Mem) move(id SessionID, step Step, hooks MemHooks) (Session, error) {
 	if err != nil || !changed {
 		return copied(after), err
 	}
-	if hooks.Log != nil {
-		if err := hooks.Log(Op{Kind: OpMove, ID: id, Step: step}); err != nil {
+	if observers.Log != nil {
+		if err := observers.Log(Op{Kind: OpMove, ID: id, Step: step}); err != nil {
 			return Session{}, err
 		}
 	}
@@ -287,7 +287,7 @@ func (m *Mem) List(_ context.Context, q Query) ([]Session, string, error) {
 	return page, next, nil
 }
 
-// memCursor is a session's place in a list.
+// memCursor is a session's position in a list.
 type memCursor struct {
 	group State
 	order int64
@@ -298,7 +298,7 @@ func (c memCursor) compare(o memCursor) int {
 	return cmp.Or(cmp.Compare(c.group, o.group), cmp.Compare(c.order, o.order), cmp.Compare(c.id, o.id))
 }
 
-// position returns the place of s in the list that q asks for, and whether s is in it.
+// position returns the cursor of s in the list that q asks for, and whether s is in it.
 func (q Query) position(s *Session) (memCursor, bool) {
 	if q.Idem != "" {
 		return memCursor{}, s.Owner == *q.Owner && s.Idem == q.Idem && s.State <= Finished
@@ -323,8 +323,8 @@ func (m *Mem) KeepTime(_ context.Context, running int64) (int64, error) {
 	if after == m.stats {
 		return after.Newest, nil
 	}
-	if m.hooks.Log != nil {
-		if err := m.hooks.Log(Op{Kind: OpTotals, Totals: after}); err != nil {
+	if m.observers.Log != nil {
+		if err := m.observers.Log(Op{Kind: OpTotals, Totals: after}); err != nil {
 			return 0, err
 		}
 	}
@@ -355,8 +355,8 @@ func (m *Mem) Stats(context.Context) (Stats, error) {
 	return st, nil
 }
 
-// run calls the hooks of a change to a session's row.
-func (h MemHooks) run(before *Session, after Session, op Op) error {
+// run calls the observers of a change to a session's row.
+func (h MemObservers) run(before *Session, after Session, op Op) error {
 	if h.Changed != nil {
 		if before != nil {
 			b := copied(*before)

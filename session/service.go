@@ -150,9 +150,9 @@ func (s *Session) isOf(spec *Spec) bool {
 	return s.Owner == spec.Owner && s.Idem == spec.Idem && bytes.Equal(s.Note, spec.Note)
 }
 
-// Holder returns the session that (owner, idem) has, as Begin would; its ID is 0 if there is none.
-// It counts as activity.
-func (v *Service) Holder(ctx context.Context, owner, idem string) (Session, error) {
+// FindByKey returns the session that (owner, idem) has, as Begin would; its ID is 0 if there is
+// none. It counts as activity.
+func (v *Service) FindByKey(ctx context.Context, owner, idem string) (Session, error) {
 	if idem == "" {
 		return Session{}, nil
 	}

@@ -2,7 +2,7 @@ package session
 
 import "context"
 
-// Store keeps the records of sessions. It is linearizable, and any number of Services may share it.
+// Store keeps sessions. It is linearizable, and any number of Services may share it.
 // A call that returned survives the death of the process. A change is not shown before it is
 // durable: no method tells of a change that a crash could still take back. Every implementation
 // passes sessiontest.TestStore. One that serves uploads must also commit together with a catalog:

@@ -66,7 +66,7 @@ func (u *Service) beginOnce(
 		return up, true, nil
 	case refused != nil:
 		// The refusal holds for a first begin alone. A repeat is answered.
-		s, err = u.cfg.Sessions.Holder(ctx, c.Principal, n.key())
+		s, err = u.cfg.Sessions.FindByKey(ctx, c.Principal, n.key())
 		if err != nil && !errors.Is(err, session.ErrNotFound) {
 			return up, false, err
 		}
@@ -208,7 +208,7 @@ func (u *Service) findFinished(ctx context.Context, c access.Caller, n *note) (u
 	if err != nil || !ok || up.ID == 0 {
 		return up, ok, err
 	}
-	// While the engine still remembers the session, its record is more exact.
+	// While the engine still remembers the session, its row is more exact.
 	if s, err := u.cfg.Sessions.Status(ctx, up.ID); err == nil {
 		up.Session = s
 	} else if !errors.Is(err, session.ErrNotFound) {

@@ -10,7 +10,7 @@ import (
 
 // Among the sessions that a finish waits for, the one with the fewest bytes left goes first. Each
 // fourth slot goes to the one that has waited longest.
-func TestAPlaceGoesToTheShortestThatIsAwaited(t *testing.T) {
+func TestASlotGoesToTheShortestThatIsAwaited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := hashSlots{}
 		var order []int64
@@ -39,7 +39,7 @@ func TestAPlaceGoesToTheShortestThatIsAwaited(t *testing.T) {
 }
 
 // A waiter that gives up takes no slot with it.
-func TestAPlaceIsNotLost(t *testing.T) {
+func TestASlotIsNotLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := hashSlots{free: 1}
 		never := func() bool { return false }
@@ -62,7 +62,7 @@ func TestAPlaceIsNotLost(t *testing.T) {
 			}
 		}
 		if h.free != 1 || len(h.queue) != 0 {
-			t.Errorf("%d places are free, %d wait", h.free, len(h.queue))
+			t.Errorf("%d slots are free, %d wait", h.free, len(h.queue))
 		}
 	})
 }

@@ -11,7 +11,7 @@ import (
 	"sluice/session"
 )
 
-// leftover is a place where bytes may be left that no record names: of a put that failed, a range
+// leftover is a place where bytes may be left that no row names: of a put that failed, a range
 // that was replaced, a session that was aborted, or a create that was refused. The request that
 // leaves them notes the place, and Reclaim frees the bytes as soon as no put can be writing there.
 // So no search is needed. The list of leftovers is lost with the process; then the sweep for
@@ -53,7 +53,7 @@ func (u *Service) rememberLeftover(place string, id session.SessionID, gen uint6
 }
 
 // AddLeftover notes a place of an earlier incarnation of the content store. Reclaim frees the bytes
-// there that no record names.
+// there that no row names.
 func (u *Service) AddLeftover(place string, id session.SessionID) {
 	u.rememberLeftover(place, id, anyGen)
 }

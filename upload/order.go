@@ -54,7 +54,7 @@ func (w *firstWaits) read(n int, began, now time.Time) {
 	}
 }
 
-// orderedBody is the body of a put, which waits for its place in the order of the session's puts.
+// orderedBody is the body of a put, which waits for its turn in the order of the session's puts.
 type orderedBody struct {
 	body       io.Reader
 	active     *activeSession // nil: the put has not joined yet

@@ -111,7 +111,7 @@ func (u *Service) countEnded(sessions []session.Session) {
 	}
 }
 
-// checkEnded refuses a new session to an owner that has MaxEnded ended ones. The records of ended
+// checkEnded refuses a new session to an owner that has MaxEnded ended ones. The rows of ended
 // sessions are in no quota.
 func (u *Service) checkEnded(owner string) error {
 	u.mu.Lock()

@@ -4,8 +4,7 @@
 //
 // It owns everything about the uploads_* operations except HTTP: access and quota at each step,
 // chunk sizes, checksums, idempotency, and the moment when an upload becomes visible. It does not
-// own the records of sessions (package session), the rows (catalog), or how bytes are kept (a
-// [blob.Store]).
+// own sessions (package session), the rows (catalog), or how bytes are kept (a [blob.Store]).
 package upload
 
 import (

@@ -141,7 +141,7 @@ func (c *backupCmd) salvage(
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	damaged, err := pebblemeta.OpenDamaged(f.Meta.Path, pebblemeta.Options{
-		FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: e.die, Log: log,
+		FS: pebblemeta.Held(f.Meta.Path, f.Meta.HeldPath), Die: e.die, Log: log,
 	})
 	if err != nil {
 		return res, err

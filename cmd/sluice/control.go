@@ -76,7 +76,7 @@ func socketPath(data string) (path string, done func(), err error) {
 // open makes the socket. The caller has the folder locked, so a socket that is there was left by a
 // dead server.
 func (c *controlSocket) open() error {
-	path, done, err := socketPath(c.folder.Way)
+	path, done, err := socketPath(c.folder.HeldPath)
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,7 @@ func openData(
 		return d, err
 	}
 	mo.Durability, bo.Durability = dur, dur
-	mo.FS, mo.Existing, mo.Allow = pebblemeta.Held(meta.Path, meta.Way), d.folder.Used(), d.inPlace
+	mo.FS, mo.Existing, mo.Allow = pebblemeta.Held(meta.Path, meta.HeldPath), d.folder.Used(), d.inPlace
 	if d.meta, err = pebblemeta.Open(meta.Path, mo); err != nil {
 		return d, err
 	}
@@ -54,7 +54,7 @@ func openData(
 	if d.blobs, err = localblob.Open(content.Path, bo); err != nil {
 		return d, err
 	}
-	d.folder.AlsoLook(d.blobs.InPlace)
+	d.folder.AddCheck(d.blobs.InPlace)
 	return d, d.folder.Begun()
 }
 

@@ -20,7 +20,7 @@ const (
 type logQueue struct {
 	to     io.Writer
 	report func(to io.Writer, discarded int64)
-	wake   chan struct{} // has one place; closed by close
+	wake   chan struct{} // buffers one; closed by close
 	done   chan struct{}
 
 	mu        sync.Mutex

@@ -56,7 +56,7 @@ type env struct {
 	json           bool
 	outErr         error  // why a result could not be written
 	end            func() // gives the log a moment to be written; it may be called again
-	unhook         func() // lets the next signal end the program at once; it may be called again
+	restoreSignals func() // lets the next signal end the program at once; it may be called again
 }
 
 // usageError is a mistake on the command line: exit status 2.
@@ -82,7 +82,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	defer stop()
 	context.AfterFunc(ctx, stop)
 	var c cli
-	e := &env{ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr, end: func() {}, unhook: stop}
+	e := &env{ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr, end: func() {}, restoreSignals: stop}
 	defer func() { e.end() }()
 	status := -1
 	parser, err := kong.New(&c,

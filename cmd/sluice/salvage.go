@@ -29,7 +29,7 @@ func (c *checkCmd) salvage(e *env, log *slog.Logger, die func(error)) (sum keepe
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	damaged, err := pebblemeta.OpenDamaged(f.Meta.Path, pebblemeta.Options{
-		FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: die, Log: log,
+		FS: pebblemeta.Held(f.Meta.Path, f.Meta.HeldPath), Die: die, Log: log,
 	})
 	if err != nil {
 		return sum, false, nil // the tables are not the trouble: the ordinary open says what is wrong
@@ -49,7 +49,7 @@ func (c *checkCmd) salvage(e *env, log *slog.Logger, die func(error)) (sum keepe
 	for _, hole := range damaged.Holes() {
 		s.found(keeper.Finding{Kind: keeper.KindRecord, Text: "the metadata is damaged: " + hole})
 	}
-	next, err := f.Beside()
+	next, err := f.BeginReplace()
 	if err != nil {
 		return sum, false, err
 	}
@@ -77,7 +77,7 @@ func (c *checkCmd) reportHoles(e *env, log *slog.Logger, die func(error)) (err e
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	damaged, err := pebblemeta.OpenDamaged(f.Meta.Path, pebblemeta.Options{
-		FS: pebblemeta.Held(f.Meta.Path, f.Meta.Way), Die: die, Log: log,
+		FS: pebblemeta.Held(f.Meta.Path, f.Meta.HeldPath), Die: die, Log: log,
 	})
 	if err != nil {
 		return err
@@ -110,7 +110,7 @@ func (s *salvage) found(f keeper.Finding) {
 // make makes the new metadata, and checks and repairs them.
 func (s *salvage) make(next folder.Half) (sum keeper.Summary, err error) {
 	rescue := keeper.Salvage{Lost: s.damaged.Lost, Found: s.found}
-	disk := pebblemeta.Held(next.Path, next.Way)
+	disk := pebblemeta.Held(next.Path, next.HeldPath)
 	options := pebblemeta.Options{
 		FS: pebblemeta.DeferSync(disk), Die: s.die, Log: s.log, Hook: upload.Reserving(catalog.Bounds{}),
 	}

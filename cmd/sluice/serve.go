@@ -123,7 +123,7 @@ func applyBudget(b budget.Budget, log *slog.Logger) {
 		"descriptors", b.Descriptors, "memory", b.Memory, "connections", b.Connections, "requests", b.Requests,
 		"files_kept_open", b.Files, "disk_kept_free", int64(metaReserve+contentReserve), "go_memory", b.Heap,
 		"head", b.Head, "session_states", b.States, "finished_pieces", b.FinishEntries, "http2_unread", b.Unread,
-		"json_bodies", b.JSON, "json_answers", b.Held, "content_pieces", b.Held,
+		"json_bodies", b.JSON, "json_answers", b.AnswerBytes, "content_pieces", b.AnswerBytes,
 		"buffers", int64(b.DirectBuffers)<<20+int64(b.LargeBuffers)<<18)
 	if b.Memory > 0 && b.Memory < budget.Least {
 		log.Warn("the memory limit is so low that many clients may be too much for it",
@@ -176,7 +176,7 @@ func (c *serveCmd) serve(ctx context.Context, s *server, public, admin net.Liste
 	wg.Go(func() {
 		select {
 		case <-ctx.Done():
-			e.unhook() // before the drain is announced: from then on the next signal ends the server
+			e.restoreSignals() // before the drain is announced: from then on the next signal ends the server
 			e.report(
 				map[string]string{"draining": c.DrainTimeout.String()}, "draining: running requests get up to %s",
 				c.DrainTimeout,

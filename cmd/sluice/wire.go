@@ -81,7 +81,7 @@ func (c *serveCmd) wire(
 		Uploads: s.uploads, Memories: stored, Sessions: engine, Access: s.access,
 		Expire: s.keeper.Tick, Ready: s.ready, Damaged: s.meta.Damaged,
 		MaxConns: b.Connections, MaxRequests: b.Requests, Refused: b.Refused,
-		MaxHead: b.Head, Unread: b.Unread, JSON: b.JSON, Held: b.Held, Log: log,
+		MaxHead: b.Head, Unread: b.Unread, JSON: b.JSON, AnswerBytes: b.AnswerBytes, Log: log,
 	})
 	return s, err
 }

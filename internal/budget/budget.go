@@ -33,9 +33,9 @@ type Budget struct {
 	BatchEntries  int
 	// Unread is how many bytes of HTTP/2 bodies may have arrived before their requests read them.
 	Unread int64
-	// JSON is how many bytes the bodies of JSON requests may take. Held is the same for all JSON
-	// responses, and once more for all blocks of content that are being sent.
-	JSON, Held int64
+	// JSON is how many bytes the bodies of JSON requests may take. AnswerBytes is the same for all
+	// JSON responses, and once more for all blocks of content that are being sent.
+	JSON, AnswerBytes int64
 	// DirectBuffers is the number of buffers of 1 MiB, and LargeBuffers that of buffers of 256 KiB.
 	// Fast uploads share them.
 	DirectBuffers, LargeBuffers int
@@ -93,8 +93,8 @@ func (b Budget) Parts() []Part {
 		{"states of sessions", b.States},
 		{"entries of finishes", b.FinishEntries * perEntry},
 		{"JSON bodies", b.JSON},
-		{"JSON answers", b.Held},
-		{"pieces of contents", b.Held},
+		{"JSON answers", b.AnswerBytes},
+		{"pieces of contents", b.AnswerBytes},
 		{"direct buffers", int64(b.DirectBuffers) * mib},
 		{"large buffers", int64(b.LargeBuffers) * 256 * kib},
 		{"stores", stores},
@@ -110,7 +110,7 @@ func Of(m Machine) Budget {
 	b := Budget{
 		Machine: m, Connections: maxConnections, Requests: 16384, Refused: 256, Files: 256, Tables: 256,
 		Head: 64 * kib, BatchEntries: 1 << 18, Unread: 128 * mib,
-		JSON: 64 * mib, Held: 64 * mib, DirectBuffers: 24, LargeBuffers: 64,
+		JSON: 64 * mib, AnswerBytes: 64 * mib, DirectBuffers: 24, LargeBuffers: 64,
 	}
 	if n := m.Descriptors; n > 0 {
 		const stores = 1024
@@ -125,7 +125,8 @@ func Of(m Machine) Budget {
 		b.Head = min(b.Head, max(n/(16*kib), 8*kib))
 		b.States, b.FinishEntries = part, part/2/perEntry
 		b.BatchEntries = share(b.FinishEntries, b.BatchEntries)
-		b.Unread, b.JSON, b.Held = min(b.Unread, 2*part), min(b.JSON, max(2*part, minJSON)), min(b.Held, part)
+		b.Unread, b.AnswerBytes = min(b.Unread, 2*part), min(b.AnswerBytes, part)
+		b.JSON = min(b.JSON, max(2*part, minJSON))
 		b.DirectBuffers, b.LargeBuffers = share(part/mib, b.DirectBuffers), share(part/(256*kib), b.LargeBuffers)
 		b.Heap = max(n-n/10-stores-int64(b.DirectBuffers)*mib, n/2)
 	}

@@ -39,7 +39,7 @@ func TestTheBudgetOfKnownMachines(t *testing.T) {
 	full := Budget{
 		Connections: 1 << 16, Requests: 16384, Refused: 256, Files: 256, Tables: 256,
 		Head: 64 << 10, BatchEntries: 1 << 18, Unread: 128 << 20,
-		JSON: 64 << 20, Held: 64 << 20, DirectBuffers: 24, LargeBuffers: 64,
+		JSON: 64 << 20, AnswerBytes: 64 << 20, DirectBuffers: 24, LargeBuffers: 64,
 	}
 	if b := Of(Machine{}); b != full {
 		t.Errorf("without limits: %+v", b)
@@ -48,7 +48,7 @@ func TestTheBudgetOfKnownMachines(t *testing.T) {
 	want := Budget{
 		Machine: Machine{256, 256 << 20}, Connections: 64, Requests: 307, Refused: 256, Files: 32, Tables: 32,
 		Head: 16 << 10, States: 8 << 20, FinishEntries: 13107, BatchEntries: 13107, Unread: 16 << 20,
-		JSON: minJSON, Held: 8 << 20, DirectBuffers: 8, LargeBuffers: 32, Heap: 210134631,
+		JSON: minJSON, AnswerBytes: 8 << 20, DirectBuffers: 8, LargeBuffers: 32, Heap: 210134631,
 	}
 	if small != want {
 		t.Errorf("256 descriptors and MiB: %+v", small)

@@ -60,14 +60,14 @@ func openat(at int, rel, path string, flag int, perm fs.FileMode) (*os.File, err
 // Name is the folder's name when it was opened.
 func (h *Held) Name() string { return h.name }
 
-// Way gives a path that leads into the folder even if it is moved, for functions that take paths
-// alone. It gives the folder's name if the system has no such path.
-func (h *Held) Way() string {
-	way := fmt.Sprintf("/proc/self/fd/%d", h.dir.Fd())
-	if info, err := os.Stat(way); err != nil || !h.is(info) {
+// HeldPath gives a path that leads into the folder even if it is moved. It is for functions
+// that take paths alone. It gives the folder's name if the system has no such path.
+func (h *Held) HeldPath() string {
+	path := fmt.Sprintf("/proc/self/fd/%d", h.dir.Fd())
+	if info, err := os.Stat(path); err != nil || !h.is(info) {
 		return h.name
 	}
-	return way
+	return path
 }
 
 // is reports whether this describes the folder.

@@ -60,7 +60,7 @@ func TestAHeldFolderIsTheOneThatWasOpened(t *testing.T) {
 		t.Errorf("past the cache: %d bytes, %v", n, err)
 	}
 	check(done())
-	if way := h.Way(); way != dir {
+	if way := h.HeldPath(); way != dir {
 		info, err := os.Stat(filepath.Join(way, "b"))
 		check(err)
 		if its, err := os.Stat(filepath.Join(moved, "b")); err != nil || !os.SameFile(info, its) {

@@ -46,7 +46,7 @@ const blockSize = 32 << 10
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-type chunk struct {
+type logChunk struct {
 	kind    byte
 	log     uint32
 	synced  uint64 // bytes of the log that had been synced before this chunk was written
@@ -55,10 +55,10 @@ type chunk struct {
 }
 
 // startsRecord reports whether the chunk is the first of its record.
-func (c chunk) startsRecord() bool { return c.kind%4 == 1 || c.kind%4 == 2 }
+func (c logChunk) startsRecord() bool { return c.kind%4 == 1 || c.kind%4 == 2 }
 
 // readChunk reads the chunk that begins at this byte of a block. ok means that the chunk is whole.
-func readChunk(block []byte, at int) (c chunk, ok bool) {
+func readChunk(block []byte, at int) (c logChunk, ok bool) {
 	if at+7 > len(block) {
 		return c, false
 	}

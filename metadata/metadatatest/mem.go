@@ -34,7 +34,7 @@ func NewMem(hook metadata.Hook) *Mem {
 		_, err := mem.Move(context.Background(), id, session.Step{Gen: gen, To: to})
 		return err
 	})
-	mem = session.NewMemWith(session.MemHooks{Changed: func(before *session.Session, after session.Session) error {
+	mem = session.NewMemWith(session.MemObservers{Changed: func(before *session.Session, after session.Session) error {
 		if hook == nil || before != nil && before.BytesExpected >= 0 {
 			return nil
 		}

@@ -1,5 +1,5 @@
-// Package journal keeps the records of sessions in one file, for one process: a [session.Store]
-// that is [session.Mem] plus a log of its operations.
+// Package journal keeps sessions in one file, for one process: a [session.Store] that is
+// [session.Mem] plus a log of its operations.
 //
 // It owns the format of that file, its durability, its lock and its recovery. It does not own the
 // rules of sessions (they are those of session.Mem), nor any bytes of content. It is meant for the
@@ -104,7 +104,7 @@ func load(path string, f *os.File) (*Journal, error) {
 		return nil, err
 	}
 	j := &Journal{path: path}
-	j.Mem = session.NewMemWith(session.MemHooks{Log: j.log})
+	j.Mem = session.NewMemWith(session.MemObservers{Log: j.log})
 	j.end, err = replay(f, size, j.Do)
 	if err != nil {
 		return nil, err

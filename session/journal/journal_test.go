@@ -153,7 +153,7 @@ func TestReopeningChangesNothing(t *testing.T) {
 			// The operation is drawn once. It is done on mem and the journal as Log saw it.
 			var ops []session.Op
 			logged := session.NewMemWith(
-				session.MemHooks{Log: func(op session.Op) error { ops = append(ops, op); return nil }},
+				session.MemObservers{Log: func(op session.Op) error { ops = append(ops, op); return nil }},
 			)
 			for _, op := range mem.Rows() {
 				if err := logged.Do(op); err != nil {

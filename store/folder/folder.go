@@ -25,7 +25,7 @@
 // incarnation. The metadata keeps it too: "next" before one begins, "life" and "open" after that.
 // "open" is cleared before the content is closed cleanly. So an older copy of the metadata is
 // recognised: its content was opened again since. These metadata can't judge content of the
-// incarnations between the two ("unknown"): such content is not garbage for having no record. An
+// incarnations between the two ("unknown"): such content is not garbage for having no row. An
 // older copy of the content is recognised too, and refused.
 package folder
 
@@ -68,9 +68,9 @@ type Options struct {
 type Folder struct {
 	// FS is the file system for what is in the folder itself, beside its halves.
 	FS durable.FS
-	// Path is its absolute name. Way is another path, which leads there even if the folder is
+	// Path is its absolute name. HeldPath is another path, which leads there even if the folder is
 	// moved; it is Path if the system has none.
-	Path, Way string
+	Path, HeldPath string
 	// Meta and Content are its halves.
 	Meta, Content Half
 
@@ -97,9 +97,9 @@ type Half struct {
 	// FS leads into the folder that was opened, for paths that begin with Path.
 	FS   durable.FS
 	Path string
-	// Way is another path to it, which leads there even if the folder is moved. It is Path if the
-	// system has none.
-	Way string
+	// HeldPath is another path to it, which leads there even if the folder is moved. It is Path if
+	// the system has none.
+	HeldPath string
 
 	// the half's name, and three files: its mark, the first that a store makes, and the lock
 	part, file, format, lock string
@@ -130,7 +130,7 @@ func Open(path string, opts Options) (f *Folder, err error) {
 			"path with --data (%w)", named, err)
 	}
 	f = &Folder{
-		FS: opts.FS, Path: path, Way: path, log: opts.Log, random: opts.Rand, rejoin: opts.Rejoin,
+		FS: opts.FS, Path: path, HeldPath: path, log: opts.Log, random: opts.Rand, rejoin: opts.Rejoin,
 		readOnly: opts.ReadOnly,
 	}
 	f.Meta = Half{
@@ -141,7 +141,7 @@ func Open(path string, opts Options) (f *Folder, err error) {
 		FS: opts.FS, Path: filepath.Join(path, "content"), part: "content", file: "folder",
 		format: "format", lock: "lock",
 	}
-	f.Meta.Way, f.Content.Way = f.Meta.Path, f.Content.Path
+	f.Meta.HeldPath, f.Content.HeldPath = f.Meta.Path, f.Content.Path
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, f.Close())
@@ -158,7 +158,7 @@ func Open(path string, opts Options) (f *Folder, err error) {
 	} else if err != nil {
 		return f, err
 	}
-	f.Way = wayOf(f.FS, path)
+	f.HeldPath = heldPathOf(f.FS, path)
 	if err := f.takeLock(); err != nil {
 		return f, err
 	}
@@ -231,10 +231,10 @@ func (f *Folder) keepOpen(on durable.FS, path string) (durable.FS, error) {
 	return held, nil
 }
 
-// wayOf gives a path that leads into an open folder.
-func wayOf(on durable.FS, path string) string {
+// heldPathOf gives a path that leads into an open folder.
+func heldPathOf(on durable.FS, path string) string {
 	if held, ok := on.(*durable.Held); ok {
-		return held.Way()
+		return held.HeldPath()
 	}
 	return path
 }

@@ -140,7 +140,7 @@ func (f *Folder) inspect(h *Half) (s state, err error) {
 // openHalf opens a half, which is there.
 func (f *Folder) openHalf(h *Half) (err error) {
 	if h.FS, err = f.keepOpen(f.FS, h.Path); err == nil {
-		h.Way = wayOf(h.FS, h.Path)
+		h.HeldPath = heldPathOf(h.FS, h.Path)
 	}
 	return err
 }

@@ -25,9 +25,9 @@ const (
 	replacing = "replacing"
 )
 
-// Beside makes an empty folder for new metadata, which take the place of the present ones by
+// BeginReplace makes an empty folder for new metadata, which take the place of the present ones by
 // Replace.
-func (f *Folder) Beside() (h Half, err error) {
+func (f *Folder) BeginReplace() (h Half, err error) {
 	h = f.Meta
 	h.Path = filepath.Join(f.Path, salvaged)
 	if err := durable.RemoveAll(f.FS, h.Path); err != nil {
@@ -37,14 +37,14 @@ func (f *Folder) Beside() (h Half, err error) {
 		return h, err
 	}
 	if h.FS, err = f.keepOpen(f.FS, h.Path); err == nil {
-		h.Way = wayOf(h.FS, h.Path)
+		h.HeldPath = heldPathOf(h.FS, h.Path)
 	}
 	return h, err
 }
 
-// Replace puts new metadata, closed and in the folder that Beside gave, in the place of the old
-// ones. It keeps the old ones under the name that it returns. last is the newest state of the
-// content: content that was made until now is no garbage for having no record. The folder is to be
+// Replace puts new metadata, closed and in the folder that BeginReplace gave, in the place of the
+// old ones. It keeps the old ones under the name that it returns. last is the newest state of the
+// content: content that was made until now is no garbage for having no row. The folder is to be
 // closed then.
 func (f *Folder) Replace(next Half, last ContentState, now time.Time) (kept string, err error) {
 	f.mu.Lock()

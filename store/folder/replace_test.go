@@ -21,7 +21,7 @@ func replace(disk durable.FS) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	next, err := f.Beside()
+	next, err := f.BeginReplace()
 	if err != nil {
 		return err
 	}

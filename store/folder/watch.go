@@ -157,6 +157,6 @@ func (f *Folder) inPlace() error {
 	return f.extraCheck()
 }
 
-// AlsoLook adds a check to each look: a store may have folders of its own below its half. It is
+// AddCheck adds a check to each look: a store may have folders of its own below its half. It is
 // called before the first look.
-func (f *Folder) AlsoLook(inPlace func() error) { f.extraCheck = inPlace }
+func (f *Folder) AddCheck(inPlace func() error) { f.extraCheck = inPlace }

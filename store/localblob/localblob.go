@@ -44,8 +44,8 @@
 // given out, so that no content can look like an item. A deletion punches a hole when the last
 // reader has left. A pack that gets no more items is removed with its last one. The rest of a
 // failed append is punched at once. After a stop in the middle of an append, its rest is listed as
-// a place of session 0, since it may as well be an item with a corrupt header: the records know
-// whose bytes these are, if anybody's. If the file system can't punch, there are no packs.
+// a place of session 0, since it may as well be an item with a corrupt header: the rows know whose
+// bytes these are, if anybody's. If the file system can't punch, there are no packs.
 //
 // # What is safe when
 //

@@ -28,10 +28,10 @@ func TestAHeldFolderIsTheOneThatWasOpened(t *testing.T) {
 	folder, err := durable.OS{}.Hold(dir)
 	check(err)
 	defer folder.Close()
-	if folder.Way() == dir {
+	if folder.HeldPath() == dir {
 		t.Skip("this system has no way into a folder but its name")
 	}
-	disk := Held(dir, folder.Way())
+	disk := Held(dir, folder.HeldPath())
 	db, err := Open(dir, Options{Hook: noHook, FS: disk})
 	check(err)
 	check(os.Rename(dir, moved))

@@ -37,7 +37,7 @@ func (v sealedView) session(id session.SessionID) (session.Session, error) {
 	return s, v.db.reportUnreadable(err)
 }
 
-// skips reports whether a list leaves a session out: its record can't be read, or is missing
+// skips reports whether a list leaves a session out: its row can't be read, or is missing
 // although an index leads to it. Other sessions are still found.
 func (v sealedView) skips(id session.SessionID, err error) bool {
 	if errors.Is(err, session.ErrNotFound) {
@@ -177,7 +177,7 @@ func (st sessionStore) Stats(ctx context.Context) (session.Stats, error) {
 
 // walk visits the sessions of state st that an index leads to, until visit returns false. It begins
 // behind after (the zero position: at the beginning), and ends before end (nil: at the end of the
-// index). State 0 stands for all ended states. Sessions whose records can't be read are left out,
+// index). State 0 stands for all ended states. Sessions whose rows can't be read are left out,
 // and reported.
 func (v sealedView) walk(
 	prefix []byte, after position, end []byte, st session.State,

@@ -1,6 +1,6 @@
-// Package pebblemeta keeps the records of sessions and the rows of the catalog in one Pebble
-// database, so that a commit may change both: an upload's finish, or a begin with its reservation.
-// It is the embedded default.
+// Package pebblemeta keeps the rows of sessions and of the catalog in one Pebble database, so
+// that a commit may change both: an upload's finish, or a begin with its reservation. It is the
+// embedded default.
 //
 // It owns the format of the stored rows, the order of commits, and what readers may see. It does
 // not own the rules: session.Apply and session.Transition change a session, and the caller's

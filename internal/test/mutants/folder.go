@@ -184,7 +184,7 @@ func ofFolder() []mutant {
 		},
 		{
 			name: "the-parts-are-not-looked-at", promise: 7, file: "cmd/sluice/data.go",
-			old:   "	d.folder.AlsoLook(d.blobs.InPlace)\n",
+			old:   "	d.folder.AddCheck(d.blobs.InPlace)\n",
 			new:   "",
 			tests: []string{"cmd/sluice.TestAPartIsAMountOfItsOwn"},
 		},

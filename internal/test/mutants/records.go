@@ -41,8 +41,8 @@ func ofRecords() []mutant {
 		},
 		{
 			name: "a-second-signal-waits-for-the-drain", promise: 12, file: "cmd/sluice/main.go",
-			old:   "	context.AfterFunc(ctx, stop)\n	var c cli\n	e := &env{ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr, end: func() {}, unhook: stop}",
-			new:   "	var c cli\n	e := &env{ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr, end: func() {}, unhook: func() {}}",
+			old:   "	context.AfterFunc(ctx, stop)\n	var c cli\n	e := &env{ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr, end: func() {}, restoreSignals: stop}",
+			new:   "	var c cli\n	e := &env{ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr, end: func() {}, restoreSignals: func() {}}",
 			tests: []string{"cmd/sluice.TestASecondSignalEndsTheServerAtOnce"},
 		},
 		{

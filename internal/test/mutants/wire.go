@@ -32,19 +32,19 @@ func ofWire() []mutant {
 			name: "one-principal-may-have-all", promise: 12, file: "api/limiter.go",
 			old:   "	if l.byPrincipal[principal]+n > share {",
 			new:   "	if l.byPrincipal[principal]+n > share && false {",
-			tests: []string{"api.TestOnePrincipalHasAShareOfThePlaces", "api.TestJSONBodiesAreBoundedTogether"},
+			tests: []string{"api.TestOnePrincipalHasAShareOfTheSlots", "api.TestJSONBodiesAreBoundedTogether"},
 		},
 		{
-			name: "health-has-no-places-of-its-own", promise: 11, file: "api/limiter.go",
+			name: "health-has-no-slots-of-its-own", promise: 11, file: "api/limiter.go",
 			old:   "	if isProbe(c.req) {",
 			new:   "	if false {",
-			tests: []string{"api.TestHealthIsToldWhenAllPlacesAreTaken"},
+			tests: []string{"api.TestHealthIsToldWhenAllSlotsAreTaken"},
 		},
 		{
-			name: "a-refused-request-keeps-its-place-while-it-is-read-on", promise: 12, file: "api/middleware.go",
+			name: "a-refused-request-keeps-its-slot-while-it-is-read-on", promise: 12, file: "api/middleware.go",
 			old:   "			s.waitForClient(c) // before the client can know\n",
 			new:   "",
-			tests: []string{"api.TestWhoHasNoTokenHoldsNoPlace"},
+			tests: []string{"api.TestWhoHasNoTokenHoldsNoSlot"},
 		},
 		{
 			name: "options-are-answered-by-gos-own-handler", promise: 11, file: "api/server.go",
@@ -185,7 +185,7 @@ func ofWire() []mutant {
 			tests: []string{"api.TestWhoAsksForTooMuchWaits"},
 		},
 		{
-			name: "who-asks-for-too-much-keeps-a-place", promise: 11, file: "api/answer.go",
+			name: "who-asks-for-too-much-keeps-a-slot", promise: 11, file: "api/answer.go",
 			old:   "		s.releaseAll(c)\n		if s.limits.waiting",
 			new:   "		if s.limits.waiting",
 			tests: []string{"api.TestWhoAsksForTooMuchWaits"},
@@ -197,7 +197,7 @@ func ofWire() []mutant {
 			tests: []string{"api.TestTheSystemKeepsLittleForWhoReadsNothing"},
 		},
 		{
-			name: "a-newcomer-that-is-refused-keeps-its-place", promise: 11, file: "api/conn.go",
+			name: "a-newcomer-that-is-refused-stays", promise: 11, file: "api/conn.go",
 			old:   "	if c.healthOnly && !c.mayBeHealth(p[:n]) {",
 			new:   "	if false {",
 			tests: []string{"api.TestHealthIsToldInAFloodOfConnections"},
