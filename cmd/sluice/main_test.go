@@ -11,6 +11,10 @@ import (
 
 // The test binary is the program if its name is sluice.
 func TestMain(m *testing.M) {
+	// Else each command of a test ends a second later under the race detector.
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE")); err != nil {
+		panic(err)
+	}
 	testscript.Main(leak.Check(m), map[string]func(){
 		"sluice": func() { os.Exit(Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
 	})

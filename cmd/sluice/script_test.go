@@ -33,7 +33,7 @@ func TestScript(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("README", readme)
 			env.Setenv("DOCS", filepath.Join(filepath.Dir(readme), "docs"))
-			env.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE")) // else each command ends a second later
+			env.Setenv("GORACE", os.Getenv("GORACE"))
 			w := &world{}
 			env.Values[worldKey{}] = w
 			env.Defer(w.end)
