@@ -119,14 +119,8 @@ func TestAStartThatIsStoppedAnywhereGoesOn(t *testing.T) {
 	for name, from := range map[string]func(*testing.T) *crashfs.Disk{"new": fresh, "earlier": older, "lived": lived} {
 		t.Run(name, func(t *testing.T) {
 			disk := from(t)
-			images := map[string]*crashfs.Image{}
-			disk.SetHook(func(s crashfs.Step) *crashfs.Fault {
-				if s.Changes() {
-					images[s.String()] = s.Image()
-				}
-				return nil
-			})
-			_, err := session(disk)
+			var err error
+			images := steps(disk, func() { _, err = session(disk) })
 			must(t, err)
 			if len(images) < 10 {
 				t.Fatalf("only %d steps", len(images))
@@ -146,9 +140,33 @@ func TestAStartThatIsStoppedAnywhereGoesOn(t *testing.T) {
 						t.Errorf("%s, keep %d: folder %s, then %s, %v", step, keep, id, again, err)
 					}
 				}
+				// What the start after a kill reads may not be on the disk when that start loses power.
+				stopped := im.Kill()
+				for again, im := range steps(stopped, func() { _, err = session(stopped) }) {
+					for _, keep := range []int{0, 50} {
+						if _, err := session(im.Crash(rand.New(rand.NewPCG(1, 0)), keep)); err != nil {
+							t.Errorf("killed before %s, power lost before %s, keep %d: %v", step, again, keep, err)
+						}
+					}
+				}
+				must(t, err)
 			}
 		})
 	}
+}
+
+// steps gives the disk before each step of f that changes it.
+func steps(disk *crashfs.Disk, f func()) map[string]*crashfs.Image {
+	images := map[string]*crashfs.Image{}
+	disk.SetHook(func(s crashfs.Step) *crashfs.Fault {
+		if s.Changes() {
+			images[s.String()] = s.Image()
+		}
+		return nil
+	})
+	f()
+	disk.SetHook(nil)
+	return images
 }
 
 // hide takes a half away, as if its disk were not mounted; empty leaves the mount point.

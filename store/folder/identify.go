@@ -115,10 +115,12 @@ func (f *Folder) create(meta, content state) error {
 		if err := f.makeHalf(of.h, of.exists); err != nil {
 			return err
 		}
+		err := durable.SyncDir(of.h.FS, of.h.Path) // the mark that was read may not be on the disk
 		if !of.marked {
-			if err := writeMark(of.h.FS, of.h.markPath(), mark{Folder: f.id, Part: of.h.part}); err != nil {
-				return err
-			}
+			err = writeMark(of.h.FS, of.h.markPath(), mark{Folder: f.id, Part: of.h.part})
+		}
+		if err != nil {
+			return err
 		}
 	}
 	f.meta = mark{Folder: f.id, Part: f.Meta.part}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+
+	"sluice/internal/durable"
 )
 
 // ContentState is the content's own record before it is opened.
@@ -61,6 +63,11 @@ func (f *Folder) Begin(last ContentState) (after uint64, err error) {
 	}
 	if f.readOnly {
 		return after, nil
+	}
+	// The state that was read may not be on the disk: the incarnation that wrote it may have died
+	// before it synced. The metadata are about to go by it.
+	if err := durable.SyncDir(f.Content.FS, f.Content.Path); err != nil {
+		return 0, err
 	}
 	m.Folder, m.Part, m.Incarnation, m.Next, m.Open = f.id, f.Meta.part, last.Incarnation, after+1, false
 	if f.joining {

@@ -134,6 +134,10 @@ func (f *Folder) resumeReplace() error {
 		return fmt.Errorf("%s is not one of sluice's", f.markPath())
 	}
 	f.id = root.Folder
+	// The steps that were done may not be on the disk. The next one goes by them.
+	if err := durable.SyncDir(f.FS, f.Path); err != nil {
+		return err
+	}
 	if err := f.replace(root); err != nil {
 		return err
 	}

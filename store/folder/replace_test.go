@@ -102,6 +102,18 @@ func TestAReplacementThatIsStoppedAnywhere(t *testing.T) {
 					}
 					must(t, f.Close())
 				}
+				stopped := im.Kill()
+				var err error
+				for again, im := range steps(stopped, func() { _, err = session(stopped) }) {
+					for _, keep := range []int{0, 50} {
+						left := im.Crash(rand.New(rand.NewPCG(uint64(step), 0)), keep)
+						if _, err := session(left); err != nil {
+							t.Errorf("killed at step %d, power lost before %s, keep %d: %v", step, again, keep, err)
+						}
+						isReplaced(t, left)
+					}
+				}
+				must(t, err)
 			}
 			t.Log(before, after)
 			if before < 10 || after < 10 {

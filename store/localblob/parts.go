@@ -131,10 +131,7 @@ func readPart(on durable.FS, path string) (owner string, err error) {
 // they belong.
 func (s *Store) makeParts(was found) error {
 	if was.owner != "" && was.hasState && was.format == format && !s.opts.Rejoin {
-		// All are there, and were on the disk before the file parts. The state that was read may
-		// not be: the incarnation that wrote it may have died before it synced, and the metadata
-		// are about to go by it.
-		return durable.SyncDir(s.fs, s.dir)
+		return nil // all are there, and were on the disk before the file parts
 	}
 	if err := s.makeFolders(); err != nil {
 		return err

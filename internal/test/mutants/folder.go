@@ -219,10 +219,28 @@ func ofFolder() []mutant {
 			tests: []string{"cmd/sluice.TestAnEmptyArgumentIsNoValue"},
 		},
 		{
-			name: "a-state-that-was-read-is-taken-for-durable", promise: 2, file: "store/localblob/parts.go",
-			old:   "		return durable.SyncDir(s.fs, s.dir)\n",
-			new:   "		return nil\n",
-			tests: []string{"internal/test/crashtest.TestACrashAtEveryStep"},
+			name: "a-state-that-was-read-is-taken-for-durable", promise: 2, file: "store/folder/incarnation.go",
+			old: "	if err := durable.SyncDir(f.Content.FS, f.Content.Path); err != nil {",
+			new: "	if err := durable.SyncDir(f.Content.FS, f.Path+\"/meta\"); err != nil {",
+			tests: []string{
+				"internal/test/crashtest.TestAStartAfterAKilledStart",
+				"store/folder.TestAStartThatIsStoppedAnywhereGoesOn",
+			},
+		},
+		{
+			name: "the-mark-of-a-half-that-was-read-is-taken-for-durable", promise: 2, file: "store/folder/identify.go",
+			old: "		err := durable.SyncDir(of.h.FS, of.h.Path) // the mark that was read may not be on the disk\n",
+			new: "		var err error\n",
+			tests: []string{
+				"internal/test/crashtest.TestAStartAfterAKilledStart",
+				"store/folder.TestAStartThatIsStoppedAnywhereGoesOn",
+			},
+		},
+		{
+			name: "steps-of-a-replacement-are-taken-for-durable", promise: 2, file: "store/folder/replace.go",
+			old:   "	if err := durable.SyncDir(f.FS, f.Path); err != nil {\n		return err\n	}\n	if err := f.replace(root); err != nil {",
+			new:   "	if err := f.replace(root); err != nil {",
+			tests: []string{"store/folder.TestAReplacementThatIsStoppedAnywhere"},
 		},
 	}
 }
