@@ -122,7 +122,7 @@ const (
 )
 
 // limits are the server's. One principal has at most half of the requests, and three quarters of
-// the bytes. Requests whose principal is not known have a quarter.
+// the bytes. Requests whose principal is not known have a quarter of the slots and of the answers.
 type limits struct {
 	slots, probes, waiting *limiter // requests
 	json, blocks, answers  *limiter // bytes
@@ -149,11 +149,11 @@ func newLimits(requests, json, held, refused int64) limits {
 type usage struct {
 	slots      *limiter // the limiter that has its slot; nil: it has no slot
 	principal  string   // for which it counts
-	conn       *conn    // for which its slot is counted; nil: none
+	conn       *conn    // for which its slot is counted; nil: none, or one that waits on HTTP/1
 	json       int64
 	answer     int64
 	endCompute func() // ends its computing; nil: it does not compute
-	waiting    bool   // its slot is among those that wait for their clients, and is counted for conn
+	waiting    bool   // its slot is among those that wait for their clients
 }
 
 // isProbe reports whether a request asks for the server's health. Such requests have slots of

@@ -19,8 +19,9 @@ import (
 //     many.
 //
 // So a flood does not close the connections that a client with few of them works on. If there is
-// none, a few more are taken, which may only ask for /healthz and /readyz. Each of them stays until
-// its first bytes ask for something else, or until as many have come after it and it has not asked.
+// none, reserved more are taken, which may only ask for /healthz and /readyz. Each of them stays
+// until its first bytes ask for something else, or until as many newer ones have come before it
+// asks.
 // All others are answered 503 and closed. So the stores never lack the descriptors that they need,
 // and the client knows that it is to come again.
 type limitedListener struct {

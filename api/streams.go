@@ -34,9 +34,10 @@ const (
 	// longFrame is the length in bytes from which DATA of an open stream does not count towards
 	// maxFrames: flowMeter counts it.
 	longFrame = 1 << 10
-	// A frame that costs the server more than it brings costs units. One that has neither a head
-	// nor a part of a body costs one unit, or ten if it asks for an answer. One that resets a
-	// stream costs fifty. A long head costs ten for each KiB past longHead. A connection has
+	// A frame that costs the server more than it brings costs units: WINDOW_UPDATE, RST_STREAM of
+	// no open stream and short DATA one; RST_STREAM of an open stream fifty; all else that has no
+	// head, and DATA of no open stream, ten. Longer DATA, and the last of a stream, cost nothing. A
+	// long head costs ten for each KiB past longHead. A connection has
 	// connUnits a second. It has one more for each bytesPerUnit bytes that it is sent, since it
 	// must acknowledge them. After these it uses units that all connections share.
 	sharedUnits  = 100_000
@@ -121,7 +122,7 @@ func (s *streams) recount() {
 	}
 }
 
-// frameReceived notes the head of a frame that the client sends.
+// frameReceived notes the header of a frame that the client sends.
 func (s *streams) frameReceived(kind byte, stream uint32, length int, flags byte) {
 	s.shared.mu.Lock()
 	defer s.shared.mu.Unlock()

@@ -74,7 +74,7 @@ func start(ctx context.Context, on disk, data string) (*server, error) {
 	w, err := world.Open(ctx, world.Config{
 		Disk: on, Data: data, Durability: durable.Process, Clock: clock, Limits: limits,
 		Content: localblob.Options{Reserve: 1},
-		Engine:  session.Config{Tick: time.Hour, Keep: 1000 * time.Hour, MinEntry: 500},
+		Engine:  session.Config{MaxStep: time.Hour, Keep: 1000 * time.Hour, MinEntry: 500},
 	})
 	if err != nil {
 		return nil, err

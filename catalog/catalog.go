@@ -53,7 +53,7 @@ type QuotaError struct {
 // FieldError says which field of the metadata is malformed, and how to correct it.
 type FieldError struct {
 	Field, Problem string
-	MIME           bool // the MIME type is malformed or not allowed
+	MIME           bool // the MIME type is malformed
 }
 
 func (e *FieldError) Error() string { return e.Field + " " + e.Problem }

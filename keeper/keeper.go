@@ -49,8 +49,8 @@ type Uploads interface {
 	// AddLeftover hands over a place of an earlier incarnation of the content store. Its session is
 	// open, and may not name all of its bytes.
 	AddLeftover(place string, id session.SessionID)
-	// Active reports whether bytes are being written under an id that no session has.
-	Active(id session.SessionID) bool
+	// Creating reports whether bytes are being written under an id that no session has.
+	Creating(id session.SessionID) bool
 }
 
 // Config is what a Keeper works with. Every field is needed unless it "may be nil"; Log may be left

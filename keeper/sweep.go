@@ -229,7 +229,7 @@ func NamedIn(
 
 // orphan reports whether nothing names a place, or whether its session is open.
 func (k *Keeper) orphan(ctx context.Context, p blob.PlaceInfo) (orphan, open bool, err error) {
-	if k.cfg.Uploads.Active(p.Session) {
+	if k.cfg.Uploads.Creating(p.Session) {
 		return false, false, nil
 	}
 	s, err := k.cfg.Sessions.Status(ctx, p.Session)

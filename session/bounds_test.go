@@ -50,7 +50,7 @@ func TestAChunkIsRepeatedAmongManyGaps(t *testing.T) {
 
 // One session whose release fails does not keep the others from expiring.
 func TestOneBadSessionDoesNotStopExpiry(t *testing.T) {
-	v := start(t, session.Config{TTL: time.Minute, Tick: time.Minute})
+	v := start(t, session.Config{TTL: time.Minute, MaxStep: time.Minute})
 	now := time.Now()
 	tick := func(release session.End) (n int, err error) {
 		now = now.Add(time.Minute)

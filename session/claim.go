@@ -84,7 +84,7 @@ func (v *Service) waitAtMost(ctx context.Context, do func(context.Context) error
 	defer cancel()
 	err := do(limited)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		return fmt.Errorf("%w: an earlier request for the same bytes is still under way", ErrBusy)
+		return fmt.Errorf("%w: an earlier request of the same session is still under way", ErrBusy)
 	}
 	return err
 }
@@ -184,7 +184,7 @@ func (a *activeSession) stop(ctx context.Context, o *put) error {
 	return a.fence(ctx, o)
 }
 
-// fence keeps all further calls of o's from its sink. It waits for a commit that is under way. Such
+// fence makes every further call of o's sink fail. It waits for a commit that is under way. Such
 // a commit need not be o's end, since PutAt records as the body comes.
 func (a *activeSession) fence(ctx context.Context, o *put) error {
 	for {

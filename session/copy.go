@@ -17,7 +17,8 @@ const fillTimeout = time.Second
 
 // input reads a body into memory that suits its speed: first into a small buffer, and if that is
 // full at once into larger memory. The larger memory comes from Config.Buffers, or is one of a
-// bounded number of buffers of the Service. So a body that does not come holds a small buffer only.
+// bounded number of buffers of the Service. So a body that does not begin holds a small buffer
+// only.
 type input struct {
 	v         *Service
 	r         io.Reader
@@ -153,8 +154,8 @@ func (in *input) next(off, limit int64) (b []byte, end error) {
 		return have, nil
 	}
 	n := copy(b, have)
-	// A body that goes on slowly, or stands still, must not keep memory that others could use until
-	// this memory is full.
+	// A body that goes on slowly must not keep memory that others could use until this memory is
+	// full. It gives the memory back after the first Read past the deadline.
 	in.deadline = in.v.cfg.Clock.Now().Add(fillTimeout)
 	filled, end := in.fill(b[n:])
 	in.deadline = time.Time{}

@@ -17,7 +17,7 @@ var (
 	// ErrSealed: an end is under way; try again.
 	ErrSealed = errors.New("session is being ended")
 	// ErrBusy: other requests have what this one needs for longer than it may wait; try again.
-	ErrBusy = errors.New("too many requests for one session")
+	ErrBusy = errors.New("too many requests at once")
 	// ErrIncomplete: bytes are missing. Always an *IncompleteError.
 	ErrIncomplete = errors.New("session is incomplete")
 	// ErrSuperseded: a newer put on the same bytes, or a Drop, took over.

@@ -11,12 +11,12 @@ import (
 )
 
 // TickTTL lets the running time advance to now, or to where another Service of the Store has
-// brought it. It advances by one Config.Tick at most, so that a clock that jumps expires nothing.
+// brought it. It advances by Config.MaxStep at most, so that a clock that jumps expires nothing.
 // Then it ends the sessions whose time to live has passed, and removes what was kept of ended
-// sessions for longer than Config.Keep. A session with a running put is left alone. It returns the
-// number of sessions that it expired. Its cost is that of the sessions that it ends.
+// sessions for longer than Config.Keep. A session with a running put is touched instead. TickTTL
+// returns the number of sessions that it expired. Its cost is that of the sessions that it ends.
 //
-// Call it every Config.Tick or more often, on every Service of a Store.
+// Call it every Config.MaxStep or more often, on every Service of a Store.
 func (v *Service) TickTTL(ctx context.Context, now time.Time, release End) (int, error) {
 	running, err := v.advance(ctx, now)
 	if err != nil {
@@ -78,15 +78,15 @@ func (v *Service) forEach(ctx context.Context, q Query, do func(Session) error) 
 	return errors.Join(err, failed.join())
 }
 
-// advance lets the running time go on to now, and stores it with every Config.Tick that has passed.
+// advance lets the running time go on to now, and stores it whenever Config.MaxStep has passed.
 // So a server that restarts often still reaches every due time, in the caller's rows too.
 // Services of one Store learn from it how far another one is.
 func (v *Service) advance(ctx context.Context, now time.Time) (int64, error) {
 	v.mu.Lock()
-	step := min(max(now.Sub(v.lastTick), 0), v.cfg.Tick)
+	step := min(max(now.Sub(v.lastTick), 0), v.cfg.MaxStep)
 	v.lastTick = now
 	running := v.running.Add(step.Milliseconds())
-	due := running-v.storedTime >= v.cfg.Tick.Milliseconds()
+	due := running-v.storedTime >= v.cfg.MaxStep.Milliseconds()
 	v.mu.Unlock()
 	if !due {
 		return running, nil

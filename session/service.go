@@ -51,7 +51,7 @@ type activeSession struct {
 // New makes a Service whose running time continues from the newest that the store has seen.
 func New(ctx context.Context, store Store, cfg Config) (*Service, error) {
 	orDefault(&cfg.TTL, 168*time.Hour)
-	orDefault(&cfg.Tick, time.Minute)
+	orDefault(&cfg.MaxStep, time.Minute)
 	orDefault(&cfg.Keep, KeepEnded)
 	orDefault(&cfg.MaxGaps, 16384)
 	orDefault(&cfg.MaxEntries, 65536)
@@ -96,7 +96,7 @@ func orDefault[T comparable](v *T, d T) {
 }
 
 // Running is the engine's running time in ms. It advances with TickTTL only and never goes back. A
-// restart loses less than one Config.Tick of it.
+// restart loses less than one Config.MaxStep of it.
 func (v *Service) Running() int64 { return v.running.Load() }
 
 // TTL is the time to live that new activity gives a session.

@@ -233,7 +233,7 @@ func TestAFailedEndOpensAgain(t *testing.T) {
 func TestTheRunningTimeIsKept(t *testing.T) {
 	store := session.NewMem()
 	at := func() *session.Service {
-		v, err := session.New(t.Context(), store, session.Config{Tick: time.Minute})
+		v, err := session.New(t.Context(), store, session.Config{MaxStep: time.Minute})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -266,7 +266,7 @@ func TestTheRunningTimeIsKept(t *testing.T) {
 }
 
 func TestTimeCountsInTicks(t *testing.T) {
-	v := start(t, session.Config{TTL: time.Hour, Tick: time.Minute})
+	v := start(t, session.Config{TTL: time.Hour, MaxStep: time.Minute})
 	s := begin(t, v, 4, 10)
 	now := time.Now()
 	if n, err := v.TickTTL(t.Context(), now.AddDate(1, 0, 0), nil); n != 0 || err != nil {

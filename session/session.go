@@ -120,8 +120,8 @@ type Spec struct {
 	Note []byte
 }
 
-// Session is a snapshot: changing it changes nothing. Everything in it is durable, except a seal
-// that the store keeps in memory (see Store.Move).
+// Session is a snapshot: changing it changes nothing. Everything in it survives the death of
+// the process, except a seal that the store keeps in memory (see Store.Move).
 type Session struct {
 	ID SessionID
 	Spec
@@ -328,8 +328,8 @@ const KeepEnded = 48 * time.Hour
 type Config struct {
 	// TTL is how long a session lives without a byte or a touch (168 h).
 	TTL time.Duration
-	// Tick is the longest step that one TickTTL may count for (1 min).
-	Tick time.Duration
+	// MaxStep is the longest step that one TickTTL may count for (1 min).
+	MaxStep time.Duration
 	// Keep is how long an ended session stays readable, in running time (KeepEnded).
 	Keep time.Duration
 	// MaxGaps and MaxEntries bound the gaps and entries of one session (16,384; 65,536).

@@ -2,11 +2,11 @@ package session
 
 import "context"
 
-// Store keeps sessions. It is linearizable, and any number of Services may share it.
-// A call that returned survives the death of the process. A change is not shown before it is
-// durable: no method tells of a change that a crash could still take back. Every implementation
-// passes sessiontest.TestStore. One that serves uploads must also commit together with a catalog:
-// see metadata.Store.
+// Store keeps sessions. It is linearizable, and any number of Services may share it. A call that
+// returned survives the death of the process. A change is not shown before it does so too: no
+// method tells of a change that such a death could still take back. Every implementation passes
+// sessiontest.TestStore. One that serves uploads must also commit together with a catalog: see
+// metadata.Store.
 type Store interface {
 	// Create stores s (State Open, Gen and Rev 1), atomically on s.ID and, if Idem is not empty, on
 	// (s.Owner, s.Idem). If an open, sealed or finished session holds that pair, it is returned

@@ -16,9 +16,9 @@ import (
 )
 
 // activeSession is what a Service keeps in memory of a session that requests work on: how far
-// SHA-256 has got, and how far the session's entries have been checked. All of it can be loaded
-// again from the entries' notes and the catalog's checkpoints, so an activeSession may be evicted
-// at any time.
+// SHA-256 has got, and how far the session's entries have been checked. That can be loaded again
+// from the entries' notes and the catalog's checkpoints. So an activeSession may be evicted as soon
+// as no request uses it.
 type activeSession struct {
 	id   session.SessionID
 	now  func() time.Time

@@ -21,9 +21,10 @@ import (
 )
 
 // Create is a whole upload in one request, of any size. If the idempotency key has finished, Create
-// answers with that memory and does not read the body. A content of one chunk or less costs one
-// synced commit and no session. A larger one, and one of unknown length, goes through a session
-// that ends with the request. A body that is cut leaves only garbage, which the keeper takes away.
+// answers with that memory. It reads the body then only to compare a digest other than SHA-256. A
+// content of one chunk or less costs one synced commit and no session. A larger one, and one of
+// unknown length, goes through a session that ends with the request. A body that is cut leaves
+// nothing that a row names.
 //
 // Errors: those of Begin, PutChunk and Finish; ErrAlreadyFinished if the key's memory was deleted.
 func (u *Service) Create(

@@ -37,8 +37,8 @@ func (u *Service) startHasher(id session.SessionID) {
 	})
 }
 
-// checkpointEvery is how many bytes are hashed between two checkpoints. A restart or a Drop costs
-// at most that much work.
+// checkpointEvery is how many bytes are hashed between two checkpoints. A restart costs at most
+// that much work. After a Drop all bytes behind it are hashed again, too.
 const checkpointEvery = 64 << 20
 
 // hashRecorded hashes the recorded bytes up to the first gap, slice by slice.

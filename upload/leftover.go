@@ -93,7 +93,7 @@ func (u *Service) Reclaim(ctx context.Context, all bool) error {
 
 // reclaim frees the bytes at a leftover, and gives the leftover that remains: the zero value if
 // none does. No put begins to write there while it decides. A put that begins later finds no place,
-// or a hole where nothing was recorded, and records only bytes that it has written itself.
+// or a gap where nothing was recorded, and records only bytes that it has written itself.
 func (u *Service) reclaim(ctx context.Context, place string, l leftover) (leftover, error) {
 	a := u.active.acquire(l.id)
 	defer u.active.release(a)

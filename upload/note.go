@@ -159,8 +159,8 @@ func merge(a, b session.Entry) ([]byte, bool) {
 	return encoded, err == nil
 }
 
-// match compares an entry with the one that another node has recorded for the same range. If their
-// CRC-32C is equal the bytes are equal, and our own become garbage at their place.
+// match compares an entry with the one that another Service has recorded for the same range. If
+// their CRC-32C is equal the bytes are equal, and our own become garbage at their place.
 func match(own, theirs session.Entry) error {
 	a, err := decodeEntryNote(own.Note)
 	if err != nil {

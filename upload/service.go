@@ -123,9 +123,9 @@ func (u *Service) Close() {
 	u.wg.Wait()
 }
 
-// Active reports whether a create in one request is writing bytes under this id, which no session
+// Creating reports whether a create in one request is writing bytes under this id, which no session
 // has.
-func (u *Service) Active(id session.SessionID) bool {
+func (u *Service) Creating(id session.SessionID) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	_, ok := u.creating[id]

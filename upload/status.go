@@ -10,7 +10,7 @@ import (
 	"sluice/session"
 )
 
-// Status gives the caller's session. An ended session is known for a day at least.
+// Status gives the caller's session. An ended session is known for session.KeepEnded.
 func (u *Service) Status(ctx context.Context, c access.Caller, id session.SessionID) (Upload, error) {
 	s, n, err := u.loadOwn(ctx, c, id, access.Read, true)
 	if err != nil {

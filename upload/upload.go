@@ -117,7 +117,7 @@ var (
 // ChecksumError says what was computed. It names the bad chunks if they are known, as ranges of
 // chunk indexes (End exclusive).
 type ChecksumError struct {
-	What      string // "sha256" of the whole, or "content-digest" of a body
+	What      string // "sha256" of the whole, or an algorithm and "of the body"
 	Want, Got string // hex
 	Bad       []session.Range
 	More      bool // there are more than Bad names

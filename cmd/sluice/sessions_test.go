@@ -129,7 +129,7 @@ func TestOpenSessionsAreNotInMemory(t *testing.T) {
 
 // expireSome lets the time to live of all sessions pass, and ends sessions for the given time.
 func (s *server) expireSome(t *testing.T, most time.Duration) {
-	engine, err := session.New(t.Context(), s.meta.Sessions(), session.Config{TTL: time.Hour, Tick: 2 * time.Hour})
+	engine, err := session.New(t.Context(), s.meta.Sessions(), session.Config{TTL: time.Hour, MaxStep: 2 * time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}

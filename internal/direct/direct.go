@@ -18,8 +18,8 @@
 //
 // The package owns the memory, its bounds, and the order of writes of one Writer. It does not own
 // when a file is synced, nor what is safe: a write that has returned, direct or not, survives only
-// the death of the process. If the file system has no direct I/O, the same memory is written
-// through the cache.
+// the death of the process. The buffer that finds out that the file system has no direct I/O is
+// written through the cache, and no more memory is given.
 package direct
 
 import (

@@ -146,7 +146,7 @@ func (w *world) startServices() {
 	for range w.n {
 		// An end with an unknown outcome stays sealed, and each call that meets it waits for Wait.
 		cfg := session.Config{
-			TTL: ttl, Keep: keep, Tick: tick, Flush: time.Hour, Clock: w, Rand: w.rand, Large: 16,
+			TTL: ttl, Keep: keep, MaxStep: tick, Flush: time.Hour, Clock: w, Rand: w.rand, Large: 16,
 			Wait: 2 * time.Millisecond,
 		}
 		if w.buffers {

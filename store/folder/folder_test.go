@@ -140,7 +140,7 @@ func TestAStartThatIsStoppedAnywhereGoesOn(t *testing.T) {
 						t.Errorf("%s, keep %d: folder %s, then %s, %v", step, keep, id, again, err)
 					}
 				}
-				// What the start after a kill reads may not be on the disk when that start loses power.
+				// What the start after a kill reads may not be on the disk when it loses power.
 				stopped := im.Kill()
 				for again, im := range steps(stopped, func() { _, err = session(stopped) }) {
 					for _, keep := range []int{0, 50} {

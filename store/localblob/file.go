@@ -15,8 +15,8 @@ import (
 	"sluice/session"
 )
 
-// file is an open place. A file that is not on the disk stays open: the kernel reports a failed
-// write-back only to those who have the file open.
+// file is an open place. A file whose bytes are not all synced stays open: the kernel reports a
+// failed write-back only to those who have the file open.
 type file struct {
 	s       *Store
 	p       place

@@ -19,8 +19,8 @@ type place struct {
 	id                            session.SessionID
 	gen, incarnation, replacement uint64
 	// For a place in a pack: the pack's number, the offset of its item, and the bytes of its
-	// content. If in is zero, the place is in no pack. If only off is zero, this is the pack
-	// itself.
+	// content. If in is zero, the place is in no pack. If in is set and off is zero, this
+	// stands for the pack itself, which is no place.
 	in, off, len int64
 }
 

@@ -48,7 +48,7 @@ func TestOneBadRowHarmsItselfAlone(t *testing.T) {
 	db = open(t, disk, Options{})
 	clock := &ticks{time.UnixMilli(1e12)}
 	engine, err := session.New(t.Context(), db.Sessions(),
-		session.Config{TTL: time.Minute, Tick: time.Minute, Clock: clock})
+		session.Config{TTL: time.Minute, MaxStep: time.Minute, Clock: clock})
 	if err != nil {
 		t.Fatalf("the start: %v", err)
 	}

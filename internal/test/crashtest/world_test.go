@@ -85,7 +85,7 @@ func openServer(disk *crashfs.Disk, st setup) (w *server, err error) {
 		},
 		Engine: session.Config{
 			AtOnce: 1, Small: 700, MinEntry: minPiece,
-			TTL: ttl, Tick: hour, Keep: cmp.Or(st.keep, 1000*hour),
+			TTL: ttl, MaxStep: hour, Keep: cmp.Or(st.keep, 1000*hour),
 		},
 		Limits: limits, MaxSessions: 1000, TrashFor: trashFor,
 		Interpose: func(s blob.Store) blob.Store { return interposed{s, w} },

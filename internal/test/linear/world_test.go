@@ -59,7 +59,7 @@ func openServer(ctx context.Context, st setup) (*server, error) {
 		Disk: world.Disk{FS: st.disk, Pebble: st.disk.VFS()}, Data: data,
 		Durability: st.durability, Clock: st.clock, Seed: st.seed,
 		Meta:   pebblemeta.Options{Die: func(err error) { panic(err) }},
-		Engine: session.Config{TTL: long, Tick: time.Hour, Keep: long},
+		Engine: session.Config{TTL: long, MaxStep: time.Hour, Keep: long},
 		Limits: limits, MaxSessions: 1000, TrashFor: long,
 	}
 	if st.inMemory {

@@ -129,7 +129,7 @@ func ofFolder() []mutant {
 		{
 			name: "changes-are-taken-while-the-folder-is-away", promise: 7, file: "store/pebblemeta/pebblemeta.go",
 			old:   "	if err := db.allow(); err != nil {",
-			new:   "	if err := db.allow(); err != nil && db.process != db.process {",
+			new:   "	if err := db.allow(); err != nil && db == nil {",
 			tests: []string{"cmd/sluice.TestNothingIsTakenWhileAHalfIsAway"},
 		},
 		{
@@ -191,7 +191,7 @@ func ofFolder() []mutant {
 		{
 			name: "metadata-is-opened-before-the-content-is-looked-at", promise: 7, file: "cmd/sluice/data.go",
 			old:   "	last, err := suits(d.folder, of.Rejoin)\n	if err != nil {",
-			new:   "	last, err := suits(d.folder, of.Rejoin)\n	if m, _ := pebblemeta.Open(meta.Path, pebblemeta.Options{}); m != nil && !d.frozen {\n		_ = m.Close()\n	}\n	if err != nil {",
+			new:   "	last, err := suits(d.folder, of.Rejoin)\n	if m, _ := pebblemeta.Open(meta.Path, pebblemeta.Options{Hook: mo.Hook}); m != nil && !d.frozen {\n		_ = m.Close()\n	}\n	if err != nil {",
 			tests: []string{"cmd/sluice.TestWhatIsRefusedIsNotTouched", "cmd/sluice.TestAPartIsAMountOfItsOwn"},
 		},
 		{

@@ -65,7 +65,7 @@ func ofSession() []mutant {
 		},
 		{
 			name: "time-is-the-wall-clock", promise: 9, file: "session/expiry.go",
-			old:   "	step := min(max(now.Sub(v.lastTick), 0), v.cfg.Tick)",
+			old:   "	step := min(max(now.Sub(v.lastTick), 0), v.cfg.MaxStep)",
 			new:   "	step := max(now.Sub(v.lastTick), 0)",
 			tests: []string{"session.TestTimeCountsInTicks", "keeper.TestAClockThatJumpsEndsNothing", "internal/test/crashtest.TestAnyHistory"},
 		},
@@ -77,7 +77,7 @@ func ofSession() []mutant {
 		},
 		{
 			name: "the-running-time-is-not-kept", promise: 9, file: "session/expiry.go",
-			old:   "	due := running-v.storedTime >= v.cfg.Tick.Milliseconds()",
+			old:   "	due := running-v.storedTime >= v.cfg.MaxStep.Milliseconds()",
 			new:   "	due := false",
 			tests: []string{"session.TestTheRunningTimeIsKept", "session.TestAnyHistory"},
 		},

@@ -167,7 +167,7 @@ func ofUpload() []mutant {
 		},
 		{
 			name: "the-sweep-takes-what-a-create-is-writing", promise: 2, file: "keeper/sweep.go",
-			old:   "	if k.cfg.Uploads.Active(p.Session) {",
+			old:   "	if k.cfg.Uploads.Creating(p.Session) {",
 			new:   "	if false {",
 			tests: []string{"keeper.TestACreateThatTakesLongKeepsItsPlace"},
 		},
