@@ -52,7 +52,9 @@ func (w *world) join(
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, secret, err := w.CreateToken(t.Context(), w.admin, p.ID, name, readOnly, ttl)
+	token, secret, err := w.CreateToken(t.Context(), w.admin, access.TokenRequest{
+		Principal: p.ID, Name: name, ReadOnly: readOnly, TTL: ttl,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +157,8 @@ func TestATokenEnds(t *testing.T) {
 	w.running += time.Hour.Milliseconds()
 	for _, d := range w.due(t) {
 		if err := w.store.Update(t.Context(), func(tx catalog.Tx) error {
-			return catalog.RunDue(tx, d, catalog.Moment{Now: w.clock.now, Running: w.running})
+			_, err := catalog.RunDue(tx, d, catalog.Moment{Now: w.clock.now, Running: w.running})
+			return err
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -206,10 +209,14 @@ func TestOnlyAnAdminNamesAnother(t *testing.T) {
 	if _, err := w.CreatePrincipal(t.Context(), a, "x", false); !errors.Is(err, access.ErrForbidden) {
 		t.Errorf("a principal makes one: %v", err)
 	}
-	if _, _, err := w.CreateToken(t.Context(), a, b.Principal, "x", false, 0); !errors.Is(err, access.ErrForbidden) {
+	if _, _, err := w.CreateToken(t.Context(), a, access.TokenRequest{
+		Principal: b.Principal, Name: "x",
+	}); !errors.Is(err, access.ErrForbidden) {
 		t.Errorf("a token for another: %v", err)
 	}
-	if _, _, err := w.CreateToken(t.Context(), a, a.Principal, "x", false, 0); err != nil {
+	if _, _, err := w.CreateToken(t.Context(), a, access.TokenRequest{
+		Principal: a.Principal, Name: "x",
+	}); err != nil {
 		t.Errorf("a token for oneself: %v", err)
 	}
 }
@@ -225,5 +232,125 @@ func TestBootstrapHappensOnce(t *testing.T) {
 	}
 	if c := w.login(t, secret); c.Principal != w.admin.Principal || !c.Admin {
 		t.Errorf("%+v", c)
+	}
+}
+
+// The last use of a token is kept to the hour, and written once in an hour.
+func TestTheLastUseIsKept(t *testing.T) {
+	w := newWorld(t)
+	w.clock.now = time.Date(2026, 12, 1, 12, 34, 56, 0, time.UTC)
+	c, _, secret := w.join(t, "a", false, 0)
+	used := func() time.Time {
+		t.Helper()
+		if err := w.WriteLastUses(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		list, _, err := w.ListTokens(t.Context(), c, "", "", 10)
+		if err != nil || len(list) != 1 {
+			t.Fatal(list, err)
+		}
+		return list[0].LastUsed
+	}
+	for _, step := range []struct{ after, want time.Duration }{
+		{0, 0},
+		{25 * time.Minute, 0},
+		{time.Minute, time.Hour},
+		{-2 * time.Hour, time.Hour},
+		{26 * time.Hour, 25 * time.Hour},
+	} {
+		w.clock.now = w.clock.now.Add(step.after)
+		w.login(t, secret)
+		if got, want := used(), time.Date(2026, 12, 1, 12, 0, 0, 0, time.UTC).Add(step.want); !got.Equal(want) {
+			t.Errorf("after %s: %s, want %s", step.after, got, want)
+		}
+	}
+	// A token that ends meanwhile does not come back.
+	w.clock.now = w.clock.now.Add(time.Hour)
+	w.login(t, secret)
+	list, _, err := w.ListTokens(t.Context(), c, "", "", 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.RevokeToken(t.Context(), c, list[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.WriteLastUses(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := w.Authenticate(t.Context(), secret); !errors.Is(err, access.ErrUnauthenticated) {
+		t.Error(err)
+	}
+}
+
+// A principal has a bounded number of tokens.
+func TestTokensAreBounded(t *testing.T) {
+	w := newWorld(t)
+	c, first, _ := w.join(t, "a", false, 0)
+	for range catalog.MostTokens - 1 {
+		if _, _, err := w.CreateToken(t.Context(), c, access.TokenRequest{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := w.CreateToken(t.Context(), c, access.TokenRequest{}); !errors.Is(err, catalog.ErrTooManyTokens) {
+		t.Error(err)
+	}
+	if err := w.RevokeToken(t.Context(), w.admin, first.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := w.CreateToken(t.Context(), w.admin, access.TokenRequest{Principal: c.Principal}); err != nil {
+		t.Error(err)
+	}
+	// All of them go in several commits.
+	if err := w.DeletePrincipal(t.Context(), w.admin, c.Principal); err != nil {
+		t.Fatal(err)
+	}
+	due := w.due(t)
+	if len(due) != 1 || due[0].Kind != catalog.DuePrincipal {
+		t.Fatal(due)
+	}
+	steps := 0
+	for more := true; more && steps < 100; steps++ {
+		if err := w.store.Update(t.Context(), func(tx catalog.Tx) (err error) {
+			more, err = catalog.RunDue(tx, due[0], catalog.Moment{})
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, _, err := w.ListTokens(t.Context(), w.admin, c.Principal, "", 10)
+	if err != nil || len(list) != 0 || steps < 10 {
+		t.Error(len(list), steps, err)
+	}
+	if len(w.due(t)) != 0 {
+		t.Error("it is still due")
+	}
+}
+
+// A folder of an older program has tokens and no lists of them. A start makes the lists.
+func TestTokensOfAnOlderProgramAreListed(t *testing.T) {
+	w := newWorld(t)
+	c, token, _ := w.join(t, "a", false, 0)
+	if err := w.store.Update(t.Context(), func(tx catalog.Tx) error {
+		for ref, err := range catalog.TokenIDs.After(tx, "") {
+			key := catalog.PrincipalTokenKey{Principal: ref.Principal, ID: ref.ID}
+			if err := errors.Join(
+				err, catalog.TokenIDs.Delete(tx, catalog.Name(ref.ID)), catalog.PrincipalTokens.Delete(tx, key),
+			); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Bootstrap(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	list, _, err := w.ListTokens(t.Context(), c, "", "", 10)
+	if err != nil || len(list) != 1 || list[0].ID != token.ID {
+		t.Error(list, err)
+	}
+	if err := w.RevokeToken(t.Context(), c, token.ID); err != nil {
+		t.Error(err)
 	}
 }

@@ -245,6 +245,48 @@ func (c *Client) DeleteCapsule(ctx context.Context, capsuleID string) error {
 	return c.post(ctx, "/v1/capsules_delete", DeleteCapsuleRequest{capsuleID}, nil)
 }
 
+// WhoAmI describes the caller.
+func (c *Client) WhoAmI(ctx context.Context) (out WhoAmI, err error) {
+	return out, c.get(ctx, "/v1/whoami", nil, &out)
+}
+
+// CreateToken makes a token. The answer alone has its secret.
+func (c *Client) CreateToken(ctx context.Context, req CreateTokenRequest) (out NewToken, err error) {
+	return out, c.post(ctx, "/v1/tokens_create", req, &out)
+}
+
+// ListTokens returns a page of a principal's tokens; "" is the caller, another one is for admins.
+func (c *Client) ListTokens(ctx context.Context, principalID, cursor string, limit int) (out TokenList, err error) {
+	q := pageQuery(cursor, limit)
+	setIf(q, "principal_id", principalID)
+	return out, c.get(ctx, "/v1/tokens_list", q, &out)
+}
+
+// RevokeToken ends a token.
+func (c *Client) RevokeToken(ctx context.Context, tokenID string) error {
+	return c.post(ctx, "/v1/tokens_revoke", RevokeTokenRequest{tokenID}, nil)
+}
+
+// CreatePrincipal makes a principal. Admins only.
+func (c *Client) CreatePrincipal(ctx context.Context, name string, admin bool) (out Principal, err error) {
+	return out, c.post(ctx, "/v1/principals_create", CreatePrincipalRequest{name, admin}, &out)
+}
+
+// ListPrincipals returns a page of all principals. Admins only.
+func (c *Client) ListPrincipals(ctx context.Context, cursor string, limit int) (out PrincipalList, err error) {
+	return out, c.get(ctx, "/v1/principals_list", pageQuery(cursor, limit), &out)
+}
+
+// UpdatePrincipal changes what is not nil. Admins only.
+func (c *Client) UpdatePrincipal(ctx context.Context, req UpdatePrincipalRequest) (out Principal, err error) {
+	return out, c.post(ctx, "/v1/principals_update", req, &out)
+}
+
+// DeletePrincipal ends a principal, its tokens, its roles and its open sessions. Admins only.
+func (c *Client) DeletePrincipal(ctx context.Context, principalID string) error {
+	return c.post(ctx, "/v1/principals_delete", DeletePrincipalRequest{principalID}, nil)
+}
+
 // AdminSessions returns a page of anybody's sessions. An owner and a state ("open", …) that are not
 // empty filter it. Admins only.
 func (c *Client) AdminSessions(

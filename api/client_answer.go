@@ -31,23 +31,10 @@ type answerMember struct {
 // answerTypes are the types of the server's answers. Nothing changes the map.
 var answerTypes = func() map[reflect.Type]*answerShape {
 	of := map[reflect.Type]*answerShape{}
-	for _, v := range []any{
-		UploadConfig{},
-		Session{},
-		SessionList{},
-		Memory{},
-		MemoryList{},
-		MemoryBatch{},
-		PingResponse{},
-		Capsule{},
-		CapsuleList{},
-		AdminSessionList{},
-		SessionStats{},
-		Cleared{},
-		CleanedUp{},
-		Health{},
-	} {
-		of[reflect.TypeOf(v)] = answerShapeOf(reflect.TypeOf(v))
+	for _, r := range routes() {
+		if r.out != nil {
+			of[r.out] = answerShapeOf(r.out)
+		}
 	}
 	return of
 }()

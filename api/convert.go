@@ -143,6 +143,12 @@ func memoryID(s string) (catalog.MemoryID, bool) {
 	return id, err == nil && id != uuid.Nil && id.String() == s
 }
 
+// isID reports whether s is an id that the server may have made up.
+func isID(s string) bool {
+	_, ok := memoryID(s)
+	return ok
+}
+
 func memoryIDFrom(s, field string) (catalog.MemoryID, error) {
 	id, ok := memoryID(s)
 	if !ok {

@@ -345,6 +345,21 @@ func TestEveryRouteAnswersAsDocumented(t *testing.T) {
 	_, err = transport.RoundTrip(head)
 	w.check(err)
 
+	p, err := c.CreatePrincipal(ctx, "second", false)
+	w.check(err)
+	_, err = c.UpdatePrincipal(ctx, api.UpdatePrincipalRequest{PrincipalID: p.PrincipalID, QuotaBytes: &quota})
+	w.check(err)
+	_, err = c.ListPrincipals(ctx, "", 0)
+	w.check(err)
+	token, err := c.CreateToken(ctx, api.CreateTokenRequest{PrincipalID: p.PrincipalID})
+	w.check(err)
+	_, err = c.ListTokens(ctx, p.PrincipalID, "", 0)
+	w.check(err)
+	_, err = c.WhoAmI(ctx)
+	w.check(err)
+	w.check(c.RevokeToken(ctx, token.TokenID))
+	w.check(c.DeletePrincipal(ctx, p.PrincipalID))
+
 	// Refusals are documented too.
 	_, err = c.Finish(ctx, finishOf(w.begin(10).SessionID, b[:10]))
 	w.codeIs(err, api.CodeIncomplete)

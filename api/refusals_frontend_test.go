@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"sluice/access"
 	"sluice/api"
 )
 
@@ -50,11 +51,15 @@ func other(s string, at int) string {
 // is looked at.
 func TestNothingWithoutAToken(t *testing.T) {
 	w := newWorld(t, nil)
-	token, secret, err := w.access.CreateToken(t.Context(), w.me, w.me.Principal, "revoked", false, 0)
+	token, secret, err := w.access.CreateToken(t.Context(), w.me, access.TokenRequest{
+		Principal: w.me.Principal, Name: "revoked",
+	})
 	w.check(err)
 	w.check(w.as(secret).Abort(t.Context(), w.begin(1).SessionID))
 	w.check(w.access.RevokeToken(t.Context(), w.me, token.ID))
-	_, expired, err := w.access.CreateToken(t.Context(), w.me, w.me.Principal, "expired", false, time.Nanosecond)
+	_, expired, err := w.access.CreateToken(t.Context(), w.me, access.TokenRequest{
+		Principal: w.me.Principal, Name: "expired", TTL: time.Nanosecond,
+	})
 	w.check(err)
 	basic := base64.StdEncoding.EncodeToString([]byte("admin:" + w.secret))
 	const auth = "Authorization"
@@ -104,7 +109,9 @@ func TestNothingWithoutAToken(t *testing.T) {
 // A read-only token may see all that its principal may see, and change nothing.
 func TestAReadOnlyToken(t *testing.T) {
 	w := newWorld(t, nil)
-	_, secret, err := w.access.CreateToken(t.Context(), w.me, w.me.Principal, "reads", true, 0)
+	_, secret, err := w.access.CreateToken(t.Context(), w.me, access.TokenRequest{
+		Principal: w.me.Principal, Name: "reads", ReadOnly: true,
+	})
 	w.check(err)
 	auth := []string{"Authorization", "Bearer " + secret}
 	id, b := w.partial()

@@ -269,6 +269,48 @@ func routes() []route {
 		},
 
 		{
+			method: get, path: "/v1/whoami", auth: member, operation: answering((*Server).whoAmI),
+			about: "The caller: its principal, its token, its limits and what it uses of them.",
+		},
+		{
+			method: post, path: "/v1/tokens_create", auth: member, beginsNew: true,
+			codes: []Code{CodeForbidden, CodeQuotaExceeded}, operation: exchanging((*Server).createToken),
+			about: "Makes a token for the caller; an admin may name another principal. Its secret is shown this once.",
+		},
+		{
+			method: get, path: "/v1/tokens_list", longAnswer: true, auth: member, codes: []Code{CodeForbidden},
+			operation: answering((*Server).listTokens), query: []param{
+				{name: "principal_id", about: "whose tokens (the caller's); another's for an admin", kind: "string"},
+				cursor, limit,
+			},
+			about: "The caller's tokens, without their secrets, the oldest first.",
+		},
+		{
+			method: post, path: "/v1/tokens_revoke", auth: member, codes: accessCodes,
+			operation: commanding((*Server).revokeToken),
+			about:     "Ends a token of the caller, or any for an admin. Requests under way with it end too.",
+		},
+
+		{
+			method: post, path: "/v1/principals_create", auth: admin, beginsNew: true,
+			operation: exchanging((*Server).createPrincipal), about: "Makes a principal without a role.",
+		},
+		{
+			method: get, path: "/v1/principals_list", longAnswer: true, auth: admin, query: []param{cursor, limit},
+			operation: answering((*Server).listPrincipals), about: "All principals, the oldest first.",
+		},
+		{
+			method: post, path: "/v1/principals_update", auth: admin, codes: []Code{CodeNotFound},
+			operation: exchanging((*Server).updatePrincipal),
+			about:     "Changes what is given: name, admin right, bounds of open sessions.",
+		},
+		{
+			method: post, path: "/v1/principals_delete", auth: admin, codes: []Code{CodeNotFound},
+			operation: commanding((*Server).deletePrincipal),
+			about:     "Ends a principal with its tokens, roles and open sessions. Its memories stay in their capsules.",
+		},
+
+		{
 			method: get, path: "/v1/sessions_list", longAnswer: true, auth: admin,
 			operation: answering((*Server).sessionsList),
 			query: []param{

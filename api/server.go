@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sluice/access"
+	"sluice/catalog"
 	"sluice/internal/system"
 	"sluice/memories"
 	"sluice/session"
@@ -26,21 +27,12 @@ type Sessions interface {
 	ClearAll(ctx context.Context, release session.End) (int, error)
 }
 
-// Access tells who calls; access.Service has it.
-type Access interface {
-	// Authenticate returns access.ErrUnauthenticated if the secret is no valid token.
-	Authenticate(ctx context.Context, secret string) (access.Caller, error)
-	// Admin returns nil if the caller has the admin right now, and, for a change, a token that may
-	// change things.
-	Admin(ctx context.Context, c access.Caller, change bool) error
-}
-
 // Config is what a Server works with. Zero values of the last group take the named defaults.
 type Config struct {
 	Uploads  *upload.Service
 	Memories *memories.Service
 	Sessions Sessions
-	Access   Access
+	Access   *access.Service
 	// Ready returns an error if the stores do not answer. A nil Ready never does.
 	Ready func(ctx context.Context) error
 	// Damaged returns how many reads of damaged records have failed since the start, and what is
@@ -48,6 +40,11 @@ type Config struct {
 	Damaged func() (reads int64, what []string)
 	// Expire ends sessions that are past their time to live now, and returns the number.
 	Expire func(ctx context.Context) (int, error)
+	// EndPrincipal removes what a deleted principal has left: its tokens, its roles and its open
+	// sessions.
+	EndPrincipal func(ctx context.Context, id string) error
+	// Bounds are the server's own bounds on the open sessions of one principal.
+	Bounds catalog.Bounds
 
 	// Clock (the system's) and Rand (crypto/rand) are safe for concurrent use. The deadlines of
 	// connections are set by the Clock.
@@ -106,8 +103,9 @@ type Server struct {
 
 // New makes a Server.
 func New(cfg Config) (*Server, error) {
-	if cfg.Uploads == nil || cfg.Memories == nil || cfg.Sessions == nil || cfg.Access == nil || cfg.Expire == nil {
-		return nil, errors.New("api: Uploads, Memories, Sessions, Access and Expire are needed")
+	if cfg.Uploads == nil || cfg.Memories == nil || cfg.Sessions == nil || cfg.Access == nil || cfg.Expire == nil ||
+		cfg.EndPrincipal == nil {
+		return nil, errors.New("api: Uploads, Memories, Sessions, Access, Expire and EndPrincipal are needed")
 	}
 	if cfg.Damaged == nil {
 		cfg.Damaged = func() (int64, []string) { return 0, nil }

@@ -236,6 +236,100 @@ type CapsuleList struct {
 	NextCursor string    `json:"next_cursor,omitzero"`
 }
 
+// Principal is somebody who calls, as an admin sees it. A bound of 0 is the server's own setting.
+type Principal struct {
+	PrincipalID     string `json:"principal_id"`
+	Name            string `json:"name"`
+	Admin           bool   `json:"admin"`
+	CreatedAt       Time   `json:"created_at"`
+	MaxOpenSessions int64  `json:"max_open_sessions,omitzero"`
+	QuotaBytes      int64  `json:"quota_bytes,omitzero"` // of its open sessions together
+}
+
+// PrincipalList is a page of principals, the oldest first.
+type PrincipalList struct {
+	Principals []Principal `json:"principals"`
+	NextCursor string      `json:"next_cursor,omitzero"`
+}
+
+// CreatePrincipalRequest makes a principal without a role.
+type CreatePrincipalRequest struct {
+	Name  string `json:"name"`
+	Admin bool   `json:"admin,omitzero"`
+}
+
+// UpdatePrincipalRequest changes what is not nil. A bound of 0 is the server's own setting.
+type UpdatePrincipalRequest struct {
+	PrincipalID     string  `json:"principal_id"`
+	Name            *string `json:"name,omitzero"`
+	Admin           *bool   `json:"admin,omitzero"`
+	MaxOpenSessions *int64  `json:"max_open_sessions,omitzero"`
+	QuotaBytes      *int64  `json:"quota_bytes,omitzero"`
+}
+
+// DeletePrincipalRequest names the principal to delete.
+type DeletePrincipalRequest struct {
+	PrincipalID string `json:"principal_id"`
+}
+
+// Token is a token without its secret.
+type Token struct {
+	TokenID     string `json:"token_id"`
+	Name        string `json:"name,omitzero"`
+	PrincipalID string `json:"principal_id"`
+	ReadOnly    bool   `json:"read_only"`
+	CreatedAt   Time   `json:"created_at"`
+	ExpiresAt   Time   `json:"expires_at,omitzero"`   // absent: it has no end
+	LastUsedAt  Time   `json:"last_used_at,omitzero"` // to the hour; absent: not yet
+}
+
+// TokenList is a page of tokens, the oldest first.
+type TokenList struct {
+	Tokens     []Token `json:"tokens"`
+	NextCursor string  `json:"next_cursor,omitzero"`
+}
+
+// CreateTokenRequest makes a token: for the caller, or, if an admin asks, for another principal.
+type CreateTokenRequest struct {
+	PrincipalID      string `json:"principal_id,omitzero"`
+	Name             string `json:"name,omitzero"`
+	ExpiresInSeconds *int64 `json:"expires_in_seconds,omitzero"` // nil: no end
+	ReadOnly         bool   `json:"read_only,omitzero"`
+}
+
+// NewToken is a token with its secret, which is shown this once.
+type NewToken struct {
+	TokenID     string `json:"token_id"`
+	Token       string `json:"token"`
+	Name        string `json:"name,omitzero"`
+	PrincipalID string `json:"principal_id"`
+	ReadOnly    bool   `json:"read_only"`
+	CreatedAt   Time   `json:"created_at"`
+	ExpiresAt   Time   `json:"expires_at,omitzero"` // absent: it has no end
+}
+
+// RevokeTokenRequest names the token to end.
+type RevokeTokenRequest struct {
+	TokenID string `json:"token_id"`
+}
+
+// WhoAmI is the caller: its principal, its token, its limits, and what it uses of them.
+type WhoAmI struct {
+	PrincipalID string `json:"principal_id"`
+	Name        string `json:"name"`
+	Admin       bool   `json:"admin"`
+	TokenID     string `json:"token_id"`
+	TokenName   string `json:"token_name,omitzero"`
+	ReadOnly    bool   `json:"read_only"`
+	ExpiresAt   Time   `json:"expires_at,omitzero"` // absent: the token has no end
+	// MaxOpenSessions bounds the open sessions, and QuotaBytes their bytes together; absent: no
+	// bound.
+	MaxOpenSessions int64 `json:"max_open_sessions,omitzero"`
+	QuotaBytes      int64 `json:"quota_bytes,omitzero"`
+	OpenSessions    int64 `json:"open_sessions"`
+	ReservedBytes   int64 `json:"reserved_bytes"`
+}
+
 // AdminSession is a session as an admin sees it: nothing of what it is for.
 type AdminSession struct {
 	SessionID      string `json:"session_id"`

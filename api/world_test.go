@@ -25,6 +25,7 @@ import (
 	"sluice/blob/blobtest"
 	"sluice/catalog"
 	"sluice/internal/test/leak"
+	"sluice/keeper"
 	"sluice/memories"
 	"sluice/metadata/metadatatest"
 	"sluice/session"
@@ -54,6 +55,7 @@ type parts struct {
 	catalog  catalog.Store
 	sessions *session.Service
 	uploads  *upload.Service
+	keeper   *keeper.Keeper
 	secret   string // the admin's, who owns capsule "default"
 }
 
@@ -78,6 +80,14 @@ func assemble(ctx context.Context, cfg api.Config, engine session.Config) (p par
 	cfg.Memories = memories.New(memories.Config{
 		Catalog: stores.Catalog(), Content: p.blobs, Clock: clock{}, Running: p.sessions.Running, TrashFor: time.Hour,
 	})
+	if cfg.EndPrincipal == nil {
+		kept := keeper.New(keeper.Config{
+			Sessions: p.sessions, Uploads: p.uploads, Catalog: stores.Catalog(), Blobs: p.blobs, Clock: clock{},
+			WriteLastUses: p.access.WriteLastUses,
+		})
+		p.keeper, cfg.EndPrincipal = kept, kept.EndPrincipal
+	}
+	cfg.Bounds = catalog.Bounds{MaxSessions: maxSessions}
 	if cfg.Expire == nil {
 		cfg.Expire = func(ctx context.Context) (int, error) {
 			return p.sessions.TickTTL(ctx, time.Now(), p.uploads.Expire)
@@ -183,7 +193,9 @@ func (w *world) join(name string, readOnly bool) (principal, secret string) {
 	w.t.Helper()
 	p, err := w.access.CreatePrincipal(w.t.Context(), w.me, name, false)
 	w.check(err)
-	_, secret, err = w.access.CreateToken(w.t.Context(), w.me, p.ID, name, readOnly, 0)
+	_, secret, err = w.access.CreateToken(w.t.Context(), w.me, access.TokenRequest{
+		Principal: p.ID, Name: name, ReadOnly: readOnly,
+	})
 	w.check(err)
 	return p.ID, secret
 }

@@ -33,6 +33,10 @@ var (
 	ErrQuota = errors.New("quota exceeded")
 	// ErrTooManySessions: the owner has as many open sessions as are allowed.
 	ErrTooManySessions = errors.New("too many open sessions")
+	// ErrTooManyTokens: the principal has MostTokens.
+	ErrTooManyTokens = errors.New("too many tokens")
+	// ErrLastAdmin: without this principal there would be no admin.
+	ErrLastAdmin = errors.New("there must be an admin")
 	// ErrInvalid: see *FieldError.
 	ErrInvalid = errors.New("invalid")
 	// ErrKeyTaken: the idempotency key belongs to another request, or to the same one with other
@@ -223,6 +227,7 @@ type Token struct {
 	ReadOnly  bool
 	Created   time.Time
 	Expires   time.Time // zero: never
+	LastUsed  time.Time // to the hour; zero: not yet
 }
 
 // HashCheckpoint is a saved state of the incremental SHA-256 over the first Off bytes of a session,
@@ -238,13 +243,14 @@ type HashCheckpoint struct {
 type DueKind uint8
 
 // The kinds. Key of each, in this order: a memory's id, a place, a session's id as 8 bytes,
-// IdemKey's bytes, a token's hash.
+// IdemKey's bytes, a token's hash, a deleted principal's id.
 const (
 	DuePurge DueKind = iota + 1
 	DuePlace
 	DueOutcome
 	DueIdem
 	DueToken
+	DuePrincipal
 )
 
 // Due is work for the collector. At is in running time of the session engine (ms), so a clock that

@@ -199,14 +199,14 @@ func DueBy(r Reader, from DueKey, running int64, n int) (out []Due, err error) {
 	return out, nil
 }
 
-// RunDue does one due work, except the deletion of a place's bytes: the caller must have deleted
-// these before. A repeat does nothing.
-func RunDue(tx Tx, d Due, at Moment) error {
+// RunDue does one due work, except the deletion of a place's bytes, and the ends of a deleted
+// principal's sessions: the caller must have seen to these before. more: the work is too much for
+// one commit, and stays due. A repeat does nothing.
+func RunDue(tx Tx, d Due, at Moment) (more bool, err error) {
 	key := DueKey(d)
 	if _, ok, err := Dues.Find(tx, key); err != nil || !ok {
-		return err
+		return false, err
 	}
-	var err error
 	switch d.Kind {
 	case DuePurge:
 		err = Purge(tx, MemoryID([]byte(d.Key)), at)
@@ -217,17 +217,12 @@ func RunDue(tx Tx, d Due, at Moment) error {
 	case DueIdem:
 		err = tx.Delete(IdemTable, []byte(d.Key))
 	case DueToken:
-		err = tx.Delete(TokenTable, []byte(d.Key))
+		err = DeleteToken(tx, SHA256([]byte(d.Key)))
+	case DuePrincipal:
+		more, err = endPrincipal(tx, d.Key, at)
 	}
-	return errors.Join(err, Dues.Delete(tx, key))
-}
-
-// PutToken stores a new token. A token with an end is deleted after as much running time as it was
-// made for, so that a wall clock that is set back does not revive it.
-func PutToken(tx Tx, t Token, at Moment) error {
-	err := Tokens.Put(tx, TokenKey(t.Hash), t)
-	if err != nil || t.Expires.IsZero() {
-		return err
+	if more {
+		return true, err
 	}
-	return due(tx, at.in(t.Expires.Sub(t.Created)), DueToken, string(t.Hash[:]))
+	return false, errors.Join(err, Dues.Delete(tx, key))
 }

@@ -180,7 +180,10 @@ func (m *machine) Time(t *rapid.T) {
 			if d.Kind == catalog.DuePlace {
 				m.deleted = append(m.deleted, d.Key)
 			}
-			must(t, m.update(t, func(tx catalog.Tx) error { return catalog.RunDue(tx, d, m.now) }))
+			must(t, m.update(t, func(tx catalog.Tx) error {
+				_, err := catalog.RunDue(tx, d, m.now)
+				return err
+			}))
 		}
 	}
 }

@@ -80,6 +80,8 @@ const (
 	TokenTable
 	CheckpointTable
 	DueTable
+	TokenIDTable
+	PrincipalTokenTable
 )
 
 // Key is a row's key. The order of the encoded keys is the table's order.
@@ -88,7 +90,7 @@ type Key interface{ AppendKey(dst []byte) []byte }
 // Table is the typed view of one table. The zero value is unusable: use the variables below.
 type Table[K Key, V any] struct{ ID TableID }
 
-// The tables. Order, Digests and Roles are indexes.
+// The tables. Order, Digests, Roles, TokenIDs and PrincipalTokens are indexes.
 var (
 	Capsules     = Table[Name, Capsule]{CapsuleTable}
 	Roles        = Table[RoleKey, RoleKey]{RoleTable}
@@ -106,6 +108,9 @@ var (
 	Tokens       = Table[TokenKey, Token]{TokenTable}
 	Checkpoints  = Table[CheckpointKey, HashCheckpoint]{CheckpointTable}
 	Dues         = Table[DueKey, Due]{DueTable}
+	TokenIDs     = Table[Name, TokenRef]{TokenIDTable}
+
+	PrincipalTokens = Table[PrincipalTokenKey, TokenRef]{PrincipalTokenTable}
 )
 
 // Get gives the row, or ErrNotFound.
@@ -259,6 +264,14 @@ type TokenKey SHA256
 
 // AppendKey appends the ordered encoding.
 func (k TokenKey) AppendKey(b []byte) []byte { return append(b, k[:]...) }
+
+// PrincipalTokenKey lists the tokens of a principal by their ids, the oldest first.
+type PrincipalTokenKey struct{ Principal, ID string }
+
+// AppendKey appends the ordered encoding.
+func (k PrincipalTokenKey) AppendKey(b []byte) []byte {
+	return append(appendString(b, k.Principal), k.ID...)
+}
 
 // CheckpointKey is the key of a saved hash state.
 type CheckpointKey struct {

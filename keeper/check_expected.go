@@ -17,7 +17,8 @@ func (c *check) later(tx catalog.Tx, after time.Duration, kind catalog.DueKind, 
 
 // readDues makes sure that no due work would take away what is in use.
 func (exp *expected) readDues() {
-	exp.dues.places, exp.dues.outcomes, exp.dues.idems = map[string]bool{}, map[string]bool{}, map[string]bool{}
+	exp.dues.places, exp.dues.outcomes = map[string]bool{}, map[string]bool{}
+	exp.dues.idems, exp.dues.principals = map[string]bool{}, map[string]bool{}
 	each(exp, catalog.Dues, "things to clean up", func(d catalog.Due) catalog.DueKey {
 		return catalog.DueKey(d)
 	}, func(d catalog.Due) {
@@ -59,6 +60,11 @@ func (exp *expected) readDues() {
 			row, err := exp.r.Get(catalog.TokenTable, []byte(d.Key))
 			if t, ok := row.(catalog.Token); err == nil && ok && t.Expires.IsZero() {
 				what = fmt.Sprintf("the end of token %s, which has none", t.ID)
+			}
+		case catalog.DuePrincipal:
+			exp.dues.principals[d.Key] = true
+			if _, ok, err := catalog.Principals.Find(exp.r, catalog.Name(d.Key)); err == nil && ok {
+				what = fmt.Sprintf("the end of what principal %s has, who is there", d.Key)
 			}
 		default:
 			exp.check.unreadable = true
@@ -289,12 +295,4 @@ func (exp *expected) checkCheckpoints() {
 			})
 		}
 	})
-}
-
-// checkAccess reads the rows that decide who may come in.
-func (exp *expected) checkAccess() {
-	each(exp, catalog.Principals, "principals", func(p catalog.Principal) catalog.Name { return catalog.Name(p.ID) },
-		func(catalog.Principal) {})
-	each(exp, catalog.Tokens, "tokens", func(t catalog.Token) catalog.TokenKey { return catalog.TokenKey(t.Hash) },
-		func(catalog.Token) {})
 }

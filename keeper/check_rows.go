@@ -23,7 +23,7 @@ type expected struct {
 	listed   [2]int64                     // how many memories Order should list (all), and Digests (the visible ones)
 	became   map[session.SessionID]bool   // sessions whose outcome is noted anew
 	dues     struct {                     // the due work, by its key
-		places, outcomes, idems map[string]bool
+		places, outcomes, idems, principals map[string]bool
 	}
 }
 

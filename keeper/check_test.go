@@ -54,6 +54,15 @@ func count(change func(*catalog.Capsule)) func(*spoiled) {
 
 var noMemory = catalog.MemoryID{1, 2, 3}
 
+// token gives the first token.
+func (s *spoiled) token() (t catalog.Token) {
+	for t, err := range catalog.Tokens.After(s, catalog.TokenKey{}) {
+		s.must(err)
+		return t
+	}
+	return t
+}
+
 // Each kind of contradiction between rows is reported once, and repaired once.
 func TestEachContradictionIsFoundAndRepaired(t *testing.T) {
 	order := func(s *spoiled, m catalog.Memory) catalog.OrderKey {
@@ -209,13 +218,31 @@ func TestEachContradictionIsFoundAndRepaired(t *testing.T) {
 			s.must(catalog.Dues.Put(s, catalog.DueKey(d), d))
 		}, keeper.KindDue, "which is to be remembered", 0},
 		{"a token without an end is to be ended", func(s *spoiled) {
-			for t, err := range catalog.Tokens.After(s, catalog.TokenKey{}) {
-				s.must(err)
-				d := catalog.Due{At: 5, Kind: catalog.DueToken, Key: string(t.Hash[:])}
-				s.must(catalog.Dues.Put(s, catalog.DueKey(d), d))
-				return
-			}
+			t := s.token()
+			d := catalog.Due{At: 5, Kind: catalog.DueToken, Key: string(t.Hash[:])}
+			s.must(catalog.Dues.Put(s, catalog.DueKey(d), d))
 		}, keeper.KindDue, "which has none", 0},
+		{"a token is in no list", func(s *spoiled) {
+			t := s.token()
+			s.must(catalog.TokenIDs.Put(s, "another", catalog.TokenRef{ID: "another", Hash: t.Hash}))
+			s.must(catalog.TokenIDs.Delete(s, catalog.Name(t.ID)))
+		}, keeper.KindIndex, "is not in the lists of tokens", 0},
+		{"a list leads to another token", func(s *spoiled) {
+			t := s.token()
+			s.must(catalog.PrincipalTokens.Put(s, catalog.PrincipalTokenKey{Principal: t.Principal, ID: t.ID},
+				catalog.TokenRef{ID: t.ID, Principal: t.Principal}))
+		}, keeper.KindIndex, "is not in the lists of tokens", 0},
+		{"a list leads to no token", func(s *spoiled) {
+			s.must(catalog.PrincipalTokens.Put(s, catalog.PrincipalTokenKey{Principal: "p", ID: "t"},
+				catalog.TokenRef{ID: "t", Principal: "p"}))
+		}, keeper.KindIndex, "leads to one that is not there", 0},
+		{"tokens of nobody", func(s *spoiled) {
+			s.must(catalog.PutToken(s, catalog.Token{ID: "t", Principal: "gone"}, catalog.Moment{}))
+		}, keeper.KindDue, "nothing will remove its tokens", 0},
+		{"the end of a principal who is there", func(s *spoiled) {
+			d := catalog.Due{Kind: catalog.DuePrincipal, Key: s.token().Principal}
+			s.must(catalog.Dues.Put(s, catalog.DueKey(d), d))
+		}, keeper.KindDue, "who is there", 0},
 		{"state of a hash that is wrong", func(s *spoiled) {
 			st, err := sha256.New().(interface{ MarshalBinary() ([]byte, error) }).MarshalBinary()
 			s.must(err)

@@ -28,6 +28,7 @@ type Sessions interface {
 	Lister
 	TickTTL(ctx context.Context, now time.Time, release session.End) (int, error)
 	Status(ctx context.Context, id session.SessionID) (session.Session, error)
+	Abort(ctx context.Context, id session.SessionID, release session.End) error
 	Running() int64
 }
 
@@ -41,6 +42,8 @@ type Lister interface {
 type Uploads interface {
 	// Expire is the upload's part of an expiry.
 	Expire(ctx context.Context, sealed []session.Session) (ended bool, err error)
+	// Release is the upload's part of an abort.
+	Release(ctx context.Context, sealed []session.Session) (ended bool, err error)
 	// Reclaim gives back what puts, replacements, aborts and creates have left at places; see
 	// upload.
 	Reclaim(ctx context.Context, all bool) error
@@ -64,6 +67,8 @@ type Config struct {
 	// InPlace, which may be nil, checks that what is stored is where it was opened, and gives an
 	// upload.ErrAway if not. It is called before anything is deleted or marked.
 	InPlace func() error
+	// WriteLastUses, which may be nil, stores when tokens were last used.
+	WriteLastUses func(ctx context.Context) error
 	// KnownIncarnation, which may be nil, reports whether the catalog can know what an incarnation
 	// of the content store has made. Otherwise a place is no garbage for having no row.
 	KnownIncarnation func(incarnation uint64) bool
@@ -89,6 +94,9 @@ func New(cfg Config) *Keeper {
 	}
 	if cfg.InPlace == nil {
 		cfg.InPlace = func() error { return nil }
+	}
+	if cfg.WriteLastUses == nil {
+		cfg.WriteLastUses = func(context.Context) error { return nil }
 	}
 	if cfg.KnownIncarnation == nil {
 		cfg.KnownIncarnation = func(uint64) bool { return true }
@@ -144,7 +152,7 @@ func (k *Keeper) Tick(ctx context.Context) (expired int, err error) {
 		return err
 	})
 	errDue := panics.Try(func() error { return k.runDue(ctx) })
-	return expired, errors.Join(err, errDue, k.reclaim(ctx, true))
+	return expired, errors.Join(err, errDue, k.reclaim(ctx, true), k.cfg.WriteLastUses(ctx))
 }
 
 // reclaim gives back what was left at places, unless they are on hold.
@@ -209,17 +217,28 @@ func (f *failures) join() error {
 }
 
 // runOne does one due thing. A place's bytes are deleted first, and then the row that remembers
-// them: a crash between the two repeats a deletion, which does no harm.
+// them: a crash between the two repeats a deletion, which does no harm. So it is with the sessions
+// of a principal.
 func (k *Keeper) runOne(ctx context.Context, d catalog.Due) error {
-	if d.Kind == catalog.DuePlace {
+	switch d.Kind {
+	case catalog.DuePlace:
 		if err := k.delete(ctx, d.Key); err != nil {
 			return fmt.Errorf("deleting place %s: %w", d.Key, err)
 		}
+	case catalog.DuePrincipal:
+		if err := k.endSessions(ctx, d.Key); err != nil {
+			return err
+		}
 	}
-	at := catalog.Moment{Now: k.cfg.Clock.Now(), Running: k.cfg.Sessions.Running()}
-	err := k.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error { return catalog.RunDue(tx, d, at) })
-	if err != nil {
-		return fmt.Errorf("doing what is due (kind %d, %x): %w", d.Kind, d.Key, err)
+	for more := true; more; {
+		at := catalog.Moment{Now: k.cfg.Clock.Now(), Running: k.cfg.Sessions.Running()}
+		err := k.cfg.Catalog.Update(ctx, func(tx catalog.Tx) (err error) {
+			more, err = catalog.RunDue(tx, d, at)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("doing what is due (kind %d, %x): %w", d.Kind, d.Key, err)
+		}
 	}
 	return nil
 }

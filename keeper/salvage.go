@@ -35,8 +35,10 @@ type Salvage struct {
 	random   io.Reader
 	capsules map[string]catalog.Capsule // capsules that are not sure
 	older    map[catalog.MemoryID]bool  // memories that are not sure
-	made     map[string]bool            // principals that were made anew
-	changed  []func(catalog.Tx) error
+	// principalsUnsure may have lost the admin right since, or were deleted.
+	principalsUnsure map[string]catalog.Principal
+	made             map[string]bool // principals that were made anew
+	changed          []func(catalog.Tx) error
 }
 
 // KindLost and KindOlder are what a Salvage finds, beside the kinds of Check.
@@ -65,8 +67,13 @@ func (s *Salvage) Keep(row any, sure bool) bool {
 		}
 		s.older[v.ID] = true
 		return true
-	case catalog.Content, catalog.Event, catalog.Principal: // such rows never change, or are compared
+	case catalog.Content, catalog.Event: // such rows never change, or are compared
 		return true
+	case catalog.Principal:
+		if s.principalsUnsure == nil {
+			s.principalsUnsure = map[string]catalog.Principal{}
+		}
+		s.principalsUnsure[v.ID] = v
 	case catalog.Token:
 		s.report(KindLost, "token %s (%q of principal %s) is void: it may have been revoked", v.ID, v.Name, v.Principal)
 	}
@@ -96,7 +103,7 @@ func (s *Salvage) Reconcile(
 	s.made = map[string]bool{}
 	s.store, s.random, s.now = rows, random, catalog.Moment{Now: clock.Now(), Running: max(stats.Newest, 1)}
 	for _, step := range []func(catalog.Reader) error{
-		s.principals, s.memories, s.recoverCapsules, s.rolePrincipals, s.outcomes, s.places,
+		s.principals, s.memories, s.recoverCapsules, s.rolePrincipals, s.tokenLists, s.outcomes, s.places,
 	} {
 		s.changed = nil
 		if err := rows.View(ctx, step); err != nil {

@@ -61,11 +61,62 @@ func (s *Salvage) ensurePrincipal(rows catalog.Reader, id, what string) error {
 	if err != nil || ok || s.made[id] {
 		return err
 	}
+	due := catalog.DueKey{Kind: catalog.DuePrincipal, Key: id}
+	if _, deleted, err := catalog.Dues.Find(rows, due); err != nil || deleted {
+		return err
+	}
 	s.made[id] = true
+	if p, ok := s.principalsUnsure[id]; ok {
+		s.report(KindOlder, "principal %s (%q), who has %s: the record may be older than it was; it is taken without "+
+			"the admin right", id, p.Name, what)
+		p.Admin = false
+		s.putPrincipal(p)
+		return nil
+	}
 	s.report(KindLost, "principal %s, who has %s: the record; it is made anew without its name, its bounds and, if "+
 		"it had it, the admin right", id, what)
 	s.putPrincipal(catalog.Principal{ID: id, Name: "recovered", Created: s.now.Now})
 	return nil
+}
+
+// tokenLists makes the lists of tokens agree with the tokens.
+func (s *Salvage) tokenLists(rows catalog.Reader) error {
+	for t, err := range catalog.Tokens.After(rows, catalog.TokenKey{}) {
+		if err != nil {
+			return err
+		}
+		s.change(func(tx catalog.Tx) error { return catalog.IndexToken(tx, t) })
+	}
+	for ref, err := range catalog.TokenIDs.After(rows, "") {
+		if err != nil {
+			return err
+		}
+		if err := s.dropDangling(rows, ref, func(tx catalog.Tx) error {
+			return catalog.TokenIDs.Delete(tx, catalog.Name(ref.ID))
+		}); err != nil {
+			return err
+		}
+	}
+	for ref, err := range catalog.PrincipalTokens.After(rows, catalog.PrincipalTokenKey{}) {
+		if err != nil {
+			return err
+		}
+		if err := s.dropDangling(rows, ref, func(tx catalog.Tx) error {
+			return catalog.PrincipalTokens.Delete(tx, catalog.PrincipalTokenKey{Principal: ref.Principal, ID: ref.ID})
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropDangling plans the deletion of a row of a list of tokens if its token is not there.
+func (s *Salvage) dropDangling(rows catalog.Reader, ref catalog.TokenRef, drop func(catalog.Tx) error) error {
+	_, ok, err := catalog.Tokens.Find(rows, catalog.TokenKey(ref.Hash))
+	if err == nil && !ok {
+		s.change(drop)
+	}
+	return err
 }
 
 func (s *Salvage) putPrincipal(p catalog.Principal) {

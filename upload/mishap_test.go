@@ -331,7 +331,9 @@ func (r *revokingBody) Read(p []byte) (int, error) {
 // The token is revoked while a chunk arrives. No byte of the chunk is recorded.
 func TestATokenThatIsRevokedInMidBody(t *testing.T) {
 	w := newWorld(t)
-	tok, secret, err := w.access.CreateToken(t.Context(), w.me, w.me.Principal, "second", false, 0)
+	tok, secret, err := w.access.CreateToken(t.Context(), w.me, access.TokenRequest{
+		Principal: w.me.Principal, Name: "second",
+	})
 	w.check(err)
 	c, err := w.access.Authenticate(t.Context(), secret)
 	w.check(err)

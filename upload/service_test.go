@@ -91,7 +91,7 @@ func newWorldOn(t *testing.T, stores metadata.Store) *world {
 func (w *world) join(name string) access.Caller {
 	p, err := w.access.CreatePrincipal(w.t.Context(), w.me, name, false)
 	w.check(err)
-	_, secret, err := w.access.CreateToken(w.t.Context(), w.me, p.ID, name, false, 0)
+	_, secret, err := w.access.CreateToken(w.t.Context(), w.me, access.TokenRequest{Principal: p.ID, Name: name})
 	w.check(err)
 	c, err := w.access.Authenticate(w.t.Context(), secret)
 	w.check(err)

@@ -31,6 +31,8 @@ func testRows(t *testing.T, s catalog.Store) {
 	rowsOf(t, s, "tokens", catalog.Tokens)
 	rowsOf(t, s, "states", catalog.Checkpoints)
 	rowsOf(t, s, "dues", catalog.Dues)
+	rowsOf(t, s, "token ids", catalog.TokenIDs)
+	rowsOf(t, s, "tokens of principals", catalog.PrincipalTokens)
 }
 
 func rowsOf[K catalog.Key, V any](t *testing.T, s catalog.Store, name string, table catalog.Table[K, V]) {

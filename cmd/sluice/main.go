@@ -34,18 +34,21 @@ func defaults() kong.Vars {
 type cli struct {
 	JSON bool `name:"json" help:"Print one JSON object a line, errors too."`
 
-	Serve    serveCmd    `cmd:"" help:"Run the server."`
-	Put      putCmd      `cmd:"" help:"Store files, folders or a pipe; resumes by itself, also after ^C or kill -9."`
-	Get      getCmd      `cmd:"" help:"Fetch what was stored; resumes by itself, and verifies SHA-256."`
-	Ls       lsCmd       `cmd:"" help:"List memories, newest first."`
-	Rm       rmCmd       `cmd:"" help:"Move memories into the trash, or delete them for good."`
-	Undelete undeleteCmd `cmd:"" help:"Take memories out of the trash."`
-	Capsules capsulesCmd `cmd:"" help:"Make, list, change and delete capsules, the containers of memories."`
-	Sessions sessionsCmd `cmd:"" help:"Look at everybody's uploads under way, and end them (admins)."`
-	Check    checkCmd    `cmd:"" help:"Verify everything in a data folder that no server has open, and repair it."`
-	Backup   backupCmd   `cmd:"" help:"Back a data folder up, also while its server runs."`
-	Restore  restoreCmd  `cmd:"" help:"Make a data folder of a backup."`
-	Version  versionCmd  `cmd:"" help:"Print the version."`
+	Serve      serveCmd      `cmd:"" help:"Run the server."`
+	Put        putCmd        `cmd:"" help:"Store files, folders or a pipe; resumes by itself, also after ^C or kill -9."`
+	Get        getCmd        `cmd:"" help:"Fetch what was stored; resumes by itself, and verifies SHA-256."`
+	Ls         lsCmd         `cmd:"" help:"List memories, newest first."`
+	Rm         rmCmd         `cmd:"" help:"Move memories into the trash, or delete them for good."`
+	Undelete   undeleteCmd   `cmd:"" help:"Take memories out of the trash."`
+	Capsules   capsulesCmd   `cmd:"" help:"Make, list, change and delete capsules, the containers of memories."`
+	Principals principalsCmd `cmd:"" help:"Make, list, change and delete principals: those who may call."`
+	Tokens     tokensCmd     `cmd:"" help:"Make, list and revoke tokens."`
+	Whoami     whoamiCmd     `cmd:"" help:"Print who you are to the server, and what you have of your limits."`
+	Sessions   sessionsCmd   `cmd:"" help:"Look at everybody's uploads under way, and end them (admins)."`
+	Check      checkCmd      `cmd:"" help:"Verify everything in a data folder that no server has open, and repair it."`
+	Backup     backupCmd     `cmd:"" help:"Back a data folder up, also while its server runs."`
+	Restore    restoreCmd    `cmd:"" help:"Make a data folder of a backup."`
+	Version    versionCmd    `cmd:"" help:"Print the version."`
 }
 
 // env is the environment of a command.

@@ -253,7 +253,9 @@ func (w *damagedFolder) furnishTokens(t *testing.T) (ids []string) {
 		p, err := who.CreatePrincipal(t.Context(), admin, "friend", false)
 		for i := 0; i < 30 && err == nil; i++ {
 			var tok catalog.Token
-			tok, _, err = who.CreateToken(t.Context(), admin, p.ID, fmt.Sprintf("token %d", i), false, time.Hour)
+			tok, _, err = who.CreateToken(t.Context(), admin, access.TokenRequest{
+				Principal: p.ID, Name: fmt.Sprintf("token %d", i), TTL: time.Hour,
+			})
 			ids = append(ids, tok.ID)
 		}
 		return err

@@ -46,8 +46,9 @@ func (c *serveCmd) wire(
 			err = errors.Join(err, s.close())
 		}
 	}()
+	bounds := catalog.Bounds{MaxSessions: c.MaxOpenSessions}
 	s.data, err = openData(c.Data, c.durability(), folder.Options{Made: made, Log: log}, pebblemeta.Options{
-		Hook: upload.Reserving(catalog.Bounds{MaxSessions: c.MaxOpenSessions}), Die: die,
+		Hook: upload.Reserving(bounds), Die: die,
 		Reserve: metaReserve, Tables: b.Tables, Log: log,
 	}, localblob.Options{
 		Direct:  direct.Config{Off: c.DirectIO == "off", Buffers: b.DirectBuffers},
@@ -75,11 +76,12 @@ func (c *serveCmd) wire(
 	s.access = access.New(rows, clock, engine.Running, nil)
 	s.keeper = keeper.New(keeper.Config{
 		Sessions: engine, Uploads: s.uploads, Catalog: rows, Blobs: content, Clock: clock,
-		InPlace: s.look, KnownIncarnation: s.folder.KnownIncarnation, Log: log,
+		InPlace: s.look, KnownIncarnation: s.folder.KnownIncarnation, WriteLastUses: s.access.WriteLastUses, Log: log,
 	})
 	s.api, err = api.New(api.Config{
 		Uploads: s.uploads, Memories: stored, Sessions: engine, Access: s.access,
-		Expire: s.keeper.Tick, Ready: s.ready, Damaged: s.meta.Damaged,
+		Expire: s.keeper.Tick, EndPrincipal: s.keeper.EndPrincipal, Bounds: bounds,
+		Ready: s.ready, Damaged: s.meta.Damaged,
 		MaxConns: b.Connections, MaxRequests: b.Requests, Refused: b.Refused,
 		MaxHead: b.Head, Unread: b.Unread, JSON: b.JSON, AnswerBytes: b.AnswerBytes, Log: log,
 	})

@@ -67,11 +67,13 @@ type codec struct {
 	decode func(b []byte) (any, error)
 }
 
-// catalogVersion is the version of the catalog's rows.
-const catalogVersion = 1
-
 // codecOf makes a codec of the two conversions between the domain's type D and the stored type S.
 func codecOf[D, S any](name string, store func(D) S, load func(S) D) codec {
+	return codecOfVersion(1, name, store, load)
+}
+
+// codecOfVersion is codecOf for rows that have got more members since version 1.
+func codecOfVersion[D, S any](version byte, name string, store func(D) S, load func(S) D) codec {
 	return codec{
 		name: name,
 		encode: func(row any) ([]byte, error) {
@@ -79,11 +81,11 @@ func codecOf[D, S any](name string, store func(D) S, load func(S) D) codec {
 			if !ok {
 				return nil, fmt.Errorf("a %T does not belong here", row)
 			}
-			return encodeRow(catalogVersion, store(d))
+			return encodeRow(version, store(d))
 		},
 		decode: func(b []byte) (any, error) {
 			var s S
-			if err := decodeRow(catalogVersion, b, &s); err != nil {
+			if err := decodeRow(version, b, &s); err != nil {
 				return nil, err
 			}
 			return load(s), nil

@@ -198,6 +198,7 @@ func rowType(t testing.TB, table catalog.TableID) reflect.Type {
 		catalog.Token{},
 		catalog.HashCheckpoint{},
 		catalog.Due{},
+		catalog.TokenRef{},
 	} {
 		if _, err := encodeCatalog(table, row); err == nil {
 			return reflect.TypeOf(row)

@@ -21,8 +21,9 @@ import (
 )
 
 const (
-	// format is the version of this package's rows and of the Pebble format below them.
-	format = 1
+	// format is the version of this package's rows and of the Pebble format below them. 2 has more
+	// tables than 1: lists of tokens.
+	format = 2
 	// pebbleFormat belongs to format. A newer Pebble must not raise it by itself: an older program
 	// could not say why it refuses the folder then.
 	pebbleFormat = pebble.FormatValueSeparation
@@ -68,6 +69,11 @@ func Open(dir string, opts Options) (*DB, error) {
 	db.reserve = openReserve(opts.FS, dir, opts.Reserve, opts.Log)
 	db.disk = reserveFS{opts.FS, db.reserve}
 	opts.FS = db.disk
+	if !opts.ReadOnly {
+		if err := raiseFormat(db.disk, dir); err != nil {
+			return nil, errors.Join(err, lock.Close())
+		}
+	}
 	fail := func(err error) (*DB, error) {
 		return nil, errors.Join(fmt.Errorf("opening the metadata in %s: %w", dir, err), lock.Close())
 	}
@@ -248,19 +254,38 @@ func checkFormat(disk vfs.FS, dir string, existing bool) error {
 		return fmt.Errorf("reading the metadata's format: %w", err)
 	}
 	defer f.Close()
+	have, err := readFormat(f, dir)
+	if err == nil && have > format {
+		err = fmt.Errorf("the metadata in %s has format %d, and this program knows formats up to %d: "+
+			"use a newer sluice", dir, have, format)
+	}
+	return err
+}
+
+func readFormat(f io.Reader, dir string) (have int, err error) {
 	text, err := io.ReadAll(io.LimitReader(f, 1<<10))
+	if err != nil {
+		return 0, fmt.Errorf("reading the metadata's format: %w", err)
+	}
+	if _, err := fmt.Sscanf(string(text), formatLine, &have); err != nil || have < 1 {
+		return 0, fmt.Errorf("%s in %s is not one of sluice's: %.64q. %s", formatFile, dir, text, formatRemedy())
+	}
+	return have, nil
+}
+
+// raiseFormat makes a folder of an older format one of this program's. All that such a folder may
+// have, this format has too. Older programs refuse it from here on.
+func raiseFormat(disk vfs.FS, dir string) error {
+	f, err := disk.Open(disk.PathJoin(dir, formatFile))
 	if err != nil {
 		return fmt.Errorf("reading the metadata's format: %w", err)
 	}
-	var have int
-	if _, err := fmt.Sscanf(string(text), formatLine, &have); err != nil || have < 1 {
-		return fmt.Errorf("%s in %s is not one of sluice's: %.64q. %s", formatFile, dir, text, formatRemedy())
+	defer f.Close()
+	have, err := readFormat(f, dir)
+	if err != nil || have == format {
+		return err
 	}
-	if have > format {
-		return fmt.Errorf("the metadata in %s has format %d, and this program knows formats up to %d: "+
-			"use a newer sluice", dir, have, format)
-	}
-	return nil
+	return writeFormat(disk, dir)
 }
 
 // formatRemedy says what can be done if FORMAT is missing.

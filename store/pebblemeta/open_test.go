@@ -3,6 +3,7 @@ package pebblemeta
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -216,12 +217,54 @@ func TestTablesThatCannotBeWrittenEndTheProcess(t *testing.T) {
 	}
 }
 
+// A folder of an older format becomes one of this program's with its first opening that may write,
+// so that older programs refuse it.
+func TestAnOlderFormatIsRaised(t *testing.T) {
+	disk := vfs.NewMem()
+	format := func() string {
+		t.Helper()
+		f, err := disk.Open("data/meta/" + formatFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		text, err := io.ReadAll(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	if err := opened(t, disk, Options{}).Close(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := disk.Create("data/meta/"+formatFile, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(f, "sluice metadata, format 1\n"); err != nil || f.Close() != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		opts Options
+		want string
+	}{
+		{Options{ReadOnly: true}, "sluice metadata, format 1\n"}, {Options{}, "sluice metadata, format 2\n"},
+	} {
+		if err := opened(t, disk, c.opts).Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got := format(); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
+}
+
 func TestAFolderThatIsNotOursIsLeftAlone(t *testing.T) {
 	for name, c := range map[string]struct {
 		files map[string]string
 		say   []string
 	}{
-		"a newer format":   {map[string]string{formatFile: "sluice metadata, format 2\n"}, []string{"format 2", "up to 1"}},
+		"a newer format":   {map[string]string{formatFile: "sluice metadata, format 3\n"}, []string{"format 3", "up to 2"}},
 		"no format":        {map[string]string{formatFile: "format of a shopping list\n"}, []string{"shopping list"}},
 		"an empty format":  {map[string]string{formatFile: ""}, []string{formatFile}},
 		"format 0":         {map[string]string{formatFile: "sluice metadata, format 0\n"}, []string{"format 0"}},

@@ -23,9 +23,12 @@ var codecs = map[catalog.TableID]codec{
 	catalog.OutcomeTable:     codecOf("outcomes", storeOutcome, loadOutcome),
 	catalog.EventTable:       codecOf("events", storeEvent, loadEvent),
 	catalog.PrincipalTable:   codecOf("principals", storePrincipal, loadPrincipal),
-	catalog.TokenTable:       codecOf("tokens", storeToken, loadToken),
+	catalog.TokenTable:       codecOfVersion(2, "tokens", storeToken, loadToken),
 	catalog.CheckpointTable:  codecOf("states", storeCheckpoint, loadCheckpoint),
 	catalog.DueTable:         codecOf("dues", storeDue, loadDue),
+	catalog.TokenIDTable:     codecOf("token ids", storeTokenRef, loadTokenRef),
+
+	catalog.PrincipalTokenTable: codecOf("tokens of principals", storeTokenRef, loadTokenRef),
 }
 
 // stamp is a time; nil is the zero time.
@@ -305,17 +308,33 @@ type tokenRow struct {
 	ReadOnly  bool     `cbor:"5,keyasint,omitempty"`
 	Created   stamp    `cbor:"6,keyasint,omitempty"`
 	Expires   stamp    `cbor:"7,keyasint,omitempty"`
+	LastUsed  stamp    `cbor:"8,keyasint,omitempty"`
 }
 
 func storeToken(t catalog.Token) tokenRow {
-	return tokenRow{t.Hash, t.ID, t.Name, t.Principal, t.ReadOnly, storeTime(t.Created), storeTime(t.Expires)}
+	return tokenRow{
+		t.Hash, t.ID, t.Name, t.Principal, t.ReadOnly,
+		storeTime(t.Created), storeTime(t.Expires), storeTime(t.LastUsed),
+	}
 }
 
 func loadToken(r tokenRow) catalog.Token {
 	return catalog.Token{
 		Hash: r.Hash, ID: r.ID, Name: r.Name, Principal: r.Principal, ReadOnly: r.ReadOnly,
-		Created: loadTime(r.Created), Expires: loadTime(r.Expires),
+		Created: loadTime(r.Created), Expires: loadTime(r.Expires), LastUsed: loadTime(r.LastUsed),
 	}
+}
+
+type tokenRefRow struct {
+	ID        string   `cbor:"1,keyasint"`
+	Principal string   `cbor:"2,keyasint"`
+	Hash      [32]byte `cbor:"3,keyasint"`
+}
+
+func storeTokenRef(t catalog.TokenRef) tokenRefRow { return tokenRefRow{t.ID, t.Principal, t.Hash} }
+
+func loadTokenRef(r tokenRefRow) catalog.TokenRef {
+	return catalog.TokenRef{ID: r.ID, Principal: r.Principal, Hash: r.Hash}
 }
 
 type checkpointRow struct {

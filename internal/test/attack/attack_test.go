@@ -191,7 +191,7 @@ func (v *victim) principals(data string, secrets map[string]string) (ids map[str
 		p, err := who.CreatePrincipal(v.Context(), admin, name, false)
 		v.must(err)
 		ids[name] = p.ID
-		_, secrets[name], err = who.CreateToken(v.Context(), admin, p.ID, "", false, 0)
+		_, secrets[name], err = who.CreateToken(v.Context(), admin, access.TokenRequest{Principal: p.ID, Name: ""})
 		v.must(err)
 	}
 	return ids

@@ -219,7 +219,9 @@ func (l *serverRun) newToken(readOnly bool, ends time.Duration) bool {
 	var secret string
 	doing := fmt.Sprintf("a new token for the guest, read-only %v, for %v", readOnly, ends)
 	return l.call("", doing, nil, func() (err error) {
-		t, secret, err = l.w.Access.CreateToken(ctx, l.w.Me, g.id, "guest", readOnly, ends)
+		t, secret, err = l.w.Access.CreateToken(ctx, l.w.Me, access.TokenRequest{
+			Principal: g.id, Name: "guest", ReadOnly: readOnly, TTL: ends,
+		})
 		return err
 	}, func() {
 		g.secret, g.tokenID, g.token, g.ends, g.due = secret, t.ID, valid, t.Expires, 0

@@ -303,7 +303,7 @@ func newStart(d durable.Durability) (out start, err error) {
 	if err != nil {
 		return out, errors.Join(err, w.Close())
 	}
-	t, secret, err := w.Access.CreateToken(ctx, w.Me, p.ID, "guest", false, 0)
+	t, secret, err := w.Access.CreateToken(ctx, w.Me, access.TokenRequest{Principal: p.ID, Name: "guest"})
 	out.guest = guest{
 		id: p.ID, secret: secret, tokenID: t.ID, role: stranger, token: valid,
 		caller: access.Caller{Principal: p.ID, Token: t.Hash},

@@ -173,7 +173,7 @@ func ofStores() []mutant {
 		},
 		{
 			name: "newer-metadata-is-opened", promise: 10, file: "store/pebblemeta/open.go",
-			old:   "	if have > format {",
+			old:   "	if err == nil && have > format {",
 			new:   "	if false {",
 			tests: []string{"store/pebblemeta.TestAFolderThatIsNotOursIsLeftAlone"},
 		},

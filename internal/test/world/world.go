@@ -125,8 +125,9 @@ func Open(ctx context.Context, c Config) (w *World, err error) {
 	if kept.Uploads = w.Uploads; w.Folder != nil {
 		kept.InPlace, kept.KnownIncarnation = w.Folder.Look, w.Folder.KnownIncarnation
 	}
-	w.Keeper = keeper.New(kept)
 	w.Access = access.New(w.Catalog, c.Clock, w.Engine.Running, nil)
+	kept.WriteLastUses = w.Access.WriteLastUses
+	w.Keeper = keeper.New(kept)
 	w.Memories = memories.New(memories.Config{
 		Catalog: w.Catalog, Content: w.Blobs, Clock: c.Clock, Running: w.Engine.Running, TrashFor: c.TrashFor,
 	})
