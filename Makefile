@@ -24,6 +24,7 @@ test: needs check
 	$(TOOL) gotestsum --format standard-quiet --hide-summary skipped --jsonfile bin/test.json -- -race -timeout 8m ./...
 	$(GO) test -v -count=1 ./internal/test/crashtest ./internal/test/soak ./internal/test/realdisk ./internal/test/attack
 	$(GO) test -v -count=1 -run 'OpenSessions|Trickling|WhatIsLeftOfTheMetadata' ./cmd/sluice
+	$(GO) test -count=1 -run 'RuinedMetadata$$|StoppedAnywhere|PlantedBugs' ./keeper ./store/folder ./internal/test/mutants
 	@echo "The ten slowest tests:"; $(TOOL) gotestsum tool slowest --num 10 --threshold 0s --jsonfile bin/test.json
 
 # The inner loop, in under a minute: formatting, vet, the rules of structure, and all packages' tests without the race detector, without the

@@ -68,6 +68,9 @@ func TestRuinedMetadata(t *testing.T) {
 	if testing.Short() {
 		t.Skip("too long for make quick")
 	}
+	if withRace {
+		t.Skip("runs without the race detector: go test ./keeper")
+	}
 	for _, how := range []string{"stopped", "killed"} {
 		t.Run(how, func(t *testing.T) {
 			counts := map[string]int{}

@@ -116,6 +116,9 @@ func lived(t *testing.T) *crashfs.Disk {
 // one: the first start of a new folder, the first of one of an earlier program, and any other. The
 // halves are of one folder then.
 func TestAStartThatIsStoppedAnywhereGoesOn(t *testing.T) {
+	if withRace {
+		t.Skip("runs without the race detector: go test ./store/folder")
+	}
 	for name, from := range map[string]func(*testing.T) *crashfs.Disk{"new": fresh, "earlier": older, "lived": lived} {
 		t.Run(name, func(t *testing.T) {
 			disk := from(t)

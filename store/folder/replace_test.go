@@ -56,6 +56,9 @@ func isReplaced(t *testing.T, disk durable.FS) bool {
 // together, the old metadata are kept, earlier content is no garbage for having no record, and a
 // repeat succeeds.
 func TestAReplacementThatIsStoppedAnywhere(t *testing.T) {
+	if withRace {
+		t.Skip("runs without the race detector: go test ./store/folder")
+	}
 	for name, from := range map[string]func(*testing.T) *crashfs.Disk{"earlier": older, "lived": lived} {
 		t.Run(name, func(t *testing.T) {
 			disk := from(t)
