@@ -96,8 +96,8 @@ type Request struct {
 	Parallel int
 	// Patience is how long to go on trying while nothing arrives; 0 means five minutes.
 	Patience time.Duration
-	// Progress, if set, gets the number of bytes that are here, one call at a time. After a cut
-	// done may go back a little.
+	// Progress, if set, gets the number of bytes that are here, one call at a time. The first call
+	// says what an earlier Get has left. After a cut done may go back a little.
 	Progress func(done, total int64)
 	// Pace, if set, is the back-off that this Get shares with others of the same server.
 	Pace *backoff.Shared

@@ -396,6 +396,21 @@ func TestASmallContentIsFetchedThroughMemory(t *testing.T) {
 	}
 }
 
+// The first progress of a Get says what an earlier one has left: of a new download nothing.
+func TestTheFirstProgressIsWhatWasThere(t *testing.T) {
+	for _, n := range []int{1, 300_000, 3 << 20} {
+		first := int64(-1)
+		err := Get(t.Context(), Request{Source: newSource(n), Dest: dest(t), Progress: func(done, _ int64) {
+			if first < 0 {
+				first = done
+			}
+		}})
+		if err != nil || first != 0 {
+			t.Errorf("%d bytes: %d are there already: %v", n, first, err)
+		}
+	}
+}
+
 func TestGetsOfDifferentFilesRunAtOnce(t *testing.T) {
 	dir := t.TempDir()
 	var wg sync.WaitGroup

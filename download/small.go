@@ -22,6 +22,7 @@ func (j *job) getSmall(ctx context.Context) (err error) {
 			err = errors.Join(err, j.removePart())
 		}
 	}()
+	j.report(0, 0) // nothing is there yet
 	b, err := j.fetchAll(ctx)
 	if err == nil {
 		_, err = j.part.WriteAt(b, 0)
