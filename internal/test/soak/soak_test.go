@@ -120,7 +120,8 @@ func (r *run) fail(round int, what string, err error) {
 func (r *run) series(small bool) {
 	r.root = r.t.TempDir()
 	if small && os.Geteuid() == 0 {
-		// A round stores some 10 MB in 100 files, and 80 MiB stay free. Only the mishaps fill the disk.
+		// A round stores some 10 MB in 100 files, and 80 MiB stay free. Only the mishaps fill the
+		// disk.
 		room := fmt.Sprintf("size=%dm,nr_inodes=%d", 250+20**rounds, 2500+200**rounds)
 		if err := syscall.Mount("tmpfs", r.root, "tmpfs", 0, room); err != nil {
 			r.t.Logf("no small disk: %v", err)
