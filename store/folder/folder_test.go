@@ -143,7 +143,7 @@ func TestAStartThatIsStoppedAnywhereGoesOn(t *testing.T) {
 						t.Errorf("%s, keep %d: folder %s, then %s, %v", step, keep, id, again, err)
 					}
 				}
-				// What the start after a kill reads may not be on the disk when it loses power.
+				// The start after a kill loses power before what it has read is on the disk.
 				stopped := im.Kill()
 				for again, im := range steps(stopped, func() { _, err = session(stopped) }) {
 					for _, keep := range []int{0, 50} {

@@ -115,8 +115,10 @@ func (f *Folder) create(meta, content state) error {
 		if err := f.makeHalf(of.h, of.exists); err != nil {
 			return err
 		}
-		err := durable.SyncDir(of.h.FS, of.h.Path) // the mark that was read may not be on the disk
-		if !of.marked {
+		var err error
+		if of.marked {
+			err = durable.SyncDir(of.h.FS, of.h.Path) // the mark that was read may not be on the disk
+		} else {
 			err = writeMark(of.h.FS, of.h.markPath(), mark{Folder: f.id, Part: of.h.part})
 		}
 		if err != nil {
