@@ -3,6 +3,8 @@ package access
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -52,23 +54,17 @@ const usesAtOnce = 500
 // forgotten. It is to be called every minute or so.
 func (s *Service) WriteLastUses(ctx context.Context) error {
 	uses := s.used.take()
-	for len(uses) > 0 {
-		var written []catalog.SHA256
+	for hashes := range slices.Chunk(slices.Collect(maps.Keys(uses)), usesAtOnce) {
 		err := s.store.Update(ctx, func(tx catalog.Tx) error {
-			written = written[:0]
-			for hash, at := range uses {
-				if len(written) == usesAtOnce {
-					break
-				}
-				written = append(written, hash)
+			for _, hash := range hashes {
 				t, err := catalog.Tokens.Get(tx, catalog.TokenKey(hash))
-				if errors.Is(err, catalog.ErrNotFound) || err == nil && !at.After(t.LastUsed) {
+				if errors.Is(err, catalog.ErrNotFound) || err == nil && !uses[hash].After(t.LastUsed) {
 					continue
 				}
 				if err != nil {
 					return err
 				}
-				t.LastUsed = at
+				t.LastUsed = uses[hash]
 				if err := catalog.Tokens.Put(tx, catalog.TokenKey(hash), t); err != nil {
 					return err
 				}
@@ -77,9 +73,6 @@ func (s *Service) WriteLastUses(ctx context.Context) error {
 		})
 		if err != nil {
 			return err
-		}
-		for _, hash := range written {
-			delete(uses, hash)
 		}
 	}
 	return nil

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"time"
 
 	"sluice/access"
@@ -13,12 +12,12 @@ func (s *Server) whoAmI(c *call) (WhoAmI, error) {
 	if err != nil {
 		return WhoAmI{}, err
 	}
+	bounds := s.cfg.Bounds.Of(a.Principal)
 	return WhoAmI{
 		PrincipalID: a.Principal.ID, Name: a.Principal.Name, Admin: a.Principal.Admin,
 		TokenID: a.Token.ID, TokenName: a.Token.Name, ReadOnly: a.Token.ReadOnly, ExpiresAt: Time{a.Token.Expires},
-		MaxOpenSessions: cmp.Or(a.Principal.MaxOpenSessions, s.cfg.Bounds.MaxSessions),
-		QuotaBytes:      cmp.Or(a.Principal.QuotaBytes, s.cfg.Bounds.QuotaBytes),
-		OpenSessions:    a.Usage.Sessions, ReservedBytes: a.Usage.Reserved,
+		MaxOpenSessions: bounds.MaxSessions, QuotaBytes: bounds.QuotaBytes,
+		OpenSessions: a.Usage.Sessions, ReservedBytes: a.Usage.Reserved,
 	}, nil
 }
 

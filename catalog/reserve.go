@@ -55,7 +55,7 @@ func Reserve(tx Tx, r Reservation, least int64, b Bounds) error {
 	if p, ok, err := Principals.Find(tx, Name(r.Owner)); err != nil {
 		return err
 	} else if ok {
-		b.MaxSessions, b.QuotaBytes = override(b.MaxSessions, p.MaxOpenSessions), override(b.QuotaBytes, p.QuotaBytes)
+		b = b.Of(p)
 	}
 	if b.MaxSessions > 0 && u.Sessions+one > b.MaxSessions {
 		return fmt.Errorf(
@@ -87,11 +87,15 @@ func Reserve(tx Tx, r Reservation, least int64, b Bounds) error {
 	)
 }
 
-func override(standard, own int64) int64 {
-	if own > 0 {
-		return own
+// Of gives the bounds of a principal: its own, where its row sets them.
+func (b Bounds) Of(p Principal) Bounds {
+	if p.MaxOpenSessions > 0 {
+		b.MaxSessions = p.MaxOpenSessions
 	}
-	return standard
+	if p.QuotaBytes > 0 {
+		b.QuotaBytes = p.QuotaBytes
+	}
+	return b
 }
 
 // Fits gives a *QuotaError if the capsule's quota does not allow so many more bytes and memories.
