@@ -3,8 +3,11 @@ package load
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,7 +38,7 @@ type Server struct {
 	Admin  string      // where its admin listener is
 
 	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended
+	life context.Context // done when it has ended
 
 	mu   sync.Mutex
 	said bytes.Buffer
@@ -52,13 +55,15 @@ func Start(exe, data, before string, flags ...string) (*Server, error) {
 		},
 		flags...,
 	)
-	c := &Server{cmd: exec.Command("/bin/sh", args...), done: make(chan struct{})}
+	life, end := context.WithCancel(context.Background())
+	c := &Server{cmd: exec.Command("/bin/sh", args...), life: life}
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stderr, err := c.cmd.StderrPipe()
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = c.cmd.Start()
 	}
-	if err := c.cmd.Start(); err != nil {
+	if err != nil {
+		end()
 		return nil, err
 	}
 	listens := make(chan [2]string, 1)
@@ -83,7 +88,7 @@ func Start(exe, data, before string, flags ...string) (*Server, error) {
 		}
 		_, _ = io.Copy(io.Discard, lines)
 		c.err = c.cmd.Wait()
-		close(c.done)
+		end()
 	}()
 	select {
 	case at := <-listens:
@@ -93,14 +98,27 @@ func Start(exe, data, before string, flags ...string) (*Server, error) {
 			return nil, err
 		}
 		c.URL, c.Admin = at[0], at[1]
-		c.Client = api.NewClient(c.URL, strings.TrimSpace(string(token)), nil)
+		c.Client = api.NewClient(c.URL, strings.TrimSpace(string(token)), &http.Client{
+			Transport: &http.Transport{MaxIdleConnsPerHost: 16, DialContext: c.dial},
+		})
 		return c, nil
-	case <-c.done:
+	case <-c.life.Done():
 		return nil, fmt.Errorf("the server did not start: %w: %s", c.err, c.Output())
 	case <-time.After(time.Minute):
 		c.Kill()
 		return nil, fmt.Errorf("the server does not listen after a minute: %s", c.Output())
 	}
+}
+
+// dial opens a connection that ends with the server. After its end the port may be that of a server
+// of other tests, which would keep the connection.
+func (c *Server) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	context.AfterFunc(c.life, func() { _ = conn.(*net.TCPConn).CloseWrite() }) // an answer may still be read
+	return conn, nil
 }
 
 // Output is the text that the server has written on standard error.
@@ -117,12 +135,12 @@ func (c *Server) PID() int { return c.cmd.Process.Pid }
 func (c *Server) Err() error { return c.err }
 
 // Done is closed when it has ended.
-func (c *Server) Done() <-chan struct{} { return c.done }
+func (c *Server) Done() <-chan struct{} { return c.life.Done() }
 
 // Alive reports whether it has not ended.
 func (c *Server) Alive() bool {
 	select {
-	case <-c.done:
+	case <-c.life.Done():
 		return false
 	default:
 		return true
@@ -135,14 +153,14 @@ func (c *Server) Signal(s syscall.Signal) { _ = c.cmd.Process.Signal(s) } // it 
 // Kill is kill -9.
 func (c *Server) Kill() {
 	c.Signal(syscall.SIGKILL)
-	<-c.done
+	<-c.life.Done()
 }
 
 // Stop is SIGTERM; the server must drain and end with 0.
 func (c *Server) Stop() error {
 	c.Signal(syscall.SIGTERM)
 	select {
-	case <-c.done:
+	case <-c.life.Done():
 	case <-time.After(time.Minute):
 		c.Kill()
 		return fmt.Errorf("the server has not ended a minute after SIGTERM: %s", c.Output())
