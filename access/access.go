@@ -3,7 +3,10 @@
 // that commits. It owns no HTTP: a front end passes the bearer's secret to it.
 package access
 
-import "errors"
+import (
+	"context"
+	"errors"
+)
 
 // The refusals. A caller that may not know that a thing exists gets catalog.ErrNotFound instead of
 // ErrForbidden.
@@ -23,6 +26,20 @@ type Caller struct {
 	Admin bool
 	// ReadOnly: the token may not change anything.
 	ReadOnly bool
+}
+
+type callerKey struct{}
+
+// NewContext gives a context that says on whose behalf a commit of the session engine is made. The
+// engine knows nothing of callers, and hands the context to the hook of its store.
+func NewContext(ctx context.Context, c Caller) context.Context {
+	return context.WithValue(ctx, callerKey{}, c)
+}
+
+// FromContext gives the caller of NewContext. ok is false if the server acts for itself.
+func FromContext(ctx context.Context) (c Caller, ok bool) {
+	c, ok = ctx.Value(callerKey{}).(Caller)
+	return c, ok
 }
 
 // Action is an operation of a caller on a capsule.

@@ -60,7 +60,7 @@ type parts struct {
 }
 
 func assemble(ctx context.Context, cfg api.Config, engine session.Config) (p parts, err error) {
-	stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{MaxSessions: maxSessions}))
+	stores := metadatatest.NewMem(upload.Hook(catalog.Bounds{MaxSessions: maxSessions}, nil))
 	p.catalog, p.blobs, p.access = stores.Catalog(), blobtest.NewMem(), access.New(
 		stores.Catalog(), clock{}, still, nil,
 	)

@@ -121,9 +121,14 @@ func (c Capsule) Members() []string {
 	return slices.Compact(all)
 }
 
-// putRoles changes the index of roles from the roles of before to those of after.
+// putRoles changes the index of roles from the roles of before to those of after. It writes a row
+// whenever a role changes, also of somebody who stays a member: see AccessTables.
 func putRoles(tx Tx, before, after Capsule) error {
 	was, is := before.Members(), after.Members()
+	if before.ID == after.ID && before.Subject == after.Subject && slices.Equal(before.Owners, after.Owners) &&
+		slices.Equal(before.Controllers, after.Controllers) {
+		return nil
+	}
 	for _, p := range was {
 		if !slices.Contains(is, p) {
 			if err := Roles.Delete(tx, RoleKey{p, before.ID}); err != nil {
@@ -132,10 +137,8 @@ func putRoles(tx Tx, before, after Capsule) error {
 		}
 	}
 	for _, p := range is {
-		if !slices.Contains(was, p) {
-			if err := Roles.Put(tx, RoleKey{p, after.ID}, RoleKey{p, after.ID}); err != nil {
-				return err
-			}
+		if err := Roles.Put(tx, RoleKey{p, after.ID}, RoleKey{p, after.ID}); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -84,6 +84,12 @@ const (
 	PrincipalTokenTable
 )
 
+// AccessTables are those that the right to write to a capsule depends on. A capsule's row is not
+// among them: a change of its roles is also one of RoleTable.
+func AccessTables() []TableID {
+	return []TableID{RoleTable, PrincipalTable, TokenTable}
+}
+
 // Key is a row's key. The order of the encoded keys is the table's order.
 type Key interface{ AppendKey(dst []byte) []byte }
 

@@ -74,7 +74,7 @@ func (j *job) recheck(ctx context.Context) error {
 			continue
 		}
 		// A chunk that can't be read is dropped like one that has changed.
-		if _, _, err := j.engine.Drop(ctx, j.id, e.Range, nil, nil); err != nil {
+		if _, _, err := j.engine.Drop(ctx, j.id, e.Range, nil); err != nil {
 			return err
 		}
 		dropped += e.Len()

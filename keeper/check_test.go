@@ -259,7 +259,7 @@ func TestEachContradictionIsFoundAndRepaired(t *testing.T) {
 		}, keeper.KindRecord, "not where it belongs", 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			disk, stores := crashfs.New(), metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
+			disk, stores := crashfs.New(), metadatatest.NewMem(upload.Hook(catalog.Bounds{}, nil))
 			f := furnish(t, disk, stores)
 			h, err := enter(t.Context(), disk, stores, f.Secret)
 			if err != nil {
@@ -339,7 +339,7 @@ func (h *house) spoil(t *testing.T, f facts, do func(*spoiled)) {
 // While a record can't be read, no row that follows from it is changed: the things that it names
 // would be deleted.
 func TestNothingFollowsFromWhatCannotBeRead(t *testing.T) {
-	disk, stores := crashfs.New(), metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
+	disk, stores := crashfs.New(), metadatatest.NewMem(upload.Hook(catalog.Bounds{}, nil))
 	f := furnish(t, disk, stores)
 	h, err := enter(t.Context(), disk, stores, f.Secret)
 	if err != nil {
@@ -397,7 +397,7 @@ func (u unreadableRows) Scan(t catalog.TableID, lo, hi []byte, desc bool) iter.S
 
 // Lost pieces of open uploads are asked for again, and the others stay.
 func TestLostPiecesAreAskedForAgain(t *testing.T) {
-	disk, stores := crashfs.New(), metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
+	disk, stores := crashfs.New(), metadatatest.NewMem(upload.Hook(catalog.Bounds{}, nil))
 	f := furnish(t, disk, stores)
 	h, err := enter(t.Context(), disk, stores, f.Secret)
 	if err != nil {
@@ -436,7 +436,7 @@ func TestLostPiecesAreAskedForAgain(t *testing.T) {
 
 // A content that lies under another's key is reported, and does not stop a check.
 func TestAContentUnderAnothersKey(t *testing.T) {
-	disk, stores := crashfs.New(), metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
+	disk, stores := crashfs.New(), metadatatest.NewMem(upload.Hook(catalog.Bounds{}, nil))
 	f := furnish(t, disk, stores)
 	h, err := enter(t.Context(), disk, stores, f.Secret)
 	if err != nil {

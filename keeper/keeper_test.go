@@ -43,7 +43,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
+	stores := metadatatest.NewMem(upload.Hook(catalog.Bounds{}, nil))
 	w := &world{t: t, clock: &clock{}, blobs: blobtest.NewMem(), catalog: stores.Catalog()}
 	w.clock.set(time.Now())
 	var err error

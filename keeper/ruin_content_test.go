@@ -126,7 +126,7 @@ func ruins(was map[string][]byte, used func(path string) []session.Range) (all [
 // exchanged: a Check names it if it matters, and no reader gets wrong bytes.
 func TestEveryByteOfTheContent(t *testing.T) {
 	furnished := crashfs.New()
-	stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
+	stores := metadatatest.NewMem(upload.Hook(catalog.Bounds{}, nil))
 	f := furnish(t, furnished, stores)
 	was := files(t, furnished, "/content")
 	named, harmless, refused := 0, 0, 0
@@ -219,13 +219,13 @@ func inUse(t *testing.T, stores *metadatatest.Mem, f facts) map[string][]session
 // to do the second time, and everything can go on.
 func TestRepairOfRuinedContent(t *testing.T) {
 	disk := crashfs.New()
-	stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
+	stores := metadatatest.NewMem(upload.Hook(catalog.Bounds{}, nil))
 	furnish(t, disk, stores)
 	for i := range len(contents(t, disk)) {
 		for _, how := range []string{"first", "last", "cut", "gone", "exchanged"} {
 			t.Run(fmt.Sprintf("%d %s", i, how), func(t *testing.T) {
 				disk := crashfs.New()
-				stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
+				stores := metadatatest.NewMem(upload.Hook(catalog.Bounds{}, nil))
 				f := furnish(t, disk, stores)
 				was := contents(t, disk)
 				paths := slices.Sorted(maps.Keys(was))

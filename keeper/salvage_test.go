@@ -400,7 +400,7 @@ func TestASessionOfWhichNobodyKnows(t *testing.T) {
 // row, and is reported. If the metadata know all of it, it is garbage.
 func TestContentOfLostRecordsIsKept(t *testing.T) {
 	for _, known := range []bool{false, true} {
-		disk, stores := crashfs.New(), metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
+		disk, stores := crashfs.New(), metadatatest.NewMem(upload.Hook(catalog.Bounds{}, nil))
 		f := furnish(t, disk, stores)
 		h, err := enter(t.Context(), disk, stores, f.Secret)
 		if err != nil {

@@ -46,7 +46,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{}))
+	stores := metadatatest.NewMem(upload.Hook(catalog.Bounds{}, nil))
 	w := &world{
 		t:       t,
 		blobs:   blobtest.NewMem(),

@@ -8,12 +8,11 @@ import (
 
 // Drop forgets the received bytes of r: they were lost, or are to be replaced. It fences puts on
 // these bytes, those that run through other Services too. split gives the notes for the parts of an
-// entry that r leaves standing; without split an r that leaves such a part is ErrInvalid. allow, if
-// set, is asked right before the record, since Drop may wait for others: its error is Drop's. A
-// range without received bytes changes nothing. Drop returns the entries that were recorded and are
-// not any more, split ones among them.
+// entry that r leaves standing; without split an r that leaves such a part is ErrInvalid. A range
+// without received bytes changes nothing. Drop returns the entries that were recorded and are not
+// any more, split ones among them.
 func (v *Service) Drop(
-	ctx context.Context, id SessionID, r Range, split SplitNote, allow func(context.Context) error,
+	ctx context.Context, id SessionID, r Range, split SplitNote,
 ) (s Session, dropped []Entry, err error) {
 	a := v.acquire(id)
 	defer v.release(id, a)
@@ -29,11 +28,6 @@ func (v *Service) Drop(
 		c.Drop = r
 		if dropped, err = v.splitEntries(ctx, id, r, split, &c); err != nil {
 			return s, nil, err
-		}
-		if allow != nil {
-			if err := allow(ctx); err != nil {
-				return s, nil, err
-			}
 		}
 		after, err := v.record(ctx, s, c) // it fails if these entries have changed
 		if err == nil {

@@ -23,8 +23,8 @@ type Mem struct {
 // MemObservers let others take part in Mem's commits. Both are called under its lock, before the
 // change shows. Their errors refuse the call, and are returned as they are.
 type MemObservers struct {
-	// Changed sees each Create (before is nil) and each Record.
-	Changed func(before *Session, after Session) error
+	// Changed sees each Create (before is nil) and each Record. ctx is that of the call.
+	Changed func(ctx context.Context, before *Session, after Session) error
 	// Log sees each operation that changes something, once it is certain to succeed.
 	Log func(Op) error
 }
@@ -74,9 +74,9 @@ func (m *Mem) Do(op Op) error {
 	var err error
 	switch op.Kind {
 	case OpCreate:
-		_, _, err = m.create(op.Session, MemObservers{})
+		_, _, err = m.create(context.Background(), op.Session, MemObservers{})
 	case OpRecord:
-		_, err = m.record(op.ID, op.Gen, op.Change, MemObservers{})
+		_, err = m.record(context.Background(), op.ID, op.Gen, op.Change, MemObservers{})
 	case OpMove:
 		_, err = m.move(op.ID, op.Step, MemObservers{})
 	case OpRow:
@@ -120,13 +120,13 @@ func (m *Mem) put(row *memRow) {
 }
 
 // Create implements Store.
-func (m *Mem) Create(_ context.Context, s Session) (Session, bool, error) {
+func (m *Mem) Create(ctx context.Context, s Session) (Session, bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.create(s, m.observers)
+	return m.create(ctx, s, m.observers)
 }
 
-func (m *Mem) create(s Session, observers MemObservers) (Session, bool, error) {
+func (m *Mem) create(ctx context.Context, s Session, observers MemObservers) (Session, bool, error) {
 	if s.Idem != "" {
 		if id, ok := m.idem[[2]string{s.Owner, s.Idem}]; ok {
 			return copied(m.sessions[id].s), false, nil
@@ -137,7 +137,7 @@ func (m *Mem) create(s Session, observers MemObservers) (Session, bool, error) {
 	}
 	s.State, s.Gen, s.Rev = Open, 1, 1
 	s = copied(s)
-	if err := observers.run(nil, s, Op{Kind: OpCreate, Session: s}); err != nil {
+	if err := observers.run(ctx, nil, s, Op{Kind: OpCreate, Session: s}); err != nil {
 		return Session{}, false, err
 	}
 	m.put(&memRow{s: s})
@@ -158,13 +158,15 @@ func (m *Mem) Load(_ context.Context, id SessionID) (Session, error) {
 }
 
 // Record implements Store.
-func (m *Mem) Record(_ context.Context, id SessionID, gen uint64, c Change) (Session, error) {
+func (m *Mem) Record(ctx context.Context, id SessionID, gen uint64, c Change) (Session, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.record(id, gen, c, m.observers)
+	return m.record(ctx, id, gen, c, m.observers)
 }
 
-func (m *Mem) record(id SessionID, gen uint64, c Change, observers MemObservers) (Session, error) {
+func (m *Mem) record(
+	ctx context.Context, id SessionID, gen uint64, c Change, observers MemObservers,
+) (Session, error) {
 	row, ok := m.sessions[id]
 	if !ok {
 		return Session{}, ErrNotFound
@@ -186,7 +188,7 @@ func (m *Mem) record(id SessionID, gen uint64, c Change, observers MemObservers)
 		i, _ := slices.BinarySearchFunc(entries, e.Off, byOff)
 		entries = slices.Insert(entries, i, e)
 	}
-	if err := observers.run(&row.s, after, Op{Kind: OpRecord, ID: id, Gen: gen, Change: c}); err != nil {
+	if err := observers.run(ctx, &row.s, after, Op{Kind: OpRecord, ID: id, Gen: gen, Change: c}); err != nil {
 		return Session{}, err
 	}
 	m.put(&memRow{after, entries})
@@ -356,13 +358,13 @@ func (m *Mem) Stats(context.Context) (Stats, error) {
 }
 
 // run calls the observers of a change to a session's row.
-func (h MemObservers) run(before *Session, after Session, op Op) error {
+func (h MemObservers) run(ctx context.Context, before *Session, after Session, op Op) error {
 	if h.Changed != nil {
 		if before != nil {
 			b := copied(*before)
 			before = &b
 		}
-		if err := h.Changed(before, copied(after)); err != nil {
+		if err := h.Changed(ctx, before, copied(after)); err != nil {
 			return err
 		}
 	}

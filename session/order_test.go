@@ -128,7 +128,7 @@ func TestASealIsOfWhatWasVerified(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := v.Drop(t.Context(), s.ID, session.All(), nil, nil); err != nil {
+	if _, _, err := v.Drop(t.Context(), s.ID, session.All(), nil); err != nil {
 		t.Fatal(err)
 	}
 	put("abcd")

@@ -195,7 +195,7 @@ func TestDropForgetsAndFences(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	after, _, err := v.Drop(t.Context(), s.ID, session.Range{Off: 4, End: 8}, nil, nil)
+	after, _, err := v.Drop(t.Context(), s.ID, session.Range{Off: 4, End: 8}, nil)
 	if err != nil || after.Gen == s.Gen || !after.Stale(s.Gen, session.Range{Off: 0, End: 8}) ||
 		after.Stale(s.Gen, session.Range{Off: 0, End: 4}) {
 		t.Fatalf("%v, %+v", err, after)

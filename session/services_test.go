@@ -45,7 +45,7 @@ func TestADropThroughAnotherServiceFencesAPut(t *testing.T) {
 		body.ch <- []byte("0123")
 		synctest.Wait()
 		if got, _, err := b.Drop(
-			t.Context(), s.ID, session.Range{Off: 0, End: 4}, nil, nil,
+			t.Context(), s.ID, session.Range{Off: 0, End: 4}, nil,
 		); err != nil || len(got.Dropped) != 1 {
 			t.Fatalf("%+v, %v", got, err)
 		}

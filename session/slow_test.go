@@ -33,7 +33,7 @@ func (g *gatedCommit) Commit(ctx context.Context, r session.Range) ([]byte, erro
 // put's next Read, which may never return.
 func TestADropDoesNotWaitForASlowRead(t *testing.T) {
 	meets(t, func(v *session.Service, id session.SessionID) error {
-		_, _, err := v.Drop(context.Background(), id, session.Range{Off: 8, End: 12}, nil, nil)
+		_, _, err := v.Drop(context.Background(), id, session.Range{Off: 8, End: 12}, nil)
 		return err
 	})
 }

@@ -73,7 +73,7 @@ func TestNobodyWaitsForEverForACommit(t *testing.T) {
 		synctest.Wait()
 		for name, call := range map[string]func() error{
 			"put":   func() error { return v.PutChunk(t.Context(), s.ID, 0, bytes.NewReader(nil), newMemSink(t, 8)) },
-			"drop":  func() error { _, _, err := v.Drop(t.Context(), s.ID, session.All(), nil, nil); return err },
+			"drop":  func() error { _, _, err := v.Drop(t.Context(), s.ID, session.All(), nil); return err },
 			"abort": func() error { return v.Abort(t.Context(), s.ID, nil) },
 		} {
 			began := time.Now()
@@ -188,7 +188,7 @@ func TestAPutKnowsWhatWasDroppedBeforeItsClaim(t *testing.T) {
 		t.Fatal(err)
 	}
 	st.loaded = func() {
-		if _, _, err := v.Drop(t.Context(), s.ID, session.All(), nil, nil); err != nil {
+		if _, _, err := v.Drop(t.Context(), s.ID, session.All(), nil); err != nil {
 			t.Error(err)
 		}
 	}

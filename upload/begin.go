@@ -13,10 +13,6 @@ import (
 	"sluice/session"
 )
 
-// reserveStep is how many bytes of quota are reserved at a time while the length of a session is
-// unknown. A step is smaller if less quota is left.
-const reserveStep = 64 << 20
-
 // Begin makes a session for one file. If the same request made one before under its idempotency
 // key, Begin answers with that session as far as it has got, or with its memory if it is finished.
 // A new session costs one synced commit. No file is made yet.
@@ -113,7 +109,7 @@ func (u *Service) beginNew(
 	if err != nil {
 		return s, false, err
 	}
-	return u.cfg.Sessions.Begin(ctx, session.Spec{
+	return u.cfg.Sessions.Begin(access.NewContext(ctx, c), session.Spec{
 		ChunkSize: size, BytesExpected: req.Bytes, Owner: c.Principal, Idem: n.key(), Note: encoded,
 	})
 }
@@ -243,54 +239,4 @@ func (u *Service) checkNew(ctx context.Context, refuse error, n int64) error {
 		return fmt.Errorf("%w: %d bytes are wanted, %d are free", blob.ErrNoSpace, n, available)
 	}
 	return nil
-}
-
-// Reserving gives the hook of a session store. The hook runs inside each commit that creates a
-// session, or records into one of unknown length. It reserves quota for the bytes that the session
-// may bring, and refuses a key that has been finished.
-func Reserving(bounds catalog.Bounds) func(tx catalog.Tx, before *session.Session, after session.Session) error {
-	return func(tx catalog.Tx, before *session.Session, after session.Session) error {
-		n, err := decodeNote(after.Note)
-		if err != nil {
-			return fmt.Errorf("session %s: %w", after.ID, err)
-		}
-		if before == nil && after.Idem != "" {
-			if err := checkUnfinished(tx, n, after.Owner); err != nil {
-				return err
-			}
-		}
-		least, most := reserves(after)
-		r := catalog.Reservation{Session: uint64(after.ID), Capsule: n.Capsule, Owner: after.Owner, Bytes: most}
-		return catalog.Reserve(tx, r, least, bounds)
-	}
-}
-
-// checkUnfinished gives errKeyFinished if the key has finished and the content is not damaged.
-func checkUnfinished(tx catalog.Tx, n note, owner string) error {
-	_, m, deleted, done, err := catalog.FinishedIdem(tx, n.Capsule, owner, n.Idem)
-	if err != nil || !done {
-		return err
-	}
-	if deleted {
-		return errKeyFinished
-	}
-	damaged, err := catalog.Damaged(tx, m)
-	if err == nil && damaged.IsZero() {
-		err = errKeyFinished
-	}
-	return err
-}
-
-// reserves gives the quota that a session takes, in bytes: the most, and the least if a quota does
-// not leave the most. While the length is unknown the quota is reserved in steps, so that not every
-// record changes the capsule's row.
-func reserves(s session.Session) (least, most int64) {
-	if s.BytesExpected >= 0 {
-		return s.BytesExpected, s.BytesExpected
-	}
-	least = 1 // without quota for a single byte the begin is refused
-	if n := len(s.Received); n > 0 {
-		least = s.Received[n-1].End
-	}
-	return least, (least + reserveStep - 1) / reserveStep * reserveStep
 }

@@ -108,7 +108,7 @@ func TestAReplacementNeedsTheRoleWhenItDrops(t *testing.T) {
 			synctest.Wait() // it waits for this record
 			w.controllers()
 		}
-		e.record.Store(&meet)
+		e.kept.Store(&meet)
 		w.check(put(upload.Put{}))
 		if err := <-replaced; !errors.Is(err, access.ErrForbidden) {
 			t.Errorf("the replacement: %v", err)
@@ -117,4 +117,57 @@ func TestAReplacementNeedsTheRoleWhenItDrops(t *testing.T) {
 			t.Errorf("%d bytes are left of %d, %v", s.Bytes(), chunk, err)
 		}
 	})
+}
+
+// A right that ends after the last look and before the commit: the commit refuses, and nothing is
+// recorded.
+func TestTheCommitDecides(t *testing.T) {
+	w := newWorld(t)
+	e := w.rewire(w.blobs, limits())
+	for name, end := range map[string]func(c access.Caller){
+		"role": func(access.Caller) { w.controllers() },
+		"token": func(c access.Caller) {
+			w.check(w.catalog.Update(t.Context(), func(tx catalog.Tx) error {
+				return catalog.DeleteToken(tx, catalog.SHA256(c.Token))
+			}))
+		},
+		"principal": func(c access.Caller) { w.check(w.access.DeletePrincipal(t.Context(), w.me, c.Principal)) },
+	} {
+		for _, length := range []int64{chunk, session.Unknown} {
+			who := w.join(name)
+			w.controllers(who.Principal)
+			req := upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: length, Chunks: -1}
+			up, err := w.Begin(t.Context(), who, req)
+			w.check(err)
+			strike := func() { end(who) }
+			for what, put := range map[string]func() error{
+				"a chunk": func() error {
+					p := upload.Put{Length: chunk}
+					return w.PutChunk(t.Context(), who, up.ID, 0, bytes.NewReader(random(chunk)), p)
+				},
+				"a range": func() error {
+					p := upload.Put{Length: chunk}
+					_, err := w.PutRange(t.Context(), who, up.ID, 0, bytes.NewReader(random(chunk)), p)
+					return err
+				},
+			} {
+				e.record.Store(&strike)
+				err := put()
+				if !errors.Is(err, access.ErrForbidden) && !errors.Is(err, access.ErrUnauthenticated) {
+					t.Errorf("%s of length %d, the %s has ended: %v", what, length, name, err)
+				}
+				strike = func() {} // it has ended
+			}
+			if s, err := w.sessions.Status(t.Context(), up.ID); err != nil || s.Bytes() != 0 {
+				t.Errorf("%d bytes are recorded, %v", s.Bytes(), err)
+			}
+			e.create.Store(&strike)
+			req.Meta.Name, strike = "b", func() { end(who) }
+			who = w.join(name)
+			w.controllers(who.Principal)
+			if up, err := w.Begin(t.Context(), who, req); err == nil {
+				t.Errorf("a begin, the %s has ended: session %s", name, up.ID)
+			}
+		}
+	}
 }

@@ -299,9 +299,9 @@ func (u *Service) createLarge(
 	if err != nil {
 		return m, err
 	}
-	s, _, err := u.cfg.Sessions.Begin(
-		ctx, session.Spec{ChunkSize: size, BytesExpected: p.Length, Owner: c.Principal, Note: encoded},
-	)
+	s, _, err := u.cfg.Sessions.Begin(access.NewContext(ctx, c), session.Spec{
+		ChunkSize: size, BytesExpected: p.Length, Owner: c.Principal, Note: encoded,
+	})
 	if err != nil {
 		return m, err
 	}
@@ -332,7 +332,7 @@ func (u *Service) streamInto(
 	k := u.newSink(ctx, c, body, p)
 	k.streaming = true
 	defer k.close()
-	length, err := u.cfg.Sessions.PutAt(ctx, s.ID, 0, p.Length, k.body, k, false)
+	length, err := u.cfg.Sessions.PutAt(access.NewContext(ctx, c), s.ID, 0, p.Length, k.body, k, false)
 	if err == nil {
 		err = k.compare()
 	}

@@ -178,12 +178,9 @@ func (u *Service) reclaimEnded(ctx context.Context, place string, l leftover) (l
 	return leftover{}, nil
 }
 
-// withdraw drops the entries of r from the session, if allow gives no error once nobody else is
-// waited for. Their bytes are garbage then.
-func (u *Service) withdraw(
-	ctx context.Context, id session.SessionID, r session.Range, allow func(context.Context) error,
-) (session.Session, error) {
-	s, dropped, err := u.cfg.Sessions.Drop(ctx, id, r, u.clipNote, allow)
+// withdraw drops the entries of r from the session. Their bytes are garbage then.
+func (u *Service) withdraw(ctx context.Context, id session.SessionID, r session.Range) (session.Session, error) {
+	s, dropped, err := u.cfg.Sessions.Drop(ctx, id, r, u.clipNote)
 	if err != nil || placeGen(s) == 0 {
 		return s, err
 	}

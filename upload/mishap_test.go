@@ -32,11 +32,13 @@ func (h *hook) fire() {
 // engine is the session store with hooks.
 type engine struct {
 	session.Store
+	create  hook // before a session is made
 	load    func()
 	loaded  hook // after a session was loaded
 	list    hook // before entries are listed
 	drop    hook // before a drop is recorded
 	record  hook // before entries are recorded
+	kept    hook // after entries were recorded
 	entries func(n int)
 	seal    func()
 }
@@ -69,6 +71,11 @@ func TestWhatIsReplacedAfterItWasVerifiedIsNotPublished(t *testing.T) {
 	w.finishes(up.ID, b)
 }
 
+func (e *engine) Create(ctx context.Context, s session.Session) (session.Session, bool, error) {
+	e.create.fire()
+	return e.Store.Create(ctx, s)
+}
+
 func (e *engine) Load(ctx context.Context, id session.SessionID) (session.Session, error) {
 	if e.load != nil {
 		e.load()
@@ -96,7 +103,11 @@ func (e *engine) Record(
 	if len(c.Add) > 0 {
 		e.record.fire()
 	}
-	return e.Store.Record(ctx, id, gen, c)
+	after, err := e.Store.Record(ctx, id, gen, c)
+	if len(c.Add) > 0 {
+		e.kept.fire()
+	}
+	return after, err
 }
 
 // rewire makes the Services anew, on hooked stores, with the engine's settings of cmd/sluice.
@@ -296,7 +307,7 @@ func TestAFinishAsksForWhatIsDroppedMeanwhile(t *testing.T) {
 	}
 	for name, req := range map[string]upload.FinishRequest{"published": good, "compared": finish} {
 		drop := func() {
-			_, _, err := w.sessions.Drop(t.Context(), up.ID, session.Range{Off: chunk, End: 2 * chunk}, nil, nil)
+			_, _, err := w.sessions.Drop(t.Context(), up.ID, session.Range{Off: chunk, End: 2 * chunk}, nil)
 			w.check(err)
 		}
 		e.list.Store(&drop)

@@ -26,7 +26,7 @@ func (u *Service) PutChunk(
 	k := u.newSink(ctx, c, body, p)
 	defer k.close()
 	k.chunk, k.start = true, idx
-	err := u.cfg.Sessions.PutChunk(ctx, id, idx, k.body, k)
+	err := u.cfg.Sessions.PutChunk(access.NewContext(ctx, c), id, idx, k.body, k)
 	return k.finishPut(err, err == nil)
 }
 
@@ -40,7 +40,7 @@ func (u *Service) PutRange(
 	defer k.close()
 	k.start = off
 	whole := p.SHA256 != nil || p.CRC32C != nil || p.Whole
-	n, err = u.cfg.Sessions.PutAt(ctx, id, off, p.Length, k.body, k, whole)
+	n, err = u.cfg.Sessions.PutAt(access.NewContext(ctx, c), id, off, p.Length, k.body, k, whole)
 	return n, k.finishPut(err, n > 0)
 }
 
@@ -91,7 +91,7 @@ func (k *sink) Claim(ctx context.Context, s session.Session, r session.Range) (m
 		return mayCome, err
 	}
 	if k.put.Replace {
-		if s, err = k.u.withdraw(ctx, s.ID, r, k.mayWrite); err != nil {
+		if s, err = k.u.withdraw(ctx, s.ID, r); err != nil {
 			return mayCome, k.u.handleUnreadable(ctx, s.ID, r, err)
 		}
 	}

@@ -29,7 +29,7 @@ func (s *limitedStore) Free(context.Context) (int64, error) { return s.free, nil
 // reserve, a limit that is lower by now, a place among the open sessions, a server that takes new
 // uploads.
 func TestARepeatPaysForNothingNew(t *testing.T) {
-	stores := metadatatest.NewMem(upload.Reserving(catalog.Bounds{MaxSessions: 2}))
+	stores := metadatatest.NewMem(upload.Hook(catalog.Bounds{MaxSessions: 2}, clock{}))
 	w := newWorldOn(t, stores)
 	blobs := &limitedStore{Mem: w.blobs, free: 1 << 40}
 	w.rewire(blobs, limits())

@@ -169,7 +169,7 @@ func TestWhatWasWithdrawnIsNotWrittenAgain(t *testing.T) {
 	was, err := w.blobs.Places(t.Context(), "", 10)
 	w.check(err)
 	drop := func() {
-		_, _, err := w.sessions.Drop(context.Background(), up.ID, session.All(), nil, nil)
+		_, _, err := w.sessions.Drop(context.Background(), up.ID, session.All(), nil)
 		w.check(err)
 	}
 	e.loaded.Store(&drop)

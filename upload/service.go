@@ -163,7 +163,11 @@ func (u *Service) decide(ctx context.Context, c access.Caller, s session.Session
 // allow asks whether the creator of a session may still act on it in its capsule. A refusal may say
 // that the capsule exists, because the creator knows it.
 func (u *Service) allow(r catalog.Reader, c access.Caller, a access.Action, capsule string) error {
-	_, err := access.Allow(r, c, a, capsule, u.cfg.Clock.Now())
+	return stillAllowed(r, c, a, capsule, u.cfg.Clock.Now())
+}
+
+func stillAllowed(r catalog.Reader, c access.Caller, a access.Action, capsule string, now time.Time) error {
+	_, err := access.Allow(r, c, a, capsule, now)
 	if errors.Is(err, catalog.ErrNotFound) {
 		return fmt.Errorf("%w: you have no role in capsule %s any more", access.ErrForbidden, capsule)
 	}

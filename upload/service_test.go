@@ -69,7 +69,7 @@ func limits() upload.Limits {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	return newWorldOn(t, metadatatest.NewMem(upload.Reserving(catalog.Bounds{MaxSessions: 1000})))
+	return newWorldOn(t, metadatatest.NewMem(upload.Hook(catalog.Bounds{MaxSessions: 1000}, clock{})))
 }
 
 func newWorldOn(t *testing.T, stores metadata.Store) *world {

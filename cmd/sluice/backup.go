@@ -114,7 +114,7 @@ func (c *backupCmd) alone(e *env, dir string, report backup.Progress) (res backu
 	}
 	d, err := openData(
 		c.Data, durable.Power, folder.Options{Existing: true, Log: log},
-		pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{}), Die: e.die, Log: log}, localblob.Options{Log: log},
+		pebblemeta.Options{Hook: upload.Hook(catalog.Bounds{}, nil), Die: e.die, Log: log}, localblob.Options{Log: log},
 	)
 	if err != nil {
 		return res, err

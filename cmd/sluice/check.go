@@ -138,7 +138,7 @@ func (c *checkCmd) check(e *env, die func(error)) (sum keeper.Summary, err error
 	}
 	d, err := openData(
 		c.Data, durable.Power, folder.Options{Existing: true, ReadOnly: !c.Repair, Rejoin: c.Rejoin, Log: log},
-		pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{}), Die: die, Log: log, ReadOnly: !c.Repair},
+		pebblemeta.Options{Hook: upload.Hook(catalog.Bounds{}, nil), Die: die, Log: log, ReadOnly: !c.Repair},
 		localblob.Options{Log: log, ReadOnly: !c.Repair},
 	)
 	if errors.Is(err, pebblemeta.ErrTables) {

@@ -112,7 +112,7 @@ func (s *salvage) make(next folder.Half) (sum keeper.Summary, err error) {
 	rescue := keeper.Salvage{Lost: s.damaged.Lost, Found: s.found}
 	disk := pebblemeta.Held(next.Path, next.HeldPath)
 	options := pebblemeta.Options{
-		FS: pebblemeta.DeferSync(disk), Die: s.die, Log: s.log, Hook: upload.Reserving(catalog.Bounds{}),
+		FS: pebblemeta.DeferSync(disk), Die: s.die, Log: s.log, Hook: upload.Hook(catalog.Bounds{}, nil),
 	}
 	err = s.damaged.Salvage(s.e.ctx, next.Path, options, rescue.Keep, func(what string) {
 		s.found(keeper.Finding{Kind: keeper.KindLost, Text: what})
@@ -176,7 +176,7 @@ func (r *rejoining) found(f keeper.Finding) {
 func (r *rejoining) reconcile(f *folder.Folder) (err error) {
 	log := slog.New(slog.NewTextHandler(r.e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	meta, err := pebblemeta.Open(f.Meta.Path, pebblemeta.Options{
-		Die: dieRestoring, Log: log, Existing: true, Hook: upload.Reserving(catalog.Bounds{}),
+		Die: dieRestoring, Log: log, Existing: true, Hook: upload.Hook(catalog.Bounds{}, nil),
 	})
 	if err != nil {
 		return err

@@ -278,7 +278,7 @@ func (w *damagedFolder) openData(t *testing.T, dir string) *data {
 	t.Helper()
 	d, err := openData(
 		dir, durable.Process, folder.Options{Existing: true},
-		pebblemeta.Options{Hook: upload.Reserving(catalog.Bounds{})}, localblob.Options{},
+		pebblemeta.Options{Hook: upload.Hook(catalog.Bounds{}, nil)}, localblob.Options{},
 	)
 	if err != nil {
 		t.Fatal(err)

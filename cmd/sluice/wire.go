@@ -48,7 +48,7 @@ func (c *serveCmd) wire(
 	}()
 	bounds := catalog.Bounds{MaxSessions: c.MaxOpenSessions}
 	s.data, err = openData(c.Data, c.durability(), folder.Options{Made: made, Log: log}, pebblemeta.Options{
-		Hook: upload.Reserving(bounds), Die: die,
+		Hook: upload.Hook(bounds, nil), Die: die,
 		Reserve: metaReserve, Tables: b.Tables, Log: log,
 	}, localblob.Options{
 		Direct:  direct.Config{Off: c.DirectIO == "off", Buffers: b.DirectBuffers},

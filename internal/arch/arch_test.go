@@ -37,7 +37,7 @@ var arrows = map[string][]string{
 	"blob":                    {"session", "catalog"},
 	"blob/blobtest":           {"blob", "session", "catalog"},
 	"access":                  {"catalog", "internal/system"},
-	"upload":                  {"blob", "session", "catalog", "access", "internal/panics", "internal/system"},
+	"upload":                  {"blob", "session", "catalog", "metadata", "access", "internal/panics", "internal/system"},
 	"memories":                {"blob", "catalog", "access", "internal/system"},
 	"keeper":                  {"blob", "session", "catalog", "upload", "internal/panics"},
 	"backup":                  {"blob", "session", "catalog", "upload", "internal/durable", "internal/system"},

@@ -26,7 +26,7 @@ func (m *Mem) Sessions() session.Store { return m.sessions }
 // Catalog implements metadata.Store.
 func (m *Mem) Catalog() catalog.Store { return m.catalog }
 
-// NewMem makes an empty store. With a nil hook, nothing takes part in the creation of sessions.
+// NewMem makes an empty store. A hook's missing function takes no part.
 func NewMem(hook metadata.Hook) *Mem {
 	var joint sync.Mutex
 	var mem *session.Mem
@@ -34,16 +34,23 @@ func NewMem(hook metadata.Hook) *Mem {
 		_, err := mem.Move(context.Background(), id, session.Step{Gen: gen, To: to})
 		return err
 	})
-	mem = session.NewMemWith(session.MemObservers{Changed: func(before *session.Session, after session.Session) error {
-		if hook == nil || before != nil && before.BytesExpected >= 0 {
-			return nil
-		}
-		return rows.Update(context.Background(), func(tx catalog.Tx) error {
+	mem = session.NewMemWith(session.MemObservers{Changed: func(
+		ctx context.Context, before *session.Session, after session.Session,
+	) error {
+		return rows.Update(ctx, func(tx catalog.Tx) error {
+			if hook.Decide != nil {
+				if err := hook.Decide(ctx, tx, after); err != nil {
+					return err
+				}
+			}
+			if hook.Reserve == nil || before != nil && before.BytesExpected >= 0 {
+				return nil
+			}
 			if before == nil {
-				return hook(tx, nil, clone(after))
+				return hook.Reserve(tx, nil, clone(after))
 			}
 			was := clone(*before)
-			return hook(tx, &was, clone(after))
+			return hook.Reserve(tx, &was, clone(after))
 		})
 	}})
 	return &Mem{jointSessions{mem, &joint}, jointCatalog{rows, mem, &joint}}

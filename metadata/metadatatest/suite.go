@@ -1,6 +1,7 @@
 package metadatatest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -25,9 +26,14 @@ func TestStore(t *testing.T, open func(t *testing.T, hook metadata.Hook) metadat
 	})
 	t.Run("joint commit", func(t *testing.T) { testJoint(t, plain) })
 	t.Run("hook", func(t *testing.T) { testHook(t, open) })
+	t.Run("decision", func(t *testing.T) { testDecision(t, open) })
+	t.Run("decision that no longer holds", func(t *testing.T) { testLateChange(t, open) })
 }
 
-func noHook(catalog.Tx, *session.Session, session.Session) error { return nil }
+var noHook = metadata.Hook{
+	Decide:  func(context.Context, catalog.Reader, session.Session) error { return nil },
+	Reserve: func(catalog.Tx, *session.Session, session.Session) error { return nil },
+}
 
 // The hook is part of the commit that creates a session, and of each record while the length is
 // unknown.
@@ -35,7 +41,9 @@ func testHook(t *testing.T, open func(t *testing.T, hook metadata.Hook) metadata
 	errQuota := errors.New("quota exceeded")
 	var limit int64 = 100
 	var calls []string
-	db := open(t, func(tx catalog.Tx, before *session.Session, after session.Session) error {
+	db := open(t, metadata.Hook{Decide: noHook.Decide, Reserve: func(
+		tx catalog.Tx, before *session.Session, after session.Session,
+	) error {
 		call := fmt.Sprint("new ", after.ID)
 		if before != nil {
 			call = fmt.Sprintf("%s from %d to %d", after.ID, before.Bytes(), after.Bytes())
@@ -52,7 +60,7 @@ func testHook(t *testing.T, open func(t *testing.T, hook metadata.Hook) metadata
 		clear(after.Received)
 		copy(after.Note, "####")
 		return nil
-	})
+	}})
 	st := db.Sessions()
 	reserved := func(want int64) {
 		t.Helper()

@@ -319,7 +319,7 @@ func (w *world) drop() {
 	keep := func(_ context.Context, e session.Entry, _ session.Range) ([]byte, error) { return e.Note, nil }
 	k.disturb()
 	v := w.any()
-	s, _, err := v.Drop(context.Background(), k.id, r, keep, nil)
+	s, _, err := v.Drop(context.Background(), k.id, r, keep)
 	w.expect("drop", err, k.err())
 	k.fence(v, r)
 	if err != nil {

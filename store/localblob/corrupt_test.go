@@ -65,7 +65,7 @@ func newWorld(t *testing.T, dir string, disk durable.FS, stores *metadatatest.Me
 // Bytes become corrupt in a chunk of more than one buffer. The same chunk again is not refused as
 // if it had other bytes: the corrupt bytes are dropped.
 func TestARottenChunkIsNotTakenForAConflict(t *testing.T) {
-	w := newWorld(t, t.TempDir(), nil, metadatatest.NewMem(upload.Reserving(catalog.Bounds{})))
+	w := newWorld(t, t.TempDir(), nil, metadatatest.NewMem(upload.Hook(catalog.Bounds{}, nil)))
 	defer w.blobs.Close()
 	defer w.Close()
 	b := bytes.Repeat([]byte("0123456789abcdef"), 1<<16) // 1 MiB
@@ -141,7 +141,7 @@ func (f *sickFile) PastCache(off, n int64) (func([]byte, int64) (int, error), fu
 
 // A sector that can't be read harms its chunk alone: the client is asked for it again.
 func TestBytesThatCannotBeReadAreAskedForAgain(t *testing.T) {
-	dir, stores, disk := t.TempDir(), metadatatest.NewMem(upload.Reserving(catalog.Bounds{})), &sick{FS: durable.OS{}}
+	dir, stores, disk := t.TempDir(), metadatatest.NewMem(upload.Hook(catalog.Bounds{}, nil)), &sick{FS: durable.OS{}}
 	w := newWorld(t, dir, disk, stores)
 	b := bytes.Repeat([]byte("0123456789abcdef"), 1<<12)
 	up, err := w.Begin(t.Context(), w.me,

@@ -39,7 +39,7 @@ const (
 // nothing in them. Without a hook it fails with metadata.ErrNoHook, unless it opens for reading
 // only.
 func Open(dir string, opts Options) (*DB, error) {
-	if opts.Hook == nil && !opts.ReadOnly {
+	if !opts.Hook.Whole() && !opts.ReadOnly {
 		return nil, metadata.ErrNoHook
 	}
 	if opts.FS == nil {

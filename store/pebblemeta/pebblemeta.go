@@ -74,7 +74,7 @@ import (
 
 // Options are what a DB needs beside its folder. All of them are optional, except the hook.
 type Options struct {
-	// Hook takes part in the creation of sessions. It may be missing only with ReadOnly.
+	// Hook takes part in the commits of sessions. It may be missing only with ReadOnly.
 	Hook metadata.Hook
 	// Die is called when the database can't go on, since its log could not be written. Everything
 	// that was acknowledged is safe. Only a new start can tell whether the commit under way is. Die
@@ -129,6 +129,7 @@ type DB struct {
 	stripes   [stripes]sync.Mutex
 	applyMu   sync.Mutex
 	applied   uint64 // the number of the newest commit, under applyMu
+	access    uint64 // the number of the newest that wrote to catalog.AccessTables, under applyMu
 	totals    totals // as of applied, under applyMu
 
 	views  views

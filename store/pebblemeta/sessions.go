@@ -41,7 +41,10 @@ func (st sessionStore) Create(ctx context.Context, s session.Session) (session.S
 		return session.Session{}, false, t.endUnchanged(ctx, err)
 	}
 	s = initialSession(s)
-	if err := t.runHook(nil, s); err != nil {
+	if err := t.db.hook.Decide(ctx, t, s); err != nil {
+		return session.Session{}, false, t.endUnchanged(ctx, err)
+	}
+	if err := t.reserve(nil, s); err != nil {
 		return session.Session{}, false, t.endUnchanged(ctx, err)
 	}
 	if err := t.write(nil, &s); err != nil {
@@ -102,15 +105,6 @@ func (t *txn) current(id session.SessionID) (session.Session, error) {
 	return s, nil
 }
 
-// runHook runs the hook.
-func (t *txn) runHook(before *session.Session, after session.Session) error {
-	if before != nil {
-		b := clone(*before)
-		before = &b
-	}
-	return t.db.hook(t, before, clone(after))
-}
-
 // clone shares nothing with s.
 func clone(s session.Session) session.Session {
 	s.Note, s.Received, s.Dropped = slices.Clone(s.Note), slices.Clone(s.Received), slices.Clone(s.Dropped)
@@ -137,7 +131,8 @@ func (st sessionStore) Load(ctx context.Context, id session.SessionID) (session.
 	return s, nil
 }
 
-// Record implements session.Store. If the length is known it takes no lock except the session's.
+// Record implements session.Store. If the length is known it takes no lock except the session's,
+// unless rights change at the same time.
 func (st sessionStore) Record(
 	ctx context.Context, id session.SessionID, gen uint64, c session.Change,
 ) (session.Session, error) {
@@ -146,14 +141,14 @@ func (st sessionStore) Record(
 	}
 	defer st.db.calls.leave()
 	s, err := st.record(ctx, st.db.begin(), id, gen, c)
-	if errors.Is(err, errNeedsCatalog) {
+	if err == errNeedsCatalog {
 		s, err = st.record(ctx, st.db.beginCatalog(), id, gen, c)
 	}
 	return s, err
 }
 
-// errNeedsCatalog: the hook has to run. It needs the catalog's lock, which comes before the
-// session's.
+// errNeedsCatalog: the hook has to reserve, or what it has decided by has changed since. The
+// catalog's lock is needed, which comes before the session's.
 var errNeedsCatalog = errors.New("needs the catalog")
 
 func (st sessionStore) record(
@@ -172,11 +167,14 @@ func (st sessionStore) record(
 	if err != nil {
 		return session.Session{}, t.endUnchanged(ctx, err)
 	}
+	if before.BytesExpected < 0 && !t.catalog {
+		return session.Session{}, errNeedsCatalog
+	}
+	if err := t.decide(ctx, after); err != nil {
+		return session.Session{}, t.endUnchanged(ctx, err)
+	}
 	if before.BytesExpected < 0 {
-		if !t.catalog {
-			return session.Session{}, errNeedsCatalog
-		}
-		if err := t.runHook(&before, after); err != nil {
+		if err := t.reserve(&before, after); err != nil {
 			return session.Session{}, t.endUnchanged(ctx, err)
 		}
 	}

@@ -1,6 +1,7 @@
 package pebblemeta
 
 import (
+	"context"
 	"os"
 	"testing"
 
@@ -20,7 +21,7 @@ func TestMain(m *testing.M) { os.Exit(leak.Check(m).Run()) }
 func opened(t *testing.T, disk vfs.FS, opts Options) *DB {
 	t.Helper()
 	opts.FS = disk
-	if opts.Hook == nil {
+	if !opts.Hook.Whole() {
 		opts.Hook = noHook
 	}
 	db, err := Open("data/meta", opts)
@@ -30,7 +31,10 @@ func opened(t *testing.T, disk vfs.FS, opts Options) *DB {
 	return db
 }
 
-func noHook(catalog.Tx, *session.Session, session.Session) error { return nil }
+var noHook = metadata.Hook{
+	Decide:  func(context.Context, catalog.Reader, session.Session) error { return nil },
+	Reserve: func(catalog.Tx, *session.Session, session.Session) error { return nil },
+}
 
 // open is opened, and closes it with the test.
 func open(t *testing.T, disk vfs.FS, opts Options) *DB {

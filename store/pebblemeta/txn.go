@@ -23,6 +23,10 @@ type txn struct {
 	catalog       bool
 	lockedStripes [stripes]bool
 
+	// decided: the hook has decided without the catalog's lock, by the state of commit decidedAt.
+	decided   bool
+	decidedAt uint64
+
 	delta    totals // what the commit adds
 	unsynced bool   // it need not survive a power loss
 	changed  []session.Session
@@ -108,11 +112,23 @@ func (t *txn) commit() error {
 	return nil
 }
 
-// apply gives the commit its place in the order of all commits.
+// accessTables has a bit for each of catalog.AccessTables.
+var accessTables = func() (bits uint32) {
+	for _, table := range catalog.AccessTables() {
+		bits |= 1 << table
+	}
+	return bits
+}()
+
+// apply gives the commit its place in the order of all commits. It gives errNeedsCatalog, and
+// changes nothing, if the hook's decision may not hold any more.
 func (t *txn) apply() (seq uint64, snap *pebble.Snapshot, err error) {
 	db := t.db
 	db.applyMu.Lock()
 	defer db.applyMu.Unlock()
+	if t.decided && db.access > t.decidedAt {
+		return 0, nil, errNeedsCatalog
+	}
 	if after := db.totals.plus(t.delta); after != db.totals {
 		row, err := after.encode()
 		if err != nil {
@@ -128,6 +144,9 @@ func (t *txn) apply() (seq uint64, snap *pebble.Snapshot, err error) {
 		db.fatal(fmt.Errorf("applying a commit to the metadata: %w", err))
 	}
 	db.applied++
+	if t.tables&accessTables != 0 {
+		db.access = db.applied
+	}
 	for _, w := range t.writes {
 		db.cache.commitRow(w.table, w.key, db.applied, w.row)
 	}

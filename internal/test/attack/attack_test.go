@@ -177,7 +177,7 @@ func (v *victim) clientAt(url, secret string) *api.Client {
 func (v *victim) principals(data string, secrets map[string]string) (ids map[string]string) {
 	v.Helper()
 	db, err := pebblemeta.Open(filepath.Join(data, "meta"), pebblemeta.Options{
-		Hook: upload.Reserving(catalog.Bounds{}),
+		Hook: upload.Hook(catalog.Bounds{}, nil),
 	})
 	v.must(err)
 	defer func() { v.must(db.Close()) }()

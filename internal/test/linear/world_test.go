@@ -63,7 +63,7 @@ func openServer(ctx context.Context, st setup) (*server, error) {
 		Limits: limits, MaxSessions: 1000, TrashFor: long,
 	}
 	if st.inMemory {
-		c.Metadata = metadatatest.NewMem(upload.Reserving(catalog.Bounds{MaxSessions: 1000}))
+		c.Metadata = metadatatest.NewMem(upload.Hook(catalog.Bounds{MaxSessions: 1000}, st.clock))
 	}
 	w, err := world.Open(ctx, c)
 	if err != nil {

@@ -69,5 +69,23 @@ func ofAccess() []mutant {
 			new:   "	if err != nil || have > 0 {\n		return err\n	}\n	return writeFormat(disk, dir)",
 			tests: []string{"store/pebblemeta.TestAnOlderFormatIsRaised"},
 		},
+		{
+			name: "the-right-to-write-is-decided-before-the-commit-alone", promise: 15, file: "upload/hook.go",
+			old:   "	return stillAllowed(r, c, access.Write, n.Capsule, clock.Now())",
+			new:   "	_, _, _ = c, n, stillAllowed\n	return nil",
+			tests: []string{"upload.TestTheCommitDecides", "upload.TestAReplacementNeedsTheRoleWhenItDrops"},
+		},
+		{
+			name: "a-right-that-ends-beside-a-record-is-not-seen", promise: 15, file: "store/pebblemeta/txn.go",
+			old:   "	if t.decided && db.access > t.decidedAt {",
+			new:   "	if t.decided && db.access > t.decidedAt+1<<40 {",
+			tests: []string{"store/pebblemeta.TestBothAreAStore"},
+		},
+		{
+			name: "a-change-of-a-members-role-is-not-seen", promise: 15, file: "catalog/capsule.go",
+			old:   "	for _, p := range is {\n		if err := Roles.Put(",
+			new:   "	for _, p := range is {\n		if slices.Contains(was, p) {\n			continue\n		}\n		if err := Roles.Put(",
+			tests: []string{"store/pebblemeta.TestBothAreAStore"},
+		},
 	}
 }

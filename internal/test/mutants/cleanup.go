@@ -143,8 +143,8 @@ func ofCleanup() []mutant {
 		},
 		{
 			name: "a-replacement-gives-back-what-was-there-when-it-began", promise: 7, file: "upload/leftover.go",
-			old:   "	s, dropped, err := u.cfg.Sessions.Drop(ctx, id, r, u.clipNote, allow)",
-			new:   "	dropped, err := u.cfg.Sessions.Entries(ctx, id, r, 0)\n	if err != nil {\n		return session.Session{}, err\n	}\n	s, _, err := u.cfg.Sessions.Drop(ctx, id, r, u.clipNote, allow)",
+			old:   "	s, dropped, err := u.cfg.Sessions.Drop(ctx, id, r, u.clipNote)",
+			new:   "	dropped, err := u.cfg.Sessions.Entries(ctx, id, r, 0)\n	if err != nil {\n		return session.Session{}, err\n	}\n	s, _, err := u.cfg.Sessions.Drop(ctx, id, r, u.clipNote)",
 			tests: []string{"upload.TestReplacementsAtOnceLeaveNothing"},
 		},
 		{
@@ -152,12 +152,6 @@ func ofCleanup() []mutant {
 			old:   "k.runs[1:], true",
 			new:   "k.runs[1:], false",
 			tests: []string{"upload.TestAnAbortBetweenCommitAndRecordLeavesNothing"},
-		},
-		{
-			name: "a-replacement-needs-the-role-at-its-beginning-alone", promise: 15, file: "session/change.go",
-			old:   "		if allow != nil {",
-			new:   "		if false {",
-			tests: []string{"upload.TestAReplacementNeedsTheRoleWhenItDrops"},
 		},
 	}
 }

@@ -34,7 +34,7 @@ func ofMeetings() []mutant {
 			tests: []string{"internal/test/linear.TestConcurrentHistoriesAreLinearizable"},
 		},
 		{
-			name: "a-begin-asks-for-its-key-before-its-commit", promise: 5, file: "upload/begin.go",
+			name: "a-begin-asks-for-its-key-before-its-commit", promise: 5, file: "upload/hook.go",
 			old:   "if before == nil && after.Idem != \"\" {",
 			new:   "if false {",
 			tests: []string{"upload.TestABeginThatMeetsACreateOfItsKey"},

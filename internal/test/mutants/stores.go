@@ -269,7 +269,7 @@ func ofStores() []mutant {
 		},
 		{
 			name: "quotas-bound-nothing-and-nobody-says-so", promise: 17, file: "store/pebblemeta/open.go",
-			old:   "	if opts.Hook == nil && !opts.ReadOnly {\n",
+			old:   "	if !opts.Hook.Whole() && !opts.ReadOnly {\n",
 			new:   "	if false {\n",
 			tests: []string{"store/pebblemeta.TestAStoreNeedsAHook"},
 		},

@@ -147,7 +147,7 @@ func (w *World) openStores(c Config) (err error) {
 		return err
 	}
 	if c.Metadata == nil {
-		c.Meta.Hook, c.Meta.FS = upload.Reserving(catalog.Bounds{MaxSessions: c.MaxSessions}), c.Disk.Pebble
+		c.Meta.Hook, c.Meta.FS = upload.Hook(catalog.Bounds{MaxSessions: c.MaxSessions}, c.Clock), c.Disk.Pebble
 		c.Meta.Durability = c.Durability
 		if w.Meta, err = pebblemeta.Open(meta, c.Meta); err != nil {
 			return err
