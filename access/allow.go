@@ -1,6 +1,7 @@
 package access
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -50,6 +51,44 @@ func Allow(r catalog.Reader, c Caller, a Action, capsule string, now time.Time) 
 		return catalog.Capsule{}, fmt.Errorf("%w: your role in capsule %s is not enough", ErrForbidden, capsule)
 	}
 	return row, nil
+}
+
+// Claim is what a request needs for as long as it runs: that its caller may come in, and, with an
+// Action, that it may do that to a capsule.
+type Claim struct {
+	Caller  Caller
+	Action  Action // 0: none
+	Capsule string
+}
+
+// StillAllowed decides about each of the claims by one state. The error at its index is nil, or what
+// AllowAny or Allow gives. err says that the state can't be read: then nothing is known.
+func (s *Service) StillAllowed(ctx context.Context, claims []Claim) (refused []error, err error) {
+	err = s.store.View(ctx, func(r catalog.Reader) error {
+		refused = make([]error, len(claims))
+		for i, claim := range claims {
+			var err error
+			if claim.Action == 0 {
+				err = AllowAny(r, claim.Caller, false, s.clock.Now())
+			} else {
+				_, err = Allow(r, claim.Caller, claim.Action, claim.Capsule, s.clock.Now())
+			}
+			switch {
+			case err == nil, errors.Is(err, catalog.ErrDamaged): // of a row that can't be read nothing is known
+			case isRefusal(err):
+				refused[i] = err
+			default:
+				return err
+			}
+		}
+		return nil
+	})
+	return refused, err
+}
+
+// isRefusal reports whether an error says that the caller may not.
+func isRefusal(err error) bool {
+	return errors.Is(err, ErrUnauthenticated) || errors.Is(err, ErrForbidden) || errors.Is(err, catalog.ErrNotFound)
 }
 
 // AllowAny decides whether the caller may do something that concerns no existing capsule. change

@@ -17,9 +17,12 @@ import (
 
 // refuse answers a request with an error.
 func (s *Server) refuse(c *call, err error) {
+	if reason := c.revoked(); reason != nil {
+		err = reason
+	}
 	if c.status != 0 { // a part of the answer is out: the client must see the cut
 		level := slog.LevelError
-		if cut := (*cutError)(nil); errors.As(err, &cut) { // the client has left
+		if cut := (*cutError)(nil); errors.As(err, &cut) || c.revoked() != nil { // the client has left, or must
 			level = slog.LevelDebug
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {

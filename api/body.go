@@ -44,6 +44,7 @@ type body struct {
 	deadline time.Time // the one that is set, if any
 	wake     time.Time // the one that SetReadDeadline asked for, if any
 	released bool      // nothing may change the connection's deadline any more
+	refused  error     // why nothing more is read of it
 }
 
 var _ session.DeadlineReader = (*body)(nil)
@@ -105,6 +106,8 @@ func (b *body) endWith(err error) error {
 	switch {
 	case b.ended:
 		b.err = err
+	case b.refused != nil:
+		b.err = b.refused
 	case errors.Is(err, os.ErrDeadlineExceeded) && b.wake.IsZero():
 		b.err = errSlow
 	default:
@@ -164,6 +167,17 @@ func (b *body) SetReadDeadline(t time.Time) error {
 	}
 	b.deadline = b.wake
 	return b.setConnDeadline(b.wake)
+}
+
+// refuse ends the body: a Read that is blocked, or the next one, returns the reason. A body that has
+// ended stays as it is.
+func (b *body) refuse(reason error) {
+	b.mu.Lock()
+	if b.refused == nil {
+		b.refused = reason
+	}
+	b.mu.Unlock()
+	_ = b.SetReadDeadline(time.Unix(1, 0))
 }
 
 // release gives the connection's deadline back. mu is held.

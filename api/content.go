@@ -14,6 +14,7 @@ import (
 	"time"
 	"unicode"
 
+	"sluice/access"
 	"sluice/catalog"
 )
 
@@ -39,6 +40,7 @@ func (s *Server) readContent(c *call) error {
 		return err
 	}
 	m := f.Memory
+	s.watcher.narrow(c.revocable.watched, access.Claim{Caller: c.caller, Action: access.Read, Capsule: m.Capsule})
 	h := c.Header()
 	v := contentHeaders(h, m, s.machine.now())
 	switch v.conditions(c.req.Header) {
@@ -87,6 +89,7 @@ func (s *Server) readContent(c *call) error {
 func (s *Server) sendContent(c *call, body io.Reader, n int64, status int) error {
 	buf, free := s.block(c, n)
 	defer free()
+	c.revocable.sending.Store(true)
 	allowed := s.cfg.RateWindow + time.Duration(float64(len(*buf))/float64(s.cfg.MinRate)*float64(time.Second))
 	for sent := int64(0); sent < n; {
 		k, err := body.Read((*buf)[:min(int64(len(*buf)), n-sent)])
@@ -101,6 +104,9 @@ func (s *Server) sendContent(c *call, body io.Reader, n int64, status int) error
 		}
 		// A writer without deadlines can't hold the client to the rate.
 		_ = c.body.rc.SetWriteDeadline(s.machine.now().Add(allowed))
+		if err := c.revoked(); err != nil { // its deadline may have been the one before
+			return err
+		}
 		if _, err := c.Write((*buf)[:k]); err != nil {
 			return &cutError{err}
 		}

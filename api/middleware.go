@@ -27,6 +27,8 @@ type call struct {
 	sent     int64 // bytes of the answer
 	headOnly bool  // the answer is a head alone
 	usage    usage // what it holds of the limits
+
+	revocable revocable
 }
 
 // Unwrap is for http.ResponseController.
@@ -87,6 +89,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		h.Set("X-Request-Id", c.id)
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Cache-Control", "no-store")
+		defer s.unwatch(c)
 		defer s.releaseAll(c) // also what the answer to a panic holds
 		defer func() {
 			panicked := recover()
@@ -138,13 +141,9 @@ func (s *Server) guard(next http.Handler) http.Handler {
 // counted lets Serve wait for the running requests, and admits none once it has stopped.
 func (s *Server) counted(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.mu.Lock()
-		if s.stopped {
-			s.mu.Unlock()
+		if !s.enter() {
 			panic(http.ErrAbortHandler)
 		}
-		s.requests.Add(1)
-		s.mu.Unlock()
 		defer s.requests.Done()
 		if c := connOf(r); c != nil {
 			if r.ProtoMajor < 2 {
@@ -158,6 +157,16 @@ func (s *Server) counted(next http.Handler) http.Handler {
 		defer s.running.Add(-1)
 		next.ServeHTTP(w, r)
 	})
+}
+
+// enter lets Serve wait for something until requests.Done. It returns false once Serve has stopped.
+func (s *Server) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.stopped {
+		s.requests.Add(1)
+	}
+	return !s.stopped
 }
 
 // mux routes the table's operations. A path that is not in its plain form is not found. No redirect
@@ -258,6 +267,9 @@ func (s *Server) run(c *call, r *route) error {
 	}
 	if err := c.checkHeaders(r); err != nil {
 		return err
+	}
+	if r.auth != open && (r.raw || r.content) {
+		s.watch(c)
 	}
 	if r.longAnswer {
 		if r.method == http.MethodGet {

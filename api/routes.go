@@ -288,7 +288,7 @@ func routes() []route {
 		{
 			method: post, path: "/v1/tokens_revoke", auth: member, codes: accessCodes,
 			operation: commanding((*Server).revokeToken),
-			about:     "Ends a token of the caller, or any for an admin. An upload with it is refused at its next record.",
+			about:     "Ends a token of the caller, or any for an admin. What runs with it ends within a second.",
 		},
 
 		{

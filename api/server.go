@@ -90,6 +90,7 @@ type Server struct {
 	largeBlocks, smallBlocks sync.Pool
 
 	limits   limits
+	watcher  watcher
 	refused  counters
 	warnings throttles
 
@@ -133,6 +134,7 @@ func New(cfg Config) (*Server, error) {
 		pending: newPendingStreams(int(cfg.Refused), streamsOf(cfg.MaxRequests), machine.now),
 		limits:  newLimits(cfg.MaxRequests, cmp.Or(cfg.JSON, maxHeld), cmp.Or(cfg.AnswerBytes, maxHeld), cfg.Refused),
 	}
+	s.watcher.check, s.watcher.enter, s.watcher.leave = cfg.Access.StillAllowed, s.enter, s.requests.Done
 	routes := routes()
 	var err error
 	if s.document, err = document(routes); err != nil {

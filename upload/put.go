@@ -143,6 +143,8 @@ func (k *sink) finishPut(err error, recorded bool) error {
 	k.body.done()
 	if err == nil {
 		err = k.checkAtEnd()
+	} else if refused := k.mayWrite(k.ctx); refused != nil {
+		err = refused // what has become of the session is no longer the caller's concern
 	}
 	if err = k.u.handleUnreadable(k.ctx, k.s.ID, k.claimed, err); !recorded {
 		return err

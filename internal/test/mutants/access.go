@@ -70,6 +70,18 @@ func ofAccess() []mutant {
 			tests: []string{"store/pebblemeta.TestAnOlderFormatIsRaised"},
 		},
 		{
+			name: "what-runs-goes-on-after-the-token", promise: 14, file: "api/watch.go",
+			old:   "			r.end(reason)",
+			new:   "			_ = reason",
+			tests: []string{"api.TestWhatRunsEndsWithTheRight"},
+		},
+		{
+			name: "a-download-goes-on-without-its-role", promise: 15, file: "api/content.go",
+			old:   "access.Claim{Caller: c.caller, Action: access.Read, Capsule: m.Capsule}",
+			new:   "access.Claim{Caller: c.caller}",
+			tests: []string{"api.TestWhatRunsEndsWithTheRight"},
+		},
+		{
 			name: "the-right-to-write-is-decided-before-the-commit-alone", promise: 15, file: "upload/hook.go",
 			old:   "	return stillAllowed(r, c, access.Write, n.Capsule, clock.Now())",
 			new:   "	_, _, _ = c, n, stillAllowed\n	return nil",
