@@ -91,7 +91,7 @@ type auditFile struct {
 	log  *slog.Logger
 	stop chan struct{} // closed by giveUp
 
-	f       *os.File
+	f       io.WriteCloser
 	info    os.FileInfo
 	failing bool
 	told    time.Time
