@@ -134,7 +134,7 @@ func New(cfg Config) (*Server, error) {
 	machine := machine{cfg.Clock, cfg.Rand}
 	s := &Server{
 		cfg: cfg, machine: machine, log: cfg.Log, audits: auditor{log: cfg.Audit},
-		unread: newUnreadBytes(cmp.Or(cfg.Unread, maxUnread)),
+		unread:  newUnreadBytes(cmp.Or(cfg.Unread, maxUnread)),
 		pending: newPendingStreams(int(cfg.Refused), streamsOf(cfg.MaxRequests), machine.now),
 		limits:  newLimits(cfg.MaxRequests, cmp.Or(cfg.JSON, maxHeld), cmp.Or(cfg.AnswerBytes, maxHeld), cfg.Refused),
 	}
