@@ -33,7 +33,7 @@ type auditor struct {
 	log     *audit.Log
 	signIns signIns
 	floods  [len(floodCodes)]throttle
-	expired throttle // of Unauthenticated, where the token's row is still there
+	ended   throttle // of Unauthenticated, with a token that was good once
 	leftOut atomic.Int64
 }
 
@@ -46,7 +46,7 @@ var floodCodes = [...]Code{
 // flood gives the throttle of a refusal.
 func (a *auditor) flood(code Code, token string) *throttle {
 	if code == CodeUnauthenticated && token != "" {
-		return &a.expired
+		return &a.ended
 	}
 	for i, c := range floodCodes[:len(floodCodes)-1] {
 		if c == code {
@@ -67,7 +67,7 @@ func (a *auditor) reportLeftOut(now time.Time, all bool) {
 	for i := range a.floods {
 		report(&a.floods[i], floodCodes[i])
 	}
-	report(&a.expired, CodeUnauthenticated)
+	report(&a.ended, CodeUnauthenticated)
 }
 
 // keepReporting reports what was left out until ctx ends.
@@ -103,13 +103,12 @@ func (s *Server) audit(c *call, err error) {
 	if s.audits.log == nil || c.route == nil || c.route.audit == auditNothing {
 		return
 	}
-	now := s.machine.now()
 	if err == nil {
 		if c.route.audit == auditAlways || c.route.audit == auditAdmins && c.caller.Admin {
 			r := c.record(audit.Act)
 			r.Outcome, r.Status = audit.OK, c.status
 			c.addChanges(&r)
-			s.audits.log.Add(now, r)
+			s.audits.log.Add(s.machine.now(), r)
 		}
 		return
 	}
@@ -120,8 +119,8 @@ func (s *Server) audit(c *call, err error) {
 	} else if c.route.audit != auditAlways {
 		return
 	}
-	t := s.audits.flood(code, c.caller.TokenID)
-	leftOut, ok := t.allow(now)
+	now := s.machine.now()
+	leftOut, ok := s.audits.flood(code, c.caller.TokenID).allow(now)
 	if !ok {
 		s.audits.leftOut.Add(1)
 		return
@@ -194,7 +193,7 @@ var targetMembers = []string{"capsule_id", "memory_id", "session_id", "principal
 func setTarget(t *audit.Target, name, value string) {
 	switch {
 	case name == "capsule_id" && catalog.ValidCapsuleID(value):
-		t.Capsule = value
+		t.Capsule = wholeSecrets.ReplaceAllLiteralString(value, hidden)
 	case name == "memory_id" && isID(value):
 		t.Memory = value
 	case name == "session_id":

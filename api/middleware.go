@@ -99,8 +99,8 @@ func (s *Server) guard(next http.Handler) http.Handler {
 				s.log.Error(
 					"panic", "request_id", c.id, "route", r.Pattern, "panic", panicked, "stack", string(debug.Stack()),
 				)
+				s.audit(c, errPanic)
 				if c.status == 0 {
-					s.audit(c, errPanic)
 					s.refuse(c, errPanic)
 					panicked = nil
 				} else {

@@ -6,7 +6,7 @@ func ofAudit() []mutant {
 		{
 			name: "what-is-hidden-is-not-audited", promise: 15, file: "api/audit.go",
 			old:   "	return errors.Is(err, access.ErrHidden)",
-			new:   "	return errors.Is(err, errOverShare)",
+			new:   "	return errors.Is(err, access.ErrHidden) && code == CodeDamaged",
 			tests: []string{"api.TestTheAuditLogTellsWhoDidWhat", "api.TestRefusalsAreAudited"},
 		},
 		{
@@ -24,7 +24,7 @@ func ofAudit() []mutant {
 		{
 			name: "a-flood-of-one-kind-hides-the-others", promise: 12, file: "api/audit.go",
 			old:   "		if c == code {\n			return &a.floods[i]\n		}",
-			new:   "		if c == code {\n			return &a.floods[0]\n		}",
+			new:   "		if c == code {\n			return &a.floods[i*0]\n		}",
 			tests: []string{"api.TestAFloodOfRefusalsIsBounded"},
 		},
 		{
@@ -46,8 +46,14 @@ func ofAudit() []mutant {
 			tests: []string{"api.TestNoLogHasASecret"},
 		},
 		{
+			name: "a-token-is-a-capsule-in-the-audit-log", promise: 14, file: "api/audit.go",
+			old:   "wholeSecrets.ReplaceAllLiteralString(value, hidden)",
+			new:   "value",
+			tests: []string{"api.TestNoLogHasASecret"},
+		},
+		{
 			name: "the-log-has-a-token-in-the-wrong-member", promise: 14, file: "api/redact.go",
-			old:   "secrets.ReplaceAllLiteralString(e.Error(), \"slc_[hidden]\")",
+			old:   "secrets.ReplaceAllLiteralString(e.Error(), hidden)",
 			new:   "e.Error()",
 			tests: []string{"api.TestNoLogHasASecret"},
 		},
