@@ -150,7 +150,9 @@ func TestTheAuditLogTellsWhoDidWhat(t *testing.T) {
 			"tokens_create", "ok", 200,
 			map[string]string{"principal_id": ada.PrincipalID, "token_id": token.TokenID},
 			[]string{"expires_in_seconds"},
-			map[string]any{"expires_in_seconds": 600.0, "expires_at": token.ExpiresAt.UTC().Format("2006-01-02T15:04:05.000Z")},
+			map[string]any{
+				"expires_in_seconds": 600.0, "expires_at": token.ExpiresAt.UTC().Format("2006-01-02T15:04:05.000Z"),
+			},
 			0,
 		},
 		{
@@ -314,7 +316,8 @@ func TestNoLogHasASecret(t *testing.T) {
 		content, `{}`, `{"name":"confidential-name","admin":true}`, `{"memory_id":"` + m.MemoryID + `"}`,
 		`{"token_id":"` + token.TokenID + `","name":"` + token.Token + `"}`, `{"token_id":"` + token.Token + `"}`,
 		`{"capsule_id":"confidential-name","name":"confidential-name","owners":["` + token.Token + `"]}`,
-		`{"principal_id":"` + token.Token + `"}`, `{"principal_id":"` + uuid.Max.String() + `","name":"confidential-name"}`,
+		`{"principal_id":"` + token.Token + `"}`,
+		`{"principal_id":"` + uuid.Max.String() + `","name":"confidential-name"}`,
 	}
 	// These come first, before the records of what fails are throttled.
 	for path, body := range map[string]string{

@@ -75,7 +75,7 @@ type Config struct {
 	KnownIncarnation func(incarnation uint64) bool
 	// Audit, which may be nil, takes a record of each principal and token that the keeper ends.
 	Audit *audit.Log
-	Log              *slog.Logger
+	Log   *slog.Logger
 }
 
 // Keeper keeps a data folder clean. All methods may be called at any time, at the same time as each
