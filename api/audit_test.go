@@ -315,7 +315,7 @@ func TestNoLogHasASecret(t *testing.T) {
 	bodies := []string{
 		content, `{}`, `{"name":"confidential-name","admin":true}`, `{"memory_id":"` + m.MemoryID + `"}`,
 		`{"token_id":"` + token.TokenID + `","name":"` + token.Token + `"}`, `{"token_id":"` + token.Token + `"}`,
-		`{"capsule_id":"confidential-name","name":"confidential-name","owners":["` + token.Token + `"]}`,
+		`{"capsule_id":"photos","name":"confidential-name","owners":["` + token.Token + `"]}`,
 		`{"principal_id":"` + token.Token + `"}`,
 		`{"principal_id":"` + uuid.Max.String() + `","name":"confidential-name"}`,
 	}
