@@ -6,6 +6,9 @@ package access
 import (
 	"context"
 	"errors"
+	"fmt"
+
+	"sluice/catalog"
 )
 
 // The refusals. A caller that may not know that a thing exists gets catalog.ErrNotFound instead of
@@ -17,13 +20,22 @@ var (
 	ErrForbidden = errors.New("not allowed")
 )
 
+// ErrHidden marks a refusal that reads as if the thing were not there: the caller may not know of
+// it. It stands beside catalog.ErrNotFound or session.ErrNotFound, and no client is told.
+var ErrHidden = errors.New("the caller may not know of it")
+
+// errHidden is what a caller gets instead of a thing of the catalog that it may not know of.
+var errHidden = fmt.Errorf("%w: %w", catalog.ErrNotFound, ErrHidden)
+
 // Caller is a verified identity. It is passed explicitly to every operation.
 type Caller struct {
 	// Principal is the caller's id. It owns what it begins.
 	Principal string
 	// Token is the hash under which the token is stored: Allow looks it up again.
 	Token [32]byte
-	Admin bool
+	// TokenID is the token's id, which is no secret.
+	TokenID string
+	Admin   bool
 	// ReadOnly: the token may not change anything.
 	ReadOnly bool
 }

@@ -15,7 +15,7 @@ import (
 // state at the commit.
 //
 // Errors: ErrUnauthenticated if the token or the principal is gone; catalog.ErrNotFound if the
-// capsule is absent or the caller may not know of it; ErrForbidden.
+// capsule is absent or, with ErrHidden, if the caller may not know of it; ErrForbidden.
 func Allow(r catalog.Reader, c Caller, a Action, capsule string, now time.Time) (catalog.Capsule, error) {
 	admin, err := reauthenticate(r, c, now)
 	if err != nil {
@@ -29,7 +29,7 @@ func Allow(r catalog.Reader, c Caller, a Action, capsule string, now time.Time) 
 	controller := owner || slices.Contains(row.Controllers, c.Principal)
 	member := controller || row.Subject == c.Principal
 	if !member && !admin {
-		return catalog.Capsule{}, catalog.ErrNotFound
+		return catalog.Capsule{}, errHidden
 	}
 	if c.ReadOnly && a != Read && a != Inspect {
 		return catalog.Capsule{}, fmt.Errorf("%w: the token is read-only", ErrForbidden)

@@ -32,7 +32,8 @@ func New(store catalog.Store, clock Clock, running func() int64, random io.Reade
 	return &Service{store: store, clock: clock, running: running, rand: random}
 }
 
-// Authenticate gives the caller that the secret belongs to, or ErrUnauthenticated.
+// Authenticate gives the caller that the secret belongs to, or ErrUnauthenticated. With that error
+// it still says whose the token was, if the token is there and has expired.
 func (s *Service) Authenticate(ctx context.Context, secret string) (c Caller, err error) {
 	hash, ok := hashOf(secret)
 	if !ok {
@@ -46,7 +47,7 @@ func (s *Service) Authenticate(ctx context.Context, secret string) (c Caller, er
 		if err != nil {
 			return err
 		}
-		c = Caller{Principal: t.Principal, Token: hash, ReadOnly: t.ReadOnly}
+		c = Caller{Principal: t.Principal, Token: hash, TokenID: t.ID, ReadOnly: t.ReadOnly}
 		now := s.clock.Now()
 		if c.Admin, err = reauthenticate(r, c, now); err == nil {
 			s.used.note(t, now)
@@ -95,6 +96,22 @@ func (s *Service) Bootstrap(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return secret, nil
+}
+
+// TokenOf gives the token that a secret belongs to, or ErrUnauthenticated. It counts as no use.
+func (s *Service) TokenOf(ctx context.Context, secret string) (t catalog.Token, err error) {
+	hash, ok := hashOf(secret)
+	if !ok {
+		return t, ErrUnauthenticated
+	}
+	err = s.store.View(ctx, func(r catalog.Reader) error {
+		t, err = catalog.Tokens.Get(r, catalog.TokenKey(hash))
+		if errors.Is(err, catalog.ErrNotFound) {
+			return ErrUnauthenticated
+		}
+		return err
+	})
+	return t, err
 }
 
 // AdminToken makes one more token for the oldest admin. With it, the owner of the data folder gets

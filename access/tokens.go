@@ -154,7 +154,7 @@ func (s *Service) RevokeToken(ctx context.Context, by Caller, id string) error {
 		if ref.Principal != by.Principal {
 			err := AllowAdmin(tx, by, true, s.clock.Now())
 			if errors.Is(err, ErrForbidden) {
-				return catalog.ErrNotFound // nor may it know
+				return errHidden
 			}
 			if err != nil {
 				return err

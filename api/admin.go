@@ -155,6 +155,12 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 	metric("gauge", "answer_bytes", "Bytes of answers that are made and not taken yet.", "", s.limits.answers.inUse())
 	metric("counter", "refused_total", "Connections, requests and answers that a bound has refused or cut off.",
 		s.refused.rows()...)
+	records, dropped := s.cfg.Audit.Counts()
+	metric("counter", "audit_records_total", "Records of the audit log since the start, those that were dropped too.",
+		"", records)
+	metric("counter", "audit_dropped_total", "Records that could not be written to the audit log.", "", dropped)
+	metric("counter", "audit_left_out_total", "Refusals of which the audit log has the number alone.", "",
+		s.audits.leftOut.Load())
 	draining := 0
 	if s.draining.Load() {
 		draining = 1

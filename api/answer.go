@@ -28,7 +28,7 @@ func (s *Server) refuse(c *call, err error) {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			s.refused.slowAnswers.Add(1)
 		}
-		s.log.Log(c.req.Context(), level, "answer cut off", "request_id", c.id, "err", err)
+		s.log.Log(c.req.Context(), level, "answer cut off", "request_id", c.id, "err", withoutSecrets{err})
 		panic(http.ErrAbortHandler)
 	}
 	p := problemOf(err, c.id, func(id session.SessionID) int64 {
@@ -51,7 +51,7 @@ func (s *Server) refuse(c *call, err error) {
 	} else if p.Status >= 500 && c.req.Context().Err() == nil {
 		level = slog.LevelWarn
 	}
-	attrs := []any{"request_id", c.id, "route", c.req.Pattern, "code", string(p.Code), "err", err}
+	attrs := []any{"request_id", c.id, "route", c.req.Pattern, "code", string(p.Code), "err", withoutSecrets{err}}
 	if level == slog.LevelWarn {
 		if suppressed, ok := s.warnings.forError(err).allow(s.machine.now()); !ok {
 			level = slog.LevelDebug

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/access"
+	"sluice/audit"
 	"sluice/catalog"
 )
 
@@ -29,6 +30,9 @@ type call struct {
 	usage    usage // what it holds of the limits
 
 	revocable revocable
+	route     *route       // nil: none has its path and method
+	target    audit.Target // what its JSON names
+	in, out   any          // the JSON of an act that is audited, and of its answer
 }
 
 // Unwrap is for http.ResponseController.
@@ -97,6 +101,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 				s.log.Error(
 					"panic", "request_id", c.id, "route", r.Pattern, "panic", panicked, "stack", string(debug.Stack()),
 				)
+				s.audit(c, errPanic)
 				if c.status == 0 {
 					s.refuse(c, errPanic)
 					panicked = nil
@@ -239,6 +244,7 @@ func (s *Server) methods(routes map[string]*route) http.Handler {
 
 // run checks what all operations have in common, and runs one.
 func (s *Server) run(c *call, r *route) error {
+	c.route = r
 	if r.auth != open {
 		secret, ok := bearer(c.req.Header)
 		if !ok {
@@ -248,6 +254,7 @@ func (s *Server) run(c *call, r *route) error {
 		if c.caller, err = s.cfg.Access.Authenticate(c.req.Context(), secret); err != nil {
 			return err
 		}
+		s.auditSignIn(c)
 		if err := s.assignSlot(c); err != nil {
 			return err
 		}
@@ -308,7 +315,9 @@ func (s *Server) serve(f func(*call) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := w.(*call) // guard made it
 		c.req = r
-		if err := f(c); err != nil {
+		err := f(c)
+		s.audit(c, err)
+		if err != nil {
 			s.refuse(c, err)
 		}
 	})

@@ -35,6 +35,8 @@ type route struct {
 	beginsNew bool
 	// longAnswer: the answer may have more than a few KiB, and counts before it is made.
 	longAnswer bool
+	// audit says which requests make a record in the audit log. Each route states it.
+	audit audited
 }
 
 // operation is what a route does, and its wire types.
@@ -53,7 +55,9 @@ func answering[Out any](f func(*Server, *call) (Out, error)) operation {
 	return operation{out: reflect.TypeFor[Out](), status: http.StatusOK, serve: func(s *Server, c *call) error {
 		out, err := f(s, c)
 		if err == nil {
-			s.answer(c, http.StatusOK, "application/json", out)
+			var message any = out
+			c.noteAnswer(message)
+			s.answer(c, http.StatusOK, "application/json", message)
 		}
 		return err
 	}}
@@ -61,12 +65,13 @@ func answering[Out any](f func(*Server, *call) (Out, error)) operation {
 
 // exchanging makes an operation from JSON to JSON.
 func exchanging[In, Out any](f func(*Server, *call, In) (Out, error)) operation {
-	of := shapeOf(reflect.TypeFor[In]())
+	of, ids := shapeOf(reflect.TypeFor[In]()), idFieldsOf(reflect.TypeFor[In]())
 	o := answering(func(s *Server, c *call) (out Out, err error) {
 		var in In
 		if err := decode(c.req, c.body, maxJSONOf[In](), of, s.chargeJSON(c), &in); err != nil {
 			return out, err
 		}
+		c.noteRequest(ids, &in)
 		return f(s, c, in)
 	})
 	o.in = reflect.TypeFor[In]()
@@ -75,12 +80,13 @@ func exchanging[In, Out any](f func(*Server, *call, In) (Out, error)) operation 
 
 // commanding makes an operation from JSON to nothing.
 func commanding[In any](f func(*Server, *call, In) error) operation {
-	of := shapeOf(reflect.TypeFor[In]())
+	of, ids := shapeOf(reflect.TypeFor[In]()), idFieldsOf(reflect.TypeFor[In]())
 	return operation{in: reflect.TypeFor[In](), status: http.StatusNoContent, serve: func(s *Server, c *call) error {
 		var in In
 		if err := decode(c.req, c.body, maxJSONOf[In](), of, s.chargeJSON(c), &in); err != nil {
 			return err
 		}
+		c.noteRequest(ids, &in)
 		if err := f(s, c, in); err != nil {
 			return err
 		}
@@ -135,10 +141,12 @@ func routes() []route {
 
 	return []route{
 		{
+			audit:  auditRefusals,
 			method: get, path: "/v1/upload_config", auth: member, operation: answering((*Server).uploadConfig),
 			about: "The limits in force.",
 		},
 		{
+			audit:  auditRefusals,
 			method: post, path: "/v1/uploads_begin", auth: member, operation: exchanging((*Server).begin),
 			codes: append(
 				[]Code{
@@ -150,12 +158,14 @@ func routes() []route {
 			about: "Makes a session, or answers the one that the same idem has.",
 		},
 		{
+			audit:  auditRefusals,
 			method: put, path: "/v1/uploads_put_chunk/{session_id}/{chunk_idx}", auth: member, query: []param{replace},
 			codes:     putCodes,
 			operation: operation{raw: true, status: http.StatusNoContent, serve: (*Server).putChunk},
 			about:     "Stores one chunk: whole, or nothing of it. 204 is a durable promise.",
 		},
 		{
+			audit:  auditRefusals,
 			method: put, path: "/v1/uploads_put_range/{session_id}/{offset}", auth: member, query: []param{replace},
 			codes: append([]Code{CodeRangeNotSatisfiable}, putCodes...),
 			operation: operation{
@@ -165,48 +175,57 @@ func routes() []route {
 			about: "Stores bytes of any length at an offset. What arrived is recorded, even of a request that was cut.",
 		},
 		{
+			audit:  auditRefusals,
 			method: post, path: "/v1/uploads_finish", auth: member, operation: exchanging((*Server).finish),
 			codes: finishCodes,
 			about: "Verifies the whole content and makes it a memory. A repeat answers the same one.",
 		},
 		{
+			audit:  auditRefusals,
 			method: post, path: "/v1/uploads_finish_batch", longAnswer: true, auth: member,
 			operation: exchanging((*Server).finishBatch), codes: append([]Code{CodeTooLarge}, finishCodes...),
 			about: "Finishes up to 1,000 sessions of one capsule together, or none of them.",
 		},
 		{
+			audit:  auditRefusals,
 			method: post, path: "/v1/uploads_abort", auth: member, operation: commanding((*Server).abort),
 			codes: endedCodes,
 			about: "Ends a session; a repeat is fine.",
 		},
 		{
+			audit:  auditRefusals,
 			method: get, path: "/v1/uploads_status/{session_id}", longAnswer: true, auth: member, codes: accessCodes,
 			operation: answering((*Server).status),
 			query:     []param{{name: "crc", about: "adds the CRC-32C of each whole chunk", kind: "boolean"}},
 			about:     "The caller's session: what has arrived, and what is missing.",
 		},
 		{
+			audit:  auditRefusals,
 			method: get, path: "/v1/uploads_list", longAnswer: true, auth: member, query: []param{cursor, limit},
 			operation: answering((*Server).uploadsList),
 			about:     "The caller's own open sessions, newest first.",
 		},
 
 		{
+			audit:  auditRefusals,
 			method: post, path: "/v1/memories_create", auth: member, codes: createCodes,
 			query:     []param{capsule, {name: "name", about: "of the file", kind: "string"}, path, idem},
 			operation: answering((*Server).create).with(takesBytes),
 			about:     "A whole upload in one request, of any size.",
 		},
 		{
+			audit:  auditRefusals,
 			method: put, path: "/v1/memories_create/{name}", auth: member, codes: createCodes,
 			query:     []param{capsule, path, idem},
 			operation: answering((*Server).create).with(takesBytes), about: "The same, for curl -T.",
 		},
 		{
+			audit:  auditRefusals,
 			method: get, path: "/v1/memories_read/{memory_id}", auth: member, codes: accessCodes,
 			operation: answering((*Server).readMemory), about: "One memory.",
 		},
 		{
+			audit:  auditRefusals,
 			method: get, path: "/v1/memories_list", longAnswer: true, auth: member, codes: accessCodes,
 			operation: answering((*Server).listMemories),
 			query: []param{
@@ -220,23 +239,28 @@ func routes() []route {
 			about: "The memories of a capsule, newest first.",
 		},
 		{
+			audit:  auditRefusals,
 			method: post, path: "/v1/memories_update", auth: member, codes: accessCodes,
 			operation: exchanging((*Server).updateMemory), about: "Changes what is given.",
 		},
 		{
+			audit:  auditAlways,
 			method: post, path: "/v1/memories_delete", auth: member, codes: accessCodes,
 			operation: commanding((*Server).deleteMemory),
 			about:     "Puts a memory into the trash, or with purge removes it for good.",
 		},
 		{
+			audit:  auditAlways,
 			method: post, path: "/v1/memories_restore", auth: member, codes: accessCodes,
 			operation: exchanging((*Server).restoreMemory), about: "Takes a memory out of the trash.",
 		},
 		{
+			audit:  auditRefusals,
 			method: post, path: "/v1/memories_ping", longAnswer: true, auth: member,
 			operation: exchanging((*Server).ping), about: "Which of at most 1,000 memories the caller could read.",
 		},
 		{
+			audit:  auditRefusals,
 			method: get, path: contentPath + "{memory_id}", auth: member,
 			codes:     append([]Code{CodePreconditionFailed, CodeRangeNotSatisfiable, CodeDamaged}, accessCodes...),
 			operation: operation{content: true, status: http.StatusOK, serve: (*Server).readContent},
@@ -244,40 +268,48 @@ func routes() []route {
 		},
 
 		{
+			audit:  auditAlways,
 			method: post, path: "/v1/capsules_create", auth: member, beginsNew: true,
 			codes: []Code{CodeForbidden, CodeAlreadyExists}, operation: exchanging((*Server).createCapsule),
 			about: "Makes a capsule.",
 		},
 		{
+			audit:  auditAdmins,
 			method: get, path: "/v1/capsules_read/{capsule_id}", auth: member, codes: accessCodes,
 			operation: answering((*Server).readCapsule), about: "A capsule with its counters.",
 		},
 		{
+			audit:  auditAdmins,
 			method: get, path: "/v1/capsules_list", longAnswer: true, auth: member, query: []param{cursor, limit},
 			operation: answering((*Server).listCapsules),
 			about:     "The capsules that the caller has a role in; an admin sees all.",
 		},
 		{
+			audit:  auditAlways,
 			method: post, path: "/v1/capsules_update", auth: member, codes: accessCodes,
 			operation: exchanging((*Server).updateCapsule),
 			about:     "Changes what is given: name, roles, or, for an admin, quotas.",
 		},
 		{
+			audit:  auditAlways,
 			method: post, path: "/v1/capsules_delete", auth: member,
 			codes: append([]Code{CodeNotEmpty}, accessCodes...), operation: commanding((*Server).deleteCapsule),
 			about: "Deletes an empty capsule.",
 		},
 
 		{
+			audit:  auditRefusals,
 			method: get, path: "/v1/whoami", auth: member, operation: answering((*Server).whoAmI),
 			about: "The caller: its principal, its token, its limits and what it uses of them.",
 		},
 		{
+			audit:  auditAlways,
 			method: post, path: "/v1/tokens_create", auth: member, beginsNew: true,
 			codes: []Code{CodeForbidden, CodeQuotaExceeded}, operation: exchanging((*Server).createToken),
 			about: "Makes a token for the caller; an admin may name another principal. Its secret is shown this once.",
 		},
 		{
+			audit:  auditAdmins,
 			method: get, path: "/v1/tokens_list", longAnswer: true, auth: member, codes: []Code{CodeForbidden},
 			operation: answering((*Server).listTokens), query: []param{
 				{name: "principal_id", about: "whose tokens (the caller's); another's for an admin", kind: "string"},
@@ -286,31 +318,37 @@ func routes() []route {
 			about: "The caller's tokens, without their secrets, the oldest first.",
 		},
 		{
+			audit:  auditAlways,
 			method: post, path: "/v1/tokens_revoke", auth: member, codes: accessCodes,
 			operation: commanding((*Server).revokeToken),
 			about:     "Ends a token of the caller, or any for an admin. What runs with it ends within a second.",
 		},
 
 		{
+			audit:  auditAlways,
 			method: post, path: "/v1/principals_create", auth: admin, beginsNew: true,
 			operation: exchanging((*Server).createPrincipal), about: "Makes a principal without a role.",
 		},
 		{
+			audit:  auditAlways,
 			method: get, path: "/v1/principals_list", longAnswer: true, auth: admin, query: []param{cursor, limit},
 			operation: answering((*Server).listPrincipals), about: "All principals, the oldest first.",
 		},
 		{
+			audit:  auditAlways,
 			method: post, path: "/v1/principals_update", auth: admin, codes: []Code{CodeNotFound},
 			operation: exchanging((*Server).updatePrincipal),
 			about:     "Changes what is given: name, admin right, bounds of open sessions.",
 		},
 		{
+			audit:  auditAlways,
 			method: post, path: "/v1/principals_delete", auth: admin, codes: []Code{CodeNotFound},
 			operation: commanding((*Server).deletePrincipal),
 			about:     "Ends a principal with its tokens, roles and open sessions. Its memories stay in their capsules.",
 		},
 
 		{
+			audit:  auditAlways,
 			method: get, path: "/v1/sessions_list", longAnswer: true, auth: admin,
 			operation: answering((*Server).sessionsList),
 			query: []param{
@@ -324,24 +362,32 @@ func routes() []route {
 			about: "Anybody's sessions.",
 		},
 		{
+			audit:  auditAlways,
 			method: get, path: "/v1/sessions_stats", auth: admin, operation: answering((*Server).sessionsStats),
 			about: "The engine's figures.",
 		},
 		{
+			audit:  auditAlways,
 			method: post, path: "/v1/sessions_clear_all", auth: admin,
 			operation: exchanging((*Server).sessionsClearAll), about: "Aborts every open session.",
 		},
 		{
+			audit:  auditAlways,
 			method: post, path: "/v1/sessions_cleanup_expired", auth: admin,
 			operation: exchanging((*Server).sessionsCleanup), about: "Ends what is past its time to live, now.",
 		},
 
-		{method: get, path: "/healthz", operation: answering((*Server).healthz), about: "The process is up."},
 		{
+			audit:  auditNothing,
+			method: get, path: "/healthz", operation: answering((*Server).healthz), about: "The process is up.",
+		},
+		{
+			audit:  auditNothing,
 			method: get, path: "/readyz", operation: answering((*Server).readyz),
 			about: "The stores answer, and the server is not draining.",
 		},
 		{
+			audit:  auditNothing,
 			method: get, path: "/openapi.json",
 			operation: operation{
 				out: reflect.TypeFor[map[string]any](), status: http.StatusOK, serve: (*Server).openapi,

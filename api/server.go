@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sluice/access"
+	"sluice/audit"
 	"sluice/catalog"
 	"sluice/internal/system"
 	"sluice/memories"
@@ -51,6 +52,8 @@ type Config struct {
 	Clock session.Clock
 	Rand  io.Reader
 	Log   *slog.Logger // discards
+	// Audit takes the records of the audit log. A nil Audit takes none.
+	Audit *audit.Log
 	// MaxHead is how many bytes the head of a request may have (64 KiB; 8 KiB at least).
 	MaxHead int64
 	// MinRate is how many bytes a second a body must bring, as an average over RateWindow (1,024
@@ -93,6 +96,7 @@ type Server struct {
 	watcher  watcher
 	refused  counters
 	warnings throttles
+	audits   auditor
 
 	draining atomic.Bool
 	running  atomic.Int64
@@ -130,7 +134,8 @@ func New(cfg Config) (*Server, error) {
 	cfg.MaxHead = cmp.Or(cfg.MaxHead, maxHead)
 	machine := machine{cfg.Clock, cfg.Rand}
 	s := &Server{
-		cfg: cfg, machine: machine, log: cfg.Log, unread: newUnreadBytes(cmp.Or(cfg.Unread, maxUnread)),
+		cfg: cfg, machine: machine, log: cfg.Log, audits: auditor{log: cfg.Audit},
+		unread:  newUnreadBytes(cmp.Or(cfg.Unread, maxUnread)),
 		pending: newPendingStreams(int(cfg.Refused), streamsOf(cfg.MaxRequests), machine.now),
 		limits:  newLimits(cfg.MaxRequests, cmp.Or(cfg.JSON, maxHeld), cmp.Or(cfg.AnswerBytes, maxHeld), cfg.Refused),
 	}
@@ -162,7 +167,10 @@ func (s *Server) Drain() { s.draining.Store(true) }
 // running, so the stores may be closed. It closes the listeners.
 func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace time.Duration) error {
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var reporting sync.WaitGroup
+	defer reporting.Wait()
 	defer cancel()
+	reporting.Go(func() { s.audits.keepReporting(base, s.machine.now) })
 	minRate := newMinRate(s.cfg.MinRate, s.cfg.RateWindow)
 	listeners := []*limitedListener{
 		limitListener(public, s.cfg.MaxConns, s.unread, s.pending, minRate, &s.refused, s.machine),
@@ -211,6 +219,7 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener, grace ti
 	s.stopped = true
 	s.mu.Unlock()
 	s.requests.Wait()
+	s.audits.reportLeftOut(s.machine.now(), true)
 	return first
 }
 

@@ -35,6 +35,17 @@ func (t *throttle) allow(now time.Time) (suppressed int64, ok bool) {
 	return suppressed, true
 }
 
+// take gives how many lines were left out and not reported yet, if the second in which they were is
+// over, or with all in any case. The caller reports them.
+func (t *throttle) take(now time.Time, all bool) (suppressed int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if all || now.Sub(t.second) >= time.Second {
+		suppressed, t.suppressed = t.suppressed, 0
+	}
+	return suppressed
+}
+
 // throttles has one throttle for each kind of refusal.
 type throttles struct{ busy, conns, other throttle }
 

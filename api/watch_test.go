@@ -64,7 +64,8 @@ func TestWhatRunsEndsWithTheRight(t *testing.T) {
 						release := make(chan struct{})
 						defer close(release)
 						body := &slowBody{bytes.NewReader(content[:1000]), sync.OnceFunc(sent.Done), release}
-						req, err := http.NewRequestWithContext(context.WithoutCancel(t.Context()), method, w.url+path, body)
+						ctx := context.WithoutCancel(t.Context())
+						req, err := http.NewRequestWithContext(ctx, method, w.url+path, body)
 						w.check(err)
 						req.ContentLength = chunk
 						req.Header.Set("Authorization", "Bearer "+secret)

@@ -83,7 +83,7 @@ func assemble(ctx context.Context, cfg api.Config, engine session.Config) (p par
 	if cfg.EndPrincipal == nil {
 		kept := keeper.New(keeper.Config{
 			Sessions: p.sessions, Uploads: p.uploads, Catalog: stores.Catalog(), Blobs: p.blobs, Clock: clock{},
-			WriteLastUses: p.access.WriteLastUses,
+			WriteLastUses: p.access.WriteLastUses, Audit: cfg.Audit,
 		})
 		p.keeper, cfg.EndPrincipal = kept, kept.EndPrincipal
 	}

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sluice/audit"
 	"sluice/blob"
 	"sluice/catalog"
 	"sluice/internal/panics"
@@ -72,7 +73,9 @@ type Config struct {
 	// KnownIncarnation, which may be nil, reports whether the catalog can know what an incarnation
 	// of the content store has made. Otherwise a place is no garbage for having no row.
 	KnownIncarnation func(incarnation uint64) bool
-	Log              *slog.Logger
+	// Audit, which may be nil, takes a record of each principal and token that the keeper ends.
+	Audit *audit.Log
+	Log   *slog.Logger
 }
 
 // Keeper keeps a data folder clean. All methods may be called at any time, at the same time as each
@@ -220,25 +223,34 @@ func (f *failures) join() error {
 // them: a crash between the two repeats a deletion, which does no harm. So it is with the sessions
 // of a principal.
 func (k *Keeper) runOne(ctx context.Context, d catalog.Due) error {
+	aborted := 0 // sessions
 	switch d.Kind {
 	case catalog.DuePlace:
 		if err := k.delete(ctx, d.Key); err != nil {
 			return fmt.Errorf("deleting place %s: %w", d.Key, err)
 		}
 	case catalog.DuePrincipal:
-		if err := k.endSessions(ctx, d.Key); err != nil {
+		var err error
+		if aborted, err = k.endSessions(ctx, d.Key); err != nil {
 			return err
 		}
 	}
+	var record *audit.Record // nil: none is made of this
 	for more := true; more; {
 		at := catalog.Moment{Now: k.cfg.Clock.Now(), Running: k.cfg.Sessions.Running()}
 		err := k.cfg.Catalog.Update(ctx, func(tx catalog.Tx) (err error) {
-			more, err = catalog.RunDue(tx, d, at)
+			if record, err = recordOf(tx, d); err == nil {
+				more, err = catalog.RunDue(tx, d, at)
+			}
 			return err
 		})
 		if err != nil {
 			return fmt.Errorf("doing what is due (kind %d, %x): %w", d.Kind, d.Key, err)
 		}
+	}
+	if record != nil {
+		record.Count = int64(aborted)
+		k.cfg.Audit.Add(k.cfg.Clock.Now(), *record)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"sluice/audit"
 	"sluice/catalog"
 	"sluice/session"
 )
@@ -25,20 +26,50 @@ func (k *Keeper) EndPrincipal(ctx context.Context, id string) error {
 	return k.runOne(ctx, due)
 }
 
-// endSessions aborts the sessions of a deleted principal. It can begin no new ones.
-func (k *Keeper) endSessions(ctx context.Context, owner string) error {
+// recordOf gives the record for the audit log of a due thing that is about to be done. It is nil if
+// the thing makes none, or was done before.
+func recordOf(r catalog.Reader, d catalog.Due) (*audit.Record, error) {
+	record := &audit.Record{Event: audit.Act, Origin: audit.Keeper, Outcome: audit.OK}
+	switch d.Kind {
+	case catalog.DuePrincipal:
+		_, is, err := catalog.Dues.Find(r, catalog.DueKey(d))
+		if err != nil || !is {
+			return nil, err
+		}
+		record.Action, record.Target.Principal = "principal_ended", d.Key
+	case catalog.DueToken:
+		t, is, err := catalog.Tokens.Find(r, catalog.TokenKey([]byte(d.Key)))
+		if errors.Is(err, catalog.ErrDamaged) || err == nil && !is { // revoked before
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		record.Action, record.Target.Principal, record.Target.Token = "token_expired", t.Principal, t.ID
+	default:
+		return nil, nil
+	}
+	return record, nil
+}
+
+// endSessions aborts the sessions of a deleted principal, and gives how many. It can begin no new
+// ones.
+func (k *Keeper) endSessions(ctx context.Context, owner string) (aborted int, err error) {
 	for _, state := range []session.State{session.Open, session.Sealed} {
 		for after := ""; ; {
 			page, next, err := k.cfg.Sessions.List(ctx, session.Query{
 				Owner: &owner, State: state, After: after, Limit: 1000,
 			})
 			if err != nil {
-				return err
+				return aborted, err
 			}
 			for _, s := range page {
 				err := k.cfg.Sessions.Abort(ctx, s.ID, k.cfg.Uploads.Release)
 				if err != nil && !ended(err) {
-					return fmt.Errorf("aborting session %s of a principal that was deleted: %w", s.ID, err)
+					return aborted, fmt.Errorf("aborting session %s of a principal that was deleted: %w", s.ID, err)
+				}
+				if err == nil {
+					aborted++
 				}
 			}
 			if next == "" {
@@ -47,7 +78,7 @@ func (k *Keeper) endSessions(ctx context.Context, owner string) error {
 			after = next
 		}
 	}
-	return nil
+	return aborted, nil
 }
 
 // ended reports whether an error says that a session has ended another way.

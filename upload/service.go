@@ -147,11 +147,14 @@ func (u *Service) loadOwn(
 	return s, n, err
 }
 
+// errHidden is what others than its creator get instead of a session.
+var errHidden = fmt.Errorf("%w: %w", session.ErrNotFound, access.ErrHidden)
+
 // decide refuses all callers except the session's creator, with session.ErrNotFound. A creator
 // whose role was taken away gets access.ErrForbidden.
 func (u *Service) decide(ctx context.Context, c access.Caller, s session.Session, a access.Action) (note, error) {
 	if s.Owner != c.Principal {
-		return note{}, session.ErrNotFound
+		return note{}, errHidden
 	}
 	n, err := decodeNote(s.Note)
 	if err != nil {

@@ -59,7 +59,7 @@ func opened(t *testing.T) (*server, access.Caller) {
 	t.Helper()
 	data := filepath.Join(t.TempDir(), "data")
 	cmd := serveCmd{Data: data, SessionTTL: time.Hour, MaxOpenSessions: 1000, MaxBytes: 1 << 40, Durability: "process"}
-	s, err := cmd.open(t.Context(), slog.New(slog.DiscardHandler), func(err error) { panic(err) }, func() {})
+	s, err := cmd.open(t.Context(), slog.New(slog.DiscardHandler), nil, func(err error) { panic(err) }, func() {})
 	if err != nil {
 		t.Fatal(err)
 	}

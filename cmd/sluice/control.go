@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"sluice/audit"
 	"sluice/backup"
 	"sluice/internal/panics"
 	"sluice/store/folder"
@@ -34,6 +35,7 @@ type controlSocket struct {
 	folder        *folder.Folder
 	source        func() (backup.Source, error)
 	log           *slog.Logger
+	records       *audit.Log
 	listener      net.Listener
 	backupRunning sync.Mutex
 }
@@ -105,8 +107,8 @@ func (c *controlSocket) remove() error {
 }
 
 // openControl opens the control socket. If that is not possible the server runs without it.
-func (s *server) openControl(log *slog.Logger) {
-	c := &controlSocket{folder: s.folder, log: log, source: func() (backup.Source, error) {
+func (s *server) openControl(log *slog.Logger, records *audit.Log) {
+	c := &controlSocket{folder: s.folder, log: log, records: records, source: func() (backup.Source, error) {
 		return s.source(s.keeper.Hold, log)
 	}}
 	if err := c.open(); err != nil {
@@ -202,6 +204,7 @@ func (c *controlSocket) answer(server context.Context, conn net.Conn) {
 			err = errHungUp
 		}
 		c.log.Warn("a backup failed", "folder", want.Backup, "err", err)
+		c.record(conn, audit.Failed, fmt.Sprintf("into %s: %v", want.Backup, err))
 		say(controlResponse{Error: err.Error()})
 		return
 	}
@@ -209,7 +212,18 @@ func (c *controlSocket) answer(server context.Context, conn net.Conn) {
 		"a backup was made", "folder", want.Backup, "number", res.Number, "bytes", res.Bytes, "copied", res.Copied,
 		"damaged", len(res.Damaged), "missing", len(res.Missing),
 	)
+	c.record(conn, audit.OK, "into "+want.Backup)
 	say(controlResponse{Result: &res})
+}
+
+// record makes the record of a backup for the audit log, with who asked for it.
+func (c *controlSocket) record(conn net.Conn, o audit.Outcome, detail string) {
+	if who := peerOf(conn); who != "" {
+		detail = who + ", " + detail
+	}
+	c.records.Add(time.Now(), audit.Record{
+		Event: audit.Act, Origin: audit.Socket, Action: "backup", Outcome: o, Detail: detail,
+	})
 }
 
 // rateLimited passes on a progress report at most five times a second.

@@ -16,6 +16,7 @@ import (
 // allowsEmpty lists the flags for which an empty text means something.
 var allowsEmpty = []string{
 	"capsules update --name", "capsules update --subject", "capsules update --controller", "serve --admin-listen",
+	"serve --audit-log",
 }
 
 // eachValue visits all flags and arguments of all commands. needed are the arguments that the

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 )
 
@@ -25,6 +26,18 @@ func (e *env) queueLog(level slog.Level) *slog.Logger {
 	})
 	e.stderr, e.end = q, q.close
 	return logTo(q)
+}
+
+// lockedWriter lets two logs write to one place. Each Write is whole.
+type lockedWriter struct {
+	mu sync.Mutex
+	to io.Writer
+}
+
+func (w *lockedWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.to.Write(p)
 }
 
 // die ends the process when the metadata's disk fails. Acknowledged bytes are safe, and the next

@@ -25,7 +25,8 @@ type logQueue struct {
 
 	mu        sync.Mutex
 	waiting   []byte
-	discarded int64
+	discarded int64 // and not reported yet
+	lost      int64 // discarded since the start
 	closed    bool
 }
 
@@ -42,6 +43,7 @@ func (q *logQueue) Write(p []byte) (int, error) {
 	defer q.mu.Unlock()
 	if q.closed || len(q.waiting)+len(p) > logBacklog {
 		q.discarded++
+		q.lost++
 		return len(p), nil
 	}
 	q.waiting = append(q.waiting, p...)
@@ -60,12 +62,14 @@ func (q *logQueue) run() {
 		lines, q.waiting = q.waiting, lines[:0]
 		discarded := q.discarded
 		q.mu.Unlock()
-		if _, err := q.to.Write(lines); err != nil {
-			q.addDiscarded(int64(bytes.Count(lines, []byte("\n"))))
+		if n, err := q.to.Write(lines); err != nil {
+			q.addDiscarded(int64(bytes.Count(lines[n:], []byte("\n"))))
 			continue
 		}
 		if discarded > 0 {
-			q.addDiscarded(-discarded)
+			q.mu.Lock()
+			q.discarded -= discarded
+			q.mu.Unlock()
 			q.report(q.to, discarded)
 		}
 	}
@@ -75,6 +79,21 @@ func (q *logQueue) addDiscarded(lines int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.discarded += lines
+	q.lost += lines
+}
+
+// dropped gives how many lines were discarded since the start.
+func (q *logQueue) dropped() int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.lost
+}
+
+// unreported gives how many of the discarded lines are in no report.
+func (q *logQueue) unreported() int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.discarded
 }
 
 // close gives the waiting lines a second to be written. Later lines are discarded. A repeat does

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"sluice/audit"
 	"sluice/internal/budget"
 	"sluice/internal/durable"
 )
@@ -32,6 +33,7 @@ type serveCmd struct {
 	ScrubRate       int64         `default:"10000000" env:"SLUICE_SCRUB_RATE" placeholder:"BYTES" help:"Bytes a second that are re-read in the background to find damage early; 0: none (${default})."`
 	DirectIO        string        `name:"direct-io" default:"auto" enum:"auto,off" env:"SLUICE_DIRECT_IO" placeholder:"auto|off" help:"Write content that comes fast past the page cache, where the file system can (${default})."`
 	DrainTimeout    time.Duration `default:"30s" env:"SLUICE_DRAIN_TIMEOUT" help:"How long running requests get after SIGTERM."`
+	AuditLog        string        `default:"-" env:"SLUICE_AUDIT_LOG" empty:"" placeholder:"FILE" help:"Where the audit log goes: who did, and was refused, what; -: standard error; '': nowhere (${default})."`
 	Verbose         bool          `short:"v" help:"Log every request."`
 }
 
@@ -49,6 +51,8 @@ func (c *serveCmd) Run(e *env) error {
 	if c.Verbose {
 		level = slog.LevelDebug
 	}
+	raw := &lockedWriter{to: e.stderr}
+	e.stderr = raw
 	log := e.queueLog(level)
 	// The ports come first: a port that is taken leaves nothing behind. A connection that comes
 	// before the folder is open waits in the system's queue.
@@ -56,14 +60,27 @@ func (c *serveCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
+	records, err := c.openAudit(e, raw, log)
+	if err != nil {
+		return errors.Join(err, closeAll(public, admin))
+	}
 	s, err := c.open(
-		e.ctx, log, e.die,
+		e.ctx, log, records, e.die,
 		func() { e.report(map[string]string{"made": c.Data}, "new data folder made: %s", clean(c.Data)) },
 	)
 	if err != nil {
 		return errors.Join(err, closeAll(public, admin))
 	}
-	return errors.Join(c.serve(e.ctx, s, public, admin, e), s.close())
+	records.Add(time.Now(), audit.Record{
+		Event: audit.Start, Detail: "version " + version + ", on " + public.Addr().String(),
+	})
+	err = errors.Join(c.serve(e.ctx, s, public, admin, e), s.close())
+	last := audit.Record{Event: audit.Stop, Outcome: audit.OK}
+	if err != nil {
+		last.Outcome, last.Detail = audit.Failed, err.Error()
+	}
+	records.Add(time.Now(), last)
+	return err
 }
 
 // Help is what --help says beside the flags.
@@ -71,6 +88,10 @@ func (serveCmd) Help() string {
 	return `SIGTERM, SIGINT (^C) and SIGHUP (the terminal was closed; not under nohup) let running requests end,
 for --drain-timeout at most; a second one ends the server at once. Nothing that was acknowledged is
 lost either way.
+
+The audit log has who signed in, who was refused, what admins did, and each change of rights, as
+lines of JSON. A file may be renamed or removed by what rotates logs: the next record makes a new
+one. No request waits for it: past 1 MiB that can't be written, records are dropped and counted.
 
 The log goes to standard error. Nothing waits for its reader: past 1 MiB that is not read, lines are
 dropped and counted, and the log says so when it is read again.`
@@ -100,17 +121,19 @@ func closeAll(listeners ...net.Listener) (err error) {
 
 // open divides the machine, wires the server, and readies it to serve: with an admin, and with a
 // control socket if the folder can have one.
-func (c *serveCmd) open(ctx context.Context, log *slog.Logger, die func(error), made func()) (*server, error) {
+func (c *serveCmd) open(
+	ctx context.Context, log *slog.Logger, records *audit.Log, die func(error), made func(),
+) (*server, error) {
 	b := budget.Of(budget.Read())
 	applyBudget(b, log)
-	s, err := c.wire(ctx, b, log, die, made)
+	s, err := c.wire(ctx, b, log, records, die, made)
 	if err != nil {
 		return s, err
 	}
-	if err := s.bootstrap(ctx); err != nil {
+	if err := s.bootstrap(ctx, records); err != nil {
 		return s, errors.Join(err, s.close())
 	}
-	s.openControl(log)
+	s.openControl(log, records)
 	return s, nil
 }
 
@@ -133,7 +156,8 @@ func applyBudget(b budget.Budget, log *slog.Logger) {
 
 // bootstrap makes the admin and its token in a new folder. It makes a new token if the token's file
 // is missing or empty.
-func (s *server) bootstrap(ctx context.Context) error {
+func (s *server) bootstrap(ctx context.Context, records *audit.Log) error {
+	action := "first_admin"
 	secret, err := s.access.Bootstrap(ctx)
 	if err != nil {
 		return fmt.Errorf("making the first principal: %w", err)
@@ -147,10 +171,19 @@ func (s *server) bootstrap(ctx context.Context) error {
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
+		action = "admin_token"
 		if secret, err = s.access.AdminToken(ctx); err != nil {
 			return fmt.Errorf("making a token for the admin: %w", err)
 		}
 	}
+	t, err := s.access.TokenOf(ctx, secret)
+	if err != nil {
+		return err
+	}
+	records.Add(time.Now(), audit.Record{
+		Event: audit.Act, Origin: audit.Begin, Action: action, Outcome: audit.OK,
+		Target: audit.Target{Principal: t.Principal, Token: t.ID},
+	})
 	return durable.WriteFile(s.folder.FS, path, []byte(secret+"\n"), 0o600)
 }
 

@@ -51,7 +51,7 @@ func TestOpenSessionsAreNotInMemory(t *testing.T) {
 	}
 	open := func() *server {
 		began := time.Now()
-		s, err := cmd.open(t.Context(), slog.New(slog.DiscardHandler), func(err error) { panic(err) }, func() {})
+		s, err := cmd.open(t.Context(), slog.New(slog.DiscardHandler), nil, func(err error) { panic(err) }, func() {})
 		if err != nil {
 			t.Fatal(err)
 		}

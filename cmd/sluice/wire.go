@@ -8,6 +8,7 @@ import (
 
 	"sluice/access"
 	"sluice/api"
+	"sluice/audit"
 	"sluice/catalog"
 	"sluice/internal/budget"
 	"sluice/internal/direct"
@@ -38,7 +39,7 @@ type server struct {
 //
 // After an error nothing is open.
 func (c *serveCmd) wire(
-	ctx context.Context, b budget.Budget, log *slog.Logger, die func(error), made func(),
+	ctx context.Context, b budget.Budget, log *slog.Logger, records *audit.Log, die func(error), made func(),
 ) (s *server, err error) {
 	s = &server{data: &data{}}
 	defer func() {
@@ -76,14 +77,15 @@ func (c *serveCmd) wire(
 	s.access = access.New(rows, clock, engine.Running, nil)
 	s.keeper = keeper.New(keeper.Config{
 		Sessions: engine, Uploads: s.uploads, Catalog: rows, Blobs: content, Clock: clock,
-		InPlace: s.look, KnownIncarnation: s.folder.KnownIncarnation, WriteLastUses: s.access.WriteLastUses, Log: log,
+		InPlace: s.look, KnownIncarnation: s.folder.KnownIncarnation, WriteLastUses: s.access.WriteLastUses,
+		Audit: records, Log: log,
 	})
 	s.api, err = api.New(api.Config{
 		Uploads: s.uploads, Memories: stored, Sessions: engine, Access: s.access,
 		Expire: s.keeper.Tick, EndPrincipal: s.keeper.EndPrincipal, Bounds: bounds,
 		Ready: s.ready, Damaged: s.meta.Damaged,
 		MaxConns: b.Connections, MaxRequests: b.Requests, Refused: b.Refused,
-		MaxHead: b.Head, Unread: b.Unread, JSON: b.JSON, AnswerBytes: b.AnswerBytes, Log: log,
+		MaxHead: b.Head, Unread: b.Unread, JSON: b.JSON, AnswerBytes: b.AnswerBytes, Audit: records, Log: log,
 	})
 	return s, err
 }

@@ -23,7 +23,7 @@ func ofAccess() []mutant {
 		},
 		{
 			name: "sessions-of-a-deleted-principal-stay", promise: 15, file: "keeper/keeper.go",
-			old:   "		if err := k.endSessions(ctx, d.Key); err != nil {\n			return err\n		}\n",
+			old:   "		var err error\n		if aborted, err = k.endSessions(ctx, d.Key); err != nil {\n			return err\n		}\n",
 			new:   "",
 			tests: []string{"api.TestAPrincipalThatIsDeleted"},
 		},

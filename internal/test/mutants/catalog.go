@@ -95,7 +95,7 @@ func ofCatalog() []mutant {
 		},
 		{
 			name: "a-stranger-learns-that-a-capsule-exists", promise: 15, file: "access/allow.go",
-			old:   "		return catalog.Capsule{}, catalog.ErrNotFound\n	}\n	if c.ReadOnly",
+			old:   "		return catalog.Capsule{}, errHidden\n	}\n	if c.ReadOnly",
 			new:   "		return catalog.Capsule{}, ErrForbidden\n	}\n	if c.ReadOnly",
 			tests: []string{"access.TestRolesDecide"},
 		},

@@ -1,0 +1,24 @@
+package api
+
+import (
+	"log/slog"
+	"regexp"
+)
+
+// secrets matches what looks like a token, whole or in part. Errors quote what a client has sent,
+// and a client may send its token in the wrong place.
+var secrets = regexp.MustCompile(`slc_[0-9A-Za-z]*`)
+
+// wholeSecrets matches what may be a whole token. A token also has the form of a capsule's id.
+var wholeSecrets = regexp.MustCompile(`slc_[0-9a-z]{39}`)
+
+// hidden stands for a token.
+const hidden = "slc_[hidden]"
+
+// withoutSecrets is an error that is logged without tokens.
+type withoutSecrets struct{ error }
+
+// LogValue implements [slog.LogValuer].
+func (e withoutSecrets) LogValue() slog.Value {
+	return slog.StringValue(secrets.ReplaceAllLiteralString(e.Error(), hidden))
+}
